@@ -1,0 +1,54 @@
+"""The CPU backend: NumPy arrays, threads over tiles of rows."""
+
+import numpy as np
+
+from gpucoron.backends.base import Backend
+from gpucoron.backends.numpy_ops.tiles import available_cores
+
+
+class NumpyBackend(Backend):
+    """Heavy operations in NumPy.
+
+    Parameters
+    ----------
+    n_threads : int, optional
+        Threads for the heavy operations; by default the cores that this process may use.
+    """
+
+    name = "numpy"
+    xp = np
+
+    def __init__(self, n_threads=None):
+        self.n_threads = available_cores() if n_threads is None else int(n_threads)
+
+    @property
+    def ndimage(self):
+        import scipy.ndimage
+
+        return scipy.ndimage
+
+    def to_device(self, array):
+        return array
+
+    def to_host(self, array):
+        return array
+
+    def linearity(self, data, groupdq, coeffs, **options):
+        from gpucoron.backends.numpy_ops.linearity import linearity
+
+        linearity(data, groupdq, coeffs, n_threads=self.n_threads, **options)
+
+    def flag_saturation(self, data, groupdq, threshold, checked, **options):
+        from gpucoron.backends.numpy_ops.saturation import flag_saturation
+
+        flag_saturation(data, groupdq, threshold, checked, n_threads=self.n_threads, **options)
+
+    def detect_jumps(self, data, groupdq, gain, readnoise, **options):
+        from gpucoron.backends.numpy_ops.jump import detect_jumps
+
+        return detect_jumps(data, groupdq, gain, readnoise, n_threads=self.n_threads, **options)
+
+    def fit_ramps(self, data, groupdq, pixeldq, gain, readnoise, **options):
+        from gpucoron.backends.numpy_ops.ramp_fit import fit_ramps
+
+        return fit_ramps(data, groupdq, pixeldq, gain, readnoise, n_threads=self.n_threads, **options)
