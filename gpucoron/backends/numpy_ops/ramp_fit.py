@@ -1,0 +1,397 @@
+"""Ramp fitting by segments of optimally weighted least squares, equal to stcal's ``OLS_C``.
+
+Most ramps have no flag: they are one segment each, and a tile of them is fitted in one pass over the groups. The rest,
+flagged or with values that are not finite, is gathered and fitted segment by segment; see `ramp_segments`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpucoron.backends.base import Slopes
+from gpucoron.backends.numpy_ops.ramp_segments import (
+    WeightedSums,
+    find_segments,
+    median_rates,
+    read_noise_variance,
+    segment_slopes,
+    weight_table,
+    weighting_class,
+)
+from gpucoron.backends.numpy_ops.tiles import for_each_tile
+from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE, PERSISTENCE, SATURATED
+
+#: stcal writes variances from here on as 0, (DN/s)^2
+LARGE_VARIANCE = 1e6
+
+_INVALID = DO_NOT_USE | SATURATED
+
+
+@dataclass(frozen=True)
+class _Times:
+    """Times in seconds. stcal reads them as float32 and goes on in float64."""
+
+    group: float
+    frame: float
+    one_group: float
+
+    @classmethod
+    def of(cls, group_time, frame_time, nframes):
+        frame = float(np.float32(frame_time))
+        # A first group on its own has integrated for half of its frames, and half a frame.
+        return cls(float(np.float32(group_time)), frame, (nframes + 1.0) * frame / 2.0)
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """The pixels of a tile, (npixels,) each: float64, but the flags."""
+
+    dq: np.ndarray
+    gain: np.ndarray
+    read_noise: np.ndarray
+    dark: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """The ramps of a tile that need segments, one per row."""
+
+    integration: np.ndarray
+    pixel: np.ndarray
+    samples: np.ndarray
+    groupdq: np.ndarray
+    single_group_time: np.ndarray
+    is_first_only: np.ndarray
+    is_zeroframe: np.ndarray
+
+
+class _RampSums:
+    """What a tile's ramps add to the products, (nints, npixels) float64: sums over the segments of a ramp."""
+
+    def __init__(self, shape):
+        self.inverse_read = np.zeros(shape)
+        self.inverse_poisson = np.zeros(shape)
+        self.inverse_total = np.zeros(shape)
+        self.slope = np.zeros(shape)
+
+
+def fit_ramps(
+    data,
+    groupdq,
+    pixeldq,
+    gain,
+    readnoise,
+    *,
+    group_time,
+    frame_time,
+    nframes=1,
+    groupgap=0,
+    dark_current=None,
+    zeroframe=None,
+    original_groupdq=None,
+    suppress_one_group=False,
+    n_threads=1,
+    tile_bytes=2**20,
+):
+    """Fit every ramp; see `gpucoron.backends.base.Backend.fit_ramps`.
+
+    Parameters beyond those of the backend
+    --------------------------------------
+    n_threads : int
+    tile_bytes : int
+        Size of a tile of float32 samples.
+
+    Notes
+    -----
+    Every float64 operation comes in the order of stcal's C source, so that on the same machine the results are the
+    same bits. ``groupgap`` only enters through ``group_time``.
+    """
+    nints, _, ny, nx = data.shape
+    times = _Times.of(group_time, frame_time, nframes)
+    # The step's scaling to electrons per group: float64, then rounded.
+    with np.errstate(all="ignore"):
+        noise = (readnoise * (gain / np.sqrt(np.float64(2 * nframes)))).astype(np.float32)
+    rate = _empty_slopes((ny, nx))
+    rateints = _empty_slopes((nints, ny, nx))
+
+    def fit_rows(rows):
+        def rows_of(array):
+            return None if array is None else _merge_rows(array[..., rows, :])
+
+        pixels = _Pixels(
+            _flag_bad_gain(rows_of(pixeldq), rows_of(gain)),
+            rows_of(gain).astype(np.float64),
+            rows_of(noise).astype(np.float64),
+            np.zeros(1) if dark_current is None else rows_of(dark_current).astype(np.float64),
+        )
+        with np.errstate(all="ignore"):
+            tile_rate, tile_rateints = _fit_tile(
+                rows_of(data),
+                rows_of(groupdq),
+                pixels,
+                rows_of(zeroframe) if not suppress_one_group else None,
+                rows_of(original_groupdq),
+                times,
+                suppress_one_group,
+            )
+            for product, answer in ((rate, tile_rate), (rateints, tile_rateints)):
+                for name, values in answer.items():
+                    target = getattr(product, name)[..., rows, :]
+                    target[...] = values.reshape(target.shape)
+
+    for_each_tile(fit_rows, data.shape, n_threads, tile_bytes)
+    return rate, rateints
+
+
+def _empty_slopes(shape):
+    images = [np.empty(shape, np.float32) for _ in range(4)]
+    return Slopes(
+        rate=images[0],
+        dq=np.empty(shape, np.uint32),
+        var_poisson=images[1],
+        var_rnoise=images[2],
+        err=images[3],
+    )
+
+
+def _merge_rows(array):
+    return array.reshape(*array.shape[:-2], -1)
+
+
+def _flag_bad_gain(pixeldq, gain):
+    bad = ~(gain > 0)
+    return np.where(bad, pixeldq | np.uint32(DO_NOT_USE | NO_GAIN_VALUE), pixeldq)
+
+
+def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppress_one_group):
+    """Fit the ramps of a tile, ``(nints, ngroups, npixels)``; return the fields of rate and rateints."""
+    nints, ngroups, npixels = data.shape
+    flags = np.bitwise_or.reduce(groupdq, axis=1)
+    medians = np.zeros((nints, npixels))
+    sums = _RampSums((nints, npixels))
+
+    needs_segments = flags != 0
+    slopes = None
+    if ngroups < 3:
+        needs_segments[...] = True
+    elif not needs_segments.all():
+        slopes, medians = _fit_whole_ramps(data, pixels, times)
+        needs_segments |= np.isnan(slopes)
+
+    ramps = _gather(data, groupdq, needs_segments, zeroframe, times, suppress_one_group)
+    medians[ramps.integration, ramps.pixel] = _gathered_medians(ramps, times)
+    median_rate = _add_up(medians) / nints
+    signal = np.where(median_rate > 0, median_rate + pixels.dark, np.broadcast_to(pixels.dark, npixels))
+
+    if slopes is not None:
+        _sum_whole_ramps(sums, slopes, ngroups, signal, pixels, times)
+    _sum_segments(sums, ramps, signal, pixels, times)
+
+    rateints = _finish_rateints(sums, flags, ramps, pixels)
+    rate = _finish_rate(sums, flags, rateints, pixels)
+    _flag_partial_saturation(rate, rateints, flags, ramps, ngroups)
+    if original_groupdq is not None:
+        _restore_charge_loss(rate, rateints, flags, original_groupdq, ramps, pixels, times)
+    return rate, rateints
+
+
+def _fit_whole_ramps(data, pixels, times):
+    """Fit all ramps of a tile as if none had a flag.
+
+    Returns
+    -------
+    slopes, medians : (nints, npixels) float64, DN/s
+        Slopes are NaN where a value is not finite or the read noise is of no use.
+    """
+    nints, ngroups, npixels = data.shape
+    nramps = nints * npixels
+    samples = np.empty((ngroups, nints, npixels))
+    samples[...] = data.transpose(1, 0, 2)
+    samples = samples.reshape(ngroups, nramps)
+
+    tiled = [np.broadcast_to(x, (nints, npixels)).reshape(-1) for x in (pixels.gain, pixels.read_noise)]
+    classes = weighting_class(samples[-1] - samples[0], *tiled)
+    inverse_variance = 1 / (tiled[1] * tiled[1])
+    weights = weight_table(ngroups).astype(np.float64)
+    sums = WeightedSums((nramps,))
+    weight = np.empty(nramps)
+    for group in range(ngroups):
+        weights[group].take(classes, out=weight, mode="clip")
+        weight *= inverse_variance
+        sums.add(float(group), samples[group], weight)
+    slopes = sums.slope() / times.group
+
+    samples /= times.group
+    differences = np.empty((nramps, ngroups - 1))
+    np.subtract(samples[1:].T, samples[:-1].T, out=differences)
+    upper, lower = (ngroups - 1) // 2, (ngroups - 2) // 2
+    differences.partition((lower, upper) if lower != upper else lower, axis=1)
+    medians = (differences[:, upper] + differences[:, lower]) / 2
+    return slopes.reshape(nints, npixels), medians.reshape(nints, npixels)
+
+
+def _gather(data, groupdq, which, zeroframe, times, suppress_one_group):
+    """Gather the ramps that need segments; ZEROFRAME stands in for ramps without a good group."""
+    integration, pixel = np.nonzero(which)
+    samples = data[integration, :, pixel].astype(np.float64)
+    dq = groupdq[integration, :, pixel]
+    samples[dq & SATURATED != 0] = np.nan
+    n_good = np.count_nonzero(dq == 0, axis=1)
+
+    is_first_only = (n_good == 1) & (dq[:, 0] == 0) & (not suppress_one_group)
+    is_zeroframe = np.zeros(len(pixel), bool)
+    if zeroframe is not None:
+        first_frame = zeroframe[integration, pixel]
+        is_zeroframe = (n_good == 0) & (first_frame != 0)
+        samples[is_zeroframe, 0] = first_frame[is_zeroframe]
+        dq[is_zeroframe, 0] = 0
+    single_group_time = np.select([is_first_only, is_zeroframe], [times.one_group, times.frame], times.group)
+    return _Gathered(integration, pixel, samples, dq, single_group_time, is_first_only, is_zeroframe)
+
+
+def _gathered_medians(ramps, times):
+    """The median rates of gathered ramps, (nramps,) float64, DN/s."""
+    first = ramps.samples[:, 0]
+    if ramps.samples.shape[1] == 1:
+        # stcal keeps NaN here, and counts groups of any flag.
+        return first / times.one_group
+    single = ramps.is_first_only | ramps.is_zeroframe
+    medians = median_rates(ramps.samples, ramps.groupdq, times.group)
+    medians[single] = np.nan_to_num(first / ramps.single_group_time, nan=0.0, posinf=np.inf, neginf=-np.inf)[single]
+    return medians
+
+
+def _add_up(values):
+    """Sum over integrations, one after the other: a sum of NumPy's may pair them, depending on the shape."""
+    total = np.zeros(values.shape[1:])
+    for value in values:
+        total += value
+    return total
+
+
+def _sum_whole_ramps(sums, slopes, ngroups, signal, pixels, times):
+    """Fill in the sums of ramps that are one segment of all groups; they differ between integrations by the slope."""
+    var_poisson = signal / (times.group * pixels.gain * (ngroups - 1.0))
+    var_read = read_noise_variance(ngroups, pixels.gain, pixels.read_noise, times.group)
+    np.divide(slopes, var_read, out=sums.slope)
+    sums.inverse_read[...] = 1 / var_read
+    sums.inverse_poisson[...] = np.where(var_poisson > 0, 1 / var_poisson, 0)
+    sums.inverse_total[...] = 1 / (var_poisson + var_read)
+
+
+def _sum_segments(sums, ramps, signal, pixels, times):
+    """Fit the segments of gathered ramps and put their sums in place of what is there."""
+    # A ramp that is saturated from the start has no segment, whatever follows.
+    segments = find_segments(np.where(ramps.groupdq[:, :1] & SATURATED, SATURATED, ramps.groupdq))
+    pixel = ramps.pixel[segments.ramp]
+    gain, read_noise = pixels.gain[pixel], pixels.read_noise[pixel]
+    time = ramps.single_group_time[segments.ramp]
+    slope = segment_slopes(ramps.samples, segments, gain, read_noise, times.group, time)
+
+    time = np.where(segments.length == 1, time, times.group)
+    var_poisson = signal[pixel] / (time * gain * np.maximum(segments.length - 1.0, 1.0))
+    var_read = read_noise_variance(segments.length, gain, read_noise, time)
+
+    def put(target, values):
+        # bincount adds one after the other, in the order of the segments
+        target[ramps.integration, ramps.pixel] = np.bincount(segments.ramp, values, len(ramps.pixel))
+
+    put(sums.slope, slope / var_read)
+    put(sums.inverse_read, 1 / var_read)
+    put(sums.inverse_poisson, np.where(var_poisson > 0, 1 / var_poisson, 0))
+    put(sums.inverse_total, 1 / (var_poisson + var_read))
+
+
+def _finish_rateints(sums, flags, ramps, pixels):
+    """Turn the sums into rates and variances of each integration; partial saturation is not yet flagged."""
+    dq = pixels.dq | (flags & np.uint8(JUMP_DET | PERSISTENCE))
+    lost = ramps.groupdq & _INVALID != 0
+    saturated = ramps.groupdq & SATURATED != 0
+    starts_saturated = saturated[:, 0]
+    gathered_dq = dq[ramps.integration, ramps.pixel]
+    gathered_dq[lost.all(axis=1) | starts_saturated] |= DO_NOT_USE
+    gathered_dq[starts_saturated] |= SATURATED
+    dq[ramps.integration, ramps.pixel] = gathered_dq
+
+    var_poisson = _invert(sums.inverse_poisson)
+    var_rnoise = 1 / sums.inverse_read
+    var_rnoise[var_rnoise >= LARGE_VARIANCE] = 0
+    rate = sums.slope * var_rnoise
+    variance = 1 / sums.inverse_total
+    variance[variance > LARGE_VARIANCE] = 0
+    err = np.sqrt(variance)
+
+    invalid = dq & _INVALID != 0
+    rate[invalid] = np.nan
+    for values in (var_poisson, var_rnoise, err):
+        values[invalid] = 0
+    return {"rate": rate, "dq": dq, "var_poisson": var_poisson, "var_rnoise": var_rnoise, "err": err}
+
+
+def _finish_rate(sums, flags, rateints, pixels):
+    """Combine the integrations, weighted by their read noise."""
+    dq = pixels.dq | (np.bitwise_or.reduce(flags, axis=0) & np.uint8(JUMP_DET | PERSISTENCE))
+    dq = dq | (np.bitwise_and.reduce(rateints["dq"], axis=0) & np.uint32(_INVALID))
+
+    var_poisson = _invert(_add_up(sums.inverse_poisson))
+    inverse_read = _add_up(sums.inverse_read)
+    var_rnoise = np.where(inverse_read > 0, 1 / inverse_read, inverse_read)
+    var_rnoise[var_rnoise >= LARGE_VARIANCE] = 0
+    err = np.sqrt(var_poisson + var_rnoise)
+    rate = _add_up(sums.slope)
+
+    invalid = dq & _INVALID != 0
+    for values in (var_poisson, var_rnoise, err):
+        values[invalid] = 0
+    rate[invalid] = np.nan
+    rate *= var_rnoise
+    return {"rate": rate, "dq": dq, "var_poisson": var_poisson, "var_rnoise": var_rnoise, "err": err}
+
+
+def _invert(inverse_variance):
+    """Invert where positive, else 0; a large variance is 0, too."""
+    variance = np.where(inverse_variance > 0, 1 / inverse_variance, 0)
+    variance[variance >= LARGE_VARIANCE] = 0
+    return variance
+
+
+def _flag_partial_saturation(rate, rateints, flags, ramps, ngroups):
+    """Flag ramps that saturate somewhere; their slopes stay."""
+    partial = flags & np.uint8(SATURATED)
+    if ngroups == 1:
+        replaced = ramps.is_zeroframe
+        partial[ramps.integration[replaced], ramps.pixel[replaced]] = 0
+    rateints["dq"] |= partial
+    rate["dq"] |= np.bitwise_or.reduce(partial, axis=0)
+
+
+def _restore_charge_loss(rate, rateints, flags, original_groupdq, ramps, pixels, times):
+    """Take the read-noise variance from the groups that were good before charge migration was flagged.
+
+    Only the read-noise variance follows, not the error.
+    """
+    lossy = flags & CHARGELOSS != 0
+    affected = lossy.any(axis=0)
+    if not affected.any():
+        return
+    # The gathered ramps hold every flagged one, and these know how long a single group has integrated.
+    chosen = lossy[ramps.integration, ramps.pixel]
+    integration, pixel = ramps.integration[chosen], ramps.pixel[chosen]
+    dq = original_groupdq[integration, :, pixel]
+    dq[dq & CHARGELOSS != 0] ^= DO_NOT_USE | CHARGELOSS
+    segments = find_segments(dq)
+    of_segment = pixel[segments.ramp]
+    time = np.where(segments.length == 1, ramps.single_group_time[chosen][segments.ramp], times.group)
+    variance = read_noise_variance(segments.length, pixels.gain[of_segment], pixels.read_noise[of_segment], time)
+    inverse = np.bincount(segments.ramp, np.where(variance > 0, 1 / variance, 0), len(pixel))
+    restored = 1 / inverse
+    restored[restored >= LARGE_VARIANCE] = 0
+
+    var_rnoise = rateints["var_rnoise"]
+    inverse_read = np.where(var_rnoise > 0, 1 / var_rnoise, 0)
+    inverse_read[integration, pixel] = inverse
+    var_rnoise[integration, pixel] = restored
+    total = _add_up(inverse_read)
+    combined = np.where(total > 0, 1 / total, rate["var_rnoise"])
+    combined[combined >= LARGE_VARIANCE] = 0
+    rate["var_rnoise"][affected] = combined[affected]
