@@ -28,3 +28,8 @@ def __getattr__(name):
 
 def __dir__():
     return __all__
+
+
+def stpipe_steps():
+    """List the pipelines that ``strun`` finds: (class, alias, whether it is a pipeline)."""
+    return [("gpucoron.pipeline.Coron1Pipeline", "calwebb_coron1", True)]

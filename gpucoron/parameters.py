@@ -1,7 +1,7 @@
 """Every step's parameters, declared once: name, kind, default, unit, meaning.
 
-From this table come the checks of what a user asks for, the ``spec`` of the jwst Pipeline class, the command line's help
-and the table in the documentation. Names and ``jwst`` defaults are those of jwst 3.0; a test holds them against the
+From this table come the checks of what a user asks for, the ``spec`` of the jwst Pipeline class, the command line's
+help and the table in the documentation. Names and ``jwst`` defaults are those of jwst 3.0; a test holds them against the
 installed specs. The ``spaceklip`` profile holds only what spaceKLIP's ``run_single_file`` sets differently.
 """
 
@@ -395,7 +395,7 @@ def declared(step_name):
         If there is no such step; the message names the nearest one.
     """
     if step_name not in STEPS:
-        raise ParameterError(_unknown("step", step_name, STEPS))
+        refuse_unknown("step", step_name, STEPS)
     step = STEPS[step_name]
     return {parameter.name: parameter for parameter in (*step.parameters, *_common(step))}
 
@@ -404,6 +404,11 @@ def _unknown(what, name, known):
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
     return f"there is no {what} {name!r}; {hint}"
+
+
+def refuse_unknown(what, name, known):
+    """Raise the ParameterError for a name that does not exist; its message holds the nearest one that does."""
+    raise ParameterError(_unknown(what, name, known))
 
 
 def convert(parameter, value, owner):
@@ -474,7 +479,7 @@ def resolve(profile="jwst", *, from_crds=None, steps=None, instrument="NIRCAM", 
     ----------
     profile : 'jwst' or 'spaceklip'
     from_crds : dict of dicts, optional
-        step -> parameter -> value, as ``references.parameters_from_crds`` found them; only used by the ``jwst`` profile.
+        step -> parameter -> value, as ``references.parameters_from_crds`` found them; for the ``jwst`` profile alone.
     steps : dict of dicts, optional
         step -> parameter -> value, as the user gave them. Never changed.
     instrument, subarray : str
@@ -491,7 +496,7 @@ def resolve(profile="jwst", *, from_crds=None, steps=None, instrument="NIRCAM", 
         Unknown profile, step or parameter, or a value that cannot be.
     """
     if profile not in PROFILES:
-        raise ParameterError(_unknown("profile", profile, PROFILES))
+        refuse_unknown("profile", profile, PROFILES)
     layers = [_spaceklip(instrument, subarray) if profile == "spaceklip" else from_crds or {}, steps or {}]
     settled = {}
     for step_name in STEPS:
@@ -501,7 +506,7 @@ def resolve(profile="jwst", *, from_crds=None, steps=None, instrument="NIRCAM", 
             known = declared(step_name)
             for name, value in dict(wanted or {}).items():
                 if name not in known:
-                    raise ParameterError(_unknown(f"parameter of {step_name}", name, known))
+                    refuse_unknown(f"parameter of {step_name}", name, known)
                 settled[step_name][name] = convert(known[name], value, step_name)
     return {name: SimpleNamespace(**values) for name, values in settled.items()}
 

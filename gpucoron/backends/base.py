@@ -42,6 +42,9 @@ class Backend(ABC):
     def to_host(self, array):
         """Copy a device array to the host (the same array where the device is the host)."""
 
+    def synchronize(self):
+        """Wait until the device is done (it always is, where the device is the host)."""
+
     @abstractmethod
     def linearity(self, data, groupdq, coeffs, *, inverse_coeffs=None, nframes=1):
         """Correct the detector's non-linearity, in place.
@@ -66,9 +69,7 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def flag_saturation(
-        self, data, groupdq, threshold, checked, *, n_pix_grow_sat=1, nframes=None, bias=None
-    ):
+    def flag_saturation(self, data, groupdq, threshold, checked, *, n_pix_grow_sat=1, nframes=None, bias=None):
         """Flag saturation and the A/D floor through the groups, in place.
 
         1. From the first group at or above ``threshold`` on: SATURATED; a group at or below zero: AD_FLOOR and

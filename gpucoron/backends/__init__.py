@@ -1,0 +1,87 @@
+"""Backends: where the heavy operations run. Ask ``get_backend`` for one; nothing is imported before that."""
+
+import logging
+
+from gpucoron.errors import BackendUnavailableError
+
+log = logging.getLogger(__name__)
+
+#: what a user may ask for
+NAMES = ("auto", "cpu", "cuda", "host")
+
+
+def get_backend(name="auto", **options):
+    """Return a backend.
+
+    Parameters
+    ----------
+    name : {'auto', 'cpu', 'cuda', 'host'} or Backend
+        'cpu' is NumPy. 'cuda' is CuPy with raw kernels. 'auto' takes 'cuda' where it can run, else 'cpu', and says so in
+        the log. 'host' runs the CUDA kernels compiled for the CPU: for tests. A Backend is returned as it is.
+    **options
+        For the backend's class: ``n_threads`` ('cpu'), ``device`` ('cuda').
+
+    Returns
+    -------
+    Backend
+
+    Raises
+    ------
+    BackendUnavailableError
+        The named backend cannot run here; the message says why.
+    """
+    if not isinstance(name, str):
+        return name
+    if name == "auto":
+        usable, reason = _cuda_status()
+        if usable:
+            return _cuda(**options)
+        log.info("backend 'cpu': %s", reason)
+        return _cpu(**options)
+    if name in ("cpu", "numpy"):
+        return _cpu(**options)
+    if name == "cuda":
+        usable, reason = _cuda_status()
+        if not usable:
+            msg = f"backend 'cuda' cannot run here: {reason}; use backend='cpu'"
+            raise BackendUnavailableError(msg)
+        return _cuda(**options)
+    if name == "host":
+        usable, reason = _host_status()
+        if not usable:
+            msg = f"backend 'host' cannot run here: {reason}; use backend='cpu'"
+            raise BackendUnavailableError(msg)
+        from gpucoron.backends.host_backend import HostBackend
+
+        return HostBackend(**options)
+    msg = f"there is no backend {name!r}; known: {', '.join(NAMES)}"
+    raise BackendUnavailableError(msg)
+
+
+def backend_status():
+    """Tell which backends can run here: name -> (usable, reason)."""
+    return {"cpu": (True, "NumPy"), "cuda": _cuda_status(), "host": _host_status()}
+
+
+def _cpu(n_threads=None, device=None):
+    from gpucoron.backends.numpy_backend import NumpyBackend
+
+    return NumpyBackend(n_threads=n_threads)
+
+
+def _cuda(n_threads=None, device=0):
+    from gpucoron.backends.cuda_backend import CudaBackend
+
+    return CudaBackend(device=device)
+
+
+def _cuda_status():
+    from gpucoron.backends.cuda_backend import available
+
+    return available()
+
+
+def _host_status():
+    from gpucoron.backends.host_backend import available
+
+    return available()

@@ -1,0 +1,205 @@
+"""The rare steps that still run jwst's or stcal's own code on the host. This module shrinks to nothing.
+
+Each takes the exposure's arrays to a ``RampModel``, lets jwst work on it, and takes the result back.
+"""
+
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+
+from gpucoron.products import ramp_without_signature
+from gpucoron.steps import Outcome
+
+log = logging.getLogger(__name__)
+
+_CLASSES = {
+    "emicorr": "jwst.emicorr.emicorr_step:EmiCorrStep",
+    "picture_frame": "jwst.picture_frame.picture_frame_step:PictureFrameStep",
+    "clean_flicker_noise": "jwst.clean_flicker_noise.clean_flicker_noise_step:CleanFlickerNoiseStep",
+    "persistence": "jwst.persistence.persistence_step:PersistenceStep",
+}
+
+
+def run(name, exposure, settings, reference_path, backend):
+    """Run jwst's own step on an exposure.
+
+    Parameters
+    ----------
+    name : str
+    exposure : Exposure
+    settings : namespace
+        The step's parameters, by jwst's names.
+    reference_path : callable
+        Gives the path of a reference type that the plan has looked up.
+    backend : Backend
+
+    Returns
+    -------
+    Outcome
+    """
+    from importlib import import_module
+
+    module, class_name = _CLASSES[name].split(":")
+    step_class = getattr(import_module(module), class_name)
+    if backend.xp is not np:
+        log.info("%s: %s runs jwst's code on the host: one round trip", exposure.name, name)
+    values = {key: value for key, value in vars(settings).items() if key not in ("skip", "save_results")}
+    for reftype in step_class.reference_file_types:
+        path = reference_path(reftype)
+        if path is not None:
+            values[f"override_{reftype}"] = str(path)
+    step = step_class(name, **values)
+    model = step.process(ramp_without_signature(exposure, backend))
+    exposure.data = backend.to_device(model.data)
+    exposure.groupdq = backend.to_device(model.groupdq)
+    exposure.pixeldq = backend.to_device(model.pixeldq)
+    status = getattr(model.meta.cal_step, name) or "COMPLETE"
+    return Outcome(status, "" if status == "COMPLETE" else "jwst's step declined; its log says why")
+
+
+def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts):
+    """Flag snowballs and showers with stcal's code, in place.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32, DN
+    groupdq : (nints, ngroups, ny, nx) uint8
+    pixeldq : (ny, nx) uint32
+    gain : (ny, nx) float32, e-/DN
+    readnoise : (ny, nx) float32, DN
+    parameters : namespace
+        jump's parameters.
+    facts : Facts
+
+    Returns
+    -------
+    int
+        The number of events, as stcal counts them: showers where both were looked for.
+    """
+    from stcal.jump import jump as stcal_jump
+    from stcal.jump.jump_class import JumpData
+    from stdatamodels.jwst.datamodels import dqflags
+
+    model = SimpleNamespace(
+        data=data,
+        groupdq=groupdq,
+        pixeldq=pixeldq,
+        meta=SimpleNamespace(exposure=SimpleNamespace(nframes=facts.nframes)),
+    )
+    jump_data = JumpData(model, gain, readnoise, dqflags.pixel)
+    jump_data.set_snowball_info(
+        parameters.expand_large_events,
+        parameters.min_jump_area,
+        parameters.min_sat_area,
+        parameters.expand_factor,
+        parameters.sat_required_snowball,
+        parameters.min_sat_radius_extend,
+        parameters.sat_expand * 2,
+        parameters.edge_size,
+    )
+    jump_data.set_shower_info(
+        parameters.find_showers,
+        parameters.extend_snr_threshold,
+        parameters.extend_min_area,
+        parameters.extend_inner_radius,
+        parameters.extend_outer_radius,
+        parameters.extend_ellipse_expand_ratio,
+        parameters.min_diffs_single_pass,
+        parameters.max_extended_radius * 2,
+    )
+    jump_data.grps_masked_after_shower = int(parameters.time_masked_after_shower // facts.group_time)
+    jump_data.mask_persist_grps_next_int = parameters.mask_snowball_core_next_int
+    jump_data.persist_grps_flagged = int(parameters.snowball_time_masked_next_int // facts.group_time)
+    # as jwst: it multiplies the attribute's own default, so that the parameter has no effect
+    jump_data.max_shower_amplitude = jump_data.max_shower_amplitude * facts.group_time
+    events = 0
+    if parameters.expand_large_events:
+        flags, events = stcal_jump.flag_large_events(groupdq, jump_data.fl_jump, jump_data.fl_sat, jump_data)
+        groupdq[...] = flags
+    if parameters.find_showers:
+        electrons = data * gain
+        flags, events = stcal_jump.find_faint_extended(electrons, groupdq, pixeldq, readnoise * gain, jump_data)
+        groupdq[...] = flags
+    return events
+
+
+def full_frame_refpix(exposure, references, parameters):
+    """Correct a near-infrared full frame with jwst's ``reference_pixels``, in place.
+
+    Returns
+    -------
+    str
+        'COMPLETE' or 'SKIPPED'.
+    """
+    from jwst.refpix import reference_pixels
+    from stdatamodels.jwst import datamodels
+
+    from gpucoron.backends import get_backend
+
+    kernel = None
+    reference = references.get("sirskernel")
+    if parameters.refpix_algorithm == "sirs" and reference is not None:
+        kernel = datamodels.SIRSKernelModel(str(reference.path))
+    model = ramp_without_signature(exposure, get_backend("cpu"))
+    status = reference_pixels.correct_model(
+        model,
+        parameters.odd_even_columns,
+        parameters.use_side_ref_pixels,
+        parameters.side_smoothing_length,
+        parameters.side_gain,
+        parameters.odd_even_rows,
+        {
+            "refpix_algorithm": parameters.refpix_algorithm,
+            "sirs_kernel_model": kernel,
+            "sigreject": parameters.sigreject,
+            "gaussmooth": parameters.gaussmooth,
+            "halfwidth": parameters.halfwidth,
+        },
+        parameters.siglimit,
+    )
+    exposure.data = model.data
+    exposure.pixeldq = model.pixeldq
+    return "COMPLETE" if status == reference_pixels.REFPIX_OK else "SKIPPED"
+
+
+def likelihood(exposure, gain, readnoise, parameters):
+    """Fit the ramps with stcal's LIKELY.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        On the host.
+    gain : (ny, nx) float32, e-/DN
+    readnoise : (ny, nx) float32, DN
+    parameters : namespace
+        ramp_fit's parameters.
+
+    Returns
+    -------
+    (rate, rateints) : Slopes, or None where nothing could be fitted
+    """
+    from stcal.ramp_fitting.ramp_fit import ramp_fit
+    from stdatamodels.jwst.datamodels import dqflags
+
+    from gpucoron.backends import get_backend
+    from gpucoron.backends.base import Slopes
+
+    model = ramp_without_signature(exposure, get_backend("cpu"))
+    image, cube, _optional = ramp_fit(
+        model,
+        False,
+        np.array(readnoise),
+        np.array(gain),
+        "LIKELY",
+        "optimal",
+        "none",
+        dqflags.pixel,
+        suppress_one_group=parameters.suppress_one_group,
+    )
+    if image is None or cube is None:
+        return None
+    return tuple(
+        Slopes(info["slope"], info["dq"], info["var_poisson"], info["var_rnoise"], info["err"])
+        for info in (image, cube)
+    )

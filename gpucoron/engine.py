@@ -1,0 +1,377 @@
+"""The order of the steps for the near infrared and for MIRI; runs them on an exposure and keeps the record.
+
+This is the one way through: file -> Exposure on the device -> steps in order, in place -> products -> file.
+"""
+
+import logging
+import time
+from dataclasses import dataclass, field
+from importlib import import_module
+
+from gpucoron import parameters as declarations
+from gpucoron.backends import get_backend
+from gpucoron.errors import ParameterError
+from gpucoron.references import crds_context, find_references, load_references, parameters_from_crds
+from gpucoron.steps import skipped
+
+log = logging.getLogger(__name__)
+
+_LAST_STEPS = (
+    "jump",
+    "mask_groups",
+    "subtract_ktc",
+    "subtract_1overf",
+    "picture_frame",
+    "clean_flicker_noise",
+    "persistence",
+    "ramp_fit",
+    "gain_scale",
+)
+#: as jwst 3.0 runs them (``calwebb_detector1``), with spaceKLIP's custom steps in their places
+NIR_ORDER = (
+    "group_scale",
+    "dq_init",
+    "saturation",
+    "ipc",
+    "superbias",
+    "refpix",
+    "linearity",
+    "dark_current",
+    "charge_migration",
+    *_LAST_STEPS,
+)
+MIRI_ORDER = (
+    "group_scale",
+    "dq_init",
+    "emicorr",
+    "saturation",
+    "ipc",
+    "firstframe",
+    "lastframe",
+    "reset",
+    "linearity",
+    "rscd",
+    "dark_current",
+    "refpix",
+    "charge_migration",
+    *_LAST_STEPS,
+)
+
+#: steps that run jwst's own code on the host, until ours replaces it
+BORROWED = ("emicorr", "picture_frame", "clean_flicker_noise", "persistence")
+#: spaceKLIP's steps that are not there yet
+NOT_YET = ("mask_groups", "subtract_ktc", "subtract_1overf", "experimental_jumpramp")
+#: custom parameters that are not there yet, with the value that leaves the custom part out
+NOT_YET_PARAMETERS = {
+    "saturation": {"grow_diagonal": True, "flag_rcsat": False},
+    "refpix": dict.fromkeys(("nlower", "nupper", "nleft", "nright", "nrow_off", "ncol_off")),
+}
+
+
+@dataclass
+class StepRecord:
+    """What became of one step."""
+
+    name: str
+    status: str
+    seconds: float
+    reason: str = ""
+    flagged: dict = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """One exposure's way through stage 1: what was done, with what, and how long it took.
+
+    ``parameters`` holds step -> namespace as settled, ``references`` type -> path or 'N/A' as used, ``pars_files`` the
+    names of CRDS's parameter files that were applied, ``context`` CRDS's context and software version.
+    """
+
+    exposure: object
+    backend: object
+    profile: str
+    parameters: dict
+    references: dict
+    pars_files: list
+    context: tuple
+    records: list = field(default_factory=list)
+
+    @property
+    def seconds(self):
+        """Time spent in the steps."""
+        return sum(record.seconds for record in self.records)
+
+
+def order_of(facts):
+    """Return the names of the steps, in the order in which an exposure takes them."""
+    return MIRI_ORDER if facts.is_miri else NIR_ORDER
+
+
+def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto", use_pars=None):
+    """Settle everything that can be settled before any work: parameters and references.
+
+    Parameters
+    ----------
+    exposure : Exposure
+    profile : {'jwst', 'spaceklip'}
+        Defaults to start from.
+    steps : dict of dicts, optional
+        step -> parameter -> value.
+    pipeline : dict, optional
+        Parameters of the run as a whole that the caller sets; what CRDS's files say of the others is added to it.
+    backend : str or Backend
+    use_pars : bool, optional
+        Apply CRDS's parameter files; by default in the ``jwst`` profile alone.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ParameterError, ReferenceFileError, BackendUnavailableError
+    """
+    backend = get_backend(backend)
+    facts = exposure.facts
+    from_crds, files = {}, []
+    if use_pars if use_pars is not None else profile == "jwst":
+        from_crds, of_pipeline, files = parameters_from_crds(exposure)
+        for name, value in of_pipeline.items():
+            if pipeline is not None:
+                pipeline.setdefault(name, value)
+    settled = declarations.resolve(
+        profile, from_crds=from_crds, steps=steps, instrument=facts.instrument, subarray=facts.subarray
+    )
+    _refuse_what_is_not_there(settled)
+    wanted, overrides = [], {}
+    for name in order_of(facts):
+        if not settled[name].skip:
+            wanted += _references_of(name, settled[name], facts)
+            for reftype in declarations.STEPS[name].references:
+                override = getattr(settled[name], f"override_{reftype}")
+                if override is not None:
+                    overrides[reftype] = override
+    overrides = {reftype: path for reftype, path in overrides.items() if reftype in wanted}
+    return Run(
+        exposure=exposure,
+        backend=backend,
+        profile=profile,
+        parameters=settled,
+        references=find_references(exposure, wanted, overrides),
+        pars_files=files,
+        context=crds_context(),
+    )
+
+
+def _refuse_what_is_not_there(settled):
+    asked = [name for name in NOT_YET if not settled[name].skip]
+    for name, harmless in NOT_YET_PARAMETERS.items():
+        values = vars(settled[name])
+        asked += [f"{name}.{key}" for key, value in harmless.items() if values[key] != value]
+    if asked:
+        msg = (
+            f"custom steps that this version does not have yet: {', '.join(asked)}; skip them or leave them out "
+            "(skip_ktc=True, skip_fnoise=True, grow_diagonal=True, nlower=None, nupper=None, nrow_off=None), "
+            "or use the profile 'jwst'"
+        )
+        raise ParameterError(msg)
+
+
+def _references_of(name, settings, facts):
+    """List the reference types that a step opens; jwst's step may declare more than it needs."""
+    if name == "refpix":
+        is_sirs = settings.refpix_algorithm == "sirs" and not facts.is_miri and "FULL" in facts.subarray
+        return ["sirskernel"] if is_sirs else []
+    if name == "clean_flicker_noise":
+        return ["flat"] if settings.apply_flat_field else []
+    if name == "picture_frame":
+        return ["pictureframe"]
+    near_infrared_only = {"superbias": "superbias"}
+    miri_only = {"reset": "reset", "rscd": "rscd"}
+    if facts.is_miri and name in near_infrared_only:
+        return []
+    if not facts.is_miri and name in miri_only:
+        return []
+    return list(declarations.STEPS[name].references)
+
+
+def run_steps(run, *, until=None, after_step=None, store=None):
+    """Run the steps of a plan, in place on its exposure.
+
+    Parameters
+    ----------
+    run : Run
+    until : str, optional
+        Stop before this step.
+    after_step : callable, optional
+        Called as ``after_step(run, record)`` when a step is done.
+    store : ReferenceStore, optional
+        Where references are kept; by default the process's own.
+
+    Returns
+    -------
+    Run
+        The same, with its records filled.
+    """
+    exposure, backend = run.exposure, run.backend
+    references = load_references(exposure, run.references, backend, store)
+    exposure.move_to(backend)
+    for name in order_of(exposure.facts):
+        if name == until:
+            break
+        settings = run.parameters[name]
+        start = time.perf_counter()
+        if settings.skip:
+            outcome = skipped("switched off")
+        elif name in BORROWED:
+            from gpucoron import borrowed
+
+            outcome = borrowed.run(name, exposure, settings, run.references.get, backend)
+        else:
+            module = import_module(f"gpucoron.steps.{name}")
+            outcome = module.run(exposure, references_for(name, references), settings, backend, **_helpers(name))
+        backend.synchronize()
+        record = StepRecord(name, outcome.status, time.perf_counter() - start, outcome.reason, dict(outcome.flagged))
+        run.records.append(record)
+        _note(exposure, name, outcome, run)
+        log.info("%s: %s %s %.3f s %s", exposure.name, name, record.status, record.seconds, record.reason)
+        if after_step is not None:
+            after_step(run, record)
+    return run
+
+
+def references_for(name, references):
+    """Give a step the references that it may use, and None for those that the plan left out."""
+    return {reftype: references.get(reftype) for reftype in declarations.STEPS[name].references}
+
+
+def _helpers(name):
+    """Hand a step the borrowed code that it needs in rare modes; steps import no jwst themselves."""
+    from gpucoron import borrowed
+
+    return {
+        "jump": {"large_events": borrowed.large_events},
+        "ramp_fit": {"likelihood": borrowed.likelihood},
+        "refpix": {"full_frame": borrowed.full_frame_refpix},
+    }.get(name, {})
+
+
+def _note(exposure, name, outcome, run):
+    """Write into the metadata what jwst's own step would have left there."""
+    meta = exposure.meta.meta
+    if name in declarations.STEPS and not declarations.STEPS[name].custom:
+        setattr(meta.cal_step, declarations.STEPS[name].cal_step, outcome.status)
+    for dotted, value in outcome.meta.items():
+        *parents, last = dotted.split(".")
+        node = meta
+        for parent in parents:
+            node = getattr(node, parent)
+        setattr(node, last, value)
+    if outcome.reason == "switched off":
+        return
+    for reftype in _references_of(name, run.parameters[name], exposure.facts):
+        path = run.references.get(reftype)
+        if path is not None and hasattr(meta.ref_file, reftype):
+            getattr(meta.ref_file, reftype).name = reference_name(path, run.parameters[name], reftype)
+            meta.ref_file.crds.context_used, meta.ref_file.crds.sw_version = run.context
+
+
+def reference_name(path, settings, reftype):
+    """Name a reference as jwst does in a product: CRDS's by URI, the user's by path."""
+    from pathlib import Path
+
+    if path == "N/A":
+        return "N/A"
+    if getattr(settings, f"override_{reftype}", None) is not None:
+        return str(Path(path).resolve())
+    return f"crds://{Path(path).name}"
+
+
+def reduce_file(
+    path,
+    output_dir,
+    *,
+    profile="jwst",
+    steps=None,
+    backend="auto",
+    overwrite=False,
+    save_results=True,
+    save_calibrated_ramp=None,
+    save_intermediates=None,
+    use_pars=None,
+    after_step=None,
+):
+    """Reduce one file: read it, run stage 1, write ``rate`` and ``rateints``.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``*_uncal.fits`` or ``*_ramp.fits``.
+    output_dir : str or Path
+        Made if it does not exist.
+    profile : {'jwst', 'spaceklip'}
+        Whose defaults to start from.
+    steps : dict of dicts, optional
+        step -> parameter -> value. Not changed.
+    backend : str or Backend
+    overwrite : bool
+        Replace products that exist.
+    save_results : bool
+        False writes nothing.
+    save_calibrated_ramp, save_intermediates : bool, optional
+        Write the ramp as ramp_fit sees it, or the result of every step, as well.
+    use_pars : bool, optional
+        Apply CRDS's parameter files; by default in the ``jwst`` profile alone.
+    after_step : callable, optional
+        Called as ``after_step(run, record)`` when a step is done.
+
+    Returns
+    -------
+    run : Run
+    models : dict
+        'rate' and 'rateints' -> model, or None where no ramp could be fitted.
+    paths : dict
+        suffix -> path of what was written.
+
+    Raises
+    ------
+    GpucoronError
+        One of its kinds; nothing was written.
+    """
+    from gpucoron import products
+    from gpucoron.exposure import Exposure
+
+    def at(suffix):
+        return products.product_path(path, output_dir, suffix)
+
+    if save_results:
+        products.prepare_output(output_dir, [at("rate"), at("rateints")], overwrite)
+    exposure = Exposure.read(path)
+    options = {"save_calibrated_ramp": save_calibrated_ramp, "save_intermediates": save_intermediates}
+    options = {name: value for name, value in options.items() if value is not None}
+    run = plan(exposure, profile=profile, steps=steps, pipeline=options, backend=backend, use_pars=use_pars)
+    paths = {}
+
+    def save_what_is_asked(run, record):
+        every = options.get("save_intermediates") and record.reason != "switched off"
+        if record.name not in ("ramp_fit", "gain_scale") and (every or run.parameters[record.name].save_results):
+            paths[record.name] = at(record.name)
+            products.save({at(record.name): products.ramp_model(run)})
+        last_before_fit = run.records and record.name == "persistence"
+        if last_before_fit and (options.get("save_calibrated_ramp") or options.get("save_intermediates")):
+            paths["ramp"] = at("ramp")
+            products.save({at("ramp"): products.ramp_model(run)})
+        if after_step is not None:
+            after_step(run, record)
+
+    run_steps(run, after_step=save_what_is_asked)
+    models = {"rate": products.rate_model(run), "rateints": products.rateints_model(run)}
+    if run.parameters["ramp_fit"].skip:
+        # as jwst: without a fit, the ramp is the product
+        models["ramp"] = products.ramp_model(run)
+    if save_results:
+        to_write = {at(suffix): model for suffix, model in models.items() if model is not None}
+        if to_write:
+            products.save(to_write)
+            paths.update({suffix: at(suffix) for suffix, model in models.items() if model is not None})
+    return run, models, paths

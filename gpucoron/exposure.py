@@ -1,0 +1,303 @@
+"""One exposure: its arrays on one device, and the frozen facts about it.
+
+The science arrays are read once, integration by integration, straight into float32; everything else in the file (header
+keywords, tables, history) goes through stdatamodels and is kept for the products.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpucoron.errors import InputError
+
+log = logging.getLogger(__name__)
+
+#: extensions that are read here and not by stdatamodels
+_ARRAYS = ("SCI", "ERR", "PIXELDQ", "GROUPDQ", "ZEROFRAME", "REFOUT")
+_INSTRUMENTS = ("NIRCAM", "MIRI", "NIRISS", "FGS", "NIRSPEC")
+_CORONAGRAPHS = ("NRC_CORON", "MIR_4QPM", "MIR_LYOT")
+_GUIDING = ("FGS_ACQ1", "FGS_ACQ2", "FGS_FINEGUIDE", "FGS_ID-IMAGE", "FGS_ID-STACK", "FGS_TRACK")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the steps need to know of an exposure. Times in seconds; pixels count from 1 in the science frame.
+
+    ``nints`` and ``ngroups`` are the keywords' (of the whole exposure, where the file is a segment); the arrays' own
+    shape may have fewer integrations. ``integration_start`` and ``integration_end`` are None in an unsegmented file.
+    """
+
+    instrument: str
+    detector: str
+    exp_type: str
+    subarray: str
+    xstart: int | None
+    ystart: int | None
+    xsize: int | None
+    ysize: int | None
+    fastaxis: int | None
+    slowaxis: int | None
+    readpatt: str | None
+    nints: int | None
+    ngroups: int
+    nframes: int | None
+    groupgap: int | None
+    frame_divisor: int | None
+    frame_time: float | None
+    group_time: float
+    integration_start: int | None
+    integration_end: int | None
+    zero_frame: bool
+    noutputs: int | None
+    drop_frames1: int | None
+    gain_factor: float | None
+
+    @property
+    def is_miri(self):
+        """True for MIRI, whose steps run in another order."""
+        return self.instrument == "MIRI"
+
+
+@dataclass
+class Exposure:
+    """The arrays of one exposure on one device.
+
+    Attributes
+    ----------
+    data : (nints, ngroups, ny, nx) float32, DN
+    groupdq : (nints, ngroups, ny, nx) uint8
+    pixeldq : (ny, nx) uint32
+    zeroframe : (nints, ny, nx) float32 or None, DN
+    facts : Facts
+    meta : stdatamodels RampModel without arrays
+        Everything else that the file holds.
+    path : Path or None
+    average_dark_current : (ny, nx) float32 or None, e-/s
+        Set by dark_current, read by ramp_fit.
+    rate, rateints : Slopes or None
+        Set by ramp_fit.
+    """
+
+    data: Any
+    groupdq: Any
+    pixeldq: Any
+    zeroframe: Any
+    facts: Facts
+    meta: Any
+    path: Path | None = None
+    average_dark_current: Any = None
+    rate: Any = None
+    rateints: Any = None
+
+    @property
+    def name(self):
+        """The file's name, for messages."""
+        return self.path.name if self.path else str(self.meta.meta.filename)
+
+    @classmethod
+    def read(cls, path):
+        """Read ``*_uncal.fits`` or ``*_ramp.fits``.
+
+        Parameters
+        ----------
+        path : str or Path
+
+        Returns
+        -------
+        Exposure
+            On the host.
+
+        Raises
+        ------
+        InputError
+            The file is missing, damaged or not an exposure that stage 1 knows; the message says what to do.
+        """
+        from astropy.io import fits
+        from stdatamodels.jwst import datamodels
+
+        path = Path(path)
+        if not path.is_file():
+            msg = f"{path}: no such file"
+            raise InputError(msg)
+        try:
+            hdus = fits.open(path, memmap=False, lazy_load_hdus=False)
+        except OSError as error:
+            msg = f"{path}: not a FITS file, or a damaged one ({error}); download it again"
+            raise InputError(msg) from None
+        with hdus:
+            _check_complete(path, hdus)
+            _check_kind(path, hdus)
+            meta = datamodels.RampModel(_without_arrays(hdus))
+            meta.meta.filename = path.name
+            shape = hdus["SCI"].shape
+            facts = _facts(path, meta, shape)
+            exposure = cls(
+                data=_read_planes(hdus["SCI"], np.float32),
+                groupdq=_read_or_zeros(hdus, "GROUPDQ", shape, np.uint8),
+                pixeldq=_read_or_zeros(hdus, "PIXELDQ", shape[-2:], np.uint32),
+                zeroframe=_read_planes(hdus["ZEROFRAME"], np.float32) if facts.zero_frame else None,
+                facts=facts,
+                meta=meta,
+                path=path,
+            )
+        _note_what_is_unusual(exposure.name, facts)
+        return exposure
+
+    @classmethod
+    def from_model(cls, model):
+        """Take the arrays of an open ``RampModel`` or ``Level1bModel``; they are copied, the model is left alone."""
+        from stdatamodels.jwst import datamodels
+
+        name = model.meta.filename or "the model"
+        _check_keywords(name, model.meta.instrument.name, model.meta.exposure.type, model.meta.exposure.readpatt)
+        shape = model.data.shape
+        if len(shape) != 4:
+            raise InputError(_not_four_axes(name, shape))
+        facts = _facts(name, model, shape)
+        ramp = datamodels.RampModel()
+        ramp.update(model, extra_fits=True)
+        ramp.int_times = model.int_times
+        ramp.group = model.group
+        zeroframe = model.zeroframe if facts.zero_frame else None
+        groupdq = getattr(model, "groupdq", None)
+        pixeldq = getattr(model, "pixeldq", None)
+        exposure = cls(
+            data=np.array(model.data, dtype=np.float32),
+            groupdq=np.zeros(shape, np.uint8) if groupdq is None else np.array(groupdq, dtype=np.uint8),
+            pixeldq=np.zeros(shape[-2:], np.uint32) if pixeldq is None else np.array(pixeldq, dtype=np.uint32),
+            zeroframe=None if zeroframe is None else np.array(zeroframe, dtype=np.float32),
+            facts=facts,
+            meta=ramp,
+        )
+        _note_what_is_unusual(exposure.name, facts)
+        return exposure
+
+    def move_to(self, backend):
+        """Put the arrays on a backend's device, in place."""
+        for name in ("data", "groupdq", "pixeldq", "zeroframe"):
+            array = getattr(self, name)
+            if array is not None:
+                setattr(self, name, backend.to_device(array))
+        return self
+
+
+def _check_complete(path, hdus):
+    """Refuse a file that ends before its last extension does: astropy would only warn."""
+    last = hdus[-1].fileinfo()
+    size = path.stat().st_size
+    if path.suffix == ".fits" and last["datLoc"] + last["datSpan"] > size:
+        msg = f"{path}: truncated: {size} bytes where {last['datLoc'] + last['datSpan']} are due; download it again"
+        raise InputError(msg)
+
+
+def _check_kind(path, hdus):
+    header = hdus[0].header
+    if "SCI" not in hdus:
+        msg = f"{path}: no SCI extension; stage 1 starts from *_uncal.fits or *_ramp.fits"
+        raise InputError(msg)
+    _check_keywords(path, header.get("INSTRUME"), header.get("EXP_TYPE"), header.get("READPATT"))
+    if len(hdus["SCI"].shape) != 4:
+        raise InputError(_not_four_axes(path, hdus["SCI"].shape))
+    if header.get("NSPRSTRP"):
+        msg = f"{path}: superstripe readout (NSPRSTRP); use jwst's own pipeline"
+        raise InputError(msg)
+
+
+def _not_four_axes(name, shape):
+    return f"{name}: SCI has {len(shape)} axes, a ramp has 4 (integrations, groups, rows, columns)"
+
+
+def _check_keywords(name, instrument, exp_type, readpatt):
+    if instrument not in _INSTRUMENTS:
+        msg = f"{name}: INSTRUME is {instrument!r}; expected one of {', '.join(_INSTRUMENTS)}"
+        raise InputError(msg)
+    if instrument == "NIRSPEC" and "IRS2" in (readpatt or ""):
+        msg = f"{name}: NIRSpec IRS2 readout (READPATT {readpatt}) is not supported; use jwst's own pipeline"
+        raise InputError(msg)
+    if str(exp_type).upper() in _GUIDING:
+        msg = f"{name}: EXP_TYPE {exp_type} is a guider product, no ramp; use jwst's guider_cds"
+        raise InputError(msg)
+
+
+def _facts(name, model, shape):
+    meta = model.meta
+    needed = {
+        "DETECTOR": meta.instrument.detector,
+        "SUBARRAY": meta.subarray.name,
+        "NGROUPS": meta.exposure.ngroups,
+        "TGROUP": meta.exposure.group_time,
+    }
+    for keyword, value in needed.items():
+        if value is None:
+            msg = f"{name}: keyword {keyword} is missing; download the file again, or set it"
+            raise InputError(msg)
+    if 0 in shape:
+        msg = f"{name}: no data: SCI has the shape {tuple(shape)}"
+        raise InputError(msg)
+    if meta.exposure.ngroups != shape[1]:
+        msg = f"{name}: NGROUPS is {meta.exposure.ngroups}, but SCI holds {shape[1]} groups"
+        raise InputError(msg)
+    return Facts(
+        instrument=meta.instrument.name,
+        detector=meta.instrument.detector,
+        exp_type=meta.exposure.type,
+        subarray=meta.subarray.name,
+        xstart=meta.subarray.xstart,
+        ystart=meta.subarray.ystart,
+        xsize=meta.subarray.xsize,
+        ysize=meta.subarray.ysize,
+        fastaxis=meta.subarray.fastaxis,
+        slowaxis=meta.subarray.slowaxis,
+        readpatt=meta.exposure.readpatt,
+        nints=meta.exposure.nints,
+        ngroups=meta.exposure.ngroups,
+        nframes=meta.exposure.nframes,
+        groupgap=meta.exposure.groupgap,
+        frame_divisor=meta.exposure.frame_divisor,
+        frame_time=meta.exposure.frame_time,
+        group_time=meta.exposure.group_time,
+        integration_start=meta.exposure.integration_start,
+        integration_end=meta.exposure.integration_end,
+        zero_frame=bool(meta.exposure.zero_frame),
+        noutputs=meta.exposure.noutputs,
+        drop_frames1=meta.exposure.drop_frames1,
+        gain_factor=meta.exposure.gain_factor,
+    )
+
+
+def _note_what_is_unusual(name, facts):
+    if facts.instrument not in ("NIRCAM", "MIRI"):
+        log.warning("%s: %s is no coronagraph; it takes the near-infrared order", name, facts.instrument)
+    elif facts.exp_type not in _CORONAGRAPHS:
+        log.warning("%s: EXP_TYPE %s is no coronagraphy; the same steps apply", name, facts.exp_type)
+
+
+def _without_arrays(hdus):
+    """Give stdatamodels every header and table, and no image."""
+    from astropy.io import fits
+
+    kept = fits.HDUList()
+    for hdu in hdus:
+        if hdu.name in _ARRAYS:
+            kept.append(fits.ImageHDU(header=hdu.header.copy(), name=hdu.name))
+        else:
+            kept.append(hdu)
+    return kept
+
+
+def _read_planes(hdu, dtype):
+    """Read an image one slice of its first axis at a time: no second copy of a whole ramp ever exists."""
+    array = np.empty(hdu.shape, dtype)
+    for index in range(hdu.shape[0]):
+        array[index] = hdu.section[index]
+    return array
+
+
+def _read_or_zeros(hdus, name, shape, dtype):
+    """Read flags; jwst starts afresh where they are missing or of another shape."""
+    if name in hdus and tuple(hdus[name].shape) == tuple(shape):
+        return _read_planes(hdus[name], dtype)
+    return np.zeros(shape, dtype)

@@ -1,0 +1,155 @@
+"""``Coron1Pipeline``: a jwst Pipeline class for ``strun`` and ``.call()``, a thin coat over the engine.
+
+The coat gives what users of jwst expect: parameters in jwst's notation, CRDS's parameter files (asked for under jwst's
+own class names), output naming, the log in the product. The steps below carry parameters; the engine does the work.
+"""
+
+from pathlib import Path
+
+from jwst.stpipe import Pipeline
+from jwst.stpipe import Step as JwstStep
+from stpipe.config_parser import ConfigObj
+
+from gpucoron import parameters as declarations
+from gpucoron import products
+from gpucoron.engine import plan, run_steps
+from gpucoron.exposure import Exposure
+
+__all__ = ["Coron1Pipeline"]
+
+
+def _spec_line(parameter):
+    """Write a parameter in the notation of ``configobj``."""
+    default = repr(parameter.default)
+    arguments = [repr(option) for option in parameter.options]
+    if parameter.minimum is not None:
+        arguments.append(f"min={parameter.minimum}")
+    arguments.append(f"default={default}")
+    return f"{parameter.name} = {parameter.kind}({', '.join(arguments)})  # {parameter.meaning}"
+
+
+def _spec(parameters):
+    return "\n".join(_spec_line(parameter) for parameter in parameters)
+
+
+def _step_class(step):
+    """Make the class that carries a step's parameters, and asks CRDS for jwst's parameter file of that step."""
+
+    def get_config_reftype(cls):
+        return step.pars_type
+
+    def no_parameter_file(cls, crds_parameters, crds_observatory):
+        return ConfigObj()
+
+    members = {
+        "__doc__": f"Parameters of {step.name}: {step.title}.",
+        "class_alias": step.name,
+        "spec": _spec(
+            [*step.parameters, declarations.Parameter("skip", "boolean", step.skipped, "do not run this step")]
+        ),
+        "reference_file_types": list(step.references),
+        "get_config_reftype": classmethod(get_config_reftype),
+    }
+    if step.custom:
+        members["_get_config_from_parameters"] = classmethod(no_parameter_file)
+    return type("".join(part.title() for part in step.name.split("_")) + "Step", (JwstStep,), members)
+
+
+class Coron1Pipeline(Pipeline):
+    """JWST coronagraphy stage 1, from ``uncal`` to ``rateints`` and ``rate``.
+
+    ``Coron1Pipeline.call(path, steps={"jump": {"rejection_threshold": 5}}, backend="cpu")`` applies CRDS's parameter
+    files as jwst's own ``.call()`` does; ``.run()`` of an instance does not. ``strun calwebb_coron1 FILE`` is the same
+    from the command line.
+
+    Parameters
+    ----------
+    backend : {'auto', 'cpu', 'cuda', 'host'}
+        Where the heavy operations run.
+    save_calibrated_ramp, save_intermediates, return_rateints : bool
+        As in spaceKLIP's pipeline.
+    """
+
+    class_alias = "calwebb_coron1"
+
+    spec = _spec(
+        [
+            *declarations.PIPELINE,
+            declarations.Parameter("backend", "string", "auto", "where the heavy operations run: auto, cpu, cuda"),
+        ]
+    )
+
+    step_defs = {step.name: _step_class(step) for step in declarations.STEPS.values()}  # noqa: RUF012
+
+    # the engine looks its references up itself, and fewer of them
+    prefetch_references = False
+
+    @classmethod
+    def get_config_reftype(cls):
+        """Ask CRDS for the parameter file of the pipeline that this one stands for."""
+        return "pars-detector1pipeline"
+
+    @classmethod
+    def call(cls, *args, **kwargs):
+        """Run on a file or a model, with CRDS's parameter files applied; see ``stpipe.Step.call``."""
+        for step_name, values in (kwargs.get("steps") or {}).items():
+            known = declarations.declared(step_name)
+            for name in values:
+                if name not in known and name not in _STPIPE_PARAMETERS:
+                    declarations.refuse_unknown(f"parameter of {step_name}", name, known)
+        return super().call(*args, **kwargs)
+
+    def process(self, step_input):
+        """Run the engine on a file's path or an open model.
+
+        Returns
+        -------
+        ImageModel, CubeModel (``return_rateints``) or RampModel (``ramp_fit`` skipped); None where nothing was fitted
+        """
+        is_path = isinstance(step_input, (str, Path))
+        exposure = Exposure.read(step_input) if is_path else Exposure.from_model(step_input)
+        run = plan(exposure, steps=self._settings(), backend=self.backend, use_pars=False)
+        run_steps(run, after_step=self._save_if_asked)
+        if self.ramp_fit.skip:
+            self.suffix = "ramp"
+            return products.ramp_model(run)
+        rate, rateints = products.rate_model(run), products.rateints_model(run)
+        if self.return_rateints:
+            self.suffix = "rateints"
+            rate, rateints = rateints, rate
+        else:
+            self.suffix = "rate"
+        if rateints is not None:
+            self.save_model(rateints, suffix="rate" if self.return_rateints else "rateints")
+        return rate
+
+    def _settings(self):
+        """Collect every step's parameters from the configured steps."""
+        settings = {}
+        for name in declarations.STEPS:
+            step = getattr(self, name)
+            settings[name] = {key: getattr(step, key, None) for key in declarations.declared(name)}
+        return settings
+
+    def _save_if_asked(self, run, record):
+        if record.name in ("ramp_fit", "gain_scale"):
+            return
+        ran = record.reason != "switched off"
+        if run.parameters[record.name].save_results or (self.save_intermediates and ran):
+            self.save_model(products.ramp_model(run), suffix=record.name, force=True)
+        if record.name == "persistence" and (self.save_calibrated_ramp or self.save_intermediates):
+            self.save_model(products.ramp_model(run), suffix="ramp", force=True)
+
+    def save_model(self, model, suffix=None, idx=None, output_file=None, force=False, **components):
+        """Save a product under jwst's name for it, whole or not at all."""
+        output_file = output_file or self.output_file
+        if not (force or self.save_results or output_file):
+            return None
+        path = Path(self.make_output_path(basepath=output_file, suffix=suffix, **components))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        products.save({path: model})
+        return str(path)
+
+
+#: what every stpipe step understands, and the engine does not need
+_STPIPE_PARAMETERS = set(JwstStep.load_spec_file())

@@ -1,0 +1,165 @@
+"""From an exposure to ``rate``, ``rateints`` and ``ramp``: models with jwst's metadata, and files written whole.
+
+What jwst's ``ramp_fit`` and its step machinery write into a product stands here too; the history adds what jwst has no
+keyword for: our version, the backend, and the parameters that differ from jwst's defaults.
+"""
+
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+from gpucoron import __version__
+from gpucoron.errors import OutputError
+from gpucoron.parameters import changed
+
+log = logging.getLogger(__name__)
+
+_INPUT_SUFFIXES = ("_uncal", "_ramp")
+
+
+def rate_model(run):
+    """Make the ``rate`` product, an ``ImageModel``; None where no ramp could be fitted."""
+    from stdatamodels.jwst import datamodels
+
+    return _slopes_model(run, run.exposure.rate, datamodels.ImageModel)
+
+
+def rateints_model(run):
+    """Make the ``rateints`` product, a ``CubeModel``; None where no ramp could be fitted."""
+    from stdatamodels.jwst import datamodels
+
+    model = _slopes_model(run, run.exposure.rateints, datamodels.CubeModel)
+    if model is not None:
+        model.int_times = run.exposure.meta.int_times
+    return model
+
+
+def _slopes_model(run, slopes, model_class):
+    if slopes is None:
+        return None
+    to_host = run.backend.to_host
+    model = model_class()
+    model.update(run.exposure.meta)
+    model.data = to_host(slopes.rate)
+    model.dq = to_host(slopes.dq)
+    model.var_poisson = to_host(slopes.var_poisson)
+    model.var_rnoise = to_host(slopes.var_rnoise)
+    model.err = to_host(slopes.err)
+    model.meta.bunit_data = "DN/s"
+    model.meta.bunit_err = "DN/s"
+    _sign(model, run)
+    return model
+
+
+def ramp_model(run):
+    """Make a ``ramp`` product of the exposure as it stands: also what borrowed steps of jwst work on.
+
+    The arrays are the exposure's own, where it lives on the host.
+    """
+    model = ramp_without_signature(run.exposure, run.backend)
+    _sign(model, run)
+    return model
+
+
+def ramp_without_signature(exposure, backend):
+    """Make a ``RampModel`` of the exposure's arrays and metadata."""
+    from stdatamodels.jwst import datamodels
+
+    meta = exposure.meta
+    model = datamodels.RampModel()
+    model.update(meta)
+    model.data = backend.to_host(exposure.data)
+    model.groupdq = backend.to_host(exposure.groupdq)
+    model.pixeldq = backend.to_host(exposure.pixeldq)
+    if exposure.zeroframe is not None:
+        model.zeroframe = backend.to_host(exposure.zeroframe)
+    if exposure.average_dark_current is not None:
+        model.average_dark_current = backend.to_host(exposure.average_dark_current)
+    model.int_times = meta.int_times
+    model.group = meta.group
+    return model
+
+
+def _sign(model, run):
+    """Write who made the product: jwst's version keywords (its conventions apply), and ours into the history."""
+    import jwst
+    from stdatamodels.util import create_history_entry
+
+    model.meta.calibration_software_version = jwst.__version__
+    model.meta.calibration_software_revision = getattr(jwst, "__version_commit__", "") or "RELEASE"
+    model.meta.ref_file.crds.context_used, model.meta.ref_file.crds.sw_version = run.context
+    for line in history_of(run):
+        model.history.append(create_history_entry(line))
+
+
+def history_of(run):
+    """List the history lines of a product."""
+    lines = [f"gpucoron {__version__}, backend {run.backend.name}, profile {run.profile}"]
+    if run.pars_files:
+        lines.append(f"gpucoron parameter files: {', '.join(run.pars_files)}")
+    lines += [
+        f"gpucoron {step}: {json.dumps(values, sort_keys=True, default=str)}"
+        for step, values in changed(run.parameters).items()
+    ]
+    return lines
+
+
+def product_path(input_name, output_dir, suffix):
+    """Name a product after its input: ``x_uncal.fits`` becomes ``x_rate.fits``."""
+    stem = Path(input_name).name
+    for ending in (".gz", ".fits"):
+        stem = stem.removesuffix(ending)
+    for known in _INPUT_SUFFIXES:
+        stem = stem.removesuffix(known)
+    return Path(output_dir) / f"{stem}_{suffix}.fits"
+
+
+def prepare_output(output_dir, paths, overwrite):
+    """Make the output folder and see, before any work, that the products can be written there.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be made or written to, or a product exists and may not be overwritten.
+    """
+    output_dir = Path(output_dir)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output_dir):
+            pass
+    except OSError as error:
+        msg = f"{output_dir}: cannot write there ({error.strerror}); choose another output folder"
+        raise OutputError(msg) from None
+    existing = [str(path) for path in paths if path.exists()]
+    if existing and not overwrite:
+        msg = f"{', '.join(existing)}: exists already; use --overwrite (overwrite=True), or another folder"
+        raise OutputError(msg)
+
+
+def save(models):
+    """Write products so that they appear whole or not at all.
+
+    Parameters
+    ----------
+    models : dict
+        path -> model. All lie in one folder; all are written before the first one appears under its name.
+
+    Raises
+    ------
+    OutputError
+        The disk is full, or the folder cannot be written to.
+    """
+    models = {Path(path): model for path, model in models.items()}
+    folder = next(iter(models)).parent
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".gpucoron-") as scratch:
+            for path, model in models.items():
+                model.save(os.path.join(scratch, path.name))
+            for path in models:
+                os.replace(os.path.join(scratch, path.name), path)
+                log.info("wrote %s", path)
+    except OSError as error:
+        msg = f"{folder}: the products could not be written ({error}); nothing was left half-written"
+        raise OutputError(msg) from error

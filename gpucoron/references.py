@@ -1,0 +1,414 @@
+"""Calibration references: looked up in CRDS, read with jwst's readers, cut to the exposure's subarray, and kept.
+
+The look-up is CRDS's own, with the exposure's keywords; it works against the server (files are fetched into the user's
+cache) and, the same way, against a cache on disk alone. What is read once is kept for the next exposure.
+"""
+
+import logging
+import os
+from collections import OrderedDict
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from gpucoron.errors import ParameterError, ReferenceFileError
+from gpucoron.parameters import PIPELINE, STEPS, declared
+
+log = logging.getLogger(__name__)
+
+#: reference type -> (stdatamodels class, arrays that are taken, whether it is cut to the subarray)
+_READERS = {
+    "mask": ("MaskModel", ("dq",), True),
+    "saturation": ("SaturationModel", ("data", "dq"), True),
+    "superbias": ("SuperBiasModel", ("data", "dq"), True),
+    "linearity": ("LinearityModel", ("coeffs", "dq", "inv_coeffs"), True),
+    "gain": ("GainModel", ("data",), True),
+    "readnoise": ("ReadnoiseModel", ("data",), True),
+    "ipc": ("IPCModel", ("data",), False),
+    "dark": ("DarkModel", ("data", "dq", "average_dark_current"), False),
+    "reset": ("ResetModel", ("data", "dq"), False),
+    "rscd": ("RSCDModel", (), False),
+}
+_DARK_CLASS = {"MIRI": "DarkMIRIModel", "NIRSPEC": "DarkNirspecModel"}
+
+#: types whose file only a borrowed step opens, by itself
+_OPENED_BY_JWST = ("emicorr", "refpix", "sirskernel", "pictureframe", "flat", "pastasoss")
+
+#: without these jwst stops with an error of its own
+_INDISPENSABLE = ("gain", "readnoise")
+
+#: what a pars file from CRDS may carry for stpipe alone
+_STPIPE_ONLY = {
+    "pre_hooks",
+    "post_hooks",
+    "output_file",
+    "output_dir",
+    "output_ext",
+    "output_use_model",
+    "output_use_index",
+    "suffix",
+    "search_output_file",
+    "input_dir",
+}
+
+
+class Reference:
+    """One reference: read-only arrays as attributes (``data``, ``dq``, ``coeffs``, ...) and ``facts``.
+
+    ``facts`` holds what the file's metadata says of nints, ngroups, nframes, groupgap, gain_factor and
+    average_dark_current; None where it says nothing. ``table`` is the RSCD table.
+    """
+
+    def __init__(self, reftype, path, arrays, facts):
+        self.reftype = reftype
+        self.path = path
+        self.facts = facts
+        self.array_names = tuple(arrays)
+        for name, array in arrays.items():
+            setattr(self, name, array)
+
+    @property
+    def nbytes(self):
+        return sum(getattr(self, name).nbytes for name in self.array_names if getattr(self, name) is not None)
+
+    def on(self, backend):
+        """Give the same reference on a backend's device."""
+        if backend.xp is np:
+            return self
+        arrays = {}
+        for name in self.array_names:
+            array = getattr(self, name)
+            numeric = array is not None and array.dtype.names is None
+            arrays[name] = backend.to_device(array) if numeric else array
+        return Reference(self.reftype, self.path, arrays, self.facts)
+
+
+class ReferenceStore:
+    """References that were read, kept per subarray and device, the oldest given up beyond ``max_bytes``."""
+
+    def __init__(self, max_bytes=2 * 2**30):
+        self.max_bytes = max_bytes
+        self._kept = OrderedDict()
+
+    def get(self, reftype, path, exposure, backend):
+        """Read a reference, or take the one that was read before."""
+        try:
+            stat = os.stat(path)
+        except OSError as error:
+            msg = f"{path}: the {reftype} reference of {exposure.name} cannot be read ({error.strerror})"
+            raise ReferenceFileError(msg) from None
+        facts = exposure.facts
+        window = (facts.xstart, facts.ystart, facts.xsize, facts.ysize, exposure.data.shape[-2:])
+        device = getattr(backend, "device", backend.name)
+        key = (reftype, str(path), stat.st_mtime_ns, stat.st_size, window, facts.instrument, str(device))
+        if key not in self._kept:
+            self._kept[key] = read_reference(reftype, path, exposure).on(backend)
+            self._shrink()
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def _shrink(self):
+        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self.max_bytes:
+            self._kept.popitem(last=False)
+
+    def clear(self):
+        """Forget everything."""
+        self._kept.clear()
+
+
+#: the store of this process
+STORE = ReferenceStore()
+
+
+def find_references(exposure, reftypes, overrides=None):
+    """Look the references of an exposure up in CRDS.
+
+    Parameters
+    ----------
+    exposure : Exposure
+    reftypes : iterable of str
+    overrides : dict, optional
+        reference type -> path or 'N/A', taken instead of CRDS's answer.
+
+    Returns
+    -------
+    dict
+        reference type -> path, or 'N/A'.
+
+    Raises
+    ------
+    ReferenceFileError
+        CRDS has no context, no connection and no cache, or no rule for the exposure.
+    """
+    overrides = {reftype: str(path) for reftype, path in (overrides or {}).items() if path is not None}
+    wanted = sorted(set(reftypes) - set(overrides))
+    return {**_ask_crds(exposure, wanted), **overrides}
+
+
+def _ask_crds(exposure, reftypes):
+    if not reftypes:
+        return {}
+    import crds
+    from crds.core import crds_cache_locking
+
+    _quieten_crds()
+    try:
+        with crds_cache_locking.get_cache_lock():
+            answers = crds.getreferences(exposure.meta.get_crds_parameters(), reftypes=reftypes, observatory="jwst")
+    except Exception as error:  # CRDS raises OSError, KeyError and errors of its own for one and the same cause
+        msg = (
+            f"{exposure.name}: CRDS cannot name the references {', '.join(reftypes)} ({_first_line(error)}); "
+            f"{_crds_advice()}"
+        )
+        raise ReferenceFileError(msg) from error
+    return {name: "N/A" if "N/A" in path.upper() else path for name, path in answers.items()}
+
+
+def _quieten_crds():
+    from crds.core import log as crds_log
+
+    crds_log.set_log_time(True)
+
+
+def _first_line(error):
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def _crds_advice():
+    path = os.environ.get("CRDS_PATH")
+    server = os.environ.get("CRDS_SERVER_URL")
+    if not path:
+        return "set CRDS_PATH to a cache folder and CRDS_SERVER_URL to https://jwst-crds.stsci.edu"
+    if not server:
+        return f"set CRDS_SERVER_URL to https://jwst-crds.stsci.edu, or check the cache CRDS_PATH={path}"
+    context = os.environ.get("CRDS_CONTEXT", "the default one")
+    return f"check the cache {path}, the server {server} and the context ({context})"
+
+
+def crds_context():
+    """Return (context, CRDS software version) that look-ups use."""
+    import crds
+    from crds.core import heavy_client
+
+    _connected, context = heavy_client.get_processing_mode("jwst")
+    return context, crds.__version__
+
+
+def load_references(exposure, paths, backend, store=None):
+    """Read what ``find_references`` found.
+
+    Returns
+    -------
+    dict
+        reference type -> Reference, or None where the path is 'N/A'.
+    """
+    store = STORE if store is None else store
+    loaded = {}
+    for reftype, path in paths.items():
+        if path == "N/A":
+            if reftype in _INDISPENSABLE:
+                msg = (
+                    f"{exposure.name}: CRDS has no {reftype} reference for it, and neither jump nor ramp_fit can do "
+                    f"without; give one with override_{reftype}, or skip those steps"
+                )
+                raise ReferenceFileError(msg)
+            loaded[reftype] = None
+        elif reftype in _OPENED_BY_JWST:
+            loaded[reftype] = SimpleNamespace(reftype=reftype, path=Path(path), facts={})
+        else:
+            loaded[reftype] = store.get(reftype, Path(path), exposure, backend)
+    return loaded
+
+
+def read_reference(reftype, path, exposure):
+    """Read one reference with jwst's reader and cut it to the exposure's subarray.
+
+    Raises
+    ------
+    ReferenceFileError
+        The file is damaged, is all NaN, or does not fit the exposure.
+    """
+    from stdatamodels.jwst import datamodels
+
+    class_name, names, is_cut = _READERS[reftype]
+    if reftype == "dark":
+        class_name = _DARK_CLASS.get(exposure.facts.instrument, class_name)
+    try:
+        model = getattr(datamodels, class_name)(str(path))
+    except Exception as error:  # a damaged file shows as almost any error
+        msg = f"{path}: the {reftype} reference of {exposure.name} is damaged ({_first_line(error)}); fetch it again"
+        raise ReferenceFileError(msg) from error
+    with model:
+        arrays = {name: _native(getattr(model, name, None), name) for name in names}
+        if reftype == "rscd":
+            arrays["table"] = np.array(model.rscd_group_skip_table)
+        facts = {
+            name: getattr(model.meta.exposure, name, None)
+            for name in ("nints", "ngroups", "nframes", "groupgap", "gain_factor", "average_dark_current")
+        }
+        main = names[0] if names else "table"
+        if arrays[main] is None:
+            msg = f"{path}: the {reftype} reference of {exposure.name} holds no {main} array; fetch it again"
+            raise ReferenceFileError(msg)
+        if arrays[main].dtype.kind == "f" and np.isnan(arrays[main]).all():
+            msg = (
+                f"{path}: the {reftype} reference of {exposure.name} is NaN everywhere; "
+                f"give another with override_{reftype}"
+            )
+            raise ReferenceFileError(msg)
+        if is_cut:
+            window = _window(path, reftype, model, arrays[main].shape, exposure)
+            arrays = {name: _cut(array, window) for name, array in arrays.items()}
+        elif reftype == "ipc" and arrays["data"].ndim == 4:
+            arrays["data"] = _cut(arrays["data"], _kernel_window(exposure))
+    _check_shapes(path, reftype, arrays, exposure)
+    for array in arrays.values():
+        if array is not None:
+            array.flags.writeable = False
+    return Reference(reftype, Path(path), arrays, facts)
+
+
+def _native(array, name):
+    """Copy an array in the machine's byte order, in the dtype that the steps expect."""
+    if array is None or np.size(array) == 0:
+        return None
+    return np.array(array, dtype=np.uint32 if name == "dq" else np.float32, order="C")
+
+
+def _cut(array, window):
+    if array is None:
+        return None
+    return np.ascontiguousarray(array[(..., *window)])
+
+
+def _window(path, reftype, model, shape, exposure):
+    """Find the rows and columns of the exposure in a reference, by jwst's rule (``jwst.lib.reffile_utils``).
+
+    Without corner keywords a reference must be a full frame; its actual size overrules SUBSIZE.
+    """
+    facts = exposure.facts
+    ny, nx = exposure.data.shape[-2:]
+    xstart, ystart = model.meta.subarray.xstart, model.meta.subarray.ystart
+    full = (1024, 1032) if facts.is_miri else (2048, 2048)
+    missing = None in (xstart, ystart, model.meta.subarray.xsize, model.meta.subarray.ysize)
+    if missing:
+        if shape[-2:] != full:
+            msg = f"{path}: the {reftype} reference lacks SUBSTRT1/2 or SUBSIZE1/2 and is no full frame"
+            raise ReferenceFileError(msg)
+        xstart = ystart = 1
+    if None in (facts.xstart, facts.ystart):
+        msg = f"{exposure.name}: SUBSTRT1 or SUBSTRT2 is missing, so that {path} cannot be cut to it"
+        raise ReferenceFileError(msg)
+    x, y = facts.xstart - xstart, facts.ystart - ystart
+    if x < 0 or y < 0 or x + nx > shape[-1] or y + ny > shape[-2]:
+        msg = (
+            f"{path}: the {reftype} reference covers {shape[-1]} x {shape[-2]} pixels from ({xstart}, {ystart}), "
+            f"which does not hold the {nx} x {ny} from ({facts.xstart}, {facts.ystart}) of {exposure.name}"
+        )
+        raise ReferenceFileError(msg)
+    return slice(y, y + ny), slice(x, x + nx)
+
+
+def _kernel_window(exposure):
+    facts = exposure.facts
+    ny, nx = exposure.data.shape[-2:]
+    y, x = facts.ystart - 1, facts.xstart - 1
+    return slice(y, y + ny), slice(x, x + nx)
+
+
+def _check_shapes(path, reftype, arrays, exposure):
+    """Refuse a reference whose pixels are not those of the exposure (jwst would fail in a broadcast)."""
+    expected = exposure.data.shape[-2:]
+    for name, array in arrays.items():
+        small = name == "table" or (reftype == "ipc" and array is not None and array.ndim == 2)
+        # an average dark current of another shape is ignored by the step, with a warning
+        if array is None or small or name == "average_dark_current":
+            continue
+        if array.shape[-2:] != expected:
+            msg = (
+                f"{path}: the {reftype} reference has {array.shape[-1]} x {array.shape[-2]} pixels ({name}), "
+                f"{exposure.name} has {expected[1]} x {expected[0]}; give another with override_{reftype}"
+            )
+            raise ReferenceFileError(msg)
+
+
+def parameters_from_crds(exposure):
+    """Read the parameter files that CRDS holds for an exposure, as jwst's ``.call()`` applies them.
+
+    jwst asks for ``pars-<class>`` of each step and of the pipeline, and lets the pipeline's file overrule the steps'.
+
+    Returns
+    -------
+    steps : dict of dicts
+        step -> parameter -> value.
+    pipeline : dict
+        Parameters of the run as a whole.
+    files : list of str
+        Names of the files that were applied.
+
+    Raises
+    ------
+    ParameterError
+        A file sets a step or a parameter that does not exist.
+    """
+    steps, files = {}, []
+    for step in STEPS.values():
+        if step.custom:
+            continue
+        tree, name = _pars_file(exposure, step.pars_type)
+        if tree:
+            steps[step.name] = _known(name, step.name, tree.get("parameters", {}))
+            files.append(name)
+    tree, name = _pars_file(exposure, "pars-detector1pipeline")
+    pipeline = {}
+    if tree:
+        files.append(name)
+        known = {parameter.name for parameter in PIPELINE}
+        pipeline = {key: value for key, value in tree.get("parameters", {}).items() if key in known}
+        for entry in tree.get("steps", []):
+            steps.setdefault(entry["name"], {}).update(_known(name, entry["name"], entry.get("parameters", {})))
+    return steps, pipeline, files
+
+
+def _pars_file(exposure, pars_type):
+    import asdf
+
+    try:
+        path = _ask_crds(exposure, [pars_type])[pars_type]
+    except ReferenceFileError as error:
+        # a context without this type is no fault: jwst goes on with its defaults
+        log.debug("%s: no %s (%s)", exposure.name, pars_type, error.__cause__)
+        return None, ""
+    if path == "N/A":
+        return None, ""
+    try:
+        with asdf.open(path) as file:
+            tree = {"parameters": dict(file.tree.get("parameters", {}))}
+            tree["steps"] = [
+                {"name": entry["name"], "parameters": dict(entry.get("parameters", {}))}
+                for entry in file.tree.get("steps", [])
+            ]
+    except Exception as error:  # a damaged file shows as almost any error
+        msg = f"{path}: the {pars_type} file of {exposure.name} is damaged ({_first_line(error)}); fetch it again"
+        raise ReferenceFileError(msg) from error
+    log.info("%s: %s applied: %s", exposure.name, pars_type, path)
+    return tree, Path(path).name
+
+
+def _known(file_name, step_name, values):
+    try:
+        known = declared(step_name)
+    except ParameterError as error:
+        msg = f"{file_name}: {error}"
+        raise ParameterError(msg) from None
+    unknown = set(values) - set(known) - _STPIPE_ONLY
+    if unknown:
+        msg = f"{file_name}: sets {step_name}.{min(unknown)}, which does not exist; gpucoron may be older than the file"
+        raise ParameterError(msg)
+    # skip: null in a pars file means "as the step's default"
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in _STPIPE_ONLY and not (name == "skip" and value is None)
+    }
