@@ -1,0 +1,249 @@
+"""Which two-point differences of a pixel stand out: the arithmetic of jump detection, pixel by pixel.
+
+The differences of one pixel over all integrations are sorted once, NaN last. Sorted, medians are look-ups, and the
+iterative search, which always takes away the values farthest from the median, becomes two pointers that close in from
+both ends. Screening is done in float32, every decision in float64, where stcal makes it.
+"""
+
+import numpy as np
+
+#: Room for rounding when float32 screens a float64 decision; a hundred times what float32 needs.
+SCREENING_MARGIN = 1e-5
+
+
+def sort_by_pixel(differences, absolute=False):
+    """Sort the differences of each pixel, or their absolute values.
+
+    Parameters
+    ----------
+    differences : (ndiffs, npixels) float32
+    absolute : bool
+
+    Returns
+    -------
+    ordered : (npixels, ndiffs) float32
+        Ascending along the second axis, NaN last.
+    count : (npixels,) int64
+        Values of each pixel that are not NaN.
+    """
+    ordered = np.empty(differences.shape[::-1], np.float32)
+    if absolute:
+        np.abs(differences.T, out=ordered)
+    else:
+        np.copyto(ordered, differences.T)
+    ordered.sort(axis=1)
+    return ordered, _count_numbers(ordered)
+
+
+def _count_numbers(ordered):
+    npixels, ndiffs = ordered.shape
+    count = np.full(npixels, ndiffs)
+    if ndiffs:
+        (holed,) = np.nonzero(np.isnan(ordered[:, -1]))
+        count[holed] -= np.count_nonzero(np.isnan(ordered[holed]), axis=1)
+    return count
+
+
+def signed_medians(differences):
+    """Take each pixel's median over its differences, NaN left out, in float64.
+
+    Parameters
+    ----------
+    differences : (ndiffs, npixels) float32
+
+    Returns
+    -------
+    (npixels,) float64
+        NaN where a pixel has no value at all.
+    """
+    ordered, count = sort_by_pixel(differences)
+    medians = np.full(count.size, np.nan)
+    (some,) = np.nonzero(count)
+    start = some * ordered.shape[1]
+    flat = ordered.ravel()
+    lower = flat[start + (count[some] - 1) // 2]
+    upper = flat[start + count[some] // 2]
+    medians[some] = (lower.astype(np.float64) + upper) / 2
+    return medians
+
+
+def noise(medians, read_variance):
+    """Return the expected noise of a difference, in electrons, in float64; NaN where it would be zero.
+
+    Parameters
+    ----------
+    medians : (npixels,) float64
+        Electrons per group: the Poisson variance.
+    read_variance : (npixels,) float64
+        Square of the CDS read noise over the frames of a group.
+    """
+    sigma = np.sqrt(np.abs(medians) + read_variance)
+    # A pixel without any noise must not divide to infinity.
+    sigma[sigma == 0] = np.nan
+    return sigma
+
+
+def outliers_in_one_pass(differences, medians, sigma, threshold):
+    """Find the differences farther than ``threshold`` sigma from their pixel's median.
+
+    Parameters
+    ----------
+    differences : (ndiffs, npixels) float32
+    medians, sigma : (npixels,) float64
+    threshold : float
+
+    Returns
+    -------
+    which, pixel : (n,) int64
+        Indices into the two axes of ``differences``.
+
+    Notes
+    -----
+    Source: stcal ``look_for_more_than_one_jump``.
+    """
+    reach = threshold * sigma
+    margin = SCREENING_MARGIN * (np.abs(medians) + reach) + np.finfo(np.float32).tiny
+    upper = (medians + (reach - margin)).astype(np.float32)
+    lower = (medians - (reach - margin)).astype(np.float32)
+    candidates = differences > upper
+    candidates |= differences < lower
+    which, pixel = np.divmod(np.flatnonzero(candidates), differences.shape[1])
+
+    value = differences[which, pixel].astype(np.float64)
+    sure = np.abs(value - medians[pixel]) / sigma[pixel] > threshold
+    sure &= np.isfinite(value)
+    return which[sure], pixel[sure]
+
+
+def outliers_by_iteration(differences, read_variance, thresholds):
+    """Find outlying differences one by one, with a new median and a new noise after each.
+
+    A pass takes the absolute difference farthest from the median (and all that tie with it) over all integrations;
+    pixels without one above the threshold are finished.
+
+    Parameters
+    ----------
+    differences : (ndiffs, npixels) float32
+    read_variance : (npixels,) float64
+    thresholds : (float, float, float)
+        For two, three, and four or more usable differences, in sigma.
+
+    Returns
+    -------
+    which, pixel : (n,) int64
+        Indices into the two axes of ``differences``.
+
+    Notes
+    -----
+    Source: stcal ``iterative_jump``, with its rounding: the median is float64 in the first pass and float32 in the
+    later ones, the excess over it is always float32.
+    """
+    ordered, count = sort_by_pixel(differences, absolute=True)
+    first, last = _close_in(ordered, count, read_variance, thresholds)
+
+    (pixels,) = np.nonzero((first > 0) | (last < count))
+    first, last = first[pixels], last[pixels]
+    # Nothing left: every value counts as beyond these bounds.
+    left = first < last
+    lowest = np.where(left, ordered[pixels, np.where(left, first, 0)], np.inf)
+    highest = np.where(left, ordered[pixels, np.where(left, last - 1, 0)], -1)
+    size = np.abs(differences[:, pixels])
+    which, pixel = np.divmod(np.flatnonzero((size < lowest) | (size > highest)), max(1, pixels.size))
+    return which, pixels[pixel]
+
+
+def _close_in(ordered, count, read_variance, thresholds):
+    """Reject from both ends of the sorted absolute differences; return the window [first, last) that is left."""
+    flat = ordered.ravel()
+    first = np.zeros_like(count)
+    last = count.copy()
+    (active,) = np.nonzero(count >= 2)
+    later_pass = False
+    while active.size:
+        start = active * ordered.shape[1]
+        low, high = start + first[active], start + last[active]
+        number = high - low
+        bottom, top = flat[low], flat[high - 1]
+        median = _median_below_maximum(flat, low, high, top)
+        if later_pass:
+            median = median.astype(np.float32).astype(np.float64)
+        sigma = noise(median, read_variance[active])
+        excess = np.fmax(_excess(bottom, median), _excess(top, median))
+        threshold = np.take(thresholds, np.minimum(number, 4) - 2)
+        hit = excess / sigma > threshold
+
+        active, low, high, median, excess = active[hit], low[hit], high[hit], median[hit], excess[hit]
+        last[active] -= _count_ties(flat, high - 1, -1, high - low, median, excess)
+        first[active] += _count_ties(flat, low, 1, high - low, median, excess)
+        active = active[last[active] - first[active] >= 2]
+        later_pass = True
+    return first, last
+
+
+def _excess(values, median):
+    """Return the distance from the median, rounded to float32."""
+    return np.abs((values - median).astype(np.float32))
+
+
+def _median_below_maximum(flat, low, high, top):
+    """Return the median of ``flat[low:high]`` in float64, as stcal's ``calc_med_first_diffs`` defines it.
+
+    Four values or more: all that equal the maximum are left out; three: their median; two: the smaller one.
+    """
+    number = high - low
+    end = high - (number >= 4)
+    (tied,) = np.nonzero((number >= 4) & (flat[end - 1] == top))
+    while tied.size:
+        end[tied] -= 1
+        tied = tied[(end[tied] > low[tied]) & (flat[end[tied] - 1] == top[tied])]
+    rest = end - low
+    lower = low + (rest - 1) // 2
+    upper = np.where(number == 2, low, low + rest // 2)
+    # Where all values are equal nothing is left: no median, so no jump.
+    empty = rest == 0
+    lower[empty] = low[empty]
+    median = (flat[lower].astype(np.float64) + flat[upper]) / 2
+    median[empty] = np.nan
+    return median
+
+
+def _count_ties(flat, position, step, limit, median, excess):
+    """Count the values from ``position`` on, going by ``step``, that lie exactly ``excess`` from the median."""
+    ties = np.zeros_like(position)
+    (tied,) = np.nonzero(_excess(flat[position], median) == excess)
+    while tied.size:
+        ties[tied] += 1
+        tied = tied[ties[tied] < limit[tied]]
+        tied = tied[_excess(flat[position[tied] + step * ties[tied]], median[tied]) == excess[tied]]
+    return ties
+
+
+def outliers_by_clipping(differences, shape, threshold, only_use_ints):
+    """Find outlying differences by sigma clipping about the median.
+
+    Parameters
+    ----------
+    differences : (nints * ndiffs, npixels) float32
+    shape : (nints, ndiffs)
+        How the first axis is made up.
+    threshold : float
+        Clipping limit, sigma.
+    only_use_ints : bool
+        Compare a difference only with the same difference of the other integrations, else with all of the pixel.
+
+    Returns
+    -------
+    which, pixel : (n,) int64
+        Indices into the two axes of ``differences``.
+
+    Notes
+    -----
+    Source: stcal ``det_jump_sigma_clipping``. The clipping is astropy's: the last bit of its standard deviation
+    depends on the order in which it sums, which nothing else reproduces.
+    """
+    from astropy.stats import sigma_clip
+
+    cube = differences.astype(np.float64).reshape(*shape, -1)
+    clipped = sigma_clip(cube, sigma=threshold, axis=0 if only_use_ints else (0, 1), masked=True)
+    beyond = np.ma.getmaskarray(clipped) & np.isfinite(cube)
+    return np.divmod(np.flatnonzero(beyond), differences.shape[1])
