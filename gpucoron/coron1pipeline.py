@@ -83,6 +83,8 @@ def run_single_file(path, output_dir, steps=None, verbose=False, *, backend="aut
     settings = {}
     options = {}
     for name, value in kwargs.items():
+        if value is None:  # as in spaceKLIP: the default decides
+            continue
         if name in _OPTIONS:
             options[name] = value
         elif name in _KEYWORDS:
@@ -105,7 +107,8 @@ def run_single_file(path, output_dir, steps=None, verbose=False, *, backend="aut
         )
     finally:
         logging.getLogger("gpucoron").setLevel(previous)
-    return models.get("ramp") or models["rateints" if return_rateints else "rate"]
+    wanted = "ramp" if "ramp" in models else "rateints" if return_rateints else "rate"
+    return models[wanted]
 
 
 def refuse_custom(name):

@@ -1,8 +1,8 @@
 """Every step's parameters, declared once: name, kind, default, unit, meaning.
 
 From this table come the checks of what a user asks for, the ``spec`` of the jwst Pipeline class, the command line's
-help and the table in the documentation. Names and ``jwst`` defaults are those of jwst 3.0; a test holds them against the
-installed specs. The ``spaceklip`` profile holds only what spaceKLIP's ``run_single_file`` sets differently.
+help and the table in the documentation. Names and ``jwst`` defaults are those of jwst 3.0; a test holds them against
+the installed specs. The ``spaceklip`` profile holds only what spaceKLIP's ``run_single_file`` sets differently.
 """
 
 import difflib

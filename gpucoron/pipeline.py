@@ -79,7 +79,7 @@ class Coron1Pipeline(Pipeline):
         ]
     )
 
-    step_defs = {step.name: _step_class(step) for step in declarations.STEPS.values()}  # noqa: RUF012
+    step_defs = {step.name: _step_class(step) for step in declarations.STEPS.values()}
 
     # the engine looks its references up itself, and fewer of them
     prefetch_references = False

@@ -1,0 +1,185 @@
+"""The command line: ``gpucoron run | demo | info``. Nothing heavy is imported before it is needed."""
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+
+from gpucoron import __version__
+from gpucoron.errors import GpucoronError, ParameterError
+
+
+def main(arguments=None):
+    """Run the command line; return the exit code: 0, or 2 where a file could not be reduced."""
+    options = _parser().parse_args(arguments)
+    _log_to_stderr(options)
+    try:
+        return options.function(options)
+    except GpucoronError as error:
+        print(f"gpucoron: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gpucoron: interrupted; nothing was left half-written", file=sys.stderr)
+        return 130
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="gpucoron", description="JWST coronagraphy stage 1: *_uncal.fits to *_rateints.fits and *_rate.fits."
+    )
+    parser.add_argument("--version", action="version", version=f"gpucoron {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="reduce files", description="Reduce uncal (or ramp) files.")
+    run.add_argument("files", nargs="+", metavar="FILE", help="*_uncal.fits or *_ramp.fits")
+    run.add_argument("-o", "--output-dir", required=True, metavar="DIR", help="where the products go; made if need be")
+    _add_backend(run)
+    run.add_argument(
+        "--profile",
+        default="jwst",
+        choices=("jwst", "spaceklip"),
+        help="whose defaults to start from; jwst's include CRDS's parameter files (default: jwst)",
+    )
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="STEP.PARAMETER=VALUE",
+        help="set a parameter, for example jump.rejection_threshold=5; may be repeated",
+    )
+    run.add_argument("--skip", action="append", default=[], metavar="STEP", help="leave a step out; may be repeated")
+    run.add_argument("--overwrite", action="store_true", help="replace products that exist")
+    run.add_argument("--save-calibrated-ramp", action="store_true", default=None, help="save the ramp as fitted")
+    run.add_argument("--save-intermediates", action="store_true", default=None, help="save the result of every step")
+    _add_verbosity(run)
+    run.set_defaults(function=_run)
+
+    demo = commands.add_parser(
+        "demo",
+        help="simulate and reduce one NIRCam and one MIRI exposure, offline",
+        description="Simulate one NIRCam and one MIRI exposure with the references that belong to them, reduce both "
+        "without network, and compare with the known truth.",
+    )
+    demo.add_argument("-o", "--output-dir", default="demo", metavar="DIR", help="default: ./demo")
+    demo.add_argument("--seed", type=int, default=1, help="of the simulation (default: 1)")
+    _add_backend(demo)
+    _add_verbosity(demo)
+    demo.set_defaults(function=_demo)
+
+    info = commands.add_parser("info", help="versions, backends, CRDS", description="Tell what gpucoron would use.")
+    _add_verbosity(info)
+    info.set_defaults(function=_info)
+    return parser
+
+
+def _add_backend(parser):
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        choices=("auto", "cpu", "cuda", "host"),
+        help="auto: a GPU where there is one, else the CPU (default); host: the GPU's kernels on the CPU, for tests",
+    )
+
+
+def _add_verbosity(parser):
+    parser.add_argument("-v", "--verbose", action="store_true", help="log every step, and jwst's and CRDS's remarks")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+
+
+def _log_to_stderr(options):
+    level = logging.INFO if options.verbose else logging.ERROR if options.quiet else logging.WARNING
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s %(name)s: %(message)s")
+    # CRDS logs through its own logger, set up to chatter
+    logging.getLogger("CRDS").setLevel(max(level, logging.INFO) if options.verbose else logging.ERROR)
+
+
+def parse_settings(settings, skip=()):
+    """Turn ``STEP.PARAMETER=VALUE`` texts and names of steps to skip into step -> parameter -> value."""
+    steps = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        step, dot, parameter = name.partition(".")
+        if not (equals and dot):
+            msg = f"--set {text}: expected STEP.PARAMETER=VALUE, for example jump.rejection_threshold=5"
+            raise ParameterError(msg)
+        steps.setdefault(step.strip(), {})[parameter.strip()] = value.strip()
+    for step in skip:
+        steps.setdefault(step, {})["skip"] = True
+    return steps
+
+
+def _run(options):
+    from gpucoron import summary
+    from gpucoron.engine import reduce_file
+    from gpucoron.parameters import resolve
+
+    steps = parse_settings(options.settings, options.skip)
+    resolve(options.profile, steps=steps)  # a misspelt parameter is no matter of the file
+    failed = 0
+    for path in options.files:
+        start = time.perf_counter()
+        try:
+            run, _models, paths = reduce_file(
+                path,
+                options.output_dir,
+                profile=options.profile,
+                steps=steps,
+                backend=options.backend,
+                overwrite=options.overwrite,
+                save_calibrated_ramp=options.save_calibrated_ramp,
+                save_intermediates=options.save_intermediates,
+            )
+        except GpucoronError as error:
+            print(f"gpucoron: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        if not options.quiet:
+            print(summary.headline(run))
+            print(summary.step_table(run))
+            if not paths:
+                print("no product: there was no ramp that could be fitted")
+            for written in paths.values():
+                print(f"wrote {written}")
+            print(f"{time.perf_counter() - start:.1f} s from file to file\n")
+    if failed and len(options.files) > 1:
+        print(f"gpucoron: {failed} of {len(options.files)} files failed", file=sys.stderr)
+    return 2 if failed else 0
+
+
+def _demo(options):
+    from gpucoron.demo import demo
+
+    return demo(Path(options.output_dir), seed=options.seed, backend=options.backend, quiet=options.quiet)
+
+
+def _info(options):
+    import os
+    from importlib.metadata import PackageNotFoundError, version
+
+    from gpucoron.backends import backend_status
+
+    print(f"gpucoron {__version__}, Python {sys.version.split()[0]}")
+    for package in ("jwst", "stcal", "stdatamodels", "crds", "numpy", "scipy", "astropy"):
+        try:
+            print(f"  {package} {version(package)}")
+        except PackageNotFoundError:
+            print(f"  {package}: not installed")
+    print("backends")
+    for name, (usable, reason) in backend_status().items():
+        print(f"  {name}: {'usable' if usable else 'not usable'} ({reason})")
+    print("CRDS")
+    print(f"  CRDS_PATH {os.environ.get('CRDS_PATH', 'not set (CRDS takes ~/crds_cache)')}")
+    print(f"  CRDS_SERVER_URL {os.environ.get('CRDS_SERVER_URL', 'not set (CRDS works from its cache alone)')}")
+    try:
+        from gpucoron.references import crds_context
+
+        print(f"  context {crds_context()[0]}")
+    except Exception as error:  # whatever CRDS meets here is what the user wants to see
+        print(f"  context: none ({str(error).splitlines()[0] if str(error) else type(error).__name__})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
