@@ -1,0 +1,24 @@
+"""Sphinx configuration. The tables of steps and parameters are written from the declarations at every build."""
+
+import sys
+from pathlib import Path
+
+import gpucoron
+
+sys.path.insert(0, str(Path(__file__).parent))
+from parameter_tables import write_parameter_pages  # noqa: E402
+
+project = "gpucoron"
+author = "The gpucoron developers"
+release = version = gpucoron.__version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+exclude_patterns = ["_build", "changes"]
+html_theme = "furo"
+html_title = f"gpucoron {version}"
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+napoleon_use_rtype = False
+
+write_parameter_pages(Path(__file__).parent / "parameters.md")
