@@ -7,11 +7,13 @@ import logging
 import time
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
 
 from gpucoron import parameters as declarations
 from gpucoron.backends import get_backend
-from gpucoron.errors import ParameterError
-from gpucoron.references import crds_context, find_references, load_references, parameters_from_crds
+from gpucoron.errors import InputError, ParameterError
+from gpucoron.references import crds_context, find_references, load_references, parameters_from_crds, read_flags
 from gpucoron.steps import skipped
 
 log = logging.getLogger(__name__)
@@ -228,8 +230,7 @@ def run_steps(run, *, until=None, after_step=None, store=None):
 
             outcome = borrowed.run(name, exposure, settings, run.references.get, backend)
         else:
-            module = import_module(f"gpucoron.steps.{name}")
-            outcome = module.run(exposure, references_for(name, references), settings, backend, **_helpers(name))
+            outcome = _run_own(name, run, references)
         backend.synchronize()
         record = StepRecord(name, outcome.status, time.perf_counter() - start, outcome.reason, dict(outcome.flagged))
         run.records.append(record)
@@ -240,9 +241,19 @@ def run_steps(run, *, until=None, after_step=None, store=None):
     return run
 
 
-def references_for(name, references):
-    """Give a step the references that it may use, and None for those that the plan left out."""
-    return {reftype: references.get(reftype) for reftype in declarations.STEPS[name].references}
+def _run_own(name, run, references):
+    """Run one of our own steps; what it cannot do with these arrays is told with the file's and the step's name."""
+    exposure, settings = run.exposure, run.parameters[name]
+    module = import_module(f"gpucoron.steps.{name}")
+    usable = {reftype: references.get(reftype) for reftype in declarations.STEPS[name].references}
+    if name == "dq_init" and settings.user_supplied_dq is not None:
+        settings = SimpleNamespace(**{**vars(settings), "user_supplied_dq": read_flags(settings.user_supplied_dq)})
+    try:
+        return module.run(exposure, usable, settings, run.backend, **_helpers(name))
+    except ValueError as error:
+        files = ", ".join(str(reference.path) for reference in usable.values() if reference is not None)
+        msg = f"{exposure.name}: {name}: {error}" + (f" (references: {files})" if files else "")
+        raise InputError(msg) from error
 
 
 def _helpers(name):
@@ -278,8 +289,6 @@ def _note(exposure, name, outcome, run):
 
 def reference_name(path, settings, reftype):
     """Name a reference as jwst does in a product: CRDS's by URI, the user's by path."""
-    from pathlib import Path
-
     if path == "N/A":
         return "N/A"
     if getattr(settings, f"override_{reftype}", None) is not None:
@@ -331,7 +340,7 @@ def reduce_file(
     models : dict
         'rate' and 'rateints' -> model, or None where no ramp could be fitted.
     paths : dict
-        suffix -> path of what was written.
+        Stem of the name -> path of what was written.
 
     Raises
     ------
@@ -353,14 +362,13 @@ def reduce_file(
     paths = {}
 
     def save_what_is_asked(run, record):
-        every = options.get("save_intermediates") and record.reason != "switched off"
-        if record.name not in ("ramp_fit", "gain_scale") and (every or run.parameters[record.name].save_results):
-            paths[record.name] = at(record.name)
-            products.save({at(record.name): products.ramp_model(run)})
-        last_before_fit = run.records and record.name == "persistence"
-        if last_before_fit and (options.get("save_calibrated_ramp") or options.get("save_intermediates")):
-            paths["ramp"] = at("ramp")
-            products.save({at("ramp"): products.ramp_model(run)})
+        extras = products.extra_products(run, record, **options)
+        to_write = {at(suffix): model for suffix, model in extras.items()}
+        if record.name == "dark_current" and run.parameters["dark_current"].dark_output is not None:
+            to_write |= {Path(output_dir) / name: model for name, model in products.dark_product(run).items()}
+        if to_write and save_results:
+            products.save(to_write)
+            paths.update({path.stem: path for path in to_write})
         if after_step is not None:
             after_step(run, record)
 
@@ -369,9 +377,8 @@ def reduce_file(
     if run.parameters["ramp_fit"].skip:
         # as jwst: without a fit, the ramp is the product
         models["ramp"] = products.ramp_model(run)
-    if save_results:
-        to_write = {at(suffix): model for suffix, model in models.items() if model is not None}
-        if to_write:
-            products.save(to_write)
-            paths.update({suffix: at(suffix) for suffix, model in models.items() if model is not None})
+    to_write = {at(suffix): model for suffix, model in models.items() if model is not None}
+    if save_results and to_write:
+        products.save(to_write)
+        paths.update({path.stem: path for path in to_write})
     return run, models, paths

@@ -77,6 +77,8 @@ class Exposure:
     path : Path or None
     average_dark_current : (ny, nx) float32 or None, e-/s
         Set by dark_current, read by ramp_fit.
+    matched_dark : array or None, DN
+        The dark as it was subtracted, where ``dark_output`` asks for it.
     rate, rateints : Slopes or None
         Set by ramp_fit.
     """
@@ -89,6 +91,7 @@ class Exposure:
     meta: Any
     path: Path | None = None
     average_dark_current: Any = None
+    matched_dark: Any = None
     rate: Any = None
     rateints: Any = None
 

@@ -132,13 +132,12 @@ class Coron1Pipeline(Pipeline):
         return settings
 
     def _save_if_asked(self, run, record):
-        if record.name in ("ramp_fit", "gain_scale"):
-            return
-        ran = record.reason != "switched off"
-        if run.parameters[record.name].save_results or (self.save_intermediates and ran):
-            self.save_model(products.ramp_model(run), suffix=record.name, force=True)
-        if record.name == "persistence" and (self.save_calibrated_ramp or self.save_intermediates):
-            self.save_model(products.ramp_model(run), suffix="ramp", force=True)
+        options = {"save_calibrated_ramp": self.save_calibrated_ramp, "save_intermediates": self.save_intermediates}
+        for suffix, model in products.extra_products(run, record, **options).items():
+            self.save_model(model, suffix=suffix, force=True)
+        if record.name == "dark_current" and self.dark_current.dark_output is not None:
+            for name, model in products.dark_product(run).items():
+                self.save_model(model, suffix=False, output_file=name)
 
     def save_model(self, model, suffix=None, idx=None, output_file=None, force=False, **components):
         """Save a product under jwst's name for it, whole or not at all."""

@@ -63,6 +63,38 @@ def ramp_model(run):
     return model
 
 
+def extra_products(run, record, *, save_calibrated_ramp=False, save_intermediates=False):
+    """Make the products that were asked for after a step: suffix -> model."""
+    settings = run.parameters[record.name]
+    extras = {}
+    if record.name not in ("ramp_fit", "gain_scale"):
+        ran = record.reason != "switched off"
+        if settings.save_results or (save_intermediates and ran):
+            extras[record.name] = ramp_model(run)
+        if record.name == "persistence" and (save_calibrated_ramp or save_intermediates):
+            extras["ramp"] = ramp_model(run)
+    return extras
+
+
+def dark_product(run):
+    """Make the dark as ``dark_current`` subtracted it: file name -> model; empty where nothing was subtracted."""
+    from stdatamodels.jwst import datamodels
+
+    exposure = run.exposure
+    if exposure.matched_dark is None:
+        return {}
+    facts = exposure.facts
+    model_class = datamodels.DarkMIRIModel if facts.is_miri else datamodels.DarkModel
+    with model_class(str(run.references["dark"])) as reference:
+        model = model_class(data=run.backend.to_host(exposure.matched_dark), dq=reference.dq)
+        model.update(reference)
+    model.meta.exposure.nframes = facts.nframes
+    model.meta.exposure.ngroups = exposure.matched_dark.shape[-3]
+    model.meta.exposure.groupgap = facts.groupgap
+    name = Path(run.parameters["dark_current"].dark_output).with_suffix(".fits").name
+    return {name: model}
+
+
 def ramp_without_signature(exposure, backend):
     """Make a ``RampModel`` of the exposure's arrays and metadata."""
     from stdatamodels.jwst import datamodels

@@ -333,6 +333,18 @@ def _check_shapes(path, reftype, arrays, exposure):
             raise ReferenceFileError(msg)
 
 
+def read_flags(path):
+    """Read the flags that a user supplies: the first image of a FITS file, (ny, nx) uint32."""
+    from astropy.io import fits
+
+    try:
+        flags = fits.getdata(path)
+    except Exception as error:  # a damaged file shows as almost any error
+        msg = f"{path}: the flags of dq_init.user_supplied_dq cannot be read ({_first_line(error)})"
+        raise ReferenceFileError(msg) from error
+    return np.array(flags, dtype=np.uint32)
+
+
 def parameters_from_crds(exposure):
     """Read the parameter files that CRDS holds for an exposure, as jwst's ``.call()`` applies them.
 

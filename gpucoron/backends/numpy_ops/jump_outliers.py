@@ -32,16 +32,7 @@ def sort_by_pixel(differences, absolute=False):
     else:
         np.copyto(ordered, differences.T)
     ordered.sort(axis=1)
-    return ordered, _count_numbers(ordered)
-
-
-def _count_numbers(ordered):
-    npixels, ndiffs = ordered.shape
-    count = np.full(npixels, ndiffs)
-    if ndiffs:
-        (holed,) = np.nonzero(np.isnan(ordered[:, -1]))
-        count[holed] -= np.count_nonzero(np.isnan(ordered[holed]), axis=1)
-    return count
+    return ordered, len(differences) - np.isnan(differences).sum(axis=0, dtype=np.int32).astype(np.int64)
 
 
 def signed_medians(differences):

@@ -128,4 +128,5 @@ class Strip:
         """Clear JUMP_DET in groups that are DO_NOT_USE or SATURATED anyway."""
         redundant = ((self.quality & JUMP_DET) != 0) & self.unusable
         if redundant.any():
-            self.quality[redundant] ^= JUMP_DET
+            # Far faster than indexing with a mask.
+            self.quality ^= redundant.view(np.uint8) * np.uint8(JUMP_DET)
