@@ -58,7 +58,7 @@ def run(name, exposure, settings, reference_path, backend):
     return Outcome(status, "" if status == "COMPLETE" else "jwst's step declined; its log says why")
 
 
-def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts):
+def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, backend):
     """Flag snowballs and showers with stcal's code, in place.
 
     Parameters
@@ -71,6 +71,8 @@ def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts):
     parameters : namespace
         jump's parameters.
     facts : Facts
+    backend : Backend
+        The owner of the arrays.
 
     Returns
     -------
@@ -81,6 +83,8 @@ def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts):
     from stcal.jump.jump_class import JumpData
     from stdatamodels.jwst.datamodels import dqflags
 
+    on_device = groupdq, pixeldq
+    data, groupdq, pixeldq, gain, readnoise = map(backend.to_host, (data, groupdq, pixeldq, gain, readnoise))
     model = SimpleNamespace(
         data=data,
         groupdq=groupdq,
@@ -121,10 +125,13 @@ def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts):
         electrons = data * gain
         flags, events = stcal_jump.find_faint_extended(electrons, groupdq, pixeldq, readnoise * gain, jump_data)
         groupdq[...] = flags
+    if on_device[0] is not groupdq:
+        on_device[0][...] = backend.to_device(groupdq)
+        on_device[1][...] = backend.to_device(pixeldq)
     return events
 
 
-def full_frame_refpix(exposure, references, parameters):
+def full_frame_refpix(exposure, references, parameters, *, backend):
     """Correct a near-infrared full frame with jwst's ``reference_pixels``, in place.
 
     Returns
@@ -135,13 +142,11 @@ def full_frame_refpix(exposure, references, parameters):
     from jwst.refpix import reference_pixels
     from stdatamodels.jwst import datamodels
 
-    from gpucoron.backends import get_backend
-
     kernel = None
     reference = references.get("sirskernel")
     if parameters.refpix_algorithm == "sirs" and reference is not None:
         kernel = datamodels.SIRSKernelModel(str(reference.path))
-    model = ramp_without_signature(exposure, get_backend("cpu"))
+    model = ramp_without_signature(exposure, backend)
     status = reference_pixels.correct_model(
         model,
         parameters.odd_even_columns,
@@ -158,18 +163,19 @@ def full_frame_refpix(exposure, references, parameters):
         },
         parameters.siglimit,
     )
-    exposure.data = model.data
-    exposure.pixeldq = model.pixeldq
+    exposure.data = backend.to_device(model.data)
+    exposure.pixeldq = backend.to_device(model.pixeldq)
+    if exposure.zeroframe is not None:
+        exposure.zeroframe = backend.to_device(model.zeroframe)
     return "COMPLETE" if status == reference_pixels.REFPIX_OK else "SKIPPED"
 
 
-def likelihood(exposure, gain, readnoise, parameters):
+def likelihood(exposure, gain, readnoise, parameters, *, backend):
     """Fit the ramps with stcal's LIKELY.
 
     Parameters
     ----------
     exposure : Exposure
-        On the host.
     gain : (ny, nx) float32, e-/DN
     readnoise : (ny, nx) float32, DN
     parameters : namespace
@@ -182,15 +188,14 @@ def likelihood(exposure, gain, readnoise, parameters):
     from stcal.ramp_fitting.ramp_fit import ramp_fit
     from stdatamodels.jwst.datamodels import dqflags
 
-    from gpucoron.backends import get_backend
     from gpucoron.backends.base import Slopes
 
-    model = ramp_without_signature(exposure, get_backend("cpu"))
+    model = ramp_without_signature(exposure, backend)
     image, cube, _optional = ramp_fit(
         model,
         False,
-        np.array(readnoise),
-        np.array(gain),
+        np.array(backend.to_host(readnoise)),
+        np.array(backend.to_host(gain)),
         "LIKELY",
         "optimal",
         "none",
@@ -200,6 +205,6 @@ def likelihood(exposure, gain, readnoise, parameters):
     if image is None or cube is None:
         return None
     return tuple(
-        Slopes(info["slope"], info["dq"], info["var_poisson"], info["var_rnoise"], info["err"])
+        Slopes(*(backend.to_device(info[key]) for key in ("slope", "dq", "var_poisson", "var_rnoise", "err")))
         for info in (image, cube)
     )

@@ -6,6 +6,7 @@ This is the one way through: file -> Exposure on the device -> steps in order, i
 import logging
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -249,22 +250,23 @@ def _run_own(name, run, references):
     if name == "dq_init" and settings.user_supplied_dq is not None:
         settings = SimpleNamespace(**{**vars(settings), "user_supplied_dq": read_flags(settings.user_supplied_dq)})
     try:
-        return module.run(exposure, usable, settings, run.backend, **_helpers(name))
+        return module.run(exposure, usable, settings, run.backend, **_helpers(name, run.backend))
     except ValueError as error:
         files = ", ".join(str(reference.path) for reference in usable.values() if reference is not None)
         msg = f"{exposure.name}: {name}: {error}" + (f" (references: {files})" if files else "")
         raise InputError(msg) from error
 
 
-def _helpers(name):
+def _helpers(name, backend):
     """Hand a step the borrowed code that it needs in rare modes; steps import no jwst themselves."""
     from gpucoron import borrowed
 
-    return {
+    functions = {
         "jump": {"large_events": borrowed.large_events},
         "ramp_fit": {"likelihood": borrowed.likelihood},
         "refpix": {"full_frame": borrowed.full_frame_refpix},
     }.get(name, {})
+    return {key: partial(function, backend=backend) for key, function in functions.items()}
 
 
 def _note(exposure, name, outcome, run):

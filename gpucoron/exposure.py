@@ -233,6 +233,8 @@ def _facts(name, model, shape):
         "NGROUPS": meta.exposure.ngroups,
         "TGROUP": meta.exposure.group_time,
     }
+    if meta.instrument.name != "MIRI":
+        needed |= {"FASTAXIS": meta.subarray.fastaxis, "SLOWAXIS": meta.subarray.slowaxis}
     for keyword, value in needed.items():
         if value is None:
             msg = f"{name}: keyword {keyword} is missing; download the file again, or set it"
