@@ -1,0 +1,113 @@
+"""Flags of saturation and of the A/D floor, integration by integration.
+
+One boolean image per integration remembers what has saturated so far. The second and the third pass only look at the
+pixels whose flags qualify them: a ramp crosses its threshold once, so these are few.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from gpucoron.backends.masks import grow_square
+from gpucoron.dq import AD_FLOOR, DO_NOT_USE, SATURATED
+
+
+def flag_saturation(data, groupdq, threshold, checked, *, n_threads=1, n_pix_grow_sat=1, nframes=None, bias=None):
+    """Flag saturation and the A/D floor through the groups, in place.
+
+    See `gpucoron.backends.base.Backend.flag_saturation`. Integrations are independent and run on ``n_threads``.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32, DN
+    groupdq : (nints, ngroups, ny, nx) uint8
+    threshold : (ny, nx) float32, DN
+    checked : (ny, nx) bool
+    n_threads : int
+    n_pix_grow_sat : int
+    nframes : int or None
+    bias : (ny, nx) float32 or None
+
+    Notes
+    -----
+    Source: stcal 1.20, ``flag_saturated_pixels``. The read pattern is the one that jwst 3.0 builds: group ``g`` holds
+    reads ``g nframes + 1`` to ``(g + 1) nframes``, whatever GROUPGAP says.
+    """
+
+    def flag_integration(index):
+        ramp, flags = data[index], groupdq[index]
+        with np.errstate(invalid="ignore", over="ignore"):
+            _flag_forward(ramp, flags, threshold, n_pix_grow_sat)
+            if nframes is not None:
+                _flag_diluted(ramp, flags, threshold, checked, n_pix_grow_sat, nframes)
+                if ramp.shape[0] > 2:
+                    _flag_second_group(ramp, flags, threshold, nframes, bias)
+
+    nints = data.shape[0]
+    if n_threads <= 1 or nints <= 1:
+        for index in range(nints):
+            flag_integration(index)
+    else:
+        with ThreadPoolExecutor(min(n_threads, nints)) as pool:
+            list(pool.map(flag_integration, range(nints)))
+
+
+def _flag_forward(ramp, flags, threshold, n_pix_grow_sat):
+    """Pass 1: everything from the first saturated group on, and the A/D floor of each group."""
+    reached = np.zeros(threshold.shape, dtype=bool)
+    test = np.empty_like(reached)
+    for plane, plane_flags in zip(ramp, flags, strict=True):
+        np.greater_equal(plane, threshold, out=test)
+        reached |= test
+        # Flags that were there before grow too, but do not go on to later groups.
+        saturated = plane_flags & np.uint8(SATURATED)
+        np.bitwise_or(saturated, SATURATED, out=saturated, where=reached)
+        np.less_equal(plane, 0, out=test)
+        plane_flags |= test.view(np.uint8) * np.uint8(AD_FLOOR | DO_NOT_USE)
+        if saturated.any():
+            plane_flags |= grow_square(saturated, n_pix_grow_sat)
+
+
+def _flag_diluted(ramp, flags, threshold, checked, n_pix_grow_sat, nframes):
+    """Pass 2: groups before a saturated one that reach the threshold of a mean whose last read saturated."""
+    spoiled = np.uint8(SATURATED | DO_NOT_USE)
+    for group in range(ramp.shape[0] - 2, -1, -1):
+        reads = _reads_of_group(group, nframes)
+        dilution = np.mean(reads) / reads[-1]
+        if dilution == 1:
+            continue
+        candidates = ((flags[group] & spoiled) == 0) & ((flags[group + 1] & np.uint8(SATURATED)) != 0)
+        rows, columns = np.nonzero(candidates)
+        if rows.size == 0:
+            continue
+        # float64, as stcal: the product of a float32 threshold and the dilution must not be rounded.
+        limit = threshold[rows, columns] * np.where(checked[rows, columns], dilution, 1.0)
+        partial = ramp[group, rows, columns] >= limit
+        if not partial.any():
+            continue
+        hidden = np.zeros(threshold.shape, dtype=np.uint8)
+        hidden[rows[partial], columns[partial]] = DO_NOT_USE
+        flags[group] |= grow_square(hidden, n_pix_grow_sat)
+
+
+def _flag_second_group(ramp, flags, threshold, nframes, bias):
+    """Pass 3: a second group that jumps towards a saturated third one which the first group did not foretell."""
+    saturated = np.uint8(SATURATED)
+    candidates = ((flags[2] & saturated) != 0) & ((flags[1] & saturated) == 0)
+    rows, columns = np.nonzero(candidates)
+    if rows.size == 0:
+        return
+    limit = threshold[rows, columns]
+    first = ramp[0, rows, columns]
+    pedestal = 0.0 if bias is None else bias[rows, columns]
+    # The mean read is a float64 scalar: the prediction is float64, the jump and its allowance stay float32.
+    prediction = (first - pedestal) / np.mean(_reads_of_group(0, nframes)) * _reads_of_group(2, nframes)[-1]
+    unforeseen = prediction + pedestal < limit
+    jumped = ramp[1, rows, columns] - first > (limit - first) / nframes
+    hit = unforeseen & jumped
+    flags[1, rows[hit], columns[hit]] |= np.uint8(DO_NOT_USE)
+
+
+def _reads_of_group(group, nframes):
+    """List the reads, counted from one, that jwst takes a group to be averaged from."""
+    return [group * nframes + read + 1 for read in range(nframes)]

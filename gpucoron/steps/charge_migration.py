@@ -1,0 +1,41 @@
+"""charge_migration: leave out groups that are bright enough to lose charge to their neighbours."""
+
+from gpucoron.backends.masks import grow_cross
+from gpucoron.dq import CHARGELOSS, DO_NOT_USE
+from gpucoron.steps import Outcome, skipped
+
+
+def flag_charge_migration(data, groupdq, signal_threshold, *, xp):
+    """Set CHARGELOSS and DO_NOT_USE from a bright group on, there and in the four neighbours, in place.
+
+    A group above the threshold does not count where its flags were exactly DO_NOT_USE; other flags beside it do not
+    keep it from counting.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32, DN
+    groupdq : (nints, ngroups, ny, nx) uint8
+    signal_threshold : float, DN
+    xp : module
+        Namespace of the arrays.
+
+    Notes
+    -----
+    Source: jwst 3.0, ``charge_migration`` (Goudfrooij et al. 2024, PASP 136, 014503). jwst tests all flags before it
+    sets the first; a group's flags are only set when it has been tested, so one pass gives the same.
+    """
+    flags = groupdq.dtype.type(CHARGELOSS | DO_NOT_USE)
+    for integration in range(data.shape[0]):
+        reached = xp.zeros(data.shape[2:], dtype=bool)
+        for group in range(data.shape[1]):
+            plane_flags = groupdq[integration, group]
+            reached |= (data[integration, group] > signal_threshold) & (plane_flags != DO_NOT_USE)
+            plane_flags |= grow_cross(reached) * flags
+
+
+def run(exposure, references, parameters, backend):
+    """Run the step; see `gpucoron.steps`."""
+    if exposure.data.shape[1] < 3:
+        return skipped("it needs at least 3 groups")
+    flag_charge_migration(exposure.data, exposure.groupdq, parameters.signal_threshold, xp=backend.xp)
+    return Outcome()

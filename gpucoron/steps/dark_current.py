@@ -1,0 +1,199 @@
+"""dark_current: subtract the dark, matched to the exposure's read pattern and integrations."""
+
+import logging
+from dataclasses import dataclass
+
+from gpucoron.steps import Outcome, skipped
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReadPattern:
+    """How frames make a group: ``nframes`` averaged, then ``groupgap`` dropped."""
+
+    nframes: int
+    groupgap: int
+
+    def total_frames(self, ngroups):
+        """Count the frames that an integration of ``ngroups`` groups spans."""
+        return ngroups * self.nframes + (ngroups - 1) * self.groupgap
+
+
+class MatchedDark:
+    """One integration of a dark, group by group in the read pattern of an exposure.
+
+    A dark that is too short is continued along its last two groups; NaN counts as zero. Nothing is stored: each group
+    is made when it is asked for.
+
+    Parameters
+    ----------
+    dark : (dark_ngroups, ny, nx) float32, DN
+    dark_pattern, pattern : ReadPattern
+        Of the dark and of the exposure.
+    ngroups : int
+        Groups of the exposure.
+    xp : module
+        Namespace of the arrays.
+
+    Notes
+    -----
+    Source: stcal 1.20, ``dark_sub``. A continued dark is float64 throughout, as there.
+    """
+
+    def __init__(self, dark, dark_pattern, pattern, ngroups, *, xp):
+        self.dark, self.pattern, self.ngroups, self.xp = dark, pattern, ngroups, xp
+        self.same_pattern = dark_pattern == pattern
+        dark_ngroups = dark.shape[0]
+        missing = pattern.total_frames(ngroups) - dark_pattern.total_frames(dark_ngroups)
+        self.extrapolated = 0
+        if missing > 0:
+            spacing = dark_pattern.nframes + dark_pattern.groupgap
+            self.extrapolated = -(-(missing + dark_pattern.groupgap) // spacing)
+        if self.extrapolated and dark_ngroups < 2:
+            msg = f"the dark has {dark_ngroups} group; at least 2 are needed to continue it to {ngroups} groups"
+            raise ValueError(msg)
+
+    def group(self, index):
+        """Make the dark of one group of the exposure: (ny, nx), float32 or, beyond the reference, float64."""
+        if self.same_pattern:
+            return self._frame(index)
+        # Here the dark's groups count as frames; CRDS's near-infrared darks have one frame in a group and no gap.
+        nframes = self.pattern.nframes
+        start = index * (nframes + self.pattern.groupgap)
+        if start + nframes > self.dark.shape[0] + self.extrapolated:
+            msg = (
+                f"the dark cannot be averaged to NFRAMES={nframes}, GROUPGAP={self.pattern.groupgap}: "
+                "its own groups must be single frames without gaps"
+            )
+            raise ValueError(msg)
+        total = self._frame(start)
+        for frame in range(start + 1, start + nframes):
+            total += self._frame(frame)
+        if nframes > 1:
+            total /= nframes
+        return total.astype(self.dark.dtype)
+
+    def _frame(self, index):
+        last = self.dark.shape[0] - 1
+        if index <= last:
+            frame = self.dark[index]
+            if self.extrapolated:
+                frame = frame.astype("float64")
+        else:
+            rate = self.dark[last] - self.dark[last - 1]
+            frame = (index - last) * rate.astype("float64") + self.dark[last]
+        return self.xp.where(self.xp.isnan(frame), frame.dtype.type(0), frame)
+
+
+def subtract_dark(data, dark, dark_pattern, pattern, *, first_integration=1, xp):
+    """Subtract a dark from every group, in place.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32, DN
+    dark : (dark_ngroups, ny, nx) or (dark_nints, dark_ngroups, ny, nx) float32, DN
+        With four axes (MIRI), integrations beyond the last one of the dark take that one; so do all integrations of
+        an exposure's later segments, as in stcal.
+    dark_pattern, pattern : ReadPattern
+        Of the dark and of the exposure.
+    first_integration : int
+        Number of the first integration within the exposure, from one (INTSTART).
+    xp : module
+        Namespace of the arrays.
+
+    Returns
+    -------
+    int
+        Groups by which the dark had to be continued.
+
+    Notes
+    -----
+    Source: stcal 1.20, ``dark_sub``. Where stcal averages a MIRI dark for a segment of fewer integrations than the
+    dark has, its last integration stays zero and nothing is subtracted; here the dark's last integration is.
+    """
+    nints, ngroups = data.shape[:2]
+    if dark.ndim == 3:
+        dark = dark[None]
+    dark_nints = dark.shape[0]
+    # The integrations that share one integration of the dark.
+    alone = min(nints, dark_nints - 1) if first_integration == 1 else 0
+    shares = [(slice(index, index + 1), index) for index in range(alone)]
+    if alone < nints:
+        shares.append((slice(alone, nints), dark_nints - 1))
+    extrapolated = 0
+    for integrations, index in shares:
+        matched = MatchedDark(dark[index], dark_pattern, pattern, ngroups, xp=xp)
+        extrapolated = matched.extrapolated
+        for group in range(ngroups):
+            data[integrations, group] -= matched.group(group)
+    return extrapolated
+
+
+def combine_dark_flags(dq):
+    """Combine the flags of a dark: (ny, nx), or (dark_nints, 1, ny, nx) for MIRI, whose integrations are ORed."""
+    if dq.ndim == 2:
+        return dq
+    flags = dq[0, 0].copy()
+    for integration in dq[1:]:
+        flags |= integration[0]
+    return flags
+
+
+def run(exposure, references, parameters, backend):
+    """Run the step; see `gpucoron.steps`.
+
+    It sets ``exposure.average_dark_current`` ((ny, nx) float32, e-/s), which ramp_fit adds to the Poisson variance;
+    with ``parameters.dark_output`` also ``exposure.matched_dark``, the dark as it was subtracted, for the writer.
+    """
+    reference = references["dark"]
+    if reference is None:
+        return skipped("there is no dark reference")
+    facts, xp, dark = exposure.facts, backend.xp, reference.data
+    if dark.ndim not in (3, 4):
+        msg = f"a dark has the axes ([integrations,] groups, y, x); this one has the shape {dark.shape}"
+        raise ValueError(msg)
+    _set_average_dark_current(exposure, reference, parameters, xp)
+
+    pattern = ReadPattern(facts.nframes, facts.groupgap)
+    dark_pattern = ReadPattern(reference.facts.get("nframes"), reference.facts.get("groupgap"))
+    for name, known in (("exposure", pattern), ("dark reference", dark_pattern)):
+        if known.nframes is None or known.groupgap is None:
+            msg = f"the {name} lacks NFRAMES or GROUPGAP, without which the dark cannot be matched"
+            raise ValueError(msg)
+    if dark_pattern.nframes > pattern.nframes or dark_pattern.groupgap > pattern.groupgap:
+        return skipped(
+            f"the dark has NFRAMES={dark_pattern.nframes}, GROUPGAP={dark_pattern.groupgap}, "
+            f"more than the exposure's {pattern.nframes}, {pattern.groupgap}"
+        )
+
+    extrapolated = subtract_dark(
+        exposure.data, dark, dark_pattern, pattern, first_integration=facts.integration_start or 1, xp=xp
+    )
+    if extrapolated:
+        log.warning("the dark is too short: continued by %d groups along its last two", extrapolated)
+    exposure.pixeldq |= combine_dark_flags(reference.dq)
+    if getattr(parameters, "dark_output", None) is not None:
+        exposure.matched_dark = _collect_dark(dark, dark_pattern, pattern, exposure.data.shape[1], xp)
+    return Outcome()
+
+
+def _set_average_dark_current(exposure, reference, parameters, xp):
+    """Take the average dark current from the parameter, else from the dark's header."""
+    value = getattr(parameters, "average_dark_current", None)
+    if value is None:
+        image = getattr(reference, "average_dark_current", None)
+        if image is not None and not bool(xp.sum(image) == 0):
+            # jwst 3.0 compares the image's shape with an attribute that is not set yet, so it never takes it.
+            log.warning("the average dark current of the dark reference is an image, which jwst 3.0 does not apply")
+            return
+        value = reference.facts.get("average_dark_current") or 0.0
+    exposure.average_dark_current = xp.full(exposure.data.shape[2:], value, dtype="float32")
+
+
+def _collect_dark(dark, dark_pattern, pattern, ngroups, xp):
+    """Collect all groups of a dark in an exposure's read pattern."""
+    integrations = dark if dark.ndim == 4 else dark[None]
+    matched = [MatchedDark(one, dark_pattern, pattern, ngroups, xp=xp) for one in integrations]
+    collected = xp.stack([xp.stack([one.group(g).astype(dark.dtype) for g in range(ngroups)]) for one in matched])
+    return collected if dark.ndim == 4 else collected[0]

@@ -1,0 +1,42 @@
+"""dq_init: start the data-quality flags from the mask reference."""
+
+from gpucoron.dq import DO_NOT_USE
+from gpucoron.steps import Outcome, skipped
+
+
+def initialize_flags(groupdq, pixeldq, mask):
+    """Add a mask to the pixel flags, and its DO_NOT_USE to every group, in place.
+
+    Parameters
+    ----------
+    groupdq : (nints, ngroups, ny, nx) uint8
+    pixeldq : (ny, nx) uint32
+    mask : (ny, nx) uint32
+
+    Notes
+    -----
+    Source: jwst 3.0, ``do_dqinit``.
+    """
+    pixeldq |= mask
+    groupdq |= (mask & DO_NOT_USE).astype(groupdq.dtype)
+
+
+def run(exposure, references, parameters, backend):
+    """Run the step; see `gpucoron.steps`.
+
+    ``parameters.user_supplied_dq``, if it is not None, is the image itself: (ny, nx), any integer dtype. Whoever calls
+    the step reads the file.
+    """
+    reference = references["mask"]
+    if reference is None:
+        return skipped("there is no mask reference")
+    mask = reference.dq
+    user_dq = getattr(parameters, "user_supplied_dq", None)
+    if user_dq is not None:
+        shape = getattr(user_dq, "shape", None)
+        if shape != mask.shape:
+            msg = f"user_supplied_dq must be an image of shape {mask.shape}, not {shape or type(user_dq)}"
+            raise ValueError(msg)
+        mask = mask | backend.to_device(user_dq.astype(mask.dtype))
+    initialize_flags(exposure.groupdq, exposure.pixeldq, mask)
+    return Outcome()

@@ -1,0 +1,39 @@
+"""firstframe: leave out the first group of MIRI ramps.
+
+jwst has moved this flag into rscd and skips the step by default; so does gpucoron.
+"""
+
+from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
+from gpucoron.steps import Outcome, skipped
+
+
+def flag_first_group(groupdq, pixeldq, *, bright_use_group1=True):
+    """Set DO_NOT_USE in the first group, in place; at least three groups.
+
+    Parameters
+    ----------
+    groupdq : (nints, ngroups, ny, nx) uint8
+    pixeldq : (ny, nx) uint32
+    bright_use_group1 : bool
+        Leave the first group alone where the third is saturated, and set FLUX_ESTIMATED in ``pixeldq`` there.
+
+    Notes
+    -----
+    Source: jwst 3.0, ``firstframe_sub``.
+    """
+    if not bright_use_group1:
+        groupdq[:, 0] |= DO_NOT_USE
+        return
+    bright = (groupdq[:, 2] & SATURATED) != 0
+    groupdq[:, 0] |= (~bright).astype(groupdq.dtype) * DO_NOT_USE
+    pixeldq |= bright.any(axis=0).astype(pixeldq.dtype) * FLUX_ESTIMATED
+
+
+def run(exposure, references, parameters, backend):
+    """Run the step; see `gpucoron.steps`."""
+    if not exposure.facts.detector.upper().startswith("MIR"):
+        return skipped("it is for MIRI only")
+    if exposure.data.shape[1] <= 3:
+        return skipped("it needs more than 3 groups")
+    flag_first_group(exposure.groupdq, exposure.pixeldq, bright_use_group1=parameters.bright_use_group1)
+    return Outcome()

@@ -1,0 +1,35 @@
+"""gain_scale: put rates of a detector that ran at another gain on the scale of the standard gain."""
+
+from gpucoron.steps import Outcome, skipped
+
+
+def scale_slopes(slopes, gain_factor):
+    """Multiply rate and error by ``gain_factor``, the variances by its square, in place.
+
+    Parameters
+    ----------
+    slopes : gpucoron.backends.base.Slopes
+    gain_factor : float
+
+    Notes
+    -----
+    Source: jwst 3.0, ``gain_scale``.
+    """
+    for array in (slopes.rate, slopes.err):
+        array *= gain_factor
+    for array in (slopes.var_poisson, slopes.var_rnoise):
+        if array is not None:
+            array *= gain_factor**2
+
+
+def run(exposure, references, parameters, backend):
+    """Run the step on ``exposure.rate`` and ``exposure.rateints``; see `gpucoron.steps`."""
+    gain_factor = exposure.facts.gain_factor
+    if gain_factor is None and references["gain"] is not None:
+        gain_factor = references["gain"].facts.get("gain_factor")
+    if gain_factor is None:
+        return skipped("GAINFACT is neither in the exposure nor in the gain reference")
+    for slopes in (exposure.rate, exposure.rateints):
+        if slopes is not None:
+            scale_slopes(slopes, gain_factor)
+    return Outcome(meta={"exposure.gain_factor": gain_factor})

@@ -1,0 +1,37 @@
+"""group_scale: undo a wrong on-board division of averaged frames.
+
+On board, the sum of NFRAMES frames is divided by FRMDIVSR, a power of two. Where the two differ, groups are off by
+their ratio.
+"""
+
+from gpucoron.steps import Outcome, skipped
+
+
+def scale_groups(data, frame_divisor, nframes):
+    """Multiply all groups by ``frame_divisor / nframes``, in place.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32, DN
+    frame_divisor, nframes : int
+
+    Notes
+    -----
+    Source: jwst 3.0, ``group_scale``.
+    """
+    data *= float(frame_divisor) / nframes
+
+
+def run(exposure, references, parameters, backend):
+    """Run the step; see `gpucoron.steps`."""
+    nframes, frame_divisor = exposure.facts.nframes, exposure.facts.frame_divisor
+    if nframes is None:
+        return skipped("NFRAMES is not known")
+    if frame_divisor is None:
+        if nframes & (nframes - 1) == 0:
+            return skipped(f"NFRAMES={nframes} is a power of two: nothing to correct")
+        return skipped(f"NFRAMES={nframes} is no power of two, but FRMDIVSR is not known")
+    if nframes == frame_divisor:
+        return skipped(f"NFRAMES and FRMDIVSR are both {nframes}: nothing to correct")
+    scale_groups(exposure.data, frame_divisor, nframes)
+    return Outcome()

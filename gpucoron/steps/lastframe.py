@@ -1,0 +1,24 @@
+"""lastframe: leave out the last group of MIRI ramps, which the reset of neighbouring rows disturbs."""
+
+from gpucoron.dq import DO_NOT_USE
+from gpucoron.steps import Outcome, skipped
+
+
+def flag_last_group(groupdq):
+    """Set DO_NOT_USE in the last group of ``groupdq`` (nints, ngroups, ny, nx; uint8), in place.
+
+    Notes
+    -----
+    Source: jwst 3.0, ``lastframe_sub``.
+    """
+    groupdq[:, -1] |= DO_NOT_USE
+
+
+def run(exposure, references, parameters, backend):
+    """Run the step; see `gpucoron.steps`."""
+    if not exposure.facts.detector.startswith("MIR"):
+        return skipped("it is for MIRI only")
+    if exposure.data.shape[1] <= 2:
+        return skipped("it needs more than 2 groups")
+    flag_last_group(exposure.groupdq)
+    return Outcome()

@@ -1,0 +1,54 @@
+"""reset: subtract the reset anomaly from the first groups of MIRI ramps."""
+
+from gpucoron.steps import Outcome, skipped
+
+
+def subtract_reset(data, reset, *, first_integration=1, nints=None, ngroups=None, xp):
+    """Subtract the reset anomaly of each integration, in place; NaN in the reference counts as zero.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32, DN
+    reset : (reset_nints, reset_ngroups, ny, nx) float32, DN
+        Later integrations take its last one; later groups are left alone.
+    first_integration : int
+        Number of the first integration within the exposure, from one (INTSTART).
+    nints, ngroups : int, optional
+        How much of ``reset`` counts; by default all.
+    xp : module
+        Namespace of the arrays.
+
+    Notes
+    -----
+    Source: jwst 3.0, ``reset_sub``.
+    """
+    nints = reset.shape[0] if nints is None else nints
+    ngroups = reset.shape[1] if ngroups is None else ngroups
+    ngroups = min(data.shape[1], ngroups)
+    current, frames = None, None
+    for index in range(data.shape[0]):
+        wanted = min(first_integration - 1 + index, nints - 1)
+        if wanted != current:
+            current, frames = wanted, reset[wanted, :ngroups]
+            frames = xp.where(xp.isnan(frames), frames.dtype.type(0), frames)
+        data[index, :ngroups] -= frames
+
+
+def run(exposure, references, parameters, backend):
+    """Run the step; see `gpucoron.steps`."""
+    facts = exposure.facts
+    if not facts.detector.startswith("MIR"):
+        return skipped("it is for MIRI only")
+    reference = references["reset"]
+    if reference is None:
+        return skipped("there is no reset reference")
+    subtract_reset(
+        exposure.data,
+        reference.data,
+        first_integration=facts.integration_start or 1,
+        nints=reference.facts.get("nints"),
+        ngroups=reference.facts.get("ngroups"),
+        xp=backend.xp,
+    )
+    exposure.pixeldq |= reference.dq
+    return Outcome()

@@ -1,0 +1,134 @@
+"""rscd: leave out the first groups of MIRI ramps, which the preceding reset disturbs.
+
+Ramps that saturate early keep some of these groups, so that a slope can still be fitted.
+"""
+
+import logging
+
+from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
+from gpucoron.steps import Outcome, skipped
+
+log = logging.getLogger(__name__)
+
+
+def find_skips(table, subarray, readpatt):
+    """Find how many groups the reference leaves out.
+
+    Parameters
+    ----------
+    table : structured array
+        Columns subarray, readpatt, group_skip1 and group_skip, as in the reference.
+    subarray, readpatt : str
+
+    Returns
+    -------
+    (int, int) or None
+        Groups of the first and of the later integrations; None without a matching row. The first that matches counts.
+    """
+    # An older name of the slitless prism's subarray.
+    subarray = "SLITLESSPRISM" if subarray.upper() == "SUBPRISM" else subarray
+    for row in table:
+        if _text(row["subarray"]) == subarray and _text(row["readpatt"]) == readpatt:
+            return int(row["group_skip1"]), int(row["group_skip"])
+    return None
+
+
+def limit_skips(skip_first, skip_later, ngroups):
+    """Leave at least three groups of each integration, one of which lastframe takes; with five or fewer, skip one."""
+    if ngroups <= 5:
+        skip_first = skip_later = 1
+    most = max(0, ngroups - 3)
+    return min(skip_first, most), min(skip_later, most)
+
+
+def flag_first_groups(groupdq, pixeldq, skip, *, xp):
+    """Set DO_NOT_USE in the first ``skip`` groups, fewer where the ramp saturates early, in place.
+
+    Where the second group after the skipped ones is saturated and the first of all is not, the number is lowered one by
+    one until that group is not; such pixels get FLUX_ESTIMATED in ``pixeldq``.
+
+    Parameters
+    ----------
+    groupdq : (nints, ngroups, ny, nx) uint8
+        The integrations that share ``skip``.
+    pixeldq : (ny, nx) uint32
+    skip : int
+    xp : module
+        Namespace of the arrays.
+
+    Returns
+    -------
+    n_lowered, n_first_kept : int
+        Pixels that keep some of the groups, and pixels that keep all of them.
+
+    Notes
+    -----
+    Source: jwst 3.0, ``rscd_sub``.
+    """
+    saturated_first = (groupdq[:, 0] & SATURATED) != 0
+
+    def saturated_at(group):
+        return ((groupdq[:, group] & SATURATED) != 0) & ~saturated_first
+
+    group = skip + 1
+    early = saturated_at(group)
+    if not bool(early.any()):
+        groupdq[:, : max(skip, 0)] |= DO_NOT_USE
+        return 0, 0
+    skips = xp.full(early.shape, skip, dtype="int16")
+    while group > 0 and bool(early.any()):
+        skips = xp.maximum(skips - early, 0)
+        group -= 1
+        early = saturated_at(group)
+    lowered = (skips < skip).any(axis=0)
+    pixeldq |= lowered.astype(pixeldq.dtype) * pixeldq.dtype.type(FLUX_ESTIMATED)
+    for group in range(skip):
+        groupdq[:, group] |= (group < skips).astype(groupdq.dtype) * groupdq.dtype.type(DO_NOT_USE)
+    return int(lowered.sum()), int((skips == 0).any(axis=0).sum())
+
+
+def run(exposure, references, parameters, backend):
+    """Run the step; see `gpucoron.steps`."""
+    facts, groupdq, pixeldq = exposure.facts, exposure.groupdq, exposure.pixeldq
+    if not facts.detector.startswith("MIR"):
+        return skipped("it is for MIRI only")
+    reference = references["rscd"]
+    if reference is None:
+        return skipped("there is no rscd reference")
+    skips = find_skips(reference.table, facts.subarray, facts.readpatt)
+    if skips is None:
+        return skipped(f"the reference has no row for {facts.subarray}, {facts.readpatt}")
+    if skips[0] < 0:
+        log.warning("the rscd reference is an old one without values for the first integration: 1 group is left out")
+        skips = 1, skips[1]
+    nints, ngroups = groupdq.shape[:2]
+    if ngroups < 3:
+        return skipped("it needs at least 3 groups")
+    skip_first, skip_later = limit_skips(*skips, ngroups)
+
+    meta = {}
+    starts = (facts.integration_start or 1) == 1
+    if starts:
+        n_lowered, n_kept = flag_first_groups(groupdq[:1], pixeldq, skip_first, xp=backend.xp)
+        meta |= _meta("int1", skip_first, n_lowered, n_kept)
+    # NINTS counts the whole exposure, of which this may be a segment.
+    if facts.nints > 1 or nints > 1 or not starts:
+        later = groupdq[1 if starts else 0 :]
+        n_lowered, n_kept = flag_first_groups(later, pixeldq, skip_later, xp=backend.xp)
+        meta |= _meta("int2p", skip_later, n_lowered, n_kept)
+    return Outcome(meta=meta)
+
+
+def _meta(which, skip, n_lowered, n_kept):
+    return {
+        f"rscd.keep_bright_firstgroup_{which}": n_kept,
+        f"rscd.keep_groups_saturation_{which}": n_lowered,
+        f"rscd.ngroups_skip_{which}": skip,
+    }
+
+
+def _text(value):
+    """Turn a table's string, which may be bytes padded with blanks, into a plain one."""
+    if isinstance(value, bytes):
+        value = value.decode("ascii")
+    return str(value).strip()
