@@ -1,0 +1,230 @@
+"""A CRDS cache of one's own that works offline: its layout, its mappings, and the settings to use it.
+
+The layout and the rules of mappings are CRDS 14's (https://jwst-crds.stsci.edu).
+"""
+
+import hashlib
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+MANIFEST = "simulated.json"
+USE_AFTER = "2021-01-01T00:00:00"
+_D, _S = "META.INSTRUMENT.DETECTOR", "META.SUBARRAY.NAME"
+_R, _E = "META.EXPOSURE.READPATT", "META.EXPOSURE.TYPE"
+
+#: instrument -> reference type -> the keywords by which CRDS matches it
+MATCH_KEYS = {
+    "NIRCAM": {
+        "mask": (_D, _S),
+        "saturation": (_D,),
+        "superbias": (_D, _R, _S),
+        "linearity": (_D, _S),
+        "gain": (_D, _S),
+        "readnoise": (_D, _R, _S),
+        "ipc": (_D,),
+        "dark": (_E, _D, _S, "META.EXPOSURE.NOUTPUTS"),
+    },
+    "MIRI": {
+        "mask": (_D, _S),
+        "saturation": (_D,),
+        "linearity": (_D, _S, "META.INSTRUMENT.BAND", "META.INSTRUMENT.FILTER"),
+        "gain": (_D, _S),
+        "readnoise": (_D, _R, _S),
+        "ipc": (_D,),
+        "dark": (_D, _R, _S),
+        "reset": (_D, _S, _R),
+        "rscd": (_D,),
+        "emicorr": (),
+    },
+}
+
+#: stage 1's types that a simulation may lack: CRDS then answers N/A
+_OPTIONAL = (
+    "superbias", "refpix", "sirskernel", "rscd", "reset", "emicorr", "ipc", "flat", "pictureframe", "pastasoss",
+    "persat", "trapdensity", "trappars",
+)  # fmt: skip
+
+#: step of Detector1Pipeline -> class, for parameter references
+STEP_CLASSES = {
+    "group_scale": "jwst.group_scale.GroupScaleStep",
+    "dq_init": "jwst.dq_init.DQInitStep",
+    "emicorr": "jwst.emicorr.EmiCorrStep",
+    "saturation": "jwst.saturation.SaturationStep",
+    "ipc": "jwst.ipc.IPCStep",
+    "superbias": "jwst.superbias.SuperBiasStep",
+    "refpix": "jwst.refpix.RefPixStep",
+    "rscd": "jwst.rscd.RscdStep",
+    "firstframe": "jwst.firstframe.FirstFrameStep",
+    "lastframe": "jwst.lastframe.LastFrameStep",
+    "linearity": "jwst.linearity.LinearityStep",
+    "dark_current": "jwst.dark_current.DarkCurrentStep",
+    "reset": "jwst.reset.ResetStep",
+    "persistence": "jwst.persistence.PersistenceStep",
+    "charge_migration": "jwst.charge_migration.ChargeMigrationStep",
+    "jump": "jwst.jump.JumpStep",
+    "picture_frame": "jwst.picture_frame.PictureFrameStep",
+    "clean_flicker_noise": "jwst.clean_flicker_noise.CleanFlickerNoiseStep",
+    "ramp_fit": "jwst.ramp_fitting.RampFitStep",
+    "gain_scale": "jwst.gain_scale.GainScaleStep",
+}
+_PIPELINES = {
+    "pars-detector1pipeline": "jwst.pipeline.Detector1Pipeline",
+    "pars-coron1pipeline": "gpucoron.pipeline.Coron1Pipeline",
+}
+
+
+@dataclass(frozen=True)
+class CrdsCache:
+    """A CRDS cache on disk and the context (``*.pmap``) to use it with."""
+
+    path: Path
+    context: str
+
+    @property
+    def environment(self):
+        """The variables that make CRDS use this cache and nothing else; for a child process."""
+        return {
+            "CRDS_PATH": str(self.path),
+            "CRDS_SERVER_URL": "https://jwst-serverless.stsci.edu",  # "serverless": no connection is tried
+            "CRDS_CONTEXT": self.context,
+            "CRDS_READONLY_CACHE": "1",
+        }
+
+    @contextmanager
+    def activate(self):
+        """Make this process's CRDS use the cache, until the ``with`` block ends.
+
+        CRDS reads its variables at each call, but keeps the mappings that it loaded, by name, and the server that it
+        was told: both are cleared on entering and on leaving. All other ``CRDS_*`` variables are hidden meanwhile.
+        Not for several threads at once.
+        """
+        from crds.client import api
+        from crds.core import config, utils
+
+        before = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("CRDS_")}
+        state = (config.CRDS_REF_SUBDIR_MODE, getattr(api, "URL", None), api.S)
+        os.environ.update(self.environment)
+        config.CRDS_REF_SUBDIR_MODE = "None"  # CRDS's word for: look again
+        api.set_crds_server(self.environment["CRDS_SERVER_URL"])
+        utils.clear_function_caches()
+        try:
+            yield self
+        finally:
+            for name in [name for name in os.environ if name.startswith("CRDS_")]:
+                del os.environ[name]
+            os.environ.update(before)
+            config.CRDS_REF_SUBDIR_MODE, url, api.S = state
+            if url is None:
+                del api.URL
+            else:
+                api.URL = url
+            utils.clear_function_caches()
+
+
+def open_cache(crds_path):
+    """Open a cache that ``write_references`` has written before."""
+    manifest = json.loads((Path(crds_path) / MANIFEST).read_text())
+    return CrdsCache(Path(crds_path).resolve(), f"jwst_{manifest['serial']}.pmap")
+
+
+def next_name(path, manifest, instrument, reftype, extension):
+    """Make the next free name of a reference; a new serial each time, for CRDS remembers files by name."""
+    files = manifest["files"]
+    key = f"{instrument}/{reftype}"
+    files[key] = files.get(key, 9000) + 1
+    folder = path / "references" / "jwst" / instrument.lower()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"jwst_{instrument.lower()}_{reftype}_{files[key]}.{extension}"
+
+
+def write_parameters(path, manifest, instrument, reftype, values):
+    """Write a parameter reference: of a step, or of a pipeline with ``{'steps': {step: {...}}}``."""
+    import asdf
+
+    def describe(step, parameters):
+        return {"class": STEP_CLASSES[step], "name": step, "parameters": dict(parameters)}
+
+    steps = {_config_type(class_): step for step, class_ in STEP_CLASSES.items()}
+    if reftype in steps:
+        tree = describe(steps[reftype], values)
+    elif reftype in _PIPELINES:
+        rest = {name: value for name, value in values.items() if name != "steps"}
+        class_ = _PIPELINES[reftype]
+        tree = {"class": class_, "name": class_.rsplit(".", 1)[1], "parameters": rest}
+        tree["steps"] = [describe(step, parameters) for step, parameters in values.get("steps", {}).items()]
+    else:
+        msg = f"no parameter reference {reftype!r}; known: {', '.join(sorted({*steps, *_PIPELINES}))}"
+        raise ValueError(msg)
+    tree["meta"] = {
+        "author": "gpucoron",
+        "date": USE_AFTER,
+        "description": f"Simulated parameters of {tree['class']}",
+        "instrument": {"name": instrument},
+        "origin": "gpucoron",
+        "pedigree": "DUMMY",
+        "reftype": reftype,
+        "telescope": "JWST",
+        "useafter": USE_AFTER,
+    }
+    name = next_name(path, manifest, instrument, reftype, "asdf")
+    asdf.AsdfFile(tree).write_to(name)
+    manifest["references"].setdefault(instrument, {})[reftype] = [{"match": [], "file": name.name}]
+
+
+def _config_type(class_):
+    return f"pars-{class_.rsplit('.', 1)[1].lower()}"
+
+
+def write_mappings(path, manifest):
+    """Write the mappings anew, under a new serial, and CRDS's configuration; returns the context's name."""
+    serial = manifest["serial"]
+    folder = path / "mappings" / "jwst"
+    folder.mkdir(parents=True, exist_ok=True)
+    pars = [*map(_config_type, STEP_CLASSES.values()), *_PIPELINES]
+    instruments = {}
+    for instrument, references in manifest["references"].items():
+        low = instrument.lower()
+        types = dict.fromkeys([*_OPTIONAL, *pars], "N/A")
+        for reftype, entries in references.items():
+            if not entries:
+                continue
+            keys = MATCH_KEYS[instrument].get(reftype, ())
+            types[reftype] = f"jwst_{low}_{reftype}_{serial}.rmap"
+            parkey = (keys, ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME"))
+            header = _mapping_header("REFERENCE", types[reftype], parkey)
+            header |= {"instrument": instrument, "filekind": reftype.upper()}
+            rows = [
+                f"    {(e['match'][0] if len(keys) == 1 else tuple(e['match']))!r}:"
+                f" UseAfter({{{USE_AFTER.replace('T', ' ')!r}: {e['file']!r}}}),"
+                for e in entries
+            ]
+            _write_mapping(folder / types[reftype], header, "Match({\n" + "\n".join(rows) + "\n})")
+        instruments[instrument] = f"jwst_{low}_{serial}.imap"
+        header = _mapping_header("INSTRUMENT", instruments[instrument], ("REFTYPE",)) | {"instrument": instrument}
+        _write_mapping(folder / instruments[instrument], header, repr({k.upper(): v for k, v in types.items()}))
+    context = f"jwst_{serial}.pmap"
+    _write_mapping(folder / context, _mapping_header("PIPELINE", context, ("META.INSTRUMENT.NAME",)), repr(instruments))
+
+    config = path / "config" / "jwst"
+    config.mkdir(parents=True, exist_ok=True)
+    server = {"observatory": "jwst", "bad_files_list": [], "latest_context": context}
+    server["last_synced"] = "2024-01-01 00:00:00.0"
+    (config / "server_config").write_text(repr(server))
+    (config / "ref_cache_subdir_mode").write_text("instrument\n")
+    return context
+
+
+def _mapping_header(kind, name, parkey):
+    return {"derived_from": "simulation", "mapping": kind, "name": name, "observatory": "JWST", "parkey": parkey}
+
+
+def _write_mapping(path, header, selector):
+    """Write one mapping; CRDS checks the sha1 of all its lines but the one that holds the sha1."""
+    lines = ["header = {", *(f"    {key!r}: {value!r}," for key, value in header.items()), "}", ""]
+    lines += [f"selector = {selector}", ""]
+    digest = hashlib.sha1("\n".join(lines).encode()).hexdigest()
+    lines.insert(1, f"    'sha1sum': {digest!r},")
+    path.write_text("\n".join(lines))
