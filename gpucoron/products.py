@@ -117,13 +117,12 @@ def ramp_without_signature(exposure, backend):
 def _sign(model, run):
     """Write who made the product: jwst's version keywords (its conventions apply), and ours into the history."""
     import jwst
-    from stdatamodels.util import create_history_entry
 
     model.meta.calibration_software_version = jwst.__version__
     model.meta.calibration_software_revision = getattr(jwst, "__version_commit__", "") or "RELEASE"
     model.meta.ref_file.crds.context_used, model.meta.ref_file.crds.sw_version = run.context
     for line in history_of(run):
-        model.history.append(create_history_entry(line))
+        model.add_history_entry(line)
 
 
 def history_of(run):

@@ -243,8 +243,9 @@ def read_reference(reftype, path, exposure):
         arrays = {name: _native(getattr(model, name, None), name) for name in names}
         if reftype == "rscd":
             arrays["table"] = np.array(model.rscd_group_skip_table)
+        about = getattr(model.meta, "exposure", None)
         facts = {
-            name: getattr(model.meta.exposure, name, None)
+            name: getattr(about, name, None)
             for name in ("nints", "ngroups", "nframes", "groupgap", "gain_factor", "average_dark_current")
         }
         main = names[0] if names else "table"
