@@ -202,9 +202,9 @@ def run(exposure, references, parameters, backend, *, full_frame=None):
 
     is_subarray = nx < 2048 or ny < 2048
     x, y = facts.xstart - 1, facts.ystart - 1
-    if is_subarray and (x < 0 or y < 0 or x + facts.xsize > 2048 or y + facts.ysize > 2048):
+    if is_subarray and (x < 0 or y < 0 or x + nx > 2048 or y + ny > 2048):
         return skipped("the subarray does not fit into the detector")
-    if not is_subarray or facts.noutputs == 4 or abs(facts.fastaxis) != 1:
+    if not is_subarray or facts.noutputs == 4 or facts.fastaxis not in (1, -1):
         if full_frame is None:
             msg = "refpix of near-infrared full frames and of four outputs needs full_frame, a function that does it"
             raise ValueError(msg)

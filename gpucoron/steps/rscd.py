@@ -112,7 +112,7 @@ def run(exposure, references, parameters, backend):
         n_lowered, n_kept = flag_first_groups(groupdq[:1], pixeldq, skip_first, xp=backend.xp)
         meta |= _meta("int1", skip_first, n_lowered, n_kept)
     # NINTS counts the whole exposure, of which this may be a segment.
-    if facts.nints > 1 or nints > 1 or not starts:
+    if (facts.nints or nints) > 1 or nints > 1 or not starts:
         later = groupdq[1 if starts else 0 :]
         n_lowered, n_kept = flag_first_groups(later, pixeldq, skip_later, xp=backend.xp)
         meta |= _meta("int2p", skip_later, n_lowered, n_kept)
