@@ -64,6 +64,12 @@ def test_same_flags_as_stcal(rng, nframes, n_pix_grow_sat, with_bias, ngroups, n
     if with_bias:
         bias[rng.random(bias.shape) < 0.02] = np.nan
     zeroframe = make_zeroframe(rng, data)
+    if ngroups > 4 and nframes is not None:
+        # Values within rounding of the diluted threshold, and bright pixels without one, before a saturated group.
+        data[:, 4, 6:18:4] = data[:, 4, 7:18:4] = 65535
+        dilution = (3 * nframes + (nframes + 1) / 2) / (4 * nframes)
+        data[:, 3, 6:18:4] = np.float32(np.float64(threshold[6:18:4]) * dilution)
+        data[:, 3, 7:18:4], dq[7:18:4] = 60000, NO_SAT_CHECK
 
     pattern = None
     if nframes is not None:
@@ -119,6 +125,8 @@ def test_same_flags_as_stcal(rng, nframes, n_pix_grow_sat, with_bias, ngroups, n
         # pass 3: far below the diluted threshold, but a jump of more than a quarter of what is left to saturation
         ((9000, 29000, 60000, 60000), 4, (0, DO_NOT_USE, SATURATED, SATURATED)),
         ((9000, 19000, 60000, 60000), 4, (0, 0, SATURATED, SATURATED)),
+        # the first group foretells 10000 / 2.5 x 12 above the bias of 8000: saturation, and no surprise
+        ((18000, 30000, 60000, 60000), 4, (0, 0, SATURATED, SATURATED)),
         # the A/D floor, which does not go on, and a dip after saturation, which stays flagged
         ((0, 9000, 60000, 9000), 4, (AD_FLOOR | DO_NOT_USE, 0, SATURATED, SATURATED)),
     ],
