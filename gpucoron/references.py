@@ -150,12 +150,9 @@ def _ask_crds(exposure, reftypes):
     if not reftypes:
         return {}
     import crds
-    from crds.core import crds_cache_locking
 
-    _quieten_crds()
     try:
-        with crds_cache_locking.get_cache_lock():
-            answers = crds.getreferences(exposure.meta.get_crds_parameters(), reftypes=reftypes, observatory="jwst")
+        answers = crds.getreferences(exposure.meta.get_crds_parameters(), reftypes=reftypes, observatory="jwst")
     except Exception as error:  # CRDS raises OSError, KeyError and errors of its own for one and the same cause
         msg = (
             f"{exposure.name}: CRDS cannot name the references {', '.join(reftypes)} ({_first_line(error)}); "
@@ -163,12 +160,6 @@ def _ask_crds(exposure, reftypes):
         )
         raise ReferenceFileError(msg) from error
     return {name: "N/A" if "N/A" in path.upper() else path for name, path in answers.items()}
-
-
-def _quieten_crds():
-    from crds.core import log as crds_log
-
-    crds_log.set_log_time(True)
 
 
 def _first_line(error):

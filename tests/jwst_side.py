@@ -1,0 +1,92 @@
+"""What jwst gives, step by step, for the parity tests; and what we give, in the same form."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from unittest.mock import patch
+
+import numpy as np
+
+RAMP_ARRAYS = ("data", "groupdq", "pixeldq", "zeroframe")
+SLOPE_ARRAYS = ("data", "dq", "err", "var_poisson", "var_rnoise")
+
+
+@dataclass
+class Snapshots:
+    """Copies of the arrays after each step, and the products."""
+
+    ramps: dict = field(default_factory=dict)
+    rate: object = None
+    rateints: object = None
+
+
+def run_jwst(path, steps=None):
+    """Run jwst's Detector1Pipeline, and keep the ramp after every step."""
+    from jwst.pipeline import Detector1Pipeline
+
+    seen = Snapshots()
+
+    def listen_to(name, step_class):
+        original = step_class.run
+
+        def run(self, *args):
+            result = original(self, *args)
+            if name == "gain_scale":
+                setattr(seen, "rateints" if result.data.ndim == 3 else "rate", _slopes(result))
+            elif name != "ramp_fit":
+                seen.ramps[name] = {key: _copy(getattr(result, key)) for key in RAMP_ARRAYS}
+            return result
+
+        return patch.object(step_class, "run", run)
+
+    with ExitStack() as stack:
+        for name, step_class in Detector1Pipeline.step_defs.items():
+            stack.enter_context(listen_to(name, step_class))
+        seen.model = Detector1Pipeline.call(str(path), steps=steps or {}, save_results=False)
+    return seen
+
+
+def run_ours(path, steps=None, backend="cpu", **options):
+    """Run our engine on the same file, and keep the same."""
+    from gpucoron import products
+    from gpucoron.engine import plan, run_steps
+    from gpucoron.exposure import Exposure
+
+    seen = Snapshots()
+
+    def keep(run, record):
+        if record.name not in ("ramp_fit", "gain_scale"):
+            to_host = run.backend.to_host
+            arrays = {key: getattr(run.exposure, key) for key in RAMP_ARRAYS}
+            seen.ramps[record.name] = {
+                key: None if value is None else _copy(to_host(value)) for key, value in arrays.items()
+            }
+
+    run = plan(Exposure.read(path), steps=steps, backend=backend, **options)
+    run_steps(run, after_step=keep)
+    seen.run = run
+    for name, model in (("rate", products.rate_model(run)), ("rateints", products.rateints_model(run))):
+        if model is not None:
+            setattr(seen, name, _slopes(model))
+            setattr(seen, f"{name}_model", model)
+    return seen
+
+
+def _slopes(model):
+    return {key: _copy(getattr(model, key)) for key in SLOPE_ARRAYS}
+
+
+def _copy(array):
+    return None if array is None else np.array(array)
+
+
+def assert_same_values(ours, theirs, rtol, name):
+    """Compare floats: NaN in the same places, values within rtol of jwst's."""
+    assert ours.dtype == theirs.dtype, name
+    assert ours.shape == theirs.shape, name
+    np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs), err_msg=f"{name}: NaN")
+    np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=0, equal_nan=True, err_msg=name)
+
+
+def assert_same_flags(ours, theirs, name):
+    """Compare flags bit for bit."""
+    np.testing.assert_array_equal(ours, theirs, err_msg=f"{name}: flags")

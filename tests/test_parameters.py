@@ -1,0 +1,114 @@
+"""The declarations against the installed jwst, and the rules of settling parameters."""
+
+import pytest
+
+from gpucoron.errors import ParameterError
+from gpucoron.parameters import STEPS, changed, convert, declared, resolve
+
+CUSTOM = {
+    "saturation": {"grow_diagonal", "flag_rcsat"},
+    "refpix": {"nlower", "nupper", "nleft", "nright", "nrow_off", "ncol_off"},
+}
+
+
+@pytest.fixture(scope="module")
+def jwst_steps():
+    from jwst.pipeline import Detector1Pipeline
+
+    return Detector1Pipeline.step_defs
+
+
+def test_steps_are_jwsts(jwst_steps):
+    ours = {name for name, step in STEPS.items() if not step.custom}
+    assert ours == set(jwst_steps)
+    for name, step_class in jwst_steps.items():
+        assert STEPS[name].jwst_class == step_class.__name__
+        assert STEPS[name].pars_type == step_class.get_config_reftype()
+
+
+@pytest.mark.parametrize("name", [name for name, step in STEPS.items() if not step.custom])
+def test_names_and_defaults_are_jwsts(name, jwst_steps):
+    from jwst.stpipe import Step
+    from stpipe.config_parser import ConfigObj, validate
+
+    step_class = jwst_steps[name]
+    spec = step_class.load_spec_file()
+    defaults = validate(ConfigObj(), spec, allow_missing=True)
+    common = set(Step.load_spec_file()) - {"skip"}
+    theirs = {key: defaults[key] for key in spec if key not in common and not key.startswith("override_")}
+    ours = {key: parameter.default for key, parameter in declared(name).items() if not key.startswith("override_")}
+    ours = {key: value for key, value in ours.items() if key not in CUSTOM.get(name, set()) | {"save_results"}}
+    assert ours == theirs
+    overrides = {key.removeprefix("override_") for key in declared(name) if key.startswith("override_")}
+    assert overrides == {key.removeprefix("override_") for key in spec if key.startswith("override_")}
+
+
+def test_layers():
+    settled = resolve("jwst", from_crds={"jump": {"rejection_threshold": 5.0, "flag_4_neighbors": False}})
+    assert settled["jump"].rejection_threshold == 5.0
+    steps = {"jump": {"rejection_threshold": "6"}}
+    settled = resolve("jwst", from_crds={"jump": {"rejection_threshold": 5.0}}, steps=steps)
+    assert settled["jump"].rejection_threshold == 6.0
+    assert steps == {"jump": {"rejection_threshold": "6"}}
+    assert changed(settled) == {"jump": {"rejection_threshold": 6.0}}
+
+
+def test_spaceklip_profile():
+    nircam = resolve("spaceklip", instrument="NIRCAM", subarray="SUB320A335R")
+    jump = nircam["jump"]
+    thresholds = (
+        jump.rejection_threshold,
+        jump.three_group_rejection_threshold,
+        jump.four_group_rejection_threshold,
+    )
+    assert thresholds == (4.0, 4.0, 4.0)
+    assert not nircam["ramp_fit"].suppress_one_group
+    assert nircam["dark_current"].skip
+    assert not nircam["charge_migration"].skip
+    assert not nircam["saturation"].grow_diagonal
+    assert (nircam["refpix"].nlower, nircam["refpix"].nupper) == (4, 4)
+    assert not nircam["subtract_ktc"].skip
+    assert not nircam["subtract_1overf"].skip
+    assert not resolve("spaceklip", instrument="NIRCAM", subarray="FULL")["dark_current"].skip
+    miri = resolve("spaceklip", instrument="MIRI", subarray="MASK1550")
+    assert miri["charge_migration"].skip
+    assert miri["subtract_ktc"].skip
+    assert miri["ipc"].skip
+    # CRDS's files belong to the jwst profile alone
+    other = resolve("spaceklip", from_crds={"jump": {"rejection_threshold": 9.0}})
+    assert other["jump"].rejection_threshold == 4.0
+
+
+@pytest.mark.parametrize(
+    ("step", "name", "text", "value"),
+    [
+        ("jump", "rejection_threshold", "5", 5.0),
+        ("jump", "flag_4_neighbors", "no", False),
+        ("jump", "sat_expand", "3", 3),
+        ("ramp_fit", "firstgroup", "None", None),
+        ("ramp_fit", "algorithm", "LIKELY", "LIKELY"),
+        ("emicorr", "onthefly_corr_freq", "[390.6, 218.5]", [390.6, 218.5]),
+        ("clean_flicker_noise", "background_box_size", "32,32", [32, 32]),
+        ("clean_flicker_noise", "background_method", None, None),
+    ],
+)
+def test_values_are_converted(step, name, text, value):
+    assert convert(declared(step)[name], text, step) == value
+
+
+@pytest.mark.parametrize(
+    ("step", "name", "value", "words"),
+    [
+        ("jump", "rejection_threshold", "many", "expected float"),
+        ("jump", "rejection_threshold", -1, "at least 0"),
+        ("jump", "sat_expand", 2.5, "expected integer"),
+        ("jump", "flag_4_neighbors", "perhaps", "expected boolean"),
+        ("jump", "rejection_threshold", None, "got None"),
+        ("ramp_fit", "algorithm", "OLS", "expected one of"),
+        ("ramp_fit", "algoritm", "OLS_C", "did you mean 'algorithm'"),
+        ("rampfit", "skip", True, "did you mean 'ramp_fit'"),
+    ],
+)
+def test_what_cannot_be_is_refused(step, name, value, words):
+    with pytest.raises(ParameterError, match=words):
+        resolve(steps={step: {name: value}})
