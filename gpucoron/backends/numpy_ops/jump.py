@@ -201,14 +201,14 @@ def _flag_after_jumps(strip, after):
     jump = strip.differences[which, pixel] - strip.medians(pixels)[owner]
     integration, group = strip.groups(which)
     for electrons, n_groups in after:
-        large = jump >= electrons
+        reach = min(n_groups, ngroups)
+        large = (jump >= electrons) & (reach > 0)
         hit, column = _distinct(pixel[large], strip.pixels.size)
         # The group of the latest large jump so far, and before the first one a group that is too long ago.
-        latest = np.full((nints, ngroups, hit.size), -n_groups - 1)
+        latest = np.full((nints, ngroups, hit.size), -reach - 1, np.int32)
         latest[integration[large], group[large], column] = group[large]
         np.maximum.accumulate(latest, axis=1, out=latest)
-        follows = np.nonzero(np.arange(ngroups)[:, None] - latest <= n_groups)
-        strip.flag_usable(follows[0], follows[1], hit[follows[2]])
+        strip.flag_usable(np.arange(ngroups, dtype=np.int32)[:, None] - latest <= reach, hit)
 
 
 def _distinct(indices, length):

@@ -113,12 +113,14 @@ class Strip:
         """Set JUMP_DET in the later group of these differences."""
         self.ramps.groupdq.reshape(-1)[self.address(which, pixel)] |= JUMP_DET
 
-    def flag_usable(self, integration, group, pixel):
-        """Set JUMP_DET in those of these groups that are neither DO_NOT_USE nor SATURATED."""
+    def flag_usable(self, chosen, pixels):
+        """Set JUMP_DET in the ``chosen`` groups, (nints, ngroups, len(pixels)) bool, where they are usable."""
         nints, ngroups, ny, nx = self.ramps.shape
-        flags = self.ramps.groupdq.reshape(nints, ngroups, ny * nx)
-        at = (integration, group, self.pixels[pixel])
-        flags[at] |= JUMP_DET * ((flags[at] & UNUSABLE) == 0).astype(np.uint8)
+        at = np.s_[:, :, self.pixels[pixels]]
+        image_last = self.ramps.groupdq.reshape(nints, ngroups, ny * nx)
+        flags = image_last[at]
+        flags |= (chosen & ((flags & UNUSABLE) == 0)).view(np.uint8) * np.uint8(JUMP_DET)
+        image_last[at] = flags
 
     def count_jumps(self):
         """Count the groups that have JUMP_DET, usable or not."""

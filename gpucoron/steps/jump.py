@@ -1,0 +1,164 @@
+"""jump: flag cosmic rays, the groups that they spoil, and with stcal's help snowballs and showers."""
+
+import warnings
+
+import numpy as np
+
+from gpucoron.dq import DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE
+from gpucoron.steps import Outcome, skipped
+
+#: With fewer groups there is no second difference to compare with.
+FEWEST_GROUPS = 3
+
+_PASSED_ON = (
+    "rejection_threshold",
+    "three_group_rejection_threshold",
+    "four_group_rejection_threshold",
+    "flag_4_neighbors",
+    "max_jump_to_flag_neighbors",
+    "min_jump_to_flag_neighbors",
+    "min_diffs_single_pass",
+    "minimum_groups",
+    "minimum_sigclip_groups",
+    "only_use_ints",
+)
+
+
+def flag_jumps(data, groupdq, gain, readnoise, *, backend=None, **options):
+    """Flag jumps by two-point differences: sets JUMP_DET in ``groupdq``, in place, and changes nothing else.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32, DN
+    groupdq : (nints, ngroups, ny, nx) uint8
+        C-contiguous. Groups with DO_NOT_USE or SATURATED take no part.
+    gain : (ny, nx) float32, e-/DN
+        Pixels where it is NaN or zero get no jumps.
+    readnoise : (ny, nx) float32, DN
+        CDS noise, as in the reference file.
+    backend : Backend, optional
+        The owner of the arrays; by default the CPU.
+    **options
+        The keywords of `gpucoron.backends.base.Backend.detect_jumps`: thresholds in sigma and in electrons, numbers
+        of groups, ``nframes``.
+
+    Returns
+    -------
+    int
+        The number of primary cosmic rays: groups with JUMP_DET before their neighbours are flagged. It is -99 where
+        fewer than three groups are usable and nothing was searched.
+
+    Notes
+    -----
+    Source: stcal ``detect_jumps_data`` (Anderson & Gordon 2011, PASP 123, 1237).
+
+    Examples
+    --------
+    >>> number = flag_jumps(data, groupdq, gain, readnoise, rejection_threshold=5.0, nframes=2)  # doctest: +SKIP
+    """
+    if data.ndim != 4:
+        msg = f"data must be (nints, ngroups, ny, nx), not of shape {data.shape}"
+        raise ValueError(msg)
+    for name, array, shape, dtype in (
+        ("data", data, data.shape, "float32"),
+        ("groupdq", groupdq, data.shape, "uint8"),
+        ("gain", gain, data.shape[2:], "float32"),
+        ("readnoise", readnoise, data.shape[2:], "float32"),
+    ):
+        if array.shape != shape or array.dtype != dtype:
+            msg = f"{name} must be {dtype} of shape {shape}, not {array.dtype} of shape {array.shape}"
+            raise ValueError(msg)
+    if not groupdq.flags.c_contiguous:
+        msg = "groupdq must be C-contiguous, because it is edited in place; np.ascontiguousarray makes a copy"
+        raise ValueError(msg)
+    if backend is None:
+        from gpucoron.backends import get_backend
+
+        backend = get_backend("cpu")
+    return backend.detect_jumps(data, groupdq, gain, readnoise, **options)
+
+
+def flag_missing_gain(pixeldq, gain):
+    """Set NO_GAIN_VALUE and DO_NOT_USE in ``pixeldq``, in place, where the gain is NaN or not positive.
+
+    Parameters
+    ----------
+    pixeldq : (ny, nx) uint32
+    gain : (ny, nx) float32, e-/DN
+    """
+    missing = ~(gain > 0)
+    pixeldq |= missing.astype(pixeldq.dtype) * pixeldq.dtype.type(NO_GAIN_VALUE | DO_NOT_USE)
+
+
+def electron_thresholds(gain, *counts):
+    """Turn thresholds in DN into electrons by the median gain, rounded to float32 as jwst does.
+
+    Parameters
+    ----------
+    gain : (ny, nx) float32 on the host, e-/DN
+    *counts : float, DN
+
+    Returns
+    -------
+    list of float
+        Electrons; NaN where no pixel has a gain, so that no jump exceeds it.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        median = np.float32(np.nanmedian(gain))
+    return [float(np.float32(count) * median) for count in counts]
+
+
+def run(exposure, references, parameters, backend, *, large_events=None):
+    """Run the step; see `gpucoron.steps`.
+
+    Parameters
+    ----------
+    exposure, references, parameters, backend
+        See `gpucoron.steps`.
+    large_events : callable, optional
+        ``large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts)`` flags snowballs and showers in
+        place and returns their number. Needed where ``expand_large_events`` or ``find_showers`` is on.
+
+    Notes
+    -----
+    Source: jwst 3.0, ``JumpStep``, and stcal 1.20, ``detect_jumps_data``. Two numbers are left in the metadata: cosmic
+    rays per 1000 pixels and second, and large events per 10^6 pixels and second.
+    """
+    data, groupdq, facts = exposure.data, exposure.groupdq, exposure.facts
+    nints, ngroups, ny, nx = data.shape
+    if ngroups < FEWEST_GROUPS:
+        return skipped(f"{ngroups} groups per integration; jumps need at least {FEWEST_GROUPS}")
+    for name in ("gain", "readnoise"):
+        if references[name] is None:
+            return skipped(f"there is no {name} reference")
+    wants_events = parameters.expand_large_events or parameters.find_showers
+    if wants_events and large_events is None:
+        msg = "expand_large_events and find_showers need a function that looks for large events"
+        raise ValueError(msg)
+
+    gain, readnoise = references["gain"].data, references["readnoise"].data
+    flag_missing_gain(exposure.pixeldq, gain)
+    options = {name: getattr(parameters, name) for name in _PASSED_ON}
+    options["after_jump_flag_n1"] = int(parameters.after_jump_flag_time1 // facts.group_time)
+    options["after_jump_flag_n2"] = int(parameters.after_jump_flag_time2 // facts.group_time)
+    if options["after_jump_flag_n1"] > 0 or options["after_jump_flag_n2"] > 0:
+        options["after_jump_flag_e1"], options["after_jump_flag_e2"] = electron_thresholds(
+            backend.to_host(gain), parameters.after_jump_flag_dn1, parameters.after_jump_flag_dn2
+        )
+    cosmic_rays = flag_jumps(data, groupdq, gain, readnoise, backend=backend, nframes=facts.nframes, **options)
+
+    events = 0
+    if wants_events:
+        events = large_events(data, groupdq, exposure.pixeldq, gain, readnoise, parameters, facts)
+
+    meta = {}
+    # jwst counts the differences that had a chance to be hit.
+    lost = sum(int(((flags & DO_NOT_USE) != 0).all(axis=(1, 2)).sum()) for flags in groupdq)
+    differences = nints * ngroups - lost - nints
+    if differences >= 1:
+        exposed = facts.group_time * differences * (ny * nx)
+        meta["exposure.primary_cosmic_rays"] = 1e3 * cosmic_rays / exposed
+        meta["exposure.extended_emission_events"] = 1e6 * events / exposed
+    jumps = sum(int(((flags & JUMP_DET) != 0).sum()) for flags in groupdq)
+    return Outcome(flagged={"jumps": jumps}, meta=meta)
