@@ -1,0 +1,125 @@
+"""Stage 1 without reading and writing: jwst's steps beside ours, in turn in one warm process, and peak memory of each.
+
+python benchmarks/bench_engine.py [--cases nircam-10x20 miri-100x19] [--repeat 3] [--threads N] [--save]
+"""
+
+import argparse
+import json
+import logging
+import statistics
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import common
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", nargs="+", default=["nircam-10x20", "miri-100x19"], choices=sorted(common.CASES))
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=None, help="of our CPU backend; default: the cores given")
+    parser.add_argument("--no-memory", action="store_true", help="leave the memory runs out")
+    parser.add_argument("--save", action="store_true", help="write the figures to results/")
+    parser.add_argument("--folder", default=None, help="where the simulated exposures are kept")
+    parser.add_argument("--peak", nargs=2, metavar=("SIDE", "CASE"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    folder = options.folder or tempfile.mkdtemp(prefix="gpucoron-bench-")
+    if options.peak:
+        print(json.dumps(peak_of(*options.peak, folder, options.threads)))
+        return
+    figures = {"threads": options.threads, "repeat": options.repeat, "cases": {}}
+    for name in options.cases:
+        figures["cases"][name] = measure(name, folder, options)
+    if options.save:
+        print("wrote", common.save("engine", figures))
+
+
+def measure(name, folder, options):
+    """Measure one case: medians of each step, alternating jwst and ours."""
+    from gpucoron.backends import get_backend
+
+    path, cache = common.make_case(name, folder)
+    backend = get_backend("cpu", n_threads=options.threads)
+    rounds = {"jwst": [], "ours": []}
+    with cache.activate():
+        common.our_steps(path, backend)  # warm: imports, references, threads
+        for _ in range(options.repeat):
+            rounds["jwst"].append(common.jwst_steps(path))
+            rounds["ours"].append(common.our_steps(path, backend))
+    steps = list(dict.fromkeys([*rounds["jwst"][0], *rounds["ours"][0]]))
+    figures = {"arguments": common.CASES[name], "seconds": {}}
+    print(f"\n{name}: {common.CASES[name]}, {backend.n_threads} threads, medians of {options.repeat}")
+    print(f"{'step':<20} {'jwst':>9} {'gpucoron':>9} {'ratio':>7}")
+    for step in steps:
+        pair = [statistics.median(one.get(step, 0.0) for one in rounds[side]) for side in ("jwst", "ours")]
+        figures["seconds"][step] = pair
+        if max(pair) > 1e-3:
+            print(f"{step:<20} {pair[0]:9.3f} {pair[1]:9.3f} {pair[0] / max(pair[1], 1e-9):6.1f}x")
+    totals = {side: [sum(one.values()) for one in rounds[side]] for side in rounds}
+    figures["totals"] = totals
+    ratios = [a / b for a, b in zip(totals["jwst"], totals["ours"], strict=True)]
+    figures["ratio"] = statistics.median(ratios)
+    middle = {side: statistics.median(values) for side, values in totals.items()}
+    print(f"{'all steps':<20} {middle['jwst']:9.3f} {middle['ours']:9.3f} {figures['ratio']:6.1f}x")
+    if not options.no_memory:
+        figures["memory"] = {side: _peak(side, name, folder, options) for side in ("jwst", "ours")}
+        for side, peak in figures["memory"].items():
+            print(
+                f"peak memory, {side}: {peak['peak_mb']:.0f} MB over the imports' {peak['before_mb']:.0f}; "
+                f"the float32 ramp has {peak['ramp_mb']:.0f} MB ({peak['peak_mb'] / peak['ramp_mb']:.1f}x)"
+            )
+    return figures
+
+
+def _peak(side, name, folder, options):
+    command = [sys.executable, __file__, "--peak", side, name, "--folder", str(folder)]
+    if options.threads:
+        command += ["--threads", str(options.threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def peak_of(side, name, folder, threads):
+    """Measure in this process: peak resident memory over what a run on a small exposure needed."""
+    import numpy as np
+    import psutil
+
+    from gpucoron.backends import get_backend
+    from gpucoron.references import STORE
+
+    backend = get_backend("cpu", n_threads=threads)
+
+    def run(case):
+        path, cache = common.make_case(case, folder)
+        with cache.activate():
+            if side == "jwst":
+                common.jwst_steps(path)
+            else:
+                common.our_steps(path, backend)
+
+    run("miri-small" if name.startswith("miri") else "nircam-small")
+    STORE.clear()
+    before = psutil.Process().memory_info().rss
+    run(name)
+    peak = _high_water()
+    _, _, _, ngroups, nints = common.CASES[name]
+    ny, nx = (224, 288) if name.startswith("miri") else (320, 320)
+    ramp = np.dtype(np.float32).itemsize * ngroups * nints * ny * nx
+    return {"before_mb": before / 1e6, "peak_mb": (peak - before) / 1e6, "ramp_mb": ramp / 1e6}
+
+
+def _high_water():
+    """Return the largest resident memory that this process ever had, bytes."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()

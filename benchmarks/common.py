@@ -1,0 +1,111 @@
+"""What the benchmarks share: cases, jwst's step times, the machine's description, results on disk."""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from unittest.mock import patch
+
+RESULTS = Path(__file__).parent / "results"
+
+#: name -> arguments of ``gpucoron.simulate.simulate``
+CASES = {
+    "nircam-small": ("NIRCAM", "SUB320A335R", "RAPID", 10, 2),
+    "nircam-10x20": ("NIRCAM", "SUB320A335R", "RAPID", 10, 20),
+    "miri-small": ("MIRI", "MASK1550", "FASTR1", 20, 3),
+    "miri-100x19": ("MIRI", "MASK1550", "FASTR1", 100, 19),
+}
+
+
+def make_case(name, folder):
+    """Simulate a case with its references; return (path, cache). A case that is there is taken."""
+    from gpucoron.simulate import simulate
+    from gpucoron.simulated_crds import open_cache
+    from gpucoron.simulated_references import write_references
+
+    folder = Path(folder) / name
+    made = sorted(folder.glob("*_uncal.fits"))
+    if made:
+        return made[0], open_cache(folder / "crds")
+    folder.mkdir(parents=True, exist_ok=True)
+    simulation = simulate(*CASES[name], seed=1)
+    cache = write_references(simulation, folder / "crds")
+    return simulation.write(folder), cache
+
+
+@contextmanager
+def timed_jwst_steps():
+    """Time every step of jwst's pipeline: gives a dict step -> seconds that fills while jwst runs."""
+    from jwst.pipeline import Detector1Pipeline
+
+    seconds = {}
+
+    def timed(name, step_class):
+        original = step_class.run
+
+        def run(self, *args):
+            start = time.perf_counter()
+            result = original(self, *args)
+            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+            return result
+
+        return patch.object(step_class, "run", run)
+
+    with ExitStack() as stack:
+        for name, step_class in Detector1Pipeline.step_defs.items():
+            stack.enter_context(timed(name, step_class))
+        yield seconds
+
+
+def jwst_steps(path):
+    """Run jwst's Detector1Pipeline on a file; return step -> seconds."""
+    from jwst.pipeline import Detector1Pipeline
+
+    with timed_jwst_steps() as seconds:
+        Detector1Pipeline.call(str(path), save_results=False, configure_log=False)
+    return seconds
+
+
+def our_steps(path, backend):
+    """Run our engine on a file; return step -> seconds."""
+    from gpucoron.engine import plan, run_steps
+    from gpucoron.exposure import Exposure
+
+    run = run_steps(plan(Exposure.read(path), backend=backend))
+    return {record.name: record.seconds for record in run.records}
+
+
+def machine():
+    """Describe the machine and the versions."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
+    ).stdout.strip()
+    packages = ("gpucoron", "jwst", "stcal", "numpy", "scipy")
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "processor": model,
+        "cores": cores,
+        "python": platform.python_version(),
+        "commit": commit,
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def save(name, figures):
+    """Write figures with the machine's description to ``results/``; return the path."""
+    RESULTS.mkdir(exist_ok=True)
+    described = machine()
+    path = RESULTS / f"{described['date'][:10]}-{name}-{described['commit']}.json"
+    path.write_text(json.dumps({"machine": described, **figures}, indent=1) + "\n")
+    return path
