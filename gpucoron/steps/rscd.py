@@ -89,7 +89,7 @@ def flag_first_groups(groupdq, pixeldq, skip, *, xp):
 
 def run(exposure, references, parameters, backend):
     """Run the step; see `gpucoron.steps`."""
-    facts, groupdq, pixeldq = exposure.facts, exposure.groupdq, exposure.pixeldq
+    facts = exposure.facts
     if not facts.detector.startswith("MIR"):
         return skipped("it is for MIRI only")
     reference = references["rscd"]
@@ -101,6 +101,7 @@ def run(exposure, references, parameters, backend):
     if skips[0] < 0:
         log.warning("the rscd reference is an old one without values for the first integration: 1 group is left out")
         skips = 1, skips[1]
+    groupdq, pixeldq = exposure.groupdq, exposure.pixeldq
     nints, ngroups = groupdq.shape[:2]
     if ngroups < 3:
         return skipped("it needs at least 3 groups")
