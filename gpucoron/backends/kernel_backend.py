@@ -1,0 +1,248 @@
+"""The heavy operations as launches of the CUDA kernels: what the device and its stand-in on the host share."""
+
+from abc import abstractmethod
+
+import numpy as np
+
+from gpucoron.backends.base import Backend, Slopes
+from gpucoron.backends.kernel_launch import geometry
+from gpucoron.backends.kernel_sources import AFTER_CLIPPING, ITERATIVE, ONE_PASS, POLYNOMIAL_LENGTHS
+from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
+
+#: groups whose flags travel in one word, as in types.cuh
+WORD_GROUPS = 32
+
+
+class KernelBackend(Backend):
+    """A backend of which the heavy operations are kernels. `launch` is what a subclass adds."""
+
+    #: threads in a block
+    block_threads = 128
+
+    @abstractmethod
+    def launch(self, name, grid, block, values, variant=()):
+        """Run a kernel of the table with arguments by name, after checking them."""
+
+    @abstractmethod
+    def choose_lanes(self, n_pixels, n_units):
+        """Choose how many threads share a pixel that has ``n_units`` pieces of work."""
+
+    def _over_pixels(self, name, n_pixels, n_rows, variant=(), **values):
+        grid, block = geometry(n_pixels, self.block_threads, n_rows)
+        self.launch(name, grid, block, {"n_pixels": n_pixels, **values}, variant)
+
+    def convert_counts(self, raw, *, offset):
+        """Convert counts as FITS stores them.
+
+        Parameters
+        ----------
+        raw : array of uint16
+            Big-endian words, as they are in the file.
+        offset : bool
+            The words are signed with BZERO = 32768, as FITS stores unsigned numbers.
+
+        Returns
+        -------
+        array of float32, DN
+            Of the same shape.
+        """
+        counts = self.xp.empty(raw.shape, np.float32)
+        grid, block = geometry(raw.size, self.block_threads)
+        self.launch("convert_counts", grid, block, {"raw": raw, "counts": counts, "n_words": raw.size}, (bool(offset),))
+        return counts
+
+    def linearity(self, data, groupdq, coeffs, *, inverse_coeffs=None, nframes=1):
+        nints, ngroups, ny, nx = data.shape
+        if inverse_coeffs is None or ngroups == 1:
+            self._over_pixels(
+                "correct_polynomial", ny * nx, nints * ngroups, (_length(coeffs),),
+                data=data, groupdq=groupdq, coeffs=coeffs, n_coeffs=len(coeffs), n_frames=nints * ngroups,
+            )  # fmt: skip
+            return
+        same = len(coeffs) == len(inverse_coeffs)
+        self._over_pixels(
+            "correct_reads", ny * nx, nints, (_length(coeffs) if same else 0,),
+            data=data, groupdq=groupdq, coeffs=coeffs, inverse_coeffs=inverse_coeffs, n_coeffs=len(coeffs),
+            n_inverse=len(inverse_coeffs), n_ints=nints, n_groups=ngroups, n_frames=nframes,
+        )  # fmt: skip
+
+    def flag_saturation(self, data, groupdq, threshold, checked, *, n_pix_grow_sat=1, nframes=None, bias=None):
+        nints, ngroups, ny, nx = data.shape
+        ramp = {"n_ints": nints, "n_groups": ngroups}
+        words = self.xp.empty((nints, _words(ngroups), ny, nx), np.uint32)
+
+        def grow(flag):
+            grid, block = geometry(ny * nx, self.block_threads, nints * _words(ngroups))
+            values = {"groupdq": groupdq, "words": words, "flag": flag, "radius": max(n_pix_grow_sat, 0), **ramp}
+            self.launch("grow_flags", grid, block, {**values, "ny": ny, "nx": nx})
+
+        self._over_pixels(
+            "mark_saturation", ny * nx, nints, data=data, groupdq=groupdq, threshold=threshold, words=words, **ramp
+        )
+        grow(SATURATED)
+        # A group of one read is not diluted.
+        diluted = nframes is not None and nframes > 1
+        second = nframes is not None and ngroups > 2
+        if diluted or second:
+            self._over_pixels(
+                "mark_dilution", ny * nx, nints, (diluted, second),
+                data=data, groupdq=groupdq, threshold=threshold, checked=checked.view(np.uint8), bias=bias,
+                words=words if diluted else None, n_frames=nframes, **ramp,
+            )  # fmt: skip
+        if diluted:
+            grow(DO_NOT_USE)
+
+    def detect_jumps(
+        self,
+        data,
+        groupdq,
+        gain,
+        readnoise,
+        *,
+        rejection_threshold=4.0,
+        three_group_rejection_threshold=6.0,
+        four_group_rejection_threshold=5.0,
+        flag_4_neighbors=True,
+        max_jump_to_flag_neighbors=1000.0,
+        min_jump_to_flag_neighbors=10.0,
+        after_jump_flag_e1=0.0,
+        after_jump_flag_n1=0,
+        after_jump_flag_e2=0.0,
+        after_jump_flag_n2=0,
+        min_diffs_single_pass=10,
+        minimum_groups=3,
+        minimum_sigclip_groups=100,
+        only_use_ints=True,
+        nframes=1,
+    ):
+        nints, ngroups, ny, nx = data.shape
+        ramp = {"n_ints": nints, "n_groups": ngroups}
+        dropped = self._frames_all_flagged(groupdq, DO_NOT_USE)
+        usable_groups = ngroups - int(dropped.sum(axis=1).max(initial=0))
+        n_clippable = nints if only_use_ints else nints * ngroups - int(dropped.sum())
+        clips = n_clippable >= minimum_sigclip_groups
+        if ngroups < 2 or (usable_groups < minimum_groups and not clips):
+            grid, block = geometry(groupdq.size, self.block_threads)
+            self.launch("drop_redundant_jumps", grid, block, {"groupdq": groupdq, "n_samples": groupdq.size})
+            return -99
+
+        if clips:
+            mode = AFTER_CLIPPING
+            self._clip_jumps(data, groupdq, gain, rejection_threshold, only_use_ints)
+        else:
+            mode = ONE_PASS if usable_groups - 1 >= min_diffs_single_pass else ITERATIVE
+        reaching = None
+        if flag_4_neighbors:
+            reaching = self.xp.zeros((nints, _words(ngroups), ny, nx), np.uint32)
+        follows = after_jump_flag_n1 > 0 or after_jump_flag_n2 > 0
+        medians = self.xp.empty((ny, nx), np.float64) if follows else None
+        n_flagged = self.xp.empty((ny, nx), np.int32)
+        lanes = self.choose_lanes(ny * nx, nints * _words(ngroups))
+        grid, block = geometry(ny * nx * lanes, self.block_threads)
+        values = {
+            "data": data, "groupdq": groupdq, "gain": gain, "readnoise": readnoise, "reaching": reaching,
+            "medians": medians, "n_flagged": n_flagged, "n_pixels": ny * nx, "n_frames": nframes,
+            "threshold": rejection_threshold, "three_groups": three_group_rejection_threshold,
+            "four_groups": four_group_rejection_threshold, "smallest": min_jump_to_flag_neighbors,
+            "largest": max_jump_to_flag_neighbors, **ramp,
+        }  # fmt: skip
+        self.launch("search_jumps", grid, block, values, (mode, lanes))
+        if flag_4_neighbors:
+            grid, block = geometry(ny * nx, self.block_threads, nints * _words(ngroups))
+            self.launch("flag_neighbors", grid, block, {"groupdq": groupdq, "reaching": reaching, "ny": ny, "nx": nx, **ramp})
+        if follows:
+            self._over_pixels(
+                "flag_after_jumps", ny * nx, nints, data=data, groupdq=groupdq, gain=gain, medians=medians,
+                e1=after_jump_flag_e1, n1=after_jump_flag_n1, e2=after_jump_flag_e2, n2=after_jump_flag_n2, **ramp,
+            )  # fmt: skip
+        return int(n_flagged.sum(dtype=np.int64))
+
+    def _frames_all_flagged(self, groupdq, mask):
+        """Tell of which frames every pixel has a bit of ``mask``: (nints, ngroups) bool on the host."""
+        return self.to_host(self._mark_frames_all_flagged(groupdq, mask)).astype(bool)
+
+    def _mark_frames_all_flagged(self, groupdq, mask):
+        nints, ngroups, ny, nx = groupdq.shape
+        all_flagged = self.xp.ones((nints, ngroups), np.int32)
+        # One block walks through a frame, and leaves it at the first pixel without the flag.
+        grid, block = geometry(1, self.block_threads, nints * ngroups)
+        values = {"groupdq": groupdq, "mask": mask, "all_flagged": all_flagged}
+        self.launch("planes_all_flagged", grid, block, {**values, "n_frames": nints * ngroups, "n_pixels": ny * nx})
+        return all_flagged
+
+    def _clip_jumps(self, data, groupdq, gain, threshold, only_use_ints):
+        nints, ngroups, ny, nx = data.shape
+        self._over_pixels(
+            "clip_jumps", ny * nx, ngroups - 1 if only_use_ints else 1, (not only_use_ints,),
+            data=data, groupdq=groupdq, gain=gain, n_ints=nints, n_groups=ngroups, threshold=threshold,
+        )  # fmt: skip
+        flagged = self._mark_frames_all_flagged(groupdq, JUMP_DET | DO_NOT_USE)
+        self._over_pixels(
+            "clear_lone_jumps", ny * nx, nints * ngroups, groupdq=groupdq, all_flagged=flagged, n_frames=nints * ngroups
+        )
+
+    def fit_ramps(
+        self,
+        data,
+        groupdq,
+        pixeldq,
+        gain,
+        readnoise,
+        *,
+        group_time,
+        frame_time,
+        nframes=1,
+        groupgap=0,
+        dark_current=None,
+        zeroframe=None,
+        original_groupdq=None,
+        suppress_one_group=False,
+    ):
+        nints, ngroups, ny, nx = data.shape
+        # stcal reads times as float32 and goes on in float64.
+        frame = float(np.float32(frame_time))
+        times = {
+            "group_time": float(np.float32(group_time)), "frame_time": frame, "one_group_time": (nframes + 1.0) * frame / 2.0,
+            "noise_divisor": np.sqrt(2.0 * nframes),
+        }  # fmt: skip
+        image, cube = (ny, nx), (nints, ny, nx)
+        pixels = {"gain": gain, "readnoise": readnoise}
+        ramp = {"n_ints": nints, "n_groups": ngroups}
+        sums = {name: self.xp.empty(cube, np.float64) for name in ("slope_sums", "read_weights")}
+        states = self.xp.empty(cube, np.uint32)
+        rateints = self._empty_slopes(cube)
+        median_rates = self.xp.empty(cube, np.float64)
+        self._over_pixels(
+            "fit_integrations", ny * nx, nints, data=data, groupdq=groupdq, pixeldq=pixeldq, zeroframe=zeroframe,
+            median_rates=median_rates, states=states, dq=rateints.dq, suppress_one_group=int(suppress_one_group),
+            **pixels, **sums, **ramp, **times,
+        )  # fmt: skip
+        signal = self.xp.empty(image, np.float64)
+        self._over_pixels("average_median_rates", ny * nx, 1, median_rates=median_rates, signal=signal, n_ints=nints)
+        # The median rates have served: their array takes the next kernel's weights.
+        poisson_weights = median_rates
+        restored_weights = None if original_groupdq is None else self.xp.empty(cube, np.float64)
+        self._over_pixels(
+            "weigh_integrations", ny * nx, nints, groupdq=groupdq, original_groupdq=original_groupdq,
+            dark_current=dark_current, signal=signal, poisson_weights=poisson_weights, restored_weights=restored_weights,
+            states=states, **vars(rateints), **pixels, **sums, **ramp, **times,
+        )  # fmt: skip
+        rate = self._empty_slopes(image)
+        self._over_pixels(
+            "combine_integrations", ny * nx, 1, pixeldq=pixeldq, gain=gain, poisson_weights=poisson_weights,
+            restored_weights=restored_weights, states=states, dq_ints=rateints.dq, n_ints=nints, **sums, **vars(rate),
+        )  # fmt: skip
+        return rate, rateints
+
+    def _empty_slopes(self, shape):
+        images = [self.xp.empty(shape, np.float32) for _ in range(4)]
+        return Slopes(images[0], self.xp.empty(shape, np.uint32), *images[1:])
+
+
+def _words(ngroups):
+    return -(-ngroups // WORD_GROUPS)
+
+
+def _length(coeffs):
+    """The length that the kernel of a polynomial is compiled for."""
+    return len(coeffs) if len(coeffs) in POLYNOMIAL_LENGTHS else 0

@@ -1,0 +1,280 @@
+"""The CUDA kernels as Python sees them: where their sources are, and every instantiation that may be asked for.
+
+`KERNELS` is the one table. The launchers take argument types and template arguments from it; the compile step makes its
+instantiations from it, and the compilers check the declared types against the functions.
+"""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+#: C++ type -> dtype of an array's elements or of a scalar
+DTYPES = {
+    "uint8": np.dtype(np.uint8),
+    "uint16": np.dtype(np.uint16),
+    "uint32": np.dtype(np.uint32),
+    "int": np.dtype(np.int32),
+    "int64": np.dtype(np.int64),
+    "float": np.dtype(np.float32),
+    "double": np.dtype(np.float64),
+}
+
+#: options of every compilation for a device; the answers rest on them
+DEVICE_OPTIONS = ("-std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a kernel, as declared."""
+
+    name: str
+    dtype: np.dtype
+    is_array: bool
+    is_read_only: bool
+    may_be_null: bool
+    declaration: str
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A ``__global__`` function: its file, its arguments, and the template arguments that it is compiled for.
+
+    ``waits`` tells, per variant, whether threads of a block wait for each other.
+    """
+
+    name: str
+    source: str
+    arguments: tuple[Argument, ...]
+    variants: tuple[tuple, ...]
+    waits: tuple[bool, ...]
+
+    def expression(self, variant=()):
+        """Spell the C++ name of an instantiation.
+
+        Raises
+        ------
+        ValueError
+            It is not in the table, so nobody compiled it.
+        """
+        if tuple(variant) not in self.variants:
+            msg = f"kernel {self.name} has no variant {tuple(variant)}; it has {list(self.variants)}"
+            raise ValueError(msg)
+        if not variant:
+            return f"gpucoron::{self.name}"
+        return f"gpucoron::{self.name}<{', '.join(_spell(value) for value in variant)}>"
+
+    @property
+    def signature(self):
+        """The C++ type of a pointer to the kernel."""
+        return f"void (*)({', '.join(argument.declaration for argument in self.arguments)})"
+
+
+def _spell(value):
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _kernel(source, name, arguments, variants=((),), waits=lambda variant: False):
+    """Read a declaration: ``type name`` or ``[const] type* name``, with ``?`` after an array that may be null."""
+    parsed = []
+    for text in arguments.split(","):
+        match = re.fullmatch(r"\s*(const )?(\w+)(\*?) (\w+)(\??)\s*", text)
+        const, type_name, star, argument, optional = match.groups()
+        qualified = type_name if type_name in ("int", "float", "double") else f"gpucoron::{type_name}"
+        parsed.append(
+            Argument(
+                argument, DTYPES[type_name], bool(star), bool(const), bool(optional), f"{const or ''}{qualified}{star}"
+            )
+        )
+    variants = tuple(variants)
+    return Kernel(name, source, tuple(parsed), variants, tuple(bool(waits(variant)) for variant in variants))
+
+
+#: numbers of coefficients with a kernel of their own; 0 stands for any other
+POLYNOMIAL_LENGTHS = (0, 2, 3, 4, 5, 6, 7, 8)
+
+#: modes of ``search_jumps``, as in jump.cu
+ONE_PASS, ITERATIVE, AFTER_CLIPPING = 0, 1, 2
+
+#: threads of a warp that may share a pixel
+LANES = (1, 4)
+
+_FLAGS = (False, True)
+
+KERNELS = {
+    kernel.name: kernel
+    for kernel in (
+        _kernel("raw_counts.cu", "convert_counts", "const uint16* raw, float* counts, int64 n_words", [(f,) for f in _FLAGS]),
+        _kernel(
+            "linearity.cu",
+            "correct_polynomial",
+            "float* data, const uint8* groupdq, const float* coeffs, int n_coeffs, int64 n_frames, int64 n_pixels",
+            [(n,) for n in POLYNOMIAL_LENGTHS],
+        ),
+        _kernel(
+            "linearity.cu",
+            "correct_reads",
+            "float* data, const uint8* groupdq, const float* coeffs, const float* inverse_coeffs, int n_coeffs,"
+            "int n_inverse, int n_ints, int n_groups, int64 n_pixels, int n_frames",
+            [(n,) for n in POLYNOMIAL_LENGTHS],
+        ),
+        _kernel(
+            "saturation.cu",
+            "mark_saturation",
+            "const float* data, uint8* groupdq, const float* threshold, uint32* words, int n_ints, int n_groups,"
+            "int64 n_pixels",
+        ),
+        _kernel(
+            "saturation.cu",
+            "mark_dilution",
+            "const float* data, uint8* groupdq, const float* threshold, const uint8* checked, const float* bias?,"
+            "uint32* words?, int n_ints, int n_groups, int64 n_pixels, int n_frames",
+            [(True, True), (True, False), (False, True)],
+        ),
+        _kernel(
+            "saturation.cu",
+            "grow_flags",
+            "uint8* groupdq, const uint32* words, int flag, int radius, int n_ints, int n_groups, int ny, int nx",
+        ),
+        _kernel(
+            "jump.cu",
+            "search_jumps",
+            "const float* data, uint8* groupdq, const float* gain, const float* readnoise, uint32* reaching?,"
+            "double* medians?, int* n_flagged, int n_ints, int n_groups, int64 n_pixels, int n_frames, double threshold,"
+            "double three_groups, double four_groups, double smallest, double largest",
+            [(mode, lanes) for mode in (ONE_PASS, ITERATIVE, AFTER_CLIPPING) for lanes in LANES],
+            waits=lambda variant: variant[1] > 1,
+        ),
+        _kernel(
+            "jump.cu",
+            "clip_jumps",
+            "const float* data, uint8* groupdq, const float* gain, int n_ints, int n_groups, int64 n_pixels,"
+            "double threshold",
+            [(f,) for f in _FLAGS],
+        ),
+        _kernel(
+            "jump.cu",
+            "planes_all_flagged",
+            "const uint8* groupdq, int mask, int* all_flagged, int64 n_frames, int64 n_pixels",
+            waits=lambda variant: True,
+        ),
+        _kernel(
+            "jump.cu",
+            "clear_lone_jumps",
+            "uint8* groupdq, const int* all_flagged, int64 n_frames, int64 n_pixels",
+        ),
+        _kernel(
+            "jump.cu",
+            "flag_neighbors",
+            "uint8* groupdq, const uint32* reaching, int n_ints, int n_groups, int ny, int nx",
+        ),
+        _kernel(
+            "jump.cu",
+            "flag_after_jumps",
+            "const float* data, uint8* groupdq, const float* gain, const double* medians, int n_ints, int n_groups,"
+            "int64 n_pixels, double e1, int n1, double e2, int n2",
+        ),
+        _kernel("jump.cu", "drop_redundant_jumps", "uint8* groupdq, int64 n_samples"),
+        _kernel(
+            "ramp_fit.cu",
+            "fit_integrations",
+            "const float* data, const uint8* groupdq, const uint32* pixeldq, const float* gain, const float* readnoise,"
+            "const float* zeroframe?, double* median_rates, double* slope_sums, double* read_weights, uint32* states,"
+            "uint32* dq, int n_ints, int n_groups, int64 n_pixels, double group_time, double frame_time,"
+            "double one_group_time, double noise_divisor, int suppress_one_group",
+        ),
+        _kernel(
+            "ramp_fit.cu",
+            "average_median_rates",
+            "const double* median_rates, double* signal, int n_ints, int64 n_pixels",
+        ),
+        _kernel(
+            "ramp_fit.cu",
+            "weigh_integrations",
+            "const uint8* groupdq, const uint8* original_groupdq?, const float* gain, const float* readnoise,"
+            "const float* dark_current?, const double* signal, const double* slope_sums, const double* read_weights,"
+            "double* poisson_weights, double* restored_weights?, uint32* states, float* rate, uint32* dq,"
+            "float* var_poisson, float* var_rnoise, float* err, int n_ints, int n_groups, int64 n_pixels,"
+            "double group_time, double frame_time, double one_group_time, double noise_divisor",
+        ),
+        _kernel(
+            "ramp_fit.cu",
+            "combine_integrations",
+            "const uint32* pixeldq, const float* gain, const double* slope_sums, const double* read_weights,"
+            "const double* poisson_weights, const double* restored_weights?, const uint32* states,"
+            "const uint32* dq_ints, float* rate, uint32* dq, float* var_poisson, float* var_rnoise, float* err,"
+            "int n_ints, int64 n_pixels",
+        ),
+    )
+}
+
+SOURCES = tuple(dict.fromkeys(kernel.source for kernel in KERNELS.values()))
+
+
+def instantiations(source):
+    """List what a source file is compiled to.
+
+    Returns
+    -------
+    list of (Kernel, tuple)
+        Kernel and template arguments.
+    """
+    return [(kernel, variant) for kernel in KERNELS.values() if kernel.source == source for variant in kernel.variants]
+
+
+def kernel_folder():
+    """Find the kernels: inside the installed package, else in the repository around it.
+
+    Raises
+    ------
+    FileNotFoundError
+        They are in neither place.
+    """
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "_kernels", package.parent / "kernels"):
+        if (folder / "include").is_dir():
+            return folder
+    msg = f"the CUDA kernels are missing: neither {package / '_kernels'} nor {package.parent / 'kernels'} has them"
+    raise FileNotFoundError(msg)
+
+
+def read_source(source):
+    """Read a kernel file, with a ``#line`` by which the compiler's messages point at it."""
+    path = kernel_folder() / source
+    return f'#line 1 "{path.as_posix()}"\n{path.read_text()}'
+
+
+def read_headers():
+    """Read the headers of the kernels: name as in ``#include`` -> text."""
+    folder = kernel_folder() / "include"
+    return {path.name: path.read_text() for path in sorted(folder.glob("*.cuh"))}
+
+
+@cache
+def sources_digest():
+    """Digest all of the kernels' folder and the table, so that a changed header is never served stale."""
+    folder = kernel_folder()
+    digest = hashlib.sha256(repr((DEVICE_OPTIONS, KERNELS)).encode())
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def cache_folder():
+    """Name the folder of compiled kernels: ``GPUCORON_CACHE``, else the user's cache."""
+    if "GPUCORON_CACHE" in os.environ:
+        return Path(os.environ["GPUCORON_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpucoron"
+
+
+def write_atomically(path, content):
+    """Write a file such that no other process ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_bytes(content)
+    part.replace(path)

@@ -1,0 +1,163 @@
+// Jumps of one pixel by two-point differences (Anderson & Gordon 2011, PASP 123, 1237), as stcal 1.20 finds them.
+//
+// Samples are electrons, float32, NaN where the group is unusable; differences are float32 and exact decisions float64.
+// A pixel's differences are streamed from memory in units of 32 groups of one integration; lanes take units in turn.
+#pragma once
+
+#include "lanes.cuh"
+#include "order_statistics.cuh"
+
+namespace gpucoron {
+
+struct PixelRamps {
+  const float* data;  // both at the pixel's first sample
+  uint8* groupdq;
+  float gain;
+  int n_ints;
+  int n_groups;
+  int64 n_pixels;
+
+  __device__ float sample(int64 frame) const {
+    const int64 at = frame * n_pixels;
+    return (groupdq[at] & UNUSABLE) ? float_nan() : data[at] * gain;
+  }
+
+  // Calls visit(unit, group, frame, difference) for the differences of this lane: sample(frame) - sample(frame - 1).
+  template <class Lanes, class Visit>
+  __device__ void each_difference(Visit visit) const {
+    const int n_words = words_of(n_groups);
+    for (int unit = Lanes::index(); unit < n_ints * n_words; unit += WARP_THREADS / Lanes::PIXELS) {
+      const int integration = unit / n_words;
+      const int start = unit % n_words * WORD_GROUPS;
+      const int first = larger(start, 1);
+      const int stop = smaller(start + WORD_GROUPS, n_groups);
+      int64 frame = int64(integration) * n_groups + first;
+      float previous = sample(frame - 1);
+      for (int group = first; group < stop; ++group, ++frame) {
+        const float current = sample(frame);
+        visit(unit, group, frame, current - previous);
+        previous = current;
+      }
+    }
+  }
+};
+
+// Noise of a difference, electrons: Poisson noise of the median and read noise; NaN instead of zero, so that a pixel
+// without noise has no jumps.
+__device__ inline double difference_noise(double median, double read_variance) {
+  const double noise = sqrt((median < 0.0 ? -median : median) + read_variance);
+  return noise == 0.0 ? double_nan() : noise;
+}
+
+__device__ inline double magnitude(double value) { return value < 0.0 ? -value : value; }
+
+// Differences of which magnitudes lie outside [low, high] are jumps. Keys of float32 magnitudes.
+struct QuietRange {
+  uint32 low;
+  uint32 high;
+};
+
+// Remove the largest excess again and again until none stands out, as stcal does for few differences.
+//
+// What is left is always a range of the ordered magnitudes, since the excess |d - median| is largest at one of its ends.
+// So only the ends are kept, and no sample is marked. `scan` streams magnitudes.
+template <class Lanes, class Scan>
+__device__ QuietRange find_quiet_range(const Scan& scan, double read_variance, double threshold, double three_groups,
+                                       double four_groups) {
+  Survey<float> left = survey<float, Lanes>(scan);
+  int n_below = 0;  // jumps smaller than everything that is left
+  bool first_round = true;
+
+  // How many are tied with the key, and the next key inside of it.
+  auto count_ties = [&](uint32 key, bool from_above, uint32& neighbour) {
+    int ties = 0;
+    uint32 next = from_above ? 0u : ~0u;
+    scan([&](float value) {
+      if (is_nan(value)) return;
+      const uint32 other = key_of(value);
+      ties += other == key;
+      if (from_above && other < key) next = larger(next, other);
+      if (!from_above && other > key) next = smaller(next, other);
+    });
+    neighbour = from_above ? Lanes::maximum(next) : Lanes::minimum(next);
+    return Lanes::sum(ties);
+  };
+
+  while (left.count >= 2) {
+    const double limit = left.count >= 4 ? threshold : left.count == 3 ? four_groups : three_groups;
+    uint32 below_highest = 0;
+    double median;
+    if (left.count >= 4) {
+      // Everything that ties with the largest stays out of the median.
+      const int kept = left.count - count_ties(left.high, true, below_highest);
+      median = median_of_ranks<float, Lanes>(scan, n_below, kept, left.low, left.high);
+    } else if (left.count == 3) {
+      median = median_of_ranks<float, Lanes>(scan, n_below, 3, left.low, left.high);
+    } else {
+      median = double(value_of<float>(left.low));
+    }
+    // stcal keeps the median as float32 from the second round on.
+    if (!first_round) median = double(float(median));
+    first_round = false;
+
+    const double noise = difference_noise(median, read_variance);
+    auto ratio = [&](uint32 key) { return magnitude(double(float(double(value_of<float>(key)) - median))) / noise; };
+    const double at_high = ratio(left.high);
+    const double at_low = ratio(left.low);
+    const double largest = at_low > at_high ? at_low : at_high;
+    if (!(largest > limit)) break;
+
+    // Rounding can tie neighbours in value: all of them go at once.
+    while (left.count > 0 && ratio(left.high) == largest) {
+      uint32 next;
+      left.count -= count_ties(left.high, true, next);
+      left.high = next;
+    }
+    while (left.count > 0 && ratio(left.low) == largest) {
+      uint32 next;
+      const int ties = count_ties(left.low, false, next);
+      left.count -= ties;
+      n_below += ties;
+      left.low = next;
+    }
+  }
+  if (left.count < 1) return {~0u, 0u};
+  return {left.low, left.high};
+}
+
+// Bounds of a series after sigma clipping about the median, as astropy's sigma_clip with its default five rounds.
+// `scan` streams finite numbers only.
+struct Bounds {
+  double low;
+  double high;
+};
+
+template <class Scan>
+__device__ Bounds clip_about_median(const Scan& scan, double n_sigma) {
+  constexpr int ROUNDS = 5;
+  using Alone = Lanes<1>;
+  Bounds bounds{double_nan(), double_nan()};
+  int count = -1;
+  for (int round = 0; round <= ROUNDS; ++round) {
+    auto kept = [&](auto visit) {
+      scan([&](float value) {
+        if (round == 0 || (value >= bounds.low && value <= bounds.high)) visit(value);
+      });
+    };
+    const Survey<float> left = survey<float, Alone>(kept);
+    if (left.count == count || left.count == 0 || round == ROUNDS) break;
+    count = left.count;
+    double mean = 0.0;
+    kept([&](float value) { mean += double(value); });
+    mean /= count;
+    double variance = 0.0;
+    kept([&](float value) { variance += (mean - value) * (mean - value); });
+    const double deviation = sqrt(variance / count);
+    const double median = median_of_ranks<float, Alone>(kept, 0, count, left.low, left.high);
+    bounds.low = median - n_sigma * deviation;
+    bounds.high = median + n_sigma * deviation;
+  }
+  return bounds;
+}
+
+}  // namespace gpucoron

@@ -1,0 +1,232 @@
+// One pixel's ramp of one integration, fitted by segments of optimally weighted least squares, as stcal's OLS_C does it.
+//
+// Source: Robberto 2008, JWST-STScI-0001490; Fixsen et al. 2000, PASP 112, 1350 (weights); Offenberg et al. 2001.
+// Samples are DN, times seconds, and everything is float64, in the order of operations of the C source.
+#pragma once
+
+#include "lanes.cuh"
+#include "order_statistics.cuh"
+
+namespace gpucoron {
+
+constexpr double LARGE_VARIANCE = 1e6;  // (DN/s)^2; variances from here on are written as 0
+
+struct Times {
+  double group;
+  double frame;
+  double one_group;  // the effective time of a first group on its own
+};
+
+struct Detector {
+  double gain;        // e-/DN
+  double read_noise;  // electrons per group, rounded to float32 as stcal's caller does
+
+  __device__ bool gain_is_bad() const { return gain <= 0.0 || is_nan(gain); }
+
+  // Variance of the slope of a segment of `length` groups, from read noise.
+  __device__ double slope_variance(double length, double time) const {
+    const double ratio = read_noise / time;
+    const double spread = length * length * length - length;
+    return 12.0 * ratio * ratio / (spread * gain * gain);
+  }
+};
+
+// The samples and flags of one ramp; a zeroframe may stand in for the first group.
+struct Ramp {
+  const float* data;
+  const uint8* groupdq;
+  int64 stride;
+  int n_groups;
+  bool starts_with_zeroframe;
+  float zeroframe;
+
+  __device__ uint32 dq(int group) const {
+    return starts_with_zeroframe && group == 0 ? 0u : groupdq[group * stride];
+  }
+
+  __device__ double sample(int group) const {
+    if (starts_with_zeroframe && group == 0) return zeroframe;
+    return (groupdq[group * stride] & SATURATED) ? double_nan() : double(data[group * stride]);
+  }
+};
+
+// What the flags of a ramp say.
+struct RampFlags {
+  int n_good;
+  int n_unusable;
+  int n_saturated;
+  uint32 any;
+};
+
+__device__ inline RampFlags gather_flags(const Ramp& ramp) {
+  RampFlags found{0, 0, 0, 0u};
+  for (int group = 0; group < ramp.n_groups; ++group) {
+    const uint32 dq = ramp.groupdq[group * ramp.stride];
+    found.n_good += dq == 0;
+    found.n_unusable += (dq & UNUSABLE) != 0;
+    found.n_saturated += (dq & SATURATED) != 0;
+    found.any |= dq;
+  }
+  return found;
+}
+
+struct Segment {
+  int start;
+  int stop;  // the group after the last one
+  __device__ int length() const { return stop - start; }
+};
+
+// The next run of good groups from `cursor` on; a jump group before it is its first. Persistence is no reason to cut.
+template <class Flags>
+__device__ bool next_segment(const Flags& dq, int n_groups, int& cursor, Segment& segment) {
+  while (cursor < n_groups && (dq(cursor) & ~PERSISTENCE)) ++cursor;
+  if (cursor == n_groups) return false;
+  segment.start = cursor > 0 && (dq(cursor - 1) & ~PERSISTENCE) == JUMP_DET ? cursor - 1 : cursor;
+  while (cursor < n_groups && !(dq(cursor) & ~PERSISTENCE)) ++cursor;
+  segment.stop = cursor;
+  return true;
+}
+
+// Visit the segments that count: all of more than one group or, without any such, the first one.
+template <class Flags, class Visit>
+__device__ int each_segment(const Flags& dq, int n_groups, Visit visit) {
+  Segment segment{0, 0};
+  Segment single{0, 0};
+  int n_visited = 0;
+  for (int cursor = 0; next_segment(dq, n_groups, cursor, segment);) {
+    if (segment.length() > 1) {
+      visit(segment);
+      ++n_visited;
+    } else if (single.stop == 0) {
+      single = segment;
+    }
+  }
+  if (n_visited == 0 && single.stop > 0) {
+    visit(single);
+    n_visited = 1;
+  }
+  return n_visited;
+}
+
+// Weight classes of Fixsen et al. (2000): the power by which the ends of a ramp outweigh its middle.
+enum WeightClass { FLAT, FOUR_TENTHS, LINEAR, CUBIC, SIXTH, TENTH };
+
+__device__ inline WeightClass weight_class(double signal_to_noise) {
+  if (signal_to_noise < 5.0) return FLAT;
+  if (signal_to_noise < 10.0) return FOUR_TENTHS;
+  if (signal_to_noise < 20.0) return LINEAR;
+  if (signal_to_noise < 50.0) return CUBIC;
+  if (signal_to_noise < 100.0) return SIXTH;
+  return TENTH;  // NaN comes here as well
+}
+
+// powf(distance, power), rounded once from float64: what a C library's powf gives, and the same on every device.
+__device__ inline float weight_of(float distance, WeightClass which) {
+  const double x = distance;
+  const double cube = x * x * x;
+  switch (which) {
+    case FLAT: return 1.0f;
+    case FOUR_TENTHS: return float(pow(x, double(0.4f)));
+    case LINEAR: return distance;
+    case CUBIC: return float(cube);
+    case SIXTH: return float(cube * cube);
+    default: return float(cube * cube * cube * x);
+  }
+}
+
+// Slope of a segment of three groups or more, DN/s.
+__device__ inline double fit_segment(const Ramp& ramp, const Detector& detector, const Segment& segment, double group_time) {
+  const double noise_variance = detector.read_noise * detector.read_noise;
+  const double rise = ramp.sample(segment.stop - 1) - ramp.sample(segment.start);
+  const double variance = noise_variance + rise * detector.gain;
+  double signal_to_noise = 0.0;
+  if (!(variance <= 0.0 || detector.gain == 0.0)) {
+    signal_to_noise = rise * detector.gain / sqrt(variance);
+    if (signal_to_noise < 0.0) signal_to_noise = 0.0;
+  }
+  const WeightClass which = weight_class(signal_to_noise);
+
+  const double middle = (segment.length() - 1) / 2.0;
+  const double inverse_middle = 1.0 / middle;
+  const double inverse_variance = 1.0 / noise_variance;
+  double sum_w = 0.0, sum_x = 0.0, sum_xx = 0.0, sum_y = 0.0, sum_xy = 0.0;
+  for (int group = segment.start; group < segment.stop; ++group) {
+    const double from_middle = (group - segment.start - middle) * inverse_middle;
+    const float distance = float(from_middle < 0.0 ? -from_middle : from_middle);
+    const double weight = weight_of(distance, which) * inverse_variance;
+    double y = ramp.sample(group);
+    if (is_nan(y)) y = 0.0;
+    const double x = group;
+    const double weighted_x = x * weight;
+    sum_w += weight;
+    sum_x += weighted_x;
+    sum_xx += x * weighted_x;
+    sum_y += y * weight;
+    sum_xy += y * weighted_x;
+  }
+  const double inverse_determinant = 1.0 / (sum_w * sum_xx - sum_x * sum_x);
+  return (sum_w * sum_xy - sum_x * sum_y) * inverse_determinant / group_time;
+}
+
+// Median of the good differences of a ramp, DN/s; the first sample's rate where no difference is good; else NaN.
+__device__ inline double median_rate(const Ramp& ramp, bool is_clean, double group_time) {
+  auto rate_of = [&](int group) {
+    return !is_clean && (ramp.dq(group) & DO_NOT_USE) ? double_nan() : ramp.sample(group) / group_time;
+  };
+  auto differences = [&](auto visit) {
+    double previous = rate_of(0);
+    for (int group = 1; group < ramp.n_groups; ++group) {
+      const double current = rate_of(group);
+      if (is_clean || !(ramp.dq(group) & JUMP_DET)) visit(current - previous);
+      previous = current;
+    }
+  };
+  const Survey<double> all = survey<double, Lanes<1>>(differences);
+  if (all.count == 0) return rate_of(0);
+  return median_of_ranks<double, Lanes<1>>(differences, 0, all.count, all.low, all.high);
+}
+
+// What the first kernel tells the later ones about a ramp, in one word.
+enum RampState : uint32 {
+  FITTED = 1u << 0,          // it has segments that were fitted
+  ONE_SEGMENT = 1u << 1,     // a single one, with its length in the upper bits
+  FIRST_ONLY = 1u << 2,      // only the first group is good
+  FROM_ZEROFRAME = 1u << 3,  // only the zeroframe is good
+  LOST_CHARGE = 1u << 4,     // some group has CHARGELOSS
+  PARTLY_SATURATED = 1u << 5,
+  ALL_SATURATED = 1u << 6,   // SATURATED before partial saturation is noted
+  HAD_JUMP = 1u << 7,
+  HAD_PERSISTENCE = 1u << 8,
+};
+constexpr int LENGTH_SHIFT = 12;
+constexpr int LONGEST_IN_STATE = 1 << (32 - LENGTH_SHIFT);
+
+// Integration time of a segment of one group.
+__device__ inline double single_group_time(uint32 state, const Times& times) {
+  if (state & FIRST_ONLY) return times.one_group;
+  if (state & FROM_ZEROFRAME) return times.frame;
+  return times.group;
+}
+
+__device__ inline double read_variance(const Detector& detector, int length, uint32 state, const Times& times) {
+  if (length == 1) return detector.slope_variance(2.0, single_group_time(state, times));
+  if (length == 2) return detector.slope_variance(2.0, times.group);
+  return detector.gain_is_bad() ? 0.0 : detector.slope_variance(length, times.group);
+}
+
+// Poisson variance of a segment's slope, from the pixel's median rate and dark current.
+__device__ inline double poisson_variance(const Detector& detector, int length, uint32 state, double signal, double dark,
+                                          const Times& times) {
+  double exposure;
+  if (length == 1)
+    exposure = single_group_time(state, times) * detector.gain;
+  else if (length == 2)
+    exposure = times.group * detector.gain;
+  else
+    exposure = times.group * detector.gain * (length - 1.0);
+  return (signal > 0.0 ? signal + dark : dark) / exposure;
+}
+
+__device__ inline double drop_large(double variance) { return variance >= LARGE_VARIANCE ? 0.0 : variance; }
+
+}  // namespace gpucoron

@@ -1,0 +1,219 @@
+// Jump detection. Launches: planes_all_flagged; (clip_jumps, planes_all_flagged, clear_lone_jumps); search_jumps;
+// flag_neighbors; flag_after_jumps. Where stcal finds too few groups: only drop_redundant_jumps.
+#include "jump.cuh"
+
+namespace gpucoron {
+
+enum SearchMode { ONE_PASS, ITERATIVE, AFTER_CLIPPING };
+
+// A jump flag on an unusable group says nothing: it is dropped.
+__device__ inline uint32 without_redundant_jump(uint32 dq) { return (dq & UNUSABLE) ? dq & ~JUMP_DET : dq; }
+
+// Find one pixel's jumps, count its jump flags, and tell which of them reach to its neighbours.
+//
+// reaching : (nints, nwords, ny, nx), zero on entry, or null; medians : (ny, nx), or null; n_flagged : (ny, nx).
+// grid: pixels x lanes.
+template <int MODE, int LANES>
+__global__ void search_jumps(const float* data, uint8* groupdq, const float* gain, const float* readnoise, uint32* reaching,
+                             double* medians, int* n_flagged, int n_ints, int n_groups, int64 n_pixels, int n_frames,
+                             double threshold, double three_groups, double four_groups, double smallest, double largest) {
+  using Group = Lanes<LANES>;
+  const int64 pixel = Group::pixel();
+  if (pixel >= n_pixels) return;
+  const PixelRamps ramps{data + pixel, groupdq + pixel, gain[pixel], n_ints, n_groups, n_pixels};
+  const float noise = readnoise[pixel] * gain[pixel];
+  const double read_variance = double(noise * noise) / n_frames;
+
+  auto differences = [&](auto visit) {
+    ramps.template each_difference<Group>([&](int, int, int64, float difference) { visit(difference); });
+  };
+  double median = 0.0;
+  double sigma = 0.0;
+  auto measure = [&]() {
+    median = median_of<float, Group>(differences);
+    sigma = difference_noise(median, read_variance);
+  };
+  QuietRange quiet{0u, ~0u};
+  if (MODE == ONE_PASS) measure();
+  if (MODE == ITERATIVE) {
+    auto magnitudes = [&](auto visit) {
+      differences([&](float difference) { visit(__uint_as_float(__float_as_uint(difference) & 0x7fffffffu)); });
+    };
+    quiet = find_quiet_range<Group>(magnitudes, read_variance, threshold, three_groups, four_groups);
+  }
+  // Below this no division is needed.
+  const double surely_quiet = threshold * sigma * (1.0 - 1e-9);
+
+  int count = 0;
+  auto note = [&](int64 frame, uint32 before, uint32 after) {
+    count += (after & JUMP_DET) != 0;
+    after = without_redundant_jump(after);
+    if (after != before) ramps.groupdq[frame * n_pixels] = uint8(after);
+  };
+  auto reaches = [&](float difference) {
+    const double ratio = magnitude(double(difference) - median) / sigma;
+    return ratio < largest && ratio > smallest;
+  };
+  auto mark_reaching = [&](int unit, int group) {
+    reaching[int64(unit) * n_pixels + pixel] |= 1u << (group % WORD_GROUPS);
+  };
+
+  for (int integration = Group::index(); integration < n_ints; integration += LANES) {
+    const int64 frame = int64(integration) * n_groups;
+    const uint32 before = ramps.groupdq[frame * n_pixels];
+    note(frame, before, before);
+  }
+  ramps.template each_difference<Group>([&](int unit, int group, int64 frame, float difference) {
+    const uint32 before = ramps.groupdq[frame * n_pixels];
+    uint32 after = before;
+    if (MODE == ONE_PASS) {
+      const double excess = magnitude(double(difference) - median);
+      if (!(excess < surely_quiet) && excess / sigma > threshold && is_finite(difference)) after |= JUMP_DET;
+      if (reaching && (after & JUMP_DET) && reaches(difference)) mark_reaching(unit, group);
+    }
+    if (MODE == ITERATIVE && !is_nan(difference)) {
+      const uint32 key = key_of(__uint_as_float(__float_as_uint(difference) & 0x7fffffffu));
+      if (key < quiet.low || key > quiet.high) after |= JUMP_DET;
+    }
+    note(frame, before, after);
+  });
+  count = Group::sum(count);
+
+  if (MODE != ONE_PASS && (medians || (reaching && count > 0))) {
+    // The reach to the neighbours is measured by the signed median, whatever found the jump.
+    measure();
+    if (reaching && count > 0)
+      ramps.template each_difference<Group>([&](int unit, int group, int64 frame, float difference) {
+        if ((ramps.groupdq[frame * n_pixels] & JUMP_DET) && reaches(difference)) mark_reaching(unit, group);
+      });
+  }
+  if (Group::index() == 0) {
+    n_flagged[pixel] = count;
+    if (medians) medians[pixel] = median;
+  }
+}
+
+// Clip outliers over the integrations (of each group by itself), or over the whole EXPOSURE of a pixel.
+// grid: pixels x differences of an integration (one block along y if EXPOSURE).
+template <bool EXPOSURE>
+__global__ void clip_jumps(const float* data, uint8* groupdq, const float* gain, int n_ints, int n_groups, int64 n_pixels,
+                           double threshold) {
+  const int64 pixel = thread_pixel();
+  if (pixel >= n_pixels) return;
+  const PixelRamps ramps{data + pixel, groupdq + pixel, gain[pixel], n_ints, n_groups, n_pixels};
+  auto flag = [&](int64 frame, float difference, const Bounds& bounds) {
+    if (is_finite(difference) && (difference < bounds.low || difference > bounds.high))
+      ramps.groupdq[frame * n_pixels] |= uint8(JUMP_DET);
+  };
+  if (EXPOSURE) {
+    auto finite = [&](auto visit) {
+      ramps.template each_difference<Lanes<1>>([&](int, int, int64, float difference) {
+        if (is_finite(difference)) visit(difference);
+      });
+    };
+    const Bounds bounds = clip_about_median(finite, threshold);
+    ramps.template each_difference<Lanes<1>>(
+        [&](int, int, int64 frame, float difference) { flag(frame, difference, bounds); });
+    return;
+  }
+  for (int group = blockIdx.y + 1; group < n_groups; group += gridDim.y) {
+    auto of_group = [&](auto visit) {
+      for (int integration = 0; integration < n_ints; ++integration) {
+        const int64 frame = int64(integration) * n_groups + group;
+        visit(frame, ramps.sample(frame) - ramps.sample(frame - 1));
+      }
+    };
+    auto finite = [&](auto visit) {
+      of_group([&](int64, float difference) {
+        if (is_finite(difference)) visit(difference);
+      });
+    };
+    const Bounds bounds = clip_about_median(finite, threshold);
+    of_group([&](int64 frame, float difference) { flag(frame, difference, bounds); });
+  }
+}
+
+// Clear all_flagged[frame], 1 on entry, where a pixel has none of the bits of `mask`. grid: pieces of a frame x frames.
+__global__ void planes_all_flagged(const uint8* groupdq, int mask, int* all_flagged, int64 n_frames, int64 n_pixels) {
+  __shared__ int n_missing;
+  for (int64 frame = blockIdx.y; frame < n_frames; frame += gridDim.y) {
+    if (threadIdx.x == 0) n_missing = 0;
+    __syncthreads();
+    // Most frames are decided by their first pixels.
+    for (int64 pixel = thread_pixel(); pixel < n_pixels; pixel += int64(gridDim.x) * blockDim.x)
+      if (!(groupdq[frame * n_pixels + pixel] & uint32(mask))) {
+        atomicOr(&n_missing, 1);
+        break;
+      }
+    __syncthreads();
+    if (threadIdx.x == 0 && n_missing) atomicAnd(&all_flagged[frame], 0);
+    __syncthreads();
+  }
+}
+
+// Take the flags away from pixels with nothing but JUMP_DET, in frames that were flagged all over. grid: pixels x frames.
+__global__ void clear_lone_jumps(uint8* groupdq, const int* all_flagged, int64 n_frames, int64 n_pixels) {
+  const int64 pixel = thread_pixel();
+  if (pixel >= n_pixels) return;
+  for (int64 frame = blockIdx.y; frame < n_frames; frame += gridDim.y)
+    if (all_flagged[frame] && groupdq[frame * n_pixels + pixel] == JUMP_DET) groupdq[frame * n_pixels + pixel] = 0;
+}
+
+// Flag the usable groups of the four neighbours of a jump that reaches them. grid: pixels x words of all integrations.
+__global__ void flag_neighbors(uint8* groupdq, const uint32* reaching, int n_ints, int n_groups, int ny, int nx) {
+  const int64 n_pixels = int64(ny) * nx;
+  const int64 pixel = thread_pixel();
+  if (pixel >= n_pixels) return;
+  const int y = int(pixel / nx);
+  const int x = int(pixel % nx);
+  const int n_words = words_of(n_groups);
+  for (int64 plane = blockIdx.y; plane < int64(n_ints) * n_words; plane += gridDim.y) {
+    const uint32* word = reaching + plane * n_pixels + pixel;
+    uint32 bits = 0;
+    if (y > 0) bits |= word[-int64(nx)];
+    if (y < ny - 1) bits |= word[nx];
+    if (x > 0) bits |= word[-1];
+    if (x < nx - 1) bits |= word[1];
+    for (int64 frame = plane / n_words * n_groups + plane % n_words * WORD_GROUPS; bits; bits >>= 1, ++frame) {
+      const uint32 dq = groupdq[frame * n_pixels + pixel];
+      if ((bits & 1u) && !(dq & UNUSABLE)) groupdq[frame * n_pixels + pixel] = uint8(dq | JUMP_DET);
+    }
+  }
+}
+
+// Flag the usable groups that follow a large jump: `n1` of them after a rise of `e1` electrons, `n2` after one of `e2`.
+// grid: pixels x integrations.
+__global__ void flag_after_jumps(const float* data, uint8* groupdq, const float* gain, const double* medians, int n_ints,
+                                 int n_groups, int64 n_pixels, double e1, int n1, double e2, int n2) {
+  const int64 pixel = thread_pixel();
+  if (pixel >= n_pixels) return;
+  const PixelRamps ramps{data + pixel, groupdq + pixel, gain[pixel], n_ints, n_groups, n_pixels};
+  const double median = medians[pixel];
+  for (int integration = blockIdx.y; integration < n_ints; integration += gridDim.y) {
+    const int64 start = int64(integration) * n_groups;
+    float previous = ramps.sample(start);
+    int last_flagged = 0;  // the last group that a jump so far makes us flag
+    for (int group = 1; group < n_groups; ++group) {
+      const float current = ramps.sample(start + group);
+      const double rise = double(current - previous) - median;
+      previous = current;
+      uint8& dq = ramps.groupdq[(start + group) * n_pixels];
+      const bool is_jump = dq & JUMP_DET;  // as found: flags of this kernel do not start another row of flags
+      if (group <= last_flagged && !(dq & UNUSABLE)) dq |= uint8(JUMP_DET);
+      if (is_jump && rise >= e1) last_flagged = larger(last_flagged, group + n1);
+      if (is_jump && rise >= e2) last_flagged = larger(last_flagged, group + n2);
+    }
+  }
+}
+
+// grid: samples.
+__global__ void drop_redundant_jumps(uint8* groupdq, int64 n_samples) {
+  const int64 stride = int64(gridDim.x) * blockDim.x;
+  for (int64 at = thread_pixel(); at < n_samples; at += stride) {
+    const uint32 dq = groupdq[at];
+    const uint32 cleaned = without_redundant_jump(dq);
+    if (cleaned != dq) groupdq[at] = uint8(cleaned);
+  }
+}
+
+}  // namespace gpucoron
