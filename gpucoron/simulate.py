@@ -114,7 +114,7 @@ class Effects:
 
 @dataclass(frozen=True)
 class Truth:
-    """What a simulation knows and an observer does not.
+    """What a simulation knows and an observer does not; the pixels' own properties are in ``Simulation.pixels``.
 
     Attributes
     ----------

@@ -76,6 +76,18 @@ _PIPELINES = {
 }
 
 
+# CRDS writes its defaults into the environment on import and stumbles over their absence: set, not deleted.
+_NOWHERE_ELSE = {
+    "CRDS_MODE": "auto",
+    "CRDS_OBSERVATORY": "jwst",
+    "CRDS_S3_ENABLED": "false",
+    "CRDS_CONFIG_URI": "none",
+    "CRDS_MAPPING_URI": "none",
+    "CRDS_REFERENCE_URI": "none",
+    "CRDS_PICKLE_URI": "none",
+}
+
+
 @dataclass(frozen=True)
 class CrdsCache:
     """A CRDS cache on disk and the context (``*.pmap``) to use it with."""
@@ -98,15 +110,18 @@ class CrdsCache:
         """Make this process's CRDS use the cache, until the ``with`` block ends.
 
         CRDS reads its variables at each call, but keeps the mappings that it loaded, by name, and the server that it
-        was told: both are cleared on entering and on leaving. All other ``CRDS_*`` variables are hidden meanwhile.
-        Not for several threads at once.
+        was told: both are cleared on entering and on leaving. Variables that lead elsewhere are hidden meanwhile. Not
+        for several threads at once.
         """
         from crds.client import api
         from crds.core import config, utils
 
-        before = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("CRDS_")}
+        before = {name: value for name, value in os.environ.items() if name.startswith("CRDS_")}
         state = (config.CRDS_REF_SUBDIR_MODE, getattr(api, "URL", None), api.S)
-        os.environ.update(self.environment)
+        for name in before:
+            if "PATH" in name:
+                del os.environ[name]
+        os.environ.update({**_NOWHERE_ELSE, **self.environment})
         config.CRDS_REF_SUBDIR_MODE = "None"  # CRDS's word for: look again
         api.set_crds_server(self.environment["CRDS_SERVER_URL"])
         utils.clear_function_caches()

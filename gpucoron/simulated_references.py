@@ -161,7 +161,9 @@ def _add_reference(path, manifest, simulation, reftype, options):
     entry = next((e for e in known if e["match"] == match), None)
 
     box = _box(simulation)
-    if reftype in ("mask", "saturation", "superbias", "linearity", "gain", "readnoise"):
+    if reftype in ("ipc", "rscd", "emicorr"):
+        box = [0, 0, 0, 0]  # one for the whole detector
+    elif reftype in ("mask", "saturation", "superbias", "linearity", "gain", "readnoise"):
         box = _pad(box, options.margin, DETECTORS[simulation.subarray.detector])
     planes = _count_planes(simulation, reftype, options)
     if entry is not None:
@@ -217,7 +219,7 @@ def _save(model, simulation, reftype, name, box=None, flags=None):
     meta.pedigree = "DUMMY"
     meta.useafter = USE_AFTER
     meta.description = f"Simulated {reftype} reference"
-    model.history.append(f"Simulated with detector seed {simulation.detector_seed}")
+    model.add_history_entry(f"Simulated with detector seed {simulation.detector_seed}")
     if box is not None:
         sub = meta.subarray
         sub.name = simulation.subarray_name if reftype != "saturation" else "GENERIC"
@@ -233,9 +235,8 @@ def _save(model, simulation, reftype, name, box=None, flags=None):
 
 
 def _list_flags():
-    """Make the DQ_DEF table: all flags but UNRELIABLE_ERROR, which jwst's readers of definitions do not know."""
+    """Make the DQ_DEF table of all flags."""
     flags = {name: value for name, value in vars(dq).items() if name.isupper() and value}
-    del flags["UNRELIABLE_ERROR"]
     rows = [(value.bit_length() - 1, value, name.encode(), name.encode()) for name, value in flags.items()]
     return np.array(rows, [("BIT", "<i4"), ("VALUE", "<u4"), ("NAME", "S40"), ("DESCRIPTION", "S80")])
 
