@@ -99,7 +99,7 @@ def nircam_arrays(rng, facts):
         ({"xstart": 1, "ystart": 1}, {}),
         ({"xstart": 1, "ystart": 1, "zero_frame": False}, {"odd_even_columns": False}),
         ({"xstart": 2009, "ystart": 2013, "fastaxis": 1, "slowaxis": -2, "detector": "NRCA2"}, {"siglimit": 2.0}),
-        # an odd corner and an odd width: parity is counted on the detector
+        # an odd corner and an odd width: the mirrored columns change their parity
         ({"xstart": 4, "ystart": 700, "xsize": 39}, {}),
         ({"xstart": 814, "ystart": 1502}, {}),
     ],
@@ -143,7 +143,9 @@ def miri_case(rng, case):
     pixeldq[rng.random(pixeldq.shape) < 0.02] = DO_NOT_USE
     if case == "constant":
         # All differences of one reference column are equal: jwst goes on in float64 from there.
-        data[..., 2] = np.float32([1000.1, 1003.7, 1009.3])[:, None]
+        # The drift is large, so that the last bit of it shows.
+        data[:, 1:] += 30000
+        data[..., 2] = np.float32([1000.1, 31003.7, 31009.3])[:, None]
     if case == "missing":
         pixeldq[1::2, 1030] = DO_NOT_USE
     return data, pixeldq

@@ -62,10 +62,10 @@ def correct_nir_subarray(data, pixeldq, facts, *, odd_even_columns=True, siglimi
     pixeldq : (ny, nx) uint32
         Pixels with REFERENCE_PIXEL and without DO_NOT_USE count.
     facts
-        xstart, fastaxis (+-1) and slowaxis (+-2) of the exposure.
+        fastaxis (+-1) and slowaxis (+-2) of the exposure.
     odd_even_columns : bool
-        Treat odd and even columns apart, counted on the whole detector in its own frame. Where one kind has no
-        reference pixels, all columns are treated alike (jwst fails).
+        Treat odd and even columns apart. Where one kind has no reference pixels, all columns are treated alike (jwst
+        fails).
     siglimit : float, standard deviations
     backend : gpucoron.backends.base.Backend
 
@@ -85,10 +85,8 @@ def correct_nir_subarray(data, pixeldq, facts, *, odd_even_columns=True, siglimi
     if rows.size == 0:
         return 0
     signals = backend.to_host(data[flip][:, :, rows, columns]).reshape(-1, rows.size)
-    left_edge = facts.xstart - 1
-    if facts.fastaxis < 0:
-        left_edge = 2048 - left_edge - data.shape[3]
-    odd = backend.to_host((columns + left_edge) % 2 == 1)
+    # Which kind is called odd does not matter, so the subarray's own columns are counted.
+    odd = backend.to_host(columns % 2 == 1)
 
     def subtract(signal, target):
         shape = (*data.shape[:2], 1, 1)
@@ -97,8 +95,7 @@ def correct_nir_subarray(data, pixeldq, facts, *, odd_even_columns=True, siglimi
 
     if odd_even_columns and odd.any() and not odd.all():
         for kind in (0, 1):
-            target = data[flip][..., (left_edge + kind) % 2 :: 2]
-            subtract(signals[:, odd == bool(kind)], target)
+            subtract(signals[:, odd == bool(kind)], data[flip][..., kind::2])
     else:
         subtract(signals, data)
     return int(rows.size)
