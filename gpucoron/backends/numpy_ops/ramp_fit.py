@@ -4,21 +4,23 @@ Most ramps have no flag: they are one segment each, and a tile of them is fitted
 flagged or with values that are not finite, is gathered and fitted segment by segment; see `ramp_segments`.
 """
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
 
 from gpucoron.backends.base import Slopes
 from gpucoron.backends.numpy_ops.ramp_segments import (
-    WeightedSums,
+    Scratch,
     find_segments,
     median_rates,
     read_noise_variance,
     segment_slopes,
     weight_table,
+    weighted_slopes,
     weighting_class,
 )
-from gpucoron.backends.numpy_ops.tiles import for_each_tile
+from gpucoron.backends.numpy_ops.tiles import TILE_BYTES, for_each_tile
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE, PERSISTENCE, SATURATED
 
 #: stcal writes variances from here on as 0, (DN/s)^2
@@ -54,14 +56,18 @@ class _Pixels:
 
 @dataclass(frozen=True)
 class _Gathered:
-    """The ramps of a tile that need segments, one per row."""
+    """The ramps of a tile that need segments, as columns.
 
-    integration: np.ndarray
+    ``which`` is their place among the tile's ramps (integration after integration), ``pixel`` the pixel; ``samples`` is
+    float64 (ngroups, nramps), NaN where saturated; ``single_group_time`` is what a segment of one group has integrated.
+    """
+
+    which: np.ndarray
     pixel: np.ndarray
     samples: np.ndarray
     groupdq: np.ndarray
     single_group_time: np.ndarray
-    is_first_only: np.ndarray
+    has_own_time: np.ndarray
     is_zeroframe: np.ndarray
 
 
@@ -91,7 +97,7 @@ def fit_ramps(
     original_groupdq=None,
     suppress_one_group=False,
     n_threads=1,
-    tile_bytes=2**20,
+    tile_bytes=TILE_BYTES,
 ):
     """Fit every ramp; see `gpucoron.backends.base.Backend.fit_ramps`.
 
@@ -114,7 +120,12 @@ def fit_ramps(
     rate = _empty_slopes((ny, nx))
     rateints = _empty_slopes((nints, ny, nx))
 
+    scratch_of = threading.local()
+
     def fit_rows(rows):
+        if not hasattr(scratch_of, "thread"):
+            scratch_of.thread = Scratch(data.shape[1])
+
         def rows_of(array):
             return None if array is None else _merge_rows(array[..., rows, :])
 
@@ -122,7 +133,7 @@ def fit_ramps(
             _flag_bad_gain(rows_of(pixeldq), rows_of(gain)),
             rows_of(gain).astype(np.float64),
             rows_of(noise).astype(np.float64),
-            np.zeros(1) if dark_current is None else rows_of(dark_current).astype(np.float64),
+            np.float64(0) if dark_current is None else rows_of(dark_current).astype(np.float64),
         )
         with np.errstate(all="ignore"):
             tile_rate, tile_rateints = _fit_tile(
@@ -133,6 +144,7 @@ def fit_ramps(
                 rows_of(original_groupdq),
                 times,
                 suppress_one_group,
+                scratch_of.thread,
             )
             for product, answer in ((rate, tile_rate), (rateints, tile_rateints)):
                 for name, values in answer.items():
@@ -163,101 +175,98 @@ def _flag_bad_gain(pixeldq, gain):
     return np.where(bad, pixeldq | np.uint32(DO_NOT_USE | NO_GAIN_VALUE), pixeldq)
 
 
-def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppress_one_group):
+def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppress_one_group, scratch):
     """Fit the ramps of a tile, ``(nints, ngroups, npixels)``; return the fields of rate and rateints."""
     nints, ngroups, npixels = data.shape
     flags = np.bitwise_or.reduce(groupdq, axis=1)
-    medians = np.zeros((nints, npixels))
-    sums = _RampSums((nints, npixels))
-
-    needs_segments = flags != 0
-    slopes = None
-    if ngroups < 3:
-        needs_segments[...] = True
-    elif not needs_segments.all():
-        slopes, medians = _fit_whole_ramps(data, pixels, times)
+    samples = np.empty((ngroups, nints, npixels))
+    samples[...] = data.transpose(1, 0, 2)
+    samples = samples.reshape(ngroups, -1)
+    slopes = medians = None
+    needs_segments = flags.reshape(-1) != 0
+    if ngroups > 2 and not needs_segments.all():
+        slopes, medians = _fit_whole_ramps(samples, pixels, times, scratch)
         needs_segments |= np.isnan(slopes)
+    else:
+        needs_segments[...] = True
+        medians = np.empty(nints * npixels)
 
-    ramps = _gather(data, groupdq, needs_segments, zeroframe, times, suppress_one_group)
-    medians[ramps.integration, ramps.pixel] = _gathered_medians(ramps, times)
-    median_rate = _add_up(medians) / nints
-    signal = np.where(median_rate > 0, median_rate + pixels.dark, np.broadcast_to(pixels.dark, npixels))
+    ramps = _gather(samples, groupdq, needs_segments, zeroframe, times, suppress_one_group)
+    medians[ramps.which] = _gathered_medians(ramps, times, scratch)
+    median_rate = _add_up(medians.reshape(nints, npixels)) / nints
+    signal = np.where(median_rate > 0, median_rate, 0.0) + pixels.dark
 
+    sums = _RampSums((nints, npixels))
     if slopes is not None:
-        _sum_whole_ramps(sums, slopes, ngroups, signal, pixels, times)
-    _sum_segments(sums, ramps, signal, pixels, times)
+        _sum_whole_ramps(sums, slopes.reshape(nints, npixels), ngroups, signal, pixels, times)
+    _sum_segments(sums, ramps, signal, pixels, times, scratch)
 
     rateints = _finish_rateints(sums, flags, ramps, pixels)
     rate = _finish_rate(sums, flags, rateints, pixels)
-    _flag_partial_saturation(rate, rateints, flags, ramps, ngroups)
+    _flag_partial_saturation(rate, rateints, flags, ramps)
     if original_groupdq is not None:
         _restore_charge_loss(rate, rateints, flags, original_groupdq, ramps, pixels, times)
     return rate, rateints
 
 
-def _fit_whole_ramps(data, pixels, times):
+def _fit_whole_ramps(samples, pixels, times, scratch):
     """Fit all ramps of a tile as if none had a flag.
 
     Returns
     -------
-    slopes, medians : (nints, npixels) float64, DN/s
+    slopes, medians : (nramps,) float64, DN/s
         Slopes are NaN where a value is not finite or the read noise is of no use.
     """
-    nints, ngroups, npixels = data.shape
-    nramps = nints * npixels
-    samples = np.empty((ngroups, nints, npixels))
-    samples[...] = data.transpose(1, 0, 2)
-    samples = samples.reshape(ngroups, nramps)
-
-    tiled = [np.broadcast_to(x, (nints, npixels)).reshape(-1) for x in (pixels.gain, pixels.read_noise)]
-    classes = weighting_class(samples[-1] - samples[0], *tiled)
-    inverse_variance = 1 / (tiled[1] * tiled[1])
-    weights = weight_table(ngroups).astype(np.float64)
-    sums = WeightedSums((nramps,))
-    weight = np.empty(nramps)
-    for group in range(ngroups):
-        weights[group].take(classes, out=weight, mode="clip")
-        weight *= inverse_variance
-        sums.add(float(group), samples[group], weight)
-    slopes = sums.slope() / times.group
-
-    samples /= times.group
-    differences = np.empty((nramps, ngroups - 1))
-    np.subtract(samples[1:].T, samples[:-1].T, out=differences)
-    upper, lower = (ngroups - 1) // 2, (ngroups - 2) // 2
-    differences.partition((lower, upper) if lower != upper else lower, axis=1)
-    medians = (differences[:, upper] + differences[:, lower]) / 2
-    return slopes.reshape(nints, npixels), medians.reshape(nints, npixels)
+    ngroups, nramps = samples.shape
+    repeats = nramps // len(pixels.gain)
+    gain, noise = np.tile(pixels.gain, repeats), np.tile(pixels.read_noise, repeats)
+    classes = weighting_class(samples[-1] - samples[0], gain, noise)
+    inverse_variance = 1 / (noise * noise)
+    numbers = np.arange(ngroups, dtype=np.float64)[:, np.newaxis]
+    table = weight_table(ngroups)
+    slopes, medians = np.empty(nramps), np.empty(nramps)
+    for block in scratch.blocks(nramps):
+        values = samples[:, block]
+        weights = table.take(classes[block], axis=1, out=scratch.array(0, *values.shape), mode="clip")
+        slopes[block] = weighted_slopes(values, numbers, weights, inverse_variance[block], scratch)
+        medians[block] = median_rates(values, times.group, None, scratch)
+    slopes /= times.group
+    return slopes, medians
 
 
-def _gather(data, groupdq, which, zeroframe, times, suppress_one_group):
+def _gather(samples, groupdq, needed, zeroframe, times, suppress_one_group):
     """Gather the ramps that need segments; ZEROFRAME stands in for ramps without a good group."""
-    integration, pixel = np.nonzero(which)
-    samples = data[integration, :, pixel].astype(np.float64)
-    dq = groupdq[integration, :, pixel]
+    nints, ngroups, npixels = groupdq.shape
+    which = np.flatnonzero(needed)
+    integration, pixel = np.divmod(which, npixels)
+    samples = samples.take(which, axis=1)
+    dq = np.ascontiguousarray(groupdq.transpose(1, 0, 2)).reshape(ngroups, -1).take(which, axis=1)
     samples[dq & SATURATED != 0] = np.nan
-    n_good = np.count_nonzero(dq == 0, axis=1)
+    n_good = np.count_nonzero(dq == 0, axis=0)
 
-    is_first_only = (n_good == 1) & (dq[:, 0] == 0) & (not suppress_one_group)
-    is_zeroframe = np.zeros(len(pixel), bool)
+    is_first_only = (n_good == 1) & (dq[0] == 0) & (not suppress_one_group)
+    is_zeroframe = np.zeros(len(which), bool)
     if zeroframe is not None:
         first_frame = zeroframe[integration, pixel]
         is_zeroframe = (n_good == 0) & (first_frame != 0)
-        samples[is_zeroframe, 0] = first_frame[is_zeroframe]
-        dq[is_zeroframe, 0] = 0
-    single_group_time = np.select([is_first_only, is_zeroframe], [times.one_group, times.frame], times.group)
-    return _Gathered(integration, pixel, samples, dq, single_group_time, is_first_only, is_zeroframe)
+        samples[0, is_zeroframe] = first_frame[is_zeroframe]
+        dq[0, is_zeroframe] = 0
+    time = np.select([is_first_only, is_zeroframe], [times.one_group, times.frame], times.group)
+    return _Gathered(which, pixel, samples, dq, time, is_first_only | is_zeroframe, is_zeroframe)
 
 
-def _gathered_medians(ramps, times):
+def _gathered_medians(ramps, times, scratch):
     """The median rates of gathered ramps, (nramps,) float64, DN/s."""
-    first = ramps.samples[:, 0]
-    if ramps.samples.shape[1] == 1:
+    ngroups, nramps = ramps.samples.shape
+    if ngroups == 1:
         # stcal keeps NaN here, and counts groups of any flag.
-        return first / times.one_group
-    single = ramps.is_first_only | ramps.is_zeroframe
-    medians = median_rates(ramps.samples, ramps.groupdq, times.group)
-    medians[single] = np.nan_to_num(first / ramps.single_group_time, nan=0.0, posinf=np.inf, neginf=-np.inf)[single]
+        return ramps.samples[0] / times.one_group
+    medians = np.empty(nramps)
+    for block in scratch.blocks(nramps):
+        medians[block] = median_rates(ramps.samples[:, block], times.group, ramps.groupdq[:, block], scratch)
+    own = ramps.has_own_time
+    medians[own] = ramps.samples[0, own] / ramps.single_group_time[own]
+    medians[np.isnan(medians)] = 0
     return medians
 
 
@@ -279,14 +288,14 @@ def _sum_whole_ramps(sums, slopes, ngroups, signal, pixels, times):
     sums.inverse_total[...] = 1 / (var_poisson + var_read)
 
 
-def _sum_segments(sums, ramps, signal, pixels, times):
+def _sum_segments(sums, ramps, signal, pixels, times, scratch):
     """Fit the segments of gathered ramps and put their sums in place of what is there."""
     # A ramp that is saturated from the start has no segment, whatever follows.
-    segments = find_segments(np.where(ramps.groupdq[:, :1] & SATURATED, SATURATED, ramps.groupdq))
+    segments = find_segments(np.where(ramps.groupdq[0] & SATURATED, ramps.groupdq[0], ramps.groupdq))
     pixel = ramps.pixel[segments.ramp]
     gain, read_noise = pixels.gain[pixel], pixels.read_noise[pixel]
     time = ramps.single_group_time[segments.ramp]
-    slope = segment_slopes(ramps.samples, segments, gain, read_noise, times.group, time)
+    slope = segment_slopes(ramps.samples, segments, gain, read_noise, times.group, time, scratch)
 
     time = np.where(segments.length == 1, time, times.group)
     var_poisson = signal[pixel] / (time * gain * np.maximum(segments.length - 1.0, 1.0))
@@ -294,7 +303,7 @@ def _sum_segments(sums, ramps, signal, pixels, times):
 
     def put(target, values):
         # bincount adds one after the other, in the order of the segments
-        target[ramps.integration, ramps.pixel] = np.bincount(segments.ramp, values, len(ramps.pixel))
+        target.reshape(-1)[ramps.which] = np.bincount(segments.ramp, values, len(ramps.which))
 
     put(sums.slope, slope / var_read)
     put(sums.inverse_read, 1 / var_read)
@@ -305,13 +314,10 @@ def _sum_segments(sums, ramps, signal, pixels, times):
 def _finish_rateints(sums, flags, ramps, pixels):
     """Turn the sums into rates and variances of each integration; partial saturation is not yet flagged."""
     dq = pixels.dq | (flags & np.uint8(JUMP_DET | PERSISTENCE))
-    lost = ramps.groupdq & _INVALID != 0
-    saturated = ramps.groupdq & SATURATED != 0
-    starts_saturated = saturated[:, 0]
-    gathered_dq = dq[ramps.integration, ramps.pixel]
-    gathered_dq[lost.all(axis=1) | starts_saturated] |= DO_NOT_USE
-    gathered_dq[starts_saturated] |= SATURATED
-    dq[ramps.integration, ramps.pixel] = gathered_dq
+    starts_saturated = ramps.groupdq[0] & SATURATED != 0
+    lost = np.all(ramps.groupdq & _INVALID, axis=0) | starts_saturated
+    dq.reshape(-1)[ramps.which[lost]] |= np.uint32(DO_NOT_USE)
+    dq.reshape(-1)[ramps.which[starts_saturated]] |= np.uint32(SATURATED)
 
     var_poisson = _invert(sums.inverse_poisson)
     var_rnoise = 1 / sums.inverse_read
@@ -331,7 +337,7 @@ def _finish_rateints(sums, flags, ramps, pixels):
 def _finish_rate(sums, flags, rateints, pixels):
     """Combine the integrations, weighted by their read noise."""
     dq = pixels.dq | (np.bitwise_or.reduce(flags, axis=0) & np.uint8(JUMP_DET | PERSISTENCE))
-    dq = dq | (np.bitwise_and.reduce(rateints["dq"], axis=0) & np.uint32(_INVALID))
+    dq |= np.bitwise_and.reduce(rateints["dq"], axis=0) & np.uint32(_INVALID)
 
     var_poisson = _invert(_add_up(sums.inverse_poisson))
     inverse_read = _add_up(sums.inverse_read)
@@ -355,12 +361,11 @@ def _invert(inverse_variance):
     return variance
 
 
-def _flag_partial_saturation(rate, rateints, flags, ramps, ngroups):
+def _flag_partial_saturation(rate, rateints, flags, ramps):
     """Flag ramps that saturate somewhere; their slopes stay."""
     partial = flags & np.uint8(SATURATED)
-    if ngroups == 1:
-        replaced = ramps.is_zeroframe
-        partial[ramps.integration[replaced], ramps.pixel[replaced]] = 0
+    if len(ramps.samples) == 1:
+        partial.reshape(-1)[ramps.which[ramps.is_zeroframe]] = 0
     rateints["dq"] |= partial
     rate["dq"] |= np.bitwise_or.reduce(partial, axis=0)
 
@@ -368,29 +373,29 @@ def _flag_partial_saturation(rate, rateints, flags, ramps, ngroups):
 def _restore_charge_loss(rate, rateints, flags, original_groupdq, ramps, pixels, times):
     """Take the read-noise variance from the groups that were good before charge migration was flagged.
 
-    Only the read-noise variance follows, not the error.
+    Only the read-noise variance follows, not the error: so does stcal.
     """
     lossy = flags & CHARGELOSS != 0
     affected = lossy.any(axis=0)
     if not affected.any():
         return
-    # The gathered ramps hold every flagged one, and these know how long a single group has integrated.
-    chosen = lossy[ramps.integration, ramps.pixel]
-    integration, pixel = ramps.integration[chosen], ramps.pixel[chosen]
-    dq = original_groupdq[integration, :, pixel]
-    dq[dq & CHARGELOSS != 0] ^= DO_NOT_USE | CHARGELOSS
+    # All of these are among the gathered ramps, which know how long a single group has integrated.
+    chosen = lossy.reshape(-1)[ramps.which]
+    which, pixel = ramps.which[chosen], ramps.pixel[chosen]
+    dq = original_groupdq[which // lossy.shape[1], :, pixel].T
+    dq = np.where(dq & CHARGELOSS, dq ^ (DO_NOT_USE | CHARGELOSS), dq)
     segments = find_segments(dq)
     of_segment = pixel[segments.ramp]
     time = np.where(segments.length == 1, ramps.single_group_time[chosen][segments.ramp], times.group)
     variance = read_noise_variance(segments.length, pixels.gain[of_segment], pixels.read_noise[of_segment], time)
-    inverse = np.bincount(segments.ramp, np.where(variance > 0, 1 / variance, 0), len(pixel))
+    inverse = np.bincount(segments.ramp, np.where(variance > 0, 1 / variance, 0), len(which))
     restored = 1 / inverse
     restored[restored >= LARGE_VARIANCE] = 0
 
     var_rnoise = rateints["var_rnoise"]
     inverse_read = np.where(var_rnoise > 0, 1 / var_rnoise, 0)
-    inverse_read[integration, pixel] = inverse
-    var_rnoise[integration, pixel] = restored
+    inverse_read.reshape(-1)[which] = inverse
+    var_rnoise.reshape(-1)[which] = restored
     total = _add_up(inverse_read)
     combined = np.where(total > 0, 1 / total, rate["var_rnoise"])
     combined[combined >= LARGE_VARIANCE] = 0
