@@ -76,36 +76,34 @@ def _flag_diluted(ramp, flags, threshold, checked, n_pix_grow_sat, nframes):
         dilution = np.mean(reads) / reads[-1]
         if dilution == 1:
             continue
-        candidates = ((flags[group] & spoiled) == 0) & ((flags[group + 1] & np.uint8(SATURATED)) != 0)
-        rows, columns = np.nonzero(candidates)
-        if rows.size == 0:
-            continue
+        # Flat indices: finding them takes an eighth of the time of rows and columns.
+        pixels = np.flatnonzero(((flags[group] & spoiled) == 0) & ((flags[group + 1] & np.uint8(SATURATED)) != 0))
         # float64, as stcal: the product of a float32 threshold and the dilution must not be rounded.
-        limit = threshold[rows, columns] * np.where(checked[rows, columns], dilution, 1.0)
-        partial = ramp[group, rows, columns] >= limit
-        if not partial.any():
-            continue
-        hidden = np.zeros(threshold.shape, dtype=np.uint8)
-        hidden[rows[partial], columns[partial]] = DO_NOT_USE
-        flags[group] |= grow_square(hidden, n_pix_grow_sat)
+        limit = threshold.ravel()[pixels] * np.where(checked.ravel()[pixels], dilution, 1.0)
+        partial = pixels[ramp[group].ravel()[pixels] >= limit]
+        if partial.size:
+            flags[group] |= grow_square(_flag_image(threshold.shape, partial), n_pix_grow_sat)
 
 
 def _flag_second_group(ramp, flags, threshold, nframes, bias):
     """Pass 3: a second group that jumps towards a saturated third one which the first group did not foretell."""
     saturated = np.uint8(SATURATED)
-    candidates = ((flags[2] & saturated) != 0) & ((flags[1] & saturated) == 0)
-    rows, columns = np.nonzero(candidates)
-    if rows.size == 0:
-        return
-    limit = threshold[rows, columns]
-    first = ramp[0, rows, columns]
-    pedestal = 0.0 if bias is None else bias[rows, columns]
+    pixels = np.flatnonzero(((flags[2] & saturated) != 0) & ((flags[1] & saturated) == 0))
+    limit = threshold.ravel()[pixels]
+    first, second = ramp[0].ravel()[pixels], ramp[1].ravel()[pixels]
+    pedestal = 0.0 if bias is None else bias.ravel()[pixels]
     # The mean read is a float64 scalar: the prediction is float64, the jump and its allowance stay float32.
     prediction = (first - pedestal) / np.mean(_reads_of_group(0, nframes)) * _reads_of_group(2, nframes)[-1]
     unforeseen = prediction + pedestal < limit
-    jumped = ramp[1, rows, columns] - first > (limit - first) / nframes
-    hit = unforeseen & jumped
-    flags[1, rows[hit], columns[hit]] |= np.uint8(DO_NOT_USE)
+    jumped = second - first > (limit - first) / nframes
+    flags[1] |= _flag_image(threshold.shape, pixels[unforeseen & jumped])
+
+
+def _flag_image(shape, pixels):
+    """Make an image that is DO_NOT_USE at some flat indices."""
+    image = np.zeros(shape, dtype=np.uint8)
+    image.ravel()[pixels] = DO_NOT_USE
+    return image
 
 
 def _reads_of_group(group, nframes):
