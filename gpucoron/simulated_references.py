@@ -36,7 +36,8 @@ class ReferenceOptions:
     Attributes
     ----------
     margin : int
-        Pixels around the subarray in every reference that jwst cuts (not dark and reset), so that it has to.
+        Pixels around the subarray in every reference that jwst cuts (not dark and reset), so that it has to; clipped
+        at the detector's edges: a large margin gives whole-detector references.
     inverse_linearity : bool
         Give the NIRCam linearity reference inverse coefficients; jwst then corrects averaged frames one by one.
     nan_fraction, no_lin_corr_fraction, no_sat_check_fraction : float
@@ -291,6 +292,8 @@ def _build_linearity(simulation, box, _planes, options, name):
     model.coeffs = coeffs
     if options.inverse_linearity and simulation.subarray.instrument == "NIRCAM":
         model.inv_coeffs = pixels.to_raw_coefficients()
+    if simulation.subarray.instrument == "MIRI":
+        model.meta.instrument.band, model.meta.instrument.filter = "N/A", "ANY"
     unknown = _chosen(pixels, options.no_lin_corr_fraction, 0.4)
     _save(model, simulation, "linearity", name, box, _flags(unknown, dq.NO_LIN_CORR))
 
