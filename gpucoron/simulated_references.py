@@ -45,8 +45,9 @@ class ReferenceOptions:
         and with those flags.
     gain_factor : float or None
         GAINFACT of the gain reference, for gain_scale.
-    average_dark_current : bool
-        Tell the dark's rate to the ramp fit's Poisson variance, e-/s.
+    average_dark_current : {None, 'scalar', 'image'}
+        Tell the dark's rate, e-/s, for the ramp fit's Poisson variance: as a keyword, or pixel by pixel (which jwst
+        3.0.0 refuses with a warning, since its ramps have no such array to replace).
     dark_groups : int or None
         At most so many groups (NIRCam: frames) in a dark; jwst extrapolates the rest. None: all that are needed.
     """
@@ -57,7 +58,7 @@ class ReferenceOptions:
     no_lin_corr_fraction: float = 0.0
     no_sat_check_fraction: float = 0.0
     gain_factor: float | None = None
-    average_dark_current: bool = False
+    average_dark_current: str | None = None
     dark_groups: int | None = None
 
 
@@ -356,9 +357,11 @@ def _build_dark(simulation, box, planes, options, name):
         flags = np.broadcast_to(flags, (2, 1, *flags.shape)).copy()
     else:
         model = DarkModel(counts)
-    if options.average_dark_current:
-        model.average_dark_current = rate * pixels.gain
     exposure = model.meta.exposure
+    if options.average_dark_current == "scalar":
+        exposure.average_dark_current = pixels.kind.dark
+    elif options.average_dark_current == "image":
+        model.average_dark_current = rate * pixels.gain
     exposure.nframes, exposure.groupgap, exposure.ngroups = 1, 0, planes
     exposure.readpatt, exposure.type = simulation.readpatt, simulation.subarray.exp_type
     _save(model, simulation, "dark", name, box, flags)
