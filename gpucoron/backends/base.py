@@ -164,6 +164,7 @@ class Backend(ABC):
         dark_current=None,
         zeroframe=None,
         original_groupdq=None,
+        suppress_one_group=False,
     ):
         """Fit every ramp by segments of optimally weighted least squares (``OLS_C``).
 
@@ -182,9 +183,11 @@ class Backend(ABC):
         dark_current : (ny, nx) float32 or None
             Average dark current, DN/s, for the Poisson variance.
         zeroframe : (nints, ny, nx) float32 or None
-            Replaces the first group of ramps that are saturated from it on.
+            Replaces the first group of ramps without a good group, where it is not 0.
         original_groupdq : (nints, ngroups, ny, nx) uint8 or None
             Flags that count for the read-noise variance when groups were lost to charge migration.
+        suppress_one_group : bool
+            Such ramps are flagged already: no group has a timing of its own, and ``zeroframe`` is not used.
 
         Returns
         -------

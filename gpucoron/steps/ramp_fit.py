@@ -1,0 +1,289 @@
+"""ramp_fit: count rates and their variances from the slopes of the ramps."""
+
+import logging
+
+from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
+from gpucoron.steps import Outcome, skipped
+
+log = logging.getLogger(__name__)
+
+#: LIKELY looks for jumps as well, and needs this many groups for it.
+FEWEST_LIKELY_GROUPS = 4
+
+
+def fit(
+    data,
+    groupdq,
+    pixeldq,
+    gain,
+    readnoise,
+    group_time,
+    *,
+    frame_time=None,
+    nframes=1,
+    groupgap=0,
+    dark_current=None,
+    zeroframe=None,
+    suppress_one_group=True,
+    drop_flagged_groups=False,
+    backend=None,
+):
+    """Fit every ramp by segments of optimally weighted least squares, and combine the integrations.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32, DN
+    groupdq : (nints, ngroups, ny, nx) uint8
+        Edited in place by ``suppress_one_group`` and ``drop_flagged_groups``.
+    pixeldq : (ny, nx) uint32
+    gain : (ny, nx) float32, e-/DN
+        Where it is NaN or not positive, the products get NO_GAIN_VALUE and DO_NOT_USE.
+    readnoise : (ny, nx) float32, DN
+        CDS noise, as in the reference file; not changed.
+    group_time : float, s
+    frame_time : float, s, optional
+        Matters for ramps with a single good group; by default ``group_time / (nframes + groupgap)``.
+    nframes, groupgap : int
+        Frames averaged into a group, and frames dropped between groups.
+    dark_current : (ny, nx) float32, optional
+        Average dark current, DN/s, for the Poisson variance.
+    zeroframe : (nints, ny, nx) float32, optional
+        First frame, DN, for ramps without a good group; 0 where there is none.
+    suppress_one_group : bool
+        Set DO_NOT_USE in all groups of a ramp with a single good group, unless the exposure has one group only.
+    drop_flagged_groups : bool
+        Leave out leading groups, and the last one, that are DO_NOT_USE everywhere: MIRI's rule.
+    backend : Backend, optional
+        The owner of the arrays; by default the CPU.
+
+    Returns
+    -------
+    rate, rateints : Slopes
+        Images ``(ny, nx)`` and cubes ``(nints, ny, nx)``, DN/s and (DN/s)^2. A pixel or ramp without a rate is NaN,
+        with variances of 0 and DO_NOT_USE. Both are None where no group is usable or all ramps saturate at once; the
+        log says which.
+
+    Notes
+    -----
+    Source: stcal 1.20, ``OLS_C`` (Robberto 2008, JWST-STScI-0001490; Fixsen et al. 2000, PASP 112, 1350).
+
+    Examples
+    --------
+    >>> rate, rateints = fit(data, groupdq, pixeldq, gain, readnoise, group_time=4.28)  # doctest: +SKIP
+    """
+    _check_arrays(data, groupdq, pixeldq, gain, readnoise, dark_current, zeroframe)
+    if backend is None:
+        from gpucoron.backends import get_backend
+
+        backend = get_backend("cpu")
+    if frame_time is None:
+        frame_time = group_time / (nframes + groupgap)
+    ngroups = data.shape[1]
+    # Flags of before the edits: they count for the read noise where charge migration took groups.
+    has_loss = any(bool((flags & CHARGELOSS).any()) for flags in groupdq)
+    original_groupdq = groupdq.copy() if has_loss else None
+    suppress_one_group = bool(suppress_one_group) and ngroups > 1
+    if suppress_one_group:
+        suppress_single_groups(groupdq)
+    if drop_flagged_groups and ngroups > 1:
+        usable = find_usable_groups(groupdq)
+        if usable is None:
+            return None, None
+        if usable != slice(0, ngroups):
+            data, groupdq = _cut_groups(data, usable, backend), _cut_groups(groupdq, usable, backend)
+            if has_loss:
+                original_groupdq = _cut_groups(original_groupdq, usable, backend)
+    if bool((groupdq[:, 0] & SATURATED != 0).all()):
+        log.warning("every ramp is saturated from its first group on: there is nothing to fit")
+        return None, None
+    return backend.fit_ramps(
+        data,
+        groupdq,
+        pixeldq,
+        gain,
+        readnoise,
+        group_time=group_time,
+        frame_time=frame_time,
+        nframes=nframes,
+        groupgap=groupgap,
+        dark_current=dark_current,
+        zeroframe=zeroframe,
+        original_groupdq=original_groupdq,
+        suppress_one_group=suppress_one_group,
+    )
+
+
+def _check_arrays(data, groupdq, pixeldq, gain, readnoise, dark_current, zeroframe):
+    if data.ndim != 4:
+        msg = f"data must be (nints, ngroups, ny, nx), not of shape {data.shape}"
+        raise ValueError(msg)
+    image, cube = data.shape[2:], (data.shape[0], *data.shape[2:])
+    for name, array, shape, dtype in (
+        ("data", data, data.shape, "float32"),
+        ("groupdq", groupdq, data.shape, "uint8"),
+        ("pixeldq", pixeldq, image, "uint32"),
+        ("gain", gain, image, "float32"),
+        ("readnoise", readnoise, image, "float32"),
+        ("dark_current", dark_current, image, "float32"),
+        ("zeroframe", zeroframe, cube, "float32"),
+    ):
+        if array is not None and (array.shape != shape or array.dtype != dtype):
+            msg = f"{name} must be {dtype} of shape {shape}, not {array.dtype} of shape {array.shape}"
+            raise ValueError(msg)
+
+
+def _cut_groups(array, groups, backend):
+    """Cut groups off: a view for NumPy, a copy for kernels, which know no strides."""
+    array = array[:, groups]
+    return array if backend.name == "numpy" else backend.xp.ascontiguousarray(array)
+
+
+def select_groups(groupdq, firstgroup=None, lastgroup=None):
+    """Set DO_NOT_USE before ``firstgroup`` and after ``lastgroup``, in place.
+
+    Parameters
+    ----------
+    groupdq : (nints, ngroups, ny, nx) uint8
+    firstgroup, lastgroup : int or None
+        Counted from 0; both are used themselves. A selection that leaves fewer than two groups is ignored, with a
+        warning.
+
+    Notes
+    -----
+    Source: jwst 3.0, ``set_groupdq``. A ``lastgroup`` beyond the last is as good as none, except that it is compared
+    with ``firstgroup`` as it is.
+    """
+    ngroups = groupdq.shape[1]
+    first = 0 if firstgroup is None else firstgroup
+    last = ngroups - 1 if lastgroup is None else lastgroup
+    if first < 0:
+        log.warning("firstgroup %d is negative: 0 is taken", first)
+        first = 0
+    if last >= ngroups:
+        log.warning("lastgroup %d is beyond the last of %d groups: %d is taken", last, ngroups, ngroups - 1)
+    if first >= last:
+        log.warning("firstgroup %d must be less than lastgroup %d: both are ignored", first, last)
+        return
+    groupdq[:, :first] |= groupdq.dtype.type(DO_NOT_USE)
+    groupdq[:, last + 1 :] |= groupdq.dtype.type(DO_NOT_USE)
+
+
+def suppress_single_groups(groupdq):
+    """Set DO_NOT_USE in all groups of ramps with one good group, in place; a group with only PERSISTENCE is good.
+
+    Parameters
+    ----------
+    groupdq : (nints, ngroups, ny, nx) uint8
+
+    Notes
+    -----
+    Source: stcal 1.20, ``suppress_one_good_group_ramps``.
+    """
+    without_persistence = groupdq.dtype.type(0xFF & ~PERSISTENCE)
+    for integration in range(groupdq.shape[0]):
+        flags = groupdq[integration]
+        single = ((flags & without_persistence) == 0).sum(axis=0) == 1
+        flags |= single.astype(flags.dtype) * flags.dtype.type(DO_NOT_USE)
+
+
+def find_usable_groups(groupdq):
+    """Find the groups that are left without those that MIRI's first and last frames spoil.
+
+    Leading groups, and the last one, do not count where they are DO_NOT_USE in every pixel and integration. The
+    group that becomes the first loses its JUMP_DET, in place, for there is none before it.
+
+    Parameters
+    ----------
+    groupdq : (nints, ngroups, ny, nx) uint8
+
+    Returns
+    -------
+    slice or None
+        None, with a message in the log, where fewer than two groups are left.
+
+    Notes
+    -----
+    Source: stcal 1.20, ``discard_miri_groups``.
+    """
+
+    def is_lost(group):
+        return bool((groupdq[:, group] & DO_NOT_USE != 0).all())
+
+    first, end = 0, groupdq.shape[1]
+    while first < end and is_lost(first):
+        first += 1
+        if first < end:
+            groupdq[:, first] &= groupdq.dtype.type(0xFF & ~JUMP_DET)
+    if first == end:
+        log.error("all groups are DO_NOT_USE in all pixels: there is nothing to fit")
+        return None
+    if is_lost(end - 1):
+        end -= 1
+    if end - first < 2:
+        log.warning("MIRI needs at least 2 usable groups per integration: there is nothing to fit")
+        return None
+    return slice(first, end)
+
+
+def run(exposure, references, parameters, backend, *, likelihood=None):
+    """Run the step; see `gpucoron.steps`. Sets ``exposure.rate`` and ``exposure.rateints``.
+
+    Parameters
+    ----------
+    exposure, references, parameters, backend
+        See `gpucoron.steps`.
+    likelihood : callable, optional
+        ``likelihood(exposure, gain, readnoise, parameters)`` returns (rate, rateints) or None. Needed where
+        ``algorithm`` is LIKELY and the ramps are long enough.
+
+    Notes
+    -----
+    Source: jwst 3.0, ``RampFitStep``. Where nothing can be fitted, both products are None and the step counts as
+    skipped; jwst writes no status then. The optional product (``save_opt``) is not made.
+    """
+    exposure.rate = exposure.rateints = None
+    for name in ("gain", "readnoise"):
+        if references[name] is None:
+            return skipped(f"there is no {name} reference")
+    facts = exposure.facts
+    ngroups = exposure.data.shape[1]
+    gain, readnoise = references["gain"].data, references["readnoise"].data
+    reason = ""
+    uses_likelihood = parameters.algorithm.upper() == "LIKELY"
+    if uses_likelihood and ngroups < FEWEST_LIKELY_GROUPS:
+        reason = f"LIKELY needs at least {FEWEST_LIKELY_GROUPS} groups, here are {ngroups}: OLS_C is used"
+        log.warning("%s", reason)
+        uses_likelihood = False
+    if uses_likelihood and likelihood is None:
+        msg = "algorithm LIKELY needs a function that fits by likelihood"
+        raise ValueError(msg)
+
+    meta = {}
+    gain_factor = references["gain"].facts.get("gain_factor")
+    if gain_factor is not None:
+        meta["exposure.gain_factor"] = gain_factor
+    if parameters.firstgroup is not None or parameters.lastgroup is not None:
+        select_groups(exposure.groupdq, parameters.firstgroup, parameters.lastgroup)
+    if uses_likelihood:
+        products = likelihood(exposure, gain, readnoise, parameters) or (None, None)
+    else:
+        products = fit(
+            exposure.data,
+            exposure.groupdq,
+            exposure.pixeldq,
+            gain,
+            readnoise,
+            facts.group_time,
+            frame_time=facts.frame_time,
+            nframes=facts.nframes or 1,
+            groupgap=facts.groupgap or 0,
+            dark_current=getattr(exposure, "average_dark_current", None),
+            zeroframe=exposure.zeroframe,
+            suppress_one_group=parameters.suppress_one_group,
+            drop_flagged_groups=facts.instrument == "MIRI",
+            backend=backend,
+        )
+    exposure.rate, exposure.rateints = products
+    if exposure.rate is None:
+        return skipped("there is nothing to fit: no usable groups, or all ramps saturated", **meta)
+    return Outcome(reason=reason, meta=meta)
