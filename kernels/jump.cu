@@ -105,7 +105,7 @@ __global__ void clip_jumps(const float* data, uint8* groupdq, const float* gain,
     if (is_finite(difference) && (difference < bounds.low || difference > bounds.high))
       ramps.groupdq[frame * n_pixels] |= uint8(JUMP_DET);
   };
-  if (EXPOSURE) {
+  if constexpr (EXPOSURE) {
     auto finite = [&](auto visit) {
       ramps.template each_difference<Lanes<1>>([&](int, int, int64, float difference) {
         if (is_finite(difference)) visit(difference);
@@ -114,22 +114,22 @@ __global__ void clip_jumps(const float* data, uint8* groupdq, const float* gain,
     const Bounds bounds = clip_about_median(finite, threshold);
     ramps.template each_difference<Lanes<1>>(
         [&](int, int, int64 frame, float difference) { flag(frame, difference, bounds); });
-    return;
-  }
-  for (int group = blockIdx.y + 1; group < n_groups; group += gridDim.y) {
-    auto of_group = [&](auto visit) {
-      for (int integration = 0; integration < n_ints; ++integration) {
-        const int64 frame = int64(integration) * n_groups + group;
-        visit(frame, ramps.sample(frame) - ramps.sample(frame - 1));
-      }
-    };
-    auto finite = [&](auto visit) {
-      of_group([&](int64, float difference) {
-        if (is_finite(difference)) visit(difference);
-      });
-    };
-    const Bounds bounds = clip_about_median(finite, threshold);
-    of_group([&](int64 frame, float difference) { flag(frame, difference, bounds); });
+  } else {
+    for (int group = blockIdx.y + 1; group < n_groups; group += gridDim.y) {
+      auto of_group = [&](auto visit) {
+        for (int integration = 0; integration < n_ints; ++integration) {
+          const int64 frame = int64(integration) * n_groups + group;
+          visit(frame, ramps.sample(frame) - ramps.sample(frame - 1));
+        }
+      };
+      auto finite = [&](auto visit) {
+        of_group([&](int64, float difference) {
+          if (is_finite(difference)) visit(difference);
+        });
+      };
+      const Bounds bounds = clip_about_median(finite, threshold);
+      of_group([&](int64 frame, float difference) { flag(frame, difference, bounds); });
+    }
   }
 }
 

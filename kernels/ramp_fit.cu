@@ -14,11 +14,11 @@ __device__ inline Detector detector_of(const float* gain, const float* readnoise
 //
 // median_rates, slope_sums, read_weights : (nints, ny, nx) float64, the latter two sums over the segments of
 // slope / variance and 1 / variance (read noise). states : (nints, ny, nx). dq : (nints, ny, nx), see pixel flags.
-// grid: pixels x integrations.
+// frames_apart: from one integration's first group to the next one's, in data and flags. grid: pixels x integrations.
 __global__ void fit_integrations(const float* data, const uint8* groupdq, const uint32* pixeldq, const float* gain,
                                  const float* readnoise, const float* zeroframe, double* median_rates, double* slope_sums,
-                                 double* read_weights, uint32* states, uint32* dq, int n_ints, int n_groups, int64 n_pixels,
-                                 double group_time, double frame_time, double one_group_time, double noise_divisor,
+                                 double* read_weights, uint32* states, uint32* dq, int n_ints, int n_groups, int64 frames_apart,
+                                 int64 n_pixels, double group_time, double frame_time, double one_group_time, double noise_divisor,
                                  int suppress_one_group) {
   const int64 pixel = thread_pixel();
   if (pixel >= n_pixels) return;
@@ -27,7 +27,7 @@ __global__ void fit_integrations(const float* data, const uint8* groupdq, const 
   const uint32 bad_gain = detector.gain_is_bad() ? DO_NOT_USE | NO_GAIN_VALUE : 0u;
 
   for (int integration = blockIdx.y; integration < n_ints; integration += gridDim.y) {
-    const int64 start = int64(integration) * n_groups * n_pixels + pixel;
+    const int64 start = integration * frames_apart * n_pixels + pixel;
     const int64 at = int64(integration) * n_pixels + pixel;
     Ramp ramp{data + start, groupdq + start, n_pixels, n_groups, false, 0.0f};
     RampFlags flags = gather_flags(ramp);
@@ -116,8 +116,9 @@ __global__ void weigh_integrations(const uint8* groupdq, const uint8* original_g
                                    const float* readnoise, const float* dark_current, const double* signal,
                                    const double* slope_sums, const double* read_weights, double* poisson_weights,
                                    double* restored_weights, uint32* states, float* rate, uint32* dq, float* var_poisson,
-                                   float* var_rnoise, float* err, int n_ints, int n_groups, int64 n_pixels,
-                                   double group_time, double frame_time, double one_group_time, double noise_divisor) {
+                                   float* var_rnoise, float* err, int n_ints, int n_groups, int64 frames_apart,
+                                   int64 n_pixels, double group_time, double frame_time, double one_group_time,
+                                   double noise_divisor) {
   const int64 pixel = thread_pixel();
   if (pixel >= n_pixels) return;
   const Times times{group_time, frame_time, one_group_time};
@@ -125,7 +126,7 @@ __global__ void weigh_integrations(const uint8* groupdq, const uint8* original_g
   const double dark = dark_current ? dark_current[pixel] : 0.0f;
 
   for (int integration = blockIdx.y; integration < n_ints; integration += gridDim.y) {
-    const int64 start = int64(integration) * n_groups * n_pixels + pixel;
+    const int64 start = integration * frames_apart * n_pixels + pixel;
     const int64 at = int64(integration) * n_pixels + pixel;
     const Ramp ramp{nullptr, groupdq + start, n_pixels, n_groups, (states[at] & FROM_ZEROFRAME) != 0, 0.0f};
     uint32 state = states[at];

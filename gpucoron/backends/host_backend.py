@@ -145,7 +145,9 @@ def compile_for_host(source, sanitize=""):
     usable, compiler = available()
     if not usable:
         raise RuntimeError(compiler)
-    options = [*HOST_OPTIONS, *([f"-fsanitize={sanitize}", "-g", "-fno-sanitize-recover=undefined"] if sanitize else [])]
+    options = list(HOST_OPTIONS)
+    if sanitize:
+        options += [f"-fsanitize={sanitize}", "-g", "-fno-sanitize-recover=undefined"]
     version = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True, check=True).stdout
     key = hashlib.sha256(repr((sources_digest(), host_source(source), options, version)).encode()).hexdigest()[:20]
     target = cache_folder() / f"host-{Path(source).stem}-{key}.so"

@@ -5,7 +5,7 @@ from abc import abstractmethod
 import numpy as np
 
 from gpucoron.backends.base import Backend, Slopes
-from gpucoron.backends.kernel_launch import geometry
+from gpucoron.backends.kernel_launch import frames_apart, geometry
 from gpucoron.backends.kernel_sources import AFTER_CLIPPING, ITERATIVE, ONE_PASS, POLYNOMIAL_LENGTHS
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 
@@ -53,6 +53,7 @@ class KernelBackend(Backend):
 
     def linearity(self, data, groupdq, coeffs, *, inverse_coeffs=None, nframes=1):
         nints, ngroups, ny, nx = data.shape
+        coeffs, inverse_coeffs = self._contiguous(coeffs), self._contiguous(inverse_coeffs)
         if inverse_coeffs is None or ngroups == 1:
             self._over_pixels(
                 "correct_polynomial", ny * nx, nints * ngroups, (_length(coeffs),),
@@ -68,6 +69,7 @@ class KernelBackend(Backend):
 
     def flag_saturation(self, data, groupdq, threshold, checked, *, n_pix_grow_sat=1, nframes=None, bias=None):
         nints, ngroups, ny, nx = data.shape
+        threshold, checked, bias = map(self._contiguous, (threshold, checked, bias))
         ramp = {"n_ints": nints, "n_groups": ngroups}
         words = self.xp.empty((nints, _words(ngroups), ny, nx), np.uint32)
 
@@ -116,6 +118,7 @@ class KernelBackend(Backend):
         nframes=1,
     ):
         nints, ngroups, ny, nx = data.shape
+        gain, readnoise = self._contiguous(gain), self._contiguous(readnoise)
         ramp = {"n_ints": nints, "n_groups": ngroups}
         dropped = self._frames_all_flagged(groupdq, DO_NOT_USE)
         usable_groups = ngroups - int(dropped.sum(axis=1).max(initial=0))
@@ -137,7 +140,7 @@ class KernelBackend(Backend):
         follows = after_jump_flag_n1 > 0 or after_jump_flag_n2 > 0
         medians = self.xp.empty((ny, nx), np.float64) if follows else None
         n_flagged = self.xp.empty((ny, nx), np.int32)
-        lanes = self.choose_lanes(ny * nx, nints * _words(ngroups))
+        lanes = 1 if clips else self.choose_lanes(ny * nx, nints * _words(ngroups))
         grid, block = geometry(ny * nx * lanes, self.block_threads)
         values = {
             "data": data, "groupdq": groupdq, "gain": gain, "readnoise": readnoise, "reaching": reaching,
@@ -149,7 +152,8 @@ class KernelBackend(Backend):
         self.launch("search_jumps", grid, block, values, (mode, lanes))
         if flag_4_neighbors:
             grid, block = geometry(ny * nx, self.block_threads, nints * _words(ngroups))
-            self.launch("flag_neighbors", grid, block, {"groupdq": groupdq, "reaching": reaching, "ny": ny, "nx": nx, **ramp})
+            values = {"groupdq": groupdq, "reaching": reaching, "ny": ny, "nx": nx, **ramp}
+            self.launch("flag_neighbors", grid, block, values)
         if follows:
             self._over_pixels(
                 "flag_after_jumps", ny * nx, nints, data=data, groupdq=groupdq, gain=gain, medians=medians,
@@ -202,12 +206,16 @@ class KernelBackend(Backend):
         # stcal reads times as float32 and goes on in float64.
         frame = float(np.float32(frame_time))
         times = {
-            "group_time": float(np.float32(group_time)), "frame_time": frame, "one_group_time": (nframes + 1.0) * frame / 2.0,
-            "noise_divisor": np.sqrt(2.0 * nframes),
+            "group_time": float(np.float32(group_time)), "frame_time": frame,
+            "one_group_time": (nframes + 1.0) * frame / 2.0, "noise_divisor": np.sqrt(2.0 * nframes),
         }  # fmt: skip
         image, cube = (ny, nx), (nints, ny, nx)
+        pixeldq, gain, readnoise, dark_current, zeroframe = map(
+            self._contiguous, (pixeldq, gain, readnoise, dark_current, zeroframe)
+        )
+        data, groupdq, original_groupdq, apart = self._side_by_side(data, groupdq, original_groupdq)
         pixels = {"gain": gain, "readnoise": readnoise}
-        ramp = {"n_ints": nints, "n_groups": ngroups}
+        ramp = {"n_ints": nints, "n_groups": ngroups, "frames_apart": apart}
         sums = {name: self.xp.empty(cube, np.float64) for name in ("slope_sums", "read_weights")}
         states = self.xp.empty(cube, np.uint32)
         rateints = self._empty_slopes(cube)
@@ -224,8 +232,8 @@ class KernelBackend(Backend):
         restored_weights = None if original_groupdq is None else self.xp.empty(cube, np.float64)
         self._over_pixels(
             "weigh_integrations", ny * nx, nints, groupdq=groupdq, original_groupdq=original_groupdq,
-            dark_current=dark_current, signal=signal, poisson_weights=poisson_weights, restored_weights=restored_weights,
-            states=states, **vars(rateints), **pixels, **sums, **ramp, **times,
+            dark_current=dark_current, signal=signal, poisson_weights=poisson_weights,
+            restored_weights=restored_weights, states=states, **vars(rateints), **pixels, **sums, **ramp, **times,
         )  # fmt: skip
         rate = self._empty_slopes(image)
         self._over_pixels(
@@ -233,6 +241,16 @@ class KernelBackend(Backend):
             restored_weights=restored_weights, states=states, dq_ints=rateints.dq, n_ints=nints, **sums, **vars(rate),
         )  # fmt: skip
         return rate, rateints
+
+    def _contiguous(self, array):
+        return None if array is None else self.xp.ascontiguousarray(array)
+
+    def _side_by_side(self, *ramps):
+        """Give ramps with integrations equally far apart, and how many frames that is; copies only if need be."""
+        apart = {frames_apart(ramp) for ramp in ramps if ramp is not None}
+        if len(apart) == 1 and None not in apart:
+            return *ramps, apart.pop()
+        return *map(self._contiguous, ramps), ramps[0].shape[1]
 
     def _empty_slopes(self, shape):
         images = [self.xp.empty(shape, np.float32) for _ in range(4)]

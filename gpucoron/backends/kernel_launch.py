@@ -58,10 +58,25 @@ def _checked(kernel, argument, value, is_on_device):
     if value.dtype != argument.dtype:
         msg = f"{where}: dtype {value.dtype}, but {argument.dtype} is needed"
         raise TypeError(msg)
-    if not value.flags.c_contiguous:
+    apart = argument.may_be_apart and frames_apart(value) is not None
+    if not value.flags.c_contiguous and not apart:
         msg = f"{where}: not C-contiguous (strides {value.strides}, shape {value.shape})"
         raise ValueError(msg)
     return value
+
+
+def frames_apart(array):
+    """Count the frames from one integration's start to the next in a ramp; None where there is no such number.
+
+    A ramp of which the first or last groups were cut off still has whole frames side by side.
+    """
+    if array.ndim != 4 or not array[:1].flags.c_contiguous:
+        return None
+    frame_bytes = array.itemsize * array.shape[2] * array.shape[3]
+    if array.shape[0] == 1:
+        return array.shape[1]
+    n_frames, rest = divmod(array.strides[0], frame_bytes)
+    return n_frames if rest == 0 and n_frames >= array.shape[1] else None
 
 
 def geometry(n_threads, block_threads, n_rows=1):

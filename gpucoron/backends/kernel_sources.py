@@ -30,13 +30,14 @@ DEVICE_OPTIONS = ("-std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true"
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of a kernel, as declared."""
+    """One argument of a kernel, as declared; ``may_be_apart`` allows space between the integrations of a ramp."""
 
     name: str
     dtype: np.dtype
     is_array: bool
     is_read_only: bool
     may_be_null: bool
+    may_be_apart: bool
     declaration: str
 
 
@@ -79,16 +80,18 @@ def _spell(value):
 
 
 def _kernel(source, name, arguments, variants=((),), waits=lambda variant: False):
-    """Read a declaration: ``type name`` or ``[const] type* name``, with ``?`` after an array that may be null."""
+    """Read a declaration of arguments: ``type name`` or ``[const] type* name``.
+
+    ``?`` after it tells that an array may be null, ``~`` that its integrations may lie apart.
+    """
     parsed = []
     for text in arguments.split(","):
-        match = re.fullmatch(r"\s*(const )?(\w+)(\*?) (\w+)(\??)\s*", text)
-        const, type_name, star, argument, optional = match.groups()
+        match = re.fullmatch(r"\s*(const )?(\w+)(\*?) (\w+)([?~]*)\s*", text)
+        const, type_name, star, argument, marks = match.groups()
         qualified = type_name if type_name in ("int", "float", "double") else f"gpucoron::{type_name}"
+        declaration = f"{const or ''}{qualified}{star}"
         parsed.append(
-            Argument(
-                argument, DTYPES[type_name], bool(star), bool(const), bool(optional), f"{const or ''}{qualified}{star}"
-            )
+            Argument(argument, DTYPES[type_name], bool(star), bool(const), "?" in marks, "~" in marks, declaration)
         )
     variants = tuple(variants)
     return Kernel(name, source, tuple(parsed), variants, tuple(bool(waits(variant)) for variant in variants))
@@ -108,7 +111,12 @@ _FLAGS = (False, True)
 KERNELS = {
     kernel.name: kernel
     for kernel in (
-        _kernel("raw_counts.cu", "convert_counts", "const uint16* raw, float* counts, int64 n_words", [(f,) for f in _FLAGS]),
+        _kernel(
+            "raw_counts.cu",
+            "convert_counts",
+            "const uint16* raw, float* counts, int64 n_words",
+            [(f,) for f in _FLAGS],
+        ),
         _kernel(
             "linearity.cu",
             "correct_polynomial",
@@ -144,9 +152,9 @@ KERNELS = {
             "jump.cu",
             "search_jumps",
             "const float* data, uint8* groupdq, const float* gain, const float* readnoise, uint32* reaching?,"
-            "double* medians?, int* n_flagged, int n_ints, int n_groups, int64 n_pixels, int n_frames, double threshold,"
-            "double three_groups, double four_groups, double smallest, double largest",
-            [(mode, lanes) for mode in (ONE_PASS, ITERATIVE, AFTER_CLIPPING) for lanes in LANES],
+            "double* medians?, int* n_flagged, int n_ints, int n_groups, int64 n_pixels, int n_frames,"
+            "double threshold, double three_groups, double four_groups, double smallest, double largest",
+            [*((mode, lanes) for mode in (ONE_PASS, ITERATIVE) for lanes in LANES), (AFTER_CLIPPING, 1)],
             waits=lambda variant: variant[1] > 1,
         ),
         _kernel(
@@ -182,9 +190,10 @@ KERNELS = {
         _kernel(
             "ramp_fit.cu",
             "fit_integrations",
-            "const float* data, const uint8* groupdq, const uint32* pixeldq, const float* gain, const float* readnoise,"
-            "const float* zeroframe?, double* median_rates, double* slope_sums, double* read_weights, uint32* states,"
-            "uint32* dq, int n_ints, int n_groups, int64 n_pixels, double group_time, double frame_time,"
+            "const float* data~, const uint8* groupdq~, const uint32* pixeldq, const float* gain,"
+            "const float* readnoise, const float* zeroframe?, double* median_rates, double* slope_sums,"
+            "double* read_weights, uint32* states, uint32* dq, int n_ints, int n_groups, int64 frames_apart,"
+            "int64 n_pixels, double group_time, double frame_time,"
             "double one_group_time, double noise_divisor, int suppress_one_group",
         ),
         _kernel(
@@ -195,11 +204,11 @@ KERNELS = {
         _kernel(
             "ramp_fit.cu",
             "weigh_integrations",
-            "const uint8* groupdq, const uint8* original_groupdq?, const float* gain, const float* readnoise,"
+            "const uint8* groupdq~, const uint8* original_groupdq?~, const float* gain, const float* readnoise,"
             "const float* dark_current?, const double* signal, const double* slope_sums, const double* read_weights,"
             "double* poisson_weights, double* restored_weights?, uint32* states, float* rate, uint32* dq,"
-            "float* var_poisson, float* var_rnoise, float* err, int n_ints, int n_groups, int64 n_pixels,"
-            "double group_time, double frame_time, double one_group_time, double noise_divisor",
+            "float* var_poisson, float* var_rnoise, float* err, int n_ints, int n_groups, int64 frames_apart,"
+            "int64 n_pixels, double group_time, double frame_time, double one_group_time, double noise_divisor",
         ),
         _kernel(
             "ramp_fit.cu",

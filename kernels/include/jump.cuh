@@ -68,33 +68,32 @@ __device__ QuietRange find_quiet_range(const Scan& scan, double read_variance, d
   int n_below = 0;  // jumps smaller than everything that is left
   bool first_round = true;
 
-  // How many are tied with the key, and the next key inside of it.
-  auto count_ties = [&](uint32 key, bool from_above, uint32& neighbour) {
+  // How many values tie with one end of what is left, and the next value inside of it.
+  struct End {
+    int ties;
+    uint32 next;
+  };
+  auto look_at_end = [&](bool high) {
+    const uint32 end = high ? left.high : left.low;
     int ties = 0;
-    uint32 next = from_above ? 0u : ~0u;
+    uint32 next = high ? 0u : ~0u;
     scan([&](float value) {
       if (is_nan(value)) return;
-      const uint32 other = key_of(value);
-      ties += other == key;
-      if (from_above && other < key) next = larger(next, other);
-      if (!from_above && other > key) next = smaller(next, other);
+      const uint32 key = key_of(value);
+      ties += key == end;
+      if (high && key < end) next = larger(next, key);
+      if (!high && key > end) next = smaller(next, key);
     });
-    neighbour = from_above ? Lanes::maximum(next) : Lanes::minimum(next);
-    return Lanes::sum(ties);
+    return End{Lanes::sum(ties), high ? Lanes::maximum(next) : Lanes::minimum(next)};
   };
 
   while (left.count >= 2) {
     const double limit = left.count >= 4 ? threshold : left.count == 3 ? four_groups : three_groups;
-    uint32 below_highest = 0;
-    double median;
-    if (left.count >= 4) {
-      // Everything that ties with the largest stays out of the median.
-      const int kept = left.count - count_ties(left.high, true, below_highest);
+    double median = value_of<float>(left.low);  // of two the smaller
+    if (left.count > 2) {
+      // From four on, everything that ties with the largest stays out of the median.
+      const int kept = left.count - (left.count >= 4 ? look_at_end(true).ties : 0);
       median = median_of_ranks<float, Lanes>(scan, n_below, kept, left.low, left.high);
-    } else if (left.count == 3) {
-      median = median_of_ranks<float, Lanes>(scan, n_below, 3, left.low, left.high);
-    } else {
-      median = double(value_of<float>(left.low));
     }
     // stcal keeps the median as float32 from the second round on.
     if (!first_round) median = double(float(median));
@@ -107,18 +106,22 @@ __device__ QuietRange find_quiet_range(const Scan& scan, double read_variance, d
     const double largest = at_low > at_high ? at_low : at_high;
     if (!(largest > limit)) break;
 
-    // Rounding can tie neighbours in value: all of them go at once.
-    while (left.count > 0 && ratio(left.high) == largest) {
-      uint32 next;
-      left.count -= count_ties(left.high, true, next);
-      left.high = next;
-    }
-    while (left.count > 0 && ratio(left.low) == largest) {
-      uint32 next;
-      const int ties = count_ties(left.low, false, next);
-      left.count -= ties;
-      n_below += ties;
-      left.low = next;
+    // Rounding can tie neighbours in value: all of them go at once, at both ends.
+    for (bool high = true; left.count > 0;) {
+      if (ratio(high ? left.high : left.low) == largest) {
+        const End end = look_at_end(high);
+        left.count -= end.ties;
+        if (high) {
+          left.high = end.next;
+        } else {
+          left.low = end.next;
+          n_below += end.ties;
+        }
+      } else if (high) {
+        high = false;
+      } else {
+        break;
+      }
     }
   }
   if (left.count < 1) return {~0u, 0u};

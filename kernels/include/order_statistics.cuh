@@ -1,9 +1,9 @@
 // Exact order statistics of a series that is only ever streamed: nothing is stored, sorted or moved.
 //
 // Real numbers become unsigned keys of the same order (the sign bit turned, negative numbers inverted). Each pass counts
-// the keys below 15 pivots, which narrows the bracket about the wanted rank 16 times. The first passes put the pivots at
-// equal steps of value, which suits noise about a level; the following ones at equal steps of key, which ends after at
-// most 8 (float) or 16 (double) of them whatever the values are.
+// the keys below some pivots, which narrows the bracket about the wanted rank 16 times (float) or 8 times (double). The
+// first passes put the pivots at equal steps of value, which suits noise about a level; the following ones at equal steps
+// of key, which comes to an end whatever the values are.
 #pragma once
 
 #include "types.cuh"
@@ -16,6 +16,7 @@ struct Keys;
 template <>
 struct Keys<float> {
   using Key = uint32;
+  static constexpr int PIVOTS = 15;
   static constexpr Key SIGN = 1u << 31;
   __device__ static Key bits(float value) { return __float_as_uint(value); }
   __device__ static float real(Key bits) { return __uint_as_float(bits); }
@@ -24,6 +25,7 @@ struct Keys<float> {
 template <>
 struct Keys<double> {
   using Key = uint64;
+  static constexpr int PIVOTS = 7;  // twice the registers each
   static constexpr Key SIGN = 1ull << 63;
   __device__ static Key bits(double value) { return Key(__double_as_longlong(value)); }
   __device__ static double real(Key bits) { return __longlong_as_double(int64(bits)); }
@@ -63,7 +65,6 @@ __device__ Survey<Real> survey(const Scan& scan) {
   return {Lanes::minimum(found.low), Lanes::maximum(found.high), Lanes::sum(found.count)};
 }
 
-constexpr int PIVOTS = 15;
 constexpr int LINEAR_PASSES = 3;
 
 // Pivots in (low, high], ascending.
@@ -71,6 +72,7 @@ template <class Real>
 __device__ void place_pivots(typename Keys<Real>::Key low, typename Keys<Real>::Key high, bool linear,
                              typename Keys<Real>::Key* pivots) {
   using Key = typename Keys<Real>::Key;
+  constexpr int PIVOTS = Keys<Real>::PIVOTS;
   const Real start = value_of<Real>(low);
   const Real step = (value_of<Real>(high) - start) / Real(PIVOTS + 1);
   linear = linear && is_finite(step);
@@ -97,6 +99,7 @@ template <class Real, class Lanes, class Scan>
 __device__ Ranked<Real> select_rank(const Scan& scan, int rank, typename Keys<Real>::Key low, typename Keys<Real>::Key high,
                                     bool needs_next) {
   using Key = typename Keys<Real>::Key;
+  constexpr int PIVOTS = Keys<Real>::PIVOTS;
   bool ends_at_rank = false;  // as many keys up to `high` as the rank asks for: the value is the largest of them
   for (int pass = 0; low < high && !ends_at_rank; ++pass) {
     Key pivots[PIVOTS];

@@ -1,0 +1,182 @@
+"""Compile the CUDA kernels with NVRTC and keep them, per device.
+
+This and `cuda_backend` are the only modules that import cupy. NVRTC is called directly: CuPy's own way of compiling
+adds ``-ftz=true`` to every kernel, and asks for a driver where none is needed.
+"""
+
+import hashlib
+import json
+from contextlib import suppress
+
+from gpucoron.backends.kernel_sources import (
+    DEVICE_OPTIONS,
+    KERNELS,
+    cache_folder,
+    instantiations,
+    read_headers,
+    read_source,
+    sources_digest,
+    write_atomically,
+)
+
+
+def import_cupy():
+    """Import CuPy.
+
+    Returns
+    -------
+    (module, str) or (None, str)
+        CuPy and its version, or None and why there is none. A broken installation is a reason, not an exception.
+    """
+    try:
+        import cupy
+    except ImportError as error:
+        if getattr(error, "name", None) == "cupy":
+            return None, "CuPy is not installed (pip install 'gpucoron[cuda13]' or 'gpucoron[cuda12]')"
+        return None, f"CuPy cannot be imported: {error}"
+    except Exception as error:
+        return None, f"CuPy cannot be imported: {error}"
+    return cupy, f"CuPy {getattr(cupy, '__version__', '?')}"
+
+
+def find_device(cupy, device=0):
+    """Tell whether a device can be used: (bool, what it is or why not).
+
+    A missing driver, or one that is too old or broken, is a reason, not an exception.
+    """
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+        if device >= count:
+            return False, f"there is no CUDA device {device} ({count} found)"
+        cupy.cuda.nvrtc.getVersion()
+        name = cupy.cuda.runtime.getDeviceProperties(device)["name"]
+    except Exception as error:
+        return False, f"CUDA does not work: {error}"
+    return True, name.decode() if isinstance(name, bytes) else str(name)
+
+
+def compile_kernels(nvrtc, source, target, options=DEVICE_OPTIONS):
+    """Compile all instantiations of one kernel file.
+
+    Parameters
+    ----------
+    nvrtc : module
+        ``cupy.cuda.nvrtc`` or what has its functions.
+    source : str
+        As in `kernel_sources.SOURCES`.
+    target : str
+        'sm_90' for machine code, 'compute_90' for PTX.
+    options : sequence of str
+
+    Returns
+    -------
+    code : bytes
+        A cubin or PTX.
+    names : dict
+        C++ name of an instantiation -> its name in the code.
+    log : str
+        What the compiler said.
+
+    Raises
+    ------
+    RuntimeError
+        The compiler failed; the message holds what it said.
+    """
+    headers = read_headers()
+    expressions = [kernel.expression(variant) for kernel, variant in instantiations(source)]
+    program = nvrtc.createProgram(
+        read_source(source),
+        source,
+        tuple(text.encode() for text in headers.values()),
+        tuple(name.encode() for name in headers),
+    )
+    try:
+        # A template that nobody names becomes no kernel at all.
+        for expression in expressions:
+            nvrtc.addNameExpression(program, expression)
+        try:
+            nvrtc.compileProgram(program, (f"-arch={target}", *options))
+        except Exception as error:
+            msg = f"NVRTC could not compile {source} for {target}: {error}\n{nvrtc.getProgramLog(program)}"
+            raise RuntimeError(msg) from error
+        names = {expression: nvrtc.getLoweredName(program, expression) for expression in expressions}
+        code = nvrtc.getCUBIN(program) if target.startswith("sm_") else nvrtc.getPTX(program)
+        log = nvrtc.getProgramLog(program)
+    finally:
+        nvrtc.destroyProgram(program)
+    return (code if isinstance(code, bytes) else code.encode()), names, log
+
+
+def choose_target(nvrtc, compute_capability):
+    """Choose what to compile for: the device's own architecture or, if NVRTC is older than that, PTX for the driver.
+
+    Parameters
+    ----------
+    compute_capability : str
+        As CuPy gives it: '90'.
+
+    Raises
+    ------
+    RuntimeError
+        This NVRTC no longer knows so old a device.
+    """
+    wanted = int(compute_capability)
+    known = [int(arch) for arch in nvrtc.getSupportedArchs()]
+    if wanted in known:
+        return f"sm_{wanted}"
+    older = [arch for arch in known if arch < wanted]
+    if not older:
+        version = ".".join(map(str, nvrtc.getVersion()))
+        msg = f"NVRTC {version} does not compile for sm_{wanted}: a CUDA toolkit of an earlier major version is needed"
+        raise RuntimeError(msg)
+    return f"compute_{max(older)}"
+
+
+class KernelLoader:
+    """Loaded kernels, per device.
+
+    Parameters
+    ----------
+    cupy : module
+        CuPy, or what stands in for it in a test.
+    """
+
+    def __init__(self, cupy):
+        self._cupy = cupy
+        self._modules = {}
+        self._functions = {}
+
+    def function(self, device, name, variant=()):
+        """Give the function of an instantiation on a device, compiled and loaded if need be."""
+        key = (device, name, tuple(variant))
+        if key not in self._functions:
+            kernel = KERNELS[name]
+            expression = kernel.expression(variant)
+            module, names = self._module(device, kernel.source)
+            self._functions[key] = module.get_function(names[expression])
+        return self._functions[key]
+
+    def _module(self, device, source):
+        if (device, source) not in self._modules:
+            with self._cupy.cuda.Device(device) as current:
+                code, names = self._code(source, choose_target(self._cupy.cuda.nvrtc, current.compute_capability))
+                module = self._cupy.cuda.function.Module()
+                module.load(code)
+            self._modules[device, source] = (module, names)
+        return self._modules[device, source]
+
+    def _code(self, source, target):
+        """Compiled code and its names: from the cache folder, else compiled and kept there."""
+        nvrtc = self._cupy.cuda.nvrtc
+        key = repr((sources_digest(), source, target, DEVICE_OPTIONS, tuple(nvrtc.getVersion())))
+        digest = hashlib.sha256(key.encode()).hexdigest()[:20]
+        path = cache_folder() / f"{source.removesuffix('.cu')}-{target}-{digest}.bin"
+        # A file that is missing or damaged is made again.
+        with suppress(OSError, ValueError):
+            names, _, code = path.read_bytes().partition(b"\n")
+            return code, json.loads(names)
+        code, names, _ = compile_kernels(nvrtc, source, target)
+        # A folder that cannot be written to costs time at the next start, nothing else.
+        with suppress(OSError):
+            write_atomically(path, json.dumps(names).encode() + b"\n" + code)
+        return code, names
