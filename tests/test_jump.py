@@ -196,6 +196,45 @@ def test_infinite_values():
         assert_equal_to_stcal((data, groupdq, gain, readnoise), **options)
 
 
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    "threshold, at_least, options",
+    [
+        ("rejection_threshold", 1, {}),
+        ("rejection_threshold", 2, {}),
+        ("rejection_threshold", 3, {}),
+        ("rejection_threshold", 1, {"min_diffs_single_pass": 1}),
+        ("min_jump_to_flag_neighbors", 2, {"rejection_threshold": 0.5, "max_jump_to_flag_neighbors": 1e9}),
+        ("max_jump_to_flag_neighbors", 2, {"rejection_threshold": 0.5, "min_jump_to_flag_neighbors": 0.0}),
+    ],
+    ids=["first jump", "second jump", "third jump", "one pass", "smallest neighbour", "largest neighbour"],
+)
+def test_thresholds_cut_at_the_same_float64(threshold, at_least, options):
+    """Every rounding is stcal's: the flags change between the same two neighbouring float64 thresholds."""
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        # Steps larger than the values have mantissas that fill float32; odd and even numbers have other medians.
+        data = rng.normal(0, 9, size=(1, 8 + seed % 2, 1, 2)).astype(np.float32)
+        gain, readnoise = rng.uniform(1, 3, size=(2, 1, 2)).astype(np.float32)
+        data[..., 1] = 0
+        options = {"flag_4_neighbors": "neighbors" in threshold, **options}
+        ramps = data, np.zeros(data.shape, np.uint8), gain, readnoise
+
+        def is_reached(value, ramps=ramps, options=options):
+            flags = ramps[1].copy()
+            detect_jumps(ramps[0], flags, *ramps[2:], **options, **{threshold: value})
+            return np.count_nonzero(flags[..., int(options["flag_4_neighbors"])]) >= at_least
+
+        low, high = 0.0, 100.0
+        at_low = is_reached(low)
+        assert at_low != is_reached(high)
+        while np.nextafter(low, high) < high:
+            middle = (low + high) / 2
+            low, high = (middle, high) if is_reached(middle) == at_low else (low, middle)
+        for value in (low, high):
+            assert_equal_to_stcal(ramps, **options, **{threshold: value})
+
+
 @st.composite
 def searches(draw):
     """Draw ramps that are as awkward as float32 allows, and the parameters of a search."""
