@@ -12,7 +12,8 @@ __global__ void correct_polynomial(float* data, const uint8* groupdq, const floa
   const Polynomial<N> polynomial(coeffs, n_coeffs, n_pixels, pixel);
   for (int64 frame = blockIdx.y; frame < n_frames; frame += gridDim.y) {
     const int64 at = frame * n_pixels + pixel;
-    if (!(groupdq[at] & SATURATED)) data[at] = polynomial(data[at]);
+    const float corrected = polynomial(data[at]);
+    if (!(groupdq[at] & SATURATED)) data[at] = corrected;
   }
 }
 

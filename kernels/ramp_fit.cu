@@ -29,8 +29,9 @@ __global__ void fit_integrations(const float* data, const uint8* groupdq, const 
   for (int integration = blockIdx.y; integration < n_ints; integration += gridDim.y) {
     const int64 start = integration * frames_apart * n_pixels + pixel;
     const int64 at = int64(integration) * n_pixels + pixel;
-    Ramp ramp{data + start, groupdq + start, n_pixels, n_groups, false, 0.0f};
+    Ramp ramp{data + start, groupdq + start, n_pixels, n_groups, false, false, 0.0f};
     RampFlags flags = gather_flags(ramp);
+    ramp.is_clean = flags.any == 0;
     uint32 state = 0;
     if (!suppress_one_group) {
       if (flags.n_good == 1 && ramp.dq(0) == 0) {
@@ -49,7 +50,6 @@ __global__ void fit_integrations(const float* data, const uint8* groupdq, const 
     if (flags.n_saturated > 0) state |= PARTLY_SATURATED;
     uint32 pixel_flags = pixeldq[pixel] | bad_gain | (flags.any & (JUMP_DET | PERSISTENCE));
 
-    const bool is_clean = flags.any == 0 && !ramp.starts_with_zeroframe;
     double rate;
     if (n_groups == 1) {
       rate = ramp.sample(0) / times.one_group;
@@ -57,7 +57,7 @@ __global__ void fit_integrations(const float* data, const uint8* groupdq, const 
       if (state & (FIRST_ONLY | FROM_ZEROFRAME))
         rate = ramp.sample(0) / single_group_time(state, times);
       else
-        rate = median_rate(ramp, is_clean, times.group);
+        rate = median_rate(ramp, times.group);
       if (is_nan(rate)) rate = 0.0;
     }
     median_rates[at] = rate;
@@ -84,7 +84,7 @@ __global__ void fit_integrations(const float* data, const uint8* groupdq, const 
         slope_sum += slope / variance;
       };
       int n_segments = 1;
-      if (is_clean)
+      if (ramp.is_clean)
         fit(Segment{0, n_groups});
       else
         n_segments = each_segment([&](int group) { return ramp.dq(group); }, n_groups, fit);
@@ -128,8 +128,8 @@ __global__ void weigh_integrations(const uint8* groupdq, const uint8* original_g
   for (int integration = blockIdx.y; integration < n_ints; integration += gridDim.y) {
     const int64 start = integration * frames_apart * n_pixels + pixel;
     const int64 at = int64(integration) * n_pixels + pixel;
-    const Ramp ramp{nullptr, groupdq + start, n_pixels, n_groups, (states[at] & FROM_ZEROFRAME) != 0, 0.0f};
     uint32 state = states[at];
+    const Ramp ramp{nullptr, groupdq + start, n_pixels, n_groups, false, (state & FROM_ZEROFRAME) != 0, 0.0f};
     uint32 pixel_flags = dq[at];
     double poisson_weight = 0.0;
     double slope = 0.0;

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -147,7 +148,8 @@ def compile_for_host(source, sanitize=""):
         raise RuntimeError(compiler)
     options = list(HOST_OPTIONS)
     if sanitize:
-        options += [f"-fsanitize={sanitize}", "-g", "-fno-sanitize-recover=undefined"]
+        # -O1: instrumented code takes long to optimise.
+        options += [f"-fsanitize={sanitize}", "-g", "-O1", "-fno-sanitize-recover=undefined"]
     version = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True, check=True).stdout
     key = hashlib.sha256(repr((sources_digest(), host_source(source), options, version)).encode()).hexdigest()[:20]
     target = cache_folder() / f"host-{Path(source).stem}-{key}.so"
@@ -155,8 +157,10 @@ def compile_for_host(source, sanitize=""):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = kernel_folder()
-    # Built aside and moved into place: another process never loads half a library.
-    with tempfile.TemporaryDirectory(dir=target.parent) as workplace:
+    # Built aside and moved into place: another process never loads half a library, and waits for this one's.
+    with _locked(target.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=target.parent) as workplace:
+        if target.exists():
+            return target
         code = Path(workplace) / f"{Path(source).stem}_host.cpp"
         code.write_text(host_source(source))
         built = Path(workplace) / target.name
@@ -167,6 +171,15 @@ def compile_for_host(source, sanitize=""):
             raise RuntimeError(msg)
         built.replace(target)
     return target
+
+
+@contextmanager
+def _locked(path):
+    import fcntl
+
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def host_source(source):

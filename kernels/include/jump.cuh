@@ -18,8 +18,10 @@ struct PixelRamps {
   int64 n_pixels;
 
   __device__ float sample(int64 frame) const {
-    const int64 at = frame * n_pixels;
-    return (groupdq[at] & UNUSABLE) ? float_nan() : data[at] * gain;
+    // Both are loaded at once: neither waits for the other. (The byte's owner may be setting JUMP_DET in it; the bits that
+    // are looked at here do not change.)
+    const float electrons = data[frame * n_pixels] * gain;
+    return (groupdq[frame * n_pixels] & UNUSABLE) ? float_nan() : electrons;
   }
 
   // Calls visit(unit, group, frame, difference) for the differences of this lane: sample(frame) - sample(frame - 1).

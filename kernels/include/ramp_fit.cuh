@@ -37,16 +37,19 @@ struct Ramp {
   const uint8* groupdq;
   int64 stride;
   int n_groups;
+  bool is_clean;  // no flag at all: they need not be looked at again
   bool starts_with_zeroframe;
   float zeroframe;
 
   __device__ uint32 dq(int group) const {
-    return starts_with_zeroframe && group == 0 ? 0u : groupdq[group * stride];
+    return is_clean || (starts_with_zeroframe && group == 0) ? 0u : groupdq[group * stride];
   }
 
   __device__ double sample(int group) const {
+    const double value = data[group * stride];
+    if (is_clean) return value;
     if (starts_with_zeroframe && group == 0) return zeroframe;
-    return (groupdq[group * stride] & SATURATED) ? double_nan() : double(data[group * stride]);
+    return (groupdq[group * stride] & SATURATED) ? double_nan() : value;
   }
 };
 
@@ -169,15 +172,15 @@ __device__ inline double fit_segment(const Ramp& ramp, const Detector& detector,
 }
 
 // Median of the good differences of a ramp, DN/s; the first sample's rate where no difference is good; else NaN.
-__device__ inline double median_rate(const Ramp& ramp, bool is_clean, double group_time) {
+__device__ inline double median_rate(const Ramp& ramp, double group_time) {
   auto rate_of = [&](int group) {
-    return !is_clean && (ramp.dq(group) & DO_NOT_USE) ? double_nan() : ramp.sample(group) / group_time;
+    return (ramp.dq(group) & DO_NOT_USE) ? double_nan() : ramp.sample(group) / group_time;
   };
   auto differences = [&](auto visit) {
     double previous = rate_of(0);
     for (int group = 1; group < ramp.n_groups; ++group) {
       const double current = rate_of(group);
-      if (is_clean || !(ramp.dq(group) & JUMP_DET)) visit(current - previous);
+      if (!(ramp.dq(group) & JUMP_DET)) visit(current - previous);
       previous = current;
     }
   };
