@@ -1,0 +1,594 @@
+"""Ramp fitting: flags, rates and variances equal to stcal's OLS_C, for any tile and thread; the step's own rules."""
+
+import logging
+import platform
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpucoron.backends.numpy_backend import NumpyBackend
+from gpucoron.backends.numpy_ops.median_network import MOST_PLANES, median_of_planes
+from gpucoron.backends.numpy_ops.ramp_fit import fit_ramps
+from gpucoron.backends.numpy_ops.ramp_segments import find_segments, weight_table
+from gpucoron.dq import (
+    AD_FLOOR,
+    CHARGELOSS,
+    DO_NOT_USE,
+    GOOD,
+    HOT,
+    JUMP_DET,
+    NO_GAIN_VALUE,
+    PERSISTENCE,
+    SATURATED,
+)
+from gpucoron.steps.ramp_fit import find_usable_groups, fit, run, select_groups, suppress_single_groups
+
+TIMES = {"group_time": 10.73676, "frame_time": 1.07368, "nframes": 8}
+FIELDS = {"rate": "slope", "dq": "dq", "var_poisson": "var_poisson", "var_rnoise": "var_rnoise", "err": "err"}
+#: stcal is compiled without fused operations on x86-64 only; there the answers are the same bits
+SAME_BITS = platform.machine() == "x86_64"
+
+
+def simulate(seed, nints, ngroups, ny=9, nx=11, *, flagged=0.1, step=None):
+    """Make ramps with everything that may go wrong, DN in multiples of ``step``; arrays by the names of fit_ramps."""
+    rng = np.random.default_rng(seed)
+    shape, cube, image = (nints, ngroups, ny, nx), (nints, ny, nx), (ny, nx)
+    flux = 10 ** rng.uniform(-1, 3.5, image)
+    data = rng.normal(0, 8, shape) + np.cumsum(rng.poisson(flux, shape), axis=1)
+    if step:
+        data = np.round(data / step) * step
+    groupdq = np.zeros(shape, np.uint8)
+    for flag, share in (
+        (JUMP_DET, 1.0),
+        (DO_NOT_USE, 0.3),
+        (PERSISTENCE, 0.3),
+        (CHARGELOSS | DO_NOT_USE, 0.2),
+        (CHARGELOSS, 0.05),
+        (AD_FLOOR, 0.1),
+    ):
+        groupdq[rng.random(shape) < share * flagged] |= flag
+    saturated_from = np.where(rng.random(cube) < flagged, rng.integers(0, ngroups, cube), ngroups)
+    groupdq[np.arange(ngroups)[:, None, None] >= saturated_from[:, None]] |= SATURATED
+    data[rng.random(shape) < flagged / 20] = np.nan
+    data[rng.random(shape) < flagged / 200] = np.inf
+    pixeldq = np.zeros(image, np.uint32)
+    for flag in (DO_NOT_USE, HOT, SATURATED):
+        pixeldq[rng.random(image) < 0.02] |= flag
+    gain = rng.normal(1.8, 0.1, image)
+    for value in (0, -1, np.nan):
+        gain[rng.random(image) < 0.02] = value
+    readnoise = rng.normal(12, 1, image)
+    for value in (0, np.nan, np.inf):
+        readnoise[rng.random(image) < 0.01] = value
+    dark = rng.normal(0.05, 0.1, image)
+    dark[rng.random(image) < 0.02] = np.nan
+    zeroframe = rng.normal(50, 30, cube)
+    zeroframe[rng.random(cube) < 0.3] = 0
+    zeroframe[rng.random(cube) < 0.03] = np.nan
+    arrays = {
+        "data": data,
+        "gain": gain,
+        "readnoise": readnoise,
+        "dark_current": dark,
+        "zeroframe": zeroframe,
+    }
+    return {
+        "groupdq": groupdq,
+        "pixeldq": pixeldq,
+        **{name: array.astype(np.float32) for name, array in arrays.items()},
+    }
+
+
+def plain(nints=1, ngroups=6, ny=1, nx=1, rate=7.0):
+    """Make straight, unflagged ramps of ``rate`` DN per group and good pixels."""
+    image = (ny, nx)
+    data = np.broadcast_to(100 + rate * np.arange(ngroups, dtype=np.float32)[:, None, None], (nints, ngroups, ny, nx))
+    return {
+        "data": data.astype(np.float32),
+        "groupdq": np.zeros((nints, ngroups, ny, nx), np.uint8),
+        "pixeldq": np.zeros(image, np.uint32),
+        "gain": np.full(image, 2, np.float32),
+        "readnoise": np.full(image, 10, np.float32),
+    }
+
+
+def fit_with_stcal(arrays, *, instrument="NIRCAM", suppress_one_group=False, with_original=True, **times):
+    """Run stcal's ramp_fit_data on copies; return its image and cube of results, or None, and the edited groupdq."""
+    from stcal.ramp_fitting.ramp_fit import ramp_fit_data
+    from stcal.ramp_fitting.ramp_fit_class import RampData
+    from stdatamodels.jwst.datamodels import dqflags
+
+    arrays = {name: array.copy() for name, array in arrays.items()}
+    times = TIMES | times
+    ramp_data = RampData()
+    ramp_data.algorithm = "OLS_C"
+    ramp_data.set_arrays(
+        arrays["data"],
+        arrays["groupdq"],
+        arrays["pixeldq"],
+        arrays.get("dark_current", np.zeros(arrays["gain"].shape, np.float32)),
+        orig_gdq=arrays["groupdq"].copy() if with_original and np.any(arrays["groupdq"] & CHARGELOSS) else None,
+        zeroframe=arrays.get("zeroframe"),
+    )
+    ramp_data.set_meta(
+        instrument, times["frame_time"], times["group_time"], times.get("groupgap", 0), times["nframes"], 0
+    )
+    ramp_data.set_dqflags(dqflags.pixel)
+    ramp_data.suppress_one_group_ramps = suppress_one_group
+    with np.errstate(all="ignore"):
+        image, cube, _ = ramp_fit_data(
+            ramp_data, False, arrays["readnoise"], arrays["gain"], "OLS_C", "optimal", "none"
+        )
+    return None if image is None else (image, cube), arrays["groupdq"]
+
+
+def assert_same(products, expected):
+    """Hold rate and rateints to stcal's: flags and NaN equal, values the same bits or, with other compilers, near."""
+    for ours, theirs in zip(products, expected, strict=True):
+        for name, key in FIELDS.items():
+            mine, wanted = getattr(ours, name), theirs[key]
+            assert mine.dtype == wanted.dtype
+            if SAME_BITS or name == "dq":
+                np.testing.assert_array_equal(mine, wanted, err_msg=name)
+            else:
+                np.testing.assert_allclose(mine, wanted, rtol=2e-6, atol=1e-8, err_msg=name)
+
+
+def fit_and_compare(arrays, *, suppress_one_group=False, instrument="NIRCAM", **times):
+    """Fit with both and compare, edited flags included; return our products."""
+    expected, edited = fit_with_stcal(arrays, suppress_one_group=suppress_one_group, instrument=instrument, **times)
+    mine = {name: array.copy() for name, array in arrays.items()}
+    products = fit(
+        **mine,
+        **(TIMES | times),
+        suppress_one_group=suppress_one_group,
+        drop_flagged_groups=instrument == "MIRI",
+        backend=NumpyBackend(n_threads=1),
+    )
+    np.testing.assert_array_equal(mine["groupdq"], edited)
+    for name in set(arrays) - {"groupdq"}:
+        np.testing.assert_array_equal(mine[name], arrays[name], err_msg=f"{name} was changed")
+    if expected is None:
+        assert products == (None, None)
+    else:
+        assert_same(products, expected)
+    return products
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("nints", [1, 2, 3, 12])
+@pytest.mark.parametrize("ngroups", [1, 2, 3, 4, 5, 10, 19, 40])
+@pytest.mark.parametrize("flagged", [0.02, 0.4])
+def test_everything_at_once(nints, ngroups, flagged):
+    for seed, (suppress, zeroframe, dark, step) in enumerate(
+        [(False, True, True, None), (True, True, False, None), (False, False, True, 20), (True, False, True, 1)]
+    ):
+        arrays = simulate([seed, nints, ngroups], nints, ngroups, flagged=flagged, step=step)
+        if not zeroframe:
+            del arrays["zeroframe"]
+        if not dark:
+            del arrays["dark_current"]
+        if suppress and ngroups == 1:
+            continue  # neither stcal's caller nor ours suppresses then
+        fit_and_compare(arrays, suppress_one_group=suppress, nframes=(1, 8, 4, 2)[seed])
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("shape", [(1, 5, 1, 1), (9, 12, 1, 1), (1, 30, 1, 2), (3, 3, 4, 1), (2, 3, 70, 90)])
+def test_odd_shapes(shape):
+    # one ramp, one column, more ramps than a block holds: NumPy must not sum in another order
+    fit_and_compare(simulate(5, *shape, flagged=0.01))
+    fit_and_compare(simulate(6, *shape, flagged=0.3))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("nx", [1, 2, 5])
+@pytest.mark.parametrize("flags", [GOOD, PERSISTENCE])
+def test_a_constant_ramp_has_the_same_rounding_noise(nx, flags):
+    # Its slope is what is left by the order of the sums: about 1e-14 DN/s.
+    arrays = plain(nints=1, ngroups=41, nx=nx, rate=0.0)
+    arrays["groupdq"][...] = flags
+    arrays["data"] += np.float32(0.7)
+    arrays["readnoise"] *= np.float32(1.1)
+    rate, _ = fit_and_compare(arrays)
+    assert np.abs(rate.rate).max() < 1e-8
+
+
+@pytest.mark.parity
+def test_large_variances_become_zero():
+    arrays = plain(nints=2, ngroups=5, ny=3, nx=60)
+    arrays["readnoise"][:] = np.geomspace(10, 1e7, 60)
+    arrays["gain"][2] = 1e-7
+    arrays["groupdq"][0, 2, 1] = JUMP_DET
+    arrays["groupdq"][1, 2:, 1] = CHARGELOSS | DO_NOT_USE
+    _, rateints = fit_and_compare(arrays)
+    assert (rateints.err == 0).any()
+
+
+RAMPS = {
+    "one jump": [0, 0, 4, 0, 0, 0, 0, 0],
+    "several jumps": [0, 0, 4, 0, 4, 4, 0, 0],
+    "jump in the first group": [4, 0, 0, 0, 0, 0, 0, 0],
+    "jump in the last group": [0, 0, 0, 0, 0, 0, 0, 4],
+    "jump before a lone group": [1, 1, 1, 1, 1, 1, 4, 0],
+    "only jumps": [4, 4, 4, 4, 4, 4, 4, 4],
+    "jump and more in one group": [0, 0, 0, 5, 0, 0, 0, 0],
+    "jump with persistence": [0, 0, 0, 36, 0, 0, 0, 0],
+    "do not use in the middle": [0, 0, 0, 1, 0, 0, 0, 0],
+    "do not use at both ends": [1, 0, 0, 0, 0, 0, 0, 1],
+    "lone groups": [0, 1, 0, 1, 0, 1, 0, 1],
+    "one good group, first": [0, 2, 2, 2, 2, 2, 2, 2],
+    "one good group, later": [1, 1, 0, 2, 2, 2, 2, 2],
+    "two good groups": [0, 0, 2, 2, 2, 2, 2, 2],
+    "one good group and persistence": [0, 32, 32, 2, 2, 2, 2, 2],
+    "only persistence": [32, 32, 32, 32, 32, 32, 32, 32],
+    "saturated from the first": [2, 2, 2, 2, 2, 2, 2, 2],
+    "saturated in the first only": [2, 0, 0, 0, 0, 0, 0, 0],
+    "saturated and do not use": [3, 3, 1, 1, 3, 3, 3, 3],
+    "all do not use": [1, 1, 1, 1, 1, 1, 1, 1],
+    "charge loss from the third": [0, 0, 129, 129, 129, 129, 129, 129],
+    "charge loss from the first": [129, 129, 129, 129, 129, 129, 129, 129],
+    "charge loss without do not use": [0, 0, 128, 128, 0, 0, 0, 0],
+    "charge loss and saturation": [0, 0, 0, 129, 129, 131, 131, 131],
+    "charge loss after a jump": [0, 0, 4, 0, 129, 129, 129, 129],
+}
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("zeroframe", [None, 0.0, 60.0])
+@pytest.mark.parametrize("suppress", [False, True])
+@pytest.mark.parametrize("name", RAMPS)
+def test_one_ramp(name, suppress, zeroframe):
+    arrays = plain(nints=2, ngroups=8, nx=2)
+    arrays["groupdq"][0, :, 0, 0] = RAMPS[name]
+    arrays["groupdq"][:, :, 0, 1] = RAMPS[name]
+    arrays["data"] += np.random.default_rng(1).normal(0, 5, arrays["data"].shape).astype(np.float32)
+    if zeroframe is not None:
+        arrays["zeroframe"] = np.full((2, 1, 2), zeroframe, np.float32)
+    fit_and_compare(arrays, suppress_one_group=suppress)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("where", [0, 3, 7])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("flags", [GOOD, JUMP_DET])
+def test_values_that_are_not_finite(where, value, flags):
+    arrays = plain(ngroups=8, nx=2)
+    arrays["data"][0, where, 0, 0] = value
+    arrays["groupdq"][0, 4] = flags
+    fit_and_compare(arrays)
+
+
+@pytest.mark.parity
+def test_no_group_of_any_ramp_is_usable():
+    arrays = plain(nints=2)
+    arrays["groupdq"][...] = SATURATED
+    assert fit_and_compare(arrays) == (None, None)
+    arrays["zeroframe"] = np.full((2, 1, 1), 30, np.float32)
+    assert fit_and_compare(arrays) == (None, None)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("lost", [(), (0,), (7,), (0, 7), (0, 1, 2, 7), (6, 7), tuple(range(7)), tuple(range(8))])
+def test_miri_groups(lost):
+    arrays = simulate(len(lost), 2, 8, flagged=0.2)
+    arrays["groupdq"][:, list(lost)] |= DO_NOT_USE
+    fit_and_compare(arrays, instrument="MIRI")
+    fit_and_compare(arrays, instrument="MIRI", suppress_one_group=True)
+    fit_and_compare(arrays, instrument="NIRCAM")
+
+
+@st.composite
+def exposures(draw):
+    """Draw few ramps of few values, so that ties and sums of zero are common."""
+    nints, ngroups, nx = draw(st.integers(1, 4)), draw(st.integers(1, 9)), draw(st.integers(1, 4))
+    samples = st.sampled_from([0.0, 1.0, -3.0, 10.0, 100.0, 1000.0, 6e4, float("nan")])
+    flags = st.sampled_from(
+        [GOOD] * 6 + [JUMP_DET, DO_NOT_USE, SATURATED, PERSISTENCE, CHARGELOSS | DO_NOT_USE, JUMP_DET | PERSISTENCE]
+    )
+
+    def fill(strategy, shape, dtype):
+        size = int(np.prod(shape))
+        return np.array(draw(st.lists(strategy, min_size=size, max_size=size)), dtype).reshape(shape)
+
+    shape = (nints, ngroups, 1, nx)
+    arrays = {
+        "data": fill(samples, shape, np.float32),
+        "groupdq": fill(flags, shape, np.uint8),
+        "pixeldq": fill(st.sampled_from([0, 0, 0, DO_NOT_USE, HOT]), (1, nx), np.uint32),
+        "gain": fill(st.sampled_from([1.0, 1.9, 1.9, -1.0, float("nan")]), (1, nx), np.float32),
+        "readnoise": fill(st.sampled_from([1.0, 12.5, 0.0]), (1, nx), np.float32),
+        "dark_current": fill(st.sampled_from([0.0, 0.25, -0.25]), (1, nx), np.float32),
+    }
+    if draw(st.booleans()):
+        arrays["data"] = np.cumsum(np.nan_to_num(arrays["data"]), axis=1, dtype=np.float32)
+    if draw(st.booleans()):
+        arrays["zeroframe"] = fill(st.sampled_from([0.0, 5.0, 80.0]), (nints, 1, nx), np.float32)
+    return arrays
+
+
+@pytest.mark.parity
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays=exposures(),
+    suppress=st.booleans(),
+    instrument=st.sampled_from(["NIRCAM", "MIRI"]),
+    nframes=st.sampled_from([1, 4]),
+)
+def test_any_exposure(arrays, suppress, instrument, nframes):
+    suppress = suppress and arrays["data"].shape[1] > 1
+    fit_and_compare(arrays, suppress_one_group=suppress, instrument=instrument, nframes=nframes)
+
+
+@pytest.mark.parametrize("shape", [(5, 10, 17, 13), (2, 40, 17, 13), (3, 2, 17, 13)])
+def test_tiles_and_threads_change_nothing(shape):
+    arrays = simulate(3, *shape, flagged=0.05)
+    arrays["groupdq"][:, :, :3] = 0  # tiles of clean ramps only
+    arrays["groupdq"][:, :, 6:8] |= PERSISTENCE  # and of flagged ones only
+    arrays["original_groupdq"] = arrays["groupdq"]
+    before = {name: array.copy() for name, array in arrays.items()}
+    wanted = fit_ramps(**arrays, **TIMES, tile_bytes=2**30)
+    for n_threads, tile_bytes in ((1, 1), (3, 1), (2, 4 * 13 * shape[0] * shape[1] * 5)):
+        products = fit_ramps(**arrays, **TIMES, n_threads=n_threads, tile_bytes=tile_bytes)
+        for ours, theirs in zip(products, wanted, strict=True):
+            for name in FIELDS:
+                assert getattr(ours, name).tobytes() == getattr(theirs, name).tobytes(), name
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, before[name], err_msg=f"{name} was changed")
+
+
+def test_block_size_changes_nothing(monkeypatch):
+    arrays = simulate(4, 3, 12, flagged=0.1)
+    wanted = fit_ramps(**arrays, **TIMES)
+    for samples in (1, 50, 1000):
+        monkeypatch.setattr("gpucoron.backends.numpy_ops.ramp_segments.BLOCK_SAMPLES", samples)
+        for ours, theirs in zip(fit_ramps(**arrays, **TIMES), wanted, strict=True):
+            for name in FIELDS:
+                assert getattr(ours, name).tobytes() == getattr(theirs, name).tobytes(), name
+
+
+def test_a_straight_ramp_has_its_rate_and_variances():
+    """The textbook's numbers, not stcal's: rate, 12 R^2 / (n^3 - n), Poisson noise over the length."""
+    arrays = plain(nints=4, ngroups=6, rate=8.0)
+    rate, rateints = fit(**arrays, group_time=2.0, nframes=1, suppress_one_group=False)
+    assert rate.rate[0, 0] == pytest.approx(4.0)
+    read_noise = 10 / np.sqrt(2)
+    var_rnoise = 12 * read_noise**2 / (6**3 - 6) / 2.0**2
+    var_poisson = 4.0 / (2.0 * 2.0 * 5)
+    np.testing.assert_allclose(rateints.rate, 4.0)
+    np.testing.assert_allclose(rateints.var_rnoise, var_rnoise, rtol=1e-6)
+    np.testing.assert_allclose(rateints.var_poisson, var_poisson, rtol=1e-6)
+    np.testing.assert_allclose(rateints.err, np.sqrt(var_poisson + var_rnoise), rtol=1e-6)
+    assert rate.var_rnoise[0, 0] == pytest.approx(var_rnoise / 4)
+    assert rate.var_poisson[0, 0] == pytest.approx(var_poisson / 4)
+    assert not rate.dq.any()
+
+
+def test_bad_gain_is_flagged_in_both_products():
+    arrays = plain(nints=2, nx=3)
+    arrays["gain"][0] = [2, -1, np.nan]
+    for product in fit(**arrays, **TIMES):
+        assert not product.dq[..., 0].any()
+        assert (product.dq[..., 1:] == NO_GAIN_VALUE | DO_NOT_USE).all()
+        assert np.isnan(product.rate[..., 1:]).all()
+        assert not product.err[..., 1:].any()
+    assert not arrays["pixeldq"].any()
+
+
+def test_partial_saturation_is_flagged_and_keeps_its_rate():
+    arrays = plain(nints=2)
+    arrays["groupdq"][0, 4:] = SATURATED
+    rate, rateints = fit(**arrays, **TIMES)
+    assert rateints.dq.ravel().tolist() == [SATURATED, GOOD]
+    assert rate.dq[0, 0] == SATURATED
+    assert np.isfinite(rateints.rate).all()
+
+
+def test_segments():
+    flags = np.array([[0, 0, 4, 0, 0, 1, 0, 4, 4, 0], [0, 1, 0, 1, 4, 1, 2, 2, 2, 2], [1] * 10], np.uint8)
+    segments = find_segments(flags.T)
+    assert segments.ramp.tolist() == [0, 0, 0, 1]
+    assert segments.start.tolist() == [0, 2, 8, 0]
+    assert segments.length.tolist() == [2, 3, 2, 1]
+
+
+def test_weights_are_those_of_fixsen():
+    table = weight_table(5)
+    np.testing.assert_allclose(table[:, 0], 1)
+    np.testing.assert_allclose(table[:, 2], [1, 0.5, 0, 0.5, 1])
+    np.testing.assert_allclose(table[:, 3], [1, 0.125, 0, 0.125, 1])
+
+
+@pytest.mark.parametrize("n", range(1, MOST_PLANES + 1))
+def test_median_network(n):
+    # Zeros and ones in every order up to 2^12 columns prove a network of comparisons; beyond, samples do.
+    columns = np.arange(2**n) if n <= 12 else np.random.default_rng(0).integers(0, 2**n, 4096)
+    planes = (columns >> np.arange(n)[:, None] & 1).astype(float)
+    np.testing.assert_array_equal(median_of_planes(planes.copy(), np.empty(len(columns))), np.median(planes, axis=0))
+
+
+def test_select_groups(caplog):
+    def selected(firstgroup, lastgroup):
+        groupdq = np.full((1, 5, 1, 1), JUMP_DET, np.uint8)
+        select_groups(groupdq, firstgroup, lastgroup)
+        assert ((groupdq & JUMP_DET) != 0).all()
+        return np.flatnonzero((groupdq[0, :, 0, 0] & DO_NOT_USE) == 0).tolist()
+
+    assert selected(None, None) == [0, 1, 2, 3, 4]
+    assert selected(1, None) == [1, 2, 3, 4]
+    assert selected(1, 3) == [1, 2, 3]
+    assert not caplog.records
+    assert selected(-2, 3) == [0, 1, 2, 3]
+    assert selected(2, 8) == [2, 3, 4]
+    assert selected(3, 3) == [0, 1, 2, 3, 4]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("firstgroup", [None, -1, 0, 2, 4, 5, 7])
+@pytest.mark.parametrize("lastgroup", [None, -1, 0, 2, 4, 5, 9])
+def test_select_groups_as_jwst(firstgroup, lastgroup):
+    from jwst.ramp_fitting.ramp_fit_step import set_groupdq
+
+    mine, theirs = np.zeros((2, 2, 5, 2, 2), np.uint8)
+    select_groups(mine, firstgroup, lastgroup)
+    set_groupdq(firstgroup, lastgroup, 5, theirs, {"DO_NOT_USE": DO_NOT_USE})
+    np.testing.assert_array_equal(mine, theirs)
+
+
+def test_suppress_single_groups():
+    groupdq = np.array([[0, 2, 2], [0, 32, 2], [32, 2, 2], [0, 0, 2], [1, 1, 1]], np.uint8).T[None, :, :, None].copy()
+    before = groupdq.copy()
+    suppress_single_groups(groupdq)
+    assert (groupdq != before).any(axis=1).ravel().tolist() == [True, False, True, False, False]
+    assert (groupdq[:, :, [0, 2]] & DO_NOT_USE).all()
+
+
+def test_find_usable_groups(caplog):
+    groupdq = np.zeros((2, 6, 1, 2), np.uint8)
+    groupdq[:, [0, 1, 5]] |= DO_NOT_USE
+    groupdq[:, 2:4, 0, 1] |= JUMP_DET
+    assert find_usable_groups(groupdq) == slice(2, 5)
+    assert not (groupdq[:, 2] & JUMP_DET).any()
+    assert (groupdq[:, 3, 0, 1] & JUMP_DET).all()
+    groupdq[0, 0, 0, 0] = GOOD
+    assert find_usable_groups(groupdq) == slice(0, 5)
+    groupdq[:, 1:] |= DO_NOT_USE
+    assert find_usable_groups(groupdq) == slice(0, 5)  # of the groups at the end only the last one goes
+    groupdq[...] |= DO_NOT_USE
+    assert find_usable_groups(groupdq) is None
+    assert caplog.records[-1].levelname == "ERROR"
+
+
+def make_step_inputs(arrays, *, instrument="NIRCAM", gain_factor=None, **parameters):
+    """Make what the engine gives to the step, from copies."""
+    arrays = {name: array.copy() for name, array in arrays.items()}
+    exposure = SimpleNamespace(
+        data=arrays["data"],
+        groupdq=arrays["groupdq"],
+        pixeldq=arrays["pixeldq"],
+        zeroframe=arrays.get("zeroframe"),
+        average_dark_current=arrays.get("dark_current"),
+        facts=SimpleNamespace(instrument=instrument, groupgap=1, **TIMES),
+    )
+    references = {
+        "gain": SimpleNamespace(data=arrays["gain"], facts={"gain_factor": gain_factor}),
+        "readnoise": SimpleNamespace(data=arrays["readnoise"], facts={}),
+    }
+    for reference in references.values():
+        reference.data.setflags(write=False)
+    defaults = {"algorithm": "OLS_C", "suppress_one_group": True, "firstgroup": None, "lastgroup": None}
+    return exposure, references, SimpleNamespace(**(defaults | parameters)), NumpyBackend(n_threads=1)
+
+
+def fit_model_with_stcal(arrays, *, instrument, suppress_one_group, firstgroup, lastgroup):
+    """Do with a RampModel what jwst's step does between the references and the products."""
+    from jwst.ramp_fitting.ramp_fit_step import set_groupdq
+    from stcal.ramp_fitting.ramp_fit import ramp_fit
+    from stdatamodels.jwst.datamodels import RampModel, dqflags
+
+    model = RampModel()
+    for name in ("data", "groupdq", "pixeldq", "zeroframe"):
+        setattr(model, name, arrays[name].copy())
+    model.average_dark_current = arrays["dark_current"].copy()
+    model.meta.instrument.name = instrument
+    for name, value in TIMES.items():
+        setattr(model.meta.exposure, name, value)
+    model.meta.exposure.groupgap = 1
+    if firstgroup is not None or lastgroup is not None:
+        set_groupdq(firstgroup, lastgroup, model.data.shape[1], model.groupdq, dqflags.group)
+    with np.errstate(all="ignore"):
+        image, cube, _ = ramp_fit(
+            model,
+            False,
+            arrays["readnoise"].copy(),
+            arrays["gain"].copy(),
+            "OLS_C",
+            "optimal",
+            "none",
+            dqflags.pixel,
+            suppress_one_group=suppress_one_group,
+        )
+    return image, cube
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("instrument", ["NIRCAM", "MIRI"])
+@pytest.mark.parametrize("suppress_one_group", [False, True])
+@pytest.mark.parametrize(
+    ("ngroups", "firstgroup", "lastgroup"), [(1, None, None), (2, None, None), (8, None, None), (8, 2, 5), (8, 1, None)]
+)
+def test_step_as_jwst(instrument, suppress_one_group, ngroups, firstgroup, lastgroup):
+    arrays = simulate(ngroups, 3, ngroups, flagged=0.1)
+    if instrument == "MIRI" and ngroups > 2:
+        arrays["groupdq"][:, [0, -1]] |= DO_NOT_USE
+    choices = {"suppress_one_group": suppress_one_group, "firstgroup": firstgroup, "lastgroup": lastgroup}
+    expected = fit_model_with_stcal(arrays, instrument=instrument, **choices)
+    exposure, *others = make_step_inputs(arrays, instrument=instrument, **choices)
+    outcome = run(exposure, *others)
+    assert outcome.status == "COMPLETE"
+    assert_same((exposure.rate, exposure.rateints), expected)
+
+
+def test_step_notes_the_gain_factor():
+    inputs = make_step_inputs(plain(), gain_factor=2.5)
+    assert run(*inputs).meta == {"exposure.gain_factor": 2.5}
+    assert run(*make_step_inputs(plain())).meta == {}
+
+
+def test_step_without_usable_groups_has_no_products():
+    arrays = plain()
+    arrays["groupdq"][...] = SATURATED
+    inputs = make_step_inputs(arrays)
+    outcome = run(*inputs)
+    assert outcome.status == "SKIPPED"
+    assert "nothing to fit" in outcome.reason
+    assert inputs[0].rate is None
+    assert inputs[0].rateints is None
+
+
+def test_step_without_a_reference_is_skipped():
+    exposure, references, *others = make_step_inputs(plain())
+    outcome = run(exposure, references | {"readnoise": None}, *others)
+    assert (outcome.status, exposure.rate) == ("SKIPPED", None)
+
+
+def test_likely_falls_back_below_four_groups(caplog):
+    def never(*args):
+        pytest.fail("LIKELY cannot fit three groups")
+
+    with caplog.at_level(logging.WARNING):
+        inputs = make_step_inputs(plain(ngroups=3), algorithm="LIKELY")
+        outcome = run(*inputs, likelihood=never)
+    assert outcome.status == "COMPLETE"
+    assert "OLS_C" in outcome.reason
+    assert "OLS_C" in caplog.text
+    assert np.isfinite(inputs[0].rate.rate).all()
+
+
+def test_likely_goes_to_the_callable():
+    exposure, references, parameters, backend = make_step_inputs(plain(ngroups=4), algorithm="LIKELY", firstgroup=1)
+    seen = []
+
+    def likelihood(*args):
+        seen.append(args)
+        return "rate", "rateints"
+
+    run(exposure, references, parameters, backend, likelihood=likelihood)
+    assert (exposure.rate, exposure.rateints) == ("rate", "rateints")
+    assert seen == [(exposure, references["gain"].data, references["readnoise"].data, parameters)]
+    assert (exposure.groupdq[:, 0] == DO_NOT_USE).all()
+    assert run(exposure, references, parameters, backend, likelihood=lambda *args: None).status == "SKIPPED"
+    with pytest.raises(ValueError, match="likelihood"):
+        run(exposure, references, parameters, backend)
+
+
+def test_wrong_arrays_are_named():
+    arrays = plain()
+    with pytest.raises(ValueError, match="groupdq must be uint8"):
+        fit(**(arrays | {"groupdq": arrays["groupdq"].astype(np.uint32)}), **TIMES)
+    with pytest.raises(ValueError, match="gain must be float32 of shape"):
+        fit(**(arrays | {"gain": arrays["gain"][:, :0]}), **TIMES)
