@@ -7,7 +7,6 @@ tile's border. They are collected, and act once all tiles are searched. No copy 
 import warnings
 
 import numpy as np
-from astropy.utils.exceptions import AstropyUserWarning
 
 from gpucoron.backends.numpy_ops.jump_outliers import (
     noise,
@@ -152,6 +151,8 @@ def _search_in_one_pass(strip, threshold):
 
 
 def _clip(over_strips, shape, threshold, only_use_ints):
+    from astropy.utils.exceptions import AstropyUserWarning
+
     def clip_strip(strip):
         if 0 not in strip.differences.shape:
             strip.flag_jumps(*outliers_by_clipping(strip.differences, shape, threshold, only_use_ints))
