@@ -41,10 +41,13 @@ def checked_arguments(kernel, values, is_on_device):
 def _checked(kernel, argument, value, is_on_device):
     where = f"kernel {kernel.name}, argument {argument.name}"
     if not argument.is_array:
-        cast = argument.dtype.type(value)
         # A count beyond the declared type must not wrap around.
-        if argument.dtype.kind != "f" and int(cast) != int(value):
+        if argument.dtype.kind != "f" and not (np.iinfo(argument.dtype).min <= value <= np.iinfo(argument.dtype).max):
             msg = f"{where}: {value} does not fit {argument.dtype}"
+            raise ValueError(msg)
+        cast = argument.dtype.type(value)
+        if argument.dtype.kind != "f" and cast != value:
+            msg = f"{where}: {value} is not a whole number"
             raise ValueError(msg)
         return cast
     if value is None:

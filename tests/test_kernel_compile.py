@@ -1,0 +1,114 @@
+"""Without a GPU, all kernels compile for every architecture: no warnings, no spills, every instantiation is there."""
+
+import os
+import re
+
+import pytest
+from nvrtc_wheel import Nvrtc, NvrtcError, find_library
+
+from gpucoron.backends import kernel_sources
+from gpucoron.backends.cuda_loader import choose_target, compile_kernels
+from gpucoron.backends.kernel_sources import DEVICE_OPTIONS, KERNELS, SOURCES, instantiations
+
+#: what the package claims to run on; an NVRTC that does not know one of them is not asked
+ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+RESOURCES = re.compile(
+    r"Compiling entry function '(?P<name>\w+)'.*?"
+    r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
+    r"Used (?P<registers>\d+) registers",
+    re.DOTALL,
+)
+
+
+@pytest.fixture(scope="module")
+def nvrtc():
+    """The wheel's NVRTC; a run that calls itself CI must have it."""
+    library = find_library()
+    if library is None:
+        reason = "NVRTC is missing: pip install nvidia-cuda-nvrtc"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return Nvrtc(library)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_instantiation_compiles_cleanly(nvrtc, source, architecture):
+    if architecture not in nvrtc.getSupportedArchs():
+        pytest.skip(f"NVRTC {nvrtc.getVersion()} does not know sm_{architecture}")
+    code, names, log = compile_kernels(nvrtc, source, f"sm_{architecture}", (*DEVICE_OPTIONS, "-Xptxas=-v"))
+
+    wanted = [kernel.expression(variant) for kernel, variant in instantiations(source)]
+    assert sorted(names) == sorted(wanted)
+    entries = set(re.findall(rb"\.text\.(\w+)\0", code))
+    assert entries == {name.encode() for name in names.values()}
+
+    # The compiler's own lines start with 'ptxas'; anything else is a warning.
+    said = [line for line in log.splitlines() if line.strip() and not line.startswith("ptxas")]
+    assert not said, "\n".join(said)
+
+    # Functions that a kernel calls have lines of their own.
+    assert set(re.findall(r"(\d+) bytes (?:stack frame|spill)", log)) == {"0"}
+    used = {match["name"]: match for match in RESOURCES.finditer(log)}
+    print(f"\n{'registers':>9} {'stack':>6} {'spills':>7}  sm_{architecture}")
+    for expression in wanted:
+        resources = used[names[expression]]
+        spills = int(resources["stores"]) + int(resources["loads"])
+        print(f"{resources['registers']:>9} {resources['stack']:>6} {spills:>7}  {expression}")
+
+
+def test_ptx_for_a_device_newer_than_the_compiler(nvrtc):
+    newest = max(nvrtc.getSupportedArchs())
+    target = choose_target(nvrtc, str(newest + 10))
+    assert target == f"compute_{newest}"
+    code, names, _ = compile_kernels(nvrtc, "raw_counts.cu", target)
+    assert all(f".entry {name}(".encode() in code for name in names.values())
+
+
+def test_a_device_that_is_too_old_is_named(nvrtc):
+    with pytest.raises(RuntimeError, match="sm_35"):
+        choose_target(nvrtc, "35")
+
+
+def test_errors_point_at_the_file(nvrtc, tmp_path, monkeypatch):
+    folder = tmp_path / "kernels"
+    (folder / "include").mkdir(parents=True)
+    original = kernel_sources.kernel_folder()
+    (folder / "include" / "types.cuh").write_text((original / "include" / "types.cuh").read_text())
+    text = (original / "raw_counts.cu").read_text().replace("counts[at]", "count[at]")
+    (folder / "raw_counts.cu").write_text(text)
+    monkeypatch.setattr(kernel_sources, "kernel_folder", lambda: folder)
+    line = 1 + [n for n, words in enumerate(text.splitlines()) if "count[at]" in words][0]
+    with pytest.raises(RuntimeError, match=rf"kernels/raw_counts\.cu\({line}\)"):
+        compile_kernels(nvrtc, "raw_counts.cu", "sm_90")
+
+
+def test_a_template_that_nobody_names_is_no_kernel(nvrtc):
+    # The reason for counting entry points: this compiles without a word, to nothing.
+    program = nvrtc.createProgram("template <int N> __global__ void lost(int* a) { *a = N; }", "lost.cu", (), ())
+    nvrtc.compileProgram(program, ("-arch=sm_90",))
+    assert b".text.lost" not in nvrtc.getCUBIN(program)
+    with pytest.raises(NvrtcError):
+        nvrtc.getLoweredName(program, "lost<1>")
+    nvrtc.destroyProgram(program)
+
+
+def test_every_kernel_of_the_files_is_in_the_table():
+    folder = kernel_sources.kernel_folder()
+    assert {path.name for path in folder.glob("*.cu")} == set(SOURCES)
+    for source in SOURCES:
+        defined = set(re.findall(r"__global__ void (\w+)\(", (folder / source).read_text()))
+        assert defined == {kernel.name for kernel in KERNELS.values() if kernel.source == source}
+
+
+def test_the_digest_sees_a_changed_header(tmp_path, monkeypatch):
+    (tmp_path / "include").mkdir()
+    header = tmp_path / "include" / "types.cuh"
+    header.write_text("// one\n")
+    monkeypatch.setattr(kernel_sources, "kernel_folder", lambda: tmp_path)
+    digest = kernel_sources.sources_digest.__wrapped__
+    first = digest()
+    assert digest() == first
+    header.write_text("// two\n")
+    assert digest() != first
