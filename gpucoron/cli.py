@@ -176,8 +176,8 @@ def _info(options):
         from gpucoron.references import crds_context
 
         print(f"  context {crds_context()[0]}")
-    except Exception as error:  # whatever CRDS meets here is what the user wants to see
-        print(f"  context: none ({str(error).splitlines()[0] if str(error) else type(error).__name__})")
+    except GpucoronError as error:
+        print(f"  context: none ({error})")
     return 0
 
 

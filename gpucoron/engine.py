@@ -136,6 +136,7 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
     """
     backend = get_backend(backend)
     facts = exposure.facts
+    context = crds_context()
     from_crds, files = {}, []
     if use_pars if use_pars is not None else profile == "jwst":
         from_crds, of_pipeline, files = parameters_from_crds(exposure)
@@ -162,7 +163,7 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
         parameters=settled,
         references=find_references(exposure, wanted, overrides),
         pars_files=files,
-        context=crds_context(),
+        context=context,
     )
 
 

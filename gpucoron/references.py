@@ -151,15 +151,31 @@ def _ask_crds(exposure, reftypes):
         return {}
     import crds
 
+    about = exposure.meta.get_crds_parameters()
     try:
-        answers = crds.getreferences(exposure.meta.get_crds_parameters(), reftypes=reftypes, observatory="jwst")
+        answers = crds.getreferences(about, reftypes=reftypes, observatory="jwst")
     except Exception as error:  # CRDS raises OSError, KeyError and errors of its own for one and the same cause
-        msg = (
-            f"{exposure.name}: CRDS cannot name the references {', '.join(reftypes)} ({_first_line(error)}); "
-            f"{_crds_advice()}"
+        absent = _not_in_cache(about, reftypes)
+        what = (
+            f"the references {', '.join(absent)} are not in the cache and cannot be fetched"
+            if absent
+            else f"CRDS cannot name the references {', '.join(reftypes)}"
         )
+        msg = f"{exposure.name}: {what} ({_first_line(error)}); {_crds_advice()}"
         raise ReferenceFileError(msg) from error
     return {name: "N/A" if "N/A" in path.upper() else path for name, path in answers.items()}
+
+
+def _not_in_cache(about, reftypes):
+    """Name the files that CRDS's rules ask for and its cache lacks; none where the rules themselves fail."""
+    import crds
+
+    try:
+        names = crds.getrecommendations(about, reftypes=reftypes, observatory="jwst").values()
+    except Exception:  # the caller reports the first failure
+        return []
+    wanted = [name for name in names if "N/A" not in name.upper() and "NOT FOUND" not in name.upper()]
+    return [name for name in wanted if not os.path.exists(crds.locate_file(name, "jwst"))]
 
 
 def _first_line(error):
@@ -178,11 +194,22 @@ def _crds_advice():
 
 
 def crds_context():
-    """Return (context, CRDS software version) that look-ups use."""
+    """Return (context, CRDS software version) that look-ups use.
+
+    Raises
+    ------
+    ReferenceFileError
+        CRDS has neither a server nor a cache to take a context from.
+    """
     import crds
     from crds.core import heavy_client
 
-    _connected, context = heavy_client.get_processing_mode("jwst")
+    try:
+        _connected, context = heavy_client.get_processing_mode("jwst")
+    except (Exception, SystemExit) as error:  # CRDS itself leaves the process when it finds no configuration
+        reason = "it finds neither a server nor a cache" if isinstance(error, SystemExit) else _first_line(error)
+        msg = f"CRDS cannot tell its context: {reason}; {_crds_advice()}"
+        raise ReferenceFileError(msg) from error
     return context, crds.__version__
 
 
