@@ -168,7 +168,7 @@ class Backend(ABC):
     ):
         """Fit every ramp by segments of optimally weighted least squares (``OLS_C``).
 
-        Neither ``data`` nor the flags are changed.
+        Neither ``data`` nor the flags are changed. Both may be cut along the groups (views).
 
         Parameters
         ----------

@@ -89,10 +89,10 @@ def fit(
         usable = find_usable_groups(groupdq)
         if usable is None:
             return None, None
-        if usable != slice(0, ngroups):
-            data, groupdq = _cut_groups(data, usable, backend), _cut_groups(groupdq, usable, backend)
-            if has_loss:
-                original_groupdq = _cut_groups(original_groupdq, usable, backend)
+        # views: the backends take ramps that are cut along the groups
+        data, groupdq = data[:, usable], groupdq[:, usable]
+        if has_loss:
+            original_groupdq = original_groupdq[:, usable]
     if bool((groupdq[:, 0] & SATURATED != 0).all()):
         log.warning("every ramp is saturated from its first group on: there is nothing to fit")
         return None, None
@@ -130,12 +130,6 @@ def _check_arrays(data, groupdq, pixeldq, gain, readnoise, dark_current, zerofra
         if array is not None and (array.shape != shape or array.dtype != dtype):
             msg = f"{name} must be {dtype} of shape {shape}, not {array.dtype} of shape {array.shape}"
             raise ValueError(msg)
-
-
-def _cut_groups(array, groups, backend):
-    """Cut groups off: a view for NumPy, a copy for kernels, which know no strides."""
-    array = array[:, groups]
-    return array if backend.name == "numpy" else backend.xp.ascontiguousarray(array)
 
 
 def select_groups(groupdq, firstgroup=None, lastgroup=None):
