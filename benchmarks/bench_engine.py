@@ -105,6 +105,7 @@ def peak_of(side, name, folder, threads):
     run("miri-small" if name.startswith("miri") else "nircam-small")
     STORE.clear()
     before = psutil.Process().memory_info().rss
+    _forget_high_water()
     run(name)
     peak = _high_water()
     _, _, _, ngroups, nints = common.CASES[name]
@@ -113,11 +114,15 @@ def peak_of(side, name, folder, threads):
     return {"before_mb": before / 1e6, "peak_mb": (peak - before) / 1e6, "ramp_mb": ramp / 1e6}
 
 
-def _high_water():
-    """Return the largest resident memory that this process ever had, bytes."""
-    import resource
+def _forget_high_water():
+    """Start the kernel's mark of the largest resident memory anew (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+def _high_water():
+    """Read that mark, bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import platform
 import subprocess
 import time
 from contextlib import ExitStack, contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import patch
@@ -93,7 +93,7 @@ def machine():
     ).stdout.strip()
     packages = ("gpucoron", "jwst", "stcal", "numpy", "scipy")
     return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": model,
         "cores": cores,
         "python": platform.python_version(),
