@@ -102,7 +102,9 @@ def test_same_flags_as_stcal(rng, nframes, n_pix_grow_sat, with_bias, ngroups, n
         "saturation": SimpleNamespace(data=threshold, dq=dq),
         "superbias": None if bias is None else SimpleNamespace(data=bias),
     }
-    parameters = SimpleNamespace(n_pix_grow_sat=n_pix_grow_sat, use_readpatt=nframes is not None)
+    parameters = SimpleNamespace(
+        n_pix_grow_sat=n_pix_grow_sat, use_readpatt=nframes is not None, grow_diagonal=True, flag_rcsat=False
+    )
     outcome = saturation.run(exposure, references, parameters, NumpyBackend(n_threads))
 
     assert outcome.status == "COMPLETE"

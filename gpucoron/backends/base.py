@@ -69,7 +69,9 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def flag_saturation(self, data, groupdq, threshold, checked, *, n_pix_grow_sat=1, nframes=None, bias=None):
+    def flag_saturation(
+        self, data, groupdq, threshold, checked, *, n_pix_grow_sat=1, nframes=None, bias=None, grow_diagonal=True
+    ):
         """Flag saturation and the A/D floor through the groups, in place.
 
         1. From the first group at or above ``threshold`` on: SATURATED; a group at or below zero: AD_FLOOR and
@@ -78,6 +80,9 @@ class Backend(ABC):
            precedes a saturated one and reaches the threshold diluted by the averaging becomes DO_NOT_USE, and grows.
         3. With ``nframes`` and more than two groups: a second group that jumps towards a third, saturated one becomes
            DO_NOT_USE, where the first group foretold no saturation.
+
+        Without ``grow_diagonal`` nothing grows in these passes. At the end SATURATED, and it alone, grows within its
+        group by ``n_pix_grow_sat`` steps up, down, left or right (spaceKLIP's growth).
 
         Parameters
         ----------
@@ -92,10 +97,11 @@ class Backend(ABC):
             Frames averaged into a group; None switches the read-pattern passes off.
         bias : (ny, nx) float32 or None
             Superbias for pass 3, DN; None counts as zero.
+        grow_diagonal : bool
 
         Notes
         -----
-        Source: stcal ``flag_saturated_pixels``.
+        Source: stcal ``flag_saturated_pixels``; spaceKLIP 2.2, ``do_saturation``.
         """
 
     @abstractmethod

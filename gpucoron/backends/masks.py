@@ -34,11 +34,18 @@ def grow_square(mask, n_pixels):
     return grown
 
 
-def grow_cross(mask):
-    """Grow a mask by one pixel to its four neighbours; arguments and result as in `grow_square`."""
+def grow_cross(mask, n_pixels=1):
+    """Grow a mask to its four neighbours, ``n_pixels`` times; arguments and result as in `grow_square`.
+
+    Notes
+    -----
+    More than one step makes a diamond: all pixels within ``n_pixels`` steps up, down, left or right.
+    """
     grown = mask.copy()
-    grown[..., 1:, :] |= mask[..., :-1, :]
-    grown[..., :-1, :] |= mask[..., 1:, :]
-    grown[..., 1:] |= mask[..., :-1]
-    grown[..., :-1] |= mask[..., 1:]
+    for step in range(n_pixels):
+        source = mask if step == 0 else grown.copy()
+        grown[..., 1:, :] |= source[..., :-1, :]
+        grown[..., :-1, :] |= source[..., 1:, :]
+        grown[..., 1:] |= source[..., :-1]
+        grown[..., :-1] |= source[..., 1:]
     return grown

@@ -1,7 +1,10 @@
-"""saturation: flag saturated groups and the A/D floor, with their neighbours."""
+"""saturation: flag saturated groups and the A/D floor, with their neighbours.
 
-from gpucoron.backends.masks import grow_square
-from gpucoron.dq import AD_FLOOR, NO_SAT_CHECK, SATURATED
+spaceKLIP's custom part, for the near infrared: growth without corners, and RC pixels that count as saturated.
+"""
+
+from gpucoron.backends.masks import grow_cross, grow_square
+from gpucoron.dq import AD_FLOOR, NO_SAT_CHECK, RC, SATURATED
 from gpucoron.steps import Outcome, skipped
 
 #: A threshold that the 16-bit A/D converter cannot reach, DN.
@@ -33,7 +36,18 @@ def prepare_threshold(threshold, dq, *, xp):
     return xp.where(checked, threshold, threshold.dtype.type(UNREACHABLE)), checked, dq
 
 
-def blank_zeroframe(zeroframe, threshold, n_pix_grow_sat):
+def flag_rc_pixels(groupdq, rc):
+    """Set SATURATED in all groups of RC pixels, in place.
+
+    Parameters
+    ----------
+    groupdq : (nints, ngroups, ny, nx) uint8
+    rc : (ny, nx) bool
+    """
+    groupdq |= rc.astype(groupdq.dtype) * groupdq.dtype.type(SATURATED)
+
+
+def blank_zeroframe(zeroframe, threshold, n_pix_grow_sat, *, grow_diagonal=True, rc=None):
     """Set the ZEROFRAME to zero, in place, where it is saturated, next to that, or at the A/D floor.
 
     Parameters
@@ -41,10 +55,24 @@ def blank_zeroframe(zeroframe, threshold, n_pix_grow_sat):
     zeroframe : (nints, ny, nx) float32, DN
     threshold : (ny, nx) float32, DN
     n_pix_grow_sat : int
+    grow_diagonal : bool
+        Without it, growth goes up, down, left and right only, and starts from every pixel that is zero, those at the
+        A/D floor among them.
+    rc : (ny, nx) bool, optional
+        Pixels that count as saturated.
+
+    Notes
+    -----
+    Source: stcal 1.20, ``flag_saturated_pixels``; without ``grow_diagonal`` spaceKLIP 2.2, ``do_saturation``.
     """
     for plane in zeroframe:
-        bad = grow_square(plane >= threshold, n_pix_grow_sat)
-        bad |= plane <= 0
+        saturated, at_floor = plane >= threshold, plane <= 0
+        if rc is not None:
+            saturated |= rc
+        if grow_diagonal:
+            bad = grow_square(saturated, n_pix_grow_sat) | at_floor
+        else:
+            bad = grow_cross(saturated | at_floor, n_pix_grow_sat)
         plane[bad] = 0
 
 
@@ -53,7 +81,8 @@ def run(exposure, references, parameters, backend):
 
     Notes
     -----
-    Source: jwst 3.0, ``saturation``, and stcal 1.20, ``flag_saturated_pixels``.
+    Source: jwst 3.0, ``saturation``, and stcal 1.20, ``flag_saturated_pixels``; spaceKLIP 2.2, ``do_saturation``, for
+    ``flag_rcsat`` and for growth without ``grow_diagonal``. Like there, both are left out for MIRI.
     """
     reference = references["saturation"]
     if reference is None:
@@ -61,6 +90,12 @@ def run(exposure, references, parameters, backend):
     facts, xp = exposure.facts, backend.xp
     superbias = references.get("superbias")
     threshold, checked, reference_dq = prepare_threshold(reference.data, reference.dq, xp=xp)
+    is_custom = (parameters.flag_rcsat or not parameters.grow_diagonal) and facts.instrument != "MIRI"
+    rc = None
+    if is_custom and parameters.flag_rcsat:
+        rc = (exposure.pixeldq & RC) != 0
+        flag_rc_pixels(exposure.groupdq, rc)
+    growth = {"grow_diagonal": False} if is_custom and not parameters.grow_diagonal else {}
     backend.flag_saturation(
         exposure.data,
         exposure.groupdq,
@@ -69,11 +104,15 @@ def run(exposure, references, parameters, backend):
         n_pix_grow_sat=parameters.n_pix_grow_sat,
         nframes=facts.nframes if parameters.use_readpatt else None,
         bias=None if superbias is None else superbias.data,
+        **growth,
     )
     if exposure.zeroframe is not None and facts.zero_frame:
-        blank_zeroframe(exposure.zeroframe, threshold, parameters.n_pix_grow_sat)
+        blank_zeroframe(exposure.zeroframe, threshold, parameters.n_pix_grow_sat, rc=rc, **growth)
     exposure.pixeldq |= reference_dq
-    return Outcome(flagged=_count_flagged(exposure.groupdq, xp))
+    flagged = _count_flagged(exposure.groupdq, xp)
+    if rc is not None:
+        flagged["RC pixels"] = int(rc.sum())
+    return Outcome(flagged=flagged)
 
 
 def _count_flagged(groupdq, xp):

@@ -8,11 +8,22 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from gpucoron.backends.masks import grow_square
+from gpucoron.backends.masks import grow_cross, grow_square
 from gpucoron.dq import AD_FLOOR, DO_NOT_USE, SATURATED
 
 
-def flag_saturation(data, groupdq, threshold, checked, *, n_threads=1, n_pix_grow_sat=1, nframes=None, bias=None):
+def flag_saturation(
+    data,
+    groupdq,
+    threshold,
+    checked,
+    *,
+    n_threads=1,
+    n_pix_grow_sat=1,
+    nframes=None,
+    bias=None,
+    grow_diagonal=True,
+):
     """Flag saturation and the A/D floor through the groups, in place.
 
     See `gpucoron.backends.base.Backend.flag_saturation`. Integrations are independent and run on ``n_threads``.
@@ -27,21 +38,27 @@ def flag_saturation(data, groupdq, threshold, checked, *, n_threads=1, n_pix_gro
     n_pix_grow_sat : int
     nframes : int or None
     bias : (ny, nx) float32 or None
+    grow_diagonal : bool
 
     Notes
     -----
-    Source: stcal 1.20, ``flag_saturated_pixels``. The read pattern is the one that jwst 3.0 builds: group ``g`` holds
-    reads ``g nframes + 1`` to ``(g + 1) nframes``, whatever GROUPGAP says.
+    Source: stcal 1.20, ``flag_saturated_pixels``; spaceKLIP 2.2, ``do_saturation``, for growth without corners. The
+    read pattern is the one that jwst 3.0 builds: group ``g`` holds reads ``g nframes + 1`` to ``(g + 1) nframes``,
+    whatever GROUPGAP says.
     """
+
+    n_pix_square = n_pix_grow_sat if grow_diagonal else 0
 
     def flag_integration(index):
         ramp, flags = data[index], groupdq[index]
         with np.errstate(invalid="ignore", over="ignore"):
-            _flag_forward(ramp, flags, threshold, n_pix_grow_sat)
+            _flag_forward(ramp, flags, threshold, n_pix_square)
             if nframes is not None:
-                _flag_diluted(ramp, flags, threshold, checked, n_pix_grow_sat, nframes)
+                _flag_diluted(ramp, flags, threshold, checked, n_pix_square, nframes)
                 if ramp.shape[0] > 2:
                     _flag_second_group(ramp, flags, threshold, nframes, bias)
+        if not grow_diagonal:
+            _grow_without_corners(flags, n_pix_grow_sat)
 
     nints = data.shape[0]
     if n_threads <= 1 or nints <= 1:
@@ -97,6 +114,14 @@ def _flag_second_group(ramp, flags, threshold, nframes, bias):
     unforeseen = prediction + pedestal < limit
     jumped = second - first > (limit - first) / nframes
     flags[1] |= _flag_image(threshold.shape, pixels[unforeseen & jumped])
+
+
+def _grow_without_corners(flags, n_pixels):
+    """Grow SATURATED within each group by steps up, down, left or right."""
+    for plane_flags in flags:
+        saturated = plane_flags & np.uint8(SATURATED)
+        if saturated.any():
+            plane_flags |= grow_cross(saturated, n_pixels)
 
 
 def _flag_image(shape, pixels):
