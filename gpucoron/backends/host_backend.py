@@ -68,8 +68,9 @@ class HostBackend(KernelBackend):
 
     name = "host"
     xp = np
-    #: few, since where threads wait for each other they are real ones
+    # Few, since where threads wait for each other they are real ones; lanes need a whole warp.
     block_threads = 32
+    frame_threads = 4
 
     # Block and grid sizes are global in the shim: one launch at a time.
     _launching = threading.Lock()

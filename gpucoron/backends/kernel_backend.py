@@ -7,6 +7,7 @@ import numpy as np
 from gpucoron.backends.base import Backend, Slopes
 from gpucoron.backends.kernel_launch import frames_apart, geometry
 from gpucoron.backends.kernel_sources import AFTER_CLIPPING, ITERATIVE, ONE_PASS, POLYNOMIAL_LENGTHS
+from gpucoron.backends.numpy_ops.jump import MINIMUM_GROUPS, NOT_SEARCHED
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 
 #: groups whose flags travel in one word, as in types.cuh
@@ -18,6 +19,8 @@ class KernelBackend(Backend):
 
     #: threads in a block
     block_threads = 128
+    #: threads that go through a frame together
+    frame_threads = 256
 
     @abstractmethod
     def launch(self, name, grid, block, values, variant=()):
@@ -112,7 +115,7 @@ class KernelBackend(Backend):
         after_jump_flag_e2=0.0,
         after_jump_flag_n2=0,
         min_diffs_single_pass=10,
-        minimum_groups=3,
+        minimum_groups=MINIMUM_GROUPS,
         minimum_sigclip_groups=100,
         only_use_ints=True,
         nframes=1,
@@ -124,10 +127,10 @@ class KernelBackend(Backend):
         usable_groups = ngroups - int(dropped.sum(axis=1).max(initial=0))
         n_clippable = nints if only_use_ints else nints * ngroups - int(dropped.sum())
         clips = n_clippable >= minimum_sigclip_groups
-        if ngroups < 2 or (usable_groups < minimum_groups and not clips):
+        if usable_groups < MINIMUM_GROUPS and not clips:
             grid, block = geometry(groupdq.size, self.block_threads)
             self.launch("drop_redundant_jumps", grid, block, {"groupdq": groupdq, "n_samples": groupdq.size})
-            return -99
+            return NOT_SEARCHED
 
         if clips:
             mode = AFTER_CLIPPING
@@ -169,7 +172,7 @@ class KernelBackend(Backend):
         nints, ngroups, ny, nx = groupdq.shape
         all_flagged = self.xp.ones((nints, ngroups), np.int32)
         # One block walks through a frame, and leaves it at the first pixel without the flag.
-        grid, block = geometry(1, self.block_threads, nints * ngroups)
+        grid, block = geometry(1, self.frame_threads, nints * ngroups)
         values = {"groupdq": groupdq, "mask": mask, "all_flagged": all_flagged}
         self.launch("planes_all_flagged", grid, block, {**values, "n_frames": nints * ngroups, "n_pixels": ny * nx})
         return all_flagged

@@ -61,6 +61,10 @@ def _checked(kernel, argument, value, is_on_device):
     if value.dtype != argument.dtype:
         msg = f"{where}: dtype {value.dtype}, but {argument.dtype} is needed"
         raise TypeError(msg)
+    # Read-only references may be read; CuPy knows no such arrays.
+    if not argument.is_read_only and not getattr(value.flags, "writeable", True):
+        msg = f"{where}: a read-only array, which the kernel would change"
+        raise ValueError(msg)
     apart = argument.may_be_apart and frames_apart(value) is not None
     if not value.flags.c_contiguous and not apart:
         msg = f"{where}: not C-contiguous (strides {value.strides}, shape {value.shape})"

@@ -142,11 +142,12 @@ __device__ Bounds clip_about_median(const Scan& scan, double n_sigma) {
   constexpr int ROUNDS = 5;
   using Alone = Lanes<1>;
   Bounds bounds{double_nan(), double_nan()};
+  Bounds narrowest = bounds;  // what was clipped once stays out, even where later bounds reach further
   int count = -1;
   for (int round = 0; round <= ROUNDS; ++round) {
     auto kept = [&](auto visit) {
       scan([&](float value) {
-        if (round == 0 || (value >= bounds.low && value <= bounds.high)) visit(value);
+        if (round == 0 || (value >= narrowest.low && value <= narrowest.high)) visit(value);
       });
     };
     const Survey<float> left = survey<float, Alone>(kept);
@@ -161,6 +162,8 @@ __device__ Bounds clip_about_median(const Scan& scan, double n_sigma) {
     const double median = median_of_ranks<float, Alone>(kept, 0, count, left.low, left.high);
     bounds.low = median - n_sigma * deviation;
     bounds.high = median + n_sigma * deviation;
+    narrowest.low = round == 0 ? bounds.low : larger(narrowest.low, bounds.low);
+    narrowest.high = round == 0 ? bounds.high : smaller(narrowest.high, bounds.high);
   }
   return bounds;
 }

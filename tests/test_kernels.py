@@ -1,0 +1,434 @@
+"""The CUDA kernels give the NumPy definition's answers: on the CPU through the host build, and on a GPU where it is.
+
+The cases are those by which the definition is held to stcal; see the test of each operation.
+"""
+
+import os
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_jump import OPTIONS as JUMP_OPTIONS
+from test_jump import SHAPES as JUMP_SHAPES
+from test_jump import detect_with_stcal, searches
+from test_jump import simulate as simulate_jumps
+from test_ramp_fit import TIMES, fit_with_stcal, plain
+from test_ramp_fit import simulate as simulate_ramps
+from test_saturation import SHAPE as SATURATION_SHAPE
+from test_saturation import saturating_ramps, saturation_reference
+
+from gpucoron.backends import backend_status, get_backend, host_backend
+from gpucoron.backends.host_backend import HostBackend
+from gpucoron.backends.kernel_launch import geometry
+from gpucoron.backends.kernel_sources import ONE_PASS, POLYNOMIAL_LENGTHS
+from gpucoron.backends.numpy_backend import NumpyBackend
+from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
+
+DEFINITION = NumpyBackend(n_threads=1)
+#: relative; on a GPU pow() is not the C library's
+RATE_TOLERANCE = {"host": 0.0, "cuda": 2e-6}
+
+
+@pytest.fixture(scope="module", params=["host", "cuda"])
+def backend(request):
+    """A backend that runs the kernels. Where it must be there (g++ in CI, a GPU with --require-gpu), it is."""
+    usable, reason = backend_status()[request.param]
+    if not usable:
+        required = request.config.getoption("--require-gpu") if request.param == "cuda" else os.environ.get("CI")
+        (pytest.fail if required else pytest.skip)(f"backend {request.param!r}: {reason}")
+    return get_backend(request.param)
+
+
+def on_device(backend, array):
+    """Copy an array, so that what a kernel does to it stays apart."""
+    if isinstance(array, np.ndarray):
+        return backend.to_device(array.copy())
+    return array
+
+
+def run_on(backend, operation, in_place, *arrays, **options):
+    """Run an operation on copies; return what it left in its arrays of the positions ``in_place``, and its answer."""
+    arrays = [on_device(backend, array) for array in arrays]
+    options = {name: on_device(backend, value) for name, value in options.items()}
+    answer = getattr(backend, operation)(*arrays, **options)
+    return [backend.to_host(arrays[position]) for position in in_place], answer
+
+
+# ---------------------------------------------------------------------------------------------------------- raw counts
+
+
+@pytest.mark.parametrize("offset", [False, True])
+def test_counts_of_fits(backend, offset):
+    counts = np.arange(65536, dtype=np.uint16).reshape(4, 64, 256)
+    stored = (counts.astype(np.int32) - 32768).astype(">i2") if offset else counts.astype(">u2")
+    raw = stored.view(np.uint16)
+    converted = backend.to_host(backend.convert_counts(on_device(backend, raw), offset=offset))
+    assert converted.dtype == np.float32
+    np.testing.assert_array_equal(converted, counts)
+
+
+# ----------------------------------------------------------------------------------------------------------- linearity
+
+
+def linearity_case(rng, n_coeffs, shape=(3, 6, 5, 37)):
+    """Make ramps, flags, coefficients and inverse ones: NaN, saturation anywhere, all groups saturated."""
+    data = (np.arange(1, shape[1] + 1)[:, None, None] * rng.gamma(1, 3000, (shape[0], 1, *shape[2:]))).astype(
+        np.float32
+    )
+    data[rng.random(shape) < 0.02] = np.nan
+    since = rng.integers(0, 2 * shape[1], (shape[0], 1, *shape[2:]))
+    groupdq = np.where(np.arange(shape[1])[:, None, None] >= since, SATURATED, 0).astype(np.uint8)
+    groupdq[rng.random(shape) < 0.05] ^= SATURATED
+    groupdq |= rng.choice([0, 1, 4, 64], size=shape).astype(np.uint8)
+    coeffs = rng.normal(1, 0.2, (n_coeffs, *shape[2:])) * (10.0 ** -(5 * np.arange(n_coeffs)))[:, None, None]
+    coeffs[1] = rng.normal(1, 0.01, shape[2:])
+    inverse = coeffs.copy()
+    inverse[2:] *= -1
+    return data, groupdq, coeffs.astype(np.float32), inverse.astype(np.float32)
+
+
+@pytest.mark.parametrize("n_coeffs", [2, 3, 5, 6, 8, 11])
+def test_linearity(backend, n_coeffs):
+    data, groupdq, coeffs, _ = linearity_case(np.random.default_rng(n_coeffs), n_coeffs)
+    (expected,), _ = run_on(DEFINITION, "linearity", [0], data, groupdq, coeffs)
+    (found, flags), _ = run_on(backend, "linearity", [0, 1], data, groupdq, coeffs)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(flags, groupdq)
+    assert np.nanmax(np.abs(found - data)) > 1
+
+
+def test_every_length_of_polynomial_is_one_polynomial(backend):
+    """The kernel for any length and those for one length each agree, by coefficients of zero."""
+    data, groupdq, coeffs, _ = linearity_case(np.random.default_rng(3), 2)
+    (expected,), _ = run_on(DEFINITION, "linearity", [0], data, groupdq, coeffs)
+    for length in [*POLYNOMIAL_LENGTHS[1:], 9]:
+        longer = np.concatenate([coeffs, np.zeros((length - 2, *coeffs.shape[1:]), np.float32)])
+        (found,), _ = run_on(backend, "linearity", [0], data, groupdq, longer)
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("lengths", [(5, 5), (6, 7), (11, 4)])
+@pytest.mark.parametrize(("nframes", "ngroups"), [(2, 6), (8, 3), (4, 2), (4, 1)])
+def test_linearity_of_averaged_reads(backend, nframes, ngroups, lengths):
+    rng = np.random.default_rng(nframes)
+    data, groupdq, coeffs, _ = linearity_case(rng, lengths[0], (2, ngroups, 4, 33))
+    inverse = linearity_case(rng, lengths[1], (2, ngroups, 4, 33))[3]
+    options = {"inverse_coeffs": inverse, "nframes": nframes}
+    (expected,), _ = run_on(DEFINITION, "linearity", [0], data, groupdq, coeffs, **options)
+    (found,), _ = run_on(backend, "linearity", [0], data, groupdq, coeffs, **options)
+    np.testing.assert_array_equal(found, expected)
+
+
+# ---------------------------------------------------------------------------------------------------------- saturation
+
+
+@pytest.mark.parametrize("n_pix_grow_sat", [0, 1, 2])
+@pytest.mark.parametrize("nframes", [None, 1, 4])
+@pytest.mark.parametrize("ngroups", [1, 2, 3, 7, 70])
+def test_saturation(backend, ngroups, nframes, n_pix_grow_sat):
+    rng = np.random.default_rng([ngroups, n_pix_grow_sat])
+    shape = (2, ngroups, *SATURATION_SHAPE[2:])
+    data = saturating_ramps(rng, (2, max(ngroups, 7), *shape[2:]))[:, :ngroups].copy()
+    threshold, dq = saturation_reference(rng)
+    checked = (dq == 0) & ~np.isnan(threshold)
+    threshold[~checked] = 65536
+    if nframes is not None and ngroups > 4:
+        # Values within rounding of the diluted threshold, before a saturated group.
+        data[:, 4, 6:18:4] = 65535
+        dilution = (3 * nframes + (nframes + 1) / 2) / (4 * nframes)
+        data[:, 3, 6:18:4] = np.float32(np.float64(threshold[6:18:4]) * dilution)
+    groupdq = rng.choice([0, 1, 2, 4], p=[0.96, 0.02, 0.005, 0.015], size=shape).astype(np.uint8)
+    for bias in (None, rng.normal(7000, 500, shape[2:]).astype(np.float32)):
+        arrays = data, groupdq, threshold, checked
+        options = {"n_pix_grow_sat": n_pix_grow_sat, "nframes": nframes, "bias": bias}
+        (expected,), _ = run_on(DEFINITION, "flag_saturation", [1], *arrays, **options)
+        (found,), _ = run_on(backend, "flag_saturation", [1], *arrays, **options)
+        np.testing.assert_array_equal(found, expected)
+        new = found & ~groupdq
+        assert (new & SATURATED).any() or ngroups < 3
+        assert (new & DO_NOT_USE).any()
+
+
+# ---------------------------------------------------------------------------------------------------------------- jump
+
+
+def assert_same_jumps(backend, ramps, **options):
+    """Hold flags and count to the definition's; return how many groups are flagged newly."""
+    (data, expected), expected_count = run_on(DEFINITION, "detect_jumps", [0, 1], *ramps, **options)
+    (data, found), count = run_on(backend, "detect_jumps", [0, 1], *ramps, **options)
+    np.testing.assert_array_equal(found, expected)
+    assert count == expected_count
+    np.testing.assert_array_equal(data, ramps[0])
+    return np.count_nonzero(found & ~ramps[1] & JUMP_DET)
+
+
+@pytest.mark.parametrize("options", JUMP_OPTIONS.values(), ids=JUMP_OPTIONS)
+@pytest.mark.parametrize("shape", JUMP_SHAPES, ids=str)
+def test_jumps(backend, shape, options):
+    rng = np.random.default_rng([*shape, len(options)])
+    new = assert_same_jumps(backend, simulate_jumps(rng, shape), **options)
+    assert new > 0 or options is JUMP_OPTIONS["clip over integrations"]
+    assert_same_jumps(backend, simulate_jumps(rng, shape, step=16, gain_scatter=0), **options)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 5, 7), (1, 34, 5, 7), (3, 6, 5, 7), (2, 70, 4, 5)], ids=str)
+def test_jumps_with_threads_that_share_a_pixel(shape):
+    """The same bits however many threads of a warp share a pixel (on the host they are real threads)."""
+    if not backend_status()["host"][0]:
+        pytest.skip(backend_status()["host"][1])
+    backend = HostBackend(lanes=4)
+    ramps = simulate_jumps(np.random.default_rng(shape), shape)
+    for name in ("default", "one pass", "iteration", "after jumps", "neighbours"):
+        assert_same_jumps(backend, ramps, **JUMP_OPTIONS[name])
+
+
+@pytest.mark.parametrize("lost", [[0], [-1], [0, -1], [2, 3], range(1, 7), range(8)], ids=str)
+def test_jumps_with_groups_lost_for_all_pixels(backend, lost):
+    ramps = simulate_jumps(np.random.default_rng(len(lost)), (3, 9, 8, 9))
+    ramps[1][:, list(lost)] |= DO_NOT_USE
+    for name in ("default", "clip all", "one pass"):
+        assert_same_jumps(backend, ramps, **JUMP_OPTIONS[name])
+
+
+@pytest.mark.parametrize("flag", [JUMP_DET, SATURATED | JUMP_DET])
+def test_clipping_clears_groups_full_of_jumps(backend, flag):
+    ramps = simulate_jumps(np.random.default_rng(6), (12, 5, 6, 6))
+    ramps[1][3, 2] |= JUMP_DET
+    ramps[1][3, 2, :3] |= flag
+    assert_same_jumps(backend, ramps, minimum_sigclip_groups=12)
+    (cleared,), _ = run_on(backend, "detect_jumps", [1], *ramps, minimum_sigclip_groups=12, flag_4_neighbors=False)
+    assert not (cleared[3, 2] & JUMP_DET).all()
+
+
+def test_jumps_of_infinite_values(backend):
+    rng = np.random.default_rng(5)
+    ramps = simulate_jumps(rng, (2, 6, 8, 9))
+    ramps[0][rng.random(ramps[0].shape) < 0.1] = np.inf
+    ramps[0][rng.random(ramps[0].shape) < 0.05] = -np.inf
+    for options in ({}, {"min_diffs_single_pass": 1}, {"min_jump_to_flag_neighbors": 2.0}):
+        assert_same_jumps(backend, ramps, **options)
+
+
+@given(searches())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_search(backend, search):
+    ramps, options = search
+    assert_same_jumps(backend, ramps, **options)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["default", "one pass", "after jumps", "clip all"])
+def test_jumps_are_stcals(backend, name):
+    ramps = simulate_jumps(np.random.default_rng(7), (3, 10, 8, 9))
+    expected, _, expected_count = detect_with_stcal(*ramps, **JUMP_OPTIONS[name])
+    (found,), count = run_on(backend, "detect_jumps", [1], *ramps, **JUMP_OPTIONS[name])
+    np.testing.assert_array_equal(found, expected)
+    assert count == expected_count
+
+
+# -------------------------------------------------------------------------------------------------------------- median
+
+
+def medians_of(backend, differences):
+    """Let the jump kernel find the median of each column of ``differences`` (n, npixels), float32 over all groups."""
+    n, n_pixels = differences.shape
+    # Samples at odd groups minus the zeros before them; the differences back to zero have a group that is flagged.
+    data = np.zeros((n, 2, 1, n_pixels), np.float32)
+    data[:, 1, 0] = differences
+    medians = on_device(backend, np.zeros((1, n_pixels)))
+    ones = np.ones((1, n_pixels), np.float32)
+    grid, block = geometry(n_pixels, backend.block_threads)
+    values = {
+        "data": on_device(backend, data),
+        "groupdq": on_device(backend, np.zeros(data.shape, np.uint8)),
+        "gain": on_device(backend, ones),
+        "readnoise": on_device(backend, ones),
+        "reaching": None,
+        "medians": medians,
+        "n_flagged": on_device(backend, np.zeros((1, n_pixels), np.int32)),
+        "n_ints": n,
+        "n_groups": 2,
+        "n_pixels": n_pixels,
+        "n_frames": 1,
+        "threshold": 4.0,
+        "three_groups": 4.0,
+        "four_groups": 4.0,
+        "smallest": 1.0,
+        "largest": 2.0,
+    }
+    backend.launch("search_jumps", grid, block, values, (ONE_PASS, 1))
+    return backend.to_host(medians)[0]
+
+
+def assert_medians(backend, differences):
+    with np.errstate(all="ignore"):
+        expected = np.nanmedian(differences.astype(np.float64), axis=0)
+    np.testing.assert_array_equal(medians_of(backend, differences), expected)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 9, 180, 1881, 20000])
+@pytest.mark.filterwarnings("ignore:All-NaN")
+def test_median_is_exact(backend, n):
+    rng = np.random.default_rng(n)
+    columns = [
+        rng.normal(3, 20, n),
+        rng.normal(0, 1e-3, n) + 3e4 * (rng.random(n) < 0.05),
+        rng.integers(-2, 3, n),
+        np.full(n, -7.25),
+        np.zeros(n),
+        10.0 ** rng.uniform(-44, 38, n) * rng.choice([-1, 1], n),
+        np.where(rng.random(n) < 0.6, np.nan, rng.normal(0, 5, n)),
+        np.full(n, np.nan),
+        np.arange(n)[::-1],
+        rng.choice([np.float32(1), np.nextafter(np.float32(1), np.float32(2))], n),
+    ]
+    assert_medians(backend, np.stack(columns, axis=1).astype(np.float32))
+
+
+@given(
+    st.lists(
+        st.floats(width=32, allow_infinity=False) | st.sampled_from([0.0, -0.0, 1.0, -1.0]), min_size=1, max_size=40
+    )
+)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.filterwarnings("ignore:All-NaN")
+def test_median_of_anything(backend, numbers):
+    assert_medians(backend, np.array(numbers, np.float32)[:, None])
+
+
+# ------------------------------------------------------------------------------------------------------------ ramp fit
+
+
+def assert_same_slopes(backend, found, expected):
+    """Hold flags to equality, values to the same bits or, on a GPU, to the tolerance; NaN to the same places."""
+    for ours, theirs in zip(found, expected, strict=True):
+        for field in fields(ours):
+            mine, wanted = backend.to_host(getattr(ours, field.name)), getattr(theirs, field.name)
+            assert mine.dtype == wanted.dtype
+            rtol = 0.0 if field.name == "dq" else RATE_TOLERANCE[backend.name]
+            np.testing.assert_allclose(mine, wanted, rtol=rtol, atol=0, err_msg=field.name)
+
+
+def fit_and_compare(backend, arrays, **options):
+    _, expected = run_on(DEFINITION, "fit_ramps", [], **arrays, **options)
+    _, found = run_on(backend, "fit_ramps", [], **arrays, **options)
+    assert_same_slopes(backend, found, expected)
+    return found
+
+
+@pytest.mark.parametrize("nints", [1, 3])
+@pytest.mark.parametrize("ngroups", [1, 2, 3, 4, 5, 10, 40])
+@pytest.mark.parametrize("flagged", [0.02, 0.4])
+def test_ramp_fit(backend, nints, ngroups, flagged):
+    for seed, step in ((1, None), (2, 16)):
+        arrays = simulate_ramps(seed, nints, ngroups, flagged=flagged, step=step)
+        original = arrays["groupdq"].copy()
+        for suppress in (False, True):
+            fit_and_compare(backend, arrays, **TIMES, suppress_one_group=suppress, original_groupdq=original)
+        for name in ("zeroframe", "dark_current"):
+            del arrays[name]
+        fit_and_compare(backend, arrays, **TIMES)
+
+
+def test_ramp_fit_of_many_groups(backend):
+    """Segments longer than a byte or a word could count, and medians over many differences."""
+    arrays = simulate_ramps(5, 2, 1200, 2, 3, flagged=0.005)
+    arrays["groupdq"][0, :, 0] = 0
+    fit_and_compare(backend, arrays, **TIMES)
+
+
+@pytest.mark.parametrize("cut", [np.s_[:, 1:-1], np.s_[:, :-2], np.s_[1:, 2:]], ids=str)
+def test_ramp_fit_of_cut_ramps_makes_no_copy(backend, cut, monkeypatch):
+    """MIRI's first and last groups are cut off: the kernels step over them."""
+    arrays = simulate_ramps(3, 3, 9)
+    for name in ("zeroframe", "dark_current"):
+        del arrays[name]
+    parts = {name: arrays[name][cut].copy() for name in ("data", "groupdq")}
+    _, expected = run_on(DEFINITION, "fit_ramps", [], **(arrays | parts), **TIMES)
+    arrays = {name: on_device(backend, array) for name, array in arrays.items()}
+    parts = {name: arrays[name][cut] for name in parts}
+
+    def no_copy(array):
+        assert array is None or array.ndim < 4
+        return array
+
+    monkeypatch.setattr(backend, "_contiguous", no_copy)
+    assert_same_slopes(backend, backend.fit_ramps(**(arrays | parts), **TIMES), expected)
+
+
+def test_ramp_fit_of_cut_ramps_whose_flags_lie_otherwise(backend):
+    arrays = plain(nints=2, ngroups=6, nx=5)
+    arrays["groupdq"][1, 3] = JUMP_DET
+    cut = arrays | {"data": arrays["data"][:, 1:], "groupdq": arrays["groupdq"][:, 1:]}
+    _, expected = run_on(DEFINITION, "fit_ramps", [], **cut, **TIMES)
+    arrays = {name: on_device(backend, array) for name, array in arrays.items()}
+    cut = arrays | {"data": arrays["data"][:, 1:], "groupdq": arrays["groupdq"][:, 1:].copy()}
+    assert_same_slopes(backend, backend.fit_ramps(**cut, **TIMES), expected)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("ngroups", [2, 10])
+def test_ramp_fit_is_stcals(backend, ngroups):
+    arrays = simulate_ramps(4, 3, ngroups)
+    (image, cube), _ = fit_with_stcal(arrays)
+    original = arrays["groupdq"].copy()
+    _, found = run_on(backend, "fit_ramps", [], **arrays, **TIMES, original_groupdq=original)
+    for ours, theirs in zip(found, (image, cube), strict=True):
+        for name, key in (
+            ("rate", "slope"),
+            ("var_poisson", "var_poisson"),
+            ("var_rnoise", "var_rnoise"),
+            ("err", "err"),
+        ):
+            np.testing.assert_allclose(backend.to_host(getattr(ours, name)), theirs[key], rtol=2e-6, atol=0)
+
+
+# ------------------------------------------------------------------------------------------------------- the host build
+
+
+def test_any_number_of_workers_gives_the_same_bits():
+    if not backend_status()["host"][0]:
+        pytest.skip(backend_status()["host"][1])
+    arrays = simulate_ramps(8, 3, 12, 9, 23)
+    ramps = simulate_jumps(np.random.default_rng(8), (3, 12, 9, 23))
+    answers = []
+    for n_threads in (1, 3):
+        backend = HostBackend(n_threads)
+        (flags,), count = run_on(backend, "detect_jumps", [1], *ramps)
+        _, (rate, rateints) = run_on(backend, "fit_ramps", [], **arrays, **TIMES)
+        answers.append([flags, np.array(count), *vars(rate).values(), *vars(rateints).values()])
+    for one, three in zip(*answers, strict=True):
+        np.testing.assert_array_equal(one, three)
+
+
+def test_read_only_references_may_be_read_but_not_changed(backend):
+    if backend.name == "cuda":
+        pytest.skip("CuPy's arrays know no such flag")
+    data, groupdq, coeffs, _ = linearity_case(np.random.default_rng(1), 5)
+    coeffs.flags.writeable = False
+    backend.linearity(data, groupdq, coeffs)
+    data.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        backend.linearity(data, groupdq, coeffs)
+
+
+def test_without_a_compiler_there_is_a_reason(monkeypatch):
+    monkeypatch.setattr(host_backend.shutil, "which", lambda name: None)
+    usable, reason = host_backend.available()
+    assert not usable
+    assert "g++" in reason
+    with pytest.raises(RuntimeError, match=r"g\+\+"):
+        host_backend.compile_for_host("raw_counts.cu")
+
+
+def test_the_table_must_fit_the_kernels(monkeypatch, tmp_path):
+    """A type in the table that is not the kernel's is refused by the compiler, not found by wrong numbers."""
+    if not backend_status()["host"][0]:
+        pytest.skip(backend_status()["host"][1])
+    monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path))
+    right = host_backend.host_source("raw_counts.cu")
+    monkeypatch.setattr(host_backend, "host_source", lambda source: right.replace("int64", "int"))
+    with pytest.raises(RuntimeError, match="convert_counts"):
+        host_backend.compile_for_host("raw_counts.cu")
