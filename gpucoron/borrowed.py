@@ -18,10 +18,11 @@ _CLASSES = {
     "picture_frame": "jwst.picture_frame.picture_frame_step:PictureFrameStep",
     "clean_flicker_noise": "jwst.clean_flicker_noise.clean_flicker_noise_step:CleanFlickerNoiseStep",
     "persistence": "jwst.persistence.persistence_step:PersistenceStep",
+    "ramp_fit": "jwst.ramp_fitting.ramp_fit_step:RampFitStep",
 }
 
 
-def run(name, exposure, settings, reference_path, backend):
+def run(name, exposure, settings, reference_path, backend, output_dir=None):
     """Run jwst's own step on an exposure.
 
     Parameters
@@ -33,29 +34,41 @@ def run(name, exposure, settings, reference_path, backend):
     reference_path : callable
         Gives the path of a reference type that the plan has looked up.
     backend : Backend
+    output_dir : path, optional
+        Where the step's own extra products go.
 
     Returns
     -------
     Outcome
     """
-    from importlib import import_module
-
-    module, class_name = _CLASSES[name].split(":")
-    step_class = getattr(import_module(module), class_name)
     if backend.xp is not np:
         log.info("%s: %s runs jwst's code on the host: one round trip", exposure.name, name)
-    values = {key: value for key, value in vars(settings).items() if key not in ("skip", "save_results")}
-    for reftype in step_class.reference_file_types:
-        path = reference_path(reftype)
-        if path is not None:
-            values[f"override_{reftype}"] = str(path)
-    step = step_class(name, **values)
+    step = _make_step(name, settings, reference_path, output_dir)
     model = step.process(ramp_without_signature(exposure, backend))
     exposure.data = backend.to_device(model.data)
     exposure.groupdq = backend.to_device(model.groupdq)
     exposure.pixeldq = backend.to_device(model.pixeldq)
     status = getattr(model.meta.cal_step, name) or "COMPLETE"
     return Outcome(status, "" if status == "COMPLETE" else "jwst's step declined; its log says why")
+
+
+def _make_step(name, settings, reference_path, output_dir):
+    from importlib import import_module
+
+    module, class_name = _CLASSES[name].split(":")
+    step_class = getattr(import_module(module), class_name)
+    values = {key: value for key, value in vars(settings).items() if key not in ("skip", "save_results")}
+    for reftype in step_class.reference_file_types:
+        path = reference_path(reftype)
+        if path is not None:
+            values[f"override_{reftype}"] = str(path)
+    return step_class(name, output_dir=output_dir and str(output_dir), **values)
+
+
+def save_optional_fit(exposure, settings, reference_path, backend, output_dir):
+    """Let jwst's RampFitStep write the optional product of the fit (``fitopt`` or ``likely_chisq``)."""
+    step = _make_step("ramp_fit", settings, reference_path, output_dir)
+    step.process(ramp_without_signature(exposure, backend))
 
 
 def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, backend):

@@ -87,7 +87,8 @@ class Run:
     """One exposure's way through stage 1: what was done, with what, and how long it took.
 
     ``parameters`` holds step -> namespace as settled, ``references`` type -> path or 'N/A' as used, ``pars_files`` the
-    names of CRDS's parameter files that were applied, ``context`` CRDS's context and software version.
+    names of CRDS's parameter files that were applied, ``context`` CRDS's context and software version. ``output_dir``
+    is where a step's own extra products go; None is the current folder.
     """
 
     exposure: object
@@ -97,6 +98,7 @@ class Run:
     references: dict
     pars_files: list
     context: tuple
+    output_dir: object = None
     records: list = field(default_factory=list)
 
     @property
@@ -230,7 +232,7 @@ def run_steps(run, *, until=None, after_step=None, store=None):
         elif name in BORROWED:
             from gpucoron import borrowed
 
-            outcome = borrowed.run(name, exposure, settings, run.references.get, backend)
+            outcome = borrowed.run(name, exposure, settings, run.references.get, backend, run.output_dir)
         else:
             outcome = _run_own(name, run, references)
         backend.synchronize()
@@ -250,6 +252,10 @@ def _run_own(name, run, references):
     usable = {reftype: references.get(reftype) for reftype in declarations.STEPS[name].references}
     if name == "dq_init" and settings.user_supplied_dq is not None:
         settings = SimpleNamespace(**{**vars(settings), "user_supplied_dq": read_flags(settings.user_supplied_dq)})
+    if name == "ramp_fit" and settings.save_opt:
+        from gpucoron import borrowed
+
+        borrowed.save_optional_fit(exposure, settings, run.references.get, run.backend, run.output_dir)
     try:
         return module.run(exposure, usable, settings, run.backend, **_helpers(name, run.backend))
     except ValueError as error:
@@ -362,6 +368,7 @@ def reduce_file(
     options = {"save_calibrated_ramp": save_calibrated_ramp, "save_intermediates": save_intermediates}
     options = {name: value for name, value in options.items() if value is not None}
     run = plan(exposure, profile=profile, steps=steps, pipeline=options, backend=backend, use_pars=use_pars)
+    run.output_dir = Path(output_dir)
     paths = {}
 
     def save_what_is_asked(run, record):

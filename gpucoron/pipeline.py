@@ -109,6 +109,7 @@ class Coron1Pipeline(Pipeline):
         is_path = isinstance(step_input, (str, Path))
         exposure = Exposure.read(step_input) if is_path else Exposure.from_model(step_input)
         run = plan(exposure, steps=self._settings(), backend=self.backend, use_pars=False)
+        run.output_dir = self.output_dir
         run_steps(run, after_step=self._save_if_asked)
         if self.ramp_fit.skip:
             self.suffix = "ramp"

@@ -30,6 +30,8 @@ def run_jwst(path, steps=None):
 
         def run(self, *args):
             result = original(self, *args)
+            if name == "gain_scale" and result.data.ndim == 4:
+                return result  # nothing was fitted
             if name == "gain_scale":
                 setattr(seen, "rateints" if result.data.ndim == 3 else "rate", _slopes(result))
             elif name != "ramp_fit":

@@ -16,8 +16,8 @@ def get_backend(name="auto", **options):
     Parameters
     ----------
     name : {'auto', 'cpu', 'cuda', 'host'} or Backend
-        'cpu' is NumPy. 'cuda' is CuPy with raw kernels. 'auto' takes 'cuda' where it can run, else 'cpu', and says so in
-        the log. 'host' runs the CUDA kernels compiled for the CPU: for tests. A Backend is returned as it is.
+        'cpu' is NumPy. 'cuda' is CuPy with raw kernels. 'auto' takes 'cuda' where it can run, else 'cpu', and says so
+        in the log. 'host' runs the CUDA kernels compiled for the CPU: for tests. A Backend is returned as it is.
     **options
         For the backend's class: ``n_threads`` ('cpu'), ``device`` ('cuda').
 

@@ -1,8 +1,8 @@
 """Work on a ramp in tiles of rows, on several threads.
 
 NumPy releases the interpreter lock in the operations that matter, so threads are enough and no process is started. A
-tile is a few rows of every group and integration: small enough for the cache, large enough that the lock is rarely asked
-for. No result may depend on the size of a tile or on the number of threads.
+tile is a few rows of every group and integration: small enough for the cache, large enough that the lock is rarely
+asked for. No result may depend on the size of a tile or on the number of threads.
 """
 
 import os

@@ -1,0 +1,62 @@
+"""The steps that still run jwst's code: through our engine they give what jwst's pipeline gives."""
+
+import numpy as np
+import pytest
+from jwst_side import SLOPE_ARRAYS, assert_same_flags, assert_same_values, run_jwst, run_ours
+
+from gpucoron.simulate import Effects
+
+pytestmark = pytest.mark.parity
+
+NIRCAM = (("NIRCAM", "SUB320A335R", "RAPID", 8, 2), {"shape": (40, 320)})
+MIRI = (("MIRI", "MASK1550", "FASTR1", 20, 2), {"shape": (40, 288), "effects": Effects(emi=True)})
+
+CASES = {
+    "emicorr": (*MIRI, {"emicorr": {"skip": False}}),
+    "clean_flicker_noise": (*NIRCAM, {"clean_flicker_noise": {"skip": False}}),
+    "persistence": (*NIRCAM, {"persistence": {"skip": False, "persistence_time": 100, "dn_threshold": 20000.0}}),
+    "likely": (*NIRCAM, {"ramp_fit": {"algorithm": "LIKELY"}}),
+    "snowballs": (*NIRCAM, {"jump": {"expand_large_events": True, "min_jump_area": 3.0, "edge_size": 10}}),
+    "showers": (*MIRI, {"jump": {"find_showers": True, "extend_min_area": 20}}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_borrowed_steps_give_jwsts_answer(name, exposures):
+    arguments, options, steps = CASES[name]
+    case = exposures(*arguments, **options)
+    with case.cache.activate():
+        theirs, ours = run_jwst(case.path, steps), run_ours(case.path, steps)
+    for step, arrays in theirs.ramps.items():
+        for key in ("groupdq", "pixeldq"):
+            assert_same_flags(ours.ramps[step][key], arrays[key], f"{step} {key}")
+        assert_same_values(ours.ramps[step]["data"], arrays["data"], 2e-6, step)
+    for product in ("rate", "rateints"):
+        assert_same_flags(getattr(ours, product)["dq"], getattr(theirs, product)["dq"], product)
+        for key in set(SLOPE_ARRAYS) - {"dq"}:
+            assert_same_values(getattr(ours, product)[key], getattr(theirs, product)[key], 2e-6, f"{product} {key}")
+    status = {record.name: record.status for record in ours.run.records}
+    for step, values in steps.items():
+        if "skip" in values:
+            assert status[step] == getattr(theirs.model.meta.cal_step, step)
+
+
+def test_the_full_frame_is_jwsts(exposures):
+    case = exposures("NIRCAM", "FULL", "RAPID", 2, 1, shape=(2048, 2048), effects=Effects(one_over_f=0.0))
+    off = {name: {"skip": True} for name in ("ipc", "linearity", "dark_current", "jump", "ramp_fit", "gain_scale")}
+    with case.cache.activate():
+        theirs, ours = run_jwst(case.path, off), run_ours(case.path, off)
+    np.testing.assert_array_equal(ours.ramps["refpix"]["data"], theirs.ramps["refpix"]["data"])
+    assert not np.array_equal(ours.ramps["refpix"]["data"], ours.ramps["superbias"]["data"])
+
+
+def test_the_optional_product_is_jwsts(exposures, tmp_path):
+    from astropy.io import fits
+
+    import gpucoron
+
+    case = exposures(*NIRCAM[0], **NIRCAM[1])
+    with case.cache.activate():
+        gpucoron.reduce_file(case.path, tmp_path, backend="cpu", steps={"ramp_fit": {"save_opt": True}})
+    with fits.open(next(tmp_path.glob("*_fitopt.fits"))) as hdus:
+        assert hdus["SLOPE"].data.shape[-2:] == (40, 320)
