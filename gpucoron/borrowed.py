@@ -62,7 +62,7 @@ def _make_step(name, settings, reference_path, output_dir):
         path = reference_path(reftype)
         if path is not None:
             values[f"override_{reftype}"] = str(path)
-    return step_class(name, output_dir=output_dir and str(output_dir), **values)
+    return step_class(name, skip=False, output_dir=output_dir and str(output_dir), **values)
 
 
 def save_optional_fit(exposure, settings, reference_path, backend, output_dir):
