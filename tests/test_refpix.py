@@ -21,6 +21,7 @@ def make_parameters(**changed):
         "odd_even_rows": True,
         "refpix_algorithm": "median",
         "siglimit": 3.0,
+        **dict.fromkeys(("nlower", "nupper", "nleft", "nright", "nrow_off", "ncol_off")),
     }
     return SimpleNamespace(**parameters | changed)
 

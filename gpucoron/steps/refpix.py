@@ -1,16 +1,117 @@
 """refpix: correct bias drifts with reference pixels.
 
 NIRCam subarrays read through one output and MIRI full frames are corrected here. NIRCam full frames, and subarrays read
-through four outputs, go to a function that the caller hands in.
+through four outputs, go to a function that the caller hands in. Pseudo-reference pixels, spaceKLIP's, are rows and
+columns at the edges of a subarray that are dark enough to serve.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
+from gpucoron.backends.medians import median_of_last
 from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
 from gpucoron.steps import Outcome, skipped
 
 #: MIRI's columns belong to its four amplifiers in turn; so do its four reference columns on either side.
 MIRI_AMPLIFIERS = 4
+
+#: Width of the border of reference pixels of a near-infrared detector, and the detector's own, pixels.
+BORDER, NIR_SIZE = 4, 2048
+
+#: As a number of rows or columns: where the subarray touches the border.
+AUTOMATIC = -1
+
+
+@dataclass(frozen=True)
+class PseudoReference:
+    """Rows and columns at the edges of a subarray that serve as reference pixels, counted inwards from an offset."""
+
+    nlower: int = 0
+    nupper: int = 0
+    nleft: int = 0
+    nright: int = 0
+    nrow_off: int = 0
+    ncol_off: int = 0
+
+    def rows(self, ny):
+        """List the two slices of rows, which may be empty."""
+        return _edges(ny, self.nlower, self.nupper, self.nrow_off)
+
+    def columns(self, nx):
+        """List the two slices of columns, which may be empty."""
+        return _edges(nx, self.nleft, self.nright, self.ncol_off)
+
+
+def _edges(size, n_first, n_last, offset):
+    return slice(offset, offset + n_first), slice(size - offset - n_last, size - offset)
+
+
+def default_pseudo_reference(facts):
+    """Choose pseudo-reference pixels from where a subarray touches the detector's border of reference pixels.
+
+    Parameters
+    ----------
+    facts
+        xstart, ystart, xsize and ysize of the subarray, counted from 1 in the science orientation.
+
+    Returns
+    -------
+    nlower, nupper, nleft, nright : int
+        The rows and columns of the border inside the subarray. Four each for a pair of sides that both lie off the
+        border.
+
+    Notes
+    -----
+    Source: the defaults of spaceKLIP 2.2, ``run_single_file``, which asks webbpsf_ext's ``nrc_ref_info`` by aperture.
+    """
+
+    def overlap(start, size):
+        before = start - 1
+        after = NIR_SIZE - (before + size)
+        pair = max(0, BORDER - before), max(0, BORDER - after)
+        return pair if any(pair) else (BORDER, BORDER)
+
+    return *overlap(facts.ystart, facts.ysize), *overlap(facts.xstart, facts.xsize)
+
+
+def choose_pseudo_reference(parameters, facts):
+    """Settle the step's parameters: None is 0, `AUTOMATIC` is what `default_pseudo_reference` says of that side.
+
+    Parameters
+    ----------
+    parameters
+        nlower, nupper, nleft, nright, nrow_off, ncol_off.
+    facts
+        As in `default_pseudo_reference`.
+
+    Returns
+    -------
+    PseudoReference
+
+    Raises
+    ------
+    ValueError
+        A number is negative, or the rows or columns do not fit into the subarray.
+    """
+    sides = ("nlower", "nupper", "nleft", "nright")
+    values = {name: getattr(parameters, name) or 0 for name in (*sides, "nrow_off", "ncol_off")}
+    if AUTOMATIC in (values[name] for name in sides):
+        for name, count in zip(sides, default_pseudo_reference(facts), strict=True):
+            values[name] = count if values[name] == AUTOMATIC else values[name]
+    for name, value in values.items():
+        if value < 0:
+            msg = f"{name} must be 0 or more" + (f", or {AUTOMATIC} for automatic" if name in sides else "")
+            raise ValueError(f"{msg}, not {value}")
+    chosen = PseudoReference(**values)
+    for kind, used, size in (
+        ("rows", chosen.nrow_off + max(chosen.nlower, chosen.nupper), facts.ysize),
+        ("columns", chosen.ncol_off + max(chosen.nleft, chosen.nright), facts.xsize),
+    ):
+        if used > size:
+            msg = f"the subarray has {size} {kind}, too few for {used} pseudo-reference {kind} with their offset"
+            raise ValueError(msg)
+    return chosen
 
 
 def clipped_means(values, siglimit):
@@ -101,6 +202,59 @@ def correct_nir_subarray(data, pixeldq, facts, *, odd_even_columns=True, siglimi
     return int(rows.size)
 
 
+def correct_sides(data, pixeldq, pseudo, *, side_smoothing_length=11, side_gain=1.0, missing=None, backend):
+    """Subtract from each row the running median of pseudo-reference columns at its two ends, in place.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32, DN
+    pixeldq : (ny, nx) uint32
+        Pixels with DO_NOT_USE do not count.
+    pseudo : PseudoReference
+        nleft, nright and ncol_off.
+    side_smoothing_length : int, rows
+        Of the running median; an even one is taken one longer. Rows are mirrored at the edges.
+    side_gain : float
+        Factor on what is subtracted.
+    missing : (nints, ngroups, ny, nx) bool, optional
+        Values that do not count, such as those that were 0 in a ZEROFRAME.
+    backend : gpucoron.backends.base.Backend
+
+    Notes
+    -----
+    Source: jwst 3.0, ``NIRDataset.do_side_correction``: the median of all pixels of a side within the window, left and
+    right averaged where both have a good pixel. The float64 result is rounded to float32 once.
+    """
+    xp = backend.xp
+    good = ((pixeldq & DO_NOT_USE) == 0)[None]
+    length = side_smoothing_length + 1 - side_smoothing_length % 2
+    for integration in range(data.shape[0]):
+        ramp = data[integration]
+        usable = good if missing is None else good & ~missing[integration]
+        sides = [
+            _smooth_side(ramp[:, :, columns], usable[:, :, columns], length, xp)
+            for columns in pseudo.columns(data.shape[3])
+            if columns.stop > columns.start
+        ]
+        left, right = sides[0], sides[-1]
+        signal = xp.where(xp.isnan(left), right, xp.where(xp.isnan(right), left, 0.5 * (left + right)))
+        signal = xp.where(xp.isnan(signal), 0.0, signal)
+        data[integration] = ramp - (side_gain * signal)[:, :, None]
+
+
+def _smooth_side(columns, usable, length, xp):
+    """Take the running median of ``(ngroups, ny, k)`` columns: ``(ngroups, ny)`` float64, NaN where none is good."""
+    ny = columns.shape[1]
+    if length // 2 >= ny:
+        msg = f"side_smoothing_length must be less than twice the subarray's {ny} rows"
+        raise ValueError(msg)
+    values = xp.where(usable, columns, columns.dtype.type(xp.nan))
+    rows = abs(xp.arange(-(length // 2), ny + length // 2))
+    mirrored = values[:, xp.where(rows < ny, rows, 2 * (ny - 1) - rows)]
+    window = xp.concatenate([mirrored[:, shift : shift + ny] for shift in range(length)], axis=2)
+    return median_of_last(window, xp=xp).astype(xp.float64)
+
+
 def correct_miri_frames(data, pixeldq, *, odd_even_rows=True, siglimit=3.0, backend):
     """Subtract from MIRI full frames the drift of the reference columns since the first group, in place.
 
@@ -182,6 +336,12 @@ def run(exposure, references, parameters, backend, *, full_frame=None):
 
     ``full_frame(exposure, references, parameters)`` corrects what is not corrected here, in place, and returns the
     status.
+
+    Notes
+    -----
+    Source: jwst 3.0, ``refpix``; spaceKLIP 2.2, ``do_pseudo_refpix``, for the pseudo-reference rows. The columns are a
+    correction of their own here: in spaceKLIP they join the mean of the rows. Pseudo-reference pixels are for subarrays
+    read through one output; other exposures are corrected as if none were asked for.
     """
     facts = exposure.facts
     ny, nx = exposure.data.shape[2:]
@@ -207,15 +367,40 @@ def run(exposure, references, parameters, backend, *, full_frame=None):
             raise ValueError(msg)
         return Outcome(full_frame(exposure, references, parameters))
 
-    options = {
-        "odd_even_columns": parameters.odd_even_columns,
-        "siglimit": parameters.siglimit,
-        "backend": backend,
-    }
-    n_used = correct_nir_subarray(exposure.data, exposure.pixeldq, facts, **options)
-    if n_used and exposure.zeroframe is not None and facts.zero_frame:
+    pseudo = choose_pseudo_reference(parameters, facts)
+    pixeldq = exposure.pixeldq
+    for rows in pseudo.rows(ny):
+        if rows.stop > rows.start:
+            # A new array each time: the exposure's own flags stay as they are.
+            pixeldq = pixeldq.copy()
+            pixeldq[rows] |= pixeldq.dtype.type(REFERENCE_PIXEL)
+    has_sides = parameters.use_side_ref_pixels and pseudo.nleft + pseudo.nright > 0
+
+    def correct(data, missing=None):
+        n_used = correct_nir_subarray(
+            data,
+            pixeldq,
+            facts,
+            odd_even_columns=parameters.odd_even_columns,
+            siglimit=parameters.siglimit,
+            backend=backend,
+        )
+        if has_sides:
+            correct_sides(
+                data,
+                exposure.pixeldq,
+                pseudo,
+                side_smoothing_length=parameters.side_smoothing_length,
+                side_gain=parameters.side_gain,
+                missing=missing,
+                backend=backend,
+            )
+        return n_used > 0 or has_sides
+
+    corrected = correct(exposure.data)
+    if corrected and exposure.zeroframe is not None and facts.zero_frame:
         # Zeros of the ZEROFRAME mean bad data and stay zero.
         bad = exposure.zeroframe == 0
-        correct_nir_subarray(exposure.zeroframe[:, None], exposure.pixeldq, facts, **options)
+        correct(exposure.zeroframe[:, None], bad[:, None])
         exposure.zeroframe[bad] = 0
-    return Outcome(reason="" if n_used else "no valid reference pixels: nothing was changed")
+    return Outcome(reason="" if corrected else "no valid reference pixels: nothing was changed")
