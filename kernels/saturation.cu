@@ -1,5 +1,6 @@
-// Flags of saturation through the groups, and their growth. The order of launches is that of the passes:
-// mark_saturation, grow_flags (SATURATED); then, with a read pattern, mark_dilution, grow_flags (DO_NOT_USE).
+// Flags of saturation through the groups, and their growth. The order of launches is that of the passes: mark_saturation,
+// grow_flags (SATURATED); then, with a read pattern, mark_dilution, grow_flags (DO_NOT_USE). Growth without corners comes
+// last.
 #include "saturation.cuh"
 
 namespace gpucoron {
@@ -33,7 +34,9 @@ __global__ void mark_dilution(const float* data, uint8* groupdq, const float* th
   }
 }
 
-// Set `flag` in the groups that are marked within `radius` pixels. grid: pixels x words of all integrations.
+// Set `flag` in the groups that are marked within `radius` pixels: in a square or, without CORNERS, in that many steps up,
+// down, left or right. grid: pixels x words of all integrations.
+template <bool CORNERS>
 __global__ void grow_flags(uint8* groupdq, const uint32* words, int flag, int radius, int n_ints, int n_groups, int ny,
                            int nx) {
   const int64 n_pixels = int64(ny) * nx;
@@ -44,9 +47,11 @@ __global__ void grow_flags(uint8* groupdq, const uint32* words, int flag, int ra
   const int n_words = words_of(n_groups);
   for (int64 plane = blockIdx.y; plane < int64(n_ints) * n_words; plane += gridDim.y) {
     uint32 bits = 0;
-    for (int row = larger(y - radius, 0); row <= smaller(y + radius, ny - 1); ++row)
-      for (int column = larger(x - radius, 0); column <= smaller(x + radius, nx - 1); ++column)
+    for (int row = larger(y - radius, 0); row <= smaller(y + radius, ny - 1); ++row) {
+      const int reach = CORNERS ? radius : radius - (row < y ? y - row : row - y);
+      for (int column = larger(x - reach, 0); column <= smaller(x + reach, nx - 1); ++column)
         bits |= words[plane * n_pixels + int64(row) * nx + column];
+    }
     const int64 first = plane / n_words * n_groups + plane % n_words * WORD_GROUPS;
     for (int64 frame = first; bits; bits >>= 1, ++frame)
       if (bits & 1u) groupdq[frame * n_pixels + pixel] |= uint8(flag);

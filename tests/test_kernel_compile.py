@@ -2,6 +2,9 @@
 
 import os
 import re
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import pytest
 from nvrtc_wheel import Nvrtc, NvrtcError, find_library
@@ -100,6 +103,24 @@ def test_every_kernel_of_the_files_is_in_the_table():
     for source in SOURCES:
         defined = set(re.findall(r"__global__ void (\w+)\(", (folder / source).read_text()))
         assert defined == {kernel.name for kernel in KERNELS.values() if kernel.source == source}
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_kernels_are_found_in_the_wheel_and_in_the_repository(tmp_path, installed):
+    backends = tmp_path / "gpucoron" / "backends"
+    backends.mkdir(parents=True)
+    copy = backends / "kernel_sources.py"
+    copy.write_text(Path(kernel_sources.__file__).read_text())
+    spec = spec_from_file_location("kernel_sources_elsewhere", copy)
+    elsewhere = module_from_spec(spec)
+    sys.modules[spec.name] = elsewhere
+    spec.loader.exec_module(elsewhere)
+    with pytest.raises(FileNotFoundError, match="_kernels"):
+        elsewhere.kernel_folder()
+    folder = tmp_path / "gpucoron" / "_kernels" if installed else tmp_path / "kernels"
+    (folder / "include").mkdir(parents=True)
+    assert elsewhere.kernel_folder() == folder
+    del sys.modules[spec.name]
 
 
 def test_the_digest_sees_a_changed_header(tmp_path, monkeypatch):

@@ -140,9 +140,9 @@ def test_saturation(backend, ngroups, nframes, n_pix_grow_sat):
         dilution = (3 * nframes + (nframes + 1) / 2) / (4 * nframes)
         data[:, 3, 6:18:4] = np.float32(np.float64(threshold[6:18:4]) * dilution)
     groupdq = rng.choice([0, 1, 2, 4], p=[0.96, 0.02, 0.005, 0.015], size=shape).astype(np.uint8)
-    for bias in (None, rng.normal(7000, 500, shape[2:]).astype(np.float32)):
+    for bias, diagonal in ((None, True), (None, False), (rng.normal(7000, 500, shape[2:]).astype(np.float32), True)):
         arrays = data, groupdq, threshold, checked
-        options = {"n_pix_grow_sat": n_pix_grow_sat, "nframes": nframes, "bias": bias}
+        options = {"n_pix_grow_sat": n_pix_grow_sat, "nframes": nframes, "bias": bias, "grow_diagonal": diagonal}
         (expected,), _ = run_on(DEFINITION, "flag_saturation", [1], *arrays, **options)
         (found,), _ = run_on(backend, "flag_saturation", [1], *arrays, **options)
         np.testing.assert_array_equal(found, expected)

@@ -70,32 +70,41 @@ class KernelBackend(Backend):
             n_inverse=len(inverse_coeffs), n_ints=nints, n_groups=ngroups, n_frames=nframes,
         )  # fmt: skip
 
-    def flag_saturation(self, data, groupdq, threshold, checked, *, n_pix_grow_sat=1, nframes=None, bias=None):
+    def flag_saturation(
+        self, data, groupdq, threshold, checked, *, n_pix_grow_sat=1, nframes=None, bias=None, grow_diagonal=True
+    ):
         nints, ngroups, ny, nx = data.shape
         threshold, checked, bias = map(self._contiguous, (threshold, checked, bias))
         ramp = {"n_ints": nints, "n_groups": ngroups}
-        words = self.xp.empty((nints, _words(ngroups), ny, nx), np.uint32)
+        shape = (nints, _words(ngroups), ny, nx)
 
-        def grow(flag):
+        def grow(marked, flag, radius, corners=True):
             grid, block = geometry(ny * nx, self.block_threads, nints * _words(ngroups))
-            values = {"groupdq": groupdq, "words": words, "flag": flag, "radius": max(n_pix_grow_sat, 0), **ramp}
-            self.launch("grow_flags", grid, block, {**values, "ny": ny, "nx": nx})
+            values = {"groupdq": groupdq, "words": marked, "flag": flag, "radius": max(radius, 0), "ny": ny, "nx": nx}
+            self.launch("grow_flags", grid, block, {**values, **ramp}, (corners,))
 
+        square = n_pix_grow_sat if grow_diagonal else 0
+        saturated = self.xp.empty(shape, np.uint32)
         self._over_pixels(
-            "mark_saturation", ny * nx, nints, data=data, groupdq=groupdq, threshold=threshold, words=words, **ramp
+            "mark_saturation", ny * nx, nints, data=data, groupdq=groupdq, threshold=threshold, words=saturated, **ramp
         )
-        grow(SATURATED)
+        grow(saturated, SATURATED, square)
         # A group of one read is not diluted.
         diluted = nframes is not None and nframes > 1
         second = nframes is not None and ngroups > 2
+        spoiled = None
+        if diluted:
+            spoiled = saturated if grow_diagonal else self.xp.empty(shape, np.uint32)
         if diluted or second:
             self._over_pixels(
                 "mark_dilution", ny * nx, nints, (diluted, second),
                 data=data, groupdq=groupdq, threshold=threshold, checked=checked.view(np.uint8), bias=bias,
-                words=words if diluted else None, n_frames=nframes, **ramp,
+                words=spoiled, n_frames=nframes, **ramp,
             )  # fmt: skip
         if diluted:
-            grow(DO_NOT_USE)
+            grow(spoiled, DO_NOT_USE, square)
+        if not grow_diagonal:
+            grow(saturated, SATURATED, n_pix_grow_sat, corners=False)
 
     def detect_jumps(
         self,

@@ -147,6 +147,7 @@ KERNELS = {
             "saturation.cu",
             "grow_flags",
             "uint8* groupdq, const uint32* words, int flag, int radius, int n_ints, int n_groups, int ny, int nx",
+            [(f,) for f in _FLAGS],
         ),
         _kernel(
             "jump.cu",
