@@ -1,0 +1,208 @@
+"""apply_rateints_outliers: leave out integrations in which a pixel's rate is off, and fit that pixel again.
+
+spaceKLIP's step: what jump detection misses, because it looks at one ramp at a time, shows when a pixel's rates of many
+integrations lie side by side.
+"""
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+
+from gpucoron.backends import get_backend
+from gpucoron.backends.medians import median_of_last
+from gpucoron.backends.numpy_ops.tiles import row_tiles
+from gpucoron.dq import DO_NOT_USE, GOOD, JUMP_DET
+from gpucoron.steps import Outcome, skipped
+
+#: Median absolute deviation of a normal distribution, in standard deviations.
+MAD_OF_NORMAL = 0.6744897501960817
+#: Mean absolute deviation of a normal distribution, as rounded in the AstroIDL library.
+MEAN_DEVIATION_OF_NORMAL = 0.8
+#: A deviation below this counts as none.
+NO_DEVIATION = float(np.finfo(np.float64).eps)
+
+#: Above this share of touched pixels, the whole exposure is fitted again: without a copy of them.
+MANY_PIXELS = 0.5
+
+#: The witness of `gather_pixels`: a pixel with nothing special.
+PLAIN_VALUE = 1.0
+
+
+def find_outliers(cube, *, sigma_cut=10, nint_min=10, backend=None):
+    """Find the values that lie far from a pixel's median over the integrations.
+
+    Parameters
+    ----------
+    cube : (nints, ny, nx) float
+        Rates in DN/s, or anything else that ought to be alike in all integrations.
+    sigma_cut : float
+        Standard deviations, estimated from the median absolute deviation, beyond which a value is an outlier.
+    nint_min : int
+        With fewer integrations, nothing is an outlier.
+    backend : Backend, optional
+        The owner of the array; by default it follows from the array.
+
+    Returns
+    -------
+    (nints, ny, nx) bool
+        True for outliers, and for NaN.
+
+    Notes
+    -----
+    Source: spaceKLIP 2.2, ``cube_outlier_detection``, by way of webbpsf_ext's ``robust.mean`` (AstroIDL's
+    ``resistant_mean``): the mask of its first cut, ``|x - median| > sigma_cut * MAD / 0.6745``, not of the second.
+    Where more than half of the values are equal, so that the MAD is 0, the mean absolute deviation over 0.8 stands
+    in. All is computed in the precision of the cube, so that the same values are cut.
+
+    Examples
+    --------
+    >>> find_outliers(rateints, sigma_cut=10).sum()  # doctest: +SKIP
+    """
+    if backend is None:
+        backend = get_backend("cpu" if isinstance(cube, np.ndarray) else "cuda")
+    xp = backend.xp
+    outliers = xp.zeros(cube.shape, dtype=bool)
+    if cube.ndim < 3 or cube.shape[0] < nint_min:
+        return outliers
+    tiles = row_tiles(cube.shape) if backend.name == "numpy" else [slice(None)]
+    for rows in tiles:
+        # Each pixel's values side by side: they are sorted twice.
+        rates = xp.moveaxis(cube[..., rows, :], 0, -1)
+        rates = rates.astype(rates.dtype if rates.dtype.kind == "f" else xp.float64, order="C")
+        outliers[..., rows, :] = xp.moveaxis(_find_far(rates, float(sigma_cut), xp), -1, 0)
+    return outliers
+
+
+def _find_far(rates, sigma_cut, xp):
+    """Find what lies far from the median of ``(..., nints)``; NaN is far from everything."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        distance = abs(rates - median_of_last(rates, xp=xp)[..., None])
+        sigma = median_of_last(distance, xp=xp) / rates.dtype.type(MAD_OF_NORMAL)
+        still = sigma < rates.dtype.type(NO_DEVIATION)
+        if bool(still.any()):
+            sigma[still] = _mean_deviation(distance[still], xp) / rates.dtype.type(MEAN_DEVIATION_OF_NORMAL)
+        return ~(distance <= (rates.dtype.type(sigma_cut) * sigma)[..., None])
+
+
+def _mean_deviation(distance, xp):
+    """Take the mean of each row of ``(n, nints)`` without NaN, one integration after the other."""
+    known = ~xp.isnan(distance)
+    total = xp.zeros_like(distance[:, 0])
+    for integration in range(distance.shape[1]):
+        total += xp.where(known[:, integration], distance[:, integration], distance.dtype.type(0))
+    return total / known.sum(axis=1).astype(distance.dtype)
+
+
+def gather_pixels(exposure, references, rows, columns, *, backend):
+    """Make a small exposure of some pixels of a large one, one row of them, that can be fitted like any other.
+
+    At its end stands one more pixel, the witness. It is DO_NOT_USE in exactly the groups in which the whole exposure
+    is, and never saturated: what the fit decides for all pixels at once, it decides here as for the whole exposure.
+
+    Parameters
+    ----------
+    exposure : Exposure
+    references : dict
+        type -> reference with ``data`` (ny, nx) and ``facts``, or None.
+    rows, columns : (npix,) int arrays
+    backend : Backend
+
+    Returns
+    -------
+    small : Exposure
+        Arrays (nints, ngroups, 1, npix + 1) and the like; the facts are those of the large one.
+    references : dict
+        The same for the references.
+    """
+    xp = backend.xp
+
+    def gather(array, witness):
+        if array is None:
+            return None
+        small = xp.empty((*array.shape[:-2], 1, rows.size + 1), dtype=array.dtype)
+        small[..., 0, :-1] = array[..., rows, columns]
+        small[..., 0, -1] = witness
+        return small
+
+    lost = [DO_NOT_USE if is_lost else GOOD for is_lost in _groups_lost(exposure.groupdq)]
+    small = copy.copy(exposure)
+    small.data = gather(exposure.data, PLAIN_VALUE)
+    small.groupdq = gather(exposure.groupdq, xp.asarray(lost, dtype=exposure.groupdq.dtype))
+    small.pixeldq = gather(exposure.pixeldq, 0)
+    small.zeroframe = gather(exposure.zeroframe, PLAIN_VALUE)
+    small.average_dark_current = gather(getattr(exposure, "average_dark_current", None), 0)
+    small.rate = small.rateints = None
+    small_references = {
+        name: reference
+        and SimpleNamespace(data=gather(reference.data, PLAIN_VALUE), facts=getattr(reference, "facts", {}))
+        for name, reference in references.items()
+    }
+    return small, small_references
+
+
+def _groups_lost(groupdq):
+    """List for each group whether it is DO_NOT_USE in all pixels and integrations."""
+    return [
+        all(bool(((integration[group] & DO_NOT_USE) != 0).all()) for integration in groupdq)
+        for group in range(groupdq.shape[1])
+    ]
+
+
+def scatter_pixels(exposure, small, rows, columns):
+    """Put what the fit of a small exposure of `gather_pixels` changed back into the large one, in place."""
+    exposure.groupdq[..., rows, columns] = small.groupdq[..., 0, :-1]
+    for product in ("rate", "rateints"):
+        slopes = getattr(exposure, product)
+        for name, values in vars(getattr(small, product)).items():
+            getattr(slopes, name)[..., rows, columns] = values[..., 0, :-1]
+
+
+def run(exposure, references, parameters, backend, *, fit):
+    """Run the step; see `gpucoron.steps`. Changes ``groupdq``, ``rate`` and ``rateints`` of the exposure.
+
+    Parameters
+    ----------
+    exposure, references, parameters, backend
+        See `gpucoron.steps`.
+    fit : callable
+        ``fit(exposure, references)`` fits an exposure's ramps and sets its ``rate`` and ``rateints``: the fit that the
+        exposure has had, with the same parameters.
+
+    Notes
+    -----
+    Source: spaceKLIP 2.2, ``apply_rateint_outliers``: JUMP_DET and DO_NOT_USE in all groups of an outlier. There,
+    every pixel is fitted again; here those with an outlier, with the same bits. (With ``suppress_one_group``, a full
+    refit may change other pixels too: it meets flags that the first fit has set.) MIRI's first integration, which
+    differs from all others, is left out of the statistics and never an outlier; where the exposure is a segment, that
+    is the first segment's. With MIRI, spaceKLIP fails.
+    """
+    if exposure.rateints is None:
+        return skipped("there are no rateints")
+    facts, xp = exposure.facts, backend.xp
+    rates = exposure.rateints.rate
+    skip = int(facts.instrument == "MIRI" and facts.integration_start in (None, 1))
+    n_compared = rates.shape[0] - skip
+    if n_compared < parameters.nint_min:
+        return skipped(f"{n_compared} integrations to compare are fewer than {parameters.nint_min}")
+    outliers = xp.zeros(rates.shape, dtype=bool)
+    options = {"sigma_cut": parameters.sigma_cut, "nint_min": parameters.nint_min, "backend": backend}
+    outliers[skip:] = find_outliers(rates[skip:], **options)
+
+    lost = _groups_lost(exposure.groupdq)
+    integrations, rows, columns = xp.nonzero(outliers)
+    exposure.groupdq[integrations, :, rows, columns] |= exposure.groupdq.dtype.type(JUMP_DET | DO_NOT_USE)
+    touched = outliers.any(axis=0)
+    n_touched = int(touched.sum())
+    # MIRI's fit cuts groups off that no pixel can use; with other groups left, every pixel's fit may differ.
+    same_groups = lost == _groups_lost(exposure.groupdq)
+    if n_touched > MANY_PIXELS * touched.size or not same_groups:
+        fit(exposure, references)
+    elif n_touched:
+        rows, columns = xp.nonzero(touched)
+        small, small_references = gather_pixels(exposure, references, rows, columns, backend=backend)
+        fit(small, small_references)
+        scatter_pixels(exposure, small, rows, columns)
+    if exposure.rate is None:
+        return skipped("without the outliers there is nothing to fit")
+    return Outcome(flagged={"outliers": int(outliers.sum()), "pixels fitted again": n_touched})
