@@ -24,7 +24,7 @@ from gpucoron.backends.host_backend import HostBackend
 from gpucoron.backends.kernel_launch import geometry
 from gpucoron.backends.kernel_sources import ONE_PASS, POLYNOMIAL_LENGTHS
 from gpucoron.backends.numpy_backend import NumpyBackend
-from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 
 DEFINITION = NumpyBackend(n_threads=1)
 #: relative; on a GPU pow() is not the C library's
@@ -337,6 +337,18 @@ def test_ramp_fit_of_many_groups(backend):
     arrays = simulate_ramps(5, 2, 1200, 2, 3, flagged=0.005)
     arrays["groupdq"][0, :, 0] = 0
     fit_and_compare(backend, arrays, **TIMES)
+
+
+def test_large_variances_become_zero(backend):
+    """Read noise about the limit of 1e6 (DN/s)^2, on each side of it."""
+    arrays = plain(nints=2, ngroups=5, ny=4, nx=200)
+    arrays["readnoise"] *= np.geomspace(1, 1e5, 800, dtype=np.float32).reshape(4, 200)
+    arrays["groupdq"][0, 2] = JUMP_DET
+    arrays["groupdq"][1, 1, 2:] = CHARGELOSS | DO_NOT_USE
+    _, rateints = fit_and_compare(backend, arrays, **TIMES, original_groupdq=arrays["groupdq"].copy())
+    errors = backend.to_host(rateints.err)
+    assert 0.05 < (errors == 0).mean() < 0.95
+    assert 500 < errors.max() <= 1000
 
 
 @pytest.mark.parametrize("cut", [np.s_[:, 1:-1], np.s_[:, :-2], np.s_[1:, 2:]], ids=str)
