@@ -190,6 +190,30 @@ def test_numbers_follow_the_brightness():
     assert (keep_by_brightness(flat, match, edgewidth=2) == 2).all()
 
 
+def test_basic_by_hand():
+    """The exposure with the nearest group of all decides, by the median over its integrations; then the median."""
+    first = np.array([[0, 10, 20, 30], [0, 18, 40, 60], [0, 40.5, 90, 99]])
+    second = np.array([[0, 16, 17, 19.5]])
+    # 19 is nearest to the second's last group; 40 to the first's, in groups 3, 2 and 1 of its integrations.
+    others = [np.array([[0, 0, 19], [5, 5, 40]]), np.array([[7, 40]])]
+    assert choose_groups_basic([first, second], others) == 3
+    assert choose_groups_basic([first, second], others[:1]) == 3
+    assert choose_groups_basic([second, first], [np.array([[1, 19]])]) == 4
+
+
+def test_first_region_serves_for_all_references():
+    """In one science exposure's region the reference reaches the level in group 2, in the other's it never does."""
+    science, reference = np.full((2, 1, 8, 8), 30.0), np.zeros((4, 8, 8))
+    science[0, 0, 0, 0] = science[1, 0, 7, 7] = 31
+    reference[:, :2, :2] = 15 * np.arange(4)[:, None, None]
+    box = (slice(None), slice(None))
+    others, own = [Core(groups, groups[-1], box) for groups in science], [Core(reference, reference[-1], box)]
+    for cores, n_faint in ((others, 3), (others[::-1], 1)):
+        match = choose_groups_advanced(own, cores, edgewidth=2, threshold=98)
+        assert match.regions.sum(axis=(1, 2)).tolist() == ([4, 9] if cores is others else [9, 4])
+        assert (match.n_bright, match.n_faint, match.peak) == (3, n_faint, 45)
+
+
 def test_ring_by_hand():
     data = np.full((1, 2, 20, 24), 7.0)
     data[0, 1, 10 - 4 : 10 + 4, 9 - 4 : 9 + 4] += 1
