@@ -53,13 +53,15 @@ def _without_sci(hdus):
 
 
 def _without_groups(hdus):
-    hdus["SCI"] = fits.ImageHDU(np.zeros((2, 1, 24, 32), np.uint16)[:, :0], name="SCI")
+    hdus["SCI"] = fits.ImageHDU(np.zeros((2, 0, 24, 32), np.uint16), name="SCI")
+    hdus[0].header["NGROUPS"] = 0
 
 
 BAD_EXPOSURES = {
     "no SCI": (_without_sci, "no SCI extension"),
     "3-D SCI": (_reshape((8, 24, 32)), "3 axes"),
     "instrument unknown": (_set("INSTRUME", "HARMONI"), "INSTRUME is 'HARMONI'"),
+    "no group": (_without_groups, "no data"),
     "no SUBARRAY": (_set("SUBARRAY", None), "SUBARRAY is missing"),
     "no NGROUPS": (_set("NGROUPS", None), "NGROUPS is missing"),
     "no TGROUP": (_set("TGROUP", None), "TGROUP is missing"),

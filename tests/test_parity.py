@@ -33,6 +33,14 @@ CASES = {
         {"shape": (48, 64), "first_integration": 4, "total_nints": 9},
         {"jump": {"rejection_threshold": 5.0}},
     ),
+    # no bad input: the answer is jwst's
+    "nircam-one-group": (("NIRCAM", "SUB320A335R", "SHALLOW4", 1, 2), {"shape": (32, 40)}, {}),
+    "nircam-all-saturated": (
+        ("NIRCAM", "SUB320A335R", "SHALLOW4", 4, 2),
+        {"shape": (32, 40), "scene": 3e5},
+        {"ramp_fit": {"suppress_one_group": False}},
+    ),
+    "miri-all-saturated": (("MIRI", "MASK1550", "FASTR1", 8, 2), {"shape": (32, 40), "scene": 3e6}, {}),
     "nircam-segment": (
         ("NIRCAM", "SUB320A335R", "RAPID", 4, 3),
         {"shape": (48, 64), "first_integration": 4, "total_nints": 6},
@@ -64,6 +72,9 @@ def test_every_step_gives_jwsts_ramp(pair):
 @pytest.mark.parametrize("product", ["rate", "rateints"])
 def test_products_are_jwsts(pair, product):
     theirs, ours = (getattr(side, product) for side in pair)
+    if theirs is None:  # nothing could be fitted: jwst writes no product
+        assert ours is None
+        return
     assert_same_flags(ours["dq"], theirs["dq"], product)
     for key in SLOPE_ARRAYS:
         if key != "dq":
@@ -71,7 +82,11 @@ def test_products_are_jwsts(pair, product):
 
 
 def test_status_and_references_are_jwsts(pair):
-    theirs, ours = pair[0].model, pair[1].rate_model
+    theirs = pair[0].model
+    if theirs is None:
+        assert pair[1].run.records[-2].status == "SKIPPED"
+        return
+    ours = pair[1].rate_model
     expected = {key: value for key, value in theirs.meta.cal_step.instance.items() if value is not None}
     found = {key: value for key, value in ours.meta.cal_step.instance.items() if value is not None}
     # a step that was switched off: jwst writes the class's alias, which is no keyword of its schema
