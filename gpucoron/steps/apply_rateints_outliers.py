@@ -79,8 +79,8 @@ def _find_far(rates, sigma_cut, xp):
     with np.errstate(invalid="ignore", over="ignore"):
         distance = abs(rates - median_of_last(rates, xp=xp)[..., None])
         sigma = median_of_last(distance, xp=xp) / rates.dtype.type(MAD_OF_NORMAL)
-        still = sigma < rates.dtype.type(NO_DEVIATION)
-        if bool(still.any()):
+        still = xp.nonzero(sigma < rates.dtype.type(NO_DEVIATION))
+        if still[0].size:
             sigma[still] = _mean_deviation(distance[still], xp) / rates.dtype.type(MEAN_DEVIATION_OF_NORMAL)
         return ~(distance <= (rates.dtype.type(sigma_cut) * sigma)[..., None])
 

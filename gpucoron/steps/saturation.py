@@ -90,12 +90,11 @@ def run(exposure, references, parameters, backend):
     facts, xp = exposure.facts, backend.xp
     superbias = references.get("superbias")
     threshold, checked, reference_dq = prepare_threshold(reference.data, reference.dq, xp=xp)
-    is_custom = (parameters.flag_rcsat or not parameters.grow_diagonal) and facts.instrument != "MIRI"
+    grow_diagonal = parameters.grow_diagonal or facts.instrument == "MIRI"
     rc = None
-    if is_custom and parameters.flag_rcsat:
+    if parameters.flag_rcsat and facts.instrument != "MIRI":
         rc = (exposure.pixeldq & RC) != 0
         flag_rc_pixels(exposure.groupdq, rc)
-    growth = {"grow_diagonal": False} if is_custom and not parameters.grow_diagonal else {}
     backend.flag_saturation(
         exposure.data,
         exposure.groupdq,
@@ -104,10 +103,10 @@ def run(exposure, references, parameters, backend):
         n_pix_grow_sat=parameters.n_pix_grow_sat,
         nframes=facts.nframes if parameters.use_readpatt else None,
         bias=None if superbias is None else superbias.data,
-        **growth,
+        grow_diagonal=grow_diagonal,
     )
     if exposure.zeroframe is not None and facts.zero_frame:
-        blank_zeroframe(exposure.zeroframe, threshold, parameters.n_pix_grow_sat, rc=rc, **growth)
+        blank_zeroframe(exposure.zeroframe, threshold, parameters.n_pix_grow_sat, grow_diagonal=grow_diagonal, rc=rc)
     exposure.pixeldq |= reference_dq
     flagged = _count_flagged(exposure.groupdq, xp)
     if rc is not None:
