@@ -1,0 +1,52 @@
+"""A masked Fourier fit along rows: slow cosines through the background pixels, by least squares.
+
+After NSClean (Rauscher 2024, PASP 136, 015001). The cosines are the Fourier series of the row continued by its mirror
+image, so that the two ends of a row need not meet.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+#: Periods (pixels) down to which a cosine is kept whole, and at which it is gone.
+_KEPT, _GONE = 128, 64
+#: Pull of all but the mean towards zero, in units of a complete row: 1 % there, more where holes leave little to fit.
+_PULL = 0.01
+
+
+@lru_cache(8)
+def _cosines(nx):
+    """Make the cosines (nx, n_modes), their products (nx, n_modes^2) and each one's share in the model (n_modes,)."""
+    n_modes = 1 + 2 * nx // _GONE
+    phase = np.pi * (np.arange(nx) + 0.5) / nx
+    modes = np.cos(phase[:, None] * np.arange(n_modes)) * np.sqrt(np.where(np.arange(n_modes) > 0, 2, 1))
+    frequency = np.arange(n_modes) / (2 * nx)
+    beyond = np.clip((frequency - 1 / _KEPT) / (1 / _GONE - 1 / _KEPT), 0, 1)
+    share = (1 + np.cos(np.pi * beyond)) / 2
+    return modes, (modes[:, :, None] * modes[:, None, :]).reshape(nx, -1), share
+
+
+def fit_cosines(values, good):
+    """Fit each row's noise below a frequency.
+
+    Parameters
+    ----------
+    values : (ny, nx) float32
+        Anything, NaN too, where not good.
+    good : (ny, nx) bool
+
+    Returns
+    -------
+    (ny, nx) float32
+        0 in rows without a good pixel.
+    """
+    ny, nx = values.shape
+    modes, products, share = _cosines(nx)
+    n_modes = len(share)
+    normal = (good.astype(np.float64) @ products).reshape(ny, n_modes, n_modes)
+    pull = np.full(n_modes, _PULL * nx)
+    pull[0] = 1e-6
+    normal[:, np.arange(n_modes), np.arange(n_modes)] += pull
+    right = np.where(good, values, np.float32(0)).astype(np.float64) @ modes
+    amplitudes = np.linalg.solve(normal, right[:, :, None])[:, :, 0]
+    return ((amplitudes * share) @ modes.T).astype(np.float32)

@@ -1,0 +1,25 @@
+"""Work on many images one by one, on several threads: an image and its intermediates fit the cache."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+
+def for_each_frame(function, n_frames, n_threads):
+    """Call ``function(index)`` for each frame; the order does not matter."""
+    if n_threads <= 1 or n_frames <= 1:
+        for index in range(n_frames):
+            function(index)
+        return
+    with ThreadPoolExecutor(min(n_threads, n_frames)) as pool:
+        list(pool.map(function, range(n_frames)))
+
+
+def median(values):
+    """Take the median of a flat array without NaN, in its own precision; NaN if it is empty."""
+    n = len(values)
+    if n == 0:
+        return values.dtype.type(np.nan)
+    ordered = np.partition(values, n // 2)
+    upper = ordered[n // 2]
+    return upper if n % 2 else (ordered[: n // 2].max() + upper) / 2

@@ -1,0 +1,233 @@
+"""Savitzky-Golay smoothing of a line with holes, from which samples can be left out later at little cost.
+
+A cubic is fitted to a window around each sample and gives that sample's value: a product of the window with one
+vector. A block of neighbouring outputs is one small matrix product, the same for every block.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+ORDER = 3
+#: Window of the smoothing that holes are bridged with.
+_BRIDGE = 33
+#: Samples of a piece; around what is left out, whole pieces are bridged again.
+_PIECE = 96
+#: Outputs of a block.
+_BLOCK = 32
+#: Multiplications of one product: so few that the matrix library starts no threads of its own.
+_FEW = 2**18
+
+
+@lru_cache(32)
+def projection(window):
+    """Make the matrix (window, window) that fits a cubic to a window's samples: row i gives its value at sample i."""
+    q, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, window), ORDER + 1))
+    return q @ q.T
+
+
+@lru_cache(32)
+def _block_matrix(window):
+    """Make the matrix (block + window - 1, block) that takes the samples of a block and its margins to its outputs."""
+    weights = projection(window)[window // 2]
+    matrix = np.zeros((_BLOCK + window - 1, _BLOCK), np.float32)
+    for j in range(_BLOCK):
+        matrix[j : j + window, j] = weights
+    return matrix
+
+
+@lru_cache(32)
+def _bridge_matrix(window):
+    """Make the matrix (window + 1, 2) that takes samples to the smooth values of the two in their middle."""
+    weights = projection(window)[window // 2]
+    matrix = np.zeros((window + 1, 2), np.float32)
+    matrix[:-1, 0] = matrix[1:, 1] = weights
+    return matrix
+
+
+def odd_window(window, length):
+    """Fit a window to lines of ``length``: odd, and of five samples at least where the line has as many."""
+    window = min(max(window, ORDER + 2), length)
+    return window if window % 2 else window - 1
+
+
+def _windows(samples, window):
+    """View all windows of a contiguous line, (n - window + 1, window); NumPy's own function takes longer to call."""
+    step = samples.strides[0]
+    return np.ndarray((len(samples) - window + 1, window), samples.dtype, samples, strides=(step, step))
+
+
+def _multiply(rows, matrix):
+    """Multiply rows (n, k) by a matrix (k, j), a few rows at a time."""
+    (n, k), j = rows.shape, matrix.shape[1]
+    few = max(1, _FEW // matrix.size)
+    stacks = n // few
+    whole = stacks * few
+    products = np.empty((n, j), np.float32)
+    np.matmul(rows[:whole].reshape(stacks, few, k), matrix, out=products[:whole].reshape(stacks, few, j))
+    np.matmul(rows[whole:], matrix, out=products[whole:])
+    return products
+
+
+def bridge_holes(samples, good):
+    """Bridge each hole by a straight line between the good samples at its sides.
+
+    Each of the two is taken as the cubic fit to its 33 good neighbours has it, as if there were no holes. Beyond the
+    outermost good samples the bridge is level.
+
+    Parameters
+    ----------
+    samples : (n,) float32
+        Anything, NaN too, where not good.
+    good : (n,) bool
+
+    Returns
+    -------
+    (n,) float32
+        0 if no sample is good.
+    """
+    n = len(samples)
+    filled = samples.copy()
+    holes = np.flatnonzero(~good)
+    if not len(holes):
+        return filled
+    n_kept = n - len(holes)
+    if not n_kept:
+        filled[:] = 0
+        return filled
+    # How many good samples come before a hole tells which run of holes it is in.
+    before = holes - np.arange(len(holes))
+    ends = np.append(np.flatnonzero(before[1:] != before[:-1]), len(holes) - 1)
+    lengths = ends.copy()
+    lengths[0] += 1
+    lengths[1:] -= ends[:-1]
+    last = holes[ends]
+    first = last - lengths + 1
+    before = before[ends]
+    levels = _smooth_sides(np.compress(good, samples), np.maximum(before - 1, 0), np.minimum(before, n_kept - 1))
+    left, right = np.where(before > 0, first - 1, last + 1), np.where(before < n_kept, last + 1, first - 1)
+    slope = (levels[1] - levels[0]) / np.maximum(right - left, 1)
+    filled[holes] = np.repeat(levels[0] - slope * left, lengths) + np.repeat(slope, lengths) * holes
+    return filled
+
+
+def _smooth_sides(samples, left, right):
+    """Smooth the good samples, without holes between them, at the sides of each run; two (n_runs,) float64."""
+    window = odd_window(_BRIDGE, len(samples))
+    if window < ORDER + 2:
+        return samples[left].astype(np.float64), samples[right].astype(np.float64)
+    half = window // 2
+    sides = np.empty((2, len(left)))
+    if len(samples) > window:
+        at = np.minimum(np.maximum(left - half, 0), len(samples) - window - 1)
+        sides[:] = _multiply(_windows(samples, window + 1)[at], _bridge_matrix(window)).T
+    # Near the ends the window cannot be centred.
+    ends = np.flatnonzero((left < half) | (right >= len(samples) - half) | (right == left))
+    for side, index in enumerate((left[ends], right[ends])):
+        start = np.minimum(np.maximum(index - half, 0), len(samples) - window)
+        windows = _windows(samples, window)[start]
+        sides[side, ends] = np.einsum("ij,ij->i", windows, projection(window)[index - start])
+    return sides
+
+
+class MaskedLine:
+    """A line with its holes bridged (`bridge_holes`), smoothed; its ends take the cubics of the end windows.
+
+    Parameters
+    ----------
+    samples : (n,) float32
+        Anything, NaN too, where not good.
+    good : (n,) bool
+    window : int
+        Odd, at most n.
+
+    Attributes
+    ----------
+    model : (n,) float32
+        The smoothed line; 0 if no sample is good.
+
+    Notes
+    -----
+    Source: Savitzky & Golay 1964, Analytical Chemistry 36, 1627; the ends as in SciPy's ``mode='interp'``.
+    """
+
+    def __init__(self, samples, good, window):
+        n, half = len(samples), window // 2
+        self._n, self._window = n, window
+        # With room for a last piece and a last block.
+        self._n_blocks = -(-(n - 2 * half) // _BLOCK)
+        room = max(-(-n // _PIECE) * _PIECE, self._n_blocks * _BLOCK + window - 1)
+        room = -(-room // _PIECE) * _PIECE
+        self._samples = np.zeros(room, np.float32)
+        self._samples[:n] = samples
+        self._good = np.zeros(room, bool)
+        self._good[:n] = good
+        self._filled = np.zeros(room, np.float32)
+        self._filled[:n] = bridge_holes(samples, good)
+        self.model = np.empty(n, np.float32)
+        self.model[half : n - half] = self._smooth(np.arange(self._n_blocks)).reshape(-1)[: n - 2 * half]
+        self._smooth_ends()
+
+    def leave_out(self, samples):
+        """Leave out further samples, given by their indices, and correct the model where that changes it.
+
+        Returns
+        -------
+        (m,) int
+            Which samples of the model were worked out again, among others twice.
+        """
+        self._good[samples] = False
+        changed = self._bridge_around(samples)
+        half = self._window // 2
+        # The blocks of outputs that see a changed sample.
+        first = np.maximum(changed - 2 * half, 0) // _BLOCK
+        last = np.minimum(changed // _BLOCK, self._n_blocks - 1)
+        seen = np.zeros(self._n_blocks, bool)
+        for step in range(2 * half // _BLOCK + 2):
+            seen[np.minimum(first + step, last)] = True
+        blocks = np.flatnonzero(seen)
+        touched = (blocks[:, None] * _BLOCK + (half + np.arange(_BLOCK))).reshape(-1)
+        touched = touched[: np.searchsorted(touched, self._n - half)]
+        self.model[touched] = self._smooth(blocks).reshape(-1)[: len(touched)]
+        if len(changed) and (changed[0] < self._window or changed[-1] >= self._n - self._window):
+            touched = np.concatenate([touched, self._smooth_ends()])
+        return touched
+
+    def _bridge_around(self, samples):
+        """Bridge the holes again near some samples; return which samples of the line changed."""
+        n_pieces = len(self._good) // _PIECE
+        touched = np.zeros(n_pieces, bool)
+        touched[samples // _PIECE] = True
+        core = _widen(touched)
+        pieces = _widen(core)
+        # The pieces between, with enough good samples, keep what is on one side out of sight of the other.
+        between = self._good.reshape(n_pieces, _PIECE)[pieces & ~touched]
+        if len(between) and np.count_nonzero(between, axis=1).min() <= _BRIDGE:
+            core[:] = pieces[:] = True
+        pieces = np.flatnonzero(pieces)
+        where = (pieces[:, None] * _PIECE + np.arange(_PIECE)).reshape(-1)
+        where = where[: np.searchsorted(where, self._n)]
+        filled = bridge_holes(self._samples[where], self._good[where])
+        changed = np.repeat(core[pieces], _PIECE)[: len(where)] & (filled != self._filled[where])
+        self._filled[where[changed]] = filled[changed]
+        return where[changed]
+
+    def _smooth(self, blocks):
+        """Work out blocks of outputs, given by their numbers, (n_blocks, block)."""
+        windows = _windows(self._filled, _BLOCK + self._window - 1)[blocks * _BLOCK]
+        return _multiply(windows, _block_matrix(self._window))
+
+    def _smooth_ends(self):
+        """Work out the ends, where a window cannot be centred; return which samples they are."""
+        n, window = self._n, self._window
+        half, fit = window // 2, projection(window)
+        self.model[:half] = fit[:half] @ self._filled[:window]
+        self.model[n - half :] = fit[half + 1 :] @ self._filled[n - window : n]
+        return np.concatenate([np.arange(half), np.arange(n - half, n)])
+
+
+def _widen(mask):
+    wide = mask.copy()
+    wide[1:] |= mask[:-1]
+    wide[:-1] |= mask[1:]
+    return wide
