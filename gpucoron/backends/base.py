@@ -203,3 +203,155 @@ class Backend(ABC):
         -----
         Source: stcal ``OLS_C`` (Robberto 2008, JWST-STScI-0001490; Fixsen et al. 2000, PASP 112, 1350).
         """
+
+    def fit_pedestal(self, data, groupdq, limit, *, group_time):
+        """Fit each ramp's pedestal and slope by an unweighted straight line through its early groups.
+
+        The line goes through all groups up to the last one that is below ``limit`` and not lost; from its first group
+        that is DO_NOT_USE or NaN on, a ramp is lost. Group k (from 0) is read at ``(k + 1) group_time``.
+
+        Parameters
+        ----------
+        data : (nints, ngroups, ny, nx) float32, DN
+        groupdq : (nints, ngroups, ny, nx) uint8
+        limit : (ny, nx) float, DN
+            Where NaN, no group counts.
+        group_time : float, s
+
+        Returns
+        -------
+        pedestal : (nints, ny, nx) float64, DN
+            The line's value at time zero; 0 where fewer than two groups are left.
+        slope : (nints, ny, nx) float64, DN/s
+            Likewise 0.
+
+        Notes
+        -----
+        Source: spaceKLIP 2.2, ``cube_fit``. Unless a kernel takes its place, it runs in NumPy.
+        """
+        return self._run_in_numpy("fit_pedestal", data, groupdq, limit, group_time=group_time)
+
+    def fit_mean_slope(self, data, groupdq, pedestal, limit, *, group_time):
+        """Fit one slope to the ramps of all integrations, averaged group by group without their pedestals.
+
+        Lost groups, as in `fit_pedestal`, do not count in the average; a group lost in all integrations ends the ramp.
+
+        Parameters
+        ----------
+        data, groupdq, limit, group_time
+            As in `fit_pedestal`; ``limit`` for ramps without pedestal.
+        pedestal : (nints, ny, nx) float64, DN
+
+        Returns
+        -------
+        (ny, nx) float64, DN/s
+            0 where fewer than two groups are left.
+
+        Notes
+        -----
+        Source: spaceKLIP 2.2, ``fit_slopes_to_ramp_data`` with ``combine_ints``. Unless a kernel takes its place, it
+        runs in NumPy.
+        """
+        return self._run_in_numpy("fit_mean_slope", data, groupdq, pedestal, limit, group_time=group_time)
+
+    def background_mask(self, images, bad, *, nsigma=3, niter=3):
+        """Find the background pixels of each image: what is near the median and part of no source.
+
+        1. Centre c: the median of the good pixels; sigma: the median distance of those below c, over 0.6745.
+        2. Pixels further than ``nsigma`` sigma from c are out.
+        3. Pixels are out that belong to 7 or more neighbours (over edges) above 2 sigma in the image smoothed by a
+           Gaussian of sigma 2 on 5 x 5 pixels, without NaN, with zeros around, after the median of what is left is
+           subtracted.
+        4. Again from 1 with what is left (and always 3 sigma), ``niter`` times in all or until nothing changes.
+
+        Parameters
+        ----------
+        images : (n, ny, nx) float
+            NaN and infinite pixels are never background.
+        bad : (n, ny, nx) bool or None
+            True where a pixel is out from the start; in an image of which all pixels are, none is.
+        nsigma : float
+        niter : int
+
+        Returns
+        -------
+        (n, ny, nx) bool
+            True = background.
+
+        Notes
+        -----
+        Source: spaceKLIP 2.2, ``create_bkg_mask``. Unless a kernel takes its place, it runs in NumPy.
+        """
+        return self._run_in_numpy("background_mask", images, bad, nsigma=nsigma, niter=niter)
+
+    def fit_flicker(
+        self,
+        images,
+        masks,
+        *,
+        model_type="savgol",
+        vertical_corr=False,
+        flatten_model=False,
+        noutputs=1,
+        channel_averaging=False,
+    ):
+        """Fit the 1/f noise of each image, whose rows are the fast axis.
+
+        Pixels count where ``masks`` says so and they are within 3 median deviations of the image's median, over 0.6745,
+        as are their four neighbours. The median of these is subtracted. Then, by ``model_type``:
+
+        - 'savgol': the image as one line, row after row; holes are bridged linearly between values smoothed by a cubic
+          over 33 good samples; a cubic in a window of 127 samples gives the model. Samples at which the model is more
+          than 3 standard deviations from the median of their row are left out, up to five times, and the model is
+          fitted again.
+        - 'median': each row's median.
+        - 'mean': each row's mean within 3 sigma of its median (``resistant_mean`` of the IDL Astronomy User's Library).
+        - 'fft': cosines of periods longer than about 100 pixels, fitted to each row by least squares (Rauscher 2024).
+
+        A row without a pixel that counts is 0 with the last three.
+
+        Parameters
+        ----------
+        images : (n, ny, nx) float
+        masks : (n, ny, nx) bool
+            True where a pixel is background.
+        model_type : {'savgol', 'median', 'mean', 'fft'}
+        vertical_corr : bool
+            Fit columns to what is left, likewise; the window is then a third of a column, for several outputs 127.
+        flatten_model : bool
+            Take out of the model what is broad along columns: a cubic in a window of up to 255 rows.
+        noutputs : int
+            Amplifiers, side by side along the rows; each is fitted by itself, odd ones read the other way round.
+        channel_averaging : bool
+            Fit first what the outputs have in common.
+
+        Returns
+        -------
+        (n, ny, nx) float32
+            The model; its constant is arbitrary.
+
+        Notes
+        -----
+        Source: spaceKLIP 2.2, ``CleanSubarray`` and ``CleanFullFrame``. Unless a kernel takes its place, it runs in
+        NumPy.
+        """
+        return self._run_in_numpy(
+            "fit_flicker",
+            images,
+            masks,
+            model_type=model_type,
+            vertical_corr=vertical_corr,
+            flatten_model=flatten_model,
+            noutputs=noutputs,
+            channel_averaging=channel_averaging,
+        )
+
+    def _run_in_numpy(self, operation, *arrays, **options):
+        """Run an operation that has no kernel on the host, and bring its answer back."""
+        from gpucoron.backends.numpy_backend import NumpyBackend
+
+        on_host = [None if array is None else self.to_host(array) for array in arrays]
+        answer = getattr(NumpyBackend(), operation)(*on_host, **options)
+        if isinstance(answer, tuple):
+            return tuple(self.to_device(array) for array in answer)
+        return self.to_device(answer)

@@ -52,3 +52,42 @@ class NumpyBackend(Backend):
         from gpucoron.backends.numpy_ops.ramp_fit import fit_ramps
 
         return fit_ramps(data, groupdq, pixeldq, gain, readnoise, n_threads=self.n_threads, **options)
+
+    def fit_pedestal(self, data, groupdq, limit, *, group_time):
+        from gpucoron.backends.numpy_ops.pedestal import fit_pedestal
+
+        return fit_pedestal(data, groupdq, limit, group_time=group_time, n_threads=self.n_threads)
+
+    def fit_mean_slope(self, data, groupdq, pedestal, limit, *, group_time):
+        from gpucoron.backends.numpy_ops.pedestal import fit_mean_slope
+
+        return fit_mean_slope(data, groupdq, pedestal, limit, group_time=group_time, n_threads=self.n_threads)
+
+    def background_mask(self, images, bad, *, nsigma=3, niter=3):
+        from gpucoron.backends.numpy_ops.background import background_mask
+
+        return background_mask(images, bad, nsigma=nsigma, niter=niter, n_threads=self.n_threads)
+
+    def fit_flicker(
+        self,
+        images,
+        masks,
+        *,
+        model_type="savgol",
+        vertical_corr=False,
+        flatten_model=False,
+        noutputs=1,
+        channel_averaging=False,
+    ):
+        from gpucoron.backends.numpy_ops.flicker import fit_flicker
+
+        return fit_flicker(
+            images,
+            masks,
+            model_type=model_type,
+            vertical_corr=vertical_corr,
+            flatten_model=flatten_model,
+            noutputs=noutputs,
+            channel_averaging=channel_averaging,
+            n_threads=self.n_threads,
+        )
