@@ -1,0 +1,510 @@
+"""subtract_1overf: take 1/f noise, the slow drift of the readout along each frame, off ramps or count rates.
+
+The scene is taken out first: with several integrations by what they have in common, with a single one by masking
+sources. What is left is smoothed along the readout (`Backend.fit_flicker`) and subtracted from the data.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from gpucoron.backends import get_backend
+from gpucoron.dq import DO_NOT_USE
+from gpucoron.steps import Outcome, skipped
+from gpucoron.steps.subtract_ktc import fit_pedestal
+
+MODEL_TYPES = ("savgol", "median", "mean", "fft")
+RATE_COMBINATIONS = ("weighted", "nanmean")
+
+#: The resistant mean (AstroIDL): its cut, the median deviation of a normal distribution, and how the cut narrows one.
+_CUT, _MAD_OF_NORMAL = 3.0, 0.6744897501960817
+_NARROWING = -0.15405 + 0.90723 * _CUT - 0.23584 * _CUT**2 + 0.020142 * _CUT**3
+
+
+def background_mask(image, bad=None, *, nsigma=3, niter=3, backend=None):
+    """Find an image's background: what is near its median and part of no source.
+
+    Parameters
+    ----------
+    image : (ny, nx) float32
+        NaN is never background.
+    bad : (ny, nx) bool, optional
+        True where a pixel is not background anyway; counts as None where it is True everywhere.
+    nsigma : float
+        Cut about the median in the first round; later rounds cut at 3.
+    niter : int
+        Rounds at most.
+    backend : Backend, optional
+        The owner of the arrays; by default it follows from them.
+
+    Returns
+    -------
+    (ny, nx) bool
+        True = background.
+
+    Notes
+    -----
+    The method is in `gpucoron.backends.base.Backend.background_mask`. Source: spaceKLIP 2.2, ``create_bkg_mask``.
+
+    Examples
+    --------
+    >>> image = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    >>> image[20:30, 20:30] += 9
+    >>> bool(background_mask(image)[20:30, 20:30].any())
+    False
+    """
+    _check_shapes("image", image, 2, bad=bad)
+    backend = backend or _follow(image)
+    return backend.background_mask(image[None], None if bad is None else bad[None], nsigma=nsigma, niter=niter)[0]
+
+
+def fit_noise(
+    image,
+    mask,
+    *,
+    model_type="savgol",
+    vertical_corr=False,
+    flatten_model=False,
+    slowaxis=2,
+    noutputs=1,
+    channel_averaging=False,
+    backend=None,
+):
+    """Fit the 1/f noise of an image through its background pixels.
+
+    Parameters
+    ----------
+    image : (ny, nx) float32
+        Best without the scene; NaN does not count.
+    mask : (ny, nx) bool
+        True where a pixel is background.
+    model_type : {'savgol', 'median', 'mean', 'fft'}
+        See `gpucoron.backends.base.Backend.fit_flicker`.
+    vertical_corr : bool
+        Then fit what is left along the slow axis too.
+    flatten_model : bool
+        Take out of the model what is broad along the slow axis: sources that the mask missed.
+    slowaxis : int
+        2 or -2: rows are read one after the other; 1 or -1: columns.
+    noutputs : int
+        Amplifiers, side by side along the fast axis, each fitted by itself.
+    channel_averaging : bool
+        With several outputs, fit first what they have in common; even ones are read in the other direction.
+    backend : Backend, optional
+        The owner of the arrays; by default it follows from them.
+
+    Returns
+    -------
+    (ny, nx) float32
+        The model, in the image's units; its constant is arbitrary.
+
+    Notes
+    -----
+    Source: spaceKLIP 2.2, ``CleanSubarray`` and ``CleanFullFrame``. There, with ``slowaxis`` 1, the common model is
+    turned along the wrong axis; here the result is that of the transposed image, transposed.
+    """
+    _check_shapes("image", image, 2, mask=mask)
+    backend = backend or _follow(image)
+    options = {"model_type": model_type, "vertical_corr": vertical_corr, "flatten_model": flatten_model}
+    models = _fit(backend, image[None], mask[None], slowaxis, noutputs, channel_averaging=channel_averaging, **options)
+    return models[0]
+
+
+def noise_of_rateints(
+    data,
+    dq,
+    *,
+    model_type="savgol",
+    vertical_corr=True,
+    slowaxis=2,
+    noutputs=1,
+    channel_averaging=False,
+    protected=None,
+    backend=None,
+):
+    """Find the 1/f noise of each integration's count rates.
+
+    Parameters
+    ----------
+    data : (nints, ny, nx) float32, DN/s
+    dq : (nints, ny, nx) uint32
+        Pixels with DO_NOT_USE do not count.
+    model_type, vertical_corr, slowaxis, noutputs, channel_averaging
+        As in `fit_noise`.
+    protected : (ny, nx) bool, optional
+        True where the fit leaves pixels alone: known sources. They are corrected by what their rows show elsewhere.
+    backend : Backend, optional
+        The owner of the arrays; by default it follows from them.
+
+    Returns
+    -------
+    (nints, ny, nx) float32, DN/s
+        To subtract from the data.
+
+    Notes
+    -----
+    Source: spaceKLIP 2.2, ``OneOverfStep.proc_CubeModel``. With several integrations the scene is their mean, each
+    output's background subtracted before, and freed of 1/f noise itself. A single integration is fitted as it is, and
+    the model flattened.
+    """
+    _check_shapes("data", data, 3, dq=dq)
+    backend = backend or _follow(data)
+    flags = (dq & DO_NOT_USE) != 0
+    nints = data.shape[0]
+    residual = data
+    if nints > 1:
+        residual = _subtract_backgrounds(data, slowaxis, noutputs, backend)
+        mean = _mean_of_integrations(residual, backend.xp)
+        mask = background_mask(mean, backend=backend)
+        mask = ~_grow(~mask, backend)
+        residual -= _clean_scene(mean, mask, slowaxis, noutputs, protected, backend)
+    masks = _unprotected(backend.background_mask(residual, flags), protected)
+    options = {"model_type": model_type, "vertical_corr": vertical_corr, "flatten_model": nints == 1}
+    return _fit(backend, residual, masks, slowaxis, noutputs, channel_averaging=channel_averaging, **options)
+
+
+def noise_of_ramp(
+    data,
+    groupdq,
+    saturation,
+    group_time,
+    *,
+    sat_frac=0.5,
+    combine_ints=True,
+    model_type="savgol",
+    vertical_corr=True,
+    slowaxis=2,
+    noutputs=1,
+    channel_averaging=False,
+    protected=None,
+    backend=None,
+):
+    """Find the 1/f noise of each group.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32, DN
+        Linear ramps.
+    groupdq : (nints, ngroups, ny, nx) uint8
+        From its first DO_NOT_USE on, a ramp does not count.
+    saturation : (ny, nx) float32, DN
+    group_time : float, s
+    sat_frac : float
+        Fraction of the saturation level up to which groups tell a pixel's slope.
+    combine_ints : bool
+        Fit the slope to the mean ramp of all integrations, instead of averaging each one's slope.
+    model_type, vertical_corr, slowaxis, noutputs, channel_averaging
+        As in `fit_noise`.
+    protected : (ny, nx) bool, optional
+        True where the fit leaves pixels alone: known sources.
+    backend : Backend, optional
+        The owner of the arrays; by default it follows from them.
+
+    Returns
+    -------
+    (nints, ngroups, ny, nx) float32, DN
+        To subtract from the data.
+
+    Notes
+    -----
+    Source: spaceKLIP 2.2, ``OneOverfStep.proc_RampModel``. With several integrations the scene is a straight ramp, of
+    the mean slope freed of 1/f noise itself, on each integration's pedestal. Of a single integration only the pedestal
+    is subtracted, and the model is flattened.
+    """
+    backend = backend or _follow(data)
+    noise = backend.xp.empty(data.shape, backend.xp.float32)
+    options = {
+        "sat_frac": sat_frac,
+        "combine_ints": combine_ints,
+        "model_type": model_type,
+        "vertical_corr": vertical_corr,
+        "slowaxis": slowaxis,
+        "noutputs": noutputs,
+        "channel_averaging": channel_averaging,
+        "protected": protected,
+    }
+    noises = _noise_by_integration(data, groupdq, saturation, group_time, backend, **options)
+    for integration, frames in enumerate(noises):
+        noise[integration] = frames
+    return noise
+
+
+def _noise_by_integration(
+    data,
+    groupdq,
+    saturation,
+    group_time,
+    backend,
+    *,
+    sat_frac,
+    combine_ints,
+    model_type,
+    vertical_corr,
+    slowaxis,
+    noutputs,
+    channel_averaging,
+    protected,
+):
+    """Yield the noise of one integration after the other, (ngroups, ny, nx): no second ramp is ever needed."""
+    xp = backend.xp
+    nints, ngroups = data.shape[:2]
+    pedestal, slope = fit_pedestal(data, groupdq, saturation, group_time, sat_frac=sat_frac, backend=backend)
+    scene = xp.zeros(data.shape[2:])
+    if nints > 1:
+        if combine_ints:
+            limit = (saturation - pedestal.mean(axis=0)) * sat_frac
+            slope = backend.fit_mean_slope(data, groupdq, pedestal, limit, group_time=group_time)
+        else:
+            slope = _resistant_mean(slope, xp)
+        mask = ~_grow(~_near_median(slope, xp), backend)
+        scene = _clean_scene(slope, mask, slowaxis, noutputs, protected, backend)
+    residual = xp.empty(data.shape[1:], xp.float32)
+    lost = xp.empty(data.shape[1:], bool)
+    for integration in range(nints):
+        for group in range(ngroups):
+            signal = scene * ((group + 1) * group_time) + pedestal[integration]
+            residual[group] = data[integration, group] - signal
+            lost[group] = (groupdq[integration, group] & DO_NOT_USE) != 0
+            if group:
+                lost[group] |= lost[group - 1]
+        masks = _unprotected(backend.background_mask(residual, lost), protected)
+        options = {"model_type": model_type, "vertical_corr": vertical_corr, "flatten_model": nints == 1}
+        yield _fit(backend, residual, masks, slowaxis, noutputs, channel_averaging=channel_averaging, **options)
+
+
+def _follow(array):
+    return get_backend("cpu" if isinstance(array, np.ndarray) else "cuda")
+
+
+def _check_shapes(name, array, ndim, **others):
+    if array.ndim != ndim:
+        msg = f"{name} must have {ndim} axes, not the shape {array.shape}"
+        raise ValueError(msg)
+    for other, companion in others.items():
+        if companion is not None and companion.shape != array.shape:
+            msg = f"{other} must be of shape {array.shape}, as {name} is, not {companion.shape}"
+            raise ValueError(msg)
+
+
+def _fit(backend, images, masks, slowaxis, noutputs, **options):
+    """Fit images in the detector's orientation: the operation knows rows as the fast axis."""
+    if options["model_type"] not in MODEL_TYPES:
+        msg = f"model_type must be one of {', '.join(MODEL_TYPES)}, not {options['model_type']!r}"
+        raise ValueError(msg)
+    is_turned = _reads_columns(slowaxis)
+    if is_turned:
+        images, masks = images.swapaxes(1, 2), masks.swapaxes(1, 2)
+    if images.shape[2] % noutputs:
+        msg = f"{noutputs} outputs do not share {images.shape[2]} pixels along the fast axis evenly"
+        raise ValueError(msg)
+    models = backend.fit_flicker(images, masks, noutputs=noutputs, **options)
+    return models.swapaxes(1, 2) if is_turned else models
+
+
+def _reads_columns(slowaxis):
+    if abs(slowaxis) not in (1, 2):
+        msg = f"slowaxis must be 1, 2, -1 or -2, not {slowaxis}"
+        raise ValueError(msg)
+    return abs(slowaxis) == 1
+
+
+def _grow(mask, backend):
+    """Grow a mask by one pixel, over corners too."""
+    return backend.ndimage.binary_dilation(mask, structure=backend.xp.ones((3, 3), bool))
+
+
+def _unprotected(masks, protected):
+    return masks if protected is None else masks & ~protected
+
+
+def _clean_scene(scene, mask, slowaxis, noutputs, protected, backend):
+    """Take 1/f noise off the mean scene, by a flattened model of its rows."""
+    mask = _unprotected(mask, protected)
+    return scene - fit_noise(scene, mask, flatten_model=True, slowaxis=slowaxis, noutputs=noutputs, backend=backend)
+
+
+def _subtract_backgrounds(data, slowaxis, noutputs, backend):
+    """Subtract from each integration and output the median of its background; a copy."""
+    data = data.astype(backend.xp.float32)
+    turned = data.swapaxes(1, 2) if _reads_columns(slowaxis) else data
+    width = turned.shape[2] // noutputs
+    for output in range(noutputs):
+        images = turned[:, :, output * width : (output + 1) * width]
+        masks = backend.background_mask(images, None)
+        for image, mask in zip(images, masks, strict=True):
+            if bool(mask.any()):
+                image -= backend.xp.median(image[mask])
+    return data
+
+
+def _mean_of_integrations(data, xp):
+    """Average the integrations without NaN, (ny, nx) float32; NaN where there is nothing else."""
+    known = ~xp.isnan(data)
+    count = known.sum(axis=0)
+    total = xp.where(known, data, xp.float32(0)).sum(axis=0)
+    return xp.where(count > 0, total / xp.maximum(count, 1).astype(xp.float32), xp.float32(xp.nan))
+
+
+def _near_median(image, xp):
+    """Tell which pixels are within the resistant mean's first cut, 3 median deviations over 0.6745."""
+    deviation = abs(image - xp.median(image))
+    spread = xp.median(deviation) / _MAD_OF_NORMAL
+    if float(spread) < np.finfo(float).eps:
+        spread = deviation.mean() / 0.8
+    return deviation <= _CUT * spread
+
+
+def _resistant_mean(cube, xp):
+    """Average a cube (n, ny, nx) without NaN over its first axis as the ``resistant_mean`` of AstroIDL does."""
+    deviation = abs(cube - xp.median(cube, axis=0))
+    spread = xp.median(deviation, axis=0) / _MAD_OF_NORMAL
+    spread = xp.where(spread < np.finfo(float).eps, deviation.mean(axis=0) / 0.8, spread)
+    near = deviation <= _CUT * spread
+    mean, scatter = _moments(cube, near, xp)
+    return _moments(cube, deviation <= _CUT * scatter / _NARROWING, xp)[0]
+
+
+def _moments(cube, where, xp):
+    count = xp.maximum(where.sum(axis=0), 1)
+    mean = xp.where(where, cube, 0).sum(axis=0) / count
+    variance = xp.where(where, (cube - mean) ** 2, 0).sum(axis=0) / count
+    return mean, xp.sqrt(variance)
+
+
+def protect_sources(shape, companions=(), radius=8.0, mask=None, *, xp=np):
+    """Mark the pixels that the fit leaves alone.
+
+    Parameters
+    ----------
+    shape : (ny, nx)
+    companions : sequence of float
+        x1, y1, x2, y2, ...: pixels of the subarray, from 0.
+    radius : float, pixels
+        Of the circle around each.
+    mask : (ny, nx) bool, optional
+        Further pixels, True where protected.
+    xp : module
+        Namespace of the answer.
+
+    Returns
+    -------
+    (ny, nx) bool or None
+        None where nothing is to protect.
+    """
+    if len(companions) % 2:
+        msg = f"companions must be pairs x, y, not {len(companions)} numbers"
+        raise ValueError(msg)
+    if mask is not None and mask.shape != tuple(shape):
+        msg = f"user_mask must be of shape {tuple(shape)}, not {mask.shape}"
+        raise ValueError(msg)
+    if not len(companions) and mask is None:
+        return None
+    protected = xp.zeros(shape, bool) if mask is None else xp.asarray(mask) != 0
+    y, x = xp.arange(shape[0])[:, None], xp.arange(shape[1])
+    for x0, y0 in zip(companions[::2], companions[1::2], strict=True):
+        protected = protected | ((x - x0) ** 2 + (y - y0) ** 2 <= radius**2)
+    return protected
+
+
+def combine_rateints(rate, rateints, *, combination="weighted", xp=np):
+    """Make the rate anew from integrations that have changed.
+
+    Parameters
+    ----------
+    rate : Slopes
+        As fitted; a pixel that no integration has a rate for stays as it is, and so do all flags.
+    rateints : Slopes
+    combination : {'weighted', 'nanmean'}
+        Weights 1 / (``var_poisson + var_rnoise``), or all equal as in spaceKLIP.
+    xp : module
+        Namespace of the arrays.
+
+    Returns
+    -------
+    Slopes
+        Variances are those of the weighted sum, and ``err`` the root of their sum.
+    """
+    if combination not in RATE_COMBINATIONS:
+        msg = f"rate_combination must be one of {', '.join(RATE_COMBINATIONS)}, not {combination!r}"
+        raise ValueError(msg)
+    is_weighted = combination == "weighted"
+    weights = 0.0
+    total, poisson, rnoise = xp.zeros((3, *rate.rate.shape))
+    for value, *variances in zip(rateints.rate, rateints.var_poisson, rateints.var_rnoise, strict=True):
+        var_poisson, var_rnoise = (xp.nan_to_num(variance.astype(xp.float64)) for variance in variances)
+        variance = var_poisson + var_rnoise
+        usable = xp.isfinite(value)
+        if is_weighted:
+            usable &= variance > 0
+            weight = xp.where(usable, 1 / xp.where(usable, variance, 1), 0)
+        else:
+            weight = usable.astype(xp.float64)
+        weights = weights + weight
+        total += weight * xp.where(usable, value, 0)
+        poisson += weight**2 * var_poisson
+        rnoise += weight**2 * var_rnoise
+    some = weights > 0
+    weights = xp.where(some, weights, 1)
+
+    def choose(new, old):
+        return xp.where(some, new, old).astype(old.dtype)
+
+    return replace(
+        rate,
+        rate=choose(total / weights, rate.rate),
+        var_poisson=choose(poisson / weights**2, rate.var_poisson),
+        var_rnoise=choose(rnoise / weights**2, rate.var_rnoise),
+        err=choose(xp.sqrt(poisson + rnoise) / weights, rate.err),
+    )
+
+
+def run(exposure, references, parameters, backend, stage):
+    """Run the step; see `gpucoron.steps`.
+
+    Parameters
+    ----------
+    exposure, references, parameters, backend
+        See `gpucoron.steps`. ``parameters.user_mask`` is an array (ny, nx) or None.
+    stage : {'groups', 'ints'}
+        'groups', before ramp_fit: corrects the ramp. 'ints', after it and before gain_scale: corrects the rateints and
+        makes the rate from them.
+
+    Notes
+    -----
+    Source: spaceKLIP 2.2, ``OneOverfStep`` and ``Coron1Pipeline``. ``nproc`` is not used: threads follow the backend.
+    """
+    facts = exposure.facts
+    if facts.instrument == "MIRI":
+        return skipped("not for MIRI: 1/f noise of this kind comes with the near-infrared detectors")
+    options = {
+        "model_type": parameters.model_type,
+        "vertical_corr": parameters.vertical_corr,
+        "slowaxis": facts.slowaxis or 2,
+        "noutputs": facts.noutputs or 1,
+        "channel_averaging": parameters.channel_averaging,
+        "protected": protect_sources(
+            exposure.data.shape[-2:],
+            parameters.companions or (),
+            parameters.companion_radius,
+            parameters.user_mask,
+            xp=backend.xp,
+        ),
+    }
+    if stage == "ints":
+        rateints = exposure.rateints
+        if rateints is None:
+            return skipped("there are no rateints")
+        noise = noise_of_rateints(rateints.rate, rateints.dq, backend=backend, **options)
+        exposure.rateints = replace(rateints, rate=rateints.rate - noise)
+        exposure.rate = combine_rateints(
+            exposure.rate, exposure.rateints, combination=parameters.rate_combination, xp=backend.xp
+        )
+        return Outcome()
+    if references["saturation"] is None:
+        return skipped("there is no saturation reference")
+    options |= {"sat_frac": parameters.sat_frac, "combine_ints": parameters.combine_ints}
+    saturation = references["saturation"].data
+    noises = _noise_by_integration(exposure.data, exposure.groupdq, saturation, facts.group_time, backend, **options)
+    for integration, noise in enumerate(noises):
+        exposure.data[integration] -= noise
+    return Outcome()

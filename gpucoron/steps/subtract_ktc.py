@@ -1,0 +1,86 @@
+"""subtract_ktc: take each ramp's pedestal off, which the reset of the pixel left there at random (kTC noise)."""
+
+import numpy as np
+
+from gpucoron.backends import get_backend
+from gpucoron.steps import Outcome, skipped
+
+
+def fit_pedestal(data, groupdq, saturation, group_time, *, sat_frac=0.5, backend=None):
+    """Fit the pedestal and the slope of every ramp by a straight line through its groups far from saturation.
+
+    The line is unweighted and goes through all groups up to the last one that is below ``sat_frac * saturation`` and
+    before the first that is DO_NOT_USE or NaN.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32, DN
+        Linear ramps.
+    groupdq : (nints, ngroups, ny, nx) uint8
+    saturation : (ny, nx) float32, DN
+    group_time : float, s
+    sat_frac : float
+        Fraction of the saturation level up to which groups are fitted.
+    backend : Backend, optional
+        The owner of the arrays; by default it follows from them.
+
+    Returns
+    -------
+    pedestal : (nints, ny, nx) float64, DN
+        The line's value at time zero, one ``group_time`` before the first group; 0 where fewer than two groups are
+        left to fit.
+    slope : (nints, ny, nx) float64, DN/s
+        Likewise 0.
+
+    Notes
+    -----
+    Source: spaceKLIP 2.2, ``fit_slopes_to_ramp_data``; there, a NaN makes the whole fit NaN.
+
+    Examples
+    --------
+    >>> ramp = np.arange(1, 6, dtype=np.float32).reshape(1, 5, 1, 1) * 20 + 7
+    >>> flags = np.zeros(ramp.shape, np.uint8)
+    >>> pedestal, slope = fit_pedestal(ramp, flags, np.full((1, 1), 6e4, np.float32), group_time=10.0)
+    >>> round(float(pedestal[0, 0, 0]), 6), round(float(slope[0, 0, 0]), 6)
+    (7.0, 2.0)
+    """
+    check_ramp(data, groupdq, saturation)
+    backend = backend or get_backend("cpu" if isinstance(data, np.ndarray) else "cuda")
+    limit = saturation * saturation.dtype.type(sat_frac)
+    return backend.fit_pedestal(data, groupdq, limit, group_time=group_time)
+
+
+def check_ramp(data, groupdq, saturation):
+    """Refuse arrays that do not belong together."""
+    if data.ndim != 4:
+        msg = f"data must be (nints, ngroups, ny, nx), not of shape {data.shape}"
+        raise ValueError(msg)
+    for name, array, shape in (("groupdq", groupdq, data.shape), ("saturation", saturation, data.shape[2:])):
+        if array.shape != shape:
+            msg = f"{name} must be of shape {shape}, not {array.shape}"
+            raise ValueError(msg)
+
+
+def run(exposure, references, parameters, backend):
+    """Run the step; see `gpucoron.steps`. Changes the exposure's data only, not its ZEROFRAME.
+
+    Notes
+    -----
+    Source: spaceKLIP 2.2, ``kTCSubtractStep``. Where ZEROFRAME serves, the fit had too few groups for a pedestal, and
+    nothing is subtracted.
+    """
+    if exposure.facts.instrument == "MIRI":
+        return skipped("not for MIRI, whose pixels' kTC noise is not known apart")
+    if references["saturation"] is None:
+        return skipped("there is no saturation reference")
+    pedestal, _ = fit_pedestal(
+        exposure.data,
+        exposure.groupdq,
+        references["saturation"].data,
+        exposure.facts.group_time,
+        sat_frac=parameters.sat_frac,
+        backend=backend,
+    )
+    for integration in range(exposure.data.shape[0]):
+        exposure.data[integration] -= pedestal[integration]
+    return Outcome()
