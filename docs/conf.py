@@ -6,7 +6,7 @@ from pathlib import Path
 import gpucoron
 
 sys.path.insert(0, str(Path(__file__).parent))
-from parameter_tables import write_parameter_pages  # noqa: E402
+from parameter_tables import write_parameter_pages
 
 project = "gpucoron"
 author = "The gpucoron developers"

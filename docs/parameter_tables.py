@@ -1,6 +1,8 @@
 """Write the page of parameters from the declarations in ``gpucoron.parameters``."""
 
-from gpucoron.engine import MIRI_ORDER, NIR_ORDER
+from types import SimpleNamespace
+
+from gpucoron.engine import order_of
 from gpucoron.parameters import NIRCAM_ONLY, PIPELINE, SPACEKLIP, STEPS
 
 _HEAD = """# Parameters
@@ -26,8 +28,10 @@ def write_parameter_pages(path):
 
 def _lines():
     yield _HEAD
-    yield f"NIRCam order: {', '.join(NIR_ORDER)}.\n"
-    yield f"MIRI order: {', '.join(MIRI_ORDER)}.\n"
+    for instrument in ("NIRCam", "MIRI"):
+        order = order_of(SimpleNamespace(is_miri=instrument == "MIRI"))
+        yield f"{instrument} order: {', '.join(order)}.\n"
+    yield "With `stage_1overf` at `groups`, subtract_1overf comes right after subtract_ktc.\n"
     yield "## The run as a whole\n"
     yield from _table(PIPELINE, {})
     for step in STEPS.values():

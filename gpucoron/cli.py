@@ -53,6 +53,8 @@ def _parser():
     run.add_argument("--overwrite", action="store_true", help="replace products that exist")
     run.add_argument("--save-calibrated-ramp", action="store_true", default=None, help="save the ramp as fitted")
     run.add_argument("--save-intermediates", action="store_true", default=None, help="save the result of every step")
+    run.add_argument("--stage-1overf", choices=("groups", "ints"), help="where subtract_1overf works (default: ints)")
+    run.add_argument("--rate-int-outliers", action="store_true", default=None, help="refit outliers over integrations")
     _add_verbosity(run)
     run.set_defaults(function=_run)
 
@@ -117,6 +119,8 @@ def _run(options):
 
     steps = parse_settings(options.settings, options.skip)
     resolve(options.profile, steps=steps)  # a misspelt parameter is no matter of the file
+    of_run = {name: getattr(options, name) for name in ("save_calibrated_ramp", "save_intermediates", "stage_1overf")}
+    of_run["rate_int_outliers"] = options.rate_int_outliers
     failed = 0
     for path in options.files:
         start = time.perf_counter()
@@ -128,8 +132,7 @@ def _run(options):
                 steps=steps,
                 backend=options.backend,
                 overwrite=options.overwrite,
-                save_calibrated_ramp=options.save_calibrated_ramp,
-                save_intermediates=options.save_intermediates,
+                **{name: value for name, value in of_run.items() if value is not None},
             )
         except GpucoronError as error:
             print(f"gpucoron: {error}", file=sys.stderr)

@@ -61,7 +61,8 @@ def run_single_file(path, output_dir, steps=None, verbose=False, *, backend="aut
         spaceKLIP's: save_results (True), save_calibrated_ramp, save_intermediates, return_rateints, skip_charge,
         skip_jump, skip_dark, skip_ipc, skip_persistence, skip_ktc, skip_fnoise, skip_fnoise_vert, nlower, nupper,
         nrow_off, rejection_threshold, three_group_rejection_threshold, four_group_rejection_threshold,
-        n_pix_grow_sat, grow_diagonal, flag_rcsat, suppress_one_group, maximum_cores (accepted; threads follow the
+        n_pix_grow_sat, grow_diagonal, flag_rcsat, suppress_one_group, stage_1overf ('ints'), rate_int_outliers,
+        maximum_cores (accepted; threads follow the
         cores that the process may use).
 
     Returns
@@ -92,10 +93,7 @@ def run_single_file(path, output_dir, steps=None, verbose=False, *, backend="aut
             settings.setdefault(step, {})[parameter] = (not value) if inverted else value
         else:
             refuse_unknown("keyword", name, (*_OPTIONS, *_KEYWORDS))
-    if options.pop("rate_int_outliers", False):
-        refuse_custom("rate_int_outliers")
-    options.pop("stage_1overf", None)
-    return_rateints = options.pop("return_rateints", False)
+    return_rateints = options.get("return_rateints", False)
     for step, values in (steps or {}).items():
         settings[step] = {**settings.get(step, {}), **values}
     previous = logging.getLogger("gpucoron").level
@@ -109,11 +107,3 @@ def run_single_file(path, output_dir, steps=None, verbose=False, *, backend="aut
         logging.getLogger("gpucoron").setLevel(previous)
     wanted = "ramp" if "ramp" in models else "rateints" if return_rateints else "rate"
     return models[wanted]
-
-
-def refuse_custom(name):
-    """Raise the error for a custom step that this version does not have."""
-    from gpucoron.errors import ParameterError
-
-    msg = f"custom steps that this version does not have yet: {name}; leave it out"
-    raise ParameterError(msg)

@@ -13,25 +13,21 @@ from types import SimpleNamespace
 
 from gpucoron import parameters as declarations
 from gpucoron.backends import get_backend
-from gpucoron.errors import InputError, ParameterError
-from gpucoron.references import crds_context, find_references, load_references, parameters_from_crds, read_flags
+from gpucoron.errors import InputError
+from gpucoron.references import (
+    crds_context,
+    find_references,
+    load_references,
+    parameters_from_crds,
+    read_array,
+    read_flags,
+)
 from gpucoron.steps import skipped
 
 log = logging.getLogger(__name__)
 
-_LAST_STEPS = (
-    "jump",
-    "mask_groups",
-    "subtract_ktc",
-    "subtract_1overf",
-    "picture_frame",
-    "clean_flicker_noise",
-    "persistence",
-    "ramp_fit",
-    "gain_scale",
-)
-#: as jwst 3.0 runs them (``calwebb_detector1``), with spaceKLIP's custom steps in their places
-NIR_ORDER = (
+#: as jwst 3.0 runs them (``calwebb_detector1``)
+_NIR_STEPS = (
     "group_scale",
     "dq_init",
     "saturation",
@@ -40,10 +36,8 @@ NIR_ORDER = (
     "refpix",
     "linearity",
     "dark_current",
-    "charge_migration",
-    *_LAST_STEPS,
 )
-MIRI_ORDER = (
+_MIRI_STEPS = (
     "group_scale",
     "dq_init",
     "emicorr",
@@ -56,19 +50,26 @@ MIRI_ORDER = (
     "rscd",
     "dark_current",
     "refpix",
+)
+#: both instruments, with spaceKLIP's custom steps in their places
+_LAST_STEPS = (
     "charge_migration",
-    *_LAST_STEPS,
+    "jump",
+    "mask_groups",
+    "subtract_ktc",
+    "subtract_1overf",  # at stage 'groups'
+    "picture_frame",
+    "clean_flicker_noise",
+    "persistence",
+    "ramp_fit",
+    "experimental_jumpramp",
+    "apply_rateints_outliers",
+    "subtract_1overf",  # at stage 'ints'
+    "gain_scale",
 )
 
 #: steps that run jwst's own code on the host, until ours replaces it
 BORROWED = ("emicorr", "picture_frame", "clean_flicker_noise", "persistence")
-#: spaceKLIP's steps that are not there yet
-NOT_YET = ("mask_groups", "subtract_ktc", "subtract_1overf", "experimental_jumpramp")
-#: custom parameters that are not there yet, with the value that leaves the custom part out
-NOT_YET_PARAMETERS = {
-    "saturation": {"grow_diagonal": True, "flag_rcsat": False},
-    "refpix": dict.fromkeys(("nlower", "nupper", "nleft", "nright", "nrow_off", "ncol_off")),
-}
 
 
 @dataclass
@@ -86,15 +87,17 @@ class StepRecord:
 class Run:
     """One exposure's way through stage 1: what was done, with what, and how long it took.
 
-    ``parameters`` holds step -> namespace as settled, ``references`` type -> path or 'N/A' as used, ``pars_files`` the
-    names of CRDS's parameter files that were applied, ``context`` CRDS's context and software version. ``output_dir``
-    is where a step's own extra products go; None is the current folder.
+    ``parameters`` holds step -> namespace as settled, ``of_run`` the parameters of the run as a whole, ``references``
+    type -> path or 'N/A' as used, ``pars_files`` the names of CRDS's parameter files that were applied, ``context``
+    CRDS's context and software version. ``output_dir`` is where a step's own extra products go; None is the current
+    folder.
     """
 
     exposure: object
     backend: object
     profile: str
     parameters: dict
+    of_run: object
     references: dict
     pars_files: list
     context: tuple
@@ -106,10 +109,28 @@ class Run:
         """Time spent in the steps."""
         return sum(record.seconds for record in self.records)
 
+    @property
+    def fits(self):
+        """Whether ramps are fitted at all: else the ramp is the product."""
+        return not (self.parameters["ramp_fit"].skip and self.parameters["experimental_jumpramp"].skip)
 
-def order_of(facts):
-    """Return the names of the steps, in the order in which an exposure takes them."""
-    return MIRI_ORDER if facts.is_miri else NIR_ORDER
+
+def order_of(facts, stage_1overf="ints"):
+    """Return the names of the steps, in the order in which an exposure takes them.
+
+    Parameters
+    ----------
+    facts : Facts
+    stage_1overf : {'groups', 'ints'}
+        Whether 1/f noise is removed before the fit or after it.
+    """
+    order = list((_MIRI_STEPS if facts.is_miri else _NIR_STEPS) + _LAST_STEPS)
+    before_fit = order.index("subtract_1overf")
+    if stage_1overf == "ints":
+        del order[before_fit]
+    else:
+        del order[order.index("subtract_1overf", before_fit + 1)]
+    return tuple(order)
 
 
 def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto", use_pars=None):
@@ -123,7 +144,7 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
     steps : dict of dicts, optional
         step -> parameter -> value.
     pipeline : dict, optional
-        Parameters of the run as a whole that the caller sets; what CRDS's files say of the others is added to it.
+        Parameters of the run as a whole: save_calibrated_ramp, stage_1overf, ...; CRDS's files may set others.
     backend : str or Backend
     use_pars : bool, optional
         Apply CRDS's parameter files; by default in the ``jwst`` profile alone.
@@ -141,16 +162,14 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
     context = crds_context()
     from_crds, files = {}, []
     if use_pars if use_pars is not None else profile == "jwst":
-        from_crds, of_pipeline, files = parameters_from_crds(exposure)
-        for name, value in of_pipeline.items():
-            if pipeline is not None:
-                pipeline.setdefault(name, value)
+        from_crds, of_run, files = parameters_from_crds(exposure)
+        pipeline = {**of_run, **(pipeline or {})}
     settled = declarations.resolve(
         profile, from_crds=from_crds, steps=steps, instrument=facts.instrument, subarray=facts.subarray
     )
-    _refuse_what_is_not_there(settled)
+    of_run = declarations.settle_run(settled, pipeline or {})
     wanted, overrides = [], {}
-    for name in order_of(facts):
+    for name in order_of(facts, of_run.stage_1overf):
         if not settled[name].skip:
             wanted += _references_of(name, settled[name], facts)
             for reftype in declarations.STEPS[name].references:
@@ -163,24 +182,11 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
         backend=backend,
         profile=profile,
         parameters=settled,
+        of_run=of_run,
         references=find_references(exposure, wanted, overrides),
         pars_files=files,
         context=context,
     )
-
-
-def _refuse_what_is_not_there(settled):
-    asked = [name for name in NOT_YET if not settled[name].skip]
-    for name, harmless in NOT_YET_PARAMETERS.items():
-        values = vars(settled[name])
-        asked += [f"{name}.{key}" for key, value in harmless.items() if values[key] != value]
-    if asked:
-        msg = (
-            f"custom steps that this version does not have yet: {', '.join(asked)}; skip them or leave them out "
-            "(skip_ktc=True, skip_fnoise=True, grow_diagonal=True, nlower=None, nupper=None, nrow_off=None), "
-            "or use the profile 'jwst'"
-        )
-        raise ParameterError(msg)
 
 
 def _references_of(name, settings, facts):
@@ -222,7 +228,7 @@ def run_steps(run, *, until=None, after_step=None, store=None):
     exposure, backend = run.exposure, run.backend
     references = load_references(exposure, run.references, backend, store)
     exposure.move_to(backend)
-    for name in order_of(exposure.facts):
+    for name in order_of(exposure.facts, run.of_run.stage_1overf):
         if name == until:
             break
         settings = run.parameters[name]
@@ -250,30 +256,52 @@ def _run_own(name, run, references):
     exposure, settings = run.exposure, run.parameters[name]
     module = import_module(f"gpucoron.steps.{name}")
     usable = {reftype: references.get(reftype) for reftype in declarations.STEPS[name].references}
-    if name == "dq_init" and settings.user_supplied_dq is not None:
-        settings = SimpleNamespace(**{**vars(settings), "user_supplied_dq": read_flags(settings.user_supplied_dq)})
+    settings = _with_arrays(name, settings)
     if name == "ramp_fit" and settings.save_opt:
         from gpucoron import borrowed
 
         borrowed.save_optional_fit(exposure, settings, run.references.get, run.backend, run.output_dir)
     try:
-        return module.run(exposure, usable, settings, run.backend, **_helpers(name, run.backend))
+        return module.run(exposure, usable, settings, run.backend, **_helpers(name, run))
     except ValueError as error:
         files = ", ".join(str(reference.path) for reference in usable.values() if reference is not None)
         msg = f"{exposure.name}: {name}: {error}" + (f" (references: {files})" if files else "")
         raise InputError(msg) from error
 
 
-def _helpers(name, backend):
-    """Hand a step the borrowed code that it needs in rare modes; steps import no jwst themselves."""
+def _with_arrays(name, settings):
+    """Read the arrays that parameters name by file; steps read no files themselves."""
+    if name == "dq_init" and settings.user_supplied_dq is not None:
+        return SimpleNamespace(**{**vars(settings), "user_supplied_dq": read_flags(settings.user_supplied_dq)})
+    arrays = {
+        key: read_array(value)
+        for key, value in vars(settings).items()
+        if isinstance(value, (str, Path)) and declarations.declared(name)[key].kind == "array"
+    }
+    return SimpleNamespace(**{**vars(settings), **arrays}) if arrays else settings
+
+
+def _helpers(name, run):
+    """Hand a step what it cannot know: the stage, the fit that the exposure has had, borrowed code for rare modes."""
     from gpucoron import borrowed
 
+    if name == "subtract_1overf":
+        return {"stage": run.of_run.stage_1overf}
+    if name == "apply_rateints_outliers":
+        fit = "experimental_jumpramp" if run.parameters["ramp_fit"].skip else "ramp_fit"
+        module = import_module(f"gpucoron.steps.{fit}")
+        settings, helpers = run.parameters[fit], _helpers(fit, run)
+
+        def fit_again(exposure, references):
+            return module.run(exposure, references, settings, run.backend, **helpers)
+
+        return {"fit": fit_again}
     functions = {
         "jump": {"large_events": borrowed.large_events},
         "ramp_fit": {"likelihood": borrowed.likelihood},
         "refpix": {"full_frame": borrowed.full_frame_refpix},
     }.get(name, {})
-    return {key: partial(function, backend=backend) for key, function in functions.items()}
+    return {key: partial(function, backend=run.backend) for key, function in functions.items()}
 
 
 def _note(exposure, name, outcome, run):
@@ -314,10 +342,9 @@ def reduce_file(
     backend="auto",
     overwrite=False,
     save_results=True,
-    save_calibrated_ramp=None,
-    save_intermediates=None,
     use_pars=None,
     after_step=None,
+    **of_run,
 ):
     """Reduce one file: read it, run stage 1, write ``rate`` and ``rateints``.
 
@@ -336,12 +363,12 @@ def reduce_file(
         Replace products that exist.
     save_results : bool
         False writes nothing.
-    save_calibrated_ramp, save_intermediates : bool, optional
-        Write the ramp as ramp_fit sees it, or the result of every step, as well.
     use_pars : bool, optional
         Apply CRDS's parameter files; by default in the ``jwst`` profile alone.
     after_step : callable, optional
         Called as ``after_step(run, record)`` when a step is done.
+    **of_run
+        Parameters of the run as a whole: save_calibrated_ramp, save_intermediates, stage_1overf, rate_int_outliers.
 
     Returns
     -------
@@ -365,14 +392,12 @@ def reduce_file(
     if save_results:
         products.prepare_output(output_dir, [at("rate"), at("rateints")], overwrite)
     exposure = Exposure.read(path)
-    options = {"save_calibrated_ramp": save_calibrated_ramp, "save_intermediates": save_intermediates}
-    options = {name: value for name, value in options.items() if value is not None}
-    run = plan(exposure, profile=profile, steps=steps, pipeline=options, backend=backend, use_pars=use_pars)
+    run = plan(exposure, profile=profile, steps=steps, pipeline=of_run, backend=backend, use_pars=use_pars)
     run.output_dir = Path(output_dir)
     paths = {}
 
     def save_what_is_asked(run, record):
-        extras = products.extra_products(run, record, **options)
+        extras = products.extra_products(run, record)
         to_write = {at(suffix): model for suffix, model in extras.items()}
         if record.name == "dark_current" and run.parameters["dark_current"].dark_output is not None:
             to_write |= {Path(output_dir) / name: model for name, model in products.dark_product(run).items()}
@@ -384,7 +409,7 @@ def reduce_file(
 
     run_steps(run, after_step=save_what_is_asked)
     models = {"rate": products.rate_model(run), "rateints": products.rateints_model(run)}
-    if run.parameters["ramp_fit"].skip:
+    if not run.fits:
         # as jwst: without a fit, the ramp is the product
         models["ramp"] = products.ramp_model(run)
     to_write = {at(suffix): model for suffix, model in models.items() if model is not None}

@@ -18,8 +18,9 @@ PROFILES = ("jwst", "spaceklip")
 class Parameter:
     """One parameter of a step.
 
-    ``kind`` is 'float', 'integer', 'boolean', 'string', 'option', 'float_list' or 'int_list'; None is accepted where it
-    is the default or one of the ``options``. ``minimum`` is the least value that is accepted.
+    ``kind`` is 'float', 'integer', 'boolean', 'string', 'option', 'float_list', 'int_list', 'string_list' or 'array'
+    (an array, or the path of a ``.npy`` file); None is accepted where it is the default or one of the ``options``.
+    ``minimum`` is the least value that is accepted.
     """
 
     name: str
@@ -64,6 +65,8 @@ def _step(name, title, jwst_class, references=(), parameters=(), cal_step="", sk
 
 P = Parameter
 
+_PSEUDO = "pseudo-reference {}; -1: as many as touch the detector's border, else 4"
+
 _DECLARED = (
     _step("group_scale", "undo a wrong on-board division of averaged frames", "GroupScaleStep"),
     _step(
@@ -105,8 +108,8 @@ _DECLARED = (
         [
             P("n_pix_grow_sat", "integer", 1, "how far saturation grows into its neighbours", "pixels"),
             P("use_readpatt", "boolean", True, "look for saturation hidden by averaged frames"),
-            P("grow_diagonal", "boolean", True, "grow over corners too (custom: False)"),
-            P("flag_rcsat", "boolean", False, "count RC pixels as saturated (custom)"),
+            P("grow_diagonal", "boolean", True, "grow over corners too"),
+            P("flag_rcsat", "boolean", False, "count RC pixels as saturated in all groups"),
         ],
     ),
     _step("ipc", "deconvolve the coupling between pixels", "IPCStep", ["ipc"]),
@@ -146,12 +149,12 @@ _DECLARED = (
             P("gaussmooth", "float", 1.0, "width of the low-pass filter (sirs)", "pixels"),
             P("halfwidth", "integer", 30, "half width of the kernel (sirs)", "pixels"),
             P("siglimit", "float", 3.0, "clipping of reference pixels", "sigma"),
-            P("nlower", "integer", None, "pseudo-reference rows at the bottom (custom)", "rows"),
-            P("nupper", "integer", None, "pseudo-reference rows at the top (custom)", "rows"),
-            P("nleft", "integer", None, "pseudo-reference columns at the left (custom)", "columns"),
-            P("nright", "integer", None, "pseudo-reference columns at the right (custom)", "columns"),
-            P("nrow_off", "integer", None, "offset of those rows from the edge (custom)", "rows"),
-            P("ncol_off", "integer", None, "offset of those columns from the edge (custom)", "columns"),
+            P("nlower", "integer", None, _PSEUDO.format("rows at the bottom"), "rows", minimum=-1),
+            P("nupper", "integer", None, _PSEUDO.format("rows at the top"), "rows", minimum=-1),
+            P("nleft", "integer", None, _PSEUDO.format("columns at the left"), "columns", minimum=-1),
+            P("nright", "integer", None, _PSEUDO.format("columns at the right"), "columns", minimum=-1),
+            P("nrow_off", "integer", None, "offset of those rows from the edge", "rows", minimum=0),
+            P("ncol_off", "integer", None, "offset of those columns from the edge", "columns", minimum=0),
         ],
     ),
     _step("linearity", "correct the non-linear response", "LinearityStep", ["linearity"]),
@@ -280,14 +283,13 @@ _DECLARED = (
         "",
         [],
         [
-            P(
-                "mask_method",
-                "option",
-                "basic",
-                "how groups are chosen",
-                options=("basic", "advanced", "custom"),
-            ),
-            P("mask_array", "string", None, "groups to leave out, as a boolean array"),
+            P("mask_method", "option", "basic", "how groups are chosen", options=("basic", "advanced", "custom")),
+            P("types", "string_list", ["REF", "REF_BG"], "types of exposures that are given a mask"),
+            P("cropwidth", "integer", None, "half width of the square; None: 20 (basic) or 30", "pixels"),
+            P("edgewidth", "integer", None, "width of the ring; None: 10 (basic) or 20", "pixels"),
+            P("threshold", "float", 85.0, "bright above this percentile (advanced)", "percent"),
+            P("custom_group", "integer", None, "groups to keep (custom)", "groups", minimum=1),
+            P("mask_array", "array", None, "the groups of this exposure to leave out: True"),
         ],
         skipped=True,
     ),
@@ -295,7 +297,7 @@ _DECLARED = (
         "subtract_ktc",
         "remove each pixel's pedestal",
         "",
-        [],
+        ["saturation"],
         [P("sat_frac", "float", 0.5, "fraction of the saturation level up to which groups are fitted")],
         skipped=True,
     ),
@@ -303,12 +305,23 @@ _DECLARED = (
         "subtract_1overf",
         "remove 1/f noise",
         "",
-        [],
+        ["saturation"],
         [
-            P("model_type", "option", "savgol", "how rows are fitted", options=("savgol", "median", "mean")),
+            P("model_type", "option", "savgol", "how rows are fitted", options=("savgol", "median", "mean", "fft")),
             P("sat_frac", "float", 0.5, "fraction of the saturation level up to which groups are fitted"),
             P("combine_ints", "boolean", True, "one source mask for all integrations"),
             P("vertical_corr", "boolean", True, "columns after rows"),
+            P("channel_averaging", "boolean", False, "one model for all four outputs of a full frame"),
+            P(
+                "rate_combination",
+                "option",
+                "weighted",
+                "how the rate follows the corrected integrations",
+                options=("weighted", "nanmean"),
+            ),
+            P("companions", "float_list", None, "known companions, x, y, x, y, ..., from 0", "pixels"),
+            P("companion_radius", "float", 5.0, "circle around each that the fit leaves alone", "pixels"),
+            P("user_mask", "array", None, "pixels that the fit leaves alone: True"),
             P("nproc", "integer", 4, "accepted and not used: threads follow the cores given"),
         ],
         skipped=True,
@@ -333,11 +346,22 @@ _DECLARED = (
         "experimental_jumpramp",
         "likelihood jump rejection and fit",
         "",
-        [],
+        ["gain", "readnoise"],
         [
             P("use", "boolean", False, "instead of jump and ramp_fit"),
             P("noise_scale", "float", 1.0, "factor on the read noise"),
             P("nan_dnu", "boolean", True, "NaN where a pixel is not to be used"),
+        ],
+        skipped=True,
+    ),
+    _step(
+        "apply_rateints_outliers",
+        "look for outliers over the integrations, and fit them again",
+        "",
+        ["gain", "readnoise"],
+        [
+            P("sigma_cut", "float", 10.0, "distance from a pixel's median that makes an outlier", "sigma"),
+            P("nint_min", "integer", 10, "fewer integrations are not compared", "integrations"),
         ],
         skipped=True,
     ),
@@ -352,7 +376,7 @@ PIPELINE = (
     P("save_calibrated_ramp", "boolean", False, "save the ramp as ramp_fit sees it"),
     P("save_intermediates", "boolean", False, "save the result of every step"),
     P("return_rateints", "boolean", False, "return the rateints instead of the rate"),
-    P("stage_1overf", "string", "ints", "where 1/f noise is removed: groups or ints"),
+    P("stage_1overf", "option", "ints", "where 1/f noise is removed", options=("groups", "ints")),
     P("rate_int_outliers", "boolean", False, "look for outliers over the integrations, and fit them again"),
 )
 
@@ -360,7 +384,7 @@ PIPELINE = (
 SPACEKLIP = MappingProxyType(
     {
         "saturation": {"grow_diagonal": False},
-        "refpix": {"nlower": 4, "nupper": 4, "nrow_off": 0},
+        "refpix": {"nlower": -1, "nupper": -1, "nrow_off": 0},
         "dark_current": {"skip": "subarray"},
         "charge_migration": {"skip": False},
         "jump": {
@@ -467,6 +491,8 @@ _CONVERTERS = {
     "boolean": _boolean,
     "string": lambda value: value if not isinstance(value, (int, float)) else str(value),
     "option": str,
+    "array": lambda value: value,
+    "string_list": lambda value: [item.strip() for item in value.split(",")] if isinstance(value, str) else list(value),
     "float_list": _list_of(float),
     "int_list": _list_of(_integer),
 }
@@ -522,12 +548,46 @@ def _spaceklip(instrument, subarray):
     return values
 
 
+def settle_run(settled, wanted):
+    """Settle the parameters of the run as a whole, and what they say of the steps.
+
+    Parameters
+    ----------
+    settled : dict of SimpleNamespace
+        From ``resolve``; steps are switched on and off in it.
+    wanted : dict
+        Parameters of the run, by name.
+
+    Returns
+    -------
+    SimpleNamespace
+    """
+    known = {parameter.name: parameter for parameter in PIPELINE}
+    values = {name: parameter.default for name, parameter in known.items()}
+    for name, value in wanted.items():
+        if name not in known:
+            refuse_unknown("parameter", name, known)
+        values[name] = convert(known[name], value, "run")
+    if values["rate_int_outliers"]:
+        settled["apply_rateints_outliers"].skip = False
+    if settled["experimental_jumpramp"].use:
+        settled["experimental_jumpramp"].skip = False
+        settled["jump"].skip = settled["ramp_fit"].skip = True
+    return SimpleNamespace(**values)
+
+
 def changed(settled):
     """List what differs from jwst's defaults: step -> parameter -> value."""
     differences = {}
     for step_name, values in settled.items():
         known = declared(step_name)
-        different = {name: value for name, value in vars(values).items() if value != known[name].default}
+        different = {name: value for name, value in vars(values).items() if value is not known[name].default}
+        different = {name: value for name, value in different.items() if _differs(value, known[name].default)}
         if different:
             differences[step_name] = different
     return differences
+
+
+def _differs(value, default):
+    """Compare a value with its default; an array has none."""
+    return hasattr(value, "shape") or value != default

@@ -20,12 +20,16 @@ __all__ = ["Coron1Pipeline"]
 
 def _spec_line(parameter):
     """Write a parameter in the notation of ``configobj``."""
-    default = repr(parameter.default)
+    kind, default = parameter.kind, repr(parameter.default)
+    if kind == "array":
+        kind = "string"  # the path of a file
+    if isinstance(parameter.default, list):
+        default = f"list({', '.join(map(repr, parameter.default))})"
     arguments = [repr(option) for option in parameter.options]
     if parameter.minimum is not None:
         arguments.append(f"min={parameter.minimum}")
     arguments.append(f"default={default}")
-    return f"{parameter.name} = {parameter.kind}({', '.join(arguments)})  # {parameter.meaning}"
+    return f"{parameter.name} = {kind}({', '.join(arguments)})  # {parameter.meaning}"
 
 
 def _spec(parameters):
@@ -108,10 +112,11 @@ class Coron1Pipeline(Pipeline):
         """
         is_path = isinstance(step_input, (str, Path))
         exposure = Exposure.read(step_input) if is_path else Exposure.from_model(step_input)
-        run = plan(exposure, steps=self._settings(), backend=self.backend, use_pars=False)
+        of_the_run = {parameter.name: getattr(self, parameter.name) for parameter in declarations.PIPELINE}
+        run = plan(exposure, steps=self._settings(), pipeline=of_the_run, backend=self.backend, use_pars=False)
         run.output_dir = self.output_dir
         run_steps(run, after_step=self._save_if_asked)
-        if self.ramp_fit.skip:
+        if not run.fits:
             self.suffix = "ramp"
             return products.ramp_model(run)
         rate, rateints = products.rate_model(run), products.rateints_model(run)
@@ -133,8 +138,7 @@ class Coron1Pipeline(Pipeline):
         return settings
 
     def _save_if_asked(self, run, record):
-        options = {"save_calibrated_ramp": self.save_calibrated_ramp, "save_intermediates": self.save_intermediates}
-        for suffix, model in products.extra_products(run, record, **options).items():
+        for suffix, model in products.extra_products(run, record).items():
             self.save_model(model, suffix=suffix, force=True)
         if record.name == "dark_current" and self.dark_current.dark_output is not None:
             for name, model in products.dark_product(run).items():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gpucoron import __version__
 from gpucoron.errors import OutputError
-from gpucoron.parameters import changed
+from gpucoron.parameters import STEPS, changed
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +63,12 @@ def ramp_model(run):
     return model
 
 
-def extra_products(run, record, *, save_calibrated_ramp=False, save_intermediates=False):
+def extra_products(run, record):
     """Make the products that were asked for after a step: suffix -> model."""
     settings = run.parameters[record.name]
+    save_calibrated_ramp, save_intermediates = run.of_run.save_calibrated_ramp, run.of_run.save_intermediates
     extras = {}
-    if record.name not in ("ramp_fit", "gain_scale"):
+    if run.exposure.rateints is None and record.name not in ("ramp_fit", "gain_scale"):
         ran = record.reason != "switched off"
         if settings.save_results or (save_intermediates and ran):
             extras[record.name] = ramp_model(run)
@@ -128,6 +129,9 @@ def _sign(model, run):
 def history_of(run):
     """List the history lines of a product."""
     lines = [f"gpucoron {__version__}, backend {run.backend.name}, profile {run.profile}"]
+    custom = [record.name for record in run.records if STEPS[record.name].custom and record.status == "COMPLETE"]
+    if custom:
+        lines.append(f"gpucoron custom steps: {', '.join(custom)}")
     if run.pars_files:
         lines.append(f"gpucoron parameter files: {', '.join(run.pars_files)}")
     lines += [

@@ -364,6 +364,15 @@ def read_flags(path):
     return np.array(flags, dtype=np.uint32)
 
 
+def read_array(path):
+    """Read an array that a parameter names by file (``.npy``)."""
+    try:
+        return np.load(path)
+    except (OSError, ValueError) as error:
+        msg = f"{path}: cannot be read as an array ({_first_line(error)}); save it with numpy.save"
+        raise ParameterError(msg) from error
+
+
 def parameters_from_crds(exposure):
     """Read the parameter files that CRDS holds for an exposure, as jwst's ``.call()`` applies them.
 

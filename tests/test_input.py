@@ -209,13 +209,6 @@ def test_existing_products_are_kept_unless_told(case, tmp_path, capsys):
     assert before != {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
 
 
-def test_custom_steps_are_refused_by_name(case, tmp_path):
-    import gpucoron
-
-    with case.cache.activate(), pytest.raises(ParameterError, match=r"subtract_ktc, subtract_1overf"):
-        gpucoron.run_single_file(case.path, tmp_path)
-
-
 def test_unknown_names_are_refused_with_the_nearest(case, tmp_path, capsys):
     assert main(["run", str(case.path), "-o", str(tmp_path), "--set", "jump.rejection_treshold=5"]) == 2
     assert "did you mean 'rejection_threshold'" in capsys.readouterr().err
