@@ -371,7 +371,7 @@ def _moments(cube, where, xp):
     return mean, xp.sqrt(variance)
 
 
-def protect_sources(shape, companions=(), radius=8.0, mask=None, *, xp=np):
+def protect_sources(shape, companions=(), radius=5.0, mask=None, *, xp=np):
     """Mark the pixels that the fit leaves alone.
 
     Parameters
