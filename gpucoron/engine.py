@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from gpucoron import parameters as declarations
-from gpucoron.backends import get_backend
+from gpucoron.backends import fit_to_memory, get_backend
 from gpucoron.errors import InputError
 from gpucoron.references import (
     crds_context,
@@ -225,7 +225,19 @@ def run_steps(run, *, until=None, after_step=None, store=None):
     Run
         The same, with its records filled.
     """
-    exposure, backend = run.exposure, run.backend
+    exposure = run.exposure
+    backend = fit_to_memory(
+        run.backend,
+        exposure.data.shape,
+        has_zeroframe=exposure.zeroframe is not None,
+        held=exposure.device_bytes,
+    )
+    if backend is not run.backend:
+        limit = backend.max_memory / 1e9
+        log.warning(
+            "%s: stays on the host; %.3g GB of backend %r take it in chunks", exposure.name, limit, backend.name
+        )
+        run.backend = backend
     references = load_references(exposure, run.references, backend, store)
     exposure.move_to(backend)
     for name in order_of(exposure.facts, run.of_run.stage_1overf):
@@ -298,7 +310,6 @@ def _helpers(name, run):
         return {"fit": fit_again}
     functions = {
         "jump": {"large_events": borrowed.large_events},
-        "ramp_fit": {"likelihood": borrowed.likelihood},
         "refpix": {"full_frame": borrowed.full_frame_refpix},
     }.get(name, {})
     return {key: partial(function, backend=run.backend) for key, function in functions.items()}
@@ -391,7 +402,8 @@ def reduce_file(
 
     if save_results:
         products.prepare_output(output_dir, [at("rate"), at("rateints")], overwrite)
-    exposure = Exposure.read(path)
+    backend = get_backend(backend)
+    exposure = Exposure.read(path, backend)
     run = plan(exposure, profile=profile, steps=steps, pipeline=of_run, backend=backend, use_pars=use_pars)
     run.output_dir = Path(output_dir)
     paths = {}

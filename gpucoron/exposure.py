@@ -1,7 +1,7 @@
 """One exposure: its arrays on one device, and the frozen facts about it.
 
-The science arrays are read once, integration by integration, straight into float32; everything else in the file (header
-keywords, tables, history) goes through stdatamodels and is kept for the products.
+The science arrays are read once, in pieces, straight into float32 where they are wanted; everything else in the file
+(header keywords, tables, history) goes through stdatamodels and is kept for the products.
 """
 
 import logging
@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from gpucoron.backends import fit_to_memory, get_backend
 from gpucoron.errors import InputError
 
 log = logging.getLogger(__name__)
 
 #: extensions that are read here and not by stdatamodels
 _ARRAYS = ("SCI", "ERR", "PIXELDQ", "GROUPDQ", "ZEROFRAME", "REFOUT")
+#: attributes that live where the steps run
+_ON_DEVICE = ("data", "groupdq", "pixeldq", "zeroframe")
 _INSTRUMENTS = ("NIRCAM", "MIRI", "NIRISS", "FGS", "NIRSPEC")
 _CORONAGRAPHS = ("NRC_CORON", "MIR_4QPM", "MIR_LYOT")
 _GUIDING = ("FGS_ACQ1", "FGS_ACQ2", "FGS_FINEGUIDE", "FGS_ID-IMAGE", "FGS_ID-STACK", "FGS_TRACK")
@@ -101,17 +104,21 @@ class Exposure:
         return self.path.name if self.path else str(self.meta.meta.filename)
 
     @classmethod
-    def read(cls, path):
+    def read(cls, path, backend=None):
         """Read ``*_uncal.fits`` or ``*_ramp.fits``.
 
         Parameters
         ----------
         path : str or Path
+        backend : Backend, optional
+            Where the arrays are wanted. Raw counts of an uncompressed file go there as they stand in the file, and are
+            converted there; anything else stays on the host until `move_to`. An exposure that the backend's memory
+            would not hold stays on the host.
 
         Returns
         -------
         Exposure
-            On the host.
+            On the host, without a backend.
 
         Raises
         ------
@@ -137,11 +144,12 @@ class Exposure:
             meta.meta.filename = path.name
             shape = hdus["SCI"].shape
             facts = _facts(path, meta, shape)
+            backend = fit_to_memory(backend or get_backend("cpu"), shape, has_zeroframe=facts.zero_frame)
             exposure = cls(
-                data=_read_planes(hdus["SCI"], np.float32),
-                groupdq=_read_or_zeros(hdus, "GROUPDQ", shape, np.uint8),
-                pixeldq=_read_or_zeros(hdus, "PIXELDQ", shape[-2:], np.uint32),
-                zeroframe=_read_planes(hdus["ZEROFRAME"], np.float32) if facts.zero_frame else None,
+                data=_read_samples(path, hdus["SCI"], backend),
+                groupdq=_read_or_zeros(hdus, "GROUPDQ", shape, np.uint8, backend),
+                pixeldq=_read_or_zeros(hdus, "PIXELDQ", shape[-2:], np.uint32, backend),
+                zeroframe=_read_samples(path, hdus["ZEROFRAME"], backend) if facts.zero_frame else None,
                 facts=facts,
                 meta=meta,
                 path=path,
@@ -178,9 +186,15 @@ class Exposure:
         _note_what_is_unusual(exposure.name, facts)
         return exposure
 
+    @property
+    def device_bytes(self):
+        """Bytes that the arrays take on a device; 0 on the host."""
+        arrays = [getattr(self, name) for name in _ON_DEVICE]
+        return sum(array.nbytes for array in arrays if array is not None and not isinstance(array, np.ndarray))
+
     def move_to(self, backend):
         """Put the arrays on a backend's device, in place."""
-        for name in ("data", "groupdq", "pixeldq", "zeroframe"):
+        for name in _ON_DEVICE:
             array = getattr(self, name)
             if array is not None:
                 setattr(self, name, backend.to_device(array))
@@ -293,6 +307,31 @@ def _without_arrays(hdus):
     return kept
 
 
+def _read_samples(path, hdu, backend):
+    """Read samples into float32: raw counts straight to the backend, anything else on the host."""
+    if not _holds_raw_counts(hdu):
+        return _read_planes(hdu, np.float32)
+    with path.open("rb") as file:
+        file.seek(hdu.fileinfo()["datLoc"])
+
+        def read(words):
+            if file.readinto(words.view(np.uint8)) != words.nbytes:
+                msg = f"{path}: truncated within {hdu.name}; download it again"
+                raise InputError(msg)
+
+        return backend.load_counts(hdu.shape, read)
+
+
+def _holds_raw_counts(hdu):
+    """Tell whether an image is unsigned 16-bit words, as they are, at a known place of the file."""
+    from astropy.io import fits
+
+    header = hdu.header
+    is_unsigned = header["BITPIX"] == 16 and header.get("BZERO") == 32768 and header.get("BSCALE", 1) == 1
+    is_plain = not isinstance(hdu, fits.CompImageHDU) and hdu.fileinfo()["file"].compression is None
+    return is_unsigned and is_plain and "BLANK" not in header
+
+
 def _read_planes(hdu, dtype):
     """Read an image one slice of its first axis at a time: no second copy of a whole ramp ever exists."""
     array = np.empty(hdu.shape, dtype)
@@ -301,8 +340,8 @@ def _read_planes(hdu, dtype):
     return array
 
 
-def _read_or_zeros(hdus, name, shape, dtype):
+def _read_or_zeros(hdus, name, shape, dtype, backend):
     """Read flags; jwst starts afresh where they are missing or of another shape."""
     if name in hdus and tuple(hdus[name].shape) == tuple(shape):
         return _read_planes(hdus[name], dtype)
-    return np.zeros(shape, dtype)
+    return backend.zeros(shape, dtype)

@@ -12,6 +12,7 @@ from stpipe.config_parser import ConfigObj
 
 from gpucoron import parameters as declarations
 from gpucoron import products
+from gpucoron.backends import get_backend
 from gpucoron.engine import plan, run_steps
 from gpucoron.exposure import Exposure
 
@@ -111,9 +112,10 @@ class Coron1Pipeline(Pipeline):
         ImageModel, CubeModel (``return_rateints``) or RampModel (``ramp_fit`` skipped); None where nothing was fitted
         """
         is_path = isinstance(step_input, (str, Path))
-        exposure = Exposure.read(step_input) if is_path else Exposure.from_model(step_input)
+        backend = get_backend(self.backend)
+        exposure = Exposure.read(step_input, backend) if is_path else Exposure.from_model(step_input)
         of_the_run = {parameter.name: getattr(self, parameter.name) for parameter in declarations.PIPELINE}
-        run = plan(exposure, steps=self._settings(), pipeline=of_the_run, backend=self.backend, use_pars=False)
+        run = plan(exposure, steps=self._settings(), pipeline=of_the_run, backend=backend, use_pars=False)
         run.output_dir = self.output_dir
         run_steps(run, after_step=self._save_if_asked)
         if not run.fits:

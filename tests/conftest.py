@@ -1,11 +1,15 @@
-"""Fixtures that every test may use: simulated exposures with their own CRDS cache, and the GPU's rules."""
+"""Fixtures that every test may use: simulated exposures with their own CRDS cache, backends, and the GPU's rules."""
 
 import os
+from importlib.util import find_spec
 
 import pytest
 
 # one BLAS thread per worker: the tests run side by side
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+#: what a machine with a GPU need not have; tests that ask for it compare with jwst, or read and write its files
+PEERS = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "astropy")
 
 
 def pytest_addoption(parser):
@@ -18,3 +22,88 @@ def exposures(tmp_path_factory):
     from cases import CaseMaker
 
     return CaseMaker(tmp_path_factory)
+
+
+def usable_backend(name, config, **options):
+    """Make a backend; skip where it cannot run, but fail where it must: g++ in CI, a GPU with --require-gpu."""
+    from gpucoron.backends import backend_status, get_backend
+
+    name = "cpu" if name == "numpy" else name
+    usable, reason = backend_status()[name]
+    if not usable:
+        required = config.getoption("--require-gpu") if name == "cuda" else os.environ.get("CI")
+        (pytest.fail if required else pytest.skip)(f"backend {name!r}: {reason}")
+    return get_backend(name, **options)
+
+
+@pytest.fixture(scope="session", params=["numpy", "host", "cuda"])
+def backend(request):
+    """Every backend in turn: for tests of what all of them answer."""
+    return usable_backend(request.param, request.config)
+
+
+@pytest.fixture(scope="session", params=["host", "cuda"])
+def kernel_backend(request):
+    """Every backend that runs the CUDA kernels: for tests against the NumPy definition."""
+    return usable_backend(request.param, request.config)
+
+
+@pytest.fixture
+def late_cupy(request, monkeypatch, tmp_path):
+    """A stand-in for CuPy that does its work late, and through the host build."""
+    from fake_cupy import make_fake_cupy
+
+    return make_fake_cupy(monkeypatch, tmp_path, runner=usable_backend("host", request.config, n_threads=1))
+
+
+@pytest.fixture(scope="session")
+def gpu(request):
+    """The CUDA backend of a real device."""
+    return usable_backend("cuda", request.config)
+
+
+def _missing_peer(config, error):
+    """Tell which peer package a test lacks on a machine that is there for its GPU."""
+    name = (getattr(error, "name", None) or "").partition(".")[0]
+    if config.getoption("--require-gpu") and name in PEERS and find_spec(name) is None:
+        return name
+    return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    return (yield from _skip_without_peers(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    return (yield from _skip_without_peers(item))
+
+
+def _skip_without_peers(item):
+    try:
+        return (yield)
+    except ModuleNotFoundError as error:
+        name = _missing_peer(item.config, error)
+        if name is None:
+            raise
+        pytest.skip(f"{name} is not installed on this machine")
+
+
+class _ModuleWithoutPeers(pytest.Module):
+    """A test module that may import what this machine lacks: then it is skipped as a whole."""
+
+    def _getobj(self):
+        try:
+            return super()._getobj()
+        except pytest.Collector.CollectError as error:
+            for name in PEERS:
+                if find_spec(name) is None and f"No module named '{name}" in str(error):
+                    pytest.skip(f"{name} is not installed on this machine", allow_module_level=True)
+            raise
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    if parent.config.getoption("--require-gpu"):
+        return _ModuleWithoutPeers.from_parent(parent, path=module_path)
+    return None

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fake_cupy import FakeArray, make_fake_cupy, on_device
 
 from gpucoron.backends import cuda_loader
 from gpucoron.backends.cuda_backend import CudaBackend, available
@@ -15,106 +16,9 @@ from gpucoron.backends.kernel_sources import KERNELS, SOURCES
 from gpucoron.errors import BackendUnavailableError
 
 
-class FakeArray(np.ndarray):
-    """An array that claims to lie on a device."""
-
-    device = SimpleNamespace(id=0)
-
-    def __array_finalize__(self, origin):
-        self.device = getattr(origin, "device", FakeArray.device)
-
-
-def on_device(array, device=0):
-    fake = np.asarray(array).view(FakeArray)
-    fake.device = SimpleNamespace(id=device)
-    return fake
-
-
-class FakeCupy:
-    """What the CUDA backend uses of CuPy: allocations, two devices, modules that note their launches."""
-
-    ndarray = FakeArray
-    __version__ = "0"
-
-    def __init__(self, compute_capability="90"):
-        self.launches = []
-        self.loaded = []
-        self.compiled = []
-        self.current = None
-        fake = self
-
-        class Device:
-            def __init__(self, number):
-                self.id = number
-                self.compute_capability = compute_capability
-                self.attributes = {"MultiProcessorCount": 132, "MaxThreadsPerMultiProcessor": 2048}
-
-            def use(self):
-                fake.current = self.id
-
-            def synchronize(self):
-                pass
-
-            def __enter__(self):
-                self.before, fake.current = fake.current, self.id
-                return self
-
-            def __exit__(self, *error):
-                fake.current = self.before
-
-        class Module:
-            def load(self, code):
-                fake.loaded.append((fake.current, code))
-
-            def get_function(self, name):
-                def launch(grid, block, arguments):
-                    fake.launches.append(SimpleNamespace(name=name, grid=grid, block=block, arguments=arguments))
-
-                return launch
-
-        self.cuda = SimpleNamespace(
-            Device=Device,
-            function=SimpleNamespace(Module=Module),
-            runtime=SimpleNamespace(getDeviceCount=lambda: 2, getDeviceProperties=lambda device: {"name": b"Fake"}),
-            nvrtc=SimpleNamespace(getVersion=lambda: (13, 0), getSupportedArchs=lambda: (75, 80, 90)),
-        )
-
-    def empty(self, shape, dtype):
-        return on_device(np.zeros(shape, dtype), self.current)
-
-    zeros = empty
-
-    def ones(self, shape, dtype):
-        return on_device(np.ones(shape, dtype), self.current)
-
-    def asarray(self, array):
-        return on_device(np.ascontiguousarray(array), self.current)
-
-    def ascontiguousarray(self, array):
-        return np.asanyarray(array, order="C")
-
-    def asnumpy(self, array):
-        return np.asarray(array)
-
-
 @pytest.fixture
 def cupy(monkeypatch, tmp_path):
-    """A fake CuPy, a compiler that only notes what it was asked for, and an empty cache folder."""
-    fake = FakeCupy()
-
-    def compile_kernels(nvrtc, source, target, options=()):
-        fake.compiled.append((source, target))
-        names = {
-            kernel.expression(variant): f"{kernel.name}{variant}"
-            for kernel in KERNELS.values()
-            if kernel.source == source
-            for variant in kernel.variants
-        }
-        return b"\x7fELF\ncode\n", names, ""
-
-    monkeypatch.setattr(cuda_loader, "compile_kernels", compile_kernels)
-    monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path / "cache"))
-    return fake
+    return make_fake_cupy(monkeypatch, tmp_path)
 
 
 def ramp_arguments(**changes):
@@ -266,7 +170,7 @@ def test_a_damaged_cache_file_is_made_again(cupy, tmp_path):
 
 def test_a_cache_folder_that_cannot_be_written_is_no_error(cupy, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(cuda_loader, "cache_folder", lambda: tmp_path / "file" / "cache")
     values = [on_device(np.zeros((1, 2, 4, 5), dtype)) for dtype in (np.float32, np.uint8)]
     CudaBackend(cupy=cupy).linearity(*values, on_device(np.zeros((4, 4, 5), np.float32)))
     assert len(cupy.launches) == 1

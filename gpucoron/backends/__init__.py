@@ -19,7 +19,7 @@ def get_backend(name="auto", **options):
         'cpu' is NumPy. 'cuda' is CuPy with raw kernels. 'auto' takes 'cuda' where it can run, else 'cpu', and says so
         in the log. 'host' runs the CUDA kernels compiled for the CPU: for tests. A Backend is returned as it is.
     **options
-        For the backend's class: ``n_threads`` ('cpu'), ``device`` ('cuda').
+        For the backend's class: ``n_threads`` ('cpu'), ``device`` and ``max_memory`` ('cuda').
 
     Returns
     -------
@@ -58,21 +58,49 @@ def get_backend(name="auto", **options):
     raise BackendUnavailableError(msg)
 
 
+def fit_to_memory(backend, shape, *, has_zeroframe=False, held=0):
+    """Choose how a backend works on an exposure: as it is, or in chunks of rows where its memory is too small.
+
+    Parameters
+    ----------
+    backend : Backend
+    shape : (nints, ngroups, ny, nx)
+    has_zeroframe : bool
+    held : int
+        Bytes that the exposure's arrays take on the device already.
+
+    Returns
+    -------
+    Backend
+        The same, or a `gpucoron.backends.spilling.SpillingBackend` over it.
+    """
+    limit = backend.memory_limit(held)
+    if limit is None:
+        return backend
+    from gpucoron.backends.memory import exposure_memory
+
+    if exposure_memory(shape, has_zeroframe=has_zeroframe) <= limit:
+        return backend
+    from gpucoron.backends.spilling import SpillingBackend
+
+    return SpillingBackend(backend, limit)
+
+
 def backend_status():
     """Tell which backends can run here: name -> (usable, reason)."""
     return {"cpu": (True, "NumPy"), "cuda": _cuda_status(), "host": _host_status()}
 
 
-def _cpu(n_threads=None, device=None):
+def _cpu(n_threads=None, device=None, max_memory=None):
     from gpucoron.backends.numpy_backend import NumpyBackend
 
     return NumpyBackend(n_threads=n_threads)
 
 
-def _cuda(n_threads=None, device=0):
+def _cuda(n_threads=None, device=0, max_memory=None):
     from gpucoron.backends.cuda_backend import CudaBackend
 
-    return CudaBackend(device=device)
+    return CudaBackend(device=device, max_memory=max_memory)
 
 
 def _cuda_status():

@@ -5,9 +5,17 @@ images are ``(ny, nx)``: pixeldq uint32, everything else float32. Operations wor
 their docstring says that they return something new. They neither log nor check parameters: the step has done that.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+#: counts that pass through the host's cache together
+WORDS_AT_ONCE = 2**18
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,54 @@ class Backend(ABC):
         -----
         Source: stcal ``linearity_correction`` (WFC3 Data Handbook, section 6.5).
         """
+
+    def memory_limit(self, held=0):
+        """Tell how many bytes an exposure may take on the device; None where there is no limit.
+
+        Parameters
+        ----------
+        held : int
+            Bytes that its arrays take there already; they are part of the answer.
+        """
+
+    def release_memory(self):
+        """Give memory back to the device that is kept for later arrays."""
+
+    def zeros(self, shape, dtype):
+        """Make an array of zeros on the device."""
+        return self.xp.zeros(shape, dtype)
+
+    def load_counts(self, shape, read, *, offset=True):
+        """Read counts as FITS stores them, 16-bit and big-endian, into float32 on the device.
+
+        The ramp is never held twice: words pass through a buffer, and a device's backend sends one piece while the next
+        is read.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the counts.
+        read : callable
+            ``read(words)`` fills a flat uint16 array with the next words of the file, as they stand there.
+        offset : bool
+            The words are signed, with BZERO = 32768, the way in which FITS holds unsigned numbers; else unsigned.
+
+        Returns
+        -------
+        array of float32, DN
+        """
+        counts = np.empty(shape, np.float32)
+        flat = counts.reshape(-1)
+        buffer = np.empty(min(flat.size, WORDS_AT_ONCE), np.uint16)
+        for start in range(0, flat.size, WORDS_AT_ONCE):
+            piece = flat[start : start + WORDS_AT_ONCE]
+            words = buffer[: piece.size]
+            read(words)
+            if offset:
+                np.add(words.view(">i2"), np.float32(32768), out=piece)
+            else:
+                piece[...] = words.view(">u2")
+        return self.to_device(counts)
 
     @abstractmethod
     def flag_saturation(

@@ -139,10 +139,13 @@ class KernelLoader:
     ----------
     cupy : module
         CuPy, or what stands in for it in a test.
+    defines : sequence of str
+        Macros to compile with: 'NAME=value'.
     """
 
-    def __init__(self, cupy):
+    def __init__(self, cupy, defines=()):
         self._cupy = cupy
+        self._options = (*DEVICE_OPTIONS, *(f"-D{define}" for define in defines))
         self._modules = {}
         self._functions = {}
 
@@ -168,14 +171,14 @@ class KernelLoader:
     def _code(self, source, target):
         """Compiled code and its names: from the cache folder, else compiled and kept there."""
         nvrtc = self._cupy.cuda.nvrtc
-        key = repr((sources_digest(), source, target, DEVICE_OPTIONS, tuple(nvrtc.getVersion())))
+        key = repr((sources_digest(), source, target, self._options, tuple(nvrtc.getVersion())))
         digest = hashlib.sha256(key.encode()).hexdigest()[:20]
         path = cache_folder() / f"{source.removesuffix('.cu')}-{target}-{digest}.bin"
         # A file that is missing or damaged is made again.
         with suppress(OSError, ValueError):
             names, _, code = path.read_bytes().partition(b"\n")
             return code, json.loads(names)
-        code, names, _ = compile_kernels(nvrtc, source, target)
+        code, names, _ = compile_kernels(nvrtc, source, target, self._options)
         # A folder that cannot be written to costs time at the next start, nothing else.
         with suppress(OSError):
             write_atomically(path, json.dumps(names).encode() + b"\n" + code)

@@ -64,6 +64,11 @@ class HostBackend(KernelBackend):
         have the sanitizer's library loaded before (``LD_PRELOAD``).
     lanes : {1, 4}
         Threads that share a pixel where a kernel can do so.
+    max_memory : int, optional
+        Bytes that an exposure may take; by default there is no limit. An exposure that needs more is worked on in
+        chunks, as on a device.
+    defines : sequence of str
+        Macros that the kernels are compiled with ('NAME=value'), for measurements of variants.
     """
 
     name = "host"
@@ -72,13 +77,17 @@ class HostBackend(KernelBackend):
     block_threads = 32
     frame_threads = 4
 
+    words_at_once = 2**18
+
     # Block and grid sizes are global in the shim: one launch at a time.
     _launching = threading.Lock()
 
-    def __init__(self, n_threads=None, *, device=None, sanitize=None, lanes=1):
+    def __init__(self, n_threads=None, *, device=None, sanitize=None, lanes=1, max_memory=None, defines=()):
         self.n_threads = available_cores() if n_threads is None else int(n_threads)
         self._sanitize = os.environ.get("GPUCORON_HOST_SANITIZE", "") if sanitize is None else sanitize
         self._lanes = lanes
+        self.max_memory = max_memory
+        self._defines = tuple(defines)
 
     @property
     def ndimage(self):
@@ -92,6 +101,9 @@ class HostBackend(KernelBackend):
     def to_host(self, array):
         return array
 
+    def memory_limit(self, held=0):
+        return self.max_memory
+
     def choose_lanes(self, n_pixels, n_units):
         return self._lanes
 
@@ -99,7 +111,7 @@ class HostBackend(KernelBackend):
         kernel = KERNELS[name]
         arguments = checked_arguments(kernel, values, lambda array: isinstance(array, np.ndarray))
         addresses, keep = _addresses(arguments)
-        library = _library(kernel.source, self._sanitize)
+        library = _library(kernel.source, self._sanitize, self._defines)
         number = instantiations(kernel.source).index((kernel, tuple(variant)))
         shape = (ctypes.c_uint * 4)(*grid, block[0])
         with self._launching:
@@ -125,13 +137,13 @@ def _addresses(arguments):
 
 
 @cache
-def _library(source, sanitize):
-    library = ctypes.CDLL(str(compile_for_host(source, sanitize)))
+def _library(source, sanitize, defines):
+    library = ctypes.CDLL(str(compile_for_host(source, sanitize, defines)))
     library.gpucoron_launch.restype = ctypes.c_int
     return library
 
 
-def compile_for_host(source, sanitize=""):
+def compile_for_host(source, sanitize="", defines=()):
     """Compile one kernel file for the host, unless that was done before.
 
     Returns
@@ -147,10 +159,10 @@ def compile_for_host(source, sanitize=""):
     usable, compiler = available()
     if not usable:
         raise RuntimeError(compiler)
-    options = list(HOST_OPTIONS)
+    options = [*HOST_OPTIONS, *(f"-D{define}" for define in defines)]
     if sanitize:
-        # -O1: instrumented code takes long to optimise.
-        options += [f"-fsanitize={sanitize}", "-g", "-O1", "-fno-sanitize-recover=undefined"]
+        # Instrumented code takes long to optimise.
+        options += [f"-fsanitize={sanitize}", "-g1", "-O0", "-fno-sanitize-recover=undefined"]
     version = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True, check=True).stdout
     key = hashlib.sha256(repr((sources_digest(), host_source(source), options, version)).encode()).hexdigest()[:20]
     target = cache_folder() / f"host-{Path(source).stem}-{key}.so"

@@ -5,13 +5,10 @@ from abc import abstractmethod
 import numpy as np
 
 from gpucoron.backends.base import Backend, Slopes
-from gpucoron.backends.kernel_launch import frames_apart, geometry
+from gpucoron.backends.kernel_launch import frames_apart, geometry, words_of
 from gpucoron.backends.kernel_sources import AFTER_CLIPPING, ITERATIVE, ONE_PASS, POLYNOMIAL_LENGTHS
 from gpucoron.backends.numpy_ops.jump import MINIMUM_GROUPS, NOT_SEARCHED
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
-
-#: groups whose flags travel in one word, as in types.cuh
-WORD_GROUPS = 32
 
 
 class KernelBackend(Backend):
@@ -21,6 +18,8 @@ class KernelBackend(Backend):
     block_threads = 128
     #: threads that go through a frame together
     frame_threads = 256
+    #: counts that are read while as many are sent
+    words_at_once = 2**24
 
     @abstractmethod
     def launch(self, name, grid, block, values, variant=()):
@@ -34,25 +33,39 @@ class KernelBackend(Backend):
         grid, block = geometry(n_pixels, self.block_threads, n_rows)
         self.launch(name, grid, block, {"n_pixels": n_pixels, **values}, variant)
 
-    def convert_counts(self, raw, *, offset):
+    def load_counts(self, shape, read, *, offset=True):
+        counts = self.xp.empty(shape, np.float32)
+        flat = counts.reshape(-1)
+        at_once = min(flat.size, self.words_at_once)
+        buffers = self._upload_buffers(at_once)
+        try:
+            for number, start in enumerate(range(0, flat.size, at_once)):
+                piece = flat[start : start + at_once]
+                raw = buffers[number % len(buffers)].fill(read, piece.size)
+                self.convert_counts(raw, piece, offset=offset)
+        finally:
+            # Nothing may be under way to or from the buffers when they go.
+            self.synchronize()
+        return counts
+
+    def convert_counts(self, raw, counts, *, offset):
         """Convert counts as FITS stores them.
 
         Parameters
         ----------
         raw : array of uint16
             Big-endian words, as they are in the file.
+        counts : array of float32, DN
+            Of as many values; filled.
         offset : bool
             The words are signed with BZERO = 32768, as FITS stores unsigned numbers.
-
-        Returns
-        -------
-        array of float32, DN
-            Of the same shape.
         """
-        counts = self.xp.empty(raw.shape, np.float32)
         grid, block = geometry(raw.size, self.block_threads)
         self.launch("convert_counts", grid, block, {"raw": raw, "counts": counts, "n_words": raw.size}, (bool(offset),))
-        return counts
+
+    def _upload_buffers(self, n_words):
+        """Make what `load_counts` sends words with, in turn: ``fill(read, n)`` gives them on the device."""
+        return [_HostBuffer(n_words)]
 
     def linearity(self, data, groupdq, coeffs, *, inverse_coeffs=None, nframes=1):
         nints, ngroups, ny, nx = data.shape
@@ -76,10 +89,10 @@ class KernelBackend(Backend):
         nints, ngroups, ny, nx = data.shape
         threshold, checked, bias = map(self._contiguous, (threshold, checked, bias))
         ramp = {"n_ints": nints, "n_groups": ngroups}
-        shape = (nints, _words(ngroups), ny, nx)
+        shape = (nints, words_of(ngroups), ny, nx)
 
         def grow(marked, flag, radius, corners=True):
-            grid, block = geometry(ny * nx, self.block_threads, nints * _words(ngroups))
+            grid, block = geometry(ny * nx, self.block_threads, nints * words_of(ngroups))
             values = {"groupdq": groupdq, "words": marked, "flag": flag, "radius": max(radius, 0), "ny": ny, "nx": nx}
             self.launch("grow_flags", grid, block, {**values, **ramp}, (corners,))
 
@@ -129,30 +142,64 @@ class KernelBackend(Backend):
         only_use_ints=True,
         nframes=1,
     ):
-        nints, ngroups, ny, nx = data.shape
-        gain, readnoise = self._contiguous(gain), self._contiguous(readnoise)
-        ramp = {"n_ints": nints, "n_groups": ngroups}
-        dropped = self._frames_all_flagged(groupdq, DO_NOT_USE)
-        usable_groups = ngroups - int(dropped.sum(axis=1).max(initial=0))
-        n_clippable = nints if only_use_ints else nints * ngroups - int(dropped.sum())
-        clips = n_clippable >= minimum_sigclip_groups
-        if usable_groups < MINIMUM_GROUPS and not clips:
+        mode = choose_search(
+            self._frames_all_flagged(groupdq, DO_NOT_USE), min_diffs_single_pass, minimum_sigclip_groups, only_use_ints
+        )
+        if mode is None:
             grid, block = geometry(groupdq.size, self.block_threads)
             self.launch("drop_redundant_jumps", grid, block, {"groupdq": groupdq, "n_samples": groupdq.size})
             return NOT_SEARCHED
+        if mode == AFTER_CLIPPING:
+            self.clip_jumps(data, groupdq, gain, rejection_threshold, only_use_ints)
+            self._clear_frames_full_of_jumps(groupdq)
+        n_flagged = self.search_jumps(
+            mode, data, groupdq, gain, readnoise, rejection_threshold=rejection_threshold,
+            three_group_rejection_threshold=three_group_rejection_threshold,
+            four_group_rejection_threshold=four_group_rejection_threshold, flag_4_neighbors=flag_4_neighbors,
+            max_jump_to_flag_neighbors=max_jump_to_flag_neighbors,
+            min_jump_to_flag_neighbors=min_jump_to_flag_neighbors,
+            after_jump_flag_e1=after_jump_flag_e1, after_jump_flag_n1=after_jump_flag_n1,
+            after_jump_flag_e2=after_jump_flag_e2, after_jump_flag_n2=after_jump_flag_n2, nframes=nframes,
+        )  # fmt: skip
+        return int(n_flagged.sum(dtype=np.int64))
 
-        if clips:
-            mode = AFTER_CLIPPING
-            self._clip_jumps(data, groupdq, gain, rejection_threshold, only_use_ints)
-        else:
-            mode = ONE_PASS if usable_groups - 1 >= min_diffs_single_pass else ITERATIVE
+    def search_jumps(
+        self,
+        mode,
+        data,
+        groupdq,
+        gain,
+        readnoise,
+        *,
+        rejection_threshold,
+        three_group_rejection_threshold,
+        four_group_rejection_threshold,
+        flag_4_neighbors,
+        max_jump_to_flag_neighbors,
+        min_jump_to_flag_neighbors,
+        after_jump_flag_e1,
+        after_jump_flag_n1,
+        after_jump_flag_e2,
+        after_jump_flag_n2,
+        nframes,
+    ):
+        """Search every pixel's jumps in a mode that was chosen before; then the neighbours, and the groups after jumps.
+
+        Returns
+        -------
+        (ny, nx) int32
+            How many groups of each pixel have JUMP_DET before the neighbours are flagged.
+        """
+        nints, ngroups, ny, nx = data.shape
+        gain, readnoise = self._contiguous(gain), self._contiguous(readnoise)
+        ramp = {"n_ints": nints, "n_groups": ngroups}
         reaching = None
         if flag_4_neighbors:
-            reaching = self.xp.zeros((nints, _words(ngroups), ny, nx), np.uint32)
+            reaching = self.xp.zeros((nints, words_of(ngroups), ny, nx), np.uint32)
         follows = after_jump_flag_n1 > 0 or after_jump_flag_n2 > 0
         medians = self.xp.empty((ny, nx), np.float64) if follows else None
         n_flagged = self.xp.empty((ny, nx), np.int32)
-        lanes = 1 if clips else self.choose_lanes(ny * nx, nints * _words(ngroups))
+        lanes = 1 if mode == AFTER_CLIPPING else self.choose_lanes(ny * nx, nints * words_of(ngroups))
         grid, block = geometry(ny * nx * lanes, self.block_threads)
         values = {
             "data": data, "groupdq": groupdq, "gain": gain, "readnoise": readnoise, "reaching": reaching,
@@ -163,7 +210,7 @@ class KernelBackend(Backend):
         }  # fmt: skip
         self.launch("search_jumps", grid, block, values, (mode, lanes))
         if flag_4_neighbors:
-            grid, block = geometry(ny * nx, self.block_threads, nints * _words(ngroups))
+            grid, block = geometry(ny * nx, self.block_threads, nints * words_of(ngroups))
             values = {"groupdq": groupdq, "reaching": reaching, "ny": ny, "nx": nx, **ramp}
             self.launch("flag_neighbors", grid, block, values)
         if follows:
@@ -171,7 +218,22 @@ class KernelBackend(Backend):
                 "flag_after_jumps", ny * nx, nints, data=data, groupdq=groupdq, gain=gain, medians=medians,
                 e1=after_jump_flag_e1, n1=after_jump_flag_n1, e2=after_jump_flag_e2, n2=after_jump_flag_n2, **ramp,
             )  # fmt: skip
-        return int(n_flagged.sum(dtype=np.int64))
+        return n_flagged
+
+    def clip_jumps(self, data, groupdq, gain, threshold, only_use_ints):
+        """Flag each pixel's outliers over the integrations, or over all of its groups."""
+        nints, ngroups, ny, nx = data.shape
+        self._over_pixels(
+            "clip_jumps", ny * nx, ngroups - 1 if only_use_ints else 1, (not only_use_ints,), data=data,
+            groupdq=groupdq, gain=self._contiguous(gain), n_ints=nints, n_groups=ngroups, threshold=threshold,
+        )  # fmt: skip
+
+    def _clear_frames_full_of_jumps(self, groupdq):
+        nints, ngroups, ny, nx = groupdq.shape
+        flagged = self._mark_frames_all_flagged(groupdq, JUMP_DET | DO_NOT_USE)
+        self._over_pixels(
+            "clear_lone_jumps", ny * nx, nints * ngroups, groupdq=groupdq, all_flagged=flagged, n_frames=nints * ngroups
+        )
 
     def _frames_all_flagged(self, groupdq, mask):
         """Tell of which frames every pixel has a bit of ``mask``: (nints, ngroups) bool on the host."""
@@ -185,17 +247,6 @@ class KernelBackend(Backend):
         values = {"groupdq": groupdq, "mask": mask, "all_flagged": all_flagged}
         self.launch("planes_all_flagged", grid, block, {**values, "n_frames": nints * ngroups, "n_pixels": ny * nx})
         return all_flagged
-
-    def _clip_jumps(self, data, groupdq, gain, threshold, only_use_ints):
-        nints, ngroups, ny, nx = data.shape
-        self._over_pixels(
-            "clip_jumps", ny * nx, ngroups - 1 if only_use_ints else 1, (not only_use_ints,),
-            data=data, groupdq=groupdq, gain=gain, n_ints=nints, n_groups=ngroups, threshold=threshold,
-        )  # fmt: skip
-        flagged = self._mark_frames_all_flagged(groupdq, JUMP_DET | DO_NOT_USE)
-        self._over_pixels(
-            "clear_lone_jumps", ny * nx, nints * ngroups, groupdq=groupdq, all_flagged=flagged, n_frames=nints * ngroups
-        )
 
     def fit_ramps(
         self,
@@ -269,8 +320,41 @@ class KernelBackend(Backend):
         return Slopes(images[0], self.xp.empty(shape, np.uint32), *images[1:])
 
 
-def _words(ngroups):
-    return -(-ngroups // WORD_GROUPS)
+def choose_search(dropped, min_diffs_single_pass, minimum_sigclip_groups, only_use_ints):
+    """Choose how jumps are searched, which is one choice for the whole image.
+
+    Parameters
+    ----------
+    dropped : (nints, ngroups) bool
+        Groups that are DO_NOT_USE in every pixel.
+    min_diffs_single_pass, minimum_sigclip_groups, only_use_ints
+        As for `gpucoron.backends.base.Backend.detect_jumps`.
+
+    Returns
+    -------
+    int or None
+        A mode of the kernel ``search_jumps``; None where too few groups are left.
+    """
+    nints, ngroups = dropped.shape
+    n_clippable = nints if only_use_ints else nints * ngroups - int(dropped.sum())
+    if n_clippable >= minimum_sigclip_groups:
+        return AFTER_CLIPPING
+    usable_groups = ngroups - int(dropped.sum(axis=1).max(initial=0))
+    if usable_groups < MINIMUM_GROUPS:
+        return None
+    return ONE_PASS if usable_groups - 1 >= min_diffs_single_pass else ITERATIVE
+
+
+class _HostBuffer:
+    """A buffer that the kernels reach where it is."""
+
+    def __init__(self, n_words):
+        self._words = np.empty(n_words, np.uint16)
+
+    def fill(self, read, n_words):
+        words = self._words[:n_words]
+        read(words)
+        return words
 
 
 def _length(coeffs):

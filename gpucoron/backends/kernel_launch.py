@@ -8,6 +8,9 @@ import numpy as np
 #: CUDA's limit on blocks along y; kernels stride over what is beyond
 MAX_BLOCKS_Y = 65535
 
+#: groups whose flags travel in one word, as in types.cuh
+WORD_GROUPS = 32
+
 
 def checked_arguments(kernel, values, is_on_device):
     """Check and cast a launch's arguments.
@@ -98,3 +101,8 @@ def geometry(n_threads, block_threads, n_rows=1):
         msg = f"a launch of {n_threads} threads is beyond CUDA's limits"
         raise ValueError(msg)
     return (blocks, min(max(1, int(n_rows)), MAX_BLOCKS_Y), 1), (block_threads, 1, 1)
+
+
+def words_of(ngroups):
+    """Count the words that hold a flag of ``ngroups`` groups."""
+    return -(-ngroups // WORD_GROUPS)

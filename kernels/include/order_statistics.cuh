@@ -8,6 +8,11 @@
 
 #include "types.cuh"
 
+// A macro, so that a benchmark can try another number.
+#ifndef GPUCORON_FLOAT_PIVOTS
+#define GPUCORON_FLOAT_PIVOTS 15
+#endif
+
 namespace gpucoron {
 
 template <class Real>
@@ -16,7 +21,7 @@ struct Keys;
 template <>
 struct Keys<float> {
   using Key = uint32;
-  static constexpr int PIVOTS = 15;
+  static constexpr int PIVOTS = GPUCORON_FLOAT_PIVOTS;
   static constexpr Key SIGN = 1u << 31;
   __device__ static Key bits(float value) { return __float_as_uint(value); }
   __device__ static float real(Key bits) { return __uint_as_float(bits); }

@@ -1,0 +1,100 @@
+"""How much device memory the heavy operations and a whole exposure need: bytes per row of the image, and fixed.
+
+A test holds these numbers against what the kernels' launchers allocate. An array that is added there is added here.
+"""
+
+from dataclasses import dataclass
+
+from gpucoron.backends.kernel_launch import words_of
+
+#: allocations are rounded up, and each operation makes small arrays besides
+FIXED_BYTES = 2**14
+
+#: a ramp's sample and its flags
+SAMPLE_BYTES = 5
+
+#: light steps look at one integration at a time: flags as numbers, masks of them, a corrected copy
+SCRATCH_BYTES = 16
+
+#: references, per pixel: images, and darks or reset frames as long as a few integrations
+REFERENCE_IMAGES, REFERENCE_INTEGRATIONS = 40, 3
+
+
+def _saturation(nints, ngroups):
+    # the groups that grow: saturated, and spoiled where those are kept
+    return 2 * 4 * nints * words_of(ngroups)
+
+
+def _jumps(nints, ngroups):
+    # jumps that reach their neighbours, the median, the count
+    return 4 * nints * words_of(ngroups) + 8 + 4
+
+
+def _fit(nints, ngroups):
+    # slope sums and two or three kinds of weights, float64; states; the products of the integrations and of the image
+    return (4 * 8 + 4 + 20) * nints + 8 + 20
+
+
+#: operation -> bytes per pixel besides the arrays that it is given, from nints and ngroups
+_WORKING_BYTES = {
+    "linearity": lambda nints, ngroups: 0,
+    "flag_saturation": _saturation,
+    "clip_jumps": lambda nints, ngroups: 0,
+    "detect_jumps": _jumps,
+    "fit_ramps": _fit,
+}
+
+
+@dataclass(frozen=True)
+class Need:
+    """Memory that an operation needs: ``per_row`` bytes for each row of the image, and ``fixed`` ones."""
+
+    per_row: int
+    fixed: int
+
+    def of(self, n_rows):
+        """Bytes for so many rows."""
+        return self.fixed + n_rows * self.per_row
+
+    def rows_within(self, limit):
+        """Rows that fit into ``limit`` bytes; not below zero."""
+        return max(0, (limit - self.fixed) // self.per_row)
+
+
+def memory_needed(operation, nints, ngroups, nx, given_per_row):
+    """Tell what an operation needs on the device, its arguments included.
+
+    Parameters
+    ----------
+    operation : str
+        A method of `gpucoron.backends.base.Backend`, or 'clip_jumps'.
+    nints, ngroups, nx : int
+        Of the ramps.
+    given_per_row : int
+        Bytes of one row of all arrays that it is given.
+
+    Returns
+    -------
+    Need
+    """
+    return Need(given_per_row + nx * _WORKING_BYTES[operation](nints, ngroups), FIXED_BYTES)
+
+
+def exposure_memory(shape, *, has_zeroframe=False):
+    """Estimate what a whole exposure needs on the device, from the first step to the last.
+
+    Parameters
+    ----------
+    shape : (nints, ngroups, ny, nx)
+    has_zeroframe : bool
+
+    Returns
+    -------
+    int
+        Bytes: the exposure's arrays and references, and the largest working memory of any step.
+    """
+    nints, ngroups, ny, nx = shape
+    held = SAMPLE_BYTES * nints * ngroups + 4 + (4 * nints if has_zeroframe else 0)
+    references = 4 * (REFERENCE_IMAGES + REFERENCE_INTEGRATIONS * ngroups)
+    working = max(need(nints, ngroups) for need in _WORKING_BYTES.values())
+    return ny * nx * (held + references + max(working, SCRATCH_BYTES * ngroups)) + FIXED_BYTES
