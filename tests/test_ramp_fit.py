@@ -557,33 +557,13 @@ def test_step_without_a_reference_is_skipped():
 
 
 def test_likely_falls_back_below_four_groups(caplog):
-    def never(*args):
-        pytest.fail("LIKELY cannot fit three groups")
-
     with caplog.at_level(logging.WARNING):
         inputs = make_step_inputs(plain(ngroups=3), algorithm="LIKELY")
-        outcome = run(*inputs, likelihood=never)
+        outcome = run(*inputs)
     assert outcome.status == "COMPLETE"
     assert "OLS_C" in outcome.reason
     assert "OLS_C" in caplog.text
     assert np.isfinite(inputs[0].rate.rate).all()
-
-
-def test_likely_goes_to_the_callable():
-    exposure, references, parameters, backend = make_step_inputs(plain(ngroups=4), algorithm="LIKELY", firstgroup=1)
-    seen = []
-
-    def likelihood(*args):
-        seen.append(args)
-        return "rate", "rateints"
-
-    run(exposure, references, parameters, backend, likelihood=likelihood)
-    assert (exposure.rate, exposure.rateints) == ("rate", "rateints")
-    assert seen == [(exposure, references["gain"].data, references["readnoise"].data, parameters)]
-    assert (exposure.groupdq[:, 0] == DO_NOT_USE).all()
-    assert run(exposure, references, parameters, backend, likelihood=lambda *args: None).status == "SKIPPED"
-    with pytest.raises(ValueError, match="likelihood"):
-        run(exposure, references, parameters, backend)
 
 
 def test_wrong_arrays_are_named():

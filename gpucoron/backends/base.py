@@ -32,6 +32,23 @@ class Slopes:
     err: Any
 
 
+@dataclass(frozen=True)
+class LikelihoodFit:
+    """Ramps fitted by likelihood, one value each.
+
+    ``countrate`` and its standard deviation ``uncert`` are counts per second, ``var_poisson`` and ``var_rdnoise`` the
+    square's two parts; ``chisq`` has no unit. ``diffs2use`` is uint8, 1 for each resultant difference that the fit
+    has used; None where the jumps are flagged in the ramp instead.
+    """
+
+    countrate: Any
+    uncert: Any
+    chisq: Any
+    var_poisson: Any
+    var_rdnoise: Any
+    diffs2use: Any
+
+
 class Backend(ABC):
     """One device's array namespace and its heavy operations."""
 
@@ -411,3 +428,136 @@ class Backend(ABC):
         if isinstance(answer, tuple):
             return tuple(self.to_device(array) for array in answer)
         return self.to_device(answer)
+
+    def fit_likelihood(
+        self,
+        diffs,
+        read_times,
+        sig,
+        *,
+        diffs2use=None,
+        reject_jumps=True,
+        threshold_oneomit=20.25,
+        threshold_twoomit=23.8,
+        rules="spaceklip",
+    ):
+        """Fit resultant differences by likelihood, and reject jumps before.
+
+        The covariance of the differences, photon and read noise, is taken at a guess of the rate: the median difference
+        for the search of jumps, the rate that it leaves for the fit; without a search, the mean of the differences in
+        use. NaN in any difference, in use or not, makes the ramp NaN, and so does a ramp of which no difference is in
+        use. Unless a kernel takes its place, it runs in NumPy.
+
+        Parameters
+        ----------
+        diffs : (ngroups - 1, ...) float, electrons per second
+            Differences of resultants over the differences of their mean times.
+        read_times : sequence of float, or of sequences of float, s
+            The time of each resultant, or of the reads that it is the mean of.
+        sig : (...) float, electrons
+            Noise of a single read.
+        diffs2use : (ngroups - 1, ...) bool or uint8, optional
+            Which differences to use; all by default. Not changed.
+        reject_jumps : bool
+        threshold_oneomit, threshold_twoomit : float
+            Least drop of chi-square for leaving out one difference, or two neighbours.
+        rules : {'spaceklip', 'stcal', 'sound'}
+            Whose choices: see `gpucoron.backends.numpy_ops.likelihood_jumps.Rules`.
+
+        Returns
+        -------
+        LikelihoodFit
+            Float64, (...); ``diffs2use`` of the shape of ``diffs``.
+
+        Notes
+        -----
+        Source: Brandt 2024, PASP 136, 045004 (fit) and 045005 (jumps).
+        """
+        return self._fit_in_numpy(
+            "fit_likelihood",
+            {"diffs": diffs, "sig": sig, "diffs2use": diffs2use},
+            read_times=read_times,
+            reject_jumps=reject_jumps,
+            threshold_oneomit=threshold_oneomit,
+            threshold_twoomit=threshold_twoomit,
+            rules=rules,
+        )
+
+    def fit_likelihood_ramps(
+        self,
+        data,
+        groupdq,
+        gain,
+        readnoise,
+        read_times,
+        *,
+        dark_current=None,
+        zeroframe=None,
+        unusable=0xFF,
+        threshold_oneomit=20.25,
+        threshold_twoomit=23.8,
+        rules="stcal",
+    ):
+        """Fit ramps by likelihood, integration by integration, and flag the jumps that were found.
+
+        As `fit_likelihood`, for the differences of neighbouring groups that are both usable. JUMP_DET is set, in place,
+        in the group after a rejected difference. Unless a kernel takes its place, it runs in NumPy.
+
+        Parameters
+        ----------
+        data : (nints, ngroups, ny, nx) float32, DN
+        groupdq : (nints, ngroups, ny, nx) uint8
+            Edited in place.
+        gain : (ny, nx) float32, e-/DN
+        readnoise : (ny, nx) float32, DN
+            CDS noise, as in the reference file.
+        read_times : sequence of float, or of sequences of float, s
+            As for `fit_likelihood`; with ``zeroframe`` the first entry is its time, and the second has the other reads
+            of the first group.
+        dark_current : (ny, nx) float32, DN/s, optional
+            Dark current that is gone from ``data`` but not its noise: added to the guess for the fit.
+        zeroframe : (nints, ny, nx) float32, DN, optional
+            The first read, which then stands alone, with the flags of the first group.
+        unusable : int
+            Flags of which each makes a group unusable.
+        threshold_oneomit, threshold_twoomit, rules
+            As for `fit_likelihood`.
+
+        Returns
+        -------
+        LikelihoodFit
+            Float32, (nints, ny, nx), DN/s and (DN/s)^2; without ``diffs2use``.
+
+        Notes
+        -----
+        Source: stcal 1.20, ``LIKELY``; Brandt 2024, PASP 136, 045004 and 045005.
+        """
+        return self._fit_in_numpy(
+            "fit_likelihood_ramps",
+            {
+                "data": data,
+                "groupdq": groupdq,
+                "gain": gain,
+                "readnoise": readnoise,
+                "dark_current": dark_current,
+                "zeroframe": zeroframe,
+            },
+            read_times=read_times,
+            unusable=unusable,
+            threshold_oneomit=threshold_oneomit,
+            threshold_twoomit=threshold_twoomit,
+            rules=rules,
+        )
+
+    def _fit_in_numpy(self, operation, arrays, **options):
+        """Run a fit by likelihood on the host, with arrays by name, and bring back what it returns and flags."""
+        from gpucoron.backends.numpy_backend import NumpyBackend
+
+        log.info("backend %r: %s runs in NumPy on the host, one round trip", self.name, operation)
+        on_host = {name: self.to_host(array) for name, array in arrays.items() if array is not None}
+        fit = getattr(NumpyBackend(), operation)(**on_host, **options)
+        if "groupdq" in arrays:
+            arrays["groupdq"][...] = self.to_device(on_host["groupdq"])
+        return LikelihoodFit(
+            **{name: None if values is None else self.to_device(values) for name, values in vars(fit).items()}
+        )

@@ -91,3 +91,13 @@ class NumpyBackend(Backend):
             channel_averaging=channel_averaging,
             n_threads=self.n_threads,
         )
+
+    def fit_likelihood(self, diffs, read_times, sig, **options):
+        from gpucoron.backends.numpy_ops.likelihood import fit_likelihood
+
+        return fit_likelihood(diffs, read_times, sig, n_threads=self.n_threads, **options)
+
+    def fit_likelihood_ramps(self, data, groupdq, gain, readnoise, read_times, **options):
+        from gpucoron.backends.numpy_ops.likelihood import fit_likelihood_ramps
+
+        return fit_likelihood_ramps(data, groupdq, gain, readnoise, read_times, n_threads=self.n_threads, **options)

@@ -4,6 +4,10 @@ import logging
 
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
 from gpucoron.steps import Outcome, skipped
+from gpucoron.steps.likelihood import fit_exposure as fit_exposure_by_likelihood
+from gpucoron.steps.likelihood import fit_likelihood
+
+__all__ = ["find_usable_groups", "fit", "fit_likelihood", "run", "select_groups", "suppress_single_groups"]
 
 log = logging.getLogger(__name__)
 
@@ -219,16 +223,10 @@ def find_usable_groups(groupdq):
     return slice(first, end)
 
 
-def run(exposure, references, parameters, backend, *, likelihood=None):
+def run(exposure, references, parameters, backend):
     """Run the step; see `gpucoron.steps`. Sets ``exposure.rate`` and ``exposure.rateints``.
 
-    Parameters
-    ----------
-    exposure, references, parameters, backend
-        See `gpucoron.steps`.
-    likelihood : callable, optional
-        ``likelihood(exposure, gain, readnoise, parameters)`` returns (rate, rateints) or None. Needed where
-        ``algorithm`` is LIKELY and the ramps are long enough.
+    With ``algorithm`` LIKELY it also sets ``exposure.likelihood_chisq``, (ny, nx) float32, summed over integrations.
 
     Notes
     -----
@@ -248,10 +246,6 @@ def run(exposure, references, parameters, backend, *, likelihood=None):
         reason = f"LIKELY needs at least {FEWEST_LIKELY_GROUPS} groups, here are {ngroups}: OLS_C is used"
         log.warning("%s", reason)
         uses_likelihood = False
-    if uses_likelihood and likelihood is None:
-        msg = "algorithm LIKELY needs a function that fits by likelihood"
-        raise ValueError(msg)
-
     meta = {}
     gain_factor = references["gain"].facts.get("gain_factor")
     if gain_factor is not None:
@@ -259,7 +253,7 @@ def run(exposure, references, parameters, backend, *, likelihood=None):
     if parameters.firstgroup is not None or parameters.lastgroup is not None:
         select_groups(exposure.groupdq, parameters.firstgroup, parameters.lastgroup)
     if uses_likelihood:
-        products = likelihood(exposure, gain, readnoise, parameters) or (None, None)
+        *products, exposure.likelihood_chisq = fit_exposure_by_likelihood(exposure, gain, readnoise, backend)
     else:
         products = fit(
             exposure.data,

@@ -1,0 +1,109 @@
+"""experimental_jumpramp: likelihood jump rejection and ramp fit in one, in place of jump and ramp_fit."""
+
+import numpy as np
+
+from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from gpucoron.steps import Outcome, skipped
+from gpucoron.steps.jump import flag_missing_gain
+from gpucoron.steps.likelihood import combine_integrations, fit_integrations, list_read_times
+
+#: A rate takes one difference.
+FEWEST_GROUPS = 2
+
+
+def fit_without_jumps(
+    data,
+    groupdq,
+    pixeldq,
+    gain,
+    readnoise,
+    *,
+    frame_time,
+    group_time,
+    nframes=1,
+    noise_scale=1.0,
+    nan_dnu=True,
+    backend,
+):
+    """Reject jumps by likelihood, fit what is left of each ramp, and combine the integrations.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32, DN
+    groupdq : (nints, ngroups, ny, nx) uint8
+        Groups with DO_NOT_USE or SATURATED take no part. JUMP_DET is set, in place, in groups into which a ramp jumps.
+    pixeldq : (ny, nx) uint32
+    gain : (ny, nx) float32, e-/DN
+        Where it is NaN or not positive, the products get NO_GAIN_VALUE and DO_NOT_USE.
+    readnoise : (ny, nx) float32, DN
+        CDS noise, as in the reference file.
+    frame_time, group_time : float, s
+        From frame to frame, and from group to group.
+    nframes : int
+        Frames averaged into a group.
+    noise_scale : float
+        Factor on the read noise.
+    nan_dnu : bool
+        Rates, errors and variances of an integration are NaN where its flags have DO_NOT_USE.
+    backend : Backend
+        The owner of the arrays.
+
+    Returns
+    -------
+    rate, rateints : Slopes
+        Images (ny, nx) and cubes (nints, ny, nx), DN/s and (DN/s)^2.
+
+    Notes
+    -----
+    Source: spaceKLIP 2.2, ``ExperimentalJumpRampStep``, corrected where it is wrong; docs/steps/ has the list.
+    """
+    read_times = list_read_times(data.shape[1], nframes, frame_time, group_time / frame_time)
+    pixeldq = pixeldq.copy()
+    flag_missing_gain(pixeldq, gain)
+    noise = readnoise * readnoise.dtype.type(noise_scale)
+    options = {"unusable": DO_NOT_USE | SATURATED, "rules": "sound", "backend": backend}
+    rateints, _ = fit_integrations(data, groupdq, pixeldq, gain, noise, read_times, **options)
+    # Without two good groups in a row there is no rate.
+    rateints.dq |= backend.xp.isnan(rateints.rate).astype(rateints.dq.dtype)
+    if nan_dnu:
+        unusable = rateints.dq & DO_NOT_USE != 0
+        for values in (rateints.rate, rateints.var_poisson, rateints.var_rnoise, rateints.err):
+            values[unusable] = np.nan
+    return combine_integrations(rateints, backend.xp), rateints
+
+
+def run(exposure, references, parameters, backend):
+    """Run the step; see `gpucoron.steps`. Sets ``exposure.rate`` and ``exposure.rateints``.
+
+    Notes
+    -----
+    The gain factor goes into the metadata, as ramp_fit has it, for gain_scale.
+    """
+    if not parameters.use:
+        return skipped("'use' is False")
+    exposure.rate = exposure.rateints = None
+    for name in ("gain", "readnoise"):
+        if references[name] is None:
+            return skipped(f"there is no {name} reference")
+    if exposure.data.shape[1] < FEWEST_GROUPS:
+        return skipped(f"fewer than {FEWEST_GROUPS} groups: there is nothing to fit")
+    facts = exposure.facts
+    meta = {}
+    gain_factor = references["gain"].facts.get("gain_factor")
+    if gain_factor is not None:
+        meta["exposure.gain_factor"] = gain_factor
+    exposure.rate, exposure.rateints = fit_without_jumps(
+        exposure.data,
+        exposure.groupdq,
+        exposure.pixeldq,
+        references["gain"].data,
+        references["readnoise"].data,
+        frame_time=facts.frame_time,
+        group_time=facts.group_time,
+        nframes=facts.nframes or 1,
+        noise_scale=parameters.noise_scale,
+        nan_dnu=parameters.nan_dnu,
+        backend=backend,
+    )
+    jumps = sum(int(((flags & JUMP_DET) != 0).sum()) for flags in exposure.groupdq)
+    return Outcome(flagged={"jumps": jumps}, meta=meta)

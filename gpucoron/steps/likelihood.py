@@ -1,0 +1,260 @@
+"""What the steps that fit by likelihood share: LIKELY of ramp_fit, and experimental_jumpramp."""
+
+import logging
+
+import numpy as np
+
+from gpucoron.backends import get_backend
+from gpucoron.backends.base import Slopes
+from gpucoron.backends.medians import median_of_last
+from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
+
+log = logging.getLogger(__name__)
+
+
+def fit_likelihood(
+    diffs,
+    read_times,
+    sig,
+    *,
+    diffs2use=None,
+    reject_jumps=True,
+    threshold_oneomit=20.25,
+    threshold_twoomit=23.8,
+    backend=None,
+):
+    """Reject jumps by likelihood, and fit what is left of each ramp with its optimal weights.
+
+    A ramp comes as the differences d of its resultants (groups) over their distances in time. Their covariance C has
+    three diagonals: photon noise of a rate, and read noise, which neighbours share. The rate a minimises
+    ``chisq = (d - a)^T C^-1 (d - a)``. A difference goes if chi-square drops by more than a threshold without it; two
+    neighbours go together around a resultant of several reads. C is taken at the median difference for that, and at the
+    rate without jumps for the fit.
+
+    Parameters
+    ----------
+    diffs : (nresultants - 1, ...) float, e-/s
+        Differences of resultants, divided by the differences of their mean times.
+    read_times : sequence
+        For each resultant its time, or the times of the reads that it is the mean of, s.
+    sig : (...) float, e-
+        Noise of a single read.
+    diffs2use : (nresultants - 1, ...) bool or uint8, optional
+        Not 0 where a difference is good; not changed.
+    reject_jumps : bool
+        Without, C is taken at the mean of the good differences.
+    threshold_oneomit, threshold_twoomit : float
+        Drops of chi-square for one difference and for two; 4.5 sigma both.
+    backend : Backend, optional
+        The owner of the arrays; by default it follows from them.
+
+    Returns
+    -------
+    LikelihoodFit
+        ``countrate``, ``uncert`` (e-/s), ``chisq``, ``var_poisson``, ``var_rdnoise`` ((e-/s)^2), (...) float64, and
+        ``diffs2use``, (nresultants - 1, ...) uint8. NaN where no difference is good, or one is NaN.
+
+    Notes
+    -----
+    Source: Brandt 2024, PASP 136, 045004 and 045005, with the choices of spaceKLIP 2.2 where rounding decides.
+
+    Examples
+    --------
+    >>> diffs = np.array([[20.0], [21.0], [400.0], [19.0], [20.0], [20.0]])
+    >>> fit = fit_likelihood(diffs, 2.0 * np.arange(1, 8), np.array([5.0]))
+    >>> fit.diffs2use[:, 0].tolist(), round(float(fit.countrate[0]), 2)
+    ([1, 1, 0, 1, 1, 1], 20.0)
+    """
+    if diffs.ndim < 2 or len(read_times) != diffs.shape[0] + 1:
+        msg = f"diffs of {len(read_times)} resultants must be ({len(read_times) - 1}, ...), not of shape {diffs.shape}"
+        raise ValueError(msg)
+    for name, array, shape in (("sig", sig, diffs.shape[1:]), ("diffs2use", diffs2use, diffs.shape)):
+        if array is not None and array.shape != shape:
+            msg = f"{name} must be of shape {shape}, not {array.shape}"
+            raise ValueError(msg)
+    backend = backend or get_backend("cpu" if isinstance(diffs, np.ndarray) else "cuda")
+    return backend.fit_likelihood(
+        diffs,
+        read_times,
+        sig,
+        diffs2use=diffs2use,
+        reject_jumps=reject_jumps,
+        threshold_oneomit=threshold_oneomit,
+        threshold_twoomit=threshold_twoomit,
+    )
+
+
+def list_read_times(ngroups, nframes, frame_time, frames_apart):
+    """List when each group's frames were read.
+
+    Parameters
+    ----------
+    ngroups, nframes : int
+    frame_time : float, s
+    frames_apart : float
+        From a group's first frame to that of the next one.
+
+    Returns
+    -------
+    list of (nframes,) float64, s
+        The first frame is read at ``frame_time``.
+    """
+    return [(np.arange(1, nframes + 1) + group * frames_apart) * frame_time for group in range(ngroups)]
+
+
+def split_first_read(read_times):
+    """Let the first read of the first group stand alone, as ZEROFRAME has it; None if the group has no other."""
+    first, *others = read_times
+    return None if len(first) < 2 else [first[:1], first[1:], *others]
+
+
+def fit_integrations(data, groupdq, pixeldq, gain, readnoise, read_times, *, backend, **options):
+    """Fit ramps by likelihood.
+
+    Parameters
+    ----------
+    data, groupdq, gain, readnoise, read_times, **options
+        As for `gpucoron.backends.base.Backend.fit_likelihood_ramps`: JUMP_DET is set in ``groupdq``, in place.
+    pixeldq : (ny, nx) uint32
+    backend : Backend
+
+    Returns
+    -------
+    rateints : Slopes
+        (nints, ny, nx).
+    chisq : (nints, ny, nx) float32
+    """
+    fit = backend.fit_likelihood_ramps(data, groupdq, gain, readnoise, read_times, **options)
+    dq = summarise_flags(groupdq, pixeldq, backend.xp)
+    return Slopes(fit.countrate, dq, fit.var_poisson, fit.var_rdnoise, fit.uncert), fit.chisq
+
+
+def summarise_flags(groupdq, pixeldq, xp):
+    """Give each integration the pixel's flags, SATURATED and JUMP_DET of any group, DO_NOT_USE where no group is good.
+
+    Parameters
+    ----------
+    groupdq : (nints, ngroups, ny, nx) uint8
+    pixeldq : (ny, nx) uint32
+    xp : module
+        Namespace of the arrays.
+
+    Returns
+    -------
+    (nints, ny, nx) uint32
+
+    Notes
+    -----
+    Source: stcal 1.20, ``dq_compress_sect``.
+    """
+    dq = xp.empty((groupdq.shape[0], *pixeldq.shape), dtype=pixeldq.dtype)
+    for integration, groups in enumerate(groupdq):
+        some = xp.zeros_like(groups[0])
+        bad = xp.ones(pixeldq.shape, dtype=bool)
+        for flags in groups:
+            some |= flags
+            bad &= flags & (SATURATED | DO_NOT_USE) != 0
+        dq[integration] = pixeldq | (some & (SATURATED | JUMP_DET)) | bad.astype(pixeldq.dtype)
+    return dq
+
+
+def combine_integrations(rateints, xp):
+    """Average the integrations with their optimal weights.
+
+    The photon noise of each is that of the common rate, not of its own: else integrations that happen to be faint would
+    weigh more, and the average be too low. NaN takes no part.
+
+    Parameters
+    ----------
+    rateints : Slopes
+        (nints, ny, nx).
+    xp : module
+        Namespace of the arrays.
+
+    Returns
+    -------
+    Slopes
+        (ny, nx). ``dq`` holds the flags of all integrations, but DO_NOT_USE only where all have it.
+
+    Notes
+    -----
+    Source: stcal 1.20, ``compute_image_info`` of LIKELY: float32, from the median rate in two iterations.
+    """
+    if rateints.rate.shape[0] == 1:
+        return Slopes(**{name: values[0].copy() for name, values in vars(rateints).items()})
+    dq = rateints.dq[0]
+    all_bad = rateints.dq[0] & DO_NOT_USE
+    for flags in rateints.dq[1:]:
+        dq = dq | flags
+        all_bad = all_bad & flags
+    dq = dq & dq.dtype.type(0xFFFFFFFF & ~DO_NOT_USE) | all_bad
+
+    with np.errstate(all="ignore"):
+        rate = median_of_last(xp.moveaxis(rateints.rate, 0, -1), xp=xp)
+        for _ in range(2):
+            ratio = rate / rateints.rate
+            ratio[~(xp.isfinite(ratio) & (ratio >= 0))] = 0
+            var_poisson = rateints.var_poisson * ratio
+            weight = 1 / (var_poisson + rateints.var_rnoise)
+            weight /= xp.nansum(weight, axis=0)
+            rate = _sum_known(rateints.rate * weight, xp)
+        var_poisson = _sum_known(var_poisson * weight**2, xp)
+        var_rnoise = _sum_known(rateints.var_rnoise * weight**2, xp)
+        return Slopes(rate, dq, var_poisson, var_rnoise, xp.sqrt(var_poisson + var_rnoise))
+
+
+def _sum_known(values, xp):
+    """Sum over integrations without NaN; NaN where all are."""
+    total = xp.nansum(values, axis=0)
+    total[xp.isnan(values).all(axis=0)] = np.nan
+    return total
+
+
+def fit_exposure(exposure, gain, readnoise, backend):
+    """Fit an exposure as stcal's LIKELY does.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        ``groupdq`` gets JUMP_DET. ``read_times``, where its facts have them, go before the regular pattern.
+    gain : (ny, nx) float32, e-/DN
+    readnoise : (ny, nx) float32, DN
+        CDS noise.
+    backend : Backend
+
+    Returns
+    -------
+    rate, rateints : Slopes
+        (ny, nx) and (nints, ny, nx); a ramp may be NaN without DO_NOT_USE, if it has no two good groups in a row.
+    chisq : (ny, nx) float32
+        The sum over the integrations.
+
+    Notes
+    -----
+    Source: stcal 1.20, ``likely_ramp_fit``: a group with any flag is not used, nor is ``suppress_one_group``.
+    """
+    facts, zeroframe = exposure.facts, exposure.zeroframe
+    nframes = facts.nframes or 1
+    frames_apart = nframes + (facts.groupgap or 0)
+    read_times = getattr(facts, "read_times", None)
+    if read_times is None:
+        read_times = list_read_times(exposure.data.shape[1], nframes, facts.frame_time, frames_apart)
+    if zeroframe is not None:
+        split = split_first_read(read_times)
+        if split is None:
+            log.warning("ZEROFRAME is not used: a group is a single frame, and ZEROFRAME the first of them")
+            zeroframe = None
+        else:
+            read_times = split
+    rateints, chisq = fit_integrations(
+        exposure.data,
+        exposure.groupdq,
+        exposure.pixeldq,
+        gain,
+        readnoise,
+        read_times,
+        dark_current=getattr(exposure, "average_dark_current", None),
+        zeroframe=zeroframe,
+        backend=backend,
+    )
+    return combine_integrations(rateints, backend.xp), rateints, chisq.sum(axis=0)
