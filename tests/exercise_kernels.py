@@ -53,6 +53,14 @@ def exercise(sharing):
         backend.fit_ramps(data, groupdq, pixeldq, gain, readnoise, **TIMES, zeroframe=zeroframe, dark_current=gain)
         cut = data[:, 1:], groupdq[:, 1:]
         backend.fit_ramps(*cut, pixeldq, gain, readnoise, **TIMES, original_groupdq=groupdq[:, 1:])
+        exercise_custom(backend, data, groupdq)
+
+
+def exercise_custom(backend, data, groupdq):
+    """Launch the kernels of the coronagraphic steps."""
+    limit = np.full(data.shape[2:], 150.0)
+    pedestal, _ = backend.fit_pedestal(data, groupdq, limit, group_time=2.0)
+    backend.fit_mean_slope(data, groupdq, pedestal, limit, group_time=2.0)
 
 
 def overrun():

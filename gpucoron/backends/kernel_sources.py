@@ -219,6 +219,23 @@ KERNELS = {
             "const uint32* dq_ints, float* rate, uint32* dq, float* var_poisson, float* var_rnoise, float* err,"
             "int n_ints, int64 n_pixels",
         ),
+        _kernel(
+            "pedestal.cu",
+            "fit_pedestals",
+            "const float* data, const uint8* groupdq, const double* limit, double* pedestal, double* slope, int n_ints,"
+            "int n_groups, int64 n_pixels, double group_time",
+        ),
+        _kernel(
+            "pedestal.cu",
+            "count_usable_groups",
+            "const float* data, const uint8* groupdq, int* n_usable, int n_ints, int n_groups, int64 n_pixels",
+        ),
+        _kernel(
+            "pedestal.cu",
+            "fit_mean_slopes",
+            "const float* data, const int* n_usable, const double* pedestal, const double* limit, double* slope,"
+            "int n_ints, int n_groups, int64 n_pixels, double group_time",
+        ),
     )
 }
 
