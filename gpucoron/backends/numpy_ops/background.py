@@ -38,9 +38,14 @@ def _find_background(image, bad, nsigma, niter):
         centre, sigma = _describe_lower_half(ordered)
         # Later rounds cut at three sigma, whatever the first one did.
         reach = np.float32((nsigma if round_ == 0 else 3) * sigma)
-        new = good & ~(np.abs(image - centre) > reach)
-        ordered = ordered[~(np.abs(ordered - centre) > reach)]
-        sources = _find_sources(smooth - _middle(ordered) * offset, sigma, new)
+        if np.isnan(reach):  # no value is below the median
+            reach = np.float32(np.inf)
+        lowest, highest = centre - reach, centre + reach
+        new = image >= lowest
+        new &= image <= highest
+        new &= good
+        ordered = ordered[ordered.searchsorted(lowest) : ordered.searchsorted(highest, "right")]
+        sources = _find_sources(smooth, _middle(ordered) * offset + np.float32(_SOURCE_SIGMA * sigma), new)
         if len(sources):
             new.reshape(-1)[sources] = False
             ordered = _take_out(ordered, image.reshape(-1)[sources])
@@ -79,15 +84,30 @@ def _take_out(ordered, values):
 
 @lru_cache(1)
 def _gaussian():
-    x = np.arange(-_KERNEL_HALF, _KERNEL_HALF + 1)
-    weights = np.exp(-(x**2) / (2 * _KERNEL_SIGMA**2))
-    return weights / weights.sum()
+    """Make the weights of a row of the kernel, from its middle outwards."""
+    weights = np.exp(-(np.arange(_KERNEL_HALF + 1) ** 2) / (2 * _KERNEL_SIGMA**2))
+    return (weights / (2 * weights.sum() - weights[0])).astype(np.float32)
 
 
 def _convolve(image):
-    for axis in (0, 1):
-        image = scipy.ndimage.correlate1d(image, _gaussian(), axis=axis, mode="constant")
-    return image
+    """Smooth a float32 image by the Gaussian, with zeros around it."""
+    ny, nx = image.shape
+    half, weights = _KERNEL_HALF, _gaussian()
+    padded = np.zeros((ny + 2 * half, nx), np.float32)
+    padded[half:-half] = image
+    across = np.zeros((ny, nx + 2 * half), np.float32)
+    columns = across[:, half:-half]
+    np.multiply(image, weights[0], out=columns)
+    for step in range(1, half + 1):
+        pair = padded[half - step :][:ny] + padded[half + step :][:ny]
+        pair *= weights[step]
+        columns += pair
+    smooth = columns * weights[0]
+    for step in range(1, half + 1):
+        pair = across[:, half - step :][:, :nx] + across[:, half + step :][:, :nx]
+        pair *= weights[step]
+        smooth += pair
+    return smooth
 
 
 @lru_cache(4)
@@ -109,9 +129,10 @@ def _smooth(image, valid):
     return _convolve(np.where(valid, image, np.float32(0))) / weight, seen / weight
 
 
-def _find_sources(smooth, sigma, good):
+def _find_sources(smooth, threshold, good):
     """Find the pixels, by flat index, of connected areas of the smoothed image that are bright and large enough."""
-    bright = (smooth > np.float32(_SOURCE_SIGMA * sigma)) & good
+    bright = smooth > threshold
+    bright &= good
     where = np.flatnonzero(bright)
     if len(where) < _SOURCE_PIXELS:
         return where[:0]

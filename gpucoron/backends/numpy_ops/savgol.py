@@ -104,10 +104,10 @@ def bridge_holes(samples, good):
     last = holes[ends]
     first = last - lengths + 1
     before = before[ends]
-    levels = _smooth_sides(np.compress(good, samples), np.maximum(before - 1, 0), np.minimum(before, n_kept - 1))
+    levels = _smooth_sides(samples.compress(good), np.maximum(before - 1, 0), np.minimum(before, n_kept - 1))
     left, right = np.where(before > 0, first - 1, last + 1), np.where(before < n_kept, last + 1, first - 1)
     slope = (levels[1] - levels[0]) / np.maximum(right - left, 1)
-    filled[holes] = np.repeat(levels[0] - slope * left, lengths) + np.repeat(slope, lengths) * holes
+    filled[holes] = (levels[0] - slope * left).repeat(lengths) + slope.repeat(lengths) * holes
     return filled
 
 
@@ -205,12 +205,18 @@ class MaskedLine:
         if len(between) and np.count_nonzero(between, axis=1).min() <= _BRIDGE:
             core[:] = pieces[:] = True
         pieces = np.flatnonzero(pieces)
-        where = (pieces[:, None] * _PIECE + np.arange(_PIECE)).reshape(-1)
-        where = where[: np.searchsorted(where, self._n)]
-        filled = bridge_holes(self._samples[where], self._good[where])
-        changed = np.repeat(core[pieces], _PIECE)[: len(where)] & (filled != self._filled[where])
-        self._filled[where[changed]] = filled[changed]
-        return where[changed]
+
+        def take(line):
+            return line.reshape(n_pieces, _PIECE)[pieces].reshape(-1)
+
+        filled = bridge_holes(take(self._samples), take(self._good))
+        different = filled != take(self._filled)
+        at = np.flatnonzero(different & core[pieces].repeat(_PIECE))
+        where = pieces[at // _PIECE] * _PIECE + at % _PIECE
+        inside = where < self._n
+        where = where[inside]
+        self._filled[where] = filled[at[inside]]
+        return where
 
     def _smooth(self, blocks):
         """Work out blocks of outputs, given by their numbers, (n_blocks, block)."""
