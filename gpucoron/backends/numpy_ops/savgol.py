@@ -12,7 +12,7 @@ ORDER = 3
 #: Window of the smoothing that holes are bridged with.
 _BRIDGE = 33
 #: Samples of a piece; around what is left out, whole pieces are bridged again.
-_PIECE = 96
+_PIECE = 80
 #: Outputs of a block.
 _BLOCK = 32
 #: Multiplications of one product: so few that the matrix library starts no threads of its own.
