@@ -1,8 +1,12 @@
 """Without a GPU, all kernels compile for every architecture: no warnings, no spills, every instantiation is there."""
 
+import json
 import os
 import re
 import sys
+from contextlib import suppress
+from dataclasses import replace
+from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -11,7 +15,15 @@ from nvrtc_wheel import Nvrtc, NvrtcError, find_library
 
 from gpucoron.backends import kernel_sources
 from gpucoron.backends.cuda_loader import choose_target, compile_kernels
-from gpucoron.backends.kernel_sources import DEVICE_OPTIONS, KERNELS, SOURCES, instantiations
+from gpucoron.backends.kernel_sources import (
+    DEVICE_OPTIONS,
+    KERNELS,
+    SOURCES,
+    cache_folder,
+    instantiations,
+    source_digest,
+    write_atomically,
+)
 
 #: what the package claims to run on; an NVRTC that does not know one of them is not asked
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
@@ -35,17 +47,30 @@ def nvrtc():
     return Nvrtc(library)
 
 
+def compile_and_look(nvrtc, source, architecture):
+    """Compile a file, and tell names, entry points and log; what an earlier run saw of the same sources is taken."""
+    options = (*DEVICE_OPTIONS, "-Xptxas=-v")
+    key = repr((source_digest(source), source, architecture, options, nvrtc.getVersion()))
+    seen = cache_folder() / f"seen-{sha256(key.encode()).hexdigest()[:20]}.json"
+    with suppress(OSError, ValueError):
+        return json.loads(seen.read_text())
+    code, names, log = compile_kernels(nvrtc, source, f"sm_{architecture}", options)
+    entries = sorted({entry.decode() for entry in re.findall(rb"\.text\.(\w+)\0", code)})
+    with suppress(OSError):
+        write_atomically(seen, json.dumps([names, entries, log]).encode())
+    return names, entries, log
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_instantiation_compiles_cleanly(nvrtc, source, architecture):
     if architecture not in nvrtc.getSupportedArchs():
         pytest.skip(f"NVRTC {nvrtc.getVersion()} does not know sm_{architecture}")
-    code, names, log = compile_kernels(nvrtc, source, f"sm_{architecture}", (*DEVICE_OPTIONS, "-Xptxas=-v"))
+    names, entries, log = compile_and_look(nvrtc, source, architecture)
 
     wanted = [kernel.expression(variant) for kernel, variant in instantiations(source)]
     assert sorted(names) == sorted(wanted)
-    entries = set(re.findall(rb"\.text\.(\w+)\0", code))
-    assert entries == {name.encode() for name in names.values()}
+    assert entries == sorted(names.values())
 
     # The compiler's own lines start with 'ptxas'; anything else is a warning.
     said = [line for line in log.splitlines() if line.strip() and not line.startswith("ptxas")]
@@ -123,13 +148,24 @@ def test_kernels_are_found_in_the_wheel_and_in_the_repository(tmp_path, installe
     del sys.modules[spec.name]
 
 
-def test_the_digest_sees_a_changed_header(tmp_path, monkeypatch):
+def test_the_digest_sees_what_a_file_is_compiled_from(tmp_path, monkeypatch):
     (tmp_path / "include").mkdir()
     header = tmp_path / "include" / "types.cuh"
-    header.write_text("// one\n")
+    files = [header, tmp_path / "jump.cu", tmp_path / "linearity.cu"]
+    for path in files:
+        path.write_text("// one\n")
     monkeypatch.setattr(kernel_sources, "kernel_folder", lambda: tmp_path)
-    digest = kernel_sources.sources_digest.__wrapped__
-    first = digest()
-    assert digest() == first
+    digest = kernel_sources.source_digest.__wrapped__
+    seen = {digest("jump.cu")}
+    assert digest("jump.cu") in seen
     header.write_text("// two\n")
-    assert digest() != first
+    seen.add(digest("jump.cu"))
+    files[1].write_text("// two\n")
+    seen.add(digest("jump.cu"))
+    more = replace(KERNELS["clip_jumps"], variants=((True,),))
+    monkeypatch.setitem(kernel_sources.KERNELS, "clip_jumps", more)
+    seen.add(digest("jump.cu"))
+    assert len(seen) == 4
+    # Another kernel's file is not compiled into this one.
+    files[2].write_text("// two\n")
+    assert digest("jump.cu") in seen

@@ -15,7 +15,7 @@ from gpucoron.backends.kernel_sources import (
     instantiations,
     read_headers,
     read_source,
-    sources_digest,
+    source_digest,
     write_atomically,
 )
 
@@ -171,7 +171,7 @@ class KernelLoader:
     def _code(self, source, target):
         """Compiled code and its names: from the cache folder, else compiled and kept there."""
         nvrtc = self._cupy.cuda.nvrtc
-        key = repr((sources_digest(), source, target, self._options, tuple(nvrtc.getVersion())))
+        key = repr((source_digest(source), source, target, self._options, tuple(nvrtc.getVersion())))
         digest = hashlib.sha256(key.encode()).hexdigest()[:20]
         path = cache_folder() / f"{source.removesuffix('.cu')}-{target}-{digest}.bin"
         # A file that is missing or damaged is made again.

@@ -23,7 +23,7 @@ from gpucoron.backends.kernel_sources import (
     cache_folder,
     instantiations,
     kernel_folder,
-    sources_digest,
+    source_digest,
 )
 from gpucoron.backends.numpy_ops.tiles import available_cores
 
@@ -164,7 +164,7 @@ def compile_for_host(source, sanitize="", defines=()):
         # Instrumented code takes long to optimise.
         options += [f"-fsanitize={sanitize}", "-g1", "-O0", "-fno-sanitize-recover=undefined"]
     version = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True, check=True).stdout
-    key = hashlib.sha256(repr((sources_digest(), host_source(source), options, version)).encode()).hexdigest()[:20]
+    key = hashlib.sha256(repr((source_digest(source), host_source(source), options, version)).encode()).hexdigest()[:20]
     target = cache_folder() / f"host-{Path(source).stem}-{key}.so"
     if target.exists():
         return target

@@ -282,11 +282,16 @@ def read_headers():
 
 
 @cache
-def sources_digest():
-    """Digest all of the kernels' folder and the table, so that a changed header is never served stale."""
+def source_digest(source):
+    """Digest what a kernel file is compiled from: itself, every header, and its rows of the table.
+
+    A changed header is thus never served stale.
+    """
     folder = kernel_folder()
-    digest = hashlib.sha256(repr((DEVICE_OPTIONS, KERNELS)).encode())
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    rows = [kernel for kernel in KERNELS.values() if kernel.source == source]
+    digest = hashlib.sha256(repr((DEVICE_OPTIONS, rows)).encode())
+    headers = sorted(path for path in folder.rglob("*") if path.suffix in (".cuh", ".hpp"))
+    for path in (folder / source, *headers):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()
