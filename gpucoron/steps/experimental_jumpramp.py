@@ -64,9 +64,10 @@ def fit_without_jumps(
     options = {"unusable": DO_NOT_USE | SATURATED, "rules": "sound", "backend": backend}
     rateints, _ = fit_integrations(data, groupdq, pixeldq, gain, noise, read_times, **options)
     # Without two good groups in a row there is no rate.
-    rateints.dq |= backend.xp.isnan(rateints.rate).astype(rateints.dq.dtype)
+    dq = rateints.dq
+    dq |= backend.xp.isnan(rateints.rate).astype(dq.dtype)
     if nan_dnu:
-        unusable = rateints.dq & DO_NOT_USE != 0
+        unusable = dq & DO_NOT_USE != 0
         for values in (rateints.rate, rateints.var_poisson, rateints.var_rnoise, rateints.err):
             values[unusable] = np.nan
     return combine_integrations(rateints, backend.xp), rateints

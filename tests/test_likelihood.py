@@ -1,0 +1,638 @@
+"""Likelihood fit and jump rejection: against spaceKLIP's figures, stcal itself, dense matrices and the truth."""
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from gpucoron.backends.base import Backend
+from gpucoron.backends.numpy_backend import NumpyBackend
+from gpucoron.backends.numpy_ops import likelihood, likelihood_jumps
+from gpucoron.backends.numpy_ops.likelihood import Covariance
+from gpucoron.dq import DO_NOT_USE, HOT, JUMP_DET, NO_GAIN_VALUE, SATURATED
+from gpucoron.simulate import Effects, simulate
+from gpucoron.steps import ramp_fit
+from gpucoron.steps.experimental_jumpramp import fit_without_jumps
+from gpucoron.steps.experimental_jumpramp import run as run_jumpramp
+from gpucoron.steps.likelihood import combine_integrations, fit_exposure, list_read_times
+from gpucoron.steps.ramp_fit import fit_likelihood
+
+RESULTS = ("countrate", "uncert", "chisq", "var_poisson", "var_rdnoise")
+STCAL_NAMES = {"rate": "slope", "dq": "dq", "var_poisson": "var_poisson", "var_rnoise": "var_rnoise", "err": "err"}
+BACKEND = NumpyBackend(n_threads=1)
+
+
+def draw_diffs(rng, read_times, npixels, *, jumps=0.3, faintest=-1.0, brightest=2.5, used=1.0):
+    """Draw ramps read by read; return (diffs, sig, mask of those in use)."""
+    reads = np.concatenate([np.atleast_1d(times) for times in read_times])
+    rate, sig = 10 ** rng.uniform(faintest, brightest, npixels), rng.uniform(5, 15, npixels)
+    steps = rng.poisson(rate * np.diff(reads, prepend=0)[:, None]).astype(float)
+    steps += (rng.random(steps.shape) < jumps / len(reads)) * 10 ** rng.uniform(1.7, 3.7, steps.shape)
+    counts = np.cumsum(steps, axis=0) + sig * rng.standard_normal(steps.shape)
+    ends = np.cumsum([np.size(times) for times in read_times])[:-1]
+    resultants = np.array([part.mean(axis=0) for part in np.split(counts, ends)])
+    mean_times = np.array([np.mean(times) for times in read_times])
+    diffs = np.diff(resultants, axis=0) / np.diff(mean_times)[:, None]
+    return diffs, sig, rng.random(diffs.shape) < used
+
+
+PATTERNS = {
+    "one read": list(1.07 * np.arange(1, 9)),
+    "four groups": list(0.3 * np.arange(1, 5)),
+    "deep8": [5.28 * (np.arange(1, 9) + 20 * k) for k in range(7)],
+    "medium2": [5.28 * (np.arange(1, 3) + 10 * k) for k in range(25)],
+    "uneven": [np.array([1.0]), np.arange(2, 9.0), np.array([30.0, 31.0]), np.array([60.0]), 61.0 + np.arange(4)],
+    "long": list(0.24 * np.arange(1, 41)),
+}
+
+
+# spaceKLIP
+
+
+@pytest.mark.parametrize("which", ["shared", "reads"])
+def test_the_fit_is_spaceklips(which):
+    figures = np.load(Path(__file__).parent / "data" / "likelihood.npz")
+    figures = {name.removeprefix(f"{which}_"): figures[name] for name in figures if name.startswith(which)}
+    before = figures.get("used")
+    fit = fit_likelihood(figures["diffs"], figures["read_times"], figures["sig"], diffs2use=before)
+    assert (figures["diffs2use"] == 0).any()
+    np.testing.assert_array_equal(fit.diffs2use, figures["diffs2use"])
+    for name in RESULTS:
+        # chi-square of one or two differences is what rounding leaves
+        np.testing.assert_allclose(getattr(fit, name), figures[name], rtol=1e-9, atol=1e-10, err_msg=name)
+    if before is not None:
+        assert (before != fit.diffs2use).any()
+
+
+# stcal
+
+
+def mask_with_stcal(diffs, read_times, sig, used):
+    from stcal.ramp_fitting import likely_fit
+    from stcal.ramp_fitting.likely_algo_classes import Covar
+
+    with np.errstate(all="ignore"):
+        kept, _ = likely_fit.mask_jumps(
+            diffs, Covar(read_times), sig, np.ones(sig.shape), diffs2use=used.astype(np.uint8)
+        )
+    return kept
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("used", [1.0, 0.7, 0.45])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_same_differences_go_as_in_stcal(pattern, used):
+    # Few differences in use and little photon noise: here rounding alone decides, and it must be the same rounding.
+    rng = np.random.default_rng([len(pattern), int(100 * used)])
+    diffs, sig, mask = draw_diffs(rng, PATTERNS[pattern], 6000, faintest=-2.0, jumps=0.8, used=used)
+    expected = mask_with_stcal(diffs, PATTERNS[pattern], sig, mask)
+    fit = BACKEND.fit_likelihood(diffs, PATTERNS[pattern], sig, diffs2use=mask, rules="stcal")
+    np.testing.assert_array_equal(fit.diffs2use, expected)
+    assert np.count_nonzero((expected != mask).any(axis=0)) > 200
+
+
+def make_arrays(seed=0, *, nints=3, ngroups=8, shape=(20, 30), nframes=1, groupgap=0, frame_time=5.3):
+    """Make ramps with jumps, saturation, flags of all kinds and pixels without proper noise."""
+    rng = np.random.default_rng(seed)
+    read_times = list_read_times(ngroups, nframes, frame_time, nframes + groupgap)
+    diffs, _, _ = draw_diffs(rng, read_times, nints * shape[0] * shape[1], faintest=-2)
+    mean_times = np.array([times.mean() for times in read_times])
+    counts = np.cumsum(diffs * np.diff(mean_times)[:, None], axis=0).reshape(-1, nints, *shape).transpose(1, 0, 2, 3)
+    data = np.concatenate([np.zeros((nints, 1, *shape)), counts], axis=1) / 2 + rng.normal(0, 30, (nints, 1, *shape))
+    flags = np.zeros(data.shape, np.uint8)
+    saturated = data > np.quantile(data, 0.95)
+    flags |= np.maximum.accumulate(saturated, axis=1) * np.uint8(SATURATED)
+    flags |= (rng.random(data.shape) < 0.04) * np.uint8(DO_NOT_USE)
+    flags |= (rng.random(data.shape) < 0.04) * np.uint8(JUMP_DET)
+    flags |= (rng.random((nints, 1, *shape)) < 0.02) * np.uint8(DO_NOT_USE)
+    flags[:, -1, 0] |= 128
+    data[0, 2, 5, :3] = np.nan
+    gain, noise = rng.normal(2, 0.1, shape), rng.normal(7, 1, shape)
+    gain[1, :6] = 0, np.nan, -2, -1.9, np.inf, -2.1
+    noise[2, :3] = 0, np.nan, -6
+    zeroframe = data[:, 0] - 0.3 * np.abs(counts[:, 0]) * rng.random(data[:, 0].shape)
+    zeroframe[:, 4, :5] = 0
+    return {
+        "data": data.astype(np.float32),
+        "groupdq": flags,
+        "pixeldq": (rng.random(shape) < 0.05) * np.uint32(HOT) | (rng.random(shape) < 0.05) * np.uint32(DO_NOT_USE),
+        "gain": gain.astype(np.float32),
+        "readnoise": noise.astype(np.float32),
+        "dark": rng.normal(0.02, 0.03, shape).astype(np.float32),
+        "zeroframe": zeroframe.astype(np.float32),
+        "times": {"nframes": nframes, "groupgap": groupgap, "frame_time": frame_time},
+    }
+
+
+def fit_with_stcal(arrays, *, with_zeroframe, with_dark):
+    """Fit copies with stcal's LIKELY; return image, cube and the edited groupdq."""
+    from stcal.ramp_fitting.ramp_fit import ramp_fit_data
+    from stcal.ramp_fitting.ramp_fit_class import RampData
+    from stdatamodels.jwst.datamodels import dqflags
+
+    dark = arrays["dark"] if with_dark else np.zeros_like(arrays["dark"])
+    zeroframe = arrays["zeroframe"].copy() if with_zeroframe else None
+    groupdq, times = arrays["groupdq"].copy(), arrays["times"]
+    ramps = RampData()
+    ramps.algorithm = "LIKELY"
+    ramps.set_arrays(arrays["data"].copy(), groupdq, arrays["pixeldq"].copy(), dark, zeroframe=zeroframe)
+    group_time = times["frame_time"] * (times["nframes"] + times["groupgap"])
+    ramps.set_meta("NIRCAM", times["frame_time"], group_time, times["groupgap"], times["nframes"], 0)
+    ramps.set_dqflags(dqflags.pixel)
+    with np.errstate(all="ignore"):
+        image, cube, _ = ramp_fit_data(
+            ramps, False, arrays["readnoise"].copy(), arrays["gain"].copy(), "LIKELY", "optimal", "none"
+        )
+    return image, cube, groupdq
+
+
+def make_exposure(arrays, *, with_zeroframe=False, with_dark=False, **facts):
+    times = arrays["times"]
+    facts = {"instrument": "NIRCAM", "group_time": times["frame_time"] * (times["nframes"] + times["groupgap"])} | facts
+    return SimpleNamespace(
+        data=arrays["data"].copy(),
+        groupdq=arrays["groupdq"].copy(),
+        pixeldq=arrays["pixeldq"].copy(),
+        zeroframe=arrays["zeroframe"].copy() if with_zeroframe else None,
+        average_dark_current=arrays["dark"] if with_dark else None,
+        facts=SimpleNamespace(**times, **facts),
+    )
+
+
+CASES = {
+    "rapid": {},
+    "four groups": {"ngroups": 4, "seed": 1},
+    "five groups, one integration": {"ngroups": 5, "nints": 1, "seed": 2},
+    "medium8": {"nframes": 8, "groupgap": 2, "seed": 3},
+    "deep8": {"nframes": 8, "groupgap": 12, "seed": 4, "ngroups": 6},
+    "bright2": {"nframes": 2, "seed": 5, "ngroups": 12},
+    "long": {"seed": 6, "ngroups": 45, "shape": (8, 16), "frame_time": 0.24},
+}
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("with_dark", [False, True])
+@pytest.mark.parametrize("with_zeroframe", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_likely_is_stcals(case, with_zeroframe, with_dark, caplog):
+    arrays = make_arrays(**CASES[case])
+    image, cube, groupdq = fit_with_stcal(arrays, with_zeroframe=with_zeroframe, with_dark=with_dark)
+    exposure = make_exposure(arrays, with_zeroframe=with_zeroframe, with_dark=with_dark)
+    with np.errstate(all="raise"):
+        rate, rateints, chisq = fit_exposure(exposure, arrays["gain"], arrays["readnoise"], BACKEND)
+    np.testing.assert_array_equal(exposure.groupdq, groupdq)
+    assert (groupdq != arrays["groupdq"]).any()
+    for ours, theirs in ((rate, image), (rateints, cube)):
+        for name, key in STCAL_NAMES.items():
+            mine = getattr(ours, name)
+            assert mine.dtype == theirs[key].dtype
+            if name == "dq":
+                np.testing.assert_array_equal(mine, theirs[key])
+            else:
+                np.testing.assert_allclose(mine, theirs[key], rtol=1e-5, atol=1e-9, err_msg=name)
+    np.testing.assert_allclose(chisq, image["chisq"], rtol=1e-5, atol=1e-6)
+    assert ("ZEROFRAME is not used" in caplog.text) == (with_zeroframe and arrays["times"]["nframes"] == 1)
+
+
+def make_step_inputs(arrays, *, algorithm="LIKELY", gain_factor=None, **parameters):
+    references = {
+        "gain": SimpleNamespace(data=arrays["gain"], facts={"gain_factor": gain_factor}),
+        "readnoise": SimpleNamespace(data=arrays["readnoise"], facts={}),
+    }
+    for reference in references.values():
+        reference.data.setflags(write=False)
+    defaults = {"algorithm": algorithm, "suppress_one_group": True, "firstgroup": None, "lastgroup": None}
+    defaults |= {"use": True, "noise_scale": 1.0, "nan_dnu": True}
+    return make_exposure(arrays), references, SimpleNamespace(**(defaults | parameters)), BACKEND
+
+
+@pytest.mark.parity
+def test_the_step_selects_groups_and_keeps_chi_square():
+    arrays = make_arrays(7)
+    inputs = make_step_inputs(arrays, firstgroup=1, lastgroup=6, gain_factor=4.0)
+    outcome = ramp_fit.run(*inputs)
+    arrays["groupdq"] = arrays["groupdq"].copy()
+    arrays["groupdq"][:, [0, 7]] |= DO_NOT_USE
+    image, _, groupdq = fit_with_stcal(arrays, with_zeroframe=False, with_dark=False)
+    exposure = inputs[0]
+    assert (outcome.status, outcome.meta) == ("COMPLETE", {"exposure.gain_factor": 4.0})
+    np.testing.assert_array_equal(exposure.groupdq, groupdq)
+    np.testing.assert_allclose(exposure.likelihood_chisq, image["chisq"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(exposure.rate.rate, image["slope"], rtol=1e-5)
+
+
+def test_explicit_read_times_go_before_the_pattern():
+    arrays = make_arrays(8)
+    regular = make_exposure(arrays, read_times=list_read_times(8, 1, 5.3, 1))
+    twice = make_exposure(arrays, read_times=list_read_times(8, 1, 10.6, 1))
+    plain = make_exposure(arrays)
+    fits = [fit_exposure(e, arrays["gain"], arrays["readnoise"], BACKEND)[1] for e in (plain, regular, twice)]
+    np.testing.assert_array_equal(fits[0].rate, fits[1].rate)
+    same = np.isfinite(fits[0].rate) & (regular.groupdq == twice.groupdq).all(axis=1)
+    assert 0.4 < np.median(fits[2].rate[same] / fits[0].rate[same]) < 0.6
+
+
+# The mathematics
+
+
+def make_covariance(read_times, rate, sig):
+    """The covariance of resultant differences, from the covariance of single reads."""
+    reads = np.concatenate([np.atleast_1d(times) for times in read_times])
+    of_reads = rate * np.minimum.outer(reads, reads), sig**2 * np.eye(len(reads))
+    group = np.repeat(np.arange(len(read_times)), [np.size(times) for times in read_times])
+    average = (group == np.arange(len(read_times))[:, None]).astype(float)
+    average /= average.sum(axis=1, keepdims=True)
+    mean_times = average @ reads
+    difference = np.diff(average, axis=0) / np.diff(mean_times)[:, None]
+    return [difference @ part @ difference.T for part in of_reads]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_fit_is_generalised_least_squares(pattern):
+    rng = np.random.default_rng(9)
+    diffs, sig, used = draw_diffs(rng, PATTERNS[pattern], 40, jumps=0.0, used=0.8)
+    used[:2] = True
+    fit = fit_likelihood(diffs, PATTERNS[pattern], sig, diffs2use=used, reject_jumps=False)
+    for k in range(diffs.shape[1]):
+        d, good = diffs[used[:, k], k], np.ix_(used[:, k], used[:, k])
+        photon, read = (part[good] for part in make_covariance(PATTERNS[pattern], max(d.mean(), 0), sig[k]))
+        inverse = np.linalg.inv(photon + read)
+        weights = inverse.sum(axis=1) / inverse.sum()
+        rate = weights @ d
+        expected = (
+            rate,
+            inverse.sum() ** -0.5,
+            (d - rate) @ inverse @ (d - rate),
+            weights @ photon @ weights,
+            weights @ read @ weights,
+        )
+        np.testing.assert_allclose([getattr(fit, name)[k] for name in RESULTS], expected, rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(fit.var_poisson + fit.var_rdnoise, fit.uncert**2, rtol=1e-10)
+
+
+@pytest.mark.parametrize("pattern", ["one read", "deep8", "uneven"])
+def test_what_goes_is_what_lowers_chi_square(pattern):
+    rng = np.random.default_rng(10)
+    diffs, sig, used = draw_diffs(rng, PATTERNS[pattern], 30, jumps=1.0, used=0.9)
+    used[:] |= used.sum(axis=0) < 4
+    guess = np.maximum(np.median(diffs, axis=0), 0)
+    covariance, rules = Covariance.of(PATTERNS[pattern]), likelihood_jumps.RULES["sound"]
+    solution = likelihood_jumps.solve(diffs, used, guess, 1.0, sig, covariance, rules)
+    drop_one, drop_two, rate_one, rate_two = likelihood_jumps._omit_by_residuals(solution, used)
+
+    def fit_dense(k, good):
+        inverse = np.linalg.inv(sum(make_covariance(PATTERNS[pattern], guess[k], sig[k]))[np.ix_(good, good)])
+        d = diffs[good, k]
+        rate = inverse.sum(axis=0) @ d / inverse.sum()
+        return rate, (d - rate) @ inverse @ (d - rate)
+
+    for k in range(diffs.shape[1]):
+        whole = fit_dense(k, used[:, k])[1]
+        for drop, rates, width in ((drop_one, rate_one, 1), (drop_two, rate_two, 2)):
+            for i in range(len(drop)):
+                good = used[:, k].copy()
+                good[i : i + width] = False
+                rate, chisq = fit_dense(k, good)
+                np.testing.assert_allclose((drop[i, k], rates[i, k]), (whole - chisq, rate), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("rules", likelihood_jumps.RULES)
+def test_the_same_bits_for_any_tile(rules, monkeypatch):
+    arrays = make_arrays(11, shape=(24, 32))
+    read_times = list_read_times(8, 1, 5.3, 1)
+    answers = []
+    for region, batch, tile, threads in ((2**23, 2048, 16384, 1), (3000, 7, 33, 2)):
+        monkeypatch.setattr(likelihood, "REGION_BYTES", region)
+        monkeypatch.setattr(likelihood, "BATCH", batch)
+        flags = arrays["groupdq"].copy()
+        given = (arrays["data"], flags, arrays["gain"], arrays["readnoise"], read_times)
+        options = {"rules": rules, "n_threads": threads, "tile_pixels": tile, "dark_current": arrays["dark"]}
+        fit = likelihood.fit_likelihood_ramps(*given, **options)
+        answers.append([flags, *(getattr(fit, name) for name in RESULTS)])
+    for first, second in zip(*answers, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_rates_and_errors_are_true():
+    rng = np.random.default_rng(12)
+    for pattern in ("one read", "deep8"):
+        diffs, sig, _ = draw_diffs(rng, PATTERNS[pattern], 20000, jumps=0.0, faintest=1.0, brightest=1.0)
+        fit = fit_likelihood(diffs, PATTERNS[pattern], sig)
+        pull = (fit.countrate - 10) / fit.uncert
+        assert abs(np.median(pull)) < 0.05
+        assert abs(pull.std() - 1) < 0.03
+        assert abs(fit.chisq.mean() / (len(diffs) - 1) - 1) < 0.03
+        # 4.5 sigma: false alarms are rare
+        assert np.count_nonzero(fit.diffs2use == 0) < 20
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"read_times": [1.0, 2.0, 3.0]}, "diffs of 3 resultants"),
+        ({"sig": np.ones(3)}, "sig must be of shape"),
+        ({"diffs2use": np.ones((2, 2))}, "diffs2use must be of shape"),
+    ],
+)
+def test_wrong_arrays_are_named(change, message):
+    arguments = {"diffs": np.ones((7, 2)), "read_times": PATTERNS["one read"], "sig": np.ones(2), "diffs2use": None}
+    with pytest.raises(ValueError, match=message):
+        fit_likelihood(**(arguments | change))
+
+
+def test_inputs_stay_and_more_dimensions_come_back():
+    diffs, sig, used = draw_diffs(np.random.default_rng(13), PATTERNS["one read"], 24, jumps=2.0, used=0.9)
+    cube, image, mask = diffs.reshape(7, 4, 6), sig.reshape(4, 6), used.reshape(7, 4, 6).astype(np.uint8)
+    copies = cube.copy(), mask.copy()
+    fit = fit_likelihood(cube, PATTERNS["one read"], image, diffs2use=mask)
+    flat = fit_likelihood(diffs, PATTERNS["one read"], sig, diffs2use=used)
+    np.testing.assert_array_equal(cube, copies[0])
+    np.testing.assert_array_equal(mask, copies[1])
+    np.testing.assert_array_equal(fit.diffs2use, flat.diffs2use.reshape(7, 4, 6))
+    np.testing.assert_array_equal(fit.countrate, flat.countrate.reshape(4, 6))
+    assert fit.diffs2use.dtype == np.uint8
+
+
+class Elsewhere(NumpyBackend):
+    """A device without kernels for this: its arrays are copies."""
+
+    name = "elsewhere"
+    fit_likelihood = Backend.fit_likelihood
+    fit_likelihood_ramps = Backend.fit_likelihood_ramps
+
+    def to_device(self, array):
+        return array.copy()
+
+    to_host = to_device
+
+
+def test_a_backend_without_kernels_falls_back(caplog):
+    arrays = make_arrays(14)
+    with caplog.at_level(logging.INFO):
+        answers = []
+        for backend in (BACKEND, Elsewhere(n_threads=1)):
+            exposure = make_exposure(arrays, with_dark=True)
+            rate, _, _ = fit_exposure(exposure, arrays["gain"], arrays["readnoise"], backend)
+            answers.append((exposure.groupdq, rate.rate))
+    assert "'elsewhere': fit_likelihood_ramps runs in NumPy" in caplog.text
+    np.testing.assert_array_equal(*(flags for flags, _ in answers))
+    np.testing.assert_array_equal(*(rate for _, rate in answers))
+    diffs, sig, _ = draw_diffs(np.random.default_rng(15), PATTERNS["one read"], 10)
+    np.testing.assert_array_equal(
+        fit_likelihood(diffs, PATTERNS["one read"], sig, backend=Elsewhere()).countrate,
+        fit_likelihood(diffs, PATTERNS["one read"], sig).countrate,
+    )
+
+
+# experimental_jumpramp against the truth
+
+
+def simulate_arrays(readpatt, ngroups, nints, scene, *, cosmic_rays=0.0, saturation=False, seed=3):
+    """Simulate ramps without what other steps remove; return the arrays, the times and the simulation."""
+    off = ("one_over_f", "ktc", "superbias", "nonlinearity", "ipc", "bad_pixels")
+    effects = Effects(cosmic_rays=cosmic_rays, saturation=saturation, **dict.fromkeys(off, 0))
+    shape = scene.shape
+    simulation = simulate(
+        "NIRCAM", "SUB320A335R", readpatt, ngroups, nints, scene=scene, effects=effects, shape=shape, seed=seed
+    )
+    groups = np.arange(ngroups).reshape(-1, 1, 1)
+    saturated = groups >= simulation.truth.saturated_from[:, None]
+    arrays = {
+        "data": simulation.data.astype(np.float32),
+        "groupdq": saturated.astype(np.uint8) * np.uint8(SATURATED),
+        "pixeldq": np.zeros(shape, np.uint32),
+        "gain": simulation.pixels.gain.astype(np.float32),
+        "readnoise": (simulation.pixels.read_noise / simulation.pixels.gain * np.sqrt(2)).astype(np.float32),
+    }
+    times = {
+        "frame_time": simulation.frame_time,
+        "group_time": simulation.group_time,
+        "nframes": simulation.nframes,
+    }
+    return arrays, times, simulation
+
+
+def truth_of(simulation):
+    return simulation.truth.rate + simulation.truth.dark_rate
+
+
+def spread(values):
+    low, middle, high = np.nanpercentile(values, (15.865, 50, 84.135))
+    return middle, (high - low) / 2
+
+
+def test_group_time_and_reads_are_the_patterns():
+    arrays, times, simulation = simulate_arrays("DEEP8", 6, 2, np.full((40, 50), 4.0))
+    rate, rateints = fit_without_jumps(**arrays, **times, backend=BACKEND)
+    middle, width = spread((rateints.rate - truth_of(simulation)) / rateints.err)
+    assert abs(middle) < 0.1
+    assert abs(width - 1) < 0.06
+    middle, width = spread((rate.rate - truth_of(simulation)) / rate.err)
+    assert abs(width - 1) < 0.06
+    # spaceKLIP: one read per group, frame_time apart
+    flags = arrays["groupdq"].copy()
+    theirs = BACKEND.fit_likelihood_ramps(
+        arrays["data"], flags, arrays["gain"], arrays["readnoise"], times["frame_time"] * np.arange(1, 7)
+    )
+    assert 15 < np.nanmedian(theirs.countrate / truth_of(simulation)) < 25
+
+
+def test_saturated_groups_are_left_out():
+    # at the end, more groups are saturated than not
+    scene = np.full((24, 30), 20000.0)
+    arrays, times, simulation = simulate_arrays("RAPID", 10, 2, scene, saturation=True)
+    saturates = (arrays["groupdq"] & SATURATED != 0).any(axis=1)
+    assert saturates.mean() > 0.9
+    _, rateints = fit_without_jumps(**arrays, **times, backend=BACKEND)
+    usable = saturates & np.isfinite(rateints.rate)
+    ratio = (rateints.rate / truth_of(simulation))[usable]
+    assert abs(np.median(ratio) - 1) < 0.01
+    assert (rateints.dq[saturates] & SATURATED != 0).all()
+    # spaceKLIP: all groups count that are not DO_NOT_USE
+    theirs = BACKEND.fit_likelihood_ramps(
+        arrays["data"],
+        arrays["groupdq"].copy(),
+        arrays["gain"],
+        arrays["readnoise"],
+        times["frame_time"] * np.arange(1, 11),
+        unusable=DO_NOT_USE,
+        rules="spaceklip",
+    )
+    assert np.median((theirs.countrate / truth_of(simulation))[usable]) < 0.5
+
+
+def test_the_first_guess_is_of_the_groups_in_use():
+    # Ramps of which most groups are out, and flat there: the median of all differences is 0, without photon noise.
+    arrays, times, simulation = simulate_arrays("RAPID", 10, 2, np.full((40, 50), 400.0))
+    arrays["groupdq"][:, 4:] = SATURATED
+    arrays["data"][:, 4:] = arrays["data"][:, 4:5]
+    found = {}
+    for rules in ("sound", "spaceklip"):
+        flags = arrays["groupdq"].copy()
+        read_times = times["frame_time"] * np.arange(1, 11)
+        BACKEND.fit_likelihood_ramps(
+            arrays["data"], flags, arrays["gain"], arrays["readnoise"], read_times, rules=rules
+        )
+        found[rules] = (flags & JUMP_DET != 0).any(axis=1).mean()
+    assert found["sound"] < 0.002
+    assert found["spaceklip"] > 0.01
+
+
+def test_jumps_are_marked_where_they_are():
+    arrays, times, simulation = simulate_arrays("RAPID", 10, 2, np.full((96, 96), 10.0), cosmic_rays=30.0)
+    arrays["groupdq"][:, 0] |= DO_NOT_USE
+    arrays["groupdq"][:, 4, 5] |= DO_NOT_USE
+    before = arrays["groupdq"].copy()
+    _, rateints = fit_without_jumps(**arrays, **times, backend=BACKEND)
+    found = (arrays["groupdq"] & JUMP_DET) != 0
+    np.testing.assert_array_equal(arrays["groupdq"] & ~np.uint8(JUMP_DET), before)
+    true, large = simulation.truth.mark_jumps(10), simulation.truth.mark_jumps(10, min_electrons=300.0)
+    # a jump into or out of a group that is out cannot be seen
+    lost = before & DO_NOT_USE != 0
+    lost[:, 1:] |= lost[:, :-1].copy()
+    assert large[~lost].sum() > 100
+    assert (found & large & ~lost).sum() > 0.95 * (large & ~lost).sum()
+    assert (found & ~true).sum() < 0.02 * found.sum() + 5
+    assert not found[lost].any()
+    np.testing.assert_array_equal(rateints.dq & JUMP_DET != 0, found.any(axis=1))
+    clean = np.isfinite(rateints.rate)
+    middle, width = spread(((rateints.rate - truth_of(simulation)) / rateints.err)[clean])
+    assert abs(middle) < 0.1
+    assert abs(width - 1) < 0.1
+
+
+def test_a_pair_that_cannot_be_fitted_spares_no_jump():
+    # No photon noise, and a jump in the sixth difference that has gone: the second and third cannot be told apart.
+    read_times = 1.069 * np.arange(1, 9)
+    diffs = np.array([[256.6, -0.6, -33.3, 8.6, -0.8, 2186.9, -10.7]]).T
+    rng = np.random.default_rng(16)
+    diffs = diffs + rng.normal(0, 0.01, (7, 500))
+    sig = rng.uniform(8.0, 16.0, 500)
+    kept = {
+        rules: BACKEND.fit_likelihood(diffs, read_times, sig, rules=rules).diffs2use for rules in ("sound", "spaceklip")
+    }
+    assert not kept["sound"][[0, 5]].any()
+    assert kept["sound"][[1, 2, 3, 4, 6]].all()
+    spared = kept["spaceklip"][0] != 0
+    assert spared.any()
+
+
+@pytest.mark.parametrize("pattern", ["one read", "deep8"])
+def test_of_two_the_smaller_stays(pattern):
+    # Whichever goes, chi-square is 0. Cosmic rays add charge.
+    n = len(PATTERNS[pattern])
+    rng = np.random.default_rng(17)
+    diffs, sig, _ = draw_diffs(rng, PATTERNS[pattern], 400, jumps=0.0, faintest=1.0, brightest=1.0)
+    used = np.zeros(diffs.shape, bool)
+    used[1:3] = True
+    diffs[np.where(np.arange(400) % 2, 1, 2), np.arange(400)] += 500.0
+    sound = BACKEND.fit_likelihood(diffs, PATTERNS[pattern], sig, diffs2use=used, rules="sound")
+    assert abs(np.median(sound.countrate) - 10) < 2
+    assert sound.countrate.max() < 100
+    assert (sound.diffs2use.sum(axis=0) == 1).all()
+    theirs = BACKEND.fit_likelihood(diffs, PATTERNS[pattern], sig, diffs2use=used, rules="spaceklip")
+    assert n > 3
+    assert not np.nanmax(theirs.countrate) < 100
+
+
+def test_the_average_survives_nan_and_its_error_shrinks():
+    arrays, times, simulation = simulate_arrays("RAPID", 8, 9, np.full((30, 40), 20.0))
+    arrays["groupdq"][4, :, :15] |= DO_NOT_USE
+    rate, rateints = fit_without_jumps(**arrays, **times, backend=BACKEND)
+    assert np.isnan(rateints.rate[4, :15]).all()
+    assert np.isfinite(rate.rate).all()
+    good = [0, 1, 2, 3, 5, 6, 7, 8]
+    expected = np.median(rateints.err[good]) / np.sqrt((8, 9))
+    np.testing.assert_allclose((np.median(rate.err[:15]), np.median(rate.err[15:])), expected, rtol=0.02)
+    middle, width = spread((rate.rate - truth_of(simulation)) / rate.err)
+    assert abs(width - 1) < 0.08
+    assert abs(middle) < 0.1
+    assert not (rate.dq & DO_NOT_USE).any()
+    assert (rateints.dq[4, :15] & DO_NOT_USE).all()
+
+
+def test_the_average_is_not_drawn_to_faint_integrations():
+    # Few photons: an integration that happens to be faint looks less noisy than it is.
+    arrays, times, simulation = simulate_arrays("RAPID", 10, 20, np.full((40, 50), 60.0))
+    arrays["readnoise"] *= np.float32(0.05)
+    arrays["data"] = arrays["data"].astype(np.float32)
+    rng = np.random.default_rng(18)
+    electrons = np.cumsum(rng.poisson(6.0 * times["group_time"], arrays["data"].shape), axis=1)
+    arrays["data"] = (electrons / arrays["gain"]).astype(np.float32)
+    rate, rateints = fit_without_jumps(**arrays, **times, backend=BACKEND)
+    true = 6.0 / arrays["gain"]
+    variance = rateints.var_poisson + rateints.var_rnoise
+    theirs = (rateints.rate / variance).sum(axis=0) / (1 / variance).sum(axis=0)
+    assert abs(np.mean(rate.rate / true) - 1) < 0.005
+    assert np.mean(theirs / true) < 0.99
+
+
+def test_flags_of_the_rate_are_those_of_its_integrations():
+    arrays, times, _ = simulate_arrays("RAPID", 8, 3, np.full((6, 8), 5.0))
+    arrays["data"][1, 4:, 2, 2] += 3000
+    arrays["groupdq"][0, 5:, 3, 3] = SATURATED
+    arrays["groupdq"][:, :, 4, 4] = DO_NOT_USE
+    arrays["groupdq"][2, ::2, 5, 5] = DO_NOT_USE
+    arrays["pixeldq"][1, 1] = HOT
+    arrays["gain"][0, 0] = np.nan
+    pixeldq = arrays["pixeldq"].copy()
+    rate, rateints = fit_without_jumps(**arrays, **times, backend=BACKEND)
+    assert rate.dq[2, 2] == JUMP_DET
+    np.testing.assert_array_equal(rateints.dq[:, 2, 2], (0, JUMP_DET, 0))
+    assert rate.dq[3, 3] == SATURATED
+    assert rate.dq[4, 4] == DO_NOT_USE
+    assert np.isnan(rate.rate[4, 4])
+    # no two good groups in a row: no rate, and so it says
+    np.testing.assert_array_equal(rateints.dq[:, 5, 5], (0, 0, DO_NOT_USE))
+    assert rate.dq[5, 5] == 0
+    assert rate.dq[1, 1] == HOT
+    assert rate.dq[0, 0] == NO_GAIN_VALUE | DO_NOT_USE
+    np.testing.assert_array_equal(arrays["pixeldq"], pixeldq)
+
+
+def test_the_step_and_its_parameters():
+    arrays = make_arrays(19, nframes=2, groupgap=3)
+    exposure, references, parameters, backend = make_step_inputs(arrays, gain_factor=2.0)
+    outcome = run_jumpramp(exposure, references, parameters, backend)
+    assert outcome.meta == {"exposure.gain_factor": 2.0}
+    assert outcome.flagged["jumps"] == np.count_nonzero(exposure.groupdq & JUMP_DET)
+    unusable = exposure.rateints.dq & DO_NOT_USE != 0
+    assert np.isnan(exposure.rateints.rate[unusable]).all()
+    assert np.isfinite(exposure.rateints.rate[~unusable]).all()
+    assert np.isfinite(exposure.rate.rate[exposure.rate.dq & DO_NOT_USE == 0]).all()
+
+    other, references, parameters, backend = make_step_inputs(arrays, nan_dnu=False, noise_scale=3.0)
+    run_jumpramp(other, references, parameters, backend)
+    bad_pixels = other.pixeldq & DO_NOT_USE != 0
+    assert np.isfinite(other.rateints.rate[:, bad_pixels]).mean() > 0.8
+    usable = (exposure.rateints.var_rnoise > 0) & np.isfinite(other.rateints.var_rnoise)
+    ratio = np.median(other.rateints.var_rnoise[usable] / exposure.rateints.var_rnoise[usable])
+    assert 8 < ratio < 10
+    assert np.count_nonzero(other.groupdq & JUMP_DET) < np.count_nonzero(exposure.groupdq & JUMP_DET)
+
+
+def test_the_step_declines_what_it_cannot_do():
+    arrays = make_arrays(20)
+    exposure, references, parameters, backend = make_step_inputs(arrays, use=False)
+    assert run_jumpramp(exposure, references, parameters, backend).status == "SKIPPED"
+    assert not hasattr(exposure, "rate")
+    parameters.use = True
+    assert run_jumpramp(exposure, references | {"gain": None}, parameters, backend).status == "SKIPPED"
+    exposure.data, exposure.groupdq = exposure.data[:, :1], exposure.groupdq[:, :1]
+    assert run_jumpramp(exposure, references, parameters, backend).status == "SKIPPED"
+    assert exposure.rate is None
+
+
+def test_two_groups_are_a_difference():
+    arrays, times, simulation = simulate_arrays("RAPID", 2, 3, np.full((20, 30), 20.0))
+    rate, _ = fit_without_jumps(**arrays, **times, backend=BACKEND)
+    middle, width = spread((rate.rate - truth_of(simulation)) / rate.err)
+    assert abs(middle) < 0.15
+    assert abs(width - 1) < 0.1
+
+
+def test_combined_integrations_of_one_are_it():
+    rateints = SimpleNamespace(**{name: np.full((1, 2, 2), 3.0, np.float32) for name in STCAL_NAMES})
+    assert (combine_integrations(rateints, np).rate == 3).all()
