@@ -128,7 +128,7 @@ def _sort_rows(values, good):
     ordered = values.copy()
     np.copyto(ordered, np.inf, where=~good)
     ordered.sort(axis=1)
-    return ordered, np.count_nonzero(good, axis=1)
+    return ordered, good.sum(axis=1, dtype=np.int32)
 
 
 def _middles(ordered, count):
@@ -201,7 +201,7 @@ class _Strays:
         deviation = self._deviate(rows)
         self.largest[rows] = np.maximum(deviation.max(axis=1), -deviation.min(axis=1))
         self.sums[rows] = deviation.sum(axis=1)
-        self.squares[rows] = np.multiply(deviation, deviation, out=deviation).sum(axis=1)
+        self.squares[rows] = np.einsum("ij,ij->i", deviation, deviation)
 
     def _deviate(self, rows):
         deviation = self.model[rows] - self.medians[rows, None].astype(np.float32)
@@ -213,6 +213,7 @@ class _Strays:
         n = max(np.count_nonzero(self.good), 1)
         scatter = max(self.squares.sum() - self.sums.sum() ** 2 / n, 0.0)
         reach = np.float32(_CUT * np.sqrt(scatter / max(n - 1, 1)))
-        rows = np.flatnonzero(self.largest > reach)
-        row, column = divmod(np.flatnonzero(np.abs(self._deviate(rows)) > reach), self.values.shape[1])
-        return rows[row] * self.values.shape[1] + column
+        rows = (self.largest > reach).nonzero()[0]
+        nx = self.values.shape[1]
+        at = (np.abs(self._deviate(rows)) > reach).reshape(-1).nonzero()[0]
+        return rows[at // nx] * nx + at % nx

@@ -88,7 +88,7 @@ def bridge_holes(samples, good):
     """
     n = len(samples)
     filled = samples.copy()
-    holes = np.flatnonzero(~good)
+    holes = (~good).nonzero()[0]
     if not len(holes):
         return filled
     n_kept = n - len(holes)
@@ -97,7 +97,9 @@ def bridge_holes(samples, good):
         return filled
     # How many good samples come before a hole tells which run of holes it is in.
     before = holes - np.arange(len(holes))
-    ends = np.append(np.flatnonzero(before[1:] != before[:-1]), len(holes) - 1)
+    is_last = np.ones(len(holes), bool)
+    np.not_equal(before[1:], before[:-1], out=is_last[:-1])
+    ends = is_last.nonzero()[0]
     lengths = ends.copy()
     lengths[0] += 1
     lengths[1:] -= ends[:-1]
@@ -122,7 +124,7 @@ def _smooth_sides(samples, left, right):
         at = np.minimum(np.maximum(left - half, 0), len(samples) - window - 1)
         sides[:] = _multiply(_windows(samples, window + 1)[at], _bridge_matrix(window)).T
     # Near the ends the window cannot be centred.
-    ends = np.flatnonzero((left < half) | (right >= len(samples) - half) | (right == left))
+    ends = ((left < half) | (right >= len(samples) - half) | (right == left)).nonzero()[0]
     for side, index in enumerate((left[ends], right[ends])):
         start = np.minimum(np.maximum(index - half, 0), len(samples) - window)
         windows = _windows(samples, window)[start]
@@ -182,10 +184,8 @@ class MaskedLine:
         # The blocks of outputs that see a changed sample.
         first = np.maximum(changed - 2 * half, 0) // _BLOCK
         last = np.minimum(changed // _BLOCK, self._n_blocks - 1)
-        seen = np.zeros(self._n_blocks, bool)
-        for step in range(2 * half // _BLOCK + 2):
-            seen[np.minimum(first + step, last)] = True
-        blocks = np.flatnonzero(seen)
+        runs = np.bincount(first, minlength=self._n_blocks + 1) - np.bincount(last + 1, minlength=self._n_blocks + 1)
+        blocks = runs[:-1].cumsum().nonzero()[0]
         touched = (blocks[:, None] * _BLOCK + (half + np.arange(_BLOCK))).reshape(-1)
         touched = touched[: np.searchsorted(touched, self._n - half)]
         self.model[touched] = self._smooth(blocks).reshape(-1)[: len(touched)]
@@ -202,16 +202,16 @@ class MaskedLine:
         pieces = _widen(core)
         # The pieces between, with enough good samples, keep what is on one side out of sight of the other.
         between = self._good.reshape(n_pieces, _PIECE)[pieces & ~touched]
-        if len(between) and np.count_nonzero(between, axis=1).min() <= _BRIDGE:
+        if len(between) and between.sum(axis=1, dtype=np.uint16).min() <= _BRIDGE:
             core[:] = pieces[:] = True
-        pieces = np.flatnonzero(pieces)
+        pieces = pieces.nonzero()[0]
 
         def take(line):
             return line.reshape(n_pieces, _PIECE)[pieces].reshape(-1)
 
         filled = bridge_holes(take(self._samples), take(self._good))
         different = filled != take(self._filled)
-        at = np.flatnonzero(different & core[pieces].repeat(_PIECE))
+        at = (different & core[pieces].repeat(_PIECE)).nonzero()[0]
         where = pieces[at // _PIECE] * _PIECE + at % _PIECE
         inside = where < self._n
         where = where[inside]
