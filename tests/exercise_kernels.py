@@ -1,14 +1,16 @@
-"""Run every kernel on small arrays through the host build: what the sanitizers watch. Not a test by itself.
+"""Run every kernel on small arrays: what the sanitizers watch, on the host or on a GPU. Not a test by itself.
 
-Usage: exercise_kernels.py all | overrun | race
+Usage: exercise_kernels.py all | overrun | race [--backend host | cuda]
 """
 
-import sys
+import argparse
 
 import numpy as np
 
+from gpucoron.backends import get_backend
 from gpucoron.backends.host_backend import HostBackend
 from gpucoron.backends.kernel_launch import geometry
+from gpucoron.backends.kernel_sources import KERNELS, LANES
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 
 TIMES = {"group_time": 2.0, "frame_time": 0.5, "nframes": 4}
@@ -24,63 +26,142 @@ def make_ramps(rng, shape):
     return data, groupdq, rng.uniform(1, 3, image).astype(np.float32), rng.uniform(5, 15, image).astype(np.float32)
 
 
-def exercise(sharing):
-    """Launch everything; ``sharing`` with threads that share a pixel."""
-    rng = np.random.default_rng(1)
-    backend = HostBackend(2, lanes=4 if sharing else 1)
-    alone = HostBackend(1)
-    backend.convert_counts(np.arange(300, dtype=np.uint16), offset=True)
-    for shape in ((2, 7, 5, 13), (1, 3, 1, 1), (3, 32, 3, 9)):
-        data, groupdq, gain, readnoise = make_ramps(rng, shape)
-        image = shape[2:]
+class Exercise:
+    """One backend, with so many threads to a pixel where they can share one; notes what it launches."""
+
+    def __init__(self, name, lanes):
+        # A launch with one worker: where kernels touch each other's bytes on purpose, that is no race.
+        self.backend = HostBackend(2) if name == "host" else get_backend(name)
+        self.alone = HostBackend(1) if name == "host" else self.backend
+        self.launched = set()
+        self.sent = []
+        for backend in {self.backend, self.alone}:
+            backend.choose_lanes = lambda n_pixels, n_units: lanes
+            backend.launch = self._noting(backend.launch)
+
+    def _noting(self, launch):
+        def launch_and_note(name, *arguments):
+            self.launched.add(name)
+            launch(name, *arguments)
+
+        return launch_and_note
+
+    def send(self, *arrays):
+        """Copy arrays to the device, each into an allocation of its own."""
+        return [self.backend.to_device(np.array(array)) for array in arrays]
+
+    def run(self):
+        """Launch everything."""
+        rng = np.random.default_rng(1)
+        words = np.arange(300, dtype=np.uint16)
+
+        def read(into):
+            into[...] = words[: into.size]
+
+        for offset in (True, False):
+            self.backend.load_counts((3, 100), read, offset=offset)
+        for shape in ((2, 7, 5, 13), (1, 3, 1, 1), (3, 32, 3, 9)):
+            self.run_shape(rng, shape)
+        self.backend.synchronize()
+
+    def run_shape(self, rng, shape):
+        backend, image = self.backend, shape[2:]
+        ramps = make_ramps(rng, shape)
         for length in (2, 5, 11):
             coeffs = rng.normal(0, 1e-6, (length, *image)).astype(np.float32)
-            backend.linearity(data.copy(), groupdq, coeffs)
-            backend.linearity(data.copy(), groupdq, coeffs, inverse_coeffs=coeffs, nframes=4)
+            data, groupdq, coeffs = self.send(*ramps[:2], coeffs)
+            backend.linearity(data, groupdq, coeffs)
+            backend.linearity(data, groupdq, coeffs, inverse_coeffs=coeffs, nframes=4)
         for nframes in (None, 1, 4):
-            threshold, checked = np.full(image, 150, np.float32), rng.random(image) < 0.9
-            backend.flag_saturation(
-                data, groupdq.copy(), threshold, checked, n_pix_grow_sat=2, nframes=nframes, bias=gain
-            )
+            limits = np.full(image, 150, np.float32), rng.random(image) < 0.9
+            for diagonal in (True, False):
+                data, groupdq, threshold, checked, bias = self.send(*ramps[:2], *limits, ramps[2])
+                backend.flag_saturation(
+                    data, groupdq, threshold, checked, n_pix_grow_sat=2, nframes=nframes, bias=bias,
+                    grow_diagonal=diagonal,
+                )  # fmt: skip
         after = {"after_jump_flag_n1": 2, "after_jump_flag_e1": 100.0}
         for options in ({}, {"min_diffs_single_pass": 1, **after}, {"min_diffs_single_pass": 500, **after}):
-            backend.detect_jumps(data, groupdq.copy(), gain, readnoise, **options)
+            backend.detect_jumps(*self.send(*ramps), **options)
         # Clipping reads flag bytes next to those that it sets: harmless, but formally a race.
         for options in ({"only_use_ints": False}, {}):
-            alone.detect_jumps(data, groupdq.copy(), gain, readnoise, minimum_sigclip_groups=1, **options)
-        backend.detect_jumps(data[:, :2].copy(), groupdq[:, :2].copy(), gain, readnoise)
-        pixeldq, zeroframe = np.zeros(image, np.uint32), np.ones((shape[0], *image), np.float32)
+            self.alone.detect_jumps(*self.send(*ramps), minimum_sigclip_groups=1, **options)
+        backend.detect_jumps(*self.send(ramps[0][:, :2], ramps[1][:, :2], *ramps[2:]))
+        self.fit(ramps)
+
+    def fit(self, ramps):
+        backend, shape = self.backend, ramps[0].shape
+        image, cube = shape[2:], (shape[0], *shape[2:])
+        data, groupdq, gain, readnoise, zeroframe = self.send(*ramps, np.ones(cube, np.float32))
+        pixeldq = backend.zeros(image, np.uint32)
         backend.fit_ramps(data, groupdq, pixeldq, gain, readnoise, **TIMES, zeroframe=zeroframe, dark_current=gain)
         cut = data[:, 1:], groupdq[:, 1:]
         backend.fit_ramps(*cut, pixeldq, gain, readnoise, **TIMES, original_groupdq=groupdq[:, 1:])
-        exercise_custom(backend, data, groupdq)
+        self.run_custom(data, groupdq, gain)
+
+    def run_custom(self, data, groupdq, gain):
+        """Launch what spaceKLIP's steps add."""
+        backend = self.backend
+        pedestal, _ = backend.fit_pedestal(data, groupdq, gain * 1000, group_time=2.0)
+        backend.fit_mean_slope(data, groupdq, pedestal, gain * 1000, group_time=2.0)
 
 
-def exercise_custom(backend, data, groupdq):
-    """Launch the kernels of the coronagraphic steps."""
-    limit = np.full(data.shape[2:], 150.0)
-    pedestal, _ = backend.fit_pedestal(data, groupdq, limit, group_time=2.0)
-    backend.fit_mean_slope(data, groupdq, pedestal, limit, group_time=2.0)
+def exercise(name):
+    launched = set()
+    for lanes in LANES:
+        one = Exercise(name, lanes)
+        one.run()
+        launched |= one.launched
+    missing = set(KERNELS) - launched
+    if missing:
+        raise SystemExit(f"kernels that were not launched: {', '.join(sorted(missing))}")
 
 
-def overrun():
+def overrun(name):
     """Tell a kernel that an array is larger than it is."""
-    backend = HostBackend(1)
+    backend = Exercise(name, 1).alone
     grid, block = geometry(4096, 32)
-    backend.launch("drop_redundant_jumps", grid, block, {"groupdq": np.ones(64, np.uint8), "n_samples": 4096})
+    groupdq = backend.to_device(np.ones(64, np.uint8))
+    backend.launch("drop_redundant_jumps", grid, block, {"groupdq": groupdq, "n_samples": 4096})
+    backend.synchronize()
 
 
-def race():
-    """Let threads write where others read."""
+def race(name):
+    """Let threads write where others read; on a GPU in shared memory, which is what its tool watches."""
+    if name == "cuda":
+        race_in_shared_memory()
+        return
     buffer = np.zeros(8192, np.uint16)
     grid, block = geometry(4096, 32)
     values = {"raw": buffer[:4096], "counts": buffer.view(np.float32), "n_words": 4096}
     HostBackend(2).launch("convert_counts", grid, block, values, (False,))
 
 
+def race_in_shared_memory():
+    import cupy
+
+    code = """extern "C" __global__ void race(int* out) {
+        __shared__ int shared[64];
+        shared[threadIdx.x] = threadIdx.x;
+        out[threadIdx.x] = shared[63 - threadIdx.x];
+    }"""
+    out = cupy.zeros(64, np.int32)
+    cupy.RawKernel(code, "race")((1,), (64,), (out,))
+    cupy.cuda.Device().synchronize()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["all", "overrun", "race"])
+    parser.add_argument("--backend", default="host", choices=["host", "cuda"])
+    options = parser.parse_args()
+    if options.backend == "cuda":
+        import cupy
+
+        # Without the pool an array ends where its allocation ends, so that an overrun shows.
+        cupy.cuda.set_allocator(None)
+    {"all": exercise, "overrun": overrun, "race": race}[options.what](options.backend)
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "all":
-        exercise(sharing=False)
-        exercise(sharing=True)
-    else:
-        {"overrun": overrun, "race": race}[sys.argv[1]]()
+    main()
