@@ -14,6 +14,11 @@ from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 DEFINITION = NumpyBackend(n_threads=1)
 DATA = Path(__file__).parent / "data"
 
+#: relative, of the likelihood's results. Variances are summed difference by difference, in NumPy by kind of coefficient,
+#: and cancel over long ramps; the first rate comes from determinants or elimination, which round differently. On a GPU
+#: pow() is not the C library's.
+LIKELIHOOD_TOLERANCE = 1e-11
+
 quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -24,7 +29,7 @@ def run_on(backend, operation, *arrays, **options):
     return tuple(map(backend.to_host, answer)) if isinstance(answer, tuple) else backend.to_host(answer)
 
 
-@pytest.mark.parametrize("operation", ["fit_pedestal", "fit_mean_slope"])
+@pytest.mark.parametrize("operation", ["fit_pedestal", "fit_mean_slope", "fit_likelihood", "fit_likelihood_ramps"])
 def test_operation_has_a_kernel(operation):
     """Otherwise these tests would compare NumPy with itself."""
     assert operation not in vars(KernelBackend)
@@ -94,3 +99,111 @@ def test_pedestals_are_spaceklips(kernel_backend):
     noise = np.median(np.abs(np.diff(case["data"], n=2, axis=1)))
     for ours, name in zip(found, ("pedestal", "slope"), strict=True):
         np.testing.assert_allclose(ours, case[name], rtol=0, atol=1e-8 * noise)
+
+
+# ---------------------------------------------------------------------------------------------------------- likelihood
+
+
+def make_read_times(n_resultants, n_reads, group_time=10.0):
+    """Give one time for each resultant, or a list of times of its reads."""
+    if n_reads == 1:
+        return list(group_time * np.arange(1, n_resultants + 1))
+    return [[group_time * k + j for j in range(1, n_reads + 1)] for k in range(n_resultants)]
+
+
+def assert_same_fits(found, expected, tolerance):
+    for name in ("countrate", "uncert", "chisq", "var_poisson", "var_rdnoise"):
+        ours, theirs = getattr(found, name), getattr(expected, name)
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=0, err_msg=name)
+
+
+def counts_with_jumps(rng, shape, jumps):
+    """Make ramps of Poisson and read noise along the first axis, float64 counts."""
+    steps = rng.poisson(rng.gamma(1, 200, shape[1:]), shape) + rng.uniform(50, 3000, shape) * (
+        rng.random(shape) < jumps
+    )
+    return np.cumsum(steps, axis=0) + rng.normal(0, 10, shape)
+
+
+@given(
+    n_diffs=st.integers(2, 14),
+    n_reads=st.integers(1, 3),
+    rules=st.sampled_from(["spaceklip", "stcal", "sound"]),
+    jumps=st.sampled_from([0.0, 0.05, 0.4]),
+    masked=st.sampled_from([None, 0.05, 0.7]),
+    rejects=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+@quick
+def test_likelihood(kernel_backend, n_diffs, n_reads, rules, jumps, masked, rejects, seed):
+    rng = np.random.default_rng(seed)
+    times = make_read_times(n_diffs + 1, n_reads)
+    diffs = np.diff(counts_with_jumps(rng, (n_diffs + 1, 3, 50), jumps), axis=0) / 10.0
+    diffs[rng.random(diffs.shape) < 0.003] = np.nan
+    sig = rng.uniform(3, 12, diffs.shape[1:])
+    options = {"reject_jumps": rejects, "rules": rules}
+    arrays = {} if masked is None else {"diffs2use": (rng.random(diffs.shape) >= masked).astype(np.uint8)}
+    expected = DEFINITION.fit_likelihood(diffs, times, sig, **arrays, **options)
+    on_device = {name: kernel_backend.to_device(array.copy()) for name, array in arrays.items()}
+    found = kernel_backend.fit_likelihood(
+        kernel_backend.to_device(diffs), times, kernel_backend.to_device(sig), **on_device, **options
+    )
+    found = type(found)(**{name: kernel_backend.to_host(values) for name, values in vars(found).items()})
+    np.testing.assert_array_equal(found.diffs2use, expected.diffs2use)
+    assert_same_fits(found, expected, LIKELIHOOD_TOLERANCE)
+
+
+@given(
+    ngroups=st.integers(3, 12),
+    n_reads=st.integers(2, 4),
+    rules=st.sampled_from(["spaceklip", "stcal", "sound"]),
+    zeroframe=st.booleans(),
+    dark=st.booleans(),
+    unusable=st.sampled_from([0xFF, DO_NOT_USE | SATURATED]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@quick
+def test_likelihood_of_ramps(kernel_backend, ngroups, n_reads, rules, zeroframe, dark, unusable, seed):
+    rng = np.random.default_rng(seed)
+    image = (3, 17)
+    data = counts_with_jumps(rng, (ngroups, 2, *image), 0.05).swapaxes(0, 1).astype(np.float32)
+    groupdq = rng.choice([0, DO_NOT_USE, SATURATED, JUMP_DET], p=[0.94, 0.02, 0.02, 0.02], size=data.shape)
+    gain, readnoise = (rng.uniform(low, 3 * low, image).astype(np.float32) for low in (1, 5))
+    # Pixels without a gain, which have no proper covariance.
+    gain[0, :4] = 0, -1, np.nan, np.inf
+    readnoise[0, 4] = 0
+    times = make_read_times(ngroups, n_reads)
+    extra = {}
+    if zeroframe:
+        times[:1] = times[0][0], times[0][1:]
+        extra["zeroframe"] = (data[:, 0] - rng.uniform(0, 30, data[:, 0].shape)).astype(np.float32)
+    if dark:
+        extra["dark_current"] = rng.uniform(0, 2, image).astype(np.float32)
+    options = {"rules": rules, "unusable": unusable}
+    flags = groupdq.astype(np.uint8)
+    arrays = (data, gain, readnoise)
+    expected = DEFINITION.fit_likelihood_ramps(data, flags, gain, readnoise, times, **extra, **options)
+    data, gain, readnoise = (kernel_backend.to_device(array.copy()) for array in arrays)
+    edited = kernel_backend.to_device(groupdq.astype(np.uint8))
+    extra = {name: kernel_backend.to_device(array.copy()) for name, array in extra.items()}
+    found = kernel_backend.fit_likelihood_ramps(data, edited, gain, readnoise, times, **extra, **options)
+    np.testing.assert_array_equal(kernel_backend.to_host(edited), flags)
+    found = {name: None if values is None else kernel_backend.to_host(values) for name, values in vars(found).items()}
+    # Float32 of numbers that agree to their eleventh digit.
+    assert_same_fits(type(expected)(**found), expected, 2e-7)
+
+
+def test_likelihood_of_long_ramps_by_few_threads(kernel_backend, monkeypatch):
+    """Threads take ramp after ramp: the columns of one must not be seen by the next."""
+    monkeypatch.setattr(kernel_backend, "scratch_bytes", 0)
+    rng = np.random.default_rng(5)
+    times = make_read_times(90, 2)
+    diffs = np.diff(counts_with_jumps(rng, (90, 400), 0.03), axis=0) / 10.0
+    sig = np.full(400, 8.0)
+    expected = DEFINITION.fit_likelihood(diffs, times, sig)
+    found = kernel_backend.fit_likelihood(kernel_backend.to_device(diffs), times, kernel_backend.to_device(sig))
+    found = type(found)(**{name: kernel_backend.to_host(values) for name, values in vars(found).items()})
+    np.testing.assert_array_equal(found.diffs2use, expected.diffs2use)
+    assert 0.01 < 1 - found.diffs2use.mean() < 0.1
+    assert_same_fits(found, expected, LIKELIHOOD_TOLERANCE)

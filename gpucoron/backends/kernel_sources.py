@@ -236,6 +236,22 @@ KERNELS = {
             "const float* data, const int* n_usable, const double* pedestal, const double* limit, double* slope,"
             "int n_ints, int n_groups, int64 n_pixels, double group_time",
         ),
+        _kernel(
+            "likelihood.cu",
+            "fit_differences",
+            "const double* diffs, const uint8* diffs2use?, const double* sig, const double* coefficients,"
+            "double* scratch, uint32* words, double* countrate, double* uncert, double* chisq, double* var_poisson,"
+            "double* var_rdnoise, uint8* used, int n_diffs, int64 n_ramps, double threshold_one, double threshold_two,"
+            "int rules",
+        ),
+        _kernel(
+            "likelihood.cu",
+            "fit_groups",
+            "const float* data, uint8* groupdq, const float* gain, const float* readnoise, const float* dark_current?,"
+            "const float* zeroframe?, const double* coefficients, double* scratch, uint32* words, float* countrate,"
+            "float* uncert, float* chisq, float* var_poisson, float* var_rdnoise, int n_ints, int n_groups,"
+            "int64 n_pixels, int n_reads, int unusable, double threshold_one, double threshold_two, int rules",
+        ),
     )
 }
 
