@@ -63,7 +63,7 @@ def fit_likelihood(
     >>> diffs = np.array([[20.0], [21.0], [400.0], [19.0], [20.0], [20.0]])
     >>> fit = fit_likelihood(diffs, 2.0 * np.arange(1, 8), np.array([5.0]))
     >>> fit.diffs2use[:, 0].tolist(), round(float(fit.countrate[0]), 2)
-    ([1, 1, 0, 1, 1, 1], 20.0)
+    ([1, 1, 0, 1, 1, 1], 19.98)
     """
     if diffs.ndim < 2 or len(read_times) != diffs.shape[0] + 1:
         msg = f"diffs of {len(read_times)} resultants must be ({len(read_times) - 1}, ...), not of shape {diffs.shape}"

@@ -15,13 +15,15 @@ import numpy as np
 from gpucoron.backends.base import LikelihoodFit
 from gpucoron.backends.numpy_ops import likelihood_jumps
 from gpucoron.backends.numpy_ops.likelihood_jumps import RULES
-from gpucoron.backends.numpy_ops.median_network import MOST_PLANES, median_of_planes
+from gpucoron.backends.numpy_ops.median_network import median_of_planes
 from gpucoron.backends.numpy_ops.tiles import for_each_tile
 from gpucoron.dq import JUMP_DET
 
 #: Ramps that a sweep takes at once: a plane of them is 128 kB, and the dozen that it touches at once fit the cache.
 TILE_PIXELS = 16384
-#: Float32 samples of a thread's piece of work, out of which the ramps with jumps are gathered.
+#: Samples that a sweep takes at once: what it keeps for the way down is 4 MB an array, however long the ramps.
+TILE_SAMPLES = 2**19
+#: Bytes of a thread's piece of work, float32, out of which the ramps with jumps are gathered.
 REGION_BYTES = 8 * 2**20
 #: Ramps with jumps that are decided at once.
 BATCH = 2048
@@ -191,12 +193,11 @@ def fit_likelihood(
 
     def fit_pixels(pixels):
         scratch, undecided = scratches.of_thread(), _Undecided()
-        for start in range(pixels.start, pixels.stop, tile_pixels):
-            tile = slice(start, min(start + tile_pixels, pixels.stop))
+        for tile in _cut(pixels, _tile_length(tile_pixels, len(diffs))):
             # A copy side by side: the sweeps walk through it several times.
             columns = (np.array(diffs[:, tile], np.float64), used[:, tile], np.ones(1), sig[tile], np.zeros(1))
             with np.errstate(all="ignore"):
-                fit = _fit_tile(*columns, start, settings, undecided if reject_jumps else None, scratch)
+                fit = _fit_tile(*columns, tile.start, settings, undecided if reject_jumps else None, scratch)
             for name, values in fit.items():
                 results[name][tile] = values
         with np.errstate(all="ignore"):
@@ -238,7 +239,7 @@ def fit_likelihood_ramps(
 
     def fit_rows(rows):
         scratch, undecided = scratches.of_thread(), _Undecided()
-        for integration, tile in product(range(nints), _cut(rows, max(1, tile_pixels // nx))):
+        for integration, tile in product(range(nints), _cut(rows, max(1, _tile_length(tile_pixels, ngroups) // nx))):
             first = None if zeroframe is None else zeroframe[integration, tile].reshape(-1)
             ramps, flags = (array[integration, :, tile].reshape(ngroups, -1) for array in (data, groupdq))
             start = (integration * ny + tile.start) * nx
@@ -260,6 +261,10 @@ def fit_likelihood_ramps(
 
     for_each_tile(fit_rows, data.shape, n_threads, REGION_BYTES)
     return LikelihoodFit(**results, diffs2use=None)
+
+
+def _tile_length(tile_pixels, n):
+    return min(tile_pixels, max(1, TILE_SAMPLES // n))
 
 
 def _cut(rows, length):
@@ -336,15 +341,10 @@ def _fit_tile(diffs, used, gain, sig, dark, start, settings, undecided, scratch)
 def _guess_rate(diffs, used, from_used, scratch):
     """Take the median of the differences, all or the used ones, or 0 if that is more: (npixels,), NaN for any NaN."""
     ndiffs, npixels = diffs.shape
-    middle = (ndiffs - 1) // 2, ndiffs // 2
-    if ndiffs <= MOST_PLANES:
-        planes = scratch("planes", ndiffs, npixels)
-        planes[...] = diffs
-        median = median_of_planes(planes, scratch("spare", npixels))
-    else:
-        columns = np.partition(diffs.T, (*middle, ndiffs - 1), axis=1)
-        median = (columns[:, middle[0]] + columns[:, middle[1]]) / 2
-        median[np.isnan(columns[:, -1])] = np.nan
+    # The sweeps need this array only later.
+    planes = scratch("lower", ndiffs, npixels)
+    planes[...] = diffs
+    median = median_of_planes(planes, scratch("work", npixels))
     if from_used:
         some = np.flatnonzero(~used.all(axis=0))
         ordered = np.sort(np.where(used[:, some], diffs[:, some], np.inf), axis=0)
