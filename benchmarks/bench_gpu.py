@@ -1,0 +1,426 @@
+"""Stage 1 on a GPU: upload, every default step, download; kernels; memory; variants. One JSON in results/.
+
+It needs CuPy and NumPy, no jwst: exposures and references are arrays (`array_exposures`). Where stcal can be imported,
+its jump detection and ramp fit are timed beside ours.
+
+python benchmarks/bench_gpu.py [--cases miri-250x60 ...] [--repeat 5]
+python benchmarks/bench_gpu.py --rehearse    the same on the host build of the kernels, tiny; writes to --output only
+"""
+
+import argparse
+import json
+import logging
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import array_exposures as arrays
+import numpy as np
+from gpu_variants import measure_variants
+
+from gpucoron import dq
+from gpucoron import parameters as declarations
+from gpucoron.backends import get_backend
+from gpucoron.backends.memory import exposure_memory
+from gpucoron.engine import BORROWED, order_of
+
+RESULTS = Path(__file__).parent / "results"
+
+#: what an H200 should reach: fraction of the copy bandwidth, seconds of all default steps, memory over the ramp
+AIMS = {
+    "linearity, jump, ramp_fit on miri-250x60": "0.5 of the copy bandwidth or more",
+    "all steps of miri-250x60": "0.08 s",
+    "all steps of nircam-10x20": "0.005 s",
+    "peak device memory": "2 float32 ramps or less",
+}
+
+#: times that the jump search reads the ramp: the extremes, the narrowing of the median's bracket, its end, the flags
+JUMP_PASSES = 10
+
+
+def traffic(case):
+    """Count the bytes that each step must move at least once to and from memory; what is not listed is small."""
+    samples, pixels = case.n_samples, case.ny * case.nx
+    words = 4 * case.nints * -(-case.ngroups // 32) * pixels
+    group_images = 4 * case.ngroups * pixels
+    return {
+        "dq_init": 2 * samples,
+        "saturation": 4 * samples + 2 * samples + 2 * words + samples,  # the last: the count of what is flagged
+        "ipc": 8 * samples,
+        "superbias": 8 * samples,
+        "refpix": 8 * samples,
+        "reset": 8 * samples + 2 * group_images,
+        "linearity": 9 * samples + 20 * pixels,
+        "rscd": 2 * samples,
+        "dark_current": 8 * samples + 2 * group_images,
+        "jump": 5 * samples * JUMP_PASSES,
+        # flags: looked at for lost charge, edited where one group is left, read and written; cubes of the two fits
+        "ramp_fit": 5 * samples + 4 * samples + 100 * case.nints * pixels,
+    }
+
+
+class Clock:
+    """Times stretches of work: on a device by events in its stream, on the host by the wall."""
+
+    def __init__(self, backend):
+        self.cuda = backend.xp.cuda if backend.name == "cuda" else None
+
+    def mark(self):
+        if self.cuda is None:
+            return time.perf_counter()
+        event = self.cuda.Event()
+        event.record()
+        return event
+
+    def seconds(self, start, stop):
+        if self.cuda is None:
+            return stop - start
+        stop.synchronize()
+        return self.cuda.get_elapsed_time(start, stop) / 1e3
+
+
+def copy_bandwidth(backend, n_bytes, repeat=10):
+    """Measure a copy on the device, bytes read and written per second: the best of some."""
+    source = backend.zeros((n_bytes // 4,), np.float32)
+    target = backend.zeros((n_bytes // 4,), np.float32)
+    clock, best = Clock(backend), np.inf
+    for _ in range(repeat + 2):
+        start = clock.mark()
+        target[...] = source
+        best = min(best, clock.seconds(start, clock.mark()))
+    return 2 * source.nbytes / best
+
+
+def run_steps(case, exposure, references, backend):
+    """Run the default steps; return step -> (device seconds, wall seconds) of those that had something to do."""
+    clock, settings, seconds = Clock(backend), arrays.settings_of(case), {}
+    for name in order_of(exposure.facts):
+        if settings[name].skip or name in BORROWED:
+            continue
+        usable = {reftype: references.get(reftype) for reftype in declarations.STEPS[name].references}
+        module = import_module(f"gpucoron.steps.{name}")
+        start, wall = clock.mark(), time.perf_counter()
+        outcome = module.run(exposure, usable, settings[name], backend)
+        stop = clock.mark()
+        if outcome.status == "COMPLETE":
+            seconds[name] = clock.seconds(start, stop), time.perf_counter() - wall
+    return seconds
+
+
+class KernelTimes:
+    """Times every launch of a backend by itself while it is entered: kernel -> seconds, launches."""
+
+    def __init__(self, backend):
+        self.backend, self.clock, self.marks = backend, Clock(backend), []
+
+    def __enter__(self):
+        launch = self.backend.launch
+
+        def timed(name, *arguments):
+            start = self.clock.mark()
+            launch(name, *arguments)
+            self.marks.append((name, start, self.clock.mark()))
+
+        self.backend.launch = timed
+        return self
+
+    def __exit__(self, *error):
+        del self.backend.launch
+        self.backend.synchronize()
+
+    def totals(self):
+        totals = {}
+        for name, start, stop in self.marks:
+            seconds, launches = totals.get(name, (0.0, 0))
+            totals[name] = seconds + self.clock.seconds(start, stop), launches + 1
+        return totals
+
+
+def device_bytes(backend):
+    """Bytes that are taken from the device, those kept for later included; None on the host."""
+    return backend.xp.get_default_memory_pool().total_bytes() if backend.name == "cuda" else None
+
+
+def measure(name, case, backend, folder, options, bandwidth):
+    """Measure one case; return its figures."""
+    path = folder / f"{name}.counts"
+    arrays.write_counts(case, path)
+    references = arrays.make_references(case, backend)
+    backend.release_memory()
+    before = device_bytes(backend)
+    rounds, uploads, downloads, products = [], [], [], None
+    for _ in range(options.repeat + 1):  # the first one warms up
+        products = None
+        start = time.perf_counter()
+        data = arrays.read_counts(case, path, backend)
+        backend.synchronize()
+        uploads.append(time.perf_counter() - start)
+        exposure = arrays.make_exposure(case, data, backend)
+        backend.synchronize()
+        rounds.append(run_steps(case, exposure, references, backend))
+        start = time.perf_counter()
+        products = to_host(backend, exposure)
+        downloads.append(time.perf_counter() - start)
+        del exposure, data
+    after = device_bytes(backend)
+    with KernelTimes(backend) as kernels:
+        exposure = arrays.make_exposure(case, arrays.read_counts(case, path, backend), backend)
+        run_steps(case, exposure, references, backend)
+        del exposure
+    steps = figures_of_steps(case, rounds[1:], bandwidth)
+    ramp = 4 * case.n_samples
+    figures = {
+        "shape": case.shape,
+        "steps": steps,
+        "device_seconds": sum(step["seconds"] for step in steps.values()),
+        "kernels": {kernel: {"seconds": s, "launches": n} for kernel, (s, n) in kernels.totals().items()},
+        "upload": transfer(2 * case.n_samples, uploads[1:]),
+        "download": transfer(sum(array.nbytes for array in products.values()), downloads[1:]),
+        "memory_estimate_over_ramp": exposure_memory(case.shape) / ramp,
+        "peak_memory_over_ramp": None if after is None else (after - before) / ramp,
+    }
+    if not options.no_cpu:
+        figures["cpu"] = beside_cpu(case, path, products)
+    peer = beside_stcal(case, path) if case.n_samples <= options.peer_samples else None
+    if peer is not None:
+        figures["stcal"] = peer
+    path.unlink()
+    return figures
+
+
+def to_host(backend, exposure):
+    """Bring the products to the host: name -> array."""
+    found = {}
+    for product in ("rate", "rateints"):
+        for key, array in vars(getattr(exposure, product)).items():
+            found[f"{product} {key}"] = np.array(backend.to_host(array))
+    return found
+
+
+def figures_of_steps(case, rounds, bandwidth):
+    needed, figures = traffic(case), {}
+    for name in rounds[0]:
+        seconds = statistics.median(one[name][0] for one in rounds)
+        figures[name] = {"seconds": seconds, "wall_seconds": statistics.median(one[name][1] for one in rounds)}
+        if name in needed:
+            figures[name] |= {"bytes": needed[name], "of_copy_bandwidth": needed[name] / seconds / bandwidth}
+    return figures
+
+
+def transfer(n_bytes, seconds):
+    middle = statistics.median(seconds)
+    return {"bytes": n_bytes, "seconds": middle, "bytes_per_second": n_bytes / middle}
+
+
+def beside_cpu(case, path, products):
+    """Run the CPU backend on the same counts once; tell its times, and where the products differ."""
+    backend = get_backend("cpu")
+    exposure = arrays.make_exposure(case, arrays.read_counts(case, path, backend), backend)
+    seconds = run_steps(case, exposure, arrays.make_references(case, backend), backend)
+    expected = to_host(backend, exposure)
+    rates = [np.abs(products[key] / expected[key] - 1) for key in ("rate rate", "rateints rate")]
+    return {
+        "threads": backend.n_threads,
+        "steps": {name: wall for name, (_, wall) in seconds.items()},
+        "seconds": sum(wall for _, wall in seconds.values()),
+        "different_flags": sum(int((products[key] != expected[key]).sum()) for key in expected if key.endswith("dq")),
+        "different_nan": sum(int((np.isnan(products[key]) != np.isnan(expected[key])).sum()) for key in expected),
+        "largest_relative_difference": max(float(np.nanmax(one)) for one in rates),
+    }
+
+
+def beside_stcal(case, path):
+    """Time what jwst runs of stcal for jump and ramp_fit, on the same counts; None where it cannot be imported."""
+    try:
+        from stcal.jump.jump import detect_jumps_data
+        from stcal.jump.jump_class import JumpData
+        from stcal.ramp_fitting.ramp_fit import ramp_fit_data
+        from stcal.ramp_fitting.ramp_fit_class import RampData
+    except ImportError:
+        return None
+    from types import SimpleNamespace
+
+    backend = get_backend("cpu")
+    exposure = arrays.make_exposure(case, arrays.read_counts(case, path, backend), backend)
+    references, facts = arrays.make_references(case, backend), exposure.facts
+    gain, readnoise = (references[reftype].data.copy() for reftype in ("gain", "readnoise"))
+    bits = {name: value for name, value in vars(dq).items() if name.isupper()}
+    exposure.meta = SimpleNamespace(exposure=SimpleNamespace(nframes=1))
+    jump_data = JumpData(exposure, gain, readnoise, bits)
+    jump_data.set_detection_settings(4.0, 6.0, 5.0, 1000.0, 10.0, True)
+    jump_data.set_after_jump(0.0, 0, 0.0, 0)
+    jump_data.min_diffs_single_pass = 10
+    jump_data.set_sigma_clipping_info(3, 100, True)
+    jump_data.max_cores = "1"
+    ramp_data = RampData()
+    ramp_data.algorithm = "OLS_C"
+    dark = np.zeros(case.shape[2:], np.float32)
+    seconds = {}
+    with np.errstate(all="ignore"):
+        start = time.perf_counter()
+        flags = detect_jumps_data(jump_data)[0]
+        seconds["jump"] = time.perf_counter() - start
+        ramp_data.set_arrays(exposure.data, flags, exposure.pixeldq, dark)
+        ramp_data.set_meta(facts.instrument, facts.frame_time, facts.group_time, 0, 1, 0)
+        ramp_data.set_dqflags(bits)
+        ramp_data.suppress_one_group_ramps = True
+        start = time.perf_counter()
+        ramp_fit_data(ramp_data, False, readnoise, gain, "OLS_C", "optimal", "none")
+        seconds["ramp_fit"] = time.perf_counter() - start
+    return seconds
+
+
+def measure_long_life(case, backend, folder, n_exposures):
+    """Reduce exposures in a row: device memory must stay where it was after the first few."""
+    path = folder / "again.counts"
+    arrays.write_counts(case, path)
+    references = arrays.make_references(case, backend)
+    taken = []
+    start = time.perf_counter()
+    for _ in range(n_exposures):
+        exposure = arrays.make_exposure(case, arrays.read_counts(case, path, backend), backend)
+        run_steps(case, exposure, references, backend)
+        to_host(backend, exposure)
+        del exposure
+        taken.append(device_bytes(backend))
+    seconds = time.perf_counter() - start
+    path.unlink()
+    settled = taken[min(3, n_exposures - 1) :]
+    flat = None if taken[0] is None else max(settled) == min(settled)
+    return {"exposures": n_exposures, "seconds_each": seconds / n_exposures, "device_bytes": taken[-1], "flat": flat}
+
+
+def describe(backend):
+    """Describe the device, the machine, the versions and the commit."""
+    packages = ("cupy-cuda13x", "cupy-cuda12x", "numpy", "scipy", "jwst", "stcal")
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    told = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "backend": backend.name,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "commit": commit(),
+        "versions": found,
+    }
+    if backend.name == "cuda":
+        runtime = backend.xp.cuda.runtime
+        properties = runtime.getDeviceProperties(backend.device)
+        told |= {
+            "device": properties["name"].decode(),
+            "multiprocessors": properties["multiProcessorCount"],
+            "memory_bytes": properties["totalGlobalMem"],
+            "driver": runtime.driverGetVersion(),
+            "runtime": runtime.runtimeGetVersion(),
+        }
+    return told
+
+
+def commit():
+    """Name the commit: git's, or what the environment says where there is no git folder."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return os.environ.get("GPUCORON_COMMIT", "unknown")
+    return done.stdout.strip()
+
+
+def show(name, figures):
+    """Print a case as a table."""
+    print(f"\n{name} {tuple(figures['shape'])}: {figures['device_seconds']:.4f} s in the steps")
+    cpu = figures.get("cpu", {}).get("steps", {})
+    print(f"{'step':<16} {'device s':>10} {'wall s':>10} {'GB':>9} {'of copy':>8} {'CPU s':>9}")
+    for step, found in figures["steps"].items():
+        moved = f"{found['bytes'] / 1e9:9.3f} {found['of_copy_bandwidth']:8.2f}" if "bytes" in found else " " * 18
+        print(f"{step:<16} {found['seconds']:10.5f} {found['wall_seconds']:10.5f} {moved} {cpu.get(step, np.nan):9.3f}")
+    for way in ("upload", "download"):
+        print(f"{way:<16} {figures[way]['seconds']:10.5f} s, {figures[way]['bytes_per_second'] / 1e9:.2f} GB/s")
+    for kernel, found in sorted(figures["kernels"].items(), key=lambda item: -item[1]["seconds"]):
+        print(f"  {kernel:<24} {found['seconds']:10.6f} s in {found['launches']} launches")
+    for key in ("peak_memory_over_ramp", "memory_estimate_over_ramp", "stcal"):
+        print(f"{key}: {figures.get(key)}")
+    if "cpu" in figures:
+        print("against the CPU backend:", {key: figures["cpu"][key] for key in figures["cpu"] if key != "steps"})
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", nargs="+", default=None, help=f"of {', '.join(arrays.CASES)}; default: all")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--exposures", type=int, default=200, help="in a row, for the memory that stays")
+    parser.add_argument("--no-cpu", action="store_true", help="leave the CPU backend out")
+    parser.add_argument("--no-variants", action="store_true")
+    parser.add_argument("--peer-samples", type=int, default=5 * 10**7, help="stcal runs on exposures up to this size")
+    parser.add_argument("--backend", default=None, choices=["cuda", "host"])
+    parser.add_argument("--rehearse", action="store_true", help="tiny cases, by default on the host build")
+    parser.add_argument("--output", type=Path, default=None, help="JSON file; default: a new one in results/")
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    options = parse(arguments)
+    logging.disable(logging.WARNING)
+    cases = arrays.REHEARSAL if options.rehearse else arrays.CASES
+    backend = get_backend(options.backend or ("host" if options.rehearse else "cuda"))
+    if options.rehearse:
+        options.repeat, options.exposures = 1, 4
+    bandwidth = copy_bandwidth(backend, 2**22 if options.rehearse else 2**31)
+    figures = {"machine": describe(backend), "aims": AIMS, "copy_bytes_per_second": bandwidth, "cases": {}}
+    print(figures["machine"], f"\ncopy: {bandwidth / 1e12:.3f} TB/s read and written", flush=True)
+    with tempfile.TemporaryDirectory(prefix="gpucoron-bench-") as folder:
+        for name in options.cases or cases:
+            found = measure(name, cases[name], backend, Path(folder), options, bandwidth)
+            figures["cases"][name] = found
+            show(name, found)
+            sys.stdout.flush()
+        smallest = min(cases.values(), key=lambda case: case.n_samples)
+        figures["long_life"] = measure_long_life(smallest, backend, Path(folder), options.exposures)
+        print("\nin a row:", figures["long_life"])
+        if not options.no_variants:
+            figures["variants"] = measure_variants(cases, backend, Path(folder), Clock, options.repeat)
+    write(figures, options)
+    problems = list(find_problems(figures))
+    print(*problems, sep="\n")
+    return 1 if problems else 0
+
+
+def find_problems(figures):
+    """Name what must not be, whatever the speed."""
+    for name, case in figures["cases"].items():
+        ties = 1e-6 * np.prod(case["shape"])
+        if "cpu" in case and (case["cpu"]["different_flags"] > ties or case["cpu"]["different_nan"] > ties):
+            yield f"{name}: flags or NaN differ from the CPU backend's: {case['cpu']}"
+        if "cpu" in case and case["cpu"]["largest_relative_difference"] > 1e-4:
+            yield f"{name}: rates differ from the CPU backend's: {case['cpu']['largest_relative_difference']}"
+    if figures["long_life"]["flat"] is False:
+        yield f"device memory grows from exposure to exposure: {figures['long_life']}"
+
+
+def write(figures, options):
+    """Write the figures; a rehearsal leaves nothing among the results."""
+    path = options.output
+    if path is None and not options.rehearse:
+        machine = figures["machine"]
+        device = machine.get("device", machine["backend"]).lower().replace(" ", "-")
+        RESULTS.mkdir(exist_ok=True)
+        path = RESULTS / f"{machine['date'][:10]}-gpu-{device}-{machine['commit']}.json"
+    if path is not None:
+        path.write_text(json.dumps(figures, indent=1) + "\n")
+        print("wrote", path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
