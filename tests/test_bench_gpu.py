@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import PEERS, usable_backend
 
 import gpucoron
+from gpucoron.backends.memory import exposure_memory
 
 ROOT = Path(gpucoron.__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"
@@ -68,3 +71,32 @@ def test_it_says_where_it_ran(figures):
     assert figures["machine"]["backend"] == "host"
     assert figures["machine"]["versions"]["numpy"]
     assert figures["long_life"]["exposures"] == 4
+
+
+@pytest.mark.parametrize("name", ["nircam", "miri"])
+def test_a_whole_exposure_takes_no_more_memory_than_estimated(name, monkeypatch, request):
+    """Over the host build every array is the host's, so that its peak is what a device must hold."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import array_exposures as arrays
+    import bench_gpu
+
+    shapes = {"nircam": ("NIRCAM", 6, 10, 64, 64), "miri": ("MIRI", 3, 60, 48, 64)}
+    case = arrays.Case(*shapes[name])
+    backend = usable_backend("host", request.config, n_threads=1)
+
+    def reduce():
+        references = arrays.make_references(case, backend)
+        data = np.full(case.shape, 9000, np.float32)
+        data += np.arange(case.ngroups, dtype=np.float32)[:, None, None] * 30
+        tracemalloc.reset_peak()
+        bench_gpu.run_steps(case, arrays.make_exposure(case, data, backend), references, backend)
+
+    reduce()  # warm: imports, compiled code
+    tracemalloc.start()
+    try:
+        reduce()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    estimate = exposure_memory(case.shape)
+    assert 0.4 * estimate < peak < estimate
