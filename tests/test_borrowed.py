@@ -15,7 +15,7 @@ CASES = {
     "emicorr": (*MIRI, {"emicorr": {"skip": False}}),
     "clean_flicker_noise": (*NIRCAM, {"clean_flicker_noise": {"skip": False}}),
     "persistence": (*NIRCAM, {"persistence": {"skip": False, "persistence_time": 100, "dn_threshold": 20000.0}}),
-    "likely": (*NIRCAM, {"ramp_fit": {"algorithm": "LIKELY"}}),
+    "likely": (*NIRCAM, {"ramp_fit": {"algorithm": "LIKELY"}}),  # ours; here for the whole pipeline
     "snowballs": (*NIRCAM, {"jump": {"expand_large_events": True, "min_jump_area": 3.0, "edge_size": 10}}),
     "showers": (*MIRI, {"jump": {"find_showers": True, "extend_min_area": 20}}),
 }
@@ -31,10 +31,12 @@ def test_borrowed_steps_give_jwsts_answer(name, exposures):
         for key in ("groupdq", "pixeldq"):
             assert_same_flags(ours.ramps[step][key], arrays[key], f"{step} {key}")
         assert_same_values(ours.ramps[step]["data"], arrays["data"], 2e-6, step)
+    # the recursions of LIKELY are summed in another order than stcal's: 1e-5 is agreed
+    rtol = 1e-5 if name == "likely" else 2e-6
     for product in ("rate", "rateints"):
         assert_same_flags(getattr(ours, product)["dq"], getattr(theirs, product)["dq"], product)
         for key in set(SLOPE_ARRAYS) - {"dq"}:
-            assert_same_values(getattr(ours, product)[key], getattr(theirs, product)[key], 2e-6, f"{product} {key}")
+            assert_same_values(getattr(ours, product)[key], getattr(theirs, product)[key], rtol, f"{product} {key}")
     status = {record.name: record.status for record in ours.run.records}
     for step, values in steps.items():
         if "skip" in values:

@@ -197,7 +197,11 @@ def test_every_custom_step_at_once(instrument, exposures, tmp_path):
             gpucoron.run_single_file(
                 case.path, tmp_path / stage, steps, backend="cpu", stage_1overf=stage, rate_int_outliers=True
             )
-    for stage in ("groups", "ints"):
+        likely = {**steps, "experimental_jumpramp": {"use": True}}
+        gpucoron.run_single_file(
+            case.path, tmp_path / "likely", likely, backend="cpu", stage_1overf="ints", rate_int_outliers=True
+        )
+    for stage in ("groups", "ints", "likely"):
         with fits.open(next((tmp_path / stage).glob("*_rate.fits"))) as hdus:
             history = "".join(hdus[0].header["HISTORY"])
             assert np.isfinite(hdus["SCI"].data).mean() > 0.9
@@ -205,5 +209,6 @@ def test_every_custom_step_at_once(instrument, exposures, tmp_path):
         expected = {"mask_groups", "apply_rateints_outliers"}
         if instrument == "NIRCAM":
             expected |= {"subtract_ktc", "subtract_1overf"}
+        expected |= {"experimental_jumpramp"} if stage == "likely" else set()
         ran = history.split("gpucoron custom steps: ")[1].split("gpucoron")[0]
         assert expected == {name.strip() for name in ran.split(",")}

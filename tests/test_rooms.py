@@ -53,9 +53,7 @@ def test_importing_gpucoron_imports_nothing_heavy():
 
 
 def test_help_imports_nothing_heavy():
-    loaded = _modules_after(
-        "from gpucoron.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass"
-    )
+    loaded = _modules_after("from gpucoron.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass")
     assert not loaded & (JWST | {"cupy", "numpy", "astropy", "scipy", "matplotlib"})
 
 
