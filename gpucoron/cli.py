@@ -173,7 +173,7 @@ def _info(options):
     for name, (usable, reason) in backend_status().items():
         print(f"  {name}: {'usable' if usable else 'not usable'} ({reason})")
     print("CRDS")
-    print(f"  CRDS_PATH {os.environ.get('CRDS_PATH', 'not set (CRDS takes ~/crds_cache)')}")
+    print(f"  CRDS_PATH {os.environ.get('CRDS_PATH', 'not set (CRDS takes /grp/crds/cache)')}")
     print(f"  CRDS_SERVER_URL {os.environ.get('CRDS_SERVER_URL', 'not set (CRDS works from its cache alone)')}")
     try:
         from gpucoron.references import crds_context

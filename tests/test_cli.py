@@ -1,0 +1,78 @@
+"""The command line: the demo as a newcomer runs it, info, several files at once."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gpucoron
+from gpucoron.cli import main, parse_settings
+
+
+def test_demo(tmp_path, capsys):
+    assert main(["demo", "-o", str(tmp_path), "--backend", "cpu"]) == 0
+    said = capsys.readouterr().out
+    medians = [float(text) for text in re.findall(r"median ([+-][0-9.]+)", said)]
+    assert len(medians) == 2
+    assert all(abs(median) < 0.05 for median in medians)
+    named = [Path(name.rstrip(":")) for name in re.findall(r"^wrote (\S+)", said, re.M)]
+    assert sorted(path.name.rsplit("_", 1)[-1] for path in named) == sorted(
+        ["demo.png", "rate.fits", "rate.fits", "rateints.fits", "rateints.fits"]
+    )
+    assert all(path.stat().st_size > 10_000 for path in named)
+    for step in ("saturation", "linearity", "jump", "ramp_fit"):
+        assert re.search(rf"^{step} +COMPLETE +[0-9.]+", said, re.M)
+
+
+def test_info(exposures, capsys):
+    case = exposures("NIRCAM", "SUB320A335R", "RAPID", 4, 2, shape=(24, 32))
+    with case.cache.activate():
+        assert main(["info"]) == 0
+    said = capsys.readouterr().out
+    assert gpucoron.__version__ in said
+    assert case.cache.context in said
+    assert str(case.cache.path) in said
+    assert re.search(r"cuda: (usable|not usable) \(.{5,}\)", said)
+
+
+def test_one_bad_file_does_not_stop_the_others(exposures, tmp_path, capsys):
+    case = exposures("NIRCAM", "SUB320A335R", "RAPID", 4, 2, shape=(24, 32))
+    bad = tmp_path / "bad_uncal.fits"
+    bad.write_text("no")
+    output = tmp_path / "out"
+    with case.cache.activate():
+        assert main(["run", str(bad), str(case.path), "-o", str(output), "--backend", "cpu", "-q"]) == 2
+    assert "1 of 2 files failed" in capsys.readouterr().err
+    assert len(list(output.glob("*_rate.fits"))) == 1
+
+
+def test_an_unavailable_backend_is_refused_with_its_reason(exposures, tmp_path, capsys):
+    from gpucoron.backends import backend_status
+
+    usable, reason = backend_status()["cuda"]
+    if usable:
+        return  # nothing to refuse here
+    case = exposures("NIRCAM", "SUB320A335R", "RAPID", 4, 2, shape=(24, 32))
+    with case.cache.activate():
+        assert main(["run", str(case.path), "-o", str(tmp_path), "--backend", "cuda"]) == 2
+    message = capsys.readouterr().err
+    assert reason in message
+    assert "backend='cpu'" in message
+
+
+def test_settings():
+    steps = parse_settings(["jump.rejection_threshold=5", "ramp_fit.algorithm=LIKELY"], ["ipc"])
+    assert steps == {
+        "jump": {"rejection_threshold": "5"},
+        "ramp_fit": {"algorithm": "LIKELY"},
+        "ipc": {"skip": True},
+    }
+
+
+@pytest.mark.parametrize("command", ["run", "demo", "info"])
+def test_help(command):
+    done = subprocess.run([sys.executable, "-m", "gpucoron.cli", command, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"usage: gpucoron {command}")
