@@ -97,13 +97,23 @@ class Exercise:
         backend.fit_ramps(data, groupdq, pixeldq, gain, readnoise, **TIMES, zeroframe=zeroframe, dark_current=gain)
         cut = data[:, 1:], groupdq[:, 1:]
         backend.fit_ramps(*cut, pixeldq, gain, readnoise, **TIMES, original_groupdq=groupdq[:, 1:])
-        self.run_custom(data, groupdq, gain)
+        self.run_custom(data, groupdq, gain, readnoise)
 
-    def run_custom(self, data, groupdq, gain):
+    def run_custom(self, data, groupdq, gain, readnoise):
         """Launch what spaceKLIP's steps add."""
-        backend = self.backend
+        backend, ngroups = self.backend, data.shape[1]
         pedestal, _ = backend.fit_pedestal(data, groupdq, gain * 1000, group_time=2.0)
         backend.fit_mean_slope(data, groupdq, pedestal, gain * 1000, group_time=2.0)
+        times = [[10.0 * group + 1, 10.0 * group + 3] for group in range(ngroups)]
+        steps = data[0, 1:].astype(np.float64) - data[0, :-1]
+        for rules in ("spaceklip", "stcal", "sound"):
+            backend.fit_likelihood(steps, times, readnoise, rules=rules, diffs2use=groupdq[0, 1:] == 0)
+            backend.fit_likelihood_ramps(data, groupdq.copy(), gain, readnoise, times, rules=rules, dark_current=gain)
+        apart = [times[0][0], times[0][1:], *times[1:]]
+        backend.fit_likelihood_ramps(data, groupdq.copy(), gain, readnoise, apart, zeroframe=data[:, 0] / 2)
+        masks = groupdq[0, :3] == 0
+        for model_type in ("savgol", "median", "mean"):
+            backend.fit_flicker(data[0, :3], masks, model_type=model_type, vertical_corr=True, flatten_model=True)
 
 
 def exercise(name):

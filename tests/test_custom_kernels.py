@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import usable_backend
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gpucoron.backends.host_backend import HostBackend
 from gpucoron.backends.kernel_backend import KernelBackend
 from gpucoron.backends.numpy_backend import NumpyBackend
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
@@ -14,10 +16,13 @@ from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 DEFINITION = NumpyBackend(n_threads=1)
 DATA = Path(__file__).parent / "data"
 
-#: relative, of the likelihood's results. Variances are summed difference by difference, in NumPy by kind of coefficient,
-#: and cancel over long ramps; the first rate comes from determinants or elimination, which round differently. On a GPU
-#: pow() is not the C library's.
+#: relative, of the likelihood's results. Variances are summed difference by difference, but in NumPy by kind of
+#: coefficient, and cancel over long ramps; the first rate comes from determinants or elimination, which round
+#: differently. On a GPU pow() is not the C library's.
 LIKELIHOOD_TOLERANCE = 1e-11
+
+#: of the model's rms, of a smoothed model: NumPy sums its windows in float32, the kernels in float64
+FLICKER_TOLERANCE = 2e-5
 
 quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -29,7 +34,9 @@ def run_on(backend, operation, *arrays, **options):
     return tuple(map(backend.to_host, answer)) if isinstance(answer, tuple) else backend.to_host(answer)
 
 
-@pytest.mark.parametrize("operation", ["fit_pedestal", "fit_mean_slope", "fit_likelihood", "fit_likelihood_ramps"])
+@pytest.mark.parametrize(
+    "operation", ["fit_pedestal", "fit_mean_slope", "fit_likelihood", "fit_likelihood_ramps", "fit_flicker"]
+)
 def test_operation_has_a_kernel(operation):
     """Otherwise these tests would compare NumPy with itself."""
     assert operation not in vars(KernelBackend)
@@ -207,3 +214,111 @@ def test_likelihood_of_long_ramps_by_few_threads(kernel_backend, monkeypatch):
     np.testing.assert_array_equal(found.diffs2use, expected.diffs2use)
     assert 0.01 < 1 - found.diffs2use.mean() < 0.1
     assert_same_fits(found, expected, LIKELIHOOD_TOLERANCE)
+
+
+# ----------------------------------------------------------------------------------------------------------- 1/f noise
+
+
+def make_frames(rng, shape):
+    """Make frames of noise that drifts along the readout, with sources, holes, NaN; and where they are background."""
+    drift = np.cumsum(rng.normal(0, 0.3, (shape[0], shape[1] * shape[2])), axis=1).reshape(shape)
+    frames = (drift - drift.mean() + rng.normal(0, 1, shape)).astype(np.float32)
+    masks = rng.random(shape) < rng.uniform(0.5, 1, (shape[0], 1, 1))
+    frames[:, 2:6, 5:15] += 40
+    masks[0, 2:6, 5:15] = False
+    frames[rng.random(shape) < 0.01] = np.nan
+    frames[0, 0, 0] = np.inf
+    masks[-1, -3] = False
+    return frames, masks
+
+
+def assert_same_models(found, expected, smoothed):
+    assert found.dtype == np.float32
+    # Where the cut of outliers is met to a rounding error, a sample more or less may be left out.
+    off = np.abs(found - expected) > FLICKER_TOLERANCE * max(expected.std(), 1e-3) if smoothed else found != expected
+    assert np.mean(off) <= 1e-3
+
+
+FLICKER_OPTIONS = {
+    "rows": {},
+    "rows and columns": {"vertical_corr": True},
+    "flat": {"flatten_model": True},
+    "outputs": {"noutputs": 4, "vertical_corr": True},
+    "outputs with a common part": {"noutputs": 2, "channel_averaging": True, "flatten_model": True},
+}
+
+
+@pytest.mark.parametrize("options", FLICKER_OPTIONS.values(), ids=FLICKER_OPTIONS)
+@pytest.mark.parametrize("model_type", ["savgol", "median", "mean", "fft"])
+def test_flicker(kernel_backend, model_type, options):
+    frames, masks = make_frames(np.random.default_rng(7), (3, 40, 48))
+    expected = DEFINITION.fit_flicker(frames, masks, model_type=model_type, **options)
+    found = run_on(kernel_backend, "fit_flicker", frames, masks, model_type=model_type, **options)
+    assert_same_models(found, expected, model_type == "savgol" or options.get("flatten_model"))
+    assert expected.std() > 0.5
+
+
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(7, 24), st.integers(16, 30)),
+    good=st.sampled_from([0.0, 0.01, 0.05, 0.3, 1.0]),
+    model_type=st.sampled_from(["savgol", "median", "mean"]),
+    vertical=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+@quick
+def test_flicker_of_what_little_is_good(kernel_backend, shape, good, model_type, vertical, seed):
+    """Down to no good sample at all; windows shrink to what there is."""
+    rng = np.random.default_rng(seed)
+    frames, masks = make_frames(rng, shape)
+    masks &= rng.random(shape) < good
+    options = {"model_type": model_type, "vertical_corr": vertical}
+    expected = DEFINITION.fit_flicker(frames, masks, **options)
+    found = run_on(kernel_backend, "fit_flicker", frames, masks, **options)
+    if good == 0.0:
+        assert not found.any()
+    assert_same_models(found, expected, model_type == "savgol")
+
+
+def test_flicker_of_frames_that_are_flat(kernel_backend):
+    """Median deviations of 0 give way to the mean deviation."""
+    frames = np.zeros((2, 20, 30), np.float32)
+    frames[0, ::4] = 1
+    frames[1, 3, 4] = 100
+    masks = np.ones(frames.shape, bool)
+    for model_type in ("savgol", "median", "mean"):
+        expected = DEFINITION.fit_flicker(frames, masks, model_type=model_type)
+        found = run_on(kernel_backend, "fit_flicker", frames, masks, model_type=model_type)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_frames_do_not_see_each_other(kernel_backend):
+    frames, masks = make_frames(np.random.default_rng(8), (4, 24, 32))
+    together = run_on(kernel_backend, "fit_flicker", frames, masks, vertical_corr=True)
+    alone = [
+        run_on(kernel_backend, "fit_flicker", *pair, vertical_corr=True)
+        for pair in zip(frames[:, None], masks[:, None], strict=True)
+    ]
+    np.testing.assert_array_equal(together, np.concatenate(alone))
+
+
+def test_threads_that_share_a_row_give_its_median(request):
+    """On the host they are real threads."""
+    backends = [usable_backend("host", request.config, lanes=lanes) for lanes in (1, 4)]
+    assert all(isinstance(backend, HostBackend) for backend in backends)
+    frames, masks = make_frames(np.random.default_rng(9), (1, 7, 40))
+    for model_type in ("median", "mean"):
+        alone, shared = (backend.fit_flicker(frames, masks, model_type=model_type) for backend in backends)
+        np.testing.assert_allclose(shared, alone, rtol=1e-6 if model_type == "mean" else 0)
+
+
+@pytest.mark.parity
+def test_flicker_is_spaceklips(kernel_backend):
+    case = np.load(DATA / "flicker_image.npz")
+    arrays = case["residual"][None], case["mask"][None]
+    for model_type, tolerance in (("savgol", 1e-3), ("median", 1e-5), ("mean", 1e-5)):
+        expected = case[f"{model_type}_vert1_flat1_slow2"]
+        found = run_on(
+            kernel_backend, "fit_flicker", *arrays, model_type=model_type, vertical_corr=True, flatten_model=True
+        )
+        off = np.abs(found[0, 3::7, 2::5] - expected) > tolerance * expected.std()
+        assert off.mean() <= 1e-3

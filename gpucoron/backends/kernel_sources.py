@@ -106,6 +106,9 @@ ONE_PASS, ITERATIVE, AFTER_CLIPPING = 0, 1, 2
 #: threads of a warp that may share a pixel
 LANES = (1, 4)
 
+#: threads that may share a row of a frame
+ROW_LANES = (1, 32)
+
 _FLAGS = (False, True)
 
 KERNELS = {
@@ -251,6 +254,51 @@ KERNELS = {
             "const float* zeroframe?, const double* coefficients, double* scratch, uint32* words, float* countrate,"
             "float* uncert, float* chisq, float* var_poisson, float* var_rdnoise, int n_ints, int n_groups,"
             "int64 n_pixels, int n_reads, int unusable, double threshold_one, double threshold_two, int rules",
+        ),
+        _kernel(
+            "flicker.cu",
+            "find_frame_medians",
+            "const float* frames, const uint8* good?, const float* centres?, float* medians, float* means,"
+            "int64 n_frames, int64 n_pixels",
+            waits=lambda variant: True,
+        ),
+        _kernel(
+            "flicker.cu",
+            "mark_good",
+            "const float* frames, const uint8* masks, const float* medians, const float* reaches, uint8* good,"
+            "int64 n_frames, int ny, int nx",
+        ),
+        _kernel(
+            "flicker.cu",
+            "summarize_rows",
+            "const float* frames, const uint8* good, const int* active?, float* results, int64 n_rows, int ny, int nx,"
+            "float mad_to_sigma, double narrowing",
+            [(mean, lanes) for mean in _FLAGS for lanes in ROW_LANES],
+            waits=lambda variant: variant[1] > 1,
+        ),
+        _kernel(
+            "flicker.cu",
+            "pack_good",
+            "const float* lines, const uint8* good, const int* n_before, const int* active, float* packed, int* places,"
+            "int64 n_lines, int length",
+        ),
+        _kernel(
+            "flicker.cu",
+            "bridge_holes",
+            "const float* lines, const uint8* good, const int* n_before, const int* active, const float* packed,"
+            "const int* places, const double* projections, float* filled, int64 n_lines, int length",
+        ),
+        _kernel(
+            "flicker.cu",
+            "smooth_lines",
+            "const float* lines, const int* active?, const double* projection, float* smooth, int64 n_lines,"
+            "int length, int window",
+        ),
+        _kernel(
+            "flicker.cu",
+            "leave_out_strays",
+            "const float* models, const float* medians, uint8* good, int* active, int64 n_frames, int ny, int nx",
+            waits=lambda variant: True,
         ),
     )
 }
