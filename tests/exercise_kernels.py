@@ -13,6 +13,7 @@ from gpucoron.backends.kernel_launch import geometry
 from gpucoron.backends.kernel_sources import KERNELS, LANES
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 
+SHAPES = ((2, 7, 5, 13), (1, 3, 1, 1), (3, 32, 3, 9))
 TIMES = {"group_time": 2.0, "frame_time": 0.5, "nframes": 4}
 
 
@@ -34,7 +35,6 @@ class Exercise:
         self.backend = HostBackend(2) if name == "host" else get_backend(name)
         self.alone = HostBackend(1) if name == "host" else self.backend
         self.launched = set()
-        self.sent = []
         for backend in {self.backend, self.alone}:
             backend.choose_lanes = lambda n_pixels, n_units: lanes
             backend.launch = self._noting(backend.launch)
@@ -60,7 +60,7 @@ class Exercise:
 
         for offset in (True, False):
             self.backend.load_counts((3, 100), read, offset=offset)
-        for shape in ((2, 7, 5, 13), (1, 3, 1, 1), (3, 32, 3, 9)):
+        for shape in SHAPES:
             self.run_shape(rng, shape)
         self.backend.synchronize()
 
@@ -80,6 +80,12 @@ class Exercise:
                     data, groupdq, threshold, checked, n_pix_grow_sat=2, nframes=nframes, bias=bias,
                     grow_diagonal=diagonal,
                 )  # fmt: skip
+        self.run_jumps(ramps)
+        self.fit(ramps)
+
+    def run_jumps(self, ramps):
+        """Launch what depends on the threads that share a pixel, and the jumps' other kernels."""
+        backend = self.backend
         after = {"after_jump_flag_n1": 2, "after_jump_flag_e1": 100.0}
         for options in ({}, {"min_diffs_single_pass": 1, **after}, {"min_diffs_single_pass": 500, **after}):
             backend.detect_jumps(*self.send(*ramps), **options)
@@ -87,7 +93,6 @@ class Exercise:
         for options in ({"only_use_ints": False}, {}):
             self.alone.detect_jumps(*self.send(*ramps), minimum_sigclip_groups=1, **options)
         backend.detect_jumps(*self.send(ramps[0][:, :2], ramps[1][:, :2], *ramps[2:]))
-        self.fit(ramps)
 
     def fit(self, ramps):
         backend, shape = self.backend, ramps[0].shape
@@ -117,12 +122,13 @@ class Exercise:
 
 
 def exercise(name):
-    launched = set()
-    for lanes in LANES:
-        one = Exercise(name, lanes)
-        one.run()
-        launched |= one.launched
-    missing = set(KERNELS) - launched
+    first, *others = LANES
+    alone = Exercise(name, first)
+    alone.run()
+    for lanes in others:
+        for shape in SHAPES:
+            Exercise(name, lanes).run_jumps(make_ramps(np.random.default_rng(2), shape))
+    missing = set(KERNELS) - alone.launched
     if missing:
         raise SystemExit(f"kernels that were not launched: {', '.join(sorted(missing))}")
 
