@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test docs lint bench clean
+.PHONY: demo test docs lint bench gpu gpu-test gpu-sanitize gpu-bench clean
 
 demo: $(VENV)/.run
 	$(BIN)/gpucoron demo
@@ -22,6 +22,20 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/bench_engine.py
 	$(BIN)/python benchmarks/bench_custom.py
+
+# On a machine with a GPU, by the Python that has CuPy there; nothing is installed. `make -k gpu` goes on after a failure.
+gpu: gpu-test gpu-sanitize gpu-bench
+
+gpu-test gpu-sanitize gpu-bench: export PYTHONPATH := $(CURDIR):$(PYTHONPATH)
+
+gpu-test:
+	$(PYTHON) -m pytest -n 4 --require-gpu
+
+gpu-sanitize:
+	$(PYTHON) tests/sanitize_gpu.py
+
+gpu-bench:
+	$(PYTHON) benchmarks/bench_gpu.py
 
 clean:
 	rm -rf $(VENV) docs/_build demo
