@@ -1,4 +1,4 @@
-"""Sphinx configuration. The tables of steps and parameters are written from the declarations at every build."""
+"""Sphinx configuration. Tables are written from the declarations of steps at every build, pictures drawn."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,7 @@ import gpucoron
 
 sys.path.insert(0, str(Path(__file__).parent))
 from parameter_tables import write_parameter_pages
+from picture_pages import draw_pictures
 
 project = "gpucoron"
 author = "The gpucoron developers"
@@ -22,3 +23,4 @@ autodoc_typehints = "none"
 napoleon_use_rtype = False
 
 write_parameter_pages(Path(__file__).parent / "parameters.md")
+draw_pictures(Path(__file__).parent / "pictures", Path(__file__).parent / "_generated")

@@ -1,0 +1,107 @@
+"""The drift from group to group before and after refpix with pseudo-reference pixels: a picture and its numbers.
+
+python docs/pictures/refpix.py [folder]
+"""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from gpucoron.backends import get_backend
+from gpucoron.simulate import Effects, Scene, simulate
+from gpucoron.steps import refpix
+
+BACKEND = get_backend("cpu")
+ROWS = {"nlower": 4, "nupper": 4, "nleft": 0, "nright": 0}
+SIDES = {"nlower": 4, "nupper": 4, "nleft": 4, "nright": 4}
+QUIET = {"superbias": False, "nonlinearity": False, "saturation": False, "ipc": False, "bad_pixels": False}
+
+
+def observe(drift, *, seed=1, ngroups=6):
+    """Simulate linear ramps of a coronagraph whose pedestal drifts: (simulation, ramps, the noise in them), DN.
+
+    ``drift`` is the rms from group to group, DN, on top of the 1/f noise; the noise is that and the drift.
+    """
+    effects = Effects(**QUIET, cosmic_rays=0)
+    scene = Scene(halo=1e-5, companion_contrast=0.0)
+    simulation = simulate("NIRCAM", "SUB320A335R", "RAPID", ngroups, 1, seed=seed, scene=scene, effects=effects)
+    pedestal = drift * np.random.default_rng(seed).standard_normal((*simulation.data.shape[:2], 1, 1))
+    ramps = (simulation.data - np.float64(simulation.pixels.kind.bias) + pedestal).astype(np.float32)
+    return simulation, ramps, simulation.truth.one_over_f + pedestal
+
+
+def correct(simulation, ramps, edges):
+    """Run the step on a copy of the ramps, with spaceKLIP's parameters and these rows and columns."""
+    ny, nx = ramps.shape[2:]
+    subarray, kind = simulation.subarray, simulation.pixels.kind
+    facts = {"instrument": "NIRCAM", "noutputs": 1, "fastaxis": kind.fastaxis, "slowaxis": kind.slowaxis}
+    facts |= {"xstart": subarray.xstart, "ystart": subarray.ystart, "xsize": nx, "ysize": ny}
+    exposure = SimpleNamespace(
+        data=ramps.copy(), pixeldq=np.zeros((ny, nx), np.uint32), zeroframe=None, facts=SimpleNamespace(**facts)
+    )
+    options = {"nrow_off": 0, "ncol_off": 0, "siglimit": 3.0, "odd_even_columns": True, "use_side_ref_pixels": True}
+    options |= {"side_smoothing_length": 11, "side_gain": 1.0}
+    refpix.run(exposure, {}, SimpleNamespace(**options, **edges), BACKEND)
+    return exposure.data
+
+
+def detrend(signal):
+    """Take a straight line along the groups, axis 1, out: what makes no scatter in a slope, and the background."""
+    t = np.arange(signal.shape[1]) - (signal.shape[1] - 1) / 2
+    t = t.reshape(1, -1, *[1] * (signal.ndim - 2))
+    signal = signal - signal.mean(axis=1, keepdims=True)
+    return signal - t * (signal * t).sum(axis=1, keepdims=True) / (t * t).sum()
+
+
+def measure(drift, edges, seeds=range(1, 7)):
+    """Measure the noise that is common to groups, and to rows beyond that: rms before and after, DN."""
+    squares = []
+    for seed in seeds:
+        simulation, ramps, noise = observe(drift, seed=seed)
+        left = noise + (correct(simulation, ramps, edges) - ramps)
+        pair = []
+        for part in (noise, left):
+            rows = detrend(part.mean(axis=3))
+            groups = rows.mean(axis=2, keepdims=True)
+            pair += [np.mean(groups**2), np.mean((rows - groups) ** 2)]
+        squares.append(pair)
+    return np.sqrt(np.mean(squares, axis=0))
+
+
+def draw(path):
+    simulation, ramps, noise = observe(3.0, ngroups=12)
+    panels = {"before": noise}
+    for name, edges in (("rows", ROWS), ("rows, then columns", SIDES)):
+        panels[name] = noise + (correct(simulation, ramps, edges) - ramps)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    for (name, ramp), color in zip(panels.items(), ("black", "tab:orange", "tab:blue"), strict=True):
+        rows = detrend(ramp.mean(axis=3))[0]
+        left.plot(np.arange(1, len(rows) + 1), rows.mean(axis=1), "o-", color=color, label=name)
+        right.plot(rows[5, :100], color=color, lw=1)
+    left.set(xlabel="group", ylabel="noise common to a group, DN")
+    right.set(xlabel="row of group 6", ylabel="mean noise of a row, DN")
+    left.legend()
+    figure.savefig(path, dpi=65)
+
+
+def main(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    draw(folder / "refpix.png")
+    print(f"wrote {folder / 'refpix.png'}")
+    for drift in (0.0, 2.0, 5.0):
+        for name, edges in (("rows", ROWS), ("rows and columns", SIDES)):
+            groups, rows, groups_left, rows_left = measure(drift, edges)
+            print(
+                f"drift {drift:g} DN, {name}: groups {groups:.2f} to {groups_left:.2f} DN, "
+                f"rows about them {rows:.2f} to {rows_left:.2f} DN"
+            )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "_generated")

@@ -1,0 +1,92 @@
+"""Flags around saturated speckles, grown with corners and without: a picture and the numbers of its page.
+
+python docs/pictures/saturation.py [folder]
+"""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.colors import ListedColormap
+
+from gpucoron.backends import get_backend
+from gpucoron.dq import SATURATED
+from gpucoron.simulate import Effects, Scene, simulate
+from gpucoron.steps import saturation
+
+BACKEND = get_backend("cpu")
+SHAPE = (56, 56)
+NGROUPS = 10
+QUIET = {"superbias": False, "nonlinearity": False, "ipc": False, "bad_pixels": False}
+
+
+def observe():
+    """Simulate a bright star behind the mask, whose speckles saturate."""
+    effects = Effects(**QUIET, cosmic_rays=0)
+    scene = Scene(star=4e8, companion_contrast=0.0)
+    return simulate("NIRCAM", "SUB320A335R", "RAPID", NGROUPS, 1, seed=1, scene=scene, effects=effects, shape=SHAPE)
+
+
+def flag(simulation, *, grow_diagonal):
+    """Run the step: (nints, ngroups, ny, nx) bool, True where SATURATED."""
+    data = simulation.data.astype(np.float32)
+    exposure = SimpleNamespace(
+        data=data,
+        groupdq=np.zeros(data.shape, np.uint8),
+        pixeldq=np.zeros(SHAPE, np.uint32),
+        zeroframe=None,
+        facts=SimpleNamespace(instrument="NIRCAM", nframes=simulation.nframes, zero_frame=False),
+    )
+    # A little below the full well, as in the reference files, so that noise hides no saturation.
+    level = 0.98 * simulation.pixels.full_well + simulation.pixels.kind.bias
+    reference = SimpleNamespace(data=level.astype(np.float32), dq=np.zeros(SHAPE, np.uint32))
+    parameters = SimpleNamespace(n_pix_grow_sat=1, use_readpatt=True, grow_diagonal=grow_diagonal, flag_rcsat=False)
+    saturation.run(exposure, {"saturation": reference}, parameters, BACKEND)
+    return exposure.groupdq & SATURATED != 0
+
+
+def mark_true(simulation):
+    """Mark the groups at the full well, of the shape of the ramps."""
+    return simulation.truth.saturated_from[:, None] <= np.arange(NGROUPS)[:, None, None]
+
+
+def draw(path):
+    simulation = observe()
+    true = mark_true(simulation)[0, -1]
+    figure, axes = plt.subplots(1, 2, figsize=(8, 4.6), sharey=True, layout="constrained")
+    for axis, diagonal, title in ((axes[0], True, "with corners"), (axes[1], False, "grow_diagonal=False")):
+        flagged = flag(simulation, grow_diagonal=diagonal)[0, -1]
+        kinds = np.where(true, 2, flagged)
+        colors = ListedColormap(["white", "tab:orange", "black"])
+        axis.imshow(kinds, vmin=0, vmax=2, cmap=colors, origin="lower", interpolation="nearest")
+        axis.set_title(f"{title}: {np.count_nonzero(flagged & ~true)} neighbours", fontsize=10)
+        axis.set_xlabel("column")
+    axes[0].set_ylabel("row")
+    figure.savefig(path, dpi=65)
+
+
+def main(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    draw(folder / "saturation.png")
+    print(f"wrote {folder / 'saturation.png'}")
+    simulation = observe()
+    true = mark_true(simulation)
+    print(f"at the full well: {np.count_nonzero(true)} groups, {np.count_nonzero(true[0, -1])} pixels in the last one")
+    for diagonal in (True, False):
+        flagged = flag(simulation, grow_diagonal=diagonal)
+        missed = np.count_nonzero(true & ~flagged)
+        lost = flagged & ~true
+        print(
+            f"grow_diagonal={diagonal}: {missed} missed, good groups lost {np.count_nonzero(lost)}, "
+            f"in the last group {np.count_nonzero(lost[0, -1])}, pixels without any good group "
+            f"{np.count_nonzero(flagged.all(axis=1))} (truth {np.count_nonzero(true.all(axis=1))})"
+        )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "_generated")
