@@ -51,7 +51,7 @@ CASES = {
 
 #: the same kinds, small enough for a rehearsal without a GPU
 REHEARSAL = {
-    "nircam-10x3": Case("NIRCAM", 3, 10, 12, 16),
+    "nircam-10x2": Case("NIRCAM", 2, 10, 10, 12),
     "miri-40x2": Case("MIRI", 2, 40, 9, 16),
 }
 

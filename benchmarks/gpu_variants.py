@@ -45,17 +45,14 @@ VARIANTS = (
 )
 
 
-def allow_lanes(*lanes):
-    """Add instantiations to the table: for a process that measures, before anything is compiled."""
+def allow_variants():
+    """Add the variants' instantiations to the table: in a process that measures, before anything is compiled."""
     kernel = KERNELS["search_jumps"]
-    more = [(mode, n) for mode in (ONE_PASS, ITERATIVE) for n in lanes if (mode, n) not in kernel.variants]
+    lanes = {variant.lanes for variant in VARIANTS if variant.lanes}
+    more = [(mode, n) for mode in (ONE_PASS, ITERATIVE) for n in sorted(lanes) if (mode, n) not in kernel.variants]
     KERNELS["search_jumps"] = replace(
         kernel, variants=(*kernel.variants, *more), waits=(*kernel.waits, *(n > 1 for _, n in more))
     )
-
-
-# The table is read at the first launch.
-allow_lanes(*(variant.lanes for variant in VARIANTS if variant.lanes))
 
 
 def make_backend(like, variant):
