@@ -1,0 +1,73 @@
+"""What only a real device can show: its memory runs out, is given back, and stays where it was."""
+
+import numpy as np
+import pytest
+from test_jump import simulate as simulate_jumps
+from test_ramp_fit import TIMES
+from test_ramp_fit import simulate as simulate_ramps
+
+from gpucoron.backends.memory import memory_needed
+from gpucoron.backends.numpy_backend import NumpyBackend
+from gpucoron.backends.spilling import SpillingBackend
+
+SHAPE = (2, 12, 64, 64)
+
+
+@pytest.fixture
+def pool(gpu):
+    """The device's memory pool, empty; a limit that a test sets is taken away."""
+    pool = gpu.xp.get_default_memory_pool()
+    pool.free_all_blocks()
+    yield pool
+    pool.set_limit(size=0)
+    pool.free_all_blocks()
+
+
+def test_a_device_that_runs_out_of_memory_goes_on_with_less(gpu, pool, caplog):
+    ramps = simulate_jumps(np.random.default_rng(1), SHAPE)
+    expected, found = ramps[1].copy(), ramps[1].copy()
+    count = NumpyBackend().detect_jumps(ramps[0], expected, *ramps[2:])
+    per_row = sum(array.nbytes for array in ramps) // SHAPE[2]
+    need = memory_needed("detect_jumps", *SHAPE[:2], SHAPE[3], per_row)
+    pool.set_limit(size=pool.used_bytes() + need.of(24))
+    assert SpillingBackend(gpu, 10**12).detect_jumps(ramps[0], found, *ramps[2:]) == count
+    np.testing.assert_array_equal(found, expected)
+    assert "out of device memory" in caplog.text
+
+
+def test_a_chunk_takes_no_more_than_the_model_says(gpu, pool, caplog):
+    """The pool's limit is the model's number: nothing has to be halved."""
+    arrays = simulate_ramps(2, 3, 30, 48, 64)
+    nints, ngroups, ny, nx = arrays["data"].shape
+    # the fit's arguments by name; groupdq stands for the original flags too
+    given = [*arrays.values(), arrays["groupdq"]]
+    need = memory_needed("fit_ramps", nints, ngroups, nx, sum(array.nbytes // ny for array in given))
+    backend = SpillingBackend(gpu, need.of(12))
+    backend.fit_ramps(**arrays, original_groupdq=arrays["groupdq"], **TIMES)  # warm: compiled code
+    pool.free_all_blocks()
+    pool.set_limit(size=pool.used_bytes() + need.of(12))
+    caplog.clear()
+    backend.fit_ramps(**arrays, original_groupdq=arrays["groupdq"], **TIMES)
+    assert "out of device memory" not in caplog.text
+
+
+def test_memory_stays_where_it_was(gpu, pool):
+    ramps = simulate_jumps(np.random.default_rng(3), SHAPE)
+    taken = []
+    for _ in range(10):
+        data, groupdq, gain, readnoise = (gpu.to_device(array) for array in ramps)
+        gpu.detect_jumps(data, groupdq.copy(), gain, readnoise)
+        gpu.fit_ramps(data, groupdq, gpu.zeros(SHAPE[2:], np.uint32), gain, readnoise, **TIMES)
+        del data, groupdq, gain, readnoise
+        gpu.synchronize()
+        taken.append((pool.total_bytes(), pool.used_bytes()))
+    assert len(set(taken[2:])) == 1
+
+
+def test_the_limit_follows_what_is_free(gpu, pool):
+    before = gpu.memory_limit()
+    assert before > 0
+    held = gpu.zeros((2**24,), np.float32)
+    after = gpu.memory_limit()
+    assert before - after >= 0.8 * held.nbytes
+    assert gpu.memory_limit(held.nbytes) == after + held.nbytes
