@@ -198,12 +198,6 @@ def _references_of(name, settings, facts):
         return ["flat"] if settings.apply_flat_field else []
     if name == "picture_frame":
         return ["pictureframe"]
-    near_infrared_only = {"superbias": "superbias"}
-    miri_only = {"reset": "reset", "rscd": "rscd"}
-    if facts.is_miri and name in near_infrared_only:
-        return []
-    if not facts.is_miri and name in miri_only:
-        return []
     return list(declarations.STEPS[name].references)
 
 
@@ -318,7 +312,7 @@ def _helpers(name, run):
 def _note(exposure, name, outcome, run):
     """Write into the metadata what jwst's own step would have left there."""
     meta = exposure.meta.meta
-    if name in declarations.STEPS and not declarations.STEPS[name].custom:
+    if not declarations.STEPS[name].custom:
         setattr(meta.cal_step, declarations.STEPS[name].cal_step, outcome.status)
     for dotted, value in outcome.meta.items():
         *parents, last = dotted.split(".")
@@ -332,7 +326,6 @@ def _note(exposure, name, outcome, run):
         path = run.references.get(reftype)
         if path is not None and hasattr(meta.ref_file, reftype):
             getattr(meta.ref_file, reftype).name = reference_name(path, run.parameters[name], reftype)
-            meta.ref_file.crds.context_used, meta.ref_file.crds.sw_version = run.context
 
 
 def reference_name(path, settings, reftype):
