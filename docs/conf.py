@@ -6,15 +6,24 @@ from pathlib import Path
 import gpucoron
 
 sys.path.insert(0, str(Path(__file__).parent))
+from changelog import write_changelog
 from parameter_tables import write_parameter_pages
 from picture_pages import draw_pictures
+from step_pictures import draw_step_pictures
 
 project = "gpucoron"
 author = "The gpucoron developers"
 release = version = gpucoron.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
+]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-exclude_patterns = ["_build", "changes"]
+# included in pages, or written by the gallery for its own use
+exclude_patterns = ["_build", "changes", "_generated/parameters_*", "tutorials", "_generated/tutorials/sg_*"]
 html_theme = "furo"
 html_title = f"gpucoron {version}"
 myst_enable_extensions = ["colon_fence", "dollarmath"]
@@ -22,5 +31,18 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 napoleon_use_rtype = False
 
-write_parameter_pages(Path(__file__).parent / "parameters.md")
-draw_pictures(Path(__file__).parent / "pictures", Path(__file__).parent / "_generated")
+sphinx_gallery_conf = {
+    "examples_dirs": "tutorials",
+    "gallery_dirs": "_generated/tutorials",
+    "filename_pattern": r"\.py$",
+    "abort_on_example_error": True,
+    "show_memory": False,
+    "write_computation_times": False,
+}
+
+HERE = Path(__file__).parent
+GENERATED = HERE / "_generated"
+write_parameter_pages(HERE / "parameters.md", GENERATED)
+write_changelog(HERE / "changes", HERE / "changelog.md")
+draw_pictures(HERE / "pictures", GENERATED)
+draw_step_pictures(GENERATED)

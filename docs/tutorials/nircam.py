@@ -128,8 +128,8 @@ plt.show()
 # -----------------------------
 #
 # A companion is measured in a circle of 2.5 pixels. The scatter of such circles all around the star, five times, is the
-# limit; the companion itself is measured too, half the difference of its two places. The last column is the scatter from
-# row to row.
+# limit; the companion itself is measured too, half the difference of its two places. The last column is the scatter
+# from row to row.
 
 RADIUS = 2.5
 ny, nx = rates["jwst's defaults", "roll 1"].shape
