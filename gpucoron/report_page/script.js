@@ -4,7 +4,7 @@
 (() => {
   const CHUNK = 60;
   const STATUSES = { done: "✓ Done", failed: "✕ Failed", "no rate": "△ No rate", product: "○ Product only" };
-  const COLUMNS = [
+  const ALL_COLUMNS = [
     { key: "exposure", label: "Exposure" },
     { label: "Rate, flags, 1/f" },
     { key: "status", label: "Status" },
@@ -17,11 +17,13 @@
     { key: "unusable", label: "Unusable", number: percent, title: "share of the rate's pixels with DO_NOT_USE" },
     { key: "seconds", label: "Time", number: seconds, title: "from file to file" },
     { key: "memory", label: "Memory", number: bytes, title: "peak of the process" },
-    { key: "finished", label: "Finished", text: moment },
+    { key: "finished", label: "Finished", text: day, second: time },
   ];
   const find = (id) => document.getElementById(id);
   const { rows, summary, notes } = JSON.parse(find("table").textContent);
   const body = document.querySelector("#exposures > tbody");
+  // a column that is empty throughout is left out
+  const COLUMNS = ALL_COLUMNS.filter(({ key }) => !key || rows.some((row) => row[key] !== null && row[key] !== ""));
   const slowest = Math.max(0, ...rows.map((row) => row.seconds ?? 0));
   const order = new Intl.Collator("en", { numeric: true });
   const open = new Set();
@@ -41,9 +43,15 @@
   function bytes(value) {
     return value >= 1e9 ? (value / 1e9).toFixed(2) + " GB" : (value / 1e6).toFixed(value < 1e7 ? 1 : 0) + " MB";
   }
-  function moment(text) {
-    const [, day, time] = /^(\d{4}-\d\d-\d\d)T(\d\d:\d\d)/.exec(text) ?? [];
-    return day ? day + " " + time : text;
+  function day(text) {
+    return text.split("T")[0];
+  }
+  function time(text) {
+    return /T(\d\d:\d\d)/.exec(text)?.[1] ?? "";
+  }
+  /** Let a name break after its underscores. */
+  function breakable(name) {
+    return name.split("_").flatMap((part, index) => (index ? ["_", document.createElement("wbr"), part] : [part]));
   }
   function plain(value) {
     return typeof value === "string" ? value : JSON.stringify(value);
@@ -95,7 +103,8 @@
     const { key } = column;
     if (key === "exposure") {
       const turn = make("span", { class: "turn", "aria-hidden": "true" }, "▶");
-      const button = make("button", { type: "button", class: "name", "aria-expanded": "false" }, turn, row.exposure);
+      const button = make("button", { type: "button", class: "name", "aria-expanded": "false" },
+        turn, make("span", {}, ...breakable(row.exposure)));
       return make("td", {}, button, row.error ? make("p", { class: "why" }, row.error) : null);
     }
     if (!key) return make("td", {}, makeThumbs(row));
@@ -108,8 +117,9 @@
       if (key !== "seconds" || value === null) return make("td", { class: "number" }, text);
       return make("td", { class: "number time" }, text, make("div", { class: "track" }, bar(value / slowest)));
     }
-    const second = column.sub && row[column.sub] ? make("div", { class: "sub" }, row[column.sub]) : null;
-    return make("td", {}, column.text ? column.text(value) : value, second);
+    const second = column.sub ? row[column.sub] : column.second ? column.second(value) : "";
+    return make("td", { class: "text" }, column.text ? column.text(value) : value,
+      second ? make("div", { class: "sub" }, second) : null);
   }
   function makeThumbs(row) {
     const { images } = detailOf(row);
@@ -199,7 +209,7 @@
     for (const row of rows) counts.set(row.status, (counts.get(row.status) ?? 0) + 1);
     const choices = [["", "All"], ...Object.entries(STATUSES).filter(([status]) => counts.has(status))];
     for (const [status, label] of choices) {
-      const radio = make("input", { type: "radio", name: "status", value: status, checked: status === "" });
+      const radio = make("input", { type: "radio", name: "status", value: status, defaultChecked: status === "" });
       const text = make("span", {}, label + " " + (status ? counts.get(status) : rows.length));
       find("statuses").append(make("label", {}, radio, text));
     }
@@ -208,6 +218,8 @@
       find(key).append(make("option", { value: "" }, "All"), ...values.map((value) => make("option", { value }, value)));
       find(key).closest("label").hidden = values.length < 2;
     }
+    find("statuses").closest("fieldset").hidden = counts.size < 2;
+    find("filters").hidden = rows.length < 2;
     find("filters").addEventListener("submit", (event) => event.preventDefault());
     find("filters").addEventListener("input", refresh);
     find("reset").addEventListener("click", () => {
@@ -244,6 +256,7 @@
     return failure;
   }
   function makePictures(row, detail) {
+    if (!Object.keys(detail.images).length) return make("p", { class: "quiet wide" }, detail.note || "No pictures of it.");
     const digits = (value) => Number(value.toPrecision(3)).toString();
     const { images, rate_range: range, noise_limit: limit, noise_unit: unit, binning } = detail;
     const legend = make("ul", { class: "legend" },
@@ -322,11 +335,12 @@
     return section("Flags of the rate", table("", [["flag"], ["share of pixels", "number"]], lines));
   }
   function makeSteps({ steps, seconds: taken }) {
-    if (!steps.length && !Object.keys(taken).length) return null;
     const off = steps.filter((step) => step.reason === "switched off").map((step) => step.name);
     const before = ["read", "plan"].filter((name) => name in taken).map((name) => ({ name, seconds: taken[name] }));
     const after = ["write"].filter((name) => name in taken).map((name) => ({ name, seconds: taken[name] }));
     const all = [...before, ...steps.filter((step) => step.reason !== "switched off"), ...after];
+    if (!all.length && !off.length) return null;
+    const isTimed = all.some((step) => typeof step.seconds === "number");
     const longest = Math.max(...all.map((step) => step.seconds ?? 0), 1e-9);
     const lines = all.map((step) => {
       const known = typeof step.seconds === "number";
@@ -334,15 +348,15 @@
       const remark = [step.status && step.status !== "COMPLETE" ? step.status.toLowerCase() : "", step.reason, ...flagged];
       return make("tr", { class: step.status === "SKIPPED" ? "quiet" : "" },
         make("td", { class: "step" }, step.name),
-        make("td", { class: "bar" }, known ? bar(step.seconds / longest) : null),
-        make("td", { class: "number" }, known ? seconds(step.seconds) : ""),
+        isTimed ? make("td", { class: "bar" }, known ? bar(step.seconds / longest) : null) : null,
+        isTimed ? make("td", { class: "number" }, known ? seconds(step.seconds) : "") : null,
         make("td", { class: "value" }, remark.filter(Boolean).join(", ")));
     });
     const title = typeof taken.total === "number" ? "Steps, " + seconds(taken.total) + " in all" : "Steps";
-    const head = [["step"], [""], ["time", "number"], ["remark"]];
-    const steps_ = section(title, table("steps", head, lines));
-    if (off.length) steps_.append(make("p", { class: "quiet" }, "Switched off: " + off.join(", ")));
-    return steps_;
+    const head = [["step"], ...(isTimed ? [[""], ["time", "number"]] : []), ["remark"]];
+    const list = section(title, table("steps", head, lines));
+    if (off.length) list.append(make("p", { class: "quiet" }, "Switched off: " + off.join(", ")));
+    return list;
   }
   function makeParameters(parameters) {
     const lines = Object.entries(parameters).flatMap(([step, values]) =>
@@ -363,20 +377,25 @@
   // --- begin -----------------------------------------------------------------------------------------------------
   for (const [label, value] of summary) find("summary").append(make("div", {}, make("dt", {}, label), make("dd", {}, value)));
   for (const note of notes) find("notes").append(make("p", {}, note));
-  // the address may name an exposure; a single one is opened anyway
-  const named = rows.find((row) => "#" + encodeURIComponent(row.exposure) === location.hash);
-  const wanted = named ?? (rows.length === 1 ? rows[0] : null);
-  if (wanted) open.add(wanted.id);
+  if (rows.length === 1) open.add(rows[0].id);
   makeHeader();
   makeFilters();
   refresh();
-  if (wanted && rows.length > 1) {
-    while (made < shown.length && shown.indexOf(wanted) >= made) showMore();
-    body.querySelector(`tr.row[data-id="${wanted.id}"]`).scrollIntoView();
-  }
+  openNamed();
+  addEventListener("hashchange", openNamed);
   new IntersectionObserver((entries) => {
     if (entries.some((entry) => entry.isIntersecting)) more();
   }, { rootMargin: "800px" }).observe(find("sentinel"));
+  /** Open the exposure that the address names, as it does after a row was opened. */
+  function openNamed() {
+    const row = rows.find(({ exposure }) => "#" + encodeURIComponent(exposure) === location.hash);
+    if (!row) return;
+    open.add(row.id);
+    find("filters").reset();
+    refresh();
+    while (shown.indexOf(row) >= made) showMore();
+    body.querySelector(`tr.row[data-id="${row.id}"]`).scrollIntoView();
+  }
   /** Go on until the end of the table is out of sight again: the observer reports only changes. */
   function more() {
     if (made === shown.length) return;
