@@ -5,6 +5,7 @@ PNG: the rate, which pixels are flagged, and the mean 1/f noise that was removed
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -278,4 +279,5 @@ def write_whole(path, write):
         msg = f"{path}: could not be written ({error.strerror or error}); choose another folder, or make room"
         raise OutputError(msg) from error
     finally:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink()
