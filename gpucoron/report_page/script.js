@@ -383,9 +383,14 @@
   refresh();
   openNamed();
   addEventListener("hashchange", openNamed);
-  new IntersectionObserver((entries) => {
-    if (entries.some((entry) => entry.isIntersecting)) more();
-  }, { rootMargin: "800px" }).observe(find("sentinel"));
+  const observer = new IntersectionObserver((entries) => {
+    if (!entries.at(-1).isIntersecting || made === shown.length) return;
+    showMore();
+    // it reports changes alone; observed anew, it also reports that the end is still in sight
+    observer.unobserve(find("sentinel"));
+    observer.observe(find("sentinel"));
+  }, { rootMargin: "800px" });
+  observer.observe(find("sentinel"));
   /** Open the exposure that the address names, as it does after a row was opened. */
   function openNamed() {
     const row = rows.find(({ exposure }) => "#" + encodeURIComponent(exposure) === location.hash);
@@ -395,12 +400,6 @@
     refresh();
     while (shown.indexOf(row) >= made) showMore();
     body.querySelector(`tr.row[data-id="${row.id}"]`).scrollIntoView();
-  }
-  /** Go on until the end of the table is out of sight again: the observer reports only changes. */
-  function more() {
-    if (made === shown.length) return;
-    showMore();
-    if (find("sentinel").getBoundingClientRect().top < innerHeight + 800) requestAnimationFrame(more);
   }
   addEventListener("beforeprint", () => {
     while (made < shown.length) showMore();
