@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 
-from gpucoron import __version__
+from gpucoron import __version__, dq
 from gpucoron.errors import InputError
 from gpucoron.previews import Preview, load_preview, preview_of_product, preview_path, write_whole
 from gpucoron.report_images import images_of
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 _PRODUCTS = ("_rate", "_rateints")
 #: how pages name the flags that have a column
 _COLUMNS = {"jump": "JUMP_DET", "saturated": "SATURATED", "unusable": "DO_NOT_USE"}
+#: flags below fit into the 8 bits of a group
+_FIRST_OF_PIXELS = dq.RESERVED
 
 
 def write_report(folder, path=None):
@@ -203,8 +205,7 @@ def describe(record, preview, note=""):
     detail : dict
         What an opened row shows.
     """
-    flags = {name: value for name, value in _dict(record, "flags").items() if _number(value) is not None}
-    flags = preview.named_flags() | flags
+    of_pixels = preview.named_flags()
     error = record.get("error")
     if error is not None and not isinstance(error, dict):
         error = {"message": error}
@@ -220,7 +221,7 @@ def describe(record, preview, note=""):
         "mask": _text(record.get("coronmsk")),
         "subarray": _text(record.get("subarray")),
         "shape": " × ".join(map(str, shape)) if isinstance(shape, list) else "",
-        **{column: _number(flags.get(name)) for column, name in _COLUMNS.items()},
+        **{column: of_pixels.get(name) for column, name in _COLUMNS.items()},
         "seconds": _number(taken.get("total")),
         "memory": _number(record.get("peak_memory")),
         "finished": _text(record.get("finished")),
@@ -239,7 +240,7 @@ def describe(record, preview, note=""):
             "jump": _shares(preview.jump_fraction),
             "saturated": _shares(preview.saturated_fraction),
         },
-        "flags": flags,
+        "flags": _flags(_dict(record, "flags"), of_pixels),
         "error": {key: _text(error.get(key)) for key in ("type", "message", "traceback")} if error else None,
         "steps": [_step(step) for step in steps if isinstance(step, dict)],
         "seconds": taken,
@@ -247,6 +248,21 @@ def describe(record, preview, note=""):
         "facts": _facts(record),
     }
     return row, detail
+
+
+def _flags(counted, of_pixels):
+    """List all flags: name, share of the rate's pixels, share of the ramp's samples; None where nobody counted.
+
+    A manifest counts the flags of groups over samples, and all others over pixels.
+    """
+    of_samples = {}
+    for name, value in counted.items():
+        if 0 < getattr(dq, name, 0) < _FIRST_OF_PIXELS:
+            of_samples[name] = _number(value)
+        else:
+            of_pixels = of_pixels | {name: _number(value)}
+    names = sorted(of_pixels | of_samples)
+    return [{"name": name, "pixels": of_pixels.get(name), "samples": of_samples.get(name)} for name in names]
 
 
 def _step(step):

@@ -49,7 +49,7 @@ def make_record(number=0, **changes):
         "steps": steps,
         "seconds": {"read": 0.2, "plan": 0.05, "steps": in_steps, "write": 0.3, "total": in_steps + 0.55},
         "peak_memory": 420_000_000 + 1_000_000 * (number % 50),
-        "flags": {"JUMP_DET": 0.001 * (1 + number % 90), "SATURATED": 0.0002 * (number % 11), "DO_NOT_USE": 0.0045},
+        "flags": {"JUMP_DET": 0.0001 * (1 + number % 90), "SATURATED": 0.0002 * (number % 11), "HOT": 0.0045},
         "instrument": instrument,
         "detector": detector,
         "subarray": subarray,

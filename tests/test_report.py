@@ -141,7 +141,11 @@ def test_what_an_exposure_shows(tmp_path):
     row, detail = page.rows[record["exposure"]], page.detail(record["exposure"])
     assert (row["target"], row["filter"], row["mask"]) == ("HD 141569", "F210M", "MASKA210R")
     assert row["shape"] == "4 × 10 × 640 × 640"
-    assert row["jump"] == record["flags"]["JUMP_DET"]
+    # the table counts the rate's pixels, a manifest the samples of groups
+    assert row["jump"] == preview.named_flags()["JUMP_DET"] != record["flags"]["JUMP_DET"]
+    jump, hot = (next(flag for flag in detail["flags"] if flag["name"] == name) for name in ("JUMP_DET", "HOT"))
+    assert (jump["pixels"], jump["samples"]) == (row["jump"], record["flags"]["JUMP_DET"])
+    assert (hot["pixels"], hot["samples"]) == (record["flags"]["HOT"], None)
     assert row["seconds"] == pytest.approx(record["seconds"]["total"])
     assert set(detail["images"]) == {"rate", "flags", "noise"}
     assert detail["groups"]["jump"] == pytest.approx(list(preview.jump_fraction), rel=1e-3)
@@ -185,7 +189,7 @@ def test_the_page_needs_no_network(tmp_path):
 
 
 def test_numbers_that_json_does_not_know(tmp_path):
-    flags = {"JUMP_DET": float("nan"), "SATURATED": float("inf"), "DO_NOT_USE": "many"}
+    flags = {"JUMP_DET": float("nan"), "SATURATED": float("inf"), "HOT": "many", "no_such": 0.1}
     parameters = {"jump": {"rejection_threshold": float("inf")}, "ipc": None}
     spoilt = {"seconds": None, "shape": "320", "steps": ["jump", {"name": "ipc", "seconds": "1"}]}
     row, detail = describe(make_record(0, flags=flags, parameters=parameters, **spoilt), Preview())

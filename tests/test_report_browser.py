@@ -195,7 +195,7 @@ def test_sorting_by_mouse_and_keyboard(opened):
     assert sorting(opened) == [("Jumps", "ascending")]
     shares = [float(text.removesuffix(" %")) for text in column(opened, "Jumps")]
     assert shares == sorted(shares)
-    assert shares[0] == 0.1
+    assert shares[0] > 0
     assert opened.switch_to.active_element == header(opened, "Jumps")
 
 

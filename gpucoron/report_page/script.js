@@ -328,11 +328,13 @@
     return make("table", { class: className }, make("thead", {}, header), make("tbody", {}, ...lines));
   }
   function makeFlags(flags) {
-    const names = Object.keys(flags).sort((a, b) => flags[b] - flags[a]);
-    if (!names.length) return null;
-    const lines = names.map((name) =>
-      make("tr", {}, make("td", {}, name), make("td", { class: "number" }, percent(flags[name]))));
-    return section("Flags of the rate", table("", [["flag"], ["share of pixels", "number"]], lines));
+    if (!flags.length) return null;
+    const share = (value) => make("td", { class: "number" }, value === null ? "–" : percent(value));
+    const most = (flag) => Math.max(flag.pixels ?? 0, flag.samples ?? 0);
+    const lines = [...flags].sort((a, b) => most(b) - most(a)).map((flag) =>
+      make("tr", {}, make("td", {}, flag.name), share(flag.pixels), share(flag.samples)));
+    const head = [["flag"], ["of the rate's pixels", "number"], ["of the ramp's samples", "number"]];
+    return section("Flags", table("flags", head, lines));
   }
   function makeSteps({ steps, seconds: taken }) {
     const off = steps.filter((step) => step.reason === "switched off").map((step) => step.name);
