@@ -1,4 +1,4 @@
-"""Sphinx configuration. Tables are written from the declarations of steps at every build, pictures drawn."""
+"""Sphinx configuration. At every build tables are written from the declarations of steps, pictures drawn."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import gpucoron
 
 sys.path.insert(0, str(Path(__file__).parent))
+from example_report import write_example
 from parameter_tables import write_parameter_pages
 from picture_pages import draw_pictures
 
@@ -16,6 +17,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build", "changes"]
 html_theme = "furo"
+html_extra_path = ["_generated/pages"]
 html_title = f"gpucoron {version}"
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 autodoc_member_order = "bysource"
@@ -24,3 +26,4 @@ napoleon_use_rtype = False
 
 write_parameter_pages(Path(__file__).parent / "parameters.md")
 draw_pictures(Path(__file__).parent / "pictures", Path(__file__).parent / "_generated")
+write_example(Path(__file__).parent / "_generated" / "pages" / "report_example.html")
