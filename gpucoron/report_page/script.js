@@ -330,10 +330,12 @@
   function makeFlags(flags) {
     if (!flags.length) return null;
     const share = (value) => make("td", { class: "number" }, value === null ? "–" : percent(value));
+    const isCounted = flags.some((flag) => flag.samples !== null);
     const most = (flag) => Math.max(flag.pixels ?? 0, flag.samples ?? 0);
     const lines = [...flags].sort((a, b) => most(b) - most(a)).map((flag) =>
-      make("tr", {}, make("td", {}, flag.name), share(flag.pixels), share(flag.samples)));
-    const head = [["flag"], ["of the rate's pixels", "number"], ["of the ramp's samples", "number"]];
+      make("tr", {}, make("td", {}, flag.name), share(flag.pixels), isCounted ? share(flag.samples) : null));
+    const head = [["flag"], ["of the rate's pixels", "number"],
+      ...(isCounted ? [["of the ramp's samples", "number"]] : [])];
     return section("Flags", table("flags", head, lines));
   }
   function makeSteps({ steps, seconds: taken }) {
@@ -345,7 +347,7 @@
     const isTimed = all.some((step) => typeof step.seconds === "number");
     const longest = Math.max(...all.map((step) => step.seconds ?? 0), 1e-9);
     const lines = all.map((step) => {
-      const known = typeof step.seconds === "number";
+      const known = typeof step.seconds === "number" && step.status !== "SKIPPED";
       const flagged = Object.entries(step.flagged ?? {}).map(([what, count]) => plain(count) + " " + what);
       const remark = [step.status && step.status !== "COMPLETE" ? step.status.toLowerCase() : "", step.reason, ...flagged];
       return make("tr", { class: step.status === "SKIPPED" ? "quiet" : "" },
