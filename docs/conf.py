@@ -1,4 +1,4 @@
-"""Sphinx configuration. Tables are written from the declarations of steps at every build, pictures drawn."""
+"""Sphinx configuration. At every build tables are written from the declarations of steps, pictures drawn."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,7 @@ import gpucoron
 
 sys.path.insert(0, str(Path(__file__).parent))
 from changelog import write_changelog
+from example_report import write_example
 from parameter_tables import write_parameter_pages
 from picture_pages import draw_pictures
 from step_pictures import draw_step_pictures
@@ -25,6 +26,7 @@ source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 # included in pages, or written by the gallery for its own use
 exclude_patterns = ["_build", "changes", "_generated/parameters_*", "tutorials", "_generated/tutorials/sg_*"]
 html_theme = "furo"
+html_extra_path = ["_generated/pages"]
 html_title = f"gpucoron {version}"
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 autodoc_member_order = "bysource"
@@ -46,3 +48,4 @@ write_parameter_pages(HERE / "parameters.md", GENERATED)
 write_changelog(HERE / "changes", HERE / "changelog.md")
 draw_pictures(HERE / "pictures", GENERATED)
 draw_step_pictures(GENERATED)
+write_example(GENERATED / "pages" / "report_example.html")

@@ -1,4 +1,4 @@
-"""The command line: ``gpucoron run | demo | info``. Nothing heavy is imported before it is needed."""
+"""The command line: ``gpucoron run | demo | info | report``. Nothing heavy is imported before it is needed."""
 
 import argparse
 import logging
@@ -73,6 +73,16 @@ def _parser():
     info = commands.add_parser("info", help="versions, backends, CRDS", description="Tell what gpucoron would use.")
     _add_verbosity(info)
     info.set_defaults(function=_info)
+
+    report = commands.add_parser(
+        "report",
+        help="one HTML page of a batch or of a single exposure",
+        description="Write one self-contained HTML page of a batch, of a folder of products or of a single product.",
+    )
+    report.add_argument("folder", metavar="DIR", help="where the products are; or one *_rate.fits")
+    report.add_argument("-o", "--output", metavar="FILE", help="the page (default: report.html in DIR)")
+    _add_verbosity(report)
+    report.set_defaults(function=_report)
     return parser
 
 
@@ -181,6 +191,15 @@ def _info(options):
         print(f"  context {crds_context()[0]}")
     except GpucoronError as error:
         print(f"  context: none ({error})")
+    return 0
+
+
+def _report(options):
+    from gpucoron.report import write_report
+
+    path = write_report(options.folder, options.output)
+    if not options.quiet:
+        print(f"wrote {path}")
     return 0
 
 

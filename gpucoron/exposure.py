@@ -84,6 +84,8 @@ class Exposure:
         The dark as it was subtracted, where ``dark_output`` asks for it.
     rate, rateints : Slopes or None
         Set by ramp_fit.
+    removed_1overf : (ny, nx) float32 or None
+        Mean over all images of what subtract_1overf removed: DN at stage 'groups', DN/s at stage 'ints'.
     """
 
     data: Any
@@ -97,6 +99,7 @@ class Exposure:
     matched_dark: Any = None
     rate: Any = None
     rateints: Any = None
+    removed_1overf: Any = None
 
     @property
     def name(self):

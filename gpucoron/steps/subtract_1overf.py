@@ -467,7 +467,7 @@ def run(exposure, references, parameters, backend, stage):
         See `gpucoron.steps`. ``parameters.user_mask`` is an array (ny, nx) or None.
     stage : {'groups', 'ints'}
         'groups', before ramp_fit: corrects the ramp. 'ints', after it and before gain_scale: corrects the rateints and
-        makes the rate from them.
+        makes the rate from them. Either way ``exposure.removed_1overf`` keeps the mean of what was subtracted.
 
     Notes
     -----
@@ -496,6 +496,7 @@ def run(exposure, references, parameters, backend, stage):
             return skipped("there are no rateints")
         noise = noise_of_rateints(rateints.rate, rateints.dq, backend=backend, **options)
         exposure.rateints = replace(rateints, rate=rateints.rate - noise)
+        exposure.removed_1overf = noise.mean(axis=0)
         exposure.rate = combine_rateints(
             exposure.rate, exposure.rateints, combination=parameters.rate_combination, xp=backend.xp
         )
@@ -505,6 +506,9 @@ def run(exposure, references, parameters, backend, stage):
     options |= {"sat_frac": parameters.sat_frac, "combine_ints": parameters.combine_ints}
     saturation = references["saturation"].data
     noises = _noise_by_integration(exposure.data, exposure.groupdq, saturation, facts.group_time, backend, **options)
+    removed = backend.xp.zeros(exposure.data.shape[-2:], backend.xp.float32)
     for integration, noise in enumerate(noises):
         exposure.data[integration] -= noise
+        removed += noise.mean(axis=0)
+    exposure.removed_1overf = removed / exposure.data.shape[0]
     return Outcome()
