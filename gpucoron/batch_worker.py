@@ -51,8 +51,8 @@ def reduce_job(job, notify=None):
 
 
 def _reduce(job, notify):
-    from gpucoron.engine import reduce_file
     from gpucoron.crds_cache import use_environment
+    from gpucoron.engine import reduce_file
 
     start = time.perf_counter()
     stage = Path(job["stage"])
