@@ -5,6 +5,7 @@ Workers are plain subprocesses that talk JSON lines over pipes: nothing of the c
 that ends.
 """
 
+import contextlib
 import json
 import os
 import selectors
@@ -116,7 +117,7 @@ class _Worker:
         self.job = self.reserved = None
         self.was_ready = False
         self._rest = b""
-        self._words = tempfile.TemporaryFile()
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the worker
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "gpucoron.batch_worker"],
             stdin=subprocess.PIPE,
@@ -155,11 +156,9 @@ class _Worker:
             self._say({"next": self.reserved["path"]})
 
     def _say(self, message):
-        try:
+        with contextlib.suppress(BrokenPipeError):  # its death shows at the other pipe
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # its death shows at the other pipe
 
     def obituary(self, what):
         """Say how it died, with its last words."""
@@ -185,10 +184,8 @@ class _Worker:
         self.process.kill()
         self.process.wait()
         self.answers.close()
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
-        except BrokenPipeError:
-            pass
 
 
 def _environment(n_threads):

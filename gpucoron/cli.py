@@ -61,9 +61,7 @@ def _parser():
 
 def _add_common(parser):
     """Add what every reduction understands."""
-    parser.add_argument(
-        "-o", "--output-dir", required=True, metavar="DIR", help="where the products go; made if need be"
-    )
+    parser.add_argument("-o", "--output-dir", required=True, metavar="DIR", help="for the products; made if need be")
     _add_backend(parser)
     parser.add_argument(
         "--profile",
@@ -82,9 +80,7 @@ def _add_common(parser):
     parser.add_argument("--skip", action="append", default=[], metavar="STEP", help="leave a step out; may be repeated")
     parser.add_argument("--save-calibrated-ramp", action="store_true", default=None, help="save the ramp as fitted")
     parser.add_argument("--save-intermediates", action="store_true", default=None, help="save the result of every step")
-    parser.add_argument(
-        "--stage-1overf", choices=("groups", "ints"), help="where subtract_1overf works (default: ints)"
-    )
+    parser.add_argument("--stage-1overf", choices=("groups", "ints"), help="where 1/f noise is removed (default: ints)")
     parser.add_argument(
         "--rate-int-outliers", action="store_true", default=None, help="refit outliers over integrations"
     )

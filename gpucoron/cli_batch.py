@@ -49,9 +49,7 @@ def add_parser(commands, add_common):
     batch.add_argument("--workers", type=int, metavar="N", help="processes; default: as cores, memory and GPUs allow")
     batch.add_argument("--devices", metavar="0,1,...", help="GPUs by number; default: all")
     batch.add_argument("--shard", default="1/1", metavar="I/N", help="every N-th exposure from the I-th on")
-    batch.add_argument(
-        "--engine", default="local", choices=("local", "dask"), help="default: processes of this machine"
-    )
+    batch.add_argument("--engine", default="local", choices=("local", "dask"), help="default: local processes")
     batch.add_argument("--scheduler", metavar="ADDRESS", help="of Dask, for --engine dask")
     batch.set_defaults(function=run_batch)
 
