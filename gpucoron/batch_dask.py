@@ -36,7 +36,7 @@ def run_on_dask(jobs, scheduler):
     futures = {}
     try:
         futures = {client.submit(reduce_on_dask, job, pure=False): job for job in jobs}
-        for future in as_completed(list(futures)):
+        for future in as_completed(list(futures), loop=client.loop):
             job = futures.pop(future)
             yield "result", job, future.result() if future.status == "finished" else _lost(job, future)
     finally:

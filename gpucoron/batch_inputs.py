@@ -117,7 +117,7 @@ def exposure_name(path):
 def group_name(name):
     """Name what an exposure's segments and detectors have in common."""
     without_segment = re.sub(r"-seg\d+", "", name)
-    match = re.match(r"(jw\d+_\d+_\d+)_[a-z0-9]+$", without_segment)
+    match = re.match(r"(jw\d+_[a-z0-9]+_\d+)_[a-z0-9]+$", without_segment)
     return match.group(1) if match else without_segment
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from gpucoron import __version__
 from gpucoron import parameters as declarations
 from gpucoron.batch_inputs import Input, find_files, is_wanted, read_input, take_share
-from gpucoron.errors import GpucoronError, ParameterError, ReferenceFileError
+from gpucoron.errors import GpucoronError, InputError, ParameterError, ReferenceFileError
 from gpucoron.manifest import read_manifests
 
 log = logging.getLogger(__name__)
@@ -179,8 +179,8 @@ class _LookUp:
         if key not in self._answers:
             try:
                 self._answers[key] = self._ask(planned.input)
-            except GpucoronError as error:
-                planned.error = error
+            except Exception as error:  # a damaged file shows as almost any error, and is no matter of the others
+                planned.error = error if isinstance(error, GpucoronError) else _damaged(planned.input.path, error)
                 return
         planned.references, (planned.parameters, planned.digest) = self._answers[key]
 
@@ -195,6 +195,13 @@ class _LookUp:
         exposure.meta.meta.observation.date, exposure.meta.meta.observation.time = found.date
         run = plan(exposure, profile=self._profile, steps=self._steps, pipeline=self._of_run, backend="cpu")
         return run.references, parameters_of(run)
+
+
+def _damaged(path, error):
+    """Wrap what a reader raised on a file whose first headers were well."""
+    wrapped = InputError(f"{path}: damaged ({type(error).__name__}: {error}); download it again")
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def _decide(planned, record, plan, redo):

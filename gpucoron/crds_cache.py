@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import warnings
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def _what_is_wrong(path, known):
         elif path.endswith(".fits"):
             from astropy.io import fits
 
-            with fits.open(path, lazy_load_hdus=False) as hdus:
+            with warnings.catch_warnings(action="ignore"), fits.open(path, lazy_load_hdus=False) as hdus:
                 last = hdus[-1].fileinfo()
             due = last["datLoc"] + last["datSpan"]
             if due > size:

@@ -257,6 +257,9 @@ def _check_kind(path, hdus):
     _check_keywords(path, header.get("INSTRUME"), header.get("EXP_TYPE"), header.get("READPATT"))
     if len(hdus["SCI"].shape) != 4:
         raise InputError(_not_four_axes(path, hdus["SCI"].shape))
+    if header.get("ZEROFRAM") and "ZEROFRAME" not in hdus:
+        msg = f"{path}: truncated: ZEROFRAM is set, but there is no ZEROFRAME extension; download it again"
+        raise InputError(msg)
     if header.get("NSPRSTRP"):
         msg = f"{path}: superstripe readout (NSPRSTRP); use jwst's own pipeline"
         raise InputError(msg)
