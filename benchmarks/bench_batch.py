@@ -2,9 +2,9 @@
 
 python benchmarks/bench_batch.py [--workers 2] [--copies 4] [--cold 2] [--folder DIR] [--save]
 
-The NIRCam exposures of ERS 1386: nine references of 4 groups x 2 integrations (MEDIUM8), two science exposures of 15 x 2
-(DEEP8), SUB320A335R. A batch of them is mostly the start of its processes; ``--copies`` of the set show what a long
-batch does. The floor is what opening a RampModel and saving rate and rateints takes.
+The NIRCam exposures of ERS 1386: nine references of 4 groups x 2 integrations (MEDIUM8), two science exposures of
+15 x 2 (DEEP8), SUB320A335R. A batch of them is mostly the start of its processes; ``--copies`` of the set show what a
+long batch does. The floor is what opening a RampModel and saving rate and rateints takes.
 """
 
 import argparse

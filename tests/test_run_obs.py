@@ -81,7 +81,8 @@ def test_everything_raw_is_reduced(observed, tmp_path, caplog):
         assert '"rejection_threshold": 5.0' in history
         # masks are the references'
         assert ("mask_groups" in history) == (database.obs[key]["TYPE"][index] in ("REF", "REF_BG"))
-        assert np.isfinite(fits.getdata(path, "SCI")).mean() > 0.9
+        # MIRI leaves out the first groups of later integrations, and the mask the last ones
+        assert np.isfinite(fits.getdata(path, "SCI")[0]).mean() > 0.9
 
 
 def test_products_that_exist_are_taken(observed, tmp_path):
@@ -133,7 +134,7 @@ def test_masks_without_science_exposures(observed, tmp_path):
     assert [some[key][index][2] for _key, index, _path in database.updates] == ["SCI_BG"]
 
 
-@pytest.mark.parametrize("center", [None, "max", (28.5, 24.5)])
+@pytest.mark.parametrize("center", ["max", (28.5, 24.5)])
 def test_star_center(observed, tmp_path, center):
     rows, cache = observed
     key = next(iter(rows))
