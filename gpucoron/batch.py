@@ -137,9 +137,9 @@ def _run(paths, output_dir, plan_options, pool, progress):
     with Manifest(output_dir, shard) as manifest:
         stage = output_dir / f".gpucoron-stage-{shard[0]}-of-{shard[1]}"
         shutil.rmtree(stage, ignore_errors=True)  # what a killed batch has left
-        plan = make_plan(paths, output_dir, **plan_options)
-        progress.planned(plan)
         try:
+            plan = make_plan(paths, output_dir, **plan_options)
+            progress.planned(plan)
             stage.mkdir(exist_ok=True)
             (output_dir / "logs").mkdir(exist_ok=True)
             yield from _reduce_planned(plan, stage, manifest, plan_options, pool, progress)

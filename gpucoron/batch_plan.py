@@ -82,7 +82,9 @@ def settle(profile, steps, of_run):
     declarations.settle_run(declarations.resolve(profile, steps=steps), of_run)
     for step, values in steps.items():
         for name, value in values.items():
-            if isinstance(value, Path):
+            if isinstance(value, (str, Path)) and os.path.isfile(value):
+                values[name] = os.path.abspath(value)
+            elif isinstance(value, Path):
                 values[name] = str(value)
             elif hasattr(value, "shape"):
                 msg = f"{step}.{name}: a batch takes arrays from files alone; save it with numpy.save and give the path"
@@ -114,7 +116,7 @@ def _state_of_files(parameters):
     states = {}
     for step, values in parameters.items():
         for name, value in values.items():
-            if isinstance(value, str) and os.path.isfile(value):
+            if isinstance(value, str) and os.path.isabs(value) and os.path.isfile(value):
                 stat = os.stat(value)
                 states[f"{step}.{name}"] = [stat.st_size, stat.st_mtime_ns]
     return states

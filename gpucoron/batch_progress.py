@@ -83,11 +83,11 @@ class Bar(Silent):
             transient=True,
         )
         self._task = self._progress.add_task("looking", total=None, rate="", remark="")
-        self._progress.start()
         self._at_work, self._failed, self._done = {}, 0, 0
         self._start = time.monotonic()
 
     def planning(self, number, count):
+        self._progress.start()
         self._progress.update(self._task, completed=number, total=count)
 
     def planned(self, plan):

@@ -32,7 +32,9 @@ def add_parser(commands, add_common):
     )
     add_common(batch)
     batch.add_argument("--all", action="store_true", dest="include_all", help="reduce what is no coronagraphy, too")
-    batch.add_argument("--dry-run", action="store_true", help="show the plan, with references fetched, and reduce nothing")
+    batch.add_argument(
+        "--dry-run", action="store_true", help="show the plan, with references fetched, and reduce nothing"
+    )
     which = batch.add_mutually_exclusive_group()
     which.add_argument(
         "--resume",
@@ -80,7 +82,7 @@ def run_batch(options):
     def stop(signum, frame):
         raise SystemExit(128 + signum)
 
-    signal.signal(signal.SIGTERM, stop)  # as a scheduler ends its jobs: the workers end with us
+    before = signal.signal(signal.SIGTERM, stop)  # as a scheduler ends its jobs: the workers end with us
     start, failed, counts = time.monotonic(), [], {}
     results = batch.reduce(
         options.paths,
@@ -96,11 +98,14 @@ def run_batch(options):
         **shared,
         **of_run,
     )
-    with contextlib.closing(results):
-        for result in results:
-            counts[result.status] = counts.get(result.status, 0) + 1
-            if result.status == "failed":
-                failed.append(result)
+    try:
+        with contextlib.closing(results):
+            for result in results:
+                counts[result.status] = counts.get(result.status, 0) + 1
+                if result.status == "failed":
+                    failed.append(result)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     for result in failed:
         print(f"gpucoron: {describe(result)}", file=sys.stderr)
     if not options.quiet:

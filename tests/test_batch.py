@@ -241,6 +241,20 @@ def test_mistakes_are_refused_at_once(raw, tmp_path):
     assert parse_shard("2/3") == (2, 3)
 
 
+def test_a_changed_file_is_another_parameter(raw, tmp_path, monkeypatch):
+    (gain,) = (raw.cache.path / "references").rglob("*gain*.fits")
+    mine = tmp_path / "mine.fits"
+    shutil.copy(gain, mine)
+    monkeypatch.chdir(tmp_path)
+    steps = settle("jwst", {"ramp_fit": {"override_gain": "mine.fits"}}, {})
+    assert steps == {"ramp_fit": {"override_gain": str(mine)}}
+    digests = []
+    for moment in (1e9, 1e9, 2e9):
+        os.utime(mine, (moment, moment))
+        digests.append(plan_of(raw, tmp_path / "out", steps=steps).exposures[0].digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_references_are_read_once_per_worker(raw, tmp_path, monkeypatch):
     from gpucoron import batch_worker, references
 

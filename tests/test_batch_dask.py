@@ -1,11 +1,12 @@
 """A batch on a Dask cluster: a scheduler and two workers in processes of their own."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
-from batch_side import Raw, products, records, wait_for
+from batch_side import HOME, Raw, products, records, wait_for
 
 import gpucoron.batch
 from gpucoron.errors import GpucoronError
@@ -18,7 +19,13 @@ def cluster(tmp_path):
     """Start a scheduler and two workers; give the scheduler's address."""
     raw = Raw(tmp_path, 4)
     file = tmp_path / "scheduler.json"
-    common = {"env": raw.environment(), "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
+    # the workers know nothing of CRDS: the jobs tell them
+    common = {
+        "env": {**os.environ, "PYTHONPATH": HOME},
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+        "cwd": tmp_path,
+    }
     scheduler = [
         sys.executable,
         "-m",
