@@ -32,9 +32,7 @@ def add_parser(commands, add_common):
     )
     add_common(batch)
     batch.add_argument("--all", action="store_true", dest="include_all", help="reduce what is no coronagraphy, too")
-    batch.add_argument(
-        "--dry-run", action="store_true", help="fetch references, show the plan, reduce nothing"
-    )
+    batch.add_argument("--dry-run", action="store_true", help="fetch references, show the plan, reduce nothing")
     which = batch.add_mutually_exclusive_group()
     which.add_argument(
         "--resume",

@@ -56,7 +56,7 @@ class Raw:
     def run(self, output, *arguments, paths=None, expect=0):
         """Run ``gpucoron batch`` to its end; return what it said."""
         process = self.start(output, *arguments, paths=paths)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
         assert process.returncode == expect, out + err
         return out + err
 
