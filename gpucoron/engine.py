@@ -90,7 +90,7 @@ class Run:
     ``parameters`` holds step -> namespace as settled, ``of_run`` the parameters of the run as a whole, ``references``
     type -> path or 'N/A' as used, ``pars_files`` the names of CRDS's parameter files that were applied, ``context``
     CRDS's context and software version. ``output_dir`` is where a step's own extra products go; None is the current
-    folder.
+    folder. ``phases`` holds the seconds that reading, planning and writing took, where ``reduce_file`` did it all.
     """
 
     exposure: object
@@ -103,6 +103,7 @@ class Run:
     context: tuple
     output_dir: object = None
     records: list = field(default_factory=list)
+    phases: dict = field(default_factory=dict)
 
     @property
     def seconds(self):
@@ -396,8 +397,11 @@ def reduce_file(
     if save_results:
         products.prepare_output(output_dir, [at("rate"), at("rateints")], overwrite)
     backend = get_backend(backend)
+    start = time.perf_counter()
     exposure = Exposure.read(path, backend)
+    read = time.perf_counter()
     run = plan(exposure, profile=profile, steps=steps, pipeline=of_run, backend=backend, use_pars=use_pars)
+    run.phases = {"read": read - start, "plan": time.perf_counter() - read}
     run.output_dir = Path(output_dir)
     paths = {}
 
@@ -413,6 +417,7 @@ def reduce_file(
             after_step(run, record)
 
     run_steps(run, after_step=save_what_is_asked)
+    fitted = time.perf_counter()
     models = {"rate": products.rate_model(run), "rateints": products.rateints_model(run)}
     if not run.fits:
         # as jwst: without a fit, the ramp is the product
@@ -421,4 +426,5 @@ def reduce_file(
     if save_results and to_write:
         products.save(to_write)
         paths.update({path.stem: path for path in to_write})
+    run.phases["write"] = time.perf_counter() - fitted
     return run, models, paths

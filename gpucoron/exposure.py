@@ -161,6 +161,45 @@ class Exposure:
         return exposure
 
     @classmethod
+    def read_headers(cls, path):
+        """Read what ``engine.plan`` needs to know of a file, and no pixels.
+
+        Returns
+        -------
+        Exposure
+            Its arrays have the file's shape, hold zeros and take no memory.
+
+        Raises
+        ------
+        InputError
+            As `read`.
+        """
+        from astropy.io import fits
+        from stdatamodels.jwst import datamodels
+
+        path = Path(path)
+        try:
+            hdus = fits.open(path, memmap=False, lazy_load_hdus=False)
+        except OSError as error:
+            msg = f"{path}: no such file, not a FITS file, or a damaged one ({error}); download it again"
+            raise InputError(msg) from None
+        with hdus:
+            _check_complete(path, hdus)
+            _check_kind(path, hdus)
+            meta = datamodels.RampModel(_without_arrays(hdus))
+            meta.meta.filename = path.name
+            shape = hdus["SCI"].shape
+        return cls(
+            data=np.broadcast_to(np.float32(0), shape),
+            groupdq=np.broadcast_to(np.uint8(0), shape),
+            pixeldq=np.broadcast_to(np.uint32(0), shape[-2:]),
+            zeroframe=None,
+            facts=_facts(path, meta, shape),
+            meta=meta,
+            path=path,
+        )
+
+    @classmethod
     def from_model(cls, model):
         """Take the arrays of an open ``RampModel`` or ``Level1bModel``; they are copied, the model is left alone."""
         from stdatamodels.jwst import datamodels
@@ -221,6 +260,9 @@ def _check_kind(path, hdus):
     _check_keywords(path, header.get("INSTRUME"), header.get("EXP_TYPE"), header.get("READPATT"))
     if len(hdus["SCI"].shape) != 4:
         raise InputError(_not_four_axes(path, hdus["SCI"].shape))
+    if header.get("ZEROFRAM") and "ZEROFRAME" not in hdus:
+        msg = f"{path}: truncated: ZEROFRAM is set, but there is no ZEROFRAME extension; download it again"
+        raise InputError(msg)
     if header.get("NSPRSTRP"):
         msg = f"{path}: superstripe readout (NSPRSTRP); use jwst's own pipeline"
         raise InputError(msg)

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from gpucoron import __version__, dq
 from gpucoron.errors import InputError
+from gpucoron.manifest import read_manifests
 from gpucoron.previews import Preview, load_preview, preview_of_product, preview_path, write_whole
 from gpucoron.report_images import images_of
-from gpucoron.report_records import read_manifests, read_product
+from gpucoron.report_records import read_product
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,6 @@
 """What is known of each exposure of a folder: from the manifests of batches, or from a product's header and history."""
 
 import json
-from pathlib import Path
 
 from gpucoron.errors import InputError
 
@@ -17,54 +16,6 @@ _KEYWORDS = {
     "finished": "DATE",
 }
 _CARD = 72  # characters of history in one FITS card
-
-
-def read_manifests(folder):
-    """Read ``manifest.jsonl`` and the shards' ``manifest-I-of-N.jsonl``.
-
-    Parameters
-    ----------
-    folder : str or Path
-
-    Returns
-    -------
-    records : dict
-        Exposure -> its last record. Of several manifests, the one that finished last counts.
-    n_damaged : int
-        Lines that are no records. An unfinished last line is not counted: somebody may be writing it.
-    """
-    folder = Path(folder)
-    records, n_damaged = {}, 0
-    for path in sorted([*folder.glob("manifest.jsonl"), *folder.glob("manifest-*-of-*.jsonl")]):
-        *lines, unfinished = path.read_bytes().split(b"\n")
-        of_file = {}
-        for line in lines:
-            if line.strip():
-                record = _parse(line)
-                if record is None:
-                    n_damaged += 1
-                else:
-                    of_file[record["exposure"]] = record
-        record = _parse(unfinished)
-        if record is not None:
-            of_file[record["exposure"]] = record
-        for exposure, record in of_file.items():
-            if exposure not in records or _when(record) >= _when(records[exposure]):
-                records[exposure] = record
-    return records, n_damaged
-
-
-def _parse(line):
-    """Read one line; None where it holds no record."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("exposure"), str) else None
-
-
-def _when(record):
-    return str(record.get("finished") or "")
 
 
 def read_product(path):

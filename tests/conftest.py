@@ -14,6 +14,8 @@ PEERS = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "astropy")
 
 def pytest_addoption(parser):
     parser.addoption("--require-gpu", action="store_true", help="a test that needs a GPU fails where there is none")
+    parser.addoption("--batch-kills", type=int, default=2, help="moments at which a batch is killed (default: 2)")
+    parser.addoption("--batch-many", type=int, default=30, help="exposures in one worker, for its memory (default: 30)")
 
 
 @pytest.fixture(scope="session")

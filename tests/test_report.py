@@ -15,6 +15,7 @@ from gpucoron.cli import main
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.engine import reduce_file
 from gpucoron.errors import InputError, OutputError
+from gpucoron.manifest import read_manifests
 from gpucoron.previews import (
     Preview,
     block_average,
@@ -26,7 +27,7 @@ from gpucoron.previews import (
 )
 from gpucoron.report import describe, write_report
 from gpucoron.report_images import CATEGORY_COLOURS, GOOD_COLOUR, colour_flags, encode_png
-from gpucoron.report_records import join_cards, read_manifests
+from gpucoron.report_records import join_cards
 
 
 class Page(HTMLParser):
