@@ -61,7 +61,8 @@ class InterferenceOperations(ABC):
             B = 2 sum_p ((S_tt S_z S_y - S_t S_tz S_y - S_t S_z S_ty + G S_tz S_ty) / D - S_yz)
 
         where the S are sums over the G groups, t = g, D = G S_tt - S_t^2, y are the bin's sums and z is the wave at
-        ``((p + 1/2) / n_bins + d_g) mod 1 + k / n_trials``. Sums run over the groups, then over the bins, in order.
+        ``((p + 1/2) / n_bins + d_g) mod 1 + k / n_trials``. Backends sum in orders of their own, each in one for any
+        number of threads: they differ by rounding in float64.
 
         Parameters
         ----------

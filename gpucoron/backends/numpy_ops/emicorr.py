@@ -1,19 +1,19 @@
 """Periodic interference in NumPy: sums over the wave's phase, the fit of a known wave to them, its subtraction.
 
-The definition of what `gpucoron.backends.interference` promises. Sums are made in the order that is written there, so
-that neither tiles nor threads show in a bit.
+The definition of what `gpucoron.backends.interference` promises. Sums are made in
+an order of their own, so that neither tiles nor threads show in a bit.
 """
 
 import numpy as np
 
-from gpucoron.backends.numpy_ops.tiles import for_each_tile
+from gpucoron.backends.numpy_ops.tiles import TILE_BYTES, for_each_tile
 
-#: trial phases that are fitted together: their waves over all bins stay in the cache
-_TRIALS_AT_ONCE = 20
-#: likewise integrations
-_INTEGRATIONS_AT_ONCE = 16
-#: quadruples of pixels for which the wave is worked out together
-_QUADS_AT_ONCE = 2**14
+#: bins of which the products are summed together, and groups of which the wave is worked out together
+_BINS_AT_ONCE, _GROUPS_AT_ONCE = 8, 128
+#: products of a matrix multiplication below which BLAS starts no threads of its own
+_PRODUCTS_AT_ONCE = 2**18
+#: quadruples of pixels, of one frame and in all, for which the wave is worked out together
+_QUADS_OF_FRAME, _QUADS_AT_ONCE = 2**14, 2**16
 
 
 def measure_scatter(data, *, n_threads=1):
@@ -71,37 +71,44 @@ def match_wave(sums, counts, wave, group_phases, n_trials, *, n_threads=1):
     trials = np.arange(n_trials) / n_trials
     times = np.arange(ngroups, dtype=np.float64)
     s_t, s_tt, delta = time_sums(ngroups)
-    s_y = np.cumsum(sums, axis=1)[:, -1]
-    s_ty = np.cumsum(sums * times[:, None], axis=1)[:, -1]
-    quadratic, linear = np.empty((nints, n_trials)), np.empty((nints, n_trials))
+    s_y, s_ty = sums.sum(axis=1), (sums * times[:, None]).sum(axis=1)
 
-    def match(columns):
-        some = trials[columns, None]
-        shape = (some.size, n_bins)
-        x, m, z, scratch = np.empty(shape), np.empty(shape, np.intp), np.empty(shape), np.empty(shape)
-        s_z, s_tz, s_zz = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-        s_yz = np.zeros((nints, *shape))
-        product = np.empty((min(nints, _INTEGRATIONS_AT_ONCE), *shape))
-        for group in range(ngroups):
-            np.add(phases[group], some, out=x)
-            evaluate(wave, x, z, m, scratch)
-            s_z += z
-            s_tz += np.multiply(times[group], z, out=scratch)
-            s_zz += np.multiply(z, z, out=scratch)
-            for start in range(0, nints, _INTEGRATIONS_AT_ONCE):
-                part = slice(start, start + _INTEGRATIONS_AT_ONCE)
-                y = sums[part, group, None, :]
-                s_yz[part] += np.multiply(y, z, out=product[: len(y)])
-        of_wave = -s_tt * s_z * s_z + 2 * s_t * s_z * s_tz - ngroups * s_tz * s_tz + s_zz * delta
-        for integration in range(nints):
-            y, ty = s_y[integration], s_ty[integration]
-            of_both = (s_tt * s_z * y - s_t * s_tz * y - s_t * s_z * ty + ngroups * s_tz * ty) / delta
-            # The bins one after the other.
-            quadratic[integration, columns] = np.cumsum(counts[integration] * of_wave / delta, axis=1)[:, -1]
-            linear[integration, columns] = 2 * np.cumsum(of_both - s_yz[integration], axis=1)[:, -1]
+    def match(bins):
+        some = range(bins.start, bins.stop)
+        of_z = np.zeros((len(some), 3, n_trials))
+        s_yz = np.zeros((nints, n_trials))
+        shape = (min(ngroups, _GROUPS_AT_ONCE), n_trials)
+        arrays = np.empty(shape), np.empty(shape), np.empty(shape, np.intp), np.empty(shape)
+        for n, p in enumerate(some):
+            for start in range(0, ngroups, _GROUPS_AT_ONCE):
+                part = slice(start, start + _GROUPS_AT_ONCE)
+                x, z, m, scratch = (array[: len(times[part])] for array in arrays)
+                np.add(phases[part, p, None], trials, out=x)
+                evaluate(wave, x, z, m, scratch)
+                # One matrix: products with 1, with t and with each integration's data.
+                rows = np.concatenate([np.ones((1, len(z))), times[None, part], sums[:, part, p]])
+                products = _multiply(rows, z)
+                of_z[n, :2] += products[:2]
+                s_yz += products[2:]
+                of_z[n, 2] += np.multiply(z, z, out=scratch).sum(axis=0)
+        s_z, s_tz, s_zz = of_z.swapaxes(0, 1)
+        squared = (-s_tt * s_z * s_z + 2 * s_t * s_z * s_tz - ngroups * s_tz * s_tz + s_zz * delta) / delta
+        with_y, with_ty = (s_tt * s_z - s_t * s_tz) / delta, (ngroups * s_tz - s_t * s_z) / delta
+        mixed = _multiply(s_y[:, bins], with_y) + _multiply(s_ty[:, bins], with_ty) - s_yz
+        return _multiply(counts[:, bins], squared), 2 * mixed
 
-    for_each_tile(match, (n_trials, 1), n_threads, tile_bytes=4 * _TRIALS_AT_ONCE)
-    return quadratic, linear
+    parts = for_each_tile(match, (n_bins, 1), n_threads, tile_bytes=4 * _BINS_AT_ONCE)
+    return tuple(sum(terms) for terms in zip(*parts, strict=True))
+
+
+def _multiply(a, b):
+    """Multiply matrices in pieces so small that the sums' order does not depend on BLAS's threads."""
+    product = np.empty((a.shape[0], b.shape[1]))
+    width = max(1, _PRODUCTS_AT_ONCE // a.size)
+    for start in range(0, b.shape[1], width):
+        columns = slice(start, start + width)
+        np.matmul(a, b[:, columns], out=product[:, columns])
+    return product
 
 
 def subtract_wave(data, wave, pixel_phases, group_phases, integration_phases, amplitudes, *, n_threads=1):
@@ -111,23 +118,25 @@ def subtract_wave(data, wave, pixel_phases, group_phases, integration_phases, am
     flat_phases = pixel_phases.ravel()
 
     def subtract(numbers):
-        for start in range(0, flat_phases.size, _QUADS_AT_ONCE):
-            part = slice(start, start + _QUADS_AT_ONCE)
-            phases = flat_phases[part]
-            x, z, scratch = (np.empty(phases.size) for _ in range(3))
-            m = np.empty(phases.size, np.intp)
-            wide = np.empty((phases.size, 4))
-            for number in range(numbers.start, numbers.stop):
-                integration, group = divmod(number, ngroups)
-                np.add(phases, group_phases[group], out=x)
-                np.add(x, integration_phases[integration], out=x)
+        some = np.arange(numbers.start, numbers.stop)
+        for first in range(0, flat_phases.size, _QUADS_OF_FRAME):
+            phases = flat_phases[first : first + _QUADS_OF_FRAME]
+            n_frames = max(1, min(len(some), _QUADS_AT_ONCE // phases.size))
+            shape = (n_frames, phases.size)
+            arrays = np.empty(shape), np.empty(shape), np.empty(shape, np.intp), np.empty(shape), np.empty((*shape, 4))
+            for start in range(0, len(some), n_frames):
+                integrations, groups = divmod(some[start : start + n_frames, None], ngroups)
+                x, z, m, scratch, wide = (array[: len(groups)] for array in arrays)
+                np.add(phases, group_phases[groups], out=x)
+                np.add(x, integration_phases[integrations], out=x)
                 evaluate(wave, x, z, m, scratch)
-                np.multiply(z, amplitudes[integration], out=z)
-                wide[...] = z[:, None]
-                samples = quads[number, part]
+                np.multiply(z, amplitudes[integrations], out=z)
+                for output in range(4):
+                    wide[..., output] = z
+                samples = quads[some[start] : some[start] + len(groups), first : first + phases.size]
                 np.subtract(samples, wide, out=samples, casting="same_kind")
 
-    for_each_tile(subtract, quads.shape[:1] + (quads[0].size,), n_threads)
+    for_each_tile(subtract, (len(quads), flat_phases.size * 4), n_threads, tile_bytes=8 * TILE_BYTES)
 
 
 def evaluate(wave, x, z, m, scratch):
@@ -149,8 +158,9 @@ def evaluate(wave, x, z, m, scratch):
     np.subtract(x, scratch, out=x)
     np.multiply(x, wave.shape[1] - 1, out=x)
     np.add(x, 0.5, out=x)
-    np.copyto(m, x, casting="unsafe")
-    np.subtract(x, m, out=x)
+    np.floor(x, out=scratch)
+    np.copyto(m, scratch, casting="unsafe")
+    np.subtract(x, scratch, out=x)
     np.take(wave[3], m, out=z, mode="clip")
     for coefficients in wave[2::-1]:
         np.multiply(z, x, out=z)
