@@ -121,7 +121,6 @@ class Exercise:
         for model_type in ("savgol", "median", "mean"):
             backend.fit_flicker(data[0, :3], masks, model_type=model_type, vertical_corr=True, flatten_model=True)
 
-
     def run_interference(self, ngroups):
         """Launch what emicorr does, on ramps whose rows are whole quads; with a bin in which there is none."""
         backend, n_bins = self.backend, 6
