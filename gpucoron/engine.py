@@ -69,7 +69,7 @@ _LAST_STEPS = (
 )
 
 #: steps that run jwst's own code on the host, until ours replaces it
-BORROWED = ("emicorr", "picture_frame", "clean_flicker_noise", "persistence")
+BORROWED = ("picture_frame", "clean_flicker_noise", "persistence")
 
 
 @dataclass
@@ -294,6 +294,11 @@ def _helpers(name, run):
 
     if name == "subtract_1overf":
         return {"stage": run.of_run.stage_1overf}
+    if name == "emicorr":
+        own = partial(
+            borrowed.run, name, run.exposure, run.parameters[name], run.references.get, run.backend, run.output_dir
+        )
+        return {"jwsts_own": own}
     if name == "apply_rateints_outliers":
         fit = "experimental_jumpramp" if run.parameters["ramp_fit"].skip else "ramp_fit"
         module = import_module(f"gpucoron.steps.{fit}")

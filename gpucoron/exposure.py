@@ -57,6 +57,7 @@ class Facts:
     noutputs: int | None
     drop_frames1: int | None
     gain_factor: float | None
+    nsamples: int | None = None
 
     @property
     def is_miri(self):
@@ -329,6 +330,7 @@ def _facts(name, model, shape):
         noutputs=meta.exposure.noutputs,
         drop_frames1=meta.exposure.drop_frames1,
         gain_factor=meta.exposure.gain_factor,
+        nsamples=meta.exposure.nsamples,
     )
 
 

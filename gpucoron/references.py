@@ -33,7 +33,7 @@ _READERS = {
 _DARK_CLASS = {"MIRI": "DarkMIRIModel", "NIRSPEC": "DarkNirspecModel"}
 
 #: types whose file only a borrowed step opens, by itself
-_OPENED_BY_JWST = ("emicorr", "refpix", "sirskernel", "pictureframe", "flat", "pastasoss")
+_OPENED_BY_JWST = ("refpix", "sirskernel", "pictureframe", "flat", "pastasoss")
 
 #: without these jwst stops with an error of its own
 _INDISPENSABLE = ("gain", "readnoise")
@@ -249,6 +249,8 @@ def read_reference(reftype, path, exposure):
     """
     from stdatamodels.jwst import datamodels
 
+    if reftype == "emicorr":
+        return _read_emicorr(path, exposure)
     class_name, names, is_cut = _READERS[reftype]
     if reftype == "dark":
         class_name = _DARK_CLASS.get(exposure.facts.instrument, class_name)
@@ -286,6 +288,42 @@ def read_reference(reftype, path, exposure):
         if array is not None:
             array.flags.writeable = False
     return Reference(reftype, Path(path), arrays, facts)
+
+
+def _read_emicorr(path, exposure):
+    """Read waves and clocks: no arrays per pixel, so all of it is in the reference's facts."""
+    from stdatamodels.jwst import datamodels
+
+    try:
+        with datamodels.EmiModel(str(path)) as model:
+            frequencies = {
+                name: {
+                    "frequency": float(entry["frequency"]),
+                    "phase_amplitudes": np.array(entry["phase_amplitudes"], dtype=np.float64),
+                }
+                for name, entry in model.frequencies.instance.items()
+            }
+            cases = _plain(model.subarray_cases.instance)
+    except Exception as error:  # a damaged file shows as almost any error
+        msg = f"{path}: the emicorr reference of {exposure.name} is damaged ({_first_line(error)}); fetch it again"
+        raise ReferenceFileError(msg) from error
+    for name, entry in frequencies.items():
+        wave = entry["phase_amplitudes"]
+        if wave.ndim != 1 or len(wave) < 2 or not np.isfinite(wave).all() or not entry["frequency"] > 0:
+            msg = (
+                f"{path}: the emicorr reference of {exposure.name} holds no finite wave for {name}; "
+                "give another with override_emicorr"
+            )
+            raise ReferenceFileError(msg)
+        wave.flags.writeable = False
+    return Reference("emicorr", Path(path), {}, {"frequencies": frequencies, "subarray_cases": cases})
+
+
+def _plain(tree):
+    """Copy a file's tree: what is left does not need the open file."""
+    if hasattr(tree, "items"):
+        return {str(key): _plain(value) for key, value in tree.items()}
+    return [_plain(value) for value in tree] if isinstance(tree, (list, tuple)) or hasattr(tree, "append") else tree
 
 
 def _native(array, name):

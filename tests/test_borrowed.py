@@ -12,7 +12,8 @@ NIRCAM = (("NIRCAM", "SUB320A335R", "RAPID", 8, 2), {"shape": (40, 320)})
 MIRI = (("MIRI", "MASK1550", "FASTR1", 20, 2), {"shape": (40, 288), "effects": Effects(emi=True)})
 
 CASES = {
-    "emicorr": (*MIRI, {"emicorr": {"skip": False}}),
+    "emicorr": (*MIRI, {"emicorr": {"skip": False}}),  # ours; here for the whole pipeline
+    "sequential": (*MIRI, {"emicorr": {"skip": False, "algorithm": "sequential"}}),
     "clean_flicker_noise": (*NIRCAM, {"clean_flicker_noise": {"skip": False}}),
     "persistence": (*NIRCAM, {"persistence": {"skip": False, "persistence_time": 100, "dn_threshold": 20000.0}}),
     "likely": (*NIRCAM, {"ramp_fit": {"algorithm": "LIKELY"}}),  # ours; here for the whole pipeline

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from gpucoron.backends.interference import InterferenceOperations
+
 log = logging.getLogger(__name__)
 
 #: counts that pass through the host's cache together
@@ -49,7 +51,7 @@ class LikelihoodFit:
     diffs2use: Any
 
 
-class Backend(ABC):
+class Backend(InterferenceOperations, ABC):
     """One device's array namespace and its heavy operations."""
 
     #: 'numpy', 'host' or 'cuda'

@@ -6,13 +6,14 @@ import numpy as np
 
 from gpucoron.backends.base import Backend, Slopes
 from gpucoron.backends.kernel_custom import CustomKernels
+from gpucoron.backends.kernel_interference import InterferenceKernels
 from gpucoron.backends.kernel_launch import frames_apart, geometry, words_of
 from gpucoron.backends.kernel_sources import AFTER_CLIPPING, ITERATIVE, ONE_PASS, POLYNOMIAL_LENGTHS
 from gpucoron.backends.numpy_ops.jump import MINIMUM_GROUPS, NOT_SEARCHED
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 
 
-class KernelBackend(CustomKernels, Backend):
+class KernelBackend(CustomKernels, InterferenceKernels, Backend):
     """A backend of which the heavy operations are kernels. `launch` is what a subclass adds."""
 
     #: threads in a block

@@ -53,6 +53,26 @@ class NumpyBackend(Backend):
 
         return fit_ramps(data, groupdq, pixeldq, gain, readnoise, n_threads=self.n_threads, **options)
 
+    def measure_scatter(self, data):
+        from gpucoron.backends.numpy_ops.emicorr import measure_scatter
+
+        return measure_scatter(data, n_threads=self.n_threads)
+
+    def sum_by_phase(self, data, good, bins, n_bins):
+        from gpucoron.backends.numpy_ops.emicorr import sum_by_phase
+
+        return sum_by_phase(data, good, bins, n_bins, n_threads=self.n_threads)
+
+    def match_wave(self, sums, counts, wave, group_phases, n_trials):
+        from gpucoron.backends.numpy_ops.emicorr import match_wave
+
+        return match_wave(sums, counts, wave, group_phases, n_trials, n_threads=self.n_threads)
+
+    def subtract_wave(self, data, *wave_and_phases):
+        from gpucoron.backends.numpy_ops.emicorr import subtract_wave
+
+        subtract_wave(data, *wave_and_phases, n_threads=self.n_threads)
+
     def fit_pedestal(self, data, groupdq, limit, *, group_time):
         from gpucoron.backends.numpy_ops.pedestal import fit_pedestal
 

@@ -166,6 +166,25 @@ class SpillingBackend(NumpyBackend):
         self._in_chunks("fit_ramps", given, fit)
         return rate, rateints
 
+    def measure_scatter(self, data):
+        nints, _, ny, nx = data.shape
+        scatter = np.empty((nints, ny, nx), np.float32)
+
+        def measure(rows, own):
+            scatter[:, rows] = self.inner.to_host(self.inner.measure_scatter(*self._send(rows, data)))
+
+        self._in_chunks("measure_scatter", (data,), measure)
+        return scatter
+
+    def subtract_wave(self, data, wave, pixel_phases, *tables):
+        def subtract(rows, own):
+            (part,) = self._send(rows, data)
+            self.inner.subtract_wave(part, wave, pixel_phases[rows], *tables)
+            corrected = self.inner.to_host(part)
+            data[:, :, rows] = corrected
+
+        self._in_chunks("subtract_wave", (data, pixel_phases), subtract)
+
     def _send(self, rows, *arrays):
         """Copy rows of arrays to the device; None stays None."""
         return [
