@@ -106,9 +106,9 @@ def draw_noise(draw, rng, image):
 
 
 @st.composite
-def linearity_cases(draw):
+def linearity_cases(draw, least_nx=1):
     """Draw ``(exposure arrays, references, nframes)`` for linearity, inverse coefficients and ZEROFRAME included."""
-    rng, shape = draw_rng(draw), draw_shape(draw)
+    rng, shape = draw_rng(draw), draw_shape(draw, least=(1, 1, 1, least_nx))
     image, cube = shape[2:], (shape[0], *shape[2:])
     nframes = draw(st.sampled_from([1, 2, 3, 8]))
 
@@ -141,6 +141,16 @@ def linearity_cases(draw):
         {"coeffs": coefficients(1), "dq": dq, "inv_coeffs": coefficients(-1) if has_inverse else None},
         nframes,
     )
+
+
+@st.composite
+def charge_migration_cases(draw):
+    """Draw ``(data, groupdq, threshold)``: the threshold is met exactly, by many groups or by none."""
+    rng, shape = draw_rng(draw), draw_shape(draw, most=(3, 12, 7, 7))
+    data = draw_data(draw, rng, shape)
+    threshold = draw(st.sampled_from([-1.0, 0.0, 5.0, 100.0, 3000.0, 25000.0]))
+    scatter(draw, rng, data, threshold, threshold + 1)
+    return data, draw_groupdq(draw, rng, shape), threshold
 
 
 @st.composite

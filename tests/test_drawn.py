@@ -1,4 +1,4 @@
-"""Drawn at random: linearity, saturation, jump and ramp_fit against stcal's array functions, and kernels against NumPy.
+"""Drawn at random: heavy steps against stcal's and jwst's array functions, and kernels against NumPy.
 
 ``--hypothesis-profile=long`` draws forty times as many examples; see conftest.py.
 """
@@ -7,14 +7,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from drawn import a_fifth, jump_cases, linearity_cases, ramp_fit_cases, saturation_cases
+from drawn import a_fifth, charge_migration_cases, jump_cases, linearity_cases, ramp_fit_cases, saturation_cases
 from hypothesis import given
 from test_jump import after_round_trip, detect_with_stcal
 from test_ramp_fit import TIMES, fit_and_compare
 
 from gpucoron.backends.numpy_backend import NumpyBackend
 from gpucoron.backends.numpy_ops.jump import detect_jumps
+from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps import linearity, saturation
+from gpucoron.steps.charge_migration import flag_charge_migration
 from gpucoron.steps.ramp_fit import fit
 
 DEFINITION = NumpyBackend(n_threads=1)
@@ -92,9 +94,48 @@ def test_linearity_is_stcals(case):
 
 
 @a_fifth()
-@given(linearity_cases())
+@given(linearity_cases(least_nx=2))
 def test_linearity_by_kernels(kernel_backend, case):
+    """Of more than one column: NumPy, and so stcal, sums the reads of a single pixel in another order."""
     assert_equal_arrays(correct(case, kernel_backend), correct(case, DEFINITION))
+
+
+# ---------------------------------------------------------------------------------------------------- charge migration
+
+
+def flag_with_jwst(data, groupdq, threshold):
+    from jwst.charge_migration.charge_migration import charge_migration as migrate
+
+    model = migrate(SimpleNamespace(data=data, groupdq=groupdq.copy()), threshold)
+    return model.groupdq
+
+
+@pytest.mark.parity
+@given(charge_migration_cases())
+def test_charge_migration_is_jwsts(case):
+    data, groupdq, threshold = case
+    found = groupdq.copy()
+    flag_charge_migration(data, found, threshold, xp=np)
+    np.testing.assert_array_equal(found, flag_with_jwst(data, groupdq, threshold))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("threshold", [0, 5000, 25000, 25000.1, 64999, np.inf])
+def test_charge_migration_beside_saturation_and_edges(backend, threshold):
+    """Saturated groups count and are flagged, and so are neighbours, but none beyond the edges."""
+    data = np.zeros((2, 5, 6, 7), np.float32)
+    groupdq = np.zeros(data.shape, np.uint8)
+    for integration, group, y, x in ((0, 1, 0, 0), (0, 2, 5, 6), (0, 3, 2, 3), (1, 0, 0, 3), (1, 4, 3, 0)):
+        data[integration, group:, y, x] = np.float32(25000.1) + 8000 * group
+        groupdq[integration, group + 1 :, y, x] |= SATURATED
+    groupdq[0, :, 2, 4] |= SATURATED | DO_NOT_USE
+    groupdq[0, 3, 2, 3] = DO_NOT_USE
+    groupdq[1, 1, 0, 3] |= JUMP_DET
+    found = backend.to_device(groupdq.copy())
+    flag_charge_migration(backend.to_device(data), found, threshold, xp=backend.xp)
+    found = backend.to_host(found)
+    np.testing.assert_array_equal(found, flag_with_jwst(data, groupdq, threshold))
+    assert (found != groupdq).any() == (threshold < 64999)
 
 
 # ---------------------------------------------------------------------------------------------------------- saturation

@@ -340,6 +340,7 @@ STEP_DEFAULTS = {name: value for name, value in DEFAULTS.items() if "after" not 
     "after_jump_flag_time2": 0.0,
     "expand_large_events": False,
     "find_showers": False,
+    "apply_minimum_groups": False,
 }
 
 
@@ -428,7 +429,8 @@ def test_step_hands_large_events_over():
     ramps[0][1, 3:, 2, 2] += 200
     seen = []
 
-    def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts):
+    def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, searched):
+        assert searched
         seen.append((data is ramps[0], int(groupdq[1, 3, 2, 2]), facts.group_time, parameters.find_showers))
         groupdq[0, 5] |= JUMP_DET
         return 3

@@ -93,10 +93,14 @@ def test_the_same_differences_go_as_in_stcal(pattern, used):
     assert np.count_nonzero((expected != mask).any(axis=0)) > 200
 
 
-def make_arrays(seed=0, *, nints=3, ngroups=8, shape=(20, 30), nframes=1, groupgap=0, frame_time=5.3):
+def make_arrays(seed=0, *, nints=3, ngroups=8, shape=(20, 30), nframes=1, groupgap=0, frame_time=5.3, read_times=None):
     """Make ramps with jumps, saturation, flags of all kinds and pixels without proper noise."""
     rng = np.random.default_rng(seed)
-    read_times = list_read_times(ngroups, nframes, frame_time, nframes + groupgap)
+    explicit = {} if read_times is None else {"read_times": [np.atleast_1d(times) for times in read_times]}
+    if explicit:
+        read_times, nframes = explicit["read_times"], len(explicit["read_times"][0])
+    else:
+        read_times = list_read_times(ngroups, nframes, frame_time, nframes + groupgap)
     diffs, _, _ = draw_diffs(rng, read_times, nints * shape[0] * shape[1], faintest=-2)
     mean_times = np.array([times.mean() for times in read_times])
     counts = np.cumsum(diffs * np.diff(mean_times)[:, None], axis=0).reshape(-1, nints, *shape).transpose(1, 0, 2, 3)
@@ -123,6 +127,7 @@ def make_arrays(seed=0, *, nints=3, ngroups=8, shape=(20, 30), nframes=1, groupg
         "dark": rng.normal(0.02, 0.03, shape).astype(np.float32),
         "zeroframe": zeroframe.astype(np.float32),
         "times": {"nframes": nframes, "groupgap": groupgap, "frame_time": frame_time},
+        **explicit,
     }
 
 
@@ -141,6 +146,9 @@ def fit_with_stcal(arrays, *, with_zeroframe, with_dark):
     group_time = times["frame_time"] * (times["nframes"] + times["groupgap"])
     ramps.set_meta("NIRCAM", times["frame_time"], group_time, times["groupgap"], times["nframes"], 0)
     ramps.set_dqflags(dqflags.pixel)
+    if "read_times" in arrays:
+        # stcal edits the list
+        ramps.read_pattern = [np.atleast_1d(times) for times in arrays["read_times"]]
     with np.errstate(all="ignore"):
         image, cube, _ = ramp_fit_data(
             ramps, False, arrays["readnoise"].copy(), arrays["gain"].copy(), "LIKELY", "optimal", "none"
@@ -169,6 +177,8 @@ CASES = {
     "deep8": {"nframes": 8, "groupgap": 12, "seed": 4, "ngroups": 6},
     "bright2": {"nframes": 2, "seed": 5, "ngroups": 12},
     "long": {"seed": 6, "ngroups": 45, "shape": (8, 16), "frame_time": 0.24},
+    "uneven": {"seed": 21, "read_times": PATTERNS["uneven"]},
+    "uneven from several reads": {"seed": 22, "read_times": PATTERNS["uneven"][1:]},
 }
 
 
@@ -176,24 +186,36 @@ CASES = {
 @pytest.mark.parametrize("with_dark", [False, True])
 @pytest.mark.parametrize("with_zeroframe", [False, True])
 @pytest.mark.parametrize("case", CASES)
-def test_likely_is_stcals(case, with_zeroframe, with_dark, caplog):
+def test_likely_is_stcals(backend, case, with_zeroframe, with_dark, caplog):
     arrays = make_arrays(**CASES[case])
     image, cube, groupdq = fit_with_stcal(arrays, with_zeroframe=with_zeroframe, with_dark=with_dark)
     exposure = make_exposure(arrays, with_zeroframe=with_zeroframe, with_dark=with_dark)
-    with np.errstate(all="raise"):
-        rate, rateints, chisq = fit_exposure(exposure, arrays["gain"], arrays["readnoise"], BACKEND)
-    np.testing.assert_array_equal(exposure.groupdq, groupdq)
+    if "read_times" in arrays:
+        exposure.facts.read_times = arrays["read_times"]
+    assert_same_fit(backend, exposure, arrays, image, cube, groupdq)
     assert (groupdq != arrays["groupdq"]).any()
+    one_read = np.size(arrays.get("read_times", [np.ones(arrays["times"]["nframes"])])[0]) == 1
+    assert ("ZEROFRAME is not used" in caplog.text) == (with_zeroframe and one_read)
+
+
+def assert_same_fit(backend, exposure, arrays, image, cube, groupdq):
+    """Hold flags to equality with stcal's, and rates, errors and chi-square to 1e-5."""
+    for name in ("data", "groupdq", "pixeldq", "zeroframe", "average_dark_current"):
+        value = getattr(exposure, name)
+        setattr(exposure, name, None if value is None else backend.to_device(value.copy()))
+    references = (backend.to_device(arrays[name].copy()) for name in ("gain", "readnoise"))
+    with np.errstate(all="raise"):
+        rate, rateints, chisq = fit_exposure(exposure, *references, backend)
+    np.testing.assert_array_equal(backend.to_host(exposure.groupdq), groupdq)
     for ours, theirs in ((rate, image), (rateints, cube)):
         for name, key in STCAL_NAMES.items():
-            mine = getattr(ours, name)
+            mine = backend.to_host(getattr(ours, name))
             assert mine.dtype == theirs[key].dtype
             if name == "dq":
                 np.testing.assert_array_equal(mine, theirs[key])
             else:
                 np.testing.assert_allclose(mine, theirs[key], rtol=1e-5, atol=1e-9, err_msg=name)
-    np.testing.assert_allclose(chisq, image["chisq"], rtol=1e-5, atol=1e-6)
-    assert ("ZEROFRAME is not used" in caplog.text) == (with_zeroframe and arrays["times"]["nframes"] == 1)
+    np.testing.assert_allclose(backend.to_host(chisq), image["chisq"], rtol=1e-5, atol=1e-6)
 
 
 def make_step_inputs(arrays, *, algorithm="LIKELY", gain_factor=None, **parameters):
