@@ -66,7 +66,7 @@ def _make_step(name, settings, reference_path, output_dir):
 
 
 def save_optional_fit(exposure, settings, reference_path, backend, output_dir):
-    """Let jwst's RampFitStep write the optional product of the fit (``fitopt`` or ``likely_chisq``)."""
+    """Let jwst's RampFitStep write the optional product of the segmented fit, ``fitopt``."""
     step = _make_step("ramp_fit", settings, reference_path, output_dir)
     step.process(ramp_without_signature(exposure, backend))
 

@@ -144,6 +144,14 @@ def linearity_cases(draw, least_nx=1):
 
 
 @st.composite
+def flag_cases(draw):
+    """Draw ``(groupdq, pixeldq, number of the first integration)`` for the steps that look at flags alone."""
+    rng, shape = draw_rng(draw), draw_shape(draw)
+    groupdq = draw_groupdq(draw, rng, shape)
+    return groupdq, draw_pixeldq(draw, rng, shape[2:]), draw(st.sampled_from([None, 1, 2, 5]))
+
+
+@st.composite
 def charge_migration_cases(draw):
     """Draw ``(data, groupdq, threshold)``: the threshold is met exactly, by many groups or by none."""
     rng, shape = draw_rng(draw), draw_shape(draw, most=(3, 12, 7, 7))

@@ -7,15 +7,24 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from drawn import a_fifth, charge_migration_cases, jump_cases, linearity_cases, ramp_fit_cases, saturation_cases
+from drawn import (
+    a_fifth,
+    charge_migration_cases,
+    flag_cases,
+    jump_cases,
+    linearity_cases,
+    ramp_fit_cases,
+    saturation_cases,
+)
 from hypothesis import given
+from hypothesis import strategies as st
 from test_jump import after_round_trip, detect_with_stcal
 from test_ramp_fit import TIMES, fit_and_compare
 
 from gpucoron.backends.numpy_backend import NumpyBackend
 from gpucoron.backends.numpy_ops.jump import detect_jumps
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
-from gpucoron.steps import linearity, saturation
+from gpucoron.steps import firstframe, linearity, rscd, saturation
 from gpucoron.steps.charge_migration import flag_charge_migration
 from gpucoron.steps.ramp_fit import fit
 
@@ -136,6 +145,61 @@ def test_charge_migration_beside_saturation_and_edges(backend, threshold):
     found = backend.to_host(found)
     np.testing.assert_array_equal(found, flag_with_jwst(data, groupdq, threshold))
     assert (found != groupdq).any() == (threshold < 64999)
+
+
+# -------------------------------------------------------------------------------------------------------- MIRI's flags
+
+
+def make_model(groupdq, pixeldq, **exposure):
+    """Make what jwst's functions read of a RampModel."""
+    nints, ngroups = groupdq.shape[:2]
+    facts = {"nints": nints, "ngroups": ngroups, "integration_start": None, "integration_end": None} | exposure
+    meta = SimpleNamespace(exposure=SimpleNamespace(**facts), cal_step=SimpleNamespace(), rscd=SimpleNamespace())
+    data = np.zeros(groupdq.shape, np.float32)
+    return SimpleNamespace(data=data, groupdq=groupdq.copy(), pixeldq=pixeldq.copy(), meta=meta)
+
+
+@pytest.mark.parity
+@given(flag_cases(), st.integers(0, 12), st.integers(0, 12))
+def test_rscd_backs_off_as_jwsts(case, skip_first, skip_later):
+    from jwst.rscd.rscd_sub import correction_skip_groups
+
+    groupdq, pixeldq, start = case
+    nints = groupdq.shape[0]
+    nints_of_exposure = nints + (start or 1) - 1
+    model = make_model(groupdq, pixeldq, nints=nints_of_exposure, integration_start=start)
+    expected = correction_skip_groups(model, skip_first, skip_later)
+    table = np.array(
+        [("MASK1140", "FASTR1", skip_first, skip_later)],
+        [("subarray", "S9"), ("readpatt", "S9"), ("group_skip1", "i4"), ("group_skip", "i4")],
+    )
+    facts = {"detector": "MIRIMAGE", "subarray": "MASK1140", "readpatt": "FASTR1"}
+    exposure = SimpleNamespace(
+        groupdq=groupdq.copy(),
+        pixeldq=pixeldq.copy(),
+        facts=SimpleNamespace(**facts, integration_start=start, nints=nints_of_exposure),
+    )
+    outcome = rscd.run(exposure, {"rscd": SimpleNamespace(table=table)}, None, DEFINITION)
+    assert outcome.status == expected.meta.cal_step.rscd
+    assert outcome.meta == {f"rscd.{name}": value for name, value in vars(expected.meta.rscd).items()}
+    np.testing.assert_array_equal(exposure.groupdq, expected.groupdq)
+    np.testing.assert_array_equal(exposure.pixeldq, expected.pixeldq)
+
+
+@pytest.mark.parity
+@given(flag_cases(), st.booleans())
+def test_firstframe_is_jwsts(case, bright_use_group1):
+    from jwst.firstframe.firstframe_sub import do_correction
+
+    groupdq, pixeldq, _ = case
+    expected = do_correction(make_model(groupdq, pixeldq), bright_use_group1=bright_use_group1)
+    exposure = SimpleNamespace(data=groupdq, groupdq=groupdq.copy(), pixeldq=pixeldq.copy())
+    exposure.facts = SimpleNamespace(detector="MIRIMAGE")
+    parameters = SimpleNamespace(bright_use_group1=bright_use_group1)
+    outcome = firstframe.run(exposure, {}, parameters, DEFINITION)
+    assert outcome.status == expected.meta.cal_step.firstframe
+    np.testing.assert_array_equal(exposure.groupdq, expected.groupdq)
+    np.testing.assert_array_equal(exposure.pixeldq, expected.pixeldq)
 
 
 # ---------------------------------------------------------------------------------------------------------- saturation
