@@ -21,6 +21,9 @@ _CLASSES = {
     "ramp_fit": "jwst.ramp_fitting.ramp_fit_step:RampFitStep",
 }
 
+#: parameters that jwst's own steps do not have, or that are not theirs to act on
+_OURS = ("skip", "save_results", "convert_average_dark")
+
 
 def run(name, exposure, settings, reference_path, backend, output_dir=None):
     """Run jwst's own step on an exposure.
@@ -57,7 +60,7 @@ def _make_step(name, settings, reference_path, output_dir):
 
     module, class_name = _CLASSES[name].split(":")
     step_class = getattr(import_module(module), class_name)
-    values = {key: value for key, value in vars(settings).items() if key not in ("skip", "save_results")}
+    values = {key: value for key, value in vars(settings).items() if key not in _OURS}
     for reftype in step_class.reference_file_types:
         path = reference_path(reftype)
         if path is not None:

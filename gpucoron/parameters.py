@@ -344,6 +344,7 @@ _DECLARED = (
             P("firstgroup", "integer", None, "ignore groups before this one, from 0"),
             P("lastgroup", "integer", None, "ignore groups after this one, from 0"),
             P("maximum_cores", "string", "1", "accepted and not used: threads follow the cores given"),
+            P("convert_average_dark", "boolean", False, "turn the average dark current into DN/s first"),
         ],
     ),
     _step(

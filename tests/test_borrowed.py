@@ -53,7 +53,7 @@ def test_the_full_frame_is_jwsts(exposures):
 
 
 @pytest.mark.parametrize("opt_name", ["", "mine.fits"])
-def test_the_chi_square_of_likely_is_jwsts(exposures, tmp_path, opt_name):
+def test_the_chi_square_of_likely_is_jwsts(exposures, tmp_path, monkeypatch, opt_name):
     """Ours, of our own fit, under jwst's name."""
     from astropy.io import fits
 
@@ -64,18 +64,17 @@ def test_the_chi_square_of_likely_is_jwsts(exposures, tmp_path, opt_name):
     with case.cache.activate():
         gpucoron.reduce_file(case.path, tmp_path / "ours", backend="cpu", steps=steps)
         if not opt_name:
-            steps["ramp_fit"]["output_dir"] = str(tmp_path / "theirs")
-            (tmp_path / "theirs").mkdir()
+            monkeypatch.chdir(tmp_path)
             run_jwst(case.path, steps)
     (found,) = (tmp_path / "ours").glob("*_likely_chisq.fits")
     assert not opt_name or found.name == "mine_likely_chisq.fits"
     if not opt_name:
-        (wanted,) = (tmp_path / "theirs").glob("*_likely_chisq.fits")
+        (wanted,) = (*tmp_path.glob("*_likely_chisq.fits"), *case.path.parent.glob("*_likely_chisq.fits"))
         assert found.name == wanted.name
         mine, theirs = fits.getdata(found), fits.getdata(wanted)
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
         assert mine.dtype == theirs.dtype
-        assert mine.max() > 1
+        assert np.nanmedian(mine) > 1
 
 
 def test_the_optional_product_is_jwsts(exposures, tmp_path):

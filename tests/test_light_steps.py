@@ -8,6 +8,7 @@ import pytest
 from gpucoron.backends.base import Slopes
 from gpucoron.backends.numpy_backend import NumpyBackend
 from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
+from gpucoron.parameters import resolve
 from gpucoron.steps import (
     charge_migration,
     dark_current,
@@ -17,6 +18,7 @@ from gpucoron.steps import (
     group_scale,
     ipc,
     lastframe,
+    ramp_fit,
     reset,
     rscd,
     superbias,
@@ -431,44 +433,45 @@ def test_later_segments_take_their_own_dark_on_request(rng, start, own, nframes,
     assert ((residuals[False] < 0.05) == is_jwsts).all()
 
 
-def test_an_image_of_the_average_dark_applies_on_request(rng):
-    """Of the true dark the errors are true; jwst leaves them too small."""
-    from gpucoron.steps.ramp_fit import fit
-
+@pytest.mark.parametrize("algorithm", ["OLS_C", "LIKELY"])
+def test_the_average_dark_applies_on_request(rng, algorithm):
+    """jwst never takes the reference's image of it, and adds e-/s to DN/s; with both mended the errors are true."""
     rate, gain, shape = 40.0, 2.0, (1, 10, 60, 60)
     electrons = np.cumsum(rng.poisson(rate * 5.0, shape), axis=1)
-    image = np.full(shape[2:], rate, np.float32)
+    data = (electrons / gain + rng.normal(0, 2, shape)).astype(np.float32)
+    frames = (rate * 5.0 / gain * np.arange(1, 11, dtype=np.float32))[:, None, None]
+    images = {"gain": np.full(shape[2:], gain, np.float32), "readnoise": np.full(shape[2:], 2 * 2**0.5, np.float32)}
     pulls = {}
-    for on in (False, True):
+    for applies, converts in ((False, False), (True, False), (True, True)):
+        facts = {"nframes": 1, "groupgap": 0, "integration_start": None, "instrument": "NIRCAM", "group_time": 5.0}
         exposure = SimpleNamespace(
-            data=(electrons / gain + rng.normal(0, 2, shape)).astype(np.float32),
+            data=data.copy(),
             groupdq=np.zeros(shape, np.uint8),
             pixeldq=np.zeros(shape[2:], np.uint32),
+            zeroframe=None,
             average_dark_current=None,
-            facts=SimpleNamespace(nframes=1, groupgap=0, integration_start=None),
+            facts=SimpleNamespace(**facts, frame_time=5.0),
         )
-        frames = (rate * 5.0 / gain * np.arange(1, 11, dtype=np.float32))[:, None, None]
         dark = reference(
             {"nframes": 1, "groupgap": 0},
             data=np.broadcast_to(frames, shape[1:]).astype(np.float32),
             dq=np.zeros(shape[2:], np.uint32),
-            average_dark_current=image.copy(),
+            average_dark_current=np.full(shape[2:], rate, np.float32),
         )
-        parameters = SimpleNamespace(dark_output=None, average_dark_current=None, apply_average_dark_image=on)
-        dark_current.run(exposure, {"dark": dark}, parameters, BACKEND)
-        slopes, _ = fit(
-            exposure.data,
-            exposure.groupdq,
-            exposure.pixeldq,
-            np.full(shape[2:], gain, np.float32),
-            np.full(shape[2:], 2 * np.sqrt(2), np.float32),
-            5.0,
-            dark_current=exposure.average_dark_current,
-            backend=BACKEND,
+        parameters = resolve(
+            steps={
+                "dark_current": {"apply_average_dark_image": applies},
+                "ramp_fit": {"algorithm": algorithm, "convert_average_dark": converts},
+            }
         )
-        pulls[on] = (slopes.rate / slopes.err).std()
-    assert pulls[False] > 2
-    assert abs(pulls[True] - 1) < 0.1
+        dark_current.run(exposure, {"dark": dark}, parameters["dark_current"], BACKEND)
+        references = {name: reference(data=image.copy()) for name, image in images.items()}
+        ramp_fit.run(exposure, references, parameters["ramp_fit"], BACKEND)
+        pulls[applies, converts] = np.nanstd(exposure.rate.rate / exposure.rate.err)
+    assert pulls[False, False] > 1.7
+    assert pulls[True, False] < 0.85
+    # LIKELY's search for jumps knows no dark, and takes some of its noise for jumps
+    assert abs(pulls[True, True] - 1) < {"OLS_C": 0.1, "LIKELY": 0.25}[algorithm]
 
 
 def test_an_image_of_another_shape_is_not_applied(rng, caplog):

@@ -207,7 +207,9 @@ def test_a_backend_without_kernels_falls_back(caplog):
         answers = []
         for backend in (BACKEND, Elsewhere(n_threads=1)):
             exposure = make_exposure(arrays, with_dark=True)
-            rate, _, _ = fit_exposure(exposure, arrays["gain"], arrays["readnoise"], backend)
+            rate, _, _ = fit_exposure(
+                exposure, arrays["gain"], arrays["readnoise"], backend, dark_current=exposure.average_dark_current
+            )
             answers.append((exposure.groupdq, rate.rate))
     assert "'elsewhere': fit_likelihood_ramps runs in NumPy" in caplog.text
     np.testing.assert_array_equal(*(flags for flags, _ in answers))

@@ -76,7 +76,7 @@ def assert_same_fit(backend, exposure, arrays, image, cube, groupdq):
         setattr(exposure, name, None if value is None else backend.to_device(value.copy()))
     references = (backend.to_device(arrays[name].copy()) for name in ("gain", "readnoise"))
     with np.errstate(all="raise"):
-        rate, rateints, chisq = fit_exposure(exposure, *references, backend)
+        rate, rateints, chisq = fit_exposure(exposure, *references, backend, dark_current=exposure.average_dark_current)
     found = backend.to_host(exposure.groupdq)
     differ = (found != groupdq).any(axis=1)
     if backend is BACKEND or backend.name == "numpy":
