@@ -264,7 +264,7 @@ def _run_own(name, run, references):
     module = import_module(f"gpucoron.steps.{name}")
     usable = {reftype: references.get(reftype) for reftype in declarations.STEPS[name].references}
     settings = _with_arrays(name, settings)
-    if name == "ramp_fit" and settings.save_opt:
+    if name == "ramp_fit" and settings.save_opt and not _fits_by_likelihood(exposure, settings):
         from gpucoron import borrowed
 
         borrowed.save_optional_fit(exposure, settings, run.references.get, run.backend, run.output_dir)
@@ -274,6 +274,13 @@ def _run_own(name, run, references):
         files = ", ".join(str(reference.path) for reference in usable.values() if reference is not None)
         msg = f"{exposure.name}: {name}: {error}" + (f" (references: {files})" if files else "")
         raise InputError(msg) from error
+
+
+def _fits_by_likelihood(exposure, settings):
+    """Tell whether ramp_fit will leave its chi-square, which is then the optional product."""
+    from gpucoron.steps.ramp_fit import FEWEST_LIKELY_GROUPS
+
+    return settings.algorithm == "LIKELY" and exposure.data.shape[1] >= FEWEST_LIKELY_GROUPS
 
 
 def _with_arrays(name, settings):
@@ -413,6 +420,10 @@ def reduce_file(
     def save_what_is_asked(run, record):
         extras = products.extra_products(run, record)
         to_write = {at(suffix): model for suffix, model in extras.items()}
+        if record.name == "ramp_fit":
+            name = run.parameters["ramp_fit"].opt_name or path
+            for suffix, model in products.chisq_product(run).items():
+                to_write[products.product_path(name, output_dir, suffix)] = model
         if record.name == "dark_current" and run.parameters["dark_current"].dark_output is not None:
             to_write |= {Path(output_dir) / name: model for name, model in products.dark_product(run).items()}
         if to_write and save_results:

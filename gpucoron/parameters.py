@@ -167,6 +167,8 @@ _DECLARED = (
         [
             P("dark_output", "string", None, "save the dark as it was subtracted"),
             P("average_dark_current", "float", None, "average dark current, for the noise", "e-/s"),
+            P("dark_by_integration", "boolean", False, "later segments take the dark of their own integrations (MIRI)"),
+            P("apply_average_dark_image", "boolean", False, "take the reference's image of it, as jwst means to"),
         ],
         cal_step="dark_sub",
     ),
@@ -216,7 +218,9 @@ _DECLARED = (
             P("time_masked_after_shower", "float", 15, "flagged after a shower", "s"),
             P("min_diffs_single_pass", "integer", 10, "differences from which one pass is enough"),
             P("max_extended_radius", "integer", 200, "largest radius of a large event", "pixels"),
+            P("apply_max_shower_amplitude", "boolean", False, "apply it, in DN/s"),
             P("minimum_groups", "integer", 3, "least groups for a detection (jwst always takes 3)"),
+            P("apply_minimum_groups", "boolean", False, "apply it where it is more than 3"),
             P("minimum_sigclip_groups", "integer", 100, "groups from which sigma clipping is used"),
             P("only_use_ints", "boolean", True, "clip over integrations, group by group"),
         ],
@@ -340,6 +344,7 @@ _DECLARED = (
             P("firstgroup", "integer", None, "ignore groups before this one, from 0"),
             P("lastgroup", "integer", None, "ignore groups after this one, from 0"),
             P("maximum_cores", "string", "1", "accepted and not used: threads follow the cores given"),
+            P("convert_average_dark", "boolean", False, "turn the average dark current into DN/s first"),
         ],
     ),
     _step(

@@ -77,6 +77,20 @@ def extra_products(run, record):
     return extras
 
 
+def chisq_product(run):
+    """Make the chi-square of LIKELY, summed over the integrations, where it was asked for: suffix -> model."""
+    from stdatamodels.jwst import datamodels
+
+    chisq = getattr(run.exposure, "likelihood_chisq", None)
+    if chisq is None or not run.parameters["ramp_fit"].save_opt:
+        return {}
+    model = datamodels.ImageModel()
+    model.update(run.exposure.meta)
+    model.data = run.backend.to_host(chisq)
+    _sign(model, run)
+    return {"likely_chisq": model}
+
+
 def dark_product(run):
     """Make the dark as ``dark_current`` subtracted it: file name -> model; empty where nothing was subtracted."""
     from stdatamodels.jwst import datamodels

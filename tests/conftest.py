@@ -4,12 +4,19 @@ import os
 from importlib.util import find_spec
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # one BLAS thread per worker: the tests run side by side
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 #: what a machine with a GPU need not have; tests that ask for it compare with jwst, or read and write its files
 PEERS = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "astropy")
+
+# How many examples a test draws that does not say so itself; more by --hypothesis-profile=long.
+_ANY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("short", max_examples=500, **_ANY)
+settings.register_profile("long", max_examples=20000, derandomize=False, **_ANY)
+settings.load_profile("short")
 
 
 def pytest_addoption(parser):

@@ -216,6 +216,8 @@ class Backend(InterferenceOperations, ABC):
         max_jump_to_flag_neighbors, min_jump_to_flag_neighbors : float, sigma
         after_jump_flag_e1, after_jump_flag_e2 : float, electrons
         after_jump_flag_n1, after_jump_flag_n2 : int, groups
+        minimum_groups : int
+            Nothing is searched where an integration has fewer usable groups, unless by clipping; at least 3.
         nframes : int
             Reads averaged into a group.
 

@@ -90,7 +90,7 @@ class SpillingBackend(NumpyBackend):
     ):
         # Both decisions on whole frames are the image's, not the chunk's.
         dropped = _frames_all_flagged(groupdq, DO_NOT_USE)
-        mode = choose_search(dropped, min_diffs_single_pass, minimum_sigclip_groups, only_use_ints)
+        mode = choose_search(dropped, min_diffs_single_pass, minimum_sigclip_groups, only_use_ints, minimum_groups)
         if mode is None:
             for flags in groupdq:
                 flags &= np.where(flags & (DO_NOT_USE | SATURATED), np.uint8(0xFF & ~JUMP_DET), np.uint8(0xFF))
