@@ -40,7 +40,7 @@ class CaseMaker:
         mark=None,
         **kwargs,
     ):
-        """Simulate and write; ``edit(simulation)`` may change counts, ``mark(groupdq, pixeldq)`` make it a ramp file."""
+        """Simulate and write; ``edit(simulation)`` changes counts, ``mark(groupdq, pixeldq)`` makes it a ramp file."""
         key = repr((instrument, subarray, readpatt, ngroups, nints, options, pars, edit, mark, sorted(kwargs.items())))
         if key not in self._made:
             folder = self._factory.mktemp(f"{subarray}-{readpatt}-")
