@@ -170,8 +170,10 @@ def _jump():
     yield one("min_diffs_single_pass", "RAPID", 6, 2, {"min_diffs_single_pass": 4}, quick=True)
     yield one("iterative-many-groups", "RAPID", 20, 1, {"min_diffs_single_pass": 50})
     yield one("sigma-clip-integrations", "RAPID", 5, 101, shape=(24, 32), quick=True)
-    yield one("sigma-clip-minimum", "RAPID", 5, 12, {"minimum_sigclip_groups": 12}, quick=True)
-    yield one("sigma-clip-below-minimum", "RAPID", 5, 12, {"minimum_sigclip_groups": 13})
+    # of 12 values none can lie 4 sigma off
+    few = {"rejection_threshold": 3.0}
+    yield one("sigma-clip-minimum", "RAPID", 5, 12, few | {"minimum_sigclip_groups": 12}, quick=True)
+    yield one("sigma-clip-below-minimum", "RAPID", 5, 12, few | {"minimum_sigclip_groups": 13})
     yield one("sigma-clip-60", "RAPID", 4, 60, {"minimum_sigclip_groups": 50}, shape=(24, 32))
     everything = {"only_use_ints": False}
     yield one("sigma-clip-all-groups", "RAPID", 11, 12, everything, quick=True)

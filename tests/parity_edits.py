@@ -13,8 +13,8 @@ TOP = 65535
 
 def _raise(data, integration, group, y, x, counts):
     """Add counts from a group on, as a hit does."""
-    ramp = data[integration, group:, y, x].astype(np.int64) + np.asarray(counts, np.int64)
-    data[integration, group:, y, x] = np.minimum(ramp, TOP)
+    ramp = data[integration][group:, y, x]
+    data[integration][group:, y, x] = np.minimum(ramp + np.asarray(counts, np.int64), TOP)
 
 
 def _borders(shape):
