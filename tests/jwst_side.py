@@ -47,8 +47,20 @@ def run_jwst(path, steps=None, **options):
         # every step of jwst collects garbage: half of a small case's time, unless old objects are left out
         gc.freeze()
         stack.callback(gc.unfreeze)
-        seen.model = Detector1Pipeline.call(str(path), steps=steps or {}, save_results=False, **options)
+        seen.model = Detector1Pipeline.call(_open(path), steps=steps or {}, save_results=False, **options)
     return seen
+
+
+def _open(path):
+    """Open a ramp file, its ZEROFRAME in the machine's byte order: stcal 1.20 forgets to swap it, and reads garbage."""
+    if not path.name.endswith("_ramp.fits"):
+        return str(path)
+    from stdatamodels.jwst.datamodels import RampModel
+
+    model = RampModel(path)
+    if model.hasattr("zeroframe"):
+        model.zeroframe = model.zeroframe.astype(np.float32)
+    return model
 
 
 def run_ours(path, steps=None, backend="cpu", output_dir=None, **options):

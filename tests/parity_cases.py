@@ -88,7 +88,7 @@ def _subarrays():
             name = f"{subarray.lower()}-{readpatt.lower()}"
             more = {"subarray": subarray, "readpatt": readpatt, "wells": 1.5}
             more["about"] = ("saturation", "reset", "linearity", "rscd", "dark_current", "jump")
-            quick = readpatt == "FASTR1" or subarray == "MASK1140"
+            quick = readpatt == "FASTR1" or subarray == "MASKLYOT"
             options = {"margin": 5, "nan_fraction": 0.003}
             yield _miri(group, name, 12, 2, shape=(40, 64), options=options, quick=quick, **more)
         yield _miri(group, f"{subarray.lower()}-whole", 10, 1, subarray=subarray, shape=None, wells=1.5)
@@ -110,16 +110,17 @@ def _read_patterns():
     for readpatt in ("SHALLOW4", "DEEP8"):
         more = {"edit": edits.saturate_within_a_group, "wells": 2.5, "about": ("saturation",), "shows": ("SATURATED",)}
         off = {"saturation": {"override_superbias": "N/A"}}
-        yield _nircam(group, f"{readpatt.lower()}-without-superbias", readpatt, 5, 2, steps=off, quick=True, **more)
+        quick = readpatt == "DEEP8"
+        yield _nircam(group, f"{readpatt.lower()}-without-superbias", readpatt, 5, 2, steps=off, quick=quick, **more)
         off = {"saturation": {"use_readpatt": False}}
-        yield _nircam(group, f"{readpatt.lower()}-use_readpatt-off", readpatt, 5, 2, steps=off, quick=True, **more)
+        yield _nircam(group, f"{readpatt.lower()}-use_readpatt-off", readpatt, 5, 2, steps=off, quick=quick, **more)
 
 
 def _numbers():
     group = "Numbers of groups and integrations"
     for ngroups in (1, 2, 3, 4, 5, 9, 10, 11, 40, 101, 250):
         shape = (24, 32) if ngroups > 40 else (40, 48)
-        quick = ngroups in (1, 2, 3, 4, 10, 101)
+        quick = ngroups in (1, 2, 3, 101)
         for nints in (1, 3):
             more = {"shape": shape, "wells": 1.3, "quick": quick and nints == 1}
             yield _nircam(group, f"{ngroups}-groups-{nints}-ints", "RAPID", ngroups, nints, hits=60, **more)
@@ -138,7 +139,7 @@ def _miri_integrations():
         yield _miri(group, f"integrations-1-to-{nints}", 9, nints, about=about, quick=nints == 5)
     for first, nints in ((2, 2), (5, 1), (5, 4), (3, 6)):
         more = {"simulated": {"first_integration": first, "total_nints": 11}, "about": about}
-        yield _miri(group, f"segment-from-{first}-of-{nints}", 9, nints, quick=first == 5, **more)
+        yield _miri(group, f"segment-from-{first}-of-{nints}", 9, nints, quick=(first, nints) == (5, 4), **more)
     more = {"options": {"dark_groups": 6}, "about": about}
     yield _miri(group, "dark-and-reset-too-short", 20, 6, quick=True, **more)
     more["simulated"] = {"first_integration": 5, "total_nints": 9}
@@ -146,9 +147,7 @@ def _miri_integrations():
     for ngroups in (2, 3, 4, 5, 6, 7, 12):
         more = {"wells": 40.0}
         shows = ("FLUX_ESTIMATED",) if ngroups > 5 else ()
-        yield _miri(
-            group, f"rscd-gives-way-{ngroups}-groups", ngroups, 3, quick=ngroups in (6, 12), shows=shows, **more
-        )
+        yield _miri(group, f"rscd-gives-way-{ngroups}-groups", ngroups, 3, quick=ngroups == 6, shows=shows, **more)
     for readpatt in ("RAPID", "MEDIUM8"):
         more = {"options": {"dark_groups": 3}, "about": ("dark_current",)}
         yield _nircam(group, f"{readpatt.lower()}-dark-too-short", readpatt, 6, 2, quick=readpatt == "RAPID", **more)
@@ -412,6 +411,10 @@ NOT_COMPARED = (
     (
         "references of STScI's CRDS, and exposures from orbit",
         "none of them ships with the tests: all references and coronagraphs here are simulated",
+    ),
+    (
+        "the ZEROFRAME of a `*_ramp.fits` in the fit",
+        "stcal 1.20 does not swap its bytes and fits garbage; here jwst is handed it in the machine's byte order",
     ),
     ("refpix with `refpix_algorithm = sirs`", "the simulator makes no sirskernel reference"),
     ("clean_flicker_noise with a flat, a user's mask or `autoparam`", "the simulator makes no flat reference"),
