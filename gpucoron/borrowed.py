@@ -125,17 +125,24 @@ def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, 
         parameters.min_diffs_single_pass,
         parameters.max_extended_radius * 2,
     )
+    jump_data.set_sigma_clipping_info(
+        parameters.minimum_groups, parameters.minimum_sigclip_groups, parameters.only_use_ints
+    )
     jump_data.grps_masked_after_shower = int(parameters.time_masked_after_shower // facts.group_time)
     jump_data.mask_persist_grps_next_int = parameters.mask_snowball_core_next_int
     jump_data.persist_grps_flagged = int(parameters.snowball_time_masked_next_int // facts.group_time)
     # as jwst: it multiplies the attribute's own default, so that the parameter has no effect
     jump_data.max_shower_amplitude = jump_data.max_shower_amplitude * facts.group_time
+    electrons = None
+    if parameters.find_showers:
+        # showers see the ramp as the search for jumps has left it: without the groups that take no part
+        electrons = data * gain
+        electrons[groupdq & (jump_data.fl_dnu | jump_data.fl_sat) != 0] = np.nan
     events = 0
     if parameters.expand_large_events:
         flags, events = stcal_jump.flag_large_events(groupdq, jump_data.fl_jump, jump_data.fl_sat, jump_data)
         groupdq[...] = flags
     if parameters.find_showers:
-        electrons = data * gain
         flags, events = stcal_jump.find_faint_extended(electrons, groupdq, pixeldq, readnoise * gain, jump_data)
         groupdq[...] = flags
     if on_device[0] is not groupdq:

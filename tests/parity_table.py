@@ -56,7 +56,7 @@ def compare_arrays(step, ours, theirs):
                 problems.append(f"{step}: {name} is missing")
             continue
         # what jwst reads from a file and does not touch keeps the file's byte order
-        if found.shape != expected.shape or found.dtype != expected.dtype.newbyteorder("="):
+        if found.shape != expected.shape or found.dtype.newbyteorder("=") != expected.dtype.newbyteorder("="):
             problems.append(f"{step}: {name} is {found.dtype}{found.shape}, not {expected.dtype}{expected.shape}")
         elif name in FLAGS:
             row.bits += int(np.bitwise_count(found ^ expected).sum())
