@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test docs lint bench gpu gpu-test gpu-sanitize gpu-bench clean
+.PHONY: demo test parity docs lint bench gpu gpu-test gpu-sanitize gpu-bench clean
 
 demo: $(VENV)/.run
 	$(BIN)/gpucoron demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
+
+# all cases of the matrix against the installed jwst, and the page of the results
+parity: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/test_parity.py -n auto --full-parity --parity-page docs/parity.md
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

@@ -130,6 +130,9 @@ def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, 
         parameters.min_diffs_single_pass,
         parameters.max_extended_radius * 2,
     )
+    jump_data.set_sigma_clipping_info(
+        parameters.minimum_groups, parameters.minimum_sigclip_groups, parameters.only_use_ints
+    )
     jump_data.grps_masked_after_shower = int(parameters.time_masked_after_shower // facts.group_time)
     jump_data.mask_persist_grps_next_int = parameters.mask_snowball_core_next_int
     jump_data.persist_grps_flagged = int(parameters.snowball_time_masked_next_int // facts.group_time)

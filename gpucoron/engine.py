@@ -88,9 +88,10 @@ class Run:
     """One exposure's way through stage 1: what was done, with what, and how long it took.
 
     ``parameters`` holds step -> namespace as settled, ``of_run`` the parameters of the run as a whole, ``references``
-    type -> path or 'N/A' as used, ``pars_files`` the names of CRDS's parameter files that were applied, ``context``
-    CRDS's context and software version. ``output_dir`` is where a step's own extra products go; None is the current
-    folder. ``phases`` holds the seconds that reading, planning and writing took, where ``reduce_file`` did it all.
+    type -> path or 'N/A' from CRDS, and 'step.type' -> path where a step has an override, ``pars_files`` the names of
+    CRDS's parameter files that were applied, ``context`` CRDS's context and software version. ``output_dir`` is where
+    a step's own extra products go; None is the current folder. ``phases`` holds the seconds that reading, planning and
+    writing took, where ``reduce_file`` did it all.
     """
 
     exposure: object
@@ -109,6 +110,10 @@ class Run:
     def seconds(self):
         """Time spent in the steps."""
         return sum(record.seconds for record in self.records)
+
+    def reference_path(self, step, reftype):
+        """Give the path of a reference that a step takes: its own override, else CRDS's; None if it was not sought."""
+        return self.references.get(f"{step}.{reftype}", self.references.get(reftype))
 
     @property
     def fits(self):
@@ -169,15 +174,17 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
         profile, from_crds=from_crds, steps=steps, instrument=facts.instrument, subarray=facts.subarray
     )
     of_run = declarations.settle_run(settled, pipeline or {})
-    wanted, overrides = [], {}
+    wanted, overrides, latest = [], {}, {}
     for name in order_of(facts, of_run.stage_1overf):
-        if not settled[name].skip:
-            wanted += _references_of(name, settled[name], facts)
-            for reftype in declarations.STEPS[name].references:
-                override = getattr(settled[name], f"override_{reftype}")
-                if override is not None:
-                    overrides[reftype] = override
-    overrides = {reftype: path for reftype, path in overrides.items() if reftype in wanted}
+        for reftype in [] if settled[name].skip else _references_of(name, settled[name], facts):
+            override = getattr(settled[name], f"override_{reftype}")
+            if declarations.STEPS[name].custom and override is None:
+                # a custom step works on what jwst's step before it has used
+                override = latest.get(reftype)
+            if override is None:
+                wanted.append(reftype)
+            else:
+                overrides[f"{name}.{reftype}"] = latest[reftype] = override
     return Run(
         exposure=exposure,
         backend=backend,
@@ -245,7 +252,7 @@ def run_steps(run, *, until=None, after_step=None, store=None):
         elif name in BORROWED:
             from gpucoron import borrowed
 
-            outcome = borrowed.run(name, exposure, settings, run.references.get, backend, run.output_dir)
+            outcome = borrowed.run(name, exposure, settings, partial(run.reference_path, name), backend, run.output_dir)
         else:
             outcome = _run_own(name, run, references)
         backend.synchronize()
@@ -262,12 +269,15 @@ def _run_own(name, run, references):
     """Run one of our own steps; what it cannot do with these arrays is told with the file's and the step's name."""
     exposure, settings = run.exposure, run.parameters[name]
     module = import_module(f"gpucoron.steps.{name}")
-    usable = {reftype: references.get(reftype) for reftype in declarations.STEPS[name].references}
+    usable = {
+        reftype: references.get(f"{name}.{reftype}", references.get(reftype))
+        for reftype in declarations.STEPS[name].references
+    }
     settings = _with_arrays(name, settings)
     if name == "ramp_fit" and settings.save_opt and not _fits_by_likelihood(exposure, settings):
         from gpucoron import borrowed
 
-        borrowed.save_optional_fit(exposure, settings, run.references.get, run.backend, run.output_dir)
+        borrowed.save_optional_fit(exposure, settings, partial(run.reference_path, name), run.backend, run.output_dir)
     try:
         return module.run(exposure, usable, settings, run.backend, **_helpers(name, run))
     except ValueError as error:
@@ -336,7 +346,7 @@ def _note(exposure, name, outcome, run):
     if outcome.reason == "switched off":
         return
     for reftype in _references_of(name, run.parameters[name], exposure.facts):
-        path = run.references.get(reftype)
+        path = run.reference_path(name, reftype)
         if path is not None and hasattr(meta.ref_file, reftype):
             getattr(meta.ref_file, reftype).name = reference_name(path, run.parameters[name], reftype)
 

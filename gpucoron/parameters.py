@@ -19,7 +19,8 @@ class Parameter:
     """One parameter of a step.
 
     ``kind`` is 'float', 'integer', 'boolean', 'string', 'option', 'float_list', 'int_list', 'string_list' or 'array'
-    (an array, or the path of a ``.npy`` file); None is accepted where it is the default or one of the ``options``.
+    (an array, or the path of a ``.npy`` file); None is accepted where it is the default or one of the ``options``, and
+    where the parameter is ``optional``.
     ``minimum`` is the least value that is accepted.
     """
 
@@ -30,6 +31,7 @@ class Parameter:
     unit: str = ""
     options: tuple = ()
     minimum: float | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ _DECLARED = (
             P("nbins", "integer", None, "bins in one phased wave"),
             P("scale_reference", "boolean", True, "scale the reference wave to the data's amplitude"),
             P("onthefly_corr_freq", "float_list", None, "frequencies to correct for", "Hz"),
-            P("use_n_cycles", "integer", 3, "cycles that determine the phase; None: all integrations"),
+            P("use_n_cycles", "integer", 3, "cycles that determine the phase; None: all integrations", optional=True),
             P("fit_ints_separately", "boolean", False, "fit each integration by itself ('joint')"),
             P("user_supplied_reffile", "string", None, "deprecated: use override_emicorr"),
             P("save_intermediate_results", "boolean", False, "save a reference made on the fly"),
@@ -445,7 +447,7 @@ def convert(parameter, value, owner):
     if isinstance(value, str) and value.strip().lower() == "none" and parameter.kind != "string":
         value = None
     if value is None:
-        if parameter.default is None or None in parameter.options:
+        if parameter.optional or parameter.default is None or None in parameter.options:
             return None
         msg = f"{owner}.{parameter.name}: needs a value of kind {parameter.kind}, got None"
         raise ParameterError(msg)

@@ -100,7 +100,7 @@ def dark_product(run):
         return {}
     facts = exposure.facts
     model_class = datamodels.DarkMIRIModel if facts.is_miri else datamodels.DarkModel
-    with model_class(str(run.references["dark"])) as reference:
+    with model_class(str(run.reference_path("dark_current", "dark"))) as reference:
         model = model_class(data=run.backend.to_host(exposure.matched_dark), dq=reference.dq)
         model.update(reference)
     model.meta.exposure.nframes = facts.nframes

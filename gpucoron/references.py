@@ -129,21 +129,20 @@ def find_references(exposure, reftypes, overrides=None):
     exposure : Exposure
     reftypes : iterable of str
     overrides : dict, optional
-        reference type -> path or 'N/A', taken instead of CRDS's answer.
+        'step.type' -> path or 'N/A': what one step takes instead of CRDS's answer.
 
     Returns
     -------
     dict
-        reference type -> path, or 'N/A'.
+        reference type -> path, or 'N/A'; and the overrides.
 
     Raises
     ------
     ReferenceFileError
         CRDS has no context, no connection and no cache, or no rule for the exposure.
     """
-    overrides = {reftype: str(path) for reftype, path in (overrides or {}).items() if path is not None}
-    wanted = sorted(set(reftypes) - set(overrides))
-    return {**_ask_crds(exposure, wanted), **overrides}
+    overrides = {key: str(path) for key, path in (overrides or {}).items()}
+    return {**_ask_crds(exposure, sorted(set(reftypes))), **overrides}
 
 
 def _ask_crds(exposure, reftypes):
@@ -219,11 +218,12 @@ def load_references(exposure, paths, backend, store=None):
     Returns
     -------
     dict
-        reference type -> Reference, or None where the path is 'N/A'.
+        The same keys -> Reference, or None where the path is 'N/A'.
     """
     store = STORE if store is None else store
     loaded = {}
-    for reftype, path in paths.items():
+    for key, path in paths.items():
+        reftype = key.rpartition(".")[2]
         if path == "N/A":
             if reftype in _INDISPENSABLE:
                 msg = (
@@ -231,11 +231,11 @@ def load_references(exposure, paths, backend, store=None):
                     f"without; give one with override_{reftype}, or skip those steps"
                 )
                 raise ReferenceFileError(msg)
-            loaded[reftype] = None
+            loaded[key] = None
         elif reftype in _OPENED_BY_JWST:
-            loaded[reftype] = SimpleNamespace(reftype=reftype, path=Path(path), facts={})
+            loaded[key] = SimpleNamespace(reftype=reftype, path=Path(path), facts={})
         else:
-            loaded[reftype] = store.get(reftype, Path(path), exposure, backend)
+            loaded[key] = store.get(reftype, Path(path), exposure, backend)
     return loaded
 
 

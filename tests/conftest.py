@@ -2,6 +2,7 @@
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,6 +24,28 @@ def pytest_addoption(parser):
     parser.addoption("--require-gpu", action="store_true", help="a test that needs a GPU fails where there is none")
     parser.addoption("--batch-kills", type=int, default=2, help="moments at which a batch is killed (default: 2)")
     parser.addoption("--batch-many", type=int, default=30, help="exposures in one worker, for its memory (default: 30)")
+    parser.addoption("--full-parity", action="store_true", help="all cases of the parity matrix, not the quick ones")
+    parser.addoption("--parity-page", metavar="PATH", help="write the page of the parity matrix's results")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print the parity matrix's table, and write its page where one is asked for."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    results = dict(
+        value for report in reports for key, value in getattr(report, "user_properties", ()) if key == "parity"
+    )
+    if not results:
+        return
+    from parity_cases import CASES
+    from parity_table import format_lines, write_page
+
+    results = {name: results[name] for name in CASES if name in results}
+    terminalreporter.section(f"parity with jwst: {len(results)} of {len(CASES)} cases")
+    for line in format_lines(results):
+        terminalreporter.write_line(line)
+    page = terminalreporter.config.getoption("--parity-page")
+    if page:
+        write_page(Path(page), results)
 
 
 @pytest.fixture(scope="session")
