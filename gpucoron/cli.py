@@ -55,6 +55,13 @@ def _parser():
     run.add_argument("--save-intermediates", action="store_true", default=None, help="save the result of every step")
     run.add_argument("--stage-1overf", choices=("groups", "ints"), help="where subtract_1overf works (default: ints)")
     run.add_argument("--rate-int-outliers", action="store_true", default=None, help="refit outliers over integrations")
+    run.add_argument(
+        "--max-memory",
+        type=_bytes,
+        metavar="SIZE",
+        help="memory that may be used, for example 4G: the process's own, or the GPU's (default: what is free); a larger "
+        "exposure goes through a scratch file in the output folder, or through the GPU in pieces",
+    )
     _add_verbosity(run)
     run.set_defaults(function=_run)
 
@@ -74,6 +81,21 @@ def _parser():
     _add_verbosity(info)
     info.set_defaults(function=_info)
     return parser
+
+
+def _bytes(text):
+    """Turn a size such as 4G, 500M or 2e9 into bytes."""
+    units = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+    number = text.strip().upper().removesuffix("B")
+    factor = units.get(number[-1:], 1)
+    try:
+        size = float(number if factor == 1 else number[:-1]) * factor
+    except ValueError:
+        size = 0
+    if not 0 < size < 1e18:
+        msg = f"expected a size such as 4G, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(size)
 
 
 def _add_backend(parser):
@@ -132,6 +154,7 @@ def _run(options):
                 steps=steps,
                 backend=options.backend,
                 overwrite=options.overwrite,
+                max_memory=options.max_memory,
                 **{name: value for name, value in of_run.items() if value is not None},
             )
         except GpucoronError as error:

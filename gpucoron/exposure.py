@@ -84,6 +84,8 @@ class Exposure:
         The dark as it was subtracted, where ``dark_output`` asks for it.
     rate, rateints : Slopes or None
         Set by ramp_fit.
+    home : Backend or None
+        The backend that must work on the arrays, where the CPU's memory does not hold them.
     """
 
     data: Any
@@ -97,6 +99,7 @@ class Exposure:
     matched_dark: Any = None
     rate: Any = None
     rateints: Any = None
+    home: Any = None
 
     @property
     def name(self):
@@ -144,16 +147,19 @@ class Exposure:
             meta.meta.filename = path.name
             shape = hdus["SCI"].shape
             facts = _facts(path, meta, shape)
-            backend = fit_to_memory(backend or get_backend("cpu"), shape, has_zeroframe=facts.zero_frame)
-            exposure = cls(
-                data=_read_samples(path, hdus["SCI"], backend),
-                groupdq=_read_or_zeros(hdus, "GROUPDQ", shape, np.uint8, backend),
-                pixeldq=_read_or_zeros(hdus, "PIXELDQ", shape[-2:], np.uint32, backend),
-                zeroframe=_read_samples(path, hdus["ZEROFRAME"], backend) if facts.zero_frame else None,
-                facts=facts,
-                meta=meta,
-                path=path,
-            )
+            backend = backend or get_backend("cpu")
+            chosen = fit_to_memory(backend, shape, has_zeroframe=facts.zero_frame)
+            with chosen.bounded():
+                exposure = cls(
+                    data=_read_samples(path, hdus["SCI"], chosen),
+                    groupdq=_read_or_zeros(hdus, "GROUPDQ", shape, np.uint8, chosen),
+                    pixeldq=_read_or_zeros(hdus, "PIXELDQ", shape[-2:], np.uint32, chosen),
+                    zeroframe=_read_samples(path, hdus["ZEROFRAME"], chosen) if facts.zero_frame else None,
+                    facts=facts,
+                    meta=meta,
+                    path=path,
+                    home=chosen if chosen is not backend and chosen.name == "numpy" else None,
+                )
         _note_what_is_unusual(exposure.name, facts)
         return exposure
 
@@ -310,7 +316,7 @@ def _without_arrays(hdus):
 def _read_samples(path, hdu, backend):
     """Read samples into float32: raw counts straight to the backend, anything else on the host."""
     if not _holds_raw_counts(hdu):
-        return _read_planes(hdu, np.float32)
+        return _read_planes(hdu, np.float32, backend)
     with path.open("rb") as file:
         file.seek(hdu.fileinfo()["datLoc"])
 
@@ -332,9 +338,9 @@ def _holds_raw_counts(hdu):
     return is_unsigned and is_plain and "BLANK" not in header
 
 
-def _read_planes(hdu, dtype):
+def _read_planes(hdu, dtype, backend):
     """Read an image one slice of its first axis at a time: no second copy of a whole ramp ever exists."""
-    array = np.empty(hdu.shape, dtype)
+    array = backend.empty(hdu.shape, dtype) if backend.xp is np else np.empty(hdu.shape, dtype)
     for index in range(hdu.shape[0]):
         array[index] = hdu.section[index]
     return array
@@ -343,5 +349,5 @@ def _read_planes(hdu, dtype):
 def _read_or_zeros(hdus, name, shape, dtype, backend):
     """Read flags; jwst starts afresh where they are missing or of another shape."""
     if name in hdus and tuple(hdus[name].shape) == tuple(shape):
-        return _read_planes(hdus[name], dtype)
+        return _read_planes(hdus[name], dtype, backend)
     return backend.zeros(shape, dtype)
