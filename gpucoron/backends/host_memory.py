@@ -1,8 +1,9 @@
 """The host's memory: how much of it is free, and ramps in a file on disk for where it is too little.
 
 A ramp in such a file is an array like any other: every step and every operation works on it unchanged, so that a limit
-cannot show in a result. What is bounded is how much of it is resident: a thread looks at the process's memory, and gives
-the file's pages back to the system when the limit draws near. They are read again when they are needed.
+cannot show in a result. What is bounded is how much of it is resident: after each tile, and by a thread in between, the
+process's memory is looked at, and the file's pages are given back to the system when the limit draws near. They are read
+again when they are needed.
 """
 
 import logging
@@ -16,14 +17,17 @@ from pathlib import Path
 import numpy as np
 
 from gpucoron.backends.numpy_backend import NumpyBackend
+from gpucoron.backends.numpy_ops.tiles import AFTER_TILE
 from gpucoron.errors import OutputError
 
 log = logging.getLogger(__name__)
 
-#: the part of the limit at which pages are given back: what is left is for what two threads touch until the next look
-_HIGH_WATER = 0.85
+#: a part of the limit that stays free, for what is touched until the next look
+_SPARE = 0.15
+#: pages that the system maps together when one of them is read (Linux's fault_around_bytes)
+_MAPPED_TOGETHER = 2**16
 #: seconds between two looks
-_INTERVAL = 0.003
+_INTERVAL = 0.001
 
 _CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "inactive_file"),
@@ -87,6 +91,7 @@ class ScratchBackend(NumpyBackend):
     def __init__(self, backend, max_memory):
         super().__init__(n_threads=backend.n_threads, max_memory=max_memory, scratch_dir=backend.scratch_dir)
         self._mappings = []
+        self._reach = 0
 
     def empty(self, shape, dtype):
         """Make an array without values; one with four axes is in a file, and so is not resident as a whole."""
@@ -108,6 +113,8 @@ class ScratchBackend(NumpyBackend):
             )
             raise OutputError(msg) from error
         self._mappings.append(mapping)
+        # A tile of rows lies in every frame: each thread soon touches as much as this.
+        self._reach += min(n_bytes, shape[0] * shape[1] * _MAPPED_TOGETHER * self.n_threads)
         return np.frombuffer(mapping, dtype).reshape(shape)
 
     def zeros(self, shape, dtype):
@@ -128,19 +135,25 @@ class ScratchBackend(NumpyBackend):
         stop = threading.Event()
         watch = threading.Thread(target=self._watch, args=(stop,), name="gpucoron-memory", daemon=True)
         watch.start()
+        AFTER_TILE.append(self.look)
         try:
             yield
         finally:
+            AFTER_TILE.remove(self.look)
             stop.set()
             watch.join()
             self.give_back()
 
     def _watch(self, stop):
-        high = _HIGH_WATER * self.max_memory
         while not stop.wait(_INTERVAL):
-            resident = resident_memory()
-            if resident > high or not resident:
-                self.give_back()
+            self.look()
+
+    def look(self):
+        """Give the ramps' pages back where the process comes near its limit."""
+        high = (1 - _SPARE) * self.max_memory - min(self._reach, self.max_memory // 2)
+        resident = resident_memory()
+        if resident > high or not resident:
+            self.give_back()
 
     def give_back(self):
         """Take the ramps out of memory; their values are in the file."""
