@@ -59,7 +59,7 @@ def _parser():
         "--max-memory",
         type=_bytes,
         metavar="SIZE",
-        help="memory that may be used, for example 4G: the process's own, or the GPU's (default: what is free); a larger "
+        help="memory to stay near, for example 4G: the process's own, or the GPU's (default: what is free); a larger "
         "exposure goes through a scratch file in the output folder, or through the GPU in pieces",
     )
     _add_verbosity(run)

@@ -2,7 +2,7 @@
 
 A ramp in such a file is an array like any other: every step and every operation works on it unchanged, so that a limit
 cannot show in a result. What is bounded is how much of it is resident: after each tile, and by a thread in between, the
-process's memory is looked at, and the file's pages are given back to the system when the limit draws near. They are read
+process's memory is looked at, and the file's pages go back to the system when the limit draws near. They are read
 again when they are needed.
 """
 
