@@ -35,6 +35,13 @@ def _parser():
     run.add_argument("files", nargs="+", metavar="FILE", help="*_uncal.fits or *_ramp.fits")
     _add_common(run)
     run.add_argument("--overwrite", action="store_true", help="replace products that exist")
+    run.add_argument(
+        "--max-memory",
+        type=_bytes,
+        metavar="SIZE",
+        help="memory to stay near, for example 4G: the process's own, or the GPU's (default: what is free); a larger "
+        "exposure goes through a scratch file in the output folder, or through the GPU in pieces",
+    )
     run.set_defaults(function=_run)
 
     from gpucoron import cli_batch
@@ -95,6 +102,21 @@ def _add_common(parser):
         "--rate-int-outliers", action="store_true", default=None, help="refit outliers over integrations"
     )
     _add_verbosity(parser)
+
+
+def _bytes(text):
+    """Turn a size such as 4G, 500M or 2e9 into bytes."""
+    units = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+    number = text.strip().upper().removesuffix("B")
+    factor = units.get(number[-1:], 1)
+    try:
+        size = float(number if factor == 1 else number[:-1]) * factor
+    except ValueError:
+        size = 0
+    if not 0 < size < 1e18:
+        msg = f"expected a size such as 4G, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(size)
 
 
 def _add_backend(parser):
@@ -158,6 +180,7 @@ def _run(options):
                 steps=steps,
                 backend=options.backend,
                 overwrite=options.overwrite,
+                max_memory=options.max_memory,
                 **of_run,
             )
         except GpucoronError as error:

@@ -228,20 +228,32 @@ def run_steps(run, *, until=None, after_step=None, store=None):
         The same, with its records filled.
     """
     exposure = run.exposure
-    backend = fit_to_memory(
+    backend = exposure.home or _backend_for(run)
+    if backend is not run.backend:
+        log.warning("%s: %s", exposure.name, backend.remark)
+        run.backend = backend
+    with backend.bounded():
+        references = load_references(exposure, run.references, backend, store)
+        exposure.move_to(backend)
+        _run_each(run, references, until, after_step)
+    return run
+
+
+def _backend_for(run):
+    """Choose how the backend works on an exposure; one that is in the host's memory already stays there for NumPy."""
+    exposure = run.exposure
+    if run.backend.name == "numpy":
+        return run.backend
+    return fit_to_memory(
         run.backend,
         exposure.data.shape,
         has_zeroframe=exposure.zeroframe is not None,
         held=exposure.device_bytes,
     )
-    if backend is not run.backend:
-        limit = backend.max_memory / 1e9
-        log.warning(
-            "%s: stays on the host; %.3g GB of backend %r take it in chunks", exposure.name, limit, backend.name
-        )
-        run.backend = backend
-    references = load_references(exposure, run.references, backend, store)
-    exposure.move_to(backend)
+
+
+def _run_each(run, references, until, after_step):
+    exposure, backend = run.exposure, run.backend
     for name in order_of(exposure.facts, run.of_run.stage_1overf):
         if name == until:
             break
@@ -262,7 +274,6 @@ def run_steps(run, *, until=None, after_step=None, store=None):
         log.info("%s: %s %s %.3f s %s", exposure.name, name, record.status, record.seconds, record.reason)
         if after_step is not None:
             after_step(run, record)
-    return run
 
 
 def _run_own(name, run, references):
@@ -371,6 +382,7 @@ def reduce_file(
     save_results=True,
     use_pars=None,
     after_step=None,
+    max_memory=None,
     **of_run,
 ):
     """Reduce one file: read it, run stage 1, write ``rate`` and ``rateints``.
@@ -394,6 +406,10 @@ def reduce_file(
         Apply CRDS's parameter files; by default in the ``jwst`` profile alone.
     after_step : callable, optional
         Called as ``after_step(run, record)`` when a step is done.
+    max_memory : int, optional
+        Bytes that the process (the CPU backend) or the exposure on its device may take; by default what is free. A
+        larger exposure is worked on in pieces, on the CPU from a scratch file in the output folder. A Backend has its
+        own limit.
     **of_run
         Parameters of the run as a whole: save_calibrated_ramp, save_intermediates, stage_1overf, rate_int_outliers.
 
@@ -418,8 +434,9 @@ def reduce_file(
 
     if save_results:
         products.prepare_output(output_dir, [at("rate"), at("rateints")], overwrite)
-    backend = get_backend(backend)
     start = time.perf_counter()
+    if isinstance(backend, str):
+        backend = get_backend(backend, max_memory=max_memory, scratch_dir=output_dir if save_results else None)
     exposure = Exposure.read(path, backend)
     read = time.perf_counter()
     run = plan(exposure, profile=profile, steps=steps, pipeline=of_run, backend=backend, use_pars=use_pars)

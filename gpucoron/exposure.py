@@ -87,6 +87,8 @@ class Exposure:
         Set by ramp_fit.
     removed_1overf : (ny, nx) float32 or None
         Mean over all images of what subtract_1overf removed: DN at stage 'groups', DN/s at stage 'ints'.
+    home : Backend or None
+        The backend that must work on the arrays, where the CPU's memory does not hold them.
     """
 
     data: Any
@@ -101,6 +103,7 @@ class Exposure:
     rate: Any = None
     rateints: Any = None
     removed_1overf: Any = None
+    home: Any = None
 
     @property
     def name(self):
@@ -148,16 +151,19 @@ class Exposure:
             meta.meta.filename = path.name
             shape = hdus["SCI"].shape
             facts = _facts(path, meta, shape)
-            backend = fit_to_memory(backend or get_backend("cpu"), shape, has_zeroframe=facts.zero_frame)
-            exposure = cls(
-                data=_read_samples(path, hdus["SCI"], backend),
-                groupdq=_read_or_zeros(hdus, "GROUPDQ", shape, np.uint8, backend),
-                pixeldq=_read_or_zeros(hdus, "PIXELDQ", shape[-2:], np.uint32, backend),
-                zeroframe=_read_samples(path, hdus["ZEROFRAME"], backend) if facts.zero_frame else None,
-                facts=facts,
-                meta=meta,
-                path=path,
-            )
+            backend = backend or get_backend("cpu")
+            chosen = fit_to_memory(backend, shape, has_zeroframe=facts.zero_frame)
+            with chosen.bounded():
+                exposure = cls(
+                    data=_read_samples(path, hdus["SCI"], chosen),
+                    groupdq=_read_or_zeros(hdus, "GROUPDQ", shape, np.uint8, chosen),
+                    pixeldq=_read_or_zeros(hdus, "PIXELDQ", shape[-2:], np.uint32, chosen),
+                    zeroframe=_read_samples(path, hdus["ZEROFRAME"], chosen) if facts.zero_frame else None,
+                    facts=facts,
+                    meta=meta,
+                    path=path,
+                    home=chosen if chosen is not backend and chosen.name == "numpy" else None,
+                )
         _note_what_is_unusual(exposure.name, facts)
         return exposure
 
@@ -357,7 +363,7 @@ def _without_arrays(hdus):
 def _read_samples(path, hdu, backend):
     """Read samples into float32: raw counts straight to the backend, anything else on the host."""
     if not _holds_raw_counts(hdu):
-        return _read_planes(hdu, np.float32)
+        return _read_planes(hdu, np.float32, backend)
     with path.open("rb") as file:
         file.seek(hdu.fileinfo()["datLoc"])
 
@@ -379,9 +385,9 @@ def _holds_raw_counts(hdu):
     return is_unsigned and is_plain and "BLANK" not in header
 
 
-def _read_planes(hdu, dtype):
+def _read_planes(hdu, dtype, backend):
     """Read an image one slice of its first axis at a time: no second copy of a whole ramp ever exists."""
-    array = np.empty(hdu.shape, dtype)
+    array = backend.empty(hdu.shape, dtype) if backend.xp is np else np.empty(hdu.shape, dtype)
     for index in range(hdu.shape[0]):
         array[index] = hdu.section[index]
     return array
@@ -390,5 +396,5 @@ def _read_planes(hdu, dtype):
 def _read_or_zeros(hdus, name, shape, dtype, backend):
     """Read flags; jwst starts afresh where they are missing or of another shape."""
     if name in hdus and tuple(hdus[name].shape) == tuple(shape):
-        return _read_planes(hdus[name], dtype)
+        return _read_planes(hdus[name], dtype, backend)
     return backend.zeros(shape, dtype)

@@ -40,7 +40,8 @@ def _slopes_model(run, slopes, model_class):
     if slopes is None:
         return None
     to_host = run.backend.to_host
-    model = model_class()
+    # The metadata were validated when they were read, and the arrays are what the backends promise.
+    model = model_class(validate_on_assignment=False)
     model.update(run.exposure.meta)
     model.data = to_host(slopes.rate)
     model.dq = to_host(slopes.dq)

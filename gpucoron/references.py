@@ -431,14 +431,14 @@ def parameters_from_crds(exposure):
         A file sets a step or a parameter that does not exist.
     """
     steps, files = {}, []
-    for step in STEPS.values():
-        if step.custom:
-            continue
-        tree, name = _pars_file(exposure, step.pars_type)
+    own = [step for step in STEPS.values() if not step.custom]
+    paths = _pars_paths(exposure, [step.pars_type for step in own] + ["pars-detector1pipeline"])
+    for step in own:
+        tree, name = _pars_file(exposure, step.pars_type, paths)
         if tree:
             steps[step.name] = _known(name, step.name, tree.get("parameters", {}))
             files.append(name)
-    tree, name = _pars_file(exposure, "pars-detector1pipeline")
+    tree, name = _pars_file(exposure, "pars-detector1pipeline", paths)
     pipeline = {}
     if tree:
         files.append(name)
@@ -449,17 +449,27 @@ def parameters_from_crds(exposure):
     return steps, pipeline, files
 
 
-def _pars_file(exposure, pars_type):
-    import asdf
-
+def _pars_paths(exposure, pars_types):
+    """Ask CRDS for parameter files in one call; where that fails, one by one: type -> path or 'N/A'."""
     try:
-        path = _ask_crds(exposure, [pars_type])[pars_type]
-    except ReferenceFileError as error:
-        # a context without this type is no fault: jwst goes on with its defaults
-        log.debug("%s: no %s (%s)", exposure.name, pars_type, error.__cause__)
-        return None, ""
+        return _ask_crds(exposure, pars_types)
+    except ReferenceFileError:
+        paths = {}
+    for pars_type in pars_types:
+        try:
+            paths |= _ask_crds(exposure, [pars_type])
+        except ReferenceFileError as error:
+            # a context without this type is no fault: jwst goes on with its defaults
+            log.debug("%s: no %s (%s)", exposure.name, pars_type, error.__cause__)
+    return paths
+
+
+def _pars_file(exposure, pars_type, paths):
+    path = paths.get(pars_type, "N/A")
     if path == "N/A":
         return None, ""
+    import asdf
+
     try:
         with asdf.open(path) as file:
             tree = {"parameters": dict(file.tree.get("parameters", {}))}

@@ -7,6 +7,7 @@ their docstring says that they return something new. They neither log nor check 
 
 import logging
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,12 +105,31 @@ class Backend(InterferenceOperations, ABC):
             Bytes that its arrays take there already; they are part of the answer.
         """
 
+    def spilling(self, limit):
+        """Give the backend for an exposure that needs more memory than ``limit`` bytes."""
+        from gpucoron.backends.spilling import SpillingBackend
+
+        return SpillingBackend(self, limit)
+
+    @contextmanager
+    def bounded(self):
+        """Keep to the memory limit as long as the context lasts, where that takes an effort."""
+        yield
+
     def release_memory(self):
         """Give memory back to the device that is kept for later arrays."""
 
     def zeros(self, shape, dtype):
         """Make an array of zeros on the device."""
         return self.xp.zeros(shape, dtype)
+
+    def empty(self, shape, dtype):
+        """Make an array without values on the device."""
+        return self.xp.empty(shape, dtype)
+
+    def copy(self, array):
+        """Copy an array on the device."""
+        return array.copy()
 
     def load_counts(self, shape, read, *, offset=True):
         """Read counts as FITS stores them, 16-bit and big-endian, into float32 on the device.
@@ -130,7 +150,7 @@ class Backend(InterferenceOperations, ABC):
         -------
         array of float32, DN
         """
-        counts = np.empty(shape, np.float32)
+        counts = self.empty(shape, np.float32) if self.xp is np else np.empty(shape, np.float32)
         flat = counts.reshape(-1)
         buffer = np.empty(min(flat.size, WORDS_AT_ONCE), np.uint16)
         for start in range(0, flat.size, WORDS_AT_ONCE):

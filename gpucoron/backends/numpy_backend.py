@@ -13,13 +13,19 @@ class NumpyBackend(Backend):
     ----------
     n_threads : int, optional
         Threads for the heavy operations; by default the cores that this process may use.
+    max_memory : int, optional
+        Bytes that the process may have in memory; by default what the host and the control group have free.
+    scratch_dir : path, optional
+        Where the ramps of an exposure that needs more are kept; by default the folder for temporary files.
     """
 
     name = "numpy"
     xp = np
 
-    def __init__(self, n_threads=None):
+    def __init__(self, n_threads=None, *, max_memory=None, scratch_dir=None):
         self.n_threads = available_cores() if n_threads is None else int(n_threads)
+        self.max_memory = max_memory
+        self.scratch_dir = scratch_dir
 
     @property
     def ndimage(self):
@@ -32,6 +38,18 @@ class NumpyBackend(Backend):
 
     def to_host(self, array):
         return array
+
+    def memory_limit(self, held=0):
+        from gpucoron.backends.host_memory import free_memory, resident_memory
+
+        if self.max_memory is None:
+            return free_memory()
+        return self.max_memory - resident_memory()
+
+    def spilling(self, limit):
+        from gpucoron.backends.host_memory import ScratchBackend, resident_memory
+
+        return ScratchBackend(self, self.max_memory or limit + resident_memory())
 
     def linearity(self, data, groupdq, coeffs, **options):
         from gpucoron.backends.numpy_ops.linearity import linearity

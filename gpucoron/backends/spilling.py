@@ -36,6 +36,14 @@ class SpillingBackend(NumpyBackend):
         self.max_memory = int(max_memory)
         self.name = inner.name
 
+    @property
+    def remark(self):
+        """Say how an exposure is worked on, for the log."""
+        return f"stays on the host; {self.max_memory / 1e9:.3g} GB of backend {self.name!r} take it in chunks"
+
+    def memory_limit(self, held=0):
+        return None
+
     def to_device(self, array):
         # What was on the device comes home.
         return array if isinstance(array, np.ndarray) else self.inner.to_host(array)

@@ -85,7 +85,7 @@ def fit(
     ngroups = data.shape[1]
     # Flags of before the edits: they count for the read noise where charge migration took groups.
     has_loss = any(bool((flags & CHARGELOSS).any()) for flags in groupdq)
-    original_groupdq = groupdq.copy() if has_loss else None
+    original_groupdq = backend.copy(groupdq) if has_loss else None
     suppress_one_group = bool(suppress_one_group) and ngroups > 1
     if suppress_one_group:
         suppress_single_groups(groupdq)
