@@ -31,7 +31,8 @@ PIXEL_SCALE = {"NIRCAM": 0.063, "MIRI": 0.11}
 
 #: what the steps before the one under test would have corrected
 CLEAN = {"superbias": False, "nonlinearity": False, "ipc": False, "bad_pixels": False}
-MIRI_CLEAN = CLEAN | {"reset": False, "rscd": False, "last_frame": False}
+#: MIRI's dark current comes with the settling of its first integration
+MIRI_CLEAN = CLEAN | {"reset": False, "rscd": False, "last_frame": False, "dark": False}
 
 #: CDS threshold of the saturation reference over the full well
 SATURATION_SHARE = 0.98

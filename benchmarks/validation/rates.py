@@ -131,7 +131,7 @@ def run_case(case, options, n_fluxes):
                 )
     pixels, facts = ramps.simulation.pixels, ramps.facts
     read_times = list_read_times(ngroups, facts.nframes, facts.frame_time, facts.nframes + facts.groupgap)
-    dark = pixels.kind.dark
+    dark = pixels.kind.dark if ramps.simulation.effects.dark else 0.0
     ideal = [
         ideal_error(flux + dark, pixels.kind.read_noise, read_times) / np.sqrt(NINTS) for flux in FLUXES[:n_fluxes]
     ]
