@@ -8,6 +8,8 @@ import gpucoron
 sys.path.insert(0, str(Path(__file__).parent))
 from parameter_tables import write_parameter_pages
 from picture_pages import draw_pictures
+from validation_page import write_validation_page
+from validation_plots import draw_validation
 
 project = "gpucoron"
 author = "The gpucoron developers"
@@ -24,3 +26,7 @@ napoleon_use_rtype = False
 
 write_parameter_pages(Path(__file__).parent / "parameters.md")
 draw_pictures(Path(__file__).parent / "pictures", Path(__file__).parent / "_generated")
+
+_RESULTS = Path(__file__).parents[1] / "benchmarks" / "validation" / "results"
+write_validation_page(_RESULTS, Path(__file__).parent / "validation.md")
+draw_validation(_RESULTS, Path(__file__).parent / "_generated")

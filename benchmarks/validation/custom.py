@@ -25,7 +25,7 @@ DRIFTS = (0.0, 2.0, 5.0)
 #: shares of the charge above the full well that reach each neighbour
 SPILLS = (0.0, 0.01)
 #: of the reference over the science target
-BRIGHTNESSES = (1.0, 2.0, 4.0)
+BRIGHTNESSES = (1.0, 1.5, 2.0)
 SMALL = (72, 72)
 
 
