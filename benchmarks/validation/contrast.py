@@ -159,7 +159,8 @@ def run_case(case, options, choices):
         result[name] = dict(zip(("contrast", "scatter", "companion_kept"), parts, strict=True))
         # against the first choice on the same seeds, where the scenes' own scatter cancels
         first = np.array([noise for noise, _, _ in samples[choices[0]]])
-        result[name]["ratio"] = over_seeds(np.array([noise for noise, _, _ in of_seeds]) / first)
+        ratios = np.array([noise for noise, _, _ in of_seeds]) / first
+        result[name] |= {"ratio": over_seeds(ratios), "ratio_of_seed_1": ratios[0]}
     return result
 
 

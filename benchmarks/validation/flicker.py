@@ -156,6 +156,7 @@ def run_case(nints, options, contrasts, discs):
     return {
         "nints": nints,
         "noise": {name: average(samples) for name, samples in noise.items()},
+        "rows_rms_of_seed_1": {name: samples[0]["rows_rms"] for name, samples in noise.items()},
         "kept": {name: average(samples) for name, samples in kept.items()},
         "gave_up": {name: n for name, n in gave_up.items() if n},
     }
