@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test parity docs lint bench gpu gpu-test gpu-sanitize gpu-bench clean
+.PHONY: demo test parity docs lint bench validation gpu gpu-test gpu-sanitize gpu-bench clean
 
 demo: $(VENV)/.run
 	$(BIN)/gpucoron demo
@@ -26,6 +26,10 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/bench_engine.py
 	$(BIN)/python benchmarks/bench_custom.py
+
+# Against the truth of simulations: half an hour; QUICK=--quick for a rehearsal that leaves the results alone.
+validation: $(VENV)/.dev
+	$(BIN)/python benchmarks/validation $(if $(QUICK),--quick --results $(VENV)/validation --page $(VENV)/validation/page.md)
 
 # On a machine with a GPU, by the Python that has CuPy there; nothing is installed. `make -k gpu` goes on after a failure.
 gpu: gpu-test gpu-sanitize gpu-bench

@@ -11,6 +11,8 @@ from example_report import write_example
 from parameter_tables import write_parameter_pages
 from picture_pages import draw_pictures
 from step_pictures import draw_step_pictures
+from validation_page import write_validation_page
+from validation_plots import draw_validation
 
 project = "gpucoron"
 author = "The gpucoron developers"
@@ -44,8 +46,11 @@ sphinx_gallery_conf = {
 
 HERE = Path(__file__).parent
 GENERATED = HERE / "_generated"
+RESULTS = HERE.parent / "benchmarks" / "validation" / "results"
 write_parameter_pages(HERE / "parameters.md", GENERATED)
 write_changelog(HERE / "changes", HERE / "changelog.md")
 draw_pictures(HERE / "pictures", GENERATED)
 draw_step_pictures(GENERATED)
 write_example(GENERATED / "pages" / "report_example.html")
+write_validation_page(RESULTS, HERE / "validation.md")
+draw_validation(RESULTS, GENERATED)
