@@ -10,12 +10,15 @@ import logging
 import numpy as np
 
 from gpucoron.backends.host_backend import HostBackend, argument_addresses
-from gpucoron.backends.kernel_launch import checked_arguments
+from gpucoron.backends.kernel_launch import checked_arguments, frames_apart
 from gpucoron.backends.kernel_sources import KERNELS
 from gpucoron.backends.native_build import Array, library, native_instantiations
 from gpucoron.backends.numpy_backend import NumpyBackend
 
 log = logging.getLogger(__name__)
+
+#: groups from which on a ramp is long enough for a kernel that takes one pixel after the other; docs/performance.md
+LONG_RAMP = 32
 
 
 class NativeBackend(NumpyBackend):
@@ -34,17 +37,21 @@ class NativeBackend(NumpyBackend):
         self.kernels = NativeKernels(self.n_threads)
 
     def linearity(self, data, groupdq, coeffs, **options):
-        return self._by_fastest("linearity", ["linearity.cu"], (data, groupdq, coeffs), options)
+        return self._by_fastest("linearity", "linearity.cu", (data, groupdq, coeffs), options)
 
     def detect_jumps(self, data, groupdq, gain, readnoise, **options):
-        return self._by_fastest("detect_jumps", ["jump.cu"], (data, groupdq, gain, readnoise), options)
+        return self._by_fastest("detect_jumps", "jump.cu", (data, groupdq, gain, readnoise), options)
 
     def fit_ramps(self, data, groupdq, pixeldq, gain, readnoise, **options):
         arrays = (data, groupdq, pixeldq, gain, readnoise)
-        return self._by_fastest("fit_ramps", ["ramp_fit.cu"], arrays, options)
+        return self._by_fastest("fit_ramps", "ramp_fit.cu", arrays, options)
 
-    def _by_fastest(self, operation, sources, arrays, options):
-        kernels = self.kernels if all(map(_can_be_loaded, sources)) else super()
+    def _by_fastest(self, operation, source, arrays, options):
+        data, groupdq = arrays[:2]
+        is_long = data.shape[1] >= LONG_RAMP
+        # A kernel reads an array where it is, so a view with holes is NumPy's.
+        is_whole = all(frames_apart(ramp) is not None for ramp in (data, groupdq))
+        kernels = self.kernels if is_long and is_whole and _can_be_loaded(source) else super()
         return getattr(kernels, operation)(*arrays, **options)
 
 
