@@ -240,9 +240,9 @@ def run_steps(run, *, until=None, after_step=None, store=None):
 
 
 def _backend_for(run):
-    """Choose how the backend works on an exposure; one that is in the host's memory already stays there for NumPy."""
+    """Choose how the backend works on an exposure; one that is in the host's memory already stays there for the CPU."""
     exposure = run.exposure
-    if run.backend.name == "numpy":
+    if run.backend.on_host:
         return run.backend
     return fit_to_memory(
         run.backend,

@@ -24,9 +24,10 @@ __global__ void search_jumps(const float* data, uint8* groupdq, const float* gai
   const float noise = readnoise[pixel] * gain[pixel];
   const double read_variance = double(noise * noise) / n_frames;
 
-  auto differences = [&](auto visit) {
+  auto streamed = [&](auto visit) {
     ramps.template each_difference<Group>([&](int, int, int64, float difference) { visit(difference); });
   };
+  const auto& differences = keep<float>(streamed, n_ints * (n_groups - 1));
   double median = 0.0;
   double sigma = 0.0;
   auto measure = [&]() {

@@ -60,7 +60,6 @@ def usable_backend(name, config, **options):
     """Make a backend; skip where it cannot run, but fail where it must: g++ in CI, a GPU with --require-gpu."""
     from gpucoron.backends import backend_status, get_backend
 
-    name = "cpu" if name == "numpy" else name
     usable, reason = backend_status()[name]
     if not usable:
         required = config.getoption("--require-gpu") if name == "cuda" else os.environ.get("CI")
@@ -74,10 +73,12 @@ def backend(request):
     return usable_backend(request.param, request.config)
 
 
-@pytest.fixture(scope="session", params=["host", "cuda"])
+@pytest.fixture(scope="session", params=["host", "native", "cuda"])
 def kernel_backend(request):
     """Every backend that runs the CUDA kernels: for tests against the NumPy definition."""
-    return usable_backend(request.param, request.config)
+    backend = usable_backend(request.param, request.config)
+    # 'native' gives short ramps to NumPy; here its kernels take them all
+    return backend.kernels if request.param == "native" else backend
 
 
 @pytest.fixture

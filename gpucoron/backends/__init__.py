@@ -7,7 +7,7 @@ from gpucoron.errors import BackendUnavailableError
 log = logging.getLogger(__name__)
 
 #: what a user may ask for
-NAMES = ("auto", "cpu", "cuda", "host")
+NAMES = ("auto", "cpu", "numpy", "native", "cuda", "host")
 
 
 def get_backend(name="auto", **options):
@@ -15,11 +15,14 @@ def get_backend(name="auto", **options):
 
     Parameters
     ----------
-    name : {'auto', 'cpu', 'cuda', 'host'} or Backend
-        'cpu' is NumPy. 'cuda' is CuPy with raw kernels. 'auto' takes 'cuda' where it can run, else 'cpu', and says so
-        in the log. 'host' runs the CUDA kernels compiled for the CPU: for tests. A Backend is returned as it is.
+    name : {'auto', 'cpu', 'numpy', 'native', 'cuda', 'host'} or Backend
+        'numpy' is the definition. 'native' is NumPy with the kernels compiled for this CPU where they are faster; the
+        bits are the same. 'cpu' takes 'native' where there is a compiler, else 'numpy', and says so in the log. 'cuda'
+        is CuPy with raw kernels. 'auto' takes 'cuda' where it can run, else 'cpu', and says so in the log. 'host' runs
+        the CUDA kernels compiled for the CPU: for tests. A Backend is returned as it is.
     **options
-        For the backend's class: ``n_threads`` and ``scratch_dir`` ('cpu'), ``device`` ('cuda'), ``max_memory`` (bytes).
+        For the backend's class: ``n_threads`` and ``scratch_dir`` (on the CPU), ``device`` ('cuda'), ``max_memory``
+        (bytes).
 
     Returns
     -------
@@ -38,8 +41,16 @@ def get_backend(name="auto", **options):
             return _cuda(**options)
         log.info("backend 'cpu': %s", reason)
         return _cpu(**options)
-    if name in ("cpu", "numpy"):
+    if name == "cpu":
         return _cpu(**options)
+    if name == "numpy":
+        return _numpy(**options)
+    if name == "native":
+        usable, reason = _native_status()
+        if not usable:
+            msg = f"backend 'native' cannot run here: {reason}; use backend='numpy'"
+            raise BackendUnavailableError(msg)
+        return _native(**options)
     if name == "cuda":
         usable, reason = _cuda_status()
         if not usable:
@@ -88,10 +99,31 @@ def fit_to_memory(backend, shape, *, has_zeroframe=False, held=0):
 
 def backend_status():
     """Tell which backends can run here: name -> (usable, reason)."""
-    return {"cpu": (True, "NumPy"), "cuda": _cuda_status(), "host": _host_status()}
+    usable, reason = _native_status()
+    return {
+        "cpu": (True, f"native: {reason}" if usable else f"numpy: {reason}"),
+        "numpy": (True, "NumPy"),
+        "native": (usable, reason),
+        "cuda": _cuda_status(),
+        "host": _host_status(),
+    }
 
 
-def _cpu(n_threads=None, device=None, max_memory=None, scratch_dir=None):
+def _cpu(**options):
+    usable, reason = _native_status()
+    if usable:
+        return _native(**options)
+    log.info("backend 'cpu' is 'numpy': %s", reason)
+    return _numpy(**options)
+
+
+def _native(n_threads=None, device=None, max_memory=None, scratch_dir=None):
+    from gpucoron.backends.native_backend import NativeBackend
+
+    return NativeBackend(n_threads=n_threads, max_memory=max_memory, scratch_dir=scratch_dir)
+
+
+def _numpy(n_threads=None, device=None, max_memory=None, scratch_dir=None):
     from gpucoron.backends.numpy_backend import NumpyBackend
 
     return NumpyBackend(n_threads=n_threads, max_memory=max_memory, scratch_dir=scratch_dir)
@@ -105,6 +137,12 @@ def _cuda(n_threads=None, device=0, max_memory=None, scratch_dir=None):
 
 def _cuda_status():
     from gpucoron.backends.cuda_backend import available
+
+    return available()
+
+
+def _native_status():
+    from gpucoron.backends.native_build import available
 
     return available()
 

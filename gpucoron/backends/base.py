@@ -55,8 +55,10 @@ class LikelihoodFit:
 class Backend(InterferenceOperations, ABC):
     """One device's array namespace and its heavy operations."""
 
-    #: 'numpy', 'host' or 'cuda'
+    #: 'numpy', 'native', 'host' or 'cuda'
     name: str
+    #: the arrays stay in the CPU's memory, which is not to be asked for twice
+    on_host = False
     #: array namespace: numpy or cupy
     xp: Any
     #: scipy.ndimage or cupyx.scipy.ndimage

@@ -110,7 +110,7 @@ class HostBackend(KernelBackend):
     def launch(self, name, grid, block, values, variant=()):
         kernel = KERNELS[name]
         arguments = checked_arguments(kernel, values, lambda array: isinstance(array, np.ndarray))
-        addresses, keep = _addresses(arguments)
+        addresses, keep = argument_addresses(arguments)
         library = _library(kernel.source, self._sanitize, self._defines)
         number = instantiations(kernel.source).index((kernel, tuple(variant)))
         shape = (ctypes.c_uint * 4)(*grid, block[0])
@@ -122,7 +122,7 @@ class HostBackend(KernelBackend):
             raise RuntimeError(msg)
 
 
-def _addresses(arguments):
+def argument_addresses(arguments):
     """Make what cuLaunchKernel takes: an array of addresses of the arguments, and what must live as long."""
     keep = []
     for argument in arguments:
@@ -171,7 +171,7 @@ def compile_for_host(source, sanitize="", defines=()):
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = kernel_folder()
     # Built aside and moved into place: another process never loads half a library, and waits for this one's.
-    with _locked(target.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=target.parent) as workplace:
+    with locked(target.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=target.parent) as workplace:
         if target.exists():
             return target
         code = Path(workplace) / f"{Path(source).stem}_host.cpp"
@@ -187,7 +187,8 @@ def compile_for_host(source, sanitize="", defines=()):
 
 
 @contextmanager
-def _locked(path):
+def locked(path):
+    """Hold a file's lock, against other processes."""
     import fcntl
 
     with path.open("w") as file:

@@ -45,7 +45,8 @@ class Argument:
 class Kernel:
     """A ``__global__`` function: its file, its arguments, and the template arguments that it is compiled for.
 
-    ``waits`` tells, per variant, whether threads of a block wait for each other.
+    ``waits`` tells, per variant, whether threads of a block wait for each other; ``by_pixel`` that a thread keeps to
+    its own pixel, which is the last axis of every array.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Kernel:
     arguments: tuple[Argument, ...]
     variants: tuple[tuple, ...]
     waits: tuple[bool, ...]
+    by_pixel: bool = False
 
     def expression(self, variant=()):
         """Spell the C++ name of an instantiation.
@@ -79,7 +81,7 @@ def _spell(value):
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _kernel(source, name, arguments, variants=((),), waits=lambda variant: False):
+def _kernel(source, name, arguments, variants=((),), waits=lambda variant: False, by_pixel=False):
     """Read a declaration of arguments: ``type name`` or ``[const] type* name``.
 
     ``?`` after it tells that an array may be null, ``~`` that its integrations may lie apart.
@@ -94,7 +96,8 @@ def _kernel(source, name, arguments, variants=((),), waits=lambda variant: False
             Argument(argument, DTYPES[type_name], bool(star), bool(const), "?" in marks, "~" in marks, declaration)
         )
     variants = tuple(variants)
-    return Kernel(name, source, tuple(parsed), variants, tuple(bool(waits(variant)) for variant in variants))
+    waiting = tuple(bool(waits(variant)) for variant in variants)
+    return Kernel(name, source, tuple(parsed), variants, waiting, by_pixel)
 
 
 #: numbers of coefficients with a kernel of their own; 0 stands for any other
@@ -128,6 +131,7 @@ KERNELS = {
             "correct_polynomial",
             "float* data, const uint8* groupdq, const float* coeffs, int n_coeffs, int64 n_frames, int64 n_pixels",
             [(n,) for n in POLYNOMIAL_LENGTHS],
+            by_pixel=True,
         ),
         _kernel(
             "linearity.cu",
@@ -135,6 +139,7 @@ KERNELS = {
             "float* data, const uint8* groupdq, const float* coeffs, const float* inverse_coeffs, int n_coeffs,"
             "int n_inverse, int n_ints, int n_groups, int64 n_pixels, int n_frames",
             [(n,) for n in POLYNOMIAL_LENGTHS],
+            by_pixel=True,
         ),
         _kernel(
             "emicorr.cu",
@@ -171,6 +176,7 @@ KERNELS = {
             "mark_saturation",
             "const float* data, uint8* groupdq, const float* threshold, uint32* words, int n_ints, int n_groups,"
             "int64 n_pixels",
+            by_pixel=True,
         ),
         _kernel(
             "saturation.cu",
@@ -178,6 +184,7 @@ KERNELS = {
             "const float* data, uint8* groupdq, const float* threshold, const uint8* checked, const float* bias?,"
             "uint32* words?, int n_ints, int n_groups, int64 n_pixels, int n_frames",
             [(True, True), (True, False), (False, True)],
+            by_pixel=True,
         ),
         _kernel(
             "saturation.cu",
@@ -193,6 +200,7 @@ KERNELS = {
             "double threshold, double three_groups, double four_groups, double smallest, double largest",
             [*((mode, lanes) for mode in (ONE_PASS, ITERATIVE) for lanes in LANES), (AFTER_CLIPPING, 1)],
             waits=lambda variant: variant[1] > 1,
+            by_pixel=True,
         ),
         _kernel(
             "jump.cu",
@@ -200,6 +208,7 @@ KERNELS = {
             "const float* data, uint8* groupdq, const float* gain, int n_ints, int n_groups, int64 n_pixels,"
             "double threshold",
             [(f,) for f in _FLAGS],
+            by_pixel=True,
         ),
         _kernel(
             "jump.cu",
@@ -222,6 +231,7 @@ KERNELS = {
             "flag_after_jumps",
             "const float* data, uint8* groupdq, const float* gain, const double* medians, int n_ints, int n_groups,"
             "int64 n_pixels, double e1, int n1, double e2, int n2",
+            by_pixel=True,
         ),
         _kernel("jump.cu", "drop_redundant_jumps", "uint8* groupdq, int64 n_samples"),
         _kernel(
@@ -232,11 +242,13 @@ KERNELS = {
             "double* read_weights, uint32* states, uint32* dq, int n_ints, int n_groups, int64 frames_apart,"
             "int64 n_pixels, double group_time, double frame_time,"
             "double one_group_time, double noise_divisor, int suppress_one_group",
+            by_pixel=True,
         ),
         _kernel(
             "ramp_fit.cu",
             "average_median_rates",
             "const double* median_rates, double* signal, int n_ints, int64 n_pixels",
+            by_pixel=True,
         ),
         _kernel(
             "ramp_fit.cu",
@@ -246,6 +258,7 @@ KERNELS = {
             "double* poisson_weights, double* restored_weights?, uint32* states, float* rate, uint32* dq,"
             "float* var_poisson, float* var_rnoise, float* err, int n_ints, int n_groups, int64 frames_apart,"
             "int64 n_pixels, double group_time, double frame_time, double one_group_time, double noise_divisor",
+            by_pixel=True,
         ),
         _kernel(
             "ramp_fit.cu",
@@ -254,23 +267,27 @@ KERNELS = {
             "const double* poisson_weights, const double* restored_weights?, const uint32* states,"
             "const uint32* dq_ints, float* rate, uint32* dq, float* var_poisson, float* var_rnoise, float* err,"
             "int n_ints, int64 n_pixels",
+            by_pixel=True,
         ),
         _kernel(
             "pedestal.cu",
             "fit_pedestals",
             "const float* data, const uint8* groupdq, const double* limit, double* pedestal, double* slope, int n_ints,"
             "int n_groups, int64 n_pixels, double group_time",
+            by_pixel=True,
         ),
         _kernel(
             "pedestal.cu",
             "count_usable_groups",
             "const float* data, const uint8* groupdq, int* n_usable, int n_ints, int n_groups, int64 n_pixels",
+            by_pixel=True,
         ),
         _kernel(
             "pedestal.cu",
             "fit_mean_slopes",
             "const float* data, const int* n_usable, const double* pedestal, const double* limit, double* slope,"
             "int n_ints, int n_groups, int64 n_pixels, double group_time",
+            by_pixel=True,
         ),
         _kernel(
             "likelihood.cu",

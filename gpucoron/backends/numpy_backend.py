@@ -21,6 +21,7 @@ class NumpyBackend(Backend):
 
     name = "numpy"
     xp = np
+    on_host = True
 
     def __init__(self, n_threads=None, *, max_memory=None, scratch_dir=None):
         self.n_threads = available_cores() if n_threads is None else int(n_threads)

@@ -65,7 +65,7 @@ def find_outliers(cube, *, sigma_cut=10, nint_min=10, backend=None):
     outliers = xp.zeros(cube.shape, dtype=bool)
     if cube.ndim < 3 or cube.shape[0] < nint_min:
         return outliers
-    tiles = row_tiles(cube.shape) if backend.name == "numpy" else [slice(None)]
+    tiles = row_tiles(cube.shape) if isinstance(cube, np.ndarray) else [slice(None)]
     for rows in tiles:
         # Each pixel's values side by side: they are sorted twice.
         rates = xp.moveaxis(cube[..., rows, :], 0, -1)

@@ -1,4 +1,4 @@
-// Exact order statistics of a series that is only ever streamed: nothing is stored, sorted or moved.
+// Exact order statistics of a series that is only ever streamed: nothing is sorted or moved.
 //
 // Real numbers become unsigned keys of the same order (the sign bit turned, negative numbers inverted). Each pass counts
 // the keys below some pivots, which narrows the bracket about the wanted rank 16 times (float) or 8 times (double). The
@@ -47,6 +47,19 @@ __device__ inline Real value_of(typename Keys<Real>::Key key) {
   return Keys<Real>::real(key & Keys<Real>::SIGN ? key ^ Keys<Real>::SIGN : ~key);
 }
 
+// A series that is looked at many times: streamed again each time or, where GPUCORON_KEEP says so, stored once. `capacity`:
+// the most values that it may have.
+template <class Real, class Scan>
+#ifdef GPUCORON_KEEP
+auto keep(const Scan& scan, int capacity) {
+  return host::Series<Real, Scan>(scan, capacity);
+}
+#else
+__device__ inline const Scan& keep(const Scan& scan, int) {
+  return scan;
+}
+#endif
+
 // How many numbers a series has (NaN are none), and its extremes.
 template <class Real>
 struct Survey {
@@ -59,6 +72,10 @@ struct Survey {
 template <class Real, class Lanes, class Scan>
 __device__ Survey<Real> survey(const Scan& scan) {
   using Key = typename Keys<Real>::Key;
+#ifdef GPUCORON_KEEP
+  if constexpr (requires { scan.minimum(); })
+    if (const int count = scan.count()) return {key_of(scan.minimum()), key_of(scan.maximum()), count};
+#endif
   Survey<Real> found{~Key(0), Key(0), 0};
   scan([&](Real value) {
     if (is_nan(value)) return;
@@ -105,6 +122,12 @@ __device__ Ranked<Real> select_rank(const Scan& scan, int rank, typename Keys<Re
                                     bool needs_next) {
   using Key = typename Keys<Real>::Key;
   constexpr int PIVOTS = Keys<Real>::PIVOTS;
+#ifdef GPUCORON_KEEP
+  if constexpr (requires { scan.ranks(0, Real(0), Real(0)); }) {
+    const auto [at, next] = scan.ranks(rank, value_of<Real>(low), value_of<Real>(high));
+    return {at, next};
+  }
+#endif
   bool ends_at_rank = false;  // as many keys up to `high` as the rank asks for: the value is the largest of them
   for (int pass = 0; low < high && !ends_at_rank; ++pass) {
     Key pivots[PIVOTS];

@@ -176,7 +176,7 @@ __device__ inline double median_rate(const Ramp& ramp, double group_time) {
   auto rate_of = [&](int group) {
     return (ramp.dq(group) & DO_NOT_USE) ? double_nan() : ramp.sample(group) / group_time;
   };
-  auto differences = [&](auto visit) {
+  auto streamed = [&](auto visit) {
     double previous = rate_of(0);
     for (int group = 1; group < ramp.n_groups; ++group) {
       const double current = rate_of(group);
@@ -184,6 +184,7 @@ __device__ inline double median_rate(const Ramp& ramp, double group_time) {
       previous = current;
     }
   };
+  const auto& differences = keep<double>(streamed, ramp.n_groups - 1);
   const Survey<double> all = survey<double, Lanes<1>>(differences);
   if (all.count == 0) return rate_of(0);
   return median_of_ranks<double, Lanes<1>>(differences, 0, all.count, all.low, all.high);

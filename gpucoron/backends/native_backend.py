@@ -1,0 +1,116 @@
+"""The fastest CPU backend: NumPy, except for the operations in which the kernels, compiled for this CPU, are faster.
+
+The answers have NumPy's bits. Where the kernels cannot be compiled, NumPy does all; docs/performance.md says which
+operation runs where, and why.
+"""
+
+import ctypes
+import logging
+
+import numpy as np
+
+from gpucoron.backends.host_backend import HostBackend, argument_addresses
+from gpucoron.backends.kernel_launch import checked_arguments, frames_apart
+from gpucoron.backends.kernel_sources import KERNELS
+from gpucoron.backends.native_build import Array, library, native_instantiations
+from gpucoron.backends.numpy_backend import NumpyBackend
+
+log = logging.getLogger(__name__)
+
+#: groups from which on a ramp is long enough for a kernel that takes one pixel after the other; docs/performance.md
+LONG_RAMP = 32
+
+
+class NativeBackend(NumpyBackend):
+    """Heavy operations by the kernels compiled for this CPU, by NumPy where that is faster.
+
+    Parameters
+    ----------
+    n_threads, max_memory, scratch_dir
+        As for `gpucoron.backends.numpy_backend.NumpyBackend`.
+    """
+
+    name = "native"
+
+    def __init__(self, n_threads=None, *, max_memory=None, scratch_dir=None):
+        super().__init__(n_threads, max_memory=max_memory, scratch_dir=scratch_dir)
+        self.kernels = NativeKernels(self.n_threads)
+
+    def linearity(self, data, groupdq, coeffs, **options):
+        return self._by_fastest("linearity", "linearity.cu", (data, groupdq, coeffs), options)
+
+    def detect_jumps(self, data, groupdq, gain, readnoise, **options):
+        return self._by_fastest("detect_jumps", "jump.cu", (data, groupdq, gain, readnoise), options)
+
+    def fit_ramps(self, data, groupdq, pixeldq, gain, readnoise, **options):
+        arrays = (data, groupdq, pixeldq, gain, readnoise)
+        return self._by_fastest("fit_ramps", "ramp_fit.cu", arrays, options)
+
+    def _by_fastest(self, operation, source, arrays, options):
+        data, groupdq = arrays[:2]
+        is_long = data.shape[1] >= LONG_RAMP
+        # A kernel reads an array where it is, so a view with holes is NumPy's.
+        is_whole = all(frames_apart(ramp) is not None for ramp in (data, groupdq))
+        kernels = self.kernels if is_long and is_whole and _can_be_loaded(source) else super()
+        return getattr(kernels, operation)(*arrays, **options)
+
+
+_refused = set()
+
+
+def _can_be_loaded(source):
+    """Tell whether a kernel file's libraries are there, compiled if need be; a refusal is told once."""
+    if source in _refused:
+        return False
+    try:
+        for by_pixel in (True, False):
+            if native_instantiations(source, by_pixel):
+                library(source, by_pixel)
+    except (RuntimeError, OSError) as error:
+        _refused.add(source)
+        log.warning("NumPy takes the place of the native kernels of %s: %s", source, error)
+        return False
+    return True
+
+
+class NativeKernels(HostBackend):
+    """The launches of the kernels, in libraries compiled for this CPU."""
+
+    name = "native"
+    # Frames are gone through by one thread: nobody waits.
+    frame_threads = 1
+
+    def launch(self, name, grid, block, values, variant=()):
+        kernel = KERNELS[name]
+        arguments = checked_arguments(kernel, values, lambda array: isinstance(array, np.ndarray))
+        addresses, keep = argument_addresses(arguments)
+        number = native_instantiations(kernel.source, kernel.by_pixel).index((kernel, tuple(variant)))
+        if kernel.by_pixel:
+            how = _describe(kernel, arguments, values["n_pixels"])
+        else:
+            how = (ctypes.c_uint * 4)(*grid, block[0])
+        status = library(kernel.source, kernel.by_pixel).gpucoron_launch(
+            number, how, ctypes.c_uint(self.n_threads), addresses
+        )
+        del keep
+        if status != 0:
+            msg = f"kernel {name}{tuple(variant)} is not in the compiled library"
+            raise RuntimeError(msg)
+
+
+def _describe(kernel, arguments, n_pixels):
+    """Describe a kernel's arrays as rows of pixels; what is no array has no rows."""
+    described = (Array * len(arguments))()
+    for place, declared, value in zip(described, kernel.arguments, arguments, strict=True):
+        if isinstance(value, np.ndarray):
+            n_items = value.size
+            if not value.flags.c_contiguous:
+                # Integrations apart: what lies between them is a row like any other.
+                n_items = value.strides[0] // value.itemsize * (len(value) - 1) + value[0].size
+            rows, rest = divmod(n_items, n_pixels)
+            if rest:
+                msg = f"kernel {kernel.name}: {declared.name} of shape {value.shape} has no rows of {n_pixels} pixels"
+                raise ValueError(msg)
+            place.base, place.rows, place.item = value.ctypes.data, rows, value.itemsize
+            place.is_read_only = declared.is_read_only
+    return described
