@@ -73,9 +73,15 @@ def backend(request):
     return usable_backend(request.param, request.config)
 
 
-@pytest.fixture(scope="session", params=["host", "native", "cuda"])
+@pytest.fixture(scope="session", params=["host", "cuda"])
 def kernel_backend(request):
     """Every backend that runs the CUDA kernels: for tests against the NumPy definition."""
+    return usable_backend(request.param, request.config)
+
+
+@pytest.fixture(scope="session", params=["host", "native", "cuda"])
+def ramp_backend(request):
+    """Every backend that runs the kernels of linearity, jump and ramp_fit, which alone are compiled for this CPU."""
     backend = usable_backend(request.param, request.config)
     # 'native' gives short ramps to NumPy; here its kernels take them all
     return backend.kernels if request.param == "native" else backend

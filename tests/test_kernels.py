@@ -31,8 +31,8 @@ RATE_TOLERANCE = {"host": 0.0, "native": 0.0, "cuda": 2e-6}
 
 
 @pytest.fixture(scope="module")
-def backend(kernel_backend):
-    return kernel_backend
+def backend(ramp_backend):
+    return ramp_backend
 
 
 def on_device(backend, array):
