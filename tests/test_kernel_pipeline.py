@@ -36,12 +36,12 @@ CASES = (
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_step_and_product_is_the_cpu_backends(exposures, name, ramp_backend):
+def test_every_step_and_product_is_the_cpu_backends(exposures, name, kernel_backend):
     case = PARITY_CASES[name]
     exposure = case.make(exposures)
     with exposure.cache.activate():
         expected = run_ours(exposure.path, case.steps, backend="numpy")
-        found = run_ours(exposure.path, case.steps, backend=ramp_backend)
+        found = run_ours(exposure.path, case.steps, backend=kernel_backend)
     assert list(found.ramps) == list(expected.ramps)
     for step, arrays in expected.ramps.items():
         for key, array in arrays.items():
@@ -54,5 +54,5 @@ def test_every_step_and_product_is_the_cpu_backends(exposures, name, ramp_backen
             assert getattr(found, product) is None
             continue
         for key, array in getattr(expected, product).items():
-            rtol = 0.0 if key == "dq" else RATE_TOLERANCE[ramp_backend.name]
+            rtol = 0.0 if key == "dq" else RATE_TOLERANCE[kernel_backend.name]
             np.testing.assert_allclose(getattr(found, product)[key], array, rtol=rtol, atol=0, err_msg=key)
