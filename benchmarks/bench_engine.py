@@ -40,32 +40,41 @@ def main():
 
 
 def measure(name, folder, options):
-    """Measure one case: medians of each step, alternating jwst and ours."""
+    """Measure one case: medians of each step; jwst and each of our ways in turn."""
     from gpucoron.backends import get_backend
 
     path, cache = common.make_case(name, folder)
-    backend = get_backend("cpu", n_threads=options.threads)
-    rounds = {"jwst": [], "ours": []}
+    steps = common.STEPS.get(name)
+    ours = get_backend("cpu", n_threads=options.threads)
+    ways = {"ours": ours, "1 thread": get_backend("cpu", n_threads=1)}
+    if ours.name != "numpy":
+        ways["numpy"] = get_backend("numpy", n_threads=options.threads)
+    rounds = {side: [] for side in ("jwst", *ways)}
     with cache.activate():
-        common.our_steps(path, backend)  # warm: imports, references, threads
+        for backend in ways.values():
+            common.our_steps(path, backend, steps)  # warm: imports, references, threads, compiled kernels
         for _ in range(options.repeat):
-            rounds["jwst"].append(common.jwst_steps(path))
-            rounds["ours"].append(common.our_steps(path, backend))
-    steps = list(dict.fromkeys([*rounds["jwst"][0], *rounds["ours"][0]]))
-    figures = {"arguments": common.CASES[name], "seconds": {}}
-    print(f"\n{name}: {common.CASES[name]}, {backend.n_threads} threads, medians of {options.repeat}")
-    print(f"{'step':<20} {'jwst':>9} {'gpucoron':>9} {'ratio':>7}")
-    for step in steps:
-        pair = [statistics.median(one.get(step, 0.0) for one in rounds[side]) for side in ("jwst", "ours")]
-        figures["seconds"][step] = pair
-        if max(pair) > 1e-3:
-            print(f"{step:<20} {pair[0]:9.3f} {pair[1]:9.3f} {pair[0] / max(pair[1], 1e-9):6.1f}x")
+            rounds["jwst"].append(common.jwst_steps(path, steps))
+            for side, backend in ways.items():
+                rounds[side].append(common.our_steps(path, backend, steps))
+    figures = {"arguments": common.CASES[name], "steps": steps, "backend": ours.name, "seconds": {}}
+    print(f"\n{name}: {common.CASES[name]}, {ours.name}, {ours.n_threads} threads, medians of {options.repeat}")
+    print(f"{'step':<20}" + "".join(f"{side:>10}" for side in rounds) + f"{'ratio':>8}")
+    for step in dict.fromkeys([*rounds["jwst"][0], *rounds["ours"][0]]):
+        medians = {side: statistics.median(one.get(step, 0.0) for one in rounds[side]) for side in rounds}
+        figures["seconds"][step] = medians
+        if max(medians.values()) > 1e-3:
+            print(_row(step, medians, medians["jwst"] / max(medians["ours"], 1e-9)))
     totals = {side: [sum(one.values()) for one in rounds[side]] for side in rounds}
     figures["totals"] = totals
-    ratios = [a / b for a, b in zip(totals["jwst"], totals["ours"], strict=True)]
-    figures["ratio"] = statistics.median(ratios)
-    middle = {side: statistics.median(values) for side, values in totals.items()}
-    print(f"{'all steps':<20} {middle['jwst']:9.3f} {middle['ours']:9.3f} {figures['ratio']:6.1f}x")
+    figures["ratios"] = {
+        side: statistics.median(a / b for a, b in zip(totals["jwst"], totals[side], strict=True)) for side in ways
+    }
+    figures["scaling"] = statistics.median(a / b for a, b in zip(totals["1 thread"], totals["ours"], strict=True))
+    print(_row("all steps", {side: statistics.median(of) for side, of in totals.items()}, figures["ratios"]["ours"]))
+    said = ", ".join(f"{side} {ratio:.1f}x" for side, ratio in figures["ratios"].items())
+    print(f"jwst over: {said}; 1 thread over {ours.n_threads}: {figures['scaling']:.2f}x")
+    _compare_with_last(name, figures["ratios"])
     if not options.no_memory:
         figures["memory"] = {side: _peak(side, name, folder, options) for side in ("jwst", "ours")}
         for side, peak in figures["memory"].items():
@@ -74,6 +83,19 @@ def measure(name, folder, options):
                 f"the float32 ramp has {peak['ramp_mb']:.0f} MB ({peak['peak_mb'] / peak['ramp_mb']:.1f}x)"
             )
     return figures
+
+
+def _row(step, medians, ratio):
+    return f"{step:<20}" + "".join(f"{seconds:10.3f}" for seconds in medians.values()) + f"{ratio:7.1f}x"
+
+
+def _compare_with_last(name, ratios):
+    """Say where the ratio to jwst is worse by a fifth and more than in the last results that were kept."""
+    kept = sorted(common.RESULTS.glob("*-engine-*.json"))
+    last = json.loads(kept[-1].read_text())["cases"].get(name, {}) if kept else {}
+    for side, before in (last.get("ratios") or {}).items():
+        if side in ratios and ratios[side] < 0.8 * before:
+            print(f"SLOWER than in {kept[-1].name}: {side} {ratios[side]:.1f}x jwst, was {before:.1f}x")
 
 
 def _peak(side, name, folder, options):
@@ -96,11 +118,12 @@ def peak_of(side, name, folder, threads):
 
     def run(case):
         path, cache = common.make_case(case, folder)
+        steps = common.STEPS.get(case)
         with cache.activate():
             if side == "jwst":
-                common.jwst_steps(path)
+                common.jwst_steps(path, steps)
             else:
-                common.our_steps(path, backend)
+                common.our_steps(path, backend, steps)
 
     run("miri-small" if name.startswith("miri") else "nircam-small")
     STORE.clear()

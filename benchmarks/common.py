@@ -21,10 +21,13 @@ CASES = {
     "miri-100x19": ("MIRI", "MASK1550", "FASTR1", 100, 19),
 }
 
+#: parameters of a case's steps, jwst's and ours: operations have emicorr on for MIRI's coronagraphs
+STEPS = {name: {"emicorr": {"skip": False}} for name in CASES if name.startswith("miri")}
+
 
 def make_case(name, folder):
     """Simulate a case with its references; return (path, cache). A case that is there is taken."""
-    from gpucoron.simulate import simulate
+    from gpucoron.simulate import Effects, simulate
     from gpucoron.simulated_crds import open_cache
     from gpucoron.simulated_references import write_references
 
@@ -33,7 +36,8 @@ def make_case(name, folder):
     if made:
         return made[0], open_cache(folder / "crds")
     folder.mkdir(parents=True, exist_ok=True)
-    simulation = simulate(*CASES[name], seed=1)
+    # without interference there is no reference for emicorr
+    simulation = simulate(*CASES[name], seed=1, effects=Effects(emi=True))
     cache = write_references(simulation, folder / "crds")
     return simulation.write(folder), cache
 
@@ -62,21 +66,21 @@ def timed_jwst_steps():
         yield seconds
 
 
-def jwst_steps(path):
+def jwst_steps(path, steps=None):
     """Run jwst's Detector1Pipeline on a file; return step -> seconds."""
     from jwst.pipeline import Detector1Pipeline
 
     with timed_jwst_steps() as seconds:
-        Detector1Pipeline.call(str(path), save_results=False, configure_log=False)
+        Detector1Pipeline.call(str(path), steps=steps or {}, save_results=False, configure_log=False)
     return seconds
 
 
-def our_steps(path, backend):
+def our_steps(path, backend, steps=None):
     """Run our engine on a file; return step -> seconds."""
     from gpucoron.engine import plan, run_steps
     from gpucoron.exposure import Exposure
 
-    run = run_steps(plan(Exposure.read(path), backend=backend))
+    run = run_steps(plan(Exposure.read(path), steps=steps, backend=backend))
     return {record.name: record.seconds for record in run.records}
 
 
