@@ -117,3 +117,35 @@ def test_the_dark_as_it_was_subtracted(case, tmp_path):
         steps = {"dark_current": {"dark_output": "subtracted_dark.fits"}}
         gpucoron.reduce_file(case.path, tmp_path, backend="cpu", steps=steps)
     assert fits.getdata(tmp_path / "subtracted_dark.fits", "SCI").shape == (5, 40, 48)
+
+
+@pytest.mark.parametrize("product", ["rate", "rateints"])
+def test_unvalidated_products_are_what_validation_would_leave(reduced, tmp_path, product):
+    """Products are made without jwst's check of each assignment: every keyword, table and array is as with it."""
+    from stdatamodels.jwst import datamodels
+
+    run, _models, paths = reduced
+    written = next(path for path in paths.values() if path.name.endswith(f"_{product}.fits"))
+    checked = {"rate": datamodels.ImageModel, "rateints": datamodels.CubeModel}[product]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datamodels, checked.__name__, lambda validate_on_assignment: checked())
+        model = {"rate": products.rate_model, "rateints": products.rateints_model}[product](run)
+    products.save({tmp_path / written.name: model})
+    with fits.open(tmp_path / written.name) as expected, fits.open(written) as found:
+        assert [hdu.name for hdu in found] == [hdu.name for hdu in expected]
+        for ours, theirs in zip(found, expected, strict=True):
+            cards = [[card for card in hdu.header.cards if card.keyword != "DATE"] for hdu in (ours, theirs)]
+            assert [tuple(card) for card in cards[0]] == [tuple(card) for card in cards[1]], ours.name
+            if ours.name not in ("PRIMARY", "ASDF"):
+                np.testing.assert_array_equal(ours.data, theirs.data, err_msg=ours.name)
+    with (
+        datamodels.open(tmp_path / written.name) as expected,
+        datamodels.open(written, strict_validation=True) as found,
+    ):
+        found.validate()
+        trees = [dict(one.to_flat_dict(include_arrays=False)) for one in (found, expected)]
+        for tree in trees:
+            # when it was written; the HISTORY cards are compared above
+            for key in [key for key in tree if key in ("meta.date", "_fits_hash") or key.startswith("history")]:
+                del tree[key]
+        assert trees[0] == trees[1]
