@@ -144,7 +144,9 @@ def native_instantiations(source, by_pixel):
 
 def native_source(source, by_pixel):
     """Write the C++ file that offers the kernels by number; types are checked against the table."""
-    types = {dtype: name if name in ("int", "float", "double") else f"gpucoron::{name}" for name, dtype in DTYPES.items()}
+    types = {
+        dtype: name if name in ("int", "float", "double") else f"gpucoron::{name}" for name, dtype in DTYPES.items()
+    }
     cases = []
     for number, (kernel, variant) in enumerate(native_instantiations(source, by_pixel)):
         lines, passed = [], []
@@ -167,7 +169,12 @@ def native_source(source, by_pixel):
             )
         else:
             lines.append(f"gpucoron::host::launch(geometry, n_workers, [&] {{ {call} }});")
-        body = "\n      ".join([f"[[maybe_unused]] {kernel.signature.replace('(*)', '(*checked)')} = {kernel.expression(variant)};", *lines])
+        body = "\n      ".join(
+            [
+                f"[[maybe_unused]] {kernel.signature.replace('(*)', '(*checked)')} = {kernel.expression(variant)};",
+                *lines,
+            ]
+        )
         cases.append(f"    case {number}: {{\n      {body}\n      return 0;\n    }}\n")
     taken = "const gpucoron::host::Array* arrays" if by_pixel else "const unsigned* geometry"
     return (
