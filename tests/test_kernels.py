@@ -7,9 +7,9 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+from conftest import usable_backend
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from conftest import usable_backend
 from test_jump import OPTIONS as JUMP_OPTIONS
 from test_jump import SHAPES as JUMP_SHAPES
 from test_jump import detect_with_stcal, searches

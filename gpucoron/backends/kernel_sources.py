@@ -45,8 +45,8 @@ class Argument:
 class Kernel:
     """A ``__global__`` function: its file, its arguments, and the template arguments that it is compiled for.
 
-    ``waits`` tells, per variant, whether threads of a block wait for each other; ``by_pixel`` that a thread keeps to its
-    own pixel, which is the last axis of every array.
+    ``waits`` tells, per variant, whether threads of a block wait for each other; ``by_pixel`` that a thread keeps to
+    its own pixel, which is the last axis of every array.
     """
 
     name: str
