@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test docs lint bench gpu gpu-test gpu-sanitize gpu-bench clean
+.PHONY: demo test parity docs lint bench validation gpu gpu-test gpu-sanitize gpu-bench clean
 
 demo: $(VENV)/.run
 	$(BIN)/gpucoron demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
+
+# all cases of the matrix against the installed jwst, and the page of the results
+parity: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/test_parity.py -n auto --full-parity --parity-page docs/parity.md
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
@@ -22,6 +26,10 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/bench_engine.py
 	$(BIN)/python benchmarks/bench_custom.py
+
+# Against the truth of simulations: half an hour; QUICK=--quick for a rehearsal that leaves the results alone.
+validation: $(VENV)/.dev
+	$(BIN)/python benchmarks/validation $(if $(QUICK),--quick --results $(VENV)/validation --page $(VENV)/validation/page.md)
 
 # On a machine with a GPU, by the Python that has CuPy there; nothing is installed. `make -k gpu` goes on after a failure.
 gpu: gpu-test gpu-sanitize gpu-bench

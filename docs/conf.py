@@ -1,4 +1,4 @@
-"""Sphinx configuration. Tables are written from the declarations of steps at every build, pictures drawn."""
+"""Sphinx configuration. At every build tables are written from the declarations of steps, pictures drawn."""
 
 import sys
 from pathlib import Path
@@ -6,21 +6,51 @@ from pathlib import Path
 import gpucoron
 
 sys.path.insert(0, str(Path(__file__).parent))
+from changelog import write_changelog
+from example_report import write_example
 from parameter_tables import write_parameter_pages
 from picture_pages import draw_pictures
+from step_pictures import draw_step_pictures
+from validation_page import write_validation_page
+from validation_plots import draw_validation
 
 project = "gpucoron"
 author = "The gpucoron developers"
 release = version = gpucoron.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
+]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-exclude_patterns = ["_build", "changes"]
+# included in pages, or written by the gallery for its own use
+exclude_patterns = ["_build", "changes", "_generated/parameters_*", "tutorials", "_generated/tutorials/sg_*"]
 html_theme = "furo"
+html_extra_path = ["_generated/pages"]
 html_title = f"gpucoron {version}"
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 napoleon_use_rtype = False
 
-write_parameter_pages(Path(__file__).parent / "parameters.md")
-draw_pictures(Path(__file__).parent / "pictures", Path(__file__).parent / "_generated")
+sphinx_gallery_conf = {
+    "examples_dirs": "tutorials",
+    "gallery_dirs": "_generated/tutorials",
+    "filename_pattern": r"\.py$",
+    "abort_on_example_error": True,
+    "show_memory": False,
+    "write_computation_times": False,
+}
+
+HERE = Path(__file__).parent
+GENERATED = HERE / "_generated"
+RESULTS = HERE.parent / "benchmarks" / "validation" / "results"
+write_parameter_pages(HERE / "parameters.md", GENERATED)
+write_changelog(HERE / "changes", HERE / "changelog.md")
+draw_pictures(HERE / "pictures", GENERATED)
+draw_step_pictures(GENERATED)
+write_example(GENERATED / "pages" / "report_example.html")
+write_validation_page(RESULTS, HERE / "validation.md")
+draw_validation(RESULTS, GENERATED)

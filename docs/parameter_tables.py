@@ -19,9 +19,17 @@ The `jwst` profile is what `Detector1Pipeline.call` gives: the defaults below, w
 """
 
 
-def write_parameter_pages(path):
-    """Write the Markdown page; leave it alone where nothing changed, so that Sphinx need not read it again."""
-    text = "\n".join(_lines())
+def write_parameter_pages(path, folder):
+    """Write the page of all parameters, and into ``folder`` a table for the page of each step."""
+    _write(path, _lines())
+    folder.mkdir(exist_ok=True)
+    for step in STEPS.values():
+        _write(folder / f"parameters_{step.name}.md", _parameters_of(step))
+
+
+def _write(path, lines):
+    """Write a file; leave it alone where nothing changed, so that Sphinx need not read it again."""
+    text = "\n".join(lines)
     if not path.exists() or path.read_text() != text:
         path.write_text(text)
 
@@ -36,16 +44,21 @@ def _lines():
     yield from _table(PIPELINE, {})
     for step in STEPS.values():
         yield f"## {step.name}\n"
-        kind = "custom step of spaceKLIP" if step.custom else f"jwst's `{step.jwst_class}`"
-        needs = f"; references: {', '.join(step.references)}" if step.references else ""
-        yield f"{step.title[0].upper()}{step.title[1:]} ({kind}{needs}).\n"
-        spaceklip = dict(SPACEKLIP.get(step.name, {}))
-        skip = spaceklip.pop("skip", step.skipped)
-        where = " (NIRCam)" if step.name in NIRCAM_ONLY and skip != step.skipped else ""
-        off = {True: "skipped", False: "run", "subarray": "skipped for subarrays"}
-        yield f"By default {off[step.skipped]} in `jwst`, {off[skip]}{where} in `spaceklip`.\n"
-        if step.parameters:
-            yield from _table(step.parameters, spaceklip)
+        yield from _parameters_of(step)
+
+
+def _parameters_of(step):
+    """Say what a step is, whether it runs by default, and list its parameters."""
+    kind = "custom step of spaceKLIP" if step.custom else f"jwst's `{step.jwst_class}`"
+    needs = f"; references: {', '.join(step.references)}" if step.references else ""
+    yield f"{step.title[0].upper()}{step.title[1:]} ({kind}{needs}).\n"
+    spaceklip = dict(SPACEKLIP.get(step.name, {}))
+    skip = spaceklip.pop("skip", step.skipped)
+    where = " (NIRCam)" if step.name in NIRCAM_ONLY and skip != step.skipped else ""
+    off = {True: "skipped", False: "run", "subarray": "skipped for subarrays"}
+    yield f"By default {off[step.skipped]} in `jwst`, {off[skip]}{where} in `spaceklip`.\n"
+    if step.parameters:
+        yield from _table(step.parameters, spaceklip)
 
 
 def _table(parameters, spaceklip):

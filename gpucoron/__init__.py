@@ -11,6 +11,7 @@ _HOME = {
     "GpucoronError": "gpucoron.errors",
     "get_backend": "gpucoron.backends",
     "reduce_file": "gpucoron.engine",
+    "run_obs": "gpucoron.coron1pipeline",
     "run_single_file": "gpucoron.coron1pipeline",
 }
 

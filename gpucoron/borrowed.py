@@ -21,6 +21,9 @@ _CLASSES = {
     "ramp_fit": "jwst.ramp_fitting.ramp_fit_step:RampFitStep",
 }
 
+#: parameters that jwst's own steps do not have, or that are not theirs to act on
+_OURS = ("skip", "save_results", "convert_average_dark")
+
 
 def run(name, exposure, settings, reference_path, backend, output_dir=None):
     """Run jwst's own step on an exposure.
@@ -57,7 +60,7 @@ def _make_step(name, settings, reference_path, output_dir):
 
     module, class_name = _CLASSES[name].split(":")
     step_class = getattr(import_module(module), class_name)
-    values = {key: value for key, value in vars(settings).items() if key not in ("skip", "save_results")}
+    values = {key: value for key, value in vars(settings).items() if key not in _OURS}
     for reftype in step_class.reference_file_types:
         path = reference_path(reftype)
         if path is not None:
@@ -66,12 +69,12 @@ def _make_step(name, settings, reference_path, output_dir):
 
 
 def save_optional_fit(exposure, settings, reference_path, backend, output_dir):
-    """Let jwst's RampFitStep write the optional product of the fit (``fitopt`` or ``likely_chisq``)."""
+    """Let jwst's RampFitStep write the optional product of the segmented fit, ``fitopt``."""
     step = _make_step("ramp_fit", settings, reference_path, output_dir)
     step.process(ramp_without_signature(exposure, backend))
 
 
-def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, backend):
+def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, backend, searched=True):
     """Flag snowballs and showers with stcal's code, in place.
 
     Parameters
@@ -86,6 +89,8 @@ def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, 
     facts : Facts
     backend : Backend
         The owner of the arrays.
+    searched : bool
+        Whether jumps were looked for: stcal then takes unusable groups out of the data that showers are searched in.
 
     Returns
     -------
@@ -125,17 +130,28 @@ def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, 
         parameters.min_diffs_single_pass,
         parameters.max_extended_radius * 2,
     )
+    jump_data.set_sigma_clipping_info(
+        parameters.minimum_groups, parameters.minimum_sigclip_groups, parameters.only_use_ints
+    )
     jump_data.grps_masked_after_shower = int(parameters.time_masked_after_shower // facts.group_time)
     jump_data.mask_persist_grps_next_int = parameters.mask_snowball_core_next_int
     jump_data.persist_grps_flagged = int(parameters.snowball_time_masked_next_int // facts.group_time)
-    # as jwst: it multiplies the attribute's own default, so that the parameter has no effect
-    jump_data.max_shower_amplitude = jump_data.max_shower_amplitude * facts.group_time
+    jump_data.minimum_sigclip_groups = parameters.minimum_sigclip_groups
+    if parameters.apply_max_shower_amplitude:
+        # what it is compared with are electrons per group
+        jump_data.max_shower_amplitude = parameters.max_shower_amplitude * facts.group_time * gain
+    else:
+        # as jwst: it multiplies the attribute's own default, so that the parameter has no effect
+        jump_data.max_shower_amplitude = jump_data.max_shower_amplitude * facts.group_time
+    unusable = (groupdq & (dqflags.group["DO_NOT_USE"] | dqflags.group["SATURATED"])) != 0
     events = 0
     if parameters.expand_large_events:
         flags, events = stcal_jump.flag_large_events(groupdq, jump_data.fl_jump, jump_data.fl_sat, jump_data)
         groupdq[...] = flags
     if parameters.find_showers:
         electrons = data * gain
+        if searched:
+            electrons[unusable] = np.nan
         flags, events = stcal_jump.find_faint_extended(electrons, groupdq, pixeldq, readnoise * gain, jump_data)
         groupdq[...] = flags
     if on_device[0] is not groupdq:

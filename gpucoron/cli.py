@@ -1,4 +1,4 @@
-"""The command line: ``gpucoron run | demo | info``. Nothing heavy is imported before it is needed."""
+"""The command line: ``gpucoron run | batch | demo | info | report``. Nothing heavy is imported before it is needed."""
 
 import argparse
 import logging
@@ -33,30 +33,20 @@ def _parser():
 
     run = commands.add_parser("run", help="reduce files", description="Reduce uncal (or ramp) files.")
     run.add_argument("files", nargs="+", metavar="FILE", help="*_uncal.fits or *_ramp.fits")
-    run.add_argument("-o", "--output-dir", required=True, metavar="DIR", help="where the products go; made if need be")
-    _add_backend(run)
-    run.add_argument(
-        "--profile",
-        default="jwst",
-        choices=("jwst", "spaceklip"),
-        help="whose defaults to start from; jwst's include CRDS's parameter files (default: jwst)",
-    )
-    run.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="settings",
-        metavar="STEP.PARAMETER=VALUE",
-        help="set a parameter, for example jump.rejection_threshold=5; may be repeated",
-    )
-    run.add_argument("--skip", action="append", default=[], metavar="STEP", help="leave a step out; may be repeated")
+    _add_common(run)
     run.add_argument("--overwrite", action="store_true", help="replace products that exist")
-    run.add_argument("--save-calibrated-ramp", action="store_true", default=None, help="save the ramp as fitted")
-    run.add_argument("--save-intermediates", action="store_true", default=None, help="save the result of every step")
-    run.add_argument("--stage-1overf", choices=("groups", "ints"), help="where subtract_1overf works (default: ints)")
-    run.add_argument("--rate-int-outliers", action="store_true", default=None, help="refit outliers over integrations")
-    _add_verbosity(run)
+    run.add_argument(
+        "--max-memory",
+        type=_bytes,
+        metavar="SIZE",
+        help="memory to stay near, for example 4G: the process's own, or the GPU's (default: what is free); a larger "
+        "exposure goes through a scratch file in the output folder, or through the GPU in pieces",
+    )
     run.set_defaults(function=_run)
+
+    from gpucoron import cli_batch
+
+    cli_batch.add_parser(commands, _add_common)
 
     demo = commands.add_parser(
         "demo",
@@ -73,7 +63,60 @@ def _parser():
     info = commands.add_parser("info", help="versions, backends, CRDS", description="Tell what gpucoron would use.")
     _add_verbosity(info)
     info.set_defaults(function=_info)
+
+    report = commands.add_parser(
+        "report",
+        help="one HTML page of a batch or of a single exposure",
+        description="Write one self-contained HTML page of a batch, of a folder of products or of a single product.",
+    )
+    report.add_argument("folder", metavar="DIR", help="where the products are; or one *_rate.fits")
+    report.add_argument("-o", "--output", metavar="FILE", help="the page (default: report.html in DIR)")
+    _add_verbosity(report)
+    report.set_defaults(function=_report)
     return parser
+
+
+def _add_common(parser):
+    """Add what every reduction understands."""
+    parser.add_argument("-o", "--output-dir", required=True, metavar="DIR", help="for the products; made if need be")
+    _add_backend(parser)
+    parser.add_argument(
+        "--profile",
+        default="jwst",
+        choices=("jwst", "spaceklip"),
+        help="whose defaults to start from; jwst's include CRDS's parameter files (default: jwst)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="STEP.PARAMETER=VALUE",
+        help="set a parameter, for example jump.rejection_threshold=5; may be repeated",
+    )
+    parser.add_argument("--skip", action="append", default=[], metavar="STEP", help="leave a step out; may be repeated")
+    parser.add_argument("--save-calibrated-ramp", action="store_true", default=None, help="save the ramp as fitted")
+    parser.add_argument("--save-intermediates", action="store_true", default=None, help="save the result of every step")
+    parser.add_argument("--stage-1overf", choices=("groups", "ints"), help="where 1/f noise is removed (default: ints)")
+    parser.add_argument(
+        "--rate-int-outliers", action="store_true", default=None, help="refit outliers over integrations"
+    )
+    _add_verbosity(parser)
+
+
+def _bytes(text):
+    """Turn a size such as 4G, 500M or 2e9 into bytes."""
+    units = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+    number = text.strip().upper().removesuffix("B")
+    factor = units.get(number[-1:], 1)
+    try:
+        size = float(number if factor == 1 else number[:-1]) * factor
+    except ValueError:
+        size = 0
+    if not 0 < size < 1e18:
+        msg = f"expected a size such as 4G, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(size)
 
 
 def _add_backend(parser):
@@ -112,6 +155,12 @@ def parse_settings(settings, skip=()):
     return steps
 
 
+def of_run_parameters(options):
+    """Collect the parameters of the run as a whole that were given."""
+    names = ("save_calibrated_ramp", "save_intermediates", "stage_1overf", "rate_int_outliers")
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
 def _run(options):
     from gpucoron import summary
     from gpucoron.engine import reduce_file
@@ -119,8 +168,7 @@ def _run(options):
 
     steps = parse_settings(options.settings, options.skip)
     resolve(options.profile, steps=steps)  # a misspelt parameter is no matter of the file
-    of_run = {name: getattr(options, name) for name in ("save_calibrated_ramp", "save_intermediates", "stage_1overf")}
-    of_run["rate_int_outliers"] = options.rate_int_outliers
+    of_run = of_run_parameters(options)
     failed = 0
     for path in options.files:
         start = time.perf_counter()
@@ -132,7 +180,8 @@ def _run(options):
                 steps=steps,
                 backend=options.backend,
                 overwrite=options.overwrite,
-                **{name: value for name, value in of_run.items() if value is not None},
+                max_memory=options.max_memory,
+                **of_run,
             )
         except GpucoronError as error:
             print(f"gpucoron: {error}", file=sys.stderr)
@@ -181,6 +230,15 @@ def _info(options):
         print(f"  context {crds_context()[0]}")
     except GpucoronError as error:
         print(f"  context: none ({error})")
+    return 0
+
+
+def _report(options):
+    from gpucoron.report import write_report
+
+    path = write_report(options.folder, options.output)
+    if not options.quiet:
+        print(f"wrote {path}")
     return 0
 
 

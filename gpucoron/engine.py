@@ -69,7 +69,7 @@ _LAST_STEPS = (
 )
 
 #: steps that run jwst's own code on the host, until ours replaces it
-BORROWED = ("emicorr", "picture_frame", "clean_flicker_noise", "persistence")
+BORROWED = ("picture_frame", "clean_flicker_noise", "persistence")
 
 
 @dataclass
@@ -88,9 +88,10 @@ class Run:
     """One exposure's way through stage 1: what was done, with what, and how long it took.
 
     ``parameters`` holds step -> namespace as settled, ``of_run`` the parameters of the run as a whole, ``references``
-    type -> path or 'N/A' as used, ``pars_files`` the names of CRDS's parameter files that were applied, ``context``
-    CRDS's context and software version. ``output_dir`` is where a step's own extra products go; None is the current
-    folder.
+    type -> path or 'N/A' from CRDS, and 'step.type' -> path where a step has an override, ``pars_files`` the names of
+    CRDS's parameter files that were applied, ``context`` CRDS's context and software version. ``output_dir`` is where
+    a step's own extra products go; None is the current folder. ``phases`` holds the seconds that reading, planning and
+    writing took, where ``reduce_file`` did it all.
     """
 
     exposure: object
@@ -103,11 +104,16 @@ class Run:
     context: tuple
     output_dir: object = None
     records: list = field(default_factory=list)
+    phases: dict = field(default_factory=dict)
 
     @property
     def seconds(self):
         """Time spent in the steps."""
         return sum(record.seconds for record in self.records)
+
+    def reference_path(self, step, reftype):
+        """Give the path of a reference that a step takes: its own override, else CRDS's; None if it was not sought."""
+        return self.references.get(f"{step}.{reftype}", self.references.get(reftype))
 
     @property
     def fits(self):
@@ -168,15 +174,17 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
         profile, from_crds=from_crds, steps=steps, instrument=facts.instrument, subarray=facts.subarray
     )
     of_run = declarations.settle_run(settled, pipeline or {})
-    wanted, overrides = [], {}
+    wanted, overrides, latest = [], {}, {}
     for name in order_of(facts, of_run.stage_1overf):
-        if not settled[name].skip:
-            wanted += _references_of(name, settled[name], facts)
-            for reftype in declarations.STEPS[name].references:
-                override = getattr(settled[name], f"override_{reftype}")
-                if override is not None:
-                    overrides[reftype] = override
-    overrides = {reftype: path for reftype, path in overrides.items() if reftype in wanted}
+        for reftype in [] if settled[name].skip else _references_of(name, settled[name], facts):
+            override = getattr(settled[name], f"override_{reftype}")
+            if declarations.STEPS[name].custom and override is None:
+                # a custom step works on what jwst's step before it has used
+                override = latest.get(reftype)
+            if override is None:
+                wanted.append(reftype)
+            else:
+                overrides[f"{name}.{reftype}"] = latest[reftype] = override
     return Run(
         exposure=exposure,
         backend=backend,
@@ -220,20 +228,32 @@ def run_steps(run, *, until=None, after_step=None, store=None):
         The same, with its records filled.
     """
     exposure = run.exposure
-    backend = fit_to_memory(
+    backend = exposure.home or _backend_for(run)
+    if backend is not run.backend:
+        log.warning("%s: %s", exposure.name, backend.remark)
+        run.backend = backend
+    with backend.bounded():
+        references = load_references(exposure, run.references, backend, store)
+        exposure.move_to(backend)
+        _run_each(run, references, until, after_step)
+    return run
+
+
+def _backend_for(run):
+    """Choose how the backend works on an exposure; one that is in the host's memory already stays there for NumPy."""
+    exposure = run.exposure
+    if run.backend.name in ("numpy", "native"):
+        return run.backend
+    return fit_to_memory(
         run.backend,
         exposure.data.shape,
         has_zeroframe=exposure.zeroframe is not None,
         held=exposure.device_bytes,
     )
-    if backend is not run.backend:
-        limit = backend.max_memory / 1e9
-        log.warning(
-            "%s: stays on the host; %.3g GB of backend %r take it in chunks", exposure.name, limit, backend.name
-        )
-        run.backend = backend
-    references = load_references(exposure, run.references, backend, store)
-    exposure.move_to(backend)
+
+
+def _run_each(run, references, until, after_step):
+    exposure, backend = run.exposure, run.backend
     for name in order_of(exposure.facts, run.of_run.stage_1overf):
         if name == until:
             break
@@ -244,7 +264,7 @@ def run_steps(run, *, until=None, after_step=None, store=None):
         elif name in BORROWED:
             from gpucoron import borrowed
 
-            outcome = borrowed.run(name, exposure, settings, run.references.get, backend, run.output_dir)
+            outcome = borrowed.run(name, exposure, settings, partial(run.reference_path, name), backend, run.output_dir)
         else:
             outcome = _run_own(name, run, references)
         backend.synchronize()
@@ -254,25 +274,34 @@ def run_steps(run, *, until=None, after_step=None, store=None):
         log.info("%s: %s %s %.3f s %s", exposure.name, name, record.status, record.seconds, record.reason)
         if after_step is not None:
             after_step(run, record)
-    return run
 
 
 def _run_own(name, run, references):
     """Run one of our own steps; what it cannot do with these arrays is told with the file's and the step's name."""
     exposure, settings = run.exposure, run.parameters[name]
     module = import_module(f"gpucoron.steps.{name}")
-    usable = {reftype: references.get(reftype) for reftype in declarations.STEPS[name].references}
+    usable = {
+        reftype: references.get(f"{name}.{reftype}", references.get(reftype))
+        for reftype in declarations.STEPS[name].references
+    }
     settings = _with_arrays(name, settings)
-    if name == "ramp_fit" and settings.save_opt:
+    if name == "ramp_fit" and settings.save_opt and not _fits_by_likelihood(exposure, settings):
         from gpucoron import borrowed
 
-        borrowed.save_optional_fit(exposure, settings, run.references.get, run.backend, run.output_dir)
+        borrowed.save_optional_fit(exposure, settings, partial(run.reference_path, name), run.backend, run.output_dir)
     try:
         return module.run(exposure, usable, settings, run.backend, **_helpers(name, run))
     except ValueError as error:
         files = ", ".join(str(reference.path) for reference in usable.values() if reference is not None)
         msg = f"{exposure.name}: {name}: {error}" + (f" (references: {files})" if files else "")
         raise InputError(msg) from error
+
+
+def _fits_by_likelihood(exposure, settings):
+    """Tell whether ramp_fit will leave its chi-square, which is then the optional product."""
+    from gpucoron.steps.ramp_fit import FEWEST_LIKELY_GROUPS
+
+    return settings.algorithm == "LIKELY" and exposure.data.shape[1] >= FEWEST_LIKELY_GROUPS
 
 
 def _with_arrays(name, settings):
@@ -293,6 +322,11 @@ def _helpers(name, run):
 
     if name == "subtract_1overf":
         return {"stage": run.of_run.stage_1overf}
+    if name == "emicorr":
+        own = partial(
+            borrowed.run, name, run.exposure, run.parameters[name], run.references.get, run.backend, run.output_dir
+        )
+        return {"jwsts_own": own}
     if name == "apply_rateints_outliers":
         fit = "experimental_jumpramp" if run.parameters["ramp_fit"].skip else "ramp_fit"
         module = import_module(f"gpucoron.steps.{fit}")
@@ -323,7 +357,7 @@ def _note(exposure, name, outcome, run):
     if outcome.reason == "switched off":
         return
     for reftype in _references_of(name, run.parameters[name], exposure.facts):
-        path = run.references.get(reftype)
+        path = run.reference_path(name, reftype)
         if path is not None and hasattr(meta.ref_file, reftype):
             getattr(meta.ref_file, reftype).name = reference_name(path, run.parameters[name], reftype)
 
@@ -348,6 +382,7 @@ def reduce_file(
     save_results=True,
     use_pars=None,
     after_step=None,
+    max_memory=None,
     **of_run,
 ):
     """Reduce one file: read it, run stage 1, write ``rate`` and ``rateints``.
@@ -371,6 +406,10 @@ def reduce_file(
         Apply CRDS's parameter files; by default in the ``jwst`` profile alone.
     after_step : callable, optional
         Called as ``after_step(run, record)`` when a step is done.
+    max_memory : int, optional
+        Bytes that the process (the CPU backend) or the exposure on its device may take; by default what is free. A
+        larger exposure is worked on in pieces, on the CPU from a scratch file in the output folder. A Backend has its
+        own limit.
     **of_run
         Parameters of the run as a whole: save_calibrated_ramp, save_intermediates, stage_1overf, rate_int_outliers.
 
@@ -395,15 +434,23 @@ def reduce_file(
 
     if save_results:
         products.prepare_output(output_dir, [at("rate"), at("rateints")], overwrite)
-    backend = get_backend(backend)
+    start = time.perf_counter()
+    if isinstance(backend, str):
+        backend = get_backend(backend, max_memory=max_memory, scratch_dir=output_dir if save_results else None)
     exposure = Exposure.read(path, backend)
+    read = time.perf_counter()
     run = plan(exposure, profile=profile, steps=steps, pipeline=of_run, backend=backend, use_pars=use_pars)
+    run.phases = {"read": read - start, "plan": time.perf_counter() - read}
     run.output_dir = Path(output_dir)
     paths = {}
 
     def save_what_is_asked(run, record):
         extras = products.extra_products(run, record)
         to_write = {at(suffix): model for suffix, model in extras.items()}
+        if record.name == "ramp_fit":
+            name = run.parameters["ramp_fit"].opt_name or path
+            for suffix, model in products.chisq_product(run).items():
+                to_write[products.product_path(name, output_dir, suffix)] = model
         if record.name == "dark_current" and run.parameters["dark_current"].dark_output is not None:
             to_write |= {Path(output_dir) / name: model for name, model in products.dark_product(run).items()}
         if to_write and save_results:
@@ -413,6 +460,7 @@ def reduce_file(
             after_step(run, record)
 
     run_steps(run, after_step=save_what_is_asked)
+    fitted = time.perf_counter()
     models = {"rate": products.rate_model(run), "rateints": products.rateints_model(run)}
     if not run.fits:
         # as jwst: without a fit, the ramp is the product
@@ -421,4 +469,5 @@ def reduce_file(
     if save_results and to_write:
         products.save(to_write)
         paths.update({path.stem: path for path in to_write})
+    run.phases["write"] = time.perf_counter() - fitted
     return run, models, paths

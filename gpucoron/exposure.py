@@ -57,6 +57,7 @@ class Facts:
     noutputs: int | None
     drop_frames1: int | None
     gain_factor: float | None
+    nsamples: int | None = None
 
     @property
     def is_miri(self):
@@ -84,6 +85,10 @@ class Exposure:
         The dark as it was subtracted, where ``dark_output`` asks for it.
     rate, rateints : Slopes or None
         Set by ramp_fit.
+    removed_1overf : (ny, nx) float32 or None
+        Mean over all images of what subtract_1overf removed: DN at stage 'groups', DN/s at stage 'ints'.
+    home : Backend or None
+        The backend that must work on the arrays, where the CPU's memory does not hold them.
     """
 
     data: Any
@@ -97,6 +102,8 @@ class Exposure:
     matched_dark: Any = None
     rate: Any = None
     rateints: Any = None
+    removed_1overf: Any = None
+    home: Any = None
 
     @property
     def name(self):
@@ -144,18 +151,60 @@ class Exposure:
             meta.meta.filename = path.name
             shape = hdus["SCI"].shape
             facts = _facts(path, meta, shape)
-            backend = fit_to_memory(backend or get_backend("cpu"), shape, has_zeroframe=facts.zero_frame)
-            exposure = cls(
-                data=_read_samples(path, hdus["SCI"], backend),
-                groupdq=_read_or_zeros(hdus, "GROUPDQ", shape, np.uint8, backend),
-                pixeldq=_read_or_zeros(hdus, "PIXELDQ", shape[-2:], np.uint32, backend),
-                zeroframe=_read_samples(path, hdus["ZEROFRAME"], backend) if facts.zero_frame else None,
-                facts=facts,
-                meta=meta,
-                path=path,
-            )
+            backend = backend or get_backend("cpu")
+            chosen = fit_to_memory(backend, shape, has_zeroframe=facts.zero_frame)
+            with chosen.bounded():
+                exposure = cls(
+                    data=_read_samples(path, hdus["SCI"], chosen),
+                    groupdq=_read_or_zeros(hdus, "GROUPDQ", shape, np.uint8, chosen),
+                    pixeldq=_read_or_zeros(hdus, "PIXELDQ", shape[-2:], np.uint32, chosen),
+                    zeroframe=_read_samples(path, hdus["ZEROFRAME"], chosen) if facts.zero_frame else None,
+                    facts=facts,
+                    meta=meta,
+                    path=path,
+                    home=chosen if chosen is not backend and chosen.name == "numpy" else None,
+                )
         _note_what_is_unusual(exposure.name, facts)
         return exposure
+
+    @classmethod
+    def read_headers(cls, path):
+        """Read what ``engine.plan`` needs to know of a file, and no pixels.
+
+        Returns
+        -------
+        Exposure
+            Its arrays have the file's shape, hold zeros and take no memory.
+
+        Raises
+        ------
+        InputError
+            As `read`.
+        """
+        from astropy.io import fits
+        from stdatamodels.jwst import datamodels
+
+        path = Path(path)
+        try:
+            hdus = fits.open(path, memmap=False, lazy_load_hdus=False)
+        except OSError as error:
+            msg = f"{path}: no such file, not a FITS file, or a damaged one ({error}); download it again"
+            raise InputError(msg) from None
+        with hdus:
+            _check_complete(path, hdus)
+            _check_kind(path, hdus)
+            meta = datamodels.RampModel(_without_arrays(hdus))
+            meta.meta.filename = path.name
+            shape = hdus["SCI"].shape
+        return cls(
+            data=np.broadcast_to(np.float32(0), shape),
+            groupdq=np.broadcast_to(np.uint8(0), shape),
+            pixeldq=np.broadcast_to(np.uint32(0), shape[-2:]),
+            zeroframe=None,
+            facts=_facts(path, meta, shape),
+            meta=meta,
+            path=path,
+        )
 
     @classmethod
     def from_model(cls, model):
@@ -218,6 +267,9 @@ def _check_kind(path, hdus):
     _check_keywords(path, header.get("INSTRUME"), header.get("EXP_TYPE"), header.get("READPATT"))
     if len(hdus["SCI"].shape) != 4:
         raise InputError(_not_four_axes(path, hdus["SCI"].shape))
+    if header.get("ZEROFRAM") and "ZEROFRAME" not in hdus:
+        msg = f"{path}: truncated: ZEROFRAM is set, but there is no ZEROFRAME extension; download it again"
+        raise InputError(msg)
     if header.get("NSPRSTRP"):
         msg = f"{path}: superstripe readout (NSPRSTRP); use jwst's own pipeline"
         raise InputError(msg)
@@ -284,6 +336,7 @@ def _facts(name, model, shape):
         noutputs=meta.exposure.noutputs,
         drop_frames1=meta.exposure.drop_frames1,
         gain_factor=meta.exposure.gain_factor,
+        nsamples=meta.exposure.nsamples,
     )
 
 
@@ -310,7 +363,7 @@ def _without_arrays(hdus):
 def _read_samples(path, hdu, backend):
     """Read samples into float32: raw counts straight to the backend, anything else on the host."""
     if not _holds_raw_counts(hdu):
-        return _read_planes(hdu, np.float32)
+        return _read_planes(hdu, np.float32, backend)
     with path.open("rb") as file:
         file.seek(hdu.fileinfo()["datLoc"])
 
@@ -332,9 +385,9 @@ def _holds_raw_counts(hdu):
     return is_unsigned and is_plain and "BLANK" not in header
 
 
-def _read_planes(hdu, dtype):
+def _read_planes(hdu, dtype, backend):
     """Read an image one slice of its first axis at a time: no second copy of a whole ramp ever exists."""
-    array = np.empty(hdu.shape, dtype)
+    array = backend.empty(hdu.shape, dtype) if backend.xp is np else np.empty(hdu.shape, dtype)
     for index in range(hdu.shape[0]):
         array[index] = hdu.section[index]
     return array
@@ -343,5 +396,5 @@ def _read_planes(hdu, dtype):
 def _read_or_zeros(hdus, name, shape, dtype, backend):
     """Read flags; jwst starts afresh where they are missing or of another shape."""
     if name in hdus and tuple(hdus[name].shape) == tuple(shape):
-        return _read_planes(hdus[name], dtype)
+        return _read_planes(hdus[name], dtype, backend)
     return backend.zeros(shape, dtype)

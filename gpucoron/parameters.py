@@ -19,7 +19,8 @@ class Parameter:
     """One parameter of a step.
 
     ``kind`` is 'float', 'integer', 'boolean', 'string', 'option', 'float_list', 'int_list', 'string_list' or 'array'
-    (an array, or the path of a ``.npy`` file); None is accepted where it is the default or one of the ``options``.
+    (an array, or the path of a ``.npy`` file); None is accepted where it is the default or one of the ``options``, and
+    where the parameter is ``optional``.
     ``minimum`` is the least value that is accepted.
     """
 
@@ -30,6 +31,7 @@ class Parameter:
     unit: str = ""
     options: tuple = ()
     minimum: float | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ _DECLARED = (
             P("nbins", "integer", None, "bins in one phased wave"),
             P("scale_reference", "boolean", True, "scale the reference wave to the data's amplitude"),
             P("onthefly_corr_freq", "float_list", None, "frequencies to correct for", "Hz"),
-            P("use_n_cycles", "integer", 3, "cycles that determine the phase; None: all integrations"),
+            P("use_n_cycles", "integer", 3, "cycles that determine the phase; None: all integrations", optional=True),
             P("fit_ints_separately", "boolean", False, "fit each integration by itself ('joint')"),
             P("user_supplied_reffile", "string", None, "deprecated: use override_emicorr"),
             P("save_intermediate_results", "boolean", False, "save a reference made on the fly"),
@@ -167,6 +169,8 @@ _DECLARED = (
         [
             P("dark_output", "string", None, "save the dark as it was subtracted"),
             P("average_dark_current", "float", None, "average dark current, for the noise", "e-/s"),
+            P("dark_by_integration", "boolean", False, "later segments take the dark of their own integrations (MIRI)"),
+            P("apply_average_dark_image", "boolean", False, "take the reference's image of it, as jwst means to"),
         ],
         cal_step="dark_sub",
     ),
@@ -216,7 +220,9 @@ _DECLARED = (
             P("time_masked_after_shower", "float", 15, "flagged after a shower", "s"),
             P("min_diffs_single_pass", "integer", 10, "differences from which one pass is enough"),
             P("max_extended_radius", "integer", 200, "largest radius of a large event", "pixels"),
+            P("apply_max_shower_amplitude", "boolean", False, "apply it, in DN/s"),
             P("minimum_groups", "integer", 3, "least groups for a detection (jwst always takes 3)"),
+            P("apply_minimum_groups", "boolean", False, "apply it where it is more than 3"),
             P("minimum_sigclip_groups", "integer", 100, "groups from which sigma clipping is used"),
             P("only_use_ints", "boolean", True, "clip over integrations, group by group"),
         ],
@@ -340,6 +346,7 @@ _DECLARED = (
             P("firstgroup", "integer", None, "ignore groups before this one, from 0"),
             P("lastgroup", "integer", None, "ignore groups after this one, from 0"),
             P("maximum_cores", "string", "1", "accepted and not used: threads follow the cores given"),
+            P("convert_average_dark", "boolean", False, "turn the average dark current into DN/s first"),
         ],
     ),
     _step(
@@ -440,7 +447,7 @@ def convert(parameter, value, owner):
     if isinstance(value, str) and value.strip().lower() == "none" and parameter.kind != "string":
         value = None
     if value is None:
-        if parameter.default is None or None in parameter.options:
+        if parameter.optional or parameter.default is None or None in parameter.options:
             return None
         msg = f"{owner}.{parameter.name}: needs a value of kind {parameter.kind}, got None"
         raise ParameterError(msg)

@@ -40,7 +40,8 @@ def _slopes_model(run, slopes, model_class):
     if slopes is None:
         return None
     to_host = run.backend.to_host
-    model = model_class()
+    # The metadata were validated when they were read, and the arrays are what the backends promise.
+    model = model_class(validate_on_assignment=False)
     model.update(run.exposure.meta)
     model.data = to_host(slopes.rate)
     model.dq = to_host(slopes.dq)
@@ -77,6 +78,20 @@ def extra_products(run, record):
     return extras
 
 
+def chisq_product(run):
+    """Make the chi-square of LIKELY, summed over the integrations, where it was asked for: suffix -> model."""
+    from stdatamodels.jwst import datamodels
+
+    chisq = getattr(run.exposure, "likelihood_chisq", None)
+    if chisq is None or not run.parameters["ramp_fit"].save_opt:
+        return {}
+    model = datamodels.ImageModel()
+    model.update(run.exposure.meta)
+    model.data = run.backend.to_host(chisq)
+    _sign(model, run)
+    return {"likely_chisq": model}
+
+
 def dark_product(run):
     """Make the dark as ``dark_current`` subtracted it: file name -> model; empty where nothing was subtracted."""
     from stdatamodels.jwst import datamodels
@@ -86,7 +101,7 @@ def dark_product(run):
         return {}
     facts = exposure.facts
     model_class = datamodels.DarkMIRIModel if facts.is_miri else datamodels.DarkModel
-    with model_class(str(run.references["dark"])) as reference:
+    with model_class(str(run.reference_path("dark_current", "dark"))) as reference:
         model = model_class(data=run.backend.to_host(exposure.matched_dark), dq=reference.dq)
         model.update(reference)
     model.meta.exposure.nframes = facts.nframes

@@ -33,7 +33,7 @@ _READERS = {
 _DARK_CLASS = {"MIRI": "DarkMIRIModel", "NIRSPEC": "DarkNirspecModel"}
 
 #: types whose file only a borrowed step opens, by itself
-_OPENED_BY_JWST = ("emicorr", "refpix", "sirskernel", "pictureframe", "flat", "pastasoss")
+_OPENED_BY_JWST = ("refpix", "sirskernel", "pictureframe", "flat", "pastasoss")
 
 #: without these jwst stops with an error of its own
 _INDISPENSABLE = ("gain", "readnoise")
@@ -129,21 +129,20 @@ def find_references(exposure, reftypes, overrides=None):
     exposure : Exposure
     reftypes : iterable of str
     overrides : dict, optional
-        reference type -> path or 'N/A', taken instead of CRDS's answer.
+        'step.type' -> path or 'N/A': what one step takes instead of CRDS's answer.
 
     Returns
     -------
     dict
-        reference type -> path, or 'N/A'.
+        reference type -> path, or 'N/A'; and the overrides.
 
     Raises
     ------
     ReferenceFileError
         CRDS has no context, no connection and no cache, or no rule for the exposure.
     """
-    overrides = {reftype: str(path) for reftype, path in (overrides or {}).items() if path is not None}
-    wanted = sorted(set(reftypes) - set(overrides))
-    return {**_ask_crds(exposure, wanted), **overrides}
+    overrides = {key: str(path) for key, path in (overrides or {}).items()}
+    return {**_ask_crds(exposure, sorted(set(reftypes))), **overrides}
 
 
 def _ask_crds(exposure, reftypes):
@@ -219,11 +218,12 @@ def load_references(exposure, paths, backend, store=None):
     Returns
     -------
     dict
-        reference type -> Reference, or None where the path is 'N/A'.
+        The same keys -> Reference, or None where the path is 'N/A'.
     """
     store = STORE if store is None else store
     loaded = {}
-    for reftype, path in paths.items():
+    for key, path in paths.items():
+        reftype = key.rpartition(".")[2]
         if path == "N/A":
             if reftype in _INDISPENSABLE:
                 msg = (
@@ -231,11 +231,11 @@ def load_references(exposure, paths, backend, store=None):
                     f"without; give one with override_{reftype}, or skip those steps"
                 )
                 raise ReferenceFileError(msg)
-            loaded[reftype] = None
+            loaded[key] = None
         elif reftype in _OPENED_BY_JWST:
-            loaded[reftype] = SimpleNamespace(reftype=reftype, path=Path(path), facts={})
+            loaded[key] = SimpleNamespace(reftype=reftype, path=Path(path), facts={})
         else:
-            loaded[reftype] = store.get(reftype, Path(path), exposure, backend)
+            loaded[key] = store.get(reftype, Path(path), exposure, backend)
     return loaded
 
 
@@ -249,6 +249,8 @@ def read_reference(reftype, path, exposure):
     """
     from stdatamodels.jwst import datamodels
 
+    if reftype == "emicorr":
+        return _read_emicorr(path, exposure)
     class_name, names, is_cut = _READERS[reftype]
     if reftype == "dark":
         class_name = _DARK_CLASS.get(exposure.facts.instrument, class_name)
@@ -286,6 +288,42 @@ def read_reference(reftype, path, exposure):
         if array is not None:
             array.flags.writeable = False
     return Reference(reftype, Path(path), arrays, facts)
+
+
+def _read_emicorr(path, exposure):
+    """Read waves and clocks: no arrays per pixel, so all of it is in the reference's facts."""
+    from stdatamodels.jwst import datamodels
+
+    try:
+        with datamodels.EmiModel(str(path)) as model:
+            frequencies = {
+                name: {
+                    "frequency": float(entry["frequency"]),
+                    "phase_amplitudes": np.array(entry["phase_amplitudes"], dtype=np.float64),
+                }
+                for name, entry in model.frequencies.instance.items()
+            }
+            cases = _plain(model.subarray_cases.instance)
+    except Exception as error:  # a damaged file shows as almost any error
+        msg = f"{path}: the emicorr reference of {exposure.name} is damaged ({_first_line(error)}); fetch it again"
+        raise ReferenceFileError(msg) from error
+    for name, entry in frequencies.items():
+        wave = entry["phase_amplitudes"]
+        if wave.ndim != 1 or len(wave) < 2 or not np.isfinite(wave).all() or not entry["frequency"] > 0:
+            msg = (
+                f"{path}: the emicorr reference of {exposure.name} holds no finite wave for {name}; "
+                "give another with override_emicorr"
+            )
+            raise ReferenceFileError(msg)
+        wave.flags.writeable = False
+    return Reference("emicorr", Path(path), {}, {"frequencies": frequencies, "subarray_cases": cases})
+
+
+def _plain(tree):
+    """Copy a file's tree: what is left does not need the open file."""
+    if hasattr(tree, "items"):
+        return {str(key): _plain(value) for key, value in tree.items()}
+    return [_plain(value) for value in tree] if isinstance(tree, (list, tuple)) or hasattr(tree, "append") else tree
 
 
 def _native(array, name):
@@ -393,14 +431,14 @@ def parameters_from_crds(exposure):
         A file sets a step or a parameter that does not exist.
     """
     steps, files = {}, []
-    for step in STEPS.values():
-        if step.custom:
-            continue
-        tree, name = _pars_file(exposure, step.pars_type)
+    own = [step for step in STEPS.values() if not step.custom]
+    paths = _pars_paths(exposure, [step.pars_type for step in own] + ["pars-detector1pipeline"])
+    for step in own:
+        tree, name = _pars_file(exposure, step.pars_type, paths)
         if tree:
             steps[step.name] = _known(name, step.name, tree.get("parameters", {}))
             files.append(name)
-    tree, name = _pars_file(exposure, "pars-detector1pipeline")
+    tree, name = _pars_file(exposure, "pars-detector1pipeline", paths)
     pipeline = {}
     if tree:
         files.append(name)
@@ -411,17 +449,27 @@ def parameters_from_crds(exposure):
     return steps, pipeline, files
 
 
-def _pars_file(exposure, pars_type):
-    import asdf
-
+def _pars_paths(exposure, pars_types):
+    """Ask CRDS for parameter files in one call; where that fails, one by one: type -> path or 'N/A'."""
     try:
-        path = _ask_crds(exposure, [pars_type])[pars_type]
-    except ReferenceFileError as error:
-        # a context without this type is no fault: jwst goes on with its defaults
-        log.debug("%s: no %s (%s)", exposure.name, pars_type, error.__cause__)
-        return None, ""
+        return _ask_crds(exposure, pars_types)
+    except ReferenceFileError:
+        paths = {}
+    for pars_type in pars_types:
+        try:
+            paths |= _ask_crds(exposure, [pars_type])
+        except ReferenceFileError as error:
+            # a context without this type is no fault: jwst goes on with its defaults
+            log.debug("%s: no %s (%s)", exposure.name, pars_type, error.__cause__)
+    return paths
+
+
+def _pars_file(exposure, pars_type, paths):
+    path = paths.get(pars_type, "N/A")
     if path == "N/A":
         return None, ""
+    import asdf
+
     try:
         with asdf.open(path) as file:
             tree = {"parameters": dict(file.tree.get("parameters", {}))}

@@ -238,6 +238,7 @@ def simulate(
     first_integration=1,
     total_nints=None,
     shape=None,
+    zeroframe=True,
     detector=None,
     detector_seed=0,
     filter=None,
@@ -275,6 +276,8 @@ def simulate(
         Integrations of the whole exposure; by default it ends with this file.
     shape : (ny, nx) or None
         A smaller array with the same corner, for tests; the frame time remains the subarray's.
+    zeroframe : bool
+        NIRCam: whether the first frame of each integration is kept beside the groups.
     detector : str or None
         Tells the full frames of NIRCam apart: NRCALONG (default) or NRCA2.
     detector_seed : int
@@ -329,7 +332,7 @@ def simulate(
 
     camera = Camera(found, subarray.upper(), pixels, effects, sky, readpatt, ngroups, nframes, groupgap, frame_time)
     data = np.empty((nints, ngroups, ny, nx), np.uint16)
-    zeroframe = np.empty((nints, ny, nx), np.uint16) if instrument == "NIRCAM" else None
+    zeroframe = np.empty((nints, ny, nx), np.uint16) if zeroframe and instrument == "NIRCAM" else None
     ktc = np.empty((nints, ny, nx), np.float32)
     saturated_from = np.empty((nints, ny, nx), np.int32)
     one_over_f = np.empty(data.shape, np.float32) if camera.pink else None
@@ -529,7 +532,7 @@ def _describe(simulation):
         "exposure.duration": exposure_seconds,
         "exposure.nresets_at_start": 1 if nircam else 0,
         "exposure.nresets_between_ints": 1,
-        "exposure.zero_frame": nircam,
+        "exposure.zero_frame": simulation.zeroframe is not None,
         "exposure.data_problem": False,
         "exposure.noutputs": sub.noutputs,
         "exposure.integration_start": simulation.first_integration if segmented else None,

@@ -43,6 +43,9 @@ class ReferenceOptions:
     nan_fraction, no_lin_corr_fraction, no_sat_check_fraction : float
         Share of pixels with NaN in saturation, superbias, linearity, gain, readnoise and dark (the same pixels),
         and with those flags.
+    negative_gain_fraction, unreliable_fraction : float
+        Share of pixels whose gain has the wrong sign, and share with UNRELIABLE_SLOPE in the mask, UNRELIABLE_BIAS in
+        the superbias, UNRELIABLE_FLAT in the reset and UNRELIABLE_DARK in the dark reference.
     gain_factor : float or None
         GAINFACT of the gain reference, for gain_scale.
     average_dark_current : {None, 'scalar', 'image'}
@@ -57,6 +60,8 @@ class ReferenceOptions:
     nan_fraction: float = 0.0
     no_lin_corr_fraction: float = 0.0
     no_sat_check_fraction: float = 0.0
+    negative_gain_fraction: float = 0.0
+    unreliable_fraction: float = 0.0
     gain_factor: float | None = None
     average_dark_current: str | None = None
     dark_groups: int | None = None
@@ -210,6 +215,10 @@ def _flags(where, flag):
     return np.where(where, np.uint32(flag), np.uint32(0)).astype(np.uint32)
 
 
+def _unreliable(pixels, options, flag):
+    return _flags(_chosen(pixels, options.unreliable_fraction, 0.8), flag)
+
+
 def _save(model, simulation, reftype, name, box=None, flags=None):
     """Fill in what all references carry, and save."""
     meta = model.meta
@@ -243,12 +252,13 @@ def _list_flags():
     return np.array(rows, [("BIT", "<i4"), ("VALUE", "<u4"), ("NAME", "S40"), ("DESCRIPTION", "S80")])
 
 
-def _build_mask(simulation, box, _planes, _options, name):
+def _build_mask(simulation, box, _planes, options, name):
     from stdatamodels.jwst.datamodels import MaskModel
 
     pixels = _pixels(simulation, box)
     # A missing gain is told by the gain reference alone.
-    _save(MaskModel(), simulation, "mask", name, box, pixels.dq & ~np.uint32(dq.NO_GAIN_VALUE))
+    flags = pixels.dq & ~np.uint32(dq.NO_GAIN_VALUE) | _unreliable(pixels, options, dq.UNRELIABLE_SLOPE)
+    _save(MaskModel(), simulation, "mask", name, box, flags)
 
 
 def _build_saturation(simulation, box, _planes, options, name):
@@ -280,7 +290,8 @@ def _build_superbias(simulation, box, _planes, options, name):
     model = SuperBiasModel(bias)
     model.err = np.ones_like(bias)
     model.meta.exposure.readpatt = simulation.readpatt
-    _save(model, simulation, "superbias", name, box, _flags(lost, dq.UNRELIABLE_BIAS))
+    flags = _flags(lost, dq.UNRELIABLE_BIAS) | _unreliable(pixels, options, dq.UNRELIABLE_BIAS)
+    _save(model, simulation, "superbias", name, box, flags)
 
 
 def _build_linearity(simulation, box, _planes, options, name):
@@ -306,6 +317,7 @@ def _build_gain(simulation, box, _planes, options, name):
     gain = pixels.gain.copy()
     gain[(pixels.dq & dq.NO_GAIN_VALUE) > 0] = np.nan
     gain[_chosen(pixels, options.nan_fraction, 0)] = np.nan
+    gain[_chosen(pixels, options.negative_gain_fraction, 0.6)] *= -1
     model = GainModel(gain)
     model.meta.bunit_data = "electrons/DN"
     if options.gain_factor is not None:
@@ -349,6 +361,7 @@ def _build_dark(simulation, box, planes, options, name):
     lost = _chosen(pixels, options.nan_fraction, 0)
     counts[:, lost] = np.nan
     flags = _flags((pixels.dq & (dq.HOT | dq.WARM)) > 0, dq.UNRELIABLE_DARK)
+    flags |= _unreliable(pixels, options, dq.UNRELIABLE_DARK)
     if simulation.subarray.instrument == "MIRI":
         counts = np.stack([counts, counts])
         for group in range(planes) if simulation.effects.dark else ():
@@ -367,7 +380,7 @@ def _build_dark(simulation, box, planes, options, name):
     _save(model, simulation, "dark", name, box, flags)
 
 
-def _build_reset(simulation, box, planes, _options, name):
+def _build_reset(simulation, box, planes, options, name):
     from stdatamodels.jwst.datamodels import ResetModel
 
     pixels = _pixels(simulation, box)
@@ -378,7 +391,7 @@ def _build_reset(simulation, box, planes, _options, name):
     model = ResetModel(data)
     model.meta.exposure.readpatt = simulation.readpatt
     model.meta.exposure.nints, model.meta.exposure.ngroups = data.shape[:2]
-    _save(model, simulation, "reset", name, box, np.zeros((box[3], box[2]), np.uint32))
+    _save(model, simulation, "reset", name, box, _unreliable(pixels, options, dq.UNRELIABLE_FLAT))
 
 
 def _build_rscd(simulation, _box, _planes, _options, name):

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from gpucoron.simulate import Simulation, simulate
 from gpucoron.simulated_crds import CrdsCache
 from gpucoron.simulated_references import ReferenceOptions, write_references
@@ -24,13 +26,45 @@ class CaseMaker:
         self._factory = tmp_path_factory
         self._made = {}
 
-    def __call__(self, instrument, subarray, readpatt, ngroups, nints, *, options=None, pars=None, **kwargs):
-        key = repr((instrument, subarray, readpatt, ngroups, nints, options, pars, sorted(kwargs.items())))
+    def __call__(
+        self,
+        instrument,
+        subarray,
+        readpatt,
+        ngroups,
+        nints,
+        *,
+        options=None,
+        pars=None,
+        edit=None,
+        mark=None,
+        **kwargs,
+    ):
+        """Simulate and write; ``edit(simulation)`` changes counts, ``mark(groupdq, pixeldq)`` makes it a ramp file."""
+        key = repr((instrument, subarray, readpatt, ngroups, nints, options, pars, edit, mark, sorted(kwargs.items())))
         if key not in self._made:
             folder = self._factory.mktemp(f"{subarray}-{readpatt}-")
             simulation = simulate(instrument, subarray, readpatt, ngroups, nints, **kwargs)
+            if edit is not None:
+                edit(simulation)
             cache = write_references(
                 simulation, folder / "crds", options=ReferenceOptions(**(options or {})), pars=pars
             )
-            self._made[key] = Case(simulation, simulation.write(folder), cache)
+            path = simulation.write(folder)
+            if mark is not None:
+                path = write_ramp(path, mark)
+            self._made[key] = Case(simulation, path, cache)
         return self._made[key]
+
+
+def write_ramp(path, mark):
+    """Turn ``*_uncal.fits`` into ``*_ramp.fits`` with the flags that ``mark`` sets."""
+    from stdatamodels.jwst.datamodels import RampModel
+
+    ramp = path.with_name(path.name.replace("_uncal", "_ramp"))
+    with RampModel(path) as model:
+        groupdq, pixeldq = np.zeros(model.data.shape, np.uint8), np.zeros(model.data.shape[2:], np.uint32)
+        mark(groupdq, pixeldq)
+        model.groupdq, model.pixeldq = groupdq, pixeldq
+        model.save(ramp)
+    return ramp

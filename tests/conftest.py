@@ -2,8 +2,10 @@
 
 import os
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # one BLAS thread per worker: the tests run side by side
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,9 +13,39 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 #: what a machine with a GPU need not have; tests that ask for it compare with jwst, or read and write its files
 PEERS = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "astropy")
 
+# How many examples a test draws that does not say so itself; more by --hypothesis-profile=long.
+_ANY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("short", max_examples=500, **_ANY)
+settings.register_profile("long", max_examples=20000, derandomize=False, **_ANY)
+settings.load_profile("short")
+
 
 def pytest_addoption(parser):
     parser.addoption("--require-gpu", action="store_true", help="a test that needs a GPU fails where there is none")
+    parser.addoption("--batch-kills", type=int, default=2, help="moments at which a batch is killed (default: 2)")
+    parser.addoption("--batch-many", type=int, default=30, help="exposures in one worker, for its memory (default: 30)")
+    parser.addoption("--full-parity", action="store_true", help="all cases of the parity matrix, not the quick ones")
+    parser.addoption("--parity-page", metavar="PATH", help="write the page of the parity matrix's results")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print the parity matrix's table, and write its page where one is asked for."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    results = dict(
+        value for report in reports for key, value in getattr(report, "user_properties", ()) if key == "parity"
+    )
+    if not results:
+        return
+    from parity_cases import CASES
+    from parity_table import format_lines, write_page
+
+    results = {name: results[name] for name in CASES if name in results}
+    terminalreporter.section(f"parity with jwst: {len(results)} of {len(CASES)} cases")
+    for line in format_lines(results):
+        terminalreporter.write_line(line)
+    page = terminalreporter.config.getoption("--parity-page")
+    if page:
+        write_page(Path(page), results)
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +60,6 @@ def usable_backend(name, config, **options):
     """Make a backend; skip where it cannot run, but fail where it must: g++ in CI, a GPU with --require-gpu."""
     from gpucoron.backends import backend_status, get_backend
 
-    name = "cpu" if name == "numpy" else name
     usable, reason = backend_status()[name]
     if not usable:
         required = config.getoption("--require-gpu") if name == "cuda" else os.environ.get("CI")

@@ -116,9 +116,23 @@ class Exercise:
             backend.fit_likelihood_ramps(data, groupdq.copy(), gain, readnoise, times, rules=rules, dark_current=gain)
         apart = [times[0][0], times[0][1:], *times[1:]]
         backend.fit_likelihood_ramps(data, groupdq.copy(), gain, readnoise, apart, zeroframe=data[:, 0] / 2)
+        self.run_interference(ngroups)
         masks = groupdq[0, :3] == 0
         for model_type in ("savgol", "median", "mean"):
             backend.fit_flicker(data[0, :3], masks, model_type=model_type, vertical_corr=True, flatten_model=True)
+
+    def run_interference(self, ngroups):
+        """Launch what emicorr does, on ramps whose rows are whole quads; with a bin in which there is none."""
+        backend, n_bins = self.backend, 6
+        rng = np.random.default_rng(3)
+        data, wave = rng.normal(900, 9, (5, ngroups, 3, 8)).astype(np.float32), rng.normal(size=(4, n_bins + 1))
+        bins, phases = rng.integers(-1, n_bins - 1, (3, 2)).astype(np.int32), rng.random((3, 2))
+        (data,) = self.send(data)
+        good = backend.measure_scatter(data) > 0
+        sums, counts = backend.sum_by_phase(data, good, bins, n_bins)
+        groups = 0.3 * np.arange(ngroups)
+        backend.match_wave(sums, counts, wave, groups, 10)
+        backend.subtract_wave(data, wave, phases, groups, rng.random(5), rng.random(5))
 
 
 def exercise(name):

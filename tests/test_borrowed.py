@@ -12,7 +12,8 @@ NIRCAM = (("NIRCAM", "SUB320A335R", "RAPID", 8, 2), {"shape": (40, 320)})
 MIRI = (("MIRI", "MASK1550", "FASTR1", 20, 2), {"shape": (40, 288), "effects": Effects(emi=True)})
 
 CASES = {
-    "emicorr": (*MIRI, {"emicorr": {"skip": False}}),
+    "emicorr": (*MIRI, {"emicorr": {"skip": False}}),  # ours; here for the whole pipeline
+    "sequential": (*MIRI, {"emicorr": {"skip": False, "algorithm": "sequential"}}),
     "clean_flicker_noise": (*NIRCAM, {"clean_flicker_noise": {"skip": False}}),
     "persistence": (*NIRCAM, {"persistence": {"skip": False, "persistence_time": 100, "dn_threshold": 20000.0}}),
     "likely": (*NIRCAM, {"ramp_fit": {"algorithm": "LIKELY"}}),  # ours; here for the whole pipeline
@@ -50,6 +51,31 @@ def test_the_full_frame_is_jwsts(exposures):
         theirs, ours = run_jwst(case.path, off), run_ours(case.path, off)
     np.testing.assert_array_equal(ours.ramps["refpix"]["data"], theirs.ramps["refpix"]["data"])
     assert not np.array_equal(ours.ramps["refpix"]["data"], ours.ramps["superbias"]["data"])
+
+
+@pytest.mark.parametrize("opt_name", ["", "mine.fits"])
+def test_the_chi_square_of_likely_is_jwsts(exposures, tmp_path, monkeypatch, opt_name):
+    """Ours, of our own fit, under jwst's name."""
+    from astropy.io import fits
+
+    import gpucoron
+
+    case = exposures(*NIRCAM[0], **NIRCAM[1])
+    steps = {"ramp_fit": {"algorithm": "LIKELY", "save_opt": True, "opt_name": opt_name}}
+    with case.cache.activate():
+        gpucoron.reduce_file(case.path, tmp_path / "ours", backend="cpu", steps=steps)
+        if not opt_name:
+            monkeypatch.chdir(tmp_path)
+            run_jwst(case.path, steps)
+    (found,) = (tmp_path / "ours").glob("*_likely_chisq.fits")
+    assert not opt_name or found.name == "mine_likely_chisq.fits"
+    if not opt_name:
+        (wanted,) = (*tmp_path.glob("*_likely_chisq.fits"), *case.path.parent.glob("*_likely_chisq.fits"))
+        assert found.name == wanted.name
+        mine, theirs = fits.getdata(found), fits.getdata(wanted)
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+        assert mine.dtype == theirs.dtype
+        assert np.nanmedian(mine) > 1
 
 
 def test_the_optional_product_is_jwsts(exposures, tmp_path):

@@ -5,8 +5,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from gpucoron.backends.base import Backend
 from gpucoron.backends.numpy_backend import NumpyBackend
@@ -235,58 +233,6 @@ def test_thresholds_cut_at_the_same_float64(threshold, at_least, options):
             assert_equal_to_stcal(ramps, **options, **{threshold: value})
 
 
-@st.composite
-def searches(draw):
-    """Draw ramps that are as awkward as float32 allows, and the parameters of a search."""
-    shape = tuple(draw(st.integers(low, high)) for low, high in ((1, 6), (1, 14), (1, 6), (1, 6)))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    kind = draw(st.sampled_from(["ramps", "few values", "wide range"]))
-    data, groupdq, gain, readnoise = simulate(rng, shape, hits=draw(st.sampled_from([0, 0.05, 0.3])))
-    if kind == "few values":
-        data = rng.integers(0, draw(st.integers(1, 8)), shape).astype(np.float32)
-        readnoise[...] = rng.choice([0, 0.125, 1], size=readnoise.shape)
-        gain[...] = rng.choice([1, 0.3], size=gain.shape)
-    elif kind == "wide range":
-        data = (rng.normal(size=shape) * 10.0 ** rng.integers(-20, 20, size=shape)).astype(np.float32)
-    for group in draw(st.sets(st.integers(0, shape[1] - 1), max_size=3)):
-        groupdq[draw(st.integers(0, shape[0] - 1)) :, group] |= DO_NOT_USE
-    if np.isnan(gain).all() or np.nanmedian(gain) <= 0:
-        gain[...] = 2
-    sigmas = st.sampled_from([0.0, 0.7, 1.0, 1.5, 2.0, 4.0])
-    options = {
-        "rejection_threshold": draw(sigmas),
-        "three_group_rejection_threshold": draw(sigmas),
-        "four_group_rejection_threshold": draw(sigmas),
-        "flag_4_neighbors": draw(st.booleans()),
-        "min_jump_to_flag_neighbors": draw(st.sampled_from([0.0, 1.0, 10.0])),
-        "max_jump_to_flag_neighbors": draw(st.sampled_from([3.0, 1000.0])),
-        "after_jump_flag_e1": draw(st.sampled_from([0.0, 2.0, 100.0])),
-        "after_jump_flag_n1": draw(st.integers(0, 4)),
-        "after_jump_flag_n2": draw(st.sampled_from([0, 0, 1, 60])),
-        "min_diffs_single_pass": draw(st.integers(1, 12)),
-        "minimum_groups": draw(st.integers(1, 12)),
-        "minimum_sigclip_groups": draw(st.sampled_from([2, 5, 30, 100])),
-        "only_use_ints": draw(st.booleans()),
-        "nframes": draw(st.integers(1, 9)),
-    }
-    return (data, groupdq, gain, readnoise), options
-
-
-@pytest.mark.parity
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(searches())
-def test_any_ramps_and_any_parameters(search):
-    """Whatever is drawn, the flags are stcal's; and the same in tiny strips on two threads."""
-    ramps, options = search
-    expected, _, expected_number = detect_with_stcal(*ramps, **options)
-    options = after_round_trip(options, ramps[2])
-    for layout in ({}, {"n_threads": 2, "tile_bytes": 1}):
-        found = ramps[1].copy()
-        number = detect_jumps(ramps[0], found, *ramps[2:], **options, **layout)
-        np.testing.assert_array_equal(found, expected)
-        assert number == expected_number
-
-
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_tiles_and_threads_change_nothing(options):
     """One tile, one row, a few columns; one thread or three: the same bytes."""
@@ -394,6 +340,7 @@ STEP_DEFAULTS = {name: value for name, value in DEFAULTS.items() if "after" not 
     "after_jump_flag_time2": 0.0,
     "expand_large_events": False,
     "find_showers": False,
+    "apply_minimum_groups": False,
 }
 
 
@@ -482,7 +429,8 @@ def test_step_hands_large_events_over():
     ramps[0][1, 3:, 2, 2] += 200
     seen = []
 
-    def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts):
+    def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, searched):
+        assert searched
         seen.append((data is ramps[0], int(groupdq[1, 3, 2, 2]), facts.group_time, parameters.find_showers))
         groupdq[0, 5] |= JUMP_DET
         return 3

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_jump import OPTIONS as JUMP_OPTIONS
 from test_jump import SHAPES as JUMP_SHAPES
-from test_jump import detect_with_stcal, searches
+from test_jump import detect_with_stcal
 from test_jump import simulate as simulate_jumps
 from test_ramp_fit import TIMES, fit_with_stcal, plain
 from test_ramp_fit import simulate as simulate_ramps
@@ -207,13 +207,6 @@ def test_jumps_of_infinite_values(backend):
     ramps[0][rng.random(ramps[0].shape) < 0.05] = -np.inf
     for options in ({}, {"min_diffs_single_pass": 1}, {"min_jump_to_flag_neighbors": 2.0}):
         assert_same_jumps(backend, ramps, **options)
-
-
-@given(searches())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_search(backend, search):
-    ramps, options = search
-    assert_same_jumps(backend, ramps, **options)
 
 
 @pytest.mark.parity

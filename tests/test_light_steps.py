@@ -8,6 +8,7 @@ import pytest
 from gpucoron.backends.base import Slopes
 from gpucoron.backends.numpy_backend import NumpyBackend
 from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
+from gpucoron.parameters import resolve
 from gpucoron.steps import (
     charge_migration,
     dark_current,
@@ -17,6 +18,7 @@ from gpucoron.steps import (
     group_scale,
     ipc,
     lastframe,
+    ramp_fit,
     reset,
     rscd,
     superbias,
@@ -397,6 +399,93 @@ def test_average_dark_current(rng, image, header, parameter):
     else:
         np.testing.assert_array_equal(exposure.average_dark_current, ramp.average_dark_current)
         assert exposure.average_dark_current.dtype == np.float32
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("nframes", "groupgap"), [(1, 0), (2, 1)])
+@pytest.mark.parametrize(("start", "own"), [(1, [0, 1, 2]), (2, [1, 2, 3]), (3, [2, 3, 3]), (5, [3, 3, 3])])
+def test_later_segments_take_their_own_dark_on_request(rng, start, own, nframes, groupgap):
+    """By default jwst's answer, the last integration; by parameter the dark that the simulated segment has."""
+    from stcal.dark_current import dark_sub
+    from stdatamodels.jwst.datamodels import DarkMIRIModel
+
+    dark = np.cumsum(rng.gamma(2, 5, (4, 30, NY, NX)), axis=1).astype(np.float32)
+    spacing = nframes + groupgap
+    seen = np.stack([dark[:, k * spacing : k * spacing + nframes].mean(axis=1) for k in range(8)], axis=1)
+    model = DarkMIRIModel(data=dark.copy(), dq=np.zeros((4, 1, NY, NX), np.uint32))
+    model.meta.exposure.nframes, model.meta.exposure.groupgap, model.meta.exposure.ngroups = 1, 0, 30
+    facts = {"nframes": 1, "groupgap": 0}
+    residuals = {}
+    for on in (False, True):
+        exposure = make_exposure(np.random.default_rng(1), nframes=nframes, groupgap=groupgap, integration_start=start)
+        light = exposure.data.copy()
+        exposure.data += seen[own]
+        theirs, _ = dark_sub.do_correction(make_model(exposure), model)
+        parameters = SimpleNamespace(dark_output=None, average_dark_current=None, dark_by_integration=on)
+        references = {"dark": reference(facts, data=dark.copy(), dq=np.zeros((4, 1, NY, NX), np.uint32))}
+        dark_current.run(exposure, references, parameters, BACKEND)
+        # stcal never fills the last integration of a dark that it averages for fewer integrations
+        if not on and (nframes == 1 or start == 1):
+            np.testing.assert_array_equal(exposure.data, theirs.data)
+        residuals[on] = np.abs(exposure.data - light).max(axis=(1, 2, 3))
+    assert residuals[True].max() < 0.05
+    is_jwsts = np.array(own) == (np.minimum(np.arange(3), 3) if start == 1 else 3)
+    assert ((residuals[False] < 0.05) == is_jwsts).all()
+
+
+@pytest.mark.parametrize("algorithm", ["OLS_C", "LIKELY"])
+def test_the_average_dark_applies_on_request(rng, algorithm):
+    """jwst never takes the reference's image of it, and adds e-/s to DN/s; with both mended the errors are true."""
+    rate, gain, shape = 40.0, 2.0, (1, 10, 60, 60)
+    electrons = np.cumsum(rng.poisson(rate * 5.0, shape), axis=1)
+    data = (electrons / gain + rng.normal(0, 2, shape)).astype(np.float32)
+    frames = (rate * 5.0 / gain * np.arange(1, 11, dtype=np.float32))[:, None, None]
+    images = {"gain": np.full(shape[2:], gain, np.float32), "readnoise": np.full(shape[2:], 2 * 2**0.5, np.float32)}
+    pulls = {}
+    for applies, converts in ((False, False), (True, False), (True, True)):
+        facts = {"nframes": 1, "groupgap": 0, "integration_start": None, "instrument": "NIRCAM", "group_time": 5.0}
+        exposure = SimpleNamespace(
+            data=data.copy(),
+            groupdq=np.zeros(shape, np.uint8),
+            pixeldq=np.zeros(shape[2:], np.uint32),
+            zeroframe=None,
+            average_dark_current=None,
+            facts=SimpleNamespace(**facts, frame_time=5.0),
+        )
+        dark = reference(
+            {"nframes": 1, "groupgap": 0},
+            data=np.broadcast_to(frames, shape[1:]).astype(np.float32),
+            dq=np.zeros(shape[2:], np.uint32),
+            average_dark_current=np.full(shape[2:], rate, np.float32),
+        )
+        parameters = resolve(
+            steps={
+                "dark_current": {"apply_average_dark_image": applies},
+                "ramp_fit": {"algorithm": algorithm, "convert_average_dark": converts},
+            }
+        )
+        dark_current.run(exposure, {"dark": dark}, parameters["dark_current"], BACKEND)
+        references = {name: reference(data=image.copy()) for name, image in images.items()}
+        ramp_fit.run(exposure, references, parameters["ramp_fit"], BACKEND)
+        pulls[applies, converts] = np.nanstd(exposure.rate.rate / exposure.rate.err)
+    assert pulls[False, False] > 1.7
+    assert pulls[True, False] < 0.85
+    # LIKELY's search for jumps knows no dark, and takes some of its noise for jumps
+    assert abs(pulls[True, True] - 1) < {"OLS_C": 0.1, "LIKELY": 0.25}[algorithm]
+
+
+def test_an_image_of_another_shape_is_not_applied(rng, caplog):
+    exposure = make_exposure(rng)
+    dark = reference(
+        {"nframes": 1, "groupgap": 0},
+        data=np.zeros((8, NY, NX), np.float32),
+        dq=np.zeros((NY, NX), np.uint32),
+        average_dark_current=np.ones((3, 3), np.float32),
+    )
+    parameters = SimpleNamespace(dark_output=None, average_dark_current=None, apply_average_dark_image=True)
+    dark_current.run(exposure, {"dark": dark}, parameters, BACKEND)
+    assert exposure.average_dark_current is None
+    assert "not applied" in caplog.text
 
 
 def test_short_segment_of_an_averaged_miri_dark(rng):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from likelihood_cases import BACKEND, PATTERNS, draw_diffs, make_arrays, make_exposure, make_step_inputs
 
 from gpucoron.backends.base import Backend
 from gpucoron.backends.numpy_backend import NumpyBackend
@@ -13,7 +14,6 @@ from gpucoron.backends.numpy_ops import likelihood, likelihood_jumps
 from gpucoron.backends.numpy_ops.likelihood import Covariance
 from gpucoron.dq import DO_NOT_USE, HOT, JUMP_DET, NO_GAIN_VALUE, SATURATED
 from gpucoron.simulate import Effects, simulate
-from gpucoron.steps import ramp_fit
 from gpucoron.steps.experimental_jumpramp import fit_without_jumps
 from gpucoron.steps.experimental_jumpramp import run as run_jumpramp
 from gpucoron.steps.likelihood import combine_integrations, fit_exposure, list_read_times
@@ -21,32 +21,6 @@ from gpucoron.steps.ramp_fit import fit_likelihood
 
 RESULTS = ("countrate", "uncert", "chisq", "var_poisson", "var_rdnoise")
 STCAL_NAMES = {"rate": "slope", "dq": "dq", "var_poisson": "var_poisson", "var_rnoise": "var_rnoise", "err": "err"}
-BACKEND = NumpyBackend(n_threads=1)
-
-
-def draw_diffs(rng, read_times, npixels, *, jumps=0.3, faintest=-1.0, brightest=2.5, used=1.0):
-    """Draw ramps read by read; return (diffs, sig, mask of those in use)."""
-    reads = np.concatenate([np.atleast_1d(times) for times in read_times])
-    rate, sig = 10 ** rng.uniform(faintest, brightest, npixels), rng.uniform(5, 15, npixels)
-    steps = rng.poisson(rate * np.diff(reads, prepend=0)[:, None]).astype(float)
-    steps += (rng.random(steps.shape) < jumps / len(reads)) * 10 ** rng.uniform(1.7, 3.7, steps.shape)
-    counts = np.cumsum(steps, axis=0) + sig * rng.standard_normal(steps.shape)
-    ends = np.cumsum([np.size(times) for times in read_times])[:-1]
-    resultants = np.array([part.mean(axis=0) for part in np.split(counts, ends)])
-    mean_times = np.array([np.mean(times) for times in read_times])
-    diffs = np.diff(resultants, axis=0) / np.diff(mean_times)[:, None]
-    return diffs, sig, rng.random(diffs.shape) < used
-
-
-PATTERNS = {
-    "one read": list(1.07 * np.arange(1, 9)),
-    "four groups": list(0.3 * np.arange(1, 5)),
-    "deep8": [5.28 * (np.arange(1, 9) + 20 * k) for k in range(7)],
-    "medium2": [5.28 * (np.arange(1, 3) + 10 * k) for k in range(25)],
-    "uneven": [np.array([1.0]), np.arange(2, 9.0), np.array([30.0, 31.0]), np.array([60.0]), 61.0 + np.arange(4)],
-    "long": list(0.24 * np.arange(1, 41)),
-}
-
 
 # spaceKLIP
 
@@ -91,147 +65,6 @@ def test_the_same_differences_go_as_in_stcal(pattern, used):
     fit = BACKEND.fit_likelihood(diffs, PATTERNS[pattern], sig, diffs2use=mask, rules="stcal")
     np.testing.assert_array_equal(fit.diffs2use, expected)
     assert np.count_nonzero((expected != mask).any(axis=0)) > 200
-
-
-def make_arrays(seed=0, *, nints=3, ngroups=8, shape=(20, 30), nframes=1, groupgap=0, frame_time=5.3):
-    """Make ramps with jumps, saturation, flags of all kinds and pixels without proper noise."""
-    rng = np.random.default_rng(seed)
-    read_times = list_read_times(ngroups, nframes, frame_time, nframes + groupgap)
-    diffs, _, _ = draw_diffs(rng, read_times, nints * shape[0] * shape[1], faintest=-2)
-    mean_times = np.array([times.mean() for times in read_times])
-    counts = np.cumsum(diffs * np.diff(mean_times)[:, None], axis=0).reshape(-1, nints, *shape).transpose(1, 0, 2, 3)
-    data = np.concatenate([np.zeros((nints, 1, *shape)), counts], axis=1) / 2 + rng.normal(0, 30, (nints, 1, *shape))
-    flags = np.zeros(data.shape, np.uint8)
-    saturated = data > np.quantile(data, 0.95)
-    flags |= np.maximum.accumulate(saturated, axis=1) * np.uint8(SATURATED)
-    flags |= (rng.random(data.shape) < 0.04) * np.uint8(DO_NOT_USE)
-    flags |= (rng.random(data.shape) < 0.04) * np.uint8(JUMP_DET)
-    flags |= (rng.random((nints, 1, *shape)) < 0.02) * np.uint8(DO_NOT_USE)
-    flags[:, -1, 0] |= 128
-    data[0, 2, 5, :3] = np.nan
-    gain, noise = rng.normal(2, 0.1, shape), rng.normal(7, 1, shape)
-    gain[1, :6] = 0, np.nan, -2, -1.9, np.inf, -2.1
-    noise[2, :3] = 0, np.nan, -6
-    zeroframe = data[:, 0] - 0.3 * np.abs(counts[:, 0]) * rng.random(data[:, 0].shape)
-    zeroframe[:, 4, :5] = 0
-    return {
-        "data": data.astype(np.float32),
-        "groupdq": flags,
-        "pixeldq": (rng.random(shape) < 0.05) * np.uint32(HOT) | (rng.random(shape) < 0.05) * np.uint32(DO_NOT_USE),
-        "gain": gain.astype(np.float32),
-        "readnoise": noise.astype(np.float32),
-        "dark": rng.normal(0.02, 0.03, shape).astype(np.float32),
-        "zeroframe": zeroframe.astype(np.float32),
-        "times": {"nframes": nframes, "groupgap": groupgap, "frame_time": frame_time},
-    }
-
-
-def fit_with_stcal(arrays, *, with_zeroframe, with_dark):
-    """Fit copies with stcal's LIKELY; return image, cube and the edited groupdq."""
-    from stcal.ramp_fitting.ramp_fit import ramp_fit_data
-    from stcal.ramp_fitting.ramp_fit_class import RampData
-    from stdatamodels.jwst.datamodels import dqflags
-
-    dark = arrays["dark"] if with_dark else np.zeros_like(arrays["dark"])
-    zeroframe = arrays["zeroframe"].copy() if with_zeroframe else None
-    groupdq, times = arrays["groupdq"].copy(), arrays["times"]
-    ramps = RampData()
-    ramps.algorithm = "LIKELY"
-    ramps.set_arrays(arrays["data"].copy(), groupdq, arrays["pixeldq"].copy(), dark, zeroframe=zeroframe)
-    group_time = times["frame_time"] * (times["nframes"] + times["groupgap"])
-    ramps.set_meta("NIRCAM", times["frame_time"], group_time, times["groupgap"], times["nframes"], 0)
-    ramps.set_dqflags(dqflags.pixel)
-    with np.errstate(all="ignore"):
-        image, cube, _ = ramp_fit_data(
-            ramps, False, arrays["readnoise"].copy(), arrays["gain"].copy(), "LIKELY", "optimal", "none"
-        )
-    return image, cube, groupdq
-
-
-def make_exposure(arrays, *, with_zeroframe=False, with_dark=False, **facts):
-    times = arrays["times"]
-    facts = {"instrument": "NIRCAM", "group_time": times["frame_time"] * (times["nframes"] + times["groupgap"])} | facts
-    return SimpleNamespace(
-        data=arrays["data"].copy(),
-        groupdq=arrays["groupdq"].copy(),
-        pixeldq=arrays["pixeldq"].copy(),
-        zeroframe=arrays["zeroframe"].copy() if with_zeroframe else None,
-        average_dark_current=arrays["dark"] if with_dark else None,
-        facts=SimpleNamespace(**times, **facts),
-    )
-
-
-CASES = {
-    "rapid": {},
-    "four groups": {"ngroups": 4, "seed": 1},
-    "five groups, one integration": {"ngroups": 5, "nints": 1, "seed": 2},
-    "medium8": {"nframes": 8, "groupgap": 2, "seed": 3},
-    "deep8": {"nframes": 8, "groupgap": 12, "seed": 4, "ngroups": 6},
-    "bright2": {"nframes": 2, "seed": 5, "ngroups": 12},
-    "long": {"seed": 6, "ngroups": 45, "shape": (8, 16), "frame_time": 0.24},
-}
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize("with_dark", [False, True])
-@pytest.mark.parametrize("with_zeroframe", [False, True])
-@pytest.mark.parametrize("case", CASES)
-def test_likely_is_stcals(case, with_zeroframe, with_dark, caplog):
-    arrays = make_arrays(**CASES[case])
-    image, cube, groupdq = fit_with_stcal(arrays, with_zeroframe=with_zeroframe, with_dark=with_dark)
-    exposure = make_exposure(arrays, with_zeroframe=with_zeroframe, with_dark=with_dark)
-    with np.errstate(all="raise"):
-        rate, rateints, chisq = fit_exposure(exposure, arrays["gain"], arrays["readnoise"], BACKEND)
-    np.testing.assert_array_equal(exposure.groupdq, groupdq)
-    assert (groupdq != arrays["groupdq"]).any()
-    for ours, theirs in ((rate, image), (rateints, cube)):
-        for name, key in STCAL_NAMES.items():
-            mine = getattr(ours, name)
-            assert mine.dtype == theirs[key].dtype
-            if name == "dq":
-                np.testing.assert_array_equal(mine, theirs[key])
-            else:
-                np.testing.assert_allclose(mine, theirs[key], rtol=1e-5, atol=1e-9, err_msg=name)
-    np.testing.assert_allclose(chisq, image["chisq"], rtol=1e-5, atol=1e-6)
-    assert ("ZEROFRAME is not used" in caplog.text) == (with_zeroframe and arrays["times"]["nframes"] == 1)
-
-
-def make_step_inputs(arrays, *, algorithm="LIKELY", gain_factor=None, **parameters):
-    references = {
-        "gain": SimpleNamespace(data=arrays["gain"], facts={"gain_factor": gain_factor}),
-        "readnoise": SimpleNamespace(data=arrays["readnoise"], facts={}),
-    }
-    for reference in references.values():
-        reference.data.setflags(write=False)
-    defaults = {"algorithm": algorithm, "suppress_one_group": True, "firstgroup": None, "lastgroup": None}
-    defaults |= {"use": True, "noise_scale": 1.0, "nan_dnu": True}
-    return make_exposure(arrays), references, SimpleNamespace(**(defaults | parameters)), BACKEND
-
-
-@pytest.mark.parity
-def test_the_step_selects_groups_and_keeps_chi_square():
-    arrays = make_arrays(7)
-    inputs = make_step_inputs(arrays, firstgroup=1, lastgroup=6, gain_factor=4.0)
-    outcome = ramp_fit.run(*inputs)
-    arrays["groupdq"] = arrays["groupdq"].copy()
-    arrays["groupdq"][:, [0, 7]] |= DO_NOT_USE
-    image, _, groupdq = fit_with_stcal(arrays, with_zeroframe=False, with_dark=False)
-    exposure = inputs[0]
-    assert (outcome.status, outcome.meta) == ("COMPLETE", {"exposure.gain_factor": 4.0})
-    np.testing.assert_array_equal(exposure.groupdq, groupdq)
-    np.testing.assert_allclose(exposure.likelihood_chisq, image["chisq"], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(exposure.rate.rate, image["slope"], rtol=1e-5)
-
-
-def test_explicit_read_times_go_before_the_pattern():
-    arrays = make_arrays(8)
-    regular = make_exposure(arrays, read_times=list_read_times(8, 1, 5.3, 1))
-    twice = make_exposure(arrays, read_times=list_read_times(8, 1, 10.6, 1))
-    plain = make_exposure(arrays)
-    fits = [fit_exposure(e, arrays["gain"], arrays["readnoise"], BACKEND)[1] for e in (plain, regular, twice)]
-    np.testing.assert_array_equal(fits[0].rate, fits[1].rate)
-    same = np.isfinite(fits[0].rate) & (regular.groupdq == twice.groupdq).all(axis=1)
-    assert 0.4 < np.median(fits[2].rate[same] / fits[0].rate[same]) < 0.6
 
 
 # The mathematics
@@ -374,7 +207,9 @@ def test_a_backend_without_kernels_falls_back(caplog):
         answers = []
         for backend in (BACKEND, Elsewhere(n_threads=1)):
             exposure = make_exposure(arrays, with_dark=True)
-            rate, _, _ = fit_exposure(exposure, arrays["gain"], arrays["readnoise"], backend)
+            rate, _, _ = fit_exposure(
+                exposure, arrays["gain"], arrays["readnoise"], backend, dark_current=exposure.average_dark_current
+            )
             answers.append((exposure.groupdq, rate.rate))
     assert "'elsewhere': fit_likelihood_ramps runs in NumPy" in caplog.text
     np.testing.assert_array_equal(*(flags for flags, _ in answers))

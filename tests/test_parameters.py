@@ -7,6 +7,9 @@ from gpucoron.parameters import STEPS, changed, convert, declared, resolve
 
 CUSTOM = {
     "saturation": {"grow_diagonal", "flag_rcsat"},
+    "dark_current": {"dark_by_integration", "apply_average_dark_image"},
+    "jump": {"apply_max_shower_amplitude", "apply_minimum_groups"},
+    "ramp_fit": {"convert_average_dark"},
     "refpix": {"nlower", "nupper", "nleft", "nright", "nrow_off", "ncol_off"},
 }
 

@@ -6,8 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from gpucoron.backends.numpy_backend import NumpyBackend
 from gpucoron.backends.numpy_ops.median_network import MOST_PLANES, median_of_planes
@@ -279,48 +277,6 @@ def test_miri_groups(lost):
     fit_and_compare(arrays, instrument="MIRI")
     fit_and_compare(arrays, instrument="MIRI", suppress_one_group=True)
     fit_and_compare(arrays, instrument="NIRCAM")
-
-
-@st.composite
-def exposures(draw):
-    """Draw few ramps of few values, so that ties and sums of zero are common."""
-    nints, ngroups, nx = draw(st.integers(1, 4)), draw(st.integers(1, 9)), draw(st.integers(1, 4))
-    samples = st.sampled_from([0.0, 1.0, -3.0, 10.0, 100.0, 1000.0, 6e4, float("nan")])
-    flags = st.sampled_from(
-        [GOOD] * 6 + [JUMP_DET, DO_NOT_USE, SATURATED, PERSISTENCE, CHARGELOSS | DO_NOT_USE, JUMP_DET | PERSISTENCE]
-    )
-
-    def fill(strategy, shape, dtype):
-        size = int(np.prod(shape))
-        return np.array(draw(st.lists(strategy, min_size=size, max_size=size)), dtype).reshape(shape)
-
-    shape = (nints, ngroups, 1, nx)
-    arrays = {
-        "data": fill(samples, shape, np.float32),
-        "groupdq": fill(flags, shape, np.uint8),
-        "pixeldq": fill(st.sampled_from([0, 0, 0, DO_NOT_USE, HOT]), (1, nx), np.uint32),
-        "gain": fill(st.sampled_from([1.0, 1.9, 1.9, -1.0, float("nan")]), (1, nx), np.float32),
-        "readnoise": fill(st.sampled_from([1.0, 12.5, 0.0]), (1, nx), np.float32),
-        "dark_current": fill(st.sampled_from([0.0, 0.25, -0.25]), (1, nx), np.float32),
-    }
-    if draw(st.booleans()):
-        arrays["data"] = np.cumsum(np.nan_to_num(arrays["data"]), axis=1, dtype=np.float32)
-    if draw(st.booleans()):
-        arrays["zeroframe"] = fill(st.sampled_from([0.0, 5.0, 80.0]), (nints, 1, nx), np.float32)
-    return arrays
-
-
-@pytest.mark.parity
-@settings(max_examples=60, deadline=None)
-@given(
-    arrays=exposures(),
-    suppress=st.booleans(),
-    instrument=st.sampled_from(["NIRCAM", "MIRI"]),
-    nframes=st.sampled_from([1, 4]),
-)
-def test_any_exposure(arrays, suppress, instrument, nframes):
-    suppress = suppress and arrays["data"].shape[1] > 1
-    fit_and_compare(arrays, suppress_one_group=suppress, instrument=instrument, nframes=nframes)
 
 
 @pytest.mark.parametrize("shape", [(5, 10, 17, 13), (2, 40, 17, 13), (3, 2, 17, 13)])

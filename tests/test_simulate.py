@@ -233,6 +233,34 @@ def shared_cache(tmp_path_factory):
     return simulations, [simulation.write(folder) for simulation in simulations], cache
 
 
+def test_a_zero_frame_can_be_left_out(tmp_path):
+    from stdatamodels.jwst.datamodels import RampModel
+
+    with_it, without = (
+        simulate("NIRCAM", "SUB320A335R", "DEEP8", 2, 1, shape=(8, 8), zeroframe=kept) for kept in (True, False)
+    )
+    np.testing.assert_array_equal(without.data, with_it.data)
+    assert without.zeroframe is None
+    with RampModel(without.write(tmp_path)) as model:
+        assert not model.meta.exposure.zero_frame
+        assert not model.hasattr("zeroframe")
+
+
+def test_references_can_be_doubtful(tmp_path):
+    from astropy.io import fits
+
+    simulation = simulate("NIRCAM", "SUB320A335R", "RAPID", 2, 1, shape=(40, 40))
+    options = ReferenceOptions(negative_gain_fraction=0.1, unreliable_fraction=0.1)
+    cache = write_references(simulation, tmp_path, options=options)
+
+    def read(reftype, name):
+        return fits.getdata(next((cache.path / "references").rglob(f"*_{reftype}_*.fits")), name)
+
+    assert 0.05 < (read("gain", "SCI") < 0).mean() < 0.15
+    for reftype, flag in (("mask", dq.UNRELIABLE_SLOPE), ("superbias", dq.UNRELIABLE_BIAS)):
+        assert 0.05 < ((read(reftype, "DQ") & flag) > 0).mean() < 0.15
+
+
 def test_files_open_as_ramps(shared_cache):
     from stdatamodels.jwst.datamodels import RampModel
 

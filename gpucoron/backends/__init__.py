@@ -21,7 +21,7 @@ def get_backend(name="auto", **options):
         is CuPy with raw kernels. 'auto' takes 'cuda' where it can run, else 'cpu', and says so
         in the log. 'host' runs the CUDA kernels compiled for the CPU: for tests. A Backend is returned as it is.
     **options
-        For the backend's class: ``n_threads`` (on the CPU), ``device`` and ``max_memory`` ('cuda').
+        For the backend's class: ``n_threads`` and ``scratch_dir`` ('cpu'), ``device`` ('cuda'), ``max_memory`` (bytes).
 
     Returns
     -------
@@ -63,6 +63,7 @@ def get_backend(name="auto", **options):
             raise BackendUnavailableError(msg)
         from gpucoron.backends.host_backend import HostBackend
 
+        options.pop("scratch_dir", None)
         return HostBackend(**options)
     msg = f"there is no backend {name!r}; known: {', '.join(NAMES)}"
     raise BackendUnavailableError(msg)
@@ -82,7 +83,8 @@ def fit_to_memory(backend, shape, *, has_zeroframe=False, held=0):
     Returns
     -------
     Backend
-        The same, or a `gpucoron.backends.spilling.SpillingBackend` over it.
+        The same, or over it a `gpucoron.backends.spilling.SpillingBackend` (a device) or a
+        `gpucoron.backends.host_memory.ScratchBackend` (the CPU).
     """
     limit = backend.memory_limit(held)
     if limit is None:
@@ -91,9 +93,7 @@ def fit_to_memory(backend, shape, *, has_zeroframe=False, held=0):
 
     if exposure_memory(shape, has_zeroframe=has_zeroframe) <= limit:
         return backend
-    from gpucoron.backends.spilling import SpillingBackend
-
-    return SpillingBackend(backend, limit)
+    return backend.spilling(limit)
 
 
 def backend_status():
@@ -116,19 +116,19 @@ def _cpu(**options):
     return _numpy(**options)
 
 
-def _native(n_threads=None, device=None, max_memory=None):
+def _native(n_threads=None, device=None, max_memory=None, scratch_dir=None):
     from gpucoron.backends.native_backend import NativeBackend
 
-    return NativeBackend(n_threads=n_threads)
+    return NativeBackend(n_threads=n_threads, max_memory=max_memory, scratch_dir=scratch_dir)
 
 
-def _numpy(n_threads=None, device=None, max_memory=None):
+def _numpy(n_threads=None, device=None, max_memory=None, scratch_dir=None):
     from gpucoron.backends.numpy_backend import NumpyBackend
 
-    return NumpyBackend(n_threads=n_threads)
+    return NumpyBackend(n_threads=n_threads, max_memory=max_memory, scratch_dir=scratch_dir)
 
 
-def _cuda(n_threads=None, device=0, max_memory=None):
+def _cuda(n_threads=None, device=0, max_memory=None, scratch_dir=None):
     from gpucoron.backends.cuda_backend import CudaBackend
 
     return CudaBackend(device=device, max_memory=max_memory)

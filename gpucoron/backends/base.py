@@ -7,10 +7,13 @@ their docstring says that they return something new. They neither log nor check 
 
 import logging
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from gpucoron.backends.interference import InterferenceOperations
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ class LikelihoodFit:
     diffs2use: Any
 
 
-class Backend(ABC):
+class Backend(InterferenceOperations, ABC):
     """One device's array namespace and its heavy operations."""
 
     #: 'numpy', 'host' or 'cuda'
@@ -102,12 +105,31 @@ class Backend(ABC):
             Bytes that its arrays take there already; they are part of the answer.
         """
 
+    def spilling(self, limit):
+        """Give the backend for an exposure that needs more memory than ``limit`` bytes."""
+        from gpucoron.backends.spilling import SpillingBackend
+
+        return SpillingBackend(self, limit)
+
+    @contextmanager
+    def bounded(self):
+        """Keep to the memory limit as long as the context lasts, where that takes an effort."""
+        yield
+
     def release_memory(self):
         """Give memory back to the device that is kept for later arrays."""
 
     def zeros(self, shape, dtype):
         """Make an array of zeros on the device."""
         return self.xp.zeros(shape, dtype)
+
+    def empty(self, shape, dtype):
+        """Make an array without values on the device."""
+        return self.xp.empty(shape, dtype)
+
+    def copy(self, array):
+        """Copy an array on the device."""
+        return array.copy()
 
     def load_counts(self, shape, read, *, offset=True):
         """Read counts as FITS stores them, 16-bit and big-endian, into float32 on the device.
@@ -128,7 +150,7 @@ class Backend(ABC):
         -------
         array of float32, DN
         """
-        counts = np.empty(shape, np.float32)
+        counts = self.empty(shape, np.float32) if self.xp is np else np.empty(shape, np.float32)
         flat = counts.reshape(-1)
         buffer = np.empty(min(flat.size, WORDS_AT_ONCE), np.uint16)
         for start in range(0, flat.size, WORDS_AT_ONCE):
@@ -214,6 +236,8 @@ class Backend(ABC):
         max_jump_to_flag_neighbors, min_jump_to_flag_neighbors : float, sigma
         after_jump_flag_e1, after_jump_flag_e2 : float, electrons
         after_jump_flag_n1, after_jump_flag_n2 : int, groups
+        minimum_groups : int
+            Nothing is searched where an integration has fewer usable groups, unless by clipping; at least 3.
         nframes : int
             Reads averaged into a group.
 

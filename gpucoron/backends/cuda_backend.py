@@ -43,6 +43,11 @@ def available(device=0, cupy=None):
     return True, reason
 
 
+def device_memory(device):
+    """Tell how many bytes of memory a device has, free or not; it is not taken into use for that."""
+    return int(import_cupy()[0].cuda.runtime.getDeviceProperties(device)["totalGlobalMem"])
+
+
 class CudaBackend(KernelBackend):
     """Heavy operations by CUDA kernels, light ones by CuPy.
 

@@ -6,13 +6,14 @@ import numpy as np
 
 from gpucoron.backends.base import Backend, Slopes
 from gpucoron.backends.kernel_custom import CustomKernels
+from gpucoron.backends.kernel_interference import InterferenceKernels
 from gpucoron.backends.kernel_launch import frames_apart, geometry, words_of
 from gpucoron.backends.kernel_sources import AFTER_CLIPPING, ITERATIVE, ONE_PASS, POLYNOMIAL_LENGTHS
 from gpucoron.backends.numpy_ops.jump import MINIMUM_GROUPS, NOT_SEARCHED
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 
 
-class KernelBackend(CustomKernels, Backend):
+class KernelBackend(CustomKernels, InterferenceKernels, Backend):
     """A backend of which the heavy operations are kernels. `launch` is what a subclass adds."""
 
     #: threads in a block
@@ -144,7 +145,11 @@ class KernelBackend(CustomKernels, Backend):
         nframes=1,
     ):
         mode = choose_search(
-            self._frames_all_flagged(groupdq, DO_NOT_USE), min_diffs_single_pass, minimum_sigclip_groups, only_use_ints
+            self._frames_all_flagged(groupdq, DO_NOT_USE),
+            min_diffs_single_pass,
+            minimum_sigclip_groups,
+            only_use_ints,
+            minimum_groups,
         )
         if mode is None:
             grid, block = geometry(groupdq.size, self.block_threads)
@@ -321,14 +326,14 @@ class KernelBackend(CustomKernels, Backend):
         return Slopes(images[0], self.xp.empty(shape, np.uint32), *images[1:])
 
 
-def choose_search(dropped, min_diffs_single_pass, minimum_sigclip_groups, only_use_ints):
+def choose_search(dropped, min_diffs_single_pass, minimum_sigclip_groups, only_use_ints, minimum_groups):
     """Choose how jumps are searched, which is one choice for the whole image.
 
     Parameters
     ----------
     dropped : (nints, ngroups) bool
         Groups that are DO_NOT_USE in every pixel.
-    min_diffs_single_pass, minimum_sigclip_groups, only_use_ints
+    min_diffs_single_pass, minimum_sigclip_groups, only_use_ints, minimum_groups
         As for `gpucoron.backends.base.Backend.detect_jumps`.
 
     Returns
@@ -341,7 +346,7 @@ def choose_search(dropped, min_diffs_single_pass, minimum_sigclip_groups, only_u
     if n_clippable >= minimum_sigclip_groups:
         return AFTER_CLIPPING
     usable_groups = ngroups - int(dropped.sum(axis=1).max(initial=0))
-    if usable_groups < MINIMUM_GROUPS:
+    if usable_groups < minimum_groups:
         return None
     return ONE_PASS if usable_groups - 1 >= min_diffs_single_pass else ITERATIVE
 

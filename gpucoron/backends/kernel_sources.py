@@ -109,6 +109,9 @@ ONE_PASS, ITERATIVE, AFTER_CLIPPING = 0, 1, 2
 #: threads of a warp that may share a pixel
 LANES = (1, 4)
 
+#: integrations whose products with a wave one thread sums
+MATCHED_TOGETHER = 4
+
 #: threads that may share a row of a frame
 ROW_LANES = (1, 32)
 
@@ -137,6 +140,36 @@ KERNELS = {
             "int n_inverse, int n_ints, int n_groups, int64 n_pixels, int n_frames",
             [(n,) for n in POLYNOMIAL_LENGTHS],
             by_pixel=True,
+        ),
+        _kernel(
+            "emicorr.cu",
+            "measure_scatter",
+            "const float* data, float* scatter, int n_ints, int n_groups, int64 n_pixels",
+        ),
+        _kernel(
+            "emicorr.cu",
+            "sum_quads",
+            "const float* data, const uint8* good, const int* order, const int* starts, double* sums, double* counts,"
+            "int n_ints, int n_groups, int64 n_pixels, int n_bins",
+        ),
+        _kernel(
+            "emicorr.cu",
+            "match_bins",
+            "const double* sums, const double* counts, const double* wave, const double* bin_phases, double* squared,"
+            "double* mixed, int n_ints, int n_groups, int n_bins, int n_trials, double s_t, double s_tt, double delta",
+            [(MATCHED_TOGETHER,)],
+        ),
+        _kernel(
+            "emicorr.cu",
+            "sum_bins",
+            "const double* squared, const double* mixed, double* quadratic, double* linear, int64 n_rows, int n_bins",
+        ),
+        _kernel(
+            "emicorr.cu",
+            "subtract_wave",
+            "float* data, const double* wave, const double* pixel_phases, const double* group_phases,"
+            "const double* integration_phases, const double* amplitudes, int n_ints, int n_groups, int64 n_quads,"
+            "int n_bins",
         ),
         _kernel(
             "saturation.cu",

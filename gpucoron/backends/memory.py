@@ -37,6 +37,8 @@ def _fit(nints, ngroups):
 
 #: operation -> bytes per pixel besides the arrays that it is given, from nints and ngroups
 _WORKING_BYTES = {
+    "measure_scatter": lambda nints, ngroups: 4 * nints,
+    "subtract_wave": lambda nints, ngroups: 0,
     "linearity": lambda nints, ngroups: 0,
     "flag_saturation": _saturation,
     "clip_jumps": lambda nints, ngroups: 0,

@@ -28,12 +28,14 @@ class NativeBackend(NumpyBackend):
     ----------
     n_threads : int, optional
         Threads for the heavy operations; by default the cores that this process may use.
+    **options
+        As of `gpucoron.backends.numpy_backend.NumpyBackend`.
     """
 
     name = "native"
 
-    def __init__(self, n_threads=None):
-        super().__init__(n_threads)
+    def __init__(self, n_threads=None, **options):
+        super().__init__(n_threads, **options)
         self.kernels = NativeKernels(self.n_threads)
 
     def linearity(self, data, groupdq, coeffs, **options):

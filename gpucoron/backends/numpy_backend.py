@@ -13,13 +13,19 @@ class NumpyBackend(Backend):
     ----------
     n_threads : int, optional
         Threads for the heavy operations; by default the cores that this process may use.
+    max_memory : int, optional
+        Bytes that the process may have in memory; by default what the host and the control group have free.
+    scratch_dir : path, optional
+        Where the ramps of an exposure that needs more are kept; by default the folder for temporary files.
     """
 
     name = "numpy"
     xp = np
 
-    def __init__(self, n_threads=None):
+    def __init__(self, n_threads=None, *, max_memory=None, scratch_dir=None):
         self.n_threads = available_cores() if n_threads is None else int(n_threads)
+        self.max_memory = max_memory
+        self.scratch_dir = scratch_dir
 
     @property
     def ndimage(self):
@@ -32,6 +38,18 @@ class NumpyBackend(Backend):
 
     def to_host(self, array):
         return array
+
+    def memory_limit(self, held=0):
+        from gpucoron.backends.host_memory import free_memory, resident_memory
+
+        if self.max_memory is None:
+            return free_memory()
+        return self.max_memory - resident_memory()
+
+    def spilling(self, limit):
+        from gpucoron.backends.host_memory import ScratchBackend, resident_memory
+
+        return ScratchBackend(self, self.max_memory or limit + resident_memory())
 
     def linearity(self, data, groupdq, coeffs, **options):
         from gpucoron.backends.numpy_ops.linearity import linearity
@@ -52,6 +70,26 @@ class NumpyBackend(Backend):
         from gpucoron.backends.numpy_ops.ramp_fit import fit_ramps
 
         return fit_ramps(data, groupdq, pixeldq, gain, readnoise, n_threads=self.n_threads, **options)
+
+    def measure_scatter(self, data):
+        from gpucoron.backends.numpy_ops.emicorr import measure_scatter
+
+        return measure_scatter(data, n_threads=self.n_threads)
+
+    def sum_by_phase(self, data, good, bins, n_bins):
+        from gpucoron.backends.numpy_ops.emicorr import sum_by_phase
+
+        return sum_by_phase(data, good, bins, n_bins, n_threads=self.n_threads)
+
+    def match_wave(self, sums, counts, wave, group_phases, n_trials):
+        from gpucoron.backends.numpy_ops.emicorr import match_wave
+
+        return match_wave(sums, counts, wave, group_phases, n_trials, n_threads=self.n_threads)
+
+    def subtract_wave(self, data, *wave_and_phases):
+        from gpucoron.backends.numpy_ops.emicorr import subtract_wave
+
+        subtract_wave(data, *wave_and_phases, n_threads=self.n_threads)
 
     def fit_pedestal(self, data, groupdq, limit, *, group_time):
         from gpucoron.backends.numpy_ops.pedestal import fit_pedestal

@@ -36,6 +36,14 @@ class SpillingBackend(NumpyBackend):
         self.max_memory = int(max_memory)
         self.name = inner.name
 
+    @property
+    def remark(self):
+        """Say how an exposure is worked on, for the log."""
+        return f"stays on the host; {self.max_memory / 1e9:.3g} GB of backend {self.name!r} take it in chunks"
+
+    def memory_limit(self, held=0):
+        return None
+
     def to_device(self, array):
         # What was on the device comes home.
         return array if isinstance(array, np.ndarray) else self.inner.to_host(array)
@@ -90,7 +98,7 @@ class SpillingBackend(NumpyBackend):
     ):
         # Both decisions on whole frames are the image's, not the chunk's.
         dropped = _frames_all_flagged(groupdq, DO_NOT_USE)
-        mode = choose_search(dropped, min_diffs_single_pass, minimum_sigclip_groups, only_use_ints)
+        mode = choose_search(dropped, min_diffs_single_pass, minimum_sigclip_groups, only_use_ints, minimum_groups)
         if mode is None:
             for flags in groupdq:
                 flags &= np.where(flags & (DO_NOT_USE | SATURATED), np.uint8(0xFF & ~JUMP_DET), np.uint8(0xFF))
@@ -165,6 +173,25 @@ class SpillingBackend(NumpyBackend):
 
         self._in_chunks("fit_ramps", given, fit)
         return rate, rateints
+
+    def measure_scatter(self, data):
+        nints, _, ny, nx = data.shape
+        scatter = np.empty((nints, ny, nx), np.float32)
+
+        def measure(rows, own):
+            scatter[:, rows] = self.inner.to_host(self.inner.measure_scatter(*self._send(rows, data)))
+
+        self._in_chunks("measure_scatter", (data,), measure)
+        return scatter
+
+    def subtract_wave(self, data, wave, pixel_phases, *tables):
+        def subtract(rows, own):
+            (part,) = self._send(rows, data)
+            self.inner.subtract_wave(part, wave, pixel_phases[rows], *tables)
+            corrected = self.inner.to_host(part)
+            data[:, :, rows] = corrected
+
+        self._in_chunks("subtract_wave", (data, pixel_phases), subtract)
 
     def _send(self, rows, *arrays):
         """Copy rows of arrays to the device; None stays None."""

@@ -86,7 +86,7 @@ class MatchedDark:
         return self.xp.where(self.xp.isnan(frame), frame.dtype.type(0), frame)
 
 
-def subtract_dark(data, dark, dark_pattern, pattern, *, first_integration=1, xp):
+def subtract_dark(data, dark, dark_pattern, pattern, *, first_integration=1, by_integration=False, xp):
     """Subtract a dark from every group, in place.
 
     Parameters
@@ -94,11 +94,13 @@ def subtract_dark(data, dark, dark_pattern, pattern, *, first_integration=1, xp)
     data : (nints, ngroups, ny, nx) float32, DN
     dark : (dark_ngroups, ny, nx) or (dark_nints, dark_ngroups, ny, nx) float32, DN
         With four axes (MIRI), integrations beyond the last one of the dark take that one; so do all integrations of
-        an exposure's later segments, as in stcal.
+        an exposure's later segments, as in stcal, unless ``by_integration``.
     dark_pattern, pattern : ReadPattern
         Of the dark and of the exposure.
     first_integration : int
         Number of the first integration within the exposure, from one (INTSTART).
+    by_integration : bool
+        Each integration of a later segment takes the dark of its own number.
     xp : module
         Namespace of the arrays.
 
@@ -116,9 +118,11 @@ def subtract_dark(data, dark, dark_pattern, pattern, *, first_integration=1, xp)
     if dark.ndim == 3:
         dark = dark[None]
     dark_nints = dark.shape[0]
-    # The integrations that share one integration of the dark.
-    alone = min(nints, dark_nints - 1) if first_integration == 1 else 0
-    shares = [(slice(index, index + 1), index) for index in range(alone)]
+    if first_integration > 1 and not by_integration:
+        first_integration = dark_nints
+    # All integrations from the dark's last one on share it.
+    alone = max(0, min(nints, dark_nints - first_integration))
+    shares = [(slice(index, index + 1), first_integration - 1 + index) for index in range(alone)]
     if alone < nints:
         shares.append((slice(alone, nints), dark_nints - 1))
     extrapolated = 0
@@ -168,7 +172,13 @@ def run(exposure, references, parameters, backend):
         )
 
     extrapolated = subtract_dark(
-        exposure.data, dark, dark_pattern, pattern, first_integration=facts.integration_start or 1, xp=xp
+        exposure.data,
+        dark,
+        dark_pattern,
+        pattern,
+        first_integration=facts.integration_start or 1,
+        by_integration=getattr(parameters, "dark_by_integration", False),
+        xp=xp,
     )
     if extrapolated:
         log.warning("the dark is too short: continued by %d groups along its last two", extrapolated)
@@ -184,8 +194,14 @@ def _set_average_dark_current(exposure, reference, parameters, xp):
     if value is None:
         image = getattr(reference, "average_dark_current", None)
         if image is not None and not bool(xp.sum(image) == 0):
-            # jwst 3.0 compares the image's shape with an attribute that is not set yet, so it never takes it.
-            log.warning("the average dark current of the dark reference is an image, which jwst 3.0 does not apply")
+            applies = getattr(parameters, "apply_average_dark_image", False)
+            if applies and image.shape == exposure.data.shape[2:]:
+                exposure.average_dark_current = image.astype("float32")
+            elif applies:
+                log.warning("the dark reference's average dark current is %s pixels and not applied", image.shape)
+            else:
+                # jwst 3.0 compares the image's shape with an attribute that is not set yet, so it never takes it.
+                log.warning("the average dark current of the dark reference is an image, which jwst 3.0 does not apply")
             return
         value = reference.facts.get("average_dark_current") or 0.0
     exposure.average_dark_current = xp.full(exposure.data.shape[2:], value, dtype="float32")

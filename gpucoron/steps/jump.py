@@ -18,7 +18,6 @@ _PASSED_ON = (
     "max_jump_to_flag_neighbors",
     "min_jump_to_flag_neighbors",
     "min_diffs_single_pass",
-    "minimum_groups",
     "minimum_sigclip_groups",
     "only_use_ints",
 )
@@ -117,8 +116,9 @@ def run(exposure, references, parameters, backend, *, large_events=None):
     exposure, references, parameters, backend
         See `gpucoron.steps`.
     large_events : callable, optional
-        ``large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts)`` flags snowballs and showers in
-        place and returns their number. Needed where ``expand_large_events`` or ``find_showers`` is on.
+        ``large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, searched=...)`` flags snowballs and
+        showers in place and returns their number; ``searched`` says whether jumps were looked for. Needed where
+        ``expand_large_events`` or ``find_showers`` is on.
 
     Notes
     -----
@@ -140,6 +140,9 @@ def run(exposure, references, parameters, backend, *, large_events=None):
     gain, readnoise = references["gain"].data, references["readnoise"].data
     flag_missing_gain(exposure.pixeldq, gain)
     options = {name: getattr(parameters, name) for name in _PASSED_ON}
+    options["minimum_groups"] = FEWEST_GROUPS
+    if parameters.apply_minimum_groups:
+        options["minimum_groups"] = max(FEWEST_GROUPS, parameters.minimum_groups)
     options["after_jump_flag_n1"] = int(parameters.after_jump_flag_time1 // facts.group_time)
     options["after_jump_flag_n2"] = int(parameters.after_jump_flag_time2 // facts.group_time)
     if options["after_jump_flag_n1"] > 0 or options["after_jump_flag_n2"] > 0:
@@ -150,7 +153,8 @@ def run(exposure, references, parameters, backend, *, large_events=None):
 
     events = 0
     if wants_events:
-        events = large_events(data, groupdq, exposure.pixeldq, gain, readnoise, parameters, facts)
+        arrays = data, groupdq, exposure.pixeldq, gain, readnoise
+        events = large_events(*arrays, parameters, facts, searched=cosmic_rays >= 0)
 
     meta = {}
     # jwst counts the differences that had a chance to be hit.

@@ -210,7 +210,7 @@ def _sum_known(values, xp):
     return total
 
 
-def fit_exposure(exposure, gain, readnoise, backend):
+def fit_exposure(exposure, gain, readnoise, backend, *, dark_current=None):
     """Fit an exposure as stcal's LIKELY does.
 
     Parameters
@@ -221,6 +221,8 @@ def fit_exposure(exposure, gain, readnoise, backend):
     readnoise : (ny, nx) float32, DN
         CDS noise.
     backend : Backend
+    dark_current : (ny, nx) float32, DN/s, optional
+        Average dark current, for the Poisson variance.
 
     Returns
     -------
@@ -253,7 +255,7 @@ def fit_exposure(exposure, gain, readnoise, backend):
         gain,
         readnoise,
         read_times,
-        dark_current=getattr(exposure, "average_dark_current", None),
+        dark_current=dark_current,
         zeroframe=zeroframe,
         backend=backend,
     )

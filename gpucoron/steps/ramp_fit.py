@@ -85,7 +85,7 @@ def fit(
     ngroups = data.shape[1]
     # Flags of before the edits: they count for the read noise where charge migration took groups.
     has_loss = any(bool((flags & CHARGELOSS).any()) for flags in groupdq)
-    original_groupdq = groupdq.copy() if has_loss else None
+    original_groupdq = backend.copy(groupdq) if has_loss else None
     suppress_one_group = bool(suppress_one_group) and ngroups > 1
     if suppress_one_group:
         suppress_single_groups(groupdq)
@@ -252,8 +252,15 @@ def run(exposure, references, parameters, backend):
         meta["exposure.gain_factor"] = gain_factor
     if parameters.firstgroup is not None or parameters.lastgroup is not None:
         select_groups(exposure.groupdq, parameters.firstgroup, parameters.lastgroup)
+    dark_current = getattr(exposure, "average_dark_current", None)
+    if dark_current is not None and getattr(parameters, "convert_average_dark", False):
+        # stcal adds e-/s to DN/s
+        usable = gain > 0
+        dark_current = backend.xp.where(usable, dark_current, 0) / backend.xp.where(usable, gain, 1)
     if uses_likelihood:
-        *products, exposure.likelihood_chisq = fit_exposure_by_likelihood(exposure, gain, readnoise, backend)
+        *products, exposure.likelihood_chisq = fit_exposure_by_likelihood(
+            exposure, gain, readnoise, backend, dark_current=dark_current
+        )
     else:
         products = fit(
             exposure.data,
@@ -265,7 +272,7 @@ def run(exposure, references, parameters, backend):
             frame_time=facts.frame_time,
             nframes=facts.nframes or 1,
             groupgap=facts.groupgap or 0,
-            dark_current=getattr(exposure, "average_dark_current", None),
+            dark_current=dark_current,
             zeroframe=exposure.zeroframe,
             suppress_one_group=parameters.suppress_one_group,
             drop_flagged_groups=facts.instrument == "MIRI",

@@ -406,14 +406,20 @@ def protect_sources(shape, companions=(), radius=5.0, mask=None, *, xp=np):
     return protected
 
 
-def combine_rateints(rate, rateints, *, combination="weighted", xp=np):
+def combine_rateints(rate, rateints, *, fitted=None, combination="weighted", xp=np):
     """Make the rate anew from integrations that have changed.
+
+    The weighted mean of integrations whose variances follow from their own rates, as LIKELY's do, is too low: those
+    that came out faint weigh more. With ``fitted`` that does not matter, for noise does not know the photons.
 
     Parameters
     ----------
     rate : Slopes
         As fitted; a pixel that no integration has a rate for stays as it is, and so do all flags.
     rateints : Slopes
+    fitted : Slopes, optional
+        The integrations as fitted, of which ``rate`` is made. With 'weighted' the rate then changes by the weighted
+        mean of what they have changed by, and keeps its variances.
     combination : {'weighted', 'nanmean'}
         Weights 1 / (``var_poisson + var_rnoise``), or all equal as in spaceKLIP.
     xp : module
@@ -422,15 +428,17 @@ def combine_rateints(rate, rateints, *, combination="weighted", xp=np):
     Returns
     -------
     Slopes
-        Variances are those of the weighted sum, and ``err`` the root of their sum.
+        Without ``fitted``, variances are those of the weighted sum, and ``err`` the root of their sum.
     """
     if combination not in RATE_COMBINATIONS:
         msg = f"rate_combination must be one of {', '.join(RATE_COMBINATIONS)}, not {combination!r}"
         raise ValueError(msg)
     is_weighted = combination == "weighted"
+    keeps_fit = is_weighted and fitted is not None
     weights = 0.0
     total, poisson, rnoise = xp.zeros((3, *rate.rate.shape))
-    for value, *variances in zip(rateints.rate, rateints.var_poisson, rateints.var_rnoise, strict=True):
+    values = rateints.rate - fitted.rate if keeps_fit else rateints.rate
+    for value, *variances in zip(values, rateints.var_poisson, rateints.var_rnoise, strict=True):
         var_poisson, var_rnoise = (xp.nan_to_num(variance.astype(xp.float64)) for variance in variances)
         variance = var_poisson + var_rnoise
         usable = xp.isfinite(value)
@@ -449,6 +457,8 @@ def combine_rateints(rate, rateints, *, combination="weighted", xp=np):
     def choose(new, old):
         return xp.where(some, new, old).astype(old.dtype)
 
+    if keeps_fit:
+        return replace(rate, rate=choose(rate.rate + total / weights, rate.rate))
     return replace(
         rate,
         rate=choose(total / weights, rate.rate),
@@ -467,7 +477,7 @@ def run(exposure, references, parameters, backend, stage):
         See `gpucoron.steps`. ``parameters.user_mask`` is an array (ny, nx) or None.
     stage : {'groups', 'ints'}
         'groups', before ramp_fit: corrects the ramp. 'ints', after it and before gain_scale: corrects the rateints and
-        makes the rate from them.
+        makes the rate from them. Either way ``exposure.removed_1overf`` keeps the mean of what was subtracted.
 
     Notes
     -----
@@ -496,15 +506,18 @@ def run(exposure, references, parameters, backend, stage):
             return skipped("there are no rateints")
         noise = noise_of_rateints(rateints.rate, rateints.dq, backend=backend, **options)
         exposure.rateints = replace(rateints, rate=rateints.rate - noise)
-        exposure.rate = combine_rateints(
-            exposure.rate, exposure.rateints, combination=parameters.rate_combination, xp=backend.xp
-        )
+        exposure.removed_1overf = noise.mean(axis=0)
+        options = {"combination": parameters.rate_combination, "xp": backend.xp}
+        exposure.rate = combine_rateints(exposure.rate, exposure.rateints, fitted=rateints, **options)
         return Outcome()
     if references["saturation"] is None:
         return skipped("there is no saturation reference")
     options |= {"sat_frac": parameters.sat_frac, "combine_ints": parameters.combine_ints}
     saturation = references["saturation"].data
     noises = _noise_by_integration(exposure.data, exposure.groupdq, saturation, facts.group_time, backend, **options)
+    removed = backend.xp.zeros(exposure.data.shape[-2:], backend.xp.float32)
     for integration, noise in enumerate(noises):
         exposure.data[integration] -= noise
+        removed += noise.mean(axis=0)
+    exposure.removed_1overf = removed / exposure.data.shape[0]
     return Outcome()

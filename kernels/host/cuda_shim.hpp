@@ -22,6 +22,7 @@
 // Blocks with shared memory come one by one, so one copy serves.
 #define __shared__ static
 
+using std::floor;
 using std::pow;
 using std::sqrt;
 

@@ -19,7 +19,7 @@ from gpucoron.backends.numpy_ops.jump_strips import UNUSABLE, Ramps
 from gpucoron.backends.numpy_ops.tiles import TILE_BYTES, for_each_tile
 from gpucoron.dq import DO_NOT_USE, JUMP_DET
 
-#: stcal with one process sets its ``minimum_groups`` to this, whatever the parameter says.
+#: With fewer there is no second difference to compare with.
 MINIMUM_GROUPS = 3
 
 #: What stcal counts when it finds too few groups to look for jumps.
@@ -73,13 +73,13 @@ def detect_jumps(
     n_threads, tile_bytes : int
         Neither changes the result.
     minimum_groups : int
-        Not used: stcal replaces it by 3 where it runs in one process.
+        At least 3, which stcal takes whatever its parameter says.
 
     Returns
     -------
     int
         Groups with JUMP_DET after the search and before the neighbours, or -99 where an integration has less than
-        three usable groups and nothing was searched.
+        ``minimum_groups`` usable groups and nothing was searched.
 
     Notes
     -----
@@ -105,7 +105,7 @@ def detect_jumps(
         tiles = for_each_tile(act_on_tile, data.shape, n_threads, tile_bytes)
         return [answer for tile in tiles for answer in tile]
 
-    if not clip and fewest_groups < MINIMUM_GROUPS:
+    if not clip and fewest_groups < minimum_groups:
         over_strips(lambda strip: strip.remove_redundant_jumps())
         return NOT_SEARCHED
 

@@ -1,0 +1,172 @@
+"""A whole programme through ``gpucoron batch`` beside jwst: a loop in one warm process, and a process per file.
+
+python benchmarks/bench_batch.py [--workers 2] [--copies 4] [--cold 2] [--folder DIR] [--save]
+
+The NIRCam exposures of ERS 1386: nine references of 4 groups x 2 integrations (MEDIUM8), two science exposures of
+15 x 2 (DEEP8), SUB320A335R. A batch of them is mostly the start of its processes; ``--copies`` of the set show what a
+long batch does. The floor is what opening a RampModel and saving rate and rateints takes.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import common
+
+SET = [("MEDIUM8", 4)] * 9 + [("DEEP8", 15)] * 2
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--copies", type=int, default=4, help="of the set, in the long batch (default: 4)")
+    parser.add_argument("--cold", type=int, default=2, help="files that jwst reduces in a process each (default: 2)")
+    parser.add_argument("--folder", default=None, help="where the simulated exposures are kept")
+    parser.add_argument("--save", action="store_true", help="write the figures to results/")
+    parser.add_argument("--jwst", nargs="+", metavar="FILE", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.jwst:
+        print(json.dumps(loop_over(options.jwst)))
+        return
+    folder = Path(options.folder or tempfile.mkdtemp(prefix="gpucoron-bench-"))
+    files, cache = make_set(folder, options.copies)
+    environment = {**os.environ, **cache.environment}
+    figures = {"workers": options.workers, "exposures": len(files) // options.copies, "copies": options.copies}
+    one_set = files[: figures["exposures"]]
+
+    figures["batch"] = run_batch(one_set, folder / "one", options.workers, environment)
+    figures["long batch"] = run_batch(files, folder / "long", options.workers, environment)
+    figures["jwst warm"] = run_jwst(one_set, environment)
+    cold = [run_jwst([path], environment)["process"] for path in (one_set[0], one_set[-1])[: options.cold]]
+    if cold:
+        # a reference and a science exposure stand for all of their kind
+        figures["jwst cold"] = [cold[0] if readpatt == "MEDIUM8" else cold[-1] for readpatt, _ngroups in SET]
+    report(figures)
+    if options.save:
+        print("wrote", common.save("batch", figures))
+
+
+def make_set(folder, copies):
+    """Simulate the set and copy it; return (files, cache)."""
+    from gpucoron.simulate import simulate
+    from gpucoron.simulated_crds import open_cache
+    from gpucoron.simulated_references import write_references
+
+    raw = folder / "raw"
+    if not raw.exists():
+        raw.mkdir(parents=True)
+        made = [
+            simulate("NIRCAM", "SUB320A335R", readpatt, ngroups, 2, seed=number, observation=number)
+            for number, (readpatt, ngroups) in enumerate(SET, 1)
+        ]
+        write_references(made, folder / "crds")
+        for simulation in made:
+            simulation.write(raw)
+    files = sorted(path for path in raw.iterdir() if "_00001_" in path.name)
+    for copy in range(2, copies + 1):
+        for path in files[: len(SET)]:
+            other = raw / re.sub(r"_00001_", f"_{copy:05d}_", path.name)
+            if not other.exists():
+                shutil.copy(path, other)
+            files.append(other)
+    return files, open_cache(folder / "crds")
+
+
+def run_batch(files, output, workers, environment):
+    """Run a batch; return seconds from start to end, and of each exposure that met a warm worker."""
+    shutil.rmtree(output, ignore_errors=True)
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "gpucoron.cli", "batch", *map(str, files), "-o", str(output), "-q"]
+    subprocess.run([*command, "--backend", "cpu", "--workers", str(workers)], env=environment, check=True)
+    seconds = time.perf_counter() - start
+    records = [json.loads(line) for line in (output / "manifest.jsonl").read_text().splitlines()]
+    met, warm = set(), []
+    for record in records:
+        if record["pid"] in met:
+            warm.append(record["seconds"])
+        met.add(record["pid"])
+    return {"seconds": seconds, "warm": warm}
+
+
+def run_jwst(files, environment):
+    """Run jwst in a process of its own; add what the process took from start to end."""
+    start = time.perf_counter()
+    command = [sys.executable, __file__, "--jwst", *map(str, files)]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return {**json.loads(done.stdout.splitlines()[-1]), "process": time.perf_counter() - start}
+
+
+def loop_over(files):
+    """Reduce files by jwst in this process; return seconds of each, the first (which warms it) apart, and the floor."""
+    import logging
+
+    from jwst.pipeline import Detector1Pipeline
+    from stdatamodels.jwst import datamodels
+
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder:
+
+        def reduce(path):
+            start = time.perf_counter()
+            Detector1Pipeline.call(str(path), save_results=True, output_dir=folder, configure_log=False)
+            return time.perf_counter() - start
+
+        first = reduce(files[0])
+        if len(files) == 1:
+            return {"first": first}
+        seconds, floors = [], []
+        for path in files:
+            seconds.append(reduce(path))
+            stem = Path(path).name.removesuffix("_uncal.fits")
+            slopes = [datamodels.open(f"{folder}/{stem}_{kind}.fits") for kind in ("rate", "rateints")]
+            for model in slopes:  # what is lazy is loaded before the clock runs
+                _ = model.data, model.err, model.dq, model.var_poisson, model.var_rnoise
+            start = time.perf_counter()
+            with datamodels.RampModel(str(path)) as ramp:
+                _ = ramp.data, ramp.groupdq, ramp.pixeldq
+                for kind, model in zip(("rate", "rateints"), slopes, strict=True):
+                    model.save(f"{folder}/floor_{kind}.fits")
+            floors.append(time.perf_counter() - start)
+            for model in slopes:
+                model.close()
+    return {"first": first, "seconds": seconds, "floors": floors}
+
+
+def report(figures):
+    """Print the figures, and add the ratios."""
+    count, copies, workers = figures["exposures"], figures["copies"], figures["workers"]
+    warm_jwst = sum(figures["jwst warm"]["seconds"])
+    one, long = figures["batch"]["seconds"], figures["long batch"]["seconds"]
+    per_set = (long - one) / (copies - 1) if copies > 1 else one
+    print(f"{count} exposures, {workers} workers")
+    print(f"gpucoron batch: {one:.1f} s from start to end; {per_set:.2f} s for each further set")
+    print(f"jwst, warm process: {warm_jwst:.1f} s")
+    ratios = {"jwst warm": warm_jwst / per_set, "jwst warm, with our start": warm_jwst / one}
+    if "jwst cold" in figures:
+        cold = sum(figures["jwst cold"])
+        print(f"jwst, a process per file: {cold:.1f} s")
+        ratios |= {"jwst cold": cold / per_set, "jwst cold, with our start": cold / one}
+    figures["ratios"] = ratios
+    for name, ratio in ratios.items():
+        print(f"  {ratio:.1f}x {name}")
+    floor = statistics.median(figures["jwst warm"]["floors"])
+    parts = {
+        part: statistics.median(seconds[part] for seconds in figures["long batch"]["warm"])
+        for part in ("read", "plan", "steps", "write", "total")
+    }
+    figures |= {"floor": floor, "parts": parts}
+    told = ", ".join(f"{part} {seconds:.3f}" for part, seconds in parts.items())
+    print(f"a warm exposure (median): {told} s; {parts['total'] / floor:.2f}x the floor of {floor:.3f} s")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()

@@ -1,0 +1,34 @@
+"""Measure everything and write the page: ``make validation``.
+
+python benchmarks/validation [--quick] [--seeds N] [--results FOLDER] [--only rates,jumps] [--page FILE]
+"""
+
+import argparse
+import sys
+from importlib import import_module
+from pathlib import Path
+
+DOCS = Path(__file__).parents[2] / "docs"
+SCRIPTS = ("rates", "jumps", "flicker", "contrast", "custom", "pipeline")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--only", default=",".join(SCRIPTS), help="scripts, with commas between them; none writes the page alone"
+    )
+    parser.add_argument("--page", type=Path, default=DOCS / "validation.md", help="Markdown to write")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    options, passed_on = parser.parse_known_args()
+    passed_on += ["--results", str(options.results)]
+    for name in () if options.only == "none" else options.only.split(","):
+        import_module(name).main(passed_on)
+    sys.path.insert(0, str(DOCS))
+    from validation_page import write_validation_page
+
+    write_validation_page(options.results, options.page)
+    print(f"wrote {options.page}")
+
+
+if __name__ == "__main__":
+    main()

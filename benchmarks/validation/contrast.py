@@ -1,0 +1,178 @@
+"""5-sigma noise of a two-roll difference against separation, for each choice of stage-1 options.
+
+Two exposures of one star, whose companion and noise differ, are reduced alike and subtracted: what a perfectly stable
+telescope would leave. Speckles cancel, so the figures show stage 1 and nothing else.
+
+python benchmarks/validation/contrast.py [--seeds 20] [--quick]
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import scenes
+from common import BACKEND, find_jumps, fit_jumpramp, fit_likely, fit_ols, observe, over_seeds, parse, save, width
+from flicker import correct_by_jwst, correct_ints
+from scipy.ndimage import gaussian_filter
+
+from gpucoron.simulate import Scene
+from gpucoron.steps import apply_rateints_outliers, refpix
+from gpucoron.steps.subtract_1overf import noise_of_ramp
+from gpucoron.steps.subtract_ktc import fit_pedestal
+
+#: arcsec: edges of the rings
+RINGS = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
+#: read pattern, groups, integrations, usual 1/f noise times, DN rms of a pedestal that drifts from group to group
+CASES = {"bright star": ("RAPID", 6, 10, 1.0, 3.0), "faint star": ("SHALLOW4", 6, 10, 1.0, 3.0)}
+STARS = {"bright star": 1e7, "faint star": 1e6}
+CONTRAST = 1e-4
+#: of the companion in each roll, degrees
+ANGLES = (40.0, 50.0)
+REFPIX = {"nlower": 4, "nupper": 4, "nrow_off": 0, "ncol_off": 0, "siglimit": 3.0, "odd_even_columns": True}
+REFPIX |= {"side_smoothing_length": 11, "side_gain": 1.0}
+
+
+def observe_roll(case, seed, roll):
+    """Simulate one roll: ramps whose pedestal drifts, and the companion's light in it."""
+    readpatt, ngroups, nints, one_over_f, drift = CASES[case]
+    star = Scene(star=STARS[case], halo=1e-5, companion_contrast=0.0).render(scenes.SHAPE, scenes.FWHM)
+    # one companion, at 1": contrast scaled from the brightest star
+    companion = scenes.companions(CONTRAST * STARS[case] / scenes.STAR, ANGLES[roll])[1]
+    ramps = observe(
+        "NIRCAM", readpatt, ngroups, nints, star + companion, scenes.SHAPE,
+        seed=1000 * (roll + 1) + seed, effects={"one_over_f": one_over_f},
+    )  # fmt: skip
+    rng = np.random.default_rng([seed, roll])
+    ramps.data += drift * rng.standard_normal((nints, ngroups, 1, 1)).astype(np.float32)
+    return ramps, companion
+
+
+def subtract_rows(ramps, sides=0):
+    """Run refpix with four pseudo-reference rows at both ends, and with columns."""
+    parameters = SimpleNamespace(**REFPIX, nleft=sides, nright=sides, use_side_ref_pixels=sides > 0)
+    exposure = SimpleNamespace(data=ramps.data, pixeldq=ramps.pixeldq, zeroframe=None, facts=ramps.facts)
+    refpix.run(exposure, {}, parameters, BACKEND)
+
+
+def subtract_pedestals(ramps):
+    args = (ramps.data, ramps.groupdq, ramps.saturation, ramps.facts.group_time)
+    ramps.data -= fit_pedestal(*args, backend=BACKEND)[0][:, None].astype(np.float32)
+
+
+def subtract_flicker(ramps, model_type):
+    args = (ramps.data, ramps.groupdq, ramps.saturation, ramps.facts.group_time)
+    ramps.data -= noise_of_ramp(*args, model_type=model_type, slowaxis=ramps.facts.slowaxis, backend=BACKEND)
+
+
+def refit_outliers(ramps, products, fit):
+    """Run apply_rateints_outliers on a fit."""
+    references = {"gain": ramps.gain, "readnoise": ramps.readnoise}
+    exposure = SimpleNamespace(
+        data=ramps.data, groupdq=ramps.groupdq, pixeldq=ramps.pixeldq, zeroframe=None, facts=ramps.facts,
+        rate=products[0], rateints=products[1],
+    )  # fmt: skip
+
+    def again(exposure, references):
+        small = SimpleNamespace(
+            data=exposure.data, groupdq=exposure.groupdq, pixeldq=exposure.pixeldq, facts=ramps.facts,
+            times=ramps.times, gain=references["gain"].data, readnoise=references["readnoise"].data,
+        )  # fmt: skip
+        exposure.rate, exposure.rateints = fit(small)
+
+    named = {key: SimpleNamespace(data=array, facts={}) for key, array in references.items()}
+    parameters = SimpleNamespace(sigma_cut=10.0, nint_min=10)
+    apply_rateints_outliers.run(exposure, named, parameters, BACKEND, fit=again)
+    return exposure.rate, exposure.rateints
+
+
+def reduce(ramps, *, rows=False, sides=0, jump=True, groups=None, ints=None, fit=fit_ols, outliers=False, columns=True):
+    """Reduce a copy of the ramps by a choice of steps: rate."""
+    ramps = ramps.copy()
+    if rows:
+        subtract_rows(ramps, sides)
+    if jump:
+        find_jumps(ramps)
+    if groups:
+        subtract_pedestals(ramps)
+        subtract_flicker(ramps, groups)
+    products = fit(ramps)
+    if outliers:
+        products = refit_outliers(ramps, products, fit)
+    if ints == "jwst":
+        products = correct_by_jwst(products, "median", ramps.facts.slowaxis)
+    elif ints:
+        products = correct_ints(products, ints, ramps.facts.slowaxis, vertical_corr=columns)
+    return products[0]
+
+
+#: name -> options of `reduce`
+CHOICES = {
+    "jwst defaults": {},
+    "refpix rows": {"rows": True},
+    "rows, jwst's clean_flicker_noise at ints": {"rows": True, "ints": "jwst"},
+    "rows, 1/f median at ints": {"rows": True, "ints": "median"},
+    "rows, 1/f median at ints, no columns": {"rows": True, "ints": "median", "columns": False},
+    "rows, 1/f savgol at ints": {"rows": True, "ints": "savgol"},
+    "rows, 1/f savgol at ints, no columns": {"rows": True, "ints": "savgol", "columns": False},
+    "rows, 1/f fft at ints": {"rows": True, "ints": "fft"},
+    "rows, 1/f savgol at groups": {"rows": True, "groups": "savgol"},
+    "rows and sides, 1/f savgol at ints": {"rows": True, "sides": 4, "ints": "savgol"},
+    "rows, 1/f savgol at ints, outliers": {"rows": True, "ints": "savgol", "outliers": True},
+    "rows, LIKELY, 1/f savgol at ints": {"rows": True, "fit": fit_likely, "ints": "savgol"},
+    "rows, jumpramp, 1/f savgol at ints": {"rows": True, "jump": False, "fit": fit_jumpramp, "ints": "savgol"},
+}
+QUICK = ("jwst defaults", "rows, 1/f savgol at ints, outliers")
+
+
+def measure(rates, lights, gain, star):
+    """Measure 5-sigma noise against the star in rings, and the companion's flux in the difference over the truth."""
+    difference = ((rates[0].rate - rates[1].rate) * gain).astype(float)
+    known = np.isfinite(difference)
+    filled = np.where(known, difference, 0.0)
+    # the matched filter of a companion, normalised to its flux
+    sigma = scenes.FWHM / 2.355
+    weight = gaussian_filter(known.astype(float), sigma)
+    filtered = gaussian_filter(filled, sigma) / np.maximum(weight, 0.3) * (4 * np.pi * sigma**2)
+    signal = lights[0] - lights[1]
+    clean = gaussian_filter(abs(signal), 2 * sigma) < 1e-3 * abs(signal).max()
+    r = scenes.radius()
+    noise, per_pixel = [], []
+    for low, high in zip(RINGS[:-1], RINGS[1:], strict=True):
+        ring = (r >= low) & (r < high) & clean
+        noise.append(5 * width(filtered[ring]) / star)
+        per_pixel.append(width(difference[ring & known]))
+    return noise, per_pixel, scenes.share_kept(difference, signal)
+
+
+def run_case(case, options, choices):
+    samples = {name: [] for name in choices}
+    for seed in range(1, options.seeds + 1):
+        rolls = [observe_roll(case, seed, roll) for roll in (0, 1)]
+        lights = [light for _, light in rolls]
+        gain = rolls[0][0].gain
+        for name in choices:
+            rates = [reduce(ramps, **CHOICES[name]) for ramps, _ in rolls]
+            samples[name].append(measure(rates, lights, gain, STARS[case]))
+        print(case, seed, flush=True)
+    result = {}
+    for name, of_seeds in samples.items():
+        parts = [over_seeds(part) for part in zip(*of_seeds, strict=True)]
+        result[name] = dict(zip(("contrast", "scatter", "companion_kept"), parts, strict=True))
+        # against the first choice on the same seeds, where the scenes' own scatter cancels
+        first = np.array([noise for noise, _, _ in samples[choices[0]]])
+        ratios = np.array([noise for noise, _, _ in of_seeds]) / first
+        result[name] |= {"ratio": over_seeds(ratios), "ratio_of_seed_1": ratios[0]}
+    return result
+
+
+def main(argv=None):
+    options = parse(__doc__, argv, seeds=20)
+    cases = ("bright star",) if options.quick else tuple(CASES)
+    choices = QUICK if options.quick else tuple(CHOICES)
+    figures = {case: run_case(case, options, choices) for case in cases}
+    names = ("readpatt", "ngroups", "nints", "one_over_f", "drift")
+    settings = {case: dict(zip(names, CASES[case], strict=True)) | {"star": STARS[case]} for case in cases}
+    return save("contrast", options, {"rings": RINGS, "companion": CONTRAST, "settings": settings, "cases": figures})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Coronagraphic scenes for validation: companions and a disc to put into a ramp, rings around the star, and scatter."""
+
+import numpy as np
+from common import PIXEL_SCALE, width
+
+#: electrons per second of the star without its mask
+STAR = 1e7
+FWHM = 2.3
+SHAPE = (160, 160)
+#: arcsec from the star, where noise and companions are measured
+SEPARATIONS = (0.5, 1.0, 2.0, 3.0)
+
+
+def center():
+    return (SHAPE[1] - 1) / 2, (SHAPE[0] - 1) / 2
+
+
+def radius():
+    """Compute the distance of each pixel from the star, arcsec."""
+    y, x = np.indices(SHAPE)
+    x0, y0 = center()
+    return np.hypot(x - x0, y - y0) * PIXEL_SCALE["NIRCAM"]
+
+
+def companions(contrast, angle=40.0):
+    """Make one companion at each separation, a quarter turn apart: ``(n, ny, nx)`` e-/s."""
+    y, x = np.indices(SHAPE)
+    x0, y0 = center()
+    sigma = FWHM / 2.355
+    made = []
+    for k, separation in enumerate(SEPARATIONS):
+        r, phi = separation / PIXEL_SCALE["NIRCAM"], np.deg2rad(angle + 90 * k)
+        distance = (x - x0 - r * np.cos(phi)) ** 2 + (y - y0 - r * np.sin(phi)) ** 2
+        made.append(STAR * contrast * np.exp(-distance / (2 * sigma**2)) / (2 * np.pi * sigma**2))
+    return np.array(made, np.float32)
+
+
+def disc(peak):
+    """Make a ring of 1.6" seen at 53 degrees, ``(ny, nx)`` e-/s."""
+    y, x = np.indices(SHAPE)
+    x0, y0 = center()
+    r = np.hypot(x - x0, (y - y0) / 0.6)
+    return (peak * np.exp(-(((r - 25) / 6) ** 2))).astype(np.float32)
+
+
+def share_kept(change, light):
+    """Estimate how much of `light` a difference of two images holds, by the matched filter."""
+    known = np.isfinite(change)
+    light = np.where(known, light, 0).astype(float)
+    return float((np.where(known, change, 0) * light).sum() / (light * light).sum())
+
+
+def scatter_at(image, half_width=0.12):
+    """Measure the robust scatter of an image in a ring at each separation."""
+    r = radius()
+    return [width(image[abs(r - separation) < half_width]) for separation in SEPARATIONS]

@@ -1,0 +1,25 @@
+"""Write the page of changes from the fragments in ``docs/changes``."""
+
+_TITLES = {"feature": "New", "fix": "Mended", "deviation": "Where it differs from its peers"}
+
+
+def write_changelog(fragments, path):
+    """Gather ``<topic>.<kind>.md`` under a title for each kind; leave the page alone where nothing changed."""
+    lines = ["# Changes", "", "## Since the beginning", ""]
+    for kind, title in _TITLES.items():
+        found = sorted(fragments.glob(f"*.{kind}.md"))
+        if found:
+            lines += [f"### {title}", ""]
+            lines += ["- " + fragment.read_text().strip().replace("\n", "\n  ") for fragment in found]
+            lines.append("")
+    unknown = [
+        fragment.name
+        for fragment in fragments.glob("*.md")
+        if fragment.name != "README.md" and fragment.name.split(".")[-2] not in _TITLES
+    ]
+    if unknown:
+        msg = f"docs/changes/{min(unknown)}: name it <topic>.<kind>.md, kind one of {', '.join(_TITLES)}"
+        raise ValueError(msg)
+    text = "\n".join(lines)
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)

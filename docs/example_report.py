@@ -1,0 +1,81 @@
+"""Write the report that the documentation shows: two simulated exposures, reduced, and one that is cut short."""
+
+import json
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from gpucoron import __version__
+from gpucoron.engine import reduce_file
+from gpucoron.errors import InputError
+from gpucoron.parameters import changed
+from gpucoron.previews import preview_path, save_preview
+from gpucoron.report import write_report
+from gpucoron.simulate import simulate
+from gpucoron.simulated_references import write_references
+
+
+def write_example(path):
+    """Write the example, unless it is there and younger than the report's code."""
+    import gpucoron
+
+    sources = [Path(__file__), *Path(gpucoron.__file__).parent.glob("report*"), *_page_files()]
+    if path.exists() and path.stat().st_mtime > max(source.stat().st_mtime for source in sources):
+        return
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "An example"
+        folder.mkdir()
+        _reduce_examples(Path(scratch), folder)
+        write_report(folder, path)
+
+
+def _page_files():
+    import gpucoron
+
+    return (Path(gpucoron.__file__).parent / "report_page").iterdir()
+
+
+def _reduce_examples(scratch, folder):
+    simulations = [
+        simulate("NIRCAM", "SUB320A335R", "RAPID", ngroups=10, nints=4, seed=2),
+        simulate("MIRI", "MASK1550", "FASTR1", ngroups=20, nints=2, seed=2),
+    ]
+    paths = [simulation.write(scratch) for simulation in simulations]
+    short = scratch / paths[0].name.replace("_00001_", "_00002_")
+    short.write_bytes(paths[0].read_bytes()[:300_000])
+    cache = write_references(simulations, scratch / "crds")
+    with cache.activate(), (folder / "manifest.jsonl").open("w") as manifest:
+        for path in (*paths, short):
+            manifest.write(json.dumps(_reduce(path, folder), default=str) + "\n")
+
+
+def _reduce(path, folder):
+    """Reduce one file and say, as a batch's manifest does, what came of it."""
+    start = time.perf_counter()
+    exposure = path.name.removesuffix("_uncal.fits")
+    record = {"exposure": exposure, "input": path.name, "input_bytes": path.stat().st_size, "profile": "spaceklip"}
+    record |= {"versions": {"gpucoron": __version__}, "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    try:
+        run, _, written = reduce_file(path, folder, profile="spaceklip", backend="cpu")
+    except InputError as error:
+        message = str(error).replace(f"{path.parent}/", "")
+        return record | {"status": "failed", "error": {"type": type(error).__name__, "message": message}}
+    save_preview(run, preview_path(folder, exposure))
+    facts, meta = run.exposure.facts, run.exposure.meta.meta
+    return record | {
+        "status": "done",
+        "outputs": {name.rsplit("_", 1)[1]: product.name for name, product in written.items()},
+        "context": run.context[0],
+        "backend": run.backend.name,
+        "parameters": changed(run.parameters),
+        "steps": [vars(step) for step in run.records],
+        "seconds": {"total": time.perf_counter() - start},
+        "instrument": facts.instrument,
+        "detector": facts.detector,
+        "subarray": facts.subarray,
+        "exp_type": facts.exp_type,
+        "filter": meta.instrument.filter,
+        "coronmsk": meta.instrument.coronagraph,
+        "target": meta.target.proposer_name,
+        "shape": list(run.exposure.data.shape),
+    }

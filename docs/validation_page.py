@@ -1,0 +1,580 @@
+"""Write the page of validation from the figures in benchmarks/validation/results: no number in it is typed by hand."""
+
+import json
+import textwrap
+
+_HEAD = """# Validation
+
+% Written by docs/validation_page.py from benchmarks/validation/results/*.json; `make validation` measures anew.
+
+gpucoron and jwst {jwst} (stcal {stcal}) on the same simulated exposures, whose truth is known. Every figure is
+a mean over independent exposures ({seeds}), with the error of that mean after ±; widths are robust, half the
+distance between the quantiles at ±1 sigma. `make validation` measures everything anew and writes this page;
+each script in `benchmarks/validation/` runs by itself too, and `--seeds 1` shows a single exposure. The
+simulations (`gpucoron.simulate`) have photon, read, kTC and 1/f noise, cosmic rays and saturation. Bias,
+linearity and the like are perfect in all sections but the first.
+"""
+
+
+def write_validation_page(results, path):
+    """Write the Markdown page; leave it alone where nothing changed.
+
+    Parameters
+    ----------
+    results : Path
+        Folder of the JSON; what is missing there is left out.
+    path : Path
+        Of the page.
+    """
+    found = read_results(results)
+    lines = [_head(found), *write_summary(found)]
+    for name, section in _SECTIONS.items():
+        if name in found:
+            lines += section(found[name])
+    text = "\n".join(lines).rstrip() + "\n"
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
+def read_results(folder):
+    """Read the figures: name of the script -> figures."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def _head(found):
+    some = next(iter(found.values()))["versions"]
+    numbers = {len(figures["seeds"]) for name, figures in found.items() if name != "pipeline"}
+    seeds = f"{min(numbers)} to {max(numbers)} seeds" if len(numbers) > 1 else f"{min(numbers, default=0)} seeds"
+    return _HEAD.format(jwst=some["jwst"], stcal=some["stcal"], seeds=seeds)
+
+
+def say(*parts):
+    """Fill a paragraph to the width of a page of source; line breaks within it do not matter."""
+    return textwrap.fill(" ".join(" ".join(parts).split()), 120, break_long_words=False, break_on_hyphens=False) + "\n"
+
+
+def point(*parts):
+    """Fill one point of a list."""
+    return textwrap.fill("- " + " ".join(parts), 120, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def write_summary(found):
+    """Say what is good, what is not, and where jwst or another choice does better."""
+    yield "## In short\n"
+    if "pipeline" in found:
+        cases = found["pipeline"]["cases"].values()
+        apart, pixels = (sum(case[key] for case in cases) for key in ("apart", "pixels"))
+        yield point(f"From file to rate, {apart} of {pixels} rates differ from jwst's.")
+    if "rates" in found:
+        off, case, flux = _worst(found["rates"], "OLS_C", "pull_width")
+        right = abs(_worst(found["rates"], "LIKELY", "pull_width")[0] - 1)
+        yield point(
+            "OLS_C's ERR, the same in jwst, is wrong for faint pixels with many groups:",
+            f"the scatter is {number(off)} times ERR at {flux:g} e⁻/s in {case}.",
+            f"LIKELY's is right within {number(100 * right, 2)} %.",
+        )
+    if "jumps" in found:
+        few = found["jumps"]["cases"][0]
+        left = few["searches"]["LIKELY alone"]["bias_in_sigma"]
+        yield point(
+            f"LIKELY without `jump` leaves some strong hits in ramps of {few['case'][1]} groups:",
+            f"{with_error(left, -1)} ERR on average with 3000 e⁻.",
+            "With `jump` before it, or with experimental_jumpramp, it does not.",
+        )
+    if "flicker" in found:
+        yield from _summarise_flicker(found["flicker"])
+    if "contrast" in found:
+        for case, choices in found["contrast"]["cases"].items():
+            yield _summarise_contrast(case, choices, found["contrast"]["rings"])
+    yield ""
+
+
+def _summarise_flicker(figures):
+    for case in figures["cases"]:
+        rows = {name: part["rows_rms"] for name, part in case["noise"].items()}
+        best, *_, worst = sorted(case["kept"], key=lambda name: pick(rows[name]))
+        yield point(
+            f"1/f noise with {case['nints']} integration{'s' * (case['nints'] > 1)}: fewest stripes with *{best}*",
+            f"({with_error(rows[best])} of {with_error(rows['none'])} DN/s), most with *{worst}*",
+            f"({with_error(rows[worst])}).",
+        )
+
+
+def _summarise_contrast(case, choices, rings):
+    inner = [k for k in range(len(rings) - 1) if rings[k + 1] <= 1.5]
+    outer = [k for k in range(len(rings) - 1) if rings[k] >= 2]
+    parts = []
+    for where, chosen in (('within 1.5"', inner), ('beyond 2"', outer)):
+        means = {name: _mean_of([pick(part["ratio"], k) for k in chosen]) for name, part in choices.items()}
+        best = min(means, key=means.get)
+        parts.append(f"{where} with *{best}* ({means[best]:.2f} of jwst's defaults)")
+    return point(f"Two rolls of a {case}: least noise", ", ".join(parts) + ".")
+
+
+def table(header, rows):
+    """Lay out a Markdown table."""
+    yield "| " + " | ".join(map(str, header)) + " |"
+    yield "|" + "---|" * len(header)
+    for row in rows:
+        yield "| " + " | ".join(map(str, row)) + " |"
+    yield ""
+
+
+def number(value, digits=3):
+    """Write a number with so many digits; a dash where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def exact(value):
+    """Write a round number without the padding of Python's exponents."""
+    mantissa, _, exponent = f"{value:g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
+
+
+def with_error(figure, *index, digits=2, scale=1.0):
+    """Write a mean and its error: ``figure`` has both, ``index`` says which."""
+    mean, error = figure["mean"], figure["error"]
+    for i in index:
+        mean, error = mean[i], error[i]
+    if mean is None:
+        return "-"
+    return f"{scale * mean:.{digits}f}" + (f" ± {scale * error:.{digits}f}" if error is not None else "")
+
+
+def pick(figure, *index):
+    """Take one mean."""
+    mean = figure["mean"]
+    for i in index:
+        mean = mean[i]
+    return mean
+
+
+def compare(ours, theirs, less="less", more="more", share=0.02):
+    """Say in a word how two figures compare."""
+    if abs(ours - theirs) <= share * abs(theirs):
+        return "as much"
+    return less if ours < theirs else more
+
+
+def write_pipeline(figures):
+    yield "## From file to rate\n"
+    yield say(
+        "Every effect of the detector but 1/f noise, through both pipelines with their defaults: the median and "
+        "width of\n"
+        "(rate - truth) / ERR in good pixels, and how many pixels of the rate differ (beyond 1e-5 of the rate or "
+        "ERR).\n"
+    )
+    rows = []
+    for name, case in figures["cases"].items():
+        ours, theirs = (
+            f"{with_error(case[side], 0, digits=3)}, {with_error(case[side], 1, digits=3)}"
+            for side in ("gpucoron", "jwst")
+        )
+        rows.append((name, ours, theirs, f"{case['apart']} of {case['pixels']}", case["flags"]))
+    yield from table(("exposure", "gpucoron", "jwst", "rates that differ", "flags that differ"), rows)
+
+
+def _case(case):
+    return f"{'MIRI ' if case[0] == 'MIRI' else ''}{case[1]} {case[2]}"
+
+
+def _by_flux(figures, wanted, cell):
+    fluxes = figures["fluxes"]
+    columns = [fluxes.index(flux) for flux in wanted if flux in fluxes]
+    rows = [[_case(case["case"]), *(cell(case, k) for k in columns)] for case in figures["cases"]]
+    return table(["groups", *(f"{fluxes[k]:g} e⁻/s" for k in columns)], rows)
+
+
+def write_rates(figures):
+    ways = list(figures["cases"][0]["ways"])
+    wanted = (0.1, 1.0, 10.0, 100.0, 1000.0)
+
+    def of_ways(cell, digits):
+        def join(case, k):
+            return " / ".join(number(cell(case, way, k), digits) for way in ways)
+
+        return join
+
+    def pull_width(case, way, k):
+        return pick(case["ways"][way]["clean"]["pull_width"], k)
+
+    def over_ideal(case, way, k):
+        scatter = pick(case["ways"][way]["clean"]["scatter"], k)
+        return None if scatter is None else scatter / case["ideal"][k]
+
+    yield "## Rates and their errors\n"
+    yield say(
+        f"Flat strips of known flux, {figures['nints']} integrations, NIRCam SUB320A335R and MIRI MASK1550. In "
+        f"each cell\n"
+        f"{' / '.join(ways)}; the first two after `jump`. A dash: saturated.\n"
+    )
+    yield say(
+        "**Is ERR right?** Width of (rate - truth) / ERR in pixels without hit and saturation; 1 is right, "
+        "more is an ERR that is too small."
+    )
+    yield from _by_flux(figures, wanted, of_ways(pull_width, 3))
+    worst = _worst(figures, ways[0], "pull_width")
+    likely = _worst(figures, ways[1], "pull_width")
+    yield say(
+        f"OLS_C's ERR, jwst's to the bit, is furthest off at {worst[1]} with {worst[2]:g} e⁻/s, where the scatter is\n"
+        f"{number(worst[0])} times ERR: its weights follow the signal-to-noise ratio, and its variances do not "
+        f"follow them.\n"
+        f"LIKELY's is furthest off at {likely[1]} with {likely[2]:g} e⁻/s: {number(likely[0])}.\n"
+    )
+    yield say(
+        "**Is the rate as good as it can be?** Scatter over that of generalised least squares with the true "
+        "covariance; 1 is the best there is."
+    )
+    yield from _by_flux(figures, wanted, of_ways(over_ideal, 3))
+    yield "**Is it biased?** Mean of (rate - truth) / ERR, in the same pixels.\n"
+    yield from _by_flux(
+        figures, wanted, of_ways(lambda case, way, k: pick(case["ways"][way]["clean"]["pull_mean"], k), 2)
+    )
+    error = max(
+        e for case in figures["cases"] for way in ways for e in case["ways"][way]["clean"]["pull_mean"]["error"] if e
+    )
+    yield f"The errors of these means are {number(error, 2)} or less.\n"
+    yield say(
+        "**Pixels hit by cosmic rays, and saturated in part.** Share of hit pixels more than 5 ERR off, all "
+        "fluxes; width of the pull of saturated ones."
+    )
+    rows = []
+    for case in figures["cases"]:
+        parts = [case["ways"][way] for way in ways]
+        off = " / ".join(number(_mean_of(part["hit"]["beyond_5_sigma"]["mean"], 100), 2) for part in parts)
+        widths = " / ".join(number(_mean_of(part["saturated"]["pull_width"]["mean"]), 3) for part in parts)
+        rows.append((_case(case["case"]), off, widths))
+    yield from table(("groups", "hit, beyond 5 ERR, %", "saturated, width"), rows)
+    yield from _peer_of_rates(figures)
+    yield "![Width of the pulls and scatter over the ideal, by flux](_generated/validation_rates.png)\n"
+    yield "*Width of (rate - truth) / ERR by flux (above), and scatter over the ideal (below).*\n"
+    yield "![Distribution of pulls](_generated/validation_pulls.png)\n"
+    yield "*Distribution of (rate - truth) / ERR at 10 e⁻/s; the line is the normal one.*\n"
+
+
+def _worst(figures, way, name):
+    """Find where a figure of clean pixels is furthest from 1: (value, case, flux)."""
+    found = [
+        (value, _case(case["case"]), figures["fluxes"][k])
+        for case in figures["cases"]
+        for k, value in enumerate(case["ways"][way]["clean"][name]["mean"])
+        if value is not None
+    ]
+    return max(found, key=lambda item: abs(item[0] - 1))
+
+
+def _mean_of(values, scale=1.0):
+    known = [value for value in values if value is not None]
+    return scale * sum(known) / len(known) if known else None
+
+
+def _peer_of_rates(figures):
+    for way in ("OLS_C", "LIKELY"):
+        parts = [case["jwst"][way] for case in figures["cases"] if way in case["jwst"]]
+        if parts:
+            total = {key: sum(part[key] for part in parts) for key in parts[0]}
+            yield say(
+                f"jwst's own `jump` and {way} on {total['seeds']} of these exposures: "
+                f"{total['groups_flagged_otherwise']} groups\n"
+                f"and {total['flags']} pixels have other flags, and {total['apart']} of {total['pixels']} rates "
+                f"differ by more than\n"
+                "1e-4 of themselves or of ERR.\n"
+            )
+    yield say(
+        "(Where LIKELY's differ, the rate of one integration is zero but for rounding: the weight of its photon "
+        "noise in the\n"
+        "average hangs on the sign of that, in both.)\n"
+    )
+
+
+def write_jumps(figures):
+    energies, places = figures["energies"], figures["places"]
+    searches = [name for name in figures["cases"][0]["searches"] if name != "none"]
+
+    def label(case):
+        return f"{case['case'][0]} {case['case'][1]}, {case['case'][2]:g} e⁻/s"
+
+    def rows(cell):
+        return [[label(case), *(cell(case["searches"][name]) for name in searches)] for case in figures["cases"]]
+
+    yield "## Jumps\n"
+    yield say(
+        f"Hits of known charge are put into one pixel in nine, {figures['nints']} integrations; a fit with the "
+        f"hits less the\n"
+        "fit of the same noise without them is the bias. `jump` with its defaults is jwst's: "
+        f"{sum(case['jwst']['unequal_groups'] for case in figures['cases'])} of\n"
+        f"{sum(case['jwst']['groups'] for case in figures['cases']):.3g} groups are flagged otherwise by stcal.\n"
+    )
+    yield say(
+        "**Completeness.** Charge at which half of the hits are found, e⁻: in the first difference / in the "
+        "middle / in the last."
+    )
+
+    def halves(search):
+        found = search["found"]["mean"]
+        return " / ".join(number(_half(energies, found[places.index(p)]), 2) for p in ("first", "middle", "last"))
+
+    yield from table(("groups, background", *searches), rows(halves))
+    yield "**False alarms** per million differences without a hit.\n"
+    yield from table(("groups, background", *searches), rows(lambda search: with_error(search["alarms"], digits=0)))
+    yield say(
+        "**Bias left** by hits of all places, in ERR of one integration: the largest, and the charge at "
+        "which; then with 3000 e⁻."
+    )
+
+    def largest(search):
+        bias = search["bias_in_sigma"]["mean"]
+        k = max(range(len(energies)), key=lambda index: abs(bias[index]))
+        return f"{number(bias[k], 2)} at {energies[k]}; {with_error(search['bias_in_sigma'], -1)}"
+
+    yield from table(("groups, background", *searches), rows(largest))
+    few = figures["cases"][0]
+    alone, both = (few["searches"][name]["bias_in_sigma"] for name in ("LIKELY alone", "jump, OLS_C"))
+    many = max(
+        (case for case in figures["cases"]), key=lambda case: pick(case["searches"]["experimental_jumpramp"]["alarms"])
+    )
+    yield say(
+        f"LIKELY needs `jump` before it where groups are few: alone it lets a share of strong hits in faint "
+        f"pixels pass, with\n"
+        f"{few['case'][1]} groups a mean of {with_error(alone, -1)} ERR for hits of 3000 e⁻ (`jump` and OLS_C:\n"
+        f"{with_error(both, -1)}); experimental_jumpramp mends that. Both search at the median difference, which "
+        f"is often\n"
+        "below zero where a pixel sees little light: photon noise then counts as none, and what it adds up to "
+        "over many\n"
+        f"groups looks like jumps. Worst is {label(many)}: "
+        f"{with_error(many['searches']['experimental_jumpramp']['alarms'], digits=0)} false alarms per million for\n"
+        f"experimental_jumpramp, {with_error(many['searches']['jump, OLS_C']['alarms'], digits=0)} for `jump`.\n"
+    )
+    yield "![Completeness by energy](_generated/validation_jumps.png)\n"
+    yield say(
+        "*Share of hits found by their charge, in the middle of the ramp (lines) and in the first difference (dotted).*"
+    )
+
+
+def _half(energies, shares):
+    """Interpolate the energy at which half is found; None where that is never so."""
+    for k in range(1, len(energies)):
+        low, high = shares[k - 1], shares[k]
+        if low is not None and high is not None and low < 0.5 <= high:
+            return energies[k - 1] + (0.5 - low) / (high - low) * (energies[k] - energies[k - 1])
+    return energies[0] if shares[0] is not None and shares[0] >= 0.5 else None
+
+
+def write_flicker(figures):
+    separations = figures["separations"]
+    yield "## 1/f noise\n"
+    yield say(
+        f"A star of {exact(figures['star'])} e⁻/s behind its mask, 160 x 160 pixels of SUB320A335R, RAPID with "
+        f"{figures['ngroups']} groups,\n"
+        f"{figures['strength']:g} times the usual 1/f noise. `groups` includes `subtract_ktc`; jwst's is "
+        f"`clean_flicker_noise` with its\n"
+        "defaults, on the rateints.\n"
+    )
+    for case in figures["cases"]:
+        few = case["nints"] == 1
+        noise, kept = case["noise"], case["kept"]
+        yield f"### {case['nints']} integration{'' if few else 's'}\n"
+        yield say(
+            "rms of the rows' means of one integration beyond 1\" and robust scatter of the final rate at each "
+            "separation, DN/s."
+        )
+        header = ("correction", "rows", *(f'{s:g}"' for s in separations))
+        rows = [
+            (name, with_error(part["rows_rms"]), *(with_error(part["scatter"], k) for k in range(len(separations))))
+            for name, part in noise.items()
+        ]
+        yield from table(header, rows)
+        best = min((name for name in noise if name in kept), key=lambda name: pick(noise[name]["rows_rms"]))
+        yield say(
+            f"Fewest stripes are left by *{best}*: {with_error(noise[best]['rows_rms'])} of "
+            f"{with_error(noise['none']['rows_rms'])} DN/s."
+        )
+        if "jwst median" in noise:
+            yield _against_jwst(case)
+        names = list(next(iter(kept.values())))
+        yield say("Flux kept, %: companions by contrast, mean of the four separations; the disc by its peak in e⁻/s.")
+        rows = [(name, *(with_error_of_mean(part[source], 100) for source in names)) for name, part in kept.items()]
+        titles = [f"{kind} {exact(float(size))}" for kind, size in map(str.split, names)]
+        yield from table(("correction", *titles), rows)
+    yield "![Power spectra](_generated/validation_flicker.png)\n"
+    yield say("*Power of one integration less the truth, along rows (left) and across them (right), by frequency.*")
+
+
+def _against_jwst(case):
+    """Compare the two row medians, which differ in their masks and in what is taken for the scene."""
+    names = ("median, ints", "jwst median")
+    ours, theirs = (case["noise"][name]["rows_rms"] for name in names)
+    of_first = [number(case["rows_rms_of_seed_1"][name]) for name in names]
+    word = compare(pick(ours), pick(theirs))
+    return say(
+        f"Of the two row medians of rateints, gpucoron's leaves {word}{' than' * (word != 'as much')}"
+        f"{' as' * (word == 'as much')} jwst's: {with_error(ours, digits=3)} and {with_error(theirs, digits=3)} DN/s, "
+        f"with seed 1 alone {of_first[0]} and {of_first[1]}."
+    )
+
+
+def with_error_of_mean(figure, scale=1.0):
+    """Average over the places of a figure: the mean, and the error if they were independent."""
+    mean, error = figure["mean"], figure["error"]
+    n = len(mean)
+    if any(e is None for e in error):
+        return f"{scale * sum(mean) / n:.1f}"
+    return f"{scale * sum(mean) / n:.1f} ± {scale * sum(e * e for e in error) ** 0.5 / n:.1f}"
+
+
+def write_contrast(figures):
+    rings = figures["rings"]
+    middle = range(len(rings) - 1)
+    yield "## Two rolls\n"
+    yield say(
+        "Two exposures of one star less each other, filtered with a companion's shape: 5 sigma of what is left, "
+        "over the flux\n"
+        "of the star without its mask. The telescope is perfectly stable here, so that speckles cancel; what "
+        "differs is\n"
+        "stage 1 alone. The tables have the ratio to jwst's defaults on the same seeds (less than 1: deeper), "
+        "and the flux kept\n"
+        f'of a companion of {exact(figures["companion"])} at 1".\n'
+    )
+    for case, choices in figures["cases"].items():
+        setting = figures["settings"][case]
+        yield f"### A {case}\n"
+        yield say(
+            f"{exact(setting['star'])} e⁻/s, {setting['readpatt']} with {setting['ngroups']} groups and",
+            f"{setting['nints']} integrations a roll, the usual 1/f noise, a pedestal that drifts by",
+            f"{setting['drift']:g} DN rms.",
+        )
+        first = next(iter(choices.values()))
+        rows = [("*5 sigma, jwst defaults, 1e-6*", *(number(1e6 * pick(first["contrast"], k), 3) for k in middle), "")]
+        for name, part in choices.items():
+            rows.append(
+                (
+                    name,
+                    *(with_error(part["ratio"], k) for k in middle),
+                    with_error(part["companion_kept"], digits=3),
+                )
+            )
+        yield from table(("choice", *(f'{rings[k]:g}-{rings[k + 1]:g}"' for k in middle), "kept"), rows)
+        yield _best_choices(choices, rings)
+    yield "![5-sigma noise by separation](_generated/validation_contrast.png)\n"
+    yield "*5-sigma noise of the difference of two rolls by separation.*\n"
+
+
+def _best_choices(choices, rings):
+    n = len(rings) - 1
+    sentences = []
+    for k in (0, n // 2, n - 1):
+        best = min(choices, key=lambda name: pick(choices[name]["ratio"], k))
+        sentences.append(f'at {rings[k]:g} to {rings[k + 1]:g}" *{best}* ({with_error(choices[best]["ratio"], k)})')
+    text = "Deepest is " + ", ".join(sentences) + "."
+    peer, own = "rows, jwst's clean_flicker_noise at ints", "rows, 1/f savgol at ints"
+    if peer in choices and own in choices:
+        wins, of_first = (
+            sum(theirs < ours for theirs, ours in zip(*pair, strict=True))
+            for pair in (
+                [choices[name]["ratio"]["mean"] for name in (peer, own)],
+                [choices[name]["ratio_of_seed_1"] for name in (peer, own)],
+            )
+        )
+        text += (
+            f" jwst's clean_flicker_noise is deeper than spaceKLIP's default, `savgol`, in {wins} of the {n} rings,"
+            f" with seed 1 alone in {of_first}."
+        )
+    return say(text)
+
+
+def write_custom(figures):
+    yield "## The other custom steps\n"
+    ktc = figures["ktc"]
+    yield say(
+        f"**subtract_ktc.** A pixel's first group scatters over the integrations by "
+        f"{with_error(ktc['first_group'], 0)} DN before and\n"
+        f"{with_error(ktc['first_group'], 1)} DN after; the rate by {with_error(ktc['scatter'], 0, digits=4)} and "
+        f"{with_error(ktc['scatter'], 1, digits=4)} DN/s (largest "
+        f"change\n{number(pick(ktc['largest_change_in_sigma']), 2)} ERR). "
+        "It buys nothing in a rate by itself.\n"
+    )
+    refpix, n = figures["refpix"]["offset_and_scatter"], len(figures["seeds"])
+    yield say(
+        '**Pseudo-reference pixels.** RAPID, 6 groups, 4 integrations, usual 1/f noise; beyond 1" of a star: '
+        "scatter over the\n"
+        "seeds of the rate's common offset, and the robust scatter of its pixels, DN/s; the second pair after "
+        "1/f `savgol` at `ints`.\n"
+    )
+    rows = []
+    for d, drift in enumerate(figures["drifts"]):
+        cells = []
+        for k in range(0, 6, 2):
+            pairs = []
+            for j in (k, k + 1):
+                error = refpix["error"][d][j][0]
+                offset = None if error is None else error * n**0.5
+                pairs.append(f"{number(offset, 2)}, {number(refpix['mean'][d][j][1])}")
+            cells.append("; ".join(pairs))
+        rows.append((f"{drift:g} DN", *cells))
+    yield from table(("drift", "none", "rows", "rows and columns"), rows)
+    yield say(
+        "Rows fix the common offset where the pedestal drifts, and also subtract the background that falls on them."
+    )
+    yield from _growth(figures)
+    out = figures["outliers"]
+    yield say(
+        "**apply_rateints_outliers.** 12 integrations of 6 groups, 20 times the usual cosmic rays, 3 % telegraph "
+        "pixels that\n"
+        "wander by 200 e⁻ in one integration in ten; rms error of the rate, e⁻/s, before and after.\n"
+    )
+    rows = [(name, with_error(part, 0), with_error(part, 1)) for name, part in out.items()]
+    yield from table(("pixels", "before", "after"), rows)
+    left = figures["masks"]["left_and_noise"]
+    yield say(
+        "**mask_groups.** A MIRI star less a reference with more light, where charge moves to emptier neighbours "
+        "as pixels fill\n"
+        "(docs/pictures/mask_groups.py): rms left and noise, % of the star's peak.\n"
+    )
+    rows = []
+    for b, brightness in enumerate(figures["brightnesses"]):
+        cells = [
+            f"{with_error(left, b, m, 0, digits=3, scale=100)}; {with_error(left, b, m, 1, digits=3, scale=100)}"
+            for m in (0, 1)
+        ]
+        rows.append((f"{brightness:g} times", *cells))
+    yield from table(("reference", "all groups", "`basic`"), rows)
+
+
+def _growth(figures):
+    beside = figures["growth"]["beside"]
+    yield say(
+        "**Growth around saturation.** Pixels beside saturated ones, with and without a share of the charge "
+        "above the full well\n"
+        "that reaches each neighbour: median of (rate - truth) / truth in %, width of (rate - truth) / ERR, and "
+        "the share of groups that\n"
+        "growth takes.\n"
+    )
+    rows = []
+    for s, share in enumerate(figures["spills"]):
+        cells = [
+            "; ".join(
+                (
+                    with_error(beside, s, g, 0, scale=100),
+                    with_error(beside, s, g, 1),
+                    f"{100 * pick(beside, s, g, 2):.0f} %",
+                )
+            )
+            for g in range(3)
+        ]
+        rows.append((f"{100 * share:g} %", *cells))
+    yield from table(("spilled", "no growth", "`grow_diagonal=False`", "with corners"), rows)
+    yield say(
+        "Without spilling, growth only costs groups; with it, sides alone are enough, for charge comes over sides."
+    )
+
+
+_SECTIONS = {
+    "pipeline": write_pipeline,
+    "rates": write_rates,
+    "jumps": write_jumps,
+    "flicker": write_flicker,
+    "contrast": write_contrast,
+    "custom": write_custom,
+}

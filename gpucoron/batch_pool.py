@@ -1,0 +1,75 @@
+"""How many workers a batch has, and what each of them may use."""
+
+import os
+
+from gpucoron.errors import BackendUnavailableError
+
+#: reading and writing of one exposure hide behind the computing of another
+WORKERS_PER_GPU = 2
+#: the part of a GPU's memory that its workers share
+_USABLE = 0.85
+
+
+def worker_options(pool, memory):
+    """Decide on the workers.
+
+    Parameters
+    ----------
+    pool : dict
+        ``backend``, ``workers``, ``devices``.
+    memory : int
+        Bytes that one worker takes.
+
+    Returns
+    -------
+    list of dict
+        One per worker: the options of its backend.
+
+    Raises
+    ------
+    BackendUnavailableError
+        The backend, or one of the devices, cannot be used.
+    """
+    from gpucoron.backends import backend_status
+    from gpucoron.backends.numpy_ops.tiles import available_cores
+
+    backend = pool["backend"]
+    usable, reason = backend_status().get("cpu" if backend == "auto" else backend, (True, ""))
+    if not usable:
+        msg = f"backend {backend!r} cannot run here: {reason}; use --backend cpu"
+        raise BackendUnavailableError(msg)
+    if backend == "cuda" or (backend == "auto" and backend_status()["cuda"][0]):
+        return _on_gpus(pool)
+    cores = available_cores()
+    n_workers = pool["workers"] or max(1, min(cores, int(available_memory() // max(memory, 1))))
+    return [{"n_threads": max(1, cores // n_workers)} for _ in range(n_workers)]
+
+
+def _on_gpus(pool):
+    from gpucoron.backends.cuda_backend import available, device_memory
+
+    devices = pool["devices"]
+    if devices is None:
+        devices = []
+        while available(len(devices))[0]:
+            devices.append(len(devices))
+    for device in devices:
+        usable, reason = available(device)
+        if not usable:
+            msg = f"device {device}: {reason}"
+            raise BackendUnavailableError(msg)
+    n_workers = pool["workers"] or WORKERS_PER_GPU * len(devices)
+    chosen = [devices[number % len(devices)] for number in range(n_workers)]
+    return [
+        {"device": device, "max_memory": int(_USABLE * device_memory(device) / chosen.count(device))}
+        for device in chosen
+    ]
+
+
+def available_memory():
+    """Tell how many bytes are free on this machine."""
+    try:
+        with open("/proc/meminfo") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

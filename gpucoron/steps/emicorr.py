@@ -1,0 +1,307 @@
+"""emicorr: take periodic electromagnetic interference out of MIRI's ramps, by fitting a known wave to them.
+
+'joint', the default algorithm, is ours; 'sequential', and waves made on the fly, run jwst's own code.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpucoron.backends import get_backend
+from gpucoron.steps import Outcome, skipped
+
+log = logging.getLogger(__name__)
+
+#: seconds between two reads
+PIXEL_CLOCK = 10.0e-6
+#: phases at which chi-square is worked out
+N_TRIALS = 500
+#: below three groups a line leaves nothing to fit
+MINIMUM_GROUPS = 3
+
+_READ_PATTERNS = ("FAST", "FASTR1", "SLOW", "SLOWR1")
+#: with an extra frame between integrations, for the reset
+_WITH_RESET_FRAME = ("FASTR1", "SLOWR1")
+#: groups of columns that are not fitted: bad reference columns
+_LEFT_OUT = (1, 2)
+
+
+@dataclass(frozen=True)
+class ReadTimes:
+    """When MIRI reads its pixels, in pixel clocks of 10 us.
+
+    ``nsamples`` per pixel (1 in fast, 9 in slow mode), ``row_clocks`` from one row to the next, ``reset_clocks``
+    between integrations.
+    """
+
+    nsamples: int
+    row_clocks: int
+    reset_clocks: int
+
+    def phases(self, shape, frequency):
+        """Give the phases of an interference at which the pixels are read.
+
+        Parameters
+        ----------
+        shape : (nints, ngroups, ny, nx)
+        frequency : float, Hz
+
+        Returns
+        -------
+        pixels : (ny, nx / 4) float64
+            In the first group, in [0, 1); four pixels side by side are read at once.
+        groups : (ngroups,) float64
+            What each group adds.
+        per_integration : float
+            What each integration adds.
+        """
+        _, ngroups, ny, nx = shape
+        period = (1.0 / frequency) / PIXEL_CLOCK
+        # Rows outside a subarray are skipped at seven clocks each.
+        frame_clocks = ny * self.row_clocks + (1024.0 - ny) * 7.0
+        per_group = (frame_clocks / period) % 1
+        clocks = np.arange(ny)[:, None] * self.row_clocks + np.arange(nx // 4) * float(self.nsamples)
+        groups = np.arange(ngroups) * per_group
+        return (clocks / period) % 1, groups, per_group * ngroups + self.reset_clocks / period
+
+
+def subtract_interference(data, pixeldq, waves, times, *, fit_ints_separately=False, backend=None):
+    """Fit the amplitude and phase of one wave after the other, together with straight ramps, and subtract it in place.
+
+    Pixels count that have no flag and a standard deviation over the groups below twice the median of all.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32, DN
+        C-contiguous; three groups at least, nx a multiple of four.
+    pixeldq : (ny, nx) uint32
+    waves : list of (float, (n_bins,) array)
+        Frequency in Hz, and one period of the wave at equally spaced phases, DN.
+    times : ReadTimes
+    fit_ints_separately : bool
+        An amplitude and a phase for each integration; by default one of each, the phase advancing with time.
+    backend : Backend, optional
+        The owner of the arrays; by default it follows from them.
+
+    Returns
+    -------
+    list of (nints,) float64
+        The amplitude that was subtracted, for each wave and integration; 0 where nothing could be fitted.
+
+    Notes
+    -----
+    Source: jwst 3.0, ``emicorr_refwave``.
+    """
+    nints, ngroups, _, nx = data.shape
+    if ngroups < MINIMUM_GROUPS:
+        msg = f"{ngroups} groups are too few to fit interference: three are needed"
+        raise ValueError(msg)
+    if nx % 4:
+        msg = f"rows of {nx} pixels: MIRI reads four pixels at once, so that 4 must divide it"
+        raise ValueError(msg)
+    backend = backend or get_backend("cpu" if isinstance(data, np.ndarray) else "cuda")
+    subtracted = []
+    for frequency, values in waves:
+        wave = cubic_pieces(values)
+        n_bins = wave.shape[1] - 1
+        pixels, groups, per_integration = times.phases(data.shape, frequency)
+        amplitudes = np.zeros(nints)
+        subtracted.append(amplitudes)
+        scatter = backend.measure_scatter(data)
+        limit = 2 * np.median(backend.to_host(scatter))
+        if not np.isfinite(limit):
+            log.warning("NaN among the data: no interference at %g Hz can be fitted", frequency)
+            continue
+        good = (scatter < limit) & (pixeldq == 0)
+        bins = (pixels * n_bins).astype(np.int32)
+        bins[:, _LEFT_OUT] = -1
+        sums, counts = backend.sum_by_phase(data, good, bins, n_bins)
+        terms = backend.match_wave(sums, counts, wave, groups, N_TRIALS)
+        advances = per_integration * np.arange(nints)
+        if fit_ints_separately:
+            phases = np.empty(nints)
+            for i in range(nints):
+                phase, amplitudes[i] = fit_phase(*(term[i : i + 1] for term in terms), advances[i : i + 1])
+                phases[i] = phase + i * per_integration
+        else:
+            phase, amplitudes[:] = fit_phase(*terms, advances)
+            phases = (phase + advances) % 1
+        if amplitudes.any():
+            backend.subtract_wave(data, wave, pixels, groups, phases, amplitudes)
+    return subtracted
+
+
+def cubic_pieces(values):
+    """Put a cubic spline through one period of a wave, continued by one value at both ends.
+
+    Parameters
+    ----------
+    values : (n_bins,) array
+        At the phases (0.5, 1.5, ...) / n_bins.
+
+    Returns
+    -------
+    (4, n_bins + 1) float64
+        Pieces as in `gpucoron.backends.interference`.
+
+    Notes
+    -----
+    Source: jwst 3.0, ``emicorr_refwave``: 'not-a-knot' ends, so that the two ends do not quite meet.
+    """
+    from scipy.interpolate import make_interp_spline
+
+    values = np.asarray(values, dtype=np.float64)
+    n = len(values)
+    knots = (np.arange(n + 2) - 0.5) / n
+    spline = make_interp_spline(knots, np.concatenate([values[-1:], values, values[:1]]), k=3)
+    factorials = (1, 1, 2, 6)
+    return np.array([spline.derivative(k)(knots[:-1]) / (factorials[k] * float(n) ** k) for k in range(4)])
+
+
+def fit_phase(quadratic, linear, advances):
+    """Find the phase at which chi-square is least, and the wave's amplitude there.
+
+    Parameters
+    ----------
+    quadratic, linear : (nints, n_trials) float64
+        Chi-square's terms, as from `gpucoron.backends.interference.InterferenceOperations.match_wave`.
+    advances : (nints,) float64
+        Phase of each integration's start.
+
+    Returns
+    -------
+    phase : float
+        0 where chi-square is nowhere known.
+    amplitude : float
+        At the next trial phase; 0 likewise.
+
+    Notes
+    -----
+    Source: jwst 3.0, ``calc_chisq_amplitudes`` and ``get_best_phase``. As there, the parabola through the least value
+    and its neighbours takes the phases 0 and 1 - 1 / n_trials as far apart.
+    """
+    trials = np.arange(quadratic.shape[1]) / quadratic.shape[1]
+    chisq, _ = _fit_amplitudes(quadratic, linear, advances, trials)
+    phase = _best_phase(trials, chisq)
+    _, (amplitude,) = _fit_amplitudes(quadratic, linear, advances, np.array([phase]))
+    return phase, amplitude
+
+
+def _fit_amplitudes(quadratic, linear, advances, phases):
+    """Give chi-square and amplitude at phases, from all integrations together."""
+    n_trials = quadratic.shape[1]
+    a, b = np.zeros(len(phases)), np.zeros(len(phases))
+    for i, advance in enumerate(advances):
+        at = _next_trial(phases, advance, n_trials)
+        a, b = a + quadratic[i, at], b + linear[i, at]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        known = (np.abs(a) > 1e-8) & np.isfinite(a) & np.isfinite(b)
+        amplitudes = np.where(known, -b / (2 * a), 0.0)
+        return np.where(known, a * amplitudes**2 + b * amplitudes, np.nan), amplitudes
+
+
+def _next_trial(phases, advance, n_trials):
+    """Find the first trial phase at or after each phase, by jwst's arithmetic: rounding decides where they meet."""
+    around = np.ceil((phases + advance) * n_trials)[:, None] + np.arange(-1, 2)
+    around = np.sort((around % n_trials).astype(np.intp), axis=1)
+    distances = (around / n_trials - phases[:, None] - advance) % 1
+    return np.take_along_axis(around, distances.argmin(axis=1)[:, None], axis=1)[:, 0]
+
+
+def _best_phase(trials, chisq):
+    if np.isnan(chisq).all():
+        log.warning("chi-square is NaN at every phase of the interference")
+        return trials[0]
+    best = int(np.nanargmin(chisq))
+    three = [best - 1, best, (best + 1) % len(trials)]
+    if np.isnan(chisq[three]).any() or np.std(chisq[three]) == 0:
+        log.warning("chi-square is flat or NaN about its least value")
+        return trials[best]
+    a, b, _ = np.polyfit(trials[three], chisq[three], 2)
+    return -b / (2 * a)
+
+
+def find_waves(reference, facts):
+    """Look up which waves disturb an exposure, and its clocks.
+
+    Parameters
+    ----------
+    reference : Reference
+        Its facts hold ``frequencies`` and ``subarray_cases``, as the file has them.
+    facts : Facts
+
+    Returns
+    -------
+    waves : list of (float, array)
+    row_clocks, frame_clocks : int
+        None where the reference does not know the subarray or the read pattern, or names no frequency.
+
+    Raises
+    ------
+    ValueError
+        It names a frequency that it does not have.
+
+    Notes
+    -----
+    Source: jwst 3.0, ``get_subarcase``.
+    """
+    speed = "SLOW" if "SLOW" in facts.readpatt.upper() else "FAST"
+    name = f"{facts.subarray}_{speed}" if "FULL" in facts.subarray else facts.subarray
+    case = reference.facts["subarray_cases"].get(name) or {}
+    names = (case.get("freqs") or {}).get(speed)
+    if speed == "SLOW":
+        names = (names or {}).get(facts.detector)
+    if not names or case.get("rowclocks") is None:
+        return [], None, None
+    known = reference.facts["frequencies"]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        msg = f"the reference names the frequency {unknown[0]} for {name} and does not hold it"
+        raise ValueError(msg)
+    return (
+        [(known[name]["frequency"], known[name]["phase_amplitudes"]) for name in names],
+        case["rowclocks"],
+        case["frameclocks"],
+    )
+
+
+def run(exposure, references, parameters, backend, jwsts_own=None):
+    """Run the step; see `gpucoron.steps`. Flags of groups do not matter.
+
+    ``jwsts_own()`` runs jwst's step: for 'sequential', ``onthefly_corr_freq`` and ``user_supplied_reffile``.
+    """
+    facts = exposure.facts
+    if facts.instrument != "MIRI":
+        return skipped(f"it is for MIRI, not for {facts.instrument}")
+    pattern = str(facts.readpatt).upper()
+    if pattern not in _READ_PATTERNS:
+        return skipped(f"it does not know the read pattern {facts.readpatt}")
+    on_the_fly = parameters.onthefly_corr_freq is not None
+    if on_the_fly or parameters.user_supplied_reffile is not None:
+        return jwsts_own()
+    reference = references["emicorr"]
+    if reference is None:
+        return skipped("there is no emicorr reference")
+    if parameters.algorithm == "sequential":
+        return jwsts_own()
+    if exposure.data.shape[1] < MINIMUM_GROUPS:
+        return skipped(f"{exposure.data.shape[1]} groups are too few: three are needed")
+    waves, row_clocks, frame_clocks = find_waves(reference, facts)
+    if not waves:
+        return skipped(f"the reference knows no interference for {facts.subarray}, {facts.readpatt}")
+    if facts.nsamples is None:
+        msg = "keyword NSAMPLES is missing, without which the times of the pixels are unknown; set it (1 fast, 9 slow)"
+        raise ValueError(msg)
+    times = ReadTimes(facts.nsamples, row_clocks, frame_clocks if pattern in _WITH_RESET_FRAME else 0)
+    amplitudes = subtract_interference(
+        exposure.data,
+        exposure.pixeldq,
+        waves,
+        times,
+        fit_ints_separately=parameters.fit_ints_separately,
+        backend=backend,
+    )
+    for (frequency, _), amplitude in zip(waves, amplitudes, strict=True):
+        log.info("%s: interference at %g Hz: amplitude %.4g", exposure.name, frequency, np.mean(np.abs(amplitude)))
+    return Outcome()

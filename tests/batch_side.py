@@ -1,0 +1,101 @@
+"""Folders of tiny exposures, and batches of them in processes of their own."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gpucoron
+from gpucoron.simulate import simulate
+from gpucoron.simulated_references import write_references
+
+HOME = str(Path(gpucoron.__file__).parent.parent)
+
+
+class Raw:
+    """A folder of tiny NIRCam exposures, ``names`` their exposures' names, with a CRDS cache of their own."""
+
+    def __init__(self, folder, count, **arguments):
+        folder.mkdir(parents=True, exist_ok=True)
+        options = {"ngroups": 4, "nints": 2, "shape": (32, 32), **arguments}
+        made = [
+            simulate("NIRCAM", "SUB320A335R", "MEDIUM8", seed=seed, observation=seed, **options)
+            for seed in range(1, min(count, 3) + 1)
+        ]
+        self.path = folder / "raw"
+        self.path.mkdir()
+        self.cache = write_references(made, folder / "crds")
+        first = [simulation.write(self.path) for simulation in made]
+        self.files = list(first)
+        for number in range(len(first) + 1, count + 1):
+            source = first[number % len(first)]
+            target = self.path / re.sub(r"^jw01386\d{3}", f"jw01386{number:03d}", source.name)
+            shutil.copy(source, target)
+            self.files.append(target)
+        self.names = sorted(path.name.removesuffix("_uncal.fits") for path in self.files)
+
+    def environment(self):
+        """Variables for a process that uses the cache and this very package."""
+        return {**os.environ, **self.cache.environment, "PYTHONPATH": HOME, "OMP_NUM_THREADS": "1"}
+
+    def start(self, output, *arguments, paths=None):
+        """Start ``gpucoron batch`` in a process of its own."""
+        command = [sys.executable, "-m", "gpucoron.cli", "batch", *map(str, paths or [self.path])]
+        return subprocess.Popen(
+            [*command, "-o", str(output), "--backend", "cpu", *arguments],
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, output, *arguments, paths=None, expect=0):
+        """Run ``gpucoron batch`` to its end; return what it said."""
+        process = self.start(output, *arguments, paths=paths)
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == expect, out + err
+        return out + err
+
+
+def records(output):
+    """Read all lines of a folder's manifests."""
+    return [
+        json.loads(line)
+        for path in sorted(Path(output).glob("manifest*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
+
+
+def products(output):
+    """Read all products: name -> bytes without dates, and without the hash of a header that holds one."""
+    date = rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?|_fits_hash: [0-9a-f]{64}"
+    return {path.name: re.sub(date, b"", path.read_bytes()) for path in sorted(Path(output).glob("*.fits"))}
+
+
+def leftovers(output):
+    """List what only a batch at work may have in its folder."""
+    return [path.name for path in Path(output).iterdir() if path.name.startswith(".")]
+
+
+def wait_for(condition, seconds=60):
+    """Wait until something is true, and return it."""
+    end = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.005)
+    return answer
+
+
+def wait_for_lines(output, count, process):
+    """Wait until a batch has recorded so many exposures."""
+    path = Path(output) / "manifest.jsonl"
+
+    def there():
+        assert process.poll() is None, process.communicate()
+        return path.exists() and path.read_text().count("\n") >= count
+
+    wait_for(there)

@@ -1,0 +1,113 @@
+"""Folders as a batch leaves them: manifests and previews, without any exposure being reduced."""
+
+import json
+
+import numpy as np
+
+from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from gpucoron.previews import Preview, preview_of_rate, preview_path, write_whole
+
+_SETUPS = (
+    ("NIRCAM", "NRCALONG", "SUB320A335R", "F444W", "MASKA335R", "NRC_CORON", [2, 15, 320, 320]),
+    ("NIRCAM", "NRCA2", "SUB640A210R", "F210M", "MASKA210R", "NRC_CORON", [4, 10, 640, 640]),
+    ("MIRI", "MIRIMAGE", "MASK1550", "F1550C", "4QPM_1550", "MIR_4QPM", [4, 40, 224, 288]),
+)
+_STEPS = {
+    "dq_init": 0.01, "saturation": 0.05, "superbias": 0.01, "refpix": 0.12, "linearity": 0.2, "jump": 0.61,
+    "ramp_fit": 0.34, "subtract_1overf": 0.4,
+}  # fmt: skip
+TRACEBACK = 'Traceback (most recent call last):\n  File "engine.py", line 1, in plan\ngpucoron.errors.InputError: cut'
+
+
+def make_record(number=0, **changes):
+    """Make a record as a batch writes it; ``changes`` replace fields."""
+    instrument, detector, subarray, filter_name, mask, exp_type, shape = _SETUPS[number % len(_SETUPS)]
+    exposure = f"jw01386{number // 100 + 1:03d}001_{number % 100:02d}101_00001_{detector.lower()}"
+    steps = [
+        {"name": name, "status": "COMPLETE", "seconds": seconds * (1 + number % 7), "reason": "", "flagged": {}}
+        for name, seconds in _STEPS.items()
+    ]
+    steps[5]["flagged"] = {"jumps": 19319 + number}
+    steps.insert(2, {"name": "ipc", "status": "SKIPPED", "seconds": 0.0, "reason": "switched off", "flagged": {}})
+    steps.insert(3, {"name": "emicorr", "status": "SKIPPED", "seconds": 0.0, "reason": "no reference", "flagged": {}})
+    in_steps = sum(step["seconds"] for step in steps)
+    record = {
+        "exposure": exposure,
+        "input": f"/data/uncal/{exposure}_uncal.fits",
+        "input_bytes": 6_200_000,
+        "input_sha256": f"{number:064x}",
+        "outputs": {"rate": f"{exposure}_rate.fits", "rateints": f"{exposure}_rateints.fits"},
+        "status": "done",
+        "started": f"2026-03-01T10:{number // 60 % 60:02d}:{number % 60:02d}Z",
+        "finished": f"2026-03-01T11:{number // 60 % 60:02d}:{number % 60:02d}Z",
+        "versions": {"gpucoron": "0.1.0", "jwst": "3.0.0", "numpy": "2.3.0", "crds": "14.0.0"},
+        "context": "jwst_1464.pmap",
+        "profile": "spaceklip",
+        "parameters": {"jump": {"rejection_threshold": 5.0}, "saturation": {"grow_diagonal": False}},
+        "parameters_digest": "5d41402abc4b2a76",
+        "backend": "numpy",
+        "steps": steps,
+        "seconds": {"read": 0.2, "plan": 0.05, "steps": in_steps, "write": 0.3, "total": in_steps + 0.55},
+        "peak_memory": 420_000_000 + 1_000_000 * (number % 50),
+        "flags": {"JUMP_DET": 0.0001 * (1 + number % 90), "SATURATED": 0.0002 * (number % 11), "HOT": 0.0045},
+        "instrument": instrument,
+        "detector": detector,
+        "subarray": subarray,
+        "exp_type": exp_type,
+        "filter": filter_name,
+        "coronmsk": mask,
+        "target": ("HIP 65426", "HD 141569", "HR 8799")[number % 3],
+        "shape": shape,
+        "error": None,
+        "host": "node7",
+        "pid": 4321,
+        "attempt": 1,
+    }
+    return record | changes
+
+
+def make_failure(number, message):
+    """Make the record of an exposure that failed before anything was read."""
+    error = {"type": "InputError", "message": message, "traceback": TRACEBACK}
+    nothing = {"outputs": {}, "steps": [], "seconds": {"total": 0.02}, "flags": {}, "peak_memory": None, "shape": None}
+    return make_record(number, status="failed", error=error, **nothing)
+
+
+def write_manifest(folder, records, name="manifest.jsonl", ending=""):
+    """Write records, one a line; ``ending`` follows the last line's end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(record) + "\n" for record in records) + ending
+    (folder / name).write_text(text, "utf-8")
+
+
+def make_scene(shape=(96, 120), seed=0):
+    """Draw a star behind a coronagraph with noise, and flags: (rate, dq)."""
+    rng = np.random.default_rng(seed)
+    y, x = np.indices(shape)
+    r = np.hypot(x - shape[1] / 2, y - shape[0] / 2)
+    rate = 40 * np.exp(-(((r - 12) / 6) ** 2)) + rng.normal(0, 0.3, shape)
+    rate += 15 * np.exp(-((x - shape[1] / 2 - 25) ** 2 + (y - shape[0] / 2 - 14) ** 2) / 4)
+    draw = rng.random(shape)
+    dq = np.where(draw < 0.01, JUMP_DET, 0) | np.where(abs(r - 12) < 2, SATURATED, 0)
+    dq |= np.where(draw > 0.995, DO_NOT_USE, 0)
+    rate[dq & DO_NOT_USE != 0] = np.nan
+    return rate.astype(np.float32), dq.astype(np.uint32)
+
+
+def make_preview(seed=0, ngroups=12):
+    """Make a preview as `gpucoron.previews.save_preview` does, from drawn images."""
+    preview = preview_of_rate(*make_scene(seed=seed))
+    rng = np.random.default_rng(seed)
+    rows = np.cumsum(rng.normal(size=preview.rate.shape[0]))[:, None] + rng.normal(0, 0.3, preview.rate.shape)
+    preview.noise = (128 + 127 * np.tanh(rows / 4)).astype(np.uint8)
+    preview.noise_limit, preview.noise_unit = 0.049, "DN/s"
+    preview.jump_fraction = rng.uniform(0.002, 0.008, ngroups)
+    preview.saturated_fraction = np.linspace(0, 0.006, ngroups) ** 1.5
+    return preview
+
+
+def write_preview(folder, exposure, preview):
+    """Write a preview where the report looks for it."""
+    known = {name: value for name, value in vars(preview).items() if value is not None}
+    assert isinstance(preview, Preview)
+    write_whole(preview_path(folder, exposure), lambda file: np.savez_compressed(file, **known))
