@@ -79,14 +79,6 @@ def kernel_backend(request):
     return usable_backend(request.param, request.config)
 
 
-@pytest.fixture(scope="session", params=["host", "native", "cuda"])
-def ramp_backend(request):
-    """Every backend that runs the kernels of linearity, jump and ramp_fit, which alone are compiled for this CPU."""
-    backend = usable_backend(request.param, request.config)
-    # 'native' gives short ramps to NumPy; here its kernels take them all
-    return backend.kernels if request.param == "native" else backend
-
-
 @pytest.fixture
 def late_cupy(request, monkeypatch, tmp_path):
     """A stand-in for CuPy that does its work late, and through the host build."""

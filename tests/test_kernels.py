@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+from conftest import usable_backend
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_jump import OPTIONS as JUMP_OPTIONS
@@ -30,9 +31,11 @@ DEFINITION = NumpyBackend(n_threads=1)
 RATE_TOLERANCE = {"host": 0.0, "native": 0.0, "cuda": 2e-6}
 
 
-@pytest.fixture(scope="module")
-def backend(ramp_backend):
-    return ramp_backend
+@pytest.fixture(scope="module", params=["host", "native", "cuda"])
+def backend(request):
+    """Everything that runs the kernels; native ones also where NumPy would be taken for being faster."""
+    made = usable_backend(request.param, request.config)
+    return made.kernels if request.param == "native" else made
 
 
 def on_device(backend, array):

@@ -10,6 +10,7 @@ import pytest
 from jwst_side import SLOPE_ARRAYS
 
 import gpucoron
+from gpucoron.backends import get_backend
 from gpucoron.errors import ParameterError
 
 
@@ -90,7 +91,7 @@ def test_the_product_says_what_was_applied(case, tmp_path):
 
     header = fits.getheader(next(tmp_path.glob("*_rate.fits")))
     history = "\n".join(header["HISTORY"])
-    assert f"gpucoron {gpucoron.__version__}, backend numpy, profile jwst" in history
+    assert f"gpucoron {gpucoron.__version__}, backend {get_backend('cpu').name}, profile jwst" in history
     assert "jwst_nircam_pars-jumpstep" in history.replace("\n", "")
     assert '"rejection_threshold": 5.5' in history.replace("\n", "")
     assert '"sat_expand": 3' in history.replace("\n", "")

@@ -10,7 +10,7 @@ import logging
 import numpy as np
 
 from gpucoron.backends.host_backend import HostBackend, argument_addresses
-from gpucoron.backends.kernel_launch import checked_arguments, frames_apart
+from gpucoron.backends.kernel_launch import checked_arguments
 from gpucoron.backends.kernel_sources import KERNELS
 from gpucoron.backends.native_build import Array, library, native_instantiations
 from gpucoron.backends.numpy_backend import NumpyBackend
@@ -49,8 +49,8 @@ class NativeBackend(NumpyBackend):
     def _by_fastest(self, operation, source, arrays, options):
         data, groupdq = arrays[:2]
         is_long = data.shape[1] >= LONG_RAMP
-        # A kernel reads an array where it is, so a view with holes is NumPy's.
-        is_whole = all(frames_apart(ramp) is not None for ramp in (data, groupdq))
+        # Kernels that change an array, or take no cut ramps, need it as it is in one piece.
+        is_whole = operation == "fit_ramps" or (data.flags.c_contiguous and groupdq.flags.c_contiguous)
         kernels = self.kernels if is_long and is_whole and _can_be_loaded(source) else super()
         return getattr(kernels, operation)(*arrays, **options)
 

@@ -137,6 +137,49 @@ __device__ inline float weight_of(float distance, WeightClass which) {
   }
 }
 
+// The weights of a segment's groups, before division by the squared read noise.
+struct Weights {
+  double middle;
+  double inverse_middle;
+  WeightClass which;
+
+  __device__ Weights(int length, WeightClass weights)
+      : middle((length - 1) / 2.0), inverse_middle(1.0 / middle), which(weights) {}
+
+  __device__ float operator()(int index) const { return weight_of(distance(index), which); }
+
+  // From the middle of the segment, 1 at its ends.
+  __device__ float distance(int index) const {
+    const double from_middle = (index - middle) * inverse_middle;
+    return float(from_middle < 0.0 ? -from_middle : from_middle);
+  }
+};
+
+#ifdef GPUCORON_KEEP
+// The same from tables of the C library's own powf, so that the slopes have the bits of stcal's C code and of NumPy's.
+class TabulatedWeights {
+ public:
+  TabulatedWeights(int length, WeightClass which) {
+    constexpr float POWERS[] = {0.0f, 0.4f, 1.0f, 3.0f, 6.0f, 10.0f};
+    constexpr std::size_t N_CLASSES = std::size(POWERS);
+    static thread_local std::vector<std::vector<float>> tables;
+    const std::size_t number = length * N_CLASSES + which;
+    if (tables.size() <= number) tables.resize((length + 1) * N_CLASSES);
+    if (tables[number].empty())
+      for (int index = 0; index < length; ++index)
+        tables[number].push_back(::powf(Weights(length, which).distance(index), POWERS[which]));
+    weights = tables[number].data();
+  }
+
+  float operator()(int index) const { return weights[index]; }
+
+ private:
+  const float* weights;
+};
+#else
+using TabulatedWeights = Weights;
+#endif
+
 // Slope of a segment of three groups or more, DN/s.
 __device__ inline double fit_segment(const Ramp& ramp, const Detector& detector, const Segment& segment, double group_time) {
   const double noise_variance = detector.read_noise * detector.read_noise;
@@ -147,16 +190,11 @@ __device__ inline double fit_segment(const Ramp& ramp, const Detector& detector,
     signal_to_noise = rise * detector.gain / sqrt(variance);
     if (signal_to_noise < 0.0) signal_to_noise = 0.0;
   }
-  const WeightClass which = weight_class(signal_to_noise);
-
-  const double middle = (segment.length() - 1) / 2.0;
-  const double inverse_middle = 1.0 / middle;
+  const TabulatedWeights weights(segment.length(), weight_class(signal_to_noise));
   const double inverse_variance = 1.0 / noise_variance;
   double sum_w = 0.0, sum_x = 0.0, sum_xx = 0.0, sum_y = 0.0, sum_xy = 0.0;
   for (int group = segment.start; group < segment.stop; ++group) {
-    const double from_middle = (group - segment.start - middle) * inverse_middle;
-    const float distance = float(from_middle < 0.0 ? -from_middle : from_middle);
-    const double weight = weight_of(distance, which) * inverse_variance;
+    const double weight = weights(group - segment.start) * inverse_variance;
     double y = ramp.sample(group);
     if (is_nan(y)) y = 0.0;
     const double x = group;

@@ -1,0 +1,84 @@
+"""The native backend: NumPy's bits on long ramps, NumPy itself on short ones and wherever the kernels cannot be had."""
+
+import logging
+
+import numpy as np
+import pytest
+from conftest import usable_backend
+from test_jump import simulate as simulate_jumps
+from test_kernels import linearity_case
+from test_ramp_fit import TIMES
+from test_ramp_fit import simulate as simulate_ramps
+
+from gpucoron.backends import backend_status, get_backend, native_backend, native_build
+from gpucoron.backends.native_backend import LONG_RAMP, NativeBackend
+
+#: more pixels than a tile, and a last tile that is not full
+IMAGE = (5, 31)
+
+
+@pytest.fixture
+def native(request):
+    return usable_backend("native", request.config, n_threads=2)
+
+
+@pytest.fixture
+def nothing_loaded(monkeypatch, tmp_path):
+    """A process that has compiled nothing yet, with an empty cache."""
+    monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path))
+    monkeypatch.setattr(native_backend, "_refused", set())
+    native_build.library.cache_clear()
+    native_build._target.cache_clear()
+    yield
+    native_build.library.cache_clear()
+    native_build._target.cache_clear()
+
+
+def answers(backend, n_groups):
+    """Run the three operations that have kernels; return every array that they make or change."""
+    rng = np.random.default_rng(n_groups)
+    data, groupdq, coeffs, _ = linearity_case(rng, 5, (2, n_groups, *IMAGE))
+    backend.linearity(data, groupdq, coeffs)
+    ramps = simulate_jumps(rng, (2, n_groups, *IMAGE))
+    count = backend.detect_jumps(*ramps)
+    arrays = simulate_ramps(8, 2, n_groups, *IMAGE)
+    rate, rateints = backend.fit_ramps(**arrays, **TIMES)
+    return [data, ramps[1], np.array(count), *vars(rate).values(), *vars(rateints).values()]
+
+
+@pytest.mark.parametrize("n_groups", [LONG_RAMP - 1, LONG_RAMP, 75])
+def test_long_ramps_have_numpys_bits(native, n_groups):
+    expected = answers(get_backend("numpy", n_threads=1), n_groups)
+    for backend in (native, get_backend("native", n_threads=1)):
+        for one, other in zip(answers(backend, n_groups), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_only_long_ramps_are_the_kernels(native, monkeypatch):
+    launched = []
+    monkeypatch.setattr(native_backend.NativeKernels, "fit_ramps", lambda self, *arrays, **options: launched.append(1))
+    for n_groups in (LONG_RAMP - 1, LONG_RAMP):
+        native.fit_ramps(**simulate_ramps(8, 1, n_groups, *IMAGE), **TIMES)
+    assert launched == [1]
+
+
+def test_a_compiler_that_fails_is_told_and_done_without(nothing_loaded, monkeypatch, caplog):
+    usable_native = NativeBackend(n_threads=1)
+    monkeypatch.setattr(native_build, "NATIVE_OPTIONS", (*native_build.NATIVE_OPTIONS, "--no-such-option"))
+    with caplog.at_level(logging.WARNING):
+        found = answers(usable_native, LONG_RAMP)
+    for one, other in zip(found, answers(get_backend("numpy", n_threads=1), LONG_RAMP), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert sum("NumPy takes the place" in message for message in caplog.messages) == 3
+
+
+@pytest.mark.parametrize("reason", ["switch", "compiler"])
+def test_cpu_is_numpy_where_nothing_can_be_compiled(nothing_loaded, monkeypatch, reason):
+    if reason == "switch":
+        monkeypatch.setenv(native_build.SWITCH, "0")
+    else:
+        monkeypatch.setattr(native_build.shutil, "which", lambda name: None)
+    usable, told = backend_status()["native"]
+    assert not usable
+    assert told in backend_status()["cpu"][1]
+    assert get_backend("cpu").name == "numpy"
