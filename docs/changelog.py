@@ -9,8 +9,10 @@ def write_changelog(fragments, path):
     for kind, title in _TITLES.items():
         found = sorted(fragments.glob(f"*.{kind}.md"))
         if found:
+            # links are from a fragment's own folder
+            texts = [fragment.read_text().strip().replace("](../", "](") for fragment in found]
             lines += [f"### {title}", ""]
-            lines += ["- " + fragment.read_text().strip().replace("\n", "\n  ") for fragment in found]
+            lines += ["- " + text.replace("\n", "\n  ") for text in texts]
             lines.append("")
     unknown = [
         fragment.name
