@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from changelog import write_changelog
 from example_report import write_example
 from parameter_tables import write_parameter_pages
+from performance_tables import write_measured
 from picture_pages import draw_pictures
 from step_pictures import draw_step_pictures
 from validation_page import write_validation_page
@@ -26,7 +27,14 @@ extensions = [
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 # included in pages, or written by the gallery for its own use
-exclude_patterns = ["_build", "changes", "_generated/parameters_*", "tutorials", "_generated/tutorials/sg_*"]
+exclude_patterns = [
+    "_build",
+    "changes",
+    "tutorials",
+    "_generated/parameters_*",
+    "_generated/performance_measured.md",
+    "_generated/tutorials/sg_*",
+]
 html_theme = "furo"
 html_extra_path = ["_generated/pages"]
 html_title = f"gpucoron {version}"
@@ -52,5 +60,6 @@ write_changelog(HERE / "changes", HERE / "changelog.md")
 draw_pictures(HERE / "pictures", GENERATED)
 draw_step_pictures(GENERATED)
 write_example(GENERATED / "pages" / "report_example.html")
+write_measured(HERE.parent / "benchmarks" / "results", GENERATED / "performance_measured.md")
 write_validation_page(RESULTS, HERE / "validation.md")
 draw_validation(RESULTS, GENERATED)

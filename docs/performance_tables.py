@@ -1,0 +1,76 @@
+"""Write what the latest benchmarks of ``benchmarks/results`` measured, as a part of the page on performance."""
+
+import json
+import statistics
+
+_SIDES = {"jwst": "jwst", "ours": "gpucoron", "1 thread": "gpucoron, 1 thread", "numpy": "gpucoron, NumPy alone"}
+
+
+def write_measured(results, path):
+    """Write the tables; leave the file alone where nothing changed."""
+    lines = [*_engine(_latest(results, "engine")), *_batch(_latest(results, "batch"))]
+    text = "\n".join(lines) + "\n"
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
+def _latest(results, name):
+    """Read the newest results of a name; by their date, which is the file's beginning and in the file too."""
+    kept = [json.loads(path.read_text()) | {"file": path.name} for path in results.glob(f"*-{name}-*.json")]
+    if not kept:
+        msg = f"{results}: no results of benchmarks/bench_{name}.py; run it with --save"
+        raise FileNotFoundError(msg)
+    return max(kept, key=lambda one: one["machine"]["date"])
+
+
+def _where(figures):
+    machine = figures["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return (
+        f"*{machine['date'][:10]}, {machine['cores']} cores of {machine['processor']}, Python {machine['python']}, "
+        f"{versions}, commit {machine['commit']}: `benchmarks/results/{figures['file']}`.*"
+    )
+
+
+def _engine(figures):
+    for name, case in figures["cases"].items():
+        sides = [side for side in _SIDES if side in case["totals"]]
+        instrument, subarray, pattern, ngroups, nints = case["arguments"]
+        steps = ", with emicorr" if case["steps"] else ""
+        yield f"### {instrument} {subarray} {pattern}, {ngroups} groups x {nints} integrations{steps} ({name})\n"
+        yield "| step, seconds | " + " | ".join(_SIDES[side] for side in sides) + " |"
+        yield "|---" * (len(sides) + 1) + "|"
+        for step, seconds in case["seconds"].items():
+            if max(seconds[side] for side in sides) > 5e-3 and seconds["ours"] > 1e-3:
+                yield f"| {step} | " + " | ".join(f"{seconds[side]:.3f}" for side in sides) + " |"
+        totals = {side: statistics.median(case["totals"][side]) for side in sides}
+        yield "| all steps | " + " | ".join(f"{totals[side]:.2f}" for side in sides) + " |"
+        ratios = [f"{case['ratios'][side]:.1f} times" if side in case["ratios"] else "" for side in sides]
+        yield "| jwst takes | " + " | ".join(ratios) + " |"
+        yield ""
+        yield f"Medians of {figures['repeat']}, side by side in one process; steps that took us a millisecond are left"
+        yield f"out, but counted. One thread takes {case['scaling']:.2f} times as long as two."
+        if "memory" in case:
+            ours, theirs = case["memory"]["ours"], case["memory"]["jwst"]
+            yield (
+                f"Peak memory over the imports': {ours['peak_mb']:.0f} MB, jwst {theirs['peak_mb']:.0f} MB, for a "
+                f"float32 ramp of {ours['ramp_mb']:.0f} MB."
+            )
+        yield ""
+    yield _where(figures) + "\n"
+
+
+def _batch(figures):
+    yield "### A batch\n"
+    yield f"{figures['exposures']} NIRCam exposures (9 references, 2 science), {figures['workers']} workers; how many"
+    yield "times longer jwst takes, in one warm process, or in a process for each exposure:\n"
+    yield "| against | times |"
+    yield "|---|---|"
+    yield from (f"| {name} | {ratio:.1f} |" for name, ratio in figures["ratios"].items())
+    parts, floor = dict(figures["parts"]), figures["floor"]
+    total = parts.pop("total")
+    yield ""
+    spent = ", ".join(f"{name} {part:.2f}" for name, part in parts.items())
+    yield f"A warm exposure takes {total:.2f} s ({spent}), {total / floor:.1f} times the floor of {floor:.2f} s:"
+    yield "opening a ramp with jwst's reader, saving rate and rateints.\n"
+    yield _where(figures) + "\n"
