@@ -5,6 +5,7 @@ The science arrays are read once, in pieces, straight into float32 where they ar
 """
 
 import logging
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,23 +133,8 @@ class Exposure:
         InputError
             The file is missing, damaged or not an exposure that stage 1 knows; the message says what to do.
         """
-        from astropy.io import fits
-        from stdatamodels.jwst import datamodels
-
         path = Path(path)
-        if not path.is_file():
-            msg = f"{path}: no such file"
-            raise InputError(msg)
-        try:
-            hdus = fits.open(path, memmap=False, lazy_load_hdus=False)
-        except OSError as error:
-            msg = f"{path}: not a FITS file, or a damaged one ({error}); download it again"
-            raise InputError(msg) from None
-        with hdus:
-            _check_complete(path, hdus)
-            _check_kind(path, hdus)
-            meta = datamodels.RampModel(_without_arrays(hdus))
-            meta.meta.filename = path.name
+        with _opened(path) as (hdus, meta):
             shape = hdus["SCI"].shape
             facts = _facts(path, meta, shape)
             backend = backend or get_backend("cpu")
@@ -181,20 +167,8 @@ class Exposure:
         InputError
             As `read`.
         """
-        from astropy.io import fits
-        from stdatamodels.jwst import datamodels
-
         path = Path(path)
-        try:
-            hdus = fits.open(path, memmap=False, lazy_load_hdus=False)
-        except OSError as error:
-            msg = f"{path}: no such file, not a FITS file, or a damaged one ({error}); download it again"
-            raise InputError(msg) from None
-        with hdus:
-            _check_complete(path, hdus)
-            _check_kind(path, hdus)
-            meta = datamodels.RampModel(_without_arrays(hdus))
-            meta.meta.filename = path.name
+        with _opened(path) as (hdus, meta):
             shape = hdus["SCI"].shape
         return cls(
             data=np.broadcast_to(np.float32(0), shape),
@@ -248,6 +222,28 @@ class Exposure:
             if array is not None:
                 setattr(self, name, backend.to_device(array))
         return self
+
+
+@contextmanager
+def _opened(path):
+    """Open a file that stage 1 can start from: its extensions, and all but the arrays as a model."""
+    from astropy.io import fits
+    from stdatamodels.jwst import datamodels
+
+    if not path.is_file():
+        msg = f"{path}: no such file"
+        raise InputError(msg)
+    try:
+        hdus = fits.open(path, memmap=False, lazy_load_hdus=False)
+    except OSError as error:
+        msg = f"{path}: not a FITS file, or a damaged one ({error}); download it again"
+        raise InputError(msg) from None
+    with hdus:
+        _check_complete(path, hdus)
+        _check_kind(path, hdus)
+        meta = datamodels.RampModel(_without_arrays(hdus))
+        meta.meta.filename = path.name
+        yield hdus, meta
 
 
 def _check_complete(path, hdus):

@@ -166,6 +166,32 @@ def compile_for_host(source, sanitize="", defines=()):
     version = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True, check=True).stdout
     key = hashlib.sha256(repr((source_digest(source), host_source(source), options, version)).encode()).hexdigest()[:20]
     target = cache_folder() / f"host-{Path(source).stem}-{key}.so"
+    return build_once([compiler], options, source, host_source(source), target)
+
+
+def build_once(compiler, options, source, text, target):
+    """Compile the text of a C++ file that includes a kernel file into a shared library, unless that was done before.
+
+    Parameters
+    ----------
+    compiler : sequence of str
+        The command and its own arguments.
+    options : sequence of str
+    source, text : str
+        The kernel file's name, for messages; the C++ file.
+    target : Path
+        Of the library.
+
+    Returns
+    -------
+    Path
+        ``target``.
+
+    Raises
+    ------
+    RuntimeError
+        The compiler failed; the message holds what it said.
+    """
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -174,13 +200,12 @@ def compile_for_host(source, sanitize="", defines=()):
     with locked(target.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=target.parent) as workplace:
         if target.exists():
             return target
-        code = Path(workplace) / f"{Path(source).stem}_host.cpp"
-        code.write_text(host_source(source))
-        built = Path(workplace) / target.name
-        command = [compiler, *options, f"-I{folder / 'include'}", f"-I{folder}", str(code), "-o", str(built)]
+        code, built = Path(workplace) / f"{Path(source).stem}.cpp", Path(workplace) / target.name
+        code.write_text(text)
+        command = [*compiler, *options, f"-I{folder / 'include'}", f"-I{folder}", str(code), "-o", str(built)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:
-            msg = f"g++ could not compile {source}:\n{result.stderr}"
+            msg = f"{compiler[0]} could not compile {source}:\n{result.stderr}"
             raise RuntimeError(msg)
         built.replace(target)
     return target

@@ -10,11 +10,10 @@ import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 
-from gpucoron.backends.host_backend import locked
+from gpucoron.backends.host_backend import build_once
 from gpucoron.backends.kernel_sources import DTYPES, KERNELS, cache_folder, kernel_folder, source_digest
 
 #: no contraction, as on the device; nothing here may change a bit of an answer
@@ -111,23 +110,7 @@ def compile_natively(source, by_pixel):
     key = repr((source_digest(source), text, options, compiler, _target(compiler)))
     kind = "pixels" if by_pixel else "plain"
     target = cache_folder() / f"native-{Path(source).stem}-{kind}-{hashlib.sha256(key.encode()).hexdigest()[:20]}.so"
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    folder = kernel_folder()
-    # Built aside and moved into place: another process never loads half a library, and waits for this one's.
-    with locked(target.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=target.parent) as workplace:
-        if target.exists():
-            return target
-        code, built = Path(workplace) / f"{Path(source).stem}_native.cpp", Path(workplace) / target.name
-        code.write_text(text)
-        command = [*compiler, *options, f"-I{folder / 'include'}", f"-I{folder}", str(code), "-o", str(built)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode != 0:
-            msg = f"{compiler[0]} could not compile {source}:\n{result.stderr}"
-            raise RuntimeError(msg)
-        built.replace(target)
-    return target
+    return build_once(compiler, options, source, text, target)
 
 
 @cache
