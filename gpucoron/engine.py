@@ -324,7 +324,13 @@ def _helpers(name, run):
         return {"stage": run.of_run.stage_1overf}
     if name == "emicorr":
         own = partial(
-            borrowed.run, name, run.exposure, run.parameters[name], run.references.get, run.backend, run.output_dir
+            borrowed.run,
+            name,
+            run.exposure,
+            run.parameters[name],
+            partial(run.reference_path, name),
+            run.backend,
+            run.output_dir,
         )
         return {"jwsts_own": own}
     if name == "apply_rateints_outliers":

@@ -1,9 +1,8 @@
 """The host's memory: how much of it is free, and ramps in a file on disk for where it is too little.
 
 A ramp in such a file is an array like any other: every step and every operation works on it unchanged, so that a limit
-cannot show in a result. What is bounded is how much of it is resident: after each tile, and by a thread in between, the
-process's memory is looked at, and the file's pages go back to the system when the limit draws near. They are read
-again when they are needed.
+cannot show in a result. What is bounded is how much of it is resident: a thread looks at the process's memory, and the
+file's pages go back to the system when the limit draws near. They are read again when they are needed.
 """
 
 import logging
@@ -17,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from gpucoron.backends.numpy_backend import NumpyBackend
-from gpucoron.backends.numpy_ops.tiles import AFTER_TILE
 from gpucoron.errors import OutputError
 
 log = logging.getLogger(__name__)
@@ -135,11 +133,9 @@ class ScratchBackend(NumpyBackend):
         stop = threading.Event()
         watch = threading.Thread(target=self._watch, args=(stop,), name="gpucoron-memory", daemon=True)
         watch.start()
-        AFTER_TILE.append(self.look)
         try:
             yield
         finally:
-            AFTER_TILE.remove(self.look)
             stop.set()
             watch.join()
             self.give_back()

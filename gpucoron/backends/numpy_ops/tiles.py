@@ -11,9 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 #: A tile's float32 samples take about this much; smaller tiles lose the second thread to the interpreter lock.
 TILE_BYTES = 2 * 2**20
 
-#: called after each tile, in its thread: whoever must keep within a memory limit adds a function here
-AFTER_TILE = []
-
 
 def available_cores():
     """Count the cores that this process may use."""
@@ -34,15 +31,8 @@ def row_tiles(shape, tile_bytes=TILE_BYTES):
 
 def for_each_tile(function, shape, n_threads, tile_bytes=TILE_BYTES):
     """Call ``function(rows)`` for each slice of rows; return the results in the order of the rows."""
-
-    def work(rows):
-        result = function(rows)
-        for look in AFTER_TILE:
-            look()
-        return result
-
     tiles = row_tiles(shape, tile_bytes)
     if n_threads <= 1 or len(tiles) == 1:
-        return [work(rows) for rows in tiles]
+        return [function(rows) for rows in tiles]
     with ThreadPoolExecutor(min(n_threads, len(tiles))) as pool:
-        return list(pool.map(work, tiles))
+        return list(pool.map(function, tiles))
