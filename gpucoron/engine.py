@@ -232,10 +232,10 @@ def run_steps(run, *, until=None, after_step=None, store=None):
     if backend is not run.backend:
         log.warning("%s: %s", exposure.name, backend.remark)
         run.backend = backend
-    with backend.bounded():
-        references = load_references(exposure, run.references, backend, store)
-        exposure.move_to(backend)
-        _run_each(run, references, until, after_step)
+    references = load_references(exposure, run.references, backend, store)
+    exposure.move_to(backend)
+    backend.settle(exposure.data.shape)
+    _run_each(run, references, until, after_step)
     return run
 
 

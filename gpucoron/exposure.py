@@ -139,17 +139,16 @@ class Exposure:
             facts = _facts(path, meta, shape)
             backend = backend or get_backend("cpu")
             chosen = fit_to_memory(backend, shape, has_zeroframe=facts.zero_frame)
-            with chosen.bounded():
-                exposure = cls(
-                    data=_read_samples(path, hdus["SCI"], chosen),
-                    groupdq=_read_or_zeros(hdus, "GROUPDQ", shape, np.uint8, chosen),
-                    pixeldq=_read_or_zeros(hdus, "PIXELDQ", shape[-2:], np.uint32, chosen),
-                    zeroframe=_read_samples(path, hdus["ZEROFRAME"], chosen) if facts.zero_frame else None,
-                    facts=facts,
-                    meta=meta,
-                    path=path,
-                    home=chosen if chosen is not backend and chosen.on_host else None,
-                )
+            exposure = cls(
+                data=_read_samples(path, hdus["SCI"], chosen),
+                groupdq=_read_or_zeros(hdus, "GROUPDQ", shape, np.uint8, chosen),
+                pixeldq=_read_or_zeros(hdus, "PIXELDQ", shape[-2:], np.uint32, chosen),
+                zeroframe=_read_samples(path, hdus["ZEROFRAME"], chosen) if facts.zero_frame else None,
+                facts=facts,
+                meta=meta,
+                path=path,
+                home=chosen if chosen is not backend and chosen.on_host else None,
+            )
         _note_what_is_unusual(exposure.name, facts)
         return exposure
 

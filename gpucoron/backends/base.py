@@ -7,7 +7,6 @@ their docstring says that they return something new. They neither log nor check 
 
 import logging
 from abc import ABC, abstractmethod
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,10 +112,8 @@ class Backend(InterferenceOperations, ABC):
 
         return SpillingBackend(self, limit)
 
-    @contextmanager
-    def bounded(self):
-        """Keep to the memory limit as long as the context lasts, where that takes an effort."""
-        yield
+    def settle(self, shape):
+        """Divide the memory for an exposure of this shape, when its references are there."""
 
     def release_memory(self):
         """Give memory back to the device that is kept for later arrays."""

@@ -8,8 +8,13 @@ from gpucoron.backends.base import Backend, Slopes
 from gpucoron.backends.kernel_custom import CustomKernels
 from gpucoron.backends.kernel_interference import InterferenceKernels
 from gpucoron.backends.kernel_launch import frames_apart, geometry, words_of
-from gpucoron.backends.kernel_sources import AFTER_CLIPPING, ITERATIVE, ONE_PASS, POLYNOMIAL_LENGTHS
-from gpucoron.backends.numpy_ops.jump import MINIMUM_GROUPS, NOT_SEARCHED
+from gpucoron.backends.kernel_sources import POLYNOMIAL_LENGTHS
+from gpucoron.backends.numpy_ops.jump import (
+    AFTER_CLIPPING,
+    MINIMUM_GROUPS,
+    NOT_SEARCHED,
+    choose_search,
+)
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 
 
@@ -324,31 +329,6 @@ class KernelBackend(CustomKernels, InterferenceKernels, Backend):
     def _empty_slopes(self, shape):
         images = [self.xp.empty(shape, np.float32) for _ in range(4)]
         return Slopes(images[0], self.xp.empty(shape, np.uint32), *images[1:])
-
-
-def choose_search(dropped, min_diffs_single_pass, minimum_sigclip_groups, only_use_ints, minimum_groups):
-    """Choose how jumps are searched, which is one choice for the whole image.
-
-    Parameters
-    ----------
-    dropped : (nints, ngroups) bool
-        Groups that are DO_NOT_USE in every pixel.
-    min_diffs_single_pass, minimum_sigclip_groups, only_use_ints, minimum_groups
-        As for `gpucoron.backends.base.Backend.detect_jumps`.
-
-    Returns
-    -------
-    int or None
-        A mode of the kernel ``search_jumps``; None where too few groups are left.
-    """
-    nints, ngroups = dropped.shape
-    n_clippable = nints if only_use_ints else nints * ngroups - int(dropped.sum())
-    if n_clippable >= minimum_sigclip_groups:
-        return AFTER_CLIPPING
-    usable_groups = ngroups - int(dropped.sum(axis=1).max(initial=0))
-    if usable_groups < minimum_groups:
-        return None
-    return ONE_PASS if usable_groups - 1 >= min_diffs_single_pass else ITERATIVE
 
 
 class _HostBuffer:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from gpucoron.backends.numpy_ops.jump import AFTER_CLIPPING, ITERATIVE, ONE_PASS
+
 #: C++ type -> dtype of an array's elements or of a scalar
 DTYPES = {
     "uint8": np.dtype(np.uint8),
@@ -102,9 +104,6 @@ def _kernel(source, name, arguments, variants=((),), waits=lambda variant: False
 
 #: numbers of coefficients with a kernel of their own; 0 stands for any other
 POLYNOMIAL_LENGTHS = (0, 2, 3, 4, 5, 6, 7, 8)
-
-#: modes of ``search_jumps``, as in jump.cu
-ONE_PASS, ITERATIVE, AFTER_CLIPPING = 0, 1, 2
 
 #: threads of a warp that may share a pixel
 LANES = (1, 4)

@@ -37,22 +37,30 @@ class NativeBackend(NumpyBackend):
         self.kernels = NativeKernels(self.n_threads)
 
     def linearity(self, data, groupdq, coeffs, **options):
-        return self._by_fastest("linearity", "linearity.cu", (data, groupdq, coeffs), options)
+        return self._fastest("linearity.cu", data, groupdq).linearity(data, groupdq, coeffs, **options)
 
     def detect_jumps(self, data, groupdq, gain, readnoise, **options):
-        return self._by_fastest("detect_jumps", "jump.cu", (data, groupdq, gain, readnoise), options)
+        return self._fastest("jump.cu", data, groupdq).detect_jumps(data, groupdq, gain, readnoise, **options)
+
+    def search_jumps(self, mode, data, groupdq, gain, readnoise, **options):
+        return self._fastest("jump.cu", data, groupdq).search_jumps(mode, data, groupdq, gain, readnoise, **options)
+
+    def clip_jumps(self, data, groupdq, gain, threshold, only_use_ints):
+        self._fastest("jump.cu", data, groupdq).clip_jumps(data, groupdq, gain, threshold, only_use_ints)
 
     def fit_ramps(self, data, groupdq, pixeldq, gain, readnoise, **options):
-        arrays = (data, groupdq, pixeldq, gain, readnoise)
-        return self._by_fastest("fit_ramps", "ramp_fit.cu", arrays, options)
+        # This kernel takes cut ramps.
+        fastest = self._fastest("ramp_fit.cu", data)
+        return fastest.fit_ramps(data, groupdq, pixeldq, gain, readnoise, **options)
 
-    def _by_fastest(self, operation, source, arrays, options):
-        data, groupdq = arrays[:2]
+    def _fastest(self, source, data, *whole):
+        """Choose who runs an operation: the kernels, or NumPy.
+
+        Kernels that change an array, or take no cut ramps, need those named in ``whole`` in one piece.
+        """
+        is_whole = not whole or all(array.flags.c_contiguous for array in (data, *whole))
         is_long = data.shape[1] >= LONG_RAMP
-        # Kernels that change an array, or take no cut ramps, need it as it is in one piece.
-        is_whole = operation == "fit_ramps" or (data.flags.c_contiguous and groupdq.flags.c_contiguous)
-        kernels = self.kernels if is_long and is_whole and _can_be_loaded(source) else super()
-        return getattr(kernels, operation)(*arrays, **options)
+        return self.kernels if is_long and is_whole and _can_be_loaded(source) else super()
 
 
 _refused = set()

@@ -67,6 +67,18 @@ class NumpyBackend(Backend):
 
         return detect_jumps(data, groupdq, gain, readnoise, n_threads=self.n_threads, **options)
 
+    def search_jumps(self, mode, data, groupdq, gain, readnoise, **options):
+        """Search jumps in a mode that was chosen for the whole image; see `gpucoron.backends.numpy_ops.jump`."""
+        from gpucoron.backends.numpy_ops.jump import search_jumps
+
+        return search_jumps(mode, data, groupdq, gain, readnoise, n_threads=self.n_threads, **options)
+
+    def clip_jumps(self, data, groupdq, gain, threshold, only_use_ints):
+        """Flag outliers over the integrations, or over all differences of a pixel."""
+        from gpucoron.backends.numpy_ops.jump import clip_jumps
+
+        clip_jumps(data, groupdq, gain, threshold, only_use_ints, n_threads=self.n_threads)
+
     def fit_ramps(self, data, groupdq, pixeldq, gain, readnoise, **options):
         from gpucoron.backends.numpy_ops.ramp_fit import fit_ramps
 

@@ -9,11 +9,9 @@ import logging
 import numpy as np
 
 from gpucoron.backends.base import Slopes
-from gpucoron.backends.kernel_backend import choose_search
-from gpucoron.backends.kernel_sources import AFTER_CLIPPING
 from gpucoron.backends.memory import memory_needed
 from gpucoron.backends.numpy_backend import NumpyBackend
-from gpucoron.backends.numpy_ops.jump import NOT_SEARCHED
+from gpucoron.backends.numpy_ops.jump import AFTER_CLIPPING, NOT_SEARCHED, choose_search
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 
 log = logging.getLogger(__name__)
@@ -53,7 +51,7 @@ class SpillingBackend(NumpyBackend):
             part, *given = self._send(rows, data, groupdq, coeffs, inverse_coeffs)
             self.inner.linearity(part, given[0], given[1], inverse_coeffs=given[2], nframes=nframes)
             corrected = self.inner.to_host(part)
-            data[:, :, rows] = corrected
+            self.put_rows(data, rows, corrected)
 
         self._in_chunks("linearity", (data, groupdq, coeffs, inverse_coeffs), correct)
 
@@ -62,7 +60,7 @@ class SpillingBackend(NumpyBackend):
     ):
         # Flags grow in the first pass, are looked at in the second, and grow again.
         halo = 2 * max(n_pix_grow_sat, 0)
-        flags = _FlagRows(groupdq, halo)
+        flags = _FlagRows(self, groupdq, halo)
         options = {"n_pix_grow_sat": n_pix_grow_sat, "nframes": nframes, "grow_diagonal": grow_diagonal}
 
         def flag(rows, own):
@@ -122,7 +120,7 @@ class SpillingBackend(NumpyBackend):
             "nframes": nframes,
         }
         halo = 1 if flag_4_neighbors else 0
-        flags, counts = _FlagRows(groupdq, halo), []
+        flags, counts = _FlagRows(self, groupdq, halo), []
 
         def search(rows, own):
             part = self.inner.to_device(flags.before(rows))
@@ -140,7 +138,7 @@ class SpillingBackend(NumpyBackend):
         def clip(rows, own):
             ramps, part, gain_rows = self._send(rows, data, groupdq, gain)
             self.inner.clip_jumps(ramps, part, gain_rows, threshold, only_use_ints)
-            groupdq[:, :, rows] = self.inner.to_host(part)
+            self.put_rows(groupdq, rows, self.inner.to_host(part))
 
         self._in_chunks("clip_jumps", (data, groupdq, gain), clip)
 
@@ -189,16 +187,21 @@ class SpillingBackend(NumpyBackend):
             (part,) = self._send(rows, data)
             self.inner.subtract_wave(part, wave, pixel_phases[rows], *tables)
             corrected = self.inner.to_host(part)
-            data[:, :, rows] = corrected
+            self.put_rows(data, rows, corrected)
 
         self._in_chunks("subtract_wave", (data, pixel_phases), subtract)
 
     def _send(self, rows, *arrays):
         """Copy rows of arrays to the device; None stays None."""
-        return [
-            None if array is None else self.inner.to_device(np.array(array[..., rows, :], order="C"))
-            for array in arrays
-        ]
+        return [None if array is None else self.inner.to_device(self.take_rows(array, rows)) for array in arrays]
+
+    def take_rows(self, array, rows):
+        """Copy rows of an array on the host, in one piece."""
+        return np.array(array[..., rows, :], order="C")
+
+    def put_rows(self, array, rows, values):
+        """Replace rows of an array on the host."""
+        array[..., rows, :] = values
 
     def _in_chunks(self, operation, given, act, halo=0):
         """Call ``act(rows, own)`` from the top of the image to its bottom.
@@ -242,7 +245,8 @@ class SpillingBackend(NumpyBackend):
 class _FlagRows:
     """Flags that are replaced chunk by chunk, while the next chunk still sees those above it as they were."""
 
-    def __init__(self, groupdq, halo):
+    def __init__(self, backend, groupdq, halo):
+        self._backend = backend
         self._groupdq = groupdq
         self._halo = halo
         self._first = 0
@@ -252,14 +256,15 @@ class _FlagRows:
         """Give a copy of rows as they were; they may reach up to ``halo`` rows above what was replaced last."""
         replaced = self._first + self._originals.shape[2]
         originals = self._originals[:, :, rows.start - self._first :]
-        return np.concatenate([originals, self._groupdq[:, :, max(replaced, rows.start) : rows.stop]], axis=2)
+        below = self._backend.take_rows(self._groupdq, slice(max(replaced, rows.start), rows.stop))
+        return np.concatenate([originals, below], axis=2)
 
     def replace(self, rows, own, flags):
         """Replace the chunk's own rows by those of ``flags``, the chunk with the rows around it."""
         start, stop = rows.start + own.start, rows.start + own.stop
         first = max(0, stop - self._halo)
         self._originals, self._first = self.before(slice(first, stop)), first
-        self._groupdq[:, :, start:stop] = flags[:, :, own]
+        self._backend.put_rows(self._groupdq, slice(start, stop), flags[:, :, own])
 
 
 def _frames_all_flagged(groupdq, mask):

@@ -19,6 +19,9 @@ from gpucoron.backends.numpy_ops.jump_strips import UNUSABLE, Ramps
 from gpucoron.backends.numpy_ops.tiles import TILE_BYTES, for_each_tile
 from gpucoron.dq import DO_NOT_USE, JUMP_DET
 
+#: How jumps are searched; the numbers are those of jump.cu.
+ONE_PASS, ITERATIVE, AFTER_CLIPPING = 0, 1, 2
+
 #: With fewer there is no second difference to compare with.
 MINIMUM_GROUPS = 3
 
@@ -85,54 +88,164 @@ def detect_jumps(
     -----
     Source: stcal 1.20 ``detect_jumps_data`` and ``find_crs`` (Anderson & Gordon 2011, PASP 123, 1237).
     """
-    if not groupdq.flags.c_contiguous:
-        msg = "groupdq must be C-contiguous: it is edited in place"
-        raise ValueError(msg)
+    _check_contiguous(groupdq)
     lost = _groups_without_pixels(groupdq)
-    nints, ngroups = lost.shape
-    fewest_groups = ngroups - lost.sum(axis=1).max()
-    compared = nints if only_use_ints else np.count_nonzero(~lost)
-    clip = compared >= minimum_sigclip_groups
-    # The clipping over integrations wants every difference in its place.
-    ramps = Ramps(data, groupdq, gain, readnoise, nframes, usable=~lost | clip)
-
-    def over_strips(act):
-        def act_on_tile(rows):
-            # A thread has its own error state. Invalid values are expected here, and end as NaN.
-            with np.errstate(all="ignore"):
-                return [act(strip) for strip in ramps.strips(rows, tile_bytes)]
-
-        tiles = for_each_tile(act_on_tile, data.shape, n_threads, tile_bytes)
-        return [answer for tile in tiles for answer in tile]
-
-    if not clip and fewest_groups < minimum_groups:
-        over_strips(lambda strip: strip.remove_redundant_jumps())
+    mode = choose_search(lost, min_diffs_single_pass, minimum_sigclip_groups, only_use_ints, minimum_groups)
+    how = {"n_threads": n_threads, "tile_bytes": tile_bytes}
+    if mode is None:
+        ramps = Ramps(data, groupdq, gain, readnoise, nframes, usable=~lost)
+        _over_strips(ramps, lambda strip: strip.remove_redundant_jumps(), **how)
         return NOT_SEARCHED
-
-    thresholds = (three_group_rejection_threshold, four_group_rejection_threshold, rejection_threshold)
-    if clip:
-        _clip(over_strips, (nints, ngroups - 1), rejection_threshold, only_use_ints)
+    if mode == AFTER_CLIPPING:
+        clip_jumps(data, groupdq, gain, rejection_threshold, only_use_ints, **how)
         _clear_groups_full_of_jumps(groupdq)
+    n_flagged = search_jumps(
+        mode,
+        data,
+        groupdq,
+        gain,
+        readnoise,
+        usable=None if mode == AFTER_CLIPPING else ~lost,
+        rejection_threshold=rejection_threshold,
+        three_group_rejection_threshold=three_group_rejection_threshold,
+        four_group_rejection_threshold=four_group_rejection_threshold,
+        flag_4_neighbors=flag_4_neighbors,
+        max_jump_to_flag_neighbors=max_jump_to_flag_neighbors,
+        min_jump_to_flag_neighbors=min_jump_to_flag_neighbors,
+        after_jump_flag_e1=after_jump_flag_e1,
+        after_jump_flag_n1=after_jump_flag_n1,
+        after_jump_flag_e2=after_jump_flag_e2,
+        after_jump_flag_n2=after_jump_flag_n2,
+        nframes=nframes,
+        **how,
+    )
+    return int(n_flagged.sum())
+
+
+def search_jumps(
+    mode,
+    data,
+    groupdq,
+    gain,
+    readnoise,
+    *,
+    usable=None,
+    n_threads=1,
+    tile_bytes=TILE_BYTES,
+    rejection_threshold,
+    three_group_rejection_threshold,
+    four_group_rejection_threshold,
+    flag_4_neighbors,
+    max_jump_to_flag_neighbors,
+    min_jump_to_flag_neighbors,
+    after_jump_flag_e1,
+    after_jump_flag_n1,
+    after_jump_flag_e2,
+    after_jump_flag_n2,
+    nframes,
+):
+    """Search the jumps of some rows in a mode that `choose_search` chose for all; then neighbours, and later groups.
+
+    Parameters beyond those of `detect_jumps`
+    -----------------------------------------
+    mode : int
+    usable : (nints, ngroups) bool, optional
+        Groups that have a pixel to search; all by default. What is left out would be NaN.
+
+    Returns
+    -------
+    (ny,) int64
+        How many groups of each row have JUMP_DET before the neighbours are flagged.
+    """
+    _check_contiguous(groupdq)
+    ny = data.shape[2]
+    usable = np.ones(data.shape[:2], bool) if usable is None else usable
+    ramps = Ramps(data, groupdq, gain, readnoise, nframes, usable)
+    how = {"n_threads": n_threads, "tile_bytes": tile_bytes}
+    thresholds = (three_group_rejection_threshold, four_group_rejection_threshold, rejection_threshold)
 
     def search(strip):
-        if not clip and fewest_groups - 1 >= min_diffs_single_pass:
+        if mode == ONE_PASS:
             _search_in_one_pass(strip, rejection_threshold)
-        elif not clip:
+        elif mode == ITERATIVE:
             strip.flag_jumps(*outliers_by_iteration(strip.differences, strip.read_variance, thresholds))
-        number = strip.count_jumps()
+        rows = strip.rows_with_jumps()
         reaching = np.empty(0, np.int64)
         if flag_4_neighbors:
             reaching = _jumps_that_reach(strip, min_jump_to_flag_neighbors, max_jump_to_flag_neighbors)
         strip.remove_redundant_jumps()
-        return number, reaching
+        return rows, reaching
 
-    numbers, reaching = zip(*over_strips(search), strict=True)
+    rows, reaching = zip(*_over_strips(ramps, search, **how), strict=True)
     _flag_neighbors(groupdq, np.concatenate(reaching))
 
     after = ((after_jump_flag_e1, after_jump_flag_n1), (after_jump_flag_e2, after_jump_flag_n2))
     if any(n_groups > 0 for _, n_groups in after):
-        over_strips(lambda strip: _flag_after_jumps(strip, after))
-    return int(sum(numbers))
+        _over_strips(ramps, lambda strip: _flag_after_jumps(strip, after), **how)
+    return np.bincount(np.concatenate(rows), minlength=ny)
+
+
+def clip_jumps(data, groupdq, gain, threshold, only_use_ints, *, n_threads=1, tile_bytes=TILE_BYTES):
+    """Flag the outliers of some rows over the integrations, or over all differences of a pixel, in place."""
+    from astropy.utils.exceptions import AstropyUserWarning
+
+    _check_contiguous(groupdq)
+    nints, ngroups = data.shape[:2]
+
+    def clip(strip):
+        if 0 not in strip.differences.shape:
+            shape = nints, ngroups - 1
+            strip.flag_jumps(*outliers_by_clipping(strip.differences, shape, threshold, only_use_ints))
+
+    # The clipping over integrations wants every difference in its place.
+    ramps = Ramps(data, groupdq, gain, None, 1, usable=np.ones((nints, ngroups), bool))
+    # astropy says once per strip that it left out NaN.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Input data contains invalid values", AstropyUserWarning)
+        _over_strips(ramps, clip, n_threads=n_threads, tile_bytes=tile_bytes)
+
+
+def choose_search(dropped, min_diffs_single_pass, minimum_sigclip_groups, only_use_ints, minimum_groups):
+    """Choose how jumps are searched, which is one choice for the whole image.
+
+    Parameters
+    ----------
+    dropped : (nints, ngroups) bool
+        Groups that are DO_NOT_USE in every pixel.
+    min_diffs_single_pass, minimum_sigclip_groups, only_use_ints, minimum_groups
+        As for `gpucoron.backends.base.Backend.detect_jumps`.
+
+    Returns
+    -------
+    int or None
+        A mode of `search_jumps`; None where too few groups are left.
+    """
+    nints, ngroups = dropped.shape
+    n_clippable = nints if only_use_ints else nints * ngroups - int(dropped.sum())
+    if n_clippable >= minimum_sigclip_groups:
+        return AFTER_CLIPPING
+    usable_groups = ngroups - int(dropped.sum(axis=1).max(initial=0))
+    if usable_groups < minimum_groups:
+        return None
+    return ONE_PASS if usable_groups - 1 >= min_diffs_single_pass else ITERATIVE
+
+
+def _over_strips(ramps, act, *, n_threads, tile_bytes):
+    """Call ``act(strip)`` for all strips; return the answers in the strips' order."""
+
+    def act_on_tile(rows):
+        # A thread has its own error state. Invalid values are expected here, and end as NaN.
+        with np.errstate(all="ignore"):
+            return [act(strip) for strip in ramps.strips(rows, tile_bytes)]
+
+    tiles = for_each_tile(act_on_tile, ramps.shape, n_threads, tile_bytes)
+    return [answer for tile in tiles for answer in tile]
+
+
+def _check_contiguous(groupdq):
+    if not groupdq.flags.c_contiguous:
+        msg = "groupdq must be C-contiguous: it is edited in place"
+        raise ValueError(msg)
 
 
 def _groups_without_pixels(groupdq):
@@ -148,19 +261,6 @@ def _search_in_one_pass(strip, threshold):
     strip.ramps.medians[strip.pixels] = medians
     sigma = noise(medians, strip.read_variance)
     strip.flag_jumps(*outliers_in_one_pass(strip.differences, medians, sigma, threshold))
-
-
-def _clip(over_strips, shape, threshold, only_use_ints):
-    from astropy.utils.exceptions import AstropyUserWarning
-
-    def clip_strip(strip):
-        if 0 not in strip.differences.shape:
-            strip.flag_jumps(*outliers_by_clipping(strip.differences, shape, threshold, only_use_ints))
-
-    # astropy says once per strip that it left out NaN.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Input data contains invalid values", AstropyUserWarning)
-        over_strips(clip_strip)
 
 
 def _clear_groups_full_of_jumps(groupdq):

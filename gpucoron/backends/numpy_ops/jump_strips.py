@@ -122,9 +122,11 @@ class Strip:
         flags |= (chosen & ((flags & UNUSABLE) == 0)).view(np.uint8) * np.uint8(JUMP_DET)
         image_last[at] = flags
 
-    def count_jumps(self):
-        """Count the groups that have JUMP_DET, usable or not."""
-        return np.count_nonzero(self.quality & JUMP_DET)
+    def rows_with_jumps(self):
+        """Name the row of the image for every group that has JUMP_DET, usable or not: as often as there are groups."""
+        rows, columns = self.image_area
+        found = np.flatnonzero((self.quality & JUMP_DET) != 0)
+        return rows.start + found // self.quality.shape[3] % self.quality.shape[2]
 
     def remove_redundant_jumps(self):
         """Clear JUMP_DET in groups that are DO_NOT_USE or SATURATED anyway."""
