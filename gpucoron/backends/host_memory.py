@@ -3,15 +3,23 @@
 import logging
 import mmap
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
-from gpucoron.backends.numpy_backend import NumpyBackend
+from gpucoron.backends.base import LikelihoodFit
+from gpucoron.backends.memory import chunk_memory
 from gpucoron.backends.scratch_ramps import ScratchRamp, Window
+from gpucoron.backends.spilling import SpillingBackend
 from gpucoron.errors import OutputError
 
 log = logging.getLogger(__name__)
+
+#: bytes that a chunk of rows may take at most; larger ones are no faster
+_CHUNK = 2**27
+#: bytes of ramps that light steps see together; each thread may have as much again that another one took from it
+_WINDOW = 2**23
 
 _CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "inactive_file"),
@@ -61,20 +69,29 @@ def resident_memory():
         return 0
 
 
-class ScratchBackend(NumpyBackend):
+class ScratchBackend(SpillingBackend):
     """The CPU backend for one exposure that is larger than the memory: its ramps are in files without a name.
+
+    Heavy operations get some rows at a time, which are read from the file and written back; light steps look through a
+    small window.
 
     Parameters
     ----------
     backend : NumpyBackend
-        Whose threads and limit apply.
+        Runs the chunks.
     max_memory : int
         Bytes that the process may have in memory.
     """
 
     def __init__(self, backend, max_memory):
-        super().__init__(n_threads=backend.n_threads, max_memory=max_memory, scratch_dir=backend.scratch_dir)
-        self.window = Window(2**23)
+        super().__init__(backend, _CHUNK)
+        self.limit, self.scratch_dir = max_memory, backend.scratch_dir
+        self._share_among(backend.n_threads)
+        self.window = Window(_WINDOW)
+
+    def _share_among(self, n_threads):
+        self.n_threads = n_threads
+        self.inner = type(self.inner)(n_threads, max_memory=self.limit, scratch_dir=self.scratch_dir)
 
     def empty(self, shape, dtype):
         """Make an array without values; one with four axes is in a file, and so is not resident as a whole."""
@@ -97,27 +114,85 @@ class ScratchBackend(NumpyBackend):
 
     def copy(self, array):
         copied = self.empty(array.shape, array.dtype)
-        for target, source in zip(copied, array, strict=True):
-            target[...] = source
+        for index, integration in enumerate(array):
+            copied[index] = integration
         return copied
 
     def to_host(self, array):
         return array.view(np.ndarray) if isinstance(array, ScratchRamp) else array
 
-    def memory_limit(self, held=0):
-        return None
+    def take_rows(self, array, rows):
+        return array.take_rows(rows) if isinstance(array, ScratchRamp) else super().take_rows(array, rows)
+
+    def put_rows(self, array, rows, values):
+        if isinstance(array, ScratchRamp):
+            array.put_rows(rows, values)
+        else:
+            super().put_rows(array, rows, values)
+
+    def fit_pedestal(self, data, groupdq, limit, *, group_time):
+        nints, _, ny, nx = data.shape
+        answer = np.empty((2, nints, ny, nx))
+
+        def fit(rows, own):
+            answer[..., rows, :] = self.inner.fit_pedestal(*self._send(rows, data, groupdq, limit), group_time=group_time)
+
+        self._in_chunks("fit_pedestal", (data, groupdq, limit), fit)
+        return tuple(answer)
+
+    def fit_mean_slope(self, data, groupdq, pedestal, limit, *, group_time):
+        slope = np.empty(data.shape[2:])
+        given = (data, groupdq, pedestal, limit)
+
+        def fit(rows, own):
+            slope[rows] = self.inner.fit_mean_slope(*self._send(rows, *given), group_time=group_time)
+
+        self._in_chunks("fit_mean_slope", given, fit)
+        return slope
+
+    def fit_likelihood_ramps(
+        self, data, groupdq, gain, readnoise, read_times, *, dark_current=None, zeroframe=None, **options
+    ):
+        nints, _, ny, nx = data.shape
+        given = (data, groupdq, gain, readnoise, dark_current, zeroframe)
+        names = [each.name for each in fields(LikelihoodFit) if each.name != "diffs2use"]
+        whole = {name: np.empty((nints, ny, nx), np.float32) for name in names}
+
+        def fit(rows, own):
+            part, flags, *images, dark, zero = self._send(rows, *given)
+            fitted = self.inner.fit_likelihood_ramps(
+                part, flags, *images, read_times, dark_current=dark, zeroframe=zero, **options
+            )
+            for name, values in whole.items():
+                values[..., rows, :] = getattr(fitted, name)
+            self.put_rows(groupdq, rows, flags)
+
+        self._in_chunks("fit_likelihood_ramps", given, fit)
+        return LikelihoodFit(**whole, diffs2use=None)
 
     def synchronize(self):
-        # Between two steps no part of a ramp is looked at.
+        # Between two steps nobody looks at a ramp.
         self.window.give_back()
 
     def settle(self, shape):
         self.window.give_back()
-        import os
-        self.window.n_bytes = int(float(os.environ.get("WIN", 32)) * 1e6)
+        resident, images, chunk, per_thread = resident_memory(), *chunk_memory(shape)
+        left = self.limit - resident - images
+        n_threads = max(1, min(self.n_threads, (left - chunk) // per_thread))
+        if n_threads < self.n_threads:
+            log.info("%d threads instead of %d, for want of memory", n_threads, self.n_threads)
+            self._share_among(n_threads)
+        self.max_memory = max(chunk, min(_CHUNK, left - n_threads * per_thread))
+        needed = resident + images + chunk + per_thread
+        if needed > self.limit:
+            log.warning(
+                "max_memory (--max-memory) is %.0f MB, but this exposure needs %.0f MB at least: %.0f MB are in memory "
+                "already, programs and references; it goes on with as little as it can",
+                self.limit / 1e6, needed / 1e6, resident / 1e6,
+            )  # fmt: skip
 
     @property
     def remark(self):
         """Say how an exposure is worked on, for the log."""
         folder = self.scratch_dir or tempfile.gettempdir()
-        return f"is larger than the {self.max_memory / 1e9:.3g} GB allowed; its ramps are in a scratch file in {folder}"
+        return f"is larger than the {self.limit / 1e9:.3g} GB allowed; its ramps are in a scratch file in {folder}"

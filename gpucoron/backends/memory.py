@@ -5,6 +5,7 @@ A test holds these numbers against what the kernels' launchers allocate. An arra
 
 from dataclasses import dataclass
 
+from gpucoron.backends.numpy_ops.tiles import TILE_BYTES
 from gpucoron.backends.kernel_launch import words_of
 
 #: allocations are rounded up, and each operation makes small arrays besides
@@ -18,6 +19,15 @@ SCRATCH_BYTES = 16
 
 #: references, per pixel: images, and darks or reset frames as long as a few integrations
 REFERENCE_IMAGES, REFERENCE_INTEGRATIONS = 40, 3
+
+#: rate, dq, two variances and err, 4 bytes each
+PRODUCT_BYTES = 20
+
+#: a row, and two above and below it
+LEAST_ROWS = 5
+
+#: arrays of a tile's size that NumPy makes on the way
+TILE_ARRAYS = 10
 
 
 def _saturation(nints, ngroups):
@@ -44,6 +54,9 @@ _WORKING_BYTES = {
     "clip_jumps": lambda nints, ngroups: 0,
     "detect_jumps": _jumps,
     "fit_ramps": _fit,
+    "fit_pedestal": lambda nints, ngroups: 16 * nints,
+    "fit_mean_slope": lambda nints, ngroups: 8,
+    "fit_likelihood_ramps": lambda nints, ngroups: 20 * nints,
 }
 
 
@@ -100,3 +113,21 @@ def exposure_memory(shape, *, has_zeroframe=False):
     references = 4 * (REFERENCE_IMAGES + REFERENCE_INTEGRATIONS * ngroups)
     working = max(need(nints, ngroups) for need in _WORKING_BYTES.values())
     return ny * nx * (held + references + max(working, SCRATCH_BYTES * ngroups)) + FIXED_BYTES
+
+
+def chunk_memory(shape):
+    """Estimate what an exposure needs in memory where its ramps are in files.
+
+    Parameters
+    ----------
+    shape : (nints, ngroups, ny, nx)
+
+    Returns
+    -------
+    images, chunk, per_thread : int
+        Bytes: products and images beside the references; the smallest chunk; what a thread works with.
+    """
+    nints, ngroups, ny, nx = shape
+    images = (PRODUCT_BYTES * (nints + 1) + 16 * nints) * ny * nx
+    chunk = memory_needed("fit_ramps", nints, ngroups, nx, 2 * SAMPLE_BYTES * nints * ngroups * nx).of(LEAST_ROWS)
+    return images, chunk, TILE_ARRAYS * max(TILE_BYTES, 4 * nints * ngroups * nx)

@@ -12,8 +12,10 @@ import threading
 
 import numpy as np
 
+#: what the system maps where one page is read (Linux's fault_around_bytes)
+_MAPPED_TOGETHER = 2**16
 #: a row of any detector fits
-_SMALLEST = 16 * mmap.PAGESIZE
+_SMALLEST = 3 * _MAPPED_TOGETHER
 
 
 class Window:
@@ -37,15 +39,12 @@ class Window:
         n_bytes = max(1, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
         # Nothing is left behind, however the process ends: the file has no name. Room on the disk is claimed now, for
         # later there would be no error to catch.
-        with tempfile.TemporaryFile(dir=folder, prefix=".gpucoron-") as file:
-            _claim(file.fileno(), n_bytes)
-            mapping = mmap.mmap(file.fileno(), n_bytes)
-        if hasattr(mmap, "MADV_RANDOM"):
-            # Else the system maps 16 pages where one is touched, and a row of all frames takes 16 times its bytes.
-            mapping.madvise(mmap.MADV_RANDOM)
+        file = tempfile.TemporaryFile(dir=folder, prefix=".gpucoron-")  # noqa: SIM115 - as long as the ramp
+        _claim(file.fileno(), n_bytes)
+        mapping = mmap.mmap(file.fileno(), n_bytes)
         self._mappings.append(mapping)
         ramp = np.frombuffer(mapping, dtype).reshape(shape).view(ScratchRamp)
-        ramp.window = self
+        ramp.window, ramp.file, ramp.address = self, file, _address(ramp)
         return ramp
 
     def make_room(self, n_bytes):
@@ -72,10 +71,31 @@ class ScratchRamp(np.ndarray):
     Each way to touch values makes room first. What touches more than the window holds is done piece by piece.
     """
 
-    window = None
+    window = file = address = None
 
     def __array_finalize__(self, source):
-        self.window = getattr(source, "window", None)
+        for name in ("window", "file", "address"):
+            setattr(self, name, getattr(source, name, None))
+
+    def take_rows(self, rows):
+        """Copy rows of all frames without touching the mapping, where a row of each frame would bring 16 pages in."""
+        taken = np.empty((*self.shape[:-2], rows.stop - rows.start, self.shape[-1]), self.dtype)
+        for frame, offset in self._places(taken, rows):
+            if os.preadv(self.file.fileno(), [frame], offset) != frame.nbytes:
+                msg = "the scratch file of a ramp is shorter than the ramp"
+                raise OSError(msg)
+        return taken
+
+    def put_rows(self, rows, values):
+        """Replace rows of all frames, likewise."""
+        for frame, offset in self._places(values, rows):
+            os.pwrite(self.file.fileno(), np.ascontiguousarray(frame), offset)
+
+    def _places(self, values, rows):
+        """Yield the rows of each frame, and where they are in the file."""
+        start = _address(self) - self.address + rows.start * self.strides[-2]
+        for index in np.ndindex(self.shape[:-2]):
+            yield values[index], start + sum(i * stride for i, stride in zip(index, self.strides, strict=False))
 
     def plain(self):
         """Give the same memory as a plain array, room made for all of it."""
@@ -149,15 +169,15 @@ class ScratchRamp(np.ndarray):
 
 
 def resident_bytes(array):
-    """Tell how many bytes of pages a view of a mapping touches, at most."""
+    """Tell how many bytes a view of a mapping brings into memory, at most."""
     run, n_runs = array.itemsize, 1
-    # From the axis whose entries are nearest to each other: what lies within a page of the last is one run with it.
+    # From the axis whose entries are nearest to each other: what lies near the last is one run with it.
     for stride, extent in sorted(zip(map(abs, array.strides), array.shape, strict=True)):
-        if n_runs == 1 and stride <= run + mmap.PAGESIZE:
+        if n_runs == 1 and stride <= run + _MAPPED_TOGETHER:
             run += (extent - 1) * stride
         else:
             n_runs *= extent
-    return n_runs * (run // mmap.PAGESIZE + 2) * mmap.PAGESIZE
+    return n_runs * (run // _MAPPED_TOGETHER + 2) * _MAPPED_TOGETHER
 
 
 def _is_gathering(key):
@@ -171,7 +191,11 @@ def _is_same(one, other):
     if not (isinstance(one, np.ndarray) and isinstance(other, np.ndarray)):
         return False
     alike = (one.shape, one.strides, one.dtype) == (other.shape, other.strides, other.dtype)
-    return alike and one.__array_interface__["data"] == other.__array_interface__["data"]
+    return alike and _address(one) == _address(other)
+
+
+def _address(array):
+    return array.__array_interface__["data"][0]
 
 
 def _of_first_axis(value, index, target):
