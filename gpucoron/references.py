@@ -272,7 +272,7 @@ def read_reference(reftype, path, exposure):
         if arrays[main] is None:
             msg = f"{path}: the {reftype} reference of {exposure.name} holds no {main} array; fetch it again"
             raise ReferenceFileError(msg)
-        if arrays[main].dtype.kind == "f" and np.isnan(arrays[main]).all():
+        if arrays[main].dtype.kind == "f" and all(np.isnan(row).all() for row in _rows(arrays[main])):
             msg = (
                 f"{path}: the {reftype} reference of {exposure.name} is NaN everywhere; "
                 f"give another with override_{reftype}"
@@ -327,10 +327,18 @@ def _plain(tree):
 
 
 def _native(array, name):
-    """Copy an array in the machine's byte order, in the dtype that the steps expect."""
+    """Give an array in the machine's byte order, in the dtype that the steps expect; the model's own may be changed."""
     if array is None or np.size(array) == 0:
         return None
-    return np.array(array, dtype=np.uint32 if name == "dq" else np.float32, order="C")
+    dtype = np.dtype(np.uint32 if name == "dq" else np.float32)
+    if array.dtype == dtype.newbyteorder() and array.flags.writeable and array.flags.c_contiguous:
+        # As it was read from the file: a dark may be as large as the exposure, and is not to be there twice.
+        return array.byteswap(inplace=True).view(dtype)
+    return np.array(array, dtype=dtype, order="C")
+
+
+def _rows(array):
+    return array.reshape(-1, array.shape[-1])
 
 
 def _cut(array, window):

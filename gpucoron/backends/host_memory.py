@@ -135,7 +135,9 @@ class ScratchBackend(SpillingBackend):
         answer = np.empty((2, nints, ny, nx))
 
         def fit(rows, own):
-            answer[..., rows, :] = self.inner.fit_pedestal(*self._send(rows, data, groupdq, limit), group_time=group_time)
+            answer[..., rows, :] = self.inner.fit_pedestal(
+                *self._send(rows, data, groupdq, limit), group_time=group_time
+            )
 
         self._in_chunks("fit_pedestal", (data, groupdq, limit), fit)
         return tuple(answer)

@@ -20,7 +20,7 @@ SCRATCH_BYTES = 16
 #: references, per pixel: images, and darks or reset frames as long as a few integrations
 REFERENCE_IMAGES, REFERENCE_INTEGRATIONS = 40, 3
 
-#: rate, dq, two variances and err, 4 bytes each
+#: rate, dq, two variances and err, 4 bytes each; writing needs two more
 PRODUCT_BYTES = 20
 
 #: a row, and two above and below it
@@ -128,6 +128,6 @@ def chunk_memory(shape):
         Bytes: products and images beside the references; the smallest chunk; what a thread works with.
     """
     nints, ngroups, ny, nx = shape
-    images = (PRODUCT_BYTES * (nints + 1) + 16 * nints) * ny * nx
+    images = (PRODUCT_BYTES * (nints + 1) + 8 * nints) * ny * nx
     chunk = memory_needed("fit_ramps", nints, ngroups, nx, 2 * SAMPLE_BYTES * nints * ngroups * nx).of(LEAST_ROWS)
     return images, chunk, TILE_ARRAYS * max(TILE_BYTES, 4 * nints * ngroups * nx)

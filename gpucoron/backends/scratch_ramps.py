@@ -42,9 +42,11 @@ class Window:
         file = tempfile.TemporaryFile(dir=folder, prefix=".gpucoron-")  # noqa: SIM115 - as long as the ramp
         _claim(file.fileno(), n_bytes)
         mapping = mmap.mmap(file.fileno(), n_bytes)
+        # Else the system reads ahead into large pages, and a touch may bring in 2 MB.
+        _advise(mapping, "MADV_RANDOM")
         self._mappings.append(mapping)
         ramp = np.frombuffer(mapping, dtype).reshape(shape).view(ScratchRamp)
-        ramp.window, ramp.file, ramp.address = self, file, _address(ramp)
+        ramp.window, ramp.file, ramp.mapping, ramp.address = self, file, mapping, _address(ramp)
         return ramp
 
     def make_room(self, n_bytes):
@@ -61,8 +63,8 @@ class Window:
 
     def _give_back(self):
         self._taken = 0
-        for mapping in self._mappings if hasattr(mmap, "MADV_DONTNEED") else ():
-            mapping.madvise(mmap.MADV_DONTNEED)
+        for mapping in self._mappings:
+            _advise(mapping, "MADV_DONTNEED")
 
 
 class ScratchRamp(np.ndarray):
@@ -71,10 +73,10 @@ class ScratchRamp(np.ndarray):
     Each way to touch values makes room first. What touches more than the window holds is done piece by piece.
     """
 
-    window = file = address = None
+    window = file = mapping = address = None
 
     def __array_finalize__(self, source):
-        for name in ("window", "file", "address"):
+        for name in ("window", "file", "mapping", "address"):
             setattr(self, name, getattr(source, name, None))
 
     def take_rows(self, rows):
@@ -101,7 +103,15 @@ class ScratchRamp(np.ndarray):
         """Give the same memory as a plain array, room made for all of it."""
         if self.window is not None:
             self.window.make_room(resident_bytes(self))
+            self._expect()
         return self.view(np.ndarray)
+
+    def _expect(self):
+        """Ask for a piece that is no more in the system's memory as a whole, and not page by page."""
+        if self.flags.c_contiguous and hasattr(mmap, "MADV_WILLNEED"):
+            start = _address(self) - self.address
+            first = start // mmap.PAGESIZE * mmap.PAGESIZE
+            self.mapping.madvise(mmap.MADV_WILLNEED, first, start + self.nbytes - first)
 
     def _fits(self):
         return self.window is None or resident_bytes(self) <= self.window.n_bytes
@@ -210,3 +220,8 @@ def _claim(descriptor, n_bytes):
         os.posix_fallocate(descriptor, 0, n_bytes)
     else:
         os.ftruncate(descriptor, n_bytes)
+
+
+def _advise(mapping, what):
+    if hasattr(mmap, what):
+        mapping.madvise(getattr(mmap, what))
