@@ -25,7 +25,7 @@ from gpucoron.exposure import Exposure
 ROWS = [1, 2, 4, 7]
 
 
-@pytest.fixture(scope="module", params=["host", "cuda"])
+@pytest.fixture(scope="module", params=["host", "cuda", "numpy", "native"])
 def inner(request):
     from conftest import usable_backend
 
@@ -270,6 +270,10 @@ def operations():
             **TIMES,
         ),
     )
+    yield "measure_scatter", (data,), lambda b: b.measure_scatter(data)
+    pixels = rng.uniform(size=(image[0], image[1] // 4))
+    tables = rng.normal(size=(4, 200)), pixels, rng.uniform(size=shape[1]), np.zeros(3), np.ones(3)
+    yield "subtract_wave", (data, pixels), lambda b: b.subtract_wave(data, *tables)
 
 
 @pytest.mark.parametrize("operation", list(operations()), ids=lambda operation: operation[0])
@@ -334,6 +338,8 @@ def test_the_devices_free_memory_is_the_default_limit(late_cupy):
 def test_the_whole_pipeline_gives_the_same_bits(exposures, inner, arguments, caplog):
     from jwst_side import run_ours
 
+    if inner.on_host:
+        pytest.skip("the CPU's own memory is the matter of test_host_memory.py")
     case = exposures(*arguments, shape=(40, 48), options={"inverse_linearity": True})
     limited = type(inner)(max_memory=40_000)
     with case.cache.activate():

@@ -1,8 +1,9 @@
 """Ramps in files without a name, of which only what is worked on is in memory.
 
-A `ScratchRamp` is an array like any other: every step and every operation works on it unchanged, so that a limit cannot
-show in a result. Work takes it in pieces, an integration, a frame or some rows of all frames, and each time that a piece
-is taken, those before it go back to the system if there is no room for all. They are read again when they are needed.
+A `ScratchRamp` is an array like any other: every step works on it unchanged, so that a limit cannot show in a result.
+A step takes it in pieces, an integration or a frame, and each time that a piece is taken, those before it go back to
+the system if there is no room for all. They are read again when they are needed. Rows of all frames are not looked at
+but copied from the file and back: the system maps 16 pages where one is touched, and so half the ramp for a few rows.
 """
 
 import mmap
@@ -68,7 +69,7 @@ class Window:
 
 
 class ScratchRamp(np.ndarray):
-    """A ramp in a file, or a part of one that is larger than the window; a part that fits is handed out as a plain array.
+    """A ramp in a file, or a part of one that is larger than the window; what fits is handed out as a plain array.
 
     Each way to touch values makes room first. What touches more than the window holds is done piece by piece.
     """
@@ -80,7 +81,7 @@ class ScratchRamp(np.ndarray):
             setattr(self, name, getattr(source, name, None))
 
     def take_rows(self, rows):
-        """Copy rows of all frames without touching the mapping, where a row of each frame would bring 16 pages in."""
+        """Copy rows of all frames from the file, in one piece."""
         taken = np.empty((*self.shape[:-2], rows.stop - rows.start, self.shape[-1]), self.dtype)
         for frame, offset in self._places(taken, rows):
             if os.preadv(self.file.fileno(), [frame], offset) != frame.nbytes:
@@ -89,7 +90,7 @@ class ScratchRamp(np.ndarray):
         return taken
 
     def put_rows(self, rows, values):
-        """Replace rows of all frames, likewise."""
+        """Replace rows of all frames in the file."""
         for frame, offset in self._places(values, rows):
             os.pwrite(self.file.fileno(), np.ascontiguousarray(frame), offset)
 
@@ -140,7 +141,7 @@ class ScratchRamp(np.ndarray):
                 target[index] = _of_first_axis(value, index, target)
 
     def _gathered(self, key):
-        """Cut a gathering of single values into what fits: (plain array, key within it, which entries of the answer)."""
+        """Cut a gathering of single values into what fits: (plain array, key in it, which entries of the answer)."""
         key = key if isinstance(key, tuple) else (key,)
         whole = self.view(np.ndarray)
         arrays = [entry for entry in key if isinstance(entry, np.ndarray)]

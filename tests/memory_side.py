@@ -1,0 +1,99 @@
+"""What an exposure takes in memory under a limit, measured in a process of its own.
+
+``python memory_side.py SMALL LARGE FOLDER ROOM OPTIONS``: reduces a small exposure, so that all programs are loaded,
+then the large one with ROOM bytes more than that takes, and without a limit; prints a JSON object. The references of
+each are in ``crds`` beside it.
+"""
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+from jwst_side import SLOPE_ARRAYS
+
+import gpucoron
+from gpucoron.backends.host_memory import resident_memory
+from gpucoron.references import STORE
+from gpucoron.simulated_crds import open_cache
+
+
+def main():
+    small, large, folder, room, options = sys.argv[1:]
+    options = json.loads(options)
+    words = _Words()
+    logging.getLogger("gpucoron").addHandler(words)
+    _reduce(small, f"{folder}/small", options)
+    STORE.clear()
+    before = resident_memory()
+    limit = before + int(room)
+    peaks = {}
+
+    def after_step(run, record):
+        peaks[record.name] = _high_water()
+
+    _forget_high_water()
+    run, limited = _reduce(large, f"{folder}/limited", options, max_memory=limit, after_step=after_step)
+    peaks["write"] = _high_water()
+    whole_run, whole = _reduce(large, f"{folder}/whole", options)
+    said = {
+        "before": before,
+        "limit": limit,
+        "peak": peaks["write"],
+        "peaks": peaks,
+        "unlimited_peak": _high_water(),
+        "backends": [type(each.backend).__name__ for each in (run, whole_run)],
+        "words": words.said,
+        "different": _differences(run, limited, whole_run, whole),
+    }
+    print(json.dumps(said))
+
+
+def _reduce(path, output_dir, options, **more):
+    with open_cache(Path(path).parent / "crds").activate():
+        run, models, _ = gpucoron.reduce_file(path, output_dir, **{**options, **more})
+    return run, models
+
+
+def _differences(run, limited, whole_run, whole):
+    """Name the arrays that are not the same bits."""
+    pairs = {f"{product} {name}": (product, name) for product in ("rate", "rateints") for name in SLOPE_ARRAYS}
+    different = [
+        label
+        for label, (product, name) in pairs.items()
+        if not np.array_equal(_bits(getattr(limited[product], name)), _bits(getattr(whole[product], name)))
+    ]
+    for name in ("data", "groupdq", "pixeldq", "zeroframe"):
+        ours, wanted = getattr(run.exposure, name), getattr(whole_run.exposure, name)
+        if wanted is not None and not all(
+            np.array_equal(_bits(a), _bits(b)) for a, b in zip(ours, wanted, strict=True)
+        ):
+            different.append(name)
+    return different
+
+
+def _bits(array):
+    return np.ascontiguousarray(array).view(np.uint8)
+
+
+class _Words(logging.Handler):
+    def __init__(self):
+        super().__init__(logging.WARNING)
+        self.said = []
+
+    def emit(self, record):
+        self.said.append(record.getMessage())
+
+
+def _forget_high_water():
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _high_water():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+if __name__ == "__main__":
+    main()
