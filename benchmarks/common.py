@@ -20,6 +20,7 @@ CASES = {
     "nircam-10x20": ("NIRCAM", "SUB320A335R", "RAPID", 10, 20),
     "miri-small": ("MIRI", "MASK1550", "FASTR1", 20, 3),
     "miri-100x19": ("MIRI", "MASK1550", "FASTR1", 100, 19),
+    "miri-250x3": ("MIRI", "MASK1550", "FASTR1", 250, 3),
 }
 
 #: parameters of a case's steps, jwst's and ours: operations have emicorr on for MIRI's coronagraphs
@@ -102,6 +103,17 @@ def io_floor(path, products):
     for model in models:
         model.close()
     return seconds
+
+
+def forget_high_water():
+    """Start the kernel's mark of the largest resident memory anew (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def high_water():
+    """Read the mark of the largest resident memory of this process, bytes (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def machine():
