@@ -234,7 +234,8 @@ def run_steps(run, *, until=None, after_step=None, store=None):
         run.backend = backend
     references = load_references(exposure, run.references, backend, store)
     exposure.move_to(backend)
-    backend.settle(exposure.data.shape)
+    cleans = not run.parameters["subtract_1overf"].skip and run.of_run.stage_1overf == "groups"
+    backend.settle(exposure.data.shape, cleans_groups=cleans)
     _run_each(run, references, until, after_step)
     return run
 

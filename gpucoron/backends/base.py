@@ -112,8 +112,15 @@ class Backend(InterferenceOperations, ABC):
 
         return SpillingBackend(self, limit)
 
-    def settle(self, shape):
-        """Divide the memory for an exposure of this shape, when its references are there."""
+    def settle(self, shape, *, cleans_groups=False):
+        """Divide the memory for the steps of an exposure, when its references are there.
+
+        Parameters
+        ----------
+        shape : (nints, ngroups, ny, nx)
+        cleans_groups : bool
+            1/f noise is removed from groups.
+        """
 
     def release_memory(self):
         """Give memory back to the device that is kept for later arrays."""

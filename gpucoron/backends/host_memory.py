@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from gpucoron.backends.base import LikelihoodFit
-from gpucoron.backends.memory import chunk_memory
+from gpucoron.backends.memory import scratch_memory
 from gpucoron.backends.scratch_ramps import ScratchRamp, Window
 from gpucoron.backends.spilling import SpillingBackend
 from gpucoron.errors import OutputError
 
 log = logging.getLogger(__name__)
 
-#: bytes that a chunk of rows may take at most; larger ones are no faster
-_CHUNK = 2**27
+#: part of what is left that a chunk does not take: memory that is given back is not always gone at once
+_SPARE = 0.15
 #: bytes of ramps that light steps see together; each thread may have as much again that another one took from it
 _WINDOW = 2**23
 
@@ -84,7 +84,7 @@ class ScratchBackend(SpillingBackend):
     """
 
     def __init__(self, backend, max_memory):
-        super().__init__(backend, _CHUNK)
+        super().__init__(backend, max_memory)
         self.limit, self.scratch_dir = max_memory, backend.scratch_dir
         self._share_among(backend.n_threads)
         self.window = Window(_WINDOW)
@@ -176,16 +176,17 @@ class ScratchBackend(SpillingBackend):
         # Between two steps nobody looks at a ramp.
         self.window.give_back()
 
-    def settle(self, shape):
+    def settle(self, shape, *, cleans_groups=False):
         self.window.give_back()
-        resident, images, chunk, per_thread = resident_memory(), *chunk_memory(shape)
+        images, light, chunk, per_thread = scratch_memory(shape, cleans_groups=cleans_groups)
+        resident = resident_memory()
         left = self.limit - resident - images
         n_threads = max(1, min(self.n_threads, (left - chunk) // per_thread))
         if n_threads < self.n_threads:
-            log.info("%d threads instead of %d, for want of memory", n_threads, self.n_threads)
+            log.info("%d threads instead of %d: there is no memory for more", n_threads, self.n_threads)
             self._share_among(n_threads)
-        self.max_memory = max(chunk, min(_CHUNK, left - n_threads * per_thread))
-        needed = resident + images + chunk + per_thread
+        self.max_memory = max(chunk, int((1 - _SPARE) * (left - n_threads * per_thread)))
+        needed = resident + images + max(light, chunk + per_thread)
         if needed > self.limit:
             log.warning(
                 "max_memory (--max-memory) is %.0f MB, but this exposure needs %.0f MB at least: %.0f MB are in memory "

@@ -17,6 +17,9 @@ SAMPLE_BYTES = 5
 #: light steps look at one integration at a time: flags as numbers, masks of them, a corrected copy
 SCRATCH_BYTES = 16
 
+#: the same of most steps: flags and masks of them
+FLAG_BYTES = 4
+
 #: references, per pixel: images, and darks or reset frames as long as a few integrations
 REFERENCE_IMAGES, REFERENCE_INTEGRATIONS = 40, 3
 
@@ -115,19 +118,23 @@ def exposure_memory(shape, *, has_zeroframe=False):
     return ny * nx * (held + references + max(working, SCRATCH_BYTES * ngroups)) + FIXED_BYTES
 
 
-def chunk_memory(shape):
-    """Estimate what an exposure needs in memory where its ramps are in files.
+def scratch_memory(shape, *, cleans_groups=False):
+    """Estimate what an exposure needs in memory where its ramps are in files, besides its references.
 
     Parameters
     ----------
     shape : (nints, ngroups, ny, nx)
+    cleans_groups : bool
+        1/f noise is removed from groups.
 
     Returns
     -------
-    images, chunk, per_thread : int
-        Bytes: products and images beside the references; the smallest chunk; what a thread works with.
+    images, light, chunk, per_thread : int
+        Bytes: images and products; what light steps work with; the smallest chunk of rows for a heavy operation, and
+        what a thread needs for it.
     """
     nints, ngroups, ny, nx = shape
     images = (PRODUCT_BYTES * (nints + 1) + 8 * nints) * ny * nx
     chunk = memory_needed("fit_ramps", nints, ngroups, nx, 2 * SAMPLE_BYTES * nints * ngroups * nx).of(LEAST_ROWS)
-    return images, chunk, TILE_ARRAYS * max(TILE_BYTES, 4 * nints * ngroups * nx)
+    light = (SCRATCH_BYTES if cleans_groups else FLAG_BYTES) * ngroups * ny * nx
+    return images, light, chunk, TILE_ARRAYS * max(TILE_BYTES, 4 * nints * ngroups * nx)

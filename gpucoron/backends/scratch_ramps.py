@@ -83,7 +83,7 @@ class ScratchRamp(np.ndarray):
     def take_rows(self, rows):
         """Copy rows of all frames from the file, in one piece."""
         taken = np.empty((*self.shape[:-2], rows.stop - rows.start, self.shape[-1]), self.dtype)
-        for frame, offset in self._places(taken, rows):
+        for frame, offset in self._frames(taken, rows):
             if os.preadv(self.file.fileno(), [frame], offset) != frame.nbytes:
                 msg = "the scratch file of a ramp is shorter than the ramp"
                 raise OSError(msg)
@@ -91,14 +91,15 @@ class ScratchRamp(np.ndarray):
 
     def put_rows(self, rows, values):
         """Replace rows of all frames in the file."""
-        for frame, offset in self._places(values, rows):
-            os.pwrite(self.file.fileno(), np.ascontiguousarray(frame), offset)
+        for frame, offset in self._frames(values, rows):
+            os.pwrite(self.file.fileno(), frame, offset)
 
-    def _places(self, values, rows):
-        """Yield the rows of each frame, and where they are in the file."""
-        start = _address(self) - self.address + rows.start * self.strides[-2]
-        for index in np.ndindex(self.shape[:-2]):
-            yield values[index], start + sum(i * stride for i, stride in zip(index, self.strides, strict=False))
+    def _frames(self, values, rows):
+        """Pair the rows of each frame with their place in the file."""
+        places = _address(self) - self.address + rows.start * self.strides[-2]
+        for extent, stride in zip(self.shape[:-2], self.strides, strict=False):
+            places = np.add.outer(places, np.arange(extent) * stride)
+        return zip(values.reshape(-1, *values.shape[-2:]), np.ravel(places).tolist(), strict=True)
 
     def plain(self):
         """Give the same memory as a plain array, room made for all of it."""

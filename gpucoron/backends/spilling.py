@@ -256,6 +256,8 @@ class _FlagRows:
         """Give a copy of rows as they were; they may reach up to ``halo`` rows above what was replaced last."""
         replaced = self._first + self._originals.shape[2]
         originals = self._originals[:, :, rows.start - self._first :]
+        if rows.start >= replaced:
+            return self._backend.take_rows(self._groupdq, rows)
         below = self._backend.take_rows(self._groupdq, slice(max(replaced, rows.start), rows.stop))
         return np.concatenate([originals, below], axis=2)
 
