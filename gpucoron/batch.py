@@ -54,6 +54,7 @@ def reduce(
     backend="auto",
     workers=None,
     devices=None,
+    max_memory=None,
     include_all=False,
     redo="needed",
     shard="1/1",
@@ -78,6 +79,8 @@ def reduce(
         among them; the results do not depend on it.
     devices : sequence of int, optional
         GPUs by number; by default all. Workers are spread over them.
+    max_memory : int, optional
+        Bytes for each worker: see `gpucoron.engine.reduce_file`. By default the workers share what is there.
     include_all : bool
         Reduce what is no coronagraphy, too.
     redo : {'needed', 'failed', 'all'}
@@ -123,8 +126,10 @@ def reduce(
         "shard": parse_shard(shard),
         "progress": progress,
     }
+    output_dir = Path(os.path.abspath(output_dir))
     pool = {"backend": backend, "workers": workers, "devices": devices, "engine": engine, "scheduler": scheduler}
-    return _run(paths, Path(os.path.abspath(output_dir)), plan_options, pool, progress)
+    pool |= {"max_memory": max_memory, "scratch_dir": str(output_dir)}
+    return _run(paths, output_dir, plan_options, pool, progress)
 
 
 def _run(paths, output_dir, plan_options, pool, progress):
@@ -203,6 +208,7 @@ def _reduce_planned(plan, stage, manifest, plan_options, pool, progress):
 
 
 def _job(planned, plan, stage, plan_options, pool):
+    from gpucoron.batch_pool import shared_options
     from gpucoron.crds_cache import offline_environment
 
     name = planned.input.name
@@ -217,7 +223,7 @@ def _job(planned, plan, stage, plan_options, pool):
         "steps": plan_options["steps"],
         "of_run": plan_options["of_run"],
         "backend": pool["backend"],
-        "backend_options": {},
+        "backend_options": shared_options(pool),
         "environment": offline_environment(plan.context),
     }
 

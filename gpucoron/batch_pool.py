@@ -16,9 +16,9 @@ def worker_options(pool, memory):
     Parameters
     ----------
     pool : dict
-        ``backend``, ``workers``, ``devices``.
+        ``backend``, ``workers``, ``devices``; ``max_memory``, bytes for each worker, and ``scratch_dir``, or None.
     memory : int
-        Bytes that one worker takes.
+        Bytes that one worker takes, if it is not limited.
 
     Returns
     -------
@@ -41,8 +41,20 @@ def worker_options(pool, memory):
     if backend == "cuda" or (backend == "auto" and backend_status()["cuda"][0]):
         return _on_gpus(pool)
     cores = available_cores()
-    n_workers = pool["workers"] or max(1, min(cores, int(available_memory() // max(memory, 1))))
-    return [{"n_threads": max(1, cores // n_workers)} for _ in range(n_workers)]
+    there, limit = available_memory(), pool["max_memory"]
+    n_workers = pool["workers"] or max(1, min(cores, int(there // max(1, min(memory, limit or memory)))))
+    if limit is None and n_workers * memory > there:
+        # More than fits: none may believe that all of the memory is its own.
+        limit = int(there / n_workers)
+    return [
+        {"n_threads": max(1, cores // n_workers), **shared_options({**pool, "max_memory": limit})}
+        for _ in range(n_workers)
+    ]
+
+
+def shared_options(pool):
+    """List what every worker's backend is told, wherever it runs."""
+    return {name: pool[name] for name in ("max_memory", "scratch_dir") if pool[name] is not None}
 
 
 def _on_gpus(pool):
@@ -60,16 +72,15 @@ def _on_gpus(pool):
             raise BackendUnavailableError(msg)
     n_workers = pool["workers"] or WORKERS_PER_GPU * len(devices)
     chosen = [devices[number % len(devices)] for number in range(n_workers)]
-    return [
-        {"device": device, "max_memory": int(_USABLE * device_memory(device) / chosen.count(device))}
-        for device in chosen
-    ]
+
+    def share(device):
+        return pool["max_memory"] or int(_USABLE * device_memory(device) / chosen.count(device))
+
+    return [{"device": device, "max_memory": share(device)} for device in chosen]
 
 
 def available_memory():
-    """Tell how many bytes are free on this machine."""
-    try:
-        with open("/proc/meminfo") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Tell how many bytes are free for us on this machine."""
+    from gpucoron.backends.host_memory import free_memory
+
+    return free_memory() or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -37,7 +37,7 @@ def _parser():
     run.add_argument("--overwrite", action="store_true", help="replace products that exist")
     run.add_argument(
         "--max-memory",
-        type=_bytes,
+        type=memory_size,
         metavar="SIZE",
         help="memory to stay near, for example 4G: the process's own, or the GPU's (default: what is free); a larger "
         "exposure goes through a scratch file in the output folder, or through the GPU in pieces",
@@ -104,7 +104,7 @@ def _add_common(parser):
     _add_verbosity(parser)
 
 
-def _bytes(text):
+def memory_size(text):
     """Turn a size such as 4G, 500M or 2e9 into bytes."""
     units = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
     number = text.strip().upper().removesuffix("B")

@@ -19,6 +19,8 @@ def add_parser(commands, add_common):
     """Add the command to the command line; ``add_common`` adds what it shares with ``run``."""
     import argparse
 
+    from gpucoron.cli import memory_size
+
     batch = commands.add_parser(
         "batch",
         help="reduce a folder of files, resumably",
@@ -47,6 +49,12 @@ def add_parser(commands, add_common):
         "--retry-failed", dest="redo", action="store_const", const="failed", help="reduce only what has failed"
     )
     batch.add_argument("--workers", type=int, metavar="N", help="processes; default: as cores, memory and GPUs allow")
+    batch.add_argument(
+        "--max-memory",
+        type=memory_size,
+        metavar="SIZE",
+        help="memory of each worker, for example 2G, as for 'gpucoron run'; default: the workers share what is free",
+    )
     batch.add_argument("--devices", metavar="0,1,...", help="GPUs by number; default: all")
     batch.add_argument("--shard", default="1/1", metavar="I/N", help="every N-th exposure from the I-th on")
     batch.add_argument("--engine", default="local", choices=("local", "dask"), help="default: local processes")
@@ -89,6 +97,7 @@ def run_batch(options):
         backend=options.backend,
         workers=options.workers,
         devices=devices,
+        max_memory=options.max_memory,
         shard=options.shard,
         engine=options.engine,
         scheduler=options.scheduler,
@@ -134,6 +143,7 @@ def describe_plan(plan, options):
     lines += ["", f"{len(plan.references)} references, {_total(plan.references) / 1e6:.0f} MB:"]
     lines += [f"  {path}" for path in plan.references]
     memory = max((planned.memory for planned in todo), default=0)
+    memory = min(memory, options.max_memory or memory)
     seconds = sum(planned.seconds for planned in todo)
     cores = min(options.workers or available_cores(), available_cores())
     lines += [

@@ -111,6 +111,18 @@ def test_same_bytes_as_one_file_alone(raw, reduced, tmp_path):
     assert all(products(output)[name] == content for name, content in alone.items())
 
 
+def test_workers_with_little_memory(raw, reduced, tmp_path):
+    """The limit of the command line reaches the workers: their ramps are in a file beside the products."""
+    output = tmp_path / "out"
+    raw.run(output, "--max-memory", "10M", "--workers", "1", paths=[raw.files[1]])
+    alone = products(output)
+    assert len(alone) == 2
+    assert all(products(reduced[0])[name] == content for name, content in alone.items())
+    (log,) = (output / "logs").iterdir()
+    assert f"scratch file in {output}" in log.read_text()
+    assert leftovers(output) == []
+
+
 def test_what_is_done_is_left_alone(raw, reduced):
     output, _said = reduced
     before = records(output)
@@ -315,16 +327,25 @@ def test_workers_share_what_there_is(monkeypatch):
     monkeypatch.setattr(batch_pool, "available_memory", lambda: 10e9)
 
     def options(memory=1e9, **pool):
-        return batch_pool.worker_options({"backend": "cpu", "workers": None, "devices": None, **pool}, memory)
+        unset = dict.fromkeys(("workers", "devices", "max_memory", "scratch_dir"))
+        return batch_pool.worker_options({"backend": "cpu", **unset, **pool}, memory)
 
     assert options() == [{"n_threads": 1}] * 8
     assert options(memory=4e9) == [{"n_threads": 4}] * 2
-    assert options(memory=4e9, workers=3) == [{"n_threads": 2}] * 3
+    # More than fits: each has its part, and so has one alone.
+    assert options(memory=4e9, workers=3, scratch_dir="out") == [
+        {"n_threads": 2, "max_memory": 3_333_333_333, "scratch_dir": "out"}
+    ] * 3  # fmt: skip
+    assert options(memory=11e9) == [{"n_threads": 8, "max_memory": 10_000_000_000}]
+    # A limit of one's own makes room for more workers.
+    assert options(memory=4e9, max_memory=2_000_000_000) == [{"n_threads": 1, "max_memory": 2_000_000_000}] * 5
+    assert options(memory=1e9, max_memory=2_000_000_000) == [{"n_threads": 1, "max_memory": 2_000_000_000}] * 8
     monkeypatch.setattr("gpucoron.backends.backend_status", lambda: {"cuda": (True, "two GPUs")})
     monkeypatch.setattr(cuda_backend, "available", lambda device: (device < 2, "no such device"))
     monkeypatch.setattr(cuda_backend, "device_memory", lambda device: 100)
     assert [(one["device"], one["max_memory"]) for one in options(backend="cuda")] == [(0, 42), (1, 42)] * 2
     assert [one["device"] for one in options(backend="cuda", workers=3, devices=[1])] == [1, 1, 1]
+    assert [one["max_memory"] for one in options(backend="cuda", workers=1, max_memory=7)] == [7]
     with pytest.raises(gpucoron.errors.BackendUnavailableError, match="device 5"):
         options(backend="cuda", devices=[5])
 

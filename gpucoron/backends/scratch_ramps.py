@@ -81,7 +81,8 @@ class ScratchRamp(np.ndarray):
             setattr(self, name, getattr(source, name, None))
 
     def take_rows(self, rows):
-        """Copy rows of all frames from the file, in one piece."""
+        """Copy rows of all frames from the file, in one piece; there is no need to see the ramp meanwhile."""
+        self.window.give_back()
         taken = np.empty((*self.shape[:-2], rows.stop - rows.start, self.shape[-1]), self.dtype)
         for frame, offset in self._frames(taken, rows):
             if os.preadv(self.file.fileno(), [frame], offset) != frame.nbytes:
