@@ -39,8 +39,9 @@ def _parser():
         "--max-memory",
         type=memory_size,
         metavar="SIZE",
-        help="memory to stay near, for example 4G: the process's own, or the GPU's (default: what is free); a larger "
-        "exposure goes through a scratch file in the output folder, or through the GPU in pieces",
+        help="memory that the process may take, all told, or the exposure on the GPU, for example 4G (default: what "
+        "is free); an exposure that needs more goes by chunks of rows, on the CPU from a scratch file in the output "
+        "folder",
     )
     run.set_defaults(function=_run)
 

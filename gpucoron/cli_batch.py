@@ -53,7 +53,8 @@ def add_parser(commands, add_common):
         "--max-memory",
         type=memory_size,
         metavar="SIZE",
-        help="memory of each worker, for example 2G, as for 'gpucoron run'; default: the workers share what is free",
+        help="memory that each worker may take, for example 2G, as for 'gpucoron run' (default: its share of what is "
+        "free)",
     )
     batch.add_argument("--devices", metavar="0,1,...", help="GPUs by number; default: all")
     batch.add_argument("--shard", default="1/1", metavar="I/N", help="every N-th exposure from the I-th on")

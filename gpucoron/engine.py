@@ -414,9 +414,10 @@ def reduce_file(
     after_step : callable, optional
         Called as ``after_step(run, record)`` when a step is done.
     max_memory : int, optional
-        Bytes that the process (the CPU backend) or the exposure on its device may take; by default what is free. A
-        larger exposure is worked on in pieces, on the CPU from a scratch file in the output folder. A Backend has its
-        own limit.
+        Bytes that the process may have in memory, all told (the CPU backend), or that the exposure may take on its
+        device; by default what is free. An exposure that needs more is worked on by chunks of rows, on the CPU from a
+        scratch file in the output folder: `gpucoron.backends.numpy_backend.NumpyBackend` says how closely the limit
+        is kept. A Backend has its own limit, and this one does not count.
     **of_run
         Parameters of the run as a whole: save_calibrated_ramp, save_intermediates, stage_1overf, rate_int_outliers.
 

@@ -31,6 +31,7 @@ LEAST_ROWS = 5
 
 #: arrays of a tile's size that NumPy makes on the way
 TILE_ARRAYS = 10
+THREAD_BYTES = TILE_ARRAYS * TILE_BYTES
 
 
 def _saturation(nints, ngroups):
@@ -137,4 +138,4 @@ def scratch_memory(shape, *, cleans_groups=False):
     images = (PRODUCT_BYTES * (nints + 1) + 8 * nints) * ny * nx
     chunk = memory_needed("fit_ramps", nints, ngroups, nx, 2 * SAMPLE_BYTES * nints * ngroups * nx).of(LEAST_ROWS)
     light = (SCRATCH_BYTES if cleans_groups else FLAG_BYTES) * ngroups * ny * nx
-    return images, light, chunk, TILE_ARRAYS * max(TILE_BYTES, 4 * nints * ngroups * nx)
+    return images, light, chunk, max(THREAD_BYTES, TILE_ARRAYS * 4 * nints * ngroups * nx)

@@ -14,9 +14,12 @@ class NumpyBackend(Backend):
     n_threads : int, optional
         Threads for the heavy operations; by default the cores that this process may use.
     max_memory : int, optional
-        Bytes that the process may have in memory; by default what the host and the control group have free.
+        Bytes that the process may have in memory, all told; by default what it has and what the host and the control
+        group have free. The ramps of an exposure that needs more are in a scratch file, and the peak stays within a
+        tenth of the limit. Where programs, references and products alone take more, a warning tells how much is needed.
+        Steps that run jwst's code, and products that hold ramps, take whole ramps whatever the limit.
     scratch_dir : path, optional
-        Where the ramps of an exposure that needs more are kept; by default the folder for temporary files.
+        Where scratch files are; by default the folder for temporary files.
     """
 
     name = "numpy"
@@ -42,10 +45,10 @@ class NumpyBackend(Backend):
 
     def memory_limit(self, held=0):
         from gpucoron.backends.host_memory import free_memory, resident_memory
+        from gpucoron.backends.memory import THREAD_BYTES
 
-        if self.max_memory is None:
-            return free_memory()
-        return self.max_memory - resident_memory()
+        free = free_memory() if self.max_memory is None else self.max_memory - resident_memory()
+        return None if free is None else free - self.n_threads * THREAD_BYTES
 
     def spilling(self, limit):
         from gpucoron.backends.host_memory import ScratchBackend, resident_memory
