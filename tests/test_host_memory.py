@@ -144,6 +144,17 @@ def test_arithmetic_on_a_scratch_ramp(ramp):
     assert type(ramp[0] + 1) is np.ndarray
 
 
+def test_a_copy_of_a_scratch_ramp_is_in_memory(ramp):
+    for copied in (ramp[0].copy(), ramp[0].astype(np.float32), np.empty_like(ramp[0])):
+        copied[...] = ramp[0]
+        copied -= 1
+        copied[2, :, 3:5] += copied[1, 2, 3:5]
+        assert not isinstance(copied[1], ScratchRamp)
+        assert getattr(copied, "mapping", None) is None
+        np.testing.assert_array_equal(copied[:2], ramp[1][:2] - 1)
+    np.testing.assert_array_equal(*ramp)
+
+
 def test_gathering_from_a_scratch_ramp(ramp):
     rng = np.random.default_rng(3)
     where = np.unique(rng.integers(0, ramp[1].size, 900))

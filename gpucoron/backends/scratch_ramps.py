@@ -74,11 +74,14 @@ class ScratchRamp(np.ndarray):
     Each way to touch values makes room first. What touches more than the window holds is done piece by piece.
     """
 
+    #: the window, the file, its mapping and where that begins; None for an array of this class that is in memory
     window = file = mapping = address = None
 
     def __array_finalize__(self, source):
-        for name in ("window", "file", "mapping", "address"):
-            setattr(self, name, getattr(source, name, None))
+        mapping = getattr(source, "mapping", None)
+        # A view is a ramp like its source; a copy is in memory.
+        if mapping is not None and 0 <= _address(self) - source.address < len(mapping):
+            self.window, self.file, self.mapping, self.address = source.window, source.file, mapping, source.address
 
     def take_rows(self, rows):
         """Copy rows of all frames from the file, in one piece; there is no need to see the ramp meanwhile."""
@@ -92,8 +95,10 @@ class ScratchRamp(np.ndarray):
 
     def put_rows(self, rows, values):
         """Replace rows of all frames in the file."""
-        for frame, offset in self._frames(values, rows):
-            os.pwrite(self.file.fileno(), frame, offset)
+        for frame, offset in self._frames(np.asarray(values, self.dtype), rows):
+            if os.pwrite(self.file.fileno(), frame, offset) != frame.nbytes:
+                msg = "the scratch file of a ramp could not be written as a whole"
+                raise OSError(msg)
 
     def _frames(self, values, rows):
         """Pair the rows of each frame with their place in the file."""
