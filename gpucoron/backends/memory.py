@@ -1,4 +1,4 @@
-"""How much device memory the heavy operations and a whole exposure need: bytes per row of the image, and fixed.
+"""How much memory the heavy operations and a whole exposure need: bytes per row of the image, and fixed.
 
 A test holds these numbers against what the kernels' launchers allocate. An array that is added there is added here.
 """
