@@ -34,7 +34,7 @@ PEAKS = {
     ),
 }
 #: bytes above what the programs take: references, products and the smallest pieces take some 80 MB of them
-ROOM = 95_000_000
+ROOM = 105_000_000
 
 
 def measure(exposures, folder, name):
