@@ -8,6 +8,8 @@ from gpucoron.errors import BackendUnavailableError
 WORKERS_PER_GPU = 2
 #: the part of a GPU's memory that its workers share
 _USABLE = 0.85
+#: an exposure of some twenty integrations takes so much more than its file
+_MEMORY_PER_FILE_BYTE = 6
 
 
 def worker_options(pool, memory):
@@ -64,6 +66,14 @@ def _on_gpus(pool):
         {"device": device, "max_memory": int(_USABLE * device_memory(device) / chosen.count(device))}
         for device in chosen
     ]
+
+
+def guess_memory(files):
+    """Guess, from the files' sizes alone, what a worker will take for the largest of them, bytes."""
+    from gpucoron.batch_plan import PROCESS_BYTES
+
+    sizes = [os.path.getsize(path) for path in files if os.path.exists(path)]
+    return PROCESS_BYTES + _MEMORY_PER_FILE_BYTE * max(sizes, default=0)
 
 
 def available_memory():
