@@ -109,7 +109,6 @@ def loop_over(files):
     import logging
 
     from jwst.pipeline import Detector1Pipeline
-    from stdatamodels.jwst import datamodels
 
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
@@ -126,17 +125,7 @@ def loop_over(files):
         for path in files:
             seconds.append(reduce(path))
             stem = Path(path).name.removesuffix("_uncal.fits")
-            slopes = [datamodels.open(f"{folder}/{stem}_{kind}.fits") for kind in ("rate", "rateints")]
-            for model in slopes:  # what is lazy is loaded before the clock runs
-                _ = model.data, model.err, model.dq, model.var_poisson, model.var_rnoise
-            start = time.perf_counter()
-            with datamodels.RampModel(str(path)) as ramp:
-                _ = ramp.data, ramp.groupdq, ramp.pixeldq
-                for kind, model in zip(("rate", "rateints"), slopes, strict=True):
-                    model.save(f"{folder}/floor_{kind}.fits")
-            floors.append(time.perf_counter() - start)
-            for model in slopes:
-                model.close()
+            floors.append(common.io_floor(path, [f"{folder}/{stem}_{kind}.fits" for kind in ("rate", "rateints")]))
     return {"first": first, "seconds": seconds, "floors": floors}
 
 

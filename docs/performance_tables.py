@@ -8,7 +8,8 @@ _SIDES = {"jwst": "jwst", "ours": "gpucoron", "1 thread": "gpucoron, 1 thread", 
 
 def write_measured(results, path):
     """Write the tables; leave the file alone where nothing changed."""
-    lines = [*_engine(_latest(results, "engine")), *_batch(_latest(results, "batch"))]
+    sections = {"engine": _engine, "end-to-end": _end_to_end, "large": _large, "batch": _batch}
+    lines = [line for name, section in sections.items() for line in section(_latest(results, name))]
     text = "\n".join(lines) + "\n"
     if not path.exists() or path.read_text() != text:
         path.write_text(text)
@@ -18,7 +19,7 @@ def _latest(results, name):
     """Read the newest results of a name; by their date, which is the file's beginning and in the file too."""
     kept = [json.loads(path.read_text()) | {"file": path.name} for path in results.glob(f"*-{name}-*.json")]
     if not kept:
-        msg = f"{results}: no results of benchmarks/bench_{name}.py; run it with --save"
+        msg = f"{results}: no results of benchmarks/bench_{name.replace('-', '_')}.py; run it with --save"
         raise FileNotFoundError(msg)
     return max(kept, key=lambda one: one["machine"]["date"])
 
@@ -57,6 +58,35 @@ def _engine(figures):
                 f"float32 ramp of {ours['ramp_mb']:.0f} MB."
             )
         yield ""
+    yield _where(figures) + "\n"
+
+
+def _end_to_end(figures):
+    yield "### From file to files\n"
+    yield "Seconds in one warm process, and in a process of its own from its start to its end. The floor is opening the"
+    yield "file with jwst's reader, and saving rate and rateints.\n"
+    yield "| exposure | read | plan | steps | write | gpucoron | floor | jwst | cold: gpucoron | floor | jwst |"
+    yield "|---" * 11 + "|"
+    for name, case in figures["cases"].items():
+        warm = [*case["ours"].values(), case["floor"], case["jwst"]]
+        cold = [case["cold"][side] for side in ("ours", "floor", "jwst")]
+        cells = [f"{seconds:.3f}" for seconds in warm] + [f"{seconds:.1f}" for seconds in cold]
+        yield f"| {name} | " + " | ".join(cells) + " |"
+    yield ""
+    yield f"Medians of {figures['repeat']} (cold: of 3). Warm, gpucoron takes "
+    yield ", ".join(f"{case['over_floor']:.1f}" for case in figures["cases"].values()) + " times the floor, jwst"
+    yield ", ".join(f"{case['jwst_over_floor']:.1f}" for case in figures["cases"].values()) + ".\n"
+    yield _where(figures) + "\n"
+
+
+def _large(figures):
+    yield "### A large exposure\n"
+    yield f"MIRI, 250 groups x 60 integrations with emicorr, a file of {figures['file_gb']:.2f} GB, from file to files:"
+    yield f"{figures['seconds']:.0f} s, {figures['reads_per_second']:.0f} reads/s, peak"
+    yield f"memory {figures['peak_mb']:.0f} MB ({figures['max_memory_gb']:.0f} GB allowed)."
+    parts = sorted(figures["parts"].items(), key=lambda part: -part[1])
+    longest = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts[:6])
+    yield f"What takes longest: {longest}.\n"
     yield _where(figures) + "\n"
 
 

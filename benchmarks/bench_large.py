@@ -1,0 +1,104 @@
+"""A MIRI exposure of 250 groups x 60 integrations, a file of 1.9 GB, from file to files in 8 GB of memory.
+
+python benchmarks/bench_large.py [--max-memory 8] [--folder DIR] [--save]
+
+Three simulated integrations are repeated; emicorr is on, as in operations. jwst is not run: it needs 24 GB and more.
+"""
+
+import argparse
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import common
+
+CASE = "miri-250x60"
+COPIES = 20
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--max-memory", type=float, default=8.0, help="GB that the process may have (default: 8)")
+    parser.add_argument("--threads", type=int, default=None, help="of our CPU backend; default: the cores given")
+    parser.add_argument("--folder", default=None, help="where the simulated exposure is kept")
+    parser.add_argument("--save", action="store_true", help="write the figures to results/")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    folder = Path(options.folder or tempfile.mkdtemp(prefix="gpucoron-bench-"))
+    small, cache = common.make_case("miri-250x3", folder)
+    path = folder / CASE / small.name
+    if options.here:
+        with cache.activate():
+            print(json.dumps(reduce(path, options)))
+        return
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        repeat(small, path)
+    command = [sys.executable, *sys.argv, "--here", "--folder", str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    figures = json.loads(done.stdout.splitlines()[-1])
+    print(f"{figures['file_gb']:.2f} GB, {figures['reads']} reads, {figures['backend']}, {figures['threads']} threads")
+    print(f"{figures['seconds']:.1f} s, {figures['reads_per_second']:.0f} reads/s; peak {figures['peak_mb']:.0f} MB")
+    print(", ".join(f"{part} {seconds:.1f}" for part, seconds in figures["parts"].items() if seconds > 0.05))
+    if options.save:
+        print("wrote", common.save("large", figures))
+
+
+def repeat(small, path):
+    """Write a file whose integrations are those of a small one, time and again; its bytes go straight through."""
+    from astropy.io import fits
+
+    with fits.open(small) as hdus, small.open("rb") as raw, path.open("wb") as out:
+        for hdu in hdus:
+            header, place = hdu.header.copy(), hdu.fileinfo()
+            n_bytes, copies = hdu.size, 1
+            if "NINTS" in header:
+                header["NINTS"] *= COPIES
+            for name, axis in (("SCI", "NAXIS4"), ("INT_TIMES", "NAXIS2")):
+                if hdu.name == name:
+                    header[axis] *= COPIES
+                    copies = COPIES
+            out.write(header.tostring().encode("ascii"))
+            raw.seek(place["datLoc"])
+            data = raw.read(n_bytes)
+            for _ in range(copies):
+                out.write(data)
+            out.write(b"\0" * (-n_bytes * copies % 2880))
+
+
+def reduce(path, options):
+    """Reduce the file in this process; return what it took."""
+    import gpucoron
+    from gpucoron.backends import get_backend
+
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    limit = int(options.max_memory * 1e9)
+    with tempfile.TemporaryDirectory(dir=path.parent) as products:
+        backend = get_backend("cpu", n_threads=options.threads, max_memory=limit, scratch_dir=products)
+        start = time.perf_counter()
+        run, _models, _paths = gpucoron.reduce_file(path, products, backend=backend, steps=common.STEPS["miri-100x19"])
+        seconds = time.perf_counter() - start
+    facts = run.exposure.facts
+    reads = facts.nints * facts.ngroups
+    return {
+        "file_gb": path.stat().st_size / 1e9,
+        "max_memory_gb": options.max_memory,
+        "reads": reads,
+        "seconds": seconds,
+        "reads_per_second": reads / seconds,
+        "peak_mb": common.high_water() / 1e6,
+        "backend": run.backend.name,
+        "threads": run.backend.n_threads,
+        "parts": {**run.phases, **{record.name: record.seconds for record in run.records}},
+    }
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()
