@@ -137,26 +137,42 @@ def _run(paths, output_dir, plan_options, pool, progress):
     from gpucoron.products import prepare_output
 
     progress = progress or Silent()
-    shard = plan_options["shard"]
+    shard, early = plan_options["shard"], []
     prepare_output(output_dir, [], overwrite=True)
     with Manifest(output_dir, shard) as manifest:
         stage = output_dir / f".gpucoron-stage-{shard[0]}-of-{shard[1]}"
         shutil.rmtree(stage, ignore_errors=True)  # what a killed batch has left
+
+        def start_early(files):
+            early.extend(_start_early(files, pool, manifest.descriptors))
+
         try:
-            plan = make_plan(paths, output_dir, **plan_options)
+            plan = make_plan(paths, output_dir, **plan_options, on_found=start_early)
             progress.planned(plan)
             stage.mkdir(exist_ok=True)
             (output_dir / "logs").mkdir(exist_ok=True)
-            yield from _reduce_planned(plan, stage, manifest, plan_options, pool, progress)
+            yield from _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early)
         except OSError as error:
             msg = f"{output_dir}: cannot be written to ({error}); what was done is kept, run it again to go on"
             raise OutputError(msg) from error
         finally:
+            for worker in early:  # whatever has become of the plan
+                worker.kill()
             shutil.rmtree(stage, ignore_errors=True)
             progress.close()
 
 
-def _reduce_planned(plan, stage, manifest, plan_options, pool, progress):
+def _start_early(files, pool, descriptors):
+    """Start the workers that the plan will probably ask for: their imports take as long as the plan."""
+    if pool["engine"] != "local" or not files:
+        return []
+    from gpucoron.batch_pool import guess_memory, worker_options
+    from gpucoron.batch_workers import start_workers
+
+    return start_workers(worker_options(pool, guess_memory(files))[: len(files)], descriptors)
+
+
+def _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early):
     from gpucoron.batch_dask import run_on_dask
     from gpucoron.batch_workers import run_locally
 
@@ -196,7 +212,7 @@ def _reduce_planned(plan, stage, manifest, plan_options, pool, progress):
 
         options = worker_options(pool, max((planned.memory for planned in plan.todo), default=0))
         progress.started(len(options))
-        events = run_locally(jobs, options, manifest.descriptors)
+        events = run_locally(jobs, options, manifest.descriptors, early)
     with contextlib.closing(events):
         for kind, job, told in events:
             if kind == "step":

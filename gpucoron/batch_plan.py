@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gpucoron import __version__
 from gpucoron import parameters as declarations
-from gpucoron.batch_inputs import Input, find_files, is_wanted, read_input, take_share
+from gpucoron.batch_inputs import Input, exposure_name, find_files, is_wanted, read_input, take_share
 from gpucoron.errors import GpucoronError, InputError, ParameterError, ReferenceFileError
 from gpucoron.manifest import read_manifests
 
@@ -133,8 +133,11 @@ def make_plan(
     redo="needed",
     shard=(1, 1),
     progress=None,
+    on_found=None,
 ):
     """Plan a batch; see `gpucoron.batch.reduce` for the parameters.
+
+    ``on_found`` is called with the files that will probably be reduced, before their headers are read.
 
     Returns
     -------
@@ -143,8 +146,12 @@ def make_plan(
     from gpucoron.references import crds_context
 
     output_dir = Path(output_dir)
+    known, _ = read_manifests(output_dir)
+    files = find_files(paths)
+    if on_found is not None:
+        on_found(take_share(_not_done(files, known, redo), shard))
     inputs, left_out = [], []
-    for path in find_files(paths):
+    for path in files:
         found = read_input(path)
         if is_wanted(found, include_all):
             inputs.append(found)
@@ -153,7 +160,6 @@ def make_plan(
     inputs = take_share(inputs, shard)
     inputs.sort(key=lambda found: (*(str(found.about[word]) for word in ("instrument", "detector")), found.name))
     plan = Plan(output_dir, [], left_out, crds_context()[0])
-    known, _ = read_manifests(output_dir)
     look_up = _LookUp(profile, steps or {}, of_run or {})
     for number, found in enumerate(inputs, 1):
         planned = Planned(found, error=found.error)
@@ -166,6 +172,16 @@ def make_plan(
     _check_references(plan)
     _estimate(plan, known)
     return plan
+
+
+def _not_done(files, known, redo):
+    """List the files that the manifest knows nothing good of; what they hold may decide otherwise."""
+    if redo == "all":
+        return files
+    status = [known.get(exposure_name(path), {}).get("status") for path in files]
+    if redo == "failed":
+        return [path for path, word in zip(files, status, strict=True) if word == "failed"]
+    return [path for path, word in zip(files, status, strict=True) if word in (None, "failed")]
 
 
 class _LookUp:

@@ -8,6 +8,8 @@ from gpucoron.errors import BackendUnavailableError
 WORKERS_PER_GPU = 2
 #: the part of a GPU's memory that its workers share
 _USABLE = 0.85
+#: an exposure of some twenty integrations takes so much more than its file
+_MEMORY_PER_FILE_BYTE = 6
 
 
 def worker_options(pool, memory):
@@ -77,6 +79,14 @@ def _on_gpus(pool):
         return pool["max_memory"] or int(_USABLE * device_memory(device) / chosen.count(device))
 
     return [{"device": device, "max_memory": share(device)} for device in chosen]
+
+
+def guess_memory(files):
+    """Guess, from the files' sizes alone, what a worker will take for the largest of them, bytes."""
+    from gpucoron.batch_plan import PROCESS_BYTES
+
+    sizes = [os.path.getsize(path) for path in files if os.path.exists(path)]
+    return PROCESS_BYTES + _MEMORY_PER_FILE_BYTE * max(sizes, default=0)
 
 
 def available_memory():

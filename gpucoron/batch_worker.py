@@ -287,9 +287,10 @@ def main():
 
     threading.Thread(target=listen, daemon=True).start()
     logging.getLogger("CRDS").setLevel(logging.ERROR)
-    # what every exposure needs, before the first one is timed
-    from gpucoron import engine, exposure, products  # noqa: F401
+    # before the first exposure is timed, and perhaps before there is one
+    from gpucoron.warm_up import warm_up
 
+    warm_up()
     answer(event="ready", pid=os.getpid())
     while True:
         answer(event="result", record=reduce_job(jobs.get(), lambda step: answer(event="step", step=step)))

@@ -2,7 +2,7 @@
 
 Workers are plain subprocesses that talk JSON lines over pipes: nothing of the caller's is imported again, so that no
 ``__main__`` guard is needed, and a worker that dies takes nobody with it. A worker ends when its batch does, however
-that ends.
+that ends. Workers can be started before there are jobs: they import meanwhile.
 """
 
 import contextlib
@@ -25,7 +25,23 @@ ATTEMPTS = 2
 _TAIL = 2000
 
 
-def run_locally(jobs, options, descriptors=()):
+def start_workers(options, descriptors=()):
+    """Start workers before their jobs are known; who starts them has to `kill` them in the end.
+
+    Parameters
+    ----------
+    options : list of dict
+        One per worker, as `run_locally` is expected to be given them.
+    descriptors : sequence of int
+
+    Returns
+    -------
+    list of Worker
+    """
+    return [Worker(backend_options, descriptors) for backend_options in options]
+
+
+def run_locally(jobs, options, descriptors=(), early=()):
     """Reduce jobs in worker processes.
 
     Parameters
@@ -36,6 +52,8 @@ def run_locally(jobs, options, descriptors=()):
         One per worker: its ``backend_options``.
     descriptors : sequence of int
         File descriptors that the workers inherit, which keeps a lock until the last of them is gone.
+    early : iterable of Worker
+        What `start_workers` has started: they are taken where they fit, the others are killed.
 
     Yields
     ------
@@ -46,18 +64,22 @@ def run_locally(jobs, options, descriptors=()):
     GpucoronError
         Workers cannot start.
     """
-    waiting = deque(jobs)
+    waiting, early = deque(jobs), deque(early)
     selector = selectors.DefaultSelector()
     workers, failures = [], 0
 
     def start(backend_options):
-        worker = _Worker(backend_options, descriptors)
+        fits = bool(early) and early[0].n_threads == _n_threads(backend_options)
+        worker = early.popleft() if fits else Worker(backend_options, descriptors)
+        worker.backend_options = backend_options
         workers.append(worker)
         selector.register(worker.answers, selectors.EVENT_READ, worker)
 
     try:
         for backend_options in options[: len(waiting)]:
             start(backend_options)
+        while early:
+            early.popleft().kill()
         while workers:
             for key, _events in selector.select():
                 worker = key.data
@@ -109,11 +131,12 @@ def _after_death(worker, waiting):
     yield "result", job, {**record, "pid": worker.process.pid, "seconds": {}}
 
 
-class _Worker:
+class Worker:
     """One worker process: ``job`` is what it works on, ``reserved`` what it will get next."""
 
     def __init__(self, backend_options, descriptors):
         self.backend_options = backend_options
+        self.n_threads = _n_threads(backend_options)
         self.job = self.reserved = None
         self.was_ready = False
         self._rest = b""
@@ -123,7 +146,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._words,
-            env=_environment(backend_options.get("n_threads", 1)),
+            env=_environment(self.n_threads),
             pass_fds=descriptors,
             start_new_session=True,  # an interrupt from the terminal is for the batch
         )
@@ -186,6 +209,10 @@ class _Worker:
         self.answers.close()
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
+
+
+def _n_threads(backend_options):
+    return backend_options.get("n_threads", 1)
 
 
 def _environment(n_threads):

@@ -164,12 +164,15 @@ def of_run_parameters(options):
 
 def _run(options):
     from gpucoron import summary
-    from gpucoron.engine import reduce_file
     from gpucoron.parameters import resolve
+    from gpucoron.warm_up import warm_up
 
     steps = parse_settings(options.settings, options.skip)
     resolve(options.profile, steps=steps)  # a misspelt parameter is no matter of the file
     of_run = of_run_parameters(options)
+    warm_up()
+    from gpucoron.engine import reduce_file
+
     failed = 0
     for path in options.files:
         start = time.perf_counter()

@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 JWST = {"jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "gwcs"}
 #: the only modules that know jwst and its data models
 MAY_KNOW_JWST = {"references.py", "products.py", "pipeline.py", "borrowed.py", "exposure.py", "cli.py"}
-MAY_KNOW_JWST |= {"crds_cache.py"}
+MAY_KNOW_JWST |= {"crds_cache.py", "warm_up.py"}
 MAY_KNOW_JWST |= {"simulate.py", "simulated_references.py", "simulated_crds.py"}
 MAY_KNOW_CUPY = {"backends/cuda_backend.py", "backends/cuda_loader.py"}
 

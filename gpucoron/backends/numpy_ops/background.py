@@ -3,7 +3,6 @@
 from functools import lru_cache
 
 import numpy as np
-import scipy.ndimage
 
 from gpucoron.backends.numpy_ops.frames import for_each_frame
 
@@ -136,6 +135,8 @@ def _find_sources(smooth, threshold, good):
     where = np.flatnonzero(bright)
     if len(where) < _SOURCE_PIXELS:
         return where[:0]
+    import scipy.ndimage  # where it is needed: it takes long to import
+
     labels, n_areas = scipy.ndimage.label(bright)
     of_pixel = labels.reshape(-1)[where]
     large = np.bincount(of_pixel, minlength=n_areas + 1) >= _SOURCE_PIXELS

@@ -4,7 +4,6 @@ Here rows are always the fast axis; a caller whose detector reads along columns 
 """
 
 import numpy as np
-from scipy.signal import savgol_filter
 
 from gpucoron.backends.numpy_ops.background import MAD_TO_SIGMA
 from gpucoron.backends.numpy_ops.cosines import fit_cosines
@@ -108,6 +107,8 @@ def _fit_along(values, good, model_type, flatten_model):
     model = _fit_rows(values, good, model_type, _WINDOW)
     if not flatten_model:
         return model
+    from scipy.signal import savgol_filter  # 0.4 s, which only this option should take
+
     ny = model.shape[0]
     return model - savgol_filter(model, odd_window(min(ny - 1, _FLATTENING_WINDOW), ny), ORDER, axis=0)
 
