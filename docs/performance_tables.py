@@ -83,7 +83,7 @@ def _large(figures):
     yield "### A large exposure\n"
     yield f"MIRI, 250 groups x 60 integrations with emicorr, a file of {figures['file_gb']:.2f} GB, from file to files:"
     yield f"{figures['seconds']:.0f} s, {figures['reads_per_second']:.0f} reads/s, peak"
-    yield f"memory {figures['peak_mb']:.0f} MB ({figures['max_memory_gb']:.0f} GB allowed)."
+    yield f"memory {figures['peak_mb']:.0f} MB ({figures['max_memory_gb']:g} GB allowed)."
     parts = sorted(figures["parts"].items(), key=lambda part: -part[1])
     longest = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts[:6])
     yield f"What takes longest: {longest}.\n"

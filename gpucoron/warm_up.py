@@ -9,8 +9,8 @@ import gc
 def warm_up():
     """Import what every exposure needs, and let stdatamodels and ASDF set themselves up.
 
-    Nothing of that is ever thrown away: Python need not look for garbage in it, now (a tenth of the time) or later (0.1 s
-    at each full collection). For a process of our own alone.
+    Nothing of that is ever thrown away: Python need not look for garbage in it, now (a tenth of the time) or later
+    (0.1 s at each full collection). For a process of our own alone.
     """
     was_enabled = gc.isenabled()
     gc.disable()
