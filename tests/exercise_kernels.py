@@ -12,6 +12,7 @@ from gpucoron.backends.host_backend import HostBackend
 from gpucoron.backends.kernel_launch import geometry
 from gpucoron.backends.kernel_sources import KERNELS, LANES
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
+from gpucoron.steps.ipc import ReferenceEdges
 
 SHAPES = ((2, 7, 5, 13), (1, 3, 1, 1), (3, 32, 3, 9))
 TIMES = {"group_time": 2.0, "frame_time": 0.5, "nframes": 4}
@@ -67,6 +68,8 @@ class Exercise:
     def run_shape(self, rng, shape):
         backend, image = self.backend, shape[2:]
         ramps = make_ramps(rng, shape)
+        for kernel in (np.ones((3, 3), np.float32), np.ones((3, 3, *image), np.float32)):
+            backend.deconvolve_coupling(*self.send(ramps[0], kernel), ReferenceEdges(1, 0, 0, 0))
         for length in (2, 5, 11):
             coeffs = rng.normal(0, 1e-6, (length, *image)).astype(np.float32)
             data, groupdq, coeffs = self.send(*ramps[:2], coeffs)

@@ -22,9 +22,10 @@ from test_saturation import saturating_ramps, saturation_reference
 from gpucoron.backends import backend_status, host_backend
 from gpucoron.backends.host_backend import HostBackend
 from gpucoron.backends.kernel_launch import geometry
-from gpucoron.backends.kernel_sources import ONE_PASS, POLYNOMIAL_LENGTHS
+from gpucoron.backends.kernel_sources import MOST_COLUMNS, ONE_PASS, POLYNOMIAL_LENGTHS
 from gpucoron.backends.numpy_backend import NumpyBackend
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
+from gpucoron.steps.ipc import ReferenceEdges
 
 DEFINITION = NumpyBackend(n_threads=1)
 #: relative; on a GPU pow() is not the C library's
@@ -65,6 +66,40 @@ def test_counts_of_fits(backend, offset):
     backend.convert_counts(on_device(backend, raw), converted, offset=offset)
     converted = backend.to_host(converted)
     np.testing.assert_array_equal(converted, counts)
+
+
+# ----------------------------------------------------------------------------------------------------------------- ipc
+
+
+@pytest.mark.parametrize("edges", [(0, 0, 0, 0), (4, 0, 0, 3), (1, 2, 4, 1)])
+@pytest.mark.parametrize(("side", "per_pixel"), [(3, False), (3, True), (5, True)])
+def test_deconvolution_of_coupling(backend, side, per_pixel, edges):
+    """More frames than a block goes through together; NaN and infinities spread, and zeros keep their sign."""
+    rng = np.random.default_rng(5)
+    shape = (3, 7, 13, 37)
+    data = rng.normal(100, 30, shape).astype(np.float32)
+    data[1, 2, 5, 9], data[0, 6, 6, 9], data[2, 0] = np.nan, np.inf, 0
+    kernel = rng.normal(0, 0.01, (side, side) + (shape[2:] if per_pixel else ())).astype(np.float32)
+    kernel[side // 2, side // 2] += 1
+    kernel[0, 0] = 0
+    edges = ReferenceEdges(*edges)
+    (expected,), _ = run_on(DEFINITION, "deconvolve_coupling", [0], data, kernel, edges)
+    (found,), _ = run_on(backend, "deconvolve_coupling", [0], data, kernel, edges)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+    known = ~np.isnan(expected)
+    np.testing.assert_array_equal(found[known].view(np.uint32), expected[known].view(np.uint32))
+    assert np.isnan(expected).any(axis=(2, 3)).sum() == 2
+    (on_threads,), _ = run_on(NumpyBackend(n_threads=4), "deconvolve_coupling", [0], data, kernel, edges)
+    np.testing.assert_array_equal(on_threads, expected)
+
+
+def test_rows_too_long_for_the_kernel(backend):
+    data = np.random.default_rng(2).normal(100, 30, (1, 2, 3, MOST_COLUMNS + 5)).astype(np.float32)
+    kernel = np.float32([[0.0, -0.01, 0], [-0.02, 1.07, -0.03], [0.001, -0.01, 0]])
+    edges = ReferenceEdges(0, 0, 0, 0)
+    (expected,), _ = run_on(DEFINITION, "deconvolve_coupling", [0], data, kernel, edges)
+    (found,), _ = run_on(backend, "deconvolve_coupling", [0], data, kernel, edges)
+    np.testing.assert_array_equal(found, expected)
 
 
 # ----------------------------------------------------------------------------------------------------------- linearity

@@ -103,6 +103,9 @@ def _kernel(source, name, arguments, variants=((),), waits=lambda variant: False
 #: numbers of coefficients with a kernel of their own; 0 stands for any other
 POLYNOMIAL_LENGTHS = (0, 2, 3, 4, 5, 6, 7, 8)
 
+#: pixels of the longest row that ``deconvolve_coupling`` takes, as in ipc.cu
+MOST_COLUMNS = 2048
+
 #: modes of ``search_jumps``, as in jump.cu
 ONE_PASS, ITERATIVE, AFTER_CLIPPING = 0, 1, 2
 
@@ -140,6 +143,13 @@ KERNELS = {
             "int n_inverse, int n_ints, int n_groups, int64 n_pixels, int n_frames",
             [(n,) for n in POLYNOMIAL_LENGTHS],
             by_pixel=True,
+        ),
+        _kernel(
+            "ipc.cu",
+            "deconvolve_coupling",
+            "float* data, const float* kernel, int n_frames, int ny, int nx, int bottom, int top, int left, int right",
+            [(f,) for f in _FLAGS],
+            waits=lambda variant: True,
         ),
         _kernel(
             "emicorr.cu",

@@ -36,6 +36,10 @@ class NativeBackend(NumpyBackend):
         super().__init__(n_threads, max_memory=max_memory, scratch_dir=scratch_dir)
         self.kernels = NativeKernels(self.n_threads)
 
+    def deconvolve_coupling(self, data, kernel, edges):
+        kernels = self.kernels if data.flags.c_contiguous and _can_be_loaded("ipc.cu") else super()
+        kernels.deconvolve_coupling(data, kernel, edges)
+
     def linearity(self, data, groupdq, coeffs, **options):
         return self._by_fastest("linearity", "linearity.cu", (data, groupdq, coeffs), options)
 
