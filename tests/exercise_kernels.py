@@ -68,8 +68,9 @@ class Exercise:
     def run_shape(self, rng, shape):
         backend, image = self.backend, shape[2:]
         ramps = make_ramps(rng, shape)
-        for kernel in (np.ones((3, 3), np.float32), np.ones((3, 3, *image), np.float32)):
-            backend.deconvolve_coupling(*self.send(ramps[0], kernel), ReferenceEdges(1, 0, 0, 0))
+        for taps in ((3, 3), (5, 5)):
+            for kernel in (np.ones(taps, np.float32), np.ones(taps + image, np.float32)):
+                backend.deconvolve_coupling(*self.send(ramps[0], kernel), ReferenceEdges(1, 0, 0, 0))
         for length in (2, 5, 11):
             coeffs = rng.normal(0, 1e-6, (length, *image)).astype(np.float32)
             data, groupdq, coeffs = self.send(*ramps[:2], coeffs)

@@ -72,7 +72,7 @@ def test_counts_of_fits(backend, offset):
 
 
 @pytest.mark.parametrize("edges", [(0, 0, 0, 0), (4, 0, 0, 3), (1, 2, 4, 1)])
-@pytest.mark.parametrize(("side", "per_pixel"), [(3, False), (3, True), (5, True)])
+@pytest.mark.parametrize(("side", "per_pixel"), [(3, False), (3, True), (5, False), (5, True), (7, True)])
 def test_deconvolution_of_coupling(backend, side, per_pixel, edges):
     """More frames than a block goes through together; NaN and infinities spread, and zeros keep their sign."""
     rng = np.random.default_rng(5)

@@ -8,7 +8,14 @@ from gpucoron.backends.base import Backend, Slopes
 from gpucoron.backends.kernel_custom import CustomKernels
 from gpucoron.backends.kernel_interference import InterferenceKernels
 from gpucoron.backends.kernel_launch import frames_apart, geometry, words_of
-from gpucoron.backends.kernel_sources import AFTER_CLIPPING, ITERATIVE, MOST_COLUMNS, ONE_PASS, POLYNOMIAL_LENGTHS
+from gpucoron.backends.kernel_sources import (
+    AFTER_CLIPPING,
+    ITERATIVE,
+    MOST_COLUMNS,
+    ONE_PASS,
+    POLYNOMIAL_LENGTHS,
+    SIDES,
+)
 from gpucoron.backends.numpy_ops.coupling import deconvolve_coupling
 from gpucoron.backends.numpy_ops.jump import MINIMUM_GROUPS, NOT_SEARCHED
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
@@ -72,13 +79,14 @@ class KernelBackend(CustomKernels, InterferenceKernels, Backend):
 
     def deconvolve_coupling(self, data, kernel, edges):
         nints, ngroups, ny, nx = data.shape
-        if kernel.shape[:2] != (3, 3) or nx > MOST_COLUMNS:
+        height, width = kernel.shape[:2]
+        if height != width or width not in SIDES or nx > MOST_COLUMNS:
             # A device wants few, large operations.
             deconvolve_coupling(data, kernel, edges, planes_at_once=ngroups, xp=self.xp)
             return
         values = {"data": data, "kernel": self._contiguous(kernel), "n_frames": nints * ngroups, "ny": ny, "nx": nx}
         grid, block = geometry(1, self.frame_threads, nints * ngroups)
-        self.launch("deconvolve_coupling", grid, block, {**values, **edges._asdict()}, (kernel.ndim == 4,))
+        self.launch("deconvolve_coupling", grid, block, {**values, **edges._asdict()}, (width, kernel.ndim == 4))
 
     def linearity(self, data, groupdq, coeffs, *, inverse_coeffs=None, nframes=1):
         nints, ngroups, ny, nx = data.shape

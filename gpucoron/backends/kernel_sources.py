@@ -103,8 +103,8 @@ def _kernel(source, name, arguments, variants=((),), waits=lambda variant: False
 #: numbers of coefficients with a kernel of their own; 0 stands for any other
 POLYNOMIAL_LENGTHS = (0, 2, 3, 4, 5, 6, 7, 8)
 
-#: pixels of the longest row that ``deconvolve_coupling`` takes, as in ipc.cu
-MOST_COLUMNS = 2048
+#: pixels of the longest row that ``deconvolve_coupling`` takes, as in ipc.cu, and the sides of its convolution kernels
+MOST_COLUMNS, SIDES = 2048, (3, 5)
 
 #: modes of ``search_jumps``, as in jump.cu
 ONE_PASS, ITERATIVE, AFTER_CLIPPING = 0, 1, 2
@@ -148,7 +148,7 @@ KERNELS = {
             "ipc.cu",
             "deconvolve_coupling",
             "float* data, const float* kernel, int n_frames, int ny, int nx, int bottom, int top, int left, int right",
-            [(f,) for f in _FLAGS],
+            [(side, f) for side in SIDES for f in _FLAGS],
             waits=lambda variant: True,
         ),
         _kernel(

@@ -1,6 +1,6 @@
 """The deconvolution of the capacitive coupling between pixels, frame by frame and in place.
 
-One function over the array namespace; the kernels take the place of it for 3 x 3 pixels.
+One function over the array namespace; the kernels take the place of it for 3 x 3 and 5 x 5 pixels.
 """
 
 from concurrent.futures import ThreadPoolExecutor

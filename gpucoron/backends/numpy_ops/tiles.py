@@ -2,7 +2,8 @@
 
 NumPy releases the interpreter lock in the operations that matter, so threads are enough and no process is started. A
 tile is a few rows of every group and integration: small enough for the cache, large enough that the lock is rarely
-asked for, which every operation does: one of less than some 50 us leaves a second thread waiting. No result may depend on the size of a tile or on the number of threads.
+asked for. After short operations threads wait for each other: of 65536 float64 additions two threads do 1.6 times as
+many as one, of 16384 at a time no more. No result may depend on the size of a tile or on the number of threads.
 """
 
 import math
