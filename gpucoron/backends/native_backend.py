@@ -50,6 +50,10 @@ class NativeBackend(NumpyBackend):
         arrays = (data, groupdq, pixeldq, gain, readnoise)
         return self._by_fastest("fit_ramps", "ramp_fit.cu", arrays, options)
 
+    def subtract_wave(self, data, *wave_and_phases):
+        kernels = self.kernels if data.flags.c_contiguous and _can_be_loaded("emicorr.cu") else super()
+        kernels.subtract_wave(data, *wave_and_phases)
+
     def _by_fastest(self, operation, source, arrays, options):
         data, groupdq = arrays[:2]
         is_long = data.shape[1] >= LONG_RAMP

@@ -1,7 +1,8 @@
 """Ramp fitting by segments of optimally weighted least squares, equal to stcal's ``OLS_C``.
 
-Most ramps have no flag: they are one segment each, and a tile of them is fitted in one pass over the groups. The rest,
-flagged or with values that are not finite, is gathered and fitted segment by segment; see `ramp_segments`.
+Most ramps have no flag, or none but DO_NOT_USE in the same first groups: they are one segment each, and a tile of them
+is fitted in one pass over the groups. The rest, flagged or with values that are not finite, is gathered and fitted
+segment by segment; see `ramp_segments`.
 """
 
 import threading
@@ -183,9 +184,9 @@ def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppres
     samples[...] = data.transpose(1, 0, 2)
     samples = samples.reshape(ngroups, -1)
     slopes = medians = None
-    needs_segments = flags.reshape(-1) != 0
-    if ngroups > 2 and not needs_segments.all():
-        slopes, medians = _fit_whole_ramps(samples, pixels, times, scratch)
+    first, needs_segments = _find_whole_ramps(groupdq, flags)
+    if ngroups - first > 2 and not needs_segments.all():
+        slopes, medians = _fit_whole_ramps(samples[first:], first, pixels, times, scratch)
         needs_segments |= np.isnan(slopes)
     else:
         needs_segments[...] = True
@@ -198,7 +199,7 @@ def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppres
 
     sums = _RampSums((nints, npixels))
     if slopes is not None:
-        _sum_whole_ramps(sums, slopes.reshape(nints, npixels), ngroups, signal, pixels, times)
+        _sum_whole_ramps(sums, slopes.reshape(nints, npixels), ngroups - first, signal, pixels, times)
     _sum_segments(sums, ramps, signal, pixels, times, scratch)
 
     rateints = _finish_rateints(sums, flags, ramps, pixels)
@@ -209,8 +210,39 @@ def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppres
     return rate, rateints
 
 
-def _fit_whole_ramps(samples, pixels, times, scratch):
-    """Fit all ramps of a tile as if none had a flag.
+def _find_whole_ramps(groupdq, flags):
+    """Find the first group of most ramps, and which ramps are not good from it on and DO_NOT_USE alone before it.
+
+    MIRI's first groups are DO_NOT_USE in most pixels, not in all.
+
+    Parameters
+    ----------
+    groupdq : (nints, ngroups, npixels) uint8
+    flags : (nints, npixels) uint8
+        Those of all groups.
+
+    Returns
+    -------
+    first : int
+    is_other : (nints * npixels,) bool
+    """
+    is_clean = flags == 0
+    first = 0
+    before = is_late = flags == DO_NOT_USE
+    # More than half of the ramps: whatever is chosen, the answers are the same.
+    while first < groupdq.shape[1] and 2 * np.count_nonzero(is_late) > is_late.size:
+        before = is_late
+        is_late = is_late & (groupdq[:, first] == DO_NOT_USE)
+        first += 1
+    first = max(0, first - 1)
+    if first == 0:
+        return 0, ~is_clean.reshape(-1)
+    is_whole = before & ~np.bitwise_or.reduce(groupdq[:, first:], axis=1).astype(bool)
+    return first, ~is_whole.reshape(-1)
+
+
+def _fit_whole_ramps(samples, first, pixels, times, scratch):
+    """Fit all ramps of a tile as if none had a flag; the first of ``samples`` is of group number ``first``.
 
     Returns
     -------
@@ -222,7 +254,7 @@ def _fit_whole_ramps(samples, pixels, times, scratch):
     gain, noise = np.tile(pixels.gain, repeats), np.tile(pixels.read_noise, repeats)
     classes = weighting_class(samples[-1] - samples[0], gain, noise)
     inverse_variance = 1 / (noise * noise)
-    numbers = np.arange(ngroups, dtype=np.float64)[:, np.newaxis]
+    numbers = np.arange(first, first + ngroups, dtype=np.float64)[:, np.newaxis]
     table = weight_table(ngroups)
     slopes, medians = np.empty(nramps), np.empty(nramps)
     for block in scratch.blocks(nramps):
