@@ -18,7 +18,7 @@ from gpucoron.backends.numpy_backend import NumpyBackend
 log = logging.getLogger(__name__)
 
 #: groups from which on a ramp is long enough for a kernel that takes one pixel after the other; docs/performance.md
-LONG_RAMP = 32
+LONG_RAMP = {"linearity": 48, "detect_jumps": 32, "fit_ramps": 40}
 
 
 class NativeBackend(NumpyBackend):
@@ -56,7 +56,7 @@ class NativeBackend(NumpyBackend):
 
     def _by_fastest(self, operation, source, arrays, options):
         data, groupdq = arrays[:2]
-        is_long = data.shape[1] >= LONG_RAMP
+        is_long = data.shape[1] >= LONG_RAMP[operation]
         # Kernels that change an array, or take no cut ramps, need it as it is in one piece.
         is_whole = operation == "fit_ramps" or (data.flags.c_contiguous and groupdq.flags.c_contiguous)
         kernels = self.kernels if is_long and is_whole and _can_be_loaded(source) else super()

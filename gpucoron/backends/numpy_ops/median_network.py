@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 #: With more planes than this, partitioning wins.
-MOST_PLANES = 17
+MOST_PLANES = 64
 
 
 def median_of_planes(planes, spare):
