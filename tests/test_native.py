@@ -11,10 +11,12 @@ from test_ramp_fit import TIMES
 from test_ramp_fit import simulate as simulate_ramps
 
 from gpucoron.backends import backend_status, get_backend, native_backend, native_build
-from gpucoron.backends.native_backend import LONG_RAMP, NativeBackend
+from gpucoron.backends.native_backend import MANY_SAMPLES, NativeBackend
 
 #: more pixels than a tile, and a last tile that is not full
 IMAGE = (5, 31)
+#: groups of two integrations of which the kernels do everything
+ALL_NATIVE = MANY_SAMPLES["linearity"] // 2
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def answers(backend, n_groups):
     return [data, ramps[1], np.array(count), *vars(rate).values(), *vars(rateints).values()]
 
 
-@pytest.mark.parametrize("n_groups", [*sorted(LONG_RAMP.values()), 75])
+@pytest.mark.parametrize("n_groups", [MANY_SAMPLES["fit_ramps"], MANY_SAMPLES["detect_jumps"] // 2, ALL_NATIVE])
 def test_long_ramps_have_numpys_bits(native, n_groups):
     expected = answers(get_backend("numpy", n_threads=1), n_groups)
     for backend in (native, get_backend("native", n_threads=1)):
@@ -57,7 +59,7 @@ def test_long_ramps_have_numpys_bits(native, n_groups):
 def test_only_long_ramps_are_the_kernels(native, monkeypatch):
     launched = []
     monkeypatch.setattr(native_backend.NativeKernels, "fit_ramps", lambda self, *arrays, **options: launched.append(1))
-    for n_groups in (LONG_RAMP["fit_ramps"] - 1, LONG_RAMP["fit_ramps"]):
+    for n_groups in (MANY_SAMPLES["fit_ramps"] - 1, MANY_SAMPLES["fit_ramps"]):
         native.fit_ramps(**simulate_ramps(8, 1, n_groups, *IMAGE), **TIMES)
     assert launched == [1]
 
@@ -80,8 +82,8 @@ def test_a_compiler_that_fails_is_told_and_done_without(nothing_loaded, monkeypa
     usable_native = NativeBackend(n_threads=1)
     monkeypatch.setattr(native_build, "NATIVE_OPTIONS", (*native_build.NATIVE_OPTIONS, "--no-such-option"))
     with caplog.at_level(logging.WARNING):
-        found = answers(usable_native, max(LONG_RAMP.values()))
-    for one, other in zip(found, answers(get_backend("numpy", n_threads=1), max(LONG_RAMP.values())), strict=True):
+        found = answers(usable_native, ALL_NATIVE)
+    for one, other in zip(found, answers(get_backend("numpy", n_threads=1), ALL_NATIVE), strict=True):
         np.testing.assert_array_equal(one, other)
     assert sum("NumPy takes the place" in message for message in caplog.messages) == 3
 

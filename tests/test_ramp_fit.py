@@ -384,9 +384,12 @@ def test_weights_are_those_of_fixsen():
 @pytest.mark.parametrize("n", range(1, MOST_PLANES + 1))
 def test_median_network(n):
     # Zeros and ones in every order up to 2^12 columns prove a network of comparisons; beyond, samples do.
-    columns = np.arange(2**n) if n <= 12 else np.random.default_rng(0).integers(0, 2**n, 4096)
-    planes = (columns >> np.arange(n)[:, None] & 1).astype(float)
-    np.testing.assert_array_equal(median_of_planes(planes.copy(), np.empty(len(columns))), np.median(planes, axis=0))
+    if n <= 12:
+        planes = (np.arange(2**n) >> np.arange(n)[:, None] & 1).astype(float)
+    else:
+        planes = np.random.default_rng(0).integers(0, 2, (n, 4096)).astype(float)
+    found = median_of_planes(planes.copy(), np.empty(planes.shape[1]))
+    np.testing.assert_array_equal(found, np.median(planes, axis=0))
 
 
 def test_select_groups(caplog):

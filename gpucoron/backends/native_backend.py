@@ -17,8 +17,9 @@ from gpucoron.backends.numpy_backend import NumpyBackend
 
 log = logging.getLogger(__name__)
 
-#: groups from which on a ramp is long enough for a kernel that takes one pixel after the other; docs/performance.md
-LONG_RAMP = {"linearity": 48, "detect_jumps": 32, "fit_ramps": 40}
+#: samples of a pixel from which on a kernel that takes one pixel after the other is faster: groups of all integrations
+#: or, for the fit, which takes one ramp after the other, of one; docs/performance.md
+MANY_SAMPLES = {"linearity": 900, "detect_jumps": 600, "fit_ramps": 40}
 
 
 class NativeBackend(NumpyBackend):
@@ -56,10 +57,11 @@ class NativeBackend(NumpyBackend):
 
     def _by_fastest(self, operation, source, arrays, options):
         data, groupdq = arrays[:2]
-        is_long = data.shape[1] >= LONG_RAMP[operation]
+        n_samples = data.shape[1] if operation == "fit_ramps" else data.shape[0] * data.shape[1]
         # Kernels that change an array, or take no cut ramps, need it as it is in one piece.
         is_whole = operation == "fit_ramps" or (data.flags.c_contiguous and groupdq.flags.c_contiguous)
-        kernels = self.kernels if is_long and is_whole and _can_be_loaded(source) else super()
+        for_kernels = is_whole and n_samples >= MANY_SAMPLES[operation] and _can_be_loaded(source)
+        kernels = self.kernels if for_kernels else super()
         return getattr(kernels, operation)(*arrays, **options)
 
 
