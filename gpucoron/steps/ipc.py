@@ -2,7 +2,10 @@
 
 from collections import namedtuple
 
+from gpucoron.backends.numpy_ops.coupling import deconvolve_coupling
 from gpucoron.steps import Outcome, skipped
+
+__all__ = ["ReferenceEdges", "deconvolve_coupling", "reference_edges", "run"]
 
 #: Reference rows and columns at the four edges of a subarray.
 ReferenceEdges = namedtuple("ReferenceEdges", "bottom top left right")
