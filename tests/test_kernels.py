@@ -132,6 +132,16 @@ def test_linearity(backend, n_coeffs):
     assert np.nanmax(np.abs(found - data)) > 1
 
 
+def test_linearity_in_strips(backend, monkeypatch):
+    """Strips of pixels, the last one shorter, give what single pixels give."""
+    data, groupdq, coeffs, _ = linearity_case(np.random.default_rng(1), 5)
+    (expected,), _ = run_on(DEFINITION, "linearity", [0], data, groupdq, coeffs)
+    for strip in (0, 1, 50, 1000):
+        monkeypatch.setattr(backend, "strip_pixels", strip)
+        (found,), _ = run_on(backend, "linearity", [0], data, groupdq, coeffs)
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_every_length_of_polynomial_is_one_polynomial(backend):
     """The kernel for any length and those for one length each agree, by coefficients of zero."""
     data, groupdq, coeffs, _ = linearity_case(np.random.default_rng(3), 2)

@@ -28,6 +28,8 @@ class KernelBackend(CustomKernels, InterferenceKernels, Backend):
     block_threads = 128
     #: threads that go through a frame together
     frame_threads = 256
+    #: pixels that a thread takes together, frame by frame, where that is faster: on a CPU; else 0
+    strip_pixels = 0
     #: counts that are read while as many are sent
     words_at_once = 2**24
 
@@ -91,6 +93,12 @@ class KernelBackend(CustomKernels, InterferenceKernels, Backend):
     def linearity(self, data, groupdq, coeffs, *, inverse_coeffs=None, nframes=1):
         nints, ngroups, ny, nx = data.shape
         coeffs, inverse_coeffs = self._contiguous(coeffs), self._contiguous(inverse_coeffs)
+        if (inverse_coeffs is None or ngroups == 1) and self.strip_pixels:
+            grid, block = geometry(1, 1, -(-ny * nx // self.strip_pixels))
+            values = {"data": data, "groupdq": groupdq, "coeffs": coeffs, "n_coeffs": len(coeffs)}
+            values |= {"n_frames": nints * ngroups, "n_pixels": ny * nx, "strip": self.strip_pixels}
+            self.launch("correct_strips", grid, block, values, (_length(coeffs),))
+            return
         if inverse_coeffs is None or ngroups == 1:
             self._over_pixels(
                 "correct_polynomial", ny * nx, nints * ngroups, (_length(coeffs),),

@@ -138,6 +138,13 @@ KERNELS = {
         ),
         _kernel(
             "linearity.cu",
+            "correct_strips",
+            "float* data, const uint8* groupdq, const float* coeffs, int n_coeffs, int64 n_frames, int64 n_pixels,"
+            "int64 strip",
+            [(n,) for n in POLYNOMIAL_LENGTHS],
+        ),
+        _kernel(
+            "linearity.cu",
             "correct_reads",
             "float* data, const uint8* groupdq, const float* coeffs, const float* inverse_coeffs, int n_coeffs,"
             "int n_inverse, int n_ints, int n_groups, int64 n_pixels, int n_frames",

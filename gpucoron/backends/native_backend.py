@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 #: samples of a pixel from which on a kernel that takes one pixel after the other is faster: groups of all integrations
 #: or, for the fit, which takes one ramp after the other, of one; docs/performance.md
-MANY_SAMPLES = {"linearity": 900, "detect_jumps": 600, "fit_ramps": 40}
+MANY_SAMPLES = {"linearity": 0, "detect_jumps": 600, "fit_ramps": 40}
 
 
 class NativeBackend(NumpyBackend):
@@ -89,6 +89,7 @@ class NativeKernels(HostBackend):
     name = "native"
     # Frames are gone through by one thread: nobody waits.
     frame_threads = 1
+    strip_pixels = 1024
 
     def launch(self, name, grid, block, values, variant=()):
         kernel = KERNELS[name]
