@@ -62,9 +62,7 @@ __global__ void deconvolve_coupling(float* __restrict__ data, const float* __res
         const float* lines[SIDE];
         for (int line = 0; line < SIDE; ++line) lines[line] = kept[frame][(row + line) % SIDE];
         float* to = frames + frame * n_pixels + int64(row) * nx;
-#ifdef GPUCORON_KEEP
-#pragma GCC ivdep
-#endif
+        GPUCORON_VECTORS
         for (int column = threadIdx.x; column < n_columns; column += blockDim.x)
           to[column] = add_taps<SIDE>(0.0f, of_row + (PER_PIXEL ? column : 0), apart, lines, column);
       }

@@ -109,6 +109,11 @@ class Exercise:
         backend.fit_ramps(data, groupdq, pixeldq, gain, readnoise, **TIMES, zeroframe=zeroframe, dark_current=gain)
         cut = data[:, 1:], groupdq[:, 1:]
         backend.fit_ramps(*cut, pixeldq, gain, readnoise, **TIMES, original_groupdq=groupdq[:, 1:])
+        samples, *of_pixels = self.send(
+            ramps[0].transpose(1, 0, 2, 3).reshape(shape[1], -1).astype(np.float64),
+            *(image.ravel().astype(np.float64) for image in ramps[2:]),
+        )
+        backend.fit_whole_ramps(samples, 1, *of_pixels, 2.0)
         self.run_custom(data, groupdq, gain, readnoise)
 
     def run_custom(self, data, groupdq, gain, readnoise):

@@ -24,6 +24,9 @@ from gpucoron.backends.host_backend import HostBackend
 from gpucoron.backends.kernel_launch import geometry
 from gpucoron.backends.kernel_sources import MOST_COLUMNS, ONE_PASS, POLYNOMIAL_LENGTHS
 from gpucoron.backends.numpy_backend import NumpyBackend
+from gpucoron.backends.numpy_ops.median_network import MOST_PLANES
+from gpucoron.backends.numpy_ops.ramp_fit import fit_whole_ramps
+from gpucoron.backends.numpy_ops.ramp_segments import Scratch
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps.ipc import ReferenceEdges
 
@@ -480,3 +483,29 @@ def test_the_table_must_fit_the_kernels(monkeypatch, tmp_path):
     monkeypatch.setattr(host_backend, "host_source", lambda source: right.replace("int64", "int"))
     with pytest.raises(RuntimeError, match="convert_counts"):
         host_backend.compile_for_host("raw_counts.cu")
+
+
+# ---------------------------------------------------------------------------------------------------------- whole ramps
+
+
+@pytest.mark.parametrize("ngroups", [3, 4, 5, 10, 33, MOST_PLANES + 1])
+def test_whole_ramps(backend, ngroups):
+    """The fit of many ramps without a flag: NumPy's bits, whatever the gain and the noise are."""
+    rng = np.random.default_rng(ngroups)
+    nints, n_pixels = 3, 131
+    flux = 10 ** rng.uniform(-1, 3.5, n_pixels)
+    steps = rng.normal(flux, np.sqrt(flux), (ngroups, nints, n_pixels))
+    samples = (np.cumsum(steps, axis=0) + rng.normal(0, 8, steps.shape)).reshape(ngroups, -1)
+    samples[:, 40:44] = 0, 7, -3.5, 0
+    samples[2, 5], samples[0, 9] = np.nan, np.inf
+    gain, read_noise = rng.uniform(1, 3, n_pixels), rng.uniform(5, 15, n_pixels)
+    gain[[0, 1, 60]], read_noise[[70, 80]] = (0, -1, np.nan), (0, np.nan)
+    with np.errstate(all="ignore"):
+        expected = fit_whole_ramps(samples, 2, gain, read_noise, 1.07, Scratch(ngroups))
+    given = on_device(backend, samples), 2, on_device(backend, gain), on_device(backend, read_noise), 1.07
+    found = [backend.to_host(answer) for answer in backend.fit_whole_ramps(*given)]
+    np.testing.assert_array_equal(np.isnan(found[0]), np.isnan(expected[0]))
+    known = ~np.isnan(expected[0])
+    assert 0.8 < known.mean() < 1
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one[known].view(np.uint64), other[known].view(np.uint64))

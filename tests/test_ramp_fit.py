@@ -290,13 +290,13 @@ def test_first_groups_lost_in_most_pixels(late, ngroups, monkeypatch):
     fit_and_compare(arrays, instrument="MIRI")
     fit_and_compare(arrays, instrument="MIRI", suppress_one_group=True)
     whole = []
-    fit_whole_ramps = ramp_fit_in_numpy._fit_whole_ramps
+    fit_whole_ramps = ramp_fit_in_numpy.fit_whole_ramps
 
     def note(samples, first, *rest):
         whole.append((first, len(samples)))
         return fit_whole_ramps(samples, first, *rest)
 
-    monkeypatch.setattr(ramp_fit_in_numpy, "_fit_whole_ramps", note)
+    monkeypatch.setattr(ramp_fit_in_numpy, "fit_whole_ramps", note)
     fit_ramps(**arrays, **TIMES)
     assert whole == ([(late, ngroups - late)] if ngroups - late > 2 else [])
 

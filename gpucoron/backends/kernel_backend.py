@@ -18,6 +18,8 @@ from gpucoron.backends.kernel_sources import (
 )
 from gpucoron.backends.numpy_ops.coupling import deconvolve_coupling
 from gpucoron.backends.numpy_ops.jump import MINIMUM_GROUPS, NOT_SEARCHED
+from gpucoron.backends.numpy_ops.median_network import median_network
+from gpucoron.backends.numpy_ops.ramp_segments import weight_table
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 
 
@@ -280,6 +282,24 @@ class KernelBackend(CustomKernels, InterferenceKernels, Backend):
         values = {"groupdq": groupdq, "mask": mask, "all_flagged": all_flagged}
         self.launch("planes_all_flagged", grid, block, {**values, "n_frames": nints * ngroups, "n_pixels": ny * nx})
         return all_flagged
+
+    def fit_whole_ramps(self, samples, first, gain, read_noise, group_time):
+        """Fit ramps without a flag; see `gpucoron.backends.numpy_ops.ramp_fit.fit_whole_ramps`.
+
+        They have three groups at least, and at most `median_network.MOST_PLANES` differences.
+        """
+        ngroups, n_ramps = samples.shape
+        nints = n_ramps // gain.size
+        comparisons = np.array([pair[:2] for pair in median_network(ngroups - 1)], np.int32)
+        slopes, medians = (self.xp.empty(n_ramps, np.float64) for _ in range(2))
+        values = {
+            "samples": samples, "gain": gain, "readnoise": read_noise, "slopes": slopes, "medians": medians,
+            "weights": self.to_device(weight_table(ngroups)), "comparisons": self.to_device(comparisons),
+            "n_groups": ngroups, "first": first, "n_comparisons": len(comparisons), "n_ints": nints,
+            "n_pixels": gain.size, "group_time": group_time,
+        }  # fmt: skip
+        self.launch("fit_whole_ramps", *geometry(1, self.frame_threads, -(-gain.size // 64) * nints), values)
+        return slopes, medians
 
     def fit_ramps(
         self,

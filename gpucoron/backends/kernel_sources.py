@@ -287,6 +287,13 @@ KERNELS = {
             by_pixel=True,
         ),
         _kernel(
+            "whole_ramps.cu",
+            "fit_whole_ramps",
+            "const double* samples, const double* gain, const double* readnoise, const double* weights,"
+            "const int* comparisons, double* slopes, double* medians, int n_groups, int first, int n_comparisons,"
+            "int n_ints, int64 n_pixels, double group_time",
+        ),
+        _kernel(
             "pedestal.cu",
             "fit_pedestals",
             "const float* data, const uint8* groupdq, const double* limit, double* pedestal, double* slope, int n_ints,"

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 #: samples of a pixel from which on a kernel that takes one pixel after the other is faster: groups of all integrations
 #: or, for the fit, which takes one ramp after the other, of one; docs/performance.md
-MANY_SAMPLES = {"linearity": 0, "detect_jumps": 600, "fit_ramps": 40}
+MANY_SAMPLES = {"linearity": 0, "detect_jumps": 600, "fit_ramps": 66}
 
 
 class NativeBackend(NumpyBackend):
@@ -49,6 +49,9 @@ class NativeBackend(NumpyBackend):
 
     def fit_ramps(self, data, groupdq, pixeldq, gain, readnoise, **options):
         arrays = (data, groupdq, pixeldq, gain, readnoise)
+        if data.shape[1] < MANY_SAMPLES["fit_ramps"] and _can_be_loaded("whole_ramps.cu"):
+            # Short ramps are NumPy's but for this; its tiles are shared out among threads already.
+            return super().fit_ramps(*arrays, fit_whole=NativeKernels(1).fit_whole_ramps, **options)
         return self._by_fastest("fit_ramps", "ramp_fit.cu", arrays, options)
 
     def subtract_wave(self, data, *wave_and_phases):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpucoron.backends.base import Slopes
+from gpucoron.backends.numpy_ops.median_network import MOST_PLANES
 from gpucoron.backends.numpy_ops.ramp_segments import (
     Scratch,
     find_segments,
@@ -99,6 +100,7 @@ def fit_ramps(
     suppress_one_group=False,
     n_threads=1,
     tile_bytes=TILE_BYTES,
+    fit_whole=None,
 ):
     """Fit every ramp; see `gpucoron.backends.base.Backend.fit_ramps`.
 
@@ -107,6 +109,8 @@ def fit_ramps(
     n_threads : int
     tile_bytes : int
         Size of a tile of float32 samples.
+    fit_whole : callable, optional
+        Takes the place of `fit_whole_ramps`, for few enough groups, and gives the same; without its last argument.
 
     Notes
     -----
@@ -146,6 +150,7 @@ def fit_ramps(
                 times,
                 suppress_one_group,
                 scratch_of.thread,
+                fit_whole,
             )
             for product, answer in ((rate, tile_rate), (rateints, tile_rateints)):
                 for name, values in answer.items():
@@ -176,7 +181,7 @@ def _flag_bad_gain(pixeldq, gain):
     return np.where(bad, pixeldq | np.uint32(DO_NOT_USE | NO_GAIN_VALUE), pixeldq)
 
 
-def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppress_one_group, scratch):
+def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppress_one_group, scratch, fit_whole):
     """Fit the ramps of a tile, ``(nints, ngroups, npixels)``; return the fields of rate and rateints."""
     nints, ngroups, npixels = data.shape
     flags = np.bitwise_or.reduce(groupdq, axis=1)
@@ -186,7 +191,11 @@ def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppres
     slopes = medians = None
     first, needs_segments = _find_whole_ramps(groupdq, flags)
     if ngroups - first > 2 and not needs_segments.all():
-        slopes, medians = _fit_whole_ramps(samples[first:], first, pixels, times, scratch)
+        whole = samples[first:], first, pixels.gain, pixels.read_noise, times.group
+        if fit_whole is not None and ngroups - first - 1 <= MOST_PLANES:
+            slopes, medians = fit_whole(*whole)
+        else:
+            slopes, medians = fit_whole_ramps(*whole, scratch)
         needs_segments |= np.isnan(slopes)
     else:
         needs_segments[...] = True
@@ -241,17 +250,27 @@ def _find_whole_ramps(groupdq, flags):
     return first, ~is_whole.reshape(-1)
 
 
-def _fit_whole_ramps(samples, first, pixels, times, scratch):
-    """Fit all ramps of a tile as if none had a flag; the first of ``samples`` is of group number ``first``.
+def fit_whole_ramps(samples, first, gain, read_noise, group_time, scratch):
+    """Fit all ramps of a tile as if none had a flag.
+
+    Parameters
+    ----------
+    samples : (ngroups, nints * npixels) float64, DN
+        Three groups at least.
+    first : int
+        The number of the first of these groups.
+    gain, read_noise : (npixels,) float64, e-/DN and e-
+    group_time : float, s
+    scratch : Scratch
 
     Returns
     -------
-    slopes, medians : (nramps,) float64, DN/s
-        Slopes are NaN where a value is not finite or the read noise is of no use.
+    slopes, medians : (nints * npixels,) float64, DN/s
+        Slopes are NaN where a value is not finite or the read noise is of no use; medians are anything there.
     """
     ngroups, nramps = samples.shape
-    repeats = nramps // len(pixels.gain)
-    gain, noise = np.tile(pixels.gain, repeats), np.tile(pixels.read_noise, repeats)
+    repeats = nramps // len(gain)
+    gain, noise = np.tile(gain, repeats), np.tile(read_noise, repeats)
     classes = weighting_class(samples[-1] - samples[0], gain, noise)
     inverse_variance = 1 / (noise * noise)
     numbers = np.arange(first, first + ngroups, dtype=np.float64)[:, np.newaxis]
@@ -261,8 +280,8 @@ def _fit_whole_ramps(samples, first, pixels, times, scratch):
         values = samples[:, block]
         weights = table.take(classes[block], axis=1, out=scratch.array(0, *values.shape), mode="clip")
         slopes[block] = weighted_slopes(values, numbers, weights, inverse_variance[block], scratch)
-        medians[block] = median_rates(values, times.group, None, scratch)
-    slopes /= times.group
+        medians[block] = median_rates(values, group_time, None, scratch)
+    slopes /= group_time
     return slopes, medians
 
 
