@@ -292,6 +292,8 @@ KERNELS = {
             "const double* samples, const double* gain, const double* readnoise, const double* weights,"
             "const int* comparisons, double* slopes, double* medians, int n_groups, int first, int n_comparisons,"
             "int n_ints, int64 n_pixels, double group_time",
+            # It has shared memory, though nobody waits.
+            waits=lambda variant: True,
         ),
         _kernel(
             "pedestal.cu",
