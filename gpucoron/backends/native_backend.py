@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 #: samples of a pixel from which on a kernel that takes one pixel after the other is faster: groups of all integrations
 #: or, for the fit, which takes one ramp after the other, of one; docs/performance.md
-MANY_SAMPLES = {"linearity": 0, "detect_jumps": 600, "fit_ramps": 66}
+MANY_SAMPLES = {"detect_jumps": 600, "fit_ramps": 66}
 
 
 class NativeBackend(NumpyBackend):
@@ -42,7 +42,11 @@ class NativeBackend(NumpyBackend):
         kernels.deconvolve_coupling(data, kernel, edges)
 
     def linearity(self, data, groupdq, coeffs, **options):
-        return self._by_fastest("linearity", "linearity.cu", (data, groupdq, coeffs), options)
+        # Averaged reads are corrected by pixel, a polynomial is evaluated in strips: only what is needed is compiled.
+        averaged = options.get("inverse_coeffs") is not None and data.shape[1] > 1
+        is_whole = data.flags.c_contiguous and groupdq.flags.c_contiguous
+        kernels = self.kernels if is_whole and _can_be_loaded("linearity.cu", (averaged,)) else super()
+        kernels.linearity(data, groupdq, coeffs, **options)
 
     def detect_jumps(self, data, groupdq, gain, readnoise, **options):
         return self._by_fastest("detect_jumps", "jump.cu", (data, groupdq, gain, readnoise), options)
@@ -71,12 +75,15 @@ class NativeBackend(NumpyBackend):
 _refused = set()
 
 
-def _can_be_loaded(source):
-    """Tell whether a kernel file's libraries are there, compiled if need be; a refusal is told once."""
+def _can_be_loaded(source, kinds=(True, False)):
+    """Tell whether a kernel file's libraries are there, compiled if need be; a refusal is told once.
+
+    ``kinds`` are those that are needed: of kernels by pixel (True), of the others (False).
+    """
     if source in _refused:
         return False
     try:
-        for by_pixel in (True, False):
+        for by_pixel in kinds:
             if native_instantiations(source, by_pixel):
                 library(source, by_pixel)
     except (RuntimeError, OSError) as error:
