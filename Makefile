@@ -24,8 +24,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/bench_engine.py
-	$(BIN)/python benchmarks/bench_custom.py
+	$(BIN)/python benchmarks/bench_engine.py --save
+	$(BIN)/python benchmarks/bench_custom.py --save
+	$(BIN)/python -m pytest benchmarks/test_steps.py -q --benchmark-columns=min,median,rounds --benchmark-sort=name
+	$(BIN)/python benchmarks/goals.py
 
 # Against the truth of simulations: half an hour; QUICK=--quick for a rehearsal that leaves the results alone.
 validation: $(VENV)/.dev

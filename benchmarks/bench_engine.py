@@ -22,6 +22,7 @@ def main():
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--threads", type=int, default=None, help="of our CPU backend; default: the cores given")
     parser.add_argument("--no-memory", action="store_true", help="leave the memory runs out")
+    parser.add_argument("--no-flicker", action="store_true", help="leave out the run with 1/f noise at groups")
     parser.add_argument("--save", action="store_true", help="write the figures to results/")
     parser.add_argument("--folder", default=None, help="where the simulated exposures are kept")
     parser.add_argument("--peak", nargs=2, metavar=("SIDE", "CASE"), help=argparse.SUPPRESS)
@@ -35,6 +36,8 @@ def main():
     figures = {"threads": options.threads, "repeat": options.repeat, "cases": {}}
     for name in options.cases:
         figures["cases"][name] = measure(name, folder, options)
+    if not options.no_flicker:
+        figures["1/f at groups"] = measure_flicker_at_groups(folder, options)
     if options.save:
         print("wrote", common.save("engine", figures))
 
@@ -76,7 +79,8 @@ def measure(name, folder, options):
     print(f"jwst over: {said}; 1 thread over {ours.n_threads}: {figures['scaling']:.2f}x")
     _compare_with_last(name, figures["ratios"])
     if not options.no_memory:
-        figures["memory"] = {side: _peak(side, name, folder, options) for side in ("jwst", "ours")}
+        sides = ("jwst", "ours", "emicorr") if name.startswith("miri") else ("jwst", "ours")
+        figures["memory"] = {side: _peak(side, name, folder, options) for side in sides}
         for side, peak in figures["memory"].items():
             print(
                 f"peak memory, {side}: {peak['peak_mb']:.0f} MB over the imports' {peak['before_mb']:.0f}; "
@@ -85,17 +89,44 @@ def measure(name, folder, options):
     return figures
 
 
+def measure_flicker_at_groups(folder, options, case="nircam-10x20"):
+    """Measure our default steps with 1/f noise subtracted from every group, beside what spaceKLIP took elsewhere."""
+    from gpucoron.backends import get_backend
+
+    path, cache = common.make_case(case, folder)
+    steps, pipeline = {"subtract_1overf": {"skip": False}}, {"stage_1overf": "groups"}
+    ways = {"ours": get_backend("cpu", n_threads=options.threads), "1 thread": get_backend("cpu", n_threads=1)}
+    totals, of_step = {side: [] for side in ways}, {side: [] for side in ways}
+    with cache.activate():
+        for backend in ways.values():
+            common.our_steps(path, backend, steps, pipeline=pipeline)
+        for _ in range(options.repeat):
+            for side, backend in ways.items():
+                seconds = common.our_steps(path, backend, steps, pipeline=pipeline)
+                totals[side].append(sum(seconds.values()))
+                of_step[side].append(seconds["subtract_1overf"])
+    medians = {side: statistics.median(of) for side, of in totals.items()}
+    peer = common.PEER_WITH_FLICKER_AT_GROUPS
+    print(f"\n{case} with 1/f noise at groups; spaceKLIP took {peer:.0f} s on another machine")
+    for side, seconds in medians.items():
+        step = statistics.median(of_step[side])
+        print(f"{side:<10} {seconds:6.2f} s ({step:.2f} s of it subtract_1overf), {peer / seconds:.1f}x")
+    return {"case": case, "totals": totals, "subtract_1overf": of_step, "peer": peer}
+
+
 def _row(step, medians, ratio):
     return f"{step:<20}" + "".join(f"{seconds:10.3f}" for seconds in medians.values()) + f"{ratio:7.1f}x"
 
 
 def _compare_with_last(name, ratios):
     """Say where the ratio to jwst is worse by a fifth and more than in the last results that were kept."""
-    kept = sorted(common.RESULTS.glob("*-engine-*.json"))
-    last = json.loads(kept[-1].read_text())["cases"].get(name, {}) if kept else {}
-    for side, before in (last.get("ratios") or {}).items():
+    last = common.latest("engine")
+    if last is None:
+        return
+    for side, before in last["cases"].get(name, {}).get("ratios", {}).items():
         if side in ratios and ratios[side] < 0.8 * before:
-            print(f"SLOWER than in {kept[-1].name}: {side} {ratios[side]:.1f}x jwst, was {before:.1f}x")
+            commit = last["machine"]["commit"]
+            print(f"SLOWER than at {commit}: {side} {ratios[side]:.1f}x jwst, was {before:.1f}x")
 
 
 def _peak(side, name, folder, options):
@@ -107,7 +138,10 @@ def _peak(side, name, folder, options):
 
 
 def peak_of(side, name, folder, threads):
-    """Measure in this process: peak resident memory over what a run on a small exposure needed."""
+    """Measure in this process: peak resident memory over what a run on a small exposure needed.
+
+    ``side`` is 'jwst', 'ours', or 'emicorr' for our steps up to that one.
+    """
     import numpy as np
     import psutil
 
@@ -123,7 +157,7 @@ def peak_of(side, name, folder, threads):
             if side == "jwst":
                 common.jwst_steps(path, steps)
             else:
-                common.our_steps(path, backend, steps)
+                common.our_steps(path, backend, steps, until="saturation" if side == "emicorr" else None)
 
     run("miri-small" if name.startswith("miri") else "nircam-small")
     STORE.clear()

@@ -14,6 +14,10 @@ from unittest.mock import patch
 
 RESULTS = Path(__file__).parent / "results"
 
+#: what spaceKLIP 2.2 on jwst 1.18 took for NIRCam, 10 groups x 20 integrations, with 1/f noise subtracted from every
+#: group, seconds on one x86-64 core; another machine: for orientation only
+PEER_WITH_FLICKER_AT_GROUPS = 77.0
+
 #: name -> arguments of ``gpucoron.simulate.simulate``
 CASES = {
     "nircam-small": ("NIRCAM", "SUB320A335R", "RAPID", 10, 2),
@@ -77,12 +81,12 @@ def jwst_steps(path, steps=None):
     return seconds
 
 
-def our_steps(path, backend, steps=None):
-    """Run our engine on a file; return step -> seconds."""
+def our_steps(path, backend, steps=None, *, pipeline=None, until=None):
+    """Run our engine on a file, or its steps before ``until``; return step -> seconds."""
     from gpucoron.engine import plan, run_steps
     from gpucoron.exposure import Exposure
 
-    run = run_steps(plan(Exposure.read(path), steps=steps, backend=backend))
+    run = run_steps(plan(Exposure.read(path), steps=steps, pipeline=pipeline, backend=backend), until=until)
     return {record.name: record.seconds for record in run.records}
 
 
@@ -136,6 +140,12 @@ def machine():
         "commit": commit,
         "versions": {name: version(name) for name in packages},
     }
+
+
+def latest(kind):
+    """Read the newest results of a kind, by their own date; None where there are none."""
+    kept = [json.loads(path.read_text()) for path in RESULTS.glob(f"*-{kind}-*.json")]
+    return max(kept, key=lambda one: one["machine"]["date"], default=None)
 
 
 def save(name, figures):

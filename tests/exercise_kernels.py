@@ -12,6 +12,7 @@ from gpucoron.backends.host_backend import HostBackend
 from gpucoron.backends.kernel_launch import geometry
 from gpucoron.backends.kernel_sources import KERNELS, LANES
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
+from gpucoron.steps.ipc import ReferenceEdges
 
 SHAPES = ((2, 7, 5, 13), (1, 3, 1, 1), (3, 32, 3, 9))
 TIMES = {"group_time": 2.0, "frame_time": 0.5, "nframes": 4}
@@ -67,10 +68,16 @@ class Exercise:
     def run_shape(self, rng, shape):
         backend, image = self.backend, shape[2:]
         ramps = make_ramps(rng, shape)
+        for taps in ((3, 3), (5, 5)):
+            for kernel in (np.ones(taps, np.float32), np.ones(taps + image, np.float32)):
+                backend.deconvolve_coupling(*self.send(ramps[0], kernel), ReferenceEdges(1, 0, 0, 0))
         for length in (2, 5, 11):
             coeffs = rng.normal(0, 1e-6, (length, *image)).astype(np.float32)
             data, groupdq, coeffs = self.send(*ramps[:2], coeffs)
             backend.linearity(data, groupdq, coeffs)
+            backend.strip_pixels = 7
+            backend.linearity(data, groupdq, coeffs)
+            backend.strip_pixels = 0
             backend.linearity(data, groupdq, coeffs, inverse_coeffs=coeffs, nframes=4)
         for nframes in (None, 1, 4):
             limits = np.full(image, 150, np.float32), rng.random(image) < 0.9
@@ -102,6 +109,11 @@ class Exercise:
         backend.fit_ramps(data, groupdq, pixeldq, gain, readnoise, **TIMES, zeroframe=zeroframe, dark_current=gain)
         cut = data[:, 1:], groupdq[:, 1:]
         backend.fit_ramps(*cut, pixeldq, gain, readnoise, **TIMES, original_groupdq=groupdq[:, 1:])
+        samples, *of_pixels = self.send(
+            ramps[0].transpose(1, 0, 2, 3).reshape(shape[1], -1).astype(np.float64),
+            *(image.ravel().astype(np.float64) for image in ramps[2:]),
+        )
+        backend.fit_whole_ramps(samples, 1, *of_pixels, 2.0)
         self.run_custom(data, groupdq, gain, readnoise)
 
     def run_custom(self, data, groupdq, gain, readnoise):

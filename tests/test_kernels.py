@@ -22,9 +22,13 @@ from test_saturation import saturating_ramps, saturation_reference
 from gpucoron.backends import backend_status, host_backend
 from gpucoron.backends.host_backend import HostBackend
 from gpucoron.backends.kernel_launch import geometry
-from gpucoron.backends.kernel_sources import ONE_PASS, POLYNOMIAL_LENGTHS
+from gpucoron.backends.kernel_sources import MOST_COLUMNS, ONE_PASS, POLYNOMIAL_LENGTHS
 from gpucoron.backends.numpy_backend import NumpyBackend
+from gpucoron.backends.numpy_ops.median_network import MOST_PLANES
+from gpucoron.backends.numpy_ops.ramp_fit import fit_whole_ramps
+from gpucoron.backends.numpy_ops.ramp_segments import Scratch
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
+from gpucoron.steps.ipc import ReferenceEdges
 
 DEFINITION = NumpyBackend(n_threads=1)
 #: relative; on a GPU pow() is not the C library's
@@ -67,6 +71,40 @@ def test_counts_of_fits(backend, offset):
     np.testing.assert_array_equal(converted, counts)
 
 
+# ----------------------------------------------------------------------------------------------------------------- ipc
+
+
+@pytest.mark.parametrize("edges", [(0, 0, 0, 0), (4, 0, 0, 3), (1, 2, 4, 1)])
+@pytest.mark.parametrize(("side", "per_pixel"), [(3, False), (3, True), (5, False), (5, True), (7, True)])
+def test_deconvolution_of_coupling(backend, side, per_pixel, edges):
+    """More frames than a block goes through together; NaN and infinities spread, and zeros keep their sign."""
+    rng = np.random.default_rng(5)
+    shape = (3, 7, 13, 37)
+    data = rng.normal(100, 30, shape).astype(np.float32)
+    data[1, 2, 5, 9], data[0, 6, 8, 12], data[2, 0] = np.nan, np.inf, 0
+    kernel = rng.normal(0, 0.01, (side, side) + (shape[2:] if per_pixel else ())).astype(np.float32)
+    kernel[side // 2, side // 2] += 1
+    kernel[0, 0] = 0
+    edges = ReferenceEdges(*edges)
+    (expected,), _ = run_on(DEFINITION, "deconvolve_coupling", [0], data, kernel, edges)
+    (found,), _ = run_on(backend, "deconvolve_coupling", [0], data, kernel, edges)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+    known = ~np.isnan(expected)
+    np.testing.assert_array_equal(found[known].view(np.uint32), expected[known].view(np.uint32))
+    assert np.isnan(expected).any(axis=(2, 3)).sum() == 2
+    (on_threads,), _ = run_on(NumpyBackend(n_threads=4), "deconvolve_coupling", [0], data, kernel, edges)
+    np.testing.assert_array_equal(on_threads, expected)
+
+
+def test_rows_too_long_for_the_kernel(backend):
+    data = np.random.default_rng(2).normal(100, 30, (1, 2, 3, MOST_COLUMNS + 5)).astype(np.float32)
+    kernel = np.float32([[0.0, -0.01, 0], [-0.02, 1.07, -0.03], [0.001, -0.01, 0]])
+    edges = ReferenceEdges(0, 0, 0, 0)
+    (expected,), _ = run_on(DEFINITION, "deconvolve_coupling", [0], data, kernel, edges)
+    (found,), _ = run_on(backend, "deconvolve_coupling", [0], data, kernel, edges)
+    np.testing.assert_array_equal(found, expected)
+
+
 # ----------------------------------------------------------------------------------------------------------- linearity
 
 
@@ -95,6 +133,16 @@ def test_linearity(backend, n_coeffs):
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(flags, groupdq)
     assert np.nanmax(np.abs(found - data)) > 1
+
+
+def test_linearity_in_strips(backend, monkeypatch):
+    """Strips of pixels, the last one shorter, give what single pixels give."""
+    data, groupdq, coeffs, _ = linearity_case(np.random.default_rng(1), 5)
+    (expected,), _ = run_on(DEFINITION, "linearity", [0], data, groupdq, coeffs)
+    for strip in (0, 1, 50, 1000):
+        monkeypatch.setattr(backend, "strip_pixels", strip)
+        (found,), _ = run_on(backend, "linearity", [0], data, groupdq, coeffs)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_every_length_of_polynomial_is_one_polynomial(backend):
@@ -435,3 +483,29 @@ def test_the_table_must_fit_the_kernels(monkeypatch, tmp_path):
     monkeypatch.setattr(host_backend, "host_source", lambda source: right.replace("int64", "int"))
     with pytest.raises(RuntimeError, match="convert_counts"):
         host_backend.compile_for_host("raw_counts.cu")
+
+
+# ---------------------------------------------------------------------------------------------------------- whole ramps
+
+
+@pytest.mark.parametrize("ngroups", [3, 4, 5, 10, 33, MOST_PLANES + 1])
+def test_whole_ramps(backend, ngroups):
+    """The fit of many ramps without a flag: NumPy's bits, whatever the gain and the noise are."""
+    rng = np.random.default_rng(ngroups)
+    nints, n_pixels = 3, 131
+    flux = 10 ** rng.uniform(-1, 3.5, n_pixels)
+    steps = rng.normal(flux, np.sqrt(flux), (ngroups, nints, n_pixels))
+    samples = (np.cumsum(steps, axis=0) + rng.normal(0, 8, steps.shape)).reshape(ngroups, -1)
+    samples[:, 40:44] = 0, 7, -3.5, 0
+    samples[2, 5], samples[0, 9] = np.nan, np.inf
+    gain, read_noise = rng.uniform(1, 3, n_pixels), rng.uniform(5, 15, n_pixels)
+    gain[[0, 1, 60]], read_noise[[70, 80]] = (0, -1, np.nan), (0, np.nan)
+    with np.errstate(all="ignore"):
+        expected = fit_whole_ramps(samples, 2, gain, read_noise, 1.07, Scratch(ngroups))
+    given = on_device(backend, samples), 2, on_device(backend, gain), on_device(backend, read_noise), 1.07
+    found = [backend.to_host(answer) for answer in backend.fit_whole_ramps(*given)]
+    np.testing.assert_array_equal(np.isnan(found[0]), np.isnan(expected[0]))
+    known = ~np.isnan(expected[0])
+    assert 0.8 < known.mean() < 1
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one[known].view(np.uint64), other[known].view(np.uint64))

@@ -11,10 +11,12 @@ from test_ramp_fit import TIMES
 from test_ramp_fit import simulate as simulate_ramps
 
 from gpucoron.backends import backend_status, get_backend, native_backend, native_build
-from gpucoron.backends.native_backend import LONG_RAMP, NativeBackend
+from gpucoron.backends.native_backend import MANY_SAMPLES, NativeBackend
 
 #: more pixels than a tile, and a last tile that is not full
 IMAGE = (5, 31)
+#: groups of two integrations of which the kernels do everything
+ALL_NATIVE = MANY_SAMPLES["detect_jumps"] // 2
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def answers(backend, n_groups):
     return [data, ramps[1], np.array(count), *vars(rate).values(), *vars(rateints).values()]
 
 
-@pytest.mark.parametrize("n_groups", [LONG_RAMP - 1, LONG_RAMP, 75])
+@pytest.mark.parametrize("n_groups", [4, MANY_SAMPLES["fit_ramps"], ALL_NATIVE])
 def test_long_ramps_have_numpys_bits(native, n_groups):
     expected = answers(get_backend("numpy", n_threads=1), n_groups)
     for backend in (native, get_backend("native", n_threads=1)):
@@ -57,17 +59,31 @@ def test_long_ramps_have_numpys_bits(native, n_groups):
 def test_only_long_ramps_are_the_kernels(native, monkeypatch):
     launched = []
     monkeypatch.setattr(native_backend.NativeKernels, "fit_ramps", lambda self, *arrays, **options: launched.append(1))
-    for n_groups in (LONG_RAMP - 1, LONG_RAMP):
+    for n_groups in (MANY_SAMPLES["fit_ramps"] - 1, MANY_SAMPLES["fit_ramps"]):
         native.fit_ramps(**simulate_ramps(8, 1, n_groups, *IMAGE), **TIMES)
     assert launched == [1]
+
+
+def test_waves_are_subtracted_as_by_numpy(native):
+    from gpucoron.steps.emicorr import cubic_pieces
+
+    rng = np.random.default_rng(4)
+    data = rng.normal(100, 30, (3, 5, 6, 8)).astype(np.float32)
+    tables = cubic_pieces(rng.normal(0, 5, 9)), rng.random((6, 2)), rng.random(5) * 3, rng.random(3), rng.random(3) + 1
+    expected = data.copy()
+    get_backend("numpy", n_threads=1).subtract_wave(expected, *tables)
+    assert not np.array_equal(expected, data)
+    whole = data.copy()
+    native.subtract_wave(whole, *tables)
+    np.testing.assert_array_equal(whole, expected)
 
 
 def test_a_compiler_that_fails_is_told_and_done_without(nothing_loaded, monkeypatch, caplog):
     usable_native = NativeBackend(n_threads=1)
     monkeypatch.setattr(native_build, "NATIVE_OPTIONS", (*native_build.NATIVE_OPTIONS, "--no-such-option"))
     with caplog.at_level(logging.WARNING):
-        found = answers(usable_native, LONG_RAMP)
-    for one, other in zip(found, answers(get_backend("numpy", n_threads=1), LONG_RAMP), strict=True):
+        found = answers(usable_native, ALL_NATIVE)
+    for one, other in zip(found, answers(get_backend("numpy", n_threads=1), ALL_NATIVE), strict=True):
         np.testing.assert_array_equal(one, other)
     assert sum("NumPy takes the place" in message for message in caplog.messages) == 3
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gpucoron.backends.numpy_backend import NumpyBackend
+from gpucoron.backends.numpy_ops import ramp_fit as ramp_fit_in_numpy
 from gpucoron.backends.numpy_ops.median_network import MOST_PLANES, median_of_planes
 from gpucoron.backends.numpy_ops.ramp_fit import fit_ramps
 from gpucoron.backends.numpy_ops.ramp_segments import find_segments, weight_table
@@ -279,11 +280,33 @@ def test_miri_groups(lost):
     fit_and_compare(arrays, instrument="NIRCAM")
 
 
+@pytest.mark.parametrize(("late", "ngroups"), [(1, 4), (2, 5), (3, 12), (4, 30), (5, 5), (3, 5)])
+def test_first_groups_lost_in_most_pixels(late, ngroups, monkeypatch):
+    """As rscd leaves MIRI's ramps: lost in most pixels, not in all; some lose one group more, some a later one."""
+    arrays = simulate(late, 3, ngroups, flagged=0.01)
+    rng = np.random.default_rng(late)
+    arrays["groupdq"][:, :late, rng.random(arrays["gain"].shape) < 0.9] = DO_NOT_USE
+    arrays["groupdq"][rng.random(arrays["groupdq"].shape) < 0.02] |= DO_NOT_USE
+    fit_and_compare(arrays, instrument="MIRI")
+    fit_and_compare(arrays, instrument="MIRI", suppress_one_group=True)
+    whole = []
+    fit_whole_ramps = ramp_fit_in_numpy.fit_whole_ramps
+
+    def note(samples, first, *rest):
+        whole.append((first, len(samples)))
+        return fit_whole_ramps(samples, first, *rest)
+
+    monkeypatch.setattr(ramp_fit_in_numpy, "fit_whole_ramps", note)
+    fit_ramps(**arrays, **TIMES)
+    assert whole == ([(late, ngroups - late)] if ngroups - late > 2 else [])
+
+
 @pytest.mark.parametrize("shape", [(5, 10, 17, 13), (2, 40, 17, 13), (3, 2, 17, 13)])
 def test_tiles_and_threads_change_nothing(shape):
     arrays = simulate(3, *shape, flagged=0.05)
     arrays["groupdq"][:, :, :3] = 0  # tiles of clean ramps only
     arrays["groupdq"][:, :, 6:8] |= PERSISTENCE  # and of flagged ones only
+    arrays["groupdq"][:, :1, 8:11] = DO_NOT_USE  # most begin with the second group in some, not in others
     arrays["original_groupdq"] = arrays["groupdq"]
     before = {name: array.copy() for name, array in arrays.items()}
     wanted = fit_ramps(**arrays, **TIMES, tile_bytes=2**30)
@@ -361,9 +384,12 @@ def test_weights_are_those_of_fixsen():
 @pytest.mark.parametrize("n", range(1, MOST_PLANES + 1))
 def test_median_network(n):
     # Zeros and ones in every order up to 2^12 columns prove a network of comparisons; beyond, samples do.
-    columns = np.arange(2**n) if n <= 12 else np.random.default_rng(0).integers(0, 2**n, 4096)
-    planes = (columns >> np.arange(n)[:, None] & 1).astype(float)
-    np.testing.assert_array_equal(median_of_planes(planes.copy(), np.empty(len(columns))), np.median(planes, axis=0))
+    if n <= 12:
+        planes = (np.arange(2**n) >> np.arange(n)[:, None] & 1).astype(float)
+    else:
+        planes = np.random.default_rng(0).integers(0, 2, (n, 4096)).astype(float)
+    found = median_of_planes(planes.copy(), np.empty(planes.shape[1]))
+    np.testing.assert_array_equal(found, np.median(planes, axis=0))
 
 
 def test_select_groups(caplog):

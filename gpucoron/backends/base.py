@@ -97,13 +97,21 @@ class Backend(InterferenceOperations, ABC):
         Source: stcal ``linearity_correction`` (WFC3 Data Handbook, section 6.5).
         """
 
-    def memory_limit(self, held=0):
-        """Tell how many bytes an exposure may take on the device; None where there is no limit.
+    @abstractmethod
+    def deconvolve_coupling(self, data, kernel, edges):
+        """Convolve every group with a deconvolution kernel, in place; reference pixels neither change nor contribute.
 
         Parameters
         ----------
-        held : int
-            Bytes that its arrays take there already; they are part of the answer.
+        data : (nints, ngroups, ny, nx) float32, DN
+        kernel : (ky, kx) or, one per pixel, (ky, kx, ny, nx) float32
+        edges : gpucoron.steps.ipc.ReferenceEdges
+        """
+
+    def memory_limit(self, held=0):
+        """Tell how many bytes an exposure may take on the device; None where there is no limit.
+
+        ``held`` bytes that its arrays take there already are part of the answer.
         """
 
     def spilling(self, limit):

@@ -8,13 +8,11 @@ from gpucoron.backends.base import Backend, Slopes
 from gpucoron.backends.kernel_custom import CustomKernels
 from gpucoron.backends.kernel_interference import InterferenceKernels
 from gpucoron.backends.kernel_launch import frames_apart, geometry, words_of
-from gpucoron.backends.kernel_sources import POLYNOMIAL_LENGTHS
-from gpucoron.backends.numpy_ops.jump import (
-    AFTER_CLIPPING,
-    MINIMUM_GROUPS,
-    NOT_SEARCHED,
-    choose_search,
-)
+from gpucoron.backends.kernel_sources import MOST_COLUMNS, POLYNOMIAL_LENGTHS, SIDES
+from gpucoron.backends.numpy_ops.coupling import deconvolve_coupling
+from gpucoron.backends.numpy_ops.jump import AFTER_CLIPPING, MINIMUM_GROUPS, NOT_SEARCHED, choose_search
+from gpucoron.backends.numpy_ops.median_network import median_network
+from gpucoron.backends.numpy_ops.ramp_segments import weight_table
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 
 
@@ -25,6 +23,8 @@ class KernelBackend(CustomKernels, InterferenceKernels, Backend):
     block_threads = 128
     #: threads that go through a frame together
     frame_threads = 256
+    #: pixels that a thread takes together, frame by frame, where that is faster: on a CPU; else 0
+    strip_pixels = 0
     #: counts that are read while as many are sent
     words_at_once = 2**24
 
@@ -74,9 +74,26 @@ class KernelBackend(CustomKernels, InterferenceKernels, Backend):
         """Make what `load_counts` sends words with, in turn: ``fill(read, n)`` gives them on the device."""
         return [_HostBuffer(n_words)]
 
+    def deconvolve_coupling(self, data, kernel, edges):
+        nints, ngroups, ny, nx = data.shape
+        height, width = kernel.shape[:2]
+        if height != width or width not in SIDES or nx > MOST_COLUMNS:
+            # A device wants few, large operations.
+            deconvolve_coupling(data, kernel, edges, planes_at_once=ngroups, xp=self.xp)
+            return
+        values = {"data": data, "kernel": self._contiguous(kernel), "n_frames": nints * ngroups, "ny": ny, "nx": nx}
+        grid, block = geometry(1, self.frame_threads, nints * ngroups)
+        self.launch("deconvolve_coupling", grid, block, {**values, **edges._asdict()}, (width, kernel.ndim == 4))
+
     def linearity(self, data, groupdq, coeffs, *, inverse_coeffs=None, nframes=1):
         nints, ngroups, ny, nx = data.shape
         coeffs, inverse_coeffs = self._contiguous(coeffs), self._contiguous(inverse_coeffs)
+        if (inverse_coeffs is None or ngroups == 1) and self.strip_pixels:
+            grid, block = geometry(1, 1, -(-ny * nx // self.strip_pixels))
+            values = {"data": data, "groupdq": groupdq, "coeffs": coeffs, "n_coeffs": len(coeffs)}
+            values |= {"n_frames": nints * ngroups, "n_pixels": ny * nx, "strip": self.strip_pixels}
+            self.launch("correct_strips", grid, block, values, (_length(coeffs),))
+            return
         if inverse_coeffs is None or ngroups == 1:
             self._over_pixels(
                 "correct_polynomial", ny * nx, nints * ngroups, (_length(coeffs),),
@@ -258,6 +275,24 @@ class KernelBackend(CustomKernels, InterferenceKernels, Backend):
         values = {"groupdq": groupdq, "mask": mask, "all_flagged": all_flagged}
         self.launch("planes_all_flagged", grid, block, {**values, "n_frames": nints * ngroups, "n_pixels": ny * nx})
         return all_flagged
+
+    def fit_whole_ramps(self, samples, first, gain, read_noise, group_time):
+        """Fit ramps without a flag; see `gpucoron.backends.numpy_ops.ramp_fit.fit_whole_ramps`.
+
+        They have three groups at least, and at most `median_network.MOST_PLANES` differences.
+        """
+        ngroups, n_ramps = samples.shape
+        nints = n_ramps // gain.size
+        comparisons = np.array([pair[:2] for pair in median_network(ngroups - 1)], np.int32)
+        slopes, medians = (self.xp.empty(n_ramps, np.float64) for _ in range(2))
+        values = {
+            "samples": samples, "gain": gain, "readnoise": read_noise, "slopes": slopes, "medians": medians,
+            "weights": self.to_device(weight_table(ngroups)), "comparisons": self.to_device(comparisons),
+            "n_groups": ngroups, "first": first, "n_comparisons": len(comparisons), "n_ints": nints,
+            "n_pixels": gain.size, "group_time": group_time,
+        }  # fmt: skip
+        self.launch("fit_whole_ramps", *geometry(1, self.frame_threads, -(-gain.size // 64) * nints), values)
+        return slopes, medians
 
     def fit_ramps(
         self,

@@ -105,6 +105,9 @@ def _kernel(source, name, arguments, variants=((),), waits=lambda variant: False
 #: numbers of coefficients with a kernel of their own; 0 stands for any other
 POLYNOMIAL_LENGTHS = (0, 2, 3, 4, 5, 6, 7, 8)
 
+#: pixels of the longest row that ``deconvolve_coupling`` takes, as in ipc.cu, and the sides of its convolution kernels
+MOST_COLUMNS, SIDES = 2048, (3, 5)
+
 #: threads of a warp that may share a pixel
 LANES = (1, 4)
 
@@ -134,11 +137,25 @@ KERNELS = {
         ),
         _kernel(
             "linearity.cu",
+            "correct_strips",
+            "float* data, const uint8* groupdq, const float* coeffs, int n_coeffs, int64 n_frames, int64 n_pixels,"
+            "int64 strip",
+            [(n,) for n in POLYNOMIAL_LENGTHS],
+        ),
+        _kernel(
+            "linearity.cu",
             "correct_reads",
             "float* data, const uint8* groupdq, const float* coeffs, const float* inverse_coeffs, int n_coeffs,"
             "int n_inverse, int n_ints, int n_groups, int64 n_pixels, int n_frames",
             [(n,) for n in POLYNOMIAL_LENGTHS],
             by_pixel=True,
+        ),
+        _kernel(
+            "ipc.cu",
+            "deconvolve_coupling",
+            "float* data, const float* kernel, int n_frames, int ny, int nx, int bottom, int top, int left, int right",
+            [(side, f) for side in SIDES for f in _FLAGS],
+            waits=lambda variant: True,
         ),
         _kernel(
             "emicorr.cu",
@@ -267,6 +284,15 @@ KERNELS = {
             "const uint32* dq_ints, float* rate, uint32* dq, float* var_poisson, float* var_rnoise, float* err,"
             "int n_ints, int64 n_pixels",
             by_pixel=True,
+        ),
+        _kernel(
+            "whole_ramps.cu",
+            "fit_whole_ramps",
+            "const double* samples, const double* gain, const double* readnoise, const double* weights,"
+            "const int* comparisons, double* slopes, double* medians, int n_groups, int first, int n_comparisons,"
+            "int n_ints, int64 n_pixels, double group_time",
+            # It has shared memory, though nobody waits.
+            waits=lambda variant: True,
         ),
         _kernel(
             "pedestal.cu",

@@ -17,8 +17,9 @@ from gpucoron.backends.numpy_backend import NumpyBackend
 
 log = logging.getLogger(__name__)
 
-#: groups from which on a ramp is long enough for a kernel that takes one pixel after the other; docs/performance.md
-LONG_RAMP = 32
+#: samples of a pixel from which on a kernel that takes one pixel after the other is faster: groups of all integrations
+#: or, for the fit, which takes one ramp after the other, of one; docs/performance.md
+MANY_SAMPLES = {"detect_jumps": 600, "fit_ramps": 66}
 
 
 class NativeBackend(NumpyBackend):
@@ -36,42 +37,60 @@ class NativeBackend(NumpyBackend):
         super().__init__(n_threads, max_memory=max_memory, scratch_dir=scratch_dir)
         self.kernels = NativeKernels(self.n_threads)
 
+    def deconvolve_coupling(self, data, kernel, edges):
+        self._fastest("ipc.cu", data).deconvolve_coupling(data, kernel, edges)
+
     def linearity(self, data, groupdq, coeffs, **options):
-        return self._fastest("linearity.cu", data, groupdq).linearity(data, groupdq, coeffs, **options)
+        # Averaged reads are corrected by pixel, a polynomial is evaluated in strips: only what is needed is compiled.
+        averaged = options.get("inverse_coeffs") is not None and data.shape[1] > 1
+        self._fastest("linearity.cu", data, groupdq, kinds=(averaged,)).linearity(data, groupdq, coeffs, **options)
 
     def detect_jumps(self, data, groupdq, gain, readnoise, **options):
-        return self._fastest("jump.cu", data, groupdq).detect_jumps(data, groupdq, gain, readnoise, **options)
+        return self._for_jumps(data, groupdq).detect_jumps(data, groupdq, gain, readnoise, **options)
 
     def search_jumps(self, mode, data, groupdq, gain, readnoise, **options):
-        return self._fastest("jump.cu", data, groupdq).search_jumps(mode, data, groupdq, gain, readnoise, **options)
+        return self._for_jumps(data, groupdq).search_jumps(mode, data, groupdq, gain, readnoise, **options)
 
     def clip_jumps(self, data, groupdq, gain, threshold, only_use_ints):
-        self._fastest("jump.cu", data, groupdq).clip_jumps(data, groupdq, gain, threshold, only_use_ints)
+        self._for_jumps(data, groupdq).clip_jumps(data, groupdq, gain, threshold, only_use_ints)
+
+    def _for_jumps(self, data, groupdq):
+        is_long = data.shape[0] * data.shape[1] >= MANY_SAMPLES["detect_jumps"]
+        return self._fastest("jump.cu", data, groupdq) if is_long else super()
 
     def fit_ramps(self, data, groupdq, pixeldq, gain, readnoise, **options):
-        # This kernel takes cut ramps.
-        fastest = self._fastest("ramp_fit.cu", data)
-        return fastest.fit_ramps(data, groupdq, pixeldq, gain, readnoise, **options)
+        arrays = (data, groupdq, pixeldq, gain, readnoise)
+        if data.shape[1] < MANY_SAMPLES["fit_ramps"]:
+            if _can_be_loaded("whole_ramps.cu"):
+                # Short ramps are NumPy's but for this; its tiles are shared out among threads already.
+                options["fit_whole"] = NativeKernels(1).fit_whole_ramps
+            return super().fit_ramps(*arrays, **options)
+        return self._fastest("ramp_fit.cu").fit_ramps(*arrays, **options)
 
-    def _fastest(self, source, data, *whole):
+    def subtract_wave(self, data, *wave_and_phases):
+        self._fastest("emicorr.cu", data).subtract_wave(data, *wave_and_phases)
+
+    def _fastest(self, source, *whole, kinds=(True, False)):
         """Choose who runs an operation: the kernels, or NumPy.
 
         Kernels that change an array, or take no cut ramps, need those named in ``whole`` in one piece.
         """
-        is_whole = not whole or all(array.flags.c_contiguous for array in (data, *whole))
-        is_long = data.shape[1] >= LONG_RAMP
-        return self.kernels if is_long and is_whole and _can_be_loaded(source) else super()
+        is_whole = all(array.flags.c_contiguous for array in whole)
+        return self.kernels if is_whole and _can_be_loaded(source, kinds) else super()
 
 
 _refused = set()
 
 
-def _can_be_loaded(source):
-    """Tell whether a kernel file's libraries are there, compiled if need be; a refusal is told once."""
+def _can_be_loaded(source, kinds=(True, False)):
+    """Tell whether a kernel file's libraries are there, compiled if need be; a refusal is told once.
+
+    ``kinds`` are those that are needed: of kernels by pixel (True), of the others (False).
+    """
     if source in _refused:
         return False
     try:
-        for by_pixel in (True, False):
+        for by_pixel in kinds:
             if native_instantiations(source, by_pixel):
                 library(source, by_pixel)
     except (RuntimeError, OSError) as error:
@@ -87,6 +106,7 @@ class NativeKernels(HostBackend):
     name = "native"
     # Frames are gone through by one thread: nobody waits.
     frame_threads = 1
+    strip_pixels = 1024
 
     def launch(self, name, grid, block, values, variant=()):
         kernel = KERNELS[name]

@@ -60,6 +60,11 @@ class NumpyBackend(Backend):
 
         linearity(data, groupdq, coeffs, n_threads=self.n_threads, **options)
 
+    def deconvolve_coupling(self, data, kernel, edges):
+        from gpucoron.backends.numpy_ops.coupling import deconvolve_on_threads
+
+        deconvolve_on_threads(data, kernel, edges, n_threads=self.n_threads)
+
     def flag_saturation(self, data, groupdq, threshold, checked, **options):
         from gpucoron.backends.numpy_ops.saturation import flag_saturation
 

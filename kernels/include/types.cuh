@@ -4,6 +4,13 @@
 // one integration. Threads of a warp take pixels that lie side by side, so that every load is coalesced.
 #pragma once
 
+// Before a loop over neighbours whose turns do not depend on each other: a CPU takes several of them at once.
+#ifdef GPUCORON_KEEP
+#define GPUCORON_VECTORS _Pragma("GCC ivdep")
+#else
+#define GPUCORON_VECTORS
+#endif
+
 namespace gpucoron {
 
 using uint8 = unsigned char;

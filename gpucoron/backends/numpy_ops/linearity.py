@@ -5,11 +5,11 @@ Every operation is its own ufunc call, in the order of stcal, so that no bit dif
 
 import numpy as np
 
-from gpucoron.backends.numpy_ops.tiles import for_each_tile
+from gpucoron.backends.numpy_ops.tiles import even_tile_bytes, for_each_tile
 from gpucoron.dq import SATURATED
 
-#: Working arrays of one thread should stay in its second-level cache.
-SCRATCH_BYTES = 2**19
+#: Working arrays of one thread; operations on smaller ones end so soon that threads wait for the interpreter lock.
+SCRATCH_BYTES = 2**21
 #: A thread takes this much at once where there is enough: its scratch arrays are made once for each tile.
 TILE_BYTES = 2**24
 
@@ -32,27 +32,30 @@ def linearity(data, groupdq, coeffs, *, n_threads=1, inverse_coeffs=None, nframe
     Source: stcal 1.20, ``linearity_correction``. With a single group there is no rate to predict reads from (stcal
     fails); the plain polynomial is used.
     """
-    ngroups, nx = data.shape[1], data.shape[3]
+    nints, ngroups, _, nx = data.shape
     averaged = inverse_coeffs is not None and ngroups > 1
     read_bytes = (8 * nframes if averaged else 4 * ngroups) * nx
     rows_at_once = max(1, SCRATCH_BYTES // read_bytes)
 
     def correct(rows):
         # One scratch array for all bands: a fresh one for each would cost more in page faults than the arithmetic.
-        shape = (nframes if averaged else ngroups, min(rows_at_once, rows.stop - rows.start), nx)
-        scratch = np.empty((2, *shape), dtype=np.float64 if averaged else np.float32)
-        for start in range(rows.start, rows.stop, rows_at_once):
-            band = slice(start, min(start + rows_at_once, rows.stop))
+        n_rows = min(rows_at_once, rows.stop - rows.start)
+        n_ints = 1 if averaged else max(1, min(nints, rows_at_once // n_rows))
+        shape = (2, nframes, n_rows, nx) if averaged else (n_ints, ngroups, n_rows, nx)
+        scratch = np.empty(shape, dtype=np.float64 if averaged else np.float32)
+        for start in range(rows.start, rows.stop, n_rows):
+            band = slice(start, min(start + n_rows, rows.stop))
             work = scratch[:, :, : band.stop - band.start]
             with np.errstate(all="ignore"):
-                for ramp, flags in zip(data[:, :, band], groupdq[:, :, band], strict=True):
+                for first in range(0, nints, n_ints):
+                    ramps, flags = data[first : first + n_ints, :, band], groupdq[first : first + n_ints, :, band]
                     if averaged:
-                        _correct_reads(ramp, flags, coeffs[:, band], inverse_coeffs[:, band], nframes, work)
+                        _correct_reads(ramps[0], flags[0], coeffs[:, band], inverse_coeffs[:, band], nframes, work)
                     else:
-                        corrected = _polynomial(ramp, coeffs[:, band], work[0])
-                        np.copyto(ramp, corrected, where=(flags & np.uint8(SATURATED)) == 0)
+                        corrected = _polynomial(ramps, coeffs[:, band], work[: len(ramps)])
+                        np.copyto(ramps, corrected, where=(flags & np.uint8(SATURATED)) == 0)
 
-    for_each_tile(correct, data.shape, n_threads, min(TILE_BYTES, 4 * data.size // max(1, n_threads)))
+    for_each_tile(correct, data.shape, n_threads, even_tile_bytes(data.shape, n_threads, TILE_BYTES))
 
 
 def _polynomial(values, coeffs, result=None):

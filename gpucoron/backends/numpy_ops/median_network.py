@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 #: With more planes than this, partitioning wins.
-MOST_PLANES = 17
+MOST_PLANES = 64
 
 
 def median_of_planes(planes, spare):
@@ -29,7 +29,7 @@ def median_of_planes(planes, spare):
     """
     planes = list(planes)
     n = len(planes)
-    for low, high, needs_minimum, needs_maximum in _median_network(n):
+    for low, high, needs_minimum, needs_maximum in median_network(n):
         a, b = planes[low], planes[high]
         if needs_minimum and needs_maximum:
             planes[low], spare = np.minimum(a, b, out=spare), a
@@ -42,7 +42,7 @@ def median_of_planes(planes, spare):
 
 
 @lru_cache
-def _median_network(n):
+def median_network(n):
     """List the comparisons (low, high, minimum needed, maximum needed) that bring the median of ``n`` to the middle.
 
     Batcher's odd-even merge sort (1968, AFIPS 32, 307), without what the middle does not depend on.

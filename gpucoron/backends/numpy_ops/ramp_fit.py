@@ -1,7 +1,8 @@
 """Ramp fitting by segments of optimally weighted least squares, equal to stcal's ``OLS_C``.
 
-Most ramps have no flag: they are one segment each, and a tile of them is fitted in one pass over the groups. The rest,
-flagged or with values that are not finite, is gathered and fitted segment by segment; see `ramp_segments`.
+Most ramps have no flag, or none but DO_NOT_USE in the same first groups: they are one segment each, and a tile of them
+is fitted in one pass over the groups. The rest, flagged or with values that are not finite, is gathered and fitted
+segment by segment; see `ramp_segments`.
 """
 
 import threading
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpucoron.backends.base import Slopes
+from gpucoron.backends.numpy_ops.median_network import MOST_PLANES
 from gpucoron.backends.numpy_ops.ramp_segments import (
     Scratch,
     find_segments,
@@ -98,6 +100,7 @@ def fit_ramps(
     suppress_one_group=False,
     n_threads=1,
     tile_bytes=TILE_BYTES,
+    fit_whole=None,
 ):
     """Fit every ramp; see `gpucoron.backends.base.Backend.fit_ramps`.
 
@@ -106,6 +109,8 @@ def fit_ramps(
     n_threads : int
     tile_bytes : int
         Size of a tile of float32 samples.
+    fit_whole : callable, optional
+        Takes the place of `fit_whole_ramps`, for few enough groups, and gives the same; without its last argument.
 
     Notes
     -----
@@ -145,6 +150,7 @@ def fit_ramps(
                 times,
                 suppress_one_group,
                 scratch_of.thread,
+                fit_whole,
             )
             for product, answer in ((rate, tile_rate), (rateints, tile_rateints)):
                 for name, values in answer.items():
@@ -175,7 +181,7 @@ def _flag_bad_gain(pixeldq, gain):
     return np.where(bad, pixeldq | np.uint32(DO_NOT_USE | NO_GAIN_VALUE), pixeldq)
 
 
-def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppress_one_group, scratch):
+def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppress_one_group, scratch, fit_whole):
     """Fit the ramps of a tile, ``(nints, ngroups, npixels)``; return the fields of rate and rateints."""
     nints, ngroups, npixels = data.shape
     flags = np.bitwise_or.reduce(groupdq, axis=1)
@@ -183,9 +189,13 @@ def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppres
     samples[...] = data.transpose(1, 0, 2)
     samples = samples.reshape(ngroups, -1)
     slopes = medians = None
-    needs_segments = flags.reshape(-1) != 0
-    if ngroups > 2 and not needs_segments.all():
-        slopes, medians = _fit_whole_ramps(samples, pixels, times, scratch)
+    first, needs_segments = _find_whole_ramps(groupdq, flags)
+    if ngroups - first > 2 and not needs_segments.all():
+        whole = samples[first:], first, pixels.gain, pixels.read_noise, times.group
+        if fit_whole is not None and ngroups - first - 1 <= MOST_PLANES:
+            slopes, medians = fit_whole(*whole)
+        else:
+            slopes, medians = fit_whole_ramps(*whole, scratch)
         needs_segments |= np.isnan(slopes)
     else:
         needs_segments[...] = True
@@ -198,7 +208,7 @@ def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppres
 
     sums = _RampSums((nints, npixels))
     if slopes is not None:
-        _sum_whole_ramps(sums, slopes.reshape(nints, npixels), ngroups, signal, pixels, times)
+        _sum_whole_ramps(sums, slopes.reshape(nints, npixels), ngroups - first, signal, pixels, times)
     _sum_segments(sums, ramps, signal, pixels, times, scratch)
 
     rateints = _finish_rateints(sums, flags, ramps, pixels)
@@ -209,28 +219,69 @@ def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppres
     return rate, rateints
 
 
-def _fit_whole_ramps(samples, pixels, times, scratch):
-    """Fit all ramps of a tile as if none had a flag.
+def _find_whole_ramps(groupdq, flags):
+    """Find the first group of most ramps, and which ramps are not good from it on and DO_NOT_USE alone before it.
+
+    MIRI's first groups are DO_NOT_USE in most pixels, not in all.
+
+    Parameters
+    ----------
+    groupdq : (nints, ngroups, npixels) uint8
+    flags : (nints, npixels) uint8
+        Those of all groups.
 
     Returns
     -------
-    slopes, medians : (nramps,) float64, DN/s
-        Slopes are NaN where a value is not finite or the read noise is of no use.
+    first : int
+    is_other : (nints * npixels,) bool
+    """
+    is_clean = flags == 0
+    first = 0
+    before = is_late = flags == DO_NOT_USE
+    # More than half of the ramps: whatever is chosen, the answers are the same.
+    while first < groupdq.shape[1] and 2 * np.count_nonzero(is_late) > is_late.size:
+        before = is_late
+        is_late = is_late & (groupdq[:, first] == DO_NOT_USE)
+        first += 1
+    first = max(0, first - 1)
+    if first == 0:
+        return 0, ~is_clean.reshape(-1)
+    is_whole = before & ~np.bitwise_or.reduce(groupdq[:, first:], axis=1).astype(bool)
+    return first, ~is_whole.reshape(-1)
+
+
+def fit_whole_ramps(samples, first, gain, read_noise, group_time, scratch):
+    """Fit all ramps of a tile as if none had a flag.
+
+    Parameters
+    ----------
+    samples : (ngroups, nints * npixels) float64, DN
+        Three groups at least.
+    first : int
+        The number of the first of these groups.
+    gain, read_noise : (npixels,) float64, e-/DN and e-
+    group_time : float, s
+    scratch : Scratch
+
+    Returns
+    -------
+    slopes, medians : (nints * npixels,) float64, DN/s
+        Slopes are NaN where a value is not finite or the read noise is of no use; medians are anything there.
     """
     ngroups, nramps = samples.shape
-    repeats = nramps // len(pixels.gain)
-    gain, noise = np.tile(pixels.gain, repeats), np.tile(pixels.read_noise, repeats)
+    repeats = nramps // len(gain)
+    gain, noise = np.tile(gain, repeats), np.tile(read_noise, repeats)
     classes = weighting_class(samples[-1] - samples[0], gain, noise)
     inverse_variance = 1 / (noise * noise)
-    numbers = np.arange(ngroups, dtype=np.float64)[:, np.newaxis]
+    numbers = np.arange(first, first + ngroups, dtype=np.float64)[:, np.newaxis]
     table = weight_table(ngroups)
     slopes, medians = np.empty(nramps), np.empty(nramps)
     for block in scratch.blocks(nramps):
         values = samples[:, block]
         weights = table.take(classes[block], axis=1, out=scratch.array(0, *values.shape), mode="clip")
         slopes[block] = weighted_slopes(values, numbers, weights, inverse_variance[block], scratch)
-        medians[block] = median_rates(values, times.group, None, scratch)
-    slopes /= times.group
+        medians[block] = median_rates(values, group_time, None, scratch)
+    slopes /= group_time
     return slopes, medians
 
 

@@ -17,8 +17,9 @@ from gpucoron.dq import DO_NOT_USE, JUMP_DET, PERSISTENCE
 SNR_LIMITS = (5.0, 10.0, 20.0, 50.0, 100.0)
 POWERS = (0.0, 0.4, 1.0, 3.0, 6.0, 10.0)
 
-#: Samples worked on at once: float64, and a handful of arrays of them should fit a core's cache.
-BLOCK_SAMPLES = 2**16
+#: Samples worked on at once, float64. A core's cache would hold a quarter of them, but the operations on so few end so
+#: soon that threads wait for the interpreter lock.
+BLOCK_SAMPLES = 2**18
 
 
 @dataclass(frozen=True)

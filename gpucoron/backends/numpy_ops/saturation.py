@@ -1,15 +1,17 @@
 """Flags of saturation and of the A/D floor, integration by integration.
 
-One boolean image per integration remembers what has saturated so far. The second and the third pass only look at the
+One image of flags per integration remembers what has saturated so far. The second and the third pass only look at the
 pixels whose flags qualify them: a ramp crosses its threshold once, so these are few.
 """
-
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from gpucoron.backends.masks import grow_cross, grow_square
+from gpucoron.backends.numpy_ops.tiles import even_tile_bytes, for_each_tile
 from gpucoron.dq import AD_FLOOR, DO_NOT_USE, SATURATED
+
+#: pixels of a group, of some integrations together, that an operation works on
+PIXELS_AT_ONCE = 2**19
 
 
 def flag_saturation(
@@ -49,40 +51,41 @@ def flag_saturation(
 
     n_pix_square = n_pix_grow_sat if grow_diagonal else 0
 
-    def flag_integration(index):
-        ramp, flags = data[index], groupdq[index]
+    def flag_integrations(some):
         with np.errstate(invalid="ignore", over="ignore"):
-            _flag_forward(ramp, flags, threshold, n_pix_square)
-            if nframes is not None:
-                _flag_diluted(ramp, flags, threshold, checked, n_pix_square, nframes)
-                if ramp.shape[0] > 2:
-                    _flag_second_group(ramp, flags, threshold, nframes, bias)
-        if not grow_diagonal:
-            _grow_without_corners(flags, n_pix_grow_sat)
+            _flag_forward(data[some], groupdq[some], threshold, n_pix_square)
+            for ramp, flags in zip(data[some], groupdq[some], strict=True):
+                if nframes is not None:
+                    _flag_diluted(ramp, flags, threshold, checked, n_pix_square, nframes)
+                    if ramp.shape[0] > 2:
+                        _flag_second_group(ramp, flags, threshold, nframes, bias)
+                if not grow_diagonal:
+                    _grow_without_corners(flags, n_pix_grow_sat)
 
-    nints = data.shape[0]
-    if n_threads <= 1 or nints <= 1:
-        for index in range(nints):
-            flag_integration(index)
-    else:
-        with ThreadPoolExecutor(min(n_threads, nints)) as pool:
-            list(pool.map(flag_integration, range(nints)))
+    nints, _, ny, nx = data.shape
+    shape = nints, ny * nx
+    for_each_tile(flag_integrations, shape, n_threads, even_tile_bytes(shape, n_threads, 4 * PIXELS_AT_ONCE))
 
 
-def _flag_forward(ramp, flags, threshold, n_pix_grow_sat):
+def _flag_forward(ramps, flags, threshold, n_pix_grow_sat):
     """Pass 1: everything from the first saturated group on, and the A/D floor of each group."""
-    reached = np.zeros(threshold.shape, dtype=bool)
-    test = np.empty_like(reached)
-    for plane, plane_flags in zip(ramp, flags, strict=True):
+    reached = np.zeros((len(ramps), *threshold.shape), np.uint8)
+    test, saturated = np.empty(reached.shape, bool), np.empty_like(reached)
+    flagged = test.view(np.uint8)
+    for group in range(ramps.shape[1]):
+        plane, plane_flags = ramps[:, group], flags[:, group]
         np.greater_equal(plane, threshold, out=test)
-        reached |= test
+        flagged *= np.uint8(SATURATED)
+        reached |= flagged
         # Flags that were there before grow too, but do not go on to later groups.
-        saturated = plane_flags & np.uint8(SATURATED)
-        np.bitwise_or(saturated, SATURATED, out=saturated, where=reached)
+        np.bitwise_and(plane_flags, np.uint8(SATURATED), out=saturated)
+        saturated |= reached
         np.less_equal(plane, 0, out=test)
-        plane_flags |= test.view(np.uint8) * np.uint8(AD_FLOOR | DO_NOT_USE)
-        if saturated.any():
-            plane_flags |= grow_square(saturated, n_pix_grow_sat)
+        flagged *= np.uint8(AD_FLOOR | DO_NOT_USE)
+        plane_flags |= flagged
+        for found, frame_flags in zip(saturated, plane_flags, strict=True):
+            if found.any():
+                frame_flags |= grow_square(found, n_pix_grow_sat)
 
 
 def _flag_diluted(ramp, flags, threshold, checked, n_pix_grow_sat, nframes):
