@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test parity docs lint bench validation gpu gpu-test gpu-sanitize gpu-bench clean
+.PHONY: demo test parity docs lint bench bench-quick validation gpu gpu-test gpu-sanitize gpu-bench clean
 
 demo: $(VENV)/.run
 	$(BIN)/gpucoron demo
@@ -23,11 +23,20 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# half an hour on two quiet cores; the exposures are simulated once
+bench: BENCH := $(BIN)/python benchmarks
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/bench_engine.py --save
-	$(BIN)/python benchmarks/bench_custom.py --save
+	mkdir -p $(VENV)/bench
+	$(BENCH)/bench_engine.py --save --folder $(VENV)/bench
+	$(BENCH)/bench_custom.py --save
+	$(BENCH)/bench_end_to_end.py --save --folder $(VENV)/bench
+	$(BENCH)/bench_large.py --save --folder $(VENV)/bench
 	$(BIN)/python -m pytest benchmarks/test_steps.py -q --benchmark-columns=min,median,rounds --benchmark-sort=name
-	$(BIN)/python benchmarks/goals.py
+	$(BENCH)/goals.py
+
+# a minute, for the eye: tells what has lost a fifth against jwst since the results that were kept
+bench-quick: $(VENV)/.dev
+	$(BIN)/python benchmarks/bench_engine.py --cases nircam-small miri-small --no-memory --no-flicker
 
 # Against the truth of simulations: half an hour; QUICK=--quick for a rehearsal that leaves the results alone.
 validation: $(VENV)/.dev

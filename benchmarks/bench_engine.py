@@ -146,6 +146,7 @@ def peak_of(side, name, folder, threads):
     import psutil
 
     from gpucoron.backends import get_backend
+    from gpucoron.backends.host_memory import forget_high_water, high_water
     from gpucoron.references import STORE
 
     backend = get_backend("cpu", n_threads=threads)
@@ -162,24 +163,13 @@ def peak_of(side, name, folder, threads):
     run("miri-small" if name.startswith("miri") else "nircam-small")
     STORE.clear()
     before = psutil.Process().memory_info().rss
-    _forget_high_water()
+    forget_high_water()
     run(name)
-    peak = _high_water()
+    peak = high_water()
     _, _, _, ngroups, nints = common.CASES[name]
     ny, nx = (224, 288) if name.startswith("miri") else (320, 320)
     ramp = np.dtype(np.float32).itemsize * ngroups * nints * ny * nx
     return {"before_mb": before / 1e6, "peak_mb": (peak - before) / 1e6, "ramp_mb": ramp / 1e6}
-
-
-def _forget_high_water():
-    """Start the kernel's mark of the largest resident memory anew (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def _high_water():
-    """Read that mark, bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":

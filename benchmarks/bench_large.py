@@ -75,6 +75,7 @@ def reduce(path, options):
     """Reduce the file in this process; return what it took."""
     import gpucoron
     from gpucoron.backends import get_backend
+    from gpucoron.backends.host_memory import high_water
 
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -92,7 +93,7 @@ def reduce(path, options):
         "reads": reads,
         "seconds": seconds,
         "reads_per_second": reads / seconds,
-        "peak_mb": common.high_water() / 1e6,
+        "peak_mb": high_water() / 1e6,
         "backend": run.backend.name,
         "threads": run.backend.n_threads,
         "parts": {**run.phases, **{record.name: record.seconds for record in run.records}},

@@ -109,17 +109,6 @@ def io_floor(path, products):
     return seconds
 
 
-def forget_high_water():
-    """Start the kernel's mark of the largest resident memory anew (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def high_water():
-    """Read the mark of the largest resident memory of this process, bytes (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-
-
 def machine():
     """Describe the machine and the versions."""
     model = platform.processor() or platform.machine()

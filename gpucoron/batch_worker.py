@@ -51,6 +51,7 @@ def reduce_job(job, notify=None):
 
 
 def _reduce(job, notify):
+    from gpucoron.backends.host_memory import forget_high_water, high_water
     from gpucoron.crds_cache import use_environment
     from gpucoron.engine import reduce_file
     from gpucoron.previews import preview_path, save_preview
@@ -58,7 +59,7 @@ def _reduce(job, notify):
     start = time.perf_counter()
     stage = Path(job["stage"])
     record = {**job["about"], **who(), "attempt": job["attempt"], "started": now(), "status": "failed", "outputs": {}}
-    _forget_high_water()
+    forget_high_water()
 
     def after_step(run, step):
         if notify is not None:
@@ -87,7 +88,7 @@ def _reduce(job, notify):
             record |= {"status": "failed", "outputs": {}, "error": describe_error(error)}
             record["disk_full"] = _is_disk_full(error)
     record["seconds"] = {**(record.get("seconds") or {}), "total": round(time.perf_counter() - start, 4)}
-    record["peak_memory"] = _high_water()
+    record["peak_memory"] = high_water()
     record["finished"] = now()
     return record
 
@@ -197,23 +198,6 @@ def _log_to(path, append):
         root.removeHandler(handler)
         with contextlib.suppress(OSError):  # what is left in the buffer does not fit either
             handler.close()
-
-
-def _forget_high_water():
-    """Start the kernel's mark of the largest resident memory anew (Linux)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _high_water():
-    """Read the largest resident memory of this process, bytes."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class Hashes:

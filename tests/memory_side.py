@@ -14,7 +14,7 @@ import numpy as np
 from jwst_side import SLOPE_ARRAYS
 
 import gpucoron
-from gpucoron.backends.host_memory import resident_memory
+from gpucoron.backends.host_memory import forget_high_water, high_water, resident_memory
 from gpucoron.references import STORE
 from gpucoron.simulated_crds import open_cache
 
@@ -31,18 +31,18 @@ def main():
     peaks = {}
 
     def after_step(run, record):
-        peaks[record.name] = _high_water()
+        peaks[record.name] = high_water()
 
-    _forget_high_water()
+    forget_high_water()
     run, limited = _reduce(large, f"{folder}/limited", options, max_memory=limit, after_step=after_step)
-    peaks["write"] = _high_water()
+    peaks["write"] = high_water()
     whole_run, whole = _reduce(large, f"{folder}/whole", options)
     said = {
         "before": before,
         "limit": limit,
         "peak": peaks["write"],
         "peaks": peaks,
-        "unlimited_peak": _high_water(),
+        "unlimited_peak": high_water(),
         "backends": [type(each.backend).__name__ for each in (run, whole_run)],
         "words": words.said,
         "different": _differences(run, limited, whole_run, whole),
@@ -84,15 +84,6 @@ class _Words(logging.Handler):
 
     def emit(self, record):
         self.said.append(record.getMessage())
-
-
-def _forget_high_water():
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def _high_water():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":

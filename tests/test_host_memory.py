@@ -33,8 +33,8 @@ PEAKS = {
         {"profile": "spaceklip", "stage_1overf": "groups", "steps": {"subtract_1overf": {"model_type": "median"}}},
     ),
 }
-#: bytes above what the programs take: references, products and the smallest pieces take some 80 MB of them
-ROOM = 105_000_000
+#: bytes above what the programs take: references, products and the smallest pieces take some 110 MB of them
+ROOM = 125_000_000
 
 
 def measure(exposures, folder, name):

@@ -109,10 +109,7 @@ class Backend(InterferenceOperations, ABC):
         """
 
     def memory_limit(self, held=0):
-        """Tell how many bytes an exposure may take on the device; None where there is no limit.
-
-        ``held`` bytes that its arrays take there already are part of the answer.
-        """
+        """Tell how many bytes an exposure may take on the device, ``held`` there already among them; None: no limit."""
 
     def spilling(self, limit):
         """Give the backend for an exposure that needs more memory than ``limit`` bytes."""
