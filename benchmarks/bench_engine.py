@@ -67,7 +67,7 @@ def measure(name, folder, options):
         medians = {side: statistics.median(one.get(step, 0.0) for one in rounds[side]) for side in rounds}
         figures["seconds"][step] = medians
         if max(medians.values()) > 1e-3:
-            print(_row(step, medians, medians["jwst"] / max(medians["ours"], 1e-9)))
+            print(_row(step, medians, medians["jwst"] / medians["ours"] if medians["ours"] > 1e-3 else None))
     totals = {side: [sum(one.values()) for one in rounds[side]] for side in rounds}
     figures["totals"] = totals
     figures["ratios"] = {
@@ -115,7 +115,11 @@ def measure_flicker_at_groups(folder, options, case="nircam-10x20"):
 
 
 def _row(step, medians, ratio):
-    return f"{step:<20}" + "".join(f"{seconds:10.3f}" for seconds in medians.values()) + f"{ratio:7.1f}x"
+    return (
+        f"{step:<20}"
+        + "".join(f"{seconds:10.3f}" for seconds in medians.values())
+        + (f"{ratio:7.1f}x" if ratio is not None else "")
+    )
 
 
 def _compare_with_last(name, ratios):
