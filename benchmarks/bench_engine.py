@@ -57,7 +57,7 @@ def measure(name, folder, options):
         for backend in ways.values():
             common.our_steps(path, backend, steps)  # warm: imports, references, threads, compiled kernels
         for number in range(options.repeat):
-            # Each round begins with another: who follows jwst waits while the system clears what jwst has given back.
+            # Each round begins with another side, so that none is always the first or the last.
             first = number % len(rounds)
             for side in [*rounds][first:] + [*rounds][:first]:
                 one = common.jwst_steps(path, steps) if side == "jwst" else common.our_steps(path, ways[side], steps)
