@@ -93,4 +93,5 @@ def available_memory():
     """Tell how many bytes are free for us on this machine."""
     from gpucoron.backends.host_memory import free_memory
 
-    return free_memory() or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = free_memory()
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if free is None else free
