@@ -11,7 +11,12 @@ import numpy as np
 from gpucoron.backends.base import Slopes
 from gpucoron.backends.memory import memory_needed
 from gpucoron.backends.numpy_backend import NumpyBackend
-from gpucoron.backends.numpy_ops.jump import AFTER_CLIPPING, NOT_SEARCHED, choose_search
+from gpucoron.backends.numpy_ops.jump import (
+    AFTER_CLIPPING,
+    NOT_SEARCHED,
+    choose_search,
+    clear_groups_full_of_jumps,
+)
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 
 log = logging.getLogger(__name__)
@@ -95,7 +100,7 @@ class SpillingBackend(NumpyBackend):
         nframes=1,
     ):
         # Both decisions on whole frames are the image's, not the chunk's.
-        dropped = _frames_all_flagged(groupdq, DO_NOT_USE)
+        dropped = _frames_dropped(groupdq)
         mode = choose_search(dropped, min_diffs_single_pass, minimum_sigclip_groups, only_use_ints, minimum_groups)
         if mode is None:
             for flags in groupdq:
@@ -103,9 +108,7 @@ class SpillingBackend(NumpyBackend):
             return NOT_SEARCHED
         if mode == AFTER_CLIPPING:
             self._clip_jumps(data, groupdq, gain, rejection_threshold, only_use_ints)
-            for integration, group in np.argwhere(_frames_all_flagged(groupdq, JUMP_DET | DO_NOT_USE)):
-                frame = groupdq[integration, group]
-                frame[frame == JUMP_DET] = 0
+            clear_groups_full_of_jumps(groupdq)
         options = {
             "rejection_threshold": rejection_threshold,
             "three_group_rejection_threshold": three_group_rejection_threshold,
@@ -269,9 +272,9 @@ class _FlagRows:
         self._backend.put_rows(self._groupdq, slice(start, stop), flags[:, :, own])
 
 
-def _frames_all_flagged(groupdq, mask):
-    """Tell in which frames every pixel has a bit of ``mask``: (nints, ngroups) bool."""
-    return np.array([[bool((frame & np.uint8(mask)).all()) for frame in flags] for flags in groupdq])
+def _frames_dropped(groupdq):
+    """Tell which frames are DO_NOT_USE in every pixel, one frame at a time: (nints, ngroups) bool."""
+    return np.array([[bool((frame & np.uint8(DO_NOT_USE)).all()) for frame in flags] for flags in groupdq])
 
 
 def _empty_slopes(shape):

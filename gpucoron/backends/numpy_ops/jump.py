@@ -98,7 +98,7 @@ def detect_jumps(
         return NOT_SEARCHED
     if mode == AFTER_CLIPPING:
         clip_jumps(data, groupdq, gain, rejection_threshold, only_use_ints, **how)
-        _clear_groups_full_of_jumps(groupdq)
+        clear_groups_full_of_jumps(groupdq)
     n_flagged = search_jumps(
         mode,
         data,
@@ -263,7 +263,7 @@ def _search_in_one_pass(strip, threshold):
     strip.flag_jumps(*outliers_in_one_pass(strip.differences, medians, sigma, threshold))
 
 
-def _clear_groups_full_of_jumps(groupdq):
+def clear_groups_full_of_jumps(groupdq):
     """Take back the jumps of groups where every pixel is a jump or DO_NOT_USE, as stcal does after clipping."""
     for group in groupdq.reshape(-1, *groupdq.shape[2:]):
         if ((group & (JUMP_DET | DO_NOT_USE)) != 0).all():
