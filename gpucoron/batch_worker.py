@@ -156,10 +156,10 @@ def count_flags(run):
     names = {value: name for name, value in vars(dq).items() if name.isupper() and value}
     counts = {}
     for plane in run.exposure.groupdq:
-        present = int(run.backend.xp.bitwise_or.reduce(plane, axis=None))
-        for value in (2**bit for bit in range(8) if present & 2**bit):
+        # The highest flag bounds what is worth a count.
+        for value in (2**bit for bit in range(int(plane.max()).bit_length())):
             counts[value] = counts.get(value, 0) + int(run.backend.xp.count_nonzero(plane & value))
-    flags = {names[value]: count / run.exposure.groupdq.size for value, count in sorted(counts.items())}
+    flags = {names[value]: count / run.exposure.groupdq.size for value, count in sorted(counts.items()) if count}
     if run.exposure.rate is not None:
         pixels = run.backend.to_host(run.exposure.rate.dq)
         for value in (2**bit for bit in range(8, 32)):

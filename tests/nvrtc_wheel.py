@@ -21,6 +21,9 @@ class Nvrtc:
     """One library."""
 
     def __init__(self, path):
+        # NVRTC looks for its companion by name, which finds one that is loaded already.
+        for companion in Path(path).parent.glob("libnvrtc-builtins.so.*"):
+            ctypes.CDLL(str(companion))
         self._library = ctypes.CDLL(str(path))
         self._library.nvrtcGetErrorString.restype = ctypes.c_char_p
 

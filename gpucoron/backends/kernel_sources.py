@@ -26,8 +26,16 @@ DTYPES = {
     "double": np.dtype(np.float64),
 }
 
-#: options of every compilation for a device; the answers rest on them
-DEVICE_OPTIONS = ("-std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
+#: options of every compilation for a device; the answers rest on them. Without ``-default-device``, NVRTC before 13.2
+#: takes generic lambdas for functions of the host.
+DEVICE_OPTIONS = (
+    "-std=c++17",
+    "-default-device",
+    "--fmad=false",
+    "--ftz=false",
+    "--prec-div=true",
+    "--prec-sqrt=true",
+)
 
 
 @dataclass(frozen=True)
