@@ -120,13 +120,13 @@ class Exposure:
         path : str or Path
         backend : Backend, optional
             Where the arrays are wanted. Raw counts of an uncompressed file go there as they stand in the file, and are
-            converted there; anything else stays on the host until `move_to`. An exposure that the backend's memory
+            converted there; anything else goes there integration by integration. An exposure that the backend's memory
             would not hold stays on the host.
 
         Returns
         -------
         Exposure
-            On the host, without a backend.
+            Where it is wanted, or on the host.
 
         Raises
         ------
@@ -381,11 +381,10 @@ def _holds_raw_counts(hdu):
 
 
 def _read_planes(hdu, dtype, backend):
-    """Read an image one slice of its first axis at a time: no second copy of a whole ramp ever exists."""
-    array = backend.empty(hdu.shape, dtype) if backend.xp is np else np.empty(hdu.shape, dtype)
-    for index in range(hdu.shape[0]):
-        array[index] = hdu.section[index]
-    return array
+    """Read an image, a ramp by its integrations: no second copy of a whole ramp ever exists."""
+    if len(hdu.shape) < 3:
+        return backend.to_device(np.array(hdu.section[:], dtype))
+    return backend.load_parts(hdu.shape, dtype, (hdu.section[index] for index in range(hdu.shape[0])))
 
 
 def _read_or_zeros(hdus, name, shape, dtype, backend):

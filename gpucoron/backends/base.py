@@ -161,7 +161,7 @@ class Backend(InterferenceOperations, ABC):
         -------
         array of float32, DN
         """
-        counts = self.empty(shape, np.float32) if self.xp is np else np.empty(shape, np.float32)
+        counts = self.empty(shape, np.float32)
         flat = counts.reshape(-1)
         buffer = np.empty(min(flat.size, WORDS_AT_ONCE), np.uint16)
         for start in range(0, flat.size, WORDS_AT_ONCE):
@@ -172,7 +172,28 @@ class Backend(InterferenceOperations, ABC):
                 np.add(words.view(">i2"), np.float32(32768), out=piece)
             else:
                 piece[...] = words.view(">u2")
-        return self.to_device(counts)
+        return counts
+
+    def load_parts(self, shape, dtype, parts):
+        """Make an array of the items of its first axis, which come one after the other.
+
+        The host never holds two copies of the array; where a device has memory of its own, not even one.
+
+        Parameters
+        ----------
+        shape : tuple of int
+        dtype : dtype
+        parts : iterable of host arrays
+            As many as the first axis is long, of the shape of the other axes; cast to ``dtype``.
+
+        Returns
+        -------
+        array
+        """
+        array = self.empty(shape, dtype)
+        for index, part in zip(range(len(array)), parts, strict=True):
+            array[index] = part
+        return array
 
     @abstractmethod
     def flag_saturation(

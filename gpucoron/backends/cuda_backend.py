@@ -14,6 +14,9 @@ BUSY = 0.5
 #: share of the free memory that an exposure may take: allocations do not fit each other without gaps
 USABLE = 0.9
 
+#: bytes from which on an array travels in pieces: CuPy's own copy puts all of it into pinned memory, which it then keeps
+LARGE = 2**20
+
 
 def available(device=0, cupy=None):
     """Tell whether the CUDA backend can run here; never raises.
@@ -78,6 +81,7 @@ class CudaBackend(KernelBackend):
         self._device = self.xp.cuda.Device(self.device)
         self._device.use()
         self.max_memory = max_memory
+        self._pinned = []
         self._loader = KernelLoader(self.xp, defines)
         attributes = self._device.attributes
         self._n_threads = attributes["MultiProcessorCount"] * attributes["MaxThreadsPerMultiProcessor"]
@@ -90,12 +94,21 @@ class CudaBackend(KernelBackend):
 
     def to_device(self, array):
         self._device.use()
-        if isinstance(array, np.ndarray) and not array.dtype.isnative:
-            array = array.astype(array.dtype.newbyteorder("="))
-        return self.xp.asarray(array)
+        if not isinstance(array, np.ndarray):
+            return self.xp.asarray(array)
+        dtype = array.dtype.newbyteorder("=")
+        if array.nbytes < LARGE:
+            return self.xp.asarray(array.astype(dtype, copy=False))
+        on_device = self.xp.empty(array.shape, dtype)
+        self._send(array, on_device)
+        return on_device
 
     def to_host(self, array):
-        return self.xp.asnumpy(array)
+        if not isinstance(array, self.xp.ndarray) or array.nbytes < LARGE:
+            return self.xp.asnumpy(array)
+        on_host = np.empty(array.shape, array.dtype)
+        self._fetch(self.xp.ascontiguousarray(array), on_host)
+        return on_host
 
     def zeros(self, shape, dtype):
         self._device.use()
@@ -115,13 +128,63 @@ class CudaBackend(KernelBackend):
     def release_memory(self):
         with self._device:
             self.xp.get_default_memory_pool().free_all_blocks()
+            for buffer in self._pinned:
+                buffer.wait()
+            self._pinned = []
+            self.xp.get_default_pinned_memory_pool().free_all_blocks()
 
     def load_counts(self, shape, read, *, offset=True):
         self._device.use()
         return super().load_counts(shape, read, offset=offset)
 
+    def load_parts(self, shape, dtype, parts):
+        self._device.use()
+        on_device = self.xp.empty(shape, dtype)
+        for place, part in zip(on_device, parts, strict=True):
+            self._send(part, place)
+        return on_device
+
+    def _pinned_buffers(self):
+        """Give two pieces of pinned memory, so that one is filled or emptied while the other travels."""
+        if not self._pinned:
+            self._pinned = [_PinnedBuffer(self.xp, 2 * self.words_at_once) for _ in range(2)]
+        return self._pinned
+
     def _upload_buffers(self, n_words):
-        return [_PinnedBuffer(self.xp, n_words) for _ in range(2)]
+        return [_CountsOnTheirWay(buffer, self.xp.empty(n_words, np.uint16)) for buffer in self._pinned_buffers()]
+
+    def _send(self, array, on_device):
+        """Copy an array of the host to one of the same shape on the device, through pinned memory."""
+        values, target = np.ascontiguousarray(array).reshape(-1), on_device.reshape(-1)
+        for buffer, piece in self._pieces(target):
+            part = buffer.take(target.dtype, piece.stop - piece.start)
+            part[...] = values[piece]
+            buffer.send(part, target[piece])
+
+    def _fetch(self, array, on_host):
+        """Copy an array of the device to one of the same shape on the host, through pinned memory."""
+        source, target = array.reshape(-1), on_host.reshape(-1)
+
+        def arrive(buffer, part, piece):
+            buffer.wait()
+            target[piece] = part
+
+        before = None
+        for buffer, piece in self._pieces(source):
+            part = buffer.take(source.dtype, piece.stop - piece.start)
+            buffer.fetch(source[piece], part)
+            if before is not None:
+                arrive(*before)
+            before = buffer, part, piece
+        if before is not None:
+            arrive(*before)
+
+    def _pieces(self, flat):
+        """Cut a flat array into what fits into a pinned buffer: (buffer, slice), the buffers in turn."""
+        buffers = self._pinned_buffers()
+        at_once = max(1, 2 * self.words_at_once // flat.dtype.itemsize)
+        for number, start in enumerate(range(0, flat.size, at_once)):
+            yield buffers[number % len(buffers)], slice(start, min(flat.size, start + at_once))
 
     def choose_lanes(self, n_pixels, n_units):
         # Small subarrays alone do not fill a large device.
@@ -139,25 +202,45 @@ class CudaBackend(KernelBackend):
 
 
 class _PinnedBuffer:
-    """Words on their way to the device: memory that it reads by itself, and where they arrive.
+    """A piece of the host's memory that the device reads and writes by itself, in the order of the current stream."""
 
-    All work is in the order of the current stream. Two such buffers take turns, so that the host reads the file into
-    one while the other's words are copied and converted.
-    """
-
-    def __init__(self, cupy, n_words):
+    def __init__(self, cupy, n_bytes):
         self._stream = cupy.cuda.get_current_stream()
         # The array keeps the memory alive.
-        self._words = np.frombuffer(cupy.cuda.alloc_pinned_memory(2 * n_words), np.uint16, n_words)
-        self._arrived = cupy.empty(n_words, np.uint16)
-        self._has_left = None
+        self._bytes = np.frombuffer(cupy.cuda.alloc_pinned_memory(n_bytes), np.uint8, n_bytes)
+        self._done = None
+
+    def take(self, dtype, n_values):
+        """Give room for values, once the last copy to or from here is done."""
+        self.wait()
+        return self._bytes[: n_values * dtype.itemsize].view(dtype)
+
+    def send(self, values, target):
+        """Start the copy of what was put here to the device."""
+        target.data.copy_from_host_async(values.ctypes.data, values.nbytes, self._stream)
+        self._done = self._stream.record()
+
+    def fetch(self, source, values):
+        """Start the copy of what is on the device to here."""
+        source.data.copy_to_host_async(values.ctypes.data, values.nbytes, self._stream)
+        self._done = self._stream.record()
+
+    def wait(self):
+        """Wait until the last copy is done."""
+        if self._done is not None:
+            self._done.synchronize()
+            self._done = None
+
+
+class _CountsOnTheirWay:
+    """Raw counts that are read into pinned memory, and where they arrive on the device."""
+
+    def __init__(self, pinned, arrived):
+        self._pinned, self._arrived = pinned, arrived
 
     def fill(self, read, n_words):
-        if self._has_left is not None:
-            self._has_left.synchronize()
-        words = self._words[:n_words]
+        words = self._pinned.take(self._arrived.dtype, n_words)
         read(words)
         arrived = self._arrived[:n_words]
-        arrived.data.copy_from_host_async(words.ctypes.data, words.nbytes, self._stream)
-        self._has_left = self._stream.record()
+        self._pinned.send(words, arrived)
         return arrived
