@@ -9,6 +9,7 @@ demo: $(VENV)/.run
 	$(BIN)/gpucoron demo
 
 test: $(VENV)/.dev
+	$(BIN)/python tests/peers.py
 	$(BIN)/python -m pytest -n auto
 
 # all cases of the matrix against the installed jwst, and the page of the results

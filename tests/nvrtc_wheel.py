@@ -9,10 +9,13 @@ class NvrtcError(Exception):
     """What NVRTC answered."""
 
 
-def find_library():
-    """Find the wheel's library, or None."""
-    spec = find_spec("nvidia")
-    folders = list(spec.submodule_search_locations) if spec else []
+def find_library(folder=None):
+    """Find the library in the environment, or in a folder where a wheel is unpacked; None where it is missing."""
+    if folder is None:
+        spec = find_spec("nvidia")
+        folders = list(spec.submodule_search_locations) if spec else []
+    else:
+        folders = [Path(folder) / "nvidia"]
     found = [path for folder in folders for path in Path(folder).glob("*/lib/libnvrtc.so.*")]
     return max(found, default=None)
 

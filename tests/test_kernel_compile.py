@@ -1,20 +1,26 @@
-"""Without a GPU, all kernels compile for every architecture: no warnings, no spills, every instantiation is there."""
+"""Without a GPU, all kernels compile for every architecture: no warnings, no spills, every instantiation is there.
+
+Also by the oldest and newest NVRTC that a GPU machine may have: what one takes, another may refuse.
+"""
 
 import json
 import os
 import re
 import sys
+import tomllib
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import peers
 import pytest
 from nvrtc_wheel import Nvrtc, NvrtcError, find_library
+from packaging.requirements import Requirement
 
 from gpucoron.backends import kernel_sources
-from gpucoron.backends.cuda_loader import choose_target, compile_kernels
+from gpucoron.backends.cuda_loader import OLDEST_CUPY, OLDEST_NVRTC, choose_target, compile_kernels
 from gpucoron.backends.kernel_sources import (
     DEVICE_OPTIONS,
     KERNELS,
@@ -27,6 +33,8 @@ from gpucoron.backends.kernel_sources import (
 
 #: what the package claims to run on; an NVRTC that does not know one of them is not asked
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+#: NVRTCs besides the newest
+OTHERS = [name.removeprefix("nvrtc-") for name in peers.REQUIREMENTS if name.startswith("nvrtc-")]
 RESOURCES = re.compile(
     r"Compiling entry function '(?P<name>\w+)'.*?"
     r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
@@ -66,15 +74,8 @@ def compile_and_look(nvrtc, source, architecture):
 def test_every_instantiation_compiles_cleanly(nvrtc, source, architecture):
     if architecture not in nvrtc.getSupportedArchs():
         pytest.skip(f"NVRTC {nvrtc.getVersion()} does not know sm_{architecture}")
-    names, entries, log = compile_and_look(nvrtc, source, architecture)
-
+    log, names = compiled_cleanly(nvrtc, source, architecture)
     wanted = [kernel.expression(variant) for kernel, variant in instantiations(source)]
-    assert sorted(names) == sorted(wanted)
-    assert entries == sorted(names.values())
-
-    # The compiler's own lines start with 'ptxas'; anything else is a warning.
-    said = [line for line in log.splitlines() if line.strip() and not line.startswith("ptxas")]
-    assert not said, "\n".join(said)
 
     # Functions that a kernel calls have lines of their own.
     assert set(re.findall(r"(\d+) bytes (?:stack frame|spill)", log)) == {"0"}
@@ -84,6 +85,57 @@ def test_every_instantiation_compiles_cleanly(nvrtc, source, architecture):
         resources = used[names[expression]]
         spills = int(resources["stores"]) + int(resources["loads"])
         print(f"{resources['registers']:>9} {resources['stack']:>6} {spills:>7}  {expression}")
+
+
+@pytest.mark.parametrize("version", OTHERS)
+@pytest.mark.parametrize("source", SOURCES)
+def test_other_compilers_take_the_kernels(source, version):
+    """For what they have in common with the package's claim: the lowest architecture, the H100's, and the highest."""
+    nvrtc = Nvrtc(find_library(peers.find(f"nvrtc-{version}")))
+    assert nvrtc.getVersion() == tuple(int(number) for number in version.split(".")[:2])
+    for architecture in sorted({min(ARCHITECTURES), 90, max(nvrtc.getSupportedArchs())}):
+        log, _ = compiled_cleanly(nvrtc, source, architecture)
+        assert set(re.findall(r"(\d+) bytes (?:stack frame|spill)", log)) == {"0"}
+
+
+def compiled_cleanly(nvrtc, source, architecture):
+    """Compile a file; every instantiation must be there, and no warning. Return log and names."""
+    names, entries, log = compile_and_look(nvrtc, source, architecture)
+
+    wanted = [kernel.expression(variant) for kernel, variant in instantiations(source)]
+    assert sorted(names) == sorted(wanted)
+    assert entries == sorted(names.values())
+
+    # The compiler's own lines start with 'ptxas'; anything else is a warning.
+    said = [line for line in log.splitlines() if line.strip() and not line.startswith("ptxas")]
+    assert not said, "\n".join(said)
+    return log, names
+
+
+@pytest.mark.parametrize("extra", peers.NVRTC)
+def test_the_extras_admit_only_what_is_compiled_here(extra):
+    """The oldest NVRTC of each extra is compiled above; its newest is of the same major version."""
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    found = {one.name: one for one in map(Requirement, extras[extra])}
+    name, versions = peers.NVRTC[extra]
+    major = int(versions[0].partition(".")[0])
+    assert bounds(found[name]) == {">=": versions[0], "<": str(major + 1)}
+    assert tuple(map(int, versions[0].split(".")[:2])) >= OLDEST_NVRTC
+    assert bounds(found[f"cupy-{extra}x"]) == {">=": str(OLDEST_CUPY), "<": str(OLDEST_CUPY + 1)}
+    # CuPy 14 needs NumPy 2.
+    numpy = next(one for one in map(Requirement, project["dependencies"]) if one.name == "numpy")
+    assert bounds(numpy) == {">=": "2.0"}
+
+
+def test_the_oldest_compiler_is_the_oldest_that_runs():
+    numbers = [version for _, versions in peers.NVRTC.values() for version in versions]
+    assert min(tuple(map(int, number.split(".")[:2])) for number in numbers) == OLDEST_NVRTC
+
+
+def bounds(requirement):
+    """Give the bounds of a requirement: operator -> version."""
+    return {specifier.operator: specifier.version for specifier in requirement.specifier}
 
 
 def test_ptx_for_a_device_newer_than_the_compiler(nvrtc):

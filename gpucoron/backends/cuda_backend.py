@@ -14,7 +14,7 @@ BUSY = 0.5
 #: share of the free memory that an exposure may take: allocations do not fit each other without gaps
 USABLE = 0.9
 
-#: bytes from which on an array travels in pieces: CuPy's own copy puts all of it into pinned memory, which it then keeps
+#: bytes from which on an array travels in pieces: CuPy puts a whole array into pinned memory, which it then keeps
 LARGE = 2**20
 
 

@@ -8,6 +8,8 @@ import hashlib
 import json
 from contextlib import suppress
 
+import numpy as np
+
 from gpucoron.backends.kernel_sources import (
     DEVICE_OPTIONS,
     KERNELS,
@@ -18,6 +20,13 @@ from gpucoron.backends.kernel_sources import (
     source_digest,
     write_atomically,
 )
+
+#: the oldest CuPy whose arithmetic is NumPy 2's, and the oldest NVRTC that the tests compile the kernels with: as the
+#: extras in pyproject.toml have it
+OLDEST_CUPY = 14
+OLDEST_NVRTC = (12, 4)
+
+_HOW_TO_GET_CUPY = "pip install 'gpucoron[cuda13]' or 'gpucoron[cuda12]'"
 
 
 def import_cupy():
@@ -32,11 +41,35 @@ def import_cupy():
         import cupy
     except ImportError as error:
         if getattr(error, "name", None) == "cupy":
-            return None, "CuPy is not installed (pip install 'gpucoron[cuda13]' or 'gpucoron[cuda12]')"
-        return None, f"CuPy cannot be imported: {error}"
+            return None, f"CuPy is not installed ({_HOW_TO_GET_CUPY})"
+        if _major(np.__version__) < 2:
+            return None, _needs_numpy_2()
+        return None, f"CuPy cannot be imported: {_in_one_line(error)}"
     except Exception as error:
-        return None, f"CuPy cannot be imported: {error}"
-    return cupy, f"CuPy {getattr(cupy, '__version__', '?')}"
+        return None, f"CuPy cannot be imported: {_in_one_line(error)}"
+    found = getattr(cupy, "__version__", "?")
+    if _major(found) < OLDEST_CUPY:
+        return None, f"CuPy {found} is too old: CuPy {OLDEST_CUPY} or newer is needed ({_HOW_TO_GET_CUPY})"
+    if _major(np.__version__) < 2:
+        return None, _needs_numpy_2()
+    return cupy, f"CuPy {found}"
+
+
+def _needs_numpy_2():
+    return f"CuPy {OLDEST_CUPY} needs NumPy 2, and NumPy {np.__version__} is installed (pip install 'numpy>=2')"
+
+
+def _major(version):
+    """Read the first number of a version; 0 where there is none."""
+    first = str(version).partition(".")[0]
+    return int(first) if first.isdigit() else 0
+
+
+def _in_one_line(error):
+    """Give what an exception says in one line: CuPy tells the cause at the end of a page of advice."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" =")]
+    causes = [place for place, line in enumerate(lines) if line == "Original error:"]
+    return " ".join(lines[causes[-1] + 1 :] if causes else lines)
 
 
 def find_device(cupy, device=0):
@@ -48,10 +81,13 @@ def find_device(cupy, device=0):
         count = cupy.cuda.runtime.getDeviceCount()
         if device >= count:
             return False, f"there is no CUDA device {device} ({count} found)"
-        cupy.cuda.nvrtc.getVersion()
+        nvrtc = tuple(cupy.cuda.nvrtc.getVersion())
         name = cupy.cuda.runtime.getDeviceProperties(device)["name"]
     except Exception as error:
-        return False, f"CUDA does not work: {error}"
+        return False, f"CUDA does not work: {_in_one_line(error)}"
+    if nvrtc < OLDEST_NVRTC:
+        needed, found = (".".join(map(str, version)) for version in (OLDEST_NVRTC, nvrtc))
+        return False, f"the kernels need NVRTC {needed} or newer, and CuPy finds {found} ({_HOW_TO_GET_CUPY})"
     return True, name.decode() if isinstance(name, bytes) else str(name)
 
 
