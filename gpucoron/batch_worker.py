@@ -119,6 +119,7 @@ def describe_error(error):
 
 def _what_was_done(run, paths, exposure):
     from gpucoron.batch_plan import parameters_of
+    from gpucoron.products import backends_of
 
     parameters, digest = parameters_of(run)
     phases = {name: round(seconds, 4) for name, seconds in run.phases.items()}
@@ -128,6 +129,7 @@ def _what_was_done(run, paths, exposure):
             "status": step.status,
             "seconds": round(step.seconds, 4),
             "reason": step.reason,
+            "backend": "+".join(step.workers),
             "flagged": {what: int(count) for what, count in step.flagged.items()},
         }
         for step in run.records
@@ -137,7 +139,7 @@ def _what_was_done(run, paths, exposure):
         "context": run.context[0],
         "parameters": parameters,
         "parameters_digest": digest,
-        "backend": run.backend.name,
+        "backend": backends_of(run),
         "steps": steps,
         "seconds": {
             "read": phases["read"],

@@ -46,6 +46,7 @@ def run(name, exposure, settings, reference_path, backend, output_dir=None):
     """
     if backend.xp is not np:
         log.info("%s: %s runs jwst's code on the host: one round trip", exposure.name, name)
+    backend.note_worker("jwst")
     step = _make_step(name, settings, reference_path, output_dir)
     model = step.process(ramp_without_signature(exposure, backend))
     exposure.data = backend.to_device(model.data)
@@ -70,6 +71,7 @@ def _make_step(name, settings, reference_path, output_dir):
 
 def save_optional_fit(exposure, settings, reference_path, backend, output_dir):
     """Let jwst's RampFitStep write the optional product of the segmented fit, ``fitopt``."""
+    backend.note_worker("jwst")
     step = _make_step("ramp_fit", settings, reference_path, output_dir)
     step.process(ramp_without_signature(exposure, backend))
 
@@ -101,6 +103,7 @@ def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, 
     from stcal.jump.jump_class import JumpData
     from stdatamodels.jwst.datamodels import dqflags
 
+    backend.note_worker("jwst")
     on_device = groupdq, pixeldq
     data, groupdq, pixeldq, gain, readnoise = map(backend.to_host, (data, groupdq, pixeldq, gain, readnoise))
     model = SimpleNamespace(
@@ -171,6 +174,7 @@ def full_frame_refpix(exposure, references, parameters, *, backend):
     from jwst.refpix import reference_pixels
     from stdatamodels.jwst import datamodels
 
+    backend.note_worker("jwst")
     kernel = None
     reference = references.get("sirskernel")
     if parameters.refpix_algorithm == "sirs" and reference is not None:

@@ -15,6 +15,7 @@ from gpucoron import parameters as declarations
 from gpucoron.backends import fit_to_memory, get_backend
 from gpucoron.errors import InputError
 from gpucoron.references import (
+    STORE,
     crds_context,
     find_references,
     load_references,
@@ -74,13 +75,14 @@ BORROWED = ("picture_frame", "clean_flicker_noise", "persistence")
 
 @dataclass
 class StepRecord:
-    """What became of one step."""
+    """What became of one step; ``workers`` names who did it: backends, or 'jwst'."""
 
     name: str
     status: str
     seconds: float
     reason: str = ""
     flagged: dict = field(default_factory=dict)
+    workers: tuple = ()
 
 
 @dataclass
@@ -110,6 +112,11 @@ class Run:
     def seconds(self):
         """Time spent in the steps."""
         return sum(record.seconds for record in self.records)
+
+    @property
+    def workers(self):
+        """Who has worked on the exposure: the names of backends, or 'jwst', in the order of their first step."""
+        return list(dict.fromkeys(worker for record in self.records for worker in record.workers))
 
     def reference_path(self, step, reftype):
         """Give the path of a reference that a step takes: its own override, else CRDS's; None if it was not sought."""
@@ -240,6 +247,39 @@ def run_steps(run, *, until=None, after_step=None, store=None):
     return run
 
 
+def run_or_start_again(start, backend, *, after_step=None):
+    """Run the steps of an exposure; if its device runs out of memory, begin again and go by chunks of rows.
+
+    Parameters
+    ----------
+    start : callable
+        ``start(backend)`` reads the exposure and returns its `Run`; called again, it returns a new one. Steps work in
+        place, so nothing less can be begun again.
+    backend : Backend
+    after_step : callable, optional
+        As for `run_steps`; called anew for the steps that are done again.
+
+    Returns
+    -------
+    Run
+    """
+    try:
+        return run_steps(start(backend), after_step=after_step)
+    except Exception as error:
+        if backend.on_host or not backend.is_out_of_memory(error):
+            raise
+        reason = str(error)
+    # Only here, after the exception, are the exposure's arrays gone.
+    STORE.clear()
+    backend.release_memory()
+    limit = backend.memory_limit()
+    if limit is None:
+        msg = f"backend {backend.name!r} is out of memory, and its size is unknown ({reason}); set max_memory"
+        raise MemoryError(msg)
+    log.warning("out of device memory (%s): the exposure starts again, in chunks of rows", reason)
+    return run_steps(start(backend.spilling(limit)), after_step=after_step)
+
+
 def _backend_for(run):
     """Choose how the backend works on an exposure; one that is in the host's memory already stays there for the CPU."""
     exposure = run.exposure
@@ -259,6 +299,7 @@ def _run_each(run, references, until, after_step):
         if name == until:
             break
         settings = run.parameters[name]
+        backend.take_workers()
         start = time.perf_counter()
         if settings.skip:
             outcome = skipped("switched off")
@@ -269,7 +310,12 @@ def _run_each(run, references, until, after_step):
         else:
             outcome = _run_own(name, run, references)
         backend.synchronize()
-        record = StepRecord(name, outcome.status, time.perf_counter() - start, outcome.reason, dict(outcome.flagged))
+        seconds, workers = time.perf_counter() - start, backend.take_workers()
+        if outcome.status != "COMPLETE":
+            workers = ()
+        elif name in BORROWED:
+            workers = ("jwst",)
+        record = StepRecord(name, outcome.status, seconds, outcome.reason, dict(outcome.flagged), tuple(workers))
         run.records.append(record)
         _note(exposure, name, outcome, run)
         log.info("%s: %s %s %.3f s %s", exposure.name, name, record.status, record.seconds, record.reason)
@@ -442,14 +488,18 @@ def reduce_file(
 
     if save_results:
         products.prepare_output(output_dir, [at("rate"), at("rateints")], overwrite)
-    start = time.perf_counter()
     if isinstance(backend, str):
         backend = get_backend(backend, max_memory=max_memory, scratch_dir=output_dir if save_results else None)
-    exposure = Exposure.read(path, backend)
-    read = time.perf_counter()
-    run = plan(exposure, profile=profile, steps=steps, pipeline=of_run, backend=backend, use_pars=use_pars)
-    run.phases = {"read": read - start, "plan": time.perf_counter() - read}
-    run.output_dir = Path(output_dir)
+
+    def start(backend):
+        begun = time.perf_counter()
+        exposure = Exposure.read(path, backend)
+        read = time.perf_counter()
+        run = plan(exposure, profile=profile, steps=steps, pipeline=of_run, backend=backend, use_pars=use_pars)
+        run.phases = {"read": read - begun, "plan": time.perf_counter() - read}
+        run.output_dir = Path(output_dir)
+        return run
+
     paths = {}
 
     def save_what_is_asked(run, record):
@@ -467,7 +517,7 @@ def reduce_file(
         if after_step is not None:
             after_step(run, record)
 
-    run_steps(run, after_step=save_what_is_asked)
+    run = run_or_start_again(start, backend, after_step=save_what_is_asked)
     fitted = time.perf_counter()
     models = {"rate": products.rate_model(run), "rateints": products.rateints_model(run)}
     if not run.fits:

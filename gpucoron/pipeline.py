@@ -13,7 +13,7 @@ from stpipe.config_parser import ConfigObj
 from gpucoron import parameters as declarations
 from gpucoron import products
 from gpucoron.backends import get_backend
-from gpucoron.engine import plan, run_steps
+from gpucoron.engine import plan, run_or_start_again
 from gpucoron.exposure import Exposure
 
 __all__ = ["Coron1Pipeline"]
@@ -112,12 +112,15 @@ class Coron1Pipeline(Pipeline):
         ImageModel, CubeModel (``return_rateints``) or RampModel (``ramp_fit`` skipped); None where nothing was fitted
         """
         is_path = isinstance(step_input, (str, Path))
-        backend = get_backend(self.backend)
-        exposure = Exposure.read(step_input, backend) if is_path else Exposure.from_model(step_input)
         of_the_run = {parameter.name: getattr(self, parameter.name) for parameter in declarations.PIPELINE}
-        run = plan(exposure, steps=self._settings(), pipeline=of_the_run, backend=backend, use_pars=False)
-        run.output_dir = self.output_dir
-        run_steps(run, after_step=self._save_if_asked)
+
+        def start(backend):
+            exposure = Exposure.read(step_input, backend) if is_path else Exposure.from_model(step_input)
+            run = plan(exposure, steps=self._settings(), pipeline=of_the_run, backend=backend, use_pars=False)
+            run.output_dir = self.output_dir
+            return run
+
+        run = run_or_start_again(start, get_backend(self.backend), after_step=self._save_if_asked)
         if not run.fits:
             self.suffix = "ramp"
             return products.ramp_model(run)

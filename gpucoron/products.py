@@ -143,7 +143,10 @@ def _sign(model, run):
 
 def history_of(run):
     """List the history lines of a product."""
-    lines = [f"gpucoron {__version__}, backend {run.backend.name}, profile {run.profile}"]
+    lines = [f"gpucoron {__version__}, backend {backends_of(run)}, profile {run.profile}"]
+    if len(run.workers) > 1:
+        shared = {record.name: "+".join(record.workers) for record in run.records if record.workers}
+        lines.append(f"gpucoron where each step ran: {', '.join(f'{name} {where}' for name, where in shared.items())}")
     custom = [record.name for record in run.records if STEPS[record.name].custom and record.status == "COMPLETE"]
     if custom:
         lines.append(f"gpucoron custom steps: {', '.join(custom)}")
@@ -154,6 +157,11 @@ def history_of(run):
         for step, values in changed(run.parameters).items()
     ]
     return lines
+
+
+def backends_of(run):
+    """Name the backends that have worked on an exposure: 'cuda', 'cuda+numpy'; jwst's own code is no backend."""
+    return "+".join(worker for worker in run.workers if worker != "jwst") or run.backend.name
 
 
 def product_path(input_name, output_dir, suffix):

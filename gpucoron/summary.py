@@ -1,5 +1,7 @@
 """What a run did, as plain text: the table of steps that the command line prints."""
 
+from gpucoron.products import backends_of
+
 
 def step_table(run):
     """Write a run's steps as a table: status, seconds, what was flagged, or why a step did not run."""
@@ -25,5 +27,5 @@ def headline(run):
     pars = f"{len(run.pars_files)} parameter files from CRDS" if run.pars_files else "no parameter files from CRDS"
     return (
         f"{run.exposure.name}: {facts.instrument} {facts.subarray} {facts.readpatt}, {nints} integrations x {ngroups} "
-        f"groups x {ny} x {nx}; backend {run.backend.name}, profile {run.profile}, {run.context[0]}, {pars}"
+        f"groups x {ny} x {nx}; backend {backends_of(run)}, profile {run.profile}, {run.context[0]}, {pars}"
     )

@@ -108,6 +108,20 @@ class Backend(InterferenceOperations, ABC):
         edges : gpucoron.steps.ipc.ReferenceEdges
         """
 
+    def note_worker(self, name):
+        """Note that ``name`` works in this backend's place: another backend, or 'jwst'."""
+        workers = self.__dict__.setdefault("_workers", [])
+        if name not in workers:
+            workers.append(name)
+
+    def take_workers(self):
+        """Tell who has worked since this was asked last: names, this backend's own first."""
+        return [self.name, *self.__dict__.pop("_workers", [])]
+
+    def is_out_of_memory(self, error):
+        """Tell whether an exception says that the device's memory is full."""
+        return isinstance(error, MemoryError)
+
     def memory_limit(self, held=0):
         """Tell how many bytes an exposure may take on the device, ``held`` there already among them; None: no limit."""
 
@@ -479,6 +493,7 @@ class Backend(InterferenceOperations, ABC):
         """Run an operation that has no kernel on the host, and bring its answer back."""
         from gpucoron.backends.numpy_backend import NumpyBackend
 
+        self.note_worker("numpy")
         on_host = [None if array is None else self.to_host(array) for array in arrays]
         answer = getattr(NumpyBackend(), operation)(*on_host, **options)
         if isinstance(answer, tuple):
@@ -609,6 +624,7 @@ class Backend(InterferenceOperations, ABC):
         """Run a fit by likelihood on the host, with arrays by name, and bring back what it returns and flags."""
         from gpucoron.backends.numpy_backend import NumpyBackend
 
+        self.note_worker("numpy")
         log.info("backend %r: %s runs in NumPy on the host, one round trip", self.name, operation)
         on_host = {name: self.to_host(array) for name, array in arrays.items() if array is not None}
         fit = getattr(NumpyBackend(), operation)(**on_host, **options)

@@ -51,6 +51,10 @@ def device_memory(device):
     return int(import_cupy()[0].cuda.runtime.getDeviceProperties(device)["totalGlobalMem"])
 
 
+#: what CUDA's runtime and driver say where memory is full
+CUDA_IS_FULL = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
+
+
 class CudaBackend(KernelBackend):
     """Heavy operations by CUDA kernels, light ones by CuPy.
 
@@ -116,6 +120,10 @@ class CudaBackend(KernelBackend):
 
     def synchronize(self):
         self._device.synchronize()
+
+    def is_out_of_memory(self, error):
+        # CuPy's pool raises a MemoryError; what CUDA takes beside the pool is told by CUDA.
+        return isinstance(error, MemoryError) or any(words in str(error) for words in CUDA_IS_FULL)
 
     def memory_limit(self, held=0):
         if self.max_memory is not None:

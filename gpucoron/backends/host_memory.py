@@ -108,6 +108,11 @@ class ScratchBackend(SpillingBackend):
         self._share_among(backend.n_threads)
         self.window = Window(_WINDOW)
 
+    def take_workers(self):
+        # Light steps and heavy operations are the CPU's alike.
+        super().take_workers()
+        return [self.name]
+
     def _share_among(self, n_threads):
         self.n_threads = n_threads
         self.inner = type(self.inner)(n_threads, max_memory=self.limit, scratch_dir=self.scratch_dir)

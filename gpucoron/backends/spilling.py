@@ -44,6 +44,10 @@ class SpillingBackend(NumpyBackend):
         """Say how an exposure is worked on, for the log."""
         return f"stays on the host; {self.max_memory / 1e9:.3g} GB of backend {self.name!r} take it in chunks"
 
+    def take_workers(self):
+        # Whatever no chunk was sent for has been done on the host.
+        return self.__dict__.pop("_workers", ["numpy"])
+
     def memory_limit(self, held=0):
         return None
 
@@ -221,6 +225,7 @@ class SpillingBackend(NumpyBackend):
         halo : int
             Rows around a chunk.
         """
+        self.note_worker(self.inner.name)
         nints, ngroups, ny, nx = given[0].shape
         given_per_row = sum(array.nbytes // ny for array in given if array is not None)
         need = memory_needed(operation, nints, ngroups, nx, given_per_row)
@@ -231,7 +236,9 @@ class SpillingBackend(NumpyBackend):
             rows = slice(max(0, start - halo), min(ny, stop + halo))
             try:
                 act(rows, slice(start - rows.start, stop - rows.start))
-            except MemoryError as error:
+            except Exception as error:
+                if not self.inner.is_out_of_memory(error):
+                    raise
                 if stop - start == 1:
                     msg = f"{operation}: the device's memory cannot hold one row of {nints} x {ngroups} x {nx} samples"
                     raise MemoryError(msg) from error

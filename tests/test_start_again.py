@@ -1,0 +1,168 @@
+"""A device that runs out of memory in the middle of an exposure: it starts again in chunks, and says what ran where."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from conftest import usable_backend
+
+import gpucoron
+from gpucoron.backends.cuda_backend import CudaBackend
+from gpucoron.backends.host_backend import HostBackend
+from gpucoron.engine import plan, run_steps
+from gpucoron.exposure import Exposure
+from gpucoron.products import history_of
+
+#: a kernel, flags while the file is read, a custom operation that is NumPy's in chunks, and the transfer of references
+FULL_AT = ("fit_ramps", "zeros", "fit_pedestal", "to_device")
+
+
+@pytest.fixture
+def case(exposures):
+    return exposures("NIRCAM", "SUB320A335R", "SHALLOW4", 5, 2, shape=(16, 20))
+
+
+@pytest.fixture
+def host(request):
+    """The kernels on the host in place of a device, with a limit as a device has one."""
+    return usable_backend("host", request.config, max_memory=10**9)
+
+
+def fill_up_once(monkeypatch, method, error=None):
+    """Make the device's memory full at the first call of a method."""
+    original, calls = getattr(HostBackend, method), []
+
+    def full(self, *arguments, **options):
+        calls.append(method)
+        if len(calls) == 1:
+            raise error or MemoryError("Out of memory allocating 1 bytes")
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(HostBackend, method, full)
+    return calls
+
+
+def assert_same_products(found, expected):
+    for product, model in expected.items():
+        for name in ("data", "dq", "err", "var_poisson", "var_rnoise"):
+            np.testing.assert_array_equal(getattr(found[product], name), getattr(model, name), err_msg=name)
+
+
+@pytest.mark.parametrize("method", FULL_AT)
+def test_the_exposure_starts_again(case, host, tmp_path, monkeypatch, caplog, method):
+    with case.cache.activate():
+        _, expected, _ = gpucoron.reduce_file(case.path, tmp_path / "a", profile="spaceklip", backend="numpy")
+        calls = fill_up_once(monkeypatch, method)
+        run, models, paths = gpucoron.reduce_file(case.path, tmp_path / "b", profile="spaceklip", backend=host)
+    assert calls
+    assert "starts again, in chunks of rows" in caplog.text
+    assert_same_products(models, expected)
+    assert len(paths) == 2
+    # Each step is told once, with who did it.
+    assert len({record.name for record in run.records}) == len(run.records)
+    workers = {record.name: record.workers for record in run.records if record.status == "COMPLETE"}
+    assert workers["linearity"] == workers["jump"] == ("host",)
+    assert workers["ipc"] == workers["subtract_ktc"] == workers["superbias"] == ("numpy",)
+    history = "".join(fits.getheader(tmp_path / "b" / f"{case.path.name[:-11]}_rate.fits")["HISTORY"])
+    assert "backend numpy+host," in history
+    assert "subtract_ktc numpy" in history
+    assert "jump host" in history
+
+
+def test_in_a_batch(case, host, tmp_path, monkeypatch):
+    from gpucoron import batch_worker
+
+    fill_up_once(monkeypatch, "detect_jumps")
+    monkeypatch.setattr(batch_worker, "_backend", lambda name, options: host)
+    job = {
+        "path": str(case.path), "stage": str(tmp_path), "log": str(tmp_path / "log.txt"), "attempt": 1,
+        "about": {"exposure": "x"}, "profile": "jwst", "steps": {}, "of_run": {}, "backend": "host",
+        "backend_options": {}, "environment": {},
+    }  # fmt: skip
+    with case.cache.activate():
+        record = batch_worker.reduce_job(job)
+    assert record["status"] == "done", record.get("error")
+    assert record["backend"] == "numpy+host"
+    steps = {step["name"]: step["backend"] for step in record["steps"]}
+    assert (steps["linearity"], steps["superbias"], steps["persistence"]) == ("host", "numpy", "")
+    assert "starts again" in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("from_model", [False, True])
+def test_through_jwsts_call(case, host, monkeypatch, from_model):
+    from stdatamodels.jwst import datamodels
+
+    from gpucoron import pipeline
+
+    monkeypatch.setattr(pipeline, "get_backend", lambda name: host)
+    with case.cache.activate():
+        expected = gpucoron.Coron1Pipeline.call(str(case.path))
+        calls = fill_up_once(monkeypatch, "fit_ramps")
+        given = datamodels.open(case.path) if from_model else str(case.path)
+        found = gpucoron.Coron1Pipeline.call(given)
+    assert len(calls) > 1
+    np.testing.assert_array_equal(found.data, expected.data)
+    np.testing.assert_array_equal(found.dq, expected.dq)
+
+
+def test_no_other_error_starts_it_again(case, host, tmp_path, monkeypatch):
+    calls = fill_up_once(monkeypatch, "fit_ramps", RuntimeError("cudaErrorIllegalAddress"))
+    with case.cache.activate(), pytest.raises(RuntimeError, match="IllegalAddress"):
+        gpucoron.reduce_file(case.path, tmp_path, backend=host)
+    assert len(calls) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_cpu_has_nothing_else_to_try(case, tmp_path, monkeypatch):
+    from gpucoron.backends.numpy_backend import NumpyBackend
+
+    def full(self, *arguments, **options):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(NumpyBackend, "fit_ramps", full)
+    with case.cache.activate(), pytest.raises(MemoryError, match="no room"):
+        gpucoron.reduce_file(case.path, tmp_path, backend="numpy")
+
+
+@pytest.mark.parametrize(
+    ("error", "is_full"),
+    [
+        (MemoryError("Out of memory allocating 512 bytes"), True),
+        (RuntimeError("cudaErrorMemoryAllocation: out of memory"), True),
+        (RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: out of memory"), True),
+        (RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered"), False),
+    ],
+)
+def test_what_cuda_says_where_its_memory_is_full(error, is_full):
+    assert CudaBackend.is_out_of_memory(None, error) == is_full
+
+
+# -------------------------------------------------------------------------------------------------- who did what
+
+
+def run_with(case, backend, **options):
+    with case.cache.activate():
+        return run_steps(plan(Exposure.read(case.path, backend), backend=backend, **options))
+
+
+def test_one_backend_for_all_is_told_in_one_word(case):
+    run = run_with(case, gpucoron.get_backend("numpy"))
+    assert run.workers == ["numpy"]
+    (first, *others) = history_of(run)
+    assert "backend numpy, profile jwst" in first
+    assert not any("where each step ran" in line for line in others)
+
+
+def test_a_round_trip_is_told(case, host):
+    run = run_with(case, host, profile="spaceklip", steps={"subtract_1overf": {"model_type": "fft"}})
+    where = {record.name: record.workers for record in run.records if record.status == "COMPLETE"}
+    assert where["subtract_1overf"] == ("host", "numpy")
+    assert where["jump"] == ("host",)
+    assert "subtract_1overf host+numpy" in history_of(run)[1]
+
+
+def test_jwsts_own_code_is_told(case):
+    run = run_with(case, gpucoron.get_backend("numpy"), steps={"clean_flicker_noise": {"skip": False}})
+    where = {record.name: record.workers for record in run.records if record.status == "COMPLETE"}
+    assert where["clean_flicker_noise"] == ("jwst",)
+    assert history_of(run)[0].endswith("backend numpy, profile jwst")
+    assert "clean_flicker_noise jwst" in history_of(run)[1]
