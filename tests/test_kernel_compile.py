@@ -6,13 +6,16 @@ Also by the oldest and newest NVRTC that a GPU machine may have: what one takes,
 import json
 import os
 import re
+import subprocess
 import sys
+import textwrap
 import tomllib
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 
 import peers
 import pytest
@@ -20,7 +23,7 @@ from nvrtc_wheel import Nvrtc, NvrtcError, find_library
 from packaging.requirements import Requirement
 
 from gpucoron.backends import kernel_sources
-from gpucoron.backends.cuda_loader import OLDEST_CUPY, OLDEST_NVRTC, choose_target, compile_kernels
+from gpucoron.backends.cuda_loader import OLDEST_CUPY, OLDEST_NVRTC, KernelLoader, choose_target, compile_kernels
 from gpucoron.backends.kernel_sources import (
     DEVICE_OPTIONS,
     KERNELS,
@@ -144,6 +147,34 @@ def test_ptx_for_a_device_newer_than_the_compiler(nvrtc):
     assert target == f"compute_{newest}"
     code, names, _ = compile_kernels(nvrtc, "raw_counts.cu", target)
     assert all(f".entry {name}(".encode() in code for name in names.values())
+
+
+def test_cupys_own_functions_compile_as_the_loader_asks(nvrtc, tmp_path, monkeypatch):
+    """The real CuPy calls the NVRTC of the environment, in a process of its own; it needs no driver for that."""
+    code = f"""
+        import sys
+        sys.path.insert(0, {str(peers.find("cupy"))!r})
+        import cupy
+        from gpucoron.backends.cuda_loader import KernelLoader, choose_target
+        nvrtc = cupy.cuda.nvrtc
+        assert nvrtc.getVersion() == {nvrtc.getVersion()!r}
+        loader = KernelLoader(cupy)
+        for target in ("sm_90", choose_target(nvrtc, "999")):
+            code, names = loader._code("saturation.cu", target)
+            assert isinstance(code, bytes)
+            assert all(name.encode() in code for name in names.values())
+    """
+    environment = os.environ | {"GPUCORON_CACHE": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    # What it kept, another process takes, whoever asks NVRTC there.
+    loader = KernelLoader(SimpleNamespace(cuda=SimpleNamespace(nvrtc=nvrtc)))
+    monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path))
+    monkeypatch.setattr("gpucoron.backends.cuda_loader.compile_kernels", None)
+    _, names = loader._code("saturation.cu", "sm_90")
+    assert set(names) == {kernel.expression(variant) for kernel, variant in instantiations("saturation.cu")}
 
 
 def test_a_device_that_is_too_old_is_named(nvrtc):
