@@ -213,7 +213,7 @@ class _PinnedBuffer:
     """A piece of the host's memory that the device reads and writes by itself, in the order of the current stream."""
 
     def __init__(self, cupy, n_bytes):
-        self._stream = cupy.cuda.get_current_stream()
+        self._current_stream = cupy.cuda.get_current_stream
         # The array keeps the memory alive.
         self._bytes = np.frombuffer(cupy.cuda.alloc_pinned_memory(n_bytes), np.uint8, n_bytes)
         self._done = None
@@ -225,13 +225,15 @@ class _PinnedBuffer:
 
     def send(self, values, target):
         """Start the copy of what was put here to the device."""
-        target.data.copy_from_host_async(values.ctypes.data, values.nbytes, self._stream)
-        self._done = self._stream.record()
+        stream = self._current_stream()
+        target.data.copy_from_host_async(values.ctypes.data, values.nbytes, stream)
+        self._done = stream.record()
 
     def fetch(self, source, values):
         """Start the copy of what is on the device to here."""
-        source.data.copy_to_host_async(values.ctypes.data, values.nbytes, self._stream)
-        self._done = self._stream.record()
+        stream = self._current_stream()
+        source.data.copy_to_host_async(values.ctypes.data, values.nbytes, stream)
+        self._done = stream.record()
 
     def wait(self):
         """Wait until the last copy is done."""
