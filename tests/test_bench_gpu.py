@@ -56,8 +56,8 @@ def test_every_step_is_timed(figures):
 
 def test_the_products_are_the_cpu_backends(figures):
     for case in figures["cases"].values():
-        assert case["cpu"]["different_flags"] == case["cpu"]["different_nan"] == 0
-        assert case["cpu"]["largest_relative_difference"] == 0
+        assert case["cpu"]["differences"]["values"] > 1000
+        assert case["cpu"]["differences"]["different_bits"] == 0
         assert set(case["cpu"]["steps"]) == set(case["steps"])
 
 
