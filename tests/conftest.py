@@ -1,31 +1,82 @@
 """Fixtures that every test may use: simulated exposures with their own CRDS cache, backends, and the GPU's rules."""
 
+import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 # one BLAS thread per worker: the tests run side by side
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-#: what a machine with a GPU need not have; tests that ask for it compare with jwst, or read and write its files
-PEERS = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "astropy")
+#: what a machine with a GPU need not have: jwst, with which tests compare, what reads and writes its files, and tools
+PEERS = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "astropy", "matplotlib", "rich", "psutil")
 
-# How many examples a test draws that does not say so itself; more by --hypothesis-profile=long.
-_ANY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
-settings.register_profile("short", max_examples=500, **_ANY)
-settings.register_profile("long", max_examples=20000, derandomize=False, **_ANY)
-settings.load_profile("short")
+if find_spec("hypothesis") is None:
+    import without_hypothesis
+
+    without_hypothesis.install()
+else:
+    from hypothesis import HealthCheck, settings
+
+    # How many examples a test draws that does not say so itself; more by --hypothesis-profile=long.
+    _ANY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+    settings.register_profile("short", max_examples=500, **_ANY)
+    settings.register_profile("long", max_examples=20000, derandomize=False, **_ANY)
+    settings.load_profile("short")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--require-gpu", action="store_true", help="a test that needs a GPU fails where there is none")
+    parser.addoption("--require-gpu", action="store_true", help="run the tests that need a GPU; they fail without one")
+    parser.addoption(
+        "--device",
+        choices=["cuda", "host"],
+        default="cuda",
+        help="the backend that --require-gpu means (host: rehearse)",
+    )
+    parser.addoption("--outcomes", type=Path, metavar="PATH", help="write the outcome of each test, a JSON a line")
     parser.addoption("--batch-kills", type=int, default=2, help="moments at which a batch is killed (default: 2)")
     parser.addoption("--batch-many", type=int, default=30, help="exposures in one worker, for its memory (default: 30)")
     parser.addoption("--full-parity", action="store_true", help="all cases of the parity matrix, not the quick ones")
     parser.addoption("--parity-page", metavar="PATH", help="write the page of the parity matrix's results")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Keep only what needs the device, where that is asked for."""
+    if config.getoption("--require-gpu"):
+        chosen = [item for item in items if needs_device(item, config.getoption("--device"))]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
+
+
+def needs_device(item, device):
+    """Tell whether a test runs on the device: by one of its parameters, or by a fixture that only a GPU has."""
+    if "gpu" in item.fixturenames:
+        return device == "cuda"
+    parameters = getattr(item, "callspec", None)
+    values = [] if parameters is None else parameters.params.values()
+    # Some are arrays, which compare value by value.
+    return any(isinstance(value, str) and value == device for value in values)
+
+
+def pytest_runtest_logreport(report):
+    """Write a test's outcome as it ends, so that it is known even if the run is cut."""
+    if _outcomes is None or (report.when != "call" and report.passed):
+        return
+    told = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longreprtext
+    with _outcomes.open("a") as file:
+        file.write(json.dumps({"test": report.nodeid, "outcome": report.outcome, "told": told[-3000:]}) + "\n")
+
+
+_outcomes = None
+
+
+def pytest_configure(config):
+    # Where the tests run side by side, the process that collects the outcomes writes them.
+    global _outcomes
+    _outcomes = None if hasattr(config, "workerinput") else config.getoption("--outcomes")
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -62,7 +113,7 @@ def usable_backend(name, config, **options):
 
     usable, reason = backend_status()[name]
     if not usable:
-        required = config.getoption("--require-gpu") if name == "cuda" else os.environ.get("CI")
+        required = config.getoption("--require-gpu") if name == config.getoption("--device") else os.environ.get("CI")
         (pytest.fail if required else pytest.skip)(f"backend {name!r}: {reason}")
     return get_backend(name, **options)
 
