@@ -1,0 +1,338 @@
+"""First contact: the answers. Every step and every heavy operation against NumPy or the host build of the kernels.
+
+Where only additions, multiplications, divisions and roots are made, and in the same order, the bits must be the same:
+nothing is contracted, and nothing rounds to zero. What has a tolerance says why.
+"""
+
+from types import SimpleNamespace
+
+import array_exposures as arrays
+import bench_gpu
+import numpy as np
+from contact_part import Wrong, host_reference
+from exercise_kernels import make_ramps
+
+from gpucoron import dq
+from gpucoron.backends.numpy_backend import NumpyBackend
+from gpucoron.backends.spilling import SpillingBackend
+from gpucoron.steps.apply_rateints_outliers import find_outliers
+from gpucoron.steps.emicorr import ReadTimes, subtract_interference
+from gpucoron.steps.ipc import ReferenceEdges
+from gpucoron.steps.subtract_1overf import noise_of_ramp, noise_of_rateints
+
+#: the image is no multiple of a block of threads
+CASES = {
+    "default steps, NIRCam": arrays.Case("NIRCAM", 3, 10, 75, 84),
+    "default steps, MIRI": arrays.Case("MIRI", 3, 70, 51, 68),
+}
+#: more integrations than the sigma clipping needs
+CLIPPED = arrays.Case("MIRI", 105, 12, 24, 32)
+REHEARSED = dict(zip(CASES, arrays.REHEARSAL.values(), strict=True))
+CLIPPED_REHEARSED = arrays.Case("MIRI", 105, 6, 5, 8)
+
+#: what is left of counts after dark and bias is compared as if it were 1 DN at least, below the read noise of 8 DN
+FLOORS = {"data": 1.0, **bench_gpu.RATE_FLOORS}
+
+#: sums over the bins of a phase in another order, then one rounding to float32
+EMICORR_TOLERANCE = 1.2e-7
+#: covariances, from tables that sum in another order, then one rounding to float32; the chi-square of few differences
+#: is what rounding leaves of a sum that cancels
+LIKELIHOOD_TOLERANCE, LIKELIHOOD_FLOORS = 1e-6, {"chisq": 1e-3}
+#: among the last differences of a ramp rounding decides which one these rules leave out
+LIKELIHOOD_TIES = {"spaceklip": 2e-3, "stcal": 2e-3, "sound": 0}
+#: of the scatter of the model: the smoothing sums float32 values in another order
+FLICKER_TOLERANCE = 1e-4
+
+TIMES = {"group_time": 2.0, "frame_time": 0.5, "nframes": 4}
+
+
+def reduce(case, path):
+    """Make what runs all default steps on a backend, and gives the products, the flags and the corrected ramps."""
+
+    def run(backend):
+        if not path.exists():
+            arrays.write_counts(case, path)
+        exposure = arrays.make_exposure(case, arrays.read_counts(case, path, backend), backend)
+        bench_gpu.run_steps(case, exposure, arrays.make_references(case, backend), backend)
+        products = bench_gpu.to_host(backend, exposure)
+        return products | {"groupdq": exposure.groupdq, "data": exposure.data, "pixeldq": exposure.pixeldq}
+
+    return run
+
+
+def check_steps(part):
+    """All default steps; with sigma clipping against the host build, since NumPy leaves the clipping to astropy."""
+    for name, case in (REHEARSED if part.rehearse else CASES).items():
+        run = reduce(case, part.scratch / f"{name}.counts")
+        part.compare(name, run, NumpyBackend(), bench_gpu.RATE_TOLERANCE, FLOORS)
+    case = CLIPPED_REHEARSED if part.rehearse else CLIPPED
+    name = f"default steps, {case.nints} integrations"
+    run = reduce(case, part.scratch / f"{name}.counts")
+    part.compare(name, run, host_reference(), bench_gpu.RATE_TOLERANCE, FLOORS)
+
+
+def check_operations(part):
+    """Every heavy operation in each of its modes."""
+    shape = (3, 8, 11, 16) if part.rehearse else (4, 12, 45, 52)
+    reference, host = NumpyBackend(), host_reference()
+    for name, run in plain_operations(shape).items():
+        part.compare(name, run, reference)
+    part.compare("fit, averaged groups", fit_of_averaged_groups(shape), reference, bench_gpu.RATE_TOLERANCE)
+    for name, run in clippings(shape).items():
+        part.compare(name, run, host)
+    part.compare("emicorr", interference(shape), reference, EMICORR_TOLERANCE)
+    for rules, ties in LIKELIHOOD_TIES.items():
+        for name, run in likelihood_fits(shape, rules).items():
+            part.compare(f"{name}, {rules}", run, reference, LIKELIHOOD_TOLERANCE, LIKELIHOOD_FLOORS, ties)
+    for name, run in flicker_models(shape).items():
+        part.compare(f"1/f noise: {name}", run, reference, FLICKER_TOLERANCE, {"noise": 1.0})
+
+
+def plain_operations(shape):
+    """List the operations whose bits must be the same: name -> ``run(backend)``."""
+    rng = np.random.default_rng(7)
+    ramps, image = make_ramps(rng, shape), shape[2:]
+    data, groupdq, gain, readnoise = ramps
+    coeffs = rng.normal(1, 0.2, (5, *image)) * (10.0 ** -(5 * np.arange(5)))[:, None, None]
+    coeffs[1] = rng.normal(1, 0.01, image)
+    inverse = coeffs * np.array([1, 1, -1, -1, -1])[:, None, None]
+    coeffs, inverse = coeffs.astype(np.float32), inverse.astype(np.float32)
+    limit, checked = np.full(image, 150, np.float32), rng.random(image) < 0.9
+    edges = ReferenceEdges(4, 0, 0, 3)
+    cube = rng.normal(9, 1, (12, *image)).astype(np.float32)
+    cube[rng.random(cube.shape) < 0.01] += 60
+    words = np.arange(65536, dtype=np.uint16)
+    after = {"after_jump_flag_n1": 2, "after_jump_flag_e1": 300.0, "after_jump_flag_n2": 4, "after_jump_flag_e2": 900.0}
+    operations = {}
+
+    for offset in (True, False):
+
+        def load_counts(backend, offset=offset):
+            content = words.copy()
+            return {"counts": backend.load_counts((65536,), lambda into: np.copyto(into, content), offset=offset)}
+
+        operations[f"counts of FITS, {'signed' if offset else 'unsigned'}"] = load_counts
+
+    for side, per_pixel in ((3, False), (3, True), (5, False), (5, True), (7, False)):
+        kernel = rng.normal(0, 0.01, (side, side, *(image if per_pixel else ()))).astype(np.float32)
+        kernel[side // 2, side // 2] += 1
+
+        def deconvolve(backend, kernel=kernel):
+            given = send(backend, data, kernel)
+            backend.deconvolve_coupling(*given, edges)
+            return {"data": given[0]}
+
+        operations[f"ipc, {side} x {side}{', of each pixel' if per_pixel else ''}"] = deconvolve
+
+    for name, options in {"linearity": {}, "linearity of averaged reads": {"nframes": 4}}.items():
+
+        def linearize(backend, options=options):
+            given = send(backend, data * 100, groupdq, coeffs)
+            more = {"inverse_coeffs": backend.to_device(inverse.copy())} if options else {}
+            backend.linearity(*given, **options, **more)
+            return {"data": given[0]}
+
+        operations[name] = linearize
+
+    for nframes in (None, 1, 4):
+        for diagonal in (True, False):
+
+            def flag_saturation(backend, nframes=nframes, diagonal=diagonal):
+                given = send(backend, data, groupdq, limit, checked)
+                bias = None if nframes is None else backend.to_device(gain * 10)
+                options = {"n_pix_grow_sat": 2, "nframes": nframes, "bias": bias, "grow_diagonal": diagonal}
+                backend.flag_saturation(*given, **options)
+                return {"groupdq": given[1]}
+
+            reads = "without read pattern" if nframes is None else f"{nframes} reads to a group"
+            operations[f"saturation, {reads}, grown by a {'square' if diagonal else 'cross'}"] = flag_saturation
+
+    for name, options in {
+        "jumps, one pass": {"min_diffs_single_pass": 1},
+        "jumps, one after the other": {"min_diffs_single_pass": 500},
+        "jumps, groups after them": {"min_diffs_single_pass": 1, **after},
+        "jumps, one after the other, groups after them": {"min_diffs_single_pass": 500, **after, "nframes": 4},
+        "jumps, no neighbours": {"min_diffs_single_pass": 1, "flag_4_neighbors": False},
+    }.items():
+        operations[name] = jumps(ramps, options)
+
+    def pedestals(backend):
+        ramp, flags, limits = send(backend, data, groupdq, gain * 100)
+        pedestal, slope = backend.fit_pedestal(ramp, flags, limits, group_time=2.0)
+        mean = backend.fit_mean_slope(ramp, flags, pedestal, limits, group_time=2.0)
+        return {"pedestal": pedestal, "slope": slope, "mean slope": mean}
+
+    def count_flags(backend):
+        from gpucoron.batch_worker import count_flags
+        from gpucoron.previews import group_fractions
+
+        flags = backend.to_device(groupdq.copy())
+        counts = count_flags(SimpleNamespace(backend=backend, exposure=SimpleNamespace(groupdq=flags, rate=None)))
+        fractions = group_fractions(flags, dq.DO_NOT_USE, backend.xp)
+        return {name: backend.xp.asarray(share) for name, share in {**counts, "by group": fractions}.items()}
+
+    operations["kTC: pedestals and slopes"] = pedestals
+    operations["outliers among integrations"] = lambda backend: {
+        "outliers": find_outliers(backend.to_device(cube.copy()), sigma_cut=3, backend=backend)
+    }
+    operations["background mask"] = lambda backend: {
+        "mask": backend.background_mask(backend.to_device(cube[:4].copy()), None)
+    }
+    operations["batch: flags counted"] = count_flags
+    return operations
+
+
+def jumps(ramps, options):
+    """Make what searches jumps: flags and count."""
+
+    def run(backend):
+        given = send(backend, *ramps)
+        count = backend.detect_jumps(*given, **options)
+        return {"groupdq": given[1], "count": backend.xp.asarray(count)}
+
+    return run
+
+
+def clippings(shape):
+    """List the sigma clippings: over many integrations, and over all groups of a pixel."""
+    many = make_ramps(np.random.default_rng(8), (105, 6, *shape[2:]))
+    few = make_ramps(np.random.default_rng(9), shape)
+    return {
+        "jumps, clipped over integrations": jumps(many, {}),
+        "jumps, clipped over all groups": jumps(few, {"only_use_ints": False, "minimum_sigclip_groups": 5}),
+    }
+
+
+def fit_of_averaged_groups(shape):
+    """Make a ramp fit with all that it may be given."""
+    rng = np.random.default_rng(10)
+    ramps = make_ramps(rng, shape)
+    first = rng.normal(20, 4, (shape[0], *shape[2:])).astype(np.float32)
+    original = np.where(ramps[1] & dq.CHARGELOSS, 0, ramps[1]).astype(np.uint8)
+
+    def run(backend):
+        data, groupdq, gain, readnoise, zeroframe, before = send(backend, *ramps, first, original)
+        pixeldq = backend.zeros(shape[2:], np.uint32)
+        given = data, groupdq, pixeldq, gain, readnoise
+        rate, rateints = backend.fit_ramps(
+            *given, **TIMES, zeroframe=zeroframe, dark_current=gain, original_groupdq=before
+        )
+        whole = {f"rate {name}": array for name, array in vars(rate).items()}
+        return whole | {f"rateints {name}": array for name, array in vars(rateints).items()}
+
+    return run
+
+
+def interference(shape):
+    """Make ramps with two waves in them, and what takes these out."""
+    rng = np.random.default_rng(11)
+    nints, ngroups, ny, nx = shape[:3] + (shape[3] // 4 * 4,)
+    phases = (np.arange(50) + 0.5) / 50
+    waves = [(390.625, np.sin(2 * np.pi * phases)), (10.039, np.cos(2 * np.pi * phases))]
+    times = ReadTimes(1, 82, 23968)
+    data = 15000 + np.arange(ngroups)[:, None, None] * rng.gamma(1, 20, (ny, nx))
+    data = data + rng.normal(0, 6, (nints, ngroups, ny, nx))
+    for frequency, wave in waves:
+        pixels, groups, per_integration = times.phases(data.shape, frequency)
+        turns = groups[:, None, None] + per_integration * np.arange(nints)[:, None, None, None] + 0.37
+        data += 8 * np.repeat(np.interp((pixels + turns) % 1, phases, wave, period=1), 4, axis=-1)
+    data = np.rint(data).astype(np.float32)
+
+    def run(backend):
+        ramp = backend.to_device(data.copy())
+        amplitudes = subtract_interference(ramp, backend.zeros((ny, nx), np.uint32), waves, times, backend=backend)
+        if not all(np.abs(one).min() > 1 for one in amplitudes):
+            msg = f"amplitudes of 8 DN were put in, and {amplitudes} found"
+            raise ValueError(msg)
+        return {"data": ramp}
+
+    return run
+
+
+def likelihood_fits(shape, rules):
+    """List the fits by likelihood: of ramps with flags, of single reads before them, of differences."""
+    rng = np.random.default_rng(12)
+    data, groupdq, gain, readnoise = make_ramps(rng, shape)
+    data = np.nan_to_num(data, nan=200)
+    first = data[:, 0] / 2
+    times = [[10.0 * group + 1, 10.0 * group + 3] for group in range(shape[1])]
+    apart = [times[0][0], times[0][1:], *times[1:]]
+
+    def results(fit, **more):
+        return {name: value for name, value in vars(fit).items() if value is not None} | more
+
+    def ramps(backend):
+        given = send(backend, data, groupdq, gain, readnoise)
+        return results(backend.fit_likelihood_ramps(*given, times, rules=rules), groupdq=given[1])
+
+    def with_first_reads(backend):
+        *given, dark, zero = send(backend, data, groupdq, gain, readnoise, gain / 100, first)
+        fit = backend.fit_likelihood_ramps(*given, apart, rules=rules, dark_current=dark, zeroframe=zero)
+        return results(fit, groupdq=given[1])
+
+    def differences(backend):
+        steps, sig, used = send(
+            backend, np.diff(data[0].astype(np.float64), axis=0), readnoise.astype(np.float64), groupdq[0, 1:] == 0
+        )
+        return results(backend.fit_likelihood(steps, times, sig, diffs2use=used, rules=rules))
+
+    return {"likelihood": ramps, "likelihood, first reads": with_first_reads, "likelihood of differences": differences}
+
+
+def flicker_models(shape):
+    """List the models of 1/f noise, in units of their scatter."""
+    rng = np.random.default_rng(13)
+    ny, nx = shape[2:]
+    cube = rng.normal(0, 1, (5, ny, nx)) + rng.normal(0, 3, (5, ny, 1))
+    cube, flags = cube.astype(np.float32), np.where(rng.random(cube.shape) < 0.02, 1, 0).astype(np.uint32)
+    data, groupdq, _, _ = make_ramps(rng, shape)
+    data = np.nan_to_num(data, nan=200)
+
+    def of_rateints(model_type):
+        def run(backend):
+            given = send(backend, cube, flags)
+            return {"noise": noise_of_rateints(*given, model_type=model_type, backend=backend) / np.float32(3)}
+
+        return run
+
+    def of_groups(backend):
+        ramp, dead, limit = send(backend, data, groupdq, np.full((ny, nx), 60000, np.float32))
+        return {"noise": noise_of_ramp(ramp, dead, limit, 2.0, backend=backend) / np.float32(10)}
+
+    return {name: of_rateints(name) for name in ("savgol", "median", "mean", "fft")} | {"of each group": of_groups}
+
+
+def check_chunks(part):
+    """Rows in chunks, as for an exposure that is larger than the device's memory: the bits of the whole."""
+    shape = (2, 8, 11, 16) if part.rehearse else (4, 40, 64, 72)
+    chunked = ("linearity", "saturation, 4", "jumps, one pass", "jumps, one after the other,")
+    operations = {name: run for name, run in plain_operations(shape).items() if name.startswith(chunked)}
+    operations |= clippings(shape) | {"fit": fit_of_averaged_groups(shape)}
+    for name, run in operations.items():
+
+        def in_chunks(backend, run=run):
+            chunks = Chunks(backend, np.prod(shape) * 4 // 3)
+            answers = run(chunks)
+            if len(chunks.seen) < 2:
+                msg = "the rows went through the device at once"
+                raise Wrong(msg)
+            return answers
+
+        part.compare(f"in chunks: {name}", in_chunks, part.backend, made_by=run)
+
+
+class Chunks(SpillingBackend):
+    """Notes which rows went through the device."""
+
+    def __init__(self, inner, max_memory):
+        super().__init__(inner, max_memory)
+        self.seen = set()
+
+    def take_rows(self, array, rows):
+        self.seen.add((rows.start, rows.stop))
+        return super().take_rows(array, rows)
+
+
+def send(backend, *given):
+    """Copy arrays, so that what is done to them stays apart, and bring them to a backend."""
+    return [backend.to_device(np.array(array)) for array in given]

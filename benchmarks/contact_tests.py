@@ -1,0 +1,118 @@
+"""First contact: the tests that need a device, and the kernels under compute-sanitizer."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+
+import sanitize_gpu
+from contact_part import NotDone, Wrong
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = ROOT / "tests"
+
+#: tests that watch the device's memory: nothing else may run beside them in their process
+ALONE = "test_gpu.py"
+
+#: files whose tests take little on the host build
+REHEARSED = ("test_emicorr.py", "test_upload.py", "test_custom_kernels.py")
+
+#: pytest's exit status where no test was left
+NO_TESTS = 5
+
+#: workers that share the device
+N_WORKERS = 4
+
+
+def environment():
+    """Let a child process import the project from here."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def run_memory_tests(part):
+    """The tests of the device's memory, one after the other."""
+    run_pytest(part, [TESTS / ALONE])
+
+
+def run_device_tests(part):
+    """All other tests that need a device, side by side where pytest-xdist is there."""
+    chosen = [TESTS / name for name in REHEARSED] if part.rehearse else [TESTS, f"--ignore={TESTS / ALONE}"]
+    beside = ["-n", str(N_WORKERS)] if find_spec("xdist") and not part.rehearse else []
+    part.say("     side by side" if beside else "     one after the other")
+    run_pytest(part, [*chosen, *beside])
+
+
+def run_pytest(part, arguments):
+    """Run pytest on what needs the device; each failed test is a check that is wrong."""
+    outcomes = part.scratch / f"outcomes-{os.getpid()}.jsonl"
+    device = "host" if part.rehearse else "cuda"
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "--color=no"]
+    command += ["--require-gpu", f"--device={device}", f"--outcomes={outcomes}", *map(str, arguments)]
+
+    def run():
+        try:
+            limit = part.seconds_left()
+            status = subprocess.run(command, cwd=ROOT, env=environment(), timeout=limit, check=False).returncode
+        except subprocess.TimeoutExpired:
+            status = f"not through in {limit:.0f} s"
+        counts = keep_outcomes(part, outcomes)
+        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "no test ran"
+        if status == NO_TESTS and part.rehearse:
+            raise NotDone("only a device has such tests")
+        # 1: there are failed tests, which are told one by one.
+        if status not in (0, 1) or not counts:
+            raise Wrong(f"{told}; pytest: {status}")
+        return told
+
+    part.check("the tests run", run)
+
+
+def keep_outcomes(part, path):
+    """Note the failed tests, keep the reasons for skips; return outcome -> count."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    ended = [json.loads(line) for line in lines]
+    counts = Counter(one["outcome"] for one in ended)
+    skips = Counter(one["told"].removeprefix("Skipped: ") for one in ended if one["outcome"] == "skipped")
+    part.keep(outcomes=dict(counts), skipped=dict(skips.most_common()))
+    for reason, count in skips.most_common():
+        part.say(f"     {count} skipped: {reason}")
+    for one in ended:
+        if one["outcome"] == "failed":
+            part.note(one["test"], False, one["told"], 0.0)
+    return counts
+
+
+def run_sanitizers(part):
+    """Run every kernel under memcheck and racecheck, each of which must also find a fault made on purpose."""
+    if part.rehearse:
+        part.check("every kernel is exercised", lambda: exercise(part, "host"))
+        return
+    sanitizer = sanitize_gpu.find_sanitizer()
+    if sanitizer is None:
+        part.say("     compute-sanitizer is not here; it comes with the CUDA toolkit")
+        part.check("every kernel is exercised", lambda: exercise(part, "cuda"))
+        part.end("absent")
+        return
+    for tool in sanitize_gpu.TOOLS:
+        for is_sound, name in ((False, "finds the fault made on purpose"), (True, "every kernel is clean")):
+
+            def check(tool=tool, is_sound=is_sound):
+                problem = sanitize_gpu.find_problem(sanitizer, tool, is_sound, part.seconds_left())
+                if problem is not None:
+                    raise Wrong(problem)
+
+            part.check(f"{tool}: {name}", check)
+
+
+def exercise(part, backend):
+    command = [sys.executable, str(TESTS / "exercise_kernels.py"), "all", "--backend", backend]
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=part.seconds_left(), check=False
+    )
+    if done.returncode != 0:
+        raise Wrong(f"exit status {done.returncode}: {(done.stdout + done.stderr)[-1500:]}")
+    return f"on {backend}, without a sanitizer"

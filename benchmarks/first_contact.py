@@ -1,0 +1,280 @@
+"""First contact with a GPU: in nine minutes at most, what works, what is wrong, and where the time goes.
+
+It needs CuPy, NumPy, SciPy and pytest; no astropy, no jwst, no network. Each part runs in a process of its own, since a
+CUDA error spoils its process for good, and has a time budget; it prints as it goes, what decides most comes first, and
+the figures are written again after each part. The exit status counts what is wrong.
+
+python benchmarks/first_contact.py [--output FOLDER] [--parts compile steps ...]
+python benchmarks/first_contact.py --rehearse --output FOLDER    tiny, on the host build of the kernels, without a GPU
+"""
+
+import argparse
+import faulthandler
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path[:0] = [str(HERE), str(ROOT), str(ROOT / "tests")]
+
+import bench_gpu  # noqa: E402
+from contact_part import SPOILED, Part, read_record  # noqa: E402
+
+#: seconds of the whole run
+DEADLINE = 530
+
+#: a rehearsal measures nothing; its budgets are there for what hangs
+REHEARSAL_FACTOR = 10
+
+#: lines of a part's output that are kept if it does not end well
+TAIL = 60
+
+#: largest exit status that shells do not take for a signal
+MOST = 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A part: which function it is, what it asks, and its budget in seconds.
+
+    Parts that may be ``long`` take what earlier ones have left over.
+    """
+
+    function: str
+    asks: str
+    budget: float
+    long: bool = False
+
+
+PARTS = {
+    "machine": Plan("contact_machine:describe_machine", "what machine is this", 15),
+    "compile": Plan("contact_machine:compile_everything", "does every kernel compile and load", 60),
+    "operations": Plan("contact_machine:try_operations", "what do CuPy's own operations answer and cost", 25),
+    "steps": Plan("contact_answers:check_steps", "do the default steps give NumPy's answers", 60),
+    "kernels": Plan("contact_answers:check_operations", "does every heavy operation give NumPy's answers", 60),
+    "chunks": Plan("contact_answers:check_chunks", "do chunks of rows give the whole's bits", 20),
+    "timing": Plan("contact_times:measure_device", "where does the time go", 100),
+    "cpu": Plan("contact_times:measure_cpu", "how fast is this machine's CPU", 40, long=True),
+    "memory-tests": Plan("contact_tests:run_memory_tests", "does the device's memory behave", 25),
+    "tests": Plan("contact_tests:run_device_tests", "do the tests pass that need a device", 75, long=True),
+    "sanitizers": Plan("contact_tests:run_sanitizers", "do memcheck and racecheck find nothing", 50, long=True),
+}
+
+
+class Run:
+    """Runs the parts, one process after the other, and keeps what they tell."""
+
+    def __init__(self, options, scratch):
+        self.options, self.scratch = options, scratch
+        self.began = time.time()
+        self.ends = self.began + options.deadline * (REHEARSAL_FACTOR if options.rehearse else 1)
+        self.machine = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": bench_gpu.commit(),
+            "backend": "host" if options.rehearse else "cuda",
+        }
+        self.parts = {}
+        self.path = None
+
+    def seconds_for(self, name):
+        """Tell how long a part may take: its budget; if it may be long, all that later parts do not need."""
+        left = self.ends - time.time()
+        if name in self.options.budget:
+            return min(self.options.budget[name], left)
+        later = self.options.parts[self.options.parts.index(name) + 1 :]
+        own = self._budget(name)
+        return min(left, max(own, left - sum(map(self._budget, later))) if PARTS[name].long else own)
+
+    def _budget(self, name):
+        factor = REHEARSAL_FACTOR if self.options.rehearse else 1
+        return self.options.budget.get(name, PARTS[name].budget * factor)
+
+    def run(self, name):
+        """Run a part to its end, its limit or its crash, and go on after a crash; keep what came of it."""
+        limit = self.seconds_for(name)
+        print(f"\n== {name}: {PARTS[name].asks}? ({max(limit, 0):.0f} s)", flush=True)
+        start, record, printed = time.time(), self.scratch / f"{name}.json", deque(maxlen=TAIL)
+        while True:
+            known = read_record(record)
+            left = limit - (time.time() - start)
+            exit_status = self._run_process(name, record, left, printed) if left > 0 else None
+            found = read_record(record)
+            if exit_status == 0 or exit_status is None:
+                break
+            if found["running"]:
+                died = f"the process died of it ({_name_exit(exit_status)})"
+                found["checks"].append({"name": found["running"], "ok": False, "told": died, "seconds": None})
+                print(f"BAD  {found['running']}: {died}", flush=True)
+                found["running"] = None
+                record.write_text(json.dumps(found))
+            if len(found["checks"]) == len(known["checks"]):
+                break
+        self.parts[name] = self._judge(found, exit_status, limit, time.time() - start, printed)
+        self.machine |= found["figures"].get("machine", {})
+        self.write()
+
+    def _run_process(self, name, record, limit, printed):
+        """Run a part's process, its output passed on; return its exit status, None if it was cut."""
+        command = [sys.executable, str(HERE / "first_contact.py"), "--part", name, "--record", str(record)]
+        command += ["--scratch", str(self.scratch), "--limit", str(limit), "--began", str(self.began)]
+        command += ["--rehearse"] if self.options.rehearse else []
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", bufsize=1,
+            start_new_session=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+
+        def pass_on():
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                printed.append(line.rstrip("\n"))
+
+        reader = threading.Thread(target=pass_on, daemon=True)
+        reader.start()
+        try:
+            return process.wait(limit)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            # With whatever it has started.
+            _end_group(process)
+            reader.join(5)
+
+    def _judge(self, found, exit_status, limit, seconds, printed):
+        checks = found["checks"]
+        n_wrong = sum(check["ok"] is False for check in checks)
+        if exit_status is None:
+            status = f"cut after {limit:.0f} s" if seconds > 0.01 else "no time was left for it"
+            status += f", in {found['running']!r}" if found["running"] else ""
+        elif exit_status != 0:
+            status = f"crashed ({_name_exit(exit_status)})"
+        else:
+            status = found["status"] or ("wrong" if n_wrong else "ok")
+        broken = exit_status != 0
+        if broken:
+            print(f"BAD  the part: {status}", flush=True)
+        judged = {
+            "status": status, "wrong": n_wrong + broken, "seconds": round(seconds, 2), "budget": round(limit, 2),
+            "checks": checks, "figures": found["figures"],
+        }  # fmt: skip
+        return judged | ({"printed": list(printed)} if broken else {})
+
+    @property
+    def n_wrong(self):
+        return sum(part["wrong"] for part in self.parts.values())
+
+    def write(self):
+        """Write all that is known; the name follows the device, as soon as that is known."""
+        path = bench_gpu.result_path(self.options.output, self.machine, "first-contact")
+        seconds = round(time.time() - self.began, 1)
+        told = {"machine": self.machine, "seconds": seconds, "wrong": self.n_wrong, "parts": self.parts}
+        half = path.with_suffix(".half")
+        half.write_text(json.dumps(told, indent=1) + "\n")
+        half.replace(path)
+        if self.path not in (None, path):
+            self.path.unlink()
+        self.path = path
+
+    def summarize(self):
+        """Print each part in a line, then everything that is wrong."""
+        print(f"\n{'part':<14} {'seconds':>8} {'checks':>7} {'wrong':>6}  status")
+        for name, part in self.parts.items():
+            print(f"{name:<14} {part['seconds']:8.1f} {len(part['checks']):7} {part['wrong']:6}  {part['status']}")
+        print(f"\n{self.n_wrong} wrong in {time.time() - self.began:.0f} s; figures in {self.path}")
+        for name, part in self.parts.items():
+            if part["status"].startswith(("cut", "crashed", "no time")):
+                print(f"  {name}: {part['status']}")
+            for check in part["checks"]:
+                if check["ok"] is False:
+                    print(f"  {name}: {check['name']}: {check['told'][:300]}")
+
+
+def _name_exit(status):
+    if status == SPOILED:
+        return "the device answered nothing any more"
+    return signal.Signals(-status).name if status < 0 else f"exit status {status}"
+
+
+def _end_group(process):
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def run_part(options):
+    """Be the process of a part."""
+    import logging
+    import warnings
+
+    import numpy as np
+
+    faulthandler.enable()
+    # What hangs says where, before it is cut.
+    faulthandler.dump_traceback_later(max(options.limit - 1, 0.1))
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore", RuntimeWarning)
+    np.seterr(all="ignore")
+    module, _, function = PARTS[options.part].function.partition(":")
+    part = Part(options.record, options.scratch, options.limit, options.began, options.rehearse)
+    getattr(import_module(module), function)(part)
+    faulthandler.cancel_dump_traceback_later()
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="parts: " + ", ".join(f"{n} ({p.budget} s)" for n, p in PARTS.items()),
+    )
+    parser.add_argument("--output", type=Path, help="folder for the JSON; benchmarks/results if it is no rehearsal")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help="default: all")
+    parser.add_argument("--budget", nargs="+", default=[], metavar="PART=SECONDS", help="other budgets than the parts'")
+    parser.add_argument("--deadline", type=float, default=DEADLINE, help=f"seconds in all (default: {DEADLINE})")
+    parser.add_argument("--rehearse", action="store_true", help="tiny, on the host build of the kernels")
+    for name, kind in (("part", str), ("record", Path), ("scratch", Path), ("limit", float), ("began", float)):
+        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    budgets = {}
+    for text in options.budget:
+        name, _, seconds = text.partition("=")
+        if name not in PARTS:
+            parser.error(f"--budget {text}: there is no part {name!r}")
+        budgets[name] = float(seconds)
+    options.budget = budgets
+    if options.part is None and options.output is None and options.rehearse:
+        parser.error("a rehearsal needs --output: it leaves nothing among the results")
+    # In their order, whatever the order in which they were named.
+    options.parts = [name for name in PARTS if name in options.parts]
+    options.output = options.output or bench_gpu.RESULTS
+    return options
+
+
+def main(arguments=None):
+    options = parse(arguments)
+    if options.part is not None:
+        run_part(options)
+        return 0
+    options.output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="gpucoron-contact-") as scratch:
+        run = Run(options, Path(scratch))
+        for name in options.parts:
+            run.run(name)
+            if name == "machine" and "machine" not in run.parts[name]["figures"]:
+                print("the device cannot be used: no other part can run", flush=True)
+                break
+        run.summarize()
+    return min(run.n_wrong, MOST)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
