@@ -1,4 +1,7 @@
-"""Raw counts of a file go to the backend as they stand there: the same bits as astropy's reading, on every backend."""
+"""Raw counts of a file go to the backend as they stand there: the same bits as astropy's reading, on every backend.
+
+To and from a device everything large travels in pieces of bounded size, through two pieces of pinned memory.
+"""
 
 import gzip
 import io
@@ -6,7 +9,8 @@ import io
 import numpy as np
 import pytest
 
-from gpucoron.backends.cuda_backend import CudaBackend
+from gpucoron.backends import cuda_backend
+from gpucoron.backends.cuda_backend import LARGE, CudaBackend
 
 SHAPE = (3, 4, 5, 37)
 
@@ -61,7 +65,8 @@ def test_two_pinned_buffers_take_turns(late_cupy, monkeypatch, words_at_once):
     loaded = load(backend, counts, True)
     assert not late_cupy.queue
     np.testing.assert_array_equal(backend.to_host(loaded), counts)
-    assert late_cupy.pinned == 2 * [2 * min(words_at_once, counts.size)]
+    # As large as they may be, whatever comes first: they serve for all that follows.
+    assert late_cupy.pinned == 2 * [2 * words_at_once]
 
 
 def test_the_next_piece_is_read_before_the_last_one_is_converted(late_cupy, monkeypatch):
@@ -92,6 +97,67 @@ def test_a_failing_read_leaves_nothing_under_way(late_cupy, monkeypatch):
     with pytest.raises(OSError, match="gone"):
         CudaBackend(cupy=late_cupy).load_counts(SHAPE, read)
     assert not late_cupy.queue
+
+
+# ------------------------------------------------------------------------------------------------------- large arrays
+
+
+def large_arrays():
+    """Give arrays of at least `LARGE` bytes, of all kinds that travel."""
+    rng = np.random.default_rng(3)
+    floats = rng.normal(size=(5, 100, 701)).astype(np.float32)
+    yield "floats", floats
+    yield "flags", rng.integers(0, 256, (3, 700, 701), dtype=np.uint8)
+    yield "mask", rng.integers(0, 2, (3, 700, 701)).astype(bool)
+    yield "big-endian", floats.astype(">f8")
+    yield "every second column", rng.normal(size=(5, 100, 1402)).astype(np.float32)[..., ::2]
+    yield "turned", floats.swapaxes(0, 2)
+    yield "just large", np.arange(LARGE // 8, dtype=np.int64)
+
+
+@pytest.mark.parametrize("array", [pytest.param(array, id=kind) for kind, array in large_arrays()])
+@pytest.mark.parametrize("words_at_once", [999, 2**17, 2**22])
+def test_large_arrays_travel_in_pieces(late_cupy, monkeypatch, array, words_at_once):
+    monkeypatch.setattr(CudaBackend, "words_at_once", words_at_once)
+    backend = CudaBackend(1, cupy=late_cupy)
+    there = backend.to_device(array)
+    assert (there.device.id, there.dtype) == (1, array.dtype.newbyteorder("="))
+    back = backend.to_host(there)
+    np.testing.assert_array_equal(back, array)
+    np.testing.assert_array_equal(backend.to_host(there[..., ::3]), array[..., ::3])
+    assert late_cupy.pinned == 2 * [2 * words_at_once]
+    assert max(late_cupy.whole_copies, default=0) < LARGE
+    assert late_cupy.counts["bytes up"] == array.nbytes
+
+
+def test_the_source_may_change_after_the_copy_up(late_cupy):
+    backend = CudaBackend(cupy=late_cupy)
+    array = np.ones(LARGE, np.float32)
+    there = backend.to_device(array)
+    assert late_cupy.queue
+    array[:] = 2
+    assert (backend.to_host(there) == 1).all()
+
+
+def test_small_arrays_travel_whole(late_cupy):
+    backend = CudaBackend(cupy=late_cupy)
+    array = np.arange(LARGE - 1, dtype=np.uint8)
+    np.testing.assert_array_equal(backend.to_host(backend.to_device(array)), array)
+    assert late_cupy.whole_copies == 2 * [LARGE - 1]
+    assert not late_cupy.pinned
+
+
+def test_memory_is_given_back_when_nothing_is_under_way(late_cupy):
+    backend = CudaBackend(cupy=late_cupy)
+    there = backend.to_device(np.ones(LARGE, np.uint8))
+    assert late_cupy.queue
+    backend.release_memory()
+    assert not late_cupy.queue
+    assert (late_cupy.releases, late_cupy.pinned_releases) == (1, 1)
+    assert not late_cupy.live_pinned_bytes()
+    # The next large array gets new ones.
+    assert (backend.to_host(there) == 1).all()
+    assert len(late_cupy.pinned) == 4
 
 
 # ---------------------------------------------------------------------------------------------------------- from files
@@ -161,6 +227,40 @@ def other_files(case, folder):
         sci = fits.CompImageHDU(hdus[place].data, hdus[place].header, name="SCI", tile_shape=(1, 1, 24, 32))
         fits.HDUList([*hdus[:place], sci, *hdus[place + 1 :]]).writeto(path)
     yield path
+
+
+def open_model(path):
+    from stdatamodels.jwst.datamodels import RampModel
+
+    return RampModel(path)
+
+
+def flag_nothing(groupdq, pixeldq):
+    """Make a ramp file without flags."""
+
+
+def test_nothing_large_passes_cupys_own_staging(case, exposures, late_cupy, tmp_path, monkeypatch):
+    """Ramps of floats, compressed files and models: up in pieces, and down again."""
+    from gpucoron.exposure import Exposure
+
+    ramp = exposures("NIRCAM", "SUB320A335R", "SHALLOW4", 4, 2, shape=(24, 32), mark=flag_nothing)
+    assert ramp.path.name.endswith("_ramp.fits")
+
+    monkeypatch.setattr(cuda_backend, "LARGE", 1000)
+    monkeypatch.setattr(CudaBackend, "words_at_once", 700)
+    backend = CudaBackend(cupy=late_cupy)
+    for path in (case.path, ramp.path, *other_files(case, tmp_path)):
+        assert_read(path, backend)
+    with open_model(case.path) as model:
+        exposure = Exposure.from_model(model).move_to(backend)
+    expected = as_astropy_reads(case.path)
+    np.testing.assert_array_equal(backend.to_host(exposure.data), expected["SCI"])
+    np.testing.assert_array_equal(backend.to_host(exposure.zeroframe), expected["ZEROFRAME"])
+    assert late_cupy.pinned == 2 * [1400]
+    assert max(late_cupy.whole_copies, default=0) < 1000
+    ramps = 8 * exposure.data.nbytes
+    assert late_cupy.counts["bytes down"] > ramps
+    assert late_cupy.counts["bytes up"] > ramps / 2
 
 
 def test_files_of_another_kind_take_the_other_way(case, tmp_path, monkeypatch):
