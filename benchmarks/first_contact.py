@@ -265,6 +265,9 @@ def main(arguments=None):
         run_part(options)
         return 0
     options.output.mkdir(parents=True, exist_ok=True)
+    if "GPUCORON_CACHE" in os.environ:
+        # The tests run in another folder.
+        os.environ["GPUCORON_CACHE"] = os.path.abspath(os.environ["GPUCORON_CACHE"])
     with tempfile.TemporaryDirectory(prefix="gpucoron-contact-") as scratch:
         run = Run(options, Path(scratch))
         for name in options.parts:

@@ -1,0 +1,406 @@
+"""The first contact with a GPU, rehearsed as on a bare machine; what is wrong there is counted, whatever it does."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from bare_machine import make_environment, run_script
+from conftest import usable_backend
+from fake_cupy import make_fake_cupy
+from nvrtc_wheel import Nvrtc, find_library
+
+import gpucoron
+from gpucoron.backends.cuda_backend import CudaBackend
+from gpucoron.backends.kernel_sources import SOURCES, instantiations
+
+ROOT = Path(gpucoron.__file__).parent.parent
+BENCHMARKS = ROOT / "benchmarks"
+
+sys.path.append(str(BENCHMARKS))
+
+import first_contact  # noqa: E402
+import precompile  # noqa: E402
+from compare_arrays import compare, tell  # noqa: E402
+from contact_machine import compile_everything  # noqa: E402
+from contact_part import SPOILED, Part, Wrong, read_record  # noqa: E402
+
+
+def rehearse(tmp_path, root, *options):
+    """Rehearse on a bare machine; return the exit status, what was printed, and the one JSON file's content."""
+    environment = make_environment(tmp_path / "site") | {"GPUCORON_COMMIT": "abc1234"}
+    output = tmp_path / "output"
+    status, printed = run_script(
+        environment, root / "benchmarks" / "first_contact.py", "--rehearse", "--output", output, *options
+    )
+    (path,) = output.iterdir()
+    return status, printed, path, json.loads(path.read_text())
+
+
+# --------------------------------------------------------------------------------------------------------- everything
+
+
+@pytest.mark.slow
+def test_a_rehearsal_finds_nothing_wrong_and_measures_everything(tmp_path, request):
+    usable_backend("host", request.config)
+    status, printed, path, told = rehearse(tmp_path, ROOT)
+    assert status == 0, printed[-6000:]
+    assert told["wrong"] == 0
+    assert list(told["parts"]) == list(first_contact.PARTS)
+    assert {part["status"] for part in told["parts"].values()} == {"ok"}
+    for name, part in told["parts"].items():
+        assert part["budget"] > part["seconds"] > 0
+        assert part["checks"], name
+        assert all({"name", "ok", "told", "seconds"} == set(check) for check in part["checks"])
+        assert f"\n== {name}: " in printed
+
+    machine, figures = told["machine"], {name: part["figures"] for name, part in told["parts"].items()}
+    assert machine["backend"] == "host"
+    assert re.fullmatch(rf"{machine['date'][:10]}-first-contact-host-{machine['commit']}\.json", path.name)
+    here = figures["machine"]["here"]
+    assert {name for name, is_here in here.items() if is_here} - {"compute-sanitizer"} == {"pytest", "g++"}
+
+    sources = {check["name"].removesuffix(" is loaded") for check in told["parts"]["compile"]["checks"]}
+    assert sources == set(SOURCES)
+    assert figures["operations"]["microseconds"]
+    for name in ("operations", "steps", "kernels", "chunks"):
+        for check in told["parts"][name]["checks"]:
+            if check["name"] != "the cost of an operation":
+                counts = figures[name][check["name"]]
+                assert counts["values"] > 0
+                assert counts["different_flags"] == counts["different_nan"] == counts["beyond"] == 0
+    assert figures["steps"]["default steps, 105 integrations"]["against"] == "host"
+    assert figures["kernels"]["jumps, clipped over all groups"]["against"] == "host"
+    for name, case in figures["timing"]["cases"].items():
+        assert figures["timing"]["copy_bytes_per_second"] > 0
+        for step in ("saturation", "linearity", "jump", "ramp_fit"):
+            assert case["steps"][step]["seconds"] > 0
+            assert case["steps"][step]["wall_seconds"] > 0
+            floor = case["steps"][step]["bytes"] / figures["timing"]["copy_bytes_per_second"]
+            assert case["steps"][step]["floor_seconds"] == pytest.approx(floor)
+        assert case["kernels"]["search_jumps"]["launches"] == 1
+        assert min(case[way]["bytes_per_second"] for way in ("read_alone", "upload", "download")) > 0
+        cpu = figures["cpu"]["cases"][name]
+        assert set(cpu["steps"]) == set(case["steps"])
+        assert cpu["differences"]["different_bits"] == 0
+    outcomes = figures["tests"]["outcomes"]
+    assert set(outcomes) == {"passed", "skipped"}
+    assert outcomes["passed"] > 20
+    assert "hypothesis is not installed on this machine" in figures["tests"]["skipped"]
+    assert all(reason.endswith("is not installed on this machine") for reason in figures["tests"]["skipped"])
+
+
+# ------------------------------------------------------------------------------------------------- what must be counted
+
+
+def copy_tree(folder):
+    """Copy what the script needs, to break it."""
+    for name in ("gpucoron", "kernels", "benchmarks", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results", "data"))
+    return folder
+
+
+def edit(path, before, after):
+    text = path.read_text()
+    assert text.count(before) == 1, f"{path.name}: {before!r}"
+    path.write_text(text.replace(before, after))
+
+
+@pytest.mark.slow
+def test_whatever_goes_wrong_is_counted_and_the_rest_goes_on(tmp_path, request):
+    """A kernel that is wrong, one that kills its process, one that does not compile, and a part that hangs."""
+    usable_backend("host", request.config)
+    root = copy_tree(tmp_path / "tree")
+    break_kernels(root / "kernels")
+    edit(
+        root / "benchmarks" / "contact_machine.py",
+        'part.check("the cost of an operation", ',
+        'part.check("a check that hangs", lambda: time.sleep(1000))\n    part.check("the cost of an operation", ',
+    )
+    parts = ("machine", "compile", "operations", "kernels", "chunks")
+    status, printed, _, told = rehearse(tmp_path, root, "--parts", *parts, "--budget", "operations=12")
+    assert list(told["parts"]) == list(parts)
+    wrong = {
+        name: {check["name"]: check["told"] for check in part["checks"] if check["ok"] is False}
+        for name, part in told["parts"].items()
+    }
+
+    assert set(wrong["compile"]) == {"flicker.cu is loaded"}
+    assert "flicker.cu" in wrong["compile"]["flicker.cu is loaded"]
+    assert len(told["parts"]["compile"]["checks"]) == len(SOURCES)
+
+    operations = told["parts"]["operations"]
+    assert operations["status"] == "cut after 12 s, in 'a check that hangs'"
+    assert operations["wrong"] == 1
+    # What was measured before is there, and where it hung was printed.
+    assert operations["figures"]["medians"]["values"] > 0
+    assert any("contact_machine.py" in line for line in operations["printed"])
+
+    kernels = told["parts"]["kernels"]
+    assert kernels["status"] == "wrong"
+    assert {name for name in wrong["kernels"] if not name.startswith("1/f")} == {"emicorr", "kTC: pedestals and slopes"}
+    assert "SIGSEGV" in wrong["kernels"]["emicorr"]
+    assert "beyond the tolerance (in mean slope, pedestal)" in wrong["kernels"]["kTC: pedestals and slopes"]
+    # The process that died was followed by another, which did not begin anew.
+    names = [check["name"] for check in kernels["checks"]]
+    assert names.index("emicorr") < names.index("likelihood, sound")
+    assert len(names) == len(set(names))
+    assert kernels["figures"]["likelihood, sound"]["values"] > 0
+
+    assert told["parts"]["chunks"]["status"] == "ok"
+    assert status == told["wrong"] == sum(map(len, wrong.values())) + 1
+    for name in ("emicorr", "flicker.cu is loaded", "kTC: pedestals and slopes"):
+        assert name in printed[printed.index(" wrong in ") :]
+
+
+def break_kernels(folder):
+    edit(folder / "pedestal.cu", "line.at_zero(per_group);", "line.at_zero(per_group) * 1.001;")
+    edit(folder / "emicorr.cu", "float mean = ramp[0];", "float mean = ramp[int64(1) << 45];")
+    edit(folder / "flicker.cu", "namespace gpucoron {", "namespace gpucoron { int no_semicolon")
+
+
+def test_without_a_device_nothing_is_tried(tmp_path):
+    environment = make_environment(tmp_path / "site") | {"CUDA_VISIBLE_DEVICES": ""}
+    status, printed = run_script(environment, BENCHMARKS / "first_contact.py", "--output", tmp_path / "output")
+    assert status == 1, printed
+    (path,) = (tmp_path / "output").iterdir()
+    told = json.loads(path.read_text())
+    assert list(told["parts"]) == ["machine"]
+    (check,) = told["parts"]["machine"]["checks"]
+    assert "backend 'cuda' cannot run here" in check["told"]
+    assert "no other part can run" in printed
+
+
+def test_options_that_cannot_be_meant_are_refused(tmp_path, capsys):
+    for arguments, words in (
+        (["--rehearse"], "needs --output"),
+        (["--budget", "everything=3"], "no part 'everything'"),
+        (["--parts", "everything"], "invalid choice"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            first_contact.parse(arguments)
+        assert ended.value.code == 2
+        assert words in capsys.readouterr().err
+    options = first_contact.parse(["--parts", "timing", "machine", "--output", str(tmp_path)])
+    assert options.parts == ["machine", "timing"]
+
+
+def test_budgets_fill_the_time_and_long_parts_take_what_is_left(monkeypatch, tmp_path):
+    assert sum(plan.budget for plan in first_contact.PARTS.values()) == first_contact.DEADLINE < 540
+    now = 1000.0
+    monkeypatch.setattr(first_contact.time, "time", lambda: now)
+    run = first_contact.Run(first_contact.parse(["--output", str(tmp_path), "--budget", "cpu=7"]), tmp_path)
+    budgets = {name: plan.budget for name, plan in first_contact.PARTS.items()}
+    assert run.seconds_for("steps") == budgets["steps"]
+    assert run.seconds_for("cpu") == 7
+    # All later parts keep theirs.
+    assert run.seconds_for("tests") == first_contact.DEADLINE - budgets["sanitizers"]
+    now += first_contact.DEADLINE - 20
+    assert run.seconds_for("steps") == run.seconds_for("tests") == 20
+
+
+# ------------------------------------------------------------------------------------------------------------- one part
+
+
+@pytest.fixture
+def part(tmp_path):
+    return Part(tmp_path / "record.json", tmp_path, 100, 0, False)
+
+
+def test_each_check_is_kept_as_soon_as_it_is_made(part, tmp_path, capsys):
+    def look(name, **figures):
+        record = read_record(tmp_path / "record.json")
+        assert record["running"] == name
+        part.keep(**figures)
+
+    assert part.check("one", lambda: look("one", a=1))
+    assert read_record(tmp_path / "record.json")["figures"] == {"a": 1}
+
+    def fail():
+        look("two", b=2)
+        raise Wrong("by 3")
+
+    assert not part.check("two", fail)
+    checks = read_record(tmp_path / "record.json")["checks"]
+    assert [(check["name"], check["ok"], check["told"]) for check in checks] == [
+        ("one", True, ""),
+        ("two", False, "by 3"),
+    ]
+    assert "BAD  two" in capsys.readouterr().out
+    # The process that comes after this one makes neither again.
+    after = Part(tmp_path / "record.json", tmp_path, 100, 0, False)
+    assert after.check("one", fail)
+    assert not after.check("two", fail)
+    assert after.figures == {"a": 1, "b": 2}
+
+
+def test_a_process_whose_device_answers_no_more_ends(part, tmp_path, monkeypatch):
+    class Ended(BaseException):
+        pass
+
+    def end(status):
+        raise Ended(status)
+
+    def synchronize():
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr("contact_part.os._exit", end)
+    monkeypatch.setattr(
+        "gpucoron.backends.get_backend", lambda name: SimpleNamespace(name=name, synchronize=synchronize)
+    )
+    with pytest.raises(Ended) as ended:
+        part.check("a launch", part.backend.synchronize)
+    assert ended.value.args == (SPOILED,)
+    (check,) = read_record(tmp_path / "record.json")["checks"]
+    assert check["ok"] is False
+    assert "illegal memory access" in check["told"]
+
+
+def test_kernels_are_compiled_once_and_loaded_whole(tmp_path, monkeypatch):
+    cupy = make_fake_cupy(monkeypatch, tmp_path)
+    monkeypatch.setattr("gpucoron.backends.get_backend", lambda name: CudaBackend(cupy=cupy))
+    told = []
+    for number in range(2):
+        record = tmp_path / f"{number}.json"
+        compile_everything(Part(record, tmp_path, 100, 0, False))
+        told.append({check["name"]: check["told"] for check in read_record(record)["checks"]})
+    assert set(told[0]) == {f"{source} is loaded" for source in SOURCES}
+    assert all(words.endswith("compiled") for words in told[0].values())
+    assert all(words.endswith("from the cache") for words in told[1].values())
+    assert len(cupy.loaded) == 2 * len(SOURCES)
+    assert f"{len(instantiations('jump.cu'))} functions" in told[0]["jump.cu is loaded"]
+
+
+def test_differences_are_counted():
+    expected = {"rate": np.float32([1, 2, np.nan, 0.001]), "dq": np.uint32([0, 4, 1, 0])}
+    found = {"rate": expected["rate"].copy(), "dq": expected["dq"].copy()}
+    counts = compare(found, expected)
+    assert tell(counts) == "the same bits in 8 values"
+    found["rate"][1] = np.nextafter(found["rate"][1], np.float32(3))
+    assert compare(found, expected)["beyond"] == 1
+    counts = compare(found, expected, 2e-7)
+    assert (counts["different_bits"], counts["beyond"], counts["where"]) == (1, 0, [])
+    assert counts["largest"] == pytest.approx(2**-23)
+    found["dq"][1] |= 1
+    found["rate"][0] = np.nan
+    found["rate"][3] = 0.002
+    counts = compare(found, expected, 2e-7, {"rate": 0.1})
+    assert (counts["different_flags"], counts["different_nan"], counts["beyond"]) == (1, 1, 1)
+    assert counts["largest"] == pytest.approx(0.01)
+    assert counts["where"] == ["dq", "rate"]
+    found["rate"][3] = np.inf
+    assert compare(found, expected, 1e9)["beyond"] == 1
+    found = {"rate": expected["rate"].astype(np.float64)}
+    assert compare(found, expected)["unlike"] == ["dq on one side only", "rate: float64(4,) for float32(4,)"]
+
+
+# ---------------------------------------------------------------------------------------------- the tests for a device
+
+
+def test_a_bare_machine_collects_the_tests_that_need_its_device(tmp_path):
+    environment = make_environment(tmp_path / "site")
+    environment["PYTHONPATH"] += f":{ROOT}"
+    command = ["-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "--require-gpu", ROOT / "tests"]
+    chosen = {}
+    for device in ("cuda", "host"):
+        status, printed = run_script(environment, *command, f"--device={device}")
+        assert status == 0, printed[-3000:]
+        chosen[device] = re.findall(r"^tests/(test_\w+)\.py::(\S.*)$", printed, re.MULTILINE)
+        assert len(chosen[device]) > 300
+        assert "astropy is not installed on this machine" in printed
+    # Beside the parameter of a backend there is the fixture of a real device.
+    for device, others in (("cuda", {"test_gpu"}), ("host", set())):
+        assert {module for module, name in chosen[device] if device not in name.partition("[")[2]} == others
+    renamed = {(module, name.replace("host", "cuda")) for module, name in chosen["host"]}
+    assert renamed == {(module, name) for module, name in chosen["cuda"] if module != "test_gpu"}
+    assert {"test_kernels", "test_spilling", "test_custom_kernels"} < {module for module, _ in chosen["cuda"]}
+
+
+def test_without_its_device_a_test_fails_and_its_outcome_is_kept(tmp_path):
+    environment = make_environment(tmp_path / "site") | {"CUDA_VISIBLE_DEVICES": ""}
+    environment["PYTHONPATH"] += f":{ROOT}"
+    outcomes = tmp_path / "outcomes.jsonl"
+    status, printed = run_script(
+        environment, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--require-gpu", f"--outcomes={outcomes}",
+        ROOT / "tests" / "test_gpu.py",
+    )  # fmt: skip
+    assert status == 1, printed
+    ended = [json.loads(line) for line in outcomes.read_text().splitlines()]
+    assert len(ended) > 3
+    assert {one["outcome"] for one in ended} == {"failed"}
+    assert all("backend 'cuda'" in one["told"] for one in ended)
+
+
+# ------------------------------------------------------------------------------------------------------- compiled ahead
+
+
+@pytest.fixture
+def library():
+    """NVRTC's library in the environment; a run that calls itself CI must have it."""
+    found = find_library()
+    if found is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("NVRTC is missing: pip install nvidia-cuda-nvrtc")
+    return found
+
+
+def test_what_is_compiled_ahead_is_loaded_elsewhere(library, tmp_path, monkeypatch):
+    """By a copy of the project in another place, with the same version of NVRTC, and by no other version."""
+    monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path / "before"))
+    nvrtc = Nvrtc(library)
+    (made,) = precompile.precompile(nvrtc, tmp_path / "cache", sources=["raw_counts.cu"])
+    elsewhere = tmp_path / "elsewhere"
+    for name in ("gpucoron", "kernels"):
+        shutil.copytree(ROOT / name, elsewhere / name, ignore=shutil.ignore_patterns("__pycache__"))
+    script = tmp_path / "load.py"
+    script.write_text(LOAD.format(version=nvrtc.getVersion(), content=made.read_bytes().partition(b"\n")[2]))
+    environment = make_environment(tmp_path / "site") | {"GPUCORON_CACHE": str(tmp_path / "cache")}
+    environment["PYTHONPATH"] += f":{elsewhere}"
+    status, printed = run_script(environment, script)
+    assert status == 0, printed
+    assert printed.split() == [str(elsewhere / "gpucoron"), "loaded", "compiled"]
+
+
+#: loads with the NVRTC of the cache, then with a newer one; neither can compile
+LOAD = """
+from pathlib import Path
+from types import SimpleNamespace as N
+import gpucoron
+from gpucoron.backends.cuda_loader import KernelLoader
+
+class Device:
+    compute_capability = "90"
+    def __init__(self, number): pass
+    def __enter__(self): return self
+    def __exit__(self, *error): pass
+
+class Module:
+    def load(self, code): assert code == {content!r}
+    def get_function(self, name): assert "convert_counts" in name; return name
+
+def refuse(*arguments):
+    raise SystemError("compiled")
+
+print(Path(gpucoron.__file__).parent)
+for version in ({version}, (99, 0)):
+    nvrtc = N(getVersion=lambda: version, getSupportedArchs=lambda: (75, 90), createProgram=refuse)
+    loader = KernelLoader(N(cuda=N(nvrtc=nvrtc, Device=Device, function=N(Module=Module))))
+    try:
+        loader.function(0, "convert_counts", (True,))
+        print("loaded")
+    except SystemError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_all_kernels_are_compiled_ahead_by_the_script(library, tmp_path):
+    status, printed = run_script({"PATH": "/usr/bin:/bin"}, BENCHMARKS / "precompile.py", library, tmp_path, "sm_90")
+    assert status == 0, printed
+    assert {path.name.partition("-sm_90-")[0] + ".cu" for path in tmp_path.iterdir()} == set(SOURCES)
+    assert f"{len(SOURCES)} files" in printed
+    assert "NVRTC " + ".".join(map(str, Nvrtc(library).getVersion())) in printed
