@@ -130,7 +130,7 @@ class FakeCupy:
             Device=Device,
             Stream=Stream,
             Event=Event,
-            get_current_stream=Stream,
+            get_current_stream=lambda: Stream(),
             alloc_pinned_memory=fake._alloc_pinned_memory,
             function=SimpleNamespace(Module=Module),
             runtime=SimpleNamespace(
@@ -205,7 +205,7 @@ class FakeCupy:
         """Give what CuPy calls ``array.data``."""
 
         def start(address, n_bytes, copy):
-            assert n_bytes == array.nbytes
+            assert n_bytes == array.nbytes, f"{n_bytes} bytes for an array of {array.nbytes}"
             assert array.raw.flags.c_contiguous, "a plain copy of memory to or from an array with gaps"
             owners = [memory for memory in self._pinned_memory if memory.holds(address, n_bytes)]
             assert owners, "an asynchronous copy to or from memory that is not pinned"

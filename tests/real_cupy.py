@@ -8,6 +8,7 @@ there is no driver; then it has accepted what it was given. Which loop a ufunc w
 
 import os
 import sys
+import traceback
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -29,6 +30,9 @@ _NEEDED = (
     "cupy._sorting.search",
     _DRIVER,
 )
+
+#: how an array gets into a message
+_WRITTEN = ("__repr__", "__str__", "__format__")
 
 #: what a call gave that needed a device
 TOUCHED = object()
@@ -106,12 +110,22 @@ class Judge:
             "any": logic.any,
         }  # fmt: skip
         self._scalar = core._scalar.CScalar
+        self._monkeypatch, self._n_modules = None, len(sys.modules)
         self._loops = {}
 
     def install(self, monkeypatch):
         """Let CuPy's own imports find CuPy, until the end of the test."""
+        self._monkeypatch = monkeypatch
         for name, module in self.modules.items():
             monkeypatch.setitem(sys.modules, name, module)
+        self._n_modules = len(sys.modules)
+
+    def _note_imports(self):
+        """Let what CuPy has imported late go with the rest at the end of the test."""
+        for name in [name for name in sys.modules if name.split(".")[0] in _PACKAGES and name not in self.modules]:
+            self.modules[name] = sys.modules.pop(name)
+            self._monkeypatch.setitem(sys.modules, name, self.modules[name])
+        self._n_modules = len(sys.modules)
 
     def ghost(self, array, device):
         """Make a CuPy array over the memory of a NumPy array; nothing may ever read it."""
@@ -124,8 +138,16 @@ class Judge:
         """Call a function of CuPy on ghosts: what it gives, or `TOUCHED`; what it refuses it raises."""
         try:
             return function(*arguments, **options)
-        except self._needs_device:
+        except self._needs_device as error:
+            frames = traceback.walk_tb(error.__traceback__)
+            if any(frame.f_code.co_name.endswith(_WRITTEN) for frame, _ in frames):
+                # It wanted to write an array into the message of an error.
+                msg = f"{getattr(function, '__name__', function)} refuses its arguments"
+                raise TypeError(msg) from error
             return TOUCHED
+        finally:
+            if self.modules and len(sys.modules) != self._n_modules:
+                self._note_imports()
 
     def output_dtypes(self, ufunc, arguments, options):
         """Ask which loop a ufunc would run.
@@ -158,9 +180,11 @@ class Judge:
             loop = ufunc._ops.guess_routine(ufunc.name, {}, inputs, dtype, ufunc._out_ops)
             self._loops[key] = loop.resolve_dtypes(inputs, [])[1]
         dtypes = self._loops[key]
-        outputs = options.get("out") or arguments[ufunc.nin :]
+        outputs = options.get("out")
+        if outputs is None:
+            outputs = tuple(arguments[ufunc.nin :])
         casting = options.get("casting", ufunc._default_casting)
-        for output, dtype in zip(outputs if isinstance(outputs, (tuple, list)) else [outputs], dtypes, strict=False):
+        for output, dtype in zip(outputs if isinstance(outputs, tuple) else (outputs,), dtypes, strict=False):
             if not isinstance(output, self.cupy.ndarray):
                 msg = "Output arguments type must be cupy.ndarray"
                 raise TypeError(msg)

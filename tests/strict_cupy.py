@@ -110,10 +110,10 @@ class FakeArray:
         return bool(self.get())
 
     def __int__(self):
-        return int(self.item())
+        return int(self.get())
 
     def __float__(self):
-        return float(self.item())
+        return float(self.get())
 
     def __format__(self, specification):
         return format(self.get()[()], specification)
@@ -233,8 +233,8 @@ class FakeUfunc:
         cupy.counts["operations"] += 1
         with quiet():
             result = ufunc(*as_values(arguments), **as_values(options))
-        outputs = options.get("out") or (arguments[ufunc.nin :] or None)
-        if outputs is not None:
+        outputs = arguments[ufunc.nin :] if options.get("out") is None else options["out"]
+        if not (isinstance(outputs, tuple) and len(outputs) == 0):
             return outputs[0] if isinstance(outputs, tuple) and len(outputs) == 1 else outputs
         if self._real is not None:
             _compare_dtypes(ufunc.__name__, result if isinstance(result, tuple) else (result,), dtypes)
