@@ -110,6 +110,7 @@ class CudaBackend(KernelBackend):
     def to_host(self, array):
         if not isinstance(array, self.xp.ndarray) or array.nbytes < LARGE:
             return self.xp.asnumpy(array)
+        self._device.use()
         on_host = np.empty(array.shape, array.dtype)
         self._fetch(self.xp.ascontiguousarray(array), on_host)
         return on_host
