@@ -391,7 +391,7 @@ def show(name, figures, n_kernels=None):
     """Print a case as a table: all kernels, or those that take most."""
     print(f"\n{name} {tuple(figures['shape'])}: {figures['device_seconds']:.4f} s in the steps")
     cpu = figures.get("cpu", {}).get("steps", {})
-    print(f"{'step':<16} {'device ms':>10} {'wall ms':>10} {'floor ms':>9} {'of copy':>8} {'CPU ms':>9}")
+    print(f"{'step':<16} {'device ms':>10} {'wall ms':>10} {'floor ms':>9} {'of copy':>8} {'CPU ms' if cpu else '':>9}")
     for step, found in figures["steps"].items():
         times = f"{found['seconds'] * 1e3:10.3f} {found['wall_seconds'] * 1e3:10.3f}"
         floor = f"{found['floor_seconds'] * 1e3:9.3f} {found['of_copy_bandwidth']:8.2f}" if "bytes" in found else ""

@@ -51,7 +51,7 @@ def _last_line(command):
 def compile_everything(part):
     """Compile and load every kernel file, side by side, down to every function of the table."""
     part.say(f"     kept in {cache_folder()} (GPUCORON_CACHE: {os.environ.get('GPUCORON_CACHE', 'not set')})")
-    load, compiled = (_prepare_host if part.rehearse else _prepare_device)(part.backend)
+    load, compiled = (_prepare_device if part.backend.name == "cuda" else _prepare_host)(part.backend)
 
     def timed(source):
         start, error = time.perf_counter(), None
@@ -121,7 +121,7 @@ OPERATIONS = {
         xp.stack([data, data])[:, 1:-1],
         xp.concatenate([flags, flags])[xp.nonzero(flags[:, 0])[0]],
     ],
-    "float32 stays float32": lambda xp, ndimage, data, flags: [data * np.float32(2) - data[:1] / 3, xp.sqrt(data)],
+    "float32 stays float32": lambda xp, ndimage, data, flags: [data * 2 - data[:1] / 3, xp.sqrt(xp.abs(data))],
     "masks grow": lambda xp, ndimage, data, flags: [
         ndimage.binary_dilation(flags > 3, structure=xp.ones((3, 3), bool)),
     ],

@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import sys
+import time
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +26,7 @@ BENCHMARKS = ROOT / "benchmarks"
 
 sys.path.append(str(BENCHMARKS))
 
+import contact_tests  # noqa: E402
 import first_contact  # noqa: E402
 import precompile  # noqa: E402
 from compare_arrays import compare, tell  # noqa: E402
@@ -239,6 +242,57 @@ def test_each_check_is_kept_as_soon_as_it_is_made(part, tmp_path, capsys):
     assert after.figures == {"a": 1, "b": 2}
 
 
+def test_a_comparison_is_right_wrong_or_not_done(part, tmp_path):
+    part._backend = SimpleNamespace(name="numpy", to_host=lambda array: array)
+    values = np.arange(1000, dtype=np.float32) + 1
+    nearly = values * np.where(np.arange(1000) < 2, np.float32(1.1), np.float32(1))
+    other = SimpleNamespace(name="other", to_host=lambda array: array)
+
+    def run(backend):
+        return {"rate": nearly if backend is other else values}
+
+    assert part.compare("not done", run, None)
+    assert part.compare("rounding", run, other, tolerance=0.1)
+    assert part.compare("two of a thousand", run, other, ties=2e-3)
+    assert not part.compare("wrong", run, other, ties=1e-3)
+    assert not part.compare("of another kind", run, other, tolerance=0.1, made_by=lambda backend: {"rate": values[1:]})
+    record = read_record(tmp_path / "record.json")
+    assert [check["ok"] for check in record["checks"]] == [None, True, True, False, False]
+    assert "g++" in record["checks"][0]["told"]
+    assert record["figures"]["wrong"]["beyond"] == 2
+    assert record["figures"]["wrong"]["against"] == "other"
+
+
+#: answers as compute-sanitizer does: it finds the fault that is named, unless it is asked about the kernels
+SANITIZER = """#!/bin/sh
+case "$*" in
+    *{found}*) echo "Invalid __global__ write; 1 hazard"; exit 66;;
+esac
+"""
+
+
+def test_a_sanitizer_is_believed_only_if_it_finds_a_fault(tmp_path, monkeypatch):
+    sanitizer, told = tmp_path / "compute-sanitizer", []
+    monkeypatch.setattr("sanitize_gpu.find_sanitizer", lambda: str(sanitizer))
+    # Patterns of the command in which it finds a fault: both faults; one of them; everything.
+    for number, found in enumerate(('"py overrun"*|*"py race"', '"py overrun"', "exercise_kernels")):
+        sanitizer.write_text(SANITIZER.format(found=found))
+        sanitizer.chmod(0o755)
+        record = tmp_path / f"{number}.json"
+        contact_tests.run_sanitizers(Part(record, tmp_path, 100, 0, False))
+        told.append([check["ok"] for check in read_record(record)["checks"]])
+    assert told == [[True] * 4, [True, True, False, True], [True, False, True, False]]
+
+
+def test_a_sanitizer_that_is_absent_is_no_fault(part, tmp_path, monkeypatch):
+    monkeypatch.setattr("sanitize_gpu.find_sanitizer", lambda: None)
+    monkeypatch.setattr(contact_tests, "exercise", lambda part, backend: f"on {backend}")
+    contact_tests.run_sanitizers(part)
+    record = read_record(tmp_path / "record.json")
+    assert record["status"] == "absent"
+    assert [(check["ok"], check["told"]) for check in record["checks"]] == [(True, "on cuda")]
+
+
 def test_a_process_whose_device_answers_no_more_ends(part, tmp_path, monkeypatch):
     class Ended(BaseException):
         pass
@@ -274,6 +328,56 @@ def test_kernels_are_compiled_once_and_loaded_whole(tmp_path, monkeypatch):
     assert all(words.endswith("from the cache") for words in told[1].values())
     assert len(cupy.loaded) == 2 * len(SOURCES)
     assert f"{len(instantiations('jump.cu'))} functions" in told[0]["jump.cu is loaded"]
+
+
+@pytest.mark.slow
+def test_every_part_runs_over_the_stand_in_for_cupy(tmp_path, monkeypatch, request):
+    """What the scripts themselves do with a device is what CuPy does, as far as the real CuPy can tell."""
+    runner = usable_backend("host", request.config, n_threads=1)
+    cupy = make_fake_cupy(monkeypatch, tmp_path, runner=runner)
+    backend = CudaBackend(cupy=cupy)
+    # Threads that wait for each other are real ones here.
+    backend.block_threads, backend.frame_threads = runner.block_threads, runner.frame_threads
+    backend.choose_lanes = runner.choose_lanes
+    watch(cupy, monkeypatch)
+    told = {}
+    for name in ("machine", "compile", "operations", "steps", "kernels", "chunks", "timing", "cpu"):
+        part = Part(tmp_path / f"{name}.json", tmp_path, 1000, 0, True)
+        part._backend = backend
+        module, _, function = first_contact.PARTS[name].function.partition(":")
+        getattr(import_module(module), function)(part)
+        told[name] = read_record(tmp_path / f"{name}.json")
+        assert [check for check in told[name]["checks"] if not check["ok"]] == []
+    assert told["machine"]["figures"]["machine"]["nvrtc"] == [13, 0]
+    assert told["machine"]["figures"]["machine"]["device"] == "Fake"
+    for case in told["timing"]["figures"]["cases"].values():
+        assert case["peak_memory_over_ramp"] > 0
+        assert min(step["seconds"] for step in case["steps"].values()) > 0
+    assert all(counts["against"] == "cuda" for counts in told["chunks"]["figures"].values())
+
+
+def watch(cupy, monkeypatch):
+    """Add to the stand-in what only benchmarks ask of a device: its clock, and how much memory is taken."""
+
+    class Event:
+        def record(self):
+            cupy.finish()
+            self.time = time.perf_counter()
+
+        def synchronize(self):
+            cupy.finish()
+
+    taken = iter(range(0, 10**9, 1000))
+    pool = SimpleNamespace(total_bytes=lambda: next(taken), free_bytes=lambda: 0, free_all_blocks=lambda: None)
+    properties = {"name": b"Fake", "multiProcessorCount": 132, "totalGlobalMem": 2**40}
+    monkeypatch.setattr(cupy.cuda, "Event", Event)
+    monkeypatch.setattr(
+        cupy.cuda, "get_elapsed_time", lambda start, stop: 1e3 * (stop.time - start.time), raising=False
+    )
+    monkeypatch.setattr(cupy, "get_default_memory_pool", lambda: pool)
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceProperties", lambda device: properties)
+    for name in ("driverGetVersion", "runtimeGetVersion"):
+        monkeypatch.setattr(cupy.cuda.runtime, name, lambda: 13000, raising=False)
 
 
 def test_differences_are_counted():
