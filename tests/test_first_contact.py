@@ -1,7 +1,6 @@
 """The first contact with a GPU, rehearsed as on a bare machine; what is wrong there is counted, whatever it does."""
 
 import json
-import os
 import re
 import shutil
 import sys
@@ -15,7 +14,6 @@ import pytest
 from bare_machine import make_environment, run_script
 from conftest import usable_backend
 from fake_cupy import make_fake_cupy
-from nvrtc_wheel import Nvrtc, find_library
 
 import gpucoron
 from gpucoron.backends.cuda_backend import CudaBackend
@@ -28,7 +26,6 @@ sys.path.append(str(BENCHMARKS))
 
 import contact_tests  # noqa: E402
 import first_contact  # noqa: E402
-import precompile  # noqa: E402
 from compare_arrays import compare, tell  # noqa: E402
 from contact_machine import compile_everything  # noqa: E402
 from contact_part import SPOILED, Part, Wrong, read_record  # noqa: E402
@@ -199,12 +196,12 @@ def test_budgets_fill_the_time_and_long_parts_take_what_is_left(monkeypatch, tmp
     monkeypatch.setattr(first_contact.time, "time", lambda: now)
     run = first_contact.Run(first_contact.parse(["--output", str(tmp_path), "--budget", "cpu=7"]), tmp_path)
     budgets = {name: plan.budget for name, plan in first_contact.PARTS.items()}
-    assert run.seconds_for("steps") == budgets["steps"]
+    assert run.seconds_for("timing") == budgets["timing"]
     assert run.seconds_for("cpu") == 7
     # All later parts keep theirs.
     assert run.seconds_for("tests") == first_contact.DEADLINE - budgets["sanitizers"]
     now += first_contact.DEADLINE - 20
-    assert run.seconds_for("steps") == run.seconds_for("tests") == 20
+    assert run.seconds_for("timing") == run.seconds_for("tests") == 20
 
 
 # ------------------------------------------------------------------------------------------------------------- one part
@@ -438,73 +435,3 @@ def test_without_its_device_a_test_fails_and_its_outcome_is_kept(tmp_path):
     assert len(ended) > 3
     assert {one["outcome"] for one in ended} == {"failed"}
     assert all("backend 'cuda'" in one["told"] for one in ended)
-
-
-# ------------------------------------------------------------------------------------------------------- compiled ahead
-
-
-@pytest.fixture
-def library():
-    """NVRTC's library in the environment; a run that calls itself CI must have it."""
-    found = find_library()
-    if found is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("NVRTC is missing: pip install nvidia-cuda-nvrtc")
-    return found
-
-
-def test_what_is_compiled_ahead_is_loaded_elsewhere(library, tmp_path, monkeypatch):
-    """By a copy of the project in another place, with the same version of NVRTC, and by no other version."""
-    monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path / "before"))
-    nvrtc = Nvrtc(library)
-    (made,) = precompile.precompile(nvrtc, tmp_path / "cache", sources=["raw_counts.cu"])
-    elsewhere = tmp_path / "elsewhere"
-    for name in ("gpucoron", "kernels"):
-        shutil.copytree(ROOT / name, elsewhere / name, ignore=shutil.ignore_patterns("__pycache__"))
-    script = tmp_path / "load.py"
-    script.write_text(LOAD.format(version=nvrtc.getVersion(), content=made.read_bytes().partition(b"\n")[2]))
-    environment = make_environment(tmp_path / "site") | {"GPUCORON_CACHE": str(tmp_path / "cache")}
-    environment["PYTHONPATH"] += f":{elsewhere}"
-    status, printed = run_script(environment, script)
-    assert status == 0, printed
-    assert printed.split() == [str(elsewhere / "gpucoron"), "loaded", "compiled"]
-
-
-#: loads with the NVRTC of the cache, then with a newer one; neither can compile
-LOAD = """
-from pathlib import Path
-from types import SimpleNamespace as N
-import gpucoron
-from gpucoron.backends.cuda_loader import KernelLoader
-
-class Device:
-    compute_capability = "90"
-    def __init__(self, number): pass
-    def __enter__(self): return self
-    def __exit__(self, *error): pass
-
-class Module:
-    def load(self, code): assert code == {content!r}
-    def get_function(self, name): assert "convert_counts" in name; return name
-
-def refuse(*arguments):
-    raise SystemError("compiled")
-
-print(Path(gpucoron.__file__).parent)
-for version in ({version}, (99, 0)):
-    nvrtc = N(getVersion=lambda: version, getSupportedArchs=lambda: (75, 90), createProgram=refuse)
-    loader = KernelLoader(N(cuda=N(nvrtc=nvrtc, Device=Device, function=N(Module=Module))))
-    try:
-        loader.function(0, "convert_counts", (True,))
-        print("loaded")
-    except SystemError as error:
-        print(error)
-"""
-
-
-@pytest.mark.slow
-def test_all_kernels_are_compiled_ahead_by_the_script(library, tmp_path):
-    status, printed = run_script({"PATH": "/usr/bin:/bin"}, BENCHMARKS / "precompile.py", library, tmp_path, "sm_90")
-    assert status == 0, printed
-    assert {path.name.partition("-sm_90-")[0] + ".cu" for path in tmp_path.iterdir()} == set(SOURCES)
-    assert f"{len(SOURCES)} files" in printed
-    assert "NVRTC " + ".".join(map(str, Nvrtc(library).getVersion())) in printed
