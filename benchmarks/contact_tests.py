@@ -18,7 +18,7 @@ TESTS = ROOT / "tests"
 ALONE = "test_gpu.py"
 
 #: files whose tests take little on the host build
-REHEARSED = ("test_emicorr.py", "test_upload.py", "test_custom_kernels.py")
+REHEARSED = ("test_emicorr.py", "test_upload.py", "test_kernels.py")
 
 #: pytest's exit status where no test was left
 NO_TESTS = 5
