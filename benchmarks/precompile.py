@@ -45,7 +45,7 @@ def precompile(nvrtc, cache, arch="sm_90", sources=SOURCES):
     os.environ["GPUCORON_CACHE"] = str(cache)
     loader = KernelLoader(SimpleNamespace(cuda=SimpleNamespace(nvrtc=nvrtc)))
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda source: loader._code(source, arch), sources))
+        list(pool.map(lambda source: loader.code(source, arch), sources))
     return sorted(set(cache.iterdir()) - before)
 
 

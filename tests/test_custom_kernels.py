@@ -211,8 +211,9 @@ def test_likelihood_of_ramps(kernel_backend, ngroups, n_reads, rules, zeroframe,
     found = kernel_backend.fit_likelihood_ramps(data, edited, gain, readnoise, times, **extra, **options)
     edited = kernel_backend.to_host(edited)
     good = (groupdq & unusable) == 0
-    usable = good[:, 1:] & good[:, :-1]
-    kept = [usable & ((now[:, 1:] & ~groupdq[:, 1:] & JUMP_DET) == 0) for now in (edited, flags)]
+    # The difference before a group; before the first one there is none but to the zero frame.
+    usable = good & np.concatenate([np.full_like(good[:, :1], zeroframe), good[:, :-1]], axis=1)
+    kept = [usable & ((now & ~groupdq & JUMP_DET) == 0) for now in (edited, flags)]
     settled = find_settled(*(left.swapaxes(0, 1) for left in kept), rules)
     np.testing.assert_array_equal(edited.swapaxes(0, 1)[:, settled], flags.swapaxes(0, 1)[:, settled])
     found = {name: None if values is None else kernel_backend.to_host(values) for name, values in vars(found).items()}

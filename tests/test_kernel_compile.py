@@ -160,7 +160,7 @@ def test_cupys_own_functions_compile_as_the_loader_asks(nvrtc, tmp_path, monkeyp
         assert nvrtc.getVersion() == {nvrtc.getVersion()!r}
         loader = KernelLoader(cupy)
         for target in ("sm_90", choose_target(nvrtc, "999")):
-            code, names = loader._code("saturation.cu", target)
+            code, names = loader.code("saturation.cu", target)
             assert isinstance(code, bytes)
             assert all(name.encode() in code for name in names.values())
     """
@@ -173,7 +173,7 @@ def test_cupys_own_functions_compile_as_the_loader_asks(nvrtc, tmp_path, monkeyp
     loader = KernelLoader(SimpleNamespace(cuda=SimpleNamespace(nvrtc=nvrtc)))
     monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path))
     monkeypatch.setattr("gpucoron.backends.cuda_loader.compile_kernels", None)
-    _, names = loader._code("saturation.cu", "sm_90")
+    _, names = loader.code("saturation.cu", "sm_90")
     assert set(names) == {kernel.expression(variant) for kernel, variant in instantiations("saturation.cu")}
 
 

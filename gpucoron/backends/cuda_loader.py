@@ -198,14 +198,26 @@ class KernelLoader:
     def _module(self, device, source):
         if (device, source) not in self._modules:
             with self._cupy.cuda.Device(device) as current:
-                code, names = self._code(source, choose_target(self._cupy.cuda.nvrtc, current.compute_capability))
+                code, names = self.code(source, choose_target(self._cupy.cuda.nvrtc, current.compute_capability))
                 module = self._cupy.cuda.function.Module()
                 module.load(code)
             self._modules[device, source] = (module, names)
         return self._modules[device, source]
 
-    def _code(self, source, target):
-        """Compiled code and its names: from the cache folder, else compiled and kept there."""
+    def code(self, source, target):
+        """Give the compiled code of a kernel file: from the cache folder, else compiled and kept there.
+
+        Parameters
+        ----------
+        source, target : str
+            As for `compile_kernels`.
+
+        Returns
+        -------
+        code : bytes
+        names : dict
+            C++ name of an instantiation -> its name in the code.
+        """
         nvrtc = self._cupy.cuda.nvrtc
         key = repr((source_digest(source), source, target, self._options, tuple(nvrtc.getVersion())))
         digest = hashlib.sha256(key.encode()).hexdigest()[:20]
