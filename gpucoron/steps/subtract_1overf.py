@@ -483,7 +483,7 @@ def run(exposure, references, parameters, backend, stage):
     -----
     Source: spaceKLIP 2.2, ``OneOverfStep`` and ``Coron1Pipeline``. ``nproc`` is not used: threads follow the backend.
     """
-    facts = exposure.facts
+    facts, user_mask = exposure.facts, parameters.user_mask
     if facts.instrument == "MIRI":
         return skipped("not for MIRI: 1/f noise of this kind comes with the near-infrared detectors")
     options = {
@@ -496,7 +496,7 @@ def run(exposure, references, parameters, backend, stage):
             exposure.data.shape[-2:],
             parameters.companions or (),
             parameters.companion_radius,
-            parameters.user_mask,
+            None if user_mask is None else backend.to_device(user_mask),
             xp=backend.xp,
         ),
     }
