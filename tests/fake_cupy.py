@@ -59,8 +59,8 @@ class FakeCupy:
     counts : Counter
         Kernel launches ('launches'), operations of CuPy that need the device ('operations'), waits for it ('syncs'),
         and 'bytes up', 'bytes down'.
-    asked : set of str
-        Names that were asked of the module, and 'ndimage.<name>'.
+    asked : set of (str, int, str)
+        File and line that have asked the module for a name; 'ndimage.<name>' for those of ``cupyx.scipy.ndimage``.
     whole_copies : list of int
         Bytes of each array that CuPy itself copied up or down.
     pinned : list of int
@@ -242,7 +242,7 @@ class FakeCupy:
         if name.startswith("__"):
             raise AttributeError(name)
         real = None if self.judge is None else getattr(self.judge.cupy, name)
-        self.asked.add(name)
+        self.note_asked(name)
         known = getattr(np, name)
         if isinstance(known, np.ufunc):
             return FakeUfunc(self, known, real)
@@ -250,23 +250,28 @@ class FakeCupy:
             return known
         return lambda *arguments, **options: operate(self, name, known, arguments, options, real)
 
+    def note_asked(self, name):
+        """Note who has asked for a name: whoever called the function that calls this one."""
+        frame = sys._getframe(2)
+        self.asked.add((frame.f_code.co_filename, frame.f_lineno, name))
+
     def wrap(self, name, result, seen, given):
         return wrap(self, name, result, seen, given)
 
     def empty(self, shape, dtype=float, order="C"):
-        self.asked.add("empty")
+        self.note_asked("empty")
         self._check("empty", shape, dtype, order)
         return self.allocated(np.full(shape, GARBAGE, dtype, order))
 
     def empty_like(self, prototype, **options):
-        self.asked.add("empty_like")
+        self.note_asked("empty_like")
         real = None if self.judge is None else self.judge.cupy.empty_like
         made = operate(self, "empty_like", np.empty_like, (prototype,), options, real)
         made.raw[...] = GARBAGE
         return made
 
     def asarray(self, array, dtype=None, **options):
-        self.asked.add("asarray")
+        self.note_asked("asarray")
         if isinstance(array, FakeArray):
             real = None if self.judge is None else self.judge.cupy.asarray
             return operate(self, "asarray", np.asarray, (array,), {"dtype": dtype, **options}, real)
@@ -277,6 +282,7 @@ class FakeCupy:
         return self.allocated(values.astype(values.dtype.newbyteorder("="), copy=False))
 
     def asnumpy(self, array, **options):
+        self.note_asked("asnumpy")
         return array.get(**options) if isinstance(array, FakeArray) else np.asarray(array)
 
     def _check(self, name, *arguments, **options):

@@ -256,7 +256,7 @@ class FakeModule:
 
     def __getattr__(self, name):
         real = None if self._real is None else getattr(self._real, name)
-        self._cupy.asked.add(f"{self._prefix}.{name}")
+        self._cupy.note_asked(f"{self._prefix}.{name}")
         function = getattr(self._module, name)
         return lambda *arguments, **options: operate(self._cupy, name, function, arguments, options, real)
 

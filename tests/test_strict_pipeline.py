@@ -4,6 +4,7 @@
 NumPy sums in another order than the kernels.
 """
 
+import os
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 from fake_cupy import make_fake_cupy
 from jwst_side import run_ours
 from real_cupy import judge_or_skip
+from strict_coverage import collect_asked, names_in_source, note_asked
 
+from gpucoron import references
 from gpucoron.backends import cuda_backend
 from gpucoron.backends.cuda_backend import CudaBackend
 from gpucoron.backends.host_backend import HostBackend
@@ -20,6 +23,7 @@ from gpucoron.backends.numpy_backend import NumpyBackend
 from gpucoron.references import STORE
 from gpucoron.simulate import Effects
 
+SHAPE = 32, 40
 #: an exposure -> arguments of the maker
 IMPERFECT = {"nan_fraction": 0.02, "no_lin_corr_fraction": 0.02, "no_sat_check_fraction": 0.02}
 IMPERFECT |= {"negative_gain_fraction": 0.02, "unreliable_fraction": 0.02, "gain_factor": 2.0}
@@ -30,7 +34,8 @@ EXPOSURES = {
         {"options": {**IMPERFECT, "inverse_linearity": True, "average_dark_current": "image", "dark_groups": 20}},
     ),
     "many": ((*NIRCAM, "RAPID", 6, 12), {"options": {"average_dark_current": "scalar"}}),
-    "one": ((*NIRCAM, "BRIGHT1", 5, 1), {}),
+    "one": ((*NIRCAM, "BRIGHT1", 5, 1), {"edit": edits.saturate_at_borders}),
+    "bright": (("MIRI", "MASK1550", "FASTR1", 9, 3), {"edit": edits.saturate_at_borders}),
     "flagged": ((*NIRCAM, "BRIGHT2", 8, 2), {"mark": edits.charge_loss}),
     "discarded": (("MIRI", "MASK1550", "FASTR1", 10, 2), {"mark": edits.whole_groups}),
     "snowballs": ((*NIRCAM, "RAPID", 9, 3), {"edit": edits.snowballs, "shape": (96, 112)}),
@@ -40,7 +45,7 @@ EXPOSURES = {
         {"options": {**IMPERFECT, "average_dark_current": "scalar"}, "effects": Effects(emi=True)},
     ),
 }
-DEFAULTS = {"shape": (40, 48), "edit": edits.several_jumps}
+DEFAULTS = {"shape": SHAPE, "edit": edits.several_jumps}
 
 
 @dataclass
@@ -130,6 +135,7 @@ CASES = {
         facts={"integration_start": 2, "integration_end": 14, "nints": 20},
     ),
     "MIRI's discarded groups": StrictCase("discarded"),
+    "MIRI, early saturation": StrictCase("bright"),
     "showers": StrictCase("showers", {"jump": {"find_showers": True, "extend_min_area": 20}}),
     # spaceKLIP's
     "spaceKLIP, rates": StrictCase(
@@ -157,7 +163,7 @@ CASES = {
     ),
     "1/f, medians": one_over_f("ints", "median", companions=[10.0, 12.0], companion_radius=4.0),
     "1/f, means": one_over_f("ints", "mean", rate_combination="nanmean", vertical_corr=False),
-    "1/f, cosines": one_over_f("ints", "fft", user_mask=np.eye(40, 48, dtype=bool)),
+    "1/f, cosines": one_over_f("ints", "fft", user_mask=np.eye(*SHAPE, dtype=bool)),
     "1/f in groups, medians": one_over_f("groups", "median", combine_ints=False),
     "1/f in groups, means": one_over_f("groups", "mean", "averaged"),
     "1/f in groups, cosines": one_over_f("groups", "fft", "one"),
@@ -169,12 +175,15 @@ for _case in CASES.values():
     if _case.facts.get("noutputs") or _case.facts.get("fastaxis"):
         _case.steps |= NO_REFPIX
 
+#: path -> reference on the host
+READ = {}
+
 #: cases that also run with a device that is too small for them
 SPILLED = ("averaged groups", "likely", "MIRI with interference", "spaceKLIP, rates", "spaceKLIP, groups")
 
 
 @pytest.fixture
-def cupy(monkeypatch, tmp_path):
+def cupy(request, monkeypatch, tmp_path, tmp_path_factory):
     """The stand-in; all but the smallest arrays go through pinned memory of a few hundred bytes."""
     monkeypatch.setattr(cuda_backend, "LARGE", 1000)
     monkeypatch.setattr(CudaBackend, "words_at_once", 5000)
@@ -183,10 +192,19 @@ def cupy(monkeypatch, tmp_path):
     monkeypatch.setattr(CudaBackend, "block_threads", HostBackend.block_threads)
     monkeypatch.setattr(CudaBackend, "frame_threads", HostBackend.frame_threads)
     fake = make_fake_cupy(monkeypatch, tmp_path, runner=HostBackend(1), judge=judge_or_skip())
-    # References stay on the device from one exposure to the next, but this device is new.
+    # References stay on the device from one exposure to the next, but this device is new. They are read once.
     STORE.clear()
+    read = references.read_reference
+
+    def read_once(reftype, path, exposure):
+        if path not in READ:
+            READ[path] = read(reftype, path, exposure)
+        return READ[path]
+
+    monkeypatch.setattr(references, "read_reference", read_once)
     yield fake
     STORE.clear()
+    note_asked(tmp_path_factory, request.node, fake.asked)
     assert not fake.queue
     assert max(fake.whole_copies, default=0) < 1000
     assert set(fake.pinned) <= {10000}
@@ -249,3 +267,226 @@ def test_every_step_of_exposures_that_are_too_large(name, exposures, cupy, monke
     assert "in chunks" in caplog.text
     assert_same(found, expected)
     assert cupy.launches
+
+
+# ------------------------------------------------------------------------------------- products, previews and manifest
+
+PRODUCTS = {
+    "NIRCam": StrictCase(
+        "averaged",
+        {"dark_current": {"dark_output": "dark.fits"}, "ramp_fit": {"algorithm": "LIKELY", "save_opt": True}},
+        {"save_calibrated_ramp": True, "save_intermediates": True}, against="host",
+    ),
+    "NIRCam, spaceKLIP": StrictCase(
+        "many", on("mask_groups", mask_array=late_groups(6)), {"profile": "spaceklip", "rate_int_outliers": True},
+        against="host",
+    ),
+    "MIRI": StrictCase(
+        "miri", {"ramp_fit": {"save_opt": True}, "jump": {"save_results": True}, "dark_current": {"dark_output": "d"}},
+        {"save_calibrated_ramp": True},
+    ),
+    "a ramp with flags": StrictCase("flagged"),
+    "no fit": StrictCase("one", {"ramp_fit": {"skip": True}}),
+}  # fmt: skip
+
+
+def reduce(made, case, backend, folder, monkeypatch):
+    """Reduce an exposure as a batch does: its record, its preview, and the arrays of all its files."""
+    from astropy.io import fits
+
+    from gpucoron import batch_worker
+    from gpucoron.previews import load_preview, preview_path
+
+    monkeypatch.setattr(batch_worker, "_backend", lambda name, options: backend)
+    profile = case.run.get("profile", "jwst")
+    of_run = {name: value for name, value in case.run.items() if name != "profile"}
+    job = {
+        "path": str(made.path), "stage": str(folder), "log": str(folder) + ".log", "attempt": 1,
+        "about": {"exposure": "x"}, "profile": profile, "steps": case.steps, "of_run": of_run, "backend": "cuda",
+        "backend_options": {}, "environment": {},
+    }  # fmt: skip
+    record = batch_worker.reduce_job(job)
+    assert record["status"] in ("done", "no rate"), record["error"]["traceback"]
+    arrays = {}
+    for path in folder.glob("*.fits"):
+        with fits.open(path) as hdus:
+            arrays |= {(path.name, hdu.name): hdu.data for hdu in hdus if hdu.is_image and hdu.data is not None}
+    return record, vars(load_preview(preview_path(folder, "x"))), arrays
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_previews_and_records(name, exposures, cupy, monkeypatch, tmp_path):
+    case = PRODUCTS[name]
+    made = make(exposures, case, monkeypatch)
+    with made.cache.activate():
+        expected = reduce(made, case, of_cpu(case), tmp_path / "cpu", monkeypatch)
+        found = reduce(made, case, CudaBackend(cupy=cupy), tmp_path / "cuda", monkeypatch)
+    for ours, theirs in zip(found[1:], expected[1:], strict=True):
+        assert set(ours) == set(theirs)
+        for key, value in theirs.items():
+            np.testing.assert_array_equal(ours[key], value, err_msg=str(key))
+    (ours, *_), (theirs, *_) = found, expected
+    assert ours["flags"] == theirs["flags"]
+    assert ours["outputs"] == theirs["outputs"]
+    for mine, its in zip(ours["steps"], theirs["steps"], strict=True):
+        assert [mine[key] for key in ("name", "status", "reason", "flagged")] == [
+            its[key] for key in ("name", "status", "reason", "flagged")
+        ]
+    assert ours["flags"]
+
+
+# ------------------------------------------------------------------------------------ functions that take device arrays
+
+
+def copies(backend, *arrays):
+    """Copy arrays to a backend's device; the CPU gets copies too."""
+    return [backend.to_device(np.array(array)) for array in arrays]
+
+
+def assert_functions_agree(cupy, act, *arrays):
+    """Run ``act(backend, *arrays)`` on both; it returns the arrays that shall be equal."""
+    on_host, on_device = HostBackend(1), CudaBackend(1, cupy=cupy)
+    expected = act(on_host, *copies(on_host, *arrays))
+    found = act(on_device, *copies(on_device, *arrays))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(on_device.to_host(ours), theirs)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(5)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (5, 5), (4, 6), (7, 7), (3, 3, 20, 32), (7, 5, 20, 32)])
+def test_coupling(cupy, rng, shape):
+    from gpucoron.steps.ipc import ReferenceEdges
+
+    def deconvolve(backend, data, kernel):
+        backend.deconvolve_coupling(data, kernel, ReferenceEdges(4, 0, 4, 3))
+        return [data]
+
+    data = rng.normal(1000, 100, (2, 3, 20, 32)).astype(np.float32)
+    assert_functions_agree(cupy, deconvolve, data, rng.normal(0, 0.01, shape).astype(np.float32))
+
+
+@pytest.mark.parametrize("odd_even_rows", [True, False])
+def test_reference_pixels_of_miris_full_frame(cupy, rng, odd_even_rows):
+    from gpucoron.steps.refpix import correct_miri_frames
+
+    def correct(backend, data, pixeldq):
+        assert correct_miri_frames(data, pixeldq, odd_even_rows=odd_even_rows, backend=backend)
+        return [data]
+
+    data = rng.normal(1000, 100, (2, 3, 16, 1032)).astype(np.float32)
+    pixeldq = rng.choice(np.array([0, 1], np.uint32), p=[0.9, 0.1], size=(16, 1032))
+    assert_functions_agree(cupy, correct, data, pixeldq)
+
+
+def test_side_columns_with_missing_values(cupy, rng):
+    from gpucoron.steps.refpix import PseudoReference, correct_sides
+
+    def correct(backend, data, pixeldq, missing):
+        correct_sides(data, pixeldq, PseudoReference(nleft=3, nright=4), missing=missing, backend=backend)
+        return [data]
+
+    data = rng.normal(1000, 100, (2, 3, 20, 32)).astype(np.float32)
+    pixeldq = rng.choice(np.array([0, 1], np.uint32), p=[0.8, 0.2], size=(20, 32))
+    assert_functions_agree(cupy, correct, data, pixeldq, rng.random(data.shape) < 0.2)
+
+
+@pytest.mark.parametrize("user_dtype", [np.uint32, ">i4", np.int64])
+def test_flags_of_the_users(cupy, rng, user_dtype):
+    from types import SimpleNamespace
+
+    from gpucoron.steps import dq_init
+
+    user_dq = rng.integers(0, 2, (20, 32)).astype(user_dtype)
+
+    def start(backend, groupdq, pixeldq, mask):
+        exposure = SimpleNamespace(groupdq=groupdq, pixeldq=pixeldq)
+        dq_init.run(exposure, {"mask": SimpleNamespace(dq=mask)}, SimpleNamespace(user_supplied_dq=user_dq), backend)
+        return [groupdq, pixeldq]
+
+    flags = np.zeros((2, 3, 20, 32), np.uint8), np.zeros((20, 32), np.uint32)
+    assert_functions_agree(cupy, start, *flags, rng.integers(0, 2, (20, 32)).astype(np.uint32))
+
+
+@pytest.mark.parametrize("reject_jumps", [True, False])
+@pytest.mark.parametrize("used", [True, False])
+def test_likelihood_of_differences(cupy, rng, reject_jumps, used):
+    from gpucoron.steps.likelihood import fit_likelihood
+
+    times = 2.0 * np.arange(1, 8)
+
+    def fit(backend, diffs, sig, usable):
+        options = {"diffs2use": usable if used else None, "reject_jumps": reject_jumps, "backend": backend}
+        return vars(fit_likelihood(diffs, times, sig, **options)).values()
+
+    diffs = rng.normal(20, 2, (6, 12, 16))
+    diffs[2, ::3] += 200
+    usable = rng.random(diffs.shape) < 0.8
+    assert_functions_agree(cupy, fit, diffs, np.full((12, 16), 5.0, np.float32), usable)
+
+
+def test_ramps_without_flags(cupy, rng):
+    def fit(backend, samples, gain, read_noise):
+        return backend.fit_whole_ramps(samples, 1, gain, read_noise, 10.0)
+
+    samples = rng.normal(0, 5, (6, 2 * 70)).cumsum(axis=0)
+    assert_functions_agree(cupy, fit, samples, *np.full((2, 70), 2.0))
+
+
+@pytest.mark.parametrize("options", [{}, {"combine_ints": False, "noutputs": 2}, {"slowaxis": 1, "model_type": "mean"}])
+def test_noise_of_ramps(cupy, rng, options):
+    from gpucoron.steps.subtract_1overf import noise_of_ramp
+
+    def find(backend, data, groupdq, saturation):
+        return [noise_of_ramp(data, groupdq, saturation, 10.0, backend=backend, **options)]
+
+    data = rng.normal(1000, 10, (3, 4, 24, 32)).astype(np.float32)
+    groupdq = rng.choice(np.array([0, 1], np.uint8), p=[0.97, 0.03], size=data.shape)
+    assert_functions_agree(cupy, find, data, groupdq, np.full((24, 32), 6e4, np.float32))
+
+
+def test_a_quiet_scene_and_quiet_integrations(cupy, rng):
+    """More than half of the values are equal: the mean deviation stands in for the median one."""
+    from gpucoron.steps.apply_rateints_outliers import find_outliers
+    from gpucoron.steps.subtract_1overf import noise_of_ramp
+
+    def find(backend, cube, data, groupdq, saturation):
+        noise = noise_of_ramp(data, groupdq, saturation, 10.0, backend=backend)
+        cubes = cube, (4 * cube).astype(np.int32)
+        return [noise, *(find_outliers(values, sigma_cut=2.0, backend=backend) for values in cubes)]
+
+    cube = np.where(rng.random((12, 6, 7)) < 0.3, rng.normal(size=(12, 6, 7)), 1).astype(np.float32)
+    data = np.broadcast_to(np.arange(4, dtype=np.float32)[:, None, None], (2, 4, 24, 32))
+    assert_functions_agree(cupy, find, cube, data, np.zeros(data.shape, np.uint8), np.full((24, 32), 6e4, np.float32))
+
+
+# ------------------------------------------------------------------------------------------------------------- coverage
+
+#: names and files: not seen by the stand-in, or not asked here, and why
+NOT_ASKED = {
+    "cuda": "devices, streams and pinned memory are the stand-in's own: test_upload.py",
+    "ndarray": "the type of the arrays",
+    "get_default_memory_pool": "test_upload.py, test_spilling.py",
+    "get_default_pinned_memory_pool": "test_upload.py",
+    "base.py": "what it asks for itself, kernels or the CUDA backend do in another way",
+}
+
+
+def test_every_name_of_cupy_has_been_asked_for(request, tmp_path_factory):
+    """Each place in the source where something is asked of ``xp`` or ``ndimage`` has been run by this module."""
+    judge_or_skip()
+    own = [item for item in request.session.items if item.path == request.node.path and item is not request.node]
+    chosen = request.config.option
+    if chosen.keyword or chosen.lf or any("::" in argument for argument in request.config.args):
+        pytest.skip("only after all tests of this module")
+    asked = collect_asked(tmp_path_factory, [item for item in own if "cupy" in item.fixturenames])
+    assert asked is not None, "tests of this module did not end"
+    missing = {
+        (path, line, name)
+        for path, line, name in names_in_source() - asked
+        if name not in NOT_ASKED and os.path.basename(path) not in NOT_ASKED
+    }
+    assert not missing, "\n".join(f"{path}:{line}: {name}" for path, line, name in sorted(missing))

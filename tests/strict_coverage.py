@@ -1,0 +1,63 @@
+"""Where our code asks CuPy for something, read from the source; and where it has done so, in all test processes."""
+
+import ast
+import json
+import os
+import time
+from pathlib import Path
+
+import gpucoron
+
+PACKAGE = Path(gpucoron.__file__).parent
+#: what sees device arrays
+SOURCES = (
+    *sorted(PACKAGE.glob("steps/*.py")),
+    *(PACKAGE / "backends" / f"{name}.py" for name in ("base", "cuda_backend", "masks", "medians", "spilling")),
+    *sorted(PACKAGE.glob("backends/kernel_*.py")),
+    PACKAGE / "backends" / "numpy_ops" / "coupling.py",
+    *(PACKAGE / f"{name}.py" for name in ("batch_worker", "borrowed", "engine", "exposure", "previews", "products")),
+)
+#: longest wait for tests that other processes still run
+PATIENCE = 300
+
+
+def names_in_source(paths=SOURCES):
+    """List where something is asked of ``xp`` and ``ndimage``: (file, line, name)."""
+    found = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                owner = getattr(node.value, "attr", getattr(node.value, "id", None))
+                if owner in ("xp", "ndimage"):
+                    found.add((str(path), node.lineno, node.attr if owner == "xp" else f"ndimage.{node.attr}"))
+    return found
+
+
+def _folder(tmp_path_factory):
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder = base / "asked-of-cupy"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def note_asked(tmp_path_factory, node, asked):
+    """Note what a test has asked for."""
+    path = _folder(tmp_path_factory) / f"{os.getpid()}-{time.monotonic_ns()}.json"
+    scratch = path.with_suffix(".part")
+    ours = sorted(place for place in asked if place[0].startswith(str(PACKAGE)))
+    scratch.write_text(json.dumps([node.nodeid, ours]))
+    scratch.rename(path)
+
+
+def collect_asked(tmp_path_factory, nodes):
+    """Collect what tests have asked for, when all of them are done; None where some never were."""
+    wanted = {node.nodeid for node in nodes}
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        noted = [json.loads(path.read_text()) for path in _folder(tmp_path_factory).glob("*.json")]
+        if wanted <= {nodeid for nodeid, _ in noted}:
+            return {tuple(place) for _, places in noted for place in places}
+        time.sleep(0.5)
+    return None
