@@ -67,7 +67,8 @@ class CustomKernels:
         used = self.xp.empty(shape, np.uint8)
         if diffs2use is not None:
             diffs2use = self.xp.ascontiguousarray(diffs2use != 0).view(np.uint8)
-        sig = self._float64(self.xp.broadcast_to(self.xp.asarray(sig), shape[1:]))
+        sig = self.to_device(sig) if isinstance(sig, np.ndarray) else self.xp.asarray(sig)
+        sig = self._float64(self.xp.broadcast_to(sig, shape[1:]))
         results = {name: self.xp.empty(shape[1:], np.float64) for name in _RESULTS}
         self._over_ramps(
             "fit_differences", used[0].size, read_times, diffs=self._float64(diffs), diffs2use=diffs2use, sig=sig,
