@@ -39,6 +39,7 @@ EXPOSURES = {
     "flagged": ((*NIRCAM, "BRIGHT2", 8, 2), {"mark": edits.charge_loss}),
     "discarded": (("MIRI", "MASK1550", "FASTR1", 10, 2), {"mark": edits.whole_groups}),
     "snowballs": ((*NIRCAM, "RAPID", 9, 3), {"edit": edits.snowballs, "shape": (96, 112)}),
+    "wide": (("MIRI", "MASK1550", "FASTR1", 8, 2), {"effects": Effects(emi=True), "shape": (40, 288)}),
     "showers": (("MIRI", "MASK1550", "FASTR1", 20, 2), {"edit": edits.showers, "shape": (96, 112)}),
     "miri": (
         ("MIRI", "MASK1550", "FASTR1", 8, 13),
@@ -91,7 +92,6 @@ def one_over_f(stage, model_type, exposure="many", facts=None, **parameters):
 
 
 FOUR = {"noutputs": 4}
-NO_REFPIX = {"refpix": {"skip": True}}
 CASES = {
     # the default steps of the near infrared
     "averaged groups": StrictCase("averaged", ran=("saturation", "superbias", "refpix", "linearity", "dark_current")),
@@ -129,6 +129,9 @@ CASES = {
     "MIRI with interference in each integration": StrictCase(
         "miri", {**on("emicorr", fit_ints_separately=True), **on("firstframe", bright_use_group1=False)},
         against="host", ran=("emicorr", "firstframe"),
+    ),
+    "MIRI with interference, by jwst": StrictCase(
+        "wide", on("emicorr", algorithm="sequential"), ran=("emicorr",)
     ),
     "MIRI, a later segment": StrictCase(
         "miri", {"dark_current": {"dark_by_integration": True}, "ramp_fit": {"algorithm": "LIKELY"}}, against="host",
@@ -168,12 +171,10 @@ CASES = {
     "1/f in groups, means": one_over_f("groups", "mean", "averaged"),
     "1/f in groups, cosines": one_over_f("groups", "fft", "one"),
     "1/f along columns": one_over_f("ints", "savgol", facts={"slowaxis": -1, "fastaxis": 2}),
+    # refpix of four outputs, and of columns, is jwst's
     "1/f, four outputs": one_over_f("ints", "savgol", facts=FOUR, channel_averaging=True),
     "1/f in groups, four outputs": one_over_f("groups", "median", "averaged", facts=FOUR, channel_averaging=True),
 }  # fmt: skip
-for _case in CASES.values():
-    if _case.facts.get("noutputs") or _case.facts.get("fastaxis"):
-        _case.steps |= NO_REFPIX
 
 #: path -> reference on the host
 READ = {}
