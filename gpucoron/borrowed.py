@@ -46,7 +46,7 @@ def run(name, exposure, settings, reference_path, backend, output_dir=None):
     """
     if backend.xp is not np:
         log.info("%s: %s runs jwst's code on the host: one round trip", exposure.name, name)
-    backend.note_worker("jwst")
+    backend.note_worker("jwst", alone=True)
     step = _make_step(name, settings, reference_path, output_dir)
     model = step.process(ramp_without_signature(exposure, backend))
     exposure.data = backend.to_device(model.data)
@@ -174,7 +174,7 @@ def full_frame_refpix(exposure, references, parameters, *, backend):
     from jwst.refpix import reference_pixels
     from stdatamodels.jwst import datamodels
 
-    backend.note_worker("jwst")
+    backend.note_worker("jwst", alone=True)
     kernel = None
     reference = references.get("sirskernel")
     if parameters.refpix_algorithm == "sirs" and reference is not None:

@@ -3,6 +3,7 @@
 This is the one way through: file -> Exposure on the device -> steps in order, in place -> products -> file.
 """
 
+import gc
 import logging
 import time
 from dataclasses import dataclass, field
@@ -263,20 +264,28 @@ def run_or_start_again(start, backend, *, after_step=None):
     -------
     Run
     """
+    begun, run = time.perf_counter(), None
     try:
-        return run_steps(start(backend), after_step=after_step)
+        run = start(backend)
+        return run_steps(run, after_step=after_step)
     except Exception as error:
-        if backend.on_host or not backend.is_out_of_memory(error):
+        is_in_chunks = run is not None and run.backend is not backend
+        if backend.on_host or is_in_chunks or not backend.is_out_of_memory(error):
             raise
         reason = str(error)
-    # Only here, after the exception, are the exposure's arrays gone.
+    # Only here, after the exception, can the exposure's arrays go.
+    del run
     STORE.clear()
+    gc.collect()
     backend.release_memory()
     limit = backend.memory_limit()
     if limit is None:
         msg = f"backend {backend.name!r} is out of memory, and its size is unknown ({reason}); set max_memory"
         raise MemoryError(msg)
-    log.warning("out of device memory (%s): the exposure starts again, in chunks of rows", reason)
+    log.warning(
+        "out of device memory after %.1f s (%s): the exposure starts again, in chunks of rows",
+        time.perf_counter() - begun, reason,
+    )  # fmt: skip
     return run_steps(start(backend.spilling(limit)), after_step=after_step)
 
 
@@ -311,11 +320,8 @@ def _run_each(run, references, until, after_step):
             outcome = _run_own(name, run, references)
         backend.synchronize()
         seconds, workers = time.perf_counter() - start, backend.take_workers()
-        if outcome.status != "COMPLETE":
-            workers = ()
-        elif name in BORROWED:
-            workers = ("jwst",)
-        record = StepRecord(name, outcome.status, seconds, outcome.reason, dict(outcome.flagged), tuple(workers))
+        workers = tuple(workers) if outcome.status == "COMPLETE" else ()
+        record = StepRecord(name, outcome.status, seconds, outcome.reason, dict(outcome.flagged), workers)
         run.records.append(record)
         _note(exposure, name, outcome, run)
         log.info("%s: %s %s %.3f s %s", exposure.name, name, record.status, record.seconds, record.reason)

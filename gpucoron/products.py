@@ -161,7 +161,8 @@ def history_of(run):
 
 def backends_of(run):
     """Name the backends that have worked on an exposure: 'cuda', 'cuda+numpy'; jwst's own code is no backend."""
-    return "+".join(worker for worker in run.workers if worker != "jwst") or run.backend.name
+    # Before the first step has done anything, it is the one that would do it.
+    return "+".join(worker for worker in run.workers if worker != "jwst") or run.backend.take_workers()[0]
 
 
 def product_path(input_name, output_dir, suffix):

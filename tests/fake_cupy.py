@@ -81,6 +81,7 @@ class FakeCupy:
         self.releases = self.pinned_releases = 0
         self._pinned_memory = weakref.WeakSet()
         self._thread = threading.local()
+        self._working = threading.RLock()
         self.cuda = self._make_cuda(compute_capability, runner)
         module = None if self.judge is None else self.judge.modules["cupyx.scipy.ndimage"]
         self.ndimage = FakeModule(self, "ndimage", scipy.ndimage, module)
@@ -116,8 +117,10 @@ class FakeCupy:
 
             def synchronize(self):
                 fake.counts["syncs"] += 1
-                if self._marker in fake.queue:
-                    fake.finish(self._marker)
+                # What another thread has taken out of the queue may not be done yet.
+                with fake._working:
+                    if self._marker in fake.queue:
+                        fake.finish(self._marker)
 
         class Module:
             def load(self, code):
@@ -132,6 +135,7 @@ class FakeCupy:
             Event=Event,
             get_current_stream=lambda: Stream(),
             alloc_pinned_memory=fake._alloc_pinned_memory,
+            memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             function=SimpleNamespace(Module=Module),
             runtime=SimpleNamespace(
                 getDeviceCount=lambda: 2,
@@ -154,11 +158,12 @@ class FakeCupy:
 
     def finish(self, until=None):
         """Do what waits in the queue, in its order."""
-        while self.queue:
-            work = self.queue.pop(0)
-            work()
-            if work is until:
-                break
+        with self._working:
+            while self.queue:
+                work = self.queue.pop(0)
+                work()
+                if work is until:
+                    break
 
     def _launch(self, runner, name, grid, block, arguments):
         for value in arguments:

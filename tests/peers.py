@@ -22,7 +22,7 @@ NVRTC = {
 
 #: folder -> what is unpacked there
 REQUIREMENTS = {
-    "cupy": ("cupy-cuda13x>=14,<15", "cuda-pathfinder>=1.3.4,<2"),
+    "cupy": ("cupy-cuda13x>=14.1,<15", "cuda-pathfinder>=1.3.4,<2"),
     **{f"nvrtc-{number}": (f"{name}=={number}",) for name, numbers in NVRTC.values() for number in numbers},
 }
 

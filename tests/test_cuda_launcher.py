@@ -158,14 +158,26 @@ def test_kernels_are_compiled_once_per_device_and_machine(cupy):
     assert cupy.loaded[0] == cupy.loaded[1]
 
 
-def test_a_damaged_cache_file_is_made_again(cupy, tmp_path):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"half a fi",
+        lambda content: b"",
+        lambda content: content[:-3],
+        lambda content: content[:-4] + b"\0" + content[-3:],
+        lambda content: content.replace(b"correct", b"corrupt", 1),
+    ],
+)
+def test_a_damaged_cache_file_is_made_again(cupy, tmp_path, damage):
     values = [on_device(np.zeros((1, 2, 4, 5), dtype)) for dtype in (np.float32, np.uint8)]
     coeffs = on_device(np.zeros((4, 4, 5), np.float32))
     CudaBackend(cupy=cupy).linearity(*values, coeffs)
     (file,) = (tmp_path / "cache").iterdir()
-    file.write_bytes(b"half a fi")
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
     CudaBackend(cupy=cupy).linearity(*values, coeffs)
     assert len(cupy.compiled) == 2
+    assert file.read_bytes() == whole
 
 
 def test_a_cache_folder_that_cannot_be_written_is_no_error(cupy, tmp_path, monkeypatch):

@@ -57,8 +57,9 @@ def test_the_real_cupy_without_a_driver():
         (f"raise ImportError({ADVICE!r})", "1.26.4", "CuPy 14 needs NumPy 2, and NumPy 1.26.4 is installed"),
         ("__version__ = '14.2.0'", "1.26.4", "CuPy 14 needs NumPy 2, and NumPy 1.26.4 is installed"),
         (f"raise ImportError({ADVICE!r})", "2.3.1", "cannot be imported: ImportError: numpy.core.multiarray failed"),
-        ("__version__ = '13.6.0'", "2.3.1", "CuPy 13.6.0 is too old: CuPy 14 or newer is needed (pip install"),
-        ("__version__ = '13.6.0'", "1.26.4", "CuPy 13.6.0 is too old: CuPy 14 or newer is needed (pip install"),
+        ("__version__ = '13.6.0'", "2.3.1", "CuPy 13.6.0 is too old: CuPy 14.1 or newer is needed (pip install"),
+        ("__version__ = '14.0.1'", "2.3.1", "CuPy 14.0.1 is too old: CuPy 14.1 or newer is needed (pip install"),
+        ("__version__ = '13.6.0'", "1.26.4", "CuPy 13.6.0 is too old: CuPy 14.1 or newer is needed (pip install"),
     ],
 )
 def test_a_cupy_or_numpy_that_does_not_fit(tmp_path, module, numpy, words):

@@ -38,7 +38,7 @@ def test_what_is_compiled_ahead_is_loaded_elsewhere(library, tmp_path, monkeypat
     for name in ("gpucoron", "kernels"):
         shutil.copytree(ROOT / name, elsewhere / name, ignore=shutil.ignore_patterns("__pycache__"))
     script = tmp_path / "load.py"
-    script.write_text(LOAD.format(version=nvrtc.getVersion(), content=made.read_bytes().partition(b"\n")[2]))
+    script.write_text(LOAD.format(version=nvrtc.getVersion(), content=made.read_bytes().split(b"\n", 2)[2]))
     environment = make_environment(tmp_path / "site") | {"GPUCORON_CACHE": str(tmp_path / "cache")}
     environment["PYTHONPATH"] += f":{elsewhere}"
     status, printed = run_script(environment, script)

@@ -1,9 +1,12 @@
 """A device that runs out of memory in the middle of an exposure: it starts again in chunks, and says what ran where."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from astropy.io import fits
 from conftest import usable_backend
+from fake_cupy import OutOfMemoryError
 
 import gpucoron
 from gpucoron.backends.cuda_backend import CudaBackend
@@ -104,6 +107,38 @@ def test_through_jwsts_call(case, host, monkeypatch, from_model):
     np.testing.assert_array_equal(found.dq, expected.dq)
 
 
+def test_a_row_too_large_for_chunks_is_no_reason_to_start_again(case, request, tmp_path, monkeypatch):
+    small = usable_backend("host", request.config, max_memory=1)
+    calls = []
+
+    def full(self, *arguments, **options):
+        calls.append(1)
+        raise MemoryError("Out of memory allocating 1 bytes")
+
+    monkeypatch.setattr(HostBackend, "fit_ramps", full)
+    with case.cache.activate(), pytest.raises(MemoryError, match="cannot hold one row"):
+        gpucoron.reduce_file(case.path, tmp_path, backend=small)
+    assert len(calls) == 1
+
+
+def test_what_was_saved_before_is_replaced(case, host, tmp_path, monkeypatch):
+    """Also by a product of a step before any that has run; the folder keeps nothing of the first try."""
+    asked = {"save_intermediates": True, "steps": {"group_scale": {"save_results": True}}}
+    with case.cache.activate():
+        _, expected, names = gpucoron.reduce_file(case.path, tmp_path / "a", backend="numpy", **asked)
+        fill_up_once(monkeypatch, "fit_ramps")
+        gpucoron.reduce_file(case.path, tmp_path / "b", backend=host, **asked)
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {path.name for path in names.values()}
+    for path in names.values():
+        with fits.open(path) as one, fits.open(tmp_path / "b" / path.name) as other:
+            for hdu in one:
+                if hdu.name in ("SCI", "ERR", "DQ", "PIXELDQ", "GROUPDQ"):
+                    np.testing.assert_array_equal(other[hdu.name].data, hdu.data, err_msg=f"{path.name} {hdu.name}")
+            history = "".join(other[0].header["HISTORY"])
+            # Nothing was sent to the device before the first heavy step.
+            assert ("backend numpy+host," if "linearity" in history else "backend numpy") in history
+
+
 def test_no_other_error_starts_it_again(case, host, tmp_path, monkeypatch):
     calls = fill_up_once(monkeypatch, "fit_ramps", RuntimeError("cudaErrorIllegalAddress"))
     with case.cache.activate(), pytest.raises(RuntimeError, match="IllegalAddress"):
@@ -126,14 +161,15 @@ def test_the_cpu_has_nothing_else_to_try(case, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("error", "is_full"),
     [
-        (MemoryError("Out of memory allocating 512 bytes"), True),
+        (OutOfMemoryError("Out of memory allocating 512 bytes"), True),
+        (MemoryError("Unable to allocate 1.00 PiB for an array"), False),
         (RuntimeError("cudaErrorMemoryAllocation: out of memory"), True),
         (RuntimeError("CUDA_ERROR_OUT_OF_MEMORY: out of memory"), True),
         (RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered"), False),
     ],
 )
-def test_what_cuda_says_where_its_memory_is_full(error, is_full):
-    assert CudaBackend.is_out_of_memory(None, error) == is_full
+def test_what_cuda_says_where_its_memory_is_full(late_cupy, error, is_full):
+    assert CudaBackend(cupy=late_cupy).is_out_of_memory(error) == is_full
 
 
 # -------------------------------------------------------------------------------------------------- who did what
@@ -152,6 +188,18 @@ def test_one_backend_for_all_is_told_in_one_word(case):
     assert not any("where each step ran" in line for line in others)
 
 
+def test_a_backend_in_several_threads_tells_them_apart(case, host):
+    def run(model_type):
+        steps = {"subtract_1overf": {"skip": False, "model_type": model_type}}
+        return {record.name: record.workers for record in run_with(case, host, steps=steps).records}
+
+    with case.cache.activate(), ThreadPoolExecutor(3) as pool:
+        told = list(pool.map(run, ["fft", "median", "fft"]))
+    assert [where["jump"] for where in told] == 3 * [("host",)]
+    assert told[0] == told[2]
+    assert told[0]["subtract_1overf"] == ("host", "numpy")
+
+
 def test_a_round_trip_is_told(case, host):
     run = run_with(case, host, profile="spaceklip", steps={"subtract_1overf": {"model_type": "fft"}})
     where = {record.name: record.workers for record in run.records if record.status == "COMPLETE"}
@@ -160,9 +208,28 @@ def test_a_round_trip_is_told(case, host):
     assert "subtract_1overf host+numpy" in history_of(run)[1]
 
 
-def test_jwsts_own_code_is_told(case):
-    run = run_with(case, gpucoron.get_backend("numpy"), steps={"clean_flicker_noise": {"skip": False}})
+def test_chunks_give_the_devices_own_bits(case, host, tmp_path, monkeypatch):
+    """But for 1/f noise, whose sums NumPy makes in another order: then within rounding."""
+    for profile, tolerance in (("jwst", 0), ("spaceklip", 2e-4)):
+        with case.cache.activate(), monkeypatch.context() as patch:
+            _, expected, _ = gpucoron.reduce_file(
+                case.path, tmp_path / "a", profile=profile, backend=host, overwrite=True
+            )
+            calls = fill_up_once(patch, "fit_ramps")
+            _, found, _ = gpucoron.reduce_file(case.path, tmp_path / "b", profile=profile, backend=host, overwrite=True)
+        assert len(calls) > 1
+        for product, model in expected.items():
+            np.testing.assert_array_equal(found[product].dq, model.dq)
+            scatter = np.nanstd(model.data) if tolerance else 1
+            np.testing.assert_allclose(found[product].data, model.data, rtol=0, atol=tolerance * scatter)
+
+
+@pytest.mark.parametrize("max_memory", [None, 1000])
+def test_jwsts_own_code_is_told(case, max_memory):
+    native = gpucoron.get_backend("numpy", max_memory=max_memory)
+    run = run_with(case, native, steps={"clean_flicker_noise": {"skip": False}, "jump": {"expand_large_events": True}})
     where = {record.name: record.workers for record in run.records if record.status == "COMPLETE"}
     assert where["clean_flicker_noise"] == ("jwst",)
+    assert where["jump"] == ("numpy", "jwst")
     assert history_of(run)[0].endswith("backend numpy, profile jwst")
     assert "clean_flicker_noise jwst" in history_of(run)[1]

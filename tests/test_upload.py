@@ -5,6 +5,8 @@ To and from a device everything large travels in pieces of bounded size, through
 
 import gzip
 import io
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -137,6 +139,75 @@ def test_the_source_may_change_after_the_copy_up(late_cupy):
     assert late_cupy.queue
     array[:] = 2
     assert (backend.to_host(there) == 1).all()
+
+
+def test_every_kind_of_array_there_and_back(backend, monkeypatch):
+    """Over every backend, a real device too: in many pieces, whole, and of parts."""
+    if isinstance(backend, CudaBackend):
+        backend.release_memory()
+        monkeypatch.setattr(backend, "words_at_once", 2**17)
+    for kind, array in large_arrays():
+        there = backend.to_device(array.copy())
+        np.testing.assert_array_equal(backend.to_host(there), array, err_msg=kind)
+        np.testing.assert_array_equal(backend.to_host(there[..., ::3]), array[..., ::3], err_msg=kind)
+        if array.ndim == 3:
+            dtype = array.dtype.newbyteorder("=")
+            loaded = backend.load_parts(array.shape, dtype, iter(array))
+            assert isinstance(loaded, backend.xp.ndarray)
+            assert loaded.dtype == dtype
+            np.testing.assert_array_equal(backend.to_host(loaded), array, err_msg=kind)
+
+
+def test_parts_are_cast_and_must_fit(backend):
+    check_parts(backend)
+
+
+def test_parts_are_cast_and_must_fit_on_the_way_to_a_device(late_cupy):
+    check_parts(CudaBackend(cupy=late_cupy))
+
+
+def check_parts(backend):
+    parts = [np.arange(6, dtype=">i2").reshape(2, 3), np.ones((2, 3), bool)]
+    loaded = backend.to_host(backend.load_parts((2, 2, 3), np.float32, parts))
+    np.testing.assert_array_equal(loaded, [[[0, 1, 2], [3, 4, 5]], [[1, 1, 1], [1, 1, 1]]])
+    for wrong in ([parts[0].T, parts[0]], parts[:1], [*parts, parts[0]]):
+        with pytest.raises(ValueError, match="broadcast|zip"):
+            backend.load_parts((2, 2, 3), np.float32, wrong)
+
+
+def test_gaps_need_no_copy_of_the_whole(late_cupy):
+    """An array with gaps is copied item by item, where the items are large."""
+    backend = CudaBackend(cupy=late_cupy)
+    array = np.zeros((8, LARGE, 2), np.uint8)[..., 0]
+    backend.to_host(backend.to_device(np.ones(LARGE, np.uint8)))
+    tracemalloc.start()
+    there = backend.to_device(array)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert there.nbytes == 8 * LARGE
+    # What arrives takes as much; the copy of one item besides.
+    assert peak < 9.5 * LARGE
+
+
+def test_threads_share_the_buffers(late_cupy, monkeypatch):
+    monkeypatch.setattr(CudaBackend, "words_at_once", 2**17)
+    backend = CudaBackend(cupy=late_cupy)
+    counts = np.random.default_rng(2).integers(0, 65536, SHAPE).astype(np.uint16)
+
+    def travel(number):
+        for _ in range(10):
+            there = backend.to_device(np.full((3, LARGE), number, np.uint8))
+            assert (backend.to_host(there) == number).all()
+            np.testing.assert_array_equal(backend.to_host(load(backend, counts, True)), counts)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(travel, range(4)))
+
+
+def test_a_backend_may_go_while_its_copies_are_under_way(late_cupy):
+    there = CudaBackend(cupy=late_cupy).to_device(np.ones(LARGE, np.uint8))
+    assert not late_cupy.queue
+    assert (CudaBackend(cupy=late_cupy).to_host(there) == 1).all()
 
 
 def test_small_arrays_travel_whole(late_cupy):

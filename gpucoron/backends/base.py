@@ -6,6 +6,7 @@ their docstring says that they return something new. They neither log nor check 
 """
 
 import logging
+import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ log = logging.getLogger(__name__)
 
 #: counts that pass through the host's cache together
 WORDS_AT_ONCE = 2**18
+
+#: who else has worked on a thread's step: an exposure stays in its thread, a backend may be in several
+_noted = threading.local()
 
 
 @dataclass(frozen=True)
@@ -108,15 +112,21 @@ class Backend(InterferenceOperations, ABC):
         edges : gpucoron.steps.ipc.ReferenceEdges
         """
 
-    def note_worker(self, name):
-        """Note that ``name`` works in this backend's place: another backend, or 'jwst'."""
-        workers = self.__dict__.setdefault("_workers", [])
-        if name not in workers:
-            workers.append(name)
+    def note_worker(self, name, *, alone=False):
+        """Note that another one works on this thread's step: a backend, or 'jwst'; ``alone``: this backend does not."""
+        _noted.names = [*getattr(_noted, "names", []), name]
+        _noted.alone = alone or getattr(_noted, "alone", False)
 
     def take_workers(self):
-        """Tell who has worked since this was asked last: names, this backend's own first."""
-        return [self.name, *self.__dict__.pop("_workers", [])]
+        """Tell who has worked on this thread's step since this was asked last: names, this backend's own first."""
+        names, alone = self._take_noted()
+        return names if alone else list(dict.fromkeys([self.name, *names]))
+
+    @staticmethod
+    def _take_noted():
+        noted = list(dict.fromkeys(getattr(_noted, "names", []))), getattr(_noted, "alone", False)
+        _noted.names, _noted.alone = [], False
+        return noted
 
     def is_out_of_memory(self, error):
         """Tell whether an exception says that the device's memory is full."""

@@ -1,5 +1,8 @@
 """The CUDA backend: CuPy arrays and the raw kernels."""
 
+import threading
+from contextlib import suppress
+
 import numpy as np
 
 from gpucoron.backends.cuda_loader import KernelLoader, find_device, import_cupy
@@ -85,7 +88,7 @@ class CudaBackend(KernelBackend):
         self._device = self.xp.cuda.Device(self.device)
         self._device.use()
         self.max_memory = max_memory
-        self._pinned = []
+        self._pinned, self._transfer = [], threading.RLock()
         self._loader = KernelLoader(self.xp, defines)
         attributes = self._device.attributes
         self._n_threads = attributes["MultiProcessorCount"] * attributes["MaxThreadsPerMultiProcessor"]
@@ -123,8 +126,9 @@ class CudaBackend(KernelBackend):
         self._device.synchronize()
 
     def is_out_of_memory(self, error):
-        # CuPy's pool raises a MemoryError; what CUDA takes beside the pool is told by CUDA.
-        return isinstance(error, MemoryError) or any(words in str(error) for words in CUDA_IS_FULL)
+        # Not any MemoryError, which may be the host's. What CUDA takes beside CuPy's pool is told by CUDA.
+        of_pool = isinstance(error, self.xp.cuda.memory.OutOfMemoryError)
+        return of_pool or any(words in str(error) for words in CUDA_IS_FULL)
 
     def memory_limit(self, held=0):
         if self.max_memory is not None:
@@ -135,22 +139,21 @@ class CudaBackend(KernelBackend):
         return held + int(USABLE * (free + kept))
 
     def release_memory(self):
-        with self._device:
+        with self._device, self._transfer:
             self.xp.get_default_memory_pool().free_all_blocks()
-            for buffer in self._pinned:
-                buffer.wait()
             self._pinned = []
             self.xp.get_default_pinned_memory_pool().free_all_blocks()
 
     def load_counts(self, shape, read, *, offset=True):
         self._device.use()
-        return super().load_counts(shape, read, offset=offset)
+        with self._transfer:
+            return super().load_counts(shape, read, offset=offset)
 
     def load_parts(self, shape, dtype, parts):
         self._device.use()
         on_device = self.xp.empty(shape, dtype)
         for place, part in zip(on_device, parts, strict=True):
-            self._send(part, place)
+            self._send(np.broadcast_to(part, place.shape), place)
         return on_device
 
     def _pinned_buffers(self):
@@ -164,11 +167,17 @@ class CudaBackend(KernelBackend):
 
     def _send(self, array, on_device):
         """Copy an array of the host to one of the same shape on the device, through pinned memory."""
+        if not array.flags.c_contiguous and array[0].nbytes >= LARGE:
+            # A copy in one piece would be as large as the array.
+            for part, place in zip(array, on_device, strict=True):
+                self._send(part, place)
+            return
         values, target = np.ascontiguousarray(array).reshape(-1), on_device.reshape(-1)
-        for buffer, piece in self._pieces(target):
-            part = buffer.take(target.dtype, piece.stop - piece.start)
-            part[...] = values[piece]
-            buffer.send(part, target[piece])
+        with self._transfer:
+            for buffer, piece in self._pieces(target):
+                part = buffer.take(target.dtype, piece.stop - piece.start)
+                part[...] = values[piece]
+                buffer.send(part, target[piece])
 
     def _fetch(self, array, on_host):
         """Copy an array of the device to one of the same shape on the host, through pinned memory."""
@@ -179,14 +188,15 @@ class CudaBackend(KernelBackend):
             target[piece] = part
 
         before = None
-        for buffer, piece in self._pieces(source):
-            part = buffer.take(source.dtype, piece.stop - piece.start)
-            buffer.fetch(source[piece], part)
+        with self._transfer:
+            for buffer, piece in self._pieces(source):
+                part = buffer.take(source.dtype, piece.stop - piece.start)
+                buffer.fetch(source[piece], part)
+                if before is not None:
+                    arrive(*before)
+                before = buffer, part, piece
             if before is not None:
                 arrive(*before)
-            before = buffer, part, piece
-        if before is not None:
-            arrive(*before)
 
     def _pieces(self, flat):
         """Cut a flat array into what fits into a pinned buffer: (buffer, slice), the buffers in turn."""
@@ -241,6 +251,11 @@ class _PinnedBuffer:
         if self._done is not None:
             self._done.synchronize()
             self._done = None
+
+    def __del__(self):
+        # CuPy's pool would give the memory to the next one while the device still reads it.
+        with suppress(Exception):
+            self.wait()
 
 
 class _CountsOnTheirWay:

@@ -6,6 +6,7 @@ adds ``-ftz=true`` to every kernel, and asks for a driver where none is needed.
 
 import hashlib
 import json
+import re
 from contextlib import suppress
 
 import numpy as np
@@ -21,9 +22,9 @@ from gpucoron.backends.kernel_sources import (
     write_atomically,
 )
 
-#: the oldest CuPy whose arithmetic is NumPy 2's, and the oldest NVRTC that the tests compile the kernels with: as the
-#: extras in pyproject.toml have it
-OLDEST_CUPY = 14
+#: the oldest CuPy whose arithmetic is NumPy 2's and whose sort fails where memory is full (that of 14.0 gives wrong
+#: values), and the oldest NVRTC that the tests compile the kernels with: as the extras in pyproject.toml have it
+OLDEST_CUPY = (14, 1)
 OLDEST_NVRTC = (12, 4)
 
 _HOW_TO_GET_CUPY = "pip install 'gpucoron[cuda13]' or 'gpucoron[cuda12]'"
@@ -42,27 +43,30 @@ def import_cupy():
     except ImportError as error:
         if getattr(error, "name", None) == "cupy":
             return None, f"CuPy is not installed ({_HOW_TO_GET_CUPY})"
-        if _major(np.__version__) < 2:
+        if _numbers(np.__version__) < (2,):
             return None, _needs_numpy_2()
         return None, f"CuPy cannot be imported: {_in_one_line(error)}"
     except Exception as error:
         return None, f"CuPy cannot be imported: {_in_one_line(error)}"
     found = getattr(cupy, "__version__", "?")
-    if _major(found) < OLDEST_CUPY:
-        return None, f"CuPy {found} is too old: CuPy {OLDEST_CUPY} or newer is needed ({_HOW_TO_GET_CUPY})"
-    if _major(np.__version__) < 2:
+    if _numbers(found) < OLDEST_CUPY:
+        return None, f"CuPy {found} is too old: CuPy {_dotted(OLDEST_CUPY)} or newer is needed ({_HOW_TO_GET_CUPY})"
+    if _numbers(np.__version__) < (2,):
         return None, _needs_numpy_2()
     return cupy, f"CuPy {found}"
 
 
 def _needs_numpy_2():
-    return f"CuPy {OLDEST_CUPY} needs NumPy 2, and NumPy {np.__version__} is installed (pip install 'numpy>=2')"
+    return f"CuPy 14 needs NumPy 2, and NumPy {np.__version__} is installed (pip install 'numpy>=2')"
 
 
-def _major(version):
-    """Read the first number of a version; 0 where there is none."""
-    first = str(version).partition(".")[0]
-    return int(first) if first.isdigit() else 0
+def _numbers(version):
+    """Read the first two numbers of a version."""
+    return tuple(int(number) for number in re.findall(r"\d+", str(version))[:2])
+
+
+def _dotted(numbers):
+    return ".".join(map(str, numbers))
 
 
 def _in_one_line(error):
@@ -86,8 +90,8 @@ def find_device(cupy, device=0):
     except Exception as error:
         return False, f"CUDA does not work: {_in_one_line(error)}"
     if nvrtc < OLDEST_NVRTC:
-        needed, found = (".".join(map(str, version)) for version in (OLDEST_NVRTC, nvrtc))
-        return False, f"the kernels need NVRTC {needed} or newer, and CuPy finds {found} ({_HOW_TO_GET_CUPY})"
+        found = f"CuPy finds {_dotted(nvrtc)} ({_HOW_TO_GET_CUPY})"
+        return False, f"the kernels need NVRTC {_dotted(OLDEST_NVRTC)} or newer, and {found}"
     return True, name.decode() if isinstance(name, bytes) else str(name)
 
 
@@ -162,8 +166,8 @@ def choose_target(nvrtc, compute_capability):
         return f"sm_{wanted}"
     older = [arch for arch in known if arch < wanted]
     if not older:
-        version = ".".join(map(str, nvrtc.getVersion()))
-        msg = f"NVRTC {version} does not compile for sm_{wanted}: a CUDA toolkit of an earlier major version is needed"
+        found = f"NVRTC {_dotted(nvrtc.getVersion())}"
+        msg = f"{found} does not compile for sm_{wanted}: a CUDA toolkit of an earlier major version is needed"
         raise RuntimeError(msg)
     return f"compute_{max(older)}"
 
@@ -222,12 +226,25 @@ class KernelLoader:
         key = repr((source_digest(source), source, target, self._options, tuple(nvrtc.getVersion())))
         digest = hashlib.sha256(key.encode()).hexdigest()[:20]
         path = cache_folder() / f"{source.removesuffix('.cu')}-{target}-{digest}.bin"
-        # A file that is missing or damaged is made again.
-        with suppress(OSError, ValueError):
-            names, _, code = path.read_bytes().partition(b"\n")
-            return code, json.loads(names)
+        with suppress(OSError):
+            kept = _unpack(path.read_bytes())
+            if kept is not None:
+                return kept
         code, names, _ = compile_kernels(nvrtc, source, target, self._options)
         # A folder that cannot be written to costs time at the next start, nothing else.
         with suppress(OSError):
-            write_atomically(path, json.dumps(names).encode() + b"\n" + code)
+            write_atomically(path, _pack(code, names))
         return code, names
+
+
+def _pack(code, names):
+    """Join code and names into a file's content, with a digest, since such files are copied from machine to machine."""
+    head = json.dumps(names).encode()
+    return b"\n".join([hashlib.sha256(head + code).hexdigest().encode(), head, code])
+
+
+def _unpack(content):
+    """Give code and names; None where the file is damaged, and so is made again."""
+    digest, _, rest = content.partition(b"\n")
+    head, _, code = rest.partition(b"\n")
+    return (code, json.loads(head)) if hashlib.sha256(head + code).hexdigest().encode() == digest else None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpucoron.backends.base import LikelihoodFit
+from gpucoron.backends.base import Backend, LikelihoodFit
 from gpucoron.backends.memory import scratch_memory
 from gpucoron.backends.scratch_ramps import ScratchRamp, Window
 from gpucoron.backends.spilling import SpillingBackend
@@ -109,9 +109,8 @@ class ScratchBackend(SpillingBackend):
         self.window = Window(_WINDOW)
 
     def take_workers(self):
-        # Light steps and heavy operations are the CPU's alike.
-        super().take_workers()
-        return [self.name]
+        # The CPU does light steps and heavy operations alike.
+        return Backend.take_workers(self)
 
     def _share_among(self, n_threads):
         self.n_threads = n_threads

@@ -7,6 +7,7 @@ instantiations from it, and the compilers check the declared types against the f
 import hashlib
 import os
 import re
+import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -454,6 +455,6 @@ def cache_folder():
 def write_atomically(path, content):
     """Write a file such that no other process ever sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     part.write_bytes(content)
     part.replace(path)
