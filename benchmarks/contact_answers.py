@@ -38,8 +38,9 @@ EMICORR_TOLERANCE = 1.2e-7
 #: covariances, from tables that sum in another order, then one rounding to float32; the chi-square of few differences
 #: is what rounding leaves of a sum that cancels
 LIKELIHOOD_TOLERANCE, LIKELIHOOD_FLOORS = 1e-6, {"chisq": 1e-3}
-#: among the last differences of a ramp rounding decides which one these rules leave out
-LIKELIHOOD_TIES = {"spaceklip": 2e-3, "stcal": 2e-3, "sound": 0}
+#: share of ramps of which rounding decides which of the last differences these rules leave out: 0.44 % were seen with
+#: another pow()
+LIKELIHOOD_TIES = {"spaceklip": 1e-2, "stcal": 1e-2, "sound": 0}
 #: of the scatter of the model: the smoothing sums float32 values in another order
 FLICKER_TOLERANCE = 1e-4
 
@@ -82,8 +83,9 @@ def check_operations(part):
         part.compare(name, run, host)
     part.compare("emicorr", interference(shape), reference, EMICORR_TOLERANCE)
     for rules, ties in LIKELIHOOD_TIES.items():
-        for name, run in likelihood_fits(shape, rules).items():
-            part.compare(f"{name}, {rules}", run, reference, LIKELIHOOD_TOLERANCE, LIKELIHOOD_FLOORS, ties)
+        for name, (run, decided_by) in likelihood_fits(shape, rules).items():
+            given = run, reference, LIKELIHOOD_TOLERANCE, LIKELIHOOD_FLOORS, decided_by, ties
+            part.compare(f"{name}, {rules}", *given)
     for name, run in flicker_models(shape).items():
         part.compare(f"1/f noise: {name}", run, reference, FLICKER_TOLERANCE, {"noise": 1.0})
 
@@ -112,6 +114,15 @@ def plain_operations(shape):
             return {"counts": backend.load_counts((65536,), lambda into: np.copyto(into, content), offset=offset)}
 
         operations[f"counts of FITS, {'signed' if offset else 'unsigned'}"] = load_counts
+
+    large = [rng.normal(size=(3, 700, 701)), rng.integers(0, 256, (2, 1100, 1000), dtype=np.uint8)]
+
+    def travel(backend):
+        there = [backend.to_device(array.copy()) for array in large]
+        parts = backend.load_parts(large[0].shape, np.float32, (part.astype(">f4") for part in large[0]))
+        return {"whole": there[0], "flags": there[1], "cut": there[0][:, ::2, 3:], "parts": parts}
+
+    operations["large arrays, up and down"] = travel
 
     for side, per_pixel in ((3, False), (3, True), (5, False), (5, True), (7, False)):
         kernel = rng.normal(0, 0.01, (side, side, *(image if per_pixel else ()))).astype(np.float32)
@@ -250,7 +261,10 @@ def interference(shape):
 
 
 def likelihood_fits(shape, rules):
-    """List the fits by likelihood: of ramps with flags, of single reads before them, of differences."""
+    """List the fits by likelihood: of ramps with flags, of single reads before them, of differences.
+
+    Name -> ``run(backend)``, and which flags tell what was left out.
+    """
     rng = np.random.default_rng(12)
     data, groupdq, gain, readnoise = make_ramps(rng, shape)
     data = np.nan_to_num(data, nan=200)
@@ -276,7 +290,11 @@ def likelihood_fits(shape, rules):
         )
         return results(backend.fit_likelihood(steps, times, sig, diffs2use=used, rules=rules))
 
-    return {"likelihood": ramps, "likelihood, first reads": with_first_reads, "likelihood of differences": differences}
+    return {
+        "likelihood": (ramps, ("groupdq", 1)),
+        "likelihood, first reads": (with_first_reads, ("groupdq", 1)),
+        "likelihood of differences": (differences, ("diffs2use", 0)),
+    }
 
 
 def flicker_models(shape):

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.util import find_spec
 
 import bench_gpu
@@ -63,16 +63,16 @@ def compile_everything(part):
 
     start = time.perf_counter()
     with ThreadPoolExecutor(len(SOURCES)) as pool:
-        outcomes = list(pool.map(timed, SOURCES))
+        for future in as_completed([pool.submit(timed, source) for source in SOURCES]):
+            source, seconds, error = future.result()
+            n_functions = len(instantiations(source))
+            told = f"{n_functions} functions, {'compiled' if source in compiled else 'from the cache'}"
+            if error is not None:
+                # The compiler's first errors: what follows comes of them.
+                lines = [line for line in str(error).splitlines() if "error" in line] or str(error).splitlines()
+                told = "\n".join(lines[:4])
+            part.note(f"{source} is loaded", error is None, told, seconds)
     part.keep(seconds=time.perf_counter() - start, compiled=sorted(compiled))
-    for source, seconds, error in outcomes:
-        n_functions = len(instantiations(source))
-        told = f"{n_functions} functions, {'compiled' if source in compiled else 'from the cache'}"
-        if error is not None:
-            # The compiler's first errors: what follows comes of them.
-            lines = [line for line in str(error).splitlines() if "error" in line] or str(error).splitlines()
-            told = "\n".join(lines[:4])
-        part.note(f"{source} is loaded", error is None, told, seconds)
 
 
 def _prepare_device(backend):

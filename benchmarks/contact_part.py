@@ -109,7 +109,7 @@ class Part:
             os._exit(SPOILED)
         return ok is not False
 
-    def compare(self, name, run, reference, tolerance=0.0, floors=None, ties=0, made_by=None):
+    def compare(self, name, run, reference, tolerance=0.0, floors=None, decided_by=None, ties=0, made_by=None):
         """Compare what a backend and another one answer; the counts are kept among the figures.
 
         Parameters
@@ -119,10 +119,10 @@ class Part:
             ``run(backend)`` gives arrays by name.
         reference : Backend or None
             Where there is none, the check cannot be made.
-        tolerance, floors
+        tolerance, floors, decided_by
             See `compare_arrays.compare`.
         ties : float
-            Share of the values that may lie beyond the tolerance: what rounding decides.
+            Share of the ramps that rounding may decide.
         made_by : callable, optional
             What the reference runs, if not the same.
         """
@@ -130,13 +130,16 @@ class Part:
         def call():
             if reference is None:
                 raise NotDone("there is no g++ here, and the kernels on the CPU are what this is compared with")
-            expected = to_host(reference, (made_by or run)(reference))
+            try:
+                expected = to_host(reference, (made_by or run)(reference))
+            except OSError as error:
+                raise NotDone(f"what this is compared with cannot be had here: {error}") from error
             found = to_host(self.backend, run(self.backend))
-            counts = compare(found, expected, tolerance, floors)
+            counts = compare(found, expected, tolerance, floors, decided_by)
             self.keep(**{name: {**counts, "against": reference.name, "tolerance": tolerance}})
             told = f"against {reference.name}: {tell(counts)}"
-            apart = max(counts[key] for key in ("different_flags", "different_nan", "beyond"))
-            if counts["unlike"] or apart > ties * counts["values"]:
+            apart = any(counts[key] for key in ("unlike", "different_flags", "different_nan", "beyond"))
+            if apart or counts["tied"] > ties * counts["ramps"]:
                 raise Wrong(told)
             return told
 

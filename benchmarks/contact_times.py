@@ -75,7 +75,7 @@ def measure_cpu(part):
             part.keep(cases=part.figures.get("cases", {}) | {name: cpu})
             steps = ", ".join(f"{step} {seconds * 1e3:.0f}" for step, seconds in cpu["steps"].items())
             part.say(f"     {name}, {cpu['kind']}, {cpu['threads']} threads, ms: {steps}")
-            problems = list(bench_gpu.find_differences(case.shape, cpu["differences"]))
+            problems = list(bench_gpu.find_differences(cpu["differences"]))
             if problems:
                 raise Wrong("; ".join(problems))
             return f"{cpu['seconds']:.3f} s in the steps; {tell(cpu['differences'])}"

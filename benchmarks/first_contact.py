@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
+from itertools import chain, count
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -86,7 +87,7 @@ class Run:
             "backend": "host" if options.rehearse else "cuda",
         }
         self.parts = {}
-        self.path = None
+        self.path, self.unwritten = None, None
 
     def seconds_for(self, name):
         """Tell how long a part may take: its budget; if it may be long, all that later parts do not need."""
@@ -159,8 +160,11 @@ class Run:
             status += f", in {found['running']!r}" if found["running"] else ""
         elif exit_status != 0:
             status = f"crashed ({_name_exit(exit_status)})"
+        elif n_wrong:
+            status = "wrong"
         else:
-            status = found["status"] or ("wrong" if n_wrong else "ok")
+            is_done = any(check["ok"] is not None for check in checks)
+            status = found["status"] or ("ok" if is_done else "not done")
         broken = exit_status != 0
         if broken:
             print(f"BAD  the part: {status}", flush=True)
@@ -172,26 +176,35 @@ class Run:
 
     @property
     def n_wrong(self):
-        return sum(part["wrong"] for part in self.parts.values())
+        return sum(part["wrong"] for part in self.parts.values()) + (self.unwritten is not None)
 
     def write(self):
-        """Write all that is known; the name follows the device, as soon as that is known."""
-        path = bench_gpu.result_path(self.options.output, self.machine, "first-contact")
+        """Write all that is known, to a file that the first part's device has named; results of an earlier run stay."""
+        if self.path is None:
+            first = bench_gpu.result_path(self.options.output, self.machine, "first-contact")
+            names = (first.with_stem(f"{first.stem}-{number}") for number in count(2))
+            self.path = next(path for path in chain([first], names) if not path.exists())
         seconds = round(time.time() - self.began, 1)
         told = {"machine": self.machine, "seconds": seconds, "wrong": self.n_wrong, "parts": self.parts}
-        half = path.with_suffix(".half")
-        half.write_text(json.dumps(told, indent=1) + "\n")
-        half.replace(path)
-        if self.path not in (None, path):
-            self.path.unlink()
-        self.path = path
+        half = self.path.with_suffix(".half")
+        try:
+            half.write_text(json.dumps(told, indent=1) + "\n")
+            half.replace(self.path)
+            self.unwritten = None
+        except OSError as error:
+            # The parts are worth more than their file: they are printed too, and the next one writes again.
+            self.unwritten = f"{self.path} cannot be written: {error}"
+            print(f"BAD  {self.unwritten}", flush=True)
+            with suppress(OSError):
+                half.unlink(missing_ok=True)
 
     def summarize(self):
         """Print each part in a line, then everything that is wrong."""
         print(f"\n{'part':<14} {'seconds':>8} {'checks':>7} {'wrong':>6}  status")
         for name, part in self.parts.items():
             print(f"{name:<14} {part['seconds']:8.1f} {len(part['checks']):7} {part['wrong']:6}  {part['status']}")
-        print(f"\n{self.n_wrong} wrong in {time.time() - self.began:.0f} s; figures in {self.path}")
+        print(f"\n{self.n_wrong} wrong in {time.time() - self.began:.0f} s")
+        print(self.unwritten or f"figures in {self.path}")
         for name, part in self.parts.items():
             if part["status"].startswith(("cut", "crashed", "no time")):
                 print(f"  {name}: {part['status']}")
@@ -209,7 +222,9 @@ def _name_exit(status):
 def _end_group(process):
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    # One that the system cannot end, for want of an answer from the device, is left behind.
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(10)
 
 
 def run_part(options):
@@ -249,12 +264,15 @@ def parse(arguments):
         name, _, seconds = text.partition("=")
         if name not in PARTS:
             parser.error(f"--budget {text}: there is no part {name!r}")
-        budgets[name] = float(seconds)
+        try:
+            budgets[name] = float(seconds)
+        except ValueError:
+            parser.error(f"--budget {text}: {seconds!r} is no number of seconds")
     options.budget = budgets
     if options.part is None and options.output is None and options.rehearse:
         parser.error("a rehearsal needs --output: it leaves nothing among the results")
-    # In their order, whatever the order in which they were named.
-    options.parts = [name for name in PARTS if name in options.parts]
+    # In their order, whatever the order in which they were named; without the machine no figure means anything.
+    options.parts = [name for name in PARTS if name == "machine" or name in options.parts]
     options.output = options.output or bench_gpu.RESULTS
     return options
 
@@ -265,6 +283,8 @@ def main(arguments=None):
         run_part(options)
         return 0
     options.output.mkdir(parents=True, exist_ok=True)
+    # Whoever ends this ends the part's process too, which may hold the device.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if "GPUCORON_CACHE" in os.environ:
         # The tests run in another folder.
         os.environ["GPUCORON_CACHE"] = os.path.abspath(os.environ["GPUCORON_CACHE"])

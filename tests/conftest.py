@@ -23,6 +23,7 @@ else:
     # How many examples a test draws that does not say so itself; more by --hypothesis-profile=long.
     _ANY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
     settings.register_profile("short", max_examples=500, **_ANY)
+    settings.register_profile("few", max_examples=50, **_ANY)
     settings.register_profile("long", max_examples=20000, derandomize=False, **_ANY)
     settings.load_profile("short")
 

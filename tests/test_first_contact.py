@@ -3,32 +3,24 @@
 import json
 import re
 import shutil
+import signal
+import subprocess
 import sys
-import time
-from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from bare_machine import make_environment, run_script
 from conftest import usable_backend
-from fake_cupy import make_fake_cupy
 
 import gpucoron
-from gpucoron.backends.cuda_backend import CudaBackend
-from gpucoron.backends.kernel_sources import SOURCES, instantiations
+from gpucoron.backends.kernel_sources import SOURCES
 
 ROOT = Path(gpucoron.__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 
 sys.path.append(str(BENCHMARKS))
 
-import contact_tests  # noqa: E402
 import first_contact  # noqa: E402
-from compare_arrays import compare, tell  # noqa: E402
-from contact_machine import compile_everything  # noqa: E402
-from contact_part import SPOILED, Part, Wrong, read_record  # noqa: E402
 
 
 def rehearse(tmp_path, root, *options):
@@ -52,7 +44,9 @@ def test_a_rehearsal_finds_nothing_wrong_and_measures_everything(tmp_path, reque
     assert status == 0, printed[-6000:]
     assert told["wrong"] == 0
     assert list(told["parts"]) == list(first_contact.PARTS)
-    assert {part["status"] for part in told["parts"].values()} == {"ok"}
+    # Only a device has memory that runs out.
+    assert {name for name, part in told["parts"].items() if part["status"] != "ok"} == {"memory-tests"}
+    assert told["parts"]["memory-tests"]["status"] == "not done"
     for name, part in told["parts"].items():
         assert part["budget"] > part["seconds"] > 0
         assert part["checks"], name
@@ -180,14 +174,16 @@ def test_options_that_cannot_be_meant_are_refused(tmp_path, capsys):
     for arguments, words in (
         (["--rehearse"], "needs --output"),
         (["--budget", "everything=3"], "no part 'everything'"),
+        (["--budget", "compile=long"], "'long' is no number of seconds"),
         (["--parts", "everything"], "invalid choice"),
     ):
         with pytest.raises(SystemExit) as ended:
             first_contact.parse(arguments)
         assert ended.value.code == 2
         assert words in capsys.readouterr().err
-    options = first_contact.parse(["--parts", "timing", "machine", "--output", str(tmp_path)])
-    assert options.parts == ["machine", "timing"]
+    for named in (["timing", "machine"], ["timing"]):
+        options = first_contact.parse(["--parts", *named, "--output", str(tmp_path)])
+        assert options.parts == ["machine", "timing"]
 
 
 def test_budgets_fill_the_time_and_long_parts_take_what_is_left(monkeypatch, tmp_path):
@@ -204,200 +200,32 @@ def test_budgets_fill_the_time_and_long_parts_take_what_is_left(monkeypatch, tmp
     assert run.seconds_for("timing") == run.seconds_for("tests") == 20
 
 
-# ------------------------------------------------------------------------------------------------------------- one part
-
-
-@pytest.fixture
-def part(tmp_path):
-    return Part(tmp_path / "record.json", tmp_path, 100, 0, False)
-
-
-def test_each_check_is_kept_as_soon_as_it_is_made(part, tmp_path, capsys):
-    def look(name, **figures):
-        record = read_record(tmp_path / "record.json")
-        assert record["running"] == name
-        part.keep(**figures)
-
-    assert part.check("one", lambda: look("one", a=1))
-    assert read_record(tmp_path / "record.json")["figures"] == {"a": 1}
-
-    def fail():
-        look("two", b=2)
-        raise Wrong("by 3")
-
-    assert not part.check("two", fail)
-    checks = read_record(tmp_path / "record.json")["checks"]
-    assert [(check["name"], check["ok"], check["told"]) for check in checks] == [
-        ("one", True, ""),
-        ("two", False, "by 3"),
-    ]
-    assert "BAD  two" in capsys.readouterr().out
-    # The process that comes after this one makes neither again.
-    after = Part(tmp_path / "record.json", tmp_path, 100, 0, False)
-    assert after.check("one", fail)
-    assert not after.check("two", fail)
-    assert after.figures == {"a": 1, "b": 2}
-
-
-def test_a_comparison_is_right_wrong_or_not_done(part, tmp_path):
-    part._backend = SimpleNamespace(name="numpy", to_host=lambda array: array)
-    values = np.arange(1000, dtype=np.float32) + 1
-    nearly = values * np.where(np.arange(1000) < 2, np.float32(1.1), np.float32(1))
-    other = SimpleNamespace(name="other", to_host=lambda array: array)
-
-    def run(backend):
-        return {"rate": nearly if backend is other else values}
-
-    assert part.compare("not done", run, None)
-    assert part.compare("rounding", run, other, tolerance=0.1)
-    assert part.compare("two of a thousand", run, other, ties=2e-3)
-    assert not part.compare("wrong", run, other, ties=1e-3)
-    assert not part.compare("of another kind", run, other, tolerance=0.1, made_by=lambda backend: {"rate": values[1:]})
-    record = read_record(tmp_path / "record.json")
-    assert [check["ok"] for check in record["checks"]] == [None, True, True, False, False]
-    assert "g++" in record["checks"][0]["told"]
-    assert record["figures"]["wrong"]["beyond"] == 2
-    assert record["figures"]["wrong"]["against"] == "other"
-
-
-#: answers as compute-sanitizer does: it finds the fault that is named, unless it is asked about the kernels
-SANITIZER = """#!/bin/sh
-case "$*" in
-    *{found}*) echo "Invalid __global__ write; 1 hazard"; exit 66;;
-esac
-"""
-
-
-def test_a_sanitizer_is_believed_only_if_it_finds_a_fault(tmp_path, monkeypatch):
-    sanitizer, told = tmp_path / "compute-sanitizer", []
-    monkeypatch.setattr("sanitize_gpu.find_sanitizer", lambda: str(sanitizer))
-    # Patterns of the command in which it finds a fault: both faults; one of them; everything.
-    for number, found in enumerate(('"py overrun"*|*"py race"', '"py overrun"', "exercise_kernels")):
-        sanitizer.write_text(SANITIZER.format(found=found))
-        sanitizer.chmod(0o755)
-        record = tmp_path / f"{number}.json"
-        contact_tests.run_sanitizers(Part(record, tmp_path, 100, 0, False))
-        told.append([check["ok"] for check in read_record(record)["checks"]])
-    assert told == [[True] * 4, [True, True, False, True], [True, False, True, False]]
-
-
-def test_a_sanitizer_that_is_absent_is_no_fault(part, tmp_path, monkeypatch):
-    monkeypatch.setattr("sanitize_gpu.find_sanitizer", lambda: None)
-    monkeypatch.setattr(contact_tests, "exercise", lambda part, backend: f"on {backend}")
-    contact_tests.run_sanitizers(part)
-    record = read_record(tmp_path / "record.json")
-    assert record["status"] == "absent"
-    assert [(check["ok"], check["told"]) for check in record["checks"]] == [(True, "on cuda")]
-
-
-def test_a_process_whose_device_answers_no_more_ends(part, tmp_path, monkeypatch):
-    class Ended(BaseException):
-        pass
-
-    def end(status):
-        raise Ended(status)
-
-    def synchronize():
-        raise RuntimeError("an illegal memory access was encountered")
-
-    monkeypatch.setattr("contact_part.os._exit", end)
-    monkeypatch.setattr(
-        "gpucoron.backends.get_backend", lambda name: SimpleNamespace(name=name, synchronize=synchronize)
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_whoever_ends_the_run_ends_its_part(tmp_path, how):
+    """A part that hangs silently would keep the device."""
+    root = copy_tree(tmp_path / "tree")
+    edit(
+        root / "benchmarks" / "contact_machine.py",
+        'part.check("the cost of an operation", ',
+        'part.check("a check that hangs", lambda: time.sleep(1000))\n    part.check("the cost of an operation", ',
     )
-    with pytest.raises(Ended) as ended:
-        part.check("a launch", part.backend.synchronize)
-    assert ended.value.args == (SPOILED,)
-    (check,) = read_record(tmp_path / "record.json")["checks"]
-    assert check["ok"] is False
-    assert "illegal memory access" in check["told"]
-
-
-def test_kernels_are_compiled_once_and_loaded_whole(tmp_path, monkeypatch):
-    cupy = make_fake_cupy(monkeypatch, tmp_path)
-    monkeypatch.setattr("gpucoron.backends.get_backend", lambda name: CudaBackend(cupy=cupy))
-    told = []
-    for number in range(2):
-        record = tmp_path / f"{number}.json"
-        compile_everything(Part(record, tmp_path, 100, 0, False))
-        told.append({check["name"]: check["told"] for check in read_record(record)["checks"]})
-    assert set(told[0]) == {f"{source} is loaded" for source in SOURCES}
-    assert all(words.endswith("compiled") for words in told[0].values())
-    assert all(words.endswith("from the cache") for words in told[1].values())
-    assert len(cupy.loaded) == 2 * len(SOURCES)
-    assert f"{len(instantiations('jump.cu'))} functions" in told[0]["jump.cu is loaded"]
-
-
-@pytest.mark.slow
-def test_every_part_runs_over_the_stand_in_for_cupy(tmp_path, monkeypatch, request):
-    """What the scripts themselves do with a device is what CuPy does, as far as the real CuPy can tell."""
-    runner = usable_backend("host", request.config, n_threads=1)
-    cupy = make_fake_cupy(monkeypatch, tmp_path, runner=runner)
-    backend = CudaBackend(cupy=cupy)
-    # Threads that wait for each other are real ones here.
-    backend.block_threads, backend.frame_threads = runner.block_threads, runner.frame_threads
-    backend.choose_lanes = runner.choose_lanes
-    watch(cupy, monkeypatch)
-    told = {}
-    for name in ("machine", "compile", "operations", "steps", "kernels", "chunks", "timing", "cpu"):
-        part = Part(tmp_path / f"{name}.json", tmp_path, 1000, 0, True)
-        part._backend = backend
-        module, _, function = first_contact.PARTS[name].function.partition(":")
-        getattr(import_module(module), function)(part)
-        told[name] = read_record(tmp_path / f"{name}.json")
-        assert [check for check in told[name]["checks"] if not check["ok"]] == []
-    assert told["machine"]["figures"]["machine"]["nvrtc"] == [13, 0]
-    assert told["machine"]["figures"]["machine"]["device"] == "Fake"
-    for case in told["timing"]["figures"]["cases"].values():
-        assert case["peak_memory_over_ramp"] > 0
-        assert min(step["seconds"] for step in case["steps"].values()) > 0
-    assert all(counts["against"] == "cuda" for counts in told["chunks"]["figures"].values())
-
-
-def watch(cupy, monkeypatch):
-    """Add to the stand-in what only benchmarks ask of a device: its clock, and how much memory is taken."""
-
-    class Event:
-        def record(self):
-            cupy.finish()
-            self.time = time.perf_counter()
-
-        def synchronize(self):
-            cupy.finish()
-
-    taken = iter(range(0, 10**9, 1000))
-    pool = SimpleNamespace(total_bytes=lambda: next(taken), free_bytes=lambda: 0, free_all_blocks=lambda: None)
-    properties = {"name": b"Fake", "multiProcessorCount": 132, "totalGlobalMem": 2**40}
-    monkeypatch.setattr(cupy.cuda, "Event", Event)
-    monkeypatch.setattr(
-        cupy.cuda, "get_elapsed_time", lambda start, stop: 1e3 * (stop.time - start.time), raising=False
+    command = [sys.executable, root / "benchmarks" / "first_contact.py", "--rehearse", "--output", tmp_path]
+    process = subprocess.Popen(
+        [*map(str, command), "--parts", "operations"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
-    monkeypatch.setattr(cupy, "get_default_memory_pool", lambda: pool)
-    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceProperties", lambda device: properties)
-    for name in ("driverGetVersion", "runtimeGetVersion"):
-        monkeypatch.setattr(cupy.cuda.runtime, name, lambda: 13000, raising=False)
+    for line in process.stdout:
+        if "medians" in line:
+            break
+    assert children_of(process.pid)
+    (child,) = children_of(process.pid)
+    process.send_signal(how)
+    assert process.wait(60) != 0
+    assert not Path(f"/proc/{child}").exists()
+    process.stdout.close()
 
 
-def test_differences_are_counted():
-    expected = {"rate": np.float32([1, 2, np.nan, 0.001]), "dq": np.uint32([0, 4, 1, 0])}
-    found = {"rate": expected["rate"].copy(), "dq": expected["dq"].copy()}
-    counts = compare(found, expected)
-    assert tell(counts) == "the same bits in 8 values"
-    found["rate"][1] = np.nextafter(found["rate"][1], np.float32(3))
-    assert compare(found, expected)["beyond"] == 1
-    counts = compare(found, expected, 2e-7)
-    assert (counts["different_bits"], counts["beyond"], counts["where"]) == (1, 0, [])
-    assert counts["largest"] == pytest.approx(2**-23)
-    found["dq"][1] |= 1
-    found["rate"][0] = np.nan
-    found["rate"][3] = 0.002
-    counts = compare(found, expected, 2e-7, {"rate": 0.1})
-    assert (counts["different_flags"], counts["different_nan"], counts["beyond"]) == (1, 1, 1)
-    assert counts["largest"] == pytest.approx(0.01)
-    assert counts["where"] == ["dq", "rate"]
-    found["rate"][3] = np.inf
-    assert compare(found, expected, 1e9)["beyond"] == 1
-    found = {"rate": expected["rate"].astype(np.float64)}
-    assert compare(found, expected)["unlike"] == ["dq on one side only", "rate: float64(4,) for float32(4,)"]
+def children_of(pid):
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 # ---------------------------------------------------------------------------------------------- the tests for a device
