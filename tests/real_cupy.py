@@ -12,13 +12,13 @@ import traceback
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
+import peers
 import pytest
 
-#: where `make` unpacks the wheels of CuPy and of its own needs: nothing else in the environment may see them
-FOLDER = Path(sys.prefix) / "peers" / "cupy"
+#: where the wheels of CuPy and of its own needs are unpacked: nothing else in the environment may see them
+FOLDER = peers.FOLDER / "cupy"
 MISSING = f"the real CuPy is neither installed nor unpacked in {FOLDER}: run make, which puts it there"
 HAS_GPU = "there is a GPU: test_gpu.py asks the real CuPy there"
 
