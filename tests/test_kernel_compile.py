@@ -101,6 +101,24 @@ def test_other_compilers_take_the_kernels(source, version):
         assert set(re.findall(r"(\d+) bytes (?:stack frame|spill)", log)) == {"0"}
 
 
+@pytest.mark.parametrize("version", OTHERS)
+def test_compiling_leaves_the_locale_as_it_is(version):
+    """NVRTC 12.4 sets its thread's own, after which files would be read as ASCII."""
+    code = f"""
+        import locale, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from nvrtc_wheel import Nvrtc
+        from gpucoron.backends.cuda_loader import compile_kernels
+        compile_kernels(Nvrtc({str(find_library(peers.find(f"nvrtc-{version}")))!r}), "raw_counts.cu", "sm_90")
+        assert locale.getencoding() == "UTF-8", locale.getencoding()
+    """
+    environment = os.environ | {"LC_ALL": "C.UTF-8"}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def compiled_cleanly(nvrtc, source, architecture):
     """Compile a file; every instantiation must be there, and no warning. Return log and names."""
     names, entries, log = compile_and_look(nvrtc, source, architecture)

@@ -23,7 +23,7 @@ MAY_KNOW_CUPY = {"backends/cuda_backend.py", "backends/cuda_loader.py"}
 def imported(path):
     """List the top-level packages that a module imports, anywhere in it."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -40,7 +40,7 @@ def test_rooms(path):
     if room not in MAY_KNOW_CUPY:
         assert not names & {"cupy", "cupyx", "cupy_backends"}
     if room.startswith(("steps/", "backends/")):
-        assert "astropy.io" not in path.read_text()
+        assert "astropy.io" not in path.read_text(encoding="utf-8")
 
 
 def _modules_after(code):

@@ -7,6 +7,7 @@ adds ``-ftz=true`` to every kernel, and asks for a driver where none is needed.
 import hashlib
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import numpy as np
@@ -122,6 +123,12 @@ def compile_kernels(nvrtc, source, target, options=DEVICE_OPTIONS):
     RuntimeError
         The compiler failed; the message holds what it said.
     """
+    # NVRTC 12.4 leaves its thread in the locale "C": there Python would read and write files as ASCII from then on.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_compile, nvrtc, source, target, options).result()
+
+
+def _compile(nvrtc, source, target, options):
     headers = read_headers()
     expressions = [kernel.expression(variant) for kernel, variant in instantiations(source)]
     program = nvrtc.createProgram(

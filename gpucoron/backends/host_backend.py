@@ -201,7 +201,7 @@ def build_once(compiler, options, source, text, target):
         if target.exists():
             return target
         code, built = Path(workplace) / f"{Path(source).stem}.cpp", Path(workplace) / target.name
-        code.write_text(text)
+        code.write_text(text, encoding="utf-8")
         command = [*compiler, *options, f"-I{folder / 'include'}", f"-I{folder}", str(code), "-o", str(built)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:

@@ -420,13 +420,13 @@ def kernel_folder():
 def read_source(source):
     """Read a kernel file, with a ``#line`` by which the compiler's messages point at it."""
     path = kernel_folder() / source
-    return f'#line 1 "{path.as_posix()}"\n{path.read_text()}'
+    return f'#line 1 "{path.as_posix()}"\n{path.read_text(encoding="utf-8")}'
 
 
 def read_headers():
     """Read the headers of the kernels: name as in ``#include`` -> text."""
     folder = kernel_folder() / "include"
-    return {path.name: path.read_text() for path in sorted(folder.glob("*.cuh"))}
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.cuh"))}
 
 
 @cache
