@@ -83,7 +83,7 @@ def _listed(paths):
 def _expand(text):
     if text.startswith("@"):
         try:
-            lines = Path(text[1:]).read_text().splitlines()
+            lines = Path(text[1:]).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         except OSError as error:
             msg = f"{text[1:]}: the list cannot be read ({error.strerror})"
             raise InputError(msg) from None

@@ -141,7 +141,7 @@ class CrdsCache:
 
 def open_cache(crds_path):
     """Open a cache that ``write_references`` has written before."""
-    manifest = json.loads((Path(crds_path) / MANIFEST).read_text())
+    manifest = json.loads((Path(crds_path) / MANIFEST).read_text(encoding="utf-8"))
     return CrdsCache(Path(crds_path).resolve(), f"jwst_{manifest['serial']}.pmap")
 
 
@@ -227,7 +227,7 @@ def write_mappings(path, manifest):
     config.mkdir(parents=True, exist_ok=True)
     server = {"observatory": "jwst", "bad_files_list": [], "latest_context": context}
     server["last_synced"] = "2024-01-01 00:00:00.0"
-    (config / "server_config").write_text(repr(server))
+    (config / "server_config").write_text(repr(server), encoding="utf-8")
     (config / "ref_cache_subdir_mode").write_text("instrument\n")
     return context
 
@@ -242,4 +242,4 @@ def _write_mapping(path, header, selector):
     lines += [f"selector = {selector}", ""]
     digest = hashlib.sha1("\n".join(lines).encode()).hexdigest()
     lines.insert(1, f"    'sha1sum': {digest!r},")
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(lines), encoding="utf-8")

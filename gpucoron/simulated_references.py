@@ -96,7 +96,7 @@ def write_references(simulations, crds_path, *, options=None, pars=None):
     manifest_path = path / MANIFEST
     manifest = {"serial": 9000, "references": {}, "files": {}, "boxes": {}}
     if manifest_path.exists():
-        manifest = json.loads(manifest_path.read_text())
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
     manifest["serial"] += 1
     for simulation in simulations:
         _check_agreement(manifest, simulation, options)
@@ -106,7 +106,7 @@ def write_references(simulations, crds_path, *, options=None, pars=None):
             write_parameters(path, manifest, simulation.subarray.instrument, reftype, values)
 
     context = write_mappings(path, manifest)
-    manifest_path.write_text(json.dumps(manifest, indent=1))
+    manifest_path.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return CrdsCache(path.resolve(), context)
 
 

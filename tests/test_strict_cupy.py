@@ -356,8 +356,9 @@ def test_the_real_cupy_is_there_for_the_test_and_no_longer(monkeypatch):
 @pytest.mark.parametrize("ci", ["", "true"])
 def test_without_cupy_tests_are_skipped_but_fail_in_ci(tmp_path, ci):
     (tmp_path / "test_it.py").write_text(
+        "from pathlib import Path\n"
         "import real_cupy\n"
-        "real_cupy.FOLDER = real_cupy.Path('nowhere')\n"
+        "real_cupy.FOLDER = Path('nowhere')\n"
         "real_cupy.find_spec = lambda name: None\n"
         "def test_it():\n"
         "    real_cupy.judge_or_skip()\n"
