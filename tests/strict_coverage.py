@@ -25,7 +25,7 @@ def names_in_source(paths=SOURCES):
     """List where something is asked of ``xp`` and ``ndimage``: (file, line, name)."""
     found = set()
     for path in paths:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute):
                 owner = getattr(node.value, "attr", getattr(node.value, "id", None))
                 if owner in ("xp", "ndimage"):

@@ -1,10 +1,13 @@
 """The stand-in for CuPy refuses what CuPy refuses, and does what CuPy does; the real CuPy is asked."""
 
+import ast
 import copy
 import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from operator import attrgetter
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +15,12 @@ import pytest
 from fake_cupy import make_fake_cupy, on_device
 from real_cupy import FOLDER, MISSING, DifferentDtype, find_judge, judge_or_skip
 
+import gpucoron
+from gpucoron.backends.cuda_backend import CUDA_IS_FULL
 from gpucoron.backends.kernel_sources import KERNELS
+
+PACKAGE = Path(gpucoron.__file__).parent
+ROOT = PACKAGE.parent
 
 
 @pytest.fixture
@@ -369,3 +377,59 @@ def test_without_cupy_tests_are_skipped_but_fail_in_ci(tmp_path, ci):
     assert done.returncode == (1 if ci else 0), done.stdout
     assert ("failed" if ci else "skipped") in done.stdout.splitlines()[-1]
     assert MISSING.split(str(FOLDER))[1] in done.stdout
+
+
+# ------------------------------------------------------------------------------------ the stand-in's own part of CuPy
+
+#: who asks CuPy for devices, memory, streams and clocks, which the stand-in has of its own
+USERS = (
+    *(PACKAGE / "backends" / f"cuda_{name}.py" for name in ("backend", "loader")),
+    ROOT / "benchmarks" / "bench_gpu.py",
+)
+
+#: class of the real CuPy -> what is asked of its objects
+OBJECTS = {
+    "cuda.MemoryPointer": ("copy_from_host_async", "copy_to_host_async"),
+    "cuda.MemoryPool": ("free_all_blocks", "free_bytes", "total_bytes", "used_bytes", "set_limit"),
+    "cuda.PinnedMemoryPool": ("free_all_blocks",),
+    "cuda.Device": ("use", "synchronize", "attributes", "compute_capability", "__enter__"),
+    "cuda.Stream": ("record", "synchronize"),
+    "cuda.Event": ("record", "synchronize"),
+    "cuda.function.Module": ("load", "get_function"),
+}
+
+
+def chains_below_cuda(path):
+    """List what a file asks of ``cupy.cuda``: the names after it, dotted."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        while isinstance(node, ast.Attribute):
+            names.append(node.attr)
+            node = node.value
+        if "cuda" in names[1:]:
+            found.add(".".join(reversed(names[: names.index("cuda")])))
+    return found
+
+
+@pytest.mark.parametrize("path", USERS, ids=lambda path: path.stem)
+def test_the_real_cupy_has_what_is_asked_of_cuda(path):
+    chains = chains_below_cuda(path)
+    assert chains
+    for chain in chains:
+        attrgetter(chain)(judge_or_skip().cupy.cuda)
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_the_real_cupys_objects_have_what_is_asked_of_them(name):
+    real = attrgetter(name)(judge_or_skip().cupy)
+    assert [each for each in OBJECTS[name] if not hasattr(real, each)] == []
+
+
+def test_the_real_cupy_says_that_memory_is_full_as_we_expect():
+    cupy = judge_or_skip().cupy
+    assert issubclass(cupy.cuda.memory.OutOfMemoryError, MemoryError)
+    # CUDA's number for it; the runtime's error has the name, by which it is known, without a device too.
+    assert CUDA_IS_FULL[0] in str(cupy.cuda.runtime.CUDARuntimeError(2))
+    for name in ("cudaDevAttrMultiProcessorCount", "cudaDevAttrMaxThreadsPerMultiProcessor"):
+        assert hasattr(cupy.cuda.runtime, name)
