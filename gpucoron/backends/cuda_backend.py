@@ -20,6 +20,9 @@ USABLE = 0.9
 #: bytes from which on an array travels in pieces: CuPy puts a whole array into pinned memory, which it then keeps
 LARGE = 2**20
 
+#: what CUDA's runtime and driver say where memory is full
+CUDA_IS_FULL = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
+
 
 def available(device=0, cupy=None):
     """Tell whether the CUDA backend can run here; never raises.
@@ -52,10 +55,6 @@ def available(device=0, cupy=None):
 def device_memory(device):
     """Tell how many bytes of memory a device has, free or not; it is not taken into use for that."""
     return int(import_cupy()[0].cuda.runtime.getDeviceProperties(device)["totalGlobalMem"])
-
-
-#: what CUDA's runtime and driver say where memory is full
-CUDA_IS_FULL = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
 
 
 class CudaBackend(KernelBackend):
