@@ -11,8 +11,8 @@ import numpy as np
 
 from gpucoron import parameters
 from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
-from gpucoron.exposure import Exposure, Facts
-from gpucoron.references import Reference
+from gpucoron.io.exposure import Exposure, Facts
+from gpucoron.io.references import Reference
 
 #: rows of reference pixels at the lower edge of a near-infrared subarray
 BORDER = 4

@@ -57,8 +57,8 @@ def main():
 def make_set(folder, copies):
     """Simulate the set and copy it; return (files, cache)."""
     from gpucoron.simulate import simulate
-    from gpucoron.simulated_crds import open_cache
-    from gpucoron.simulated_references import write_references
+    from gpucoron.simulate.crds import open_cache
+    from gpucoron.simulate.references import write_references
 
     raw = folder / "raw"
     if not raw.exists():

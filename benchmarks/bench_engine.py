@@ -153,7 +153,7 @@ def peak_of(side, name, folder, threads):
 
     from gpucoron.backends import get_backend
     from gpucoron.backends.host_memory import forget_high_water, high_water
-    from gpucoron.references import STORE
+    from gpucoron.io.references import STORE
 
     backend = get_backend("cpu", n_threads=threads)
 

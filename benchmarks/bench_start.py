@@ -23,7 +23,9 @@ IMPORTS = {
     "python": "",
     "import gpucoron": "import gpucoron",
     "gpucoron --help": "from gpucoron.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass",
-    "import what gpucoron run needs": "from gpucoron.warm_up import warm_up\nwarm_up()",
+    "import what gpucoron run needs": (
+        "from gpucoron.io.warm_up import warming_up\nwith warming_up():\n    import gpucoron.engine"
+    ),
     "import stdatamodels.jwst.datamodels": "import stdatamodels.jwst.datamodels",
     "import jwst.pipeline": "import jwst.pipeline",
 }
@@ -31,7 +33,8 @@ FIRST_BYTE = "gpucoron run, to the first byte of SCI"
 #: ``gpucoron run`` that ends where it would read the first science samples
 RUN = """
 import sys
-from gpucoron import cli, exposure
+from gpucoron import cli
+from gpucoron.io import exposure
 
 def stop(*arguments):
     raise SystemExit("first byte")

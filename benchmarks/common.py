@@ -34,8 +34,8 @@ STEPS = {name: {"emicorr": {"skip": False}} for name in CASES if name.startswith
 def make_case(name, folder):
     """Simulate a case with its references; return (path, cache). A case that is there is taken."""
     from gpucoron.simulate import Effects, simulate
-    from gpucoron.simulated_crds import open_cache
-    from gpucoron.simulated_references import write_references
+    from gpucoron.simulate.crds import open_cache
+    from gpucoron.simulate.references import write_references
 
     folder = Path(folder) / name
     made = sorted(folder.glob("*_uncal.fits"))
@@ -84,7 +84,7 @@ def jwst_steps(path, steps=None):
 def our_steps(path, backend, steps=None, *, pipeline=None, until=None):
     """Run our engine on a file, or its steps before ``until``; return step -> seconds."""
     from gpucoron.engine import plan, run_steps
-    from gpucoron.exposure import Exposure
+    from gpucoron.io.exposure import Exposure
 
     run = run_steps(plan(Exposure.read(path), steps=steps, pipeline=pipeline, backend=backend), until=until)
     return {record.name: record.seconds for record in run.records}

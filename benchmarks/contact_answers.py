@@ -13,7 +13,7 @@ from contact_part import Wrong, host_reference
 from exercise_kernels import make_ramps
 
 from gpucoron import dq
-from gpucoron.backends.numpy_backend import NumpyBackend
+from gpucoron.backends.devices.numpy_device import NumpyBackend
 from gpucoron.backends.spilling import SpillingBackend
 from gpucoron.steps.apply_rateints_outliers import find_outliers
 from gpucoron.steps.emicorr import ReadTimes, subtract_interference
@@ -174,8 +174,8 @@ def plain_operations(shape):
         return {"pedestal": pedestal, "slope": slope, "mean slope": mean}
 
     def count_flags(backend):
-        from gpucoron.batch_worker import count_flags
-        from gpucoron.previews import group_fractions
+        from gpucoron.batch.job import count_flags
+        from gpucoron.records.previews import group_fractions
 
         flags = backend.to_device(groupdq.copy())
         counts = count_flags(SimpleNamespace(backend=backend, exposure=SimpleNamespace(groupdq=flags, rate=None)))

@@ -12,10 +12,11 @@ import bench_gpu
 import numpy as np
 from sanitize_gpu import find_sanitizer
 
-from gpucoron.backends import cuda_loader, host_backend
-from gpucoron.backends.cuda_loader import KernelLoader
-from gpucoron.backends.kernel_sources import SOURCES, cache_folder, instantiations
-from gpucoron.backends.numpy_backend import NumpyBackend
+from gpucoron.backends.devices import cuda_loader
+from gpucoron.backends.devices import host_device as host_backend
+from gpucoron.backends.devices.cuda_loader import KernelLoader
+from gpucoron.backends.devices.kernel_files import SOURCES, cache_folder, instantiations
+from gpucoron.backends.devices.numpy_device import NumpyBackend
 
 #: what the tests and the comparisons can do without
 OPTIONAL = ("pytest", "xdist", "hypothesis", "astropy", "jwst")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import array_exposures as arrays
 
-from gpucoron.backends.kernel_sources import ITERATIVE, KERNELS, ONE_PASS
+from gpucoron.backends.devices.kernel_files import ITERATIVE, KERNELS, ONE_PASS
 
 
 @dataclass(frozen=True)

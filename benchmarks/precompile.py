@@ -19,8 +19,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from nvrtc_wheel import Nvrtc  # noqa: E402
 
-from gpucoron.backends.cuda_loader import KernelLoader  # noqa: E402
-from gpucoron.backends.kernel_sources import SOURCES  # noqa: E402
+from gpucoron.backends.devices.cuda_loader import KernelLoader  # noqa: E402
+from gpucoron.backends.devices.kernel_files import SOURCES  # noqa: E402
 
 
 def precompile(nvrtc, cache, arch="sm_90", sources=SOURCES):

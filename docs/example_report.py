@@ -9,10 +9,10 @@ from gpucoron import __version__
 from gpucoron.engine import reduce_file
 from gpucoron.errors import InputError
 from gpucoron.parameters import changed
-from gpucoron.previews import preview_path, save_preview
+from gpucoron.records.previews import preview_path, save_preview
 from gpucoron.report import write_report
 from gpucoron.simulate import simulate
-from gpucoron.simulated_references import write_references
+from gpucoron.simulate.references import write_references
 
 
 def write_example(path):

@@ -12,9 +12,9 @@ import numpy as np
 
 from gpucoron import dq
 from gpucoron.engine import plan, run_steps
-from gpucoron.exposure import Exposure
+from gpucoron.io.exposure import Exposure
 from gpucoron.simulate import Effects, simulate
-from gpucoron.simulated_references import write_references
+from gpucoron.simulate.references import write_references
 
 #: (exposure, parameters) for each of the two; every step that has a picture runs in one of them
 _EXPOSURES = (

@@ -3,11 +3,16 @@
 The public names are loaded when first used: importing gpucoron imports neither jwst nor cupy.
 """
 
+import sys
+import warnings
+from importlib import import_module
+from importlib.util import find_spec, spec_from_loader
+
 __version__ = "0.1.0"
 
 _HOME = {
     "Coron1Pipeline": "gpucoron.pipeline",
-    "Exposure": "gpucoron.exposure",
+    "Exposure": "gpucoron.io.exposure",
     "GpucoronError": "gpucoron.errors",
     "get_backend": "gpucoron.backends",
     "reduce_file": "gpucoron.engine",
@@ -15,20 +20,71 @@ _HOME = {
     "run_single_file": "gpucoron.coron1pipeline",
 }
 
+#: paths that older versions had -> where the same module is now
+OLD_PATHS = {
+    "gpucoron.batch_inputs": "gpucoron.batch.inputs",
+    "gpucoron.batch_plan": "gpucoron.batch.plan",
+    "gpucoron.batch_progress": "gpucoron.batch.progress",
+    "gpucoron.cli.__main__": "gpucoron.__main__",
+    "gpucoron.demo": "gpucoron.cli.demo",
+    "gpucoron.exposure": "gpucoron.io.exposure",
+    "gpucoron.manifest": "gpucoron.records.manifest",
+    "gpucoron.previews": "gpucoron.records.previews",
+    "gpucoron.products": "gpucoron.io.products",
+    "gpucoron.references": "gpucoron.io.references",
+    "gpucoron.simulated_camera": "gpucoron.simulate.camera",
+    "gpucoron.simulated_crds": "gpucoron.simulate.crds",
+    "gpucoron.simulated_detectors": "gpucoron.simulate.detectors",
+    "gpucoron.simulated_references": "gpucoron.simulate.references",
+    "gpucoron.summary": "gpucoron.cli.summary",
+}
+
 __all__ = ["__version__", *sorted(_HOME)]
 
 
 def __getattr__(name):
-    if name not in _HOME:
-        msg = f"module 'gpucoron' has no attribute {name!r}"
-        raise AttributeError(msg)
-    from importlib import import_module
-
-    return getattr(import_module(_HOME[name]), name)
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    if f"gpucoron.{name}" in OLD_PATHS:
+        return import_module(_warn(f"gpucoron.{name}"))
+    msg = f"module 'gpucoron' has no attribute {name!r}"
+    raise AttributeError(msg)
 
 
 def __dir__():
     return __all__
+
+
+class _OldPaths:
+    """Finds and loads modules under the paths that older versions had: they are the modules of today."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return spec_from_loader(name, _OldPaths) if name in OLD_PATHS else None
+
+    @staticmethod
+    def create_module(spec):
+        return None
+
+    @staticmethod
+    def exec_module(module):
+        sys.modules[module.__name__] = import_module(_warn(module.__name__))
+
+    @staticmethod
+    def get_code(name):
+        """Give the code of a module that is run as a program (``python -m gpucoron.cli``)."""
+        return find_spec(_warn(name)).loader.get_code(OLD_PATHS[name])
+
+
+def _warn(name):
+    """Warn whoever asks for an old path, and tell the new one."""
+    old, new = (path.removesuffix(".__main__") for path in (name, OLD_PATHS[name]))
+    # Frames of the import system do not count.
+    warnings.warn(f"{old} is now {new}", DeprecationWarning, stacklevel=3)
+    return OLD_PATHS[name]
+
+
+sys.meta_path.append(_OldPaths)
 
 
 def stpipe_steps():

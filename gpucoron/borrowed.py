@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from gpucoron.products import ramp_without_signature
+from gpucoron.io.products import ramp_without_signature
 from gpucoron.steps import Outcome
 
 log = logging.getLogger(__name__)

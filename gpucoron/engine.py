@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from gpucoron import parameters as declarations
 from gpucoron.backends import fit_to_memory, get_backend
 from gpucoron.errors import InputError
-from gpucoron.references import (
+from gpucoron.io.references import (
     STORE,
     crds_context,
     find_references,
@@ -468,8 +468,8 @@ def reduce_file(
     max_memory : int, optional
         Bytes that the process may have in memory, all told (the CPU backend), or that the exposure may take on its
         device; by default what is free. An exposure that needs more is worked on by chunks of rows, on the CPU from a
-        scratch file in the output folder: `gpucoron.backends.numpy_backend.NumpyBackend` says how closely the limit
-        is kept. A Backend has its own limit, and this one does not count.
+        scratch file in the output folder; docs/performance.md says how closely the limit is kept. A Backend has its
+        own limit, and this one does not count.
     **of_run
         Parameters of the run as a whole: save_calibrated_ramp, save_intermediates, stage_1overf, rate_int_outliers.
 
@@ -486,8 +486,8 @@ def reduce_file(
     GpucoronError
         One of its kinds; nothing was written.
     """
-    from gpucoron import products
-    from gpucoron.exposure import Exposure
+    from gpucoron.io import products
+    from gpucoron.io.exposure import Exposure
 
     def at(suffix):
         return products.product_path(path, output_dir, suffix)

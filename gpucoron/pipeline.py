@@ -11,10 +11,10 @@ from jwst.stpipe import Step as JwstStep
 from stpipe.config_parser import ConfigObj
 
 from gpucoron import parameters as declarations
-from gpucoron import products
 from gpucoron.backends import get_backend
 from gpucoron.engine import plan, run_or_start_again
-from gpucoron.exposure import Exposure
+from gpucoron.io import products
+from gpucoron.io.exposure import Exposure
 
 __all__ = ["Coron1Pipeline"]
 

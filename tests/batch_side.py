@@ -11,7 +11,7 @@ from pathlib import Path
 
 import gpucoron
 from gpucoron.simulate import simulate
-from gpucoron.simulated_references import write_references
+from gpucoron.simulate.references import write_references
 
 HOME = str(Path(gpucoron.__file__).parent.parent)
 

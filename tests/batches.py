@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
-from gpucoron.previews import Preview, preview_of_rate, preview_path, write_whole
+from gpucoron.records.previews import Preview, preview_of_rate, preview_path, write_whole
 
 _SETUPS = (
     ("NIRCAM", "NRCALONG", "SUB320A335R", "F444W", "MASKA335R", "NRC_CORON", [2, 15, 320, 320]),
@@ -95,7 +95,7 @@ def make_scene(shape=(96, 120), seed=0):
 
 
 def make_preview(seed=0, ngroups=12):
-    """Make a preview as `gpucoron.previews.save_preview` does, from drawn images."""
+    """Make a preview as `gpucoron.records.previews.save_preview` does, from drawn images."""
     preview = preview_of_rate(*make_scene(seed=seed))
     rng = np.random.default_rng(seed)
     rows = np.cumsum(rng.normal(size=preview.rate.shape[0]))[:, None] + rng.normal(0, 0.3, preview.rate.shape)

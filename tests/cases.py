@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from gpucoron.simulate import Simulation, simulate
-from gpucoron.simulated_crds import CrdsCache
-from gpucoron.simulated_references import ReferenceOptions, write_references
+from gpucoron.simulate.crds import CrdsCache
+from gpucoron.simulate.references import ReferenceOptions, write_references
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import scipy.ndimage
 from real_cupy import find_judge
 from strict_cupy import FakeArray, FakeModule, FakeUfunc, operate, wrap
 
-from gpucoron.backends.kernel_sources import KERNELS
+from gpucoron.backends.devices.kernel_files import KERNELS
 
 __all__ = ["FakeArray", "FakeCupy", "OutOfMemoryError", "make_fake_cupy", "on_device"]
 
@@ -325,7 +325,7 @@ def run_on_host(runner, name, grid, block, arguments):
 
 def make_fake_cupy(monkeypatch, folder, **options):
     """Make a fake CuPy with its ``cupyx``, a compiler that only notes what it was asked for, an empty cache folder."""
-    from gpucoron.backends import cuda_loader
+    from gpucoron.backends.devices import cuda_loader
 
     fake = FakeCupy(**options)
     if fake.judge is not None:

@@ -65,9 +65,9 @@ def _open(path):
 
 def run_ours(path, steps=None, backend="cpu", output_dir=None, **options):
     """Run our engine on the same file, and keep the same."""
-    from gpucoron import products
     from gpucoron.engine import plan, run_steps
-    from gpucoron.exposure import Exposure
+    from gpucoron.io import products
+    from gpucoron.io.exposure import Exposure
 
     seen = Snapshots()
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from gpucoron.backends.numpy_backend import NumpyBackend
+from gpucoron.backends.devices.numpy_device import NumpyBackend
 from gpucoron.dq import DO_NOT_USE, HOT, JUMP_DET, SATURATED
 from gpucoron.steps.likelihood import list_read_times
 

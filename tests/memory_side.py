@@ -15,8 +15,8 @@ from jwst_side import SLOPE_ARRAYS
 
 import gpucoron
 from gpucoron.backends.host_memory import forget_high_water, high_water, resident_memory
-from gpucoron.references import STORE
-from gpucoron.simulated_crds import open_cache
+from gpucoron.io.references import STORE
+from gpucoron.simulate.crds import open_cache
 
 
 def main():

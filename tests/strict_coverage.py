@@ -12,10 +12,14 @@ PACKAGE = Path(gpucoron.__file__).parent
 #: what sees device arrays
 SOURCES = (
     *sorted(PACKAGE.glob("steps/*.py")),
-    *(PACKAGE / "backends" / f"{name}.py" for name in ("base", "cuda_backend", "masks", "medians", "spilling")),
-    *sorted(PACKAGE.glob("backends/kernel_*.py")),
-    PACKAGE / "backends" / "numpy_ops" / "coupling.py",
-    *(PACKAGE / f"{name}.py" for name in ("batch_worker", "borrowed", "engine", "exposure", "previews", "products")),
+    *(PACKAGE / "backends" / f"{name}.py" for name in ("base", "masks", "statistics", "spilling")),
+    PACKAGE / "backends" / "devices" / "cuda_device.py",
+    *sorted(PACKAGE.glob("backends/devices/kernel_*.py")),
+    PACKAGE / "backends" / "operations" / "ipc" / "definition.py",
+    *(PACKAGE / f"{name}.py" for name in ("borrowed", "engine")),
+    *(PACKAGE / "io" / f"{name}.py" for name in ("exposure", "products")),
+    PACKAGE / "batch" / "job.py",
+    PACKAGE / "records" / "previews.py",
 )
 #: longest wait for tests that other processes still run
 PATIENCE = 300

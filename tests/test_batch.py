@@ -14,12 +14,12 @@ from astropy.io import fits
 from batch_side import Raw, leftovers, products, records
 
 import gpucoron.batch
-from gpucoron.batch_inputs import find_files, group_name
-from gpucoron.batch_plan import make_plan, parse_shard, settle
-from gpucoron.batch_progress import Bar, PlainLines
-from gpucoron.crds_cache import find_damaged
+from gpucoron.batch.inputs import find_files, group_name
+from gpucoron.batch.plan import make_plan, parse_shard, settle
+from gpucoron.batch.progress import Bar, PlainLines
 from gpucoron.errors import InputError, ParameterError
-from gpucoron.manifest import FIELDS, Manifest, read_manifests
+from gpucoron.io.crds_cache import find_damaged
+from gpucoron.records.manifest import FIELDS, Manifest, read_manifests
 from gpucoron.simulate import simulate
 
 
@@ -268,7 +268,8 @@ def test_a_changed_file_is_another_parameter(raw, tmp_path, monkeypatch):
 
 
 def test_references_are_read_once_per_worker(raw, tmp_path, monkeypatch):
-    from gpucoron import batch_worker, references
+    from gpucoron.batch import job as batch_worker
+    from gpucoron.io import references
 
     read = []
     original = references.read_reference
@@ -319,9 +320,9 @@ def test_an_exposure_is_not_reduced_with_a_damaged_reference(tmp_path):
 
 
 def test_workers_share_what_there_is(monkeypatch):
-    from gpucoron import batch_pool
-    from gpucoron.backends import cuda_backend
-    from gpucoron.backends.numpy_ops import tiles
+    from gpucoron.backends import tiles
+    from gpucoron.backends.devices import cuda_device as cuda_backend
+    from gpucoron.batch import pool as batch_pool
 
     monkeypatch.setattr(tiles, "available_cores", lambda: 8)
     monkeypatch.setattr(batch_pool, "available_memory", lambda: 10e9)

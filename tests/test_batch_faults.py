@@ -13,9 +13,9 @@ import pytest
 from batch_side import Raw, leftovers, products, records, wait_for_lines
 
 import gpucoron.batch
-import gpucoron.batch_progress
+import gpucoron.batch.progress
 from gpucoron.errors import OutputError
-from gpucoron.manifest import Manifest
+from gpucoron.records.manifest import Manifest
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def check_complete(raw, output, undisturbed):
 
 def workers_of(process):
     try:
-        return [child for child in psutil.Process(process.pid).children() if "gpucoron.batch_worker" in child.cmdline()]
+        return [child for child in psutil.Process(process.pid).children() if "gpucoron.batch.job" in child.cmdline()]
     except psutil.NoSuchProcess:
         return []
 
@@ -178,7 +178,7 @@ def test_a_reference_that_vanishes_after_the_plan(tmp_path):
     (gain,) = (raw.cache.path / "references").rglob("*gain*.fits")
     hidden = tmp_path / "gain.fits"
 
-    class Thief(gpucoron.batch_progress.Silent):
+    class Thief(gpucoron.batch.progress.Silent):
         def planned(self, plan):
             shutil.move(gain, hidden)
 

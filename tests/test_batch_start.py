@@ -9,7 +9,8 @@ import pytest
 from batch_side import Raw, records
 
 import gpucoron.batch
-from gpucoron import batch_pool, batch_workers
+from gpucoron.batch import pool as batch_pool
+from gpucoron.batch import processes as batch_workers
 from gpucoron.errors import InputError, ReferenceFileError
 
 
@@ -63,7 +64,7 @@ def test_a_plan_that_fails_leaves_none(raw, early, tmp_path, monkeypatch):
         raise ReferenceFileError(msg)
 
     with monkeypatch.context() as patch, pytest.raises(ReferenceFileError, match="no context"):
-        patch.setattr("gpucoron.references.crds_context", fail)
+        patch.setattr("gpucoron.io.references.crds_context", fail)
         reduce(raw, tmp_path, workers=2)
     assert len(early) == 2
     assert all(worker.process.returncode is not None for worker in early)
@@ -76,7 +77,7 @@ def test_a_plan_that_fails_leaves_none(raw, early, tmp_path, monkeypatch):
 
 def test_those_with_other_threads_are_not_taken(raw, early, tmp_path, monkeypatch):
     """The guess was one worker with all cores; the plan asks for two that share them."""
-    monkeypatch.setattr("gpucoron.backends.numpy_ops.tiles.available_cores", lambda: 2)
+    monkeypatch.setattr("gpucoron.backends.tiles.available_cores", lambda: 2)
     monkeypatch.setattr(batch_pool, "available_memory", lambda: 4e9)
     monkeypatch.setattr(batch_pool, "guess_memory", lambda files: 3e9)
     assert [result.status for result in reduce(raw, tmp_path)] == ["done"] * 3
@@ -87,10 +88,11 @@ def test_those_with_other_threads_are_not_taken(raw, early, tmp_path, monkeypatc
 
 SCRIPT = """
 import json, os, sys
-from gpucoron.warm_up import warm_up
+from gpucoron.batch.job import reduce_job
+from gpucoron.io.warm_up import warming_up
 
-warm_up()
-from gpucoron.batch_worker import reduce_job
+with warming_up():
+    import gpucoron.engine
 
 print(reduce_job(json.loads(sys.argv[1]))["status"])
 """

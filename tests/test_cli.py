@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import gpucoron
-from gpucoron.cli import main, parse_settings
+from gpucoron.cli import main
+from gpucoron.cli.options import parse_settings
 
 
 def test_demo(tmp_path, capsys):

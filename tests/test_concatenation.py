@@ -8,7 +8,7 @@ from astropy.io import fits
 
 import gpucoron
 from gpucoron.simulate import SCENES, simulate
-from gpucoron.simulated_references import write_references
+from gpucoron.simulate.references import write_references
 from gpucoron.steps.mask_groups import Ramp, prepare_masks
 
 NGROUPS = 12

@@ -13,8 +13,8 @@ from conftest import usable_backend
 from fake_cupy import make_fake_cupy
 
 import gpucoron
-from gpucoron.backends.cuda_backend import CudaBackend
-from gpucoron.backends.kernel_sources import SOURCES, instantiations
+from gpucoron.backends.devices.cuda_device import CudaBackend
+from gpucoron.backends.devices.kernel_files import SOURCES, instantiations
 
 ROOT = Path(gpucoron.__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"

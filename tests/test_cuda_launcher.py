@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from fake_cupy import FakeArray, make_fake_cupy, on_device
 
-from gpucoron.backends import cuda_loader
-from gpucoron.backends.cuda_backend import CudaBackend, available
-from gpucoron.backends.kernel_launch import MAX_BLOCKS_Y, checked_arguments, frames_apart, geometry
-from gpucoron.backends.kernel_sources import KERNELS, SOURCES
+from gpucoron.backends.devices import cuda_loader
+from gpucoron.backends.devices.cuda_device import CudaBackend, available
+from gpucoron.backends.devices.kernel_files import KERNELS, SOURCES
+from gpucoron.backends.devices.launch import MAX_BLOCKS_Y, checked_arguments, frames_apart, geometry
 from gpucoron.errors import BackendUnavailableError
 
 

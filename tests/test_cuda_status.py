@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import peers
 import pytest
 
-from gpucoron.backends.cuda_loader import find_device
+from gpucoron.backends.devices.cuda_loader import find_device
 
 #: what CuPy 14 says where NumPy is older than 2, page of advice and all
 ADVICE = """

@@ -8,9 +8,9 @@ from conftest import usable_backend
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpucoron.backends.host_backend import HostBackend
-from gpucoron.backends.kernel_backend import KernelBackend
-from gpucoron.backends.numpy_backend import NumpyBackend
+from gpucoron.backends.devices.host_device import HostBackend
+from gpucoron.backends.devices.kernel_device import KernelBackend
+from gpucoron.backends.devices.numpy_device import NumpyBackend
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 
 DEFINITION = NumpyBackend(n_threads=1)
@@ -40,7 +40,7 @@ def run_on(backend, operation, *arrays, **options):
 def test_operation_has_a_kernel(operation):
     """Otherwise these tests would compare NumPy with itself."""
     assert operation not in vars(KernelBackend)
-    assert getattr(KernelBackend, operation).__module__ == "gpucoron.backends.kernel_custom"
+    assert getattr(KernelBackend, operation).__module__ == "gpucoron.backends.devices.kernel_custom"
 
 
 # ------------------------------------------------------------------------------------------------------------ pedestal

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
+from gpucoron.backends.devices.numpy_device import NumpyBackend
 from gpucoron.backends.masks import grow_cross
-from gpucoron.backends.numpy_backend import NumpyBackend
 from gpucoron.dq import AD_FLOOR, DO_NOT_USE, GOOD, HOT, NO_SAT_CHECK, RC, SATURATED
 from gpucoron.steps import saturation
 

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from test_jump import after_round_trip, detect_with_stcal
 from test_ramp_fit import TIMES, fit_and_compare
 
-from gpucoron.backends.numpy_backend import NumpyBackend
-from gpucoron.backends.numpy_ops.jump import detect_jumps
+from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.backends.operations.jump.definition import detect_jumps
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps import firstframe, linearity, rscd, saturation
 from gpucoron.steps.charge_migration import flag_charge_migration

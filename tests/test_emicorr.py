@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_spilling import Spilling
 
-from gpucoron.backends.numpy_backend import NumpyBackend
+from gpucoron.backends.devices.numpy_device import NumpyBackend
 from gpucoron.simulate import Effects, simulate
 from gpucoron.steps import emicorr
 from gpucoron.steps.emicorr import ReadTimes, subtract_interference
@@ -201,7 +201,7 @@ def test_what_it_runs():
 
 def test_a_damaged_reference_is_named(tmp_path):
     from gpucoron.errors import ReferenceFileError
-    from gpucoron.references import read_reference
+    from gpucoron.io.references import read_reference
 
     exposure, path = SimpleNamespace(name="x"), tmp_path / "emi.asdf"
     path.write_bytes(b"no asdf")

@@ -12,9 +12,9 @@ from test_jump import simulate as simulate_jumps
 from test_ramp_fit import TIMES
 from test_ramp_fit import simulate as simulate_ramps
 
-from gpucoron.backends.cuda_backend import USABLE
+from gpucoron.backends.devices.cuda_device import USABLE
+from gpucoron.backends.devices.numpy_device import NumpyBackend
 from gpucoron.backends.memory import memory_needed
-from gpucoron.backends.numpy_backend import NumpyBackend
 from gpucoron.backends.spilling import SpillingBackend
 
 SHAPE = (2, 12, 64, 64)

@@ -14,9 +14,9 @@ from jwst_side import SLOPE_ARRAYS
 from test_jump import simulate as simulate_jumps
 
 import gpucoron
+from gpucoron.backends.devices.native_device import NativeBackend
+from gpucoron.backends.devices.numpy_device import NumpyBackend
 from gpucoron.backends.host_memory import ScratchBackend, free_memory
-from gpucoron.backends.native_backend import NativeBackend
-from gpucoron.backends.numpy_backend import NumpyBackend
 from gpucoron.backends.scratch_ramps import ScratchRamp, Window, resident_bytes
 from gpucoron.simulate import Effects
 

@@ -6,7 +6,7 @@ from astropy.io import fits
 
 from gpucoron.cli import main
 from gpucoron.errors import GpucoronError, InputError, OutputError, ParameterError, ReferenceFileError
-from gpucoron.exposure import Exposure
+from gpucoron.io.exposure import Exposure
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_without_a_crds_context_the_way_out_is_told(case, tmp_path, monkeypatch,
 
 
 def test_an_output_folder_that_cannot_be(case, tmp_path):
-    from gpucoron.products import prepare_output
+    from gpucoron.io.products import prepare_output
 
     occupied = tmp_path / "file"
     occupied.write_text("")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gpucoron.backends.base import Backend
-from gpucoron.backends.numpy_backend import NumpyBackend
-from gpucoron.backends.numpy_ops.jump import NOT_SEARCHED, detect_jumps
+from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.backends.operations.jump.definition import NOT_SEARCHED, detect_jumps
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE, SATURATED
 from gpucoron.steps.jump import electron_thresholds, flag_jumps, flag_missing_gain, run
 

@@ -22,17 +22,23 @@ import pytest
 from nvrtc_wheel import Nvrtc, NvrtcError, find_library
 from packaging.requirements import Requirement
 
-from gpucoron.backends import kernel_sources
-from gpucoron.backends.cuda_loader import OLDEST_CUPY, OLDEST_NVRTC, KernelLoader, choose_target, compile_kernels
-from gpucoron.backends.kernel_sources import (
+from gpucoron.backends.devices import kernel_files as kernel_sources
+from gpucoron.backends.devices.cuda_loader import (
+    OLDEST_CUPY,
+    OLDEST_NVRTC,
+    KernelLoader,
+    choose_target,
+    compile_kernels,
+)
+from gpucoron.backends.devices.kernel_files import (
     DEVICE_OPTIONS,
     KERNELS,
     SOURCES,
     cache_folder,
     instantiations,
     source_digest,
-    write_atomically,
 )
+from gpucoron.files import appearing
 
 #: what the package claims to run on; an NVRTC that does not know one of them is not asked
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
@@ -64,8 +70,8 @@ def compile_and_look(nvrtc, source, architecture):
         return json.loads(seen.read_text())
     code, names, log = compile_kernels(nvrtc, source, f"sm_{architecture}", options)
     entries = sorted({entry.decode() for entry in re.findall(rb"\.text\.(\w+)\0", code)})
-    with suppress(OSError):
-        write_atomically(seen, json.dumps([names, entries, log]).encode())
+    with suppress(OSError), appearing(seen) as (draft,):
+        draft.write_text(json.dumps([names, entries, log]))
     return names, entries, log
 
 
@@ -105,7 +111,7 @@ def test_compiling_leaves_the_locale_as_it_is(version):
         import locale, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from nvrtc_wheel import Nvrtc
-        from gpucoron.backends.cuda_loader import compile_kernels
+        from gpucoron.backends.devices.cuda_loader import compile_kernels
         compile_kernels(Nvrtc({str(find_library(peers.find(f"nvrtc-{version}")))!r}), "raw_counts.cu", "sm_90")
         assert locale.getencoding() == "UTF-8", locale.getencoding()
     """
@@ -170,7 +176,7 @@ def test_cupys_own_functions_compile_as_the_loader_asks(nvrtc, tmp_path, monkeyp
         import sys
         sys.path.insert(0, {str(peers.find("cupy"))!r})
         import cupy
-        from gpucoron.backends.cuda_loader import KernelLoader, choose_target
+        from gpucoron.backends.devices.cuda_loader import KernelLoader, choose_target
         nvrtc = cupy.cuda.nvrtc
         assert nvrtc.getVersion() == {nvrtc.getVersion()!r}
         loader = KernelLoader(cupy)
@@ -187,7 +193,7 @@ def test_cupys_own_functions_compile_as_the_loader_asks(nvrtc, tmp_path, monkeyp
     # What it kept, another process takes, whoever asks NVRTC there.
     loader = KernelLoader(SimpleNamespace(cuda=SimpleNamespace(nvrtc=nvrtc)))
     monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path))
-    monkeypatch.setattr("gpucoron.backends.cuda_loader.compile_kernels", None)
+    monkeypatch.setattr("gpucoron.backends.devices.cuda_loader.compile_kernels", None)
     _, names = loader.code("saturation.cu", "sm_90")
     assert set(names) == {kernel.expression(variant) for kernel, variant in instantiations("saturation.cu")}
 
@@ -230,9 +236,9 @@ def test_every_kernel_of_the_files_is_in_the_table():
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_kernels_are_found_in_the_wheel_and_in_the_repository(tmp_path, installed):
-    backends = tmp_path / "gpucoron" / "backends"
-    backends.mkdir(parents=True)
-    copy = backends / "kernel_sources.py"
+    devices = tmp_path / "gpucoron" / "backends" / "devices"
+    devices.mkdir(parents=True)
+    copy = devices / "kernel_files.py"
     copy.write_text(Path(kernel_sources.__file__).read_text())
     spec = spec_from_file_location("kernel_sources_elsewhere", copy)
     elsewhere = module_from_spec(spec)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpucoron.backends import host_backend
+from gpucoron.backends.devices import host_device as host_backend
 
 EXERCISE = Path(__file__).with_name("exercise_kernels.py")
 #: -fsanitize -> the libraries that Python must have loaded first

@@ -19,14 +19,15 @@ from test_ramp_fit import simulate as simulate_ramps
 from test_saturation import SHAPE as SATURATION_SHAPE
 from test_saturation import saturating_ramps, saturation_reference
 
-from gpucoron.backends import backend_status, host_backend
-from gpucoron.backends.host_backend import HostBackend
-from gpucoron.backends.kernel_launch import geometry
-from gpucoron.backends.kernel_sources import MOST_COLUMNS, ONE_PASS, POLYNOMIAL_LENGTHS
-from gpucoron.backends.numpy_backend import NumpyBackend
-from gpucoron.backends.numpy_ops.median_network import MOST_PLANES
-from gpucoron.backends.numpy_ops.ramp_fit import fit_whole_ramps
-from gpucoron.backends.numpy_ops.ramp_segments import Scratch
+from gpucoron.backends import backend_status
+from gpucoron.backends.devices import host_device as host_backend
+from gpucoron.backends.devices.host_device import HostBackend
+from gpucoron.backends.devices.kernel_files import MOST_COLUMNS, ONE_PASS, POLYNOMIAL_LENGTHS
+from gpucoron.backends.devices.launch import geometry
+from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.backends.operations.ramp_fit.definition import fit_whole_ramps
+from gpucoron.backends.operations.ramp_fit.median_network import MOST_PLANES
+from gpucoron.backends.operations.ramp_fit.segments import Scratch
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps.ipc import ReferenceEdges
 

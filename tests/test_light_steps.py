@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gpucoron.backends.base import Slopes
-from gpucoron.backends.numpy_backend import NumpyBackend
-from gpucoron.backends.numpy_ops.coupling import deconvolve_coupling
+from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.backends.operations.ipc.definition import deconvolve_coupling
 from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
 from gpucoron.parameters import resolve
 from gpucoron.steps import (

@@ -9,9 +9,10 @@ import pytest
 from likelihood_cases import BACKEND, PATTERNS, draw_diffs, make_arrays, make_exposure, make_step_inputs
 
 from gpucoron.backends.base import Backend
-from gpucoron.backends.numpy_backend import NumpyBackend
-from gpucoron.backends.numpy_ops import likelihood, likelihood_jumps
-from gpucoron.backends.numpy_ops.likelihood import Covariance
+from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.backends.operations.likelihood import definition as likelihood
+from gpucoron.backends.operations.likelihood import jumps as likelihood_jumps
+from gpucoron.backends.operations.likelihood.definition import Covariance
 from gpucoron.dq import DO_NOT_USE, HOT, JUMP_DET, NO_GAIN_VALUE, SATURATED
 from gpucoron.simulate import Effects, simulate
 from gpucoron.steps.experimental_jumpramp import fit_without_jumps

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gpucoron.backends.numpy_backend import NumpyBackend
-from gpucoron.backends.numpy_ops import linearity as numpy_linearity
+from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.backends.operations.linearity import definition as numpy_linearity
 from gpucoron.dq import NO_LIN_CORR, SATURATED
 from gpucoron.steps import linearity
 

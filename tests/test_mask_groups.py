@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gpucoron.backends.numpy_backend import NumpyBackend
+from gpucoron.backends.devices.numpy_device import NumpyBackend
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps import mask_groups
 from gpucoron.steps.mask_groups import (

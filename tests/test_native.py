@@ -10,8 +10,10 @@ from test_kernels import linearity_case
 from test_ramp_fit import TIMES
 from test_ramp_fit import simulate as simulate_ramps
 
-from gpucoron.backends import backend_status, get_backend, native_backend, native_build
-from gpucoron.backends.native_backend import MANY_SAMPLES, NativeBackend
+from gpucoron.backends import backend_status, get_backend
+from gpucoron.backends.devices import native_build
+from gpucoron.backends.devices import native_device as native_backend
+from gpucoron.backends.devices.native_device import MANY_SAMPLES, NativeBackend
 
 #: more pixels than a tile, and a last tile that is not full
 IMAGE = (5, 31)

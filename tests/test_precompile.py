@@ -10,7 +10,7 @@ from bare_machine import make_environment, run_script
 from nvrtc_wheel import Nvrtc, find_library
 
 import gpucoron
-from gpucoron.backends.kernel_sources import SOURCES
+from gpucoron.backends.devices.kernel_files import SOURCES
 
 ROOT = Path(gpucoron.__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"
@@ -51,7 +51,7 @@ LOAD = """
 from pathlib import Path
 from types import SimpleNamespace as N
 import gpucoron
-from gpucoron.backends.cuda_loader import KernelLoader
+from gpucoron.backends.devices.cuda_loader import KernelLoader
 
 class Device:
     compute_capability = "90"

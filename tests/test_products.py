@@ -5,8 +5,8 @@ import pytest
 from astropy.io import fits
 
 import gpucoron
-from gpucoron import products
 from gpucoron.errors import OutputError
+from gpucoron.io import products
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gpucoron.backends.numpy_backend import NumpyBackend
+from gpucoron.backends.devices.numpy_device import NumpyBackend
 from gpucoron.dq import DO_NOT_USE, HOT, REFERENCE_PIXEL
 from gpucoron.steps import refpix
 from gpucoron.steps.refpix import AUTOMATIC, PseudoReference, choose_pseudo_reference, default_pseudo_reference

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gpucoron.backends.numpy_backend import NumpyBackend
-from gpucoron.backends.numpy_ops import ramp_fit as ramp_fit_in_numpy
-from gpucoron.backends.numpy_ops.median_network import MOST_PLANES, median_of_planes
-from gpucoron.backends.numpy_ops.ramp_fit import fit_ramps
-from gpucoron.backends.numpy_ops.ramp_segments import find_segments, weight_table
+from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.backends.operations.ramp_fit import definition as ramp_fit_in_numpy
+from gpucoron.backends.operations.ramp_fit.definition import fit_ramps
+from gpucoron.backends.operations.ramp_fit.median_network import MOST_PLANES, median_of_planes
+from gpucoron.backends.operations.ramp_fit.segments import find_segments, weight_table
 from gpucoron.dq import (
     AD_FLOOR,
     CHARGELOSS,
@@ -323,7 +323,7 @@ def test_block_size_changes_nothing(monkeypatch):
     arrays = simulate(4, 3, 12, flagged=0.1)
     wanted = fit_ramps(**arrays, **TIMES)
     for samples in (1, 50, 1000):
-        monkeypatch.setattr("gpucoron.backends.numpy_ops.ramp_segments.BLOCK_SAMPLES", samples)
+        monkeypatch.setattr("gpucoron.backends.operations.ramp_fit.segments.BLOCK_SAMPLES", samples)
         for ours, theirs in zip(fit_ramps(**arrays, **TIMES), wanted, strict=True):
             for name in FIELDS:
                 assert getattr(ours, name).tobytes() == getattr(theirs, name).tobytes(), name

@@ -9,8 +9,9 @@ import pytest
 from astropy.io import fits
 from jwst_side import SLOPE_ARRAYS, assert_same_flags, assert_same_values, run_jwst, run_ours
 
-from gpucoron import dq, simulated_crds
+from gpucoron import dq
 from gpucoron.cli import main
+from gpucoron.simulate import crds as simulated_crds
 
 ON_ORBIT = Path(jwst.__file__).parent / "lib/tests/data/add_wcs_default_acq1.fits"
 SHAPE = (128, 128)

@@ -15,8 +15,9 @@ from gpucoron.cli import main
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.engine import reduce_file
 from gpucoron.errors import InputError, OutputError
-from gpucoron.manifest import read_manifests
-from gpucoron.previews import (
+from gpucoron.records.headers import join_cards
+from gpucoron.records.manifest import read_manifests
+from gpucoron.records.previews import (
     Preview,
     block_average,
     group_fractions,
@@ -25,9 +26,9 @@ from gpucoron.previews import (
     preview_path,
     save_preview,
 )
-from gpucoron.report import describe, write_report
-from gpucoron.report_images import CATEGORY_COLOURS, GOOD_COLOUR, colour_flags, encode_png
-from gpucoron.report_records import join_cards
+from gpucoron.report import write_report
+from gpucoron.report.images import CATEGORY_COLOURS, GOOD_COLOUR, colour_flags, encode_png
+from gpucoron.report.page import describe
 
 
 class Page(HTMLParser):
@@ -232,7 +233,7 @@ def test_preview_of_a_run(reduced):
 @pytest.mark.parametrize("stage", ["groups", "ints"])
 def test_the_record_of_removed_noise_is_the_mean_of_what_was_subtracted(exposures, stage):
     from gpucoron.engine import plan, run_steps
-    from gpucoron.exposure import Exposure
+    from gpucoron.io.exposure import Exposure
 
     case = exposures("NIRCAM", "SUB320A335R", "RAPID", 5, 2, shape=(48, 64))
     before = []

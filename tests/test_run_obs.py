@@ -14,7 +14,7 @@ from astropy.table import Table
 import gpucoron
 from gpucoron.errors import InputError, ParameterError
 from gpucoron.simulate import SCENES, simulate
-from gpucoron.simulated_references import write_references
+from gpucoron.simulate.references import write_references
 
 NGROUPS, SHAPE = 6, (48, 56)
 TYPES = ("SCI", "REF", "SCI_BG", "REF_BG", "SCI_TA", "REF_TA")

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from gpucoron.backends.devices.numpy_device import NumpyBackend
 from gpucoron.backends.masks import grow_cross, grow_square
-from gpucoron.backends.numpy_backend import NumpyBackend
 from gpucoron.dq import AD_FLOOR, DO_NOT_USE, NO_SAT_CHECK, SATURATED
 from gpucoron.steps import saturation
 

@@ -9,10 +9,10 @@ import pytest
 
 from gpucoron import dq
 from gpucoron.simulate import Effects, Scene, simulate
-from gpucoron.simulated_camera import convolve_science, ipc_kernel
-from gpucoron.simulated_crds import MATCH_KEYS, STEP_CLASSES, open_cache
-from gpucoron.simulated_detectors import READ_PATTERNS, make_pixels
-from gpucoron.simulated_references import ReferenceOptions, write_references
+from gpucoron.simulate.camera import convolve_science, ipc_kernel
+from gpucoron.simulate.crds import MATCH_KEYS, STEP_CLASSES, open_cache
+from gpucoron.simulate.detectors import READ_PATTERNS, make_pixels
+from gpucoron.simulate.references import ReferenceOptions, write_references
 
 SHAPE = (20, 24)
 QUIET = Effects(

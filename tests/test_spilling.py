@@ -14,12 +14,12 @@ from test_ramp_fit import simulate as simulate_ramps
 from test_saturation import saturating_ramps, saturation_reference
 
 from gpucoron.backends import fit_to_memory
-from gpucoron.backends.cuda_backend import CudaBackend
-from gpucoron.backends.host_backend import HostBackend
+from gpucoron.backends.devices.cuda_device import CudaBackend
+from gpucoron.backends.devices.host_device import HostBackend
 from gpucoron.backends.memory import exposure_memory, memory_needed
 from gpucoron.backends.spilling import SpillingBackend
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
-from gpucoron.exposure import Exposure
+from gpucoron.io.exposure import Exposure
 
 #: rows of a chunk; the images here have 9 rows and more
 ROWS = [1, 2, 4, 7]

@@ -9,11 +9,11 @@ from conftest import usable_backend
 from fake_cupy import OutOfMemoryError
 
 import gpucoron
-from gpucoron.backends.cuda_backend import CudaBackend
-from gpucoron.backends.host_backend import HostBackend
+from gpucoron.backends.devices.cuda_device import CudaBackend
+from gpucoron.backends.devices.host_device import HostBackend
 from gpucoron.engine import plan, run_steps
-from gpucoron.exposure import Exposure
-from gpucoron.products import history_of
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.products import history_of
 
 #: a kernel, flags while the file is read, a custom operation that is NumPy's in chunks, and the transfer of references
 FULL_AT = ("fit_ramps", "zeros", "fit_pedestal", "to_device")
@@ -72,7 +72,7 @@ def test_the_exposure_starts_again(case, host, tmp_path, monkeypatch, caplog, me
 
 
 def test_in_a_batch(case, host, tmp_path, monkeypatch):
-    from gpucoron import batch_worker
+    from gpucoron.batch import job as batch_worker
 
     fill_up_once(monkeypatch, "detect_jumps")
     monkeypatch.setattr(batch_worker, "_backend", lambda name, options: host)
@@ -148,7 +148,7 @@ def test_no_other_error_starts_it_again(case, host, tmp_path, monkeypatch):
 
 
 def test_the_cpu_has_nothing_else_to_try(case, tmp_path, monkeypatch):
-    from gpucoron.backends.numpy_backend import NumpyBackend
+    from gpucoron.backends.devices.numpy_device import NumpyBackend
 
     def full(self, *arguments, **options):
         raise MemoryError("no room")

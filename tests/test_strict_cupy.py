@@ -16,8 +16,8 @@ from fake_cupy import make_fake_cupy, on_device
 from real_cupy import FOLDER, MISSING, DifferentDtype, find_judge, judge_or_skip
 
 import gpucoron
-from gpucoron.backends.cuda_backend import CUDA_IS_FULL
-from gpucoron.backends.kernel_sources import KERNELS
+from gpucoron.backends.devices.cuda_device import CUDA_IS_FULL
+from gpucoron.backends.devices.kernel_files import KERNELS
 
 PACKAGE = Path(gpucoron.__file__).parent
 ROOT = PACKAGE.parent
@@ -383,7 +383,7 @@ def test_without_cupy_tests_are_skipped_but_fail_in_ci(tmp_path, ci):
 
 #: who asks CuPy for devices, memory, streams and clocks, which the stand-in has of its own
 USERS = (
-    *(PACKAGE / "backends" / f"cuda_{name}.py" for name in ("backend", "loader")),
+    *sorted(PACKAGE.glob("backends/devices/cuda_*.py")),
     ROOT / "benchmarks" / "bench_gpu.py",
 )
 

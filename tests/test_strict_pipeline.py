@@ -15,12 +15,12 @@ from jwst_side import run_ours
 from real_cupy import judge_or_skip
 from strict_coverage import collect_asked, names_in_source, note_asked
 
-from gpucoron import references
-from gpucoron.backends import cuda_backend
-from gpucoron.backends.cuda_backend import CudaBackend
-from gpucoron.backends.host_backend import HostBackend
-from gpucoron.backends.numpy_backend import NumpyBackend
-from gpucoron.references import STORE
+from gpucoron.backends.devices import cuda_device as cuda_backend
+from gpucoron.backends.devices.cuda_device import CudaBackend
+from gpucoron.backends.devices.host_device import HostBackend
+from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.io import references
+from gpucoron.io.references import STORE
 from gpucoron.simulate import Effects
 
 SHAPE = 32, 40
@@ -215,10 +215,10 @@ def make(exposures, case, monkeypatch):
     arguments, options = EXPOSURES[case.exposure]
     made = exposures(*arguments, **{**DEFAULTS, **options})
     if case.facts:
-        import gpucoron.exposure
+        import gpucoron.io.exposure
 
-        read = gpucoron.exposure._facts
-        monkeypatch.setattr(gpucoron.exposure, "_facts", lambda *given: replace(read(*given), **case.facts))
+        read = gpucoron.io.exposure._facts
+        monkeypatch.setattr(gpucoron.io.exposure, "_facts", lambda *given: replace(read(*given), **case.facts))
     return made
 
 
@@ -295,8 +295,8 @@ def reduce(made, case, backend, folder, monkeypatch):
     """Reduce an exposure as a batch does: its record, its preview, and the arrays of all its files."""
     from astropy.io import fits
 
-    from gpucoron import batch_worker
-    from gpucoron.previews import load_preview, preview_path
+    from gpucoron.batch import job as batch_worker
+    from gpucoron.records.previews import load_preview, preview_path
 
     monkeypatch.setattr(batch_worker, "_backend", lambda name, options: backend)
     profile = case.run.get("profile", "jwst")

@@ -12,7 +12,7 @@ from scipy.signal import savgol_filter
 
 from gpucoron.backends import get_backend
 from gpucoron.backends.base import Backend, Slopes
-from gpucoron.backends.numpy_ops.savgol import MaskedLine, bridge_holes
+from gpucoron.backends.operations.subtract_1overf.savgol import MaskedLine, bridge_holes
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.simulate import Effects, Scene, simulate
 from gpucoron.steps import subtract_1overf

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from gpucoron.demo import pulls
 from gpucoron.engine import reduce_file
 from gpucoron.simulate import Effects
+from gpucoron.simulate.compare import pulls
 
 
 @pytest.mark.parametrize(

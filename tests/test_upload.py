@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from gpucoron.backends import cuda_backend
-from gpucoron.backends.cuda_backend import LARGE, CudaBackend
+from gpucoron.backends.devices import cuda_device as cuda_backend
+from gpucoron.backends.devices.cuda_device import LARGE, CudaBackend
 
 SHAPE = (3, 4, 5, 37)
 
@@ -247,7 +247,7 @@ def as_astropy_reads(path):
 
 
 def assert_read(path, backend):
-    from gpucoron.exposure import Exposure
+    from gpucoron.io.exposure import Exposure
 
     exposure = Exposure.read(path, backend)
     expected = as_astropy_reads(path)
@@ -262,7 +262,7 @@ def assert_read(path, backend):
 
 
 def test_a_file_is_read_as_astropy_reads_it(case, backend, monkeypatch):
-    monkeypatch.setattr("gpucoron.exposure._read_planes", None)
+    monkeypatch.setattr("gpucoron.io.exposure._read_planes", None)
     exposure = assert_read(case.path, backend)
     assert exposure.zeroframe is not None
     assert isinstance(exposure.groupdq, backend.xp.ndarray)
@@ -312,7 +312,7 @@ def flag_nothing(groupdq, pixeldq):
 
 def test_nothing_large_passes_cupys_own_staging(case, exposures, late_cupy, tmp_path, monkeypatch):
     """Ramps of floats, compressed files and models: up in pieces, and down again."""
-    from gpucoron.exposure import Exposure
+    from gpucoron.io.exposure import Exposure
 
     ramp = exposures("NIRCAM", "SUB320A335R", "SHALLOW4", 4, 2, shape=(24, 32), mark=flag_nothing)
     assert ramp.path.name.endswith("_ramp.fits")
@@ -341,7 +341,7 @@ def test_files_of_another_kind_take_the_other_way(case, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(backend, "load_counts", lambda shape, read, **options: asked.append(shape))
     for path in other_files(case, tmp_path):
-        from gpucoron.exposure import Exposure
+        from gpucoron.io.exposure import Exposure
 
         exposure = Exposure.read(path, backend)
         np.testing.assert_array_equal(exposure.data, as_astropy_reads(path)["SCI"], err_msg=path.name)

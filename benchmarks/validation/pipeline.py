@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from common import over_seeds, parse, save, width
 
-from gpucoron.demo import pulls
+from gpucoron.cli.demo import pulls
 from gpucoron.engine import reduce_file
 from gpucoron.simulate import Effects, simulate
-from gpucoron.simulated_references import write_references
+from gpucoron.simulate.references import write_references
 
 CASES = {
     "NIRCam RAPID, 10 groups x 2": ("NIRCAM", "SUB320A335R", "RAPID", 10, 2),

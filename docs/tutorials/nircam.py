@@ -24,10 +24,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from gpucoron.cli.summary import step_table
 from gpucoron.engine import reduce_file
 from gpucoron.simulate import SCENES, simulate
-from gpucoron.simulated_references import write_references
-from gpucoron.summary import step_table
+from gpucoron.simulate.references import write_references
 
 logging.getLogger("gpucoron").setLevel(logging.ERROR)
 

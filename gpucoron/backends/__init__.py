@@ -62,7 +62,7 @@ def get_backend(name="auto", **options):
         if not usable:
             msg = f"backend 'host' cannot run here: {reason}; use backend='cpu'"
             raise BackendUnavailableError(msg)
-        from gpucoron.backends.host_backend import HostBackend
+        from gpucoron.backends.devices.host_device import HostBackend
 
         options.pop("scratch_dir", None)
         return HostBackend(**options)
@@ -118,36 +118,36 @@ def _cpu(**options):
 
 
 def _native(n_threads=None, device=None, max_memory=None, scratch_dir=None):
-    from gpucoron.backends.native_backend import NativeBackend
+    from gpucoron.backends.devices.native_device import NativeBackend
 
     return NativeBackend(n_threads=n_threads, max_memory=max_memory, scratch_dir=scratch_dir)
 
 
 def _numpy(n_threads=None, device=None, max_memory=None, scratch_dir=None):
-    from gpucoron.backends.numpy_backend import NumpyBackend
+    from gpucoron.backends.devices.numpy_device import NumpyBackend
 
     return NumpyBackend(n_threads=n_threads, max_memory=max_memory, scratch_dir=scratch_dir)
 
 
 def _cuda(n_threads=None, device=0, max_memory=None, scratch_dir=None):
-    from gpucoron.backends.cuda_backend import CudaBackend
+    from gpucoron.backends.devices.cuda_device import CudaBackend
 
     return CudaBackend(device=device, max_memory=max_memory)
 
 
 def _cuda_status():
-    from gpucoron.backends.cuda_backend import available
+    from gpucoron.backends.devices.cuda_device import available
 
     return available()
 
 
 def _native_status():
-    from gpucoron.backends.native_build import available
+    from gpucoron.backends.devices.native_build import available
 
     return available()
 
 
 def _host_status():
-    from gpucoron.backends.host_backend import available
+    from gpucoron.backends.devices.host_device import available
 
     return available()

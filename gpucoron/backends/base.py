@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucoron.backends.interference import InterferenceOperations
+from gpucoron.backends.operations.emicorr.contract import InterferenceOperations
 
 log = logging.getLogger(__name__)
 
@@ -501,7 +501,7 @@ class Backend(InterferenceOperations, ABC):
 
     def _run_in_numpy(self, operation, *arrays, **options):
         """Run an operation that has no kernel on the host, and bring its answer back."""
-        from gpucoron.backends.numpy_backend import NumpyBackend
+        from gpucoron.backends.devices.numpy_device import NumpyBackend
 
         self.note_worker("numpy")
         on_host = [None if array is None else self.to_host(array) for array in arrays]
@@ -543,7 +543,7 @@ class Backend(InterferenceOperations, ABC):
         threshold_oneomit, threshold_twoomit : float
             Least drop of chi-square for leaving out one difference, or two neighbours.
         rules : {'spaceklip', 'stcal', 'sound'}
-            Whose choices: see `gpucoron.backends.numpy_ops.likelihood_jumps.Rules`.
+            Whose choices: see `gpucoron.backends.operations.likelihood.jumps.Rules`.
 
         Returns
         -------
@@ -632,7 +632,7 @@ class Backend(InterferenceOperations, ABC):
 
     def _fit_in_numpy(self, operation, arrays, **options):
         """Run a fit by likelihood on the host, with arrays by name, and bring back what it returns and flags."""
-        from gpucoron.backends.numpy_backend import NumpyBackend
+        from gpucoron.backends.devices.numpy_device import NumpyBackend
 
         self.note_worker("numpy")
         log.info("backend %r: %s runs in NumPy on the host, one round trip", self.name, operation)

@@ -5,8 +5,8 @@ A test holds these numbers against what the kernels' launchers allocate. An arra
 
 from dataclasses import dataclass
 
-from gpucoron.backends.kernel_launch import words_of
-from gpucoron.backends.numpy_ops.tiles import TILE_BYTES
+from gpucoron.backends.devices.launch import words_of
+from gpucoron.backends.tiles import TILE_BYTES
 
 #: allocations are rounded up, and each operation makes small arrays besides
 FIXED_BYTES = 2**14

@@ -9,9 +9,9 @@ import logging
 import numpy as np
 
 from gpucoron.backends.base import Slopes
+from gpucoron.backends.devices.numpy_device import NumpyBackend
 from gpucoron.backends.memory import memory_needed
-from gpucoron.backends.numpy_backend import NumpyBackend
-from gpucoron.backends.numpy_ops.jump import (
+from gpucoron.backends.operations.jump.definition import (
     AFTER_CLIPPING,
     NOT_SEARCHED,
     choose_search,

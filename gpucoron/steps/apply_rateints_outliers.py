@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from gpucoron.backends import get_backend
-from gpucoron.backends.medians import median_of_last
-from gpucoron.backends.numpy_ops.tiles import row_tiles
+from gpucoron.backends.statistics import median_of_last
+from gpucoron.backends.tiles import row_tiles
 from gpucoron.dq import DO_NOT_USE, GOOD, JUMP_DET
 from gpucoron.steps import Outcome, skipped
 

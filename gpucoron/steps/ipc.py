@@ -2,7 +2,7 @@
 
 from collections import namedtuple
 
-from gpucoron.backends.numpy_ops.coupling import deconvolve_coupling
+from gpucoron.backends.operations.ipc.definition import deconvolve_coupling
 from gpucoron.steps import Outcome, skipped
 
 __all__ = ["ReferenceEdges", "deconvolve_coupling", "reference_edges", "run"]

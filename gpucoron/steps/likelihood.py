@@ -6,7 +6,7 @@ import numpy as np
 
 from gpucoron.backends import get_backend
 from gpucoron.backends.base import Slopes
-from gpucoron.backends.medians import median_of_last
+from gpucoron.backends.statistics import median_of_last
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 
 log = logging.getLogger(__name__)

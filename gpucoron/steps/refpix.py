@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpucoron.backends.medians import median_of_last
+from gpucoron.backends.statistics import median_of_last
 from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
 from gpucoron.steps import Outcome, skipped
 

@@ -1,6 +1,6 @@
 // Which differences of a ramp to leave out (Brandt 2024, PASP 136, 045005), by determinants of blocks.
 //
-// Operations come in the order of the published code, as in numpy_ops/likelihood_jumps.py: where choices are equally likely
+// Operations come in the order of the published code, as in operations/likelihood/jumps.py: where choices are equally likely
 // rounding alone decides. Equation numbers are those of PASP 136, 045004.
 #pragma once
 

@@ -1,0 +1,257 @@
+"""Compile the CUDA kernels with NVRTC and keep them, per device.
+
+This and `cuda_backend` are the only modules that import cupy. NVRTC is called directly: CuPy's own way of compiling
+adds ``-ftz=true`` to every kernel, and asks for a driver where none is needed.
+"""
+
+import hashlib
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import numpy as np
+
+from gpucoron.backends.devices.kernel_files import (
+    DEVICE_OPTIONS,
+    KERNELS,
+    cache_folder,
+    instantiations,
+    read_headers,
+    read_source,
+    source_digest,
+)
+from gpucoron.files import appearing
+
+#: the oldest CuPy whose arithmetic is NumPy 2's and whose sort fails where memory is full (that of 14.0 gives wrong
+#: values), and the oldest NVRTC that the tests compile the kernels with: as the extras in pyproject.toml have it
+OLDEST_CUPY = (14, 1)
+OLDEST_NVRTC = (12, 4)
+
+_HOW_TO_GET_CUPY = "pip install 'gpucoron[cuda13]' or 'gpucoron[cuda12]'"
+
+
+def import_cupy():
+    """Import CuPy.
+
+    Returns
+    -------
+    (module, str) or (None, str)
+        CuPy and its version, or None and why there is none. A broken installation is a reason, not an exception.
+    """
+    try:
+        import cupy
+    except ImportError as error:
+        if getattr(error, "name", None) == "cupy":
+            return None, f"CuPy is not installed ({_HOW_TO_GET_CUPY})"
+        if _numbers(np.__version__) < (2,):
+            return None, _needs_numpy_2()
+        return None, f"CuPy cannot be imported: {_in_one_line(error)}"
+    except Exception as error:
+        return None, f"CuPy cannot be imported: {_in_one_line(error)}"
+    found = getattr(cupy, "__version__", "?")
+    if _numbers(found) < OLDEST_CUPY:
+        return None, f"CuPy {found} is too old: CuPy {_dotted(OLDEST_CUPY)} or newer is needed ({_HOW_TO_GET_CUPY})"
+    if _numbers(np.__version__) < (2,):
+        return None, _needs_numpy_2()
+    return cupy, f"CuPy {found}"
+
+
+def _needs_numpy_2():
+    return f"CuPy 14 needs NumPy 2, and NumPy {np.__version__} is installed (pip install 'numpy>=2')"
+
+
+def _numbers(version):
+    """Read the first two numbers of a version."""
+    return tuple(int(number) for number in re.findall(r"\d+", str(version))[:2])
+
+
+def _dotted(numbers):
+    return ".".join(map(str, numbers))
+
+
+def _in_one_line(error):
+    """Give what an exception says in one line: CuPy tells the cause at the end of a page of advice."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" =")]
+    causes = [place for place, line in enumerate(lines) if line == "Original error:"]
+    return " ".join(lines[causes[-1] + 1 :] if causes else lines)
+
+
+def find_device(cupy, device=0):
+    """Tell whether a device can be used: (bool, what it is or why not).
+
+    A missing driver, or one that is too old or broken, is a reason, not an exception.
+    """
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+        if device >= count:
+            return False, f"there is no CUDA device {device} ({count} found)"
+        nvrtc = tuple(cupy.cuda.nvrtc.getVersion())
+        name = cupy.cuda.runtime.getDeviceProperties(device)["name"]
+    except Exception as error:
+        return False, f"CUDA does not work: {_in_one_line(error)}"
+    if nvrtc < OLDEST_NVRTC:
+        found = f"CuPy finds {_dotted(nvrtc)} ({_HOW_TO_GET_CUPY})"
+        return False, f"the kernels need NVRTC {_dotted(OLDEST_NVRTC)} or newer, and {found}"
+    return True, name.decode() if isinstance(name, bytes) else str(name)
+
+
+def compile_kernels(nvrtc, source, target, options=DEVICE_OPTIONS):
+    """Compile all instantiations of one kernel file.
+
+    Parameters
+    ----------
+    nvrtc : module
+        ``cupy.cuda.nvrtc`` or what has its functions.
+    source : str
+        As in `kernel_sources.SOURCES`.
+    target : str
+        'sm_90' for machine code, 'compute_90' for PTX.
+    options : sequence of str
+
+    Returns
+    -------
+    code : bytes
+        A cubin or PTX.
+    names : dict
+        C++ name of an instantiation -> its name in the code.
+    log : str
+        What the compiler said.
+
+    Raises
+    ------
+    RuntimeError
+        The compiler failed; the message holds what it said.
+    """
+    # NVRTC 12.4 leaves its thread in the locale "C": there Python would read and write files as ASCII from then on.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_compile, nvrtc, source, target, options).result()
+
+
+def _compile(nvrtc, source, target, options):
+    headers = read_headers()
+    expressions = [kernel.expression(variant) for kernel, variant in instantiations(source)]
+    program = nvrtc.createProgram(
+        read_source(source),
+        source,
+        tuple(text.encode() for text in headers.values()),
+        tuple(name.encode() for name in headers),
+    )
+    try:
+        # A template that nobody names becomes no kernel at all.
+        for expression in expressions:
+            nvrtc.addNameExpression(program, expression)
+        try:
+            nvrtc.compileProgram(program, (f"-arch={target}", *options))
+        except Exception as error:
+            msg = f"NVRTC could not compile {source} for {target}: {error}\n{nvrtc.getProgramLog(program)}"
+            raise RuntimeError(msg) from error
+        names = {expression: nvrtc.getLoweredName(program, expression) for expression in expressions}
+        code = nvrtc.getCUBIN(program) if target.startswith("sm_") else nvrtc.getPTX(program)
+        log = nvrtc.getProgramLog(program)
+    finally:
+        nvrtc.destroyProgram(program)
+    return (code if isinstance(code, bytes) else code.encode()), names, log
+
+
+def choose_target(nvrtc, compute_capability):
+    """Choose what to compile for: the device's own architecture or, if NVRTC is older than that, PTX for the driver.
+
+    Parameters
+    ----------
+    compute_capability : str
+        As CuPy gives it: '90'.
+
+    Raises
+    ------
+    RuntimeError
+        This NVRTC no longer knows so old a device.
+    """
+    wanted = int(compute_capability)
+    known = [int(arch) for arch in nvrtc.getSupportedArchs()]
+    if wanted in known:
+        return f"sm_{wanted}"
+    older = [arch for arch in known if arch < wanted]
+    if not older:
+        found = f"NVRTC {_dotted(nvrtc.getVersion())}"
+        msg = f"{found} does not compile for sm_{wanted}: a CUDA toolkit of an earlier major version is needed"
+        raise RuntimeError(msg)
+    return f"compute_{max(older)}"
+
+
+class KernelLoader:
+    """Loaded kernels, per device.
+
+    Parameters
+    ----------
+    cupy : module
+        CuPy, or what stands in for it in a test.
+    defines : sequence of str
+        Macros to compile with: 'NAME=value'.
+    """
+
+    def __init__(self, cupy, defines=()):
+        self._cupy = cupy
+        self._options = (*DEVICE_OPTIONS, *(f"-D{define}" for define in defines))
+        self._modules = {}
+        self._functions = {}
+
+    def function(self, device, name, variant=()):
+        """Give the function of an instantiation on a device, compiled and loaded if need be."""
+        key = (device, name, tuple(variant))
+        if key not in self._functions:
+            kernel = KERNELS[name]
+            expression = kernel.expression(variant)
+            module, names = self._module(device, kernel.source)
+            self._functions[key] = module.get_function(names[expression])
+        return self._functions[key]
+
+    def _module(self, device, source):
+        if (device, source) not in self._modules:
+            with self._cupy.cuda.Device(device) as current:
+                code, names = self.code(source, choose_target(self._cupy.cuda.nvrtc, current.compute_capability))
+                module = self._cupy.cuda.function.Module()
+                module.load(code)
+            self._modules[device, source] = (module, names)
+        return self._modules[device, source]
+
+    def code(self, source, target):
+        """Give the compiled code of a kernel file: from the cache folder, else compiled and kept there.
+
+        Parameters
+        ----------
+        source, target : str
+            As for `compile_kernels`.
+
+        Returns
+        -------
+        code : bytes
+        names : dict
+            C++ name of an instantiation -> its name in the code.
+        """
+        nvrtc = self._cupy.cuda.nvrtc
+        key = repr((source_digest(source), source, target, self._options, tuple(nvrtc.getVersion())))
+        digest = hashlib.sha256(key.encode()).hexdigest()[:20]
+        path = cache_folder() / f"{source.removesuffix('.cu')}-{target}-{digest}.bin"
+        with suppress(OSError):
+            kept = _unpack(path.read_bytes())
+            if kept is not None:
+                return kept
+        code, names, _ = compile_kernels(nvrtc, source, target, self._options)
+        # A folder that cannot be written to costs time at the next start, nothing else.
+        with suppress(OSError), appearing(path) as (draft,):
+            draft.write_bytes(_pack(code, names))
+        return code, names
+
+
+def _pack(code, names):
+    """Join code and names into a file's content, with a digest, since such files are copied from machine to machine."""
+    head = json.dumps(names).encode()
+    return b"\n".join([hashlib.sha256(head + code).hexdigest().encode(), head, code])
+
+
+def _unpack(content):
+    """Give code and names; None where the file is damaged, and so is made again."""
+    digest, _, rest = content.partition(b"\n")
+    head, _, code = rest.partition(b"\n")
+    return (code, json.loads(head)) if hashlib.sha256(head + code).hexdigest().encode() == digest else None

@@ -1,0 +1,1 @@
+"""The operations on cosmic rays by two-point differences."""

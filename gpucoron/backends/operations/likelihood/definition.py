@@ -1,0 +1,505 @@
+"""Ramps fitted by likelihood, in tiles of pixels: one sweep up the groups for the rate, one down for its variances.
+
+The covariance of a ramp's resultant differences has three diagonals. Elimination without pivots, one group after the
+other, gives all that the fit needs, in a few numbers per pixel; nothing overflows, however long the ramp. Most ramps
+have no jump, and most of those say so at once: no rejection can lower chi-square by more than chi-square itself. The
+few that are left are decided in `gpucoron.backends.operations.likelihood.jumps`.
+"""
+
+import threading
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from gpucoron.backends.base import LikelihoodFit
+from gpucoron.backends.operations.likelihood import jumps as likelihood_jumps
+from gpucoron.backends.operations.likelihood.jumps import RULES
+from gpucoron.backends.operations.ramp_fit.median_network import median_of_planes
+from gpucoron.backends.tiles import for_each_tile
+from gpucoron.dq import JUMP_DET
+
+#: Ramps that a sweep takes at once: a plane of them is 128 kB, and the dozen that it touches at once fit the cache.
+TILE_PIXELS = 16384
+#: Samples that a sweep takes at once: what it keeps for the way down is 4 MB an array, however long the ramps.
+TILE_SAMPLES = 2**19
+#: Bytes of a thread's piece of work, float32, out of which the ramps with jumps are gathered.
+REGION_BYTES = 8 * 2**20
+#: Ramps with jumps that are decided at once.
+BATCH = 2048
+#: The quick search passes on what comes so close to a threshold.
+MARGIN = 1e-6
+#: Coefficients that agree to this are those of the same pattern of reads.
+SAME_PATTERN = 1e-12
+
+_RESULTS = ("countrate", "uncert", "chisq", "var_poisson", "var_rdnoise")
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """The covariance of resultant differences per unit of photon and of read noise: float64.
+
+    Attributes
+    ----------
+    reads : (ngroups,) int
+        Reads averaged into each resultant.
+    delta_t : (ngroups - 1,) s
+        Distances of the resultants' mean times.
+    alpha_photon, beta_photon : (ngroups - 1,) and (ngroups - 2,), 1/s
+        Diagonal and off-diagonal for a rate of one per second.
+    alpha_read, beta_read : (ngroups - 1,) and (ngroups - 2,), 1/s^2
+        The same for a noise of one per read.
+
+    Notes
+    -----
+    Source: Brandt 2024, PASP 136, 045004, equations 4, 11, 28 and 29.
+    """
+
+    reads: np.ndarray
+    delta_t: np.ndarray
+    alpha_photon: np.ndarray
+    beta_photon: np.ndarray
+    alpha_read: np.ndarray
+    beta_read: np.ndarray
+
+    @classmethod
+    def of(cls, read_times):
+        """Make it from one time (s) for each resultant, or one list of the times of its reads."""
+        resultants = [np.atleast_1d(np.asarray(times, np.float64)) for times in read_times]
+        n = np.array([len(times) for times in resultants])
+        mean = np.array([np.mean(times) for times in resultants])
+        # The time up to which the photons of a resultant are, as far as their variance goes.
+        tau = np.array([np.sum((2 * len(t) + 1 - 2 * np.arange(1, len(t) + 1)) * t) / len(t) ** 2 for t in resultants])
+        delta = mean[1:] - mean[:-1]
+        return cls(
+            reads=n,
+            delta_t=delta,
+            alpha_photon=(tau[:-1] + tau[1:] - 2 * mean[:-1]) / delta**2,
+            beta_photon=(mean[1:-1] - tau[1:-1]) / (delta[1:] * delta[:-1]),
+            alpha_read=(1 / n[:-1] + 1 / n[1:]) / delta**2,
+            beta_read=-1 / (n[1:-1] * delta[1:] * delta[:-1]),
+        )
+
+    def kinds(self):
+        """Find the coefficients that occur: a list of (photon, read), and which of it is whose, for alpha and beta."""
+        return (
+            _distinct(np.column_stack([self.alpha_photon, self.alpha_read])),
+            _distinct(np.column_stack([self.beta_photon, self.beta_read])),
+        )
+
+
+def _distinct(pairs):
+    found, which = [], []
+    for pair in pairs:
+        same = [kind for kind, known in enumerate(found) if np.allclose(pair, known, rtol=SAME_PATTERN, atol=0)]
+        which.append(same[0] if same else len(found))
+        if not same:
+            found.append(pair)
+    return found, which
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What all tiles share."""
+
+    covariance: Covariance
+    rules: likelihood_jumps.Rules
+    thresholds: tuple
+    kinds: tuple
+
+    @classmethod
+    def of(cls, read_times, rules, thresholds):
+        covariance = Covariance.of(read_times)
+        return cls(covariance, RULES[rules], thresholds, covariance.kinds())
+
+
+class _Scratches(threading.local):
+    """The scratch arrays of each thread."""
+
+    def of_thread(self):
+        """Return this thread's own."""
+        if not hasattr(self, "scratch"):
+            self.scratch = _Scratch()
+        return self.scratch
+
+
+class _Scratch:
+    """A thread's arrays, kept from tile to tile: fresh ones would cost as much as the fit."""
+
+    def __init__(self):
+        self._buffers = {}
+
+    def __call__(self, name, *shape, dtype=np.float64):
+        size = int(np.prod(shape))
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < size:
+            buffer = self._buffers[name] = np.empty(size, dtype)
+        return buffer[:size].reshape(shape)
+
+
+class _Undecided:
+    """Ramps in which a jump may be, kept until there are enough to be worth their while."""
+
+    def __init__(self):
+        self._parts = []
+
+    def add(self, where, *columns):
+        """Add ramps: ``where`` in the results they belong, and the columns of `settle`."""
+        self._parts.append((where, *columns))
+
+    def settle(self, settings, scratch):
+        """Search the ramps for jumps, and fit what is left of them.
+
+        Yields
+        ------
+        where : (nramps,) int
+        fit : dict
+            The fields of LikelihoodFit, (nramps,) float64.
+        rejected : (ndiffs, nramps) bool
+        """
+        if not self._parts:
+            return
+        columns = [np.concatenate(parts, axis=-1) for parts in zip(*self._parts, strict=True)]
+        for start in range(0, columns[0].size, BATCH):
+            where, diffs, used, guess, gain, sig, dark = (part[..., start : start + BATCH] for part in columns)
+            remaining = used.copy()
+            rate = likelihood_jumps.reject_jumps(
+                diffs, remaining, guess, gain, sig, settings.covariance, settings.thresholds, settings.rules
+            )
+            yield where, _fit(diffs, remaining, rate, gain, sig, dark, settings, scratch), used & ~remaining
+
+
+def fit_likelihood(
+    diffs,
+    read_times,
+    sig,
+    *,
+    diffs2use=None,
+    reject_jumps=True,
+    threshold_oneomit=20.25,
+    threshold_twoomit=23.8,
+    rules="spaceklip",
+    n_threads=1,
+    tile_pixels=TILE_PIXELS,
+):
+    """Fit differences of resultants; see `gpucoron.backends.base.Backend.fit_likelihood`."""
+    shape, npixels = diffs.shape, int(np.prod(diffs.shape[1:]))
+    settings = _Settings.of(read_times, rules, (threshold_oneomit, threshold_twoomit))
+    diffs = diffs.reshape(len(diffs), -1)
+    used = np.ones(diffs.shape, bool) if diffs2use is None else diffs2use.reshape(diffs.shape) != 0
+    sig = np.broadcast_to(np.asarray(sig, np.float64), shape[1:]).reshape(-1)
+    results = {name: np.empty(npixels) for name in _RESULTS}
+    scratches = _Scratches()
+
+    def fit_pixels(pixels):
+        scratch, undecided = scratches.of_thread(), _Undecided()
+        for tile in _cut(pixels, _tile_length(tile_pixels, len(diffs))):
+            # A copy side by side: the sweeps walk through it several times.
+            columns = (np.array(diffs[:, tile], np.float64), used[:, tile], np.ones(1), sig[tile], np.zeros(1))
+            with np.errstate(all="ignore"):
+                fit = _fit_tile(*columns, tile.start, settings, undecided if reject_jumps else None, scratch)
+            for name, values in fit.items():
+                results[name][tile] = values
+        with np.errstate(all="ignore"):
+            for where, fit, rejected in undecided.settle(settings, scratch):
+                used[:, where] &= ~rejected
+                for name, values in fit.items():
+                    results[name][where] = values
+
+    for_each_tile(fit_pixels, (len(diffs), npixels, 1), n_threads, REGION_BYTES)
+    results = {name: values.reshape(shape[1:]) for name, values in results.items()}
+    return LikelihoodFit(**results, diffs2use=used.astype(np.uint8).reshape(shape))
+
+
+def fit_likelihood_ramps(
+    data,
+    groupdq,
+    gain,
+    readnoise,
+    read_times,
+    *,
+    dark_current=None,
+    zeroframe=None,
+    unusable=0xFF,
+    threshold_oneomit=20.25,
+    threshold_twoomit=23.8,
+    rules="stcal",
+    n_threads=1,
+    tile_pixels=TILE_PIXELS,
+):
+    """Fit ramps and flag their jumps; see `gpucoron.backends.base.Backend.fit_likelihood_ramps`."""
+    nints, ngroups, ny, nx = data.shape
+    settings = _Settings.of(read_times, rules, (threshold_oneomit, threshold_twoomit))
+    sig = readnoise / np.sqrt(np.float64(2))
+    results = {name: np.empty((nints, ny, nx), np.float32) for name in _RESULTS}
+    flat = {name: values.reshape(-1) for name, values in results.items()}
+    scratches = _Scratches()
+    # With ZEROFRAME, the first difference is one between reads of the first group.
+    first_later_group = 1 if zeroframe is None else 0
+
+    def fit_rows(rows):
+        scratch, undecided = scratches.of_thread(), _Undecided()
+        for integration, tile in product(range(nints), _cut(rows, max(1, _tile_length(tile_pixels, ngroups) // nx))):
+            first = None if zeroframe is None else zeroframe[integration, tile].reshape(-1)
+            ramps, flags = (array[integration, :, tile].reshape(ngroups, -1) for array in (data, groupdq))
+            start = (integration * ny + tile.start) * nx
+            with np.errstate(all="ignore"):
+                diffs, used = _difference(ramps, flags & np.uint8(unusable), first, settings.covariance, scratch)
+                pixels = [array[tile].reshape(-1) for array in (gain, sig)]
+                dark = np.zeros(1) if dark_current is None else dark_current[tile].reshape(-1)
+                fit = _fit_tile(diffs, used, *pixels, dark, start, settings, undecided, scratch)
+            for name, values in fit.items():
+                flat[name][start : start + values.size] = values
+        with np.errstate(all="ignore"):
+            for where, fit, rejected in undecided.settle(settings, scratch):
+                for name, values in fit.items():
+                    flat[name][where] = values
+                # The jump belongs to the group after it.
+                group, hit = np.nonzero(rejected)
+                integration, row, column = np.unravel_index(where[hit], (nints, ny, nx))
+                groupdq[integration, group + first_later_group, row, column] |= np.uint8(JUMP_DET)
+
+    for_each_tile(fit_rows, data.shape, n_threads, REGION_BYTES)
+    return LikelihoodFit(**results, diffs2use=None)
+
+
+def _tile_length(tile_pixels, n):
+    return min(tile_pixels, max(1, TILE_SAMPLES // n))
+
+
+def _cut(rows, length):
+    for start in range(rows.start, rows.stop, length):
+        yield slice(start, min(start + length, rows.stop))
+
+
+def _difference(groups, flags, zeroframe, covariance, scratch):
+    """Take the differences of neighbouring groups, counts per second, and tell which have two usable ones.
+
+    Parameters
+    ----------
+    groups : (ngroups, npixels) float32
+    flags : (ngroups, npixels) uint8
+        Not 0 where a group is unusable.
+    zeroframe : (npixels,) float32 or None
+        The first read, which becomes a group of its own with the flags of the first.
+
+    Returns
+    -------
+    diffs : (ndiffs, npixels) float64
+    used : (ndiffs, npixels) bool
+    """
+    groups, good = list(groups), list(flags == 0)
+    if zeroframe is not None:
+        n = 1 + covariance.reads[1].item()
+        groups[:1] = zeroframe, (groups[0] * n - zeroframe) / (n - 1)
+        good[:1] = good[0], good[0]
+    shape = (len(groups) - 1, groups[0].size)
+    diffs, used = scratch("diffs", *shape), scratch("used", *shape, dtype=bool)
+    for k, delta_t in enumerate(covariance.delta_t):
+        np.divide(groups[k + 1] - groups[k], delta_t, out=diffs[k], dtype=np.float64)
+        np.logical_and(good[k], good[k + 1], out=used[k])
+    return diffs, used
+
+
+def _fit_tile(diffs, used, gain, sig, dark, start, settings, undecided, scratch):
+    """Fit the ramps of a tile.
+
+    Parameters
+    ----------
+    diffs : (ndiffs, npixels) float64
+        Counts per second.
+    used : (ndiffs, npixels) bool
+    gain : (npixels,) or (1,) float
+        Electrons per count.
+    sig : (npixels,) float64
+        Noise of a single read, counts.
+    dark : (npixels,) or (1,) float
+        Rate without signal, but with photon noise; counts per second.
+    start : int
+        Of the tile's first ramp, where it belongs in the results.
+    settings : _Settings
+    undecided : _Undecided or None
+        Takes the ramps in which a jump may be; None searches for none.
+
+    Returns
+    -------
+    dict
+        The fields of LikelihoodFit, (npixels,) float64.
+    """
+    if undecided is None:
+        number = np.count_nonzero(used, axis=0)
+        guess = (diffs * used).sum(axis=0) / number
+        return _fit(diffs, used, guess, gain, sig, dark, settings, scratch)
+    guess = _guess_rate(diffs, used, settings.rules.guess_from_used, scratch)
+    rate, ramps = _search(diffs, used, guess, gain, sig, settings, scratch)
+    if ramps.size:
+        per_pixel = (np.broadcast_to(values, rate.shape)[ramps] for values in (guess, gain, sig, dark))
+        undecided.add(start + ramps, diffs[:, ramps], used[:, ramps], *per_pixel)
+    return _fit(diffs, used, rate, gain, sig, dark, settings, scratch)
+
+
+def _guess_rate(diffs, used, from_used, scratch):
+    """Take the median of the differences, all or the used ones, or 0 if that is more: (npixels,), NaN for any NaN."""
+    ndiffs, npixels = diffs.shape
+    # The sweeps need this array only later.
+    planes = scratch("lower", ndiffs, npixels)
+    planes[...] = diffs
+    median = median_of_planes(planes, scratch("work", npixels))
+    if from_used:
+        some = np.flatnonzero(~used.all(axis=0))
+        ordered = np.sort(np.where(used[:, some], diffs[:, some], np.inf), axis=0)
+        number = np.count_nonzero(used[:, some], axis=0)
+        column = np.arange(len(some))
+        low, high = ordered[np.maximum(number - 1, 0) // 2, column], ordered[number // 2 - (number == ndiffs), column]
+        median[some] = np.where(number > 0, (low + high) / 2, np.nan)
+    return median * (median > 0)
+
+
+def _prepare(diffs, used, scratch):
+    """Turn the mask into numbers, and what is out into 0: the arrays that the sweeps read."""
+    kept = np.multiply(used, 1.0, out=scratch("kept", *diffs.shape))
+    return np.multiply(diffs, kept, out=scratch("values", *diffs.shape)), kept
+
+
+def _eliminate(values, kept, photons, noise, settings, scratch):
+    """Sweep up the groups: eliminate one difference after the other.
+
+    With ``C = L D L^T``, the sums of chi-square are those of squares of ``L^-1 d`` and ``L^-1 1`` over D. Between
+    differences of which one is out, L is 0: what is out only multiplies D.
+
+    Returns
+    -------
+    A, B, C : (npixels,) float64
+        Chi-square at rate a is ``A - 2 a B + a^2 C``.
+
+    Notes
+    -----
+    Fills the scratch arrays 'lower' (L), 'inverse' (1/D), 'signal' and 'ones' (the two, over D) for the way down.
+    """
+    ndiffs, npixels = values.shape
+    (alphas, alpha_of), (betas, beta_of) = settings.kinds
+    diagonals, besides = ([photons * photon + noise * read for photon, read in kinds] for kinds in (alphas, betas))
+    lower, inverse = scratch("lower", ndiffs, npixels), scratch("inverse", ndiffs, npixels)
+    signal, ones = scratch("signal", ndiffs, npixels), scratch("ones", ndiffs, npixels)
+    beside, work = scratch("beside", npixels), scratch("work", npixels)
+    # L^-1 d and L^-1 1, of this difference.
+    y, u = scratch("y", npixels), scratch("u", npixels)
+    A, B, C = np.zeros((3, npixels))
+    for i in range(ndiffs):
+        if i == 0:
+            np.divide(1, diagonals[alpha_of[0]], out=inverse[0])
+            y[...], u[...] = values[0], kept[0]
+        else:
+            np.multiply(besides[beta_of[i - 1]], kept[i], out=beside)
+            beside *= kept[i - 1]
+            np.multiply(beside, inverse[i - 1], out=lower[i])
+            beside *= lower[i]
+            np.subtract(diagonals[alpha_of[i]], beside, out=beside)
+            np.divide(1, beside, out=inverse[i])
+            y *= lower[i]
+            np.subtract(values[i], y, out=y)
+            u *= lower[i]
+            np.subtract(kept[i], u, out=u)
+        np.multiply(y, inverse[i], out=signal[i])
+        np.multiply(u, inverse[i], out=ones[i])
+        A += np.multiply(signal[i], y, out=work)
+        B += np.multiply(signal[i], u, out=work)
+        C += np.multiply(ones[i], u, out=work)
+    return A, B, C
+
+
+def _fit(diffs, used, rate, gain, sig, dark, settings, scratch):
+    """Fit the ramps of a tile with the covariance of a rate, or of 0 if that is more; see `_fit_tile`."""
+    ndiffs, npixels = diffs.shape
+    guess = rate * (rate > 0) + dark
+    photons, noise = guess / gain, sig * sig
+    A, B, C = _eliminate(*_prepare(diffs, used, scratch), photons, noise, settings, scratch)
+    (alphas, alpha_of), (betas, beta_of) = settings.kinds
+    squares, products = np.zeros((len(alphas), npixels)), np.zeros((len(betas), npixels))
+    lower, ones = scratch("lower", ndiffs, npixels), scratch("ones", ndiffs, npixels)
+    # The weights of the differences, times C, on the way down.
+    weight, work = scratch("y", npixels), scratch("work", npixels)
+    weight[...] = ones[-1]
+    squares[alpha_of[-1]] += np.multiply(weight, weight, out=work)
+    for i in range(ndiffs - 2, -1, -1):
+        np.multiply(lower[i + 1], weight, out=work)
+        np.subtract(ones[i], work, out=work)
+        weight *= work
+        products[beta_of[i]] += weight
+        weight[...] = work
+        work *= work
+        squares[alpha_of[i]] += work
+    per_photon, per_read = (
+        sum(kind[part] * total for kind, total in zip(alphas, squares, strict=True))
+        + 2 * sum(kind[part] * total for kind, total in zip(betas, products, strict=True))
+        for part in (0, 1)
+    )
+    inverse = 1 / C
+    rate = B * inverse
+    fit = {
+        "countrate": rate,
+        "uncert": np.sqrt(inverse),
+        "chisq": A - B * rate,
+        "var_poisson": photons * per_photon * inverse * inverse,
+        "var_rdnoise": noise * per_read * inverse * inverse,
+    }
+    odd = np.flatnonzero(_is_odd(photons, noise))
+    if odd.size:
+        columns = (np.broadcast_to(values, npixels)[odd] for values in (guess, gain, sig))
+        exact = likelihood_jumps.fit(diffs[:, odd], used[:, odd], *columns, settings.covariance, settings.rules)
+        for name, values in exact.items():
+            fit[name][odd] = values
+    return fit
+
+
+def _is_odd(photons, noise):
+    """Tell which pixels have no proper covariance; what comes out is NaN or nonsense, but the same as stcal's."""
+    return (photons < 0) | (noise <= 0) | np.isinf(photons)
+
+
+def _search(diffs, used, guess, gain, sig, settings, scratch):
+    """Fit the ramps of a tile with a guess of the rate, and find those of which a difference may have to go.
+
+    Returns
+    -------
+    rate : (npixels,) float64
+    ramps : (nramps,) int
+        All that may lose a difference, and some that will not.
+    """
+    photons, noise = guess / gain, sig * sig
+    A, B, C = _eliminate(*_prepare(diffs, used, scratch), photons, noise, settings, scratch)
+    rate = B / C
+    odd = _is_odd(photons, noise)
+    ramps = np.flatnonzero((A - B * rate > min(settings.thresholds) * (1 - MARGIN)) | odd)
+    if ramps.size:
+        ramps = ramps[_may_lose(ramps, rate[ramps], C[ramps], diffs.shape, settings, scratch) | odd[ramps]]
+    return rate, ramps
+
+
+def _may_lose(ramps, rate, C, shape, settings, scratch):
+    """Tell which of some ramps lose enough chi-square with a difference, or with two neighbours: (nramps,) bool.
+
+    On the way down come the residuals ``r = C^-1 (d - a)``, their covariance M for the best rate a, and ``r M^-1 r``,
+    the drop of chi-square. A difference that is out has r = 0.
+    """
+    lower, inverse, signal, ones = (
+        scratch(name, *shape).take(ramps, axis=1) for name in ("lower", "inverse", "signal", "ones")
+    )
+    one, two = (threshold * (1 - MARGIN) for threshold in settings.thresholds)
+    pair_is_spoiled = settings.covariance.reads[1:-1] > 1
+    # Of C^-1 d, C^-1 1 and C^-1, the last element and the last on the diagonal.
+    x, v, diagonal = signal[-1], ones[-1], inverse[-1]
+    residual, own = x - rate * v, diagonal - v * v / C
+    may_lose = ~(residual * residual / own <= one)
+    for i in range(shape[0] - 2, -1, -1):
+        above, residual_above, own_above = v, residual, own
+        x, v = signal[i] - lower[i + 1] * x, ones[i] - lower[i + 1] * v
+        beside = -lower[i + 1] * diagonal
+        diagonal = inverse[i] - lower[i + 1] * beside
+        residual, own = x - rate * v, diagonal - v * v / C
+        may_lose |= ~(residual * residual / own <= one)
+        if pair_is_spoiled[i]:
+            beside -= v * above / C
+            drop = residual**2 * own_above + residual_above**2 * own - 2 * residual * residual_above * beside
+            may_lose |= ~(drop / (own * own_above - beside * beside) <= two)
+    return may_lose

@@ -1,0 +1,344 @@
+"""Likelihood jump rejection: which resultant differences of a ramp to leave out.
+
+The recursions of Brandt's papers in the order of his code, operation by operation. The order matters: where two choices
+are equally likely, or a pair cannot be told from the rest, rounding alone decides what stcal and spaceKLIP reject. Few
+ramps come here: `definition` has found out, in a cheaper way, where there is a choice.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+#: The determinant is brought back to one after this many differences, lest it overflow.
+SCALED_EVERY = 10
+#: A ramp that rejection has left with so few differences is not searched again: nothing tells which one is off.
+TOO_FEW_TO_SEARCH = 3
+#: A determinant below this part of its terms is none.
+ROUNDING = 1e-10
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Where the codes that share this algorithm part ways.
+
+    Attributes
+    ----------
+    guess_from_used : bool
+        The first guess of the rate is the median of the used differences, else of all, used or not.
+    scale_from_used : bool
+        The scale that keeps determinants near one is that of the used differences, else of all. Rounding differs.
+    pairs_need_gain : bool
+        A pair goes only where pairs do better than single differences. Else a single difference next to one that is
+        out already counts as a pair, too, and twice if it stands between two of them: the rate is then doubled.
+    settles_ties : bool
+        A pair that cannot be fitted spares nobody; and where a single difference would be left, which always fits, the
+        smallest one stays, because cosmic rays add charge. Else NaN spares the ramp, and rounding breaks ties.
+    """
+
+    guess_from_used: bool
+    scale_from_used: bool
+    pairs_need_gain: bool
+    settles_ties: bool
+
+
+RULES = {
+    "stcal": Rules(False, False, True, False),
+    "spaceklip": Rules(False, True, False, False),
+    "sound": Rules(True, True, True, True),
+}
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A fit by determinants, with the paper's symbols; sums are (npixels,), the rest (ndiffs, npixels) or so.
+
+    ``theta`` and ``phi`` are the determinants of the leading and trailing blocks of the scaled covariance matrix,
+    ``dB`` and ``dC`` its inverse times the differences and times ones; ``A``, ``B`` and ``C`` the sums of chi-square,
+    ``A - 2 a B + a^2 C`` over ``scale`` at rate a.
+    """
+
+    theta: np.ndarray
+    phi: np.ndarray
+    beta: np.ndarray
+    dB: np.ndarray
+    dC: np.ndarray
+    A: np.ndarray
+    B: np.ndarray
+    C: np.ndarray
+    scale: np.ndarray
+
+    @property
+    def rate(self):
+        """The best rate."""
+        return self.B / self.C
+
+    @property
+    def chisq(self):
+        """Chi-square at the best rate."""
+        return (self.A - self.B**2 / self.C) / self.scale
+
+
+def reject_jumps(diffs, used, guess, gain, sig, covariance, thresholds, rules):
+    """Leave differences out, one or two neighbours at a time, as long as chi-square drops by more than a threshold.
+
+    Parameters
+    ----------
+    diffs : (ndiffs, npixels) float64
+        Differences of resultants over their distance in time: counts per second.
+    used : (ndiffs, npixels) bool
+        Edited in place.
+    guess : (npixels,) float64
+        Rate of the photon noise in the covariance.
+    gain : (npixels,) float or 1.0
+        Electrons per count.
+    sig : (npixels,) float64
+        Noise of a single read, counts.
+    covariance : Covariance
+    thresholds : tuple of float
+        Least drop of chi-square for one difference, and for two neighbours.
+    rules : Rules
+
+    Returns
+    -------
+    (npixels,) float64
+        The rate without the rejected differences, with the covariance of ``guess``.
+
+    Notes
+    -----
+    Source: Brandt 2024, PASP 136, 045005, sections 3 and 4. Pairs are tried only around a resultant of several reads:
+    a jump within it spoils both of its differences.
+    """
+    ndiffs, npixels = diffs.shape
+    pair_is_spoiled = covariance.reads[1:-1] > 1
+    rate = np.empty(npixels)
+    ramps = np.arange(npixels)
+    for search in range(ndiffs):
+        at = (slice(None), ramps)
+        now = used[at]
+        gains = gain if np.ndim(gain) == 0 else gain[ramps]
+        solution = solve(diffs[at], now, guess[ramps], gains, sig[ramps], covariance, rules)
+        omit = _omit_by_residuals if rules.settles_ties else _omit_as_published
+        drop_one, drop_two, rate_one, rate_two = omit(solution, now)
+        if rules.settles_ties:
+            _keep_the_smallest(drop_one, drop_two, diffs[at], now)
+        one, two = _choose(drop_one, drop_two, pair_is_spoiled, thresholds, rules)
+        is_hit = one.any(axis=0) | two.any(axis=0)
+
+        if search == 0:
+            rate[...] = solution.rate
+        for chosen, rates in ((one, rate_one), (two, rate_two)):
+            hit = chosen.any(axis=0)
+            rate[ramps[hit]] = _add_up(np.where(chosen[:, hit], rates[:, hit], 0))
+        now &= ~one
+        now[:-1] &= ~two
+        now[1:] &= ~two
+        used[at] = now
+        ramps = ramps[is_hit & (np.count_nonzero(now, axis=0) > TOO_FEW_TO_SEARCH)]
+        if not ramps.size:
+            break
+    return rate
+
+
+def fit(diffs, used, guess, gain, sig, covariance, rules):
+    """Fit ramps by determinants: also where the photon noise is negative, for want of a gain.
+
+    Parameters
+    ----------
+    diffs, used, guess, gain, sig, covariance, rules
+        As for `reject_jumps`.
+
+    Returns
+    -------
+    dict
+        countrate, uncert, chisq, var_poisson, var_rdnoise: (npixels,) float64.
+    """
+    solution = solve(diffs, used, guess, gain, sig, covariance, rules)
+    weights = solution.dC / solution.C
+    squares, products = weights**2, weights[1:] * weights[:-1]
+    variance = []
+    for term, alpha, beta in (
+        (guess / gain, covariance.alpha_photon, covariance.beta_photon),
+        (sig**2, covariance.alpha_read, covariance.beta_read),
+    ):
+        variance.append(_add_up(squares * (term * alpha[:, None])) + 2 * _add_up(products * (term * beta[:, None])))
+    return {
+        "countrate": solution.rate,
+        "uncert": np.sqrt(solution.scale / solution.C),
+        "chisq": solution.chisq,
+        "var_poisson": variance[0],
+        "var_rdnoise": variance[1],
+    }
+
+
+def solve(diffs, used, guess, gain, sig, covariance, rules):
+    """Solve for the sums of chi-square by determinants of blocks.
+
+    Parameters
+    ----------
+    diffs, used, guess, gain, sig, covariance, rules
+        As for `reject_jumps`.
+
+    Returns
+    -------
+    Solution
+
+    Notes
+    -----
+    Source: Brandt 2024, PASP 136, 045004, equations 38 to 48, 61 to 63, 71 and 75.
+    """
+    ndiffs, npixels = diffs.shape
+    photons, noise = guess / gain, sig**2
+    alpha = photons * covariance.alpha_photon[:, None] + noise * covariance.alpha_read[:, None]
+    beta = photons * covariance.beta_photon[:, None] + noise * covariance.beta_read[:, None]
+    d = diffs * used
+    coupled = beta * used[1:] * used[:-1]
+    scale = _scale(alpha, coupled if rules.scale_from_used else beta)
+    alpha, beta = alpha / scale, coupled / scale
+
+    theta = np.ones((ndiffs + 1, npixels))
+    phi = np.ones((ndiffs + 1, npixels))
+    theta[1], phi[-2] = alpha[0], alpha[-1]
+    for i in range(2, ndiffs + 1):
+        theta[i] = alpha[i - 1] * theta[i - 1] - beta[i - 2] ** 2 * theta[i - 2]
+    for i in range(ndiffs - 2, -1, -1):
+        phi[i] = alpha[i] * phi[i + 1] - beta[i] ** 2 * phi[i + 2]
+
+    sign = np.ones((ndiffs, 1))
+    sign[::2] = -1
+    # Capital letters of the paper; with the differences instead of ones they carry a D.
+    Theta, ThetaD = np.empty((ndiffs, npixels)), np.zeros((ndiffs + 1, npixels))
+    Phi, PhiD = np.zeros((ndiffs, npixels)), np.zeros((ndiffs, npixels))
+    Theta[0], ThetaD[1] = -theta[0], -d[0] * theta[0]
+    for i in range(1, ndiffs):
+        Theta[i] = Theta[i - 1] * beta[i - 1] + sign[i] * theta[i]
+        ThetaD[i + 1] = beta[i - 1] * ThetaD[i] + sign[i] * d[i] * theta[i]
+    for i in range(ndiffs - 2, -1, -1):
+        Phi[i] = Phi[i + 1] * beta[i] + sign[i + 1] * beta[i] * phi[i + 2]
+        PhiD[i] = (PhiD[i + 1] + sign[i + 1] * d[i + 1] * phi[i + 2]) * beta[i]
+
+    determinant = theta[-1]
+    dC = sign / determinant * (phi[1:] * Theta + theta[:-1] * Phi) * used
+    dB = sign / determinant * (phi[1:] * ThetaD[1:] + theta[:-1] * PhiD)
+    terms = d * sign / determinant
+    terms[1:] *= beta
+    A = 2 * _add_up(terms * phi[1:] * ThetaD[:-1])
+    A += _add_up(d**2 * theta[:-1] * phi[1:] / determinant)
+    return Solution(theta, phi, beta, dB, dC, A, _add_up(d * dC), _add_up(dC), scale)
+
+
+def _scale(alpha, beta):
+    """Find the factor of the covariance that makes its determinant one, (npixels,)."""
+    ndiffs, npixels = alpha.shape
+    before, theta, scale = np.ones(npixels), alpha[0], np.ones(npixels)
+    for i in range(2, ndiffs + 1):
+        before, theta = theta, alpha[i - 1] / scale * theta - beta[i - 2] ** 2 / scale**2 * before
+        if i % SCALED_EVERY == 0 or i == ndiffs:
+            root = theta ** (1 / i)
+            scale = scale * root
+            before = before / (theta / root)
+            theta = np.ones(npixels)
+    return scale
+
+
+def _omit_as_published(solution, used):
+    """Leave out each difference, and each pair of neighbours: the drop of chi-square, and the rate without.
+
+    A pair that is the whole ramp gives rounding noise or NaN, and so do some others without photon noise, where
+    ``shared`` is 0.
+
+    Returns
+    -------
+    drop_one : (ndiffs, npixels) float64
+    drop_two : (ndiffs - 1, npixels) float64
+    rate_one, rate_two : of the same shapes
+        What is out already cannot be left out again: 0 there, and for a pair what its other member alone gives.
+    """
+    s, A, B, C, dB, dC = solution, solution.A, solution.B, solution.C, solution.dB, solution.dC
+    chisq = s.chisq
+    # Diagonal and first off-diagonal of the inverse covariance.
+    inverse = s.theta[:-1] * s.phi[1:] / s.theta[-1] * used
+    beside = -s.beta * s.theta[:-2] * s.phi[2:] / s.theta[-1]
+
+    a = (inverse * B - dB * dC) / (C * inverse - dC**2)
+    b = (dB - a * dC) / inverse
+    chisq_one = (A + a**2 * C - 2 * a * B + b**2 * inverse - 2 * b * dB + 2 * a * b * dC) / s.scale
+    rate_one = a
+
+    first, second = slice(None, -1), slice(1, None)
+    own = dC[first] ** 2 - C * inverse[first]
+    shared = dC[first] * dC[second] - C * beside
+    signal = B * dC[first] - dB[first] * C
+    c = signal / own - (B * dC[second] - dB[second] * C) / shared
+    c /= shared / own - (dC[second] ** 2 - C * inverse[second]) / shared
+    b = (signal - c * shared) / own
+    a = (B - b * dC[first] - c * dC[second]) / C
+    chisq_two = A + a**2 * C + b**2 * inverse[first] + c**2 * inverse[second]
+    chisq_two -= 2 * a * B + 2 * b * dB[first] + 2 * c * dB[second]
+    chisq_two += 2 * a * b * dC[first] + 2 * a * c * dC[second] + 2 * b * c * beside
+    chisq_two /= s.scale
+    rate_two = a
+
+    for one, two, whole in ((chisq_one, chisq_two, chisq), (rate_one, rate_two, s.rate)):
+        np.copyto(one, whole, where=~used)
+        np.copyto(two, one[first], where=~used[second])
+        np.copyto(two, one[second], where=~used[first])
+    return chisq - chisq_one, chisq - chisq_two, rate_one, rate_two
+
+
+def _omit_by_residuals(solution, used):
+    """Leave out as `_omit_as_published` does, by formulas that hold for all pairs but the whole ramp: that gives 0.
+
+    With the residual ``r = C^-1 (d - a)`` and ``M`` its covariance for the best rate a, chi-square drops by r M^-1 r.
+    """
+    s, B, C, dB, dC = solution, solution.B, solution.C, solution.dB, solution.dC
+    first, second = slice(None, -1), slice(1, None)
+    inverse = s.theta[:-1] * s.phi[1:] / s.theta[-1]
+    beside = -s.beta * s.theta[:-2] * s.phi[2:] / s.theta[-1] - dC[first] * dC[second] / C
+    residual, own = dB - B / C * dC, inverse - dC**2 / C
+    jump = residual / own
+    determinant = own[first] * own[second] - beside**2
+    # What differs from 0 by rounding alone is 0.
+    determinant[determinant < ROUNDING * own[first] * own[second]] = np.nan
+    jumps = (
+        (residual[first] * own[second] - residual[second] * beside) / determinant,
+        (residual[second] * own[first] - residual[first] * beside) / determinant,
+    )
+    drop_one = residual * jump / s.scale
+    drop_two = (residual[first] * jumps[0] + residual[second] * jumps[1]) / s.scale
+    rate_one = s.rate - jump * dC / C
+    rate_two = s.rate - (jumps[0] * dC[first] + jumps[1] * dC[second]) / C
+    drop_one[~used | (np.count_nonzero(used, axis=0) < 2)] = 0
+    drop_two[np.isnan(drop_two)] = 0
+    return drop_one, drop_two, rate_one, rate_two
+
+
+def _keep_the_smallest(drop_one, drop_two, diffs, used):
+    """Forbid, in place, what would leave a single difference other than the smallest."""
+    number = np.count_nonzero(used, axis=0)
+    smallest = np.argmin(np.where(used, diffs, np.inf), axis=0) == np.arange(len(diffs))[:, None]
+    drop_one[smallest & (number == 2)] = 0
+    drop_two[(smallest[1:] | smallest[:-1]) & (number == 3)] = 0
+
+
+def _choose(drop_one, drop_two, pair_is_spoiled, thresholds, rules):
+    """Choose what goes: booleans of the shapes of the drops; a pair is named by its first member."""
+    # A product, not a choice: NaN where pairs are not tried spares the ramp, too.
+    best_one = drop_one.max(axis=0)
+    best_two = (drop_two * pair_is_spoiled[:, None]).max(axis=0)
+    one_is_better = best_one - thresholds[0] > best_two - thresholds[1]
+    best = best_one * (best_one > thresholds[0]) * one_is_better
+    best += best_two * (best_two > thresholds[1]) * ~one_is_better
+    best[best == 0] = np.nan
+    one, two = drop_one == best, drop_two == best
+    if rules.pairs_need_gain:
+        one &= one_is_better
+        two &= ~one_is_better
+    return one, two
+
+
+def _add_up(values):
+    """Sum over the first axis, one after the other: NumPy's sum may pair them, depending on the shape."""
+    total = values[0].copy()
+    for value in values[1:]:
+        total += value
+    return total

@@ -1,0 +1,453 @@
+"""Ramp fitting by segments of optimally weighted least squares, equal to stcal's ``OLS_C``.
+
+Most ramps have no flag, or none but DO_NOT_USE in the same first groups: they are one segment each, and a tile of them
+is fitted in one pass over the groups. The rest, flagged or with values that are not finite, is gathered and fitted
+segment by segment; see `ramp_segments`.
+"""
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpucoron.backends.base import Slopes
+from gpucoron.backends.operations.ramp_fit.median_network import MOST_PLANES
+from gpucoron.backends.operations.ramp_fit.segments import (
+    Scratch,
+    find_segments,
+    median_rates,
+    read_noise_variance,
+    segment_slopes,
+    weight_table,
+    weighted_slopes,
+    weighting_class,
+)
+from gpucoron.backends.tiles import TILE_BYTES, for_each_tile
+from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE, PERSISTENCE, SATURATED
+
+#: stcal writes variances from here on as 0, (DN/s)^2
+LARGE_VARIANCE = 1e6
+
+_INVALID = DO_NOT_USE | SATURATED
+
+
+@dataclass(frozen=True)
+class _Times:
+    """Times in seconds. stcal reads them as float32 and goes on in float64."""
+
+    group: float
+    frame: float
+    one_group: float
+
+    @classmethod
+    def of(cls, group_time, frame_time, nframes):
+        frame = float(np.float32(frame_time))
+        # A first group on its own has integrated for half of its frames, and half a frame.
+        return cls(float(np.float32(group_time)), frame, (nframes + 1.0) * frame / 2.0)
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """The pixels of a tile, (npixels,) each: float64, but the flags."""
+
+    dq: np.ndarray
+    gain: np.ndarray
+    read_noise: np.ndarray
+    dark: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """The ramps of a tile that need segments, as columns.
+
+    ``which`` is their place among the tile's ramps (integration after integration), ``pixel`` the pixel; ``samples`` is
+    float64 (ngroups, nramps), NaN where saturated; ``single_group_time`` is what a segment of one group has integrated.
+    """
+
+    which: np.ndarray
+    pixel: np.ndarray
+    samples: np.ndarray
+    groupdq: np.ndarray
+    single_group_time: np.ndarray
+    has_own_time: np.ndarray
+    is_zeroframe: np.ndarray
+
+
+class _RampSums:
+    """What a tile's ramps add to the products, (nints, npixels) float64: sums over the segments of a ramp."""
+
+    def __init__(self, shape):
+        self.inverse_read = np.zeros(shape)
+        self.inverse_poisson = np.zeros(shape)
+        self.inverse_total = np.zeros(shape)
+        self.slope = np.zeros(shape)
+
+
+def fit_ramps(
+    data,
+    groupdq,
+    pixeldq,
+    gain,
+    readnoise,
+    *,
+    group_time,
+    frame_time,
+    nframes=1,
+    groupgap=0,
+    dark_current=None,
+    zeroframe=None,
+    original_groupdq=None,
+    suppress_one_group=False,
+    n_threads=1,
+    tile_bytes=TILE_BYTES,
+    fit_whole=None,
+):
+    """Fit every ramp; see `gpucoron.backends.base.Backend.fit_ramps`.
+
+    Parameters beyond those of the backend
+    --------------------------------------
+    n_threads : int
+    tile_bytes : int
+        Size of a tile of float32 samples.
+    fit_whole : callable, optional
+        Takes the place of `fit_whole_ramps`, for few enough groups, and gives the same; without its last argument.
+
+    Notes
+    -----
+    Every float64 operation comes in the order of stcal's C source, so that on the same machine the results are the
+    same bits. ``groupgap`` only enters through ``group_time``.
+    """
+    nints, _, ny, nx = data.shape
+    times = _Times.of(group_time, frame_time, nframes)
+    # The step's scaling to electrons per group: float64, then rounded.
+    with np.errstate(all="ignore"):
+        noise = (readnoise * (gain / np.sqrt(np.float64(2 * nframes)))).astype(np.float32)
+    rate = _empty_slopes((ny, nx))
+    rateints = _empty_slopes((nints, ny, nx))
+
+    scratch_of = threading.local()
+
+    def fit_rows(rows):
+        if not hasattr(scratch_of, "thread"):
+            scratch_of.thread = Scratch(data.shape[1])
+
+        def rows_of(array):
+            return None if array is None else _merge_rows(array[..., rows, :])
+
+        pixels = _Pixels(
+            _flag_bad_gain(rows_of(pixeldq), rows_of(gain)),
+            rows_of(gain).astype(np.float64),
+            rows_of(noise).astype(np.float64),
+            np.float64(0) if dark_current is None else rows_of(dark_current).astype(np.float64),
+        )
+        with np.errstate(all="ignore"):
+            tile_rate, tile_rateints = _fit_tile(
+                rows_of(data),
+                rows_of(groupdq),
+                pixels,
+                rows_of(zeroframe) if not suppress_one_group else None,
+                rows_of(original_groupdq),
+                times,
+                suppress_one_group,
+                scratch_of.thread,
+                fit_whole,
+            )
+            for product, answer in ((rate, tile_rate), (rateints, tile_rateints)):
+                for name, values in answer.items():
+                    target = getattr(product, name)[..., rows, :]
+                    target[...] = values.reshape(target.shape)
+
+    for_each_tile(fit_rows, data.shape, n_threads, tile_bytes)
+    return rate, rateints
+
+
+def _empty_slopes(shape):
+    images = [np.empty(shape, np.float32) for _ in range(4)]
+    return Slopes(
+        rate=images[0],
+        dq=np.empty(shape, np.uint32),
+        var_poisson=images[1],
+        var_rnoise=images[2],
+        err=images[3],
+    )
+
+
+def _merge_rows(array):
+    return array.reshape(*array.shape[:-2], -1)
+
+
+def _flag_bad_gain(pixeldq, gain):
+    bad = ~(gain > 0)
+    return np.where(bad, pixeldq | np.uint32(DO_NOT_USE | NO_GAIN_VALUE), pixeldq)
+
+
+def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppress_one_group, scratch, fit_whole):
+    """Fit the ramps of a tile, ``(nints, ngroups, npixels)``; return the fields of rate and rateints."""
+    nints, ngroups, npixels = data.shape
+    flags = np.bitwise_or.reduce(groupdq, axis=1)
+    samples = np.empty((ngroups, nints, npixels))
+    samples[...] = data.transpose(1, 0, 2)
+    samples = samples.reshape(ngroups, -1)
+    slopes = medians = None
+    first, needs_segments = _find_whole_ramps(groupdq, flags)
+    if ngroups - first > 2 and not needs_segments.all():
+        whole = samples[first:], first, pixels.gain, pixels.read_noise, times.group
+        if fit_whole is not None and ngroups - first - 1 <= MOST_PLANES:
+            slopes, medians = fit_whole(*whole)
+        else:
+            slopes, medians = fit_whole_ramps(*whole, scratch)
+        needs_segments |= np.isnan(slopes)
+    else:
+        needs_segments[...] = True
+        medians = np.empty(nints * npixels)
+
+    ramps = _gather(samples, groupdq, needs_segments, zeroframe, times, suppress_one_group)
+    medians[ramps.which] = _gathered_medians(ramps, times, scratch)
+    median_rate = _add_up(medians.reshape(nints, npixels)) / nints
+    signal = np.where(median_rate > 0, median_rate, 0.0) + pixels.dark
+
+    sums = _RampSums((nints, npixels))
+    if slopes is not None:
+        _sum_whole_ramps(sums, slopes.reshape(nints, npixels), ngroups - first, signal, pixels, times)
+    _sum_segments(sums, ramps, signal, pixels, times, scratch)
+
+    rateints = _finish_rateints(sums, flags, ramps, pixels)
+    rate = _finish_rate(sums, flags, rateints, pixels)
+    _flag_partial_saturation(rate, rateints, flags, ramps)
+    if original_groupdq is not None:
+        _restore_charge_loss(rate, rateints, flags, original_groupdq, ramps, pixels, times)
+    return rate, rateints
+
+
+def _find_whole_ramps(groupdq, flags):
+    """Find the first group of most ramps, and which ramps are not good from it on and DO_NOT_USE alone before it.
+
+    MIRI's first groups are DO_NOT_USE in most pixels, not in all.
+
+    Parameters
+    ----------
+    groupdq : (nints, ngroups, npixels) uint8
+    flags : (nints, npixels) uint8
+        Those of all groups.
+
+    Returns
+    -------
+    first : int
+    is_other : (nints * npixels,) bool
+    """
+    is_clean = flags == 0
+    first = 0
+    before = is_late = flags == DO_NOT_USE
+    # More than half of the ramps: whatever is chosen, the answers are the same.
+    while first < groupdq.shape[1] and 2 * np.count_nonzero(is_late) > is_late.size:
+        before = is_late
+        is_late = is_late & (groupdq[:, first] == DO_NOT_USE)
+        first += 1
+    first = max(0, first - 1)
+    if first == 0:
+        return 0, ~is_clean.reshape(-1)
+    is_whole = before & ~np.bitwise_or.reduce(groupdq[:, first:], axis=1).astype(bool)
+    return first, ~is_whole.reshape(-1)
+
+
+def fit_whole_ramps(samples, first, gain, read_noise, group_time, scratch):
+    """Fit all ramps of a tile as if none had a flag.
+
+    Parameters
+    ----------
+    samples : (ngroups, nints * npixels) float64, DN
+        Three groups at least.
+    first : int
+        The number of the first of these groups.
+    gain, read_noise : (npixels,) float64, e-/DN and e-
+    group_time : float, s
+    scratch : Scratch
+
+    Returns
+    -------
+    slopes, medians : (nints * npixels,) float64, DN/s
+        Slopes are NaN where a value is not finite or the read noise is of no use; medians are anything there.
+    """
+    ngroups, nramps = samples.shape
+    repeats = nramps // len(gain)
+    gain, noise = np.tile(gain, repeats), np.tile(read_noise, repeats)
+    classes = weighting_class(samples[-1] - samples[0], gain, noise)
+    inverse_variance = 1 / (noise * noise)
+    numbers = np.arange(first, first + ngroups, dtype=np.float64)[:, np.newaxis]
+    table = weight_table(ngroups)
+    slopes, medians = np.empty(nramps), np.empty(nramps)
+    for block in scratch.blocks(nramps):
+        values = samples[:, block]
+        weights = table.take(classes[block], axis=1, out=scratch.array(0, *values.shape), mode="clip")
+        slopes[block] = weighted_slopes(values, numbers, weights, inverse_variance[block], scratch)
+        medians[block] = median_rates(values, group_time, None, scratch)
+    slopes /= group_time
+    return slopes, medians
+
+
+def _gather(samples, groupdq, needed, zeroframe, times, suppress_one_group):
+    """Gather the ramps that need segments; ZEROFRAME stands in for ramps without a good group."""
+    nints, ngroups, npixels = groupdq.shape
+    which = np.flatnonzero(needed)
+    integration, pixel = np.divmod(which, npixels)
+    samples = samples.take(which, axis=1)
+    dq = np.ascontiguousarray(groupdq.transpose(1, 0, 2)).reshape(ngroups, -1).take(which, axis=1)
+    samples[dq & SATURATED != 0] = np.nan
+    n_good = np.count_nonzero(dq == 0, axis=0)
+
+    is_first_only = (n_good == 1) & (dq[0] == 0) & (not suppress_one_group)
+    is_zeroframe = np.zeros(len(which), bool)
+    if zeroframe is not None:
+        first_frame = zeroframe[integration, pixel]
+        is_zeroframe = (n_good == 0) & (first_frame != 0)
+        samples[0, is_zeroframe] = first_frame[is_zeroframe]
+        dq[0, is_zeroframe] = 0
+    time = np.select([is_first_only, is_zeroframe], [times.one_group, times.frame], times.group)
+    return _Gathered(which, pixel, samples, dq, time, is_first_only | is_zeroframe, is_zeroframe)
+
+
+def _gathered_medians(ramps, times, scratch):
+    """The median rates of gathered ramps, (nramps,) float64, DN/s."""
+    ngroups, nramps = ramps.samples.shape
+    if ngroups == 1:
+        # stcal keeps NaN here, and counts groups of any flag.
+        return ramps.samples[0] / times.one_group
+    medians = np.empty(nramps)
+    for block in scratch.blocks(nramps):
+        medians[block] = median_rates(ramps.samples[:, block], times.group, ramps.groupdq[:, block], scratch)
+    own = ramps.has_own_time
+    medians[own] = ramps.samples[0, own] / ramps.single_group_time[own]
+    medians[np.isnan(medians)] = 0
+    return medians
+
+
+def _add_up(values):
+    """Sum over integrations, one after the other: a sum of NumPy's may pair them, depending on the shape."""
+    total = np.zeros(values.shape[1:])
+    for value in values:
+        total += value
+    return total
+
+
+def _sum_whole_ramps(sums, slopes, ngroups, signal, pixels, times):
+    """Fill in the sums of ramps that are one segment of all groups; they differ between integrations by the slope."""
+    var_poisson = signal / (times.group * pixels.gain * (ngroups - 1.0))
+    var_read = read_noise_variance(ngroups, pixels.gain, pixels.read_noise, times.group)
+    np.divide(slopes, var_read, out=sums.slope)
+    sums.inverse_read[...] = 1 / var_read
+    sums.inverse_poisson[...] = np.where(var_poisson > 0, 1 / var_poisson, 0)
+    sums.inverse_total[...] = 1 / (var_poisson + var_read)
+
+
+def _sum_segments(sums, ramps, signal, pixels, times, scratch):
+    """Fit the segments of gathered ramps and put their sums in place of what is there."""
+    # A ramp that is saturated from the start has no segment, whatever follows.
+    segments = find_segments(np.where(ramps.groupdq[0] & SATURATED, ramps.groupdq[0], ramps.groupdq))
+    pixel = ramps.pixel[segments.ramp]
+    gain, read_noise = pixels.gain[pixel], pixels.read_noise[pixel]
+    time = ramps.single_group_time[segments.ramp]
+    slope = segment_slopes(ramps.samples, segments, gain, read_noise, times.group, time, scratch)
+
+    time = np.where(segments.length == 1, time, times.group)
+    var_poisson = signal[pixel] / (time * gain * np.maximum(segments.length - 1.0, 1.0))
+    var_read = read_noise_variance(segments.length, gain, read_noise, time)
+
+    def put(target, values):
+        # bincount adds one after the other, in the order of the segments
+        target.reshape(-1)[ramps.which] = np.bincount(segments.ramp, values, len(ramps.which))
+
+    put(sums.slope, slope / var_read)
+    put(sums.inverse_read, 1 / var_read)
+    put(sums.inverse_poisson, np.where(var_poisson > 0, 1 / var_poisson, 0))
+    put(sums.inverse_total, 1 / (var_poisson + var_read))
+
+
+def _finish_rateints(sums, flags, ramps, pixels):
+    """Turn the sums into rates and variances of each integration; partial saturation is not yet flagged."""
+    dq = pixels.dq | (flags & np.uint8(JUMP_DET | PERSISTENCE))
+    starts_saturated = ramps.groupdq[0] & SATURATED != 0
+    lost = np.all(ramps.groupdq & _INVALID, axis=0) | starts_saturated
+    dq.reshape(-1)[ramps.which[lost]] |= np.uint32(DO_NOT_USE)
+    dq.reshape(-1)[ramps.which[starts_saturated]] |= np.uint32(SATURATED)
+
+    var_poisson = _invert(sums.inverse_poisson)
+    var_rnoise = 1 / sums.inverse_read
+    var_rnoise[var_rnoise >= LARGE_VARIANCE] = 0
+    rate = sums.slope * var_rnoise
+    variance = 1 / sums.inverse_total
+    variance[variance > LARGE_VARIANCE] = 0
+    err = np.sqrt(variance)
+
+    invalid = dq & _INVALID != 0
+    rate[invalid] = np.nan
+    for values in (var_poisson, var_rnoise, err):
+        values[invalid] = 0
+    return {"rate": rate, "dq": dq, "var_poisson": var_poisson, "var_rnoise": var_rnoise, "err": err}
+
+
+def _finish_rate(sums, flags, rateints, pixels):
+    """Combine the integrations, weighted by their read noise."""
+    dq = pixels.dq | (np.bitwise_or.reduce(flags, axis=0) & np.uint8(JUMP_DET | PERSISTENCE))
+    dq |= np.bitwise_and.reduce(rateints["dq"], axis=0) & np.uint32(_INVALID)
+
+    var_poisson = _invert(_add_up(sums.inverse_poisson))
+    inverse_read = _add_up(sums.inverse_read)
+    var_rnoise = np.where(inverse_read > 0, 1 / inverse_read, inverse_read)
+    var_rnoise[var_rnoise >= LARGE_VARIANCE] = 0
+    err = np.sqrt(var_poisson + var_rnoise)
+    rate = _add_up(sums.slope)
+
+    invalid = dq & _INVALID != 0
+    for values in (var_poisson, var_rnoise, err):
+        values[invalid] = 0
+    rate[invalid] = np.nan
+    rate *= var_rnoise
+    return {"rate": rate, "dq": dq, "var_poisson": var_poisson, "var_rnoise": var_rnoise, "err": err}
+
+
+def _invert(inverse_variance):
+    """Invert where positive, else 0; a large variance is 0, too."""
+    variance = np.where(inverse_variance > 0, 1 / inverse_variance, 0)
+    variance[variance >= LARGE_VARIANCE] = 0
+    return variance
+
+
+def _flag_partial_saturation(rate, rateints, flags, ramps):
+    """Flag ramps that saturate somewhere; their slopes stay."""
+    partial = flags & np.uint8(SATURATED)
+    if len(ramps.samples) == 1:
+        partial.reshape(-1)[ramps.which[ramps.is_zeroframe]] = 0
+    rateints["dq"] |= partial
+    rate["dq"] |= np.bitwise_or.reduce(partial, axis=0)
+
+
+def _restore_charge_loss(rate, rateints, flags, original_groupdq, ramps, pixels, times):
+    """Take the read-noise variance from the groups that were good before charge migration was flagged.
+
+    Only the read-noise variance follows, not the error: so does stcal.
+    """
+    lossy = flags & CHARGELOSS != 0
+    affected = lossy.any(axis=0)
+    if not affected.any():
+        return
+    # All of these are among the gathered ramps, which know how long a single group has integrated.
+    chosen = lossy.reshape(-1)[ramps.which]
+    which, pixel = ramps.which[chosen], ramps.pixel[chosen]
+    dq = original_groupdq[which // lossy.shape[1], :, pixel].T
+    dq = np.where(dq & CHARGELOSS, dq ^ (DO_NOT_USE | CHARGELOSS), dq)
+    segments = find_segments(dq)
+    of_segment = pixel[segments.ramp]
+    time = np.where(segments.length == 1, ramps.single_group_time[chosen][segments.ramp], times.group)
+    variance = read_noise_variance(segments.length, pixels.gain[of_segment], pixels.read_noise[of_segment], time)
+    inverse = np.bincount(segments.ramp, np.where(variance > 0, 1 / variance, 0), len(which))
+    restored = 1 / inverse
+    restored[restored >= LARGE_VARIANCE] = 0
+
+    var_rnoise = rateints["var_rnoise"]
+    inverse_read = np.where(var_rnoise > 0, 1 / var_rnoise, 0)
+    inverse_read.reshape(-1)[which] = inverse
+    var_rnoise.reshape(-1)[which] = restored
+    total = _add_up(inverse_read)
+    combined = np.where(total > 0, 1 / total, rate["var_rnoise"])
+    combined[combined >= LARGE_VARIANCE] = 0
+    rate["var_rnoise"][affected] = combined[affected]

@@ -1,0 +1,1 @@
+"""The operations on saturation and the A/D floor."""

@@ -1,0 +1,139 @@
+"""Flags of saturation and of the A/D floor, integration by integration.
+
+One image of flags per integration remembers what has saturated so far. The second and the third pass only look at the
+pixels whose flags qualify them: a ramp crosses its threshold once, so these are few.
+"""
+
+import numpy as np
+
+from gpucoron.backends.masks import grow_cross, grow_square
+from gpucoron.backends.tiles import even_tile_bytes, for_each_tile
+from gpucoron.dq import AD_FLOOR, DO_NOT_USE, SATURATED
+
+#: pixels of a group, of some integrations together, that an operation works on
+PIXELS_AT_ONCE = 2**19
+
+
+def flag_saturation(
+    data,
+    groupdq,
+    threshold,
+    checked,
+    *,
+    n_threads=1,
+    n_pix_grow_sat=1,
+    nframes=None,
+    bias=None,
+    grow_diagonal=True,
+):
+    """Flag saturation and the A/D floor through the groups, in place.
+
+    See `gpucoron.backends.base.Backend.flag_saturation`. Integrations are independent and run on ``n_threads``.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32, DN
+    groupdq : (nints, ngroups, ny, nx) uint8
+    threshold : (ny, nx) float32, DN
+    checked : (ny, nx) bool
+    n_threads : int
+    n_pix_grow_sat : int
+    nframes : int or None
+    bias : (ny, nx) float32 or None
+    grow_diagonal : bool
+
+    Notes
+    -----
+    Source: stcal 1.20, ``flag_saturated_pixels``; spaceKLIP 2.2, ``do_saturation``, for growth without corners. The
+    read pattern is the one that jwst 3.0 builds: group ``g`` holds reads ``g nframes + 1`` to ``(g + 1) nframes``,
+    whatever GROUPGAP says.
+    """
+
+    n_pix_square = n_pix_grow_sat if grow_diagonal else 0
+
+    def flag_integrations(some):
+        with np.errstate(invalid="ignore", over="ignore"):
+            _flag_forward(data[some], groupdq[some], threshold, n_pix_square)
+            for ramp, flags in zip(data[some], groupdq[some], strict=True):
+                if nframes is not None:
+                    _flag_diluted(ramp, flags, threshold, checked, n_pix_square, nframes)
+                    if ramp.shape[0] > 2:
+                        _flag_second_group(ramp, flags, threshold, nframes, bias)
+                if not grow_diagonal:
+                    _grow_without_corners(flags, n_pix_grow_sat)
+
+    nints, _, ny, nx = data.shape
+    shape = nints, ny * nx
+    for_each_tile(flag_integrations, shape, n_threads, even_tile_bytes(shape, n_threads, 4 * PIXELS_AT_ONCE))
+
+
+def _flag_forward(ramps, flags, threshold, n_pix_grow_sat):
+    """Pass 1: everything from the first saturated group on, and the A/D floor of each group."""
+    reached = np.zeros((len(ramps), *threshold.shape), np.uint8)
+    test, saturated = np.empty(reached.shape, bool), np.empty_like(reached)
+    flagged = test.view(np.uint8)
+    for group in range(ramps.shape[1]):
+        plane, plane_flags = ramps[:, group], flags[:, group]
+        np.greater_equal(plane, threshold, out=test)
+        flagged *= np.uint8(SATURATED)
+        reached |= flagged
+        # Flags that were there before grow too, but do not go on to later groups.
+        np.bitwise_and(plane_flags, np.uint8(SATURATED), out=saturated)
+        saturated |= reached
+        np.less_equal(plane, 0, out=test)
+        flagged *= np.uint8(AD_FLOOR | DO_NOT_USE)
+        plane_flags |= flagged
+        for found, frame_flags in zip(saturated, plane_flags, strict=True):
+            if found.any():
+                frame_flags |= grow_square(found, n_pix_grow_sat)
+
+
+def _flag_diluted(ramp, flags, threshold, checked, n_pix_grow_sat, nframes):
+    """Pass 2: groups before a saturated one that reach the threshold of a mean whose last read saturated."""
+    spoiled = np.uint8(SATURATED | DO_NOT_USE)
+    for group in range(ramp.shape[0] - 2, -1, -1):
+        reads = _reads_of_group(group, nframes)
+        dilution = np.mean(reads) / reads[-1]
+        if dilution == 1:
+            continue
+        # Flat indices: finding them takes an eighth of the time of rows and columns.
+        pixels = np.flatnonzero(((flags[group] & spoiled) == 0) & ((flags[group + 1] & np.uint8(SATURATED)) != 0))
+        # float64, as stcal: the product of a float32 threshold and the dilution must not be rounded.
+        limit = threshold.ravel()[pixels] * np.where(checked.ravel()[pixels], dilution, 1.0)
+        partial = pixels[ramp[group].ravel()[pixels] >= limit]
+        if partial.size:
+            flags[group] |= grow_square(_flag_image(threshold.shape, partial), n_pix_grow_sat)
+
+
+def _flag_second_group(ramp, flags, threshold, nframes, bias):
+    """Pass 3: a second group that jumps towards a saturated third one which the first group did not foretell."""
+    saturated = np.uint8(SATURATED)
+    pixels = np.flatnonzero(((flags[2] & saturated) != 0) & ((flags[1] & saturated) == 0))
+    limit = threshold.ravel()[pixels]
+    first, second = ramp[0].ravel()[pixels], ramp[1].ravel()[pixels]
+    pedestal = 0.0 if bias is None else bias.ravel()[pixels]
+    # The mean read is a float64 scalar: the prediction is float64, the jump and its allowance stay float32.
+    prediction = (first - pedestal) / np.mean(_reads_of_group(0, nframes)) * _reads_of_group(2, nframes)[-1]
+    unforeseen = prediction + pedestal < limit
+    jumped = second - first > (limit - first) / nframes
+    flags[1] |= _flag_image(threshold.shape, pixels[unforeseen & jumped])
+
+
+def _grow_without_corners(flags, n_pixels):
+    """Grow SATURATED within each group by steps up, down, left or right."""
+    for plane_flags in flags:
+        saturated = plane_flags & np.uint8(SATURATED)
+        if saturated.any():
+            plane_flags |= grow_cross(saturated, n_pixels)
+
+
+def _flag_image(shape, pixels):
+    """Make an image that is DO_NOT_USE at some flat indices."""
+    image = np.zeros(shape, dtype=np.uint8)
+    image.ravel()[pixels] = DO_NOT_USE
+    return image
+
+
+def _reads_of_group(group, nframes):
+    """List the reads, counted from one, that jwst takes a group to be averaged from."""
+    return [group * nframes + read + 1 for read in range(nframes)]

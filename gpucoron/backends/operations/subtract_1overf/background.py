@@ -1,0 +1,143 @@
+"""Which pixels of an image are background: a cut about the median, and a search for extended sources, repeated."""
+
+from functools import lru_cache
+
+import numpy as np
+
+from gpucoron.backends.operations.subtract_1overf.frames import for_each_frame
+
+#: Standard deviation over median absolute deviation of a Gaussian.
+MAD_TO_SIGMA = 1 / 0.6744897501960817
+#: Width (pixels) and half size of the Gaussian that sources are looked for with.
+_KERNEL_SIGMA, _KERNEL_HALF = 2.0, 2
+#: A source is this many connected pixels (over their edges) above so many sigma of the unsmoothed image.
+_SOURCE_PIXELS, _SOURCE_SIGMA = 7, 2.0
+
+
+def background_mask(images, bad, *, nsigma, niter, n_threads):
+    """See `gpucoron.backends.base.Backend.background_mask`."""
+    masks = np.empty(images.shape, bool)
+
+    def find(index):
+        image = np.ascontiguousarray(images[index], np.float32)
+        masks[index] = _find_background(image, None if bad is None else bad[index], nsigma, niter)
+
+    for_each_frame(find, len(images), n_threads)
+    return masks
+
+
+def _find_background(image, bad, nsigma, niter):
+    valid = np.isfinite(image)
+    smooth, offset = _smooth(image, valid)
+    good = valid if bad is None or bad.all() else valid & ~np.ascontiguousarray(bad)
+    ordered = np.sort(np.compress(good.reshape(-1), image.reshape(-1)))
+    for round_ in range(niter):
+        if round_ and not len(ordered):
+            break
+        centre, sigma = _describe_lower_half(ordered)
+        # Later rounds cut at three sigma, whatever the first one did.
+        reach = np.float32((nsigma if round_ == 0 else 3) * sigma)
+        if np.isnan(reach):  # no value is below the median
+            reach = np.float32(np.inf)
+        lowest, highest = centre - reach, centre + reach
+        new = image >= lowest
+        new &= image <= highest
+        new &= good
+        ordered = ordered[ordered.searchsorted(lowest) : ordered.searchsorted(highest, "right")]
+        sources = _find_sources(smooth, _middle(ordered) * offset + np.float32(_SOURCE_SIGMA * sigma), new)
+        if len(sources):
+            new.reshape(-1)[sources] = False
+            ordered = _take_out(ordered, image.reshape(-1)[sources])
+        unchanged = round_ > 0 and np.count_nonzero(new) == np.count_nonzero(good)
+        good = new
+        if unchanged:
+            break
+    return good
+
+
+def _middle(ordered):
+    n = len(ordered)
+    if n == 0:
+        return np.float32(np.nan)
+    return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+
+
+def _describe_lower_half(ordered):
+    """Give the median, and sigma from the values below it: sources leave those alone."""
+    centre = _middle(ordered)
+    below = ordered[: np.searchsorted(ordered, centre)]
+    n = len(below)
+    sigma = _middle(centre - below[(n - 1) // 2 : n // 2 + 1]) * MAD_TO_SIGMA
+    if sigma < np.finfo(float).eps:
+        sigma = (centre - below).mean() / 0.8
+    return centre, np.float32(sigma)
+
+
+def _take_out(ordered, values):
+    """Take values out of a sorted array that holds them."""
+    values = np.sort(values)
+    first = np.searchsorted(ordered, values)
+    repeats = np.arange(len(values)) - np.searchsorted(values, values)
+    return np.delete(ordered, first + repeats)
+
+
+@lru_cache(1)
+def _gaussian():
+    """Make the weights of a row of the kernel, from its middle outwards."""
+    weights = np.exp(-(np.arange(_KERNEL_HALF + 1) ** 2) / (2 * _KERNEL_SIGMA**2))
+    return (weights / (2 * weights.sum() - weights[0])).astype(np.float32)
+
+
+def _convolve(image):
+    """Smooth a float32 image by the Gaussian, with zeros around it."""
+    ny, nx = image.shape
+    half, weights = _KERNEL_HALF, _gaussian()
+    padded = np.zeros((ny + 2 * half, nx), np.float32)
+    padded[half:-half] = image
+    across = np.zeros((ny, nx + 2 * half), np.float32)
+    columns = across[:, half:-half]
+    np.multiply(image, weights[0], out=columns)
+    for step in range(1, half + 1):
+        pair = padded[half - step :][:ny] + padded[half + step :][:ny]
+        pair *= weights[step]
+        columns += pair
+    smooth = columns * weights[0]
+    for step in range(1, half + 1):
+        pair = across[:, half - step :][:, :nx] + across[:, half + step :][:, :nx]
+        pair *= weights[step]
+        smooth += pair
+    return smooth
+
+
+@lru_cache(4)
+def _weight_of_array(shape):
+    """Tell how much of the kernel lies within the array."""
+    weight = _convolve(np.ones(shape, np.float32))
+    weight.flags.writeable = False
+    return weight
+
+
+def _smooth(image, valid):
+    """Smooth an image, NaN left out, zeros around it; and smooth a one, to subtract any background later."""
+    inside = _weight_of_array(image.shape)
+    if valid.all():
+        return _convolve(image), inside
+    seen = _convolve(valid.astype(np.float32))
+    weight = 1 - inside + seen
+    weight[weight < 1e-6] = np.nan  # nothing but NaN around
+    return _convolve(np.where(valid, image, np.float32(0))) / weight, seen / weight
+
+
+def _find_sources(smooth, threshold, good):
+    """Find the pixels, by flat index, of connected areas of the smoothed image that are bright and large enough."""
+    bright = smooth > threshold
+    bright &= good
+    where = np.flatnonzero(bright)
+    if len(where) < _SOURCE_PIXELS:
+        return where[:0]
+    import scipy.ndimage  # where it is needed: it takes long to import
+
+    labels, n_areas = scipy.ndimage.label(bright)
+    of_pixel = labels.reshape(-1)[where]
+    large = np.bincount(of_pixel, minlength=n_areas + 1) >= _SOURCE_PIXELS
+    return where[large[of_pixel]]

@@ -1,0 +1,162 @@
+"""What a batch is made of: the files that are found, what their headers say, and what belongs together."""
+
+import glob
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpucoron.errors import InputError
+
+CORONAGRAPHY = ("NRC_CORON", "MIR_4QPM", "MIR_LYOT")
+
+#: what may decide about an exposure's references and parameters, beside its date
+_DECIDING = (
+    "INSTRUME", "DETECTOR", "CHANNEL", "MODULE", "BAND", "FILTER", "PUPIL", "CORONMSK", "GRATING", "EXP_TYPE",
+    "TSOVISIT", "SUBARRAY", "SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2", "FASTAXIS", "SLOWAXIS", "READPATT",
+    "NGROUPS", "NINTS", "NFRAMES", "GROUPGAP", "FRMDIVSR", "TFRAME", "TGROUP", "NOUTPUTS", "ZEROFRAM", "DRPFRMS1",
+    "GAINFACT", "NRS_NORM", "NSPRSTRP", "INTSTART", "INTEND",
+)  # fmt: skip
+
+_INPUTS = ("_uncal.fits", "_uncal.fits.gz")
+
+
+@dataclass
+class Input:
+    """One file of a batch, and what its headers say.
+
+    ``name`` is the exposure's, ``group`` what its segments and detectors have in common, ``about`` what the manifest
+    says of it, ``deciding`` the header's words by which references and parameters are chosen. ``error`` is why it
+    cannot be read.
+    """
+
+    name: str
+    group: str
+    path: Path
+    n_bytes: int
+    about: dict = field(default_factory=dict)
+    shape: tuple = ()
+    has_zeroframe: bool = False
+    deciding: tuple = ()
+    date: tuple = ()
+    error: Exception | None = None
+
+
+def find_files(paths):
+    """Find the files that are meant.
+
+    Parameters
+    ----------
+    paths : str, Path, or a sequence of them
+        Files, folders (searched for ``*_uncal.fits`` and ``*_uncal.fits.gz`` with all that is in them), patterns, and
+        ``@list`` for a text file with one of these per line.
+
+    Returns
+    -------
+    list of Path
+        Absolute, sorted by name, each once.
+
+    Raises
+    ------
+    InputError
+        Something does not exist, nothing was found, or two different files would make the same products.
+    """
+    found = {}
+    for path in [paths] if isinstance(paths, (str, Path)) else paths:
+        for file in _expand(str(path)):
+            found.setdefault(os.path.realpath(file), Path(os.path.abspath(file)))
+    if not found:
+        msg = f"{_listed(paths)}: no *_uncal.fits there"
+        raise InputError(msg)
+    files = sorted(found.values(), key=lambda file: (file.name, str(file)))
+    for one, other in zip(files, files[1:], strict=False):
+        if exposure_name(one) == exposure_name(other):
+            msg = f"{one} and {other} would make products of the same name; leave one of them out"
+            raise InputError(msg)
+    return files
+
+
+def _listed(paths):
+    return str(paths) if isinstance(paths, (str, Path)) else ", ".join(map(str, paths))
+
+
+def _expand(text):
+    if text.startswith("@"):
+        try:
+            lines = Path(text[1:]).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        except OSError as error:
+            msg = f"{text[1:]}: the list cannot be read ({error.strerror})"
+            raise InputError(msg) from None
+        for line in lines:
+            if line.strip() and not line.lstrip().startswith("#"):
+                yield from _expand(line.strip())
+    elif os.path.isdir(text):
+        for folder, subfolders, names in os.walk(text, followlinks=False):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            yield from (os.path.join(folder, name) for name in sorted(names) if name.endswith(_INPUTS))
+    elif os.path.exists(text):
+        yield text
+    elif glob.has_magic(text):
+        for match in sorted(glob.glob(text, recursive=True)):
+            if os.path.isdir(match):
+                yield from _expand(match)
+            else:
+                yield match
+    else:
+        msg = f"{text}: no such file or folder"
+        raise InputError(msg)
+
+
+def exposure_name(path):
+    """Name an exposure as its products are named: ``x_uncal.fits`` is ``x``."""
+    from gpucoron.io.products import product_path
+
+    return product_path(path, "", "rate").name.removesuffix("_rate.fits")
+
+
+def group_name(name):
+    """Name what an exposure's segments and detectors have in common."""
+    without_segment = re.sub(r"-seg\d+", "", name)
+    match = re.match(r"(jw\d+_[a-z0-9]+_\d+)_[a-z0-9]+$", without_segment)
+    return match.group(1) if match else without_segment
+
+
+def read_input(path):
+    """Read the headers of one file; what is wrong with it is kept, for it is no matter of the other files."""
+    from astropy.io import fits
+
+    name = exposure_name(path)
+    found = Input(name, group_name(name), path, 0)
+    try:
+        found.n_bytes = path.stat().st_size
+        with fits.open(path, memmap=False) as hdus:
+            header = hdus[0].header
+            found.shape = tuple(hdus["SCI"].shape)
+        found.deciding = (*(header.get(keyword) for keyword in _DECIDING), found.shape)
+    except Exception as error:  # a damaged file shows as almost any error
+        found.error = InputError(f"{path}: not a FITS file with a SCI extension, or damaged ({error})")
+        found.error.__cause__ = error
+        header = {}
+    words = {"instrument": "INSTRUME", "detector": "DETECTOR", "subarray": "SUBARRAY", "exp_type": "EXP_TYPE"}
+    words |= {"filter": "FILTER", "coronmsk": "CORONMSK", "target": "TARGNAME"}
+    found.about = {field: header.get(keyword) for field, keyword in words.items()}
+    found.about |= {
+        "exposure": name,
+        "input": str(path),
+        "input_bytes": found.n_bytes,
+        "shape": list(found.shape) or None,
+    }
+    found.has_zeroframe = bool(header.get("ZEROFRAM"))
+    found.date = (header.get("DATE-OBS"), header.get("TIME-OBS"))
+    return found
+
+
+def is_wanted(found, include_all):
+    """Tell whether an exposure belongs to the batch; what cannot be read does, so that it is reported."""
+    return include_all or found.error is not None or found.about["exp_type"] in CORONAGRAPHY
+
+
+def take_share(inputs, shard):
+    """Take every n-th exposure, from the i-th on: ``shard`` is (i, n), counted from 1."""
+    index, count = shard
+    return inputs[index - 1 :: count]

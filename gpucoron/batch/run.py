@@ -1,0 +1,280 @@
+"""Many exposures: planned once, reduced side by side, each one recorded; what was done is not done again.
+
+>>> for result in gpucoron.batch.reduce("raw", "stage1"):
+...     print(result.exposure, result.status)
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpucoron.batch.job import describe_error, now, who
+from gpucoron.batch.plan import REDO, make_plan, parse_shard, settle
+from gpucoron.errors import OutputError, ParameterError
+from gpucoron.records.manifest import Manifest
+
+ENGINES = ("local", "dask")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one exposure.
+
+    Attributes
+    ----------
+    exposure : str
+        The file's name without ``_uncal.fits``.
+    input : Path
+    status : {'done', 'failed', 'no rate'}
+    outputs : dict
+        'rate', 'rateints', ... -> Path.
+    message : str
+        Why it failed.
+    record : dict
+        As it stands in the manifest.
+    """
+
+    exposure: str
+    input: Path
+    status: str
+    outputs: dict
+    message: str
+    record: dict
+
+
+def reduce(
+    paths,
+    output_dir,
+    *,
+    profile="jwst",
+    steps=None,
+    backend="auto",
+    workers=None,
+    devices=None,
+    max_memory=None,
+    include_all=False,
+    redo="needed",
+    shard="1/1",
+    engine="local",
+    scheduler=None,
+    progress=None,
+    **of_run,
+) -> Iterator[Result]:
+    """Reduce many exposures; the products, a log and a line of the manifest for each appear in one folder.
+
+    Parameters
+    ----------
+    paths : str, Path, or a sequence of them
+        Files, folders, patterns, ``@list``; see `gpucoron.batch.inputs.find_files`.
+    output_dir : str or Path
+        Made if it does not exist.
+    profile, steps, **of_run
+        As for `gpucoron.engine.reduce_file`; arrays as files.
+    backend : {'auto', 'cpu', 'cuda', 'host'}
+    workers : int, optional
+        Processes, exactly so many. By default one per core as far as memory goes, or two per GPU. The cores are shared
+        among them; the results do not depend on it.
+    devices : sequence of int, optional
+        GPUs by number; by default all. Workers are spread over them.
+    max_memory : int, optional
+        Bytes for each worker: see `gpucoron.engine.reduce_file`. By default the workers share what is there.
+    include_all : bool
+        Reduce what is no coronagraphy, too.
+    redo : {'needed', 'failed', 'all'}
+        'needed' does what is missing, failed, or was made from another input or with other parameters, context or
+        version; 'failed' only what failed; 'all' everything.
+    shard : str
+        ``i/n`` takes every n-th exposure from the i-th on. Shards may share a folder; all must be given the same paths.
+    engine : {'local', 'dask'}
+        Processes on this machine, or those of a Dask cluster.
+    scheduler : str
+        Address of Dask's scheduler.
+    progress : object, optional
+        Told what happens; see `gpucoron.batch.progress.Silent`.
+
+    Yields
+    ------
+    Result
+        As exposures finish. An exposure that fails ends nothing.
+
+    Raises
+    ------
+    ParameterError, InputError
+        At once: a parameter, or what was asked for, cannot be.
+    OutputError
+        Another batch works in the folder, or the disk is full. What was done is kept, and the next call goes on.
+    ReferenceFileError, BackendUnavailableError
+    """
+    if redo not in REDO or engine not in ENGINES:
+        msg = f"redo is one of {', '.join(REDO)}, engine one of {', '.join(ENGINES)}, not {redo!r} and {engine!r}"
+        raise ParameterError(msg)
+    if (engine == "dask") != bool(scheduler):
+        msg = "engine 'dask' and scheduler='tcp://...', the address of Dask's scheduler, belong together"
+        raise ParameterError(msg)
+    if workers is not None and workers < 1:
+        msg = f"workers must be 1 or more, not {workers}"
+        raise ParameterError(msg)
+    plan_options = {
+        "profile": profile,
+        "steps": settle(profile, steps, of_run),
+        "of_run": of_run,
+        "include_all": include_all,
+        "redo": redo,
+        "shard": parse_shard(shard),
+        "progress": progress,
+    }
+    output_dir = Path(os.path.abspath(output_dir))
+    pool = {"backend": backend, "workers": workers, "devices": devices, "engine": engine, "scheduler": scheduler}
+    pool |= {"max_memory": max_memory, "scratch_dir": str(output_dir)}
+    return _run(paths, output_dir, plan_options, pool, progress)
+
+
+def _run(paths, output_dir, plan_options, pool, progress):
+    from gpucoron.batch.progress import Silent
+    from gpucoron.io.products import prepare_output
+
+    progress = progress or Silent()
+    shard, early = plan_options["shard"], []
+    prepare_output(output_dir, [], overwrite=True)
+    with Manifest(output_dir, shard) as manifest:
+        stage = output_dir / f".gpucoron-stage-{shard[0]}-of-{shard[1]}"
+        shutil.rmtree(stage, ignore_errors=True)  # what a killed batch has left
+
+        def start_early(files):
+            early.extend(_start_early(files, pool, manifest.descriptors))
+
+        try:
+            plan = make_plan(paths, output_dir, **plan_options, on_found=start_early)
+            progress.planned(plan)
+            stage.mkdir(exist_ok=True)
+            (output_dir / "logs").mkdir(exist_ok=True)
+            yield from _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early)
+        except OSError as error:
+            msg = f"{output_dir}: cannot be written to ({error}); what was done is kept, run it again to go on"
+            raise OutputError(msg) from error
+        finally:
+            for worker in early:  # whatever has become of the plan
+                worker.kill()
+            shutil.rmtree(stage, ignore_errors=True)
+            progress.close()
+
+
+def _start_early(files, pool, descriptors):
+    """Start the workers that the plan will probably ask for: their imports take as long as the plan."""
+    if pool["engine"] != "local" or not files:
+        return []
+    from gpucoron.batch.pool import guess_memory, worker_options
+    from gpucoron.batch.processes import start_workers
+
+    return start_workers(worker_options(pool, guess_memory(files))[: len(files)], descriptors)
+
+
+def _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early):
+    from gpucoron.batch.dask import run_on_dask
+    from gpucoron.batch.processes import run_locally
+
+    def finish(record, folder):
+        is_full = record.pop("disk_full", False)
+        if record["status"] != "failed":
+            try:
+                _move_products(folder, plan.output_dir)
+            except OSError as error:
+                record |= {"status": "failed", "outputs": {}, "error": describe_error(error)}
+                is_full = True
+        shutil.rmtree(folder, ignore_errors=True)
+        manifest.append(record)
+        result = _result(record, plan.output_dir)
+        progress.result(result)
+        if is_full:
+            left = len(plan.todo) - done
+            msg = (
+                f"{plan.output_dir}: the disk is full; nothing was left half-written. {left} exposures are left: make "
+                "room and run it again"
+            )
+            raise OutputError(msg)
+        return result
+
+    done = 0
+    jobs = []
+    for planned in plan.todo:
+        if planned.error is not None:
+            yield finish(_record_of_error(planned, plan, plan_options), stage / planned.input.name)
+            done += 1
+        else:
+            jobs.append(_job(planned, plan, stage, plan_options, pool))
+    if pool["engine"] == "dask":
+        events = run_on_dask(jobs, pool["scheduler"])
+    else:
+        from gpucoron.batch.pool import worker_options
+
+        options = worker_options(pool, max((planned.memory for planned in plan.todo), default=0))
+        progress.started(len(options))
+        events = run_locally(jobs, options, manifest.descriptors, early)
+    with contextlib.closing(events):
+        for kind, job, told in events:
+            if kind == "step":
+                progress.step(job["about"]["exposure"], told)
+                continue
+            result = finish(told, Path(job["stage"]))
+            done += 1
+            yield result
+
+
+def _job(planned, plan, stage, plan_options, pool):
+    from gpucoron.batch.pool import shared_options
+    from gpucoron.io.crds_cache import offline_environment
+
+    name = planned.input.name
+    return {
+        "path": str(planned.input.path),
+        # a name of its own: a task that outlives its batch on a cluster must not meet the next batch's
+        "stage": str(stage / f"{name}-{os.getpid()}"),
+        "log": str(plan.output_dir / "logs" / f"{name}.log"),
+        "attempt": 1,
+        "about": _about(planned, plan, plan_options),
+        "profile": plan_options["profile"],
+        "steps": plan_options["steps"],
+        "of_run": plan_options["of_run"],
+        "backend": pool["backend"],
+        "backend_options": shared_options(pool),
+        "environment": offline_environment(plan.context),
+    }
+
+
+def _about(planned, plan, plan_options):
+    """What the manifest says of an exposure before it is reduced."""
+    return {
+        **planned.input.about,
+        "context": plan.context,
+        "profile": plan_options["profile"],
+        "parameters": planned.parameters,
+        "parameters_digest": planned.digest,
+    }
+
+
+def _record_of_error(planned, plan, plan_options):
+    moments = {"started": now(), "finished": now(), "attempt": 1, "seconds": {}}
+    told = {"status": "failed", "outputs": {}, "error": describe_error(planned.error)}
+    return {**_about(planned, plan, plan_options), **who(), **moments, **told}
+
+
+def _move_products(folder, output_dir):
+    """Let all files of an exposure appear under their names."""
+    for source in sorted(path for path in folder.rglob("*") if path.is_file()):
+        target = output_dir / source.relative_to(folder)
+        target.parent.mkdir(exist_ok=True)
+        os.replace(source, target)
+
+
+def _result(record, output_dir):
+    return Result(
+        exposure=record["exposure"],
+        input=Path(record["input"]),
+        status=record["status"],
+        outputs={name: output_dir / file for name, file in record["outputs"].items()},
+        message=(record.get("error") or {}).get("message", ""),
+        record=record,
+    )

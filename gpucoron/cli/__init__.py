@@ -1,0 +1,41 @@
+"""The command line: ``gpucoron run | batch | demo | info | report``. Nothing heavy is imported before it is needed."""
+
+import argparse
+import logging
+import sys
+
+from gpucoron import __version__
+from gpucoron.cli import batch, demo, info, report, run
+from gpucoron.errors import GpucoronError
+
+
+def main(arguments=None):
+    """Run the command line; return the exit code: 0, or 2 where a file could not be reduced."""
+    options = _parser().parse_args(arguments)
+    _log_to_stderr(options)
+    try:
+        return options.function(options)
+    except GpucoronError as error:
+        print(f"gpucoron: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gpucoron: interrupted; nothing was left half-written", file=sys.stderr)
+        return 130
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="gpucoron", description="JWST coronagraphy stage 1: *_uncal.fits to *_rateints.fits and *_rate.fits."
+    )
+    parser.add_argument("--version", action="version", version=f"gpucoron {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in (run, batch, demo, info, report):
+        command.add_parser(commands)
+    return parser
+
+
+def _log_to_stderr(options):
+    level = logging.INFO if options.verbose else logging.ERROR if options.quiet else logging.WARNING
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s %(name)s: %(message)s")
+    # CRDS logs through its own logger, set up to chatter
+    logging.getLogger("CRDS").setLevel(max(level, logging.INFO) if options.verbose else logging.ERROR)

@@ -1,0 +1,41 @@
+"""``gpucoron info``: versions, backends, CRDS."""
+
+import sys
+
+from gpucoron import __version__
+from gpucoron.cli.options import add_verbosity
+from gpucoron.errors import GpucoronError
+
+
+def add_parser(commands):
+    """Add the command to the command line."""
+    info = commands.add_parser("info", help="versions, backends, CRDS", description="Tell what gpucoron would use.")
+    add_verbosity(info)
+    info.set_defaults(function=_run)
+
+
+def _run(options):
+    import os
+    from importlib.metadata import PackageNotFoundError, version
+
+    from gpucoron.backends import backend_status
+
+    print(f"gpucoron {__version__}, Python {sys.version.split()[0]}")
+    for package in ("jwst", "stcal", "stdatamodels", "crds", "numpy", "scipy", "astropy"):
+        try:
+            print(f"  {package} {version(package)}")
+        except PackageNotFoundError:
+            print(f"  {package}: not installed")
+    print("backends")
+    for name, (usable, reason) in backend_status().items():
+        print(f"  {name}: {'usable' if usable else 'not usable'} ({reason})")
+    print("CRDS")
+    print(f"  CRDS_PATH {os.environ.get('CRDS_PATH', 'not set (CRDS takes /grp/crds/cache)')}")
+    print(f"  CRDS_SERVER_URL {os.environ.get('CRDS_SERVER_URL', 'not set (CRDS works from its cache alone)')}")
+    try:
+        from gpucoron.io.references import crds_context
+
+        print(f"  context {crds_context()[0]}")
+    except GpucoronError as error:
+        print(f"  context: none ({error})")
+    return 0

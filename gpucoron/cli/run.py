@@ -1,0 +1,66 @@
+"""``gpucoron run``: files, one after the other."""
+
+import sys
+import time
+
+from gpucoron.cli.options import add_common, memory_size, of_run_parameters, parse_settings
+from gpucoron.errors import GpucoronError
+
+
+def add_parser(commands):
+    """Add the command to the command line."""
+    run = commands.add_parser("run", help="reduce files", description="Reduce uncal (or ramp) files.")
+    run.add_argument("files", nargs="+", metavar="FILE", help="*_uncal.fits or *_ramp.fits")
+    add_common(run)
+    run.add_argument("--overwrite", action="store_true", help="replace products that exist")
+    run.add_argument(
+        "--max-memory",
+        type=memory_size,
+        metavar="SIZE",
+        help="memory that the process may take, all told, or the exposure on the GPU, for example 4G (default: what "
+        "is free); an exposure that needs more goes by chunks of rows, on the CPU from a scratch file in the output "
+        "folder",
+    )
+    run.set_defaults(function=_run)
+
+
+def _run(options):
+    from gpucoron.cli import summary
+    from gpucoron.io.warm_up import warming_up
+    from gpucoron.parameters import resolve
+
+    steps = parse_settings(options.settings, options.skip)
+    resolve(options.profile, steps=steps)  # a misspelt parameter is no matter of the file
+    of_run = of_run_parameters(options)
+    with warming_up():
+        from gpucoron.engine import reduce_file
+
+    failed = 0
+    for path in options.files:
+        start = time.perf_counter()
+        try:
+            run, _models, paths = reduce_file(
+                path,
+                options.output_dir,
+                profile=options.profile,
+                steps=steps,
+                backend=options.backend,
+                overwrite=options.overwrite,
+                max_memory=options.max_memory,
+                **of_run,
+            )
+        except GpucoronError as error:
+            print(f"gpucoron: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        if not options.quiet:
+            print(summary.headline(run))
+            print(summary.step_table(run))
+            if not paths:
+                print("no product: there was no ramp that could be fitted")
+            for written in paths.values():
+                print(f"wrote {written}")
+            print(f"{time.perf_counter() - start:.1f} s from file to file\n")
+    if failed and len(options.files) > 1:
+        print(f"gpucoron: {failed} of {len(options.files)} files failed", file=sys.stderr)
+    return 2 if failed else 0

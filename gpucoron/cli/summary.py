@@ -1,0 +1,31 @@
+"""What a run did, as plain text: the table of steps that the command line prints."""
+
+from gpucoron.io.products import backends_of
+
+
+def step_table(run):
+    """Write a run's steps as a table: status, seconds, what was flagged, or why a step did not run."""
+    rows = [("step", "status", "seconds", "flagged, or why not")]
+    for record in run.records:
+        flagged = ", ".join(f"{count:,} {what}" for what, count in record.flagged.items())
+        remark = flagged if record.status == "COMPLETE" else record.reason
+        rows.append((record.name, record.status, f"{record.seconds:.3f}", remark))
+    rows.append(("all steps", "", f"{run.seconds:.3f}", ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        f"{name:<{widths[0]}}  {status:<{widths[1]}}  {seconds:>{widths[2]}}  {remark}".rstrip()
+        for name, status, seconds, remark in rows
+    ]
+    lines.insert(1, "-" * max(len(line) for line in lines))
+    return "\n".join(lines)
+
+
+def headline(run):
+    """Say in one line what was reduced, where, and with which parameters' origin."""
+    facts = run.exposure.facts
+    nints, ngroups, ny, nx = run.exposure.data.shape
+    pars = f"{len(run.pars_files)} parameter files from CRDS" if run.pars_files else "no parameter files from CRDS"
+    return (
+        f"{run.exposure.name}: {facts.instrument} {facts.subarray} {facts.readpatt}, {nints} integrations x {ngroups} "
+        f"groups x {ny} x {nx}; backend {backends_of(run)}, profile {run.profile}, {run.context[0]}, {pars}"
+    )

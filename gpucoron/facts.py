@@ -1,0 +1,43 @@
+"""What an exposure is: instrument, subarray, read pattern and times, as its keywords say."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the steps need to know of an exposure. Times in seconds; pixels count from 1 in the science frame.
+
+    ``nints`` and ``ngroups`` are the keywords' (of the whole exposure, where the file is a segment); the arrays' own
+    shape may have fewer integrations. ``integration_start`` and ``integration_end`` are None in an unsegmented file.
+    """
+
+    instrument: str
+    detector: str
+    exp_type: str
+    subarray: str
+    xstart: int | None
+    ystart: int | None
+    xsize: int | None
+    ysize: int | None
+    fastaxis: int | None
+    slowaxis: int | None
+    readpatt: str | None
+    nints: int | None
+    ngroups: int
+    nframes: int | None
+    groupgap: int | None
+    frame_divisor: int | None
+    frame_time: float | None
+    group_time: float
+    integration_start: int | None
+    integration_end: int | None
+    zero_frame: bool
+    noutputs: int | None
+    drop_frames1: int | None
+    gain_factor: float | None
+    nsamples: int | None = None
+
+    @property
+    def is_miri(self):
+        """True for MIRI, whose steps run in another order."""
+        return self.instrument == "MIRI"

@@ -1,0 +1,1 @@
+"""Exposures, references and products: the files that jwst and CRDS know."""

@@ -1,0 +1,222 @@
+"""From an exposure to ``rate``, ``rateints`` and ``ramp``: models with jwst's metadata, and files written whole.
+
+What jwst's ``ramp_fit`` and its step machinery write into a product stands here too; the history adds what jwst has no
+keyword for: our version, the backend, and the parameters that differ from jwst's defaults.
+"""
+
+import json
+import logging
+import tempfile
+from pathlib import Path
+
+from gpucoron import __version__
+from gpucoron.errors import OutputError
+from gpucoron.files import appearing
+from gpucoron.parameters import STEPS, changed
+
+log = logging.getLogger(__name__)
+
+_INPUT_SUFFIXES = ("_uncal", "_ramp")
+
+
+def rate_model(run):
+    """Make the ``rate`` product, an ``ImageModel``; None where no ramp could be fitted."""
+    from stdatamodels.jwst import datamodels
+
+    return _slopes_model(run, run.exposure.rate, datamodels.ImageModel)
+
+
+def rateints_model(run):
+    """Make the ``rateints`` product, a ``CubeModel``; None where no ramp could be fitted."""
+    from stdatamodels.jwst import datamodels
+
+    model = _slopes_model(run, run.exposure.rateints, datamodels.CubeModel)
+    if model is not None:
+        model.int_times = run.exposure.meta.int_times
+    return model
+
+
+def _slopes_model(run, slopes, model_class):
+    if slopes is None:
+        return None
+    to_host = run.backend.to_host
+    # The metadata were validated when they were read, and the arrays are what the backends promise.
+    model = model_class(validate_on_assignment=False)
+    model.update(run.exposure.meta)
+    model.data = to_host(slopes.rate)
+    model.dq = to_host(slopes.dq)
+    model.var_poisson = to_host(slopes.var_poisson)
+    model.var_rnoise = to_host(slopes.var_rnoise)
+    model.err = to_host(slopes.err)
+    model.meta.bunit_data = "DN/s"
+    model.meta.bunit_err = "DN/s"
+    _sign(model, run)
+    return model
+
+
+def ramp_model(run):
+    """Make a ``ramp`` product of the exposure as it stands: also what borrowed steps of jwst work on.
+
+    The arrays are the exposure's own, where it lives on the host.
+    """
+    model = ramp_without_signature(run.exposure, run.backend)
+    _sign(model, run)
+    return model
+
+
+def extra_products(run, record):
+    """Make the products that were asked for after a step: suffix -> model."""
+    settings = run.parameters[record.name]
+    save_calibrated_ramp, save_intermediates = run.of_run.save_calibrated_ramp, run.of_run.save_intermediates
+    extras = {}
+    if run.exposure.rateints is None and record.name not in ("ramp_fit", "gain_scale"):
+        ran = record.reason != "switched off"
+        if settings.save_results or (save_intermediates and ran):
+            extras[record.name] = ramp_model(run)
+        if record.name == "persistence" and (save_calibrated_ramp or save_intermediates):
+            extras["ramp"] = ramp_model(run)
+    return extras
+
+
+def chisq_product(run):
+    """Make the chi-square of LIKELY, summed over the integrations, where it was asked for: suffix -> model."""
+    from stdatamodels.jwst import datamodels
+
+    chisq = getattr(run.exposure, "likelihood_chisq", None)
+    if chisq is None or not run.parameters["ramp_fit"].save_opt:
+        return {}
+    model = datamodels.ImageModel()
+    model.update(run.exposure.meta)
+    model.data = run.backend.to_host(chisq)
+    _sign(model, run)
+    return {"likely_chisq": model}
+
+
+def dark_product(run):
+    """Make the dark as ``dark_current`` subtracted it: file name -> model; empty where nothing was subtracted."""
+    from stdatamodels.jwst import datamodels
+
+    exposure = run.exposure
+    if exposure.matched_dark is None:
+        return {}
+    facts = exposure.facts
+    model_class = datamodels.DarkMIRIModel if facts.is_miri else datamodels.DarkModel
+    with model_class(str(run.reference_path("dark_current", "dark"))) as reference:
+        model = model_class(data=run.backend.to_host(exposure.matched_dark), dq=reference.dq)
+        model.update(reference)
+    model.meta.exposure.nframes = facts.nframes
+    model.meta.exposure.ngroups = exposure.matched_dark.shape[-3]
+    model.meta.exposure.groupgap = facts.groupgap
+    name = Path(run.parameters["dark_current"].dark_output).with_suffix(".fits").name
+    return {name: model}
+
+
+def ramp_without_signature(exposure, backend):
+    """Make a ``RampModel`` of the exposure's arrays and metadata."""
+    from stdatamodels.jwst import datamodels
+
+    meta = exposure.meta
+    model = datamodels.RampModel()
+    model.update(meta)
+    model.data = backend.to_host(exposure.data)
+    model.groupdq = backend.to_host(exposure.groupdq)
+    model.pixeldq = backend.to_host(exposure.pixeldq)
+    if exposure.zeroframe is not None:
+        model.zeroframe = backend.to_host(exposure.zeroframe)
+    if exposure.average_dark_current is not None:
+        model.average_dark_current = backend.to_host(exposure.average_dark_current)
+    model.int_times = meta.int_times
+    model.group = meta.group
+    return model
+
+
+def _sign(model, run):
+    """Write who made the product: jwst's version keywords (its conventions apply), and ours into the history."""
+    import jwst
+
+    model.meta.calibration_software_version = jwst.__version__
+    model.meta.calibration_software_revision = getattr(jwst, "__version_commit__", "") or "RELEASE"
+    model.meta.ref_file.crds.context_used, model.meta.ref_file.crds.sw_version = run.context
+    for line in history_of(run):
+        model.add_history_entry(line)
+
+
+def history_of(run):
+    """List the history lines of a product."""
+    lines = [f"gpucoron {__version__}, backend {backends_of(run)}, profile {run.profile}"]
+    if len(run.workers) > 1:
+        shared = {record.name: "+".join(record.workers) for record in run.records if record.workers}
+        lines.append(f"gpucoron where each step ran: {', '.join(f'{name} {where}' for name, where in shared.items())}")
+    custom = [record.name for record in run.records if STEPS[record.name].custom and record.status == "COMPLETE"]
+    if custom:
+        lines.append(f"gpucoron custom steps: {', '.join(custom)}")
+    if run.pars_files:
+        lines.append(f"gpucoron parameter files: {', '.join(run.pars_files)}")
+    lines += [
+        f"gpucoron {step}: {json.dumps(values, sort_keys=True, default=str)}"
+        for step, values in changed(run.parameters).items()
+    ]
+    return lines
+
+
+def backends_of(run):
+    """Name the backends that have worked on an exposure: 'cuda', 'cuda+numpy'; jwst's own code is no backend."""
+    # Before the first step has done anything, it is the one that would do it.
+    return "+".join(worker for worker in run.workers if worker != "jwst") or run.backend.take_workers()[0]
+
+
+def product_path(input_name, output_dir, suffix):
+    """Name a product after its input: ``x_uncal.fits`` becomes ``x_rate.fits``."""
+    stem = Path(input_name).name
+    for ending in (".gz", ".fits"):
+        stem = stem.removesuffix(ending)
+    for known in _INPUT_SUFFIXES:
+        stem = stem.removesuffix(known)
+    return Path(output_dir) / f"{stem}_{suffix}.fits"
+
+
+def prepare_output(output_dir, paths, overwrite):
+    """Make the output folder and see, before any work, that the products can be written there.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be made or written to, or a product exists and may not be overwritten.
+    """
+    output_dir = Path(output_dir)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output_dir):
+            pass
+    except OSError as error:
+        msg = f"{output_dir}: cannot write there ({error.strerror}); choose another output folder"
+        raise OutputError(msg) from None
+    existing = [str(path) for path in paths if path.exists()]
+    if existing and not overwrite:
+        msg = f"{', '.join(existing)}: exists already; use --overwrite (overwrite=True), or another folder"
+        raise OutputError(msg)
+
+
+def save(models):
+    """Write products so that they appear whole or not at all.
+
+    Parameters
+    ----------
+    models : dict
+        path -> model. All lie in one folder; all are written before the first one appears under its name.
+
+    Raises
+    ------
+    OutputError
+        The disk is full, or the folder cannot be written to.
+    """
+    models = {Path(path): model for path, model in models.items()}
+    folder = next(iter(models)).parent
+    try:
+        with appearing(*models) as drafts:
+            for draft, model in zip(drafts, models.values(), strict=True):
+                model.save(str(draft))
+        log.info("wrote %s", ", ".join(map(str, models)))
+    except OSError as error:
+        msg = f"{folder}: the products could not be written ({error}); nothing was left half-written"
+        raise OutputError(msg) from error

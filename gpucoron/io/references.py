@@ -1,0 +1,507 @@
+"""Calibration references: looked up in CRDS, read with jwst's readers, cut to the exposure's subarray, and kept.
+
+The look-up is CRDS's own, with the exposure's keywords; it works against the server (files are fetched into the user's
+cache) and, the same way, against a cache on disk alone. What is read once is kept for the next exposure.
+"""
+
+import logging
+import os
+from collections import OrderedDict
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from gpucoron.errors import ParameterError, ReferenceFileError
+from gpucoron.files import first_line
+from gpucoron.parameters import PIPELINE, STEPS, declared
+
+log = logging.getLogger(__name__)
+
+#: reference type -> (stdatamodels class, arrays that are taken, whether it is cut to the subarray)
+_READERS = {
+    "mask": ("MaskModel", ("dq",), True),
+    "saturation": ("SaturationModel", ("data", "dq"), True),
+    "superbias": ("SuperBiasModel", ("data", "dq"), True),
+    "linearity": ("LinearityModel", ("coeffs", "dq", "inv_coeffs"), True),
+    "gain": ("GainModel", ("data",), True),
+    "readnoise": ("ReadnoiseModel", ("data",), True),
+    "ipc": ("IPCModel", ("data",), False),
+    "dark": ("DarkModel", ("data", "dq", "average_dark_current"), False),
+    "reset": ("ResetModel", ("data", "dq"), False),
+    "rscd": ("RSCDModel", (), False),
+}
+_DARK_CLASS = {"MIRI": "DarkMIRIModel", "NIRSPEC": "DarkNirspecModel"}
+
+#: types whose file only a borrowed step opens, by itself
+_OPENED_BY_JWST = ("refpix", "sirskernel", "pictureframe", "flat", "pastasoss")
+
+#: without these jwst stops with an error of its own
+_INDISPENSABLE = ("gain", "readnoise")
+
+#: what a pars file from CRDS may carry for stpipe alone
+_STPIPE_ONLY = {
+    "pre_hooks",
+    "post_hooks",
+    "output_file",
+    "output_dir",
+    "output_ext",
+    "output_use_model",
+    "output_use_index",
+    "suffix",
+    "search_output_file",
+    "input_dir",
+}
+
+
+class Reference:
+    """One reference: read-only arrays as attributes (``data``, ``dq``, ``coeffs``, ...) and ``facts``.
+
+    ``facts`` holds what the file's metadata says of nints, ngroups, nframes, groupgap, gain_factor and
+    average_dark_current; None where it says nothing. ``table`` is the RSCD table.
+    """
+
+    def __init__(self, reftype, path, arrays, facts):
+        self.reftype = reftype
+        self.path = path
+        self.facts = facts
+        self.array_names = tuple(arrays)
+        for name, array in arrays.items():
+            setattr(self, name, array)
+
+    @property
+    def nbytes(self):
+        return sum(getattr(self, name).nbytes for name in self.array_names if getattr(self, name) is not None)
+
+    def on(self, backend):
+        """Give the same reference on a backend's device."""
+        if backend.xp is np:
+            return self
+        arrays = {}
+        for name in self.array_names:
+            array = getattr(self, name)
+            numeric = array is not None and array.dtype.names is None
+            arrays[name] = backend.to_device(array) if numeric else array
+        return Reference(self.reftype, self.path, arrays, self.facts)
+
+
+class ReferenceStore:
+    """References that were read, kept per subarray and device, the oldest given up beyond ``max_bytes``."""
+
+    def __init__(self, max_bytes=2 * 2**30):
+        self.max_bytes = max_bytes
+        self._kept = OrderedDict()
+
+    def get(self, reftype, path, exposure, backend):
+        """Read a reference, or take the one that was read before."""
+        try:
+            stat = os.stat(path)
+        except OSError as error:
+            msg = f"{path}: the {reftype} reference of {exposure.name} cannot be read ({error.strerror})"
+            raise ReferenceFileError(msg) from None
+        facts = exposure.facts
+        window = (facts.xstart, facts.ystart, facts.xsize, facts.ysize, exposure.data.shape[-2:])
+        device = getattr(backend, "device", backend.name)
+        key = (reftype, str(path), stat.st_mtime_ns, stat.st_size, window, facts.instrument, str(device))
+        if key not in self._kept:
+            self._kept[key] = read_reference(reftype, path, exposure).on(backend)
+            self._shrink()
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def _shrink(self):
+        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self.max_bytes:
+            self._kept.popitem(last=False)
+
+    def clear(self):
+        """Forget everything."""
+        self._kept.clear()
+
+
+#: the store of this process
+STORE = ReferenceStore()
+
+
+def find_references(exposure, reftypes, overrides=None):
+    """Look the references of an exposure up in CRDS.
+
+    Parameters
+    ----------
+    exposure : Exposure
+    reftypes : iterable of str
+    overrides : dict, optional
+        'step.type' -> path or 'N/A': what one step takes instead of CRDS's answer.
+
+    Returns
+    -------
+    dict
+        reference type -> path, or 'N/A'; and the overrides.
+
+    Raises
+    ------
+    ReferenceFileError
+        CRDS has no context, no connection and no cache, or no rule for the exposure.
+    """
+    overrides = {key: str(path) for key, path in (overrides or {}).items()}
+    return {**_ask_crds(exposure, sorted(set(reftypes))), **overrides}
+
+
+def _ask_crds(exposure, reftypes):
+    if not reftypes:
+        return {}
+    import crds
+
+    about = exposure.meta.get_crds_parameters()
+    try:
+        answers = crds.getreferences(about, reftypes=reftypes, observatory="jwst")
+    except Exception as error:  # CRDS raises OSError, KeyError and errors of its own for one and the same cause
+        absent = _not_in_cache(about, reftypes)
+        what = (
+            f"the references {', '.join(absent)} are not in the cache and cannot be fetched"
+            if absent
+            else f"CRDS cannot name the references {', '.join(reftypes)}"
+        )
+        msg = f"{exposure.name}: {what} ({first_line(error)}); {_crds_advice()}"
+        raise ReferenceFileError(msg) from error
+    return {name: "N/A" if "N/A" in path.upper() else path for name, path in answers.items()}
+
+
+def _not_in_cache(about, reftypes):
+    """Name the files that CRDS's rules ask for and its cache lacks; none where the rules themselves fail."""
+    import crds
+
+    try:
+        names = crds.getrecommendations(about, reftypes=reftypes, observatory="jwst").values()
+    except Exception:  # the caller reports the first failure
+        return []
+    wanted = [name for name in names if "N/A" not in name.upper() and "NOT FOUND" not in name.upper()]
+    return [name for name in wanted if not os.path.exists(crds.locate_file(name, "jwst"))]
+
+
+def _crds_advice():
+    path = os.environ.get("CRDS_PATH")
+    server = os.environ.get("CRDS_SERVER_URL")
+    if not path:
+        return "set CRDS_PATH to a cache folder and CRDS_SERVER_URL to https://jwst-crds.stsci.edu"
+    if not server:
+        return f"set CRDS_SERVER_URL to https://jwst-crds.stsci.edu, or check the cache CRDS_PATH={path}"
+    context = os.environ.get("CRDS_CONTEXT", "the default one")
+    return f"check the cache {path}, the server {server} and the context ({context})"
+
+
+def crds_context():
+    """Return (context, CRDS software version) that look-ups use.
+
+    Raises
+    ------
+    ReferenceFileError
+        CRDS has neither a server nor a cache to take a context from.
+    """
+    import crds
+    from crds.core import heavy_client
+
+    try:
+        _connected, context = heavy_client.get_processing_mode("jwst")
+    except (Exception, SystemExit) as error:  # CRDS itself leaves the process when it finds no configuration
+        reason = "it finds neither a server nor a cache" if isinstance(error, SystemExit) else first_line(error)
+        msg = f"CRDS cannot tell its context: {reason}; {_crds_advice()}"
+        raise ReferenceFileError(msg) from error
+    return context, crds.__version__
+
+
+def load_references(exposure, paths, backend, store=None):
+    """Read what ``find_references`` found.
+
+    Returns
+    -------
+    dict
+        The same keys -> Reference, or None where the path is 'N/A'.
+    """
+    store = STORE if store is None else store
+    loaded = {}
+    for key, path in paths.items():
+        reftype = key.rpartition(".")[2]
+        if path == "N/A":
+            if reftype in _INDISPENSABLE:
+                msg = (
+                    f"{exposure.name}: CRDS has no {reftype} reference for it, and neither jump nor ramp_fit can do "
+                    f"without; give one with override_{reftype}, or skip those steps"
+                )
+                raise ReferenceFileError(msg)
+            loaded[key] = None
+        elif reftype in _OPENED_BY_JWST:
+            loaded[key] = SimpleNamespace(reftype=reftype, path=Path(path), facts={})
+        else:
+            loaded[key] = store.get(reftype, Path(path), exposure, backend)
+    return loaded
+
+
+def read_reference(reftype, path, exposure):
+    """Read one reference with jwst's reader and cut it to the exposure's subarray.
+
+    Raises
+    ------
+    ReferenceFileError
+        The file is damaged, is all NaN, or does not fit the exposure.
+    """
+    from stdatamodels.jwst import datamodels
+
+    if reftype == "emicorr":
+        return _read_emicorr(path, exposure)
+    class_name, names, is_cut = _READERS[reftype]
+    if reftype == "dark":
+        class_name = _DARK_CLASS.get(exposure.facts.instrument, class_name)
+    try:
+        model = getattr(datamodels, class_name)(str(path))
+    except Exception as error:  # a damaged file shows as almost any error
+        msg = f"{path}: the {reftype} reference of {exposure.name} is damaged ({first_line(error)}); fetch it again"
+        raise ReferenceFileError(msg) from error
+    with model:
+        arrays = {name: _native(getattr(model, name, None), name) for name in names}
+        if reftype == "rscd":
+            arrays["table"] = np.array(model.rscd_group_skip_table)
+        about = getattr(model.meta, "exposure", None)
+        facts = {
+            name: getattr(about, name, None)
+            for name in ("nints", "ngroups", "nframes", "groupgap", "gain_factor", "average_dark_current")
+        }
+        main = names[0] if names else "table"
+        if arrays[main] is None:
+            msg = f"{path}: the {reftype} reference of {exposure.name} holds no {main} array; fetch it again"
+            raise ReferenceFileError(msg)
+        if arrays[main].dtype.kind == "f" and all(np.isnan(row).all() for row in _rows(arrays[main])):
+            msg = (
+                f"{path}: the {reftype} reference of {exposure.name} is NaN everywhere; "
+                f"give another with override_{reftype}"
+            )
+            raise ReferenceFileError(msg)
+        if is_cut:
+            window = _window(path, reftype, model, arrays[main].shape, exposure)
+            arrays = {name: _cut(array, window) for name, array in arrays.items()}
+        elif reftype == "ipc" and arrays["data"].ndim == 4:
+            arrays["data"] = _cut(arrays["data"], _kernel_window(exposure))
+    _check_shapes(path, reftype, arrays, exposure)
+    for array in arrays.values():
+        if array is not None:
+            array.flags.writeable = False
+    return Reference(reftype, Path(path), arrays, facts)
+
+
+def _read_emicorr(path, exposure):
+    """Read waves and clocks: no arrays per pixel, so all of it is in the reference's facts."""
+    from stdatamodels.jwst import datamodels
+
+    try:
+        with datamodels.EmiModel(str(path)) as model:
+            frequencies = {
+                name: {
+                    "frequency": float(entry["frequency"]),
+                    "phase_amplitudes": np.array(entry["phase_amplitudes"], dtype=np.float64),
+                }
+                for name, entry in model.frequencies.instance.items()
+            }
+            cases = _plain(model.subarray_cases.instance)
+    except Exception as error:  # a damaged file shows as almost any error
+        msg = f"{path}: the emicorr reference of {exposure.name} is damaged ({first_line(error)}); fetch it again"
+        raise ReferenceFileError(msg) from error
+    for name, entry in frequencies.items():
+        wave = entry["phase_amplitudes"]
+        if wave.ndim != 1 or len(wave) < 2 or not np.isfinite(wave).all() or not entry["frequency"] > 0:
+            msg = (
+                f"{path}: the emicorr reference of {exposure.name} holds no finite wave for {name}; "
+                "give another with override_emicorr"
+            )
+            raise ReferenceFileError(msg)
+        wave.flags.writeable = False
+    return Reference("emicorr", Path(path), {}, {"frequencies": frequencies, "subarray_cases": cases})
+
+
+def _plain(tree):
+    """Copy a file's tree: what is left does not need the open file."""
+    if hasattr(tree, "items"):
+        return {str(key): _plain(value) for key, value in tree.items()}
+    return [_plain(value) for value in tree] if isinstance(tree, (list, tuple)) or hasattr(tree, "append") else tree
+
+
+def _native(array, name):
+    """Give an array in the machine's byte order, in the dtype that the steps expect; the model's own may be changed."""
+    if array is None or np.size(array) == 0:
+        return None
+    dtype = np.dtype(np.uint32 if name == "dq" else np.float32)
+    if array.dtype == dtype.newbyteorder() and array.flags.writeable and array.flags.c_contiguous:
+        # As it was read from the file: a dark may be as large as the exposure, and is not to be there twice.
+        return array.byteswap(inplace=True).view(dtype)
+    return np.array(array, dtype=dtype, order="C")
+
+
+def _rows(array):
+    return array.reshape(-1, array.shape[-1])
+
+
+def _cut(array, window):
+    if array is None:
+        return None
+    return np.ascontiguousarray(array[(..., *window)])
+
+
+def _window(path, reftype, model, shape, exposure):
+    """Find the rows and columns of the exposure in a reference, by jwst's rule (``jwst.lib.reffile_utils``).
+
+    Without corner keywords a reference must be a full frame; its actual size overrules SUBSIZE.
+    """
+    facts = exposure.facts
+    ny, nx = exposure.data.shape[-2:]
+    xstart, ystart = model.meta.subarray.xstart, model.meta.subarray.ystart
+    full = (1024, 1032) if facts.is_miri else (2048, 2048)
+    missing = None in (xstart, ystart, model.meta.subarray.xsize, model.meta.subarray.ysize)
+    if missing:
+        if shape[-2:] != full:
+            msg = f"{path}: the {reftype} reference lacks SUBSTRT1/2 or SUBSIZE1/2 and is no full frame"
+            raise ReferenceFileError(msg)
+        xstart = ystart = 1
+    if None in (facts.xstart, facts.ystart):
+        msg = f"{exposure.name}: SUBSTRT1 or SUBSTRT2 is missing, so that {path} cannot be cut to it"
+        raise ReferenceFileError(msg)
+    x, y = facts.xstart - xstart, facts.ystart - ystart
+    if x < 0 or y < 0 or x + nx > shape[-1] or y + ny > shape[-2]:
+        msg = (
+            f"{path}: the {reftype} reference covers {shape[-1]} x {shape[-2]} pixels from ({xstart}, {ystart}), "
+            f"which does not hold the {nx} x {ny} from ({facts.xstart}, {facts.ystart}) of {exposure.name}"
+        )
+        raise ReferenceFileError(msg)
+    return slice(y, y + ny), slice(x, x + nx)
+
+
+def _kernel_window(exposure):
+    facts = exposure.facts
+    ny, nx = exposure.data.shape[-2:]
+    y, x = facts.ystart - 1, facts.xstart - 1
+    return slice(y, y + ny), slice(x, x + nx)
+
+
+def _check_shapes(path, reftype, arrays, exposure):
+    """Refuse a reference whose pixels are not those of the exposure (jwst would fail in a broadcast)."""
+    expected = exposure.data.shape[-2:]
+    for name, array in arrays.items():
+        small = name == "table" or (reftype == "ipc" and array is not None and array.ndim == 2)
+        # an average dark current of another shape is ignored by the step, with a warning
+        if array is None or small or name == "average_dark_current":
+            continue
+        if array.shape[-2:] != expected:
+            msg = (
+                f"{path}: the {reftype} reference has {array.shape[-1]} x {array.shape[-2]} pixels ({name}), "
+                f"{exposure.name} has {expected[1]} x {expected[0]}; give another with override_{reftype}"
+            )
+            raise ReferenceFileError(msg)
+
+
+def read_flags(path):
+    """Read the flags that a user supplies: the first image of a FITS file, (ny, nx) uint32."""
+    from astropy.io import fits
+
+    try:
+        flags = fits.getdata(path)
+    except Exception as error:  # a damaged file shows as almost any error
+        msg = f"{path}: the flags of dq_init.user_supplied_dq cannot be read ({first_line(error)})"
+        raise ReferenceFileError(msg) from error
+    return np.array(flags, dtype=np.uint32)
+
+
+def read_array(path):
+    """Read an array that a parameter names by file (``.npy``)."""
+    try:
+        return np.load(path)
+    except (OSError, ValueError) as error:
+        msg = f"{path}: cannot be read as an array ({first_line(error)}); save it with numpy.save"
+        raise ParameterError(msg) from error
+
+
+def parameters_from_crds(exposure):
+    """Read the parameter files that CRDS holds for an exposure, as jwst's ``.call()`` applies them.
+
+    jwst asks for ``pars-<class>`` of each step and of the pipeline, and lets the pipeline's file overrule the steps'.
+
+    Returns
+    -------
+    steps : dict of dicts
+        step -> parameter -> value.
+    pipeline : dict
+        Parameters of the run as a whole.
+    files : list of str
+        Names of the files that were applied.
+
+    Raises
+    ------
+    ParameterError
+        A file sets a step or a parameter that does not exist.
+    """
+    steps, files = {}, []
+    own = [step for step in STEPS.values() if not step.custom]
+    paths = _pars_paths(exposure, [step.pars_type for step in own] + ["pars-detector1pipeline"])
+    for step in own:
+        tree, name = _pars_file(exposure, step.pars_type, paths)
+        if tree:
+            steps[step.name] = _known(name, step.name, tree.get("parameters", {}))
+            files.append(name)
+    tree, name = _pars_file(exposure, "pars-detector1pipeline", paths)
+    pipeline = {}
+    if tree:
+        files.append(name)
+        known = {parameter.name for parameter in PIPELINE}
+        pipeline = {key: value for key, value in tree.get("parameters", {}).items() if key in known}
+        for entry in tree.get("steps", []):
+            steps.setdefault(entry["name"], {}).update(_known(name, entry["name"], entry.get("parameters", {})))
+    return steps, pipeline, files
+
+
+def _pars_paths(exposure, pars_types):
+    """Ask CRDS for parameter files in one call; where that fails, one by one: type -> path or 'N/A'."""
+    try:
+        return _ask_crds(exposure, pars_types)
+    except ReferenceFileError:
+        paths = {}
+    for pars_type in pars_types:
+        try:
+            paths |= _ask_crds(exposure, [pars_type])
+        except ReferenceFileError as error:
+            # a context without this type is no fault: jwst goes on with its defaults
+            log.debug("%s: no %s (%s)", exposure.name, pars_type, error.__cause__)
+    return paths
+
+
+def _pars_file(exposure, pars_type, paths):
+    path = paths.get(pars_type, "N/A")
+    if path == "N/A":
+        return None, ""
+    import asdf
+
+    try:
+        with asdf.open(path) as file:
+            tree = {"parameters": dict(file.tree.get("parameters", {}))}
+            tree["steps"] = [
+                {"name": entry["name"], "parameters": dict(entry.get("parameters", {}))}
+                for entry in file.tree.get("steps", [])
+            ]
+    except Exception as error:  # a damaged file shows as almost any error
+        msg = f"{path}: the {pars_type} file of {exposure.name} is damaged ({first_line(error)}); fetch it again"
+        raise ReferenceFileError(msg) from error
+    log.info("%s: %s applied: %s", exposure.name, pars_type, path)
+    return tree, Path(path).name
+
+
+def _known(file_name, step_name, values):
+    try:
+        known = declared(step_name)
+    except ParameterError as error:
+        msg = f"{file_name}: {error}"
+        raise ParameterError(msg) from None
+    unknown = set(values) - set(known) - _STPIPE_ONLY
+    if unknown:
+        msg = f"{file_name}: sets {step_name}.{min(unknown)}, which does not exist; gpucoron may be older than the file"
+        raise ParameterError(msg)
+    # skip: null in a pars file means "as the step's default"
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in _STPIPE_ONLY and not (name == "skip" and value is None)
+    }

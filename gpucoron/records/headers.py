@@ -1,0 +1,112 @@
+"""What is known of each exposure of a folder: from the manifests of batches, or from a product's header and history."""
+
+import json
+
+from gpucoron.errors import InputError
+
+_KEYWORDS = {
+    "instrument": "INSTRUME",
+    "detector": "DETECTOR",
+    "subarray": "SUBARRAY",
+    "exp_type": "EXP_TYPE",
+    "filter": "FILTER",
+    "coronmsk": "CORONMSK",
+    "target": "TARGPROP",
+    "context": "CRDS_CTX",
+    "finished": "DATE",
+}
+_CARD = 72  # characters of history in one FITS card
+
+
+def read_product(path):
+    """Make a record, as a manifest has it, of a ``rate`` product: from its header and its history.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    dict
+        With the status 'product'. Steps come without times.
+
+    Raises
+    ------
+    InputError
+        The file is missing or damaged.
+    """
+    from astropy.io import fits
+
+    try:
+        header = fits.getheader(path)
+    except OSError as error:
+        msg = f"{path}: not a readable FITS file ({error}); a report of one exposure needs its *_rate.fits"
+        raise InputError(msg) from None
+    steps = [
+        {"name": header.comments[keyword].lower() or keyword, "status": value}
+        for keyword, value in header.items()
+        if keyword.startswith("S_")
+    ]
+    axes = [header.get(keyword) for keyword in ("NINTS", "NGROUPS", "SUBSIZE2", "SUBSIZE1")]
+    return {
+        "exposure": path.name.removesuffix(".fits").removesuffix("_rate"),
+        "status": "product",
+        "outputs": {"rate": path.name},
+        **{name: header.get(keyword) for name, keyword in _KEYWORDS.items()},
+        "shape": axes if None not in axes else None,
+        "steps": steps,
+        **_read_history(join_cards(header.get("HISTORY", ())), header.get("CAL_VER")),
+    }
+
+
+def join_cards(cards):
+    """Join the cards over which a long history entry was spread; our entries all begin with ``gpucoron``.
+
+    Examples
+    --------
+    >>> join_cards(["gpucoron jump: " + 57 * "1", "23", "gpucoron ipc: {}"])[1]
+    'gpucoron ipc: {}'
+    """
+    entries = []
+    for card in map(str, cards):
+        is_new = card.startswith("gpucoron ") or not entries or not entries[-1].startswith("gpucoron ")
+        if is_new:
+            entries.append(card)
+        else:
+            # blanks at a card's end are lost
+            filled = -(-len(entries[-1]) // _CARD) * _CARD
+            entries[-1] = entries[-1].ljust(filled) + card
+    return entries
+
+
+def _read_history(entries, jwst_version):
+    """Read what `gpucoron.io.products.history_of` wrote; the rest is kept as it stands."""
+    parameters, known, others = {}, {}, []
+    for entry in entries:
+        if not entry.startswith("gpucoron "):
+            others.append(entry)
+            continue
+        name, colon, text = entry.removeprefix("gpucoron ").partition(": ")
+        values = _parse_dict(text)
+        if values is not None:
+            parameters[name] = values
+        elif colon:
+            others.append(entry)
+        else:
+            version, *words = name.split(", ")
+            known = dict(word.split(" ", 1) for word in words if " " in word)
+            known["versions"] = {"gpucoron": version, "jwst": jwst_version}
+    return {
+        "versions": {"jwst": jwst_version},
+        **{key: known[key] for key in ("versions", "backend", "profile") if key in known},
+        "parameters": parameters,
+        "history": "; ".join(others),
+    }
+
+
+def _parse_dict(text):
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) else None

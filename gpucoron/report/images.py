@@ -1,0 +1,98 @@
+"""A preview's images as PNG in ``data:`` URLs, small enough that hundreds fit into one page."""
+
+import base64
+import struct
+import zlib
+
+import numpy as np
+
+#: colours of the categories of the previews, on the colour of a good pixel; the page's legend repeats them
+GOOD_COLOUR = (18, 22, 28)
+CATEGORY_COLOURS = {"jump": (57, 135, 229), "saturated": (235, 104, 52), "do not use": (150, 154, 163)}
+#: shades of a palette: fewer compress better, and more cannot be told apart at this size
+_SHADES = 48
+_NO_VALUE = (128, 128, 128)
+
+
+def images_of(preview):
+    """Draw what a preview holds.
+
+    Parameters
+    ----------
+    preview : gpucoron.records.previews.Preview
+
+    Returns
+    -------
+    dict
+        'rate', 'flags' and 'noise' -> ``data:image/png;base64,...``, for what is there. The first row is at the bottom.
+    """
+    images = {}
+    if preview.rate is not None:
+        images["rate"] = _with_palette(preview.rate, "inferno")
+    if preview.flags is not None:
+        images["flags"] = _data_url(encode_png(colour_flags(preview.flags)[::-1]))
+    if preview.noise is not None:
+        images["noise"] = _with_palette(preview.noise, "RdBu_r")
+    return images
+
+
+def colour_flags(flags):
+    """Mix each block's colour of the shares of its categories; roots of the shares, so that a single pixel shows.
+
+    Parameters
+    ----------
+    flags : (3, h, w) uint8
+        See `gpucoron.records.previews.Preview`.
+
+    Returns
+    -------
+    (h, w, 3) uint8
+    """
+    # 16 shades of each
+    weights = np.rint(15 * np.sqrt(flags / 255)) / 15
+    weights /= np.maximum(weights.sum(axis=0), 1)
+    colours = np.array(list(CATEGORY_COLOURS.values()), float) - GOOD_COLOUR
+    return np.rint(GOOD_COLOUR + np.tensordot(weights, colours, axes=(0, 0))).astype(np.uint8)
+
+
+def encode_png(image, palette=None):
+    """Encode an image as PNG.
+
+    Parameters
+    ----------
+    image : (h, w) uint8 with a palette, or (h, w, 3) uint8
+    palette : (n, 3) uint8, optional
+        Colours by value.
+
+    Returns
+    -------
+    bytes
+
+    Notes
+    -----
+    Source: PNG specification, third edition (W3C).
+    """
+    height, width = image.shape[:2]
+    colour_type = 2 if palette is None else 3
+    rows = np.zeros((height, 1 + image[0].size), np.uint8)  # each row begins with its filter: none
+    rows[:, 1:] = image.reshape(height, -1)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0))]
+    if palette is not None:
+        chunks.append((b"PLTE", palette.astype(np.uint8).tobytes()))
+    chunks += [(b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    )
+
+
+def _with_palette(levels, name):
+    """Draw levels 1 to 255 by one of matplotlib's colour maps, and 0 in grey."""
+    from matplotlib import colormaps
+
+    colours = np.rint(255 * colormaps[name](np.linspace(0, 1, _SHADES))[:, :3])
+    shades = np.where(levels > 0, 1 + (levels.astype(int) - 1) * _SHADES // 255, 0).astype(np.uint8)
+    return _data_url(encode_png(shades[::-1], np.vstack([_NO_VALUE, colours])))
+
+
+def _data_url(png):
+    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -1,0 +1,15 @@
+"""Coronagraphic exposures with a known truth, and the references that belong to them, in CRDS's format."""
+
+from gpucoron.simulate.exposures import SCENES, Effects, Scene, Simulation, Truth, simulate
+from gpucoron.simulate.references import ReferenceOptions, write_references
+
+__all__ = [
+    "SCENES",
+    "Effects",
+    "ReferenceOptions",
+    "Scene",
+    "Simulation",
+    "Truth",
+    "simulate",
+    "write_references",
+]

@@ -1,0 +1,298 @@
+"""The detectors that ``gpucoron.simulate`` exposes: subarrays, read patterns, and every pixel's own properties.
+
+A pixel's gain, bias, dark current, ... follow from the detector, the pixel's row and a seed alone. So every subarray,
+every segment and every reference file sees the same pixel, however the array was cut.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from gpucoron import dq
+
+
+@dataclass(frozen=True)
+class Subarray:
+    """One readable part of a detector; corner 1-based, in the science frame."""
+
+    instrument: str
+    detector: str
+    xstart: int
+    ystart: int
+    nx: int
+    ny: int
+    frame_time: float
+    filter: str
+    pupil: str | None
+    coronagraph: str | None
+    aperture: str
+    exp_type: str
+    noutputs: int = 1
+
+
+def _nircam(detector, xstart, ystart, nx, ny, filter_, mask, noutputs=1):
+    # A pixel takes 10 us. A row has 12 pixels of overhead; a frame two rows, or one row and one pixel in stripe mode.
+    columns = nx // noutputs + 12
+    clocks = columns * (ny + 2) if noutputs == 1 else columns * (ny + 1) + 1
+    number = detector[4:].replace("LONG", "5")
+    pupil = "MASKBAR" if mask.endswith("B") else "MASKRND"
+    aperture = f"NRCA{number}_{mask.replace('MASKA', 'MASK')}"
+    if noutputs > 1:
+        aperture = aperture.replace("_", "_FULL_")
+    return Subarray(
+        "NIRCAM", detector, xstart, ystart, nx, ny, clocks * 1e-5, filter_, pupil, mask, aperture, "NRC_CORON",
+        noutputs,
+    )  # fmt: skip
+
+
+def _miri(name, xstart, ystart, nx, ny, frame_time, filter_, mask, noutputs=1):
+    exp_type = "MIR_LYOT" if mask.startswith("LYOT") else "MIR_4QPM"
+    return Subarray(
+        "MIRI", "MIRIMAGE", xstart, ystart, nx, ny, frame_time, filter_, None, mask, f"MIRIM_{name}", exp_type,
+        noutputs,
+    )  # fmt: skip
+
+
+#: (instrument, subarray) -> Subarray; a full frame also knows its detector
+SUBARRAYS = {
+    ("NIRCAM", "SUB320A335R"): _nircam("NRCALONG", 492, 1502, 320, 320, "F444W", "MASKA335R"),
+    ("NIRCAM", "SUB320A430R"): _nircam("NRCALONG", 814, 1502, 320, 320, "F460M", "MASKA430R"),
+    ("NIRCAM", "SUB320ALWB"): _nircam("NRCALONG", 1455, 1508, 320, 320, "F444W", "MASKALWB"),
+    ("NIRCAM", "SUB400X256ALWB"): _nircam("NRCALONG", 1475, 1540, 400, 256, "F444W", "MASKALWB"),
+    ("NIRCAM", "SUB640A210R"): _nircam("NRCA2", 392, 1186, 640, 640, "F200W", "MASKA210R"),
+    ("NIRCAM", "SUB640ASWB"): _nircam("NRCA4", 171, 1174, 640, 640, "F182M", "MASKASWB"),
+    ("NIRCAM", "FULL", "NRCALONG"): _nircam("NRCALONG", 1, 1, 2048, 2048, "F444W", "MASKA335R", 4),
+    ("NIRCAM", "FULL", "NRCA2"): _nircam("NRCA2", 1, 1, 2048, 2048, "F200W", "MASKA210R", 4),
+    ("MIRI", "MASK1065"): _miri("MASK1065", 1, 21, 288, 224, 0.23968, "F1065C", "4QPM_1065"),
+    ("MIRI", "MASK1140"): _miri("MASK1140", 1, 243, 288, 224, 0.23968, "F1140C", "4QPM_1140"),
+    ("MIRI", "MASK1550"): _miri("MASK1550", 1, 463, 288, 224, 0.23968, "F1550C", "4QPM_1550"),
+    ("MIRI", "MASKLYOT"): _miri("MASKLYOT", 1, 719, 320, 304, 0.324, "F2300C", "LYOT_2300"),
+    ("MIRI", "FULL", "MIRIMAGE"): _miri("FULL", 1, 1, 1032, 1024, 2.77504, "F1550C", "4QPM_1550", 4),
+}
+
+#: read pattern -> frames averaged into a group, frames dropped between groups
+READ_PATTERNS = {
+    "NIRCAM": {
+        "RAPID": (1, 0),
+        "BRIGHT1": (1, 1),
+        "BRIGHT2": (2, 0),
+        "SHALLOW2": (2, 3),
+        "SHALLOW4": (4, 1),
+        "MEDIUM2": (2, 8),
+        "MEDIUM8": (8, 2),
+        "DEEP2": (2, 18),
+        "DEEP8": (8, 12),
+    },
+    "MIRI": {"FASTR1": (1, 0), "SLOWR1": (1, 0)},
+}
+
+# SLOWR1 frames take this much longer: 23.88992 s over 2.77504 s at full frame.
+SLOW_OVER_FAST = 23.88992 / 2.77504
+
+#: extra MIRI pixel clocks that emicorr knows: from one row to the next
+ROW_CLOCKS = {"MASK1065": 82, "MASK1140": 82, "MASK1550": 82, "MASKLYOT": 90}
+
+
+@dataclass(frozen=True)
+class DetectorKind:
+    """The average properties of one detector; e- unless said."""
+
+    columns: int
+    rows: int
+    fastaxis: int
+    slowaxis: int
+    gain: float  # e-/DN
+    read_noise: float  # one read
+    ktc: float
+    dark: float  # e-/s
+    well: float
+    coupling: float  # share of a pixel's charge that each of the four neighbours sees
+    bias: float  # DN
+    pink_noise: float  # rms of 1/f noise within a frame, one read
+    cosmic_ray_rate: float  # hits / pixel / s
+    cosmic_ray_pixels: float  # mean pixels of a hit
+    cosmic_ray_charge: float  # median charge of a hit
+    fwhm: float  # pixels
+
+    @property
+    def saturation(self):
+        """The average full well on the linear scale that the polynomials use, DN."""
+        return self.well / self.gain
+
+
+def _h2rg(fastaxis, slowaxis, gain, read_noise, ktc, dark, well, coupling):
+    return DetectorKind(
+        2048, 2048, fastaxis, slowaxis, gain, read_noise, ktc, dark, well, coupling, 9000.0, 3.2, 1e-5, 7.0, 5200.0, 2.3
+    )  # fmt: skip
+
+
+#: pynrc's numbers for NIRCam, JDox's and MiriTE's for MIRI; kTC is not known for MIRI's detectors
+DETECTORS = {
+    "NRCA2": _h2rg(1, -2, 2.17, 11.5, 37.6, 0.002, 105e3, 0.0054),
+    "NRCA4": _h2rg(1, -2, 2.08, 11.5, 37.6, 0.002, 105e3, 0.0054),
+    "NRCALONG": _h2rg(-1, 2, 1.88, 10.0, 36.8, 0.034, 83e3, 0.0060),
+    "MIRIMAGE": DetectorKind(
+        1032, 1024, 1, 2, 4.0, 24.0, 0.0, 0.2, 210e3, 0.0307, 7000.0, 0.0, 5.2e-5, 14.0, 5200.0, 4.5
+    ),
+}  # fmt: skip
+
+# S = x (1 + s (a1 u + a2 u^2 + a3 u^3)) with u = x / full well: 5 % at full well, s is the pixel's own strength.
+NONLINEARITY = (0.010, 0.015, 0.025)
+_INVERSE_TERMS = 6
+
+
+def find_subarray(instrument, subarray, detector=None):
+    """Find a subarray by name; a full frame also by detector (the first one known by default)."""
+    instrument, subarray = instrument.upper(), subarray.upper()
+    for key, found in SUBARRAYS.items():
+        if key[:2] == (instrument, subarray) and detector in (None, found.detector):
+            return found
+    known = sorted({key[1] for key in SUBARRAYS if key[0] == instrument}) or sorted({k[0] for k in SUBARRAYS})
+    msg = f"no subarray {subarray!r} of {instrument!r} (detector {detector or 'any'}); known: {', '.join(known)}"
+    raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The properties of a box of pixels, each ``(ny, nx)`` float32 unless said.
+
+    ``gain`` e-/DN; ``read_noise`` e- (one read); ``bias`` DN; ``dark`` e-/s; ``full_well`` DN on the linear scale of
+    the raw counts; ``nonlinearity`` the strength s of ``NONLINEARITY``; ``response`` electrons per electron;
+    ``reset`` and ``settling`` DN, the amplitudes of MIRI's reset effect and first-integration dark; ``dq`` uint32 with
+    the bits that a mask reference has; ``lottery`` uniform in 0 to 1, for flags that only references have.
+    """
+
+    kind: DetectorKind
+    xstart: int
+    ystart: int
+    gain: np.ndarray
+    read_noise: np.ndarray
+    bias: np.ndarray
+    dark: np.ndarray
+    full_well: np.ndarray
+    nonlinearity: np.ndarray
+    response: np.ndarray
+    reset: np.ndarray
+    settling: np.ndarray
+    dq: np.ndarray
+    lottery: np.ndarray
+
+    @property
+    def is_reference(self):
+        """``(ny, nx)`` bool: the pixel sees neither light nor dark current."""
+        return (self.dq & dq.REFERENCE_PIXEL) > 0
+
+    @property
+    def scale(self):
+        """The count at which the non-linearity is as large as ``NONLINEARITY`` says, DN."""
+        return self.kind.saturation + (self.kind.bias if self.kind.columns == 1032 else 0.0)
+
+    def to_linear_coefficients(self):
+        """``(5, ny, nx)`` float32: the polynomial that makes raw counts linear."""
+        coeffs = np.zeros((2 + len(NONLINEARITY), *self.gain.shape), np.float32)
+        coeffs[1] = 1
+        for power, a in enumerate(NONLINEARITY, 1):
+            coeffs[power + 1] = self.nonlinearity * a / self.scale**power
+        return coeffs
+
+    def to_raw_coefficients(self):
+        """``(8, ny, nx)`` float32: the polynomial that makes linear counts raw, to about 0.01 DN."""
+        coeffs = np.zeros((2 + _INVERSE_TERMS, *self.gain.shape), np.float32)
+        coeffs[1] = 1
+        for power, in_strength in enumerate(_fit_inverse(), 1):
+            coeffs[power + 1] = np.polyval(in_strength, self.nonlinearity) / self.scale**power
+        return coeffs
+
+
+@lru_cache(1)
+def _fit_inverse():
+    """Coefficients of u = t (1 + sum b_j(s) t^j), each b_j a polynomial in the strength s; see ``NONLINEARITY``."""
+    strengths = np.linspace(0, 1.6, 9)
+    u = np.linspace(0.005, 1.15, 120)
+    shares = []
+    for s in strengths:
+        t = u * (1 + s * sum(a * u**k for k, a in enumerate(NONLINEARITY, 1)))
+        design = np.stack([t ** (k + 1) for k in range(1, _INVERSE_TERMS + 1)], axis=1)
+        shares.append(np.linalg.lstsq(design, u - t, rcond=None)[0])
+    return [np.polyfit(strengths, b, 5) for b in np.transpose(shares)]
+
+
+def make_pixels(detector, xstart, ystart, nx, ny, *, seed=0, bad_pixels=True, nonlinearity=True, superbias=True):
+    """Make the properties of a box of a detector's pixels.
+
+    Parameters
+    ----------
+    detector : str
+    xstart, ystart, nx, ny : int
+        1-based corner in the science frame, and size.
+    seed : int
+        Another seed is another detector of the same kind.
+    bad_pixels, nonlinearity, superbias : bool
+        False: no bad pixels; a linear detector; the same bias everywhere.
+
+    Returns
+    -------
+    Pixels
+    """
+    kind = DETECTORS[detector]
+    columns = slice(xstart - 1, xstart - 1 + nx)
+    normal = np.empty((7, ny, nx), np.float32)
+    uniform = np.empty((3, ny, nx), np.float32)
+    for row in range(ny):
+        # A stream for each row: the same pixel for every cut, and no need to draw the whole detector.
+        rng = np.random.default_rng([seed, sorted(DETECTORS).index(detector), ystart - 1 + row])
+        normal[:, row] = rng.standard_normal((7, kind.columns), np.float32)[:, columns]
+        uniform[:, row] = rng.random((3, kind.columns), np.float32)[:, columns]
+
+    x = np.arange(xstart, xstart + nx)
+    y = np.arange(ystart, ystart + ny)[:, None]
+    reference = np.broadcast_to((x <= 4) | (x > kind.columns - 4), (ny, nx))
+    if kind.rows == kind.columns:  # MIRI has reference columns only
+        reference = reference | (y <= 4) | (y > kind.rows - 4)
+
+    flags = np.zeros((ny, nx), np.uint32)
+    dark = kind.dark * np.exp(0.3 * normal[3])
+    response = np.ones((ny, nx), np.float32)
+    if bad_pixels:
+        # A pixel has at most one fault: the bands of one uniform number.
+        edge = 0.0
+        for share, bits in (
+            (0.0010, dq.DEAD | dq.DO_NOT_USE),
+            (0.0020, dq.HOT | dq.DO_NOT_USE),
+            (0.0020, dq.WARM),
+            (0.0005, dq.RC | dq.DO_NOT_USE),
+            (0.0005, dq.LOW_QE),
+            (0.0005, dq.NO_GAIN_VALUE),
+            (0.0005, dq.OTHER_BAD_PIXEL | dq.DO_NOT_USE),
+        ):
+            flags[(uniform[0] >= edge) & (uniform[0] < edge + share)] = bits
+            edge += share
+        flags[reference] = 0
+        dark[(flags & dq.HOT) > 0] = 30 + 3000 * uniform[1][(flags & dq.HOT) > 0] ** 3
+        dark[(flags & dq.WARM) > 0] = 2 + 20 * uniform[1][(flags & dq.WARM) > 0]
+        response[(flags & dq.DEAD) > 0] = 0
+        response[(flags & dq.LOW_QE) > 0] = 0.5
+    flags[reference] = dq.REFERENCE_PIXEL
+    dark[reference] = 0
+    response[reference] = 0
+
+    strength = np.clip(1 + 0.1 * normal[4], 0.6, 1.4) if nonlinearity else np.zeros((ny, nx), np.float32)
+    bias = kind.bias + (0.02 * kind.bias * normal[2] if superbias else np.zeros((ny, nx), np.float32))
+    miri = kind.columns == 1032
+    return Pixels(
+        kind=kind,
+        xstart=xstart,
+        ystart=ystart,
+        gain=kind.gain * (1 + 0.02 * normal[0]),
+        read_noise=kind.read_noise * np.exp(0.08 * normal[1]),
+        bias=bias,
+        dark=dark,
+        full_well=kind.saturation * (1 + 0.02 * normal[5]) + (bias if miri else 0),
+        nonlinearity=strength,
+        response=response,
+        reset=np.where(reference, 0, 30 + 5 * normal[6]) * miri,
+        settling=np.where(reference, 0, 8 - 2 * normal[6]) * miri,
+        dq=flags,
+        lottery=uniform[2],
+    )

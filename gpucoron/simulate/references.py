@@ -1,0 +1,444 @@
+"""The CRDS cache that belongs to simulated exposures: references, mappings and the settings to work offline with them.
+
+>>> cache = write_references(simulation, "crds")
+>>> with cache.activate():
+...     Detector1Pipeline.call(simulation.write("raw"))
+
+A second call with another exposure adds to the same cache. The files carry serials from 9001 on, so that no mapping of
+STScI's ever names them. References are as large as the subarray (plus a margin, if asked), not as the detector.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gpucoron import dq
+from gpucoron.simulate.camera import (
+    EMI_FREQUENCY,
+    RESET_GROUPS,
+    RESET_INTEGRATIONS,
+    RSCD_GROUPS,
+    has_ipc,
+    ipc_kernel,
+    reset_effect,
+    settling_dark,
+)
+from gpucoron.simulate.crds import (
+    MANIFEST,
+    MATCH_KEYS,
+    USE_AFTER,
+    CrdsCache,
+    next_name,
+    write_mappings,
+    write_parameters,
+)
+from gpucoron.simulate.detectors import DETECTORS, ROW_CLOCKS, SUBARRAYS, make_pixels
+
+
+@dataclass(frozen=True)
+class ReferenceOptions:
+    """How the references of a cache differ from perfect ones.
+
+    Attributes
+    ----------
+    margin : int
+        Pixels around the subarray in every reference that jwst cuts (not dark and reset), so that it has to; clipped
+        at the detector's edges: a large margin gives whole-detector references.
+    inverse_linearity : bool
+        Give the NIRCam linearity reference inverse coefficients; jwst then corrects averaged frames one by one.
+    nan_fraction, no_lin_corr_fraction, no_sat_check_fraction : float
+        Share of pixels with NaN in saturation, superbias, linearity, gain, readnoise and dark (the same pixels),
+        and with those flags.
+    negative_gain_fraction, unreliable_fraction : float
+        Share of pixels whose gain has the wrong sign, and share with UNRELIABLE_SLOPE in the mask, UNRELIABLE_BIAS in
+        the superbias, UNRELIABLE_FLAT in the reset and UNRELIABLE_DARK in the dark reference.
+    gain_factor : float or None
+        GAINFACT of the gain reference, for gain_scale.
+    average_dark_current : {None, 'scalar', 'image'}
+        Tell the dark's rate, e-/s, for the ramp fit's Poisson variance: as a keyword, or pixel by pixel (which jwst
+        3.0.0 refuses with a warning, since its ramps have no such array to replace).
+    dark_groups : int or None
+        At most so many groups (NIRCam: frames) in a dark; jwst extrapolates the rest. None: all that are needed.
+    """
+
+    margin: int = 0
+    inverse_linearity: bool = False
+    nan_fraction: float = 0.0
+    no_lin_corr_fraction: float = 0.0
+    no_sat_check_fraction: float = 0.0
+    negative_gain_fraction: float = 0.0
+    unreliable_fraction: float = 0.0
+    gain_factor: float | None = None
+    average_dark_current: str | None = None
+    dark_groups: int | None = None
+
+
+def write_references(simulations, crds_path, *, options=None, pars=None):
+    """Write all references that simulated exposures need into a CRDS cache, new or already begun.
+
+    Parameters
+    ----------
+    simulations : gpucoron.simulate.Simulation or iterable of them
+    crds_path : path
+        The cache's folder.
+    options : ReferenceOptions or None
+    pars : dict or None
+        Parameter references of the instruments of these simulations: ``{'pars-jumpstep': {'rejection_threshold': 5},
+        'pars-detector1pipeline': {'steps': {'jump': {...}}}}``. Types not named stay as they are, N/A at first.
+
+    Returns
+    -------
+    CrdsCache
+
+    Raises
+    ------
+    ValueError
+        If the cache already has a reference that contradicts a simulation: another seed of the same detector, other
+        effects, another shape of the same subarray.
+    """
+    path = Path(crds_path)
+    options = options or ReferenceOptions()
+    simulations = list(simulations) if isinstance(simulations, (list, tuple)) else [simulations]
+    manifest_path = path / MANIFEST
+    manifest = {"serial": 9000, "references": {}, "files": {}, "boxes": {}}
+    if manifest_path.exists():
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+    manifest["serial"] += 1
+    for simulation in simulations:
+        _check_agreement(manifest, simulation, options)
+        for reftype in MATCH_KEYS[simulation.subarray.instrument]:
+            _add_reference(path, manifest, simulation, reftype, options)
+        for reftype, values in (pars or {}).items():
+            write_parameters(path, manifest, simulation.subarray.instrument, reftype, values)
+
+    context = write_mappings(path, manifest)
+    manifest_path.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    return CrdsCache(path.resolve(), context)
+
+
+def _check_agreement(manifest, simulation, options):
+    """Refuse a simulation whose references would be other ones under the same match keys."""
+    sub, effects = simulation.subarray, simulation.effects
+    switches = ("dark", "superbias", "nonlinearity", "saturation", "bad_pixels", "reset", "emi")
+    wanted = {
+        "detector_seed": simulation.detector_seed,
+        **{name: bool(getattr(effects, name)) for name in switches},
+        "ipc": has_ipc(effects, sub.instrument),
+        **asdict(options),
+    }
+    for key, value in ((sub.detector, wanted), (f"{sub.detector} {simulation.subarray_name}", _box(simulation))):
+        kept = manifest["boxes"].setdefault(key, value)
+        if kept != value:
+            msg = f"the references of {key} in this cache are for {kept}, not for {value}; use another cache"
+            raise ValueError(msg)
+
+
+def _box(simulation):
+    sub = simulation.subarray
+    return [sub.xstart, sub.ystart, simulation.data.shape[3], simulation.data.shape[2]]
+
+
+def _pad(box, margin, kind):
+    x0, y0 = max(box[0] - margin, 1), max(box[1] - margin, 1)
+    x1 = min(box[0] + box[2] + margin, kind.columns + 1)
+    y1 = min(box[1] + box[3] + margin, kind.rows + 1)
+    return [x0, y0, x1 - x0, y1 - y0]
+
+
+def _unite(a, b):
+    x0, y0 = min(a[0], b[0]), min(a[1], b[1])
+    return [x0, y0, max(a[0] + a[2], b[0] + b[2]) - x0, max(a[1] + a[3], b[1] + b[3]) - y0]
+
+
+def _match_value(simulation, keyword):
+    sub = simulation.subarray
+    return {
+        "META.INSTRUMENT.DETECTOR": sub.detector,
+        "META.SUBARRAY.NAME": simulation.subarray_name,
+        "META.EXPOSURE.READPATT": simulation.readpatt,
+        "META.EXPOSURE.TYPE": sub.exp_type,
+        "META.EXPOSURE.NOUTPUTS": str(float(sub.noutputs)),
+        "META.INSTRUMENT.BAND": "ANY",
+        "META.INSTRUMENT.FILTER": "ANY",
+    }[keyword]
+
+
+def _add_reference(path, manifest, simulation, reftype, options):
+    """Write one reference, unless the cache has one under the same match keys that covers the exposure."""
+    instrument, effects = simulation.subarray.instrument, simulation.effects
+    if (reftype == "ipc" and not has_ipc(effects, instrument)) or (reftype == "emicorr" and not effects.emi):
+        return
+    keys = MATCH_KEYS[instrument][reftype]
+    match = [_match_value(simulation, key) for key in keys]
+    known = manifest["references"].setdefault(instrument, {}).setdefault(reftype, [])
+    entry = next((e for e in known if e["match"] == match), None)
+
+    box = _box(simulation)
+    if reftype in ("ipc", "rscd", "emicorr"):
+        box = [0, 0, 0, 0]  # one for the whole detector
+    elif reftype in ("mask", "saturation", "superbias", "linearity", "gain", "readnoise"):
+        box = _pad(box, options.margin, DETECTORS[simulation.subarray.detector])
+    planes = _count_planes(simulation, reftype, options)
+    if entry is not None:
+        box, planes = _unite(entry["box"], box), max(entry["planes"], planes)
+        if entry["box"] == box and entry["planes"] == planes:
+            return
+        known.remove(entry)
+    name = next_name(path, manifest, instrument, reftype, "asdf" if reftype == "emicorr" else "fits")
+    _BUILDERS[reftype](simulation, box, planes, options, name)
+    known.append({"match": match, "file": name.name, "box": box, "planes": planes})
+
+
+def _count_planes(simulation, reftype, options):
+    """How many groups (NIRCam darks: frames) a reference needs."""
+    ngroups = simulation.data.shape[1]
+    if reftype == "reset":
+        return RESET_GROUPS
+    if reftype != "dark":
+        return 0
+    cadence = simulation.nframes + simulation.groupgap
+    return min(ngroups * cadence - simulation.groupgap, options.dark_groups or 10**9)
+
+
+def _pixels(simulation, box):
+    effects = simulation.effects
+    return make_pixels(
+        simulation.subarray.detector,
+        *box,
+        seed=simulation.detector_seed,
+        bad_pixels=effects.bad_pixels,
+        nonlinearity=effects.nonlinearity,
+        superbias=effects.superbias,
+    )
+
+
+def _chosen(pixels, share, band):
+    """The share of science pixels that an imperfect reference does not know; `band` keeps the kinds apart."""
+    return (pixels.lottery >= band) & (pixels.lottery < band + share) & ~pixels.is_reference
+
+
+def _flags(where, flag):
+    return np.where(where, np.uint32(flag), np.uint32(0)).astype(np.uint32)
+
+
+def _unreliable(pixels, options, flag):
+    return _flags(_chosen(pixels, options.unreliable_fraction, 0.8), flag)
+
+
+def _save(model, simulation, reftype, name, box=None, flags=None):
+    """Fill in what all references carry, and save."""
+    meta = model.meta
+    meta.telescope = "JWST"
+    meta.instrument.name = simulation.subarray.instrument
+    meta.instrument.detector = simulation.subarray.detector
+    meta.reftype = reftype.upper()
+    meta.author = "gpucoron"
+    meta.pedigree = "DUMMY"
+    meta.useafter = USE_AFTER
+    meta.description = f"Simulated {reftype} reference"
+    model.add_history_entry(f"Simulated with detector seed {simulation.detector_seed}")
+    if box is not None:
+        sub = meta.subarray
+        sub.name = simulation.subarray_name if reftype != "saturation" else "GENERIC"
+        sub.xstart, sub.ystart, sub.xsize, sub.ysize = box
+        kind = DETECTORS[meta.instrument.detector]
+        sub.fastaxis, sub.slowaxis = kind.fastaxis, kind.slowaxis
+    if flags is not None:
+        # Flags that the definition lacks would vanish; it has to be there before the flags.
+        model.dq_def = _list_flags()
+        model.dq = flags
+    model.save(name)
+    model.close()
+
+
+def _list_flags():
+    """Make the DQ_DEF table of all flags."""
+    flags = {name: value for name, value in vars(dq).items() if name.isupper() and value}
+    rows = [(value.bit_length() - 1, value, name.encode(), name.encode()) for name, value in flags.items()]
+    return np.array(rows, [("BIT", "<i4"), ("VALUE", "<u4"), ("NAME", "S40"), ("DESCRIPTION", "S80")])
+
+
+def _build_mask(simulation, box, _planes, options, name):
+    from stdatamodels.jwst.datamodels import MaskModel
+
+    pixels = _pixels(simulation, box)
+    # A missing gain is told by the gain reference alone.
+    flags = pixels.dq & ~np.uint32(dq.NO_GAIN_VALUE) | _unreliable(pixels, options, dq.UNRELIABLE_SLOPE)
+    _save(MaskModel(), simulation, "mask", name, box, flags)
+
+
+def _build_saturation(simulation, box, _planes, options, name):
+    from stdatamodels.jwst.datamodels import SaturationModel
+
+    pixels = _pixels(simulation, box)
+    miri = simulation.subarray.instrument == "MIRI"
+    charge = pixels.full_well - (pixels.bias if miri else 0)
+    linear = np.float32(0.96) * charge + (pixels.bias if miri else 0)
+    coeffs = pixels.to_raw_coefficients()
+    threshold = np.zeros_like(linear)
+    for c in coeffs[::-1]:
+        threshold = threshold * linear + c
+    if not miri:
+        threshold += pixels.bias
+    unknown = _chosen(pixels, options.no_sat_check_fraction, 0.2)
+    threshold[_chosen(pixels, options.nan_fraction, 0)] = np.nan
+    flags = _flags(unknown | pixels.is_reference, dq.NO_SAT_CHECK)
+    _save(SaturationModel(threshold), simulation, "saturation", name, box, flags)
+
+
+def _build_superbias(simulation, box, _planes, options, name):
+    from stdatamodels.jwst.datamodels import SuperBiasModel
+
+    pixels = _pixels(simulation, box)
+    bias = pixels.bias.copy()
+    lost = _chosen(pixels, options.nan_fraction, 0)
+    bias[lost] = np.nan
+    model = SuperBiasModel(bias)
+    model.err = np.ones_like(bias)
+    model.meta.exposure.readpatt = simulation.readpatt
+    flags = _flags(lost, dq.UNRELIABLE_BIAS) | _unreliable(pixels, options, dq.UNRELIABLE_BIAS)
+    _save(model, simulation, "superbias", name, box, flags)
+
+
+def _build_linearity(simulation, box, _planes, options, name):
+    from stdatamodels.jwst.datamodels import LinearityModel
+
+    pixels = _pixels(simulation, box)
+    coeffs = pixels.to_linear_coefficients()
+    coeffs[2, _chosen(pixels, options.nan_fraction, 0)] = np.nan
+    model = LinearityModel()
+    model.coeffs = coeffs
+    if options.inverse_linearity and simulation.subarray.instrument == "NIRCAM":
+        model.inv_coeffs = pixels.to_raw_coefficients()
+    if simulation.subarray.instrument == "MIRI":
+        model.meta.instrument.band, model.meta.instrument.filter = "N/A", "ANY"
+    unknown = _chosen(pixels, options.no_lin_corr_fraction, 0.4)
+    _save(model, simulation, "linearity", name, box, _flags(unknown, dq.NO_LIN_CORR))
+
+
+def _build_gain(simulation, box, _planes, options, name):
+    from stdatamodels.jwst.datamodels import GainModel
+
+    pixels = _pixels(simulation, box)
+    gain = pixels.gain.copy()
+    gain[(pixels.dq & dq.NO_GAIN_VALUE) > 0] = np.nan
+    gain[_chosen(pixels, options.nan_fraction, 0)] = np.nan
+    gain[_chosen(pixels, options.negative_gain_fraction, 0.6)] *= -1
+    model = GainModel(gain)
+    model.meta.bunit_data = "electrons/DN"
+    if options.gain_factor is not None:
+        model.meta.exposure.gain_factor = options.gain_factor
+    _save(model, simulation, "gain", name, box)
+
+
+def _build_readnoise(simulation, box, _planes, options, name):
+    from stdatamodels.jwst.datamodels import ReadnoiseModel
+
+    pixels = _pixels(simulation, box)
+    noise = np.float32(np.sqrt(2)) * pixels.read_noise / pixels.gain  # of a pair of reads
+    noise[_chosen(pixels, options.nan_fraction, 0)] = np.nan
+    model = ReadnoiseModel(noise)
+    model.meta.bunit_data = "DN"
+    model.meta.exposure.readpatt = simulation.readpatt
+    _save(model, simulation, "readnoise", name, box)
+
+
+def _build_ipc(simulation, _box, _planes, _options, name):
+    from stdatamodels.jwst.datamodels import IPCModel
+
+    # The inverse of the coupling to second order: 2 - K + (1 - K)^2, a 5 x 5 kernel with the sum 1.
+    coupling = np.zeros((5, 5))
+    coupling[1:4, 1:4] = ipc_kernel(DETECTORS[simulation.subarray.detector].coupling)
+    identity = np.zeros((5, 5))
+    identity[2, 2] = 1
+    rest = identity - coupling
+    square = np.real(np.fft.ifft2(np.fft.fft2(np.fft.ifftshift(rest)) ** 2))
+    kernel = (identity + rest + np.fft.fftshift(square)).astype(np.float32)
+    _save(IPCModel(kernel), simulation, "ipc", name)
+
+
+def _build_dark(simulation, box, planes, options, name):
+    from stdatamodels.jwst.datamodels import DarkMIRIModel, DarkModel
+
+    pixels = _pixels(simulation, box)
+    rate = pixels.dark / pixels.gain if simulation.effects.dark else np.zeros_like(pixels.dark)
+    time = simulation.frame_time * np.arange(1, planes + 1, dtype=np.float32)[:, None, None]
+    counts = rate * time
+    lost = _chosen(pixels, options.nan_fraction, 0)
+    counts[:, lost] = np.nan
+    flags = _flags((pixels.dq & (dq.HOT | dq.WARM)) > 0, dq.UNRELIABLE_DARK)
+    flags |= _unreliable(pixels, options, dq.UNRELIABLE_DARK)
+    if simulation.subarray.instrument == "MIRI":
+        counts = np.stack([counts, counts])
+        for group in range(planes) if simulation.effects.dark else ():
+            counts[0, group] += settling_dark(pixels, 1, group)
+        model = DarkMIRIModel(counts)
+        flags = np.broadcast_to(flags, (2, 1, *flags.shape)).copy()
+    else:
+        model = DarkModel(counts)
+    exposure = model.meta.exposure
+    if options.average_dark_current == "scalar":
+        exposure.average_dark_current = pixels.kind.dark
+    elif options.average_dark_current == "image":
+        model.average_dark_current = rate * pixels.gain
+    exposure.nframes, exposure.groupgap, exposure.ngroups = 1, 0, planes
+    exposure.readpatt, exposure.type = simulation.readpatt, simulation.subarray.exp_type
+    _save(model, simulation, "dark", name, box, flags)
+
+
+def _build_reset(simulation, box, planes, options, name):
+    from stdatamodels.jwst.datamodels import ResetModel
+
+    pixels = _pixels(simulation, box)
+    data = np.zeros((RESET_INTEGRATIONS, planes, box[3], box[2]), np.float32)
+    for number in range(1, RESET_INTEGRATIONS + 1) if simulation.effects.reset else ():
+        for group in range(planes):
+            data[number - 1, group] = reset_effect(pixels, number, group)
+    model = ResetModel(data)
+    model.meta.exposure.readpatt = simulation.readpatt
+    model.meta.exposure.nints, model.meta.exposure.ngroups = data.shape[:2]
+    _save(model, simulation, "reset", name, box, _unreliable(pixels, options, dq.UNRELIABLE_FLAT))
+
+
+def _build_rscd(simulation, _box, _planes, _options, name):
+    from stdatamodels.jwst.datamodels import RSCDModel
+
+    subarrays = sorted({key[1] for key in SUBARRAYS if key[0] == "MIRI"})
+    rows = [(s.encode(), r.encode(), 1, RSCD_GROUPS) for s in subarrays for r in ("FASTR1", "SLOWR1")]
+    model = RSCDModel()
+    model.rscd_group_skip_table = np.array(rows, model.get_dtype("rscd_group_skip_table"))
+    _save(model, simulation, "rscd", name)
+
+
+def _build_emicorr(simulation, _box, _planes, _options, name):
+    from stdatamodels.jwst.datamodels import EmiModel
+
+    tag = f"Hz{EMI_FREQUENCY:g}".replace(".", "p")
+    bins = 64
+    wave = np.sin(2 * np.pi * (np.arange(bins) + 0.5) / bins).astype(np.float32)
+    cases = {}
+    for sub, row_clocks in {**ROW_CLOCKS, "FULL_FAST": 271}.items():
+        ny = next(s.ny for key, s in SUBARRAYS.items() if key[:2] == ("MIRI", sub.removesuffix("_FAST")))
+        frame_clocks = ny * row_clocks + (1024 - ny) * 7
+        cases[sub] = {"rowclocks": row_clocks, "frameclocks": frame_clocks, "freqs": {"FAST": [tag]}}
+    model = EmiModel()
+    model.frequencies = {tag: {"frequency": EMI_FREQUENCY, "phase_amplitudes": wave.tolist()}}
+    model.subarray_cases = cases
+    _save(model, simulation, "emicorr", name)
+
+
+_BUILDERS = {
+    "mask": _build_mask,
+    "saturation": _build_saturation,
+    "superbias": _build_superbias,
+    "linearity": _build_linearity,
+    "gain": _build_gain,
+    "readnoise": _build_readnoise,
+    "ipc": _build_ipc,
+    "dark": _build_dark,
+    "reset": _build_reset,
+    "rscd": _build_rscd,
+    "emicorr": _build_emicorr,
+}
