@@ -152,7 +152,7 @@ def peak_of(side, name, folder, threads):
     import psutil
 
     from gpucoron.backends import get_backend
-    from gpucoron.backends.host_memory import forget_high_water, high_water
+    from gpucoron.backends.process_memory import forget_high_water, high_water
     from gpucoron.io.references import STORE
 
     backend = get_backend("cpu", n_threads=threads)

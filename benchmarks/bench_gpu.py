@@ -31,7 +31,7 @@ from gpu_variants import allow_variants, measure_variants
 from gpucoron import dq
 from gpucoron import parameters as declarations
 from gpucoron.backends import get_backend
-from gpucoron.backends.memory import exposure_memory
+from gpucoron.backends.budget import exposure_memory
 from gpucoron.engine import BORROWED, order_of
 
 RESULTS = Path(__file__).parent / "results"

@@ -75,7 +75,7 @@ def reduce(path, options):
     """Reduce the file in this process; return what it took."""
     import gpucoron
     from gpucoron.backends import get_backend
-    from gpucoron.backends.host_memory import high_water
+    from gpucoron.backends.process_memory import high_water
 
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)

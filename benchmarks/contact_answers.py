@@ -4,6 +4,7 @@ Where only additions, multiplications, divisions and roots are made, and in the 
 nothing is contracted, and nothing rounds to zero. What has a tolerance says why.
 """
 
+import copy
 from types import SimpleNamespace
 
 import array_exposures as arrays
@@ -13,8 +14,8 @@ from contact_part import Wrong, host_reference
 from exercise_kernels import make_ramps
 
 from gpucoron import dq
-from gpucoron.backends.devices.numpy_device import NumpyBackend
-from gpucoron.backends.spilling import SpillingBackend
+from gpucoron.backends import get_backend
+from gpucoron.backends.backend import Backend
 from gpucoron.steps.apply_rateints_outliers import find_outliers
 from gpucoron.steps.emicorr import ReadTimes, subtract_interference
 from gpucoron.steps.ipc import ReferenceEdges
@@ -65,7 +66,7 @@ def check_steps(part):
     """All default steps; with sigma clipping against the host build, since NumPy leaves the clipping to astropy."""
     for name, case in (REHEARSED if part.rehearse else CASES).items():
         run = reduce(case, part.scratch / f"{name}.counts")
-        part.compare(name, run, NumpyBackend(), bench_gpu.RATE_TOLERANCE, FLOORS)
+        part.compare(name, run, get_backend("numpy"), bench_gpu.RATE_TOLERANCE, FLOORS)
     case = CLIPPED_REHEARSED if part.rehearse else CLIPPED
     name = f"default steps, {case.nints} integrations"
     run = reduce(case, part.scratch / f"{name}.counts")
@@ -75,7 +76,7 @@ def check_steps(part):
 def check_operations(part):
     """Every heavy operation in each of its modes."""
     shape = (3, 8, 11, 16) if part.rehearse else (4, 12, 45, 52)
-    reference, host = NumpyBackend(), host_reference()
+    reference, host = get_backend("numpy"), host_reference()
     for name, run in plain_operations(shape).items():
         part.compare(name, run, reference)
     part.compare("fit, averaged groups", fit_of_averaged_groups(shape), reference, bench_gpu.RATE_TOLERANCE)
@@ -329,9 +330,9 @@ def check_chunks(part):
     for name, run in operations.items():
 
         def in_chunks(backend, run=run):
-            chunks = Chunks(backend, np.prod(shape) * 4 // 3)
-            answers = run(chunks)
-            if len(chunks.seen) < 2:
+            in_parts, sent = watch_chunks(backend, np.prod(shape) * 4 // 3)
+            answers = run(in_parts)
+            if max(sent.count(name) for name in sent) < 2:
                 msg = "the rows went through the device at once"
                 raise Wrong(msg)
             return answers
@@ -339,16 +340,16 @@ def check_chunks(part):
         part.compare(f"in chunks: {name}", in_chunks, part.backend, made_by=run)
 
 
-class Chunks(SpillingBackend):
-    """Notes which rows went through the device."""
+def watch_chunks(backend, budget):
+    """Give a backend that goes by chunks of so many bytes, and a list of what its device is asked for."""
+    device, sent = copy.copy(backend.device), []
 
-    def __init__(self, inner, max_memory):
-        super().__init__(inner, max_memory)
-        self.seen = set()
+    def execute(operation, arguments, settings):
+        sent.append(operation.name)
+        return type(device).execute(device, operation, arguments, settings)
 
-    def take_rows(self, array, rows):
-        self.seen.add((rows.start, rows.stop))
-        return super().take_rows(array, rows)
+    device.execute = execute
+    return Backend(device).in_chunks(budget), sent
 
 
 def send(backend, *given):

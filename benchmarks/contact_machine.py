@@ -12,11 +12,11 @@ import bench_gpu
 import numpy as np
 from sanitize_gpu import find_sanitizer
 
+from gpucoron.backends import get_backend
 from gpucoron.backends.devices import cuda_loader
 from gpucoron.backends.devices import host_device as host_backend
 from gpucoron.backends.devices.cuda_loader import KernelLoader
 from gpucoron.backends.devices.kernel_files import SOURCES, cache_folder, instantiations
-from gpucoron.backends.devices.numpy_device import NumpyBackend
 
 #: what the tests and the comparisons can do without
 OPTIONAL = ("pytest", "xdist", "hypothesis", "astropy", "jwst")
@@ -148,7 +148,7 @@ def try_operations(part):
             answers = operation(backend.xp, backend.ndimage, *given)
             return {str(number): backend.xp.asarray(answer) for number, answer in enumerate(answers)}
 
-        part.compare(name, run, NumpyBackend(1))
+        part.compare(name, run, get_backend("numpy", n_threads=1))
     part.check("the cost of an operation", lambda: _time_operations(part))
 
 

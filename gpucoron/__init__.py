@@ -22,6 +22,7 @@ _HOME = {
 
 #: paths that older versions had -> where the same module is now
 OLD_PATHS = {
+    "gpucoron.backends.base": "gpucoron.backends.backend",
     "gpucoron.batch_inputs": "gpucoron.batch.inputs",
     "gpucoron.batch_plan": "gpucoron.batch.plan",
     "gpucoron.batch_progress": "gpucoron.batch.progress",

@@ -286,7 +286,7 @@ def run_or_start_again(start, backend, *, after_step=None):
         "out of device memory after %.1f s (%s): the exposure starts again, in chunks of rows",
         time.perf_counter() - begun, reason,
     )  # fmt: skip
-    return run_steps(start(backend.spilling(limit)), after_step=after_step)
+    return run_steps(start(backend.in_chunks(limit)), after_step=after_step)
 
 
 def _backend_for(run):

@@ -8,9 +8,9 @@ import argparse
 import numpy as np
 
 from gpucoron.backends import get_backend
-from gpucoron.backends.devices.host_device import HostBackend
 from gpucoron.backends.devices.kernel_files import KERNELS, LANES
 from gpucoron.backends.devices.launch import geometry
+from gpucoron.backends.operations import fit_whole_ramps
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps.ipc import ReferenceEdges
 
@@ -33,12 +33,12 @@ class Exercise:
 
     def __init__(self, name, lanes):
         # A launch with one worker: where kernels touch each other's bytes on purpose, that is no race.
-        self.backend = HostBackend(2) if name == "host" else get_backend(name)
-        self.alone = HostBackend(1) if name == "host" else self.backend
+        self.backend = get_backend("host", n_threads=2) if name == "host" else get_backend(name)
+        self.alone = get_backend("host", n_threads=1) if name == "host" else self.backend
         self.launched = set()
-        for backend in {self.backend, self.alone}:
-            backend.choose_lanes = lambda n_pixels, n_units: lanes
-            backend.launch = self._noting(backend.launch)
+        for device in {self.backend.device, self.alone.device}:
+            device.choose_lanes = lambda n_pixels, n_units: lanes
+            device.launch = self._noting(device.launch)
 
     def _noting(self, launch):
         def launch_and_note(name, *arguments):
@@ -113,7 +113,7 @@ class Exercise:
             ramps[0].transpose(1, 0, 2, 3).reshape(shape[1], -1).astype(np.float64),
             *(image.ravel().astype(np.float64) for image in ramps[2:]),
         )
-        backend.fit_whole_ramps(samples, 1, *of_pixels, 2.0)
+        fit_whole_ramps(backend, samples, 1, *of_pixels, 2.0, None)
         self.run_custom(data, groupdq, gain, readnoise)
 
     def run_custom(self, data, groupdq, gain, readnoise):
@@ -164,7 +164,7 @@ def overrun(name):
     backend = Exercise(name, 1).alone
     grid, block = geometry(4096, 32)
     groupdq = backend.to_device(np.ones(64, np.uint8))
-    backend.launch("drop_redundant_jumps", grid, block, {"groupdq": groupdq, "n_samples": 4096})
+    backend.device.launch("drop_redundant_jumps", grid, block, {"groupdq": groupdq, "n_samples": 4096})
     backend.synchronize()
 
 
@@ -176,7 +176,7 @@ def race(name):
     buffer = np.zeros(8192, np.uint16)
     grid, block = geometry(4096, 32)
     values = {"raw": buffer[:4096], "counts": buffer.view(np.float32), "n_words": 4096}
-    HostBackend(2).launch("convert_counts", grid, block, values, (False,))
+    get_backend("host", n_threads=2).device.launch("convert_counts", grid, block, values, (False,))
 
 
 def race_in_shared_memory():

@@ -47,7 +47,7 @@ class FakeCupy:
     Parameters
     ----------
     compute_capability : str
-    runner : HostBackend, optional
+    runner : HostDevice or its Backend, optional
         Runs the launches; without it they are only noted.
     memory : int
         Bytes on each device.

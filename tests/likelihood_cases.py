@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.backends import get_backend
 from gpucoron.dq import DO_NOT_USE, HOT, JUMP_DET, SATURATED
 from gpucoron.steps.likelihood import list_read_times
 
-BACKEND = NumpyBackend(n_threads=1)
+BACKEND = get_backend("numpy", n_threads=1)
 
 
 def draw_diffs(rng, read_times, npixels, *, jumps=0.3, faintest=-1.0, brightest=2.5, used=1.0):

@@ -12,9 +12,9 @@ PACKAGE = Path(gpucoron.__file__).parent
 #: what sees device arrays
 SOURCES = (
     *sorted(PACKAGE.glob("steps/*.py")),
-    *(PACKAGE / "backends" / f"{name}.py" for name in ("base", "masks", "statistics", "spilling")),
-    PACKAGE / "backends" / "devices" / "cuda_device.py",
-    *sorted(PACKAGE.glob("backends/devices/kernel_*.py")),
+    *sorted(PACKAGE.glob("backends/*.py")),
+    *(PACKAGE / "backends" / "devices" / f"{name}_device.py" for name in ("cuda", "kernel")),
+    *sorted(PACKAGE.glob("backends/operations/*/kernels.py")),
     PACKAGE / "backends" / "operations" / "ipc" / "definition.py",
     *(PACKAGE / f"{name}.py" for name in ("borrowed", "engine")),
     *(PACKAGE / "io" / f"{name}.py" for name in ("exposure", "products")),

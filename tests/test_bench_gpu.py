@@ -11,7 +11,7 @@ import pytest
 from conftest import PEERS, usable_backend
 
 import gpucoron
-from gpucoron.backends.memory import exposure_memory
+from gpucoron.backends.budget import exposure_memory
 
 ROOT = Path(gpucoron.__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"

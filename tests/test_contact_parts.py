@@ -13,7 +13,7 @@ from conftest import usable_backend
 from fake_cupy import make_fake_cupy
 
 import gpucoron
-from gpucoron.backends.devices.cuda_device import CudaBackend
+from gpucoron.backends import get_backend
 from gpucoron.backends.devices.kernel_files import SOURCES, instantiations
 
 ROOT = Path(gpucoron.__file__).parent.parent
@@ -237,7 +237,7 @@ def test_a_process_whose_device_answers_no_more_ends(part, tmp_path, monkeypatch
 
 def test_kernels_are_compiled_once_and_loaded_whole(tmp_path, monkeypatch):
     cupy = make_fake_cupy(monkeypatch, tmp_path)
-    monkeypatch.setattr("gpucoron.backends.get_backend", lambda name: CudaBackend(cupy=cupy))
+    monkeypatch.setattr("gpucoron.backends.get_backend", lambda name: get_backend("cuda", cupy=cupy))
     told = []
     for number in range(2):
         record = tmp_path / f"{number}.json"
@@ -255,10 +255,11 @@ def test_every_part_runs_over_the_stand_in_for_cupy(tmp_path, monkeypatch, reque
     """What the scripts themselves do with a device is what CuPy does, as far as the real CuPy can tell."""
     runner = usable_backend("host", request.config, n_threads=1)
     cupy = make_fake_cupy(monkeypatch, tmp_path, runner=runner)
-    backend = CudaBackend(cupy=cupy)
+    backend = get_backend("cuda", cupy=cupy)
     # Threads that wait for each other are real ones here.
-    backend.block_threads, backend.frame_threads = runner.block_threads, runner.frame_threads
-    backend.choose_lanes = runner.choose_lanes
+    device, host = backend.device, runner.device
+    device.block_threads, device.frame_threads = host.block_threads, host.frame_threads
+    device.choose_lanes = host.choose_lanes
     watch(cupy, monkeypatch)
     told = {}
     for name in ("machine", "compile", "operations", "steps", "kernels", "chunks", "timing", "cpu"):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from fake_cupy import FakeArray, make_fake_cupy, on_device
 
+from gpucoron.backends import get_backend
 from gpucoron.backends.devices import cuda_loader
-from gpucoron.backends.devices.cuda_device import CudaBackend, available
+from gpucoron.backends.devices.cuda_device import available
 from gpucoron.backends.devices.kernel_files import KERNELS, SOURCES
 from gpucoron.backends.devices.launch import MAX_BLOCKS_Y, checked_arguments, frames_apart, geometry
 from gpucoron.errors import BackendUnavailableError
@@ -116,7 +117,7 @@ def test_frames_apart(cut, expected):
 
 
 def test_backend_launches_through_the_table(cupy):
-    backend = CudaBackend(1, cupy=cupy)
+    backend = get_backend("cuda", device=1, cupy=cupy)
     values = {
         name: on_device(value, 1) if isinstance(value, FakeArray) else value for name, value in ramp_arguments().items()
     }
@@ -129,7 +130,7 @@ def test_backend_launches_through_the_table(cupy):
 
 
 def test_null_arrays_travel_as_eight_zero_bytes(cupy):
-    backend = CudaBackend(cupy=cupy)
+    backend = get_backend("cuda", cupy=cupy)
     shape = (1, 5, 4, 5)
     backend.flag_saturation(
         on_device(np.zeros(shape, np.float32)),
@@ -147,12 +148,12 @@ def test_null_arrays_travel_as_eight_zero_bytes(cupy):
 def test_kernels_are_compiled_once_per_device_and_machine(cupy):
     values = [on_device(np.zeros((1, 2, 4, 5), dtype)) for dtype in (np.float32, np.uint8)]
     coeffs = on_device(np.zeros((4, 4, 5), np.float32))
-    backend = CudaBackend(cupy=cupy)
+    backend = get_backend("cuda", cupy=cupy)
     for _ in range(3):
         backend.linearity(*values, coeffs)
     assert cupy.compiled == [("linearity.cu", "sm_90")]
     # Another process finds the code in the cache folder.
-    CudaBackend(cupy=cupy).linearity(*values, coeffs)
+    get_backend("cuda", cupy=cupy).linearity(*values, coeffs)
     assert cupy.compiled == [("linearity.cu", "sm_90")]
     assert len(cupy.loaded) == 2
     assert cupy.loaded[0] == cupy.loaded[1]
@@ -171,11 +172,11 @@ def test_kernels_are_compiled_once_per_device_and_machine(cupy):
 def test_a_damaged_cache_file_is_made_again(cupy, tmp_path, damage):
     values = [on_device(np.zeros((1, 2, 4, 5), dtype)) for dtype in (np.float32, np.uint8)]
     coeffs = on_device(np.zeros((4, 4, 5), np.float32))
-    CudaBackend(cupy=cupy).linearity(*values, coeffs)
+    get_backend("cuda", cupy=cupy).linearity(*values, coeffs)
     (file,) = (tmp_path / "cache").iterdir()
     whole = file.read_bytes()
     file.write_bytes(damage(whole))
-    CudaBackend(cupy=cupy).linearity(*values, coeffs)
+    get_backend("cuda", cupy=cupy).linearity(*values, coeffs)
     assert len(cupy.compiled) == 2
     assert file.read_bytes() == whole
 
@@ -184,20 +185,20 @@ def test_a_cache_folder_that_cannot_be_written_is_no_error(cupy, tmp_path, monke
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(cuda_loader, "cache_folder", lambda: tmp_path / "file" / "cache")
     values = [on_device(np.zeros((1, 2, 4, 5), dtype)) for dtype in (np.float32, np.uint8)]
-    CudaBackend(cupy=cupy).linearity(*values, on_device(np.zeros((4, 4, 5), np.float32)))
+    get_backend("cuda", cupy=cupy).linearity(*values, on_device(np.zeros((4, 4, 5), np.float32)))
     assert len(cupy.launches) == 1
 
 
 def test_lanes_fill_a_large_device(cupy):
-    backend = CudaBackend(cupy=cupy)
-    assert backend.choose_lanes(224 * 288, 60 * 8) == 4
-    assert backend.choose_lanes(2048 * 2048, 10) == 1
+    backend = get_backend("cuda", cupy=cupy)
+    assert backend.device.choose_lanes(224 * 288, 60 * 8) == 4
+    assert backend.device.choose_lanes(2048 * 2048, 10) == 1
     # With one piece of work there is nothing to share.
-    assert backend.choose_lanes(320 * 320, 1) == 1
+    assert backend.device.choose_lanes(320 * 320, 1) == 1
 
 
 def test_to_device_takes_fits_byte_order(cupy):
-    backend = CudaBackend(cupy=cupy)
+    backend = get_backend("cuda", cupy=cupy)
     array = backend.to_device(np.arange(6, dtype=">f4").reshape(2, 3)[:, ::2])
     assert array.dtype == np.dtype("=f4")
     assert array.flags.c_contiguous
@@ -229,7 +230,7 @@ def test_a_broken_driver_is_a_reason(cupy, broken, words):
     assert not usable
     assert words in reason
     with pytest.raises(BackendUnavailableError, match=words):
-        CudaBackend(cupy=cupy)
+        get_backend("cuda", cupy=cupy)
 
 
 @pytest.mark.parametrize(

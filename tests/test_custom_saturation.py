@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
-from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.backends import get_backend
 from gpucoron.backends.masks import grow_cross
 from gpucoron.dq import AD_FLOOR, DO_NOT_USE, GOOD, HOT, NO_SAT_CHECK, RC, SATURATED
 from gpucoron.steps import saturation
@@ -102,7 +102,7 @@ def test_flags_as_spaceklip(rng, n_pixels, flag_rcsat, n_threads):
     default_groupdq, _, default_zeroframe = run_peer(exposure, references, default)
 
     before = exposure.data.copy()
-    outcome = saturation.run(exposure, references, parameters, NumpyBackend(n_threads))
+    outcome = saturation.run(exposure, references, parameters, get_backend("numpy", n_threads=n_threads))
     np.testing.assert_array_equal(exposure.groupdq, groupdq)
     np.testing.assert_array_equal(exposure.pixeldq, pixeldq)
     np.testing.assert_array_equal(exposure.zeroframe, zeroframe)
@@ -119,7 +119,7 @@ def test_rc_pixels_with_growth_over_corners(rng):
     parameters = make_parameters(grow_diagonal=True, flag_rcsat=True)
     groupdq, pixeldq, zeroframe = run_peer(exposure, references, parameters)
     rc = (exposure.pixeldq & RC) != 0
-    saturation.run(exposure, references, parameters, NumpyBackend(1))
+    saturation.run(exposure, references, parameters, get_backend("numpy", n_threads=1))
     np.testing.assert_array_equal(exposure.groupdq, groupdq)
     np.testing.assert_array_equal(exposure.pixeldq, pixeldq)
     assert (zeroframe[:, rc] != 0).any()
@@ -132,7 +132,7 @@ def test_corners_by_hand(grow_diagonal, corner):
     data = np.full((1, 2, 5, 5), 100, np.float32)
     data[0, 1, 2, 2] = 65000
     groupdq = np.zeros(data.shape, np.uint8)
-    NumpyBackend(1).flag_saturation(
+    get_backend("numpy", n_threads=1).flag_saturation(
         data, groupdq, np.full((5, 5), 50000, np.float32), np.ones((5, 5), bool), grow_diagonal=grow_diagonal
     )
     assert not groupdq[0, 0].any()
@@ -149,7 +149,7 @@ def test_only_saturation_grows_without_corners():
     answers = {}
     for grow_diagonal in (False, True):
         groupdq = np.zeros(data.shape, np.uint8)
-        NumpyBackend(1).flag_saturation(
+        get_backend("numpy", n_threads=1).flag_saturation(
             data,
             groupdq,
             np.full((7, 7), 50000, np.float32),
@@ -168,8 +168,8 @@ def test_miri_is_left_to_the_default(rng):
     """spaceKLIP's options are for NIRCam: with MIRI they change nothing."""
     exposure, references = make_exposure(rng, instrument="MIRI"), make_references(rng)
     default = SimpleNamespace(**{k: v if k == "facts" else v.copy() for k, v in vars(exposure).items()})
-    saturation.run(exposure, references, make_parameters(flag_rcsat=True), NumpyBackend(1))
-    saturation.run(default, references, make_parameters(grow_diagonal=True), NumpyBackend(1))
+    saturation.run(exposure, references, make_parameters(flag_rcsat=True), get_backend("numpy", n_threads=1))
+    saturation.run(default, references, make_parameters(grow_diagonal=True), get_backend("numpy", n_threads=1))
     np.testing.assert_array_equal(exposure.groupdq, default.groupdq)
     np.testing.assert_array_equal(exposure.zeroframe, default.zeroframe)
 

@@ -21,14 +21,13 @@ from hypothesis import strategies as st
 from test_jump import after_round_trip, detect_with_stcal
 from test_ramp_fit import TIMES, fit_and_compare
 
-from gpucoron.backends.devices.numpy_device import NumpyBackend
-from gpucoron.backends.operations.jump.definition import detect_jumps
+from gpucoron.backends import get_backend
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps import firstframe, linearity, rscd, saturation
 from gpucoron.steps.charge_migration import flag_charge_migration
 from gpucoron.steps.ramp_fit import fit
 
-DEFINITION = NumpyBackend(n_threads=1)
+DEFINITION = get_backend("numpy", n_threads=1)
 
 
 def copies(arrays):
@@ -267,7 +266,7 @@ def test_jumps_are_stcals(case):
     options = after_round_trip(options, ramps[2])
     for layout in ({}, {"n_threads": 2, "tile_bytes": 1}):
         found = ramps[1].copy()
-        number = detect_jumps(ramps[0], found, *ramps[2:], **options, **layout)
+        number = get_backend("numpy", **layout).detect_jumps(ramps[0], found, *ramps[2:], **options)
         np.testing.assert_array_equal(found, expected)
         assert number == expected_number
 
@@ -277,7 +276,7 @@ def test_jumps_are_stcals(case):
 def test_jumps_by_kernels(kernel_backend, case):
     ramps, options = case
     expected = ramps[1].copy()
-    number = detect_jumps(ramps[0], expected, *ramps[2:], **options)
+    number = DEFINITION.detect_jumps(ramps[0], expected, *ramps[2:], **options)
     data, found, gain, readnoise = (kernel_backend.to_device(array.copy()) for array in ramps)
     assert kernel_backend.detect_jumps(data, found, gain, readnoise, **options) == number
     np.testing.assert_array_equal(kernel_backend.to_host(found), expected)

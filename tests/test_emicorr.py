@@ -5,12 +5,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_spilling import Spilling
 
-from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.backends import get_backend
+from gpucoron.backends.backend import Backend
+from gpucoron.backends.devices.numpy_device import NumpyDevice
 from gpucoron.simulate import Effects, simulate
 from gpucoron.steps import emicorr
 from gpucoron.steps.emicorr import ReadTimes, subtract_interference
+
+DEFINITION = get_backend("numpy", n_threads=1)
 
 #: shape, frequency, bins of the wave, clocks, each integration by itself
 CASES = {
@@ -51,7 +54,7 @@ def test_the_joint_fit_is_jwsts(name):
         fit_ints_separately=separate,
     )  # fmt: skip
     found = data.copy()
-    options = {"fit_ints_separately": separate, "backend": NumpyBackend(2)}
+    options = {"fit_ints_separately": separate, "backend": get_backend("numpy", n_threads=2)}
     (amplitudes,) = subtract_interference(found, pixeldq, [(frequency, wave)], times, **options)
     # one unit in the last place of float32
     np.testing.assert_allclose(found, expected, rtol=1.2e-7, atol=0)
@@ -65,7 +68,7 @@ def test_backends_agree_on_the_joint_fit(kernel_backend, name):
     data, pixeldq, wave = disturbed_ramps(shape, frequency, n_bins, times, seed=1)
     waves = [(frequency, wave), (frequency * 1.37, wave)]
     expected = data.copy()
-    subtract_interference(expected, pixeldq, waves, times, fit_ints_separately=separate, backend=NumpyBackend(1))
+    subtract_interference(expected, pixeldq, waves, times, fit_ints_separately=separate, backend=DEFINITION)
     on_device = kernel_backend.to_device(data.copy())
     subtract_interference(
         on_device, kernel_backend.to_device(pixeldq), waves, times, fit_ints_separately=separate, backend=kernel_backend
@@ -78,36 +81,44 @@ def test_each_operation_is_its_definition(kernel_backend):
     shape, frequency, n_bins, times, _ = CASES["MASK1550"]
     data, _, values = disturbed_ramps(shape, frequency, n_bins, times)
     data += np.float32(0.1)
-    definition, to_host = NumpyBackend(1), kernel_backend.to_host
+    to_host = kernel_backend.to_host
     pixels, groups, _ = times.phases(shape, frequency)
     wave, bins = emicorr.cubic_pieces(values), (pixels * n_bins).astype(np.int32)
     bins[:, 1:3] = -1
-    scatter = definition.measure_scatter(data)
+    scatter = DEFINITION.measure_scatter(data)
     np.testing.assert_array_equal(scatter, np.std(data, axis=1))
     on_device = kernel_backend.to_device(data.copy())
     np.testing.assert_array_equal(to_host(kernel_backend.measure_scatter(on_device)), scatter)
     good = scatter < np.median(scatter) * 2
-    sums, counts = definition.sum_by_phase(data, good, bins, n_bins)
+    sums, counts = DEFINITION.sum_by_phase(data, good, bins, n_bins)
     found = kernel_backend.sum_by_phase(on_device, kernel_backend.to_device(good), bins, n_bins)
     np.testing.assert_array_equal(to_host(found[0]), sums)
     np.testing.assert_array_equal(to_host(found[1]), counts)
-    terms = definition.match_wave(sums, counts, wave, groups, 500)
+    terms = DEFINITION.match_wave(sums, counts, wave, groups, 500)
     for ours, theirs in zip(kernel_backend.match_wave(*found, wave, groups, 500), terms, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9 * np.abs(theirs).max())
     tables = wave, pixels, groups, np.array([0.1, 0.7, 3.3]), np.array([2.0, -8.0, 0.0])
     kernel_backend.subtract_wave(on_device, *tables)
-    definition.subtract_wave(data, *tables)
+    DEFINITION.subtract_wave(data, *tables)
     np.testing.assert_array_equal(to_host(on_device), data)
 
 
-@pytest.mark.parametrize("make", [lambda: NumpyBackend(3), lambda: Spilling(NumpyBackend(1), 5)])
-def test_threads_and_chunks_do_not_show(make):
+@pytest.mark.parametrize(
+    "backend",
+    [
+        get_backend("numpy", n_threads=3),
+        # Room for three rows of eight, and for less than an integration.
+        Backend(NumpyDevice(1), home=NumpyDevice(1), budget=230_000),
+    ],
+    ids=["threads", "chunks"],
+)
+def test_threads_and_chunks_do_not_show(backend):
     shape, frequency, n_bins, times, separate = CASES["no reset frame"]
     data, pixeldq, wave = disturbed_ramps(shape, frequency, n_bins, times)
     data += np.float32(0.1)
     expected, found = data.copy(), data.copy()
-    subtract_interference(expected, pixeldq, [(frequency, wave)], times, backend=NumpyBackend(1))
-    subtract_interference(found, pixeldq, [(frequency, wave)], times, backend=make())
+    subtract_interference(expected, pixeldq, [(frequency, wave)], times, backend=DEFINITION)
+    subtract_interference(found, pixeldq, [(frequency, wave)], times, backend=backend)
     np.testing.assert_array_equal(found, expected)
     assert not np.array_equal(found, data)
 
@@ -168,7 +179,7 @@ def run_step(reference, ngroups=5, settings=(), **facts):
     )  # fmt: skip
     parameters = SimpleNamespace(**{**SETTINGS, **dict(settings)})
     references = {"emicorr": held if reference else None}
-    return emicorr.run(exposure, references, parameters, NumpyBackend(1), jwsts_own=lambda: "jwst")
+    return emicorr.run(exposure, references, parameters, DEFINITION, jwsts_own=lambda: "jwst")
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from test_jump import simulate as simulate_jumps
 from test_ramp_fit import TIMES
 from test_ramp_fit import simulate as simulate_ramps
 
+from gpucoron.backends import get_backend
+from gpucoron.backends.chunks import memory_needed
 from gpucoron.backends.devices.cuda_device import USABLE
-from gpucoron.backends.devices.numpy_device import NumpyBackend
-from gpucoron.backends.memory import memory_needed
-from gpucoron.backends.spilling import SpillingBackend
+from gpucoron.backends.operations import fit_ramps, search_jumps
 
 SHAPE = (2, 12, 64, 64)
 
@@ -35,29 +35,27 @@ def pool(gpu):
 def test_a_device_that_runs_out_of_memory_goes_on_with_less(gpu, pool, caplog):
     ramps = simulate_jumps(np.random.default_rng(1), SHAPE)
     expected, found = ramps[1].copy(), ramps[1].copy()
-    count = NumpyBackend().detect_jumps(ramps[0], expected, *ramps[2:])
-    per_row = sum(array.nbytes for array in ramps) // SHAPE[2]
-    need = memory_needed("detect_jumps", *SHAPE[:2], SHAPE[3], per_row)
+    count = get_backend("numpy").detect_jumps(ramps[0], expected, *ramps[2:])
+    names = "data", "groupdq", "gain", "readnoise"
+    need = memory_needed(search_jumps, dict(zip(names, ramps, strict=True)) | {"mode": 0, "lost": None})
     pool.set_limit(size=pool.used_bytes() + need.of(24))
-    assert SpillingBackend(gpu, 10**12).detect_jumps(ramps[0], found, *ramps[2:]) == count
+    assert gpu.in_chunks(10**12).detect_jumps(ramps[0], found, *ramps[2:]) == count
     np.testing.assert_array_equal(found, expected)
-    assert "out of device memory" in caplog.text
+    assert "out of memory" in caplog.text
 
 
 def test_a_chunk_takes_no_more_than_the_model_says(gpu, pool, caplog):
     """The pool's limit is the model's number: nothing has to be halved."""
     arrays = simulate_ramps(2, 3, 30, 48, 64)
-    nints, ngroups, ny, nx = arrays["data"].shape
-    # the fit's arguments by name; groupdq stands for the original flags too
-    given = [*arrays.values(), arrays["groupdq"]]
-    need = memory_needed("fit_ramps", nints, ngroups, nx, sum(array.nbytes // ny for array in given))
-    backend = SpillingBackend(gpu, need.of(12))
+    # groupdq stands for the original flags too
+    need = memory_needed(fit_ramps, {**arrays, "original_groupdq": arrays["groupdq"]})
+    backend = gpu.in_chunks(need.of(12))
     backend.fit_ramps(**arrays, original_groupdq=arrays["groupdq"], **TIMES)  # warm: compiled code
     pool.free_all_blocks()
     pool.set_limit(size=pool.used_bytes() + need.of(12))
     caplog.clear()
     backend.fit_ramps(**arrays, original_groupdq=arrays["groupdq"], **TIMES)
-    assert "out of device memory" not in caplog.text
+    assert "out of memory" not in caplog.text
 
 
 def test_memory_stays_where_it_was(gpu, pool):

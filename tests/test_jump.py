@@ -1,18 +1,24 @@
 """Jump detection: every group flag equal to stcal's, for any tile, any thread, and what the step makes of it."""
 
 import tracemalloc
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from gpucoron.backends.base import Backend
-from gpucoron.backends.devices.numpy_device import NumpyBackend
-from gpucoron.backends.operations.jump.definition import NOT_SEARCHED, detect_jumps
+from gpucoron.backends import get_backend
+from gpucoron.backends.operations.jump import NOT_SEARCHED, JumpSettings
+from gpucoron.backends.tiles import TILE_BYTES
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE, SATURATED
 from gpucoron.steps.jump import electron_thresholds, flag_jumps, flag_missing_gain, run
 
-DEFAULTS = Backend.detect_jumps.__kwdefaults__
+DEFAULTS = asdict(JumpSettings())
+
+
+def detect_jumps(*arrays, n_threads=1, tile_bytes=TILE_BYTES, **options):
+    """Detect jumps in NumPy."""
+    return get_backend("numpy", n_threads=n_threads, tile_bytes=tile_bytes).detect_jumps(*arrays, **options)
 
 
 def simulate(rng, shape, *, hits=0.02, bad=True, step=None, gain_scatter=0.05):
@@ -328,7 +334,7 @@ def test_inputs_stay_as_they_were():
 def test_wrong_arrays_are_named(change, message):
     """A wrong shape, dtype or layout is an error that says which array, not a wrong answer."""
     with pytest.raises(ValueError, match=message):
-        flag_jumps(*change(quiet_ramps((1, 5, 4, 4))), backend=NumpyBackend(1))
+        flag_jumps(*change(quiet_ramps((1, 5, 4, 4))), backend=get_backend("numpy", n_threads=1))
 
 
 # ----------------------------------------------------------------------------------------------------------- the step
@@ -356,7 +362,7 @@ def run_step(ramps, *, nframes=1, group_time=5.3452, large_events=None, missing=
     references = {"gain": SimpleNamespace(data=gain), "readnoise": SimpleNamespace(data=readnoise)}
     references.update(dict.fromkeys(missing))
     parameters = SimpleNamespace(**STEP_DEFAULTS | parameters)
-    return run(exposure, references, parameters, NumpyBackend(1), large_events=large_events), exposure
+    return run(exposure, references, parameters, get_backend("numpy", n_threads=1), large_events=large_events), exposure
 
 
 def run_jwst_step(tmp_path, ramps, *, nframes=1, group_time=5.3452, **parameters):

@@ -19,19 +19,19 @@ from test_ramp_fit import simulate as simulate_ramps
 from test_saturation import SHAPE as SATURATION_SHAPE
 from test_saturation import saturating_ramps, saturation_reference
 
-from gpucoron.backends import backend_status
+from gpucoron.backends import backend_status, get_backend
+from gpucoron.backends.backend import Backend
 from gpucoron.backends.devices import host_device as host_backend
-from gpucoron.backends.devices.host_device import HostBackend
 from gpucoron.backends.devices.kernel_files import MOST_COLUMNS, ONE_PASS, POLYNOMIAL_LENGTHS
 from gpucoron.backends.devices.launch import geometry
-from gpucoron.backends.devices.numpy_device import NumpyBackend
-from gpucoron.backends.operations.ramp_fit.definition import fit_whole_ramps
+from gpucoron.backends.devices.numpy_device import NumpyDevice
+from gpucoron.backends.operations.ramp_fit import fit_whole_ramps
 from gpucoron.backends.operations.ramp_fit.median_network import MOST_PLANES
 from gpucoron.backends.operations.ramp_fit.segments import Scratch
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps.ipc import ReferenceEdges
 
-DEFINITION = NumpyBackend(n_threads=1)
+DEFINITION = get_backend("numpy", n_threads=1)
 #: relative; on a GPU pow() is not the C library's
 RATE_TOLERANCE = {"host": 0.0, "native": 0.0, "cuda": 2e-6}
 
@@ -40,7 +40,7 @@ RATE_TOLERANCE = {"host": 0.0, "native": 0.0, "cuda": 2e-6}
 def backend(request):
     """Everything that runs the kernels; native ones also where NumPy would be taken for being faster."""
     made = usable_backend(request.param, request.config)
-    return made.kernels if request.param == "native" else made
+    return Backend(made.device.kernels) if request.param == "native" else made
 
 
 def on_device(backend, array):
@@ -67,7 +67,7 @@ def test_counts_of_fits(backend, offset):
     stored = (counts.astype(np.int32) - 32768).astype(">i2") if offset else counts.astype(">u2")
     raw = stored.view(np.uint16)
     converted = backend.zeros(counts.shape, np.float32)
-    backend.convert_counts(on_device(backend, raw), converted, offset=offset)
+    backend.device.convert_counts(on_device(backend, raw), converted, offset=offset)
     converted = backend.to_host(converted)
     np.testing.assert_array_equal(converted, counts)
 
@@ -93,7 +93,7 @@ def test_deconvolution_of_coupling(backend, side, per_pixel, edges):
     known = ~np.isnan(expected)
     np.testing.assert_array_equal(found[known].view(np.uint32), expected[known].view(np.uint32))
     assert np.isnan(expected).any(axis=(2, 3)).sum() == 2
-    (on_threads,), _ = run_on(NumpyBackend(n_threads=4), "deconvolve_coupling", [0], data, kernel, edges)
+    (on_threads,), _ = run_on(get_backend("numpy", n_threads=4), "deconvolve_coupling", [0], data, kernel, edges)
     np.testing.assert_array_equal(on_threads, expected)
 
 
@@ -141,7 +141,7 @@ def test_linearity_in_strips(backend, monkeypatch):
     data, groupdq, coeffs, _ = linearity_case(np.random.default_rng(1), 5)
     (expected,), _ = run_on(DEFINITION, "linearity", [0], data, groupdq, coeffs)
     for strip in (0, 1, 50, 1000):
-        monkeypatch.setattr(backend, "strip_pixels", strip)
+        monkeypatch.setattr(backend.device, "strip_pixels", strip)
         (found,), _ = run_on(backend, "linearity", [0], data, groupdq, coeffs)
         np.testing.assert_array_equal(found, expected)
 
@@ -225,7 +225,7 @@ def test_jumps_with_threads_that_share_a_pixel(shape):
     """The same bits however many threads of a warp share a pixel (on the host they are real threads)."""
     if not backend_status()["host"][0]:
         pytest.skip(backend_status()["host"][1])
-    backend = HostBackend(lanes=4)
+    backend = get_backend("host", lanes=4)
     ramps = simulate_jumps(np.random.default_rng(shape), shape)
     for name in ("default", "one pass", "iteration", "after jumps", "neighbours"):
         assert_same_jumps(backend, ramps, **JUMP_OPTIONS[name])
@@ -279,7 +279,7 @@ def medians_of(backend, differences):
     data[:, 1, 0] = differences
     medians = on_device(backend, np.zeros((1, n_pixels)))
     ones = np.ones((1, n_pixels), np.float32)
-    grid, block = geometry(n_pixels, backend.block_threads)
+    grid, block = geometry(n_pixels, backend.device.block_threads)
     values = {
         "data": on_device(backend, data),
         "groupdq": on_device(backend, np.zeros(data.shape, np.uint8)),
@@ -298,7 +298,7 @@ def medians_of(backend, differences):
         "smallest": 1.0,
         "largest": 2.0,
     }
-    backend.launch("search_jumps", grid, block, values, (ONE_PASS, 1))
+    backend.device.launch("search_jumps", grid, block, values, (ONE_PASS, 1))
     return backend.to_host(medians)[0]
 
 
@@ -406,7 +406,7 @@ def test_ramp_fit_of_cut_ramps_makes_no_copy(backend, cut, monkeypatch):
         assert array is None or array.ndim < 4
         return array
 
-    monkeypatch.setattr(backend, "_contiguous", no_copy)
+    monkeypatch.setattr(backend.device, "contiguous", no_copy)
     assert_same_slopes(backend, backend.fit_ramps(**(arrays | parts), **TIMES), expected)
 
 
@@ -447,7 +447,7 @@ def test_any_number_of_workers_gives_the_same_bits():
     ramps = simulate_jumps(np.random.default_rng(8), (3, 12, 9, 23))
     answers = []
     for n_threads in (1, 3):
-        backend = HostBackend(n_threads)
+        backend = get_backend("host", n_threads=n_threads)
         (flags,), count = run_on(backend, "detect_jumps", [1], *ramps)
         _, (rate, rateints) = run_on(backend, "fit_ramps", [], **arrays, **TIMES)
         answers.append([flags, np.array(count), *vars(rate).values(), *vars(rateints).values()])
@@ -502,9 +502,9 @@ def test_whole_ramps(backend, ngroups):
     gain, read_noise = rng.uniform(1, 3, n_pixels), rng.uniform(5, 15, n_pixels)
     gain[[0, 1, 60]], read_noise[[70, 80]] = (0, -1, np.nan), (0, np.nan)
     with np.errstate(all="ignore"):
-        expected = fit_whole_ramps(samples, 2, gain, read_noise, 1.07, Scratch(ngroups))
-    given = on_device(backend, samples), 2, on_device(backend, gain), on_device(backend, read_noise), 1.07
-    found = [backend.to_host(answer) for answer in backend.fit_whole_ramps(*given)]
+        expected = fit_whole_ramps.definition(NumpyDevice(1), samples, 2, gain, read_noise, 1.07, Scratch(ngroups))
+    given = on_device(backend, samples), 2, on_device(backend, gain), on_device(backend, read_noise), 1.07, None
+    found = [backend.to_host(answer) for answer in fit_whole_ramps(backend, *given)]
     np.testing.assert_array_equal(np.isnan(found[0]), np.isnan(expected[0]))
     known = ~np.isnan(expected[0])
     assert 0.8 < known.mean() < 1

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gpucoron.backends.base import Slopes
-from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.backends import get_backend
 from gpucoron.backends.operations.ipc.definition import deconvolve_coupling
+from gpucoron.backends.results import Slopes
 from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
 from gpucoron.parameters import resolve
 from gpucoron.steps import (
@@ -25,7 +25,7 @@ from gpucoron.steps import (
     superbias,
 )
 
-BACKEND = NumpyBackend(1)
+BACKEND = get_backend("numpy", n_threads=1)
 NY, NX = 24, 20
 
 

@@ -1,23 +1,22 @@
 """Likelihood fit and jump rejection: against spaceKLIP's figures, stcal itself, dense matrices and the truth."""
 
-import logging
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from likelihood_cases import BACKEND, PATTERNS, draw_diffs, make_arrays, make_exposure, make_step_inputs
+from likelihood_cases import BACKEND, PATTERNS, draw_diffs, make_arrays, make_step_inputs
 
-from gpucoron.backends.base import Backend
-from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.backends.devices.numpy_device import NumpyDevice
+from gpucoron.backends.operations.likelihood import LikelihoodRampSettings
 from gpucoron.backends.operations.likelihood import definition as likelihood
 from gpucoron.backends.operations.likelihood import jumps as likelihood_jumps
-from gpucoron.backends.operations.likelihood.definition import Covariance
+from gpucoron.backends.operations.likelihood.covariance import Covariance
 from gpucoron.dq import DO_NOT_USE, HOT, JUMP_DET, NO_GAIN_VALUE, SATURATED
 from gpucoron.simulate import Effects, simulate
 from gpucoron.steps.experimental_jumpramp import fit_without_jumps
 from gpucoron.steps.experimental_jumpramp import run as run_jumpramp
-from gpucoron.steps.likelihood import combine_integrations, fit_exposure, list_read_times
+from gpucoron.steps.likelihood import combine_integrations, list_read_times
 from gpucoron.steps.ramp_fit import fit_likelihood
 
 RESULTS = ("countrate", "uncert", "chisq", "var_poisson", "var_rdnoise")
@@ -140,10 +139,11 @@ def test_the_same_bits_for_any_tile(rules, monkeypatch):
     for region, batch, tile, threads in ((2**23, 2048, 16384, 1), (3000, 7, 33, 2)):
         monkeypatch.setattr(likelihood, "REGION_BYTES", region)
         monkeypatch.setattr(likelihood, "BATCH", batch)
+        monkeypatch.setattr(likelihood, "TILE_PIXELS", tile)
         flags = arrays["groupdq"].copy()
-        given = (arrays["data"], flags, arrays["gain"], arrays["readnoise"], read_times)
-        options = {"rules": rules, "n_threads": threads, "tile_pixels": tile, "dark_current": arrays["dark"]}
-        fit = likelihood.fit_likelihood_ramps(*given, **options)
+        given = (arrays["data"], flags, arrays["gain"], arrays["readnoise"], read_times, arrays["dark"])
+        chosen = LikelihoodRampSettings(rules=rules)
+        fit = likelihood.fit_likelihood_ramps(NumpyDevice(threads), *given, settings=chosen)
         answers.append([flags, *(getattr(fit, name) for name in RESULTS)])
     for first, second in zip(*answers, strict=True):
         np.testing.assert_array_equal(first, second)
@@ -187,39 +187,6 @@ def test_inputs_stay_and_more_dimensions_come_back():
     np.testing.assert_array_equal(fit.diffs2use, flat.diffs2use.reshape(7, 4, 6))
     np.testing.assert_array_equal(fit.countrate, flat.countrate.reshape(4, 6))
     assert fit.diffs2use.dtype == np.uint8
-
-
-class Elsewhere(NumpyBackend):
-    """A device without kernels for this: its arrays are copies."""
-
-    name = "elsewhere"
-    fit_likelihood = Backend.fit_likelihood
-    fit_likelihood_ramps = Backend.fit_likelihood_ramps
-
-    def to_device(self, array):
-        return array.copy()
-
-    to_host = to_device
-
-
-def test_a_backend_without_kernels_falls_back(caplog):
-    arrays = make_arrays(14)
-    with caplog.at_level(logging.INFO):
-        answers = []
-        for backend in (BACKEND, Elsewhere(n_threads=1)):
-            exposure = make_exposure(arrays, with_dark=True)
-            rate, _, _ = fit_exposure(
-                exposure, arrays["gain"], arrays["readnoise"], backend, dark_current=exposure.average_dark_current
-            )
-            answers.append((exposure.groupdq, rate.rate))
-    assert "'elsewhere': fit_likelihood_ramps runs in NumPy" in caplog.text
-    np.testing.assert_array_equal(*(flags for flags, _ in answers))
-    np.testing.assert_array_equal(*(rate for _, rate in answers))
-    diffs, sig, _ = draw_diffs(np.random.default_rng(15), PATTERNS["one read"], 10)
-    np.testing.assert_array_equal(
-        fit_likelihood(diffs, PATTERNS["one read"], sig, backend=Elsewhere()).countrate,
-        fit_likelihood(diffs, PATTERNS["one read"], sig).countrate,
-    )
 
 
 # experimental_jumpramp against the truth

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.backends import get_backend
 from gpucoron.backends.operations.linearity import definition as numpy_linearity
 from gpucoron.dq import NO_LIN_CORR, SATURATED
 from gpucoron.steps import linearity
 
+BACKEND = get_backend("numpy", n_threads=1)
 SHAPE = (3, 6, 24, 20)
 
 
@@ -79,7 +80,7 @@ def test_same_bits_as_stcal(rng, monkeypatch, n_coeffs, with_inverse, nframes, n
         facts=SimpleNamespace(nframes=nframes, zero_frame=True),
     )
     references = {"linearity": SimpleNamespace(coeffs=coeffs, dq=dq, inv_coeffs=inverse)}
-    outcome = linearity.run(exposure, references, None, NumpyBackend(n_threads))
+    outcome = linearity.run(exposure, references, None, get_backend("numpy", n_threads=n_threads))
 
     assert outcome.status == "COMPLETE"
     for name, mine, theirs in zip(
@@ -101,8 +102,8 @@ def test_reads_matter(rng):
     inverse = coeffs.copy()
     inverse[2] *= -1
     plain, averaged = data.copy(), data.copy()
-    NumpyBackend(1).linearity(plain, groupdq, coeffs)
-    NumpyBackend(1).linearity(averaged, groupdq, coeffs, inverse_coeffs=inverse, nframes=8)
+    BACKEND.linearity(plain, groupdq, coeffs)
+    BACKEND.linearity(averaged, groupdq, coeffs, inverse_coeffs=inverse, nframes=8)
     good = np.isfinite(plain) & np.isfinite(averaged) & ((groupdq & SATURATED) == 0)
     assert np.abs(plain - averaged)[good].max() > 0.1
 
@@ -112,12 +113,12 @@ def test_one_group_takes_the_polynomial(rng):
     data = rng.normal(9000, 500, (2, 1, 5, 4)).astype(np.float32)
     coeffs = np.full((3, 5, 4), [[[0]], [[1]], [[1e-6]]], np.float32)
     expected = data + np.float32(1e-6) * data * data
-    NumpyBackend(1).linearity(data, np.zeros(data.shape, np.uint8), coeffs, inverse_coeffs=coeffs, nframes=4)
+    BACKEND.linearity(data, np.zeros(data.shape, np.uint8), coeffs, inverse_coeffs=coeffs, nframes=4)
     np.testing.assert_allclose(data, expected, rtol=1e-6)
 
 
 def test_skipped_without_reference():
-    assert linearity.run(None, {"linearity": None}, None, NumpyBackend(1)).status == "SKIPPED"
+    assert linearity.run(None, {"linearity": None}, None, BACKEND).status == "SKIPPED"
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.backends import get_backend
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps import mask_groups
 from gpucoron.steps.mask_groups import (
@@ -25,7 +25,7 @@ from gpucoron.steps.mask_groups import (
 
 ORACLE = Path(__file__).parent / "data" / "mask_groups.npz"
 SIZES = [(12, 6), (16, 5)]
-BACKEND = NumpyBackend(1)
+BACKEND = get_backend("numpy", n_threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,13 @@ from test_ramp_fit import simulate as simulate_ramps
 from gpucoron.backends import backend_status, get_backend
 from gpucoron.backends.devices import native_build
 from gpucoron.backends.devices import native_device as native_backend
-from gpucoron.backends.devices.native_device import MANY_SAMPLES, NativeBackend
+from gpucoron.backends.operations import jump, ramp_fit
+from gpucoron.steps.ipc import ReferenceEdges
 
 #: more pixels than a tile, and a last tile that is not full
 IMAGE = (5, 31)
 #: groups of two integrations of which the kernels do everything
-ALL_NATIVE = MANY_SAMPLES["detect_jumps"] // 2
+ALL_NATIVE = jump.MANY_SAMPLES // 2
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def answers(backend, n_groups):
     return [data, ramps[1], np.array(count), *vars(rate).values(), *vars(rateints).values()]
 
 
-@pytest.mark.parametrize("n_groups", [4, MANY_SAMPLES["fit_ramps"], ALL_NATIVE])
+@pytest.mark.parametrize("n_groups", [4, ramp_fit.MANY_SAMPLES, ALL_NATIVE])
 def test_long_ramps_have_numpys_bits(native, n_groups):
     expected = answers(get_backend("numpy", n_threads=1), n_groups)
     for backend in (native, get_backend("native", n_threads=1)):
@@ -58,12 +59,35 @@ def test_long_ramps_have_numpys_bits(native, n_groups):
             np.testing.assert_array_equal(one, other)
 
 
-def test_only_long_ramps_are_the_kernels(native, monkeypatch):
-    launched = []
-    monkeypatch.setattr(native_backend.NativeKernels, "fit_ramps", lambda self, *arrays, **options: launched.append(1))
-    for n_groups in (MANY_SAMPLES["fit_ramps"] - 1, MANY_SAMPLES["fit_ramps"]):
+@pytest.fixture
+def launched(monkeypatch):
+    """Names of the native kernels that run."""
+    names, launch = [], native_backend.NativeKernels.launch
+
+    def note(self, name, *arguments):
+        names.append(name)
+        launch(self, name, *arguments)
+
+    monkeypatch.setattr(native_backend.NativeKernels, "launch", note)
+    return names
+
+
+def test_only_long_ramps_are_the_kernels(native, launched):
+    for n_groups, by_kernels in ((ramp_fit.MANY_SAMPLES - 1, False), (ramp_fit.MANY_SAMPLES, True)):
         native.fit_ramps(**simulate_ramps(8, 1, n_groups, *IMAGE), **TIMES)
-    assert launched == [1]
+        assert ("fit_integrations" in launched) is by_kernels
+
+
+def test_only_ramps_in_one_piece_are_the_kernels(native, launched):
+    data, groupdq, coeffs, inverse = linearity_case(np.random.default_rng(2), 5)
+    native.linearity(data, groupdq, coeffs)
+    native.linearity(data, groupdq, coeffs, inverse, nframes=4)
+    native.deconvolve_coupling(data, np.ones((3, 3), np.float32), ReferenceEdges(0, 0, 0, 0))
+    assert launched == ["correct_strips", "correct_reads", "deconvolve_coupling"]
+    native.linearity(data[:, 1:], groupdq[:, 1:], coeffs)
+    assert len(launched) == 3
+    with pytest.raises(ValueError, match="C-contiguous"):
+        native.deconvolve_coupling(data[:, 1:], np.ones((3, 3), np.float32), ReferenceEdges(0, 0, 0, 0))
 
 
 def test_waves_are_subtracted_as_by_numpy(native):
@@ -81,7 +105,7 @@ def test_waves_are_subtracted_as_by_numpy(native):
 
 
 def test_a_compiler_that_fails_is_told_and_done_without(nothing_loaded, monkeypatch, caplog):
-    usable_native = NativeBackend(n_threads=1)
+    usable_native = get_backend("native", n_threads=1)
     monkeypatch.setattr(native_build, "NATIVE_OPTIONS", (*native_build.NATIVE_OPTIONS, "--no-such-option"))
     with caplog.at_level(logging.WARNING):
         found = answers(usable_native, ALL_NATIVE)

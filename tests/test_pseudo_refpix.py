@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.backends import get_backend
 from gpucoron.dq import DO_NOT_USE, HOT, REFERENCE_PIXEL
 from gpucoron.steps import refpix
 from gpucoron.steps.refpix import AUTOMATIC, PseudoReference, choose_pseudo_reference, default_pseudo_reference
 
-BACKEND = NumpyBackend(1)
+BACKEND = get_backend("numpy", n_threads=1)
 OFF = dict.fromkeys(("nlower", "nupper", "nleft", "nright", "nrow_off", "ncol_off"))
 JWST = {
     "odd_even_columns": True,

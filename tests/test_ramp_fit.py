@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gpucoron.backends.devices.numpy_device import NumpyBackend
-from gpucoron.backends.operations.ramp_fit import definition as ramp_fit_in_numpy
+from gpucoron.backends import get_backend
+from gpucoron.backends.devices.numpy_device import NumpyDevice
+from gpucoron.backends.operations.ramp_fit import RampFitSettings
 from gpucoron.backends.operations.ramp_fit.definition import fit_ramps
 from gpucoron.backends.operations.ramp_fit.median_network import MOST_PLANES, median_of_planes
 from gpucoron.backends.operations.ramp_fit.segments import find_segments, weight_table
@@ -26,6 +27,7 @@ from gpucoron.dq import (
 from gpucoron.steps.ramp_fit import find_usable_groups, fit, run, select_groups, suppress_single_groups
 
 TIMES = {"group_time": 10.73676, "frame_time": 1.07368, "nframes": 8}
+SETTINGS = RampFitSettings(**TIMES)
 FIELDS = {"rate": "slope", "dq": "dq", "var_poisson": "var_poisson", "var_rnoise": "var_rnoise", "err": "err"}
 #: stcal is compiled without fused operations on x86-64 only; there the answers are the same bits
 SAME_BITS = platform.machine() == "x86_64"
@@ -145,7 +147,7 @@ def fit_and_compare(arrays, *, suppress_one_group=False, instrument="NIRCAM", **
         **(TIMES | times),
         suppress_one_group=suppress_one_group,
         drop_flagged_groups=instrument == "MIRI",
-        backend=NumpyBackend(n_threads=1),
+        backend=get_backend("numpy", n_threads=1),
     )
     np.testing.assert_array_equal(mine["groupdq"], edited)
     for name in set(arrays) - {"groupdq"}:
@@ -281,7 +283,7 @@ def test_miri_groups(lost):
 
 
 @pytest.mark.parametrize(("late", "ngroups"), [(1, 4), (2, 5), (3, 12), (4, 30), (5, 5), (3, 5)])
-def test_first_groups_lost_in_most_pixels(late, ngroups, monkeypatch):
+def test_first_groups_lost_in_most_pixels(late, ngroups):
     """As rscd leaves MIRI's ramps: lost in most pixels, not in all; some lose one group more, some a later one."""
     arrays = simulate(late, 3, ngroups, flagged=0.01)
     rng = np.random.default_rng(late)
@@ -290,14 +292,14 @@ def test_first_groups_lost_in_most_pixels(late, ngroups, monkeypatch):
     fit_and_compare(arrays, instrument="MIRI")
     fit_and_compare(arrays, instrument="MIRI", suppress_one_group=True)
     whole = []
-    fit_whole_ramps = ramp_fit_in_numpy.fit_whole_ramps
 
-    def note(samples, first, *rest):
-        whole.append((first, len(samples)))
-        return fit_whole_ramps(samples, first, *rest)
+    class Noting(NumpyDevice):
+        def execute(self, operation, arguments, settings):
+            samples, first, *_ = arguments
+            whole.append((first, len(samples)))
+            return super().execute(operation, arguments, settings)
 
-    monkeypatch.setattr(ramp_fit_in_numpy, "fit_whole_ramps", note)
-    fit_ramps(**arrays, **TIMES)
+    fit_ramps(Noting(n_threads=1), **arrays, settings=SETTINGS)
     assert whole == ([(late, ngroups - late)] if ngroups - late > 2 else [])
 
 
@@ -309,9 +311,9 @@ def test_tiles_and_threads_change_nothing(shape):
     arrays["groupdq"][:, :1, 8:11] = DO_NOT_USE  # most begin with the second group in some, not in others
     arrays["original_groupdq"] = arrays["groupdq"]
     before = {name: array.copy() for name, array in arrays.items()}
-    wanted = fit_ramps(**arrays, **TIMES, tile_bytes=2**30)
+    wanted = fit_ramps(NumpyDevice(1, tile_bytes=2**30), **arrays, settings=SETTINGS)
     for n_threads, tile_bytes in ((1, 1), (3, 1), (2, 4 * 13 * shape[0] * shape[1] * 5)):
-        products = fit_ramps(**arrays, **TIMES, n_threads=n_threads, tile_bytes=tile_bytes)
+        products = fit_ramps(NumpyDevice(n_threads, tile_bytes=tile_bytes), **arrays, settings=SETTINGS)
         for ours, theirs in zip(products, wanted, strict=True):
             for name in FIELDS:
                 assert getattr(ours, name).tobytes() == getattr(theirs, name).tobytes(), name
@@ -321,10 +323,11 @@ def test_tiles_and_threads_change_nothing(shape):
 
 def test_block_size_changes_nothing(monkeypatch):
     arrays = simulate(4, 3, 12, flagged=0.1)
-    wanted = fit_ramps(**arrays, **TIMES)
+    wanted = fit_ramps(NumpyDevice(1), **arrays, settings=SETTINGS)
     for samples in (1, 50, 1000):
         monkeypatch.setattr("gpucoron.backends.operations.ramp_fit.segments.BLOCK_SAMPLES", samples)
-        for ours, theirs in zip(fit_ramps(**arrays, **TIMES), wanted, strict=True):
+        products = fit_ramps(NumpyDevice(1), **arrays, settings=SETTINGS)
+        for ours, theirs in zip(products, wanted, strict=True):
             for name in FIELDS:
                 assert getattr(ours, name).tobytes() == getattr(theirs, name).tobytes(), name
 
@@ -463,7 +466,7 @@ def make_step_inputs(arrays, *, instrument="NIRCAM", gain_factor=None, **paramet
     for reference in references.values():
         reference.data.setflags(write=False)
     defaults = {"algorithm": "OLS_C", "suppress_one_group": True, "firstgroup": None, "lastgroup": None}
-    return exposure, references, SimpleNamespace(**(defaults | parameters)), NumpyBackend(n_threads=1)
+    return exposure, references, SimpleNamespace(**(defaults | parameters)), get_backend("numpy", n_threads=1)
 
 
 def fit_model_with_stcal(arrays, *, instrument, suppress_one_group, firstgroup, lastgroup):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.backends import get_backend
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps import apply_rateints_outliers as step
 from gpucoron.steps import ramp_fit
@@ -15,7 +15,7 @@ from gpucoron.steps.apply_rateints_outliers import find_outliers
 
 ORACLE = Path(__file__).parent / "data" / "rateints_outliers.npz"
 SLOPES = ("rate", "dq", "var_poisson", "var_rnoise", "err")
-BACKEND = NumpyBackend(2)
+BACKEND = get_backend("numpy", n_threads=2)
 
 
 # --- the search -------------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def refit_as_peer(exposure, references, fit):
     return bad
 
 
-@pytest.mark.parametrize("backend", [NumpyBackend(1), NumpyBackend(2)], ids=["1 thread", "2 threads"])
+@pytest.mark.parametrize("backend", [get_backend("numpy", n_threads=n) for n in (1, 2)], ids=["1 thread", "2 threads"])
 @pytest.mark.parametrize("instrument", ["NIRCAM", "MIRI"])
 def test_refit_of_some_pixels_is_the_full_refit(rng, instrument, backend):
     exposure, references = make_exposure(rng, instrument), make_references(rng)

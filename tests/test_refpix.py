@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.backends import get_backend
 from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
 from gpucoron.steps import refpix
 
-BACKEND = NumpyBackend(1)
+BACKEND = get_backend("numpy", n_threads=1)
 
 
 def make_parameters(**changed):

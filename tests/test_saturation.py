@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.backends import get_backend
 from gpucoron.backends.masks import grow_cross, grow_square
 from gpucoron.dq import AD_FLOOR, DO_NOT_USE, NO_SAT_CHECK, SATURATED
 from gpucoron.steps import saturation
@@ -105,7 +105,7 @@ def test_same_flags_as_stcal(rng, nframes, n_pix_grow_sat, with_bias, ngroups, n
     parameters = SimpleNamespace(
         n_pix_grow_sat=n_pix_grow_sat, use_readpatt=nframes is not None, grow_diagonal=True, flag_rcsat=False
     )
-    outcome = saturation.run(exposure, references, parameters, NumpyBackend(n_threads))
+    outcome = saturation.run(exposure, references, parameters, get_backend("numpy", n_threads=n_threads))
 
     assert outcome.status == "COMPLETE"
     np.testing.assert_array_equal(exposure.groupdq, expected_groupdq)
@@ -137,7 +137,7 @@ def test_passes_by_hand(ramp, nframes, expected):
     data = np.array(ramp, np.float32).reshape(1, 4, 1, 1)
     groupdq = np.zeros(data.shape, np.uint8)
     threshold, bias = np.full((1, 1), THRESHOLD, np.float32), np.full((1, 1), 8000, np.float32)
-    NumpyBackend(1).flag_saturation(
+    get_backend("numpy", n_threads=1).flag_saturation(
         data, groupdq, threshold, np.ones((1, 1), bool), n_pix_grow_sat=0, nframes=nframes, bias=bias
     )
     assert tuple(groupdq.ravel()) == expected
@@ -173,7 +173,7 @@ def test_growth_of_a_cross(rng):
 
 
 def test_skipped_without_reference():
-    outcome = saturation.run(None, {"saturation": None}, None, NumpyBackend(1))
+    outcome = saturation.run(None, {"saturation": None}, None, get_backend("numpy", n_threads=1))
     assert outcome.status == "SKIPPED" and outcome.reason
 
 

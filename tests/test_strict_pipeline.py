@@ -15,10 +15,11 @@ from jwst_side import run_ours
 from real_cupy import judge_or_skip
 from strict_coverage import collect_asked, names_in_source, note_asked
 
+from gpucoron.backends import get_backend
 from gpucoron.backends.devices import cuda_device as cuda_backend
-from gpucoron.backends.devices.cuda_device import CudaBackend
-from gpucoron.backends.devices.host_device import HostBackend
-from gpucoron.backends.devices.numpy_device import NumpyBackend
+from gpucoron.backends.devices.cuda_device import CudaDevice
+from gpucoron.backends.devices.host_device import HostDevice
+from gpucoron.backends.operations import fit_whole_ramps
 from gpucoron.io import references
 from gpucoron.io.references import STORE
 from gpucoron.simulate import Effects
@@ -187,12 +188,12 @@ SPILLED = ("averaged groups", "likely", "MIRI with interference", "spaceKLIP, ra
 def cupy(request, monkeypatch, tmp_path, tmp_path_factory):
     """The stand-in; all but the smallest arrays go through pinned memory of a few hundred bytes."""
     monkeypatch.setattr(cuda_backend, "LARGE", 1000)
-    monkeypatch.setattr(CudaBackend, "words_at_once", 5000)
+    monkeypatch.setattr(CudaDevice, "words_at_once", 5000)
     # On the host, threads that wait for each other are real ones: few of them.
-    monkeypatch.setattr(CudaBackend, "choose_lanes", lambda self, n_pixels, n_units: 1)
-    monkeypatch.setattr(CudaBackend, "block_threads", HostBackend.block_threads)
-    monkeypatch.setattr(CudaBackend, "frame_threads", HostBackend.frame_threads)
-    fake = make_fake_cupy(monkeypatch, tmp_path, runner=HostBackend(1), judge=judge_or_skip())
+    monkeypatch.setattr(CudaDevice, "choose_lanes", lambda self, n_pixels, n_units: 1)
+    monkeypatch.setattr(CudaDevice, "block_threads", HostDevice.block_threads)
+    monkeypatch.setattr(CudaDevice, "frame_threads", HostDevice.frame_threads)
+    fake = make_fake_cupy(monkeypatch, tmp_path, runner=HostDevice(1), judge=judge_or_skip())
     # References stay on the device from one exposure to the next, but this device is new. They are read once.
     STORE.clear()
     read = references.read_reference
@@ -241,7 +242,7 @@ def assert_same(found, expected):
 
 
 def of_cpu(case, **options):
-    return HostBackend(1, **options) if case.against == "host" else NumpyBackend()
+    return get_backend("host", n_threads=1, **options) if case.against == "host" else get_backend("numpy")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -250,7 +251,7 @@ def test_every_step_over_strict_arrays(name, exposures, cupy, monkeypatch):
     made = make(exposures, case, monkeypatch)
     with made.cache.activate():
         expected = run(made, case, of_cpu(case))
-        found = run(made, case, CudaBackend(1, cupy=cupy))
+        found = run(made, case, get_backend("cuda", device=1, cupy=cupy))
     assert_same(found, expected)
     assert isinstance(found.run.exposure.data, cupy.ndarray)
     status = {record.name: record.status for record in found.run.records}
@@ -264,7 +265,7 @@ def test_every_step_of_exposures_that_are_too_large(name, exposures, cupy, monke
     with made.cache.activate():
         # What runs in NumPy there does so here.
         expected = run(made, case, of_cpu(case, max_memory=100_000))
-        found = run(made, case, CudaBackend(1, cupy=cupy, max_memory=100_000))
+        found = run(made, case, get_backend("cuda", device=1, cupy=cupy, max_memory=100_000))
     assert "in chunks" in caplog.text
     assert_same(found, expected)
     assert cupy.launches
@@ -321,7 +322,7 @@ def test_products_previews_and_records(name, exposures, cupy, monkeypatch, tmp_p
     made = make(exposures, case, monkeypatch)
     with made.cache.activate():
         expected = reduce(made, case, of_cpu(case), tmp_path / "cpu", monkeypatch)
-        found = reduce(made, case, CudaBackend(cupy=cupy), tmp_path / "cuda", monkeypatch)
+        found = reduce(made, case, get_backend("cuda", cupy=cupy), tmp_path / "cuda", monkeypatch)
     for ours, theirs in zip(found[1:], expected[1:], strict=True):
         assert set(ours) == set(theirs)
         for key, value in theirs.items():
@@ -346,7 +347,7 @@ def copies(backend, *arrays):
 
 def assert_functions_agree(cupy, act, *arrays):
     """Run ``act(backend, *arrays)`` on both; it returns the arrays that shall be equal."""
-    on_host, on_device = HostBackend(1), CudaBackend(1, cupy=cupy)
+    on_host, on_device = get_backend("host", n_threads=1), get_backend("cuda", device=1, cupy=cupy)
     expected = act(on_host, *copies(on_host, *arrays))
     found = act(on_device, *copies(on_device, *arrays))
     for ours, theirs in zip(found, expected, strict=True):
@@ -431,7 +432,7 @@ def test_likelihood_of_differences(cupy, rng, reject_jumps, used):
 
 def test_ramps_without_flags(cupy, rng):
     def fit(backend, samples, gain, read_noise):
-        return backend.fit_whole_ramps(samples, 1, gain, read_noise, 10.0)
+        return fit_whole_ramps(backend, samples, 1, gain, read_noise, 10.0, None)
 
     samples = rng.normal(0, 5, (6, 2 * 70)).cumsum(axis=0)
     assert_functions_agree(cupy, fit, samples, *np.full((2, 70), 2.0))

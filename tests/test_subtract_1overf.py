@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from scipy.signal import savgol_filter
 
 from gpucoron.backends import get_backend
-from gpucoron.backends.base import Backend, Slopes
+from gpucoron.backends.backend import Backend
+from gpucoron.backends.devices.numpy_device import NumpyDevice
 from gpucoron.backends.operations.subtract_1overf.savgol import MaskedLine, bridge_holes
+from gpucoron.backends.results import Slopes
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.simulate import Effects, Scene, simulate
 from gpucoron.steps import subtract_1overf
@@ -215,8 +217,9 @@ def test_threads_and_batches_give_the_same_bits():
     np.testing.assert_array_equal(several.background_mask(images, None), masks)
     np.testing.assert_array_equal(several.fit_flicker(images, masks, vertical_corr=True), models)
     np.testing.assert_array_equal(single.fit_flicker(images[3:4], masks[3:4], vertical_corr=True)[0], models[3])
-    np.testing.assert_array_equal(Backend.background_mask(several, images, None), masks)
-    np.testing.assert_array_equal(Backend.fit_flicker(several, images, masks, vertical_corr=True), models)
+    chunks = Backend(single.device, home=NumpyDevice(), budget=2**20)
+    np.testing.assert_array_equal(chunks.background_mask(images, None), masks)
+    np.testing.assert_array_equal(chunks.fit_flicker(images, masks, vertical_corr=True), models)
 
 
 def test_views_are_as_good_as_copies():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gpucoron.backends.devices import cuda_device as cuda_backend
-from gpucoron.backends.devices.cuda_device import LARGE, CudaBackend
+from gpucoron.backends.devices.cuda_device import LARGE, CudaDevice
 
 SHAPE = (3, 4, 5, 37)
 
@@ -52,17 +52,17 @@ def test_every_count_on_every_backend(backend, offset):
 
 def test_many_pieces(backend, monkeypatch):
     """More counts than pass at once, and a rest."""
-    monkeypatch.setattr("gpucoron.backends.base.WORDS_AT_ONCE", 100)
+    monkeypatch.setattr("gpucoron.backends.devices.device.WORDS_AT_ONCE", 100)
     if backend.name != "numpy":
-        monkeypatch.setattr(backend, "words_at_once", 100)
+        monkeypatch.setattr(backend.device, "words_at_once", 100)
     counts = np.random.default_rng(1).integers(0, 65536, SHAPE).astype(np.uint16)
     np.testing.assert_array_equal(backend.to_host(load(backend, counts, True)), counts)
 
 
 @pytest.mark.parametrize("words_at_once", [100, 1111, 2220, 10**6])
 def test_two_pinned_buffers_take_turns(late_cupy, monkeypatch, words_at_once):
-    monkeypatch.setattr(CudaBackend, "words_at_once", words_at_once)
-    backend = CudaBackend(cupy=late_cupy)
+    monkeypatch.setattr(CudaDevice, "words_at_once", words_at_once)
+    backend = CudaDevice(cupy=late_cupy)
     counts = np.random.default_rng(2).integers(0, 65536, SHAPE).astype(np.uint16)
     loaded = load(backend, counts, True)
     assert not late_cupy.queue
@@ -72,7 +72,7 @@ def test_two_pinned_buffers_take_turns(late_cupy, monkeypatch, words_at_once):
 
 
 def test_the_next_piece_is_read_before_the_last_one_is_converted(late_cupy, monkeypatch):
-    monkeypatch.setattr(CudaBackend, "words_at_once", 500)
+    monkeypatch.setattr(CudaDevice, "words_at_once", 500)
     counts = np.zeros(SHAPE, np.uint16)
     read, _ = reader(as_in_file(counts, True))
     waiting = []
@@ -81,14 +81,14 @@ def test_the_next_piece_is_read_before_the_last_one_is_converted(late_cupy, monk
         waiting.append(len(late_cupy.queue))
         read(words)
 
-    CudaBackend(cupy=late_cupy).load_counts(SHAPE, observed)
+    CudaDevice(cupy=late_cupy).load_counts(SHAPE, observed)
     # A copy and a launch of the piece before wait while a piece is read, and no more than that.
     assert waiting[0] == 0
     assert set(waiting[1:]) == {2, 3}
 
 
 def test_a_failing_read_leaves_nothing_under_way(late_cupy, monkeypatch):
-    monkeypatch.setattr(CudaBackend, "words_at_once", 500)
+    monkeypatch.setattr(CudaDevice, "words_at_once", 500)
     calls = []
 
     def read(words):
@@ -97,7 +97,7 @@ def test_a_failing_read_leaves_nothing_under_way(late_cupy, monkeypatch):
             raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        CudaBackend(cupy=late_cupy).load_counts(SHAPE, read)
+        CudaDevice(cupy=late_cupy).load_counts(SHAPE, read)
     assert not late_cupy.queue
 
 
@@ -120,8 +120,8 @@ def large_arrays():
 @pytest.mark.parametrize("array", [pytest.param(array, id=kind) for kind, array in large_arrays()])
 @pytest.mark.parametrize("words_at_once", [999, 2**17, 2**22])
 def test_large_arrays_travel_in_pieces(late_cupy, monkeypatch, array, words_at_once):
-    monkeypatch.setattr(CudaBackend, "words_at_once", words_at_once)
-    backend = CudaBackend(1, cupy=late_cupy)
+    monkeypatch.setattr(CudaDevice, "words_at_once", words_at_once)
+    backend = CudaDevice(1, cupy=late_cupy)
     there = backend.to_device(array)
     assert (there.device.id, there.dtype) == (1, array.dtype.newbyteorder("="))
     back = backend.to_host(there)
@@ -133,7 +133,7 @@ def test_large_arrays_travel_in_pieces(late_cupy, monkeypatch, array, words_at_o
 
 
 def test_the_source_may_change_after_the_copy_up(late_cupy):
-    backend = CudaBackend(cupy=late_cupy)
+    backend = CudaDevice(cupy=late_cupy)
     array = np.ones(LARGE, np.float32)
     there = backend.to_device(array)
     assert late_cupy.queue
@@ -143,7 +143,7 @@ def test_the_source_may_change_after_the_copy_up(late_cupy):
 
 def test_every_kind_of_array_there_and_back(backend, monkeypatch):
     """Over every backend, a real device too: in many pieces, whole, and of parts."""
-    if isinstance(backend, CudaBackend):
+    if isinstance(backend, CudaDevice):
         backend.release_memory()
         monkeypatch.setattr(backend, "words_at_once", 2**17)
     for kind, array in large_arrays():
@@ -163,7 +163,7 @@ def test_parts_are_cast_and_must_fit(backend):
 
 
 def test_parts_are_cast_and_must_fit_on_the_way_to_a_device(late_cupy):
-    check_parts(CudaBackend(cupy=late_cupy))
+    check_parts(CudaDevice(cupy=late_cupy))
 
 
 def check_parts(backend):
@@ -177,7 +177,7 @@ def check_parts(backend):
 
 def test_gaps_need_no_copy_of_the_whole(late_cupy):
     """An array with gaps is copied item by item, where the items are large."""
-    backend = CudaBackend(cupy=late_cupy)
+    backend = CudaDevice(cupy=late_cupy)
     array = np.zeros((8, LARGE, 2), np.uint8)[..., 0]
     backend.to_host(backend.to_device(np.ones(LARGE, np.uint8)))
     tracemalloc.start()
@@ -190,8 +190,8 @@ def test_gaps_need_no_copy_of_the_whole(late_cupy):
 
 
 def test_threads_share_the_buffers(late_cupy, monkeypatch):
-    monkeypatch.setattr(CudaBackend, "words_at_once", 2**17)
-    backend = CudaBackend(cupy=late_cupy)
+    monkeypatch.setattr(CudaDevice, "words_at_once", 2**17)
+    backend = CudaDevice(cupy=late_cupy)
     counts = np.random.default_rng(2).integers(0, 65536, SHAPE).astype(np.uint16)
 
     def travel(number):
@@ -205,13 +205,13 @@ def test_threads_share_the_buffers(late_cupy, monkeypatch):
 
 
 def test_a_backend_may_go_while_its_copies_are_under_way(late_cupy):
-    there = CudaBackend(cupy=late_cupy).to_device(np.ones(LARGE, np.uint8))
+    there = CudaDevice(cupy=late_cupy).to_device(np.ones(LARGE, np.uint8))
     assert not late_cupy.queue
-    assert (CudaBackend(cupy=late_cupy).to_host(there) == 1).all()
+    assert (CudaDevice(cupy=late_cupy).to_host(there) == 1).all()
 
 
 def test_small_arrays_travel_whole(late_cupy):
-    backend = CudaBackend(cupy=late_cupy)
+    backend = CudaDevice(cupy=late_cupy)
     array = np.arange(LARGE - 1, dtype=np.uint8)
     np.testing.assert_array_equal(backend.to_host(backend.to_device(array)), array)
     assert late_cupy.whole_copies == 2 * [LARGE - 1]
@@ -219,7 +219,7 @@ def test_small_arrays_travel_whole(late_cupy):
 
 
 def test_memory_is_given_back_when_nothing_is_under_way(late_cupy):
-    backend = CudaBackend(cupy=late_cupy)
+    backend = CudaDevice(cupy=late_cupy)
     there = backend.to_device(np.ones(LARGE, np.uint8))
     assert late_cupy.queue
     backend.release_memory()
@@ -269,7 +269,7 @@ def test_a_file_is_read_as_astropy_reads_it(case, backend, monkeypatch):
 
 
 def test_a_file_goes_to_a_device(case, late_cupy):
-    backend = CudaBackend(1, cupy=late_cupy)
+    backend = CudaDevice(1, cupy=late_cupy)
     exposure = assert_read(case.path, backend)
     for array in (exposure.data, exposure.groupdq, exposure.pixeldq, exposure.zeroframe):
         assert array.device.id == 1
@@ -318,8 +318,8 @@ def test_nothing_large_passes_cupys_own_staging(case, exposures, late_cupy, tmp_
     assert ramp.path.name.endswith("_ramp.fits")
 
     monkeypatch.setattr(cuda_backend, "LARGE", 1000)
-    monkeypatch.setattr(CudaBackend, "words_at_once", 700)
-    backend = CudaBackend(cupy=late_cupy)
+    monkeypatch.setattr(CudaDevice, "words_at_once", 700)
+    backend = CudaDevice(cupy=late_cupy)
     for path in (case.path, ramp.path, *other_files(case, tmp_path)):
         assert_read(path, backend)
     with open_model(case.path) as model:

@@ -9,7 +9,7 @@ import numpy as np
 import scenes
 from common import BACKEND, find_jumps, fit_ols, observe, over_seeds, parse, save
 
-from gpucoron.backends.base import Slopes
+from gpucoron.backends.results import Slopes
 from gpucoron.simulate import Scene
 from gpucoron.steps.subtract_1overf import MODEL_TYPES, combine_rateints, noise_of_ramp, noise_of_rateints
 from gpucoron.steps.subtract_ktc import fit_pedestal

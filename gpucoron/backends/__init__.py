@@ -1,13 +1,107 @@
 """Backends: where the heavy operations run. Ask ``get_backend`` for one; nothing is imported before that."""
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from gpucoron.errors import BackendUnavailableError
 
 log = logging.getLogger(__name__)
 
+
+@dataclass(frozen=True)
+class Kind:
+    """One row of the table of backends.
+
+    Attributes
+    ----------
+    meaning : str
+        For help texts.
+    status : callable
+        Tells whether it can run here, and on what, or why not: (bool, str).
+    make : callable
+        Makes its device from the options below.
+    options : tuple of str
+        Those of ``get_backend``'s that its device takes; others do not concern it.
+    instead : str
+        What runs where it cannot.
+    """
+
+    meaning: str
+    status: Callable
+    make: Callable
+    options: tuple = ("n_threads", "max_memory", "scratch_dir", "tile_bytes")
+    instead: str = "cpu"
+
+
+def _numpy_status():
+    return True, "NumPy"
+
+
+def _numpy(**options):
+    from gpucoron.backends.devices.numpy_device import NumpyDevice
+
+    return NumpyDevice(**options)
+
+
+def _native_status():
+    from gpucoron.backends.devices.native_build import available
+
+    return available()
+
+
+def _native(**options):
+    from gpucoron.backends.devices.native_device import NativeDevice
+
+    return NativeDevice(**options)
+
+
+def _cuda_status():
+    from gpucoron.backends.devices.cuda_device import available
+
+    return available()
+
+
+def _cuda(**options):
+    from gpucoron.backends.devices.cuda_device import CudaDevice
+
+    return CudaDevice(**options)
+
+
+def _host_status():
+    from gpucoron.backends.devices.host_device import available
+
+    return available()
+
+
+def _host(**options):
+    from gpucoron.backends.devices.host_device import HostDevice
+
+    return HostDevice(**options)
+
+
+#: name -> what it is; a backend is its device's module and its row here
+BACKENDS = {
+    "numpy": Kind("the CPU, NumPy alone: the definition", _numpy_status, _numpy),
+    "native": Kind(
+        "the CPU, with kernels compiled for it where they are faster; the same bits", _native_status, _native,
+        instead="numpy",
+    ),
+    "cuda": Kind(
+        "a GPU, by CuPy and raw kernels", _cuda_status, _cuda,
+        ("device", "max_memory", "scratch_dir", "defines", "cupy"),
+    ),
+    "host": Kind(
+        "the GPU's kernels compiled for the CPU: for tests", _host_status, _host,
+        ("n_threads", "max_memory", "scratch_dir", "sanitize", "lanes", "defines"),
+    ),
+}  # fmt: skip
+
+#: what stands for the first of several backends that can run, which the log tells
+CHOICES = {"auto": ("cuda", "native", "numpy"), "cpu": ("native", "numpy")}
+
 #: what a user may ask for
-NAMES = ("auto", "cpu", "numpy", "native", "cuda", "host")
+NAMES = (*CHOICES, *BACKENDS)
 
 
 def get_backend(name="auto", **options):
@@ -21,8 +115,8 @@ def get_backend(name="auto", **options):
         is CuPy with raw kernels. 'auto' takes 'cuda' where it can run, else 'cpu', and says so in the log. 'host' runs
         the CUDA kernels compiled for the CPU: for tests. A Backend is returned as it is.
     **options
-        For the backend's class: ``n_threads`` and ``scratch_dir`` (on the CPU), ``device`` ('cuda'), ``max_memory``
-        (bytes).
+        For the backend's device: ``n_threads``, ``scratch_dir``, ``device`` ('cuda'), ``max_memory`` (bytes). What
+        does not concern the device that is chosen is left out.
 
     Returns
     -------
@@ -35,39 +129,40 @@ def get_backend(name="auto", **options):
     """
     if not isinstance(name, str):
         return name
-    if name == "auto":
-        usable, reason = _cuda_status()
+    if name not in NAMES:
+        msg = f"there is no backend {name!r}; known: {', '.join(NAMES)}"
+        raise BackendUnavailableError(msg)
+    *first, last = CHOICES.get(name, (name,))
+    for candidate in first:
+        usable, reason = _status(candidate, options)
         if usable:
-            return _cuda(**options)
-        log.info("backend 'cpu': %s", reason)
-        return _cpu(**options)
-    if name == "cpu":
-        return _cpu(**options)
-    if name == "numpy":
-        return _numpy(**options)
-    if name == "native":
-        usable, reason = _native_status()
-        if not usable:
-            msg = f"backend 'native' cannot run here: {reason}; use backend='numpy'"
-            raise BackendUnavailableError(msg)
-        return _native(**options)
-    if name == "cuda":
-        usable, reason = _cuda_status()
-        if not usable:
-            msg = f"backend 'cuda' cannot run here: {reason}; use backend='cpu'"
-            raise BackendUnavailableError(msg)
-        return _cuda(**options)
-    if name == "host":
-        usable, reason = _host_status()
-        if not usable:
-            msg = f"backend 'host' cannot run here: {reason}; use backend='cpu'"
-            raise BackendUnavailableError(msg)
-        from gpucoron.backends.devices.host_device import HostBackend
+            return _make(candidate, options)
+        log.info("backend %r is not %r: %s", name, candidate, reason)
+    usable, reason = _status(last, options)
+    if not usable:
+        msg = f"backend {name!r} cannot run here: {reason}; use backend={BACKENDS[last].instead!r}"
+        raise BackendUnavailableError(msg)
+    return _make(last, options)
 
-        options.pop("scratch_dir", None)
-        return HostBackend(**options)
-    msg = f"there is no backend {name!r}; known: {', '.join(NAMES)}"
-    raise BackendUnavailableError(msg)
+
+def _status(name, options):
+    # A test's own CuPy is there.
+    return (True, "") if options.get("cupy") is not None else BACKENDS[name].status()
+
+
+def _make(name, options):
+    from gpucoron.backends.backend import Backend
+
+    kind = BACKENDS[name]
+    return Backend(kind.make(**{key: value for key, value in options.items() if key in kind.options}))
+
+
+def backend_status():
+    """Tell which backends can run here: name -> (usable, reason)."""
+    status = {name: kind.status() for name, kind in BACKENDS.items()}
+    chosen = next(name for name in CHOICES["cpu"] if status[name][0])
+    reason = status["native"][1]
+    return {"cpu": (True, f"{chosen}: {reason}"), **status}
 
 
 def fit_to_memory(backend, shape, *, has_zeroframe=False, held=0):
@@ -84,70 +179,12 @@ def fit_to_memory(backend, shape, *, has_zeroframe=False, held=0):
     Returns
     -------
     Backend
-        The same, or over it a `gpucoron.backends.spilling.SpillingBackend` (a device) or a
-        `gpucoron.backends.host_memory.ScratchBackend` (the CPU).
+        The same, or `gpucoron.backends.backend.Backend.in_chunks`.
     """
     limit = backend.memory_limit(held)
     if limit is None:
         return backend
-    from gpucoron.backends.memory import exposure_memory
+    from gpucoron.backends.budget import exposure_memory
 
-    if exposure_memory(shape, has_zeroframe=has_zeroframe) <= limit:
-        return backend
-    return backend.spilling(limit)
-
-
-def backend_status():
-    """Tell which backends can run here: name -> (usable, reason)."""
-    usable, reason = _native_status()
-    return {
-        "cpu": (True, f"native: {reason}" if usable else f"numpy: {reason}"),
-        "numpy": (True, "NumPy"),
-        "native": (usable, reason),
-        "cuda": _cuda_status(),
-        "host": _host_status(),
-    }
-
-
-def _cpu(**options):
-    usable, reason = _native_status()
-    if usable:
-        return _native(**options)
-    log.info("backend 'cpu' is 'numpy': %s", reason)
-    return _numpy(**options)
-
-
-def _native(n_threads=None, device=None, max_memory=None, scratch_dir=None):
-    from gpucoron.backends.devices.native_device import NativeBackend
-
-    return NativeBackend(n_threads=n_threads, max_memory=max_memory, scratch_dir=scratch_dir)
-
-
-def _numpy(n_threads=None, device=None, max_memory=None, scratch_dir=None):
-    from gpucoron.backends.devices.numpy_device import NumpyBackend
-
-    return NumpyBackend(n_threads=n_threads, max_memory=max_memory, scratch_dir=scratch_dir)
-
-
-def _cuda(n_threads=None, device=0, max_memory=None, scratch_dir=None):
-    from gpucoron.backends.devices.cuda_device import CudaBackend
-
-    return CudaBackend(device=device, max_memory=max_memory)
-
-
-def _cuda_status():
-    from gpucoron.backends.devices.cuda_device import available
-
-    return available()
-
-
-def _native_status():
-    from gpucoron.backends.devices.native_build import available
-
-    return available()
-
-
-def _host_status():
-    from gpucoron.backends.devices.host_device import available
-
-    return available()
+    needed = exposure_memory(shape, has_zeroframe=has_zeroframe)
+    return backend if needed <= limit else backend.in_chunks(limit, needed)

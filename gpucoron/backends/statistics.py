@@ -1,4 +1,17 @@
-"""Medians of short runs of numbers, for arrays of any namespace: NumPy and CuPy alike."""
+"""Medians of short runs, for arrays of any namespace, NumPy and CuPy alike; and the numbers of the resistant mean."""
+
+import numpy as np
+
+#: Median absolute deviation of a normal distribution, in standard deviations, and what takes it to one.
+MAD_OF_NORMAL = 0.6744897501960817
+MAD_TO_SIGMA = 1 / MAD_OF_NORMAL
+#: Mean absolute deviation of a normal distribution, as rounded in the IDL Astronomy User's Library.
+MEAN_DEVIATION_OF_NORMAL = 0.8
+#: A deviation below this counts as none; the mean deviation then takes the median one's place.
+NO_DEVIATION = float(np.finfo(np.float64).eps)
+#: The cut of the library's ``resistant_mean``, standard deviations, and how it narrows a normal distribution.
+CUT = 3.0
+NARROWING = -0.15405 + 0.90723 * CUT - 0.23584 * CUT**2 + 0.020142 * CUT**3
 
 
 def median_of_last(values, *, xp):

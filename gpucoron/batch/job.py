@@ -51,7 +51,7 @@ def reduce_job(job, notify=None):
 
 
 def _reduce(job, notify):
-    from gpucoron.backends.host_memory import forget_high_water, high_water
+    from gpucoron.backends.process_memory import forget_high_water, high_water
     from gpucoron.engine import reduce_file
     from gpucoron.io.crds_cache import use_environment
     from gpucoron.records.previews import preview_path, save_preview

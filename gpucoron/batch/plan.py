@@ -275,7 +275,7 @@ def _check_references(plan):
 
 def _estimate(plan, known):
     """Say what each exposure will take: by the folder's own records where there are some."""
-    from gpucoron.backends.memory import exposure_memory
+    from gpucoron.backends.budget import exposure_memory
 
     def model(shape):
         samples = 1

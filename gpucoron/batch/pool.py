@@ -91,7 +91,7 @@ def guess_memory(files):
 
 def available_memory():
     """Tell how many bytes are free for us on this machine."""
-    from gpucoron.backends.host_memory import free_memory
+    from gpucoron.backends.process_memory import free_memory
 
     free = free_memory()
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if free is None else free

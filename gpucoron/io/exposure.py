@@ -109,7 +109,7 @@ class Exposure:
                 facts=facts,
                 meta=meta,
                 path=path,
-                home=chosen if chosen is not backend and chosen.on_host else None,
+                home=chosen if chosen is not backend else None,
             )
         _note_what_is_unusual(exposure.name, facts)
         return exposure

@@ -101,8 +101,7 @@ class ReferenceStore:
             raise ReferenceFileError(msg) from None
         facts = exposure.facts
         window = (facts.xstart, facts.ystart, facts.xsize, facts.ysize, exposure.data.shape[-2:])
-        device = getattr(backend, "device", backend.name)
-        key = (reftype, str(path), stat.st_mtime_ns, stat.st_size, window, facts.instrument, str(device))
+        key = (reftype, str(path), stat.st_mtime_ns, stat.st_size, window, facts.instrument, backend.home.key)
         if key not in self._kept:
             self._kept[key] = read_reference(reftype, path, exposure).on(backend)
             self._shrink()

@@ -10,17 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 
 from gpucoron.backends import get_backend
-from gpucoron.backends.statistics import median_of_last
+from gpucoron.backends.statistics import MAD_OF_NORMAL, MEAN_DEVIATION_OF_NORMAL, NO_DEVIATION, median_of_last
 from gpucoron.backends.tiles import row_tiles
 from gpucoron.dq import DO_NOT_USE, GOOD, JUMP_DET
 from gpucoron.steps import Outcome, skipped
-
-#: Median absolute deviation of a normal distribution, in standard deviations.
-MAD_OF_NORMAL = 0.6744897501960817
-#: Mean absolute deviation of a normal distribution, as rounded in the AstroIDL library.
-MEAN_DEVIATION_OF_NORMAL = 0.8
-#: A deviation below this counts as none.
-NO_DEVIATION = float(np.finfo(np.float64).eps)
 
 #: Above this share of touched pixels, the whole exposure is fitted again: without a copy of them.
 MANY_PIXELS = 0.5

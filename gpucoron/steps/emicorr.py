@@ -143,7 +143,7 @@ def cubic_pieces(values):
     Returns
     -------
     (4, n_bins + 1) float64
-        Pieces as in `gpucoron.backends.operations.emicorr.contract`.
+        Pieces as in `gpucoron.backends.operations.emicorr`.
 
     Notes
     -----
@@ -165,7 +165,7 @@ def fit_phase(quadratic, linear, advances):
     Parameters
     ----------
     quadratic, linear : (nints, n_trials) float64
-        Chi-square's terms, as from `gpucoron.backends.operations.emicorr.contract.InterferenceOperations.match_wave`.
+        Chi-square's terms, as from `gpucoron.backends.backend.Backend.match_wave`.
     advances : (nints,) float64
         Phase of each integration's start.
 

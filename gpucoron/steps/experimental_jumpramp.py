@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from gpucoron.backends.operations.likelihood import LikelihoodRampSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps import Outcome, skipped
 from gpucoron.steps.jump import flag_missing_gain
@@ -61,8 +62,9 @@ def fit_without_jumps(
     pixeldq = pixeldq.copy()
     flag_missing_gain(pixeldq, gain)
     noise = readnoise * readnoise.dtype.type(noise_scale)
-    options = {"unusable": DO_NOT_USE | SATURATED, "rules": "sound", "backend": backend}
-    rateints, _ = fit_integrations(data, groupdq, pixeldq, gain, noise, read_times, **options)
+    settings = LikelihoodRampSettings(unusable=DO_NOT_USE | SATURATED, rules="sound")
+    ramps = data, groupdq, pixeldq, gain, noise, read_times
+    rateints, _ = fit_integrations(*ramps, settings=settings, backend=backend)
     # Without two good groups in a row there is no rate.
     dq = rateints.dq
     dq |= backend.xp.isnan(rateints.rate).astype(dq.dtype)

@@ -8,7 +8,7 @@ def scale_slopes(slopes, gain_factor):
 
     Parameters
     ----------
-    slopes : gpucoron.backends.base.Slopes
+    slopes : gpucoron.backends.results.Slopes
     gain_factor : float
 
     Notes

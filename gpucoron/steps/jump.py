@@ -1,29 +1,20 @@
 """jump: flag cosmic rays, the groups that they spoil, and with stcal's help snowballs and showers."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 
+from gpucoron.backends.operation import settings_from
+from gpucoron.backends.operations.jump import JumpSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE
 from gpucoron.steps import Outcome, skipped
 
 #: With fewer groups there is no second difference to compare with.
 FEWEST_GROUPS = 3
 
-_PASSED_ON = (
-    "rejection_threshold",
-    "three_group_rejection_threshold",
-    "four_group_rejection_threshold",
-    "flag_4_neighbors",
-    "max_jump_to_flag_neighbors",
-    "min_jump_to_flag_neighbors",
-    "min_diffs_single_pass",
-    "minimum_sigclip_groups",
-    "only_use_ints",
-)
 
-
-def flag_jumps(data, groupdq, gain, readnoise, *, backend=None, **options):
+def flag_jumps(data, groupdq, gain, readnoise, *, backend=None, settings=None, **options):
     """Flag jumps by two-point differences: sets JUMP_DET in ``groupdq``, in place, and changes nothing else.
 
     Parameters
@@ -37,9 +28,10 @@ def flag_jumps(data, groupdq, gain, readnoise, *, backend=None, **options):
         CDS noise, as in the reference file.
     backend : Backend, optional
         The owner of the arrays; by default the CPU.
+    settings : JumpSettings, optional
     **options
-        The keywords of `gpucoron.backends.base.Backend.detect_jumps`: thresholds in sigma and in electrons, numbers
-        of groups, ``nframes``.
+        Or its fields: thresholds in sigma and in electrons, numbers of groups, ``nframes``; see
+        `gpucoron.backends.operations.jump.JumpSettings`.
 
     Returns
     -------
@@ -74,7 +66,7 @@ def flag_jumps(data, groupdq, gain, readnoise, *, backend=None, **options):
         from gpucoron.backends import get_backend
 
         backend = get_backend("cpu")
-    return backend.detect_jumps(data, groupdq, gain, readnoise, **options)
+    return backend.detect_jumps(data, groupdq, gain, readnoise, settings=settings, **options)
 
 
 def flag_missing_gain(pixeldq, gain):
@@ -108,6 +100,34 @@ def electron_thresholds(gain, *counts):
     return [float(np.float32(count) * median) for count in counts]
 
 
+def settle(parameters, facts, gain):
+    """Make the settings of the search from the step's parameters.
+
+    Parameters
+    ----------
+    parameters : namespace
+    facts : Facts
+    gain : (ny, nx) float32 on the host, e-/DN
+
+    Returns
+    -------
+    JumpSettings
+    """
+    least = parameters.minimum_groups if parameters.apply_minimum_groups else FEWEST_GROUPS
+    settings = settings_from(
+        JumpSettings,
+        parameters,
+        minimum_groups=max(FEWEST_GROUPS, least),
+        after_jump_flag_n1=int(parameters.after_jump_flag_time1 // facts.group_time),
+        after_jump_flag_n2=int(parameters.after_jump_flag_time2 // facts.group_time),
+        nframes=facts.nframes,
+    )
+    if not settings.flags_later_groups:
+        return settings
+    e1, e2 = electron_thresholds(gain, parameters.after_jump_flag_dn1, parameters.after_jump_flag_dn2)
+    return replace(settings, after_jump_flag_e1=e1, after_jump_flag_e2=e2)
+
+
 def run(exposure, references, parameters, backend, *, large_events=None):
     """Run the step; see `gpucoron.steps`.
 
@@ -139,17 +159,8 @@ def run(exposure, references, parameters, backend, *, large_events=None):
 
     gain, readnoise = references["gain"].data, references["readnoise"].data
     flag_missing_gain(exposure.pixeldq, gain)
-    options = {name: getattr(parameters, name) for name in _PASSED_ON}
-    options["minimum_groups"] = FEWEST_GROUPS
-    if parameters.apply_minimum_groups:
-        options["minimum_groups"] = max(FEWEST_GROUPS, parameters.minimum_groups)
-    options["after_jump_flag_n1"] = int(parameters.after_jump_flag_time1 // facts.group_time)
-    options["after_jump_flag_n2"] = int(parameters.after_jump_flag_time2 // facts.group_time)
-    if options["after_jump_flag_n1"] > 0 or options["after_jump_flag_n2"] > 0:
-        options["after_jump_flag_e1"], options["after_jump_flag_e2"] = electron_thresholds(
-            backend.to_host(gain), parameters.after_jump_flag_dn1, parameters.after_jump_flag_dn2
-        )
-    cosmic_rays = flag_jumps(data, groupdq, gain, readnoise, backend=backend, nframes=facts.nframes, **options)
+    settings = settle(parameters, facts, backend.to_host(gain))
+    cosmic_rays = flag_jumps(data, groupdq, gain, readnoise, backend=backend, settings=settings)
 
     events = 0
     if wants_events:

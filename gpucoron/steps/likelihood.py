@@ -5,7 +5,8 @@ import logging
 import numpy as np
 
 from gpucoron.backends import get_backend
-from gpucoron.backends.base import Slopes
+from gpucoron.backends.operations.likelihood import LikelihoodRampSettings, LikelihoodSettings
+from gpucoron.backends.results import Slopes
 from gpucoron.backends.statistics import median_of_last
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 
@@ -73,15 +74,8 @@ def fit_likelihood(
             msg = f"{name} must be of shape {shape}, not {array.shape}"
             raise ValueError(msg)
     backend = backend or get_backend("cpu" if isinstance(diffs, np.ndarray) else "cuda")
-    return backend.fit_likelihood(
-        diffs,
-        read_times,
-        sig,
-        diffs2use=diffs2use,
-        reject_jumps=reject_jumps,
-        threshold_oneomit=threshold_oneomit,
-        threshold_twoomit=threshold_twoomit,
-    )
+    settings = LikelihoodSettings(reject_jumps, threshold_oneomit, threshold_twoomit)
+    return backend.fit_likelihood(diffs, read_times, sig, diffs2use, settings=settings)
 
 
 def list_read_times(ngroups, nframes, frame_time, frames_apart):
@@ -108,14 +102,17 @@ def split_first_read(read_times):
     return None if len(first) < 2 else [first[:1], first[1:], *others]
 
 
-def fit_integrations(data, groupdq, pixeldq, gain, readnoise, read_times, *, backend, **options):
+def fit_integrations(
+    data, groupdq, pixeldq, gain, readnoise, read_times, *, dark_current=None, zeroframe=None, settings, backend
+):
     """Fit ramps by likelihood.
 
     Parameters
     ----------
-    data, groupdq, gain, readnoise, read_times, **options
-        As for `gpucoron.backends.base.Backend.fit_likelihood_ramps`: JUMP_DET is set in ``groupdq``, in place.
+    data, groupdq, gain, readnoise, read_times, dark_current, zeroframe
+        As for `gpucoron.backends.operations.likelihood.fit_likelihood_ramps`: JUMP_DET is set in ``groupdq``, in place.
     pixeldq : (ny, nx) uint32
+    settings : LikelihoodRampSettings
     backend : Backend
 
     Returns
@@ -124,7 +121,8 @@ def fit_integrations(data, groupdq, pixeldq, gain, readnoise, read_times, *, bac
         (nints, ny, nx).
     chisq : (nints, ny, nx) float32
     """
-    fit = backend.fit_likelihood_ramps(data, groupdq, gain, readnoise, read_times, **options)
+    ramps = data, groupdq, gain, readnoise, read_times, dark_current, zeroframe
+    fit = backend.fit_likelihood_ramps(*ramps, settings=settings)
     dq = summarise_flags(groupdq, pixeldq, backend.xp)
     return Slopes(fit.countrate, dq, fit.var_poisson, fit.var_rdnoise, fit.uncert), fit.chisq
 
@@ -257,6 +255,7 @@ def fit_exposure(exposure, gain, readnoise, backend, *, dark_current=None):
         read_times,
         dark_current=dark_current,
         zeroframe=zeroframe,
+        settings=LikelihoodRampSettings(),
         backend=backend,
     )
     return combine_integrations(rateints, backend.xp), rateints, chisq.sum(axis=0)

@@ -1,5 +1,6 @@
 """linearity: correct the detector's non-linear response with a polynomial per pixel."""
 
+from gpucoron.backends.operations.linearity import LinearitySettings
 from gpucoron.dq import NO_LIN_CORR, SATURATED
 from gpucoron.steps import Outcome, skipped
 
@@ -50,13 +51,12 @@ def run(exposure, references, parameters, backend):
     facts, xp = exposure.facts, backend.xp
     coeffs, flags = prepare_coefficients(reference.coeffs, reference.dq, xp=xp)
     exposure.pixeldq |= flags
-    options = {}
-    inverse = getattr(reference, "inv_coeffs", None)
-    if inverse is not None and facts.nframes is not None and facts.nframes > 1:
+    settings = LinearitySettings(facts.nframes or 1)
+    inverse = getattr(reference, "inv_coeffs", None) if settings.nframes > 1 else None
+    if inverse is not None:
         inverse, flags = prepare_coefficients(inverse, reference.dq, xp=xp)
         exposure.pixeldq |= flags
-        options = {"inverse_coeffs": inverse, "nframes": facts.nframes}
-    backend.linearity(exposure.data, exposure.groupdq, coeffs, **options)
+    backend.linearity(exposure.data, exposure.groupdq, coeffs, inverse, settings=settings)
 
     if exposure.zeroframe is not None and facts.zero_frame:
         # A zero means bad data: as if saturated it is left alone. The ZEROFRAME is one read, so the polynomial it is.

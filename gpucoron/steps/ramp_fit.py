@@ -2,6 +2,7 @@
 
 import logging
 
+from gpucoron.backends.operations.ramp_fit import RampFitSettings
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
 from gpucoron.steps import Outcome, skipped
 from gpucoron.steps.likelihood import fit_exposure as fit_exposure_by_likelihood
@@ -100,21 +101,9 @@ def fit(
     if bool((groupdq[:, 0] & SATURATED != 0).all()):
         log.warning("every ramp is saturated from its first group on: there is nothing to fit")
         return None, None
-    return backend.fit_ramps(
-        data,
-        groupdq,
-        pixeldq,
-        gain,
-        readnoise,
-        group_time=group_time,
-        frame_time=frame_time,
-        nframes=nframes,
-        groupgap=groupgap,
-        dark_current=dark_current,
-        zeroframe=zeroframe,
-        original_groupdq=original_groupdq,
-        suppress_one_group=suppress_one_group,
-    )
+    settings = RampFitSettings(group_time, frame_time, nframes, groupgap, suppress_one_group)
+    ramps = data, groupdq, pixeldq, gain, readnoise, dark_current, zeroframe, original_groupdq
+    return backend.fit_ramps(*ramps, settings=settings)
 
 
 def _check_arrays(data, groupdq, pixeldq, gain, readnoise, dark_current, zeroframe):

@@ -168,7 +168,7 @@ def correct_nir_subarray(data, pixeldq, facts, *, odd_even_columns=True, siglimi
         Treat odd and even columns apart. Where one kind has no reference pixels, all columns are treated alike (jwst
         fails).
     siglimit : float, standard deviations
-    backend : gpucoron.backends.base.Backend
+    backend : gpucoron.backends.backend.Backend
 
     Returns
     -------
@@ -218,7 +218,7 @@ def correct_sides(data, pixeldq, pseudo, *, side_smoothing_length=11, side_gain=
         Factor on what is subtracted.
     missing : (nints, ngroups, ny, nx) bool, optional
         Values that do not count, such as those that were 0 in a ZEROFRAME.
-    backend : gpucoron.backends.base.Backend
+    backend : gpucoron.backends.backend.Backend
 
     Notes
     -----
@@ -269,7 +269,7 @@ def correct_miri_frames(data, pixeldq, *, odd_even_rows=True, siglimit=3.0, back
         Pixels with DO_NOT_USE do not count.
     odd_even_rows : bool
     siglimit : float, standard deviations
-    backend : gpucoron.backends.base.Backend
+    backend : gpucoron.backends.backend.Backend
 
     Returns
     -------

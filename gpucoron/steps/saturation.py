@@ -4,6 +4,8 @@ spaceKLIP's custom part, for the near infrared: growth without corners, and RC p
 """
 
 from gpucoron.backends.masks import grow_cross, grow_square
+from gpucoron.backends.operation import settings_from
+from gpucoron.backends.operations.saturation import SaturationSettings
 from gpucoron.dq import AD_FLOOR, NO_SAT_CHECK, RC, SATURATED
 from gpucoron.steps import Outcome, skipped
 
@@ -95,16 +97,14 @@ def run(exposure, references, parameters, backend):
     if parameters.flag_rcsat and facts.instrument != "MIRI":
         rc = (exposure.pixeldq & RC) != 0
         flag_rc_pixels(exposure.groupdq, rc)
-    backend.flag_saturation(
-        exposure.data,
-        exposure.groupdq,
-        threshold,
-        checked,
-        n_pix_grow_sat=parameters.n_pix_grow_sat,
+    settings = settings_from(
+        SaturationSettings,
+        parameters,
         nframes=facts.nframes if parameters.use_readpatt else None,
-        bias=None if superbias is None else superbias.data,
         grow_diagonal=grow_diagonal,
     )
+    bias = None if superbias is None else superbias.data
+    backend.flag_saturation(exposure.data, exposure.groupdq, threshold, checked, bias, settings=settings)
     if exposure.zeroframe is not None and facts.zero_frame:
         blank_zeroframe(exposure.zeroframe, threshold, parameters.n_pix_grow_sat, grow_diagonal=grow_diagonal, rc=rc)
     exposure.pixeldq |= reference_dq

@@ -9,16 +9,15 @@ from dataclasses import replace
 import numpy as np
 
 from gpucoron.backends import get_backend
+from gpucoron.backends.operations.subtract_1overf import BackgroundSettings, FlickerSettings
+from gpucoron.backends.operations.subtract_ktc import PedestalSettings
+from gpucoron.backends.statistics import CUT, MAD_OF_NORMAL, MEAN_DEVIATION_OF_NORMAL, NARROWING, NO_DEVIATION
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.steps import Outcome, skipped
 from gpucoron.steps.subtract_ktc import fit_pedestal
 
 MODEL_TYPES = ("savgol", "median", "mean", "fft")
 RATE_COMBINATIONS = ("weighted", "nanmean")
-
-#: The resistant mean (AstroIDL): its cut, the median deviation of a normal distribution, and how the cut narrows one.
-_CUT, _MAD_OF_NORMAL = 3.0, 0.6744897501960817
-_NARROWING = -0.15405 + 0.90723 * _CUT - 0.23584 * _CUT**2 + 0.020142 * _CUT**3
 
 
 def background_mask(image, bad=None, *, nsigma=3, niter=3, backend=None):
@@ -44,7 +43,7 @@ def background_mask(image, bad=None, *, nsigma=3, niter=3, backend=None):
 
     Notes
     -----
-    The method is in `gpucoron.backends.base.Backend.background_mask`. Source: spaceKLIP 2.2, ``create_bkg_mask``.
+    The method is in `gpucoron.backends.backend.Backend.background_mask`. Source: spaceKLIP 2.2, ``create_bkg_mask``.
 
     Examples
     --------
@@ -55,7 +54,8 @@ def background_mask(image, bad=None, *, nsigma=3, niter=3, backend=None):
     """
     _check_shapes("image", image, 2, bad=bad)
     backend = backend or _follow(image)
-    return backend.background_mask(image[None], None if bad is None else bad[None], nsigma=nsigma, niter=niter)[0]
+    settings = BackgroundSettings(nsigma, niter)
+    return backend.background_mask(image[None], None if bad is None else bad[None], settings=settings)[0]
 
 
 def fit_noise(
@@ -79,7 +79,7 @@ def fit_noise(
     mask : (ny, nx) bool
         True where a pixel is background.
     model_type : {'savgol', 'median', 'mean', 'fft'}
-        See `gpucoron.backends.base.Backend.fit_flicker`.
+        See `gpucoron.backends.backend.Backend.fit_flicker`.
     vertical_corr : bool
         Then fit what is left along the slow axis too.
     flatten_model : bool
@@ -105,9 +105,8 @@ def fit_noise(
     """
     _check_shapes("image", image, 2, mask=mask)
     backend = backend or _follow(image)
-    options = {"model_type": model_type, "vertical_corr": vertical_corr, "flatten_model": flatten_model}
-    models = _fit(backend, image[None], mask[None], slowaxis, noutputs, channel_averaging=channel_averaging, **options)
-    return models[0]
+    settings = FlickerSettings(model_type, vertical_corr, flatten_model, noutputs, channel_averaging)
+    return _fit(backend, image[None], mask[None], slowaxis, settings)[0]
 
 
 def noise_of_rateints(
@@ -151,6 +150,7 @@ def noise_of_rateints(
     backend = backend or _follow(data)
     flags = (dq & DO_NOT_USE) != 0
     nints = data.shape[0]
+    settings = FlickerSettings(model_type, vertical_corr, nints == 1, noutputs, channel_averaging)
     residual = data
     if nints > 1:
         residual = _subtract_backgrounds(data, slowaxis, noutputs, backend)
@@ -159,8 +159,7 @@ def noise_of_rateints(
         mask = ~_grow(~mask, backend)
         residual -= _clean_scene(mean, mask, slowaxis, noutputs, protected, backend)
     masks = _unprotected(backend.background_mask(residual, flags), protected)
-    options = {"model_type": model_type, "vertical_corr": vertical_corr, "flatten_model": nints == 1}
-    return _fit(backend, residual, masks, slowaxis, noutputs, channel_averaging=channel_averaging, **options)
+    return _fit(backend, residual, masks, slowaxis, settings)
 
 
 def noise_of_ramp(
@@ -248,12 +247,13 @@ def _noise_by_integration(
     """Yield the noise of one integration after the other, (ngroups, ny, nx): no second ramp is ever needed."""
     xp = backend.xp
     nints, ngroups = data.shape[:2]
+    settings = FlickerSettings(model_type, vertical_corr, nints == 1, noutputs, channel_averaging)
     pedestal, slope = fit_pedestal(data, groupdq, saturation, group_time, sat_frac=sat_frac, backend=backend)
     scene = xp.zeros(data.shape[2:])
     if nints > 1:
         if combine_ints:
             limit = (saturation - pedestal.mean(axis=0)) * sat_frac
-            slope = backend.fit_mean_slope(data, groupdq, pedestal, limit, group_time=group_time)
+            slope = backend.fit_mean_slope(data, groupdq, pedestal, limit, settings=PedestalSettings(group_time))
         else:
             slope = _resistant_mean(slope, xp)
         mask = ~_grow(~_near_median(slope, xp), backend)
@@ -268,8 +268,7 @@ def _noise_by_integration(
             if group:
                 lost[group] |= lost[group - 1]
         masks = _unprotected(backend.background_mask(residual, lost), protected)
-        options = {"model_type": model_type, "vertical_corr": vertical_corr, "flatten_model": nints == 1}
-        yield _fit(backend, residual, masks, slowaxis, noutputs, channel_averaging=channel_averaging, **options)
+        yield _fit(backend, residual, masks, slowaxis, settings)
 
 
 def _follow(array):
@@ -286,18 +285,18 @@ def _check_shapes(name, array, ndim, **others):
             raise ValueError(msg)
 
 
-def _fit(backend, images, masks, slowaxis, noutputs, **options):
+def _fit(backend, images, masks, slowaxis, settings):
     """Fit images in the detector's orientation: the operation knows rows as the fast axis."""
-    if options["model_type"] not in MODEL_TYPES:
-        msg = f"model_type must be one of {', '.join(MODEL_TYPES)}, not {options['model_type']!r}"
+    if settings.model_type not in MODEL_TYPES:
+        msg = f"model_type must be one of {', '.join(MODEL_TYPES)}, not {settings.model_type!r}"
         raise ValueError(msg)
     is_turned = _reads_columns(slowaxis)
     if is_turned:
         images, masks = images.swapaxes(1, 2), masks.swapaxes(1, 2)
-    if images.shape[2] % noutputs:
-        msg = f"{noutputs} outputs do not share {images.shape[2]} pixels along the fast axis evenly"
+    if images.shape[2] % settings.noutputs:
+        msg = f"{settings.noutputs} outputs do not share {images.shape[2]} pixels along the fast axis evenly"
         raise ValueError(msg)
-    models = backend.fit_flicker(images, masks, noutputs=noutputs, **options)
+    models = backend.fit_flicker(images, masks, settings=settings)
     return models.swapaxes(1, 2) if is_turned else models
 
 
@@ -348,20 +347,20 @@ def _mean_of_integrations(data, xp):
 def _near_median(image, xp):
     """Tell which pixels are within the resistant mean's first cut, 3 median deviations over 0.6745."""
     deviation = abs(image - xp.median(image))
-    spread = xp.median(deviation) / _MAD_OF_NORMAL
-    if float(spread) < np.finfo(float).eps:
-        spread = deviation.mean() / 0.8
-    return deviation <= _CUT * spread
+    spread = xp.median(deviation) / MAD_OF_NORMAL
+    if float(spread) < NO_DEVIATION:
+        spread = deviation.mean() / MEAN_DEVIATION_OF_NORMAL
+    return deviation <= CUT * spread
 
 
 def _resistant_mean(cube, xp):
     """Average a cube (n, ny, nx) without NaN over its first axis as the ``resistant_mean`` of AstroIDL does."""
     deviation = abs(cube - xp.median(cube, axis=0))
-    spread = xp.median(deviation, axis=0) / _MAD_OF_NORMAL
-    spread = xp.where(spread < np.finfo(float).eps, deviation.mean(axis=0) / 0.8, spread)
-    near = deviation <= _CUT * spread
+    spread = xp.median(deviation, axis=0) / MAD_OF_NORMAL
+    spread = xp.where(spread < NO_DEVIATION, deviation.mean(axis=0) / MEAN_DEVIATION_OF_NORMAL, spread)
+    near = deviation <= CUT * spread
     mean, scatter = _moments(cube, near, xp)
-    return _moments(cube, deviation <= _CUT * scatter / _NARROWING, xp)[0]
+    return _moments(cube, deviation <= CUT * scatter / NARROWING, xp)[0]
 
 
 def _moments(cube, where, xp):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from gpucoron.backends import get_backend
+from gpucoron.backends.operations.subtract_ktc import PedestalSettings
 from gpucoron.steps import Outcome, skipped
 
 
@@ -47,7 +48,7 @@ def fit_pedestal(data, groupdq, saturation, group_time, *, sat_frac=0.5, backend
     check_ramp(data, groupdq, saturation)
     backend = backend or get_backend("cpu" if isinstance(data, np.ndarray) else "cuda")
     limit = saturation * saturation.dtype.type(sat_frac)
-    return backend.fit_pedestal(data, groupdq, limit, group_time=group_time)
+    return backend.fit_pedestal(data, groupdq, limit, settings=PedestalSettings(group_time))
 
 
 def check_ramp(data, groupdq, saturation):

@@ -6,7 +6,7 @@ from contextlib import suppress
 import numpy as np
 
 from gpucoron.backends.devices.cuda_loader import KernelLoader, find_device, import_cupy
-from gpucoron.backends.devices.kernel_device import KernelBackend
+from gpucoron.backends.devices.kernel_device import KernelDevice
 from gpucoron.backends.devices.kernel_files import KERNELS, kernel_folder
 from gpucoron.backends.devices.launch import checked_arguments
 from gpucoron.errors import BackendUnavailableError
@@ -57,10 +57,10 @@ def device_memory(device):
     return int(import_cupy()[0].cuda.runtime.getDeviceProperties(device)["totalGlobalMem"])
 
 
-class CudaBackend(KernelBackend):
-    """Heavy operations by CUDA kernels, light ones by CuPy.
+class CudaDevice(KernelDevice):
+    """A GPU: heavy operations by CUDA kernels, light ones by CuPy.
 
-    A call makes the backend's device the current one of the calling thread.
+    A call makes it the current device of the calling thread.
 
     Parameters
     ----------
@@ -69,6 +69,8 @@ class CudaBackend(KernelBackend):
     max_memory : int, optional
         Bytes that an exposure may take on the device; by default most of what is free there. An exposure that needs
         more is worked on in chunks.
+    scratch_dir : path, optional
+        For the ramps of an exposure that neither the device nor the host holds.
     defines : sequence of str
         Macros that the kernels are compiled with ('NAME=value'), for measurements of variants.
     cupy : module, optional
@@ -77,7 +79,7 @@ class CudaBackend(KernelBackend):
 
     name = "cuda"
 
-    def __init__(self, device=0, *, max_memory=None, defines=(), cupy=None):
+    def __init__(self, device=0, *, max_memory=None, scratch_dir=None, defines=(), cupy=None):
         usable, reason = available(device, cupy)
         if not usable:
             msg = f"backend 'cuda' cannot run here: {reason}"
@@ -86,11 +88,15 @@ class CudaBackend(KernelBackend):
         self.device = int(device)
         self._device = self.xp.cuda.Device(self.device)
         self._device.use()
-        self.max_memory = max_memory
+        self.max_memory, self.scratch_dir = max_memory, scratch_dir
         self._pinned, self._transfer = [], threading.RLock()
         self._loader = KernelLoader(self.xp, defines)
         attributes = self._device.attributes
         self._n_threads = attributes["MultiProcessorCount"] * attributes["MaxThreadsPerMultiProcessor"]
+
+    @property
+    def key(self):
+        return f"cuda {self.device}"
 
     @property
     def ndimage(self):

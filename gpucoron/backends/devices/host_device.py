@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpucoron.backends.devices.kernel_device import KernelBackend
+from gpucoron.backends.devices.kernel_device import KernelDevice
 from gpucoron.backends.devices.kernel_files import (
     KERNELS,
     cache_folder,
@@ -53,7 +53,7 @@ def available():
     return True, compiler
 
 
-class HostBackend(KernelBackend):
+class HostDevice(KernelDevice):
     """Heavy operations by the CUDA kernels, compiled for the host.
 
     Parameters
@@ -68,6 +68,8 @@ class HostBackend(KernelBackend):
     max_memory : int, optional
         Bytes that an exposure may take; by default there is no limit. An exposure that needs more is worked on in
         chunks, as on a device.
+    scratch_dir : path, optional
+        For the ramps of an exposure that the host's memory does not hold.
     defines : sequence of str
         Macros that the kernels are compiled with ('NAME=value'), for measurements of variants.
     """
@@ -83,24 +85,12 @@ class HostBackend(KernelBackend):
     # Block and grid sizes are global in the shim: one launch at a time.
     _launching = threading.Lock()
 
-    def __init__(self, n_threads=None, *, device=None, sanitize=None, lanes=1, max_memory=None, defines=()):
+    def __init__(self, n_threads=None, *, sanitize=None, lanes=1, max_memory=None, scratch_dir=None, defines=()):
         self.n_threads = available_cores() if n_threads is None else int(n_threads)
         self._sanitize = os.environ.get("GPUCORON_HOST_SANITIZE", "") if sanitize is None else sanitize
         self._lanes = lanes
-        self.max_memory = max_memory
+        self.max_memory, self.scratch_dir = max_memory, scratch_dir
         self._defines = tuple(defines)
-
-    @property
-    def ndimage(self):
-        import scipy.ndimage
-
-        return scipy.ndimage
-
-    def to_device(self, array):
-        return array
-
-    def to_host(self, array):
-        return array
 
     def memory_limit(self, held=0):
         return self.max_memory

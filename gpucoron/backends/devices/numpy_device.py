@@ -1,162 +1,120 @@
-"""The CPU backend: NumPy arrays, threads over tiles of rows."""
+"""The CPU: NumPy arrays, threads over tiles of rows; ramps in memory or, where they are too large for it, in files."""
+
+import mmap
+import os
+import tempfile
 
 import numpy as np
 
-from gpucoron.backends.base import Backend
-from gpucoron.backends.tiles import available_cores
+from gpucoron.backends import workers
+from gpucoron.backends.devices.device import Device
+from gpucoron.backends.process_memory import anonymous_memory, free_memory
+from gpucoron.backends.tiles import TILE_BYTES, available_cores
+from gpucoron.errors import OutputError
+
+#: arrays of a tile's size that NumPy makes on the way
+TILE_ARRAYS = 10
+THREAD_BYTES = TILE_ARRAYS * TILE_BYTES
 
 
-class NumpyBackend(Backend):
-    """Heavy operations in NumPy.
+class NumpyDevice(Device):
+    """Operations in NumPy.
 
     Parameters
     ----------
     n_threads : int, optional
         Threads for the heavy operations; by default the cores that this process may use.
     max_memory : int, optional
-        Bytes that the process may have in memory, all told; by default what it has and what the host and the control
-        group have free. The ramps of an exposure that needs more are in a scratch file, and the peak stays within a
-        tenth of the limit. Where programs, references and products alone take more, a warning tells how much is needed.
-        Steps that run jwst's code, and products that hold ramps, take whole ramps whatever the limit.
+        Bytes of anonymous memory that the process may have, all told; by default what it has and what the host and the
+        control group have free. The ramps of an exposure that needs more are in a scratch file, and the peak stays
+        within a tenth of the limit. Where programs, references and products alone take more, a warning tells how much
+        is needed. Steps that run jwst's code take whole ramps whatever the limit.
     scratch_dir : path, optional
         Where scratch files are; by default the folder for temporary files.
+    tile_bytes : int
+        Of the tiles of jump detection and ramp fit. No result depends on it, nor on the threads.
     """
 
     name = "numpy"
     xp = np
     on_host = True
 
-    def __init__(self, n_threads=None, *, max_memory=None, scratch_dir=None):
+    def __init__(self, n_threads=None, *, max_memory=None, scratch_dir=None, tile_bytes=TILE_BYTES):
         self.n_threads = available_cores() if n_threads is None else int(n_threads)
         self.max_memory = max_memory
         self.scratch_dir = scratch_dir
+        self.tile_bytes = tile_bytes
 
-    @property
-    def ndimage(self):
-        import scipy.ndimage
-
-        return scipy.ndimage
-
-    def to_device(self, array):
-        return array
-
-    def to_host(self, array):
-        return array
-
-    def memory_limit(self, held=0):
-        from gpucoron.backends.host_memory import free_memory, resident_memory
-        from gpucoron.backends.memory import THREAD_BYTES
-
-        free = free_memory() if self.max_memory is None else self.max_memory - resident_memory()
-        return None if free is None else free - self.n_threads * THREAD_BYTES
-
-    def spilling(self, limit):
-        from gpucoron.backends.host_memory import ScratchBackend, resident_memory
-
-        return ScratchBackend(self, self.max_memory or limit + resident_memory())
-
-    def linearity(self, data, groupdq, coeffs, **options):
-        from gpucoron.backends.operations.linearity.definition import linearity
-
-        linearity(data, groupdq, coeffs, n_threads=self.n_threads, **options)
-
-    def deconvolve_coupling(self, data, kernel, edges):
-        from gpucoron.backends.operations.ipc.definition import deconvolve_on_threads
-
-        deconvolve_on_threads(data, kernel, edges, n_threads=self.n_threads)
-
-    def flag_saturation(self, data, groupdq, threshold, checked, **options):
-        from gpucoron.backends.operations.saturation.definition import flag_saturation
-
-        flag_saturation(data, groupdq, threshold, checked, n_threads=self.n_threads, **options)
-
-    def detect_jumps(self, data, groupdq, gain, readnoise, **options):
-        from gpucoron.backends.operations.jump.definition import detect_jumps
-
-        return detect_jumps(data, groupdq, gain, readnoise, n_threads=self.n_threads, **options)
-
-    def search_jumps(self, mode, data, groupdq, gain, readnoise, **options):
-        """Search jumps in a mode that was chosen for the whole image; see there."""
-        from gpucoron.backends.operations.jump.definition import search_jumps
-
-        return search_jumps(mode, data, groupdq, gain, readnoise, n_threads=self.n_threads, **options)
-
-    def clip_jumps(self, data, groupdq, gain, threshold, only_use_ints):
-        """Flag outliers over the integrations, or over all differences of a pixel."""
-        from gpucoron.backends.operations.jump.definition import clip_jumps
-
-        clip_jumps(data, groupdq, gain, threshold, only_use_ints, n_threads=self.n_threads)
-
-    def fit_ramps(self, data, groupdq, pixeldq, gain, readnoise, **options):
-        from gpucoron.backends.operations.ramp_fit.definition import fit_ramps
-
-        return fit_ramps(data, groupdq, pixeldq, gain, readnoise, n_threads=self.n_threads, **options)
-
-    def measure_scatter(self, data):
-        from gpucoron.backends.operations.emicorr.definition import measure_scatter
-
-        return measure_scatter(data, n_threads=self.n_threads)
-
-    def sum_by_phase(self, data, good, bins, n_bins):
-        from gpucoron.backends.operations.emicorr.definition import sum_by_phase
-
-        return sum_by_phase(data, good, bins, n_bins, n_threads=self.n_threads)
-
-    def match_wave(self, sums, counts, wave, group_phases, n_trials):
-        from gpucoron.backends.operations.emicorr.definition import match_wave
-
-        return match_wave(sums, counts, wave, group_phases, n_trials, n_threads=self.n_threads)
-
-    def subtract_wave(self, data, *wave_and_phases):
-        from gpucoron.backends.operations.emicorr.definition import subtract_wave
-
-        subtract_wave(data, *wave_and_phases, n_threads=self.n_threads)
-
-    def fit_pedestal(self, data, groupdq, limit, *, group_time):
-        from gpucoron.backends.operations.subtract_ktc.definition import fit_pedestal
-
-        return fit_pedestal(data, groupdq, limit, group_time=group_time, n_threads=self.n_threads)
-
-    def fit_mean_slope(self, data, groupdq, pedestal, limit, *, group_time):
-        from gpucoron.backends.operations.subtract_ktc.definition import fit_mean_slope
-
-        return fit_mean_slope(data, groupdq, pedestal, limit, group_time=group_time, n_threads=self.n_threads)
-
-    def background_mask(self, images, bad, *, nsigma=3, niter=3):
-        from gpucoron.backends.operations.subtract_1overf.background import background_mask
-
-        return background_mask(images, bad, nsigma=nsigma, niter=niter, n_threads=self.n_threads)
-
-    def fit_flicker(
-        self,
-        images,
-        masks,
-        *,
-        model_type="savgol",
-        vertical_corr=False,
-        flatten_model=False,
-        noutputs=1,
-        channel_averaging=False,
-    ):
-        from gpucoron.backends.operations.subtract_1overf.flicker import fit_flicker
-
-        return fit_flicker(
-            images,
-            masks,
-            model_type=model_type,
-            vertical_corr=vertical_corr,
-            flatten_model=flatten_model,
-            noutputs=noutputs,
-            channel_averaging=channel_averaging,
-            n_threads=self.n_threads,
+    def with_threads(self, n_threads):
+        """Give the same device with so many threads."""
+        return type(self)(
+            n_threads, max_memory=self.max_memory, scratch_dir=self.scratch_dir, tile_bytes=self.tile_bytes
         )
 
-    def fit_likelihood(self, diffs, read_times, sig, **options):
-        from gpucoron.backends.operations.likelihood.definition import fit_likelihood
+    def runs(self, operation, settings):
+        return True
 
-        return fit_likelihood(diffs, read_times, sig, n_threads=self.n_threads, **options)
+    def execute(self, operation, arguments, settings):
+        return operation.run(self, arguments, settings)
 
-    def fit_likelihood_ramps(self, data, groupdq, gain, readnoise, read_times, **options):
-        from gpucoron.backends.operations.likelihood.definition import fit_likelihood_ramps
+    def memory_limit(self, held=0):
+        free = free_memory() if self.max_memory is None else self.max_memory - anonymous_memory()
+        return None if free is None else free - self.n_threads * THREAD_BYTES
 
-        return fit_likelihood_ramps(data, groupdq, gain, readnoise, read_times, n_threads=self.n_threads, **options)
+
+class ScratchFiles(NumpyDevice):
+    """The CPU's memory for an exposure that is larger: its ramps lie in files without a name, mapped into memory.
+
+    What of them is in memory is the system's page cache, which it takes back when it needs the room. Operations get
+    some rows at a time; light steps look at one integration or frame after the other.
+    """
+
+    def empty(self, shape, dtype):
+        """Make an array without values; one with four axes is in a file."""
+        if len(shape) != 4:
+            return np.empty(shape, dtype)
+        dtype = np.dtype(dtype)
+        n_bytes = max(1, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+        folder = self.scratch_dir or tempfile.gettempdir()
+        try:
+            # Nothing is left behind, however the process ends: the file has no name.
+            with tempfile.TemporaryFile(dir=folder, prefix=".gpucoron-") as file:
+                # Room on the disk is claimed now: later there would be no error to catch.
+                _claim(file.fileno(), n_bytes)
+                mapping = mmap.mmap(file.fileno(), n_bytes)
+        except OSError as error:
+            msg = (
+                f"{folder}: no room for a scratch file of {n_bytes / 1e9:.3g} GB ({error.strerror}); free some, choose "
+                "another output folder, or allow more memory (--max-memory, max_memory=...)"
+            )
+            raise OutputError(msg) from error
+        return np.frombuffer(mapping, dtype, n_bytes // dtype.itemsize).reshape(shape)
+
+    def zeros(self, shape, dtype):
+        # A new file holds zeros.
+        return self.empty(shape, dtype) if len(shape) == 4 else np.zeros(shape, dtype)
+
+    def copy(self, array):
+        copied = self.empty(array.shape, array.dtype)
+        copied[...] = array
+        return copied
+
+
+def run_in_numpy(device, operation, arguments, settings):
+    """Run an operation that has no kernels on the host, and bring back to a device what it answers and changes."""
+    workers.note("numpy")
+    on_host = [device.to_host(value) if hasattr(value, "shape") else value for value in arguments]
+    answer = operation.run(NumpyDevice(), on_host, settings)
+    for name, given, changed in zip(operation.signature.parameters, arguments, on_host, strict=True):
+        if name in operation.written and changed is not given:
+            given[...] = device.to_device(changed)
+    if isinstance(answer, tuple):
+        return tuple(device.to_device(array) for array in answer)
+    return None if answer is None else device.to_device(answer)
+
+
+def _claim(descriptor, n_bytes):
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, n_bytes)
+    else:
+        os.ftruncate(descriptor, n_bytes)

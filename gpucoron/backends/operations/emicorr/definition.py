@@ -1,7 +1,7 @@
 """Periodic interference in NumPy: sums over the wave's phase, the fit of a known wave to them, its subtraction.
 
-The definition of what `gpucoron.backends.operations.emicorr.contract` promises. Sums are made in
-an order of their own, so that neither tiles nor threads show in a bit.
+`gpucoron.backends.operations.emicorr` says what a wave is. Sums are made in an order of their own, so that neither
+tiles nor threads show in a bit.
 """
 
 import numpy as np
@@ -16,8 +16,19 @@ _PRODUCTS_AT_ONCE = 2**18
 _QUADS_OF_FRAME, _QUADS_AT_ONCE = 2**14, 2**16
 
 
-def measure_scatter(data, *, n_threads=1):
-    """Measure each ramp's standard deviation; see `gpucoron.backends.operations.emicorr.contract`."""
+def measure_scatter(device, data):
+    """Measure the standard deviation of each ramp's groups, in float32, one group after the other (as numpy.std).
+
+    Parameters
+    ----------
+    device : Device
+    data : (nints, ngroups, ny, nx) float32, DN
+
+    Returns
+    -------
+    (nints, ny, nx) float32, DN
+        NaN where a group is NaN or infinite.
+    """
     nints, ngroups, ny, nx = data.shape
     scatter = np.empty((nints, ny, nx), np.float32)
 
@@ -34,12 +45,32 @@ def measure_scatter(data, *, n_threads=1):
             np.divide(out, np.float32(ngroups), out=out)
             np.sqrt(out, out=out)
 
-    for_each_tile(measure, (ngroups, ny, nx), n_threads)
+    for_each_tile(measure, (ngroups, ny, nx), device.n_threads)
     return scatter
 
 
-def sum_by_phase(data, good, bins, n_bins, *, n_threads=1):
-    """Sum the good pixels of each frame by the phase at which they are read; see the contract."""
+def sum_by_phase(device, data, good, bins, n_bins):
+    """Sum the good pixels of each frame by the phase at which they are read.
+
+    Within a quad ``(p0 + p1) + (p2 + p3)``, then quad after quad, all in float64.
+
+    Parameters
+    ----------
+    device : Device
+    data : (nints, ngroups, ny, nx) float32, DN
+        Finite.
+    good : (nints, ny, nx) bool
+        The pixels that count.
+    bins : (ny, nx / 4) int32
+        The bin of each quad's phase in the first group; below zero where it never counts. On the host.
+    n_bins : int
+
+    Returns
+    -------
+    sums : (nints, ngroups, n_bins) float64, DN
+    counts : (nints, n_bins) float64
+        Pixels in the sums.
+    """
     nints, ngroups, ny, nx = data.shape
     n_quads = bins.size
     # Pixels that never count get a bin of their own, which is dropped.
@@ -60,12 +91,39 @@ def sum_by_phase(data, good, bins, n_bins, *, n_threads=1):
             np.add(pairs[0], pairs[1], out=quads)
             frame_sums[number] = np.bincount(where, quads, n_bins + 1)[:n_bins]
 
-    for_each_tile(add, frames.shape, n_threads)
+    for_each_tile(add, frames.shape, device.n_threads)
     return sums, counts
 
 
-def match_wave(sums, counts, wave, group_phases, n_trials, *, n_threads=1):
-    """Work out chi-square's terms for a wave at trial phases; see `gpucoron.backends.operations.emicorr.contract`."""
+def match_wave(device, sums, counts, wave, group_phases, n_trials):
+    """Work out how chi-square depends on a wave's amplitude, at each of its trial phases ``k / n_trials``.
+
+    A straight line and ``c`` times the wave are fitted to each bin's ramp. What is left of chi-square without the
+    lines, less its value at c = 0, is ``A c^2 + B c`` with, over the bins p (n pixels) and groups g = 0, 1, ...,
+
+        A = sum_p n / D (-S_tt S_z^2 + 2 S_t S_z S_tz - G S_tz^2 + D S_zz)
+        B = 2 sum_p ((S_tt S_z S_y - S_t S_tz S_y - S_t S_z S_ty + G S_tz S_ty) / D - S_yz)
+
+    where the S are sums over the G groups, t = g, D = G S_tt - S_t^2, y are the bin's sums and z is the wave at
+    ``((p + 1/2) / n_bins + d_g) mod 1 + k / n_trials``. Devices sum in orders of their own, each in one for any number
+    of threads: they differ by rounding in float64.
+
+    Parameters
+    ----------
+    device : Device
+    sums, counts
+        As from `sum_by_phase`.
+    wave : (4, n_bins + 1) float64
+        On the host.
+    group_phases : (ngroups,) float64
+        d_g, on the host.
+    n_trials : int
+
+    Returns
+    -------
+    quadratic, linear : (nints, n_trials) float64
+        A and B; on the host.
+    """
     nints, ngroups, n_bins = sums.shape
     phases = bin_phases(n_bins, group_phases)
     trials = np.arange(n_trials) / n_trials
@@ -97,7 +155,7 @@ def match_wave(sums, counts, wave, group_phases, n_trials, *, n_threads=1):
         mixed = _multiply(s_y[:, bins], with_y) + _multiply(s_ty[:, bins], with_ty) - s_yz
         return _multiply(counts[:, bins], squared), 2 * mixed
 
-    parts = for_each_tile(match, (n_bins, 1), n_threads, tile_bytes=4 * _BINS_AT_ONCE)
+    parts = for_each_tile(match, (n_bins, 1), device.n_threads, tile_bytes=4 * _BINS_AT_ONCE)
     return tuple(sum(terms) for terms in zip(*parts, strict=True))
 
 
@@ -111,8 +169,24 @@ def _multiply(a, b):
     return product
 
 
-def subtract_wave(data, wave, pixel_phases, group_phases, integration_phases, amplitudes, *, n_threads=1):
-    """Subtract a wave from every sample, in place; see `gpucoron.backends.operations.emicorr.contract`."""
+def subtract_wave(device, data, wave, pixel_phases, group_phases, integration_phases, amplitudes):
+    """Subtract ``a_i wave((x + d_g + e_i) mod 1)`` from every sample, in place; float64, then rounded to float32.
+
+    All but ``data`` are on the host.
+
+    Parameters
+    ----------
+    device : Device
+    data : (nints, ngroups, ny, nx) float32, DN
+        C-contiguous.
+    wave : (4, n_bins + 1) float64, DN
+    pixel_phases : (ny, nx / 4) float64
+        x, each quad's phase in the first group.
+    group_phases : (ngroups,) float64
+        d_g.
+    integration_phases, amplitudes : (nints,) float64
+        e_i and a_i.
+    """
     nints, ngroups, ny, nx = data.shape
     quads = data.reshape(nints * ngroups, ny * nx // 4, 4)
     flat_phases = pixel_phases.ravel()
@@ -136,7 +210,7 @@ def subtract_wave(data, wave, pixel_phases, group_phases, integration_phases, am
                 samples = quads[some[start] : some[start] + len(groups), first : first + phases.size]
                 np.subtract(samples, wide, out=samples, casting="same_kind")
 
-    for_each_tile(subtract, (len(quads), flat_phases.size * 4), n_threads, tile_bytes=8 * TILE_BYTES)
+    for_each_tile(subtract, (len(quads), flat_phases.size * 4), device.n_threads, tile_bytes=8 * TILE_BYTES)
 
 
 def evaluate(wave, x, z, m, scratch):
@@ -145,7 +219,7 @@ def evaluate(wave, x, z, m, scratch):
     Parameters
     ----------
     wave : (4, n_pieces) float64
-        As in `gpucoron.backends.operations.emicorr.contract`.
+        As in `gpucoron.backends.operations.emicorr`.
     x : (...) float64
         Phases; left as the places within the pieces.
     z : (...) float64

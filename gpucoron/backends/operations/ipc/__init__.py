@@ -1,1 +1,44 @@
-"""The operations on the coupling between pixels."""
+"""The capacitive coupling between pixels."""
+
+from gpucoron.backends.operation import Operation
+from gpucoron.backends.operations.ipc import definition, kernels
+
+
+def _native(settings, data, *others):
+    """List the native library for frames in one piece."""
+    return [("ipc.cu", False)] if data.flags.c_contiguous else []
+
+
+deconvolve_frames = Operation(
+    definition.deconvolve_frames,
+    kernels.deconvolve_frames,
+    written=("data",),
+    cut="items",
+    whole=("kernel", "edges"),
+    native=_native,
+)
+
+
+def deconvolve_coupling(backend, data, kernel, edges):
+    """Convolve every group with a deconvolution kernel, in place; reference pixels neither change nor contribute.
+
+    Parameters
+    ----------
+    backend : Backend
+    data : (nints, ngroups, ny, nx) float32, DN
+        C-contiguous.
+    kernel : (ky, kx) or, one per pixel, (ky, kx, ny, nx) float32
+    edges : gpucoron.steps.ipc.ReferenceEdges
+
+    Notes
+    -----
+    Source: jwst 3.0, ``ipc_convolve``.
+    """
+    if not data.flags.c_contiguous:
+        msg = "data must be C-contiguous: it is edited in place"
+        raise ValueError(msg)
+    # Frames, not integrations: where memory is short, some of them are worked on at a time.
+    deconvolve_frames(backend, data.reshape(-1, *data.shape[-2:]), kernel, edges)
+
+
+deconvolve_coupling = Operation(deconvolve_coupling, of_others=True)

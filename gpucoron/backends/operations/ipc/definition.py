@@ -1,6 +1,6 @@
 """The deconvolution of the capacitive coupling between pixels, frame by frame and in place.
 
-One function over the array namespace; the kernels take the place of it for 3 x 3 and 5 x 5 pixels.
+One function over the array namespace; kernels take the place of it for 3 x 3 and 5 x 5 pixels.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -9,16 +9,16 @@ import numpy as np
 
 
 def deconvolve_coupling(data, kernel, edges, *, planes_at_once=1, xp=np):
-    """Convolve every group with a deconvolution kernel; see `gpucoron.backends.base.Backend.deconvolve_coupling`.
+    """Convolve frames with a deconvolution kernel, in place; reference pixels neither change nor contribute.
 
     Parameters
     ----------
-    data : (nints, ngroups, ny, nx) float32, DN
+    data : (..., ny, nx) float32, DN
         C-contiguous.
-    kernel : (ky, kx) or (ky, kx, ny, nx) float32
+    kernel : (ky, kx) or, one per pixel, (ky, kx, ny, nx) float32
     edges : ReferenceEdges
     planes_at_once : int
-        Groups per pass; more of them mean fewer, larger operations, and more scratch memory. The result is the same.
+        Frames per pass; more of them mean fewer, larger operations, and more scratch memory. The result is the same.
     xp : module
         Namespace of the arrays.
 
@@ -59,15 +59,23 @@ def deconvolve_coupling(data, kernel, edges, *, planes_at_once=1, xp=np):
         chunk[science] = total[:n]
 
 
-def deconvolve_on_threads(data, kernel, edges, *, n_threads):
-    """Do the same in NumPy, a share of the frames on each thread; one frame at a time stays in the cache."""
-    planes = data.reshape(-1, *data.shape[-2:])
-    n_shares = max(1, min(n_threads, len(planes)))
-    bounds = [len(planes) * share // n_shares for share in range(n_shares + 1)]
+def deconvolve_frames(device, data, kernel, edges):
+    """Do as `deconvolve_coupling`, a share of the frames on each thread; one frame at a time stays in the cache.
+
+    Parameters
+    ----------
+    device : Device
+    data : (n, ny, nx) float32, DN
+    kernel, edges
+        As for `deconvolve_coupling`.
+    """
+    n_shares = max(1, min(device.n_threads, len(data)))
+    bounds = [len(data) * share // n_shares for share in range(n_shares + 1)]
 
     def deconvolve(share):
+        # A thread has its own error state.
         with np.errstate(all="ignore"):
-            deconvolve_coupling(planes[bounds[share] : bounds[share + 1]], kernel, edges)
+            deconvolve_coupling(data[bounds[share] : bounds[share + 1]], kernel, edges)
 
     if n_shares == 1:
         deconvolve(0)

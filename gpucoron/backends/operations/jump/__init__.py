@@ -1,1 +1,149 @@
-"""The operations on cosmic rays by two-point differences."""
+"""Cosmic rays by two-point differences."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpucoron.backends.devices.launch import words_of
+from gpucoron.backends.operation import Operation
+from gpucoron.backends.operations.jump import definition, kernels
+
+#: With fewer there is no second difference to compare with.
+MINIMUM_GROUPS = 3
+
+#: What stcal counts when it finds too few groups to look for jumps.
+NOT_SEARCHED = -99
+
+#: samples of a pixel from which on the native kernels, which take one pixel after the other, are faster
+MANY_SAMPLES = 600
+
+
+@dataclass(frozen=True)
+class JumpSettings:
+    """How jumps are searched.
+
+    Attributes
+    ----------
+    rejection_threshold, three_group_rejection_threshold, four_group_rejection_threshold : float, sigma
+    flag_4_neighbors : bool
+    max_jump_to_flag_neighbors, min_jump_to_flag_neighbors : float, sigma
+    after_jump_flag_e1, after_jump_flag_e2 : float, electrons
+    after_jump_flag_n1, after_jump_flag_n2 : int, groups
+    min_diffs_single_pass : int
+        Differences of an integration from which on one pass is enough.
+    minimum_groups : int
+        Nothing is searched where an integration has fewer usable groups, unless by clipping; at least 3, which stcal
+        takes whatever its parameter says.
+    minimum_sigclip_groups : int
+        Integrations, or differences, from which on outliers are clipped.
+    only_use_ints : bool
+        Clip over the integrations, group by group.
+    nframes : int
+        Reads averaged into a group.
+    """
+
+    rejection_threshold: float = 4.0
+    three_group_rejection_threshold: float = 6.0
+    four_group_rejection_threshold: float = 5.0
+    flag_4_neighbors: bool = True
+    max_jump_to_flag_neighbors: float = 1000.0
+    min_jump_to_flag_neighbors: float = 10.0
+    after_jump_flag_e1: float = 0.0
+    after_jump_flag_n1: int = 0
+    after_jump_flag_e2: float = 0.0
+    after_jump_flag_n2: int = 0
+    min_diffs_single_pass: int = 10
+    minimum_groups: int = MINIMUM_GROUPS
+    minimum_sigclip_groups: int = 100
+    only_use_ints: bool = True
+    nframes: int = 1
+
+    @property
+    def after(self):
+        """Pairs: the smallest jump after which groups are flagged, electrons, and how many."""
+        return (
+            (self.after_jump_flag_e1, self.after_jump_flag_n1),
+            (self.after_jump_flag_e2, self.after_jump_flag_n2),
+        )
+
+    @property
+    def flags_later_groups(self):
+        """Whether any groups after a jump are flagged."""
+        return any(n_groups > 0 for _, n_groups in self.after)
+
+
+def _native(settings, data, groupdq, *others):
+    """List the native libraries for long ramps in one piece."""
+    is_long = data.shape[0] * data.shape[1] >= MANY_SAMPLES
+    is_whole = data.flags.c_contiguous and groupdq.flags.c_contiguous
+    return [("jump.cu", True), ("jump.cu", False)] if is_long and is_whole else []
+
+
+def _searching_bytes(nints, ngroups):
+    # jumps that reach their neighbours, the median, the count
+    return 4 * nints * words_of(ngroups) + 8 + 4
+
+
+search_jumps = Operation(
+    definition.search_jumps,
+    kernels.search_jumps,
+    settings=JumpSettings,
+    written=("groupdq",),
+    whole=("mode", "lost"),
+    halo=lambda settings: 1 if settings.flag_4_neighbors else 0,
+    working_bytes=_searching_bytes,
+    native=_native,
+)
+clip_jumps = Operation(
+    definition.clip_jumps, kernels.clip_jumps, settings=JumpSettings, written=("groupdq",), native=_native
+)
+find_lost_groups = Operation(definition.find_lost_groups, kernels.find_lost_groups, at_home=True)
+drop_redundant_jumps = Operation(
+    definition.drop_redundant_jumps, kernels.drop_redundant_jumps, written=("groupdq",), at_home=True
+)
+clear_groups_full_of_jumps = Operation(
+    definition.clear_groups_full_of_jumps, kernels.clear_groups_full_of_jumps, written=("groupdq",), at_home=True
+)
+
+
+def detect_jumps(backend, data, groupdq, gain, readnoise, *, settings):
+    """Flag jumps by two-point differences; sets JUMP_DET in ``groupdq``, in place.
+
+    Outliers are found by clipping over integrations (or over all differences) where there are enough of them; else by
+    `search_jumps`. Which it is, is one choice for the whole image.
+
+    Parameters
+    ----------
+    backend : Backend
+    data : (nints, ngroups, ny, nx) float32, DN
+    groupdq : (nints, ngroups, ny, nx) uint8
+        C-contiguous.
+    gain : (ny, nx) float32, e-/DN
+    readnoise : (ny, nx) float32, DN
+        CDS noise, as in the reference file.
+    settings : JumpSettings
+
+    Returns
+    -------
+    int
+        The number of primary cosmic rays, as stcal counts them: groups with JUMP_DET before their neighbours are
+        flagged; -99 where too few groups are usable and nothing was searched.
+
+    Notes
+    -----
+    Source: stcal 1.20 ``detect_jumps_data`` and ``find_crs`` without snowballs and showers (Anderson & Gordon 2011,
+    PASP 123, 1237).
+    """
+    lost = find_lost_groups(backend, groupdq)
+    mode = definition.choose_search(lost, settings)
+    if mode is None:
+        drop_redundant_jumps(backend, groupdq)
+        return NOT_SEARCHED
+    if mode == definition.AFTER_CLIPPING:
+        clip_jumps(backend, data, groupdq, gain, settings=settings)
+        clear_groups_full_of_jumps(backend, groupdq)
+    n_flagged = search_jumps(backend, data, groupdq, gain, readnoise, mode, lost, settings=settings)
+    return int(n_flagged.sum(dtype=np.int64))
+
+
+detect_jumps = Operation(detect_jumps, settings=JumpSettings, of_others=True)

@@ -1,1 +1,64 @@
-"""The operations on ramps by likelihood."""
+"""Ramps fitted by likelihood, without their jumps."""
+
+from dataclasses import dataclass
+
+from gpucoron.backends.devices.launch import words_of
+from gpucoron.backends.operation import Operation
+from gpucoron.backends.operations.likelihood import definition, kernels
+
+
+@dataclass(frozen=True)
+class LikelihoodSettings:
+    """How resultant differences are fitted.
+
+    Attributes
+    ----------
+    reject_jumps : bool
+    threshold_oneomit, threshold_twoomit : float
+        Least drop of chi-square for leaving out one difference, or two neighbours.
+    rules : {'spaceklip', 'stcal', 'sound'}
+        Whose choices: see `gpucoron.backends.operations.likelihood.jumps.Rules`.
+    """
+
+    reject_jumps: bool = True
+    threshold_oneomit: float = 20.25
+    threshold_twoomit: float = 23.8
+    rules: str = "spaceklip"
+
+
+@dataclass(frozen=True)
+class LikelihoodRampSettings:
+    """How ramps are fitted, always without their jumps.
+
+    Attributes
+    ----------
+    unusable : int
+        Flags of which each makes a group unusable.
+    threshold_oneomit, threshold_twoomit, rules
+        As in `LikelihoodSettings`.
+    """
+
+    unusable: int = 0xFF
+    threshold_oneomit: float = 20.25
+    threshold_twoomit: float = 23.8
+    rules: str = "stcal"
+
+
+def _scratch_bytes(nints, ngroups):
+    # what the fit of a ramp keeps for each of its differences (with a zero frame, as many as groups) and one more; which
+    # differences are in use
+    return nints * (8 * kernels.SCRATCH_ROWS * (ngroups + 1) + 4 * words_of(ngroups))
+
+
+fit_likelihood = Operation(
+    definition.fit_likelihood, kernels.fit_likelihood, settings=LikelihoodSettings, cut=None, whole=("read_times",)
+)
+fit_likelihood_ramps = Operation(
+    definition.fit_likelihood_ramps,
+    kernels.fit_likelihood_ramps,
+    settings=LikelihoodRampSettings,
+    written=("groupdq",),
+    whole=("read_times",),
+    working_bytes=lambda nints, ngroups: 20 * nints,
+    scratch_bytes=_scratch_bytes,
+)

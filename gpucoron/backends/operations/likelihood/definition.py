@@ -12,10 +12,11 @@ from itertools import product
 
 import numpy as np
 
-from gpucoron.backends.base import LikelihoodFit
 from gpucoron.backends.operations.likelihood import jumps as likelihood_jumps
+from gpucoron.backends.operations.likelihood.covariance import Covariance
 from gpucoron.backends.operations.likelihood.jumps import RULES
 from gpucoron.backends.operations.ramp_fit.median_network import median_of_planes
+from gpucoron.backends.results import LikelihoodFit
 from gpucoron.backends.tiles import for_each_tile
 from gpucoron.dq import JUMP_DET
 
@@ -29,77 +30,13 @@ REGION_BYTES = 8 * 2**20
 BATCH = 2048
 #: The quick search passes on what comes so close to a threshold.
 MARGIN = 1e-6
-#: Coefficients that agree to this are those of the same pattern of reads.
-SAME_PATTERN = 1e-12
 
-_RESULTS = ("countrate", "uncert", "chisq", "var_poisson", "var_rdnoise")
-
-
-@dataclass(frozen=True)
-class Covariance:
-    """The covariance of resultant differences per unit of photon and of read noise: float64.
-
-    Attributes
-    ----------
-    reads : (ngroups,) int
-        Reads averaged into each resultant.
-    delta_t : (ngroups - 1,) s
-        Distances of the resultants' mean times.
-    alpha_photon, beta_photon : (ngroups - 1,) and (ngroups - 2,), 1/s
-        Diagonal and off-diagonal for a rate of one per second.
-    alpha_read, beta_read : (ngroups - 1,) and (ngroups - 2,), 1/s^2
-        The same for a noise of one per read.
-
-    Notes
-    -----
-    Source: Brandt 2024, PASP 136, 045004, equations 4, 11, 28 and 29.
-    """
-
-    reads: np.ndarray
-    delta_t: np.ndarray
-    alpha_photon: np.ndarray
-    beta_photon: np.ndarray
-    alpha_read: np.ndarray
-    beta_read: np.ndarray
-
-    @classmethod
-    def of(cls, read_times):
-        """Make it from one time (s) for each resultant, or one list of the times of its reads."""
-        resultants = [np.atleast_1d(np.asarray(times, np.float64)) for times in read_times]
-        n = np.array([len(times) for times in resultants])
-        mean = np.array([np.mean(times) for times in resultants])
-        # The time up to which the photons of a resultant are, as far as their variance goes.
-        tau = np.array([np.sum((2 * len(t) + 1 - 2 * np.arange(1, len(t) + 1)) * t) / len(t) ** 2 for t in resultants])
-        delta = mean[1:] - mean[:-1]
-        return cls(
-            reads=n,
-            delta_t=delta,
-            alpha_photon=(tau[:-1] + tau[1:] - 2 * mean[:-1]) / delta**2,
-            beta_photon=(mean[1:-1] - tau[1:-1]) / (delta[1:] * delta[:-1]),
-            alpha_read=(1 / n[:-1] + 1 / n[1:]) / delta**2,
-            beta_read=-1 / (n[1:-1] * delta[1:] * delta[:-1]),
-        )
-
-    def kinds(self):
-        """Find the coefficients that occur: a list of (photon, read), and which of it is whose, for alpha and beta."""
-        return (
-            _distinct(np.column_stack([self.alpha_photon, self.alpha_read])),
-            _distinct(np.column_stack([self.beta_photon, self.beta_read])),
-        )
-
-
-def _distinct(pairs):
-    found, which = [], []
-    for pair in pairs:
-        same = [kind for kind, known in enumerate(found) if np.allclose(pair, known, rtol=SAME_PATTERN, atol=0)]
-        which.append(same[0] if same else len(found))
-        if not same:
-            found.append(pair)
-    return found, which
+#: what a fit gives for each ramp
+RESULTS = ("countrate", "uncert", "chisq", "var_poisson", "var_rdnoise")
 
 
 @dataclass(frozen=True)
-class _Settings:
+class _Common:
     """What all tiles share."""
 
     covariance: Covariance
@@ -108,9 +45,10 @@ class _Settings:
     kinds: tuple
 
     @classmethod
-    def of(cls, read_times, rules, thresholds):
+    def of(cls, read_times, settings):
         covariance = Covariance.of(read_times)
-        return cls(covariance, RULES[rules], thresholds, covariance.kinds())
+        thresholds = (settings.threshold_oneomit, settings.threshold_twoomit)
+        return cls(covariance, RULES[settings.rules], thresholds, covariance.kinds())
 
 
 class _Scratches(threading.local):
@@ -147,7 +85,7 @@ class _Undecided:
         """Add ramps: ``where`` in the results they belong, and the columns of `settle`."""
         self._parts.append((where, *columns))
 
-    def settle(self, settings, scratch):
+    def settle(self, common, scratch):
         """Search the ramps for jumps, and fit what is left of them.
 
         Yields
@@ -164,74 +102,108 @@ class _Undecided:
             where, diffs, used, guess, gain, sig, dark = (part[..., start : start + BATCH] for part in columns)
             remaining = used.copy()
             rate = likelihood_jumps.reject_jumps(
-                diffs, remaining, guess, gain, sig, settings.covariance, settings.thresholds, settings.rules
+                diffs, remaining, guess, gain, sig, common.covariance, common.thresholds, common.rules
             )
-            yield where, _fit(diffs, remaining, rate, gain, sig, dark, settings, scratch), used & ~remaining
+            yield where, _fit(diffs, remaining, rate, gain, sig, dark, common, scratch), used & ~remaining
 
 
-def fit_likelihood(
-    diffs,
-    read_times,
-    sig,
-    *,
-    diffs2use=None,
-    reject_jumps=True,
-    threshold_oneomit=20.25,
-    threshold_twoomit=23.8,
-    rules="spaceklip",
-    n_threads=1,
-    tile_pixels=TILE_PIXELS,
-):
-    """Fit differences of resultants; see `gpucoron.backends.base.Backend.fit_likelihood`."""
+def fit_likelihood(device, diffs, read_times, sig, diffs2use=None, *, settings):
+    """Fit resultant differences by likelihood, and reject jumps before.
+
+    The covariance of the differences, photon and read noise, is taken at a guess of the rate: the median difference
+    for the search of jumps, the rate that it leaves for the fit; without a search, the mean of the differences in
+    use. NaN in any difference, in use or not, makes the ramp NaN, and so does a ramp of which no difference is in use.
+
+    Parameters
+    ----------
+    device : Device
+    diffs : (ngroups - 1, ...) float, electrons per second
+        Differences of resultants over the differences of their mean times.
+    read_times : sequence of float, or of sequences of float, s
+        The time of each resultant, or of the reads that it is the mean of.
+    sig : (...) float, electrons
+        Noise of a single read.
+    diffs2use : (ngroups - 1, ...) bool or uint8, optional
+        Which differences to use; all by default. Not changed.
+    settings : LikelihoodSettings
+
+    Returns
+    -------
+    LikelihoodFit
+        Float64, (...); ``diffs2use`` of the shape of ``diffs``.
+
+    Notes
+    -----
+    Source: Brandt 2024, PASP 136, 045004 (fit) and 045005 (jumps).
+    """
     shape, npixels = diffs.shape, int(np.prod(diffs.shape[1:]))
-    settings = _Settings.of(read_times, rules, (threshold_oneomit, threshold_twoomit))
+    common = _Common.of(read_times, settings)
     diffs = diffs.reshape(len(diffs), -1)
     used = np.ones(diffs.shape, bool) if diffs2use is None else diffs2use.reshape(diffs.shape) != 0
     sig = np.broadcast_to(np.asarray(sig, np.float64), shape[1:]).reshape(-1)
-    results = {name: np.empty(npixels) for name in _RESULTS}
+    results = {name: np.empty(npixels) for name in RESULTS}
     scratches = _Scratches()
 
     def fit_pixels(pixels):
         scratch, undecided = scratches.of_thread(), _Undecided()
-        for tile in _cut(pixels, _tile_length(tile_pixels, len(diffs))):
+        for tile in _cut(pixels, _tile_length(len(diffs))):
             # A copy side by side: the sweeps walk through it several times.
             columns = (np.array(diffs[:, tile], np.float64), used[:, tile], np.ones(1), sig[tile], np.zeros(1))
             with np.errstate(all="ignore"):
-                fit = _fit_tile(*columns, tile.start, settings, undecided if reject_jumps else None, scratch)
+                to_search = undecided if settings.reject_jumps else None
+                fit = _fit_tile(*columns, tile.start, common, to_search, scratch)
             for name, values in fit.items():
                 results[name][tile] = values
         with np.errstate(all="ignore"):
-            for where, fit, rejected in undecided.settle(settings, scratch):
+            for where, fit, rejected in undecided.settle(common, scratch):
                 used[:, where] &= ~rejected
                 for name, values in fit.items():
                     results[name][where] = values
 
-    for_each_tile(fit_pixels, (len(diffs), npixels, 1), n_threads, REGION_BYTES)
+    for_each_tile(fit_pixels, (len(diffs), npixels, 1), device.n_threads, REGION_BYTES)
     results = {name: values.reshape(shape[1:]) for name, values in results.items()}
     return LikelihoodFit(**results, diffs2use=used.astype(np.uint8).reshape(shape))
 
 
 def fit_likelihood_ramps(
-    data,
-    groupdq,
-    gain,
-    readnoise,
-    read_times,
-    *,
-    dark_current=None,
-    zeroframe=None,
-    unusable=0xFF,
-    threshold_oneomit=20.25,
-    threshold_twoomit=23.8,
-    rules="stcal",
-    n_threads=1,
-    tile_pixels=TILE_PIXELS,
+    device, data, groupdq, gain, readnoise, read_times, dark_current=None, zeroframe=None, *, settings
 ):
-    """Fit ramps and flag their jumps; see `gpucoron.backends.base.Backend.fit_likelihood_ramps`."""
+    """Fit ramps by likelihood, integration by integration, and flag the jumps that were found.
+
+    As `fit_likelihood`, for the differences of neighbouring groups that are both usable. JUMP_DET is set, in place,
+    in the group after a rejected difference.
+
+    Parameters
+    ----------
+    device : Device
+    data : (nints, ngroups, ny, nx) float32, DN
+    groupdq : (nints, ngroups, ny, nx) uint8
+        Edited in place.
+    gain : (ny, nx) float32, e-/DN
+    readnoise : (ny, nx) float32, DN
+        CDS noise, as in the reference file.
+    read_times : sequence of float, or of sequences of float, s
+        As for `fit_likelihood`; with ``zeroframe`` the first entry is its time, and the second has the other reads of
+        the first group.
+    dark_current : (ny, nx) float32, DN/s, optional
+        Dark current that is gone from ``data`` but not its noise: added to the guess for the fit.
+    zeroframe : (nints, ny, nx) float32, DN, optional
+        The first read, which then stands alone, with the flags of the first group.
+    settings : LikelihoodRampSettings
+
+    Returns
+    -------
+    LikelihoodFit
+        Float32, (nints, ny, nx), DN/s and (DN/s)^2; without ``diffs2use``.
+
+    Notes
+    -----
+    Source: stcal 1.20, ``LIKELY``; Brandt 2024, PASP 136, 045004 and 045005.
+    """
     nints, ngroups, ny, nx = data.shape
-    settings = _Settings.of(read_times, rules, (threshold_oneomit, threshold_twoomit))
+    common = _Common.of(read_times, settings)
     sig = readnoise / np.sqrt(np.float64(2))
-    results = {name: np.empty((nints, ny, nx), np.float32) for name in _RESULTS}
+    results = {name: np.empty((nints, ny, nx), np.float32) for name in RESULTS}
     flat = {name: values.reshape(-1) for name, values in results.items()}
     scratches = _Scratches()
     # With ZEROFRAME, the first difference is one between reads of the first group.
@@ -239,19 +211,19 @@ def fit_likelihood_ramps(
 
     def fit_rows(rows):
         scratch, undecided = scratches.of_thread(), _Undecided()
-        for integration, tile in product(range(nints), _cut(rows, max(1, _tile_length(tile_pixels, ngroups) // nx))):
+        for integration, tile in product(range(nints), _cut(rows, max(1, _tile_length(ngroups) // nx))):
             first = None if zeroframe is None else zeroframe[integration, tile].reshape(-1)
             ramps, flags = (array[integration, :, tile].reshape(ngroups, -1) for array in (data, groupdq))
             start = (integration * ny + tile.start) * nx
             with np.errstate(all="ignore"):
-                diffs, used = _difference(ramps, flags & np.uint8(unusable), first, settings.covariance, scratch)
+                diffs, used = _difference(ramps, flags & np.uint8(settings.unusable), first, common.covariance, scratch)
                 pixels = [array[tile].reshape(-1) for array in (gain, sig)]
                 dark = np.zeros(1) if dark_current is None else dark_current[tile].reshape(-1)
-                fit = _fit_tile(diffs, used, *pixels, dark, start, settings, undecided, scratch)
+                fit = _fit_tile(diffs, used, *pixels, dark, start, common, undecided, scratch)
             for name, values in fit.items():
                 flat[name][start : start + values.size] = values
         with np.errstate(all="ignore"):
-            for where, fit, rejected in undecided.settle(settings, scratch):
+            for where, fit, rejected in undecided.settle(common, scratch):
                 for name, values in fit.items():
                     flat[name][where] = values
                 # The jump belongs to the group after it.
@@ -259,12 +231,12 @@ def fit_likelihood_ramps(
                 integration, row, column = np.unravel_index(where[hit], (nints, ny, nx))
                 groupdq[integration, group + first_later_group, row, column] |= np.uint8(JUMP_DET)
 
-    for_each_tile(fit_rows, data.shape, n_threads, REGION_BYTES)
-    return LikelihoodFit(**results, diffs2use=None)
+    for_each_tile(fit_rows, data.shape, device.n_threads, REGION_BYTES)
+    return LikelihoodFit(**results)
 
 
-def _tile_length(tile_pixels, n):
-    return min(tile_pixels, max(1, TILE_SAMPLES // n))
+def _tile_length(n):
+    return min(TILE_PIXELS, max(1, TILE_SAMPLES // n))
 
 
 def _cut(rows, length):
@@ -301,7 +273,7 @@ def _difference(groups, flags, zeroframe, covariance, scratch):
     return diffs, used
 
 
-def _fit_tile(diffs, used, gain, sig, dark, start, settings, undecided, scratch):
+def _fit_tile(diffs, used, gain, sig, dark, start, common, undecided, scratch):
     """Fit the ramps of a tile.
 
     Parameters
@@ -317,7 +289,7 @@ def _fit_tile(diffs, used, gain, sig, dark, start, settings, undecided, scratch)
         Rate without signal, but with photon noise; counts per second.
     start : int
         Of the tile's first ramp, where it belongs in the results.
-    settings : _Settings
+    common : _Common
     undecided : _Undecided or None
         Takes the ramps in which a jump may be; None searches for none.
 
@@ -329,13 +301,13 @@ def _fit_tile(diffs, used, gain, sig, dark, start, settings, undecided, scratch)
     if undecided is None:
         number = np.count_nonzero(used, axis=0)
         guess = (diffs * used).sum(axis=0) / number
-        return _fit(diffs, used, guess, gain, sig, dark, settings, scratch)
-    guess = _guess_rate(diffs, used, settings.rules.guess_from_used, scratch)
-    rate, ramps = _search(diffs, used, guess, gain, sig, settings, scratch)
+        return _fit(diffs, used, guess, gain, sig, dark, common, scratch)
+    guess = _guess_rate(diffs, used, common.rules.guess_from_used, scratch)
+    rate, ramps = _search(diffs, used, guess, gain, sig, common, scratch)
     if ramps.size:
         per_pixel = (np.broadcast_to(values, rate.shape)[ramps] for values in (guess, gain, sig, dark))
         undecided.add(start + ramps, diffs[:, ramps], used[:, ramps], *per_pixel)
-    return _fit(diffs, used, rate, gain, sig, dark, settings, scratch)
+    return _fit(diffs, used, rate, gain, sig, dark, common, scratch)
 
 
 def _guess_rate(diffs, used, from_used, scratch):
@@ -361,7 +333,7 @@ def _prepare(diffs, used, scratch):
     return np.multiply(diffs, kept, out=scratch("values", *diffs.shape)), kept
 
 
-def _eliminate(values, kept, photons, noise, settings, scratch):
+def _eliminate(values, kept, photons, noise, common, scratch):
     """Sweep up the groups: eliminate one difference after the other.
 
     With ``C = L D L^T``, the sums of chi-square are those of squares of ``L^-1 d`` and ``L^-1 1`` over D. Between
@@ -377,7 +349,7 @@ def _eliminate(values, kept, photons, noise, settings, scratch):
     Fills the scratch arrays 'lower' (L), 'inverse' (1/D), 'signal' and 'ones' (the two, over D) for the way down.
     """
     ndiffs, npixels = values.shape
-    (alphas, alpha_of), (betas, beta_of) = settings.kinds
+    (alphas, alpha_of), (betas, beta_of) = common.kinds
     diagonals, besides = ([photons * photon + noise * read for photon, read in kinds] for kinds in (alphas, betas))
     lower, inverse = scratch("lower", ndiffs, npixels), scratch("inverse", ndiffs, npixels)
     signal, ones = scratch("signal", ndiffs, npixels), scratch("ones", ndiffs, npixels)
@@ -408,13 +380,13 @@ def _eliminate(values, kept, photons, noise, settings, scratch):
     return A, B, C
 
 
-def _fit(diffs, used, rate, gain, sig, dark, settings, scratch):
+def _fit(diffs, used, rate, gain, sig, dark, common, scratch):
     """Fit the ramps of a tile with the covariance of a rate, or of 0 if that is more; see `_fit_tile`."""
     ndiffs, npixels = diffs.shape
     guess = rate * (rate > 0) + dark
     photons, noise = guess / gain, sig * sig
-    A, B, C = _eliminate(*_prepare(diffs, used, scratch), photons, noise, settings, scratch)
-    (alphas, alpha_of), (betas, beta_of) = settings.kinds
+    A, B, C = _eliminate(*_prepare(diffs, used, scratch), photons, noise, common, scratch)
+    (alphas, alpha_of), (betas, beta_of) = common.kinds
     squares, products = np.zeros((len(alphas), npixels)), np.zeros((len(betas), npixels))
     lower, ones = scratch("lower", ndiffs, npixels), scratch("ones", ndiffs, npixels)
     # The weights of the differences, times C, on the way down.
@@ -446,7 +418,7 @@ def _fit(diffs, used, rate, gain, sig, dark, settings, scratch):
     odd = np.flatnonzero(_is_odd(photons, noise))
     if odd.size:
         columns = (np.broadcast_to(values, npixels)[odd] for values in (guess, gain, sig))
-        exact = likelihood_jumps.fit(diffs[:, odd], used[:, odd], *columns, settings.covariance, settings.rules)
+        exact = likelihood_jumps.fit(diffs[:, odd], used[:, odd], *columns, common.covariance, common.rules)
         for name, values in exact.items():
             fit[name][odd] = values
     return fit
@@ -457,7 +429,7 @@ def _is_odd(photons, noise):
     return (photons < 0) | (noise <= 0) | np.isinf(photons)
 
 
-def _search(diffs, used, guess, gain, sig, settings, scratch):
+def _search(diffs, used, guess, gain, sig, common, scratch):
     """Fit the ramps of a tile with a guess of the rate, and find those of which a difference may have to go.
 
     Returns
@@ -467,16 +439,16 @@ def _search(diffs, used, guess, gain, sig, settings, scratch):
         All that may lose a difference, and some that will not.
     """
     photons, noise = guess / gain, sig * sig
-    A, B, C = _eliminate(*_prepare(diffs, used, scratch), photons, noise, settings, scratch)
+    A, B, C = _eliminate(*_prepare(diffs, used, scratch), photons, noise, common, scratch)
     rate = B / C
     odd = _is_odd(photons, noise)
-    ramps = np.flatnonzero((A - B * rate > min(settings.thresholds) * (1 - MARGIN)) | odd)
+    ramps = np.flatnonzero((A - B * rate > min(common.thresholds) * (1 - MARGIN)) | odd)
     if ramps.size:
-        ramps = ramps[_may_lose(ramps, rate[ramps], C[ramps], diffs.shape, settings, scratch) | odd[ramps]]
+        ramps = ramps[_may_lose(ramps, rate[ramps], C[ramps], diffs.shape, common, scratch) | odd[ramps]]
     return rate, ramps
 
 
-def _may_lose(ramps, rate, C, shape, settings, scratch):
+def _may_lose(ramps, rate, C, shape, common, scratch):
     """Tell which of some ramps lose enough chi-square with a difference, or with two neighbours: (nramps,) bool.
 
     On the way down come the residuals ``r = C^-1 (d - a)``, their covariance M for the best rate a, and ``r M^-1 r``,
@@ -485,8 +457,8 @@ def _may_lose(ramps, rate, C, shape, settings, scratch):
     lower, inverse, signal, ones = (
         scratch(name, *shape).take(ramps, axis=1) for name in ("lower", "inverse", "signal", "ones")
     )
-    one, two = (threshold * (1 - MARGIN) for threshold in settings.thresholds)
-    pair_is_spoiled = settings.covariance.reads[1:-1] > 1
+    one, two = (threshold * (1 - MARGIN) for threshold in common.thresholds)
+    pair_is_spoiled = common.covariance.reads[1:-1] > 1
     # Of C^-1 d, C^-1 1 and C^-1, the last element and the last on the diagonal.
     x, v, diagonal = signal[-1], ones[-1], inverse[-1]
     residual, own = x - rate * v, diagonal - v * v / C

@@ -1,1 +1,35 @@
-"""The operations on the non-linear response."""
+"""The detector's non-linear response."""
+
+from dataclasses import dataclass
+
+from gpucoron.backends.operation import Operation
+from gpucoron.backends.operations.linearity import definition, kernels
+
+
+@dataclass(frozen=True)
+class LinearitySettings:
+    """How the response is corrected.
+
+    Attributes
+    ----------
+    nframes : int
+        Reads averaged into a group; only used with inverse coefficients.
+    """
+
+    nframes: int = 1
+
+
+def _native(settings, data, groupdq, coeffs, inverse_coeffs):
+    """List the native library for ramps in one piece: averaged reads are corrected by pixel, the rest in strips."""
+    averaged = inverse_coeffs is not None and data.shape[1] > 1
+    is_whole = data.flags.c_contiguous and groupdq.flags.c_contiguous
+    return [("linearity.cu", averaged)] if is_whole else []
+
+
+linearity = Operation(
+    definition.linearity,
+    kernels.linearity,
+    settings=LinearitySettings,
+    written=("data",),
+    native=_native,
+)

@@ -14,26 +14,30 @@ SCRATCH_BYTES = 2**21
 TILE_BYTES = 2**24
 
 
-def linearity(data, groupdq, coeffs, *, n_threads=1, inverse_coeffs=None, nframes=1):
+def linearity(device, data, groupdq, coeffs, inverse_coeffs=None, *, settings):
     """Correct the detector's non-linearity, in place.
 
-    See `gpucoron.backends.base.Backend.linearity`.
+    A group without the SATURATED bit becomes ``c0 + c1 x + c2 x^2 + ...`` (Horner's scheme, float32); a saturated one
+    is left alone. With ``inverse_coeffs``, each group is taken as the mean of ``nframes`` reads: the reads are
+    predicted from the first and the last unsaturated group, made non-linear, shifted to the group's value, corrected
+    one by one and averaged again (float64, as stcal does it). NaN propagates.
 
     Parameters
     ----------
+    device : Device
     data : (nints, ngroups, ny, nx) float32, DN
     groupdq : (nints, ngroups, ny, nx) uint8
     coeffs, inverse_coeffs : (ncoeffs, ny, nx) float32
-    n_threads : int
-    nframes : int
+        Benign (0, 1, 0, ...) where no correction is known.
+    settings : LinearitySettings
 
     Notes
     -----
-    Source: stcal 1.20, ``linearity_correction``. With a single group there is no rate to predict reads from (stcal
-    fails); the plain polynomial is used.
+    Source: stcal 1.20, ``linearity_correction`` (WFC3 Data Handbook, section 6.5). With a single group there is no rate
+    to predict reads from (stcal fails); the plain polynomial is used.
     """
     nints, ngroups, _, nx = data.shape
-    averaged = inverse_coeffs is not None and ngroups > 1
+    nframes, averaged = settings.nframes, inverse_coeffs is not None and ngroups > 1
     read_bytes = (8 * nframes if averaged else 4 * ngroups) * nx
     rows_at_once = max(1, SCRATCH_BYTES // read_bytes)
 
@@ -55,7 +59,7 @@ def linearity(data, groupdq, coeffs, *, n_threads=1, inverse_coeffs=None, nframe
                         corrected = _polynomial(ramps, coeffs[:, band], work[: len(ramps)])
                         np.copyto(ramps, corrected, where=(flags & np.uint8(SATURATED)) == 0)
 
-    for_each_tile(correct, data.shape, n_threads, even_tile_bytes(data.shape, n_threads, TILE_BYTES))
+    for_each_tile(correct, data.shape, device.n_threads, even_tile_bytes(data.shape, device.n_threads, TILE_BYTES))
 
 
 def _polynomial(values, coeffs, result=None):

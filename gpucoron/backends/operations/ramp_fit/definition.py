@@ -10,19 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpucoron.backends.base import Slopes
-from gpucoron.backends.operations.ramp_fit.median_network import MOST_PLANES
 from gpucoron.backends.operations.ramp_fit.segments import (
     Scratch,
     find_segments,
     median_rates,
     read_noise_variance,
     segment_slopes,
-    weight_table,
-    weighted_slopes,
-    weighting_class,
 )
-from gpucoron.backends.tiles import TILE_BYTES, for_each_tile
+from gpucoron.backends.operations.ramp_fit.whole_ramps import fit_whole_ramps
+from gpucoron.backends.results import Slopes
+from gpucoron.backends.tiles import for_each_tile
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE, PERSISTENCE, SATURATED
 
 #: stcal writes variances from here on as 0, (DN/s)^2
@@ -32,7 +29,7 @@ _INVALID = DO_NOT_USE | SATURATED
 
 
 @dataclass(frozen=True)
-class _Times:
+class Times:
     """Times in seconds. stcal reads them as float32 and goes on in float64."""
 
     group: float
@@ -40,10 +37,11 @@ class _Times:
     one_group: float
 
     @classmethod
-    def of(cls, group_time, frame_time, nframes):
-        frame = float(np.float32(frame_time))
+    def of(cls, settings):
+        """Take them from RampFitSettings."""
+        frame = float(np.float32(settings.frame_time))
         # A first group on its own has integrated for half of its frames, and half a frame.
-        return cls(float(np.float32(group_time)), frame, (nframes + 1.0) * frame / 2.0)
+        return cls(float(np.float32(settings.group_time)), frame, (settings.nframes + 1.0) * frame / 2.0)
 
 
 @dataclass(frozen=True)
@@ -84,47 +82,56 @@ class _RampSums:
 
 
 def fit_ramps(
+    device,
     data,
     groupdq,
     pixeldq,
     gain,
     readnoise,
-    *,
-    group_time,
-    frame_time,
-    nframes=1,
-    groupgap=0,
     dark_current=None,
     zeroframe=None,
     original_groupdq=None,
-    suppress_one_group=False,
-    n_threads=1,
-    tile_bytes=TILE_BYTES,
-    fit_whole=None,
+    *,
+    settings,
 ):
-    """Fit every ramp; see `gpucoron.backends.base.Backend.fit_ramps`.
+    """Fit every ramp by segments of optimally weighted least squares (``OLS_C``).
 
-    Parameters beyond those of the backend
-    --------------------------------------
-    n_threads : int
-    tile_bytes : int
-        Size of a tile of float32 samples.
-    fit_whole : callable, optional
-        Takes the place of `fit_whole_ramps`, for few enough groups, and gives the same; without its last argument.
+    Neither ``data`` nor the flags are changed. Both may be cut along the groups (views).
+
+    Parameters
+    ----------
+    device : Device
+    data : (nints, ngroups, ny, nx) float32, DN
+    groupdq : (nints, ngroups, ny, nx) uint8
+    pixeldq : (ny, nx) uint32
+    gain : (ny, nx) float32, e-/DN
+    readnoise : (ny, nx) float32, DN
+        CDS noise, as in the reference file.
+    dark_current : (ny, nx) float32 or None
+        Average dark current, DN/s, for the Poisson variance.
+    zeroframe : (nints, ny, nx) float32 or None
+        Replaces the first group of ramps without a good group, where it is not 0.
+    original_groupdq : (nints, ngroups, ny, nx) uint8 or None
+        Flags that count for the read-noise variance when groups were lost to charge migration.
+    settings : RampFitSettings
+
+    Returns
+    -------
+    rate, rateints : Slopes
 
     Notes
     -----
-    Every float64 operation comes in the order of stcal's C source, so that on the same machine the results are the
-    same bits. ``groupgap`` only enters through ``group_time``.
+    Source: stcal 1.20, ``OLS_C`` (Robberto 2008, JWST-STScI-0001490; Fixsen et al. 2000, PASP 112, 1350). Every float64
+    operation comes in the order of stcal's C source, so that on the same machine the results are the same bits.
     """
     nints, _, ny, nx = data.shape
-    times = _Times.of(group_time, frame_time, nframes)
+    times = Times.of(settings)
     # The step's scaling to electrons per group: float64, then rounded.
     with np.errstate(all="ignore"):
-        noise = (readnoise * (gain / np.sqrt(np.float64(2 * nframes)))).astype(np.float32)
-    rate = _empty_slopes((ny, nx))
-    rateints = _empty_slopes((nints, ny, nx))
-
+        noise = (readnoise * (gain / np.sqrt(np.float64(2 * settings.nframes)))).astype(np.float32)
+    rate, rateints = (Slopes.empty(shape, np) for shape in ((ny, nx), (nints, ny, nx)))
+    # Tiles are shared out among the threads already.
+    alone = device.with_threads(1)
     scratch_of = threading.local()
 
     def fit_rows(rows):
@@ -145,31 +152,20 @@ def fit_ramps(
                 rows_of(data),
                 rows_of(groupdq),
                 pixels,
-                rows_of(zeroframe) if not suppress_one_group else None,
+                rows_of(zeroframe) if not settings.suppress_one_group else None,
                 rows_of(original_groupdq),
                 times,
-                suppress_one_group,
+                settings.suppress_one_group,
                 scratch_of.thread,
-                fit_whole,
+                alone,
             )
             for product, answer in ((rate, tile_rate), (rateints, tile_rateints)):
                 for name, values in answer.items():
                     target = getattr(product, name)[..., rows, :]
                     target[...] = values.reshape(target.shape)
 
-    for_each_tile(fit_rows, data.shape, n_threads, tile_bytes)
+    for_each_tile(fit_rows, data.shape, device.n_threads, device.tile_bytes)
     return rate, rateints
-
-
-def _empty_slopes(shape):
-    images = [np.empty(shape, np.float32) for _ in range(4)]
-    return Slopes(
-        rate=images[0],
-        dq=np.empty(shape, np.uint32),
-        var_poisson=images[1],
-        var_rnoise=images[2],
-        err=images[3],
-    )
 
 
 def _merge_rows(array):
@@ -181,7 +177,7 @@ def _flag_bad_gain(pixeldq, gain):
     return np.where(bad, pixeldq | np.uint32(DO_NOT_USE | NO_GAIN_VALUE), pixeldq)
 
 
-def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppress_one_group, scratch, fit_whole):
+def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppress_one_group, scratch, device):
     """Fit the ramps of a tile, ``(nints, ngroups, npixels)``; return the fields of rate and rateints."""
     nints, ngroups, npixels = data.shape
     flags = np.bitwise_or.reduce(groupdq, axis=1)
@@ -191,11 +187,8 @@ def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppres
     slopes = medians = None
     first, needs_segments = _find_whole_ramps(groupdq, flags)
     if ngroups - first > 2 and not needs_segments.all():
-        whole = samples[first:], first, pixels.gain, pixels.read_noise, times.group
-        if fit_whole is not None and ngroups - first - 1 <= MOST_PLANES:
-            slopes, medians = fit_whole(*whole)
-        else:
-            slopes, medians = fit_whole_ramps(*whole, scratch)
+        whole = samples[first:], first, pixels.gain, pixels.read_noise, times.group, scratch
+        slopes, medians = device.execute(fit_whole_ramps, whole, None)
         needs_segments |= np.isnan(slopes)
     else:
         needs_segments[...] = True
@@ -248,41 +241,6 @@ def _find_whole_ramps(groupdq, flags):
         return 0, ~is_clean.reshape(-1)
     is_whole = before & ~np.bitwise_or.reduce(groupdq[:, first:], axis=1).astype(bool)
     return first, ~is_whole.reshape(-1)
-
-
-def fit_whole_ramps(samples, first, gain, read_noise, group_time, scratch):
-    """Fit all ramps of a tile as if none had a flag.
-
-    Parameters
-    ----------
-    samples : (ngroups, nints * npixels) float64, DN
-        Three groups at least.
-    first : int
-        The number of the first of these groups.
-    gain, read_noise : (npixels,) float64, e-/DN and e-
-    group_time : float, s
-    scratch : Scratch
-
-    Returns
-    -------
-    slopes, medians : (nints * npixels,) float64, DN/s
-        Slopes are NaN where a value is not finite or the read noise is of no use; medians are anything there.
-    """
-    ngroups, nramps = samples.shape
-    repeats = nramps // len(gain)
-    gain, noise = np.tile(gain, repeats), np.tile(read_noise, repeats)
-    classes = weighting_class(samples[-1] - samples[0], gain, noise)
-    inverse_variance = 1 / (noise * noise)
-    numbers = np.arange(first, first + ngroups, dtype=np.float64)[:, np.newaxis]
-    table = weight_table(ngroups)
-    slopes, medians = np.empty(nramps), np.empty(nramps)
-    for block in scratch.blocks(nramps):
-        values = samples[:, block]
-        weights = table.take(classes[block], axis=1, out=scratch.array(0, *values.shape), mode="clip")
-        slopes[block] = weighted_slopes(values, numbers, weights, inverse_variance[block], scratch)
-        medians[block] = median_rates(values, group_time, None, scratch)
-    slopes /= group_time
-    return slopes, medians
 
 
 def _gather(samples, groupdq, needed, zeroframe, times, suppress_one_group):

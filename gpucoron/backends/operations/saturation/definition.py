@@ -14,33 +14,31 @@ from gpucoron.dq import AD_FLOOR, DO_NOT_USE, SATURATED
 PIXELS_AT_ONCE = 2**19
 
 
-def flag_saturation(
-    data,
-    groupdq,
-    threshold,
-    checked,
-    *,
-    n_threads=1,
-    n_pix_grow_sat=1,
-    nframes=None,
-    bias=None,
-    grow_diagonal=True,
-):
+def flag_saturation(device, data, groupdq, threshold, checked, bias=None, *, settings):
     """Flag saturation and the A/D floor through the groups, in place.
 
-    See `gpucoron.backends.base.Backend.flag_saturation`. Integrations are independent and run on ``n_threads``.
+    1. From the first group at or above ``threshold`` on: SATURATED; a group at or below zero: AD_FLOOR and
+       DO_NOT_USE; SATURATED then grows by a square of ``n_pix_grow_sat`` pixels within its group.
+    2. With ``nframes`` (the read-pattern pass), backward through the groups: a group that is not yet flagged,
+       precedes a saturated one and reaches the threshold diluted by the averaging becomes DO_NOT_USE, and grows.
+    3. With ``nframes`` and more than two groups: a second group that jumps towards a third, saturated one becomes
+       DO_NOT_USE, where the first group foretold no saturation.
+
+    Without ``grow_diagonal`` nothing grows in these passes. At the end SATURATED, and it alone, grows within its
+    group by ``n_pix_grow_sat`` steps up, down, left or right (spaceKLIP's growth).
 
     Parameters
     ----------
+    device : Device
     data : (nints, ngroups, ny, nx) float32, DN
     groupdq : (nints, ngroups, ny, nx) uint8
     threshold : (ny, nx) float32, DN
+        Above the A/D range where ``checked`` is False.
     checked : (ny, nx) bool
-    n_threads : int
-    n_pix_grow_sat : int
-    nframes : int or None
+        False where the reference knows no threshold.
     bias : (ny, nx) float32 or None
-    grow_diagonal : bool
+        Superbias for pass 3, DN; None counts as zero.
+    settings : SaturationSettings
 
     Notes
     -----
@@ -48,22 +46,21 @@ def flag_saturation(
     read pattern is the one that jwst 3.0 builds: group ``g`` holds reads ``g nframes + 1`` to ``(g + 1) nframes``,
     whatever GROUPGAP says.
     """
-
-    n_pix_square = n_pix_grow_sat if grow_diagonal else 0
+    nframes, square = settings.nframes, settings.n_pix_square
 
     def flag_integrations(some):
         with np.errstate(invalid="ignore", over="ignore"):
-            _flag_forward(data[some], groupdq[some], threshold, n_pix_square)
+            _flag_forward(data[some], groupdq[some], threshold, square)
             for ramp, flags in zip(data[some], groupdq[some], strict=True):
                 if nframes is not None:
-                    _flag_diluted(ramp, flags, threshold, checked, n_pix_square, nframes)
+                    _flag_diluted(ramp, flags, threshold, checked, square, nframes)
                     if ramp.shape[0] > 2:
                         _flag_second_group(ramp, flags, threshold, nframes, bias)
-                if not grow_diagonal:
-                    _grow_without_corners(flags, n_pix_grow_sat)
+                if not settings.grow_diagonal:
+                    _grow_without_corners(flags, settings.n_pix_grow_sat)
 
     nints, _, ny, nx = data.shape
-    shape = nints, ny * nx
+    shape, n_threads = (nints, ny * nx), device.n_threads
     for_each_tile(flag_integrations, shape, n_threads, even_tile_bytes(shape, n_threads, 4 * PIXELS_AT_ONCE))
 
 

@@ -5,38 +5,62 @@ from functools import lru_cache
 import numpy as np
 
 from gpucoron.backends.operations.subtract_1overf.frames import for_each_frame
+from gpucoron.backends.statistics import CUT, MAD_TO_SIGMA, MEAN_DEVIATION_OF_NORMAL, NO_DEVIATION
 
-#: Standard deviation over median absolute deviation of a Gaussian.
-MAD_TO_SIGMA = 1 / 0.6744897501960817
 #: Width (pixels) and half size of the Gaussian that sources are looked for with.
 _KERNEL_SIGMA, _KERNEL_HALF = 2.0, 2
 #: A source is this many connected pixels (over their edges) above so many sigma of the unsmoothed image.
 _SOURCE_PIXELS, _SOURCE_SIGMA = 7, 2.0
 
 
-def background_mask(images, bad, *, nsigma, niter, n_threads):
-    """See `gpucoron.backends.base.Backend.background_mask`."""
+def background_mask(device, images, bad=None, *, settings):
+    """Find the background pixels of each image: what is near the median and part of no source.
+
+    1. Centre c: the median of the good pixels; sigma: the median distance of those below c, over 0.6745.
+    2. Pixels further than ``nsigma`` sigma from c are out.
+    3. Pixels are out that belong to 7 or more neighbours (over edges) above 2 sigma in the image smoothed by a Gaussian
+       of sigma 2 on 5 x 5 pixels, without NaN, with zeros around, after the median of what is left is subtracted.
+    4. Again from 1 with what is left (and always 3 sigma), ``niter`` times in all or until nothing changes.
+
+    Parameters
+    ----------
+    device : Device
+    images : (n, ny, nx) float
+        NaN and infinite pixels are never background.
+    bad : (n, ny, nx) bool or None
+        True where a pixel is out from the start; in an image of which all pixels are, none is.
+    settings : BackgroundSettings
+
+    Returns
+    -------
+    (n, ny, nx) bool
+        True = background.
+
+    Notes
+    -----
+    Source: spaceKLIP 2.2, ``create_bkg_mask``.
+    """
     masks = np.empty(images.shape, bool)
 
     def find(index):
         image = np.ascontiguousarray(images[index], np.float32)
-        masks[index] = _find_background(image, None if bad is None else bad[index], nsigma, niter)
+        masks[index] = _find_background(image, None if bad is None else bad[index], settings)
 
-    for_each_frame(find, len(images), n_threads)
+    for_each_frame(find, len(images), device.n_threads)
     return masks
 
 
-def _find_background(image, bad, nsigma, niter):
+def _find_background(image, bad, settings):
     valid = np.isfinite(image)
     smooth, offset = _smooth(image, valid)
     good = valid if bad is None or bad.all() else valid & ~np.ascontiguousarray(bad)
     ordered = np.sort(np.compress(good.reshape(-1), image.reshape(-1)))
-    for round_ in range(niter):
+    for round_ in range(settings.niter):
         if round_ and not len(ordered):
             break
         centre, sigma = _describe_lower_half(ordered)
         # Later rounds cut at three sigma, whatever the first one did.
-        reach = np.float32((nsigma if round_ == 0 else 3) * sigma)
+        reach = np.float32((settings.nsigma if round_ == 0 else CUT) * sigma)
         if np.isnan(reach):  # no value is below the median
             reach = np.float32(np.inf)
         lowest, highest = centre - reach, centre + reach
@@ -68,8 +92,8 @@ def _describe_lower_half(ordered):
     below = ordered[: np.searchsorted(ordered, centre)]
     n = len(below)
     sigma = _middle(centre - below[(n - 1) // 2 : n // 2 + 1]) * MAD_TO_SIGMA
-    if sigma < np.finfo(float).eps:
-        sigma = (centre - below).mean() / 0.8
+    if sigma < NO_DEVIATION:
+        sigma = (centre - below).mean() / MEAN_DEVIATION_OF_NORMAL
     return centre, np.float32(sigma)
 
 

@@ -5,67 +5,92 @@ Here rows are always the fast axis; a caller whose detector reads along columns 
 
 import numpy as np
 
-from gpucoron.backends.operations.subtract_1overf.background import MAD_TO_SIGMA
+from gpucoron.backends.masks import grow_cross
 from gpucoron.backends.operations.subtract_1overf.cosines import fit_cosines
 from gpucoron.backends.operations.subtract_1overf.frames import for_each_frame, median
 from gpucoron.backends.operations.subtract_1overf.savgol import ORDER, MaskedLine, odd_window
+from gpucoron.backends.statistics import CUT, MAD_TO_SIGMA, MEAN_DEVIATION_OF_NORMAL, NARROWING, NO_DEVIATION
 
 #: Window along the fast axis, and the largest one of the flattening across it.
-_WINDOW, _FLATTENING_WINDOW = 127, 255
-#: Cut of outliers, and how often samples of a model that stray from their row are left out.
-_CUT, _ROUNDS = 3, 5
-# How a cut at 3 sigma narrows a Gaussian, as the resistant mean of the IDL Astronomy User's Library has it.
-_NARROWING = -0.15405 + 0.90723 * _CUT - 0.23584 * _CUT**2 + 0.020142 * _CUT**3
+WINDOW, FLATTENING_WINDOW = 127, 255
+#: How often samples of a model that stray from their row are left out.
+ROUNDS = 5
 
 
-def fit_flicker(images, masks, *, model_type, vertical_corr, flatten_model, noutputs, channel_averaging, n_threads):
-    """See `gpucoron.backends.base.Backend.fit_flicker`."""
+def fit_flicker(device, images, masks, *, settings):
+    """Fit the 1/f noise of each image, whose rows are the fast axis.
+
+    Pixels count where ``masks`` says so and they are within 3 median deviations of the image's median, over 0.6745, as
+    are their four neighbours. The median of these is subtracted. Then, by ``model_type``:
+
+    - 'savgol': the image as one line, row after row; holes are bridged linearly between values smoothed by a cubic over
+      33 good samples; a cubic in a window of 127 samples gives the model. Samples at which the model is more than 3
+      standard deviations from the median of their row are left out, up to five times, and the model is fitted again.
+    - 'median': each row's median.
+    - 'mean': each row's mean within 3 sigma of its median (``resistant_mean`` of the IDL Astronomy User's Library).
+    - 'fft': cosines of periods longer than about 100 pixels, fitted to each row by least squares (Rauscher 2024).
+
+    A row without a pixel that counts is 0 with the last three.
+
+    Parameters
+    ----------
+    device : Device
+    images : (n, ny, nx) float
+    masks : (n, ny, nx) bool
+        True where a pixel is background.
+    settings : FlickerSettings
+
+    Returns
+    -------
+    (n, ny, nx) float32
+        The model; its constant is arbitrary.
+
+    Notes
+    -----
+    Source: spaceKLIP 2.2, ``CleanSubarray`` and ``CleanFullFrame``.
+    """
     models = np.empty(images.shape, np.float32)
 
     def fit(index):
         image = np.ascontiguousarray(images[index], np.float32)
         mask = np.ascontiguousarray(masks[index])
-        if noutputs > 1:
-            model = _fit_outputs(image, mask, model_type, vertical_corr, flatten_model, noutputs, channel_averaging)
-        else:
-            model = _fit_image(image, mask, model_type, vertical_corr, flatten_model)
-        models[index] = model
+        models[index] = (_fit_outputs if settings.noutputs > 1 else _fit_image)(image, mask, settings)
 
-    for_each_frame(fit, len(images), n_threads)
+    for_each_frame(fit, len(images), device.n_threads)
     return models
 
 
-def _fit_image(image, mask, model_type, vertical_corr, flatten_model):
+def _fit_image(image, mask, settings):
     values, good = _centre(image, mask)
-    model = _fit_along(values, good, model_type, flatten_model)
-    if vertical_corr:
+    model = _fit_along(values, good, settings)
+    if settings.vertical_corr:
         values = np.ascontiguousarray((values - model).T)
         good = np.ascontiguousarray(good.T)
-        model += _fit_rows(values, good, model_type, image.shape[0] // 3 - 1).T
+        model += _fit_rows(values, good, settings.model_type, image.shape[0] // 3 - 1).T
     return model
 
 
-def _fit_outputs(image, mask, model_type, vertical_corr, flatten_model, noutputs, channel_averaging):
+def _fit_outputs(image, mask, settings):
     """Fit each output amplifier by itself, what they have in common first; then columns over the whole image."""
-    width = image.shape[1] // noutputs
-    channels = [slice(k * width, (k + 1) * width) for k in range(noutputs)]
+    width = image.shape[1] // settings.noutputs
+    channels = [slice(k * width, (k + 1) * width) for k in range(settings.noutputs)]
     # Every second output is read in the other direction.
-    directions = [slice(None, None, -1 if k % 2 == 0 else 1) for k in range(noutputs)]
+    directions = [slice(None, None, -1 if k % 2 == 0 else 1) for k in range(settings.noutputs)]
     common = np.zeros((image.shape[0], width), np.float32)
-    if channel_averaging:
-        common = _fit_common(image, mask, channels, directions, model_type, flatten_model)
+    if settings.channel_averaging:
+        common = _fit_common(image, mask, channels, directions, settings)
     model = np.zeros(image.shape, np.float32)
     for channel, direction in zip(channels, directions, strict=True):
         shared = common[:, direction]
         values, good = _centre(np.ascontiguousarray(image[:, channel]), mask[:, channel])
-        model[:, channel] = _fit_along(values - shared, good, model_type, flatten_model) + shared
-    if vertical_corr:
+        model[:, channel] = _fit_along(values - shared, good, settings) + shared
+    if settings.vertical_corr:
         values, good = _centre(np.ascontiguousarray((image - model).T), mask.T)
-        model += _fit_along(values, good, model_type, flatten_model).T
+        model += _fit_along(values, good, settings).T
     return model
 
 
-def _fit_common(image, mask, channels, directions, model_type, flatten_model):
+def _fit_common(image, mask, channels, directions, settings):
     """Fit the mean of all outputs, turned so that they are read in the same direction."""
     good = mask & ~np.isnan(image)
     total = np.zeros((image.shape[0], channels[0].stop), np.float32)
@@ -77,7 +102,7 @@ def _fit_common(image, mask, channels, directions, model_type, flatten_model):
         count += seen[:, direction]
     mean = np.divide(total, count, out=np.full(total.shape, np.nan, np.float32), where=count > 0)
     values, good = _centre(mean, count > 0)
-    return _fit_along(values, good, model_type, flatten_model)
+    return _fit_along(values, good, settings)
 
 
 def _centre(image, mask):
@@ -88,29 +113,24 @@ def _centre(image, mask):
     if len(samples):
         deviation = np.abs(image - median(samples))
         spread = median(deviation.reshape(-1) if finite.all() else deviation[finite]) * np.float32(MAD_TO_SIGMA)
-        if spread < np.finfo(float).eps:
-            spread = deviation[finite].mean() / np.float32(0.8)
-        outlying = ~(deviation <= _CUT * spread)
-    grown = outlying.copy()
-    grown[1:] |= outlying[:-1]
-    grown[:-1] |= outlying[1:]
-    grown[:, 1:] |= outlying[:, :-1]
-    grown[:, :-1] |= outlying[:, 1:]
-    good = mask & ~grown
+        if spread < NO_DEVIATION:
+            spread = deviation[finite].mean() / np.float32(MEAN_DEVIATION_OF_NORMAL)
+        outlying = ~(deviation <= CUT * spread)
+    good = mask & ~grow_cross(outlying)
     samples = np.compress(good.reshape(-1), image.reshape(-1))
     values = image - median(samples) if len(samples) else image.copy()
     return values, good
 
 
-def _fit_along(values, good, model_type, flatten_model):
+def _fit_along(values, good, settings):
     """Fit rows; if asked, take out of the model what is broad along columns: that is sources, 1/f noise is not."""
-    model = _fit_rows(values, good, model_type, _WINDOW)
-    if not flatten_model:
+    model = _fit_rows(values, good, settings.model_type, WINDOW)
+    if not settings.flatten_model:
         return model
     from scipy.signal import savgol_filter  # 0.4 s, which only this option should take
 
     ny = model.shape[0]
-    return model - savgol_filter(model, odd_window(min(ny - 1, _FLATTENING_WINDOW), ny), ORDER, axis=0)
+    return model - savgol_filter(model, odd_window(min(ny - 1, FLATTENING_WINDOW), ny), ORDER, axis=0)
 
 
 def _fit_rows(values, good, model_type, window):
@@ -149,16 +169,16 @@ def _row_means(values, good):
     count = np.count_nonzero(good, axis=1)
     deviation = np.abs(values - _row_medians(values, good)[:, None])
     spread = _row_medians(deviation, good) * np.float32(MAD_TO_SIGMA)
-    flat = spread < np.finfo(float).eps
-    spread[flat] = (_sum_where(deviation, good) / np.maximum(count, 1))[flat] / 0.8
+    flat = spread < NO_DEVIATION
+    spread[flat] = (_sum_where(deviation, good) / np.maximum(count, 1))[flat] / MEAN_DEVIATION_OF_NORMAL
 
-    near = good & (deviation <= _CUT * spread[:, None])
+    near = good & (deviation <= CUT * spread[:, None])
     n = np.maximum(np.count_nonzero(near, axis=1), 1)
     mean = _sum_where(values, near) / n
     scatter = _sum_where((values - mean[:, None].astype(np.float32)) ** 2, near) / n
-    sigma = (np.sqrt(scatter) / _NARROWING).astype(np.float32)
+    sigma = (np.sqrt(scatter) / NARROWING).astype(np.float32)
 
-    near = good & (deviation <= _CUT * sigma[:, None])
+    near = good & (deviation <= CUT * sigma[:, None])
     n = np.count_nonzero(near, axis=1)
     return (_sum_where(values, near) / np.maximum(n, 1)).astype(np.float32)
 
@@ -173,7 +193,7 @@ def _smooth_rows(values, good, window):
     line = MaskedLine(values.reshape(-1), good.reshape(-1), odd_window(window, values.size))
     model = line.model.reshape(shape)
     strays = _Strays(values, good, model)
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         straying = strays.find()
         if not len(straying):
             break
@@ -213,7 +233,7 @@ class _Strays:
         """Find the good pixels, by flat index, that stray more than 3 sigma."""
         n = max(np.count_nonzero(self.good), 1)
         scatter = max(self.squares.sum() - self.sums.sum() ** 2 / n, 0.0)
-        reach = np.float32(_CUT * np.sqrt(scatter / max(n - 1, 1)))
+        reach = np.float32(CUT * np.sqrt(scatter / max(n - 1, 1)))
         rows = (self.largest > reach).nonzero()[0]
         nx = self.values.shape[1]
         at = (np.abs(self._deviate(rows)) > reach).reshape(-1).nonzero()[0]

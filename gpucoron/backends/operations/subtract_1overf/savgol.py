@@ -10,7 +10,7 @@ import numpy as np
 
 ORDER = 3
 #: Window of the smoothing that holes are bridged with.
-_BRIDGE = 33
+BRIDGE = 33
 #: Samples of a piece; around what is left out, whole pieces are bridged again.
 _PIECE = 80
 #: Outputs of a block.
@@ -115,7 +115,7 @@ def bridge_holes(samples, good):
 
 def _smooth_sides(samples, left, right):
     """Smooth the good samples, without holes between them, at the sides of each run; two (n_runs,) float64."""
-    window = odd_window(_BRIDGE, len(samples))
+    window = odd_window(BRIDGE, len(samples))
     if window < ORDER + 2:
         return samples[left].astype(np.float64), samples[right].astype(np.float64)
     half = window // 2
@@ -202,7 +202,7 @@ class MaskedLine:
         pieces = _widen(core)
         # The pieces between, with enough good samples, keep what is on one side out of sight of the other.
         between = self._good.reshape(n_pieces, _PIECE)[pieces & ~touched]
-        if len(between) and between.sum(axis=1, dtype=np.uint16).min() <= _BRIDGE:
+        if len(between) and between.sum(axis=1, dtype=np.uint16).min() <= BRIDGE:
             core[:] = pieces[:] = True
         pieces = pieces.nonzero()[0]
 

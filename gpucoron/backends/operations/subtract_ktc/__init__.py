@@ -1,1 +1,35 @@
-"""The operations on pedestals."""
+"""Pedestals and slopes of ramps by straight lines through their early groups."""
+
+from dataclasses import dataclass
+
+from gpucoron.backends.operation import Operation
+from gpucoron.backends.operations.subtract_ktc import definition, kernels
+
+
+@dataclass(frozen=True)
+class PedestalSettings:
+    """When groups were read.
+
+    Attributes
+    ----------
+    group_time : float, s
+        Group k (from 0) is read at ``(k + 1) group_time``.
+    """
+
+    group_time: float
+
+
+fit_pedestal = Operation(
+    definition.fit_pedestal,
+    kernels.fit_pedestal,
+    settings=PedestalSettings,
+    # pedestal and slope of each integration, the limit in float64
+    working_bytes=lambda nints, ngroups: 16 * nints + 8,
+)
+fit_mean_slope = Operation(
+    definition.fit_mean_slope,
+    kernels.fit_mean_slope,
+    settings=PedestalSettings,
+    # the usable groups of each integration; the slope, the limit in float64
+    working_bytes=lambda nints, ngroups: 4 * nints + 16,
+)

@@ -13,8 +13,32 @@ from gpucoron.dq import DO_NOT_USE
 _TILE_BYTES = 2**18
 
 
-def fit_pedestal(data, groupdq, limit, *, group_time, n_threads):
-    """See `gpucoron.backends.base.Backend.fit_pedestal`."""
+def fit_pedestal(device, data, groupdq, limit, *, settings):
+    """Fit each ramp's pedestal and slope by an unweighted straight line through its early groups.
+
+    The line goes through all groups up to the last one that is below ``limit`` and not lost; from its first group
+    that is DO_NOT_USE or NaN on, a ramp is lost. Group k (from 0) is read at ``(k + 1) group_time``.
+
+    Parameters
+    ----------
+    device : Device
+    data : (nints, ngroups, ny, nx) float32, DN
+    groupdq : (nints, ngroups, ny, nx) uint8
+    limit : (ny, nx) float, DN
+        Where NaN, no group counts.
+    settings : PedestalSettings
+
+    Returns
+    -------
+    pedestal : (nints, ny, nx) float64, DN
+        The line's value at time zero; 0 where fewer than two groups are left.
+    slope : (nints, ny, nx) float64, DN/s
+        Likewise 0.
+
+    Notes
+    -----
+    Source: spaceKLIP 2.2, ``cube_fit``.
+    """
     nints, _, ny, nx = data.shape
     pedestal = np.empty((nints, ny, nx))
     slope = np.empty((nints, ny, nx))
@@ -23,21 +47,41 @@ def fit_pedestal(data, groupdq, limit, *, group_time, n_threads):
         for i in range(nints):
             ramp = data[i, :, rows]
             length = _measure(ramp, _find_lost(ramp, groupdq[i, :, rows]), limit[rows])
-            pedestal[i, rows], slope[i, rows] = _fit_lines(ramp, length, group_time)
+            pedestal[i, rows], slope[i, rows] = _fit_lines(ramp, length, settings.group_time)
 
-    for_each_tile(fit_tile, data.shape[1:], n_threads, _TILE_BYTES)
+    for_each_tile(fit_tile, data.shape[1:], device.n_threads, _TILE_BYTES)
     return pedestal, slope
 
 
-def fit_mean_slope(data, groupdq, pedestal, limit, *, group_time, n_threads):
-    """See `gpucoron.backends.base.Backend.fit_mean_slope`."""
+def fit_mean_slope(device, data, groupdq, pedestal, limit, *, settings):
+    """Fit one slope to the ramps of all integrations, averaged group by group without their pedestals.
+
+    Lost groups, as in `fit_pedestal`, do not count in the average; a group lost in all integrations ends the ramp.
+
+    Parameters
+    ----------
+    device, data, groupdq, settings
+        As in `fit_pedestal`.
+    pedestal : (nints, ny, nx) float64, DN
+    limit : (ny, nx) float, DN
+        As in `fit_pedestal`, for ramps without pedestal.
+
+    Returns
+    -------
+    (ny, nx) float64, DN/s
+        0 where fewer than two groups are left.
+
+    Notes
+    -----
+    Source: spaceKLIP 2.2, ``fit_slopes_to_ramp_data`` with ``combine_ints``.
+    """
     slope = np.empty(data.shape[2:])
 
     def fit_tile(rows):
         ramp, lost = _average_ramps(data[:, :, rows], groupdq[:, :, rows], pedestal[:, rows])
-        slope[rows] = _fit_lines(ramp, _measure(ramp, lost, limit[rows]), group_time)[1]
+        slope[rows] = _fit_lines(ramp, _measure(ramp, lost, limit[rows]), settings.group_time)[1]
 
-    for_each_tile(fit_tile, data.shape[1:], n_threads, _TILE_BYTES)
+    for_each_tile(fit_tile, data.shape[1:], device.n_threads, _TILE_BYTES)
     return slope
 
 

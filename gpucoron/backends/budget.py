@@ -1,0 +1,68 @@
+"""How much memory a whole exposure needs, and how what there is of it is divided among its steps."""
+
+from gpucoron.backends.chunks import FIXED_BYTES
+from gpucoron.backends.devices.numpy_device import THREAD_BYTES, TILE_ARRAYS
+from gpucoron.backends.operations import OPERATIONS
+from gpucoron.backends.operations.ramp_fit import fit_ramps
+
+#: a ramp's sample and its flags
+SAMPLE_BYTES = 5
+
+#: light steps look at one integration at a time: flags as numbers, masks of them, a corrected copy
+SCRATCH_BYTES = 16
+
+#: the same of most steps: flags and masks of them
+FLAG_BYTES = 4
+
+#: references, per pixel: images, and darks or reset frames as long as a few integrations
+REFERENCE_IMAGES, REFERENCE_INTEGRATIONS = 40, 3
+
+#: rate, dq, two variances and err, 4 bytes each; writing needs two more
+PRODUCT_BYTES = 20
+
+#: a row, and two above and below it
+LEAST_ROWS = 5
+
+
+def exposure_memory(shape, *, has_zeroframe=False):
+    """Estimate what a whole exposure needs on the device, from the first step to the last.
+
+    Parameters
+    ----------
+    shape : (nints, ngroups, ny, nx)
+    has_zeroframe : bool
+
+    Returns
+    -------
+    int
+        Bytes: the exposure's arrays and references, and the largest working memory of any step.
+    """
+    nints, ngroups, ny, nx = shape
+    held = SAMPLE_BYTES * nints * ngroups + 4 + (4 * nints if has_zeroframe else 0)
+    references = 4 * (REFERENCE_IMAGES + REFERENCE_INTEGRATIONS * ngroups)
+    of_ramps = [each for each in OPERATIONS if each.cut == "rows" and not (each.at_home or each.of_others)]
+    working = max(each.working_bytes(nints, ngroups) for each in of_ramps)
+    return ny * nx * (held + references + max(working, SCRATCH_BYTES * ngroups)) + FIXED_BYTES
+
+
+def scratch_memory(shape, *, cleans_groups=False):
+    """Estimate what an exposure needs in memory where its ramps are in files, besides its references.
+
+    Parameters
+    ----------
+    shape : (nints, ngroups, ny, nx)
+    cleans_groups : bool
+        1/f noise is removed from groups.
+
+    Returns
+    -------
+    images, light, chunk, per_thread : int
+        Bytes: images and products; what light steps work with; the smallest chunk of rows for a heavy operation, and
+        what a thread needs for it.
+    """
+    nints, ngroups, ny, nx = shape
+    images = (PRODUCT_BYTES * (nints + 1) + 8 * nints) * ny * nx
+    of_row = nx * (2 * SAMPLE_BYTES * nints * ngroups + fit_ramps.working_bytes(nints, ngroups))
+    light = (SCRATCH_BYTES if cleans_groups else FLAG_BYTES) * ngroups * ny * nx
+    per_thread = max(THREAD_BYTES, TILE_ARRAYS * 4 * nints * ngroups * nx)
+    return images, light, FIXED_BYTES + LEAST_ROWS * of_row, per_thread

@@ -1,0 +1,114 @@
+"""What a heavy operation is: its definition in NumPy, its kernels, and how its work may be cut.
+
+An operation is a method of `gpucoron.backends.backend.Backend`. Its signature and its contract are those of its
+definition: ``definition(device, data, ..., *, settings)`` with ``settings`` where it has any.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cached_property, partial
+
+from gpucoron.backends import chunks
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One heavy operation.
+
+    Attributes
+    ----------
+    definition : callable
+        In NumPy, on a device of the host.
+    kernels : callable, optional
+        The same by kernels, on their device; the same signature.
+    settings : type, optional
+        Frozen dataclass of what is no array.
+    written : tuple of str
+        Arguments that are changed in place.
+    cut : {'rows', 'items', None}
+        The axis of which some may be worked on at a time: the rows of the image, or the first axis of all arrays
+        (integrations, frames). None for what is small.
+    whole : tuple of str
+        Arguments that are not cut.
+    halo : callable
+        Rows around a chunk that its answer depends on, from the settings.
+    working_bytes : callable
+        Bytes per pixel that it takes on a device besides its arguments, from the axes of the first one before the image.
+    scratch_bytes : callable
+        Likewise for what is under way, which is limited: a whole exposure does with less.
+    at_home : bool
+        It looks at whole frames, and so works where the arrays lie, whatever the memory.
+    has_kernels : callable
+        Whether the kernels know the settings.
+    native : callable, optional
+        ``native(settings, *arguments)`` lists the libraries, as (file, by pixel), of the kernels compiled for this CPU
+        where they are faster than NumPy, and nothing where they are not.
+    of_others : bool
+        The definition is made of other operations and gets the backend, not a device.
+    """
+
+    definition: Callable
+    kernels: Callable | None = None
+    settings: type | None = None
+    written: tuple[str, ...] = ()
+    cut: str | None = "rows"
+    whole: tuple[str, ...] = ()
+    halo: Callable = lambda settings: 0
+    working_bytes: Callable = lambda *axes: 0
+    scratch_bytes: Callable = lambda *axes: 0
+    at_home: bool = False
+    has_kernels: Callable = lambda settings: True
+    native: Callable | None = None
+    of_others: bool = False
+
+    @property
+    def name(self):
+        return self.definition.__name__
+
+    @property
+    def __doc__(self):
+        return self.definition.__doc__
+
+    @cached_property
+    def signature(self):
+        """Of the arguments, without the device and the settings."""
+        _, *parameters = inspect.signature(self.definition).parameters.values()
+        return inspect.Signature([each for each in parameters if each.name != "settings"])
+
+    def __get__(self, backend, owner=None):
+        return self if backend is None else partial(self, backend)
+
+    def __call__(self, backend, *arguments, settings=None, **named):
+        """Run the operation: ``backend.operation(data, ..., settings=...)``, or with the settings' own names."""
+        own = {name: named.pop(name) for name in self.signature.parameters if name in named}
+        bound = self.signature.bind(*arguments, **own)
+        bound.apply_defaults()
+        if settings is None and self.settings is not None:
+            settings = self.settings(**named)
+        elif named:
+            msg = f"{self.name} has no arguments {', '.join(named)} beside its settings"
+            raise TypeError(msg)
+        if self.of_others:
+            return self.run(backend, bound.args, settings)
+        return chunks.run(self, backend, bound.arguments, settings)
+
+    def run(self, place, arguments, settings, how=None):
+        """Call the definition, or another function of its signature, on a device."""
+        options = {} if self.settings is None else {"settings": settings}
+        return (how or self.definition)(place, *arguments, **options)
+
+
+def settings_from(kind, parameters, **others):
+    """Make an operation's settings from a step's parameters of the same names, and from what the step worked out.
+
+    Parameters
+    ----------
+    kind : type
+        A dataclass.
+    parameters : namespace
+    **others
+        Go before the parameters.
+    """
+    names = {each.name for each in fields(kind)}
+    return kind(**{name: value for name, value in vars(parameters).items() if name in names} | others)

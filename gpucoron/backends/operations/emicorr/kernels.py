@@ -1,0 +1,65 @@
+"""Periodic interference by kernels; see `gpucoron.backends.operations.emicorr.definition`."""
+
+import numpy as np
+
+from gpucoron.backends.devices.kernel_files import MATCHED_TOGETHER
+from gpucoron.backends.devices.launch import geometry
+from gpucoron.backends.operations.emicorr.definition import bin_phases, time_sums
+
+
+def measure_scatter(device, data):
+    nints, ngroups, ny, nx = data.shape
+    scatter = device.xp.empty((nints, ny, nx), np.float32)
+    device.over_pixels("measure_scatter", ny * nx, nints, data=data, scatter=scatter, n_ints=nints, n_groups=ngroups)
+    return scatter
+
+
+def sum_by_phase(device, data, good, bins, n_bins):
+    nints, ngroups, ny, nx = data.shape
+    flat = bins.ravel()
+    # Stable: within a bin, quads stay in the order in which they are read.
+    order = np.argsort(flat, kind="stable").astype(np.int32)
+    starts = np.searchsorted(flat[order], np.arange(n_bins + 1)).astype(np.int32)
+    sums = device.xp.empty((nints, ngroups, n_bins), np.float64)
+    counts = device.xp.empty((nints, n_bins), np.float64)
+    values = {
+        "data": data, "good": good.view(np.uint8), "order": device.to_device(order), "sums": sums, "counts": counts,
+        "starts": device.to_device(starts), "n_ints": nints, "n_groups": ngroups, "n_pixels": ny * nx,
+        "n_bins": n_bins,
+    }  # fmt: skip
+    device.launch("sum_quads", *geometry(n_bins, device.block_threads, nints * ngroups), values)
+    return sums, counts
+
+
+def match_wave(device, sums, counts, wave, group_phases, n_trials):
+    nints, ngroups, n_bins = sums.shape
+    s_t, s_tt, delta = time_sums(ngroups)
+    at_once = min(nints, MATCHED_TOGETHER)
+    squared, mixed = (device.xp.empty((at_once, n_trials, n_bins), np.float64) for _ in range(2))
+    quadratic, linear = (device.xp.empty((nints, n_trials), np.float64) for _ in range(2))
+    values = {
+        "wave": device.float64(wave), "n_groups": ngroups, "n_trials": n_trials, "s_t": s_t, "s_tt": s_tt,
+        "bin_phases": device.float64(bin_phases(n_bins, group_phases)), "delta": delta,
+    }  # fmt: skip
+    parts = {"squared": squared, "mixed": mixed, "n_bins": n_bins}
+    for start in range(0, nints, at_once):
+        some = slice(start, min(start + at_once, nints))
+        n_ints = some.stop - some.start
+        of_some = {"sums": sums[some], "counts": counts[some], "n_ints": n_ints}
+        grid, block = geometry(n_trials * n_bins, device.block_threads)
+        device.launch("match_bins", grid, block, {**values, **parts, **of_some}, (MATCHED_TOGETHER,))
+        of_some = {"quadratic": quadratic[some], "linear": linear[some], "n_rows": n_ints * n_trials}
+        device.launch("sum_bins", *geometry(n_ints * n_trials, device.block_threads), {**parts, **of_some})
+    return device.to_host(quadratic), device.to_host(linear)
+
+
+def subtract_wave(device, data, wave, pixel_phases, group_phases, integration_phases, amplitudes):
+    nints, ngroups, *_ = data.shape
+    tables = {
+        "wave": wave, "pixel_phases": pixel_phases, "group_phases": group_phases,
+        "integration_phases": integration_phases, "amplitudes": amplitudes,
+    }  # fmt: skip
+    values = {name: device.float64(table) for name, table in tables.items()}
+    values |= {"data": data, "n_ints": nints, "n_groups": ngroups, "n_quads": pixel_phases.size}
+    grid, block = geometry(pixel_phases.size, device.block_threads, nints * ngroups)
+    device.launch("subtract_wave", grid, block, {**values, "n_bins": wave.shape[1] - 1})

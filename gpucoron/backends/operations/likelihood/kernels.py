@@ -1,0 +1,87 @@
+"""Likelihood fits by kernels; see `gpucoron.backends.operations.likelihood.definition`."""
+
+import numpy as np
+
+from gpucoron.backends.devices.launch import words_of
+from gpucoron.backends.operations.likelihood.covariance import Covariance
+from gpucoron.backends.operations.likelihood.definition import RESULTS
+from gpucoron.backends.operations.likelihood.jumps import RULES
+from gpucoron.backends.results import LikelihoodFit
+
+#: numbers that a ramp's fit keeps per difference, as in likelihood_jumps.cuh
+SCRATCH_ROWS = 5
+#: bits of a kernel's ``rules``, as in likelihood.cuh
+RULE_BITS = {"guess_from_used": 1, "scale_from_used": 2, "pairs_need_gain": 4, "settles_ties": 8}
+REJECT_JUMPS = 16
+
+
+def fit_likelihood(device, diffs, read_times, sig, diffs2use=None, *, settings):
+    xp, shape = device.xp, diffs.shape
+    used = xp.empty(shape, np.uint8)
+    if diffs2use is not None:
+        diffs2use = xp.ascontiguousarray(diffs2use != 0).view(np.uint8)
+    sig = device.to_device(sig) if isinstance(sig, np.ndarray) else xp.asarray(sig)
+    sig = device.float64(xp.broadcast_to(sig, shape[1:]))
+    results = {name: xp.empty(shape[1:], np.float64) for name in RESULTS}
+    _over_ramps(
+        device, "fit_differences", used[0].size, read_times, settings, diffs=device.float64(diffs),
+        diffs2use=diffs2use, sig=sig, used=used, n_diffs=shape[0], n_ramps=used[0].size,
+        rules=_rule_bits(settings.rules) + REJECT_JUMPS * bool(settings.reject_jumps), **results,
+    )  # fmt: skip
+    return LikelihoodFit(**results, diffs2use=used)
+
+
+def fit_likelihood_ramps(
+    device, data, groupdq, gain, readnoise, read_times, dark_current=None, zeroframe=None, *, settings
+):
+    nints, ngroups, ny, nx = data.shape
+    gain, readnoise, dark_current, zeroframe = map(device.contiguous, (gain, readnoise, dark_current, zeroframe))
+    flags = device.contiguous(groupdq)
+    results = {name: device.xp.empty((nints, ny, nx), np.float32) for name in RESULTS}
+    n_reads = 0 if zeroframe is None else 1 + len(np.atleast_1d(read_times[1]))
+    _over_ramps(
+        device, "fit_groups", nints * ny * nx, read_times, settings, data=device.contiguous(data), groupdq=flags,
+        gain=gain, readnoise=readnoise, dark_current=dark_current, zeroframe=zeroframe, n_ints=nints,
+        n_groups=ngroups, n_pixels=ny * nx, n_reads=n_reads, unusable=settings.unusable,
+        rules=_rule_bits(settings.rules) + REJECT_JUMPS, **results,
+    )  # fmt: skip
+    if flags is not groupdq:
+        groupdq[...] = flags
+    return LikelihoodFit(**results)
+
+
+def tabulate_covariance(covariance):
+    """Make the table (10, ndiffs) float64 that the kernels read, rows as in likelihood.cuh."""
+    (alphas, alpha_of), (betas, beta_of) = covariance.kinds()
+    table = np.zeros((10, len(covariance.delta_t)))
+    table[0] = covariance.delta_t
+    table[1], table[2] = covariance.alpha_photon, covariance.alpha_read
+    table[3, :-1], table[4, :-1] = covariance.beta_photon, covariance.beta_read
+    table[5:7] = np.array(alphas)[alpha_of].T
+    if betas:
+        table[7:9, :-1] = np.array(betas)[beta_of].T
+    table[9, :-1] = covariance.reads[1:-1] > 1
+    return table
+
+
+def _rule_bits(rules):
+    return sum(bit for name, bit in RULE_BITS.items() if getattr(RULES[rules], name))
+
+
+def _over_ramps(device, name, n_threads, read_times, settings, **values):
+    """Launch a fit with as many threads as there is scratch memory for."""
+    table = tabulate_covariance(Covariance.of(read_times))
+    n_diffs = table.shape[1]
+    bytes_each = 8 * SCRATCH_ROWS * (n_diffs + 1) + 4 * words_of(n_diffs)
+    # Threads take ramp after ramp: one block is enough.
+    most = device.scratch_bytes // bytes_each // device.block_threads
+    blocks = max(1, min(-(-n_threads // device.block_threads), most))
+    n_threads = blocks * device.block_threads
+    values |= {
+        "threshold_one": settings.threshold_oneomit,
+        "threshold_two": settings.threshold_twoomit,
+        "coefficients": device.to_device(table),
+        "scratch": device.xp.empty((SCRATCH_ROWS, n_diffs + 1, n_threads), np.float64),
+        "words": device.xp.empty((words_of(n_diffs), n_threads), np.uint32),
+    }
+    device.launch(name, (blocks, 1, 1), (device.block_threads, 1, 1), values)

@@ -1,0 +1,68 @@
+"""Ramp fitting by kernels; see `gpucoron.backends.operations.ramp_fit.definition`."""
+
+import numpy as np
+
+from gpucoron.backends.devices.launch import frames_apart
+from gpucoron.backends.operations.ramp_fit.definition import Times
+from gpucoron.backends.results import Slopes
+
+
+def fit_ramps(
+    device,
+    data,
+    groupdq,
+    pixeldq,
+    gain,
+    readnoise,
+    dark_current=None,
+    zeroframe=None,
+    original_groupdq=None,
+    *,
+    settings,
+):
+    nints, ngroups, ny, nx = data.shape
+    xp, image, cube = device.xp, (ny, nx), (nints, ny, nx)
+    times = Times.of(settings)
+    times = {
+        "group_time": times.group, "frame_time": times.frame, "one_group_time": times.one_group,
+        "noise_divisor": np.sqrt(2.0 * settings.nframes),
+    }  # fmt: skip
+    pixeldq, gain, readnoise, dark_current, zeroframe = map(
+        device.contiguous, (pixeldq, gain, readnoise, dark_current, zeroframe)
+    )
+    data, groupdq, original_groupdq, apart = _side_by_side(device, data, groupdq, original_groupdq)
+    pixels = {"gain": gain, "readnoise": readnoise}
+    ramp = {"n_ints": nints, "n_groups": ngroups, "frames_apart": apart}
+    sums = {name: xp.empty(cube, np.float64) for name in ("slope_sums", "read_weights")}
+    states = xp.empty(cube, np.uint32)
+    rateints = Slopes.empty(cube, xp)
+    median_rates = xp.empty(cube, np.float64)
+    device.over_pixels(
+        "fit_integrations", ny * nx, nints, data=data, groupdq=groupdq, pixeldq=pixeldq, zeroframe=zeroframe,
+        median_rates=median_rates, states=states, dq=rateints.dq,
+        suppress_one_group=int(settings.suppress_one_group), **pixels, **sums, **ramp, **times,
+    )  # fmt: skip
+    signal = xp.empty(image, np.float64)
+    device.over_pixels("average_median_rates", ny * nx, 1, median_rates=median_rates, signal=signal, n_ints=nints)
+    # The median rates have served: their array takes the next kernel's weights.
+    poisson_weights = median_rates
+    restored_weights = None if original_groupdq is None else xp.empty(cube, np.float64)
+    device.over_pixels(
+        "weigh_integrations", ny * nx, nints, groupdq=groupdq, original_groupdq=original_groupdq,
+        dark_current=dark_current, signal=signal, poisson_weights=poisson_weights,
+        restored_weights=restored_weights, states=states, **vars(rateints), **pixels, **sums, **ramp, **times,
+    )  # fmt: skip
+    rate = Slopes.empty(image, xp)
+    device.over_pixels(
+        "combine_integrations", ny * nx, 1, pixeldq=pixeldq, gain=gain, poisson_weights=poisson_weights,
+        restored_weights=restored_weights, states=states, dq_ints=rateints.dq, n_ints=nints, **sums, **vars(rate),
+    )  # fmt: skip
+    return rate, rateints
+
+
+def _side_by_side(device, *ramps):
+    """Give ramps with integrations equally far apart, and how many frames that is; copies only if need be."""
+    apart = {frames_apart(ramp) for ramp in ramps if ramp is not None}
+    if len(apart) == 1 and None not in apart:
+        return *ramps, apart.pop()
+    return *map(device.contiguous, ramps), ramps[0].shape[1]

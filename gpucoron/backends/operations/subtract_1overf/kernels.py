@@ -1,0 +1,173 @@
+"""1/f noise by kernels; see `gpucoron.backends.operations.subtract_1overf.flicker`."""
+
+from functools import lru_cache
+
+import numpy as np
+
+from gpucoron.backends.devices.kernel_files import ROW_LANES
+from gpucoron.backends.devices.launch import geometry
+from gpucoron.backends.operations.subtract_1overf.flicker import FLATTENING_WINDOW, ROUNDS, WINDOW
+from gpucoron.backends.operations.subtract_1overf.savgol import BRIDGE, ORDER, odd_window, projection
+from gpucoron.backends.statistics import CUT, MAD_TO_SIGMA, MEAN_DEVIATION_OF_NORMAL, NARROWING, NO_DEVIATION
+
+
+def fit_flicker(device, images, masks, *, settings):
+    images = device.xp.ascontiguousarray(images, dtype=np.float32)
+    masks = device.contiguous(masks)
+    if settings.noutputs > 1:
+        return _fit_outputs(device, images, masks, settings)
+    values, good = _centre_frames(device, images, masks)
+    model = _fit_along(device, values, good, settings)
+    if settings.vertical_corr:
+        values, good = _turn(device, values - model), _turn(device, good)
+        model += _turn(device, _fit_rows(device, values, good, settings.model_type, images.shape[1] // 3 - 1))
+    return model
+
+
+def _fit_outputs(device, images, masks, settings):
+    """Fit each output amplifier by itself, what they have in common first; then columns over the whole image."""
+    width = images.shape[2] // settings.noutputs
+    channels = [np.s_[:, :, k * width : (k + 1) * width] for k in range(settings.noutputs)]
+    # Every second output is read in the other direction.
+    directions = [np.s_[:, :, :: -1 if k % 2 == 0 else 1] for k in range(settings.noutputs)]
+    shared = None
+    if settings.channel_averaging:
+        mean, known = _average_outputs(device, images, masks, channels, directions)
+        shared = _fit_along(device, *_centre_frames(device, mean, known), settings)
+    model = device.xp.empty(images.shape, np.float32)
+    for channel, direction in zip(channels, directions, strict=True):
+        values, good = _centre_frames(device, *map(device.contiguous, (images[channel], masks[channel])))
+        common = np.float32(0) if shared is None else shared[direction]
+        model[channel] = _fit_along(device, values - common, good, settings) + common
+    if settings.vertical_corr:
+        values, good = _centre_frames(device, _turn(device, images - model), _turn(device, masks))
+        model += _turn(device, _fit_along(device, values, good, settings))
+    return model
+
+
+def _average_outputs(device, images, masks, channels, directions):
+    """Average the outputs, turned so that they are read in the same direction; and tell where there is any."""
+    xp = device.xp
+    total = count = np.float32(0)
+    for channel, direction in zip(channels, directions, strict=True):
+        image = device.contiguous(images[channel])
+        seen = device.contiguous(masks[channel]) & ~xp.isnan(image)
+        median, _ = _find_medians(device, image, seen)
+        total = total + xp.where(seen, image - median[:, None, None], np.float32(0))[direction]
+        count = count + seen[direction]
+    mean = xp.where(count > 0, total / xp.maximum(count, 1), np.float32(np.nan)).astype(np.float32)
+    return device.contiguous(mean), device.contiguous(count > 0)
+
+
+def _turn(device, frames):
+    return device.contiguous(frames.swapaxes(1, 2))
+
+
+def _find_medians(device, frames, good=None, centres=None):
+    """Find each frame's median and mean, or those of the distances from ``centres``; two (n,) float32."""
+    n, ny, nx = frames.shape
+    medians, means = (device.xp.empty(n, np.float32) for _ in range(2))
+    device.over_frames(
+        "find_frame_medians", n, frames=frames, good=None if good is None else good.view(np.uint8), centres=centres,
+        medians=medians, means=means, n_pixels=ny * nx,
+    )  # fmt: skip
+    return medians, means
+
+
+def _centre_frames(device, images, masks):
+    """Subtract the median of the good pixels; outliers and their four neighbours are not good."""
+    n, ny, nx = images.shape
+    xp = device.xp
+    medians, _ = _find_medians(device, images)
+    spread, mean = _find_medians(device, images, centres=medians)
+    spread = spread * np.float32(MAD_TO_SIGMA)
+    reaches = CUT * xp.where(spread < NO_DEVIATION, mean / np.float32(MEAN_DEVIATION_OF_NORMAL), spread)
+    good = xp.empty(images.shape, np.uint8)
+    values = {
+        "frames": images, "masks": masks.view(np.uint8), "medians": medians, "reaches": reaches, "good": good,
+        "n_frames": n, "ny": ny, "nx": nx,
+    }  # fmt: skip
+    device.launch("mark_good", *geometry(ny * nx, device.block_threads, n), values)
+    medians, _ = _find_medians(device, images, good)
+    # Where nothing is good, nothing is subtracted.
+    return images - xp.nan_to_num(medians)[:, None, None], good
+
+
+def _fit_along(device, values, good, settings):
+    model = _fit_rows(device, values, good, settings.model_type, WINDOW)
+    if not settings.flatten_model:
+        return model
+    n, ny, nx = model.shape
+    window = odd_window(min(ny - 1, FLATTENING_WINDOW), ny)
+    columns = _turn(device, model).reshape(n * nx, ny)
+    return model - _turn(device, _smooth_lines(device, columns, window).reshape(n, nx, ny))
+
+
+def _fit_rows(device, values, good, model_type, window):
+    """Fit the noise along rows; ``good`` loses what strays from a smoothed model."""
+    if model_type == "savgol":
+        return _smooth_rows(device, values, good, window)
+    rows = _summarize_rows(device, values, good, is_mean=model_type == "mean")
+    return device.contiguous(device.xp.broadcast_to(rows[:, :, None], values.shape))
+
+
+def _summarize_rows(device, values, good, is_mean=False, active=None):
+    n, ny, nx = values.shape
+    results = device.xp.zeros((n, ny), np.float32)
+    # Rows are always shared, where threads can share at all: their values lie side by side.
+    lanes = ROW_LANES[-1] if device.choose_lanes(1, nx) > 1 else 1
+    arguments = {
+        "frames": values, "good": good, "active": active, "results": results, "n_rows": n * ny, "ny": ny, "nx": nx,
+        "mad_to_sigma": MAD_TO_SIGMA, "narrowing": NARROWING,
+    }  # fmt: skip
+    grid, block = geometry(n * ny * lanes, device.block_threads)
+    device.launch("summarize_rows", grid, block, arguments, (is_mean, lanes))
+    return results
+
+
+def _smooth_rows(device, values, good, window):
+    """Smooth each image as one line of rows; leave out where that strays from its row, and smooth again."""
+    n, ny, nx = values.shape
+    xp, length = device.xp, ny * nx
+    window = odd_window(window, length)
+    active = xp.ones(n, np.int32)
+    filled, packed, model = (xp.empty((n, length), np.float32) for _ in range(3))
+    places = xp.empty((n, length), np.int32)
+    lines = {"lines": values, "good": good, "active": active, "packed": packed, "places": places}
+    lines |= {"n_lines": n, "length": length}
+    grid, block = geometry(length, device.block_threads, n)
+    for round_ in range(ROUNDS + 1):
+        if round_:
+            medians = _summarize_rows(device, values, good, active=active)
+            device.over_frames(
+                "leave_out_strays", n, models=model, medians=medians, good=good, active=active, ny=ny, nx=nx
+            )
+        n_before = xp.cumsum(good.reshape(n, length), axis=1, dtype=np.int32)
+        device.launch("pack_good", grid, block, {**lines, "n_before": n_before})
+        holes = {"n_before": n_before, "projections": device.to_device(_bridge_projections()), "filled": filled}
+        device.launch("bridge_holes", grid, block, {**lines, **holes})
+        _smooth_lines(device, filled, window, active, model)
+    return model.reshape(n, ny, nx)
+
+
+def _smooth_lines(device, lines, window, active=None, smooth=None):
+    n, length = lines.shape
+    smooth = device.xp.empty(lines.shape, np.float32) if smooth is None else smooth
+    arguments = {
+        "lines": lines, "active": active, "projection": device.to_device(_projection(window)), "smooth": smooth,
+        "n_lines": n, "length": length, "window": window,
+    }  # fmt: skip
+    device.launch("smooth_lines", *geometry(length, device.block_threads, n), arguments)
+    return smooth
+
+
+@lru_cache(32)
+def _projection(window):
+    """Make a fit's matrix (window, window), contiguous."""
+    return np.ascontiguousarray(projection(window))
+
+
+@lru_cache(1)
+def _bridge_projections():
+    """Put the matrices of the fits to 5, 7, ... 33 samples one after the other."""
+    return np.concatenate([projection(window).reshape(-1) for window in range(ORDER + 2, BRIDGE + 1, 2)])

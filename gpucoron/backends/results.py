@@ -1,0 +1,41 @@
+"""What the fits answer: arrays by name, on any device."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """Count rates of one product: ``(ny, nx)`` for the rate, ``(nints, ny, nx)`` for the rateints.
+
+    ``rate`` and ``err`` are float32 DN/s, the variances float32 (DN/s)^2, ``dq`` uint32 with jwst's pixel flags.
+    """
+
+    rate: Any
+    dq: Any
+    var_poisson: Any
+    var_rnoise: Any
+    err: Any
+
+    @classmethod
+    def empty(cls, shape, xp):
+        """Make slopes without values in a namespace."""
+        images = [xp.empty(shape, xp.float32) for _ in range(4)]
+        return cls(images[0], xp.empty(shape, xp.uint32), *images[1:])
+
+
+@dataclass(frozen=True)
+class LikelihoodFit:
+    """Ramps fitted by likelihood, one value each.
+
+    ``countrate`` and its standard deviation ``uncert`` are counts per second, ``var_poisson`` and ``var_rdnoise`` the
+    square's two parts; ``chisq`` has no unit. ``diffs2use`` is uint8, 1 for each resultant difference that the fit
+    has used; None where the jumps are flagged in the ramp instead.
+    """
+
+    countrate: Any
+    uncert: Any
+    chisq: Any
+    var_poisson: Any
+    var_rdnoise: Any
+    diffs2use: Any = None
