@@ -9,8 +9,8 @@ import numpy as np
 
 from gpucoron.backends import get_backend
 from gpucoron.backends.devices.host_device import HostBackend
-from gpucoron.backends.devices.kernel_files import KERNELS, LANES
 from gpucoron.backends.devices.launch import geometry
+from gpucoron.backends.kernel_files import KERNELS, LANES
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps.ipc import ReferenceEdges
 

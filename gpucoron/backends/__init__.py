@@ -142,12 +142,12 @@ def _cuda_status():
 
 
 def _native_status():
-    from gpucoron.backends.devices.native_build import available
+    from gpucoron.backends.devices.build import native_available
 
-    return available()
+    return native_available()
 
 
 def _host_status():
-    from gpucoron.backends.devices.host_device import available
+    from gpucoron.backends.devices.build import host_available
 
-    return available()
+    return host_available()

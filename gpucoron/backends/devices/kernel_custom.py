@@ -5,8 +5,8 @@ from functools import lru_cache
 import numpy as np
 
 from gpucoron.backends.base import LikelihoodFit
-from gpucoron.backends.devices.kernel_files import ROW_LANES
 from gpucoron.backends.devices.launch import geometry, words_of
+from gpucoron.backends.kernel_files import ROW_LANES
 from gpucoron.backends.operations.likelihood.definition import Covariance
 from gpucoron.backends.operations.likelihood.jumps import RULES
 from gpucoron.backends.operations.subtract_1overf.background import MAD_TO_SIGMA

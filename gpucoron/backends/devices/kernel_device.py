@@ -6,9 +6,9 @@ import numpy as np
 
 from gpucoron.backends.base import Backend, Slopes
 from gpucoron.backends.devices.kernel_custom import CustomKernels
-from gpucoron.backends.devices.kernel_files import MOST_COLUMNS, POLYNOMIAL_LENGTHS, SIDES
 from gpucoron.backends.devices.kernel_interference import InterferenceKernels
 from gpucoron.backends.devices.launch import frames_apart, geometry, words_of
+from gpucoron.backends.kernel_files import MOST_COLUMNS, POLYNOMIAL_LENGTHS, SIDES
 from gpucoron.backends.operations.ipc.definition import deconvolve_coupling
 from gpucoron.backends.operations.jump.definition import AFTER_CLIPPING, MINIMUM_GROUPS, NOT_SEARCHED, choose_search
 from gpucoron.backends.operations.ramp_fit.median_network import median_network
