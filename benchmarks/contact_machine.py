@@ -13,10 +13,9 @@ import numpy as np
 from sanitize_gpu import find_sanitizer
 
 from gpucoron.backends import get_backend
-from gpucoron.backends.devices import cuda_loader
-from gpucoron.backends.devices import host_device as host_backend
+from gpucoron.backends.devices import build, cuda_loader
 from gpucoron.backends.devices.cuda_loader import KernelLoader
-from gpucoron.backends.devices.kernel_files import SOURCES, cache_folder, instantiations
+from gpucoron.backends.kernel_files import SOURCES, cache_folder, instantiations
 
 #: what the tests and the comparisons can do without
 OPTIONAL = ("pytest", "xdist", "hypothesis", "astropy", "jwst")
@@ -99,7 +98,7 @@ def _prepare_host(backend):
     compiled, before = set(), {path.name for path in cache_folder().glob("host-*")}
 
     def load(source):
-        library = host_backend.compile_for_host(source)
+        library = build.compile_for_host(source)
         if library.name not in before:
             compiled.add(source)
         ctypes.CDLL(str(library))

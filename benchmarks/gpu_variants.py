@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 import array_exposures as arrays
 
-from gpucoron.backends.devices.kernel_files import ITERATIVE, KERNELS, ONE_PASS
+from gpucoron.backends.kernel_files import KERNELS
+from gpucoron.backends.operations.jump.definition import ITERATIVE, ONE_PASS
 
 
 @dataclass(frozen=True)

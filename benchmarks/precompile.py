@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from nvrtc_wheel import Nvrtc  # noqa: E402
 
 from gpucoron.backends.devices.cuda_loader import KernelLoader  # noqa: E402
-from gpucoron.backends.devices.kernel_files import SOURCES  # noqa: E402
+from gpucoron.backends.kernel_files import SOURCES  # noqa: E402
 
 
 def precompile(nvrtc, cache, arch="sm_90", sources=SOURCES):

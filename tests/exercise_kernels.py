@@ -8,8 +8,8 @@ import argparse
 import numpy as np
 
 from gpucoron.backends import get_backend
-from gpucoron.backends.devices.kernel_files import KERNELS, LANES
 from gpucoron.backends.devices.launch import geometry
+from gpucoron.backends.kernel_files import KERNELS, LANES
 from gpucoron.backends.operations import fit_whole_ramps
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps.ipc import ReferenceEdges

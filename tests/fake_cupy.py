@@ -19,7 +19,7 @@ import scipy.ndimage
 from real_cupy import find_judge
 from strict_cupy import FakeArray, FakeModule, FakeUfunc, operate, wrap
 
-from gpucoron.backends.devices.kernel_files import KERNELS
+from gpucoron.backends.kernel_files import KERNELS
 
 __all__ = ["FakeArray", "FakeCupy", "OutOfMemoryError", "make_fake_cupy", "on_device"]
 

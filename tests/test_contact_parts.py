@@ -14,7 +14,7 @@ from fake_cupy import make_fake_cupy
 
 import gpucoron
 from gpucoron.backends import get_backend
-from gpucoron.backends.devices.kernel_files import SOURCES, instantiations
+from gpucoron.backends.kernel_files import SOURCES, instantiations
 
 ROOT = Path(gpucoron.__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"

@@ -12,8 +12,8 @@ from fake_cupy import FakeArray, make_fake_cupy, on_device
 from gpucoron.backends import get_backend
 from gpucoron.backends.devices import cuda_loader
 from gpucoron.backends.devices.cuda_device import available
-from gpucoron.backends.devices.kernel_files import KERNELS, SOURCES
 from gpucoron.backends.devices.launch import MAX_BLOCKS_Y, checked_arguments, frames_apart, geometry
+from gpucoron.backends.kernel_files import KERNELS, SOURCES
 from gpucoron.errors import BackendUnavailableError
 
 

@@ -22,7 +22,7 @@ import pytest
 from nvrtc_wheel import Nvrtc, NvrtcError, find_library
 from packaging.requirements import Requirement
 
-from gpucoron.backends.devices import kernel_files as kernel_sources
+from gpucoron.backends import kernel_files
 from gpucoron.backends.devices.cuda_loader import (
     OLDEST_CUPY,
     OLDEST_NVRTC,
@@ -30,14 +30,17 @@ from gpucoron.backends.devices.cuda_loader import (
     choose_target,
     compile_kernels,
 )
-from gpucoron.backends.devices.kernel_files import (
+from gpucoron.backends.kernel_files import (
     DEVICE_OPTIONS,
     KERNELS,
     SOURCES,
+    Row,
     cache_folder,
     instantiations,
+    read_kernels,
     source_digest,
 )
+from gpucoron.backends.operations.jump import definition
 from gpucoron.files import appearing
 
 #: what the package claims to run on; an NVRTC that does not know one of them is not asked
@@ -206,11 +209,13 @@ def test_a_device_that_is_too_old_is_named(nvrtc):
 def test_errors_point_at_the_file(nvrtc, tmp_path, monkeypatch):
     folder = tmp_path / "kernels"
     (folder / "include").mkdir(parents=True)
-    original = kernel_sources.kernel_folder()
+    original = kernel_files.kernel_folder()
+    # Read before the folder has this file alone.
+    assert "convert_counts" in KERNELS
     (folder / "include" / "types.cuh").write_text((original / "include" / "types.cuh").read_text())
     text = (original / "raw_counts.cu").read_text().replace("counts[at]", "count[at]")
     (folder / "raw_counts.cu").write_text(text)
-    monkeypatch.setattr(kernel_sources, "kernel_folder", lambda: folder)
+    monkeypatch.setattr(kernel_files, "kernel_folder", lambda: folder)
     line = 1 + [n for n, words in enumerate(text.splitlines()) if "count[at]" in words][0]
     with pytest.raises(RuntimeError, match=rf"kernels/raw_counts\.cu\({line}\)"):
         compile_kernels(nvrtc, "raw_counts.cu", "sm_90")
@@ -226,26 +231,103 @@ def test_a_template_that_nobody_names_is_no_kernel(nvrtc):
     nvrtc.destroyProgram(program)
 
 
-def test_every_kernel_of_the_files_is_in_the_table():
-    folder = kernel_sources.kernel_folder()
+def test_every_kernel_of_the_files_is_read():
+    folder = kernel_files.kernel_folder()
     assert {path.name for path in folder.glob("*.cu")} == set(SOURCES)
+    texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.cu")]
+    assert sum(text.count("__global__ ") for text in texts) == len(KERNELS)
     for source in SOURCES:
         defined = set(re.findall(r"__global__ void (\w+)\(", (folder / source).read_text()))
         assert defined == {kernel.name for kernel in KERNELS.values() if kernel.source == source}
 
 
+def test_the_modes_of_the_search_are_jump_cus():
+    (names,) = re.findall(r"enum SearchMode \{ (.*) \};", (kernel_files.kernel_folder() / "jump.cu").read_text())
+    modes = {variant[0] for variant in KERNELS["search_jumps"].variants}
+    assert [getattr(definition, name) for name in names.split(", ")] == sorted(modes)
+
+
+READABLE = """
+// A comment on __global__ functions.
+template <bool DILUTED, int LANES>
+__global__ void first(const float* __restrict__ data, uint8 *flags,
+                      double scale, int64 n_pixels) { }
+__global__ void second(int* counts) { }
+"""
+
+
+@pytest.fixture
+def read(tmp_path, monkeypatch):
+    """Read the kernels of a text with rows of the table: keyword arguments."""
+
+    def read(text, **rows):
+        (tmp_path / "some.cu").write_text(text)
+        monkeypatch.setattr(kernel_files, "kernel_folder", lambda: tmp_path)
+        monkeypatch.setitem(kernel_files.TABLE, "some.cu", rows)
+        return read_kernels("some.cu")
+
+    return read
+
+
+def test_signatures_are_read(read):
+    row = Row(((True, 1), (True, 4)), nulls="flags", apart="data flags", by_pixel=True, lanes=1)
+    first, second = read(READABLE, first=row)
+    assert first.signature == "void (*)(const float*, gpucoron::uint8*, double, gpucoron::int64)"
+    assert first.expression((True, 4)) == "gpucoron::first<true, 4>"
+    assert (first.source, first.by_pixel, first.waits) == ("some.cu", True, (False, True))
+    told = [(a.name, a.dtype, a.is_array, a.is_read_only, a.may_be_null, a.may_be_apart) for a in first.arguments]
+    assert told == [
+        ("data", "float32", True, True, False, True),
+        ("flags", "uint8", True, False, True, True),
+        ("scale", "float64", False, False, False, False),
+        ("n_pixels", "int64", False, False, False, False),
+    ]
+    assert (second.expression(), second.waits) == ("gpucoron::second", (False,))
+
+
+FIRST = Row(((True, 1),))
+
+
+@pytest.mark.parametrize(
+    ("change", "rows", "words"),
+    [
+        (("uint8 *", "uint64 *"), {"first": FIRST}, r"some.cu, kernel first: argument 'uint64 \*flags'"),
+        (("uint8 *", "uint8 **"), {"first": FIRST}, "kernel first: argument"),
+        (("int* counts", "unsigned int n"), {"first": FIRST}, "kernel second: argument"),
+        (("int* counts", ""), {"first": FIRST}, "kernel second: argument ''"),
+        (
+            ("void second", "__launch_bounds__(32) void second"),
+            {"first": FIRST},
+            r"some.cu, kernel .*second.*: it is not",
+        ),
+        ((), {}, "some.cu, kernel first: it has 2 template parameters"),
+        ((), {"first": Row(((True,),))}, "kernel first: it has 2 template parameters"),
+        ((), {"first": FIRST, "second": Row(((1,),))}, "kernel second: it has 0 template parameters"),
+        ((), {"first": FIRST, "third": Row()}, "some.cu, kernel third: the table has a row"),
+        ((), {"first": Row(((True, 1),), nulls="data flag")}, r"kernel first: the table names \['flag'\]"),
+        ((), {"first": Row(((True, 1),), apart="scale")}, r"kernel first: the table names \['scale'\]"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(read, change, rows, words):
+    text = READABLE.replace(*change) if change else READABLE
+    with pytest.raises(ValueError, match=words):
+        read(text, **rows)
+
+
 @pytest.mark.parametrize("installed", [True, False])
 def test_kernels_are_found_in_the_wheel_and_in_the_repository(tmp_path, installed):
-    devices = tmp_path / "gpucoron" / "backends" / "devices"
-    devices.mkdir(parents=True)
-    copy = devices / "kernel_files.py"
-    copy.write_text(Path(kernel_sources.__file__).read_text())
-    spec = spec_from_file_location("kernel_sources_elsewhere", copy)
+    backends = tmp_path / "gpucoron" / "backends"
+    backends.mkdir(parents=True)
+    copy = backends / "kernel_files.py"
+    copy.write_text(Path(kernel_files.__file__).read_text())
+    spec = spec_from_file_location("kernel_files_elsewhere", copy)
     elsewhere = module_from_spec(spec)
     sys.modules[spec.name] = elsewhere
     spec.loader.exec_module(elsewhere)
     with pytest.raises(FileNotFoundError, match="_kernels"):
         elsewhere.kernel_folder()
+    with pytest.raises(FileNotFoundError, match="_kernels"):
+        len(elsewhere.KERNELS)
     folder = tmp_path / "gpucoron" / "_kernels" if installed else tmp_path / "kernels"
     (folder / "include").mkdir(parents=True)
     assert elsewhere.kernel_folder() == folder
@@ -253,21 +335,22 @@ def test_kernels_are_found_in_the_wheel_and_in_the_repository(tmp_path, installe
 
 
 def test_the_digest_sees_what_a_file_is_compiled_from(tmp_path, monkeypatch):
+    # Read before the files are others.
+    more = replace(KERNELS["clip_jumps"], variants=((True,),))
     (tmp_path / "include").mkdir()
     header = tmp_path / "include" / "types.cuh"
     files = [header, tmp_path / "jump.cu", tmp_path / "linearity.cu"]
     for path in files:
         path.write_text("// one\n")
-    monkeypatch.setattr(kernel_sources, "kernel_folder", lambda: tmp_path)
-    digest = kernel_sources.source_digest.__wrapped__
+    monkeypatch.setattr(kernel_files, "kernel_folder", lambda: tmp_path)
+    digest = kernel_files.source_digest.__wrapped__
     seen = {digest("jump.cu")}
     assert digest("jump.cu") in seen
     header.write_text("// two\n")
     seen.add(digest("jump.cu"))
     files[1].write_text("// two\n")
     seen.add(digest("jump.cu"))
-    more = replace(KERNELS["clip_jumps"], variants=((True,),))
-    monkeypatch.setitem(kernel_sources.KERNELS, "clip_jumps", more)
+    monkeypatch.setitem(KERNELS, "clip_jumps", more)
     seen.add(digest("jump.cu"))
     assert len(seen) == 4
     # Another kernel's file is not compiled into this one.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpucoron.backends.devices import host_device as host_backend
+from gpucoron.backends.devices import build
 
 EXERCISE = Path(__file__).with_name("exercise_kernels.py")
 #: -fsanitize -> the libraries that Python must have loaded first
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 def run_exercise(what, sanitize):
     """Run the exercise in a process that has the sanitizer's libraries; skip where they are missing, but not in CI."""
-    usable, compiler = host_backend.available()
+    usable, compiler = build.host_available()
     libraries = []
     if usable:
         for name in LIBRARIES[sanitize]:
@@ -37,7 +37,7 @@ def run_exercise(what, sanitize):
         "ASAN_OPTIONS": "detect_leaks=0",
         "PYTHONMALLOC": "malloc",
         "TSAN_OPTIONS": "exitcode=66",
-        "PYTHONPATH": str(Path(host_backend.__file__).parents[2]),
+        "PYTHONPATH": str(Path(build.__file__).parents[3]),
         "OPENBLAS_NUM_THREADS": "1",
     }
     return subprocess.run(

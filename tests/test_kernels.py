@@ -21,10 +21,11 @@ from test_saturation import saturating_ramps, saturation_reference
 
 from gpucoron.backends import backend_status, get_backend
 from gpucoron.backends.backend import Backend
-from gpucoron.backends.devices import host_device as host_backend
-from gpucoron.backends.devices.kernel_files import MOST_COLUMNS, ONE_PASS, POLYNOMIAL_LENGTHS
+from gpucoron.backends.devices import build
 from gpucoron.backends.devices.launch import geometry
 from gpucoron.backends.devices.numpy_device import NumpyDevice
+from gpucoron.backends.kernel_files import MOST_COLUMNS, POLYNOMIAL_LENGTHS
+from gpucoron.backends.operations.jump.definition import ONE_PASS
 from gpucoron.backends.operations.ramp_fit import fit_whole_ramps
 from gpucoron.backends.operations.ramp_fit.median_network import MOST_PLANES
 from gpucoron.backends.operations.ramp_fit.segments import Scratch
@@ -467,12 +468,12 @@ def test_read_only_references_may_be_read_but_not_changed(backend):
 
 
 def test_without_a_compiler_there_is_a_reason(monkeypatch):
-    monkeypatch.setattr(host_backend.shutil, "which", lambda name: None)
-    usable, reason = host_backend.available()
+    monkeypatch.setattr(build.shutil, "which", lambda name: None)
+    usable, reason = build.host_available()
     assert not usable
     assert "g++" in reason
     with pytest.raises(RuntimeError, match=r"g\+\+"):
-        host_backend.compile_for_host("raw_counts.cu")
+        build.compile_for_host("raw_counts.cu")
 
 
 def test_the_table_must_fit_the_kernels(monkeypatch, tmp_path):
@@ -480,10 +481,10 @@ def test_the_table_must_fit_the_kernels(monkeypatch, tmp_path):
     if not backend_status()["host"][0]:
         pytest.skip(backend_status()["host"][1])
     monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path))
-    right = host_backend.host_source("raw_counts.cu")
-    monkeypatch.setattr(host_backend, "host_source", lambda source: right.replace("int64", "int"))
+    right = build.host_source("raw_counts.cu")
+    monkeypatch.setattr(build, "host_source", lambda source: right.replace("int64", "int"))
     with pytest.raises(RuntimeError, match="convert_counts"):
-        host_backend.compile_for_host("raw_counts.cu")
+        build.compile_for_host("raw_counts.cu")
 
 
 # ---------------------------------------------------------------------------------------------------------- whole ramps

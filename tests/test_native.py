@@ -11,7 +11,7 @@ from test_ramp_fit import TIMES
 from test_ramp_fit import simulate as simulate_ramps
 
 from gpucoron.backends import backend_status, get_backend
-from gpucoron.backends.devices import native_build
+from gpucoron.backends.devices import build
 from gpucoron.backends.devices import native_device as native_backend
 from gpucoron.backends.operations import jump, ramp_fit
 from gpucoron.steps.ipc import ReferenceEdges
@@ -32,11 +32,11 @@ def nothing_loaded(monkeypatch, tmp_path):
     """A process that has compiled nothing yet, with an empty cache."""
     monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path))
     monkeypatch.setattr(native_backend, "_refused", set())
-    native_build.library.cache_clear()
-    native_build._target.cache_clear()
+    build.library.cache_clear()
+    build._target.cache_clear()
     yield
-    native_build.library.cache_clear()
-    native_build._target.cache_clear()
+    build.library.cache_clear()
+    build._target.cache_clear()
 
 
 def answers(backend, n_groups):
@@ -106,7 +106,7 @@ def test_waves_are_subtracted_as_by_numpy(native):
 
 def test_a_compiler_that_fails_is_told_and_done_without(nothing_loaded, monkeypatch, caplog):
     usable_native = get_backend("native", n_threads=1)
-    monkeypatch.setattr(native_build, "NATIVE_OPTIONS", (*native_build.NATIVE_OPTIONS, "--no-such-option"))
+    monkeypatch.setattr(build, "NATIVE_OPTIONS", (*build.NATIVE_OPTIONS, "--no-such-option"))
     with caplog.at_level(logging.WARNING):
         found = answers(usable_native, ALL_NATIVE)
     for one, other in zip(found, answers(get_backend("numpy", n_threads=1), ALL_NATIVE), strict=True):
@@ -117,9 +117,9 @@ def test_a_compiler_that_fails_is_told_and_done_without(nothing_loaded, monkeypa
 @pytest.mark.parametrize("reason", ["switch", "compiler"])
 def test_cpu_is_numpy_where_nothing_can_be_compiled(nothing_loaded, monkeypatch, reason):
     if reason == "switch":
-        monkeypatch.setenv(native_build.SWITCH, "0")
+        monkeypatch.setenv(build.SWITCH, "0")
     else:
-        monkeypatch.setattr(native_build.shutil, "which", lambda name: None)
+        monkeypatch.setattr(build.shutil, "which", lambda name: None)
     usable, told = backend_status()["native"]
     assert not usable
     assert told in backend_status()["cpu"][1]

@@ -10,7 +10,7 @@ from bare_machine import make_environment, run_script
 from nvrtc_wheel import Nvrtc, find_library
 
 import gpucoron
-from gpucoron.backends.devices.kernel_files import SOURCES
+from gpucoron.backends.kernel_files import SOURCES
 
 ROOT = Path(gpucoron.__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"

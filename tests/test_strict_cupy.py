@@ -17,7 +17,7 @@ from real_cupy import FOLDER, MISSING, DifferentDtype, find_judge, judge_or_skip
 
 import gpucoron
 from gpucoron.backends.devices.cuda_device import CUDA_IS_FULL
-from gpucoron.backends.devices.kernel_files import KERNELS
+from gpucoron.backends.kernel_files import KERNELS
 
 PACKAGE = Path(gpucoron.__file__).parent
 ROOT = PACKAGE.parent

@@ -45,9 +45,9 @@ def _numpy(**options):
 
 
 def _native_status():
-    from gpucoron.backends.devices.native_build import available
+    from gpucoron.backends.devices.build import native_available
 
-    return available()
+    return native_available()
 
 
 def _native(**options):
@@ -69,9 +69,9 @@ def _cuda(**options):
 
 
 def _host_status():
-    from gpucoron.backends.devices.host_device import available
+    from gpucoron.backends.devices.build import host_available
 
-    return available()
+    return host_available()
 
 
 def _host(**options):

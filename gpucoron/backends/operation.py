@@ -34,7 +34,7 @@ class Operation:
     halo : callable
         Rows around a chunk that its answer depends on, from the settings.
     working_bytes : callable
-        Bytes per pixel that it takes on a device besides its arguments, from the axes of the first one before the image.
+        Bytes per pixel that it takes on a device besides its arguments, from the axes before the image of the first.
     scratch_bytes : callable
         Likewise for what is under way, which is limited: a whole exposure does with less.
     at_home : bool

@@ -7,8 +7,8 @@ import numpy as np
 
 from gpucoron.backends.devices.cuda_loader import KernelLoader, find_device, import_cupy
 from gpucoron.backends.devices.kernel_device import KernelDevice
-from gpucoron.backends.devices.kernel_files import KERNELS, kernel_folder
 from gpucoron.backends.devices.launch import checked_arguments
+from gpucoron.backends.kernel_files import KERNELS, kernel_folder
 from gpucoron.errors import BackendUnavailableError
 
 #: one more thread per pixel pays until this share of the device's threads is taken

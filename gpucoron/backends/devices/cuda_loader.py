@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from gpucoron.backends.devices.kernel_files import (
+from gpucoron.backends.kernel_files import (
     DEVICE_OPTIONS,
     KERNELS,
     cache_folder,
@@ -104,7 +104,7 @@ def compile_kernels(nvrtc, source, target, options=DEVICE_OPTIONS):
     nvrtc : module
         ``cupy.cuda.nvrtc`` or what has its functions.
     source : str
-        As in `kernel_sources.SOURCES`.
+        As in `gpucoron.backends.kernel_files.SOURCES`.
     target : str
         'sm_90' for machine code, 'compute_90' for PTX.
     options : sequence of str

@@ -17,7 +17,7 @@ def checked_arguments(kernel, values, is_on_device):
 
     Parameters
     ----------
-    kernel : gpucoron.backends.devices.kernel_files.Kernel
+    kernel : gpucoron.backends.kernel_files.Kernel
     values : dict
         Argument name -> array, number or (for arrays that may be null) None.
     is_on_device : callable

@@ -9,11 +9,11 @@ import logging
 
 import numpy as np
 
-from gpucoron.backends.devices.host_device import HostDevice, argument_addresses
-from gpucoron.backends.devices.kernel_files import KERNELS
+from gpucoron.backends.devices.build import Array, argument_addresses, library, native_instantiations
+from gpucoron.backends.devices.host_device import HostDevice
 from gpucoron.backends.devices.launch import checked_arguments
-from gpucoron.backends.devices.native_build import Array, library, native_instantiations
 from gpucoron.backends.devices.numpy_device import NumpyDevice
+from gpucoron.backends.kernel_files import KERNELS
 
 log = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from gpucoron.backends.devices.kernel_files import MATCHED_TOGETHER
 from gpucoron.backends.devices.launch import geometry
+from gpucoron.backends.kernel_files import MATCHED_TOGETHER
 from gpucoron.backends.operations.emicorr.definition import bin_phases, time_sums
 
 

@@ -1,7 +1,7 @@
 """The deconvolution of the coupling by a kernel; see `gpucoron.backends.operations.ipc.definition`."""
 
-from gpucoron.backends.devices.kernel_files import MOST_COLUMNS, SIDES
 from gpucoron.backends.devices.launch import geometry
+from gpucoron.backends.kernel_files import MOST_COLUMNS, SIDES
 from gpucoron.backends.operations.ipc.definition import deconvolve_coupling
 
 #: bytes of the frames that go through array functions together: a device wants few, large operations

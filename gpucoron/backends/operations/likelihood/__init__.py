@@ -45,8 +45,8 @@ class LikelihoodRampSettings:
 
 
 def _scratch_bytes(nints, ngroups):
-    # what the fit of a ramp keeps for each of its differences (with a zero frame, as many as groups) and one more; which
-    # differences are in use
+    # what the fit of a ramp keeps for each of its differences (as many as groups with a zero frame) and one more, and
+    # which differences are in use
     return nints * (8 * kernels.SCRATCH_ROWS * (ngroups + 1) + 4 * words_of(ngroups))
 
 

@@ -1,7 +1,7 @@
 """The correction of the non-linear response by kernels; see `gpucoron.backends.operations.linearity.definition`."""
 
-from gpucoron.backends.devices.kernel_files import POLYNOMIAL_LENGTHS
 from gpucoron.backends.devices.launch import geometry
+from gpucoron.backends.kernel_files import POLYNOMIAL_LENGTHS
 
 
 def linearity(device, data, groupdq, coeffs, inverse_coeffs=None, *, settings):

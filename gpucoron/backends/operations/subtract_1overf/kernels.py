@@ -4,8 +4,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from gpucoron.backends.devices.kernel_files import ROW_LANES
 from gpucoron.backends.devices.launch import geometry
+from gpucoron.backends.kernel_files import ROW_LANES
 from gpucoron.backends.operations.subtract_1overf.flicker import FLATTENING_WINDOW, ROUNDS, WINDOW
 from gpucoron.backends.operations.subtract_1overf.savgol import BRIDGE, ORDER, odd_window, projection
 from gpucoron.backends.statistics import CUT, MAD_TO_SIGMA, MEAN_DEVIATION_OF_NORMAL, NARROWING, NO_DEVIATION

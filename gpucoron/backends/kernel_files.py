@@ -1,0 +1,288 @@
+"""The CUDA kernels as Python sees them: where their sources are, and every instantiation that may be asked for.
+
+`KERNELS` has them by name. Names, types and template parameters are read from the ``.cu`` files; `TABLE` adds what C++
+does not say. The launchers take arguments and variants from there, and the compile steps what they compile.
+"""
+
+import hashlib
+import os
+import re
+from collections import UserDict
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+
+#: C++ type -> dtype of an array's elements or of a scalar; `OWN_TYPES` are named in types.cuh
+OWN_TYPES = ("uint8", "uint16", "uint32", "int64")
+DTYPES = {"int": np.dtype("int32"), "float": np.dtype("float32"), "double": np.dtype("float64")}
+DTYPES |= {name: np.dtype(name) for name in OWN_TYPES}
+
+#: options of every compilation for a device; the answers rest on them. Without ``-default-device``, NVRTC before 13.2
+#: takes generic lambdas for functions of the host.
+DEVICE_OPTIONS = ("-std=c++17", "-default-device", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
+
+#: numbers of coefficients with a kernel of their own; 0 stands for any other
+POLYNOMIAL_LENGTHS = (0, 2, 3, 4, 5, 6, 7, 8)
+
+#: pixels of the longest row that ``deconvolve_coupling`` takes, as in ipc.cu, and the sides of its convolution kernels
+MOST_COLUMNS, SIDES = 2048, (3, 5)
+
+#: threads of a warp that may share a pixel
+LANES = (1, 4)
+
+#: integrations whose products with a wave one thread sums
+MATCHED_TOGETHER = 4
+
+#: threads that may share a row of a frame
+ROW_LANES = (1, 32)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What C++ does not say of a kernel."""
+
+    variants: tuple[tuple, ...] = ((),)  # template arguments that it is compiled for
+    nulls: str = ""  # names of arrays that may be null
+    apart: str = ""  # names of arrays that may have space between the integrations of a ramp
+    waits: bool = False  # threads of a block wait for each other, or have memory in common
+    by_pixel: bool = False  # a thread keeps to its own pixel, which is the last axis of every array
+    lanes: int | None = None  # where a variant tells how many threads share a pixel or row; several wait for each other
+
+
+_FLAGS = (False, True)
+_EITHER = tuple((f,) for f in _FLAGS)
+_LENGTHS = tuple((n,) for n in POLYNOMIAL_LENGTHS)
+# The first is ONE_PASS, ITERATIVE or AFTER_CLIPPING, as jump.cu and operations/jump/definition.py number them.
+_SEARCHES = (*((mode, lanes) for mode in (0, 1) for lanes in LANES), (2, 1))
+
+#: kernel file -> kernel -> row; a kernel of which there is nothing to add needs none
+TABLE = {
+    "raw_counts.cu": {"convert_counts": Row(_EITHER)},
+    "linearity.cu": {
+        "correct_polynomial": Row(_LENGTHS, by_pixel=True),
+        "correct_strips": Row(_LENGTHS),
+        "correct_reads": Row(_LENGTHS, by_pixel=True),
+    },
+    "ipc.cu": {"deconvolve_coupling": Row(tuple((side, f) for side in SIDES for f in _FLAGS), waits=True)},
+    "emicorr.cu": {"match_bins": Row(((MATCHED_TOGETHER,),))},
+    "saturation.cu": {
+        "mark_saturation": Row(by_pixel=True),
+        "mark_dilution": Row(((True, True), (True, False), (False, True)), nulls="bias words", by_pixel=True),
+        "grow_flags": Row(_EITHER),
+    },
+    "jump.cu": {
+        "search_jumps": Row(_SEARCHES, nulls="reaching medians", by_pixel=True, lanes=1),
+        "clip_jumps": Row(_EITHER, by_pixel=True),
+        "planes_all_flagged": Row(waits=True),
+        "flag_after_jumps": Row(by_pixel=True),
+    },
+    "ramp_fit.cu": {
+        "fit_integrations": Row(nulls="zeroframe", apart="data groupdq", by_pixel=True),
+        "average_median_rates": Row(by_pixel=True),
+        "weigh_integrations": Row(
+            nulls="original_groupdq dark_current restored_weights", apart="groupdq original_groupdq", by_pixel=True
+        ),
+        "combine_integrations": Row(nulls="restored_weights", by_pixel=True),
+    },
+    # It has shared memory, though nobody waits.
+    "whole_ramps.cu": {"fit_whole_ramps": Row(waits=True)},
+    "pedestal.cu": {
+        "fit_pedestals": Row(by_pixel=True),
+        "count_usable_groups": Row(by_pixel=True),
+        "fit_mean_slopes": Row(by_pixel=True),
+    },
+    "likelihood.cu": {
+        "fit_differences": Row(nulls="diffs2use"),
+        "fit_groups": Row(nulls="dark_current zeroframe"),
+    },
+    "flicker.cu": {
+        "find_frame_medians": Row(nulls="good centres", waits=True),
+        "summarize_rows": Row(tuple((f, lanes) for f in _FLAGS for lanes in ROW_LANES), nulls="active", lanes=1),
+        "smooth_lines": Row(nulls="active"),
+        "leave_out_strays": Row(waits=True),
+    },
+}
+
+SOURCES = tuple(TABLE)
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a kernel, as declared; ``may_be_apart`` allows space between the integrations of a ramp."""
+
+    name: str
+    dtype: np.dtype
+    is_array: bool
+    is_read_only: bool
+    may_be_null: bool
+    may_be_apart: bool
+    declaration: str
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A ``__global__`` function: its file, its arguments, and the template arguments that it is compiled for.
+
+    ``waits`` tells, per variant, whether threads of a block wait for each other; `Row` has the others.
+    """
+
+    name: str
+    source: str
+    arguments: tuple[Argument, ...]
+    variants: tuple[tuple, ...]
+    waits: tuple[bool, ...]
+    by_pixel: bool = False
+    lanes: int | None = None
+
+    def expression(self, variant=()):
+        """Spell the C++ name of an instantiation.
+
+        Raises
+        ------
+        ValueError
+            It is not in the table, so nobody compiled it.
+        """
+        if tuple(variant) not in self.variants:
+            msg = f"kernel {self.name} has no variant {tuple(variant)}; it has {list(self.variants)}"
+            raise ValueError(msg)
+        arguments = ", ".join(str(value).lower() for value in variant)
+        return f"gpucoron::{self.name}<{arguments}>" if variant else f"gpucoron::{self.name}"
+
+    @property
+    def signature(self):
+        """The C++ type of a pointer to the kernel."""
+        return f"void (*)({', '.join(argument.declaration for argument in self.arguments)})"
+
+
+#: template parameters, name and arguments of a kernel; the latter two are None where it is written in another way
+_KERNEL = re.compile(r"(?:template\s*<(.*)>\s*)?\b__global__\b\s*(?:void\s+(\w+)\s*\(([^()]*)\))?")
+_ARGUMENT = re.compile(r"(const\s+)?(\w+)(\s*\*\s*|\s+)(?:__restrict__\s+)?(\w+)")
+
+
+def read_kernels(source):
+    """Read the kernels of a file, and what the table adds.
+
+    Returns
+    -------
+    list of Kernel
+        In the order of the file.
+
+    Raises
+    ------
+    ValueError
+        A kernel is beyond the parser, or the table does not fit it; the message names file and kernel.
+    """
+    rows, text = TABLE[source], (kernel_folder() / source).read_text(encoding="utf-8")
+    code = re.sub(r"//.*", "", text)
+    kernels = [_read_kernel(source, code, match, rows) for match in _KERNEL.finditer(code)]
+    for name in rows.keys() - {kernel.name for kernel in kernels}:
+        _refuse(source, name, "the table has a row for it, but it is not in the file")
+    return kernels
+
+
+def _read_kernel(source, code, match, rows):
+    template, name, arguments = match.groups()
+    if name is None:
+        _refuse(source, code[match.end() :].partition("{")[0].strip(), "it is not '__global__ void name(arguments)'")
+    row, n_parameters = rows.get(name, Row()), len(template.split(",")) if template else 0
+    if any(len(variant) != n_parameters for variant in row.variants):
+        _refuse(source, name, f"it has {n_parameters} template parameters, and in the table variants {row.variants}")
+    arguments = tuple(_read_argument(source, name, text.strip(), row) for text in arguments.split(","))
+    unknown = {*row.nulls.split(), *row.apart.split()} - {argument.name for argument in arguments if argument.is_array}
+    if unknown:
+        _refuse(source, name, f"the table names {sorted(unknown)}, but there are no such arrays")
+    waits = tuple(row.waits or (row.lanes is not None and variant[row.lanes] > 1) for variant in row.variants)
+    return Kernel(name, source, arguments, row.variants, waits, row.by_pixel, row.lanes)
+
+
+def _read_argument(source, kernel, text, row):
+    match = _ARGUMENT.fullmatch(text)
+    if match is None or match[2] not in DTYPES:
+        _refuse(source, kernel, f"argument '{text}' is not '[const] type [*] name' with a type of {list(DTYPES)}")
+    const, type_name, star, name = match[1] or "", match[2], match[3].strip(), match[4]
+    declaration = f"{const and 'const '}{'gpucoron::' if type_name in OWN_TYPES else ''}{type_name}{star}"
+    may = (name in row.nulls.split(), name in row.apart.split())
+    return Argument(name, DTYPES[type_name], bool(star), bool(const), *may, declaration)
+
+
+def _refuse(source, kernel, reason):
+    msg = f"{source}, kernel {kernel}: {reason}"
+    raise ValueError(msg)
+
+
+class _Kernels(UserDict):
+    """Kernels by name, read from their files when the first is asked for: an import must not need the files."""
+
+    def __init__(self):
+        """Leave `data` to be read."""
+
+    @cached_property
+    def data(self):
+        return {kernel.name: kernel for source in SOURCES for kernel in read_kernels(source)}
+
+
+KERNELS = _Kernels()
+
+
+def instantiations(source):
+    """List what a source file is compiled to.
+
+    Returns
+    -------
+    list of (Kernel, tuple)
+        Kernel and template arguments.
+    """
+    return [(kernel, variant) for kernel in KERNELS.values() if kernel.source == source for variant in kernel.variants]
+
+
+def kernel_folder():
+    """Find the kernels: inside the installed package, else in the repository around it.
+
+    Raises
+    ------
+    FileNotFoundError
+        They are in neither place.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "_kernels", package.parent / "kernels"):
+        if (folder / "include").is_dir():
+            return folder
+    msg = f"the CUDA kernels are missing: neither {package / '_kernels'} nor {package.parent / 'kernels'} has them"
+    raise FileNotFoundError(msg)
+
+
+def read_source(source):
+    """Read a kernel file, with a ``#line`` by which the compiler's messages point at it."""
+    path = kernel_folder() / source
+    return f'#line 1 "{path.as_posix()}"\n{path.read_text(encoding="utf-8")}'
+
+
+def read_headers():
+    """Read the headers of the kernels: name as in ``#include`` -> text."""
+    folder = kernel_folder() / "include"
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.cuh"))}
+
+
+@cache
+def source_digest(source):
+    """Digest what a kernel file is compiled from: itself, every header, and its rows of the table.
+
+    A changed header is thus never served stale.
+    """
+    folder = kernel_folder()
+    rows = [kernel for kernel in KERNELS.values() if kernel.source == source]
+    digest = hashlib.sha256(repr((DEVICE_OPTIONS, rows)).encode())
+    headers = sorted(path for path in folder.rglob("*") if path.suffix in (".cuh", ".hpp"))
+    for path in (folder / source, *headers):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def cache_folder():
+    """Name the folder of compiled kernels: ``GPUCORON_CACHE``, else the user's cache."""
+    if "GPUCORON_CACHE" in os.environ:
+        return Path(os.environ["GPUCORON_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpucoron"
