@@ -11,6 +11,7 @@ from example_report import write_example
 from parameter_tables import write_parameter_pages
 from performance_tables import write_measured
 from picture_pages import draw_pictures
+from room_pictures import draw_rooms
 from step_pictures import draw_step_pictures
 from validation_page import write_validation_page
 from validation_plots import draw_validation
@@ -59,6 +60,7 @@ write_parameter_pages(HERE / "parameters.md", GENERATED)
 write_changelog(HERE / "changes", HERE / "changelog.md")
 draw_pictures(HERE / "pictures", GENERATED)
 draw_step_pictures(GENERATED)
+draw_rooms(HERE.parent / "gpucoron", GENERATED)
 write_example(GENERATED / "pages" / "report_example.html")
 write_measured(HERE.parent / "benchmarks" / "results", GENERATED / "performance_measured.md")
 write_validation_page(RESULTS, HERE / "validation.md")

@@ -5,34 +5,25 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from gpucoron import __version__
+from gpucoron import __version__, report
 from gpucoron.engine import reduce_file
 from gpucoron.errors import InputError
 from gpucoron.parameters import changed
 from gpucoron.records.previews import preview_path, save_preview
-from gpucoron.report import write_report
 from gpucoron.simulate import simulate
 from gpucoron.simulate.references import write_references
 
 
 def write_example(path):
     """Write the example, unless it is there and younger than the report's code."""
-    import gpucoron
-
-    sources = [Path(__file__), *Path(gpucoron.__file__).parent.glob("report*"), *_page_files()]
+    sources = [Path(__file__), *(file for file in Path(report.__file__).parent.rglob("*") if file.is_file())]
     if path.exists() and path.stat().st_mtime > max(source.stat().st_mtime for source in sources):
         return
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / "An example"
         folder.mkdir()
         _reduce_examples(Path(scratch), folder)
-        write_report(folder, path)
-
-
-def _page_files():
-    import gpucoron
-
-    return (Path(gpucoron.__file__).parent / "report_page").iterdir()
+        report.write_report(folder, path)
 
 
 def _reduce_examples(scratch, folder):
