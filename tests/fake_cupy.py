@@ -82,7 +82,7 @@ class FakeCupy:
         self._pinned_memory = weakref.WeakSet()
         self._thread = threading.local()
         self._working = threading.RLock()
-        self.cuda = self._make_cuda(compute_capability, runner)
+        self.cuda = self._make_cuda(compute_capability, getattr(runner, "device", runner))
         module = None if self.judge is None else self.judge.modules["cupyx.scipy.ndimage"]
         self.ndimage = FakeModule(self, "ndimage", scipy.ndimage, module)
 

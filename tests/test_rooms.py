@@ -33,12 +33,12 @@ ORDER = (
     "facts",
     "parameters",
     "dq",
-    "errors",
     "files",
+    "errors",
     "__init__",  # the version and the public names: all may import it, so that it imports nothing
 )
 #: inside backends: what is not named, its single modules, stands below
-ORDER_OF_BACKENDS = ("__init__", "operations", "devices")
+ORDER_OF_BACKENDS = ("__init__", "backend", "budget", "operations", "devices")
 
 JWST = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "gwcs")
 CUPY = ("cupy", "cupyx", "cupy_backends")

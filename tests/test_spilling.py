@@ -319,7 +319,9 @@ def calls():
     yield "measure_scatter", {"data": data}, {}
     yield "subtract_wave", {"data": data} | wave, {}
     images = rng.normal(size=(80, 64, 100)).astype(np.float32)
-    yield "fit_flicker", {"images": images, "masks": images < 2}, {"vertical_corr": True, "flatten_model": True}
+    # Backwards: what lies in one piece is not copied on the host.
+    reversed_ = {"images": images[::-1], "masks": (images < 2)[::-1]}
+    yield "fit_flicker", reversed_, {"vertical_corr": True, "flatten_model": True}
     yield (
         "deconvolve_coupling",
         {"data": data, "kernel": np.ones((3, 3), np.float32), "edges": ReferenceEdges(4, 0, 0, 0)},

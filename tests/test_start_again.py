@@ -61,7 +61,7 @@ def assert_same_products(found, expected):
 @pytest.mark.parametrize("method", FULL_AT)
 def test_the_exposure_starts_again(case, host, tmp_path, monkeypatch, caplog, method):
     with case.cache.activate():
-        _, expected, _ = gpucoron.reduce_file(case.path, tmp_path / "a", profile="spaceklip", backend="numpy")
+        _, expected, _ = gpucoron.reduce_file(case.path, tmp_path / "a", profile="spaceklip", backend="host")
         calls = fill_up_once(monkeypatch, method)
         run, models, paths = gpucoron.reduce_file(case.path, tmp_path / "b", profile="spaceklip", backend=host)
     assert calls
