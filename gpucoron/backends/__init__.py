@@ -1,8 +1,8 @@
 """Backends: where the heavy operations run. Ask ``get_backend`` for one; nothing is imported before that."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 
 from gpucoron.errors import BackendUnavailableError
 
@@ -15,87 +15,55 @@ class Kind:
 
     Attributes
     ----------
+    device : str
+        Module and class of its device, below ``gpucoron.backends.devices``. The module's ``available()`` tells whether
+        it can run here, and on what, or why not: (bool, str).
     meaning : str
         For help texts.
-    status : callable
-        Tells whether it can run here, and on what, or why not: (bool, str).
-    make : callable
-        Makes its device from the options below.
     options : tuple of str
         Those of ``get_backend``'s that its device takes; others do not concern it.
     instead : str
         What runs where it cannot.
     """
 
+    device: str
     meaning: str
-    status: Callable
-    make: Callable
     options: tuple = ("n_threads", "max_memory", "scratch_dir", "tile_bytes")
     instead: str = "cpu"
 
+    @property
+    def _module(self):
+        return import_module(f"gpucoron.backends.devices.{self.device.partition(':')[0]}")
 
-def _numpy_status():
-    return True, "NumPy"
+    def status(self):
+        """Tell whether it can run here, and on what, or why not: (bool, str)."""
+        return self._module.available()
 
-
-def _numpy(**options):
-    from gpucoron.backends.devices.numpy_device import NumpyDevice
-
-    return NumpyDevice(**options)
-
-
-def _native_status():
-    from gpucoron.backends.devices.build import native_available
-
-    return native_available()
-
-
-def _native(**options):
-    from gpucoron.backends.devices.native_device import NativeDevice
-
-    return NativeDevice(**options)
-
-
-def _cuda_status():
-    from gpucoron.backends.devices.cuda_device import available
-
-    return available()
-
-
-def _cuda(**options):
-    from gpucoron.backends.devices.cuda_device import CudaDevice
-
-    return CudaDevice(**options)
-
-
-def _host_status():
-    from gpucoron.backends.devices.build import host_available
-
-    return host_available()
-
-
-def _host(**options):
-    from gpucoron.backends.devices.host_device import HostDevice
-
-    return HostDevice(**options)
+    def make(self, options):
+        """Make its device, from those of the options that concern it."""
+        kind = getattr(self._module, self.device.partition(":")[2])
+        return kind(**{name: value for name, value in options.items() if name in self.options})
 
 
 #: name -> what it is; a backend is its device's module and its row here
 BACKENDS = {
-    "numpy": Kind("the CPU, NumPy alone: the definition", _numpy_status, _numpy),
+    "numpy": Kind("numpy_device:NumpyDevice", "the CPU, NumPy alone: the definition"),
     "native": Kind(
-        "the CPU, with kernels compiled for it where they are faster; the same bits", _native_status, _native,
+        "native_device:NativeDevice",
+        "the CPU, with kernels compiled for it where they are faster; the same bits",
         instead="numpy",
     ),
     "cuda": Kind(
-        "a GPU, by CuPy and raw kernels", _cuda_status, _cuda,
+        "cuda_device:CudaDevice",
+        "a GPU, by CuPy and raw kernels",
         ("device", "max_memory", "scratch_dir", "defines", "cupy"),
     ),
     "host": Kind(
-        "the GPU's kernels compiled for the CPU: for tests", _host_status, _host,
+        "host_device:HostDevice",
+        "the GPU's kernels compiled for the CPU: for tests",
         ("n_threads", "max_memory", "scratch_dir", "sanitize", "lanes", "defines"),
     ),
-}  # fmt: skip
+}
 
 #: what stands for the first of several backends that can run, which the log tells
 CHOICES = {"auto": ("cuda", "native", "numpy"), "cpu": ("native", "numpy")}
@@ -153,8 +121,7 @@ def _status(name, options):
 def _make(name, options):
     from gpucoron.backends.backend import Backend
 
-    kind = BACKENDS[name]
-    return Backend(kind.make(**{key: value for key, value in options.items() if key in kind.options}))
+    return Backend(BACKENDS[name].make(options))
 
 
 def backend_status():

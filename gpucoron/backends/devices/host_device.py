@@ -10,10 +10,13 @@ import threading
 import numpy as np
 
 from gpucoron.backends.devices.build import argument_addresses, host_library
+from gpucoron.backends.devices.build import host_available as available
 from gpucoron.backends.devices.kernel_device import KernelDevice
 from gpucoron.backends.devices.launch import checked_arguments
 from gpucoron.backends.kernel_files import KERNELS, instantiations
 from gpucoron.backends.tiles import available_cores
+
+__all__ = ["HostDevice", "available"]
 
 
 class HostDevice(KernelDevice):

@@ -10,10 +10,13 @@ import logging
 import numpy as np
 
 from gpucoron.backends.devices.build import Array, argument_addresses, library, native_instantiations
+from gpucoron.backends.devices.build import native_available as available
 from gpucoron.backends.devices.host_device import HostDevice
 from gpucoron.backends.devices.launch import checked_arguments
 from gpucoron.backends.devices.numpy_device import NumpyDevice
 from gpucoron.backends.kernel_files import KERNELS
+
+__all__ = ["NativeDevice", "NativeKernels", "available"]
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,11 @@ TILE_ARRAYS = 10
 THREAD_BYTES = TILE_ARRAYS * TILE_BYTES
 
 
+def available():
+    """Tell whether NumPy can run here, as the other devices' modules do: (bool, str)."""
+    return True, "NumPy"
+
+
 class NumpyDevice(Device):
     """Operations in NumPy.
 
