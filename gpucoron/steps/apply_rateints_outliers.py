@@ -13,7 +13,21 @@ from gpucoron.backends import get_backend
 from gpucoron.backends.statistics import median_of_last
 from gpucoron.backends.tiles import row_tiles
 from gpucoron.dq import DO_NOT_USE, GOOD, JUMP_DET
-from gpucoron.steps import Outcome, skipped
+from gpucoron.parameters import P
+from gpucoron.steps.declaration import Outcome, Step, skipped
+
+STEP = Step(
+    name="apply_rateints_outliers",
+    title="look for outliers over the integrations, and fit them again",
+    references=("gain", "readnoise"),
+    parameters=(
+        P("sigma_cut", "float", 10.0, "distance from a pixel's median that makes an outlier", "sigma"),
+        P("nint_min", "integer", 10, "fewer integrations are not compared", "integrations"),
+    ),
+    skipped=True,
+    helpers=("fit",),
+    run_switch="rate_int_outliers",
+)
 
 #: Median absolute deviation of a normal distribution, in standard deviations.
 MAD_OF_NORMAL = 0.6744897501960817

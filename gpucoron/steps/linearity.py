@@ -1,7 +1,14 @@
 """linearity: correct the detector's non-linear response with a polynomial per pixel."""
 
 from gpucoron.dq import NO_LIN_CORR, SATURATED
-from gpucoron.steps import Outcome, skipped
+from gpucoron.steps.declaration import Outcome, Step, skipped
+
+STEP = Step(
+    name="linearity",
+    title="correct the non-linear response",
+    jwst_class="LinearityStep",
+    references=("linearity",),
+)
 
 
 def prepare_coefficients(coeffs, dq, *, xp):
