@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,6 +50,21 @@ def test_the_orders_name_steps_and_the_table_is_read_only():
         STEPS["jump"] = None
     for order in ORDERS:
         assert len(set(order)) == len(order)
+
+
+def test_the_table_gathers_itself(tmp_path, monkeypatch):
+    """A new module beside the others is all that the table needs."""
+    from gpucoron import steps
+
+    text = "from gpucoron.steps.declaration import Step\n\nSTEP = Step('brand_new', 'something new')\n"
+    (tmp_path / "brand_new.py").write_text(text)
+    monkeypatch.setattr(steps, "__path__", [*steps.__path__, str(tmp_path)])
+    monkeypatch.setitem(sys.modules, "gpucoron.steps.brand_new", None)
+    monkeypatch.delitem(sys.modules, "gpucoron.steps.brand_new")
+    gathered = steps._gather()
+    assert list(gathered) == [*STEPS, "brand_new"]
+    assert list(gathered["brand_new"].STEP.known) == ["skip", "save_results"]
+    monkeypatch.delattr(steps, "brand_new")
 
 
 def test_one_over_f_noise_is_removed_before_the_fit_or_after_it():
