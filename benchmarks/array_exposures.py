@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gpucoron import parameters
 from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
 from gpucoron.io.exposure import Exposure, Facts
 from gpucoron.io.references import Reference
+from gpucoron.parameters import resolve
+from gpucoron.steps import STEPS
 
 #: rows of reference pixels at the lower edge of a near-infrared subarray
 BORDER = 4
@@ -167,4 +168,4 @@ def make_references(case, backend):
 def settings_of(case):
     """Settle the steps' parameters: jwst's defaults."""
     facts = _facts(case)
-    return parameters.resolve("jwst", instrument=facts.instrument, subarray=facts.subarray)
+    return resolve(STEPS, "jwst", instrument=facts.instrument, subarray=facts.subarray)

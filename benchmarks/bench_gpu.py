@@ -19,7 +19,6 @@ import tempfile
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -29,10 +28,10 @@ from compare_arrays import compare, tell
 from gpu_variants import allow_variants, measure_variants
 
 from gpucoron import dq
-from gpucoron import parameters as declarations
 from gpucoron.backends import get_backend
 from gpucoron.backends.budget import exposure_memory
-from gpucoron.engine import BORROWED, order_of
+from gpucoron.engine import order_of
+from gpucoron.steps import STEPS, run_step
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -110,12 +109,11 @@ def run_steps(case, exposure, references, backend):
     """Run the default steps; return step -> (device seconds, wall seconds) of those that had something to do."""
     clock, settings, seconds = Clock(backend), arrays.settings_of(case), {}
     for name in order_of(exposure.facts):
-        if settings[name].skip or name in BORROWED:
+        if settings[name].skip:
             continue
-        usable = {reftype: references.get(reftype) for reftype in declarations.STEPS[name].references}
-        module = import_module(f"gpucoron.steps.{name}")
+        usable = {reftype: references.get(reftype) for reftype in STEPS[name].references}
         start, wall = clock.mark(), time.perf_counter()
-        outcome = module.run(exposure, usable, settings[name], backend)
+        outcome = run_step(name, exposure, usable, settings[name], backend)
         stop = clock.mark()
         if outcome.status == "COMPLETE":
             seconds[name] = clock.seconds(start, stop), time.perf_counter() - wall

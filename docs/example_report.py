@@ -12,6 +12,7 @@ from gpucoron.parameters import changed
 from gpucoron.records.previews import preview_path, save_preview
 from gpucoron.simulate import simulate
 from gpucoron.simulate.references import write_references
+from gpucoron.steps import STEPS
 
 
 def write_example(path):
@@ -58,7 +59,7 @@ def _reduce(path, folder):
         "outputs": {name.rsplit("_", 1)[1]: product.name for name, product in written.items()},
         "context": run.context[0],
         "backend": run.backend.name,
-        "parameters": changed(run.parameters),
+        "parameters": changed(STEPS, run.parameters),
         "steps": [vars(step) for step in run.records],
         "seconds": {"total": time.perf_counter() - start},
         "instrument": facts.instrument,

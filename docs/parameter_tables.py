@@ -1,13 +1,16 @@
-"""Write the page of parameters from the declarations in ``gpucoron.parameters``."""
+"""Write the page of parameters from what the steps in ``gpucoron.steps`` declare."""
 
+from importlib import import_module
+from inspect import isfunction
 from types import SimpleNamespace
 
 from gpucoron.engine import order_of
-from gpucoron.parameters import NIRCAM_ONLY, PIPELINE, SPACEKLIP, STEPS
+from gpucoron.parameters import PIPELINE
+from gpucoron.steps import STEPS
 
 _HEAD = """# Parameters
 
-% Written by docs/parameter_tables.py at every build; edit gpucoron/parameters.py instead.
+% Written by docs/parameter_tables.py at every build; edit the declarations in gpucoron/steps/ instead.
 
 Names are jwst's and spaceKLIP's. A parameter is set with `--set step.parameter=value`, with
 `steps={"step": {"parameter": value}}`, or with `strun calwebb_coron1 FILE --steps.step.parameter=value`; an unknown one
@@ -18,6 +21,15 @@ The `jwst` profile is what `Detector1Pipeline.call` gives: the defaults below, w
 `spaceklip` profile is what spaceKLIP's `run_single_file` sets; it reads no parameter files.
 """
 
+_SECTION = """### {name}
+
+```{{eval-rst}}
+.. automodule:: gpucoron.steps.{name}
+   :members:
+   :exclude-members: run
+```
+"""
+
 
 def write_parameter_pages(path, folder):
     """Write the page of all parameters, and into ``folder`` a table for the page of each step."""
@@ -25,6 +37,19 @@ def write_parameter_pages(path, folder):
     folder.mkdir(exist_ok=True)
     for step in STEPS.values():
         _write(folder / f"parameters_{step.name}.md", _parameters_of(step))
+
+
+def write_api_of_steps(path):
+    """Write what the page of the API says of steps: each module that has functions over arrays."""
+    _write(path, _sections())
+
+
+def _sections():
+    for name in sorted([*STEPS, "likelihood"]):
+        module = import_module(f"gpucoron.steps.{name}")
+        public = [key for key, value in vars(module).items() if isfunction(value) and not key.startswith("_")]
+        if any(getattr(module, key).__module__ == module.__name__ and key != "run" for key in public):
+            yield _SECTION.format(name=name)
 
 
 def _write(path, lines):
@@ -52,13 +77,22 @@ def _parameters_of(step):
     kind = "custom step of spaceKLIP" if step.custom else f"jwst's `{step.jwst_class}`"
     needs = f"; references: {', '.join(step.references)}" if step.references else ""
     yield f"{step.title[0].upper()}{step.title[1:]} ({kind}{needs}).\n"
-    spaceklip = dict(SPACEKLIP.get(step.name, {}))
+    preset = step.profiles.get("spaceklip")
+    spaceklip = dict(preset.values) if preset else {}
     skip = spaceklip.pop("skip", step.skipped)
-    where = " (NIRCam)" if step.name in NIRCAM_ONLY and skip != step.skipped else ""
-    off = {True: "skipped", False: "run", "subarray": "skipped for subarrays"}
-    yield f"By default {off[step.skipped]} in `jwst`, {off[skip]}{where} in `spaceklip`.\n"
+    off = {True: "skipped", False: "run"}
+    yield f"By default {off[step.skipped]} in `jwst`, {off[skip]}{_where(preset, skip, step)} in `spaceklip`.\n"
     if step.parameters:
         yield from _table(step.parameters, spaceklip)
+
+
+def _where(preset, skip, step):
+    """Say for which exposures a profile runs or skips a step otherwise than jwst."""
+    if skip == step.skipped:
+        return ""
+    names = {"NIRCAM": "NIRCam"}
+    instruments = ", ".join(names.get(name, name) for name in preset.instruments)
+    return (" for subarrays" if preset.subarrays_only else "") + (f" ({instruments})" if instruments else "")
 
 
 def _table(parameters, spaceklip):

@@ -4,7 +4,9 @@ Each takes the exposure's arrays to a ``RampModel``, lets jwst work on it, and t
 """
 
 import logging
-from types import SimpleNamespace
+from functools import partial
+from pkgutil import resolve_name
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 
@@ -13,67 +15,51 @@ from gpucoron.steps import Outcome
 
 log = logging.getLogger(__name__)
 
-_CLASSES = {
-    "emicorr": "jwst.emicorr.emicorr_step:EmiCorrStep",
-    "picture_frame": "jwst.picture_frame.picture_frame_step:PictureFrameStep",
-    "clean_flicker_noise": "jwst.clean_flicker_noise.clean_flicker_noise_step:CleanFlickerNoiseStep",
-    "persistence": "jwst.persistence.persistence_step:PersistenceStep",
-    "ramp_fit": "jwst.ramp_fitting.ramp_fit_step:RampFitStep",
-}
-
-#: parameters that jwst's own steps do not have, or that are not theirs to act on
-_OURS = ("skip", "save_results", "convert_average_dark")
+#: what every step of ours has, and jwst's is not to act on
+_OURS = ("skip", "save_results")
 
 
-def run(name, exposure, settings, reference_path, backend, output_dir=None):
-    """Run jwst's own step on an exposure.
+def run_jwsts_own(run, step):
+    """Run jwst's own step, in place on a run's exposure.
 
     Parameters
     ----------
-    name : str
-    exposure : Exposure
-    settings : namespace
-        The step's parameters, by jwst's names.
-    reference_path : callable
-        Gives the path of a reference type that the plan has looked up.
-    backend : Backend
-    output_dir : path, optional
-        Where the step's own extra products go.
+    run : Run
+    step : Step
+        Its ``borrows`` names the module of jwst.
 
     Returns
     -------
     Outcome
     """
+    exposure, backend = run.exposure, run.backend
     if backend.xp is not np:
-        log.info("%s: %s runs jwst's code on the host: one round trip", exposure.name, name)
+        log.info("%s: %s runs jwst's code on the host: one round trip", exposure.name, step.name)
     backend.note_worker("jwst", alone=True)
-    step = _make_step(name, settings, reference_path, output_dir)
-    model = step.process(ramp_without_signature(exposure, backend))
+    model = _make_step(run, step).process(ramp_without_signature(exposure, backend))
     exposure.data = backend.to_device(model.data)
     exposure.groupdq = backend.to_device(model.groupdq)
     exposure.pixeldq = backend.to_device(model.pixeldq)
-    status = getattr(model.meta.cal_step, name) or "COMPLETE"
+    status = getattr(model.meta.cal_step, step.cal_step) or "COMPLETE"
     return Outcome(status, "" if status == "COMPLETE" else "jwst's step declined; its log says why")
 
 
-def _make_step(name, settings, reference_path, output_dir):
-    from importlib import import_module
+def save_optional_fit(run, step):
+    """Let jwst's RampFitStep write the optional product of the segmented fit, ``fitopt``."""
+    run.backend.note_worker("jwst")
+    _make_step(run, step).process(ramp_without_signature(run.exposure, run.backend))
 
-    module, class_name = _CLASSES[name].split(":")
-    step_class = getattr(import_module(module), class_name)
-    values = {key: value for key, value in vars(settings).items() if key not in _OURS}
+
+def _make_step(run, step):
+    """Make jwst's step with the parameters and references of ours."""
+    step_class = resolve_name(f"{step.borrows}:{step.jwst_class}")
+    ours = {*_OURS, *(parameter.name for parameter in step.parameters if parameter.ours)}
+    values = {key: value for key, value in vars(run.parameters[step.name]).items() if key not in ours}
     for reftype in step_class.reference_file_types:
-        path = reference_path(reftype)
+        path = run.reference_path(step.name, reftype)
         if path is not None:
             values[f"override_{reftype}"] = str(path)
-    return step_class(name, skip=False, output_dir=output_dir and str(output_dir), **values)
-
-
-def save_optional_fit(exposure, settings, reference_path, backend, output_dir):
-    """Let jwst's RampFitStep write the optional product of the segmented fit, ``fitopt``."""
-    backend.note_worker("jwst")
-    step = _make_step("ramp_fit", settings, reference_path, output_dir)
-    step.process(ramp_without_signature(exposure, backend))
+    return step_class(step.name, skip=False, output_dir=run.output_dir and str(run.output_dir), **values)
 
 
 def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, backend, searched=True):
@@ -201,3 +187,14 @@ def full_frame_refpix(exposure, references, parameters, *, backend):
     if exposure.zeroframe is not None:
         exposure.zeroframe = backend.to_device(model.zeroframe)
     return "COMPLETE" if status == reference_pixels.REFPIX_OK else "SKIPPED"
+
+
+#: helper that a step may ask for -> its maker, ``maker(run, step)``
+HELPERS = MappingProxyType(
+    {
+        "jwsts_own": lambda run, step: partial(run_jwsts_own, run, step),
+        "optional_fit": lambda run, step: partial(save_optional_fit, run, step),
+        "large_events": lambda run, step: partial(large_events, backend=run.backend),
+        "full_frame": lambda run, step: partial(full_frame_refpix, backend=run.backend),
+    }
+)

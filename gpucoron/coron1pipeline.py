@@ -7,34 +7,12 @@ from pathlib import Path
 
 from gpucoron import engine
 from gpucoron.errors import ParameterError
+from gpucoron.parameters import refuse_unknown
+from gpucoron.steps import STEPS
 
 log = logging.getLogger(__name__)
 
-#: keyword argument of spaceKLIP's run_single_file -> (step, parameter, whether a true value means "off")
-_KEYWORDS = {
-    "skip_charge": ("charge_migration", "skip", False),
-    "skip_jump": ("jump", "skip", False),
-    "skip_ipc": ("ipc", "skip", False),
-    "skip_persistence": ("persistence", "skip", False),
-    "skip_ktc": ("subtract_ktc", "skip", False),
-    "skip_fnoise": ("subtract_1overf", "skip", False),
-    "skip_fnoise_vert": ("subtract_1overf", "vertical_corr", True),
-    "skip_dark": ("dark_current", "skip", False),
-    "nlower": ("refpix", "nlower", False),
-    "nupper": ("refpix", "nupper", False),
-    "nrow_off": ("refpix", "nrow_off", False),
-    "nleft": ("refpix", "nleft", False),
-    "nright": ("refpix", "nright", False),
-    "ncol_off": ("refpix", "ncol_off", False),
-    "rejection_threshold": ("jump", "rejection_threshold", False),
-    "three_group_rejection_threshold": ("jump", "three_group_rejection_threshold", False),
-    "four_group_rejection_threshold": ("jump", "four_group_rejection_threshold", False),
-    "n_pix_grow_sat": ("saturation", "n_pix_grow_sat", False),
-    "grow_diagonal": ("saturation", "grow_diagonal", False),
-    "flag_rcsat": ("saturation", "flag_rcsat", False),
-    "suppress_one_group": ("ramp_fit", "suppress_one_group", False),
-    "maximum_cores": ("ramp_fit", "maximum_cores", False),
-}
+#: keyword arguments of spaceKLIP's run_single_file that are for the run as a whole
 _OPTIONS = (
     "save_results",
     "save_calibrated_ramp",
@@ -100,8 +78,7 @@ def run_single_file(path, output_dir, steps=None, verbose=False, *, backend="aut
 
 def _settle(steps, kwargs):
     """Turn spaceKLIP's keyword arguments and steps into ours: parameters of the steps, and of the run."""
-    from gpucoron.parameters import refuse_unknown
-
+    keywords = {keyword: (step, name) for step in STEPS.values() for keyword, name in step.keywords.items()}
     settings = {}
     options = {}
     for name, value in kwargs.items():
@@ -109,11 +86,12 @@ def _settle(steps, kwargs):
             continue
         if name in _OPTIONS:
             options[name] = value
-        elif name in _KEYWORDS:
-            step, parameter, inverted = _KEYWORDS[name]
-            settings.setdefault(step, {})[parameter] = (not value) if inverted else value
+        elif name in keywords:
+            step, parameter = keywords[name]
+            is_inverted = parameter.startswith("not ")
+            settings.setdefault(step.name, {})[parameter.removeprefix("not ")] = not value if is_inverted else value
         else:
-            refuse_unknown("keyword", name, (*_OPTIONS, *_KEYWORDS))
+            refuse_unknown("keyword", name, (*_OPTIONS, *keywords))
     for step, values in (steps or {}).items():
         settings[step] = {**settings.get(step, {}), **values}
     return settings, options
@@ -168,13 +146,13 @@ def run_obs(
     -----
     Source of the interface: spaceKLIP 2.2, ``coron1pipeline.run_obs``.
     """
-    from gpucoron.parameters import resolve
-
     steps = {name: dict(values or {}) for name, values in (steps or {}).items()}
     masking = steps.pop("mask_groups", {})
     star_center = _check_center(masking.pop("star_center", None))
     settings, _options = _settle(steps, kwargs)
-    settled = resolve(profile, steps={**settings, "mask_groups": {"skip": not masking, **masking}})["mask_groups"]
+    settings = {**settings, "mask_groups": {"skip": not masking, **masking}}
+    parameters, _of_run, _pars_files = engine.settle(profile=profile, steps=settings)
+    settled = parameters["mask_groups"]
     output_dir = Path(database.output_dir) / subdir
     errors, count = [], 0
     for key in list(database.obs):

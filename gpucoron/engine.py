@@ -1,44 +1,28 @@
 """The order of the steps for the near infrared and for MIRI; runs them on an exposure and keeps the record.
 
-This is the one way through: file -> Exposure on the device -> steps in order, in place -> products -> file.
+This is the one way through: file -> Exposure on the device -> steps in order, in place -> products -> file. What a step
+needs and leaves it declares itself (`gpucoron.steps`).
 """
 
 import gc
 import logging
 import time
 from dataclasses import dataclass, field
-from functools import partial
-from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 
-from gpucoron import parameters as declarations
 from gpucoron.backends import fit_to_memory, get_backend
+from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
 from gpucoron.errors import InputError
-from gpucoron.io.references import (
-    STORE,
-    crds_context,
-    find_references,
-    load_references,
-    parameters_from_crds,
-    read_array,
-    read_flags,
-)
-from gpucoron.steps import skipped
+from gpucoron.io import products
+from gpucoron.io.references import STORE, crds_context, find_references, load_references, parameters_from_crds
+from gpucoron.io.user_files import with_files_read
+from gpucoron.parameters import resolve, settle_run
+from gpucoron.steps import STEPS, run_step, skipped
 
 log = logging.getLogger(__name__)
 
 #: as jwst 3.0 runs them (``calwebb_detector1``)
-_NIR_STEPS = (
-    "group_scale",
-    "dq_init",
-    "saturation",
-    "ipc",
-    "superbias",
-    "refpix",
-    "linearity",
-    "dark_current",
-)
+_NIR_STEPS = ("group_scale", "dq_init", "saturation", "ipc", "superbias", "refpix", "linearity", "dark_current")
 _MIRI_STEPS = (
     "group_scale",
     "dq_init",
@@ -53,25 +37,22 @@ _MIRI_STEPS = (
     "dark_current",
     "refpix",
 )
-#: both instruments, with spaceKLIP's custom steps in their places
+#: both instruments, with spaceKLIP's custom steps in their places; of a pair, the step runs at that ``stage_1overf``
 _LAST_STEPS = (
     "charge_migration",
     "jump",
     "mask_groups",
     "subtract_ktc",
-    "subtract_1overf",  # at stage 'groups'
+    ("subtract_1overf", "groups"),
     "picture_frame",
     "clean_flicker_noise",
     "persistence",
     "ramp_fit",
     "experimental_jumpramp",
     "apply_rateints_outliers",
-    "subtract_1overf",  # at stage 'ints'
+    ("subtract_1overf", "ints"),
     "gain_scale",
 )
-
-#: steps that run jwst's own code on the host, until ours replaces it
-BORROWED = ("picture_frame", "clean_flicker_noise", "persistence")
 
 
 @dataclass
@@ -126,7 +107,7 @@ class Run:
     @property
     def fits(self):
         """Whether ramps are fitted at all: else the ramp is the product."""
-        return not (self.parameters["ramp_fit"].skip and self.parameters["experimental_jumpramp"].skip)
+        return any(step.fits and not self.parameters[name].skip for name, step in STEPS.items())
 
 
 def order_of(facts, stage_1overf="ints"):
@@ -138,13 +119,43 @@ def order_of(facts, stage_1overf="ints"):
     stage_1overf : {'groups', 'ints'}
         Whether 1/f noise is removed before the fit or after it.
     """
-    order = list((_MIRI_STEPS if facts.is_miri else _NIR_STEPS) + _LAST_STEPS)
-    before_fit = order.index("subtract_1overf")
-    if stage_1overf == "ints":
-        del order[before_fit]
-    else:
-        del order[order.index("subtract_1overf", before_fit + 1)]
-    return tuple(order)
+    every = (_MIRI_STEPS if facts.is_miri else _NIR_STEPS) + _LAST_STEPS
+    staged = (entry if isinstance(entry, tuple) else (entry, stage_1overf) for entry in every)
+    return tuple(name for name, stage in staged if stage == stage_1overf)
+
+
+def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars=None):
+    """Settle what applies to a run: the one place for every way to start one.
+
+    What comes later decides: the defaults of the declarations, the profile, CRDS's parameter files, the user.
+
+    Parameters
+    ----------
+    exposure : Exposure, optional
+        Without one, what was asked for is checked, and CRDS is not.
+    profile, steps, pipeline, use_pars
+        As for `plan`.
+
+    Returns
+    -------
+    parameters : dict of SimpleNamespace
+        step -> its parameters.
+    of_run : SimpleNamespace
+        The parameters of the run as a whole.
+    pars_files : list of str
+        CRDS's parameter files that were applied.
+
+    Raises
+    ------
+    ParameterError, ReferenceFileError
+    """
+    facts = {} if exposure is None else {"instrument": exposure.facts.instrument, "subarray": exposure.facts.subarray}
+    from_files, of_run_from_files, pars_files = {}, {}, []
+    if exposure is not None and (use_pars if use_pars is not None else profile == "jwst"):
+        from_files, of_run_from_files, pars_files = parameters_from_crds(exposure)
+    parameters = resolve(STEPS, profile, from_crds=from_files, steps=steps, **facts)
+    of_run = settle_run(STEPS, parameters, {**of_run_from_files, **(pipeline or {})})
+    return parameters, of_run, pars_files
 
 
 def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto", use_pars=None):
@@ -172,21 +183,16 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
     ParameterError, ReferenceFileError, BackendUnavailableError
     """
     backend = get_backend(backend)
-    facts = exposure.facts
     context = crds_context()
-    from_crds, files = {}, []
-    if use_pars if use_pars is not None else profile == "jwst":
-        from_crds, of_run, files = parameters_from_crds(exposure)
-        pipeline = {**of_run, **(pipeline or {})}
-    settled = declarations.resolve(
-        profile, from_crds=from_crds, steps=steps, instrument=facts.instrument, subarray=facts.subarray
+    parameters, of_run, pars_files = settle(
+        exposure, profile=profile, steps=steps, pipeline=pipeline, use_pars=use_pars
     )
-    of_run = declarations.settle_run(settled, pipeline or {})
     wanted, overrides, latest = [], {}, {}
-    for name in order_of(facts, of_run.stage_1overf):
-        for reftype in [] if settled[name].skip else _references_of(name, settled[name], facts):
-            override = getattr(settled[name], f"override_{reftype}")
-            if declarations.STEPS[name].custom and override is None:
+    for name in order_of(exposure.facts, of_run.stage_1overf):
+        step, settings = STEPS[name], parameters[name]
+        for reftype in () if settings.skip else step.references_of(settings, exposure.facts):
+            override = getattr(settings, f"override_{reftype}")
+            if step.custom and override is None:
                 # a custom step works on what jwst's step before it has used
                 override = latest.get(reftype)
             if override is None:
@@ -197,24 +203,12 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
         exposure=exposure,
         backend=backend,
         profile=profile,
-        parameters=settled,
+        parameters=parameters,
         of_run=of_run,
         references=find_references(exposure, wanted, overrides),
-        pars_files=files,
+        pars_files=pars_files,
         context=context,
     )
-
-
-def _references_of(name, settings, facts):
-    """List the reference types that a step opens; jwst's step may declare more than it needs."""
-    if name == "refpix":
-        is_sirs = settings.refpix_algorithm == "sirs" and not facts.is_miri and "FULL" in facts.subarray
-        return ["sirskernel"] if is_sirs else []
-    if name == "clean_flicker_noise":
-        return ["flat"] if settings.apply_flat_field else []
-    if name == "picture_frame":
-        return ["pictureframe"]
-    return list(declarations.STEPS[name].references)
 
 
 def run_steps(run, *, until=None, after_step=None, store=None):
@@ -242,7 +236,10 @@ def run_steps(run, *, until=None, after_step=None, store=None):
         run.backend = backend
     references = load_references(exposure, run.references, backend, store)
     exposure.move_to(backend)
-    cleans = not run.parameters["subtract_1overf"].skip and run.of_run.stage_1overf == "groups"
+    cleans = any(
+        step.cleans_groups is not None and not run.parameters[name].skip and step.cleans_groups(run.of_run)
+        for name, step in STEPS.items()
+    )
     backend.settle(exposure.data.shape, cleans_groups=cleans)
     _run_each(run, references, until, after_step)
     return run
@@ -310,103 +307,52 @@ def _run_each(run, references, until, after_step):
         settings = run.parameters[name]
         backend.take_workers()
         start = time.perf_counter()
-        if settings.skip:
-            outcome = skipped("switched off")
-        elif name in BORROWED:
-            from gpucoron import borrowed
-
-            outcome = borrowed.run(name, exposure, settings, partial(run.reference_path, name), backend, run.output_dir)
-        else:
-            outcome = _run_own(name, run, references)
+        outcome = skipped("switched off") if settings.skip else _run_one(STEPS[name], run, references)
         backend.synchronize()
         seconds, workers = time.perf_counter() - start, backend.take_workers()
         workers = tuple(workers) if outcome.status == "COMPLETE" else ()
         record = StepRecord(name, outcome.status, seconds, outcome.reason, dict(outcome.flagged), workers)
         run.records.append(record)
-        _note(exposure, name, outcome, run)
+        _note(STEPS[name], outcome, run)
         log.info("%s: %s %s %.3f s %s", exposure.name, name, record.status, record.seconds, record.reason)
         if after_step is not None:
             after_step(run, record)
 
 
-def _run_own(name, run, references):
-    """Run one of our own steps; what it cannot do with these arrays is told with the file's and the step's name."""
-    exposure, settings = run.exposure, run.parameters[name]
-    module = import_module(f"gpucoron.steps.{name}")
-    usable = {
-        reftype: references.get(f"{name}.{reftype}", references.get(reftype))
-        for reftype in declarations.STEPS[name].references
-    }
-    settings = _with_arrays(name, settings)
-    if name == "ramp_fit" and settings.save_opt and not _fits_by_likelihood(exposure, settings):
-        from gpucoron import borrowed
-
-        borrowed.save_optional_fit(exposure, settings, partial(run.reference_path, name), run.backend, run.output_dir)
+def _run_one(step, run, references):
+    """Run a step; what it cannot do with these arrays is told with the file's and the step's name."""
+    exposure = run.exposure
+    usable = {reftype: references.get(f"{step.name}.{reftype}", references.get(reftype)) for reftype in step.references}
+    settings = with_files_read(step, run.parameters[step.name])
+    helpers = {name: _HELPERS[name](run, step) for name in step.helpers}
     try:
-        return module.run(exposure, usable, settings, run.backend, **_helpers(name, run))
+        return run_step(step.name, exposure, usable, settings, run.backend, **helpers)
     except ValueError as error:
         files = ", ".join(str(reference.path) for reference in usable.values() if reference is not None)
-        msg = f"{exposure.name}: {name}: {error}" + (f" (references: {files})" if files else "")
+        msg = f"{exposure.name}: {step.name}: {error}" + (f" (references: {files})" if files else "")
         raise InputError(msg) from error
 
 
-def _fits_by_likelihood(exposure, settings):
-    """Tell whether ramp_fit will leave its chi-square, which is then the optional product."""
-    from gpucoron.steps.ramp_fit import FEWEST_LIKELY_GROUPS
+def _make_fit(run, step):
+    """Make ``fit(exposure, references)``: the fit that the run's exposure has had, without what else it leaves."""
 
-    return settings.algorithm == "LIKELY" and exposure.data.shape[1] >= FEWEST_LIKELY_GROUPS
+    def fit(exposure, references):
+        order = order_of(run.exposure.facts, run.of_run.stage_1overf)
+        name = next(name for name in order if STEPS[name].fits and not run.parameters[name].skip)
+        return run_step(name, exposure, references, run.parameters[name], run.backend)
 
-
-def _with_arrays(name, settings):
-    """Read the arrays that parameters name by file; steps read no files themselves."""
-    if name == "dq_init" and settings.user_supplied_dq is not None:
-        return SimpleNamespace(**{**vars(settings), "user_supplied_dq": read_flags(settings.user_supplied_dq)})
-    arrays = {
-        key: read_array(value)
-        for key, value in vars(settings).items()
-        if isinstance(value, (str, Path)) and declarations.declared(name)[key].kind == "array"
-    }
-    return SimpleNamespace(**{**vars(settings), **arrays}) if arrays else settings
+    return fit
 
 
-def _helpers(name, run):
-    """Hand a step what it cannot know: the stage, the fit that the exposure has had, borrowed code for rare modes."""
-    from gpucoron import borrowed
-
-    if name == "subtract_1overf":
-        return {"stage": run.of_run.stage_1overf}
-    if name == "emicorr":
-        own = partial(
-            borrowed.run,
-            name,
-            run.exposure,
-            run.parameters[name],
-            partial(run.reference_path, name),
-            run.backend,
-            run.output_dir,
-        )
-        return {"jwsts_own": own}
-    if name == "apply_rateints_outliers":
-        fit = "experimental_jumpramp" if run.parameters["ramp_fit"].skip else "ramp_fit"
-        module = import_module(f"gpucoron.steps.{fit}")
-        settings, helpers = run.parameters[fit], _helpers(fit, run)
-
-        def fit_again(exposure, references):
-            return module.run(exposure, references, settings, run.backend, **helpers)
-
-        return {"fit": fit_again}
-    functions = {
-        "jump": {"large_events": borrowed.large_events},
-        "refpix": {"full_frame": borrowed.full_frame_refpix},
-    }.get(name, {})
-    return {key: partial(function, backend=run.backend) for key, function in functions.items()}
+#: helper that a step may ask for -> its maker, ``maker(run, step)``
+_HELPERS = {**BORROWED_HELPERS, "stage": lambda run, step: run.of_run.stage_1overf, "fit": _make_fit}
 
 
-def _note(exposure, name, outcome, run):
+def _note(step, outcome, run):
     """Write into the metadata what jwst's own step would have left there."""
-    meta = exposure.meta.meta
-    if not declarations.STEPS[name].custom:
-        setattr(meta.cal_step, declarations.STEPS[name].cal_step, outcome.status)
+    meta, settings = run.exposure.meta.meta, run.parameters[step.name]
+    if not step.custom:
+        setattr(meta.cal_step, step.cal_step, outcome.status)
     for dotted, value in outcome.meta.items():
         *parents, last = dotted.split(".")
         node = meta
@@ -415,19 +361,35 @@ def _note(exposure, name, outcome, run):
         setattr(node, last, value)
     if outcome.reason == "switched off":
         return
-    for reftype in _references_of(name, run.parameters[name], exposure.facts):
-        path = run.reference_path(name, reftype)
+    for reftype in step.references_of(settings, run.exposure.facts):
+        path = run.reference_path(step.name, reftype)
         if path is not None and hasattr(meta.ref_file, reftype):
-            getattr(meta.ref_file, reftype).name = reference_name(path, run.parameters[name], reftype)
+            getattr(meta.ref_file, reftype).name = products.reference_name(path, settings, reftype)
 
 
-def reference_name(path, settings, reftype):
-    """Name a reference as jwst does in a product: CRDS's by URI, the user's by path."""
-    if path == "N/A":
-        return "N/A"
-    if getattr(settings, f"override_{reftype}", None) is not None:
-        return str(Path(path).resolve())
-    return f"crds://{Path(path).name}"
+def saving_extras(path_of, after_step=None, written=None):
+    """Make what `run_steps` calls after each step: it saves the further products that were asked for.
+
+    Parameters
+    ----------
+    path_of : callable or None
+        ``path_of(extra)`` says where a product goes, see `gpucoron.steps.declaration.Extra`; None saves nothing.
+    after_step : callable, optional
+        Called as ``after_step(run, record)`` when that is done.
+    written : dict, optional
+        Takes stem of the name -> path of what was written.
+    """
+
+    def save(run, record):
+        to_write = {path_of(extra): model for extra, model in products.extra_products(run, record)} if path_of else {}
+        if to_write:
+            products.save(to_write)
+        if written is not None:
+            written.update({path.stem: path for path in to_write})
+        if after_step is not None:
+            after_step(run, record)
+
+    return save
 
 
 def reduce_file(
@@ -486,7 +448,6 @@ def reduce_file(
     GpucoronError
         One of its kinds; nothing was written.
     """
-    from gpucoron.io import products
     from gpucoron.io.exposure import Exposure
 
     def at(suffix):
@@ -506,24 +467,12 @@ def reduce_file(
         run.output_dir = Path(output_dir)
         return run
 
+    def extra_at(extra):
+        return products.extra_path(extra, path, output_dir)
+
     paths = {}
-
-    def save_what_is_asked(run, record):
-        extras = products.extra_products(run, record)
-        to_write = {at(suffix): model for suffix, model in extras.items()}
-        if record.name == "ramp_fit":
-            name = run.parameters["ramp_fit"].opt_name or path
-            for suffix, model in products.chisq_product(run).items():
-                to_write[products.product_path(name, output_dir, suffix)] = model
-        if record.name == "dark_current" and run.parameters["dark_current"].dark_output is not None:
-            to_write |= {Path(output_dir) / name: model for name, model in products.dark_product(run).items()}
-        if to_write and save_results:
-            products.save(to_write)
-            paths.update({path.stem: path for path in to_write})
-        if after_step is not None:
-            after_step(run, record)
-
-    run = run_or_start_again(start, backend, after_step=save_what_is_asked)
+    save = saving_extras(extra_at if save_results else None, after_step, paths)
+    run = run_or_start_again(start, backend, after_step=save)
     fitted = time.perf_counter()
     models = {"rate": products.rate_model(run), "rateints": products.rateints_model(run)}
     if not run.fits:

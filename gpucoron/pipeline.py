@@ -10,11 +10,12 @@ from jwst.stpipe import Pipeline
 from jwst.stpipe import Step as JwstStep
 from stpipe.config_parser import ConfigObj
 
-from gpucoron import parameters as declarations
 from gpucoron.backends import get_backend
-from gpucoron.engine import plan, run_or_start_again
+from gpucoron.engine import plan, run_or_start_again, saving_extras
 from gpucoron.io import products
 from gpucoron.io.exposure import Exposure
+from gpucoron.parameters import FROM_FILES, PIPELINE, Parameter, refuse_unknown
+from gpucoron.steps import STEPS, declared
 
 __all__ = ["Coron1Pipeline"]
 
@@ -22,8 +23,8 @@ __all__ = ["Coron1Pipeline"]
 def _spec_line(parameter):
     """Write a parameter in the notation of ``configobj``."""
     kind, default = parameter.kind, repr(parameter.default)
-    if kind == "array":
-        kind = "string"  # the path of a file
+    if kind in FROM_FILES:
+        kind = "string"  # the path
     if isinstance(parameter.default, list):
         default = f"list({', '.join(map(repr, parameter.default))})"
     arguments = [repr(option) for option in parameter.options]
@@ -49,9 +50,7 @@ def _step_class(step):
     members = {
         "__doc__": f"Parameters of {step.name}: {step.title}.",
         "class_alias": step.name,
-        "spec": _spec(
-            [*step.parameters, declarations.Parameter("skip", "boolean", step.skipped, "do not run this step")]
-        ),
+        "spec": _spec([*step.parameters, step.known["skip"]]),
         "reference_file_types": list(step.references),
         "get_config_reftype": classmethod(get_config_reftype),
     }
@@ -79,12 +78,12 @@ class Coron1Pipeline(Pipeline):
 
     spec = _spec(
         [
-            *declarations.PIPELINE,
-            declarations.Parameter("backend", "string", "auto", "where the heavy operations run: auto, cpu, cuda"),
+            *PIPELINE,
+            Parameter("backend", "string", "auto", "where the heavy operations run: auto, cpu, cuda"),
         ]
     )
 
-    step_defs = {step.name: _step_class(step) for step in declarations.STEPS.values()}
+    step_defs = {step.name: _step_class(step) for step in STEPS.values()}
 
     # the engine looks its references up itself, and fewer of them
     prefetch_references = False
@@ -98,10 +97,10 @@ class Coron1Pipeline(Pipeline):
     def call(cls, *args, **kwargs):
         """Run on a file or a model, with CRDS's parameter files applied; see ``stpipe.Step.call``."""
         for step_name, values in (kwargs.get("steps") or {}).items():
-            known = declarations.declared(step_name)
+            known = declared(step_name)
             for name in values:
                 if name not in known and name not in _STPIPE_PARAMETERS:
-                    declarations.refuse_unknown(f"parameter of {step_name}", name, known)
+                    refuse_unknown(f"parameter of {step_name}", name, known)
         return super().call(*args, **kwargs)
 
     def process(self, step_input):
@@ -112,7 +111,7 @@ class Coron1Pipeline(Pipeline):
         ImageModel, CubeModel (``return_rateints``) or RampModel (``ramp_fit`` skipped); None where nothing was fitted
         """
         is_path = isinstance(step_input, (str, Path))
-        of_the_run = {parameter.name: getattr(self, parameter.name) for parameter in declarations.PIPELINE}
+        of_the_run = {parameter.name: getattr(self, parameter.name) for parameter in PIPELINE}
 
         def start(backend):
             exposure = Exposure.read(step_input, backend) if is_path else Exposure.from_model(step_input)
@@ -120,7 +119,7 @@ class Coron1Pipeline(Pipeline):
             run.output_dir = self.output_dir
             return run
 
-        run = run_or_start_again(start, get_backend(self.backend), after_step=self._save_if_asked)
+        run = run_or_start_again(start, get_backend(self.backend), after_step=saving_extras(self._path_of))
         if not run.fits:
             self.suffix = "ramp"
             return products.ramp_model(run)
@@ -137,25 +136,26 @@ class Coron1Pipeline(Pipeline):
     def _settings(self):
         """Collect every step's parameters from the configured steps."""
         settings = {}
-        for name in declarations.STEPS:
+        for name in STEPS:
             step = getattr(self, name)
-            settings[name] = {key: getattr(step, key, None) for key in declarations.declared(name)}
+            settings[name] = {key: getattr(step, key, None) for key in declared(name)}
         return settings
 
-    def _save_if_asked(self, run, record):
-        for suffix, model in products.extra_products(run, record).items():
-            self.save_model(model, suffix=suffix, force=True)
-        if record.name == "dark_current" and self.dark_current.dark_output is not None:
-            for name, model in products.dark_product(run).items():
-                self.save_model(model, suffix=False, output_file=name)
+    def _path_of(self, extra):
+        """Say where a further product goes, under jwst's name for it."""
+        return self._output_path(extra.suffix or False, extra.file_name or extra.stem or self.output_file)
+
+    def _output_path(self, suffix, output_file, **components):
+        path = Path(self.make_output_path(basepath=output_file, suffix=suffix, **components))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def save_model(self, model, suffix=None, idx=None, output_file=None, force=False, **components):
         """Save a product under jwst's name for it, whole or not at all."""
         output_file = output_file or self.output_file
         if not (force or self.save_results or output_file):
             return None
-        path = Path(self.make_output_path(basepath=output_file, suffix=suffix, **components))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self._output_path(suffix, output_file, **components)
         products.save({path: model})
         return str(path)
 

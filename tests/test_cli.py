@@ -63,6 +63,15 @@ def test_an_unavailable_backend_is_refused_with_its_reason(exposures, tmp_path, 
     assert "backend='cpu'" in message
 
 
+def test_every_backend_of_the_table_can_be_asked_for(capsys):
+    from gpucoron.backends import NAMES
+
+    for command in ("run", "batch", "demo"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert "{" + ",".join(NAMES) + "}" in capsys.readouterr().out
+
+
 def test_settings():
     steps = parse_settings(["jump.rejection_threshold=5", "ramp_fit.algorithm=LIKELY"], ["ipc"])
     assert steps == {

@@ -10,7 +10,7 @@ from test_jump import run_jwst_step
 from gpucoron.borrowed import large_events
 from gpucoron.dq import AD_FLOOR, DO_NOT_USE, JUMP_DET, PERSISTENCE, REFERENCE_PIXEL, SATURATED
 from gpucoron.parameters import resolve
-from gpucoron.steps import jump
+from gpucoron.steps import STEPS, jump
 
 #: parameters of ours that jwst does not have
 OWN = ("apply_max_shower_amplitude", "apply_minimum_groups")
@@ -71,7 +71,7 @@ def run_ours(ramps, backend, *, nframes=1, group_time=5.3452, pixeldq=None, **pa
         facts=SimpleNamespace(nframes=nframes, group_time=group_time),
     )
     references = {"gain": SimpleNamespace(data=gain), "readnoise": SimpleNamespace(data=readnoise)}
-    settings = resolve("jwst", steps={"jump": parameters})["jump"]
+    settings = resolve(STEPS, "jwst", steps={"jump": parameters})["jump"]
     helper = partial(large_events, backend=backend)
     outcome = jump.run(exposure, references, settings, backend, large_events=helper)
     return outcome, backend.to_host(exposure.groupdq), backend.to_host(exposure.pixeldq)

@@ -11,6 +11,7 @@ from gpucoron.backends.results import Slopes
 from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
 from gpucoron.parameters import resolve
 from gpucoron.steps import (
+    STEPS,
     charge_migration,
     dark_current,
     dq_init,
@@ -460,10 +461,11 @@ def test_the_average_dark_applies_on_request(rng, algorithm):
             average_dark_current=np.full(shape[2:], rate, np.float32),
         )
         parameters = resolve(
+            STEPS,
             steps={
                 "dark_current": {"apply_average_dark_image": applies},
                 "ramp_fit": {"algorithm": algorithm, "convert_average_dark": converts},
-            }
+            },
         )
         dark_current.run(exposure, {"dark": dark}, parameters["dark_current"], BACKEND)
         references = {name: reference(data=image.copy()) for name, image in images.items()}

@@ -3,7 +3,8 @@
 import pytest
 
 from gpucoron.errors import ParameterError
-from gpucoron.parameters import STEPS, changed, convert, declared, resolve
+from gpucoron.parameters import changed, convert, resolve
+from gpucoron.steps import STEPS, declared
 
 CUSTOM = {
     "saturation": {"grow_diagonal", "flag_rcsat"},
@@ -47,17 +48,17 @@ def test_names_and_defaults_are_jwsts(name, jwst_steps):
 
 
 def test_layers():
-    settled = resolve("jwst", from_crds={"jump": {"rejection_threshold": 5.0, "flag_4_neighbors": False}})
+    settled = resolve(STEPS, "jwst", from_crds={"jump": {"rejection_threshold": 5.0, "flag_4_neighbors": False}})
     assert settled["jump"].rejection_threshold == 5.0
     steps = {"jump": {"rejection_threshold": "6"}}
-    settled = resolve("jwst", from_crds={"jump": {"rejection_threshold": 5.0}}, steps=steps)
+    settled = resolve(STEPS, "jwst", from_crds={"jump": {"rejection_threshold": 5.0}}, steps=steps)
     assert settled["jump"].rejection_threshold == 6.0
     assert steps == {"jump": {"rejection_threshold": "6"}}
-    assert changed(settled) == {"jump": {"rejection_threshold": 6.0}}
+    assert changed(STEPS, settled) == {"jump": {"rejection_threshold": 6.0}}
 
 
 def test_spaceklip_profile():
-    nircam = resolve("spaceklip", instrument="NIRCAM", subarray="SUB320A335R")
+    nircam = resolve(STEPS, "spaceklip", instrument="NIRCAM", subarray="SUB320A335R")
     jump = nircam["jump"]
     thresholds = (
         jump.rejection_threshold,
@@ -72,13 +73,13 @@ def test_spaceklip_profile():
     assert (nircam["refpix"].nlower, nircam["refpix"].nupper) == (-1, -1)
     assert not nircam["subtract_ktc"].skip
     assert not nircam["subtract_1overf"].skip
-    assert not resolve("spaceklip", instrument="NIRCAM", subarray="FULL")["dark_current"].skip
-    miri = resolve("spaceklip", instrument="MIRI", subarray="MASK1550")
+    assert not resolve(STEPS, "spaceklip", instrument="NIRCAM", subarray="FULL")["dark_current"].skip
+    miri = resolve(STEPS, "spaceklip", instrument="MIRI", subarray="MASK1550")
     assert miri["charge_migration"].skip
     assert miri["subtract_ktc"].skip
     assert miri["ipc"].skip
     # CRDS's files belong to the jwst profile alone
-    other = resolve("spaceklip", from_crds={"jump": {"rejection_threshold": 9.0}})
+    other = resolve(STEPS, "spaceklip", from_crds={"jump": {"rejection_threshold": 9.0}})
     assert other["jump"].rejection_threshold == 4.0
 
 
@@ -114,4 +115,4 @@ def test_values_are_converted(step, name, text, value):
 )
 def test_what_cannot_be_is_refused(step, name, value, words):
     with pytest.raises(ParameterError, match=words):
-        resolve(steps={step: {name: value}})
+        resolve(STEPS, steps={step: {name: value}})

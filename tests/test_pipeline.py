@@ -137,6 +137,29 @@ def test_call_refuses_unknown_names_with_the_nearest(case):
         gpucoron.Coron1Pipeline.call(str(case.path), steps={"jump": {"rejection_treshold": 5}})
 
 
+def test_call_leaves_what_run_leaves(case, tmp_path):
+    """Further products have the same names and the same values, whoever starts the run."""
+    from astropy.io import fits
+
+    steps = {
+        "ramp_fit": {"algorithm": "LIKELY", "save_opt": True},
+        "dark_current": {"dark_output": "dark", "save_results": True},
+    }
+    with case.cache.activate():
+        gpucoron.Coron1Pipeline.call(
+            str(case.path), steps=steps, backend="cpu", output_dir=str(tmp_path / "call"), save_results=True
+        )
+        gpucoron.reduce_file(case.path, tmp_path / "run", backend="cpu", steps=steps)
+    found = {path.name for path in (tmp_path / "call").iterdir()}
+    assert found == {path.name for path in (tmp_path / "run").iterdir()}
+    assert {name.rsplit("nrcalong_")[-1] for name in found} == {
+        "dark.fits", "dark_current.fits", "likely_chisq.fits", "rate.fits", "rateints.fits"
+    }  # fmt: skip
+    for name in found:
+        mine, theirs = (fits.getdata(tmp_path / folder / name) for folder in ("call", "run"))
+        np.testing.assert_array_equal(mine, theirs, err_msg=name)
+
+
 @pytest.mark.parity
 def test_an_open_model_is_accepted_and_left_alone(case, theirs):
     from stdatamodels.jwst import datamodels

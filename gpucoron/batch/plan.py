@@ -14,11 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gpucoron import __version__
-from gpucoron import parameters as declarations
 from gpucoron.batch.inputs import Input, exposure_name, find_files, is_wanted, read_input, take_share
 from gpucoron.errors import GpucoronError, InputError, ParameterError, ReferenceFileError
 from gpucoron.files import file_digest
+from gpucoron.parameters import PIPELINE, changed
 from gpucoron.records.manifest import read_manifests
+from gpucoron.steps import STEPS
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +80,10 @@ def settle(profile, steps, of_run):
     ParameterError
         A step or parameter does not exist, a value cannot be, or is an array that is not in a file.
     """
+    from gpucoron import engine
+
     steps = {step: dict(values or {}) for step, values in (steps or {}).items()}
-    declarations.settle_run(declarations.resolve(profile, steps=steps), of_run)
+    engine.settle(profile=profile, steps=steps, pipeline=of_run)
     for step, values in steps.items():
         for name, value in values.items():
             if isinstance(value, (str, Path)) and os.path.isfile(value):
@@ -103,8 +106,8 @@ def parameters_of(run):
     digest : str
         Of the profile, the parameters, and the state of files that they name.
     """
-    parameters = declarations.changed(run.parameters)
-    defaults = {parameter.name: parameter.default for parameter in declarations.PIPELINE}
+    parameters = changed(STEPS, run.parameters)
+    defaults = {parameter.name: parameter.default for parameter in PIPELINE}
     of_run = {name: value for name, value in vars(run.of_run).items() if value != defaults[name]}
     if of_run:
         parameters["run"] = of_run

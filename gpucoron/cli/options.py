@@ -2,6 +2,7 @@
 
 import argparse
 
+from gpucoron.backends import NAMES
 from gpucoron.errors import ParameterError
 
 
@@ -52,8 +53,9 @@ def add_backend(parser):
     parser.add_argument(
         "--backend",
         default="auto",
-        choices=("auto", "cpu", "cuda", "host"),
-        help="auto: a GPU where there is one, else the CPU (default); host: the GPU's kernels on the CPU, for tests",
+        choices=NAMES,
+        help="auto: a GPU where there is one, else the CPU (default); numpy and native: the CPU without and with "
+        "kernels compiled for it; host: the GPU's kernels on the CPU, for tests",
     )
 
 

@@ -26,14 +26,13 @@ def add_parser(commands):
 
 def _run(options):
     from gpucoron.cli import summary
+    from gpucoron.engine import reduce_file, settle
     from gpucoron.io.warm_up import warming_up
-    from gpucoron.parameters import resolve
 
-    steps = parse_settings(options.settings, options.skip)
-    resolve(options.profile, steps=steps)  # a misspelt parameter is no matter of the file
-    of_run = of_run_parameters(options)
+    steps, of_run = parse_settings(options.settings, options.skip), of_run_parameters(options)
+    settle(profile=options.profile, steps=steps, pipeline=of_run)  # a misspelt parameter is no matter of the file
     with warming_up():
-        from gpucoron.engine import reduce_file
+        pass
 
     failed = 0
     for path in options.files:

@@ -12,7 +12,9 @@ from pathlib import Path
 from gpucoron import __version__
 from gpucoron.errors import OutputError
 from gpucoron.files import appearing
-from gpucoron.parameters import STEPS, changed
+from gpucoron.parameters import changed
+from gpucoron.steps import STEPS
+from gpucoron.steps.declaration import Extra
 
 log = logging.getLogger(__name__)
 
@@ -65,50 +67,54 @@ def ramp_model(run):
 
 
 def extra_products(run, record):
-    """Make the products that were asked for after a step: suffix -> model."""
-    settings = run.parameters[record.name]
-    save_calibrated_ramp, save_intermediates = run.of_run.save_calibrated_ramp, run.of_run.save_intermediates
-    extras = {}
-    if run.exposure.rateints is None and record.name not in ("ramp_fit", "gain_scale"):
+    """Make the products that were asked for after a step.
+
+    Returns
+    -------
+    list of (Extra, model)
+        What the product is and is to be called; and its model.
+    """
+    step, settings, of_run = STEPS[record.name], run.parameters[record.name], run.of_run
+    extras = []
+    if run.exposure.rateints is None and step.leaves != "slopes":
         ran = record.reason != "switched off"
-        if settings.save_results or (save_intermediates and ran):
-            extras[record.name] = ramp_model(run)
-        if record.name == "persistence" and (save_calibrated_ramp or save_intermediates):
-            extras["ramp"] = ramp_model(run)
-    return extras
+        if settings.save_results or (of_run.save_intermediates and ran):
+            extras.append(Extra("ramp", suffix=step.name))
+        if step.leaves == "calibrated ramp" and (of_run.save_calibrated_ramp or of_run.save_intermediates):
+            extras.append(Extra("ramp", suffix="ramp"))
+    if step.extras is not None:
+        extras += step.extras(run.exposure, settings)
+    return [(extra, _MODELS[extra.kind](run, step, extra)) for extra in extras]
 
 
-def chisq_product(run):
-    """Make the chi-square of LIKELY, summed over the integrations, where it was asked for: suffix -> model."""
+def _image_model(run, step, extra):
+    """Make an image with the exposure's metadata."""
     from stdatamodels.jwst import datamodels
 
-    chisq = getattr(run.exposure, "likelihood_chisq", None)
-    if chisq is None or not run.parameters["ramp_fit"].save_opt:
-        return {}
     model = datamodels.ImageModel()
     model.update(run.exposure.meta)
-    model.data = run.backend.to_host(chisq)
+    model.data = run.backend.to_host(extra.array)
     _sign(model, run)
-    return {"likely_chisq": model}
+    return model
 
 
-def dark_product(run):
-    """Make the dark as ``dark_current`` subtracted it: file name -> model; empty where nothing was subtracted."""
+def _dark_model(run, step, extra):
+    """Make a dark like the step's reference, in the exposure's read pattern."""
     from stdatamodels.jwst import datamodels
 
-    exposure = run.exposure
-    if exposure.matched_dark is None:
-        return {}
-    facts = exposure.facts
+    facts = run.exposure.facts
     model_class = datamodels.DarkMIRIModel if facts.is_miri else datamodels.DarkModel
-    with model_class(str(run.reference_path("dark_current", "dark"))) as reference:
-        model = model_class(data=run.backend.to_host(exposure.matched_dark), dq=reference.dq)
+    with model_class(str(run.reference_path(step.name, "dark"))) as reference:
+        model = model_class(data=run.backend.to_host(extra.array), dq=reference.dq)
         model.update(reference)
     model.meta.exposure.nframes = facts.nframes
-    model.meta.exposure.ngroups = exposure.matched_dark.shape[-3]
+    model.meta.exposure.ngroups = extra.array.shape[-3]
     model.meta.exposure.groupgap = facts.groupgap
-    name = Path(run.parameters["dark_current"].dark_output).with_suffix(".fits").name
-    return {name: model}
+    return model
+
+
+#: kind of an extra product -> the maker of its model
+_MODELS = {"ramp": lambda run, step, extra: ramp_model(run), "image": _image_model, "dark": _dark_model}
 
 
 def ramp_without_signature(exposure, backend):
@@ -154,7 +160,7 @@ def history_of(run):
         lines.append(f"gpucoron parameter files: {', '.join(run.pars_files)}")
     lines += [
         f"gpucoron {step}: {json.dumps(values, sort_keys=True, default=str)}"
-        for step, values in changed(run.parameters).items()
+        for step, values in changed(STEPS, run.parameters).items()
     ]
     return lines
 
@@ -165,6 +171,15 @@ def backends_of(run):
     return "+".join(worker for worker in run.workers if worker != "jwst") or run.backend.take_workers()[0]
 
 
+def reference_name(path, settings, reftype):
+    """Name a reference as jwst does in a product: CRDS's by URI, the user's by path."""
+    if path == "N/A":
+        return "N/A"
+    if getattr(settings, f"override_{reftype}", None) is not None:
+        return str(Path(path).resolve())
+    return f"crds://{Path(path).name}"
+
+
 def product_path(input_name, output_dir, suffix):
     """Name a product after its input: ``x_uncal.fits`` becomes ``x_rate.fits``."""
     stem = Path(input_name).name
@@ -173,6 +188,13 @@ def product_path(input_name, output_dir, suffix):
     for known in _INPUT_SUFFIXES:
         stem = stem.removesuffix(known)
     return Path(output_dir) / f"{stem}_{suffix}.fits"
+
+
+def extra_path(extra, input_name, output_dir):
+    """Name an extra product: by the name that it has, or after the input."""
+    if extra.file_name:
+        return Path(output_dir) / extra.file_name
+    return product_path(extra.stem or input_name, output_dir, extra.suffix)
 
 
 def prepare_output(output_dir, paths, overwrite):

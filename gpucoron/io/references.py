@@ -14,7 +14,8 @@ import numpy as np
 
 from gpucoron.errors import ParameterError, ReferenceFileError
 from gpucoron.files import first_line
-from gpucoron.parameters import PIPELINE, STEPS, declared
+from gpucoron.parameters import PIPELINE
+from gpucoron.steps import STEPS, declared
 
 log = logging.getLogger(__name__)
 
@@ -392,27 +393,6 @@ def _check_shapes(path, reftype, arrays, exposure):
                 f"{exposure.name} has {expected[1]} x {expected[0]}; give another with override_{reftype}"
             )
             raise ReferenceFileError(msg)
-
-
-def read_flags(path):
-    """Read the flags that a user supplies: the first image of a FITS file, (ny, nx) uint32."""
-    from astropy.io import fits
-
-    try:
-        flags = fits.getdata(path)
-    except Exception as error:  # a damaged file shows as almost any error
-        msg = f"{path}: the flags of dq_init.user_supplied_dq cannot be read ({first_line(error)})"
-        raise ReferenceFileError(msg) from error
-    return np.array(flags, dtype=np.uint32)
-
-
-def read_array(path):
-    """Read an array that a parameter names by file (``.npy``)."""
-    try:
-        return np.load(path)
-    except (OSError, ValueError) as error:
-        msg = f"{path}: cannot be read as an array ({first_line(error)}); save it with numpy.save"
-        raise ParameterError(msg) from error
 
 
 def parameters_from_crds(exposure):

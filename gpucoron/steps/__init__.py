@@ -2,32 +2,60 @@
 
 A step module holds
 
+- ``STEP``, what it says of itself: title, parameters, references and whatever else the engine must know
+  (`gpucoron.steps.declaration.Step`);
 - one or more documented array functions, over NumPy or CuPy arrays;
-- ``run(exposure, references, parameters, backend) -> Outcome``: the step as the engine runs it. It works in place on
-  the exposure's arrays, takes its numbers from ``exposure.facts``, and finds its references by type in
+- ``run(exposure, references, parameters, backend, **helpers) -> Outcome``: the step as the engine runs it. It works in
+  place on the exposure's arrays, takes its numbers from ``exposure.facts``, and finds its references by type in
   ``references`` (None where CRDS says N/A).
 
-Steps see arrays and parameters: no FITS, no CRDS, no datamodels.
+Steps see arrays and parameters: no FITS, no CRDS, no datamodels. The table of all steps gathers itself from the
+modules.
 """
 
-from dataclasses import dataclass, field
+from importlib import import_module
+from pkgutil import iter_modules
+from types import MappingProxyType
+
+from gpucoron.parameters import known_parameters
+from gpucoron.steps.declaration import Outcome, skipped
+
+__all__ = ["STEPS", "Outcome", "declared", "run_step", "skipped"]
+
+#: as pages, products and messages list the steps: roughly as they run; one that is not named here comes last
+_LISTED = (
+    "group_scale", "dq_init", "emicorr", "saturation", "ipc", "firstframe", "lastframe", "reset", "superbias", "refpix",
+    "linearity", "rscd", "dark_current", "charge_migration", "jump", "picture_frame", "clean_flicker_noise",
+    "persistence", "mask_groups", "subtract_ktc", "subtract_1overf", "ramp_fit", "experimental_jumpramp",
+    "apply_rateints_outliers", "gain_scale",
+)  # fmt: skip
 
 
-@dataclass
-class Outcome:
-    """What a step did.
+def _gather():
+    """Import the modules beside this one: name -> module, for those that declare a step."""
+    modules = {found.name: import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)}
+    rank = {name: number for number, name in enumerate(_LISTED)}
+    names = [name for name in sorted(modules) if hasattr(modules[name], "STEP")]
+    return {name: modules[name] for name in sorted(names, key=lambda name: rank.get(name, len(rank)))}
 
-    ``status`` is what jwst writes into ``meta.cal_step``: 'COMPLETE', 'SKIPPED' or 'FAILED'. ``reason`` says why a
-    step was skipped; ``flagged`` counts what it flagged (name -> number); ``meta`` holds further metadata that jwst's
-    step writes (dotted name -> value).
+
+_MODULES = _gather()
+
+#: name -> Step, for every step that exists
+STEPS = MappingProxyType({name: module.STEP for name, module in _MODULES.items()})
+
+
+def declared(step_name):
+    """Return name -> Parameter of a step, those that every step has included.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such step; the message names the nearest one.
     """
-
-    status: str = "COMPLETE"
-    reason: str = ""
-    flagged: dict = field(default_factory=dict)
-    meta: dict = field(default_factory=dict)
+    return known_parameters(STEPS, step_name)
 
 
-def skipped(reason, **meta):
-    """Make the outcome of a step that did not run."""
-    return Outcome("SKIPPED", reason, meta=meta)
+def run_step(step_name, exposure, references, parameters, backend, **helpers):
+    """Run a step by its name; see above."""
+    return _MODULES[step_name].run(exposure, references, parameters, backend, **helpers)

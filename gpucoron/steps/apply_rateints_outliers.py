@@ -13,7 +13,21 @@ from gpucoron.backends import get_backend
 from gpucoron.backends.statistics import MAD_OF_NORMAL, MEAN_DEVIATION_OF_NORMAL, NO_DEVIATION, median_of_last
 from gpucoron.backends.tiles import row_tiles
 from gpucoron.dq import DO_NOT_USE, GOOD, JUMP_DET
-from gpucoron.steps import Outcome, skipped
+from gpucoron.parameters import P
+from gpucoron.steps.declaration import Outcome, Step, skipped
+
+STEP = Step(
+    name="apply_rateints_outliers",
+    title="look for outliers over the integrations, and fit them again",
+    references=("gain", "readnoise"),
+    parameters=(
+        P("sigma_cut", "float", 10.0, "distance from a pixel's median that makes an outlier", "sigma"),
+        P("nint_min", "integer", 10, "fewer integrations are not compared", "integrations"),
+    ),
+    skipped=True,
+    helpers=("fit",),
+    run_switch="rate_int_outliers",
+)
 
 #: Above this share of touched pixels, the whole exposure is fitted again: without a copy of them.
 MANY_PIXELS = 0.5

@@ -2,7 +2,18 @@
 
 from gpucoron.backends.masks import grow_cross
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE
-from gpucoron.steps import Outcome, skipped
+from gpucoron.parameters import P
+from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
+
+STEP = Step(
+    name="charge_migration",
+    title="leave out groups that lose charge to their neighbours",
+    jwst_class="ChargeMigrationStep",
+    parameters=(P("signal_threshold", "float", 25000, "signal above which charge migrates", "DN"),),
+    skipped=True,
+    profiles={"spaceklip": Preset({"skip": False}, instruments=("NIRCAM",))},
+    keywords={"skip_charge": "skip"},
+)
 
 
 def flag_charge_migration(data, groupdq, signal_threshold, *, xp):

@@ -2,10 +2,50 @@
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
-from gpucoron.steps import Outcome, skipped
+from gpucoron.parameters import P
+from gpucoron.steps.declaration import Extra, Outcome, Preset, Step, skipped
 
 log = logging.getLogger(__name__)
+
+
+def _matched_dark(exposure, settings):
+    """Leave the dark as it was subtracted, where it was asked for."""
+    if settings.dark_output is None or exposure.matched_dark is None:
+        return []
+    name = Path(settings.dark_output).with_suffix(".fits").name
+    return [Extra("dark", exposure.matched_dark, file_name=name)]
+
+
+STEP = Step(
+    name="dark_current",
+    title="subtract the dark",
+    jwst_class="DarkCurrentStep",
+    references=("dark",),
+    parameters=(
+        P("dark_output", "string", None, "save the dark as it was subtracted"),
+        P("average_dark_current", "float", None, "average dark current, for the noise", "e-/s"),
+        P(
+            "dark_by_integration",
+            "boolean",
+            False,
+            "later segments take the dark of their own integrations (MIRI)",
+            ours=True,
+        ),
+        P(
+            "apply_average_dark_image",
+            "boolean",
+            False,
+            "take the reference's image of it, as jwst means to",
+            ours=True,
+        ),
+    ),
+    cal_step="dark_sub",
+    profiles={"spaceklip": Preset({"skip": True}, subarrays_only=True)},
+    keywords={"skip_dark": "skip"},
+    extras=_matched_dark,
+)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,16 @@
 """dq_init: start the data-quality flags from the mask reference."""
 
 from gpucoron.dq import DO_NOT_USE
-from gpucoron.steps import Outcome, skipped
+from gpucoron.parameters import P
+from gpucoron.steps.declaration import Outcome, Step, skipped
+
+STEP = Step(
+    name="dq_init",
+    title="start the data-quality flags from the mask reference",
+    jwst_class="DQInitStep",
+    references=("mask",),
+    parameters=(P("user_supplied_dq", "flags", None, "FITS file with further flags for every pixel"),),
+)
 
 
 def initialize_flags(groupdq, pixeldq, mask):

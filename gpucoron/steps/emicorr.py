@@ -9,9 +9,37 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpucoron.backends import get_backend
-from gpucoron.steps import Outcome, skipped
+from gpucoron.parameters import P
+from gpucoron.steps.declaration import Outcome, Step, skipped
 
 log = logging.getLogger(__name__)
+
+STEP = Step(
+    name="emicorr",
+    title="remove electromagnetic interference (MIRI)",
+    jwst_class="EmiCorrStep",
+    references=("emicorr",),
+    parameters=(
+        P(
+            "algorithm",
+            "option",
+            "joint",
+            "how the interference is fitted",
+            options=("sequential", "joint"),
+        ),
+        P("nints_to_phase", "integer", None, "integrations that are phased"),
+        P("nbins", "integer", None, "bins in one phased wave"),
+        P("scale_reference", "boolean", True, "scale the reference wave to the data's amplitude"),
+        P("onthefly_corr_freq", "float_list", None, "frequencies to correct for", "Hz"),
+        P("use_n_cycles", "integer", 3, "cycles that determine the phase; None: all integrations", optional=True),
+        P("fit_ints_separately", "boolean", False, "fit each integration by itself ('joint')"),
+        P("user_supplied_reffile", "string", None, "deprecated: use override_emicorr"),
+        P("save_intermediate_results", "boolean", False, "save a reference made on the fly"),
+    ),
+    skipped=True,
+    helpers=("jwsts_own",),
+    borrows="jwst.emicorr.emicorr_step",
+)
 
 #: seconds between two reads
 PIXEL_CLOCK = 10.0e-6

@@ -4,9 +4,25 @@ import numpy as np
 
 from gpucoron.backends.operations.likelihood import LikelihoodRampSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
-from gpucoron.steps import Outcome, skipped
+from gpucoron.parameters import P
+from gpucoron.steps.declaration import Outcome, Step, skipped
 from gpucoron.steps.jump import flag_missing_gain
 from gpucoron.steps.likelihood import combine_integrations, fit_integrations, list_read_times
+
+STEP = Step(
+    name="experimental_jumpramp",
+    title="likelihood jump rejection and fit",
+    references=("gain", "readnoise"),
+    parameters=(
+        P("use", "boolean", False, "instead of jump and ramp_fit"),
+        P("noise_scale", "float", 1.0, "factor on the read noise"),
+        P("nan_dnu", "boolean", True, "NaN where a pixel is not to be used"),
+    ),
+    skipped=True,
+    fits=True,
+    switch="use",
+    replaces=("jump", "ramp_fit"),
+)
 
 #: A rate takes one difference.
 FEWEST_GROUPS = 2

@@ -4,7 +4,16 @@ jwst has moved this flag into rscd and skips the step by default; so does gpucor
 """
 
 from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
-from gpucoron.steps import Outcome, skipped
+from gpucoron.parameters import P
+from gpucoron.steps.declaration import Outcome, Step, skipped
+
+STEP = Step(
+    name="firstframe",
+    title="leave out the first group (MIRI; deprecated in jwst)",
+    jwst_class="FirstFrameStep",
+    parameters=(P("bright_use_group1", "boolean", True, "keep group 1 where group 3 is saturated"),),
+    skipped=True,
+)
 
 
 def flag_first_group(groupdq, pixeldq, *, bright_use_group1=True):

@@ -1,6 +1,14 @@
 """gain_scale: put rates of a detector that ran at another gain on the scale of the standard gain."""
 
-from gpucoron.steps import Outcome, skipped
+from gpucoron.steps.declaration import Outcome, Step, skipped
+
+STEP = Step(
+    name="gain_scale",
+    title="undo a non-standard gain",
+    jwst_class="GainScaleStep",
+    references=("gain",),
+    leaves="slopes",
+)
 
 
 def scale_slopes(slopes, gain_factor):

@@ -4,7 +4,13 @@ On board, the sum of NFRAMES frames is divided by FRMDIVSR, a power of two. Wher
 their ratio.
 """
 
-from gpucoron.steps import Outcome, skipped
+from gpucoron.steps.declaration import Outcome, Step, skipped
+
+STEP = Step(
+    name="group_scale",
+    title="undo a wrong on-board division of averaged frames",
+    jwst_class="GroupScaleStep",
+)
 
 
 def scale_groups(data, frame_divisor, nframes):

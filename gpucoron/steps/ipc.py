@@ -3,9 +3,18 @@
 from collections import namedtuple
 
 from gpucoron.backends.operations.ipc.definition import deconvolve_coupling
-from gpucoron.steps import Outcome, skipped
+from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 
 __all__ = ["ReferenceEdges", "deconvolve_coupling", "reference_edges", "run"]
+
+STEP = Step(
+    name="ipc",
+    title="deconvolve the coupling between pixels",
+    jwst_class="IPCStep",
+    references=("ipc",),
+    profiles={"spaceklip": Preset({"skip": True}, instruments=("MIRI",))},
+    keywords={"skip_ipc": "skip"},
+)
 
 #: Reference rows and columns at the four edges of a subarray.
 ReferenceEdges = namedtuple("ReferenceEdges", "bottom top left right")

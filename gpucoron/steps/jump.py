@@ -8,7 +8,70 @@ import numpy as np
 from gpucoron.backends.operation import settings_from
 from gpucoron.backends.operations.jump import JumpSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE
-from gpucoron.steps import Outcome, skipped
+from gpucoron.parameters import P
+from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
+
+STEP = Step(
+    name="jump",
+    title="flag cosmic rays",
+    jwst_class="JumpStep",
+    references=("gain", "readnoise"),
+    parameters=(
+        P("rejection_threshold", "float", 4.0, "cut for five and more groups", "sigma", minimum=0),
+        P("three_group_rejection_threshold", "float", 6.0, "cut for three groups", "sigma", minimum=0),
+        P("four_group_rejection_threshold", "float", 5.0, "cut for four groups", "sigma", minimum=0),
+        P("maximum_cores", "string", "1", "accepted and not used: threads follow the cores given"),
+        P("flag_4_neighbors", "boolean", True, "flag the four neighbours of a jump"),
+        P("max_jump_to_flag_neighbors", "float", 1000, "no neighbours above this jump", "sigma"),
+        P("min_jump_to_flag_neighbors", "float", 10, "no neighbours below this jump", "sigma"),
+        P("after_jump_flag_dn1", "float", 0, "first threshold for groups after a jump", "DN"),
+        P("after_jump_flag_time1", "float", 0, "how long they are flagged", "s"),
+        P("after_jump_flag_dn2", "float", 0, "second threshold for groups after a jump", "DN"),
+        P("after_jump_flag_time2", "float", 0, "how long they are flagged", "s"),
+        P("expand_large_events", "boolean", False, "look for snowballs"),
+        P("min_sat_area", "float", 1.0, "least area of a snowball's saturated core", "pixels"),
+        P("min_jump_area", "float", 5.0, "least area of a large event", "pixels"),
+        P("expand_factor", "float", 2.0, "how far a large event is expanded"),
+        P("use_ellipses", "boolean", False, "deprecated"),
+        P("sat_required_snowball", "boolean", True, "a snowball must have a saturated core"),
+        P("min_sat_radius_extend", "float", 2.5, "least core radius to be extended", "pixels"),
+        P("sat_expand", "integer", 2, "growth of a snowball's core", "pixels"),
+        P("edge_size", "integer", 25, "no core is required this near to the edge", "pixels"),
+        P("mask_snowball_core_next_int", "boolean", True, "flag the core in the next integration"),
+        P("snowball_time_masked_next_int", "integer", 4000, "for this long", "s"),
+        P("find_showers", "boolean", False, "look for showers (MIRI)"),
+        P("max_shower_amplitude", "float", 4, "largest amplitude of a shower (jwst ignores it)", "DN/s"),
+        P("extend_snr_threshold", "float", 1.2, "detection threshold of showers", "sigma"),
+        P("extend_min_area", "integer", 90, "least area of a shower", "pixels"),
+        P("extend_inner_radius", "float", 1, "inner radius of the smoothing ring", "pixels"),
+        P("extend_outer_radius", "float", 2.6, "outer radius of the smoothing ring", "pixels"),
+        P("extend_ellipse_expand_ratio", "float", 1.1, "growth of the fitted ellipse"),
+        P("time_masked_after_shower", "float", 15, "flagged after a shower", "s"),
+        P("min_diffs_single_pass", "integer", 10, "differences from which one pass is enough"),
+        P("max_extended_radius", "integer", 200, "largest radius of a large event", "pixels"),
+        P("apply_max_shower_amplitude", "boolean", False, "apply it, in DN/s", ours=True),
+        P("minimum_groups", "integer", 3, "least groups for a detection (jwst always takes 3)"),
+        P("apply_minimum_groups", "boolean", False, "apply it where it is more than 3", ours=True),
+        P("minimum_sigclip_groups", "integer", 100, "groups from which sigma clipping is used"),
+        P("only_use_ints", "boolean", True, "clip over integrations, group by group"),
+    ),
+    helpers=("large_events",),
+    profiles={
+        "spaceklip": Preset(
+            {
+                "rejection_threshold": 4.0,
+                "three_group_rejection_threshold": 4.0,
+                "four_group_rejection_threshold": 4.0,
+            }
+        )
+    },
+    keywords={
+        "skip_jump": "skip",
+        "rejection_threshold": "rejection_threshold",
+        "three_group_rejection_threshold": "three_group_rejection_threshold",
+        "four_group_rejection_threshold": "four_group_rejection_threshold",
+    },
+)
 
 #: With fewer groups there is no second difference to compare with.
 FEWEST_GROUPS = 3

@@ -1,7 +1,13 @@
 """lastframe: leave out the last group of MIRI ramps, which the reset of neighbouring rows disturbs."""
 
 from gpucoron.dq import DO_NOT_USE
-from gpucoron.steps import Outcome, skipped
+from gpucoron.steps.declaration import Outcome, Step, skipped
+
+STEP = Step(
+    name="lastframe",
+    title="leave out the last group (MIRI)",
+    jwst_class="LastFrameStep",
+)
 
 
 def flag_last_group(groupdq):

@@ -2,7 +2,14 @@
 
 from gpucoron.backends.operations.linearity import LinearitySettings
 from gpucoron.dq import NO_LIN_CORR, SATURATED
-from gpucoron.steps import Outcome, skipped
+from gpucoron.steps.declaration import Outcome, Step, skipped
+
+STEP = Step(
+    name="linearity",
+    title="correct the non-linear response",
+    jwst_class="LinearityStep",
+    references=("linearity",),
+)
 
 
 def prepare_coefficients(coeffs, dq, *, xp):

@@ -15,9 +15,25 @@ from typing import Any
 import numpy as np
 
 from gpucoron.dq import DO_NOT_USE
-from gpucoron.steps import Outcome, skipped
+from gpucoron.parameters import P
+from gpucoron.steps.declaration import Outcome, Step, skipped
 
 log = logging.getLogger(__name__)
+
+STEP = Step(
+    name="mask_groups",
+    title="leave out late groups of brighter references",
+    parameters=(
+        P("mask_method", "option", "basic", "how groups are chosen", options=("basic", "advanced", "custom")),
+        P("types", "string_list", ["REF", "REF_BG"], "types of exposures that are given a mask"),
+        P("cropwidth", "integer", None, "half width of the square; None: 20 (basic) or 30", "pixels"),
+        P("edgewidth", "integer", None, "width of the ring; None: 10 (basic) or 20", "pixels"),
+        P("threshold", "float", 85.0, "bright above this percentile (advanced)", "percent"),
+        P("custom_group", "integer", None, "groups to keep (custom)", "groups", minimum=1),
+        P("mask_array", "array", None, "the groups of this exposure to leave out: True"),
+    ),
+    skipped=True,
+)
 
 METHODS = ("basic", "advanced", "custom")
 #: method -> half width of the part of the image that counts, and width of the ring along its edge, pixels

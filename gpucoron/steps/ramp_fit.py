@@ -4,13 +4,48 @@ import logging
 
 from gpucoron.backends.operations.ramp_fit import RampFitSettings
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
-from gpucoron.steps import Outcome, skipped
+from gpucoron.parameters import P
+from gpucoron.steps.declaration import Extra, Outcome, Preset, Step, skipped
 from gpucoron.steps.likelihood import fit_exposure as fit_exposure_by_likelihood
 from gpucoron.steps.likelihood import fit_likelihood
 
 __all__ = ["find_usable_groups", "fit", "fit_likelihood", "run", "select_groups", "suppress_single_groups"]
 
 log = logging.getLogger(__name__)
+
+
+def _likelihood_chisq(exposure, settings):
+    """Leave the chi-square of LIKELY, summed over the integrations: its optional product."""
+    chisq = getattr(exposure, "likelihood_chisq", None)
+    if chisq is None or not settings.save_opt:
+        return []
+    return [Extra("image", chisq, suffix="likely_chisq", stem=settings.opt_name or "")]
+
+
+STEP = Step(
+    name="ramp_fit",
+    title="fit the ramps",
+    jwst_class="RampFitStep",
+    references=("readnoise", "gain"),
+    parameters=(
+        P("algorithm", "option", "OLS_C", "how ramps are fitted", options=("OLS_C", "LIKELY")),
+        P("int_name", "string", "", "name of the rateints file"),
+        P("save_opt", "boolean", False, "save the optional product"),
+        P("opt_name", "string", "", "name of the optional product"),
+        P("suppress_one_group", "boolean", True, "no rate from a ramp with a single good group"),
+        P("firstgroup", "integer", None, "ignore groups before this one, from 0"),
+        P("lastgroup", "integer", None, "ignore groups after this one, from 0"),
+        P("maximum_cores", "string", "1", "accepted and not used: threads follow the cores given"),
+        P("convert_average_dark", "boolean", False, "turn the average dark current into DN/s first", ours=True),
+    ),
+    helpers=("optional_fit",),
+    borrows="jwst.ramp_fitting.ramp_fit_step",
+    profiles={"spaceklip": Preset({"suppress_one_group": False})},
+    keywords={"suppress_one_group": "suppress_one_group", "maximum_cores": "maximum_cores"},
+    leaves="slopes",
+    extras=_likelihood_chisq,
+    fits=True,
+)
 
 #: LIKELY looks for jumps as well, and needs this many groups for it.
 FEWEST_LIKELY_GROUPS = 4
@@ -212,16 +247,24 @@ def find_usable_groups(groupdq):
     return slice(first, end)
 
 
-def run(exposure, references, parameters, backend):
+def _leaves_chisq(exposure, parameters):
+    """Tell whether the chi-square of LIKELY will be the optional product."""
+    return parameters.algorithm == "LIKELY" and exposure.data.shape[1] >= FEWEST_LIKELY_GROUPS
+
+
+def run(exposure, references, parameters, backend, *, optional_fit=None):
     """Run the step; see `gpucoron.steps`. Sets ``exposure.rate`` and ``exposure.rateints``.
 
     With ``algorithm`` LIKELY it also sets ``exposure.likelihood_chisq``, (ny, nx) float32, summed over integrations.
+    ``optional_fit()`` lets jwst write the optional product (``save_opt``) of the segmented fit; without it, none is.
 
     Notes
     -----
     Source: jwst 3.0, ``RampFitStep``. Where nothing can be fitted, both products are None and the step counts as
-    skipped; jwst writes no status then. The optional product (``save_opt``) is not made.
+    skipped; jwst writes no status then.
     """
+    if optional_fit is not None and parameters.save_opt and not _leaves_chisq(exposure, parameters):
+        optional_fit()
     exposure.rate = exposure.rateints = None
     for name in ("gain", "readnoise"):
         if references[name] is None:

@@ -11,7 +11,62 @@ import numpy as np
 
 from gpucoron.backends.statistics import median_of_last
 from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
-from gpucoron.steps import Outcome, skipped
+from gpucoron.parameters import P
+from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
+
+_PSEUDO = "pseudo-reference {}; -1: as many as touch the detector's border, else 4"
+
+
+def _opened(settings, facts):
+    """Name the reference that it opens: only a near-infrared full frame is filtered."""
+    is_sirs = settings.refpix_algorithm == "sirs" and not facts.is_miri and "FULL" in facts.subarray
+    return ["sirskernel"] if is_sirs else []
+
+
+STEP = Step(
+    name="refpix",
+    title="correct bias drifts with reference pixels",
+    jwst_class="RefPixStep",
+    references=("refpix", "sirskernel"),
+    parameters=(
+        P("odd_even_columns", "boolean", True, "treat odd and even columns apart"),
+        P("use_side_ref_pixels", "boolean", True, "use the reference columns for each row"),
+        P("side_smoothing_length", "integer", 11, "running median along the side", "rows"),
+        P("side_gain", "float", 1.0, "factor on the side signal"),
+        P("odd_even_rows", "boolean", True, "treat odd and even rows apart"),
+        P("ovr_corr_mitigation_ftr", "float", 3.0, "protection from overcorrection (IRS2)"),
+        P("preserve_irs2_refpix", "boolean", False, "keep reference pixels (IRS2)"),
+        P("irs2_mean_subtraction", "boolean", False, "subtract a mean offset first (IRS2)"),
+        P(
+            "refpix_algorithm",
+            "option",
+            "median",
+            "side pixels of full frames",
+            options=("median", "sirs"),
+        ),
+        P("sigreject", "float", 4.0, "outlier rejection (sirs)", "sigma"),
+        P("gaussmooth", "float", 1.0, "width of the low-pass filter (sirs)", "pixels"),
+        P("halfwidth", "integer", 30, "half width of the kernel (sirs)", "pixels"),
+        P("siglimit", "float", 3.0, "clipping of reference pixels", "sigma"),
+        P("nlower", "integer", None, _PSEUDO.format("rows at the bottom"), "rows", minimum=-1, ours=True),
+        P("nupper", "integer", None, _PSEUDO.format("rows at the top"), "rows", minimum=-1, ours=True),
+        P("nleft", "integer", None, _PSEUDO.format("columns at the left"), "columns", minimum=-1, ours=True),
+        P("nright", "integer", None, _PSEUDO.format("columns at the right"), "columns", minimum=-1, ours=True),
+        P("nrow_off", "integer", None, "offset of those rows from the edge", "rows", minimum=0, ours=True),
+        P("ncol_off", "integer", None, "offset of those columns from the edge", "columns", minimum=0, ours=True),
+    ),
+    opens=_opened,
+    helpers=("full_frame",),
+    profiles={"spaceklip": Preset({"nlower": -1, "nupper": -1, "nrow_off": 0}, instruments=("NIRCAM",))},
+    keywords={
+        "nlower": "nlower",
+        "nupper": "nupper",
+        "nrow_off": "nrow_off",
+        "nleft": "nleft",
+        "nright": "nright",
+        "ncol_off": "ncol_off",
+    },
+)
 
 #: MIRI's columns belong to its four amplifiers in turn; so do its four reference columns on either side.
 MIRI_AMPLIFIERS = 4

@@ -1,6 +1,13 @@
 """reset: subtract the reset anomaly from the first groups of MIRI ramps."""
 
-from gpucoron.steps import Outcome, skipped
+from gpucoron.steps.declaration import Outcome, Step, skipped
+
+STEP = Step(
+    name="reset",
+    title="subtract the reset anomaly (MIRI)",
+    jwst_class="ResetStep",
+    references=("reset",),
+)
 
 
 def subtract_reset(data, reset, *, first_integration=1, nints=None, ngroups=None, xp):

@@ -6,9 +6,16 @@ Ramps that saturate early keep some of these groups, so that a slope can still b
 import logging
 
 from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
-from gpucoron.steps import Outcome, skipped
+from gpucoron.steps.declaration import Outcome, Step, skipped
 
 log = logging.getLogger(__name__)
+
+STEP = Step(
+    name="rscd",
+    title="leave out groups after a reset (MIRI)",
+    jwst_class="RscdStep",
+    references=("rscd",),
+)
 
 
 def find_skips(table, subarray, readpatt):

@@ -7,7 +7,23 @@ from gpucoron.backends.masks import grow_cross, grow_square
 from gpucoron.backends.operation import settings_from
 from gpucoron.backends.operations.saturation import SaturationSettings
 from gpucoron.dq import AD_FLOOR, NO_SAT_CHECK, RC, SATURATED
-from gpucoron.steps import Outcome, skipped
+from gpucoron.parameters import P
+from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
+
+STEP = Step(
+    name="saturation",
+    title="flag saturated groups and the A/D floor",
+    jwst_class="SaturationStep",
+    references=("saturation", "superbias"),
+    parameters=(
+        P("n_pix_grow_sat", "integer", 1, "how far saturation grows into its neighbours", "pixels"),
+        P("use_readpatt", "boolean", True, "look for saturation hidden by averaged frames"),
+        P("grow_diagonal", "boolean", True, "grow over corners too", ours=True),
+        P("flag_rcsat", "boolean", False, "count RC pixels as saturated in all groups", ours=True),
+    ),
+    profiles={"spaceklip": Preset({"grow_diagonal": False}, instruments=("NIRCAM",))},
+    keywords={"n_pix_grow_sat": "n_pix_grow_sat", "grow_diagonal": "grow_diagonal", "flag_rcsat": "flag_rcsat"},
+)
 
 #: A threshold that the 16-bit A/D converter cannot reach, DN.
 UNREACHABLE = 65536.0

@@ -13,11 +13,52 @@ from gpucoron.backends.operations.subtract_1overf import BackgroundSettings, Fli
 from gpucoron.backends.operations.subtract_ktc import PedestalSettings
 from gpucoron.backends.statistics import CUT, MAD_OF_NORMAL, MEAN_DEVIATION_OF_NORMAL, NARROWING, NO_DEVIATION
 from gpucoron.dq import DO_NOT_USE
-from gpucoron.steps import Outcome, skipped
+from gpucoron.parameters import P
+from gpucoron.steps.combined_rate import RATE_COMBINATIONS, combine_rateints
+from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
+from gpucoron.steps.known_sources import protect_sources
 from gpucoron.steps.subtract_ktc import fit_pedestal
 
+__all__ = [
+    "background_mask",
+    "combine_rateints",
+    "fit_noise",
+    "noise_of_ramp",
+    "noise_of_rateints",
+    "protect_sources",
+    "run",
+]
+
+STEP = Step(
+    name="subtract_1overf",
+    title="remove 1/f noise",
+    references=("saturation",),
+    parameters=(
+        P("model_type", "option", "savgol", "how rows are fitted", options=("savgol", "median", "mean", "fft")),
+        P("sat_frac", "float", 0.5, "fraction of the saturation level up to which groups are fitted"),
+        P("combine_ints", "boolean", True, "one source mask for all integrations"),
+        P("vertical_corr", "boolean", True, "columns after rows"),
+        P("channel_averaging", "boolean", False, "one model for all four outputs of a full frame"),
+        P(
+            "rate_combination",
+            "option",
+            "weighted",
+            "how the rate follows the corrected integrations",
+            options=RATE_COMBINATIONS,
+        ),
+        P("companions", "float_list", None, "known companions, x, y, x, y, ..., from 0", "pixels"),
+        P("companion_radius", "float", 5.0, "circle around each that the fit leaves alone", "pixels"),
+        P("user_mask", "array", None, "pixels that the fit leaves alone: True"),
+        P("nproc", "integer", 4, "accepted and not used: threads follow the cores given"),
+    ),
+    skipped=True,
+    helpers=("stage",),
+    profiles={"spaceklip": Preset({"skip": False}, instruments=("NIRCAM",))},
+    keywords={"skip_fnoise": "skip", "skip_fnoise_vert": "not vertical_corr"},
+    cleans_groups=lambda of_run: of_run.stage_1overf == "groups",
+)
+
 MODEL_TYPES = ("savgol", "median", "mean", "fft")
-RATE_COMBINATIONS = ("weighted", "nanmean")
 
 
 def background_mask(image, bad=None, *, nsigma=3, niter=3, backend=None):
@@ -368,103 +409,6 @@ def _moments(cube, where, xp):
     mean = xp.where(where, cube, 0).sum(axis=0) / count
     variance = xp.where(where, (cube - mean) ** 2, 0).sum(axis=0) / count
     return mean, xp.sqrt(variance)
-
-
-def protect_sources(shape, companions=(), radius=5.0, mask=None, *, xp=np):
-    """Mark the pixels that the fit leaves alone.
-
-    Parameters
-    ----------
-    shape : (ny, nx)
-    companions : sequence of float
-        x1, y1, x2, y2, ...: pixels of the subarray, from 0.
-    radius : float, pixels
-        Of the circle around each.
-    mask : (ny, nx) bool, optional
-        Further pixels, True where protected.
-    xp : module
-        Namespace of the answer.
-
-    Returns
-    -------
-    (ny, nx) bool or None
-        None where nothing is to protect.
-    """
-    if len(companions) % 2:
-        msg = f"companions must be pairs x, y, not {len(companions)} numbers"
-        raise ValueError(msg)
-    if mask is not None and mask.shape != tuple(shape):
-        msg = f"user_mask must be of shape {tuple(shape)}, not {mask.shape}"
-        raise ValueError(msg)
-    if not len(companions) and mask is None:
-        return None
-    protected = xp.zeros(shape, bool) if mask is None else xp.asarray(mask) != 0
-    y, x = xp.arange(shape[0])[:, None], xp.arange(shape[1])
-    for x0, y0 in zip(companions[::2], companions[1::2], strict=True):
-        protected = protected | ((x - x0) ** 2 + (y - y0) ** 2 <= radius**2)
-    return protected
-
-
-def combine_rateints(rate, rateints, *, fitted=None, combination="weighted", xp=np):
-    """Make the rate anew from integrations that have changed.
-
-    The weighted mean of integrations whose variances follow from their own rates, as LIKELY's do, is too low: those
-    that came out faint weigh more. With ``fitted`` that does not matter, for noise does not know the photons.
-
-    Parameters
-    ----------
-    rate : Slopes
-        As fitted; a pixel that no integration has a rate for stays as it is, and so do all flags.
-    rateints : Slopes
-    fitted : Slopes, optional
-        The integrations as fitted, of which ``rate`` is made. With 'weighted' the rate then changes by the weighted
-        mean of what they have changed by, and keeps its variances.
-    combination : {'weighted', 'nanmean'}
-        Weights 1 / (``var_poisson + var_rnoise``), or all equal as in spaceKLIP.
-    xp : module
-        Namespace of the arrays.
-
-    Returns
-    -------
-    Slopes
-        Without ``fitted``, variances are those of the weighted sum, and ``err`` the root of their sum.
-    """
-    if combination not in RATE_COMBINATIONS:
-        msg = f"rate_combination must be one of {', '.join(RATE_COMBINATIONS)}, not {combination!r}"
-        raise ValueError(msg)
-    is_weighted = combination == "weighted"
-    keeps_fit = is_weighted and fitted is not None
-    weights = 0.0
-    total, poisson, rnoise = xp.zeros((3, *rate.rate.shape))
-    values = rateints.rate - fitted.rate if keeps_fit else rateints.rate
-    for value, *variances in zip(values, rateints.var_poisson, rateints.var_rnoise, strict=True):
-        var_poisson, var_rnoise = (xp.nan_to_num(variance.astype(xp.float64)) for variance in variances)
-        variance = var_poisson + var_rnoise
-        usable = xp.isfinite(value)
-        if is_weighted:
-            usable &= variance > 0
-            weight = xp.where(usable, 1 / xp.where(usable, variance, 1), 0)
-        else:
-            weight = usable.astype(xp.float64)
-        weights = weights + weight
-        total += weight * xp.where(usable, value, 0)
-        poisson += weight**2 * var_poisson
-        rnoise += weight**2 * var_rnoise
-    some = weights > 0
-    weights = xp.where(some, weights, 1)
-
-    def choose(new, old):
-        return xp.where(some, new, old).astype(old.dtype)
-
-    if keeps_fit:
-        return replace(rate, rate=choose(rate.rate + total / weights, rate.rate))
-    return replace(
-        rate,
-        rate=choose(total / weights, rate.rate),
-        var_poisson=choose(poisson / weights**2, rate.var_poisson),
-        var_rnoise=choose(rnoise / weights**2, rate.var_rnoise),
-        err=choose(xp.sqrt(poisson + rnoise) / weights, rate.err),
-    )
 
 
 def run(exposure, references, parameters, backend, stage):

@@ -4,7 +4,18 @@ import numpy as np
 
 from gpucoron.backends import get_backend
 from gpucoron.backends.operations.subtract_ktc import PedestalSettings
-from gpucoron.steps import Outcome, skipped
+from gpucoron.parameters import P
+from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
+
+STEP = Step(
+    name="subtract_ktc",
+    title="remove each pixel's pedestal",
+    references=("saturation",),
+    parameters=(P("sat_frac", "float", 0.5, "fraction of the saturation level up to which groups are fitted"),),
+    skipped=True,
+    profiles={"spaceklip": Preset({"skip": False}, instruments=("NIRCAM",))},
+    keywords={"skip_ktc": "skip"},
+)
 
 
 def fit_pedestal(data, groupdq, saturation, group_time, *, sat_frac=0.5, backend=None):

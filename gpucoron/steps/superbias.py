@@ -1,6 +1,13 @@
 """superbias: subtract the detector's bias structure from every group."""
 
-from gpucoron.steps import Outcome, skipped
+from gpucoron.steps.declaration import Outcome, Step, skipped
+
+STEP = Step(
+    name="superbias",
+    title="subtract the superbias (near infrared)",
+    jwst_class="SuperBiasStep",
+    references=("superbias",),
+)
 
 
 def subtract_superbias(data, bias, zeroframe=None, *, xp):

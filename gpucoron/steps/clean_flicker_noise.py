@@ -1,0 +1,42 @@
+"""clean_flicker_noise: remove 1/f noise as jwst does, with jwst's own code."""
+
+from gpucoron.parameters import P
+from gpucoron.steps.declaration import Step
+
+STEP = Step(
+    name="clean_flicker_noise",
+    title="remove 1/f noise as jwst does",
+    jwst_class="CleanFlickerNoiseStep",
+    references=("flat", "pastasoss"),
+    parameters=(
+        P("autoparam", "boolean", False, "choose some parameters from the data"),
+        P("fit_method", "option", "median", "how noise is fitted", options=("fft", "median")),
+        P("fit_by_channel", "boolean", False, "fit each amplifier by itself"),
+        P(
+            "background_method",
+            "option",
+            "median",
+            "how the background is fitted",
+            options=("median", "model", "median_image", None),
+        ),
+        P("background_box_size", "int_list", None, "box of the background fit", "pixels"),
+        P("mask_science_regions", "boolean", False, "mask known science regions"),
+        P("apply_flat_field", "boolean", False, "divide by the flat before the fit"),
+        P("n_sigma", "float", 2.0, "clipping of the background", "sigma"),
+        P("fit_histogram", "boolean", False, "sigma from a histogram of values"),
+        P("single_mask", "boolean", True, "one mask for all integrations"),
+        P("user_mask", "string", None, "file with a mask"),
+        P("save_mask", "boolean", False, "save the mask"),
+        P("save_background", "boolean", False, "save the background"),
+        P("save_noise", "boolean", False, "save the noise"),
+    ),
+    skipped=True,
+    opens=lambda settings, facts: ["flat"] if settings.apply_flat_field else [],
+    helpers=("jwsts_own",),
+    borrows="jwst.clean_flicker_noise.clean_flicker_noise_step",
+)
+
+
+def run(exposure, references, parameters, backend, *, jwsts_own):
+    """Run the step; see `gpucoron.steps`. ``jwsts_own()`` runs jwst's, on the host."""
+    return jwsts_own()

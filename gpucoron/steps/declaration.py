@@ -1,0 +1,156 @@
+"""What a step says of itself, and what it answers when it has run. Every module of a step stands on this one."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+from gpucoron.parameters import Parameter
+
+
+@dataclass
+class Outcome:
+    """What a step did.
+
+    ``status`` is what jwst writes into ``meta.cal_step``: 'COMPLETE', 'SKIPPED' or 'FAILED'. ``reason`` says why a
+    step was skipped; ``flagged`` counts what it flagged (name -> number); ``meta`` holds further metadata that jwst's
+    step writes (dotted name -> value).
+    """
+
+    status: str = "COMPLETE"
+    reason: str = ""
+    flagged: dict = field(default_factory=dict)
+    meta: dict = field(default_factory=dict)
+
+
+def skipped(reason, **meta):
+    """Make the outcome of a step that did not run."""
+    return Outcome("SKIPPED", reason, meta=meta)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a profile sets for a step, where it differs from jwst's default.
+
+    ``instruments`` names those that it is for, all of them if it is empty; ``subarrays_only`` leaves full frames out.
+    """
+
+    values: Mapping
+    instruments: tuple = ()
+    subarrays_only: bool = False
+
+    def applies(self, instrument, subarray):
+        """Tell whether an exposure gets these values."""
+        is_for_it = not self.instruments or instrument in self.instruments
+        return is_for_it and not (self.subarrays_only and "FULL" in (subarray or ""))
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A further product of a step, described: the writer makes a model and a file of it.
+
+    ``kind`` is 'ramp' (the exposure as it stands), 'image' or 'dark' (like the step's own dark reference). The file is
+    called ``file_name``; without one, after ``stem``, or else after the exposure, and after ``suffix``.
+    """
+
+    kind: str
+    array: Any = None
+    suffix: str = ""
+    stem: str = ""
+    file_name: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step, as its module declares it.
+
+    Attributes
+    ----------
+    name, title : str
+        The module's name, and what it does in a few words.
+    jwst_class : str
+        jwst's step class, whose ``pars-*`` file from CRDS applies; '' for a custom step.
+    references : tuple of str
+        Types that it understands, each with its ``override_<type>``.
+    parameters : tuple of Parameter
+        Its own; see `known`.
+    cal_step : str
+        Keyword under ``meta.cal_step`` that holds its status; by default its name.
+    skipped : bool
+        Whether it is switched off by default.
+    opens : callable, optional
+        ``opens(settings, facts)`` lists those ``references`` that it opens for an exposure; by default all.
+    helpers : tuple of str
+        Keyword arguments of ``run`` that a step cannot know or do by itself; the engine provides them by name.
+    borrows : str
+        Module of jwst that holds ``jwst_class``, where that code is run in part or always.
+    profiles : mapping of str to Preset
+        What profiles set differently.
+    keywords : mapping of str to str
+        spaceKLIP's keyword arguments for its parameters; 'not ' before the parameter where a true value means off.
+    leaves : {'ramp', 'calibrated ramp', 'slopes'}
+        What stands when it is done: a ramp can be saved as its result, a calibrated one also for itself.
+    extras : callable, optional
+        ``extras(exposure, settings)`` lists the `Extra` products that it has left and that were asked for.
+    fits : bool
+        Whether it fits the ramps.
+    switch : str
+        Its own parameter that switches it on, and off the steps that it ``replaces``.
+    replaces : tuple of str
+    run_switch : str
+        Parameter of the run as a whole that switches it on.
+    cleans_groups : callable, optional
+        ``cleans_groups(of_run)`` tells whether it works on all groups of an integration at once, by the parameters of
+        the run: the plan of memory asks.
+    """
+
+    name: str
+    title: str
+    jwst_class: str = ""
+    references: tuple = ()
+    parameters: tuple = ()
+    cal_step: str = ""
+    skipped: bool = False
+    opens: Callable | None = None
+    helpers: tuple = ()
+    borrows: str = ""
+    profiles: Mapping = field(default_factory=dict)
+    keywords: Mapping = field(default_factory=dict)
+    leaves: str = "ramp"
+    extras: Callable | None = None
+    fits: bool = False
+    switch: str = ""
+    replaces: tuple = ()
+    run_switch: str = ""
+    cleans_groups: Callable | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "cal_step", self.cal_step or self.name)
+
+    @property
+    def custom(self):
+        """True for a step that jwst does not have."""
+        return not self.jwst_class
+
+    @property
+    def pars_type(self):
+        """The CRDS type of the step's parameter file, as jwst's own class would ask for it."""
+        return f"pars-{self.jwst_class.lower()}"
+
+    @cached_property
+    def known(self):
+        """name -> Parameter of all that it understands: its own parameters, and those of every step."""
+        common = (
+            Parameter("skip", "boolean", self.skipped, "do not run this step"),
+            Parameter("save_results", "boolean", False, "save the result of this step"),
+            *(
+                Parameter(f"override_{reftype}", "string", None, f"a {reftype} file to take instead of CRDS's")
+                for reftype in self.references
+            ),
+        )
+        return MappingProxyType({parameter.name: parameter for parameter in (*self.parameters, *common)})
+
+    def references_of(self, settings, facts):
+        """List the reference types that it opens for an exposure."""
+        return self.references if self.opens is None else tuple(self.opens(settings, facts))

@@ -1,0 +1,38 @@
+"""Which pixels hold sources that are known beforehand: the fit of 1/f noise leaves them alone."""
+
+import numpy as np
+
+
+def protect_sources(shape, companions=(), radius=5.0, mask=None, *, xp=np):
+    """Mark the pixels that the fit leaves alone.
+
+    Parameters
+    ----------
+    shape : (ny, nx)
+    companions : sequence of float
+        x1, y1, x2, y2, ...: pixels of the subarray, from 0.
+    radius : float, pixels
+        Of the circle around each.
+    mask : (ny, nx) bool, optional
+        Further pixels, True where protected.
+    xp : module
+        Namespace of the answer.
+
+    Returns
+    -------
+    (ny, nx) bool or None
+        None where nothing is to protect.
+    """
+    if len(companions) % 2:
+        msg = f"companions must be pairs x, y, not {len(companions)} numbers"
+        raise ValueError(msg)
+    if mask is not None and mask.shape != tuple(shape):
+        msg = f"user_mask must be of shape {tuple(shape)}, not {mask.shape}"
+        raise ValueError(msg)
+    if not len(companions) and mask is None:
+        return None
+    protected = xp.zeros(shape, bool) if mask is None else xp.asarray(mask) != 0
+    y, x = xp.arange(shape[0])[:, None], xp.arange(shape[1])
+    for x0, y0 in zip(companions[::2], companions[1::2], strict=True):
+        protected = protected | ((x - x0) ** 2 + (y - y0) ** 2 <= radius**2)
+    return protected
