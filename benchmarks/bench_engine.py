@@ -63,7 +63,7 @@ def measure(name, folder, options):
                 one = common.jwst_steps(path, steps) if side == "jwst" else common.our_steps(path, ways[side], steps)
                 rounds[side].append(one)
     figures = {"arguments": common.CASES[name], "steps": steps, "backend": ours.name, "seconds": {}}
-    print(f"\n{name}: {common.CASES[name]}, {ours.name}, {ours.n_threads} threads, medians of {options.repeat}")
+    print(f"\n{name}: {common.CASES[name]}, {ours.name}, {ours.device.n_threads} threads, medians of {options.repeat}")
     print(f"{'step':<20}" + "".join(f"{side:>10}" for side in rounds) + f"{'ratio':>8}")
     for step in dict.fromkeys([*rounds["jwst"][0], *rounds["ours"][0]]):
         medians = {side: statistics.median(one.get(step, 0.0) for one in rounds[side]) for side in rounds}
@@ -78,7 +78,7 @@ def measure(name, folder, options):
     figures["scaling"] = statistics.median(a / b for a, b in zip(totals["1 thread"], totals["ours"], strict=True))
     print(_row("all steps", {side: statistics.median(of) for side, of in totals.items()}, figures["ratios"]["ours"]))
     said = ", ".join(f"{side} {ratio:.1f}x" for side, ratio in figures["ratios"].items())
-    print(f"jwst over: {said}; 1 thread over {ours.n_threads}: {figures['scaling']:.2f}x")
+    print(f"jwst over: {said}; 1 thread over {ours.device.n_threads}: {figures['scaling']:.2f}x")
     _compare_with_last(name, figures["ratios"])
     if not options.no_memory:
         sides = ("jwst", "ours", "emicorr") if name.startswith("miri") else ("jwst", "ours")

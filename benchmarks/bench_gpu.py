@@ -127,18 +127,18 @@ class KernelTimes:
         self.backend, self.clock, self.marks = backend, Clock(backend), []
 
     def __enter__(self):
-        launch = self.backend.launch
+        launch = self.backend.device.launch
 
         def timed(name, *arguments):
             start = self.clock.mark()
             launch(name, *arguments)
             self.marks.append((name, start, self.clock.mark()))
 
-        self.backend.launch = timed
+        self.backend.device.launch = timed
         return self
 
     def __exit__(self, *error):
-        del self.backend.launch
+        del self.backend.device.launch
         self.backend.synchronize()
 
     def totals(self):
@@ -275,7 +275,7 @@ def beside_cpu(case, path, products):
     differences = compare(products, to_host(backend, exposure), RATE_TOLERANCE, RATE_FLOORS)
     return {
         "kind": backend.name,
-        "threads": backend.n_threads,
+        "threads": backend.device.n_threads,
         "steps": {name: wall for name, (_, wall) in seconds.items()},
         "seconds": sum(wall for _, wall in seconds.values()),
         "differences": differences,

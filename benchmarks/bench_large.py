@@ -95,7 +95,7 @@ def reduce(path, options):
         "reads_per_second": reads / seconds,
         "peak_mb": high_water() / 1e6,
         "backend": run.backend.name,
-        "threads": run.backend.n_threads,
+        "threads": run.backend.device.n_threads,
         "parts": {**run.phases, **{record.name: record.seconds for record in run.records}},
     }
 

@@ -87,7 +87,7 @@ def _prepare_device(backend):
         # A new thread has no context yet.
         backend.synchronize()
         for kernel, variant in instantiations(source):
-            loader.function(backend.device, kernel.name, variant)
+            loader.function(backend.device.device, kernel.name, variant)
 
     cuda_loader.compile_kernels = compile_and_note
     return load, compiled

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import array_exposures as arrays
 
+from gpucoron.backends.backend import Backend
 from gpucoron.backends.kernel_files import KERNELS
 from gpucoron.backends.operations.jump.definition import ITERATIVE, ONE_PASS
 
@@ -59,12 +60,12 @@ def allow_variants():
 def make_backend(like, variant):
     """Make a backend of the same kind that runs a variant."""
     defines = () if variant.pivots is None else (f"GPUCORON_FLOAT_PIVOTS={variant.pivots}",)
-    backend = type(like)(defines=defines)
-    if variant.block_threads is not None and backend.name == "cuda":
-        backend.block_threads = variant.block_threads
+    device = type(like.device)(defines=defines)
+    if variant.block_threads is not None and device.name == "cuda":
+        device.block_threads = variant.block_threads
     if variant.lanes is not None:
-        backend.choose_lanes = lambda n_pixels, n_units: variant.lanes
-    return backend
+        device.choose_lanes = lambda n_pixels, n_units: variant.lanes
+    return Backend(device)
 
 
 def measure_variants(cases, like, folder, clock_of, repeat):

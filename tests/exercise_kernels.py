@@ -75,9 +75,9 @@ class Exercise:
             coeffs = rng.normal(0, 1e-6, (length, *image)).astype(np.float32)
             data, groupdq, coeffs = self.send(*ramps[:2], coeffs)
             backend.linearity(data, groupdq, coeffs)
-            backend.strip_pixels = 7
+            backend.device.strip_pixels = 7
             backend.linearity(data, groupdq, coeffs)
-            backend.strip_pixels = 0
+            backend.device.strip_pixels = 0
             backend.linearity(data, groupdq, coeffs, inverse_coeffs=coeffs, nframes=4)
         for nframes in (None, 1, 4):
             limits = np.full(image, 150, np.float32), rng.random(image) < 0.9
