@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpucoron.backends import fit_to_memory, get_backend
+from gpucoron.backends import get_backend
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
 from gpucoron.errors import InputError
 from gpucoron.io import products
@@ -230,12 +230,11 @@ def run_steps(run, *, until=None, after_step=None, store=None):
         The same, with its records filled.
     """
     exposure = run.exposure
-    backend = exposure.home or _backend_for(run)
+    backend = exposure.settle_on(run.backend)
     if backend is not run.backend:
         log.warning("%s: %s", exposure.name, backend.remark)
         run.backend = backend
     references = load_references(exposure, run.references, backend, store)
-    exposure.move_to(backend)
     cleans = any(
         step.cleans_groups is not None and not run.parameters[name].skip and step.cleans_groups(run.of_run)
         for name, step in STEPS.items()
@@ -286,19 +285,6 @@ def run_or_start_again(start, backend, *, after_step=None):
     return run_steps(start(backend.in_chunks(limit)), after_step=after_step)
 
 
-def _backend_for(run):
-    """Choose how the backend works on an exposure; one that is in the host's memory already stays there for the CPU."""
-    exposure = run.exposure
-    if run.backend.on_host:
-        return run.backend
-    return fit_to_memory(
-        run.backend,
-        exposure.data.shape,
-        has_zeroframe=exposure.zeroframe is not None,
-        held=exposure.device_bytes,
-    )
-
-
 def _run_each(run, references, until, after_step):
     exposure, backend = run.exposure, run.backend
     for name in order_of(exposure.facts, run.of_run.stage_1overf):
@@ -313,7 +299,7 @@ def _run_each(run, references, until, after_step):
         workers = tuple(workers) if outcome.status == "COMPLETE" else ()
         record = StepRecord(name, outcome.status, seconds, outcome.reason, dict(outcome.flagged), workers)
         run.records.append(record)
-        _note(STEPS[name], outcome, run)
+        products.note_step(run, STEPS[name], outcome)
         log.info("%s: %s %s %.3f s %s", exposure.name, name, record.status, record.seconds, record.reason)
         if after_step is not None:
             after_step(run, record)
@@ -346,25 +332,6 @@ def _make_fit(run, step):
 
 #: helper that a step may ask for -> its maker, ``maker(run, step)``
 _HELPERS = {**BORROWED_HELPERS, "stage": lambda run, step: run.of_run.stage_1overf, "fit": _make_fit}
-
-
-def _note(step, outcome, run):
-    """Write into the metadata what jwst's own step would have left there."""
-    meta, settings = run.exposure.meta.meta, run.parameters[step.name]
-    if not step.custom:
-        setattr(meta.cal_step, step.cal_step, outcome.status)
-    for dotted, value in outcome.meta.items():
-        *parents, last = dotted.split(".")
-        node = meta
-        for parent in parents:
-            node = getattr(node, parent)
-        setattr(node, last, value)
-    if outcome.reason == "switched off":
-        return
-    for reftype in step.references_of(settings, run.exposure.facts):
-        path = run.reference_path(step.name, reftype)
-        if path is not None and hasattr(meta.ref_file, reftype):
-            getattr(meta.ref_file, reftype).name = products.reference_name(path, settings, reftype)
 
 
 def saving_extras(path_of, after_step=None, written=None):

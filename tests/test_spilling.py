@@ -14,7 +14,7 @@ from test_ramp_fit import TIMES
 from test_ramp_fit import simulate as simulate_ramps
 from test_saturation import saturating_ramps, saturation_reference
 
-from gpucoron.backends import chunks, fit_to_memory, get_backend, operations
+from gpucoron.backends import chunks, get_backend, operations
 from gpucoron.backends.backend import Backend
 from gpucoron.backends.budget import exposure_memory
 from gpucoron.backends.chunks import memory_needed
@@ -366,13 +366,13 @@ def test_what_fits_is_left_alone():
     needed = exposure_memory(shape)
     assert exposure_memory(shape, has_zeroframe=True) > needed
     for backend in (get_backend("host"), get_backend("host", max_memory=needed)):
-        assert fit_to_memory(backend, shape) is backend
+        assert backend.fitting(shape) is backend
     small = get_backend("host", max_memory=needed - 1)
-    spilling = fit_to_memory(small, shape)
+    spilling = small.fitting(shape)
     assert spilling.device is small.device
     assert spilling.budget == needed - 1
     assert spilling.xp is np
-    assert fit_to_memory(spilling, shape) is spilling
+    assert spilling.fitting(shape) is spilling
 
 
 def test_the_devices_free_memory_is_the_default_limit(late_cupy):
@@ -380,14 +380,14 @@ def test_the_devices_free_memory_is_the_default_limit(late_cupy):
     shape = (2, 5, 16, 16)
     needed = exposure_memory(shape)
     late_cupy.memory = int(needed / 0.9) + 2
-    assert fit_to_memory(backend, shape) is backend
+    assert backend.fitting(shape) is backend
     # The exposure's own arrays are there already: they do not count twice.
     late_cupy.memory = int(needed / 0.9 / 2)
-    assert fit_to_memory(backend, shape, held=needed // 2 + 2) is backend
-    assert fit_to_memory(backend, shape).device is backend.device
-    assert fit_to_memory(backend, shape).is_in_chunks
+    assert backend.fitting(shape, held=needed // 2 + 2) is backend
+    assert backend.fitting(shape).device is backend.device
+    assert backend.fitting(shape).is_in_chunks
     backend = get_backend("cuda", cupy=late_cupy, max_memory=needed)
-    assert fit_to_memory(backend, shape) is backend
+    assert backend.fitting(shape) is backend
 
 
 # -------------------------------------------------------------------------------------------------------- the pipeline

@@ -130,28 +130,3 @@ def backend_status():
     chosen = next(name for name in CHOICES["cpu"] if status[name][0])
     reason = status["native"][1]
     return {"cpu": (True, f"{chosen}: {reason}"), **status}
-
-
-def fit_to_memory(backend, shape, *, has_zeroframe=False, held=0):
-    """Choose how a backend works on an exposure: as it is, or in chunks of rows where its memory is too small.
-
-    Parameters
-    ----------
-    backend : Backend
-    shape : (nints, ngroups, ny, nx)
-    has_zeroframe : bool
-    held : int
-        Bytes that the exposure's arrays take on the device already.
-
-    Returns
-    -------
-    Backend
-        The same, or `gpucoron.backends.backend.Backend.in_chunks`.
-    """
-    limit = backend.memory_limit(held)
-    if limit is None:
-        return backend
-    from gpucoron.backends.budget import exposure_memory
-
-    needed = exposure_memory(shape, has_zeroframe=has_zeroframe)
-    return backend if needed <= limit else backend.in_chunks(limit, needed)

@@ -12,7 +12,7 @@ import tempfile
 import numpy as np
 
 from gpucoron.backends import operations, workers
-from gpucoron.backends.budget import scratch_memory
+from gpucoron.backends.budget import exposure_memory, scratch_memory
 from gpucoron.backends.devices.numpy_device import NumpyDevice, ScratchFiles
 from gpucoron.backends.process_memory import anonymous_memory
 from gpucoron.backends.results import LikelihoodFit, Slopes
@@ -144,6 +144,22 @@ class Backend:
     def is_in_chunks(self):
         """Whether the arrays lie elsewhere than the operations run, so that these get some rows at a time."""
         return self.home is not self.device
+
+    def fitting(self, shape, *, has_zeroframe=False, held=0):
+        """Give the backend for an exposure: this one, or that for chunks of rows where the memory is too small.
+
+        Parameters
+        ----------
+        shape : (nints, ngroups, ny, nx)
+        has_zeroframe : bool
+        held : int
+            Bytes that the exposure's arrays take on the device already.
+        """
+        limit = self.memory_limit(held)
+        if limit is None:
+            return self
+        needed = exposure_memory(shape, has_zeroframe=has_zeroframe)
+        return self if needed <= limit else self.in_chunks(limit, needed)
 
     def in_chunks(self, limit, needed=0):
         """Give the backend for an exposure that needs more memory than ``limit`` bytes.

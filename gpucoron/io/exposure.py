@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucoron.backends import fit_to_memory, get_backend
+from gpucoron.backends import get_backend
 from gpucoron.errors import InputError
 from gpucoron.facts import Facts
 from gpucoron.files import fits_bytes_due
@@ -100,7 +100,7 @@ class Exposure:
             shape = hdus["SCI"].shape
             facts = _facts(path, meta, shape)
             backend = backend or get_backend("cpu")
-            chosen = fit_to_memory(backend, shape, has_zeroframe=facts.zero_frame)
+            chosen = backend.fitting(shape, has_zeroframe=facts.zero_frame)
             exposure = cls(
                 data=_read_samples(path, hdus["SCI"], chosen),
                 groupdq=_read_or_zeros(hdus, "GROUPDQ", shape, np.uint8, chosen),
@@ -175,6 +175,23 @@ class Exposure:
         """Bytes that the arrays take on a device; 0 on the host."""
         arrays = [getattr(self, name) for name in _ON_DEVICE]
         return sum(array.nbytes for array in arrays if array is not None and not isinstance(array, np.ndarray))
+
+    def settle_on(self, backend):
+        """Put the arrays where a backend works on them, in place.
+
+        Returns
+        -------
+        Backend
+            The same, or that for chunks of rows where its device's memory is too small. An exposure that is in the
+            host's memory already stays there for the CPU.
+        """
+        if self.home is not None:
+            return self.home
+        if not backend.on_host:
+            sizes = {"has_zeroframe": self.zeroframe is not None, "held": self.device_bytes}
+            backend = backend.fitting(self.data.shape, **sizes)
+        self.move_to(backend)
+        return backend
 
     def move_to(self, backend):
         """Put the arrays on a backend's device, in place."""

@@ -171,6 +171,25 @@ def backends_of(run):
     return "+".join(worker for worker in run.workers if worker != "jwst") or run.backend.take_workers()[0]
 
 
+def note_step(run, step, outcome):
+    """Write into the metadata what jwst's own step would have left there."""
+    meta, settings = run.exposure.meta.meta, run.parameters[step.name]
+    if not step.custom:
+        setattr(meta.cal_step, step.cal_step, outcome.status)
+    for dotted, value in outcome.meta.items():
+        *parents, last = dotted.split(".")
+        node = meta
+        for parent in parents:
+            node = getattr(node, parent)
+        setattr(node, last, value)
+    if outcome.reason == "switched off":
+        return
+    for reftype in step.references_of(settings, run.exposure.facts):
+        path = run.reference_path(step.name, reftype)
+        if path is not None and hasattr(meta.ref_file, reftype):
+            getattr(meta.ref_file, reftype).name = reference_name(path, settings, reftype)
+
+
 def reference_name(path, settings, reftype):
     """Name a reference as jwst does in a product: CRDS's by URI, the user's by path."""
     if path == "N/A":
