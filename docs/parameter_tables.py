@@ -4,6 +4,9 @@ from importlib import import_module
 from inspect import isfunction
 from types import SimpleNamespace
 
+from gpucoron.backends import BACKENDS, CHOICES
+from gpucoron.backends.backend import Backend
+from gpucoron.backends.operation import Operation
 from gpucoron.engine import order_of
 from gpucoron.parameters import PIPELINE
 from gpucoron.steps import STEPS
@@ -37,6 +40,34 @@ def write_parameter_pages(path, folder):
     folder.mkdir(exist_ok=True)
     for step in STEPS.values():
         _write(folder / f"parameters_{step.name}.md", _parameters_of(step))
+
+
+def write_backends(path):
+    """Write the table of backends."""
+    rows = [f"| `{name}` | {kind.meaning} | {_listed(kind.options)} |" for name, kind in BACKENDS.items()]
+    choices = [f"| `{name}` | the first that can run: {_listed(first)} | |" for name, first in CHOICES.items()]
+    _write(path, ["| backend | what it is | options |", "|---|---|---|", *choices, *rows, ""])
+
+
+def _listed(names):
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def write_api_of_operations(path):
+    """Write what the page of the API says of operations: those that a backend has, with their settings."""
+    _write(path, _operations())
+
+
+def _operations():
+    seen = set()
+    for name, operation in vars(Backend).items():
+        if isinstance(operation, Operation):
+            function, settings = operation.definition, operation.settings
+            yield f"```{{eval-rst}}\n.. autofunction:: {function.__module__}.{name}"
+            if settings is not None and settings not in seen:
+                seen.add(settings)
+                yield f".. autoclass:: {settings.__module__}.{settings.__name__}"
+            yield "```\n"
 
 
 def write_api_of_steps(path):

@@ -10,7 +10,7 @@ from jwst.stpipe import Pipeline
 from jwst.stpipe import Step as JwstStep
 from stpipe.config_parser import ConfigObj
 
-from gpucoron.backends import get_backend
+from gpucoron.backends import NAMES, get_backend
 from gpucoron.engine import plan, run_or_start_again, saving_extras
 from gpucoron.io import products
 from gpucoron.io.exposure import Exposure
@@ -68,8 +68,8 @@ class Coron1Pipeline(Pipeline):
 
     Parameters
     ----------
-    backend : {'auto', 'cpu', 'cuda', 'host'}
-        Where the heavy operations run.
+    backend : str
+        Where the heavy operations run: a name of `gpucoron.backends.get_backend`.
     save_calibrated_ramp, save_intermediates, return_rateints : bool
         As in spaceKLIP's pipeline.
     """
@@ -79,7 +79,7 @@ class Coron1Pipeline(Pipeline):
     spec = _spec(
         [
             *PIPELINE,
-            Parameter("backend", "string", "auto", "where the heavy operations run: auto, cpu, cuda"),
+            Parameter("backend", "string", "auto", f"where the heavy operations run: {', '.join(NAMES)}"),
         ]
     )
 

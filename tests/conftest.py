@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from gpucoron.backends import BACKENDS
+
 # one BLAS thread per worker: the tests run side by side
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -119,13 +121,17 @@ def usable_backend(name, config, **options):
     return get_backend(name, **options)
 
 
-@pytest.fixture(scope="session", params=["numpy", "host", "cuda"])
+#: 'native' is NumPy or the kernels of 'host', operation by operation: test_native.py and test_kernels.py hold it
+EACH = [name for name in BACKENDS if name != "native"]
+
+
+@pytest.fixture(scope="session", params=EACH)
 def backend(request):
     """Every backend in turn: for tests of what all of them answer."""
     return usable_backend(request.param, request.config)
 
 
-@pytest.fixture(scope="session", params=["host", "cuda"])
+@pytest.fixture(scope="session", params=[name for name in EACH if name != "numpy"])
 def kernel_backend(request):
     """Every backend that runs the CUDA kernels: for tests against the NumPy definition."""
     return usable_backend(request.param, request.config)

@@ -19,7 +19,7 @@ from test_ramp_fit import simulate as simulate_ramps
 from test_saturation import SHAPE as SATURATION_SHAPE
 from test_saturation import saturating_ramps, saturation_reference
 
-from gpucoron.backends import backend_status, get_backend
+from gpucoron.backends import BACKENDS, backend_status, get_backend
 from gpucoron.backends.backend import Backend
 from gpucoron.backends.devices import build
 from gpucoron.backends.devices.launch import geometry
@@ -37,7 +37,7 @@ DEFINITION = get_backend("numpy", n_threads=1)
 RATE_TOLERANCE = {"host": 0.0, "native": 0.0, "cuda": 2e-6}
 
 
-@pytest.fixture(scope="module", params=["host", "native", "cuda"])
+@pytest.fixture(scope="module", params=[name for name in BACKENDS if name != "numpy"])
 def backend(request):
     """Everything that runs the kernels; native ones also where NumPy would be taken for being faster."""
     made = usable_backend(request.param, request.config)

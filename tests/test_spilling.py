@@ -14,7 +14,7 @@ from test_ramp_fit import TIMES
 from test_ramp_fit import simulate as simulate_ramps
 from test_saturation import saturating_ramps, saturation_reference
 
-from gpucoron.backends import chunks, get_backend, operations
+from gpucoron.backends import BACKENDS, chunks, get_backend, operations
 from gpucoron.backends.backend import Backend
 from gpucoron.backends.budget import exposure_memory
 from gpucoron.backends.chunks import memory_needed
@@ -28,7 +28,7 @@ from gpucoron.steps.ipc import ReferenceEdges
 ROWS = [1, 2, 4, 7]
 
 
-@pytest.fixture(scope="module", params=["host", "cuda", "numpy", "native"])
+@pytest.fixture(scope="module", params=list(BACKENDS))
 def inner(request):
     from conftest import usable_backend
 

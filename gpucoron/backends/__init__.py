@@ -47,20 +47,20 @@ class Kind:
 
 #: name -> what it is; a backend is its device's module and its row here
 BACKENDS = {
-    "numpy": Kind("numpy_device:NumpyDevice", "the CPU, NumPy alone: the definition"),
+    "numpy": Kind("numpy_device:NumpyDevice", "the CPU by NumPy alone, the definition"),
     "native": Kind(
         "native_device:NativeDevice",
-        "the CPU, with kernels compiled for it where they are faster; the same bits",
+        "the CPU with kernels compiled for it where they are faster, with the same bits",
         instead="numpy",
     ),
     "cuda": Kind(
         "cuda_device:CudaDevice",
-        "a GPU, by CuPy and raw kernels",
+        "a GPU by CuPy and CUDA kernels",
         ("device", "max_memory", "scratch_dir", "defines", "cupy"),
     ),
     "host": Kind(
         "host_device:HostDevice",
-        "the GPU's kernels compiled for the CPU: for tests",
+        "the GPU's kernels compiled for the CPU, for tests",
         ("n_threads", "max_memory", "scratch_dir", "sanitize", "lanes", "defines"),
     ),
 }

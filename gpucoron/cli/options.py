@@ -2,7 +2,7 @@
 
 import argparse
 
-from gpucoron.backends import NAMES
+from gpucoron.backends import BACKENDS, NAMES
 from gpucoron.errors import ParameterError
 
 
@@ -54,8 +54,8 @@ def add_backend(parser):
         "--backend",
         default="auto",
         choices=NAMES,
-        help="auto: a GPU where there is one, else the CPU (default); numpy and native: the CPU without and with "
-        "kernels compiled for it; host: the GPU's kernels on the CPU, for tests",
+        help="auto: a GPU where there is one, else cpu (default); cpu: native where there is a compiler, else numpy; "
+        + "; ".join(f"{name}: {kind.meaning}" for name, kind in BACKENDS.items()),
     )
 
 
