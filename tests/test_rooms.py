@@ -280,6 +280,29 @@ def test_picture_shows_each_room_on_its_floor(rooms, small_house, monkeypatch):
     assert sorted(arrows) == ["of-a of-b", "of-a of-d", "of-b of-c", "upward of-c of-b"]  # a -> c follows
 
 
+#: what version 0.1 documented, beside the steps, which have not moved
+DOCUMENTED = """
+    gpucoron.backends.backend_status gpucoron.backends.base.Backend gpucoron.backends.base.Slopes
+    gpucoron.backends.get_backend gpucoron.batch.Result gpucoron.batch.reduce gpucoron.batch_inputs.find_files
+    gpucoron.batch_plan.make_plan gpucoron.batch_progress.Silent gpucoron.coron1pipeline.run_obs
+    gpucoron.coron1pipeline.run_single_file gpucoron.engine.plan gpucoron.engine.reduce_file gpucoron.engine.run_steps
+    gpucoron.errors.GpucoronError gpucoron.exposure.Exposure gpucoron.exposure.Facts gpucoron.manifest.read_manifests
+    gpucoron.pipeline.Coron1Pipeline gpucoron.previews.Preview gpucoron.previews.load_preview
+    gpucoron.previews.preview_path gpucoron.previews.save_preview gpucoron.report.write_report
+    gpucoron.simulate.Effects gpucoron.simulate.Scene gpucoron.simulate.Simulation gpucoron.simulate.Truth
+    gpucoron.simulate.simulate gpucoron.simulate.write_references gpucoron.simulate.ReferenceOptions
+    gpucoron.simulated_references.ReferenceOptions gpucoron.simulated_references.write_references
+    gpucoron.simulated_crds.open_cache
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.* is now :DeprecationWarning")
+@pytest.mark.parametrize("path", DOCUMENTED.split())
+def test_what_was_documented_is_still_there(path):
+    module, _, name = path.rpartition(".")
+    assert callable(getattr(import_module(module), name))
+
+
 @pytest.mark.parametrize("old", [name for name in OLD_PATHS if not name.endswith("__main__")])
 def test_old_paths_still_work_and_tell_the_new_one(old):
     sys.modules.pop(old, None)

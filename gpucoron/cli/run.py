@@ -17,7 +17,7 @@ def add_parser(commands):
         "--max-memory",
         type=memory_size,
         metavar="SIZE",
-        help="memory that the process may take, all told, or the exposure on the GPU, for example 4G (default: what "
+        help="memory that the process may take, or the exposure on the GPU, for example 4G (default: what "
         "is free); an exposure that needs more goes by chunks of rows, on the CPU from a scratch file in the output "
         "folder",
     )
