@@ -367,7 +367,7 @@ def test_png_is_what_it_encodes():
 def test_the_legend_has_the_colours_of_the_pictures():
     from importlib.resources import files
 
-    style = (files("gpucoron") / "report_page" / "style.css").read_text("utf-8")
+    style = (files("gpucoron") / "report" / "assets" / "style.css").read_text("utf-8")
     swatches = dict(re.findall(r"\.swatch-(\w+) \{ background: #(\w{6}); \}", style))
     named = {"good": GOOD_COLOUR, "unusable": CATEGORY_COLOURS["do not use"]} | CATEGORY_COLOURS
     assert {name: tuple(bytes.fromhex(colour)) for name, colour in swatches.items()} == {
