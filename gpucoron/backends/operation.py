@@ -7,7 +7,8 @@ definition: ``definition(device, data, ..., *, settings)`` with ``settings`` whe
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cached_property, partial
+from functools import cached_property
+from types import MethodType
 
 from gpucoron.backends import chunks
 
@@ -62,22 +63,25 @@ class Operation:
     native: Callable | None = None
     of_others: bool = False
 
-    @property
-    def name(self):
-        return self.definition.__name__
+    def __post_init__(self):
+        # An operation looks like its definition, to help() too.
+        for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+            object.__setattr__(self, name, getattr(self.definition, name))
+        object.__setattr__(self, "__signature__", inspect.signature(self.definition))
 
     @property
-    def __doc__(self):
-        return self.definition.__doc__
+    def name(self):
+        """Of the definition."""
+        return self.definition.__name__
 
     @cached_property
     def signature(self):
         """Of the arguments, without the device and the settings."""
-        _, *parameters = inspect.signature(self.definition).parameters.values()
+        _, *parameters = self.__signature__.parameters.values()
         return inspect.Signature([each for each in parameters if each.name != "settings"])
 
     def __get__(self, backend, owner=None):
-        return self if backend is None else partial(self, backend)
+        return self if backend is None else MethodType(self, backend)
 
     def __call__(self, backend, *arguments, settings=None, **named):
         """Run the operation: ``backend.operation(data, ..., settings=...)``, or with the settings' own names."""
