@@ -47,7 +47,8 @@ def __getattr__(name):
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     if f"gpucoron.{name}" in OLD_PATHS:
-        return import_module(_warn(f"gpucoron.{name}"))
+        globals()[name] = import_module(_warn(f"gpucoron.{name}"))
+        return globals()[name]
     msg = f"module 'gpucoron' has no attribute {name!r}"
     raise AttributeError(msg)
 

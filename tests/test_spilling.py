@@ -286,6 +286,34 @@ def test_out_of_memory_in_a_later_chunk(late_cupy, by_number):
     assert len(seen) == 6
 
 
+def test_no_memory_for_the_answer(by_number, monkeypatch):
+    """What a chunk changes is put in place last: the chunk is done again on what it was."""
+    data, groupdq, gain, readnoise = simulate_jumps(np.random.default_rng(5), (2, 12, 8, 9))
+    times, whole = np.arange(1.0, 13.0), get_backend("numpy", n_threads=1)
+    expected, found = groupdq.copy(), groupdq.copy()
+    wanted = whole.fit_likelihood_ramps(data, expected, gain, readnoise, times)
+    backend, seen = cut(whole, 8)
+    make, failures = chunks.Loop._make_whole, []
+
+    def fail_once(self, part):
+        if not failures:
+            failures.append(1)
+            raise MemoryError("no room")
+        return make(self, part)
+
+    monkeypatch.setattr(chunks.Loop, "_make_whole", fail_once)
+    fit = backend.fit_likelihood_ramps(data, found, gain, readnoise, times)
+    np.testing.assert_array_equal(found, expected)
+    assert_same(fit, wanted, whole)
+    assert (found != groupdq).any()
+    assert len(seen) == 3
+
+
+def test_nothing_in_chunks():
+    backend, _ = cut(get_backend("numpy"), 1000)
+    assert backend.measure_scatter(np.zeros((2, 5, 0, 3), np.float32)).shape == (2, 0, 3)
+
+
 # -------------------------------------------------------------------------------------------------------- memory model
 
 

@@ -94,22 +94,33 @@ def get_backend(name="auto", **options):
     ------
     BackendUnavailableError
         The named backend cannot run here; the message says why.
+    TypeError
+        No backend has such an option.
     """
     if not isinstance(name, str):
         return name
     if name not in NAMES:
         msg = f"there is no backend {name!r}; known: {', '.join(NAMES)}"
         raise BackendUnavailableError(msg)
+    known = {option for kind in BACKENDS.values() for option in kind.options}
+    if not known.issuperset(options):
+        msg = (
+            f"get_backend: unknown options {', '.join(sorted(set(options) - known))}; known: {', '.join(sorted(known))}"
+        )
+        raise TypeError(msg)
     *first, last = CHOICES.get(name, (name,))
     for candidate in first:
         usable, reason = _status(candidate, options)
         if usable:
+            log.info("backend %r is %r: %s", name, candidate, reason)
             return _make(candidate, options)
-        log.info("backend %r is not %r: %s", name, candidate, reason)
+        log.info("backend %r: not %r, since %s", name, candidate, reason)
     usable, reason = _status(last, options)
     if not usable:
         msg = f"backend {name!r} cannot run here: {reason}; use backend={BACKENDS[last].instead!r}"
         raise BackendUnavailableError(msg)
+    if first:
+        log.info("backend %r is %r", name, last)
     return _make(last, options)
 
 

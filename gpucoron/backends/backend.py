@@ -178,7 +178,7 @@ class Backend:
             device = copy.copy(self.device)
             device.max_memory = self.device.max_memory or limit + anonymous_memory()
             home = ScratchFiles(device.n_threads, max_memory=device.max_memory, scratch_dir=device.scratch_dir)
-            return Backend(device, home=home, budget=device.max_memory)
+            return Backend(device, home=home, budget=max(1, int(limit)))
         home = NumpyDevice()
         there = home.memory_limit()
         if there is not None and needed > there:

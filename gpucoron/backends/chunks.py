@@ -48,7 +48,8 @@ def run(operation, backend, arguments, settings):
         Where the arguments lie.
     """
     device = backend.device
-    if backend.budget is None or operation.at_home or not device.runs(operation, settings):
+    is_empty = any(getattr(value, "size", 1) == 0 for value in arguments.values())
+    if backend.budget is None or operation.at_home or is_empty or not device.runs(operation, settings):
         return backend.home.execute(operation, tuple(arguments.values()), settings)
     backend.note_worker(device.name)
     if operation.cut is None:
@@ -135,11 +136,12 @@ class Loop:
         part = slice(max(0, start - self.halo), min(self.n, stop + self.halo))
         own = slice(start - part.start, stop - part.start)
         found, changed = self._run_part(part, own)
-        for name, values in changed.items():
-            self.written[name].put(part, own, values)
         if self.answer is None:
             self.answer = _map(found, self._make_whole)
         _put(self.answer, found, _along(self.axis, slice(start, stop)))
+        # Last, since there may be no memory for the answer either.
+        for name, values in changed.items():
+            self.written[name].put(part, own, values)
 
     def _run_part(self, part, own):
         """Run the operation on a chunk; give its own part of the answer and what it has changed, on the host."""

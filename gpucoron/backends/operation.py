@@ -86,16 +86,29 @@ class Operation:
     def __call__(self, backend, *arguments, settings=None, **named):
         """Run the operation: ``backend.operation(data, ..., settings=...)``, or with the settings' own names."""
         own = {name: named.pop(name) for name in self.signature.parameters if name in named}
-        bound = self.signature.bind(*arguments, **own)
+        try:
+            bound = self.signature.bind(*arguments, **own)
+            settings = self._settle(settings, named)
+        except TypeError as error:
+            msg = f"{self.name}: {error}"
+            raise TypeError(msg) from None
         bound.apply_defaults()
-        if settings is None and self.settings is not None:
-            settings = self.settings(**named)
-        elif named:
-            msg = f"{self.name} has no arguments {', '.join(named)} beside its settings"
-            raise TypeError(msg)
         if self.of_others:
             return self.run(backend, bound.args, settings)
         return chunks.run(self, backend, bound.arguments, settings)
+
+    def _settle(self, settings, named):
+        """Take the settings as they are, or make them of their own names."""
+        if settings is None and self.settings is not None:
+            return self.settings(**named)
+        kind = self.settings or type(None)
+        if not isinstance(settings, kind):
+            msg = f"settings must be {kind.__name__}, not {type(settings).__name__}"
+            raise TypeError(msg)
+        if named:
+            msg = f"{', '.join(named)} given beside settings" if settings else f"unknown arguments {', '.join(named)}"
+            raise TypeError(msg)
+        return settings
 
     def run(self, place, arguments, settings, how=None):
         """Call the definition, or another function of its signature, on a device."""

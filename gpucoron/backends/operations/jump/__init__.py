@@ -140,9 +140,9 @@ def detect_jumps(backend, data, groupdq, gain, readnoise, *, settings):
         drop_redundant_jumps(backend, groupdq)
         return NOT_SEARCHED
     if mode == definition.AFTER_CLIPPING:
-        clip_jumps(backend, data, groupdq, gain, settings=settings)
+        backend.clip_jumps(data, groupdq, gain, settings=settings)
         clear_groups_full_of_jumps(backend, groupdq)
-    n_flagged = search_jumps(backend, data, groupdq, gain, readnoise, mode, lost, settings=settings)
+    n_flagged = backend.search_jumps(data, groupdq, gain, readnoise, mode, lost, settings=settings)
     return int(n_flagged.sum(dtype=np.int64))
 
 
