@@ -124,3 +124,22 @@ def test_cpu_is_numpy_where_nothing_can_be_compiled(nothing_loaded, monkeypatch,
     assert not usable
     assert told in backend_status()["cpu"][1]
     assert get_backend("cpu").name == "numpy"
+
+
+def test_options_are_known_or_refused():
+    """What concerns another device is left out; what concerns none is a mistake."""
+    assert get_backend("cpu", device=3).on_host
+    with pytest.raises(TypeError, match="no option n_thread; known: .*n_threads"):
+        get_backend("cpu", n_thread=2)
+
+
+def test_arguments_are_refused_by_the_operations_name():
+    backend, image = get_backend("numpy"), np.zeros((1, 3, 2, 2), np.float32)
+    with pytest.raises(TypeError, match="fit_pedestal: missing .*limit"):
+        backend.fit_pedestal(image, image)
+    with pytest.raises(TypeError, match="fit_pedestal: .*unexpected keyword argument 'time'"):
+        backend.fit_pedestal(image, image, image[0, 0], time=2.0)
+    with pytest.raises(TypeError, match="fit_pedestal: settings must be PedestalSettings, not dict"):
+        backend.fit_pedestal(image, image, image[0, 0], settings={"group_time": 2.0})
+    with pytest.raises(TypeError, match="measure_scatter: unknown arguments group_time"):
+        backend.measure_scatter(image, group_time=2.0)

@@ -309,11 +309,6 @@ def test_no_memory_for_the_answer(by_number, monkeypatch):
     assert len(seen) == 3
 
 
-def test_nothing_in_chunks():
-    backend, _ = cut(get_backend("numpy"), 1000)
-    assert backend.measure_scatter(np.zeros((2, 5, 0, 3), np.float32)).shape == (2, 0, 3)
-
-
 # -------------------------------------------------------------------------------------------------------- memory model
 
 

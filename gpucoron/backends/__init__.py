@@ -104,9 +104,8 @@ def get_backend(name="auto", **options):
         raise BackendUnavailableError(msg)
     known = {option for kind in BACKENDS.values() for option in kind.options}
     if not known.issuperset(options):
-        msg = (
-            f"get_backend: unknown options {', '.join(sorted(set(options) - known))}; known: {', '.join(sorted(known))}"
-        )
+        unknown = ", ".join(sorted(set(options) - known))
+        msg = f"get_backend: there is no option {unknown}; known: {', '.join(sorted(known))}"
         raise TypeError(msg)
     *first, last = CHOICES.get(name, (name,))
     for candidate in first:

@@ -48,8 +48,7 @@ def run(operation, backend, arguments, settings):
         Where the arguments lie.
     """
     device = backend.device
-    is_empty = any(getattr(value, "size", 1) == 0 for value in arguments.values())
-    if backend.budget is None or operation.at_home or is_empty or not device.runs(operation, settings):
+    if backend.budget is None or operation.at_home or not device.runs(operation, settings):
         return backend.home.execute(operation, tuple(arguments.values()), settings)
     backend.note_worker(device.name)
     if operation.cut is None:
