@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from gpucoron.backends import get_backend
 from gpucoron.backends.devices import cuda_device as cuda_backend
 from gpucoron.backends.devices.cuda_device import LARGE, CudaDevice
 
@@ -319,7 +320,7 @@ def test_nothing_large_passes_cupys_own_staging(case, exposures, late_cupy, tmp_
 
     monkeypatch.setattr(cuda_backend, "LARGE", 1000)
     monkeypatch.setattr(CudaDevice, "words_at_once", 700)
-    backend = CudaDevice(cupy=late_cupy)
+    backend = get_backend("cuda", cupy=late_cupy)
     for path in (case.path, ramp.path, *other_files(case, tmp_path)):
         assert_read(path, backend)
     with open_model(case.path) as model:

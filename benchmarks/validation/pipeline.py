@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from common import over_seeds, parse, save, width
 
-from gpucoron.cli.demo import pulls
 from gpucoron.engine import reduce_file
 from gpucoron.simulate import Effects, simulate
+from gpucoron.simulate.compare import pulls
 from gpucoron.simulate.references import write_references
 
 CASES = {
