@@ -122,7 +122,7 @@ def large_arrays():
 @pytest.mark.parametrize("words_at_once", [999, 2**17, 2**22])
 def test_large_arrays_travel_in_pieces(late_cupy, monkeypatch, array, words_at_once):
     monkeypatch.setattr(CudaDevice, "words_at_once", words_at_once)
-    backend = CudaDevice(1, cupy=late_cupy)
+    backend = get_backend("cuda", device=1, cupy=late_cupy)
     there = backend.to_device(array)
     assert (there.device.id, there.dtype) == (1, array.dtype.newbyteorder("="))
     back = backend.to_host(there)
@@ -270,7 +270,7 @@ def test_a_file_is_read_as_astropy_reads_it(case, backend, monkeypatch):
 
 
 def test_a_file_goes_to_a_device(case, late_cupy):
-    backend = CudaDevice(1, cupy=late_cupy)
+    backend = get_backend("cuda", device=1, cupy=late_cupy)
     exposure = assert_read(case.path, backend)
     for array in (exposure.data, exposure.groupdq, exposure.pixeldq, exposure.zeroframe):
         assert array.device.id == 1
