@@ -53,7 +53,7 @@ def run(operation, backend, arguments, settings):
     backend.note_worker(device.name)
     if operation.cut is None:
         sent = [value if name in operation.whole else _send(device, value) for name, value in arguments.items()]
-        return _map(device.execute(operation, tuple(sent), settings), device.to_host)
+        return map_arrays(device.execute(operation, tuple(sent), settings), device.to_host)
     return Loop(operation, backend, arguments, settings).run()
 
 
@@ -136,7 +136,7 @@ class Loop:
         own = slice(start - part.start, stop - part.start)
         found, changed = self._run_part(part, own)
         if self.answer is None:
-            self.answer = _map(found, self._make_whole)
+            self.answer = map_arrays(found, self._make_whole)
         _put(self.answer, found, _along(self.axis, slice(start, stop)))
         # Last, since there may be no memory for the answer either.
         for name, values in changed.items():
@@ -146,7 +146,7 @@ class Loop:
         """Run the operation on a chunk; give its own part of the answer and what it has changed, on the host."""
         sent = {name: self._take(name, value, part) for name, value in self.arguments.items()}
         found = self.device.execute(self.operation, tuple(sent.values()), self.settings)
-        found = _map(found, lambda array: self.device.to_host(array)[_along(self.axis, own)])
+        found = map_arrays(found, lambda array: self.device.to_host(array)[_along(self.axis, own)])
         return found, {name: self.device.to_host(sent[name]) for name in self.written}
 
     def _take(self, name, value, part):
@@ -200,14 +200,14 @@ def _send(device, value):
     return device.to_device(value) if isinstance(value, np.ndarray) else value
 
 
-def _map(answer, function):
+def map_arrays(answer, function):
     """Apply a function to every array of an answer."""
     if answer is None:
         return None
     if is_dataclass(answer):
-        return type(answer)(**{each.name: _map(getattr(answer, each.name), function) for each in fields(answer)})
+        return type(answer)(**{each.name: map_arrays(getattr(answer, each.name), function) for each in fields(answer)})
     if isinstance(answer, tuple):
-        return tuple(_map(each, function) for each in answer)
+        return tuple(map_arrays(each, function) for each in answer)
     return function(answer)
 
 

@@ -7,6 +7,7 @@ import tempfile
 import numpy as np
 
 from gpucoron.backends import workers
+from gpucoron.backends.chunks import map_arrays
 from gpucoron.backends.devices.device import Device
 from gpucoron.backends.process_memory import anonymous_memory, free_memory
 from gpucoron.backends.tiles import TILE_BYTES, available_cores
@@ -113,9 +114,7 @@ def run_in_numpy(device, operation, arguments, settings):
     for name, given, changed in zip(operation.signature.parameters, arguments, on_host, strict=True):
         if name in operation.written and changed is not given:
             given[...] = device.to_device(changed)
-    if isinstance(answer, tuple):
-        return tuple(device.to_device(array) for array in answer)
-    return None if answer is None else device.to_device(answer)
+    return map_arrays(answer, device.to_device)
 
 
 def _claim(descriptor, n_bytes):
