@@ -6,6 +6,7 @@ operation runs where, and why.
 
 import ctypes
 import logging
+import threading
 
 import numpy as np
 
@@ -43,20 +44,22 @@ class NativeDevice(NumpyDevice):
         return super().execute(operation, arguments, settings)
 
 
-_refused = set()
+_refused, _loading = set(), threading.Lock()
 
 
 def _can_be_loaded(source, by_pixel):
     """Tell whether a kernel file's library is there, compiled if need be; a refusal is told once."""
-    if source in _refused:
-        return False
-    try:
-        library(source, by_pixel)
-    except (RuntimeError, OSError) as error:
-        _refused.add(source)
-        log.warning("NumPy takes the place of the native kernels of %s: %s", source, error)
-        return False
-    return True
+    # Threads of one operation ask at the same time.
+    with _loading:
+        if source in _refused:
+            return False
+        try:
+            library(source, by_pixel)
+        except (RuntimeError, OSError) as error:
+            _refused.add(source)
+            log.warning("NumPy takes the place of the native kernels of %s: %s", source, error)
+            return False
+        return True
 
 
 class NativeKernels(HostDevice):
