@@ -23,9 +23,7 @@ IMPORTS = {
     "python": "",
     "import gpucoron": "import gpucoron",
     "gpucoron --help": "from gpucoron.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass",
-    "import what gpucoron run needs": (
-        "from gpucoron.io.warm_up import warming_up\nwith warming_up():\n    import gpucoron.engine"
-    ),
+    "import what gpucoron run needs": ("import gpucoron.engine\nfrom gpucoron.io.warm_up import warm_up\nwarm_up()"),
     "import stdatamodels.jwst.datamodels": "import stdatamodels.jwst.datamodels",
     "import jwst.pipeline": "import jwst.pipeline",
 }

@@ -89,10 +89,10 @@ def test_those_with_other_threads_are_not_taken(raw, early, tmp_path, monkeypatc
 SCRIPT = """
 import json, os, sys
 from gpucoron.batch.job import reduce_job
-from gpucoron.io.warm_up import warming_up
+import gpucoron.engine
+from gpucoron.io.warm_up import warm_up
 
-with warming_up():
-    import gpucoron.engine
+warm_up()
 
 print(reduce_job(json.loads(sys.argv[1]))["status"])
 """

@@ -269,11 +269,11 @@ def main():
     threading.Thread(target=listen, daemon=True).start()
     logging.getLogger("CRDS").setLevel(logging.ERROR)
     # before the first exposure is timed, and perhaps before there is one
-    from gpucoron.io.warm_up import warming_up
+    from gpucoron import engine  # noqa: F401
+    from gpucoron.io.warm_up import warm_up
+    from gpucoron.records import previews  # noqa: F401
 
-    with warming_up():
-        from gpucoron import engine  # noqa: F401
-        from gpucoron.records import previews  # noqa: F401
+    warm_up()
     answer(event="ready", pid=os.getpid())
     while True:
         answer(event="result", record=reduce_job(jobs.get(), lambda step: answer(event="step", step=step)))

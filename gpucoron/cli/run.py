@@ -27,13 +27,11 @@ def add_parser(commands):
 def _run(options):
     from gpucoron.cli import summary
     from gpucoron.engine import reduce_file, settle
-    from gpucoron.io.warm_up import warming_up
+    from gpucoron.io.warm_up import warm_up
 
     steps, of_run = parse_settings(options.settings, options.skip), of_run_parameters(options)
     settle(profile=options.profile, steps=steps, pipeline=of_run)  # a misspelt parameter is no matter of the file
-    with warming_up():
-        pass
-
+    warm_up()
     failed = 0
     for path in options.files:
         start = time.perf_counter()

@@ -4,15 +4,13 @@ The command line does this first, and a batch's workers do it while the batch is
 """
 
 import gc
-from contextlib import contextmanager
 
 
-@contextmanager
-def warming_up():
-    """Import what every exposure needs, and in the block whatever else; let stdatamodels and ASDF set themselves up.
+def warm_up():
+    """Import what every exposure needs beside the engine, and let stdatamodels and ASDF set themselves up.
 
-    Nothing of that is ever thrown away: Python need not look for garbage in it, now (a tenth of the time) or later
-    (0.1 s at each full collection). For a process of our own alone.
+    Nothing of that, nor of what was imported before, is ever thrown away: Python need not look for garbage in it, now
+    (a tenth of the time) or later (0.1 s at each full collection). For a process of our own alone.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -20,9 +18,8 @@ def warming_up():
         from stdatamodels.jwst import datamodels
 
         from gpucoron.backends import backend_status
-        from gpucoron.io import exposure, products  # noqa: F401
+        from gpucoron.io import exposure  # noqa: F401
 
-        yield
         backend_status()
         datamodels.RampModel().close()
         gc.freeze()
