@@ -395,7 +395,7 @@ def reduce_file(
     after_step : callable, optional
         Called as ``after_step(run, record)`` when a step is done.
     max_memory : int, optional
-        Bytes that the process may have in memory, all told (the CPU backend), or that the exposure may take on its
+        Bytes of anonymous memory that the process may have (the CPU backend), or that the exposure may take on its
         device; by default what is free. An exposure that needs more is worked on by chunks of rows, on the CPU from a
         scratch file in the output folder; docs/performance.md says how closely the limit is kept. A Backend has its
         own limit, and this one does not count.

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from gpucoron.backends.operation import settings_from
-from gpucoron.backends.operations.jump import JumpSettings
+from gpucoron.backends.operations.jump import MINIMUM_GROUPS, JumpSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE
 from gpucoron.parameters import P
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
@@ -72,9 +72,6 @@ STEP = Step(
         "four_group_rejection_threshold": "four_group_rejection_threshold",
     },
 )
-
-#: With fewer groups there is no second difference to compare with.
-FEWEST_GROUPS = 3
 
 
 def flag_jumps(data, groupdq, gain, readnoise, *, backend=None, settings=None, **options):
@@ -176,11 +173,11 @@ def settle(parameters, facts, gain):
     -------
     JumpSettings
     """
-    least = parameters.minimum_groups if parameters.apply_minimum_groups else FEWEST_GROUPS
+    least = parameters.minimum_groups if parameters.apply_minimum_groups else MINIMUM_GROUPS
     settings = settings_from(
         JumpSettings,
         parameters,
-        minimum_groups=max(FEWEST_GROUPS, least),
+        minimum_groups=max(MINIMUM_GROUPS, least),
         after_jump_flag_n1=int(parameters.after_jump_flag_time1 // facts.group_time),
         after_jump_flag_n2=int(parameters.after_jump_flag_time2 // facts.group_time),
         nframes=facts.nframes,
@@ -210,8 +207,8 @@ def run(exposure, references, parameters, backend, *, large_events=None):
     """
     data, groupdq, facts = exposure.data, exposure.groupdq, exposure.facts
     nints, ngroups, ny, nx = data.shape
-    if ngroups < FEWEST_GROUPS:
-        return skipped(f"{ngroups} groups per integration; jumps need at least {FEWEST_GROUPS}")
+    if ngroups < MINIMUM_GROUPS:
+        return skipped(f"{ngroups} groups per integration; jumps need at least {MINIMUM_GROUPS}")
     for name in ("gain", "readnoise"):
         if references[name] is None:
             return skipped(f"there is no {name} reference")

@@ -20,8 +20,7 @@ def fit_likelihood(device, diffs, read_times, sig, diffs2use=None, *, settings):
     used = xp.empty(shape, np.uint8)
     if diffs2use is not None:
         diffs2use = xp.ascontiguousarray(diffs2use != 0).view(np.uint8)
-    sig = device.to_device(sig) if isinstance(sig, np.ndarray) else xp.asarray(sig)
-    sig = device.float64(xp.broadcast_to(sig, shape[1:]))
+    sig = device.float64(xp.broadcast_to(device.to_device(sig), shape[1:]))
     results = {name: xp.empty(shape[1:], np.float64) for name in RESULTS}
     _over_ramps(
         device, "fit_differences", used[0].size, read_times, settings, diffs=device.float64(diffs),
