@@ -160,14 +160,17 @@ def electron_thresholds(gain, *counts):
     return [float(np.float32(count) * median) for count in counts]
 
 
-def settle(parameters, facts, gain):
+def settle(parameters, facts, gain, *, backend):
     """Make the settings of the search from the step's parameters.
 
     Parameters
     ----------
     parameters : namespace
     facts : Facts
-    gain : (ny, nx) float32 on the host, e-/DN
+    gain : (ny, nx) float32, e-/DN
+        Comes to the host only where groups after a jump are flagged.
+    backend : Backend
+        The owner of the gain.
 
     Returns
     -------
@@ -184,7 +187,8 @@ def settle(parameters, facts, gain):
     )
     if not settings.flags_later_groups:
         return settings
-    e1, e2 = electron_thresholds(gain, parameters.after_jump_flag_dn1, parameters.after_jump_flag_dn2)
+    thresholds = parameters.after_jump_flag_dn1, parameters.after_jump_flag_dn2
+    e1, e2 = electron_thresholds(backend.to_host(gain), *thresholds)
     return replace(settings, after_jump_flag_e1=e1, after_jump_flag_e2=e2)
 
 
@@ -219,7 +223,7 @@ def run(exposure, references, parameters, backend, *, large_events=None):
 
     gain, readnoise = references["gain"].data, references["readnoise"].data
     flag_missing_gain(exposure.pixeldq, gain)
-    settings = settle(parameters, facts, backend.to_host(gain))
+    settings = settle(parameters, facts, gain, backend=backend)
     cosmic_rays = flag_jumps(data, groupdq, gain, readnoise, backend=backend, settings=settings)
 
     events = 0
