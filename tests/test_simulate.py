@@ -6,6 +6,9 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.wcs import WCS
 
 from gpucoron import dq
 from gpucoron.simulate import Effects, Scene, simulate
@@ -398,3 +401,53 @@ def test_jwst_recovers_miris_quiet_ramp(tmp_path):
     data = correct(simulation, tmp_path, ("dq_init", "saturation", "reset", "linearity", "dark_current"))
     expected = simulation.truth.rate * group_times(simulation)[:, None, None] + simulation.pixels.bias
     np.testing.assert_allclose(data, np.stack([expected, expected]), atol=1.2)
+
+
+ROLE_KEYWORDS = ("EXP_TYPE", "IS_PSF", "BKGDTARG", "TARGPROP", "FILTER", "SUBARRAY", "CORONMSK", "PPS_APER")
+
+
+@pytest.mark.parametrize("make", [nircam, miri])
+def test_header_tells_the_role(make, tmp_path):
+    found = {}
+    for number, role in enumerate(("SCI", "REF", "TA", "BG"), 1):
+        header = fits.getheader(make(ngroups=2, nints=1, role=role, observation=number).write(tmp_path))
+        found[role] = tuple(header.get(keyword) for keyword in ROLE_KEYWORDS)
+    if make is nircam:
+        usual = "F444W", "SUB320A335R", "MASKA335R", "NRCA5_MASK335R"
+        kind, acquisition = "NRC_CORON", ("F335M", "SUBNDA335R", "MASKA335R", "NRCA5_TAMASK335R")
+    else:
+        usual = "F1550C", "MASK1550", "4QPM_1550", "MIRIM_MASK1550"
+        kind, acquisition = "MIR_4QPM", ("FND", "MASK1550", None, "MIRIM_MASK1550")
+    assert found == {
+        "SCI": (kind, False, False, "SIMULATED", *usual),
+        "REF": (kind, True, False, "REFERENCE", *usual),
+        "TA": (f"{kind[:3]}_TACQ", False, False, "SIMULATED", *acquisition),
+        "BG": (kind, False, True, "SIMULATED-BG", *usual),
+    }
+
+
+@pytest.mark.parametrize("make", [nircam, miri])
+def test_roll_turns_the_sky(make, tmp_path):
+    """The header's WCS finds the companion at the same place of the sky at every roll."""
+    scene = Scene(companion_offset=(5.0, 3.0))
+    places = []
+    for number, roll in enumerate((-10.0, 0.0, 35.0), 1):
+        simulation = make(
+            ngroups=2, nints=1, scene=scene, roll=roll, dither=(2, 5), offset=(0.01, -0.02), observation=number
+        )
+        path = simulation.write(tmp_path)
+        primary, header = fits.getheader(path), fits.getheader(path, "SCI")
+        assert header["ROLL_REF"] == header["PA_V3"] == roll % 360
+        assert (primary["PATT_NUM"], primary["NUMDTHPT"]) == (2, 5)
+        assert (primary["XOFFSET"], primary["YOFFSET"]) == (0.01, -0.02)
+        # square pixels: SIAF's own are not, by two per cent
+        header["CDELT1"] = header["CDELT2"]
+        places.append(WCS(header, naxis=2).pixel_to_world(*simulation.truth.companion))
+    for place in places:
+        assert place.separation(places[1]).arcsec < 1e-4
+    assert places[0].separation(SkyCoord(65.0, -25.0, unit="deg")).arcsec > 0.1
+
+
+def test_unknown_role():
+    with pytest.raises(ValueError, match="no role 'PSF'; known: SCI, REF, TA, BG"):
+        nircam(role="PSF")

@@ -4,7 +4,7 @@ A pixel's gain, bias, dark current, ... follow from the detector, the pixel's ro
 every segment and every reference file sees the same pixel, however the array was cut.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -69,6 +69,15 @@ SUBARRAYS = {
     ("MIRI", "MASK1550"): _miri("MASK1550", 1, 463, 288, 224, 0.23968, "F1550C", "4QPM_1550"),
     ("MIRI", "MASKLYOT"): _miri("MASKLYOT", 1, 719, 320, 304, 0.324, "F2300C", "LYOT_2300"),
     ("MIRI", "FULL", "MIRIMAGE"): _miri("FULL", 1, 1, 1032, 1024, 2.77504, "F1550C", "4QPM_1550", 4),
+}
+
+#: NIRCam's mask -> (subarray, xstart, ystart, size, filter, aperture) of the target acquisition
+_ACQUISITIONS = {
+    "MASKA210R": ("SUBNDA210R", 405, 1212, 128, "F210M", "NRCA2_TAMASK210R"),
+    "MASKA335R": ("SUBNDA335R", 459, 1519, 64, "F335M", "NRCA5_TAMASK335R"),
+    "MASKA430R": ("SUBNDA430R", 782, 1519, 64, "F335M", "NRCA5_TAMASK430R"),
+    "MASKALWB": ("SUBNDALWBL", 1424, 1527, 64, "F335M", "NRCA5_TAMASKLWBL"),
+    "MASKASWB": ("SUBNDASWBS", 103, 1199, 128, "F210M", "NRCA4_TAMASKSWBS"),
 }
 
 #: read pattern -> frames averaged into a group, frames dropped between groups
@@ -151,6 +160,19 @@ def find_subarray(instrument, subarray, detector=None):
     known = sorted({key[1] for key in SUBARRAYS if key[0] == instrument}) or sorted({k[0] for k in SUBARRAYS})
     msg = f"no subarray {subarray!r} of {instrument!r} (detector {detector or 'any'}); known: {', '.join(known)}"
     raise ValueError(msg)
+
+
+def find_acquisition(name, subarray):
+    """Find where the target acquisition for a mask is read: ``(name, Subarray)``.
+
+    NIRCam's is a small subarray beside the mask. MIRI's is the mask's own subarray, through the filter FND; the header
+    then names no mask. Source: SIAF (PRDOPSSOC-075) and the APT templates.
+    """
+    if subarray.instrument == "MIRI":
+        return name, replace(subarray, filter="FND", coronagraph=None, exp_type="MIR_TACQ")
+    name, xstart, ystart, size, filter_, aperture = _ACQUISITIONS[subarray.coronagraph]
+    found = _nircam(subarray.detector, xstart, ystart, size, size, filter_, subarray.coronagraph)
+    return name, replace(found, aperture=aperture, exp_type="NRC_TACQ")
 
 
 @dataclass(frozen=True)

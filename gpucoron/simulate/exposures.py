@@ -7,14 +7,22 @@
 The references that belong to it are made by `gpucoron.simulate.write_references`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import scipy.ndimage
 
 from gpucoron.simulate.camera import Camera
-from gpucoron.simulate.detectors import READ_PATTERNS, SLOW_OVER_FAST, Pixels, Subarray, find_subarray, make_pixels
+from gpucoron.simulate.detectors import (
+    READ_PATTERNS,
+    SLOW_OVER_FAST,
+    Pixels,
+    Subarray,
+    find_acquisition,
+    find_subarray,
+    make_pixels,
+)
 from gpucoron.simulate.keywords import describe, list_groups, list_integrations, start_integrations
 
 
@@ -60,6 +68,12 @@ class Scene:
         x, y = self.center or ((nx - 1) / 2, (ny - 1) / 2)
         return (x, y), (x + self.companion_offset[0], y + self.companion_offset[1])
 
+    def turned(self, roll):
+        """Give the scene as a telescope sees it that is rolled by `roll` degrees: the companion goes round the star."""
+        angle = np.radians(roll)
+        (x, y), cosine, sine = self.companion_offset, np.cos(angle), np.sin(angle)
+        return replace(self, companion_offset=(float(x * cosine + y * sine), float(y * cosine - x * sine)))
+
     def render(self, shape, fwhm):
         """Render the scene, ``(ny, nx)`` float32 e-/s; `fwhm` of the companion and of a speckle, pixels."""
         (x0, y0), (xc, yc) = self.locate(shape)
@@ -78,6 +92,9 @@ class Scene:
 
 #: MIRI is warm and its exposures are short: a brighter star before a bright background
 SCENES = {"NIRCAM": Scene(), "MIRI": Scene(star=3e7, halo=1e-4, background=100.0)}
+
+#: what an exposure is taken for -> its target's name in the proposal, where none is given
+ROLES = {"SCI": "SIMULATED", "REF": "REFERENCE", "TA": "SIMULATED", "BG": "SIMULATED-BG"}
 
 
 @dataclass(frozen=True)
@@ -184,6 +201,11 @@ class Simulation:
     first_integration: int
     total_nints: int
     names: dict
+    role: str = "SCI"
+    target: str = ROLES["SCI"]
+    roll: float = 0.0
+    dither: tuple = (1, 1)
+    offset: tuple = (0.0, 0.0)
 
     @property
     def group_time(self):
@@ -239,6 +261,11 @@ def simulate(
     program=1386,
     observation=1,
     exposure=1,
+    role="SCI",
+    target=None,
+    roll=0.0,
+    dither=(1, 1),
+    offset=(0.0, 0.0),
 ):
     """Simulate a coronagraphic exposure of NIRCam or MIRI.
 
@@ -280,13 +307,31 @@ def simulate(
         By default one that goes with the mask.
     program, observation, exposure : int
         For the file's name and header.
+    role : {'SCI', 'REF', 'TA', 'BG'}
+        What the exposure is taken for: the target, a star for its PSF (IS_PSF; by default without the companion), a
+        target acquisition (NRC_TACQ with the small subarray beside the mask, MIR_TACQ with the filter FND), or
+        background (BKGDTARG; by default without any star).
+    target : str or None
+        The target's name in the proposal (TARGPROP); by default 'SIMULATED', 'REFERENCE' or 'SIMULATED-BG'.
+    roll : float
+        Position angle of V3, degrees east of north (ROLL_REF, PA_V3, PC*). A ``Scene``'s companion goes round the star
+        with it: its ``companion_offset`` is that at roll 0.
+    dither : (int, int)
+        Position in the dither pattern and number of positions (PATT_NUM, NUMDTHPT).
+    offset : (float, float)
+        Arcsec in x and y from the pattern's start (XOFFSET, YOFFSET); the header's alone, the star stays where it is.
 
     Returns
     -------
     Simulation
     """
     instrument, readpatt = instrument.upper(), readpatt.upper()
-    found = find_subarray(instrument, subarray, detector)
+    found, subarray_name = find_subarray(instrument, subarray, detector), subarray.upper()
+    if role not in ROLES:
+        msg = f"no role {role!r}; known: {', '.join(ROLES)}"
+        raise ValueError(msg)
+    if role == "TA":
+        subarray_name, found = find_acquisition(subarray_name, found)
     if readpatt not in READ_PATTERNS[instrument]:
         msg = f"no read pattern {readpatt!r} of {instrument}; known: {', '.join(READ_PATTERNS[instrument])}"
         raise ValueError(msg)
@@ -300,7 +345,7 @@ def simulate(
         raise ValueError(msg)
     ny, nx = shape or (found.ny, found.nx)
     if ny > found.ny or nx > found.nx:
-        msg = f"shape {(ny, nx)} is larger than {subarray}, {(found.ny, found.nx)}"
+        msg = f"shape {(ny, nx)} is larger than {subarray_name}, {(found.ny, found.nx)}"
         raise ValueError(msg)
 
     effects = effects or Effects()
@@ -315,8 +360,9 @@ def simulate(
         nonlinearity=effects.nonlinearity,
         superbias=effects.superbias,
     )
-    scene = SCENES[instrument] if scene is None else scene
+    scene = _usual_scene(instrument, role) if scene is None else scene
     if isinstance(scene, Scene):
+        scene = scene.turned(roll) if roll else scene
         sky = scene.render((ny, nx), pixels.kind.fwhm)
     else:
         sky = np.broadcast_to(np.asarray(scene, np.float32), (ny, nx))
@@ -324,7 +370,7 @@ def simulate(
     nframes, groupgap = READ_PATTERNS[instrument][readpatt]
     frame_time = found.frame_time * (SLOW_OVER_FAST if readpatt == "SLOWR1" else 1)
 
-    camera = Camera(found, subarray.upper(), pixels, effects, sky, readpatt, ngroups, nframes, groupgap, frame_time)
+    camera = Camera(found, subarray_name, pixels, effects, sky, readpatt, ngroups, nframes, groupgap, frame_time)
     data = np.empty((nints, ngroups, ny, nx), np.uint16)
     zeroframe = np.empty((nints, ny, nx), np.uint16) if zeroframe and instrument == "NIRCAM" else None
     ktc = np.empty((nints, ny, nx), np.float32)
@@ -362,7 +408,7 @@ def simulate(
         truth=truth,
         pixels=pixels,
         subarray=found,
-        subarray_name=subarray.upper(),
+        subarray_name=subarray_name,
         readpatt=readpatt,
         nframes=nframes,
         groupgap=groupgap,
@@ -378,4 +424,15 @@ def simulate(
             "visit_group": "02",
             "exposure": f"{exposure:05d}",
         },
+        role=role,
+        target=target or ROLES[role],
+        roll=float(roll),
+        dither=tuple(dither),
+        offset=(float(offset[0]), float(offset[1])),
     )
+
+
+def _usual_scene(instrument, role):
+    """Give the instrument's scene without what another role does not show."""
+    without = {"REF": {"companion_contrast": 0.0}, "BG": {"companion_contrast": 0.0, "star": 0.0}}
+    return replace(SCENES[instrument], **without.get(role, {}))

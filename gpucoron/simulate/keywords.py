@@ -6,7 +6,26 @@ import numpy as np
 _START = np.datetime64("2022-07-25T00:00:00.000000")
 _MJD_EPOCH = np.datetime64("1858-11-17T00:00:00.000000")
 _TARGET = (65.0, -25.0)
-_PIXEL_SCALE = {"NRCALONG": 0.063, "NRCA2": 0.031, "NRCA4": 0.031, "MIRIMAGE": 0.11}  # arcsec
+#: aperture -> arcsec per pixel in x and y (SIAF, PRDOPSSOC-075)
+_PIXEL_SCALE = {
+    "NRCA2_MASK210R": (0.030533, 0.0308138),
+    "NRCA2_FULL_MASK210R": (0.030533, 0.0308138),
+    "NRCA5_MASK335R": (0.0620165, 0.0628319),
+    "NRCA5_FULL_MASK335R": (0.0620165, 0.0628319),
+    "NRCA5_MASK430R": (0.0620553, 0.0628871),
+    "NRCA5_MASKLWB": (0.0623562, 0.0630809),
+    "NRCA4_MASKSWB": (0.0306243, 0.0309101),
+    "NRCA2_TAMASK210R": (0.0305757, 0.0308031),
+    "NRCA5_TAMASK335R": (0.0620691, 0.0627775),
+    "NRCA5_TAMASK430R": (0.0620763, 0.0628222),
+    "NRCA5_TAMASKLWBL": (0.0622981, 0.0629957),
+    "NRCA4_TAMASKSWBS": (0.0306119, 0.0308936),
+    "MIRIM_MASK1065": (0.1102096, 0.109101),
+    "MIRIM_MASK1140": (0.1102459, 0.1106553),
+    "MIRIM_MASK1550": (0.1100977, 0.1109661),
+    "MIRIM_MASKLYOT": (0.1097492, 0.1102616),
+    "MIRIM_FULL": (0.1104981, 0.1113359),
+}
 _REFERENCE_POINT = {"NRCALONG": (89.0, -492.0), "NRCA2": (106.0, -450.0), "NRCA4": (73.0, -554.0)}  # V2, V3, arcsec
 
 
@@ -72,7 +91,12 @@ def describe(simulation):
     end = start + np.timedelta64(round(exposure_seconds * 1e6), "us")
     (mjd_start, mjd_mid, mjd_end) = (float(_to_mjd(t)) for t in (start, middle, end))
     date, time = np.datetime_as_string(start, "ms").split("T")
-    scale = _PIXEL_SCALE[sub.detector] / 3600
+    xscale, yscale = _PIXEL_SCALE[sub.aperture]
+    v3yangle = 0.0 if nircam else 4.45
+    # The aperture's y axis from north over east; the x axis points the other way round (VPARITY is -1).
+    angle = np.radians(simulation.roll + v3yangle)
+    sine, cosine = float(np.sin(angle)), float(np.cos(angle))
+    number, total_points = simulation.dither
     v2, v3 = _REFERENCE_POINT.get(sub.detector, (-414.0, -400.0))
     star = simulation.truth.star
     return {
@@ -95,15 +119,15 @@ def describe(simulation):
         "observation.sequence_id": "1",
         "observation.activity_id": "01",
         "observation.exposure_number": names["exposure"],
-        "observation.bkgdtarg": False,
+        "observation.bkgdtarg": simulation.role == "BG",
         "observation.template": "NIRCam Coronagraphic Imaging" if nircam else "MIRI Coronagraphic Imaging",
         "visit.type": "PRIME_TARGETED_FIXED",
         "visit.status": "SUCCESSFUL",
         "visit.start_time": np.datetime_as_string(start, "ms").replace("T", " "),
         "visit.tsovisit": False,
         "visit.internal_target": False,
-        "target.proposer_name": "SIMULATED",
-        "target.catalog_name": "SIMULATED",
+        "target.proposer_name": simulation.target,
+        "target.catalog_name": simulation.target,
         "target.type": "FIXED",
         "target.ra": _TARGET[0],
         "target.dec": _TARGET[1],
@@ -154,7 +178,7 @@ def describe(simulation):
         "exposure.integration_end": simulation.first_integration + nints - 1 if segmented else None,
         "exposure.segment_number": (simulation.first_integration - 1) // nints + 1 if segmented else None,
         "exposure.segment_total": -(-total // nints) if segmented else None,
-        "exposure.psf_reference": False,
+        "exposure.psf_reference": simulation.role == "REF",
         "subarray.name": simulation.subarray_name,
         "subarray.xstart": sub.xstart,
         "subarray.ystart": sub.ystart,
@@ -162,14 +186,14 @@ def describe(simulation):
         "subarray.ysize": ny,
         "subarray.fastaxis": kind.fastaxis,
         "subarray.slowaxis": kind.slowaxis,
-        "dither.primary_type": "NONE",
-        "dither.position_number": 1,
-        "dither.total_points": 1,
-        "dither.x_offset": 0.0,
-        "dither.y_offset": 0.0,
+        "dither.primary_type": "NONE" if total_points == 1 else f"{total_points}-POINT-SMALL-GRID",
+        "dither.position_number": number,
+        "dither.total_points": total_points,
+        "dither.x_offset": simulation.offset[0],
+        "dither.y_offset": simulation.offset[1],
         "aperture.name": sub.aperture,
         "aperture.pps_name": sub.aperture,
-        "aperture.position_angle": 0.0,
+        "aperture.position_angle": (simulation.roll + v3yangle) % 360,
         "coordinates.reference_frame": "ICRS",
         "velocity_aberration.scale_factor": 1.0,
         "velocity_aberration.va_ra_ref": _TARGET[0],
@@ -177,7 +201,7 @@ def describe(simulation):
         "guidestar.gs_order": 1,
         "pointing.ra_v1": _TARGET[0] - v2 / 3600,
         "pointing.dec_v1": _TARGET[1] - v3 / 3600,
-        "pointing.pa_v3": 0.0,
+        "pointing.pa_v3": simulation.roll % 360,
         "wcsinfo.wcsaxes": 2,
         "wcsinfo.crpix1": star[0] + 1,
         "wcsinfo.crpix2": star[1] + 1,
@@ -187,18 +211,18 @@ def describe(simulation):
         "wcsinfo.ctype2": "DEC--TAN",
         "wcsinfo.cunit1": "deg",
         "wcsinfo.cunit2": "deg",
-        "wcsinfo.cdelt1": scale,
-        "wcsinfo.cdelt2": scale,
-        "wcsinfo.pc1_1": -1.0,
-        "wcsinfo.pc1_2": 0.0,
-        "wcsinfo.pc2_1": 0.0,
-        "wcsinfo.pc2_2": 1.0,
+        "wcsinfo.cdelt1": xscale / 3600,
+        "wcsinfo.cdelt2": yscale / 3600,
+        "wcsinfo.pc1_1": -cosine,
+        "wcsinfo.pc1_2": sine,
+        "wcsinfo.pc2_1": sine,
+        "wcsinfo.pc2_2": cosine,
         "wcsinfo.v2_ref": v2,
         "wcsinfo.v3_ref": v3,
         "wcsinfo.vparity": -1,
-        "wcsinfo.v3yangle": 0.0 if nircam else 4.45,
+        "wcsinfo.v3yangle": v3yangle,
         "wcsinfo.ra_ref": _TARGET[0],
         "wcsinfo.dec_ref": _TARGET[1],
-        "wcsinfo.roll_ref": 0.0,
+        "wcsinfo.roll_ref": simulation.roll % 360,
         "bunit_data": "DN",
     }
