@@ -186,7 +186,7 @@ def describe(simulation):
         "subarray.ysize": ny,
         "subarray.fastaxis": kind.fastaxis,
         "subarray.slowaxis": kind.slowaxis,
-        "dither.primary_type": "NONE" if total_points == 1 else f"{total_points}-POINT-SMALL-GRID",
+        "dither.primary_type": f"{total_points}-POINT-SMALL-GRID" if total_points in (5, 9) else "NONE",
         "dither.position_number": number,
         "dither.total_points": total_points,
         "dither.x_offset": simulation.offset[0],
