@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 from astropy.table import Table
 
 from gpucoron.database.exposures import Selection, concatenate, find_exposures, refuse_same_products, to_integers
@@ -38,7 +39,12 @@ _CHANGES = (
     "nints", "effinttm", "xoffset", "yoffset", "crpix1", "crpix2", "maskcenx", "maskceny", "starcenx", "starceny",
     "crop_shiftx", "crop_shifty", "align_shift", "center_shift", "align_mask", "center_mask", "blurfwhm",
 )  # fmt: skip
-_NEEDED = ("TYPE", "DATAMODL", "FITSFILE")
+#: the columns without which a table is no concatenation -> how to fill them
+_NEEDED = {
+    "TYPE": f"what each exposure is, one of {', '.join(TYPES)}",
+    "DATAMODL": f"its stage, one of {', '.join(STAGES)}; raw exposures are STAGE0",
+    "FITSFILE": "its path",
+}
 
 
 def create_database(
@@ -99,7 +105,7 @@ def create_database(
 
     Notes
     -----
-    Source of the interface and the rules: spaceKLIP 2.2, ``database.create_database``. Where that one fails, this differs:
+    Source of the interface and the rules: spaceKLIP 2.2, ``database.create_database``. Where it fails, this differs:
 
     - Target acquisitions join the concatenation of their mask, the one of their own observation if there are several.
       There, those of NIRCam have one of their own, and those of MIRI's Lyot mask are an error.
@@ -269,7 +275,7 @@ class Database:
         """
         text = StringIO()
         stack_tables(self.obs, self.output_dir).write(text, format="ascii.ecsv")
-        write_whole(path, lambda file: file.write(text.getvalue().encode()))
+        write_whole(path, lambda file: file.write(text.getvalue().encode(errors="surrogateescape")))
 
     @classmethod
     def read(cls, path):
@@ -281,11 +287,12 @@ class Database:
             The file does not exist, or `write` did not write it.
         """
         try:
-            table = Table.read(Path(path).read_text(encoding="utf-8"), format="ascii.ecsv")
-            return cls(*unstack_tables(table))
+            lines = Path(path).read_bytes().decode(errors="surrogateescape").split("\n")
         except OSError as error:
             msg = f"{path}: cannot be read ({error.strerror})"
             raise InputError(msg) from None
+        try:
+            return cls(*unstack_tables(Table.read(lines, format="ascii.ecsv")))
         except Exception as error:  # a file of another kind shows as almost any error
             msg = f"{path}: not written by Database.write, or damaged ({first_line(error)})"
             raise InputError(msg) from error
@@ -354,25 +361,22 @@ def _check_table(key, table, must_exist):
         way = "Table.from_pandas(it)" if _kind(table).startswith("pandas.") else "astropy.table.Table(it)"
         msg = f"concatenation {key}: expected an astropy Table, got {_kind(table)}; make it one, {way}"
         raise ParameterError(msg)
-    missing = [name for name in _NEEDED if name not in table.colnames]
-    if missing:
-        msg = (
-            f"concatenation {key}: column {', '.join(missing)} is missing; it has {', '.join(table.colnames) or 'none'}"
-        )
-        raise ParameterError(msg)
+    for name, content in _NEEDED.items():
+        if name not in table.colnames:
+            msg = (
+                f"concatenation {key}: there is no column {name}; add it: {content}. It has {', '.join(table.colnames)}"
+            )
+            raise ParameterError(msg)
     for index in range(len(table)):
-        for name, known in zip(_NEEDED, (TYPES, STAGES, None), strict=True):
-            where = f"concatenation {key}, column {name}, row {index}"
-            value = to_text(table[name][index])
-            if value is None:
-                msg = f"{where}: {table[name][index]!r} is no text; " + (
-                    f"fill in one of {', '.join(known)}" if known else "fill in the path, or remove the row"
-                )
+        row = {name: to_text(table[name][index]) for name in _NEEDED}
+        for name, content in _NEEDED.items():
+            known = {"TYPE": TYPES, "DATAMODL": STAGES}.get(name, (row[name],))
+            if not row[name] or row[name] not in known:
+                found = "masked" if np.ma.is_masked(table[name][index]) else repr(table[name][index])
+                msg = f"concatenation {key}, column {name}, row {index}: {found}; expected {content}"
                 raise ParameterError(msg)
-            if known and value not in known:
-                msg = f"{where}: {value!r} does not exist; expected one of {', '.join(known)}"
-                raise ParameterError(msg)
-        is_raw = to_text(table["DATAMODL"][index]) == "STAGE0"
-        if must_exist and is_raw and not os.path.isfile(to_text(table["FITSFILE"][index])):
-            msg = f"{where}: {to_text(table['FITSFILE'][index])}: no such file; correct the path, or remove the row"
+        if must_exist and row["DATAMODL"] == "STAGE0" and not os.path.isfile(row["FITSFILE"]):
+            msg = (
+                f"concatenation {key}, column FITSFILE, row {index}: {row['FITSFILE']}: no such file; correct the path"
+            )
             raise ParameterError(msg)

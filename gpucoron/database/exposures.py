@@ -42,9 +42,10 @@ class Selection:
             return False
         if self.observations and not (number.isdigit() and int(number) in self.observations):
             return False
+        is_narrower = row["PUPIL"].startswith("F") and row["PUPIL"].endswith(("N", "M"))
         has = {
             "sca": lambda value: row["DETECTOR"].endswith(value.replace("A5", "ALONG").replace("B5", "BLONG")),
-            "filt": lambda value: value in (row["FILTER"], row["PUPIL"]),
+            "filt": lambda value: value == row["PUPIL" if is_narrower else "FILTER"],
             "exp_type": lambda value: row["EXP_TYPE"] == value,
             "vst_grp_act": lambda value: observation.activity.upper() == value,
             "apername": lambda value: row["APERNAME"] == value,

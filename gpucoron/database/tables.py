@@ -79,7 +79,10 @@ def set_cell(table, name, index, value):
 
 def summarize(key, table):
     """Write a concatenation down for the eye: counts, and a line for each exposure; offsets in mas."""
-    text = {name: [to_text(value) or "?" for value in table[name]] for name in ("TYPE", "DATAMODL", "FITSFILE")}
+    text = {
+        name: [to_text(value) or "?" for value in table[name]] if name in table.colnames else ["?"] * len(table)
+        for name in ("TYPE", "DATAMODL", "FITSFILE")
+    }
     lines = [key]
     for stage in sorted(set(text["DATAMODL"])):
         types = [type_ for type_, found in zip(text["TYPE"], text["DATAMODL"], strict=True) if found == stage]
@@ -123,7 +126,8 @@ def stack_tables(obs, output_dir):
 def unstack_tables(stacked):
     """Take `stack_tables` apart again: (output_dir, obs)."""
     about = json.loads(stacked.meta["gpucoron"])
-    keys, obs = list(stacked[_KEY]), {}
+    keys = ["" if np.ma.is_masked(key) else key for key in stacked[_KEY]]
+    obs = {}
     for concatenation in about["concatenations"]:
         rows = [row for row, key in enumerate(keys) if key == concatenation["key"]]
         table = obs[concatenation["key"]] = Table()

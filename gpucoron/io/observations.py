@@ -43,7 +43,7 @@ _MASKS_BEFORE = {"NRCA2": "R", "NRCA4": "B", "NRCA5": "RB"}
 _FIRST_STEPS = ("S_DQINIT", "S_SATURA", "S_LINEAR", "S_JUMP")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Observation:
     """One file of an observation.
 
