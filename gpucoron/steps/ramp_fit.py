@@ -37,6 +37,14 @@ STEP = Step(
         P("lastgroup", "integer", None, "ignore groups after this one, from 0"),
         P("maximum_cores", "string", "1", "accepted and not used: threads follow the cores given"),
         P("convert_average_dark", "boolean", False, "turn the average dark current into DN/s first", ours=True),
+        P(
+            "max_diffs_one_sided",
+            "integer",
+            0,
+            "LIKELY: where so few differences are left, jumps are only upward; 0: either way",
+            minimum=0,
+            ours=True,
+        ),
     ),
     helpers=("optional_fit",),
     borrows="jwst.ramp_fitting.ramp_fit_step",
@@ -291,7 +299,12 @@ def run(exposure, references, parameters, backend, *, optional_fit=None):
         dark_current = backend.xp.where(usable, dark_current, 0) / backend.xp.where(usable, gain, 1)
     if uses_likelihood:
         *products, exposure.likelihood_chisq = fit_exposure_by_likelihood(
-            exposure, gain, readnoise, backend, dark_current=dark_current
+            exposure,
+            gain,
+            readnoise,
+            backend,
+            dark_current=dark_current,
+            max_diffs_one_sided=getattr(parameters, "max_diffs_one_sided", 0),
         )
     else:
         products = fit(
