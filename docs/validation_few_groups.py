@@ -100,8 +100,16 @@ def _judge(take, groups):
         yield say(
             "Why 4 and not 3: with five groups a hit within a group spoils two of four differences, which agree with",
             f"each other as well as the good ones do. With the limit at 3, {number(three[0], 2)} % of the rates are",
-            f"off by more than 10 sigma ({three[1][1]}). With the limit at 4 it is at most {number(four[0], 2)} %: these",
-            "ramps have more than one hit.",
+            f"off by more than 10 sigma ({three[1][1]}). With the limit at 4 it is at most {number(four[0], 2)} %:",
+            "these ramps have more than one hit.",
+        )
+    if 7 in groups:
+        spared = max(take.with_cases("LIKELY, 4", "far", 7))
+        yield say(
+            "LIKELY has another fault with seven groups of single reads:",
+            f"{number(spared[0], 2)} % in {spared[1][1]}. Where the median difference is not positive its formula for",
+            "one of the pairs has no solution. If rounding makes that NaN, the ramp loses nothing, as in jwst. Where",
+            "`max_diffs_one_sided` applies it has the formulas of experimental_jumpramp, and 6 mends this too.",
         )
     two = max(take.with_cases("jumpramp, 4", "far", 3))
     yield say(

@@ -17,11 +17,11 @@ B, A = 2.0, 200.0
 NAN = np.nan
 
 
-def fit_ramps(backend, nframes, diffs, used=None, **options):
+def fit_ramps(backend, nframes, diffs, used=None, sig=8.0, **options):
     """Fit (ramps, differences) of groups of so many frames: (rates, which differences stay)."""
     diffs = np.array(diffs, np.float64).T
     read_times = list_read_times(len(diffs) + 1, nframes, 5.3, nframes + 2)
-    sig = np.full(diffs.shape[1], 8.0)
+    sig = np.broadcast_to(sig, diffs.shape[1]).copy()
     given = None if used is None else backend.to_device(np.array(used, np.uint8).T.copy())
     fit = backend.fit_likelihood(
         backend.to_device(diffs), read_times, backend.to_device(sig), given, **({"rules": "sound"} | options)
@@ -97,6 +97,19 @@ def test_the_limit_is_a_number_of_differences(backend):
     low = (B, B, B, -A, B)
     assert fit_ramps(backend, 1, [low], max_diffs_one_sided=4)[1] == [[1, 1, 1, 0, 1]]
     assert fit_ramps(backend, 1, [low], max_diffs_one_sided=5)[1] == [[0, 0, 0, 1, 0]]
+
+
+def test_likely_within_the_limit_has_the_sound_formulas(backend):
+    # Without photon noise a pair of six single differences cannot be fitted; if rounding makes it NaN, that spares the
+    # ramp in jwst.
+    rng = np.random.default_rng(6)
+    diffs, sig = rng.normal(-0.5, 0.1, (400, 6)), rng.uniform(6, 10, 400)
+    diffs[:, 2] += A
+    options = {"sig": sig, "rules": "stcal"}
+    kept = {n: np.array(fit_ramps(backend, 1, diffs, **options, max_diffs_one_sided=n)[1]) for n in (0, 4, 6)}
+    assert 0.3 < kept[0][:, 2].mean() < 0.8
+    np.testing.assert_array_equal(kept[4], kept[0])
+    np.testing.assert_array_equal(kept[6], np.tile([1, 1, 0, 1, 1, 1], (400, 1)))
 
 
 def test_equal_jumps_go_one_by_one(backend):
