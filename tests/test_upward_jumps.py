@@ -172,7 +172,7 @@ def test_likely_is_one_sided_on_request():
     arrays = make_hit_arrays()
     rates = {}
     for limit in (0, 4):
-        inputs = make_step_inputs(arrays, algorithm="LIKELY", max_diffs_one_sided=limit)
+        inputs = make_step_inputs(arrays, step="ramp_fit", max_diffs_one_sided=limit)
         ramp_fit.run(*inputs)
         rates[limit] = inputs[0].rate.rate
     np.testing.assert_allclose(rates[4], B, rtol=1e-5)
