@@ -106,7 +106,7 @@ def convert(parameter, value, owner):
     if parameter.options and converted not in parameter.options:
         msg = f"{owner}.{parameter.name}: expected one of {parameter.options}, got {value!r}"
         raise ParameterError(msg)
-    if parameter.minimum is not None and converted < parameter.minimum:
+    if parameter.minimum is not None and not converted >= parameter.minimum:  # NaN is neither
         msg = f"{owner}.{parameter.name}: expected at least {parameter.minimum}, got {value!r}"
         raise ParameterError(msg)
     return converted
@@ -127,6 +127,8 @@ def _fail(value):
 
 
 def _integer(value):
+    if type(value).__name__ in ("bool", "bool_"):  # NumPy's too: a mask is no list of numbers
+        _fail(value)
     number = float(value)
     return int(number) if number == int(number) else _fail(value)
 

@@ -109,6 +109,8 @@ def test_values_are_converted(step, name, text, value):
     [
         ("jump", "rejection_threshold", "many", "expected float"),
         ("jump", "rejection_threshold", -1, "at least 0"),
+        ("jump", "rejection_threshold", "nan", "at least 0"),
+        ("mask_groups", "groups", [False, True], "expected int_list"),
         ("jump", "sat_expand", 2.5, "expected integer"),
         ("jump", "flag_4_neighbors", "perhaps", "expected boolean"),
         ("jump", "rejection_threshold", None, "got None"),
