@@ -65,6 +65,7 @@ def test_round_trip(raw, tmp_path):
     again = Database.read(path)
     assert_equal(again, database)
     assert again.output_dir == "reduced"
+    assert {type(cell) for table in again.obs.values() for cell in table["FITSFILE"]} == {str}  # not NumPy's
     first = path.read_bytes()
     again.write(path)  # replaces it
     assert path.read_bytes() == first

@@ -133,7 +133,7 @@ def unstack_tables(stacked):
         table = obs[concatenation["key"]] = Table()
         for name, *kind in concatenation["columns"]:
             cells = [stacked[name][row] for row in rows]
-            cells = [None if np.ma.is_masked(cell) else cell for cell in cells]
+            cells = [None if np.ma.is_masked(cell) else _plain(cell) for cell in cells]
             if name in about["json"]:
                 cells = [None if cell is None else json.loads(cell) for cell in cells]
             table[name] = _restore(cells, *kind)
