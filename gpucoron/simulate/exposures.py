@@ -224,10 +224,11 @@ class Simulation:
         )
 
     def write(self, folder):
-        """Write the exposure as ``*_uncal.fits`` that jwst's pipelines accept, and return its path."""
+        """Write the exposure as ``*_uncal.fits`` for jwst's pipelines, and return its path; the folder is made."""
         from stdatamodels.jwst.datamodels import Level1bModel
 
         path = Path(folder) / self.filename
+        path.parent.mkdir(parents=True, exist_ok=True)
         with Level1bModel(self.data) as model:
             for keyword, value in describe(self).items():
                 if value is not None:
