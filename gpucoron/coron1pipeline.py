@@ -4,14 +4,16 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpucoron import engine
 from gpucoron.errors import OutputError, ParameterError
+from gpucoron.files import is_whole_fits
 from gpucoron.io.products import product_path
-from gpucoron.parameters import refuse_unknown, without_unused
+from gpucoron.parameters import PIPELINE, P, convert, refuse_unknown, without_unused
 from gpucoron.steps import STEPS
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,11 @@ _OPTIONS = {
     "return_rateints": "return_rateints",
     "rate_int_outliers": "rate_int_outliers",
     "stage_1overf": "stage_1overf",
+}
+
+#: what those are
+_OF_RUN = {
+    parameter.name: parameter for parameter in (*PIPELINE, P("save_results", "boolean", True, "write the products"))
 }
 
 #: what spaceKLIP's run_obs leaves in the caller's ``steps["mask_groups"]``, for a dictionary that has been there before
@@ -142,20 +149,30 @@ def _settle(steps, kwargs):
         if value is None:  # as in spaceKLIP: the default decides
             continue
         if name in _OPTIONS:
-            options[_OPTIONS[name]] = value
+            options[_OPTIONS[name]] = convert(_OF_RUN[_OPTIONS[name]], value, "run")
         elif name in keywords:
             step, parameter = keywords[name]
-            is_inverted = parameter.startswith("not ")
-            settings.setdefault(step.name, {})[parameter.removeprefix("not ")] = not value if is_inverted else value
+            if parameter.startswith("not "):
+                value = not convert(P(name, "boolean", False, ""), value, "run")
+            settings.setdefault(step.name, {})[parameter.removeprefix("not ")] = value
         else:
             refuse_unknown("keyword", name, (*_OPTIONS, *keywords))
-    for step, values in (steps or {}).items():
-        settings[step] = {**settings.get(step, {}), **(values or {})}
+    for step, values in _copied(steps).items():
+        settings[step] = {**settings.get(step, {}), **values}
     if "mask_groups" in settings:
         settings["mask_groups"] = {
             name: value for name, value in settings["mask_groups"].items() if name not in _LEFTOVERS
         }
     return settings, options
+
+
+def _copied(steps):
+    """Copy step -> parameter -> value; None is an empty dictionary."""
+    for owner, given in (("steps", steps), *(steps.items() if isinstance(steps, Mapping) else ())):
+        if not isinstance(given, Mapping | None) or not isinstance(owner, str):
+            msg = f"steps: expected step -> parameter -> value, such as {{'jump': {{'skip': True}}}}, got {steps!r}"
+            raise ParameterError(msg)
+    return {name: dict(values or {}) for name, values in (steps or {}).items()}
 
 
 def run_obs(
@@ -214,13 +231,14 @@ def run_obs(
     """
     from gpucoron.database import as_database  # it loads astropy's tables, which a single file does not need
 
-    steps = {name: dict(values or {}) for name, values in (steps or {}).items()}
+    steps = _copied(steps)
     star_center = _check_center(steps.get("mask_groups", {}).pop("star_center", None))
     settings, options = _settle(steps, kwargs)
     masking = settings.pop("mask_groups", {})
     asked = {**settings, "mask_groups": {"skip": not masking, **masking}}
     with _heard("gpucoron" if verbose and not quiet else __name__, logging.WARNING if quiet else logging.INFO):
         parameters = _check(profile, asked, options)
+        _check_masking(parameters["mask_groups"])
         database = as_database(database, output_dir)
         reduction = _Reduction(
             settings=settings, options=options, backend=backend, profile=profile,
@@ -251,8 +269,10 @@ class _Reduction:
         """Reduce a file, unless that was done and is to be kept: the rateints, None where no ramp could be fitted."""
         product, tail = self.product_of(row.name), os.path.basename(row.name)
         if not self.overwrite and product.is_file():
-            log.info("  %s: reduced before", tail)
-            return product
+            if is_whole_fits(product):
+                log.info("  %s: reduced before", tail)
+                return product
+            log.warning("  %s: %s is damaged, it is made again", tail, product)
         log.info("  %s: stage 1", tail)
         settings = {**self.settings, "mask_groups": masking}
         _models, paths = _reduce(row.name, self.output_dir, settings, self.options, self.backend, self.profile)
@@ -275,17 +295,31 @@ def _reduce_all(database, reduction, masking, star_center, quiet):
             rows = [row for row in rows if row.type not in masking.types]
         for row in rows:
             try:
-                other = taken.setdefault(reduction.product_of(row.name), row.name)
+                mask = masks.get(row.name, {})
+                other, whose, others_mask = taken.setdefault(reduction.product_of(row.name), (row.name, key, mask))
                 if other != row.name:
                     msg = f"{row.name}: its products have the names of those of {other}; rename one of the files"
                     raise OutputError(msg)
-                rateints = reduction.reduce(row, masks.get(row.name, {}))
+                if not _is_same_mask(mask, others_mask):
+                    msg = (
+                        f"{row.name}: its products would replace those of concatenation {whose}, which have another "
+                        f"mask of groups; reduce {key} by itself, into another subdir"
+                    )
+                    raise OutputError(msg)
+                rateints = reduction.reduce(row, mask)
                 if rateints is not None:
                     database.update_obs(key, row.index, str(rateints))
             except Exception as error:  # one file does not end the run
                 error.add_note(f"concatenation {key}, {row.name}")
                 errors.append(error)
     return errors, count
+
+
+def _is_same_mask(one, other):
+    """Compare parameters of mask_groups."""
+    import numpy as np
+
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
 def _followed(keys, quiet):
@@ -341,6 +375,19 @@ def _raw_rows(table, star_center):
     ]
 
 
+def _check_masking(settings):
+    """Refuse what no concatenation could be masked with."""
+    from gpucoron.database import TYPES
+
+    for type_ in settings.types:
+        if type_ not in TYPES:
+            refuse_unknown("type of exposures (mask_groups.types)", type_, TYPES)
+    is_given = settings.groups is not None or settings.mask_array is not None
+    if not settings.skip and not is_given and settings.mask_method == "custom" and settings.custom_group is None:
+        msg = "mask_groups: mask_method 'custom' needs custom_group, the number of groups to keep"
+        raise ParameterError(msg)
+
+
 def _check_center(center):
     if center is None or (isinstance(center, str) and center == "max"):
         return center
@@ -359,7 +406,7 @@ def _make_masks(key, rows, settings):
     wanted = [row for row in rows if row.type in settings.types]
     if settings.skip or not wanted:
         return {}
-    if settings.groups or settings.mask_array is not None:
+    if settings.groups is not None or settings.mask_array is not None:
         given = {"groups": settings.groups, "mask_array": settings.mask_array}
         return {row.name: given for row in wanted}
     options = {name: value for name, value in vars(settings).items() if name in _MASKING}

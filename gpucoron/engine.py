@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gpucoron.backends import get_backend
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
-from gpucoron.errors import InputError
+from gpucoron.errors import InputError, OutputError, ParameterError
 from gpucoron.io import products
 from gpucoron.io.references import STORE, crds_context, find_references, load_references, parameters_from_crds
 from gpucoron.io.user_files import with_files_read
@@ -53,6 +53,10 @@ _LAST_STEPS = (
     ("subtract_1overf", "ints"),
     "gain_scale",
 )
+
+
+#: what the names of the exposure and of its products end with
+_TAKEN = ("uncal", "ramp", "rate", "rateints")
 
 
 @dataclass
@@ -155,9 +159,20 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
         from_files, of_run_from_files, pars_files = parameters_from_crds(exposure)
     parameters = resolve(STEPS, profile, from_crds=from_files, steps=steps, **facts)
     of_run = settle_run(STEPS, parameters, {**of_run_from_files, **(pipeline or {})})
+    _check_suffixes(parameters, of_run)
     for name, reason in unused(STEPS, steps or {}).items():
         log.warning("%s is accepted and not used: %s", name, reason)
     return parameters, of_run, pars_files
+
+
+def _check_suffixes(parameters, of_run):
+    """Refuse names for the results of steps that belong to the exposure itself and its products."""
+    for name, settings in parameters.items():
+        suffix = settings.suffix or ""
+        is_bad = suffix in _TAKEN or {"/", "\\"} & set(suffix)
+        if is_bad and (settings.save_results or of_run.save_intermediates):
+            msg = f"{name}.suffix: {suffix!r} cannot be; it must be no path, and none of {', '.join(_TAKEN)}"
+            raise ParameterError(msg)
 
 
 def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto", use_pars=None):
@@ -436,8 +451,14 @@ def reduce_file(
         run.output_dir = Path(output_dir)
         return run
 
+    def spare(target):
+        if target.exists() and target.samefile(path):
+            msg = f"{path}: a product of this name would replace the input itself; choose another output folder"
+            raise OutputError(msg)
+        return target
+
     def extra_at(extra):
-        return products.extra_path(extra, path, output_dir)
+        return spare(products.extra_path(extra, path, output_dir))
 
     paths = {}
     save = saving_extras(extra_at if save_results else None, after_step, paths)
@@ -449,6 +470,8 @@ def reduce_file(
         models["ramp"] = products.ramp_model(run)
     to_write = {at(suffix): model for suffix, model in models.items() if model is not None}
     if save_results and to_write:
+        for target in to_write:
+            spare(target)
         products.save(to_write)
         paths.update({path.stem: path for path in to_write})
     run.phases["write"] = time.perf_counter() - fitted

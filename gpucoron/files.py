@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tempfile
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,6 +71,19 @@ def fits_bytes_due(hdus):
     """
     last = hdus[-1].fileinfo()
     return last["datLoc"] + last["datSpan"]
+
+
+def is_whole_fits(path):
+    """Tell whether an uncompressed FITS file can be read and does not end too early."""
+    from astropy.io import fits
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with fits.open(path, lazy_load_hdus=False) as hdus:
+                return Path(path).stat().st_size >= fits_bytes_due(hdus)
+    except (OSError, ValueError, TypeError):  # what damage may lead to, in astropy
+        return False
 
 
 def file_digest(path, algorithm="sha256"):

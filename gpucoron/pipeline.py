@@ -103,7 +103,9 @@ class Coron1Pipeline(Pipeline):
     @classmethod
     def call(cls, *args, **kwargs):
         """Run on a file or a model, with CRDS's parameter files applied; see ``stpipe.Step.call``."""
-        for step_name, values in (kwargs.get("steps") or {}).items():
+        # as None, stpipe takes neither
+        kwargs["steps"] = {name: values or {} for name, values in (kwargs.get("steps") or {}).items()}
+        for step_name, values in kwargs["steps"].items():
             known = declared(step_name)
             for name in values:
                 if name not in known and name not in _STPIPE_PARAMETERS:

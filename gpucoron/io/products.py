@@ -238,6 +238,7 @@ def prepare_output(output_dir, paths, overwrite):
         The folder cannot be made or written to, or a product exists and may not be overwritten.
     """
     output_dir = Path(output_dir)
+    _refuse_names(paths)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output_dir):
@@ -249,6 +250,13 @@ def prepare_output(output_dir, paths, overwrite):
     if existing and not overwrite:
         msg = f"{', '.join(existing)}: exists already; use --overwrite (overwrite=True), or another folder"
         raise OutputError(msg)
+
+
+def _refuse_names(paths):
+    for path in paths:
+        if not (path.name.isascii() and path.name.isprintable()):
+            msg = f"{path}: FITS headers hold a file's name, and take only ASCII; rename the input, or the suffix"
+            raise OutputError(msg)
 
 
 def save(models):
@@ -266,6 +274,7 @@ def save(models):
     """
     models = {Path(path): model for path, model in models.items()}
     folder = next(iter(models)).parent
+    _refuse_names(models)
     try:
         with appearing(*models) as drafts:
             for draft, model in zip(drafts, models.values(), strict=True):
