@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gpucoron import engine
 from gpucoron.errors import ParameterError
+from gpucoron.io.spaceklip_repairs import prepare_spaceklip as prepare_spaceklip
 from gpucoron.parameters import refuse_unknown
 from gpucoron.steps import STEPS
 
