@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-#: the planet must be found within so many pixels ...
-POSITION = 0.5
-#: ... and its flux within this share. KLIP takes part of a planet's light with the star's (ADI more than RDI); what is
-#: measured here is not corrected for it.
-FLUX = 0.25
+#: the planet must be found within so many pixels: pyKLIP takes pixels for square, they differ by 1 % (0.2 at 24 pixels)
+POSITION = 0.3
+#: ... and its flux within this share: KLIP takes some of a planet's light with the star's, or adds some where the other
+#: roll has its mirror image, and that is not corrected for here
+FLUX = 0.10
 
 #: filters whose names stpsf's classes want first, and those of the coronagraphs and acquisitions
 FILTERS = {
@@ -151,9 +151,8 @@ def run(instrument, folder):
             database = create_database(str(folder / "out"), 1386, input_dir=str(folder / "raw"), verbose=False)
             database.verbose = False
             types = {key: sorted(map(str, table["TYPE"])) for key, table in database.obs.items()}
-            check("the concatenations are as they should be", sorted(types.values()) == CONCATENATIONS[instrument])
+            check(f"the concatenations are {types}", sorted(types.values()) == CONCATENATIONS[instrument])
             key = next(key for key, kinds in types.items() if "SCI" in kinds)
-            print(f"   {types}")
         with step("gpucoron: coron1pipeline.run_obs"):
             coron1pipeline.run_obs(database, quiet=True)
             check("all exposures are of stage 1", column(database, "DATAMODL") == {"STAGE1"})
@@ -163,6 +162,9 @@ def run(instrument, folder):
             check("in MJy/sr", column(database, "BUNIT") == {"MJy/sr"})
         rate_at_zero = fits.getheader(next((folder / "out" / "stage1").glob("*1386001*rateints.fits")), "SCI")
 
+        # NIRCam's acquisitions have done their part: the tools fail on a concatenation without any of their types.
+        for other in set(database.obs) - {key}:
+            del database.obs[other]
         tools = imagetools.ImageTools(database)
         for name, call in list_tools(instrument, tools):
             with step(f"spaceKLIP: ImageTools.{name}"):
@@ -193,9 +195,8 @@ def list_tools(instrument, tools):
     return [
         *background,
         ("subtract_median", lambda: tools.subtract_median(types=["SCI", "REF"], method=method)),
-        # Of all types: they fail on a concatenation that has none of the types asked for.
-        ("find_bad_pixels", lambda: tools.find_bad_pixels(method="dqarr")),
-        ("clean_bad_pixels", lambda: tools.clean_bad_pixels(method="timemed+localmed")),
+        ("find_bad_pixels", lambda: tools.find_bad_pixels(method="dqarr", types=["SCI", "REF"])),
+        ("clean_bad_pixels", lambda: tools.clean_bad_pixels(method="timemed+localmed", types=["SCI", "REF"])),
         ("replace_nans", lambda: tools.replace_nans(types=["SCI", "REF"])),
         ("crop_frames", lambda: tools.crop_frames(npix=1, types=["SCI", "REF"])),
         ("pad_frames", lambda: tools.pad_frames(npix=10, types=["SCI", "REF"])),
