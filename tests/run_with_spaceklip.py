@@ -137,7 +137,7 @@ def step(name):
 def run(instrument, folder):
     """Take one instrument from raw exposures to the planet."""
     from astropy.io import fits
-    from observations import ROLLS, measure, observe
+    from planets import ROLLS, measure, observe
 
     from gpucoron import coron1pipeline
 

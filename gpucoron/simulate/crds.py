@@ -55,8 +55,8 @@ _OPTIONAL = (
     "superbias", "refpix", "sirskernel", "rscd", "reset", "emicorr", "ipc", "flat", "pictureframe", "pastasoss",
     "persat", "trapdensity", "trappars",
     # of stages 2 and 3
-    *LATER_KEYS, "area", "bkg", "camera", "collimator", "dflat", "disperser", "drizpars", "fflat", "fore", "fpa",
-    "ifufore", "ifupost", "ifuslicer", "msa", "ote", "regions", "sflat", "specwcs", "wavelengthrange", "wfssbkg",
+    *LATER_KEYS, "area", "bkg", "camera", "chromcorr", "collimator", "dflat", "disperser", "drizpars", "fflat", "fore",
+    "fpa", "ifufore", "ifupost", "ifuslicer", "msa", "ote", "regions", "sflat", "specwcs", "wavelengthrange", "wfssbkg",
     "pars-image2pipeline", "pars-coron3pipeline", "pars-assignwcsstep", "pars-backgroundstep", "pars-flatfieldstep",
     "pars-photomstep", "pars-resamplestep", "pars-outlierdetectionstep", "pars-stackrefsstep", "pars-alignrefsstep",
     "pars-klipstep",

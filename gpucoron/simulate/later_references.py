@@ -115,8 +115,7 @@ def _build_distortion(simulation, name):
     transform = Shift(-x) & Shift(-y) | AffineTransformation2D(matrix=matrix, translation=reference)
     model = DistortionModel(model=transform, input_units=units.pix, output_units=units.arcsec)
     if sub.instrument == "NIRCAM":
-        model.meta.instrument.module = "A"
-        model.meta.instrument.channel = "LONG" if sub.detector == "NRCALONG" else "SHORT"
+        _name_channel(model, sub)
         model.meta.instrument.p_pupil = f"{sub.pupil}|"
     model.meta.exposure.type = sub.exp_type
     save_reference(model, simulation, "distortion", name)
@@ -125,12 +124,20 @@ def _build_distortion(simulation, name):
 def _build_filteroffset(simulation, name):
     from stdatamodels.jwst.datamodels import FilteroffsetModel
 
-    instrument = simulation.subarray.instrument
+    sub = simulation.subarray
     row = {"filter": simulation.filter, "column_offset": 0.0, "row_offset": 0.0}
-    if instrument == "NIRCAM":
-        row["pupil"] = simulation.subarray.pupil
-    model = FilteroffsetModel(filters=[row], instrument=instrument)
+    if sub.instrument == "NIRCAM":
+        row["pupil"] = sub.pupil
+    model = FilteroffsetModel(filters=[row], instrument=sub.instrument)
+    if sub.instrument == "NIRCAM":
+        _name_channel(model, sub)
     save_reference(model, simulation, "filteroffset", name)
+
+
+def _name_channel(model, sub):
+    """Tell NIRCam's module and channel."""
+    model.meta.instrument.module = "A"
+    model.meta.instrument.channel = "LONG" if sub.detector == "NRCALONG" else "SHORT"
 
 
 def _build_psfmask(simulation, name):
