@@ -17,8 +17,9 @@ _HEAD = """# Parameters
 
 Names are jwst's and spaceKLIP's. A parameter is set with `--set step.parameter=value`, with
 `steps={"step": {"parameter": value}}`, or with `strun calwebb_coron1 FILE --steps.step.parameter=value`; an unknown one
-is refused with the nearest known name. Every step also understands `skip`, `save_results`, and `override_<type>` for
-each reference type that it uses.
+is refused with the nearest known name, and one that is accepted for compatibility alone is named in a warning. Every
+step also understands `skip`, `save_results`, with `suffix` and `output_dir` for the file that it saves, and
+`override_<type>` for each reference type that it uses.
 
 The `jwst` profile is what `Detector1Pipeline.call` gives: the defaults below, with CRDS's parameter files on top. The
 `spaceklip` profile is what spaceKLIP's `run_single_file` sets; it reads no parameter files.
@@ -135,6 +136,6 @@ def _table(parameters, spaceklip):
         other = spaceklip.get(parameter.name, default)
         yield (
             f"| `{parameter.name}` | {parameter.kind}{options} | `{default!r}` | `{other!r}` "
-            f"| {parameter.unit or '-'} | {parameter.meaning} |"
+            f"| {parameter.unit or '-'} | {': '.join(filter(None, (parameter.meaning, parameter.unused)))} |"
         )
     yield ""

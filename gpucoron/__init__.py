@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Coron1Pipeline": "gpucoron.pipeline",
+    "Coron1Pipeline_spaceKLIP": "gpucoron.pipeline",
     "Exposure": "gpucoron.io.exposure",
     "GpucoronError": "gpucoron.errors",
     "get_backend": "gpucoron.backends",

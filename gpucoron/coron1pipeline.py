@@ -2,56 +2,76 @@
 
 import logging
 import os
+import sys
+import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpucoron import engine
-from gpucoron.errors import ParameterError
+from gpucoron.errors import OutputError, ParameterError
+from gpucoron.io.products import product_path
 from gpucoron.io.spaceklip_repairs import prepare_spaceklip as prepare_spaceklip
-from gpucoron.parameters import refuse_unknown
+from gpucoron.parameters import refuse_unknown, without_unused
 from gpucoron.steps import STEPS
 
 log = logging.getLogger(__name__)
 
-#: keyword arguments of spaceKLIP's run_single_file that are for the run as a whole
-_OPTIONS = (
-    "save_results",
-    "save_calibrated_ramp",
-    "save_intermediates",
-    "return_rateints",
-    "rate_int_outliers",
-    "stage_1overf",
-)
+#: keyword arguments of spaceKLIP's run_single_file that are for the run as a whole -> our names
+_OPTIONS = {
+    "save_results": "save_results",
+    "save_calibrated_ramp": "save_calibrated_ramp",
+    # as its documentation spells it, and its code does not
+    "save_calibrate_ramp": "save_calibrated_ramp",
+    "save_intermediates": "save_intermediates",
+    "return_rateints": "return_rateints",
+    "rate_int_outliers": "rate_int_outliers",
+    "stage_1overf": "stage_1overf",
+}
+
+#: what spaceKLIP's run_obs leaves in the caller's ``steps["mask_groups"]``, for a dictionary that has been there before
+_LEFTOVERS = ("maxgrps_faint", "maxgrps_bright", "cropmask", "refbg_maxcounts")
 
 
-def run_single_file(path, output_dir, steps=None, verbose=False, *, backend="auto", profile="spaceklip", **kwargs):
+def __getattr__(name):
+    if name == "Coron1Pipeline_spaceKLIP":  # with it comes jwst
+        from gpucoron.pipeline import Coron1Pipeline_spaceKLIP
+
+        return Coron1Pipeline_spaceKLIP
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def run_single_file(
+    fitspath=None, output_dir=None, steps=None, verbose=False, *, backend="auto", profile="spaceklip", **kwargs
+):
     """Reduce one file with spaceKLIP's defaults. Existing products are overwritten, as there.
 
     Parameters
     ----------
-    path : str or Path
+    fitspath : str or Path
         ``*_uncal.fits``.
     output_dir : str or Path
         Made if it does not exist.
     steps : dict of dicts, optional
         step -> parameter -> value; never changed. It overrules the keyword arguments.
     verbose : bool
-        Log every step.
+        Print every step: through the handlers of ``logging`` where there are any, else to stderr.
     backend : {'auto', 'cpu', 'cuda'} or Backend
     profile : {'spaceklip', 'jwst'}
         Whose defaults to start from.
     **kwargs
-        spaceKLIP's: save_results (True), save_calibrated_ramp, save_intermediates, return_rateints, skip_charge,
-        skip_jump, skip_dark, skip_ipc, skip_persistence, skip_ktc, skip_fnoise, skip_fnoise_vert, nlower, nupper,
-        nrow_off, rejection_threshold, three_group_rejection_threshold, four_group_rejection_threshold,
-        n_pix_grow_sat, grow_diagonal, flag_rcsat, suppress_one_group, stage_1overf ('ints'), rate_int_outliers,
-        maximum_cores (accepted; threads follow the
-        cores that the process may use).
+        spaceKLIP's: save_results (True), save_calibrated_ramp (also spelt save_calibrate_ramp), save_intermediates,
+        return_rateints, skip_charge, skip_jump, skip_dark, skip_ipc, skip_persistence, skip_ktc, skip_fnoise,
+        skip_fnoise_vert, nlower, nupper, nleft, nright, nrow_off, ncol_off, rejection_threshold,
+        three_group_rejection_threshold, four_group_rejection_threshold, n_pix_grow_sat, grow_diagonal, flag_rcsat,
+        suppress_one_group, stage_1overf ('ints'), rate_int_outliers, maximum_cores (accepted and not used: threads
+        follow the cores that the process may use).
 
     Returns
     -------
     ImageModel or CubeModel
-        The rate, or the rateints with ``return_rateints``.
+        The rate, or the rateints with ``return_rateints``; a RampModel where ``ramp_fit`` is skipped.
 
     Raises
     ------
@@ -62,19 +82,56 @@ def run_single_file(path, output_dir, steps=None, verbose=False, *, backend="aut
     -----
     Source of the interface: spaceKLIP 2.2, ``coron1pipeline.run_single_file``.
     """
+    if "path" in kwargs:
+        warnings.warn("run_single_file(path=...) is now called fitspath, as in spaceKLIP", DeprecationWarning, 2)
+        fitspath = kwargs.pop("path")
+    for name, value in (("fitspath", fitspath), ("output_dir", output_dir)):
+        if value is None:
+            msg = f"run_single_file: {name} is missing"
+            raise ParameterError(msg)
     settings, options = _settle(steps, kwargs)
     return_rateints = options.get("return_rateints", False)
-    previous = logging.getLogger("gpucoron").level
-    if verbose:
-        logging.getLogger("gpucoron").setLevel(logging.INFO)
-    try:
-        _run, models, _paths = engine.reduce_file(
-            path, output_dir, profile=profile, steps=settings, backend=backend, overwrite=True, **options
-        )
-    finally:
-        logging.getLogger("gpucoron").setLevel(previous)
+    with _heard("gpucoron", logging.INFO if verbose else None):
+        _check(profile, settings, options)
+        models, _paths = _reduce(fitspath, output_dir, settings, options, backend, profile)
     wanted = "ramp" if "ramp" in models else "rateints" if return_rateints else "rate"
     return models[wanted]
+
+
+def _check(profile, settings, options):
+    """Refuse what does not exist before any file is opened: the parameters of the steps."""
+    of_run = {name: value for name, value in options.items() if name != "save_results"}
+    return engine.settle(profile=profile, steps=settings, pipeline=of_run)[0]
+
+
+def _reduce(path, output_dir, settings, options, backend, profile):
+    """Reduce one file: its models, and what was written, both by kind of product."""
+    steps = without_unused(STEPS, settings)  # that was said
+    _run, models, paths = engine.reduce_file(
+        path, output_dir, profile=profile, steps=steps, backend=backend, overwrite=True, **options
+    )
+    ends = {kind: product_path(path, output_dir, kind) for kind in models}
+    written = set(paths.values())
+    return models, {kind: end for kind, end in ends.items() if end in written}
+
+
+@contextmanager
+def _heard(name, level):
+    """Let a logger's messages from a level on be seen: in a plain script, where nothing handles them, on stderr."""
+    logger = logging.getLogger(name)
+    previous, handler = logger.level, None
+    if level == logging.INFO and not logger.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+    if level is not None and (level > logging.INFO or not logger.isEnabledFor(level)):
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(previous)
+        if handler is not None:
+            logger.removeHandler(handler)
 
 
 def _settle(steps, kwargs):
@@ -86,7 +143,7 @@ def _settle(steps, kwargs):
         if value is None:  # as in spaceKLIP: the default decides
             continue
         if name in _OPTIONS:
-            options[name] = value
+            options[_OPTIONS[name]] = value
         elif name in keywords:
             step, parameter = keywords[name]
             is_inverted = parameter.startswith("not ")
@@ -94,7 +151,11 @@ def _settle(steps, kwargs):
         else:
             refuse_unknown("keyword", name, (*_OPTIONS, *keywords))
     for step, values in (steps or {}).items():
-        settings[step] = {**settings.get(step, {}), **values}
+        settings[step] = {**settings.get(step, {}), **(values or {})}
+    if "mask_groups" in settings:
+        settings["mask_groups"] = {
+            name: value for name, value in settings["mask_groups"].items() if name not in _LEFTOVERS
+        }
     return settings, options
 
 
@@ -108,15 +169,17 @@ def run_obs(
     backend="auto",
     *,
     profile="spaceklip",
+    output_dir=None,
     **kwargs,
 ):
-    """Reduce all raw exposures of a spaceKLIP database, and tell it where the products are.
+    """Reduce all raw exposures of a database, and tell it where the products are.
 
     Parameters
     ----------
-    database : spaceKLIP Database
-        Or anything with ``output_dir``, ``obs`` (concatenation -> table with the columns FITSFILE, DATAMODL and TYPE)
-        and ``update_obs(key, index, path)``, which is called with the rateints of each exposure.
+    database : Database, or dict of Tables
+        spaceKLIP's, ours (`gpucoron.database`), or anything with ``output_dir``, ``obs`` (concatenation -> table with
+        the columns FITSFILE, DATAMODL and TYPE) and ``update_obs(key, index, path)``, which is called with the
+        rateints of each exposure. The tables of a dict are updated in place.
     steps : dict of dicts, optional
         step -> parameter -> value; never changed. ``mask_groups`` is skipped without parameters of its own; its masks
         are made for each concatenation by itself. Beside its parameters it takes ``star_center``: (x, y) counted from
@@ -126,19 +189,22 @@ def run_obs(
     overwrite : bool
         False leaves exposures alone whose rateints exist, and tells the database of them.
     quiet : bool
-        Log nothing.
+        Print nothing; on a terminal, a progress bar.
     verbose : bool
-        Log every step.
+        Print every step. Without it, only concatenations and files are named: through the handlers of ``logging``
+        where there are any, else on stderr.
     backend : {'auto', 'cpu', 'cuda'} or Backend
     profile : {'spaceklip', 'jwst'}
         Whose defaults to start from.
+    output_dir : str or Path, optional
+        For a dict of Tables; by default the current folder. A database has its own.
     **kwargs
         As for `run_single_file`.
 
     Raises
     ------
     ParameterError
-        At once: a step, parameter or keyword does not exist.
+        At once: a step, parameter or keyword does not exist, or the database is none.
     ExceptionGroup
         At the end, if files could not be reduced: the errors of all of them, with their tracebacks. All other files
         were reduced, and the database knows of them.
@@ -147,43 +213,90 @@ def run_obs(
     -----
     Source of the interface: spaceKLIP 2.2, ``coron1pipeline.run_obs``.
     """
+    from gpucoron.database import as_database  # it loads astropy's tables, which a single file does not need
+
     steps = {name: dict(values or {}) for name, values in (steps or {}).items()}
-    masking = steps.pop("mask_groups", {})
-    star_center = _check_center(masking.pop("star_center", None))
-    settings, _options = _settle(steps, kwargs)
-    settings = {**settings, "mask_groups": {"skip": not masking, **masking}}
-    parameters, _of_run, _pars_files = engine.settle(profile=profile, steps=settings)
-    settled = parameters["mask_groups"]
-    output_dir = Path(database.output_dir) / subdir
-    errors, count = [], 0
-    for key in list(database.obs):
-        if not quiet:
-            log.info("concatenation %s", key)
+    star_center = _check_center(steps.get("mask_groups", {}).pop("star_center", None))
+    settings, options = _settle(steps, kwargs)
+    masking = settings.pop("mask_groups", {})
+    asked = {**settings, "mask_groups": {"skip": not masking, **masking}}
+    with _heard("gpucoron" if verbose and not quiet else __name__, logging.WARNING if quiet else logging.INFO):
+        parameters = _check(profile, asked, options)
+        database = as_database(database, output_dir)
+        reduction = _Reduction(
+            settings=settings, options=options, backend=backend, profile=profile,
+            output_dir=Path(database.output_dir) / subdir, overwrite=overwrite,
+        )  # fmt: skip
+        errors, count = _reduce_all(database, reduction, parameters["mask_groups"], star_center, quiet)
+    if errors:
+        msg = f"{len(errors)} errors in {count} files; all other files were reduced"
+        raise ExceptionGroup(msg, errors)
+
+
+@dataclass(frozen=True)
+class _Reduction:
+    """How every file of a database is reduced; see `run_obs`."""
+
+    settings: dict
+    options: dict
+    backend: object
+    profile: str
+    output_dir: Path
+    overwrite: bool
+
+    def product_of(self, name):
+        """Say where the rateints of a file go."""
+        return product_path(name, self.output_dir, "rateints")
+
+    def reduce(self, row, masking):
+        """Reduce a file, unless that was done and is to be kept: the rateints, None where no ramp could be fitted."""
+        product, tail = self.product_of(row.name), os.path.basename(row.name)
+        if not self.overwrite and product.is_file():
+            log.info("  %s: reduced before", tail)
+            return product
+        log.info("  %s: stage 1", tail)
+        settings = {**self.settings, "mask_groups": masking}
+        _models, paths = _reduce(row.name, self.output_dir, settings, self.options, self.backend, self.profile)
+        return paths.get("rateints")
+
+
+def _reduce_all(database, reduction, masking, star_center, quiet):
+    """Reduce the raw exposures of all concatenations: the errors, and the number of files."""
+    errors, count, taken = [], 0, {}
+    for key in _followed(list(database.obs), quiet):
+        log.info("concatenation %s", key)
         rows = _raw_rows(database.obs[key], star_center)
         count += len(rows)
         masks = {}
         try:
-            masks = _make_masks(key, rows, settled)
+            masks = _make_masks(key, rows, masking)
         except Exception as error:  # the exposures that need no mask are well
-            error.add_note(f"concatenation {key}: its {' and '.join(settled.types)} exposures were left out")
+            error.add_note(f"concatenation {key}: its {' and '.join(masking.types)} exposures were left out")
             errors.append(error)
-            rows = [row for row in rows if row.type not in settled.types]
+            rows = [row for row in rows if row.type not in masking.types]
         for row in rows:
-            mask = masks.get(row.name)
-            of_file = {**steps, "mask_groups": {"skip": True} if mask is None else {"skip": False, "mask_array": mask}}
-            rateints = output_dir / os.path.basename(row.name).replace("uncal.fits", "rateints.fits")
             try:
-                if overwrite or not rateints.is_file():
-                    options = {"verbose": verbose and not quiet, "backend": backend, "profile": profile, **kwargs}
-                    run_single_file(row.name, output_dir, of_file, **options)
-                if rateints.is_file():
+                other = taken.setdefault(reduction.product_of(row.name), row.name)
+                if other != row.name:
+                    msg = f"{row.name}: its products have the names of those of {other}; rename one of the files"
+                    raise OutputError(msg)
+                rateints = reduction.reduce(row, masks.get(row.name, {}))
+                if rateints is not None:
                     database.update_obs(key, row.index, str(rateints))
             except Exception as error:  # one file does not end the run
                 error.add_note(f"concatenation {key}, {row.name}")
                 errors.append(error)
-    if errors:
-        msg = f"{len(errors)} errors in {count} files; all other files were reduced"
-        raise ExceptionGroup(msg, errors)
+    return errors, count
+
+
+def _followed(keys, quiet):
+    """Go through the concatenations; where nothing else is printed, with a progress bar, if there is a terminal."""
+    if not quiet or not sys.stderr.isatty():
+        return keys
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(keys, description="concatenations", console=Console(stderr=True), transient=True)
 
 
 @dataclass(frozen=True)
@@ -220,10 +333,12 @@ class _Row:
 
 def _raw_rows(table, star_center):
     """List the rows of a table that are raw exposures."""
+    from gpucoron.database.tables import to_text
+
     return [
-        _Row(index, os.path.abspath(str(table["FITSFILE"][index])), str(table["TYPE"][index]), star_center)
+        _Row(index, os.path.abspath(to_text(table["FITSFILE"][index])), to_text(table["TYPE"][index]), star_center)
         for index in range(len(table))
-        if str(table["DATAMODL"][index]) == "STAGE0"
+        if to_text(table["DATAMODL"][index]) == "STAGE0"
     ]
 
 
@@ -239,18 +354,20 @@ def _check_center(center):
 
 
 def _make_masks(key, rows, settings):
-    """Make the masks of a concatenation, each exposure's its own: path -> mask."""
+    """Settle which groups the exposures of a concatenation leave out: path -> parameters of mask_groups."""
     from gpucoron.steps.mask_groups import prepare_masks
 
     wanted = [row for row in rows if row.type in settings.types]
     if settings.skip or not wanted:
         return {}
-    if settings.mask_array is not None:
-        return {row.name: settings.mask_array for row in wanted}
+    if settings.groups or settings.mask_array is not None:
+        given = {"groups": settings.groups, "mask_array": settings.mask_array}
+        return {row.name: given for row in wanted}
     options = {name: value for name, value in vars(settings).items() if name in _MASKING}
     science = [row for row in rows if row.type.startswith("SCI")]
     references = [row for row in rows if row.type.startswith("REF")]
-    return prepare_masks(key, science, references, **options)
+    masks = prepare_masks(key, science, references, **options)
+    return {name: {"mask_array": mask} for name, mask in masks.items()}
 
 
 _MASKING = ("mask_method", "types", "cropwidth", "edgewidth", "threshold", "custom_group")

@@ -16,7 +16,7 @@ from gpucoron.errors import InputError
 from gpucoron.io import products
 from gpucoron.io.references import STORE, crds_context, find_references, load_references, parameters_from_crds
 from gpucoron.io.user_files import with_files_read
-from gpucoron.parameters import resolve, settle_run
+from gpucoron.parameters import resolve, settle_run, unused
 from gpucoron.steps import STEPS, run_step, skipped
 
 log = logging.getLogger(__name__)
@@ -155,6 +155,8 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
         from_files, of_run_from_files, pars_files = parameters_from_crds(exposure)
     parameters = resolve(STEPS, profile, from_crds=from_files, steps=steps, **facts)
     of_run = settle_run(STEPS, parameters, {**of_run_from_files, **(pipeline or {})})
+    for name, reason in unused(STEPS, steps or {}).items():
+        log.warning("%s is accepted and not used: %s", name, reason)
     return parameters, of_run, pars_files
 
 

@@ -13,6 +13,9 @@ from gpucoron.errors import ParameterError
 
 PROFILES = ("jwst", "spaceklip")
 
+#: under this name the steps declare what spaceKLIP's pipeline class sets, before its run_single_file sets more
+SPACEKLIP_CLASS = "Coron1Pipeline_spaceKLIP"
+
 #: kinds whose value may be, or must be, the path of a file that is read before the step runs
 FROM_FILES = ("array", "flags")
 
@@ -25,6 +28,7 @@ class Parameter:
     (an array, or the path of a ``.npy`` file) or 'flags' (the path of a FITS file); None is accepted where it is the
     default or one of the ``options``, and where the parameter is ``optional``.
     ``minimum`` is the least value that is accepted. ``ours`` marks what jwst's step of the same name does not have.
+    ``unused`` says why a value has no effect, for what is accepted because jwst or spaceKLIP have it.
     """
 
     name: str
@@ -36,10 +40,14 @@ class Parameter:
     minimum: float | None = None
     optional: bool = False
     ours: bool = False
+    unused: str = ""
 
 
 #: short, for the tables of declarations
 P = Parameter
+
+#: why numbers of processes have no effect
+OWN_THREADS = "threads follow the cores that the process may use, and results do not depend on them"
 
 #: parameters of the run as a whole
 PIPELINE = (
@@ -176,18 +184,10 @@ def resolve(table, profile="jwst", *, from_crds=None, steps=None, instrument="NI
     """
     if profile not in PROFILES:
         refuse_unknown("profile", profile, PROFILES)
-    settled = {
-        step_name: {name: parameter.default for name, parameter in step.known.items()}
-        for step_name, step in table.items()
-    }
-    presets = {
-        step_name: step.profiles[profile].values
-        for step_name, step in table.items()
-        if profile in step.profiles and step.profiles[profile].applies(instrument, subarray)
-    }
+    settled = {step_name: step.defaults(profile, instrument, subarray) for step_name, step in table.items()}
     # spaceKLIP reads no parameter files
     files = from_crds if profile == "jwst" else None
-    for layer in (presets, files or {}, steps or {}):
+    for layer in (files or {}, steps or {}):
         for step_name, wanted in layer.items():
             known = known_parameters(table, step_name)
             for name, value in dict(wanted or {}).items():
@@ -220,6 +220,8 @@ def settle_run(table, settled, wanted):
             refuse_unknown("parameter", name, known)
         values[name] = convert(known[name], value, "run")
     for name, step in table.items():
+        for parameter in step.for_run:
+            values[parameter] = values[parameter] or getattr(settled[name], parameter)
         if step.run_switch and values[step.run_switch]:
             settled[name].skip = False
         if step.switch and getattr(settled[name], step.switch):
@@ -229,13 +231,45 @@ def settle_run(table, settled, wanted):
     return SimpleNamespace(**values)
 
 
+def unused(table, steps):
+    """List what a user asks for and nothing comes of: ``step.parameter`` -> why.
+
+    Parameters
+    ----------
+    table : mapping
+        name -> Step.
+    steps : dict of dicts
+        step -> parameter -> value, as the user gave them; every name must exist.
+    """
+    reasons = {}
+    for step_name, values in steps.items():
+        for name, value in dict(values or {}).items():
+            parameter = known_parameters(table, step_name)[name]
+            # 'none' is spaceKLIP's default for what we call 1 core
+            if parameter.unused and value not in (None, "none", parameter.default):
+                reasons[f"{step_name}.{name}"] = parameter.unused
+    return reasons
+
+
+def without_unused(table, steps):
+    """Copy step -> parameter -> value without the parameters that `unused` lists: what needs saying once was said."""
+    gone = unused(table, steps)
+    return {
+        step_name: {name: value for name, value in dict(values or {}).items() if f"{step_name}.{name}" not in gone}
+        for step_name, values in steps.items()
+    }
+
+
 def changed(table, settled):
     """List what differs from jwst's defaults: step -> parameter -> value."""
     differences = {}
     for step_name, values in settled.items():
         known = table[step_name].known
-        different = {name: value for name, value in vars(values).items() if value is not known[name].default}
-        different = {name: value for name, value in different.items() if _differs(value, known[name].default)}
+        different = {
+            name: value
+            for name, value in vars(values).items()
+            if not known[name].unused and value is not known[name].default and _differs(value, known[name].default)
+        }
         if different:
             differences[step_name] = different
     return differences

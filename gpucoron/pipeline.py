@@ -4,6 +4,7 @@ The coat gives what users of jwst expect: parameters in jwst's notation, CRDS's 
 own class names), output naming, the log in the product. The steps below carry parameters; the engine does the work.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from jwst.stpipe import Pipeline
@@ -14,10 +15,10 @@ from gpucoron.backends import NAMES, get_backend
 from gpucoron.engine import plan, run_or_start_again, saving_extras
 from gpucoron.io import products
 from gpucoron.io.exposure import Exposure
-from gpucoron.parameters import FROM_FILES, PIPELINE, Parameter, refuse_unknown
+from gpucoron.parameters import FROM_FILES, PIPELINE, SPACEKLIP_CLASS, Parameter, refuse_unknown
 from gpucoron.steps import STEPS, declared
 
-__all__ = ["Coron1Pipeline"]
+__all__ = ["Coron1Pipeline", "Coron1Pipeline_spaceKLIP"]
 
 
 def _spec_line(parameter):
@@ -38,8 +39,11 @@ def _spec(parameters):
     return "\n".join(_spec_line(parameter) for parameter in parameters)
 
 
-def _step_class(step):
+def _step_class(step, defaults=None):
     """Make the class that carries a step's parameters, and asks CRDS for jwst's parameter file of that step."""
+    parameters = [*step.parameters, step.known["skip"]]
+    if defaults is not None:
+        parameters = [replace(parameter, default=defaults[parameter.name]) for parameter in parameters]
 
     def get_config_reftype(cls):
         return step.pars_type
@@ -50,7 +54,7 @@ def _step_class(step):
     members = {
         "__doc__": f"Parameters of {step.name}: {step.title}.",
         "class_alias": step.name,
-        "spec": _spec([*step.parameters, step.known["skip"]]),
+        "spec": _spec(parameters),
         "reference_file_types": list(step.references),
         "get_config_reftype": classmethod(get_config_reftype),
     }
@@ -82,6 +86,9 @@ class Coron1Pipeline(Pipeline):
             Parameter("backend", "string", "auto", f"where the heavy operations run: {', '.join(NAMES)}"),
         ]
     )
+
+    #: whose presets the steps' defaults hold, beside jwst's own
+    preset = "jwst"
 
     step_defs = {step.name: _step_class(step) for step in STEPS.values()}
 
@@ -115,7 +122,9 @@ class Coron1Pipeline(Pipeline):
 
         def start(backend):
             exposure = Exposure.read(step_input, backend) if is_path else Exposure.from_model(step_input)
-            run = plan(exposure, steps=self._settings(), pipeline=of_the_run, backend=backend, use_pars=False)
+            run = plan(
+                exposure, steps=self._settings(exposure.facts), pipeline=of_the_run, backend=backend, use_pars=False
+            )
             run.output_dir = self.output_dir
             return run
 
@@ -133,17 +142,23 @@ class Coron1Pipeline(Pipeline):
             self.save_model(rateints, suffix="rate" if self.return_rateints else "rateints")
         return rate
 
-    def _settings(self):
-        """Collect every step's parameters from the configured steps."""
+    def _settings(self, facts):
+        """Collect every step's parameters from the configured steps, as an exposure takes them."""
         settings = {}
-        for name in STEPS:
-            step = getattr(self, name)
-            settings[name] = {key: getattr(step, key, None) for key in declared(name)}
+        for name, step in STEPS.items():
+            shown, due = step.defaults(self.preset), step.defaults(self.preset, facts.instrument, facts.subarray)
+            values = {key: getattr(getattr(self, name), key, None) for key in declared(name)}
+            # A preset may be for other exposures; what the user has set is for this one.
+            settings[name] = {key: due[key] if value == shown[key] else value for key, value in values.items()}
         return settings
 
     def _path_of(self, extra):
         """Say where a further product goes, under jwst's name for it."""
-        return self._output_path(extra.suffix or False, extra.file_name or extra.stem or self.output_file)
+        path = self._output_path(extra.suffix or False, extra.file_name or extra.stem or self.output_file)
+        if extra.folder:
+            path = Path(extra.folder) / path.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     def _output_path(self, suffix, output_file, **components):
         path = Path(self.make_output_path(basepath=output_file, suffix=suffix, **components))
@@ -158,6 +173,29 @@ class Coron1Pipeline(Pipeline):
         path = self._output_path(suffix, output_file, **components)
         products.save({path: model})
         return str(path)
+
+
+class Coron1Pipeline_spaceKLIP(Coron1Pipeline):
+    """`Coron1Pipeline` with the defaults of spaceKLIP's class of this name, and without parameter files from CRDS.
+
+    `gpucoron.coron1pipeline.run_single_file` sets more, as spaceKLIP's function of that name does: ``dark_current``,
+    ``charge_migration``, ``ramp_fit.suppress_one_group``. What only the near infrared has there has no effect on MIRI.
+
+    Notes
+    -----
+    Source of the interface: spaceKLIP 2.2, ``coron1pipeline.Coron1Pipeline_spaceKLIP``.
+    """
+
+    preset = SPACEKLIP_CLASS
+
+    step_defs = {
+        step.name: _step_class(step, step.defaults(SPACEKLIP_CLASS)) if SPACEKLIP_CLASS in step.profiles else made
+        for step, made in zip(STEPS.values(), Coron1Pipeline.step_defs.values(), strict=True)
+    }
+
+    @classmethod
+    def _get_config_from_parameters(cls, crds_parameters, crds_observatory):
+        return cls._empty_config()
 
 
 #: what every stpipe step understands, and the engine does not need

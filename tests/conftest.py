@@ -110,6 +110,17 @@ def exposures(tmp_path_factory):
     return CaseMaker(tmp_path_factory)
 
 
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory):
+    """Give a folder with raw exposures of both instruments, of every type that a database knows; not to be changed."""
+    from observed import MODES, observe
+
+    folder = tmp_path_factory.mktemp("raw")
+    for instrument in MODES:
+        observe(folder, instrument)
+    return folder
+
+
 def usable_backend(name, config, **options):
     """Make a backend; skip where it cannot run, but fail where it must: g++ in CI, a GPU with --require-gpu."""
     from gpucoron.backends import backend_status, get_backend

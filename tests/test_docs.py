@@ -14,7 +14,7 @@ NEEDS = {
     "dask_jobqueue": "a cluster with a queue",
     "dask_cuda": "a machine with GPUs",
     '"cuda"': "a GPU",
-    "database": "a spaceKLIP Database; tests/test_run_obs.py has one",
+    "spaceKLIP": "spaceKLIP itself",
     "--scheduler": "a Dask scheduler; tests/test_batch_dask.py starts one",
     "/archive/": "a cluster with a queue",
 }

@@ -259,6 +259,10 @@ def test_no_center():
 # --- the step ---------------------------------------------------------------------------------------------------------
 
 
+def parameters_with(**values):
+    return SimpleNamespace(**{**mask_groups.STEP.defaults("jwst"), **values})
+
+
 def make_exposure():
     groupdq = np.random.default_rng(5).choice([0, JUMP_DET, SATURATED, DO_NOT_USE], size=(3, 5, 4, 6)).astype(np.uint8)
     return SimpleNamespace(groupdq=groupdq)
@@ -277,7 +281,7 @@ def make_exposure():
 def test_flags_are_added_not_replaced(mask):
     exposure = make_exposure()
     before = exposure.groupdq.copy()
-    outcome = mask_groups.run(exposure, {}, SimpleNamespace(mask_array=mask), BACKEND)
+    outcome = mask_groups.run(exposure, {}, parameters_with(mask_array=mask), BACKEND)
     everywhere = np.broadcast_to(mask, before.shape)
     np.testing.assert_array_equal(exposure.groupdq, before | everywhere * np.uint8(DO_NOT_USE))
     assert exposure.groupdq.dtype == np.uint8
@@ -297,10 +301,10 @@ def test_masks_are_checked(mask, message):
     exposure = make_exposure()
     before = exposure.groupdq.copy()
     with pytest.raises(ValueError, match=message):
-        mask_groups.run(exposure, {}, SimpleNamespace(mask_array=mask), BACKEND)
+        mask_groups.run(exposure, {}, parameters_with(mask_array=mask), BACKEND)
     np.testing.assert_array_equal(exposure.groupdq, before)
 
 
 def test_without_a_mask():
-    outcome = mask_groups.run(make_exposure(), {}, SimpleNamespace(mask_array=None), BACKEND)
-    assert outcome.status == "SKIPPED" and "mask_array" in outcome.reason
+    outcome = mask_groups.run(make_exposure(), {}, parameters_with(), BACKEND)
+    assert outcome.status == "SKIPPED" and "no groups are named" in outcome.reason

@@ -10,7 +10,7 @@ CUSTOM = {
     "saturation": {"grow_diagonal", "flag_rcsat"},
     "dark_current": {"dark_by_integration", "apply_average_dark_image"},
     "jump": {"apply_max_shower_amplitude", "apply_minimum_groups"},
-    "ramp_fit": {"convert_average_dark"},
+    "ramp_fit": {"convert_average_dark", "save_calibrated_ramp"},
     "refpix": {"nlower", "nupper", "nleft", "nright", "nrow_off", "ncol_off"},
 }
 
@@ -41,7 +41,11 @@ def test_names_and_defaults_are_jwsts(name, jwst_steps):
     common = set(Step.load_spec_file()) - {"skip"}
     theirs = {key: defaults[key] for key in spec if key not in common and not key.startswith("override_")}
     ours = {key: parameter.default for key, parameter in declared(name).items() if not key.startswith("override_")}
-    ours = {key: value for key, value in ours.items() if key not in CUSTOM.get(name, set()) | {"save_results"}}
+    # those of every step: as many of jwst's as we have, with its defaults
+    shared = {key: ours.pop(key) for key in common if key in ours}
+    assert {"save_results", "suffix", "output_dir"} <= set(shared)
+    assert shared == {key: defaults[key] for key in shared}
+    ours = {key: value for key, value in ours.items() if key not in CUSTOM.get(name, set())}
     assert ours == theirs
     overrides = {key.removeprefix("override_") for key in declared(name) if key.startswith("override_")}
     assert overrides == {key.removeprefix("override_") for key in spec if key.startswith("override_")}

@@ -15,7 +15,7 @@ from gpucoron import engine
 from gpucoron.errors import ParameterError
 from gpucoron.io import products
 from gpucoron.io.user_files import with_files_read
-from gpucoron.parameters import PIPELINE, PROFILES
+from gpucoron.parameters import PIPELINE, PROFILES, SPACEKLIP_CLASS
 from gpucoron.steps import STEPS, declared
 
 PACKAGE = Path(gpucoron.__file__).parent
@@ -63,7 +63,7 @@ def test_the_table_gathers_itself(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "gpucoron.steps.brand_new")
     gathered = steps._gather()
     assert list(gathered) == [*STEPS, "brand_new"]
-    assert list(gathered["brand_new"].STEP.known) == ["skip", "save_results"]
+    assert list(gathered["brand_new"].STEP.known) == ["skip", "save_results", "suffix", "output_dir"]
     monkeypatch.delattr(steps, "brand_new")
 
 
@@ -107,7 +107,7 @@ def test_a_declaration_names_what_there_is(step):
     assert signature[:4] == ["exposure", "references", "parameters", "backend"]
     assert tuple(signature[4:]) == step.helpers
     assert set(step.helpers) <= set(engine._HELPERS)
-    assert set(step.profiles) <= set(PROFILES)
+    assert set(step.profiles) <= {*PROFILES, SPACEKLIP_CLASS}
     for preset in step.profiles.values():
         assert set(preset.values) <= set(step.known)
     assert {parameter.removeprefix("not ") for parameter in step.keywords.values()} <= set(step.known)
@@ -165,19 +165,38 @@ def test_the_chi_square_is_left_where_it_was_asked_for():
         ("persistence", {"save_intermediates": True}, None, ["persistence", "ramp"]),
         ("ramp_fit", {"save_intermediates": True, "save_results": True}, None, []),
         ("gain_scale", {"save_results": True}, None, []),
-        ("subtract_1overf", {"save_results": True}, object(), []),
+        ("subtract_1overf", {"save_results": True}, None, ["subtract_1overf"]),
+        ("subtract_1overf", {"save_results": True}, object(), ["subtract_1overf"]),
+        ("subtract_1overf", {"save_intermediates": True, "suffix": "mine"}, object(), ["mine"]),
+        (
+            "experimental_jumpramp",
+            {"save_results": True},
+            object(),
+            ["experimental_jumpramp0", "experimental_jumpramp1"],
+        ),
+        ("jump", {"save_results": True, "suffix": "mine"}, None, ["mine"]),
+        ("mask_groups", {"save_intermediates": True, "status": "SKIPPED"}, None, []),
     ],
 )
-def test_ramps_are_saved_while_there_are_ramps(name, asked, rateints, expected, monkeypatch):
-    monkeypatch.setattr(products, "ramp_model", lambda run: "a ramp")
-    settings = SimpleNamespace(save_results=asked.get("save_results", False), save_opt=False, opt_name="")
+def test_results_are_saved_as_they_stand(name, asked, rateints, expected, monkeypatch):
+    """Ramps while there are ramps, then slopes."""
+    for kind in ("ramp", "rate", "rateints"):
+        monkeypatch.setattr(products, f"{kind}_model", lambda run, kind=kind: kind)
+    settings = SimpleNamespace(
+        save_results=asked.get("save_results", False), suffix=asked.get("suffix"), output_dir="there", save_opt=False,
+        opt_name="",
+    )  # fmt: skip
     of_run = {key: asked.get(key, False) for key in ("save_calibrated_ramp", "save_intermediates")}
     run = SimpleNamespace(
         exposure=SimpleNamespace(rateints=rateints), parameters={name: settings}, of_run=SimpleNamespace(**of_run)
     )
-    found = products.extra_products(run, SimpleNamespace(name=name, reason=""))
+    record = SimpleNamespace(name=name, reason="", status=asked.get("status", "COMPLETE"))
+    found = products.extra_products(run, record)
     assert [extra.suffix for extra, model in found] == expected
-    assert {model for extra, model in found} <= {"a ramp"}
+    # the calibrated ramp is the run's product, and goes where those go
+    assert all(extra.folder == ("" if extra.suffix == "ramp" else "there") for extra, model in found)
+    kinds = {None: ["ramp"] * len(found)}.get(rateints, ["rateints"] if len(found) < 2 else ["rate", "rateints"])
+    assert [model for extra, model in found] == kinds
 
 
 def exposure_of(instrument="NIRCAM", subarray="SUB320A335R"):

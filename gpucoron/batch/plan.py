@@ -17,7 +17,7 @@ from gpucoron import __version__
 from gpucoron.batch.inputs import Input, exposure_name, find_files, is_wanted, read_input, take_share
 from gpucoron.errors import GpucoronError, InputError, ParameterError, ReferenceFileError
 from gpucoron.files import file_digest
-from gpucoron.parameters import PIPELINE, changed
+from gpucoron.parameters import PIPELINE, changed, without_unused
 from gpucoron.records.manifest import read_manifests
 from gpucoron.steps import STEPS
 
@@ -84,6 +84,7 @@ def settle(profile, steps, of_run):
 
     steps = {step: dict(values or {}) for step, values in (steps or {}).items()}
     engine.settle(profile=profile, steps=steps, pipeline=of_run)
+    steps = without_unused(STEPS, steps)
     for step, values in steps.items():
         for name, value in values.items():
             if isinstance(value, (str, Path)) and os.path.isfile(value):

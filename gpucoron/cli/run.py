@@ -28,9 +28,12 @@ def _run(options):
     from gpucoron.cli import summary
     from gpucoron.engine import reduce_file, settle
     from gpucoron.io.warm_up import warm_up
+    from gpucoron.parameters import without_unused
+    from gpucoron.steps import STEPS
 
     steps, of_run = parse_settings(options.settings, options.skip), of_run_parameters(options)
     settle(profile=options.profile, steps=steps, pipeline=of_run)  # a misspelt parameter is no matter of the file
+    steps = without_unused(STEPS, steps)
     warm_up()
     failed = 0
     for path in options.files:

@@ -75,11 +75,17 @@ def extra_products(run, record):
         What the product is and is to be called; and its model.
     """
     step, settings, of_run = STEPS[record.name], run.parameters[record.name], run.of_run
+    # jwst saves the result of its own steps also where they had nothing to do
+    ran = record.status == "COMPLETE" if step.custom else record.reason != "switched off"
+    is_asked = settings.save_results or (of_run.save_intermediates and ran)
+    suffix, folder = settings.suffix or step.name, settings.output_dir or ""
     extras = []
-    if run.exposure.rateints is None and step.leaves != "slopes":
-        ran = record.reason != "switched off"
-        if settings.save_results or (of_run.save_intermediates and ran):
-            extras.append(Extra("ramp", suffix=step.name))
+    if run.exposure.rateints is not None:
+        if is_asked and ran:
+            extras += [Extra(kind, suffix=suffix + ending, folder=folder) for kind, ending in step.saves.items()]
+    elif step.leaves != "slopes":
+        if is_asked:
+            extras.append(Extra("ramp", suffix=suffix, folder=folder))
         if step.leaves == "calibrated ramp" and (of_run.save_calibrated_ramp or of_run.save_intermediates):
             extras.append(Extra("ramp", suffix="ramp"))
     if step.extras is not None:
@@ -114,7 +120,13 @@ def _dark_model(run, step, extra):
 
 
 #: kind of an extra product -> the maker of its model
-_MODELS = {"ramp": lambda run, step, extra: ramp_model(run), "image": _image_model, "dark": _dark_model}
+_MODELS = {
+    "ramp": lambda run, step, extra: ramp_model(run),
+    "rate": lambda run, step, extra: rate_model(run),
+    "rateints": lambda run, step, extra: rateints_model(run),
+    "image": _image_model,
+    "dark": _dark_model,
+}
 
 
 def ramp_without_signature(exposure, backend):
@@ -211,9 +223,10 @@ def product_path(input_name, output_dir, suffix):
 
 def extra_path(extra, input_name, output_dir):
     """Name an extra product: by the name that it has, or after the input."""
+    folder = extra.folder or output_dir
     if extra.file_name:
-        return Path(output_dir) / extra.file_name
-    return product_path(extra.stem or input_name, output_dir, extra.suffix)
+        return Path(folder) / extra.file_name
+    return product_path(extra.stem or input_name, folder, extra.suffix)
 
 
 def prepare_output(output_dir, paths, overwrite):

@@ -50,8 +50,10 @@ class Preset:
 class Extra:
     """A further product of a step, described: the writer makes a model and a file of it.
 
-    ``kind`` is 'ramp' (the exposure as it stands), 'image' or 'dark' (like the step's own dark reference). The file is
-    called ``file_name``; without one, after ``stem``, or else after the exposure, and after ``suffix``.
+    ``kind`` is 'ramp' (the exposure as it stands), 'rate' or 'rateints' (its slopes as they stand), 'image' or 'dark'
+    (like the step's own dark reference). The file is
+    called ``file_name``; without one, after ``stem``, or else after the exposure, and after ``suffix``. It goes to
+    ``folder``, or else to where the products go.
     """
 
     kind: str
@@ -59,6 +61,7 @@ class Extra:
     suffix: str = ""
     stem: str = ""
     file_name: str = ""
+    folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,11 +89,13 @@ class Step:
     borrows : str
         Module of jwst that holds ``jwst_class``, where that code is run in part or always.
     profiles : mapping of str to Preset
-        What profiles set differently.
+        What profiles set differently; `gpucoron.parameters.SPACEKLIP_CLASS` names one that is none of the users'.
     keywords : mapping of str to str
         spaceKLIP's keyword arguments for its parameters; 'not ' before the parameter where a true value means off.
     leaves : {'ramp', 'calibrated ramp', 'slopes'}
         What stands when it is done: a ramp can be saved as its result, a calibrated one also for itself.
+    saves : mapping of str to str
+        What is saved as its result where there are slopes already: 'rate' or 'rateints' -> what follows its name.
     extras : callable, optional
         ``extras(exposure, settings)`` lists the `Extra` products that it has left and that were asked for.
     fits : bool
@@ -100,6 +105,8 @@ class Step:
     replaces : tuple of str
     run_switch : str
         Parameter of the run as a whole that switches it on.
+    for_run : tuple of str
+        Its own parameters that stand for the run's of the same name: true here is true there.
     cleans_groups : callable, optional
         ``cleans_groups(of_run)`` tells whether it works on all groups of an integration at once, by the parameters of
         the run: the plan of memory asks.
@@ -118,11 +125,13 @@ class Step:
     profiles: Mapping = field(default_factory=dict)
     keywords: Mapping = field(default_factory=dict)
     leaves: str = "ramp"
+    saves: Mapping = field(default_factory=dict)
     extras: Callable | None = None
     fits: bool = False
     switch: str = ""
     replaces: tuple = ()
     run_switch: str = ""
+    for_run: tuple = ()
     cleans_groups: Callable | None = None
 
     def __post_init__(self):
@@ -144,12 +153,22 @@ class Step:
         common = (
             Parameter("skip", "boolean", self.skipped, "do not run this step"),
             Parameter("save_results", "boolean", False, "save the result of this step"),
+            Parameter("suffix", "string", None, "what its result's file name ends with; None: the step's name"),
+            Parameter("output_dir", "string", None, "folder for its result; None: that of the products"),
             *(
                 Parameter(f"override_{reftype}", "string", None, f"a {reftype} file to take instead of CRDS's")
                 for reftype in self.references
             ),
         )
         return MappingProxyType({parameter.name: parameter for parameter in (*self.parameters, *common)})
+
+    def defaults(self, profile, instrument="NIRCAM", subarray=""):
+        """Return parameter -> value, as a profile sets it for an exposure."""
+        values = {name: parameter.default for name, parameter in self.known.items()}
+        preset = self.profiles.get(profile)
+        if preset is not None and preset.applies(instrument, subarray):
+            values.update(preset.values)
+        return values
 
     def references_of(self, settings, facts):
         """List the reference types that it opens for an exposure."""

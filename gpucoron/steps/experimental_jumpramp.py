@@ -4,7 +4,7 @@ import numpy as np
 
 from gpucoron.backends.operations.likelihood import LikelihoodRampSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
-from gpucoron.parameters import P
+from gpucoron.parameters import OWN_THREADS, P
 from gpucoron.steps.declaration import Outcome, Step, skipped
 from gpucoron.steps.jump import flag_missing_gain
 from gpucoron.steps.likelihood import combine_integrations, fit_integrations, list_read_times
@@ -17,8 +17,10 @@ STEP = Step(
         P("use", "boolean", False, "instead of jump and ramp_fit"),
         P("noise_scale", "float", 1.0, "factor on the read noise"),
         P("nan_dnu", "boolean", True, "NaN where a pixel is not to be used"),
+        P("nproc", "integer", None, "accepted and not used", unused=OWN_THREADS),
     ),
     skipped=True,
+    saves={"rate": "0", "rateints": "1"},
     fits=True,
     switch="use",
     replaces=("jump", "ramp_fit"),

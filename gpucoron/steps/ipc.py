@@ -3,6 +3,7 @@
 from collections import namedtuple
 
 from gpucoron.backends.operations.ipc.definition import deconvolve_coupling
+from gpucoron.parameters import SPACEKLIP_CLASS
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 
 __all__ = ["ReferenceEdges", "deconvolve_coupling", "reference_edges", "run"]
@@ -12,7 +13,7 @@ STEP = Step(
     title="deconvolve the coupling between pixels",
     jwst_class="IPCStep",
     references=("ipc",),
-    profiles={"spaceklip": Preset({"skip": True}, instruments=("MIRI",))},
+    profiles=dict.fromkeys(("spaceklip", SPACEKLIP_CLASS), Preset({"skip": True}, instruments=("MIRI",))),
     keywords={"skip_ipc": "skip"},
 )
 

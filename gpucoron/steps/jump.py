@@ -8,7 +8,7 @@ import numpy as np
 from gpucoron.backends.operation import settings_from
 from gpucoron.backends.operations.jump import MINIMUM_GROUPS, JumpSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE
-from gpucoron.parameters import P
+from gpucoron.parameters import OWN_THREADS, P
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 
 STEP = Step(
@@ -20,7 +20,7 @@ STEP = Step(
         P("rejection_threshold", "float", 4.0, "cut for five and more groups", "sigma", minimum=0),
         P("three_group_rejection_threshold", "float", 6.0, "cut for three groups", "sigma", minimum=0),
         P("four_group_rejection_threshold", "float", 5.0, "cut for four groups", "sigma", minimum=0),
-        P("maximum_cores", "string", "1", "accepted and not used: threads follow the cores given"),
+        P("maximum_cores", "string", "1", "accepted and not used", unused=OWN_THREADS),
         P("flag_4_neighbors", "boolean", True, "flag the four neighbours of a jump"),
         P("max_jump_to_flag_neighbors", "float", 1000, "no neighbours above this jump", "sigma"),
         P("min_jump_to_flag_neighbors", "float", 10, "no neighbours below this jump", "sigma"),

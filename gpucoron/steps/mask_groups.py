@@ -20,10 +20,13 @@ from gpucoron.steps.declaration import Outcome, Step, skipped
 
 log = logging.getLogger(__name__)
 
+_NO_SUCH_CUT = "spaceKLIP 2.2 declares it, and its code never reads it either"
+
 STEP = Step(
     name="mask_groups",
-    title="leave out late groups of brighter references",
+    title="leave out groups, late ones of brighter references above all",
     parameters=(
+        P("groups", "int_list", None, "groups to leave out, from 0; a negative one counts from the end"),
         P("mask_method", "option", "basic", "how groups are chosen", options=("basic", "advanced", "custom")),
         P("types", "string_list", ["REF", "REF_BG"], "types of exposures that are given a mask"),
         P("cropwidth", "integer", None, "half width of the square; None: 20 (basic) or 30", "pixels"),
@@ -31,8 +34,9 @@ STEP = Step(
         P("threshold", "float", 85.0, "bright above this percentile (advanced)", "percent"),
         P("custom_group", "integer", None, "groups to keep (custom)", "groups", minimum=1),
         P("mask_array", "array", None, "the groups of this exposure to leave out: True"),
+        P("mask_sigma_med", "float", None, "accepted and not used", unused=_NO_SUCH_CUT),
+        P("mask_window", "integer", None, "accepted and not used", unused=_NO_SUCH_CUT),
     ),
-    skipped=True,
 )
 
 METHODS = ("basic", "advanced", "custom")
@@ -480,14 +484,67 @@ def apply_mask(groupdq, mask, *, backend):
     return int(mask.sum()) * (groupdq.size // mask.size)
 
 
+def list_groups(groups, ngroups):
+    """Make a mask of the groups that a list names.
+
+    Parameters
+    ----------
+    groups : sequence of int
+        Counted from 0; a negative one counts from the end, -1 being the last.
+    ngroups : int
+        Groups of the ramps.
+
+    Returns
+    -------
+    (1, ngroups, 1, 1) bool
+        True for groups to leave out.
+
+    Raises
+    ------
+    ValueError
+        There is no such group.
+    """
+    absent = [group for group in groups if not -ngroups <= group < ngroups]
+    if absent:
+        msg = f"groups: there is no group {absent[0]} in ramps of {ngroups} groups, counted from 0 to {ngroups - 1}"
+        raise ValueError(msg)
+    mask = np.zeros((1, ngroups, 1, 1), dtype=bool)
+    mask[:, list(groups)] = True
+    if mask.all():
+        msg = f"groups: nothing is left of ramps of {ngroups} groups without {', '.join(map(str, groups))}"
+        raise ValueError(msg)
+    return mask
+
+
+def _mask_of(parameters, ngroups, backend):
+    """Make the mask that the parameters of one exposure stand for; None if they name no groups."""
+    mask = parameters.mask_array
+    if mask is None and parameters.mask_method == "custom" and parameters.custom_group is not None:
+        mask = mask_late_groups(parameters.custom_group, ngroups)
+    if parameters.groups:
+        named = list_groups(parameters.groups, ngroups)
+        if mask is None:
+            return named
+        return mask | (named if isinstance(mask, np.ndarray) else backend.to_device(named))
+    if mask is None and parameters.mask_method != "basic":
+        msg = (
+            f"mask_method={parameters.mask_method!r} compares the exposures of a concatenation, see "
+            "gpucoron.coron1pipeline.run_obs; for a single exposure give groups, or custom_group with "
+            "mask_method='custom'"
+        )
+        raise ValueError(msg)
+    return mask
+
+
 def run(exposure, references, parameters, backend):
-    """Run the step; see `gpucoron.steps`. ``parameters.mask_array`` is this exposure's mask.
+    """Run the step; see `gpucoron.steps`. ``parameters`` name its groups, or hold its mask.
 
     Notes
     -----
     Source: spaceKLIP 2.2, ``MaskGroupsStep``, which sets the flags of those groups to DO_NOT_USE and so forgets all
     others.
     """
-    if parameters.mask_array is None:
-        return skipped("there is no mask_array: masks are made for whole concatenations, from SCI and REF exposures")
-    return Outcome(flagged={"groups": apply_mask(exposure.groupdq, parameters.mask_array, backend=backend)})
+    mask = _mask_of(parameters, exposure.groupdq.shape[1], backend)
+    if mask is None:
+        return skipped("no groups are named; masks by brightness are made for whole concatenations")
+    return Outcome(flagged={"groups": apply_mask(exposure.groupdq, mask, backend=backend)})

@@ -4,7 +4,7 @@ import logging
 
 from gpucoron.backends.operations.ramp_fit import RampFitSettings
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
-from gpucoron.parameters import P
+from gpucoron.parameters import OWN_THREADS, P
 from gpucoron.steps.declaration import Extra, Outcome, Preset, Step, skipped
 from gpucoron.steps.likelihood import fit_exposure as fit_exposure_by_likelihood
 from gpucoron.steps.likelihood import fit_likelihood
@@ -35,7 +35,8 @@ STEP = Step(
         P("suppress_one_group", "boolean", True, "no rate from a ramp with a single good group"),
         P("firstgroup", "integer", None, "ignore groups before this one, from 0"),
         P("lastgroup", "integer", None, "ignore groups after this one, from 0"),
-        P("maximum_cores", "string", "1", "accepted and not used: threads follow the cores given"),
+        P("maximum_cores", "string", "1", "accepted and not used", unused=OWN_THREADS),
+        P("save_calibrated_ramp", "boolean", False, "the same as the run's parameter", ours=True),
         P("convert_average_dark", "boolean", False, "turn the average dark current into DN/s first", ours=True),
     ),
     helpers=("optional_fit",),
@@ -45,6 +46,7 @@ STEP = Step(
     leaves="slopes",
     extras=_likelihood_chisq,
     fits=True,
+    for_run=("save_calibrated_ramp",),
 )
 
 #: LIKELY looks for jumps as well, and needs this many groups for it.

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpucoron.backends.statistics import median_of_last
 from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
-from gpucoron.parameters import P
+from gpucoron.parameters import SPACEKLIP_CLASS, P
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 
 _PSEUDO = "pseudo-reference {}; -1: as many as touch the detector's border, else 4"
@@ -57,7 +57,12 @@ STEP = Step(
     ),
     opens=_opened,
     helpers=("full_frame",),
-    profiles={"spaceklip": Preset({"nlower": -1, "nupper": -1, "nrow_off": 0}, instruments=("NIRCAM",))},
+    profiles={
+        "spaceklip": Preset({"nlower": -1, "nupper": -1, "nrow_off": 0}, instruments=("NIRCAM",)),
+        SPACEKLIP_CLASS: Preset(
+            {"nlower": 4, "nupper": 4, "nleft": 0, "nright": 0, "nrow_off": 0, "ncol_off": 0}, instruments=("NIRCAM",)
+        ),
+    },
     keywords={
         "nlower": "nlower",
         "nupper": "nupper",

@@ -7,7 +7,7 @@ from gpucoron.backends.masks import grow_cross, grow_square
 from gpucoron.backends.operation import settings_from
 from gpucoron.backends.operations.saturation import SaturationSettings
 from gpucoron.dq import AD_FLOOR, NO_SAT_CHECK, RC, SATURATED
-from gpucoron.parameters import P
+from gpucoron.parameters import SPACEKLIP_CLASS, P
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 
 STEP = Step(
@@ -21,7 +21,7 @@ STEP = Step(
         P("grow_diagonal", "boolean", True, "grow over corners too", ours=True),
         P("flag_rcsat", "boolean", False, "count RC pixels as saturated in all groups", ours=True),
     ),
-    profiles={"spaceklip": Preset({"grow_diagonal": False}, instruments=("NIRCAM",))},
+    profiles=dict.fromkeys(("spaceklip", SPACEKLIP_CLASS), Preset({"grow_diagonal": False}, instruments=("NIRCAM",))),
     keywords={"n_pix_grow_sat": "n_pix_grow_sat", "grow_diagonal": "grow_diagonal", "flag_rcsat": "flag_rcsat"},
 )
 

@@ -13,7 +13,7 @@ from gpucoron.backends.operations.subtract_1overf import BackgroundSettings, Fli
 from gpucoron.backends.operations.subtract_ktc import PedestalSettings
 from gpucoron.backends.statistics import CUT, MAD_OF_NORMAL, MEAN_DEVIATION_OF_NORMAL, NARROWING, NO_DEVIATION
 from gpucoron.dq import DO_NOT_USE
-from gpucoron.parameters import P
+from gpucoron.parameters import OWN_THREADS, SPACEKLIP_CLASS, P
 from gpucoron.steps.combined_rate import RATE_COMBINATIONS, combine_rateints
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 from gpucoron.steps.known_sources import protect_sources
@@ -49,11 +49,12 @@ STEP = Step(
         P("companions", "float_list", None, "known companions, x, y, x, y, ..., from 0", "pixels"),
         P("companion_radius", "float", 5.0, "circle around each that the fit leaves alone", "pixels"),
         P("user_mask", "array", None, "pixels that the fit leaves alone: True"),
-        P("nproc", "integer", 4, "accepted and not used: threads follow the cores given"),
+        P("nproc", "integer", None, "accepted and not used", unused=OWN_THREADS),
     ),
     skipped=True,
+    saves={"rateints": ""},
     helpers=("stage",),
-    profiles={"spaceklip": Preset({"skip": False}, instruments=("NIRCAM",))},
+    profiles=dict.fromkeys(("spaceklip", SPACEKLIP_CLASS), Preset({"skip": False}, instruments=("NIRCAM",))),
     keywords={"skip_fnoise": "skip", "skip_fnoise_vert": "not vertical_corr"},
     cleans_groups=lambda of_run: of_run.stage_1overf == "groups",
 )

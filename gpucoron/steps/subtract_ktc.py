@@ -4,7 +4,7 @@ import numpy as np
 
 from gpucoron.backends import get_backend
 from gpucoron.backends.operations.subtract_ktc import PedestalSettings
-from gpucoron.parameters import P
+from gpucoron.parameters import SPACEKLIP_CLASS, P
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 
 STEP = Step(
@@ -13,7 +13,7 @@ STEP = Step(
     references=("saturation",),
     parameters=(P("sat_frac", "float", 0.5, "fraction of the saturation level up to which groups are fitted"),),
     skipped=True,
-    profiles={"spaceklip": Preset({"skip": False}, instruments=("NIRCAM",))},
+    profiles=dict.fromkeys(("spaceklip", SPACEKLIP_CLASS), Preset({"skip": False}, instruments=("NIRCAM",))),
     keywords={"skip_ktc": "skip"},
 )
 

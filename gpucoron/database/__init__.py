@@ -1,0 +1,382 @@
+"""Concatenations of exposures as tables, as spaceKLIP's Database has them, for those without spaceKLIP.
+
+>>> database = create_database(output_dir="reduced", input_dir="raw")
+>>> gpucoron.run_obs(database)  # the tables now name the products
+>>> database.write("reduced/database.ecsv")
+
+A concatenation is what has telescope, instrument, detector, filter, pupil, mask and subarray in common: science
+exposures, references for their PSF, target acquisitions and backgrounds. The columns have spaceKLIP's names.
+"""
+
+import os
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+from astropy.table import Table
+
+from gpucoron.database.exposures import Selection, concatenate, find_exposures, refuse_same_products, to_integers
+from gpucoron.database.tables import (
+    STAGES,
+    TYPES,
+    make_table,
+    set_cell,
+    stack_tables,
+    summarize,
+    to_text,
+    unstack_tables,
+)
+from gpucoron.errors import InputError, ParameterError
+from gpucoron.files import first_line, write_whole
+from gpucoron.io.observations import find_stage, read_headers
+from gpucoron.parameters import refuse_unknown
+
+__all__ = ["STAGES", "TYPES", "Database", "as_database", "create_database"]
+
+#: what update_obs can change besides the file, in lower case
+_CHANGES = (
+    "nints", "effinttm", "xoffset", "yoffset", "crpix1", "crpix2", "maskcenx", "maskceny", "starcenx", "starceny",
+    "crop_shiftx", "crop_shifty", "align_shift", "center_shift", "align_mask", "center_mask", "blurfwhm",
+)  # fmt: skip
+#: the columns without which a table is no concatenation -> how to fill them
+_NEEDED = {
+    "TYPE": f"what each exposure is, one of {', '.join(TYPES)}",
+    "DATAMODL": f"its stage, one of {', '.join(STAGES)}; raw exposures are STAGE0",
+    "FITSFILE": "its path",
+}
+
+
+def create_database(
+    output_dir=".",
+    pid=None,
+    obsids=None,
+    input_dir=None,
+    psflibpaths=None,
+    bgpaths=None,
+    assoc_using_targname=True,
+    verbose=True,
+    readlevel="012",
+    cr_from_siaf=False,
+    **selection,
+):
+    """Sort exposures into concatenations, by their headers alone.
+
+    Parameters
+    ----------
+    output_dir : str or Path
+        Where the products will go.
+    pid : int, optional
+        Only exposures of this program.
+    obsids : int or list of int, optional
+        Only these observations.
+    input_dir : str, Path, or a list of them
+        A folder, files, or patterns. Of a folder (without those in it) all ``*.fits`` and ``*.fits.gz`` that hold raw
+        exposures are taken, whatever their names; files that are named may be of stage 1 or 2 too. Without it, the
+        folder of the program `pid` in ``$JWSTDOWNLOAD_OUTDIR``.
+    psflibpaths : str, Path, or a list of them, optional
+        These are the PSF references, and nothing else is; by default IS_PSF tells. An empty list: there are none.
+    bgpaths : str, Path, or a list of them, optional
+        Of the files above, these are backgrounds too.
+    assoc_using_targname : bool
+        An acquisition or background belongs to the science target or to the reference whose name is in its own.
+    verbose : bool
+        Print the summary.
+    readlevel : str or int
+        '012', 0, 1 or 2.
+    cr_from_siaf : bool
+        Only False: CRPIX is the header's.
+    **selection
+        Only exposures with: ``sca`` ('along'), ``filt`` ('F444W'), ``exp_type`` ('NRC_CORON'), ``vst_grp_act``
+        ('02101'), ``apername``, ``apername_pps``; ``file_type`` ('uncal.fits', 'rateints.fits') is a part of the name,
+        and lets files of stage 1 and 2 be taken from a folder.
+
+    Returns
+    -------
+    Database
+
+    Raises
+    ------
+    InputError
+        A file does not exist or is damaged, lacks a keyword that is needed, would make the same product as another
+        one; or nothing was found.
+    ParameterError
+        An option has no meaning here.
+
+    Notes
+    -----
+    Source of the interface and the rules: spaceKLIP 2.2, ``database.create_database``. Where it fails, this differs:
+
+    - Target acquisitions join the concatenation of their mask, the one of their own observation if there are several.
+      There, those of NIRCam have one of their own, and those of MIRI's Lyot mask are an error.
+    - Of two names of targets that fit, the longer one decides: 'HD-1' is in 'HD-12' too.
+    - BKGDTARG makes a background, as well as BG or BACK in the target's name.
+    - A background that was exposed like nothing else is kept, with a warning. Length and integrations are compared
+      together.
+    - The content of a file tells its stage, not its name.
+    - NINTS counts the integrations of a segment, not those of the whole exposure.
+    - The order in which files are found does not matter.
+    - PIXSCALE is the header's CDELT, CWAVEL and DWAVEL come from a table, NaN for a filter that it lacks; MASKFILE is
+      ``*_psfmask.fits`` beside the file, or 'NONE'. Nothing is downloaded.
+    """
+    if not isinstance(output_dir, str | os.PathLike):
+        msg = f"output_dir: expected a folder, got {output_dir!r}; exposures are given as input_dir=..."
+        raise ParameterError(msg)
+    if str(readlevel) not in ("0", "1", "2", "012"):
+        msg = f"readlevel: expected '012', 0, 1 or 2, got {readlevel!r}; products of stage 3 are for spaceKLIP's own"
+        raise ParameterError(msg)
+    program = to_integers("pid", pid)
+    chosen = Selection(program, to_integers("obsids", obsids), selection)
+    if input_dir is None:
+        archive = os.environ.get("JWSTDOWNLOAD_OUTDIR")
+        if not archive or len(program) != 1:
+            msg = "input_dir: name the folder with the exposures, create_database(output_dir, input_dir='raw')"
+            raise ParameterError(msg)
+        input_dir = Path(archive) / f"{program[0]:05d}"
+    database = Database(output_dir)
+    database.verbose = verbose
+    database._read(input_dir, psflibpaths, bgpaths, cr_from_siaf, assoc_using_targname, chosen)
+    return database
+
+
+class Database:
+    """Concatenations of exposures, and where their newest products are.
+
+    Parameters
+    ----------
+    output_dir : str or Path
+        `gpucoron.run_obs` makes its products in a folder below it.
+    obs : dict, optional
+        Name of a concatenation -> astropy Table with the columns TYPE, DATAMODL and FITSFILE at least. They are not
+        copied.
+
+    Attributes
+    ----------
+    obs : dict
+    output_dir : str
+    verbose : bool
+        Whether reading exposures prints the summary.
+    """
+
+    def __init__(self, output_dir=".", obs=None):
+        self.output_dir = os.fspath(output_dir)
+        self.obs = {} if obs is None else obs
+        self.verbose = True
+
+    def __repr__(self):
+        count = sum(len(table) for table in self.obs.values())
+        return f"<Database: {len(self.obs)} concatenations, {count} exposures, output_dir={self.output_dir!r}>"
+
+    def read_jwst_s012_data(
+        self, datapaths, psflibpaths=None, bgpaths=None, cr_from_siaf=False, assoc_using_targname=True
+    ):
+        """Sort files into concatenations, which take the place of those of the same name; see `create_database`."""
+        self._read(datapaths, psflibpaths, bgpaths, cr_from_siaf, assoc_using_targname, Selection())
+
+    def _read(self, paths, psflibpaths, bgpaths, cr_from_siaf, by_name, chosen):
+        if cr_from_siaf:
+            msg = "cr_from_siaf: gpucoron takes CRPIX from the header; leave it out, or use spaceKLIP's own Database"
+            raise ParameterError(msg)
+        found = find_exposures(paths, chosen)
+        library = None if psflibpaths is None else find_exposures(psflibpaths, Selection())
+        found |= library or {}
+        if not found:
+            listed = paths if isinstance(paths, str | os.PathLike) else ", ".join(map(str, paths)) or "an empty list"
+            msg = f"{listed}: no exposure there that was asked for"
+            raise InputError(msg)
+        backgrounds = set() if bgpaths is None else set(find_exposures(bgpaths, Selection()))
+        if backgrounds - set(found):
+            stranger = sorted(backgrounds - set(found))[0]
+            msg = f"bgpaths: {stranger} is not among the other files; name it in input_dir or psflibpaths as well"
+            raise ParameterError(msg)
+        refuse_same_products(sorted(one.path for one in found.values()))
+        library = None if library is None else set(library)
+        for key, typed in concatenate(found, library, backgrounds, by_name).items():
+            self.obs[key] = make_table(typed)
+        if self.verbose:
+            self.summary()
+
+    def update_obs(self, key, index, fitsfile, maskfile=None, *, update_pxar=False, **changes):
+        """Tell a row its new file.
+
+        FITSFILE is set, DATAMODL to the stage that the file's content shows, BUNIT to its unit. Columns of text become
+        wider where a name needs it.
+
+        Parameters
+        ----------
+        key : str
+            The concatenation.
+        index : int
+            The row.
+        fitsfile, maskfile : str or Path
+            New FITSFILE; new MASKFILE if not None.
+        update_pxar : bool
+            Take PIXAR_SR from the file as well.
+        **changes
+            New values of other columns, by their names in lower case: nints, effinttm (s), xoffset, yoffset, crpix1,
+            crpix2, maskcenx, maskceny, starcenx, starceny, crop_shiftx, crop_shifty, align_shift, center_shift,
+            align_mask, center_mask, blurfwhm. None leaves a value as it is.
+
+        Raises
+        ------
+        InputError
+            The file does not exist, or is no product of stages 0 to 2.
+        ParameterError
+            There is no such concatenation, row or column.
+        """
+        if key not in self.obs:
+            refuse_unknown("concatenation", key, self.obs)
+        table = self.obs[key]
+        if not -len(table) <= index < len(table):
+            msg = f"{key}: no row {index}; it has {len(table)} rows"
+            raise ParameterError(msg)
+        for name in changes:
+            if name not in _CHANGES:
+                refuse_unknown("column to update", name, _CHANGES)
+        primary, science = read_headers(fitsfile)
+        stage = find_stage(primary, science)
+        if stage is None:
+            msg = f"{fitsfile}: neither an exposure nor a product of stage 1 or 2; give the path of a rateints or rate"
+            raise InputError(msg)
+        values = {
+            "DATAMODL": stage,
+            "BUNIT": science.get("BUNIT"),
+            "FITSFILE": os.fspath(fitsfile),
+            "MASKFILE": maskfile,
+        }
+        values |= {"PIXAR_SR": science.get("PIXAR_SR") if update_pxar else None}
+        values |= {name.upper(): value for name, value in changes.items()}
+        for name, value in values.items():
+            if value is not None and name in table.colnames:
+                set_cell(table, name, index, value)
+            elif value is not None and name.lower() in changes:
+                msg = f"{key}: there is no column {name}; add it, or leave {name.lower()} out"
+                raise ParameterError(msg)
+
+    def summary(self, file=None):
+        """Print each concatenation: how many exposures of which kind, and a row for each. Return the text.
+
+        Parameters
+        ----------
+        file : text stream, optional
+            Where to print; by default the standard output.
+        """
+        text = "\n\n".join(summarize(key, table) for key, table in self.obs.items()) or "no concatenations"
+        print(text, file=file)
+        return text
+
+    def write(self, path):
+        """Write all tables into one file of astropy's ECSV format, whole or not at all; an older one is replaced.
+
+        Raises
+        ------
+        OutputError
+            The file cannot be written.
+        """
+        text = StringIO()
+        stack_tables(self.obs, self.output_dir).write(text, format="ascii.ecsv")
+        write_whole(path, lambda file: file.write(text.getvalue().encode(errors="surrogateescape")))
+
+    @classmethod
+    def read(cls, path):
+        """Read what `write` wrote: keys, paths, types of columns and masked values are the same.
+
+        Raises
+        ------
+        InputError
+            The file does not exist, or `write` did not write it.
+        """
+        try:
+            lines = Path(path).read_bytes().decode(errors="surrogateescape").split("\n")
+        except OSError as error:
+            msg = f"{path}: cannot be read ({error.strerror})"
+            raise InputError(msg) from None
+        try:
+            return cls(*unstack_tables(Table.read(lines, format="ascii.ecsv")))
+        except Exception as error:  # a file of another kind shows as almost any error
+            msg = f"{path}: not written by Database.write, or damaged ({first_line(error)})"
+            raise InputError(msg) from error
+
+
+def as_database(database, output_dir=None):
+    """Take anything that can serve as a database, or say what is wrong with it.
+
+    Parameters
+    ----------
+    database : Database, spaceKLIP Database, or dict
+        Of a dict (name of a concatenation -> astropy Table) the files of raw rows must exist; its tables are updated in
+        place.
+    output_dir : str or Path, optional
+        For a dict; the current folder by default.
+
+    Returns
+    -------
+    object
+        With ``obs``, ``output_dir`` and ``update_obs(key, index, path)``: what was given, or a `Database` around the
+        dict.
+
+    Raises
+    ------
+    ParameterError
+        It is something else, or one of its tables lacks a column or holds what makes no sense; the message names
+        concatenation, column and row.
+    """
+    is_dict = isinstance(database, Mapping)
+    if is_dict:
+        database = Database("." if output_dir is None else output_dir, database)
+    missing = [name for name in ("obs", "output_dir", "update_obs") if not hasattr(database, name)]
+    if missing:
+        raise ParameterError(_not_a_database(database, missing))
+    if output_dir is not None and not is_dict:
+        msg = f"output_dir: the database has its own, {database.output_dir}; set that one"
+        raise ParameterError(msg)
+    if not isinstance(database.obs, Mapping):
+        msg = f"database.obs: expected a dict of astropy Tables, got {_kind(database.obs)}"
+        raise ParameterError(msg)
+    if not database.obs:
+        msg = "the database has no concatenations; gpucoron.database.create_database(input_dir=...) makes them of files"
+        raise ParameterError(msg)
+    for key, table in database.obs.items():
+        _check_table(key, table, must_exist=is_dict)
+    return database
+
+
+def _not_a_database(given, missing):
+    if isinstance(given, str | os.PathLike):
+        return (
+            f"{given}: a path is no database; gpucoron.database.create_database(input_dir=...) makes one of exposures, "
+            "Database.read(path) reads one that was written"
+        )
+    if isinstance(given, Table):
+        return "one table is no database; give it a name: {'my concatenation': table}"
+    return f"{_kind(given)} is no database, it lacks {', '.join(missing)}; give a Database, or a dict of astropy Tables"
+
+
+def _kind(value):
+    return f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
+
+
+def _check_table(key, table, must_exist):
+    if not isinstance(table, Table):
+        way = "Table.from_pandas(it)" if _kind(table).startswith("pandas.") else "astropy.table.Table(it)"
+        msg = f"concatenation {key}: expected an astropy Table, got {_kind(table)}; make it one, {way}"
+        raise ParameterError(msg)
+    for name, content in _NEEDED.items():
+        if name not in table.colnames:
+            msg = (
+                f"concatenation {key}: there is no column {name}; add it: {content}. It has {', '.join(table.colnames)}"
+            )
+            raise ParameterError(msg)
+    for index in range(len(table)):
+        row = {name: to_text(table[name][index]) for name in _NEEDED}
+        for name, content in _NEEDED.items():
+            known = {"TYPE": TYPES, "DATAMODL": STAGES}.get(name, (row[name],))
+            if not row[name] or row[name] not in known:
+                found = "masked" if np.ma.is_masked(table[name][index]) else repr(table[name][index])
+                msg = f"concatenation {key}, column {name}, row {index}: {found}; expected {content}"
+                raise ParameterError(msg)
+        if must_exist and row["DATAMODL"] == "STAGE0" and not os.path.isfile(row["FITSFILE"]):
+            msg = (
+                f"concatenation {key}, column FITSFILE, row {index}: {row['FITSFILE']}: no such file; correct the path"
+            )
+            raise ParameterError(msg)
