@@ -272,24 +272,25 @@ def likelihood_fits(shape, rules):
     first = data[:, 0] / 2
     times = [[10.0 * group + 1, 10.0 * group + 3] for group in range(shape[1])]
     apart = [times[0][0], times[0][1:], *times[1:]]
+    options = {"rules": rules, "max_diffs_one_sided": 4 if rules == "sound" else 0}
 
     def results(fit, **more):
         return {name: value for name, value in vars(fit).items() if value is not None} | more
 
     def ramps(backend):
         given = send(backend, data, groupdq, gain, readnoise)
-        return results(backend.fit_likelihood_ramps(*given, times, rules=rules), groupdq=given[1])
+        return results(backend.fit_likelihood_ramps(*given, times, **options), groupdq=given[1])
 
     def with_first_reads(backend):
         *given, dark, zero = send(backend, data, groupdq, gain, readnoise, gain / 100, first)
-        fit = backend.fit_likelihood_ramps(*given, apart, rules=rules, dark_current=dark, zeroframe=zero)
+        fit = backend.fit_likelihood_ramps(*given, apart, **options, dark_current=dark, zeroframe=zero)
         return results(fit, groupdq=given[1])
 
     def differences(backend):
         steps, sig, used = send(
             backend, np.diff(data[0].astype(np.float64), axis=0), readnoise.astype(np.float64), groupdq[0, 1:] == 0
         )
-        return results(backend.fit_likelihood(steps, times, sig, diffs2use=used, rules=rules))
+        return results(backend.fit_likelihood(steps, times, sig, diffs2use=used, **options))
 
     return {
         "likelihood": (ramps, ("groupdq", 1)),

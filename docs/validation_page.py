@@ -1,7 +1,9 @@
 """Write the page of validation from the figures in benchmarks/validation/results: no number in it is typed by hand."""
 
 import json
-import textwrap
+
+from validation_few_groups import write_few_groups
+from validation_words import compare, exact, number, pick, point, say, table, with_error
 
 _HEAD = """# Validation
 
@@ -46,16 +48,6 @@ def _head(found):
     numbers = {len(figures["seeds"]) for name, figures in found.items() if name != "pipeline"}
     seeds = f"{min(numbers)} to {max(numbers)} seeds" if len(numbers) > 1 else f"{min(numbers, default=0)} seeds"
     return _HEAD.format(jwst=some["jwst"], stcal=some["stcal"], seeds=seeds)
-
-
-def say(*parts):
-    """Fill a paragraph to the width of a page of source; line breaks within it do not matter."""
-    return textwrap.fill(" ".join(" ".join(parts).split()), 120, break_long_words=False, break_on_hyphens=False) + "\n"
-
-
-def point(*parts):
-    """Fill one point of a list."""
-    return textwrap.fill("- " + " ".join(parts), 120, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def write_summary(found):
@@ -109,53 +101,6 @@ def _summarise_contrast(case, choices, rings):
         best = min(means, key=means.get)
         parts.append(f"{where} with *{best}* ({means[best]:.2f} of jwst's defaults)")
     return point(f"Two rolls of a {case}: least noise", ", ".join(parts) + ".")
-
-
-def table(header, rows):
-    """Lay out a Markdown table."""
-    yield "| " + " | ".join(map(str, header)) + " |"
-    yield "|" + "---|" * len(header)
-    for row in rows:
-        yield "| " + " | ".join(map(str, row)) + " |"
-    yield ""
-
-
-def number(value, digits=3):
-    """Write a number with so many digits; a dash where there is none."""
-    if value is None:
-        return "-"
-    return f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:.0f}"
-
-
-def exact(value):
-    """Write a round number without the padding of Python's exponents."""
-    mantissa, _, exponent = f"{value:g}".partition("e")
-    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
-
-
-def with_error(figure, *index, digits=2, scale=1.0):
-    """Write a mean and its error: ``figure`` has both, ``index`` says which."""
-    mean, error = figure["mean"], figure["error"]
-    for i in index:
-        mean, error = mean[i], error[i]
-    if mean is None:
-        return "-"
-    return f"{scale * mean:.{digits}f}" + (f" ± {scale * error:.{digits}f}" if error is not None else "")
-
-
-def pick(figure, *index):
-    """Take one mean."""
-    mean = figure["mean"]
-    for i in index:
-        mean = mean[i]
-    return mean
-
-
-def compare(ours, theirs, less="less", more="more", share=0.02):
-    """Say in a word how two figures compare."""
-    if abs(ours - theirs) <= share * abs(theirs):
-        return "as much"
-    return less if ours < theirs else more
 
 
 def write_pipeline(figures):
@@ -574,6 +519,7 @@ _SECTIONS = {
     "pipeline": write_pipeline,
     "rates": write_rates,
     "jumps": write_jumps,
+    "few_groups": write_few_groups,
     "flicker": write_flicker,
     "contrast": write_contrast,
     "custom": write_custom,

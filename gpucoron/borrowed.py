@@ -16,7 +16,7 @@ from gpucoron.steps import Outcome
 log = logging.getLogger(__name__)
 
 #: what every step of ours has, and jwst's is not to act on
-_OURS = ("skip", "save_results")
+_OURS = ("skip", "save_results", "suffix", "output_dir")
 
 
 def run_jwsts_own(run, step):

@@ -125,6 +125,7 @@ class Exercise:
         steps = data[0, 1:].astype(np.float64) - data[0, :-1]
         for rules in ("spaceklip", "stcal", "sound"):
             backend.fit_likelihood(steps, times, readnoise, rules=rules, diffs2use=groupdq[0, 1:] == 0)
+            backend.fit_likelihood(steps, times, readnoise, rules=rules, max_diffs_one_sided=ngroups)
             backend.fit_likelihood_ramps(data, groupdq.copy(), gain, readnoise, times, rules=rules, dark_current=gain)
         apart = [times[0][0], times[0][1:], *times[1:]]
         backend.fit_likelihood_ramps(data, groupdq.copy(), gain, readnoise, apart, zeroframe=data[:, 0] / 2)

@@ -6,6 +6,7 @@ import numpy as np
 
 from gpucoron.backends import get_backend
 from gpucoron.dq import DO_NOT_USE, HOT, JUMP_DET, SATURATED
+from gpucoron.steps import STEPS
 from gpucoron.steps.likelihood import list_read_times
 
 BACKEND = get_backend("numpy", n_threads=1)
@@ -86,13 +87,13 @@ def make_exposure(arrays, *, with_zeroframe=False, with_dark=False, **facts):
     )
 
 
-def make_step_inputs(arrays, *, algorithm="LIKELY", gain_factor=None, **parameters):
+def make_step_inputs(arrays, *, step="experimental_jumpramp", gain_factor=None, **parameters):
     references = {
         "gain": SimpleNamespace(data=arrays["gain"], facts={"gain_factor": gain_factor}),
         "readnoise": SimpleNamespace(data=arrays["readnoise"], facts={}),
     }
     for reference in references.values():
         reference.data.setflags(write=False)
-    defaults = {"algorithm": algorithm, "suppress_one_group": True, "firstgroup": None, "lastgroup": None}
-    defaults |= {"use": True, "noise_scale": 1.0, "nan_dnu": True}
-    return make_exposure(arrays), references, SimpleNamespace(**(defaults | parameters)), BACKEND
+    asked = {"experimental_jumpramp": {"use": True}, "ramp_fit": {"algorithm": "LIKELY"}}[step]
+    settings = SimpleNamespace(**{**STEPS[step].defaults("jwst"), **asked, **parameters})
+    return make_exposure(arrays), references, settings, BACKEND

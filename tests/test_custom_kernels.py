@@ -150,19 +150,20 @@ def counts_with_jumps(rng, shape, jumps):
     n_diffs=st.integers(2, 14),
     n_reads=st.integers(1, 3),
     rules=st.sampled_from(["spaceklip", "stcal", "sound"]),
+    one_sided=st.sampled_from([0, 3, 4, 99]),
     jumps=st.sampled_from([0.0, 0.05, 0.4]),
     masked=st.sampled_from([None, 0.05, 0.7]),
     rejects=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
 @quick
-def test_likelihood(kernel_backend, n_diffs, n_reads, rules, jumps, masked, rejects, seed):
+def test_likelihood(kernel_backend, n_diffs, n_reads, rules, one_sided, jumps, masked, rejects, seed):
     rng = np.random.default_rng(seed)
     times = make_read_times(n_diffs + 1, n_reads)
     diffs = np.diff(counts_with_jumps(rng, (n_diffs + 1, 3, 50), jumps), axis=0) / 10.0
     diffs[rng.random(diffs.shape) < 0.003] = np.nan
     sig = rng.uniform(3, 12, diffs.shape[1:])
-    options = {"reject_jumps": rejects, "rules": rules}
+    options = {"reject_jumps": rejects, "rules": rules, "max_diffs_one_sided": one_sided}
     arrays = {} if masked is None else {"diffs2use": (rng.random(diffs.shape) >= masked).astype(np.uint8)}
     expected = DEFINITION.fit_likelihood(diffs, times, sig, **arrays, **options)
     on_device = {name: kernel_backend.to_device(array.copy()) for name, array in arrays.items()}
@@ -178,13 +179,14 @@ def test_likelihood(kernel_backend, n_diffs, n_reads, rules, jumps, masked, reje
     ngroups=st.integers(3, 12),
     n_reads=st.integers(2, 4),
     rules=st.sampled_from(["spaceklip", "stcal", "sound"]),
+    one_sided=st.sampled_from([0, 3, 4, 99]),
     zeroframe=st.booleans(),
     dark=st.booleans(),
     unusable=st.sampled_from([0xFF, DO_NOT_USE | SATURATED]),
     seed=st.integers(0, 2**32 - 1),
 )
 @quick
-def test_likelihood_of_ramps(kernel_backend, ngroups, n_reads, rules, zeroframe, dark, unusable, seed):
+def test_likelihood_of_ramps(kernel_backend, ngroups, n_reads, rules, one_sided, zeroframe, dark, unusable, seed):
     rng = np.random.default_rng(seed)
     image = (3, 17)
     data = counts_with_jumps(rng, (ngroups, 2, *image), 0.05).swapaxes(0, 1).astype(np.float32)
@@ -200,7 +202,7 @@ def test_likelihood_of_ramps(kernel_backend, ngroups, n_reads, rules, zeroframe,
         extra["zeroframe"] = (data[:, 0] - rng.uniform(0, 30, data[:, 0].shape)).astype(np.float32)
     if dark:
         extra["dark_current"] = rng.uniform(0, 2, image).astype(np.float32)
-    options = {"rules": rules, "unusable": unusable}
+    options = {"rules": rules, "unusable": unusable, "max_diffs_one_sided": one_sided}
     flags = groupdq.astype(np.uint8)
     arrays = (data, gain, readnoise)
     expected = DEFINITION.fit_likelihood_ramps(data, flags, gain, readnoise, times, **extra, **options)

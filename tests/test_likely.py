@@ -98,7 +98,7 @@ def assert_same_fit(backend, exposure, arrays, image, cube, groupdq):
 @pytest.mark.parity
 def test_the_step_selects_groups_and_keeps_chi_square():
     arrays = make_arrays(7)
-    inputs = make_step_inputs(arrays, firstgroup=1, lastgroup=6, gain_factor=4.0)
+    inputs = make_step_inputs(arrays, step="ramp_fit", firstgroup=1, lastgroup=6, gain_factor=4.0)
     outcome = ramp_fit.run(*inputs)
     arrays["groupdq"] = arrays["groupdq"].copy()
     arrays["groupdq"][:, [0, 7]] |= DO_NOT_USE

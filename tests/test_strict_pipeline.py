@@ -117,7 +117,8 @@ CASES = {
         facts={"frame_divisor": 8, "gain_factor": 1.5}, ran=("group_scale", "gain_scale"),
     ),
     "likely": StrictCase(
-        "averaged", {"ramp_fit": {"algorithm": "LIKELY", "convert_average_dark": True}}, against="host"
+        "averaged", {"ramp_fit": {"algorithm": "LIKELY", "convert_average_dark": True, "max_diffs_one_sided": 4}},
+        against="host",
     ),
     "clean_flicker_noise": StrictCase("one", on("clean_flicker_noise"), ran=("clean_flicker_noise",)),
     "persistence": StrictCase("many", on("persistence", persistence_time=100, dn_threshold=20000.0)),

@@ -206,19 +206,19 @@ def fit_ols(ramps):
     )  # fmt: skip
 
 
-def fit_likely(ramps):
+def fit_likely(ramps, **options):
     """Fit by LIKELY, which looks for jumps once more: (rate, rateints)."""
     exposure = SimpleNamespace(
         data=ramps.data, groupdq=ramps.groupdq, pixeldq=ramps.pixeldq, zeroframe=None, facts=ramps.facts
     )
-    return fit_exposure(exposure, ramps.gain, ramps.readnoise, BACKEND)[:2]
+    return fit_exposure(exposure, ramps.gain, ramps.readnoise, BACKEND, **options)[:2]
 
 
-def fit_jumpramp(ramps):
+def fit_jumpramp(ramps, **options):
     """Fit by experimental_jumpramp, which finds its jumps itself: (rate, rateints)."""
     arrays = (ramps.data, ramps.groupdq, ramps.pixeldq, ramps.gain, ramps.readnoise)
     times = {name: ramps.times[name] for name in ("frame_time", "group_time", "nframes")}
-    return fit_without_jumps(*arrays, **times, backend=BACKEND)
+    return fit_without_jumps(*arrays, **times, **options, backend=BACKEND)
 
 
 #: way to a rate -> (whether the jump step comes first, fit)

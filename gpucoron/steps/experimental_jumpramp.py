@@ -9,6 +9,9 @@ from gpucoron.steps.declaration import Outcome, Step, skipped
 from gpucoron.steps.jump import flag_missing_gain
 from gpucoron.steps.likelihood import combine_integrations, fit_integrations, list_read_times
 
+#: A hit within an averaged group spoils two differences: of four there are as many spoiled as good.
+MAX_DIFFS_ONE_SIDED = 4
+
 STEP = Step(
     name="experimental_jumpramp",
     title="likelihood jump rejection and fit",
@@ -18,6 +21,13 @@ STEP = Step(
         P("noise_scale", "float", 1.0, "factor on the read noise"),
         P("nan_dnu", "boolean", True, "NaN where a pixel is not to be used"),
         P("nproc", "integer", None, "accepted and not used", unused=OWN_THREADS),
+        P(
+            "max_diffs_one_sided",
+            "integer",
+            MAX_DIFFS_ONE_SIDED,
+            "where so few differences are left, jumps are only upward; 0: either way",
+            minimum=0,
+        ),
     ),
     skipped=True,
     saves={"rate": "0", "rateints": "1"},
@@ -42,6 +52,7 @@ def fit_without_jumps(
     nframes=1,
     noise_scale=1.0,
     nan_dnu=True,
+    max_diffs_one_sided=MAX_DIFFS_ONE_SIDED,
     backend,
 ):
     """Reject jumps by likelihood, fit what is left of each ramp, and combine the integrations.
@@ -64,6 +75,9 @@ def fit_without_jumps(
         Factor on the read noise.
     nan_dnu : bool
         Rates, errors and variances of an integration are NaN where its flags have DO_NOT_USE.
+    max_diffs_one_sided : int
+        Where a ramp has so many usable differences or fewer, a difference is rejected only as an upward jump; 0 for
+        jumps either way, as in spaceKLIP and stcal.
     backend : Backend
         The owner of the arrays.
 
@@ -80,7 +94,9 @@ def fit_without_jumps(
     pixeldq = pixeldq.copy()
     flag_missing_gain(pixeldq, gain)
     noise = readnoise * readnoise.dtype.type(noise_scale)
-    settings = LikelihoodRampSettings(unusable=DO_NOT_USE | SATURATED, rules="sound")
+    settings = LikelihoodRampSettings(
+        unusable=DO_NOT_USE | SATURATED, rules="sound", max_diffs_one_sided=max_diffs_one_sided
+    )
     ramps = data, groupdq, pixeldq, gain, noise, read_times
     rateints, _ = fit_integrations(*ramps, settings=settings, backend=backend)
     # Without two good groups in a row there is no rate.
@@ -124,6 +140,7 @@ def run(exposure, references, parameters, backend):
         nframes=facts.nframes or 1,
         noise_scale=parameters.noise_scale,
         nan_dnu=parameters.nan_dnu,
+        max_diffs_one_sided=parameters.max_diffs_one_sided,
         backend=backend,
     )
     jumps = sum(int(((flags & JUMP_DET) != 0).sum()) for flags in exposure.groupdq)

@@ -22,6 +22,7 @@ def fit_likelihood(
     reject_jumps=True,
     threshold_oneomit=20.25,
     threshold_twoomit=23.8,
+    max_diffs_one_sided=0,
     backend=None,
 ):
     """Reject jumps by likelihood, and fit what is left of each ramp with its optimal weights.
@@ -46,6 +47,9 @@ def fit_likelihood(
         Without, C is taken at the mean of the good differences.
     threshold_oneomit, threshold_twoomit : float
         Drops of chi-square for one difference and for two; 4.5 sigma both.
+    max_diffs_one_sided : int
+        Where a ramp has so many usable differences or fewer, a difference is rejected only as an upward jump; 0 for
+        jumps either way, as in spaceKLIP and stcal.
     backend : Backend, optional
         The owner of the arrays; by default it follows from them.
 
@@ -74,7 +78,8 @@ def fit_likelihood(
             msg = f"{name} must be of shape {shape}, not {array.shape}"
             raise ValueError(msg)
     backend = backend or get_backend("cpu" if isinstance(diffs, np.ndarray) else "cuda")
-    settings = LikelihoodSettings(reject_jumps, threshold_oneomit, threshold_twoomit)
+    thresholds = threshold_oneomit, threshold_twoomit
+    settings = LikelihoodSettings(reject_jumps, *thresholds, max_diffs_one_sided=max_diffs_one_sided)
     return backend.fit_likelihood(diffs, read_times, sig, diffs2use, settings=settings)
 
 
@@ -208,7 +213,7 @@ def _sum_known(values, xp):
     return total
 
 
-def fit_exposure(exposure, gain, readnoise, backend, *, dark_current=None):
+def fit_exposure(exposure, gain, readnoise, backend, *, dark_current=None, max_diffs_one_sided=0):
     """Fit an exposure as stcal's LIKELY does.
 
     Parameters
@@ -221,6 +226,9 @@ def fit_exposure(exposure, gain, readnoise, backend, *, dark_current=None):
     backend : Backend
     dark_current : (ny, nx) float32, DN/s, optional
         Average dark current, for the Poisson variance.
+    max_diffs_one_sided : int
+        Where a ramp has so many usable differences or fewer, a difference is rejected only as an upward jump; 0 for
+        jumps either way, as in stcal.
 
     Returns
     -------
@@ -255,7 +263,7 @@ def fit_exposure(exposure, gain, readnoise, backend, *, dark_current=None):
         read_times,
         dark_current=dark_current,
         zeroframe=zeroframe,
-        settings=LikelihoodRampSettings(),
+        settings=LikelihoodRampSettings(max_diffs_one_sided=max_diffs_one_sided),
         backend=backend,
     )
     return combine_integrations(rateints, backend.xp), rateints, chisq.sum(axis=0)

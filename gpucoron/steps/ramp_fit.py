@@ -38,6 +38,14 @@ STEP = Step(
         P("maximum_cores", "string", "1", "accepted and not used", unused=OWN_THREADS),
         P("save_calibrated_ramp", "boolean", False, "the same as the run's parameter", ours=True),
         P("convert_average_dark", "boolean", False, "turn the average dark current into DN/s first", ours=True),
+        P(
+            "max_diffs_one_sided",
+            "integer",
+            0,
+            "LIKELY: where so few differences are left, jumps are only upward; 0: either way",
+            minimum=0,
+            ours=True,
+        ),
     ),
     helpers=("optional_fit",),
     borrows="jwst.ramp_fitting.ramp_fit_step",
@@ -293,7 +301,12 @@ def run(exposure, references, parameters, backend, *, optional_fit=None):
         dark_current = backend.xp.where(usable, dark_current, 0) / backend.xp.where(usable, gain, 1)
     if uses_likelihood:
         *products, exposure.likelihood_chisq = fit_exposure_by_likelihood(
-            exposure, gain, readnoise, backend, dark_current=dark_current
+            exposure,
+            gain,
+            readnoise,
+            backend,
+            dark_current=dark_current,
+            max_diffs_one_sided=parameters.max_diffs_one_sided,
         )
     else:
         products = fit(

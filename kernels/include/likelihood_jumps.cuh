@@ -178,14 +178,17 @@ struct PublishedOmissions {
 };
 
 // By the residual r = C^-1 (d - a) and its covariance M: chi-square drops by r M^-1 r. Holds for all pairs but the whole
-// ramp, which gives 0; where one difference would be left, the smallest one stays.
+// ramp, which gives 0; where one difference would be left, the smallest one stays. Where few are in use, it stays in any
+// case, and what goes jumps upward: both of a pair.
 template <class Source>
 struct ResidualOmissions {
   const Determinants<Source>& s;
   int n_used;
+  bool is_few;
   int smallest;
 
-  __device__ explicit ResidualOmissions(const Determinants<Source>& s) : s(s), n_used(s.ramp.scratch.count()), smallest(0) {
+  __device__ ResidualOmissions(const Determinants<Source>& s, int n_used, bool is_few)
+      : s(s), n_used(n_used), is_few(is_few), smallest(0) {
     double least = 0.0;
     bool found = false;
     for (int i = 0; i < s.ramp.n(); ++i) {
@@ -208,7 +211,8 @@ struct ResidualOmissions {
 
   __device__ Omission one(int i) const {
     const double jump = residual(i) / own(i);
-    const bool may_go = s.ramp.scratch.is_used(i) && n_used >= 2 && !(n_used == 2 && i == smallest);
+    bool may_go = s.ramp.scratch.is_used(i) && n_used >= 2 && !((is_few || n_used == 2) && i == smallest);
+    may_go = may_go && (!is_few || jump > 0.0);
     return {may_go ? residual(i) * jump / s.scale : 0.0, s.rate() - jump * s.ramp.scratch.at(DC, i) / s.C};
   }
 
@@ -223,7 +227,9 @@ struct ResidualOmissions {
     const double jump1 = (residual1 * own2 - residual2 * beside) / determinant;
     const double jump2 = (residual2 * own1 - residual1 * beside) / determinant;
     double drop = (residual1 * jump1 + residual2 * jump2) / s.scale;
-    if (is_nan(drop) || (n_used == 3 && (i == smallest || i + 1 == smallest))) drop = 0.0;
+    const bool has_smallest = i == smallest || i + 1 == smallest;
+    if (is_nan(drop) || (has_smallest && (is_few || n_used == 3))) drop = 0.0;
+    if (is_few && !(jump1 > 0.0 && jump2 > 0.0)) drop = 0.0;
     return {drop, s.rate() - (jump1 * dC1 + jump2 * dC2) / s.C};
   }
 };
@@ -234,7 +240,8 @@ __device__ inline double larger_or_nan(double best, double value) { return is_na
 // Choose and leave out once. Returns whether anything went; `rate` becomes that without it.
 template <class Omissions>
 __device__ bool leave_out_worst(const Omissions& omissions, const Covariance& covariance, const Scratch& scratch,
-                                double threshold_one, double threshold_two, bool pairs_need_gain, double& rate) {
+                                double threshold_one, double threshold_two, bool pairs_need_gain, bool one_at_a_time,
+                                double& rate) {
   const int n = covariance.n;
   double best_one = double_nan(), best_two = 0.0, best = 0.0;
   double rate_one = 0.0, rate_two = 0.0;
@@ -248,7 +255,7 @@ __device__ bool leave_out_worst(const Omissions& omissions, const Covariance& co
       if (pass == 0) {
         best_one = i == 0 ? one.drop : larger_or_nan(best_one, one.drop);
       } else {
-        const bool goes = tries_one && one.drop == best;
+        const bool goes = tries_one && one.drop == best && !(one_at_a_time && hit_one);
         scratch.at(THETA_D, i) = goes ? 1.0 : 0.0;
         if (goes) rate_one += one.rate;
         hit_one = hit_one || goes;
@@ -259,7 +266,7 @@ __device__ bool leave_out_worst(const Omissions& omissions, const Covariance& co
           // A product, not a choice: NaN where pairs are not tried spares the ramp, too.
           const double drop = two.drop * covariance.pair_is_spoiled(i - 1);
           best_two = i == 1 ? drop : larger_or_nan(best_two, drop);
-        } else if (tries_two && two.drop == best) {
+        } else if (tries_two && two.drop == best && !(one_at_a_time && hit_two)) {
           rate_two += two.rate;
           hit_two = true;
           scratch.at(THETA_D, i - 1) = scratch.at(THETA_D, i) = 1.0;
@@ -307,9 +314,11 @@ __device__ LikelihoodResult fit_odd(const Determinants<Source>& s) {
 
 // All that is done with one ramp: guess the rate, leave differences out as long as chi-square drops by more than a threshold,
 // fit with the covariance of the rate that is left. The mask in the scratch then has what the fit used.
+//
+// max_one_sided: so many differences in use, or fewer, are few.
 template <class Source>
 __device__ LikelihoodResult fit_and_reject(const NoisyRamp<Source>& ramp, double threshold_one, double threshold_two,
-                                           int rules) {
+                                           int max_one_sided, int rules) {
   double rate, photons = 0.0;
   bool searches = false, is_odd = false;
   if (rules & REJECT_JUMPS) {
@@ -331,15 +340,18 @@ __device__ LikelihoodResult fit_and_reject(const NoisyRamp<Source>& ramp, double
     const Determinants<Source> solution(ramp, photons, rules);
     if (!searches) return fit_odd(solution);
     if (search == 0 && is_odd) rate = solution.rate();
-    const bool pairs_need_gain = rules & PAIRS_NEED_GAIN;
+    const int n_used = ramp.scratch.count();
+    const bool is_few = n_used <= max_one_sided;
+    const bool pairs_need_gain = (rules & PAIRS_NEED_GAIN) || is_few;
     bool hit;
-    if (rules & SETTLES_TIES)
-      hit = leave_out_worst(ResidualOmissions<Source>(solution), ramp.covariance, ramp.scratch, threshold_one,
-                            threshold_two, pairs_need_gain, rate);
+    if ((rules & SETTLES_TIES) || is_few)
+      hit = leave_out_worst(ResidualOmissions<Source>(solution, n_used, is_few), ramp.covariance, ramp.scratch,
+                            threshold_one, threshold_two, pairs_need_gain, true, rate);
     else
       hit = leave_out_worst(PublishedOmissions<Source>{solution}, ramp.covariance, ramp.scratch, threshold_one,
-                            threshold_two, pairs_need_gain, rate);
-    searches = hit && search + 1 < ramp.n() && ramp.scratch.count() > TOO_FEW_TO_SEARCH;
+                            threshold_two, pairs_need_gain, false, rate);
+    const int n_left = ramp.scratch.count();
+    searches = hit && search + 1 < ramp.n() && (n_left > TOO_FEW_TO_SEARCH || (n_left > 1 && n_left <= max_one_sided));
   }
 }
 

@@ -18,12 +18,15 @@ class LikelihoodSettings:
         Least drop of chi-square for leaving out one difference, or two neighbours.
     rules : {'spaceklip', 'stcal', 'sound'}
         Whose choices: see `gpucoron.backends.operations.likelihood.jumps.Rules`.
+    max_diffs_one_sided : int
+        Where so many differences or fewer are in use, jumps are only upward.
     """
 
     reject_jumps: bool = True
     threshold_oneomit: float = 20.25
     threshold_twoomit: float = 23.8
     rules: str = "spaceklip"
+    max_diffs_one_sided: int = 0
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class LikelihoodRampSettings:
     ----------
     unusable : int
         Flags of which each makes a group unusable.
-    threshold_oneomit, threshold_twoomit, rules
+    threshold_oneomit, threshold_twoomit, rules, max_diffs_one_sided
         As in `LikelihoodSettings`.
     """
 
@@ -42,6 +45,7 @@ class LikelihoodRampSettings:
     threshold_oneomit: float = 20.25
     threshold_twoomit: float = 23.8
     rules: str = "stcal"
+    max_diffs_one_sided: int = 0
 
 
 def _scratch_bytes(nints, ngroups):

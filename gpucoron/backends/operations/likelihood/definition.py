@@ -42,13 +42,14 @@ class _Common:
     covariance: Covariance
     rules: likelihood_jumps.Rules
     thresholds: tuple
+    max_diffs_one_sided: int
     kinds: tuple
 
     @classmethod
     def of(cls, read_times, settings):
         covariance = Covariance.of(read_times)
         thresholds = (settings.threshold_oneomit, settings.threshold_twoomit)
-        return cls(covariance, RULES[settings.rules], thresholds, covariance.kinds())
+        return cls(covariance, RULES[settings.rules], thresholds, settings.max_diffs_one_sided, covariance.kinds())
 
 
 class _Scratches(threading.local):
@@ -101,9 +102,8 @@ class _Undecided:
         for start in range(0, columns[0].size, BATCH):
             where, diffs, used, guess, gain, sig, dark = (part[..., start : start + BATCH] for part in columns)
             remaining = used.copy()
-            rate = likelihood_jumps.reject_jumps(
-                diffs, remaining, guess, gain, sig, common.covariance, common.thresholds, common.rules
-            )
+            how = common.covariance, common.thresholds, common.rules, common.max_diffs_one_sided
+            rate = likelihood_jumps.reject_jumps(diffs, remaining, guess, gain, sig, *how)
             yield where, _fit(diffs, remaining, rate, gain, sig, dark, common, scratch), used & ~remaining
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 #: The determinant is brought back to one after this many differences, lest it overflow.
 SCALED_EVERY = 10
-#: A ramp that rejection has left with so few differences is not searched again: nothing tells which one is off.
+#: A ramp that rejection has left with so few differences is not searched again, unless jumps must be upward: nothing
+#: else tells which one is off.
 TOO_FEW_TO_SEARCH = 3
 #: A determinant below this part of its terms is none.
 ROUNDING = 1e-10
@@ -31,8 +32,9 @@ class Rules:
         A pair goes only where pairs do better than single differences. Else a single difference next to one that is
         out already counts as a pair, too, and twice if it stands between two of them: the rate is then doubled.
     settles_ties : bool
-        A pair that cannot be fitted spares nobody; and where a single difference would be left, which always fits, the
-        smallest one stays, because cosmic rays add charge. Else NaN spares the ramp, and rounding breaks ties.
+        A pair that cannot be fitted spares nobody; of two equal drops the first one goes first; and where a single
+        difference would be left, which always fits, the smallest one stays, because cosmic rays add charge. Else NaN
+        spares the ramp, equal drops go together with the sum of their rates, and rounding decides which one stays.
     """
 
     guess_from_used: bool
@@ -78,8 +80,12 @@ class Solution:
         return (self.A - self.B**2 / self.C) / self.scale
 
 
-def reject_jumps(diffs, used, guess, gain, sig, covariance, thresholds, rules):
+def reject_jumps(diffs, used, guess, gain, sig, covariance, thresholds, rules, max_diffs_one_sided=0):
     """Leave differences out, one or two neighbours at a time, as long as chi-square drops by more than a threshold.
+
+    Cosmic rays only add charge. Where few differences are left, as many may be spoiled as not, or more, for a hit
+    within an averaged group spoils two. There a difference goes only if its fitted jump is positive (of a pair: both
+    jumps), and the smallest difference always stays.
 
     Parameters
     ----------
@@ -97,6 +103,8 @@ def reject_jumps(diffs, used, guess, gain, sig, covariance, thresholds, rules):
     thresholds : tuple of float
         Least drop of chi-square for one difference, and for two neighbours.
     rules : Rules
+    max_diffs_one_sided : int
+        So many differences in use, or fewer, are few; 0 for jumps either way.
 
     Returns
     -------
@@ -106,9 +114,12 @@ def reject_jumps(diffs, used, guess, gain, sig, covariance, thresholds, rules):
     Notes
     -----
     Source: Brandt 2024, PASP 136, 045005, sections 3 and 4. Pairs are tried only around a resultant of several reads:
-    a jump within it spoils both of its differences.
+    a jump within it spoils both of its differences. The papers let a jump have either sign. Maximising the same
+    likelihood over jumps that are not negative gives the rule for few differences.
     """
     ndiffs, npixels = diffs.shape
+    if ndiffs == 1:
+        return solve(diffs, used, guess, gain, sig, covariance, rules).rate
     pair_is_spoiled = covariance.reads[1:-1] > 1
     rate = np.empty(npixels)
     ramps = np.arange(npixels)
@@ -117,11 +128,9 @@ def reject_jumps(diffs, used, guess, gain, sig, covariance, thresholds, rules):
         now = used[at]
         gains = gain if np.ndim(gain) == 0 else gain[ramps]
         solution = solve(diffs[at], now, guess[ramps], gains, sig[ramps], covariance, rules)
-        omit = _omit_by_residuals if rules.settles_ties else _omit_as_published
-        drop_one, drop_two, rate_one, rate_two = omit(solution, now)
-        if rules.settles_ties:
-            _keep_the_smallest(drop_one, drop_two, diffs[at], now)
-        one, two = _choose(drop_one, drop_two, pair_is_spoiled, thresholds, rules)
+        is_few = np.count_nonzero(now, axis=0) <= max_diffs_one_sided
+        drop_one, drop_two, rate_one, rate_two = _omit(solution, diffs[at], now, rules, is_few)
+        one, two = _choose(drop_one, drop_two, pair_is_spoiled, thresholds, rules, is_few)
         is_hit = one.any(axis=0) | two.any(axis=0)
 
         if search == 0:
@@ -133,7 +142,8 @@ def reject_jumps(diffs, used, guess, gain, sig, covariance, thresholds, rules):
         now[:-1] &= ~two
         now[1:] &= ~two
         used[at] = now
-        ramps = ramps[is_hit & (np.count_nonzero(now, axis=0) > TOO_FEW_TO_SEARCH)]
+        left = np.count_nonzero(now, axis=0)
+        ramps = ramps[is_hit & ((left > TOO_FEW_TO_SEARCH) | ((left > 1) & (left <= max_diffs_one_sided)))]
         if not ramps.size:
             break
     return rate
@@ -240,6 +250,31 @@ def _scale(alpha, beta):
     return scale
 
 
+def _omit(solution, diffs, used, rules, is_few):
+    """Leave out each difference, and each pair of neighbours, by the rules; only upward jumps count where few are left.
+
+    Parameters
+    ----------
+    solution : Solution
+    diffs, used : (ndiffs, npixels)
+    rules : Rules
+    is_few : (npixels,) bool
+
+    Returns
+    -------
+    drop_one, drop_two, rate_one, rate_two
+        As of `_omit_as_published`.
+    """
+    if not (rules.settles_ties or is_few.any()):
+        return _omit_as_published(solution, used)
+    omitted = _omit_by_residuals(solution, used, is_few)
+    _keep_the_smallest(*omitted[:2], diffs, used, is_few)
+    if rules.settles_ties:
+        return omitted
+    published = _omit_as_published(solution, used)
+    return [np.where(is_few, few, many) for few, many in zip(omitted, published, strict=True)]
+
+
 def _omit_as_published(solution, used):
     """Leave out each difference, and each pair of neighbours: the drop of chi-square, and the rate without.
 
@@ -285,10 +320,11 @@ def _omit_as_published(solution, used):
     return chisq - chisq_one, chisq - chisq_two, rate_one, rate_two
 
 
-def _omit_by_residuals(solution, used):
+def _omit_by_residuals(solution, used, is_few=False):
     """Leave out as `_omit_as_published` does, by formulas that hold for all pairs but the whole ramp: that gives 0.
 
-    With the residual ``r = C^-1 (d - a)`` and ``M`` its covariance for the best rate a, chi-square drops by r M^-1 r.
+    With the residual ``r = C^-1 (d - a)`` and ``M`` its covariance for the best rate a, chi-square drops by r M^-1 r,
+    and the fitted jump is M^-1 r. Where ``is_few``, (npixels,) bool, the drop is 0 unless the jump is positive.
     """
     s, B, C, dB, dC = solution, solution.B, solution.C, solution.dB, solution.dC
     first, second = slice(None, -1), slice(1, None)
@@ -309,18 +345,20 @@ def _omit_by_residuals(solution, used):
     rate_two = s.rate - (jumps[0] * dC[first] + jumps[1] * dC[second]) / C
     drop_one[~used | (np.count_nonzero(used, axis=0) < 2)] = 0
     drop_two[np.isnan(drop_two)] = 0
+    drop_one[is_few & ~(jump > 0)] = 0
+    drop_two[is_few & ~((jumps[0] > 0) & (jumps[1] > 0))] = 0
     return drop_one, drop_two, rate_one, rate_two
 
 
-def _keep_the_smallest(drop_one, drop_two, diffs, used):
-    """Forbid, in place, what would leave a single difference other than the smallest."""
+def _keep_the_smallest(drop_one, drop_two, diffs, used, is_few):
+    """Forbid, in place, what would take the smallest difference of a few, or leave a single other one."""
     number = np.count_nonzero(used, axis=0)
     smallest = np.argmin(np.where(used, diffs, np.inf), axis=0) == np.arange(len(diffs))[:, None]
-    drop_one[smallest & (number == 2)] = 0
-    drop_two[(smallest[1:] | smallest[:-1]) & (number == 3)] = 0
+    drop_one[smallest & (is_few | (number == 2))] = 0
+    drop_two[(smallest[1:] | smallest[:-1]) & (is_few | (number == 3))] = 0
 
 
-def _choose(drop_one, drop_two, pair_is_spoiled, thresholds, rules):
+def _choose(drop_one, drop_two, pair_is_spoiled, thresholds, rules, is_few):
     """Choose what goes: booleans of the shapes of the drops; a pair is named by its first member."""
     # A product, not a choice: NaN where pairs are not tried spares the ramp, too.
     best_one = drop_one.max(axis=0)
@@ -330,15 +368,17 @@ def _choose(drop_one, drop_two, pair_is_spoiled, thresholds, rules):
     best += best_two * (best_two > thresholds[1]) * ~one_is_better
     best[best == 0] = np.nan
     one, two = drop_one == best, drop_two == best
-    if rules.pairs_need_gain:
-        one &= one_is_better
-        two &= ~one_is_better
+    pairs_need_gain, one_at_a_time = rules.pairs_need_gain | is_few, rules.settles_ties | is_few
+    one &= one_is_better | ~pairs_need_gain
+    two &= ~(one_is_better & pairs_need_gain)
+    for chosen in (one, two):
+        chosen[1:] &= ~(np.logical_or.accumulate(chosen, axis=0)[:-1] & one_at_a_time)
     return one, two
 
 
 def _add_up(values):
     """Sum over the first axis, one after the other: NumPy's sum may pair them, depending on the shape."""
-    total = values[0].copy()
+    total = values[0].copy() if len(values) else np.zeros(values.shape[1:])
     for value in values[1:]:
         total += value
     return total

@@ -79,6 +79,7 @@ def _over_ramps(device, name, n_threads, read_times, settings, **values):
     values |= {
         "threshold_one": settings.threshold_oneomit,
         "threshold_two": settings.threshold_twoomit,
+        "max_one_sided": settings.max_diffs_one_sided,
         "coefficients": device.to_device(table),
         "scratch": device.xp.empty((SCRATCH_ROWS, n_diffs + 1, n_threads), np.float64),
         "words": device.xp.empty((words_of(n_diffs), n_threads), np.uint32),

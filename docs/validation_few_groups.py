@@ -1,0 +1,119 @@
+"""The part of the page of validation on ramps of few groups."""
+
+from validation_words import number, say, table
+
+#: longest ramps, and searches, of the table by pattern
+MOST_GROUPS = 7
+SEARCHES = ("jump, OLS_C", "jumpramp, 0", "jumpramp, 4", "LIKELY, 0", "LIKELY, 4")
+
+
+def write_few_groups(figures):
+    """Write of ramps of few groups: a part of the section on jumps."""
+    some = figures["cases"]
+    searches, groups = list(some[-1]["searches"]), sorted({case["case"][2] for case in some})
+    patterns, backgrounds = list(dict.fromkeys(case["case"][1] for case in some)), sorted({c["case"][3] for c in some})
+    take = _Taker(figures)
+    yield "### Few groups\n"
+    yield say(
+        f"Ramps of {groups[0]} to {groups[-1]} groups, {figures['nints']} integrations, in every read pattern",
+        f"({', '.join(patterns)}) with {' and '.join(f'{value:g}' for value in backgrounds)} e⁻/s. Cosmic rays hit",
+        f"about {100 * figures['share_hit']:.0f} % of the ramps; rates are those of ramps with a hit of at least",
+        f"{figures['energy']} e⁻. The number after a search is its `max_diffs_one_sided`: where a ramp has so many",
+        "differences or fewer, only upward jumps are rejected (0: jumps either way, as in spaceKLIP and jwst). `jump`",
+        "runs without `flag_4_neighbors`.",
+    )
+    header = ("search", *(f"{ngroups} groups" for ngroups in groups))
+    for name, text in (
+        ("far", "are off by more than 10 sigma"),
+        ("off", "are off by more than 5 sigma"),
+        ("lost", "are NaN"),
+    ):
+        yield f"**Percent of the rates of hit ramps that {text}**, worst pattern and background.\n"
+        rows = [[search, *(_write(max, take(search, name, n)) for n in groups)] for search in searches]
+        yield from table(header, rows)
+    yield say(
+        f"**By pattern**, percent off by more than 10 sigma at {backgrounds[0]:g} e⁻/s: {'; '.join(SEARCHES)}.",
+    )
+    few = [ngroups for ngroups in groups if ngroups <= MOST_GROUPS]
+    rows = [
+        [pattern, *(" / ".join(_write(max, take(s, "far", n, pattern, backgrounds[0])) for s in SEARCHES) for n in few)]
+        for pattern in patterns
+    ]
+    yield from table(("pattern", *(f"{ngroups} groups" for ngroups in few)), rows)
+    yield say(
+        "**False alarms** in a million ramps without a hit, mean over patterns and backgrounds; and of their pulls the",
+        "median and the mean that are furthest from 0.",
+    )
+    rows = []
+    for search in searches:
+        alarms = [f"{_mean(values):.0f}" if (values := take(search, "alarms", n)) else "-" for n in groups]
+        rows.append([search, *alarms, *(_write(_furthest, take(search, name)) for name in ("median", "mean"))])
+    yield from table((*header, "median", "mean"), rows)
+    yield from _judge(take, groups)
+
+
+class _Taker:
+    """Take the figures of a search from the cases: all of them, or those of a number of groups, a pattern and so on."""
+
+    def __init__(self, figures):
+        self.cases, self.names = figures["cases"], figures["figures"]
+
+    def __call__(self, search, name, ngroups=None, pattern=None, background=None):
+        return [value for value, _case in self.with_cases(search, name, ngroups, pattern, background)]
+
+    def with_cases(self, search, name, ngroups=None, pattern=None, background=None):
+        wanted = {1: pattern, 2: ngroups, 3: background}
+        found = []
+        for case in self.cases:
+            fits = all(value is None or case["case"][k] == value for k, value in wanted.items())
+            if fits and search in case["searches"]:
+                value = case["searches"][search][self.names.index(name)]
+                if value is not None:
+                    found.append((value, case["case"]))
+        return found
+
+
+def _write(choose, values):
+    return number(choose(values), 2) if values else "-"
+
+
+def _mean(values):
+    return sum(values) / len(values)
+
+
+def _furthest(values):
+    return max(values, key=abs)
+
+
+def _judge(take, groups):
+    """Say why four is the limit, what it costs, and what nobody can tell."""
+    moved = max(
+        abs(ours - theirs)
+        for name in ("median", "mean")
+        for ours, theirs in zip(take("jumpramp, 4", name), take("jumpramp, 0", name), strict=True)
+    )
+    yield say(
+        f"With the limit at 4, no median or mean pull of ramps without a hit moves by more than {number(moved, 1)}."
+    )
+    if 5 in groups:
+        three, four = (max(take.with_cases(search, "far", 5)) for search in ("jumpramp, 3", "jumpramp, 4"))
+        yield say(
+            "Why 4 and not 3: with five groups a hit within a group spoils two of four differences, which agree with",
+            f"each other as well as the good ones do. With the limit at 3, {number(three[0], 2)} % of the rates are",
+            f"off by more than 10 sigma ({three[1][1]}). With the limit at 4 it is at most {number(four[0], 2)} %:",
+            "these ramps have more than one hit.",
+        )
+    if 7 in groups:
+        spared = max(take.with_cases("LIKELY, 4", "far", 7))
+        yield say(
+            "LIKELY has another fault with seven groups of single reads:",
+            f"{number(spared[0], 2)} % in {spared[1][1]}. Where the median difference is not positive its formula for",
+            "one of the pairs has no solution. If rounding makes that NaN, the ramp loses nothing, as in jwst. Where",
+            "`max_diffs_one_sided` applies it has the formulas of experimental_jumpramp, and 6 mends this too.",
+        )
+    two = max(take.with_cases("jumpramp, 4", "far", 3))
+    yield say(
+        "Three groups have two differences, and the smaller one stays. A hit within the second group spoils both, and",
+        f"nothing in that integration shows it: {number(two[0], 2)} % in {two[1][1]}. `jump` compares the",
+        "integrations, and leaves such ramps without a rate.",
+    )
