@@ -31,7 +31,7 @@ def write_later_references(simulations, crds_path):
     Parameters
     ----------
     simulations : gpucoron.simulate.Simulation or iterable of them
-    crds_path : path
+    crds_path : str or Path
         The cache's folder.
 
     Returns

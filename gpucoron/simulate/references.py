@@ -81,7 +81,7 @@ def write_references(simulations, crds_path, *, options=None, pars=None):
     Parameters
     ----------
     simulations : gpucoron.simulate.Simulation or iterable of them
-    crds_path : path
+    crds_path : str or Path
         The cache's folder.
     options : ReferenceOptions or None
     pars : dict or None
