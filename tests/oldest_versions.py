@@ -4,6 +4,7 @@ The same simulated files are reduced in both environments, in every way that the
 bit for bit, headers but for what names versions and times. Then the quick part of the suite runs on the oldest.
 
     python tests/oldest_versions.py                        everything
+    python tests/oldest_versions.py simulate RAW
     python tests/oldest_versions.py reduce RAW OUTPUT      reduce, in whatever environment this is
     python tests/oldest_versions.py compare OUTPUT OUTPUT
 """
@@ -43,7 +44,8 @@ _CUSTOM = {
     "subtract_1overf": {"skip": False},
     "experimental_jumpramp": {"skip": False},
 }
-_FLICKER = {"clean_flicker_noise": {"skip": False}}
+#: runs stcal's own code
+_BORROWED = {"jump": {"expand_large_events": True}}
 #: name of a way -> keyword arguments of `reduce_file`
 WAYS = {
     "numpy": {"backend": "numpy"},
@@ -53,12 +55,19 @@ WAYS = {
     "custom": {"profile": "spaceklip", "steps": _CUSTOM, "backend": "numpy", "stage_1overf": "groups"},
     "emicorr": {"steps": {"emicorr": {"skip": False}}, "backend": "cpu"},
 }
+#: How far values may be apart, in widths of the image (16 to 84 %), where 1/f noise was removed before: float32 products
+#: of matrices, which each BLAS sums in its own order. All else has the same bits.
+_FLICKER = 2e-4
+_WITH_FLICKER = ("spaceklip", "custom", "run_obs")
 #: keywords that name versions and times, and what borrowed code has made
 _OTHERWISE = ("DATE", "CAL_VER", "CAL_VCS", "CRDS_VER", "CHECKSUM", "DATASUM", "HISTORY", "COMMENT", "")
 
 
 def main(arguments):
     """Do what the command line says; return the exit code."""
+    if arguments[:1] == ["simulate"]:
+        simulate_all(Path(arguments[1]))
+        return 0
     if arguments[:1] == ["reduce"]:
         reduce_all(*map(Path, arguments[1:]))
         return 0
@@ -128,7 +137,10 @@ def simulate_all(raw):
         folder = raw / name
         folder.mkdir(parents=True)
         cache = write_references(
-            simulation, folder / "crds", options=ReferenceOptions(**options), pars={"pars-jumpstep": {"rejection_threshold": 5.0}}
+            simulation,
+            folder / "crds",
+            options=ReferenceOptions(**options),
+            pars={"pars-jumpstep": {"rejection_threshold": 5.0}},
         )
         path = simulation.write(folder)
         (folder / "environment.json").write_text(json.dumps(cache.environment))
@@ -159,8 +171,7 @@ def reduce_all(raw, output):
         command = [Path(sys.executable).parent / "strun", "calwebb_coron1", path, "--backend=cpu"]
         subprocess.run([*command, f"--output_dir={folder_of('strun')}"], check=True, capture_output=True)
         gpucoron.run_obs(_database(path, folder_of("run_obs")), subdir="", quiet=True, backend="cpu")
-        flicker = folder_of("borrowed")
-        gpucoron.reduce_file(path, flicker, steps=_FLICKER, backend="cpu")
+        gpucoron.reduce_file(path, folder_of("borrowed"), steps=_BORROWED, backend="cpu")
         print(f"{name}: reduced in {len(list((output / name).iterdir()))} ways")
 
 
@@ -170,7 +181,9 @@ def _database(path, output_dir):
 
     from astropy.table import Table
 
-    table = Table(rows=[(str(path), "STAGE0", "SCI")], names=("FITSFILE", "DATAMODL", "TYPE"), dtype=("U400", "U9", "U9"))
+    table = Table(
+        rows=[(str(path), "STAGE0", "SCI")], names=("FITSFILE", "DATAMODL", "TYPE"), dtype=("U400", "U9", "U9")
+    )
     return SimpleNamespace(output_dir=str(output_dir), obs={"ONE": table}, update_obs=lambda key, index, path: None)
 
 
@@ -207,11 +220,23 @@ def _compare(newest, oldest, way):
             if hdu.data is None or way == "borrowed":
                 continue
             expected_data, found_data = np.array(hdu.data), np.array(other.data)
-            if expected_data.tobytes() != found_data.tobytes():
+            if expected_data.tobytes() != found_data.tobytes() and not (
+                way in _WITH_FLICKER and _is_close(expected_data, found_data)
+            ):
                 what = _describe(expected_data, found_data) if hdu.is_image else "another table"
                 yield f"{hdu.name}: {what}"
         histories = ["".join(hdus[0].header["HISTORY"]) for hdus in (expected, found)]
         yield from _compare_histories(*histories, way)
+
+
+def _is_close(expected, found):
+    """Tell whether two images agree to the rounding of 1/f noise."""
+    import numpy as np
+
+    if expected.dtype.kind != "f" or expected.shape != found.shape:
+        return False
+    low, high = np.nanpercentile(expected, (16, 84))
+    return np.allclose(found, expected, rtol=_FLICKER, atol=_FLICKER * (high - low), equal_nan=True)
 
 
 def _describe(expected, found):
@@ -236,7 +261,7 @@ def _compare_histories(newest, oldest, way):
     if own not in oldest or "own steps" in newest:
         yield f"history: {oldest}"
     if way == "borrowed":
-        borrowed = f"gpucoron code of jwst {old['jwst']}, stcal {old['stcal']}: clean_flicker_noise"
+        borrowed = f"gpucoron code of jwst {old['jwst']}, stcal {old['stcal']}: jump"
         if borrowed not in oldest or "gpucoron code of jwst 3.0" not in newest:
             yield f"history: {oldest}"
     elif oldest.replace(own, "") != newest:

@@ -15,7 +15,7 @@ from gpucoron.errors import VersionError
 
 log = logging.getLogger(__name__)
 
-#: package -> (oldest version, first version that no test has seen, or None); as in pyproject.toml, which a test compares
+#: package -> (oldest version, first version that no test has seen, or None), as in pyproject.toml
 RANGES = MappingProxyType(
     {
         "jwst": ("2.0", "3.1"),
