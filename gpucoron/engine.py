@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gpucoron.backends import get_backend
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
+from gpucoron.borrowed import check_borrowed
 from gpucoron.errors import InputError
 from gpucoron.io import products
 from gpucoron.io.references import STORE, crds_context, find_references, load_references, parameters_from_crds
@@ -182,7 +183,7 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
 
     Raises
     ------
-    ParameterError, ReferenceFileError, BackendUnavailableError
+    ParameterError, ReferenceFileError, BackendUnavailableError, VersionError
     """
     backend = get_backend(backend)
     context = crds_context()
@@ -192,6 +193,8 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
     wanted, overrides, latest = [], {}, {}
     for name in order_of(exposure.facts, of_run.stage_1overf):
         step, settings = STEPS[name], parameters[name]
+        if not settings.skip:
+            check_borrowed(step)
         for reftype in () if settings.skip else step.references_of(settings, exposure.facts):
             override = getattr(settings, f"override_{reftype}")
             if step.custom and override is None:

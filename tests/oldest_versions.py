@@ -55,8 +55,8 @@ WAYS = {
     "custom": {"profile": "spaceklip", "steps": _CUSTOM, "backend": "numpy", "stage_1overf": "groups"},
     "emicorr": {"steps": {"emicorr": {"skip": False}}, "backend": "cpu"},
 }
-#: How far values may be apart, in widths of the image (16 to 84 %), where 1/f noise was removed before: float32 products
-#: of matrices, which each BLAS sums in its own order. All else has the same bits.
+#: How far values may be apart, in widths of the image (16 to 84 %), where 1/f noise was removed before: each BLAS sums
+#: the float32 products of matrices in an order of its own. All else has the same bits.
 _FLICKER = 2e-4
 _WITH_FLICKER = ("spaceklip", "custom", "run_obs")
 #: keywords that name versions and times, and what borrowed code has made

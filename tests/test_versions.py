@@ -190,3 +190,19 @@ def test_inverse_coefficients_are_read_whatever_the_data_model_knows(exposures):
         found = read_reference("linearity", path, exposure)
     np.testing.assert_array_equal(found.inv_coeffs, fits.getdata(path, "INV_COEFFS"))
     assert found.inv_coeffs.any()
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_a_step_that_an_older_jwst_does_not_have_is_refused(case, tmp_path, pretend, skip):
+    from gpucoron.engine import plan
+    from gpucoron.io.exposure import Exposure
+
+    pretend(jwst="2.0.1")
+    steps = {"persistence": {"skip": skip}}
+    with case.cache.activate():
+        exposure = Exposure.read_headers(case.path)
+        if skip:
+            plan(exposure, steps=steps, backend="numpy")
+            return
+        with pytest.raises(VersionError, match=r"persistence runs jwst's own code.*skip it, or .*'jwst>=3\.0'"):
+            plan(exposure, steps=steps, backend="numpy")

@@ -63,6 +63,11 @@ def describe(package):
     return True, ""
 
 
+def is_older(package, than):
+    """Tell whether the installed version of a package comes before another one."""
+    return _numbers(installed(package) or "0") < _numbers(than)
+
+
 @lru_cache(maxsize=1)
 def check_versions():
     """Refuse packages that are too old, and warn of those that are too new; a second call does nothing.
