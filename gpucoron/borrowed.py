@@ -16,14 +16,14 @@ import numpy as np
 from gpucoron.errors import VersionError
 from gpucoron.io.products import ramp_without_signature
 from gpucoron.io.versions import installed, is_older
-from gpucoron.steps import STEPS, Outcome
+from gpucoron.steps import Outcome
 
 log = logging.getLogger(__name__)
 
 #: what every step of ours has, and jwst's is not to act on
 _OURS = ("skip", "save_results")
-#: step -> the first jwst that has it: before, another step had the name, at another place of the order
-_SINCE = {"persistence": "3.0"}
+#: of reference pixels, in a jwst that has no parameter for it
+_CLIPPING_OF_OLDER = 3.0
 
 
 def check_borrowed(step):
@@ -33,8 +33,8 @@ def check_borrowed(step):
     ------
     VersionError
     """
-    since = _SINCE.get(step.name)
-    if since is not None and is_older("jwst", since):
+    since = step.borrows_since
+    if since and is_older("jwst", since):
         msg = (
             f"{step.name} runs jwst's own code, and in jwst {installed('jwst')} that is another step than in {since}: "
             f"skip it, or {shlex.quote(sys.executable)} -m pip install 'jwst>={since}'"
@@ -192,7 +192,7 @@ def full_frame_refpix(exposure, references, parameters, *, backend):
     further = {}
     if "siglimit" in signature(reference_pixels.correct_model).parameters:
         further["siglimit"] = parameters.siglimit
-    elif parameters.siglimit != STEPS["refpix"].known["siglimit"].default:
+    elif parameters.siglimit != _CLIPPING_OF_OLDER:
         log.warning("refpix.siglimit has no effect on a full frame: jwst %s does not know it", installed("jwst"))
     status = reference_pixels.correct_model(
         model,

@@ -85,6 +85,8 @@ class Step:
         Keyword arguments of ``run`` that a step cannot know or do by itself; the engine provides them by name.
     borrows : str
         Module of jwst that holds ``jwst_class``, where that code is run in part or always.
+    borrows_since : str
+        The first jwst that has this step: before, another one had the name. '' where any jwst that we admit has it.
     profiles : mapping of str to Preset
         What profiles set differently.
     keywords : mapping of str to str
@@ -115,6 +117,7 @@ class Step:
     opens: Callable | None = None
     helpers: tuple = ()
     borrows: str = ""
+    borrows_since: str = ""
     profiles: Mapping = field(default_factory=dict)
     keywords: Mapping = field(default_factory=dict)
     leaves: str = "ramp"
