@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from gpucoron import dq
+from gpucoron.io.older_jwst import set_array
 from gpucoron.simulate.camera import (
     EMI_FREQUENCY,
     RESET_GROUPS,
@@ -314,7 +315,7 @@ def _build_linearity(simulation, box, _planes, options, name):
     model = LinearityModel()
     model.coeffs = coeffs
     if options.inverse_linearity and simulation.subarray.instrument == "NIRCAM":
-        model.inv_coeffs = pixels.to_raw_coefficients()
+        set_array(model, "inv_coeffs", pixels.to_raw_coefficients())
     if simulation.subarray.instrument == "MIRI":
         model.meta.instrument.band, model.meta.instrument.filter = "N/A", "ANY"
     unknown = _chosen(pixels, options.no_lin_corr_fraction, 0.4)
