@@ -27,7 +27,8 @@ FOLDER = Path(sys.prefix) / "oldest"
 SUITE = (
     "test_versions.py", "test_pipeline.py", "test_products.py", "test_parameters.py", "test_simulate.py",
     "test_linearity.py", "test_input.py", "test_real_input.py", "test_light_steps.py", "test_run_obs.py",
-    "test_borrowed.py", "test_drawn.py", "test_cli.py", "test_steps_declare.py",
+    "test_borrowed.py", "test_drawn.py", "test_cli.py", "test_steps_declare.py", "test_database.py",
+    "test_database_tables.py",
 )  # fmt: skip
 
 #: name -> arguments of `simulate`, options of the references, and whether the references have parameter files
