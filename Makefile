@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test parity docs lint bench bench-quick validation gpu gpu-test gpu-sanitize gpu-bench clean
+.PHONY: demo test test-oldest parity docs lint bench bench-quick validation gpu gpu-test gpu-sanitize gpu-bench clean
 
 demo: $(VENV)/.run
 	$(BIN)/gpucoron demo
@@ -11,6 +11,10 @@ demo: $(VENV)/.run
 test: $(VENV)/.dev
 	$(BIN)/python tests/peers.py
 	$(BIN)/python -m pytest -n auto
+
+# the oldest versions that pyproject.toml admits, in an environment of their own, against results of the newest: 5 minutes
+test-oldest: $(VENV)/.dev
+	$(BIN)/python tests/oldest_versions.py
 
 # all cases of the matrix against the installed jwst, and the page of the results
 parity: $(VENV)/.dev

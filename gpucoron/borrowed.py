@@ -4,19 +4,42 @@ Each takes the exposure's arrays to a ``RampModel``, lets jwst work on it, and t
 """
 
 import logging
+import shlex
+import sys
 from functools import partial
+from inspect import signature
 from pkgutil import resolve_name
 from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 
+from gpucoron.errors import VersionError
 from gpucoron.io.products import ramp_without_signature
+from gpucoron.io.versions import installed, is_older
 from gpucoron.steps import Outcome
 
 log = logging.getLogger(__name__)
 
 #: what every step of ours has, and jwst's is not to act on
 _OURS = ("skip", "save_results", "suffix", "output_dir")
+#: of reference pixels, in a jwst that has no parameter for it
+_CLIPPING_OF_OLDER = 3.0
+
+
+def check_borrowed(step):
+    """Refuse a step whose code the installed jwst does not have.
+
+    Raises
+    ------
+    VersionError
+    """
+    since = step.borrows_since
+    if since and is_older("jwst", since):
+        msg = (
+            f"{step.name} runs jwst's own code, and in jwst {installed('jwst')} that is another step than in {since}: "
+            f"skip it, or {shlex.quote(sys.executable)} -m pip install 'jwst>={since}'"
+        )
+        raise VersionError(msg)
 
 
 def run_jwsts_own(run, step):
@@ -166,6 +189,11 @@ def full_frame_refpix(exposure, references, parameters, *, backend):
     if parameters.refpix_algorithm == "sirs" and reference is not None:
         kernel = datamodels.SIRSKernelModel(str(reference.path))
     model = ramp_without_signature(exposure, backend)
+    further = {}
+    if "siglimit" in signature(reference_pixels.correct_model).parameters:
+        further["siglimit"] = parameters.siglimit
+    elif parameters.siglimit != _CLIPPING_OF_OLDER:
+        log.warning("refpix.siglimit has no effect on a full frame: jwst %s does not know it", installed("jwst"))
     status = reference_pixels.correct_model(
         model,
         parameters.odd_even_columns,
@@ -180,7 +208,7 @@ def full_frame_refpix(exposure, references, parameters, *, backend):
             "gaussmooth": parameters.gaussmooth,
             "halfwidth": parameters.halfwidth,
         },
-        parameters.siglimit,
+        **further,
     )
     exposure.data = backend.to_device(model.data)
     exposure.pixeldq = backend.to_device(model.pixeldq)

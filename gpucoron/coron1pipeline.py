@@ -13,6 +13,7 @@ from gpucoron import engine
 from gpucoron.errors import OutputError, ParameterError
 from gpucoron.files import is_whole_fits
 from gpucoron.io.products import product_path
+from gpucoron.io.spaceklip_repairs import prepare_spaceklip as prepare_spaceklip
 from gpucoron.parameters import PIPELINE, P, convert, refuse_unknown, without_unused
 from gpucoron.steps import STEPS
 

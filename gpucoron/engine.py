@@ -12,10 +12,12 @@ from pathlib import Path
 
 from gpucoron.backends import get_backend
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
+from gpucoron.borrowed import check_borrowed
 from gpucoron.errors import InputError, OutputError, ParameterError
 from gpucoron.io import products
 from gpucoron.io.references import STORE, crds_context, find_references, load_references, parameters_from_crds
 from gpucoron.io.user_files import with_files_read
+from gpucoron.io.versions import check_versions
 from gpucoron.parameters import resolve, settle_run, unused
 from gpucoron.steps import STEPS, run_step, skipped
 
@@ -151,8 +153,9 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
 
     Raises
     ------
-    ParameterError, ReferenceFileError
+    ParameterError, ReferenceFileError, VersionError
     """
+    check_versions()
     facts = {} if exposure is None else {"instrument": exposure.facts.instrument, "subarray": exposure.facts.subarray}
     from_files, of_run_from_files, pars_files = {}, {}, []
     if exposure is not None and (use_pars if use_pars is not None else profile == "jwst"):
@@ -197,7 +200,7 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
 
     Raises
     ------
-    ParameterError, ReferenceFileError, BackendUnavailableError
+    ParameterError, ReferenceFileError, BackendUnavailableError, VersionError
     """
     backend = get_backend(backend)
     context = crds_context()
@@ -207,6 +210,8 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
     wanted, overrides, latest = [], {}, {}
     for name in order_of(exposure.facts, of_run.stage_1overf):
         step, settings = STEPS[name], parameters[name]
+        if not settings.skip:
+            check_borrowed(step)
         for reftype in () if settings.skip else step.references_of(settings, exposure.facts):
             override = getattr(settings, f"override_{reftype}")
             if step.custom and override is None:
@@ -277,6 +282,7 @@ def run_or_start_again(start, backend, *, after_step=None):
     -------
     Run
     """
+    check_versions()  # before anything is read
     begun, run = time.perf_counter(), None
     try:
         run = start(backend)
@@ -437,6 +443,7 @@ def reduce_file(
     def at(suffix):
         return products.product_path(path, output_dir, suffix)
 
+    check_versions()  # before anything is made
     if save_results:
         products.prepare_output(output_dir, [at("rate"), at("rateints")], overwrite)
     if isinstance(backend, str):

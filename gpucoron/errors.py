@@ -23,3 +23,7 @@ class BackendUnavailableError(GpucoronError):
 
 class OutputError(GpucoronError):
     """A product cannot be written, or exists already."""
+
+
+class VersionError(GpucoronError):
+    """A package that gpucoron needs is missing, or older than it can work with."""

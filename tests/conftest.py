@@ -2,12 +2,14 @@
 
 import json
 import os
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from gpucoron.backends import BACKENDS
+from gpucoron.io.versions import ANSWERS_AS
 
 # one BLAS thread per worker: the tests run side by side
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -52,6 +54,21 @@ def pytest_collection_modifyitems(config, items):
         chosen = [item for item in items if needs_device(item, config.getoption("--device"))]
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = chosen
+    answers_as = skip_older_jwst()
+    for item in items:
+        if answers_as is not None and item.get_closest_marker("parity"):
+            item.add_marker(answers_as)
+
+
+def skip_older_jwst():
+    """Make the mark of tests that compare with the installed jwst, where that is older than what we answer as."""
+    try:
+        installed = version("jwst")
+    except PackageNotFoundError:
+        return None
+    if int(installed.partition(".")[0]) >= int(ANSWERS_AS.partition(".")[0]):
+        return None
+    return pytest.mark.skip(reason=f"jwst {installed} answers otherwise than {ANSWERS_AS}: docs/coming_from_jwst.md")
 
 
 def needs_device(item, device):

@@ -59,7 +59,7 @@ def compare_arrays(step, ours, theirs):
         if found.shape != expected.shape or found.dtype.newbyteorder("=") != expected.dtype.newbyteorder("="):
             problems.append(f"{step}: {name} is {found.dtype}{found.shape}, not {expected.dtype}{expected.shape}")
         elif name in FLAGS:
-            row.bits += int(np.bitwise_count(found ^ expected).sum())
+            row.bits += int(np.unpackbits(np.ascontiguousarray(found ^ expected).view(np.uint8)).sum())
         else:
             nans, largest = _compare_values(found, expected)
             row.nans, row.largest = row.nans + nans, max(row.largest, largest)

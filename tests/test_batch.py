@@ -157,14 +157,14 @@ def test_what_is_missing_or_stale_is_done_again(raw, reduced, tmp_path):
     lines = (output / "manifest.jsonl").read_text().splitlines()
     changed = [json.loads(line) for line in lines]
     changed[0]["context"] = "jwst_0001.pmap"
-    changed[1]["versions"]["jwst"] = "2.0.0"
+    changed[1]["versions"]["jwst"] = "1.0.0"
     changed[2]["status"] = "failed"
     changed[3]["input_bytes"] += 1
     (output / changed[4]["outputs"]["rate"]).unlink()
     torn = '{"exposure": "jw0138'
     (output / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in changed) + torn)
     reasons = {planned.input.name: planned.reason for planned in plan_of(raw, output).todo}
-    expected = ["was made with context jwst_0001.pmap", "was made with jwst 2.0.0", "failed before"]
+    expected = ["was made with context jwst_0001.pmap", "was made with jwst 1.0.0", "failed before"]
     expected += ["the input is another", f"{changed[4]['outputs']['rate']} is missing"]
     assert [reasons[record["exposure"]] for record in changed] == expected
     only = plan_of(raw, output, redo="failed").todo

@@ -23,6 +23,7 @@ from test_ramp_fit import TIMES, fit_and_compare
 
 from gpucoron.backends import get_backend
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from gpucoron.io.versions import is_older
 from gpucoron.steps import firstframe, linearity, rscd, saturation
 from gpucoron.steps.charge_migration import flag_charge_migration
 from gpucoron.steps.ramp_fit import fit
@@ -271,6 +272,8 @@ def test_jumps_are_stcals(case):
         assert number == expected_number
 
 
+# Astropy clips for the NumPy definition; before version 8 it left pairs of values alone at thresholds below 1 sigma.
+@pytest.mark.skipif(is_older("astropy", "8"), reason="an older astropy clips otherwise")
 @a_fifth()
 @given(jump_cases())
 def test_jumps_by_kernels(kernel_backend, case):

@@ -30,6 +30,7 @@ def test_steps_are_jwsts(jwst_steps):
         assert STEPS[name].pars_type == step_class.get_config_reftype()
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("name", [name for name, step in STEPS.items() if not step.custom])
 def test_names_and_defaults_are_jwsts(name, jwst_steps):
     from jwst.stpipe import Step

@@ -282,6 +282,7 @@ def test_miri_groups(lost):
     fit_and_compare(arrays, instrument="NIRCAM")
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(("late", "ngroups"), [(1, 4), (2, 5), (3, 12), (4, 30), (5, 5), (3, 5)])
 def test_first_groups_lost_in_most_pixels(late, ngroups):
     """As rscd leaves MIRI's ramps: lost in most pixels, not in all; some lose one group more, some a later one."""

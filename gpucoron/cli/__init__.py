@@ -7,6 +7,10 @@ import sys
 from gpucoron import __version__
 from gpucoron.cli import batch, demo, info, report, run
 from gpucoron.errors import GpucoronError
+from gpucoron.io.versions import check_versions
+
+#: the commands that reduce; `info` tells of wrong versions, and `report` reads what is there
+_REDUCING = ("run", "batch", "demo")
 
 
 def main(arguments=None):
@@ -14,6 +18,8 @@ def main(arguments=None):
     options = _parser().parse_args(arguments)
     _log_to_stderr(options)
     try:
+        if options.command in _REDUCING:
+            check_versions()
         return options.function(options)
     except GpucoronError as error:
         print(f"gpucoron: {error}", file=sys.stderr)

@@ -16,16 +16,14 @@ def add_parser(commands):
 
 def _run(options):
     import os
-    from importlib.metadata import PackageNotFoundError, version
 
     from gpucoron.backends import backend_status
+    from gpucoron.io.versions import RANGES, describe, installed
 
     print(f"gpucoron {__version__}, Python {sys.version.split()[0]}")
     for package in ("jwst", "stcal", "stdatamodels", "crds", "numpy", "scipy", "astropy"):
-        try:
-            print(f"  {package} {version(package)}")
-        except PackageNotFoundError:
-            print(f"  {package}: not installed")
+        remark = describe(package)[1] if package in RANGES else ""
+        print(f"  {package} {installed(package) or 'not installed'}{remark and f' ({remark})'}")
     print("backends")
     for name, (usable, reason) in backend_status().items():
         print(f"  {name}: {'usable' if usable else 'not usable'} ({reason})")

@@ -12,6 +12,7 @@ from pathlib import Path
 from gpucoron import __version__
 from gpucoron.errors import OutputError
 from gpucoron.files import appearing
+from gpucoron.io.versions import ANSWERS_AS, installed
 from gpucoron.parameters import changed
 from gpucoron.steps import STEPS
 from gpucoron.steps.declaration import Extra
@@ -168,12 +169,25 @@ def history_of(run):
     custom = [record.name for record in run.records if STEPS[record.name].custom and record.status == "COMPLETE"]
     if custom:
         lines.append(f"gpucoron custom steps: {', '.join(custom)}")
+    lines += _versions_of(run)
     if run.pars_files:
         lines.append(f"gpucoron parameter files: {', '.join(run.pars_files)}")
     lines += [
         f"gpucoron {step}: {json.dumps(values, sort_keys=True, default=str)}"
         for step, values in changed(STEPS, run.parameters).items()
     ]
+    return lines
+
+
+def _versions_of(run):
+    """Say which jwst a product answers to: our own steps as one, the code that others run is the installed one's."""
+    lines = []
+    if not installed("jwst").startswith(f"{ANSWERS_AS}."):
+        lines.append(f"gpucoron own steps: as jwst {ANSWERS_AS}, with jwst {installed('jwst')} installed")
+    borrowed = [record.name for record in run.records if "jwst" in record.workers]
+    if borrowed:
+        code = f"jwst {installed('jwst')}, stcal {installed('stcal')}"
+        lines.append(f"gpucoron code of {code}: {', '.join(borrowed)}")
     return lines
 
 

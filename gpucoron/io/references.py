@@ -14,6 +14,7 @@ import numpy as np
 
 from gpucoron.errors import ParameterError, ReferenceFileError
 from gpucoron.files import first_line
+from gpucoron.io.older_jwst import read_array
 from gpucoron.parameters import PIPELINE
 from gpucoron.steps import STEPS, declared
 
@@ -257,7 +258,7 @@ def read_reference(reftype, path, exposure):
         msg = f"{path}: the {reftype} reference of {exposure.name} is damaged ({first_line(error)}); fetch it again"
         raise ReferenceFileError(msg) from error
     with model:
-        arrays = {name: _native(getattr(model, name, None), name) for name in names}
+        arrays = {name: _native(read_array(model, name), name) for name in names}
         if reftype == "rscd":
             arrays["table"] = np.array(model.rscd_group_skip_table)
         about = getattr(model.meta, "exposure", None)

@@ -1,6 +1,7 @@
 """Coronagraphic exposures with a known truth, and the references that belong to them, in CRDS's format."""
 
 from gpucoron.simulate.exposures import SCENES, Effects, Scene, Simulation, Truth, simulate
+from gpucoron.simulate.later_references import write_later_references
 from gpucoron.simulate.references import ReferenceOptions, write_references
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "Simulation",
     "Truth",
     "simulate",
+    "write_later_references",
     "write_references",
 ]

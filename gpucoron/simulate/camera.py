@@ -93,9 +93,9 @@ class Camera:
                 noise = first_noise * share
                 flicker = first_pink * share
                 if rest:
-                    noise = noise + self._read(rng, rest) * (rest * share)
+                    noise = noise + self._read(rng, rest) * (np.float32(rest) * share)
                     if self.pink:
-                        flicker = flicker + self._draw_pink(rng, rest, drift[0]) * (rest * share)
+                        flicker = flicker + self._draw_pink(rng, rest, drift[0]) * (np.float32(rest) * share)
             else:
                 noise = self._read(rng, self.nframes)
                 flicker = self._draw_pink(rng, self.nframes, drift[group]) if self.pink else 0
@@ -115,7 +115,7 @@ class Camera:
         rc = (self.pixels.dq & dq.RC) > 0
         if rc.any():
             t0, t1 = (np.exp(-self.frame_time * (k + 1) / _RC_TIME) for k in (previous, frame))
-            charge[rc] += 8000 * (t0 - t1)
+            charge[rc] = charge[rc].astype(np.float64) + 8000 * (t0 - t1)
         new = hits[np.searchsorted(hits["frame"], previous + 1) : np.searchsorted(hits["frame"], frame + 1)]
         np.add.at(charge, (new["y"], new["x"]), new["electrons"])
 
@@ -183,7 +183,9 @@ class Camera:
         image = np.concatenate([part[:, : nx // outputs] for part in parts], axis=1)
         image = image[:: int(np.sign(kind.slowaxis)), :: int(np.sign(kind.fastaxis))]
         # From frame to frame the same noise goes on at lower frequencies.
-        return (image + np.float32(0.5 * drift)) * (np.float32(self.pink / np.sqrt(frames)) / self.pixels.gain)
+        return (image + np.float32(0.5 * drift)) * (
+            np.float32(self.pink / np.sqrt(frames)) / np.float32(self.pixels.gain)
+        )
 
     def _draw_hits(self, rng):
         """Draw the integration's cosmic rays: tracks of a few pixels that share a hit's charge unevenly."""

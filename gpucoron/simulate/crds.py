@@ -41,10 +41,25 @@ MATCH_KEYS = {
     },
 }
 
-#: stage 1's types that a simulation may lack: CRDS then answers N/A
+#: reference type of stages 2 and 3 -> the keywords by which CRDS matches it; the real ones match by more
+LATER_KEYS = {
+    "flat": (_D, _S),
+    "photom": (_D,),
+    "distortion": (_D, _S),
+    "filteroffset": (_D,),
+    "psfmask": (_D, _S),
+}
+
+#: types that a simulation may lack: CRDS then answers N/A
 _OPTIONAL = (
     "superbias", "refpix", "sirskernel", "rscd", "reset", "emicorr", "ipc", "flat", "pictureframe", "pastasoss",
     "persat", "trapdensity", "trappars",
+    # of stages 2 and 3
+    *LATER_KEYS, "area", "bkg", "camera", "chromcorr", "collimator", "dflat", "disperser", "drizpars", "fflat", "fore",
+    "fpa", "ifufore", "ifupost", "ifuslicer", "msa", "ote", "regions", "sflat", "specwcs", "wavelengthrange", "wfssbkg",
+    "pars-image2pipeline", "pars-coron3pipeline", "pars-assignwcsstep", "pars-backgroundstep", "pars-flatfieldstep",
+    "pars-photomstep", "pars-resamplestep", "pars-outlierdetectionstep", "pars-stackrefsstep", "pars-alignrefsstep",
+    "pars-klipstep",
 )  # fmt: skip
 
 #: step of Detector1Pipeline -> class, for parameter references
@@ -206,7 +221,7 @@ def write_mappings(path, manifest):
         for reftype, entries in references.items():
             if not entries:
                 continue
-            keys = MATCH_KEYS[instrument].get(reftype, ())
+            keys = {**MATCH_KEYS[instrument], **LATER_KEYS}.get(reftype, ())
             types[reftype] = f"jwst_{low}_{reftype}_{serial}.rmap"
             parkey = (keys, ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME"))
             header = _mapping_header("REFERENCE", types[reftype], parkey)

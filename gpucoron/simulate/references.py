@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from gpucoron import dq
+from gpucoron.io.older_jwst import set_array
 from gpucoron.simulate.camera import (
     EMI_FREQUENCY,
     RESET_GROUPS,
@@ -81,7 +82,7 @@ def write_references(simulations, crds_path, *, options=None, pars=None):
     Parameters
     ----------
     simulations : gpucoron.simulate.Simulation or iterable of them
-    crds_path : path
+    crds_path : str or Path
         The cache's folder.
     options : ReferenceOptions or None
     pars : dict or None
@@ -128,14 +129,15 @@ def _check_agreement(manifest, simulation, options):
         "ipc": has_ipc(effects, sub.instrument),
         **asdict(options),
     }
-    for key, value in ((sub.detector, wanted), (f"{sub.detector} {simulation.subarray_name}", _box(simulation))):
+    for key, value in ((sub.detector, wanted), (f"{sub.detector} {simulation.subarray_name}", box_of(simulation))):
         kept = manifest["boxes"].setdefault(key, value)
         if kept != value:
             msg = f"the references of {key} in this cache are for {kept}, not for {value}; use another cache"
             raise ValueError(msg)
 
 
-def _box(simulation):
+def box_of(simulation):
+    """Give the corner and size that an exposure's references have, ``[xstart, ystart, nx, ny]``."""
     sub = simulation.subarray
     return [sub.xstart, sub.ystart, simulation.data.shape[3], simulation.data.shape[2]]
 
@@ -152,9 +154,10 @@ def _unite(a, b):
     return [x0, y0, max(a[0] + a[2], b[0] + b[2]) - x0, max(a[1] + a[3], b[1] + b[3]) - y0]
 
 
-def _match_value(simulation, keyword):
+def match_values(simulation, keywords):
+    """List the values by which CRDS finds an exposure's reference."""
     sub = simulation.subarray
-    return {
+    values = {
         "META.INSTRUMENT.DETECTOR": sub.detector,
         "META.SUBARRAY.NAME": simulation.subarray_name,
         "META.EXPOSURE.READPATT": simulation.readpatt,
@@ -162,7 +165,8 @@ def _match_value(simulation, keyword):
         "META.EXPOSURE.NOUTPUTS": str(float(sub.noutputs)),
         "META.INSTRUMENT.BAND": "ANY",
         "META.INSTRUMENT.FILTER": "ANY",
-    }[keyword]
+    }
+    return [values[keyword] for keyword in keywords]
 
 
 def _add_reference(path, manifest, simulation, reftype, options):
@@ -171,11 +175,11 @@ def _add_reference(path, manifest, simulation, reftype, options):
     if (reftype == "ipc" and not has_ipc(effects, instrument)) or (reftype == "emicorr" and not effects.emi):
         return
     keys = MATCH_KEYS[instrument][reftype]
-    match = [_match_value(simulation, key) for key in keys]
+    match = match_values(simulation, keys)
     known = manifest["references"].setdefault(instrument, {}).setdefault(reftype, [])
     entry = next((e for e in known if e["match"] == match), None)
 
-    box = _box(simulation)
+    box = box_of(simulation)
     if reftype in ("ipc", "rscd", "emicorr"):
         box = [0, 0, 0, 0]  # one for the whole detector
     elif reftype in ("mask", "saturation", "superbias", "linearity", "gain", "readnoise"):
@@ -227,7 +231,7 @@ def _unreliable(pixels, options, flag):
     return _flags(_chosen(pixels, options.unreliable_fraction, 0.8), flag)
 
 
-def _save(model, simulation, reftype, name, box=None, flags=None):
+def save_reference(model, simulation, reftype, name, box=None, flags=None):
     """Fill in what all references carry, and save."""
     meta = model.meta
     meta.telescope = "JWST"
@@ -266,7 +270,7 @@ def _build_mask(simulation, box, _planes, options, name):
     pixels = _pixels(simulation, box)
     # A missing gain is told by the gain reference alone.
     flags = pixels.dq & ~np.uint32(dq.NO_GAIN_VALUE) | _unreliable(pixels, options, dq.UNRELIABLE_SLOPE)
-    _save(MaskModel(), simulation, "mask", name, box, flags)
+    save_reference(MaskModel(), simulation, "mask", name, box, flags)
 
 
 def _build_saturation(simulation, box, _planes, options, name):
@@ -285,7 +289,7 @@ def _build_saturation(simulation, box, _planes, options, name):
     unknown = _chosen(pixels, options.no_sat_check_fraction, 0.2)
     threshold[_chosen(pixels, options.nan_fraction, 0)] = np.nan
     flags = _flags(unknown | pixels.is_reference, dq.NO_SAT_CHECK)
-    _save(SaturationModel(threshold), simulation, "saturation", name, box, flags)
+    save_reference(SaturationModel(threshold), simulation, "saturation", name, box, flags)
 
 
 def _build_superbias(simulation, box, _planes, options, name):
@@ -299,7 +303,7 @@ def _build_superbias(simulation, box, _planes, options, name):
     model.err = np.ones_like(bias)
     model.meta.exposure.readpatt = simulation.readpatt
     flags = _flags(lost, dq.UNRELIABLE_BIAS) | _unreliable(pixels, options, dq.UNRELIABLE_BIAS)
-    _save(model, simulation, "superbias", name, box, flags)
+    save_reference(model, simulation, "superbias", name, box, flags)
 
 
 def _build_linearity(simulation, box, _planes, options, name):
@@ -311,11 +315,11 @@ def _build_linearity(simulation, box, _planes, options, name):
     model = LinearityModel()
     model.coeffs = coeffs
     if options.inverse_linearity and simulation.subarray.instrument == "NIRCAM":
-        model.inv_coeffs = pixels.to_raw_coefficients()
+        set_array(model, "inv_coeffs", pixels.to_raw_coefficients())
     if simulation.subarray.instrument == "MIRI":
         model.meta.instrument.band, model.meta.instrument.filter = "N/A", "ANY"
     unknown = _chosen(pixels, options.no_lin_corr_fraction, 0.4)
-    _save(model, simulation, "linearity", name, box, _flags(unknown, dq.NO_LIN_CORR))
+    save_reference(model, simulation, "linearity", name, box, _flags(unknown, dq.NO_LIN_CORR))
 
 
 def _build_gain(simulation, box, _planes, options, name):
@@ -330,7 +334,7 @@ def _build_gain(simulation, box, _planes, options, name):
     model.meta.bunit_data = "electrons/DN"
     if options.gain_factor is not None:
         model.meta.exposure.gain_factor = options.gain_factor
-    _save(model, simulation, "gain", name, box)
+    save_reference(model, simulation, "gain", name, box)
 
 
 def _build_readnoise(simulation, box, _planes, options, name):
@@ -342,7 +346,7 @@ def _build_readnoise(simulation, box, _planes, options, name):
     model = ReadnoiseModel(noise)
     model.meta.bunit_data = "DN"
     model.meta.exposure.readpatt = simulation.readpatt
-    _save(model, simulation, "readnoise", name, box)
+    save_reference(model, simulation, "readnoise", name, box)
 
 
 def _build_ipc(simulation, _box, _planes, _options, name):
@@ -356,7 +360,7 @@ def _build_ipc(simulation, _box, _planes, _options, name):
     rest = identity - coupling
     square = np.real(np.fft.ifft2(np.fft.fft2(np.fft.ifftshift(rest)) ** 2))
     kernel = (identity + rest + np.fft.fftshift(square)).astype(np.float32)
-    _save(IPCModel(kernel), simulation, "ipc", name)
+    save_reference(IPCModel(kernel), simulation, "ipc", name)
 
 
 def _build_dark(simulation, box, planes, options, name):
@@ -385,7 +389,7 @@ def _build_dark(simulation, box, planes, options, name):
         model.average_dark_current = rate * pixels.gain
     exposure.nframes, exposure.groupgap, exposure.ngroups = 1, 0, planes
     exposure.readpatt, exposure.type = simulation.readpatt, simulation.subarray.exp_type
-    _save(model, simulation, "dark", name, box, flags)
+    save_reference(model, simulation, "dark", name, box, flags)
 
 
 def _build_reset(simulation, box, planes, options, name):
@@ -399,7 +403,7 @@ def _build_reset(simulation, box, planes, options, name):
     model = ResetModel(data)
     model.meta.exposure.readpatt = simulation.readpatt
     model.meta.exposure.nints, model.meta.exposure.ngroups = data.shape[:2]
-    _save(model, simulation, "reset", name, box, _unreliable(pixels, options, dq.UNRELIABLE_FLAT))
+    save_reference(model, simulation, "reset", name, box, _unreliable(pixels, options, dq.UNRELIABLE_FLAT))
 
 
 def _build_rscd(simulation, _box, _planes, _options, name):
@@ -409,7 +413,7 @@ def _build_rscd(simulation, _box, _planes, _options, name):
     rows = [(s.encode(), r.encode(), 1, RSCD_GROUPS) for s in subarrays for r in ("FASTR1", "SLOWR1")]
     model = RSCDModel()
     model.rscd_group_skip_table = np.array(rows, model.get_dtype("rscd_group_skip_table"))
-    _save(model, simulation, "rscd", name)
+    save_reference(model, simulation, "rscd", name)
 
 
 def _build_emicorr(simulation, _box, _planes, _options, name):
@@ -426,7 +430,7 @@ def _build_emicorr(simulation, _box, _planes, _options, name):
     model = EmiModel()
     model.frequencies = {tag: {"frequency": EMI_FREQUENCY, "phase_amplitudes": wave.tolist()}}
     model.subarray_cases = cases
-    _save(model, simulation, "emicorr", name)
+    save_reference(model, simulation, "emicorr", name)
 
 
 _BUILDERS = {

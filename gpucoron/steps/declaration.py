@@ -88,6 +88,8 @@ class Step:
         Keyword arguments of ``run`` that a step cannot know or do by itself; the engine provides them by name.
     borrows : str
         Module of jwst that holds ``jwst_class``, where that code is run in part or always.
+    borrows_since : str
+        The first jwst that has this step: before, another one had the name. '' where any jwst that we admit has it.
     profiles : mapping of str to Preset
         What profiles set differently; `gpucoron.parameters.SPACEKLIP_CLASS` names one that is none of the users'.
     keywords : mapping of str to str
@@ -122,6 +124,7 @@ class Step:
     opens: Callable | None = None
     helpers: tuple = ()
     borrows: str = ""
+    borrows_since: str = ""
     profiles: Mapping = field(default_factory=dict)
     keywords: Mapping = field(default_factory=dict)
     leaves: str = "ramp"

@@ -17,6 +17,7 @@ STEP = Step(
     skipped=True,
     helpers=("jwsts_own",),
     borrows="jwst.persistence.persistence_step",
+    borrows_since="3.0",
     leaves="calibrated ramp",
     keywords={"skip_persistence": "skip"},
 )

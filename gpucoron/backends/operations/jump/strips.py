@@ -81,7 +81,7 @@ class Strip:
     def read_variance(self):
         """Square of the CDS read noise over the frames of a group, electrons, (npixels,) float64."""
         readnoise = self.ramps.readnoise[self.image_area] * self.ramps.gain[self.image_area]
-        return (readnoise**2).ravel() / np.float64(self.ramps.nframes)
+        return (readnoise**2).ravel().astype(np.float64) / self.ramps.nframes
 
     def medians(self, pixels):
         """Return the signed median difference of some pixels, float64, found earlier or now."""

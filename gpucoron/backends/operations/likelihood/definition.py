@@ -202,7 +202,7 @@ def fit_likelihood_ramps(
     """
     nints, ngroups, ny, nx = data.shape
     common = _Common.of(read_times, settings)
-    sig = readnoise / np.sqrt(np.float64(2))
+    sig = readnoise.astype(np.float64) / np.sqrt(np.float64(2))
     results = {name: np.empty((nints, ny, nx), np.float32) for name in RESULTS}
     flat = {name: values.reshape(-1) for name, values in results.items()}
     scratches = _Scratches()

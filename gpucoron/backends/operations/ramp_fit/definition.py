@@ -128,7 +128,7 @@ def fit_ramps(
     times = Times.of(settings)
     # The step's scaling to electrons per group: float64, then rounded.
     with np.errstate(all="ignore"):
-        noise = (readnoise * (gain / np.sqrt(np.float64(2 * settings.nframes)))).astype(np.float32)
+        noise = (readnoise * (gain.astype(np.float64) / np.sqrt(np.float64(2 * settings.nframes)))).astype(np.float32)
     rate, rateints = (Slopes.empty(shape, np) for shape in ((ny, nx), (nints, ny, nx)))
     # Tiles are shared out among the threads already.
     alone = device.with_threads(1)

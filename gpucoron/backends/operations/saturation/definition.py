@@ -109,8 +109,10 @@ def _flag_second_group(ramp, flags, threshold, nframes, bias):
     limit = threshold.ravel()[pixels]
     first, second = ramp[0].ravel()[pixels], ramp[1].ravel()[pixels]
     pedestal = 0.0 if bias is None else bias.ravel()[pixels]
-    # The mean read is a float64 scalar: the prediction is float64, the jump and its allowance stay float32.
-    prediction = (first - pedestal) / np.mean(_reads_of_group(0, nframes)) * _reads_of_group(2, nframes)[-1]
+    # The mean read is a float64: so is the prediction, while the jump and its allowance stay float32.
+    prediction = (
+        (first - pedestal).astype(np.float64) / np.mean(_reads_of_group(0, nframes)) * _reads_of_group(2, nframes)[-1]
+    )
     unforeseen = prediction + pedestal < limit
     jumped = second - first > (limit - first) / nframes
     flags[1] |= _flag_image(threshold.shape, pixels[unforeseen & jumped])

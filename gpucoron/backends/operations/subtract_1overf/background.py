@@ -60,7 +60,7 @@ def _find_background(image, bad, settings):
             break
         centre, sigma = _describe_lower_half(ordered)
         # Later rounds cut at three sigma, whatever the first one did.
-        reach = np.float32((settings.nsigma if round_ == 0 else CUT) * sigma)
+        reach = np.float32(settings.nsigma if round_ == 0 else CUT) * sigma
         if np.isnan(reach):  # no value is below the median
             reach = np.float32(np.inf)
         lowest, highest = centre - reach, centre + reach
@@ -68,7 +68,7 @@ def _find_background(image, bad, settings):
         new &= image <= highest
         new &= good
         ordered = ordered[ordered.searchsorted(lowest) : ordered.searchsorted(highest, "right")]
-        sources = _find_sources(smooth, _middle(ordered) * offset + np.float32(_SOURCE_SIGMA * sigma), new)
+        sources = _find_sources(smooth, _middle(ordered) * offset + np.float32(_SOURCE_SIGMA) * sigma, new)
         if len(sources):
             new.reshape(-1)[sources] = False
             ordered = _take_out(ordered, image.reshape(-1)[sources])
@@ -83,7 +83,7 @@ def _middle(ordered):
     n = len(ordered)
     if n == 0:
         return np.float32(np.nan)
-    return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+    return (ordered[(n - 1) // 2] + ordered[n // 2]) / np.float32(2)
 
 
 def _describe_lower_half(ordered):
@@ -91,9 +91,9 @@ def _describe_lower_half(ordered):
     centre = _middle(ordered)
     below = ordered[: np.searchsorted(ordered, centre)]
     n = len(below)
-    sigma = _middle(centre - below[(n - 1) // 2 : n // 2 + 1]) * MAD_TO_SIGMA
-    if sigma < NO_DEVIATION:
-        sigma = (centre - below).mean() / MEAN_DEVIATION_OF_NORMAL
+    sigma = _middle(centre - below[(n - 1) // 2 : n // 2 + 1]) * np.float32(MAD_TO_SIGMA)
+    if sigma < np.float32(NO_DEVIATION):
+        sigma = (centre - below).mean() / np.float32(MEAN_DEVIATION_OF_NORMAL)
     return centre, np.float32(sigma)
 
 

@@ -113,9 +113,9 @@ def _centre(image, mask):
     if len(samples):
         deviation = np.abs(image - median(samples))
         spread = median(deviation.reshape(-1) if finite.all() else deviation[finite]) * np.float32(MAD_TO_SIGMA)
-        if spread < NO_DEVIATION:
+        if spread < np.float32(NO_DEVIATION):
             spread = deviation[finite].mean() / np.float32(MEAN_DEVIATION_OF_NORMAL)
-        outlying = ~(deviation <= CUT * spread)
+        outlying = ~(deviation <= np.float32(CUT) * spread)
     good = mask & ~grow_cross(outlying)
     samples = np.compress(good.reshape(-1), image.reshape(-1))
     values = image - median(samples) if len(samples) else image.copy()
@@ -172,7 +172,7 @@ def _row_means(values, good):
     flat = spread < NO_DEVIATION
     spread[flat] = (_sum_where(deviation, good) / np.maximum(count, 1))[flat] / MEAN_DEVIATION_OF_NORMAL
 
-    near = good & (deviation <= CUT * spread[:, None])
+    near = good & (deviation <= np.float32(CUT) * spread[:, None])
     n = np.maximum(np.count_nonzero(near, axis=1), 1)
     mean = _sum_where(values, near) / n
     scatter = _sum_where((values - mean[:, None].astype(np.float32)) ** 2, near) / n

@@ -22,4 +22,4 @@ def median(values):
         return values.dtype.type(np.nan)
     ordered = np.partition(values, n // 2)
     upper = ordered[n // 2]
-    return upper if n % 2 else (ordered[: n // 2].max() + upper) / 2
+    return upper if n % 2 else (ordered[: n // 2].max() + upper) / values.dtype.type(2)
