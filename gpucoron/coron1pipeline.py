@@ -408,7 +408,7 @@ def _make_masks(key, rows, settings):
     if settings.skip or not wanted:
         return {}
     if settings.groups is not None or settings.mask_array is not None:
-        given = {"groups": settings.groups, "mask_array": settings.mask_array}
+        given = {name: getattr(settings, name) for name in ("groups", "mask_array", "mask_method", "custom_group")}
         return {row.name: given for row in wanted}
     options = {name: value for name, value in vars(settings).items() if name in _MASKING}
     science = [row for row in rows if row.type.startswith("SCI")]

@@ -13,7 +13,7 @@ from pathlib import Path
 from gpucoron.backends import get_backend
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
 from gpucoron.borrowed import check_borrowed
-from gpucoron.errors import InputError, OutputError, ParameterError
+from gpucoron.errors import InputError, ParameterError
 from gpucoron.io import products
 from gpucoron.io.references import STORE, crds_context, find_references, load_references, parameters_from_crds
 from gpucoron.io.user_files import with_files_read
@@ -458,14 +458,8 @@ def reduce_file(
         run.output_dir = Path(output_dir)
         return run
 
-    def spare(target):
-        if target.exists() and target.samefile(path):
-            msg = f"{path}: a product of this name would replace the input itself; choose another output folder"
-            raise OutputError(msg)
-        return target
-
     def extra_at(extra):
-        return spare(products.extra_path(extra, path, output_dir))
+        return products.spare_input(products.extra_path(extra, path, output_dir), path)
 
     paths = {}
     save = saving_extras(extra_at if save_results else None, after_step, paths)
@@ -478,7 +472,7 @@ def reduce_file(
     to_write = {at(suffix): model for suffix, model in models.items() if model is not None}
     if save_results and to_write:
         for target in to_write:
-            spare(target)
+            products.spare_input(target, path)
         products.save(to_write)
         paths.update({path.stem: path for path in to_write})
     run.phases["write"] = time.perf_counter() - fitted

@@ -92,6 +92,9 @@ class Coron1Pipeline(Pipeline):
 
     step_defs = {step.name: _step_class(step) for step in STEPS.values()}
 
+    #: the file that is being reduced, if it is one
+    _input = None
+
     # the engine looks its references up itself, and fewer of them
     prefetch_references = False
 
@@ -120,6 +123,7 @@ class Coron1Pipeline(Pipeline):
         ImageModel, CubeModel (``return_rateints``) or RampModel (``ramp_fit`` skipped); None where nothing was fitted
         """
         is_path = isinstance(step_input, (str, Path))
+        self._input = Path(step_input) if is_path else None
         of_the_run = {parameter.name: getattr(self, parameter.name) for parameter in PIPELINE}
 
         def start(backend):
@@ -156,15 +160,15 @@ class Coron1Pipeline(Pipeline):
 
     def _path_of(self, extra):
         """Say where a further product goes, under jwst's name for it."""
-        path = self._output_path(extra.suffix or False, extra.file_name or extra.stem or self.output_file)
-        if extra.folder:
-            path = Path(extra.folder) / path.name
-            path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        name = extra.file_name or extra.stem or self.output_file
+        return self._output_path(extra.suffix or False, name, extra.folder)
 
-    def _output_path(self, suffix, output_file, **components):
+    def _output_path(self, suffix, output_file, folder="", **components):
         path = Path(self.make_output_path(basepath=output_file, suffix=suffix, **components))
+        if folder:
+            path = Path(folder) / path.name
         path.parent.mkdir(parents=True, exist_ok=True)
+        products.spare_input(path, self._input)
         return path
 
     def save_model(self, model, suffix=None, idx=None, output_file=None, force=False, **components):

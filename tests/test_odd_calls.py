@@ -111,6 +111,8 @@ def test_an_input_is_not_replaced(nircam, tmp_path):
         for options in ({"save_calibrated_ramp": True}, {"steps": {"ramp_fit": {"skip": True}}}):
             with pytest.raises(OutputError, match="replace the input"):
                 coron1pipeline.run_single_file(ramp, tmp_path, **options)
+        with pytest.raises(OutputError, match="replace the input"):
+            gpucoron.Coron1Pipeline.call(str(ramp), save_calibrated_ramp=True, output_dir=str(tmp_path), backend="cpu")
     assert ramp.read_bytes() == content
 
 

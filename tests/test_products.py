@@ -7,6 +7,7 @@ from astropy.io import fits
 import gpucoron
 from gpucoron.errors import OutputError
 from gpucoron.io import products
+from gpucoron.steps import STEPS
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,9 @@ def test_int_times_and_arrays(reduced):
 def test_intermediates_and_the_ramp(case, reduced):
     run, _models, paths = reduced
     suffixes = {path.stem.split("nrcalong_")[1] for path in paths.values()}
+    # jwst saves the result of its own steps also where they had nothing to do
     done = {record.name for record in run.records if record.reason != "switched off"}
+    done -= {record.name for record in run.records if STEPS[record.name].custom and record.status != "COMPLETE"}
     assert suffixes == (done - {"ramp_fit", "gain_scale"}) | {"ramp", "rate", "rateints"}
 
 

@@ -266,6 +266,19 @@ def prepare_output(output_dir, paths, overwrite):
         raise OutputError(msg)
 
 
+def spare_input(path, input_path):
+    """Return a product's path, unless that is the input itself.
+
+    Raises
+    ------
+    OutputError
+    """
+    if input_path is not None and path.exists() and path.samefile(input_path):
+        msg = f"{input_path}: a product of this name would replace the input itself; choose another output folder"
+        raise OutputError(msg)
+    return path
+
+
 def _refuse_names(paths):
     for path in paths:
         if not (path.name.isascii() and path.name.isprintable()):
