@@ -313,7 +313,7 @@ def wrap(cupy, name, result, seen, given):
     is_view = any(np.may_share_memory(values, array.raw) for array in arrays)
     if seen is TOUCHED or (seen is None and not is_view):
         if is_view or name not in _KEEP_LAYOUT:
-            values = np.array(values, order="C", copy=True if is_view else None)
+            values = np.array(values, order="C") if is_view else np.asarray(values, order="C")
         return cupy.allocated(values)
     if seen is not None and not is_view and values.size:
         msg = f"{name}: CuPy gives a view, which the stand-in cannot"
