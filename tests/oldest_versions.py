@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -77,9 +78,10 @@ def main(arguments):
     with tempfile.TemporaryDirectory(prefix="gpucoron-oldest-") as folder:
         raw, newest, oldest = (Path(folder) / name for name in ("raw", "newest", "oldest"))
         timed("simulate", simulate_all, raw)
-        timed("reduce with the newest", reduce_all, raw, newest)
-        python = timed("install the oldest", make_environment)
-        timed("reduce with the oldest", run, python, __file__, "reduce", raw, oldest)
+        with reducing(sys.executable, raw, newest):  # most of the installation waits for the network
+            python = timed("install the oldest", make_environment)
+            with reducing(python, raw, oldest):
+                pass
         code = tell(*timed("compare", compare_all, newest, oldest))
     return code or timed("tests with the oldest", run_suite, python)
 
@@ -99,10 +101,24 @@ def tell(compared, problems):
     return 1 if problems or not compared else 0
 
 
-def run(python, *command):
-    """Run a script of ours by another Python; it imports gpucoron from where that is installed."""
+@contextmanager
+def reducing(python, raw, output):
+    """Reduce everything by a Python beside the block, which takes the gpucoron that is installed there."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-    subprocess.run([python, *map(str, command)], check=True, env=environment)
+    start = time.monotonic()
+    with open(output.with_suffix(".log"), "w+") as log:
+        command = [python, __file__, "reduce", raw, output]
+        process = subprocess.Popen([*map(str, command)], env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            yield
+            code = process.wait()
+        finally:
+            process.kill()
+        print(f"== reduce with the {output.name}\n   {time.monotonic() - start:.0f} s", flush=True)
+        if code:
+            log.seek(0)
+            print(log.read()[-5000:])
+            sys.exit(code)
 
 
 def make_environment():
