@@ -130,6 +130,7 @@ class Run:
         """Run a part's process, its output passed on; return its exit status, None if it was cut."""
         command = [sys.executable, str(HERE / "first_contact.py"), "--part", name, "--record", str(record)]
         command += ["--scratch", str(self.scratch), "--limit", str(limit), "--began", str(self.began)]
+        command += ["--cut-at", str(time.time() + limit)]
         command += ["--rehearse"] if self.options.rehearse else []
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", bufsize=1,
@@ -235,8 +236,8 @@ def run_part(options):
     import numpy as np
 
     faulthandler.enable()
-    # What hangs says where, before it is cut.
-    faulthandler.dump_traceback_later(max(options.limit - 1, 0.1))
+    # What hangs says where, before it is cut: on a busy machine it began long after it was started.
+    faulthandler.dump_traceback_later(max(options.cut_at - time.time() - 1, 0.1))
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore", RuntimeWarning)
     np.seterr(all="ignore")
@@ -256,7 +257,8 @@ def parse(arguments):
     parser.add_argument("--budget", nargs="+", default=[], metavar="PART=SECONDS", help="other budgets than the parts'")
     parser.add_argument("--deadline", type=float, default=DEADLINE, help=f"seconds in all (default: {DEADLINE})")
     parser.add_argument("--rehearse", action="store_true", help="tiny, on the host build of the kernels")
-    for name, kind in (("part", str), ("record", Path), ("scratch", Path), ("limit", float), ("began", float)):
+    hidden = {"part": str, "record": Path, "scratch": Path, "limit": float, "began": float, "cut-at": float}
+    for name, kind in hidden.items():
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     budgets = {}

@@ -150,9 +150,8 @@ def test_the_extras_admit_only_what_is_compiled_here(extra):
     assert bounds(found[name]) == {">=": versions[0], "<": str(major + 1)}
     assert tuple(map(int, versions[0].split(".")[:2])) >= OLDEST_NVRTC
     assert bounds(found[f"cupy-{extra}x"]) == {">=": "{}.{}".format(*OLDEST_CUPY), "<": str(OLDEST_CUPY[0] + 1)}
-    # CuPy 14 needs NumPy 2.
-    numpy = next(one for one in map(Requirement, project["dependencies"]) if one.name == "numpy")
-    assert bounds(numpy) == {">=": "2.0"}
+    # CuPy 14 needs NumPy 2; without a GPU, gpucoron goes with an older one.
+    assert bounds(found["numpy"]) == {">=": "2.0"}
 
 
 def test_the_oldest_compiler_is_the_oldest_that_runs():
