@@ -1,24 +1,44 @@
-"""mask_groups: leave out late groups of brighter exposures, so that science and reference reach the same signal.
+"""mask_groups: leave out groups, so that science and reference reach the same signal, or for a reason of the user's.
 
 What a ramp's slope is depends, through the brighter-fatter effect above all, on how far the ramp goes. A reference star
 that is brighter than the target is subtracted better when only as much of its ramp is fitted as the target's reaches.
-
-First every exposure of a concatenation is measured (`sum_ring`, `measure_core`), one at a time; then the measures of
-one kind are compared with those of the other (`choose_groups_basic`, `choose_groups_advanced`), and each exposure gets
-a mask of its own (`prepare_masks` does all of it). The step itself only applies a mask.
+How far that is, `prepare_masks` finds for whole concatenations (`gpucoron.steps.group_matching`); the step itself only
+applies a mask, or a list of groups.
 """
-
-import logging
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.parameters import P
 from gpucoron.steps.declaration import Outcome, Step, skipped
+from gpucoron.steps.group_matching import (
+    Core,
+    Match,
+    Ramp,
+    choose_groups_advanced,
+    choose_groups_basic,
+    keep_by_brightness,
+    mask_late_groups,
+    measure_core,
+    prepare_masks,
+    sum_ring,
+)
 
-log = logging.getLogger(__name__)
+__all__ = [
+    "Core",
+    "Match",
+    "Ramp",
+    "apply_mask",
+    "choose_groups_advanced",
+    "choose_groups_basic",
+    "keep_by_brightness",
+    "list_groups",
+    "mask_late_groups",
+    "measure_core",
+    "prepare_masks",
+    "run",
+    "sum_ring",
+]
 
 _NO_SUCH_CUT = "spaceKLIP 2.2 declares it, and its code never reads it either"
 
@@ -38,420 +58,6 @@ STEP = Step(
         P("mask_window", "integer", None, "accepted and not used", unused=_NO_SUCH_CUT),
     ),
 )
-
-METHODS = ("basic", "advanced", "custom")
-#: method -> half width of the part of the image that counts, and width of the ring along its edge, pixels
-WIDTHS = {"basic": (20, 10), "advanced": (30, 20)}
-#: Exposures are masked by what they are; the background exposures follow the star's.
-TYPES = ("REF", "REF_BG")
-#: The advanced method spreads its bright regions by this many pixels: to smaller indices, and to larger ones.
-REGION_PADS = (2, 1)
-
-
-@dataclass(frozen=True)
-class Ramp:
-    """One raw exposure of a concatenation.
-
-    ``name`` is what its mask is called by; ``type`` is SCI, REF, SCI_BG or REF_BG; ``center`` is (CRPIX1, CRPIX2);
-    ``data`` is (nints, ngroups, ny, nx), DN. Any object with these attributes will do: ``data`` is asked for once, and
-    let go before the next exposure's, so that it may be read from a file then.
-    """
-
-    name: str
-    type: str
-    center: tuple
-    data: Any
-
-
-@dataclass(frozen=True)
-class Core:
-    """What the advanced method knows of an exposure.
-
-    Attributes
-    ----------
-    groups : (ngroups, n, n) float64, DN
-        Median over the integrations around the center, less each group's own median.
-    last : (ny, nx) float64, DN
-        Median over the integrations of the last group, less its own median.
-    box : tuple of slices
-        Where the center lies in ``last``.
-    """
-
-    groups: Any
-    last: Any
-    box: tuple
-
-
-@dataclass(frozen=True)
-class Match:
-    """What the advanced method decides for a concatenation: how many groups to keep of bright and of faint pixels.
-
-    Attributes
-    ----------
-    n_bright, n_faint : int
-        Groups to keep of the brightest pixels, and of those in the ring.
-    peak : float, DN
-        Median over the exposures of their brightest pixel in the last group.
-    regions : (n_other, n, n) bool
-        Around the bright pixels of each exposure that was compared with.
-    """
-
-    n_bright: int
-    n_faint: int
-    peak: float
-    regions: Any
-
-
-def sum_ring(data, center, *, cropwidth=20, edgewidth=10):
-    """Sum a ring around the center of every group, less the median of the group's image.
-
-    Parameters
-    ----------
-    data : (nints, ngroups, ny, nx), DN
-    center : (float, float)
-        CRPIX1 and CRPIX2.
-    cropwidth, edgewidth : int, pixels
-        The ring lies between squares of ``2 cropwidth`` and ``2 (cropwidth - edgewidth)`` pixels.
-
-    Returns
-    -------
-    (nints, ngroups) float64, DN
-    """
-    ring = _ring(cropwidth, edgewidth)
-    box = _box(data.shape[2:], center, cropwidth)
-    sums = np.empty(data.shape[:2])
-    for index in np.ndindex(*sums.shape):
-        image = np.asarray(data[index], dtype=np.float64)
-        sums[index] = np.nansum((image[box] - np.nanmedian(image))[ring])
-    return sums
-
-
-def choose_groups_basic(own_sums, other_sums):
-    """Choose how many groups to keep: up to the one that comes nearest to the last group of the others.
-
-    Parameters
-    ----------
-    own_sums : list of (nints, ngroups) float
-        `sum_ring` of the exposures to be masked.
-    other_sums : list of (nints, ngroups) float
-        Of the exposures that they shall be like.
-
-    Returns
-    -------
-    int
-        For each integration of the others: in the exposure with the nearest group of all, the median over its
-        integrations of the nearest group. Of these numbers the median, rounded down.
-
-    Notes
-    -----
-    Source: spaceKLIP 2.2, ``prepare_group_masking_basic``.
-    """
-    nearest = []
-    for target in np.concatenate([np.asarray(sums)[:, -1] for sums in other_sums]):
-        distances = [abs(sums - target) for sums in own_sums]
-        best = min(distances, key=lambda distance: distance.min())
-        nearest.append(np.median(best.argmin(axis=1)))
-    return int(np.median(nearest)) + 1
-
-
-def measure_core(data, center, *, cropwidth=30):
-    """Measure an exposure for the advanced method.
-
-    Parameters
-    ----------
-    data : (nints, ngroups, ny, nx), DN
-    center : (float, float)
-        CRPIX1 and CRPIX2.
-    cropwidth : int, pixels
-        Half width of the square around the center.
-
-    Returns
-    -------
-    Core
-    """
-    box = _box(data.shape[2:], center, cropwidth)
-    groups = np.array(
-        [np.nanmedian(np.asarray(data[(slice(None), group, *box)], float), axis=0) for group in range(data.shape[1])]
-    )
-    groups -= np.nanmedian(groups, axis=(1, 2), keepdims=True)
-    last = np.nanmedian(np.asarray(data[:, -1], dtype=np.float64), axis=0)
-    return Core(groups, last - np.nanmedian(last), box)
-
-
-def choose_groups_advanced(own, others, *, edgewidth=20, threshold=85):
-    """Choose how many groups to keep of the brightest pixels and of those in the ring, which are fainter.
-
-    Parameters
-    ----------
-    own, others : list of Core
-        Of the exposures to be masked, and of those that they shall be like.
-    edgewidth : int, pixels
-        Width of the ring along the edge of the square.
-    threshold : float, percent
-        Pixels of the others above this percentile are bright, and so are their neighbours; only these count in the
-        ring.
-
-    Returns
-    -------
-    Match
-        Its numbers are medians over all pairs, rounded down, of the group in which an exposure comes nearest to the
-        last group of another: by its brightest pixel, and by the median of the bright pixels in the ring.
-
-    Raises
-    ------
-    ValueError
-        No bright pixel lies in the ring.
-
-    Notes
-    -----
-    Source: spaceKLIP 2.2, ``prepare_group_masking_advanced``. As there, the regions of the first of the others serve
-    for all own exposures.
-    """
-    images = np.array([core.groups[-1] for core in others])
-    regions = _spread(images > np.nanpercentile(images, threshold))
-    ring = _ring(images.shape[1] // 2, edgewidth)
-    if not (regions & ring).any(axis=(1, 2)).all():
-        msg = f"no pixel above the {threshold}th percentile lies in a ring of edgewidth {edgewidth}; change one of them"
-        raise ValueError(msg)
-    own_levels = [np.nanmedian(core.groups[:, regions[0] & ring], axis=1) for core in own]
-    own_peaks = [np.nanmax(core.groups, axis=(1, 2)) for core in own]
-    faint, bright = [], []
-    for image, region in zip(images, regions, strict=True):
-        level, peak = np.nanmedian(image[region & ring]), np.nanmax(image)
-        faint += [np.argmin(abs(levels - level)) for levels in own_levels]
-        bright += [np.argmin(abs(peaks - peak)) for peaks in own_peaks]
-    return Match(
-        n_bright=int(np.median(bright)) + 1,
-        n_faint=int(np.median(faint)) + 1,
-        peak=float(np.median([peaks[-1] for peaks in own_peaks])),
-        regions=regions,
-    )
-
-
-def keep_by_brightness(core, match, *, edgewidth=20, is_background=False):
-    """Choose for each pixel of an exposure how many groups to keep.
-
-    Parameters
-    ----------
-    core : Core
-    match : Match
-    edgewidth : int, pixels
-    is_background : bool
-        Without a star of its own, an exposure takes the brightest pixel from the match.
-
-    Returns
-    -------
-    (ny, nx) int
-        Pixels fainter than the bright ones in the ring keep all groups; from there to the brightest pixel the number
-        goes in a straight line from ``n_faint`` to ``n_bright``, rounded down; none beyond.
-
-    Notes
-    -----
-    Source: spaceKLIP 2.2, ``prepare_group_masking_advanced``, which takes the whole ring for its bright pixels, and
-    ``n_faint`` for pixels brighter than the brightest one near the center.
-    """
-    crop = core.last[core.box]
-    ring = _ring(crop.shape[0] // 2, edgewidth)
-    faintest = np.median([np.nanmedian(crop[region & ring]) for region in match.regions])
-    brightest = match.peak if is_background else np.nanmax(crop)
-    if brightest > faintest:
-        index = np.interp(core.last, (faintest, brightest), (match.n_faint - 1, match.n_bright - 1))
-    else:
-        index = np.full(core.last.shape, match.n_bright - 1.0)
-    masked = core.last >= faintest
-    n_groups = core.groups.shape[0]
-    return np.where(masked, np.minimum(np.where(masked, index, 0).astype(int) + 1, n_groups), n_groups)
-
-
-def mask_late_groups(n_kept, ngroups):
-    """Make the mask that leaves out all groups after the first ``n_kept``.
-
-    Parameters
-    ----------
-    n_kept : int or (ny, nx) int
-    ngroups : int
-
-    Returns
-    -------
-    (1, ngroups, 1, 1) or (1, ngroups, ny, nx) bool
-        True for what is left out; the same for all integrations.
-    """
-    mask = np.arange(ngroups)[:, None, None] >= np.asarray(n_kept)
-    return mask[None]
-
-
-def prepare_masks(
-    key,
-    science,
-    references,
-    *,
-    mask_method="basic",
-    types=TYPES,
-    cropwidth=None,
-    edgewidth=None,
-    threshold=85,
-    custom_group=None,
-):
-    """Make the masks of a concatenation's exposures.
-
-    Parameters
-    ----------
-    key : str
-        The concatenation, for messages.
-    science, references : sequence of Ramp
-        Raw exposures, those of the background among them. Only SCI and REF are compared.
-    mask_method : {'basic', 'advanced', 'custom'}
-        One number of groups for all exposures; numbers that follow each pixel's brightness; ``custom_group``.
-    types : sequence of str
-        Which exposures get a mask. REF and REF_BG are made like the science exposures; SCI and SCI_BG, where asked
-        for, like the references.
-    cropwidth, edgewidth : int, optional, pixels
-        By default 20 and 10 (basic) or 30 and 20 (advanced).
-    threshold : float, percent
-        See `choose_groups_advanced`.
-    custom_group : int
-        Groups to keep (custom).
-
-    Returns
-    -------
-    dict
-        name -> mask, (1, ngroups, 1, 1) or (1, ngroups, ny, nx) bool, for each exposure of one of the types.
-
-    Raises
-    ------
-    ValueError
-        The concatenation lacks a type that the method needs, a center lies too near to an edge, or a parameter makes no
-        sense. The message names the concatenation.
-
-    Notes
-    -----
-    Source: spaceKLIP 2.2, ``run_obs``. Nothing is kept from one concatenation to the next.
-    """
-    try:
-        if mask_method == "custom":
-            return _prepare_custom(science, references, types, custom_group)
-        if mask_method not in METHODS:
-            msg = f"there is no mask_method {mask_method!r}; known: {', '.join(METHODS)}"
-            raise ValueError(msg)
-        _check_types(science, references)
-        widths = WIDTHS[mask_method]
-        crop = widths[0] if cropwidth is None else cropwidth
-        edge = widths[1] if edgewidth is None else edgewidth
-        if not 0 < edge < crop:
-            msg = f"edgewidth must lie between 0 and cropwidth, {crop}, not be {edge}"
-            raise ValueError(msg)
-        if mask_method == "basic":
-            return _prepare_basic(science, references, types, crop, edge)
-        return _prepare_advanced(science, references, types, crop, edge, threshold)
-    except ValueError as error:
-        msg = f"mask_groups: concatenation {key}: {error}"
-        raise ValueError(msg) from error
-
-
-def _check_types(science, references):
-    for type_, exposures in (("SCI", science), ("REF", references)):
-        if not any(exposure.type == type_ for exposure in exposures):
-            msg = f"there is no exposure of type {type_}; skip mask_groups, or use mask_method 'custom'"
-            raise ValueError(msg)
-
-
-def _prepare_custom(science, references, types, custom_group):
-    if custom_group is None or custom_group < 1:
-        msg = f"mask_method 'custom' needs custom_group, the number of groups to keep, at least 1, not {custom_group}"
-        raise ValueError(msg)
-    wanted = [exposure for exposure in (*science, *references) if exposure.type in types]
-    return {exposure.name: mask_late_groups(custom_group, exposure.data.shape[1]) for exposure in wanted}
-
-
-def _prepare_basic(science, references, types, cropwidth, edgewidth):
-    def measure(exposure):
-        return sum_ring(exposure.data, exposure.center, cropwidth=cropwidth, edgewidth=edgewidth)
-
-    def choose(own, others):
-        n_kept = choose_groups_basic(own, others)
-        return lambda sums, type_: mask_late_groups(n_kept, sums.shape[1])
-
-    return _prepare(science, references, types, measure, choose)
-
-
-def _prepare_advanced(science, references, types, cropwidth, edgewidth, threshold):
-    def measure(exposure):
-        return measure_core(exposure.data, exposure.center, cropwidth=cropwidth)
-
-    def choose(own, others):
-        match = choose_groups_advanced(own, others, edgewidth=edgewidth, threshold=threshold)
-
-        def make_mask(core, type_):
-            n_kept = keep_by_brightness(core, match, edgewidth=edgewidth, is_background=type_.endswith("_BG"))
-            return mask_late_groups(n_kept, core.groups.shape[0])
-
-        return make_mask
-
-    return _prepare(science, references, types, measure, choose)
-
-
-def _prepare(science, references, types, measure, choose):
-    """Measure each exposure once; for either kind, choose by comparison with the other, and make the masks."""
-    measures = {}
-    for exposure in (*science, *references):
-        if exposure.type in ("SCI", "REF") or exposure.type in types:
-            try:
-                measures[exposure.name] = measure(exposure)
-            except ValueError as error:
-                msg = f"{exposure.name}: {error}"
-                raise ValueError(msg) from error
-    masks = {}
-    for own, others, own_type, other_type in (
-        (references, science, "REF", "SCI"),
-        (science, references, "SCI", "REF"),
-    ):
-        wanted = [exposure for exposure in own if exposure.type in types]
-        if wanted:
-            make_mask = choose(
-                [measures[exposure.name] for exposure in own if exposure.type == own_type],
-                [measures[exposure.name] for exposure in others if exposure.type == other_type],
-            )
-            masks |= {exposure.name: make_mask(measures[exposure.name], exposure.type) for exposure in wanted}
-    return masks
-
-
-def _box(shape, center, cropwidth):
-    """Cut a square of ``2 cropwidth`` pixels around a center."""
-    if center is None or None in tuple(center):
-        msg = "there is no CRPIX to tell where the star is"
-        raise ValueError(msg)
-    column, row = (int(coordinate) for coordinate in center)
-    ny, nx = shape
-    if min(row, column) < cropwidth or row + cropwidth > ny or column + cropwidth > nx:
-        msg = (
-            f"a cropwidth of {cropwidth} around CRPIX ({center[0]}, {center[1]}) leaves the image of {nx} x {ny} pixels"
-        )
-        raise ValueError(msg)
-    return slice(row - cropwidth, row + cropwidth), slice(column - cropwidth, column + cropwidth)
-
-
-def _ring(cropwidth, edgewidth):
-    """Mark the ring along the edge of a square of ``2 cropwidth`` pixels."""
-    ring = np.ones((2 * cropwidth, 2 * cropwidth), dtype=bool)
-    ring[edgewidth:-edgewidth, edgewidth:-edgewidth] = False
-    return ring
-
-
-def _spread(masks):
-    """Spread the masks by `REGION_PADS` along both axes; the peer's squares reach less far to larger indices."""
-    before, after = REGION_PADS
-    spread = masks
-    for axis in (1, 2):
-        grown = spread.copy()
-        for shift in range(-before, after + 1):
-            size = masks.shape[axis]
-            source = [slice(None)] * 3
-            target = [slice(None)] * 3
-            source[axis] = slice(max(0, -shift), size - max(0, shift))
-            target[axis] = slice(max(0, shift), size - max(0, -shift))
-            grown[tuple(target)] |= spread[tuple(source)]
-        spread = grown
-    return spread
 
 
 def apply_mask(groupdq, mask, *, backend):
