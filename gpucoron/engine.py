@@ -469,10 +469,9 @@ def reduce_file(
     if not run.fits:
         # as jwst: without a fit, the ramp is the product
         models["ramp"] = products.ramp_model(run)
-    to_write = {at(suffix): model for suffix, model in models.items() if model is not None}
-    if save_results and to_write:
-        for target in to_write:
-            products.spare_input(target, path)
+    made = {suffix: model for suffix, model in models.items() if model is not None}
+    if save_results and made:
+        to_write = {products.spare_input(at(suffix), path): model for suffix, model in made.items()}
         products.save(to_write)
         paths.update({path.stem: path for path in to_write})
     run.phases["write"] = time.perf_counter() - fitted

@@ -73,15 +73,19 @@ def fits_bytes_due(hdus):
     return last["datLoc"] + last["datSpan"]
 
 
-def is_whole_fits(path):
-    """Tell whether an uncompressed FITS file can be read and does not end too early."""
+def fits_sizes(path):
+    """Open an uncompressed FITS file: its bytes, and how many its headers promise."""
     from astropy.io import fits
 
+    with warnings.catch_warnings(action="ignore"), fits.open(path, lazy_load_hdus=False) as hdus:
+        return Path(path).stat().st_size, fits_bytes_due(hdus)
+
+
+def is_whole_fits(path):
+    """Tell whether an uncompressed FITS file can be read and does not end too early."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with fits.open(path, lazy_load_hdus=False) as hdus:
-                return Path(path).stat().st_size >= fits_bytes_due(hdus)
+        size, due = fits_sizes(path)
+        return size >= due
     except (OSError, ValueError, TypeError):  # what damage may lead to, in astropy
         return False
 

@@ -39,11 +39,12 @@ def _spec(parameters):
     return "\n".join(_spec_line(parameter) for parameter in parameters)
 
 
-def _step_class(step, defaults=None):
+def _step_class(step, preset="jwst"):
     """Make the class that carries a step's parameters, and asks CRDS for jwst's parameter file of that step."""
-    parameters = [*step.parameters, step.known["skip"]]
-    if defaults is not None:
-        parameters = [replace(parameter, default=defaults[parameter.name]) for parameter in parameters]
+    defaults = step.defaults(preset)
+    parameters = [
+        replace(parameter, default=defaults[parameter.name]) for parameter in (*step.parameters, step.known["skip"])
+    ]
 
     def get_config_reftype(cls):
         return step.pars_type
@@ -155,7 +156,10 @@ class Coron1Pipeline(Pipeline):
             shown, due = step.defaults(self.preset), step.defaults(self.preset, facts.instrument, facts.subarray)
             values = {key: getattr(getattr(self, name), key, None) for key in declared(name)}
             # A preset may be for other exposures; what the user has set is for this one.
-            settings[name] = {key: due[key] if value == shown[key] else value for key, value in values.items()}
+            for key in shown:
+                if shown[key] != due[key] and values[key] == shown[key]:
+                    values[key] = due[key]
+            settings[name] = values
         return settings
 
     def _path_of(self, extra):
@@ -194,10 +198,7 @@ class Coron1Pipeline_spaceKLIP(Coron1Pipeline):
 
     preset = SPACEKLIP_CLASS
 
-    step_defs = {
-        step.name: _step_class(step, step.defaults(SPACEKLIP_CLASS)) if SPACEKLIP_CLASS in step.profiles else made
-        for step, made in zip(STEPS.values(), Coron1Pipeline.step_defs.values(), strict=True)
-    }
+    step_defs = {step.name: _step_class(step, SPACEKLIP_CLASS) for step in STEPS.values()}
 
     @classmethod
     def _get_config_from_parameters(cls, crds_parameters, crds_observatory):

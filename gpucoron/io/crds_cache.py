@@ -2,10 +2,9 @@
 
 import logging
 import os
-import warnings
 from pathlib import Path
 
-from gpucoron.files import file_digest, first_line, fits_bytes_due
+from gpucoron.files import file_digest, first_line, fits_sizes
 
 log = logging.getLogger(__name__)
 
@@ -86,10 +85,7 @@ def _what_is_wrong(path, known):
             if sha1 not in ("", "none") and file_digest(path, "sha1") != sha1:
                 return f"its SHA-1 is not {sha1}, as CRDS says"
         elif path.endswith(".fits"):
-            from astropy.io import fits
-
-            with warnings.catch_warnings(action="ignore"), fits.open(path, lazy_load_hdus=False) as hdus:
-                due = fits_bytes_due(hdus)
+            due = fits_sizes(path)[1]
             if due > size:
                 return f"it has {size} bytes where {due} are due"
     except Exception as error:  # a damaged file shows as almost any error
