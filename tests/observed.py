@@ -2,7 +2,7 @@
 
 import numpy as np
 from astropy.io import fits
-from astropy.table import MaskedColumn
+from astropy.table import MaskedColumn, Table
 
 from gpucoron.database import create_database
 from gpucoron.simulate import simulate
@@ -94,3 +94,9 @@ def write_like(path, raw_file, unit, data, **keywords):
             science.header["BUNIT"] = unit
         fits.HDUList([primary, science]).writeto(path, overwrite=True)
     return path
+
+
+def tables_of(*paths, types=None):
+    """Make the least that run_obs takes: raw files in one concatenation, science if nothing else is said."""
+    types = types or ["SCI"] * len(paths)
+    return {"K": Table({"FITSFILE": [str(path) for path in paths], "DATAMODL": ["STAGE0"] * len(paths), "TYPE": types})}

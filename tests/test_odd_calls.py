@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from astropy.io import fits
-from astropy.table import Table
+from observed import tables_of
 
 import gpucoron
 from gpucoron import coron1pipeline
@@ -15,19 +15,13 @@ def nircam(exposures):
     return exposures("NIRCAM", "SUB320A335R", "SHALLOW4", 5, 2, shape=(48, 64))
 
 
-def tables_of(*paths, type_="REF"):
-    count = len(paths)
-    columns = {"FITSFILE": list(map(str, paths)), "DATAMODL": ["STAGE0"] * count, "TYPE": [type_] * count}
-    return {"K": Table(columns)}
-
-
 @pytest.mark.parametrize("steps", [["jump"], "jump", {"jump": ["skip"]}, {"jump": True}, {1: {}}], ids=str)
 def test_steps_that_are_no_dictionaries(steps, nircam, tmp_path):
     with nircam.cache.activate():
         with pytest.raises(ParameterError, match="expected step -> parameter -> value"):
             coron1pipeline.run_single_file(nircam.path, tmp_path, steps=steps)
         with pytest.raises(ParameterError, match="expected step -> parameter -> value"):
-            coron1pipeline.run_obs(tables_of(nircam.path), steps=steps, output_dir=tmp_path)
+            coron1pipeline.run_obs(tables_of(nircam.path, types=["REF"]), steps=steps, output_dir=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -67,11 +61,11 @@ def test_a_name_that_no_header_takes(nircam, tmp_path):
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"no FITS"])
 def test_damaged_products_are_made_again(damage, nircam, tmp_path):
     with nircam.cache.activate():
-        coron1pipeline.run_obs(tables_of(nircam.path), output_dir=tmp_path)
+        coron1pipeline.run_obs(tables_of(nircam.path, types=["REF"]), output_dir=tmp_path)
         (product,) = tmp_path.glob("stage1/*_rateints.fits")
         science, whole = fits.getdata(product, "SCI", memmap=False), product.read_bytes()
         product.write_bytes(damage(whole))
-        tables = tables_of(nircam.path)
+        tables = tables_of(nircam.path, types=["REF"])
         coron1pipeline.run_obs(tables, output_dir=tmp_path, overwrite=False)
     assert tables["K"]["DATAMODL"][0] == "STAGE1"
     assert product.stat().st_size == len(whole)
@@ -80,7 +74,7 @@ def test_damaged_products_are_made_again(damage, nircam, tmp_path):
 
 def test_no_groups_are_no_groups(nircam, tmp_path):
     """An empty list is not a wish for masks by brightness, which need a science exposure."""
-    tables = tables_of(nircam.path)
+    tables = tables_of(nircam.path, types=["REF"])
     with nircam.cache.activate():
         coron1pipeline.run_obs(tables, steps={"mask_groups": {"groups": []}}, output_dir=tmp_path)
     assert tables["K"]["DATAMODL"][0] == "STAGE1"
@@ -92,7 +86,9 @@ def test_no_groups_are_no_groups(nircam, tmp_path):
 )
 def test_masks_that_cannot_be(masking, told, nircam, tmp_path):
     with nircam.cache.activate(), pytest.raises(ParameterError, match=told):
-        coron1pipeline.run_obs(tables_of(nircam.path), steps={"mask_groups": masking}, output_dir=tmp_path)
+        coron1pipeline.run_obs(
+            tables_of(nircam.path, types=["REF"]), steps={"mask_groups": masking}, output_dir=tmp_path
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -119,10 +115,10 @@ def test_an_input_is_not_replaced(nircam, tmp_path):
 @pytest.mark.parametrize("types", [("REF", "SCI"), ("REF", "REF")])
 def test_a_reference_of_two_concatenations(types, nircam, tmp_path):
     """With the same mask it serves both; where only one of them masks it, the second must not replace the first's."""
-    obs = {key: tables_of(nircam.path, type_=type_)["K"] for key, type_ in zip("AB", types, strict=True)}
+    obs = {key: tables_of(nircam.path, types=[type_])["K"] for key, type_ in zip("AB", types, strict=True)}
     masking = {"mask_groups": {"mask_method": "custom", "custom_group": 3}}
     with nircam.cache.activate():
-        alone = {"A": tables_of(nircam.path)["K"]}
+        alone = {"A": tables_of(nircam.path, types=["REF"])["K"]}
         coron1pipeline.run_obs(alone, steps=masking, subdir="alone", output_dir=tmp_path)
         if len(set(types)) == 1:
             coron1pipeline.run_obs(obs, steps=masking, output_dir=tmp_path)

@@ -14,15 +14,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from astropy.io import fits
-from astropy.table import Table
+from observed import tables_of
 
 import gpucoron
 from gpucoron import coron1pipeline, engine
 from gpucoron.errors import InputError, OutputError, ParameterError
 from gpucoron.steps import STEPS
 
-ALL_CORES = {"maximum_cores": "all"}
 SWITCHED_ON = {"skip": False}
+
+
+def jump_thresholds(value):
+    """As both tutorials set them."""
+    names = ("rejection_threshold", "three_group_rejection_threshold", "four_group_rejection_threshold")
+    return {**dict.fromkeys(names, value), "maximum_cores": "all"}
+
+
 #: the steps of the tutorial of MIRI, and what must come of them: step -> parameter -> value
 MIRI_TUTORIAL = {
     "group_scale": SWITCHED_ON,
@@ -35,10 +42,7 @@ MIRI_TUTORIAL = {
         **{"skip": False, "odd_even_columns": True, "odd_even_rows": True, "nlower": 0, "nupper": 0},
         **{"nleft": 0, "nright": 0, "nrow_off": 0, "ncol_off": 0},
     },
-    "jump": {
-        **{"rejection_threshold": 8.0, "three_group_rejection_threshold": 8.0},
-        **{"four_group_rejection_threshold": 8.0, "maximum_cores": "all"},
-    },
+    "jump": jump_thresholds(8.0),
     "ramp_fit": {"save_calibrated_ramp": False, "maximum_cores": "all"},
     "gain_scale": SWITCHED_ON,
 }
@@ -55,10 +59,7 @@ NIRCAM_TUTORIAL = {
     "linearity": SWITCHED_ON,
     "dark_current": {"skip": True},
     "persistence": {"skip": True},
-    "jump": {
-        **{"rejection_threshold": 4.0, "three_group_rejection_threshold": 4.0},
-        **{"four_group_rejection_threshold": 4.0, "maximum_cores": "all"},
-    },
+    "jump": jump_thresholds(4.0),
     "subtract_1overf": {
         **{"model_type": "savgol", "sat_frac": 0.5, "combine_ints": True, "vertical_corr": True, "nproc": 4},
     },
@@ -122,11 +123,6 @@ def case(request, exposures):
 @pytest.fixture(scope="module")
 def nircam(exposures):
     return exposures("NIRCAM", "SUB320A335R", "SHALLOW4", 5, 2, shape=(48, 64))
-
-
-def tables_of(*paths, types=None):
-    types = types or ["SCI"] * len(paths)
-    return {"K": Table({"FITSFILE": [str(path) for path in paths], "DATAMODL": ["STAGE0"] * len(paths), "TYPE": types})}
 
 
 def names_in(folder):
