@@ -15,6 +15,7 @@ from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
 from gpucoron.borrowed import check_borrowed
 from gpucoron.errors import InputError, ParameterError
 from gpucoron.io import products
+from gpucoron.io.hooks import run_hooks
 from gpucoron.io.references import STORE, crds_context, find_references, load_references, parameters_from_crds
 from gpucoron.io.user_files import with_files_read
 from gpucoron.io.versions import check_versions
@@ -59,6 +60,8 @@ _LAST_STEPS = (
 
 #: what the names of the exposure and of its products end with
 _TAKEN = ("uncal", "ramp", "rate", "rateints")
+#: that the result of a step can be saved as
+_KINDS_OF_FILE = ("fits", "asdf")
 
 
 @dataclass
@@ -80,8 +83,9 @@ class Run:
     ``parameters`` holds step -> namespace as settled, ``of_run`` the parameters of the run as a whole, ``references``
     type -> path or 'N/A' from CRDS, and 'step.type' -> path where a step has an override, ``pars_files`` the names of
     CRDS's parameter files that were applied, ``context`` CRDS's context and software version. ``output_dir`` is where
-    a step's own extra products go; None is the current folder. ``phases`` holds the seconds that reading, planning and
-    writing took, where ``reduce_file`` did it all.
+    a step's own extra products go; None is the current folder. ``order`` names the steps as they run. ``phases`` holds
+    the seconds that reading, planning and writing took, where ``reduce_file`` did it all. ``notes`` are lines for the
+    history of the products.
     """
 
     exposure: object
@@ -92,9 +96,11 @@ class Run:
     references: dict
     pars_files: list
     context: tuple
+    order: tuple
     output_dir: object = None
     records: list = field(default_factory=list)
     phases: dict = field(default_factory=dict)
+    notes: list = field(default_factory=list)
 
     @property
     def seconds(self):
@@ -113,7 +119,7 @@ class Run:
     @property
     def fits(self):
         """Whether ramps are fitted at all: else the ramp is the product."""
-        return any(step.fits and not self.parameters[name].skip for name, step in STEPS.items())
+        return any(STEPS[name].fits and not self.parameters[name].skip for name in self.order)
 
 
 def order_of(facts, stage_1overf="ints"):
@@ -162,23 +168,28 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
         from_files, of_run_from_files, pars_files = parameters_from_crds(exposure)
     parameters = resolve(STEPS, profile, from_crds=from_files, steps=steps, **facts)
     of_run = settle_run(STEPS, parameters, {**of_run_from_files, **(pipeline or {})})
-    _check_suffixes(parameters, of_run)
+    _check_files_of_results(parameters, of_run)
     for name, reason in unused(STEPS, steps or {}).items():
         log.warning("%s is accepted and not used: %s", name, reason)
     return parameters, of_run, pars_files
 
 
-def _check_suffixes(parameters, of_run):
-    """Refuse names for the results of steps that belong to the exposure itself and its products."""
+def _check_files_of_results(parameters, of_run):
+    """Refuse files for the results of steps that cannot be, or that belong to the exposure and its products."""
     for name, settings in parameters.items():
+        if not (settings.save_results or settings.output_file is not None or of_run.save_intermediates):
+            continue
         suffix = settings.suffix or ""
-        is_bad = suffix in _TAKEN or {"/", "\\"} & set(suffix)
-        if is_bad and (settings.save_results or of_run.save_intermediates):
+        if suffix in _TAKEN or {"/", "\\"} & set(suffix):
             msg = f"{name}.suffix: {suffix!r} cannot be; it must be no path, and none of {', '.join(_TAKEN)}"
+            raise ParameterError(msg)
+        if settings.output_ext.removeprefix(".") not in _KINDS_OF_FILE:
+            known = " or ".join(f".{kind}" for kind in _KINDS_OF_FILE)
+            msg = f"{name}.output_ext: {settings.output_ext!r} cannot be written; it must be {known}"
             raise ParameterError(msg)
 
 
-def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto", use_pars=None):
+def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto", use_pars=None, only=None):
     """Settle everything that can be settled before any work: parameters and references.
 
     Parameters
@@ -193,6 +204,8 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
     backend : str or Backend
     use_pars : bool, optional
         Apply CRDS's parameter files; by default in the ``jwst`` profile alone.
+    only : str, optional
+        Run this step alone, also where the instrument's order does not have it.
 
     Returns
     -------
@@ -207,8 +220,9 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
     parameters, of_run, pars_files = settle(
         exposure, profile=profile, steps=steps, pipeline=pipeline, use_pars=use_pars
     )
+    order = (only,) if only else order_of(exposure.facts, of_run.stage_1overf)
     wanted, overrides, latest = [], {}, {}
-    for name in order_of(exposure.facts, of_run.stage_1overf):
+    for name in order:
         step, settings = STEPS[name], parameters[name]
         if not settings.skip:
             check_borrowed(step)
@@ -230,6 +244,7 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
         references=find_references(exposure, wanted, overrides),
         pars_files=pars_files,
         context=context,
+        order=order,
     )
 
 
@@ -258,8 +273,10 @@ def run_steps(run, *, until=None, after_step=None, store=None):
         run.backend = backend
     references = load_references(exposure, run.references, backend, store)
     cleans = any(
-        step.cleans_groups is not None and not run.parameters[name].skip and step.cleans_groups(run.of_run)
-        for name, step in STEPS.items()
+        STEPS[name].cleans_groups is not None
+        and not run.parameters[name].skip
+        and STEPS[name].cleans_groups(run.of_run)
+        for name in run.order
     )
     backend.settle(exposure.data.shape, cleans_groups=cleans)
     _run_each(run, references, until, after_step)
@@ -310,22 +327,29 @@ def run_or_start_again(start, backend, *, after_step=None):
 
 def _run_each(run, references, until, after_step):
     exposure, backend = run.exposure, run.backend
-    for name in order_of(exposure.facts, run.of_run.stage_1overf):
+    for name in run.order:
         if name == until:
             break
-        settings = run.parameters[name]
         backend.take_workers()
         start = time.perf_counter()
-        outcome = skipped("switched off") if settings.skip else _run_one(STEPS[name], run, references)
+        outcome = _run_with_hooks(STEPS[name], run, references)
         backend.synchronize()
         seconds, workers = time.perf_counter() - start, backend.take_workers()
         workers = tuple(workers) if outcome.status == "COMPLETE" else ()
         record = StepRecord(name, outcome.status, seconds, outcome.reason, dict(outcome.flagged), workers)
         run.records.append(record)
-        products.note_step(run, STEPS[name], outcome)
         log.info("%s: %s %s %.3f s %s", exposure.name, name, record.status, record.seconds, record.reason)
         if after_step is not None:
             after_step(run, record)
+
+
+def _run_with_hooks(step, run, references):
+    """Run a step between its hooks, which run for a step that is switched off too."""
+    run_hooks(run, step, "pre")
+    outcome = skipped("switched off") if run.parameters[step.name].skip else _run_one(step, run, references)
+    products.note_step(run, step, outcome)
+    run_hooks(run, step, "post")
+    return outcome
 
 
 def _run_one(step, run, references):
@@ -346,8 +370,7 @@ def _make_fit(run, step):
     """Make ``fit(exposure, references)``: the fit that the run's exposure has had, without what else it leaves."""
 
     def fit(exposure, references):
-        order = order_of(run.exposure.facts, run.of_run.stage_1overf)
-        name = next(name for name in order if STEPS[name].fits and not run.parameters[name].skip)
+        name = next(name for name in run.order if STEPS[name].fits and not run.parameters[name].skip)
         return run_step(name, exposure, references, run.parameters[name], run.backend)
 
     return fit

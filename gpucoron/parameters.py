@@ -6,6 +6,7 @@ jwst Pipeline class, the command line's help and the table in the documentation.
 """
 
 import difflib
+import re
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -25,8 +26,9 @@ class Parameter:
     """One parameter of a step.
 
     ``kind`` is 'float', 'integer', 'boolean', 'string', 'option', 'float_list', 'int_list', 'string_list', 'array'
-    (an array, or the path of a ``.npy`` file) or 'flags' (the path of a FITS file); None is accepted where it is the
-    default or one of the ``options``, and where the parameter is ``optional``.
+    (an array, or the path of a ``.npy`` file), 'flags' (the path of a FITS file) or 'hooks' (steps, functions and
+    commands, or text that names them); None is accepted where it is the default or one of the ``options``, and where
+    the parameter is ``optional``.
     ``minimum`` is the least value that is accepted. ``ours`` marks what jwst's step of the same name does not have.
     ``unused`` says why a value has no effect, for what is accepted because jwst or spaceKLIP have it.
     """
@@ -145,6 +147,23 @@ def _list_of(kind):
     return convert_list
 
 
+def _hooks(value):
+    """List hooks: text is taken apart at commas, but for those within parentheses."""
+    if isinstance(value, str):
+        hooks = [hook.strip() for hook in _COMMA.split(value.strip("[] "))]
+    else:
+        hooks = list(value) if isinstance(value, (list, tuple)) else [value]
+    hooks = [hook for hook in hooks if hook != ""]
+    return (
+        hooks
+        if all(isinstance(hook, str) or callable(hook) or hasattr(hook, "run") for hook in hooks)
+        else _fail(value)
+    )
+
+
+#: a comma outside of parentheses
+_COMMA = re.compile(r",(?![^(]*\))")
+
 _CONVERTERS = {
     "float": float,
     "integer": _integer,
@@ -156,6 +175,7 @@ _CONVERTERS = {
     "string_list": lambda value: [item.strip() for item in value.split(",")] if isinstance(value, str) else list(value),
     "float_list": _list_of(float),
     "int_list": _list_of(_integer),
+    "hooks": _hooks,
 }
 
 

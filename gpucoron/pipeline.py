@@ -4,17 +4,22 @@ The coat gives what users of jwst expect: parameters in jwst's notation, CRDS's 
 own class names), output naming, the log in the product. The steps below carry parameters; the engine does the work.
 """
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from jwst.stpipe import Pipeline
 from jwst.stpipe import Step as JwstStep
+from stdatamodels.jwst import datamodels
 from stpipe.config_parser import ConfigObj
 
 from gpucoron.backends import NAMES, get_backend
 from gpucoron.engine import plan, run_or_start_again, saving_extras
+from gpucoron.errors import InputError, ParameterError
 from gpucoron.io import products
 from gpucoron.io.exposure import Exposure
+from gpucoron.io.hooks import as_step
 from gpucoron.parameters import FROM_FILES, PIPELINE, SPACEKLIP_CLASS, Parameter, refuse_unknown
 from gpucoron.steps import STEPS, declared
 
@@ -39,29 +44,72 @@ def _spec(parameters):
     return "\n".join(_spec_line(parameter) for parameter in parameters)
 
 
+class _SingleStep(JwstStep):
+    """A step of `gpucoron.steps` as a jwst Step: it carries parameters for a pipeline, and runs alone."""
+
+    step = None
+    spec = ""
+    prefetch_references = False
+
+    def __init__(self, *args, **values):
+        for when in ("pre_hooks", "post_hooks"):
+            if values.get(when):
+                values[when] = [as_step(hook) for hook in values[when]]
+        super().__init__(*args, **values)
+        self._hooks_made = {
+            "pre_hooks": (list(self.pre_hooks), self._pre_hooks),
+            "post_hooks": (list(self.post_hooks), self._post_hooks),
+        }
+
+    @classmethod
+    def get_config_reftype(cls):
+        """Ask CRDS for jwst's parameter file of the step."""
+        return cls.step.pars_type
+
+    @classmethod
+    def _get_config_from_parameters(cls, crds_parameters, crds_observatory):
+        if cls.step.custom:
+            return ConfigObj()
+        return super()._get_config_from_parameters(crds_parameters, crds_observatory)
+
+    def process(self, step_input):
+        """Run this step alone.
+
+        Parameters
+        ----------
+        step_input : str, Path or model
+            A ramp; for `gain_scale` an ``ImageModel`` or a ``CubeModel``. A model is left as it is.
+
+        Returns
+        -------
+        RampModel; rate and rateints as a tuple from a fit; a model like the input from a step that works on slopes
+        """
+        return run_alone(self, step_input)
+
+
 def _step_class(step, preset="jwst"):
-    """Make the class that carries a step's parameters, and asks CRDS for jwst's parameter file of that step."""
+    """Make the class of a step: called as jwst calls its own, with the defaults of a preset."""
     defaults = step.defaults(preset)
     parameters = [
         replace(parameter, default=defaults[parameter.name]) for parameter in (*step.parameters, step.known["skip"])
     ]
-
-    def get_config_reftype(cls):
-        return step.pars_type
-
-    def no_parameter_file(cls, crds_parameters, crds_observatory):
-        return ConfigObj()
-
     members = {
-        "__doc__": f"Parameters of {step.name}: {step.title}.",
+        "__doc__": f"{step.name}: {step.title}. Alone, or as part of a pipeline; see `gpucoron.steps.{step.name}`.",
+        "__module__": __name__,
+        "step": step,
         "class_alias": step.name,
         "spec": _spec(parameters),
         "reference_file_types": list(step.references),
-        "get_config_reftype": classmethod(get_config_reftype),
     }
-    if step.custom:
-        members["_get_config_from_parameters"] = classmethod(no_parameter_file)
-    return type("".join(part.title() for part in step.name.split("_")) + "Step", (JwstStep,), members)
+    name = step.jwst_class or "".join(part.title() for part in step.name.split("_")) + "Step"
+    return type(name if preset == "jwst" else f"{name}_spaceKLIP", (_SingleStep,), members)
+
+
+#: step -> its class; ``gpucoron.pipeline.SaturationStep`` and the like are these
+_STEP_CLASSES = {name: _step_class(step) for name, step in STEPS.items()}
+_STEP_CLASSES_OF_SPACEKLIP = {name: _step_class(step, SPACEKLIP_CLASS) for name, step in STEPS.items()}
+for _classes in (_STEP_CLASSES, _STEP_CLASSES_OF_SPACEKLIP):
+    globals().update({step_class.__name__: step_class for step_class in _classes.values()})
 
 
 class Coron1Pipeline(Pipeline):
@@ -91,7 +139,7 @@ class Coron1Pipeline(Pipeline):
     #: whose presets the steps' defaults hold, beside jwst's own
     preset = "jwst"
 
-    step_defs = {step.name: _step_class(step) for step in STEPS.values()}
+    step_defs = dict(_STEP_CLASSES)
 
     #: the file that is being reduced, if it is one
     _input = None
@@ -123,6 +171,7 @@ class Coron1Pipeline(Pipeline):
         -------
         ImageModel, CubeModel (``return_rateints``) or RampModel (``ramp_fit`` skipped); None where nothing was fitted
         """
+        _refuse_strangers(self)
         is_path = isinstance(step_input, (str, Path))
         self._input = Path(step_input) if is_path else None
         of_the_run = {parameter.name: getattr(self, parameter.name) for parameter in PIPELINE}
@@ -154,7 +203,7 @@ class Coron1Pipeline(Pipeline):
         settings = {}
         for name, step in STEPS.items():
             shown, due = step.defaults(self.preset), step.defaults(self.preset, facts.instrument, facts.subarray)
-            values = {key: getattr(getattr(self, name), key, None) for key in declared(name)}
+            values = _values_of(getattr(self, name))
             # A preset may be for other exposures; what the user has set is for this one.
             for key in shown:
                 if shown[key] != due[key] and values[key] == shown[key]:
@@ -165,12 +214,12 @@ class Coron1Pipeline(Pipeline):
     def _path_of(self, extra):
         """Say where a further product goes, under jwst's name for it."""
         name = extra.file_name or extra.stem or self.output_file
-        return self._output_path(extra.suffix or False, name, extra.folder)
+        return self._output_path(extra.suffix or False, name, extra.folder, ext=extra.ext)
 
     def _output_path(self, suffix, output_file, folder="", **components):
         path = Path(self.make_output_path(basepath=output_file, suffix=suffix, **components))
         if folder:
-            path = Path(folder) / path.name
+            path = Path(os.path.expandvars(os.path.expanduser(folder))) / path.name
         path.parent.mkdir(parents=True, exist_ok=True)
         products.spare_input(path, self._input)
         return path
@@ -180,6 +229,8 @@ class Coron1Pipeline(Pipeline):
         output_file = output_file or self.output_file
         if not (force or self.save_results or output_file):
             return None
+        if self.output_use_model or not (output_file or self.search_output_file):
+            output_file = model.meta.filename
         path = self._output_path(suffix, output_file, **components)
         products.save({path: model})
         return str(path)
@@ -198,12 +249,106 @@ class Coron1Pipeline_spaceKLIP(Coron1Pipeline):
 
     preset = SPACEKLIP_CLASS
 
-    step_defs = {step.name: _step_class(step, SPACEKLIP_CLASS) for step in STEPS.values()}
+    step_defs = dict(_STEP_CLASSES_OF_SPACEKLIP)
 
     @classmethod
     def _get_config_from_parameters(cls, crds_parameters, crds_observatory):
         return cls._empty_config()
 
 
+def run_alone(owner, step_input):
+    """Run one step with the parameters of its jwst Step, and return what jwst's own would.
+
+    Parameters
+    ----------
+    owner : _SingleStep
+    step_input : str, Path or model
+
+    Returns
+    -------
+    model or tuple of models
+
+    Raises
+    ------
+    GpucoronError
+        One of its kinds.
+    """
+    _refuse_strangers(owner)
+    step = owner.step
+    # What is around the step, its hooks and the saving of its result, is stpipe's here.
+    values = {key: value for key, value in _values_of(owner).items() if key not in _AROUND} | {"skip": False}
+    if step.switch:
+        values[step.switch] = True
+    of_run = {step.run_switch: True} if step.run_switch else {}
+
+    def start(backend):
+        exposure = _open_for(step, step_input, backend)
+        if "stage" in step.helpers:
+            of_run["stage_1overf"] = "groups" if exposure.rateints is None else "ints"
+        run = plan(
+            exposure, steps={step.name: values}, pipeline=of_run, backend=backend, use_pars=False, only=step.name
+        )
+        run.output_dir = owner.search_attr("output_dir")
+        return run
+
+    def path_of(extra):
+        return products.extra_path(extra, run_name, owner.search_attr("output_dir") or "")
+
+    run_name = step_input if isinstance(step_input, (str, Path)) else step_input.meta.filename or owner.name
+    backend = get_backend(getattr(owner.parent, "backend", "auto"))
+    run = run_or_start_again(start, backend, after_step=saving_extras(path_of))
+    rate, rateints = products.rate_model(run), products.rateints_model(run)
+    if step.fits:
+        return rate, rateints
+    return products.ramp_model(run) if rate is None and rateints is None else rate or rateints
+
+
+def _open_for(step, step_input, backend):
+    """Read what a step works on: a ramp, or count rates where it takes these."""
+    on_slopes, on_ramps = "rateints" in step.saves and not step.fits, step.leaves == "ramp"
+    is_path = isinstance(step_input, (str, Path))
+    if not on_slopes:
+        return Exposure.read(step_input, backend) if is_path else Exposure.from_model(step_input)
+    with datamodels.open(step_input) as model:
+        n_axes = np.ndim(model.data)
+        if n_axes < 4 and "fit" not in step.helpers:
+            return Exposure.from_slopes(model)
+    if not on_ramps or "fit" in step.helpers:
+        needs = "ramps and their fit: it runs in a pipeline" if on_ramps else "a rate or rateints model"
+        msg = f"{step.name}: it needs {needs}; {step_input} has {n_axes} axes"
+        raise InputError(msg)
+    return Exposure.read(step_input, backend) if is_path else Exposure.from_model(step_input)
+
+
+def _values_of(owner):
+    """Collect the parameters of a step from its jwst Step; hooks as stpipe has made them, with their own folder."""
+    values = {key: getattr(owner, key) for key in declared(owner.step.name) if hasattr(owner, key)}
+    for when, (asked, made) in owner._hooks_made.items():
+        if values[when] == asked:
+            values[when] = made
+    return values
+
+
+def _refuse_strangers(owner):
+    """Refuse what was set on a step or a pipeline and does not exist: jwst would pass over it in silence."""
+    known = {key for key in owner.load_spec_file() if key != "steps"} | set(getattr(owner, "step_defs", ()))
+    for name in vars(owner):
+        if not name.startswith("_") and name not in known | _OF_EVERY_STEP:
+            refuse_unknown(f"attribute of {owner.class_alias}", name, known)
+    for name, step_class in getattr(owner, "step_defs", {}).items():
+        step = getattr(owner, name)
+        if not isinstance(step, _SingleStep) or step.step is not step_class.step:
+            msg = (
+                f"{name}: a pipeline of gpucoron runs its own step, not a {type(step).__name__}; skip it, and give "
+                f"yours as a hook: {name}.post_hooks"
+            )
+            raise ParameterError(msg)
+        _refuse_strangers(step)
+
+
+#: what stpipe does around a step that runs alone
+_AROUND = ("save_results", "suffix", "output_file", "pre_hooks", "post_hooks")
+#: what stpipe itself sets on every step
+_OF_EVERY_STEP = {"name", "class", "qualified_name", "parent", "config_file", "steps", "input_dir"}
 #: what every stpipe step understands, and the engine does not need
 _STPIPE_PARAMETERS = set(JwstStep.load_spec_file())

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpucoron.backends import get_backend
+from gpucoron.backends.results import Slopes
 from gpucoron.errors import InputError
 from gpucoron.facts import Facts
 from gpucoron.files import fits_bytes_due
@@ -170,6 +171,44 @@ class Exposure:
         _note_what_is_unusual(exposure.name, facts)
         return exposure
 
+    @classmethod
+    def from_slopes(cls, model):
+        """Take count rates, an ``ImageModel`` or a ``CubeModel``, for a step that works on them; they are copied.
+
+        Returns
+        -------
+        Exposure
+            With ``rate`` or with ``rateints``; its ramp has the shape that the metadata say, holds zeros and takes no
+            memory.
+        """
+        from stdatamodels.jwst import datamodels
+
+        name = model.meta.filename or "the model"
+        _check_keywords(name, model.meta.instrument.name, model.meta.exposure.type, model.meta.exposure.readpatt)
+        shape = (model.meta.exposure.nints or 1, model.meta.exposure.ngroups or 1, *model.data.shape[-2:])
+        zeros = np.zeros(model.data.shape, np.float32)
+        arrays = {
+            "rate": model.data,
+            "var_poisson": model.var_poisson,
+            "var_rnoise": model.var_rnoise,
+            "err": model.err,
+        }
+        arrays = {key: zeros if np.size(array) == 0 else array for key, array in arrays.items()}
+        arrays = {key: np.array(array, np.float32) for key, array in arrays.items()}
+        slopes = Slopes(dq=np.array(model.dq, np.uint32), **arrays)
+        meta = datamodels.RampModel()
+        meta.update(model, extra_fits=True)
+        return cls(
+            data=np.broadcast_to(np.float32(0), shape),
+            groupdq=np.broadcast_to(np.uint8(0), shape),
+            pixeldq=np.broadcast_to(np.uint32(0), shape[-2:]),
+            zeroframe=None,
+            facts=_facts(name, model, shape),
+            meta=meta,
+            rate=slopes if model.data.ndim == 2 else None,
+            rateints=slopes if model.data.ndim == 3 else None,
+        )
+
     @property
     def device_bytes(self):
         """Bytes that the arrays take on a device; 0 on the host."""
@@ -200,6 +239,38 @@ class Exposure:
             if array is not None:
                 setattr(self, name, backend.to_device(array))
         return self
+
+    def take(self, model, backend):
+        """Take arrays and metadata of a ``RampModel`` that was made of this exposure, in place.
+
+        Parameters
+        ----------
+        model : RampModel
+            Integrations and groups may be other ones than before.
+        backend : Backend
+            Where the arrays are wanted.
+
+        Raises
+        ------
+        InputError
+            It is no exposure that stage 1 knows.
+        """
+        shape = model.data.shape
+        if len(shape) != 4:
+            raise InputError(_not_four_axes(self.name, shape))
+        if shape != self.data.shape:
+            model.meta.exposure.nints, model.meta.exposure.ngroups = shape[:2]
+        self.facts = _facts(self.name, model, shape)
+        self.meta.update(model, extra_fits=True)
+        self.meta.int_times, self.meta.group = model.int_times, model.group
+        for name in (*_ON_DEVICE, "average_dark_current"):
+            array, held = getattr(model, name, None), getattr(self, name)
+            if array is None or held is None or array is held:
+                continue
+            if isinstance(held, np.ndarray) and held.shape == array.shape:
+                held[...] = array  # where it lies: it may be on a disk, because memory does not hold it
+            else:
+                setattr(self, name, backend.to_device(np.ascontiguousarray(array, held.dtype)))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ keyword for: our version, the backend, and the parameters that differ from jwst'
 
 import json
 import logging
+import os
 import tempfile
 from pathlib import Path
 
@@ -42,10 +43,17 @@ def rateints_model(run):
 def _slopes_model(run, slopes, model_class):
     if slopes is None:
         return None
-    to_host = run.backend.to_host
+    model = slopes_without_signature(run.exposure, slopes, model_class, run.backend)
+    _sign(model, run)
+    return model
+
+
+def slopes_without_signature(exposure, slopes, model_class, backend):
+    """Make an ``ImageModel`` or ``CubeModel`` of slopes and the exposure's metadata."""
+    to_host = backend.to_host
     # The metadata were validated when they were read, and the arrays are what the backends promise.
     model = model_class(validate_on_assignment=False)
-    model.update(run.exposure.meta)
+    model.update(exposure.meta)
     model.data = to_host(slopes.rate)
     model.dq = to_host(slopes.dq)
     model.var_poisson = to_host(slopes.var_poisson)
@@ -53,7 +61,6 @@ def _slopes_model(run, slopes, model_class):
     model.err = to_host(slopes.err)
     model.meta.bunit_data = "DN/s"
     model.meta.bunit_err = "DN/s"
-    _sign(model, run)
     return model
 
 
@@ -78,20 +85,31 @@ def extra_products(run, record):
     step, settings, of_run = STEPS[record.name], run.parameters[record.name], run.of_run
     # jwst saves the result of its own steps also where they had nothing to do
     ran = record.status == "COMPLETE" if step.custom else record.reason != "switched off"
-    is_asked = settings.save_results or (of_run.save_intermediates and ran)
-    suffix, folder = settings.suffix or step.name, settings.output_dir or ""
+    is_asked = record.reason != "switched off" and (settings.save_results or settings.output_file is not None)
+    # spaceKLIP's save_intermediates passes over the slopes as jwst's own steps leave them
+    is_asked |= of_run.save_intermediates and ran and step.leaves != "slopes"
+    suffix, place = settings.suffix or step.name, _place_of_result(settings, run.exposure)
     extras = []
     if run.exposure.rateints is not None:
         if is_asked and ran:
-            extras += [Extra(kind, suffix=suffix + ending, folder=folder) for kind, ending in step.saves.items()]
+            extras += [Extra(kind, suffix=ending.format(suffix), **place) for kind, ending in step.saves.items()]
     elif step.leaves != "slopes":
         if is_asked:
-            extras.append(Extra("ramp", suffix=suffix, folder=folder))
+            extras.append(Extra("ramp", suffix=suffix, **place))
         if step.leaves == "calibrated ramp" and (of_run.save_calibrated_ramp or of_run.save_intermediates):
             extras.append(Extra("ramp", suffix="ramp"))
     if step.extras is not None:
         extras += step.extras(run.exposure, settings)
     return [(extra, _MODELS[extra.kind](run, step, extra)) for extra in extras]
+
+
+def _place_of_result(settings, exposure):
+    """Say where the result of a step goes, as jwst's steps read the parameters of that; see `Extra`."""
+    name = settings.output_file
+    if settings.output_use_model or (name is None and not settings.search_output_file):
+        name = exposure.meta.meta.filename
+    ext = "." + settings.output_ext.removeprefix(".")
+    return {"stem": Path(name).name if name else "", "folder": settings.output_dir or "", "ext": ext}
 
 
 def _image_model(run, step, extra):
@@ -173,10 +191,18 @@ def history_of(run):
     if run.pars_files:
         lines.append(f"gpucoron parameter files: {', '.join(run.pars_files)}")
     lines += [
-        f"gpucoron {step}: {json.dumps(values, sort_keys=True, default=str)}"
+        f"gpucoron {step}: {json.dumps(values, sort_keys=True, default=_told)}"
         for step, values in changed(STEPS, run.parameters).items()
     ]
-    return lines
+    return lines + run.notes
+
+
+def _told(value):
+    """Write a value for the history: of a hook its name, the same in every process."""
+    if not callable(value) and not hasattr(value, "run"):
+        return str(value)
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _versions_of(run):
@@ -237,10 +263,10 @@ def product_path(input_name, output_dir, suffix):
 
 def extra_path(extra, input_name, output_dir):
     """Name an extra product: by the name that it has, or after the input."""
-    folder = extra.folder or output_dir
+    folder = os.path.expandvars(os.path.expanduser(extra.folder)) or output_dir
     if extra.file_name:
         return Path(folder) / extra.file_name
-    return product_path(extra.stem or input_name, folder, extra.suffix)
+    return product_path(extra.stem or input_name, folder, extra.suffix).with_suffix(extra.ext)
 
 
 def prepare_output(output_dir, paths, overwrite):

@@ -25,7 +25,7 @@ STEP = Step(
         P("nint_min", "integer", 10, "fewer integrations are not compared", "integrations"),
     ),
     skipped=True,
-    saves={"rateints": ""},
+    saves={"rateints": "{}"},
     helpers=("fit",),
     run_switch="rate_int_outliers",
 )

@@ -8,6 +8,23 @@ from typing import Any
 
 from gpucoron.parameters import Parameter
 
+#: why what jwst's steps have, and do not use in stage 1, has no effect
+_NOT_IN_STAGE_1 = "jwst's steps of stage 1 do not read it either"
+
+#: what every step has as jwst's steps have it, beside ``skip`` and ``save_results``
+COMMON = (
+    Parameter("suffix", "string", None, "what its result's file name ends with; None: the step's name"),
+    Parameter("output_dir", "string", None, "folder for its result; None: that of the products"),
+    Parameter("output_file", "string", None, "name for its result in place of the exposure's; saves the result"),
+    Parameter("output_ext", "string", ".fits", "what kind of file its result is: .fits or .asdf"),
+    Parameter("output_use_model", "boolean", False, "name its result after the exposure, whatever output_file says"),
+    Parameter("search_output_file", "boolean", True, "name its result as the pipeline's output_file says"),
+    Parameter("pre_hooks", "hooks", [], "steps, functions or commands that the data pass before it"),
+    Parameter("post_hooks", "hooks", [], "steps, functions or commands that its result passes"),
+    Parameter("output_use_index", "boolean", True, "accepted and not used", unused=_NOT_IN_STAGE_1),
+    Parameter("input_dir", "string", None, "accepted and not used", unused=_NOT_IN_STAGE_1),
+)
+
 
 @dataclass
 class Outcome:
@@ -52,7 +69,8 @@ class Extra:
 
     ``kind`` is 'ramp' (the exposure as it stands), 'rate' or 'rateints' (its slopes as they stand), 'image' or 'dark'
     (like the step's own dark reference). The file is called ``file_name``; without one, after ``stem``, or else after
-    the exposure, and after ``suffix``. It goes to ``folder``, or else to where the products go.
+    the products, and after ``suffix``. It goes to ``folder``, or else to where the products go. ``ext`` is what kind of
+    file it is.
     """
 
     kind: str
@@ -61,6 +79,7 @@ class Extra:
     stem: str = ""
     file_name: str = ""
     folder: str = ""
+    ext: str = ".fits"
 
 
 @dataclass(frozen=True)
@@ -96,7 +115,8 @@ class Step:
     leaves : {'ramp', 'calibrated ramp', 'slopes'}
         What stands when it is done: a ramp can be saved as its result, a calibrated one also for itself.
     saves : mapping of str to str
-        What is saved as its result where there are slopes already: 'rate' or 'rateints' -> what follows its name.
+        What is saved as its result where there are slopes already: 'rate' or 'rateints' -> how the file's name ends,
+        with {} for the step's suffix.
     extras : callable, optional
         ``extras(exposure, settings)`` lists the `Extra` products that it has left and that were asked for.
     fits : bool
@@ -155,8 +175,7 @@ class Step:
         common = (
             Parameter("skip", "boolean", self.skipped, "do not run this step"),
             Parameter("save_results", "boolean", False, "save the result of this step"),
-            Parameter("suffix", "string", None, "what its result's file name ends with; None: the step's name"),
-            Parameter("output_dir", "string", None, "folder for its result; None: that of the products"),
+            *COMMON,
             *(
                 Parameter(f"override_{reftype}", "string", None, f"a {reftype} file to take instead of CRDS's")
                 for reftype in self.references

@@ -30,7 +30,7 @@ STEP = Step(
         ),
     ),
     skipped=True,
-    saves={"rate": "0", "rateints": "1"},
+    saves={"rate": "{}0", "rateints": "{}1"},
     fits=True,
     switch="use",
     replaces=("jump", "ramp_fit"),

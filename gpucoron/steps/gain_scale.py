@@ -8,6 +8,7 @@ STEP = Step(
     jwst_class="GainScaleStep",
     references=("gain",),
     leaves="slopes",
+    saves={"rate": "{}", "rateints": "{}ints"},
 )
 
 

@@ -52,6 +52,7 @@ STEP = Step(
     profiles={"spaceklip": Preset({"suppress_one_group": False})},
     keywords={"suppress_one_group": "suppress_one_group", "maximum_cores": "maximum_cores"},
     leaves="slopes",
+    saves={"rate": "0_{}", "rateints": "1_{}"},
     extras=_likelihood_chisq,
     fits=True,
     for_run=("save_calibrated_ramp",),

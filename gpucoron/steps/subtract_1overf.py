@@ -52,7 +52,7 @@ STEP = Step(
         P("nproc", "integer", None, "accepted and not used", unused=OWN_THREADS),
     ),
     skipped=True,
-    saves={"rateints": ""},
+    saves={"rateints": "{}"},
     helpers=("stage",),
     profiles=dict.fromkeys(("spaceklip", SPACEKLIP_CLASS), Preset({"skip": False}, instruments=("NIRCAM",))),
     keywords={"skip_fnoise": "skip", "skip_fnoise_vert": "not vertical_corr"},

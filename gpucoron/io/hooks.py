@@ -1,0 +1,181 @@
+"""Hooks of single steps: the user's own code before a step and after it, on jwst's models, as in jwst.
+
+A hook is a jwst Step (a class, an instance), a function, or text: the full name of one of these or a command. It gets a
+model and may return another; None stands for the one that it got. The arrays of what it returns are the exposure's.
+"""
+
+import logging
+import warnings
+from dataclasses import replace
+
+from gpucoron.errors import GpucoronError, InputError, ParameterError
+from gpucoron.files import first_line
+from gpucoron.io.products import ramp_without_signature, slopes_without_signature
+
+log = logging.getLogger(__name__)
+
+
+def run_hooks(run, step, when):
+    """Run the hooks of one step, in place on a run's exposure.
+
+    As in jwst, they run for a step that is switched off too, but not for one that the instrument does not have. Before
+    the fit they get the ramp, right after it the rate and the rateints as one tuple, later first the rate and then the
+    rateints. Nothing runs where no ramp could be fitted.
+
+    Parameters
+    ----------
+    run : Run
+    step : Step
+    when : {'pre', 'post'}
+
+    Raises
+    ------
+    ParameterError
+        There is no such hook.
+    InputError
+        A hook has failed, or what it returned does not fit; the message names file, step and hook.
+
+    Notes
+    -----
+    Source: stpipe, ``Step.run``.
+    """
+    commands = getattr(run.parameters[step.name], f"{when}_hooks")
+    if not commands:
+        return
+    from stdatamodels.jwst import datamodels
+
+    hooks = _make_hooks(run, step, when, commands)
+    exposure, backend = run.exposure, run.backend
+    has_slopes = exposure.rateints is not None
+    if not has_slopes and _has_been_fitted(run, step, when):
+        return
+    if not has_slopes:
+        before = ramp_without_signature(exposure, backend)
+        after = _pass_through(hooks, before, f"{exposure.name}: {step.name}")
+        exposure.take(_of_kind(after, datamodels.RampModel, exposure, step), backend)
+        _keep_history(run, after)
+        return
+    kinds = {"rate": datamodels.ImageModel, "rateints": datamodels.CubeModel}
+    models = {
+        name: slopes_without_signature(exposure, getattr(exposure, name), kind, backend)
+        for name, kind in kinds.items()
+        if getattr(exposure, name) is not None
+    }
+    label = f"{exposure.name}: {step.name}"
+    if step.fits and when == "post":
+        both = _pass_through(hooks, tuple(models.values()), label)
+        if not isinstance(both, (tuple, list)) or len(both) != len(models):
+            msg = f"{label}: the last post_hook returned {_kind(both)}; it must return rate and rateints"
+            raise InputError(msg)
+        models = dict(zip(models, both, strict=True))
+    else:
+        models = {name: _pass_through(hooks, model, label) for name, model in models.items()}
+    for name, model in models.items():
+        _take_slopes(exposure, name, _of_kind(model, kinds[name], exposure, step), backend)
+        _keep_history(run, model)
+
+
+def _make_hooks(run, step, when, commands):
+    """Make objects with ``run`` of what names them; stpipe knows how."""
+    from jwst.stpipe import Step as JwstStep
+
+    commands = [as_step(command) for command in commands]
+    settings = run.parameters[step.name]
+    place = {"output_dir": str(run.output_dir) if run.output_dir else None, "output_ext": settings.output_ext}
+    try:
+        owner = JwstStep(step.name, **{f"{when}_hooks": commands}, **place)
+    except Exception as error:  # importing a user's module may raise anything
+        msg = f"{step.name}.{when}_hooks: {', '.join(map(str, commands))}: {first_line(error)}"
+        raise ParameterError(msg) from error
+    owner.set_primary_input(str(run.exposure.path or run.exposure.name))
+    hooks = owner._pre_hooks if when == "pre" else owner._post_hooks  # stpipe has no other way to them
+    for command in filter(None, (getattr(hook, "command", None) for hook in hooks)):
+        if _looks_like_a_name(command):
+            msg = (
+                f"{step.name}.{when}_hooks: there is no {command!r}: the module cannot be imported, or does not have it"
+            )
+            raise ParameterError(msg)
+    return hooks
+
+
+def _looks_like_a_name(command):
+    """Tell a dotted name, which stpipe would run as a command when it cannot import it."""
+    import shutil
+
+    words = command.partition("(")[0].strip().split(".")
+    return len(words) > 1 and all(word.isidentifier() for word in words) and shutil.which(command) is None
+
+
+def as_step(command):
+    """Make a jwst Step of a plain function, which stpipe takes by name alone; leave all else as it is."""
+    from jwst.stpipe import Step as JwstStep
+
+    is_step = isinstance(command, (str, JwstStep)) or (isinstance(command, type) and issubclass(command, JwstStep))
+    if is_step or not callable(command):
+        return command
+
+    class FunctionStep(JwstStep):
+        """Call a function."""
+
+        spec = ""
+
+        def process(self, *models):
+            return command(*models)
+
+    return FunctionStep(getattr(command, "__name__", type(command).__name__))
+
+
+def _has_been_fitted(run, step, when):
+    """Tell whether the fit is over, whatever came of it."""
+    from gpucoron.steps import STEPS
+
+    over = any(STEPS[record.name].fits and record.reason != "switched off" for record in run.records)
+    return over or (when == "post" and step.fits and not run.parameters[step.name].skip)
+
+
+def _pass_through(hooks, model, label):
+    for hook in hooks:
+        try:
+            result = hook.run(model)
+        except GpucoronError:
+            raise
+        except Exception as error:  # a hook is the user's own code
+            msg = f"{label}: the hook {hook.name} failed ({type(error).__name__}: {first_line(error)})"
+            raise InputError(msg) from error
+        if result is not None:
+            model = result
+    return model
+
+
+def _of_kind(model, kind, exposure, step):
+    if isinstance(model, kind):
+        return model
+    msg = f"{exposure.name}: {step.name}: its hook returned {_kind(model)}; it must return a {kind.__name__} or None"
+    raise InputError(msg)
+
+
+def _kind(thing):
+    return f"a {type(thing).__name__}"
+
+
+def _take_slopes(exposure, name, model, backend):
+    """Make the arrays of a model the exposure's rate or rateints."""
+    slopes = getattr(exposure, name)
+    arrays = {"rate": "data", "dq": "dq", "var_poisson": "var_poisson", "var_rnoise": "var_rnoise", "err": "err"}
+    taken = {}
+    for ours, theirs in arrays.items():
+        due = getattr(slopes, ours)
+        array = getattr(model, theirs)
+        if due.shape != array.shape:
+            msg = f"{exposure.name}: a hook returned {theirs} of shape {array.shape}; {due.shape} is due"
+            raise InputError(msg)
+        taken[ours] = backend.to_device(array.astype(due.dtype, copy=False))
+    setattr(exposure, name, replace(slopes, **taken))
+    exposure.meta.update(model)
+
+
+def _keep_history(run, model):
+    """Keep what a hook has written into a model's history, for the products."""
+    with warnings.catch_warnings(action="ignore"):  # there is no other way to read it
+        entries = [entry["description"] for entry in model.history]
+    run.notes += [entry for entry in entries if entry not in run.notes]
