@@ -91,5 +91,8 @@ sys.meta_path.append(_OldPaths)
 
 
 def stpipe_steps():
-    """List the pipelines that ``strun`` finds: (class, alias, whether it is a pipeline)."""
-    return [("gpucoron.pipeline.Coron1Pipeline", "calwebb_coron1", True)]
+    """List what ``strun`` finds: (class, alias, whether it is a pipeline); ``gpucoron_jump`` is our jump."""
+    from gpucoron.steps import STEPS
+
+    steps = [(f"gpucoron.pipeline.{step.class_name}", f"gpucoron_{name}", False) for name, step in STEPS.items()]
+    return [("gpucoron.pipeline.Coron1Pipeline", "calwebb_coron1", True), *steps]

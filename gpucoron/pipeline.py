@@ -30,7 +30,7 @@ def _spec_line(parameter):
     """Write a parameter in the notation of ``configobj``."""
     kind, default = parameter.kind, repr(parameter.default)
     if kind in FROM_FILES:
-        kind = "string"  # the path
+        kind = "pass"  # the path, or what it would hold
     if isinstance(parameter.default, list):
         default = f"list({', '.join(map(repr, parameter.default))})"
     arguments = [repr(option) for option in parameter.options]
@@ -44,6 +44,22 @@ def _spec(parameters):
     return "\n".join(_spec_line(parameter) for parameter in parameters)
 
 
+class _Held:
+    """An array on its way through stpipe, which compares values and cannot do so with arrays."""
+
+    def __init__(self, array):
+        self.array = array
+
+
+def _hold(values):
+    """Copy parameter -> value for stpipe: arrays held, plain functions as Steps."""
+    held = {name: _Held(value) if hasattr(value, "shape") else value for name, value in values.items()}
+    for when in {"pre_hooks", "post_hooks"} & set(held):
+        if isinstance(held[when], (list, tuple)):
+            held[when] = [as_step(hook) for hook in held[when]]
+    return held
+
+
 class _SingleStep(JwstStep):
     """A step of `gpucoron.steps` as a jwst Step: it carries parameters for a pipeline, and runs alone."""
 
@@ -52,10 +68,10 @@ class _SingleStep(JwstStep):
     prefetch_references = False
 
     def __init__(self, *args, **values):
-        for when in ("pre_hooks", "post_hooks"):
-            if values.get(when):
-                values[when] = [as_step(hook) for hook in values[when]]
-        super().__init__(*args, **values)
+        super().__init__(*args, **_hold(values))
+        for name, value in list(vars(self).items()):
+            if isinstance(value, _Held):
+                setattr(self, name, value.array)
         self._hooks_made = {
             "pre_hooks": (list(self.pre_hooks), self._pre_hooks),
             "post_hooks": (list(self.post_hooks), self._post_hooks),
@@ -71,6 +87,21 @@ class _SingleStep(JwstStep):
         if cls.step.custom:
             return ConfigObj()
         return super()._get_config_from_parameters(crds_parameters, crds_observatory)
+
+    @classmethod
+    def call(cls, *args, **values):
+        """Run on a file or a model, with CRDS's parameter file applied; see ``stpipe.Step.call``."""
+        return super().call(*args, **_hold(values))
+
+    def get_pars(self, full_spec=True):
+        """Give the parameters as they can be written down: hooks by name, arrays by shape."""
+        pars = super().get_pars(full_spec=full_spec)
+        for name, value in pars.items():
+            if hasattr(value, "shape"):
+                pars[name] = f"array of shape {value.shape}"
+        for name in {"pre_hooks", "post_hooks"} & set(pars):
+            pars[name] = [hook if isinstance(hook, str) else products.name_of_hook(hook) for hook in pars[name]]
+        return pars
 
     def process(self, step_input):
         """Run this step alone.
@@ -101,8 +132,8 @@ def _step_class(step, preset="jwst"):
         "spec": _spec(parameters),
         "reference_file_types": list(step.references),
     }
-    name = step.jwst_class or "".join(part.title() for part in step.name.split("_")) + "Step"
-    return type(name if preset == "jwst" else f"{name}_spaceKLIP", (_SingleStep,), members)
+    name = step.class_name if preset == "jwst" else f"{step.class_name}_spaceKLIP"
+    return type(name, (_SingleStep,), members)
 
 
 #: step -> its class; ``gpucoron.pipeline.SaturationStep`` and the like are these
@@ -147,6 +178,10 @@ class Coron1Pipeline(Pipeline):
     # the engine looks its references up itself, and fewer of them
     prefetch_references = False
 
+    def __init__(self, *args, steps=None, **values):
+        held = {name: _hold(given or {}) for name, given in (steps or {}).items()}
+        super().__init__(*args, **values, **({"steps": held} if held else {}))
+
     @classmethod
     def get_config_reftype(cls):
         """Ask CRDS for the parameter file of the pipeline that this one stands for."""
@@ -156,7 +191,7 @@ class Coron1Pipeline(Pipeline):
     def call(cls, *args, **kwargs):
         """Run on a file or a model, with CRDS's parameter files applied; see ``stpipe.Step.call``."""
         # as None, stpipe takes neither
-        kwargs["steps"] = {name: values or {} for name, values in (kwargs.get("steps") or {}).items()}
+        kwargs["steps"] = {name: _hold(values or {}) for name, values in (kwargs.get("steps") or {}).items()}
         for step_name, values in kwargs["steps"].items():
             known = declared(step_name)
             for name in values:
@@ -323,6 +358,7 @@ def _open_for(step, step_input, backend):
 def _values_of(owner):
     """Collect the parameters of a step from its jwst Step; hooks as stpipe has made them, with their own folder."""
     values = {key: getattr(owner, key) for key in declared(owner.step.name) if hasattr(owner, key)}
+    values["input_dir"] = owner._input_dir  # its own: the attribute gives the pipeline's
     for when, (asked, made) in owner._hooks_made.items():
         if values[when] == asked:
             values[when] = made

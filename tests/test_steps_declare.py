@@ -17,6 +17,7 @@ from gpucoron.io import products
 from gpucoron.io.user_files import with_files_read
 from gpucoron.parameters import PIPELINE, PROFILES, SPACEKLIP_CLASS
 from gpucoron.steps import STEPS, declared
+from gpucoron.steps.declaration import COMMON
 
 PACKAGE = Path(gpucoron.__file__).parent
 MODULES = sorted(path.stem for path in (PACKAGE / "steps").glob("*.py") if path.stem != "__init__")
@@ -63,7 +64,8 @@ def test_the_table_gathers_itself(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "gpucoron.steps.brand_new")
     gathered = steps._gather()
     assert list(gathered) == [*STEPS, "brand_new"]
-    assert list(gathered["brand_new"].STEP.known) == ["skip", "save_results", "suffix", "output_dir"]
+    common = [parameter.name for parameter in COMMON]
+    assert list(gathered["brand_new"].STEP.known) == ["skip", "save_results", *common]
     monkeypatch.delattr(steps, "brand_new")
 
 
@@ -164,6 +166,9 @@ def test_the_chi_square_is_left_where_it_was_asked_for():
         ("persistence", {"save_calibrated_ramp": True}, None, ["ramp"]),
         ("persistence", {"save_intermediates": True}, None, ["persistence", "ramp"]),
         ("ramp_fit", {"save_intermediates": True, "save_results": True}, None, []),
+        ("ramp_fit", {"save_intermediates": True}, object(), []),
+        ("ramp_fit", {"save_results": True}, object(), ["0_ramp_fit", "1_ramp_fit"]),
+        ("gain_scale", {"output_file": "mine"}, object(), ["gain_scale", "gain_scaleints"]),
         ("gain_scale", {"save_results": True}, None, []),
         ("subtract_1overf", {"save_results": True}, None, ["subtract_1overf"]),
         ("subtract_1overf", {"save_results": True}, object(), ["subtract_1overf"]),
@@ -182,10 +187,8 @@ def test_results_are_saved_as_they_stand(name, asked, rateints, expected, monkey
     """Ramps while there are ramps, then slopes."""
     for kind in ("ramp", "rate", "rateints"):
         monkeypatch.setattr(products, f"{kind}_model", lambda run, kind=kind: kind)
-    settings = SimpleNamespace(
-        save_results=asked.get("save_results", False), suffix=asked.get("suffix"), output_dir="there", save_opt=False,
-        opt_name="",
-    )  # fmt: skip
+    asked = {"output_dir": "there"} | asked
+    settings = SimpleNamespace(**{key: asked.get(key, due) for key, due in STEPS[name].defaults("jwst").items()})
     of_run = {key: asked.get(key, False) for key in ("save_calibrated_ramp", "save_intermediates")}
     run = SimpleNamespace(
         exposure=SimpleNamespace(rateints=rateints), parameters={name: settings}, of_run=SimpleNamespace(**of_run)

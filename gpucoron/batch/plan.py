@@ -91,6 +91,9 @@ def settle(profile, steps, of_run):
                 values[name] = os.path.abspath(value)
             elif isinstance(value, Path):
                 values[name] = str(value)
+            elif STEPS[step].known[name].kind == "hooks" and any(not isinstance(hook, str) for hook in value):
+                msg = f"{step}.{name}: a batch takes hooks by name alone, as 'module.function' or 'module.Class'"
+                raise ParameterError(msg)
             elif hasattr(value, "shape"):
                 msg = f"{step}.{name}: a batch takes arrays from files alone; save it with numpy.save and give the path"
                 raise ParameterError(msg)

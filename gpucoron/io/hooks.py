@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from gpucoron.errors import GpucoronError, InputError, ParameterError
 from gpucoron.files import first_line
-from gpucoron.io.products import ramp_without_signature, slopes_without_signature
+from gpucoron.io.products import name_of_hook, ramp_without_signature, slopes_without_signature
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +76,10 @@ def run_hooks(run, step, when):
 
 
 def _make_hooks(run, step, when, commands):
-    """Make objects with ``run`` of what names them; stpipe knows how."""
+    """Make objects with ``run`` of what names them, as stpipe does: pairs of name and object."""
     from jwst.stpipe import Step as JwstStep
 
-    commands = [as_step(command) for command in commands]
+    given, commands = commands, [as_step(command) for command in commands]
     settings = run.parameters[step.name]
     place = {"output_dir": str(run.output_dir) if run.output_dir else None, "output_ext": settings.output_ext}
     try:
@@ -95,7 +95,10 @@ def _make_hooks(run, step, when, commands):
                 f"{step.name}.{when}_hooks: there is no {command!r}: the module cannot be imported, or does not have it"
             )
             raise ParameterError(msg)
-    return hooks
+    return [
+        (command if isinstance(command, str) else name_of_hook(command), hook)
+        for command, hook in zip(given, hooks, strict=True)
+    ]
 
 
 def _looks_like_a_name(command):
@@ -134,13 +137,13 @@ def _has_been_fitted(run, step, when):
 
 
 def _pass_through(hooks, model, label):
-    for hook in hooks:
+    for name, hook in hooks:
         try:
             result = hook.run(model)
         except GpucoronError:
             raise
         except Exception as error:  # a hook is the user's own code
-            msg = f"{label}: the hook {hook.name} failed ({type(error).__name__}: {first_line(error)})"
+            msg = f"{label}: the hook {name} failed ({type(error).__name__}: {first_line(error)})"
             raise InputError(msg) from error
         if result is not None:
             model = result

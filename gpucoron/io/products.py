@@ -199,9 +199,12 @@ def history_of(run):
 
 def _told(value):
     """Write a value for the history: of a hook its name, the same in every process."""
-    if not callable(value) and not hasattr(value, "run"):
-        return str(value)
-    named = value if hasattr(value, "__qualname__") else type(value)
+    return name_of_hook(value) if callable(value) or hasattr(value, "run") else str(value)
+
+
+def name_of_hook(hook):
+    """Name the class or function that a hook is."""
+    named = hook if hasattr(hook, "__qualname__") else type(hook)
     return f"{named.__module__}.{named.__qualname__}"
 
 

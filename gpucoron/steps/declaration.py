@@ -165,6 +165,11 @@ class Step:
         return not self.jwst_class
 
     @property
+    def class_name(self):
+        """What its jwst Step is called, in `gpucoron.pipeline`: as jwst's own."""
+        return self.jwst_class or "".join(part.title() for part in self.name.split("_")) + "Step"
+
+    @property
     def pars_type(self):
         """The CRDS type of the step's parameter file, as jwst's own class would ask for it."""
         return f"pars-{self.jwst_class.lower()}"

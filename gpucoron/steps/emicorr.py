@@ -19,6 +19,7 @@ STEP = Step(
     title="remove electromagnetic interference (MIRI)",
     jwst_class="EmiCorrStep",
     references=("emicorr",),
+    opens=lambda settings, facts: ("emicorr",) if facts.instrument == "MIRI" else (),
     parameters=(
         P(
             "algorithm",

@@ -451,8 +451,9 @@ def run(exposure, references, parameters, backend, stage):
         noise = noise_of_rateints(rateints.rate, rateints.dq, backend=backend, **options)
         exposure.rateints = replace(rateints, rate=rateints.rate - noise)
         exposure.removed_1overf = noise.mean(axis=0)
-        options = {"combination": parameters.rate_combination, "xp": backend.xp}
-        exposure.rate = combine_rateints(exposure.rate, exposure.rateints, fitted=rateints, **options)
+        if exposure.rate is not None:
+            options = {"combination": parameters.rate_combination, "xp": backend.xp}
+            exposure.rate = combine_rateints(exposure.rate, exposure.rateints, fitted=rateints, **options)
         return Outcome()
     if references["saturation"] is None:
         return skipped("there is no saturation reference")
