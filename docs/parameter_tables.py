@@ -10,6 +10,7 @@ from gpucoron.backends.operation import Operation
 from gpucoron.engine import order_of
 from gpucoron.parameters import PIPELINE
 from gpucoron.steps import STEPS
+from gpucoron.steps.declaration import COMMON
 
 _HEAD = """# Parameters
 
@@ -17,9 +18,7 @@ _HEAD = """# Parameters
 
 Names are jwst's and spaceKLIP's. A parameter is set with `--set step.parameter=value`, with
 `steps={"step": {"parameter": value}}`, or with `strun calwebb_coron1 FILE --steps.step.parameter=value`; an unknown one
-is refused with the nearest known name, and one that is accepted for compatibility alone is named in a warning. Every
-step also understands `skip`, `save_results`, with `suffix` and `output_dir` for the file that it saves, and
-`override_<type>` for each reference type that it uses.
+is refused with the nearest known name, and one that is accepted for compatibility alone is named in a warning.
 
 The `jwst` profile is what `Detector1Pipeline.call` gives: the defaults below, with CRDS's parameter files on top. The
 `spaceklip` profile is what spaceKLIP's `run_single_file` sets; it reads no parameter files.
@@ -99,6 +98,9 @@ def _lines():
     yield "With `stage_1overf` at `groups`, subtract_1overf comes right after subtract_ktc.\n"
     yield "## The run as a whole\n"
     yield from _table(PIPELINE, {})
+    yield "## Every step\n"
+    yield "Beside `skip`, `save_results`, and `override_<type>` for each reference type that it uses:\n"
+    yield from _table(COMMON, {})
     for step in STEPS.values():
         yield f"## {step.name}\n"
         yield from _parameters_of(step)

@@ -12,7 +12,7 @@ import numpy as np
 from jwst.stpipe import Pipeline
 from jwst.stpipe import Step as JwstStep
 from stdatamodels.jwst import datamodels
-from stpipe.config_parser import ConfigObj
+from stpipe.config_parser import ConfigObj, Section
 
 from gpucoron.backends import NAMES, get_backend
 from gpucoron.engine import plan, run_or_start_again, saving_extras
@@ -95,10 +95,12 @@ class _SingleStep(JwstStep):
 
     def get_pars(self, full_spec=True):
         """Give the parameters as they can be written down: hooks by name, arrays by shape."""
-        pars = super().get_pars(full_spec=full_spec)
-        for name, value in pars.items():
-            if hasattr(value, "shape"):
-                pars[name] = f"array of shape {value.shape}"
+        arrays = {name: value for name, value in vars(self).items() if hasattr(value, "shape")}
+        vars(self).update({name: f"array of shape {value.shape}" for name, value in arrays.items()})
+        try:
+            pars = super().get_pars(full_spec=full_spec)
+        finally:
+            vars(self).update(arrays)
         for name in {"pre_hooks", "post_hooks"} & set(pars):
             pars[name] = [hook if isinstance(hook, str) else products.name_of_hook(hook) for hook in pars[name]]
         return pars
@@ -179,8 +181,9 @@ class Coron1Pipeline(Pipeline):
     prefetch_references = False
 
     def __init__(self, *args, steps=None, **values):
-        held = {name: _hold(given or {}) for name, given in (steps or {}).items()}
-        super().__init__(*args, **values, **({"steps": held} if held else {}))
+        if isinstance(steps, dict) and not isinstance(steps, Section):  # a section comes from stpipe itself
+            steps = {name: _hold(given or {}) for name, given in steps.items()}
+        super().__init__(*args, **values, **({} if steps is None else {"steps": steps}))
 
     @classmethod
     def get_config_reftype(cls):

@@ -235,8 +235,8 @@ class TestCustomSteps:
     def test_an_array_as_a_parameter(self, case):
         from gpucoron import Coron1Pipeline
 
-        mask = np.zeros((6, 24, 32), dtype=bool)
-        mask[2] = True
+        mask = np.zeros((1, 6, 1, 1), dtype=bool)
+        mask[:, 2] = True
         with case.cache.activate():
             with pytest.raises(ParameterError, match="did you mean 'mask_array'"):
                 Coron1Pipeline.call(str(case.path), steps={"mask_groups": {"mask_aray": mask}})

@@ -206,7 +206,7 @@ class TestHooks:
 
     @pytest.fixture(scope="class")
     def case(self, exposures):
-        pars = {"pars-rampfitstep": {"post_hooks": ["user_hooks.Shift(by=64.0)"]}}
+        pars = {"pars-rampfitstep": {"post_hooks": ["user_hooks.Shift(by=64)"]}}
         return exposures(*EXPOSURES["nircam"], shape=(24, 32), pars=pars)
 
     @pytest.fixture(scope="class")

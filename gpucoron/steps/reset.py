@@ -7,6 +7,7 @@ STEP = Step(
     title="subtract the reset anomaly (MIRI)",
     jwst_class="ResetStep",
     references=("reset",),
+    opens=lambda settings, facts: ("reset",) if facts.is_miri else (),
 )
 
 

@@ -15,6 +15,7 @@ STEP = Step(
     title="leave out groups after a reset (MIRI)",
     jwst_class="RscdStep",
     references=("rscd",),
+    opens=lambda settings, facts: ("rscd",) if facts.is_miri else (),
 )
 
 
