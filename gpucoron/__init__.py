@@ -19,6 +19,7 @@ _HOME = {
     "reduce_file": "gpucoron.engine",
     "run_obs": "gpucoron.coron1pipeline",
     "run_single_file": "gpucoron.coron1pipeline",
+    "stpipe_steps": "gpucoron.steps",
 }
 
 #: paths that older versions had -> where the same module is now
@@ -88,11 +89,3 @@ def _warn(name):
 
 
 sys.meta_path.append(_OldPaths)
-
-
-def stpipe_steps():
-    """List what ``strun`` finds: (class, alias, whether it is a pipeline); ``gpucoron_jump`` is our jump."""
-    from gpucoron.steps import STEPS
-
-    steps = [(f"gpucoron.pipeline.{step.class_name}", f"gpucoron_{name}", False) for name, step in STEPS.items()]
-    return [("gpucoron.pipeline.Coron1Pipeline", "calwebb_coron1", True), *steps]

@@ -198,7 +198,7 @@ def test_results_are_saved_as_they_stand(name, asked, rateints, expected, monkey
     assert [extra.suffix for extra, model in found] == expected
     # the calibrated ramp is the run's product, and goes where those go
     assert all(extra.folder == ("" if extra.suffix == "ramp" else "there") for extra, model in found)
-    kinds = {None: ["ramp"] * len(found)}.get(rateints, ["rateints"] if len(found) < 2 else ["rate", "rateints"])
+    kinds = {None: ["ramp"] * len(found)}.get(rateints, [[], ["rateints"], ["rate", "rateints"]][min(len(found), 2)])
     assert [model for extra, model in found] == kinds
 
 

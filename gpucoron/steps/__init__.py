@@ -20,7 +20,7 @@ from types import MappingProxyType
 from gpucoron.parameters import known_parameters
 from gpucoron.steps.declaration import Outcome, skipped
 
-__all__ = ["STEPS", "Outcome", "declared", "run_step", "skipped"]
+__all__ = ["STEPS", "Outcome", "declared", "run_step", "skipped", "stpipe_steps"]
 
 #: as pages, products and messages list the steps: roughly as they run; one that is not named here comes last
 _LISTED = (
@@ -59,3 +59,9 @@ def declared(step_name):
 def run_step(step_name, exposure, references, parameters, backend, **helpers):
     """Run a step by its name; see above."""
     return _MODULES[step_name].run(exposure, references, parameters, backend, **helpers)
+
+
+def stpipe_steps():
+    """List what ``strun`` finds: (class, alias, whether it is a pipeline); ``gpucoron_jump`` is our jump."""
+    steps = [(f"gpucoron.pipeline.{step.class_name}", f"gpucoron_{name}", False) for name, step in STEPS.items()]
+    return [("gpucoron.pipeline.Coron1Pipeline", "calwebb_coron1", True), *steps]
