@@ -15,7 +15,8 @@ from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
 from gpucoron.borrowed import check_borrowed
 from gpucoron.errors import InputError, ParameterError
 from gpucoron.io import products
-from gpucoron.io.references import STORE, crds_context, find_references, load_references, parameters_from_crds
+from gpucoron.io.parameter_files import parameters_from_crds
+from gpucoron.io.references import STORE, crds_context, find_references, load_references
 from gpucoron.io.user_files import with_files_read
 from gpucoron.io.versions import check_versions
 from gpucoron.parameters import resolve, settle_run, unused

@@ -168,7 +168,7 @@ def resolve(table, profile="jwst", *, from_crds=None, steps=None, instrument="NI
         name -> Step.
     profile : 'jwst' or 'spaceklip'
     from_crds : dict of dicts, optional
-        step -> parameter -> value, as ``references.parameters_from_crds`` found them; for the ``jwst`` profile alone.
+        step -> parameter -> value, as ``parameters_from_crds`` found them; for the ``jwst`` profile alone.
     steps : dict of dicts, optional
         step -> parameter -> value, as the user gave them. Never changed.
     instrument, subarray : str
