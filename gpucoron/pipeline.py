@@ -4,19 +4,22 @@ The coat gives what users of jwst expect: parameters in jwst's notation, CRDS's 
 own class names), output naming, the log in the product. The steps below carry parameters; the engine does the work.
 """
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 from jwst.stpipe import Pipeline
 from jwst.stpipe import Step as JwstStep
-from stpipe.config_parser import ConfigObj
 
 from gpucoron.backends import NAMES, get_backend
 from gpucoron.engine import plan, run_or_start_again, saving_extras
 from gpucoron.io import products
 from gpucoron.io.exposure import Exposure
+from gpucoron.io.parameter_files import config_from_crds, crds_pars_disabled, name_of_class
 from gpucoron.parameters import FROM_FILES, PIPELINE, SPACEKLIP_CLASS, Parameter, refuse_unknown
 from gpucoron.steps import STEPS, declared
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Coron1Pipeline", "Coron1Pipeline_spaceKLIP"]
 
@@ -49,19 +52,30 @@ def _step_class(step, preset="jwst"):
     def get_config_reftype(cls):
         return step.pars_type
 
-    def no_parameter_file(cls, crds_parameters, crds_observatory):
-        return ConfigObj()
-
     members = {
         "__doc__": f"Parameters of {step.name}: {step.title}.",
         "class_alias": step.name,
         "spec": _spec(parameters),
         "reference_file_types": list(step.references),
         "get_config_reftype": classmethod(get_config_reftype),
+        "get_config_from_reference": classmethod(_config_from_reference),
     }
-    if step.custom:
-        members["_get_config_from_parameters"] = classmethod(no_parameter_file)
-    return type("".join(part.title() for part in step.name.split("_")) + "Step", (JwstStep,), members)
+    return type(name_of_class(step), (JwstStep,), members)
+
+
+def _config_from_reference(cls, dataset, disable=None, crds_observatory=None):
+    """Give CRDS's parameters, as ``stpipe.Step.get_config_from_reference``; what is missing or unknown is an error."""
+    if disable is None:
+        disable = crds_pars_disabled()
+    if not isinstance(dataset, dict):
+        try:
+            dataset = cls._get_crds_parameters(dataset)[0]
+        except (OSError, TypeError, ValueError):
+            log.warning("%s is no exposure: CRDS is not asked for parameter files", dataset)
+            disable = True
+    config, files = config_from_crds(cls, None if disable else dataset)
+    config.pars_files = files
+    return config
 
 
 class Coron1Pipeline(Pipeline):
@@ -96,6 +110,9 @@ class Coron1Pipeline(Pipeline):
     #: the file that is being reduced, if it is one
     _input = None
 
+    #: the parameter files that have configured it
+    _pars_files = ()
+
     # the engine looks its references up itself, and fewer of them
     prefetch_references = False
 
@@ -103,6 +120,16 @@ class Coron1Pipeline(Pipeline):
     def get_config_reftype(cls):
         """Ask CRDS for the parameter file of the pipeline that this one stands for."""
         return "pars-detector1pipeline"
+
+    get_config_from_reference = classmethod(_config_from_reference)
+
+    @classmethod
+    def from_config_section(cls, section, *args, **kwargs):
+        """Configure a pipeline; it remembers which parameter files did."""
+        pipeline = super().from_config_section(section, *args, **kwargs)
+        own = [str(Path(pipeline.config_file).resolve())] if pipeline.config_file else []
+        pipeline._pars_files = [*getattr(section, "pars_files", []), *own]
+        return pipeline
 
     @classmethod
     def call(cls, *args, **kwargs):
@@ -133,6 +160,7 @@ class Coron1Pipeline(Pipeline):
                 exposure, steps=self._settings(exposure.facts), pipeline=of_the_run, backend=backend, use_pars=False
             )
             run.output_dir = self.output_dir
+            run.pars_files = list(self._pars_files)
             return run
 
         run = run_or_start_again(start, get_backend(self.backend), after_step=saving_extras(self._path_of))
@@ -201,8 +229,9 @@ class Coron1Pipeline_spaceKLIP(Coron1Pipeline):
     step_defs = {step.name: _step_class(step, SPACEKLIP_CLASS) for step in STEPS.values()}
 
     @classmethod
-    def _get_config_from_parameters(cls, crds_parameters, crds_observatory):
-        return cls._empty_config()
+    def get_config_from_reference(cls, dataset, disable=None, crds_observatory=None):
+        """Give an empty configuration: spaceKLIP asks CRDS for no parameter files."""
+        return config_from_crds(cls, None)[0]
 
 
 #: what every stpipe step understands, and the engine does not need

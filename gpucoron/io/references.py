@@ -13,6 +13,7 @@ import numpy as np
 
 from gpucoron.errors import ReferenceFileError
 from gpucoron.files import first_line
+from gpucoron.io.crds_lookup import look_up
 from gpucoron.io.older_jwst import read_array
 
 #: reference type -> (stdatamodels class, arrays that are taken, whether it is cut to the subarray)
@@ -125,70 +126,15 @@ def find_references(exposure, reftypes, overrides=None):
         CRDS has no context, no connection and no cache, or no rule for the exposure.
     """
     overrides = {key: str(path) for key, path in (overrides or {}).items()}
-    return {**_ask_crds(exposure, sorted(set(reftypes))), **overrides}
-
-
-def _ask_crds(exposure, reftypes):
-    if not reftypes:
-        return {}
-    import crds
-
-    about = exposure.meta.get_crds_parameters()
-    try:
-        answers = crds.getreferences(about, reftypes=reftypes, observatory="jwst")
-    except Exception as error:  # CRDS raises OSError, KeyError and errors of its own for one and the same cause
-        absent = _not_in_cache(about, reftypes)
-        what = (
-            f"the references {', '.join(absent)} are not in the cache and cannot be fetched"
-            if absent
-            else f"CRDS cannot name the references {', '.join(reftypes)}"
+    paths, unmatched = look_up(exposure.meta.get_crds_parameters(), reftypes, exposure.name)
+    if unmatched:
+        reasons = "; ".join(f"{reftype}: {reason}" for reftype, reason in unmatched.items())
+        msg = (
+            f"{exposure.name}: CRDS's rules name no reference for it ({reasons}); give one with override_{min(unmatched)}, "
+            "skip the step, or take another context (CRDS_CONTEXT)"
         )
-        msg = f"{exposure.name}: {what} ({first_line(error)}); {_crds_advice()}"
-        raise ReferenceFileError(msg) from error
-    return {name: "N/A" if "N/A" in path.upper() else path for name, path in answers.items()}
-
-
-def _not_in_cache(about, reftypes):
-    """Name the files that CRDS's rules ask for and its cache lacks; none where the rules themselves fail."""
-    import crds
-
-    try:
-        names = crds.getrecommendations(about, reftypes=reftypes, observatory="jwst").values()
-    except Exception:  # the caller reports the first failure
-        return []
-    wanted = [name for name in names if "N/A" not in name.upper() and "NOT FOUND" not in name.upper()]
-    return [name for name in wanted if not os.path.exists(crds.locate_file(name, "jwst"))]
-
-
-def _crds_advice():
-    path = os.environ.get("CRDS_PATH")
-    server = os.environ.get("CRDS_SERVER_URL")
-    if not path:
-        return "set CRDS_PATH to a cache folder and CRDS_SERVER_URL to https://jwst-crds.stsci.edu"
-    if not server:
-        return f"set CRDS_SERVER_URL to https://jwst-crds.stsci.edu, or check the cache CRDS_PATH={path}"
-    context = os.environ.get("CRDS_CONTEXT", "the default one")
-    return f"check the cache {path}, the server {server} and the context ({context})"
-
-
-def crds_context():
-    """Return (context, CRDS software version) that look-ups use.
-
-    Raises
-    ------
-    ReferenceFileError
-        CRDS has neither a server nor a cache to take a context from.
-    """
-    import crds
-    from crds.core import heavy_client
-
-    try:
-        _connected, context = heavy_client.get_processing_mode("jwst")
-    except (Exception, SystemExit) as error:  # CRDS itself leaves the process when it finds no configuration
-        reason = "it finds neither a server nor a cache" if isinstance(error, SystemExit) else first_line(error)
-        msg = f"CRDS cannot tell its context: {reason}; {_crds_advice()}"
-        raise ReferenceFileError(msg) from error
-    return context, crds.__version__
+        raise ReferenceFileError(msg)
+    return {**paths, **overrides}
 
 
 def load_references(exposure, paths, backend, store=None):
