@@ -1,7 +1,7 @@
 """Look-ups in CRDS: the context, and the files that its rules name for an exposure.
 
 CRDS logs a failed look-up and prints its tracebacks, thousands of lines where a context does not exist. Here the rules
-are loaded before CRDS is asked for anything, so that every failure is one error with its cause.
+are loaded before CRDS is asked for anything, so that every failure is one error that holds its cause.
 """
 
 import logging
@@ -33,7 +33,7 @@ def crds_context():
         except (Exception, SystemExit) as error:  # CRDS itself leaves the process when it finds no configuration
             reason = "it finds neither a server nor a cache" if isinstance(error, SystemExit) else first_line(error)
             msg = f"CRDS cannot tell its context: {reason}; {_advice()}"
-            raise ReferenceFileError(msg) from error
+            raise ReferenceFileError(msg) from None
         if mode != "remote":  # then the server holds the rules
             _load_context(context)
     return context, crds.__version__
@@ -76,10 +76,10 @@ def look_up(about, reftypes, owner):
             raise
         except _MissingRulesError as error:
             msg = f"{owner}: {error}; {_advice()}"
-            raise ReferenceFileError(msg) from error
+            raise ReferenceFileError(msg) from None
         except Exception as error:  # CRDS raises OSError, KeyError and errors of its own for one and the same cause
             msg = f"{owner}: CRDS cannot name the references {', '.join(reftypes)} ({first_line(error)}); {_advice()}"
-            raise ReferenceFileError(msg) from error
+            raise ReferenceFileError(msg) from None
     paths, unmatched, named = {}, {}, {}
     for reftype in reftypes:
         name = names.get(reftype, "N/A")  # a type that the rules omit is not among the answers
@@ -119,7 +119,7 @@ def _fetch(about, named, owner, context):
         )
         if any(reftype.startswith("pars-") for reftype in named):
             msg += "; or leave CRDS's parameter files out with --no-pars (use_pars=False)"
-        raise ReferenceFileError(msg) from cause
+        raise ReferenceFileError(msg) from None
     return paths
 
 
@@ -134,7 +134,7 @@ def _load_context(context):
         there = sorted(path.name for path in folder.glob("*.pmap"))
         held = f"{folder} holds {', '.join(there[-_LISTED:])}" if there else f"{folder} holds none"
         msg = f"CRDS's context {context} cannot be read: {first_line(error)}; {held}; {_advice()}"
-        raise ReferenceFileError(msg) from error
+        raise ReferenceFileError(msg) from None
 
 
 def _load_rules(context, about, reftypes):

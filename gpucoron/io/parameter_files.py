@@ -54,9 +54,9 @@ _PIPELINES = ("Detector1Pipeline", "Coron1Pipeline", "Coron1Pipeline_spaceKLIP")
 _HEAD = ("class", "name", "steps")
 
 _ADVICE_ON_CRDS = (
-    "the file may be for a newer jwst: update gpucoron, take an older context (CRDS_CONTEXT), or leave CRDS's parameter "
-    f"files out (--no-pars, use_pars=False, {DISABLED_BY}=true) and give a copy of this one without it (--pars FILE, "
-    "pars=FILE; for .call and strun a configuration file)"
+    "the file may be for a newer jwst: update gpucoron, take an older context (CRDS_CONTEXT), or leave CRDS's "
+    f"parameter files out (--no-pars, use_pars=False, {DISABLED_BY}=true) and give a copy of this one without it "
+    "(--pars FILE, pars=FILE; for .call and strun a configuration file)"
 )
 _ADVICE_ON_OWN = "take it out of the file"
 
@@ -75,7 +75,7 @@ def crds_pars_disabled():
 
 
 def takes_crds_pars(profile, use_pars=None):
-    """Tell whether CRDS's parameter files apply: where nothing is said, in the ``jwst`` profile, as in jwst's .call()."""
+    """Tell whether CRDS's parameter files apply: unless it is said, in the ``jwst`` profile, as in jwst's .call()."""
     return profile == "jwst" and not crds_pars_disabled() if use_pars is None else bool(use_pars)
 
 

@@ -130,8 +130,8 @@ def find_references(exposure, reftypes, overrides=None):
     if unmatched:
         reasons = "; ".join(f"{reftype}: {reason}" for reftype, reason in unmatched.items())
         msg = (
-            f"{exposure.name}: CRDS's rules name no reference for it ({reasons}); give one with override_{min(unmatched)}, "
-            "skip the step, or take another context (CRDS_CONTEXT)"
+            f"{exposure.name}: CRDS's rules name no reference for it ({reasons}); give one with "
+            f"override_{min(unmatched)}, skip the step, or take another context (CRDS_CONTEXT)"
         )
         raise ReferenceFileError(msg)
     return {**paths, **overrides}
