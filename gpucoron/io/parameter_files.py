@@ -4,14 +4,16 @@ They are read as stpipe reads them, and checked against what the steps know. The
 ``.call()`` and ``strun`` as stpipe's configuration.
 """
 
+import difflib
 import logging
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from gpucoron.errors import ParameterError, ReferenceFileError
 from gpucoron.files import first_line
 from gpucoron.io.crds_lookup import look_up
-from gpucoron.parameters import PIPELINE, convert, known_parameters, refuse_unknown
+from gpucoron.parameters import PIPELINE, convert
 from gpucoron.steps import STEPS
 
 log = logging.getLogger(__name__)
@@ -193,7 +195,7 @@ def config_from_crds(stpipe_class, about):
     for step_name, path in found.items():
         read, name = _read(path), Path(path).name
         if step_name is None:
-            _check_spec(read, name, stpipe_class, stpipe_class.__name__)
+            _check_spec(read, name, stpipe_class, stpipe_class.__name__ if parts else stpipe_class.class_alias)
             for part, section in read.get("steps", {}).items():
                 _check_known(name, part, [], parts, _ADVICE_ON_CRDS)
                 _check_spec(section, name, parts[part], part)
@@ -280,29 +282,36 @@ def _known(file_name, step_name, values, advice):
 
 def _check_known(file_name, step_name, names, table, advice):
     """Refuse a step, or parameters of it, that do not exist; the known parameters of the step."""
-    try:
-        if step_name not in table:
-            refuse_unknown("step", step_name, table)
-        known = known_parameters(STEPS, step_name)
-        for name in sorted(set(names) - set(known)):
-            refuse_unknown("parameter", f"{step_name}.{name}", [f"{step_name}.{other}" for other in known])
-    except ParameterError as error:
-        msg = f"{file_name}: {error}; {advice}"
-        raise ParameterError(msg) from None
+    if step_name not in table:
+        _refuse(file_name, step_name, table, advice)
+    known = STEPS[step_name].known
+    for name in sorted(set(names) - set(known)):
+        _refuse(file_name, name, known, advice, owner=f"{step_name}.")
     return known
+
+
+def _refuse(file_name, name, known, advice, owner=""):
+    """Refuse a name; a new one of a newer jwst is like no other, so that only a near one is suggested."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.8)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    msg = f"{file_name}: sets {owner}{name}, which does not exist{hint}; {advice}"
+    raise ParameterError(msg)
 
 
 def _known_of_run(file_name, values, advice):
     known = {parameter.name: parameter for parameter in PIPELINE}
     for name, value in values.items():
         if name not in known and name not in _STPIPE_ONLY | _PIPELINE_ONLY:
-            msg = f"{file_name}: there is no parameter {name!r} of the pipeline; {advice}"
-            raise ParameterError(msg)
+            _refuse(file_name, name, known, advice)
         if name in _UNUSED_UNLESS and value not in (_UNUSED_UNLESS[name], None):
-            log.warning(
-                "%s: %s=%r of the pipeline has no effect here: it is for .call and strun", file_name, name, value
-            )
+            _say_unused(file_name, name, repr(value))
     return _converted(file_name, "run", {name: value for name, value in values.items() if name in known}, known)
+
+
+@lru_cache
+def _say_unused(file_name, name, value):
+    """Warn of what has no effect, once for a file: each exposure of a run reads it."""
+    log.warning("%s: %s=%s of a pipeline has no effect here: it is for .call and strun", file_name, name, value)
 
 
 def _converted(file_name, owner, values, known):
@@ -319,8 +328,4 @@ def _check_spec(config, file_name, stpipe_class, owner):
     known = set(stpipe_class.load_spec_file())
     for name in _values(config):
         if name not in known:
-            try:
-                refuse_unknown("parameter", f"{owner}.{name}", [f"{owner}.{other}" for other in known])
-            except ParameterError as error:
-                msg = f"{file_name}: {error}; {_ADVICE_ON_CRDS}"
-                raise ParameterError(msg) from None
+            _refuse(file_name, name, known, _ADVICE_ON_CRDS, owner=f"{owner}.")
