@@ -58,6 +58,11 @@ def call(path, folder):
     gpucoron.Coron1Pipeline.call(str(path), backend="cpu", output_dir=str(folder))
 
 
+def strun(path, folder):
+    arguments = ["gpucoron.pipeline.Coron1Pipeline", str(path), "--backend=numpy", f"--output_dir={folder}"]
+    gpucoron.Coron1Pipeline.from_cmdline(arguments)
+
+
 def reduce_file(path, folder):
     gpucoron.reduce_file(path, folder, backend="cpu")
 
@@ -73,7 +78,7 @@ def configure_a_step(path, folder):
     gpucoron.Coron1Pipeline.step_defs["jump"].get_config_from_reference(str(path))
 
 
-COATS = [call, reduce_file, plan_batch]
+COATS = [call, strun, reduce_file, plan_batch]
 
 
 @pytest.mark.parametrize("coat", [*COATS, configure_a_step])
@@ -163,7 +168,7 @@ def test_a_wrong_context_in_a_process_of_its_own(case, tmp_path):
     assert len(done.stderr.splitlines()) == 1, done.stderr[:2000]
 
 
-@pytest.mark.parametrize("coat", [call, reduce_file, configure_a_step])
+@pytest.mark.parametrize("coat", [call, strun, reduce_file, configure_a_step])
 @pytest.mark.parametrize("context", ["jwst_9999.pmap", "jwst_99"])
 def test_a_wrong_context_in_python(coat, context, case, tmp_path, capfd):
     with replace(case.cache, context=context).activate(), pytest.raises(ReferenceFileError, match=context):

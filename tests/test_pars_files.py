@@ -30,7 +30,7 @@ def case(exposures):
 
 @pytest.fixture(scope="module")
 def newer(exposures):
-    """Make an exposure whose parameter file names what no step knows."""
+    """Make an exposure with a parameter file that sets what no step knows."""
     pars = {"pars-jumpstep": {"rejection_threshold": 5.0, "sigma_clip_twice": True}}
     return exposures("NIRCAM", "SUB320A335R", "RAPID", 4, 2, shape=(16, 24), pars=pars)
 
@@ -106,6 +106,21 @@ def test_a_job_takes_what_the_batch_has_settled(case, tmp_path, monkeypatch):
     assert record["status"] == "done", record
     assert found.exposures[0].parameters == record["parameters"] == {}
     assert "rejection_threshold" not in history(next((tmp_path / "stage").rglob("*_rate.fits")))
+
+
+@pytest.mark.parametrize("how", ["the variable", "--disable-crds-steppars", None])
+def test_strun_leaves_them_out(how, case, tmp_path, monkeypatch):
+    arguments = ["gpucoron.pipeline.Coron1Pipeline", str(case.path), "--backend=numpy", f"--output_dir={tmp_path}"]
+    if how == "the variable":
+        monkeypatch.setenv(DISABLED_BY, "true")
+    elif how is not None:
+        arguments.append(how)
+    with case.cache.activate():
+        pipeline = gpucoron.Coron1Pipeline.from_cmdline(arguments)
+        klip = gpucoron.Coron1Pipeline_spaceKLIP.get_config_from_reference(str(case.path))
+    assert pipeline.jump.rejection_threshold == (5.0 if how is None else 4.0)
+    assert ("pars-jumpstep" in history(next(tmp_path.glob("*_rate.fits")))) is (how is None)
+    assert not any(klip["steps"].values())
 
 
 @pytest.mark.parametrize("profile", ["jwst", "spaceklip"])
