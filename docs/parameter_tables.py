@@ -22,7 +22,8 @@ step also understands `skip`, `save_results`, with `suffix` and `output_dir` for
 `override_<type>` for each reference type that it uses.
 
 The `jwst` profile is what `Detector1Pipeline.call` gives: the defaults below, with CRDS's parameter files on top. The
-`spaceklip` profile is what spaceKLIP's `run_single_file` sets; it reads no parameter files.
+`spaceklip` profile is what spaceKLIP's `run_single_file` sets; it reads none of
+CRDS's parameter files unless asked to. Your own parameter files overrule either: [](references.md).
 """
 
 _SECTION = """### {name}
