@@ -91,6 +91,15 @@ def test_a_parameter_file_that_the_cache_lacks(coat, missing, case, copy_of, tmp
     assert not list(tmp_path.glob("*_rate*"))
 
 
+@pytest.mark.parametrize("coat", [*COATS, configure_a_step])
+def test_a_damaged_parameter_file(coat, case, copy_of, tmp_path):
+    cache = copy_of()
+    (path,) = cache.path.rglob("*pars-jumpstep*.asdf")
+    path.write_bytes(path.read_bytes()[:400])
+    with cache.activate(), pytest.raises(ReferenceFileError, match=f"{path}: damaged"):
+        coat(case.path, tmp_path)
+
+
 @pytest.mark.parametrize("coat", COATS)
 def test_a_reference_that_the_cache_lacks(coat, case, copy_of, tmp_path):
     with copy_of(without=["*dark*.fits"]).activate(), pytest.raises(ReferenceFileError, match="jwst_nircam_dark_9001"):

@@ -133,12 +133,16 @@ def test_use_pars_applies_crds_files_in_any_profile(profile, case):
     assert planned(case, profile="spaceklip").pars_files == []
 
 
-def test_call_names_the_files_too(case, tmp_path):
+def test_call_names_the_files_too(case, write, tmp_path):
+    own = write("own.asdf", "gpucoron.pipeline.Coron1Pipeline", {}, {"jump": {"rejection_threshold": 6.0}})
+    options = {"backend": "numpy", "output_dir": str(tmp_path), "save_results": True, "config_file": str(own)}
     with case.cache.activate():
-        model = gpucoron.Coron1Pipeline.call(str(case.path), backend="numpy", output_dir=str(tmp_path))
-    told = "".join(entry["description"] for entry in model.history)
-    assert "parameter files: jwst_nircam_pars-jumpstep" in told
-    assert "pars-detector1pipeline" in told
+        gpucoron.Coron1Pipeline.call(str(case.path), **options)
+        run = plan(Exposure.read(case.path), backend="numpy", pars=own)
+    told = history(next(tmp_path.glob("*_rate.fits")))
+    assert f"parameter files: {', '.join(run.pars_files)}" in told
+    assert len(run.pars_files) == 3
+    assert '"rejection_threshold": 6.0' in told
 
 
 # the user's own
