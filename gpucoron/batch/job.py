@@ -79,8 +79,8 @@ def _reduce(job, notify):
                 backend=backend,
                 overwrite=True,
                 after_step=after_step,
-                use_pars=job["use_pars"],
-                pars=job["pars"],
+                use_pars=job.get("use_pars"),
+                pars=job.get("pars"),
                 **job["of_run"],
             )
             record |= _what_was_done(run, paths, record["exposure"])
