@@ -21,7 +21,8 @@ Names are jwst's and spaceKLIP's. A parameter is set with `--set step.parameter=
 is refused with the nearest known name, and one that is accepted for compatibility alone is named in a warning.
 
 The `jwst` profile is what `Detector1Pipeline.call` gives: the defaults below, with CRDS's parameter files on top. The
-`spaceklip` profile is what spaceKLIP's `run_single_file` sets; it reads no parameter files.
+`spaceklip` profile is what spaceKLIP's `run_single_file` sets; it reads none of
+CRDS's parameter files unless asked to. Your own parameter files overrule either: [](references.md).
 """
 
 _SECTION = """### {name}

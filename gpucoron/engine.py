@@ -13,10 +13,12 @@ from pathlib import Path
 from gpucoron.backends import get_backend
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
 from gpucoron.borrowed import check_borrowed
-from gpucoron.errors import InputError, ParameterError
+from gpucoron.errors import InputError
 from gpucoron.io import products
+from gpucoron.io.crds_lookup import crds_context
 from gpucoron.io.hooks import run_hooks
-from gpucoron.io.references import STORE, crds_context, find_references, load_references, parameters_from_crds
+from gpucoron.io.parameter_files import merge, parameters_from_crds, parameters_from_files, takes_crds_pars
+from gpucoron.io.references import STORE, find_references, load_references
 from gpucoron.io.user_files import with_files_read
 from gpucoron.io.versions import check_versions
 from gpucoron.parameters import resolve, settle_run, unused
@@ -58,12 +60,6 @@ _LAST_STEPS = (
 )
 
 
-#: what the names of the exposure and of its products end with
-_TAKEN = ("uncal", "ramp", "rate", "rateints")
-#: that the result of a step can be saved as
-_KINDS_OF_FILE = ("fits", "asdf")
-
-
 @dataclass
 class StepRecord:
     """What became of one step; ``workers`` names who did it: backends, or 'jwst'."""
@@ -81,11 +77,11 @@ class Run:
     """One exposure's way through stage 1: what was done, with what, and how long it took.
 
     ``parameters`` holds step -> namespace as settled, ``of_run`` the parameters of the run as a whole, ``references``
-    type -> path or 'N/A' from CRDS, and 'step.type' -> path where a step has an override, ``pars_files`` the names of
-    CRDS's parameter files that were applied, ``context`` CRDS's context and software version. ``output_dir`` is where
-    a step's own extra products go; None is the current folder. ``order`` names the steps as they run. ``phases`` holds
-    the seconds that reading, planning and writing took, where ``reduce_file`` did it all. ``notes`` are lines for the
-    history of the products.
+    type -> path or 'N/A' from CRDS, and 'step.type' -> path where a step has an override, ``pars_files`` the parameter
+    files that were applied (names of CRDS's, paths of the user's), ``context`` CRDS's context and software version.
+    ``output_dir`` is where a step's own extra products go; None is the current folder. ``order`` names the steps as
+    they run. ``phases`` holds the seconds that reading, planning and writing took, where ``reduce_file`` did it all.
+    ``notes`` are lines for the history of the products.
     """
 
     exposure: object
@@ -136,16 +132,17 @@ def order_of(facts, stage_1overf="ints"):
     return tuple(name for name, stage in staged if stage == stage_1overf)
 
 
-def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars=None):
+def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars=None, pars=None):
     """Settle what applies to a run: the one place for every way to start one.
 
-    What comes later decides: the defaults of the declarations, the profile, CRDS's parameter files, the user.
+    What comes later decides: the defaults of the declarations, the profile, CRDS's parameter files, the user's own
+    parameter files, the user's parameters.
 
     Parameters
     ----------
     exposure : Exposure, optional
         Without one, what was asked for is checked, and CRDS is not.
-    profile, steps, pipeline, use_pars
+    profile, steps, pipeline, use_pars, pars
         As for `plan`.
 
     Returns
@@ -155,7 +152,7 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
     of_run : SimpleNamespace
         The parameters of the run as a whole.
     pars_files : list of str
-        CRDS's parameter files that were applied.
+        Parameter files that were applied: names of CRDS's, paths of the user's.
 
     Raises
     ------
@@ -163,33 +160,20 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
     """
     check_versions()
     facts = {} if exposure is None else {"instrument": exposure.facts.instrument, "subarray": exposure.facts.subarray}
-    from_files, of_run_from_files, pars_files = {}, {}, []
-    if exposure is not None and (use_pars if use_pars is not None else profile == "jwst"):
-        from_files, of_run_from_files, pars_files = parameters_from_crds(exposure)
-    parameters = resolve(STEPS, profile, from_crds=from_files, steps=steps, **facts)
-    of_run = settle_run(STEPS, parameters, {**of_run_from_files, **(pipeline or {})})
-    _check_files_of_results(parameters, of_run)
+    from_crds, of_run_from_crds, pars_files = {}, {}, []
+    if exposure is not None and takes_crds_pars(profile, use_pars):
+        from_crds, of_run_from_crds, pars_files = parameters_from_crds(exposure)
+    from_own, of_run_from_own, own = parameters_from_files(pars)
+    pars_files = [*pars_files, *own]
+    parameters = resolve(STEPS, profile, from_files=merge(from_crds, from_own), steps=steps, **facts)
+    of_run = settle_run(STEPS, parameters, {**of_run_from_crds, **of_run_from_own, **(pipeline or {})})
+    products.check_files_of_results(parameters, of_run)
     for name, reason in unused(STEPS, steps or {}).items():
         log.warning("%s is accepted and not used: %s", name, reason)
     return parameters, of_run, pars_files
 
 
-def _check_files_of_results(parameters, of_run):
-    """Refuse files for the results of steps that cannot be, or that belong to the exposure and its products."""
-    for name, settings in parameters.items():
-        if not (settings.save_results or settings.output_file is not None or of_run.save_intermediates):
-            continue
-        suffix = settings.suffix or ""
-        if suffix in _TAKEN or {"/", "\\"} & set(suffix):
-            msg = f"{name}.suffix: {suffix!r} cannot be; it must be no path, and none of {', '.join(_TAKEN)}"
-            raise ParameterError(msg)
-        if settings.output_ext.removeprefix(".") not in _KINDS_OF_FILE:
-            known = " or ".join(f".{kind}" for kind in _KINDS_OF_FILE)
-            msg = f"{name}.output_ext: {settings.output_ext!r} cannot be written; it must be {known}"
-            raise ParameterError(msg)
-
-
-def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto", use_pars=None, only=None):
+def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto", use_pars=None, pars=None, only=None):
     """Settle everything that can be settled before any work: parameters and references.
 
     Parameters
@@ -203,7 +187,10 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
         Parameters of the run as a whole: save_calibrated_ramp, stage_1overf, ...; CRDS's files may set others.
     backend : str or Backend
     use_pars : bool, optional
-        Apply CRDS's parameter files; by default in the ``jwst`` profile alone.
+        Apply CRDS's parameter files; by default in the ``jwst`` profile alone, and not where the variable
+        STPIPE_DISABLE_CRDS_STEPPARS says so.
+    pars : str, Path or sequence of them, optional
+        Parameter files of one's own, of a step or of a pipeline; they overrule CRDS's, and ``steps`` overrules them.
     only : str, optional
         Run this step alone, also where the instrument's order does not have it.
 
@@ -218,7 +205,7 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
     backend = get_backend(backend)
     context = crds_context()
     parameters, of_run, pars_files = settle(
-        exposure, profile=profile, steps=steps, pipeline=pipeline, use_pars=use_pars
+        exposure, profile=profile, steps=steps, pipeline=pipeline, use_pars=use_pars, pars=pars
     )
     order = (only,) if only else order_of(exposure.facts, of_run.stage_1overf)
     wanted, overrides, latest = [], {}, {}
@@ -415,6 +402,7 @@ def reduce_file(
     overwrite=False,
     save_results=True,
     use_pars=None,
+    pars=None,
     after_step=None,
     max_memory=None,
     **of_run,
@@ -436,8 +424,8 @@ def reduce_file(
         Replace products that exist.
     save_results : bool
         False writes nothing.
-    use_pars : bool, optional
-        Apply CRDS's parameter files; by default in the ``jwst`` profile alone.
+    use_pars, pars
+        CRDS's parameter files and one's own: see `plan`.
     after_step : callable, optional
         Called as ``after_step(run, record)`` when a step is done.
     max_memory : int, optional
@@ -476,7 +464,9 @@ def reduce_file(
         begun = time.perf_counter()
         exposure = Exposure.read(path, backend)
         read = time.perf_counter()
-        run = plan(exposure, profile=profile, steps=steps, pipeline=of_run, backend=backend, use_pars=use_pars)
+        run = plan(
+            exposure, profile=profile, steps=steps, pipeline=of_run, backend=backend, use_pars=use_pars, pars=pars
+        )
         run.phases = {"read": read - begun, "plan": time.perf_counter() - read}
         run.output_dir = Path(output_dir)
         return run

@@ -179,16 +179,16 @@ _CONVERTERS = {
 }
 
 
-def resolve(table, profile="jwst", *, from_crds=None, steps=None, instrument="NIRCAM", subarray=""):
-    """Settle the parameters of every step: defaults, profile, CRDS's parameter files, the user; later ones decide.
+def resolve(table, profile="jwst", *, from_files=None, steps=None, instrument="NIRCAM", subarray=""):
+    """Settle the parameters of every step: defaults, profile, parameter files, the user; later ones decide.
 
     Parameters
     ----------
     table : mapping
         name -> Step.
     profile : 'jwst' or 'spaceklip'
-    from_crds : dict of dicts, optional
-        step -> parameter -> value, as ``references.parameters_from_crds`` found them; for the ``jwst`` profile alone.
+    from_files : dict of dicts, optional
+        step -> parameter -> value, as parameter files set them.
     steps : dict of dicts, optional
         step -> parameter -> value, as the user gave them. Never changed.
     instrument, subarray : str
@@ -207,9 +207,7 @@ def resolve(table, profile="jwst", *, from_crds=None, steps=None, instrument="NI
     if profile not in PROFILES:
         refuse_unknown("profile", profile, PROFILES)
     settled = {step_name: step.defaults(profile, instrument, subarray) for step_name, step in table.items()}
-    # spaceKLIP reads no parameter files
-    files = from_crds if profile == "jwst" else None
-    for layer in (files or {}, steps or {}):
+    for layer in (from_files or {}, steps or {}):
         for step_name, wanted in layer.items():
             known = known_parameters(table, step_name)
             for name, value in dict(wanted or {}).items():

@@ -4,6 +4,7 @@ The coat gives what users of jwst expect: parameters in jwst's notation, CRDS's 
 own class names), output naming, the log in the product. The steps below carry parameters; the engine does the work.
 """
 
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from jwst.stpipe import Pipeline
 from jwst.stpipe import Step as JwstStep
 from stdatamodels.jwst import datamodels
-from stpipe.config_parser import ConfigObj, Section
+from stpipe.config_parser import Section
 
 from gpucoron.backends import NAMES, get_backend
 from gpucoron.engine import plan, run_or_start_again, saving_extras
@@ -20,8 +21,11 @@ from gpucoron.errors import InputError, ParameterError
 from gpucoron.io import products
 from gpucoron.io.exposure import Exposure
 from gpucoron.io.hooks import as_step
+from gpucoron.io.parameter_files import config_from_crds, crds_pars_disabled
 from gpucoron.parameters import FROM_FILES, PIPELINE, SPACEKLIP_CLASS, Parameter, refuse_unknown
 from gpucoron.steps import STEPS, declared
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Coron1Pipeline", "Coron1Pipeline_spaceKLIP"]
 
@@ -42,6 +46,21 @@ def _spec_line(parameter):
 
 def _spec(parameters):
     return "\n".join(_spec_line(parameter) for parameter in parameters)
+
+
+def _config_from_reference(cls, dataset, disable=None, crds_observatory=None):
+    """Give CRDS's parameters, as ``stpipe.Step.get_config_from_reference``; what is missing or unknown is an error."""
+    if disable is None:
+        disable = crds_pars_disabled()
+    if not isinstance(dataset, dict):
+        try:
+            dataset = cls._get_crds_parameters(dataset)[0]
+        except (OSError, TypeError, ValueError):
+            log.warning("%s is no exposure: CRDS is not asked for parameter files", dataset)
+            disable = True
+    config, files = config_from_crds(cls, None if disable else dataset)
+    config.pars_files = files
+    return config
 
 
 class _Held:
@@ -82,11 +101,7 @@ class _SingleStep(JwstStep):
         """Ask CRDS for jwst's parameter file of the step."""
         return cls.step.pars_type
 
-    @classmethod
-    def _get_config_from_parameters(cls, crds_parameters, crds_observatory):
-        if cls.step.custom:
-            return ConfigObj()
-        return super()._get_config_from_parameters(crds_parameters, crds_observatory)
+    get_config_from_reference = classmethod(_config_from_reference)
 
     @classmethod
     def call(cls, *args, **values):
@@ -177,6 +192,9 @@ class Coron1Pipeline(Pipeline):
     #: the file that is being reduced, if it is one
     _input = None
 
+    #: the parameter files that have configured it
+    _pars_files = ()
+
     # the engine looks its references up itself, and fewer of them
     prefetch_references = False
 
@@ -189,6 +207,16 @@ class Coron1Pipeline(Pipeline):
     def get_config_reftype(cls):
         """Ask CRDS for the parameter file of the pipeline that this one stands for."""
         return "pars-detector1pipeline"
+
+    get_config_from_reference = classmethod(_config_from_reference)
+
+    @classmethod
+    def from_config_section(cls, section, *args, **kwargs):
+        """Configure a pipeline; it remembers which parameter files did."""
+        pipeline = super().from_config_section(section, *args, **kwargs)
+        own = [str(Path(pipeline.config_file).resolve())] if pipeline.config_file else []
+        pipeline._pars_files = [*getattr(section, "pars_files", []), *own]
+        return pipeline
 
     @classmethod
     def call(cls, *args, **kwargs):
@@ -220,6 +248,7 @@ class Coron1Pipeline(Pipeline):
                 exposure, steps=self._settings(exposure.facts), pipeline=of_the_run, backend=backend, use_pars=False
             )
             run.output_dir = self.output_dir
+            run.pars_files = list(self._pars_files)
             return run
 
         run = run_or_start_again(start, get_backend(self.backend), after_step=saving_extras(self._path_of))
@@ -290,8 +319,9 @@ class Coron1Pipeline_spaceKLIP(Coron1Pipeline):
     step_defs = dict(_STEP_CLASSES_OF_SPACEKLIP)
 
     @classmethod
-    def _get_config_from_parameters(cls, crds_parameters, crds_observatory):
-        return cls._empty_config()
+    def get_config_from_reference(cls, dataset, disable=None, crds_observatory=None):
+        """Give an empty configuration: spaceKLIP asks CRDS for no parameter files."""
+        return config_from_crds(cls, None)[0]
 
 
 def run_alone(owner, step_input):

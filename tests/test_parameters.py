@@ -53,10 +53,10 @@ def test_names_and_defaults_are_jwsts(name, jwst_steps):
 
 
 def test_layers():
-    settled = resolve(STEPS, "jwst", from_crds={"jump": {"rejection_threshold": 5.0, "flag_4_neighbors": False}})
+    settled = resolve(STEPS, "jwst", from_files={"jump": {"rejection_threshold": 5.0, "flag_4_neighbors": False}})
     assert settled["jump"].rejection_threshold == 5.0
     steps = {"jump": {"rejection_threshold": "6"}}
-    settled = resolve(STEPS, "jwst", from_crds={"jump": {"rejection_threshold": 5.0}}, steps=steps)
+    settled = resolve(STEPS, "jwst", from_files={"jump": {"rejection_threshold": 5.0}}, steps=steps)
     assert settled["jump"].rejection_threshold == 6.0
     assert steps == {"jump": {"rejection_threshold": "6"}}
     assert changed(STEPS, settled) == {"jump": {"rejection_threshold": 6.0}}
@@ -83,9 +83,9 @@ def test_spaceklip_profile():
     assert miri["charge_migration"].skip
     assert miri["subtract_ktc"].skip
     assert miri["ipc"].skip
-    # CRDS's files belong to the jwst profile alone
-    other = resolve(STEPS, "spaceklip", from_crds={"jump": {"rejection_threshold": 9.0}})
-    assert other["jump"].rejection_threshold == 4.0
+    # parameter files overrule the profile; that CRDS's are not asked for here, the engine decides
+    other = resolve(STEPS, "spaceklip", from_files={"jump": {"rejection_threshold": 9.0}})
+    assert other["jump"].rejection_threshold == 9.0
 
 
 @pytest.mark.parametrize(

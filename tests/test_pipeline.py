@@ -69,7 +69,7 @@ def test_gpucoron_run_applies_them_too(case, theirs, tmp_path):
 
 def test_parameter_files_agree_with_stpipes_reading(case):
     from gpucoron.io.exposure import Exposure
-    from gpucoron.io.references import parameters_from_crds
+    from gpucoron.io.parameter_files import parameters_from_crds
 
     with case.cache.activate():
         steps, pipeline, files = parameters_from_crds(Exposure.read(case.path))

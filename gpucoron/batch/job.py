@@ -37,7 +37,8 @@ def reduce_job(job, notify=None):
     ----------
     job : dict
         ``path``, ``stage`` (where the products go), ``log``, ``attempt``, ``about`` (fields of the record that are
-        known before), ``profile``, ``steps``, ``of_run``, ``backend``, ``backend_options``, ``environment`` (of CRDS).
+        known before), ``profile``, ``steps``, ``of_run``, ``use_pars``, ``pars``, ``backend``, ``backend_options``,
+        ``environment`` (of CRDS).
     notify : callable, optional
         Called as ``notify(step_name)`` when a step is done.
 
@@ -78,6 +79,8 @@ def _reduce(job, notify):
                 backend=backend,
                 overwrite=True,
                 after_step=after_step,
+                use_pars=job.get("use_pars"),
+                pars=job.get("pars"),
                 **job["of_run"],
             )
             record |= _what_was_done(run, paths, record["exposure"])

@@ -72,18 +72,18 @@ class Plan:
         return sorted(path for path in paths if path != "N/A")
 
 
-def settle(profile, steps, of_run):
+def settle(profile, steps, of_run, pars=None):
     """Check parameters before any file is looked at, and make them fit to be sent to another process.
 
     Raises
     ------
     ParameterError
-        A step or parameter does not exist, a value cannot be, or is an array that is not in a file.
+        A step, a parameter or a parameter file does not exist, a value cannot be, or is an array that is not in a file.
     """
     from gpucoron import engine
 
     steps = {step: dict(values or {}) for step, values in (steps or {}).items()}
-    engine.settle(profile=profile, steps=steps, pipeline=of_run)
+    engine.settle(profile=profile, steps=steps, pipeline=of_run, pars=pars)
     steps = without_unused(STEPS, steps)
     for step, values in steps.items():
         for name, value in values.items():
@@ -108,14 +108,18 @@ def parameters_of(run):
     parameters : dict
         step -> parameter -> value; ``run`` for the parameters of the run as a whole.
     digest : str
-        Of the profile, the parameters, and the state of files that they name.
+        Of the profile, the parameters, the state of files that they name, and the user's parameter files.
     """
     parameters = changed(STEPS, run.parameters)
     defaults = {parameter.name: parameter.default for parameter in PIPELINE}
     of_run = {name: value for name, value in vars(run.of_run).items() if value != defaults[name]}
     if of_run:
         parameters["run"] = of_run
-    text = json.dumps([run.profile, parameters, _state_of_files(parameters)], sort_keys=True, default=str)
+    told = [run.profile, parameters, _state_of_files(parameters)]
+    own = {path: file_digest(path) for path in run.pars_files if os.path.isabs(path)}
+    if own:
+        told.append(own)
+    text = json.dumps(told, sort_keys=True, default=str)
     return json.loads(json.dumps(parameters, default=str)), hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -137,6 +141,8 @@ def make_plan(
     profile="jwst",
     steps=None,
     of_run=None,
+    use_pars=None,
+    pars=None,
     include_all=False,
     redo="needed",
     shard=(1, 1),
@@ -151,7 +157,7 @@ def make_plan(
     -------
     Plan
     """
-    from gpucoron.io.references import crds_context
+    from gpucoron.io.crds_lookup import crds_context
 
     output_dir = Path(output_dir)
     known, _ = read_manifests(output_dir)
@@ -168,7 +174,7 @@ def make_plan(
     inputs = take_share(inputs, shard)
     inputs.sort(key=lambda found: (*(str(found.about[word]) for word in ("instrument", "detector")), found.name))
     plan = Plan(output_dir, [], left_out, crds_context()[0])
-    look_up = _LookUp(profile, steps or {}, of_run or {})
+    look_up = _LookUp(profile=profile, steps=steps or {}, pipeline=of_run or {}, use_pars=use_pars, pars=pars)
     for number, found in enumerate(inputs, 1):
         planned = Planned(found, error=found.error)
         if planned.error is None:
@@ -195,8 +201,8 @@ def _not_done(files, known, redo):
 class _LookUp:
     """Looks up references and parameters; exposures of one kind and date share the answer."""
 
-    def __init__(self, profile, steps, of_run):
-        self._profile, self._steps, self._of_run = profile, steps, of_run
+    def __init__(self, **asked):
+        self._asked = asked
         self._headers, self._answers = {}, {}
 
     def fill(self, planned):
@@ -219,7 +225,7 @@ class _LookUp:
         exposure = self._headers[found.deciding]
         exposure.path = found.path
         exposure.meta.meta.observation.date, exposure.meta.meta.observation.time = found.date
-        run = plan(exposure, profile=self._profile, steps=self._steps, pipeline=self._of_run, backend="cpu")
+        run = plan(exposure, backend="cpu", **self._asked)
         return run.references, parameters_of(run)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from gpucoron.batch.job import describe_error, now, who
 from gpucoron.batch.plan import REDO, make_plan, parse_shard, settle
 from gpucoron.errors import OutputError, ParameterError
+from gpucoron.io.parameter_files import as_paths, takes_crds_pars
 from gpucoron.records.manifest import Manifest
 
 ENGINES = ("local", "dask")
@@ -55,6 +56,8 @@ def reduce(
     workers=None,
     devices=None,
     max_memory=None,
+    use_pars=None,
+    pars=None,
     include_all=False,
     redo="needed",
     shard="1/1",
@@ -81,6 +84,9 @@ def reduce(
         GPUs by number; by default all. Workers are spread over them.
     max_memory : int, optional
         Bytes for each worker: see `gpucoron.engine.reduce_file`. By default the workers share what is there.
+    use_pars, pars
+        CRDS's parameter files and one's own: see `gpucoron.engine.plan`. The variable STPIPE_DISABLE_CRDS_STEPPARS
+        counts where the batch is started, for all its processes.
     include_all : bool
         Reduce what is no coronagraphy, too.
     redo : {'needed', 'failed', 'all'}
@@ -119,7 +125,9 @@ def reduce(
         raise ParameterError(msg)
     plan_options = {
         "profile": profile,
-        "steps": settle(profile, steps, of_run),
+        "steps": settle(profile, steps, of_run, pars),
+        "use_pars": takes_crds_pars(profile, use_pars),
+        "pars": as_paths(pars),
         "of_run": of_run,
         "include_all": include_all,
         "redo": redo,
@@ -238,6 +246,8 @@ def _job(planned, plan, stage, plan_options, pool):
         "profile": plan_options["profile"],
         "steps": plan_options["steps"],
         "of_run": plan_options["of_run"],
+        "use_pars": plan_options["use_pars"],
+        "pars": plan_options["pars"],
         "backend": pool["backend"],
         "backend_options": shared_options(pool),
         "environment": offline_environment(plan.context),

@@ -43,5 +43,18 @@ def _parser():
 def _log_to_stderr(options):
     level = logging.INFO if options.verbose else logging.ERROR if options.quiet else logging.WARNING
     logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s %(name)s: %(message)s")
-    # CRDS logs through its own logger, set up to chatter
-    logging.getLogger("CRDS").setLevel(max(level, logging.INFO) if options.verbose else logging.ERROR)
+    _CRDS.level = level if options.verbose else logging.ERROR
+    logging.getLogger("CRDS").addFilter(_CRDS)
+
+
+class _FromLevel(logging.Filter):
+    """Lets records from ``level`` on pass."""
+
+    level = logging.ERROR
+
+    def filter(self, record):
+        return record.levelno >= self.level
+
+
+#: CRDS logs through its own logger, and sets its level to the lowest when it is imported
+_CRDS = _FromLevel()

@@ -72,8 +72,9 @@ def run_batch(options):
     steps = parse_settings(options.settings, options.skip)
     of_run = of_run_parameters(options)
     shared = {"profile": options.profile, "include_all": options.include_all, "redo": options.redo}
+    shared |= {"use_pars": options.use_pars, "pars": options.pars}
     if options.dry_run:
-        steps = settle(options.profile, steps, of_run)
+        steps = settle(options.profile, steps, of_run, options.pars)
         shard = parse_shard(options.shard)
         plan = make_plan(options.paths, options.output_dir, steps=steps, of_run=of_run, shard=shard, **shared)
         print(describe_plan(plan, options))

@@ -31,7 +31,7 @@ def _run(options):
     print(f"  CRDS_PATH {os.environ.get('CRDS_PATH', 'not set (CRDS takes /grp/crds/cache)')}")
     print(f"  CRDS_SERVER_URL {os.environ.get('CRDS_SERVER_URL', 'not set (CRDS works from its cache alone)')}")
     try:
-        from gpucoron.io.references import crds_context
+        from gpucoron.io.crds_lookup import crds_context
 
         print(f"  context {crds_context()[0]}")
     except GpucoronError as error:

@@ -24,6 +24,20 @@ def add_common(parser):
         metavar="STEP.PARAMETER=VALUE",
         help="set a parameter, for example jump.rejection_threshold=5; may be repeated",
     )
+    parser.add_argument(
+        "--pars",
+        action="append",
+        metavar="FILE",
+        help="a parameter file of your own (ASDF, of a step or a pipeline): overrules CRDS's, and --set overrules it; "
+        "may be repeated",
+    )
+    parser.add_argument(
+        "--no-pars",
+        dest="use_pars",
+        action="store_const",
+        const=False,
+        help="leave CRDS's parameter files out, as STPIPE_DISABLE_CRDS_STEPPARS=true does",
+    )
     parser.add_argument("--skip", action="append", default=[], metavar="STEP", help="leave a step out; may be repeated")
     parser.add_argument("--save-calibrated-ramp", action="store_true", default=None, help="save the ramp as fitted")
     parser.add_argument("--save-intermediates", action="store_true", default=None, help="save the result of every step")

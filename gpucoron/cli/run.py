@@ -27,12 +27,15 @@ def add_parser(commands):
 def _run(options):
     from gpucoron.cli import summary
     from gpucoron.engine import reduce_file, settle
+    from gpucoron.io.crds_lookup import crds_context
     from gpucoron.io.warm_up import warm_up
     from gpucoron.parameters import without_unused
     from gpucoron.steps import STEPS
 
     steps, of_run = parse_settings(options.settings, options.skip), of_run_parameters(options)
-    settle(profile=options.profile, steps=steps, pipeline=of_run)  # a misspelt parameter is no matter of the file
+    # neither a misspelt parameter nor a wrong context is a matter of the file
+    settle(profile=options.profile, steps=steps, pipeline=of_run, pars=options.pars)
+    crds_context()
     steps = without_unused(STEPS, steps)
     warm_up()
     failed = 0
@@ -47,6 +50,8 @@ def _run(options):
                 backend=options.backend,
                 overwrite=options.overwrite,
                 max_memory=options.max_memory,
+                use_pars=options.use_pars,
+                pars=options.pars,
                 **of_run,
             )
         except GpucoronError as error:

@@ -24,7 +24,8 @@ def headline(run):
     """Say in one line what was reduced, where, and with which parameters' origin."""
     facts = run.exposure.facts
     nints, ngroups, ny, nx = run.exposure.data.shape
-    pars = f"{len(run.pars_files)} parameter files from CRDS" if run.pars_files else "no parameter files from CRDS"
+    count = len(run.pars_files)
+    pars = f"{count or 'no'} parameter file{'' if count == 1 else 's'}"
     return (
         f"{run.exposure.name}: {facts.instrument} {facts.subarray} {facts.readpatt}, {nints} integrations x {ngroups} "
         f"groups x {ny} x {nx}; backend {backends_of(run)}, profile {run.profile}, {run.context[0]}, {pars}"

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from gpucoron import __version__
-from gpucoron.errors import OutputError
+from gpucoron.errors import OutputError, ParameterError
 from gpucoron.files import appearing
 from gpucoron.io.versions import ANSWERS_AS, installed
 from gpucoron.parameters import changed
@@ -19,6 +19,11 @@ from gpucoron.steps import STEPS
 from gpucoron.steps.declaration import Extra
 
 log = logging.getLogger(__name__)
+
+#: what the names of the exposure and of its products end with
+_TAKEN = ("uncal", "ramp", "rate", "rateints")
+#: that the result of a step can be saved as
+_KINDS_OF_FILE = ("fits", "asdf")
 
 _INPUT_SUFFIXES = ("_uncal", "_ramp")
 
@@ -101,6 +106,32 @@ def extra_products(run, record):
     if step.extras is not None:
         extras += step.extras(run.exposure, settings)
     return [(extra, _MODELS[extra.kind](run, step, extra)) for extra in extras]
+
+
+def check_files_of_results(parameters, of_run):
+    """Refuse files for the results of steps that cannot be, or that belong to the exposure and its products.
+
+    Parameters
+    ----------
+    parameters : dict of SimpleNamespace
+        step -> its parameters.
+    of_run : SimpleNamespace
+
+    Raises
+    ------
+    ParameterError
+    """
+    for name, settings in parameters.items():
+        if not (settings.save_results or settings.output_file is not None or of_run.save_intermediates):
+            continue
+        suffix = settings.suffix or ""
+        if suffix in _TAKEN or {"/", "\\"} & set(suffix):
+            msg = f"{name}.suffix: {suffix!r} cannot be; it must be no path, and none of {', '.join(_TAKEN)}"
+            raise ParameterError(msg)
+        if settings.output_ext.removeprefix(".") not in _KINDS_OF_FILE:
+            known = " or ".join(f".{kind}" for kind in _KINDS_OF_FILE)
+            msg = f"{name}.output_ext: {settings.output_ext!r} cannot be written; it must be {known}"
+            raise ParameterError(msg)
 
 
 def _place_of_result(settings, exposure):

@@ -4,7 +4,6 @@ The look-up is CRDS's own, with the exposure's keywords; it works against the se
 cache) and, the same way, against a cache on disk alone. What is read once is kept for the next exposure.
 """
 
-import logging
 import os
 from collections import OrderedDict
 from pathlib import Path
@@ -12,13 +11,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from gpucoron.errors import ParameterError, ReferenceFileError
+from gpucoron.errors import ReferenceFileError
 from gpucoron.files import first_line
+from gpucoron.io.crds_lookup import look_up
 from gpucoron.io.older_jwst import read_array
-from gpucoron.parameters import PIPELINE
-from gpucoron.steps import STEPS, declared
-
-log = logging.getLogger(__name__)
 
 #: reference type -> (stdatamodels class, arrays that are taken, whether it is cut to the subarray)
 _READERS = {
@@ -40,20 +36,6 @@ _OPENED_BY_JWST = ("refpix", "sirskernel", "pictureframe", "flat", "pastasoss")
 
 #: without these jwst stops with an error of its own
 _INDISPENSABLE = ("gain", "readnoise")
-
-#: what a pars file from CRDS may carry for stpipe alone
-_STPIPE_ONLY = {
-    "pre_hooks",
-    "post_hooks",
-    "output_file",
-    "output_dir",
-    "output_ext",
-    "output_use_model",
-    "output_use_index",
-    "suffix",
-    "search_output_file",
-    "input_dir",
-}
 
 
 class Reference:
@@ -144,70 +126,15 @@ def find_references(exposure, reftypes, overrides=None):
         CRDS has no context, no connection and no cache, or no rule for the exposure.
     """
     overrides = {key: str(path) for key, path in (overrides or {}).items()}
-    return {**_ask_crds(exposure, sorted(set(reftypes))), **overrides}
-
-
-def _ask_crds(exposure, reftypes):
-    if not reftypes:
-        return {}
-    import crds
-
-    about = exposure.meta.get_crds_parameters()
-    try:
-        answers = crds.getreferences(about, reftypes=reftypes, observatory="jwst")
-    except Exception as error:  # CRDS raises OSError, KeyError and errors of its own for one and the same cause
-        absent = _not_in_cache(about, reftypes)
-        what = (
-            f"the references {', '.join(absent)} are not in the cache and cannot be fetched"
-            if absent
-            else f"CRDS cannot name the references {', '.join(reftypes)}"
+    paths, unmatched = look_up(exposure.meta.get_crds_parameters(), reftypes, exposure.name)
+    if unmatched:
+        reasons = "; ".join(f"{reftype}: {reason}" for reftype, reason in unmatched.items())
+        msg = (
+            f"{exposure.name}: CRDS's rules name no reference for it ({reasons}); give one with "
+            f"override_{min(unmatched)}, skip the step, or take another context (CRDS_CONTEXT)"
         )
-        msg = f"{exposure.name}: {what} ({first_line(error)}); {_crds_advice()}"
-        raise ReferenceFileError(msg) from error
-    return {name: "N/A" if "N/A" in path.upper() else path for name, path in answers.items()}
-
-
-def _not_in_cache(about, reftypes):
-    """Name the files that CRDS's rules ask for and its cache lacks; none where the rules themselves fail."""
-    import crds
-
-    try:
-        names = crds.getrecommendations(about, reftypes=reftypes, observatory="jwst").values()
-    except Exception:  # the caller reports the first failure
-        return []
-    wanted = [name for name in names if "N/A" not in name.upper() and "NOT FOUND" not in name.upper()]
-    return [name for name in wanted if not os.path.exists(crds.locate_file(name, "jwst"))]
-
-
-def _crds_advice():
-    path = os.environ.get("CRDS_PATH")
-    server = os.environ.get("CRDS_SERVER_URL")
-    if not path:
-        return "set CRDS_PATH to a cache folder and CRDS_SERVER_URL to https://jwst-crds.stsci.edu"
-    if not server:
-        return f"set CRDS_SERVER_URL to https://jwst-crds.stsci.edu, or check the cache CRDS_PATH={path}"
-    context = os.environ.get("CRDS_CONTEXT", "the default one")
-    return f"check the cache {path}, the server {server} and the context ({context})"
-
-
-def crds_context():
-    """Return (context, CRDS software version) that look-ups use.
-
-    Raises
-    ------
-    ReferenceFileError
-        CRDS has neither a server nor a cache to take a context from.
-    """
-    import crds
-    from crds.core import heavy_client
-
-    try:
-        _connected, context = heavy_client.get_processing_mode("jwst")
-    except (Exception, SystemExit) as error:  # CRDS itself leaves the process when it finds no configuration
-        reason = "it finds neither a server nor a cache" if isinstance(error, SystemExit) else first_line(error)
-        msg = f"CRDS cannot tell its context: {reason}; {_crds_advice()}"
-        raise ReferenceFileError(msg) from error
-    return context, crds.__version__
+        raise ReferenceFileError(msg)
+    return {**paths, **overrides}
 
 
 def load_references(exposure, paths, backend, store=None):
@@ -394,94 +321,3 @@ def _check_shapes(path, reftype, arrays, exposure):
                 f"{exposure.name} has {expected[1]} x {expected[0]}; give another with override_{reftype}"
             )
             raise ReferenceFileError(msg)
-
-
-def parameters_from_crds(exposure):
-    """Read the parameter files that CRDS holds for an exposure, as jwst's ``.call()`` applies them.
-
-    jwst asks for ``pars-<class>`` of each step and of the pipeline, and lets the pipeline's file overrule the steps'.
-
-    Returns
-    -------
-    steps : dict of dicts
-        step -> parameter -> value.
-    pipeline : dict
-        Parameters of the run as a whole.
-    files : list of str
-        Names of the files that were applied.
-
-    Raises
-    ------
-    ParameterError
-        A file sets a step or a parameter that does not exist.
-    """
-    steps, files = {}, []
-    own = [step for step in STEPS.values() if not step.custom]
-    paths = _pars_paths(exposure, [step.pars_type for step in own] + ["pars-detector1pipeline"])
-    for step in own:
-        tree, name = _pars_file(exposure, step.pars_type, paths)
-        if tree:
-            steps[step.name] = _known(name, step.name, tree.get("parameters", {}))
-            files.append(name)
-    tree, name = _pars_file(exposure, "pars-detector1pipeline", paths)
-    pipeline = {}
-    if tree:
-        files.append(name)
-        known = {parameter.name for parameter in PIPELINE}
-        pipeline = {key: value for key, value in tree.get("parameters", {}).items() if key in known}
-        for entry in tree.get("steps", []):
-            steps.setdefault(entry["name"], {}).update(_known(name, entry["name"], entry.get("parameters", {})))
-    return steps, pipeline, files
-
-
-def _pars_paths(exposure, pars_types):
-    """Ask CRDS for parameter files in one call; where that fails, one by one: type -> path or 'N/A'."""
-    try:
-        return _ask_crds(exposure, pars_types)
-    except ReferenceFileError:
-        paths = {}
-    for pars_type in pars_types:
-        try:
-            paths |= _ask_crds(exposure, [pars_type])
-        except ReferenceFileError as error:
-            # a context without this type is no fault: jwst goes on with its defaults
-            log.debug("%s: no %s (%s)", exposure.name, pars_type, error.__cause__)
-    return paths
-
-
-def _pars_file(exposure, pars_type, paths):
-    path = paths.get(pars_type, "N/A")
-    if path == "N/A":
-        return None, ""
-    import asdf
-
-    try:
-        with asdf.open(path) as file:
-            tree = {"parameters": dict(file.tree.get("parameters", {}))}
-            tree["steps"] = [
-                {"name": entry["name"], "parameters": dict(entry.get("parameters", {}))}
-                for entry in file.tree.get("steps", [])
-            ]
-    except Exception as error:  # a damaged file shows as almost any error
-        msg = f"{path}: the {pars_type} file of {exposure.name} is damaged ({first_line(error)}); fetch it again"
-        raise ReferenceFileError(msg) from error
-    log.info("%s: %s applied: %s", exposure.name, pars_type, path)
-    return tree, Path(path).name
-
-
-def _known(file_name, step_name, values):
-    try:
-        known = declared(step_name)
-    except ParameterError as error:
-        msg = f"{file_name}: {error}"
-        raise ParameterError(msg) from None
-    unknown = set(values) - set(known) - _STPIPE_ONLY
-    if unknown:
-        msg = f"{file_name}: sets {step_name}.{min(unknown)}, which does not exist; gpucoron may be older than the file"
-        raise ParameterError(msg)
-    # skip: null in a pars file means "as the step's default"
-    return {
-        name: value
-        for name, value in values.items()
-        if name not in _STPIPE_ONLY and not (name == "skip" and value is None)
-    }
