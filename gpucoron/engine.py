@@ -14,7 +14,7 @@ from gpucoron.backends import get_backend
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
 from gpucoron.borrowed import check_borrowed
 from gpucoron.errors import InputError, ParameterError
-from gpucoron.io import products
+from gpucoron.io import logs, products
 from gpucoron.io.references import STORE, crds_context, find_references, load_references, parameters_from_crds
 from gpucoron.io.user_files import with_files_read
 from gpucoron.io.versions import check_versions
@@ -81,7 +81,8 @@ class Run:
     type -> path or 'N/A' from CRDS, and 'step.type' -> path where a step has an override, ``pars_files`` the names of
     CRDS's parameter files that were applied, ``context`` CRDS's context and software version. ``output_dir`` is where
     a step's own extra products go; None is the current folder. ``phases`` holds the seconds that reading, planning and
-    writing took, where ``reduce_file`` did it all.
+    writing took, where ``reduce_file`` did it all. ``log_lines`` is the log for its products, see
+    `gpucoron.io.logs.recorded`.
     """
 
     exposure: object
@@ -95,6 +96,7 @@ class Run:
     output_dir: object = None
     records: list = field(default_factory=list)
     phases: dict = field(default_factory=dict)
+    log_lines: list = field(default_factory=logs.lines_so_far)
 
     @property
     def seconds(self):
@@ -262,6 +264,7 @@ def run_steps(run, *, until=None, after_step=None, store=None):
         for name, step in STEPS.items()
     )
     backend.settle(exposure.data.shape, cleans_groups=cleans)
+    logs.tell_run(run)
     _run_each(run, references, until, after_step)
     return run
 
@@ -316,6 +319,7 @@ def _run_each(run, references, until, after_step):
         settings = run.parameters[name]
         backend.take_workers()
         start = time.perf_counter()
+        logs.tell_start(run, STEPS[name])
         outcome = skipped("switched off") if settings.skip else _run_one(STEPS[name], run, references)
         backend.synchronize()
         seconds, workers = time.perf_counter() - start, backend.take_workers()
@@ -323,7 +327,7 @@ def _run_each(run, references, until, after_step):
         record = StepRecord(name, outcome.status, seconds, outcome.reason, dict(outcome.flagged), workers)
         run.records.append(record)
         products.note_step(run, STEPS[name], outcome)
-        log.info("%s: %s %s %.3f s %s", exposure.name, name, record.status, record.seconds, record.reason)
+        logs.tell_end(record)
         if after_step is not None:
             after_step(run, record)
 
@@ -382,6 +386,7 @@ def saving_extras(path_of, after_step=None, written=None):
     return save
 
 
+@logs.recorded()
 def reduce_file(
     path,
     output_dir,
@@ -456,6 +461,7 @@ def reduce_file(
         run = plan(exposure, profile=profile, steps=steps, pipeline=of_run, backend=backend, use_pars=use_pars)
         run.phases = {"read": read - begun, "plan": time.perf_counter() - read}
         run.output_dir = Path(output_dir)
+        logs.tell_parameters(run)
         return run
 
     def extra_at(extra):

@@ -13,7 +13,7 @@ from stpipe.config_parser import ConfigObj
 
 from gpucoron.backends import NAMES, get_backend
 from gpucoron.engine import plan, run_or_start_again, saving_extras
-from gpucoron.io import products
+from gpucoron.io import logs, products
 from gpucoron.io.exposure import Exposure
 from gpucoron.parameters import FROM_FILES, PIPELINE, SPACEKLIP_CLASS, Parameter, refuse_unknown
 from gpucoron.steps import STEPS, declared
@@ -116,6 +116,16 @@ class Coron1Pipeline(Pipeline):
                     refuse_unknown(f"parameter of {step_name}", name, known)
         return super().call(*args, **kwargs)
 
+    @staticmethod
+    def get_stpipe_loggers():
+        """Name the loggers whose messages stpipe shows and records: ours, beside those of jwst's pipelines."""
+        return (*Pipeline.get_stpipe_loggers(), "gpucoron")
+
+    @logs.recorded()
+    def run(self, *args):
+        """Run on a file or a model; see ``stpipe.Step.run``. The log in the products is that of this run alone."""
+        return super().run(*args)
+
     def process(self, step_input):
         """Run the engine on a file's path or an open model.
 
@@ -125,6 +135,7 @@ class Coron1Pipeline(Pipeline):
         """
         is_path = isinstance(step_input, (str, Path))
         self._input = Path(step_input) if is_path else None
+        self._log_records = logs.lines_so_far()
         of_the_run = {parameter.name: getattr(self, parameter.name) for parameter in PIPELINE}
 
         def start(backend):

@@ -182,6 +182,8 @@ def _is_disk_full(error):
 @contextlib.contextmanager
 def _log_to(path, append):
     """Write everything that is logged to an exposure's own file; a log that cannot be written is no trouble."""
+    from gpucoron.io.logs import heard
+
     try:
         handler = logging.FileHandler(path, mode="a" if append else "w")
     except OSError:
@@ -189,14 +191,12 @@ def _log_to(path, append):
         return
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.handleError = lambda record: None
-    root, ours = logging.getLogger(), logging.getLogger("gpucoron")
-    before = ours.level
+    root = logging.getLogger()
     root.addHandler(handler)
-    ours.setLevel(logging.INFO)
     try:
-        yield
+        with heard("gpucoron", logging.INFO):
+            yield
     finally:
-        ours.setLevel(before)
         root.removeHandler(handler)
         with contextlib.suppress(OSError):  # what is left in the buffer does not fit either
             handler.close()

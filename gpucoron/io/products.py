@@ -12,6 +12,7 @@ from pathlib import Path
 from gpucoron import __version__
 from gpucoron.errors import OutputError
 from gpucoron.files import appearing
+from gpucoron.io import logs
 from gpucoron.io.versions import ANSWERS_AS, installed
 from gpucoron.parameters import changed
 from gpucoron.steps import STEPS
@@ -158,6 +159,7 @@ def _sign(model, run):
     model.meta.ref_file.crds.context_used, model.meta.ref_file.crds.sw_version = run.context
     for line in history_of(run):
         model.add_history_entry(line)
+    model.cal_logs = {logs.ALIAS: run.log_lines}
 
 
 def history_of(run):
@@ -306,7 +308,8 @@ def save(models):
         with appearing(*models) as drafts:
             for draft, model in zip(drafts, models.values(), strict=True):
                 model.save(str(draft))
-        log.info("wrote %s", ", ".join(map(str, models)))
+        for path in models:
+            log.info("Saved model in %s", path)
     except OSError as error:
         msg = f"{folder}: the products could not be written ({error}); nothing was left half-written"
         raise OutputError(msg) from error
