@@ -15,6 +15,7 @@ from gpucoron.backends import NAMES, get_backend
 from gpucoron.engine import plan, run_or_start_again, saving_extras
 from gpucoron.io import logs, products
 from gpucoron.io.exposure import Exposure
+from gpucoron.io.names import remove_suffix
 from gpucoron.parameters import FROM_FILES, PIPELINE, SPACEKLIP_CLASS, Parameter, refuse_unknown
 from gpucoron.steps import STEPS, declared
 
@@ -120,6 +121,15 @@ class Coron1Pipeline(Pipeline):
     def get_stpipe_loggers():
         """Name the loggers whose messages stpipe shows and records: ours, beside those of jwst's pipelines."""
         return (*Pipeline.get_stpipe_loggers(), "gpucoron")
+
+    def set_primary_input(self, obj, exclusive=True):
+        """Note what the products are named after; a compressed file like the file in it."""
+        super().set_primary_input(obj, exclusive)
+        self._input_filename = self._input_filename and self._input_filename.removesuffix(".gz")
+
+    def remove_suffix(self, name):
+        """Take a known suffix off a name, those of our own steps too."""
+        return remove_suffix(name)
 
     @logs.recorded()
     def run(self, *args):

@@ -108,10 +108,10 @@ def _expand(text):
 
 
 def exposure_name(path):
-    """Name an exposure as its products are named: ``x_uncal.fits`` is ``x``."""
-    from gpucoron.io.products import product_path
+    """Name an exposure as its products are named: ``x_uncal.fits`` is ``x``, and so is ``x_jump.fits``."""
+    from gpucoron.io.names import split_name
 
-    return product_path(path, "", "rate").name.removesuffix("_rate.fits")
+    return split_name(path)[0]
 
 
 def group_name(name):

@@ -135,7 +135,7 @@ def _what_was_done(run, paths, exposure):
         for step in run.records
     ]
     return {
-        "outputs": {stem.removeprefix(f"{exposure}_"): path.name for stem, path in paths.items()},
+        "outputs": {_kind_of(stem, exposure): path.name for stem, path in paths.items()},
         "context": run.context[0],
         "parameters": parameters,
         "parameters_digest": digest,
@@ -149,6 +149,11 @@ def _what_was_done(run, paths, exposure):
         },
         "flags": count_flags(run),
     }
+
+
+def _kind_of(stem, exposure):
+    """Take the exposure's name off that of a product."""
+    return stem[len(exposure) + 1 :] if stem.startswith((f"{exposure}_", f"{exposure}-")) else stem
 
 
 def count_flags(run):

@@ -13,14 +13,13 @@ from gpucoron import __version__
 from gpucoron.errors import OutputError
 from gpucoron.files import appearing
 from gpucoron.io import logs
+from gpucoron.io.names import split_name
 from gpucoron.io.versions import ANSWERS_AS, installed
 from gpucoron.parameters import changed
 from gpucoron.steps import STEPS
 from gpucoron.steps.declaration import Extra
 
 log = logging.getLogger(__name__)
-
-_INPUT_SUFFIXES = ("_uncal", "_ramp")
 
 
 def rate_model(run):
@@ -229,12 +228,8 @@ def reference_name(path, settings, reftype):
 
 def product_path(input_name, output_dir, suffix):
     """Name a product after its input: ``x_uncal.fits`` becomes ``x_rate.fits``."""
-    stem = Path(input_name).name
-    for ending in (".gz", ".fits"):
-        stem = stem.removesuffix(ending)
-    for known in _INPUT_SUFFIXES:
-        stem = stem.removesuffix(known)
-    return Path(output_dir) / f"{stem}_{suffix}.fits"
+    stem, separator = split_name(input_name)
+    return Path(output_dir) / f"{stem}{separator}{suffix}.fits"
 
 
 def extra_path(extra, input_name, output_dir):
