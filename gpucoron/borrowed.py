@@ -67,10 +67,20 @@ def run_jwsts_own(run, step):
     return Outcome(status, "" if status == "COMPLETE" else "jwst's step declined; its log says why")
 
 
-def save_optional_fit(run, step):
-    """Let jwst's RampFitStep write the optional product of the segmented fit, ``fitopt``."""
+def make_optional_fit(run, step):
+    """Let jwst's RampFitStep make the optional product of the segmented fit, ``fitopt``.
+
+    Returns
+    -------
+    RampFitOutputModel or None
+        None where nothing could be fitted.
+    """
     run.backend.note_worker("jwst")
-    _make_step(run, step).process(ramp_without_signature(run.exposure, run.backend))
+    made = []
+    theirs = _make_step(run, step)
+    theirs.save_model = lambda model, suffix, output_file: made.append(model)  # we save it whole, with our signature
+    theirs.process(ramp_without_signature(run.exposure, run.backend))
+    return made[0] if made else None
 
 
 def _make_step(run, step):
@@ -221,7 +231,7 @@ def full_frame_refpix(exposure, references, parameters, *, backend):
 HELPERS = MappingProxyType(
     {
         "jwsts_own": lambda run, step: partial(run_jwsts_own, run, step),
-        "optional_fit": lambda run, step: partial(save_optional_fit, run, step),
+        "optional_fit": lambda run, step: partial(make_optional_fit, run, step),
         "large_events": lambda run, step: partial(large_events, backend=run.backend),
         "full_frame": lambda run, step: partial(full_frame_refpix, backend=run.backend),
     }

@@ -105,6 +105,12 @@ def _image_model(run, step, extra):
     return model
 
 
+def _optional_fit_model(run, step, extra):
+    """Sign the model that jwst's own fit has made."""
+    _sign(extra.array, run)
+    return extra.array
+
+
 def _dark_model(run, step, extra):
     """Make a dark like the step's reference, in the exposure's read pattern."""
     from stdatamodels.jwst import datamodels
@@ -127,6 +133,7 @@ _MODELS = {
     "rateints": lambda run, step, extra: rateints_model(run),
     "image": _image_model,
     "dark": _dark_model,
+    "optional fit": _optional_fit_model,
 }
 
 

@@ -50,9 +50,10 @@ class Preset:
 class Extra:
     """A further product of a step, described: the writer makes a model and a file of it.
 
-    ``kind`` is 'ramp' (the exposure as it stands), 'rate' or 'rateints' (its slopes as they stand), 'image' or 'dark'
-    (like the step's own dark reference). The file is called ``file_name``; without one, after ``stem``, or else after
-    the exposure, and after ``suffix``. It goes to ``folder``, or else to where the products go.
+    ``kind`` is 'ramp' (the exposure as it stands), 'rate' or 'rateints' (its slopes as they stand), 'image', 'dark'
+    (like the step's own dark reference) or 'optional fit' (``array`` is jwst's own model). The file is called
+    ``file_name``; without one, after ``stem``, or else after the exposure, and after ``suffix``. It goes to
+    ``folder``, or else to where the products go.
     """
 
     kind: str
