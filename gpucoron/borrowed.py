@@ -59,12 +59,14 @@ def run_jwsts_own(run, step):
     if backend.xp is not np:
         log.info("%s: %s runs jwst's code on the host: one round trip", exposure.name, step.name)
     backend.note_worker("jwst", alone=True)
-    model = _make_step(run, step).process(ramp_without_signature(exposure, backend))
+    theirs = _make_step(run, step)
+    model = theirs.process(ramp_without_signature(exposure, backend))
     exposure.data = backend.to_device(model.data)
     exposure.groupdq = backend.to_device(model.groupdq)
     exposure.pixeldq = backend.to_device(model.pixeldq)
     status = getattr(model.meta.cal_step, step.cal_step) or "COMPLETE"
-    return Outcome(status, "" if status == "COMPLETE" else "jwst's step declined; its log says why")
+    reason = "" if status == "COMPLETE" else "jwst's step declined; its log says why"
+    return Outcome(status, reason, opened=dict(theirs._reference_files_used))
 
 
 def make_optional_fit(run, step):

@@ -6,6 +6,7 @@ keyword for: our version, the backend, and the parameters that differ from jwst'
 
 import json
 import logging
+import os
 import tempfile
 from pathlib import Path
 
@@ -218,10 +219,14 @@ def note_step(run, step, outcome):
         setattr(node, last, value)
     if outcome.reason == "switched off":
         return
-    for reftype in step.references_of(settings, run.exposure.facts):
+    opened = outcome.opened
+    if opened is None:
+        opened = dict.fromkeys(step.references_of(settings, run.exposure.facts))
+    for reftype, name in opened.items():
         path = run.reference_path(step.name, reftype)
-        if path is not None and hasattr(meta.ref_file, reftype):
-            getattr(meta.ref_file, reftype).name = reference_name(path, settings, reftype)
+        named = name if path is None else reference_name(path, settings, reftype)
+        if named is not None and hasattr(meta.ref_file, reftype):
+            getattr(meta.ref_file, reftype).name = named
 
 
 def reference_name(path, settings, reftype):
@@ -229,7 +234,7 @@ def reference_name(path, settings, reftype):
     if path == "N/A":
         return "N/A"
     if getattr(settings, f"override_{reftype}", None) is not None:
-        return str(Path(path).resolve())
+        return os.path.abspath(path)
     return f"crds://{Path(path).name}"
 
 
