@@ -443,7 +443,9 @@ def reduce_file(
     GpucoronError
         One of its kinds; nothing was written.
     """
-    from gpucoron.io.exposure import Exposure
+    from gpucoron.io.exposure import Exposure, check_path
+
+    path = check_path(path)
 
     def at(suffix):
         return products.product_path(path, output_dir, suffix)

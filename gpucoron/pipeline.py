@@ -9,12 +9,13 @@ from pathlib import Path
 
 from jwst.stpipe import Pipeline
 from jwst.stpipe import Step as JwstStep
+from stdatamodels.jwst.datamodels import JwstDataModel
 from stpipe.config_parser import ConfigObj
 
 from gpucoron.backends import NAMES, get_backend
 from gpucoron.engine import plan, run_or_start_again, saving_extras
 from gpucoron.io import logs, products
-from gpucoron.io.exposure import Exposure
+from gpucoron.io.exposure import Exposure, check_path
 from gpucoron.io.names import remove_suffix
 from gpucoron.parameters import FROM_FILES, PIPELINE, SPACEKLIP_CLASS, Parameter, refuse_unknown
 from gpucoron.steps import STEPS, declared
@@ -65,6 +66,13 @@ def _step_class(step, preset="jwst"):
     return type("".join(part.title() for part in step.name.split("_")) + "Step", (JwstStep,), members)
 
 
+def _check_input(given=None):
+    """Refuse what cannot be reduced, before jwst's machinery stumbles over it: its Path, None for an open model."""
+    if isinstance(given, JwstDataModel):
+        return None
+    return check_path(given, also=", or one open RampModel or Level1bModel")
+
+
 class Coron1Pipeline(Pipeline):
     """JWST coronagraphy stage 1, from ``uncal`` to ``rateints`` and ``rate``.
 
@@ -108,6 +116,7 @@ class Coron1Pipeline(Pipeline):
     @classmethod
     def call(cls, *args, **kwargs):
         """Run on a file or a model, with CRDS's parameter files applied; see ``stpipe.Step.call``."""
+        _check_input(*args[:1])
         # as None, stpipe takes neither
         kwargs["steps"] = {name: values or {} for name, values in (kwargs.get("steps") or {}).items()}
         for step_name, values in kwargs["steps"].items():
@@ -136,15 +145,15 @@ class Coron1Pipeline(Pipeline):
         """Run on a file or a model; see ``stpipe.Step.run``. The log in the products is that of this run alone."""
         return super().run(*args)
 
-    def process(self, step_input):
+    def process(self, step_input=None):
         """Run the engine on a file's path or an open model.
 
         Returns
         -------
         ImageModel, CubeModel (``return_rateints``) or RampModel (``ramp_fit`` skipped); None where nothing was fitted
         """
-        is_path = isinstance(step_input, (str, Path))
-        self._input = Path(step_input) if is_path else None
+        self._input = _check_input(step_input)
+        is_path = self._input is not None
         self._log_records = logs.lines_so_far()
         of_the_run = {parameter.name: getattr(self, parameter.name) for parameter in PIPELINE}
 
