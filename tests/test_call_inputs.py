@@ -9,6 +9,7 @@ from astropy.io import fits
 from jwst_side import SLOPE_ARRAYS
 
 import gpucoron
+from gpucoron import batch
 from gpucoron.errors import InputError
 
 
@@ -80,7 +81,7 @@ def test_what_is_accepted_is_named(what, case, tmp_path):
 @pytest.mark.parametrize("given", [None, 3, [b"x_uncal.fits"], [["x_uncal.fits"]]])
 def test_what_a_batch_takes_is_named(given, tmp_path):
     with pytest.raises(InputError, match="expected files, folders, patterns or @list"):
-        list(gpucoron.batch.reduce(given, tmp_path))
+        list(batch.reduce(given, tmp_path))
 
 
 def test_a_call_without_input(case):

@@ -9,6 +9,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 import gpucoron
+from gpucoron import batch
 from gpucoron.cli import main
 from gpucoron.io import logs
 
@@ -72,7 +73,7 @@ def reduce_by_run(case, folder):
 
 
 def reduce_by_batch(case, folder):
-    (result,) = gpucoron.batch.reduce(case.path, folder, backend="cpu", workers=1, steps=STEPS)
+    (result,) = batch.reduce(case.path, folder, backend="cpu", workers=1, steps=STEPS)
     assert result.status == "done"
 
 
@@ -158,7 +159,9 @@ def test_threads_do_not_mix(exposures, tmp_path):
     for path in paths:
         text = "\n".join(log_of(tmp_path / "out" / path.name.replace("uncal", "rate")))
         assert set(re.findall(r"x\d_uncal", text)) == {path.stem}
-        assert len(re.findall(r"Step \w+ running on", text)) == 19
+        steps = re.findall(r"Step (\w+) running on", text)
+        assert len(steps) == len(set(steps))
+        assert {"group_scale", "jump", "ramp_fit", "gain_scale"} <= set(steps)
 
 
 def loggers():

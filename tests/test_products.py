@@ -139,7 +139,9 @@ def test_unvalidated_products_are_what_validation_would_leave(reduced, tmp_path,
     with fits.open(tmp_path / written.name) as expected, fits.open(written) as found:
         assert [hdu.name for hdu in found] == [hdu.name for hdu in expected]
         for ours, theirs in zip(found, expected, strict=True):
-            cards = [[card for card in hdu.header.cards if card.keyword != "DATE"] for hdu in (ours, theirs)]
+            # the log, which goes on, is in the tree
+            other = ("NAXIS1", "TFORM1") if ours.name == "ASDF" else ("DATE",)
+            cards = [[card for card in hdu.header.cards if card.keyword not in other] for hdu in (ours, theirs)]
             assert [tuple(card) for card in cards[0]] == [tuple(card) for card in cards[1]], ours.name
             if ours.name not in ("PRIMARY", "ASDF"):
                 np.testing.assert_array_equal(ours.data, theirs.data, err_msg=ours.name)
