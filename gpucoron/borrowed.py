@@ -59,18 +59,30 @@ def run_jwsts_own(run, step):
     if backend.xp is not np:
         log.info("%s: %s runs jwst's code on the host: one round trip", exposure.name, step.name)
     backend.note_worker("jwst", alone=True)
-    model = _make_step(run, step).process(ramp_without_signature(exposure, backend))
+    theirs = _make_step(run, step)
+    model = theirs.process(ramp_without_signature(exposure, backend))
     exposure.data = backend.to_device(model.data)
     exposure.groupdq = backend.to_device(model.groupdq)
     exposure.pixeldq = backend.to_device(model.pixeldq)
     status = getattr(model.meta.cal_step, step.cal_step) or "COMPLETE"
-    return Outcome(status, "" if status == "COMPLETE" else "jwst's step declined; its log says why")
+    reason = "" if status == "COMPLETE" else "jwst's step declined; its log says why"
+    return Outcome(status, reason, opened=dict(theirs._reference_files_used))
 
 
-def save_optional_fit(run, step):
-    """Let jwst's RampFitStep write the optional product of the segmented fit, ``fitopt``."""
+def make_optional_fit(run, step):
+    """Let jwst's RampFitStep make the optional product of the segmented fit, ``fitopt``.
+
+    Returns
+    -------
+    RampFitOutputModel or None
+        None where nothing could be fitted.
+    """
     run.backend.note_worker("jwst")
-    _make_step(run, step).process(ramp_without_signature(run.exposure, run.backend))
+    made = []
+    theirs = _make_step(run, step)
+    theirs.save_model = lambda model, suffix, output_file: made.append(model)  # we save it whole, with our signature
+    theirs.process(ramp_without_signature(run.exposure, run.backend))
+    return made[0] if made else None
 
 
 def _make_step(run, step):
@@ -221,7 +233,7 @@ def full_frame_refpix(exposure, references, parameters, *, backend):
 HELPERS = MappingProxyType(
     {
         "jwsts_own": lambda run, step: partial(run_jwsts_own, run, step),
-        "optional_fit": lambda run, step: partial(save_optional_fit, run, step),
+        "optional_fit": lambda run, step: partial(make_optional_fit, run, step),
         "large_events": lambda run, step: partial(large_events, backend=run.backend),
         "full_frame": lambda run, step: partial(full_frame_refpix, backend=run.backend),
     }

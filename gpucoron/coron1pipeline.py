@@ -5,13 +5,13 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpucoron import engine
 from gpucoron.errors import OutputError, ParameterError
 from gpucoron.files import is_whole_fits
+from gpucoron.io.logs import heard
 from gpucoron.io.products import product_path
 from gpucoron.io.spaceklip_repairs import prepare_spaceklip as prepare_spaceklip
 from gpucoron.parameters import PIPELINE, P, convert, refuse_unknown, without_unused
@@ -98,7 +98,7 @@ def run_single_file(
             raise ParameterError(msg)
     settings, options = _settle(steps, kwargs)
     return_rateints = options.get("return_rateints", False)
-    with _heard("gpucoron", logging.INFO if verbose else None):
+    with heard("gpucoron", logging.INFO if verbose else None):
         _check(profile, settings, options)
         models, _paths = _reduce(fitspath, output_dir, settings, options, backend, profile)
     wanted = "ramp" if "ramp" in models else "rateints" if return_rateints else "rate"
@@ -120,25 +120,6 @@ def _reduce(path, output_dir, settings, options, backend, profile):
     ends = {kind: product_path(path, output_dir, kind) for kind in models}
     written = set(paths.values())
     return models, {kind: end for kind, end in ends.items() if end in written}
-
-
-@contextmanager
-def _heard(name, level):
-    """Let a logger's messages from a level on be seen: in a plain script, where nothing handles them, on stderr."""
-    logger = logging.getLogger(name)
-    previous, handler = logger.level, None
-    if level == logging.INFO and not logger.hasHandlers():
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-    if level is not None and (level > logging.INFO or not logger.isEnabledFor(level)):
-        logger.setLevel(level)
-    try:
-        yield
-    finally:
-        logger.setLevel(previous)
-        if handler is not None:
-            logger.removeHandler(handler)
 
 
 def _settle(steps, kwargs):
@@ -237,7 +218,7 @@ def run_obs(
     settings, options = _settle(steps, kwargs)
     masking = settings.pop("mask_groups", {})
     asked = {**settings, "mask_groups": {"skip": not masking, **masking}}
-    with _heard("gpucoron" if verbose and not quiet else __name__, logging.WARNING if quiet else logging.INFO):
+    with heard("gpucoron" if verbose and not quiet else __name__, logging.WARNING if quiet else logging.INFO):
         parameters = _check(profile, asked, options)
         _check_masking(parameters["mask_groups"])
         database = as_database(database, output_dir)

@@ -14,7 +14,7 @@ from gpucoron.backends import get_backend
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
 from gpucoron.borrowed import check_borrowed
 from gpucoron.errors import InputError
-from gpucoron.io import products
+from gpucoron.io import logs, products
 from gpucoron.io.crds_lookup import crds_context
 from gpucoron.io.hooks import run_hooks
 from gpucoron.io.parameter_files import merge, parameters_from_crds, parameters_from_files, takes_crds_pars
@@ -81,7 +81,8 @@ class Run:
     files that were applied (names of CRDS's, paths of the user's), ``context`` CRDS's context and software version.
     ``output_dir`` is where a step's own extra products go; None is the current folder. ``order`` names the steps as
     they run. ``phases`` holds the seconds that reading, planning and writing took, where ``reduce_file`` did it all.
-    ``notes`` are lines for the history of the products.
+    ``notes`` are lines for the history of the products, ``log_lines`` the log for them, see
+    `gpucoron.io.logs.recorded`.
     """
 
     exposure: object
@@ -97,6 +98,7 @@ class Run:
     records: list = field(default_factory=list)
     phases: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
+    log_lines: list = field(default_factory=logs.lines_so_far)
 
     @property
     def seconds(self):
@@ -266,6 +268,7 @@ def run_steps(run, *, until=None, after_step=None, store=None):
         for name in run.order
     )
     backend.settle(exposure.data.shape, cleans_groups=cleans)
+    logs.tell_run(run)
     _run_each(run, references, until, after_step)
     return run
 
@@ -313,19 +316,20 @@ def run_or_start_again(start, backend, *, after_step=None):
 
 
 def _run_each(run, references, until, after_step):
-    exposure, backend = run.exposure, run.backend
+    backend = run.backend
     for name in run.order:
         if name == until:
             break
         backend.take_workers()
         start = time.perf_counter()
+        logs.tell_start(run, STEPS[name])
         outcome = _run_with_hooks(STEPS[name], run, references)
         backend.synchronize()
         seconds, workers = time.perf_counter() - start, backend.take_workers()
         workers = tuple(workers) if outcome.status == "COMPLETE" else ()
         record = StepRecord(name, outcome.status, seconds, outcome.reason, dict(outcome.flagged), workers)
         run.records.append(record)
-        log.info("%s: %s %s %.3f s %s", exposure.name, name, record.status, record.seconds, record.reason)
+        logs.tell_end(record)
         if after_step is not None:
             after_step(run, record)
 
@@ -392,6 +396,7 @@ def saving_extras(path_of, after_step=None, written=None):
     return save
 
 
+@logs.recorded()
 def reduce_file(
     path,
     output_dir,
@@ -449,7 +454,9 @@ def reduce_file(
     GpucoronError
         One of its kinds; nothing was written.
     """
-    from gpucoron.io.exposure import Exposure
+    from gpucoron.io.exposure import Exposure, check_path
+
+    path = check_path(path)
 
     def at(suffix):
         return products.product_path(path, output_dir, suffix)
@@ -469,6 +476,7 @@ def reduce_file(
         )
         run.phases = {"read": read - begun, "plan": time.perf_counter() - read}
         run.output_dir = Path(output_dir)
+        logs.tell_parameters(run)
         return run
 
     def extra_at(extra):

@@ -18,9 +18,10 @@ from stpipe.config_parser import Section
 from gpucoron.backends import NAMES, get_backend
 from gpucoron.engine import plan, run_or_start_again, saving_extras
 from gpucoron.errors import InputError, ParameterError
-from gpucoron.io import products
-from gpucoron.io.exposure import Exposure
+from gpucoron.io import logs, products
+from gpucoron.io.exposure import Exposure, check_path
 from gpucoron.io.hooks import as_step
+from gpucoron.io.names import remove_suffix
 from gpucoron.io.parameter_files import config_from_crds, crds_pars_disabled
 from gpucoron.parameters import FROM_FILES, PIPELINE, SPACEKLIP_CLASS, Parameter, refuse_unknown
 from gpucoron.steps import STEPS, declared
@@ -160,6 +161,13 @@ for _classes in (_STEP_CLASSES, _STEP_CLASSES_OF_SPACEKLIP):
     globals().update({step_class.__name__: step_class for step_class in _classes.values()})
 
 
+def _check_input(given=None):
+    """Refuse what cannot be reduced, before jwst's machinery stumbles over it: its Path, None for an open model."""
+    if isinstance(given, datamodels.JwstDataModel):
+        return None
+    return check_path(given, also=", or one open RampModel or Level1bModel")
+
+
 class Coron1Pipeline(Pipeline):
     """JWST coronagraphy stage 1, from ``uncal`` to ``rateints`` and ``rate``.
 
@@ -221,6 +229,7 @@ class Coron1Pipeline(Pipeline):
     @classmethod
     def call(cls, *args, **kwargs):
         """Run on a file or a model, with CRDS's parameter files applied; see ``stpipe.Step.call``."""
+        _check_input(*args[:1])
         # as None, stpipe takes neither
         kwargs["steps"] = {name: _hold(values or {}) for name, values in (kwargs.get("steps") or {}).items()}
         for step_name, values in kwargs["steps"].items():
@@ -230,7 +239,26 @@ class Coron1Pipeline(Pipeline):
                     refuse_unknown(f"parameter of {step_name}", name, known)
         return super().call(*args, **kwargs)
 
-    def process(self, step_input):
+    @staticmethod
+    def get_stpipe_loggers():
+        """Name the loggers whose messages stpipe shows and records: ours, beside those of jwst's pipelines."""
+        return (*Pipeline.get_stpipe_loggers(), "gpucoron")
+
+    def set_primary_input(self, obj, exclusive=True):
+        """Note what the products are named after; a compressed file like the file in it."""
+        super().set_primary_input(obj, exclusive)
+        self._input_filename = self._input_filename and self._input_filename.removesuffix(".gz")
+
+    def remove_suffix(self, name):
+        """Take a known suffix off a name, those of our own steps too."""
+        return remove_suffix(name)
+
+    @logs.recorded()
+    def run(self, *args):
+        """Run on a file or a model; see ``stpipe.Step.run``. The log in the products is that of this run alone."""
+        return super().run(*args)
+
+    def process(self, step_input=None):
         """Run the engine on a file's path or an open model.
 
         Returns
@@ -238,8 +266,9 @@ class Coron1Pipeline(Pipeline):
         ImageModel, CubeModel (``return_rateints``) or RampModel (``ramp_fit`` skipped); None where nothing was fitted
         """
         _refuse_strangers(self)
-        is_path = isinstance(step_input, (str, Path))
-        self._input = Path(step_input) if is_path else None
+        self._input = _check_input(step_input)
+        is_path = self._input is not None
+        self._log_records = logs.lines_so_far()
         of_the_run = {parameter.name: getattr(self, parameter.name) for parameter in PIPELINE}
 
         def start(backend):

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from astropy.io import fits
+
 import gpucoron
 from gpucoron.simulate import simulate
 from gpucoron.simulate.references import write_references
@@ -71,9 +73,24 @@ def records(output):
 
 
 def products(output):
-    """Read all products: name -> bytes without dates, and without the hash of a header that holds one."""
+    """Read all products: name -> their bytes without dates, the hash of a header that holds one, and the log."""
+    return {path.name: _timeless(path) for path in sorted(Path(output).glob("*.fits"))}
+
+
+def _timeless(path):
+    """Read a product's extensions: (name, header, content), without what tells when and how fast it was made."""
+    whole = path.read_bytes()
     date = rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?|_fits_hash: [0-9a-f]{64}"
-    return {path.name: re.sub(date, b"", path.read_bytes()) for path in sorted(Path(output).glob("*.fits"))}
+    parts = []
+    with fits.open(path) as hdus:
+        for hdu in hdus:
+            place = hdu.fileinfo()
+            header = whole[place["hdrLoc"] : place["datLoc"]]
+            content = whole[place["datLoc"] : place["datLoc"] + place["datSpan"]]
+            if hdu.name == "ASDF":  # the log is in there, and its length in the header
+                header, content = b"", re.sub(rb"(?ms)^cal_logs:.*?^(?=\S)", b"", content).rstrip(b"\0")
+            parts.append((hdu.name, re.sub(date, b"", header), re.sub(date, b"", content)))
+    return parts
 
 
 def leftovers(output):

@@ -66,7 +66,7 @@ BAD_EXPOSURES = {
     "no NGROUPS": (_set("NGROUPS", None), "NGROUPS is missing"),
     "no TGROUP": (_set("TGROUP", None), "TGROUP is missing"),
     "no DETECTOR": (_set("DETECTOR", None), "DETECTOR is missing"),
-    "NGROUPS contradicts": (_set("NGROUPS", 7), "NGROUPS is 7, but SCI holds 4"),
+    "NGROUPS contradicts": (_set("NGROUPS", 3), "NGROUPS is 3, but SCI holds 4"),
     "guider product": (_set("EXP_TYPE", "FGS_ACQ1"), "guider"),
     "superstripe": (_set("NSPRSTRP", 4), "superstripe"),
 }

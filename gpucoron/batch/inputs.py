@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,11 +63,15 @@ def find_files(paths):
         Something does not exist, nothing was found, or two different files would make the same products.
     """
     found = {}
-    for path in [paths] if isinstance(paths, (str, Path)) else paths:
+    given = [paths] if isinstance(paths, (str, Path)) or not isinstance(paths, Iterable) else list(paths)
+    if not all(isinstance(path, (str, Path)) for path in given):
+        msg = f"expected files, folders, patterns or @list, one or several, as str or Path; got {type(paths).__name__}"
+        raise InputError(msg)
+    for path in given:
         for file in _expand(str(path)):
             found.setdefault(os.path.realpath(file), Path(os.path.abspath(file)))
     if not found:
-        msg = f"{_listed(paths)}: no *_uncal.fits there"
+        msg = f"{', '.join(map(str, given))}: no *_uncal.fits there"
         raise InputError(msg)
     files = sorted(found.values(), key=lambda file: (file.name, str(file)))
     for one, other in zip(files, files[1:], strict=False):
@@ -74,10 +79,6 @@ def find_files(paths):
             msg = f"{one} and {other} would make products of the same name; leave one of them out"
             raise InputError(msg)
     return files
-
-
-def _listed(paths):
-    return str(paths) if isinstance(paths, (str, Path)) else ", ".join(map(str, paths))
 
 
 def _expand(text):
@@ -108,10 +109,10 @@ def _expand(text):
 
 
 def exposure_name(path):
-    """Name an exposure as its products are named: ``x_uncal.fits`` is ``x``."""
-    from gpucoron.io.products import product_path
+    """Name an exposure as its products are named: ``x_uncal.fits`` is ``x``, and so is ``x_jump.fits``."""
+    from gpucoron.io.names import split_name
 
-    return product_path(path, "", "rate").name.removesuffix("_rate.fits")
+    return split_name(path)[0]
 
 
 def group_name(name):

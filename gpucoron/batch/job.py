@@ -138,7 +138,7 @@ def _what_was_done(run, paths, exposure):
         for step in run.records
     ]
     return {
-        "outputs": {stem.removeprefix(f"{exposure}_"): path.name for stem, path in paths.items()},
+        "outputs": {_kind_of(stem, exposure): path.name for stem, path in paths.items()},
         "context": run.context[0],
         "parameters": parameters,
         "parameters_digest": digest,
@@ -152,6 +152,11 @@ def _what_was_done(run, paths, exposure):
         },
         "flags": count_flags(run),
     }
+
+
+def _kind_of(stem, exposure):
+    """Take the exposure's name off that of a product."""
+    return stem[len(exposure) + 1 :] if stem.startswith((f"{exposure}_", f"{exposure}-")) else stem
 
 
 def count_flags(run):
@@ -185,6 +190,8 @@ def _is_disk_full(error):
 @contextlib.contextmanager
 def _log_to(path, append):
     """Write everything that is logged to an exposure's own file; a log that cannot be written is no trouble."""
+    from gpucoron.io.logs import heard
+
     try:
         handler = logging.FileHandler(path, mode="a" if append else "w")
     except OSError:
@@ -192,14 +199,12 @@ def _log_to(path, append):
         return
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.handleError = lambda record: None
-    root, ours = logging.getLogger(), logging.getLogger("gpucoron")
-    before = ours.level
+    root = logging.getLogger()
     root.addHandler(handler)
-    ours.setLevel(logging.INFO)
     try:
-        yield
+        with heard("gpucoron", logging.INFO):
+            yield
     finally:
-        ours.setLevel(before)
         root.removeHandler(handler)
         with contextlib.suppress(OSError):  # what is left in the buffer does not fit either
             handler.close()

@@ -188,10 +188,10 @@ def _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early):
         is_full = record.pop("disk_full", False)
         if record["status"] != "failed":
             try:
-                _move_products(folder, plan.output_dir)
-            except OSError as error:
+                _move_products(folder, plan.output_dir, record["input"])
+            except (OSError, OutputError) as error:
                 record |= {"status": "failed", "outputs": {}, "error": describe_error(error)}
-                is_full = True
+                is_full = isinstance(error, OSError)
         shutil.rmtree(folder, ignore_errors=True)
         manifest.append(record)
         result = _result(record, plan.output_dir)
@@ -271,10 +271,13 @@ def _record_of_error(planned, plan, plan_options):
     return {**_about(planned, plan, plan_options), **who(), **moments, **told}
 
 
-def _move_products(folder, output_dir):
-    """Let all files of an exposure appear under their names."""
-    for source in sorted(path for path in folder.rglob("*") if path.is_file()):
-        target = output_dir / source.relative_to(folder)
+def _move_products(folder, output_dir, input_path):
+    """Let all files of an exposure appear under their names; none, if one would replace the exposure itself."""
+    from gpucoron.io.products import spare_input
+
+    sources = sorted(path for path in folder.rglob("*") if path.is_file())
+    targets = [spare_input(output_dir / source.relative_to(folder), input_path) for source in sources]
+    for source, target in zip(sources, targets, strict=True):
         target.parent.mkdir(exist_ok=True)
         os.replace(source, target)
 

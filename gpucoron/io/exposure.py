@@ -5,6 +5,7 @@ The science arrays are read once, in pieces, straight into float32 where they ar
 """
 
 import logging
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,40 @@ _ARRAYS = ("SCI", "ERR", "PIXELDQ", "GROUPDQ", "ZEROFRAME", "REFOUT")
 _ON_DEVICE = ("data", "groupdq", "pixeldq", "zeroframe")
 _INSTRUMENTS = ("NIRCAM", "MIRI", "NIRISS", "FGS", "NIRSPEC")
 _CORONAGRAPHS = ("NRC_CORON", "MIR_4QPM", "MIR_LYOT")
+#: what stage 1 starts from, for messages
+_ACCEPTED = "the path of one *_uncal.fits or *_ramp.fits (str or Path)"
 _GUIDING = ("FGS_ACQ1", "FGS_ACQ2", "FGS_FINEGUIDE", "FGS_ID-IMAGE", "FGS_ID-STACK", "FGS_TRACK")
+
+
+def check_path(given, also=""):
+    """Refuse what is no path of a file that stage 1 can start from, before it is opened.
+
+    Parameters
+    ----------
+    given : object
+    also : str, optional
+        What is accepted beside a path.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    InputError
+    """
+    if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
+        kind = {None: "missing", "": "an empty text"}.get(given if isinstance(given, str | None) else 0)
+        kind = kind or f"of the type {type(given).__name__}"
+        several = isinstance(given, (list, tuple)) or type(given).__name__ in ("ModelContainer", "ModelLibrary")
+        way_out = "; call it once for each exposure, or reduce many with gpucoron.batch.reduce" if several else ""
+        msg = f"the input is {kind}; expected {_ACCEPTED}{also}{way_out}"
+        raise InputError(msg)
+    path = Path(given)
+    if path.suffix.lower() == ".json":
+        msg = f"{path}: an association; stage 1 takes its exposures one by one: expected {_ACCEPTED}{also}"
+        raise InputError(msg)
+    return path
 
 
 @dataclass
@@ -96,7 +130,7 @@ class Exposure:
         InputError
             The file is missing, damaged or not an exposure that stage 1 knows; the message says what to do.
         """
-        path = Path(path)
+        path = check_path(path)
         with _opened(path) as (hdus, meta):
             shape = hdus["SCI"].shape
             facts = _facts(path, meta, shape)
@@ -112,7 +146,7 @@ class Exposure:
                 path=path,
                 home=chosen if chosen is not backend else None,
             )
-        _note_what_is_unusual(exposure.name, facts)
+        _note_what_is_unusual(exposure.name, facts, shape)
         return exposure
 
     @classmethod
@@ -129,7 +163,7 @@ class Exposure:
         InputError
             As `read`.
         """
-        path = Path(path)
+        path = check_path(path)
         with _opened(path) as (hdus, meta):
             shape = hdus["SCI"].shape
         return cls(
@@ -147,6 +181,8 @@ class Exposure:
         """Take the arrays of an open ``RampModel`` or ``Level1bModel``; they are copied, the model is left alone."""
         from stdatamodels.jwst import datamodels
 
+        if not isinstance(model, datamodels.JwstDataModel):
+            check_path(model, also=", or one open RampModel or Level1bModel")
         name = model.meta.filename or "the model"
         _check_keywords(name, model.meta.instrument.name, model.meta.exposure.type, model.meta.exposure.readpatt)
         shape = model.data.shape
@@ -158,17 +194,16 @@ class Exposure:
         ramp.int_times = model.int_times
         ramp.group = model.group
         zeroframe = model.zeroframe if facts.zero_frame else None
-        groupdq = getattr(model, "groupdq", None)
-        pixeldq = getattr(model, "pixeldq", None)
+        _check_zeroframe(name, zeroframe is not None and zeroframe.shape, shape)
         exposure = cls(
             data=np.array(model.data, dtype=np.float32),
-            groupdq=np.zeros(shape, np.uint8) if groupdq is None else np.array(groupdq, dtype=np.uint8),
-            pixeldq=np.zeros(shape[-2:], np.uint32) if pixeldq is None else np.array(pixeldq, dtype=np.uint32),
+            groupdq=_copied_or_zeros(getattr(model, "groupdq", None), shape, np.uint8),
+            pixeldq=_copied_or_zeros(getattr(model, "pixeldq", None), shape[-2:], np.uint32),
             zeroframe=None if zeroframe is None else np.array(zeroframe, dtype=np.float32),
             facts=facts,
             meta=ramp,
         )
-        _note_what_is_unusual(exposure.name, facts)
+        _note_what_is_unusual(exposure.name, facts, shape)
         return exposure
 
     @classmethod
@@ -280,7 +315,7 @@ def _opened(path):
     from stdatamodels.jwst import datamodels
 
     if not path.is_file():
-        msg = f"{path}: no such file"
+        msg = f"{path}: {'a folder; name its files' if path.is_dir() else 'no such file'}"
         raise InputError(msg)
     try:
         hdus = fits.open(path, memmap=False, lazy_load_hdus=False)
@@ -314,8 +349,15 @@ def _check_kind(path, hdus):
     if header.get("ZEROFRAM") and "ZEROFRAME" not in hdus:
         msg = f"{path}: truncated: ZEROFRAM is set, but there is no ZEROFRAME extension; download it again"
         raise InputError(msg)
+    _check_zeroframe(path, header.get("ZEROFRAM") and hdus["ZEROFRAME"].shape, hdus["SCI"].shape)
     if header.get("NSPRSTRP"):
         msg = f"{path}: superstripe readout (NSPRSTRP); use jwst's own pipeline"
+        raise InputError(msg)
+
+
+def _check_zeroframe(name, shape, shape_of_ramp):
+    if shape and tuple(shape) != (shape_of_ramp[0], *shape_of_ramp[2:]):
+        msg = f"{name}: ZEROFRAME has the shape {tuple(shape)}, but SCI {tuple(shape_of_ramp)}; cut both alike"
         raise InputError(msg)
 
 
@@ -352,9 +394,7 @@ def _facts(name, model, shape):
     if 0 in shape:
         msg = f"{name}: no data: SCI has the shape {tuple(shape)}"
         raise InputError(msg)
-    if meta.exposure.ngroups != shape[1]:
-        msg = f"{name}: NGROUPS is {meta.exposure.ngroups}, but SCI holds {shape[1]} groups"
-        raise InputError(msg)
+    _check_numbers(name, meta.exposure, shape)
     return Facts(
         instrument=meta.instrument.name,
         detector=meta.instrument.detector,
@@ -384,7 +424,24 @@ def _facts(name, model, shape):
     )
 
 
-def _note_what_is_unusual(name, facts):
+def _check_numbers(name, exposure, shape):
+    """Refuse more groups than the keywords tell of, which have no times; the arrays' own numbers count otherwise."""
+    if exposure.ngroups < shape[1]:
+        msg = (
+            f"{name}: NGROUPS is {exposure.ngroups}, but SCI holds {shape[1]} groups; correct the keyword, or cut SCI "
+            "(and GROUPDQ)"
+        )
+        raise InputError(msg)
+
+
+def _note_what_is_unusual(name, facts, shape):
+    nints, ngroups = shape[:2]
+    if facts.ngroups != ngroups:
+        log.warning("%s: NGROUPS is %d, but SCI holds %d groups: these count", name, facts.ngroups, ngroups)
+    first, last = facts.integration_start, facts.integration_end
+    told = facts.nints if None in (first, last) else last - first + 1
+    if told is not None and told != nints:
+        log.warning("%s: the keywords tell of %d integrations, but SCI holds %d: these count", name, told, nints)
     if facts.instrument not in ("NIRCAM", "MIRI"):
         log.warning("%s: %s is no coronagraph; it takes the near-infrared order", name, facts.instrument)
     elif facts.exp_type not in _CORONAGRAPHS:
@@ -441,3 +498,10 @@ def _read_or_zeros(hdus, name, shape, dtype, backend):
     if name in hdus and tuple(hdus[name].shape) == tuple(shape):
         return _read_planes(hdus[name], dtype, backend)
     return backend.zeros(shape, dtype)
+
+
+def _copied_or_zeros(flags, shape, dtype):
+    """Copy a model's flags, under the same rule."""
+    if flags is not None and tuple(np.shape(flags)) == tuple(shape):
+        return np.array(flags, dtype=dtype)
+    return np.zeros(shape, dtype)

@@ -13,6 +13,8 @@ from pathlib import Path
 from gpucoron import __version__
 from gpucoron.errors import OutputError, ParameterError
 from gpucoron.files import appearing
+from gpucoron.io import logs
+from gpucoron.io.names import split_name
 from gpucoron.io.versions import ANSWERS_AS, installed
 from gpucoron.parameters import changed
 from gpucoron.steps import STEPS
@@ -24,8 +26,6 @@ log = logging.getLogger(__name__)
 _TAKEN = ("uncal", "ramp", "rate", "rateints")
 #: that the result of a step can be saved as
 _KINDS_OF_FILE = ("fits", "asdf")
-
-_INPUT_SUFFIXES = ("_uncal", "_ramp")
 
 
 def rate_model(run):
@@ -154,6 +154,12 @@ def _image_model(run, step, extra):
     return model
 
 
+def _optional_fit_model(run, step, extra):
+    """Sign the model that jwst's own fit has made."""
+    _sign(extra.array, run)
+    return extra.array
+
+
 def _dark_model(run, step, extra):
     """Make a dark like the step's reference, in the exposure's read pattern."""
     from stdatamodels.jwst import datamodels
@@ -176,6 +182,7 @@ _MODELS = {
     "rateints": lambda run, step, extra: rateints_model(run),
     "image": _image_model,
     "dark": _dark_model,
+    "optional fit": _optional_fit_model,
 }
 
 
@@ -207,6 +214,7 @@ def _sign(model, run):
     model.meta.ref_file.crds.context_used, model.meta.ref_file.crds.sw_version = run.context
     for line in history_of(run):
         model.add_history_entry(line)
+    model.cal_logs = {logs.ALIAS: run.log_lines}
 
 
 def history_of(run):
@@ -270,10 +278,14 @@ def note_step(run, step, outcome):
         setattr(node, last, value)
     if outcome.reason == "switched off":
         return
-    for reftype in step.references_of(settings, run.exposure.facts):
+    opened = outcome.opened
+    if opened is None:
+        opened = dict.fromkeys(step.references_of(settings, run.exposure.facts))
+    for reftype, name in opened.items():
         path = run.reference_path(step.name, reftype)
-        if path is not None and hasattr(meta.ref_file, reftype):
-            getattr(meta.ref_file, reftype).name = reference_name(path, settings, reftype)
+        named = name if path is None else reference_name(path, settings, reftype)
+        if named is not None and hasattr(meta.ref_file, reftype):
+            getattr(meta.ref_file, reftype).name = named
 
 
 def reference_name(path, settings, reftype):
@@ -281,18 +293,14 @@ def reference_name(path, settings, reftype):
     if path == "N/A":
         return "N/A"
     if getattr(settings, f"override_{reftype}", None) is not None:
-        return str(Path(path).resolve())
+        return os.path.abspath(path)
     return f"crds://{Path(path).name}"
 
 
 def product_path(input_name, output_dir, suffix):
     """Name a product after its input: ``x_uncal.fits`` becomes ``x_rate.fits``."""
-    stem = Path(input_name).name
-    for ending in (".gz", ".fits"):
-        stem = stem.removesuffix(ending)
-    for known in _INPUT_SUFFIXES:
-        stem = stem.removesuffix(known)
-    return Path(output_dir) / f"{stem}_{suffix}.fits"
+    stem, separator = split_name(input_name)
+    return Path(output_dir) / f"{stem}{separator}{suffix}.fits"
 
 
 def extra_path(extra, input_name, output_dir):
@@ -366,7 +374,8 @@ def save(models):
         with appearing(*models) as drafts:
             for draft, model in zip(drafts, models.values(), strict=True):
                 model.save(str(draft))
-        log.info("wrote %s", ", ".join(map(str, models)))
+        for path in models:
+            log.info("Saved model in %s", path)
     except OSError as error:
         msg = f"{folder}: the products could not be written ({error}); nothing was left half-written"
         raise OutputError(msg) from error

@@ -32,18 +32,20 @@ class Outcome:
 
     ``status`` is what jwst writes into ``meta.cal_step``: 'COMPLETE', 'SKIPPED' or 'FAILED'. ``reason`` says why a
     step was skipped; ``flagged`` counts what it flagged (name -> number); ``meta`` holds further metadata that jwst's
-    step writes (dotted name -> value).
+    step writes (dotted name -> value). ``opened`` names the references that the products are to name (type -> name; the
+    engine knows better names of those that it found itself); None: all that the step declares for the exposure.
     """
 
     status: str = "COMPLETE"
     reason: str = ""
     flagged: dict = field(default_factory=dict)
     meta: dict = field(default_factory=dict)
+    opened: dict | None = None
 
 
-def skipped(reason, **meta):
+def skipped(reason, *, opened=None, **meta):
     """Make the outcome of a step that did not run."""
-    return Outcome("SKIPPED", reason, meta=meta)
+    return Outcome("SKIPPED", reason, meta=meta, opened=opened)
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,10 @@ class Preset:
 class Extra:
     """A further product of a step, described: the writer makes a model and a file of it.
 
-    ``kind`` is 'ramp' (the exposure as it stands), 'rate' or 'rateints' (its slopes as they stand), 'image' or 'dark'
-    (like the step's own dark reference). The file is called ``file_name``; without one, after ``stem``, or else after
-    the products, and after ``suffix``. It goes to ``folder``, or else to where the products go. ``ext`` is what kind of
-    file it is.
+    ``kind`` is 'ramp' (the exposure as it stands), 'rate' or 'rateints' (its slopes as they stand), 'image', 'dark'
+    (like the step's own dark reference) or 'optional fit' (``array`` is jwst's own model). The file is called
+    ``file_name``; without one, after ``stem``, or else after the products, and after ``suffix``. It goes to ``folder``,
+    or else to where the products go. ``ext`` is what kind of file it is.
     """
 
     kind: str

@@ -302,10 +302,10 @@ def run(exposure, references, parameters, backend, jwsts_own=None):
     """
     facts = exposure.facts
     if facts.instrument != "MIRI":
-        return skipped(f"it is for MIRI, not for {facts.instrument}")
+        return skipped(f"it is for MIRI, not for {facts.instrument}", opened={})
     pattern = str(facts.readpatt).upper()
     if pattern not in _READ_PATTERNS:
-        return skipped(f"it does not know the read pattern {facts.readpatt}")
+        return skipped(f"it does not know the read pattern {facts.readpatt}", opened={})
     on_the_fly = parameters.onthefly_corr_freq is not None
     if on_the_fly or parameters.user_supplied_reffile is not None:
         return jwsts_own()

@@ -33,12 +33,14 @@ def scale_slopes(slopes, gain_factor):
 
 def run(exposure, references, parameters, backend):
     """Run the step on ``exposure.rate`` and ``exposure.rateints``; see `gpucoron.steps`."""
-    gain_factor = exposure.facts.gain_factor
-    if gain_factor is None and references["gain"] is not None:
-        gain_factor = references["gain"].facts.get("gain_factor")
+    gain_factor, opened = exposure.facts.gain_factor, {}
+    if gain_factor is None:
+        opened = None
+        if references["gain"] is not None:
+            gain_factor = references["gain"].facts.get("gain_factor")
     if gain_factor is None:
         return skipped("GAINFACT is neither in the exposure nor in the gain reference")
     for slopes in (exposure.rate, exposure.rateints):
         if slopes is not None:
             scale_slopes(slopes, gain_factor)
-    return Outcome(meta={"exposure.gain_factor": gain_factor})
+    return Outcome(meta={"exposure.gain_factor": gain_factor}, opened=opened)

@@ -212,7 +212,7 @@ def run(exposure, references, parameters, backend, *, large_events=None):
     data, groupdq, facts = exposure.data, exposure.groupdq, exposure.facts
     nints, ngroups, ny, nx = data.shape
     if ngroups < MINIMUM_GROUPS:
-        return skipped(f"{ngroups} groups per integration; jumps need at least {MINIMUM_GROUPS}")
+        return skipped(f"{ngroups} groups per integration; jumps need at least {MINIMUM_GROUPS}", opened={})
     for name in ("gain", "readnoise"):
         if references[name] is None:
             return skipped(f"there is no {name} reference")

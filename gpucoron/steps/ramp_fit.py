@@ -14,12 +14,22 @@ __all__ = ["find_usable_groups", "fit", "fit_likelihood", "run", "select_groups"
 log = logging.getLogger(__name__)
 
 
-def _likelihood_chisq(exposure, settings):
-    """Leave the chi-square of LIKELY, summed over the integrations: its optional product."""
-    chisq = getattr(exposure, "likelihood_chisq", None)
-    if chisq is None or not settings.save_opt:
+def _optional_products(exposure, settings):
+    """List what ``save_opt`` asks for: jwst's product of the segmented fit, or the chi-square of LIKELY.
+
+    As in jwst, they are named after the exposure also where the products have another name.
+    """
+    if not settings.save_opt:
         return []
-    return [Extra("image", chisq, suffix="likely_chisq", stem=settings.opt_name or "")]
+    kinds = {
+        "likely_chisq": ("image", getattr(exposure, "likelihood_chisq", None)),
+        "fitopt": ("optional fit", getattr(exposure, "optional_fit", None)),
+    }
+    return [
+        Extra(kind, what, suffix=suffix, stem=settings.opt_name or getattr(exposure, "name", ""))
+        for suffix, (kind, what) in kinds.items()
+        if what is not None
+    ]
 
 
 STEP = Step(
@@ -53,7 +63,7 @@ STEP = Step(
     keywords={"suppress_one_group": "suppress_one_group", "maximum_cores": "maximum_cores"},
     leaves="slopes",
     saves={"rate": "0_{}", "rateints": "1_{}"},
-    extras=_likelihood_chisq,
+    extras=_optional_products,
     fits=True,
     for_run=("save_calibrated_ramp",),
 )
@@ -267,7 +277,8 @@ def run(exposure, references, parameters, backend, *, optional_fit=None):
     """Run the step; see `gpucoron.steps`. Sets ``exposure.rate`` and ``exposure.rateints``.
 
     With ``algorithm`` LIKELY it also sets ``exposure.likelihood_chisq``, (ny, nx) float32, summed over integrations.
-    ``optional_fit()`` lets jwst write the optional product (``save_opt``) of the segmented fit; without it, none is.
+    ``optional_fit()`` makes jwst's optional product (``save_opt``) of the segmented fit, a model: it is left as
+    ``exposure.optional_fit``.
 
     Notes
     -----
@@ -275,7 +286,7 @@ def run(exposure, references, parameters, backend, *, optional_fit=None):
     skipped; jwst writes no status then.
     """
     if optional_fit is not None and parameters.save_opt and not _leaves_chisq(exposure, parameters):
-        optional_fit()
+        exposure.optional_fit = optional_fit()
     exposure.rate = exposure.rateints = None
     for name in ("gain", "readnoise"):
         if references[name] is None:
