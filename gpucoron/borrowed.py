@@ -8,6 +8,8 @@ import errno
 import logging
 import shlex
 import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from inspect import signature
 from pkgutil import resolve_name
@@ -27,6 +29,26 @@ log = logging.getLogger(__name__)
 _OURS = ("skip", "save_results", "suffix", "output_dir")
 #: of reference pixels, in a jwst that has no parameter for it
 _CLIPPING_OF_OLDER = 3.0
+
+
+#: step -> parameter -> path: files that are read or written in place of those that the user has named
+_stand_ins = ContextVar("stand_ins", default=MappingProxyType({}))
+
+
+@contextmanager
+def standing_in(files):
+    """Let jwst's own steps work on other files than their parameters name, which products go on to name.
+
+    Parameters
+    ----------
+    files : dict of dicts
+        step -> parameter -> path.
+    """
+    token = _stand_ins.set(files)
+    try:
+        yield
+    finally:
+        _stand_ins.reset(token)
 
 
 def check_borrowed(step):
@@ -85,6 +107,7 @@ def _make_step(run, step):
         path = run.reference_path(step.name, reftype)
         if path is not None:
             values[f"override_{reftype}"] = str(path)
+    values |= _stand_ins.get().get(step.name, {})
     return step_class(step.name, skip=False, output_dir=run.output_dir and str(run.output_dir), **values)
 
 

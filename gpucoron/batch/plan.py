@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gpucoron import __version__
+from gpucoron.batch import persistence
 from gpucoron.batch.inputs import Input, exposure_name, find_files, is_wanted, read_input, take_share
 from gpucoron.errors import GpucoronError, InputError, ParameterError, ReferenceFileError
 from gpucoron.files import file_digest
@@ -36,7 +37,8 @@ class Planned:
     """One exposure's part of the plan.
 
     ``todo`` tells whether it is to be reduced and ``reason`` why, or why not. ``error`` is what already stands against
-    it. ``seconds`` and ``memory`` (bytes) are expected.
+    it. ``carried`` is the persistence file that it writes, and ``follows`` the digest of what others had left to it
+    when it was last reduced, where that may be another now. ``seconds`` and ``memory`` (bytes) are expected.
     """
 
     input: Input
@@ -46,6 +48,8 @@ class Planned:
     parameters: dict = field(default_factory=dict)
     digest: str = ""
     error: Exception | None = None
+    carried: persistence.Carried | None = None
+    follows: str | None = None
     seconds: float = 0.0
     memory: int = 0
     product_bytes: int = 0
@@ -87,7 +91,9 @@ def settle(profile, steps, of_run):
     steps = without_unused(STEPS, steps)
     for step, values in steps.items():
         for name, value in values.items():
-            if isinstance(value, (str, Path)) and os.path.isfile(value):
+            # the file of persistence may appear while the batch runs
+            is_carried = step == "persistence" and name in persistence.FILES
+            if isinstance(value, (str, Path)) and (os.path.isfile(value) or (is_carried and value)):
                 values[name] = os.path.abspath(value)
             elif isinstance(value, Path):
                 values[name] = str(value)
@@ -112,16 +118,22 @@ def parameters_of(run):
     of_run = {name: value for name, value in vars(run.of_run).items() if value != defaults[name]}
     if of_run:
         parameters["run"] = of_run
-    text = json.dumps([run.profile, parameters, _state_of_files(parameters)], sort_keys=True, default=str)
+    own = persistence.FILES if persistence.is_chained(run.parameters["persistence"]) else ("save_persistence",)
+    states = _state_of_files(parameters, leave_out={f"persistence.{name}" for name in own})
+    text = json.dumps([run.profile, parameters, states], sort_keys=True, default=str)
     return json.loads(json.dumps(parameters, default=str)), hashlib.sha256(text.encode()).hexdigest()
 
 
-def _state_of_files(parameters):
-    """Tell size and date of the files that parameters name: a file of the same name may hold other values."""
+def _state_of_files(parameters, leave_out):
+    """Tell size and date of the files that parameters name: a file of the same name may hold other values.
+
+    What a batch itself writes, ``leave_out``, does not count.
+    """
     states = {}
     for step, values in parameters.items():
         for name, value in values.items():
-            if isinstance(value, str) and os.path.isabs(value) and os.path.isfile(value):
+            is_file = isinstance(value, str) and os.path.isabs(value) and os.path.isfile(value)
+            if is_file and f"{step}.{name}" not in leave_out:
                 stat = os.stat(value)
                 states[f"{step}.{name}"] = [stat.st_size, stat.st_mtime_ns]
     return states
@@ -174,6 +186,7 @@ def make_plan(
         plan.exposures.append(planned)
         if progress is not None:
             progress.planning(number, len(inputs))
+    persistence.settle_plan(plan, known, shard)
     _check_references(plan)
     _estimate(plan, known)
     return plan
@@ -205,7 +218,7 @@ class _LookUp:
             except Exception as error:  # a damaged file shows as almost any error, and is no matter of the others
                 planned.error = error if isinstance(error, GpucoronError) else _damaged(planned.input.path, error)
                 return
-        planned.references, (planned.parameters, planned.digest) = self._answers[key]
+        planned.references, (planned.parameters, planned.digest), planned.carried = self._answers[key]
 
     def _ask(self, found):
         from gpucoron.engine import plan
@@ -217,7 +230,7 @@ class _LookUp:
         exposure.path = found.path
         exposure.meta.meta.observation.date, exposure.meta.meta.observation.time = found.date
         run = plan(exposure, profile=self._profile, steps=self._steps, pipeline=self._of_run, backend="cpu")
-        return run.references, parameters_of(run)
+        return run.references, parameters_of(run), persistence.carried(run.parameters["persistence"])
 
 
 def _damaged(path, error):
