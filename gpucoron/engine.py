@@ -18,7 +18,7 @@ from gpucoron.io import products
 from gpucoron.io.references import STORE, crds_context, find_references, load_references, parameters_from_crds
 from gpucoron.io.user_files import with_files_read
 from gpucoron.io.versions import check_versions
-from gpucoron.parameters import resolve, settle_run, unused
+from gpucoron.parameters import resolve, settle_run, tell_unused, without_comparisons
 from gpucoron.steps import STEPS, run_step, skipped
 
 log = logging.getLogger(__name__)
@@ -163,8 +163,7 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
     parameters = resolve(STEPS, profile, from_crds=from_files, steps=steps, **facts)
     of_run = settle_run(STEPS, parameters, {**of_run_from_files, **(pipeline or {})})
     _check_suffixes(parameters, of_run)
-    for name, reason in unused(STEPS, steps or {}).items():
-        log.warning("%s is accepted and not used: %s", name, reason)
+    tell_unused(STEPS, steps or {})
     return parameters, of_run, pars_files
 
 
@@ -354,7 +353,12 @@ def _make_fit(run, step):
 
 
 #: helper that a step may ask for -> its maker, ``maker(run, step)``
-_HELPERS = {**BORROWED_HELPERS, "stage": lambda run, step: run.of_run.stage_1overf, "fit": _make_fit}
+_HELPERS = {
+    **BORROWED_HELPERS,
+    "stage": lambda run, step: run.of_run.stage_1overf,
+    "fit": _make_fit,
+    "replaced": lambda run, step: {name: run.parameters[name] for name in step.replaces},
+}
 
 
 def saving_extras(path_of, after_step=None, written=None):
@@ -444,6 +448,7 @@ def reduce_file(
         return products.product_path(path, output_dir, suffix)
 
     check_versions()  # before anything is made
+    steps = without_comparisons(STEPS, steps)
     if save_results:
         products.prepare_output(output_dir, [at("rate"), at("rateints")], overwrite)
     if isinstance(backend, str):

@@ -10,6 +10,7 @@ from batch_side import records
 from stdatamodels.jwst.datamodels import dqflags
 
 import gpucoron.batch
+from gpucoron import cli
 from gpucoron.batch.plan import make_plan, settle
 from gpucoron.errors import ParameterError
 from gpucoron.io.persistence_file import entry_digest, read_entries, write_entries, written_path
@@ -224,6 +225,21 @@ def test_dask_gives_the_same(haunted, clean, tmp_path):
     assert ended == haunted.names[:3]
     wanted = products(clean / "out")
     assert products(tmp_path / "out") == {key: wanted[key] for key in wanted if "nrcalong" in key[0]}
+
+
+def test_run_takes_files_in_the_order_of_time(haunted, clean, tmp_path, caplog):
+    command = ["run", *map(str, haunted.files[1::-1]), "-o", str(tmp_path / "out"), "-q", "--backend", "cpu"]
+    for name, value in steps(tmp_path / "memory.asdf")["persistence"].items():
+        command += ["--set", f"persistence.{name}={value}"]
+    with haunted.cache.activate():
+        assert cli.main(command) == 0
+    assert "taken in the order of time" in caplog.text
+    wanted = products(clean / "out")
+    found = products(tmp_path / "out")
+    assert found == {key: wanted[key] for key in found}
+    assert remembered(tmp_path / "memory.asdf") == remembered(
+        clean / "out" / "persistence" / f"{haunted.names[1]}.asdf"
+    )
 
 
 @pytest.fixture

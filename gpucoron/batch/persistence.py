@@ -17,7 +17,7 @@ from gpucoron.io.persistence_file import entry_digest, read_entries, write_entri
 #: the folder of each exposure's file, below that of the products
 FOLDER = "persistence"
 #: parameters of the step that name its files
-FILES = ("save_persistence", "persistence_array_file")
+FILES = ("persistence.save_persistence", "persistence.persistence_array_file")
 #: in the file of what was there before: what the user's file is called and may hold, if nobody else has changed it
 _NOTE = "gpucoron"
 
@@ -30,28 +30,34 @@ class Carried:
     chained: bool
 
 
-def carried(settings):
+def carried(parameters):
     """Tell which file the persistence step writes; None if it writes none.
 
     Parameters
     ----------
-    settings : namespace
-        The step's parameters.
+    parameters : mapping
+        step -> its parameters, settled.
 
     Returns
     -------
     Carried or None
     """
+    settings = parameters["persistence"]
     if settings.skip or not settings.save_persistence:
         return None
     file, read = written_path(settings.save_persistence), settings.persistence_array_file
     return Carried(file, read is not None and Path(read).resolve() == file.resolve())
 
 
-def is_chained(settings):
+def is_chained(parameters):
     """Tell whether the persistence step reads the file that it writes."""
-    found = carried(settings)
+    found = carried(parameters)
     return found is not None and found.chained
+
+
+def files_of_batch(parameters):
+    """Name the parameters whose files a batch writes itself: what they hold is no input."""
+    return FILES if is_chained(parameters) else FILES[:1]
 
 
 def state_path(output_dir, exposure):

@@ -18,7 +18,7 @@ from gpucoron.batch import persistence
 from gpucoron.batch.inputs import Input, exposure_name, find_files, is_wanted, read_input, take_share
 from gpucoron.errors import GpucoronError, InputError, ParameterError, ReferenceFileError
 from gpucoron.files import file_digest
-from gpucoron.parameters import PIPELINE, changed, without_unused
+from gpucoron.parameters import PIPELINE, changed, without_comparisons, without_unused
 from gpucoron.records.manifest import read_manifests
 from gpucoron.steps import STEPS
 
@@ -88,11 +88,11 @@ def settle(profile, steps, of_run):
 
     steps = {step: dict(values or {}) for step, values in (steps or {}).items()}
     engine.settle(profile=profile, steps=steps, pipeline=of_run)
-    steps = without_unused(STEPS, steps)
+    steps = without_comparisons(STEPS, without_unused(STEPS, steps))
     for step, values in steps.items():
         for name, value in values.items():
             # the file of persistence may appear while the batch runs
-            is_carried = step == "persistence" and name in persistence.FILES
+            is_carried = f"{step}.{name}" in persistence.FILES
             if isinstance(value, (str, Path)) and (os.path.isfile(value) or (is_carried and value)):
                 values[name] = os.path.abspath(value)
             elif isinstance(value, Path):
@@ -118,8 +118,7 @@ def parameters_of(run):
     of_run = {name: value for name, value in vars(run.of_run).items() if value != defaults[name]}
     if of_run:
         parameters["run"] = of_run
-    own = persistence.FILES if persistence.is_chained(run.parameters["persistence"]) else ("save_persistence",)
-    states = _state_of_files(parameters, leave_out={f"persistence.{name}" for name in own})
+    states = _state_of_files(parameters, leave_out=persistence.files_of_batch(run.parameters))
     text = json.dumps([run.profile, parameters, states], sort_keys=True, default=str)
     return json.loads(json.dumps(parameters, default=str)), hashlib.sha256(text.encode()).hexdigest()
 
@@ -230,7 +229,7 @@ class _LookUp:
         exposure.path = found.path
         exposure.meta.meta.observation.date, exposure.meta.meta.observation.time = found.date
         run = plan(exposure, profile=self._profile, steps=self._steps, pipeline=self._of_run, backend="cpu")
-        return run.references, parameters_of(run), persistence.carried(run.parameters["persistence"])
+        return run.references, parameters_of(run), persistence.carried(run.parameters)
 
 
 def _damaged(path, error):
