@@ -331,7 +331,7 @@ def _run_one(step, run, references):
     """Run a step; what it cannot do with these arrays is told with the file's and the step's name."""
     exposure = run.exposure
     usable = {reftype: references.get(f"{step.name}.{reftype}", references.get(reftype)) for reftype in step.references}
-    settings = with_files_read(step, run.parameters[step.name])
+    settings = with_files_read(step, run.parameters[step.name], exposure)
     helpers = {name: _HELPERS[name](run, step) for name in step.helpers}
     try:
         return run_step(step.name, exposure, usable, settings, run.backend, **helpers)
