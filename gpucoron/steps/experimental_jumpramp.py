@@ -5,6 +5,7 @@ import numpy as np
 from gpucoron.backends.operations.likelihood import LikelihoodRampSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.parameters import OWN_THREADS, P
+from gpucoron.steps.dark_line import add_dark_error
 from gpucoron.steps.declaration import Outcome, Step, skipped
 from gpucoron.steps.jump import flag_missing_gain
 from gpucoron.steps.likelihood import combine_integrations, fit_integrations, list_read_times
@@ -157,5 +158,6 @@ def run(exposure, references, parameters, backend, *, replaced=None):
         max_diffs_one_sided=parameters.max_diffs_one_sided,
         backend=backend,
     )
+    add_dark_error(exposure, xp=backend.xp)
     jumps = sum(int(((flags & JUMP_DET) != 0).sum()) for flags in exposure.groupdq)
     return Outcome(flagged={"jumps": jumps}, meta=meta)
