@@ -25,14 +25,14 @@ PERSISTENCE = dqflags.pixel["PERSISTENCE"]
 
 
 class Haunted:
-    """Two detectors with three exposures each; by name the first one is the last, and it saturates pixels."""
+    """Three exposures of one detector, two of another; by name the first one is the last, and it saturates pixels."""
 
     def __init__(self, folder):
         self.path = folder / "raw"
         self.path.mkdir(parents=True)
         made = []
-        for detector, subarray in (("NRCALONG", "SUB320A335R"), ("NRCA2", "SUB640A210R")):
-            for turn in range(3):
+        for detector, subarray, count in (("NRCALONG", "SUB320A335R", 3), ("NRCA2", "SUB640A210R", 2)):
+            for turn in range(count):
                 simulation = simulate(
                     "NIRCAM",
                     subarray,
@@ -142,7 +142,7 @@ def clean(haunted, tmp_path_factory):
 
 def test_what_persists_is_flagged_in_all_later_exposures(haunted, clean):
     with_neighbours = 7 * 12  # saturation grows by a pixel
-    assert [flagged(clean / "out", name) for name in haunted.names] == [with_neighbours] * 6
+    assert [flagged(clean / "out", name) for name in haunted.names] == [with_neighbours] * 5
 
 
 @pytest.mark.parity
@@ -162,7 +162,7 @@ def test_batch_gives_jwsts_answer_in_the_order_of_time(haunted, clean, tmp_path)
 
 
 def test_nothing_depends_on_the_number_of_workers(haunted, clean, tmp_path):
-    paths = [haunted.files[number] for number in (2, 5, 0, 4, 1, 3)]
+    paths = [haunted.files[number] for number in (2, 0, 4, 1, 3)]
     ended = list(reduce_all(haunted, tmp_path / "out", tmp_path / "memory.asdf", paths, workers=2))
     for chain in (haunted.names[:3], haunted.names[3:]):
         assert [name for name in ended if name in chain] == chain
@@ -207,13 +207,13 @@ def test_a_failure_in_the_middle_costs_no_bit(haunted, clean, here, tmp_path):
 def test_an_interrupted_batch_goes_on_where_it_stopped(haunted, clean, here, tmp_path):
     output, file = tmp_path / "out", tmp_path / "memory.asdf"
     with haunted.cache.activate():
-        results = gpucoron.batch.reduce([haunted.path], output, steps=steps(file), backend="cpu", workers=1)
+        results = gpucoron.batch.reduce(haunted.files[:3], output, steps=steps(file), backend="cpu", workers=1)
         stopped = next(results).exposure
         results.close()
     assert remembered(file) == remembered(output / "persistence" / f"{stopped}.asdf")
-    rest = reduce_all(haunted, output, file)
-    assert set(rest) == set(haunted.names) - {stopped}
-    assert products(output) == products(clean / "out")
+    assert list(reduce_all(haunted, output, file, haunted.files[:3])) == haunted.names[1:3]
+    wanted = products(clean / "out")
+    assert products(output) == {key: wanted[key] for key in wanted if "nrcalong" in key[0]}
 
 
 def test_dask_gives_the_same(haunted, clean, tmp_path):
