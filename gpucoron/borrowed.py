@@ -1,11 +1,15 @@
 """The rare steps that still run jwst's or stcal's own code on the host. This module shrinks to nothing.
 
-Each takes the exposure's arrays to a ``RampModel``, lets jwst work on it, and takes the result back.
+Each takes the exposure's arrays to a ``RampModel``, lets jwst work on it, and takes the result back. Whatever that
+code raises is an error of the exposure: the helpers below turn it into a GpucoronError that names file and step.
 """
 
+import errno
 import logging
 import shlex
 import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from inspect import signature
 from pkgutil import resolve_name
@@ -13,17 +17,39 @@ from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 
-from gpucoron.errors import VersionError
+from gpucoron.errors import GpucoronError, InputError, OutputError, ParameterError, VersionError
+from gpucoron.files import first_line
 from gpucoron.io.products import ramp_without_signature
 from gpucoron.io.versions import installed, is_older
 from gpucoron.steps import Outcome
+from gpucoron.steps.declaration import COMMON
 
 log = logging.getLogger(__name__)
 
 #: what every step of ours has, and jwst's is not to act on
-_OURS = ("skip", "save_results", "suffix", "output_dir")
+_OURS = ("skip", "save_results", *(parameter.name for parameter in COMMON))
 #: of reference pixels, in a jwst that has no parameter for it
 _CLIPPING_OF_OLDER = 3.0
+
+
+#: step -> parameter -> path: files that are read or written in place of those that the user has named
+_stand_ins = ContextVar("stand_ins", default=MappingProxyType({}))
+
+
+@contextmanager
+def standing_in(files):
+    """Let jwst's own steps work on other files than their parameters name, which products go on to name.
+
+    Parameters
+    ----------
+    files : dict of dicts
+        step -> parameter -> path.
+    """
+    token = _stand_ins.set(files)
+    try:
+        yield
+    finally:
+        _stand_ins.reset(token)
 
 
 def check_borrowed(step):
@@ -94,6 +120,7 @@ def _make_step(run, step):
         path = run.reference_path(step.name, reftype)
         if path is not None:
             values[f"override_{reftype}"] = str(path)
+    values |= _stand_ins.get().get(step.name, {})
     return step_class(step.name, skip=False, output_dir=run.output_dir and str(run.output_dir), **values)
 
 
@@ -229,12 +256,69 @@ def full_frame_refpix(exposure, references, parameters, *, backend):
     return "COMPLETE" if status == reference_pixels.REFPIX_OK else "SKIPPED"
 
 
+def _named(run, step, function):
+    """Let what a function of this module raises name the exposure, the step, the cause and the way out.
+
+    The error's kind is ParameterError where a file that a parameter names is missing, VersionError where a package is,
+    OutputError on a full disk, else InputError. The traceback goes to the log, at level DEBUG, and stays as
+    ``__cause__``.
+    """
+
+    def call(*args, **kwargs):
+        try:
+            return function(*args, **kwargs)
+        except GpucoronError:
+            raise
+        except Exception as error:  # jwst's code raises anything
+            if not run.backend.on_host and run.backend.is_out_of_memory(error):
+                raise  # the engine starts the exposure again
+            log.debug("%s: %s: jwst's own code failed", run.exposure.name, step.name, exc_info=True)
+            named = _texts_set(step, run.parameters[step.name])
+            what = f"check {named} and the exposure" if named else "check the exposure and its references"
+            msg = (
+                f"{run.exposure.name}: {step.name}: jwst's own code cannot work on it "
+                f"({type(error).__name__}: {first_line(error)}); {what}, or do without: {_way_out(step)}"
+            )
+            raise _kind_of(error, named)(msg) from error
+
+    return call
+
+
+def _texts_set(step, settings):
+    """List the texts among a step's parameters that were set: most are names of files."""
+    texts = {
+        name: getattr(settings, name)
+        for name, parameter in step.known.items()
+        if parameter.kind == "string" and not parameter.unused and getattr(settings, name) != parameter.default
+    }
+    return ", ".join(f"{step.name}.{name}={value}" for name, value in texts.items() if value)
+
+
+def _kind_of(error, named):
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError
+    if isinstance(error, ImportError):
+        return VersionError
+    is_missing_file = isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError))
+    return ParameterError if is_missing_file and named else InputError
+
+
+def _way_out(step):
+    """Say how jwst's code is left out of a step that may have other work, too."""
+    ways = {
+        "large_events": ("expand_large_events=False", "find_showers=False"),
+        "optional_fit": ("save_opt=False",),
+    }
+    way = next((ways[helper] for helper in step.helpers if helper in ways), ("skip=True",))
+    return ", ".join(f"{step.name}.{setting}" for setting in way)
+
+
 #: helper that a step may ask for -> its maker, ``maker(run, step)``
 HELPERS = MappingProxyType(
     {
-        "jwsts_own": lambda run, step: partial(run_jwsts_own, run, step),
-        "optional_fit": lambda run, step: partial(make_optional_fit, run, step),
-        "large_events": lambda run, step: partial(large_events, backend=run.backend),
-        "full_frame": lambda run, step: partial(full_frame_refpix, backend=run.backend),
+        "jwsts_own": lambda run, step: _named(run, step, partial(run_jwsts_own, run, step)),
+        "optional_fit": lambda run, step: _named(run, step, partial(make_optional_fit, run, step)),
+        "large_events": lambda run, step: _named(run, step, partial(large_events, backend=run.backend)),
+        "full_frame": lambda run, step: _named(run, step, partial(full_frame_refpix, backend=run.backend)),
     }
 )

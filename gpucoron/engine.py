@@ -21,7 +21,7 @@ from gpucoron.io.parameter_files import merge, parameters_from_crds, parameters_
 from gpucoron.io.references import STORE, find_references, load_references
 from gpucoron.io.user_files import with_files_read
 from gpucoron.io.versions import check_versions
-from gpucoron.parameters import resolve, settle_run, unused
+from gpucoron.parameters import resolve, settle_run, tell_unused, without_comparisons
 from gpucoron.steps import STEPS, run_step, skipped
 
 log = logging.getLogger(__name__)
@@ -170,8 +170,7 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
     parameters = resolve(STEPS, profile, from_files=merge(from_crds, from_own), steps=steps, **facts)
     of_run = settle_run(STEPS, parameters, {**of_run_from_crds, **of_run_from_own, **(pipeline or {})})
     products.check_files_of_results(parameters, of_run)
-    for name, reason in unused(STEPS, steps or {}).items():
-        log.warning("%s is accepted and not used: %s", name, reason)
+    tell_unused(STEPS, steps or {})
     return parameters, of_run, pars_files
 
 
@@ -347,7 +346,7 @@ def _run_one(step, run, references):
     """Run a step; what it cannot do with these arrays is told with the file's and the step's name."""
     exposure = run.exposure
     usable = {reftype: references.get(f"{step.name}.{reftype}", references.get(reftype)) for reftype in step.references}
-    settings = with_files_read(step, run.parameters[step.name])
+    settings = with_files_read(step, run.parameters[step.name], exposure)
     helpers = {name: _HELPERS[name](run, step) for name in step.helpers}
     try:
         return run_step(step.name, exposure, usable, settings, run.backend, **helpers)
@@ -368,7 +367,12 @@ def _make_fit(run, step):
 
 
 #: helper that a step may ask for -> its maker, ``maker(run, step)``
-_HELPERS = {**BORROWED_HELPERS, "stage": lambda run, step: run.of_run.stage_1overf, "fit": _make_fit}
+_HELPERS = {
+    **BORROWED_HELPERS,
+    "stage": lambda run, step: run.of_run.stage_1overf,
+    "fit": _make_fit,
+    "replaced": lambda run, step: {name: run.parameters[name] for name in step.replaces},
+}
 
 
 def saving_extras(path_of, after_step=None, written=None):
@@ -462,6 +466,7 @@ def reduce_file(
         return products.product_path(path, output_dir, suffix)
 
     check_versions()  # before anything is made
+    steps = without_comparisons(STEPS, steps)
     if save_results:
         products.prepare_output(output_dir, [at("rate"), at("rateints")], overwrite)
     if isinstance(backend, str):

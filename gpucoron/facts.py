@@ -41,3 +41,8 @@ class Facts:
     def is_miri(self):
         """True for MIRI, whose steps run in another order."""
         return self.instrument == "MIRI"
+
+    @property
+    def full_frame(self):
+        """The shape (ny, nx) of the whole detector."""
+        return (1024, 1032) if self.is_miri else (2048, 2048)

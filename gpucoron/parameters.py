@@ -6,11 +6,14 @@ jwst Pipeline class, the command line's help and the table in the documentation.
 """
 
 import difflib
+import logging
 import re
 from dataclasses import dataclass
 from types import SimpleNamespace
 
 from gpucoron.errors import ParameterError
+
+log = logging.getLogger(__name__)
 
 PROFILES = ("jwst", "spaceklip")
 
@@ -252,7 +255,7 @@ def settle_run(table, settled, wanted):
 
 
 def unused(table, steps):
-    """List what a user asks for and nothing comes of: ``step.parameter`` -> why.
+    """List what a user asks for and nothing comes of: ``step.parameter`` -> why. One step may replace another.
 
     Parameters
     ----------
@@ -268,7 +271,70 @@ def unused(table, steps):
             # 'none' is spaceKLIP's default for what we call 1 core
             if parameter.unused and value not in (None, "none", parameter.default):
                 reasons[f"{step_name}.{name}"] = parameter.unused
+    for step in table.values():
+        if _is_switched_on(step, steps):
+            why = f"{step.name} replaces {' and '.join(step.replaces)}"
+            reasons |= dict.fromkeys(_not_taken_over(table, step, steps), why)
     return reasons
+
+
+def _is_switched_on(step, steps):
+    wanted = dict(steps.get(step.name) or {}).get(step.switch) if step.switch else None
+    return wanted is not None and bool(convert(step.known[step.switch], wanted, step.name))
+
+
+def _not_taken_over(table, step, steps):
+    """List what a user has set of the steps that another one replaces, and that one does not go by."""
+    for replaced in step.replaces:
+        owner = table[replaced]
+        for name, value in dict(steps.get(replaced) or {}).items():
+            usual = [owner.known[name].default, *(preset.values.get(name) for preset in owner.profiles.values())]
+            is_set = hasattr(value, "shape") or convert(owner.known[name], value, replaced) not in (None, *usual)
+            # hooks run for a step that is left out too
+            has_effect = name in ("skip", "pre_hooks", "post_hooks", *owner.for_run)
+            if is_set and not has_effect and f"{replaced}.{name}" not in step.takes_over:
+                yield f"{replaced}.{name}"
+
+
+def tell_unused(table, steps):
+    """Warn of what `unused` lists; what another step replaces is named in one message."""
+    together = {}
+    for name, reason in unused(table, steps).items():
+        key = reason if " replaces " in reason else name
+        together.setdefault(key, ([], reason))[0].append(name)
+    for names, reason in together.values():
+        log.warning("%s %s accepted and not used: %s", ", ".join(names), "are" if len(names) > 1 else "is", reason)
+
+
+def without_comparisons(table, steps):
+    """Take out what only compares exposures with each other, with a warning: for exposures that come one by one.
+
+    Parameters
+    ----------
+    table : mapping
+        name -> Step.
+    steps : dict of dicts or None
+        step -> parameter -> value, as the user gave them; not changed.
+
+    Returns
+    -------
+    dict of dicts
+    """
+    kept = {step: dict(values or {}) for step, values in (steps or {}).items()}
+    names = []
+    for step in table.values():
+        if step.alone is not None and kept.get(step.name):
+            for name in step.alone(kept[step.name]):
+                del kept[step.name][name]
+                names.append(f"{step.name}.{name}")
+    if names:
+        log.warning(
+            "%s: not used, for each exposure is reduced by itself here; gpucoron.coron1pipeline.run_obs compares the "
+            "exposures of a database. Name the groups of an exposure with mask_groups.groups, or with "
+            "mask_groups.mask_method='custom' and custom_group",
+            ", ".join(names),
+        )
+    return kept
 
 
 def without_unused(table, steps):

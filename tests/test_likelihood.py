@@ -439,3 +439,26 @@ def test_two_groups_are_a_difference():
 def test_combined_integrations_of_one_are_it():
     rateints = SimpleNamespace(**{name: np.full((1, 2, 2), 3.0, np.float32) for name in STCAL_NAMES})
     assert (combine_integrations(rateints, np).rate == 3).all()
+
+
+@pytest.mark.parametrize("outliers", [False, True])
+def test_first_and_last_group_apply_to_the_likelihood_too(exposures, tmp_path, outliers):
+    """As if the ramp had the groups within alone; LIKELY of the same groups is the installed jwst's twin."""
+    import gpucoron
+
+    case = exposures("NIRCAM", "SUB320A335R", "RAPID", 9, 2, shape=(24, 24))
+    within = {"ramp_fit": {"firstgroup": 2, "lastgroup": 6}}
+    without = {"mask_groups": {"groups": [0, 1, 7, 8]}}
+    answers = []
+    with case.cache.activate():
+        for steps in (within, without, {}):
+            steps = {"experimental_jumpramp": {"use": True}, **steps}
+            options = {"save_results": False, "rate_int_outliers": outliers}
+            run, models, _paths = gpucoron.reduce_file(case.path, tmp_path, backend="numpy", steps=steps, **options)
+            answers.append((models["rateints"], run.exposure.groupdq))
+    (ours, flags), (wanted, wanted_flags), (all_groups, _) = answers
+    for name in ("data", "err", "dq", "var_poisson", "var_rnoise"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(wanted, name))
+    np.testing.assert_array_equal(flags, wanted_flags)
+    assert (flags[:, [0, 1, 7, 8]] & DO_NOT_USE).all()
+    assert not np.array_equal(ours.data, all_groups.data, equal_nan=True)

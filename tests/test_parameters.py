@@ -1,14 +1,17 @@
 """The declarations against the installed jwst, and the rules of settling parameters."""
 
+import logging
+
 import pytest
 
+from gpucoron import engine
 from gpucoron.errors import ParameterError
-from gpucoron.parameters import changed, convert, resolve
+from gpucoron.parameters import changed, convert, resolve, without_comparisons, without_unused
 from gpucoron.steps import STEPS, declared
 
 CUSTOM = {
     "saturation": {"grow_diagonal", "flag_rcsat"},
-    "dark_current": {"dark_by_integration", "apply_average_dark_image"},
+    "dark_current": {"dark_by_integration", "apply_average_dark_image", "continue_by_line"},
     "jump": {"apply_max_shower_amplitude", "apply_minimum_groups"},
     "ramp_fit": {"convert_average_dark", "max_diffs_one_sided", "save_calibrated_ramp"},
     "refpix": {"nlower", "nupper", "nleft", "nright", "nrow_off", "ncol_off"},
@@ -123,3 +126,49 @@ def test_values_are_converted(step, name, text, value):
 def test_what_cannot_be_is_refused(step, name, value, words):
     with pytest.raises(ParameterError, match=words):
         resolve(STEPS, steps={step: {name: value}})
+
+
+def test_what_another_step_replaces_is_named_in_one_warning(caplog):
+    steps = {
+        "experimental_jumpramp": {"use": "True"},
+        "ramp_fit": {"firstgroup": 1, "algorithm": "LIKELY", "suppress_one_group": False, "save_calibrated_ramp": True},
+        "jump": {"rejection_threshold": 7.0, "four_group_rejection_threshold": 4.0, "skip": False},
+    }
+    with caplog.at_level(logging.WARNING, logger="gpucoron"):
+        settled, of_run, _files = engine.settle(steps=steps)
+    (record,) = caplog.records
+    # what a profile sets was perhaps not set by the user
+    assert record.getMessage() == (
+        "jump.rejection_threshold, ramp_fit.algorithm are accepted and not used: "
+        "experimental_jumpramp replaces jump and ramp_fit"
+    )
+    assert settled["jump"].skip
+    assert of_run.save_calibrated_ramp
+    caplog.clear()
+    engine.settle(steps={**without_unused(STEPS, steps)})
+    engine.settle(steps={**steps, "experimental_jumpramp": {"use": False}})
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"mask_method": "basic"}, ["mask_method"]),
+        ({"types": "REF", "threshold": 80, "mask_method": "basic"}, ["mask_method", "types", "threshold"]),
+        ({"types": ["REF"], "groups": [0]}, []),
+        ({"mask_method": "custom", "custom_group": 3, "types": ["SCI"]}, []),
+        ({"skip": True, "types": ["REF"]}, []),
+        ({}, []),
+    ],
+)
+def test_what_compares_exposures_is_not_used_for_one(given, named, caplog):
+    steps = {"mask_groups": given, "jump": None}
+    with caplog.at_level(logging.WARNING, logger="gpucoron"):
+        kept = without_comparisons(STEPS, steps)
+    assert kept == {"mask_groups": {name: given[name] for name in given if name not in named}, "jump": {}}
+    assert steps == {"mask_groups": given, "jump": None}
+    told = [record.getMessage() for record in caplog.records]
+    assert [text.partition(":")[0] for text in told] == (
+        [", ".join(f"mask_groups.{name}" for name in named)] if named else []
+    )
+    assert all("run_obs" in text and "mask_groups.groups" in text for text in told)

@@ -267,16 +267,17 @@ def test_files_are_read_by_the_kind_of_the_parameter(tmp_path):
     step = STEPS["subtract_1overf"]
     defaults = {name: parameter.default for name, parameter in step.known.items()}
     settings = SimpleNamespace(**{**defaults, "user_mask": str(tmp_path / "mask.npy")})
-    np.testing.assert_array_equal(with_files_read(step, settings).user_mask, mask)
+    np.testing.assert_array_equal(with_files_read(step, settings, None).user_mask, mask)
     assert settings.user_mask == str(tmp_path / "mask.npy")
     settings = SimpleNamespace(**{**defaults, "user_mask": mask})
-    assert with_files_read(step, settings).user_mask is mask
+    assert with_files_read(step, settings, None).user_mask is mask
     settings = SimpleNamespace(user_supplied_dq=str(tmp_path / "flags.fits"))
-    flags = with_files_read(STEPS["dq_init"], with_defaults("dq_init", settings)).user_supplied_dq
+    exposure = SimpleNamespace(data=mask[None, None], facts=SimpleNamespace(xstart=1, ystart=1), name="x")
+    flags = with_files_read(STEPS["dq_init"], with_defaults("dq_init", settings), exposure).user_supplied_dq
     assert flags.dtype == np.uint32
     np.testing.assert_array_equal(flags, mask)
     settings = with_defaults("jump", SimpleNamespace())
-    assert with_files_read(STEPS["jump"], settings) is settings
+    assert with_files_read(STEPS["jump"], settings, None) is settings
 
 
 def with_defaults(name, settings):

@@ -40,6 +40,7 @@ EXPOSURES = {
     "flagged": ((*NIRCAM, "BRIGHT2", 8, 2), {"mark": edits.charge_loss}),
     "discarded": (("MIRI", "MASK1550", "FASTR1", 10, 2), {"mark": edits.whole_groups}),
     "snowballs": ((*NIRCAM, "RAPID", 9, 3), {"edit": edits.snowballs, "shape": (96, 112)}),
+    "short dark": (("MIRI", "MASK1550", "FASTR1", 16, 13), {"options": {**IMPERFECT, "dark_groups": 8}}),
     "wide": (("MIRI", "MASK1550", "FASTR1", 8, 2), {"effects": Effects(emi=True), "shape": (40, 288)}),
     "showers": (("MIRI", "MASK1550", "FASTR1", 20, 2), {"edit": edits.showers, "shape": (96, 112)}),
     "miri": (
@@ -95,6 +96,7 @@ def one_over_f(stage, model_type, exposure="many", facts=None, **parameters):
 FOUR = {"noutputs": 4}
 CASES = {
     # the default steps of the near infrared
+    "a short dark along a line": StrictCase("averaged", {"dark_current": {"continue_by_line": True}}),
     "averaged groups": StrictCase("averaged", ran=("saturation", "superbias", "refpix", "linearity", "dark_current")),
     "read pattern off": StrictCase("averaged", {"saturation": {"use_readpatt": False, "n_pix_grow_sat": 3}}),
     "one integration": StrictCase("one", {"ramp_fit": {"suppress_one_group": False}}),
@@ -140,6 +142,10 @@ CASES = {
         facts={"integration_start": 2, "integration_end": 14, "nints": 20},
     ),
     "MIRI's discarded groups": StrictCase("discarded"),
+    "MIRI, a short dark along a line": StrictCase(
+        "short dark", {"dark_current": {"continue_by_line": True}, **on("apply_rateints_outliers", sigma_cut=4.0)},
+        ran=("dark_current", "apply_rateints_outliers"),
+    ),
     "MIRI, early saturation": StrictCase("bright"),
     "showers": StrictCase("showers", {"jump": {"find_showers": True, "extend_min_area": 20}}),
     # spaceKLIP's

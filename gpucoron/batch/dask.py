@@ -9,8 +9,8 @@ def run_on_dask(jobs, scheduler):
 
     Parameters
     ----------
-    jobs : iterable of dict
-        See `gpucoron.batch.job.reduce_job`.
+    jobs : deque of dict
+        See `gpucoron.batch.job.reduce_job`. They are taken out; who deals with a result may put further ones in.
     scheduler : str
         Its address, for example ``tcp://10.0.0.1:8786``.
 
@@ -33,12 +33,21 @@ def run_on_dask(jobs, scheduler):
     except (OSError, TypeError, ValueError) as error:
         msg = f"the Dask scheduler {scheduler} does not answer ({error}); check its address"
         raise GpucoronError(msg) from error
-    futures = {}
+    futures, finished = {}, as_completed(loop=client.loop)
+
+    def submit():
+        while jobs:
+            job = jobs.popleft()
+            future = client.submit(reduce_on_dask, job, pure=False)
+            futures[future] = job
+            finished.add(future)
+
     try:
-        futures = {client.submit(reduce_on_dask, job, pure=False): job for job in jobs}
-        for future in as_completed(list(futures), loop=client.loop):
+        submit()
+        for future in finished:
             job = futures.pop(future)
             yield "result", job, future.result() if future.status == "finished" else _lost(job, future)
+            submit()
     finally:
         client.cancel(list(futures))
         client.close()

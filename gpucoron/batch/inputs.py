@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from gpucoron.errors import InputError
 
 CORONAGRAPHY = ("NRC_CORON", "MIR_4QPM", "MIR_LYOT")
@@ -27,8 +29,8 @@ class Input:
     """One file of a batch, and what its headers say.
 
     ``name`` is the exposure's, ``group`` what its segments and detectors have in common, ``about`` what the manifest
-    says of it, ``deciding`` the header's words by which references and parameters are chosen. ``error`` is why it
-    cannot be read.
+    says of it, ``deciding`` the header's words by which references and parameters are chosen. ``begun`` is
+    when it began, as `start_of` gives it; ``error`` is why it cannot be read.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Input:
     has_zeroframe: bool = False
     deciding: tuple = ()
     date: tuple = ()
+    begun: tuple | None = None
     error: Exception | None = None
 
 
@@ -149,7 +152,31 @@ def read_input(path):
     }
     found.has_zeroframe = bool(header.get("ZEROFRAM"))
     found.date = (header.get("DATE-OBS"), header.get("TIME-OBS"))
+    found.begun = start_of(header)
     return found
+
+
+def start_of(header):
+    """Tell when the integrations of a file began.
+
+    Parameters
+    ----------
+    header : mapping
+        The primary header: EXPSTART, else DATE-OBS and TIME-OBS; INTSTART sorts the segments of an exposure.
+
+    Returns
+    -------
+    (float, int) or None
+        MJD of the exposure's start, and the number of the first integration.
+    """
+    start = header.get("EXPSTART")
+    if start is None:
+        try:
+            moment = np.datetime64(f"{header['DATE-OBS']}T{header['TIME-OBS']}")
+        except (KeyError, ValueError):
+            return None
+        start = (moment - np.datetime64("1858-11-17")) / np.timedelta64(1, "D")
+    return float(start), int(header.get("INTSTART") or 1)
 
 
 def is_wanted(found, include_all):

@@ -38,7 +38,8 @@ def reduce_job(job, notify=None):
     job : dict
         ``path``, ``stage`` (where the products go), ``log``, ``attempt``, ``about`` (fields of the record that are
         known before), ``profile``, ``steps``, ``of_run``, ``use_pars``, ``pars``, ``backend``, ``backend_options``,
-        ``environment`` (of CRDS).
+        ``environment`` (of CRDS); ``persistence``, the files that its persistence step reads and writes in place of
+        the user's, if it does.
     notify : callable, optional
         Called as ``notify(step_name)`` when a step is done.
 
@@ -53,6 +54,7 @@ def reduce_job(job, notify=None):
 
 def _reduce(job, notify):
     from gpucoron.backends.process_memory import forget_high_water, high_water
+    from gpucoron.borrowed import standing_in
     from gpucoron.engine import reduce_file
     from gpucoron.io.crds_cache import use_environment
     from gpucoron.records.previews import preview_path, save_preview
@@ -71,18 +73,21 @@ def _reduce(job, notify):
             use_environment(job["environment"])
             record["input_sha256"] = HASHES.sha256(job["path"])
             backend = _backend(job["backend"], tuple(sorted(job["backend_options"].items())))
-            run, _models, paths = reduce_file(
-                job["path"],
-                stage,
-                profile=job["profile"],
-                steps=job["steps"],
-                backend=backend,
-                overwrite=True,
-                after_step=after_step,
-                use_pars=job.get("use_pars"),
-                pars=job.get("pars"),
-                **job["of_run"],
-            )
+            persistence = job.get("persistence") or {}
+            _make_room(persistence.get("save_persistence"))
+            with standing_in({"persistence": persistence}):
+                run, _models, paths = reduce_file(
+                    job["path"],
+                    stage,
+                    profile=job["profile"],
+                    steps=job["steps"],
+                    backend=backend,
+                    overwrite=True,
+                    after_step=after_step,
+                    use_pars=job.get("use_pars"),
+                    pars=job.get("pars"),
+                    **job["of_run"],
+                )
             record |= _what_was_done(run, paths, record["exposure"])
             save_preview(run, preview_path(stage, record["exposure"]))
             record["status"] = "done" if paths else "no rate"
@@ -94,6 +99,13 @@ def _reduce(job, notify):
     record["peak_memory"] = high_water()
     record["finished"] = now()
     return record
+
+
+def _make_room(path):
+    """Make the folder for the persistence file that the exposure leaves; a first attempt may have left half of one."""
+    if path:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        Path(path).unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=4)

@@ -14,10 +14,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gpucoron import __version__
+from gpucoron.batch import persistence
 from gpucoron.batch.inputs import Input, exposure_name, find_files, is_wanted, read_input, take_share
 from gpucoron.errors import GpucoronError, InputError, ParameterError, ReferenceFileError
 from gpucoron.files import file_digest
-from gpucoron.parameters import PIPELINE, changed, without_unused
+from gpucoron.parameters import PIPELINE, changed, without_comparisons, without_unused
 from gpucoron.records.manifest import read_manifests
 from gpucoron.steps import STEPS
 
@@ -36,7 +37,8 @@ class Planned:
     """One exposure's part of the plan.
 
     ``todo`` tells whether it is to be reduced and ``reason`` why, or why not. ``error`` is what already stands against
-    it. ``seconds`` and ``memory`` (bytes) are expected.
+    it. ``carried`` is the persistence file that it writes, and ``follows`` the digest of what others had left to it
+    when it was last reduced, where that may be another now. ``seconds`` and ``memory`` (bytes) are expected.
     """
 
     input: Input
@@ -46,6 +48,8 @@ class Planned:
     parameters: dict = field(default_factory=dict)
     digest: str = ""
     error: Exception | None = None
+    carried: persistence.Carried | None = None
+    follows: str | None = None
     seconds: float = 0.0
     memory: int = 0
     product_bytes: int = 0
@@ -84,10 +88,12 @@ def settle(profile, steps, of_run, pars=None):
 
     steps = {step: dict(values or {}) for step, values in (steps or {}).items()}
     engine.settle(profile=profile, steps=steps, pipeline=of_run, pars=pars)
-    steps = without_unused(STEPS, steps)
+    steps = without_comparisons(STEPS, without_unused(STEPS, steps))
     for step, values in steps.items():
         for name, value in values.items():
-            if isinstance(value, (str, Path)) and os.path.isfile(value):
+            # the file of persistence may appear while the batch runs
+            is_carried = f"{step}.{name}" in persistence.FILES
+            if isinstance(value, (str, Path)) and (os.path.isfile(value) or (is_carried and value)):
                 values[name] = os.path.abspath(value)
             elif isinstance(value, Path):
                 values[name] = str(value)
@@ -115,7 +121,8 @@ def parameters_of(run):
     of_run = {name: value for name, value in vars(run.of_run).items() if value != defaults[name]}
     if of_run:
         parameters["run"] = of_run
-    told = [run.profile, parameters, _state_of_files(parameters)]
+    states = _state_of_files(parameters, leave_out=persistence.files_of_batch(run.parameters))
+    told = [run.profile, parameters, states]
     own = {path: file_digest(path) for path in run.pars_files if os.path.isabs(path)}
     if own:
         told.append(own)
@@ -123,12 +130,16 @@ def parameters_of(run):
     return json.loads(json.dumps(parameters, default=str)), hashlib.sha256(text.encode()).hexdigest()
 
 
-def _state_of_files(parameters):
-    """Tell size and date of the files that parameters name: a file of the same name may hold other values."""
+def _state_of_files(parameters, leave_out):
+    """Tell size and date of the files that parameters name: a file of the same name may hold other values.
+
+    What a batch itself writes, ``leave_out``, does not count.
+    """
     states = {}
     for step, values in parameters.items():
         for name, value in values.items():
-            if isinstance(value, str) and os.path.isabs(value) and os.path.isfile(value):
+            is_file = isinstance(value, str) and os.path.isabs(value) and os.path.isfile(value)
+            if is_file and f"{step}.{name}" not in leave_out:
                 stat = os.stat(value)
                 states[f"{step}.{name}"] = [stat.st_size, stat.st_mtime_ns]
     return states
@@ -183,6 +194,7 @@ def make_plan(
         plan.exposures.append(planned)
         if progress is not None:
             progress.planning(number, len(inputs))
+    persistence.settle_plan(plan, known, shard)
     _check_references(plan)
     _estimate(plan, known)
     return plan
@@ -214,7 +226,7 @@ class _LookUp:
             except Exception as error:  # a damaged file shows as almost any error, and is no matter of the others
                 planned.error = error if isinstance(error, GpucoronError) else _damaged(planned.input.path, error)
                 return
-        planned.references, (planned.parameters, planned.digest) = self._answers[key]
+        planned.references, (planned.parameters, planned.digest), planned.carried = self._answers[key]
 
     def _ask(self, found):
         from gpucoron.engine import plan
@@ -226,7 +238,7 @@ class _LookUp:
         exposure.path = found.path
         exposure.meta.meta.observation.date, exposure.meta.meta.observation.time = found.date
         run = plan(exposure, backend="cpu", **self._asked)
-        return run.references, parameters_of(run)
+        return run.references, parameters_of(run), persistence.carried(run.parameters)
 
 
 def _damaged(path, error):

@@ -46,8 +46,8 @@ def run_locally(jobs, options, descriptors=(), early=()):
 
     Parameters
     ----------
-    jobs : iterable of dict
-        See `gpucoron.batch.job.reduce_job`.
+    jobs : deque of dict
+        See `gpucoron.batch.job.reduce_job`. They are taken out; who deals with a result may put further ones in.
     options : list of dict
         One per worker: its ``backend_options``.
     descriptors : sequence of int
@@ -64,7 +64,7 @@ def run_locally(jobs, options, descriptors=(), early=()):
     GpucoronError
         Workers cannot start.
     """
-    waiting, early = deque(jobs), deque(early)
+    waiting, early = jobs, deque(early)
     selector = selectors.DefaultSelector()
     workers, failures = [], 0
 
@@ -92,6 +92,8 @@ def run_locally(jobs, options, descriptors=(), early=()):
                     worker.give(waiting, len(workers))  # before the answer is dealt with
                     if message["event"] == "result":
                         yield "result", job, message["record"]
+                    if worker.is_idle:  # that may have let another one begin
+                        worker.give(waiting, len(workers))
                 if messages is None or worker.is_idle:
                     selector.unregister(worker.answers)
                     workers.remove(worker)

@@ -7,13 +7,15 @@
 import contextlib
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpucoron.batch.job import describe_error, now, who
+from gpucoron.batch.persistence import Memory
 from gpucoron.batch.plan import REDO, make_plan, parse_shard, settle
-from gpucoron.errors import OutputError, ParameterError
+from gpucoron.errors import GpucoronError, OutputError, ParameterError
 from gpucoron.io.parameter_files import as_paths, takes_crds_pars
 from gpucoron.records.manifest import Manifest
 
@@ -206,45 +208,75 @@ def _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early):
         return result
 
     done = 0
-    jobs = []
-    for planned in plan.todo:
-        if planned.error is not None:
-            yield finish(_record_of_error(planned, plan, plan_options), stage / planned.input.name)
-            done += 1
+    jobs, reported, begun = deque(), deque(), {}
+    memory = Memory(plan)
+
+    def release(planned):
+        """Let an exposure begin, or the first after it that has to; those that cannot be reduced are reported."""
+        nonlocal done
+        while planned is not None:
+            if memory.is_done(planned):
+                memory.finish(planned)
+            elif planned.todo and planned.error is None:
+                job = _job(planned, plan, stage, plan_options, pool, memory)
+                begun[job["about"]["exposure"]] = planned
+                jobs.append(job)
+                return
+            elif planned.todo:
+                reported.append(finish(_record_of_error(planned, plan, plan_options), stage / planned.input.name))
+                done += 1
+            planned = memory.after(planned)
+
+    try:
+        for planned in memory.firsts:
+            release(planned)
+            while reported:
+                yield reported.popleft()
+        if pool["engine"] == "dask":
+            events = run_on_dask(jobs, pool["scheduler"])
         else:
-            jobs.append(_job(planned, plan, stage, plan_options, pool))
-    if pool["engine"] == "dask":
-        events = run_on_dask(jobs, pool["scheduler"])
-    else:
-        from gpucoron.batch.pool import worker_options
+            from gpucoron.batch.pool import worker_options
 
-        options = worker_options(pool, max((planned.memory for planned in plan.todo), default=0))
-        progress.started(len(options))
-        events = run_locally(jobs, options, manifest.descriptors, early)
-    with contextlib.closing(events):
-        for kind, job, told in events:
-            if kind == "step":
-                progress.step(job["about"]["exposure"], told)
-                continue
-            result = finish(told, Path(job["stage"]))
-            done += 1
-            yield result
+            options = worker_options(pool, max((planned.memory for planned in plan.todo), default=0))
+            progress.started(len(options))
+            events = run_locally(jobs, options, manifest.descriptors, early)
+        with contextlib.closing(events):
+            for kind, job, told in events:
+                if kind == "step":
+                    progress.step(job["about"]["exposure"], told)
+                    continue
+                result = finish(told, Path(job["stage"]))
+                done += 1
+                planned = begun.pop(result.exposure)
+                if result.status != "failed":
+                    memory.finish(planned)
+                release(memory.after(planned))
+                yield result
+                while reported:
+                    yield reported.popleft()
+    except BaseException:
+        with contextlib.suppress(GpucoronError):  # that is not the first trouble
+            memory.close()
+        raise
+    memory.close()
 
 
-def _job(planned, plan, stage, plan_options, pool):
+def _job(planned, plan, stage, plan_options, pool, memory):
     from gpucoron.batch.pool import shared_options
     from gpucoron.io.crds_cache import offline_environment
 
     name = planned.input.name
+    # a name of its own: a task that outlives its batch on a cluster must not meet the next batch's
+    stage = stage / f"{name}-{os.getpid()}"
     return {
         "path": str(planned.input.path),
-        # a name of its own: a task that outlives its batch on a cluster must not meet the next batch's
-        "stage": str(stage / f"{name}-{os.getpid()}"),
+        "stage": str(stage),
         "log": str(plan.output_dir / "logs" / f"{name}.log"),
         "attempt": 1,
-        "about": _about(planned, plan, plan_options),
+        "about": {**_about(planned, plan, plan_options), "persistence": memory.before(planned)},
         "profile": plan_options["profile"],
         "steps": plan_options["steps"],
+        "persistence": memory.files(planned, stage),
         "of_run": plan_options["of_run"],
         "use_pars": plan_options["use_pars"],
         "pars": plan_options["pars"],

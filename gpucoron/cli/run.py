@@ -1,10 +1,13 @@
 """``gpucoron run``: files, one after the other."""
 
+import logging
 import sys
 import time
 
 from gpucoron.cli.options import add_common, memory_size, of_run_parameters, parse_settings
 from gpucoron.errors import GpucoronError
+
+log = logging.getLogger(__name__)
 
 
 def add_parser(commands):
@@ -29,17 +32,17 @@ def _run(options):
     from gpucoron.engine import reduce_file, settle
     from gpucoron.io.crds_lookup import crds_context
     from gpucoron.io.warm_up import warm_up
-    from gpucoron.parameters import without_unused
+    from gpucoron.parameters import without_comparisons, without_unused
     from gpucoron.steps import STEPS
 
     steps, of_run = parse_settings(options.settings, options.skip), of_run_parameters(options)
     # neither a misspelt parameter nor a wrong context is a matter of the file
-    settle(profile=options.profile, steps=steps, pipeline=of_run, pars=options.pars)
+    settled, _of_run, _pars = settle(profile=options.profile, steps=steps, pipeline=of_run, pars=options.pars)
     crds_context()
-    steps = without_unused(STEPS, steps)
+    steps = without_comparisons(STEPS, without_unused(STEPS, steps))
     warm_up()
     failed = 0
-    for path in options.files:
+    for path in _in_turn(options.files, settled):
         start = time.perf_counter()
         try:
             run, _models, paths = reduce_file(
@@ -69,3 +72,20 @@ def _run(options):
     if failed and len(options.files) > 1:
         print(f"gpucoron: {failed} of {len(options.files)} files failed", file=sys.stderr)
     return 2 if failed else 0
+
+
+def _in_turn(files, parameters):
+    """Sort files by when they began, if each one's persistence step reads what the one before has written."""
+    from pathlib import Path
+
+    from gpucoron.batch.inputs import read_input
+    from gpucoron.batch.persistence import is_chained
+
+    if len(files) < 2 or not is_chained(parameters):
+        return files
+    begun = {path: read_input(Path(path)).begun for path in files}
+    # what cannot be read comes last, and is reported then
+    in_turn = sorted(files, key=lambda path: begun[path] or (float("inf"), 0))
+    if in_turn != files:
+        log.warning("persistence: the files are taken in the order of time: %s", ", ".join(in_turn))
+    return in_turn

@@ -81,6 +81,8 @@ class Exposure:
         Set by dark_current, read by ramp_fit.
     matched_dark : array or None, DN
         The dark as it was subtracted, where ``dark_output`` asks for it.
+    dark_error : DarkError or None
+        Set by dark_current where it continues the dark with a known error, read by the fits.
     rate, rateints : Slopes or None
         Set by ramp_fit.
     removed_1overf : (ny, nx) float32 or None
@@ -98,6 +100,7 @@ class Exposure:
     path: Path | None = None
     average_dark_current: Any = None
     matched_dark: Any = None
+    dark_error: Any = None
     rate: Any = None
     rateints: Any = None
     removed_1overf: Any = None

@@ -280,10 +280,9 @@ def _window(path, reftype, model, shape, exposure):
     facts = exposure.facts
     ny, nx = exposure.data.shape[-2:]
     xstart, ystart = model.meta.subarray.xstart, model.meta.subarray.ystart
-    full = (1024, 1032) if facts.is_miri else (2048, 2048)
     missing = None in (xstart, ystart, model.meta.subarray.xsize, model.meta.subarray.ysize)
     if missing:
-        if shape[-2:] != full:
+        if shape[-2:] != facts.full_frame:
             msg = f"{path}: the {reftype} reference lacks SUBSTRT1/2 or SUBSIZE1/2 and is no full frame"
             raise ReferenceFileError(msg)
         xstart = ystart = 1

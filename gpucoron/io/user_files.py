@@ -1,16 +1,19 @@
 """What parameters name by file: arrays and flags. They are read for the steps, which read no files themselves."""
 
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
-from gpucoron.errors import ParameterError, ReferenceFileError
+from gpucoron.errors import InputError, ParameterError, ReferenceFileError
 from gpucoron.files import first_line
 from gpucoron.parameters import FROM_FILES
 
+log = logging.getLogger(__name__)
 
-def with_files_read(step, settings):
+
+def with_files_read(step, settings, exposure):
     """Replace the paths in a step's settings by what the files hold, as the kind of each parameter says.
 
     Parameters
@@ -18,32 +21,81 @@ def with_files_read(step, settings):
     step : Step
     settings : namespace
         Not changed.
+    exposure : Exposure
+        Flags are cut to its subarray.
 
     Returns
     -------
     namespace
+
+    Raises
+    ------
+    InputError
+        Flags do not cover the exposure's pixels.
+    ParameterError, ReferenceFileError
+        A file cannot be read.
     """
     read = {
-        name: _READERS[parameter.kind](getattr(settings, name), f"{step.name}.{name}")
+        name: _READERS[parameter.kind](getattr(settings, name), f"{step.name}.{name}", exposure)
         for name, parameter in step.known.items()
         if parameter.kind in FROM_FILES and getattr(settings, name) is not None
     }
     return SimpleNamespace(**{**vars(settings), **read}) if read else settings
 
 
-def _read_flags(path, owner):
-    """Read the flags that a user supplies: the first image of a FITS file, (ny, nx) uint32."""
+def _read_flags(path, owner, exposure):
+    """Read the flags that a user supplies: the first image of a FITS file, (ny, nx) uint32, cut to the subarray."""
     from astropy.io import fits
 
     try:
-        flags = fits.getdata(path)
+        flags, header = fits.getdata(path, header=True)
+        header = {**fits.getheader(path), **header}
     except Exception as error:  # a damaged file shows as almost any error
         msg = f"{path}: the flags of {owner} cannot be read ({first_line(error)})"
         raise ReferenceFileError(msg) from error
-    return np.array(flags, dtype=np.uint32)
+    return np.array(_cut(flags, header, path, owner, exposure), dtype=np.uint32)
 
 
-def _read_array(value, owner):
+def _cut(flags, header, path, owner, exposure):
+    """Cut flags to an exposure's subarray, by jwst's rule for references.
+
+    Flags of the exposure's own shape are taken as they are, as in jwst. Others begin where SUBSTRT1 and SUBSTRT2 say;
+    without these keywords they must be a full frame.
+    """
+    facts, (ny, nx) = exposure.facts, exposure.data.shape[-2:]
+    start = header.get("SUBSTRT1"), header.get("SUBSTRT2")
+    here = facts.xstart, facts.ystart
+    if flags.shape == (ny, nx):
+        if None not in (*start, *here) and start != here:
+            log.warning(
+                "%s: %s: the flags are of another subarray, from %s; they are taken as those of %s, from %s",
+                path, owner, start, exposure.name, here,
+            )  # fmt: skip
+        return flags
+    if None in start and flags.shape == facts.full_frame:
+        start = 1, 1
+    advice = f"give an image of {ny} x {nx} pixels, or of the full frame, {' x '.join(map(str, facts.full_frame))}"
+    what = f"{path}: {owner}: the flags have the shape {flags.shape}"
+    if flags.ndim != 2 or None in start:
+        msg = (
+            f"{what}, {exposure.name} has {(ny, nx)}, and no SUBSTRT1 and SUBSTRT2 say where they begin; {advice}, or "
+            "set these keywords"
+        )
+        raise InputError(msg)
+    if None in here:
+        msg = f"{exposure.name}: SUBSTRT1 or SUBSTRT2 is missing, so that {path} cannot be cut to it; {advice}"
+        raise InputError(msg)
+    x, y = here[0] - start[0], here[1] - start[1]
+    if x < 0 or y < 0 or x + nx > flags.shape[1] or y + ny > flags.shape[0]:
+        msg = (
+            f"{what} from {start} (SUBSTRT1, SUBSTRT2), which does not hold the {(ny, nx)} from {here} of "
+            f"{exposure.name}; {advice}"
+        )
+        raise InputError(msg)
+    return flags[y : y + ny, x : x + nx]
+
+
+def _read_array(value, owner, exposure):
     """Read an array that a parameter names by file (``.npy``), or take the array that it is."""
     if not isinstance(value, (str, Path)):
         return value

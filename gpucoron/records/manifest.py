@@ -17,7 +17,7 @@ FIELDS = (
     "exposure", "input", "input_bytes", "input_sha256", "outputs", "status", "started", "finished", "versions",
     "context", "profile", "parameters", "parameters_digest", "backend", "steps", "seconds", "peak_memory", "flags",
     "instrument", "detector", "subarray", "exp_type", "filter", "coronmsk", "target", "shape", "error", "host", "pid",
-    "attempt",
+    "attempt", "persistence",
 )  # fmt: skip
 
 #: how long the processes of a killed batch may take to notice, seconds

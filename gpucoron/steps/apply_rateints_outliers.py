@@ -140,6 +140,8 @@ def gather_pixels(exposure, references, rows, columns, *, backend):
     small.pixeldq = gather(exposure.pixeldq, 0)
     small.zeroframe = gather(exposure.zeroframe, PLAIN_VALUE)
     small.average_dark_current = gather(getattr(exposure, "average_dark_current", None), 0)
+    dark_error = getattr(exposure, "dark_error", None)
+    small.dark_error = dark_error and dark_error.gathered(lambda array: gather(array, 0))
     small.rate = small.rateints = None
     small_references = {
         name: reference

@@ -2,9 +2,11 @@
 
 import logging
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from gpucoron.parameters import P
+from gpucoron.steps.dark_line import DarkError, fit_line, groups_of_line
 from gpucoron.steps.declaration import Extra, Outcome, Preset, Step, skipped
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,13 @@ STEP = Step(
             "take the reference's image of it, as jwst means to",
             ours=True,
         ),
+        P(
+            "continue_by_line",
+            "boolean",
+            False,
+            "continue a dark that is too short along a line through its last quarter, with its error in ERR",
+            ours=True,
+        ),
     ),
     cal_step="dark_sub",
     profiles={"spaceklip": Preset({"skip": True}, subarrays_only=True)},
@@ -63,8 +72,8 @@ class ReadPattern:
 class MatchedDark:
     """One integration of a dark, group by group in the read pattern of an exposure.
 
-    A dark that is too short is continued along its last two groups; NaN counts as zero. Nothing is stored: each group
-    is made when it is asked for.
+    A dark that is too short is continued along its last two groups, or along a line that is given; NaN counts as zero.
+    Nothing is stored: each group is made when it is asked for.
 
     Parameters
     ----------
@@ -73,6 +82,8 @@ class MatchedDark:
         Of the dark and of the exposure.
     ngroups : int
         Groups of the exposure.
+    line : Line, optional
+        See `gpucoron.steps.dark_line`.
     xp : module
         Namespace of the arrays.
 
@@ -81,7 +92,8 @@ class MatchedDark:
     Source: stcal 1.20, ``dark_sub``. A continued dark is float64 throughout, as there.
     """
 
-    def __init__(self, dark, dark_pattern, pattern, ngroups, *, xp):
+    def __init__(self, dark, dark_pattern, pattern, ngroups, *, line=None, xp):
+        self.line = line
         self.dark, self.pattern, self.ngroups, self.xp = dark, pattern, ngroups, xp
         self.same_pattern = dark_pattern == pattern
         dark_ngroups = dark.shape[0]
@@ -100,7 +112,7 @@ class MatchedDark:
             return self._frame(index)
         # Here the dark's groups count as frames; CRDS's near-infrared darks have one frame in a group and no gap.
         nframes = self.pattern.nframes
-        start = index * (nframes + self.pattern.groupgap)
+        start = self._start(index)
         if start + nframes > self.dark.shape[0] + self.extrapolated:
             msg = (
                 f"the dark cannot be averaged to NFRAMES={nframes}, GROUPGAP={self.pattern.groupgap}: "
@@ -114,19 +126,43 @@ class MatchedDark:
             total /= nframes
         return total.astype(self.dark.dtype)
 
+    def continued(self, index):
+        """Tell which part of a group lies beyond the reference, and the mean index there, times that part."""
+        start, nframes = (index, 1) if self.same_pattern else (self._start(index), self.pattern.nframes)
+        beyond = [frame for frame in range(start, start + nframes) if frame >= self.dark.shape[0]]
+        return len(beyond) / nframes, sum(beyond) / nframes
+
+    def _start(self, index):
+        return index * (self.pattern.nframes + self.pattern.groupgap)
+
     def _frame(self, index):
         last = self.dark.shape[0] - 1
         if index <= last:
             frame = self.dark[index]
             if self.extrapolated:
                 frame = frame.astype("float64")
+        elif self.line is not None:
+            frame = self.line.at(index)
         else:
             rate = self.dark[last] - self.dark[last - 1]
             frame = (index - last) * rate.astype("float64") + self.dark[last]
         return self.xp.where(self.xp.isnan(frame), frame.dtype.type(0), frame)
 
 
-def subtract_dark(data, dark, dark_pattern, pattern, *, first_integration=1, by_integration=False, xp):
+def share_dark(nints, dark_nints, first_integration=1, *, by_integration=False):
+    """List which integration of a dark each integration of an exposure takes; see `subtract_dark`.
+
+    Returns
+    -------
+    list of int
+        Counted from 0.
+    """
+    if first_integration > 1 and not by_integration:
+        first_integration = dark_nints
+    return [min(first_integration - 1 + index, dark_nints - 1) for index in range(nints)]
+
+
+def subtract_dark(data, dark, dark_pattern, pattern, *, first_integration=1, by_integration=False, lines=None, xp):
     """Subtract a dark from every group, in place.
 
     Parameters
@@ -141,6 +177,8 @@ def subtract_dark(data, dark, dark_pattern, pattern, *, first_integration=1, by_
         Number of the first integration within the exposure, from one (INTSTART).
     by_integration : bool
         Each integration of a later segment takes the dark of its own number.
+    lines : sequence of Line, optional
+        Along which the dark's integrations are continued, if need be; by default along the last two groups.
     xp : module
         Namespace of the arrays.
 
@@ -157,17 +195,13 @@ def subtract_dark(data, dark, dark_pattern, pattern, *, first_integration=1, by_
     nints, ngroups = data.shape[:2]
     if dark.ndim == 3:
         dark = dark[None]
-    dark_nints = dark.shape[0]
-    if first_integration > 1 and not by_integration:
-        first_integration = dark_nints
-    # All integrations from the dark's last one on share it.
-    alone = max(0, min(nints, dark_nints - first_integration))
-    shares = [(slice(index, index + 1), first_integration - 1 + index) for index in range(alone)]
-    if alone < nints:
-        shares.append((slice(alone, nints), dark_nints - 1))
-    extrapolated = 0
-    for integrations, index in shares:
-        matched = MatchedDark(dark[index], dark_pattern, pattern, ngroups, xp=xp)
+    shares = share_dark(nints, dark.shape[0], first_integration, by_integration=by_integration)
+    extrapolated, start = 0, 0
+    for index, alike in groupby(shares):
+        integrations = slice(start, start + len(list(alike)))
+        start = integrations.stop
+        line = None if lines is None else lines[index]
+        matched = MatchedDark(dark[index], dark_pattern, pattern, ngroups, line=line, xp=xp)
         extrapolated = matched.extrapolated
         for group in range(ngroups):
             data[integrations, group] -= matched.group(group)
@@ -188,7 +222,8 @@ def run(exposure, references, parameters, backend):
     """Run the step; see `gpucoron.steps`.
 
     It sets ``exposure.average_dark_current`` ((ny, nx) float32, e-/s), which ramp_fit adds to the Poisson variance;
-    with ``parameters.dark_output`` also ``exposure.matched_dark``, the dark as it was subtracted, for the writer.
+    with ``parameters.dark_output`` also ``exposure.matched_dark``, the dark as it was subtracted, for the writer; and
+    ``exposure.dark_error`` where ``continue_by_line`` has continued the dark, for the fits.
     """
     reference = references["dark"]
     if reference is None:
@@ -211,21 +246,35 @@ def run(exposure, references, parameters, backend):
             f"more than the exposure's {pattern.nframes}, {pattern.groupgap}"
         )
 
-    extrapolated = subtract_dark(
-        exposure.data,
-        dark,
-        dark_pattern,
-        pattern,
-        first_integration=facts.integration_start or 1,
-        by_integration=getattr(parameters, "dark_by_integration", False),
-        xp=xp,
-    )
+    numbers = {
+        "first_integration": facts.integration_start or 1,
+        "by_integration": getattr(parameters, "dark_by_integration", False),
+    }
+    lines = None
+    if getattr(parameters, "continue_by_line", False):
+        lines = _fit_lines(exposure, dark, dark_pattern, pattern, numbers, xp)
+    extrapolated = subtract_dark(exposure.data, dark, dark_pattern, pattern, **numbers, lines=lines, xp=xp)
     if extrapolated:
-        log.warning("the dark is too short: continued by %d groups along its last two", extrapolated)
+        how = "its last two" if lines is None else f"a line through its last {len(groups_of_line(dark.shape[-3]))}"
+        log.warning("the dark is too short: continued by %d groups along %s", extrapolated, how)
     exposure.pixeldq |= combine_dark_flags(reference.dq)
     if getattr(parameters, "dark_output", None) is not None:
-        exposure.matched_dark = _collect_dark(dark, dark_pattern, pattern, exposure.data.shape[1], xp)
+        exposure.matched_dark = _collect_dark(dark, dark_pattern, pattern, exposure.data.shape[1], lines, xp)
     return Outcome()
+
+
+def _fit_lines(exposure, dark, dark_pattern, pattern, numbers, xp):
+    """Fit the lines along which a dark is continued, if it is too short, and leave their error with the exposure."""
+    nints, ngroups = exposure.data.shape[:2]
+    integrations = dark if dark.ndim == 4 else dark[None]
+    matched = MatchedDark(integrations[0], dark_pattern, pattern, ngroups, xp=xp)
+    if not matched.extrapolated:
+        return None
+    lines = [fit_line(one, xp=xp) for one in integrations]
+    shares = share_dark(nints, len(lines), numbers["first_integration"], by_integration=numbers["by_integration"])
+    parts, indices = zip(*(matched.continued(group) for group in range(ngroups)), strict=True)
+    exposure.dark_error = DarkError(tuple(lines), tuple(shares), parts, indices)
+    return lines
 
 
 def _set_average_dark_current(exposure, reference, parameters, xp):
@@ -247,9 +296,13 @@ def _set_average_dark_current(exposure, reference, parameters, xp):
     exposure.average_dark_current = xp.full(exposure.data.shape[2:], value, dtype="float32")
 
 
-def _collect_dark(dark, dark_pattern, pattern, ngroups, xp):
+def _collect_dark(dark, dark_pattern, pattern, ngroups, lines, xp):
     """Collect all groups of a dark in an exposure's read pattern."""
     integrations = dark if dark.ndim == 4 else dark[None]
-    matched = [MatchedDark(one, dark_pattern, pattern, ngroups, xp=xp) for one in integrations]
+    lines = lines or [None] * len(integrations)
+    matched = [
+        MatchedDark(one, dark_pattern, pattern, ngroups, line=line, xp=xp)
+        for one, line in zip(integrations, lines, strict=True)
+    ]
     collected = xp.stack([xp.stack([one.group(g).astype(dark.dtype) for g in range(ngroups)]) for one in matched])
     return collected if dark.ndim == 4 else collected[0]

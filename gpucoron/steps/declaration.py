@@ -126,6 +126,10 @@ class Step:
     switch : str
         Its own parameter that switches it on, and off the steps that it ``replaces``.
     replaces : tuple of str
+    takes_over : tuple of str
+        Parameters of those steps that it goes by: 'step.parameter'. It gets all of them through the helper 'replaced'.
+    alone : callable, optional
+        ``alone(values)`` lists those of a user's parameters that mean nothing to an exposure that is reduced by itself.
     run_switch : str
         Parameter of the run as a whole that switches it on.
     for_run : tuple of str
@@ -154,6 +158,8 @@ class Step:
     fits: bool = False
     switch: str = ""
     replaces: tuple = ()
+    takes_over: tuple = ()
+    alone: Callable | None = None
     run_switch: str = ""
     for_run: tuple = ()
     cleans_groups: Callable | None = None

@@ -34,7 +34,7 @@ def run(exposure, references, parameters, backend):
     """Run the step; see `gpucoron.steps`.
 
     ``parameters.user_supplied_dq``, if it is not None, is the image itself: (ny, nx), any integer dtype. Whoever calls
-    the step reads the file.
+    the step reads the file, and cuts it to the subarray.
     """
     reference = references["mask"]
     if reference is None:

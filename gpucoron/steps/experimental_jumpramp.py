@@ -5,9 +5,11 @@ import numpy as np
 from gpucoron.backends.operations.likelihood import LikelihoodRampSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.parameters import OWN_THREADS, P
+from gpucoron.steps.dark_line import add_dark_error
 from gpucoron.steps.declaration import Outcome, Step, skipped
 from gpucoron.steps.jump import flag_missing_gain
 from gpucoron.steps.likelihood import combine_integrations, fit_integrations, list_read_times
+from gpucoron.steps.ramp_fit import select_groups
 
 #: A hit within an averaged group spoils two differences: of four there are as many spoiled as good.
 MAX_DIFFS_ONE_SIDED = 4
@@ -32,8 +34,10 @@ STEP = Step(
     skipped=True,
     saves={"rate": "{}0", "rateints": "{}1"},
     fits=True,
+    helpers=("replaced",),
     switch="use",
     replaces=("jump", "ramp_fit"),
+    takes_over=("ramp_fit.firstgroup", "ramp_fit.lastgroup"),
 )
 
 #: A rate takes one difference.
@@ -109,8 +113,16 @@ def fit_without_jumps(
     return combine_integrations(rateints, backend.xp), rateints
 
 
-def run(exposure, references, parameters, backend):
+def run(exposure, references, parameters, backend, *, replaced=None):
     """Run the step; see `gpucoron.steps`. Sets ``exposure.rate`` and ``exposure.rateints``.
+
+    Parameters
+    ----------
+    exposure, references, parameters, backend
+        See `gpucoron.steps`.
+    replaced : mapping, optional
+        The parameters of the steps that this one replaces: ramp_fit's ``firstgroup`` and ``lastgroup`` apply, as
+        there; the groups outside take no part in the search for jumps either.
 
     Notes
     -----
@@ -125,6 +137,9 @@ def run(exposure, references, parameters, backend):
     if exposure.data.shape[1] < FEWEST_GROUPS:
         return skipped(f"fewer than {FEWEST_GROUPS} groups: there is nothing to fit")
     facts = exposure.facts
+    of_fit = (replaced or {}).get("ramp_fit")
+    if of_fit is not None and (of_fit.firstgroup is not None or of_fit.lastgroup is not None):
+        select_groups(exposure.groupdq, of_fit.firstgroup, of_fit.lastgroup)
     meta = {}
     gain_factor = references["gain"].facts.get("gain_factor")
     if gain_factor is not None:
@@ -143,5 +158,6 @@ def run(exposure, references, parameters, backend):
         max_diffs_one_sided=parameters.max_diffs_one_sided,
         backend=backend,
     )
+    add_dark_error(exposure, xp=backend.xp)
     jumps = sum(int(((flags & JUMP_DET) != 0).sum()) for flags in exposure.groupdq)
     return Outcome(flagged={"jumps": jumps}, meta=meta)

@@ -42,6 +42,19 @@ __all__ = [
 
 _NO_SUCH_CUT = "spaceKLIP 2.2 declares it, and its code never reads it either"
 
+#: what chooses groups by the brightness of other exposures
+_COMPARING = ("types", "cropwidth", "edgewidth", "threshold")
+
+
+def _meaningless_alone(values):
+    """List what only compares exposures, unless groups of the exposure itself are given; run refuses 'advanced'."""
+    names = ("groups", "mask_array", "custom_group")
+    if str(values.get("skip")).lower() == "true" or any(values.get(name) is not None for name in names):
+        return []
+    basic = ["mask_method"] if values.get("mask_method") == "basic" else []
+    return basic + [name for name in _COMPARING if values.get(name) is not None]
+
+
 STEP = Step(
     name="mask_groups",
     title="leave out groups, late ones of brighter references above all",
@@ -57,6 +70,7 @@ STEP = Step(
         P("mask_sigma_med", "float", None, "accepted and not used", unused=_NO_SUCH_CUT),
         P("mask_window", "integer", None, "accepted and not used", unused=_NO_SUCH_CUT),
     ),
+    alone=_meaningless_alone,
 )
 
 

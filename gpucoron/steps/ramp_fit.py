@@ -5,6 +5,7 @@ import logging
 from gpucoron.backends.operations.ramp_fit import RampFitSettings
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
 from gpucoron.parameters import OWN_THREADS, P
+from gpucoron.steps.dark_line import add_dark_error
 from gpucoron.steps.declaration import Extra, Outcome, Preset, Step, skipped
 from gpucoron.steps.likelihood import fit_exposure as fit_exposure_by_likelihood
 from gpucoron.steps.likelihood import fit_likelihood
@@ -340,4 +341,5 @@ def run(exposure, references, parameters, backend, *, optional_fit=None):
     exposure.rate, exposure.rateints = products
     if exposure.rate is None:
         return skipped("there is nothing to fit: no usable groups, or all ramps saturated", **meta)
+    add_dark_error(exposure, xp=backend.xp)
     return Outcome(reason=reason, meta=meta)

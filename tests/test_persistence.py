@@ -1,0 +1,329 @@
+"""The persistence file in a batch: exposures in the order of time, whoever works on them, and nothing done twice."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from batch_side import records
+from stdatamodels.jwst.datamodels import dqflags
+
+import gpucoron.batch
+from gpucoron import cli
+from gpucoron.batch.plan import make_plan, settle
+from gpucoron.errors import ParameterError
+from gpucoron.io.persistence_file import entry_digest, read_entries, write_entries, written_path
+from gpucoron.simulate import simulate
+from gpucoron.simulate.references import write_references
+
+#: s from the start of one exposure to that of the next
+APART = 400.0
+#: pixels that the first exposure of each detector saturates
+BRIGHT = (slice(4, 9), slice(6, 16))
+PERSISTENCE = dqflags.pixel["PERSISTENCE"]
+
+
+class Haunted:
+    """Three exposures of one detector, two of another; by name the first one is the last, and it saturates pixels."""
+
+    def __init__(self, folder):
+        self.path = folder / "raw"
+        self.path.mkdir(parents=True)
+        made = []
+        for detector, subarray, count in (("NRCALONG", "SUB320A335R", 3), ("NRCA2", "SUB640A210R", 2)):
+            for turn in range(count):
+                simulation = simulate(
+                    "NIRCAM",
+                    subarray,
+                    "RAPID",
+                    4,
+                    2,
+                    shape=(24, 24),
+                    observation=9 - turn,
+                    detector=detector,
+                    seed=turn,
+                )
+                made.append(simulation)
+        self.cache = write_references(made, folder / "crds")
+        self.files = [simulation.write(self.path) for simulation in made]
+        for number, path in enumerate(self.files):
+            shift_start(path, APART * (number % 3))
+            if number % 3 == 0:
+                with fits.open(path, mode="update") as hdus:
+                    hdus["SCI"].data[(..., *BRIGHT)] = 65535
+        self.names = [path.name.removesuffix("_uncal.fits") for path in self.files]
+
+
+def shift_start(path, seconds):
+    """Let an exposure begin later: by its keywords, and by its table of integrations."""
+    with fits.open(path, mode="update") as hdus:
+        hdus[0].header["EXPSTART"] += seconds / 86400
+        table = hdus["INT_TIMES"].data
+        for name in table.names:
+            if "MJD" in name or "BJD" in name:
+                table[name] += seconds / 86400
+
+
+@pytest.fixture(scope="module")
+def haunted(tmp_path_factory):
+    """The exposures, and their references."""
+    return Haunted(tmp_path_factory.mktemp("haunted"))
+
+
+def steps(file, read=None):
+    """Parameters of the persistence step that reads and writes one file."""
+    return {
+        "persistence": {
+            "skip": False,
+            "persistence_time": 1000,
+            "save_persistence": str(file),
+            "persistence_array_file": str(read or file),
+        }
+    }
+
+
+def reduce_all(haunted, output, file, paths=None, **options):
+    """Run a batch; exposure -> status of what it has reduced, in the order in which it ended."""
+    with haunted.cache.activate():
+        results = gpucoron.batch.reduce(
+            paths or [haunted.path], output, steps=steps(file, options.pop("read", None)), backend="cpu", **options
+        )
+        return {result.exposure: result.status for result in results}
+
+
+def plan_of(haunted, output, file):
+    with haunted.cache.activate():
+        return make_plan([haunted.path], output, steps=settle("jwst", steps(file), {}))
+
+
+def products(output):
+    """Read what all products hold, bit for bit; their HISTORY names the user's file."""
+    found = {}
+    for path in sorted(output.glob("*.fits")):
+        with fits.open(path) as hdus:
+            for hdu in hdus:
+                if hdu.name != "ASDF" and hdu.data is not None:
+                    found[path.name, hdu.name] = hdu.data.tobytes()
+    return found
+
+
+def remembered(file):
+    """Digest what a persistence file holds for each detector."""
+    return {name: entry_digest(entry) for name, entry in read_entries(file).items()}
+
+
+def flagged(output, name):
+    return int((fits.getdata(output / f"{name}_rate.fits", "DQ") & PERSISTENCE != 0).sum())
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Let a batch work in this process, which spares the start of workers: the order in which it begins is the same."""
+    from gpucoron.batch import processes, run
+    from gpucoron.batch.job import reduce_job
+
+    def run_here(jobs, options, descriptors=(), early=()):
+        while jobs:
+            job = jobs.popleft()
+            yield "result", job, reduce_job({**job, "backend_options": options[0]})
+
+    monkeypatch.setattr(processes, "run_locally", run_here)
+    monkeypatch.setattr(run, "_start_early", lambda *args: [])
+
+
+@pytest.fixture(scope="module")
+def clean(haunted, tmp_path_factory):
+    """One batch, start to end, with one worker: its folder."""
+    folder = tmp_path_factory.mktemp("clean")
+    assert set(reduce_all(haunted, folder / "out", folder / "memory.asdf", workers=1).values()) == {"done"}
+    return folder
+
+
+def test_what_persists_is_flagged_in_all_later_exposures(haunted, clean):
+    with_neighbours = 7 * 12  # saturation grows by a pixel
+    assert [flagged(clean / "out", name) for name in haunted.names] == [with_neighbours] * 5
+
+
+@pytest.mark.parity
+def test_batch_gives_jwsts_answer_in_the_order_of_time(haunted, clean, tmp_path):
+    from jwst.pipeline import Detector1Pipeline
+
+    file = tmp_path / "memory.asdf"
+    with haunted.cache.activate():
+        for path in haunted.files[:2]:
+            theirs = Detector1Pipeline.call(str(path), steps=steps(file))
+            ours = fits.getdata(clean / "out" / path.name.replace("_uncal", "_rate"), "DQ")
+            np.testing.assert_array_equal(ours, theirs.dq)
+    wanted = remembered(file)
+    assert set(wanted) == {"NRCALONG"}
+    assert remembered(clean / "out" / "persistence" / f"{haunted.names[1]}.asdf") == wanted
+    assert set(remembered(clean / "memory.asdf")) == {"NRCALONG", "NRCA2"}
+
+
+def test_nothing_depends_on_the_number_of_workers(haunted, clean, tmp_path):
+    paths = [haunted.files[number] for number in (2, 0, 4, 1, 3)]
+    ended = list(reduce_all(haunted, tmp_path / "out", tmp_path / "memory.asdf", paths, workers=2))
+    for chain in (haunted.names[:3], haunted.names[3:]):
+        assert [name for name in ended if name in chain] == chain
+    assert products(tmp_path / "out") == products(clean / "out")
+    assert remembered(tmp_path / "memory.asdf") == remembered(clean / "memory.asdf")
+
+
+def test_a_finished_batch_is_not_done_again(haunted, clean):
+    before = (clean / "memory.asdf").stat()
+    assert reduce_all(haunted, clean / "out", clean / "memory.asdf") == {}
+    after = (clean / "memory.asdf").stat()
+    assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
+
+
+def damaged(path):
+    """Let a file lose its end; give back what restores it."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    return lambda: path.write_bytes(whole)
+
+
+def test_a_failure_in_the_middle_costs_no_bit(haunted, clean, here, tmp_path):
+    """What follows the failed exposure is done again where it matters, and only there."""
+    output, file = tmp_path / "out", tmp_path / "memory.asdf"
+    first, middle, last = haunted.names[:3]
+    restore = damaged(haunted.files[0])
+    try:
+        done = reduce_all(haunted, output, file, haunted.files[:3], workers=2)
+        assert done == {first: "failed", middle: "done", last: "done"}
+        assert flagged(output, last) == 0
+        # as long as it fails, the others find what they found
+        assert reduce_all(haunted, output, file, haunted.files[:3]) == {first: "failed"}
+    finally:
+        restore()
+    assert reduce_all(haunted, output, file, haunted.files[:3]) == dict.fromkeys(haunted.names[:3], "done")
+    wanted = products(clean / "out")
+    assert products(output) == {key: wanted[key] for key in wanted if "nrcalong" in key[0]}
+    assert remembered(file) == {"NRCALONG": remembered(clean / "memory.asdf")["NRCALONG"]}
+    assert reduce_all(haunted, output, file, haunted.files[:3]) == {}
+
+
+def test_an_interrupted_batch_goes_on_where_it_stopped(haunted, clean, here, tmp_path):
+    output, file = tmp_path / "out", tmp_path / "memory.asdf"
+    with haunted.cache.activate():
+        results = gpucoron.batch.reduce(haunted.files[:3], output, steps=steps(file), backend="cpu", workers=1)
+        stopped = next(results).exposure
+        results.close()
+    assert remembered(file) == remembered(output / "persistence" / f"{stopped}.asdf")
+    assert list(reduce_all(haunted, output, file, haunted.files[:3])) == haunted.names[1:3]
+    wanted = products(clean / "out")
+    assert products(output) == {key: wanted[key] for key in wanted if "nrcalong" in key[0]}
+
+
+def test_dask_gives_the_same(haunted, clean, tmp_path):
+    distributed = pytest.importorskip("distributed", reason="Dask distributed is not installed")
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster:
+        dask = {"engine": "dask", "scheduler": cluster.scheduler_address}
+        ended = list(reduce_all(haunted, tmp_path / "out", tmp_path / "memory.asdf", haunted.files[2::-1], **dask))
+    assert ended == haunted.names[:3]
+    wanted = products(clean / "out")
+    assert products(tmp_path / "out") == {key: wanted[key] for key in wanted if "nrcalong" in key[0]}
+
+
+def test_run_takes_files_in_the_order_of_time(haunted, clean, tmp_path, caplog):
+    command = ["run", *map(str, haunted.files[1::-1]), "-o", str(tmp_path / "out"), "-q", "--backend", "cpu"]
+    for name, value in steps(tmp_path / "memory.asdf")["persistence"].items():
+        command += ["--set", f"persistence.{name}={value}"]
+    with haunted.cache.activate():
+        assert cli.main(command) == 0
+    assert "taken in the order of time" in caplog.text
+    wanted = products(clean / "out")
+    found = products(tmp_path / "out")
+    assert found == {key: wanted[key] for key in found}
+    assert remembered(tmp_path / "memory.asdf") == remembered(
+        clean / "out" / "persistence" / f"{haunted.names[1]}.asdf"
+    )
+
+
+@pytest.fixture
+def copied(clean, tmp_path):
+    """The clean batch's folder, to be changed; its file is where it was."""
+    shutil.copytree(clean / "out", tmp_path / "out")
+    kept = (clean / "memory.asdf").read_bytes()
+    yield tmp_path / "out", clean / "memory.asdf"
+    (clean / "memory.asdf").write_bytes(kept)
+
+
+def reasons(haunted, output, file):
+    return {planned.input.name: planned.reason for planned in plan_of(haunted, output, file).todo}
+
+
+def test_plan_tells_what_has_to_be_done_again(haunted, copied):
+    output, file = copied
+    first, middle, last = haunted.names[:3]
+    assert reasons(haunted, output, file) == {}
+    (output / f"{middle}_rate.fits").unlink()
+    assert reasons(haunted, output, file) == {
+        middle: f"{middle}_rate.fits is missing",
+        last: f"follows {middle}",
+    }
+    state = output / "persistence" / f"{first}.asdf"
+    state.unlink()
+    found = reasons(haunted, output, file)
+    assert found[first] == f"persistence/{first}.asdf is missing"
+    assert set(found) == {first, middle, last}
+
+
+def test_a_file_that_others_have_changed_is_a_new_beginning(haunted, copied):
+    output, file = copied
+    entries = read_entries(file)
+    entry = {**entries["NRCALONG"], "rows": np.array([20]), "cols": np.array([20]), "vals": np.array([4e9])}
+    write_entries(file, {**entries, "NRCALONG": entry})
+    found = reasons(haunted, output, file)
+    assert set(found) == set(haunted.names[:3])  # not the other detector's
+    assert found[haunted.names[0]] == "other persistence before it"
+    # removed, as it was before the first batch
+    file.unlink()
+    assert reasons(haunted, output, file) == {}
+
+
+def test_shards_are_refused_with_the_reason(haunted, tmp_path):
+    with pytest.raises(ParameterError, match="cannot go with --shard: every shard would write that file"):
+        reduce_all(haunted, tmp_path / "out", tmp_path / "memory.asdf", shard="1/2")
+
+
+def test_a_file_that_is_no_asdf_is_the_error_of_each_exposure(haunted, here, tmp_path):
+    file = tmp_path / "memory.asdf"
+    file.write_text("nothing of the kind")
+    assert set(reduce_all(haunted, tmp_path / "out", file).values()) == {"failed"}
+    errors = [record["error"] for record in records(tmp_path / "out")]
+    assert {error["type"] for error in errors} == {"ParameterError"}
+    assert all("cannot be read as ASDF" in error["message"] for error in errors)
+    assert file.read_text() == "nothing of the kind"
+
+
+def test_without_a_common_file_exposures_do_not_wait(haunted, here, tmp_path):
+    """Each reads what was there before; what the last one in time leaves is written."""
+    read = tmp_path / "before.asdf"
+    plan_steps = settle("jwst", steps(tmp_path / "after", read), {})
+    with haunted.cache.activate():
+        plan = make_plan([haunted.path], tmp_path / "out", steps=plan_steps)
+    assert {planned.carried.chained for planned in plan.exposures} == {False}
+    assert {str(planned.carried.file) for planned in plan.exposures} == {str(tmp_path / "after.asdf")}
+    done = reduce_all(haunted, tmp_path / "out", tmp_path / "after", haunted.files[:2], read=read, workers=2)
+    assert set(done.values()) == {"done"}
+    first, second = haunted.names[:2]
+    assert flagged(tmp_path / "out", first) > flagged(tmp_path / "out", second) == 0
+    assert remembered(tmp_path / "after.asdf") == remembered(tmp_path / "out" / "persistence" / f"{second}.asdf")
+
+
+@pytest.mark.parametrize("name", ["a", "a.b", "a.asdf", "a.b.asdf", "folder/a.fits"])
+def test_the_name_of_the_file_is_jwsts(name, tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from jwst.persistence.persistence_step import PersistenceStep
+
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    step = PersistenceStep()
+    step.persistence_array = np.eye(3)
+    instrument = SimpleNamespace(detector="NRCALONG")
+    step.write_persistence_array(SimpleNamespace(meta=SimpleNamespace(instrument=instrument, filename="x")), name)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [written_path(name)]
