@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpucoron.parameters import P
+from gpucoron.steps.arguments import RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Extra, Outcome, Preset, Step, skipped
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,11 @@ class MatchedDark:
         return self.xp.where(self.xp.isnan(frame), frame.dtype.type(0), frame)
 
 
-def subtract_dark(data, dark, dark_pattern, pattern, *, first_integration=1, by_integration=False, xp):
+@on_arrays(
+    data=Array(RAMP, unit="DN", in_place=True),
+    dark=Array("dark_ngroups ny nx | dark_nints dark_ngroups ny nx", unit="DN"),
+)
+def subtract_dark(data, dark, dark_pattern, pattern, *, first_integration=1, by_integration=False, backend=None):
     """Subtract a dark from every group, in place.
 
     Parameters
@@ -141,8 +146,8 @@ def subtract_dark(data, dark, dark_pattern, pattern, *, first_integration=1, by_
         Number of the first integration within the exposure, from one (INTSTART).
     by_integration : bool
         Each integration of a later segment takes the dark of its own number.
-    xp : module
-        Namespace of the arrays.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -167,15 +172,28 @@ def subtract_dark(data, dark, dark_pattern, pattern, *, first_integration=1, by_
         shares.append((slice(alone, nints), dark_nints - 1))
     extrapolated = 0
     for integrations, index in shares:
-        matched = MatchedDark(dark[index], dark_pattern, pattern, ngroups, xp=xp)
+        matched = MatchedDark(dark[index], dark_pattern, pattern, ngroups, xp=backend.xp)
         extrapolated = matched.extrapolated
         for group in range(ngroups):
             data[integrations, group] -= matched.group(group)
     return extrapolated
 
 
-def combine_dark_flags(dq):
-    """Combine the flags of a dark: (ny, nx), or (dark_nints, 1, ny, nx) for MIRI, whose integrations are ORed."""
+@on_arrays(dq=Array("ny nx | dark_nints one ny nx", "uint32"))
+def combine_dark_flags(dq, *, backend=None):
+    """Combine the flags of a dark.
+
+    Parameters
+    ----------
+    dq : (ny, nx) or, for MIRI, (dark_nints, 1, ny, nx) uint32
+        The flags of the integrations are ORed.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
+
+    Returns
+    -------
+    (ny, nx) uint32
+    """
     if dq.ndim == 2:
         return dq
     flags = dq[0, 0].copy()
@@ -218,11 +236,11 @@ def run(exposure, references, parameters, backend):
         pattern,
         first_integration=facts.integration_start or 1,
         by_integration=getattr(parameters, "dark_by_integration", False),
-        xp=xp,
+        backend=backend,
     )
     if extrapolated:
         log.warning("the dark is too short: continued by %d groups along its last two", extrapolated)
-    exposure.pixeldq |= combine_dark_flags(reference.dq)
+    exposure.pixeldq |= combine_dark_flags(reference.dq, backend=backend)
     if getattr(parameters, "dark_output", None) is not None:
         exposure.matched_dark = _collect_dark(dark, dark_pattern, pattern, exposure.data.shape[1], xp)
     return Outcome()
