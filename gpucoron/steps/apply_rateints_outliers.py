@@ -37,7 +37,9 @@ MANY_PIXELS = 0.5
 PLAIN_VALUE = 1.0
 
 
-@on_arrays(cube=Array("nints ny nx | ny nx", "float"), sigma_cut=Number("sigma"), nint_min=Number("integrations"))
+@on_arrays(
+    cube=Array("nints ny nx | ny nx", "float"), sigma_cut=Number("sigma"), nint_min=Number("integrations", whole=True)
+)
 def find_outliers(cube, *, sigma_cut=10, nint_min=10, backend=None):
     """Find the values that lie far from a pixel's median over the integrations.
 

@@ -66,10 +66,11 @@ class Images:
 
 @dataclass(frozen=True)
 class Number:
-    """One number that a function takes; ``positive`` excludes zero, NaN and infinity as well."""
+    """One number that a function takes, above 0 and finite where ``positive``, without a fraction where ``whole``."""
 
     unit: str = ""
     positive: bool = False
+    whole: bool = False
 
 
 _inside = ContextVar("_inside", default=False)
@@ -333,7 +334,9 @@ class _Placed:
         if is_on_device(array):
             if not on_host:
                 return self._on_device(array, shape, dtype)
-            array = array.get()
+            # A backend of the CPU has no way to what lies on a GPU.
+            owner = as_backend(None, array) if self.backend.xp is np else self.backend
+            array = owner.to_host(array)
         if array.dtype != dtype:
             with np.errstate(over="ignore"):
                 array = array.astype(dtype)
@@ -414,6 +417,11 @@ def _number(name, value, kind):
     if kind.positive and not 0 < value < float("inf"):
         msg = f"{name}: expected a number above 0, got {value!r}"
         raise ArgumentError(msg)
+    if kind.whole:
+        if value != value or abs(value) == float("inf") or value != int(value):
+            msg = f"{name}: expected a whole number, got {value!r}"
+            raise ArgumentError(msg)
+        return int(value)
     return value.item() if isinstance(value, np.generic) else value
 
 

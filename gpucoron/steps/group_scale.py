@@ -16,8 +16,8 @@ STEP = Step(
 
 @on_arrays(
     data=Array(RAMP, unit="DN", in_place=True),
-    frame_divisor=Number(positive=True),
-    nframes=Number(positive=True),
+    frame_divisor=Number(positive=True, whole=True),
+    nframes=Number(positive=True, whole=True),
 )
 def scale_groups(data, frame_divisor, nframes, *, backend=None):
     """Multiply all groups by ``frame_divisor / nframes``, in place.

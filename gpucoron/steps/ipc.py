@@ -83,7 +83,17 @@ def correct_coupling(data, kernel, edges=NO_EDGES, *, in_place=False, backend=No
 
 @on_arrays(data=Array("... ny nx", unit="DN", in_place=True), kernel=Array("ky kx | ky kx ny nx"))
 def deconvolve_coupling(data, kernel, edges=NO_EDGES, *, backend=None):
-    """Do as `correct_coupling`, in place, and return nothing."""
+    """Do as `correct_coupling` with ``in_place``, and return nothing.
+
+    Parameters
+    ----------
+    data : (..., ny, nx) float32, DN
+        Changed in place.
+    kernel, edges
+        As for `correct_coupling`.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
+    """
     correct_coupling(data, kernel, edges, in_place=True, backend=backend)
 
 

@@ -148,6 +148,10 @@ def fit_integrations(
         (nints, ny, nx).
     chisq : (nints, ny, nx) float32
     """
+    n_resultants = data.shape[1] + (zeroframe is not None)
+    if len(read_times) != n_resultants or n_resultants < 2:
+        msg = f"read_times: {data.shape[1]} groups have {n_resultants} times, two at least, not {len(read_times)}"
+        raise ValueError(msg)
     ramps = data, groupdq, gain, readnoise, read_times, dark_current, zeroframe
     fit = backend.fit_likelihood_ramps(*ramps, settings=settings)
     dq = summarise_flags(groupdq, pixeldq, backend)

@@ -15,7 +15,7 @@ STEP = Step(
 
 @on_arrays(coeffs=Array("ncoeffs ny nx"), dq=Array(IMAGE, "uint32"))
 def prepare_coefficients(coeffs, dq=0, *, backend=None):
-    """Make the coefficients benign (0, 1, 0, ...) where there is no usable correction; nothing is changed in place.
+    """Make the coefficients benign (0, 1, 0, ...) where there is no usable correction; a new array.
 
     Parameters
     ----------

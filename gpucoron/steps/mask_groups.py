@@ -10,7 +10,7 @@ import numpy as np
 
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.parameters import P
-from gpucoron.steps.arguments import RAMP, Array, on_arrays
+from gpucoron.steps.arguments import RAMP, Array, as_backend, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 from gpucoron.steps.group_matching import (
     Core,
@@ -92,7 +92,7 @@ def apply_mask(groupdq, mask, *, backend=None):
     if isinstance(mask, np.ndarray):
         mask = backend.to_device(mask)
     elif backend.xp is np:
-        mask = mask.get()
+        mask = as_backend(None, mask).to_host(mask)
     groupdq |= mask.astype(groupdq.dtype) * groupdq.dtype.type(DO_NOT_USE)
     return int(mask.sum()) * (groupdq.size // mask.size)
 

@@ -386,6 +386,8 @@ def _miri_drift(data, pixeldq, odd_even_rows, siglimit, backend):
     """
     n = MIRI_AMPLIFIERS
     nints, ngroups = data.shape[:2]
+    if ngroups == 1:
+        return np.zeros((nints, 0, 2, n), dtype=data.dtype)
     good = (pixeldq & DO_NOT_USE) == 0
     parities = (slice(0, None, 2), slice(1, None, 2)) if odd_even_rows else (slice(None),)
     sides = []

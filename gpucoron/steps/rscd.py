@@ -52,7 +52,7 @@ def limit_skips(skip_first, skip_later, ngroups):
 @on_arrays(
     groupdq=Array(RAMP, "uint8", in_place=True),
     pixeldq=Array(IMAGE, "uint32", in_place=True),
-    skip=Number("groups"),
+    skip=Number("groups", whole=True),
 )
 def flag_first_groups(groupdq, pixeldq, skip, *, backend=None):
     """Set DO_NOT_USE in the first ``skip`` groups, fewer where the ramp saturates early, in place.
@@ -79,6 +79,9 @@ def flag_first_groups(groupdq, pixeldq, skip, *, backend=None):
     Source: jwst 3.0, ``rscd_sub``.
     """
     xp = backend.xp
+    if skip + 2 > groupdq.shape[1]:
+        msg = f"skip: to leave out {skip}, {skip + 2} groups are needed, here are {groupdq.shape[1]}"
+        raise ValueError(msg)
     saturated_first = (groupdq[:, 0] & SATURATED) != 0
 
     def saturated_at(group):

@@ -31,7 +31,7 @@ UNREACHABLE = 65536.0
 
 @on_arrays(threshold=Array(IMAGE, unit="DN"), dq=Array(IMAGE, "uint32"))
 def prepare_threshold(threshold, dq=0, *, backend=None):
-    """Raise the threshold out of reach where the reference knows none; nothing is changed in place.
+    """Raise the threshold out of reach where the reference knows none; a new array.
 
     Parameters
     ----------
