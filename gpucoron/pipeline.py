@@ -12,6 +12,7 @@ from jwst.stpipe import Step as JwstStep
 from stpipe.config_parser import ConfigObj
 
 from gpucoron.backends import NAMES, get_backend
+from gpucoron.backends.sizes import memory_size
 from gpucoron.engine import plan, run_or_start_again, saving_extras
 from gpucoron.io import products
 from gpucoron.io.exposure import Exposure
@@ -75,6 +76,8 @@ class Coron1Pipeline(Pipeline):
     ----------
     backend : str
         Where the heavy operations run: a name of `gpucoron.backends.get_backend`.
+    max_memory : str or int, optional
+        See `gpucoron.engine.reduce_file`.
     save_calibrated_ramp, save_intermediates, return_rateints : bool
         As in spaceKLIP's pipeline.
     """
@@ -85,6 +88,7 @@ class Coron1Pipeline(Pipeline):
         [
             *PIPELINE,
             Parameter("backend", "string", "auto", f"where the heavy operations run: {', '.join(NAMES)}"),
+            Parameter("max_memory", "string", None, "memory that it may take, such as 4G; None: what is free"),
         ]
     )
 
@@ -114,6 +118,8 @@ class Coron1Pipeline(Pipeline):
             for name in values:
                 if name not in known and name not in _STPIPE_PARAMETERS:
                     refuse_unknown(f"parameter of {step_name}", name, known)
+        if kwargs.get("max_memory") is not None:
+            kwargs["max_memory"] = str(memory_size(kwargs["max_memory"]))  # parameters of stpipe are texts
         return super().call(*args, **kwargs)
 
     def process(self, step_input):
@@ -135,7 +141,9 @@ class Coron1Pipeline(Pipeline):
             run.output_dir = self.output_dir
             return run
 
-        run = run_or_start_again(start, get_backend(self.backend), after_step=saving_extras(self._path_of))
+        run = run_or_start_again(
+            start, get_backend(self.backend, max_memory=self.max_memory), after_step=saving_extras(self._path_of)
+        )
         if not run.fits:
             self.suffix = "ramp"
             return products.ramp_model(run)
