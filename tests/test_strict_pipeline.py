@@ -522,7 +522,8 @@ def test_device_arrays_of_any_kind(cupy, monkeypatch):
     arrays["groupdq"] = arrays["groupdq"][0, 0]
     expected = saturation.flag_saturated(**{**arrays, "groupdq": np.tile(arrays["groupdq"], (2, 6, 1, 1))})
     sent = {key: backend.to_device(array) for key, array in arrays.items()}
-    sent["data"] = backend.to_device(np.repeat(arrays["data"], 2, axis=-1).astype(np.float64))[..., ::2]
+    sent["data"] = backend.to_device(arrays["data"].astype(np.float64))
+    sent["threshold"] = backend.to_device(np.repeat(arrays["threshold"], 2, axis=-1))[:, ::2]
     found = backend.to_host(saturation.flag_saturated(**sent, backend=backend))
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
