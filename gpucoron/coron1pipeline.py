@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpucoron import engine
+from gpucoron.backends import check_backend
+from gpucoron.backends.sizes import memory_size
 from gpucoron.errors import OutputError, ParameterError
 from gpucoron.files import is_whole_fits
 from gpucoron.io.logs import heard
@@ -50,7 +52,15 @@ def __getattr__(name):
 
 
 def run_single_file(
-    fitspath=None, output_dir=None, steps=None, verbose=False, *, backend="auto", profile="spaceklip", **kwargs
+    fitspath=None,
+    output_dir=None,
+    steps=None,
+    verbose=False,
+    *,
+    backend="auto",
+    profile="spaceklip",
+    max_memory=None,
+    **kwargs,
 ):
     """Reduce one file with spaceKLIP's defaults. Existing products are overwritten, as there.
 
@@ -64,9 +74,12 @@ def run_single_file(
         step -> parameter -> value; never changed. It overrules the keyword arguments.
     verbose : bool
         Print every step: through the handlers of ``logging`` where there are any, else to stderr.
-    backend : {'auto', 'cpu', 'cuda'} or Backend
+    backend : {'auto', 'cpu', 'cuda'} or Backend, optional
+        None is 'auto'.
     profile : {'spaceklip', 'jwst'}
         Whose defaults to start from.
+    max_memory : int or str, optional
+        Bytes, or text such as '4G'; see `gpucoron.engine.reduce_file`.
     **kwargs
         spaceKLIP's: save_results (True), save_calibrated_ramp (also spelt save_calibrate_ramp), save_intermediates,
         return_rateints, skip_charge, skip_jump, skip_dark, skip_ipc, skip_persistence, skip_ktc, skip_fnoise,
@@ -100,6 +113,7 @@ def run_single_file(
     return_rateints = options.get("return_rateints", False)
     with heard("gpucoron", logging.INFO if verbose else None):
         _check(profile, settings, options)
+        options |= {"max_memory": max_memory}
         models, _paths = _reduce(fitspath, output_dir, settings, options, backend, profile)
     wanted = "ramp" if "ramp" in models else "rateints" if return_rateints else "rate"
     return models[wanted]
@@ -168,6 +182,7 @@ def run_obs(
     *,
     profile="spaceklip",
     output_dir=None,
+    max_memory=None,
     **kwargs,
 ):
     """Reduce all raw exposures of a database, and tell it where the products are.
@@ -191,9 +206,12 @@ def run_obs(
     verbose : bool
         Print every step. Without it, only concatenations and files are named: through the handlers of ``logging``
         where there are any, else on stderr.
-    backend : {'auto', 'cpu', 'cuda'} or Backend
+    backend : {'auto', 'cpu', 'cuda'} or Backend, optional
+        None is 'auto'.
     profile : {'spaceklip', 'jwst'}
         Whose defaults to start from.
+    max_memory : int or str, optional
+        Bytes, or text such as '4G'; see `gpucoron.engine.reduce_file`.
     output_dir : str or Path, optional
         For a dict of Tables; by default the current folder. A database has its own.
     **kwargs
@@ -213,6 +231,8 @@ def run_obs(
     """
     from gpucoron.database import as_database  # it loads astropy's tables, which a single file does not need
 
+    check_backend(backend)  # once, not for every file
+    memory_size(max_memory)
     steps = _copied(steps)
     star_center = _check_center(steps.get("mask_groups", {}).pop("star_center", None))
     settings, options = _settle(steps, kwargs)
@@ -223,7 +243,7 @@ def run_obs(
         _check_masking(parameters["mask_groups"])
         database = as_database(database, output_dir)
         reduction = _Reduction(
-            settings=settings, options=options, backend=backend, profile=profile,
+            settings=settings, options={**options, "max_memory": max_memory}, backend=backend, profile=profile,
             output_dir=Path(database.output_dir) / subdir, overwrite=overwrite,
         )  # fmt: skip
         errors, count = _reduce_all(database, reduction, parameters["mask_groups"], star_center, quiet)

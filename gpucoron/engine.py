@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpucoron.backends import get_backend
+from gpucoron.backends import check_backend, get_backend
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
 from gpucoron.borrowed import check_borrowed
 from gpucoron.errors import InputError
@@ -186,7 +186,8 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
         step -> parameter -> value.
     pipeline : dict, optional
         Parameters of the run as a whole: save_calibrated_ramp, stage_1overf, ...; CRDS's files may set others.
-    backend : str or Backend
+    backend : str or Backend, optional
+        See `gpucoron.backends.get_backend`; None is 'auto'.
     use_pars : bool, optional
         Apply CRDS's parameter files; by default in the ``jwst`` profile alone, and not where the variable
         STPIPE_DISABLE_CRDS_STEPPARS says so.
@@ -428,7 +429,8 @@ def reduce_file(
         Whose defaults to start from.
     steps : dict of dicts, optional
         step -> parameter -> value. Not changed.
-    backend : str or Backend
+    backend : str or Backend, optional
+        See `gpucoron.backends.get_backend`; None is 'auto'.
     overwrite : bool
         Replace products that exist.
     save_results : bool
@@ -437,11 +439,11 @@ def reduce_file(
         CRDS's parameter files and one's own: see `plan`.
     after_step : callable, optional
         Called as ``after_step(run, record)`` when a step is done.
-    max_memory : int, optional
+    max_memory : int or str, optional
         Bytes of anonymous memory that the process may have (the CPU backend), or that the exposure may take on its
-        device; by default what is free. An exposure that needs more is worked on by chunks of rows, on the CPU from a
-        scratch file in the output folder; docs/performance.md says how closely the limit is kept. A Backend has its
-        own limit, and this one does not count.
+        device, or text such as '4G'; by default what is free. An exposure that needs more is worked on by chunks of
+        rows, on the CPU from a scratch file in the output folder; docs/performance.md says how closely the limit is
+        kept. A Backend has its own limit, and this one beside it is refused.
     **of_run
         Parameters of the run as a whole: save_calibrated_ramp, save_intermediates, stage_1overf, rate_int_outliers.
 
@@ -467,10 +469,10 @@ def reduce_file(
 
     check_versions()  # before anything is made
     steps = without_comparisons(STEPS, steps)
+    scratch = {"scratch_dir": output_dir} if save_results and isinstance(check_backend(backend), str) else {}
+    backend = get_backend(backend, max_memory=max_memory, **scratch)
     if save_results:
         products.prepare_output(output_dir, [at("rate"), at("rateints")], overwrite)
-    if isinstance(backend, str):
-        backend = get_backend(backend, max_memory=max_memory, scratch_dir=output_dir if save_results else None)
 
     def start(backend):
         begun = time.perf_counter()

@@ -27,3 +27,7 @@ class OutputError(GpucoronError):
 
 class VersionError(GpucoronError):
     """A package that gpucoron needs is missing, or older than it can work with."""
+
+
+class ArgumentError(ParameterError, ValueError, TypeError):
+    """An argument of a function makes no sense: an array of another shape or kind, an option that nobody takes."""

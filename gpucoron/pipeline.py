@@ -16,6 +16,7 @@ from stdatamodels.jwst import datamodels
 from stpipe.config_parser import Section
 
 from gpucoron.backends import NAMES, get_backend
+from gpucoron.backends.sizes import memory_size
 from gpucoron.engine import plan, run_or_start_again, saving_extras
 from gpucoron.errors import InputError, ParameterError
 from gpucoron.io import logs, products
@@ -179,6 +180,8 @@ class Coron1Pipeline(Pipeline):
     ----------
     backend : str
         Where the heavy operations run: a name of `gpucoron.backends.get_backend`.
+    max_memory : str or int, optional
+        See `gpucoron.engine.reduce_file`.
     save_calibrated_ramp, save_intermediates, return_rateints : bool
         As in spaceKLIP's pipeline.
     """
@@ -189,6 +192,7 @@ class Coron1Pipeline(Pipeline):
         [
             *PIPELINE,
             Parameter("backend", "string", "auto", f"where the heavy operations run: {', '.join(NAMES)}"),
+            Parameter("max_memory", "string", None, "memory that it may take, such as 4G; None: what is free"),
         ]
     )
 
@@ -237,6 +241,8 @@ class Coron1Pipeline(Pipeline):
             for name in values:
                 if name not in known and name not in _STPIPE_PARAMETERS:
                     refuse_unknown(f"parameter of {step_name}", name, known)
+        if kwargs.get("max_memory") is not None:
+            kwargs["max_memory"] = str(memory_size(kwargs["max_memory"]))  # parameters of stpipe are texts
         return super().call(*args, **kwargs)
 
     @staticmethod
@@ -280,7 +286,9 @@ class Coron1Pipeline(Pipeline):
             run.pars_files = list(self._pars_files)
             return run
 
-        run = run_or_start_again(start, get_backend(self.backend), after_step=saving_extras(self._path_of))
+        run = run_or_start_again(
+            start, get_backend(self.backend, max_memory=self.max_memory), after_step=saving_extras(self._path_of)
+        )
         if not run.fits:
             self.suffix = "ramp"
             return products.ramp_model(run)

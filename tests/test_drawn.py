@@ -124,7 +124,7 @@ def flag_with_jwst(data, groupdq, threshold):
 def test_charge_migration_is_jwsts(case):
     data, groupdq, threshold = case
     found = groupdq.copy()
-    flag_charge_migration(data, found, threshold, xp=np)
+    flag_charge_migration(data, found, threshold)
     np.testing.assert_array_equal(found, flag_with_jwst(data, groupdq, threshold))
 
 
@@ -141,7 +141,7 @@ def test_charge_migration_beside_saturation_and_edges(backend, threshold):
     groupdq[0, 3, 2, 3] = DO_NOT_USE
     groupdq[1, 1, 0, 3] |= JUMP_DET
     found = backend.to_device(groupdq.copy())
-    flag_charge_migration(backend.to_device(data), found, threshold, xp=backend.xp)
+    flag_charge_migration(backend.to_device(data), found, threshold, backend=backend)
     found = backend.to_host(found)
     np.testing.assert_array_equal(found, flag_with_jwst(data, groupdq, threshold))
     assert (found != groupdq).any() == (threshold < 64999)

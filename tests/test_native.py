@@ -14,6 +14,7 @@ from gpucoron.backends import backend_status, get_backend
 from gpucoron.backends.devices import build
 from gpucoron.backends.devices import native_device as native_backend
 from gpucoron.backends.operations import jump, ramp_fit
+from gpucoron.errors import ParameterError
 from gpucoron.steps.ipc import ReferenceEdges
 
 #: more pixels than a tile, and a last tile that is not full
@@ -127,10 +128,12 @@ def test_cpu_is_numpy_where_nothing_can_be_compiled(nothing_loaded, monkeypatch,
 
 
 def test_options_are_known_or_refused():
-    """What concerns another device is left out; what concerns none is a mistake."""
-    assert get_backend("cpu", device=3).on_host
+    """A choice takes what one of its backends takes; for any other the way out is named."""
+    with pytest.raises(ParameterError, match="'cpu' has no option device, which is for cuda; known: n_threads"):
+        get_backend("cpu", device=3)
     with pytest.raises(TypeError, match="no option n_thread; known: .*n_threads"):
         get_backend("cpu", n_thread=2)
+    assert get_backend("auto", device=0, n_threads=1).name in ("native", "numpy", "cuda")
 
 
 def test_arguments_are_refused_by_the_operations_name():

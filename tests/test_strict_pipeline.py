@@ -6,10 +6,12 @@ NumPy sums in another order than the kernels.
 
 import os
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import numpy as np
 import parity_edits as edits
 import pytest
+from array_cases import FUNCTIONS, call, flat, make_arguments
 from fake_cupy import make_fake_cupy
 from jwst_side import run_ours
 from real_cupy import judge_or_skip
@@ -20,6 +22,7 @@ from gpucoron.backends.devices import cuda_device as cuda_backend
 from gpucoron.backends.devices.cuda_device import CudaDevice
 from gpucoron.backends.devices.host_device import HostDevice
 from gpucoron.backends.operations import fit_whole_ramps
+from gpucoron.backends.results import Slopes
 from gpucoron.io import references
 from gpucoron.io.references import STORE
 from gpucoron.simulate import Effects
@@ -405,8 +408,6 @@ def test_side_columns_with_missing_values(cupy, rng):
 
 @pytest.mark.parametrize("user_dtype", [np.uint32, ">i4", np.int64])
 def test_flags_of_the_users(cupy, rng, user_dtype):
-    from types import SimpleNamespace
-
     from gpucoron.steps import dq_init
 
     user_dq = rng.integers(0, 2, (20, 32)).astype(user_dtype)
@@ -470,6 +471,87 @@ def test_a_quiet_scene_and_quiet_integrations(cupy, rng):
     cube = np.where(rng.random((12, 6, 7)) < 0.3, rng.normal(size=(12, 6, 7)), 1).astype(np.float32)
     data = np.broadcast_to(np.arange(4, dtype=np.float32)[:, None, None], (2, 4, 24, 32))
     assert_functions_agree(cupy, find, cube, data, np.zeros(data.shape, np.uint8), np.full((24, 32), 6e4, np.float32))
+
+
+#: fits of 1/f noise take long where threads that wait for each other are real: test_noise_of_ramps, and the cases above
+SLOW = ("subtract_1overf.noise_of_ramp", "subtract_1overf.noise_of_rateints")
+
+
+def works_on_host(name):
+    return any(getattr(kind, "on_host", False) for kind in FUNCTIONS[name].declared.values())
+
+
+def on_device(value, backend):
+    """Send arrays, also those of Slopes and of an exposure."""
+    if isinstance(value, np.ndarray):
+        return backend.to_device(value)
+    if isinstance(value, Slopes):
+        return Slopes(**{key: backend.to_device(array) for key, array in vars(value).items()})
+    if hasattr(value, "groupdq"):
+        return SimpleNamespace(**{key: on_device(array, backend) for key, array in vars(value).items()})
+    return value
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in SLOW])
+def test_array_functions(cupy, name):
+    """Device arrays give what host arrays give, and stay on the device; host arrays that are changed are changed."""
+    on_cpu, on_gpu = get_backend("host", n_threads=1), get_backend("cuda", device=1, cupy=cupy)
+    arguments = make_arguments(name)
+    expected = flat(call(name, arguments, backend=on_cpu))
+    sent = {key: on_device(value, on_gpu) for key, value in make_arguments(name).items()}
+    here = make_arguments(name)
+    for given in (sent, here):
+        found = flat(call(name, given, backend=on_gpu))
+        for ours, theirs in zip(found, expected, strict=True):
+            # The amplitudes of interference are found on the host.
+            if isinstance(theirs, np.ndarray) and not works_on_host(name) and not name.startswith("emicorr"):
+                assert isinstance(ours, cupy.ndarray)
+            np.testing.assert_array_equal(on_gpu.to_host(ours) if hasattr(ours, "get") else ours, theirs)
+    for key, kind in FUNCTIONS[name].declared.items():
+        if getattr(kind, "in_place", False) is True:
+            for given in (sent, here):
+                after = (given[key], arguments[key])
+                if isinstance(arguments[key], Slopes):
+                    after = after[0].rate, after[1].rate
+                np.testing.assert_array_equal(on_gpu.to_host(after[0]), after[1])
+
+
+def test_device_arrays_of_any_kind(cupy, monkeypatch):
+    """Images that stand for ramps, gaps, other dtypes; a mix of sides without a backend is refused."""
+    from gpucoron.errors import ArgumentError
+    from gpucoron.steps import arguments, saturation
+
+    backend = get_backend("cuda", device=1, cupy=cupy)
+    given = make_arguments("saturation.flag_saturated")
+    names = "data", "groupdq", "pixeldq", "threshold", "dq"
+    arrays = {key: given[key] for key in names}
+    arrays["groupdq"] = arrays["groupdq"][0, 0]
+    expected = saturation.flag_saturated(**{**arrays, "groupdq": np.tile(arrays["groupdq"], (2, 6, 1, 1))})
+    sent = {key: backend.to_device(array) for key, array in arrays.items()}
+    sent["data"] = backend.to_device(arrays["data"].astype(np.float64))
+    sent["threshold"] = backend.to_device(np.repeat(arrays["threshold"], 2, axis=-1))[:, ::2]
+    found = backend.to_host(saturation.flag_saturated(**sent, backend=backend))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+    def make(name, **options):
+        asked.append((name, options))
+        return backend if name == "cuda" else get_backend(name, **options)
+
+    asked = []
+    with monkeypatch.context() as patch:
+        patch.setattr(arguments, "get_backend", make)
+        assert isinstance(saturation.flag_saturated(**sent)[0], cupy.ndarray)
+        assert asked[0] == ("cuda", {"device": 1})
+        for ours, theirs in zip(saturation.flag_saturated(**sent, backend="numpy"), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(ArgumentError, match="flag_saturated: some arrays are on a GPU and some are not"):
+        saturation.flag_saturated(**{**sent, "dq": arrays["dq"]})
+    with pytest.raises(ArgumentError, match="groupdq: is on a GPU and .* which backend 'numpy' cannot"):
+        saturation.flag_rc_pixels(sent["groupdq"][None, None], given["dq"] > 2, backend="numpy")
+    other = get_backend("cuda", device=0, cupy=cupy)
+    with pytest.raises(ArgumentError, match="data: is on GPU 1, but the backend works on GPU 0"):
+        saturation.flag_saturated(**sent, backend=other)
 
 
 # ------------------------------------------------------------------------------------------------------------- coverage

@@ -250,7 +250,7 @@ def test_wrong_wishes_are_refused():
         fit_noise(image, mask, noutputs=4)
     with pytest.raises(ValueError, match="slowaxis must be"):
         fit_noise(image, mask, slowaxis=0)
-    with pytest.raises(ValueError, match=r"mask must be of shape \(16, 18\)"):
+    with pytest.raises(ValueError, match=r"mask: expected \(ny, nx\) = \(16, 18\)"):
         fit_noise(image, mask[1:])
     with pytest.raises(ValueError, match="pairs x, y"):
         protect_sources((16, 18), [1.0, 2.0, 3.0])

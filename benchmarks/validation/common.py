@@ -157,7 +157,7 @@ def observe(instrument, readpatt, ngroups, nints, scene, shape, *, seed, flag=Tr
     groupdq = np.zeros(data.shape, np.uint8)
     level = SATURATION_SHARE * pixels.full_well + (0 if miri else pixels.bias)
     if flag:
-        threshold, checked, _ = prepare_threshold(level.astype(np.float32), np.zeros(shape, np.uint32), xp=np)
+        threshold, checked, _ = prepare_threshold(level.astype(np.float32), np.zeros(shape, np.uint32))
         BACKEND.flag_saturation(
             data, groupdq, threshold, checked, n_pix_grow_sat=0, nframes=simulation.nframes, bias=pixels.bias
         )

@@ -1,10 +1,12 @@
 """Backends: where the heavy operations run. Ask ``get_backend`` for one; nothing is imported before that."""
 
 import logging
+import operator
 from dataclasses import dataclass
 from importlib import import_module
 
-from gpucoron.errors import BackendUnavailableError
+from gpucoron.backends.sizes import memory_size
+from gpucoron.errors import ArgumentError, BackendUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +23,7 @@ class Kind:
     meaning : str
         For help texts.
     options : tuple of str
-        Those of ``get_backend``'s that its device takes; others do not concern it.
+        Those of ``get_backend``'s that its device takes; others are refused.
     instead : str
         What runs where it cannot.
     """
@@ -77,14 +79,16 @@ def get_backend(name="auto", **options):
 
     Parameters
     ----------
-    name : {'auto', 'cpu', 'numpy', 'native', 'cuda', 'host'} or Backend
+    name : {'auto', 'cpu', 'numpy', 'native', 'cuda', 'host'} or Backend, optional
         'numpy' is the definition. 'native' is NumPy with the kernels compiled for this CPU where they are faster; the
         bits are the same. 'cpu' takes 'native' where there is a compiler, else 'numpy', and says so in the log. 'cuda'
         is CuPy with raw kernels. 'auto' takes 'cuda' where it can run, else 'cpu', and says so in the log. 'host' runs
-        the CUDA kernels compiled for the CPU: for tests. A Backend is returned as it is.
+        the CUDA kernels compiled for the CPU: for tests. None is 'auto'. A Backend is returned as it is.
     **options
-        For the backend's device: ``n_threads``, ``scratch_dir``, ``device`` ('cuda'), ``max_memory`` (bytes). What
-        does not concern the device that is chosen is left out.
+        For the backend's device; the table of backends lists who takes which. ``n_threads`` (int), ``max_memory``
+        (bytes, or text such as '4G'; see `gpucoron.backends.sizes.memory_size`), ``scratch_dir`` (path), ``device``
+        (int: which GPU). None stands for the default. 'auto' takes the options of all backends that it may choose; the
+        log tells which of them do not concern the chosen one.
 
     Returns
     -------
@@ -93,20 +97,18 @@ def get_backend(name="auto", **options):
     Raises
     ------
     BackendUnavailableError
-        The named backend cannot run here; the message says why.
-    TypeError
-        No backend has such an option.
+        The named backend does not exist, or cannot run here; the message says why.
+    ArgumentError
+        ``name`` is neither a name nor a Backend, the backend takes no such option, or its value makes no sense.
     """
+    name = check_backend(name)
+    options = {option: value for option, value in options.items() if value is not None}
     if not isinstance(name, str):
+        if options:
+            msg = f"{', '.join(options)}: a Backend has its own; give them to get_backend, with a name"
+            raise ArgumentError(msg)
         return name
-    if name not in NAMES:
-        msg = f"there is no backend {name!r}; known: {', '.join(NAMES)}"
-        raise BackendUnavailableError(msg)
-    known = {option for kind in BACKENDS.values() for option in kind.options}
-    if not known.issuperset(options):
-        unknown = ", ".join(sorted(set(options) - known))
-        msg = f"get_backend: there is no option {unknown}; known: {', '.join(sorted(known))}"
-        raise TypeError(msg)
+    options = _checked(name, options)
     *first, last = CHOICES.get(name, (name,))
     for candidate in first:
         usable, reason = _status(candidate, options)
@@ -123,6 +125,78 @@ def get_backend(name="auto", **options):
     return _make(last, options)
 
 
+def check_backend(backend, *, by_name=False):
+    """Refuse what stands for no backend; nothing is made yet.
+
+    Parameters
+    ----------
+    backend : str, Backend or None
+    by_name : bool
+        Only a name will do: it is for other processes.
+
+    Returns
+    -------
+    str or Backend
+        None is 'auto'.
+
+    Raises
+    ------
+    BackendUnavailableError, ArgumentError
+        As from `get_backend`.
+    """
+    if backend is None:
+        return "auto"
+    choices = ", ".join(NAMES)
+    if isinstance(backend, str):
+        if backend not in NAMES:
+            msg = f"there is no backend {backend!r}; known: {choices}"
+            raise BackendUnavailableError(msg)
+        return backend
+    from gpucoron.backends.backend import Backend
+
+    if not isinstance(backend, Backend):
+        also = "" if by_name else ", a Backend"
+        msg = f"backend: expected one of {choices}{also} or None, got {backend!r}"
+        raise ArgumentError(msg)
+    if by_name:
+        msg = f"backend: other processes make their own, by name: one of {choices}, not a Backend"
+        raise ArgumentError(msg)
+    return backend
+
+
+def options_of(name):
+    """List the options of ``get_backend`` that a backend, or one of those that a choice may take, understands."""
+    return tuple(dict.fromkeys(option for each in CHOICES.get(name, (name,)) for option in BACKENDS[each].options))
+
+
+def _checked(name, options):
+    """Refuse options that the backend does not take, and values that make no sense."""
+    taken = options_of(name)
+    for option in options:
+        if option not in taken:
+            others = [each for each, kind in BACKENDS.items() if option in kind.options]
+            of_others = f", which is for {', '.join(others)}" if others else ""
+            msg = f"get_backend: backend {name!r} has no option {option}{of_others}; known: {', '.join(taken)}"
+            raise ArgumentError(msg)
+    for option, least in (("n_threads", 1), ("device", 0)):
+        if option in options:
+            options[option] = _whole_number(option, options[option], least)
+    if "max_memory" in options:
+        options["max_memory"] = memory_size(options["max_memory"])
+    return options
+
+
+def _whole_number(option, value, least):
+    try:
+        number = least - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        msg = f"{option}: expected a whole number, {least} or more, got {value!r}"
+        raise ArgumentError(msg)
+    return number
+
+
 def _status(name, options):
     # A test's own CuPy is there.
     return (True, "") if options.get("cupy") is not None else BACKENDS[name].status()
@@ -131,6 +205,9 @@ def _status(name, options):
 def _make(name, options):
     from gpucoron.backends.backend import Backend
 
+    idle = [option for option in options if option not in BACKENDS[name].options]
+    if idle:
+        log.info("backend %r has no use for %s", name, ", ".join(idle))
     return Backend(BACKENDS[name].make(options))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from gpucoron.backends import operations, workers
 from gpucoron.backends.budget import exposure_memory, scratch_memory
+from gpucoron.backends.chunks import map_arrays
 from gpucoron.backends.devices.numpy_device import NumpyDevice, ScratchFiles
 from gpucoron.backends.process_memory import anonymous_memory
 from gpucoron.backends.results import LikelihoodFit, Slopes
@@ -89,8 +90,8 @@ class Backend:
         return self.home.to_device(array)
 
     def to_host(self, array):
-        """Copy an array to the host (the same array where it lies there)."""
-        return array if isinstance(array, np.ndarray) else self.device.to_host(array)
+        """Copy an array to the host (the same array where it lies there); of a tuple or of Slopes, each array."""
+        return map_arrays(array, lambda each: each if isinstance(each, np.ndarray) else self.device.to_host(each))
 
     def zeros(self, shape, dtype):
         """Make an array of zeros."""

@@ -11,6 +11,7 @@ from functools import cached_property
 from types import MethodType
 
 from gpucoron.backends import chunks
+from gpucoron.errors import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Operation:
             settings = self._settle(settings, named)
         except TypeError as error:
             msg = f"{self.name}: {error}"
-            raise TypeError(msg) from None
+            raise ArgumentError(msg) from None
         bound.apply_defaults()
         if self.of_others:
             return self.run(backend, bound.args, settings)

@@ -1,5 +1,6 @@
 """The Dask engine: the same jobs on a cluster that the user has started (``pip install gpucoron[dask]``)."""
 
+from gpucoron.backends import options_of
 from gpucoron.batch.job import now, reduce_job, who
 from gpucoron.errors import GpucoronError
 
@@ -57,8 +58,9 @@ def reduce_on_dask(job):
     """Reduce one job in a Dask worker, with as many threads as the worker has."""
     from distributed import get_worker
 
-    n_threads = get_worker().state.nthreads
-    return reduce_job({**job, "backend_options": {"n_threads": n_threads, **job["backend_options"]}})
+    # A GPU has no threads to share.
+    own = {"n_threads": get_worker().state.nthreads} if "n_threads" in options_of(job["backend"]) else {}
+    return reduce_job({**job, "backend_options": {**own, **job["backend_options"]}})
 
 
 def _lost(job, future):

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpucoron.backends import check_backend
+from gpucoron.backends.sizes import memory_size
 from gpucoron.batch.job import describe_error, now, who
 from gpucoron.batch.persistence import Memory
 from gpucoron.batch.plan import REDO, make_plan, parse_shard, settle
@@ -78,14 +80,16 @@ def reduce(
         Made if it does not exist.
     profile, steps, **of_run
         As for `gpucoron.engine.reduce_file`; arrays as files.
-    backend : {'auto', 'cpu', 'cuda', 'host'}
+    backend : {'auto', 'cpu', 'numpy', 'native', 'cuda', 'host'}, optional
+        By name: each process makes its own. None is 'auto'.
     workers : int, optional
         Processes, exactly so many. By default one per core as far as memory goes, or two per GPU. The cores are shared
         among them; the results do not depend on it.
     devices : sequence of int, optional
         GPUs by number; by default all. Workers are spread over them.
-    max_memory : int, optional
-        Bytes for each worker: see `gpucoron.engine.reduce_file`. By default the workers share what is there.
+    max_memory : int or str, optional
+        Bytes for each worker, or text such as '4G': see `gpucoron.engine.reduce_file`. By default the workers share
+        what is there.
     use_pars, pars
         CRDS's parameter files and one's own: see `gpucoron.engine.plan`. The variable STPIPE_DISABLE_CRDS_STEPPARS
         counts where the batch is started, for all its processes.
@@ -125,6 +129,7 @@ def reduce(
     if workers is not None and workers < 1:
         msg = f"workers must be 1 or more, not {workers}"
         raise ParameterError(msg)
+    backend, max_memory = check_backend(backend, by_name=True), memory_size(max_memory)
     plan_options = {
         "profile": profile,
         "steps": settle(profile, steps, of_run, pars),

@@ -2,7 +2,7 @@
 
 import argparse
 
-from gpucoron.backends import BACKENDS, NAMES
+from gpucoron.backends import BACKENDS, NAMES, sizes
 from gpucoron.errors import ParameterError
 
 
@@ -49,18 +49,11 @@ def add_common(parser):
 
 
 def memory_size(text):
-    """Turn a size such as 4G, 500M or 2e9 into bytes."""
-    units = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-    number = text.strip().upper().removesuffix("B")
-    factor = units.get(number[-1:], 1)
+    """Turn a size such as 4G, 500M or 2e9 into bytes, as argparse wants it."""
     try:
-        size = float(number if factor == 1 else number[:-1]) * factor
-    except ValueError:
-        size = 0
-    if not 0 < size < 1e18:
-        msg = f"expected a size such as 4G, got {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    return int(size)
+        return sizes.memory_size(text, "size")
+    except ParameterError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_backend(parser):

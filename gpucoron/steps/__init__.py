@@ -18,6 +18,7 @@ from pkgutil import iter_modules
 from types import MappingProxyType
 
 from gpucoron.parameters import known_parameters
+from gpucoron.steps.arguments import unnamed
 from gpucoron.steps.declaration import Outcome, skipped
 
 __all__ = ["STEPS", "Outcome", "declared", "run_step", "skipped", "stpipe_steps"]
@@ -58,7 +59,8 @@ def declared(step_name):
 
 def run_step(step_name, exposure, references, parameters, backend, **helpers):
     """Run a step by its name; see above."""
-    return _MODULES[step_name].run(exposure, references, parameters, backend, **helpers)
+    with unnamed():  # the engine names the step
+        return _MODULES[step_name].run(exposure, references, parameters, backend, **helpers)
 
 
 def stpipe_steps():

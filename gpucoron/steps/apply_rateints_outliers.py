@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from gpucoron.backends import get_backend
 from gpucoron.backends.statistics import MAD_OF_NORMAL, MEAN_DEVIATION_OF_NORMAL, NO_DEVIATION, median_of_last
 from gpucoron.backends.tiles import row_tiles
 from gpucoron.dq import DO_NOT_USE, GOOD, JUMP_DET
 from gpucoron.parameters import P
+from gpucoron.steps.arguments import Array, Number, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 
 STEP = Step(
@@ -37,19 +37,22 @@ MANY_PIXELS = 0.5
 PLAIN_VALUE = 1.0
 
 
+@on_arrays(
+    cube=Array("nints ny nx | ny nx", "float"), sigma_cut=Number("sigma"), nint_min=Number("integrations", whole=True)
+)
 def find_outliers(cube, *, sigma_cut=10, nint_min=10, backend=None):
     """Find the values that lie far from a pixel's median over the integrations.
 
     Parameters
     ----------
     cube : (nints, ny, nx) float
-        Rates in DN/s, or anything else that ought to be alike in all integrations.
+        Rates in DN/s, or anything else that ought to be alike in all integrations. An image, (ny, nx), has no outliers.
     sigma_cut : float
         Standard deviations, estimated from the median absolute deviation, beyond which a value is an outlier.
     nint_min : int
         With fewer integrations, nothing is an outlier.
-    backend : Backend, optional
-        The owner of the array; by default it follows from the array.
+    backend : str or Backend, optional
+        Where to work; by default where the array is.
 
     Returns
     -------
@@ -67,8 +70,6 @@ def find_outliers(cube, *, sigma_cut=10, nint_min=10, backend=None):
     --------
     >>> find_outliers(rateints, sigma_cut=10).sum()  # doctest: +SKIP
     """
-    if backend is None:
-        backend = get_backend("cpu" if isinstance(cube, np.ndarray) else "cuda")
     xp = backend.xp
     outliers = xp.zeros(cube.shape, dtype=bool)
     if cube.ndim < 3 or cube.shape[0] < nint_min:
@@ -77,7 +78,7 @@ def find_outliers(cube, *, sigma_cut=10, nint_min=10, backend=None):
     for rows in tiles:
         # Each pixel's values side by side: they are sorted twice.
         rates = xp.moveaxis(cube[..., rows, :], 0, -1)
-        rates = rates.astype(rates.dtype if rates.dtype.kind == "f" else xp.float64, order="C")
+        rates = rates.astype(rates.dtype, order="C")
         outliers[..., rows, :] = xp.moveaxis(_find_far(rates, float(sigma_cut), xp), -1, 0)
     return outliers
 
@@ -193,7 +194,7 @@ def run(exposure, references, parameters, backend, *, fit):
     rates = exposure.rateints.rate
     skip = int(facts.instrument == "MIRI" and facts.integration_start in (None, 1))
     n_compared = rates.shape[0] - skip
-    if n_compared < parameters.nint_min:
+    if n_compared < max(1, parameters.nint_min):
         return skipped(f"{n_compared} integrations to compare are fewer than {parameters.nint_min}")
     outliers = xp.zeros(rates.shape, dtype=bool)
     options = {"sigma_cut": parameters.sigma_cut, "nint_min": parameters.nint_min, "backend": backend}

@@ -3,6 +3,7 @@
 from gpucoron.backends.masks import grow_cross
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE
 from gpucoron.parameters import P
+from gpucoron.steps.arguments import RAMP, Array, Number, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 
 STEP = Step(
@@ -16,7 +17,12 @@ STEP = Step(
 )
 
 
-def flag_charge_migration(data, groupdq, signal_threshold, *, xp):
+@on_arrays(
+    data=Array(RAMP, unit="DN"),
+    groupdq=Array(RAMP, "uint8", in_place=True),
+    signal_threshold=Number("DN"),
+)
+def flag_charge_migration(data, groupdq, signal_threshold, *, backend=None):
     """Set CHARGELOSS and DO_NOT_USE from a bright group on, there and in the four neighbours, in place.
 
     A group above the threshold does not count where its flags were exactly DO_NOT_USE; other flags beside it do not
@@ -27,8 +33,8 @@ def flag_charge_migration(data, groupdq, signal_threshold, *, xp):
     data : (nints, ngroups, ny, nx) float32, DN
     groupdq : (nints, ngroups, ny, nx) uint8
     signal_threshold : float, DN
-    xp : module
-        Namespace of the arrays.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Notes
     -----
@@ -37,7 +43,7 @@ def flag_charge_migration(data, groupdq, signal_threshold, *, xp):
     """
     flags = groupdq.dtype.type(CHARGELOSS | DO_NOT_USE)
     for integration in range(data.shape[0]):
-        reached = xp.zeros(data.shape[2:], dtype=bool)
+        reached = backend.xp.zeros(data.shape[2:], dtype=bool)
         for group in range(data.shape[1]):
             plane_flags = groupdq[integration, group]
             reached |= (data[integration, group] > signal_threshold) & (plane_flags != DO_NOT_USE)
@@ -48,5 +54,5 @@ def run(exposure, references, parameters, backend):
     """Run the step; see `gpucoron.steps`."""
     if exposure.data.shape[1] < 3:
         return skipped("it needs at least 3 groups")
-    flag_charge_migration(exposure.data, exposure.groupdq, parameters.signal_threshold, xp=backend.xp)
+    flag_charge_migration(exposure.data, exposure.groupdq, parameters.signal_threshold, backend=backend)
     return Outcome()

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
-import numpy as np
+from gpucoron.steps.arguments import CUBE, IMAGE, Images, on_arrays
 
 RATE_COMBINATIONS = ("weighted", "nanmean")
 
 
-def combine_rateints(rate, rateints, *, fitted=None, combination="weighted", xp=np):
+@on_arrays(rateints=Images(CUBE), rate=Images(IMAGE), fitted=Images(CUBE))
+def combine_rateints(rate, rateints, *, fitted=None, combination="weighted", backend=None):
     """Make the rate anew from integrations that have changed.
 
     The weighted mean of integrations whose variances follow from their own rates, as LIKELY's do, is too low: those
@@ -23,8 +24,8 @@ def combine_rateints(rate, rateints, *, fitted=None, combination="weighted", xp=
         mean of what they have changed by, and keeps its variances.
     combination : {'weighted', 'nanmean'}
         Weights 1 / (``var_poisson + var_rnoise``), or all equal as in spaceKLIP.
-    xp : module
-        Namespace of the arrays.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -34,6 +35,7 @@ def combine_rateints(rate, rateints, *, fitted=None, combination="weighted", xp=
     if combination not in RATE_COMBINATIONS:
         msg = f"rate_combination must be one of {', '.join(RATE_COMBINATIONS)}, not {combination!r}"
         raise ValueError(msg)
+    xp = backend.xp
     is_weighted = combination == "weighted"
     keeps_fit = is_weighted and fitted is not None
     weights = 0.0

@@ -6,6 +6,7 @@ from itertools import groupby
 from pathlib import Path
 
 from gpucoron.parameters import P
+from gpucoron.steps.arguments import RAMP, Array, on_arrays
 from gpucoron.steps.dark_line import DarkError, fit_line, groups_of_line
 from gpucoron.steps.declaration import Extra, Outcome, Preset, Step, skipped
 
@@ -162,7 +163,13 @@ def share_dark(nints, dark_nints, first_integration=1, *, by_integration=False):
     return [min(first_integration - 1 + index, dark_nints - 1) for index in range(nints)]
 
 
-def subtract_dark(data, dark, dark_pattern, pattern, *, first_integration=1, by_integration=False, lines=None, xp):
+@on_arrays(
+    data=Array(RAMP, unit="DN", in_place=True),
+    dark=Array("dark_ngroups ny nx | dark_nints dark_ngroups ny nx", unit="DN"),
+)
+def subtract_dark(
+    data, dark, dark_pattern, pattern, *, first_integration=1, by_integration=False, lines=None, backend=None
+):
     """Subtract a dark from every group, in place.
 
     Parameters
@@ -179,8 +186,8 @@ def subtract_dark(data, dark, dark_pattern, pattern, *, first_integration=1, by_
         Each integration of a later segment takes the dark of its own number.
     lines : sequence of Line, optional
         Along which the dark's integrations are continued, if need be; by default along the last two groups.
-    xp : module
-        Namespace of the arrays.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -201,15 +208,28 @@ def subtract_dark(data, dark, dark_pattern, pattern, *, first_integration=1, by_
         integrations = slice(start, start + len(list(alike)))
         start = integrations.stop
         line = None if lines is None else lines[index]
-        matched = MatchedDark(dark[index], dark_pattern, pattern, ngroups, line=line, xp=xp)
+        matched = MatchedDark(dark[index], dark_pattern, pattern, ngroups, line=line, xp=backend.xp)
         extrapolated = matched.extrapolated
         for group in range(ngroups):
             data[integrations, group] -= matched.group(group)
     return extrapolated
 
 
-def combine_dark_flags(dq):
-    """Combine the flags of a dark: (ny, nx), or (dark_nints, 1, ny, nx) for MIRI, whose integrations are ORed."""
+@on_arrays(dq=Array("ny nx | dark_nints one ny nx", "uint32"))
+def combine_dark_flags(dq, *, backend=None):
+    """Combine the flags of a dark.
+
+    Parameters
+    ----------
+    dq : (ny, nx) or, for MIRI, (dark_nints, 1, ny, nx) uint32
+        The flags of the integrations are ORed.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
+
+    Returns
+    -------
+    (ny, nx) uint32
+    """
     if dq.ndim == 2:
         return dq
     flags = dq[0, 0].copy()
@@ -253,11 +273,11 @@ def run(exposure, references, parameters, backend):
     lines = None
     if getattr(parameters, "continue_by_line", False):
         lines = _fit_lines(exposure, dark, dark_pattern, pattern, numbers, xp)
-    extrapolated = subtract_dark(exposure.data, dark, dark_pattern, pattern, **numbers, lines=lines, xp=xp)
+    extrapolated = subtract_dark(exposure.data, dark, dark_pattern, pattern, **numbers, lines=lines, backend=backend)
     if extrapolated:
         how = "its last two" if lines is None else f"a line through its last {len(groups_of_line(dark.shape[-3]))}"
         log.warning("the dark is too short: continued by %d groups along %s", extrapolated, how)
-    exposure.pixeldq |= combine_dark_flags(reference.dq)
+    exposure.pixeldq |= combine_dark_flags(reference.dq, backend=backend)
     if getattr(parameters, "dark_output", None) is not None:
         exposure.matched_dark = _collect_dark(dark, dark_pattern, pattern, exposure.data.shape[1], lines, xp)
     return Outcome()

@@ -2,6 +2,7 @@
 
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.parameters import P
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 
 STEP = Step(
@@ -13,7 +14,12 @@ STEP = Step(
 )
 
 
-def initialize_flags(groupdq, pixeldq, mask):
+@on_arrays(
+    groupdq=Array(RAMP, "uint8", in_place=True),
+    pixeldq=Array(IMAGE, "uint32", in_place=True),
+    mask=Array(IMAGE, "uint32"),
+)
+def initialize_flags(groupdq, pixeldq, mask, *, backend=None):
     """Add a mask to the pixel flags, and its DO_NOT_USE to every group, in place.
 
     Parameters
@@ -21,6 +27,8 @@ def initialize_flags(groupdq, pixeldq, mask):
     groupdq : (nints, ngroups, ny, nx) uint8
     pixeldq : (ny, nx) uint32
     mask : (ny, nx) uint32
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Notes
     -----
@@ -47,5 +55,5 @@ def run(exposure, references, parameters, backend):
             msg = f"user_supplied_dq must be an image of shape {mask.shape}, not {shape or type(user_dq)}"
             raise ValueError(msg)
         mask = mask | backend.to_device(user_dq.astype(mask.dtype))
-    initialize_flags(exposure.groupdq, exposure.pixeldq, mask)
+    initialize_flags(exposure.groupdq, exposure.pixeldq, mask, backend=backend)
     return Outcome()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpucoron.backends import get_backend
 from gpucoron.parameters import P
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ class ReadTimes:
         return (clocks / period) % 1, groups, per_group * ngroups + self.reset_clocks / period
 
 
+@on_arrays(data=Array(RAMP, unit="DN", in_place=True), pixeldq=Array(IMAGE, "uint32"))
 def subtract_interference(data, pixeldq, waves, times, *, fit_ints_separately=False, backend=None):
     """Fit the amplitude and phase of one wave after the other, together with straight ramps, and subtract it in place.
 
@@ -103,15 +104,15 @@ def subtract_interference(data, pixeldq, waves, times, *, fit_ints_separately=Fa
     Parameters
     ----------
     data : (nints, ngroups, ny, nx) float32, DN
-        C-contiguous; three groups at least, nx a multiple of four.
+        Three groups at least, nx a multiple of four.
     pixeldq : (ny, nx) uint32
     waves : list of (float, (n_bins,) array)
         Frequency in Hz, and one period of the wave at equally spaced phases, DN.
     times : ReadTimes
     fit_ints_separately : bool
         An amplitude and a phase for each integration; by default one of each, the phase advancing with time.
-    backend : Backend, optional
-        The owner of the arrays; by default it follows from them.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -129,7 +130,6 @@ def subtract_interference(data, pixeldq, waves, times, *, fit_ints_separately=Fa
     if nx % 4:
         msg = f"rows of {nx} pixels: MIRI reads four pixels at once, so that 4 must divide it"
         raise ValueError(msg)
-    backend = backend or get_backend("cpu" if isinstance(data, np.ndarray) else "cuda")
     subtracted = []
     for frequency, values in waves:
         wave = cubic_pieces(values)
@@ -161,13 +161,16 @@ def subtract_interference(data, pixeldq, waves, times, *, fit_ints_separately=Fa
     return subtracted
 
 
-def cubic_pieces(values):
+@on_arrays(values=Array("n_bins", "float64", unit="DN", on_host=True))
+def cubic_pieces(values, *, backend=None):
     """Put a cubic spline through one period of a wave, continued by one value at both ends.
 
     Parameters
     ----------
     values : (n_bins,) array
         At the phases (0.5, 1.5, ...) / n_bins.
+    backend : str or Backend, optional
+        The spline is made on the host whatever it is.
 
     Returns
     -------
@@ -180,7 +183,6 @@ def cubic_pieces(values):
     """
     from scipy.interpolate import make_interp_spline
 
-    values = np.asarray(values, dtype=np.float64)
     n = len(values)
     knots = (np.arange(n + 2) - 0.5) / n
     spline = make_interp_spline(knots, np.concatenate([values[-1:], values, values[:1]]), k=3)
@@ -188,7 +190,12 @@ def cubic_pieces(values):
     return np.array([spline.derivative(k)(knots[:-1]) / (factorials[k] * float(n) ** k) for k in range(4)])
 
 
-def fit_phase(quadratic, linear, advances):
+@on_arrays(
+    quadratic=Array("nints n_trials", "float64", on_host=True),
+    linear=Array("nints n_trials", "float64", on_host=True),
+    advances=Array("nints", "float64", on_host=True),
+)
+def fit_phase(quadratic, linear, advances, *, backend=None):
     """Find the phase at which chi-square is least, and the wave's amplitude there.
 
     Parameters
@@ -197,6 +204,8 @@ def fit_phase(quadratic, linear, advances):
         Chi-square's terms, as from `gpucoron.backends.backend.Backend.match_wave`.
     advances : (nints,) float64
         Phase of each integration's start.
+    backend : str or Backend, optional
+        The phase is found on the host whatever it is.
 
     Returns
     -------

@@ -5,6 +5,7 @@ import numpy as np
 from gpucoron.backends.operations.likelihood import LikelihoodRampSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.parameters import OWN_THREADS, P
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, Number, on_arrays
 from gpucoron.steps.dark_line import add_dark_error
 from gpucoron.steps.declaration import Outcome, Step, skipped
 from gpucoron.steps.jump import flag_missing_gain
@@ -44,6 +45,16 @@ STEP = Step(
 FEWEST_GROUPS = 2
 
 
+@on_arrays(
+    data=Array(RAMP, unit="DN"),
+    groupdq=Array(RAMP, "uint8", in_place=True),
+    pixeldq=Array(IMAGE, "uint32"),
+    gain=Array(IMAGE, unit="e-/DN"),
+    readnoise=Array(IMAGE, unit="DN"),
+    frame_time=Number("s", positive=True),
+    group_time=Number("s", positive=True),
+    noise_scale=Number(),
+)
 def fit_without_jumps(
     data,
     groupdq,
@@ -57,7 +68,7 @@ def fit_without_jumps(
     noise_scale=1.0,
     nan_dnu=True,
     max_diffs_one_sided=MAX_DIFFS_ONE_SIDED,
-    backend,
+    backend=None,
 ):
     """Reject jumps by likelihood, fit what is left of each ramp, and combine the integrations.
 
@@ -82,8 +93,8 @@ def fit_without_jumps(
     max_diffs_one_sided : int
         Where a ramp has so many usable differences or fewer, a difference is rejected only as an upward jump; 0 for
         jumps either way, as in spaceKLIP and stcal.
-    backend : Backend
-        The owner of the arrays.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -96,7 +107,7 @@ def fit_without_jumps(
     """
     read_times = list_read_times(data.shape[1], nframes, frame_time, group_time / frame_time)
     pixeldq = pixeldq.copy()
-    flag_missing_gain(pixeldq, gain)
+    flag_missing_gain(pixeldq, gain, backend=backend)
     noise = readnoise * readnoise.dtype.type(noise_scale)
     settings = LikelihoodRampSettings(
         unusable=DO_NOT_USE | SATURATED, rules="sound", max_diffs_one_sided=max_diffs_one_sided
@@ -110,7 +121,7 @@ def fit_without_jumps(
         unusable = dq & DO_NOT_USE != 0
         for values in (rateints.rate, rateints.var_poisson, rateints.var_rnoise, rateints.err):
             values[unusable] = np.nan
-    return combine_integrations(rateints, backend.xp), rateints
+    return combine_integrations(rateints, backend), rateints
 
 
 def run(exposure, references, parameters, backend, *, replaced=None):

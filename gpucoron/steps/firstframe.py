@@ -5,6 +5,7 @@ jwst has moved this flag into rscd and skips the step by default; so does gpucor
 
 from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
 from gpucoron.parameters import P
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 
 STEP = Step(
@@ -16,7 +17,8 @@ STEP = Step(
 )
 
 
-def flag_first_group(groupdq, pixeldq, *, bright_use_group1=True):
+@on_arrays(groupdq=Array(RAMP, "uint8", in_place=True), pixeldq=Array(IMAGE, "uint32", in_place=True))
+def flag_first_group(groupdq, pixeldq, *, bright_use_group1=True, backend=None):
     """Set DO_NOT_USE in the first group, in place; at least three groups.
 
     Parameters
@@ -25,11 +27,16 @@ def flag_first_group(groupdq, pixeldq, *, bright_use_group1=True):
     pixeldq : (ny, nx) uint32
     bright_use_group1 : bool
         Leave the first group alone where the third is saturated, and set FLUX_ESTIMATED in ``pixeldq`` there.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Notes
     -----
     Source: jwst 3.0, ``firstframe_sub``.
     """
+    if groupdq.shape[1] < 3:
+        msg = f"groupdq: at least 3 groups are needed, here are {groupdq.shape[1]}"
+        raise ValueError(msg)
     if not bright_use_group1:
         groupdq[:, 0] |= DO_NOT_USE
         return
@@ -44,5 +51,6 @@ def run(exposure, references, parameters, backend):
         return skipped("it is for MIRI only")
     if exposure.data.shape[1] <= 3:
         return skipped("it needs more than 3 groups")
-    flag_first_group(exposure.groupdq, exposure.pixeldq, bright_use_group1=parameters.bright_use_group1)
+    options = {"bright_use_group1": parameters.bright_use_group1, "backend": backend}
+    flag_first_group(exposure.groupdq, exposure.pixeldq, **options)
     return Outcome()

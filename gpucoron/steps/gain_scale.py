@@ -1,5 +1,6 @@
 """gain_scale: put rates of a detector that ran at another gain on the scale of the standard gain."""
 
+from gpucoron.steps.arguments import Images, Number, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 
 STEP = Step(
@@ -12,13 +13,16 @@ STEP = Step(
 )
 
 
-def scale_slopes(slopes, gain_factor):
+@on_arrays(slopes=Images("... ny nx", in_place=True), gain_factor=Number())
+def scale_slopes(slopes, gain_factor, *, backend=None):
     """Multiply rate and error by ``gain_factor``, the variances by its square, in place.
 
     Parameters
     ----------
     slopes : gpucoron.backends.results.Slopes
     gain_factor : float
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Notes
     -----
@@ -42,5 +46,5 @@ def run(exposure, references, parameters, backend):
         return skipped("GAINFACT is neither in the exposure nor in the gain reference")
     for slopes in (exposure.rate, exposure.rateints):
         if slopes is not None:
-            scale_slopes(slopes, gain_factor)
+            scale_slopes(slopes, gain_factor, backend=backend)
     return Outcome(meta={"exposure.gain_factor": gain_factor}, opened=opened)

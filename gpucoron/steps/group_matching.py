@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from gpucoron.steps.arguments import RAMP, Array, on_arrays, unnamed
+
 METHODS = ("basic", "advanced", "custom")
 #: method -> half width of the part of the image that counts, and width of the ring along its edge, pixels
 WIDTHS = {"basic": (20, 10), "advanced": (30, 20)}
@@ -73,7 +75,8 @@ class Match:
     regions: Any
 
 
-def sum_ring(data, center, *, cropwidth=20, edgewidth=10):
+@on_arrays(data=Array(RAMP, "real", unit="DN", on_host=True))
+def sum_ring(data, center, *, cropwidth=20, edgewidth=10, backend=None):
     """Sum a ring around the center of every group, less the median of the group's image.
 
     Parameters
@@ -83,6 +86,8 @@ def sum_ring(data, center, *, cropwidth=20, edgewidth=10):
         CRPIX1 and CRPIX2.
     cropwidth, edgewidth : int, pixels
         The ring lies between squares of ``2 cropwidth`` and ``2 (cropwidth - edgewidth)`` pixels.
+    backend : str or Backend, optional
+        The sums are made on the host whatever it is.
 
     Returns
     -------
@@ -125,7 +130,8 @@ def choose_groups_basic(own_sums, other_sums):
     return int(np.median(nearest)) + 1
 
 
-def measure_core(data, center, *, cropwidth=30):
+@on_arrays(data=Array(RAMP, "real", unit="DN", on_host=True))
+def measure_core(data, center, *, cropwidth=30, backend=None):
     """Measure an exposure for the advanced method.
 
     Parameters
@@ -135,6 +141,8 @@ def measure_core(data, center, *, cropwidth=30):
         CRPIX1 and CRPIX2.
     cropwidth : int, pixels
         Half width of the square around the center.
+    backend : str or Backend, optional
+        The core is measured on the host whatever it is.
 
     Returns
     -------
@@ -311,9 +319,10 @@ def prepare_masks(
         if not 0 < edge < crop:
             msg = f"edgewidth must lie between 0 and cropwidth, {crop}, not be {edge}"
             raise ValueError(msg)
-        if mask_method == "basic":
-            return _prepare_basic(science, references, types, crop, edge)
-        return _prepare_advanced(science, references, types, crop, edge, threshold)
+        with unnamed():
+            if mask_method == "basic":
+                return _prepare_basic(science, references, types, crop, edge)
+            return _prepare_advanced(science, references, types, crop, edge, threshold)
     except ValueError as error:
         msg = f"mask_groups: concatenation {key}: {error}"
         raise ValueError(msg) from error

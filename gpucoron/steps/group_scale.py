@@ -4,6 +4,7 @@ On board, the sum of NFRAMES frames is divided by FRMDIVSR, a power of two. Wher
 their ratio.
 """
 
+from gpucoron.steps.arguments import RAMP, Array, Number, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 
 STEP = Step(
@@ -13,13 +14,20 @@ STEP = Step(
 )
 
 
-def scale_groups(data, frame_divisor, nframes):
+@on_arrays(
+    data=Array(RAMP, unit="DN", in_place=True),
+    frame_divisor=Number(positive=True, whole=True),
+    nframes=Number(positive=True, whole=True),
+)
+def scale_groups(data, frame_divisor, nframes, *, backend=None):
     """Multiply all groups by ``frame_divisor / nframes``, in place.
 
     Parameters
     ----------
     data : (nints, ngroups, ny, nx) float32, DN
     frame_divisor, nframes : int
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Notes
     -----
@@ -39,5 +47,5 @@ def run(exposure, references, parameters, backend):
         return skipped(f"NFRAMES={nframes} is no power of two, but FRMDIVSR is not known")
     if nframes == frame_divisor:
         return skipped(f"NFRAMES and FRMDIVSR are both {nframes}: nothing to correct")
-    scale_groups(exposure.data, frame_divisor, nframes)
+    scale_groups(exposure.data, frame_divisor, nframes, backend=backend)
     return Outcome()

@@ -2,11 +2,9 @@
 
 from collections import namedtuple
 
-from gpucoron.backends.operations.ipc.definition import deconvolve_coupling
 from gpucoron.parameters import SPACEKLIP_CLASS
+from gpucoron.steps.arguments import Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
-
-__all__ = ["ReferenceEdges", "deconvolve_coupling", "reference_edges", "run"]
 
 STEP = Step(
     name="ipc",
@@ -38,6 +36,67 @@ def reference_edges(facts):
     )
 
 
+#: of a subarray that touches no edge of its detector
+NO_EDGES = ReferenceEdges(0, 0, 0, 0)
+
+
+@on_arrays(data=Array("... ny nx", unit="DN", in_place="in_place"), kernel=Array("ky kx | ky kx ny nx"))
+def correct_coupling(data, kernel, edges=NO_EDGES, *, in_place=False, backend=None):
+    """Convolve every group with a deconvolution kernel: the step on arrays.
+
+    Parameters
+    ----------
+    data : (..., ny, nx) float32, DN
+        Ramps, or any other stack of frames.
+    kernel : (ky, kx) or, one per pixel, (ky, kx, ny, nx) float32
+    edges : ReferenceEdges
+        Rows and columns of reference pixels, (bottom, top, left, right): they neither change nor contribute.
+    in_place : bool
+        Change ``data`` in place, instead of a copy.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
+
+    Returns
+    -------
+    (..., ny, nx) float32, DN
+
+    Notes
+    -----
+    Source: jwst 3.0, ``ipc_convolve``.
+
+    Examples
+    --------
+    >>> frame = np.zeros((3, 3))
+    >>> frame[1, 1] = 100
+    >>> kernel = [[0, -0.01, 0], [-0.01, 1.04, -0.01], [0, -0.01, 0]]
+    >>> correct_coupling(frame, kernel, backend="cpu").round(2).tolist()
+    [[0.0, -1.0, 0.0], [-1.0, 104.0, -1.0], [0.0, -1.0, 0.0]]
+    """
+    edges = ReferenceEdges(*edges)
+    rows, columns = data.shape[-2] - edges.bottom - edges.top, data.shape[-1] - edges.left - edges.right
+    if min(edges) < 0 or min(rows, columns) < 1:
+        msg = f"edges: {tuple(edges)} of frames of {data.shape[-2]} x {data.shape[-1]} pixels leave nothing"
+        raise ValueError(msg)
+    backend.deconvolve_coupling(data.reshape(-1, 1, *data.shape[-2:]), kernel, edges)
+    return data
+
+
+@on_arrays(data=Array("... ny nx", unit="DN", in_place=True), kernel=Array("ky kx | ky kx ny nx"))
+def deconvolve_coupling(data, kernel, edges=NO_EDGES, *, backend=None):
+    """Do as `correct_coupling` with ``in_place``, and return nothing.
+
+    Parameters
+    ----------
+    data : (..., ny, nx) float32, DN
+        Changed in place.
+    kernel, edges
+        As for `correct_coupling`.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
+    """
+    correct_coupling(data, kernel, edges, in_place=True, backend=backend)
+
+
 def run(exposure, references, parameters, backend):
     """Run the step; see `gpucoron.steps`."""
     reference = references["ipc"]
@@ -48,5 +107,5 @@ def run(exposure, references, parameters, backend):
     if kernel.ndim == 4 and kernel.shape[2:] != (ny, nx):
         y, x = facts.ystart - 1, facts.xstart - 1
         kernel = kernel[:, :, y : y + ny, x : x + nx]
-    backend.deconvolve_coupling(exposure.data, kernel, reference_edges(facts))
+    correct_coupling(exposure.data, kernel, reference_edges(facts), in_place=True, backend=backend)
     return Outcome()

@@ -9,6 +9,7 @@ from gpucoron.backends.operation import settings_from
 from gpucoron.backends.operations.jump import MINIMUM_GROUPS, JumpSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE
 from gpucoron.parameters import OWN_THREADS, P
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 
 STEP = Step(
@@ -74,6 +75,12 @@ STEP = Step(
 )
 
 
+@on_arrays(
+    data=Array(RAMP, unit="DN"),
+    groupdq=Array(RAMP, "uint8", in_place=True),
+    gain=Array(IMAGE, unit="e-/DN"),
+    readnoise=Array(IMAGE, unit="DN"),
+)
 def flag_jumps(data, groupdq, gain, readnoise, *, backend=None, settings=None, **options):
     """Flag jumps by two-point differences: sets JUMP_DET in ``groupdq``, in place, and changes nothing else.
 
@@ -81,13 +88,13 @@ def flag_jumps(data, groupdq, gain, readnoise, *, backend=None, settings=None, *
     ----------
     data : (nints, ngroups, ny, nx) float32, DN
     groupdq : (nints, ngroups, ny, nx) uint8
-        C-contiguous. Groups with DO_NOT_USE or SATURATED take no part.
+        Groups with DO_NOT_USE or SATURATED take no part.
     gain : (ny, nx) float32, e-/DN
         Pixels where it is NaN or zero get no jumps.
     readnoise : (ny, nx) float32, DN
         CDS noise, as in the reference file.
-    backend : Backend, optional
-        The owner of the arrays; by default the CPU.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
     settings : JumpSettings, optional
     **options
         Or its fields: thresholds in sigma and in electrons, numbers of groups, ``nframes``; see
@@ -107,47 +114,34 @@ def flag_jumps(data, groupdq, gain, readnoise, *, backend=None, settings=None, *
     --------
     >>> number = flag_jumps(data, groupdq, gain, readnoise, rejection_threshold=5.0, nframes=2)  # doctest: +SKIP
     """
-    if data.ndim != 4:
-        msg = f"data must be (nints, ngroups, ny, nx), not of shape {data.shape}"
-        raise ValueError(msg)
-    for name, array, shape, dtype in (
-        ("data", data, data.shape, "float32"),
-        ("groupdq", groupdq, data.shape, "uint8"),
-        ("gain", gain, data.shape[2:], "float32"),
-        ("readnoise", readnoise, data.shape[2:], "float32"),
-    ):
-        if array.shape != shape or array.dtype != dtype:
-            msg = f"{name} must be {dtype} of shape {shape}, not {array.dtype} of shape {array.shape}"
-            raise ValueError(msg)
-    if not groupdq.flags.c_contiguous:
-        msg = "groupdq must be C-contiguous, because it is edited in place; np.ascontiguousarray makes a copy"
-        raise ValueError(msg)
-    if backend is None:
-        from gpucoron.backends import get_backend
-
-        backend = get_backend("cpu")
     return backend.detect_jumps(data, groupdq, gain, readnoise, settings=settings, **options)
 
 
-def flag_missing_gain(pixeldq, gain):
+@on_arrays(pixeldq=Array(IMAGE, "uint32", in_place=True), gain=Array(IMAGE, unit="e-/DN"))
+def flag_missing_gain(pixeldq, gain, *, backend=None):
     """Set NO_GAIN_VALUE and DO_NOT_USE in ``pixeldq``, in place, where the gain is NaN or not positive.
 
     Parameters
     ----------
     pixeldq : (ny, nx) uint32
     gain : (ny, nx) float32, e-/DN
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
     """
     missing = ~(gain > 0)
     pixeldq |= missing.astype(pixeldq.dtype) * pixeldq.dtype.type(NO_GAIN_VALUE | DO_NOT_USE)
 
 
-def electron_thresholds(gain, *counts):
+@on_arrays(gain=Array("... ny nx", unit="e-/DN", on_host=True))
+def electron_thresholds(gain, *counts, backend=None):
     """Turn thresholds in DN into electrons by the median gain, rounded to float32 as jwst does.
 
     Parameters
     ----------
-    gain : (ny, nx) float32 on the host, e-/DN
+    gain : (ny, nx) float32, e-/DN
     *counts : float, DN
+    backend : str or Backend, optional
+        The median is taken on the host whatever it is.
 
     Returns
     -------
@@ -160,7 +154,8 @@ def electron_thresholds(gain, *counts):
     return [float(np.float32(count) * median) for count in counts]
 
 
-def settle(parameters, facts, gain, *, backend):
+@on_arrays(gain=Array(IMAGE, unit="e-/DN"))
+def settle(parameters, facts, gain, *, backend=None):
     """Make the settings of the search from the step's parameters.
 
     Parameters
@@ -169,8 +164,8 @@ def settle(parameters, facts, gain, *, backend):
     facts : Facts
     gain : (ny, nx) float32, e-/DN
         Comes to the host only where groups after a jump are flagged.
-    backend : Backend
-        The owner of the gain.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -188,7 +183,7 @@ def settle(parameters, facts, gain, *, backend):
     if not settings.flags_later_groups:
         return settings
     thresholds = parameters.after_jump_flag_dn1, parameters.after_jump_flag_dn2
-    e1, e2 = electron_thresholds(backend.to_host(gain), *thresholds)
+    e1, e2 = electron_thresholds(gain, *thresholds, backend=backend)
     return replace(settings, after_jump_flag_e1=e1, after_jump_flag_e2=e2)
 
 
@@ -222,7 +217,7 @@ def run(exposure, references, parameters, backend, *, large_events=None):
         raise ValueError(msg)
 
     gain, readnoise = references["gain"].data, references["readnoise"].data
-    flag_missing_gain(exposure.pixeldq, gain)
+    flag_missing_gain(exposure.pixeldq, gain, backend=backend)
     settings = settle(parameters, facts, gain, backend=backend)
     cosmic_rays = flag_jumps(data, groupdq, gain, readnoise, backend=backend, settings=settings)
 

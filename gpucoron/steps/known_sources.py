@@ -1,9 +1,10 @@
 """Which pixels hold sources that are known beforehand: the fit of 1/f noise leaves them alone."""
 
-import numpy as np
+from gpucoron.steps.arguments import IMAGE, Array, Number, on_arrays
 
 
-def protect_sources(shape, companions=(), radius=5.0, mask=None, *, xp=np):
+@on_arrays(radius=Number("pixels"), mask=Array(IMAGE, "bool"))
+def protect_sources(shape, companions=(), radius=5.0, mask=None, *, backend=None):
     """Mark the pixels that the fit leaves alone.
 
     Parameters
@@ -15,8 +16,8 @@ def protect_sources(shape, companions=(), radius=5.0, mask=None, *, xp=np):
         Of the circle around each.
     mask : (ny, nx) bool, optional
         Further pixels, True where protected.
-    xp : module
-        Namespace of the answer.
+    backend : str or Backend, optional
+        Where the answer is to be; by default where the mask is.
 
     Returns
     -------
@@ -31,7 +32,8 @@ def protect_sources(shape, companions=(), radius=5.0, mask=None, *, xp=np):
         raise ValueError(msg)
     if not len(companions) and mask is None:
         return None
-    protected = xp.zeros(shape, bool) if mask is None else xp.asarray(mask) != 0
+    xp = backend.xp
+    protected = xp.zeros(shape, bool) if mask is None else mask
     y, x = xp.arange(shape[0])[:, None], xp.arange(shape[1])
     for x0, y0 in zip(companions[::2], companions[1::2], strict=True):
         protected = protected | ((x - x0) ** 2 + (y - y0) ** 2 <= radius**2)

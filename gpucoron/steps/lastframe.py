@@ -1,6 +1,7 @@
 """lastframe: leave out the last group of MIRI ramps, which the reset of neighbouring rows disturbs."""
 
 from gpucoron.dq import DO_NOT_USE
+from gpucoron.steps.arguments import RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 
 STEP = Step(
@@ -10,8 +11,15 @@ STEP = Step(
 )
 
 
-def flag_last_group(groupdq):
-    """Set DO_NOT_USE in the last group of ``groupdq`` (nints, ngroups, ny, nx; uint8), in place.
+@on_arrays(groupdq=Array(RAMP, "uint8", in_place=True))
+def flag_last_group(groupdq, *, backend=None):
+    """Set DO_NOT_USE in the last group, in place.
+
+    Parameters
+    ----------
+    groupdq : (nints, ngroups, ny, nx) uint8
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Notes
     -----
@@ -26,5 +34,5 @@ def run(exposure, references, parameters, backend):
         return skipped("it is for MIRI only")
     if exposure.data.shape[1] <= 2:
         return skipped("it needs more than 2 groups")
-    flag_last_group(exposure.groupdq)
+    flag_last_group(exposure.groupdq, backend=backend)
     return Outcome()

@@ -4,15 +4,22 @@ import logging
 
 import numpy as np
 
-from gpucoron.backends import get_backend
 from gpucoron.backends.operations.likelihood import LikelihoodRampSettings, LikelihoodSettings
 from gpucoron.backends.results import Slopes
 from gpucoron.backends.statistics import median_of_last
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, Images, on_arrays
 
 log = logging.getLogger(__name__)
 
+DEFAULTS = LikelihoodRampSettings()
 
+
+@on_arrays(
+    diffs=Array("ndiffs ...", "float", unit="e-/s"),
+    sig=Array("...", "float", unit="e-"),
+    diffs2use=Array("ndiffs ...", "bool"),
+)
 def fit_likelihood(
     diffs,
     read_times,
@@ -50,8 +57,8 @@ def fit_likelihood(
     max_diffs_one_sided : int
         Where a ramp has so many usable differences or fewer, a difference is rejected only as an upward jump; 0 for
         jumps either way, as in spaceKLIP and stcal.
-    backend : Backend, optional
-        The owner of the arrays; by default it follows from them.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -73,11 +80,6 @@ def fit_likelihood(
     if diffs.ndim < 2 or len(read_times) != diffs.shape[0] + 1:
         msg = f"diffs of {len(read_times)} resultants must be ({len(read_times) - 1}, ...), not of shape {diffs.shape}"
         raise ValueError(msg)
-    for name, array, shape in (("sig", sig, diffs.shape[1:]), ("diffs2use", diffs2use, diffs.shape)):
-        if array is not None and array.shape != shape:
-            msg = f"{name} must be of shape {shape}, not {array.shape}"
-            raise ValueError(msg)
-    backend = backend or get_backend("cpu" if isinstance(diffs, np.ndarray) else "cuda")
     thresholds = threshold_oneomit, threshold_twoomit
     settings = LikelihoodSettings(reject_jumps, *thresholds, max_diffs_one_sided=max_diffs_one_sided)
     return backend.fit_likelihood(diffs, read_times, sig, diffs2use, settings=settings)
@@ -107,8 +109,27 @@ def split_first_read(read_times):
     return None if len(first) < 2 else [first[:1], first[1:], *others]
 
 
+@on_arrays(
+    data=Array(RAMP, unit="DN"),
+    groupdq=Array(RAMP, "uint8", in_place=True),
+    pixeldq=Array(IMAGE, "uint32"),
+    gain=Array(IMAGE, unit="e-/DN"),
+    readnoise=Array(IMAGE, unit="DN"),
+    dark_current=Array(IMAGE, unit="DN/s"),
+    zeroframe=Array(CUBE, unit="DN"),
+)
 def fit_integrations(
-    data, groupdq, pixeldq, gain, readnoise, read_times, *, dark_current=None, zeroframe=None, settings, backend
+    data,
+    groupdq,
+    pixeldq,
+    gain,
+    readnoise,
+    read_times,
+    *,
+    dark_current=None,
+    zeroframe=None,
+    settings=DEFAULTS,
+    backend=None,
 ):
     """Fit ramps by likelihood.
 
@@ -117,8 +138,9 @@ def fit_integrations(
     data, groupdq, gain, readnoise, read_times, dark_current, zeroframe
         As for `gpucoron.backends.operations.likelihood.fit_likelihood_ramps`: JUMP_DET is set in ``groupdq``, in place.
     pixeldq : (ny, nx) uint32
-    settings : LikelihoodRampSettings
-    backend : Backend
+    settings : LikelihoodRampSettings, optional
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -126,21 +148,26 @@ def fit_integrations(
         (nints, ny, nx).
     chisq : (nints, ny, nx) float32
     """
+    n_resultants = data.shape[1] + (zeroframe is not None)
+    if len(read_times) != n_resultants or n_resultants < 2:
+        msg = f"read_times: {data.shape[1]} groups have {n_resultants} times, two at least, not {len(read_times)}"
+        raise ValueError(msg)
     ramps = data, groupdq, gain, readnoise, read_times, dark_current, zeroframe
     fit = backend.fit_likelihood_ramps(*ramps, settings=settings)
-    dq = summarise_flags(groupdq, pixeldq, backend.xp)
+    dq = summarise_flags(groupdq, pixeldq, backend)
     return Slopes(fit.countrate, dq, fit.var_poisson, fit.var_rdnoise, fit.uncert), fit.chisq
 
 
-def summarise_flags(groupdq, pixeldq, xp):
+@on_arrays(groupdq=Array(RAMP, "uint8"), pixeldq=Array(IMAGE, "uint32"))
+def summarise_flags(groupdq, pixeldq, backend=None):
     """Give each integration the pixel's flags, SATURATED and JUMP_DET of any group, DO_NOT_USE where no group is good.
 
     Parameters
     ----------
     groupdq : (nints, ngroups, ny, nx) uint8
     pixeldq : (ny, nx) uint32
-    xp : module
-        Namespace of the arrays.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -150,6 +177,7 @@ def summarise_flags(groupdq, pixeldq, xp):
     -----
     Source: stcal 1.20, ``dq_compress_sect``.
     """
+    xp = backend.xp
     dq = xp.empty((groupdq.shape[0], *pixeldq.shape), dtype=pixeldq.dtype)
     for integration, groups in enumerate(groupdq):
         some = xp.zeros_like(groups[0])
@@ -161,7 +189,8 @@ def summarise_flags(groupdq, pixeldq, xp):
     return dq
 
 
-def combine_integrations(rateints, xp):
+@on_arrays(rateints=Images(CUBE))
+def combine_integrations(rateints, backend=None):
     """Average the integrations with their optimal weights.
 
     The photon noise of each is that of the common rate, not of its own: else integrations that happen to be faint would
@@ -171,8 +200,8 @@ def combine_integrations(rateints, xp):
     ----------
     rateints : Slopes
         (nints, ny, nx).
-    xp : module
-        Namespace of the arrays.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -185,6 +214,7 @@ def combine_integrations(rateints, xp):
     """
     if rateints.rate.shape[0] == 1:
         return Slopes(**{name: values[0].copy() for name, values in vars(rateints).items()})
+    xp = backend.xp
     dq = rateints.dq[0]
     all_bad = rateints.dq[0] & DO_NOT_USE
     for flags in rateints.dq[1:]:
@@ -213,7 +243,12 @@ def _sum_known(values, xp):
     return total
 
 
-def fit_exposure(exposure, gain, readnoise, backend, *, dark_current=None, max_diffs_one_sided=0):
+@on_arrays(
+    gain=Array(IMAGE, unit="e-/DN"),
+    readnoise=Array(IMAGE, unit="DN"),
+    dark_current=Array(IMAGE, unit="DN/s"),
+)
+def fit_exposure(exposure, gain, readnoise, backend=None, *, dark_current=None, max_diffs_one_sided=0):
     """Fit an exposure as stcal's LIKELY does.
 
     Parameters
@@ -223,7 +258,8 @@ def fit_exposure(exposure, gain, readnoise, backend, *, dark_current=None, max_d
     gain : (ny, nx) float32, e-/DN
     readnoise : (ny, nx) float32, DN
         CDS noise.
-    backend : Backend
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
     dark_current : (ny, nx) float32, DN/s, optional
         Average dark current, for the Poisson variance.
     max_diffs_one_sided : int
@@ -266,4 +302,4 @@ def fit_exposure(exposure, gain, readnoise, backend, *, dark_current=None, max_d
         settings=LikelihoodRampSettings(max_diffs_one_sided=max_diffs_one_sided),
         backend=backend,
     )
-    return combine_integrations(rateints, backend.xp), rateints, chisq.sum(axis=0)
+    return combine_integrations(rateints, backend), rateints, chisq.sum(axis=0)

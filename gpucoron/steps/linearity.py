@@ -2,6 +2,7 @@
 
 from gpucoron.backends.operations.linearity import LinearitySettings
 from gpucoron.dq import NO_LIN_CORR, SATURATED
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 
 STEP = Step(
@@ -12,17 +13,18 @@ STEP = Step(
 )
 
 
-def prepare_coefficients(coeffs, dq, *, xp):
-    """Make the coefficients benign (0, 1, 0, ...) where there is no usable correction; nothing is changed in place.
+@on_arrays(coeffs=Array("ncoeffs ny nx"), dq=Array(IMAGE, "uint32"))
+def prepare_coefficients(coeffs, dq=0, *, backend=None):
+    """Make the coefficients benign (0, 1, 0, ...) where there is no usable correction; a new array.
 
     Parameters
     ----------
     coeffs : (ncoeffs, ny, nx) float32
         Constant term first.
-    dq : (ny, nx) uint32
+    dq : (ny, nx) uint32, optional
         Of the reference; NO_LIN_CORR marks pixels without a correction.
-    xp : module
-        Namespace of the arrays.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -35,12 +37,74 @@ def prepare_coefficients(coeffs, dq, *, xp):
     -----
     Source: stcal 1.20, ``prepare_coefficients``.
     """
+    xp = backend.xp
     unusable = xp.isnan(coeffs).any(axis=0) | (coeffs[1] == 0)
     flags = dq | unusable.astype(dq.dtype) * dq.dtype.type(NO_LIN_CORR)
     unusable = (flags & NO_LIN_CORR) != 0
     benign = xp.zeros((coeffs.shape[0], 1, 1), dtype=coeffs.dtype)
     benign[1] = 1
     return xp.where(unusable, benign, coeffs), flags
+
+
+@on_arrays(
+    data=Array(RAMP, unit="DN", in_place="in_place"),
+    groupdq=Array(RAMP, "uint8"),
+    pixeldq=Array(IMAGE, "uint32", in_place="in_place"),
+    coeffs=Array("ncoeffs ny nx"),
+    dq=Array(IMAGE, "uint32"),
+    inverse_coeffs=Array("n_inverse ny nx"),
+)
+def correct_linearity(
+    data, groupdq, pixeldq, coeffs, dq=0, *, inverse_coeffs=None, nframes=1, in_place=False, backend=None
+):
+    """Correct the non-linear response of every group that is not saturated: the step on arrays.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32, DN
+    groupdq : (nints, ngroups, ny, nx) uint8
+        Groups with SATURATED stay as they are.
+    pixeldq : (ny, nx) uint32
+    coeffs : (ncoeffs, ny, nx) float32
+        Of the polynomial, constant term first. Where one is NaN or the linear one zero, nothing is corrected.
+    dq : (ny, nx) uint32, optional
+        Of the reference; NO_LIN_CORR marks pixels without a correction.
+    inverse_coeffs : (ncoeffs, ny, nx) float32, optional
+        Of the inverse polynomial. With ``nframes`` above 1, the reads of a group are then corrected one by one.
+    nframes : int
+        Reads averaged into a group.
+    in_place : bool
+        Change ``data`` and ``pixeldq`` in place, instead of copies.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
+
+    Returns
+    -------
+    data : (nints, ngroups, ny, nx) float32, DN
+    pixeldq : (ny, nx) uint32
+        With the flags of the reference, and NO_LIN_CORR where nothing can be corrected.
+
+    Notes
+    -----
+    Source: stcal 1.20, ``linearity_correction``; `gpucoron.backends.backend.Backend.linearity` has the method.
+
+    Examples
+    --------
+    >>> data = np.full((1, 2, 4, 4), 1000.0)
+    >>> coeffs = np.array([0, 1, 1e-5]).reshape(3, 1, 1) * np.ones((3, 4, 4))
+    >>> corrected, pixeldq = correct_linearity(data, 0, 0, coeffs, backend="cpu")
+    >>> float(corrected[0, 0, 0, 0]), float(data[0, 0, 0, 0])
+    (1010.0, 1000.0)
+    """
+    coeffs, flags = prepare_coefficients(coeffs, dq, backend=backend)
+    pixeldq |= flags
+    if nframes <= 1:
+        inverse_coeffs = None
+    if inverse_coeffs is not None:
+        inverse_coeffs, flags = prepare_coefficients(inverse_coeffs, dq, backend=backend)
+        pixeldq |= flags
+    backend.linearity(data, groupdq, coeffs, inverse_coeffs, settings=LinearitySettings(nframes))
+    return data, pixeldq
 
 
 def run(exposure, references, parameters, backend):
@@ -55,19 +119,20 @@ def run(exposure, references, parameters, backend):
     reference = references["linearity"]
     if reference is None:
         return skipped("there is no linearity reference")
-    facts, xp = exposure.facts, backend.xp
-    coeffs, flags = prepare_coefficients(reference.coeffs, reference.dq, xp=xp)
-    exposure.pixeldq |= flags
-    settings = LinearitySettings(facts.nframes or 1)
-    inverse = getattr(reference, "inv_coeffs", None) if settings.nframes > 1 else None
-    if inverse is not None:
-        inverse, flags = prepare_coefficients(inverse, reference.dq, xp=xp)
-        exposure.pixeldq |= flags
-    backend.linearity(exposure.data, exposure.groupdq, coeffs, inverse, settings=settings)
-
+    facts, pixeldq = exposure.facts, exposure.pixeldq
+    of_reference = reference.coeffs, reference.dq
+    options = {"in_place": True, "backend": backend}
+    correct_linearity(
+        exposure.data,
+        exposure.groupdq,
+        pixeldq,
+        *of_reference,
+        inverse_coeffs=getattr(reference, "inv_coeffs", None),
+        nframes=facts.nframes or 1,
+        **options,
+    )
     if exposure.zeroframe is not None and facts.zero_frame:
         # A zero means bad data: as if saturated it is left alone. The ZEROFRAME is one read, so the polynomial it is.
-        bad = exposure.zeroframe == 0
-        zeroframe = exposure.zeroframe[:, None]
-        backend.linearity(zeroframe, bad[:, None].astype(exposure.groupdq.dtype) * SATURATED, coeffs)
+        bad = (exposure.zeroframe == 0).astype(exposure.groupdq.dtype) * SATURATED
+        correct_linearity(exposure.zeroframe[:, None], bad[:, None], pixeldq, *of_reference, **options)
     return Outcome()

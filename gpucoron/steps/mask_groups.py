@@ -10,6 +10,7 @@ import numpy as np
 
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.parameters import P
+from gpucoron.steps.arguments import RAMP, Array, as_backend, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 from gpucoron.steps.group_matching import (
     Core,
@@ -74,7 +75,8 @@ STEP = Step(
 )
 
 
-def apply_mask(groupdq, mask, *, backend):
+@on_arrays(groupdq=Array(RAMP, "uint8", in_place=True))
+def apply_mask(groupdq, mask, *, backend=None):
     """Set DO_NOT_USE where a mask says so, in place; all other flags stay.
 
     Parameters
@@ -82,13 +84,16 @@ def apply_mask(groupdq, mask, *, backend):
     groupdq : (nints, ngroups, ny, nx) uint8
     mask : bool
         Of that shape, or 1 along any axis.
-    backend : Backend
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
     int
         Groups of pixels that the mask leaves out.
     """
+    if isinstance(mask, list):
+        mask = np.array(mask)
     if getattr(mask, "dtype", None) is None or mask.dtype.kind != "b":
         msg = f"mask_array must be a boolean array, not {getattr(mask, 'dtype', type(mask).__name__)}"
         raise ValueError(msg)
@@ -100,6 +105,8 @@ def apply_mask(groupdq, mask, *, backend):
         raise ValueError(msg)
     if isinstance(mask, np.ndarray):
         mask = backend.to_device(mask)
+    elif backend.xp is np:
+        mask = as_backend(None, mask).to_host(mask)
     groupdq |= mask.astype(groupdq.dtype) * groupdq.dtype.type(DO_NOT_USE)
     return int(mask.sum()) * (groupdq.size // mask.size)
 

@@ -5,6 +5,7 @@ import logging
 from gpucoron.backends.operations.ramp_fit import RampFitSettings
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
 from gpucoron.parameters import OWN_THREADS, P
+from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, Number, on_arrays
 from gpucoron.steps.dark_line import add_dark_error
 from gpucoron.steps.declaration import Extra, Outcome, Preset, Step, skipped
 from gpucoron.steps.likelihood import fit_exposure as fit_exposure_by_likelihood
@@ -73,6 +74,17 @@ STEP = Step(
 FEWEST_LIKELY_GROUPS = 4
 
 
+@on_arrays(
+    data=Array(RAMP, unit="DN"),
+    groupdq=Array(RAMP, "uint8", in_place=True),
+    pixeldq=Array(IMAGE, "uint32"),
+    gain=Array(IMAGE, unit="e-/DN"),
+    readnoise=Array(IMAGE, unit="DN"),
+    group_time=Number("s", positive=True),
+    frame_time=Number("s", positive=True),
+    dark_current=Array(IMAGE, unit="DN/s"),
+    zeroframe=Array(CUBE, unit="DN"),
+)
 def fit(
     data,
     groupdq,
@@ -115,8 +127,8 @@ def fit(
         Set DO_NOT_USE in all groups of a ramp with a single good group, unless the exposure has one group only.
     drop_flagged_groups : bool
         Leave out leading groups, and the last one, that are DO_NOT_USE everywhere: MIRI's rule.
-    backend : Backend, optional
-        The owner of the arrays; by default the CPU.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -133,11 +145,6 @@ def fit(
     --------
     >>> rate, rateints = fit(data, groupdq, pixeldq, gain, readnoise, group_time=4.28)  # doctest: +SKIP
     """
-    _check_arrays(data, groupdq, pixeldq, gain, readnoise, dark_current, zeroframe)
-    if backend is None:
-        from gpucoron.backends import get_backend
-
-        backend = get_backend("cpu")
     if frame_time is None:
         frame_time = group_time / (nframes + groupgap)
     ngroups = data.shape[1]
@@ -146,9 +153,9 @@ def fit(
     original_groupdq = backend.copy(groupdq) if has_loss else None
     suppress_one_group = bool(suppress_one_group) and ngroups > 1
     if suppress_one_group:
-        suppress_single_groups(groupdq)
+        suppress_single_groups(groupdq, backend=backend)
     if drop_flagged_groups and ngroups > 1:
-        usable = find_usable_groups(groupdq)
+        usable = find_usable_groups(groupdq, backend=backend)
         if usable is None:
             return None, None
         # views: the backends take ramps that are cut along the groups
@@ -163,26 +170,8 @@ def fit(
     return backend.fit_ramps(*ramps, settings=settings)
 
 
-def _check_arrays(data, groupdq, pixeldq, gain, readnoise, dark_current, zeroframe):
-    if data.ndim != 4:
-        msg = f"data must be (nints, ngroups, ny, nx), not of shape {data.shape}"
-        raise ValueError(msg)
-    image, cube = data.shape[2:], (data.shape[0], *data.shape[2:])
-    for name, array, shape, dtype in (
-        ("data", data, data.shape, "float32"),
-        ("groupdq", groupdq, data.shape, "uint8"),
-        ("pixeldq", pixeldq, image, "uint32"),
-        ("gain", gain, image, "float32"),
-        ("readnoise", readnoise, image, "float32"),
-        ("dark_current", dark_current, image, "float32"),
-        ("zeroframe", zeroframe, cube, "float32"),
-    ):
-        if array is not None and (array.shape != shape or array.dtype != dtype):
-            msg = f"{name} must be {dtype} of shape {shape}, not {array.dtype} of shape {array.shape}"
-            raise ValueError(msg)
-
-
-def select_groups(groupdq, firstgroup=None, lastgroup=None):
+@on_arrays(groupdq=Array(RAMP, "uint8", in_place=True))
+def select_groups(groupdq, firstgroup=None, lastgroup=None, *, backend=None):
     """Set DO_NOT_USE before ``firstgroup`` and after ``lastgroup``, in place.
 
     Parameters
@@ -191,6 +180,8 @@ def select_groups(groupdq, firstgroup=None, lastgroup=None):
     firstgroup, lastgroup : int or None
         Counted from 0; both are used themselves. A selection that leaves fewer than two groups is ignored, with a
         warning.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Notes
     -----
@@ -212,12 +203,15 @@ def select_groups(groupdq, firstgroup=None, lastgroup=None):
     groupdq[:, last + 1 :] |= groupdq.dtype.type(DO_NOT_USE)
 
 
-def suppress_single_groups(groupdq):
+@on_arrays(groupdq=Array(RAMP, "uint8", in_place=True))
+def suppress_single_groups(groupdq, *, backend=None):
     """Set DO_NOT_USE in all groups of ramps with one good group, in place; a group with only PERSISTENCE is good.
 
     Parameters
     ----------
     groupdq : (nints, ngroups, ny, nx) uint8
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Notes
     -----
@@ -230,7 +224,8 @@ def suppress_single_groups(groupdq):
         flags |= single.astype(flags.dtype) * flags.dtype.type(DO_NOT_USE)
 
 
-def find_usable_groups(groupdq):
+@on_arrays(groupdq=Array(RAMP, "uint8", in_place=True))
+def find_usable_groups(groupdq, *, backend=None):
     """Find the groups that are left without those that MIRI's first and last frames spoil.
 
     Leading groups, and the last one, do not count where they are DO_NOT_USE in every pixel and integration. The
@@ -239,6 +234,8 @@ def find_usable_groups(groupdq):
     Parameters
     ----------
     groupdq : (nints, ngroups, ny, nx) uint8
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -306,7 +303,7 @@ def run(exposure, references, parameters, backend, *, optional_fit=None):
     if gain_factor is not None:
         meta["exposure.gain_factor"] = gain_factor
     if parameters.firstgroup is not None or parameters.lastgroup is not None:
-        select_groups(exposure.groupdq, parameters.firstgroup, parameters.lastgroup)
+        select_groups(exposure.groupdq, parameters.firstgroup, parameters.lastgroup, backend=backend)
     dark_current = getattr(exposure, "average_dark_current", None)
     if dark_current is not None and getattr(parameters, "convert_average_dark", False):
         # stcal adds e-/s to DN/s

@@ -12,6 +12,7 @@ import numpy as np
 from gpucoron.backends.statistics import median_of_last
 from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
 from gpucoron.parameters import SPACEKLIP_CLASS, P
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, Number, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 
 _PSEUDO = "pseudo-reference {}; -1: as many as touch the detector's border, else 4"
@@ -174,15 +175,18 @@ def choose_pseudo_reference(parameters, facts):
     return chosen
 
 
-def clipped_means(values, siglimit):
+@on_arrays(values=Array("n k", "float", on_host=True), siglimit=Number("standard deviations"))
+def clipped_means(values, siglimit, *, backend=None):
     """Compute the mean of each row after clipping it, until nothing is clipped any more.
 
     Rows with as many values left are treated together, each with the float32 sums that it would have by itself.
 
     Parameters
     ----------
-    values : (n, k) float32 NumPy array
+    values : (n, k) float32
     siglimit : float, standard deviations
+    backend : str or Backend, optional
+        The means are taken on the host whatever it is.
 
     Returns
     -------
@@ -214,7 +218,12 @@ def clipped_means(values, siglimit):
     return means, constant
 
 
-def correct_nir_subarray(data, pixeldq, facts, *, odd_even_columns=True, siglimit=3.0, backend):
+@on_arrays(
+    data=Array(RAMP, unit="DN", in_place=True),
+    pixeldq=Array(IMAGE, "uint32"),
+    siglimit=Number("standard deviations"),
+)
+def correct_nir_subarray(data, pixeldq, facts, *, odd_even_columns=True, siglimit=3.0, backend=None):
     """Subtract the clipped mean of a subarray's own reference pixels from each of its groups, in place.
 
     Parameters
@@ -228,7 +237,8 @@ def correct_nir_subarray(data, pixeldq, facts, *, odd_even_columns=True, siglimi
         Treat odd and even columns apart. Where one kind has no reference pixels, all columns are treated alike (jwst
         fails).
     siglimit : float, standard deviations
-    backend : gpucoron.backends.backend.Backend
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -251,7 +261,7 @@ def correct_nir_subarray(data, pixeldq, facts, *, odd_even_columns=True, siglimi
 
     def subtract(signal, target):
         shape = (*data.shape[:2], 1, 1)
-        means, _ = clipped_means(signal, siglimit)
+        means, _ = clipped_means(signal, siglimit, backend=backend)
         target -= backend.to_device(means.reshape(shape))
 
     if odd_even_columns and odd.any() and not odd.all():
@@ -262,7 +272,13 @@ def correct_nir_subarray(data, pixeldq, facts, *, odd_even_columns=True, siglimi
     return int(rows.size)
 
 
-def correct_sides(data, pixeldq, pseudo, *, side_smoothing_length=11, side_gain=1.0, missing=None, backend):
+@on_arrays(
+    data=Array(RAMP, unit="DN", in_place=True),
+    pixeldq=Array(IMAGE, "uint32"),
+    side_gain=Number(),
+    missing=Array(RAMP, "bool"),
+)
+def correct_sides(data, pixeldq, pseudo, *, side_smoothing_length=11, side_gain=1.0, missing=None, backend=None):
     """Subtract from each row the running median of pseudo-reference columns at its two ends, in place.
 
     Parameters
@@ -278,7 +294,8 @@ def correct_sides(data, pixeldq, pseudo, *, side_smoothing_length=11, side_gain=
         Factor on what is subtracted.
     missing : (nints, ngroups, ny, nx) bool, optional
         Values that do not count, such as those that were 0 in a ZEROFRAME.
-    backend : gpucoron.backends.backend.Backend
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Notes
     -----
@@ -315,7 +332,12 @@ def _smooth_side(columns, usable, length, xp):
     return median_of_last(window, xp=xp).astype(xp.float64)
 
 
-def correct_miri_frames(data, pixeldq, *, odd_even_rows=True, siglimit=3.0, backend):
+@on_arrays(
+    data=Array(RAMP, unit="DN", in_place=True),
+    pixeldq=Array(IMAGE, "uint32"),
+    siglimit=Number("standard deviations"),
+)
+def correct_miri_frames(data, pixeldq, *, odd_even_rows=True, siglimit=3.0, backend=None):
     """Subtract from MIRI full frames the drift of the reference columns since the first group, in place.
 
     The drift is the mean of the clipped means on the left and the right, for each amplifier and, with
@@ -329,7 +351,8 @@ def correct_miri_frames(data, pixeldq, *, odd_even_rows=True, siglimit=3.0, back
         Pixels with DO_NOT_USE do not count.
     odd_even_rows : bool
     siglimit : float, standard deviations
-    backend : gpucoron.backends.backend.Backend
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -363,6 +386,8 @@ def _miri_drift(data, pixeldq, odd_even_rows, siglimit, backend):
     """
     n = MIRI_AMPLIFIERS
     nints, ngroups = data.shape[:2]
+    if ngroups == 1:
+        return np.zeros((nints, 0, 2, n), dtype=data.dtype)
     good = (pixeldq & DO_NOT_USE) == 0
     parities = (slice(0, None, 2), slice(1, None, 2)) if odd_even_rows else (slice(None),)
     sides = []
@@ -380,7 +405,7 @@ def _miri_drift(data, pixeldq, odd_even_rows, siglimit, backend):
                 values = border[:, :, rows, amplifier][:, :, usable]
                 target = (slice(None), slice(None), parity if odd_even_rows else slice(None), amplifier)
                 shape = (nints, ngroups - 1) if odd_even_rows else (nints, ngroups - 1, 1)
-                clipped, equal = clipped_means(values.reshape(-1, values.shape[2]), siglimit)
+                clipped, equal = clipped_means(values.reshape(-1, values.shape[2]), siglimit, backend=backend)
                 means[target], constant[target] = clipped.reshape(shape), equal.reshape(shape)
         sides.append((means, constant))
     (left, left_constant), (right, right_constant) = sides

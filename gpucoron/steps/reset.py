@@ -1,5 +1,6 @@
 """reset: subtract the reset anomaly from the first groups of MIRI ramps."""
 
+from gpucoron.steps.arguments import RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 
 STEP = Step(
@@ -11,7 +12,11 @@ STEP = Step(
 )
 
 
-def subtract_reset(data, reset, *, first_integration=1, nints=None, ngroups=None, xp):
+@on_arrays(
+    data=Array(RAMP, unit="DN", in_place=True),
+    reset=Array("reset_nints reset_ngroups ny nx", unit="DN"),
+)
+def subtract_reset(data, reset, *, first_integration=1, nints=None, ngroups=None, backend=None):
     """Subtract the reset anomaly of each integration, in place; NaN in the reference counts as zero.
 
     Parameters
@@ -23,13 +28,14 @@ def subtract_reset(data, reset, *, first_integration=1, nints=None, ngroups=None
         Number of the first integration within the exposure, from one (INTSTART).
     nints, ngroups : int, optional
         How much of ``reset`` counts; by default all.
-    xp : module
-        Namespace of the arrays.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Notes
     -----
     Source: jwst 3.0, ``reset_sub``.
     """
+    xp = backend.xp
     nints = reset.shape[0] if nints is None else nints
     ngroups = reset.shape[1] if ngroups is None else ngroups
     ngroups = min(data.shape[1], ngroups)
@@ -56,7 +62,7 @@ def run(exposure, references, parameters, backend):
         first_integration=facts.integration_start or 1,
         nints=reference.facts.get("nints"),
         ngroups=reference.facts.get("ngroups"),
-        xp=backend.xp,
+        backend=backend,
     )
     exposure.pixeldq |= reference.dq
     return Outcome()

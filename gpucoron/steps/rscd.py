@@ -6,6 +6,7 @@ Ramps that saturate early keep some of these groups, so that a slope can still b
 import logging
 
 from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, Number, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,12 @@ def limit_skips(skip_first, skip_later, ngroups):
     return min(skip_first, most), min(skip_later, most)
 
 
-def flag_first_groups(groupdq, pixeldq, skip, *, xp):
+@on_arrays(
+    groupdq=Array(RAMP, "uint8", in_place=True),
+    pixeldq=Array(IMAGE, "uint32", in_place=True),
+    skip=Number("groups", whole=True),
+)
+def flag_first_groups(groupdq, pixeldq, skip, *, backend=None):
     """Set DO_NOT_USE in the first ``skip`` groups, fewer where the ramp saturates early, in place.
 
     Where the second group after the skipped ones is saturated and the first of all is not, the number is lowered one by
@@ -61,8 +67,8 @@ def flag_first_groups(groupdq, pixeldq, skip, *, xp):
         The integrations that share ``skip``.
     pixeldq : (ny, nx) uint32
     skip : int
-    xp : module
-        Namespace of the arrays.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -73,6 +79,10 @@ def flag_first_groups(groupdq, pixeldq, skip, *, xp):
     -----
     Source: jwst 3.0, ``rscd_sub``.
     """
+    xp = backend.xp
+    if skip + 2 > groupdq.shape[1]:
+        msg = f"skip: to leave out {skip}, {skip + 2} groups are needed, here are {groupdq.shape[1]}"
+        raise ValueError(msg)
     saturated_first = (groupdq[:, 0] & SATURATED) != 0
 
     def saturated_at(group):
@@ -118,12 +128,14 @@ def run(exposure, references, parameters, backend):
     meta = {}
     starts = (facts.integration_start or 1) == 1
     if starts:
-        n_lowered, n_kept = flag_first_groups(groupdq[:1], pixeldq, skip_first, xp=backend.xp)
+        n_lowered, n_kept = flag_first_groups(groupdq[:1], pixeldq, skip_first, backend=backend)
         meta |= _meta("int1", skip_first, n_lowered, n_kept)
     # NINTS counts the whole exposure, of which this may be a segment.
     if (facts.nints or nints) > 1 or nints > 1 or not starts:
         later = groupdq[1 if starts else 0 :]
-        n_lowered, n_kept = flag_first_groups(later, pixeldq, skip_later, xp=backend.xp)
+        n_lowered, n_kept = 0, 0
+        if len(later):
+            n_lowered, n_kept = flag_first_groups(later, pixeldq, skip_later, backend=backend)
         meta |= _meta("int2p", skip_later, n_lowered, n_kept)
     return Outcome(meta=meta)
 

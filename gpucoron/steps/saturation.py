@@ -4,10 +4,10 @@ spaceKLIP's custom part, for the near infrared: growth without corners, and RC p
 """
 
 from gpucoron.backends.masks import grow_cross, grow_square
-from gpucoron.backends.operation import settings_from
 from gpucoron.backends.operations.saturation import SaturationSettings
 from gpucoron.dq import AD_FLOOR, NO_SAT_CHECK, RC, SATURATED
 from gpucoron.parameters import SPACEKLIP_CLASS, P
+from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 
 STEP = Step(
@@ -29,16 +29,17 @@ STEP = Step(
 UNREACHABLE = 65536.0
 
 
-def prepare_threshold(threshold, dq, *, xp):
-    """Raise the threshold out of reach where the reference knows none; nothing is changed in place.
+@on_arrays(threshold=Array(IMAGE, unit="DN"), dq=Array(IMAGE, "uint32"))
+def prepare_threshold(threshold, dq=0, *, backend=None):
+    """Raise the threshold out of reach where the reference knows none; a new array.
 
     Parameters
     ----------
     threshold : (ny, nx) float32, DN
-    dq : (ny, nx) uint32
-        NO_SAT_CHECK marks pixels without a threshold; so does a NaN.
-    xp : module
-        Namespace of the arrays.
+    dq : (ny, nx) uint32, optional
+        Of the reference. NO_SAT_CHECK marks pixels without a threshold; so does a NaN.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -48,24 +49,112 @@ def prepare_threshold(threshold, dq, *, xp):
     dq : (ny, nx) uint32
         With NO_SAT_CHECK where the threshold was NaN.
     """
+    xp = backend.xp
     unknown = xp.isnan(threshold)
     checked = ~(unknown | ((dq & NO_SAT_CHECK) != 0))
     dq = dq | unknown.astype(dq.dtype) * dq.dtype.type(NO_SAT_CHECK)
     return xp.where(checked, threshold, threshold.dtype.type(UNREACHABLE)), checked, dq
 
 
-def flag_rc_pixels(groupdq, rc):
+@on_arrays(
+    data=Array(RAMP, unit="DN"),
+    groupdq=Array(RAMP, "uint8", in_place="in_place"),
+    pixeldq=Array(IMAGE, "uint32", in_place="in_place"),
+    threshold=Array(IMAGE, unit="DN"),
+    dq=Array(IMAGE, "uint32"),
+    superbias=Array(IMAGE, unit="DN"),
+)
+def flag_saturated(
+    data,
+    groupdq,
+    pixeldq,
+    threshold,
+    dq=0,
+    *,
+    superbias=None,
+    nframes=None,
+    n_pix_grow_sat=1,
+    grow_diagonal=True,
+    flag_rcsat=False,
+    in_place=False,
+    backend=None,
+):
+    """Flag saturated groups and the A/D floor, and spread the flags to neighbours: the step on arrays.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32, DN
+        Raw counts.
+    groupdq : (nints, ngroups, ny, nx) uint8
+    pixeldq : (ny, nx) uint32
+    threshold : (ny, nx) float32, DN
+        NaN where none is known.
+    dq : (ny, nx) uint32, optional
+        Of the reference. NO_SAT_CHECK marks pixels without a threshold.
+    superbias : (ny, nx) float32, DN, optional
+        For the read-pattern pass; by default zero.
+    nframes : int, optional
+        Frames averaged into a group: look for saturation that averaging hides. By default this is not done.
+    n_pix_grow_sat : int
+        How far saturation grows into its neighbours.
+    grow_diagonal : bool
+        Grow over corners too.
+    flag_rcsat : bool
+        Count RC pixels as saturated in all groups.
+    in_place : bool
+        Change ``groupdq`` and ``pixeldq`` in place, instead of copies.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
+
+    Returns
+    -------
+    groupdq : (nints, ngroups, ny, nx) uint8
+        With SATURATED, AD_FLOOR and DO_NOT_USE; see `gpucoron.backends.backend.Backend.flag_saturation`.
+    pixeldq : (ny, nx) uint32
+        With the flags of the reference.
+
+    Notes
+    -----
+    Source: stcal 1.20, ``flag_saturated_pixels``; spaceKLIP 2.2, ``do_saturation``, for ``flag_rcsat`` and for growth
+    without ``grow_diagonal``.
+
+    Examples
+    --------
+    >>> data = np.full((1, 3, 5, 5), 100.0)
+    >>> data[0, 1:, 2, 2] = 70000
+    >>> groupdq, pixeldq = flag_saturated(data, np.zeros(data.shape, np.uint8), 0, 60000, backend="cpu")
+    >>> (groupdq & 2).sum(axis=(2, 3)) // 2
+    array([[0, 9, 9]])
+    """
+    limit, checked, flags = prepare_threshold(threshold, dq, backend=backend)
+    if flag_rcsat:
+        flag_rc_pixels(groupdq, (pixeldq & RC) != 0, backend=backend)
+    settings = SaturationSettings(n_pix_grow_sat, nframes, grow_diagonal)
+    backend.flag_saturation(data, groupdq, limit, checked, superbias, settings=settings)
+    pixeldq |= flags
+    return groupdq, pixeldq
+
+
+@on_arrays(groupdq=Array(RAMP, "uint8", in_place=True), rc=Array(IMAGE, "bool"))
+def flag_rc_pixels(groupdq, rc, *, backend=None):
     """Set SATURATED in all groups of RC pixels, in place.
 
     Parameters
     ----------
     groupdq : (nints, ngroups, ny, nx) uint8
     rc : (ny, nx) bool
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
     """
     groupdq |= rc.astype(groupdq.dtype) * groupdq.dtype.type(SATURATED)
 
 
-def blank_zeroframe(zeroframe, threshold, n_pix_grow_sat, *, grow_diagonal=True, rc=None):
+@on_arrays(
+    zeroframe=Array(CUBE, unit="DN", in_place=True),
+    threshold=Array(IMAGE, unit="DN"),
+    rc=Array(IMAGE, "bool"),
+)
+def blank_zeroframe(zeroframe, threshold, n_pix_grow_sat, *, grow_diagonal=True, rc=None, backend=None):
     """Set the ZEROFRAME to zero, in place, where it is saturated, next to that, or at the A/D floor.
 
     Parameters
@@ -78,6 +167,8 @@ def blank_zeroframe(zeroframe, threshold, n_pix_grow_sat, *, grow_diagonal=True,
         A/D floor among them.
     rc : (ny, nx) bool, optional
         Pixels that count as saturated.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Notes
     -----
@@ -107,23 +198,28 @@ def run(exposure, references, parameters, backend):
         return skipped("there is no saturation reference")
     facts, xp = exposure.facts, backend.xp
     superbias = references.get("superbias")
-    threshold, checked, reference_dq = prepare_threshold(reference.data, reference.dq, xp=xp)
     grow_diagonal = parameters.grow_diagonal or facts.instrument == "MIRI"
     rc = None
     if parameters.flag_rcsat and facts.instrument != "MIRI":
         rc = (exposure.pixeldq & RC) != 0
-        flag_rc_pixels(exposure.groupdq, rc)
-    settings = settings_from(
-        SaturationSettings,
-        parameters,
+    flag_saturated(
+        exposure.data,
+        exposure.groupdq,
+        exposure.pixeldq,
+        reference.data,
+        reference.dq,
+        superbias=None if superbias is None else superbias.data,
         nframes=facts.nframes if parameters.use_readpatt else None,
+        n_pix_grow_sat=parameters.n_pix_grow_sat,
         grow_diagonal=grow_diagonal,
+        flag_rcsat=rc is not None,
+        in_place=True,
+        backend=backend,
     )
-    bias = None if superbias is None else superbias.data
-    backend.flag_saturation(exposure.data, exposure.groupdq, threshold, checked, bias, settings=settings)
     if exposure.zeroframe is not None and facts.zero_frame:
-        blank_zeroframe(exposure.zeroframe, threshold, parameters.n_pix_grow_sat, grow_diagonal=grow_diagonal, rc=rc)
-    exposure.pixeldq |= reference_dq
+        threshold, _, _ = prepare_threshold(reference.data, reference.dq, backend=backend)
+        options = {"grow_diagonal": grow_diagonal, "rc": rc, "backend": backend}
+        blank_zeroframe(exposure.zeroframe, threshold, parameters.n_pix_grow_sat, **options)
     flagged = _count_flagged(exposure.groupdq, xp)
     if rc is not None:
         flagged["RC pixels"] = int(rc.sum())

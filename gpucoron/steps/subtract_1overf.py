@@ -6,14 +6,12 @@ sources. What is left is smoothed along the readout (`Backend.fit_flicker`) and 
 
 from dataclasses import replace
 
-import numpy as np
-
-from gpucoron.backends import get_backend
 from gpucoron.backends.operations.subtract_1overf import BackgroundSettings, FlickerSettings
 from gpucoron.backends.operations.subtract_ktc import PedestalSettings
 from gpucoron.backends.statistics import CUT, MAD_OF_NORMAL, MEAN_DEVIATION_OF_NORMAL, NARROWING, NO_DEVIATION
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.parameters import OWN_THREADS, SPACEKLIP_CLASS, P
+from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, Number, on_arrays
 from gpucoron.steps.combined_rate import RATE_COMBINATIONS, combine_rateints
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 from gpucoron.steps.known_sources import protect_sources
@@ -62,6 +60,7 @@ STEP = Step(
 MODEL_TYPES = ("savgol", "median", "mean", "fft")
 
 
+@on_arrays(image=Array(IMAGE, "float"), bad=Array(IMAGE, "bool"), nsigma=Number("sigma"))
 def background_mask(image, bad=None, *, nsigma=3, niter=3, backend=None):
     """Find an image's background: what is near its median and part of no source.
 
@@ -75,8 +74,8 @@ def background_mask(image, bad=None, *, nsigma=3, niter=3, backend=None):
         Cut about the median in the first round; later rounds cut at 3.
     niter : int
         Rounds at most.
-    backend : Backend, optional
-        The owner of the arrays; by default it follows from them.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -94,12 +93,11 @@ def background_mask(image, bad=None, *, nsigma=3, niter=3, backend=None):
     >>> bool(background_mask(image)[20:30, 20:30].any())
     False
     """
-    _check_shapes("image", image, 2, bad=bad)
-    backend = backend or _follow(image)
     settings = BackgroundSettings(nsigma, niter)
     return backend.background_mask(image[None], None if bad is None else bad[None], settings=settings)[0]
 
 
+@on_arrays(image=Array(IMAGE, "float"), mask=Array(IMAGE, "bool"))
 def fit_noise(
     image,
     mask,
@@ -132,8 +130,8 @@ def fit_noise(
         Amplifiers, side by side along the fast axis, each fitted by itself.
     channel_averaging : bool
         With several outputs, fit first what they have in common; even ones are read in the other direction.
-    backend : Backend, optional
-        The owner of the arrays; by default it follows from them.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -145,12 +143,11 @@ def fit_noise(
     Source: spaceKLIP 2.2, ``CleanSubarray`` and ``CleanFullFrame``. There, with ``slowaxis`` 1, the common model is
     turned along the wrong axis; here the result is that of the transposed image, transposed.
     """
-    _check_shapes("image", image, 2, mask=mask)
-    backend = backend or _follow(image)
     settings = FlickerSettings(model_type, vertical_corr, flatten_model, noutputs, channel_averaging)
     return _fit(backend, image[None], mask[None], slowaxis, settings)[0]
 
 
+@on_arrays(data=Array(CUBE, unit="DN/s"), dq=Array(CUBE, "uint32"), protected=Array(IMAGE, "bool"))
 def noise_of_rateints(
     data,
     dq,
@@ -174,8 +171,8 @@ def noise_of_rateints(
         As in `fit_noise`.
     protected : (ny, nx) bool, optional
         True where the fit leaves pixels alone: known sources. They are corrected by what their rows show elsewhere.
-    backend : Backend, optional
-        The owner of the arrays; by default it follows from them.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -188,8 +185,6 @@ def noise_of_rateints(
     output's background subtracted before, and freed of 1/f noise itself. A single integration is fitted as it is, and
     the model flattened.
     """
-    _check_shapes("data", data, 3, dq=dq)
-    backend = backend or _follow(data)
     flags = (dq & DO_NOT_USE) != 0
     nints = data.shape[0]
     settings = FlickerSettings(model_type, vertical_corr, nints == 1, noutputs, channel_averaging)
@@ -204,6 +199,14 @@ def noise_of_rateints(
     return _fit(backend, residual, masks, slowaxis, settings)
 
 
+@on_arrays(
+    data=Array(RAMP, unit="DN"),
+    groupdq=Array(RAMP, "uint8"),
+    saturation=Array(IMAGE, unit="DN"),
+    group_time=Number("s", positive=True),
+    sat_frac=Number(),
+    protected=Array(IMAGE, "bool"),
+)
 def noise_of_ramp(
     data,
     groupdq,
@@ -238,8 +241,8 @@ def noise_of_ramp(
         As in `fit_noise`.
     protected : (ny, nx) bool, optional
         True where the fit leaves pixels alone: known sources.
-    backend : Backend, optional
-        The owner of the arrays; by default it follows from them.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -252,7 +255,6 @@ def noise_of_ramp(
     the mean slope freed of 1/f noise itself, on each integration's pedestal. Of a single integration only the pedestal
     is subtracted, and the model is flattened.
     """
-    backend = backend or _follow(data)
     noise = backend.xp.empty(data.shape, backend.xp.float32)
     options = {
         "sat_frac": sat_frac,
@@ -311,20 +313,6 @@ def _noise_by_integration(
                 lost[group] |= lost[group - 1]
         masks = _unprotected(backend.background_mask(residual, lost), protected)
         yield _fit(backend, residual, masks, slowaxis, settings)
-
-
-def _follow(array):
-    return get_backend("cpu" if isinstance(array, np.ndarray) else "cuda")
-
-
-def _check_shapes(name, array, ndim, **others):
-    if array.ndim != ndim:
-        msg = f"{name} must have {ndim} axes, not the shape {array.shape}"
-        raise ValueError(msg)
-    for other, companion in others.items():
-        if companion is not None and companion.shape != array.shape:
-            msg = f"{other} must be of shape {array.shape}, as {name} is, not {companion.shape}"
-            raise ValueError(msg)
 
 
 def _fit(backend, images, masks, slowaxis, settings):
@@ -440,8 +428,8 @@ def run(exposure, references, parameters, backend, stage):
             exposure.data.shape[-2:],
             parameters.companions or (),
             parameters.companion_radius,
-            None if user_mask is None else backend.to_device(user_mask),
-            xp=backend.xp,
+            user_mask,
+            backend=backend,
         ),
     }
     if stage == "ints":
@@ -452,7 +440,7 @@ def run(exposure, references, parameters, backend, stage):
         exposure.rateints = replace(rateints, rate=rateints.rate - noise)
         exposure.removed_1overf = noise.mean(axis=0)
         if exposure.rate is not None:
-            options = {"combination": parameters.rate_combination, "xp": backend.xp}
+            options = {"combination": parameters.rate_combination, "backend": backend}
             exposure.rate = combine_rateints(exposure.rate, exposure.rateints, fitted=rateints, **options)
         return Outcome()
     if references["saturation"] is None:

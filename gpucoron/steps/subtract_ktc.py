@@ -1,10 +1,8 @@
 """subtract_ktc: take each ramp's pedestal off, which the reset of the pixel left there at random (kTC noise)."""
 
-import numpy as np
-
-from gpucoron.backends import get_backend
 from gpucoron.backends.operations.subtract_ktc import PedestalSettings
 from gpucoron.parameters import SPACEKLIP_CLASS, P
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, Number, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 
 STEP = Step(
@@ -18,6 +16,13 @@ STEP = Step(
 )
 
 
+@on_arrays(
+    data=Array(RAMP, unit="DN"),
+    groupdq=Array(RAMP, "uint8"),
+    saturation=Array(IMAGE, unit="DN"),
+    group_time=Number("s", positive=True),
+    sat_frac=Number(),
+)
 def fit_pedestal(data, groupdq, saturation, group_time, *, sat_frac=0.5, backend=None):
     """Fit the pedestal and the slope of every ramp by a straight line through its groups far from saturation.
 
@@ -33,8 +38,8 @@ def fit_pedestal(data, groupdq, saturation, group_time, *, sat_frac=0.5, backend
     group_time : float, s
     sat_frac : float
         Fraction of the saturation level up to which groups are fitted.
-    backend : Backend, optional
-        The owner of the arrays; by default it follows from them.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Returns
     -------
@@ -56,21 +61,13 @@ def fit_pedestal(data, groupdq, saturation, group_time, *, sat_frac=0.5, backend
     >>> round(float(pedestal[0, 0, 0]), 6), round(float(slope[0, 0, 0]), 6)
     (7.0, 2.0)
     """
-    check_ramp(data, groupdq, saturation)
-    backend = backend or get_backend("cpu" if isinstance(data, np.ndarray) else "cuda")
     limit = saturation * saturation.dtype.type(sat_frac)
     return backend.fit_pedestal(data, groupdq, limit, settings=PedestalSettings(group_time))
 
 
-def check_ramp(data, groupdq, saturation):
-    """Refuse arrays that do not belong together."""
-    if data.ndim != 4:
-        msg = f"data must be (nints, ngroups, ny, nx), not of shape {data.shape}"
-        raise ValueError(msg)
-    for name, array, shape in (("groupdq", groupdq, data.shape), ("saturation", saturation, data.shape[2:])):
-        if array.shape != shape:
-            msg = f"{name} must be of shape {shape}, not {array.shape}"
-            raise ValueError(msg)
+@on_arrays(data=Array(RAMP), groupdq=Array(RAMP, "uint8"), saturation=Array(IMAGE))
+def check_ramp(data, groupdq, saturation, *, backend=None):
+    """Refuse arrays that do not belong together, as every function here does by itself."""
 
 
 def run(exposure, references, parameters, backend):

@@ -1,5 +1,6 @@
 """superbias: subtract the detector's bias structure from every group."""
 
+from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 
 STEP = Step(
@@ -10,7 +11,12 @@ STEP = Step(
 )
 
 
-def subtract_superbias(data, bias, zeroframe=None, *, xp):
+@on_arrays(
+    data=Array(RAMP, unit="DN", in_place=True),
+    bias=Array(IMAGE, unit="DN"),
+    zeroframe=Array(CUBE, unit="DN", in_place=True),
+)
+def subtract_superbias(data, bias, zeroframe=None, *, backend=None):
     """Subtract a bias image, in place; NaN in it counts as zero.
 
     Parameters
@@ -19,13 +25,14 @@ def subtract_superbias(data, bias, zeroframe=None, *, xp):
     bias : (ny, nx) float32, DN
     zeroframe : (nints, ny, nx) float32 or None, DN
         Its zeros mean bad data and stay zero.
-    xp : module
-        Namespace of the arrays.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
 
     Notes
     -----
     Source: jwst 3.0, ``bias_sub``.
     """
+    xp = backend.xp
     bias = xp.where(xp.isnan(bias), bias.dtype.type(0), bias)
     data -= bias
     if zeroframe is not None:
@@ -40,6 +47,6 @@ def run(exposure, references, parameters, backend):
     if reference is None:
         return skipped("there is no superbias reference")
     zeroframe = exposure.zeroframe if exposure.facts.zero_frame else None
-    subtract_superbias(exposure.data, reference.data, zeroframe, xp=backend.xp)
+    subtract_superbias(exposure.data, reference.data, zeroframe, backend=backend)
     exposure.pixeldq |= reference.dq
     return Outcome()

@@ -1,0 +1,433 @@
+"""What the array functions of the steps take: a backend by name, arrays as users have them, and errors that say whose.
+
+`on_arrays` stands above each of them. The function itself then sees a `Backend` and arrays that lie where it works, in
+one piece and of the declared shape and dtype. Arrays that are right already are passed on as they are.
+"""
+
+import functools
+import inspect
+import numbers
+import warnings
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, replace
+from types import ModuleType
+
+import numpy as np
+
+from gpucoron.backends import get_backend
+from gpucoron.backends.results import Slopes
+from gpucoron.errors import ArgumentError
+
+#: axes, as messages name them
+RAMP, CUBE, IMAGE = "nints ngroups ny nx", "nints ny nx", "ny nx"
+
+#: any number of axes
+_ANY = "..."
+
+#: kind of dtype that is wanted -> kinds that are taken
+_TAKEN = {"f": "fiu", "u": "iub", "b": "biu"}
+_EXPECTED = {"f": "real numbers", "u": "whole numbers (flags)", "b": "true or false"}
+
+
+@dataclass(frozen=True)
+class Array:
+    """One array that a function takes.
+
+    Attributes
+    ----------
+    axes : str
+        Their names, apart by blanks; '...' for any number of them. Several kinds of axes are apart by '|'. The first
+        array that has an axis settles its length; what comes after is broadcast to it as by NumPy.
+    dtype : str
+        Of what the function sees. 'float' keeps float32 and float64 as they are; 'real' keeps everything.
+    unit : str
+        For messages.
+    in_place : bool or str
+        The function changes it; or the name of the keyword that says so, without which it gets a copy.
+    on_host : bool
+        The function works on the host, whatever the backend.
+    """
+
+    axes: str
+    dtype: str = "float32"
+    unit: str = ""
+    in_place: bool | str = False
+    on_host: bool = False
+
+
+@dataclass(frozen=True)
+class Images:
+    """`Slopes` that a function takes, whose arrays have these axes."""
+
+    axes: str
+    in_place: bool = False
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number that a function takes, above 0 and finite where ``positive``, without a fraction where ``whole``."""
+
+    unit: str = ""
+    positive: bool = False
+    whole: bool = False
+
+
+_inside = ContextVar("_inside", default=False)
+
+
+def on_arrays(**declared):
+    """Let a function take arrays and a backend as users have them.
+
+    Parameters
+    ----------
+    **declared : Array, Images or Number
+        By the names of the function's arguments, of which ``backend`` is one. None is passed on where it is the
+        argument's default.
+
+    Returns
+    -------
+    callable
+        The decorator. What it makes has ``declared`` as an attribute of this name.
+    """
+
+    def decorate(function):
+        signature = inspect.signature(function)
+        name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            with _named(name):
+                if "xp" in kwargs:
+                    warnings.warn(f"{name}: xp is not needed any more, see backend", DeprecationWarning, 3)
+                    del kwargs["xp"]
+                try:
+                    bound = signature.bind(*args, **kwargs)
+                except TypeError as error:
+                    raise ArgumentError(str(error)) from None
+                bound.apply_defaults()
+                return _call(function, signature, bound, declared)
+
+        call.declared = declared
+        return call
+
+    return decorate
+
+
+@contextmanager
+def _named(name):
+    """Let errors begin with the name of the function that was called, not of those that it calls."""
+    if _inside.get():
+        yield
+        return
+    token = _inside.set(True)
+    try:
+        yield
+    except ValueError as error:
+        if type(error) not in (ValueError, ArgumentError):
+            raise
+        msg = f"{name}: {error}"
+        raise ArgumentError(msg) from (None if type(error) is ArgumentError else error)
+    finally:
+        _inside.reset(token)
+
+
+@contextmanager
+def unnamed():
+    """Let errors name no function: the caller says in its own words whose they are."""
+    token = _inside.set(True)
+    try:
+        yield
+    finally:
+        _inside.reset(token)
+
+
+def _call(function, signature, bound, declared):
+    given = bound.arguments
+    for key, value in given.items():
+        if key not in declared:
+            _refuse_units(key, value)
+    arrays = [value for key, value in given.items() if isinstance(declared.get(key), (Array, Images))]
+    given["backend"] = backend = as_backend(given["backend"], *arrays)
+    sizes, changed = {}, []
+    for key, kind in declared.items():
+        value = given[key]
+        if value is None and signature.parameters[key].default is None:
+            continue
+        if isinstance(kind, Number):
+            given[key] = _number(key, value, kind)
+        elif isinstance(kind, Images):
+            given[key] = _images(key, value, kind, sizes, backend, changed)
+        else:
+            if isinstance(kind.in_place, str):
+                in_place = bool(given[kind.in_place])
+                value = value if in_place else _copied(key, value, kind, backend)
+                kind = replace(kind, in_place=in_place)
+            given[key] = _Placed(key, kind, sizes, backend).place(value, changed)
+    answer = function(*bound.args, **bound.kwargs)
+    for theirs, ours in changed:
+        theirs[...] = backend.to_host(ours) if isinstance(theirs, np.ndarray) else ours
+    return answer
+
+
+def as_backend(backend=None, *arrays):
+    """Give the backend that a function works on.
+
+    Parameters
+    ----------
+    backend : str, Backend or None
+        A name of `gpucoron.backends.get_backend`. None follows the arrays: 'cuda' for those on a GPU, else 'cpu'.
+    *arrays
+        Arrays, Slopes, numbers or None.
+
+    Returns
+    -------
+    Backend
+
+    Raises
+    ------
+    ArgumentError, BackendUnavailableError
+    """
+    if isinstance(backend, ModuleType):
+        warnings.warn("a namespace is not needed any more, see backend", DeprecationWarning, 5)
+        backend = None
+    if backend is not None:
+        return get_backend(backend)
+    arrays = [each for array in arrays for each in (_members(array).values() if _is_slopes(array) else [array])]
+    on_device = [array for array in arrays if is_on_device(array)]
+    if not on_device:
+        return get_backend("cpu")
+    if any(isinstance(array, np.ndarray) and array.ndim for array in arrays):
+        msg = "some arrays are on a GPU and some are not; say which backend, 'cuda' or 'cpu', takes all of them"
+        raise ArgumentError(msg)
+    return get_backend("cuda", device=on_device[0].device.id)
+
+
+def is_on_device(value):
+    """Tell whether a value is an array on a GPU, as CuPy has them."""
+    return not isinstance(value, np.ndarray) and all(hasattr(value, name) for name in ("dtype", "device", "get"))
+
+
+class _Placed:
+    """Puts one array where a function works, as it is declared."""
+
+    def __init__(self, name, kind, sizes, backend):
+        self.name, self.kind, self.sizes, self.backend = name, kind, sizes, backend
+
+    def place(self, given, changed):
+        """Give the array as the function sees it; note in ``changed`` which other array must follow it."""
+        array = self._known(given)
+        shape = self._shape(array)
+        dtype = self._dtype(array)
+        if self.kind.in_place:
+            self._check_writable(given, array, shape, dtype)
+            array = array.reshape(shape)
+        placed = self._moved(array, shape, dtype)
+        if self.kind.in_place and placed is not array:
+            changed.append((array, placed))
+        return placed
+
+    def _refuse(self, what):
+        msg = f"{self.name}: {what}"
+        raise ArgumentError(msg)
+
+    def _known(self, given):
+        """Give what was given as an array on its side, or refuse it."""
+        _refuse_units(self.name, given, self.kind.unit)
+        if isinstance(given, np.ma.MaskedArray):
+            self._refuse("is a masked array; give its data, with NaN or flags where it is masked")
+        if given is None:
+            self._refuse(f"expected {self._expected()}, got None")
+        if is_on_device(given):
+            array = given
+        elif isinstance(given, str | bytes | dict | set) or (self.kind.in_place and not isinstance(given, np.ndarray)):
+            why = ", for it is changed in place" if self.kind.in_place else ""
+            self._refuse(f"expected an array{why}, got {type(given).__name__}")
+        else:
+            try:
+                array = np.asarray(given)
+            except (ValueError, TypeError) as error:
+                self._refuse(f"is no array: {error}")
+        wanted = _wanted(self.kind)
+        if array.dtype.kind not in _TAKEN[wanted]:
+            self._refuse(f"expected {_EXPECTED[wanted]}, got {array.dtype}")
+        return array
+
+    def _shape(self, array):
+        """Find the shape that the function sees; settle the lengths of axes that are new."""
+        for axes in self._axes():
+            shape = self._match(axes, array.shape)
+            if shape is not None:
+                if 0 in shape:
+                    self._refuse(f"is empty: its shape is {array.shape}")
+                return shape
+        return self._refuse(f"expected {self._expected()}, got {array.shape}")
+
+    def _match(self, axes, given):
+        if all(axis in self.sizes for axis in axes):
+            shape = sum((self.sizes[axis] for axis in axes), ())
+            # Leading axes of length one may be left out, or be too many.
+            same = (1,) * (len(shape) - len(given)) + given == shape
+            while len(given) > len(shape) and given[0] == 1:
+                given = given[1:]
+            if same or given == shape:
+                return shape
+            return None if self.kind.in_place or not _broadcasts(given, shape) else shape
+        n_any = len(given) - sum(axis != _ANY for axis in axes)
+        if n_any < 0 or (n_any and _ANY not in axes):
+            return None
+        found, rest = {}, list(given)
+        for axis in axes:
+            n = n_any if axis == _ANY else 1
+            found[axis], rest = tuple(rest[:n]), rest[n:]
+        for axis, size in found.items():
+            known = self.sizes.get(axis, size)
+            if size != known and (size != (1,) or self.kind.in_place):
+                return None
+        self.sizes.update({axis: size for axis, size in found.items() if axis not in self.sizes})
+        return sum((self.sizes[axis] for axis in axes), ())
+
+    def _axes(self):
+        return [axes.split() for axes in self.kind.axes.split("|")]
+
+    def _expected(self):
+        texts = []
+        for axes in self._axes():
+            text = f"({', '.join(axes)}{',' if len(axes) == 1 else ''})"
+            if all(axis in self.sizes for axis in axes):
+                text += f" = {sum((self.sizes[axis] for axis in axes), ())}"
+                text += "" if self.kind.in_place else " or a scalar"
+            elif any(axis in self.sizes for axis in axes):
+                known = (", ".join(map(str, self.sizes[axis])) if axis in self.sizes else axis for axis in axes)
+                text += f" = ({', '.join(known)})"
+            texts.append(text)
+        return " or ".join(texts)
+
+    def _dtype(self, array):
+        """Choose the dtype that the function sees."""
+        if self.kind.dtype == "real":
+            return array.dtype
+        if self.kind.dtype == "float":
+            small = array.dtype.kind == "f" and array.dtype.itemsize <= 4
+            return np.dtype(np.float32 if small else np.float64)
+        dtype = np.dtype(self.kind.dtype)
+        if dtype.kind == "u" and array.size and not np.can_cast(array.dtype, dtype, "safe"):
+            least, most = int(array.min()), int(array.max())
+            if least < 0 or most > np.iinfo(dtype).max:
+                self._refuse(f"its values go from {least} to {most}, beyond {dtype}")
+        return dtype
+
+    def _check_writable(self, given, array, shape, dtype):
+        if is_on_device(given) and self.backend.xp is np:
+            where = self.backend.name
+            self._refuse(
+                f"is on a GPU and is changed in place, which backend {where!r} cannot; give a copy, array.get()"
+            )
+        if isinstance(array, np.ndarray) and not array.flags.writeable:
+            self._refuse("is read-only and would be changed in place; give a copy")
+        if not np.can_cast(dtype, array.dtype, "safe"):
+            self._refuse(f"is {array.dtype} and would be changed in place; give it as {dtype}")
+
+    def _moved(self, array, shape, dtype):
+        """Move an array to where the function works, in one piece."""
+        on_host = self.kind.on_host or self.backend.xp is np
+        if is_on_device(array):
+            if not on_host:
+                return self._on_device(array, shape, dtype)
+            # A backend of the CPU has no way to what lies on a GPU.
+            owner = as_backend(None, array) if self.backend.xp is np else self.backend
+            array = owner.to_host(array)
+        if array.dtype != dtype:
+            with np.errstate(over="ignore"):
+                array = array.astype(dtype)
+        if array.shape != shape:
+            array = _broadcast(array, shape, np)
+        if self.kind.dtype != "real" and not array.flags.c_contiguous:
+            array = np.array(array, order="C")
+        return array if on_host else self.backend.to_device(array)
+
+    def _on_device(self, array, shape, dtype):
+        here = getattr(self.backend.device, "device", array.device.id)
+        if array.device.id != here:
+            self._refuse(f"is on GPU {array.device.id}, but the backend works on GPU {here}")
+        array, xp = self.backend.to_device(array), self.backend.xp
+        if array.dtype != dtype:
+            array = array.astype(dtype)
+        if array.shape != shape:
+            array = _broadcast(array, shape, xp)
+        return array if array.flags.c_contiguous else xp.ascontiguousarray(array)
+
+
+def _wanted(kind):
+    return {"float": "f", "real": "f"}.get(kind.dtype) or np.dtype(kind.dtype).kind
+
+
+def _broadcasts(given, shape):
+    pairs = zip(given[::-1], shape[::-1], strict=False)
+    return len(given) <= len(shape) and all(own in (1, wanted) for own, wanted in pairs)
+
+
+def _broadcast(array, shape, xp):
+    """Repeat an array to a shape, in one piece; leading axes of length one may be too many."""
+    if array.size == np.prod(shape):
+        return array.reshape(shape)
+    n_more = array.ndim - len(shape)
+    array = array.reshape(array.shape[n_more:]) if n_more > 0 else array
+    return xp.ascontiguousarray(xp.broadcast_to(array, shape))
+
+
+def _copied(name, given, kind, backend):
+    """Give a copy that a function may change instead of what was given."""
+    placed = _Placed(name, replace(kind, in_place=False), {}, backend)
+    array = placed._known(given)
+    dtype = placed._dtype(array)
+    moved = placed._moved(array, array.shape, dtype)
+    return backend.copy(moved) if moved is array else moved
+
+
+def _images(name, slopes, kind, sizes, backend, changed):
+    """Put the arrays of Slopes where a function works."""
+    if not _is_slopes(slopes):
+        msg = f"{name}: expected Slopes, got {type(slopes).__name__}"
+        raise ArgumentError(msg)
+    found = {}
+    for each, array in _members(slopes).items():
+        of = Array(kind.axes, "uint32" if each == "dq" else "float", in_place=kind.in_place and each != "dq")
+        placed = _Placed(f"{name}.{each}", of, sizes, backend)
+        found[each] = None if array is None else placed.place(array, changed)
+    return slopes if all(found[each] is array for each, array in _members(slopes).items()) else Slopes(**found)
+
+
+def _is_slopes(value):
+    return all(hasattr(value, each.name) for each in fields(Slopes))
+
+
+def _members(slopes):
+    return {each.name: getattr(slopes, each.name) for each in fields(Slopes)}
+
+
+def _number(name, value, kind):
+    """Give a number as Python has it, or refuse it."""
+    _refuse_units(name, value, kind.unit)
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        msg = f"{name}: expected a number{kind.unit and f' in {kind.unit}'}, got {value!r}"
+        raise ArgumentError(msg)
+    if kind.positive and not 0 < value < float("inf"):
+        msg = f"{name}: expected a number above 0, got {value!r}"
+        raise ArgumentError(msg)
+    if kind.whole:
+        if value != value or abs(value) == float("inf") or value != int(value):
+            msg = f"{name}: expected a whole number, got {value!r}"
+            raise ArgumentError(msg)
+        return int(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _refuse_units(name, value, unit=""):
+    """Refuse quantities, whose unit would be lost without a word."""
+    is_value = isinstance(value, np.ndarray | np.generic | numbers.Number) or hasattr(value, "to_value")
+    if is_value and getattr(value, "unit", None) is not None:
+        msg = f"{name}: has a unit, {value.unit}; give its value{unit and f' in {unit}'}"
+        raise ArgumentError(msg)
