@@ -376,31 +376,6 @@ _HELPERS = {
 }
 
 
-def saving_extras(path_of, after_step=None, written=None):
-    """Make what `run_steps` calls after each step: it saves the further products that were asked for.
-
-    Parameters
-    ----------
-    path_of : callable or None
-        ``path_of(extra)`` says where a product goes, see `gpucoron.steps.declaration.Extra`; None saves nothing.
-    after_step : callable, optional
-        Called as ``after_step(run, record)`` when that is done.
-    written : dict, optional
-        Takes stem of the name -> path of what was written.
-    """
-
-    def save(run, record):
-        to_write = {path_of(extra): model for extra, model in products.extra_products(run, record)} if path_of else {}
-        if to_write:
-            products.save(to_write)
-        if written is not None:
-            written.update({path.stem: path for path in to_write})
-        if after_step is not None:
-            after_step(run, record)
-
-    return save
-
-
 @logs.recorded()
 def reduce_file(
     path,
@@ -490,7 +465,7 @@ def reduce_file(
         return products.spare_input(products.extra_path(extra, path, output_dir), path)
 
     paths = {}
-    save = saving_extras(extra_at if save_results else None, after_step, paths)
+    save = products.saving_extras(extra_at if save_results else None, after_step, paths)
     run = run_or_start_again(start, backend, after_step=save)
     fitted = time.perf_counter()
     models = {"rate": products.rate_model(run), "rateints": products.rateints_model(run)}

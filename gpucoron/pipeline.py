@@ -17,13 +17,14 @@ from stpipe.config_parser import Section
 
 from gpucoron.backends import NAMES, get_backend
 from gpucoron.backends.sizes import memory_size
-from gpucoron.engine import plan, run_or_start_again, saving_extras
+from gpucoron.engine import plan, run_or_start_again
 from gpucoron.errors import InputError, ParameterError
 from gpucoron.io import logs, products
 from gpucoron.io.exposure import Exposure, check_path
 from gpucoron.io.hooks import as_step
 from gpucoron.io.names import remove_suffix
 from gpucoron.io.parameter_files import config_from_crds, crds_pars_disabled
+from gpucoron.io.slopes import exposure_of_slopes
 from gpucoron.parameters import FROM_FILES, PIPELINE, SPACEKLIP_CLASS, Parameter, refuse_unknown
 from gpucoron.steps import STEPS, declared
 
@@ -65,6 +66,13 @@ def _config_from_reference(cls, dataset, disable=None, crds_observatory=None):
     return config
 
 
+def _check_input(given=None):
+    """Refuse what cannot be reduced, before jwst's machinery stumbles over it: its Path, None for an open model."""
+    if isinstance(given, datamodels.JwstDataModel):
+        return None
+    return check_path(given, also=", or one open RampModel or Level1bModel")
+
+
 class _Held:
     """An array on its way through stpipe, which compares values and cannot do so with arrays."""
 
@@ -81,7 +89,30 @@ def _hold(values):
     return held
 
 
-class _SingleStep(JwstStep):
+class _Coat:
+    """What a step and a pipeline of ours do otherwise than jwst's: who is heard, and how products are named."""
+
+    @staticmethod
+    def get_stpipe_loggers():
+        """Name the loggers whose messages stpipe shows and records: ours, beside those of jwst's pipelines."""
+        return (*JwstStep.get_stpipe_loggers(), "gpucoron")
+
+    def set_primary_input(self, obj, exclusive=True):
+        """Note what the products are named after; a compressed file like the file in it."""
+        super().set_primary_input(obj, exclusive)
+        self._input_filename = self._input_filename and self._input_filename.removesuffix(".gz")
+
+    def remove_suffix(self, name):
+        """Take a known suffix off a name, those of our own steps too."""
+        return remove_suffix(name)
+
+    @logs.recorded()
+    def run(self, *args):
+        """Run on a file or a model; see ``stpipe.Step.run``. The log in the products is that of this run alone."""
+        return super().run(*args)
+
+
+class _SingleStep(_Coat, JwstStep):
     """A step of `gpucoron.steps` as a jwst Step: it carries parameters for a pipeline, and runs alone."""
 
     step = None
@@ -162,14 +193,7 @@ for _classes in (_STEP_CLASSES, _STEP_CLASSES_OF_SPACEKLIP):
     globals().update({step_class.__name__: step_class for step_class in _classes.values()})
 
 
-def _check_input(given=None):
-    """Refuse what cannot be reduced, before jwst's machinery stumbles over it: its Path, None for an open model."""
-    if isinstance(given, datamodels.JwstDataModel):
-        return None
-    return check_path(given, also=", or one open RampModel or Level1bModel")
-
-
-class Coron1Pipeline(Pipeline):
+class Coron1Pipeline(_Coat, Pipeline):
     """JWST coronagraphy stage 1, from ``uncal`` to ``rateints`` and ``rate``.
 
     ``Coron1Pipeline.call(path, steps={"jump": {"rejection_threshold": 5}}, backend="cpu")`` applies CRDS's parameter
@@ -245,25 +269,6 @@ class Coron1Pipeline(Pipeline):
             kwargs["max_memory"] = str(memory_size(kwargs["max_memory"]))  # parameters of stpipe are texts
         return super().call(*args, **kwargs)
 
-    @staticmethod
-    def get_stpipe_loggers():
-        """Name the loggers whose messages stpipe shows and records: ours, beside those of jwst's pipelines."""
-        return (*Pipeline.get_stpipe_loggers(), "gpucoron")
-
-    def set_primary_input(self, obj, exclusive=True):
-        """Note what the products are named after; a compressed file like the file in it."""
-        super().set_primary_input(obj, exclusive)
-        self._input_filename = self._input_filename and self._input_filename.removesuffix(".gz")
-
-    def remove_suffix(self, name):
-        """Take a known suffix off a name, those of our own steps too."""
-        return remove_suffix(name)
-
-    @logs.recorded()
-    def run(self, *args):
-        """Run on a file or a model; see ``stpipe.Step.run``. The log in the products is that of this run alone."""
-        return super().run(*args)
-
     def process(self, step_input=None):
         """Run the engine on a file's path or an open model.
 
@@ -287,7 +292,9 @@ class Coron1Pipeline(Pipeline):
             return run
 
         run = run_or_start_again(
-            start, get_backend(self.backend, max_memory=self.max_memory), after_step=saving_extras(self._path_of)
+            start,
+            get_backend(self.backend, max_memory=self.max_memory),
+            after_step=products.saving_extras(self._path_of),
         )
         if not run.fits:
             self.suffix = "ramp"
@@ -401,7 +408,7 @@ def run_alone(owner, step_input):
 
     run_name = step_input if isinstance(step_input, (str, Path)) else step_input.meta.filename or owner.name
     backend = get_backend(getattr(owner.parent, "backend", "auto"))
-    run = run_or_start_again(start, backend, after_step=saving_extras(path_of))
+    run = run_or_start_again(start, backend, after_step=products.saving_extras(path_of))
     rate, rateints = products.rate_model(run), products.rateints_model(run)
     if step.fits:
         return rate, rateints
@@ -411,13 +418,13 @@ def run_alone(owner, step_input):
 def _open_for(step, step_input, backend):
     """Read what a step works on: a ramp, or count rates where it takes these."""
     on_slopes, on_ramps = "rateints" in step.saves and not step.fits, step.leaves == "ramp"
-    is_path = isinstance(step_input, (str, Path))
+    is_path = _check_input(step_input) is not None
     if not on_slopes:
         return Exposure.read(step_input, backend) if is_path else Exposure.from_model(step_input)
     with datamodels.open(step_input) as model:
         n_axes = np.ndim(model.data)
         if n_axes < 4 and "fit" not in step.helpers:
-            return Exposure.from_slopes(model)
+            return exposure_of_slopes(model)
     if not on_ramps or "fit" in step.helpers:
         needs = "ramps and their fit: it runs in a pipeline" if on_ramps else "a rate or rateints model"
         msg = f"{step.name}: it needs {needs}; {step_input} has {n_axes} axes"

@@ -228,8 +228,8 @@ def make(exposures, case, monkeypatch):
     if case.facts:
         import gpucoron.io.exposure
 
-        read = gpucoron.io.exposure._facts
-        monkeypatch.setattr(gpucoron.io.exposure, "_facts", lambda *given: replace(read(*given), **case.facts))
+        read = gpucoron.io.exposure.facts_of
+        monkeypatch.setattr(gpucoron.io.exposure, "facts_of", lambda *given: replace(read(*given), **case.facts))
     return made
 
 

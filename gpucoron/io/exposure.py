@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from gpucoron.backends import get_backend
-from gpucoron.backends.results import Slopes
 from gpucoron.errors import InputError
 from gpucoron.facts import Facts
 from gpucoron.files import fits_bytes_due
@@ -136,7 +135,7 @@ class Exposure:
         path = check_path(path)
         with _opened(path) as (hdus, meta):
             shape = hdus["SCI"].shape
-            facts = _facts(path, meta, shape)
+            facts = facts_of(path, meta, shape)
             backend = backend or get_backend("cpu")
             chosen = backend.fitting(shape, has_zeroframe=facts.zero_frame)
             exposure = cls(
@@ -174,7 +173,7 @@ class Exposure:
             groupdq=np.broadcast_to(np.uint8(0), shape),
             pixeldq=np.broadcast_to(np.uint32(0), shape[-2:]),
             zeroframe=None,
-            facts=_facts(path, meta, shape),
+            facts=facts_of(path, meta, shape),
             meta=meta,
             path=path,
         )
@@ -187,11 +186,11 @@ class Exposure:
         if not isinstance(model, datamodels.JwstDataModel):
             check_path(model, also=", or one open RampModel or Level1bModel")
         name = model.meta.filename or "the model"
-        _check_keywords(name, model.meta.instrument.name, model.meta.exposure.type, model.meta.exposure.readpatt)
+        check_keywords(name, model.meta.instrument.name, model.meta.exposure.type, model.meta.exposure.readpatt)
         shape = model.data.shape
         if len(shape) != 4:
             raise InputError(_not_four_axes(name, shape))
-        facts = _facts(name, model, shape)
+        facts = facts_of(name, model, shape)
         ramp = datamodels.RampModel()
         ramp.update(model, extra_fits=True)
         ramp.int_times = model.int_times
@@ -208,44 +207,6 @@ class Exposure:
         )
         _note_what_is_unusual(exposure.name, facts, shape)
         return exposure
-
-    @classmethod
-    def from_slopes(cls, model):
-        """Take count rates, an ``ImageModel`` or a ``CubeModel``, for a step that works on them; they are copied.
-
-        Returns
-        -------
-        Exposure
-            With ``rate`` or with ``rateints``; its ramp has the shape that the metadata say, holds zeros and takes no
-            memory.
-        """
-        from stdatamodels.jwst import datamodels
-
-        name = model.meta.filename or "the model"
-        _check_keywords(name, model.meta.instrument.name, model.meta.exposure.type, model.meta.exposure.readpatt)
-        shape = (model.meta.exposure.nints or 1, model.meta.exposure.ngroups or 1, *model.data.shape[-2:])
-        zeros = np.zeros(model.data.shape, np.float32)
-        arrays = {
-            "rate": model.data,
-            "var_poisson": model.var_poisson,
-            "var_rnoise": model.var_rnoise,
-            "err": model.err,
-        }
-        arrays = {key: zeros if np.size(array) == 0 else array for key, array in arrays.items()}
-        arrays = {key: np.array(array, np.float32) for key, array in arrays.items()}
-        slopes = Slopes(dq=np.array(model.dq, np.uint32), **arrays)
-        meta = datamodels.RampModel()
-        meta.update(model, extra_fits=True)
-        return cls(
-            data=np.broadcast_to(np.float32(0), shape),
-            groupdq=np.broadcast_to(np.uint8(0), shape),
-            pixeldq=np.broadcast_to(np.uint32(0), shape[-2:]),
-            zeroframe=None,
-            facts=_facts(name, model, shape),
-            meta=meta,
-            rate=slopes if model.data.ndim == 2 else None,
-            rateints=slopes if model.data.ndim == 3 else None,
-        )
 
     @property
     def device_bytes(self):
@@ -298,7 +259,7 @@ class Exposure:
             raise InputError(_not_four_axes(self.name, shape))
         if shape != self.data.shape:
             model.meta.exposure.nints, model.meta.exposure.ngroups = shape[:2]
-        self.facts = _facts(self.name, model, shape)
+        self.facts = facts_of(self.name, model, shape)
         self.meta.update(model, extra_fits=True)
         self.meta.int_times, self.meta.group = model.int_times, model.group
         for name in (*_ON_DEVICE, "average_dark_current"):
@@ -346,7 +307,7 @@ def _check_kind(path, hdus):
     if "SCI" not in hdus:
         msg = f"{path}: no SCI extension; stage 1 starts from *_uncal.fits or *_ramp.fits"
         raise InputError(msg)
-    _check_keywords(path, header.get("INSTRUME"), header.get("EXP_TYPE"), header.get("READPATT"))
+    check_keywords(path, header.get("INSTRUME"), header.get("EXP_TYPE"), header.get("READPATT"))
     if len(hdus["SCI"].shape) != 4:
         raise InputError(_not_four_axes(path, hdus["SCI"].shape))
     if header.get("ZEROFRAM") and "ZEROFRAME" not in hdus:
@@ -368,7 +329,7 @@ def _not_four_axes(name, shape):
     return f"{name}: SCI has {len(shape)} axes, a ramp has 4 (integrations, groups, rows, columns)"
 
 
-def _check_keywords(name, instrument, exp_type, readpatt):
+def check_keywords(name, instrument, exp_type, readpatt):
     if instrument not in _INSTRUMENTS:
         msg = f"{name}: INSTRUME is {instrument!r}; expected one of {', '.join(_INSTRUMENTS)}"
         raise InputError(msg)
@@ -380,7 +341,7 @@ def _check_keywords(name, instrument, exp_type, readpatt):
         raise InputError(msg)
 
 
-def _facts(name, model, shape):
+def facts_of(name, model, shape):
     meta = model.meta
     needed = {
         "DETECTOR": meta.instrument.detector,

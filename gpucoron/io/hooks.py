@@ -6,11 +6,11 @@ model and may return another; None stands for the one that it got. The arrays of
 
 import logging
 import warnings
-from dataclasses import replace
 
 from gpucoron.errors import GpucoronError, InputError, ParameterError
 from gpucoron.files import first_line
-from gpucoron.io.products import name_of_hook, ramp_without_signature, slopes_without_signature
+from gpucoron.io.products import name_of_hook, ramp_without_signature
+from gpucoron.io.slopes import model_of_slopes, take_slopes
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def run_hooks(run, step, when):
         return
     kinds = {"rate": datamodels.ImageModel, "rateints": datamodels.CubeModel}
     models = {
-        name: slopes_without_signature(exposure, getattr(exposure, name), kind, backend)
+        name: model_of_slopes(exposure, getattr(exposure, name), kind, backend)
         for name, kind in kinds.items()
         if getattr(exposure, name) is not None
     }
@@ -71,7 +71,7 @@ def run_hooks(run, step, when):
     else:
         models = {name: _pass_through(hooks, model, label) for name, model in models.items()}
     for name, model in models.items():
-        _take_slopes(exposure, name, _of_kind(model, kinds[name], exposure, step), backend)
+        take_slopes(exposure, name, _of_kind(model, kinds[name], exposure, step), backend)
         _keep_history(run, model)
 
 
@@ -159,22 +159,6 @@ def _of_kind(model, kind, exposure, step):
 
 def _kind(thing):
     return f"a {type(thing).__name__}"
-
-
-def _take_slopes(exposure, name, model, backend):
-    """Make the arrays of a model the exposure's rate or rateints."""
-    slopes = getattr(exposure, name)
-    arrays = {"rate": "data", "dq": "dq", "var_poisson": "var_poisson", "var_rnoise": "var_rnoise", "err": "err"}
-    taken = {}
-    for ours, theirs in arrays.items():
-        due = getattr(slopes, ours)
-        array = getattr(model, theirs)
-        if due.shape != array.shape:
-            msg = f"{exposure.name}: a hook returned {theirs} of shape {array.shape}; {due.shape} is due"
-            raise InputError(msg)
-        taken[ours] = backend.to_device(array.astype(due.dtype, copy=False))
-    setattr(exposure, name, replace(slopes, **taken))
-    exposure.meta.update(model)
 
 
 def _keep_history(run, model):

@@ -15,6 +15,7 @@ from gpucoron.errors import OutputError, ParameterError
 from gpucoron.files import appearing
 from gpucoron.io import logs
 from gpucoron.io.names import split_name
+from gpucoron.io.slopes import model_of_slopes
 from gpucoron.io.versions import ANSWERS_AS, installed
 from gpucoron.parameters import changed
 from gpucoron.steps import STEPS
@@ -48,24 +49,8 @@ def rateints_model(run):
 def _slopes_model(run, slopes, model_class):
     if slopes is None:
         return None
-    model = slopes_without_signature(run.exposure, slopes, model_class, run.backend)
+    model = model_of_slopes(run.exposure, slopes, model_class, run.backend)
     _sign(model, run)
-    return model
-
-
-def slopes_without_signature(exposure, slopes, model_class, backend):
-    """Make an ``ImageModel`` or ``CubeModel`` of slopes and the exposure's metadata."""
-    to_host = backend.to_host
-    # The metadata were validated when they were read, and the arrays are what the backends promise.
-    model = model_class(validate_on_assignment=False)
-    model.update(exposure.meta)
-    model.data = to_host(slopes.rate)
-    model.dq = to_host(slopes.dq)
-    model.var_poisson = to_host(slopes.var_poisson)
-    model.var_rnoise = to_host(slopes.var_rnoise)
-    model.err = to_host(slopes.err)
-    model.meta.bunit_data = "DN/s"
-    model.meta.bunit_err = "DN/s"
     return model
 
 
@@ -379,3 +364,28 @@ def save(models):
     except OSError as error:
         msg = f"{folder}: the products could not be written ({error}); nothing was left half-written"
         raise OutputError(msg) from error
+
+
+def saving_extras(path_of, after_step=None, written=None):
+    """Make what `gpucoron.engine.run_steps` calls after each step: it saves the further products that were asked for.
+
+    Parameters
+    ----------
+    path_of : callable or None
+        ``path_of(extra)`` says where a product goes, see `gpucoron.steps.declaration.Extra`; None saves nothing.
+    after_step : callable, optional
+        Called as ``after_step(run, record)`` when that is done.
+    written : dict, optional
+        Takes stem of the name -> path of what was written.
+    """
+
+    def save_extras(run, record):
+        to_write = {path_of(extra): model for extra, model in extra_products(run, record)} if path_of else {}
+        if to_write:
+            save(to_write)
+        if written is not None:
+            written.update({path.stem: path for path in to_write})
+        if after_step is not None:
+            after_step(run, record)
+
+    return save_extras

@@ -1,0 +1,96 @@
+"""Count rates and jwst's models of them: from one to the other."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from gpucoron.backends.results import Slopes
+from gpucoron.errors import InputError
+from gpucoron.io.exposure import Exposure, check_keywords, facts_of
+
+#: ours -> that of jwst's models
+_ARRAYS = {"rate": "data", "dq": "dq", "var_poisson": "var_poisson", "var_rnoise": "var_rnoise", "err": "err"}
+
+
+def exposure_of_slopes(model):
+    """Take count rates, an ``ImageModel`` or a ``CubeModel``, for a step that works on them; they are copied.
+
+    Returns
+    -------
+    Exposure
+        With ``rate`` or with ``rateints``; its ramp has the shape that the metadata say, holds zeros and takes no
+        memory.
+
+    Raises
+    ------
+    InputError
+        The model lacks keywords that stage 1 needs.
+    """
+    from stdatamodels.jwst import datamodels
+
+    name = model.meta.filename or "the model"
+    check_keywords(name, model.meta.instrument.name, model.meta.exposure.type, model.meta.exposure.readpatt)
+    shape = (model.meta.exposure.nints or 1, model.meta.exposure.ngroups or 1, *model.data.shape[-2:])
+    arrays = {ours: getattr(model, theirs) for ours, theirs in _ARRAYS.items()}
+    absent = [ours for ours, array in arrays.items() if array is None or np.size(array) == 0]
+    arrays |= {ours: np.zeros(model.data.shape) for ours in absent}
+    slopes = Slopes(
+        **{ours: np.array(array, np.uint32 if ours == "dq" else np.float32) for ours, array in arrays.items()}
+    )
+    meta = datamodels.RampModel()
+    meta.update(model, extra_fits=True)
+    return Exposure(
+        data=np.broadcast_to(np.float32(0), shape),
+        groupdq=np.broadcast_to(np.uint8(0), shape),
+        pixeldq=np.broadcast_to(np.uint32(0), shape[-2:]),
+        zeroframe=None,
+        facts=facts_of(name, model, shape),
+        meta=meta,
+        rate=slopes if model.data.ndim == 2 else None,
+        rateints=slopes if model.data.ndim == 3 else None,
+    )
+
+
+def model_of_slopes(exposure, slopes, model_class, backend):
+    """Make an ``ImageModel`` or ``CubeModel`` of slopes and the exposure's metadata."""
+    to_host = backend.to_host
+    # The metadata were validated when they were read, and the arrays are what the backends promise.
+    model = model_class(validate_on_assignment=False)
+    model.update(exposure.meta)
+    model.data = to_host(slopes.rate)
+    model.dq = to_host(slopes.dq)
+    model.var_poisson = to_host(slopes.var_poisson)
+    model.var_rnoise = to_host(slopes.var_rnoise)
+    model.err = to_host(slopes.err)
+    model.meta.bunit_data = "DN/s"
+    model.meta.bunit_err = "DN/s"
+    return model
+
+
+def take_slopes(exposure, name, model, backend):
+    """Make the arrays and metadata of a model the exposure's, in place.
+
+    Parameters
+    ----------
+    exposure : Exposure
+    name : {'rate', 'rateints'}
+    model : ImageModel or CubeModel
+    backend : Backend
+        Where the arrays are wanted.
+
+    Raises
+    ------
+    InputError
+        An array has another shape than before.
+    """
+    slopes = getattr(exposure, name)
+    taken = {}
+    for ours, theirs in _ARRAYS.items():
+        due = getattr(slopes, ours)
+        array = getattr(model, theirs)
+        if due.shape != array.shape:
+            msg = f"{exposure.name}: a hook returned {theirs} of shape {array.shape}; {due.shape} is due"
+            raise InputError(msg)
+        taken[ours] = backend.to_device(array.astype(due.dtype, copy=False))
+    setattr(exposure, name, replace(slopes, **taken))
+    exposure.meta.update(model)
