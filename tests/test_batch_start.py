@@ -59,6 +59,8 @@ def test_they_do_the_work(raw, early, tmp_path):
 
 
 def test_a_plan_that_fails_leaves_none(raw, early, tmp_path, monkeypatch):
+    import gpucoron.engine  # now: imported while the context is replaced, it would keep that
+
     def fail():
         msg = "no context"
         raise ReferenceFileError(msg)
