@@ -59,12 +59,14 @@ def test_they_do_the_work(raw, early, tmp_path):
 
 
 def test_a_plan_that_fails_leaves_none(raw, early, tmp_path, monkeypatch):
+    import gpucoron.engine  # now: imported while the context is replaced, it would keep that
+
     def fail():
         msg = "no context"
         raise ReferenceFileError(msg)
 
     with monkeypatch.context() as patch, pytest.raises(ReferenceFileError, match="no context"):
-        patch.setattr("gpucoron.io.references.crds_context", fail)
+        patch.setattr("gpucoron.io.crds_lookup.crds_context", fail)
         reduce(raw, tmp_path, workers=2)
     assert len(early) == 2
     assert all(worker.process.returncode is not None for worker in early)
