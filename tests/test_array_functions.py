@@ -424,7 +424,7 @@ def test_every_function_has_its_example_and_its_row():
         assert f"| `{name}{inspect.signature(function)}` |" in page, f"docs/api.md: {name}{inspect.signature(function)}"
         for key, kind in function.declared.items():
             if isinstance(kind, (Array, Images)):
-                assert f"{key} " in function.__doc__ or f"{key}," in function.__doc__, (name, key)
+                assert re.search(rf"^    (\w+, )*{key}\b", function.__doc__, re.MULTILINE), (name, key)
 
 
 def test_the_table_names_nothing_else():

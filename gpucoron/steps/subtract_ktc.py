@@ -67,7 +67,15 @@ def fit_pedestal(data, groupdq, saturation, group_time, *, sat_frac=0.5, backend
 
 @on_arrays(data=Array(RAMP), groupdq=Array(RAMP, "uint8"), saturation=Array(IMAGE))
 def check_ramp(data, groupdq, saturation, *, backend=None):
-    """Refuse arrays that do not belong together, as every function here does by itself."""
+    """Refuse arrays that do not belong together, as every function here does by itself.
+
+    Parameters
+    ----------
+    data, groupdq, saturation
+        As for `fit_pedestal`.
+    backend : str or Backend, optional
+        Where to work; by default where the arrays are.
+    """
 
 
 def run(exposure, references, parameters, backend):
