@@ -293,6 +293,7 @@ class TestHooks:
             ),
             (user_hooks.fail, InputError, "jump: the hook user_hooks.fail failed"),
             ("user_hooks.forget", InputError, "jump: its hook returned a ndarray; it must return a RampModel or None"),
+            ("user_hooks.crop_data_alone", InputError, "jump: what its hook returned: .*and the flags have others"),
             ("user_hooks.nothing", ParameterError, "jump.pre_hooks: .*user_hooks.nothing"),
             ("no_such_module.Hook", ParameterError, "jump.pre_hooks: there is no 'no_such_module.Hook'"),
             (5, ParameterError, "jump.pre_hooks: expected hooks, got"),

@@ -252,13 +252,15 @@ class Exposure:
         Raises
         ------
         InputError
-            It is no exposure that stage 1 knows.
+            It is no exposure that stage 1 knows, or its flags have other shapes than its ramps.
         """
         shape = model.data.shape
         if len(shape) != 4:
             raise InputError(_not_four_axes(self.name, shape))
-        if shape != self.data.shape:
-            model.meta.exposure.nints, model.meta.exposure.ngroups = shape[:2]
+        if model.groupdq.shape != shape or model.pixeldq.shape != shape[-2:]:
+            flags = f"GROUPDQ {model.groupdq.shape} and PIXELDQ {model.pixeldq.shape}"
+            msg = f"{self.name}: the ramp has the shape {shape}, and the flags have others: {flags}; change them alike"
+            raise InputError(msg)
         self.facts = facts_of(self.name, model, shape)
         self.meta.update(model, extra_fits=True)
         self.meta.int_times, self.meta.group = model.int_times, model.group

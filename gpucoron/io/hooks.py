@@ -52,7 +52,12 @@ def run_hooks(run, step, when):
     if not has_slopes:
         before = ramp_without_signature(exposure, backend)
         after = _pass_through(hooks, before, f"{exposure.name}: {step.name}")
-        exposure.take(_of_kind(after, datamodels.RampModel, exposure, step), backend)
+        after = _of_kind(after, datamodels.RampModel, exposure, step)
+        try:
+            exposure.take(after, backend)
+        except InputError as error:
+            msg = f"{exposure.name}: {step.name}: what its hook returned: {error}"
+            raise InputError(msg) from error
         _keep_history(run, after)
         return
     kinds = {"rate": datamodels.ImageModel, "rateints": datamodels.CubeModel}

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 DISABLED_BY = "STPIPE_DISABLE_CRDS_STEPPARS"
 
 #: what the file of a pipeline may hold that is for ``.call`` and ``strun`` alone
-_PIPELINE_ONLY = {"skip", "save_results", "backend", *(parameter.name for parameter in COMMON)}
+_PIPELINE_ONLY = {"skip", "save_results", "backend", "max_memory", *(parameter.name for parameter in COMMON)}
 #: of this, what would change a run, unless it has this value
 _UNUSED_UNLESS = {
     "pre_hooks": [],
@@ -34,6 +34,7 @@ _UNUSED_UNLESS = {
     "suffix": None,
     "skip": False,
     "backend": "auto",
+    "max_memory": None,
 }
 
 #: pipelines whose files apply, by the class's name
