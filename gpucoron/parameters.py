@@ -354,13 +354,13 @@ def changed(table, settled):
         different = {
             name: value
             for name, value in vars(values).items()
-            if not known[name].unused and value is not known[name].default and _differs(value, known[name].default)
+            if not known[name].unused and value is not known[name].default and differs(value, known[name].default)
         }
         if different:
             differences[step_name] = different
     return differences
 
 
-def _differs(value, default):
-    """Compare a value with its default; an array has none."""
+def differs(value, default):
+    """Tell whether a value is another than its default; an array always is."""
     return hasattr(value, "shape") or value != default

@@ -25,7 +25,15 @@ from gpucoron.io.hooks import as_step
 from gpucoron.io.names import remove_suffix
 from gpucoron.io.parameter_files import config_from_crds, crds_pars_disabled
 from gpucoron.io.slopes import exposure_of_slopes
-from gpucoron.parameters import FROM_FILES, PIPELINE, SPACEKLIP_CLASS, Parameter, refuse_unknown
+from gpucoron.parameters import (
+    FROM_FILES,
+    PIPELINE,
+    SPACEKLIP_CLASS,
+    Parameter,
+    differs,
+    refuse_unknown,
+    without_comparisons,
+)
 from gpucoron.steps import STEPS, declared
 
 log = logging.getLogger(__name__)
@@ -311,15 +319,17 @@ class Coron1Pipeline(_Coat, Pipeline):
 
     def _settings(self, facts):
         """Collect every step's parameters from the configured steps, as an exposure takes them."""
-        settings = {}
+        settings, asked = {}, {}
         for name, step in STEPS.items():
             shown, due = step.defaults(self.preset), step.defaults(self.preset, facts.instrument, facts.subarray)
             values = _values_of(getattr(self, name))
             # A preset may be for other exposures; what the user has set is for this one.
             for key in shown:
-                if shown[key] != due[key] and values[key] == shown[key]:
+                if shown[key] != due[key] and not differs(values[key], shown[key]):
                     values[key] = due[key]
             settings[name] = values
+            asked[name] = {key: value for key, value in values.items() if differs(value, shown[key])}
+        without_comparisons(STEPS, asked)  # for its warning
         return settings
 
     def _path_of(self, extra):

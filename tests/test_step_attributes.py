@@ -157,6 +157,22 @@ def test_what_has_no_effect_is_named(exposures, tmp_path, caplog):
     assert [message.split()[0] for message in told] == ["jump.input_dir", "jump.output_use_index"]
 
 
+@pytest.mark.parametrize("coat", ["call", "reduce_file"])
+def test_what_compares_exposures_is_named(exposures, tmp_path, caplog, coat):
+    from gpucoron import Coron1Pipeline
+    from gpucoron.engine import reduce_file
+
+    case = exposures(*EXPOSURES["nircam"], shape=(24, 32))
+    steps = {"mask_groups": {"cropwidth": 12}}
+    with case.cache.activate(), caplog.at_level(logging.WARNING):
+        if coat == "call":
+            Coron1Pipeline.call(str(case.path), steps=steps)
+        else:
+            reduce_file(case.path, tmp_path, steps=steps)
+    (told,) = [message for message in caplog.messages if "mask_groups" in message]
+    assert told.startswith("mask_groups.cropwidth: not used, for each exposure is reduced by itself")
+
+
 class TestStrangers:
     """What does not exist, or cannot be, is refused by name."""
 
