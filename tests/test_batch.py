@@ -78,7 +78,7 @@ def test_a_script_needs_no_guard(raw, reduced):
     found = records(output)
     assert len({record["pid"] for record in found}) == 2
     assert {path.name for path in (output / "logs").iterdir()} == {f"{record['exposure']}.log" for record in found}
-    assert "ramp_fit COMPLETE" in (output / "logs" / f"{found[0]['exposure']}.log").read_text()
+    assert "Step ramp_fit done in" in (output / "logs" / f"{found[0]['exposure']}.log").read_text()
 
 
 def test_manifest_line(raw, reduced):
