@@ -309,7 +309,7 @@ def test_a_plain_script_tells_what_it_does(options, named, detailed, nircam, tmp
     assert done.returncode == 0, done.stderr
     assert ("concatenation JWST_NIRCAM" in done.stderr) == named
     assert (nircam.path.name in done.stderr) == named
-    assert ("ramp_fit COMPLETE" in done.stderr) == detailed
+    assert ("Step ramp_fit done in" in done.stderr) == detailed
     assert done.stdout == ""
     if options == "quiet=True":
         assert done.stderr == ""
