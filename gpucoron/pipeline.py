@@ -16,6 +16,7 @@ from stdatamodels.jwst import datamodels
 from stpipe.config_parser import Section
 
 from gpucoron.backends import NAMES, get_backend
+from gpucoron.backends.backend import Backend
 from gpucoron.backends.sizes import memory_size
 from gpucoron.engine import plan, run_or_start_again
 from gpucoron.errors import InputError, ParameterError
@@ -41,10 +42,14 @@ log = logging.getLogger(__name__)
 __all__ = ["Coron1Pipeline", "Coron1Pipeline_spaceKLIP"]
 
 
+#: kind of what stpipe is not to check: it knows texts and numbers alone
+_CHECKED_LATER = "anything"
+
+
 def _spec_line(parameter):
     """Write a parameter in the notation of ``configobj``."""
     kind, default = parameter.kind, repr(parameter.default)
-    if kind in FROM_FILES:
+    if kind in (*FROM_FILES, _CHECKED_LATER):
         kind = "pass"  # the path, or what it would hold
     if isinstance(parameter.default, list):
         default = f"list({', '.join(map(repr, parameter.default))})"
@@ -81,6 +86,17 @@ def _check_input(given=None):
     return check_path(given, also=", or one open RampModel or Level1bModel")
 
 
+def _tell(value):
+    """Give a value as it can be written down."""
+    if hasattr(value, "shape"):
+        return f"array of shape {value.shape}"
+    if isinstance(value, Backend):
+        return value.name
+    if isinstance(value, list) and any(callable(item) or hasattr(item, "run") for item in value):
+        return [item if isinstance(item, str) else products.name_of_hook(item) for item in value]
+    return value
+
+
 class _Held:
     """An array on its way through stpipe, which compares values and cannot do so with arrays."""
 
@@ -109,6 +125,16 @@ class _Coat:
         """Note what the products are named after; a compressed file like the file in it."""
         super().set_primary_input(obj, exclusive)
         self._input_filename = self._input_filename and self._input_filename.removesuffix(".gz")
+
+    def get_pars(self, full_spec=True):
+        """Give the parameters as they can be written down: hooks and backends by name, arrays by shape."""
+        told = {name: _tell(value) for name, value in vars(self).items() if not name.startswith("_")}
+        kept = {name: getattr(self, name) for name, value in told.items() if value is not getattr(self, name)}
+        vars(self).update({name: told[name] for name in kept})
+        try:
+            return super().get_pars(full_spec=full_spec)
+        finally:
+            vars(self).update(kept)
 
     def remove_suffix(self, name):
         """Take a known suffix off a name, those of our own steps too."""
@@ -148,18 +174,6 @@ class _SingleStep(_Coat, JwstStep):
     def call(cls, *args, **values):
         """Run on a file or a model, with CRDS's parameter file applied; see ``stpipe.Step.call``."""
         return super().call(*args, **_hold(values))
-
-    def get_pars(self, full_spec=True):
-        """Give the parameters as they can be written down: hooks by name, arrays by shape."""
-        arrays = {name: value for name, value in vars(self).items() if hasattr(value, "shape")}
-        vars(self).update({name: f"array of shape {value.shape}" for name, value in arrays.items()})
-        try:
-            pars = super().get_pars(full_spec=full_spec)
-        finally:
-            vars(self).update(arrays)
-        for name in {"pre_hooks", "post_hooks"} & set(pars):
-            pars[name] = [hook if isinstance(hook, str) else products.name_of_hook(hook) for hook in pars[name]]
-        return pars
 
     def process(self, step_input):
         """Run this step alone.
@@ -210,8 +224,8 @@ class Coron1Pipeline(_Coat, Pipeline):
 
     Parameters
     ----------
-    backend : str
-        Where the heavy operations run: a name of `gpucoron.backends.get_backend`.
+    backend : str or Backend
+        Where the heavy operations run: see `gpucoron.backends.get_backend`.
     max_memory : str or int, optional
         See `gpucoron.engine.reduce_file`.
     save_calibrated_ramp, save_intermediates, return_rateints : bool
@@ -223,8 +237,8 @@ class Coron1Pipeline(_Coat, Pipeline):
     spec = _spec(
         [
             *PIPELINE,
-            Parameter("backend", "string", "auto", f"where the heavy operations run: {', '.join(NAMES)}"),
-            Parameter("max_memory", "string", None, "memory that it may take, such as 4G; None: what is free"),
+            Parameter("backend", _CHECKED_LATER, "auto", f"where the heavy operations run: {', '.join(NAMES)}"),
+            Parameter("max_memory", _CHECKED_LATER, None, "memory that it may take, such as 4G; None: what is free"),
         ]
     )
 
@@ -273,8 +287,7 @@ class Coron1Pipeline(_Coat, Pipeline):
             for name in values:
                 if name not in known and name not in _STPIPE_PARAMETERS:
                     refuse_unknown(f"parameter of {step_name}", name, known)
-        if kwargs.get("max_memory") is not None:
-            kwargs["max_memory"] = str(memory_size(kwargs["max_memory"]))  # parameters of stpipe are texts
+        memory_size(kwargs.get("max_memory"))  # before CRDS is asked
         return super().call(*args, **kwargs)
 
     def process(self, step_input=None):
