@@ -210,6 +210,9 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
         exposure, profile=profile, steps=steps, pipeline=pipeline, use_pars=use_pars, pars=pars
     )
     order = (only,) if only else order_of(exposure.facts, of_run.stage_1overf)
+    for name in STEPS.keys() - set(order):
+        if parameters[name].pre_hooks or parameters[name].post_hooks:
+            log.warning("%s: hooks of %s: not run, for this instrument has no such step", exposure.name, name)
     wanted, overrides, latest = [], {}, {}
     for name in order:
         step, settings = STEPS[name], parameters[name]

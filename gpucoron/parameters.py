@@ -106,7 +106,8 @@ def convert(parameter, value, owner):
     try:
         converted = _CONVERTERS[parameter.kind](value)
     except (TypeError, ValueError):
-        msg = f"{owner}.{parameter.name}: expected {parameter.kind}, got {value!r}"
+        told = f"an array of shape {value.shape}" if hasattr(value, "shape") else repr(value)
+        msg = f"{owner}.{parameter.name}: expected {parameter.kind}, got {told}"
         raise ParameterError(msg) from None
     if parameter.options and converted not in parameter.options:
         msg = f"{owner}.{parameter.name}: expected one of {parameter.options}, got {value!r}"
@@ -139,6 +140,8 @@ def _integer(value):
 
 
 def _text(value):
+    if getattr(value, "shape", ()) != ():
+        _fail(value)
     return str(value) if isinstance(value, (int, float)) else value
 
 

@@ -16,23 +16,20 @@ from stdatamodels.jwst import datamodels
 from stpipe.config_parser import Section
 
 from gpucoron.backends import NAMES, get_backend
-from gpucoron.backends.backend import Backend
 from gpucoron.backends.sizes import memory_size
 from gpucoron.engine import plan, run_or_start_again
-from gpucoron.errors import InputError, ParameterError
+from gpucoron.errors import InputError
 from gpucoron.io import logs, products
-from gpucoron.io.exposure import Exposure, check_path
-from gpucoron.io.hooks import as_step
-from gpucoron.io.names import remove_suffix
+from gpucoron.io.exposure import Exposure
 from gpucoron.io.parameter_files import config_from_crds, crds_pars_disabled
 from gpucoron.io.slopes import exposure_of_slopes
+from gpucoron.io.stpipe_base import Coat, check_input, hold
 from gpucoron.parameters import (
     FROM_FILES,
     PIPELINE,
     SPACEKLIP_CLASS,
     Parameter,
     differs,
-    refuse_unknown,
     without_comparisons,
 )
 from gpucoron.steps import STEPS, declared
@@ -79,89 +76,12 @@ def _config_from_reference(cls, dataset, disable=None, crds_observatory=None):
     return config
 
 
-def _check_input(given=None):
-    """Refuse what cannot be reduced, before jwst's machinery stumbles over it: its Path, None for an open model."""
-    if isinstance(given, datamodels.JwstDataModel):
-        return None
-    return check_path(given, also=", or one open RampModel or Level1bModel")
-
-
-def _tell(value):
-    """Give a value as it can be written down."""
-    if hasattr(value, "shape"):
-        return f"array of shape {value.shape}"
-    if isinstance(value, Backend):
-        return value.name
-    if isinstance(value, list) and any(callable(item) or hasattr(item, "run") for item in value):
-        return [item if isinstance(item, str) else products.name_of_hook(item) for item in value]
-    return value
-
-
-class _Held:
-    """An array on its way through stpipe, which compares values and cannot do so with arrays."""
-
-    def __init__(self, array):
-        self.array = array
-
-
-def _hold(values):
-    """Copy parameter -> value for stpipe: arrays held, plain functions as Steps."""
-    held = {name: _Held(value) if hasattr(value, "shape") else value for name, value in values.items()}
-    for when in {"pre_hooks", "post_hooks"} & set(held):
-        if isinstance(held[when], (list, tuple)):
-            held[when] = [as_step(hook) for hook in held[when]]
-    return held
-
-
-class _Coat:
-    """What a step and a pipeline of ours do otherwise than jwst's: who is heard, and how products are named."""
-
-    @staticmethod
-    def get_stpipe_loggers():
-        """Name the loggers whose messages stpipe shows and records: ours, beside those of jwst's pipelines."""
-        return (*JwstStep.get_stpipe_loggers(), "gpucoron")
-
-    def set_primary_input(self, obj, exclusive=True):
-        """Note what the products are named after; a compressed file like the file in it."""
-        super().set_primary_input(obj, exclusive)
-        self._input_filename = self._input_filename and self._input_filename.removesuffix(".gz")
-
-    def get_pars(self, full_spec=True):
-        """Give the parameters as they can be written down: hooks and backends by name, arrays by shape."""
-        told = {name: _tell(value) for name, value in vars(self).items() if not name.startswith("_")}
-        kept = {name: getattr(self, name) for name, value in told.items() if value is not getattr(self, name)}
-        vars(self).update({name: told[name] for name in kept})
-        try:
-            return super().get_pars(full_spec=full_spec)
-        finally:
-            vars(self).update(kept)
-
-    def remove_suffix(self, name):
-        """Take a known suffix off a name, those of our own steps too."""
-        return remove_suffix(name)
-
-    @logs.recorded()
-    def run(self, *args):
-        """Run on a file or a model; see ``stpipe.Step.run``. The log in the products is that of this run alone."""
-        return super().run(*args)
-
-
-class _SingleStep(_Coat, JwstStep):
+class _SingleStep(Coat, JwstStep):
     """A step of `gpucoron.steps` as a jwst Step: it carries parameters for a pipeline, and runs alone."""
 
     step = None
     spec = ""
     prefetch_references = False
-
-    def __init__(self, *args, **values):
-        super().__init__(*args, **_hold(values))
-        for name, value in list(vars(self).items()):
-            if isinstance(value, _Held):
-                setattr(self, name, value.array)
-        self._hooks_made = {
-            "pre_hooks": (list(self.pre_hooks), self._pre_hooks),
-            "post_hooks": (list(self.post_hooks), self._post_hooks),
-        }
 
     @classmethod
     def get_config_reftype(cls):
@@ -170,12 +90,7 @@ class _SingleStep(_Coat, JwstStep):
 
     get_config_from_reference = classmethod(_config_from_reference)
 
-    @classmethod
-    def call(cls, *args, **values):
-        """Run on a file or a model, with CRDS's parameter file applied; see ``stpipe.Step.call``."""
-        return super().call(*args, **_hold(values))
-
-    def process(self, step_input):
+    def process(self, step_input=None):
         """Run this step alone.
 
         Parameters
@@ -215,7 +130,7 @@ for _classes in (_STEP_CLASSES, _STEP_CLASSES_OF_SPACEKLIP):
     globals().update({step_class.__name__: step_class for step_class in _classes.values()})
 
 
-class Coron1Pipeline(_Coat, Pipeline):
+class Coron1Pipeline(Coat, Pipeline):
     """JWST coronagraphy stage 1, from ``uncal`` to ``rateints`` and ``rate``.
 
     ``Coron1Pipeline.call(path, steps={"jump": {"rejection_threshold": 5}}, backend="cpu")`` applies CRDS's parameter
@@ -258,7 +173,7 @@ class Coron1Pipeline(_Coat, Pipeline):
 
     def __init__(self, *args, steps=None, **values):
         if isinstance(steps, dict) and not isinstance(steps, Section):  # a section comes from stpipe itself
-            steps = {name: _hold(given or {}) for name, given in steps.items()}
+            steps = {name: hold(given or {}, name) for name, given in steps.items()}
         super().__init__(*args, **values, **({} if steps is None else {"steps": steps}))
 
     @classmethod
@@ -279,15 +194,9 @@ class Coron1Pipeline(_Coat, Pipeline):
     @classmethod
     def call(cls, *args, **kwargs):
         """Run on a file or a model, with CRDS's parameter files applied; see ``stpipe.Step.call``."""
-        _check_input(*args[:1])
-        # as None, stpipe takes neither
-        kwargs["steps"] = {name: _hold(values or {}) for name, values in (kwargs.get("steps") or {}).items()}
-        for step_name, values in kwargs["steps"].items():
-            known = declared(step_name)
-            for name in values:
-                if name not in known and name not in _STPIPE_PARAMETERS:
-                    refuse_unknown(f"parameter of {step_name}", name, known)
         memory_size(kwargs.get("max_memory"))  # before CRDS is asked
+        # as None, stpipe takes neither
+        kwargs["steps"] = {name: hold(values or {}, name) for name, values in (kwargs.get("steps") or {}).items()}
         return super().call(*args, **kwargs)
 
     def process(self, step_input=None):
@@ -297,8 +206,7 @@ class Coron1Pipeline(_Coat, Pipeline):
         -------
         ImageModel, CubeModel (``return_rateints``) or RampModel (``ramp_fit`` skipped); None where nothing was fitted
         """
-        _refuse_strangers(self)
-        self._input = _check_input(step_input)
+        self._input = check_input(step_input)
         is_path = self._input is not None
         self._log_records = logs.lines_so_far()
         of_the_run = {parameter.name: getattr(self, parameter.name) for parameter in PIPELINE}
@@ -408,7 +316,7 @@ def run_alone(owner, step_input):
     GpucoronError
         One of its kinds.
     """
-    _refuse_strangers(owner)
+    check_input(step_input)
     step = owner.step
     # What is around the step, its hooks and the saving of its result, is stpipe's here.
     values = {key: value for key, value in _values_of(owner).items() if key not in _AROUND} | {"skip": False}
@@ -441,15 +349,22 @@ def run_alone(owner, step_input):
 def _open_for(step, step_input, backend):
     """Read what a step works on: a ramp, or count rates where it takes these."""
     on_slopes, on_ramps = "rateints" in step.saves and not step.fits, step.leaves == "ramp"
-    is_path = _check_input(step_input) is not None
+    is_path = isinstance(step_input, (str, Path))
+    on_rates = "rate" in step.saves
     if not on_slopes:
         return Exposure.read(step_input, backend) if is_path else Exposure.from_model(step_input)
     with datamodels.open(step_input) as model:
         n_axes = np.ndim(model.data)
-        if n_axes < 4 and "fit" not in step.helpers:
+        if (n_axes == 3 or (n_axes == 2 and on_rates)) and "fit" not in step.helpers:
             return exposure_of_slopes(model)
-    if not on_ramps or "fit" in step.helpers:
-        needs = "ramps and their fit: it runs in a pipeline" if on_ramps else "a rate or rateints model"
+    needs = ""
+    if "fit" in step.helpers:
+        needs = "ramps and their fit: it runs in a pipeline"
+    elif not on_ramps:
+        needs = "a rate or rateints model"
+    elif n_axes < 4:
+        needs = "a ramp or a rateints model"
+    if needs:
         msg = f"{step.name}: it needs {needs}; {step_input} has {n_axes} axes"
         raise InputError(msg)
     return Exposure.read(step_input, backend) if is_path else Exposure.from_model(step_input)
@@ -459,32 +374,8 @@ def _values_of(owner):
     """Collect the parameters of a step from its jwst Step; hooks as stpipe has made them, with their own folder."""
     values = {key: getattr(owner, key) for key in declared(owner.step.name) if hasattr(owner, key)}
     values["input_dir"] = owner._input_dir  # its own: the attribute gives the pipeline's
-    for when, (asked, made) in owner._hooks_made.items():
-        if values[when] == asked:
-            values[when] = made
-    return values
-
-
-def _refuse_strangers(owner):
-    """Refuse what was set on a step or a pipeline and does not exist: jwst would pass over it in silence."""
-    known = {key for key in owner.load_spec_file() if key != "steps"} | set(getattr(owner, "step_defs", ()))
-    for name in vars(owner):
-        if not name.startswith("_") and name not in known | _OF_EVERY_STEP:
-            refuse_unknown(f"attribute of {owner.class_alias}", name, known)
-    for name, step_class in getattr(owner, "step_defs", {}).items():
-        step = getattr(owner, name)
-        if not isinstance(step, _SingleStep) or step.step is not step_class.step:
-            msg = (
-                f"{name}: a pipeline of gpucoron runs its own step, not a {type(step).__name__}; skip it, and give "
-                f"yours as a hook: {name}.post_hooks"
-            )
-            raise ParameterError(msg)
-        _refuse_strangers(step)
+    return values | {"pre_hooks": owner._pre_hooks, "post_hooks": owner._post_hooks}
 
 
 #: what stpipe does around a step that runs alone
 _AROUND = ("save_results", "suffix", "output_file", "pre_hooks", "post_hooks")
-#: what stpipe itself sets on every step
-_OF_EVERY_STEP = {"name", "class", "qualified_name", "parent", "config_file", "steps", "input_dir"}
-#: what every stpipe step understands, and the engine does not need
-_STPIPE_PARAMETERS = set(JwstStep.load_spec_file())

@@ -232,6 +232,18 @@ class TestCustomSteps:
             step.skip = False
             step.run(str(case.path))
 
+    def test_a_rate_alone_is_no_exposure(self, case, tmp_path):
+        from gpucoron import pipeline
+
+        with case.cache.activate():
+            rate = pipeline.Coron1Pipeline.call(str(case.path))
+            with pytest.raises(InputError, match="subtract_1overf: it needs a ramp or a rateints model"):
+                pipeline.Subtract1OverfStep.call(rate)
+        from stdatamodels.jwst import datamodels
+
+        with pytest.raises(InputError, match="GainModel holds no count rates"):
+            pipeline.GainScaleStep().run(datamodels.GainModel((4, 4)))
+
     def test_an_array_as_a_parameter(self, case):
         from gpucoron import Coron1Pipeline
 

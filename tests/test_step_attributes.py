@@ -217,6 +217,103 @@ class TestStrangers:
         assert not list((tmp_path / "out").glob("*"))
 
 
+class TestWrongKinds:
+    """What stpipe would refuse in its own words, or pass over, is told with step and parameter."""
+
+    @pytest.fixture(scope="class")
+    def case(self, exposures):
+        return exposures(*EXPOSURES["nircam"], shape=(24, 32))
+
+    @pytest.mark.parametrize(
+        ("attributes", "words"),
+        [
+            ({"jump": None}, "jump: a pipeline of gpucoron runs its own step, not a NoneType"),
+            ({"jump": {"skip": True}}, "jump: .*not a dict; set its attributes .pipeline.jump.skip = True"),
+            ({"steps": {"jump": {"skip": True}}}, "calwebb_coron1.steps: it counts when a pipeline is made"),
+            ({"jump.rejection_threshold": "abc"}, "jump: .*rejection_threshold"),
+            ({"jump.rejection_threshold": np.ones(3)}, "jump: .*rejection_threshold.*array of shape"),
+            ({"superbias.override_superbias": np.ones(3)}, "superbias.override_superbias: .*array of shape"),
+            ({"dq_init.user_supplied_dq": np.ones((24, 32))}, "dq_init.user_supplied_dq: .*array of shape"),
+            ({"ramp_fit.algorithm": "likely"}, "ramp_fit: .*algorithm"),
+            ({"ramp_fit.pre_hooks": 5}, "ramp_fit.pre_hooks: expected hooks, got 5"),
+            ({"jump.steps": {}}, "no attribute of jump 'steps'"),
+        ],
+    )
+    def test_of_attributes(self, case, attributes, words):
+        from gpucoron import Coron1Pipeline
+
+        pipeline = Coron1Pipeline()
+        for name, value in attributes.items():
+            owner, _, key = name.rpartition(".")
+            setattr(getattr(pipeline, owner) if owner else pipeline, key, value)
+        with case.cache.activate(), pytest.raises(ParameterError, match=words):
+            pipeline.run(str(case.path))
+
+    @pytest.mark.parametrize(
+        ("values", "words"),
+        [
+            ({"steps": {"jump": {"skipp": True}}}, "no parameter of jump 'skipp'; did you mean 'skip'"),
+            ({"steps": {"jmp": {}}}, "no step 'jmp'; did you mean 'jump'"),
+            ({"steps": {"jump": 5}}, "jump: expected a dictionary of parameters, got 5"),
+            ({"save_rsults": True}, "no parameter of calwebb_coron1 'save_rsults'; did you mean 'save_results'"),
+            ({"config_file": "/nope.asdf"}, "/nope.asdf: there is no such parameter file"),
+        ],
+    )
+    @pytest.mark.parametrize("way", ["call", "made"])
+    def test_of_parameters(self, case, values, words, way):
+        from gpucoron import Coron1Pipeline
+
+        if way == "made" and "config_file" in values:
+            return  # there it only says where relative names begin
+        with case.cache.activate(), pytest.raises(ParameterError, match=words):
+            Coron1Pipeline.call(str(case.path), **values) if way == "call" else Coron1Pipeline(**values)
+
+    def test_of_a_single_step(self, case):
+        from gpucoron.pipeline import JumpStep
+
+        with case.cache.activate():
+            with pytest.raises(ParameterError, match="no parameter of jump 'treshold'"):
+                JumpStep.call(str(case.path), treshold=3)
+            for given in ([str(case.path)], None, np.ones(3), b"x"):
+                with pytest.raises(InputError, match="RampModel"):
+                    JumpStep.call(given)
+                with pytest.raises(InputError, match="RampModel"):
+                    JumpStep().run(given)
+
+    def test_numbers_and_paths_of_other_kinds_are_taken(self, case, tmp_path):
+        from gpucoron import Coron1Pipeline
+
+        steps = {"jump": {"rejection_threshold": np.float32(4.5), "save_results": np.bool_(True)}}
+        with case.cache.activate():
+            Coron1Pipeline.call(str(case.path), steps=steps, output_dir=tmp_path)
+            pipeline = Coron1Pipeline()
+            pipeline.jump.rejection_threshold, pipeline.output_dir = np.float32(4.5), tmp_path / "other"
+            pipeline.jump.save_results, pipeline.jump.pre_hooks = np.bool_(True), None
+            pipeline.run(str(case.path))
+        assert len(list(tmp_path.glob("*_jump.fits"))) == len(list((tmp_path / "other").glob("*_jump.fits"))) == 1
+
+    def test_two_results_of_one_name(self, case, tmp_path):
+        from gpucoron.engine import reduce_file
+
+        steps = {name: {"save_results": True, "suffix": "mine"} for name in ("jump", "linearity")}
+        with (
+            case.cache.activate(),
+            pytest.raises(ParameterError, match=r"jump.suffix: .*would replace that of linearity"),
+        ):
+            reduce_file(case.path, tmp_path, steps=steps)
+
+    def test_a_subclass_has_attributes_of_its_own(self, case):
+        from gpucoron import Coron1Pipeline
+
+        class Mine(Coron1Pipeline):
+            def __init__(self, *args, **values):
+                super().__init__(*args, **values)
+                self.note = "of the user"
+
+        with case.cache.activate():
+            assert Mine.call(str(case.path)).meta.cal_step.ramp_fit == "COMPLETE"
+
+
 class TestHooks:
     """Hooks in every way to start a run, and their faults."""
 
@@ -260,6 +357,26 @@ class TestHooks:
         for key in SLOPE_ARRAYS:
             np.testing.assert_array_equal(getattr(rate, key), getattr(theirs, key), err_msg=key)
         assert rate.meta.target.proposer_name == theirs.meta.target.proposer_name == "by a hook"
+
+    def test_those_of_pipelines_and_single_steps_on_an_instance(self, case):
+        from gpucoron import Coron1Pipeline
+        from gpucoron.pipeline import RampFitStep
+
+        seen = []
+        with case.cache.activate():
+            for owner in (Coron1Pipeline(), RampFitStep(), Coron1Pipeline().ramp_fit):
+                owner.pre_hooks = [lambda given: seen.append(type(given).__name__)]
+                owner.post_hooks.append(lambda given: seen.append(type(given).__name__))
+                owner.run(str(case.path))
+            Coron1Pipeline.call(str(case.path), pre_hooks=[lambda given: seen.append("called")])
+        assert seen == ["str", "ImageModel", "str", "tuple", "str", "tuple", "called"]
+
+    def test_of_the_other_instruments_steps(self, case, tmp_path, caplog):
+        from gpucoron.engine import reduce_file
+
+        with case.cache.activate(), caplog.at_level(logging.WARNING):
+            reduce_file(case.path, tmp_path, steps={"rscd": {"pre_hooks": [user_hooks.double]}})
+        assert "hooks of rscd: not run" in caplog.text
 
     def test_what_they_write_is_in_the_products(self, case, tmp_path):
         from astropy.io import fits
@@ -311,6 +428,7 @@ class TestHooks:
             ("user_hooks.forget", InputError, "jump: its hook returned a ndarray; it must return a RampModel or None"),
             ("user_hooks.crop_data_alone", InputError, "jump: what its hook returned: .*and the flags have others"),
             ("user_hooks.nothing", ParameterError, "jump.pre_hooks: .*user_hooks.nothing"),
+            ("hook", ParameterError, "jump.pre_hooks: there is no 'hook'"),
             ("no_such_module.Hook", ParameterError, "jump.pre_hooks: there is no 'no_such_module.Hook'"),
             (5, ParameterError, "jump.pre_hooks: expected hooks, got"),
             ("false {0}", InputError, "jump: the hook .* failed .*returned error code"),

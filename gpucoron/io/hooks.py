@@ -5,6 +5,7 @@ model and may return another; None stands for the one that it got. The arrays of
 """
 
 import logging
+import shutil
 import warnings
 
 from gpucoron.errors import GpucoronError, InputError, ParameterError
@@ -44,8 +45,13 @@ def run_hooks(run, step, when):
         return
     from stdatamodels.jwst import datamodels
 
-    hooks = _make_hooks(run, step, when, commands)
     exposure, backend = run.exposure, run.backend
+    place = {"output_dir": str(run.output_dir) if run.output_dir else None}
+    made = make_hooks(commands, f"{when}_hooks", step.name, **place, output_ext=run.parameters[step.name].output_ext)
+    for hook in made:
+        hook.set_primary_input(str(exposure.path or exposure.name))
+    names = [command if isinstance(command, str) else name_of_hook(command) for command in commands]
+    hooks = list(zip(names, made, strict=True))
     has_slopes = exposure.rateints is not None
     if not has_slopes and _has_been_fitted(run, step, when):
         return
@@ -80,38 +86,47 @@ def run_hooks(run, step, when):
         _keep_history(run, model)
 
 
-def _make_hooks(run, step, when, commands):
-    """Make objects with ``run`` of what names them, as stpipe does: pairs of name and object."""
+def make_hooks(commands, name, owner, **place):
+    """Make objects with ``run`` of what names them, as stpipe does.
+
+    Parameters
+    ----------
+    commands : list
+        Steps, functions, texts.
+    name : {'pre_hooks', 'post_hooks'}
+    owner : str
+        Of what, for messages.
+    **place
+        ``output_dir``, ``output_ext``: where hooks save what they are asked to save.
+
+    Returns
+    -------
+    list
+
+    Raises
+    ------
+    ParameterError
+    """
     from jwst.stpipe import Step as JwstStep
 
-    given, commands = commands, [as_step(command) for command in commands]
-    settings = run.parameters[step.name]
-    place = {"output_dir": str(run.output_dir) if run.output_dir else None, "output_ext": settings.output_ext}
+    steps = [as_step(command) for command in commands]
     try:
-        owner = JwstStep(step.name, **{f"{when}_hooks": commands}, **place)
+        made = JwstStep(owner, **{name: steps}, **place)
     except Exception as error:  # importing a user's module may raise anything
-        msg = f"{step.name}.{when}_hooks: {', '.join(map(str, commands))}: {first_line(error)}"
+        msg = f"{owner}.{name}: {', '.join(map(str, commands))}: {first_line(error)}"
         raise ParameterError(msg) from error
-    owner.set_primary_input(str(run.exposure.path or run.exposure.name))
-    hooks = owner._pre_hooks if when == "pre" else owner._post_hooks  # stpipe has no other way to them
+    hooks = getattr(made, f"_{name}")  # stpipe has no other way to them
+    refuse_missing(hooks, f"{owner}.{name}")
+    return hooks
+
+
+def refuse_missing(hooks, owner):
+    """Refuse names that cannot be imported, which stpipe would run as commands of the shell."""
     for command in filter(None, (getattr(hook, "command", None) for hook in hooks)):
-        if _looks_like_a_name(command):
-            msg = (
-                f"{step.name}.{when}_hooks: there is no {command!r}: the module cannot be imported, or does not have it"
-            )
+        words = command.partition("(")[0].strip().split(".")
+        if all(word.isidentifier() for word in words) and shutil.which(command) is None:
+            msg = f"{owner}: there is no {command!r}: its module cannot be imported, or does not have it"
             raise ParameterError(msg)
-    return [
-        (command if isinstance(command, str) else name_of_hook(command), hook)
-        for command, hook in zip(given, hooks, strict=True)
-    ]
-
-
-def _looks_like_a_name(command):
-    """Tell a dotted name, which stpipe would run as a command when it cannot import it."""
-    import shutil
-
-    words = command.partition("(")[0].strip().split(".")
-    return len(words) > 1 and all(word.isidentifier() for word in words) and shutil.which(command) is None
 
 
 def as_step(command):

@@ -32,6 +32,8 @@ _UNUSED_UNLESS = {
     "output_dir": None,
     "output_ext": ".fits",
     "suffix": None,
+    "output_use_model": False,
+    "search_output_file": True,
     "skip": False,
     "backend": "auto",
     "max_memory": None,

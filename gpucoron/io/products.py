@@ -106,8 +106,10 @@ def check_files_of_results(parameters, of_run):
     ------
     ParameterError
     """
+    taken = {}
     for name, settings in parameters.items():
-        if not (settings.save_results or settings.output_file is not None or of_run.save_intermediates):
+        is_asked = settings.save_results or settings.output_file is not None
+        if not (is_asked or of_run.save_intermediates):
             continue
         suffix = settings.suffix or ""
         if suffix in _TAKEN or {"/", "\\"} & set(suffix):
@@ -116,6 +118,12 @@ def check_files_of_results(parameters, of_run):
         if settings.output_ext.removeprefix(".") not in _KINDS_OF_FILE:
             known = " or ".join(f".{kind}" for kind in _KINDS_OF_FILE)
             msg = f"{name}.output_ext: {settings.output_ext!r} cannot be written; it must be {known}"
+            raise ParameterError(msg)
+        place = (suffix or name, settings.output_file, settings.output_dir, settings.output_ext)
+        if is_asked and not settings.skip and taken.setdefault(place, name) != name:
+            msg = (
+                f"{name}.suffix: its result would replace that of {taken[place]}, which has the same suffix, {suffix!r}"
+            )
             raise ParameterError(msg)
 
 

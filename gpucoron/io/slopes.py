@@ -29,6 +29,9 @@ def exposure_of_slopes(model):
     from stdatamodels.jwst import datamodels
 
     name = model.meta.filename or "the model"
+    if not isinstance(model, (datamodels.ImageModel, datamodels.CubeModel)):
+        msg = f"{name}: a {type(model).__name__} holds no count rates; an ImageModel or a CubeModel is needed"
+        raise InputError(msg)
     check_keywords(name, model.meta.instrument.name, model.meta.exposure.type, model.meta.exposure.readpatt)
     shape = (model.meta.exposure.nints or 1, model.meta.exposure.ngroups or 1, *model.data.shape[-2:])
     arrays = {ours: getattr(model, theirs) for ours, theirs in _ARRAYS.items()}

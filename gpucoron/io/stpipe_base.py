@@ -1,0 +1,229 @@
+"""What our jwst Steps and Pipelines do otherwise than jwst's: what they take, who is heard, how products are named.
+
+stpipe knows texts and numbers, and checks them; arrays, functions and backends go past it. What it refuses, and what it
+would pass over in silence, is told as everywhere here: a GpucoronError that names the step and the parameter.
+"""
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+from jwst.stpipe import Step as JwstStep
+from stdatamodels.jwst import datamodels
+from stpipe.config_parser import Section
+from stpipe.exceptions import ValidationError
+
+from gpucoron.backends.backend import Backend
+from gpucoron.errors import ParameterError
+from gpucoron.files import first_line
+from gpucoron.io import logs
+from gpucoron.io.exposure import check_path
+from gpucoron.io.hooks import as_step, make_hooks, refuse_missing
+from gpucoron.io.names import remove_suffix
+from gpucoron.io.products import name_of_hook
+from gpucoron.parameters import convert, refuse_unknown
+from gpucoron.steps.declaration import COMMON
+
+_HOOKS = {parameter.name: parameter for parameter in COMMON if parameter.kind == "hooks"}
+#: what stpipe itself sets on every step
+_OF_EVERY_STEP = {"name", "class", "qualified_name", "parent", "config_file", "input_dir"}
+#: what stpipe takes beside parameters when a step is made or called
+_TAKEN_BY_STPIPE = {"name", "class", "parent", "config_file", "logcfg", "configure_log", "steps", "_validate_kwds"}
+
+
+def check_input(given=None):
+    """Refuse what cannot be reduced, before jwst's machinery stumbles over it: its Path, None for an open model."""
+    if isinstance(given, datamodels.JwstDataModel):
+        return None
+    return check_path(given, also=", or one open RampModel or Level1bModel")
+
+
+class _Held:
+    """An array on its way through stpipe, which compares values and cannot do so with arrays."""
+
+    def __init__(self, array):
+        self.array = array
+
+
+def hold(values, owner):
+    """Copy parameter -> value for stpipe: arrays held, plain functions as Steps, paths as texts.
+
+    Parameters
+    ----------
+    values : dict
+    owner : str
+        Of what, for messages.
+
+    Raises
+    ------
+    ParameterError
+        They are no dictionary, or hooks cannot be.
+    """
+    if not isinstance(values, dict):
+        msg = f"{owner}: expected a dictionary of parameters, got {values!r}"
+        raise ParameterError(msg)
+    return {name: _hold(name, value, owner) for name, value in values.items()}
+
+
+def _hold(name, value, owner):
+    if name in _HOOKS:
+        return _as_hooks(name, value, owner)
+    value = _plain(value)
+    return _Held(value) if hasattr(value, "shape") else value
+
+
+def _plain(value):
+    """Make text of a path, and a number of NumPy's number: stpipe knows no others."""
+    if isinstance(value, Path):
+        return str(value)
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
+def _as_hooks(name, value, owner):
+    hooks = [] if value is None else convert(_HOOKS[name], value, owner)
+    return [as_step(hook) for hook in hooks]
+
+
+@contextmanager
+def told_by(owner):
+    """Tell what stpipe refuses as a ParameterError that names its owner."""
+    try:
+        yield
+    except ValidationError as error:
+        msg = f"{owner}: {first_line(error)}"
+        raise ParameterError(msg) from error
+
+
+def _tell(value):
+    """Give a value as it can be written down."""
+    if hasattr(value, "shape"):
+        return f"array of shape {value.shape}"
+    if isinstance(value, Backend):
+        return value.name
+    if isinstance(value, list) and any(callable(item) or hasattr(item, "run") for item in value):
+        return [item if isinstance(item, str) else name_of_hook(item) for item in value]
+    return value
+
+
+class Coat:
+    """Our part of a jwst Step or Pipeline; it stands before jwst's class."""
+
+    def __init__(self, *args, **values):
+        _check_names(type(self), values)
+        with told_by(self.class_alias):
+            super().__init__(*args, **hold(values, self.class_alias))
+        for name, value in list(vars(self).items()):
+            if isinstance(value, _Held):
+                setattr(self, name, value.array)
+        self._made_with = {name: list(getattr(self, name)) for name in _HOOKS}
+        self._made_with["steps"] = getattr(self, "steps", None)
+        for when in ("pre", "post"):
+            refuse_missing(getattr(self, f"_{when}_hooks"), f"{self.class_alias}.{when}_hooks")
+
+    @classmethod
+    def call(cls, *args, **values):
+        """Run on a file or a model, with CRDS's parameter files applied; see ``stpipe.Step.call``."""
+        check_input(*args[:1])
+        _check_names(cls, values)
+        config_file = values.get("config_file")
+        if config_file is not None and not os.path.isfile(config_file):
+            msg = f"{config_file}: there is no such parameter file"
+            raise ParameterError(msg)
+        with told_by(f"{config_file}: {cls.class_alias}" if config_file else cls.class_alias):
+            return super().call(*args, **hold(values, cls.class_alias))
+
+    @logs.recorded()
+    def run(self, *args):
+        """Run on a file or a model; see ``stpipe.Step.run``. The log in the products is that of this run alone."""
+        self.settle_attributes()
+        with told_by(self.class_alias):
+            return super().run(*args)
+
+    def settle_attributes(self):
+        """Refuse what was set on an instance and does not exist, and let the rest have its effect.
+
+        Raises
+        ------
+        ParameterError
+        """
+        # A class of the user's may have attributes of its own.
+        if type(self).__module__.partition(".")[0] == __name__.partition(".")[0]:
+            known = {*self.load_spec_file(), *getattr(self, "step_defs", ())}
+            for name in vars(self):
+                if not name.startswith("_") and name not in known | _OF_EVERY_STEP:
+                    refuse_unknown(f"attribute of {self.class_alias}", name, known - {"steps"})
+        if getattr(self, "steps", None) is not self._made_with["steps"]:
+            msg = (
+                f"{self.class_alias}.steps: it counts when a pipeline is made; set the attributes of its steps "
+                "(pipeline.jump.skip = True)"
+            )
+            raise ParameterError(msg)
+        for name, value in list(vars(self).items()):
+            plain = _plain(value)
+            if plain is not value and not name.startswith("_"):
+                setattr(self, name, plain)
+        for name in _HOOKS:
+            self._settle_hooks(name)
+        for name, step_class in getattr(self, "step_defs", {}).items():
+            step = getattr(self, name)
+            if not isinstance(step, Coat) or getattr(step, "step", None) is not getattr(step_class, "step", None):
+                msg = (
+                    f"{name}: a pipeline of gpucoron runs its own step, not {_kind(step)}; set its attributes "
+                    f"(pipeline.{name}.skip = True), or give a step of yours as a hook: {name}.post_hooks"
+                )
+                raise ParameterError(msg)
+            step.settle_attributes()
+
+    def _settle_hooks(self, name):
+        """Make the hooks that were set since the instance was made; stpipe makes them only then."""
+        hooks = _as_hooks(name, getattr(self, name), self.class_alias)
+        setattr(self, name, hooks)
+        if hooks != self._made_with[name]:
+            place = {"output_dir": self.output_dir, "output_ext": self.output_ext}
+            setattr(self, f"_{name}", make_hooks(hooks, name, self.class_alias, **place))
+            self._made_with[name] = list(hooks)
+
+    @staticmethod
+    def get_stpipe_loggers():
+        """Name the loggers whose messages stpipe shows and records: ours, beside those of jwst's pipelines."""
+        return (*JwstStep.get_stpipe_loggers(), "gpucoron")
+
+    def set_primary_input(self, obj, exclusive=True):
+        """Note what the products are named after; a compressed file like the file in it."""
+        super().set_primary_input(obj, exclusive)
+        self._input_filename = self._input_filename and self._input_filename.removesuffix(".gz")
+
+    def get_pars(self, full_spec=True):
+        """Give the parameters as they can be written down: hooks and backends by name, arrays by shape."""
+        told = {name: _tell(value) for name, value in vars(self).items() if not name.startswith("_")}
+        kept = {name: getattr(self, name) for name, value in told.items() if value is not getattr(self, name)}
+        vars(self).update({name: told[name] for name in kept})
+        try:
+            with told_by(self.class_alias):
+                return super().get_pars(full_spec=full_spec)
+        finally:
+            vars(self).update(kept)
+
+    def remove_suffix(self, name):
+        """Take a known suffix off a name, those of our own steps too."""
+        return remove_suffix(name)
+
+
+def _check_names(step_class, values):
+    """Refuse parameters that do not exist, of a step or a pipeline and of the steps in it."""
+    parts = getattr(step_class, "step_defs", {})
+    known = {*step_class.load_spec_file(), *parts} - {"steps"}
+    for name in values:
+        if name not in known | _TAKEN_BY_STPIPE:
+            refuse_unknown(f"parameter of {step_class.class_alias}", name, known)
+    steps = values.get("steps") or {}
+    if isinstance(steps, Section):  # from stpipe itself, which has checked it
+        return
+    for name, given in steps.items():
+        if name not in parts:
+            refuse_unknown("step", name, parts)
+        _check_names(parts[name], hold(given or {}, name))
+
+
+def _kind(thing):
+    return f"a {type(thing).__name__}"
