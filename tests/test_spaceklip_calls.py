@@ -174,7 +174,7 @@ def test_keywords_have_their_effect(keyword, nircam, tmp_path, monkeypatch):
     name, value = keyword
     seen = []
 
-    def reduce_file(path, output_dir, *, profile, steps, backend, overwrite, save_results=True, **of_run):
+    def reduce_file(path, output_dir, *, profile, steps, backend, overwrite, max_memory, save_results=True, **of_run):
         seen.append(engine.settle(engine_exposure, profile=profile, steps=steps, pipeline=of_run)[:2])
         return None, {"rate": "rate", "rateints": "rateints"}, {}
 
