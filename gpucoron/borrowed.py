@@ -32,6 +32,20 @@ _OURS = ("skip", "save_results", *(parameter.name for parameter in COMMON))
 _CLIPPING_OF_OLDER = 3.0
 
 
+#: what jwst's own error does not tell: step, parameter that is set, kind of error, and what helps
+_HINTS = (
+    (
+        "persistence", "persistence_array_file", IndexError,
+        "the file counts pixels within a subarray, and may be of a larger one: give a file that only exposures of this "
+        "subarray have written; ",
+    ),
+    (
+        "clean_flicker_noise", "user_mask", AttributeError,
+        "a user_mask is a FITS file with the mask in its SCI extension, or an ASDF file of an image model: 1 for "
+        "background, of the exposure's shape (ny, nx) or (nints, ny, nx); ",
+    ),
+)  # fmt: skip
+
 #: step -> parameter -> path: files that are read or written in place of those that the user has named
 _stand_ins = ContextVar("stand_ins", default=MappingProxyType({}))
 
@@ -275,13 +289,22 @@ def _named(run, step, function):
             log.debug("%s: %s: jwst's own code failed", run.exposure.name, step.name, exc_info=True)
             named = _texts_set(step, run.parameters[step.name])
             what = f"check {named} and the exposure" if named else "check the exposure and its references"
+            hint = _hint(step, run.parameters[step.name], error)
             msg = (
                 f"{run.exposure.name}: {step.name}: jwst's own code cannot work on it "
-                f"({type(error).__name__}: {first_line(error)}); {what}, or do without: {_way_out(step)}"
+                f"({type(error).__name__}: {first_line(error)}); {hint}{what}, or do without: {_way_out(step)}"
             )
             raise _kind_of(error, named)(msg) from error
 
     return call
+
+
+def _hint(step, settings, error):
+    """Say what helps against an error of jwst's code that does not say it; '' if we do not know."""
+    for name, parameter, kind, hint in _HINTS:
+        if name == step.name and isinstance(error, kind) and getattr(settings, parameter, None):
+            return hint
+    return ""
 
 
 def _texts_set(step, settings):

@@ -13,7 +13,7 @@ from pathlib import Path
 from gpucoron.backends import check_backend, get_backend
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
 from gpucoron.borrowed import check_borrowed
-from gpucoron.errors import InputError
+from gpucoron.errors import InputError, ParameterError
 from gpucoron.io import logs, products
 from gpucoron.io.crds_lookup import crds_context
 from gpucoron.io.hooks import run_hooks
@@ -169,9 +169,18 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
     pars_files = [*pars_files, *own]
     parameters = resolve(STEPS, profile, from_files=merge(from_crds, from_own), steps=steps, **facts)
     of_run = settle_run(STEPS, parameters, {**of_run_from_crds, **of_run_from_own, **(pipeline or {})})
+    _check_together(parameters)
     products.check_files_of_results(parameters, of_run)
     tell_unused(STEPS, steps or {})
     return parameters, of_run, pars_files
+
+
+def _check_together(parameters):
+    """Refuse parameters that cannot go together, as their steps say."""
+    for name, settings in parameters.items():
+        wrong = STEPS[name].refuses and not settings.skip and STEPS[name].refuses(settings)
+        if wrong:
+            raise ParameterError(wrong)
 
 
 def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto", use_pars=None, pars=None, only=None):

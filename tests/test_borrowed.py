@@ -5,6 +5,7 @@ import logging
 import asdf
 import numpy as np
 import pytest
+from astropy.io import fits
 from jwst_side import SLOPE_ARRAYS, assert_same_flags, assert_same_values, run_jwst, run_ours
 
 import gpucoron
@@ -102,6 +103,11 @@ def _of_another_detector_size(folder):
     return str(folder / "large.asdf")
 
 
+def _no_image(folder):
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.ones((8, 8), np.int32), name="DQ")]).writeto(folder / "dq.fits")
+    return str(folder / "dq.fits")
+
+
 _HAUNTED = {"skip": False, "persistence_time": 100, "dn_threshold": 2e4}
 
 #: step -> parameters, made in a folder; words of the error, its kind
@@ -116,7 +122,11 @@ FAULTS = {
     ),
     "pixels beyond": (
         "persistence", lambda folder: {**_HAUNTED, "persistence_array_file": _of_another_detector_size(folder)},
-        "IndexError", InputError,
+        "may be of a larger one", InputError,
+    ),
+    "no image": (
+        "clean_flicker_noise", lambda folder: {"skip": False, "user_mask": _no_image(folder)},
+        "a user_mask is a FITS file with the mask in its SCI extension", InputError,
     ),
     "no folder": (
         "persistence", lambda folder: {**_HAUNTED, "save_persistence": str(folder / "none" / "x.asdf")},

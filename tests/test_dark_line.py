@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 import gpucoron
 from gpucoron.backends import get_backend
@@ -182,14 +183,41 @@ def test_chunks_of_rows_give_the_same(name):
 
 def noisy_dark(case, folder):
     """Add noise to a case's dark reference: the path of the copy."""
-    from astropy.io import fits
-
     (path,) = case.cache.path.rglob("*dark*.fits")
     with fits.open(path) as hdus:
         dark = hdus["SCI"].data
         hdus["SCI"].data = (dark + np.random.default_rng(0).normal(0, NOISE, dark.shape)).astype(np.float32)
         hdus.writeto(folder / "dark.fits")
     return str(folder / "dark.fits")
+
+
+@pytest.mark.parametrize("n_groups", [2, 10])
+def test_pixels_without_a_line_are_named(n_groups, exposures, tmp_path, caplog):
+    case = exposures("MIRI", "MASK1550", "FASTR1", 20, 1, options={"dark_groups": n_groups}, shape=(16, 16))
+    path = noisy_dark(case, tmp_path)
+    with fits.open(path, mode="update") as hdus:
+        hdus["SCI"].data[..., -min(3, n_groups) :, 2:4, 5] = np.nan  # of the last five groups, two are left
+    steps = {"dark_current": {"override_dark": path}, "jump": {"skip": True}}
+    found = []
+    for continue_by_line in (False, True):
+        steps["dark_current"]["continue_by_line"] = continue_by_line
+        with case.cache.activate():
+            _run, models, _paths = gpucoron.reduce_file(
+                case.path, tmp_path, steps=steps, backend="numpy", save_results=False
+            )
+        found.append(models["rate"].err)
+        if not continue_by_line:
+            assert "continue_by_line" not in caplog.text
+    same = found[0] == found[1]
+    if n_groups == 2:
+        assert "no line can be fitted to the 2 groups of the dark" in caplog.text
+        assert "along a line" not in caplog.text
+        assert same.all()
+    else:
+        assert "no line can be fitted to 2 pixels of the dark" in caplog.text
+        assert same[2:4, 5].all()
+        same[2:4, 5] = False
+        assert not (same & (found[0] > 0)).any()  # a pixel without a slope has no error
 
 
 def test_an_exposure_of_known_truth(exposures, tmp_path, caplog, monkeypatch):

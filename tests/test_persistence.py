@@ -9,9 +9,11 @@ from astropy.io import fits
 from batch_side import records
 from stdatamodels.jwst.datamodels import dqflags
 
+import gpucoron
 import gpucoron.batch
 from gpucoron import cli
 from gpucoron.batch.plan import make_plan, settle
+from gpucoron.engine import settle as settle_all
 from gpucoron.errors import ParameterError
 from gpucoron.io.persistence_file import entry_digest, read_entries, write_entries, written_path
 from gpucoron.simulate import simulate
@@ -111,6 +113,12 @@ def products(output):
 def remembered(file):
     """Digest what a persistence file holds for each detector."""
     return {name: entry_digest(entry) for name, entry in read_entries(file).items()}
+
+
+def warned(caplog):
+    """List what a batch has warned of, about persistence."""
+    ours = [record for record in caplog.records if record.name == "gpucoron.batch.persistence"]
+    return "\n".join(record.getMessage() for record in ours)
 
 
 def flagged(output, name):
@@ -284,9 +292,116 @@ def test_a_file_that_others_have_changed_is_a_new_beginning(haunted, copied):
     assert reasons(haunted, output, file) == {}
 
 
+def test_a_later_batch_of_other_exposures_goes_on_from_the_earlier_ones(haunted, clean, here, tmp_path, caplog):
+    """Night by night into one folder, as all at once; and what is done again finds what it found."""
+    output, file = tmp_path / "out", tmp_path / "memory.asdf"
+    nights, wanted = haunted.files[:3], remembered(clean / "memory.asdf")["NRCALONG"]
+    for path in nights:
+        assert list(reduce_all(haunted, output, file, [path]).values()) == ["done"]
+    assert products(output) == {key: bits for key, bits in products(clean / "out").items() if "nrcalong" in key[0]}
+    assert remembered(file) == {"NRCALONG": wanted}
+    assert not warned(caplog)
+    # one in the middle, by itself: the file goes on to hold what the last one has left
+    assert reduce_all(haunted, output, file, [nights[1]]) == {}
+    assert list(reduce_all(haunted, output, file, [nights[1]], redo="all")) == [haunted.names[1]]
+    assert warned(caplog).startswith(f"persistence: {haunted.names[2]} began after")
+    assert products(output) == {key: bits for key, bits in products(clean / "out").items() if "nrcalong" in key[0]}
+    assert remembered(file) == {"NRCALONG": wanted}
+    assert reduce_all(haunted, output, file, nights) == {}
+
+
+def test_an_earlier_exposure_that_comes_later_is_no_secret(haunted, clean, here, tmp_path, caplog):
+    output, file = tmp_path / "out", tmp_path / "memory.asdf"
+    first, middle, last = haunted.names[:3]
+    reduce_all(haunted, output, file, haunted.files[1:3])
+    assert flagged(output, last) == 0
+    assert reduce_all(haunted, output, file, haunted.files[:1]) == {first: "done"}
+    assert f"{middle}, {last} began after exposures of this batch" in warned(caplog)
+    assert reduce_all(haunted, output, file, haunted.files[:3]) == {middle: "done", last: "done"}
+    assert products(output) == {key: bits for key, bits in products(clean / "out").items() if "nrcalong" in key[0]}
+    assert remembered(file)["NRCALONG"] == remembered(clean / "memory.asdf")["NRCALONG"]
+
+
+def test_what_another_folder_has_added_in_between_is_not_lost(haunted, clean, here, tmp_path):
+    """The second night is reduced elsewhere: the third begins from the file, and so does a rerun of it."""
+    file = tmp_path / "memory.asdf"
+    for path, folder in zip(haunted.files[:3], ("out", "elsewhere", "out"), strict=True):
+        assert list(reduce_all(haunted, tmp_path / folder, file, [path]).values()) == ["done"]
+    wanted = remembered(clean / "out" / "persistence" / f"{haunted.names[2]}.asdf")
+    assert remembered(file) == wanted
+    assert reduce_all(haunted, tmp_path / "out", file, [haunted.files[2]]) == {}
+    assert reduce_all(haunted, tmp_path / "out", file, [haunted.files[2]], redo="all") == {haunted.names[2]: "done"}
+    assert remembered(file) == wanted
+
+
+def test_two_files_of_a_folder_do_not_share_what_was_before(haunted, here, tmp_path):
+    output, chain = tmp_path / "out", haunted.files[:2]
+    reduce_all(haunted, output, tmp_path / "a.asdf", chain[:1])
+    reduce_all(haunted, output, tmp_path / "b.asdf", chain[1:])
+    assert flagged(output, haunted.names[1]) == 0
+    assert reduce_all(haunted, output, tmp_path / "a.asdf", chain[:1]) == {}
+
+
 def test_shards_are_refused_with_the_reason(haunted, tmp_path):
     with pytest.raises(ParameterError, match="cannot go with --shard: every shard would write that file"):
         reduce_all(haunted, tmp_path / "out", tmp_path / "memory.asdf", shard="1/2")
+
+
+@pytest.fixture
+def moved(haunted, tmp_path):
+    """The last exposure of the first detector, as if of a subarray elsewhere on it, with the same number of pixels."""
+    path = Path(shutil.copy(haunted.files[2], tmp_path))
+    with fits.open(path, mode="update") as hdus:
+        hdus[0].header["SUBSTRT1"] += 4
+    return path
+
+
+def test_subarrays_that_share_a_file_are_refused_by_name(haunted, moved, copied):
+    """Those of one batch, and those that the folder knows; jwst's file would flag wrong pixels in silence."""
+    output, file = copied
+    for paths, folder in (([*haunted.files[:2], moved], output.with_name("new")), ([moved], output)):
+        with haunted.cache.activate(), pytest.raises(ParameterError, match="different subarrays") as caught:
+            make_plan(paths, folder, steps=settle("jwst", steps(file), {}))
+        for words in (str(file), haunted.names[0], haunted.names[2], "24 x 24 pixels from", "a file of their own"):
+            assert words in str(caught.value)
+    with haunted.cache.activate():  # each may have its own
+        plan = make_plan([moved], output, steps=settle("jwst", steps(file.with_name("other.asdf")), {}))
+    assert [planned.error for planned in plan.exposures] == [None]
+
+
+def test_run_warns_of_subarrays_that_share_a_file(haunted, moved, tmp_path, caplog):
+    from gpucoron.cli.run import _in_turn
+
+    parameters = settle_all(steps=steps(tmp_path / "memory.asdf"))[0]
+    paths = [str(path) for path in (haunted.files[0], haunted.files[4])]
+    assert _in_turn(paths, parameters) == paths
+    assert not caplog.records  # detectors have no pixels in common
+    assert _in_turn([*paths, str(moved)], parameters)[-1] == str(moved)
+    assert f"{haunted.names[0]} (24 x 24 pixels from" in caplog.text
+    assert "different subarrays" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["save_persistence", "persistence_array_file"])
+@pytest.mark.parametrize("seconds", [None, 0, -5])
+def test_files_without_a_window_are_refused_before_the_work(name, seconds, haunted, tmp_path):
+    """jwst's step ends as FAILED then, and writes no file."""
+    from jwst.persistence.persistence_step import PersistenceStep
+
+    assert PersistenceStep(persistence_time=seconds).process_persistence_options(None) == "Failed"
+    wanted = {"skip": False, "persistence_time": seconds, name: str(tmp_path / "memory.asdf")}
+    for reduce in (
+        lambda: settle_all(steps={"persistence": wanted}),
+        lambda: gpucoron.batch.reduce([haunted.path], tmp_path / "out", steps={"persistence": wanted}),
+        lambda: gpucoron.reduce_file(haunted.files[0], tmp_path / "out", steps={"persistence": wanted}),
+    ):
+        with haunted.cache.activate(), pytest.raises(ParameterError, match=f"persistence.{name}=.*memory.*") as caught:
+            reduce()
+        assert f"persistence.persistence_time, the length of the window in seconds, 1 or more; it is {seconds}" in str(
+            caught.value
+        )
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    settle_all(steps={"persistence": {**wanted, "skip": True}})
+    settle_all(steps={"persistence": {"skip": False, "persistence_time": seconds}})
 
 
 def test_a_file_that_is_no_asdf_is_the_error_of_each_exposure(haunted, here, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from astropy.io import fits
 
 import gpucoron
-from gpucoron.errors import InputError
+from gpucoron.errors import InputError, ParameterError
 from gpucoron.io.user_files import with_files_read
 from gpucoron.steps import STEPS
 
@@ -101,6 +101,60 @@ def test_flags_that_do_not_cover_the_exposure_are_refused(shape, keywords, messa
         gpucoron.reduce_file(case.path, tmp_path / "out", steps={"dq_init": {"user_supplied_dq": path}})
     assert path in str(caught.value)
     assert case.path.name in str(caught.value)
+
+
+def _text(path):
+    path.write_text("no FITS")
+
+
+def _table(path):
+    fits.BinTableHDU.from_columns([fits.Column("a", "J", array=[1, 2])]).writeto(path)
+
+
+def _image(value, dtype, start=None):
+    def write(path):
+        shape = (24, 16) if start is None else (40, 40)
+        flags = np.zeros(shape, dtype)
+        flags[3, 2] = value
+        header = fits.Header() if start is None else fits.Header({"SUBSTRT1": start, "SUBSTRT2": 1})
+        fits.PrimaryHDU(flags, header=header).writeto(path)
+
+    return write
+
+
+#: what is written, and words of the error
+FAULTS = {
+    "missing": (lambda path: None, "No such file or directory.*give a FITS file with an image of DQ flags"),
+    "no FITS": (_text, "cannot be read .*give a FITS file with an image of DQ flags"),
+    "a table": (_table, "is no image"),
+    "NaN": (_image(np.nan, np.float32), "whole numbers from 0 to 4294967295, and 1 pixels are not.* nan;"),
+    "infinite": (_image(np.inf, np.float32), "whole numbers"),
+    "a half": (_image(1.5, np.float32), "whole numbers.* 1.5;"),
+    "negative": (_image(-1, np.int32), "whole numbers.* -1;"),
+    "too large": (_image(2**40, np.int64), "whole numbers.* 1099511627776;"),
+    "text for a corner": (_image(1, np.int32, start="a"), r"SUBSTRT1, SUBSTRT2 are \('a', 1\); set them"),
+    "a fraction for a corner": (_image(1, np.int32, start=1.5), r"are \(1.5, 1\)"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_file_that_holds_no_flags_is_refused(name, exposures, tmp_path):
+    exposure = gpucoron.Exposure.read(exposures(*NIRCAM, shape=(24, 16)).path)
+    write, message = FAULTS[name]
+    path = tmp_path / "flags.fits"
+    write(path)
+    with pytest.raises(ParameterError, match=f"{path}.*dq_init.user_supplied_dq.*{message}"):
+        read(exposure, str(path))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint32, np.int64, np.float32, np.float64])
+def test_whole_numbers_are_flags_in_any_kind_of_image(dtype, exposures, tmp_path):
+    exposure = gpucoron.Exposure.read(exposures(*NIRCAM, shape=(24, 16)).path)
+    flags = np.arange(24 * 16).reshape(24, 16) % 128
+    flags[0, 0] = 2**31 if dtype == np.uint32 else 1
+    found = read(exposure, written(tmp_path, flags.astype(dtype)))
+    assert found.dtype == np.uint32
+    np.testing.assert_array_equal(found, flags)
 
 
 def test_flags_of_another_subarray_of_this_shape_are_taken_with_a_warning(exposures, tmp_path, caplog):

@@ -30,7 +30,8 @@ class Input:
 
     ``name`` is the exposure's, ``group`` what its segments and detectors have in common, ``about`` what the manifest
     says of it, ``deciding`` the header's words by which references and parameters are chosen. ``begun`` is
-    when it began, as `start_of` gives it; ``error`` is why it cannot be read.
+    when it began, as `start_of` gives it; ``place`` is its SUBSTRT1, SUBSTRT2 and number of rows and columns; ``error``
+    is why it cannot be read.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Input:
     deciding: tuple = ()
     date: tuple = ()
     begun: tuple | None = None
+    place: tuple = ()
     error: Exception | None = None
 
 
@@ -153,6 +155,7 @@ def read_input(path):
     found.has_zeroframe = bool(header.get("ZEROFRAM"))
     found.date = (header.get("DATE-OBS"), header.get("TIME-OBS"))
     found.begun = start_of(header)
+    found.place = (header.get("SUBSTRT1"), header.get("SUBSTRT2"), *found.shape[-2:])
     return found
 
 

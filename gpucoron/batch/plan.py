@@ -37,8 +37,8 @@ class Planned:
     """One exposure's part of the plan.
 
     ``todo`` tells whether it is to be reduced and ``reason`` why, or why not. ``error`` is what already stands against
-    it. ``carried`` is the persistence file that it writes, and ``follows`` the digest of what others had left to it
-    when it was last reduced, where that may be another now. ``seconds`` and ``memory`` (bytes) are expected.
+    it. ``carried`` is the persistence file that it writes, and ``follows`` tells by digests what others had left to
+    it when it was last reduced, where that may be another now. ``seconds`` and ``memory`` (bytes) are expected.
     """
 
     input: Input
@@ -49,7 +49,7 @@ class Planned:
     digest: str = ""
     error: Exception | None = None
     carried: persistence.Carried | None = None
-    follows: str | None = None
+    follows: tuple | None = None
     seconds: float = 0.0
     memory: int = 0
     product_bytes: int = 0
@@ -57,12 +57,16 @@ class Planned:
 
 @dataclass
 class Plan:
-    """What a batch will do: ``exposures`` in order, ``left_out`` with the reason, ``context`` of CRDS."""
+    """What a batch will do: ``exposures`` in order, ``left_out`` with the reason, ``context`` of CRDS.
+
+    ``known`` are exposures of earlier batches whose persistence matters here.
+    """
 
     output_dir: Path
     exposures: list
     left_out: list
     context: str
+    known: list = field(default_factory=list)
 
     @property
     def todo(self):

@@ -220,6 +220,7 @@ def _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early):
         """Let an exposure begin, or the first after it that has to; those that cannot be reduced are reported."""
         nonlocal done
         while planned is not None:
+            memory.take_turn(planned)
             if memory.is_done(planned):
                 memory.finish(planned)
             elif planned.todo and planned.error is None:
@@ -278,7 +279,7 @@ def _job(planned, plan, stage, plan_options, pool, memory):
         "stage": str(stage),
         "log": str(plan.output_dir / "logs" / f"{name}.log"),
         "attempt": 1,
-        "about": {**_about(planned, plan, plan_options), "persistence": memory.before(planned)},
+        "about": {**_about(planned, plan, plan_options), "persistence": memory.told(planned)},
         "profile": plan_options["profile"],
         "steps": plan_options["steps"],
         "persistence": memory.files(planned, stage),

@@ -79,13 +79,21 @@ def _in_turn(files, parameters):
     from pathlib import Path
 
     from gpucoron.batch.inputs import read_input
-    from gpucoron.batch.persistence import is_chained
+    from gpucoron.batch.persistence import carried, is_chained, tell_places
 
     if len(files) < 2 or not is_chained(parameters):
         return files
-    begun = {path: read_input(Path(path)).begun for path in files}
+    found = {path: read_input(Path(path)) for path in files}
     # what cannot be read comes last, and is reported then
-    in_turn = sorted(files, key=lambda path: begun[path] or (float("inf"), 0))
+    in_turn = sorted(files, key=lambda path: found[path].begun or (float("inf"), 0))
+    places = {}
+    for path in in_turn:
+        if found[path].error is None:
+            places.setdefault(found[path].about["detector"], []).append((found[path].name, found[path].place))
+    for one in places.values():
+        wrong = tell_places(carried(parameters), one)
+        if wrong:
+            log.warning("%s", wrong)
     if in_turn != files:
         log.warning("persistence: the files are taken in the order of time: %s", ", ".join(in_turn))
     return in_turn

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from gpucoron.errors import InputError, ParameterError, ReferenceFileError
+from gpucoron.errors import InputError, ParameterError
 from gpucoron.files import first_line
 from gpucoron.parameters import FROM_FILES
 
@@ -32,8 +32,8 @@ def with_files_read(step, settings, exposure):
     ------
     InputError
         Flags do not cover the exposure's pixels.
-    ParameterError, ReferenceFileError
-        A file cannot be read.
+    ParameterError
+        A file cannot be read, or holds something else.
     """
     read = {
         name: _READERS[parameter.kind](getattr(settings, name), f"{step.name}.{name}", exposure)
@@ -51,9 +51,25 @@ def _read_flags(path, owner, exposure):
         flags, header = fits.getdata(path, header=True)
         header = {**fits.getheader(path), **header}
     except Exception as error:  # a damaged file shows as almost any error
-        msg = f"{path}: the flags of {owner} cannot be read ({first_line(error)})"
-        raise ReferenceFileError(msg) from error
-    return np.array(_cut(flags, header, path, owner, exposure), dtype=np.uint32)
+        msg = (
+            f"{path}: the flags of {owner} cannot be read ({first_line(error)}); give a FITS file with an image of "
+            f"DQ flags, or do without {owner}"
+        )
+        raise ParameterError(msg) from error
+    if flags is None or flags.dtype.kind not in "biuf":
+        msg = f"{path}: {owner}: the first extension with data is no image; give a FITS file with an image of DQ flags"
+        raise ParameterError(msg)
+    flags = _cut(flags, header, path, owner, exposure)
+    # comparisons with NaN are false
+    fits_in = (flags >= 0) & (flags < 2**32) & (np.floor(flags) == flags) if flags.dtype.kind != "b" else flags >= 0
+    if not fits_in.all():
+        y, x = np.argwhere(~fits_in)[0]
+        msg = (
+            f"{path}: {owner}: DQ flags are whole numbers from 0 to {2**32 - 1}, and {(~fits_in).sum()} pixels are "
+            f"not, the first of them {flags[y, x]}; give an image of integers, with 0 for good pixels"
+        )
+        raise ParameterError(msg)
+    return np.array(flags, dtype=np.uint32)
 
 
 def _cut(flags, header, path, owner, exposure):
@@ -64,6 +80,9 @@ def _cut(flags, header, path, owner, exposure):
     """
     facts, (ny, nx) = exposure.facts, exposure.data.shape[-2:]
     start = header.get("SUBSTRT1"), header.get("SUBSTRT2")
+    if not all(first is None or (isinstance(first, int) and not isinstance(first, bool)) for first in start):
+        msg = f"{path}: {owner}: SUBSTRT1, SUBSTRT2 are {start}; set them to whole numbers, or remove them"
+        raise ParameterError(msg)
     here = facts.xstart, facts.ystart
     if flags.shape == (ny, nx):
         if None not in (*start, *here) and start != here:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gpucoron.parameters import P
 from gpucoron.steps.arguments import RAMP, Array, on_arrays
-from gpucoron.steps.dark_line import DarkError, fit_line, groups_of_line
+from gpucoron.steps.dark_line import FEWEST_VALUES, DarkError, count_without_line, fit_line, groups_of_line
 from gpucoron.steps.declaration import Extra, Outcome, Preset, Step, skipped
 
 log = logging.getLogger(__name__)
@@ -275,12 +275,38 @@ def run(exposure, references, parameters, backend):
         lines = _fit_lines(exposure, dark, dark_pattern, pattern, numbers, xp)
     extrapolated = subtract_dark(exposure.data, dark, dark_pattern, pattern, **numbers, lines=lines, backend=backend)
     if extrapolated:
-        how = "its last two" if lines is None else f"a line through its last {len(groups_of_line(dark.shape[-3]))}"
+        n_used = len(groups_of_line(dark.shape[-3]))
+        is_line = lines is not None and n_used >= FEWEST_VALUES
+        how = f"a line through its last {n_used}" if is_line else "its last two"
         log.warning("the dark is too short: continued by %d groups along %s", extrapolated, how)
+        if lines is not None:
+            _tell_without_line(dark, is_line, xp)
     exposure.pixeldq |= combine_dark_flags(reference.dq, backend=backend)
     if getattr(parameters, "dark_output", None) is not None:
         exposure.matched_dark = _collect_dark(dark, dark_pattern, pattern, exposure.data.shape[1], lines, xp)
     return Outcome()
+
+
+def _tell_without_line(dark, is_line, xp):
+    """Say where `continue_by_line` has no effect."""
+    if not is_line:
+        log.warning(
+            "continue_by_line: no line can be fitted to the %d groups of the dark, %d or more are needed; "
+            "ERR lacks the error of the continued dark",
+            dark.shape[-3],
+            FEWEST_VALUES,
+        )
+        return
+    integrations = dark if dark.ndim == 4 else dark[None]
+    count = max(count_without_line(one, xp=xp) for one in integrations)
+    if count:
+        log.warning(
+            "continue_by_line: no line can be fitted to %d pixels of the dark, which have fewer than %d finite values "
+            "in its last %d groups: they are continued along the last two, and their ERR lacks the error of that",
+            count,
+            FEWEST_VALUES,
+            len(groups_of_line(dark.shape[-3])),
+        )
 
 
 def _fit_lines(exposure, dark, dark_pattern, pattern, numbers, xp):

@@ -10,6 +10,8 @@ from gpucoron.dq import DO_NOT_USE, SATURATED
 PART = 1 / 4
 #: But so many groups at least: two of them fix the line, the others show the scatter.
 FEWEST_GROUPS = 5
+#: A pixel's values that show any scatter.
+FEWEST_VALUES = 3
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def fit_line(dark, *, xp):
         count += finite
         total += values
         indices += index * finite
-    enough = count >= 3
+    enough = count >= FEWEST_VALUES
     some = xp.where(enough, count, 1)
     mean, center = total / some, indices / some
     spread, product, squares = xp.zeros((3, *dark.shape[1:]), dtype=xp.float64)
@@ -88,6 +90,12 @@ def fit_line(dark, *, xp):
         mean_variance=scatter / some,
         slope_variance=scatter / spread,
     )
+
+
+def count_without_line(dark, *, xp):
+    """Count the pixels of a dark, (ngroups, ny, nx), with too few finite values for a line, whose error is unknown."""
+    finite = sum(xp.isfinite(dark[index]).astype("int32") for index in groups_of_line(dark.shape[0]))
+    return int(xp.sum(finite < FEWEST_VALUES))
 
 
 def _finite(values, xp):

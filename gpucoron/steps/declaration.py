@@ -130,6 +130,9 @@ class Step:
         Parameters of those steps that it goes by: 'step.parameter'. It gets all of them through the helper 'replaced'.
     alone : callable, optional
         ``alone(values)`` lists those of a user's parameters that mean nothing to an exposure that is reduced by itself.
+    refuses : callable, optional
+        ``refuses(settings)`` says what is wrong with parameters that cannot go together, or gives None: it is asked
+        before any work, where the step is not skipped.
     run_switch : str
         Parameter of the run as a whole that switches it on.
     for_run : tuple of str
@@ -160,6 +163,7 @@ class Step:
     replaces: tuple = ()
     takes_over: tuple = ()
     alone: Callable | None = None
+    refuses: Callable | None = None
     run_switch: str = ""
     for_run: tuple = ()
     cleans_groups: Callable | None = None

@@ -3,6 +3,21 @@
 from gpucoron.parameters import P
 from gpucoron.steps.declaration import Step
 
+#: parameters that name files
+_FILES = ("save_persistence", "persistence_array_file")
+
+
+def _without_time(settings):
+    """Without a window jwst's step ends as FAILED: it reads and writes no file."""
+    named = [f"persistence.{name}={getattr(settings, name)}" for name in _FILES if getattr(settings, name)]
+    if not named or (settings.persistence_time or 0) > 0:
+        return None
+    return (
+        f"{', '.join(named)}: no persistence is read or written without persistence.persistence_time, the length of "
+        f"the window in seconds, 1 or more; it is {settings.persistence_time}"
+    )
+
+
 STEP = Step(
     name="persistence",
     title="flag persistence",
@@ -20,6 +35,7 @@ STEP = Step(
     borrows_since="3.0",
     leaves="calibrated ramp",
     keywords={"skip_persistence": "skip"},
+    refuses=_without_time,
 )
 
 
