@@ -86,6 +86,50 @@ def test_numbers_of_devices(value):
         get_backend("cuda", device=value)
 
 
+@pytest.mark.parametrize("value", [0, -5, 0.5, "x", True])
+def test_tiles(value):
+    with pytest.raises(ArgumentError, match="^tile_bytes: expected a whole number, 1 or more"):
+        get_backend("numpy", tile_bytes=value)
+    with pytest.raises(ArgumentError, match="^lanes: expected a whole number, 1 or more"):
+        get_backend("host", lanes=value)
+
+
+@pytest.mark.parametrize("value", [5, 0.5, True, b"folder"])
+@pytest.mark.parametrize(
+    ("name", "option", "expected"),
+    [
+        ("cpu", "scratch_dir", "the path of a folder"),
+        ("auto", "cupy", "a module like CuPy"),
+        ("cuda", "cupy", "a module like CuPy"),
+        ("host", "sanitize", "names of sanitizers"),
+        ("cuda", "defines", "a list of definitions"),
+    ],
+)
+def test_options_of_another_kind_are_refused_by_name(name, option, expected, value):
+    with pytest.raises(ArgumentError, match=f"^{option}: expected {expected}"):
+        get_backend(name, **{option: value})
+
+
+def test_paths_of_both_kinds_are_folders(tmp_path):
+    for folder in (tmp_path, str(tmp_path)):
+        assert get_backend("numpy", scratch_dir=folder).device.scratch_dir == folder
+
+
+def test_the_function_is_named_where_its_backend_cannot_be():
+    from gpucoron.steps.superbias import subtract_superbias
+
+    data = np.ones((1, 1, 2, 2), np.float32)
+    with pytest.raises(
+        BackendUnavailableError, match="^superbias.subtract_superbias: there is no backend 'tpu'; known"
+    ):
+        subtract_superbias(data, 1.0, backend="tpu")
+    if not backend_status()["cuda"][0]:
+        message = "^superbias.subtract_superbias: backend 'cuda' cannot run here: .*; use backend='cpu'$"
+        with pytest.raises(BackendUnavailableError, match=message):
+            subtract_superbias(data, 1.0, backend="cuda")
+    assert (data == 1).all()
+
+
 def test_a_choice_leaves_out_what_its_backend_has_no_use_for(caplog):
     with caplog.at_level("INFO"):
         backend = get_backend("auto", device=0, n_threads=1)

@@ -2,6 +2,7 @@
 
 import logging
 import operator
+import os
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -87,8 +88,9 @@ def get_backend(name="auto", **options):
     **options
         For the backend's device; the table of backends lists who takes which. ``n_threads`` (int), ``max_memory``
         (bytes, or text such as '4G'; see `gpucoron.backends.sizes.memory_size`), ``scratch_dir`` (path), ``device``
-        (int: which GPU). None stands for the default. 'auto' takes the options of all backends that it may choose; the
-        log tells which of them do not concern the chosen one.
+        (int: which GPU), ``tile_bytes`` (int: how much of a ramp NumPy works on at once). None stands for the default.
+        'auto' takes the options of all backends that it may choose; the log tells which of them do not concern the
+        chosen one.
 
     Returns
     -------
@@ -178,9 +180,18 @@ def _checked(name, options):
             of_others = f", which is for {', '.join(others)}" if others else ""
             msg = f"get_backend: backend {name!r} has no option {option}{of_others}; known: {', '.join(taken)}"
             raise ArgumentError(msg)
-    for option, least in (("n_threads", 1), ("device", 0)):
+    for option, least in (("n_threads", 1), ("device", 0), ("tile_bytes", 1), ("lanes", 1)):
         if option in options:
             options[option] = _whole_number(option, options[option], least)
+    for option, is_right, expected in (
+        ("scratch_dir", lambda value: isinstance(value, str | os.PathLike), "the path of a folder"),
+        ("cupy", lambda value: hasattr(value, "cuda"), "a module like CuPy, for tests"),
+        ("sanitize", lambda value: isinstance(value, str), "names of sanitizers"),
+        ("defines", lambda value: isinstance(value, tuple | list), "a list of definitions"),
+    ):
+        if option in options and not is_right(options[option]):
+            msg = f"{option}: expected {expected}, got {options[option]!r}"
+            raise ArgumentError(msg)
     if "max_memory" in options:
         options["max_memory"] = memory_size(options["max_memory"])
     return options

@@ -13,8 +13,9 @@ from gpucoron.backends.statistics import MAD_OF_NORMAL, MEAN_DEVIATION_OF_NORMAL
 from gpucoron.backends.tiles import row_tiles
 from gpucoron.dq import DO_NOT_USE, GOOD, JUMP_DET
 from gpucoron.parameters import P
-from gpucoron.steps.arguments import Array, Number, on_arrays
+from gpucoron.steps.arguments import Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
+from gpucoron.steps.values import Number
 
 STEP = Step(
     name="apply_rateints_outliers",
@@ -38,7 +39,9 @@ PLAIN_VALUE = 1.0
 
 
 @on_arrays(
-    cube=Array("nints ny nx | ny nx", "float"), sigma_cut=Number("sigma"), nint_min=Number("integrations", whole=True)
+    cube=Array("nints ny nx | ny nx", "float"),
+    sigma_cut=Number("sigma", minimum=0),
+    nint_min=Number("integrations", whole=True, minimum=0),
 )
 def find_outliers(cube, *, sigma_cut=10, nint_min=10, backend=None):
     """Find the values that lie far from a pixel's median over the integrations.

@@ -6,7 +6,6 @@ one piece and of the declared shape and dtype. Arrays that are right already are
 
 import functools
 import inspect
-import numbers
 import warnings
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,7 +16,8 @@ import numpy as np
 
 from gpucoron.backends import get_backend
 from gpucoron.backends.results import Slopes
-from gpucoron.errors import ArgumentError
+from gpucoron.errors import ArgumentError, BackendUnavailableError
+from gpucoron.steps.values import Number, refuse_units
 
 #: axes, as messages name them
 RAMP, CUBE, IMAGE = "nints ngroups ny nx", "nints ny nx", "ny nx"
@@ -64,15 +64,6 @@ class Images:
     in_place: bool = False
 
 
-@dataclass(frozen=True)
-class Number:
-    """One number that a function takes, above 0 and finite where ``positive``, without a fraction where ``whole``."""
-
-    unit: str = ""
-    positive: bool = False
-    whole: bool = False
-
-
 _inside = ContextVar("_inside", default=False)
 
 
@@ -81,8 +72,8 @@ def on_arrays(**declared):
 
     Parameters
     ----------
-    **declared : Array, Images or Number
-        By the names of the function's arguments, of which ``backend`` is one. None is passed on where it is the
+    **declared : Array, Images, or a kind of `gpucoron.steps.values`
+        By the names of the function's arguments: all of them but ``backend``. None is passed on where it is the
         argument's default.
 
     Returns
@@ -94,10 +85,12 @@ def on_arrays(**declared):
     def decorate(function):
         signature = inspect.signature(function)
         name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+        placed = {key: kind for key, kind in declared.items() if isinstance(kind, Array | Images)}
+        values = {key: kind for key, kind in declared.items() if key not in placed}
 
         @functools.wraps(function)
         def call(*args, **kwargs):
-            with _named(name):
+            with _named(name) as is_own:
                 if "xp" in kwargs:
                     warnings.warn(f"{name}: xp is not needed any more, see backend", DeprecationWarning, 3)
                     del kwargs["xp"]
@@ -106,7 +99,7 @@ def on_arrays(**declared):
                 except TypeError as error:
                     raise ArgumentError(str(error)) from None
                 bound.apply_defaults()
-                return _call(function, signature, bound, declared)
+                return _call(function, signature, bound, placed, values, is_own=is_own)
 
         call.declared = declared
         return call
@@ -116,18 +109,22 @@ def on_arrays(**declared):
 
 @contextmanager
 def _named(name):
-    """Let errors begin with the name of the function that was called, not of those that it calls."""
+    """Let errors begin with the name of the function that was called, not of those that it calls; tell if it is that.
+
+    A function that another one calls, or a run, is not.
+    """
     if _inside.get():
-        yield
+        yield False
         return
     token = _inside.set(True)
     try:
-        yield
-    except ValueError as error:
-        if type(error) not in (ValueError, ArgumentError):
+        yield True
+    except (ValueError, BackendUnavailableError) as error:
+        if type(error) not in (ValueError, ArgumentError, BackendUnavailableError):
             raise
+        kind = BackendUnavailableError if type(error) is BackendUnavailableError else ArgumentError
         msg = f"{name}: {error}"
-        raise ArgumentError(msg) from (None if type(error) is ArgumentError else error)
+        raise kind(msg) from (error if type(error) is ValueError else None)
     finally:
         _inside.reset(token)
 
@@ -142,21 +139,16 @@ def unnamed():
         _inside.reset(token)
 
 
-def _call(function, signature, bound, declared):
+def _call(function, signature, bound, placed, values, *, is_own):
     given = bound.arguments
-    for key, value in given.items():
-        if key not in declared:
-            _refuse_units(key, value)
-    arrays = [value for key, value in given.items() if isinstance(declared.get(key), (Array, Images))]
-    given["backend"] = backend = as_backend(given["backend"], *arrays)
+    given["backend"] = backend = as_backend(given["backend"], *(given[key] for key in placed))
+    _take_values(signature, given, values, is_own=is_own)
     sizes, changed = {}, []
-    for key, kind in declared.items():
+    for key, kind in placed.items():
         value = given[key]
         if value is None and signature.parameters[key].default is None:
             continue
-        if isinstance(kind, Number):
-            given[key] = _number(key, value, kind)
-        elif isinstance(kind, Images):
+        if isinstance(kind, Images):
             given[key] = _images(key, value, kind, sizes, backend, changed)
         else:
             if isinstance(kind.in_place, str):
@@ -168,6 +160,25 @@ def _call(function, signature, bound, declared):
     for theirs, ours in changed:
         theirs[...] = backend.to_host(ours) if isinstance(theirs, np.ndarray) else ours
     return answer
+
+
+def _take_values(signature, given, values, *, is_own):
+    """Replace what is no array by what its kind makes of it; inside a run, or another function, numbers alone."""
+    for key, kind in values.items():
+        value, parameter = given[key], signature.parameters[key]
+        is_number = isinstance(kind, Number)
+        if value is parameter.default or not (is_number or is_own):
+            continue
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            for each in value:
+                refuse_units(key, each, kind.unit)
+            given[key] = tuple(kind.take(key, each, strict=is_own) for each in value)
+            continue
+        refuse_units(key, value, getattr(kind, "unit", ""))
+        if is_number:
+            given[key] = kind.take(key, value, strict=is_own)
+        else:
+            given[key] = kind.take(key, value)
 
 
 def as_backend(backend=None, *arrays):
@@ -233,7 +244,7 @@ class _Placed:
 
     def _known(self, given):
         """Give what was given as an array on its side, or refuse it."""
-        _refuse_units(self.name, given, self.kind.unit)
+        refuse_units(self.name, given, self.kind.unit)
         if isinstance(given, np.ma.MaskedArray):
             self._refuse("is a masked array; give its data, with NaN or flags where it is masked")
         if given is None:
@@ -404,30 +415,3 @@ def _is_slopes(value):
 
 def _members(slopes):
     return {each.name: getattr(slopes, each.name) for each in fields(Slopes)}
-
-
-def _number(name, value, kind):
-    """Give a number as Python has it, or refuse it."""
-    _refuse_units(name, value, kind.unit)
-    if isinstance(value, np.ndarray) and value.ndim == 0:
-        value = value[()]
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        msg = f"{name}: expected a number{kind.unit and f' in {kind.unit}'}, got {value!r}"
-        raise ArgumentError(msg)
-    if kind.positive and not 0 < value < float("inf"):
-        msg = f"{name}: expected a number above 0, got {value!r}"
-        raise ArgumentError(msg)
-    if kind.whole:
-        if value != value or abs(value) == float("inf") or value != int(value):
-            msg = f"{name}: expected a whole number, got {value!r}"
-            raise ArgumentError(msg)
-        return int(value)
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _refuse_units(name, value, unit=""):
-    """Refuse quantities, whose unit would be lost without a word."""
-    is_value = isinstance(value, np.ndarray | np.generic | numbers.Number) or hasattr(value, "to_value")
-    if is_value and getattr(value, "unit", None) is not None:
-        msg = f"{name}: has a unit, {value.unit}; give its value{unit and f' in {unit}'}"
-        raise ArgumentError(msg)

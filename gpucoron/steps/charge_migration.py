@@ -3,8 +3,9 @@
 from gpucoron.backends.masks import grow_cross
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE
 from gpucoron.parameters import P
-from gpucoron.steps.arguments import RAMP, Array, Number, on_arrays
+from gpucoron.steps.arguments import RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
+from gpucoron.steps.values import Number
 
 STEP = Step(
     name="charge_migration",

@@ -3,11 +3,17 @@
 from dataclasses import replace
 
 from gpucoron.steps.arguments import CUBE, IMAGE, Images, on_arrays
+from gpucoron.steps.values import Choice
 
 RATE_COMBINATIONS = ("weighted", "nanmean")
 
 
-@on_arrays(rateints=Images(CUBE), rate=Images(IMAGE), fitted=Images(CUBE))
+@on_arrays(
+    rateints=Images(CUBE),
+    rate=Images(IMAGE),
+    fitted=Images(CUBE),
+    combination=Choice(*RATE_COMBINATIONS),
+)
 def combine_rateints(rate, rateints, *, fitted=None, combination="weighted", backend=None):
     """Make the rate anew from integrations that have changed.
 
@@ -32,9 +38,6 @@ def combine_rateints(rate, rateints, *, fitted=None, combination="weighted", bac
     Slopes
         Without ``fitted``, variances are those of the weighted sum, and ``err`` the root of their sum.
     """
-    if combination not in RATE_COMBINATIONS:
-        msg = f"rate_combination must be one of {', '.join(RATE_COMBINATIONS)}, not {combination!r}"
-        raise ValueError(msg)
     xp = backend.xp
     is_weighted = combination == "weighted"
     keeps_fit = is_weighted and fitted is not None

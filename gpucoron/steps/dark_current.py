@@ -9,6 +9,7 @@ from gpucoron.parameters import P
 from gpucoron.steps.arguments import RAMP, Array, on_arrays
 from gpucoron.steps.dark_line import FEWEST_VALUES, DarkError, count_without_line, fit_line, groups_of_line
 from gpucoron.steps.declaration import Extra, Outcome, Preset, Step, skipped
+from gpucoron.steps.values import Having, Kind, Number, Switch
 
 log = logging.getLogger(__name__)
 
@@ -163,9 +164,25 @@ def share_dark(nints, dark_nints, first_integration=1, *, by_integration=False):
     return [min(first_integration - 1 + index, dark_nints - 1) for index in range(nints)]
 
 
+def _check_lines(lines):
+    for line in lines:
+        Having("a Line", "at").take("line", line)
+
+
+_LINES = Kind("a Line for each integration of the dark", _check_lines)
+_READ_PATTERN = Having(
+    "a ReadPattern", "total_frames", nframes=Number(whole=True, minimum=1), groupgap=Number(whole=True, minimum=0)
+)
+
+
 @on_arrays(
     data=Array(RAMP, unit="DN", in_place=True),
     dark=Array("dark_ngroups ny nx | dark_nints dark_ngroups ny nx", unit="DN"),
+    dark_pattern=_READ_PATTERN,
+    pattern=_READ_PATTERN,
+    first_integration=Number(whole=True, minimum=1),
+    by_integration=Switch(),
+    lines=_LINES,
 )
 def subtract_dark(
     data, dark, dark_pattern, pattern, *, first_integration=1, by_integration=False, lines=None, backend=None

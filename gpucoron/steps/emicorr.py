@@ -11,6 +11,7 @@ import numpy as np
 from gpucoron.parameters import P
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
+from gpucoron.steps.values import Having, Kind, Number, Switch, check_numbers
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,29 @@ class ReadTimes:
         return (clocks / period) % 1, groups, per_group * ngroups + self.reset_clocks / period
 
 
-@on_arrays(data=Array(RAMP, unit="DN", in_place=True), pixeldq=Array(IMAGE, "uint32"))
+def _check_waves(waves):
+    for frequency, values in waves:
+        Number("Hz", positive=True).take("frequency", frequency)
+        check_numbers(values)
+
+
+_WAVES = Kind("a list of (frequency in Hz, one period of the wave)", _check_waves)
+_READ_TIMES = Having(
+    "ReadTimes",
+    "phases",
+    nsamples=Number(whole=True, minimum=1),
+    row_clocks=Number(above=0, finite=True),
+    reset_clocks=Number(minimum=0, finite=True),
+)
+
+
+@on_arrays(
+    data=Array(RAMP, unit="DN", in_place=True),
+    pixeldq=Array(IMAGE, "uint32"),
+    waves=_WAVES,
+    times=_READ_TIMES,
+    fit_ints_separately=Switch(),
+)
 def subtract_interference(data, pixeldq, waves, times, *, fit_ints_separately=False, backend=None):
     """Fit the amplitude and phase of one wave after the other, together with straight ramps, and subtract it in place.
 
@@ -219,6 +242,9 @@ def fit_phase(quadratic, linear, advances, *, backend=None):
     Source: jwst 3.0, ``calc_chisq_amplitudes`` and ``get_best_phase``. As there, the parabola through the least value
     and its neighbours takes the phases 0 and 1 - 1 / n_trials as far apart.
     """
+    if not np.isfinite(advances).all():
+        msg = "advances: expected finite numbers"
+        raise ValueError(msg)
     trials = np.arange(quadratic.shape[1]) / quadratic.shape[1]
     chisq, _ = _fit_amplitudes(quadratic, linear, advances, trials)
     phase = _best_phase(trials, chisq)

@@ -5,12 +5,13 @@ import numpy as np
 from gpucoron.backends.operations.likelihood import LikelihoodRampSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.parameters import OWN_THREADS, P
-from gpucoron.steps.arguments import IMAGE, RAMP, Array, Number, on_arrays
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.dark_line import add_dark_error
 from gpucoron.steps.declaration import Outcome, Step, skipped
 from gpucoron.steps.jump import flag_missing_gain
 from gpucoron.steps.likelihood import combine_integrations, fit_integrations, list_read_times
 from gpucoron.steps.ramp_fit import select_groups
+from gpucoron.steps.values import Number, Switch
 
 #: A hit within an averaged group spoils two differences: of four there are as many spoiled as good.
 MAX_DIFFS_ONE_SIDED = 4
@@ -53,7 +54,10 @@ FEWEST_GROUPS = 2
     readnoise=Array(IMAGE, unit="DN"),
     frame_time=Number("s", positive=True),
     group_time=Number("s", positive=True),
-    noise_scale=Number(),
+    nframes=Number(whole=True, minimum=1),
+    noise_scale=Number(minimum=0, finite=True),
+    nan_dnu=Switch(),
+    max_diffs_one_sided=Number(whole=True, minimum=0),
 )
 def fit_without_jumps(
     data,

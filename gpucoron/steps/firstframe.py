@@ -7,6 +7,7 @@ from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
 from gpucoron.parameters import P
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
+from gpucoron.steps.values import Switch
 
 STEP = Step(
     name="firstframe",
@@ -17,7 +18,11 @@ STEP = Step(
 )
 
 
-@on_arrays(groupdq=Array(RAMP, "uint8", in_place=True), pixeldq=Array(IMAGE, "uint32", in_place=True))
+@on_arrays(
+    groupdq=Array(RAMP, "uint8", in_place=True),
+    pixeldq=Array(IMAGE, "uint32", in_place=True),
+    bright_use_group1=Switch(),
+)
 def flag_first_group(groupdq, pixeldq, *, bright_use_group1=True, backend=None):
     """Set DO_NOT_USE in the first group, in place; at least three groups.
 

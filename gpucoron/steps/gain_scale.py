@@ -1,7 +1,8 @@
 """gain_scale: put rates of a detector that ran at another gain on the scale of the standard gain."""
 
-from gpucoron.steps.arguments import Images, Number, on_arrays
+from gpucoron.steps.arguments import Images, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
+from gpucoron.steps.values import Number
 
 STEP = Step(
     name="gain_scale",
@@ -13,7 +14,10 @@ STEP = Step(
 )
 
 
-@on_arrays(slopes=Images("... ny nx", in_place=True), gain_factor=Number())
+@on_arrays(
+    slopes=Images("... ny nx", in_place=True),
+    gain_factor=Number(above=0, finite=True),
+)
 def scale_slopes(slopes, gain_factor, *, backend=None):
     """Multiply rate and error by ``gain_factor``, the variances by its square, in place.
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpucoron.steps.arguments import RAMP, Array, on_arrays, unnamed
+from gpucoron.steps.values import Kind, Number, check_numbers
 
 METHODS = ("basic", "advanced", "custom")
 #: method -> half width of the part of the image that counts, and width of the ring along its edge, pixels
@@ -75,7 +76,15 @@ class Match:
     regions: Any
 
 
-@on_arrays(data=Array(RAMP, "real", unit="DN", on_host=True))
+_CENTER = Kind("two coordinates, in pixels", lambda center: check_numbers(center, 2))
+
+
+@on_arrays(
+    data=Array(RAMP, "real", unit="DN", on_host=True),
+    center=_CENTER,
+    cropwidth=Number("pixels", whole=True, minimum=1),
+    edgewidth=Number("pixels", whole=True, minimum=1),
+)
 def sum_ring(data, center, *, cropwidth=20, edgewidth=10, backend=None):
     """Sum a ring around the center of every group, less the median of the group's image.
 
@@ -130,7 +139,11 @@ def choose_groups_basic(own_sums, other_sums):
     return int(np.median(nearest)) + 1
 
 
-@on_arrays(data=Array(RAMP, "real", unit="DN", on_host=True))
+@on_arrays(
+    data=Array(RAMP, "real", unit="DN", on_host=True),
+    center=_CENTER,
+    cropwidth=Number("pixels", whole=True, minimum=1),
+)
 def measure_core(data, center, *, cropwidth=30, backend=None):
     """Measure an exposure for the advanced method.
 

@@ -4,8 +4,9 @@ On board, the sum of NFRAMES frames is divided by FRMDIVSR, a power of two. Wher
 their ratio.
 """
 
-from gpucoron.steps.arguments import RAMP, Array, Number, on_arrays
+from gpucoron.steps.arguments import RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
+from gpucoron.steps.values import Number
 
 STEP = Step(
     name="group_scale",

@@ -5,6 +5,7 @@ from collections import namedtuple
 from gpucoron.parameters import SPACEKLIP_CLASS
 from gpucoron.steps.arguments import Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
+from gpucoron.steps.values import Kind, Switch, check_numbers
 
 STEP = Step(
     name="ipc",
@@ -40,7 +41,21 @@ def reference_edges(facts):
 NO_EDGES = ReferenceEdges(0, 0, 0, 0)
 
 
-@on_arrays(data=Array("... ny nx", unit="DN", in_place="in_place"), kernel=Array("ky kx | ky kx ny nx"))
+def _check_edges(edges):
+    check_numbers(edges, 4)
+    if any(value != int(value) for value in edges):
+        raise ValueError(edges)
+
+
+_EDGES = Kind("numbers of rows and columns, (bottom, top, left, right)", _check_edges)
+
+
+@on_arrays(
+    data=Array("... ny nx", unit="DN", in_place="in_place"),
+    kernel=Array("ky kx | ky kx ny nx"),
+    edges=_EDGES,
+    in_place=Switch(),
+)
 def correct_coupling(data, kernel, edges=NO_EDGES, *, in_place=False, backend=None):
     """Convolve every group with a deconvolution kernel: the step on arrays.
 
@@ -81,7 +96,11 @@ def correct_coupling(data, kernel, edges=NO_EDGES, *, in_place=False, backend=No
     return data
 
 
-@on_arrays(data=Array("... ny nx", unit="DN", in_place=True), kernel=Array("ky kx | ky kx ny nx"))
+@on_arrays(
+    data=Array("... ny nx", unit="DN", in_place=True),
+    kernel=Array("ky kx | ky kx ny nx"),
+    edges=_EDGES,
+)
 def deconvolve_coupling(data, kernel, edges=NO_EDGES, *, backend=None):
     """Do as `correct_coupling` with ``in_place``, and return nothing.
 

@@ -11,6 +11,7 @@ from gpucoron.dq import DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE
 from gpucoron.parameters import OWN_THREADS, P
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
+from gpucoron.steps.values import Having, Number, Options, Switch, kinds_of
 
 STEP = Step(
     name="jump",
@@ -75,11 +76,24 @@ STEP = Step(
 )
 
 
+# A jump may be of any size; NaN electrons are exceeded by none.
+_SETTINGS = kinds_of(
+    JumpSettings,
+    max_jump_to_flag_neighbors=Number("sigma"),
+    min_jump_to_flag_neighbors=Number("sigma"),
+    after_jump_flag_e1=Number("electrons", nan=True),
+    after_jump_flag_e2=Number("electrons", nan=True),
+    nframes=Number(whole=True, minimum=1),
+)
+
+
 @on_arrays(
     data=Array(RAMP, unit="DN"),
     groupdq=Array(RAMP, "uint8", in_place=True),
     gain=Array(IMAGE, unit="e-/DN"),
     readnoise=Array(IMAGE, unit="DN"),
+    settings=Having("JumpSettings", **_SETTINGS),
+    options=Options(_SETTINGS),
 )
 def flag_jumps(data, groupdq, gain, readnoise, *, backend=None, settings=None, **options):
     """Flag jumps by two-point differences: sets JUMP_DET in ``groupdq``, in place, and changes nothing else.
@@ -132,7 +146,10 @@ def flag_missing_gain(pixeldq, gain, *, backend=None):
     pixeldq |= missing.astype(pixeldq.dtype) * pixeldq.dtype.type(NO_GAIN_VALUE | DO_NOT_USE)
 
 
-@on_arrays(gain=Array("... ny nx", unit="e-/DN", on_host=True))
+@on_arrays(
+    gain=Array("... ny nx", unit="e-/DN", on_host=True),
+    counts=Number("DN"),
+)
 def electron_thresholds(gain, *counts, backend=None):
     """Turn thresholds in DN into electrons by the median gain, rounded to float32 as jwst does.
 
@@ -154,7 +171,25 @@ def electron_thresholds(gain, *counts, backend=None):
     return [float(np.float32(count) * median) for count in counts]
 
 
-@on_arrays(gain=Array(IMAGE, unit="e-/DN"))
+_PARAMETERS = Having(
+    "the parameters of the step",
+    minimum_groups=Number(whole=True),
+    apply_minimum_groups=Switch(),
+    **dict.fromkeys(("after_jump_flag_dn1", "after_jump_flag_dn2"), Number("DN")),
+    **dict.fromkeys(("after_jump_flag_time1", "after_jump_flag_time2"), Number("s", finite=True)),
+)
+_FACTS = Having(
+    "facts of the exposure",
+    group_time=Number("s", positive=True),
+    nframes=Number(whole=True, minimum=1, optional=True),
+)
+
+
+@on_arrays(
+    gain=Array(IMAGE, unit="e-/DN"),
+    parameters=_PARAMETERS,
+    facts=_FACTS,
+)
 def settle(parameters, facts, gain, *, backend=None):
     """Make the settings of the search from the step's parameters.
 

@@ -1,9 +1,25 @@
 """Which pixels hold sources that are known beforehand: the fit of 1/f noise leaves them alone."""
 
-from gpucoron.steps.arguments import IMAGE, Array, Number, on_arrays
+from gpucoron.steps.arguments import IMAGE, Array, on_arrays
+from gpucoron.steps.values import Kind, Number, check_numbers
 
 
-@on_arrays(radius=Number("pixels"), mask=Array(IMAGE, "bool"))
+def _check_shape(shape):
+    for size in shape:
+        Number(whole=True, minimum=1).take("shape", size)
+    check_numbers(shape, 2)
+
+
+_SHAPE = Kind("(ny, nx)", _check_shape)
+_COMPANIONS = Kind("numbers x1, y1, x2, y2, ..., in pixels", check_numbers)
+
+
+@on_arrays(
+    mask=Array(IMAGE, "bool"),
+    shape=_SHAPE,
+    companions=_COMPANIONS,
+    radius=Number("pixels", minimum=0),
+)
 def protect_sources(shape, companions=(), radius=5.0, mask=None, *, backend=None):
     """Mark the pixels that the fit leaves alone.
 

@@ -9,16 +9,32 @@ from gpucoron.backends.results import Slopes
 from gpucoron.backends.statistics import median_of_last
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, Images, on_arrays
+from gpucoron.steps.values import Choice, Having, Kind, Number, Switch, check_numbers, kinds_of
 
 log = logging.getLogger(__name__)
 
 DEFAULTS = LikelihoodRampSettings()
 
 
+def _check_read_times(read_times):
+    if isinstance(read_times, str):
+        raise TypeError(read_times)
+    for times in read_times:
+        check_numbers(np.atleast_1d(times))
+
+
+_READ_TIMES = Kind("for each resultant its time, or those of its reads, in s", _check_read_times)
+
+
 @on_arrays(
     diffs=Array("ndiffs ...", "float", unit="e-/s"),
     sig=Array("...", "float", unit="e-"),
     diffs2use=Array("ndiffs ...", "bool"),
+    read_times=_READ_TIMES,
+    reject_jumps=Switch(),
+    threshold_oneomit=Number(minimum=0),
+    threshold_twoomit=Number(minimum=0),
+    max_diffs_one_sided=Number(whole=True, minimum=0),
 )
 def fit_likelihood(
     diffs,
@@ -109,6 +125,11 @@ def split_first_read(read_times):
     return None if len(first) < 2 else [first[:1], first[1:], *others]
 
 
+_SETTINGS = Having(
+    "LikelihoodRampSettings", **kinds_of(LikelihoodRampSettings, rules=Choice("spaceklip", "stcal", "sound"))
+)
+
+
 @on_arrays(
     data=Array(RAMP, unit="DN"),
     groupdq=Array(RAMP, "uint8", in_place=True),
@@ -117,6 +138,8 @@ def split_first_read(read_times):
     readnoise=Array(IMAGE, unit="DN"),
     dark_current=Array(IMAGE, unit="DN/s"),
     zeroframe=Array(CUBE, unit="DN"),
+    read_times=_READ_TIMES,
+    settings=_SETTINGS,
 )
 def fit_integrations(
     data,
@@ -243,10 +266,23 @@ def _sum_known(values, xp):
     return total
 
 
+_EXPOSURE = Having(
+    "an exposure",
+    *("data", "groupdq", "pixeldq", "zeroframe"),
+    facts=Having(
+        "facts of the exposure",
+        nframes=Number(whole=True, minimum=1, optional=True),
+        groupgap=Number(whole=True, minimum=0, optional=True),
+    ),
+)
+
+
 @on_arrays(
     gain=Array(IMAGE, unit="e-/DN"),
     readnoise=Array(IMAGE, unit="DN"),
     dark_current=Array(IMAGE, unit="DN/s"),
+    exposure=_EXPOSURE,
+    max_diffs_one_sided=Number(whole=True, minimum=0),
 )
 def fit_exposure(exposure, gain, readnoise, backend=None, *, dark_current=None, max_diffs_one_sided=0):
     """Fit an exposure as stcal's LIKELY does.

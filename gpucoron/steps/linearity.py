@@ -4,6 +4,7 @@ from gpucoron.backends.operations.linearity import LinearitySettings
 from gpucoron.dq import NO_LIN_CORR, SATURATED
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
+from gpucoron.steps.values import Number, Switch
 
 STEP = Step(
     name="linearity",
@@ -53,6 +54,8 @@ def prepare_coefficients(coeffs, dq=0, *, backend=None):
     coeffs=Array("ncoeffs ny nx"),
     dq=Array(IMAGE, "uint32"),
     inverse_coeffs=Array("n_inverse ny nx"),
+    nframes=Number(whole=True, minimum=1),
+    in_place=Switch(),
 )
 def correct_linearity(
     data, groupdq, pixeldq, coeffs, dq=0, *, inverse_coeffs=None, nframes=1, in_place=False, backend=None

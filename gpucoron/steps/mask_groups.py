@@ -24,6 +24,7 @@ from gpucoron.steps.group_matching import (
     prepare_masks,
     sum_ring,
 )
+from gpucoron.steps.values import Kind
 
 __all__ = [
     "Core",
@@ -75,7 +76,10 @@ STEP = Step(
 )
 
 
-@on_arrays(groupdq=Array(RAMP, "uint8", in_place=True))
+@on_arrays(
+    groupdq=Array(RAMP, "uint8", in_place=True),
+    mask=Kind("an array of true and false", np.shape),
+)
 def apply_mask(groupdq, mask, *, backend=None):
     """Set DO_NOT_USE where a mask says so, in place; all other flags stay.
 

@@ -5,11 +5,12 @@ import logging
 from gpucoron.backends.operations.ramp_fit import RampFitSettings
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
 from gpucoron.parameters import OWN_THREADS, P
-from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, Number, on_arrays
+from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.dark_line import add_dark_error
 from gpucoron.steps.declaration import Extra, Outcome, Preset, Step, skipped
 from gpucoron.steps.likelihood import fit_exposure as fit_exposure_by_likelihood
 from gpucoron.steps.likelihood import fit_likelihood
+from gpucoron.steps.values import Number, Switch
 
 __all__ = ["find_usable_groups", "fit", "fit_likelihood", "run", "select_groups", "suppress_single_groups"]
 
@@ -84,6 +85,10 @@ FEWEST_LIKELY_GROUPS = 4
     frame_time=Number("s", positive=True),
     dark_current=Array(IMAGE, unit="DN/s"),
     zeroframe=Array(CUBE, unit="DN"),
+    nframes=Number(whole=True, minimum=1),
+    groupgap=Number(whole=True, minimum=0),
+    suppress_one_group=Switch(),
+    drop_flagged_groups=Switch(),
 )
 def fit(
     data,
@@ -170,7 +175,11 @@ def fit(
     return backend.fit_ramps(*ramps, settings=settings)
 
 
-@on_arrays(groupdq=Array(RAMP, "uint8", in_place=True))
+@on_arrays(
+    groupdq=Array(RAMP, "uint8", in_place=True),
+    firstgroup=Number(whole=True),
+    lastgroup=Number(whole=True),
+)
 def select_groups(groupdq, firstgroup=None, lastgroup=None, *, backend=None):
     """Set DO_NOT_USE before ``firstgroup`` and after ``lastgroup``, in place.
 

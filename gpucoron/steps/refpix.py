@@ -12,8 +12,9 @@ import numpy as np
 from gpucoron.backends.statistics import median_of_last
 from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
 from gpucoron.parameters import SPACEKLIP_CLASS, P
-from gpucoron.steps.arguments import IMAGE, RAMP, Array, Number, on_arrays
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
+from gpucoron.steps.values import Choice, Having, Number, Switch
 
 _PSEUDO = "pseudo-reference {}; -1: as many as touch the detector's border, else 4"
 
@@ -175,7 +176,10 @@ def choose_pseudo_reference(parameters, facts):
     return chosen
 
 
-@on_arrays(values=Array("n k", "float", on_host=True), siglimit=Number("standard deviations"))
+_COUNT, _SIGLIMIT = Number(whole=True, minimum=0), Number("standard deviations", minimum=0)
+
+
+@on_arrays(values=Array("n k", "float", on_host=True), siglimit=_SIGLIMIT)
 def clipped_means(values, siglimit, *, backend=None):
     """Compute the mean of each row after clipping it, until nothing is clipped any more.
 
@@ -221,7 +225,9 @@ def clipped_means(values, siglimit, *, backend=None):
 @on_arrays(
     data=Array(RAMP, unit="DN", in_place=True),
     pixeldq=Array(IMAGE, "uint32"),
-    siglimit=Number("standard deviations"),
+    facts=Having("facts of the exposure", fastaxis=Choice(1, -1), slowaxis=Choice(2, -2)),
+    odd_even_columns=Switch(),
+    siglimit=_SIGLIMIT,
 )
 def correct_nir_subarray(data, pixeldq, facts, *, odd_even_columns=True, siglimit=3.0, backend=None):
     """Subtract the clipped mean of a subarray's own reference pixels from each of its groups, in place.
@@ -275,8 +281,10 @@ def correct_nir_subarray(data, pixeldq, facts, *, odd_even_columns=True, siglimi
 @on_arrays(
     data=Array(RAMP, unit="DN", in_place=True),
     pixeldq=Array(IMAGE, "uint32"),
-    side_gain=Number(),
     missing=Array(RAMP, "bool"),
+    pseudo=Having("a PseudoReference", "columns", **dict.fromkeys(("nleft", "nright", "ncol_off"), _COUNT)),
+    side_smoothing_length=Number("rows", whole=True, minimum=1),
+    side_gain=Number(finite=True),
 )
 def correct_sides(data, pixeldq, pseudo, *, side_smoothing_length=11, side_gain=1.0, missing=None, backend=None):
     """Subtract from each row the running median of pseudo-reference columns at its two ends, in place.
@@ -335,7 +343,8 @@ def _smooth_side(columns, usable, length, xp):
 @on_arrays(
     data=Array(RAMP, unit="DN", in_place=True),
     pixeldq=Array(IMAGE, "uint32"),
-    siglimit=Number("standard deviations"),
+    odd_even_rows=Switch(),
+    siglimit=_SIGLIMIT,
 )
 def correct_miri_frames(data, pixeldq, *, odd_even_rows=True, siglimit=3.0, backend=None):
     """Subtract from MIRI full frames the drift of the reference columns since the first group, in place.

@@ -2,6 +2,7 @@
 
 from gpucoron.steps.arguments import RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
+from gpucoron.steps.values import Number
 
 STEP = Step(
     name="reset",
@@ -15,6 +16,9 @@ STEP = Step(
 @on_arrays(
     data=Array(RAMP, unit="DN", in_place=True),
     reset=Array("reset_nints reset_ngroups ny nx", unit="DN"),
+    first_integration=Number(whole=True, minimum=1),
+    nints=Number(whole=True, minimum=1),
+    ngroups=Number(whole=True, minimum=1),
 )
 def subtract_reset(data, reset, *, first_integration=1, nints=None, ngroups=None, backend=None):
     """Subtract the reset anomaly of each integration, in place; NaN in the reference counts as zero.
@@ -38,6 +42,10 @@ def subtract_reset(data, reset, *, first_integration=1, nints=None, ngroups=None
     xp = backend.xp
     nints = reset.shape[0] if nints is None else nints
     ngroups = reset.shape[1] if ngroups is None else ngroups
+    for name, value, most in (("nints", nints, reset.shape[0]), ("ngroups", ngroups, reset.shape[1])):
+        if value > most:
+            msg = f"{name}: the reset has {most}, not {value}"
+            raise ValueError(msg)
     ngroups = min(data.shape[1], ngroups)
     current, frames = None, None
     for index in range(data.shape[0]):

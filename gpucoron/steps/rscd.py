@@ -6,8 +6,9 @@ Ramps that saturate early keep some of these groups, so that a slope can still b
 import logging
 
 from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
-from gpucoron.steps.arguments import IMAGE, RAMP, Array, Number, on_arrays
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
+from gpucoron.steps.values import Number
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def limit_skips(skip_first, skip_later, ngroups):
 @on_arrays(
     groupdq=Array(RAMP, "uint8", in_place=True),
     pixeldq=Array(IMAGE, "uint32", in_place=True),
-    skip=Number("groups", whole=True),
+    skip=Number("groups", whole=True, minimum=0),
 )
 def flag_first_groups(groupdq, pixeldq, skip, *, backend=None):
     """Set DO_NOT_USE in the first ``skip`` groups, fewer where the ramp saturates early, in place.

@@ -9,6 +9,7 @@ from gpucoron.dq import AD_FLOOR, NO_SAT_CHECK, RC, SATURATED
 from gpucoron.parameters import SPACEKLIP_CLASS, P
 from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
+from gpucoron.steps.values import Number, Switch
 
 STEP = Step(
     name="saturation",
@@ -63,6 +64,11 @@ def prepare_threshold(threshold, dq=0, *, backend=None):
     threshold=Array(IMAGE, unit="DN"),
     dq=Array(IMAGE, "uint32"),
     superbias=Array(IMAGE, unit="DN"),
+    nframes=Number(whole=True, minimum=1),
+    n_pix_grow_sat=Number("pixels", whole=True, minimum=0),
+    grow_diagonal=Switch(),
+    flag_rcsat=Switch(),
+    in_place=Switch(),
 )
 def flag_saturated(
     data,
@@ -153,6 +159,8 @@ def flag_rc_pixels(groupdq, rc, *, backend=None):
     zeroframe=Array(CUBE, unit="DN", in_place=True),
     threshold=Array(IMAGE, unit="DN"),
     rc=Array(IMAGE, "bool"),
+    n_pix_grow_sat=Number("pixels", whole=True, minimum=0),
+    grow_diagonal=Switch(),
 )
 def blank_zeroframe(zeroframe, threshold, n_pix_grow_sat, *, grow_diagonal=True, rc=None, backend=None):
     """Set the ZEROFRAME to zero, in place, where it is saturated, next to that, or at the A/D floor.

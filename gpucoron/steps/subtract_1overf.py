@@ -11,11 +11,12 @@ from gpucoron.backends.operations.subtract_ktc import PedestalSettings
 from gpucoron.backends.statistics import CUT, MAD_OF_NORMAL, MEAN_DEVIATION_OF_NORMAL, NARROWING, NO_DEVIATION
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.parameters import OWN_THREADS, SPACEKLIP_CLASS, P
-from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, Number, on_arrays
+from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.combined_rate import RATE_COMBINATIONS, combine_rateints
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 from gpucoron.steps.known_sources import protect_sources
 from gpucoron.steps.subtract_ktc import fit_pedestal
+from gpucoron.steps.values import Choice, Number, Switch
 
 __all__ = [
     "background_mask",
@@ -60,7 +61,12 @@ STEP = Step(
 MODEL_TYPES = ("savgol", "median", "mean", "fft")
 
 
-@on_arrays(image=Array(IMAGE, "float"), bad=Array(IMAGE, "bool"), nsigma=Number("sigma"))
+@on_arrays(
+    image=Array(IMAGE, "float"),
+    bad=Array(IMAGE, "bool"),
+    nsigma=Number("sigma", minimum=0),
+    niter=Number(whole=True, minimum=1),
+)
 def background_mask(image, bad=None, *, nsigma=3, niter=3, backend=None):
     """Find an image's background: what is near its median and part of no source.
 
@@ -97,7 +103,22 @@ def background_mask(image, bad=None, *, nsigma=3, niter=3, backend=None):
     return backend.background_mask(image[None], None if bad is None else bad[None], settings=settings)[0]
 
 
-@on_arrays(image=Array(IMAGE, "float"), mask=Array(IMAGE, "bool"))
+#: how noise is fitted, for all functions that do
+_HOW = {
+    "model_type": Choice(*MODEL_TYPES),
+    "vertical_corr": Switch(),
+    "slowaxis": Choice(2, -2, 1, -1),
+    "noutputs": Number(whole=True, minimum=1),
+    "channel_averaging": Switch(),
+}
+
+
+@on_arrays(
+    image=Array(IMAGE, "float"),
+    mask=Array(IMAGE, "bool"),
+    **_HOW,
+    flatten_model=Switch(),
+)
 def fit_noise(
     image,
     mask,
@@ -147,7 +168,12 @@ def fit_noise(
     return _fit(backend, image[None], mask[None], slowaxis, settings)[0]
 
 
-@on_arrays(data=Array(CUBE, unit="DN/s"), dq=Array(CUBE, "uint32"), protected=Array(IMAGE, "bool"))
+@on_arrays(
+    data=Array(CUBE, unit="DN/s"),
+    dq=Array(CUBE, "uint32"),
+    protected=Array(IMAGE, "bool"),
+    **_HOW,
+)
 def noise_of_rateints(
     data,
     dq,
@@ -204,8 +230,10 @@ def noise_of_rateints(
     groupdq=Array(RAMP, "uint8"),
     saturation=Array(IMAGE, unit="DN"),
     group_time=Number("s", positive=True),
-    sat_frac=Number(),
     protected=Array(IMAGE, "bool"),
+    sat_frac=Number(minimum=0),
+    combine_ints=Switch(),
+    **_HOW,
 )
 def noise_of_ramp(
     data,
@@ -317,9 +345,6 @@ def _noise_by_integration(
 
 def _fit(backend, images, masks, slowaxis, settings):
     """Fit images in the detector's orientation: the operation knows rows as the fast axis."""
-    if settings.model_type not in MODEL_TYPES:
-        msg = f"model_type must be one of {', '.join(MODEL_TYPES)}, not {settings.model_type!r}"
-        raise ValueError(msg)
     is_turned = _reads_columns(slowaxis)
     if is_turned:
         images, masks = images.swapaxes(1, 2), masks.swapaxes(1, 2)

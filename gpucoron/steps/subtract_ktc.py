@@ -2,8 +2,9 @@
 
 from gpucoron.backends.operations.subtract_ktc import PedestalSettings
 from gpucoron.parameters import SPACEKLIP_CLASS, P
-from gpucoron.steps.arguments import IMAGE, RAMP, Array, Number, on_arrays
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
+from gpucoron.steps.values import Number
 
 STEP = Step(
     name="subtract_ktc",
@@ -21,7 +22,7 @@ STEP = Step(
     groupdq=Array(RAMP, "uint8"),
     saturation=Array(IMAGE, unit="DN"),
     group_time=Number("s", positive=True),
-    sat_frac=Number(),
+    sat_frac=Number(minimum=0),
 )
 def fit_pedestal(data, groupdq, saturation, group_time, *, sat_frac=0.5, backend=None):
     """Fit the pedestal and the slope of every ramp by a straight line through its groups far from saturation.

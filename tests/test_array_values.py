@@ -1,0 +1,164 @@
+"""What the array functions take besides arrays: every argument is declared, and nonsense is refused by name.
+
+The values that make no sense follow from the declarations, so that a new argument is tested as soon as it is there.
+"""
+
+import inspect
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from array_cases import FUNCTIONS, call, make_arguments
+
+from gpucoron.backends.operations.jump import JumpSettings
+from gpucoron.backends.operations.likelihood import LikelihoodRampSettings
+from gpucoron.errors import ArgumentError
+from gpucoron.steps import STEPS
+from gpucoron.steps.arguments import Array, Images, unnamed
+from gpucoron.steps.values import Choice, Having, Kind, Number, Options, Switch
+
+NUMBERS = [
+    (name, key)
+    for name, function in FUNCTIONS.items()
+    for key, kind in function.declared.items()
+    if isinstance(kind, Number)
+]
+EVERYTHING = [(name, key) for name, function in FUNCTIONS.items() for key in inspect.signature(function).parameters]
+VALUES = [
+    (name, key)
+    for name, key in EVERYTHING
+    if key != "backend" and not isinstance(FUNCTIONS[name].declared.get(key), (Array, Images))
+]
+
+
+@pytest.mark.parametrize(("name", "key"), EVERYTHING)
+def test_every_argument_is_declared(name, key):
+    declared = FUNCTIONS[name].declared
+    assert key == "backend" or type(declared.get(key)) in (Array, Images, Number, Switch, Choice, Having, Kind, Options)
+    assert set(declared) <= set(inspect.signature(FUNCTIONS[name]).parameters)
+
+
+def nonsense_for(kind, default):
+    """List what is none of a kind."""
+    if isinstance(kind, Number):
+        values = ["x", [1.0], True, 1j] + [None] * (default is not None) + [float("nan")] * (not kind.nan)
+        values += [1.5, float("inf")] if kind.whole else []
+        values += [float("inf"), float("-inf")] if kind.finite or kind.positive else []
+        values += [0, -1, -0.5] if kind.positive else []
+        values += [kind.minimum - 1] if kind.minimum is not None else []
+        return values + ([kind.above, kind.above - 1] if kind.above is not None else [])
+    if isinstance(kind, Switch):
+        return ["x", "true", float("nan"), 1.5, -1, None, [True]]
+    if isinstance(kind, Choice):
+        return ["x", float("nan"), 1.5, 7, None]
+    return ["x", float("nan"), 1.5, -1] + [None] * (default is not None)
+
+
+@pytest.mark.parametrize(("name", "key"), VALUES)
+def test_values_that_make_no_sense_are_refused_by_name(name, key):
+    parameter = inspect.signature(FUNCTIONS[name]).parameters[key]
+    kind = FUNCTIONS[name].declared[key]
+    kinds = kind.kinds if isinstance(kind, Options) else {key: kind}
+    for label, own in kinds.items():
+        default = None if isinstance(kind, Options) or parameter.kind is parameter.VAR_POSITIONAL else parameter.default
+        for value in nonsense_for(own, default):
+            arguments = make_arguments(name)
+            before = {each: array.copy() for each, array in arguments.items() if isinstance(array, np.ndarray)}
+            with pytest.raises(ArgumentError, match=f"^{re.escape(name)}: .*{label}"):
+                if parameter.kind is parameter.VAR_POSITIONAL:
+                    FUNCTIONS[name](arguments["gain"], value)
+                else:
+                    call(name, {**arguments, label: value})
+                pytest.fail(f"{label}={value!r} was accepted")
+            for each, array in before.items():
+                np.testing.assert_array_equal(arguments[each], array)
+
+
+FIELDS = [
+    (name, key, *more)
+    for name, key in VALUES
+    if isinstance(FUNCTIONS[name].declared[key], Having)
+    for field, own in FUNCTIONS[name].declared[key].kinds.items()
+    for more in [(field, value) for value in ([5] if isinstance(own, Having) else nonsense_for(own, ...))]
+    if not (more[1] is None and getattr(own, "optional", False))
+]
+
+
+@pytest.mark.parametrize(("name", "key", "field", "value"), FIELDS)
+def test_fields_that_make_no_sense_are_refused_by_name(name, key, field, value):
+    given = make_arguments(name).get(key)
+    if given is None:
+        given = {"jump.flag_jumps": JumpSettings, "likelihood.fit_integrations": LikelihoodRampSettings}[name]()
+    plain = {each: getattr(given, each) for each in dir(given) if not each.startswith("__")}
+    with pytest.raises(ArgumentError, match=f"^{re.escape(name)}: {key}.{field}: expected "):
+        call(name, {**make_arguments(name), key: SimpleNamespace(**{**plain, field: value})})
+
+
+def test_the_messages_of_values():
+    arguments = make_arguments("jump.flag_jumps")
+    arguments["nframes"] = -1
+    with pytest.raises(ArgumentError) as told:
+        call("jump.flag_jumps", arguments)
+    assert str(told.value) == "jump.flag_jumps: nframes: expected a whole number of 1 or more, got -1"
+    arguments = make_arguments("dark_current.subtract_dark")
+    arguments["pattern"] = SimpleNamespace(nframes=1)
+    with pytest.raises(ArgumentError, match=r"pattern: expected a ReadPattern, got .*, which has no total_frames"):
+        call("dark_current.subtract_dark", arguments)
+    with pytest.raises(ArgumentError, match="^jump.flag_jumps: .*settings must be JumpSettings, not SimpleNamespace"):
+        call(
+            "jump.flag_jumps",
+            {**make_arguments("jump.flag_jumps"), "settings": SimpleNamespace(**vars(JumpSettings()))},
+        )
+
+
+def same_names():
+    """List the values that are parameters of a step too, under the same name."""
+    for name, function in FUNCTIONS.items():
+        module = name.partition(".")[0]
+        own = {each.name: each for each in STEPS[module].parameters} if module in STEPS else {}
+        kinds = {key: kind for key, kind in function.declared.items() if not isinstance(kind, Options)}
+        for kind in function.declared.values():
+            kinds |= kind.kinds if isinstance(kind, Options) else {}
+        for key, kind in kinds.items():
+            if key in own and not isinstance(kind, (Array, Images)):
+                yield name, key, kind, own[key]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "kind", "parameter"), [pytest.param(*each, id=".".join(each[:2])) for each in same_names()]
+)
+def test_a_parameter_of_the_step_is_the_same_kind_of_value(name, key, kind, parameter):
+    wanted = {"integer": Number, "float": Number, "boolean": Switch, "option": Choice}.get(parameter.kind, Kind)
+    assert type(kind) is wanted
+    if wanted is Number:
+        assert kind.whole == (parameter.kind == "integer")
+        assert parameter.minimum in (None, kind.minimum)
+    if wanted is Choice:
+        assert kind.options == parameter.options
+    if parameter.default is not None and wanted is not Kind:
+        assert kind.take(key, parameter.default) == parameter.default
+
+
+def test_a_run_is_not_held_to_the_least_values():
+    """Its parameters are checked where they are settled, as jwst's are: what jwst takes, the step takes."""
+    arguments = make_arguments("refpix.clipped_means")
+    with pytest.raises(ArgumentError, match="siglimit: expected a number in standard deviations of 0 or more, got -1"):
+        call("refpix.clipped_means", {**arguments, "siglimit": -1})
+    with unnamed():
+        means, _ = call("refpix.clipped_means", {**arguments, "siglimit": -1})
+    assert np.isnan(means).all()
+
+
+@pytest.mark.parametrize(("name", "key"), NUMBERS)
+def test_numbers_have_no_unit(name, key):
+    from astropy import units
+
+    arguments = make_arguments(name)
+    if key == "counts":
+        arguments = {"gain": arguments["gain"]}
+        with pytest.raises(ArgumentError, match=f"^{re.escape(name)}: counts: has a unit, s"):
+            FUNCTIONS[name](arguments["gain"], 2.0 * units.s)
+        return
+    with pytest.raises(ArgumentError, match=f"^{re.escape(name)}: {key}: has a unit, s"):
+        call(name, {**arguments, key: 2.0 * units.s})
