@@ -81,7 +81,8 @@ def run_ours(path, steps=None, backend="cpu", output_dir=None, **options):
 
     run = plan(Exposure.read(path), steps=steps, backend=backend, **options)
     run.output_dir = output_dir
-    run_steps(run, after_step=keep)
+    path_of = None if output_dir is None else lambda extra: products.extra_path(extra, path, output_dir)
+    run_steps(run, after_step=products.saving_extras(path_of, keep))
     seen.run = run
     for name, model in (("rate", products.rate_model(run)), ("rateints", products.rateints_model(run))):
         if model is not None:

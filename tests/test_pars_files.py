@@ -7,6 +7,7 @@ from jwst_side import SLOPE_ARRAYS
 
 import gpucoron
 from gpucoron.batch.job import reduce_job
+from gpucoron.batch.persistence import Memory
 from gpucoron.batch.plan import make_plan, parameters_of
 from gpucoron.batch.run import _job
 from gpucoron.cli import main
@@ -100,7 +101,7 @@ def test_a_job_takes_what_the_batch_has_settled(case, tmp_path, monkeypatch):
     with case.cache.activate():
         found = make_plan([case.path], tmp_path)
         (tmp_path / "logs").mkdir()
-        job = _job(found.exposures[0], found, tmp_path / "stage", asked, {**pool, "engine": "local"})
+        job = _job(found.exposures[0], found, tmp_path / "stage", asked, {**pool, "engine": "local"}, Memory(found))
         monkeypatch.delenv(DISABLED_BY)
         record = reduce_job(job)
     assert record["status"] == "done", record
