@@ -162,3 +162,53 @@ def test_numbers_have_no_unit(name, key):
         return
     with pytest.raises(ArgumentError, match=f"^{re.escape(name)}: {key}: has a unit, s"):
         call(name, {**arguments, key: 2.0 * units.s})
+
+
+PARTS = [
+    ("emicorr.subtract_interference", "waves", [(390.0, "x")], "expected a list of"),
+    ("emicorr.subtract_interference", "waves", [(-390.0, [0.0, 1.0])], "frequency: expected a number in Hz above 0"),
+    ("emicorr.subtract_interference", "waves", [(390.0, [0.0, float("nan")])], "expected a list of"),
+    ("emicorr.subtract_interference", "waves", [390.0], "expected a list of"),
+    ("emicorr.fit_phase", "advances", [float("nan"), 0.0], "expected finite numbers"),
+    ("reset.subtract_reset", "nints", 3, "the reset has 2, not 3"),
+    ("reset.subtract_reset", "ngroups", 4, "the reset has 3, not 4"),
+    ("ipc.correct_coupling", "edges", (4, 0, 0), "expected numbers of rows and columns"),
+    ("ipc.correct_coupling", "edges", (4, 0, 0, 1.5), "expected numbers of rows and columns"),
+    ("ipc.correct_coupling", "edges", (-4, 0, 0, 0), ".* leave nothing"),
+    ("dark_current.subtract_dark", "lines", [5], "line: expected a Line, got 5"),
+    ("likelihood.fit_integrations", "read_times", [[2.0, "x"]], "expected for each resultant its time"),
+    ("group_matching.sum_ring", "center", (9.0, None), "expected two coordinates"),
+    ("known_sources.protect_sources", "shape", (16, 0), "shape: expected a whole number of 1 or more, got 0"),
+    ("known_sources.protect_sources", "shape", (16, 20, 3), r"expected \(ny, nx\), got \(16, 20, 3\)"),
+    ("known_sources.protect_sources", "companions", (5.0, float("inf")), "expected numbers x1, y1"),
+    ("mask_groups.apply_mask", "mask", np.zeros((2, 6, 16, 20)), ""),
+]
+
+
+@pytest.mark.parametrize(("name", "key", "value", "message"), PARTS)
+def test_what_is_wrong_inside_is_refused_by_name(name, key, value, message):
+    prefix = "mask_array must be a boolean array" if key == "mask" else f"{key}: {message}"
+    with pytest.raises(ArgumentError, match=f"^{re.escape(name)}: {prefix}"):
+        call(name, {**make_arguments(name), key: value})
+
+
+def test_good_values_are_taken_in_any_form():
+    """NumPy's numbers and truths, whole numbers as floats, 0 and 1 for switches."""
+    assert Number(whole=True, minimum=1).take("n", np.float32(2.0)) == 2
+    assert Number().take("x", np.array(1.5)) == 1.5
+    assert Number(minimum=0).take("x", float("inf")) == float("inf")
+    assert np.isnan(Number(nan=True).take("x", float("nan")))
+    assert [Switch().take("s", value) for value in (np.True_, 0, np.array(True), 1)] == [True, False, True, True]
+    assert Choice("a", "b").take("c", np.str_("b")) == "b"
+
+
+def test_a_run_with_a_strange_slow_axis_says_so():
+    arguments = make_arguments("subtract_1overf.fit_noise")
+    with unnamed(), pytest.raises(ValueError, match="^slowaxis must be 1, 2, -1 or -2, not 3$"):
+        call("subtract_1overf.fit_noise", {**arguments, "slowaxis": 3})
+
+
+def test_long_values_are_not_repeated():
+    arguments = make_arguments("known_sources.protect_sources")
+    with pytest.raises(ArgumentError, match=r"radius: expected .*, got an array of shape \(40, 40\)$"):
+        call("known_sources.protect_sources", {**arguments, "radius": np.zeros((40, 40))})
