@@ -32,20 +32,6 @@ _OURS = ("skip", "save_results", *(parameter.name for parameter in COMMON))
 _CLIPPING_OF_OLDER = 3.0
 
 
-#: what jwst's own error does not tell: step, parameter that is set, kind of error, and what helps
-_HINTS = (
-    (
-        "persistence", "persistence_array_file", IndexError,
-        "the file counts pixels within a subarray, and may be of a larger one: give a file that only exposures of this "
-        "subarray have written; ",
-    ),
-    (
-        "clean_flicker_noise", "user_mask", AttributeError,
-        "a user_mask is a FITS file with the mask in its SCI extension, or an ASDF file of an image model: 1 for "
-        "background, of the exposure's shape (ny, nx) or (nints, ny, nx); ",
-    ),
-)  # fmt: skip
-
 #: step -> parameter -> path: files that are read or written in place of those that the user has named
 _stand_ins = ContextVar("stand_ins", default=MappingProxyType({}))
 
@@ -300,10 +286,10 @@ def _named(run, step, function):
 
 
 def _hint(step, settings, error):
-    """Say what helps against an error of jwst's code that does not say it; '' if we do not know."""
-    for name, parameter, kind, hint in _HINTS:
-        if name == step.name and isinstance(error, kind) and getattr(settings, parameter, None):
-            return hint
+    """Say what helps against an error of jwst's code that does not say it; '' if the step does not know."""
+    for parameter, kind, hint in step.hints:
+        if isinstance(error, kind) and getattr(settings, parameter):
+            return f"{hint}; "
     return ""
 
 

@@ -34,6 +34,14 @@ STEP = Step(
     opens=lambda settings, facts: ["flat"] if settings.apply_flat_field else [],
     helpers=("jwsts_own",),
     borrows="jwst.clean_flicker_noise.clean_flicker_noise_step",
+    hints=(
+        (
+            "user_mask",
+            AttributeError,
+            "a user_mask is a FITS file with the mask in its SCI extension, or an ASDF file of an image model: 1 for "
+            "background, of the exposure's shape (ny, nx) or (nints, ny, nx)",
+        ),
+    ),
 )
 
 

@@ -110,6 +110,9 @@ class Step:
         Module of jwst that holds ``jwst_class``, where that code is run in part or always.
     borrows_since : str
         The first jwst that has this step: before, another one had the name. '' where any jwst that we admit has it.
+    hints : tuple of (str, type, str)
+        A parameter that names a file, the kind of error that jwst's code raises if the file is another than it needs,
+        and which file it needs.
     profiles : mapping of str to Preset
         What profiles set differently; `gpucoron.parameters.SPACEKLIP_CLASS` names one that is none of the users'.
     keywords : mapping of str to str
@@ -153,6 +156,7 @@ class Step:
     helpers: tuple = ()
     borrows: str = ""
     borrows_since: str = ""
+    hints: tuple = ()
     profiles: Mapping = field(default_factory=dict)
     keywords: Mapping = field(default_factory=dict)
     leaves: str = "ramp"

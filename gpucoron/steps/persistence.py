@@ -33,6 +33,14 @@ STEP = Step(
     helpers=("jwsts_own",),
     borrows="jwst.persistence.persistence_step",
     borrows_since="3.0",
+    hints=(
+        (
+            "persistence_array_file",
+            IndexError,
+            "the file counts pixels within a subarray, and may be of a larger one: give a file that only exposures of "
+            "this subarray have written",
+        ),
+    ),
     leaves="calibrated ramp",
     keywords={"skip_persistence": "skip"},
     refuses=_without_time,
