@@ -104,7 +104,7 @@ def test_through_jwsts_call(case, host, monkeypatch, from_model):
 
     from gpucoron import pipeline
 
-    monkeypatch.setattr(pipeline, "get_backend", lambda name: host)
+    monkeypatch.setattr(pipeline, "get_backend", lambda name, max_memory: host)
     with case.cache.activate():
         expected = gpucoron.Coron1Pipeline.call(str(case.path))
         calls = fill_up_once(monkeypatch, "fit_ramps")
