@@ -137,7 +137,7 @@ class TestWaysToRunOne:
         assert names[0] == names[1]
         assert len(names[0]) == 1
 
-    @pytest.mark.parametrize("name", ["gpucoron.pipeline.JumpStep", "gpucoron_jump"])
+    @pytest.mark.parametrize("name", ["gpucoron.pipeline.JumpStep", "gpucoron.steps.JumpStep", "gpucoron_jump"])
     def test_strun(self, case, tmp_path, name):
         from jwst.jump import JumpStep
         from stdatamodels.jwst import datamodels

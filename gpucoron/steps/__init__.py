@@ -63,6 +63,15 @@ def run_step(step_name, exposure, references, parameters, backend, **helpers):
         return _MODULES[step_name].run(exposure, references, parameters, backend, **helpers)
 
 
+def __getattr__(name):
+    """Give the jwst Step of a step by its class's name, as ``strun gpucoron.steps.SaturationStep`` looks for it."""
+    if name in {step.class_name for step in STEPS.values()}:
+        # only for who asks: what stands here knows nothing of jwst
+        return getattr(import_module("gpucoron.pipeline"), name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
 def stpipe_steps():
     """List what ``strun`` finds: (class, alias, whether it is a pipeline); ``gpucoron_jump`` is our jump."""
     steps = [(f"gpucoron.pipeline.{step.class_name}", f"gpucoron_{name}", False) for name, step in STEPS.items()]
