@@ -10,8 +10,7 @@ from pathlib import Path
 
 from jwst.stpipe import Step as JwstStep
 from stdatamodels.jwst import datamodels
-from stpipe.config_parser import Section
-from stpipe.exceptions import ValidationError
+from stpipe.config_parser import Section, ValidationError
 
 from gpucoron.backends.backend import Backend
 from gpucoron.errors import ParameterError
