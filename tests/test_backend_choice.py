@@ -95,19 +95,17 @@ def test_tiles(value):
 
 
 @pytest.mark.parametrize("value", [5, 0.5, True, b"folder"])
-@pytest.mark.parametrize(
-    ("name", "option", "expected"),
-    [
+def test_options_of_another_kind_are_refused_by_name(value):
+    """No device is needed for that: a backend as a parameter would ask for it."""
+    for name, option, expected in (
         ("cpu", "scratch_dir", "the path of a folder"),
         ("auto", "cupy", "a module like CuPy"),
         ("cuda", "cupy", "a module like CuPy"),
         ("host", "sanitize", "names of sanitizers"),
         ("cuda", "defines", "a list of definitions"),
-    ],
-)
-def test_options_of_another_kind_are_refused_by_name(name, option, expected, value):
-    with pytest.raises(ArgumentError, match=f"^{option}: expected {expected}"):
-        get_backend(name, **{option: value})
+    ):
+        with pytest.raises(ArgumentError, match=f"^{option}: expected {expected}"):
+            get_backend(name, **{option: value})
 
 
 def test_paths_of_both_kinds_are_folders(tmp_path):
