@@ -13,7 +13,6 @@ import numpy as np
 from jwst.stpipe import Pipeline
 from jwst.stpipe import Step as JwstStep
 from stdatamodels.jwst import datamodels
-from stpipe.config_parser import Section
 
 from gpucoron.backends import NAMES, get_backend
 from gpucoron.backends.sizes import memory_size
@@ -23,7 +22,7 @@ from gpucoron.io import logs, products
 from gpucoron.io.exposure import Exposure
 from gpucoron.io.parameter_files import config_from_crds, crds_pars_disabled
 from gpucoron.io.slopes import exposure_of_slopes
-from gpucoron.io.stpipe_base import Coat, check_input, hold
+from gpucoron.io.stpipe_base import Coat, check_input
 from gpucoron.parameters import (
     FROM_FILES,
     PIPELINE,
@@ -171,11 +170,6 @@ class Coron1Pipeline(Coat, Pipeline):
     # the engine looks its references up itself, and fewer of them
     prefetch_references = False
 
-    def __init__(self, *args, steps=None, **values):
-        if isinstance(steps, dict) and not isinstance(steps, Section):  # a section comes from stpipe itself
-            steps = {name: hold(given or {}, name) for name, given in steps.items()}
-        super().__init__(*args, **values, **({} if steps is None else {"steps": steps}))
-
     @classmethod
     def get_config_reftype(cls):
         """Ask CRDS for the parameter file of the pipeline that this one stands for."""
@@ -195,8 +189,6 @@ class Coron1Pipeline(Coat, Pipeline):
     def call(cls, *args, **kwargs):
         """Run on a file or a model, with CRDS's parameter files applied; see ``stpipe.Step.call``."""
         memory_size(kwargs.get("max_memory"))  # before CRDS is asked
-        # as None, stpipe takes neither
-        kwargs["steps"] = {name: hold(values or {}, name) for name, values in (kwargs.get("steps") or {}).items()}
         return super().call(*args, **kwargs)
 
     def process(self, step_input=None):

@@ -103,7 +103,7 @@ def chains_of(planned):
     chains, alone = {}, []
     for one in planned:
         if one.carried is not None and one.carried.chained:
-            chains.setdefault((one.carried.file, one.input.about["detector"]), []).append(one)
+            chains.setdefault(_key(one), []).append(one)
         else:
             alone.append([one])
     return [*(sorted(chain, key=_turn) for chain in chains.values()), *alone]

@@ -12,6 +12,7 @@ from gpucoron.errors import GpucoronError, InputError, ParameterError
 from gpucoron.files import first_line
 from gpucoron.io.products import name_of_hook, ramp_without_signature
 from gpucoron.io.slopes import model_of_slopes, take_slopes
+from gpucoron.steps import STEPS
 
 log = logging.getLogger(__name__)
 
@@ -150,8 +151,6 @@ def as_step(command):
 
 def _has_been_fitted(run, step, when):
     """Tell whether the fit is over, whatever came of it."""
-    from gpucoron.steps import STEPS
-
     over = any(STEPS[record.name].fits and record.reason != "switched off" for record in run.records)
     return over or (when == "post" and step.fits and not run.parameters[step.name].skip)
 

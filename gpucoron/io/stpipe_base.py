@@ -45,7 +45,7 @@ class _Held:
 
 
 def hold(values, owner):
-    """Copy parameter -> value for stpipe: arrays held, plain functions as Steps, paths as texts.
+    """Copy parameter -> value for stpipe: arrays held, plain functions as Steps, paths as texts; in ``steps`` too.
 
     Parameters
     ----------
@@ -58,13 +58,20 @@ def hold(values, owner):
     ParameterError
         They are no dictionary, or hooks cannot be.
     """
-    if not isinstance(values, dict):
+    return {name: _hold(name, value, owner) for name, value in _dictionary(values, owner).items()}
+
+
+def _dictionary(values, owner):
+    """Give step -> parameters, or parameter -> value; None is none of them."""
+    if values is not None and not isinstance(values, dict):
         msg = f"{owner}: expected a dictionary of parameters, got {values!r}"
         raise ParameterError(msg)
-    return {name: _hold(name, value, owner) for name, value in values.items()}
+    return values or {}
 
 
 def _hold(name, value, owner):
+    if name == "steps" and not isinstance(value, Section):  # a section comes from stpipe itself
+        return {step: hold(given, step) for step, given in _dictionary(value, owner).items()}
     if name in _HOOKS:
         return _as_hooks(name, value, owner)
     value = _plain(value)
@@ -215,13 +222,12 @@ def _check_names(step_class, values):
     for name in values:
         if name not in known | _TAKEN_BY_STPIPE:
             refuse_unknown(f"parameter of {step_class.class_alias}", name, known)
-    steps = values.get("steps") or {}
-    if isinstance(steps, Section):  # from stpipe itself, which has checked it
+    if isinstance(values.get("steps"), Section):  # from stpipe itself, which has checked it
         return
-    for name, given in steps.items():
+    for name, given in _dictionary(values.get("steps"), step_class.class_alias).items():
         if name not in parts:
             refuse_unknown("step", name, parts)
-        _check_names(parts[name], hold(given or {}, name))
+        _check_names(parts[name], _dictionary(given, name))
 
 
 def _kind(thing):
