@@ -27,7 +27,7 @@
 
 #define GPUCORON_KEEP
 
-using std::pow;
+using std::fma;
 using std::sqrt;
 
 struct dim3 {
