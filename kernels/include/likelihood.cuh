@@ -183,10 +183,12 @@ __device__ inline bool is_odd_noise(double photons, double noise) {
   return photons < 0.0 || noise <= 0.0 || (photons - photons != 0.0 && !is_nan(photons));
 }
 
-// Sums by kind of coefficient. Most ramps have one kind, whose sum stays in a register; others wait in the scratch.
+// Sums by kind of coefficient. Most ramps have one kind, whose sum stays in a register; others wait in the scratch. Loops over
+// kinds are short, and unrolled they would crowd the registers.
 class SumsByKind {
  public:
   __device__ SumsByKind(const Scratch& scratch, int row, int n_kinds) : scratch(scratch), row(row), n_kinds(n_kinds) {
+#pragma unroll 1
     for (int number = 1; number < n_kinds; ++number) scratch.at(row, number) = 0.0;
   }
 
@@ -202,6 +204,7 @@ class SumsByKind {
   // Weighed with a row of coefficients.
   __device__ double total(const Covariance& covariance, int coefficients) const {
     double weighed = 0.0;
+#pragma unroll 1
     for (int number = 0; number < n_kinds; ++number)
       weighed += covariance.row(coefficients, number) * (number == kind ? sum : scratch.at(row, number));
     return weighed;
