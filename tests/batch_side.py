@@ -63,13 +63,18 @@ class Raw:
         return out + err
 
 
-def records(output):
+def lines(output):
     """Read all lines of a folder's manifests."""
     return [
         json.loads(line)
         for path in sorted(Path(output).glob("manifest*.jsonl"))
         for line in path.read_text().splitlines()
     ]
+
+
+def records(output):
+    """Read what a folder's manifests tell of exposures that came to an end, one way or another."""
+    return [record for record in lines(output) if record["status"] != "started"]
 
 
 def products(output):
