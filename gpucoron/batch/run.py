@@ -349,12 +349,8 @@ def _put_in_place(record, folder, planned, plan, manifest):
     dict
         The record, with all products named; that of a refusal where something is in the way since the plan.
     """
-    from gpucoron.io.products import spare_input
-
-    sources = sorted(path for path in folder.rglob("*") if path.is_file())
-    targets = [spare_input(plan.output_dir / source.relative_to(folder), record["input"]) for source in sources]
-    # the others lie in folders of their own, and go with the products
-    products = [source.name for source in sources if source.parent == folder]
+    # what lies deeper is the batch's own
+    products = [path.name for path in _targets(folder, plan.output_dir, record["input"]) if path.parent == folder]
     if not plan.overwrite:
         asked = (products, planned)
         if find_obstacle(*asked, plan.past, plan.output_dir, plan.context):
@@ -364,12 +360,25 @@ def _put_in_place(record, folder, planned, plan, manifest):
                 return _refuse(record, obstacle)
     unnamed = [name for name in products if name not in record["outputs"].values()]
     record = record | {"outputs": record["outputs"] | dict(zip(unnamed, unnamed, strict=True))}
-    if sources:
+    if products:
         plan.past.add(manifest.start(record, record["outputs"]))
-    for source, target in zip(sources, targets, strict=True):
+    _move_products(folder, plan.output_dir, record["input"])
+    return record
+
+
+def _targets(folder, output_dir, input_path):
+    """Say where each file of an exposure goes."""
+    from gpucoron.io.products import spare_input
+
+    sources = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {source: spare_input(output_dir / source.relative_to(folder), input_path) for source in sources}
+
+
+def _move_products(folder, output_dir, input_path):
+    """Let all files of an exposure appear under their names; none, if one would replace the exposure itself."""
+    for source, target in _targets(folder, output_dir, input_path).items():
         target.parent.mkdir(exist_ok=True)
         os.replace(source, target)
-    return record
 
 
 def _result(record, output_dir):
