@@ -1,4 +1,4 @@
-"""What a batch does again, refuses and leaves alone: a drawn history of a folder beside a model of the documented rules.
+"""What a batch does again, refuses and leaves alone: drawn histories beside a model of the documented rules.
 
 No exposure is reduced: what stands for it writes the files that it would have made. Plan, decisions, manifest, lock and
 the moving of products are the real ones.
@@ -68,7 +68,9 @@ def read_input(path):
     name = path.name.removesuffix("_uncal.fits")
     about = {"exposure": name, "input": str(path), "input_bytes": path.stat().st_size, "exp_type": "NRC_CORON"}
     about |= {"instrument": "NIRCAM", "detector": "NRCALONG", "shape": [2, 4, 8, 8]}
-    return Input(name, name, path, path.stat().st_size, about, (2, 4, 8, 8), deciding=(name,), date=("2026-01-01", "00:00"))
+    return Input(
+        name, name, path, path.stat().st_size, about, (2, 4, 8, 8), deciding=(name,), date=("2026-01-01", "00:00")
+    )
 
 
 class World:
