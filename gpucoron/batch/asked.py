@@ -21,6 +21,7 @@ RENAMED = {}
 
 _OF_RUN = {parameter.name: parameter for parameter in PIPELINE}
 _MISSING = object()
+_MOST_NAMED = 4
 
 
 def known_parameter(name):
@@ -115,7 +116,7 @@ def tell_change(record, planned, context):
         changes.insert(0, _told("profile", asked.get("profile"), asks["profile"]))
     if asked.get("use_pars") != asks["use_pars"] and not changes:
         changes.append(f"CRDS's parameter files {'apply now' if asks['use_pars'] else 'no longer apply'}")
-    return ", ".join(changes) or "files of parameters"
+    return _list(changes) or "files of parameters"
 
 
 def _is_whole(asked):
@@ -137,7 +138,8 @@ def _tell_change_since_0_1_0(record, planned, context, was, now):
     What differs counts unless the user has not asked for it, and it may come from another version or context.
     """
     asks, changes = planned.asked, []
-    if record.get("profile") != asks["profile"] and not _is_same(was, now):
+    is_other_profile = record.get("profile") != asks["profile"] and not _is_same(was, now)
+    if is_other_profile:
         changes.append(_told("profile", record.get("profile"), asks["profile"]))
     for name in sorted({**was, **now}):
         parameter = known_parameter(name)
@@ -148,11 +150,18 @@ def _tell_change_since_0_1_0(record, planned, context, was, now):
         if _is_same(before, after):
             continue
         is_asked = name in asks["parameters"]
-        if is_asked or (name in was and not _may_have_come(name, record, asks, context)):
+        is_gone = name in was and not is_other_profile and not _may_have_come(name, record, asks, context)
+        if is_asked or is_gone:
             changes.append(_told(name, before, after))
     if not changes:
         changes = [f"the file of {name} is another" for name in _changed_files(record, was, planned)]
-    return ", ".join(changes)
+    return _list(changes)
+
+
+def _list(changes):
+    """Name what has changed, or the first few."""
+    left = len(changes) - _MOST_NAMED
+    return ", ".join([*changes[:_MOST_NAMED], *([f"and {left} more"] if left > 0 else [])])
 
 
 def _may_have_come(name, record, asks, context):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gpucoron.backends import check_backend
 from gpucoron.backends.sizes import memory_size
-from gpucoron.batch.decision import WAY_OUT, find_obstacle
+from gpucoron.batch.decision import WAY_OUT, find_obstacle, product_name
 from gpucoron.batch.job import describe_error, is_disk_full, now, who
 from gpucoron.batch.persistence import Memory
 from gpucoron.batch.plan import REDO, make_plan, parse_shard, settle
@@ -335,7 +335,7 @@ def _refuse(about, reason):
 
 def _tell_what_goes_elsewhere(job, planned, plan, manifest):
     """Record products that go to other folders before they are written: they do not pass through the stage."""
-    elsewhere = [name for name in planned.products if os.path.isabs(name)]
+    elsewhere = [name for name in planned.products if os.path.dirname(name)]
     if elsewhere:
         begun = {**job["about"], **who(), "started": now(), "attempt": 1}
         plan.past.add(manifest.start(begun, dict(zip(elsewhere, elsewhere, strict=True))))
@@ -358,8 +358,11 @@ def _put_in_place(record, folder, planned, plan, manifest):
             obstacle = find_obstacle(*asked, read_past(plan.output_dir), plan.output_dir, plan.context)
             if obstacle:
                 return _refuse(record, obstacle)
-    unnamed = [name for name in products if name not in record["outputs"].values()]
-    record = record | {"outputs": record["outputs"] | dict(zip(unnamed, unnamed, strict=True))}
+    outputs = {
+        kind: product_name(name, plan.output_dir) if os.path.isabs(name) else name
+        for kind, name in record["outputs"].items()
+    }
+    record = record | {"outputs": outputs | {name: name for name in products if name not in outputs.values()}}
     if products:
         plan.past.add(manifest.start(record, record["outputs"]))
     _move_products(folder, plan.output_dir, record["input"])
