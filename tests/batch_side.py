@@ -118,6 +118,11 @@ def wait_for_lines(output, count, process):
 
     def there():
         assert process.poll() is None, process.communicate()
-        return path.exists() and path.read_text().count("\n") >= count
+        ended = (
+            [line for line in path.read_text().splitlines() if '"status": "started"' not in line]
+            if path.exists()
+            else []
+        )
+        return len(ended) >= count
 
     wait_for(there)

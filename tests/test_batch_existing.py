@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 from dataclasses import replace
 
 import pytest
@@ -315,3 +316,52 @@ def test_records_that_were_edited(raw, output):
             expected = wanted.get(field, decision.reason)
             assert decision.reason == expected, (field, odd)
             assert decision.reason
+
+
+def killed(work):
+    """Do something in a process of its own that kills itself; fail if it does not."""
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        try:
+            work()
+        finally:
+            os._exit(1)
+    _pid, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+@pytest.mark.parametrize("n_moved", [0, 1, 3])
+def test_killed_while_products_are_put_in_place(raw, here, output, n_moved):
+    """Over products of other parameters, on request: the same command goes on without the flag, another does not."""
+    cut = {"jump": {"rejection_threshold": 5.0}}
+    options = {"steps": cut, "backend": "numpy", "workers": 1}
+    real_move, real_append, left = os.replace, Manifest.append, [n_moved]
+
+    def move(source, target):
+        if "-stage-" not in str(target):  # else it is written whole, no more
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+        real_move(source, target)
+
+    def append(manifest, record):
+        if record["status"] == "done":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real_append(manifest, record)
+
+    def work():
+        os.replace, Manifest.append = move, append
+        list(gpucoron.batch.reduce(raw.path, output, overwrite=True, **options))
+
+    before = (output / f"{raw.names[0]}_rate.fits").read_bytes()
+    killed(work)
+    assert [record["status"] for record in lines(output)].count("started") == 3
+    assert ((output / f"{raw.names[0]}_rate.fits").read_bytes() == before) == (n_moved == 0)
+    ended, refused = ("reduce", "a batch ended before it was finished"), "other parameters (jump.rejection_threshold"
+    assert plan_of(raw, output, steps=cut) == [ended, ("refuse", f"{refused}: default, now 5.0)")]
+    assert plan_of(raw, output)[0] == ("refuse", f"{refused}: 5.0, now default)")
+    results = gpucoron.batch.reduce(raw.files[0], output, **options)
+    assert [result.status for result in results] == ["done"]
+    assert plan_of(raw, output, steps=cut)[0] == ("leave", "done")
