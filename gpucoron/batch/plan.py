@@ -16,8 +16,9 @@ from pathlib import Path
 from gpucoron import __version__
 from gpucoron.batch import persistence
 from gpucoron.batch.inputs import Input, exposure_name, find_files, is_wanted, read_input, take_share
-from gpucoron.errors import GpucoronError, InputError, ParameterError, ReferenceFileError
+from gpucoron.errors import GpucoronError, ParameterError, ReferenceFileError
 from gpucoron.files import file_digest
+from gpucoron.io.boundary import told_of
 from gpucoron.parameters import PIPELINE, changed, without_comparisons, without_unused
 from gpucoron.records.manifest import read_manifests
 from gpucoron.steps import STEPS
@@ -226,9 +227,10 @@ class _LookUp:
         key = (planned.input.deciding, planned.input.date)
         if key not in self._answers:
             try:
-                self._answers[key] = self._ask(planned.input)
-            except Exception as error:  # a damaged file shows as almost any error, and is no matter of the others
-                planned.error = error if isinstance(error, GpucoronError) else _damaged(planned.input.path, error)
+                with told_of(planned.input.path):
+                    self._answers[key] = self._ask(planned.input)
+            except GpucoronError as error:  # it is no matter of the others
+                planned.error = error
                 return
         planned.references, (planned.parameters, planned.digest), planned.carried = self._answers[key]
 
@@ -243,13 +245,6 @@ class _LookUp:
         exposure.meta.meta.observation.date, exposure.meta.meta.observation.time = found.date
         run = plan(exposure, backend="cpu", **self._asked)
         return run.references, parameters_of(run), persistence.carried(run.parameters)
-
-
-def _damaged(path, error):
-    """Wrap what a reader raised on a file whose first headers were well."""
-    wrapped = InputError(f"{path}: damaged ({type(error).__name__}: {error}); download it again")
-    wrapped.__cause__ = error
-    return wrapped
 
 
 def _decide(planned, record, plan, redo):

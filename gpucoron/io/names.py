@@ -28,7 +28,7 @@ def split_name(name):
     the names of our own steps are suffixes too.
     """
     path = Path(name)
-    if path.suffix == ".gz":
+    if path.suffix in (".gz", ".bz2", ".xz"):
         path = path.with_suffix("")
     return remove_suffix(path.stem)
 
