@@ -455,7 +455,7 @@ def reduce_file(
     backend = get_backend(backend, max_memory=max_memory, **scratch)
     if save_results:
         due = [products.product_path(path, output_dir, suffix) for suffix in ("rate", "rateints")]
-        products.prepare_output(output_dir, due, overwrite)
+        products.prepare_output(output_dir, due, overwrite, path)
     asked = {"profile": profile, "steps": steps, "pipeline": of_run, "use_pars": use_pars, "pars": pars}
     with told_of(path):
         return _reduce(path, output_dir, asked, backend, save_results, after_step)

@@ -9,6 +9,7 @@ import os
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -311,8 +312,6 @@ def _opened(path, layout):
 
 def _check_extensions(path, layout):
     """Refuse a file that lacks what stage 1 needs, or has it in another kind of extension."""
-    from stdatamodels.jwst import datamodels
-
     primary, sci = layout.parts[0], layout.find("SCI")
     if sci is None:
         msg = f"{path}: no SCI extension; stage 1 starts from *_uncal.fits or *_ramp.fits"
@@ -324,8 +323,7 @@ def _check_extensions(path, layout):
             msg = f"{path}: {part.name} is no {wanted}, but of the kind {part.kind}; download it again"
             raise InputError(msg)
         if part.name in ("GROUP", "INT_TIMES"):
-            due = [name.upper() for name in datamodels.RampModel().get_dtype(part.name.lower()).names]
-            absent = [name for name in due if name not in part.columns]
+            absent = [name for name in _columns_due(part.name) if name not in part.columns]
             if absent:
                 msg = f"{path}: {part.name} lacks the columns {', '.join(absent)}; download it again"
                 raise InputError(msg)
@@ -339,6 +337,14 @@ def _check_extensions(path, layout):
     if primary.value("NSPRSTRP"):
         msg = f"{path}: superstripe readout (NSPRSTRP); use jwst's own pipeline"
         raise InputError(msg)
+
+
+@cache
+def _columns_due(name):
+    """Name the columns that jwst's tables have, in capitals."""
+    from stdatamodels.jwst import datamodels
+
+    return [column.upper() for column in datamodels.RampModel().get_dtype(name.lower()).names]
 
 
 def _check_end(path, layout):

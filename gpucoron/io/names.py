@@ -44,4 +44,4 @@ def _suffix():
     from jwst.lib.suffix import KNOW_SUFFIXES
 
     known = {*KNOW_SUFFIXES, *STEPS}
-    return re.compile(rf"(?P<root>.+?)(?P<separator>[_-])(?:{'|'.join(map(re.escape, known))})")
+    return re.compile(rf"(?P<root>.+?)(?P<separator>[_-])(?:{'|'.join(map(re.escape, known))})", re.DOTALL)
