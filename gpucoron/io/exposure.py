@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 _ARRAYS = ("SCI", "ERR", "PIXELDQ", "GROUPDQ", "ZEROFRAME", "REFOUT")
 _TABLES = ("GROUP", "INT_TIMES", "ASDF")
 #: how stdatamodels says that an extension is missing which the ASDF extension names
-_LOST = re.compile(r"Extension \('([^']+)', \d+\) not found")
+_LOST = re.compile(r"Extension \(\W*(\w+)\W*, \d+\) not found")
 #: attributes that live where the steps run
 _ON_DEVICE = ("data", "groupdq", "pixeldq", "zeroframe")
 #: what stage 1 starts from, for messages
@@ -142,6 +142,9 @@ class Exposure:
         with told_of(path, reading=True, spared=backend.is_out_of_memory):
             # counts are summed while they are read
             layout = read_layout(path, summed=lambda part: _has_sums(part) and not part.holds_counts)
+            for part in layout.parts:
+                if part.found_sum is not None:
+                    _check_sums(path, part, part.found_sum)
             with _opened(path, layout) as (hdus, meta):
                 _note_what_is_odd(path, layout)
                 shape = layout.find("SCI").shape
@@ -360,7 +363,7 @@ def _check_end(path, layout):
 
 
 def _note_what_is_odd(path, layout):
-    """Warn of extensions that will not be used, and of headers that were changed after they had been written."""
+    """Warn of extensions that will not be used."""
     seen, shape = set(), layout.find("SCI").shape
     for part in layout.parts:
         name = (part.name, part.version)
@@ -374,8 +377,6 @@ def _note_what_is_odd(path, layout):
             )
         if part.name == "ZEROFRAME" and not layout.parts[0].value("ZEROFRAM"):
             log.warning("%s: ZEROFRAM is not set: the ZEROFRAME extension is not used", path.name)
-        if part.found_sum is not None:
-            _check_sums(path, part, part.found_sum)
 
 
 def _check_sums(path, part, found):
