@@ -13,8 +13,9 @@ from pathlib import Path
 from gpucoron.backends import check_backend, get_backend
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
 from gpucoron.borrowed import check_borrowed
-from gpucoron.errors import InputError, ParameterError
+from gpucoron.errors import ParameterError
 from gpucoron.io import logs, products
+from gpucoron.io.boundary import told_of
 from gpucoron.io.crds_lookup import crds_context
 from gpucoron.io.hooks import run_hooks
 from gpucoron.io.parameter_files import merge, parameters_from_crds, parameters_from_files, takes_crds_pars
@@ -361,12 +362,10 @@ def _run_one(step, run, references):
     usable = {reftype: references.get(f"{step.name}.{reftype}", references.get(reftype)) for reftype in step.references}
     settings = with_files_read(step, run.parameters[step.name], exposure)
     helpers = {name: _HELPERS[name](run, step) for name in step.helpers}
-    try:
+    files = ", ".join(str(reference.path) for reference in usable.values() if reference is not None)
+    advice = f" (references: {files})" if files else ""
+    with told_of(exposure.name, step.name, advice=advice, spared=run.backend.is_out_of_memory):
         return run_step(step.name, exposure, usable, settings, run.backend, **helpers)
-    except ValueError as error:
-        files = ", ".join(str(reference.path) for reference in usable.values() if reference is not None)
-        msg = f"{exposure.name}: {step.name}: {error}" + (f" (references: {files})" if files else "")
-        raise InputError(msg) from error
 
 
 def _make_fit(run, step):
@@ -447,27 +446,33 @@ def reduce_file(
     GpucoronError
         One of its kinds; nothing was written.
     """
-    from gpucoron.io.exposure import Exposure, check_path
+    from gpucoron.io.exposure import check_path
 
     path = check_path(path)
-
-    def at(suffix):
-        return products.product_path(path, output_dir, suffix)
-
     check_versions()  # before anything is made
     steps = without_comparisons(STEPS, steps)
     scratch = {"scratch_dir": output_dir} if save_results and isinstance(check_backend(backend), str) else {}
     backend = get_backend(backend, max_memory=max_memory, **scratch)
     if save_results:
-        products.prepare_output(output_dir, [at("rate"), at("rateints")], overwrite)
+        due = [products.product_path(path, output_dir, suffix) for suffix in ("rate", "rateints")]
+        products.prepare_output(output_dir, due, overwrite, path)
+    asked = {"profile": profile, "steps": steps, "pipeline": of_run, "use_pars": use_pars, "pars": pars}
+    with told_of(path):
+        return _reduce(path, output_dir, asked, backend, save_results, after_step)
+
+
+def _reduce(path, output_dir, asked, backend, save_results, after_step):
+    """Do what `reduce_file` has settled; ``asked`` is for `plan`."""
+    from gpucoron.io.exposure import Exposure
+
+    def at(suffix):
+        return products.product_path(path, output_dir, suffix)
 
     def start(backend):
         begun = time.perf_counter()
         exposure = Exposure.read(path, backend)
         read = time.perf_counter()
-        run = plan(
-            exposure, profile=profile, steps=steps, pipeline=of_run, backend=backend, use_pars=use_pars, pars=pars
-        )
+        run = plan(exposure, backend=backend, **asked)
         run.phases = {"read": read - begun, "plan": time.perf_counter() - read}
         run.output_dir = Path(output_dir)
         logs.tell_parameters(run)

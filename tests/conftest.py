@@ -43,6 +43,7 @@ def pytest_addoption(parser):
     parser.addoption("--outcomes", type=Path, metavar="PATH", help="write the outcome of each test, a JSON a line")
     parser.addoption("--batch-kills", type=int, default=2, help="moments at which a batch is killed (default: 2)")
     parser.addoption("--batch-many", type=int, default=30, help="exposures in one worker, for its memory (default: 30)")
+    parser.addoption("--fuzz", type=int, help="cases of each fuzzer")
     parser.addoption("--full-parity", action="store_true", help="all cases of the parity matrix, not the quick ones")
     parser.addoption("--parity-page", metavar="PATH", help="write the page of the parity matrix's results")
 

@@ -14,8 +14,9 @@ from gpucoron.batch import persistence
 from gpucoron.batch.asked import digest_of, parameters_of, what_is_asked
 from gpucoron.batch.decision import decide, product_name
 from gpucoron.batch.inputs import Input, exposure_name, find_files, is_wanted, read_input, take_share
-from gpucoron.errors import GpucoronError, InputError, ParameterError, ReferenceFileError
+from gpucoron.errors import GpucoronError, ParameterError, ReferenceFileError
 from gpucoron.files import file_digest
+from gpucoron.io.boundary import told_of
 from gpucoron.io.parameter_files import parameters_from_files, takes_crds_pars
 from gpucoron.parameters import without_comparisons, without_unused
 from gpucoron.records.manifest import Past, read_past
@@ -211,9 +212,10 @@ class _LookUp:
         key = (planned.input.deciding, planned.input.date)
         if key not in self._answers:
             try:
-                self._answers[key] = self._ask(planned.input)
-            except Exception as error:  # a damaged file shows as almost any error, and is no matter of the others
-                planned.error = error if isinstance(error, GpucoronError) else _damaged(planned.input.path, error)
+                with told_of(planned.input.path):
+                    self._answers[key] = self._ask(planned.input)
+            except GpucoronError as error:  # it is no matter of the others
+                planned.error = error
                 return
         for name, value in self._answers[key].items():
             setattr(planned, name, value)
@@ -255,6 +257,7 @@ class _LookUp:
         }
 
 
+<<<<<<< HEAD
 def _damaged(path, error):
     """Wrap what a reader raised on a file whose first headers were well."""
     wrapped = InputError(f"{path}: damaged ({type(error).__name__}: {error}); download it again")
@@ -265,6 +268,32 @@ def _damaged(path, error):
 def _decide(planned, plan, redo):
     """Settle whether an exposure is to be reduced, and why, or why not."""
     from gpucoron.io.products import extra_path
+=======
+def _decide(planned, record, plan, redo):
+    """Tell whether an exposure is to be reduced, and why, or why not."""
+    if redo == "all":
+        return True, "all are wanted"
+    if redo == "failed":
+        failed = record is not None and record["status"] == "failed"
+        return failed, "failed before" if failed else "did not fail"
+    if record is None:
+        return True, "new"
+    if record["status"] == "failed":
+        return True, "failed before"
+    missing = [name for name in record["outputs"].values() if not (plan.output_dir / name).is_file()]
+    if missing:
+        return True, f"{missing[0]} is missing"
+    if planned.error is None and record["parameters_digest"] != planned.digest:
+        return True, "other parameters"
+    if record["context"] != plan.context:
+        return True, f"was made with context {record['context']}"
+    for package, ours in (("gpucoron", __version__), ("jwst", version("jwst"))):
+        if record["versions"].get(package) != ours:
+            return True, f"was made with {package} {record['versions'].get(package)}"
+    if _is_other_input(planned.input, record):
+        return True, "the input is another"
+    return False, "done"
+>>>>>>> wt-b
 
     files = [extra_path(extra, planned.input.path, plan.output_dir) for extra in planned.expected]
     planned.products = tuple(dict.fromkeys(product_name(file, plan.output_dir) for file in files))

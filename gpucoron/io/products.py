@@ -349,7 +349,7 @@ def extra_path(extra, input_name, output_dir):
     return product_path(extra.stem or input_name, folder, extra.suffix).with_suffix(extra.ext)
 
 
-def prepare_output(output_dir, paths, overwrite):
+def prepare_output(output_dir, paths, overwrite, input_path=None):
     """Make the output folder and see, before any work, that the products can be written there.
 
     Raises
@@ -358,7 +358,7 @@ def prepare_output(output_dir, paths, overwrite):
         The folder cannot be made or written to, or a product exists and may not be overwritten.
     """
     output_dir = Path(output_dir)
-    _refuse_names(paths)
+    _refuse_names(paths, input_path)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output_dir):
@@ -385,10 +385,11 @@ def spare_input(path, input_path):
     return path
 
 
-def _refuse_names(paths):
+def _refuse_names(paths, owner=None):
     for path in paths:
         if not (path.name.isascii() and path.name.isprintable()):
-            msg = f"{path}: FITS headers hold a file's name, and take only ASCII; rename the input, or the suffix"
+            told = f"{owner or path}: FITS headers hold a file's name, and take only ASCII"
+            msg = f"{told}; rename the input, or the suffix"
             raise OutputError(msg)
 
 
