@@ -16,7 +16,7 @@ from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 
-from gpucoron.errors import InputError, OutputError, ParameterError, VersionError
+from gpucoron.errors import InputError, OutputError, ParameterError, ReferenceFileError, VersionError
 from gpucoron.files import first_line
 from gpucoron.io.boundary import is_disk_full, told_of
 from gpucoron.io.products import ramp_without_signature
@@ -66,6 +66,34 @@ def check_borrowed(step):
             f"skip it, or {shlex.quote(sys.executable)} -m pip install 'jwst>={since}'"
         )
         raise VersionError(msg)
+
+
+def check_indirect(steps, parameters, references, owner):
+    """Refuse steps whose jwst code looks up by itself what CRDS does not have for the exposure.
+
+    Parameters
+    ----------
+    steps : iterable of Step
+    parameters : mapping
+        step -> its parameters, settled.
+    references : dict
+        From `gpucoron.io.references.find_references`.
+    owner : str
+        Of what, for messages.
+
+    Raises
+    ------
+    ReferenceFileError
+    """
+    for step in steps:
+        settings = parameters[step.name]
+        missing = [] if settings.skip else [name for name in step.indirect(settings) if references[name] == "N/A"]
+        if missing:
+            msg = (
+                f"{owner}: {step.name}: CRDS has no {' and no '.join(missing)} reference for it, and the draft of the "
+                f"rate that jwst's code makes in this step takes no other; do without: {step.name}.skip=True"
+            )
+            raise ReferenceFileError(msg)
 
 
 def run_jwsts_own(run, step):

@@ -12,15 +12,15 @@ from pathlib import Path
 
 from gpucoron.backends import check_backend, get_backend
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
-from gpucoron.borrowed import check_borrowed
+from gpucoron.borrowed import check_borrowed, check_indirect
 from gpucoron.errors import ParameterError
 from gpucoron.io import logs, products
 from gpucoron.io.boundary import told_of
 from gpucoron.io.crds_lookup import crds_context
-from gpucoron.io.hooks import run_hooks
+from gpucoron.io.hooks import check_hooks, run_hooks
 from gpucoron.io.parameter_files import merge, parameters_from_crds, parameters_from_files, takes_crds_pars
 from gpucoron.io.references import STORE, find_references, load_references
-from gpucoron.io.user_files import with_files_read
+from gpucoron.io.user_files import check_files, read_files
 from gpucoron.io.versions import check_versions
 from gpucoron.parameters import resolve, settle_run, tell_unused, without_comparisons
 from gpucoron.steps import STEPS, run_step, skipped
@@ -172,6 +172,8 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
     of_run = settle_run(STEPS, parameters, {**of_run_from_crds, **of_run_from_own, **(pipeline or {})})
     _check_together(parameters)
     products.check_files_of_results(parameters, of_run)
+    check_files(STEPS, parameters)
+    check_hooks(parameters)
     tell_unused(STEPS, steps or {})
     return parameters, of_run, pars_files
 
@@ -228,6 +230,7 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
         step, settings = STEPS[name], parameters[name]
         if not settings.skip:
             check_borrowed(step)
+            wanted += step.indirect(settings)
         for reftype in () if settings.skip else step.references_of(settings, exposure.facts):
             override = getattr(settings, f"override_{reftype}")
             if step.custom and override is None:
@@ -237,13 +240,15 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
                 wanted.append(reftype)
             else:
                 overrides[f"{name}.{reftype}"] = latest[reftype] = override
+    references = find_references(exposure, wanted, overrides)
+    check_indirect([STEPS[name] for name in order], parameters, references, exposure.name)
     return Run(
         exposure=exposure,
         backend=backend,
         profile=profile,
         parameters=parameters,
         of_run=of_run,
-        references=find_references(exposure, wanted, overrides),
+        references=references,
         pars_files=pars_files,
         context=context,
         order=order,
@@ -281,8 +286,9 @@ def run_steps(run, *, until=None, after_step=None, store=None):
         for name in run.order
     )
     backend.settle(exposure.data.shape, cleans_groups=cleans)
+    settings = read_files([STEPS[name] for name in run.order], run.parameters, exposure)
     logs.tell_run(run)
-    _run_each(run, references, until, after_step)
+    _run_each(run, references, settings, until, after_step)
     return run
 
 
@@ -328,7 +334,7 @@ def run_or_start_again(start, backend, *, after_step=None):
     return run_steps(start(backend.in_chunks(limit)), after_step=after_step)
 
 
-def _run_each(run, references, until, after_step):
+def _run_each(run, references, settings, until, after_step):
     backend = run.backend
     for name in run.order:
         if name == until:
@@ -336,7 +342,7 @@ def _run_each(run, references, until, after_step):
         backend.take_workers()
         start = time.perf_counter()
         logs.tell_start(run, STEPS[name])
-        outcome = _run_with_hooks(STEPS[name], run, references)
+        outcome = _run_with_hooks(STEPS[name], run, references, settings.get(name))
         backend.synchronize()
         seconds, workers = time.perf_counter() - start, backend.take_workers()
         workers = tuple(workers) if outcome.status == "COMPLETE" else ()
@@ -347,20 +353,19 @@ def _run_each(run, references, until, after_step):
             after_step(run, record)
 
 
-def _run_with_hooks(step, run, references):
-    """Run a step between its hooks, which run for a step that is switched off too."""
+def _run_with_hooks(step, run, references, settings):
+    """Run a step between its hooks, which run for a step that is switched off (``settings`` None) too."""
     run_hooks(run, step, "pre")
-    outcome = skipped("switched off") if run.parameters[step.name].skip else _run_one(step, run, references)
+    outcome = skipped("switched off") if settings is None else _run_one(step, run, references, settings)
     products.note_step(run, step, outcome)
     run_hooks(run, step, "post")
     return outcome
 
 
-def _run_one(step, run, references):
+def _run_one(step, run, references, settings):
     """Run a step; what it cannot do with these arrays is told with the file's and the step's name."""
     exposure = run.exposure
     usable = {reftype: references.get(f"{step.name}.{reftype}", references.get(reftype)) for reftype in step.references}
-    settings = with_files_read(step, run.parameters[step.name], exposure)
     helpers = {name: _HELPERS[name](run, step) for name in step.helpers}
     files = ", ".join(str(reference.path) for reference in usable.values() if reference is not None)
     advice = f" (references: {files})" if files else ""

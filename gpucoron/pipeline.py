@@ -45,15 +45,13 @@ _CHECKED_LATER = "anything"
 
 
 def _spec_line(parameter):
-    """Write a parameter in the notation of ``configobj``."""
+    """Write a parameter in the notation of ``configobj``; bounds are checked by `gpucoron.parameters.convert` alone."""
     kind, default = parameter.kind, repr(parameter.default)
     if kind in (*FROM_FILES, _CHECKED_LATER):
         kind = "pass"  # the path, or what it would hold
     if isinstance(parameter.default, list):
         default = f"list({', '.join(map(repr, parameter.default))})"
     arguments = [repr(option) for option in parameter.options]
-    if parameter.minimum is not None:
-        arguments.append(f"min={parameter.minimum}")
     arguments.append(f"default={default}")
     return f"{parameter.name} = {kind}({', '.join(arguments)})  # {parameter.meaning}"
 

@@ -257,43 +257,9 @@ class _LookUp:
         }
 
 
-<<<<<<< HEAD
-def _damaged(path, error):
-    """Wrap what a reader raised on a file whose first headers were well."""
-    wrapped = InputError(f"{path}: damaged ({type(error).__name__}: {error}); download it again")
-    wrapped.__cause__ = error
-    return wrapped
-
-
 def _decide(planned, plan, redo):
     """Settle whether an exposure is to be reduced, and why, or why not."""
     from gpucoron.io.products import extra_path
-=======
-def _decide(planned, record, plan, redo):
-    """Tell whether an exposure is to be reduced, and why, or why not."""
-    if redo == "all":
-        return True, "all are wanted"
-    if redo == "failed":
-        failed = record is not None and record["status"] == "failed"
-        return failed, "failed before" if failed else "did not fail"
-    if record is None:
-        return True, "new"
-    if record["status"] == "failed":
-        return True, "failed before"
-    missing = [name for name in record["outputs"].values() if not (plan.output_dir / name).is_file()]
-    if missing:
-        return True, f"{missing[0]} is missing"
-    if planned.error is None and record["parameters_digest"] != planned.digest:
-        return True, "other parameters"
-    if record["context"] != plan.context:
-        return True, f"was made with context {record['context']}"
-    for package, ours in (("gpucoron", __version__), ("jwst", version("jwst"))):
-        if record["versions"].get(package) != ours:
-            return True, f"was made with {package} {record['versions'].get(package)}"
-    if _is_other_input(planned.input, record):
-        return True, "the input is another"
-    return False, "done"
->>>>>>> wt-b
 
     files = [extra_path(extra, planned.input.path, plan.output_dir) for extra in planned.expected]
     planned.products = tuple(dict.fromkeys(product_name(file, plan.output_dir) for file in files))
