@@ -212,12 +212,26 @@ def test_a_started_record_is_whose_products_are(raw, output):
     assert "started" in write_report(output).read_text()
 
 
+def test_an_input_of_an_earlier_date(raw, output, tmp_path):
+    """A file from the archive has the archive's date, which may be before the first one was reduced."""
+    copy = shutil.copy2(raw.files[0], tmp_path / raw.files[0].name)
+    with raw.cache.activate():
+        assert [planned.reason for planned in make_plan([copy], output).exposures] == ["done"]
+        content = bytearray(copy.read_bytes())
+        content[-2881] ^= 1
+        copy.write_bytes(content)
+        os.utime(copy, (1e9, 1e9))
+        assert [planned.reason for planned in make_plan([copy], output).exposures] == ["the input is another"]
+        shutil.copy(raw.files[0], copy)
+        assert [planned.reason for planned in make_plan([copy], output).exposures] == ["done"]
+
+
 # 0.1.0 kept no list of what was asked, but the parameters as they were settled, and a digest of them
 
 
 def as_0_1_0_wrote(record, states=None):
     """Make the record that gpucoron 0.1.0 has left of an exposure."""
-    old = {name: value for name, value in record.items() if name != "asked"}
+    old = {name: value for name, value in record.items() if name not in ("asked", "input_date")}
     told = [record["profile"], record["parameters"], states or {}]
     text = json.dumps(told, sort_keys=True, default=str)
     return old | {"parameters_digest": hashlib.sha256(text.encode()).hexdigest()}

@@ -313,12 +313,21 @@ def _about(planned, plan, plan_options):
     """What the manifest says of an exposure before it is reduced."""
     return {
         **planned.input.about,
+        "input_date": _date_of(planned.input.path),
         "context": plan.context,
         "profile": plan_options["profile"],
         "parameters": planned.parameters,
         "parameters_digest": planned.digest,
         "asked": planned.asked,
     }
+
+
+def _date_of(path):
+    """Give a file's date, ns; None where it cannot be told."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return None
 
 
 def _record_of_error(planned, plan, plan_options):
