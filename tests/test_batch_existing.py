@@ -5,7 +5,10 @@ import json
 import os
 import shutil
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
+from unittest.mock import patch
 
 import pytest
 from batch_side import Raw, lines, records
@@ -13,9 +16,11 @@ from batch_side import Raw, lines, records
 import gpucoron.batch
 from gpucoron.batch import asked
 from gpucoron.batch.decision import decide
+from gpucoron.batch.job import reduce_job
 from gpucoron.batch.plan import make_plan, settle
 from gpucoron.batch.progress import Silent
 from gpucoron.cli import main
+from gpucoron.io.exposure import Exposure
 from gpucoron.parameters import P
 from gpucoron.records.manifest import Manifest, read_manifests, read_past
 from gpucoron.steps import STEPS
@@ -26,41 +31,41 @@ def raw(tmp_path_factory):
     return Raw(tmp_path_factory.mktemp("existing"), 2)
 
 
-@pytest.fixture
-def here(raw, monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def headers():
+    """Let headers be read once for all plans: it is what a plan takes longest for."""
+    with patch.object(Exposure, "read_headers", cache(Exposure.read_headers)):
+        yield
+
+
+@contextmanager
+def working_here(raw):
     """Let a batch work in this process, which spares the start of workers."""
-    from gpucoron.batch import processes, run
-    from gpucoron.batch.job import reduce_job
 
     def run_here(jobs, options, descriptors=(), early=()):
         while jobs:
             job = jobs.popleft()
             yield "result", job, reduce_job({**job, "backend_options": options[0]})
 
-    monkeypatch.setattr(processes, "run_locally", run_here)
-    monkeypatch.setattr(run, "_start_early", lambda *args: [])
-    with raw.cache.activate():
+    with (
+        raw.cache.activate(),
+        patch("gpucoron.batch.processes.run_locally", run_here),
+        patch("gpucoron.batch.run._start_early", lambda *args: []),
+    ):
+        yield
+
+
+@pytest.fixture
+def here(raw):
+    with working_here(raw):
         yield
 
 
 @pytest.fixture(scope="module")
 def finished(raw, tmp_path_factory):
     """The folder of a finished batch; not to be changed."""
-    from unittest.mock import patch
-
-    from gpucoron.batch.job import reduce_job
-
-    def run_here(jobs, options, descriptors=(), early=()):
-        while jobs:
-            job = jobs.popleft()
-            yield "result", job, reduce_job({**job, "backend_options": options[0]})
-
     output = tmp_path_factory.mktemp("finished")
-    with (
-        raw.cache.activate(),
-        patch("gpucoron.batch.processes.run_locally", run_here),
-        patch("gpucoron.batch.run._start_early", lambda *args: []),
-    ):
+    with working_here(raw):
         assert len(list(gpucoron.batch.reduce(raw.path, output, backend="numpy", workers=1))) == 2
     return output
 
