@@ -101,8 +101,9 @@ def reduce(
     include_all : bool
         Reduce what is no coronagraphy, too.
     redo : {'needed', 'failed', 'all'}
-        'needed' does what is missing, failed, or was made from another input or with other parameters, context or
-        version; 'failed' only what failed; 'all' everything.
+        'needed' does what is new, failed or not finished, what lacks a product, and what was made from another input,
+        in another context, with another version, or, if ``overwrite`` allows that, with other parameters; 'failed'
+        only what failed; 'all' everything.
     overwrite : bool
         Replace products that no manifest in the folder knows, and those of other parameters. Otherwise exposures that
         would are refused, each with the reason, and the others are reduced.
