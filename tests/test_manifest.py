@@ -36,7 +36,7 @@ RUBBISH = (
     "\xff\xfe",
     "[1e999",
 )
-FEWER = settings(max_examples=max(1, settings.default.max_examples // 15), stateful_step_count=25, deadline=None)
+FEWER = settings(max_examples=max(1, settings.default.max_examples // 20), stateful_step_count=20, deadline=None)
 
 
 class Recording(stateful.RuleBasedStateMachine):

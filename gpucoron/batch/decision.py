@@ -89,22 +89,25 @@ def _is_wanted(planned, past, output_dir, context, redo):
 
 
 def _is_other_input(found, record):
-    """Compare an input with the one that was reduced; it is read again only where the file was touched since."""
+    """Compare an input with the one that was reduced; it is read again only where its date may be another."""
     if found.n_bytes != record.get("input_bytes"):
         return True
     try:
-        stat = found.path.stat()
-        # copying may leave the date of the content as it was, but not that of the file itself
-        if max(stat.st_mtime, stat.st_ctime) <= datetime.fromisoformat(record["started"]).timestamp():
+        if _has_date_of(found.path.stat(), record):
             return False
-    except (KeyError, TypeError, ValueError):
-        pass  # whenever that was
-    except OSError:
-        return True
-    try:
         return file_digest(found.path) != record.get("input_sha256")
     except OSError:
         return True
+
+
+def _has_date_of(stat, record):
+    """Tell whether a file has the date of the one that was reduced; 0.1.0 kept only when that was."""
+    if isinstance(record.get("input_date"), int):
+        return stat.st_mtime_ns == record["input_date"]
+    try:
+        return stat.st_mtime <= datetime.fromisoformat(record["started"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _obstacle(planned, past, output_dir, context):

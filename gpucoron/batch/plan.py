@@ -19,7 +19,7 @@ from gpucoron.files import file_digest
 from gpucoron.io.boundary import told_of
 from gpucoron.io.parameter_files import parameters_from_files, takes_crds_pars
 from gpucoron.parameters import without_comparisons, without_unused
-from gpucoron.records.manifest import Past, read_past
+from gpucoron.records.manifest import STARTED, Past, read_past
 from gpucoron.steps import STEPS
 
 log = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ def _not_done(files, known, redo):
     status = [known.get(exposure_name(path), {}).get("status") for path in files]
     if redo == "failed":
         return [path for path, word in zip(files, status, strict=True) if word == "failed"]
-    return [path for path, word in zip(files, status, strict=True) if word in (None, "failed")]
+    return [path for path, word in zip(files, status, strict=True) if word in (None, "failed", STARTED)]
 
 
 class _LookUp:

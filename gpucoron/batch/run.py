@@ -101,8 +101,9 @@ def reduce(
     include_all : bool
         Reduce what is no coronagraphy, too.
     redo : {'needed', 'failed', 'all'}
-        'needed' does what is missing, failed, or was made from another input or with other parameters, context or
-        version; 'failed' only what failed; 'all' everything.
+        'needed' does what is new, failed or not finished, what lacks a product, and what was made from another input,
+        in another context, with another version, or, if ``overwrite`` allows that, with other parameters; 'failed'
+        only what failed; 'all' everything.
     overwrite : bool
         Replace products that no manifest in the folder knows, and those of other parameters. Otherwise exposures that
         would are refused, each with the reason, and the others are reduced.
@@ -313,12 +314,21 @@ def _about(planned, plan, plan_options):
     """What the manifest says of an exposure before it is reduced."""
     return {
         **planned.input.about,
+        "input_date": _date_of(planned.input.path),
         "context": plan.context,
         "profile": plan_options["profile"],
         "parameters": planned.parameters,
         "parameters_digest": planned.digest,
         "asked": planned.asked,
     }
+
+
+def _date_of(path):
+    """Give a file's date, ns; None where it cannot be told."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return None
 
 
 def _record_of_error(planned, plan, plan_options):
