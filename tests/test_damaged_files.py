@@ -15,7 +15,15 @@ from gpucoron import engine
 from gpucoron.batch.inputs import read_input
 from gpucoron.batch.plan import make_plan
 from gpucoron.cli import main
-from gpucoron.errors import GpucoronError, InputError, InternalError, OutputError, TooLittleMemoryError
+from gpucoron.errors import (
+    GpucoronError,
+    InputError,
+    InternalError,
+    OutputError,
+    ParameterError,
+    ReferenceFileError,
+    TooLittleMemoryError,
+)
 from gpucoron.io.boundary import told_of
 from gpucoron.io.exposure import Exposure
 from gpucoron.io.fits_layout import CheckSum, read_layout
@@ -389,3 +397,25 @@ def test_a_damaged_file_through_jwsts_call(nircam, tmp_path):
         ):
             with pytest.raises(InputError, match="x_uncal.fits: extension 1: NAXIS2 is -16"):
                 reduce()
+
+
+def test_what_a_parameter_names_is_looked_at_first(nircam, tmp_path):
+    """Each of these would be read without an end."""
+    pipe, lie = tmp_path / "pipe", tmp_path / "lie.fits"
+    os.mkfifo(pipe)
+    gain = next((nircam.cache.path / "references").rglob("*gain*.fits"))
+    with_card(gain, tmp_path, "NAXIS1", "-20", "SCI").rename(lie)
+    faults = {
+        ("dq_init", "user_supplied_dq"): (lie, ParameterError, "NAXIS1 is -20"),
+        ("mask_groups", "mask_array"): (pipe, ParameterError, "no regular file"),
+        ("clean_flicker_noise", "user_mask"): (
+            pipe,
+            ParameterError,
+            "clean_flicker_noise.user_mask: .*no regular file",
+        ),
+        ("jump", "override_gain"): (lie, ReferenceFileError, "gain reference of .* is damaged .*NAXIS1 is -20"),
+    }
+    for (step, name), (path, kind, words) in faults.items():
+        steps = {step: {"skip": False, name: str(path)}}
+        with nircam.cache.activate(), pytest.raises(kind, match=words):
+            gpucoron.reduce_file(nircam.path, tmp_path / "out", backend="cpu", steps=steps)
