@@ -155,6 +155,10 @@ def test_keywords_that_contradict_the_arrays(miri, tmp_path, edit, words):
         (set_keywords(TFRAME=5.0), "TGROUP is 10.6904 s, but NFRAMES and GROUPGAP make 10 frames of 5 s"),
         (set_keywords(INTEND=3), "INTEND is 3, but NINTS is 2"),
         (set_keywords(ZEROFRAM=False), "ZEROFRAM is not set: the ZEROFRAME extension is not used"),
+        (
+            lambda hdus: hdus[0].header.append(("TGROUP", 5.0, "another"), end=True),
+            "TGROUP stands twice in the header of PRIMARY, with two values: the first one counts",
+        ),
         (lambda hdus: hdus.append(hdus["SCI"].copy()), "SCI stands there twice: the first one counts"),
         (
             lambda hdus: hdus.insert(2, fits.ImageHDU(np.zeros((3, 4), np.int32), name="PIXELDQ")),

@@ -137,8 +137,8 @@ def read_input(path):
     header = {}
     try:
         with told_of(path, reading=True):
+            found.n_bytes = path.stat().st_size if path.exists() else 0
             layout = read_layout(path, until="SCI")
-            found.n_bytes = path.stat().st_size
             if layout.find("SCI") is None:
                 msg = f"{path}: no SCI extension; a batch takes *_uncal.fits"
                 raise InputError(msg)

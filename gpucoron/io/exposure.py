@@ -370,6 +370,11 @@ def _note_what_is_odd(path, layout, facts):
         if part.name and name in seen:
             log.warning("%s: %s stands there twice: the first one counts", path.name, part.name)
         seen.add(name)
+        for keyword in part.repeated:
+            log.warning(
+                "%s: %s stands twice in the header of %s, with two values: the first one counts",
+                path.name, keyword, part.name,
+            )  # fmt: skip
         due = {"GROUPDQ": shape, "PIXELDQ": shape[-2:]}.get(part.name)
         if due is not None and part.shape != due:
             log.warning(

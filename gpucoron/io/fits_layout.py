@@ -65,6 +65,8 @@ class Part:
         As NumPy counts; of a compressed image, that of the image.
     in_plain_file : bool
         The data lie in the file as they are.
+    repeated : tuple of str
+        Keywords with several cards, of different values.
     found_sum : int or None
         The FITS check sum of the data, where it was made.
     """
@@ -77,6 +79,7 @@ class Part:
     kind: str
     shape: tuple
     in_plain_file: bool
+    repeated: tuple = ()
     found_sum: int | None = None
 
     @property
@@ -283,7 +286,7 @@ def _read_part(path, file, block, number, place, compression, strict):
         if any(block[at : at + _CARD] == b"END".ljust(_CARD) for at in range(0, _BLOCK, _CARD)):
             break
         block = file.read(_BLOCK)
-    cards = _read_cards(owner, text, strict)
+    cards, repeated = _read_cards(owner, text, strict)
     xtension = _parse(cards["XTENSION"]) if number else "IMAGE"
     shape, size = _measure(owner, cards, number)
     kind = _KIND.get(str(xtension).strip(), "unknown kind")
@@ -292,12 +295,15 @@ def _read_part(path, file, block, number, place, compression, strict):
             kind, shape = "compressed image", _shape_of_compressed(owner, cards, size)
         elif strict:
             _check_columns(owner, cards, shape)
-    return Part(number, cards, text, place + len(text), size, kind, shape, compression is None)
+    return Part(number, cards, text, place + len(text), size, kind, shape, compression is None, repeated)
 
 
 def _read_cards(owner, text, strict):
-    """Read the cards of a header: keyword -> text of the value; refuse what FITS does not allow in one."""
-    cards = {}
+    """Read the cards of a header: keyword -> text of the first value, and the keywords that have others, too.
+
+    What FITS does not allow in one is refused.
+    """
+    cards, repeated = {}, []
     for at in range(0, len(text), _CARD):
         card = text[at : at + _CARD]
         keyword = card[:8].decode("latin1").rstrip()
@@ -317,10 +323,12 @@ def _read_cards(owner, text, strict):
                 msg = f"{owner}: {keyword} is {value.strip()}, no value of FITS; {_AGAIN}, or set the keyword anew"
                 raise InputError(msg)
             sizes = keyword.startswith("NAXIS") or keyword in ("SIMPLE", "XTENSION", "BITPIX", "PCOUNT", "GCOUNT")
-            if sizes and _parse(cards[keyword]) != _parse(value):
-                msg = f"{owner}: {keyword} stands twice in its header, with two values; {_AGAIN}"
-                raise InputError(msg)
-    return cards
+            if _parse(cards[keyword]) != _parse(value):
+                repeated.append(keyword)
+                if sizes:
+                    msg = f"{owner}: {keyword} stands twice in its header, with two values; {_AGAIN}"
+                    raise InputError(msg)
+    return cards, tuple(repeated)
 
 
 def _parse(text):
