@@ -326,6 +326,18 @@ def test_a_file_that_a_batch_cannot_read_is_kept_with_its_reason(nircam, tmp_pat
     assert found.about["exposure"] == "x"
 
 
+def test_a_date_that_the_header_lacks_is_found_where_jwst_finds_it(nircam, tmp_path):
+    """In the ASDF extension; the plan of a batch takes the references that the reduction will take."""
+    with_card(nircam.path, tmp_path, "DATE-OBS", "")
+    (tmp_path / "y_uncal.fits").symlink_to("nowhere")
+    with nircam.cache.activate():
+        plan = make_plan([tmp_path / f"{name}_uncal.fits" for name in "xy"], tmp_path / "out")
+    planned = {one.input.name: one for one in plan.exposures}
+    assert "no such file" in str(planned["y"].error)
+    assert planned["x"].error is None
+    assert "dark" in planned["x"].references
+
+
 def test_names_of_files(nircam, tmp_path, capsys):
     """What FITS headers cannot hold is refused on one line; folders may be called as they like."""
     folder = tmp_path / "Stern\u00e9 und\nStaub"
