@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from inspect import signature
+from pathlib import Path
 from pkgutil import resolve_name
 from types import MappingProxyType, SimpleNamespace
 
@@ -19,6 +20,7 @@ import numpy as np
 from gpucoron.errors import InputError, OutputError, ParameterError, ReferenceFileError, VersionError
 from gpucoron.files import first_line
 from gpucoron.io.boundary import is_disk_full, told_of
+from gpucoron.io.fits_layout import check_regular, read_layout
 from gpucoron.io.products import ramp_without_signature
 from gpucoron.io.versions import installed, is_older
 from gpucoron.steps import Outcome
@@ -141,6 +143,7 @@ def make_optional_fit(run, step):
 
 def _make_step(run, step):
     """Make jwst's step with the parameters and references of ours."""
+    _check_files(step, run.parameters[step.name])
     step_class = resolve_name(f"{step.borrows}:{step.jwst_class}")
     ours = {*_OURS, *(parameter.name for parameter in step.parameters if parameter.ours)}
     values = {key: value for key, value in vars(run.parameters[step.name]).items() if key not in ours}
@@ -150,6 +153,20 @@ def _make_step(run, step):
             values[f"override_{reftype}"] = str(path)
     values |= _stand_ins.get().get(step.name, {})
     return step_class(step.name, skip=False, output_dir=run.output_dir and str(run.output_dir), **values)
+
+
+def _check_files(step, settings):
+    """Refuse files that jwst's code would wait for without an end: what parameters name, and is there."""
+    for name, value in _texts(step, settings).items():
+        path = Path(value)
+        try:
+            if path.exists() and not path.is_dir():
+                check_regular(path)
+                if path.suffix == ".fits":
+                    read_layout(path, strict=False)
+        except InputError as error:
+            msg = f"{step.name}.{name}: {error}"
+            raise ParameterError(msg) from error
 
 
 def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, backend, searched=True):
@@ -322,12 +339,16 @@ def _hint(step, settings, error):
 
 def _texts_set(step, settings):
     """List the texts among a step's parameters that were set: most are names of files."""
+    return ", ".join(f"{step.name}.{name}={value}" for name, value in _texts(step, settings).items())
+
+
+def _texts(step, settings):
     texts = {
         name: getattr(settings, name)
         for name, parameter in step.known.items()
         if parameter.kind == "string" and not parameter.unused and getattr(settings, name) != parameter.default
     }
-    return ", ".join(f"{step.name}.{name}={value}" for name, value in texts.items() if value)
+    return {name: value for name, value in texts.items() if value}
 
 
 def _kind_of(error, named):

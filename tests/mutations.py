@@ -232,6 +232,7 @@ class _Mutator:
              "tab\t_uncal.fits", "\udcff_uncal.fits", "x_uncal.FITS", "x_uncal.fits.gz", "\u661f_uncal.fits"]
         )  # fmt: skip
         is_usual = name.isascii() and name.isprintable()
+        name = f"{self.number} {name}"
         return self.write(f"name {name!r}", "same" if is_usual else "refused", name=name)
 
     def replace(self):

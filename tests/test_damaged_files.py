@@ -15,7 +15,15 @@ from gpucoron import engine
 from gpucoron.batch.inputs import read_input
 from gpucoron.batch.plan import make_plan
 from gpucoron.cli import main
-from gpucoron.errors import GpucoronError, InputError, InternalError, OutputError, TooLittleMemoryError
+from gpucoron.errors import (
+    GpucoronError,
+    InputError,
+    InternalError,
+    OutputError,
+    ParameterError,
+    ReferenceFileError,
+    TooLittleMemoryError,
+)
 from gpucoron.io.boundary import told_of
 from gpucoron.io.exposure import Exposure
 from gpucoron.io.fits_layout import CheckSum, read_layout
@@ -147,6 +155,10 @@ def test_keywords_that_contradict_the_arrays(miri, tmp_path, edit, words):
         (set_keywords(TFRAME=5.0), "TGROUP is 10.6904 s, but NFRAMES and GROUPGAP make 10 frames of 5 s"),
         (set_keywords(INTEND=3), "INTEND is 3, but NINTS is 2"),
         (set_keywords(ZEROFRAM=False), "ZEROFRAM is not set: the ZEROFRAME extension is not used"),
+        (
+            lambda hdus: hdus[0].header.append(("TGROUP", 5.0, "another"), end=True),
+            "TGROUP stands twice in the header of PRIMARY, with two values: the first one counts",
+        ),
         (lambda hdus: hdus.append(hdus["SCI"].copy()), "SCI stands there twice: the first one counts"),
         (
             lambda hdus: hdus.insert(2, fits.ImageHDU(np.zeros((3, 4), np.int32), name="PIXELDQ")),
@@ -314,6 +326,18 @@ def test_a_file_that_a_batch_cannot_read_is_kept_with_its_reason(nircam, tmp_pat
     assert found.about["exposure"] == "x"
 
 
+def test_a_date_that_the_header_lacks_is_found_where_jwst_finds_it(nircam, tmp_path):
+    """In the ASDF extension; the plan of a batch takes the references that the reduction will take."""
+    with_card(nircam.path, tmp_path, "DATE-OBS", "")
+    (tmp_path / "y_uncal.fits").symlink_to("nowhere")
+    with nircam.cache.activate():
+        plan = make_plan([tmp_path / f"{name}_uncal.fits" for name in "xy"], tmp_path / "out")
+    planned = {one.input.name: one for one in plan.exposures}
+    assert "no such file" in str(planned["y"].error)
+    assert planned["x"].error is None
+    assert "dark" in planned["x"].references
+
+
 def test_names_of_files(nircam, tmp_path, capsys):
     """What FITS headers cannot hold is refused on one line; folders may be called as they like."""
     folder = tmp_path / "Stern\u00e9 und\nStaub"
@@ -389,3 +413,25 @@ def test_a_damaged_file_through_jwsts_call(nircam, tmp_path):
         ):
             with pytest.raises(InputError, match="x_uncal.fits: extension 1: NAXIS2 is -16"):
                 reduce()
+
+
+def test_what_a_parameter_names_is_looked_at_first(nircam, tmp_path):
+    """Each of these would be read without an end."""
+    pipe, lie = tmp_path / "pipe", tmp_path / "lie.fits"
+    os.mkfifo(pipe)
+    gain = next((nircam.cache.path / "references").rglob("*gain*.fits"))
+    with_card(gain, tmp_path, "NAXIS1", "-20", "SCI").rename(lie)
+    faults = {
+        ("dq_init", "user_supplied_dq"): (lie, ParameterError, "NAXIS1 is -20"),
+        ("mask_groups", "mask_array"): (pipe, ParameterError, "no regular file"),
+        ("clean_flicker_noise", "user_mask"): (
+            pipe,
+            ParameterError,
+            "clean_flicker_noise.user_mask: .*no regular file",
+        ),
+        ("jump", "override_gain"): (lie, ReferenceFileError, "gain reference of .* is damaged .*NAXIS1 is -20"),
+    }
+    for (step, name), (path, kind, words) in faults.items():
+        steps = {step: {"skip": False, name: str(path)}}
+        with nircam.cache.activate(), pytest.raises(kind, match=words):
+            gpucoron.reduce_file(nircam.path, tmp_path / "out", backend="cpu", steps=steps)

@@ -83,14 +83,19 @@ def ends_in_time(seconds):
         signal.signal(signal.SIGALRM, before)
 
 
-def compare_with_jwst(path, found, folder, told):
-    """Hold products to those of jwst's own pipeline on the same file; return what differs."""
+def compare_with_jwst(path, found, folder, told, warned):
+    """Hold products to those of jwst's own pipeline on the same file; return what differs.
+
+    ``warned`` is what was logged of it: jwst fails on MIRI's ramps that are shorter than their keywords tell.
+    """
     from jwst.pipeline import Detector1Pipeline
 
     folder.mkdir()
     try:
         Detector1Pipeline.call(str(path), save_results=True, output_dir=str(folder))
     except Exception as error:  # it raises anything
+        if isinstance(error, IndexError) and "these count" in warned:
+            return []
         return [f"{told}: reduced, other than without it, and jwst fails: {type(error).__name__} {error}"]
     theirs = read_products(path, folder)
     if theirs.keys() != found.keys():
@@ -121,6 +126,7 @@ def test_damaged_files(first, clean, tmp_path, request, capsys, caplog):
         said = capsys.readouterr().err
         planned = {one.input.path: one.error for one in make_plan([*paths, good], tmp_path / "batch").exposures}
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    logged = caplog.text.splitlines()
 
     faults = [f"{memory / 1e6:.0f} MB"] if memory > MOST_MEMORY else []
     if not are_same(read_products(good, output), products[good]) or planned[good] is not None:
@@ -158,7 +164,8 @@ def test_damaged_files(first, clean, tmp_path, request, capsys, caplog):
         elif asked or not n_compared:
             n_compared += 1
             with cache.activate():
-                faults += compare_with_jwst(mutation.path, found, tmp_path / f"jwst-{number}", told)
+                warned = "".join(line for line in logged if mutation.path.name in line)
+                faults += compare_with_jwst(mutation.path, found, tmp_path / f"jwst-{number}", told, warned)
     assert not faults, "\n".join(faults)
     assert code == (2 if n_refused else 0)
     if n_refused:

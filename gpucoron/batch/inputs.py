@@ -100,7 +100,7 @@ def _expand(text):
         for folder, subfolders, names in os.walk(text, followlinks=False):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             yield from (os.path.join(folder, name) for name in sorted(names) if name.endswith(_INPUTS))
-    elif os.path.exists(text):
+    elif os.path.lexists(text):  # a link to nothing is named as that file's fault
         yield text
     elif glob.has_magic(text):
         for match in sorted(glob.glob(text, recursive=True)):
@@ -137,8 +137,8 @@ def read_input(path):
     header = {}
     try:
         with told_of(path, reading=True):
+            found.n_bytes = path.stat().st_size if path.exists() else 0
             layout = read_layout(path, until="SCI")
-            found.n_bytes = path.stat().st_size
             if layout.find("SCI") is None:
                 msg = f"{path}: no SCI extension; a batch takes *_uncal.fits"
                 raise InputError(msg)

@@ -209,7 +209,8 @@ class _LookUp:
 
     def fill(self, planned):
         """Fill in references, parameters and their digest, or the error that stands against them."""
-        key = (planned.input.deciding, planned.input.date)
+        # a file whose header lacks its date may have it in its ASDF extension
+        key = (planned.input.deciding, planned.input.date) if _has_date(planned.input) else planned.input.path
         if key not in self._answers:
             try:
                 with told_of(planned.input.path):
@@ -225,11 +226,14 @@ class _LookUp:
         from gpucoron.io.exposure import Exposure
         from gpucoron.io.products import expected_products
 
-        if found.deciding not in self._headers:
-            self._headers[found.deciding] = Exposure.read_headers(found.path)
-        exposure = self._headers[found.deciding]
-        exposure.path = found.path
-        exposure.meta.meta.observation.date, exposure.meta.meta.observation.time = found.date
+        if not _has_date(found):
+            exposure = Exposure.read_headers(found.path)
+        else:
+            if found.deciding not in self._headers:
+                self._headers[found.deciding] = Exposure.read_headers(found.path)
+            exposure = self._headers[found.deciding]
+            exposure.path = found.path
+            exposure.meta.meta.observation.date, exposure.meta.meta.observation.time = found.date
         run = plan(exposure, backend="cpu", **self._asked)
         asked = what_is_asked(run, **self._of_user())
         return {
@@ -255,6 +259,12 @@ class _LookUp:
             "use_pars": takes_crds_pars(asked["profile"], asked["use_pars"]),
             "own": self._own,
         }
+
+
+def _has_date(found):
+    """Tell whether a header has date and time as jwst writes them; its readers pass over others."""
+    day, moment = map(str, found.date)
+    return bool(re.fullmatch(r"\d{4}-\d\d-\d\d", day) and re.fullmatch(r"\d\d:\d\d:\d\d(\.\d+)?", moment))
 
 
 def _decide(planned, plan, redo):

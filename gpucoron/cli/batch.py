@@ -73,6 +73,7 @@ def run_batch(options):
     from gpucoron.batch.plan import make_plan, parse_shard, settle
     from gpucoron.batch.progress import choose, describe
     from gpucoron.errors import ParameterError
+    from gpucoron.files import on_one_line
 
     steps = parse_settings(options.settings, options.skip)
     of_run = of_run_parameters(options)
@@ -120,7 +121,7 @@ def run_batch(options):
     finally:
         signal.signal(signal.SIGTERM, before)
     for result in wrong:
-        print(f"gpucoron: {describe(result)}", file=sys.stderr)
+        print(f"gpucoron: {on_one_line(describe(result))}", file=sys.stderr)
     if not options.quiet:
         told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "nothing to do"
         print(f"{told}; {time.monotonic() - start:.1f} s; {options.output_dir}/manifest*.jsonl")

@@ -146,10 +146,10 @@ class Exposure:
                 if part.found_sum is not None:
                     _check_sums(path, part, part.found_sum)
             with _opened(path, layout) as (hdus, meta):
-                _note_what_is_odd(path, layout)
                 shape = layout.find("SCI").shape
                 facts = facts_of(path, meta, shape)
-                _check_end(path, layout)
+                _check_end(path, layout, facts)
+                _note_what_is_odd(path, layout, facts)
                 chosen = backend.fitting(shape, has_zeroframe=facts.zero_frame)
                 file = _File(path, layout, hdus, chosen)
                 exposure = cls(
@@ -185,7 +185,7 @@ class Exposure:
             shape = layout.find("SCI").shape if layout.find("SCI") else ()
             with _opened(path, layout) as (_hdus, meta):
                 facts = facts_of(path, meta, shape)
-                _check_end(path, layout)
+                _check_end(path, layout, facts)
         return cls(
             data=np.broadcast_to(np.float32(0), shape),
             groupdq=np.broadcast_to(np.uint8(0), shape),
@@ -332,11 +332,6 @@ def _check_extensions(path, layout):
                 raise InputError(msg)
     if len(sci.shape) != 4:
         raise InputError(_not_four_axes(path, sci.shape))
-    if primary.value("ZEROFRAM") and layout.find("ZEROFRAME") is None:
-        msg = f"{path}: truncated: ZEROFRAM is set, but there is no ZEROFRAME extension; download it again"
-        raise InputError(msg)
-    if primary.value("ZEROFRAM"):
-        _check_zeroframe(path, layout.find("ZEROFRAME").shape, sci.shape)
     if primary.value("NSPRSTRP"):
         msg = f"{path}: superstripe readout (NSPRSTRP); use jwst's own pipeline"
         raise InputError(msg)
@@ -350,9 +345,14 @@ def _columns_due(name):
     return [column.upper() for column in datamodels.RampModel().get_dtype(name.lower()).names]
 
 
-def _check_end(path, layout):
-    """Refuse a file that was cut just before its last extension."""
-    primary = layout.parts[0]
+def _check_end(path, layout, facts):
+    """Refuse a file that lacks an extension of which its headers tell: it was cut just before one."""
+    primary, zeroframe = layout.parts[0], layout.find("ZEROFRAME")
+    if facts.zero_frame and zeroframe is None:
+        msg = f"{path}: truncated: ZEROFRAM is set, but there is no ZEROFRAME extension; download it again"
+        raise InputError(msg)
+    if facts.zero_frame:
+        _check_zeroframe(path, zeroframe.shape, layout.find("SCI").shape)
     if primary.value("DATAMODL") and layout.find("ASDF") is None:
         msg = (
             f"{path}: truncated: jwst's data models (DATAMODL is {primary.value('DATAMODL')}) end each file with an "
@@ -362,7 +362,7 @@ def _check_end(path, layout):
         raise InputError(msg)
 
 
-def _note_what_is_odd(path, layout):
+def _note_what_is_odd(path, layout, facts):
     """Warn of extensions that will not be used."""
     seen, shape = set(), layout.find("SCI").shape
     for part in layout.parts:
@@ -370,12 +370,17 @@ def _note_what_is_odd(path, layout):
         if part.name and name in seen:
             log.warning("%s: %s stands there twice: the first one counts", path.name, part.name)
         seen.add(name)
+        for keyword in part.repeated:
+            log.warning(
+                "%s: %s stands twice in the header of %s, with two values: the first one counts",
+                path.name, keyword, part.name,
+            )  # fmt: skip
         due = {"GROUPDQ": shape, "PIXELDQ": shape[-2:]}.get(part.name)
         if due is not None and part.shape != due:
             log.warning(
                 "%s: %s has the shape %s, not %s: its flags are not used", path.name, part.name, part.shape, due
             )
-        if part.name == "ZEROFRAME" and not layout.parts[0].value("ZEROFRAM"):
+        if part.name == "ZEROFRAME" and not facts.zero_frame:
             log.warning("%s: ZEROFRAM is not set: the ZEROFRAME extension is not used", path.name)
 
 

@@ -36,7 +36,7 @@ _COMPRESSED = {
 _MOST_GROWTH = 1032
 #: bytes of a column by the letter of its TFORM; X, of bits, is its own case
 _WIDTHS = {"L": 1, "B": 1, "A": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
-_TFORM = re.compile(r"(\d*)([LXBIJKAEDCMPQ])[^\d]?.*")
+_TFORM = re.compile(r"(\d*)([LXBIJKAEDCMPQ]).*")
 #: what may stand in a card behind the equals sign: a value or none, and a comment
 _VALUE = re.compile(
     r" *(?:'(?P<text>(?:[^']|'')*)'|(?P<word>[TF])|(?P<whole>[+-]?\d+)|"
@@ -65,6 +65,8 @@ class Part:
         As NumPy counts; of a compressed image, that of the image.
     in_plain_file : bool
         The data lie in the file as they are.
+    repeated : tuple of str
+        Keywords with several cards, of different values.
     found_sum : int or None
         The FITS check sum of the data, where it was made.
     """
@@ -77,6 +79,7 @@ class Part:
     kind: str
     shape: tuple
     in_plain_file: bool
+    repeated: tuple = ()
     found_sum: int | None = None
 
     @property
@@ -156,7 +159,7 @@ def _carried(total):
     return total
 
 
-def read_layout(path, *, until="", summed=None):
+def read_layout(path, *, until="", summed=None, strict=True):
     """Find the extensions of a FITS file, and refuse a file that is not whole.
 
     Parameters
@@ -167,6 +170,8 @@ def read_layout(path, *, until="", summed=None):
         Stop at the extension of this name; what comes after it is not looked at.
     summed : callable, optional
         ``summed(part)`` says whether the check sum of an extension's data is to be made.
+    strict : bool
+        False looks at what sizes and ends tell alone: for references, whose texts and padding are nobody's business.
 
     Returns
     -------
@@ -179,7 +184,7 @@ def read_layout(path, *, until="", summed=None):
     """
     with _opened(path) as (file, compression):
         try:
-            parts = list(_walk(path, file, compression, until, summed))
+            parts = list(_walk(path, file, compression, until, summed, strict))
         except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
             msg = f"{path}: the compressed file is cut short or damaged ({first_line(error)}); {_AGAIN}"
             raise InputError(msg) from error
@@ -189,14 +194,27 @@ def read_layout(path, *, until="", summed=None):
     return Layout(path, parts, compression)
 
 
+def check_regular(path):
+    """Refuse what is no regular file.
+
+    Raises
+    ------
+    InputError
+        It is a folder, a pipe, a socket or a device.
+    OSError
+        There is nothing.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        msg = f"{path}: {'a folder; name its files' if stat.S_ISDIR(mode) else 'no regular file; name a FITS file'}"
+        raise InputError(msg)
+
+
 @contextmanager
 def _opened(path):
     """Open a regular file, decompressed: pipes, sockets and devices have no end, and opening them may wait for ever."""
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            msg = f"{path}: {'a folder; name its files' if stat.S_ISDIR(mode) else 'no regular file; name a FITS file'}"
-            raise InputError(msg)
+        check_regular(path)
         with path.open("rb") as file:
             begin = file.read(8)
             file.seek(0)
@@ -218,7 +236,7 @@ def _opened(path):
         raise InputError(msg) from error
 
 
-def _walk(path, file, compression, until, summed):
+def _walk(path, file, compression, until, summed, strict):
     """Go through a file, extension by extension."""
     size = None if compression else path.stat().st_size
     number, place = 0, 0
@@ -227,13 +245,15 @@ def _walk(path, file, compression, until, summed):
         if number and not block.strip(b"\0 "):
             _check_tail(path, file, block)
             return
-        part = _read_part(path, file, block, number, place, compression)
+        if number and not strict and not block.startswith(b"XTENSION="):
+            return
+        part = _read_part(path, file, block, number, place, compression, strict)
         if size is not None and part.start + part.span > size:
             msg = f"{_of(path, part)}: truncated: {size} bytes where {part.start + part.span} are due; {_AGAIN}"
             raise InputError(msg)
         is_last = until and part.name == until
         if not is_last:
-            part = _pass_data(path, file, part, summed is not None and summed(part))
+            part = _pass_data(path, file, part, summed is not None and summed(part), strict)
         yield part
         if is_last:
             return
@@ -249,7 +269,7 @@ def _check_tail(path, file, block):
         block = file.read(_PIECE)
 
 
-def _read_part(path, file, block, number, place, compression):
+def _read_part(path, file, block, number, place, compression, strict):
     owner = f"{path}: extension {number}"
     if number == 0 and not block.startswith(b"SIMPLE  ="):
         msg = f"{path}: not a FITS file{'' if block else ': it is empty'}; {_AGAIN}"
@@ -266,44 +286,49 @@ def _read_part(path, file, block, number, place, compression):
         if any(block[at : at + _CARD] == b"END".ljust(_CARD) for at in range(0, _BLOCK, _CARD)):
             break
         block = file.read(_BLOCK)
-    cards = _read_cards(owner, text)
+    cards, repeated = _read_cards(owner, text, strict)
     xtension = _parse(cards["XTENSION"]) if number else "IMAGE"
     shape, size = _measure(owner, cards, number)
     kind = _KIND.get(str(xtension).strip(), "unknown kind")
     if kind == "table":
         if _parse(cards.get("ZIMAGE", "F")) is True:
             kind, shape = "compressed image", _shape_of_compressed(owner, cards, size)
-        else:
+        elif strict:
             _check_columns(owner, cards, shape)
-    return Part(number, cards, text, place + len(text), size, kind, shape, compression is None)
+    return Part(number, cards, text, place + len(text), size, kind, shape, compression is None, repeated)
 
 
-def _read_cards(owner, text):
-    """Read the cards of a header: keyword -> text of the value; refuse what FITS does not allow in one."""
-    cards = {}
+def _read_cards(owner, text, strict):
+    """Read the cards of a header: keyword -> text of the first value, and the keywords that have others, too.
+
+    What FITS does not allow in one is refused.
+    """
+    cards, repeated = {}, []
     for at in range(0, len(text), _CARD):
         card = text[at : at + _CARD]
         keyword = card[:8].decode("latin1").rstrip()
-        if card.translate(None, _PRINTABLE):
+        if strict and card.translate(None, _PRINTABLE):
             told = keyword if keyword.isascii() and keyword.isprintable() else "a card"
             msg = f"{owner}: {told} of its header holds characters that are no text; {_AGAIN}, or set the keyword anew"
             raise InputError(msg)
         if card == b"END".ljust(_CARD):
-            if text[at + _CARD :].strip():
+            if strict and text[at + _CARD :].strip():
                 msg = f"{owner}: its header goes on behind its end; {_AGAIN}"
                 raise InputError(msg)
             break
         if card[8:10] == b"= ":
-            value = card[10:].decode("ascii")
+            value = card[10:].decode("latin1")
             cards.setdefault(keyword, value)
-            if _VALUE.fullmatch(value) is None:
+            if strict and _VALUE.fullmatch(value) is None:
                 msg = f"{owner}: {keyword} is {value.strip()}, no value of FITS; {_AGAIN}, or set the keyword anew"
                 raise InputError(msg)
             sizes = keyword.startswith("NAXIS") or keyword in ("SIMPLE", "XTENSION", "BITPIX", "PCOUNT", "GCOUNT")
-            if sizes and _parse(cards[keyword]) != _parse(value):
-                msg = f"{owner}: {keyword} stands twice in its header, with two values; {_AGAIN}"
-                raise InputError(msg)
-    return cards
+            if _parse(cards[keyword]) != _parse(value):
+                repeated.append(keyword)
+                if sizes:
+                    msg = f"{owner}: {keyword} stands twice in its header, with two values; {_AGAIN}"
+                    raise InputError(msg)
+    return cards, tuple(repeated)
 
 
 def _parse(text):
@@ -368,12 +393,12 @@ def _check_columns(owner, cards, shape):
             raise InputError(msg)
         count = int(found[1] or 1)
         width += -(-count // 8) if found[2] == "X" else count * _WIDTHS[found[2]]
-    if len(shape) != 2 or width != shape[1] or width == 0:
+    if len(shape) != 2 or width != shape[1] or (width == 0 and shape[0]):
         msg = f"{owner}: its columns have {width} bytes, its rows are {shape[1:]}; its header is damaged: {_AGAIN}"
         raise InputError(msg)
 
 
-def _pass_data(path, file, part, is_summed):
+def _pass_data(path, file, part, is_summed, strict):
     """Go on to the next extension, and see that the padding after the data is none of them; sum the data if asked."""
     padding, total = part.span - part.size, CheckSum() if is_summed else None
     if is_summed or not part.in_plain_file:
@@ -392,7 +417,7 @@ def _pass_data(path, file, part, is_summed):
     if len(filling) < padding:
         msg = f"{_of(path, part)}: truncated within its data; {_AGAIN}"
         raise InputError(msg)
-    if filling.strip(b" " if part.kind == "text table" else b"\0"):
+    if strict and filling.strip(b" " if part.kind == "text table" else b"\0"):
         msg = f"{_of(path, part)}: it holds more data than its header tells of; {_AGAIN}"
         raise InputError(msg)
     if is_summed:

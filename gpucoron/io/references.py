@@ -14,6 +14,7 @@ import numpy as np
 from gpucoron.errors import ReferenceFileError
 from gpucoron.files import first_line
 from gpucoron.io.crds_lookup import look_up
+from gpucoron.io.fits_layout import read_layout
 from gpucoron.io.older_jwst import read_array
 
 #: reference type -> (stdatamodels class, arrays that are taken, whether it is cut to the subarray)
@@ -172,6 +173,18 @@ def read_reference(reftype, path, exposure):
     ReferenceFileError
         The file is damaged, is all NaN, or does not fit the exposure.
     """
+    try:
+        if str(path).endswith(".fits"):
+            read_layout(Path(path), strict=False)  # before jwst's reader believes its headers
+        return _read_reference(reftype, path, exposure)
+    except (ReferenceFileError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file shows as almost any error
+        msg = f"{path}: the {reftype} reference of {exposure.name} is damaged ({first_line(error)}); fetch it again"
+        raise ReferenceFileError(msg) from error
+
+
+def _read_reference(reftype, path, exposure):
     from stdatamodels.jwst import datamodels
 
     if reftype == "emicorr":
@@ -179,12 +192,7 @@ def read_reference(reftype, path, exposure):
     class_name, names, is_cut = _READERS[reftype]
     if reftype == "dark":
         class_name = _DARK_CLASS.get(exposure.facts.instrument, class_name)
-    try:
-        model = getattr(datamodels, class_name)(str(path))
-    except Exception as error:  # a damaged file shows as almost any error
-        msg = f"{path}: the {reftype} reference of {exposure.name} is damaged ({first_line(error)}); fetch it again"
-        raise ReferenceFileError(msg) from error
-    with model:
+    with getattr(datamodels, class_name)(str(path)) as model:
         arrays = {name: _native(read_array(model, name), name) for name in names}
         if reftype == "rscd":
             arrays["table"] = np.array(model.rscd_group_skip_table)

@@ -13,6 +13,7 @@ import numpy as np
 
 from gpucoron.errors import InputError, ParameterError
 from gpucoron.files import first_line
+from gpucoron.io.fits_layout import check_regular, read_layout
 from gpucoron.parameters import FROM_FILES
 
 log = logging.getLogger(__name__)
@@ -151,6 +152,8 @@ def _read_flags(path, owner, exposure):
     from astropy.io import fits
 
     try:
+        check_regular(Path(path))
+        read_layout(Path(path), strict=False)  # before its headers are believed
         flags, header = fits.getdata(path, header=True)
         header = {**fits.getheader(path), **header}
     except Exception as error:  # a damaged file shows as almost any error
@@ -222,10 +225,14 @@ def _read_array(value, owner, exposure):
     if not isinstance(value, (str, Path)):
         return value
     try:
+        check_regular(Path(value))
         array = np.load(value)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged file shows as almost any error
         msg = f"{value}: {owner} cannot be read as an array ({first_line(error)}); save it with numpy.save"
         raise ParameterError(msg) from error
+    if not isinstance(array, np.ndarray):
+        msg = f"{value}: {owner} holds several arrays; save one with numpy.save"
+        raise ParameterError(msg)
     return array
 
 
