@@ -20,6 +20,9 @@ Names are jwst's and spaceKLIP's. A parameter is set with `--set step.parameter=
 `steps={"step": {"parameter": value}}`, or with `strun calwebb_coron1 FILE --steps.step.parameter=value`; an unknown one
 is refused with the nearest known name, and one that is accepted for compatibility alone is named in a warning.
 
+A value outside the bounds below, NaN for any number, and a file that is missing or of another kind are refused before
+any work, with the step's and the parameter's name. Most bounds are where jwst's own code fails; see [](deviations.md).
+
 The `jwst` profile is what `Detector1Pipeline.call` gives: the defaults below, with CRDS's parameter files on top. The
 `spaceklip` profile is what spaceKLIP's `run_single_file` sets; it reads none of
 CRDS's parameter files unless asked to. Your own parameter files overrule either: [](references.md).
@@ -131,14 +134,23 @@ def _where(preset, skip, step):
 
 
 def _table(parameters, spaceklip):
-    yield "| parameter | kind | `jwst` | `spaceklip` | unit | meaning |"
-    yield "|---|---|---|---|---|---|"
+    yield "| parameter | kind | accepted | `jwst` | `spaceklip` | unit | meaning |"
+    yield "|---|---|---|---|---|---|---|"
     for parameter in parameters:
-        options = f" ({', '.join(map(str, parameter.options))})" if parameter.options else ""
         default = parameter.default
         other = spaceklip.get(parameter.name, default)
         yield (
-            f"| `{parameter.name}` | {parameter.kind}{options} | `{default!r}` | `{other!r}` "
+            f"| `{parameter.name}` | {parameter.kind} | {_accepted(parameter)} | `{default!r}` | `{other!r}` "
             f"| {parameter.unit or '-'} | {': '.join(filter(None, (parameter.meaning, parameter.unused)))} |"
         )
     yield ""
+
+
+def _accepted(parameter):
+    """Say which values of its kind a parameter takes, and what kinds of file."""
+    if parameter.options:
+        return ", ".join(map(str, parameter.options))
+    words = [f"{' or '.join(map(str, parameter.counts))} values"] if parameter.counts else []
+    words += [parameter.told] if parameter.told else []
+    words += [f"{' or '.join(parameter.reads)} file"] if parameter.reads else []
+    return ", ".join(words) or "any"

@@ -56,11 +56,11 @@ class Bounds:
     def hold(self, value):
         """Tell whether a number lies within them."""
         return (
-            not math.isnan(value)
+            value == value
             and (self.minimum is None or value >= self.minimum)
             and (self.maximum is None or value <= self.maximum)
             and (self.above is None or value > self.above)
-            and not (self.finite and math.isinf(value))
+            and not (self.finite and abs(value) == math.inf)
         )
 
     @property
@@ -85,9 +85,9 @@ class Parameter(Bounds):
     the parameter is ``optional``.
     Numbers, also those of a list, lie within its `Bounds`; a list holds ``counts`` values (any number of them if it is
     empty). ``reads`` names the kinds of file that a text may name: it must exist before any work, unless
-    ``may_be_missing``. ``names`` marks the name of a file that is written. ``ours`` marks what jwst's step of the same
-    name does not have. ``unused`` says why a value has no effect, for what is accepted because jwst or spaceKLIP have
-    it.
+    ``may_be_missing``; ``holds`` is the array that jwst's own code takes from it. ``names`` marks the name of a file
+    that is written, whose folder must be there if it is ``in_folder``. ``ours`` marks what jwst's step of the same name
+    does not have. ``unused`` says why a value has no effect, for what is accepted because jwst or spaceKLIP have it.
     """
 
     name: str
@@ -98,8 +98,10 @@ class Parameter(Bounds):
     options: tuple = ()
     counts: tuple = ()
     reads: tuple = ()
+    holds: str = ""
     may_be_missing: bool = False
     names: bool = False
+    in_folder: bool = False
     optional: bool = False
     ours: bool = False
     unused: str = ""
@@ -153,7 +155,8 @@ def refuse_unknown(what, name, known):
 
 def convert(parameter, value, owner):
     """Convert a value (also from a command line's text) to the parameter's kind, or say why it cannot be."""
-    if isinstance(value, str) and value.strip().lower() == "none" and parameter.kind not in ("string", "flags"):
+    is_none = isinstance(value, str) and value.strip().lower() == "none"
+    if (is_none and (parameter.kind != "string" or parameter.reads)) or (parameter.names and str(value) == ""):
         value = None
     if value is None:
         if parameter.optional or parameter.default is None or None in parameter.options:
@@ -222,8 +225,10 @@ def _fail(value):
 def _integer(value):
     if type(value).__name__ in ("bool", "bool_"):  # NumPy's too: a mask is no list of numbers
         _fail(value)
-    number = value if isinstance(value, int) else float(value)
-    return int(number) if number == int(number) else _fail(value)
+    number = float(value)  # larger ones are no numbers for those who reckon with them
+    if number != int(number):
+        _fail(value)
+    return value if type(value) is int else int(number)
 
 
 def _text(value):

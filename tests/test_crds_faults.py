@@ -7,11 +7,14 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from astropy.io import fits
 
 import gpucoron
 from gpucoron.batch import reduce
 from gpucoron.cli import main
+from gpucoron.engine import plan, run_steps
 from gpucoron.errors import ReferenceFileError
 from gpucoron.io import crds_lookup
 from gpucoron.io.crds_cache import use_environment
@@ -217,3 +220,18 @@ def test_a_full_cache_needs_no_server(case):
         use_environment({**case.cache.environment, "CRDS_SERVER_URL": "https://127.0.0.1:9"})
         assert crds_lookup.crds_context()[0] == case.cache.context
         assert parameters_from_crds(Exposure.read(case.path))[0] == {"jump": {"rejection_threshold": 1.0}}
+
+
+def test_clean_flicker_noise_without_a_read_noise(case, copy_of, tmp_path):
+    """jwst makes a draft of the rate there, and fails inside; a mask of the user's needs no draft."""
+    edit = ("*.imap", "'READNOISE': 'jwst_nircam_readnoise_9001.rmap'", "'READNOISE': 'N/A'")
+    steps = {"clean_flicker_noise": {"skip": False}, "jump": {"skip": True}, "ramp_fit": {"skip": True}}
+    with copy_of(edit=[edit]).activate():
+        exposure = Exposure.read(case.path)
+        with pytest.raises(ReferenceFileError, match="clean_flicker_noise: CRDS has no readnoise reference.*skip=True"):
+            plan(exposure, steps=steps, backend="numpy")
+        mask = tmp_path / "mask.fits"
+        fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.ones((32, 40), np.float32), name="SCI")]).writeto(mask)
+        steps["clean_flicker_noise"]["user_mask"] = str(mask)
+        run = run_steps(plan(exposure, steps=steps, backend="numpy"))
+    assert {record.name: record.status for record in run.records}["clean_flicker_noise"] == "COMPLETE"

@@ -6,6 +6,7 @@ Files are checked before any work. Arrays and flags are read for the steps, whic
 import logging
 import os
 import stat
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,7 +50,7 @@ def check_files(table, parameters):
             if not isinstance(value, str) or not (parameter.reads or parameter.names):
                 continue
             if parameter.names and value:
-                _check_name(value, owner)
+                _check_name(value, owner, parameter.in_folder)
             elif parameter.reads and not (name.startswith("override_") and value.strip() == _NO_FILE):
                 _check_file(value, parameter, owner)
 
@@ -74,10 +75,17 @@ def _check_file(path, parameter, owner):
         raise ParameterError(msg)
 
 
-def _check_name(path, owner):
+def _check_name(path, owner, in_folder):
     names = os.path.expandvars(os.path.expanduser(path)).split(os.sep)
     if any(len(os.fsencode(name)) > _LONGEST_NAME for name in names):
         msg = f"{owner}: {path[:40]!r}...: no file can have so long a name; the longest is of {_LONGEST_NAME} bytes"
+        raise ParameterError(msg)
+    folder = os.path.dirname(path) or "."
+    if in_folder and not os.access(folder, os.W_OK | os.X_OK):
+        msg = f"{owner}: {path!r}: there is no folder {folder} to write to; make it, or name another file"
+        raise ParameterError(msg)
+    if in_folder and os.path.exists(path) and not os.path.isfile(path):
+        msg = f"{owner}: {path!r}: it is there, and no file; name another"
         raise ParameterError(msg)
 
 
@@ -108,6 +116,9 @@ def read_files(steps, parameters, exposure):
         if parameters[step.name].skip:
             continue
         settings = read[step.name] = with_files_read(step, parameters[step.name], exposure)
+        for name, parameter in step.known.items():
+            if parameter.holds and getattr(settings, name):
+                _check_model(getattr(settings, name), parameter, step)
         if step.checks is not None:
             try:
                 step.checks(settings, exposure.data.shape)
@@ -115,6 +126,19 @@ def read_files(steps, parameters, exposure):
                 msg = f"{exposure.name}: {step.name}: {error}"
                 raise InputError(msg) from error
     return read
+
+
+def _check_model(path, parameter, step):
+    """Refuse a file of which jwst's own code could not take its array, when the step's turn has come."""
+    from stdatamodels.jwst import datamodels
+
+    try:
+        with warnings.catch_warnings(action="ignore"), datamodels.open(path) as model:
+            np.array(getattr(model, parameter.holds)).astype(bool)
+    except Exception as error:  # a damaged file shows as almost any error
+        hint = "; ".join(hint for name, _kind, hint in step.hints if name == parameter.name)
+        msg = f"{step.name}.{parameter.name}: {path}: jwst cannot read it ({first_line(error)}); {hint}"
+        raise ParameterError(msg) from error
 
 
 def with_files_read(step, settings, exposure):

@@ -41,7 +41,7 @@ STEP = Step(
         P("n_sigma", "float", 2.0, "clipping of the background", "sigma"),
         P("fit_histogram", "boolean", False, "sigma from a histogram of values"),
         P("single_mask", "boolean", True, "one mask for all integrations"),
-        P("user_mask", "string", None, "file with a mask", reads=("FITS", "ASDF")),
+        P("user_mask", "string", None, "file with a mask", reads=("FITS", "ASDF"), holds="data"),
         P("save_mask", "boolean", False, "save the mask"),
         P("save_background", "boolean", False, "save the background"),
         P("save_noise", "boolean", False, "save the noise"),

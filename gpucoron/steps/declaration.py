@@ -14,8 +14,10 @@ _NOT_IN_STAGE_1 = "jwst's steps of stage 1 do not read it either"
 #: what every step has as jwst's steps have it, beside ``skip`` and ``save_results``
 COMMON = (
     Parameter("suffix", "string", None, "what its result's file name ends with; None: the step's name"),
-    Parameter("output_dir", "string", None, "folder for its result; None: that of the products"),
-    Parameter("output_file", "string", None, "name for its result in place of the exposure's; saves the result"),
+    Parameter("output_dir", "string", None, "folder for its result; None: that of the products", names=True),
+    Parameter(
+        "output_file", "string", None, "name for its result in place of the exposure's; saves the result", names=True
+    ),
     Parameter("output_ext", "string", ".fits", "what kind of file its result is: .fits or .asdf"),
     Parameter("output_use_model", "boolean", False, "name its result after the exposure, whatever output_file says"),
     Parameter("search_output_file", "boolean", True, "name its result as the pipeline's output_file says"),

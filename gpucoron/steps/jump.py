@@ -76,6 +76,9 @@ STEP = Step(
 )
 
 
+#: more groups than any ramp has; kernels count in 32 bits
+_MOST_GROUPS = 2**20
+
 # A jump may be of any size; NaN electrons are exceeded by none.
 _SETTINGS = kinds_of(
     JumpSettings,
@@ -211,8 +214,8 @@ def settle(parameters, facts, gain, *, backend=None):
         JumpSettings,
         parameters,
         minimum_groups=max(MINIMUM_GROUPS, least),
-        after_jump_flag_n1=int(parameters.after_jump_flag_time1 // facts.group_time),
-        after_jump_flag_n2=int(parameters.after_jump_flag_time2 // facts.group_time),
+        after_jump_flag_n1=min(int(parameters.after_jump_flag_time1 // facts.group_time), _MOST_GROUPS),
+        after_jump_flag_n2=min(int(parameters.after_jump_flag_time2 // facts.group_time), _MOST_GROUPS),
         nframes=facts.nframes,
     )
     if not settings.flags_later_groups:

@@ -64,3 +64,6 @@ def check_sources(shape, companions, mask):
     if mask is not None and mask.shape != tuple(shape):
         msg = f"user_mask must be of shape {tuple(shape)}, not {mask.shape}"
         raise ValueError(msg)
+    if mask is not None and mask.dtype.kind not in "biu":
+        msg = f"user_mask must be true or false for each pixel, not {mask.dtype}"
+        raise ValueError(msg)

@@ -23,7 +23,7 @@ STEP = Step(
     title="flag persistence",
     jwst_class="PersistenceStep",
     parameters=(
-        P("save_persistence", "string", None, "ASDF file for the persistence array", names=True),
+        P("save_persistence", "string", None, "ASDF file for the persistence array", names=True, in_folder=True),
         P("persistence_time", "integer", None, "length of the persistence window", "s"),
         P("dn_threshold", "float", None, "signal above which pixels persist", "DN"),
         P(

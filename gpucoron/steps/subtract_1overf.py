@@ -28,6 +28,15 @@ __all__ = [
     "run",
 ]
 
+
+def _half_pairs(settings):
+    """Companions are pairs."""
+    given = settings.companions or ()
+    if len(given) % 2 == 0:
+        return None
+    return f"subtract_1overf.companions: expected pairs x, y, got {len(given)} numbers"
+
+
 STEP = Step(
     name="subtract_1overf",
     title="remove 1/f noise",
@@ -56,6 +65,7 @@ STEP = Step(
     profiles=dict.fromkeys(("spaceklip", SPACEKLIP_CLASS), Preset({"skip": False}, instruments=("NIRCAM",))),
     keywords={"skip_fnoise": "skip", "skip_fnoise_vert": "not vertical_corr"},
     cleans_groups=lambda of_run: of_run.stage_1overf == "groups",
+    refuses=_half_pairs,
     checks=lambda settings, shape: check_sources(shape[-2:], settings.companions or (), settings.user_mask),
 )
 
