@@ -36,8 +36,8 @@ _SUBARRAYS = (
     ("NIRCAM", "SUB640ASWB"), ("MIRI", "MASK1140"),
 )  # fmt: skip
 _GROUP_FLAGS = (
-    dq.DO_NOT_USE, dq.JUMP_DET, dq.PERSISTENCE, dq.AD_FLOOR | dq.DO_NOT_USE, dq.CHARGELOSS | dq.DO_NOT_USE, dq.SATURATED,
-    dq.CHARGELOSS, dq.DROPOUT, dq.OUTLIER,
+    dq.DO_NOT_USE, dq.JUMP_DET, dq.PERSISTENCE, dq.AD_FLOOR | dq.DO_NOT_USE, dq.CHARGELOSS | dq.DO_NOT_USE,
+    dq.SATURATED, dq.CHARGELOSS, dq.DROPOUT, dq.OUTLIER,
 )  # fmt: skip
 _PIXEL_FLAGS = (
     dq.DO_NOT_USE, dq.SATURATED, dq.HOT, dq.NO_SAT_CHECK, dq.NO_LIN_CORR, dq.UNRELIABLE_SLOPE, dq.DEAD, dq.RC,
@@ -86,11 +86,10 @@ def draw_case(number, folder):
     start = str(rng.choice(["call", "run"], p=[0.7, 0.3]))
     writes = bool(rng.random() < 0.2)
     order = order_of(SimpleNamespace(is_miri=instrument == "MIRI"))
-    with_pars = start == "call" and rng.random() < 0.5
+    profile = str(rng.choice(["jwst", "spaceklip"])) if custom else "jwst"
+    with_pars = start == "call" and profile == "jwst" and rng.random() < 0.5
     settings = draw_settings(rng, order, folder, custom=custom, with_pars=with_pars, writes=writes)
-    case = DrawnCase(number, exposure, custom, start, settings, writes=writes)
-    if custom:
-        case.profile = str(rng.choice(["jwst", "spaceklip"]))
+    case = DrawnCase(number, exposure, custom, start, settings, profile=profile, writes=writes)
     case.path = _write_exposure(rng, simulation, case, folder)
     _write_named_files(rng, simulation.data.shape, folder)
     case.cache = _write_references(rng, simulation, case, folder)

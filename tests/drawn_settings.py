@@ -1,4 +1,4 @@
-"""Parameters drawn at random from what the steps declare: kind, bounds and choices, so that a new one joins by itself."""
+"""Parameters drawn from what the steps declare: kind, bounds and choices, so that a new one joins by itself."""
 
 from dataclasses import dataclass, field
 
@@ -21,9 +21,11 @@ _TEXTS = {
     # jwst's answer in several processes is not always its answer in one
     ("jump", "maximum_cores"): ("1", "none"),
     ("ramp_fit", "maximum_cores"): ("1", "none"),
+    # "advanced" compares exposures
+    ("mask_groups", "mask_method"): ("basic", "custom"),
 }
 #: parameter -> what is usually set with it
-_NEEDED = {"save_persistence": {"persistence_time": 20, "skip": False}}
+_NEEDED = {"save_persistence": {"persistence_time": 20, "skip": False}, "mask_method": {"custom_group": 2}}
 #: as the others, but drawn for nothing: jwst takes seconds with them, or its answer depends on the machine
 _LEFT_ALONE = (("emicorr", "onthefly_corr_freq"),)
 #: of what every step has, what shows in jwst's products too; the names of files have tests of their own
@@ -129,13 +131,13 @@ def _draw_value(rng, step_name, parameter, folder):
 
 
 def _any_value(rng, step_name, parameter, folder):
-    if parameter.options:
-        options = (*parameter.options, "none of these") if rng.random() < 1 / 30 else parameter.options
-        return options[rng.integers(len(options))]
     texts = _TEXTS.get((step_name, parameter.name))
     if texts is not None:
         text = texts[rng.integers(len(texts))]
         return text if text is None else text.replace("{}", str(folder))
+    if parameter.options:
+        options = (*parameter.options, "none of these") if rng.random() < 1 / 30 else parameter.options
+        return options[rng.integers(len(options))]
     if parameter.default is None and rng.random() < 0.2:
         return None
     return _BY_KIND[parameter.kind](rng, parameter.default)
@@ -143,7 +145,7 @@ def _any_value(rng, step_name, parameter, folder):
 
 def _draw_integer(rng, default):
     usual = 3 if default is None else default
-    near = [0, 1, 2, 3, 5, usual - 1, usual, usual + 1, 2 * usual, -1, 1000]
+    near = [0, 1, 2, 3, 5, usual - 1, usual, usual + 1, 2 * usual, -1, 20]
     return int(near[rng.integers(len(near))])
 
 
