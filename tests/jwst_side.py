@@ -20,6 +20,7 @@ class Snapshots:
     rate: object = None
     rateints: object = None
     keywords: dict = field(default_factory=dict)
+    last_scaled: object = None
 
 
 @cache
@@ -64,7 +65,7 @@ def run_jwst(path, steps=None, *, start="call", save_results=False, **options):
             if name == "gain_scale":
                 product = "rateints" if result.data.ndim == 3 else "rate"
                 setattr(seen, product, _slopes(result))
-                seen.keywords[product] = keywords_of(result)
+                seen.keywords[product], seen.last_scaled = keywords_of(result), result.data
             elif name != "ramp_fit":
                 seen.ramps[name] = {key: _copy(getattr(result, key)) for key in RAMP_ARRAYS}
             return result
