@@ -4,7 +4,6 @@ Each takes the exposure's arrays to a ``RampModel``, lets jwst work on it, and t
 code raises is an error of the exposure: the helpers below turn it into a GpucoronError that names file and step.
 """
 
-import errno
 import logging
 import shlex
 import sys
@@ -17,8 +16,9 @@ from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 
-from gpucoron.errors import GpucoronError, InputError, OutputError, ParameterError, VersionError
+from gpucoron.errors import InputError, OutputError, ParameterError, ReferenceFileError, VersionError
 from gpucoron.files import first_line
+from gpucoron.io.boundary import is_disk_full, told_of
 from gpucoron.io.products import ramp_without_signature
 from gpucoron.io.versions import installed, is_older
 from gpucoron.steps import Outcome
@@ -66,6 +66,34 @@ def check_borrowed(step):
             f"skip it, or {shlex.quote(sys.executable)} -m pip install 'jwst>={since}'"
         )
         raise VersionError(msg)
+
+
+def check_indirect(steps, parameters, references, owner):
+    """Refuse steps whose jwst code looks up by itself what CRDS does not have for the exposure.
+
+    Parameters
+    ----------
+    steps : iterable of Step
+    parameters : mapping
+        step -> its parameters, settled.
+    references : dict
+        From `gpucoron.io.references.find_references`.
+    owner : str
+        Of what, for messages.
+
+    Raises
+    ------
+    ReferenceFileError
+    """
+    for step in steps:
+        settings = parameters[step.name]
+        missing = [] if settings.skip else [name for name in step.indirect(settings) if references[name] == "N/A"]
+        if missing:
+            msg = (
+                f"{owner}: {step.name}: CRDS has no {' and no '.join(missing)} reference for it, and the draft of the "
+                f"rate that jwst's code makes in this step takes no other; do without: {step.name}.skip=True"
+            )
+            raise ReferenceFileError(msg)
 
 
 def run_jwsts_own(run, step):
@@ -264,23 +292,22 @@ def _named(run, step, function):
     ``__cause__``.
     """
 
+    def name(error):
+        log.debug("%s: %s: jwst's own code failed", run.exposure.name, step.name, exc_info=True)
+        named = _texts_set(step, run.parameters[step.name])
+        what = f"check {named} and the exposure" if named else "check the exposure and its references"
+        hint = _hint(step, run.parameters[step.name], error)
+        msg = (
+            f"{run.exposure.name}: {step.name}: jwst's own code cannot work on it "
+            f"({type(error).__name__}: {first_line(error)}); {hint}{what}, or do without: {_way_out(step)}"
+        )
+        return _kind_of(error, named)(msg)
+
     def call(*args, **kwargs):
-        try:
+        # a device that is full starts the exposure again
+        spared = None if run.backend.on_host else run.backend.is_out_of_memory
+        with told_of(run.exposure.name, step.name, name=name, spared=spared):
             return function(*args, **kwargs)
-        except GpucoronError:
-            raise
-        except Exception as error:  # jwst's code raises anything
-            if not run.backend.on_host and run.backend.is_out_of_memory(error):
-                raise  # the engine starts the exposure again
-            log.debug("%s: %s: jwst's own code failed", run.exposure.name, step.name, exc_info=True)
-            named = _texts_set(step, run.parameters[step.name])
-            what = f"check {named} and the exposure" if named else "check the exposure and its references"
-            hint = _hint(step, run.parameters[step.name], error)
-            msg = (
-                f"{run.exposure.name}: {step.name}: jwst's own code cannot work on it "
-                f"({type(error).__name__}: {first_line(error)}); {hint}{what}, or do without: {_way_out(step)}"
-            )
-            raise _kind_of(error, named)(msg) from error
 
     return call
 
@@ -304,7 +331,7 @@ def _texts_set(step, settings):
 
 
 def _kind_of(error, named):
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return OutputError
     if isinstance(error, ImportError):
         return VersionError

@@ -12,14 +12,15 @@ from pathlib import Path
 
 from gpucoron.backends import check_backend, get_backend
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
-from gpucoron.borrowed import check_borrowed
-from gpucoron.errors import InputError, ParameterError
+from gpucoron.borrowed import check_borrowed, check_indirect
+from gpucoron.errors import ParameterError
 from gpucoron.io import logs, products
+from gpucoron.io.boundary import told_of
 from gpucoron.io.crds_lookup import crds_context
-from gpucoron.io.hooks import run_hooks
+from gpucoron.io.hooks import check_hooks, run_hooks
 from gpucoron.io.parameter_files import merge, parameters_from_crds, parameters_from_files, takes_crds_pars
 from gpucoron.io.references import STORE, find_references, load_references
-from gpucoron.io.user_files import with_files_read
+from gpucoron.io.user_files import check_files, read_files
 from gpucoron.io.versions import check_versions
 from gpucoron.parameters import resolve, settle_run, tell_unused, without_comparisons
 from gpucoron.steps import STEPS, run_step, skipped
@@ -171,6 +172,8 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
     of_run = settle_run(STEPS, parameters, {**of_run_from_crds, **of_run_from_own, **(pipeline or {})})
     _check_together(parameters)
     products.check_files_of_results(parameters, of_run)
+    check_files(STEPS, parameters)
+    check_hooks(parameters)
     tell_unused(STEPS, steps or {})
     return parameters, of_run, pars_files
 
@@ -227,6 +230,7 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
         step, settings = STEPS[name], parameters[name]
         if not settings.skip:
             check_borrowed(step)
+            wanted += step.indirect(settings)
         for reftype in () if settings.skip else step.references_of(settings, exposure.facts):
             override = getattr(settings, f"override_{reftype}")
             if step.custom and override is None:
@@ -236,13 +240,15 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
                 wanted.append(reftype)
             else:
                 overrides[f"{name}.{reftype}"] = latest[reftype] = override
+    references = find_references(exposure, wanted, overrides)
+    check_indirect([STEPS[name] for name in order], parameters, references, exposure.name)
     return Run(
         exposure=exposure,
         backend=backend,
         profile=profile,
         parameters=parameters,
         of_run=of_run,
-        references=find_references(exposure, wanted, overrides),
+        references=references,
         pars_files=pars_files,
         context=context,
         order=order,
@@ -280,8 +286,9 @@ def run_steps(run, *, until=None, after_step=None, store=None):
         for name in run.order
     )
     backend.settle(exposure.data.shape, cleans_groups=cleans)
+    settings = read_files([STEPS[name] for name in run.order], run.parameters, exposure)
     logs.tell_run(run)
-    _run_each(run, references, until, after_step)
+    _run_each(run, references, settings, until, after_step)
     return run
 
 
@@ -327,7 +334,7 @@ def run_or_start_again(start, backend, *, after_step=None):
     return run_steps(start(backend.in_chunks(limit)), after_step=after_step)
 
 
-def _run_each(run, references, until, after_step):
+def _run_each(run, references, settings, until, after_step):
     backend = run.backend
     for name in run.order:
         if name == until:
@@ -335,7 +342,7 @@ def _run_each(run, references, until, after_step):
         backend.take_workers()
         start = time.perf_counter()
         logs.tell_start(run, STEPS[name])
-        outcome = _run_with_hooks(STEPS[name], run, references)
+        outcome = _run_with_hooks(STEPS[name], run, references, settings.get(name))
         backend.synchronize()
         seconds, workers = time.perf_counter() - start, backend.take_workers()
         workers = tuple(workers) if outcome.status == "COMPLETE" else ()
@@ -346,27 +353,24 @@ def _run_each(run, references, until, after_step):
             after_step(run, record)
 
 
-def _run_with_hooks(step, run, references):
-    """Run a step between its hooks, which run for a step that is switched off too."""
+def _run_with_hooks(step, run, references, settings):
+    """Run a step between its hooks, which run for a step that is switched off (``settings`` None) too."""
     run_hooks(run, step, "pre")
-    outcome = skipped("switched off") if run.parameters[step.name].skip else _run_one(step, run, references)
+    outcome = skipped("switched off") if settings is None else _run_one(step, run, references, settings)
     products.note_step(run, step, outcome)
     run_hooks(run, step, "post")
     return outcome
 
 
-def _run_one(step, run, references):
+def _run_one(step, run, references, settings):
     """Run a step; what it cannot do with these arrays is told with the file's and the step's name."""
     exposure = run.exposure
     usable = {reftype: references.get(f"{step.name}.{reftype}", references.get(reftype)) for reftype in step.references}
-    settings = with_files_read(step, run.parameters[step.name], exposure)
     helpers = {name: _HELPERS[name](run, step) for name in step.helpers}
-    try:
+    files = ", ".join(str(reference.path) for reference in usable.values() if reference is not None)
+    advice = f" (references: {files})" if files else ""
+    with told_of(exposure.name, step.name, advice=advice, spared=run.backend.is_out_of_memory):
         return run_step(step.name, exposure, usable, settings, run.backend, **helpers)
-    except ValueError as error:
-        files = ", ".join(str(reference.path) for reference in usable.values() if reference is not None)
-        msg = f"{exposure.name}: {step.name}: {error}" + (f" (references: {files})" if files else "")
-        raise InputError(msg) from error
 
 
 def _make_fit(run, step):
@@ -447,27 +451,33 @@ def reduce_file(
     GpucoronError
         One of its kinds; nothing was written.
     """
-    from gpucoron.io.exposure import Exposure, check_path
+    from gpucoron.io.exposure import check_path
 
     path = check_path(path)
-
-    def at(suffix):
-        return products.product_path(path, output_dir, suffix)
-
     check_versions()  # before anything is made
     steps = without_comparisons(STEPS, steps)
     scratch = {"scratch_dir": output_dir} if save_results and isinstance(check_backend(backend), str) else {}
     backend = get_backend(backend, max_memory=max_memory, **scratch)
     if save_results:
-        products.prepare_output(output_dir, [at("rate"), at("rateints")], overwrite)
+        due = [products.product_path(path, output_dir, suffix) for suffix in ("rate", "rateints")]
+        products.prepare_output(output_dir, due, overwrite, path)
+    asked = {"profile": profile, "steps": steps, "pipeline": of_run, "use_pars": use_pars, "pars": pars}
+    with told_of(path):
+        return _reduce(path, output_dir, asked, backend, save_results, after_step)
+
+
+def _reduce(path, output_dir, asked, backend, save_results, after_step):
+    """Do what `reduce_file` has settled; ``asked`` is for `plan`."""
+    from gpucoron.io.exposure import Exposure
+
+    def at(suffix):
+        return products.product_path(path, output_dir, suffix)
 
     def start(backend):
         begun = time.perf_counter()
         exposure = Exposure.read(path, backend)
         read = time.perf_counter()
-        run = plan(
-            exposure, profile=profile, steps=steps, pipeline=of_run, backend=backend, use_pars=use_pars, pars=pars
-        )
+        run = plan(exposure, backend=backend, **asked)
         run.phases = {"read": read - begun, "plan": time.perf_counter() - read}
         run.output_dir = Path(output_dir)
         logs.tell_parameters(run)

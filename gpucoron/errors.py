@@ -31,3 +31,11 @@ class VersionError(GpucoronError):
 
 class ArgumentError(ParameterError, ValueError, TypeError):
     """An argument of a function makes no sense: an array of another shape or kind, an option that nobody takes."""
+
+
+class TooLittleMemoryError(GpucoronError, MemoryError):
+    """The machine or the device has too little memory for an exposure."""
+
+
+class InternalError(GpucoronError, RuntimeError):
+    """Something in gpucoron itself failed; its cause is ``__cause__``, and the traceback is in the log."""

@@ -2,6 +2,22 @@
 
 from dataclasses import dataclass
 
+#: read pattern -> frames averaged into a group, frames dropped between groups
+READ_PATTERNS = {
+    "NIRCAM": {
+        "RAPID": (1, 0),
+        "BRIGHT1": (1, 1),
+        "BRIGHT2": (2, 0),
+        "SHALLOW2": (2, 3),
+        "SHALLOW4": (4, 1),
+        "MEDIUM2": (2, 8),
+        "MEDIUM8": (8, 2),
+        "DEEP2": (2, 18),
+        "DEEP8": (8, 12),
+    },
+    "MIRI": {"FASTR1": (1, 0), "SLOWR1": (1, 0)},
+}
+
 
 @dataclass(frozen=True)
 class Facts:

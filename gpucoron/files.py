@@ -99,3 +99,8 @@ def file_digest(path, algorithm="sha256"):
 def first_line(error):
     """Give the first line of what an exception says, or its kind."""
     return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def on_one_line(text):
+    """Write a text so that it stays one line of a terminal: names of files may hold anything."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))

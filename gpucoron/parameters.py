@@ -7,9 +7,13 @@ jwst Pipeline class, the command line's help and the table in the documentation.
 
 import difflib
 import logging
+import math
+import os
 import re
 from dataclasses import dataclass
 from types import SimpleNamespace
+
+import numpy as np
 
 from gpucoron.errors import ParameterError
 
@@ -20,20 +24,70 @@ PROFILES = ("jwst", "spaceklip")
 #: under this name the steps declare what spaceKLIP's pipeline class sets, before its run_single_file sets more
 SPACEKLIP_CLASS = "Coron1Pipeline_spaceKLIP"
 
+#: longest value that a message repeats, characters
+_LONGEST = 120
+
+#: kinds of one number
+_NUMBERS = ("float", "integer")
+
 #: kinds whose value may be, or must be, the path of a file that is read before the step runs
 FROM_FILES = ("array", "flags")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """Which numbers are accepted; NaN never is.
+
+    Attributes
+    ----------
+    minimum, maximum : float, optional
+        The least and the greatest value.
+    above : float, optional
+        What a value must exceed.
+    finite : bool
+        Infinity is refused.
+    """
+
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    finite: bool = False
+
+    def hold(self, value):
+        """Tell whether a number lies within them."""
+        return (
+            not math.isnan(value)
+            and (self.minimum is None or value >= self.minimum)
+            and (self.maximum is None or value <= self.maximum)
+            and (self.above is None or value > self.above)
+            and not (self.finite and math.isinf(value))
+        )
+
+    @property
+    def told(self):
+        """The bounds in words: 'at least 0', 'above 0, finite'; '' without any."""
+        if self.minimum is not None and self.maximum is not None:
+            words = [f"from {self.minimum} to {self.maximum}"]
+        else:
+            words = [f"at least {self.minimum}"] if self.minimum is not None else []
+            words += [f"above {self.above}"] if self.above is not None else []
+            words += [f"at most {self.maximum}"] if self.maximum is not None else []
+        return ", ".join(words + (["finite"] if self.finite and self.maximum is None else []))
+
+
 @dataclass(frozen=True)
-class Parameter:
+class Parameter(Bounds):
     """One parameter of a step.
 
     ``kind`` is 'float', 'integer', 'boolean', 'string', 'option', 'float_list', 'int_list', 'string_list', 'array'
     (an array, or the path of a ``.npy`` file), 'flags' (the path of a FITS file) or 'hooks' (steps, functions and
     commands, or text that names them); None is accepted where it is the default or one of the ``options``, and where
     the parameter is ``optional``.
-    ``minimum`` is the least value that is accepted. ``ours`` marks what jwst's step of the same name does not have.
-    ``unused`` says why a value has no effect, for what is accepted because jwst or spaceKLIP have it.
+    Numbers, also those of a list, lie within its `Bounds`; a list holds ``counts`` values (any number of them if it is
+    empty). ``reads`` names the kinds of file that a text may name: it must exist before any work, unless
+    ``may_be_missing``. ``names`` marks the name of a file that is written. ``ours`` marks what jwst's step of the same
+    name does not have. ``unused`` says why a value has no effect, for what is accepted because jwst or spaceKLIP have
+    it.
     """
 
     name: str
@@ -42,7 +96,10 @@ class Parameter:
     meaning: str
     unit: str = ""
     options: tuple = ()
-    minimum: float | None = None
+    counts: tuple = ()
+    reads: tuple = ()
+    may_be_missing: bool = False
+    names: bool = False
     optional: bool = False
     ours: bool = False
     unused: str = ""
@@ -101,21 +158,51 @@ def convert(parameter, value, owner):
     if value is None:
         if parameter.optional or parameter.default is None or None in parameter.options:
             return None
+        if parameter.kind == "boolean" and parameter.name != "skip":
+            return False  # as jwst, which takes it and asks whether it is true
+        if parameter.default == "":
+            return ""
         msg = f"{owner}.{parameter.name}: needs a value of kind {parameter.kind}, got None"
         raise ParameterError(msg)
     try:
         converted = _CONVERTERS[parameter.kind](value)
-    except (TypeError, ValueError):
-        told = f"an array of shape {value.shape}" if hasattr(value, "shape") else repr(value)
-        msg = f"{owner}.{parameter.name}: expected {parameter.kind}, got {told}"
+    except (TypeError, ValueError, OverflowError, AttributeError):
+        msg = f"{owner}.{parameter.name}: expected {accepted(parameter)}, got {_told(value)}"
         raise ParameterError(msg) from None
-    if parameter.options and converted not in parameter.options:
-        msg = f"{owner}.{parameter.name}: expected one of {parameter.options}, got {value!r}"
-        raise ParameterError(msg)
-    if parameter.minimum is not None and not converted >= parameter.minimum:  # NaN is neither
-        msg = f"{owner}.{parameter.name}: expected at least {parameter.minimum}, got {value!r}"
+    if not _is_accepted(parameter, converted):
+        msg = f"{owner}.{parameter.name}: expected {accepted(parameter)}, got {_told(value)}"
         raise ParameterError(msg)
     return converted
+
+
+def accepted(parameter):
+    """Say in words which values a parameter takes: 'integer, at least 0', "one of ('a', 'b')"."""
+    if parameter.options:
+        return f"one of {parameter.options}"
+    words = [parameter.kind]
+    if parameter.counts:
+        words.append(f"{' or '.join(map(str, parameter.counts))} values")
+    if parameter.told:
+        words.append(f"each {parameter.told}" if parameter.kind.endswith("_list") else parameter.told)
+    return ", ".join(words)
+
+
+def _is_accepted(parameter, value):
+    if parameter.options:
+        return value in parameter.options
+    if parameter.kind in _NUMBERS:
+        return parameter.hold(value)
+    if parameter.kind in ("float_list", "int_list"):
+        return all(parameter.hold(one) for one in value) and (not parameter.counts or len(value) in parameter.counts)
+    return True
+
+
+def _told(value):
+    """Give a value for a message, not longer than a line."""
+    if hasattr(value, "shape") and value.shape:
+        return f"an array of shape {value.shape}"
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _boolean(value):
@@ -135,14 +222,28 @@ def _fail(value):
 def _integer(value):
     if type(value).__name__ in ("bool", "bool_"):  # NumPy's too: a mask is no list of numbers
         _fail(value)
-    number = float(value)
+    number = value if isinstance(value, int) else float(value)
     return int(number) if number == int(number) else _fail(value)
 
 
 def _text(value):
-    if getattr(value, "shape", ()) != ():
-        _fail(value)
-    return str(value) if isinstance(value, (int, float)) else value
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        text = str(value)
+    # a control character is in no name of a file, and in no header
+    return text if isinstance(text, str) and text.isprintable() else _fail(value)
+
+
+def _array(value):
+    if isinstance(value, (str, os.PathLike)):
+        return _text(value)
+    array = value if hasattr(value, "shape") and hasattr(value, "dtype") else np.asarray(value)
+    return array if array.ndim and array.dtype.kind in "biuf" else _fail(value)
+
+
+def _texts(value):
+    texts = [item.strip() for item in value.split(",")] if isinstance(value, str) else list(value)
+    return texts if all(isinstance(text, str) for text in texts) else _fail(value)
 
 
 def _list_of(kind):
@@ -176,9 +277,9 @@ _CONVERTERS = {
     "boolean": _boolean,
     "string": _text,
     "option": str,
-    "array": lambda value: value,
+    "array": _array,
     "flags": _text,
-    "string_list": lambda value: [item.strip() for item in value.split(",")] if isinstance(value, str) else list(value),
+    "string_list": _texts,
     "float_list": _list_of(float),
     "int_list": _list_of(_integer),
     "hooks": _hooks,

@@ -19,7 +19,9 @@ from gpucoron.backends.sizes import memory_size
 from gpucoron.engine import plan, run_or_start_again
 from gpucoron.errors import InputError
 from gpucoron.io import logs, products
+from gpucoron.io.boundary import told_of
 from gpucoron.io.exposure import Exposure
+from gpucoron.io.fits_layout import read_layout
 from gpucoron.io.parameter_files import config_from_crds, crds_pars_disabled
 from gpucoron.io.slopes import exposure_of_slopes
 from gpucoron.io.stpipe_base import Coat, check_input
@@ -43,15 +45,13 @@ _CHECKED_LATER = "anything"
 
 
 def _spec_line(parameter):
-    """Write a parameter in the notation of ``configobj``."""
+    """Write a parameter in the notation of ``configobj``; bounds are checked by `gpucoron.parameters.convert` alone."""
     kind, default = parameter.kind, repr(parameter.default)
     if kind in (*FROM_FILES, _CHECKED_LATER):
         kind = "pass"  # the path, or what it would hold
     if isinstance(parameter.default, list):
         default = f"list({', '.join(map(repr, parameter.default))})"
     arguments = [repr(option) for option in parameter.options]
-    if parameter.minimum is not None:
-        arguments.append(f"min={parameter.minimum}")
     arguments.append(f"default={default}")
     return f"{parameter.name} = {kind}({', '.join(arguments)})  # {parameter.meaning}"
 
@@ -65,9 +65,11 @@ def _config_from_reference(cls, dataset, disable=None, crds_observatory=None):
     if disable is None:
         disable = crds_pars_disabled()
     if not isinstance(dataset, dict):
+        if isinstance(dataset, (str, Path)) and Path(dataset).suffix != ".asdf":
+            read_layout(Path(dataset))  # before jwst's reader believes its headers
         try:
             dataset = cls._get_crds_parameters(dataset)[0]
-        except (OSError, TypeError, ValueError):
+        except Exception:  # whatever it is, reading it tells
             log.warning("%s is no exposure: CRDS is not asked for parameter files", dataset)
             disable = True
     config, files = config_from_crds(cls, None if disable else dataset)
@@ -199,6 +201,10 @@ class Coron1Pipeline(Coat, Pipeline):
         ImageModel, CubeModel (``return_rateints``) or RampModel (``ramp_fit`` skipped); None where nothing was fitted
         """
         self._input = check_input(step_input)
+        with told_of(self._input or step_input.meta.filename or "the model"):
+            return self._process(step_input)
+
+    def _process(self, step_input):
         is_path = self._input is not None
         self._log_records = logs.lines_so_far()
         of_the_run = {parameter.name: getattr(self, parameter.name) for parameter in PIPELINE}
@@ -308,7 +314,12 @@ def run_alone(owner, step_input):
     GpucoronError
         One of its kinds.
     """
-    check_input(step_input)
+    path = check_input(step_input)
+    with told_of(path or step_input.meta.filename or "the model"):
+        return _run_alone(owner, step_input)
+
+
+def _run_alone(owner, step_input):
     step = owner.step
     # What is around the step, its hooks and the saving of its result, is stpipe's here.
     values = {key: value for key, value in _values_of(owner).items() if key not in _AROUND} | {"skip": False}

@@ -1,6 +1,6 @@
 // Likelihood fits with jump rejection, one launch: a thread takes one ramp after the other.
 //
-// coefficients : (10, n_diffs), see Covariance. scratch : (5, n_diffs + 1, threads of the grid)
+// coefficients : (16, n_diffs), see Covariance. scratch : (5, n_diffs + 1, threads of the grid)
 // and words : (words of n_diffs, threads of the grid), of any content. rules: bits, see Covariance. max_one_sided: of so
 // few differences only those go that jump upward.
 #include "likelihood_jumps.cuh"
@@ -15,8 +15,9 @@ __device__ inline Scratch scratch_of_thread(double* scratch, uint32* words, int 
 __global__ void fit_differences(const double* diffs, const uint8* diffs2use, const double* sig, const double* coefficients,
                                 double* scratch, uint32* words, double* countrate, double* uncert, double* chisq,
                                 double* var_poisson, double* var_rdnoise, uint8* used, int n_diffs, int64 n_ramps,
-                                double threshold_one, double threshold_two, int max_one_sided, int rules) {
-  const Covariance covariance{coefficients, n_diffs};
+                                int n_alphas, int n_betas, double threshold_one, double threshold_two, int max_one_sided,
+                                int rules) {
+  const Covariance covariance{coefficients, n_diffs, n_alphas, n_betas};
   const Scratch columns = scratch_of_thread(scratch, words, n_diffs);
   for (int64 at = thread_pixel(); at < n_ramps; at += columns.n_threads) {
     const GivenDifferences source{diffs + at, diffs2use ? diffs2use + at : nullptr, n_ramps};
@@ -39,11 +40,12 @@ __global__ void fit_groups(const float* data, uint8* groupdq, const float* gain,
                            const float* dark_current, const float* zeroframe, const double* coefficients, double* scratch,
                            uint32* words, float* countrate, float* uncert, float* chisq, float* var_poisson,
                            float* var_rdnoise, int n_ints, int n_groups, int64 n_pixels, int n_reads, int unusable,
-                           double threshold_one, double threshold_two, int max_one_sided, int rules) {
+                           int n_alphas, int n_betas, double threshold_one, double threshold_two, int max_one_sided,
+                           int rules) {
   // With ZEROFRAME, the first difference is one between reads of the first group.
   const int first_later_group = zeroframe ? 0 : 1;
   const int n_diffs = n_groups - first_later_group;
-  const Covariance covariance{coefficients, n_diffs};
+  const Covariance covariance{coefficients, n_diffs, n_alphas, n_betas};
   const Scratch columns = scratch_of_thread(scratch, words, n_diffs);
   for (int64 at = thread_pixel(); at < n_ints * n_pixels; at += columns.n_threads) {
     const int64 pixel = at % n_pixels;

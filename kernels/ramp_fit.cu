@@ -14,10 +14,11 @@ __device__ inline Detector detector_of(const float* gain, const float* readnoise
 //
 // median_rates, slope_sums, read_weights : (nints, ny, nx) float64, the latter two sums over the segments of
 // slope / variance and 1 / variance (read noise). states : (nints, ny, nx). dq : (nints, ny, nx), see pixel flags.
-// frames_apart: from one integration's first group to the next one's, in data and flags. grid: pixels x integrations.
+// frames_apart: from one integration's first group to the next one's, in data and flags. weights: see Weights.
+// grid: pixels x integrations.
 __global__ void fit_integrations(const float* data, const uint8* groupdq, const uint32* pixeldq, const float* gain,
-                                 const float* readnoise, const float* zeroframe, double* median_rates, double* slope_sums,
-                                 double* read_weights, uint32* states, uint32* dq, int n_ints, int n_groups, int64 frames_apart,
+                                 const float* readnoise, const float* zeroframe, const float* weights, double* median_rates,
+                                 double* slope_sums, double* read_weights, uint32* states, uint32* dq, int n_ints, int n_groups, int64 frames_apart,
                                  int64 n_pixels, double group_time, double frame_time, double one_group_time, double noise_divisor,
                                  int suppress_one_group) {
   const int64 pixel = thread_pixel();
@@ -78,7 +79,7 @@ __global__ void fit_integrations(const float* data, const uint8* groupdq, const 
         else if (length == 2)
           slope = (ramp.sample(segment.start + 1) - ramp.sample(segment.start)) / times.group;
         else
-          slope = fit_segment(ramp, detector, segment, times.group);
+          slope = fit_segment(ramp, detector, Weights{weights}, segment, times.group);
         const double variance = read_variance(detector, length, state, times);
         read_weight += 1.0 / variance;
         slope_sum += slope / variance;

@@ -63,13 +63,18 @@ class Raw:
         return out + err
 
 
-def records(output):
+def lines(output):
     """Read all lines of a folder's manifests."""
     return [
         json.loads(line)
         for path in sorted(Path(output).glob("manifest*.jsonl"))
         for line in path.read_text().splitlines()
     ]
+
+
+def records(output):
+    """Read what a folder's manifests tell of exposures that came to an end, one way or another."""
+    return [record for record in lines(output) if record["status"] != "started"]
 
 
 def products(output):
@@ -113,6 +118,11 @@ def wait_for_lines(output, count, process):
 
     def there():
         assert process.poll() is None, process.communicate()
-        return path.exists() and path.read_text().count("\n") >= count
+        ended = (
+            [line for line in path.read_text().splitlines() if '"status": "started"' not in line]
+            if path.exists()
+            else []
+        )
+        return len(ended) >= count
 
     wait_for(there)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import parity_edits as edits
 
+from gpucoron.facts import READ_PATTERNS
 from gpucoron.simulate import Effects, Scene
-from gpucoron.simulate.detectors import DETECTORS, READ_PATTERNS, find_subarray
+from gpucoron.simulate.detectors import DETECTORS, find_subarray
 
 #: float32 rounding: the fit's powers and sums are taken in another order than in stcal's C
 RTOL = 2e-6

@@ -137,25 +137,27 @@ def test_what_is_done_is_left_alone(raw, reduced):
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("change", "what"),
     [
-        ({"steps": {"jump": {"rejection_threshold": 5.0}}}, "other parameters"),
-        ({"profile": "spaceklip"}, "other parameters"),
-        ({"of_run": {"save_calibrated_ramp": True}}, "other parameters"),
-        ({"redo": "all"}, "all are wanted"),
+        ({"steps": {"jump": {"rejection_threshold": 5.0}}}, "jump.rejection_threshold: default, now 5.0"),
+        ({"profile": "spaceklip"}, "profile: jwst, now spaceklip"),
+        ({"of_run": {"save_calibrated_ramp": True}}, "run.save_calibrated_ramp: default, now True"),
     ],
 )
-def test_what_was_made_otherwise_is_done_again(raw, reduced, change, reason):
-    plan = plan_of(raw, reduced[0], **change)
-    assert {planned.reason for planned in plan.todo} == {reason}
-    assert len(plan.todo) == 5
+def test_products_of_other_parameters_are_replaced_on_request_alone(raw, reduced, change, what):
+    for redo in ("needed", "all"):
+        plan = plan_of(raw, reduced[0], redo=redo, **change)
+        assert {planned.reason for planned in plan.refused} == {f"other parameters ({what})"}
+        assert (len(plan.refused), plan.todo) == (5, [])
+        plan = plan_of(raw, reduced[0], redo=redo, overwrite=True, **change)
+        assert (len(plan.todo), plan.refused) == (5, [])
+    assert {planned.reason for planned in plan_of(raw, reduced[0], redo="all").todo} == {"all are wanted"}
 
 
 def test_what_is_missing_or_stale_is_done_again(raw, reduced, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(reduced[0], output)
-    lines = (output / "manifest.jsonl").read_text().splitlines()
-    changed = [json.loads(line) for line in lines]
+    changed = records(output)
     changed[0]["context"] = "jwst_0001.pmap"
     changed[1]["versions"]["jwst"] = "1.0.0"
     changed[2]["status"] = "failed"
@@ -261,8 +263,8 @@ def test_a_changed_file_is_another_parameter(raw, tmp_path, monkeypatch):
     steps = settle("jwst", {"ramp_fit": {"override_gain": "mine.fits"}}, {})
     assert steps == {"ramp_fit": {"override_gain": str(mine)}}
     digests = []
-    for moment in (1e9, 1e9, 2e9):
-        os.utime(mine, (moment, moment))
+    for content in (gain.read_bytes(), gain.read_bytes(), gain.read_bytes() + bytes(2880)):
+        mine.write_bytes(content)
         digests.append(plan_of(raw, tmp_path / "out", steps=steps).exposures[0].digest)
     assert digests[0] == digests[1] != digests[2]
 

@@ -11,10 +11,11 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from gpucoron import dq
+from gpucoron.facts import READ_PATTERNS
 from gpucoron.simulate import Effects, Scene, simulate
 from gpucoron.simulate.camera import convolve_science, ipc_kernel
 from gpucoron.simulate.crds import MATCH_KEYS, STEP_CLASSES, open_cache
-from gpucoron.simulate.detectors import READ_PATTERNS, make_pixels
+from gpucoron.simulate.detectors import make_pixels
 from gpucoron.simulate.references import ReferenceOptions, write_references
 
 SHAPE = (20, 24)

@@ -42,7 +42,8 @@ def exposure_memory(shape, *, has_zeroframe=False):
     references = 4 * (REFERENCE_IMAGES + REFERENCE_INTEGRATIONS * ngroups)
     of_ramps = [each for each in OPERATIONS if each.cut == "rows" and not (each.at_home or each.of_others)]
     working = max(each.working_bytes(nints, ngroups) for each in of_ramps)
-    return ny * nx * (held + references + max(working, SCRATCH_BYTES * ngroups)) + FIXED_BYTES
+    tables = max(each.table_bytes(nints, ngroups) for each in of_ramps)
+    return ny * nx * (held + references + max(working, SCRATCH_BYTES * ngroups)) + tables + FIXED_BYTES
 
 
 def scratch_memory(shape, *, cleans_groups=False):
@@ -65,4 +66,4 @@ def scratch_memory(shape, *, cleans_groups=False):
     of_row = nx * (2 * SAMPLE_BYTES * nints * ngroups + fit_ramps.working_bytes(nints, ngroups))
     light = (SCRATCH_BYTES if cleans_groups else FLAG_BYTES) * ngroups * ny * nx
     per_thread = max(THREAD_BYTES, TILE_ARRAYS * 4 * nints * ngroups * nx)
-    return images, light, FIXED_BYTES + LEAST_ROWS * of_row, per_thread
+    return images, light, FIXED_BYTES + fit_ramps.table_bytes(nints, ngroups) + LEAST_ROWS * of_row, per_thread

@@ -77,7 +77,8 @@ def memory_needed(operation, arguments):
     pixels = int(np.prod(first.shape[-2:], dtype=np.int64)) // (first.shape[-2] if axis else 1)
     each = operation.working_bytes(*first.shape[:-2]) + operation.scratch_bytes(*first.shape[:-2])
     working = pixels * each // (1 if axis else first.shape[0])
-    return Need((sum(given.values()) - whole) // first.shape[axis] + working, FIXED_BYTES + whole)
+    fixed = FIXED_BYTES + whole + operation.table_bytes(*first.shape[:-2])
+    return Need((sum(given.values()) - whole) // first.shape[axis] + working, fixed)
 
 
 def _axis(operation):

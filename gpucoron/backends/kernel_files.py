@@ -46,8 +46,9 @@ class Row:
     variants: tuple[tuple, ...] = ((),)  # template arguments that it is compiled for
     nulls: str = ""  # names of arrays that may be null
     apart: str = ""  # names of arrays that may have space between the integrations of a ramp
+    shared: str = ""  # names of arrays that are no pixel's own, though a thread keeps to its own pixel
     waits: bool = False  # threads of a block wait for each other, or have memory in common
-    by_pixel: bool = False  # a thread keeps to its own pixel, which is the last axis of every array
+    by_pixel: bool = False  # a thread keeps to its own pixel, which is the last axis of every array that is not shared
     lanes: int | None = None  # where a variant tells how many threads share a pixel or row; several wait for each other
 
 
@@ -79,7 +80,7 @@ TABLE = {
         "flag_after_jumps": Row(by_pixel=True),
     },
     "ramp_fit.cu": {
-        "fit_integrations": Row(nulls="zeroframe", apart="data groupdq", by_pixel=True),
+        "fit_integrations": Row(nulls="zeroframe", apart="data groupdq", shared="weights", by_pixel=True),
         "average_median_rates": Row(by_pixel=True),
         "weigh_integrations": Row(
             nulls="original_groupdq dark_current restored_weights", apart="groupdq original_groupdq", by_pixel=True
@@ -110,7 +111,10 @@ SOURCES = tuple(TABLE)
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of a kernel, as declared; ``may_be_apart`` allows space between the integrations of a ramp."""
+    """One argument of a kernel, as declared.
+
+    ``may_be_apart`` allows space between the integrations of a ramp; ``is_shared`` means the same for all pixels.
+    """
 
     name: str
     dtype: np.dtype
@@ -118,6 +122,7 @@ class Argument:
     is_read_only: bool
     may_be_null: bool
     may_be_apart: bool
+    is_shared: bool
     declaration: str
 
 
@@ -190,7 +195,8 @@ def _read_kernel(source, code, match, rows):
     if any(len(variant) != n_parameters for variant in row.variants):
         _refuse(source, name, f"it has {n_parameters} template parameters, and in the table variants {row.variants}")
     arguments = tuple(_read_argument(source, name, text.strip(), row) for text in arguments.split(","))
-    unknown = {*row.nulls.split(), *row.apart.split()} - {argument.name for argument in arguments if argument.is_array}
+    named = {*row.nulls.split(), *row.apart.split(), *row.shared.split()}
+    unknown = named - {argument.name for argument in arguments if argument.is_array}
     if unknown:
         _refuse(source, name, f"the table names {sorted(unknown)}, but there are no such arrays")
     waits = tuple(row.waits or (row.lanes is not None and variant[row.lanes] > 1) for variant in row.variants)
@@ -203,7 +209,7 @@ def _read_argument(source, kernel, text, row):
         _refuse(source, kernel, f"argument '{text}' is not '[const] type [*] name' with a type of {list(DTYPES)}")
     const, type_name, star, name = match[1] or "", match[2], match[3].strip(), match[4]
     declaration = f"{const and 'const '}{'gpucoron::' if type_name in OWN_TYPES else ''}{type_name}{star}"
-    may = (name in row.nulls.split(), name in row.apart.split())
+    may = (name in row.nulls.split(), name in row.apart.split(), name in row.shared.split())
     return Argument(name, DTYPES[type_name], bool(star), bool(const), *may, declaration)
 
 

@@ -39,6 +39,8 @@ class Operation:
         Bytes per pixel that it takes on a device besides its arguments, from the axes before the image of the first.
     scratch_bytes : callable
         Likewise for what is under way, which is limited: a whole exposure does with less.
+    table_bytes : callable
+        Bytes that it takes whatever the image, from the same axes.
     at_home : bool
         It looks at whole frames, and so works where the arrays lie, whatever the memory.
     has_kernels : callable
@@ -59,6 +61,7 @@ class Operation:
     halo: Callable = lambda settings: 0
     working_bytes: Callable = lambda *axes: 0
     scratch_bytes: Callable = lambda *axes: 0
+    table_bytes: Callable = lambda *axes: 0
     at_home: bool = False
     has_kernels: Callable = lambda settings: True
     native: Callable | None = None

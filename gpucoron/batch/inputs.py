@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpucoron.errors import InputError
+from gpucoron.errors import GpucoronError, InputError
 
 CORONAGRAPHY = ("NRC_CORON", "MIR_4QPM", "MIR_LYOT")
 
@@ -129,20 +129,25 @@ def group_name(name):
 
 def read_input(path):
     """Read the headers of one file; what is wrong with it is kept, for it is no matter of the other files."""
-    from astropy.io import fits
+    from gpucoron.io.boundary import told_of
+    from gpucoron.io.fits_layout import read_layout
 
     name = exposure_name(path)
     found = Input(name, group_name(name), path, 0)
+    header = {}
     try:
-        found.n_bytes = path.stat().st_size
-        with fits.open(path, memmap=False) as hdus:
-            header = hdus[0].header
-            found.shape = tuple(hdus["SCI"].shape)
-        found.deciding = (*(header.get(keyword) for keyword in _DECIDING), found.shape)
-    except Exception as error:  # a damaged file shows as almost any error
-        found.error = InputError(f"{path}: not a FITS file with a SCI extension, or damaged ({error})")
-        found.error.__cause__ = error
-        header = {}
+        with told_of(path, reading=True):
+            layout = read_layout(path, until="SCI")
+            found.n_bytes = path.stat().st_size
+            if layout.find("SCI") is None:
+                msg = f"{path}: no SCI extension; a batch takes *_uncal.fits"
+                raise InputError(msg)
+            found.shape = layout.find("SCI").shape
+            header = layout.parts[0].values
+            found.begun = start_of(header)
+            found.deciding = (*(header.get(keyword) for keyword in _DECIDING), found.shape)
+    except GpucoronError as error:
+        found.error = error
     words = {"instrument": "INSTRUME", "detector": "DETECTOR", "subarray": "SUBARRAY", "exp_type": "EXP_TYPE"}
     words |= {"filter": "FILTER", "coronmsk": "CORONMSK", "target": "TARGNAME"}
     found.about = {field: header.get(keyword) for field, keyword in words.items()}
@@ -154,7 +159,6 @@ def read_input(path):
     }
     found.has_zeroframe = bool(header.get("ZEROFRAM"))
     found.date = (header.get("DATE-OBS"), header.get("TIME-OBS"))
-    found.begun = start_of(header)
     found.place = (header.get("SUBSTRT1"), header.get("SUBSTRT2"), *found.shape[-2:])
     return found
 
@@ -172,14 +176,14 @@ def start_of(header):
     (float, int) or None
         MJD of the exposure's start, and the number of the first integration.
     """
-    start = header.get("EXPSTART")
-    if start is None:
+    start, first = header.get("EXPSTART"), header.get("INTSTART")
+    if not isinstance(start, (int, float)):
         try:
             moment = np.datetime64(f"{header['DATE-OBS']}T{header['TIME-OBS']}")
         except (KeyError, ValueError):
             return None
         start = (moment - np.datetime64("1858-11-17")) / np.timedelta64(1, "D")
-    return float(start), int(header.get("INTSTART") or 1)
+    return float(start), first if isinstance(first, int) and first else 1
 
 
 def is_wanted(found, include_all):

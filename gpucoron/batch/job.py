@@ -88,13 +88,13 @@ def _reduce(job, notify):
                     pars=job.get("pars"),
                     **job["of_run"],
                 )
-            record |= _what_was_done(run, paths, record["exposure"])
+            record |= _what_was_done(run, paths, record["exposure"], stage)
             save_preview(run, preview_path(stage, record["exposure"]))
             record["status"] = "done" if paths else "no rate"
         except (Exception, SystemExit) as error:  # whatever it is, the next exposure may be well
             log.error("%s failed: %s", record["exposure"], error)
             record |= {"status": "failed", "outputs": {}, "error": describe_error(error)}
-            record["disk_full"] = _is_disk_full(error)
+            record["disk_full"] = is_disk_full(error)
     record["seconds"] = {**(record.get("seconds") or {}), "total": round(time.perf_counter() - start, 4)}
     record["peak_memory"] = high_water()
     record["finished"] = now()
@@ -132,11 +132,11 @@ def describe_error(error):
     return {"type": type(error).__name__, "message": str(error), "traceback": text}
 
 
-def _what_was_done(run, paths, exposure):
-    from gpucoron.batch.plan import parameters_of
+def _what_was_done(run, paths, exposure, stage):
+    from gpucoron.batch.asked import parameters_of
+    from gpucoron.batch.decision import product_name
     from gpucoron.io.products import backends_of
 
-    parameters, digest = parameters_of(run)
     phases = {name: round(seconds, 4) for name, seconds in run.phases.items()}
     steps = [
         {
@@ -150,10 +150,9 @@ def _what_was_done(run, paths, exposure):
         for step in run.records
     ]
     return {
-        "outputs": {_kind_of(stem, exposure): path.name for stem, path in paths.items()},
+        "outputs": {_kind_of(stem, exposure): product_name(path, stage) for stem, path in paths.items()},
         "context": run.context[0],
-        "parameters": parameters,
-        "parameters_digest": digest,
+        "parameters": parameters_of(run),
         "backend": backends_of(run),
         "steps": steps,
         "seconds": {
@@ -191,7 +190,8 @@ def count_flags(run):
     return {name: float(f"{fraction:.6g}") for name, fraction in flags.items()}
 
 
-def _is_disk_full(error):
+def is_disk_full(error):
+    """Tell whether an exception, or one that led to it, says that there is no room."""
     while error is not None:
         if getattr(error, "errno", None) in _DISK_FULL:
             return True

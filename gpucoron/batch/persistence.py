@@ -16,6 +16,7 @@ from pathlib import Path
 
 from gpucoron.errors import GpucoronError, InputError, ParameterError
 from gpucoron.io.persistence_file import entry_digest, read_entries, write_entries, written_path
+from gpucoron.records.manifest import STARTED
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +195,8 @@ def _known(plan, records):
     names, found = {planned.input.name for planned in plan.exposures}, []
     for name, record in records.items():
         told, state = record.get("persistence"), state_path(plan.output_dir, name)
-        if name in names or not isinstance(told, dict) or record["status"] == "failed" or not state.is_file():
+        is_finished = record["status"] not in ("failed", STARTED)
+        if name in names or not isinstance(told, dict) or not is_finished or not state.is_file():
             continue
         key, turn = (Path(told["file"]), record["detector"]), (tuple(told["begun"]), name)
         found.append(Known(name, key, turn, tuple(told["place"]), state, told["found"], told["beginning"]))
@@ -223,14 +225,21 @@ def _settle_chain(chain, plan, records):
                 again = link.input.name
             elif not record:
                 continue  # only what failed is wanted, and this one is new
+            elif link.refused:
+                pass
             elif again is not None and link.carried.chained:
-                link.todo, link.reason, link.follows = True, f"follows {again}", _found(record)
+                link.want(f"follows {again}")
+                link.follows = _found(record)
             elif link.carried.chained and _found(record) != (beginning, digest):
-                link.todo, link.reason, again = True, "other persistence before it", link.input.name
+                link.want("other persistence before it")
+                again = link.input.name if link.todo else again
             elif not left.is_file():
-                link.todo, link.reason, again = True, f"{FOLDER}/{left.name} is missing", link.input.name
+                link.want(f"{FOLDER}/{left.name} is missing")
+                again = link.input.name if link.todo else again
             elif link.carried.chained:
                 digest = entry_digest(_entry(left, link))
+            if link.refused and link.carried.chained and left.is_file():
+                digest = entry_digest(_entry(left, link))  # that stays as it is
             is_after = True
     except GpucoronError as error:
         for planned in chain:

@@ -3,23 +3,23 @@
 References are looked up for every exposure before any of them is reduced, fetched where they are missing, and checked.
 """
 
-import hashlib
-import json
 import logging
 import os
 import re
 import statistics
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
-from gpucoron import __version__
 from gpucoron.batch import persistence
+from gpucoron.batch.asked import digest_of, parameters_of, what_is_asked
+from gpucoron.batch.decision import decide, product_name
 from gpucoron.batch.inputs import Input, exposure_name, find_files, is_wanted, read_input, take_share
-from gpucoron.errors import GpucoronError, InputError, ParameterError, ReferenceFileError
+from gpucoron.errors import GpucoronError, ParameterError, ReferenceFileError
 from gpucoron.files import file_digest
-from gpucoron.parameters import PIPELINE, changed, without_comparisons, without_unused
-from gpucoron.records.manifest import read_manifests
+from gpucoron.io.boundary import told_of
+from gpucoron.io.parameter_files import parameters_from_files, takes_crds_pars
+from gpucoron.parameters import without_comparisons, without_unused
+from gpucoron.records.manifest import Past, read_past
 from gpucoron.steps import STEPS
 
 log = logging.getLogger(__name__)
@@ -36,17 +36,27 @@ _SECONDS_PER_FILE, _SECONDS_PER_SAMPLE = 0.4, 1.2e-7
 class Planned:
     """One exposure's part of the plan.
 
-    ``todo`` tells whether it is to be reduced and ``reason`` why, or why not. ``error`` is what already stands against
-    it. ``carried`` is the persistence file that it writes, and ``follows`` tells by digests what others had left to
-    it when it was last reduced, where that may be another now. ``seconds`` and ``memory`` (bytes) are expected.
+    ``todo`` tells whether it is to be reduced, ``refused`` whether it would be, if that did not replace what it must
+    not; ``reason`` tells why, or why not, ``obstacle`` what must not be replaced, wanted or not. ``expected`` are the
+    products that it may have, ``products`` what the manifest calls them; ``asked`` is what the user asked for, see
+    `gpucoron.batch.asked.what_is_asked`, ``digest`` the digest of that, and ``own_files`` the user's parameter files
+    with theirs. ``error`` is what already stands against it. ``carried`` is the persistence file that it writes, and
+    ``follows`` tells by digests what others had left to it when it was last reduced, where that may be another now.
+    ``seconds`` and ``memory`` (bytes) are expected.
     """
 
     input: Input
     todo: bool = True
     reason: str = "new"
+    refused: bool = False
+    obstacle: str = ""
     references: dict = field(default_factory=dict)
     parameters: dict = field(default_factory=dict)
     digest: str = ""
+    asked: dict = field(default_factory=dict)
+    own_files: dict = field(default_factory=dict)
+    expected: list = field(default_factory=list)
+    products: tuple = ()
     error: Exception | None = None
     carried: persistence.Carried | None = None
     follows: tuple | None = None
@@ -54,12 +64,17 @@ class Planned:
     memory: int = 0
     product_bytes: int = 0
 
+    def want(self, reason):
+        """Have it reduced after all, for a reason; it is refused where it would replace what it must not."""
+        self.todo, self.refused, self.reason = not self.obstacle, bool(self.obstacle), self.obstacle or reason
+
 
 @dataclass
 class Plan:
     """What a batch will do: ``exposures`` in order, ``left_out`` with the reason, ``context`` of CRDS.
 
-    ``known`` are exposures of earlier batches whose persistence matters here.
+    ``known`` are exposures of earlier batches whose persistence matters here, ``past`` is what the folder's manifests
+    tell, ``overwrite`` whether all that is there may be replaced.
     """
 
     output_dir: Path
@@ -67,11 +82,18 @@ class Plan:
     left_out: list
     context: str
     known: list = field(default_factory=list)
+    past: Past = field(default_factory=Past)
+    overwrite: bool = False
 
     @property
     def todo(self):
         """The exposures that are to be reduced."""
         return [planned for planned in self.exposures if planned.todo]
+
+    @property
+    def refused(self):
+        """The exposures that are not reduced, for that would replace what it must not."""
+        return [planned for planned in self.exposures if planned.refused]
 
     @property
     def references(self):
@@ -110,45 +132,6 @@ def settle(profile, steps, of_run, pars=None):
     return steps
 
 
-def parameters_of(run):
-    """List what a run's parameters differ in from jwst's defaults, and their digest.
-
-    Returns
-    -------
-    parameters : dict
-        step -> parameter -> value; ``run`` for the parameters of the run as a whole.
-    digest : str
-        Of the profile, the parameters, the state of files that they name, and the user's parameter files.
-    """
-    parameters = changed(STEPS, run.parameters)
-    defaults = {parameter.name: parameter.default for parameter in PIPELINE}
-    of_run = {name: value for name, value in vars(run.of_run).items() if value != defaults[name]}
-    if of_run:
-        parameters["run"] = of_run
-    states = _state_of_files(parameters, leave_out=persistence.files_of_batch(run.parameters))
-    told = [run.profile, parameters, states]
-    own = {path: file_digest(path) for path in run.pars_files if os.path.isabs(path)}
-    if own:
-        told.append(own)
-    text = json.dumps(told, sort_keys=True, default=str)
-    return json.loads(json.dumps(parameters, default=str)), hashlib.sha256(text.encode()).hexdigest()
-
-
-def _state_of_files(parameters, leave_out):
-    """Tell size and date of the files that parameters name: a file of the same name may hold other values.
-
-    What a batch itself writes, ``leave_out``, does not count.
-    """
-    states = {}
-    for step, values in parameters.items():
-        for name, value in values.items():
-            is_file = isinstance(value, str) and os.path.isabs(value) and os.path.isfile(value)
-            if is_file and f"{step}.{name}" not in leave_out:
-                stat = os.stat(value)
-                states[f"{step}.{name}"] = [stat.st_size, stat.st_mtime_ns]
-    return states
-
-
 def make_plan(
     paths,
     output_dir,
@@ -160,6 +143,7 @@ def make_plan(
     pars=None,
     include_all=False,
     redo="needed",
+    overwrite=False,
     shard=(1, 1),
     progress=None,
     on_found=None,
@@ -175,7 +159,8 @@ def make_plan(
     from gpucoron.io.crds_lookup import crds_context
 
     output_dir = Path(output_dir)
-    known, _ = read_manifests(output_dir)
+    past = read_past(output_dir)
+    known = past.last
     files = find_files(paths)
     if on_found is not None:
         on_found(take_share(_not_done(files, known, redo), shard))
@@ -188,13 +173,13 @@ def make_plan(
             left_out.append((found, f"EXP_TYPE {found.about['exp_type']} is no coronagraphy; --all takes it"))
     inputs = take_share(inputs, shard)
     inputs.sort(key=lambda found: (*(str(found.about[word]) for word in ("instrument", "detector")), found.name))
-    plan = Plan(output_dir, [], left_out, crds_context()[0])
+    plan = Plan(output_dir, [], left_out, crds_context()[0], past=past, overwrite=overwrite)
     look_up = _LookUp(profile=profile, steps=steps or {}, pipeline=of_run or {}, use_pars=use_pars, pars=pars)
     for number, found in enumerate(inputs, 1):
         planned = Planned(found, error=found.error)
         if planned.error is None:
             look_up.fill(planned)
-        planned.todo, planned.reason = _decide(planned, known.get(found.name), plan, redo)
+        _decide(planned, plan, redo)
         plan.exposures.append(planned)
         if progress is not None:
             progress.planning(number, len(inputs))
@@ -220,21 +205,25 @@ class _LookUp:
     def __init__(self, **asked):
         self._asked = asked
         self._headers, self._answers = {}, {}
+        self._own, self._own_files = None, {}
 
     def fill(self, planned):
         """Fill in references, parameters and their digest, or the error that stands against them."""
         key = (planned.input.deciding, planned.input.date)
         if key not in self._answers:
             try:
-                self._answers[key] = self._ask(planned.input)
-            except Exception as error:  # a damaged file shows as almost any error, and is no matter of the others
-                planned.error = error if isinstance(error, GpucoronError) else _damaged(planned.input.path, error)
+                with told_of(planned.input.path):
+                    self._answers[key] = self._ask(planned.input)
+            except GpucoronError as error:  # it is no matter of the others
+                planned.error = error
                 return
-        planned.references, (planned.parameters, planned.digest), planned.carried = self._answers[key]
+        for name, value in self._answers[key].items():
+            setattr(planned, name, value)
 
     def _ask(self, found):
         from gpucoron.engine import plan
         from gpucoron.io.exposure import Exposure
+        from gpucoron.io.products import expected_products
 
         if found.deciding not in self._headers:
             self._headers[found.deciding] = Exposure.read_headers(found.path)
@@ -242,51 +231,43 @@ class _LookUp:
         exposure.path = found.path
         exposure.meta.meta.observation.date, exposure.meta.meta.observation.time = found.date
         run = plan(exposure, backend="cpu", **self._asked)
-        return run.references, parameters_of(run), persistence.carried(run.parameters)
+        asked = what_is_asked(run, **self._of_user())
+        return {
+            "references": run.references,
+            "parameters": parameters_of(run),
+            "asked": asked,
+            "digest": digest_of(asked),
+            "own_files": self._own_files,
+            "expected": expected_products(run),
+            "carried": persistence.carried(run.parameters),
+        }
+
+    def _of_user(self):
+        """Give what `what_is_asked` is to know; the user's own parameter files are read once."""
+        asked = self._asked
+        if self._own is None:
+            *self._own, paths = parameters_from_files(asked["pars"])
+            self._own_files = {path: file_digest(path) for path in paths}
+        return {
+            "profile": asked["profile"],
+            "steps": asked["steps"],
+            "of_run": asked["pipeline"],
+            "use_pars": takes_crds_pars(asked["profile"], asked["use_pars"]),
+            "own": self._own,
+        }
 
 
-def _damaged(path, error):
-    """Wrap what a reader raised on a file whose first headers were well."""
-    wrapped = InputError(f"{path}: damaged ({type(error).__name__}: {error}); download it again")
-    wrapped.__cause__ = error
-    return wrapped
+def _decide(planned, plan, redo):
+    """Settle whether an exposure is to be reduced, and why, or why not."""
+    from gpucoron.io.products import extra_path
 
-
-def _decide(planned, record, plan, redo):
-    """Tell whether an exposure is to be reduced, and why, or why not."""
-    if redo == "all":
-        return True, "all are wanted"
-    if redo == "failed":
-        failed = record is not None and record["status"] == "failed"
-        return failed, "failed before" if failed else "did not fail"
-    if record is None:
-        return True, "new"
-    if record["status"] == "failed":
-        return True, "failed before"
-    missing = [name for name in record["outputs"].values() if not (plan.output_dir / name).is_file()]
-    if missing:
-        return True, f"{missing[0]} is missing"
-    if planned.error is None and record["parameters_digest"] != planned.digest:
-        return True, "other parameters"
-    if record["context"] != plan.context:
-        return True, f"was made with context {record['context']}"
-    for package, ours in (("gpucoron", __version__), ("jwst", version("jwst"))):
-        if record["versions"].get(package) != ours:
-            return True, f"was made with {package} {record['versions'].get(package)}"
-    if _is_other_input(planned.input, record):
-        return True, "the input is another"
-    return False, "done"
-
-
-def _is_other_input(found, record):
-    """Compare an input with the one that was reduced; it is read again only where its date is younger."""
-    from datetime import datetime
-
-    if found.n_bytes != record["input_bytes"]:
-        return True
-    if found.path.stat().st_mtime <= datetime.fromisoformat(record["started"]).timestamp():
-        return False
-    return file_digest(found.path) != record["input_sha256"]
+    files = [extra_path(extra, planned.input.path, plan.output_dir) for extra in planned.expected]
+    planned.products = tuple(dict.fromkeys(product_name(file, plan.output_dir) for file in files))
+    decision = decide(
+        planned, plan.past, output_dir=plan.output_dir, context=plan.context, redo=redo, overwrite=plan.overwrite
+    )
+    planned.todo, planned.refused = decision.todo, decision.refused
+    planned.reason, planned.obstacle = decision.reason, decision.obstacle
 
 
 def _check_references(plan):
@@ -313,7 +294,9 @@ def _estimate(plan, known):
         return _SECONDS_PER_FILE + samples * _SECONDS_PER_SAMPLE
 
     ratios = [
-        record["seconds"]["total"] / model(record["shape"]) for record in known.values() if record["status"] == "done"
+        record["seconds"]["total"] / model(record["shape"])
+        for record in known.values()
+        if record["status"] == "done" and record["seconds"].get("total") and record.get("shape")
     ]
     factor = statistics.median(ratios) if ratios else 1.0
     for planned in plan.exposures:

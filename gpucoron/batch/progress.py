@@ -13,6 +13,9 @@ class Silent:
     def planned(self, plan):
         """The plan stands."""
 
+    def refused(self, result):
+        """An exposure is not reduced: it would replace what it must not."""
+
     def started(self, n_workers):
         """So many workers begin."""
 
@@ -48,6 +51,9 @@ class PlainLines(Silent):
     def planned(self, plan):
         self._count, self._start = len(plan.todo), time.monotonic()
         self._say(f"{len(plan.exposures)} exposures, {self._count} to reduce; context {plan.context}")
+
+    def refused(self, result):
+        self._say(describe(result))
 
     def result(self, result):
         self._done += 1
@@ -93,6 +99,9 @@ class Bar(Silent):
     def planned(self, plan):
         self._start = time.monotonic()
         self._progress.reset(self._task, total=len(plan.todo), description="reducing", rate="", remark="")
+
+    def refused(self, result):
+        self._progress.console.print(describe(result), highlight=False, markup=False, soft_wrap=True)
 
     def step(self, exposure, step):
         self._at_work[exposure] = step

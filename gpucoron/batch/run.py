@@ -14,14 +14,17 @@ from pathlib import Path
 
 from gpucoron.backends import check_backend
 from gpucoron.backends.sizes import memory_size
-from gpucoron.batch.job import describe_error, now, who
+from gpucoron.batch.decision import WAY_OUT, find_obstacle, product_name
+from gpucoron.batch.job import describe_error, is_disk_full, now, who
 from gpucoron.batch.persistence import Memory
 from gpucoron.batch.plan import REDO, make_plan, parse_shard, settle
 from gpucoron.errors import GpucoronError, OutputError, ParameterError
 from gpucoron.io.parameter_files import as_paths, takes_crds_pars
-from gpucoron.records.manifest import Manifest
+from gpucoron.records.manifest import Manifest, read_past
 
 ENGINES = ("local", "dask")
+#: the status of an exposure that would have replaced what it must not
+REFUSED = "refused"
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,14 @@ class Result:
     exposure : str
         The file's name without ``_uncal.fits``.
     input : Path
-    status : {'done', 'failed', 'no rate'}
+    status : {'done', 'failed', 'no rate', 'refused'}
+        'refused' where it would have replaced products that are not this folder's, or of other parameters.
     outputs : dict
         'rate', 'rateints', ... -> Path.
     message : str
-        Why it failed.
+        Why it failed, or was refused.
     record : dict
-        As it stands in the manifest.
+        As it stands in the manifest, which has none for what was refused.
     """
 
     exposure: str
@@ -64,6 +68,7 @@ def reduce(
     pars=None,
     include_all=False,
     redo="needed",
+    overwrite=False,
     shard="1/1",
     engine="local",
     scheduler=None,
@@ -98,6 +103,9 @@ def reduce(
     redo : {'needed', 'failed', 'all'}
         'needed' does what is missing, failed, or was made from another input or with other parameters, context or
         version; 'failed' only what failed; 'all' everything.
+    overwrite : bool
+        Replace products that no manifest in the folder knows, and those of other parameters. Otherwise exposures that
+        would are refused, each with the reason, and the others are reduced.
     shard : str
         ``i/n`` takes every n-th exposure from the i-th on. Shards may share a folder; all must be given the same paths.
     engine : {'local', 'dask'}
@@ -110,7 +118,7 @@ def reduce(
     Yields
     ------
     Result
-        As exposures finish. An exposure that fails ends nothing.
+        As exposures finish, those that are refused first. An exposure that fails or is refused ends nothing.
 
     Raises
     ------
@@ -138,6 +146,7 @@ def reduce(
         "of_run": of_run,
         "include_all": include_all,
         "redo": redo,
+        "overwrite": bool(overwrite),
         "shard": parse_shard(shard),
         "progress": progress,
     }
@@ -191,16 +200,17 @@ def _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early):
     from gpucoron.batch.dask import run_on_dask
     from gpucoron.batch.processes import run_locally
 
-    def finish(record, folder):
+    def finish(record, folder, planned):
         is_full = record.pop("disk_full", False)
         if record["status"] != "failed":
             try:
-                _move_products(folder, plan.output_dir, record["input"])
+                record = _put_in_place(record, folder, planned, plan, manifest)
             except (OSError, OutputError) as error:
                 record |= {"status": "failed", "outputs": {}, "error": describe_error(error)}
-                is_full = isinstance(error, OSError)
+                is_full = is_disk_full(error)
         shutil.rmtree(folder, ignore_errors=True)
-        manifest.append(record)
+        if record["status"] != REFUSED:  # what there is stays as it is, and so does its record
+            manifest.append(record)
         result = _result(record, plan.output_dir)
         progress.result(result)
         if is_full:
@@ -225,15 +235,22 @@ def _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early):
                 memory.finish(planned)
             elif planned.todo and planned.error is None:
                 job = _job(planned, plan, stage, plan_options, pool, memory)
+                _tell_what_goes_elsewhere(job, planned, plan, manifest)
                 begun[job["about"]["exposure"]] = planned
                 jobs.append(job)
                 return
             elif planned.todo:
-                reported.append(finish(_record_of_error(planned, plan, plan_options), stage / planned.input.name))
+                reported.append(
+                    finish(_record_of_error(planned, plan, plan_options), stage / planned.input.name, planned)
+                )
                 done += 1
             planned = memory.after(planned)
 
     try:
+        for planned in plan.refused:
+            result = _result(_refuse(_about(planned, plan, plan_options), planned.reason), plan.output_dir)
+            progress.refused(result)
+            yield result
         for planned in memory.firsts:
             release(planned)
             while reported:
@@ -251,10 +268,10 @@ def _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early):
                 if kind == "step":
                     progress.step(job["about"]["exposure"], told)
                     continue
-                result = finish(told, Path(job["stage"]))
+                planned = begun.pop(job["about"]["exposure"])
+                result = finish(told, Path(job["stage"]), planned)
                 done += 1
-                planned = begun.pop(result.exposure)
-                if result.status != "failed":
+                if result.status not in ("failed", REFUSED):
                     memory.finish(planned)
                 release(memory.after(planned))
                 yield result
@@ -300,6 +317,7 @@ def _about(planned, plan, plan_options):
         "profile": plan_options["profile"],
         "parameters": planned.parameters,
         "parameters_digest": planned.digest,
+        "asked": planned.asked,
     }
 
 
@@ -309,13 +327,59 @@ def _record_of_error(planned, plan, plan_options):
     return {**_about(planned, plan, plan_options), **who(), **moments, **told}
 
 
-def _move_products(folder, output_dir, input_path):
-    """Let all files of an exposure appear under their names; none, if one would replace the exposure itself."""
+def _refuse(about, reason):
+    """Make the record of an exposure that is refused; no manifest holds it."""
+    told = {"type": OutputError.__name__, "message": f"{reason}; {WAY_OUT}", "traceback": ""}
+    return {**about, **who(), "status": REFUSED, "outputs": {}, "error": told}
+
+
+def _tell_what_goes_elsewhere(job, planned, plan, manifest):
+    """Record products that go to other folders before they are written: they do not pass through the stage."""
+    elsewhere = [name for name in planned.products if os.path.dirname(name)]
+    if elsewhere:
+        begun = {**job["about"], **who(), "started": now(), "attempt": 1}
+        plan.past.add(manifest.start(begun, dict(zip(elsewhere, elsewhere, strict=True))))
+
+
+def _put_in_place(record, folder, planned, plan, manifest):
+    """Let all files of an exposure appear under their names; none, if one would replace what it must not.
+
+    Returns
+    -------
+    dict
+        The record, with all products named; that of a refusal where something is in the way since the plan.
+    """
+    # what lies deeper is the batch's own
+    products = [path.name for path in _targets(folder, plan.output_dir, record["input"]) if path.parent == folder]
+    if not plan.overwrite:
+        asked = (products, planned)
+        if find_obstacle(*asked, plan.past, plan.output_dir, plan.context):
+            # another shard may have written it meanwhile
+            obstacle = find_obstacle(*asked, read_past(plan.output_dir), plan.output_dir, plan.context)
+            if obstacle:
+                return _refuse(record, obstacle)
+    outputs = {
+        kind: product_name(name, plan.output_dir) if os.path.isabs(name) else name
+        for kind, name in record["outputs"].items()
+    }
+    record = record | {"outputs": outputs | {name: name for name in products if name not in outputs.values()}}
+    if products:
+        plan.past.add(manifest.start(record, record["outputs"]))
+    _move_products(folder, plan.output_dir, record["input"])
+    return record
+
+
+def _targets(folder, output_dir, input_path):
+    """Say where each file of an exposure goes."""
     from gpucoron.io.products import spare_input
 
     sources = sorted(path for path in folder.rglob("*") if path.is_file())
-    targets = [spare_input(output_dir / source.relative_to(folder), input_path) for source in sources]
-    for source, target in zip(sources, targets, strict=True):
+    return {source: spare_input(output_dir / source.relative_to(folder), input_path) for source in sources}
+
+
+def _move_products(folder, output_dir, input_path):
+    """Let all files of an exposure appear under their names; none, if one would replace the exposure itself."""
+    for source, target in _targets(folder, output_dir, input_path).items():
         target.parent.mkdir(exist_ok=True)
         os.replace(source, target)
 

@@ -7,6 +7,7 @@ import sys
 from gpucoron import __version__
 from gpucoron.cli import batch, demo, info, report, run
 from gpucoron.errors import GpucoronError
+from gpucoron.files import on_one_line
 from gpucoron.io.versions import check_versions
 
 #: the commands that reduce; `info` tells of wrong versions, and `report` reads what is there
@@ -22,7 +23,7 @@ def main(arguments=None):
             check_versions()
         return options.function(options)
     except GpucoronError as error:
-        print(f"gpucoron: {error}", file=sys.stderr)
+        print(f"gpucoron: {on_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("gpucoron: interrupted; nothing was left half-written", file=sys.stderr)

@@ -13,6 +13,7 @@ examples:
   gpucoron batch raw -o stage1                        all coronagraphs below raw/
   gpucoron batch raw -o stage1 --dry-run              what would be done, and what it takes
   gpucoron batch 'raw/*nrcalong*' @more.txt -o stage1
+  gpucoron batch raw -o stage1 --resume --overwrite   also replace products that no batch of stage1 has made
   gpucoron batch raw -o stage1 --shard 3/20           the third of twenty jobs of an array
   gpucoron batch raw -o stage1 --engine dask --scheduler tcp://10.0.0.1:8786
 """
@@ -40,12 +41,16 @@ def add_parser(commands):
         dest="redo",
         action="store_const",
         const="needed",
-        default="needed",
-        help="reduce what is missing, failed, or was made otherwise (default)",
+        help="reduce what is missing, failed, or was made from another input, in another context or version (default)",
     )
-    which.add_argument("--overwrite", dest="redo", action="store_const", const="all", help="reduce everything again")
     which.add_argument(
         "--retry-failed", dest="redo", action="store_const", const="failed", help="reduce only what has failed"
+    )
+    batch.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace products that no manifest in the folder knows, and those of other parameters, too: otherwise "
+        "such exposures are refused; alone it reduces everything again, with --resume only what it must",
     )
     batch.add_argument("--workers", type=int, metavar="N", help="processes; default: as cores, memory and GPUs allow")
     batch.add_argument(
@@ -63,7 +68,7 @@ def add_parser(commands):
 
 
 def run_batch(options):
-    """Run ``gpucoron batch``; return the exit code: 0, or 2 where an exposure failed."""
+    """Run ``gpucoron batch``; return the exit code: 0, or 2 where an exposure failed or was refused."""
     from gpucoron import batch
     from gpucoron.batch.plan import make_plan, parse_shard, settle
     from gpucoron.batch.progress import choose, describe
@@ -71,14 +76,15 @@ def run_batch(options):
 
     steps = parse_settings(options.settings, options.skip)
     of_run = of_run_parameters(options)
-    shared = {"profile": options.profile, "include_all": options.include_all, "redo": options.redo}
-    shared |= {"use_pars": options.use_pars, "pars": options.pars}
+    redo = options.redo or ("all" if options.overwrite else "needed")
+    shared = {"profile": options.profile, "include_all": options.include_all, "redo": redo}
+    shared |= {"overwrite": options.overwrite, "use_pars": options.use_pars, "pars": options.pars}
     if options.dry_run:
         steps = settle(options.profile, steps, of_run, options.pars)
         shard = parse_shard(options.shard)
         plan = make_plan(options.paths, options.output_dir, steps=steps, of_run=of_run, shard=shard, **shared)
         print(describe_plan(plan, options))
-        return 0
+        return 2 if plan.refused or any(planned.error for planned in plan.todo) else 0
     try:
         devices = None if options.devices is None else [int(number) for number in options.devices.split(",")]
     except ValueError:
@@ -89,7 +95,7 @@ def run_batch(options):
         raise SystemExit(128 + signum)
 
     before = signal.signal(signal.SIGTERM, stop)  # as a scheduler ends its jobs: the workers end with us
-    start, failed, counts = time.monotonic(), [], {}
+    start, wrong, counts = time.monotonic(), [], {}
     results = batch.reduce(
         options.paths,
         options.output_dir,
@@ -109,16 +115,27 @@ def run_batch(options):
         with contextlib.closing(results):
             for result in results:
                 counts[result.status] = counts.get(result.status, 0) + 1
-                if result.status == "failed":
-                    failed.append(result)
+                if result.status in ("failed", "refused"):
+                    wrong.append(result)
     finally:
         signal.signal(signal.SIGTERM, before)
-    for result in failed:
+    for result in wrong:
         print(f"gpucoron: {describe(result)}", file=sys.stderr)
     if not options.quiet:
         told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "nothing to do"
         print(f"{told}; {time.monotonic() - start:.1f} s; {options.output_dir}/manifest*.jsonl")
-    return 2 if failed else 0
+    if counts.get("refused"):
+        print(f"gpucoron: {_tell_refused(counts['refused'])}", file=sys.stderr)
+    return 2 if wrong else 0
+
+
+def _tell_refused(count):
+    """Say in one line what to do about exposures that were refused."""
+    were = "exposures were" if count > 1 else "exposure was"
+    return (
+        f"{count} {were} refused, so that no product is lost: --resume --overwrite replaces what is there, "
+        "--overwrite alone reduces everything again, another folder keeps both"
+    )
 
 
 def describe_plan(plan, options):
@@ -133,7 +150,9 @@ def describe_plan(plan, options):
         group = found.group
         size = f"{found.n_bytes / 1e6:.1f} MB"
         shape = " x ".join(map(str, found.shape))
-        verdict = "reduce" if planned.todo else "leave"
+        verdict = (
+            "refuse" if planned.refused else "leave" if not planned.todo else "fail" if planned.error else "reduce"
+        )
         reason = str(planned.error) if planned.error else planned.reason
         target = f"{found.about['target'] or ''} {found.about['filter'] or ''} {found.about['subarray'] or ''}".strip()
         lines.append(f"  {verdict:<6}  {found.name}  {size}  {shape}  {target}  ({reason})")
@@ -149,6 +168,7 @@ def describe_plan(plan, options):
     lines += [
         "",
         f"{len(todo)} of {len(plan.exposures)} exposures to reduce, {len(plan.left_out)} skipped",
+        *([_tell_refused(len(plan.refused))] if plan.refused else []),
         f"input {sum(planned.input.n_bytes for planned in todo) / 1e6:.0f} MB, "
         f"products about {sum(planned.product_bytes for planned in todo) / 1e6:.0f} MB",
         f"memory up to {memory / 1e9:.2f} GB per worker (CPU)",

@@ -6,6 +6,7 @@ import time
 
 from gpucoron.cli.options import add_common, memory_size, of_run_parameters, parse_settings
 from gpucoron.errors import GpucoronError
+from gpucoron.files import on_one_line
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def _run(options):
                 **of_run,
             )
         except GpucoronError as error:
-            print(f"gpucoron: {error}", file=sys.stderr)
+            print(f"gpucoron: {on_one_line(error)}", file=sys.stderr)
             failed += 1
             continue
         if not options.quiet:

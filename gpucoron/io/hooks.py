@@ -87,6 +87,24 @@ def run_hooks(run, step, when):
         _keep_history(run, model)
 
 
+def check_hooks(parameters):
+    """Refuse hooks that cannot be made, before any work.
+
+    Parameters
+    ----------
+    parameters : mapping
+        step -> its parameters, settled.
+
+    Raises
+    ------
+    ParameterError
+    """
+    for step_name, settings in parameters.items():
+        for name in ("pre_hooks", "post_hooks"):
+            if getattr(settings, name):
+                make_hooks(getattr(settings, name), name, step_name)
+
+
 def make_hooks(commands, name, owner, **place):
     """Make objects with ``run`` of what names them, as stpipe does.
 

@@ -28,7 +28,7 @@ def split_name(name):
     the names of our own steps are suffixes too.
     """
     path = Path(name)
-    if path.suffix == ".gz":
+    if path.suffix in (".gz", ".bz2", ".xz"):
         path = path.with_suffix("")
     return remove_suffix(path.stem)
 
@@ -44,4 +44,4 @@ def _suffix():
     from jwst.lib.suffix import KNOW_SUFFIXES
 
     known = {*KNOW_SUFFIXES, *STEPS}
-    return re.compile(rf"(?P<root>.+?)(?P<separator>[_-])(?:{'|'.join(map(re.escape, known))})")
+    return re.compile(rf"(?P<root>.+?)(?P<separator>[_-])(?:{'|'.join(map(re.escape, known))})", re.DOTALL)

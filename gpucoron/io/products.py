@@ -72,15 +72,24 @@ def extra_products(run, record):
     list of (Extra, model)
         What the product is and is to be called; and its model.
     """
-    step, settings, of_run = STEPS[record.name], run.parameters[record.name], run.of_run
+    step, settings = STEPS[record.name], run.parameters[record.name]
     # jwst saves the result of its own steps also where they had nothing to do
     ran = record.status == "COMPLETE" if step.custom else record.reason != "switched off"
-    is_asked = record.reason != "switched off" and (settings.save_results or settings.output_file is not None)
+    is_on, has_slopes = record.reason != "switched off", run.exposure.rateints is not None
+    place = _place_of_result(settings, run.exposure)
+    extras = _results(step, settings, run.of_run, place, is_on=is_on, ran=ran, has_slopes=has_slopes)
+    if step.extras is not None:
+        extras += step.extras(run.exposure, settings)
+    return [(extra, _MODELS[extra.kind](run, step, extra)) for extra in extras]
+
+
+def _results(step, settings, of_run, place, *, is_on, ran, has_slopes):
+    """List the products that hold the result of a step, where that is asked for."""
+    is_asked = is_on and (settings.save_results or settings.output_file is not None)
     # spaceKLIP's save_intermediates passes over the slopes as jwst's own steps leave them
     is_asked |= of_run.save_intermediates and ran and step.leaves != "slopes"
-    suffix, place = settings.suffix or step.name, _place_of_result(settings, run.exposure)
-    extras = []
-    if run.exposure.rateints is not None:
+    suffix, extras = settings.suffix or step.name, []
+    if has_slopes:
         if is_asked and ran:
             extras += [Extra(kind, suffix=ending.format(suffix), **place) for kind, ending in step.saves.items()]
     elif step.leaves != "slopes":
@@ -88,9 +97,42 @@ def extra_products(run, record):
             extras.append(Extra("ramp", suffix=suffix, **place))
         if step.leaves == "calibrated ramp" and (of_run.save_calibrated_ramp or of_run.save_intermediates):
             extras.append(Extra("ramp", suffix="ramp"))
-    if step.extras is not None:
-        extras += step.extras(run.exposure, settings)
-    return [(extra, _MODELS[extra.kind](run, step, extra)) for extra in extras]
+    return extras
+
+
+class _WholeExposure:
+    """Stands for an exposure that has all of its steps behind it: whatever a step may leave is there."""
+
+    name = ""
+
+    def __getattr__(self, name):
+        return "there"
+
+
+def expected_products(run):
+    """List the products that a run may have, before it: what steps find out on their way may add others.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    list of Extra
+        For `extra_path`.
+    """
+    kinds = ("rate", "rateints") if run.fits else ("ramp",)
+    expected, has_slopes = [Extra(kind, suffix=kind) for kind in kinds], False
+    for name in run.order:
+        step, settings = STEPS[name], run.parameters[name]
+        is_on = not settings.skip
+        has_slopes = has_slopes or (step.fits and is_on)
+        place = _place_of_result(settings, run.exposure)
+        results = _results(step, settings, run.of_run, place, is_on=is_on, ran=is_on, has_slopes=has_slopes)
+        expected += [extra for extra in results if not (extra.stem and _is_named_by_header(settings))]
+        if is_on and step.extras is not None:
+            expected += step.extras(_WholeExposure(), settings)
+    return expected
 
 
 def check_files_of_results(parameters, of_run):
@@ -127,11 +169,14 @@ def check_files_of_results(parameters, of_run):
             raise ParameterError(msg)
 
 
+def _is_named_by_header(settings):
+    """Tell whether the result of a step is called as the exposure's header says."""
+    return settings.output_use_model or (settings.output_file is None and not settings.search_output_file)
+
+
 def _place_of_result(settings, exposure):
     """Say where the result of a step goes, as jwst's steps read the parameters of that; see `Extra`."""
-    name = settings.output_file
-    if settings.output_use_model or (name is None and not settings.search_output_file):
-        name = exposure.meta.meta.filename
+    name = exposure.meta.meta.filename if _is_named_by_header(settings) else settings.output_file
     ext = "." + settings.output_ext.removeprefix(".")
     return {"stem": Path(name).name if name else "", "folder": settings.output_dir or "", "ext": ext}
 
@@ -304,7 +349,7 @@ def extra_path(extra, input_name, output_dir):
     return product_path(extra.stem or input_name, folder, extra.suffix).with_suffix(extra.ext)
 
 
-def prepare_output(output_dir, paths, overwrite):
+def prepare_output(output_dir, paths, overwrite, input_path=None):
     """Make the output folder and see, before any work, that the products can be written there.
 
     Raises
@@ -313,7 +358,7 @@ def prepare_output(output_dir, paths, overwrite):
         The folder cannot be made or written to, or a product exists and may not be overwritten.
     """
     output_dir = Path(output_dir)
-    _refuse_names(paths)
+    _refuse_names(paths, input_path)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output_dir):
@@ -340,10 +385,11 @@ def spare_input(path, input_path):
     return path
 
 
-def _refuse_names(paths):
+def _refuse_names(paths, owner=None):
     for path in paths:
         if not (path.name.isascii() and path.name.isprintable()):
-            msg = f"{path}: FITS headers hold a file's name, and take only ASCII; rename the input, or the suffix"
+            told = f"{owner or path}: FITS headers hold a file's name, and take only ASCII"
+            msg = f"{told}; rename the input, or the suffix"
             raise OutputError(msg)
 
 

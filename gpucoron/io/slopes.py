@@ -6,7 +6,8 @@ import numpy as np
 
 from gpucoron.backends.results import Slopes
 from gpucoron.errors import InputError
-from gpucoron.io.exposure import Exposure, check_keywords, facts_of
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.keywords import check_keywords, facts_of
 
 #: ours -> that of jwst's models
 _ARRAYS = {"rate": "data", "dq": "dq", "var_poisson": "var_poisson", "var_rnoise": "var_rnoise", "err": "err"}

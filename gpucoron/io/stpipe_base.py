@@ -20,7 +20,7 @@ from gpucoron.io.exposure import check_path
 from gpucoron.io.hooks import as_step, make_hooks, refuse_missing
 from gpucoron.io.names import remove_suffix
 from gpucoron.io.products import name_of_hook
-from gpucoron.parameters import convert, refuse_unknown
+from gpucoron.parameters import PIPELINE, convert, refuse_unknown
 from gpucoron.steps.declaration import COMMON
 
 _HOOKS = {parameter.name: parameter for parameter in COMMON if parameter.kind == "hooks"}
@@ -170,6 +170,9 @@ class Coat:
                 setattr(self, name, plain)
         for name in _HOOKS:
             self._settle_hooks(name)
+        step = getattr(self, "step", None)
+        for parameter in (*PIPELINE, *COMMON) if step is None else step.known.values():
+            convert(parameter, getattr(self, parameter.name, parameter.default), step.name if step else "run")
         for name, step_class in getattr(self, "step_defs", {}).items():
             step = getattr(self, name)
             if not isinstance(step, Coat) or getattr(step, "step", None) is not getattr(step_class, "step", None):

@@ -1,6 +1,11 @@
-"""What parameters name by file: arrays and flags. They are read for the steps, which read no files themselves."""
+"""What parameters name by file: arrays, flags, files that jwst's own code opens, names for what is written.
+
+Files are checked before any work. Arrays and flags are read for the steps, which read no files themselves.
+"""
 
 import logging
+import os
+import stat
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +16,104 @@ from gpucoron.files import first_line
 from gpucoron.parameters import FROM_FILES
 
 log = logging.getLogger(__name__)
+
+#: kind of file -> how it begins, and how it is made
+_BEGINS = {"FITS": (b"SIMPLE  =", b"\x1f\x8b"), "ASDF": (b"#ASDF",), "NPY": (b"\x93NUMPY",)}
+#: what stands for no file
+_NO_FILE = "N/A"
+#: longest name of a file, bytes: what most file systems take, less what products append
+_LONGEST_NAME = 200
+
+
+def check_files(table, parameters):
+    """Check the files that parameters name, before any work: that those to be read are there, and of their kind.
+
+    Parameters
+    ----------
+    table : mapping
+        name -> Step.
+    parameters : mapping
+        step -> its parameters, settled. Files of a step that is skipped are not looked at.
+
+    Raises
+    ------
+    ParameterError
+        A file is missing, a folder, a device, empty, unreadable, or of another kind; or a name cannot be written.
+    """
+    for step_name, settings in parameters.items():
+        if settings.skip:
+            continue
+        for name, parameter in table[step_name].known.items():
+            value, owner = getattr(settings, name), f"{step_name}.{name}"
+            if not isinstance(value, str) or not (parameter.reads or parameter.names):
+                continue
+            if parameter.names and value:
+                _check_name(value, owner)
+            elif parameter.reads and not (name.startswith("override_") and value.strip() == _NO_FILE):
+                _check_file(value, parameter, owner)
+
+
+def _check_file(path, parameter, owner):
+    wanted = f"give {' or '.join(parameter.reads)}, or do without {owner}"
+    try:
+        found = os.stat(path)
+        what = "" if stat.S_ISREG(found.st_mode) else "a folder" if stat.S_ISDIR(found.st_mode) else "no file"
+        if not what:
+            with open(path, "rb") as file:
+                begin = file.read(16)
+            kinds = [kind for kind in parameter.reads if begin.startswith(_BEGINS[kind])]
+            what = "" if kinds else f"no {' or '.join(parameter.reads)} file" if begin else "empty"
+        problem = what and f"it is {what}"
+    except FileNotFoundError:
+        problem = "" if parameter.may_be_missing and path.strip() else "there is no such file"
+    except OSError as error:
+        problem = f"it cannot be read ({error.strerror})"
+    if problem:
+        msg = f"{owner}: {path!r}: {problem}; {wanted}"
+        raise ParameterError(msg)
+
+
+def _check_name(path, owner):
+    names = os.path.expandvars(os.path.expanduser(path)).split(os.sep)
+    if any(len(os.fsencode(name)) > _LONGEST_NAME for name in names):
+        msg = f"{owner}: {path[:40]!r}...: no file can have so long a name; the longest is of {_LONGEST_NAME} bytes"
+        raise ParameterError(msg)
+
+
+def read_files(steps, parameters, exposure):
+    """Read what parameters name by file, for all steps and before any of them, and check their arrays.
+
+    Parameters
+    ----------
+    steps : iterable of Step
+    parameters : mapping
+        step -> its parameters, settled. Not changed.
+    exposure : Exposure
+
+    Returns
+    -------
+    dict
+        step -> its parameters, for the steps that are not skipped.
+
+    Raises
+    ------
+    InputError
+        An array, or a file, does not go with the exposure.
+    ParameterError
+        A file cannot be read, or holds something else.
+    """
+    read = {}
+    for step in steps:
+        if parameters[step.name].skip:
+            continue
+        settings = read[step.name] = with_files_read(step, parameters[step.name], exposure)
+        if step.checks is not None:
+            try:
+                step.checks(settings, exposure.data.shape)
+            except ValueError as error:
+                msg = f"{exposure.name}: {step.name}: {error}"
+                raise InputError(msg) from error
+    return read
 
 
 def with_files_read(step, settings, exposure):
@@ -119,10 +222,11 @@ def _read_array(value, owner, exposure):
     if not isinstance(value, (str, Path)):
         return value
     try:
-        return np.load(value)
-    except (OSError, ValueError) as error:
-        msg = f"{value}: cannot be read as an array ({first_line(error)}); save it with numpy.save"
+        array = np.load(value)
+    except (OSError, ValueError, EOFError) as error:
+        msg = f"{value}: {owner} cannot be read as an array ({first_line(error)}); save it with numpy.save"
         raise ParameterError(msg) from error
+    return array
 
 
 _READERS = {"array": _read_array, "flags": _read_flags}

@@ -2,12 +2,16 @@
 
 ``manifest.jsonl`` is a whole folder's, ``manifest-I-of-N.jsonl`` a shard's. The file is also the lock: a batch holds it
 as long as it, or any process that it started, lives.
+
+Before the products of an exposure are moved into place, a record with the status ``started`` names them; the record of
+what came of it follows. So a batch that is killed in between knows its own products again.
 """
 
 import fcntl
 import json
 import os
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpucoron.errors import OutputError
@@ -17,9 +21,14 @@ FIELDS = (
     "exposure", "input", "input_bytes", "input_sha256", "outputs", "status", "started", "finished", "versions",
     "context", "profile", "parameters", "parameters_digest", "backend", "steps", "seconds", "peak_memory", "flags",
     "instrument", "detector", "subarray", "exp_type", "filter", "coronmsk", "target", "shape", "error", "host", "pid",
-    "attempt", "persistence",
+    "attempt", "persistence", "asked",
 )  # fmt: skip
 
+#: what a record tells only when the exposure is finished
+_OF_THE_END = ("finished", "steps", "seconds", "peak_memory", "flags", "error")
+
+#: the status of an exposure whose products are being moved into place
+STARTED = "started"
 #: how long the processes of a killed batch may take to notice, seconds
 PATIENCE = 10.0
 
@@ -57,10 +66,10 @@ class Manifest:
             if self.shard[1] > 1:
                 self._lock(self.folder / manifest_name(), fcntl.LOCK_SH)
             self._lock(self.path, fcntl.LOCK_EX)
+            self._end_last_line()
         except BaseException:
             self.close()
             raise
-        self._cut_torn_line()
         return self
 
     def __exit__(self, *exception):
@@ -77,10 +86,32 @@ class Manifest:
             os.close(descriptor)
         self._descriptors = []
 
+    def start(self, record, outputs):
+        """Append that an exposure's products are about to be written: ``outputs``, kind -> name.
+
+        Parameters
+        ----------
+        record : dict
+            The exposure's record as far as it is known.
+        outputs : dict
+
+        Returns
+        -------
+        dict
+            As it was appended.
+        """
+        begun = {name: value for name, value in record.items() if name not in _OF_THE_END}
+        begun |= {"status": STARTED, "outputs": outputs}
+        self.append(begun)
+        return begun
+
     def append(self, record):
         """Append one record, in one write, and see it on the disk."""
         line = (json.dumps({name: record.get(name) for name in FIELDS}, default=str) + "\n").encode()
         descriptor = self._descriptors[-1]
+        if not _is_file_at(descriptor, self.path):
+            msg = f"{self.path}: was removed or replaced while the batch was at work; run it again to go on"
+            raise OutputError(msg)
         before = os.fstat(descriptor).st_size
         try:
             if os.write(descriptor, line) != len(line):
@@ -93,15 +124,12 @@ class Manifest:
             raise OutputError(msg) from error
 
     def _lock(self, path, kind):
-        try:
-            self._descriptors.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666))
-        except OSError as error:
-            msg = f"{path}: cannot write there ({error.strerror}); choose another output folder"
-            raise OutputError(msg) from None
         give_up = time.monotonic() + self.patience
         while True:
+            descriptor = _open(path)
+            self._descriptors.append(descriptor)
             try:
-                fcntl.flock(self._descriptors[-1], kind | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > give_up:
                     msg = (
@@ -110,14 +138,115 @@ class Manifest:
                     )
                     raise OutputError(msg) from None
                 time.sleep(0.1)
+            except OSError as error:
+                msg = f"{path}: cannot be locked ({error.strerror}); choose an output folder on another file system"
+                raise OutputError(msg) from None
             else:
-                return
+                if _is_file_at(descriptor, path):
+                    return
+            # somebody may have removed the file and made another one meanwhile: that is the one to hold
+            os.close(self._descriptors.pop())
 
-    def _cut_torn_line(self):
-        """Drop a last line without its end: what a crash of the machine may leave."""
+    def _end_last_line(self):
+        """Drop a last line that a crash of the machine has torn; a whole record without a line's end gets it."""
         text = self.path.read_bytes()
         if text and not text.endswith(b"\n"):
-            os.ftruncate(self._descriptors[-1], text.rfind(b"\n") + 1)
+            start = text.rfind(b"\n") + 1
+            if _parse(text[start:]) is None:
+                os.ftruncate(self._descriptors[-1], start)
+            else:
+                os.write(self._descriptors[-1], b"\n")
+
+
+def _open(path):
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError as error:
+        msg = f"{path}: cannot write there ({error.strerror}); choose another output folder"
+        raise OutputError(msg) from None
+
+
+def _is_file_at(descriptor, path):
+    """Tell whether a path still names the file that is open."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except OSError:
+        return False
+
+
+@dataclass
+class Past:
+    """What the manifests of a folder tell.
+
+    Attributes
+    ----------
+    last : dict
+        Exposure -> its last record, whatever came of it.
+    made : dict
+        Exposure -> the last record that may have left products.
+    makers : dict
+        Name of a product -> the record that made it last.
+    n_damaged : int
+        Lines that are no records. An unfinished last line is not counted: somebody may be writing it.
+    """
+
+    last: dict = field(default_factory=dict)
+    made: dict = field(default_factory=dict)
+    makers: dict = field(default_factory=dict)
+    n_damaged: int = 0
+
+    def add(self, record):
+        """Take note of one more record, which is younger than all of its file."""
+        self.last[record["exposure"]] = record
+        if record["status"] != "failed" or record["outputs"]:
+            self.made[record["exposure"]] = record
+            self.makers |= dict.fromkeys(record["outputs"].values(), record)
+
+    def merge(self, other):
+        """Take note of another manifest: of two records, the one that is younger counts."""
+        for ours, theirs in ((self.last, other.last), (self.made, other.made), (self.makers, other.makers)):
+            for key, record in theirs.items():
+                if key not in ours or _when(record) >= _when(ours[key]):
+                    ours[key] = record
+        self.n_damaged += other.n_damaged
+
+
+def read_past(folder):
+    """Read what ``manifest.jsonl`` and the shards' ``manifest-I-of-N.jsonl`` tell of a folder.
+
+    Parameters
+    ----------
+    folder : str or Path
+
+    Returns
+    -------
+    Past
+        Of several manifests, the record that finished last counts.
+
+    Raises
+    ------
+    OutputError
+        A manifest cannot be read.
+    """
+    folder, past = Path(folder), Past()
+    for path in sorted([*folder.glob("manifest.jsonl"), *folder.glob("manifest-*-of-*.jsonl")]):
+        of_file = Past()
+        try:
+            *lines, unfinished = path.read_bytes().split(b"\n")
+        except OSError as error:
+            msg = f"{path}: the manifest cannot be read ({error.strerror}); see to it, or choose another output folder"
+            raise OutputError(msg) from error
+        for line in lines:
+            record = _parse(line)
+            if record is not None:
+                of_file.add(record)
+            elif line.strip():
+                of_file.n_damaged += 1
+        record = _parse(unfinished)
+        if record is not None:
+            of_file.add(record)
+        past.merge(of_file)
+    return past
 
 
 def read_manifests(folder):
@@ -134,35 +263,29 @@ def read_manifests(folder):
     n_damaged : int
         Lines that are no records. An unfinished last line is not counted: somebody may be writing it.
     """
-    folder = Path(folder)
-    records, n_damaged = {}, 0
-    for path in sorted([*folder.glob("manifest.jsonl"), *folder.glob("manifest-*-of-*.jsonl")]):
-        *lines, unfinished = path.read_bytes().split(b"\n")
-        of_file = {}
-        for line in lines:
-            if line.strip():
-                record = _parse(line)
-                if record is None:
-                    n_damaged += 1
-                else:
-                    of_file[record["exposure"]] = record
-        record = _parse(unfinished)
-        if record is not None:
-            of_file[record["exposure"]] = record
-        for exposure, record in of_file.items():
-            if exposure not in records or _when(record) >= _when(records[exposure]):
-                records[exposure] = record
-    return records, n_damaged
+    past = read_past(folder)
+    return past.last, past.n_damaged
 
 
 def _parse(line):
-    """Read one line; None where it holds no record."""
+    """Read one line, with what every record must have in order; None where it holds no record.
+
+    Other versions may write other fields, and a manifest may have been edited.
+    """
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and isinstance(record.get("exposure"), str) else None
+    if not isinstance(record, dict) or not isinstance(record.get("exposure"), str):
+        return None
+    if not isinstance(record.get("status"), str):
+        record["status"] = ""
+    for name in ("outputs", "versions", "parameters", "seconds"):
+        if not isinstance(record.get(name), dict):
+            record[name] = {}
+    record["outputs"] = {kind: name for kind, name in record["outputs"].items() if isinstance(name, str)}
+    return record
 
 
 def _when(record):
-    return str(record.get("finished") or "")
+    return str(record.get("finished") or record.get("started") or "")

@@ -80,22 +80,6 @@ _ACQUISITIONS = {
     "MASKASWB": ("SUBNDASWBS", 103, 1199, 128, "F210M", "NRCA4_TAMASKSWBS"),
 }
 
-#: read pattern -> frames averaged into a group, frames dropped between groups
-READ_PATTERNS = {
-    "NIRCAM": {
-        "RAPID": (1, 0),
-        "BRIGHT1": (1, 1),
-        "BRIGHT2": (2, 0),
-        "SHALLOW2": (2, 3),
-        "SHALLOW4": (4, 1),
-        "MEDIUM2": (2, 8),
-        "MEDIUM8": (8, 2),
-        "DEEP2": (2, 18),
-        "DEEP8": (8, 12),
-    },
-    "MIRI": {"FASTR1": (1, 0), "SLOWR1": (1, 0)},
-}
-
 # SLOWR1 frames take this much longer: 23.88992 s over 2.77504 s at full frame.
 SLOW_OVER_FAST = 23.88992 / 2.77504
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import scipy.ndimage
 
+from gpucoron.facts import READ_PATTERNS
 from gpucoron.simulate.camera import Camera
 from gpucoron.simulate.detectors import (
-    READ_PATTERNS,
     SLOW_OVER_FAST,
     Pixels,
     Subarray,

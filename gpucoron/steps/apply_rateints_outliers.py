@@ -22,8 +22,8 @@ STEP = Step(
     title="look for outliers over the integrations, and fit them again",
     references=("gain", "readnoise"),
     parameters=(
-        P("sigma_cut", "float", 10.0, "distance from a pixel's median that makes an outlier", "sigma"),
-        P("nint_min", "integer", 10, "fewer integrations are not compared", "integrations"),
+        P("sigma_cut", "float", 10.0, "distance from a pixel's median that makes an outlier", "sigma", minimum=0),
+        P("nint_min", "integer", 10, "fewer integrations are not compared", "integrations", minimum=0),
     ),
     skipped=True,
     saves={"rateints": "{}"},

@@ -3,6 +3,13 @@
 from gpucoron.parameters import P
 from gpucoron.steps.declaration import Step
 
+
+def _for_the_draft(settings):
+    """Sources are looked for on a rate that jwst's ramp_fit makes for the step."""
+    has_mask = str(settings.user_mask).lower() != "none" and settings.background_method != "median_image"
+    return () if has_mask else ("gain", "readnoise")
+
+
 STEP = Step(
     name="clean_flicker_noise",
     title="remove 1/f noise as jwst does",
@@ -19,18 +26,28 @@ STEP = Step(
             "how the background is fitted",
             options=("median", "model", "median_image", None),
         ),
-        P("background_box_size", "int_list", None, "box of the background fit", "pixels"),
+        P(
+            "background_box_size",
+            "int_list",
+            None,
+            "box of the background fit",
+            "pixels",
+            counts=(2,),
+            minimum=1,
+            maximum=2048,
+        ),
         P("mask_science_regions", "boolean", False, "mask known science regions"),
         P("apply_flat_field", "boolean", False, "divide by the flat before the fit"),
         P("n_sigma", "float", 2.0, "clipping of the background", "sigma"),
         P("fit_histogram", "boolean", False, "sigma from a histogram of values"),
         P("single_mask", "boolean", True, "one mask for all integrations"),
-        P("user_mask", "string", None, "file with a mask"),
+        P("user_mask", "string", None, "file with a mask", reads=("FITS", "ASDF")),
         P("save_mask", "boolean", False, "save the mask"),
         P("save_background", "boolean", False, "save the background"),
         P("save_noise", "boolean", False, "save the noise"),
     ),
     skipped=True,
+    indirect=_for_the_draft,
     opens=lambda settings, facts: ["flat"] if settings.apply_flat_field else [],
     helpers=("jwsts_own",),
     borrows="jwst.clean_flicker_noise.clean_flicker_noise_step",

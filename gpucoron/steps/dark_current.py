@@ -28,8 +28,8 @@ STEP = Step(
     jwst_class="DarkCurrentStep",
     references=("dark",),
     parameters=(
-        P("dark_output", "string", None, "save the dark as it was subtracted"),
-        P("average_dark_current", "float", None, "average dark current, for the noise", "e-/s"),
+        P("dark_output", "string", None, "save the dark as it was subtracted", names=True),
+        P("average_dark_current", "float", None, "average dark current, for the noise", "e-/s", minimum=0, finite=True),
         P(
             "dark_by_integration",
             "boolean",

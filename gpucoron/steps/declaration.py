@@ -104,6 +104,12 @@ class Step:
         Whether it is switched off by default.
     opens : callable, optional
         ``opens(settings, facts)`` lists those ``references`` that it opens for an exposure; by default all.
+    indirect : callable
+        ``indirect(settings)`` lists further types that the jwst code which it borrows looks up by itself, and that it
+        cannot do without: they are asked for before any work.
+    checks : callable, optional
+        ``checks(settings, shape)`` raises a ValueError where the arrays among its parameters do not go with ramps of
+        that shape: it is asked before any work.
     helpers : tuple of str
         Keyword arguments of ``run`` that a step cannot know or do by itself; the engine provides them by name.
     borrows : str
@@ -153,6 +159,8 @@ class Step:
     cal_step: str = ""
     skipped: bool = False
     opens: Callable | None = None
+    indirect: Callable = lambda settings: ()
+    checks: Callable | None = None
     helpers: tuple = ()
     borrows: str = ""
     borrows_since: str = ""
@@ -198,7 +206,13 @@ class Step:
             Parameter("save_results", "boolean", False, "save the result of this step"),
             *COMMON,
             *(
-                Parameter(f"override_{reftype}", "string", None, f"a {reftype} file to take instead of CRDS's")
+                Parameter(
+                    f"override_{reftype}",
+                    "string",
+                    None,
+                    f"a {reftype} file to take instead of CRDS's",
+                    reads=("FITS", "ASDF"),
+                )
                 for reftype in self.references
             ),
         )

@@ -10,7 +10,7 @@ STEP = Step(
     title="start the data-quality flags from the mask reference",
     jwst_class="DQInitStep",
     references=("mask",),
-    parameters=(P("user_supplied_dq", "flags", None, "FITS file with further flags for every pixel"),),
+    parameters=(P("user_supplied_dq", "flags", None, "FITS file with further flags for every pixel", reads=("FITS",)),),
 )
 
 

@@ -22,7 +22,7 @@ STEP = Step(
     references=("gain", "readnoise"),
     parameters=(
         P("use", "boolean", False, "instead of jump and ramp_fit"),
-        P("noise_scale", "float", 1.0, "factor on the read noise"),
+        P("noise_scale", "float", 1.0, "factor on the read noise", above=0, finite=True),
         P("nan_dnu", "boolean", True, "NaN where a pixel is not to be used"),
         P("nproc", "integer", None, "accepted and not used", unused=OWN_THREADS),
         P(
@@ -31,6 +31,7 @@ STEP = Step(
             MAX_DIFFS_ONE_SIDED,
             "where so few differences are left, jumps are only upward; 0: either way",
             minimum=0,
+            maximum=65535,
         ),
     ),
     skipped=True,

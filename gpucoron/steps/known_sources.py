@@ -40,12 +40,7 @@ def protect_sources(shape, companions=(), radius=5.0, mask=None, *, backend=None
     (ny, nx) bool or None
         None where nothing is to protect.
     """
-    if len(companions) % 2:
-        msg = f"companions must be pairs x, y, not {len(companions)} numbers"
-        raise ValueError(msg)
-    if mask is not None and mask.shape != tuple(shape):
-        msg = f"user_mask must be of shape {tuple(shape)}, not {mask.shape}"
-        raise ValueError(msg)
+    check_sources(shape, companions, mask)
     if not len(companions) and mask is None:
         return None
     xp = backend.xp
@@ -54,3 +49,18 @@ def protect_sources(shape, companions=(), radius=5.0, mask=None, *, backend=None
     for x0, y0 in zip(companions[::2], companions[1::2], strict=True):
         protected = protected | ((x - x0) ** 2 + (y - y0) ** 2 <= radius**2)
     return protected
+
+
+def check_sources(shape, companions, mask):
+    """Refuse sources that an image of a shape cannot have: half a pair, a mask of another shape.
+
+    Raises
+    ------
+    ValueError
+    """
+    if len(companions) % 2:
+        msg = f"companions must be pairs x, y, not {len(companions)} numbers"
+        raise ValueError(msg)
+    if mask is not None and mask.shape != tuple(shape):
+        msg = f"user_mask must be of shape {tuple(shape)}, not {mask.shape}"
+        raise ValueError(msg)

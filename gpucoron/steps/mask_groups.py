@@ -64,15 +64,16 @@ STEP = Step(
         P("groups", "int_list", None, "groups to leave out, from 0; a negative one counts from the end"),
         P("mask_method", "option", "basic", "how groups are chosen", options=("basic", "advanced", "custom")),
         P("types", "string_list", ["REF", "REF_BG"], "types of exposures that are given a mask"),
-        P("cropwidth", "integer", None, "half width of the square; None: 20 (basic) or 30", "pixels"),
-        P("edgewidth", "integer", None, "width of the ring; None: 10 (basic) or 20", "pixels"),
-        P("threshold", "float", 85.0, "bright above this percentile (advanced)", "percent"),
+        P("cropwidth", "integer", None, "half width of the square; None: 20 (basic) or 30", "pixels", minimum=1),
+        P("edgewidth", "integer", None, "width of the ring; None: 10 (basic) or 20", "pixels", minimum=1),
+        P("threshold", "float", 85.0, "bright above this percentile (advanced)", "percent", minimum=0, maximum=100),
         P("custom_group", "integer", None, "groups to keep (custom)", "groups", minimum=1),
-        P("mask_array", "array", None, "the groups of this exposure to leave out: True"),
+        P("mask_array", "array", None, "the groups of this exposure to leave out: True", reads=("NPY",)),
         P("mask_sigma_med", "float", None, "accepted and not used", unused=_NO_SUCH_CUT),
         P("mask_window", "integer", None, "accepted and not used", unused=_NO_SUCH_CUT),
     ),
     alone=_meaningless_alone,
+    checks=lambda settings, shape: _check_groups(settings, shape),
 )
 
 
@@ -98,21 +99,39 @@ def apply_mask(groupdq, mask, *, backend=None):
     """
     if isinstance(mask, list):
         mask = np.array(mask)
-    if getattr(mask, "dtype", None) is None or mask.dtype.kind != "b":
-        msg = f"mask_array must be a boolean array, not {getattr(mask, 'dtype', type(mask).__name__)}"
-        raise ValueError(msg)
-    fits = mask.ndim == 4 and all(ours in (1, own) for ours, own in zip(mask.shape, groupdq.shape, strict=True))
-    if not fits:
-        msg = (
-            f"mask_array has the shape {mask.shape}; it must be that of the ramps, {groupdq.shape}, or 1 along an axis"
-        )
-        raise ValueError(msg)
+    _check_mask(mask, groupdq.shape)
     if isinstance(mask, np.ndarray):
         mask = backend.to_device(mask)
     elif backend.xp is np:
         mask = as_backend(None, mask).to_host(mask)
     groupdq |= mask.astype(groupdq.dtype) * groupdq.dtype.type(DO_NOT_USE)
     return int(mask.sum()) * (groupdq.size // mask.size)
+
+
+def _check_mask(mask, shape):
+    if getattr(mask, "dtype", None) is None or mask.dtype.kind != "b":
+        msg = f"mask_array must be a boolean array, not {getattr(mask, 'dtype', type(mask).__name__)}"
+        raise ValueError(msg)
+    fits = mask.ndim == 4 and all(ours in (1, own) for ours, own in zip(mask.shape, shape, strict=True))
+    if not fits:
+        msg = f"mask_array has the shape {mask.shape}; it must be that of the ramps, {shape}, or 1 along an axis"
+        raise ValueError(msg)
+
+
+def _check_groups(parameters, shape):
+    """Refuse groups and masks that ramps of a shape do not have, and masks that nobody has made."""
+    if parameters.mask_array is not None:
+        _check_mask(parameters.mask_array, shape)
+    if parameters.groups:
+        list_groups(parameters.groups, shape[1])
+    late = parameters.mask_method == "custom" and parameters.custom_group is not None
+    if parameters.mask_array is None and not parameters.groups and not late and parameters.mask_method != "basic":
+        msg = (
+            f"mask_method={parameters.mask_method!r} compares the exposures of a concatenation, see "
+            "gpucoron.coron1pipeline.run_obs; for a single exposure give groups, or custom_group with "
+            "mask_method='custom'"
+        )
+        raise ValueError(msg)
 
 
 def list_groups(groups, ngroups):
@@ -157,13 +176,6 @@ def _mask_of(parameters, ngroups, backend):
         if mask is None:
             return named
         return mask | (named if isinstance(mask, np.ndarray) else backend.to_device(named))
-    if mask is None and parameters.mask_method != "basic":
-        msg = (
-            f"mask_method={parameters.mask_method!r} compares the exposures of a concatenation, see "
-            "gpucoron.coron1pipeline.run_obs; for a single exposure give groups, or custom_group with "
-            "mask_method='custom'"
-        )
-        raise ValueError(msg)
     return mask
 
 
@@ -175,6 +187,7 @@ def run(exposure, references, parameters, backend):
     Source: spaceKLIP 2.2, ``MaskGroupsStep``, which sets the flags of those groups to DO_NOT_USE and so forgets all
     others.
     """
+    _check_groups(parameters, exposure.groupdq.shape)
     mask = _mask_of(parameters, exposure.groupdq.shape[1], backend)
     if mask is None:
         return skipped("no groups are named; masks by brightness are made for whole concatenations")

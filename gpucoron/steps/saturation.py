@@ -206,6 +206,7 @@ def run(exposure, references, parameters, backend):
         return skipped("there is no saturation reference")
     facts, xp = exposure.facts, backend.xp
     superbias = references.get("superbias")
+    growth = min(parameters.n_pix_grow_sat, max(exposure.data.shape[-2:]))  # further, there are no pixels
     grow_diagonal = parameters.grow_diagonal or facts.instrument == "MIRI"
     rc = None
     if parameters.flag_rcsat and facts.instrument != "MIRI":
@@ -218,7 +219,7 @@ def run(exposure, references, parameters, backend):
         reference.dq,
         superbias=None if superbias is None else superbias.data,
         nframes=facts.nframes if parameters.use_readpatt else None,
-        n_pix_grow_sat=parameters.n_pix_grow_sat,
+        n_pix_grow_sat=growth,
         grow_diagonal=grow_diagonal,
         flag_rcsat=rc is not None,
         in_place=True,
@@ -227,7 +228,7 @@ def run(exposure, references, parameters, backend):
     if exposure.zeroframe is not None and facts.zero_frame:
         threshold, _, _ = prepare_threshold(reference.data, reference.dq, backend=backend)
         options = {"grow_diagonal": grow_diagonal, "rc": rc, "backend": backend}
-        blank_zeroframe(exposure.zeroframe, threshold, parameters.n_pix_grow_sat, **options)
+        blank_zeroframe(exposure.zeroframe, threshold, growth, **options)
     flagged = _count_flagged(exposure.groupdq, xp)
     if rc is not None:
         flagged["RC pixels"] = int(rc.sum())

@@ -14,7 +14,7 @@ from gpucoron.parameters import OWN_THREADS, SPACEKLIP_CLASS, P
 from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.combined_rate import RATE_COMBINATIONS, combine_rateints
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
-from gpucoron.steps.known_sources import protect_sources
+from gpucoron.steps.known_sources import check_sources, protect_sources
 from gpucoron.steps.subtract_ktc import fit_pedestal
 from gpucoron.steps.values import Choice, Number, Switch
 
@@ -34,7 +34,7 @@ STEP = Step(
     references=("saturation",),
     parameters=(
         P("model_type", "option", "savgol", "how rows are fitted", options=("savgol", "median", "mean", "fft")),
-        P("sat_frac", "float", 0.5, "fraction of the saturation level up to which groups are fitted"),
+        P("sat_frac", "float", 0.5, "fraction of the saturation level up to which groups are fitted", minimum=0),
         P("combine_ints", "boolean", True, "one source mask for all integrations"),
         P("vertical_corr", "boolean", True, "columns after rows"),
         P("channel_averaging", "boolean", False, "one model for all four outputs of a full frame"),
@@ -45,9 +45,9 @@ STEP = Step(
             "how the rate follows the corrected integrations",
             options=RATE_COMBINATIONS,
         ),
-        P("companions", "float_list", None, "known companions, x, y, x, y, ..., from 0", "pixels"),
-        P("companion_radius", "float", 5.0, "circle around each that the fit leaves alone", "pixels"),
-        P("user_mask", "array", None, "pixels that the fit leaves alone: True"),
+        P("companions", "float_list", None, "known companions, x, y, x, y, ..., from 0", "pixels", finite=True),
+        P("companion_radius", "float", 5.0, "circle around each that the fit leaves alone", "pixels", minimum=0),
+        P("user_mask", "array", None, "pixels that the fit leaves alone: True", reads=("NPY",)),
         P("nproc", "integer", None, "accepted and not used", unused=OWN_THREADS),
     ),
     skipped=True,
@@ -56,6 +56,7 @@ STEP = Step(
     profiles=dict.fromkeys(("spaceklip", SPACEKLIP_CLASS), Preset({"skip": False}, instruments=("NIRCAM",))),
     keywords={"skip_fnoise": "skip", "skip_fnoise_vert": "not vertical_corr"},
     cleans_groups=lambda of_run: of_run.stage_1overf == "groups",
+    checks=lambda settings, shape: check_sources(shape[-2:], settings.companions or (), settings.user_mask),
 )
 
 MODEL_TYPES = ("savgol", "median", "mean", "fft")

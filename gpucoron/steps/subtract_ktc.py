@@ -10,7 +10,9 @@ STEP = Step(
     name="subtract_ktc",
     title="remove each pixel's pedestal",
     references=("saturation",),
-    parameters=(P("sat_frac", "float", 0.5, "fraction of the saturation level up to which groups are fitted"),),
+    parameters=(
+        P("sat_frac", "float", 0.5, "fraction of the saturation level up to which groups are fitted", minimum=0),
+    ),
     skipped=True,
     profiles=dict.fromkeys(("spaceklip", SPACEKLIP_CLASS), Preset({"skip": False}, instruments=("NIRCAM",))),
     keywords={"skip_ktc": "skip"},

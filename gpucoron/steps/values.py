@@ -11,14 +11,15 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from gpucoron.errors import ArgumentError
+from gpucoron.parameters import Bounds
 
 #: longest value that a message repeats, characters
 _LONGEST = 60
 
 
 @dataclass(frozen=True)
-class Number:
-    """One number.
+class Number(Bounds):
+    """One number, within bounds that are not checked in a run: there the step's own parameter decides.
 
     Attributes
     ----------
@@ -28,12 +29,8 @@ class Number:
         Above 0 and finite, in a run as well.
     whole : bool
         Without a fraction; 2.0 is taken as 2.
-    minimum, above : float, optional
-        The least value, or what it must exceed; not checked in a run, where the step's own parameter decides.
-    finite : bool
-        Infinity is refused. NaN is refused by itself.
     nan : bool
-        But NaN is accepted.
+        NaN is accepted.
     optional : bool
         As a field: None is accepted.
     """
@@ -41,9 +38,6 @@ class Number:
     unit: str = ""
     positive: bool = False
     whole: bool = False
-    minimum: float | None = None
-    above: float | None = None
-    finite: bool = False
     nan: bool = False
     optional: bool = False
 
@@ -72,13 +66,7 @@ class Number:
         return value.item() if isinstance(value, np.generic) else value
 
     def _fits(self, value):
-        if math.isnan(value):
-            return self.nan
-        return (
-            (self.minimum is None or value >= self.minimum)
-            and (self.above is None or value > self.above)
-            and not (self.finite and math.isinf(value))
-        )
+        return self.nan if math.isnan(value) else self.hold(value)
 
 
 @dataclass(frozen=True)

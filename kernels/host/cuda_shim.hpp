@@ -23,7 +23,7 @@
 #define __shared__ static
 
 using std::floor;
-using std::pow;
+using std::fma;
 using std::sqrt;
 
 struct dim3 {

@@ -27,7 +27,7 @@
 
 #define GPUCORON_KEEP
 
-using std::pow;
+using std::fma;
 using std::sqrt;
 
 struct dim3 {
@@ -209,7 +209,8 @@ void launch(const unsigned* geometry, unsigned n_workers, const Run& run) {
 
 #else
 
-// An array of shape (rows, n_pixels) of which a kernel gets one pixel; rows is 0 where it is none.
+// An array of shape (rows, n_pixels) of which a kernel gets one pixel; rows is 0 where it is none. One of a row whose items have
+// no size is the same for all pixels.
 struct Array {
   char* base;
   std::size_t rows;

@@ -10,24 +10,35 @@
 
 namespace gpucoron {
 
-// What the covariance is made of, the same for all ramps: rows of a table (10, n) float64. Off-diagonals (beta)
-// couple a difference to the next one; their last column is unused.
+// What the covariance is made of, the same for all ramps: rows of a table (16, n) float64. Off-diagonals (beta)
+// couple a difference to the next one; their last column is unused. Where the pattern of reads is the same, coefficients are of
+// one kind, and rounded alike.
 struct Covariance {
   const double* table;
   int n;
+  int n_alphas;  // kinds
+  int n_betas;
 
   __device__ double row(int number, int i) const { return table[int64(number) * n + i]; }
   __device__ double delta_t(int i) const { return row(0, i); }
   __device__ double alpha(int i, double photons, double noise) const { return photons * row(1, i) + noise * row(2, i); }
   __device__ double beta(int i, double photons, double noise) const { return photons * row(3, i) + noise * row(4, i); }
-  // Rounded alike where the pattern of reads is the same: for elimination, as the definition has it.
+  // Those of the kind: for elimination, as the definition has it.
   __device__ double alpha_photon(int i) const { return row(5, i); }
   __device__ double alpha_read(int i) const { return row(6, i); }
   __device__ double beta_photon(int i) const { return row(7, i); }
   __device__ double beta_read(int i) const { return row(8, i); }
   // 1 where the resultant between a difference and the next one has several reads: a jump within it spoils both.
   __device__ double pair_is_spoiled(int i) const { return row(9, i); }
+  __device__ int alpha_kind(int i) const { return int(row(10, i)); }
+  __device__ int beta_kind(int i) const { return int(row(11, i)); }
 };
+
+// Rows of the table with a kind's coefficients.
+constexpr int ALPHA_PHOTON_OF_KIND = 12;
+constexpr int ALPHA_READ_OF_KIND = 13;
+constexpr int BETA_PHOTON_OF_KIND = 14;
+constexpr int BETA_READ_OF_KIND = 15;
 
 // Choices of the codes that share the algorithm, see likelihood_jumps.Rules; bits of one number.
 constexpr int GUESS_FROM_USED = 1;
@@ -127,9 +138,11 @@ struct LikelihoodResult {
   double var_rdnoise;
 };
 
-// Rows of the scratch that elimination fills.
+// Rows of the scratch: those that elimination fills, and sums by kind.
 constexpr int LOWER = 0;
 constexpr int ONES = 1;
+constexpr int SQUARES = 2;
+constexpr int PRODUCTS = 3;
 
 // Sweep up the differences with C = L D L^T: the sums are those of squares of L^-1 d and L^-1 1 over D. With KEEP, L and
 // L^-1 1 over D stay in the scratch.
@@ -170,26 +183,62 @@ __device__ inline bool is_odd_noise(double photons, double noise) {
   return photons < 0.0 || noise <= 0.0 || (photons - photons != 0.0 && !is_nan(photons));
 }
 
+// Sums by kind of coefficient. Most ramps have one kind, whose sum stays in a register; others wait in the scratch. Loops over
+// kinds are short, and unrolled they would crowd the registers.
+class SumsByKind {
+ public:
+  __device__ SumsByKind(const Scratch& scratch, int row, int n_kinds) : scratch(scratch), row(row), n_kinds(n_kinds) {
+#pragma unroll 1
+    for (int number = 1; number < n_kinds; ++number) scratch.at(row, number) = 0.0;
+  }
+
+  __device__ void add(int number, double value) {
+    if (number != kind) {
+      scratch.at(row, kind) = sum;
+      sum = scratch.at(row, number);
+      kind = number;
+    }
+    sum += value;
+  }
+
+  // Weighed with a row of coefficients.
+  __device__ double total(const Covariance& covariance, int coefficients) const {
+    double weighed = 0.0;
+#pragma unroll 1
+    for (int number = 0; number < n_kinds; ++number)
+      weighed += covariance.row(coefficients, number) * (number == kind ? sum : scratch.at(row, number));
+    return weighed;
+  }
+
+ private:
+  const Scratch& scratch;
+  int row;
+  int n_kinds;
+  int kind = 0;
+  double sum = 0.0;
+};
+
 // Fit with the covariance of the photons of a rate; see Brandt's equations 51 to 53 for the variances.
 template <class Source>
 __device__ LikelihoodResult fit_proper(const NoisyRamp<Source>& ramp, double photons) {
   const Covariance& covariance = ramp.covariance;
   const ChiSquare sums = eliminate<true>(ramp, photons);
+  SumsByKind squares(ramp.scratch, SQUARES, covariance.n_alphas), products(ramp.scratch, PRODUCTS, covariance.n_betas);
   // The weights of the differences, times C, on the way down.
-  double per_photon = 0.0, per_read = 0.0, weight_above = 0.0;
+  double weight_above = 0.0;
   for (int i = ramp.n() - 1; i >= 0; --i) {
     double weight = ramp.scratch.at(ONES, i);
     if (i + 1 < ramp.n()) {
       weight -= ramp.scratch.at(LOWER, i + 1) * weight_above;
-      const double twice = 2.0 * (weight_above * weight);
-      per_photon += twice * covariance.beta_photon(i);
-      per_read += twice * covariance.beta_read(i);
+      products.add(covariance.beta_kind(i), weight_above * weight);
     }
-    const double square = weight * weight;
-    per_photon += square * covariance.alpha_photon(i);
-    per_read += square * covariance.alpha_read(i);
+    squares.add(covariance.alpha_kind(i), weight * weight);
     weight_above = weight;
   }
+  const double per_photon =
+      squares.total(covariance, ALPHA_PHOTON_OF_KIND) + 2.0 * products.total(covariance, BETA_PHOTON_OF_KIND);
+  const double per_read =
+      squares.total(covariance, ALPHA_READ_OF_KIND) + 2.0 * products.total(covariance, BETA_READ_OF_KIND);
   const double inverse = 1.0 / sums.C;
   const double rate = sums.B * inverse;
   return {rate, sqrt(inverse), sums.A - sums.B * rate, photons * per_photon * inverse * inverse,

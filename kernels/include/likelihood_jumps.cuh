@@ -5,6 +5,7 @@
 #pragma once
 
 #include "likelihood.cuh"
+#include "root.cuh"
 
 namespace gpucoron {
 
@@ -120,7 +121,7 @@ struct Determinants {
       before = theta;
       theta = next;
       if (i % SCALED_EVERY == 0 || i == n) {
-        const double root = i == 2 ? sqrt(theta) : pow(theta, 1.0 / i);
+        const double root = root_of(theta, i);
         found = found * root;
         before = before / (theta / root);
         theta = 1.0;
@@ -328,7 +329,7 @@ __device__ LikelihoodResult fit_and_reject(const NoisyRamp<Source>& ramp, double
     is_odd = is_odd_noise(photons, ramp.noise);
     // No rejection can lower chi-square by more than itself.
     const double least = smaller(threshold_one, threshold_two) * (1.0 - MARGIN);
-    searches = sums.A - sums.B * rate > least || is_odd;
+    searches = ramp.n() > 1 && (sums.A - sums.B * rate > least || is_odd);
   } else {
     rate = mean_rate(ramp);
   }

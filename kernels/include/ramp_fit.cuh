@@ -123,65 +123,25 @@ __device__ inline WeightClass weight_class(double signal_to_noise) {
   return TENTH;  // NaN comes here as well
 }
 
-// powf(distance, power), rounded once from float64: what a C library's powf gives, and the same on every device.
-__device__ inline float weight_of(float distance, WeightClass which) {
-  const double x = distance;
-  const double cube = x * x * x;
-  switch (which) {
-    case FLAT: return 1.0f;
-    case FOUR_TENTHS: return float(pow(x, double(0.4f)));
-    case LINEAR: return distance;
-    case CUBIC: return float(cube);
-    case SIXTH: return float(cube * cube);
-    default: return float(cube * cube * cube * x);
-  }
-}
-
-// The weights of a segment's groups, before division by the squared read noise.
+// The weights of the groups of all segments that may be, before division by the squared read noise: for each length from 0 on,
+// and for each class, those of the first half of the groups; the others mirror them. The host has made them with the C
+// library's powf(), as stcal does.
 struct Weights {
-  double middle;
-  double inverse_middle;
-  WeightClass which;
+  static constexpr int N_CLASSES = TENTH + 1;
+  const float* table;
 
-  __device__ Weights(int length, WeightClass weights)
-      : middle((length - 1) / 2.0), inverse_middle(1.0 / middle), which(weights) {}
-
-  __device__ float operator()(int index) const { return weight_of(distance(index), which); }
-
-  // From the middle of the segment, 1 at its ends.
-  __device__ float distance(int index) const {
-    const double from_middle = (index - middle) * inverse_middle;
-    return float(from_middle < 0.0 ? -from_middle : from_middle);
+  // Where those of a length and class begin: the lengths before have a quarter of its square.
+  __device__ const float* of(int length, WeightClass which) const {
+    return table + int64(length) * length / 4 * N_CLASSES + which * ((length + 1) / 2);
+  }
+  __device__ static float at(const float* first, int index, int length) {
+    return first[smaller(index, length - 1 - index)];
   }
 };
-
-#ifdef GPUCORON_KEEP
-// The same from tables of the C library's own powf, so that the slopes have the bits of stcal's C code and of NumPy's.
-class TabulatedWeights {
- public:
-  TabulatedWeights(int length, WeightClass which) {
-    constexpr float POWERS[] = {0.0f, 0.4f, 1.0f, 3.0f, 6.0f, 10.0f};
-    constexpr std::size_t N_CLASSES = std::size(POWERS);
-    static thread_local std::vector<std::vector<float>> tables;
-    const std::size_t number = length * N_CLASSES + which;
-    if (tables.size() <= number) tables.resize((length + 1) * N_CLASSES);
-    if (tables[number].empty())
-      for (int index = 0; index < length; ++index)
-        tables[number].push_back(::powf(Weights(length, which).distance(index), POWERS[which]));
-    weights = tables[number].data();
-  }
-
-  float operator()(int index) const { return weights[index]; }
-
- private:
-  const float* weights;
-};
-#else
-using TabulatedWeights = Weights;
-#endif
 
 // Slope of a segment of three groups or more, DN/s.
-__device__ inline double fit_segment(const Ramp& ramp, const Detector& detector, const Segment& segment, double group_time) {
+__device__ inline double fit_segment(const Ramp& ramp, const Detector& detector, const Weights& weights,
+                                     const Segment& segment, double group_time) {
   const double noise_variance = detector.read_noise * detector.read_noise;
   const double rise = ramp.sample(segment.stop - 1) - ramp.sample(segment.start);
   const double variance = noise_variance + rise * detector.gain;
@@ -190,11 +150,11 @@ __device__ inline double fit_segment(const Ramp& ramp, const Detector& detector,
     signal_to_noise = rise * detector.gain / sqrt(variance);
     if (signal_to_noise < 0.0) signal_to_noise = 0.0;
   }
-  const TabulatedWeights weights(segment.length(), weight_class(signal_to_noise));
+  const float* const first = weights.of(segment.length(), weight_class(signal_to_noise));
   const double inverse_variance = 1.0 / noise_variance;
   double sum_w = 0.0, sum_x = 0.0, sum_xx = 0.0, sum_y = 0.0, sum_xy = 0.0;
   for (int group = segment.start; group < segment.stop; ++group) {
-    const double weight = weights(group - segment.start) * inverse_variance;
+    const double weight = Weights::at(first, group - segment.start, segment.length()) * inverse_variance;
     double y = ramp.sample(group);
     if (is_nan(y)) y = 0.0;
     const double x = group;

@@ -92,7 +92,10 @@ def _describe(kernel, arguments, n_pixels):
     """Describe a kernel's arrays as rows of pixels; what is no array has no rows."""
     described = (Array * len(arguments))()
     for place, declared, value in zip(described, kernel.arguments, arguments, strict=True):
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray) and declared.is_shared:
+            # A row whose pixels are one.
+            place.base, place.rows, place.item, place.is_read_only = value.ctypes.data, 1, 0, True
+        elif isinstance(value, np.ndarray):
             n_items = value.size
             if not value.flags.c_contiguous:
                 # Integrations apart: what lies between them is a row like any other.

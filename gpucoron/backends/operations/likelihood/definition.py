@@ -100,10 +100,12 @@ class _Undecided:
             return
         columns = [np.concatenate(parts, axis=-1) for parts in zip(*self._parts, strict=True)]
         for start in range(0, columns[0].size, BATCH):
-            where, diffs, used, guess, gain, sig, dark = (part[..., start : start + BATCH] for part in columns)
+            where, diffs, used, guess, gain, sig, dark, whole = (part[..., start : start + BATCH] for part in columns)
             remaining = used.copy()
             how = common.covariance, common.thresholds, common.rules, common.max_diffs_one_sided
             rate = likelihood_jumps.reject_jumps(diffs, remaining, guess, gain, sig, *how)
+            # Which ramps come here without need is nobody's business: they keep the rate that they came with.
+            np.copyto(rate, whole, where=(remaining == used).all(axis=0) & ~_is_odd(guess / gain, sig * sig))
             yield where, _fit(diffs, remaining, rate, gain, sig, dark, common, scratch), used & ~remaining
 
 
@@ -300,12 +302,12 @@ def _fit_tile(diffs, used, gain, sig, dark, start, common, undecided, scratch):
     """
     if undecided is None:
         number = np.count_nonzero(used, axis=0)
-        guess = (diffs * used).sum(axis=0) / number
+        guess = likelihood_jumps.add_up(diffs * used) / number
         return _fit(diffs, used, guess, gain, sig, dark, common, scratch)
     guess = _guess_rate(diffs, used, common.rules.guess_from_used, scratch)
     rate, ramps = _search(diffs, used, guess, gain, sig, common, scratch)
     if ramps.size:
-        per_pixel = (np.broadcast_to(values, rate.shape)[ramps] for values in (guess, gain, sig, dark))
+        per_pixel = (np.broadcast_to(values, rate.shape)[ramps] for values in (guess, gain, sig, dark, rate))
         undecided.add(start + ramps, diffs[:, ramps], used[:, ramps], *per_pixel)
     return _fit(diffs, used, rate, gain, sig, dark, common, scratch)
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpucoron.backends.operations.likelihood.roots import root
+
 #: The determinant is brought back to one after this many differences, lest it overflow.
 SCALED_EVERY = 10
 #: A ramp that rejection has left with so few differences is not searched again, unless jumps must be upward: nothing
@@ -137,7 +139,7 @@ def reject_jumps(diffs, used, guess, gain, sig, covariance, thresholds, rules, m
             rate[...] = solution.rate
         for chosen, rates in ((one, rate_one), (two, rate_two)):
             hit = chosen.any(axis=0)
-            rate[ramps[hit]] = _add_up(np.where(chosen[:, hit], rates[:, hit], 0))
+            rate[ramps[hit]] = add_up(np.where(chosen[:, hit], rates[:, hit], 0))
         now &= ~one
         now[:-1] &= ~two
         now[1:] &= ~two
@@ -170,7 +172,7 @@ def fit(diffs, used, guess, gain, sig, covariance, rules):
         (guess / gain, covariance.alpha_photon, covariance.beta_photon),
         (sig**2, covariance.alpha_read, covariance.beta_read),
     ):
-        variance.append(_add_up(squares * (term * alpha[:, None])) + 2 * _add_up(products * (term * beta[:, None])))
+        variance.append(add_up(squares * (term * alpha[:, None])) + 2 * add_up(products * (term * beta[:, None])))
     return {
         "countrate": solution.rate,
         "uncert": np.sqrt(solution.scale / solution.C),
@@ -231,9 +233,9 @@ def solve(diffs, used, guess, gain, sig, covariance, rules):
     dB = sign / determinant * (phi[1:] * ThetaD[1:] + theta[:-1] * PhiD)
     terms = d * sign / determinant
     terms[1:] *= beta
-    A = 2 * _add_up(terms * phi[1:] * ThetaD[:-1])
-    A += _add_up(d**2 * theta[:-1] * phi[1:] / determinant)
-    return Solution(theta, phi, beta, dB, dC, A, _add_up(d * dC), _add_up(dC), scale)
+    A = 2 * add_up(terms * phi[1:] * ThetaD[:-1])
+    A += add_up(d**2 * theta[:-1] * phi[1:] / determinant)
+    return Solution(theta, phi, beta, dB, dC, A, add_up(d * dC), add_up(dC), scale)
 
 
 def _scale(alpha, beta):
@@ -243,9 +245,9 @@ def _scale(alpha, beta):
     for i in range(2, ndiffs + 1):
         before, theta = theta, alpha[i - 1] / scale * theta - beta[i - 2] ** 2 / scale**2 * before
         if i % SCALED_EVERY == 0 or i == ndiffs:
-            root = theta ** (1 / i)
-            scale = scale * root
-            before = before / (theta / root)
+            factor = root(theta, i)
+            scale = scale * factor
+            before = before / (theta / factor)
             theta = np.ones(npixels)
     return scale
 
@@ -376,7 +378,7 @@ def _choose(drop_one, drop_two, pair_is_spoiled, thresholds, rules, is_few):
     return one, two
 
 
-def _add_up(values):
+def add_up(values):
     """Sum over the first axis, one after the other: NumPy's sum may pair them, depending on the shape."""
     total = values[0].copy() if len(values) else np.zeros(values.shape[1:])
     for value in values[1:]:

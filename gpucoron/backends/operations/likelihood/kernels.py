@@ -50,17 +50,19 @@ def fit_likelihood_ramps(
 
 
 def tabulate_covariance(covariance):
-    """Make the table (10, ndiffs) float64 that the kernels read, rows as in likelihood.cuh."""
+    """Make the table (16, ndiffs) float64 that the kernels read, rows as in likelihood.cuh, and count the kinds."""
     (alphas, alpha_of), (betas, beta_of) = covariance.kinds()
-    table = np.zeros((10, len(covariance.delta_t)))
+    table = np.zeros((16, len(covariance.delta_t)))
     table[0] = covariance.delta_t
     table[1], table[2] = covariance.alpha_photon, covariance.alpha_read
     table[3, :-1], table[4, :-1] = covariance.beta_photon, covariance.beta_read
-    table[5:7] = np.array(alphas)[alpha_of].T
-    if betas:
-        table[7:9, :-1] = np.array(betas)[beta_of].T
     table[9, :-1] = covariance.reads[1:-1] > 1
-    return table
+    table[10], table[11, :-1] = alpha_of, beta_of
+    for kinds, which, of_difference, of_kind in ((alphas, alpha_of, 5, 12), (betas, beta_of, 7, 14)):
+        if kinds:
+            table[of_difference : of_difference + 2, : len(which)] = np.array(kinds)[which].T
+            table[of_kind : of_kind + 2, : len(kinds)] = np.array(kinds).T
+    return table, {"n_alphas": len(alphas), "n_betas": len(betas)}
 
 
 def _rule_bits(rules):
@@ -69,14 +71,14 @@ def _rule_bits(rules):
 
 def _over_ramps(device, name, n_threads, read_times, settings, **values):
     """Launch a fit with as many threads as there is scratch memory for."""
-    table = tabulate_covariance(Covariance.of(read_times))
+    table, n_kinds = tabulate_covariance(Covariance.of(read_times))
     n_diffs = table.shape[1]
     bytes_each = 8 * SCRATCH_ROWS * (n_diffs + 1) + 4 * words_of(n_diffs)
     # Threads take ramp after ramp: one block is enough.
     most = device.scratch_bytes // bytes_each // device.block_threads
     blocks = max(1, min(-(-n_threads // device.block_threads), most))
     n_threads = blocks * device.block_threads
-    values |= {
+    values |= n_kinds | {
         "threshold_one": settings.threshold_oneomit,
         "threshold_two": settings.threshold_twoomit,
         "max_one_sided": settings.max_diffs_one_sided,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from gpucoron.backends.operation import Operation
 from gpucoron.backends.operations.ramp_fit import definition, kernels
+from gpucoron.backends.operations.ramp_fit.segments import POWERS
 from gpucoron.backends.operations.ramp_fit.whole_ramps import fit_whole_ramps
 
 __all__ = ["MANY_SAMPLES", "RampFitSettings", "fit_ramps", "fit_whole_ramps"]
@@ -43,6 +44,16 @@ def _working_bytes(nints, ngroups):
     return (4 * 8 + 4 + 20) * nints + 8 + 20
 
 
+def _table_bytes(nints, ngroups):
+    # the weights of all segments that may be, float32
+    return 4 * len(POWERS) * ((ngroups + 1) ** 2 // 4)
+
+
 fit_ramps = Operation(
-    definition.fit_ramps, kernels.fit_ramps, settings=RampFitSettings, working_bytes=_working_bytes, native=_native
+    definition.fit_ramps,
+    kernels.fit_ramps,
+    settings=RampFitSettings,
+    working_bytes=_working_bytes,
+    table_bytes=_table_bytes,
+    native=_native,
 )

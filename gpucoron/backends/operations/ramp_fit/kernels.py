@@ -4,6 +4,7 @@ import numpy as np
 
 from gpucoron.backends.devices.launch import frames_apart
 from gpucoron.backends.operations.ramp_fit.definition import Times
+from gpucoron.backends.operations.ramp_fit.segments import weight_tables
 from gpucoron.backends.results import Slopes
 
 
@@ -39,7 +40,7 @@ def fit_ramps(
     median_rates = xp.empty(cube, np.float64)
     device.over_pixels(
         "fit_integrations", ny * nx, nints, data=data, groupdq=groupdq, pixeldq=pixeldq, zeroframe=zeroframe,
-        median_rates=median_rates, states=states, dq=rateints.dq,
+        median_rates=median_rates, states=states, dq=rateints.dq, weights=device.to_device(weight_tables(ngroups)),
         suppress_one_group=int(settings.suppress_one_group), **pixels, **sums, **ramp, **times,
     )  # fmt: skip
     signal = xp.empty(image, np.float64)

@@ -169,12 +169,44 @@ def weight_table(length):
     -------
     (length, len(POWERS)) float64
     """
-    middle = (length - 1) / 2
-    distance = [np.float32(abs((group - middle) * (1 / middle))) for group in range(length)]
-    # NumPy's scalars call the C library's powf, which its array loops need not.
-    table = np.array([[x ** np.float32(power) for power in POWERS] for x in distance], np.float64)
+    half = _half_of_weights(length).T
+    table = np.empty((length, len(POWERS)))
+    table[: len(half)], table[length - length // 2 :] = half, half[: length // 2][::-1]
     table.setflags(write=False)
     return table
+
+
+@lru_cache(maxsize=4)
+def weight_tables(longest):
+    """Put the weights of all segments of so many groups or fewer behind each other, as the kernels read them.
+
+    Returns
+    -------
+    (n,) float32
+        For each length from 0 on, and each of `POWERS`, those of the first half of the groups, which the others mirror.
+        The parts of length 0 to 2, for which there are no weights, are 0.
+    """
+    tables = np.zeros(len(POWERS) * ((longest + 1) ** 2 // 4), np.float32)
+    for length in range(3, longest + 1):
+        half = _half_of_weights(length)
+        start = len(POWERS) * (length**2 // 4)
+        tables[start : start + half.size] = half.reshape(-1)
+    tables.setflags(write=False)
+    return tables
+
+
+def _half_of_weights(length):
+    """Tabulate the weights of the first half of a segment's groups: (len(POWERS), (length + 1) // 2) float32."""
+    middle = (length - 1) / 2
+    distance = np.abs((np.arange((length + 1) // 2) - middle) * (1 / middle)).astype(np.float32)
+    weights = np.ones((len(POWERS), len(distance)), np.float32)
+    for weight, power in zip(weights, np.float32(POWERS), strict=True):
+        if power == 1:
+            weight[...] = distance
+        elif power > 0:
+            # NumPy's scalars call the C library's powf, which its array loops need not.
+            weight[...] = [x**power for x in distance]
+    return weights
 
 
 def weighted_slopes(values, numbers, weights, inverse_variance, scratch):
