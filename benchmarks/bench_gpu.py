@@ -43,8 +43,8 @@ AIMS = {
     "peak device memory": "2 float32 ramps or less",
 }
 
-#: relative difference of the products from the CPU backend's: pow() of a GPU is not the C library's, which shows in the
-#: last bits of the weights. Rates below 0.1 DN/s are differences of larger numbers, and compared as if they were 0.1.
+#: relative difference of the products from the CPU backend's: light steps run CuPy's own functions, whose sums may come
+#: in another order. Rates below 0.1 DN/s are differences of larger numbers, and compared as if they were 0.1.
 RATE_TOLERANCE = 2e-6
 RATE_FLOORS = {"rate rate": 0.1, "rateints rate": 0.1}
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def compare(found, expected, tolerance=0.0, floors=None, decided_by=None):
+def compare(found, expected, tolerance=0.0, floors=None):
     """Compare arrays of the same names.
 
     Parameters
@@ -14,9 +14,6 @@ def compare(found, expected, tolerance=0.0, floors=None, decided_by=None):
         Largest relative difference of floating-point values; flags and NaN have none.
     floors : dict, optional
         Name -> smallest value that a difference is divided by: values near zero are differences of large ones.
-    decided_by : (str, int), optional
-        Name of flags that rounding may decide, and their axis along a ramp: where flags of a ramp differ, the ramp is
-        tied, and neither they nor the ramp's values are compared.
 
     Returns
     -------
@@ -24,16 +21,14 @@ def compare(found, expected, tolerance=0.0, floors=None, decided_by=None):
         ``values`` that were compared; ``different_bits``: those that are not the same to the last bit, NaN apart;
         ``different_flags``: whole numbers that differ; ``different_nan``: values that are NaN on one side only;
         ``beyond``: values that differ by more than the tolerance; ``largest``: the largest relative difference;
-        ``tied``: ramps that were left out, of ``ramps``; ``where``: names of the arrays with flags, NaN or values that
-        differ so; ``unlike``: arrays that cannot be compared, since one is missing or of another kind or shape.
+        ``where``: names of the arrays with flags, NaN or values that differ so; ``unlike``: arrays that cannot be
+        compared, since one is missing or of another kind or shape.
     """
     totals = dict.fromkeys(("values", "different_bits", "different_flags", "different_nan", "beyond"), 0)
-    totals |= {"largest": 0.0, "tied": 0, "ramps": 0, "where": [], "unlike": []}
+    totals |= {"largest": 0.0, "where": [], "unlike": []}
     found, expected = dict(found), dict(expected)
     if set(found) != set(expected):
         totals["unlike"].append(f"{', '.join(sorted(set(found) ^ set(expected)))} on one side only")
-    if decided_by is not None and not totals["unlike"]:
-        _take_ties_out(found, expected, *decided_by, totals)
     for name in sorted(set(found) & set(expected)):
         ours, theirs = np.asarray(found[name]), np.asarray(expected[name])
         if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
@@ -46,18 +41,6 @@ def compare(found, expected, tolerance=0.0, floors=None, decided_by=None):
         if one["different_flags"] or one["different_nan"] or one["beyond"]:
             totals["where"].append(name)
     return totals
-
-
-def _take_ties_out(found, expected, name, axis, totals):
-    """Give the ramps whose flags differ the expected values, and count them."""
-    if np.shape(found[name]) != np.shape(expected[name]):
-        return  # which is told as such
-    tied = (np.asarray(found[name]) != np.asarray(expected[name])).any(axis=axis)
-    totals["tied"], totals["ramps"] = int(np.count_nonzero(tied)), tied.size
-    for other, values in expected.items():
-        along = np.expand_dims(tied, axis) if other == name else tied
-        if np.shape(found[other]) == values.shape and (other == name or values.shape == tied.shape):
-            found[other] = np.where(along, values, found[other])
 
 
 def _compare_values(ours, theirs, tolerance, floor):
@@ -83,9 +66,8 @@ def tell(counts):
     """Say in a line what `compare` counted."""
     if counts["unlike"]:
         return f"cannot be compared: {'; '.join(counts['unlike'])}"
-    tied = f", {counts['tied']} of {counts['ramps']} ramps decided by rounding left out" if counts["tied"] else ""
     if not counts["different_bits"]:
-        return f"the same bits in {counts['values']} values{tied}"
+        return f"the same bits in {counts['values']} values"
     told = f"{counts['different_bits']} of {counts['values']} values differ in bits, by up to {counts['largest']:.2g}"
     for key, words in (
         ("different_flags", "in flags"),
@@ -94,4 +76,4 @@ def tell(counts):
     ):
         if counts[key]:
             told += f", {counts[key]} {words}"
-    return told + (f" (in {', '.join(counts['where'])})" if counts["where"] else "") + tied
+    return told + (f" (in {', '.join(counts['where'])})" if counts["where"] else "")

@@ -109,7 +109,7 @@ class Part:
             os._exit(SPOILED)
         return ok is not False
 
-    def compare(self, name, run, reference, tolerance=0.0, floors=None, decided_by=None, ties=0, made_by=None):
+    def compare(self, name, run, reference, tolerance=0.0, floors=None, made_by=None):
         """Compare what a backend and another one answer; the counts are kept among the figures.
 
         Parameters
@@ -119,10 +119,8 @@ class Part:
             ``run(backend)`` gives arrays by name.
         reference : Backend or None
             Where there is none, the check cannot be made.
-        tolerance, floors, decided_by
+        tolerance, floors
             See `compare_arrays.compare`.
-        ties : float
-            Share of the ramps that rounding may decide.
         made_by : callable, optional
             What the reference runs, if not the same.
         """
@@ -138,11 +136,10 @@ class Part:
                 # It is compiled first, into a folder that may be closed to it.
                 raise NotDone(f"what this is compared with cannot be had here: {error}") from error
             found = to_host(self.backend, run(self.backend))
-            counts = compare(found, expected, tolerance, floors, decided_by)
+            counts = compare(found, expected, tolerance, floors)
             self.keep(**{name: {**counts, "against": reference.name, "tolerance": tolerance}})
             told = f"against {reference.name}: {tell(counts)}"
-            apart = any(counts[key] for key in ("unlike", "different_flags", "different_nan", "beyond"))
-            if apart or counts["tied"] > ties * counts["ramps"]:
+            if any(counts[key] for key in ("unlike", "different_flags", "different_nan", "beyond")):
                 raise Wrong(told)
             return told
 

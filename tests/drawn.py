@@ -232,6 +232,39 @@ def jump_cases(draw):
 
 
 @st.composite
+def likelihood_cases(draw):
+    """Draw ``(data, groupdq, gain, readnoise), times, more arrays, options`` for the fit by likelihood.
+
+    Few groups in use, ramps that fall (their photon noise is 0), ties, pixels without proper noise and NaN: where the
+    peers' rules let the last bit decide.
+    """
+    rng, shape = draw_rng(draw), draw_shape(draw, (2, 24, 3, 17), (1, 2, 1, 1))
+    ngroups, image = shape[1], shape[2:]
+    data = draw_data(draw, rng, shape)
+    if draw(st.booleans()):
+        data = np.cumsum(rng.normal(draw(st.sampled_from([-30.0, -1.0, 3.0])), 20, shape), axis=1).astype(np.float32)
+        scatter(draw, rng, data, np.nan)
+    gain, readnoise = draw_noise(draw, rng, image)
+    scatter(draw, rng, readnoise, 1e-20)
+    frame_time, nreads = draw(st.sampled_from([10.73677, 4.18584, 1.06904, 0.0494])), draw(st.integers(1, 4))
+    times = [frame_time * (np.arange(1, nreads + 1) + (nreads + 3) * group) for group in range(ngroups)]
+    if draw(st.sampled_from([False, False, True])):
+        times = [np.sort(rng.uniform(0, 1, rng.integers(1, 4))) + 2 * group for group in range(ngroups)]
+    more = {}
+    if draw(st.booleans()):
+        more["dark_current"] = rng.choice([0.0, 0.3, -0.3], size=image).astype(np.float32)
+    if len(times[0]) > 1 and draw(st.booleans()):
+        times[:1] = times[0][:1], times[0][1:]
+        more["zeroframe"] = (data[:, 0] - rng.choice([0, 7.5, 30], size=data[:, 0].shape)).astype(np.float32)
+    options = {
+        "rules": draw(st.sampled_from(["stcal", "spaceklip", "sound"])),
+        "max_diffs_one_sided": draw(st.sampled_from([0, 0, 3, 4, 99])),
+        "unusable": draw(st.sampled_from([0xFF, DO_NOT_USE | SATURATED])),
+    }
+    return (data, draw_groupdq(draw, rng, shape), gain, readnoise), times, more, options
+
+
+@st.composite
 def ramp_fit_cases(draw):
     """Draw ``(arrays, options)`` for the fit: few ramps, any of whose groups may be lost in any way."""
     rng, shape = draw_rng(draw), draw_shape(draw)

@@ -81,28 +81,6 @@ def test_a_comparison_is_right_wrong_or_not_done(part, tmp_path):
     assert record["figures"]["wrong"]["against"] == "other"
 
 
-def test_what_rounding_decides_excuses_its_own_ramps_alone(part, tmp_path):
-    here = SimpleNamespace(name="here", to_host=lambda array: array)
-    there = SimpleNamespace(name="there", to_host=lambda array: array)
-    part._backend = here
-    flags, rates = np.zeros((2, 5, 10, 10), np.uint8), np.ones((2, 10, 10), np.float32)
-
-    def run(backend, *, off=(0, 3, 4)):
-        decided, fitted = flags.copy(), rates.copy()
-        if backend is here:
-            decided[0, 2, 3, 4], fitted[off] = 4, 1.5
-        return {"groupdq": decided, "rate": fitted}
-
-    tied = {"decided_by": ("groupdq", 1)}
-    assert part.compare("one of 200", run, there, ties=5e-3, **tied)
-    assert not part.compare("one too many", run, there, ties=4e-3, **tied)
-    assert not part.compare("another pixel", lambda one: run(one, off=(0, 3, 5)), there, ties=0.5, **tied)
-    assert not part.compare("no reason for it", run, there, ties=0.5)
-    figures = read_record(tmp_path / "record.json")["figures"]
-    assert (figures["one of 200"]["tied"], figures["one of 200"]["ramps"]) == (1, 200)
-    assert figures["another pixel"]["beyond"] == 1
-
-
 def test_grossly_wrong_products_are_found_whatever_their_number():
     """Three rows of a large product."""
     good = {"rate rate": np.ones((400, 400), np.float32), "rate dq": np.zeros((400, 400), np.uint32)}

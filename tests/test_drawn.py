@@ -12,6 +12,7 @@ from drawn import (
     charge_migration_cases,
     flag_cases,
     jump_cases,
+    likelihood_cases,
     linearity_cases,
     ramp_fit_cases,
     saturation_cases,
@@ -21,7 +22,8 @@ from hypothesis import strategies as st
 from test_jump import after_round_trip, detect_with_stcal
 from test_ramp_fit import TIMES, fit_and_compare
 
-from gpucoron.backends import get_backend
+from gpucoron.backends import backend_status, get_backend
+from gpucoron.backends.backend import Backend
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.io.versions import is_older
 from gpucoron.steps import firstframe, linearity, rscd, saturation
@@ -29,6 +31,8 @@ from gpucoron.steps.charge_migration import flag_charge_migration
 from gpucoron.steps.ramp_fit import fit
 
 DEFINITION = get_backend("numpy", n_threads=1)
+#: all operations by the kernels compiled for this CPU, of which its backend takes some
+NATIVE = Backend(get_backend("native").device.kernels) if backend_status()["native"][0] else None
 
 
 def copies(arrays):
@@ -316,6 +320,25 @@ def test_slopes_by_kernels(kernel_backend, case):
         for name, wanted in vars(theirs).items():
             mine = kernel_backend.to_host(getattr(ours, name))
             assert mine.dtype == wanted.dtype
-            # on a GPU pow() is not the C library's
-            rtol = 2e-6 if kernel_backend.name == "cuda" and name != "dq" else 0
-            np.testing.assert_allclose(mine, wanted, rtol=rtol, atol=0, err_msg=name)
+            np.testing.assert_array_equal(mine, wanted, err_msg=name)
+
+
+def fit_likelihood_on(backend, case):
+    """Fit copies of drawn ramps; return flags and results by name, on the host."""
+    ramps, times, more, options = case
+    data, groupdq, *pixels = (backend.to_device(array.copy()) for array in ramps)
+    more = {name: backend.to_device(array.copy()) for name, array in more.items()}
+    with np.errstate(all="ignore"):
+        fit = backend.fit_likelihood_ramps(data, groupdq, *pixels, times, **more, **options)
+    results = {name: values for name, values in vars(fit).items() if values is not None}
+    return {name: backend.to_host(values) for name, values in {"groupdq": groupdq, **results}.items()}
+
+
+@a_fifth()
+@given(likelihood_cases())
+def test_likelihood_by_kernels(kernel_backend, case):
+    """Flags, rates, errors and chi-square have NumPy's bits; so do those of the kernels compiled for this CPU."""
+    expected = fit_likelihood_on(DEFINITION, case)
+    assert_equal_arrays(fit_likelihood_on(kernel_backend, case), expected)
+    if NATIVE is not None:
+        assert_equal_arrays(fit_likelihood_on(NATIVE, case), expected)
