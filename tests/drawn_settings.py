@@ -140,6 +140,10 @@ def _any_value(rng, step_name, parameter, folder):
         return options[rng.integers(len(options))]
     if parameter.default is None and rng.random() < 0.2:
         return None
+    if parameter.kind in ("float_list", "int_list"):
+        counts = parameter.counts or (1, 2, 2, 2, 3)
+        draw_one = _draw_float if parameter.kind == "float_list" else _draw_integer
+        return [draw_one(rng, None) for _ in range(counts[rng.integers(len(counts))])]
     return _BY_KIND[parameter.kind](rng, parameter.default)
 
 
@@ -157,19 +161,10 @@ def _draw_float(rng, default):
     return (0.0, 1.0, -float(usual))[kind - 5]
 
 
-def _draw_list(of_one):
-    def draw(rng, default):
-        return [of_one(rng, None) for _ in range((1, 2, 2, 2, 2, 3)[rng.integers(6)])]
-
-    return draw
-
-
 _BY_KIND = {
     "boolean": lambda rng, default: bool(rng.integers(2)),
     "integer": _draw_integer,
     "float": _draw_float,
-    "float_list": _draw_list(_draw_float),
-    "int_list": _draw_list(_draw_integer),
     "string": lambda rng, default: "drawn",
     "string_list": lambda rng, default: ["REF", "SCI"][: rng.integers(1, 3)],
     "array": lambda rng, default: None,
