@@ -174,9 +174,8 @@ def judge(case, folder, rng):
             return outcome
         for number, way in enumerate(draw_ways(rng, case)):
             found = _attempt(run_ours, case, way, folder / f"way{number}")
-            different = _between_ways(
-                ours, found, FLICKER_RTOL if way.backend == "host" and cleans_flicker(case) else 0
-            )
+            is_rounded = way.backend == "host" and cleans_flicker(case)
+            different = _between_ways(ours, found, FLICKER_TOLERANCE if is_rounded else 0)
             if different:
                 return Outcome("different", f"{Way()} and {way}: {different}")
     return outcome
