@@ -17,9 +17,10 @@ from parity_edits import TOP
 
 from gpucoron import dq
 from gpucoron.engine import order_of
+from gpucoron.facts import READ_PATTERNS
 from gpucoron.simulate import Effects, ReferenceOptions, Scene, simulate, write_references
 from gpucoron.simulate.crds import MATCH_KEYS, CrdsCache, next_name, write_mappings, write_parameters
-from gpucoron.simulate.detectors import DETECTORS, READ_PATTERNS, find_subarray
+from gpucoron.simulate.detectors import DETECTORS, find_subarray
 from gpucoron.simulate.references import match_values
 
 SEED = 20260718
