@@ -4,9 +4,12 @@
 that differs.
 """
 
+import json
+import re
 import shutil
 
 import drawn_exposures
+import fuzz_summary
 import numpy as np
 import pytest
 from drawn_exposures import PER_SUBARRAY, SEED, draw_case
@@ -45,3 +48,21 @@ def test_drawn_cases(numbers, tmp_path, record_property):
             failures.append(f"{case.told()}\n  -> {outcome.why}")
         shutil.rmtree(folder)
     assert not failures, "\n\n".join(failures)
+
+
+def test_the_summary_counts_each_case_once(tmp_path, monkeypatch):
+    first = [["differential", 0, "equal", ""], ["differential", 1, "jwst fails", "one group"]]
+    again = [["differential", 1, "different", "jump: 3 DQ bits"]]
+    tests = ("test_fuzz_differential", first), ("test_fuzz_differential", again), ("test_fuzz_files", [])
+    lines = [json.dumps({"test": f"tests/{name}.py::x", "outcome": "passed", "fuzz": each}) for name, each in tests]
+    found, reasons, different = fuzz_summary.count(lines)
+    assert found == {"differential": {"equal": 1, "different": 1}, "files, tests of ten cases": {"passed": 1}}
+    assert different == {1: "jump: 3 DQ bits"}
+    kept = {"date": "2026-01-02", "versions": {"jwst": "3.0"}, "counts": found, "reasons": reasons}
+    (tmp_path / "fuzz.json").write_text(json.dumps(kept))
+    monkeypatch.setattr(fuzz_summary, "KEPT", tmp_path / "fuzz.json")
+    page = "# Parity\n\n## Jump\n\nrow\n\n## Not compared\n\nrest\n"
+    once = fuzz_summary.put_into(page)
+    assert "2 cases, 2026-01-02, jwst 3.0" in once and "| different | 1 |" in once
+    assert once == fuzz_summary.put_into(once)
+    assert re.findall("^## .*", once, re.M) == ["## Jump", "## Drawn cases", "## Not compared"]
