@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-oldest parity docs lint bench bench-quick validation gpu gpu-test gpu-sanitize gpu-bench clean
+.PHONY: demo test test-oldest parity fuzz docs lint bench bench-quick validation gpu gpu-test gpu-sanitize gpu-bench clean
 
 demo: $(VENV)/.run
 	$(BIN)/gpucoron demo
@@ -19,6 +19,13 @@ test-oldest: $(VENV)/.dev
 # all cases of the matrix against the installed jwst, and the page of the results
 parity: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_parity.py -n auto --full-parity --parity-page docs/parity.md
+
+# N drawn cases beside jwst, N damaged files; what is done is counted also when it is stopped. SAVE=--save keeps the counts
+N ?= 2000
+fuzz: $(VENV)/.dev
+	rm -f $(VENV)/fuzz.jsonl
+	-$(BIN)/python -m pytest tests/test_fuzz_differential.py tests/test_fuzz_files.py -n auto --fuzz $(N) --outcomes $(VENV)/fuzz.jsonl
+	$(BIN)/python tests/fuzz_summary.py $(VENV)/fuzz.jsonl $(SAVE)
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

@@ -44,6 +44,7 @@ def pytest_addoption(parser):
     parser.addoption("--batch-kills", type=int, default=2, help="moments at which a batch is killed (default: 2)")
     parser.addoption("--batch-many", type=int, default=30, help="exposures in one worker, for its memory (default: 30)")
     parser.addoption("--fuzz", type=int, help="cases of each fuzzer")
+    parser.addoption("--fuzz-case", type=int, help="this case of the differential fuzzer alone")
     parser.addoption("--full-parity", action="store_true", help="all cases of the parity matrix, not the quick ones")
     parser.addoption("--parity-page", metavar="PATH", help="write the page of the parity matrix's results")
 
@@ -88,7 +89,9 @@ def pytest_runtest_logreport(report):
         return
     told = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longreprtext
     with _outcomes.open("a") as file:
-        file.write(json.dumps({"test": report.nodeid, "outcome": report.outcome, "told": told[-3000:]}) + "\n")
+        line = {"test": report.nodeid, "outcome": report.outcome, "told": told[-3000:]}
+        line["fuzz"] = [value for key, value in report.user_properties if key == "fuzz"]
+        file.write(json.dumps(line) + "\n")
 
 
 _outcomes = None

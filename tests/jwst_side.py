@@ -3,6 +3,7 @@
 import gc
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from unittest.mock import patch
 
 import numpy as np
@@ -18,12 +19,40 @@ class Snapshots:
     ramps: dict = field(default_factory=dict)
     rate: object = None
     rateints: object = None
+    keywords: dict = field(default_factory=dict)
+    last_scaled: object = None
 
 
-def run_jwst(path, steps=None, **options):
-    """Run jwst's Detector1Pipeline, and keep the ramp after every step; `options` are the pipeline's."""
+@cache
+def remember_schemas():
+    """Let asdf keep the schemas that it has parsed: parsing them again and again is half of a small case's time."""
+    from asdf import schema
+
+    make_loader, kept = getattr(schema, "_make_schema_loader", None), {}
+    if make_loader is None:
+        return  # an asdf that does it otherwise
+
+    def make():
+        load = make_loader()
+
+        def load_once(url):
+            if url not in kept:
+                kept[url] = load(url)
+            return kept[url]
+
+        return load_once
+
+    schema._make_schema_loader = make
+
+
+def run_jwst(path, steps=None, *, start="call", save_results=False, **options):
+    """Run jwst's Detector1Pipeline, and keep the ramp after every step; `options` are the pipeline's.
+
+    ``start`` is 'call', which applies CRDS's parameter files, or 'run', of an instance, which does not.
+    """
     from jwst.pipeline import Detector1Pipeline
 
+    remember_schemas()
     seen = Snapshots()
 
     def listen_to(name, step_class):
@@ -34,7 +63,9 @@ def run_jwst(path, steps=None, **options):
             if name == "gain_scale" and result.data.ndim == 4:
                 return result  # nothing was fitted
             if name == "gain_scale":
-                setattr(seen, "rateints" if result.data.ndim == 3 else "rate", _slopes(result))
+                product = "rateints" if result.data.ndim == 3 else "rate"
+                setattr(seen, product, _slopes(result))
+                seen.keywords[product], seen.last_scaled = keywords_of(result), result.data
             elif name != "ramp_fit":
                 seen.ramps[name] = {key: _copy(getattr(result, key)) for key in RAMP_ARRAYS}
             return result
@@ -47,8 +78,17 @@ def run_jwst(path, steps=None, **options):
         # every step of jwst collects garbage: half of a small case's time, unless old objects are left out
         gc.freeze()
         stack.callback(gc.unfreeze)
-        seen.model = Detector1Pipeline.call(_open(path), steps=steps or {}, save_results=False, **options)
+        options = {"steps": steps or {}, "save_results": save_results, **options}
+        if start == "call":
+            seen.model = Detector1Pipeline.call(_open(path), **options)
+        else:
+            seen.model = Detector1Pipeline(**options).run(_open(path))
     return seen
+
+
+def keywords_of(model):
+    """Give what a model's header says, by dotted names."""
+    return {name: value for name, value in model.to_flat_dict(include_arrays=False).items() if value is not None}
 
 
 def _open(path):
@@ -69,6 +109,7 @@ def run_ours(path, steps=None, backend="cpu", output_dir=None, **options):
     from gpucoron.io import products
     from gpucoron.io.exposure import Exposure
 
+    remember_schemas()
     seen = Snapshots()
 
     def keep(run, record):

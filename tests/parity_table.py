@@ -5,6 +5,7 @@ from importlib.metadata import version
 from itertools import groupby
 
 import numpy as np
+from fuzz_summary import put_into
 
 from gpucoron import dq
 
@@ -125,7 +126,7 @@ def write_page(path, results):
         lines.append("")
     lines += ["## Not compared", "", "| what | why |", "|---|---|"]
     lines += [f"| {what} | {why} |" for what, why in NOT_COMPARED]
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text(put_into("\n".join(lines) + "\n"))
 
 
 def _describe(case):

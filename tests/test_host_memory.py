@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 from batch_side import HOME
 from jwst_side import SLOPE_ARRAYS
+from parity_edits import saturate_at_borders, several_jumps
 from test_jump import simulate as simulate_jumps
 
 import gpucoron
-from gpucoron.backends import get_backend
+from gpucoron.backends import chunks, get_backend
 from gpucoron.backends.devices.numpy_device import ScratchFiles
+from gpucoron.backends.operation import Operation
+from gpucoron.backends.operations import OPERATIONS
 from gpucoron.backends.process_memory import anonymous_memory, free_memory
+from gpucoron.dq import JUMP_DET, SATURATED
 from gpucoron.errors import OutputError
 from gpucoron.simulate import Effects
 
@@ -85,6 +89,40 @@ def test_what_is_asked_for_is_not_told(exposures, tmp_path, caplog):
     with case.cache.activate():
         gpucoron.reduce_file(case.path, tmp_path, backend="cpu", max_memory=10_000_000_000)
     assert "max_memory" not in caplog.text
+
+
+def saturating_jumps(simulation):
+    several_jumps(simulation)
+    saturate_at_borders(simulation)
+
+
+#: operation that looks at rows around a chunk -> the step's parameter with which it needs none
+NO_HALO = {"flag_saturation": ("saturation", "n_pix_grow_sat", 0), "search_jumps": ("jump", "flag_4_neighbors", False)}
+
+
+def test_all_that_look_at_rows_around_a_chunk_are_known():
+    usual = Operation.__dataclass_fields__["halo"].default
+    assert {each.name for each in OPERATIONS if each.halo is not usual} == set(NO_HALO)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_no_rows_around_a_chunk(exposures, tmp_path, monkeypatch, rows):
+    """With the ramps in a scratch file."""
+    case = exposures("NIRCAM", "SUB320A335R", "SHALLOW4", 5, 2, shape=(12, 16), edit=saturating_jumps)
+    monkeypatch.setattr(chunks.Loop, "fitting", lambda self, budget: rows)
+    steps, found = {step: {name: value} for step, name, value in NO_HALO.values()}, {}
+    with case.cache.activate():
+        for limit in (None, 1_000_000):
+            backend = get_backend("numpy", max_memory=limit, scratch_dir=tmp_path)
+            run, found[limit], _ = gpucoron.reduce_file(
+                case.path, tmp_path, steps=steps, backend=backend, save_results=False
+            )
+            assert run.backend.is_in_chunks is (limit is not None)
+    for product, model in found[None].items():
+        for name in SLOPE_ARRAYS:
+            limited = getattr(found[1_000_000][product], name)
+            np.testing.assert_array_equal(limited, getattr(model, name), err_msg=f"{product} {name}")
+        assert (model.dq & JUMP_DET).any() and (model.dq & SATURATED).any()
 
 
 @pytest.mark.parametrize("name", ["numpy", "native"])
