@@ -269,17 +269,18 @@ def read(tmp_path, monkeypatch):
 
 
 def test_signatures_are_read(read):
-    row = Row(((True, 1), (True, 4)), nulls="flags", apart="data flags", by_pixel=True, lanes=1)
+    row = Row(((True, 1), (True, 4)), nulls="flags", apart="data flags", shared="data", by_pixel=True, lanes=1)
     first, second = read(READABLE, first=row)
     assert first.signature == "void (*)(const float*, gpucoron::uint8*, double, gpucoron::int64)"
     assert first.expression((True, 4)) == "gpucoron::first<true, 4>"
     assert (first.source, first.by_pixel, first.waits) == ("some.cu", True, (False, True))
-    told = [(a.name, a.dtype, a.is_array, a.is_read_only, a.may_be_null, a.may_be_apart) for a in first.arguments]
+    facts = ("name", "dtype", "is_array", "is_read_only", "may_be_null", "may_be_apart", "is_shared")
+    told = [tuple(getattr(argument, fact) for fact in facts) for argument in first.arguments]
     assert told == [
-        ("data", "float32", True, True, False, True),
-        ("flags", "uint8", True, False, True, True),
-        ("scale", "float64", False, False, False, False),
-        ("n_pixels", "int64", False, False, False, False),
+        ("data", "float32", True, True, False, True, True),
+        ("flags", "uint8", True, False, True, True, False),
+        ("scale", "float64", False, False, False, False, False),
+        ("n_pixels", "int64", False, False, False, False, False),
     ]
     assert (second.expression(), second.waits) == ("gpucoron::second", (False,))
 
