@@ -25,7 +25,7 @@ AT_ONCE = 10
 SLOPES = ("SCI", "ERR", "DQ", "VAR_POISSON", "VAR_RNOISE")
 #: bytes that no case may take beyond what the process had
 MOST_MEMORY = 300e6
-MOST_SECONDS = 120
+MOST_SECONDS = 600
 
 
 def pytest_generate_tests(metafunc):
