@@ -124,13 +124,17 @@ def test_one_foreign_product_among_many(raw, here, tmp_path, capsys):
 
 
 def test_overwrite_alone_reduces_everything_again(raw, here, output, capsys):
-    assert batch(raw, output, "--set", "jump.rejection_threshold=5") == 2
+    def batch_of_one(*arguments):
+        return main(["batch", str(raw.files[0]), "-o", str(output), "--backend", "numpy", "--workers", "1", *arguments])
+
+    assert batch_of_one("--set", "jump.rejection_threshold=5") == 2
     assert "other parameters (jump.rejection_threshold: default, now 5.0)" in capsys.readouterr().err
     assert len(records(output)) == 2
-    assert batch(raw, output, "--overwrite") == 0
-    assert len(records(output)) == 4
-    assert batch(raw, output, "--set", "jump.rejection_threshold=5", "--overwrite") == 0
-    assert plan_of(raw, output) == [("refuse", "other parameters (jump.rejection_threshold: 5.0, now default)")] * 2
+    assert batch_of_one("--overwrite") == 0
+    assert len(records(output)) == 3
+    assert batch_of_one("--set", "jump.rejection_threshold=5", "--overwrite") == 0
+    refused = ("refuse", "other parameters (jump.rejection_threshold: 5.0, now default)")
+    assert plan_of(raw, output) == [refused, ("leave", "done")]
 
 
 class Meanwhile(Silent):
@@ -179,8 +183,7 @@ def test_extra_products_are_known_before(raw, finished, tmp_path):
 
 
 @pytest.mark.parametrize("where", ["out/elsewhere", "elsewhere"])
-def test_results_of_steps_in_other_folders(raw, here, tmp_path, monkeypatch, where):
-    """They are recorded before they are written, for they do not pass through the batch's own folder."""
+def test_results_of_steps_in_other_folders(raw, here, tmp_path, where):
     elsewhere, output = tmp_path / where, tmp_path / "out"
     steps = {"jump": {"save_results": True, "output_dir": str(elsewhere)}}
     options = {"steps": steps, "backend": "numpy", "workers": 1}
@@ -190,16 +193,23 @@ def test_results_of_steps_in_other_folders(raw, here, tmp_path, monkeypatch, whe
     assert read_manifests(output)[0][raw.names[0]]["outputs"]["jump"] == told
     assert list(gpucoron.batch.reduce(raw.files[0], output, **options)) == []
     made.unlink()
-    plan = plan_of(raw, output, steps=steps)
-    assert plan == [("reduce", f"{told} is missing"), ("reduce", "new")]
-    # killed when the second exposure had written there, before it was done
+    assert plan_of(raw, output, steps=steps)[0] == ("reduce", f"{told} is missing")
+
+
+def test_killed_when_a_step_has_written_elsewhere(raw, here, tmp_path, monkeypatch):
+    """It is recorded before it is written, for it does not pass through the batch's own folder."""
     from gpucoron.batch import run
 
-    monkeypatch.setattr(run, "_put_in_place", lambda *arguments: (_ for _ in ()).throw(SystemExit(1)))
+    def end(*arguments):
+        raise SystemExit(1)
+
+    steps = {"jump": {"save_results": True, "output_dir": str(tmp_path / "elsewhere")}}
+    monkeypatch.setattr(run, "_put_in_place", end)
     with pytest.raises(SystemExit):
-        list(gpucoron.batch.reduce(raw.files[1], output, **options))
-    assert (elsewhere / f"{raw.names[1]}_jump.fits").exists()
-    assert plan_of(raw, output, steps=steps)[1] == ("reduce", "a batch ended before it was finished")
+        list(gpucoron.batch.reduce(raw.files[0], tmp_path / "out", steps=steps, backend="numpy", workers=1))
+    assert (tmp_path / "elsewhere" / f"{raw.names[0]}_jump.fits").exists()
+    plan = plan_of(raw, tmp_path / "out", steps=steps)
+    assert plan == [("reduce", "a batch ended before it was finished"), ("reduce", "new")]
 
 
 def test_a_started_record_is_whose_products_are(raw, output):
