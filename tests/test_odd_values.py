@@ -203,7 +203,7 @@ def pytest_generate_tests(metafunc):
 
 
 def _cases(full):
-    quick = set(QUICK)
+    quick = list(QUICK)
     for instrument, step, settings, names in MATTERS:
         for name in names:
             for value in values_for(STEPS[step].known[name]):
