@@ -22,7 +22,7 @@ from gpucoron.io.parameter_files import merge, parameters_from_crds, parameters_
 from gpucoron.io.references import STORE, find_references, load_references
 from gpucoron.io.user_files import check_files, read_files
 from gpucoron.io.versions import check_versions
-from gpucoron.parameters import resolve, settle_run, tell_unused, without_comparisons
+from gpucoron.parameters import resolve, settle_run, tell_unused, without_comparisons, without_unused
 from gpucoron.steps import STEPS, run_step, skipped
 
 log = logging.getLogger(__name__)
@@ -455,7 +455,8 @@ def reduce_file(
 
     path = check_path(path)
     check_versions()  # before anything is made
-    steps = without_comparisons(STEPS, steps)
+    settle(profile=profile, steps=steps, pipeline=of_run, pars=pars)
+    steps = without_comparisons(STEPS, without_unused(STEPS, steps or {}))
     scratch = {"scratch_dir": output_dir} if save_results and isinstance(check_backend(backend), str) else {}
     backend = get_backend(backend, max_memory=max_memory, **scratch)
     if save_results:

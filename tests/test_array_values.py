@@ -133,7 +133,8 @@ def test_a_parameter_of_the_step_is_the_same_kind_of_value(name, key, kind, para
     assert type(kind) is wanted
     if wanted is Number:
         assert kind.whole == (parameter.kind == "integer")
-        assert parameter.minimum in (None, kind.minimum)
+        # a step may accept less than its function, whose method fails later than jwst's
+        assert all(edge is None or kind.hold(edge) for edge in (parameter.minimum, parameter.maximum))
     if wanted is Choice:
         assert kind.options == parameter.options
     if parameter.default is not None and wanted is not Kind:

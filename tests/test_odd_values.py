@@ -26,7 +26,7 @@ ARRAYS = ("data", "groupdq", "pixeldq", "dq", "err", "var_poisson", "var_rnoise"
 EXPOSURES = {"nircam": ("NIRCAM", "SUB320A335R", "RAPID", 6, 2), "miri": ("MIRI", "MASK1550", "FASTR1", 8, 2)}
 #: one that the parameter's declaration refuses, for every way to give one
 REFUSED = {"jump": {"extend_outer_radius": 0}}
-WORDS = r"jump\.extend_outer_radius: expected float, from 0\.01 to 2048, got "
+WORDS = r"jump\.extend_outer_radius: expected float, from 0\.01 to 256, got "
 
 
 @pytest.fixture
@@ -151,13 +151,19 @@ class TestEveryWay:
         with cases["nircam"].cache.activate(), pytest.raises(ParameterError, match=WORDS):
             gpucoron.Coron1Pipeline.call(str(cases["nircam"].path), steps=REFUSED)
 
+    def test_by_run_single_file(self, cases, tmp_path):
+        """Before the exposure is read, or its products have a folder."""
+        with pytest.raises(ParameterError, match=WORDS):
+            gpucoron.run_single_file(cases["nircam"].path, tmp_path / "out", steps=REFUSED)
+        assert not (tmp_path / "out").exists()
+
     @pytest.mark.parametrize("command", ["run", "batch"])
     def test_by_the_command_line(self, command, tmp_path, capsys):
         """No file is looked at, and none is made: it is no matter of the file."""
         output = tmp_path / "out"
         assert main([command, "no_such_uncal.fits", "-o", str(output), "--set", "jump.extend_outer_radius=0"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert "jump.extend_outer_radius: expected float, from 0.01 to 2048, got '0'" in line
+        assert "jump.extend_outer_radius: expected float, from 0.01 to 256, got '0'" in line
         assert not output.exists()
 
     def test_by_a_parameter_file(self, tmp_path):
@@ -197,7 +203,7 @@ def pytest_generate_tests(metafunc):
 
 
 def _cases(full):
-    quick = set(QUICK)
+    quick = list(QUICK)
     for instrument, step, settings, names in MATTERS:
         for name in names:
             for value in values_for(STEPS[step].known[name]):
@@ -277,12 +283,9 @@ def test_accepted_values_give_jwsts_result(odd, cases, ramps, tmp_path, monkeypa
     with case.cache.activate():
         found = run_alone(case, model, step, values, get_backend("numpy"), tmp_path)
         assert_same(run_alone(case, model, step, values, small, tmp_path), found)
-        try:
-            theirs = Detector1Pipeline.step_defs[step].call(model.copy(), skip=False, save_results=False, **values)
-        except Exception:
-            # jwst cannot, and we can: images smaller than what they grow by
-            assert (step, name) == ("saturation", "n_pix_grow_sat"), odd
-            return
+        if name == "n_pix_grow_sat" and value > 12:
+            return  # jwst's growth fails on a smaller image, or takes hours
+        theirs = Detector1Pipeline.step_defs[step].call(model.copy(), skip=False, save_results=False, **values)
     theirs = [each for each in (theirs if isinstance(theirs, tuple) else (theirs,)) if each is not None]
     # the sums of LIKELY and the powers of the weights are taken in another order, as in docs/parity.md
     rtol = {"OLS_C": 2e-6, "LIKELY": 1e-5}[values.get("algorithm", "OLS_C")] if step == "ramp_fit" else 0

@@ -407,11 +407,15 @@ def test_files_without_a_window_are_refused_before_the_work(name, seconds, haunt
 def test_a_file_that_is_no_asdf_is_the_error_of_each_exposure(haunted, here, tmp_path):
     file = tmp_path / "memory.asdf"
     file.write_text("nothing of the kind")
+    with pytest.raises(ParameterError, match="persistence_array_file: .*it is no ASDF file"):
+        reduce_all(haunted, tmp_path / "out", file)
+    assert not (tmp_path / "out").exists()
+    file.write_text("#ASDF 1.0.0, and nothing of the kind")
     assert set(reduce_all(haunted, tmp_path / "out", file).values()) == {"failed"}
     errors = [record["error"] for record in records(tmp_path / "out")]
     assert {error["type"] for error in errors} == {"ParameterError"}
     assert all("cannot be read as ASDF" in error["message"] for error in errors)
-    assert file.read_text() == "nothing of the kind"
+    assert file.read_text() == "#ASDF 1.0.0, and nothing of the kind"
 
 
 def test_without_a_common_file_exposures_do_not_wait(haunted, here, tmp_path):
