@@ -34,6 +34,7 @@ FLICKER_TOLERANCE = 1e-6
 REFUSED_HERE = {
     r"persistence.*persistence_time": "a persistence file without a positive persistence_time",
     r"ParameterError: .*expected .*, got ": "a value that the declaration does not admit",
+    r"no (gain|readnoise) reference": "gain or read noise N/A, and too few groups for jwst's jump to open it",
     r"would replace that of": "results of two steps under one name",
     r"reference.*shape|shape.*reference": "a reference of another shape",
     r"cannot be matched to|read pattern": "a dark that cannot be matched to the read pattern",
