@@ -8,7 +8,17 @@ from unittest.mock import patch
 import numpy as np
 from astropy.io import fits
 from drawn_settings import OUT
-from jwst_side import RAMP_ARRAYS, SLOPE_ARRAYS, Snapshots, _copy, _slopes, keywords_of, remember_schemas, run_jwst
+from jwst_side import (
+    RAMP_ARRAYS,
+    SLOPE_ARRAYS,
+    Snapshots,
+    _copy,
+    _slopes,
+    keywords_of,
+    remember_schemas,
+    run_jwst,
+    tables_of,
+)
 from parity_cases import LIKELY_RTOL
 from parity_table import compare_arrays
 
@@ -18,12 +28,14 @@ from gpucoron.errors import GpucoronError
 
 #: whether the likelihood fit gives the same bits on every backend
 LIKELY_IS_EXACT = True
-#: of the brightest pixel: rounding of the fit of 1/f noise, whose sums the kernels take in another order than NumPy
-FLICKER_TOLERANCE = 1e-6
+#: of the brightest pixel. The fit of 1/f noise sums in another order on the kernels than in NumPy; what it takes from
+#: slopes is rounded to float32 in DN/s, and multiplied by the time of each group.
+FLICKER_TOLERANCE = 1e-5
 #: refused here and not by jwst: pattern of the message -> why; docs/deviations.md lists them
 REFUSED_HERE = {
     r"persistence.*persistence_time": "a persistence file without a positive persistence_time",
     r"ParameterError: .*expected .*, got ": "a value that the declaration does not admit",
+    r"no (gain|readnoise) reference": "gain or read noise N/A, and too few groups for jwst's jump to open it",
     r"would replace that of": "results of two steps under one name",
     r"reference.*shape|shape.*reference": "a reference of another shape",
     r"cannot be matched to|read pattern": "a dark that cannot be matched to the read pattern",
@@ -57,16 +69,16 @@ class Way:
         return ", ".join(f"{name}={value}" for name, value in vars(self).items() if value is not None)
 
 
-def draw_ways(rng, case):
-    """Draw the ways that are compared with the first one, NumPy on one thread: a backend, a small memory, a coat."""
+def draw_way(rng, case):
+    """Draw the way that is compared with the first one, NumPy on one thread: a backend, a small memory or a coat."""
     kernels = ("native", "host") if LIKELY_IS_EXACT or not uses_likelihood(case) else ("native",)
-    ways = [Way(backend=str(rng.choice(kernels)), threads=int(rng.integers(1, 3)))]
-    if rng.random() < 0.5:
+    kind = str(rng.choice(["backend", "memory", "coat"], p=[0.35, 0.4, 0.25]))
+    if kind == "memory":
         rows = (None, 1, 2, 3, 7)[rng.integers(5)]
-        ways.append(Way(backend=str(rng.choice(("numpy", *kernels))), threads=2, memory=10_000_000, rows=rows))
-    if case.profile == "jwst" and rng.random() < 0.3:
-        ways.append(Way(coat=case.start, backend=str(rng.choice(("numpy", *kernels)))))
-    return ways
+        return Way(backend=str(rng.choice(("numpy", *kernels))), threads=2, memory=10_000_000, rows=rows)
+    if kind == "coat" and case.profile == "jwst":
+        return Way(coat=case.start, backend=str(rng.choice(("numpy", *kernels))))
+    return Way(backend=str(rng.choice(kernels)), threads=int(rng.integers(1, 3)))
 
 
 def uses_likelihood(case):
@@ -133,7 +145,7 @@ def _reduce(case, steps, backend, folder, save_results):
         if models.get(name) is not None:
             setattr(seen, name, _slopes(models[name]))
             seen.keywords[name] = keywords_of(models[name])
-            seen.tables = _tables_of(models[name])
+            seen.tables[name] = tables_of(models[name])
     return seen
 
 
@@ -157,10 +169,6 @@ def _by_coat(case, steps, backend, folder, start):
 _HDUS = {"data": "SCI"}
 
 
-def _tables_of(model):
-    return {name: np.array(getattr(model, name)) for name in ("int_times",) if getattr(model, name, None) is not None}
-
-
 def judge(case, folder, rng):
     """Run a case through jwst and through our ways, and compare; give its `Outcome`."""
     with case.cache.activate(), np.errstate(all="ignore"):
@@ -172,12 +180,12 @@ def judge(case, folder, rng):
             outcome = _beside_jwst(case, ours, folder)
         if outcome.kind == "different":
             return outcome
-        for number, way in enumerate(draw_ways(rng, case)):
-            found = _attempt(run_ours, case, way, folder / f"way{number}")
-            is_rounded = way.backend == "host" and cleans_flicker(case)
-            different = _between_ways(ours, found, FLICKER_TOLERANCE if is_rounded else 0)
-            if different:
-                return Outcome("different", f"{Way()} and {way}: {different}")
+        way = draw_way(rng, case)
+        found = _attempt(run_ours, case, way, folder / "another")
+        is_rounded = way.backend == "host" and cleans_flicker(case)
+        different = _between_ways(ours, found, FLICKER_TOLERANCE if is_rounded else 0)
+        if different:
+            return Outcome("different", f"{Way()} and {way}: {different}")
     return outcome
 
 
@@ -243,8 +251,8 @@ def compare(case, ours, theirs):
             different = different or _compare_keywords(ours.keywords[product], theirs.keywords[product])
             if different:
                 return f"{product}: {different}"
-    if theirs.model is not None and theirs.rateints is not None:
-        return _compare_tables(ours.tables, _tables_of(theirs.model))
+            if ours.tables[product] != theirs.tables[product]:
+                return f"{product}: other tables"
     return ""
 
 
@@ -290,15 +298,6 @@ def _compare_keywords(found, expected):
         mine, wanted = found.get(name), expected.get(name)
         if mine != wanted and not (isinstance(mine, float) and np.isclose(mine, wanted, rtol=1e-6, equal_nan=True)):
             return f"{name}: {mine!r}, not {wanted!r}"
-    return ""
-
-
-def _compare_tables(found, expected):
-    for name, table in expected.items():
-        if name not in found:
-            return f"{name} is missing"
-        if found[name].tolist() != table.tolist():
-            return f"{name} differs"
     return ""
 
 

@@ -20,6 +20,7 @@ class Snapshots:
     rate: object = None
     rateints: object = None
     keywords: dict = field(default_factory=dict)
+    tables: dict = field(default_factory=dict)
     last_scaled: object = None
 
 
@@ -65,7 +66,8 @@ def run_jwst(path, steps=None, *, start="call", save_results=False, **options):
             if name == "gain_scale":
                 product = "rateints" if result.data.ndim == 3 else "rate"
                 setattr(seen, product, _slopes(result))
-                seen.keywords[product], seen.last_scaled = keywords_of(result), result.data
+                seen.keywords[product], seen.tables[product] = keywords_of(result), tables_of(result)
+                seen.last_scaled = result.data
             elif name != "ramp_fit":
                 seen.ramps[name] = {key: _copy(getattr(result, key)) for key in RAMP_ARRAYS}
             return result
@@ -89,6 +91,12 @@ def run_jwst(path, steps=None, *, start="call", save_results=False, **options):
 def keywords_of(model):
     """Give what a model's header says, by dotted names."""
     return {name: value for name, value in model.to_flat_dict(include_arrays=False).items() if value is not None}
+
+
+def tables_of(model):
+    """Give the rows of a model's tables, by name."""
+    names = [name for name in ("int_times", "group") if model.hasattr(name)]
+    return {name: np.array(getattr(model, name)).tolist() for name in names}
 
 
 def _open(path):
