@@ -454,8 +454,7 @@ def reduce_file(
     from gpucoron.io.exposure import check_path
 
     path = check_path(path)
-    check_versions()  # before anything is made
-    settle(profile=profile, steps=steps, pipeline=of_run, pars=pars)
+    settle(profile=profile, steps=steps, pipeline=of_run, pars=pars)  # before anything is made
     steps = without_comparisons(STEPS, without_unused(STEPS, steps or {}))
     scratch = {"scratch_dir": output_dir} if save_results and isinstance(check_backend(backend), str) else {}
     backend = get_backend(backend, max_memory=max_memory, **scratch)
@@ -470,9 +469,6 @@ def reduce_file(
 def _reduce(path, output_dir, asked, backend, save_results, after_step):
     """Do what `reduce_file` has settled; ``asked`` is for `plan`."""
     from gpucoron.io.exposure import Exposure
-
-    def at(suffix):
-        return products.product_path(path, output_dir, suffix)
 
     def start(backend):
         begun = time.perf_counter()
@@ -497,7 +493,8 @@ def _reduce(path, output_dir, asked, backend, save_results, after_step):
         models["ramp"] = products.ramp_model(run)
     made = {suffix: model for suffix, model in models.items() if model is not None}
     if save_results and made:
-        to_write = {products.spare_input(at(suffix), path): model for suffix, model in made.items()}
+        places = {suffix: products.product_path(path, output_dir, suffix) for suffix in made}
+        to_write = {products.spare_input(places[suffix], path): model for suffix, model in made.items()}
         products.save(to_write)
         paths.update({path.stem: path for path in to_write})
     run.phases["write"] = time.perf_counter() - fitted

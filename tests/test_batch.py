@@ -9,6 +9,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from astropy.io import fits
 from batch_side import Raw, leftovers, products, records
@@ -252,7 +253,7 @@ def test_mistakes_are_refused_at_once(raw, tmp_path):
         with pytest.raises(ParameterError):
             gpucoron.batch.reduce(raw.path, tmp_path / "out", **wrong)
     assert not (tmp_path / "out").exists()
-    array = SimpleNamespace(shape=(1, 4, 1, 1))
+    array = np.zeros((1, 4, 1, 1), bool)
     with pytest.raises(ParameterError, match=r"numpy\.save"):
         settle("jwst", {"mask_groups": {"mask_array": array}}, {})
     assert parse_shard("2/3") == (2, 3)
