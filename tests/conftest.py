@@ -41,7 +41,7 @@ def pytest_addoption(parser):
         help="the backend that --require-gpu means (host: rehearse)",
     )
     parser.addoption("--outcomes", type=Path, metavar="PATH", help="write the outcome of each test, a JSON a line")
-    parser.addoption("--batch-kills", type=int, default=2, help="moments at which a batch is killed (default: 2)")
+    parser.addoption("--batch-kills", type=int, default=1, help="moments at which a batch is killed (default: 1)")
     parser.addoption("--batch-many", type=int, default=30, help="exposures in one worker, for its memory (default: 30)")
     parser.addoption("--fuzz", type=int, help="cases of each fuzzer")
     parser.addoption("--fuzz-case", type=int, help="this case of the differential fuzzer alone")

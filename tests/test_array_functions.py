@@ -71,6 +71,8 @@ def test_every_function_of_arrays_takes_a_backend():
     of_arrays = {name for name, parameters in signatures.items() if names & set(parameters)}
     # There the threshold is a percentage.
     of_arrays -= {"group_matching.choose_groups_advanced", "group_matching.prepare_masks"}
+    # It looks at what a step's parameters name, before anything is on a device.
+    of_arrays -= {"known_sources.check_sources"}
     assert of_arrays == set(FUNCTIONS)
     assert all(signatures[name]["backend"].default is None for name in FUNCTIONS)
 

@@ -20,7 +20,7 @@ from gpucoron.records.manifest import Manifest
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    return Raw(tmp_path_factory.mktemp("faults"), 12)
+    return Raw(tmp_path_factory.mktemp("faults"), 8)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def small_disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(folder)], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", "size=480k", "tmpfs", str(folder)], capture_output=True, text=True
     )
     if done.returncode:
         pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")

@@ -54,7 +54,7 @@ def test_results_of_steps_replace_nothing(suffix, nircam, tmp_path):
 def test_a_name_that_no_header_takes(nircam, tmp_path):
     raw = tmp_path / "über_uncal.fits"
     raw.write_bytes(nircam.path.read_bytes())
-    with nircam.cache.activate(), pytest.raises(OutputError, match=r"über_rate\.fits.*rename the input"):
+    with nircam.cache.activate(), pytest.raises(OutputError, match=r"über_uncal\.fits: .*ASCII; rename the input"):
         coron1pipeline.run_single_file(raw, tmp_path / "out")
 
 

@@ -324,6 +324,9 @@ def note_step(run, step, outcome):
         named = name if path is None else reference_name(path, settings, reftype)
         if named is not None and hasattr(meta.ref_file, reftype):
             getattr(meta.ref_file, reftype).name = named
+    if opened:
+        # what jwst's own code saves in a later step tells it
+        meta.ref_file.crds.context_used, meta.ref_file.crds.sw_version = run.context
 
 
 def reference_name(path, settings, reftype):

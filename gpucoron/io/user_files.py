@@ -59,7 +59,7 @@ def _check_file(path, parameter, owner):
     wanted = f"give {' or '.join(parameter.reads)}, or do without {owner}"
     try:
         found = os.stat(path)
-        what = "" if stat.S_ISREG(found.st_mode) else "a folder" if stat.S_ISDIR(found.st_mode) else "no file"
+        what = "" if stat.S_ISREG(found.st_mode) else "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
         if not what:
             with open(path, "rb") as file:
                 begin = file.read(16)
