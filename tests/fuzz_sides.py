@@ -43,6 +43,7 @@ REFUSED_HERE = {
 #: what jwst cannot do and we can: pattern of its message -> why; docs/deviations.md lists them
 JWST_FAILS = {
     "IndexError: index 1 is out of bounds for axis 0 with size 1": "one group and inverse linearity coefficients",
+    "No attribute 'err'": "GAINFACT, and no fit whose rates it scales",
 }
 #: what no two runs have in common, or what names the software, a file or a folder
 _NOT_COMPARED = re.compile(

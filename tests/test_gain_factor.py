@@ -5,6 +5,8 @@ import pytest
 from jwst_side import SLOPE_ARRAYS, run_jwst, run_ours
 from parity_cases import LIKELY_RTOL
 
+from gpucoron import reduce_file
+
 FACTOR = 2.0
 #: what an array is multiplied with, where it is scaled once
 SCALE = {"data": FACTOR, "err": FACTOR, "var_poisson": FACTOR**2, "var_rnoise": FACTOR**2, "dq": 1}
@@ -54,3 +56,16 @@ def test_the_rate_is_the_truths_scaled_once(by_algorithm, algorithm):
     truth, rate = case.simulation.truth.rate, ours.rate["data"]
     bright = truth > np.quantile(truth, 0.8)
     assert np.nanmedian(rate[bright] / truth[bright]) == pytest.approx(FACTOR, rel=0.1)
+
+
+@pytest.mark.parity
+def test_without_rates_nothing_is_scaled(by_algorithm, tmp_path):
+    """The ramp is the product; jwst fails on it. If it no longer does: mended, see docs/deviations.md."""
+    case = by_algorithm["OLS_C"][0]
+    steps = {"ramp_fit": {"skip": True}}
+    with case.cache.activate():
+        run, models, _paths = reduce_file(case.path, tmp_path, steps=steps, backend="numpy")
+        with pytest.raises(AttributeError, match="err"):
+            run_jwst(case.path, steps)
+    assert {record.name: record.status for record in run.records}["gain_scale"] == "SKIPPED"
+    assert models["ramp"].meta.cal_step.gain_scale == "SKIPPED"

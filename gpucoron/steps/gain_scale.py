@@ -48,7 +48,9 @@ def run(exposure, references, parameters, backend):
             gain_factor = references["gain"].facts.get("gain_factor")
     if gain_factor is None:
         return skipped("GAINFACT is neither in the exposure nor in the gain reference")
-    for slopes in (exposure.rate, exposure.rateints):
-        if slopes is not None:
-            scale_slopes(slopes, gain_factor, backend=backend)
+    fitted = [slopes for slopes in (exposure.rate, exposure.rateints) if slopes is not None]
+    if not fitted:
+        return skipped("there are no rates to scale", opened=opened)
+    for slopes in fitted:
+        scale_slopes(slopes, gain_factor, backend=backend)
     return Outcome(meta={"exposure.gain_factor": gain_factor}, opened=opened)
