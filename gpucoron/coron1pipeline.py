@@ -4,7 +4,6 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from gpucoron.files import is_whole_fits
 from gpucoron.io.logs import heard
 from gpucoron.io.products import product_path
 from gpucoron.io.spaceklip_repairs import prepare_spaceklip as prepare_spaceklip
-from gpucoron.parameters import PIPELINE, P, convert, refuse_unknown, without_unused
+from gpucoron.parameters import PIPELINE, P, convert, copied_steps, refuse_unknown, without_unused
 from gpucoron.steps import STEPS
 
 log = logging.getLogger(__name__)
@@ -153,22 +152,13 @@ def _settle(steps, kwargs):
             settings.setdefault(step.name, {})[parameter.removeprefix("not ")] = value
         else:
             refuse_unknown("keyword", name, (*_OPTIONS, *keywords))
-    for step, values in _copied(steps).items():
+    for step, values in copied_steps(steps).items():
         settings[step] = {**settings.get(step, {}), **values}
     if "mask_groups" in settings:
         settings["mask_groups"] = {
             name: value for name, value in settings["mask_groups"].items() if name not in _LEFTOVERS
         }
     return settings, options
-
-
-def _copied(steps):
-    """Copy step -> parameter -> value; None is an empty dictionary."""
-    for owner, given in (("steps", steps), *(steps.items() if isinstance(steps, Mapping) else ())):
-        if not isinstance(given, Mapping | None) or not isinstance(owner, str):
-            msg = f"steps: expected step -> parameter -> value, such as {{'jump': {{'skip': True}}}}, got {steps!r}"
-            raise ParameterError(msg)
-    return {name: dict(values or {}) for name, values in (steps or {}).items()}
 
 
 def run_obs(
@@ -233,7 +223,7 @@ def run_obs(
 
     check_backend(backend)  # once, not for every file
     memory_size(max_memory)
-    steps = _copied(steps)
+    steps = copied_steps(steps)
     star_center = _check_center(steps.get("mask_groups", {}).pop("star_center", None))
     settings, options = _settle(steps, kwargs)
     masking = settings.pop("mask_groups", {})

@@ -22,7 +22,7 @@ from gpucoron.io.parameter_files import merge, parameters_from_crds, parameters_
 from gpucoron.io.references import STORE, find_references, load_references
 from gpucoron.io.user_files import check_files, read_files
 from gpucoron.io.versions import check_versions
-from gpucoron.parameters import resolve, settle_run, tell_unused, without_comparisons, without_unused
+from gpucoron.parameters import copied_steps, resolve, settle_run, tell_unused, without_comparisons, without_unused
 from gpucoron.steps import STEPS, run_step, skipped
 
 log = logging.getLogger(__name__)
@@ -162,6 +162,7 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
     ParameterError, ReferenceFileError, VersionError
     """
     check_versions()
+    steps = copied_steps(steps)
     facts = {} if exposure is None else {"instrument": exposure.facts.instrument, "subarray": exposure.facts.subarray}
     from_crds, of_run_from_crds, pars_files = {}, {}, []
     if exposure is not None and takes_crds_pars(profile, use_pars):
@@ -174,7 +175,7 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
     products.check_files_of_results(parameters, of_run)
     check_files(STEPS, parameters)
     check_hooks(parameters)
-    tell_unused(STEPS, steps or {})
+    tell_unused(STEPS, steps)
     return parameters, of_run, pars_files
 
 

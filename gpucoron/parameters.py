@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -142,8 +143,26 @@ def known_parameters(table, step_name):
     return table[step_name].known
 
 
+def copied_steps(steps):
+    """Copy step -> parameter -> value, as a user gave it; None is an empty dictionary.
+
+    Raises
+    ------
+    ParameterError
+        It is something else.
+    """
+    for owner, given in (("steps", steps), *(steps.items() if isinstance(steps, Mapping) else ())):
+        is_named = isinstance(given, Mapping) and all(isinstance(name, str) for name in given)
+        if not (is_named or given is None) or not isinstance(owner, str):
+            msg = (
+                f"steps: expected step -> parameter -> value, such as {{'jump': {{'skip': True}}}}, got {_told(steps)}"
+            )
+            raise ParameterError(msg)
+    return {name: dict(values or {}) for name, values in (steps or {}).items()}
+
+
 def _unknown(what, name, known):
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
     return f"there is no {what} {name!r}; {hint}"
 

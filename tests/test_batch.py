@@ -15,7 +15,7 @@ from astropy.io import fits
 from batch_side import Raw, leftovers, products, records
 
 import gpucoron.batch
-from gpucoron.batch.inputs import find_files, group_name
+from gpucoron.batch.inputs import find_files, group_name, read_input, refuse_twins
 from gpucoron.batch.plan import make_plan, parse_shard, settle
 from gpucoron.batch.progress import Bar, PlainLines
 from gpucoron.errors import InputError, ParameterError
@@ -226,8 +226,18 @@ def test_find_files(raw, tmp_path):
     assert len(find_files([link, raw.files[0]])) == 1
     link.unlink()
     shutil.copy(raw.files[0], tmp_path)
-    with pytest.raises(InputError, match="products of the same name"):
-        find_files([tmp_path, raw.path])
+    inputs = [read_input(path) for path in find_files([tmp_path, raw.path])]
+    refuse_twins(inputs)
+    assert [found.path.name for found in inputs if found.error] == [raw.files[0].name] * 2
+    assert all("products of the same name" in str(found.error) for found in inputs if found.error)
+    (tmp_path / "more").symlink_to(raw.path / "more")
+    (tmp_path / "round").symlink_to(tmp_path)
+    assert len(find_files(tmp_path)) == 4
+    listed.write_text(f"@{listed}\n")
+    with pytest.raises(InputError, match="the list names itself"):
+        find_files(f"@{listed}")
+    with pytest.raises(InputError, match="it is no list"):
+        find_files(f"@{raw.files[0]}")
     for nothing in (tmp_path / "absent", "@absent"):
         with pytest.raises(InputError, match="absent"):
             find_files(nothing)

@@ -20,6 +20,7 @@ from gpucoron.batch.job import reduce_job
 from gpucoron.batch.plan import make_plan, settle
 from gpucoron.batch.progress import Silent
 from gpucoron.cli import main
+from gpucoron.errors import ParameterError
 from gpucoron.io.exposure import Exposure
 from gpucoron.parameters import P
 from gpucoron.records.manifest import Manifest, read_manifests, read_past
@@ -394,3 +395,70 @@ def test_killed_while_products_are_put_in_place(raw, here, output, n_moved):
     results = gpucoron.batch.reduce(raw.files[0], output, **options)
     assert [result.status for result in results] == ["done"]
     assert plan_of(raw, output, steps=cut)[0] == ("leave", "done")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_product_of_one_name_belongs_to_one_exposure(raw, here, tmp_path, overwrite):
+    steps = {"jump": {"output_file": "fixed.fits"}}
+    found = gpucoron.batch.reduce(raw.path, tmp_path, steps=steps, overwrite=overwrite, backend="numpy", workers=1)
+    status = {result.exposure: result for result in found}
+    assert [status[name].status for name in raw.names] == ["done", "failed"]
+    assert f"fixed_jump.fits would replace that of {raw.names[0]}" in status[raw.names[1]].message
+    # also where the other one is no part of this batch
+    left = list(gpucoron.batch.reduce(raw.files[1], tmp_path, steps=steps, backend="numpy", workers=1))
+    assert [result.status for result in left] == ["refused"]
+    assert f"fixed_jump.fits is a product of {raw.names[0]}" in left[0].message
+
+
+def test_a_folder_in_the_place_of_a_product(raw, here, tmp_path):
+    (tmp_path / f"{raw.names[0]}_rateints.fits").mkdir()
+    found = list(gpucoron.batch.reduce(raw.files[0], tmp_path, overwrite=True, backend="numpy", workers=1))
+    assert [result.status for result in found] == ["failed"]
+    assert "a folder is in the way" in found[0].message
+    assert not list(tmp_path.glob("*_rate.fits"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seconds": {"total": "x"}}, {"shape": 5}, {"shape": ["a"]}, {"shape": [None]}, {"outputs": {"rate": "x" * 5000}}],
+)
+def test_what_is_odd_in_a_record_ends_no_plan(raw, here, output, change):
+    path = output / "manifest.jsonl"
+    records_there = [json.loads(line) | change for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records_there))
+    assert len(make_plan(raw.path, output).exposures) == 2
+
+
+def test_a_cut_file_is_known_to_the_plan(raw, here, tmp_path):
+    for path in raw.files:
+        shutil.copy(path, tmp_path)
+    cut = tmp_path / raw.files[1].name
+    cut.write_bytes(cut.read_bytes()[:-6000])
+    errors = {planned.input.name: planned.error for planned in make_plan(tmp_path, tmp_path / "out").exposures}
+    assert errors[raw.names[0]] is None
+    assert "truncated" in str(errors[raw.names[1]])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"workers": "a"},
+        {"workers": 1.5},
+        {"workers": True},
+        {"shard": None},
+        {"shard": (1, 2)},
+        {"output_dir": None},
+        {"output_dir": ""},
+        {"output_dir": "a\0b"},
+        {"pars": 5},
+        {"pars": [None]},
+        {"pars": ""},
+        {"profile": None},
+        {"profile": 5},
+        *({"steps": steps} for steps in (5, {"jump": 5}, [("jump", {})], {5: {}}, {"jump": {5: 1}})),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_at_once(raw, tmp_path, given):
+    with pytest.raises(ParameterError):
+        gpucoron.batch.reduce(raw.path, **({"output_dir": tmp_path / "out"} | given))
+    assert not (tmp_path / "out").exists()

@@ -280,6 +280,27 @@ def test_a_header_changed_later_is_told(nircam, tmp_path, caplog):
     assert "SCI: CHECKSUM does not fit its header" in caplog.text
 
 
+@pytest.mark.parity
+def test_headers_as_astropy_writes_them(nircam, tmp_path):
+    """Comments may look like values, and long texts go on in further cards."""
+    from jwst.pipeline import Detector1Pipeline
+
+    copy = tmp_path / "x_uncal.fits"
+    with fits.open(nircam.path) as hdus:
+        header = hdus[0].header
+        header.add_comment("= it's a comment")
+        header.add_blank("= blank'")
+        header["TITLE"] = "'" * 120
+        header["ABSTRACT"] = "it's " * 40
+        header["HIERARCH a long keyword"] = 1
+        hdus["SCI"].header.add_history("= see [1]")
+        hdus.writeto(copy, checksum=True)
+    with nircam.cache.activate():
+        _run, models, _paths = gpucoron.reduce_file(copy, tmp_path, save_results=False, backend="numpy")
+        theirs = Detector1Pipeline.call(str(copy))
+    np.testing.assert_array_equal(models["rate"].data, theirs.data)
+
+
 def test_the_sum_is_astropys():
     rng = np.random.default_rng(3)
     content = rng.bytes(100_003)

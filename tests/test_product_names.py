@@ -1,14 +1,15 @@
 """Products are named as jwst names them, from any file that a reduction starts with, by every way to reduce."""
 
 import gzip
+import re
 
 import pytest
 from astropy.io import fits
 
 import gpucoron
-from gpucoron.batch.inputs import exposure_name, find_files
+from gpucoron.batch.inputs import Input, exposure_name, find_files, refuse_twins
 from gpucoron.batch.run import _move_products
-from gpucoron.errors import InputError, OutputError
+from gpucoron.errors import OutputError
 from gpucoron.io.products import product_path
 from gpucoron.steps import STEPS
 
@@ -64,8 +65,10 @@ def test_a_reduction_goes_on_from_a_step(exposures, tmp_path):
 def test_a_batch_refuses_products_of_one_name(tmp_path):
     for name in ("x_uncal.fits", "x_jump.fits"):
         (tmp_path / name).touch()
-    with pytest.raises(InputError, match=r"x_jump.fits and .*x_uncal.fits would make products of the same name"):
-        find_files([tmp_path / "x_uncal.fits", tmp_path / "x_jump.fits"])
+    inputs = [Input("x", "x", path, 0) for path in find_files([tmp_path / "x_uncal.fits", tmp_path / "x_jump.fits"])]
+    refuse_twins(inputs)
+    for found in inputs:
+        assert re.search(r"x_jump.fits and .*x_uncal.fits would make products of the same name", str(found.error))
 
 
 def test_a_batch_spares_its_input(tmp_path):

@@ -134,15 +134,18 @@ def find_obstacle(products, planned, past, output_dir, context):
     Returns
     -------
     str
-        '' where none of them is there, or all were made by batches of this folder, with the same parameters.
+        '' where none of them is there, or all were made of this exposure by batches of this folder, with the same
+        parameters.
     """
-    foreign, changes = [], {}
+    foreign, others, changes = [], {}, {}
     for name in products:
         if not os.path.lexists(output_dir / name):
             continue
         maker = past.makers.get(name)
         if maker is None:
             foreign.append(name)
+        elif maker["exposure"] != planned.input.name:
+            others.setdefault(maker["exposure"], name)
         else:
             change = tell_change(maker, planned, context)
             if change:
@@ -150,6 +153,8 @@ def find_obstacle(products, planned, past, output_dir, context):
     if foreign:
         are, them = ("are", "them") if len(foreign) > 1 else ("is", "it")
         return f"{', '.join(foreign)} {are} there, and no manifest here knows {them}"
+    if others:
+        return "; ".join(f"{name} is a product of {exposure}" for exposure, name in others.items())
     return "; ".join(f"{name} was made with other parameters ({change})" for change, name in changes.items())
 
 

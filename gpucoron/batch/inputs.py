@@ -65,7 +65,7 @@ def find_files(paths):
     Raises
     ------
     InputError
-        Something does not exist, nothing was found, or two different files would make the same products.
+        Something does not exist, nothing was found, or a list is none.
     """
     found = {}
     given = [paths] if isinstance(paths, (str, Path)) or not isinstance(paths, Iterable) else list(paths)
@@ -78,26 +78,37 @@ def find_files(paths):
     if not found:
         msg = f"{', '.join(map(str, given))}: no *_uncal.fits there"
         raise InputError(msg)
-    files = sorted(found.values(), key=lambda file: (file.name, str(file)))
-    for one, other in zip(files, files[1:], strict=False):
-        if exposure_name(one) == exposure_name(other):
-            msg = f"{one} and {other} would make products of the same name; leave one of them out"
-            raise InputError(msg)
-    return files
+    return sorted(found.values(), key=lambda file: (file.name, str(file)))
 
 
-def _expand(text):
+def refuse_twins(inputs):
+    """Let no file be reduced whose products would have the names of another one's."""
+    by_name = {}
+    for found in inputs:
+        by_name.setdefault(found.name, []).append(found)
+    for twins in by_name.values():
+        if len(twins) > 1:
+            msg = f"{' and '.join(str(found.path) for found in twins)} would make products of the same name"
+            for found in twins:
+                found.error = found.error or InputError(f"{msg}; leave all but one of them out")
+
+
+def _expand(text, lists=()):
     if text.startswith("@"):
-        try:
-            lines = Path(text[1:]).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-        except OSError as error:
-            msg = f"{text[1:]}: the list cannot be read ({error.strerror})"
-            raise InputError(msg) from None
-        for line in lines:
-            if line.strip() and not line.lstrip().startswith("#"):
-                yield from _expand(line.strip())
+        name = os.path.realpath(text[1:])
+        if name in lists:
+            msg = f"{text[1:]}: the list names itself"
+            raise InputError(msg)
+        for line in _read_list(text[1:]):
+            yield from _expand(line, (*lists, name))
     elif os.path.isdir(text):
-        for folder, subfolders, names in os.walk(text, followlinks=False):
+        seen = set()
+        for folder, subfolders, names in os.walk(text, followlinks=True):
+            # a link may lead back to where it is
+            if os.path.realpath(folder) in seen:
+                subfolders[:] = []
+                continue
+            seen.add(os.path.realpath(folder))
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             yield from (os.path.join(folder, name) for name in sorted(names) if name.endswith(_INPUTS))
     elif os.path.lexists(text):  # a link to nothing is named as that file's fault
@@ -111,6 +122,19 @@ def _expand(text):
     else:
         msg = f"{text}: no such file or folder"
         raise InputError(msg)
+
+
+def _read_list(path):
+    """Read a list of files: a line each, without comments."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError as error:
+        msg = f"{path}: the list cannot be read ({error.strerror})"
+        raise InputError(msg) from None
+    if any("\0" in line for line in lines):
+        msg = f"{path}: it is no list; give a text file with a file, folder or pattern in each line"
+        raise InputError(msg)
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 def exposure_name(path):
@@ -146,6 +170,8 @@ def read_input(path):
             header = layout.parts[0].values
             found.begun = start_of(header)
             found.deciding = (*(header.get(keyword) for keyword in _DECIDING), found.shape)
+            if layout.compression is None:  # the others end where all of them is decompressed
+                read_layout(path)
     except GpucoronError as error:
         found.error = error
     words = {"instrument": "INSTRUME", "detector": "DETECTOR", "subarray": "SUBARRAY", "exp_type": "EXP_TYPE"}

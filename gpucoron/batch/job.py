@@ -205,6 +205,8 @@ def _log_to(path, append):
     from gpucoron.io.logs import heard
 
     try:
+        if os.path.lexists(path) and not os.path.isfile(path):
+            raise OSError  # a pipe would wait for a reader
         handler = logging.FileHandler(path, mode="a" if append else "w")
     except OSError:
         yield

@@ -13,12 +13,12 @@ from pathlib import Path
 from gpucoron.batch import persistence
 from gpucoron.batch.asked import digest_of, parameters_of, what_is_asked
 from gpucoron.batch.decision import decide, product_name
-from gpucoron.batch.inputs import Input, exposure_name, find_files, is_wanted, read_input, take_share
-from gpucoron.errors import GpucoronError, ParameterError, ReferenceFileError
+from gpucoron.batch.inputs import Input, exposure_name, find_files, is_wanted, read_input, refuse_twins, take_share
+from gpucoron.errors import GpucoronError, OutputError, ParameterError, ReferenceFileError
 from gpucoron.files import file_digest
 from gpucoron.io.boundary import told_of
 from gpucoron.io.parameter_files import parameters_from_files, takes_crds_pars
-from gpucoron.parameters import without_comparisons, without_unused
+from gpucoron.parameters import copied_steps, without_comparisons, without_unused
 from gpucoron.records.manifest import STARTED, Past, read_past
 from gpucoron.steps import STEPS
 
@@ -112,7 +112,7 @@ def settle(profile, steps, of_run, pars=None):
     """
     from gpucoron import engine
 
-    steps = {step: dict(values or {}) for step, values in (steps or {}).items()}
+    steps = copied_steps(steps)
     engine.settle(profile=profile, steps=steps, pipeline=of_run, pars=pars)
     steps = without_comparisons(STEPS, without_unused(STEPS, steps))
     for step, values in steps.items():
@@ -171,14 +171,17 @@ def make_plan(
             inputs.append(found)
         else:
             left_out.append((found, f"EXP_TYPE {found.about['exp_type']} is no coronagraphy; --all takes it"))
+    refuse_twins(inputs)
     inputs = take_share(inputs, shard)
     inputs.sort(key=lambda found: (*(str(found.about[word]) for word in ("instrument", "detector")), found.name))
     plan = Plan(output_dir, [], left_out, crds_context()[0], past=past, overwrite=overwrite)
     look_up = _LookUp(profile=profile, steps=steps or {}, pipeline=of_run or {}, use_pars=use_pars, pars=pars)
+    makers = {}
     for number, found in enumerate(inputs, 1):
         planned = Planned(found, error=found.error)
         if planned.error is None:
             look_up.fill(planned)
+        _name_products(planned, plan, makers)
         _decide(planned, plan, redo)
         plan.exposures.append(planned)
         if progress is not None:
@@ -267,12 +270,21 @@ def _has_date(found):
     return bool(re.fullmatch(r"\d{4}-\d\d-\d\d", day) and re.fullmatch(r"\d\d:\d\d:\d\d(\.\d+)?", moment))
 
 
-def _decide(planned, plan, redo):
-    """Settle whether an exposure is to be reduced, and why, or why not."""
+def _name_products(planned, plan, makers):
+    """Name the products of an exposure; ``makers``, name -> exposure, tells who makes one of that name already."""
     from gpucoron.io.products import extra_path
 
     files = [extra_path(extra, planned.input.path, plan.output_dir) for extra in planned.expected]
     planned.products = tuple(dict.fromkeys(product_name(file, plan.output_dir) for file in files))
+    for name in planned.products:
+        other = makers.setdefault(name, planned.input.name)
+        if other != planned.input.name and planned.error is None:
+            msg = f"{planned.input.path}: {name} would replace that of {other}; leave names of files to the exposures"
+            planned.error = OutputError(msg)
+
+
+def _decide(planned, plan, redo):
+    """Settle whether an exposure is to be reduced, and why, or why not."""
     decision = decide(
         planned, plan.past, output_dir=plan.output_dir, context=plan.context, redo=redo, overwrite=plan.overwrite
     )
@@ -320,7 +332,7 @@ def _estimate(plan, known):
 
 def parse_shard(text):
     """Turn ``i/n`` into (i, n)."""
-    match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    match = re.fullmatch(r"\s*(\d+)/(\d+)\s*", text) if isinstance(text, str) else None
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         msg = f"shard {text!r}: expected i/n with i from 1 to n, for example 2/8"
         raise ParameterError(msg)

@@ -135,8 +135,8 @@ def reduce(
     if (engine == "dask") != bool(scheduler):
         msg = "engine 'dask' and scheduler='tcp://...', the address of Dask's scheduler, belong together"
         raise ParameterError(msg)
-    if workers is not None and workers < 1:
-        msg = f"workers must be 1 or more, not {workers}"
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        msg = f"workers must be a whole number, 1 or more, not {workers!r}"
         raise ParameterError(msg)
     backend, max_memory = check_backend(backend, by_name=True), memory_size(max_memory)
     plan_options = {
@@ -151,10 +151,18 @@ def reduce(
         "shard": parse_shard(shard),
         "progress": progress,
     }
-    output_dir = Path(os.path.abspath(output_dir))
+    output_dir = Path(os.path.abspath(_check_folder(output_dir)))
     pool = {"backend": backend, "workers": workers, "devices": devices, "engine": engine, "scheduler": scheduler}
     pool |= {"max_memory": max_memory, "scratch_dir": str(output_dir)}
     return _run(paths, output_dir, plan_options, pool, progress)
+
+
+def _check_folder(output_dir):
+    """Refuse what can be no name of a folder."""
+    if not isinstance(output_dir, (str, Path)) or not str(output_dir) or "\0" in str(output_dir):
+        msg = f"output_dir: expected a folder, as str or Path, got {output_dir!r}"
+        raise ParameterError(msg)
+    return output_dir
 
 
 def _run(paths, output_dir, plan_options, pool, progress):
@@ -389,7 +397,12 @@ def _targets(folder, output_dir, input_path):
 
 def _move_products(folder, output_dir, input_path):
     """Let all files of an exposure appear under their names; none, if one would replace the exposure itself."""
-    for source, target in _targets(folder, output_dir, input_path).items():
+    targets = _targets(folder, output_dir, input_path)
+    for target in targets.values():
+        if target.is_dir():
+            msg = f"{target}: a folder is in the way of a product; move it, or choose another output folder"
+            raise OutputError(msg)
+    for source, target in targets.items():
         target.parent.mkdir(exist_ok=True)
         os.replace(source, target)
 

@@ -43,6 +43,8 @@ _VALUE = re.compile(
     r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[EeDd][+-]?\d+)?)|(?P<complex>\([^()/]*\)))? *(?:/.*)?"
 )
 _KIND = {"IMAGE": "image", "BINTABLE": "table", "TABLE": "text table"}
+#: keywords whose cards hold no value, whatever they look like
+_COMMENTARY = ("COMMENT", "HISTORY", "")
 _AGAIN = "download it again"
 
 
@@ -316,10 +318,11 @@ def _read_cards(owner, text, strict):
                 msg = f"{owner}: its header goes on behind its end; {_AGAIN}"
                 raise InputError(msg)
             break
-        if card[8:10] == b"= ":
+        if card[8:10] == b"= " and keyword not in _COMMENTARY:
             value = card[10:].decode("latin1")
             cards.setdefault(keyword, value)
-            if strict and _VALUE.fullmatch(value) is None:
+            goes_on = text[at + _CARD :].startswith(b"CONTINUE")
+            if strict and not goes_on and _VALUE.fullmatch(value) is None:
                 msg = f"{owner}: {keyword} is {value.strip()}, no value of FITS; {_AGAIN}, or set the keyword anew"
                 raise InputError(msg)
             sizes = keyword.startswith("NAXIS") or keyword in ("SIMPLE", "XTENSION", "BITPIX", "PCOUNT", "GCOUNT")

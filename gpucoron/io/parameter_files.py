@@ -73,7 +73,10 @@ def takes_crds_pars(profile, use_pars=None):
 
 def as_paths(pars):
     """List the parameter files that a user gives: None, a path, or a sequence of paths -> absolute paths."""
-    given = [] if pars is None else [pars] if isinstance(pars, (str, Path)) else list(pars)
+    given = [] if pars is None else [pars] if isinstance(pars, (str, Path)) else pars
+    if not isinstance(given, (list, tuple)) or not all(isinstance(one, (str, Path)) and str(one) for one in given):
+        msg = f"pars: expected the path of a parameter file, or a list of paths, got {pars!r}"
+        raise ParameterError(msg)
     return [os.path.abspath(path) for path in given]
 
 

@@ -283,8 +283,20 @@ def _parse(line):
     for name in ("outputs", "versions", "parameters", "seconds"):
         if not isinstance(record.get(name), dict):
             record[name] = {}
-    record["outputs"] = {kind: name for kind, name in record["outputs"].items() if isinstance(name, str)}
+    record["outputs"] = {kind: name for kind, name in record["outputs"].items() if _is_name(name)}
+    record["seconds"] = {what: time for what, time in record["seconds"].items() if _is_number(time)}
+    if not isinstance(record.get("shape"), list) or not all(map(_is_number, record["shape"])):
+        record["shape"] = []
     return record
+
+
+def _is_name(name):
+    """Tell whether a file can have this name."""
+    return isinstance(name, str) and "\0" not in name and all(len(part) < 256 for part in name.split("/"))
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _when(record):
