@@ -115,9 +115,9 @@ def test_one_bad_file_does_not_end_the_run(observed, tmp_path):
     assert isinstance(first, InputError)
     assert str(bad) in first.__notes__[0]
     assert "absent.fits" in str(second)
-    # the original traceback: it leads to where the file was opened
+    # the original traceback: it leads to where the file was read
     frames = [frame.f_code.co_name for frame, _ in walk_tb(first.__traceback__)]
-    assert frames[-1] == "_opened"
+    assert frames[-1] == "_read_part"
     assert "read" in frames
 
 
