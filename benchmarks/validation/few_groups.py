@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 from common import JUMP_DET, find_jumps, fit_jumpramp, fit_likely, fit_ols, observe, over_seeds, parse, save
 
-from gpucoron.simulate.detectors import READ_PATTERNS
+from gpucoron.facts import READ_PATTERNS
 
 GROUPS = tuple(range(3, 11))
 #: background, e-/s
