@@ -44,6 +44,8 @@ REFUSED_HERE = {
 JWST_FAILS = {
     "IndexError: index 1 is out of bounds for axis 0 with size 1": "one group and inverse linearity coefficients",
     "No attribute 'err'": "GAINFACT, and no fit whose rates it scales",
+    "arrays used as indices must be of integer": "reference pixels of a subarray in even columns alone, or in odd ones",
+    r"could not be broadcast together with shapes \(0": "saturation that grows beyond the image",
 }
 #: what no two runs have in common, or what names the software, a file or a folder
 _NOT_COMPARED = re.compile(
@@ -293,10 +295,16 @@ def _compare_likely(product, found, expected):
     return ""
 
 
+#: what is written here alone: ours and jwst's. docs/deviations.md
+_ONLY_HERE = {"cal_step.dark_sub": ("SKIPPED", None)}
+
+
 def _compare_keywords(found, expected):
     names = [name for name in sorted(found.keys() | expected.keys()) if not _NOT_COMPARED.search(name)]
     for name in names:
         mine, wanted = found.get(name), expected.get(name)
+        if (mine, wanted) == _ONLY_HERE.get(name.removeprefix("meta.")):
+            continue
         if mine != wanted and not (isinstance(mine, float) and np.isclose(mine, wanted, rtol=1e-6, equal_nan=True)):
             return f"{name}: {mine!r}, not {wanted!r}"
     return ""
@@ -330,6 +338,8 @@ def _compare_hdus(mine, wanted):
     if wanted.name == "ASDF":
         return ""
     for card in sorted(set(mine.header) | set(wanted.header)):
+        if card in ("CRDS_CTX", "CRDS_VER") and card not in wanted.header:
+            continue  # jwst tells them from the first step on that opens a reference
         if not _CARDS.search(card) and mine.header.get(card) != wanted.header.get(card):
             return f"{card} is {mine.header.get(card)!r}, not {wanted.header.get(card)!r}"
     if wanted.data is None:
