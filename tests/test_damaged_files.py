@@ -456,3 +456,12 @@ def test_what_a_parameter_names_is_looked_at_first(nircam, tmp_path):
         steps = {step: {"skip": False, name: str(path)}}
         with nircam.cache.activate(), pytest.raises(kind, match=words):
             gpucoron.reduce_file(nircam.path, tmp_path / "out", backend="cpu", steps=steps)
+
+
+def test_no_product_is_told_however_quiet(miri, tmp_path, capsys):
+    """Every group saturated: nothing is wrong with the file, and nothing can be fitted."""
+    copy = with_card(miri.path, tmp_path, "BSCALE", f"{65536:>20}", "SCI")
+    with miri.cache.activate():
+        assert main(["run", str(copy), "-o", str(tmp_path / "out"), "--backend", "numpy", "-q"]) == 0
+    assert "x_uncal.fits: no product: there was no ramp" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*.fits"))

@@ -62,11 +62,12 @@ def _run(options):
             print(f"gpucoron: {on_one_line(error)}", file=sys.stderr)
             failed += 1
             continue
+        if not paths:
+            told = f"{path}: no product: there was no ramp that could be fitted"
+            print(f"gpucoron: {on_one_line(told)}", file=sys.stderr)
         if not options.quiet:
             print(summary.headline(run))
             print(summary.step_table(run))
-            if not paths:
-                print("no product: there was no ramp that could be fitted")
             for written in paths.values():
                 print(f"wrote {written}")
             print(f"{time.perf_counter() - start:.1f} s from file to file\n")
