@@ -11,7 +11,7 @@ from gpucoron import engine
 from gpucoron.backends import check_backend
 from gpucoron.backends.sizes import memory_size
 from gpucoron.errors import OutputError, ParameterError
-from gpucoron.files import is_whole_fits
+from gpucoron.io.fits_layout import is_whole
 from gpucoron.io.logs import heard
 from gpucoron.io.products import product_path
 from gpucoron.io.spaceklip_repairs import prepare_spaceklip as prepare_spaceklip
@@ -261,7 +261,7 @@ class _Reduction:
         """Reduce a file, unless that was done and is to be kept: the rateints, None where no ramp could be fitted."""
         product, tail = self.product_of(row.name), os.path.basename(row.name)
         if not self.overwrite and product.is_file():
-            if is_whole_fits(product):
+            if is_whole(product):
                 log.info("  %s: reduced before", tail)
                 return product
             log.warning("  %s: %s is damaged, it is made again", tail, product)

@@ -494,8 +494,7 @@ def _reduce(path, output_dir, asked, backend, save_results, after_step):
         models["ramp"] = products.ramp_model(run)
     made = {suffix: model for suffix, model in models.items() if model is not None}
     if save_results and made:
-        places = {suffix: products.product_path(path, output_dir, suffix) for suffix in made}
-        to_write = {products.spare_input(places[suffix], path): model for suffix, model in made.items()}
+        to_write = {extra_at(products.Extra(kind, suffix=kind)): model for kind, model in made.items()}
         products.save(to_write)
         paths.update({path.stem: path for path in to_write})
     run.phases["write"] = time.perf_counter() - fitted

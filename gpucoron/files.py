@@ -3,7 +3,6 @@
 import hashlib
 import os
 import tempfile
-import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,35 +58,6 @@ def write_whole(path, write):
     except OSError as error:
         msg = f"{path}: could not be written ({error.strerror or error}); choose another folder, or make room"
         raise OutputError(msg) from error
-
-
-def fits_bytes_due(hdus):
-    """Tell how many bytes an uncompressed FITS file must have, by its own headers.
-
-    Parameters
-    ----------
-    hdus : astropy HDUList
-        Opened with ``lazy_load_hdus=False``; astropy itself only warns of a file that ends too early.
-    """
-    last = hdus[-1].fileinfo()
-    return last["datLoc"] + last["datSpan"]
-
-
-def fits_sizes(path):
-    """Open an uncompressed FITS file: its bytes, and how many its headers promise."""
-    from astropy.io import fits
-
-    with warnings.catch_warnings(action="ignore"), fits.open(path, lazy_load_hdus=False) as hdus:
-        return Path(path).stat().st_size, fits_bytes_due(hdus)
-
-
-def is_whole_fits(path):
-    """Tell whether an uncompressed FITS file can be read and does not end too early."""
-    try:
-        size, due = fits_sizes(path)
-        return size >= due
-    except (OSError, ValueError, TypeError):  # what damage may lead to, in astropy
-        return False
 
 
 def file_digest(path, algorithm="sha256"):

@@ -5,7 +5,6 @@ object per line. It ends when its input does, so that nothing outlives the batch
 """
 
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -26,7 +25,6 @@ from gpucoron.files import file_digest
 
 log = logging.getLogger(__name__)
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _one_at_a_time = threading.Lock()
 
 
@@ -94,7 +92,7 @@ def _reduce(job, notify):
         except (Exception, SystemExit) as error:  # whatever it is, the next exposure may be well
             log.error("%s failed: %s", record["exposure"], error)
             record |= {"status": "failed", "outputs": {}, "error": describe_error(error)}
-            record["disk_full"] = is_disk_full(error)
+            record["disk_full"] = came_of_full_disk(error)
     record["seconds"] = {**(record.get("seconds") or {}), "total": round(time.perf_counter() - start, 4)}
     record["peak_memory"] = high_water()
     record["finished"] = now()
@@ -190,10 +188,12 @@ def count_flags(run):
     return {name: float(f"{fraction:.6g}") for name, fraction in flags.items()}
 
 
-def is_disk_full(error):
+def came_of_full_disk(error):
     """Tell whether an exception, or one that led to it, says that there is no room."""
+    from gpucoron.io.boundary import is_disk_full
+
     while error is not None:
-        if getattr(error, "errno", None) in _DISK_FULL:
+        if is_disk_full(error):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -15,7 +15,7 @@ from pathlib import Path
 from gpucoron.backends import check_backend
 from gpucoron.backends.sizes import memory_size
 from gpucoron.batch.decision import WAY_OUT, find_obstacle, product_name
-from gpucoron.batch.job import describe_error, is_disk_full, now, who
+from gpucoron.batch.job import came_of_full_disk, describe_error, now, who
 from gpucoron.batch.persistence import Memory
 from gpucoron.batch.plan import REDO, make_plan, parse_shard, settle
 from gpucoron.errors import GpucoronError, OutputError, ParameterError
@@ -216,7 +216,7 @@ def _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early):
                 record = _put_in_place(record, folder, planned, plan, manifest)
             except (OSError, OutputError) as error:
                 record |= {"status": "failed", "outputs": {}, "error": describe_error(error)}
-                is_full = is_disk_full(error)
+                is_full = came_of_full_disk(error)
         shutil.rmtree(folder, ignore_errors=True)
         if record["status"] != REFUSED:  # what there is stays as it is, and so does its record
             manifest.append(record)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isfinite, prod
+from pathlib import Path
 
 import numpy as np
 
@@ -194,6 +195,15 @@ def read_layout(path, *, until="", summed=None, strict=True):
             msg = f"{path}: it cannot be read to its end ({first_line(error)}); {_AGAIN}"
             raise InputError(msg) from error
     return Layout(path, parts, compression)
+
+
+def is_whole(path):
+    """Tell whether a FITS file is there and does not end too early."""
+    try:
+        read_layout(Path(path), strict=False)
+    except InputError:
+        return False
+    return True
 
 
 def check_regular(path):
