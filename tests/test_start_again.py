@@ -17,7 +17,7 @@ from gpucoron.io.exposure import Exposure
 from gpucoron.io.products import history_of
 
 #: a kernel, flags while the file is read, a custom operation that is NumPy's in chunks, and the transfer of references
-FULL_AT = ("fit_ramps", "zeros", "fit_pedestal", "to_device")
+FULL_AT = ("fit_ramps", "zeros", "fit_ktc", "to_device")
 
 
 @pytest.fixture

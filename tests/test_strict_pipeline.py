@@ -78,7 +78,7 @@ def late_groups(ngroups):
     return mask
 
 
-FLICKER = {"jump": {"skip": False}, **on("subtract_1overf")}
+SUBTRACT_1OVERF = {"jump": {"skip": False}, **on("subtract_1overf")}
 CUSTOM = {
     "saturation": {"flag_rcsat": True, "grow_diagonal": False, "n_pix_grow_sat": 2},
     "refpix": {"nlower": 4, "nupper": 4, "nleft": 4, "nright": 3, "nrow_off": 1, "side_smoothing_length": 10},
@@ -130,14 +130,14 @@ CASES = {
     "snowballs": StrictCase("snowballs", {"jump": {"expand_large_events": True}}),
     # and of MIRI
     "MIRI": StrictCase("miri", ran=("reset", "rscd", "lastframe", "linearity", "dark_current", "jump", "ramp_fit")),
-    "MIRI with interference": StrictCase(
+    "MIRI with emicorr": StrictCase(
         "miri", {**on("emicorr"), **on("firstframe")}, against="host", ran=("emicorr", "firstframe")
     ),
-    "MIRI with interference in each integration": StrictCase(
+    "MIRI with emicorr in each integration": StrictCase(
         "miri", {**on("emicorr", fit_ints_separately=True), **on("firstframe", bright_use_group1=False)},
         against="host", ran=("emicorr", "firstframe"),
     ),
-    "MIRI with interference, by jwst": StrictCase(
+    "MIRI with emicorr, by jwst": StrictCase(
         "wide", on("emicorr", algorithm="sequential"), ran=("emicorr",)
     ),
     "MIRI, a later segment": StrictCase(
@@ -191,7 +191,7 @@ CASES = {
 READ = {}
 
 #: cases that also run with a device that is too small for them
-SPILLED = ("averaged groups", "likely", "MIRI with interference", "spaceKLIP, rates", "spaceKLIP, groups")
+SPILLED = ("averaged groups", "likely", "MIRI with emicorr", "spaceKLIP, rates", "spaceKLIP, groups")
 
 
 @pytest.fixture
@@ -370,11 +370,11 @@ def rng():
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (5, 5), (4, 6), (7, 7), (3, 3, 20, 32), (7, 5, 20, 32)])
-def test_coupling(cupy, rng, shape):
+def test_ipc(cupy, rng, shape):
     from gpucoron.steps.ipc import ReferenceEdges
 
     def deconvolve(backend, data, kernel):
-        backend.deconvolve_coupling(data, kernel, ReferenceEdges(4, 0, 4, 3))
+        backend.deconvolve_ipc(data, kernel, ReferenceEdges(4, 0, 4, 3))
         return [data]
 
     data = rng.normal(1000, 100, (2, 3, 20, 32)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""1/f noise by kernels; see `gpucoron.backends.operations.subtract_1overf.flicker`."""
+"""1/f noise by kernels; see `gpucoron.backends.operations.subtract_1overf.definition`."""
 
 from functools import lru_cache
 
@@ -6,12 +6,12 @@ import numpy as np
 
 from gpucoron.backends.devices.launch import geometry
 from gpucoron.backends.kernel_files import ROW_LANES
-from gpucoron.backends.operations.subtract_1overf.flicker import FLATTENING_WINDOW, ROUNDS, WINDOW
+from gpucoron.backends.operations.subtract_1overf.definition import FLATTENING_WINDOW, ROUNDS, WINDOW
 from gpucoron.backends.operations.subtract_1overf.savgol import BRIDGE, ORDER, odd_window, projection
 from gpucoron.backends.statistics import CUT, MAD_TO_SIGMA, MEAN_DEVIATION_OF_NORMAL, NARROWING, NO_DEVIATION
 
 
-def fit_flicker(device, images, masks, *, settings):
+def fit_1overf(device, images, masks, *, settings):
     images = device.xp.ascontiguousarray(images, dtype=np.float32)
     masks = device.contiguous(masks)
     if settings.noutputs > 1:

@@ -17,7 +17,7 @@ WINDOW, FLATTENING_WINDOW = 127, 255
 ROUNDS = 5
 
 
-def fit_flicker(device, images, masks, *, settings):
+def fit_1overf(device, images, masks, *, settings):
     """Fit the 1/f noise of each image, whose rows are the fast axis.
 
     Pixels count where ``masks`` says so and they are within 3 median deviations of the image's median, over 0.6745, as
@@ -38,7 +38,7 @@ def fit_flicker(device, images, masks, *, settings):
     images : (n, ny, nx) float
     masks : (n, ny, nx) bool
         True where a pixel is background.
-    settings : FlickerSettings
+    settings : Subtract1OverfSettings
 
     Returns
     -------
