@@ -76,7 +76,7 @@ def check_operations(part):
     part.compare("fit, averaged groups", fit_of_averaged_groups(shape), reference)
     for name, run in clippings(shape).items():
         part.compare(name, run, host)
-    part.compare("emicorr", emicorr_of_waves(shape), reference, EMICORR_TOLERANCE)
+    part.compare("emicorr", emicorr_case(shape), reference, EMICORR_TOLERANCE)
     for rules in ("spaceklip", "stcal", "sound"):
         for name, run in likelihood_fits(shape, rules).items():
             part.compare(f"{name}, {rules}", run, reference)
@@ -228,7 +228,7 @@ def fit_of_averaged_groups(shape):
     return run
 
 
-def emicorr_of_waves(shape):
+def emicorr_case(shape):
     """Make ramps with two waves in them, and what takes these out."""
     rng = np.random.default_rng(11)
     nints, ngroups, ny, nx = shape[:3] + (shape[3] // 4 * 4,)

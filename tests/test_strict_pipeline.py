@@ -89,7 +89,7 @@ AFTER = {"after_jump_flag_dn1": 500.0, "after_jump_flag_time1": 2.5, "after_jump
 AFTER |= {"after_jump_flag_time2": 6.0}
 
 
-def one_over_f(stage, model_type, exposure="many", facts=None, **parameters):
+def subtract_1overf(stage, model_type, exposure="many", facts=None, **parameters):
     return StrictCase(
         exposure, on("subtract_1overf", model_type=model_type, **parameters), {"stage_1overf": stage},
         against="host", ran=("subtract_1overf",), facts=facts or {},
@@ -175,16 +175,16 @@ CASES = {
         "miri", on("mask_groups", mask_array=late_groups(8)),
         {"profile": "spaceklip", "rate_int_outliers": True}, ran=("mask_groups", "apply_rateints_outliers"),
     ),
-    "1/f, medians": one_over_f("ints", "median", companions=[10.0, 12.0], companion_radius=4.0),
-    "1/f, means": one_over_f("ints", "mean", rate_combination="nanmean", vertical_corr=False),
-    "1/f, cosines": one_over_f("ints", "fft", user_mask=np.eye(*SHAPE, dtype=bool)),
-    "1/f in groups, medians": one_over_f("groups", "median", combine_ints=False),
-    "1/f in groups, means": one_over_f("groups", "mean", "averaged"),
-    "1/f in groups, cosines": one_over_f("groups", "fft", "one"),
-    "1/f along columns": one_over_f("ints", "savgol", facts={"slowaxis": -1, "fastaxis": 2}),
+    "1/f, medians": subtract_1overf("ints", "median", companions=[10.0, 12.0], companion_radius=4.0),
+    "1/f, means": subtract_1overf("ints", "mean", rate_combination="nanmean", vertical_corr=False),
+    "1/f, cosines": subtract_1overf("ints", "fft", user_mask=np.eye(*SHAPE, dtype=bool)),
+    "1/f in groups, medians": subtract_1overf("groups", "median", combine_ints=False),
+    "1/f in groups, means": subtract_1overf("groups", "mean", "averaged"),
+    "1/f in groups, cosines": subtract_1overf("groups", "fft", "one"),
+    "1/f along columns": subtract_1overf("ints", "savgol", facts={"slowaxis": -1, "fastaxis": 2}),
     # refpix of four outputs, and of columns, is jwst's
-    "1/f, four outputs": one_over_f("ints", "savgol", facts=FOUR, channel_averaging=True),
-    "1/f in groups, four outputs": one_over_f("groups", "median", "averaged", facts=FOUR, channel_averaging=True),
+    "1/f, four outputs": subtract_1overf("ints", "savgol", facts=FOUR, channel_averaging=True),
+    "1/f in groups, four outputs": subtract_1overf("groups", "median", "averaged", facts=FOUR, channel_averaging=True),
 }  # fmt: skip
 
 #: path -> reference on the host
