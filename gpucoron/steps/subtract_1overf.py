@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from gpucoron.backends.operations.subtract_1overf import BackgroundSettings, Subtract1OverfSettings
 from gpucoron.backends.operations.subtract_ktc import SubtractKtcSettings
-from gpucoron.backends.statistics import CUT, MAD_OF_NORMAL, MEAN_DEVIATION_OF_NORMAL, NARROWING, NO_DEVIATION
+from gpucoron.backends.statistics import CUT, resistant_mean, sigma_from_mad
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.parameters import OWN_THREADS, SPACEKLIP_CLASS, P
 from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, on_arrays
@@ -338,7 +338,7 @@ def _noise_by_integration(
             limit = (saturation - pedestal.mean(axis=0)) * sat_frac
             slope = backend.fit_mean_slope(data, groupdq, pedestal, limit, settings=SubtractKtcSettings(group_time))
         else:
-            slope = _resistant_mean(slope, xp)
+            slope = resistant_mean(slope, axis=0, xp=xp)
         mask = ~_grow(~_near_median(slope, xp), backend)
         scene = _clean_scene(slope, mask, slowaxis, noutputs, protected, backend)
     residual = xp.empty(data.shape[1:], xp.float32)
@@ -413,27 +413,7 @@ def _mean_of_integrations(data, xp):
 def _near_median(image, xp):
     """Tell which pixels are within the resistant mean's first cut, 3 median deviations over 0.6745."""
     deviation = abs(image - xp.median(image))
-    spread = xp.median(deviation) / MAD_OF_NORMAL
-    if float(spread) < NO_DEVIATION:
-        spread = deviation.mean() / MEAN_DEVIATION_OF_NORMAL
-    return deviation <= CUT * spread
-
-
-def _resistant_mean(cube, xp):
-    """Average a cube (n, ny, nx) without NaN over its first axis as the ``resistant_mean`` of AstroIDL does."""
-    deviation = abs(cube - xp.median(cube, axis=0))
-    spread = xp.median(deviation, axis=0) / MAD_OF_NORMAL
-    spread = xp.where(spread < NO_DEVIATION, deviation.mean(axis=0) / MEAN_DEVIATION_OF_NORMAL, spread)
-    near = deviation <= CUT * spread
-    mean, scatter = _moments(cube, near, xp)
-    return _moments(cube, deviation <= CUT * scatter / NARROWING, xp)[0]
-
-
-def _moments(cube, where, xp):
-    count = xp.maximum(where.sum(axis=0), 1)
-    mean = xp.where(where, cube, 0).sum(axis=0) / count
-    variance = xp.where(where, (cube - mean) ** 2, 0).sum(axis=0) / count
-    return mean, xp.sqrt(variance)
+    return deviation <= CUT * sigma_from_mad(xp.median(deviation), deviation.mean)
 
 
 def run(exposure, references, parameters, backend, stage):
