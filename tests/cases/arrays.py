@@ -131,7 +131,7 @@ OF_FUNCTIONS = {
     "gain_scale.scale_slopes": {},
     "group_matching.measure_core": {"cropwidth": 5},
     "group_matching.sum_ring": {"cropwidth": 6, "edgewidth": 3},
-    "ipc.correct_coupling": {"edges": (4, 0, 0, 2)},
+    "ipc.correct_ipc": {"edges": (4, 0, 0, 2)},
     "jump.flag_jumps": {"rejection_threshold": 5.0, "nframes": 2},
     "known_sources.protect_sources": {"companions": (5.0, 6.0), "radius": 2.0, "backend": None},
     "linearity.correct_linearity": {"nframes": 2},

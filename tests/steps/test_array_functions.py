@@ -285,7 +285,7 @@ def test_one_integration_and_one_group():
     for name in FUNCTIONS:
         arguments = make_arguments(name)
         ramps = [key for key, value in arguments.items() if getattr(value, "shape", None) == (2, 6, 16, 20)]
-        if not ramps or name in ("ipc.deconvolve_coupling", "likelihood.fit_integrations"):
+        if not ramps or name in ("ipc.deconvolve_ipc", "likelihood.fit_integrations"):
             continue
         for key in ramps:
             arguments[key] = np.ascontiguousarray(arguments[key][:1, :1])
@@ -369,7 +369,7 @@ def test_linearity_is_stcals_and_the_steps(backend, inverse):
 @pytest.mark.parity
 @pytest.mark.parametrize("backend", ["numpy", "cpu"])
 @pytest.mark.parametrize("per_pixel", [False, True])
-def test_the_coupling_is_jwsts_and_the_steps(backend, per_pixel):
+def test_ipc_is_jwsts_and_the_steps(backend, per_pixel):
     from jwst.ipc.ipc_corr import ipc_convolve
 
     arrays = make_arrays()
@@ -377,7 +377,7 @@ def test_the_coupling_is_jwsts_and_the_steps(backend, per_pixel):
     if per_pixel:
         kernel = kernel[:, :, None, None] * np.linspace(0.9, 1.1, 320, dtype=np.float32).reshape(16, 20)
     edges = ipc.ReferenceEdges(4, 0, 4, 0)
-    found = ipc.correct_coupling(arrays["data"], kernel, edges, backend=backend)
+    found = ipc.correct_ipc(arrays["data"], kernel, edges, backend=backend)
     expected = arrays["data"].copy()
     rows_and_columns = {"bottom_rows": 4, "top_rows": 0, "left_columns": 4, "right_columns": 0}
     for frame in expected.reshape(-1, 16, 20):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gpucoron.backends import get_backend
-from gpucoron.backends.operations.ipc.definition import deconvolve_coupling
+from gpucoron.backends.operations.ipc.definition import deconvolve_ipc
 from gpucoron.backends.results import Slopes
 from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
 from gpucoron.parameters import resolve
@@ -257,7 +257,7 @@ def test_ipc(rng, instrument, xstart, ystart, kernel_shape, per_pixel):
         original, in_chunks = exposure.data.copy(), exposure.data.copy()
         assert ipc.run(exposure, {"ipc": reference(data=kernel)}, None, BACKEND).status == "COMPLETE"
         edges = ipc.reference_edges(exposure.facts)
-        deconvolve_coupling(in_chunks, kernel, edges, planes_at_once=4)
+        deconvolve_ipc(in_chunks, kernel, edges, planes_at_once=4)
     assert_same(exposure, model)
     np.testing.assert_array_equal(in_chunks, exposure.data)
     assert tuple(edges) == tuple(get_num_ref_pixels(model))
@@ -273,7 +273,7 @@ def test_ipc_cuts_a_kernel_of_the_whole_detector(rng):
     whole = rng.normal(0, 0.01, (3, 3, NY + 6, NX + 9)).astype(np.float32)
     expected = exposure.data.copy()
     edges = ipc.reference_edges(exposure.facts)
-    deconvolve_coupling(expected, whole[:, :, 2 : 2 + NY, 4 : 4 + NX], edges)
+    deconvolve_ipc(expected, whole[:, :, 2 : 2 + NY, 4 : 4 + NX], edges)
     ipc.run(exposure, {"ipc": reference(data=whole)}, None, BACKEND)
     np.testing.assert_array_equal(exposure.data, expected)
 

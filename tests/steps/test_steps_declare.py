@@ -69,7 +69,7 @@ def test_the_table_gathers_itself(tmp_path, monkeypatch):
     monkeypatch.delattr(steps, "brand_new")
 
 
-def test_one_over_f_noise_is_removed_before_the_fit_or_after_it():
+def test_1overf_noise_is_removed_before_the_fit_or_after_it():
     for facts in FACTS.values():
         before, after = engine.order_of(facts, "groups"), engine.order_of(facts, "ints")
         assert before.index("subtract_1overf") == before.index("subtract_ktc") + 1

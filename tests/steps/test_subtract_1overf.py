@@ -25,7 +25,7 @@ from gpucoron.steps.subtract_1overf import (
     noise_of_rateints,
     protect_sources,
 )
-from gpucoron.steps.subtract_ktc import fit_pedestal
+from gpucoron.steps.subtract_ktc import fit_ktc
 from tests.cases.paths import DATA
 
 #: of the model's own rms
@@ -212,13 +212,13 @@ def test_threads_and_batches_give_the_same_bits():
     images = make_pink(rng, (5, 64, 80), 3.0) + rng.normal(0, 2, (5, 64, 80)).astype(np.float32)
     single, several = get_backend("cpu", n_threads=1), get_backend("cpu", n_threads=3)
     masks = single.background_mask(images, None)
-    models = single.fit_flicker(images, masks, vertical_corr=True)
+    models = single.fit_1overf(images, masks, vertical_corr=True)
     np.testing.assert_array_equal(several.background_mask(images, None), masks)
-    np.testing.assert_array_equal(several.fit_flicker(images, masks, vertical_corr=True), models)
-    np.testing.assert_array_equal(single.fit_flicker(images[3:4], masks[3:4], vertical_corr=True)[0], models[3])
+    np.testing.assert_array_equal(several.fit_1overf(images, masks, vertical_corr=True), models)
+    np.testing.assert_array_equal(single.fit_1overf(images[3:4], masks[3:4], vertical_corr=True)[0], models[3])
     chunks = Backend(single.device, home=NumpyDevice(), budget=2**20)
     np.testing.assert_array_equal(chunks.background_mask(images, None), masks)
-    np.testing.assert_array_equal(chunks.fit_flicker(images, masks, vertical_corr=True), models)
+    np.testing.assert_array_equal(chunks.fit_1overf(images, masks, vertical_corr=True), models)
 
 
 def test_views_are_as_good_as_copies():
@@ -437,7 +437,7 @@ def observe(nints):
     data = simulation.data.astype(np.float32) - simulation.pixels.kind.bias
     saturation = np.full(SHAPE, 4e4, np.float32)
     ramp = data, np.zeros(data.shape, np.uint8), saturation, simulation.group_time
-    return simulation, ramp, fit_pedestal(*ramp)[1].astype(np.float32)
+    return simulation, ramp, fit_ktc(*ramp)[1].astype(np.float32)
 
 
 def rms_of_rows(images):
@@ -450,9 +450,9 @@ def rms_of_rows(images):
 def test_noise_left_along_rows_of_the_rates(model_type):
     simulation, ramp, rates = observe(nints=6)
     flags = ramp[1:]
-    truth = fit_pedestal(simulation.truth.one_over_f, *flags)[1]
+    truth = fit_ktc(simulation.truth.one_over_f, *flags)[1]
     noise = noise_of_ramp(*ramp, model_type=model_type)
-    left = fit_pedestal(simulation.truth.one_over_f - noise, *flags)[1]
+    left = fit_ktc(simulation.truth.one_over_f - noise, *flags)[1]
     assert rms_of_rows(left) < 0.25 * rms_of_rows(truth)
     noise = noise_of_rateints(rates, np.zeros(rates.shape, np.uint32), model_type=model_type)
     assert rms_of_rows(truth - noise) < 0.25 * rms_of_rows(truth)

@@ -1,6 +1,6 @@
 """Rates with afterglow before and after apply_rateints_outliers: a picture and the numbers of its page.
 
-python docs/pictures/outliers.py [folder]
+python docs/pictures/apply_rateints_outliers.py [folder]
 """
 
 import sys
@@ -104,8 +104,8 @@ def draw(path):
 
 def main(folder):
     folder.mkdir(parents=True, exist_ok=True)
-    draw(folder / "outliers.png")
-    print(f"wrote {folder / 'outliers.png'}")
+    draw(folder / "apply_rateints_outliers.png")
+    print(f"wrote {folder / 'apply_rateints_outliers.png'}")
     observed = observe()
     before, after, outliers = reduce(observed)
     truth, glowing = observed[3:]
