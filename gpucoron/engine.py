@@ -7,6 +7,7 @@ needs and leaves it declares itself (`gpucoron.steps`).
 import gc
 import logging
 import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,20 +78,39 @@ class StepRecord:
 class Run:
     """One exposure's way through stage 1: what was done, with what, and how long it took.
 
-    ``parameters`` holds step -> namespace as settled, ``of_run`` the parameters of the run as a whole, ``references``
-    type -> path or 'N/A' from CRDS, and 'step.type' -> path where a step has an override, ``pars_files`` the parameter
-    files that were applied (names of CRDS's, paths of the user's), ``context`` CRDS's context and software version.
-    ``output_dir`` is where a step's own extra products go; None is the current folder. ``order`` names the steps as
-    they run. ``phases`` holds the seconds that reading, planning and writing took, where ``reduce_file`` did it all.
-    ``notes`` are lines for the history of the products, ``log_lines`` the log for them, see
-    `gpucoron.io.logs.recorded`.
+    Attributes
+    ----------
+    exposure : Exposure
+    backend : Backend
+    profile : str
+    parameters : dict
+        step -> its parameters (a frozen dataclass).
+    run_parameters : RunParameters
+        The parameters of the run as a whole.
+    references : dict
+        Reference type -> path or 'N/A' from CRDS; 'step.type' -> path where a step has an override.
+    pars_files : list of str
+        Parameter files that were applied: names of CRDS files, paths of the user's files.
+    context : tuple
+        The CRDS context, and the version of the CRDS software.
+    order : tuple of str
+        The names of the steps, in the order in which they run.
+    output_dir : Path or None
+        Folder for the extra products of steps; None is the current folder.
+    records : list of StepRecord
+    phases : dict
+        Seconds for reading, planning and writing; filled by `reduce_file`.
+    notes : list of str
+        Lines for the history of the products.
+    log_lines : list of str
+        The log for the products, see `gpucoron.io.logs.recorded`.
     """
 
     exposure: object
     backend: object
     profile: str
     parameters: dict
-    of_run: object
+    run_parameters: object
     references: dict
     pars_files: list
     context: tuple
@@ -100,6 +120,12 @@ class Run:
     phases: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
     log_lines: list = field(default_factory=logs.lines_so_far)
+
+    @property
+    def of_run(self):
+        """The old name of ``run_parameters``."""
+        warnings.warn("Run.of_run is now called Run.run_parameters", DeprecationWarning, 2)
+        return self.run_parameters
 
     @property
     def seconds(self):
@@ -150,9 +176,9 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
 
     Returns
     -------
-    parameters : dict of SimpleNamespace
-        step -> its parameters.
-    of_run : SimpleNamespace
+    parameters : dict
+        step -> its parameters (a frozen dataclass).
+    run_parameters : RunParameters
         The parameters of the run as a whole.
     pars_files : list of str
         Parameter files that were applied: names of CRDS's, paths of the user's.
@@ -164,19 +190,43 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
     check_versions()
     steps = copied_steps(steps)
     facts = {} if exposure is None else {"instrument": exposure.facts.instrument, "subarray": exposure.facts.subarray}
-    from_crds, of_run_from_crds, pars_files = {}, {}, []
+    from_crds, run_from_crds, crds_files = {}, {}, []
     if exposure is not None and takes_crds_pars(profile, use_pars):
-        from_crds, of_run_from_crds, pars_files = parameters_from_crds(exposure)
-    from_own, of_run_from_own, own = parameters_from_files(pars)
-    pars_files = [*pars_files, *own]
-    parameters = resolve(STEPS, profile, from_files=merge(from_crds, from_own), steps=steps, **facts)
-    of_run = settle_run(STEPS, parameters, {**of_run_from_crds, **of_run_from_own, **(pipeline or {})})
+        from_crds, run_from_crds, crds_files = parameters_from_crds(exposure)
+    from_user, run_from_user, user_files = parameters_from_files(pars)
+    parameters = resolve(STEPS, profile, from_files=merge(from_crds, from_user), steps=steps, **facts)
+    run_settings = {**run_from_crds, **run_from_user, **(pipeline or {})}
+    parameters, run_parameters = settle_run(STEPS, parameters, run_settings)
     _check_together(parameters)
-    products.check_files_of_results(parameters, of_run)
+    products.check_files_of_results(parameters, run_parameters)
     check_files(STEPS, parameters)
     check_hooks(parameters)
     tell_unused(STEPS, steps)
-    return parameters, of_run, pars_files
+    return parameters, run_parameters, [*crds_files, *user_files]
+
+
+def check_request(*, profile="jwst", steps=None, pipeline=None, pars=None):
+    """Check the user's settings before any file is opened, and warn about settings without effect.
+
+    Parameters
+    ----------
+    profile, steps, pipeline, pars
+        As for `plan`.
+
+    Returns
+    -------
+    steps : dict of dicts
+        A copy of the user's settings without those that have no effect, so that nobody warns about them again.
+    parameters : dict
+        step -> its parameters, as they apply without CRDS's parameter files.
+
+    Raises
+    ------
+    ParameterError, VersionError
+    """
+    steps = copied_steps(steps)
+    parameters, _run_parameters, _files = settle(profile=profile, steps=steps, pipeline=pipeline, pars=pars)
+    return without_comparisons(STEPS, without_unused(STEPS, steps)), parameters
 
 
 def _check_together(parameters):
@@ -219,10 +269,10 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
     """
     backend = get_backend(backend)
     context = crds_context()
-    parameters, of_run, pars_files = settle(
+    parameters, run_parameters, pars_files = settle(
         exposure, profile=profile, steps=steps, pipeline=pipeline, use_pars=use_pars, pars=pars
     )
-    order = (only,) if only else order_of(exposure.facts, of_run.stage_1overf)
+    order = (only,) if only else order_of(exposure.facts, run_parameters.stage_1overf)
     for name in STEPS.keys() - set(order):
         if parameters[name].pre_hooks or parameters[name].post_hooks:
             log.warning("%s: hooks of %s: not run, for this instrument has no such step", exposure.name, name)
@@ -248,7 +298,7 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
         backend=backend,
         profile=profile,
         parameters=parameters,
-        of_run=of_run,
+        run_parameters=run_parameters,
         references=references,
         pars_files=pars_files,
         context=context,
@@ -283,7 +333,7 @@ def run_steps(run, *, until=None, after_step=None, store=None):
     cleans = any(
         STEPS[name].cleans_groups is not None
         and not run.parameters[name].skip
-        and STEPS[name].cleans_groups(run.of_run)
+        and STEPS[name].cleans_groups(run.run_parameters)
         for name in run.order
     )
     backend.settle(exposure.data.shape, cleans_groups=cleans)
@@ -387,7 +437,7 @@ def _make_fit(run, step):
 #: helper that a step may ask for -> its maker, ``maker(run, step)``
 _HELPERS = {
     **BORROWED_HELPERS,
-    "stage": lambda run, step: run.of_run.stage_1overf,
+    "stage": lambda run, step: run.run_parameters.stage_1overf,
     "fit": _make_fit,
     "replaced": lambda run, step: {name: run.parameters[name] for name in step.replaces},
 }
@@ -455,8 +505,7 @@ def reduce_file(
     from gpucoron.io.exposure import check_path
 
     path = check_path(path)
-    settle(profile=profile, steps=steps, pipeline=of_run, pars=pars)  # before anything is made
-    steps = without_comparisons(STEPS, without_unused(STEPS, steps or {}))
+    steps, _parameters = check_request(profile=profile, steps=steps, pipeline=of_run, pars=pars)
     scratch = {"scratch_dir": output_dir} if save_results and isinstance(check_backend(backend), str) else {}
     backend = get_backend(backend, max_memory=max_memory, **scratch)
     if save_results:

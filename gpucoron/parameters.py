@@ -11,8 +11,8 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import SimpleNamespace
+from dataclasses import dataclass, field, make_dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -122,6 +122,21 @@ PIPELINE = (
     P("stage_1overf", "option", "ints", "where 1/f noise is removed", options=("groups", "ints")),
     P("rate_int_outliers", "boolean", False, "look for outliers over the integrations, and fit them again"),
 )
+
+
+def settings_class(name, parameters):
+    """Make a frozen dataclass with a field for each parameter; the default values are those of the declarations."""
+    fields = [(one.name, object, _field_default(one.default)) for one in parameters]
+    return make_dataclass(name, fields, frozen=True, kw_only=True)
+
+
+def _field_default(value):
+    # a dataclass accepts no list as a default
+    return field(default_factory=partial(list, value)) if isinstance(value, list) else field(default=value)
+
+
+#: the parameters of the run as a whole, as they apply to a run
+RunParameters = settings_class("RunParameters", PIPELINE)
 
 
 def known_parameters(table, step_name):
@@ -327,46 +342,56 @@ def resolve(table, profile="jwst", *, from_files=None, steps=None, instrument="N
 
     Returns
     -------
-    dict of SimpleNamespace
+    dict of frozen dataclasses
         step -> its parameters.
 
     Raises
     ------
     ParameterError
-        Unknown profile, step or parameter, or a value that cannot be.
+        Unknown profile, step or parameter, or a value that is not accepted.
     """
     if profile not in PROFILES:
         refuse_unknown("profile", profile, PROFILES)
-    settled = {step_name: step.defaults(profile, instrument, subarray) for step_name, step in table.items()}
+    changes = {step_name: dict(step.preset_values(profile, instrument, subarray)) for step_name, step in table.items()}
     for layer in (from_files or {}, steps or {}):
         for step_name, wanted in layer.items():
             known = known_parameters(table, step_name)
             for name, value in dict(wanted or {}).items():
                 if name not in known:
                     refuse_unknown(f"parameter of {step_name}", name, known)
-                settled[step_name][name] = convert(known[name], value, step_name)
-    return {name: SimpleNamespace(**values) for name, values in settled.items()}
+                changes[step_name][name] = convert(known[name], value, step_name)
+    return {
+        name: replace(step.default_settings, **changes[name]) if changes[name] else step.default_settings
+        for name, step in table.items()
+    }
 
 
-def settle_run(table, settled, wanted):
+def settle_run(table, settled, given):
     """Settle the parameters of the run as a whole, and what switches steps on, or off in favour of others.
 
     Parameters
     ----------
     table : mapping
         name -> Step.
-    settled : dict of SimpleNamespace
-        From ``resolve``; steps are switched on and off in it.
-    wanted : dict
-        Parameters of the run, by name.
+    settled : dict
+        step -> its parameters, from ``resolve``. Not changed.
+    given : dict
+        Parameters of the run, by name, as files and the user set them.
 
     Returns
     -------
-    SimpleNamespace
+    settled : dict
+        The same with steps switched on and off.
+    run_parameters : RunParameters
     """
     known = {parameter.name: parameter for parameter in PIPELINE}
     values = {name: parameter.default for name, parameter in known.items()}
-    for name, value in wanted.items():
+    settled = dict(settled)
+
+    def switch(name, *, skip):
+        settled[name] = replace(settled[name], skip=skip)
+
+    for name, value in given.items():
         if name not in known:
             refuse_unknown("parameter", name, known)
         values[name] = convert(known[name], value, "run")
@@ -374,12 +399,12 @@ def settle_run(table, settled, wanted):
         for parameter in step.for_run:
             values[parameter] = values[parameter] or getattr(settled[name], parameter)
         if step.run_switch and values[step.run_switch]:
-            settled[name].skip = False
+            switch(name, skip=False)
         if step.switch and getattr(settled[name], step.switch):
-            settled[name].skip = False
+            switch(name, skip=False)
             for replaced in step.replaces:
-                settled[replaced].skip = True
-    return SimpleNamespace(**values)
+                switch(replaced, skip=True)
+    return settled, RunParameters(**values)
 
 
 def unused(table, steps):
