@@ -151,6 +151,6 @@ def _accepted(parameter):
     if parameter.options:
         return ", ".join(map(str, parameter.options))
     words = [f"{' or '.join(map(str, parameter.counts))} values"] if parameter.counts else []
-    words += [parameter.told] if parameter.told else []
+    words += [parameter.description] if parameter.description else []
     words += [f"{' or '.join(parameter.reads)} file"] if parameter.reads else []
     return ", ".join(words) or "any"

@@ -334,6 +334,7 @@ def reference_name(path, settings, reftype):
     """Name a reference as jwst does in a product: CRDS's by URI, the user's by path."""
     if path == "N/A":
         return "N/A"
+    # jwst's own code may open types that the step does not declare
     if getattr(settings, f"override_{reftype}", None) is not None:
         return os.path.abspath(path)
     return f"crds://{Path(path).name}"
