@@ -2,7 +2,6 @@
 
 import logging
 import platform
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +23,10 @@ from gpucoron.dq import (
     PERSISTENCE,
     SATURATED,
 )
-from gpucoron.steps.ramp_fit import find_usable_groups, fit, run, select_groups, suppress_single_groups
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
+from gpucoron.steps.ramp_fit import STEP, find_usable_groups, fit, run, select_groups, suppress_single_groups
 
 TIMES = {"group_time": 10.73676, "frame_time": 1.07368, "nframes": 8}
 SETTINGS = RampFitSettings(**TIMES)
@@ -452,22 +454,21 @@ def test_find_usable_groups(caplog):
 def make_step_inputs(arrays, *, instrument="NIRCAM", gain_factor=None, **parameters):
     """Make what the engine gives to the step, from copies."""
     arrays = {name: array.copy() for name, array in arrays.items()}
-    exposure = SimpleNamespace(
+    exposure = Exposure(
         data=arrays["data"],
         groupdq=arrays["groupdq"],
         pixeldq=arrays["pixeldq"],
         zeroframe=arrays.get("zeroframe"),
         average_dark_current=arrays.get("dark_current"),
-        facts=SimpleNamespace(instrument=instrument, groupgap=1, **TIMES),
+        facts=Facts(instrument, groupgap=1, **TIMES),
     )
     references = {
-        "gain": SimpleNamespace(data=arrays["gain"], facts={"gain_factor": gain_factor}),
-        "readnoise": SimpleNamespace(data=arrays["readnoise"], facts={}),
+        "gain": Reference(data=arrays["gain"], facts={"gain_factor": gain_factor}),
+        "readnoise": Reference(data=arrays["readnoise"]),
     }
     for reference in references.values():
         reference.data.setflags(write=False)
-    defaults = {"algorithm": "OLS_C", "suppress_one_group": True, "firstgroup": None, "lastgroup": None}
-    return exposure, references, SimpleNamespace(**(defaults | parameters)), get_backend("numpy", n_threads=1)
+    return exposure, references, STEP.settings(**parameters), get_backend("numpy", n_threads=1)
 
 
 def fit_model_with_stcal(arrays, *, instrument, suppress_one_group, firstgroup, lastgroup):
