@@ -454,7 +454,7 @@ def test_an_exposure_that_is_on_the_device_comes_home():
     device = SimpleNamespace(name="cuda", to_host=lambda array: array.array)
     data = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
     arrays = OnDevice(data), OnDevice(data.astype(np.uint8)), OnDevice(np.zeros((3, 4), np.uint32))
-    exposure = Exposure(*arrays, None, SimpleNamespace(), None)
+    exposure = Exposure(*arrays)
     assert exposure.device_bytes == 5 * 24 + 4 * 12
     exposure.move_to(Backend(device, home=NumpyDevice(), budget=1000))
     assert exposure.device_bytes == 0

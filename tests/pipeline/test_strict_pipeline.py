@@ -6,7 +6,6 @@ NumPy sums in another order than the kernels.
 
 import os
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +17,8 @@ from gpucoron.backends.devices.host_device import HostDevice
 from gpucoron.backends.operations import fit_whole_ramps
 from gpucoron.backends.results import Slopes
 from gpucoron.io import references
-from gpucoron.io.references import STORE
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import STORE, Reference
 from gpucoron.simulate import Effects
 from tests.cases import parity_edits as edits
 from tests.cases.arrays import FUNCTIONS, call, flat, make_arguments
@@ -413,8 +413,9 @@ def test_flags_of_the_users(cupy, rng, user_dtype):
     user_dq = rng.integers(0, 2, (20, 32)).astype(user_dtype)
 
     def start(backend, groupdq, pixeldq, mask):
-        exposure = SimpleNamespace(groupdq=groupdq, pixeldq=pixeldq)
-        dq_init.run(exposure, {"mask": SimpleNamespace(dq=mask)}, SimpleNamespace(user_supplied_dq=user_dq), backend)
+        exposure = Exposure(groupdq=groupdq, pixeldq=pixeldq)
+        parameters = dq_init.STEP.settings(user_supplied_dq=user_dq)
+        dq_init.run(exposure, {"mask": Reference(dq=mask)}, parameters, backend)
         return [groupdq, pixeldq]
 
     flags = np.zeros((2, 3, 20, 32), np.uint8), np.zeros((20, 32), np.uint32)
@@ -488,7 +489,7 @@ def on_device(value, backend):
     if isinstance(value, Slopes):
         return Slopes(**{key: backend.to_device(array) for key, array in vars(value).items()})
     if hasattr(value, "groupdq"):
-        return SimpleNamespace(**{key: on_device(array, backend) for key, array in vars(value).items()})
+        return replace(value, **{key: on_device(array, backend) for key, array in vars(value).items()})
     return value
 
 

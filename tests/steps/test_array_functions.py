@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import io
 import re
+from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -15,6 +16,9 @@ import pytest
 
 from gpucoron.backends import backend_status, get_backend
 from gpucoron.errors import ArgumentError, ParameterError
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.steps import STEPS, ipc, linearity, saturation
 from gpucoron.steps.arguments import Array, Images
 from tests.cases.arrays import FUNCTIONS, call, flat, functions, make_arguments, make_arrays
@@ -305,8 +309,8 @@ def test_one_integration_and_one_group():
 
 def exposure_of(arrays, **more):
     shared = {key: arrays[key].copy() for key in ("data", "groupdq", "pixeldq")}
-    facts = SimpleNamespace(instrument="NIRCAM", nframes=2, zero_frame=False, xstart=1, ystart=1, xsize=20, ysize=16)
-    return SimpleNamespace(**shared, zeroframe=None, facts=facts, name="x", **more)
+    facts = Facts("NIRCAM", nframes=2, xstart=1, ystart=1, xsize=20, ysize=16)
+    return Exposure(**shared, facts=facts, **more)
 
 
 @pytest.mark.parity
@@ -329,11 +333,10 @@ def test_saturation_is_stcals_and_the_steps(backend, nframes):
     np.testing.assert_array_equal(groupdq, theirs[0])
     np.testing.assert_array_equal(pixeldq, theirs[1])
     exposure = exposure_of(arrays)
-    exposure.facts.nframes = nframes
-    references = {"saturation": SimpleNamespace(data=arrays["threshold"], dq=arrays["dq"])}
-    references["superbias"] = SimpleNamespace(data=arrays["bias"])
-    defaults = SimpleNamespace(**{each.name: each.default for each in saturation.STEP.parameters})
-    saturation.run(exposure, references, defaults, get_backend(backend))
+    exposure.facts = replace(exposure.facts, nframes=nframes)
+    references = {"saturation": Reference(data=arrays["threshold"], dq=arrays["dq"])}
+    references["superbias"] = Reference(data=arrays["bias"])
+    saturation.run(exposure, references, saturation.STEP.settings(), get_backend(backend))
     np.testing.assert_array_equal(exposure.groupdq, groupdq)
     np.testing.assert_array_equal(exposure.pixeldq, pixeldq)
 
@@ -359,8 +362,8 @@ def test_linearity_is_stcals_and_the_steps(backend, inverse):
     np.testing.assert_array_equal(data, expected[0])
     np.testing.assert_array_equal(pixeldq, expected[1])
     exposure = exposure_of(arrays)
-    reference = SimpleNamespace(coeffs=arrays["coeffs"], dq=arrays["dq"], inv_coeffs=arrays["inverse_coeffs"])
-    exposure.facts.nframes = 2 if inverse else 1
+    reference = Reference(coeffs=arrays["coeffs"], dq=arrays["dq"], inv_coeffs=arrays["inverse_coeffs"])
+    exposure.facts = replace(exposure.facts, nframes=2 if inverse else 1)
     linearity.run(exposure, {"linearity": reference}, None, get_backend(backend))
     np.testing.assert_array_equal(exposure.data, data)
     np.testing.assert_array_equal(exposure.pixeldq, pixeldq)
@@ -384,7 +387,7 @@ def test_ipc_is_jwsts_and_the_steps(backend, per_pixel):
         ipc_convolve(frame, kernel, SimpleNamespace(**rows_and_columns))
     np.testing.assert_array_equal(found, expected)
     exposure = exposure_of(arrays)
-    ipc.run(exposure, {"ipc": SimpleNamespace(data=kernel)}, None, get_backend(backend))
+    ipc.run(exposure, {"ipc": Reference(data=kernel)}, None, get_backend(backend))
     np.testing.assert_array_equal(exposure.data, found)
 
 

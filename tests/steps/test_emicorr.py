@@ -1,7 +1,7 @@
 """emicorr: jwst's answer in every mode, the same from every backend, and interference that is really gone."""
 
 from dataclasses import replace
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +9,9 @@ import pytest
 from gpucoron.backends import get_backend
 from gpucoron.backends.backend import Backend
 from gpucoron.backends.devices.numpy_device import NumpyDevice
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.simulate import Effects, simulate
 from gpucoron.steps import emicorr
 from gpucoron.steps.emicorr import ReadTimes, apply_emicorr
@@ -159,8 +162,6 @@ def test_what_cannot_be_fitted_is_left_alone(caplog):
 
 
 FACTS = {"instrument": "MIRI", "detector": "MIRIMAGE", "subarray": "MASK1550", "readpatt": "FASTR1", "nsamples": 1}
-SETTINGS = {"algorithm": "joint", "onthefly_corr_freq": None, "user_supplied_reffile": None}
-SETTINGS["fit_ints_separately"] = False
 
 
 def run_step(reference, ngroups=5, settings=(), **facts):
@@ -172,12 +173,12 @@ def run_step(reference, ngroups=5, settings=(), **facts):
         "MASK1065": {**case, "freqs": {"FAST": ["Hz10"]}},
     }
     frequencies = {"Hz390": {"frequency": 390.625, "phase_amplitudes": np.sin(np.arange(20))}}
-    held = SimpleNamespace(facts={"frequencies": frequencies, "subarray_cases": cases})
-    exposure = SimpleNamespace(
-        name="x", facts=SimpleNamespace(**{**FACTS, **facts}), data=np.ones((1, ngroups, 4, 16), np.float32),
+    held = Reference(facts={"frequencies": frequencies, "subarray_cases": cases})
+    exposure = Exposure(
+        path=Path("x"), facts=Facts(**{**FACTS, **facts}), data=np.ones((1, ngroups, 4, 16), np.float32),
         pixeldq=np.zeros((4, 16), np.uint32),
     )  # fmt: skip
-    parameters = SimpleNamespace(**{**SETTINGS, **dict(settings)})
+    parameters = emicorr.STEP.settings(**{"algorithm": "joint", **dict(settings)})
     references = {"emicorr": held if reference else None}
     return emicorr.run(exposure, references, parameters, DEFINITION, jwsts_own=lambda: "jwst")
 
@@ -214,7 +215,7 @@ def test_a_damaged_reference_is_named(tmp_path):
     from gpucoron.errors import ReferenceFileError
     from gpucoron.io.references import read_reference
 
-    exposure, path = SimpleNamespace(name="x"), tmp_path / "emi.asdf"
+    exposure, path = Exposure(path=Path("x")), tmp_path / "emi.asdf"
     path.write_bytes(b"no asdf")
     with pytest.raises(ReferenceFileError, match="damaged"):
         read_reference("emicorr", path, exposure)

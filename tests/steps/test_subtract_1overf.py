@@ -1,7 +1,6 @@
 """subtract_1overf: masks and models against spaceKLIP's figures, its parts by hand, and what it does to the truth."""
 
 from functools import lru_cache
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +14,9 @@ from gpucoron.backends.devices.numpy_device import NumpyDevice
 from gpucoron.backends.operations.subtract_1overf.savgol import MaskedLine, bridge_holes
 from gpucoron.backends.results import Slopes
 from gpucoron.dq import DO_NOT_USE
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.simulate import Effects, Scene, simulate
 from gpucoron.steps import subtract_1overf
 from gpucoron.steps.subtract_1overf import (
@@ -337,19 +339,8 @@ def test_errors_of_the_rate_are_its_scatter():
 
 
 def make_parameters(**changes):
-    defaults = {
-        "model_type": "savgol",
-        "sat_frac": 0.5,
-        "combine_ints": True,
-        "vertical_corr": True,
-        "nproc": 4,
-        "channel_averaging": False,
-        "rate_combination": "weighted",
-        "companions": None,
-        "companion_radius": 5.0,
-        "user_mask": None,
-    }
-    return SimpleNamespace(**{**defaults, **changes})
+    defaults = {"model_type": "savgol", "sat_frac": 0.5, "combine_ints": True, "vertical_corr": True, "nproc": 4}
+    return subtract_1overf.STEP.settings(**{**defaults, **changes})
 
 
 def make_exposure(instrument="NIRCAM"):
@@ -357,8 +348,8 @@ def make_exposure(instrument="NIRCAM"):
     rateints = np.load(DATA / "flicker_rateints.npz")
     ones = np.ones(rateints["data"].shape, np.float32)
     slopes = Slopes(rateints["data"].copy(), rateints["dq"].copy(), ones, ones, np.sqrt(2 * ones))
-    facts = SimpleNamespace(instrument=instrument, slowaxis=2, noutputs=1, group_time=float(case["group_time"]))
-    exposure = SimpleNamespace(
+    facts = Facts(instrument, slowaxis=2, noutputs=1, group_time=float(case["group_time"]))
+    exposure = Exposure(
         data=case["data"].copy(),
         groupdq=case["groupdq"].copy(),
         facts=facts,
@@ -367,7 +358,7 @@ def make_exposure(instrument="NIRCAM"):
     )
     known = np.isfinite(slopes.rate).any(axis=0)
     exposure.rate.rate[known] = np.nanmean(slopes.rate[:, known], axis=0)
-    return exposure, {"saturation": SimpleNamespace(data=case["saturation"])}
+    return exposure, {"saturation": Reference(data=case["saturation"])}
 
 
 def test_step_at_groups_corrects_the_ramp_alone():

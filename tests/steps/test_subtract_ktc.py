@@ -1,7 +1,5 @@
 """subtract_ktc: pedestals against spaceKLIP's figures, against NumPy's own fit, by hand, and against the truth."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +7,9 @@ from hypothesis import strategies as st
 
 from gpucoron.backends import get_backend
 from gpucoron.dq import DO_NOT_USE, JUMP_DET
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.simulate import Effects, simulate
 from gpucoron.steps import subtract_ktc
 from gpucoron.steps.subtract_ktc import fit_ktc
@@ -100,25 +101,27 @@ def test_arrays_that_do_not_belong_together_are_refused():
 def make_exposure(instrument="NIRCAM"):
     rng = np.random.default_rng(2)
     data = (rng.normal(0, 30, (3, 1, 6, 8)) + np.arange(1, 6)[:, None, None] * 10.0).astype(np.float32)
-    facts = SimpleNamespace(instrument=instrument, group_time=2.0)
-    return SimpleNamespace(data=data, groupdq=np.zeros(data.shape, np.uint8), facts=facts)
+    facts = Facts(instrument, group_time=2.0)
+    return Exposure(data=data, groupdq=np.zeros(data.shape, np.uint8), facts=facts)
 
 
 def test_step_subtracts_ktc():
     exposure = make_exposure()
-    references = {"saturation": SimpleNamespace(data=np.full((6, 8), 1e4, np.float32))}
-    outcome = subtract_ktc.run(exposure, references, SimpleNamespace(sat_frac=0.5), get_backend("cpu"))
+    references = {"saturation": Reference(data=np.full((6, 8), 1e4, np.float32))}
+    outcome = subtract_ktc.run(exposure, references, subtract_ktc.STEP.settings(sat_frac=0.5), get_backend("cpu"))
     assert outcome.status == "COMPLETE"
     np.testing.assert_allclose(
         exposure.data, np.broadcast_to(np.arange(1, 6)[:, None, None] * 10, (3, 5, 6, 8)), atol=1e-4
     )
 
 
-@pytest.mark.parametrize(("instrument", "reference"), [("MIRI", SimpleNamespace()), ("NIRCAM", None)])
+@pytest.mark.parametrize(("instrument", "reference"), [("MIRI", Reference()), ("NIRCAM", None)])
 def test_step_is_skipped_with_a_reason(instrument, reference):
     exposure = make_exposure(instrument)
     before = exposure.data.copy()
-    outcome = subtract_ktc.run(exposure, {"saturation": reference}, SimpleNamespace(sat_frac=0.5), get_backend("cpu"))
+    outcome = subtract_ktc.run(
+        exposure, {"saturation": reference}, subtract_ktc.STEP.settings(sat_frac=0.5), get_backend("cpu")
+    )
     assert outcome.status == "SKIPPED"
     assert outcome.reason
     np.testing.assert_array_equal(exposure.data, before)
