@@ -15,7 +15,7 @@ from gpucoron.io.versions import ANSWERS_AS
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 #: what a machine with a GPU need not have: jwst, with which tests compare, what reads and writes its files, and tools
-PEERS = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "astropy", "matplotlib", "rich", "psutil")
+PEERS = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "astropy", "matplotlib", "rich", "psutil", "PIL")
 
 if find_spec("hypothesis") is None:
     import without_hypothesis
