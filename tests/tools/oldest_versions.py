@@ -131,7 +131,7 @@ def make_environment():
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", PINS]
         # what has no wheel would be compiled, for minutes
         binary = ["--only-binary", ",".join(read_pins())]
-        tools = ["pytest", "pytest-xdist", "hypothesis", "psutil"]
+        tools = ["pytest", "pytest-xdist", "hypothesis"]
         subprocess.run([*install, *binary, *tools, "--editable", ROOT], check=True)
         stamp.write_text(pins)
     return python
