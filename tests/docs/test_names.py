@@ -3,17 +3,14 @@
 import ast
 import re
 from dataclasses import is_dataclass
-from pathlib import Path
 
 import pytest
 
 from gpucoron.backends.kernel_files import KERNELS, SOURCES
 from gpucoron.backends.operations import OPERATIONS
 from gpucoron.steps import STEPS
+from tests.cases.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent
-while not (ROOT / "CONTRIBUTING.md").exists():
-    ROOT = ROOT.parent
 #: column of the table -> folder of its paths
 FOLDERS = {
     "module": "gpucoron",
