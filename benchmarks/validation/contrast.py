@@ -14,6 +14,8 @@ from common import BACKEND, find_jumps, fit_jumpramp, fit_likely, fit_ols, obser
 from scipy.ndimage import gaussian_filter
 from subtract_1overf import correct_by_jwst, correct_ints
 
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.simulate import Scene
 from gpucoron.steps import apply_rateints_outliers, refpix
 from gpucoron.steps.subtract_1overf import noise_of_ramp
@@ -48,8 +50,8 @@ def observe_roll(case, seed, roll):
 
 def subtract_rows(ramps, sides=0):
     """Run refpix with four pseudo-reference rows at both ends, and with columns."""
-    parameters = SimpleNamespace(**REFPIX, nleft=sides, nright=sides, use_side_ref_pixels=sides > 0)
-    exposure = SimpleNamespace(data=ramps.data, pixeldq=ramps.pixeldq, zeroframe=None, facts=ramps.facts)
+    parameters = refpix.STEP.settings(**REFPIX, nleft=sides, nright=sides, use_side_ref_pixels=sides > 0)
+    exposure = Exposure(data=ramps.data, pixeldq=ramps.pixeldq, facts=ramps.facts)
     refpix.run(exposure, {}, parameters, BACKEND)
 
 
@@ -66,8 +68,8 @@ def subtract_1overf(ramps, model_type):
 def refit_outliers(ramps, products, fit):
     """Run apply_rateints_outliers on a fit."""
     references = {"gain": ramps.gain, "readnoise": ramps.readnoise}
-    exposure = SimpleNamespace(
-        data=ramps.data, groupdq=ramps.groupdq, pixeldq=ramps.pixeldq, zeroframe=None, facts=ramps.facts,
+    exposure = Exposure(
+        data=ramps.data, groupdq=ramps.groupdq, pixeldq=ramps.pixeldq, facts=ramps.facts,
         rate=products[0], rateints=products[1],
     )  # fmt: skip
 
@@ -78,8 +80,8 @@ def refit_outliers(ramps, products, fit):
         )  # fmt: skip
         exposure.rate, exposure.rateints = fit(small)
 
-    named = {key: SimpleNamespace(data=array, facts={}) for key, array in references.items()}
-    parameters = SimpleNamespace(sigma_cut=10.0, nint_min=10)
+    named = {key: Reference(data=array) for key, array in references.items()}
+    parameters = apply_rateints_outliers.STEP.settings()
     apply_rateints_outliers.run(exposure, named, parameters, BACKEND, fit=again)
     return exposure.rate, exposure.rateints
 

@@ -92,7 +92,7 @@ def save_preview(run, path):
     if exposure.rate is not None:
         preview = preview_of_rate(to_host(exposure.rate.rate), to_host(exposure.rate.dq))
     if exposure.removed_1overf is not None:
-        unit = "DN" if run.of_run.stage_1overf == "groups" else "DN/s"
+        unit = "DN" if run.run_parameters.stage_1overf == "groups" else "DN/s"
         _add_noise(preview, to_host(exposure.removed_1overf), unit)
     preview.jump_fraction = group_fractions(exposure.groupdq, JUMP_DET, run.backend.xp)
     preview.saturated_fraction = group_fractions(exposure.groupdq, SATURATED, run.backend.xp)

@@ -21,7 +21,7 @@ STEP = Step(
     title="remove electromagnetic interference (MIRI)",
     jwst_class="EmiCorrStep",
     references=("emicorr",),
-    opens=lambda settings, facts: ("emicorr",) if facts.instrument == "MIRI" else (),
+    opens=lambda settings, facts: ("emicorr",) if facts.is_miri else (),
     parameters=(
         P(
             "algorithm",
@@ -337,7 +337,7 @@ def run(exposure, references, parameters, backend, jwsts_own=None):
     ``jwsts_own()`` runs jwst's step: for 'sequential', ``onthefly_corr_freq`` and ``user_supplied_reffile``.
     """
     facts = exposure.facts
-    if facts.instrument != "MIRI":
+    if not facts.is_miri:
         return skipped(f"it is for MIRI, not for {facts.instrument}", opened={})
     pattern = str(facts.readpatt).upper()
     if pattern not in _READ_PATTERNS:

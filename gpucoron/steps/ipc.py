@@ -28,7 +28,7 @@ def reference_edges(facts):
     of 1032.
     """
     x, y = facts.xstart - 1, facts.ystart - 1
-    if facts.instrument == "MIRI":
+    if facts.is_miri:
         return ReferenceEdges(0, 0, max(0, 4 - x), max(0, x + facts.xsize - 1028))
     return ReferenceEdges(
         max(0, 4 - y),

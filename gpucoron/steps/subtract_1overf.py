@@ -432,7 +432,7 @@ def run(exposure, references, parameters, backend, stage):
     Source: spaceKLIP 2.2, ``OneOverfStep`` and ``Coron1Pipeline``. ``nproc`` is not used: threads follow the backend.
     """
     facts, user_mask = exposure.facts, parameters.user_mask
-    if facts.instrument == "MIRI":
+    if facts.is_miri:
         return skipped("not for MIRI: 1/f noise of this kind comes with the near-infrared detectors")
     options = {
         "model_type": parameters.model_type,

@@ -90,7 +90,7 @@ def run(exposure, references, parameters, backend):
     Source: spaceKLIP 2.2, ``kTCSubtractStep``. Where ZEROFRAME serves, the fit had too few groups for a pedestal, and
     nothing is subtracted.
     """
-    if exposure.facts.instrument == "MIRI":
+    if exposure.facts.is_miri:
         return skipped("not for MIRI, whose pixels' kTC noise is not known apart")
     if references["saturation"] is None:
         return skipped("there is no saturation reference")
