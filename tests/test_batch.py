@@ -15,7 +15,7 @@ from astropy.io import fits
 from batch_side import Raw, leftovers, products, records
 
 import gpucoron.batch
-from gpucoron.batch.inputs import find_files, group_name, read_input, refuse_twins
+from gpucoron.batch.inputs import find_files, group_name, read_input, refuse_duplicates
 from gpucoron.batch.plan import make_plan, parse_shard, settle
 from gpucoron.batch.progress import Bar, PlainLines
 from gpucoron.errors import InputError, ParameterError
@@ -142,7 +142,7 @@ def test_what_is_done_is_left_alone(raw, reduced):
     [
         ({"steps": {"jump": {"rejection_threshold": 5.0}}}, "jump.rejection_threshold: default, now 5.0"),
         ({"profile": "spaceklip"}, "profile: jwst, now spaceklip"),
-        ({"of_run": {"save_calibrated_ramp": True}}, "run.save_calibrated_ramp: default, now True"),
+        ({"run_parameters": {"save_calibrated_ramp": True}}, "run.save_calibrated_ramp: default, now True"),
     ],
 )
 def test_products_of_other_parameters_are_replaced_on_request_alone(raw, reduced, change, what):
@@ -155,7 +155,7 @@ def test_products_of_other_parameters_are_replaced_on_request_alone(raw, reduced
 
 
 def test_all_are_done_again_on_request(raw, reduced):
-    assert [planned.reason for planned in plan_of(raw, reduced[0], redo="all").todo] == ["all are wanted"] * 5
+    assert [planned.reason for planned in plan_of(raw, reduced[0], redo="all").todo] == ["all are reduced"] * 5
 
 
 def test_what_is_missing_or_stale_is_done_again(raw, reduced, tmp_path):
@@ -171,7 +171,7 @@ def test_what_is_missing_or_stale_is_done_again(raw, reduced, tmp_path):
     (output / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in changed) + torn)
     reasons = {planned.input.name: planned.reason for planned in plan_of(raw, output).todo}
     expected = ["was made with context jwst_0001.pmap", "was made with jwst 1.0.0", "failed before"]
-    expected += ["the input is another", f"{changed[4]['outputs']['rate']} is missing"]
+    expected += ["the input has changed", f"{changed[4]['outputs']['rate']} is missing"]
     assert [reasons[record["exposure"]] for record in changed] == expected
     only = plan_of(raw, output, redo="failed").todo
     assert [planned.input.name for planned in only] == [changed[2]["exposure"]]
@@ -189,7 +189,7 @@ def test_an_input_of_the_same_size_is_compared(raw, reduced, tmp_path):
         with fits.open(copy) as hdus:
             content[hdus["SCI"].fileinfo()["datLoc"] + 100] ^= 1
         copy.write_bytes(content)
-        assert [planned.reason for planned in make_plan([copy], reduced[0]).todo] == ["the input is another"]
+        assert [planned.reason for planned in make_plan([copy], reduced[0]).todo] == ["the input has changed"]
 
 
 def test_shards_share_a_folder(raw, reduced, tmp_path):
@@ -227,7 +227,7 @@ def test_find_files(raw, tmp_path):
     link.unlink()
     shutil.copy(raw.files[0], tmp_path)
     inputs = [read_input(path) for path in find_files([tmp_path, raw.path])]
-    refuse_twins(inputs)
+    refuse_duplicates(inputs)
     assert [found.path.name for found in inputs if found.error] == [raw.files[0].name] * 2
     assert all("products of the same name" in str(found.error) for found in inputs if found.error)
     (tmp_path / "more").symlink_to(raw.path / "more")
@@ -236,7 +236,7 @@ def test_find_files(raw, tmp_path):
     listed.write_text(f"@{listed}\n")
     with pytest.raises(InputError, match="the list names itself"):
         find_files(f"@{listed}")
-    with pytest.raises(InputError, match="it is no list"):
+    with pytest.raises(InputError, match="not a list"):
         find_files(f"@{raw.files[0]}")
     for nothing in (tmp_path / "absent", "@absent"):
         with pytest.raises(InputError, match="absent"):
@@ -296,8 +296,8 @@ def test_references_are_read_once_per_worker(raw, tmp_path, monkeypatch):
             record = batch_worker.reduce_job(
                 {
                     "path": str(path), "stage": str(tmp_path / path.name), "log": str(tmp_path / "log"), "attempt": 1,
-                    "about": {"exposure": path.name.removesuffix("_uncal.fits")}, "profile": "jwst", "steps": {},
-                    "of_run": {}, "backend": "cpu", "backend_options": {}, "environment": {},
+                    "record_fields": {"exposure": path.name.removesuffix("_uncal.fits")}, "profile": "jwst",
+                    "steps": {}, "run_parameters": {}, "backend": "cpu", "backend_options": {}, "environment": {},
                 }
             )  # fmt: skip
             assert record["status"] == "done"

@@ -14,8 +14,8 @@ import pytest
 from batch_side import Raw, lines, records
 
 import gpucoron.batch
-from gpucoron.batch import asked
-from gpucoron.batch.decision import decide
+from gpucoron.batch import request
+from gpucoron.batch.decision import decide_reduction
 from gpucoron.batch.job import reduce_job
 from gpucoron.batch.plan import make_plan, settle
 from gpucoron.batch.progress import Silent
@@ -78,12 +78,12 @@ def output(finished, tmp_path):
 
 def plan_of(raw, output, **options):
     """Plan, and tell for each exposure what would be done, and why."""
-    profile, steps, of_run = (
-        options.pop(name, usual) for name, usual in (("profile", "jwst"), ("steps", {}), ("of_run", {}))
+    profile, steps, run_parameters = (
+        options.pop(name, usual) for name, usual in (("profile", "jwst"), ("steps", {}), ("run_parameters", {}))
     )
-    steps = settle(profile, steps, of_run)
+    steps = settle(profile, steps, run_parameters)
     with raw.cache.activate():
-        plan = make_plan([raw.path], output, profile=profile, steps=steps, of_run=of_run, **options)
+        plan = make_plan([raw.path], output, profile=profile, steps=steps, run_parameters=run_parameters, **options)
     assert [planned.error for planned in plan.exposures] == [None] * 2
     return [
         ("refuse" if planned.refused else "reduce" if planned.todo else "leave", planned.reason)
@@ -99,7 +99,7 @@ def test_one_foreign_product_among_many(raw, here, tmp_path, capsys):
     """It is refused by name, the others are reduced; --dry-run said so; on request it is replaced, and it alone."""
     foreign = tmp_path / f"{raw.names[0]}_rateints.fits"
     foreign.write_text("somebody else's")
-    reason = f"{foreign.name} is there, and no manifest here knows it"
+    reason = f"{foreign.name} exists, and no manifest in this folder lists it"
     assert batch(raw, tmp_path, "--dry-run") == 2
     said = capsys.readouterr().out
     assert f"refuse  {raw.names[0]}" in said
@@ -110,7 +110,7 @@ def test_one_foreign_product_among_many(raw, here, tmp_path, capsys):
     assert "1 done, 1 refused" in said
     assert f"{reason}; use --overwrite" in told
     assert "1 exposure was refused" in told
-    assert "--resume --overwrite replaces what is there" in told
+    assert "--resume --overwrite replaces these products" in told
     assert foreign.read_text() == "somebody else's"
     assert not (tmp_path / f"{raw.names[0]}_rate.fits").exists()
     assert [(record["exposure"], record["status"]) for record in lines(tmp_path)] == [
@@ -158,7 +158,7 @@ def test_a_product_that_is_in_the_way_only_in_the_end(raw, here, tmp_path, steps
     )
     (result,) = results
     assert result.status == "refused"
-    assert result.message.startswith(f"{foreign.name} is there, and no manifest here knows it; use --overwrite")
+    assert result.message.startswith(f"{foreign.name} exists, and no manifest in this folder lists it; use --overwrite")
     assert foreign.read_text() == "somebody else's"
     assert [path.name for path in tmp_path.glob("*.fits")] == [foreign.name]
     assert lines(tmp_path) == []
@@ -173,7 +173,7 @@ def test_extra_products_are_known_before(raw, finished, tmp_path):
     asks = (
         {"steps": {"ramp_fit": {"save_opt": True}}},
         {"steps": {"jump": {"save_results": True, "output_dir": str(elsewhere)}}},
-        {"of_run": {"save_calibrated_ramp": True}},
+        {"run_parameters": {"save_calibrated_ramp": True}},
         {"steps": {"ramp_fit": {"skip": True}}},
     )
     for options in asks:
@@ -237,7 +237,7 @@ def test_an_input_of_an_earlier_date(raw, output, tmp_path):
         content[-2881] ^= 1
         copy.write_bytes(content)
         os.utime(copy, (1e9, 1e9))
-        assert [planned.reason for planned in make_plan([copy], output).exposures] == ["the input is another"]
+        assert [planned.reason for planned in make_plan([copy], output).exposures] == ["the input has changed"]
         shutil.copy(raw.files[0], copy)
         assert [planned.reason for planned in make_plan([copy], output).exposures] == ["done"]
 
@@ -281,10 +281,10 @@ def test_files_of_parameters_then_and_now(raw, output, tmp_path):
     (gain,) = (raw.cache.path / "references").rglob("*gain*.fits")
     mine = shutil.copy(gain, tmp_path / "mine.fits")
     steps = {"ramp_fit": {"override_gain": str(mine)}}
-    changed = "other parameters (the file of ramp_fit.override_gain is another)"
+    changed = "other parameters (the file of ramp_fit.override_gain has changed)"
     with raw.cache.activate():
         now = make_plan([raw.path], tmp_path / "none", steps=steps).exposures[0]
-    rewrite(output, lambda record: record | {"parameters": steps, "asked": now.asked})
+    rewrite(output, lambda record: record | {"parameters": steps, "asked": now.request})
     assert plan_of(raw, output, steps=steps) == [("leave", "done")] * 2
     os.utime(mine, (1e9, 1e9))
     assert plan_of(raw, output, steps=steps) == [("leave", "done")] * 2
@@ -304,7 +304,7 @@ def test_a_later_version_has_other_parameters(raw, output, monkeypatch, is_old):
     cut = {"jump": {"rejection_threshold": 5.0}}
     with raw.cache.activate():
         before = make_plan([raw.path], output, steps=cut).exposures[0]
-    told = {"parameters": cut, "asked": before.asked, "parameters_digest": before.digest}
+    told = {"parameters": cut, "asked": before.request, "parameters_digest": before.digest}
     rewrite(output, lambda record: as_0_1_0_wrote(record | told) if is_old else record | told)
     assert plan_of(raw, output, steps=cut) == [("leave", "done")] * 2
     jump = STEPS["jump"]
@@ -312,7 +312,7 @@ def test_a_later_version_has_other_parameters(raw, output, monkeypatch, is_old):
     known["cut"] = replace(known.pop("rejection_threshold"), name="cut")
     known["three_group_rejection_threshold"] = replace(known["three_group_rejection_threshold"], default=6.5)
     monkeypatch.setitem(vars(jump), "known", known)
-    monkeypatch.setitem(asked.RENAMED, "jump.rejection_threshold", "jump.cut")
+    monkeypatch.setitem(request.RENAMED, "jump.rejection_threshold", "jump.cut")
     assert plan_of(raw, output, steps={"jump": {"cut": 5}}) == [("leave", "done")] * 2
     with raw.cache.activate():
         assert make_plan([raw.path], output, steps={"jump": {"cut": 5.0}}).exposures[0].digest == before.digest
@@ -324,7 +324,7 @@ def test_a_later_version_has_other_parameters(raw, output, monkeypatch, is_old):
 
 def test_renamed_again_and_again():
     names = {"old_jump": "jump", "jump.a": "jump.b", "jump.b": "jump.c"}
-    assert [asked._todays_name(name, names) for name in ("old_jump.a", "jump.b", "jump.x")] == [
+    assert [request._current_name(name, names) for name in ("old_jump.a", "jump.b", "jump.x")] == [
         "jump.c",
         "jump.c",
         "jump.x",
@@ -341,7 +341,7 @@ def test_records_that_were_edited(raw, output):
                 file.write(json.dumps({**plan.past.last[raw.names[0]], field: odd}) + "\n")
             past = read_past(output)
             assert past.n_damaged == 0
-            decision = decide(plan.exposures[0], past, output_dir=output, context=plan.context)
+            decision = decide_reduction(plan.exposures[0], past, output_dir=output, context=plan.context)
             wanted = {"outputs": "done", "asked": "done", "seconds": "done", "shape": "done", "started": "done"}
             expected = wanted.get(field, decision.reason)
             assert decision.reason == expected, (field, odd)
@@ -414,7 +414,7 @@ def test_a_folder_in_the_place_of_a_product(raw, here, tmp_path):
     (tmp_path / f"{raw.names[0]}_rateints.fits").mkdir()
     found = list(gpucoron.batch.reduce(raw.files[0], tmp_path, overwrite=True, backend="numpy", workers=1))
     assert [result.status for result in found] == ["failed"]
-    assert "a folder is in the way" in found[0].message
+    assert "a folder has the name of a product" in found[0].message
     assert not list(tmp_path.glob("*_rate.fits"))
 
 

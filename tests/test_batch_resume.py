@@ -55,7 +55,7 @@ def planned_run(look_up):
     """What `gpucoron.engine.plan` makes of an exposure, as far as a batch looks at it."""
     from gpucoron.engine import order_of
 
-    asked = look_up._asked
+    asked = look_up._options
     parameters, of_run = settled(asked["profile"], json.dumps(asked["steps"]), json.dumps(asked["pipeline"]))
     exposure = SimpleNamespace(meta=SimpleNamespace(meta=SimpleNamespace(filename="header.fits")))
     order = order_of(SimpleNamespace(is_miri=False))
@@ -86,13 +86,13 @@ class World:
     @contextmanager
     def standing_in(self):
         """Replace CRDS, headers and workers by what stands for them."""
-        from gpucoron.batch.plan import _LookUp
+        from gpucoron.batch.plan import _ReferenceLookUp
 
-        real_ask, moved = _LookUp._ask, __import__("os").replace
+        real_look_up, moved = _ReferenceLookUp._look_up, __import__("os").replace
 
         def ask(look_up, found):
             with patch("gpucoron.engine.plan", lambda exposure, **options: planned_run(look_up)):
-                return real_ask(look_up, found)
+                return real_look_up(look_up, found)
 
         def move(source, target):
             if self.moves_left is not None:
@@ -104,7 +104,7 @@ class World:
         exposure = SimpleNamespace(meta=SimpleNamespace(meta=SimpleNamespace(observation=SimpleNamespace())))
         changes = {
             "gpucoron.batch.plan.read_input": read_input,
-            "gpucoron.batch.plan._LookUp._ask": ask,
+            "gpucoron.batch.plan._ReferenceLookUp._look_up": ask,
             "gpucoron.io.exposure.Exposure.read_headers": lambda path: exposure,
             "gpucoron.io.crds_lookup.crds_context": lambda: (f"jwst_{self.context:04}.pmap", "14"),
             "gpucoron.io.crds_cache.find_damaged": lambda paths: {},
@@ -127,15 +127,22 @@ class World:
 
     def reduce_job(self, job):
         """Write what an exposure would leave; its content tells what it depends on."""
-        from gpucoron.batch.job import now, who
+        from gpucoron.batch.job import process_info, utc_now
         from gpucoron.files import file_digest
 
-        name, stage, path = job["about"]["exposure"], Path(job["stage"]), Path(job["path"])
-        versions = {**who()["versions"], "gpucoron": f"0.{self.version}"}
-        record = {**job["about"], **who(), "versions": versions, "attempt": 1, "started": now(), "outputs": {}}
+        name, stage, path = job["record_fields"]["exposure"], Path(job["stage"]), Path(job["path"])
+        versions = {**process_info()["versions"], "gpucoron": f"0.{self.version}"}
+        record = {
+            **job["record_fields"],
+            **process_info(),
+            "versions": versions,
+            "attempt": 1,
+            "started": utc_now(),
+            "outputs": {},
+        }
         record |= {"input_sha256": file_digest(path), "seconds": {"total": 1.0}}
         if name in self.failing:
-            return {**record, "status": "failed", "error": {"type": "X", "message": "no"}, "finished": now()}
+            return {**record, "status": "failed", "error": {"type": "X", "message": "no"}, "finished": utc_now()}
         kinds = next(kinds for given, _key, kinds in ASKED.values() if as_asked(given) == asked_of(job))
         kinds = [*kinds, *(["surprise"] if name in self.surprising else [])]
         (stage / "previews").mkdir(parents=True)
@@ -143,7 +150,7 @@ class World:
         for kind in kinds:
             (stage / f"{name}_{kind}.fits").write_text(f"batch {path.read_text()}")
         outputs = {kind: f"{name}_{kind}.fits" for kind in kinds}
-        return {**record, "status": "done", "outputs": outputs, "finished": now()}
+        return {**record, "status": "done", "outputs": outputs, "finished": utc_now()}
 
 
 def as_asked(given):
@@ -153,7 +160,7 @@ def as_asked(given):
 
 
 def asked_of(job):
-    return [job["profile"], job["steps"], job["of_run"]]
+    return [job["profile"], job["steps"], job["run_parameters"]]
 
 
 class Resuming(stateful.RuleBasedStateMachine):
@@ -188,7 +195,7 @@ class Resuming(stateful.RuleBasedStateMachine):
         _given, key, usual = ASKED[asked]
         last = self.last.get(name)
         if redo == "all":
-            wanted = "all are wanted"
+            wanted = "all are reduced"
         elif redo == "failed":
             wanted = "failed before" if last and last["status"] == "failed" else None
         elif last is None:
@@ -206,7 +213,7 @@ class Resuming(stateful.RuleBasedStateMachine):
         elif last["version"] != self.world.version:
             wanted = "made with gpucoron"
         elif last["input"] != self.inputs[name]:
-            wanted = "input is another"
+            wanted = "input has changed"
         else:
             wanted = None
         if wanted is None:
@@ -222,7 +229,7 @@ class Resuming(stateful.RuleBasedStateMachine):
         there = [file for file in there if file in self.files]
         makers = [self.known.get(file) for file in there]
         if None in makers:
-            return "no manifest here knows"
+            return "no manifest in this folder lists"
         return "other parameters" if any(maker["key"] != key for maker in makers) else None
 
     # what may happen to the folder
@@ -375,7 +382,7 @@ def plan_of(world, asked, redo="needed", overwrite=False):
     profile, steps = given.pop("profile", "jwst"), given.pop("steps", {})
     steps = settle(profile, steps, given)
     return make_plan(
-        [world.raw], world.output, profile=profile, steps=steps, of_run=given, redo=redo, overwrite=overwrite
+        [world.raw], world.output, profile=profile, steps=steps, run_parameters=given, redo=redo, overwrite=overwrite
     )
 
 

@@ -107,7 +107,7 @@ def test_a_warm_worker_follows_the_cache_that_it_is_told(raw, tmp_path):
     """CRDS was imported when its variables still led elsewhere."""
     job = {
         "path": str(raw.files[0]), "stage": str(tmp_path / "stage"), "log": str(tmp_path / "log"), "attempt": 1,
-        "about": {"exposure": "one"}, "profile": "jwst", "steps": {}, "of_run": {}, "backend": "cpu",
+        "record_fields": {"exposure": "one"}, "profile": "jwst", "steps": {}, "run_parameters": {}, "backend": "cpu",
         "backend_options": {}, "environment": raw.cache.environment,
     }  # fmt: skip
     elsewhere = {

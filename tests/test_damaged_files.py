@@ -341,10 +341,10 @@ def test_what_is_no_regular_file_is_not_opened(nircam, tmp_path, capsys):
 def test_a_file_that_a_batch_cannot_read_is_kept_with_its_reason(nircam, tmp_path):
     found = read_input(with_card(nircam.path, tmp_path, "EXPSTART", "'never'"))
     assert found.error is None
-    assert found.begun is not None  # by DATE-OBS
+    assert found.start is not None  # by DATE-OBS
     found = read_input(with_card(nircam.path, tmp_path, "NAXIS2", "-1", "SCI"))
     assert isinstance(found.error, InputError)
-    assert found.about["exposure"] == "x"
+    assert found.record_fields["exposure"] == "x"
 
 
 def test_a_date_that_the_header_lacks_is_found_where_jwst_finds_it(nircam, tmp_path):

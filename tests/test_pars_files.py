@@ -7,7 +7,7 @@ from jwst_side import SLOPE_ARRAYS
 
 import gpucoron
 from gpucoron.batch.job import reduce_job
-from gpucoron.batch.persistence import Memory
+from gpucoron.batch.persistence import PersistenceChains
 from gpucoron.batch.plan import make_plan
 from gpucoron.batch.run import _job
 from gpucoron.cli import main
@@ -96,12 +96,14 @@ def test_crds_files_left_out(how, command, case, tmp_path, monkeypatch):
 def test_a_job_takes_what_the_batch_has_settled(case, tmp_path, monkeypatch):
     """The variable is set where the batch starts, and not where its worker runs (Dask)."""
     monkeypatch.setenv(DISABLED_BY, "true")
-    asked = {"profile": "jwst", "steps": {}, "of_run": {}, "use_pars": takes_crds_pars("jwst"), "pars": []}
+    asked = {"profile": "jwst", "steps": {}, "run_parameters": {}, "use_pars": takes_crds_pars("jwst"), "pars": []}
     pool = {"backend": "numpy", "max_memory": None, "scratch_dir": str(tmp_path), "workers": 1, "devices": None}
     with case.cache.activate():
         found = make_plan([case.path], tmp_path)
         (tmp_path / "logs").mkdir()
-        job = _job(found.exposures[0], found, tmp_path / "stage", asked, {**pool, "engine": "local"}, Memory(found))
+        job = _job(
+            found.exposures[0], found, tmp_path / "stage", asked, {**pool, "engine": "local"}, PersistenceChains(found)
+        )
         monkeypatch.delenv(DISABLED_BY)
         record = reduce_job(job)
     assert record["status"] == "done", record

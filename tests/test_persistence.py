@@ -241,7 +241,7 @@ def test_run_takes_files_in_the_order_of_time(haunted, clean, tmp_path, caplog):
         command += ["--set", f"persistence.{name}={value}"]
     with haunted.cache.activate():
         assert cli.main(command) == 0
-    assert "taken in the order of time" in caplog.text
+    assert "reduced in order of time" in caplog.text
     wanted = products(clean / "out")
     found = products(tmp_path / "out")
     assert found == {key: wanted[key] for key in found}
@@ -286,7 +286,7 @@ def test_a_file_that_others_have_changed_is_a_new_beginning(haunted, copied):
     write_entries(file, {**entries, "NRCALONG": entry})
     found = reasons(haunted, output, file)
     assert set(found) == set(haunted.names[:3])  # not the other detector's
-    assert found[haunted.names[0]] == "other persistence before it"
+    assert found[haunted.names[0]] == "the persistence before it has changed"
     # removed, as it was before the first batch
     file.unlink()
     assert reasons(haunted, output, file) == {}
@@ -316,7 +316,7 @@ def test_an_earlier_exposure_that_comes_later_is_no_secret(haunted, clean, here,
     reduce_all(haunted, output, file, haunted.files[1:3])
     assert flagged(output, last) == 0
     assert reduce_all(haunted, output, file, haunted.files[:1]) == {first: "done"}
-    assert f"{middle}, {last} began after exposures of this batch" in warned(caplog)
+    assert f"{middle}, {last} started after exposures of this batch" in warned(caplog)
     assert reduce_all(haunted, output, file, haunted.files[:3]) == {middle: "done", last: "done"}
     assert products(output) == {key: bits for key, bits in products(clean / "out").items() if "nrcalong" in key[0]}
     assert remembered(file)["NRCALONG"] == remembered(clean / "memory.asdf")["NRCALONG"]
@@ -343,7 +343,7 @@ def test_two_files_of_a_folder_do_not_share_what_was_before(haunted, here, tmp_p
 
 
 def test_shards_are_refused_with_the_reason(haunted, tmp_path):
-    with pytest.raises(ParameterError, match="cannot go with --shard: every shard would write that file"):
+    with pytest.raises(ParameterError, match="cannot be used with --shard: every shard would write that file"):
         reduce_all(haunted, tmp_path / "out", tmp_path / "memory.asdf", shard="1/2")
 
 
@@ -362,7 +362,7 @@ def test_subarrays_that_share_a_file_are_refused_by_name(haunted, moved, copied)
     for paths, folder in (([*haunted.files[:2], moved], output.with_name("new")), ([moved], output)):
         with haunted.cache.activate(), pytest.raises(ParameterError, match="different subarrays") as caught:
             make_plan(paths, folder, steps=settle("jwst", steps(file), {}))
-        for words in (str(file), haunted.names[0], haunted.names[2], "24 x 24 pixels from", "a file of their own"):
+        for words in (str(file), haunted.names[0], haunted.names[2], "24 x 24 pixels from", "with a separate file"):
             assert words in str(caught.value)
     with haunted.cache.activate():  # each may have its own
         plan = make_plan([moved], output, steps=settle("jwst", steps(file.with_name("other.asdf")), {}))
@@ -370,13 +370,13 @@ def test_subarrays_that_share_a_file_are_refused_by_name(haunted, moved, copied)
 
 
 def test_run_warns_of_subarrays_that_share_a_file(haunted, moved, tmp_path, caplog):
-    from gpucoron.cli.run import _in_turn
+    from gpucoron.cli.run import _sort_by_start
 
     parameters = settle_all(steps=steps(tmp_path / "memory.asdf"))[0]
     paths = [str(path) for path in (haunted.files[0], haunted.files[4])]
-    assert _in_turn(paths, parameters) == paths
+    assert _sort_by_start(paths, parameters) == paths
     assert not caplog.records  # detectors have no pixels in common
-    assert _in_turn([*paths, str(moved)], parameters)[-1] == str(moved)
+    assert _sort_by_start([*paths, str(moved)], parameters)[-1] == str(moved)
     assert f"{haunted.names[0]} (24 x 24 pixels from" in caplog.text
     assert "different subarrays" in caplog.text
 
@@ -424,8 +424,8 @@ def test_without_a_common_file_exposures_do_not_wait(haunted, here, tmp_path):
     plan_steps = settle("jwst", steps(tmp_path / "after", read), {})
     with haunted.cache.activate():
         plan = make_plan([haunted.path], tmp_path / "out", steps=plan_steps)
-    assert {planned.carried.chained for planned in plan.exposures} == {False}
-    assert {str(planned.carried.file) for planned in plan.exposures} == {str(tmp_path / "after.asdf")}
+    assert {planned.persistence_file.chained for planned in plan.exposures} == {False}
+    assert {str(planned.persistence_file.path) for planned in plan.exposures} == {str(tmp_path / "after.asdf")}
     done = reduce_all(haunted, tmp_path / "out", tmp_path / "after", haunted.files[:2], read=read, workers=2)
     assert set(done.values()) == {"done"}
     first, second = haunted.names[:2]

@@ -7,7 +7,7 @@ import pytest
 from astropy.io import fits
 
 import gpucoron
-from gpucoron.batch.inputs import Input, exposure_name, find_files, refuse_twins
+from gpucoron.batch.inputs import Input, exposure_name, find_files, refuse_duplicates
 from gpucoron.batch.run import _move_products
 from gpucoron.errors import OutputError
 from gpucoron.io.products import product_path
@@ -66,7 +66,7 @@ def test_a_batch_refuses_products_of_one_name(tmp_path):
     for name in ("x_uncal.fits", "x_jump.fits"):
         (tmp_path / name).touch()
     inputs = [Input("x", "x", path, 0) for path in find_files([tmp_path / "x_uncal.fits", tmp_path / "x_jump.fits"])]
-    refuse_twins(inputs)
+    refuse_duplicates(inputs)
     for found in inputs:
         assert re.search(r"x_jump.fits and .*x_uncal.fits would make products of the same name", str(found.error))
 

@@ -86,7 +86,7 @@ def test_in_a_batch(case, host, tmp_path, monkeypatch):
     monkeypatch.setattr(batch_worker, "_backend", lambda name, options: host)
     job = {
         "path": str(case.path), "stage": str(tmp_path), "log": str(tmp_path / "log.txt"), "attempt": 1,
-        "about": {"exposure": "x"}, "profile": "jwst", "steps": {}, "of_run": {}, "backend": "host",
+        "record_fields": {"exposure": "x"}, "profile": "jwst", "steps": {}, "run_parameters": {}, "backend": "host",
         "backend_options": {}, "environment": {},
     }  # fmt: skip
     with case.cache.activate():

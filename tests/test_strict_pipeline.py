@@ -314,8 +314,8 @@ def reduce(made, case, backend, folder, monkeypatch):
     of_run = {name: value for name, value in case.run.items() if name != "profile"}
     job = {
         "path": str(made.path), "stage": str(folder), "log": str(folder) + ".log", "attempt": 1,
-        "about": {"exposure": "x"}, "profile": profile, "steps": case.steps, "of_run": of_run, "backend": "cuda",
-        "backend_options": {}, "environment": {},
+        "record_fields": {"exposure": "x"}, "profile": profile, "steps": case.steps, "run_parameters": of_run,
+        "backend": "cuda", "backend_options": {}, "environment": {},
     }  # fmt: skip
     record = batch_worker.reduce_job(job)
     assert record["status"] in ("done", "no rate"), record["error"]["traceback"]
