@@ -152,8 +152,8 @@ def report(figures):
         for part in ("read", "plan", "steps", "write", "total")
     }
     figures |= {"floor": floor, "parts": parts}
-    told = ", ".join(f"{part} {seconds:.3f}" for part, seconds in parts.items())
-    print(f"a warm exposure (median): {told} s; {parts['total'] / floor:.2f}x the floor of {floor:.3f} s")
+    message = ", ".join(f"{part} {seconds:.3f}" for part, seconds in parts.items())
+    print(f"a warm exposure (median): {message} s; {parts['total'] / floor:.2f}x the floor of {floor:.3f} s")
 
 
 if __name__ == "__main__":

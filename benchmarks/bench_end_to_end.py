@@ -73,8 +73,8 @@ def measure(name, folder, options):
     if not options.no_cold:
         # gpucoron first: the floor saves the products that it finds
         figures["cold"] = {side: statistics.median(cold(side, name, folder) for _ in range(3)) for side in SIDES}
-        told = ", ".join(f"{side} {seconds:.1f} s" for side, seconds in figures["cold"].items())
-        print(f"in a process of its own, from start to end, medians of 3: {told}")
+        message = ", ".join(f"{side} {seconds:.1f} s" for side, seconds in figures["cold"].items())
+        print(f"in a process of its own, from start to end, medians of 3: {message}")
     return figures
 
 

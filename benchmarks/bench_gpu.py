@@ -352,7 +352,7 @@ def describe(backend):
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    told = {
+    message = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "backend": backend.name,
         "cores": os.cpu_count(),
@@ -363,7 +363,7 @@ def describe(backend):
     if backend.name == "cuda":
         runtime = backend.xp.cuda.runtime
         properties = runtime.getDeviceProperties(backend.device)
-        told |= {
+        message |= {
             "device": properties["name"].decode(),
             "cupy": backend.xp.__version__,
             "nvrtc": list(backend.xp.cuda.nvrtc.getVersion()),
@@ -372,7 +372,7 @@ def describe(backend):
             "driver": runtime.driverGetVersion(),
             "runtime": runtime.runtimeGetVersion(),
         }
-    return told
+    return message
 
 
 def commit():

@@ -68,12 +68,14 @@ def tell(counts):
         return f"cannot be compared: {'; '.join(counts['unlike'])}"
     if not counts["different_bits"]:
         return f"the same bits in {counts['values']} values"
-    told = f"{counts['different_bits']} of {counts['values']} values differ in bits, by up to {counts['largest']:.2g}"
+    message = (
+        f"{counts['different_bits']} of {counts['values']} values differ in bits, by up to {counts['largest']:.2g}"
+    )
     for key, words in (
         ("different_flags", "in flags"),
         ("different_nan", "in NaN"),
         ("beyond", "beyond the tolerance"),
     ):
         if counts[key]:
-            told += f", {counts[key]} {words}"
-    return told + (f" (in {', '.join(counts['where'])})" if counts["where"] else "")
+            message += f", {counts[key]} {words}"
+    return message + (f" (in {', '.join(counts['where'])})" if counts["where"] else "")

@@ -99,8 +99,8 @@ def _row(what, goal, reached, words):
     """Make a row from pairs (number, required minimum); ``words`` is a template for the numbers."""
     if not reached:
         return what, goal, NOT_MEASURED, ""
-    said = words.format(*(number for number, _ in reached))
-    return what, goal, said, "met" if all(number >= least for number, least in reached) else "missed"
+    message = words.format(*(number for number, _ in reached))
+    return what, goal, message, "met" if all(number >= least for number, least in reached) else "missed"
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def test_options_that_cannot_be_meant_are_refused(tmp_path, capsys):
     for arguments, words in (
         (["--rehearse"], "needs --output"),
         (["--budget", "everything=3"], "no part 'everything'"),
-        (["--budget", "compile=long"], "'long' is no number of seconds"),
+        (["--budget", "compile=long"], "'long' is not a number of seconds"),
         (["--parts", "everything"], "invalid choice"),
     ):
         with pytest.raises(SystemExit) as ended:

@@ -1,4 +1,4 @@
-"""Flags around saturated speckles, grown with corners and without: a picture and the numbers of its page.
+"""Flags around saturated speckles, grown with corners and without: the picture and the numbers of its page.
 
 python docs/pictures/saturation.py [folder]
 """
@@ -26,14 +26,14 @@ QUIET = {"superbias": False, "nonlinearity": False, "ipc": False, "bad_pixels": 
 
 
 def observe():
-    """Simulate a bright star behind the mask, whose speckles saturate."""
+    """Simulate a bright star behind the mask with saturated speckles."""
     effects = Effects(**QUIET, cosmic_rays=0)
     scene = Scene(star=4e8, companion_contrast=0.0)
     return simulate("NIRCAM", "SUB320A335R", "RAPID", NGROUPS, 1, seed=1, scene=scene, effects=effects, shape=SHAPE)
 
 
 def flag(simulation, *, grow_diagonal):
-    """Run the step: (nints, ngroups, ny, nx) bool, True where SATURATED."""
+    """Run the step; return (nints, ngroups, ny, nx) bool, True for SATURATED."""
     data = simulation.data.astype(np.float32)
     exposure = SimpleNamespace(
         data=data,
@@ -42,7 +42,7 @@ def flag(simulation, *, grow_diagonal):
         zeroframe=None,
         facts=SimpleNamespace(instrument="NIRCAM", nframes=simulation.nframes, zero_frame=False),
     )
-    # A little below the full well, as in the reference files, so that noise hides no saturation.
+    # A little below the full well, as in the reference files, so that noise does not hide saturation.
     level = 0.98 * simulation.pixels.full_well + simulation.pixels.kind.bias
     reference = SimpleNamespace(data=level.astype(np.float32), dq=np.zeros(SHAPE, np.uint32))
     parameters = SimpleNamespace(n_pix_grow_sat=1, use_readpatt=True, grow_diagonal=grow_diagonal, flag_rcsat=False)
@@ -51,7 +51,7 @@ def flag(simulation, *, grow_diagonal):
 
 
 def mark_true(simulation):
-    """Mark the groups at the full well, of the shape of the ramps."""
+    """Mark the groups at the full well, in the shape of the ramps."""
     return simulation.truth.saturated_from[:, None] <= np.arange(NGROUPS)[:, None, None]
 
 
