@@ -282,7 +282,7 @@ def jwst_reduce(ramps, algorithm):
 
 
 def differ(ours, theirs):
-    """Compare Slopes with stcal's dict: pixels, rates that differ by more than 1e-4 of themselves or ERR, flags, NaN."""
+    """Compare Slopes with stcal's dict: pixels, rates more than 1e-4 of themselves or ERR apart, flags, NaN."""
     mine, other = ours.rate, theirs["slope"]
     with np.errstate(invalid="ignore"):
         apart = abs(mine - other) > 1e-4 * np.maximum(abs(other), theirs["err"])

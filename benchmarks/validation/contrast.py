@@ -125,7 +125,7 @@ QUICK = ("jwst defaults", "rows, 1/f savgol at ints, outliers")
 
 
 def measure(rates, lights, gain, star):
-    """Measure 5-sigma noise relative to the star in rings, and the companion's flux in the difference over the truth."""
+    """Measure 5-sigma noise relative to the star in rings, and the companion's flux in the difference over truth."""
     difference = ((rates[0].rate - rates[1].rate) * gain).astype(float)
     known = np.isfinite(difference)
     filled = np.where(known, difference, 0.0)
