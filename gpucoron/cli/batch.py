@@ -24,7 +24,7 @@ def add_parser(commands):
     batch = commands.add_parser(
         "batch",
         help="reduce many files in parallel; continue an interrupted batch",
-        description="Reduce many uncal files in parallel. Products, logs and the manifest are written to one folder. "
+        description="Reduce many uncal files in parallel. Products, logs and the manifest are written to one folder.\n"
         "To continue an interrupted batch, run the same command again.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
