@@ -11,7 +11,6 @@ import array_exposures as arrays
 import bench_gpu
 import numpy as np
 from contact_part import Wrong, host_reference
-from exercise_kernels import make_ramps
 
 from gpucoron import dq
 from gpucoron.backends import get_backend
@@ -20,6 +19,7 @@ from gpucoron.steps.apply_rateints_outliers import find_outliers
 from gpucoron.steps.emicorr import ReadTimes, subtract_interference
 from gpucoron.steps.ipc import ReferenceEdges
 from gpucoron.steps.subtract_1overf import noise_of_ramp, noise_of_rateints
+from tests.tools.exercise_kernels import make_ramps
 
 #: the image size is not a multiple of a block of threads
 CASES = {
