@@ -1,4 +1,4 @@
-"""What stands for a backend and for its memory, wherever they may be given: one meaning, and one message."""
+"""Names of backends and memory limits have the same meaning and the same error message everywhere."""
 
 import numpy as np
 import pytest
@@ -96,7 +96,7 @@ def test_tiles(value):
 
 @pytest.mark.parametrize("value", [5, 0.5, True, b"folder"])
 def test_options_of_another_kind_are_refused_by_name(value):
-    """No device is needed for that: a backend as a parameter would ask for it."""
+    """No device is needed, because the options are checked first."""
     for name, option, expected in (
         ("cpu", "scratch_dir", "the path of a folder"),
         ("auto", "cupy", "a module like CuPy"),
@@ -146,7 +146,7 @@ def test_none_is_auto_and_a_backend_is_itself():
 
 @pytest.mark.parametrize("name", ["numpy", "cpu"])
 def test_answers_come_home_together(name):
-    """Of tuples and of slopes every array; None and numbers stay."""
+    """All arrays in tuples and slopes are copied to the host; None and numbers are unchanged."""
     from gpucoron.steps.ramp_fit import fit
 
     data = 20.0 * np.arange(1, 7)[:, None, None] + np.zeros((2, 6, 2, 2))

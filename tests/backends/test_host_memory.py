@@ -1,4 +1,4 @@
-"""An exposure that the memory does not hold: its ramps are in a file, the peak is bounded, the answers are the same."""
+"""An exposure larger than the memory: its ramps are in a file, peak memory is bounded, and results are the same."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from tests.cases.jump import simulate as simulate_jumps
 from tests.cases.parity_edits import saturate_at_borders, several_jumps
 from tests.cases.pipelines import SLOPE_ARRAYS
 
-#: arguments of simulated exposures whose ramps are larger than the memory allowed, and how they are reduced
+#: arguments of simulated exposures whose ramps exceed the memory limit, and how they are reduced
 PEAKS = {
     "MIRI": (
         ("MIRI", "MASK1550", "FASTR1", 30, 12),
@@ -37,12 +37,12 @@ PEAKS = {
         {"profile": "spaceklip", "stage_1overf": "groups", "steps": {"subtract_1overf": {"model_type": "median"}}},
     ),
 }
-#: bytes above what the programs take: references, products and the smallest pieces take some 110 MB of them
+#: bytes in addition to the loaded libraries: references, products and the smallest chunks need about 110 MB of these
 ROOM = 125_000_000
 
 
 def measure(exposures, folder, name):
-    """Reduce a case under a limit in a process of its own; see measure_memory.py."""
+    """Reduce a case under a limit in a new process; see measure_memory.py."""
     arguments, more, options = PEAKS[name]
     small = exposures(*arguments[:3], 10, 3, **more)
     large = exposures(*arguments, **more)
@@ -65,7 +65,7 @@ def test_the_peak_stays_within_the_limit(exposures, tmp_path, name):
     assert said["different"] == []
     assert said["peak"] <= 1.1 * said["limit"], said
     assert not any("at least" in words for words in said["words"]), said["words"]
-    # Else there was nothing to hold.
+    # Otherwise there was nothing to limit.
     assert said["unlimited_peak"] > 1.1 * said["limit"], said
 
 
@@ -96,7 +96,7 @@ def saturating_jumps(simulation):
     saturate_at_borders(simulation)
 
 
-#: operation that looks at rows around a chunk -> the step's parameter with which it needs none
+#: operation that needs neighbouring rows -> the step's parameter with which it needs none
 NO_HALO = {"flag_saturation": ("saturation", "n_pix_grow_sat", 0), "search_jumps": ("jump", "flag_4_neighbors", False)}
 
 
@@ -107,7 +107,7 @@ def test_all_that_look_at_rows_around_a_chunk_are_known():
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_no_rows_around_a_chunk(exposures, tmp_path, monkeypatch, rows):
-    """With the ramps in a scratch file."""
+    """The ramps are in a scratch file."""
     case = exposures("NIRCAM", "SUB320A335R", "SHALLOW4", 5, 2, shape=(12, 16), edit=saturating_jumps)
     monkeypatch.setattr(chunks.Loop, "fitting", lambda self, budget: rows)
     steps, found = {step: {name: value} for step, name, value in NO_HALO.values()}, {}
@@ -128,7 +128,7 @@ def test_no_rows_around_a_chunk(exposures, tmp_path, monkeypatch, rows):
 @pytest.mark.parametrize("name", ["numpy", "native"])
 @pytest.mark.parametrize("mode", ["one after the other", "in one pass", "by clipping"])
 def test_operations_in_chunks_of_a_file(tmp_path, name, mode):
-    """Long ramps, which are the kernels' where there is a compiler."""
+    """Long ramps, for which the kernels are used if there is a compiler."""
     options = {"one after the other": {"min_diffs_single_pass": 99}, "by clipping": {"minimum_sigclip_groups": 3}}
     data, groupdq, gain, readnoise = simulate_jumps(np.random.default_rng(4), (3, 34, 23, 12))
     expected = groupdq.copy()

@@ -1,4 +1,4 @@
-"""A batch: what it finds, plans, leaves alone and records; as a library and from the command line."""
+"""A batch: files found, the plan, exposures not reduced again, and records; from Python and from the command line."""
 
 import io
 import json
@@ -54,7 +54,7 @@ for result in gpucoron.batch.reduce(sys.argv[1], sys.argv[2], backend="cpu", wor
 
 @pytest.fixture(scope="module")
 def reduced(raw, tmp_path_factory):
-    """A batch run by a script without a guard: (its folder, what the script printed)."""
+    """A batch run by a script without a ``__main__`` guard: (its folder, the script's output)."""
     folder = tmp_path_factory.mktemp("reduced")
     (folder / "script.py").write_text(SCRIPT)
     done = subprocess.run(
@@ -113,7 +113,7 @@ def test_same_bytes_as_one_file_alone(raw, reduced, tmp_path):
 
 
 def test_workers_with_little_memory(raw, reduced, tmp_path):
-    """The limit of the command line reaches the workers: their ramps are in a file beside the products."""
+    """The limit of the command line applies to the workers: their ramps are in a file next to the products."""
     output = tmp_path / "out"
     raw.run(output, "--max-memory", "10M", "--workers", "1", paths=[raw.files[1]])
     alone = products(output)
@@ -349,12 +349,12 @@ def test_workers_share_what_there_is(monkeypatch):
 
     assert options() == [{"n_threads": 1}] * 8
     assert options(memory=4e9) == [{"n_threads": 4}] * 2
-    # More than fits: each has its part, and so has one alone.
+    # More than fits: each worker gets its share, and so does a single one.
     assert options(memory=4e9, workers=3, scratch_dir="out") == [
         {"n_threads": 2, "max_memory": 3_333_333_333, "scratch_dir": "out"}
     ] * 3  # fmt: skip
     assert options(memory=11e9) == [{"n_threads": 8, "max_memory": 10_000_000_000}]
-    # A limit of one's own makes room for more workers.
+    # With a smaller limit, more workers fit.
     assert options(memory=4e9, max_memory=2_000_000_000) == [{"n_threads": 1, "max_memory": 2_000_000_000}] * 5
     assert options(memory=1e9, max_memory=2_000_000_000) == [{"n_threads": 1, "max_memory": 2_000_000_000}] * 8
     monkeypatch.setattr("gpucoron.backends.backend_status", lambda: {"cuda": (True, "two GPUs")})

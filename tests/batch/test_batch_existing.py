@@ -1,4 +1,4 @@
-"""What a batch does to products that are there: refused by name, replaced on request, recognised across versions."""
+"""What a batch does with existing products: refused by name, replaced on request, recognised across versions."""
 
 import hashlib
 import json
@@ -34,14 +34,14 @@ def raw(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def headers():
-    """Let headers be read once for all plans: it is what a plan takes longest for."""
+    """Read headers once for all plans, which takes most of the time of a plan."""
     with patch.object(Exposure, "read_headers", cache(Exposure.read_headers)):
         yield
 
 
 @contextmanager
 def working_here(raw):
-    """Let a batch work in this process, which spares the start of workers."""
+    """Run a batch in this process, without starting workers."""
 
     def run_here(jobs, options, descriptors=(), early=()):
         while jobs:
@@ -64,7 +64,7 @@ def here(raw):
 
 @pytest.fixture(scope="module")
 def finished(raw, tmp_path_factory):
-    """The folder of a finished batch; not to be changed."""
+    """The folder of a finished batch; tests must not change it."""
     output = tmp_path_factory.mktemp("finished")
     with working_here(raw):
         assert len(list(gpucoron.batch.reduce(raw.path, output, backend="numpy", workers=1))) == 2
@@ -77,7 +77,7 @@ def output(finished, tmp_path):
 
 
 def plan_of(raw, output, **options):
-    """Plan, and tell for each exposure what would be done, and why."""
+    """Plan, and return for each exposure what would be done, and why."""
     profile, steps, run_parameters = (
         options.pop(name, usual) for name, usual in (("profile", "jwst"), ("steps", {}), ("run_parameters", {}))
     )
@@ -96,7 +96,7 @@ def batch(raw, output, *arguments):
 
 
 def test_one_foreign_product_among_many(raw, here, tmp_path, capsys):
-    """It is refused by name, the others are reduced; --dry-run said so; on request it is replaced, and it alone."""
+    """Its exposure is refused by name, also by --dry-run, and the others are reduced; on request it is replaced."""
     foreign = tmp_path / f"{raw.names[0]}_rateints.fits"
     foreign.write_text("somebody else's")
     reason = f"{foreign.name} exists, and no manifest in this folder lists it"
@@ -139,7 +139,7 @@ def test_overwrite_alone_reduces_everything_again(raw, here, output, capsys):
 
 
 class Meanwhile(Silent):
-    """Somebody puts a file into the folder while the batch is at work."""
+    """Write a file of another origin into the folder while the batch runs."""
 
     def __init__(self, path):
         self.path = path
@@ -150,7 +150,7 @@ class Meanwhile(Silent):
 
 @pytest.mark.parametrize("steps", [{}, {"linearity": {"save_results": True, "search_output_file": False}}])
 def test_a_product_that_is_in_the_way_only_in_the_end(raw, here, tmp_path, steps):
-    """None of the products is moved then. What is named by the header is known in the end alone."""
+    """Then no product is moved. A name that depends on the header is known only at the end."""
     name = raw.names[0]
     foreign = tmp_path / (f"{name}_linearity.fits" if steps else f"{name}_rate.fits")
     results = gpucoron.batch.reduce(
@@ -198,7 +198,7 @@ def test_results_of_steps_in_other_folders(raw, here, tmp_path, where):
 
 
 def test_killed_when_a_step_has_written_elsewhere(raw, here, tmp_path, monkeypatch):
-    """It is recorded before it is written, for it does not pass through the batch's own folder."""
+    """Such a product is recorded before it is written, because it bypasses the staging folder."""
     from gpucoron.batch import run
 
     def end(*arguments):
@@ -214,7 +214,7 @@ def test_killed_when_a_step_has_written_elsewhere(raw, here, tmp_path, monkeypat
 
 
 def test_a_started_record_is_whose_products_are(raw, output):
-    """What was moved when the batch was killed is ours, whatever of it is there; the report shows it, too."""
+    """Products that were moved before the batch was killed belong to it, even if some are missing; so in the report."""
     from gpucoron.report import write_report
 
     record = read_manifests(output)[0][raw.names[0]]
@@ -229,7 +229,7 @@ def test_a_started_record_is_whose_products_are(raw, output):
 
 
 def test_an_input_of_an_earlier_date(raw, output, tmp_path):
-    """A file from the archive has the archive's date, which may be before the first one was reduced."""
+    """A file from the archive has the archive's date, which may be older than the first reduction."""
     copy = shutil.copy2(raw.files[0], tmp_path / raw.files[0].name)
     with raw.cache.activate():
         assert [planned.reason for planned in make_plan([copy], output).exposures] == ["done"]
@@ -242,11 +242,11 @@ def test_an_input_of_an_earlier_date(raw, output, tmp_path):
         assert [planned.reason for planned in make_plan([copy], output).exposures] == ["done"]
 
 
-# 0.1.0 kept no list of what was asked, but the parameters as they were settled, and a digest of them
+# gpucoron 0.1.0 stored no request, but the final parameters and their digest
 
 
 def as_0_1_0_wrote(record, states=None):
-    """Make the record that gpucoron 0.1.0 has left of an exposure."""
+    """Make the record of an exposure as gpucoron 0.1.0 wrote it."""
     old = {name: value for name, value in record.items() if name not in ("asked", "input_date")}
     told = [record["profile"], record["parameters"], states or {}]
     text = json.dumps(told, sort_keys=True, default=str)
@@ -254,7 +254,7 @@ def as_0_1_0_wrote(record, states=None):
 
 
 def rewrite(output, change):
-    """Change each record that says what came of an exposure; there were no others in 0.1.0."""
+    """Change each record of a finished exposure; 0.1.0 wrote no others."""
     text = "".join(json.dumps(change(record)) + "\n" for record in records(output))
     (output / "manifest.jsonl").write_text(text)
 
@@ -266,7 +266,7 @@ def test_folders_of_0_1_0(raw, output):
     told = "other parameters (jump.rejection_threshold: 4.0, now 5.0)"
     assert plan_of(raw, output, steps={"jump": {"rejection_threshold": 5}}) == [("refuse", told)] * 2
     assert plan_of(raw, output, profile="spaceklip")[0] == ("refuse", "other parameters (profile: jwst, now spaceklip)")
-    # the user asked for something then, and no more; and CRDS's files asked for it, in another context
+    # the user set one parameter only, and CRDS files the same, in another context
     cut = {"jump": {"rejection_threshold": 5.0}}
     rewrite(output, lambda record: as_0_1_0_wrote({**record, "parameters": cut}))
     told = "other parameters (jump.rejection_threshold: 5.0, now 4.0)"
@@ -277,7 +277,7 @@ def test_folders_of_0_1_0(raw, output):
 
 
 def test_files_of_parameters_then_and_now(raw, output, tmp_path):
-    """0.1.0 kept their sizes and dates in the digest; now it is what they hold that counts."""
+    """The digest of 0.1.0 held their sizes and dates; now their contents count."""
     (gain,) = (raw.cache.path / "references").rglob("*gain*.fits")
     mine = shutil.copy(gain, tmp_path / "mine.fits")
     steps = {"ramp_fit": {"override_gain": str(mine)}}
@@ -300,7 +300,7 @@ def test_files_of_parameters_then_and_now(raw, output, tmp_path):
 
 @pytest.mark.parametrize("is_old", [False, True])
 def test_a_later_version_has_other_parameters(raw, output, monkeypatch, is_old):
-    """One is new, one has another name, one another default: that makes no products outdated."""
+    """A new parameter, a renamed one and a new default do not make products outdated."""
     cut = {"jump": {"rejection_threshold": 5.0}}
     with raw.cache.activate():
         before = make_plan([raw.path], output, steps=cut).exposures[0]
@@ -332,7 +332,7 @@ def test_renamed_again_and_again():
 
 
 def test_records_that_were_edited(raw, output):
-    """Whatever a manifest holds, it can be decided."""
+    """A decision is possible for any contents of a manifest."""
     with raw.cache.activate():
         plan = make_plan([raw.path], output)
     for odd in (None, [], "x", {"parameters": []}, {"parameters": {}, "files": {"a": 1}}):
@@ -349,7 +349,7 @@ def test_records_that_were_edited(raw, output):
 
 
 def killed(work):
-    """Do something in a process of its own that kills itself; fail if it does not."""
+    """Run a function in a new process that kills itself; fail if it does not."""
     child = os.fork()
     if child == 0:
         signal.alarm(60)
@@ -364,13 +364,13 @@ def killed(work):
 
 @pytest.mark.parametrize("n_moved", [1, 3])
 def test_killed_while_products_are_put_in_place(raw, here, output, n_moved):
-    """Over products of other parameters, on request: the same command goes on without the flag, another does not."""
+    """With products of other parameters, on request: the same command continues without the flag, another does not."""
     cut = {"jump": {"rejection_threshold": 5.0}}
     options = {"steps": cut, "backend": "numpy", "workers": 1}
     real_move, real_append, left = os.replace, Manifest.append, [n_moved]
 
     def move(source, target):
-        if "-stage-" not in str(target):  # else it is written whole, no more
+        if "-stage-" not in str(target):  # otherwise it is written completely, and nothing else
             if not left[0]:
                 os.kill(os.getpid(), signal.SIGKILL)
             left[0] -= 1
@@ -404,7 +404,7 @@ def test_a_product_of_one_name_belongs_to_one_exposure(raw, here, tmp_path, over
     status = {result.exposure: result for result in found}
     assert [status[name].status for name in raw.names] == ["done", "failed"]
     assert f"fixed_jump.fits would replace that of {raw.names[0]}" in status[raw.names[1]].message
-    # also where the other one is no part of this batch
+    # even if the other exposure is not in this batch
     left = list(gpucoron.batch.reduce(raw.files[1], tmp_path, steps=steps, backend="numpy", workers=1))
     assert [result.status for result in left] == ["refused"]
     assert f"fixed_jump.fits is a product of {raw.names[0]}" in left[0].message

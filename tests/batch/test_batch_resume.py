@@ -1,7 +1,7 @@
-"""What a batch does again, refuses and leaves alone: drawn histories beside a model of the documented rules.
+"""What a batch reduces again, refuses and keeps: random histories compared with a model of the documented rules.
 
-No exposure is reduced: what stands for it writes the files that it would have made. Plan, decisions, manifest, lock and
-the moving of products are the real ones.
+No exposure is reduced: a replacement writes the files that it would have made. Plan, decisions, manifest, lock and
+moving of products are the real ones.
 """
 
 import json
@@ -24,7 +24,7 @@ from gpucoron.batch.inputs import Input  # noqa: E402
 from gpucoron.batch.plan import make_plan, settle  # noqa: E402
 
 NAMES = ("a", "b", "c")
-#: what a user may ask for: name -> (arguments, what the products then depend on, the products)
+#: possible requests: name -> (arguments, what the products depend on, the products)
 USUAL = ("rate", "rateints")
 ASKED = {
     "nothing": ({}, "usual", USUAL),
@@ -39,12 +39,12 @@ ASKED = {
 
 
 class Killed(BaseException):
-    """The batch ends here."""
+    """Ends the batch at this point."""
 
 
 @lru_cache
 def settled(profile, steps, of_run):
-    """Settle parameters as the engine does for an exposure, without one."""
+    """Resolve parameters as the engine does for an exposure, without one."""
     from gpucoron.engine import settle as settle_all
 
     parameters, of_run, _pars = settle_all(profile=profile, steps=json.loads(steps), pipeline=json.loads(of_run))
@@ -52,7 +52,7 @@ def settled(profile, steps, of_run):
 
 
 def planned_run(look_up):
-    """What `gpucoron.engine.plan` makes of an exposure, as far as a batch looks at it."""
+    """The part of the result of `gpucoron.engine.plan` that a batch reads."""
     from gpucoron.engine import order_of
 
     asked = look_up._options
@@ -74,7 +74,7 @@ def read_input(path):
 
 
 class World:
-    """A folder of raw exposures, one of products, CRDS's context, versions; and what happens to batches."""
+    """A folder of raw exposures, one of products, the CRDS context, versions; and events during batches."""
 
     def __init__(self, folder):
         self.raw, self.output = folder / "raw", folder / "out"
@@ -85,7 +85,7 @@ class World:
 
     @contextmanager
     def standing_in(self):
-        """Replace CRDS, headers and workers by what stands for them."""
+        """Replace CRDS, headers and workers by test doubles."""
         from gpucoron.batch.plan import _ReferenceLookUp
 
         real_look_up, moved = _ReferenceLookUp._look_up, __import__("os").replace
@@ -126,7 +126,7 @@ class World:
             yield "result", job, self.reduce_job(job)
 
     def reduce_job(self, job):
-        """Write what an exposure would leave; its content tells what it depends on."""
+        """Write the products of an exposure; their contents show what they depend on."""
         from gpucoron.batch.job import process_info, utc_now
         from gpucoron.files import file_digest
 
@@ -164,7 +164,7 @@ def asked_of(job):
 
 
 class Resuming(stateful.RuleBasedStateMachine):
-    """The rules of docs/batch.md, written down once more: who reads them decides as the batch does."""
+    """The rules of docs/batch.md, implemented independently: they must decide like the batch."""
 
     def __init__(self):
         super().__init__()
@@ -172,7 +172,7 @@ class Resuming(stateful.RuleBasedStateMachine):
         self.world = World(self.folder)
         self.standing_in = self.world.standing_in()
         self.standing_in.__enter__()
-        # exposure -> how often its input has changed; what the last attempt came to; what made each file
+        # exposure -> how often its input has changed; result of the last attempt; what made each file
         self.inputs, self.last, self.files, self.known = dict.fromkeys(NAMES, 0), {}, {}, {}
         self.asked = "nothing"
         for name in NAMES:
@@ -188,10 +188,10 @@ class Resuming(stateful.RuleBasedStateMachine):
     def stamp(self, name):
         return {"context": self.world.context, "version": self.world.version, "input": self.inputs[name]}
 
-    # what the rules say
+    # decisions by the rules
 
     def expected(self, name, asked, redo="needed", overwrite=False, kinds=None):
-        """Tell 'reduce', 'refuse' or 'leave', and a word of the reason."""
+        """Return 'reduce', 'refuse' or 'leave', and part of the reason."""
         _given, key, usual = ASKED[asked]
         last = self.last.get(name)
         if redo == "all":
@@ -232,7 +232,7 @@ class Resuming(stateful.RuleBasedStateMachine):
             return "no manifest in this folder lists"
         return "other parameters" if any(maker["key"] != key for maker in makers) else None
 
-    # what may happen to the folder
+    # events in the folder
 
     @stateful.rule(name=st.sampled_from(NAMES))
     def change_input(self, name):
@@ -319,7 +319,7 @@ class Resuming(stateful.RuleBasedStateMachine):
         assert not [path for path in world.output.iterdir() if path.name.startswith(".")]
 
     def after_reducing(self, name, key, kinds, result, overwrite, killed):
-        """Follow in the model what an exposure has come to that was begun."""
+        """Update the model with the result of an exposure that was started."""
         stamp = {"key": key, **self.stamp(name)}
         kinds = [*kinds, *(["surprise"] if name in self.world.surprising else [])]
         files = [f"{name}_{kind}.fits" for kind in kinds]
@@ -328,7 +328,7 @@ class Resuming(stateful.RuleBasedStateMachine):
             assert killed
             started = self.last_line(name)
             if started is None or started["status"] != "started":
-                return  # its turn had not come
+                return  # it had not been started
             made = {"status": "started", "files": files, **stamp}
             self.last[name] = self.known[name] = made
             self.known |= dict.fromkeys(files, made)
@@ -337,7 +337,7 @@ class Resuming(stateful.RuleBasedStateMachine):
             assert result.status == "failed"
             self.last[name] = {"status": "failed"}
         elif not overwrite and self.obstacle(name, key, kinds):
-            # it was known only in the end what there would be
+            # its products were known only at the end
             assert result.status == "refused"
             assert self.obstacle(name, key, kinds) in result.message
         else:
@@ -352,7 +352,7 @@ class Resuming(stateful.RuleBasedStateMachine):
                 assert (self.world.output / file).read_text().endswith(f"{self.inputs[name]:05}")
 
     def last_line(self, name):
-        """Read what the manifests told last of an exposure: only to know whether a killed batch had come to it."""
+        """Read the last manifest record of an exposure, only to know whether a killed batch had reached it."""
         from gpucoron.records.manifest import read_manifests
 
         record = read_manifests(self.world.output)[0].get(name)
@@ -371,7 +371,7 @@ class Resuming(stateful.RuleBasedStateMachine):
 
     @stateful.rule()
     def what_is_done_stays_done(self):
-        """After a batch that may do everything, the next one has nothing to do."""
+        """After a batch without limits, the next one has nothing to do."""
         self.run("needed", True, (1, 1), set(), set(), None)
         given = ASKED[self.asked][0]
         assert list(gpucoron.batch.reduce(self.world.raw, self.world.output, workers=1, **given)) == []

@@ -1,4 +1,4 @@
-"""The parts of the first contact: what they compare, count and keep, one by one."""
+"""The parts of the first contact: what each compares, counts and saves."""
 
 import json
 import sys
@@ -51,7 +51,7 @@ def test_each_check_is_kept_as_soon_as_it_is_made(part, tmp_path, capsys):
         ("two", False, "by 3"),
     ]
     assert "BAD  two" in capsys.readouterr().out
-    # The process that comes after this one makes neither again.
+    # The next process repeats neither check.
     after = Part(tmp_path / "record.json", tmp_path, 100, 0, False)
     assert after.check("one", fail)
     assert not after.check("two", fail)
@@ -92,7 +92,7 @@ def test_a_comparison_without_a_place_for_libraries_is_not_done(part, tmp_path):
         raise OSError(30, "Read-only file system")
 
     assert part.compare("clipped", refuse, SimpleNamespace(name="host"))
-    # NumPy needs no libraries: there it is a fault.
+    # NumPy needs no libraries: for it this is an error.
     assert not part.compare("saturation", refuse, SimpleNamespace(name="numpy"))
     checks = read_record(tmp_path / "record.json")["checks"]
     assert [check["ok"] for check in checks] == [None, False]
@@ -158,7 +158,7 @@ def test_half_a_line_of_outcomes_takes_nothing_with_it(part, tmp_path):
     assert (check["name"], check["ok"]) == ("test_a.py::test_b", False)
 
 
-#: answers as compute-sanitizer does: it finds the fault that is named, unless it is asked about the kernels
+#: results like those of compute-sanitizer: it detects the named fault, except when it checks the kernels
 SANITIZER = """#!/bin/sh
 case "$*" in
     *{found}*) echo "Invalid __global__ write; 1 hazard"; exit 66;;
@@ -169,7 +169,7 @@ esac
 def test_a_sanitizer_is_believed_only_if_it_finds_a_fault(tmp_path, monkeypatch):
     sanitizer, told = tmp_path / "compute-sanitizer", []
     monkeypatch.setattr("tests.tools.sanitize_gpu.find_sanitizer", lambda: str(sanitizer))
-    # Patterns of the command in which it finds a fault: both faults; one of them; everything.
+    # Patterns of the command for which it reports a fault: both faults; one of them; everything.
     for number, found in enumerate(('"py overrun"*|*"py race"', '"py overrun"', "exercise_kernels")):
         sanitizer.write_text(SANITIZER.format(found=found))
         sanitizer.chmod(0o755)
@@ -227,11 +227,11 @@ def test_kernels_are_compiled_once_and_loaded_whole(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_every_part_runs_over_the_stand_in_for_cupy(tmp_path, monkeypatch, request):
-    """What the scripts themselves do with a device is what CuPy does, as far as the real CuPy can tell."""
+    """The benchmark scripts call CuPy correctly, as far as the real CuPy can check."""
     runner = usable_backend("host", request.config, n_threads=1)
     cupy = make_fake_cupy(monkeypatch, tmp_path, runner=runner)
     backend = get_backend("cuda", cupy=cupy)
-    # Threads that wait for each other are real ones here.
+    # Threads that wait for each other are real threads here.
     device, host = backend.device, runner.device
     device.block_threads, device.frame_threads = host.block_threads, host.frame_threads
     device.choose_lanes = host.choose_lanes
@@ -253,7 +253,7 @@ def test_every_part_runs_over_the_stand_in_for_cupy(tmp_path, monkeypatch, reque
 
 
 def watch(cupy, monkeypatch):
-    """Add to the stand-in what only benchmarks ask of a device: its clock, and how much memory is taken."""
+    """Add to the stand-in what only benchmarks use: the device's clock, and its free memory."""
 
     class Event:
         def record(self):

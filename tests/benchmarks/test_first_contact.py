@@ -1,4 +1,4 @@
-"""The first contact with a GPU, rehearsed as on a bare machine; what is wrong there is counted, whatever it does."""
+"""Rehearsal of the first contact with a GPU, as on a bare machine; every error is counted."""
 
 import json
 import re
@@ -21,7 +21,7 @@ import first_contact
 
 
 def rehearse(tmp_path, root, *options):
-    """Rehearse on a bare machine; return the exit status, what was printed, and the one JSON file's content."""
+    """Rehearse on a bare machine; return the exit status, the output, and the contents of the JSON file."""
     environment = make_environment(tmp_path / "site") | {"GPUCORON_COMMIT": "abc1234"}
     output = tmp_path / "output"
     status, printed = run_script(
@@ -90,7 +90,7 @@ def test_a_rehearsal_finds_nothing_wrong_and_measures_everything(tmp_path, reque
 
 
 def copy_tree(folder):
-    """Copy what the script needs, to break it."""
+    """Copy the files that the script needs, to modify them."""
     for name in ("gpucoron", "kernels", "benchmarks", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results", "data"))
     return folder
@@ -104,7 +104,7 @@ def edit(path, before, after):
 
 @pytest.mark.slow
 def test_whatever_goes_wrong_is_counted_and_the_rest_goes_on(tmp_path, request):
-    """A kernel that is wrong, one that kills its process, one that does not compile, and a part that hangs."""
+    """A wrong kernel, one that kills its process, one that does not compile, and a part that hangs."""
     usable_backend("host", request.config)
     root = copy_tree(tmp_path / "tree")
     break_kernels(root / "kernels")
@@ -128,7 +128,7 @@ def test_whatever_goes_wrong_is_counted_and_the_rest_goes_on(tmp_path, request):
     operations = told["parts"]["operations"]
     assert operations["status"] == "cut after 12 s, in 'a check that hangs'"
     assert operations["wrong"] == 1
-    # What was measured before is there, and where it hung was printed.
+    # Earlier results are kept, and the position where it hung was printed.
     assert operations["figures"]["medians"]["values"] > 0
     assert any("contact_machine.py" in line for line in operations["printed"])
 
@@ -137,7 +137,7 @@ def test_whatever_goes_wrong_is_counted_and_the_rest_goes_on(tmp_path, request):
     assert {name for name in wrong["kernels"] if not name.startswith("1/f")} == {"emicorr", "kTC: pedestals and slopes"}
     assert "SIGSEGV" in wrong["kernels"]["emicorr"]
     assert "beyond the tolerance (in mean slope, pedestal)" in wrong["kernels"]["kTC: pedestals and slopes"]
-    # The process that died was followed by another, which did not begin anew.
+    # A new process continued after the one that died, without repeating checks.
     names = [check["name"] for check in kernels["checks"]]
     assert names.index("emicorr") < names.index("likelihood, sound")
     assert len(names) == len(set(names))
@@ -191,7 +191,7 @@ def test_budgets_fill_the_time_and_long_parts_take_what_is_left(monkeypatch, tmp
     budgets = {name: plan.budget for name, plan in first_contact.PARTS.items()}
     assert run.seconds_for("timing") == budgets["timing"]
     assert run.seconds_for("cpu") == 7
-    # All later parts keep theirs.
+    # All later parts keep their budgets.
     assert run.seconds_for("tests") == first_contact.DEADLINE - budgets["sanitizers"]
     now += first_contact.DEADLINE - 20
     assert run.seconds_for("timing") == run.seconds_for("tests") == 20
@@ -199,7 +199,7 @@ def test_budgets_fill_the_time_and_long_parts_take_what_is_left(monkeypatch, tmp
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_whoever_ends_the_run_ends_its_part(tmp_path, how):
-    """A part that hangs silently would keep the device."""
+    """A part that hangs would keep the device."""
     root = copy_tree(tmp_path / "tree")
     edit(
         root / "benchmarks" / "contact_machine.py",
@@ -239,7 +239,7 @@ def test_a_bare_machine_collects_the_tests_that_need_its_device(tmp_path):
         chosen[device] = re.findall(r"^tests/(?:\w+/)*(test_\w+)\.py::(\S.*)$", printed, re.MULTILINE)
         assert len(chosen[device]) > 300
         assert "astropy is not installed on this machine" in printed
-    # Beside the parameter of a backend there is the fixture of a real device.
+    # Tests with a backend as a parameter, and those with the fixture of a real device.
     for device, others in (("cuda", {"test_gpu"}), ("host", set())):
         assert {module for module, name in chosen[device] if device not in name.partition("[")[2]} == others
     renamed = {(module, name.replace("host", "cuda")) for module, name in chosen["host"]}
