@@ -26,7 +26,6 @@ from gpucoron.errors import GpucoronError, OutputError, ParameterError, Referenc
 from gpucoron.files import file_digest
 from gpucoron.io.boundary import told_of
 from gpucoron.io.parameter_files import parameters_from_files, takes_crds_pars
-from gpucoron.parameters import copied_steps, without_comparisons, without_unused
 from gpucoron.records.manifest import STARTED, Past, read_past
 from gpucoron.steps import STEPS
 
@@ -149,9 +148,7 @@ def settle(profile, steps, run_parameters, pars=None):
     """
     from gpucoron import engine
 
-    steps = copied_steps(steps)
-    engine.settle(profile=profile, steps=steps, pipeline=run_parameters, pars=pars)
-    steps = without_comparisons(STEPS, without_unused(STEPS, steps))
+    steps, _parameters = engine.check_request(profile=profile, steps=steps, pipeline=run_parameters, pars=pars)
     for step, values in steps.items():
         for name, value in values.items():
             # the persistence file may be written while the batch runs

@@ -37,7 +37,9 @@ def changed_parameters(run):
     Parameters of the whole run have the key ``run``.
     """
     parameters = changed(STEPS, run.parameters)
-    run_parameters = {name: value for name, value in vars(run.of_run).items() if value != _RUN_PARAMETERS[name].default}
+    run_parameters = {
+        name: value for name, value in vars(run.run_parameters).items() if value != _RUN_PARAMETERS[name].default
+    }
     if run_parameters:
         parameters["run"] = run_parameters
     return _as_json(parameters)

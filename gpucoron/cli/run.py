@@ -29,20 +29,17 @@ def add_parser(commands):
 
 def _run(options):
     from gpucoron.cli import summary
-    from gpucoron.engine import reduce_file, settle
+    from gpucoron.engine import check_request, reduce_file
     from gpucoron.io.crds_lookup import crds_context
     from gpucoron.io.warm_up import warm_up
-    from gpucoron.parameters import without_comparisons, without_unused
-    from gpucoron.steps import STEPS
 
     steps, run_parameters = parse_settings(options.settings, options.skip), run_parameters_of(options)
     # report a misspelt parameter or a wrong context once, not for each file
-    settled, _of_run, _pars = settle(profile=options.profile, steps=steps, pipeline=run_parameters, pars=options.pars)
+    steps, parameters = check_request(profile=options.profile, steps=steps, pipeline=run_parameters, pars=options.pars)
     crds_context()
-    steps = without_comparisons(STEPS, without_unused(STEPS, steps))
     warm_up()
     failed = 0
-    for path in _sort_by_start(options.files, settled):
+    for path in _sort_by_start(options.files, parameters):
         start = time.perf_counter()
         try:
             run, _models, paths = reduce_file(

@@ -5,7 +5,7 @@ import os
 import pytest
 
 #: packages that a GPU machine may lack: jwst, packages to compare with, readers and writers of files, and tools
-PEERS = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "astropy", "matplotlib", "rich", "psutil")
+PEERS = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "astropy", "matplotlib", "rich", "psutil", "PIL")
 
 
 def usable_backend(name, config, **options):

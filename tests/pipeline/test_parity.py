@@ -1,7 +1,8 @@
 """The same file, the same references, through jwst and through gpucoron: step by step and end to end.
 
-The cases are in ``tests/cases/parity.py``. Quick ones always run, all of them with ``--full-parity``.
-``--parity-page PATH`` writes the page of results."""
+The cases are in ``tests/cases/parity.py``. Quick ones run always, all of them with ``--full-parity``.
+``--parity-page PATH`` writes the page of results.
+"""
 
 import numpy as np
 import pytest
