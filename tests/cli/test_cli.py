@@ -54,7 +54,7 @@ def test_an_unavailable_backend_is_refused_with_its_reason(exposures, tmp_path, 
 
     usable, reason = backend_status()["cuda"]
     if usable:
-        return  # nothing to refuse here
+        return  # no product exists yet
     case = exposures("NIRCAM", "SUB320A335R", "RAPID", 4, 2, shape=(24, 32))
     with case.cache.activate():
         assert main(["run", str(case.path), "-o", str(tmp_path), "--backend", "cuda"]) == 2

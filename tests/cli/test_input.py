@@ -1,4 +1,4 @@
-"""Bad input: a named error in one line, exit code 2 from the command, and nothing written."""
+"""Bad input: a specific error in one line, exit code 2, and no files written."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def case(exposures):
 
 @pytest.fixture
 def change(case, tmp_path):
-    """Write a changed copy of a good exposure: ``change(edit) -> path``, with ``edit(hdus)`` in place."""
+    """Write a modified copy of a good exposure: ``change(edit) -> path``, with ``edit(hdus)`` in place."""
 
     def write(edit):
         path = tmp_path / case.path.name
@@ -32,7 +32,7 @@ def _set(keyword, value):
     def edit(hdus):
         if value is None:
             del hdus[0].header[keyword]
-            # the metadata's second home
+            # the second copy of the metadata
             del hdus["ASDF"]
         else:
             hdus[0].header[keyword] = value

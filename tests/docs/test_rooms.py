@@ -1,4 +1,4 @@
-"""Who may import what: the rooms of the house, read from the code itself (docs/rooms.py, which also draws them)."""
+"""Import rules between the modules and packages ("rooms"), checked in the source (docs/rooms.py also draws them)."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ from gpucoron.backends import get_backend
 from tests.cases.paths import ROOT
 
 MOST_ROOMS = 20
-#: the rooms, top first: what stands lower knows nothing of what stands above it
+#: the rooms, top first: a room may only import rooms below it
 ORDER = (
     "__main__",
     "cli",
@@ -37,14 +37,14 @@ ORDER = (
     "dq",
     "files",
     "errors",
-    "__init__",  # the version and the public names: all may import it, so that it imports nothing
+    "__init__",  # the version and the public names: every module may import it, so it imports none
 )
-#: inside backends: what is not named, its single modules, stands below
+#: inside backends: modules that are not listed are below
 ORDER_OF_BACKENDS = ("__init__", "backend", "budget", "operations", "devices")
 
 JWST = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "gwcs")
 CUPY = ("cupy", "cupyx", "cupy_backends")
-#: where each of these may be imported, by the beginning of the path; and what to do elsewhere
+#: where each of these may be imported, by the beginning of the path; and the advice to others
 KNOWN_ONLY_TO = {
     JWST: (
         (
@@ -62,7 +62,7 @@ LOGGING_SETUP = ("basicConfig", "dictConfig", "fileConfig", "addHandler", "remov
 
 @pytest.fixture(scope="module")
 def rooms():
-    """The module that reads imports; it lies beside the pages that it draws."""
+    """The module that reads imports, which is among the pages' scripts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "docs"))
         import rooms
@@ -75,12 +75,12 @@ def house(rooms):
 
 
 def tell(found, advice):
-    """Put what was found, one a line, and what to do into a message."""
+    """Format a message with one finding per line, and the advice."""
     return "\n".join([*map(str, found), f"-> {advice}"])
 
 
 def tell_circles(circles, arrows):
-    """Name for each circle its members, and each import on it with its line."""
+    """Format each circle with its members and the lines of their imports."""
     for circle in circles:
         yield f"circle: {' -> '.join([*circle, circle[0]])}"
         for arrow in zip(circle, [*circle[1:], circle[0]], strict=True):
@@ -96,7 +96,7 @@ def is_dynamic_import(name):
 
 
 def dynamic_imports(house):
-    """List the imports by name that stand outside an ``__init__``."""
+    """List the imports by name outside of an ``__init__``."""
     return [use for use in house.uses(is_dynamic_import) if not house.paths[use[0]].endswith("/__init__.py")]
 
 
@@ -162,7 +162,7 @@ def test_steps_and_backends_set_no_logging_up(house):
 
 
 def list_test_imports(text):
-    """List what a file imports from a module of tests, or from ``conftest``."""
+    """List the imports of a file from test modules or ``conftest``."""
     found = re.findall(r"^\s*(?:from|import)\s+(\S+(?:[ ]import[ ].*)?)", text, re.MULTILINE)
     return [name for name in found if re.search(r"(^|\.| )(test_\w+|conftest)\b", name)]
 
@@ -311,10 +311,10 @@ def test_picture_shows_each_room_on_its_floor(rooms, small_house, monkeypatch):
         left, right = sorted((one, other), key=lambda box: box["x"])
         assert one["y"] != other["y"] or left["x"] + left["width"] < right["x"]
     arrows = [path.get("class") for path in picture.findall(f"{svg}path")]
-    assert sorted(arrows) == ["of-a of-b", "of-a of-d", "of-b of-c", "upward of-c of-b"]  # a -> c follows
+    assert sorted(arrows) == ["of-a of-b", "of-a of-d", "of-b of-c", "upward of-c of-b"]  # implies a -> c
 
 
-#: what version 0.1 documented, beside the steps, which have not moved
+#: documented in version 0.1, besides the steps, which have not moved
 DOCUMENTED = """
     gpucoron.backends.backend_status gpucoron.backends.base.Backend gpucoron.backends.base.Slopes
     gpucoron.backends.get_backend gpucoron.batch.Result gpucoron.batch.reduce gpucoron.batch_inputs.find_files

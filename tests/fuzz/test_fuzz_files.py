@@ -1,6 +1,6 @@
-"""Damaged files, drawn at random: refused by name or reduced rightly, and the others of the command go on.
+"""Randomly damaged files: refused by name or reduced correctly, without effect on the other files of the command.
 
-``--fuzz N`` draws N cases; a failure tells the number of the case, which ``mutations.mutate`` makes again.
+``--fuzz N`` draws N cases; a failure reports the number of the case, from which ``mutations.mutate`` makes it again.
 """
 
 import logging
@@ -18,12 +18,12 @@ from gpucoron.files import on_one_line
 from gpucoron.io.products import product_path
 from tests.fuzz.mutations import mutate
 
-#: cases that CI draws
+#: number of cases in CI
 FEW = 100
-#: cases of one command
+#: cases per command
 AT_ONCE = 10
 SLOPES = ("SCI", "ERR", "DQ", "VAR_POISSON", "VAR_RNOISE")
-#: bytes that no case may take beyond what the process had
+#: bytes that a case may need in addition to the process
 MOST_MEMORY = 300e6
 MOST_SECONDS = 600
 
@@ -36,7 +36,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(scope="module")
 def clean(exposures, tmp_path_factory):
-    """The undamaged exposures: paths, a cache for both, and what comes of them."""
+    """The undamaged exposures: paths, a cache for both, and their products."""
     from gpucoron.simulate import simulate
     from gpucoron.simulate.references import write_references
 
@@ -53,7 +53,7 @@ def clean(exposures, tmp_path_factory):
 
 
 def read_products(path, folder):
-    """Read what was made of an exposure: product and extension -> its bytes; {} if nothing was."""
+    """Read the products of an exposure: product and extension -> its bytes; {} if there are none."""
     found = {}
     for kind in ("rate", "rateints"):
         product = product_path(path, folder, kind)
@@ -84,16 +84,16 @@ def ends_in_time(seconds):
 
 
 def compare_with_jwst(path, found, folder, told, warned):
-    """Hold products to those of jwst's own pipeline on the same file; return what differs.
+    """Compare products with those of jwst's pipeline for the same file; return the differences.
 
-    ``warned`` is what was logged of it: jwst fails on MIRI's ramps that are shorter than their keywords tell.
+    ``warned`` holds the log messages about it: jwst fails for MIRI ramps shorter than their keywords say.
     """
     from jwst.pipeline import Detector1Pipeline
 
     folder.mkdir()
     try:
         Detector1Pipeline.call(str(path), save_results=True, output_dir=str(folder))
-    except Exception as error:  # it raises anything
+    except Exception as error:  # it raises all kinds of exceptions
         if isinstance(error, IndexError) and "these count" in warned:
             return []
         return [f"{told}: reduced, other than without it, and jwst fails: {type(error).__name__} {error}"]
@@ -113,7 +113,7 @@ def compare_with_jwst(path, found, folder, told, warned):
 
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_files(first, clean, tmp_path, request, capsys, caplog):
-    """Damage some files, reduce all of them and a good one by one command, and plan a batch of them."""
+    """Damage some files, reduce all of them and a good one with one command, and plan a batch of them."""
     (good, *_others), cache, products = clean
     folder, output = tmp_path / "raw", tmp_path / "out"
     folder.mkdir()
@@ -143,7 +143,7 @@ def test_damaged_files(first, clean, tmp_path, request, capsys, caplog):
         told = f"case {number}, {source.name}: {mutation.what}"
         found = read_products(mutation.path, output)
         of_file = [line for line in lines if on_one_line(mutation.path.name) in line]
-        # where all groups are saturated there is nothing to fit, and nothing is wrong with the file
+        # with all groups saturated there is nothing to fit, and the file is valid
         n_refused += not found and not any("no product" in line for line in of_file)
         if asked:
             with capsys.disabled():
@@ -161,7 +161,7 @@ def test_damaged_files(first, clean, tmp_path, request, capsys, caplog):
             continue
         if mutation.expect == "same":
             faults.append(f"{told}: other products than without it")
-        # jwst takes its time: a few in CI, all where many are drawn
+        # jwst is slow: a few cases in CI, all with --fuzz
         elif asked or not n_compared:
             n_compared += 1
             with cache.activate():

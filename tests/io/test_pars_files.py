@@ -1,4 +1,4 @@
-"""Parameter files: CRDS's where they apply, and the user's own, as jwst takes them."""
+"""Parameter files: from CRDS and from the user, applied as in jwst."""
 
 import asdf
 import numpy as np
@@ -31,14 +31,14 @@ def case(exposures):
 
 @pytest.fixture(scope="module")
 def newer(exposures):
-    """Make an exposure with a parameter file that sets what no step knows."""
+    """Make an exposure with a parameter file that sets unknown parameters."""
     pars = {"pars-jumpstep": {"rejection_threshold": 5.0, "sigma_clip_twice": True}}
     return exposures("NIRCAM", "SUB320A335R", "RAPID", 4, 2, shape=(16, 24), pars=pars)
 
 
 @pytest.fixture
 def write(tmp_path):
-    """Write parameter files as CRDS has them."""
+    """Write parameter files as in CRDS."""
 
     def write_file(name, class_, parameters, steps=(), step_name=None):
         head = {"class": class_, "name": step_name or class_.rpartition(".")[2]}
@@ -61,7 +61,7 @@ def history(path):
     return "".join(fits.getheader(path)["HISTORY"])
 
 
-# where CRDS's files apply
+# where CRDS parameter files apply
 
 
 @pytest.mark.parametrize("value", ["true", "True", "t", "yes", "y", "TRUE", "1", "on", "false", "no", ""])
@@ -71,7 +71,7 @@ def test_the_variable_reads_as_stpipe_reads_it(value, monkeypatch, caplog):
     monkeypatch.setenv(DISABLED_BY, value)
     assert takes_crds_pars("jwst") is not get_disable_crds_steppars()
     assert not takes_crds_pars("spaceklip")
-    # what was asked for in words counts more
+    # parameters given directly have priority
     assert takes_crds_pars("jwst", True)
     assert not takes_crds_pars("jwst", False)
     assert bool(caplog.records) is (value in ("TRUE", "1", "on"))
@@ -94,7 +94,7 @@ def test_crds_files_left_out(how, command, case, tmp_path, monkeypatch):
 
 
 def test_a_job_takes_what_the_batch_has_settled(case, tmp_path, monkeypatch):
-    """The variable is set where the batch starts, and not where its worker runs (Dask)."""
+    """The variable is set where the batch starts, but not where its worker runs (Dask)."""
     monkeypatch.setenv(DISABLED_BY, "true")
     asked = {"profile": "jwst", "steps": {}, "run_parameters": {}, "use_pars": takes_crds_pars("jwst"), "pars": []}
     pool = {"backend": "numpy", "max_memory": None, "scratch_dir": str(tmp_path), "workers": 1, "devices": None}
@@ -148,7 +148,7 @@ def test_call_names_the_files_too(case, write, tmp_path):
     assert '"rejection_threshold": 6.0' in told
 
 
-# the user's own
+# the user's file
 
 
 def test_precedence(case, write):
@@ -269,7 +269,7 @@ def test_a_changed_file_is_other_parameters(case, write, tmp_path):
     path = str(write("one.asdf", JUMP, {"rejection_threshold": 6.0}))
     first = by_batch(pars=[path]).digest
     copy = str(write("two.asdf", JUMP, {"rejection_threshold": 6.0}))
-    # what counts is what the file holds
+    # the contents of the file count
     same = [{"pars": [path]}, {"pars": [copy]}, {"steps": {"jump": {"rejection_threshold": "6"}}}]
     assert [by_batch(**options).digest for options in same] == [first] * 3
     write("one.asdf", JUMP, {"rejection_threshold": 6.5})
@@ -313,7 +313,7 @@ def test_a_parameter_of_a_newer_jwst(coat, newer, exposures, tmp_path, capfd):
 
 
 def test_the_way_on(newer, write, tmp_path):
-    """CRDS's files left out, and a copy of the one that was refused given."""
+    """Ignore CRDS parameter files, and give a copy of the refused one."""
     own = write("copy.asdf", JUMP, {"rejection_threshold": 5.0})
     with newer.cache.activate():
         arguments = ["run", str(newer.path), "-o", str(tmp_path), "--backend", "numpy", "-q"]
@@ -322,7 +322,7 @@ def test_the_way_on(newer, write, tmp_path):
 
 
 def test_a_batch_goes_on_with_the_others(newer, write, tmp_path):
-    """The exposure whose parameter file is refused fails; that of another instrument is reduced."""
+    """The exposure whose parameter file is refused fails; that of the other instrument is reduced."""
     from gpucoron.simulate import simulate
     from gpucoron.simulate.references import write_references
 

@@ -1,4 +1,4 @@
-"""Products are named as jwst names them, from any file that a reduction starts with, by every way to reduce."""
+"""Products have jwst's names, for every kind of input file and every entry point."""
 
 import gzip
 import re
@@ -21,7 +21,7 @@ NAMES = (
 
 
 def names_by(pipeline, name):
-    """Ask a pipeline's own machinery what it calls the products of a file."""
+    """Get the names of the products of a file from the pipeline class itself."""
     pipeline.set_primary_input(f"raw/{name}")
     return [pipeline.make_output_path(suffix=suffix) for suffix in ("rate", "rateints", "jump")]
 
@@ -38,7 +38,7 @@ def test_names_are_jwsts(name):
 
 @pytest.mark.parametrize("name", ["x_uncal.fits.gz", *(f"x_{step}.fits" for step in STEPS)])
 def test_further_names_that_all_ways_know(name):
-    """A compressed file is named like the file in it, and our own steps are steps too."""
+    """A compressed file is named after its contents, and gpucoron's own steps are known, too."""
     ours = [product_path(name, "", suffix).name for suffix in ("rate", "rateints", "jump")]
     assert ours == ["x_rate.fits", "x_rateints.fits", "x_jump.fits"]
     assert ours == names_by(gpucoron.Coron1Pipeline(), name)
@@ -72,7 +72,7 @@ def test_a_batch_refuses_products_of_one_name(tmp_path):
 
 
 def test_a_batch_spares_its_input(tmp_path):
-    """Products appear all or none, and none that would replace the exposure itself."""
+    """All products are written or none, and none that would replace the input."""
     (tmp_path / "stage").mkdir()
     for name in ("x_dq_init.fits", "x_jump.fits"):
         (tmp_path / "stage" / name).write_text("new")

@@ -1,4 +1,4 @@
-"""What spaceKLIP lacks is put back where it is absent, and nothing else is touched."""
+"""Missing data of spaceKLIP are added if they are absent, and nothing else is changed."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 
 from gpucoron.io.spaceklip_repairs import Preparation, find_missing
 
-#: a package as pysiaf is where GitHub did not answer: without prd_list
+#: pysiaf as installed when GitHub did not answer: without prd_list
 FAKE_PYSIAF = """
     import sys, types, pathlib, tempfile
     from importlib.machinery import ModuleSpec
@@ -23,7 +23,7 @@ FAKE_PYSIAF = """
 
 
 def run(code):
-    """Run in a process of its own: the repairs are for a whole process."""
+    """Run in a new process, because the repairs affect a whole process."""
     script = textwrap.dedent(FAKE_PYSIAF) + textwrap.dedent(code)
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -88,7 +88,7 @@ def test_preparing_imports_neither_spaceklip_nor_what_downloads():
 
 @pytest.fixture
 def data(monkeypatch, tmp_path):
-    """All data in place."""
+    """All data are present."""
     (tmp_path / "stpsf").mkdir()
     (tmp_path / "stpsf" / "version.txt").write_text("2.2.0")
     (tmp_path / "cdbs" / "calspec").mkdir(parents=True)
@@ -106,7 +106,7 @@ def missing_data():
 
 def test_data_that_are_there_are_not_missing(data, monkeypatch):
     assert missing_data() == []
-    # where stpsf and webbpsf_ext look without the variables
+    # where stpsf and webbpsf_ext search without the variables
     monkeypatch.delenv("STPSF_PATH")
     monkeypatch.delenv("PYSYN_CDBS")
     monkeypatch.setenv("WEBBPSF_EXT_PATH", str(data))

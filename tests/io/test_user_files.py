@@ -1,4 +1,4 @@
-"""Flags of the user's own: cut to the subarray by the rule by which jwst cuts its references."""
+"""Flags of the user: cut to the subarray like jwst's references."""
 
 import logging
 
@@ -18,7 +18,7 @@ KINDS = ("full frame", "full frame with keywords", "larger subarray", "its own")
 
 
 def written(folder, flags, extension=False, **keywords):
-    """Write flags as users do: into the primary HDU, or into an extension."""
+    """Write flags like a user: into the primary HDU, or into an extension."""
     path = folder / "flags.fits"
     header = fits.Header(keywords)
     hdus = (
@@ -120,7 +120,7 @@ def _image(value, dtype, start=None):
     return write
 
 
-#: what is written, and words of the error
+#: contents of the file, and part of the error message
 FAULTS = {
     "missing": (lambda path: None, "No such file or directory.*give a FITS file with an image of DQ flags"),
     "no FITS": (_text, "cannot be read .*give a FITS file with an image of DQ flags"),

@@ -1,4 +1,4 @@
-"""Versions of other packages: their ranges, what is said outside of them, and what products say of jwst's."""
+"""Versions of other packages: their ranges, messages outside of these, and the versions in the products."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ from tests.tools.oldest_versions import read_pins
 
 @pytest.fixture
 def pretend(monkeypatch):
-    """A function that pretends other versions: package -> version, or None for a package that is missing."""
+    """A function that patches versions: package -> version, or None for a missing package."""
 
     def pretend(**others):
         real = versions.installed
@@ -35,7 +35,7 @@ def pretend(monkeypatch):
 
 
 def requirements():
-    """Read pyproject's requirements: package -> (lower bound, upper bound or None)."""
+    """Read the requirements in pyproject: package -> (lower bound, upper bound or None)."""
     lines = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     found = {}
     for line in lines:
@@ -50,7 +50,7 @@ def test_the_ranges_are_those_of_the_installation():
 
 
 def test_the_oldest_are_tested():
-    """Each lower bound is pinned for the tests with the oldest: the release that the bound names."""
+    """Each lower bound is pinned for the tests of the oldest versions: the release of that number."""
     pins = read_pins()
     assert {name: versions._numbers(oldest) for name, (oldest, _beyond) in requirements().items()} == {
         name: versions._numbers(pins[name]) for name in requirements()
@@ -99,7 +99,7 @@ def test_what_is_newer_is_told_once(pretend, caplog, package, found):
 
 
 def test_every_coat_refuses_before_any_work(pretend, tmp_path, capsys):
-    """The input does not exist: whoever looked for it first would say so."""
+    """The input does not exist: a look for it before the check would raise another error."""
     pretend(jwst="1.20.2")
     absent, output = tmp_path / "x_uncal.fits", tmp_path / "out"
     database = SimpleNamespace(output_dir=str(output), obs={})
@@ -119,7 +119,7 @@ def test_every_coat_refuses_before_any_work(pretend, tmp_path, capsys):
 
 
 def run_with(tmp_path, found, *arguments):
-    """Run the command line in an environment whose jwst says that it is another version."""
+    """Run the command line with a patched version of jwst."""
     about = tmp_path / "site" / f"jwst-{found}.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: jwst\nVersion: {found}\n")
@@ -175,7 +175,7 @@ def test_products_say_as_which_jwst_they_are_where_it_is_another(case, tmp_path,
 
 
 def test_inverse_coefficients_are_read_whatever_the_data_model_knows(exposures):
-    """The data model of jwst 2.0 does not know them: they are read from the file all the same."""
+    """The data model of jwst 2.0 lacks them, so they are read directly from the file."""
     from gpucoron.io.exposure import Exposure
     from gpucoron.io.references import find_references, read_reference
 
