@@ -1,4 +1,4 @@
-"""The steps that still run jwst's code: through our engine they give what jwst's pipeline gives."""
+"""The steps that still run jwst's code: in gpucoron's engine they give the results of jwst's pipeline."""
 
 import logging
 
@@ -18,11 +18,11 @@ NIRCAM = (("NIRCAM", "SUB320A335R", "RAPID", 8, 2), {"shape": (40, 320)})
 MIRI = (("MIRI", "MASK1550", "FASTR1", 20, 2), {"shape": (40, 288), "effects": Effects(emi=True)})
 
 CASES = {
-    "emicorr": (*MIRI, {"emicorr": {"skip": False}}),  # ours; here for the whole pipeline
+    "emicorr": (*MIRI, {"emicorr": {"skip": False}}),  # a step of gpucoron, here for the whole pipeline
     "sequential": (*MIRI, {"emicorr": {"skip": False, "algorithm": "sequential"}}),
     "clean_flicker_noise": (*NIRCAM, {"clean_flicker_noise": {"skip": False}}),
     "persistence": (*NIRCAM, {"persistence": {"skip": False, "persistence_time": 100, "dn_threshold": 20000.0}}),
-    "likely": (*NIRCAM, {"ramp_fit": {"algorithm": "LIKELY"}}),  # ours; here for the whole pipeline
+    "likely": (*NIRCAM, {"ramp_fit": {"algorithm": "LIKELY"}}),  # a step of gpucoron, here for the whole pipeline
     "snowballs": (*NIRCAM, {"jump": {"expand_large_events": True, "min_jump_area": 3.0, "edge_size": 10}}),
     "showers": (*MIRI, {"jump": {"find_showers": True, "extend_min_area": 20}}),
 }
@@ -38,7 +38,7 @@ def test_borrowed_steps_give_jwsts_answer(name, exposures):
         for key in ("groupdq", "pixeldq"):
             assert_same_flags(ours.ramps[step][key], arrays[key], f"{step} {key}")
         assert_same_values(ours.ramps[step]["data"], arrays["data"], 2e-6, step)
-    # the recursions of LIKELY are summed in another order than stcal's: 1e-5 is agreed
+    # the recursions of LIKELY are summed in another order than stcal's: the tolerance is 1e-5
     rtol = 1e-5 if name == "likely" else 2e-6
     for product in ("rate", "rateints"):
         assert_same_flags(getattr(ours, product)["dq"], getattr(theirs, product)["dq"], product)
@@ -61,7 +61,7 @@ def test_the_full_frame_is_jwsts(exposures):
 
 @pytest.mark.parametrize("opt_name", ["", "mine.fits"])
 def test_the_chi_square_of_likely_is_jwsts(exposures, tmp_path, monkeypatch, opt_name):
-    """Ours, of our own fit, under jwst's name."""
+    """Chi-square of gpucoron's fit, with jwst's file name."""
 
     case = exposures(*NIRCAM[0], **NIRCAM[1])
     steps = {"ramp_fit": {"algorithm": "LIKELY", "save_opt": True, "opt_name": opt_name}}
@@ -103,7 +103,7 @@ def _half_an_entry(folder):
 
 _HAUNTED = {"skip": False, "persistence_time": 100, "dn_threshold": 2e4}
 
-#: step -> parameters, made in a folder; words of the error, its kind
+#: step -> parameters, made in a folder; part of the error message, type of the error
 FAULTS = {
     "pixels beyond": (
         "persistence", lambda folder: {**_HAUNTED, "persistence_array_file": _of_another_detector_size(folder)},
@@ -144,7 +144,7 @@ def test_what_jwsts_code_raises_names_the_exposure_and_the_step(name, exposures,
     ],
 )
 def test_every_borrowed_step_has_the_same_boundary(helper, name, target, way, exposures, monkeypatch):
-    """Each entry to jwst's and stcal's code, with an error that nobody foresaw."""
+    """Each call of jwst's and stcal's code, with an unexpected error."""
     from gpucoron.borrowed import HELPERS
     from gpucoron.engine import plan
     from gpucoron.io.exposure import Exposure

@@ -1,4 +1,4 @@
-"""The declarations against the installed jwst, and the rules of settling parameters."""
+"""The declarations compared with the installed jwst, and the rules for resolving parameters."""
 
 import logging
 
@@ -45,7 +45,7 @@ def test_names_and_defaults_are_jwsts(name, jwst_steps):
     common = set(Step.load_spec_file()) - {"skip"}
     theirs = {key: defaults[key] for key in spec if key not in common and not key.startswith("override_")}
     ours = {key: parameter.default for key, parameter in declared(name).items() if not key.startswith("override_")}
-    # those of every step: as many of jwst's as we have, with its defaults
+    # parameters of every step: a subset of jwst's, with its defaults
     shared = {key: ours.pop(key) for key in common if key in ours}
     assert {"save_results", "suffix", "output_dir"} <= set(shared)
     assert shared == {key: defaults[key] for key in shared}
@@ -86,7 +86,7 @@ def test_spaceklip_profile():
     assert miri["charge_migration"].skip
     assert miri["subtract_ktc"].skip
     assert miri["ipc"].skip
-    # parameter files overrule the profile; that CRDS's are not asked for here, the engine decides
+    # parameter files override the profile; the engine decides that those of CRDS are not requested here
     other = resolve(STEPS, "spaceklip", from_files={"jump": {"rejection_threshold": 9.0}})
     assert other["jump"].rejection_threshold == 9.0
 
@@ -137,7 +137,7 @@ def test_what_another_step_replaces_is_named_in_one_warning(caplog):
     with caplog.at_level(logging.WARNING, logger="gpucoron"):
         settled, of_run, _files = engine.settle(steps=steps)
     (record,) = caplog.records
-    # what a profile sets was perhaps not set by the user
+    # a value of the profile may not have been set by the user
     assert record.getMessage() == (
         "jump.rejection_threshold, ramp_fit.algorithm are accepted and not used: "
         "experimental_jumpramp replaces jump and ramp_fit"

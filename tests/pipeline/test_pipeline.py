@@ -1,4 +1,4 @@
-"""The entry points: Coron1Pipeline, strun, run_single_file, gpucoron run; and CRDS's parameter files."""
+"""The entry points: Coron1Pipeline, strun, run_single_file, gpucoron run; and CRDS parameter files."""
 
 import os
 import subprocess
@@ -138,7 +138,7 @@ def test_call_refuses_unknown_names_with_the_nearest(case):
 
 
 def test_call_leaves_what_run_leaves(case, tmp_path):
-    """Further products have the same names and the same values, whoever starts the run."""
+    """Additional products have the same names and the same values for every entry point."""
     from astropy.io import fits
 
     steps = {
@@ -188,7 +188,7 @@ def test_run_single_file(case, tmp_path):
     assert cube.data.ndim == 3
     assert rate.meta.cal_step.charge_migration == "COMPLETE"
     assert rate.meta.cal_step.dark_sub == "SKIPPED"
-    # rows share their 1/f noise: taking it out leaves less of it
+    # rows share their 1/f noise: subtracting it reduces the noise
     assert _row_scatter(rate) < _row_scatter(plain)
     assert {path.name.rsplit("_", 1)[1] for path in tmp_path.iterdir()} == {"rate.fits", "rateints.fits", "ramp.fits"}
     with pytest.raises(ParameterError, match="did you mean 'skip_ktc'"):

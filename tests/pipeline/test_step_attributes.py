@@ -1,4 +1,4 @@
-"""Every attribute that stpipe gives to every step has the effect that it has in jwst's own pipeline."""
+"""Every attribute that stpipe adds to every step has the same effect as in jwst's pipeline."""
 
 import logging
 
@@ -17,10 +17,10 @@ EXPOSURES = {
     "nircam": ("NIRCAM", "SUB320A335R", "RAPID", 6, 2),
     "miri": ("MIRI", "MASK1550", "FASTR1", 8, 2),
 }
-#: one step of each kind that the other instrument has too; jwst's own code is slow on the others
+#: one step of each kind that also exists for the other instrument; jwst's code is slow for the others
 HOOKED = ("group_scale", "saturation", "ipc", "linearity", "jump", "persistence", "ramp_fit", "gain_scale")
 
-#: attribute -> what is set on every step, by its name
+#: attribute -> value for every step, by its name
 VALUES = {
     "save_results": lambda name: {"save_results": True},
     "suffix": lambda name: {"save_results": True, "suffix": f"of-{name}"},
@@ -35,13 +35,13 @@ VALUES = {
     "output_use_index": lambda name: {"output_use_index": False},
     "input_dir": lambda name: {"input_dir": "elsewhere"},
 }
-#: of these the other instrument's steps too
+#: for these also the steps of the other instrument
 OF_BOTH = ("save_results", "output_dir", "pre_hooks", "post_hooks")
 WALK = [("nircam", name) for name in VALUES] + [("miri", name) for name in OF_BOTH]
 
 
 def own_steps(pipeline_class):
-    """Name the steps of jwst's that both pipelines have and that run quickly."""
+    """Return the names of jwst's steps that both pipelines have and that run quickly."""
     return [name for name, step in STEPS.items() if not step.custom and name in pipeline_class.step_defs]
 
 
@@ -62,7 +62,7 @@ def assert_same_file(ours, theirs):
 
 
 def run_both(case, tmp_path, monkeypatch, value_of, how):
-    """Reduce with both pipelines, every step set alike; give the folders, rates and calls of hooks."""
+    """Reduce with both pipelines and the same settings; return the folders, rates and calls of hooks."""
     from jwst.pipeline import Detector1Pipeline
 
     from gpucoron import Coron1Pipeline
@@ -90,9 +90,9 @@ def run_both(case, tmp_path, monkeypatch, value_of, how):
 
 @pytest.mark.parametrize(("exposure", "attribute"), WALK)
 def test_each_attribute_has_jwsts_effect(exposures, exposure, attribute, tmp_path, monkeypatch):
-    """But where jwst's pipeline overwrites what the user has set: see docs/deviations.md."""
+    """Except where jwst's pipeline overwrites a value of the user: see docs/deviations.md."""
     case = exposures(*EXPOSURES[exposure], shape=(24, 32))
-    # stpipe makes hooks when a step is made: set on an instance, jwst passes over them
+    # stpipe makes hooks when a step is made: jwst ignores those set on an instance
     how = "call" if attribute.endswith("hooks") else "instance"
     found = run_both(case, tmp_path, monkeypatch, VALUES[attribute], how)
     (ours, rate, calls), (theirs, due, due_calls) = found["ours"], found["theirs"]
@@ -109,7 +109,7 @@ def test_each_attribute_has_jwsts_effect(exposures, exposure, attribute, tmp_pat
         }
         due_names = [f"{moved[name]}/{name}" if name in moved else name for name in due_names]
     if attribute in ("output_use_model", "search_output_file"):
-        # jwst writes the rateints over the rate here
+        # here jwst replaces the rate by the rateints
         both = [name for name in due_names if name.endswith("_ramp_fit.fits")]
         due_names = [name for name in due_names if name not in both]
         due_names += [name.replace("_ramp_fit", f"_{number}_ramp_fit") for name in both for number in (0, 1)]
@@ -174,7 +174,7 @@ def test_what_compares_exposures_is_named(exposures, tmp_path, caplog, coat):
 
 
 class TestStrangers:
-    """What does not exist, or cannot be, is refused by name."""
+    """Unknown names and impossible values are refused by name."""
 
     @pytest.mark.parametrize(
         ("owner", "name", "near"),
@@ -218,7 +218,7 @@ class TestStrangers:
 
 
 class TestWrongKinds:
-    """What stpipe would refuse in its own words, or pass over, is told with step and parameter."""
+    """Values that stpipe refuses with its own message, or ignores, are refused with step and parameter."""
 
     @pytest.fixture(scope="class")
     def case(self, exposures):
@@ -264,7 +264,7 @@ class TestWrongKinds:
         from gpucoron import Coron1Pipeline
 
         if way == "made" and "config_file" in values:
-            return  # there it only says where relative names begin
+            return  # there it is only the folder of relative names
         with case.cache.activate(), pytest.raises(ParameterError, match=words):
             Coron1Pipeline.call(str(case.path), **values) if way == "call" else Coron1Pipeline(**values)
 
@@ -315,7 +315,7 @@ class TestWrongKinds:
 
 
 class TestHooks:
-    """Hooks in every way to start a run, and their faults."""
+    """Hooks in every entry point, and their errors."""
 
     @pytest.fixture(scope="class")
     def case(self, exposures):
@@ -358,7 +358,7 @@ class TestHooks:
                 off = ("subtract_ktc", "subtract_1overf")
                 plain = {"saturation": {}, "jump": {}} | steps
                 run_single_file(str(case.path), str(tmp_path), steps=plain | {name: {"skip": True} for name in off})
-                return  # its defaults are others: that it takes them is what is asked here
+                return  # its defaults differ: this only checks that it accepts them
         for key in SLOPE_ARRAYS:
             np.testing.assert_array_equal(getattr(rate, key), getattr(theirs, key), err_msg=key)
         assert rate.meta.target.proposer_name == theirs.meta.target.proposer_name == "by a hook"

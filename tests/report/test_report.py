@@ -1,4 +1,4 @@
-"""The report: what it takes from manifests, previews and products, and that text from files stays text."""
+"""The report: data from manifests, previews and products, and escaping of text from files."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ from tests.cases.records import make_failure, make_preview, make_record, make_sc
 
 
 class Page(HTMLParser):
-    """A report as a browser takes it apart."""
+    """A report as parsed by a browser."""
 
     def __init__(self, path):
         super().__init__()
@@ -71,7 +71,7 @@ def data_url(png):
 
 @pytest.fixture(scope="module")
 def reduced(exposures, tmp_path_factory):
-    """A NIRCam exposure reduced by both custom steps that a report draws: (folder, exposure, run, preview)."""
+    """A NIRCam exposure reduced with both custom steps that a report draws: (folder, exposure, run, preview)."""
     case = exposures("NIRCAM", "SUB320A335R", "RAPID", 5, 2)
     folder = tmp_path_factory.mktemp("reduced")
     with case.cache.activate():
@@ -136,7 +136,7 @@ def test_what_an_exposure_shows(tmp_path):
     row, detail = page.rows[record["exposure"]], page.detail(record["exposure"])
     assert (row["target"], row["filter"], row["mask"]) == ("HD 141569", "F210M", "MASKA210R")
     assert row["shape"] == "4 × 10 × 640 × 640"
-    # the table counts the rate's pixels, a manifest the samples of groups
+    # the table counts pixels of the rate, a manifest samples of groups
     assert row["jump"] == preview.named_flags()["JUMP_DET"] != record["flags"]["JUMP_DET"]
     jump, hot = (next(flag for flag in detail["flags"] if flag["name"] == name) for name in ("JUMP_DET", "HOT"))
     assert (jump["pixels"], jump["samples"]) == (row["jump"], record["flags"]["JUMP_DET"])
@@ -250,7 +250,7 @@ def test_the_record_of_removed_noise_is_the_mean_of_what_was_subtracted(exposure
     expected = difference.reshape(-1, 48, 64).mean(axis=0)
     fitted = np.isfinite(expected)
     assert fitted.mean() > 0.9
-    # the difference of two float32 images has their rounding
+    # the difference of two float32 images includes their rounding
     atol = 1e-7 * np.nanmax(np.abs(before[at][1]))
     assert np.std(removed[fitted]) > 100 * atol
     np.testing.assert_allclose(removed[fitted], expected[fitted], atol=atol, rtol=1e-5)
@@ -357,7 +357,7 @@ def test_png_is_what_it_encodes():
 
 
 def test_png_with_a_palette_is_what_it_encodes():
-    """As many colours as a page's images have: one for no value and 48 shades."""
+    """As many colours as in the images of a page: one for missing values and 48 shades."""
     rng = np.random.default_rng(2)
     palette = rng.integers(0, 255, (49, 3), np.uint8)
     image = rng.integers(0, 49, (6, 9), np.uint8)
@@ -377,7 +377,7 @@ def test_the_legend_has_the_colours_of_the_pictures():
 
 def test_long_history_entries_are_joined():
     entries = ["another tool", "gpucoron jump: {" + 100 * "a" + " b" + 80 * "c" + "}", "gpucoron 0.1.0, backend numpy"]
-    entries[1] = entries[1][:71] + " " + entries[1][71:]  # a blank at the card's end
+    entries[1] = entries[1][:71] + " " + entries[1][71:]  # a blank at the end of the card
     cards = [entry[at : at + 72].rstrip() for entry in entries for at in range(0, len(entry), 72)]
     assert join_cards(cards) == entries
 

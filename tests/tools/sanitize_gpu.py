@@ -1,7 +1,6 @@
 """Run the kernels on a GPU under compute-sanitizer: no access out of bounds, no hazard in shared memory.
 
-Each tool must also find a fault that is made on purpose, or its silence would mean nothing. Part of ``make gpu``; by
-itself it fails where there is no GPU or no compute-sanitizer.
+Each tool must also detect a deliberate fault. Part of ``make gpu``; alone it fails without a GPU or compute-sanitizer.
 
 Usage: python -m tests.tools.sanitize_gpu
 """
@@ -15,18 +14,18 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 FAULT = 66
-#: tool -> (the fault that it must find, words of its report)
+#: tool -> (the fault that it must detect, text of its report)
 TOOLS = {"memcheck": ("overrun", "Invalid __global__"), "racecheck": ("race", "hazard")}
 
 
 def find_sanitizer():
-    """Find compute-sanitizer: on the path, or in the toolkit's usual place; None where it is missing."""
+    """Find compute-sanitizer: in PATH, or in the usual folder of the toolkit; None if it is missing."""
     toolkit = os.environ.get("CUDA_PATH", "/usr/local/cuda")
     return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=f"{toolkit}/bin")
 
 
 def run(sanitizer, tool, what, timeout=None):
-    """Run an exercise under a tool; return its exit status and what was printed."""
+    """Run an exercise under a tool; return its exit status and output."""
     script = [sys.executable, str(HERE / "exercise_kernels.py"), what, "--backend", "cuda"]
     command = [sanitizer, "--tool", tool, "--error-exitcode", str(FAULT), *script]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
@@ -39,7 +38,7 @@ def run(sanitizer, tool, what, timeout=None):
 
 
 def find_problem(sanitizer, tool, is_sound, timeout=None):
-    """Run a tool over the kernels, or over the fault that it must find (``is_sound`` False); None, or what is wrong."""
+    """Run a tool on the kernels, or (``is_sound`` False) on the fault that it must detect; return None, or the problem."""
     fault, words = TOOLS[tool]
     status, said = run(sanitizer, tool, "all" if is_sound else fault, timeout)
     if is_sound:
