@@ -38,7 +38,7 @@ def run(sanitizer, tool, what, timeout=None):
 
 
 def find_problem(sanitizer, tool, is_sound, timeout=None):
-    """Run a tool on the kernels, or (``is_sound`` False) on the fault that it must detect; return None, or the problem."""
+    """Run a tool on the kernels, or without ``is_sound`` on a deliberate fault; return None, or the problem."""
     fault, words = TOOLS[tool]
     status, said = run(sanitizer, tool, "all" if is_sound else fault, timeout)
     if is_sound:
