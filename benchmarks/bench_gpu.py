@@ -24,7 +24,7 @@ from pathlib import Path
 
 import array_exposures as arrays
 import numpy as np
-from compare_arrays import compare, tell
+from compare_arrays import compare, summarize
 from gpu_variants import allow_variants, measure_variants
 
 from gpucoron import dq
@@ -405,7 +405,7 @@ def show(name, figures, n_kernels=None):
             print(f"{key}: {figures[key]}")
     if "cpu" in figures:
         cpu = figures["cpu"]
-        print(f"CPU ({cpu['kind']}, {cpu['threads']} threads): {cpu['seconds']:.3f} s; {tell(cpu['differences'])}")
+        print(f"CPU ({cpu['kind']}, {cpu['threads']} threads): {cpu['seconds']:.3f} s; {summarize(cpu['differences'])}")
     sys.stdout.flush()
 
 
@@ -468,7 +468,7 @@ def find_differences(differences):
     ties = 1e-6 * differences["values"]
     counts = [differences[key] for key in ("different_flags", "different_nan", "beyond")]
     if differences["unlike"] or max(counts) > ties:
-        yield f"the products differ from those of the CPU backend: {tell(differences)}"
+        yield f"the products differ from those of the CPU backend: {summarize(differences)}"
 
 
 def result_path(folder, machine, kind):

@@ -62,7 +62,7 @@ def _compare_values(ours, theirs, tolerance, floor):
     return counts | {"largest": float(relative.max(initial=0.0))}
 
 
-def tell(counts):
+def summarize(counts):
     """Summarize the counts of `compare` in one line."""
     if counts["unlike"]:
         return f"cannot be compared: {'; '.join(counts['unlike'])}"

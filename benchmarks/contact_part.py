@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from compare_arrays import compare, tell
+from compare_arrays import compare, summarize
 
 #: exit status of a process in which the device no longer responds, because CUDA errors persist until it exits
 SPOILED = 3
@@ -138,7 +138,7 @@ class Part:
             found = to_host(self.backend, run(self.backend))
             counts = compare(found, expected, tolerance, floors)
             self.keep(**{name: {**counts, "against": reference.name, "tolerance": tolerance}})
-            message = f"against {reference.name}: {tell(counts)}"
+            message = f"against {reference.name}: {summarize(counts)}"
             if any(counts[key] for key in ("unlike", "different_flags", "different_nan", "beyond")):
                 raise Wrong(message)
             return message

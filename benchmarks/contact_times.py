@@ -3,7 +3,7 @@
 import array_exposures as arrays
 import bench_gpu
 import numpy as np
-from compare_arrays import tell
+from compare_arrays import summarize
 from contact_part import NotDone, Wrong
 
 #: the second case has the largest ramp, the third more integrations than the sigma clipping of jumps needs
@@ -78,7 +78,7 @@ def measure_cpu(part):
             problems = list(bench_gpu.find_differences(cpu["differences"]))
             if problems:
                 raise Wrong("; ".join(problems))
-            return f"{cpu['seconds']:.3f} s in the steps; {tell(cpu['differences'])}"
+            return f"{cpu['seconds']:.3f} s in the steps; {summarize(cpu['differences'])}"
 
         part.check(name, run)
 

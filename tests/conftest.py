@@ -87,9 +87,9 @@ def pytest_runtest_logreport(report):
     """Write the outcome of a test at once, so that it is known even if the run is interrupted."""
     if _outcomes is None or (report.when != "call" and report.passed):
         return
-    told = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longreprtext
+    message = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longreprtext
     with _outcomes.open("a") as file:
-        line = {"test": report.nodeid, "outcome": report.outcome, "told": told[-3000:]}
+        line = {"test": report.nodeid, "outcome": report.outcome, "told": message[-3000:]}
         line["fuzz"] = [value for key, value in report.user_properties if key == "fuzz"]
         file.write(json.dumps(line) + "\n")
 

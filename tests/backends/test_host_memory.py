@@ -60,13 +60,13 @@ def measure(exposures, folder, name):
 @pytest.mark.skipif(anonymous_memory() == 0, reason="the system does not tell anonymous memory")
 @pytest.mark.parametrize("name", PEAKS)
 def test_the_peak_stays_within_the_limit(exposures, tmp_path, name):
-    said = measure(exposures, tmp_path, name)
-    assert said["in_chunks"] == [True, False]
-    assert said["different"] == []
-    assert said["peak"] <= 1.1 * said["limit"], said
-    assert not any("at least" in words for words in said["words"]), said["words"]
+    measured = measure(exposures, tmp_path, name)
+    assert measured["in_chunks"] == [True, False]
+    assert measured["different"] == []
+    assert measured["peak"] <= 1.1 * measured["limit"], measured
+    assert not any("at least" in words for words in measured["words"]), measured["words"]
     # Otherwise there was nothing to limit.
-    assert said["unlimited_peak"] > 1.1 * said["limit"], said
+    assert measured["unlimited_peak"] > 1.1 * measured["limit"], measured
 
 
 def test_a_limit_that_cannot_be_kept_is_told_and_never_shows_in_the_answer(exposures, tmp_path, caplog):
@@ -79,9 +79,9 @@ def test_a_limit_that_cannot_be_kept_is_told_and_never_shows_in_the_answer(expos
         for name in SLOPE_ARRAYS:
             np.testing.assert_array_equal(getattr(limited[product], name), getattr(whole[product], name), err_msg=name)
     assert not [path for path in (tmp_path / "b").iterdir() if path.name.startswith(".")]
-    told = re.search(r"max_memory \(--max-memory\) is 10 MB, but this exposure needs (\d+) MB at least", caplog.text)
-    assert told
-    assert int(told[1]) > 30
+    match = re.search(r"max_memory \(--max-memory\) is 10 MB, but this exposure needs (\d+) MB at least", caplog.text)
+    assert match
+    assert int(match[1]) > 30
 
 
 def test_what_is_asked_for_is_not_told(exposures, tmp_path, caplog):

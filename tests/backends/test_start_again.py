@@ -191,10 +191,10 @@ def test_a_backend_in_several_threads_tells_them_apart(case, host):
         return {record.name: record.workers for record in run_with(case, host, steps=steps).records}
 
     with case.cache.activate(), ThreadPoolExecutor(3) as pool:
-        told = list(pool.map(run, ["fft", "median", "fft"]))
-    assert [where["jump"] for where in told] == 3 * [("host",)]
-    assert told[0] == told[2]
-    assert told[0]["subtract_1overf"] == ("host", "numpy")
+        backends_of_steps = list(pool.map(run, ["fft", "median", "fft"]))
+    assert [where["jump"] for where in backends_of_steps] == 3 * [("host",)]
+    assert backends_of_steps[0] == backends_of_steps[2]
+    assert backends_of_steps[0]["subtract_1overf"] == ("host", "numpy")
 
 
 def test_a_round_trip_is_told(case, host):

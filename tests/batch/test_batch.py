@@ -71,9 +71,9 @@ def plan_of(raw, output, **options):
 
 
 def test_a_script_needs_no_guard(raw, reduced):
-    output, said = reduced
-    assert said.count("top level") == 1
-    assert said.count(" done ['rate', 'rateints']") == 5
+    output, printed = reduced
+    assert printed.count("top level") == 1
+    assert printed.count(" done ['rate', 'rateints']") == 5
     assert leftovers(output) == []
     assert len(products(output)) == 10
     found = records(output)
@@ -194,8 +194,8 @@ def test_an_input_of_the_same_size_is_compared(raw, reduced, tmp_path):
 
 def test_shards_share_a_folder(raw, reduced, tmp_path):
     shards = [raw.start(tmp_path, "--workers", "1", "--shard", f"{index}/2") for index in (1, 2)]
-    said = [process.communicate(timeout=120) for process in shards]
-    assert [process.returncode for process in shards] == [0, 0], said
+    printed = [process.communicate(timeout=120) for process in shards]
+    assert [process.returncode for process in shards] == [0, 0], printed
     assert {path.name for path in tmp_path.glob("*.jsonl")} >= {"manifest-1-of-2.jsonl", "manifest-2-of-2.jsonl"}
     assert sorted(record["exposure"] for record in records(tmp_path)) == sorted(read_manifests(reduced[0])[0])
     assert products(tmp_path) == products(reduced[0])
@@ -204,15 +204,15 @@ def test_shards_share_a_folder(raw, reduced, tmp_path):
 
 
 def test_dry_run(raw, tmp_path):
-    said = raw.run(tmp_path / "none", "--dry-run")
+    printed = raw.run(tmp_path / "none", "--dry-run")
     assert not (tmp_path / "none").exists()
-    assert "5 of 5 exposures to reduce, 1 skipped" in said
-    assert "8 references" in said
-    assert "jwst_nircam_linearity_9001.fits" in said
-    assert re.search(r"memory up to 0\.2\d GB per worker", said)
-    assert re.search(r"expected time about \d+ s", said)
-    group = said.index("jw01386009001_02101_00001\n")
-    assert said.index("jw01386009001_02101_00001-seg002_nrcalong") > group
+    assert "5 of 5 exposures to reduce, 1 skipped" in printed
+    assert "8 references" in printed
+    assert "jwst_nircam_linearity_9001.fits" in printed
+    assert re.search(r"memory up to 0\.2\d GB per worker", printed)
+    assert re.search(r"expected time about \d+ s", printed)
+    group = printed.index("jw01386009001_02101_00001\n")
+    assert printed.index("jw01386009001_02101_00001-seg002_nrcalong") > group
 
 
 def test_find_files(raw, tmp_path):
@@ -316,9 +316,9 @@ def test_damaged_references_are_named(raw, tmp_path, monkeypatch):
         from crds.core import heavy_client
 
         size = os.path.getsize(good)
-        told = {"good.fits": {"size": size, "sha1sum": "0" * 40}, "bad.fits": {"size": size, "sha1sum": "none"}}
+        file_info = {"good.fits": {"size": size, "sha1sum": "0" * 40}, "bad.fits": {"size": size, "sha1sum": "none"}}
         monkeypatch.setattr(heavy_client, "get_config_info", lambda observatory: SimpleNamespace(connected=True))
-        monkeypatch.setattr(api, "get_file_info_map", lambda observatory, files, fields: told)
+        monkeypatch.setattr(api, "get_file_info_map", lambda observatory, files, fields: file_info)
         damaged = find_damaged([good, bad])
     assert "SHA-1" in damaged[str(good)]
     assert f"{size - 3000} bytes" in damaged[str(bad)]
@@ -373,13 +373,13 @@ def test_what_a_batch_says(capsys):
     bad = gpucoron.batch.Result("two", None, "failed", {}, "damaged; download it again\nmore", record)
     plan = SimpleNamespace(todo=[good, bad], exposures=[good, bad], context="jwst_9001.pmap")
     stream = io.StringIO()
-    for tell in (PlainLines(stream), Bar()):
-        tell.planning(1, 2)
-        tell.planned(plan)
-        tell.step("one", "jump")
-        tell.result(good)
-        tell.result(bad)
-        tell.close()
+    for progress in (PlainLines(stream), Bar()):
+        progress.planning(1, 2)
+        progress.planned(plan)
+        progress.step("one", "jump")
+        progress.result(good)
+        progress.result(bad)
+        progress.close()
     lines = stream.getvalue().splitlines()
     assert lines[0] == "2 exposures, 2 to reduce; context jwst_9001.pmap"
     assert lines[2].startswith("[2/2, 1 failed, 0 s left] failed")

@@ -101,16 +101,16 @@ def test_one_foreign_product_among_many(raw, here, tmp_path, capsys):
     foreign.write_text("somebody else's")
     reason = f"{foreign.name} exists, and no manifest in this folder lists it"
     assert batch(raw, tmp_path, "--dry-run") == 2
-    said = capsys.readouterr().out
-    assert f"refuse  {raw.names[0]}" in said
-    assert f"({reason})" in said
-    assert "1 of 2 exposures to reduce" in said
+    printed = capsys.readouterr().out
+    assert f"refuse  {raw.names[0]}" in printed
+    assert f"({reason})" in printed
+    assert "1 of 2 exposures to reduce" in printed
     assert batch(raw, tmp_path) == 2
-    said, told = capsys.readouterr()
-    assert "1 done, 1 refused" in said
-    assert f"{reason}; use --overwrite" in told
-    assert "1 exposure was refused" in told
-    assert "--resume --overwrite replaces these products" in told
+    printed, stderr = capsys.readouterr()
+    assert "1 done, 1 refused" in printed
+    assert f"{reason}; use --overwrite" in stderr
+    assert "1 exposure was refused" in stderr
+    assert "--resume --overwrite replaces these products" in stderr
     assert foreign.read_text() == "somebody else's"
     assert not (tmp_path / f"{raw.names[0]}_rate.fits").exists()
     assert [(record["exposure"], record["status"]) for record in lines(tmp_path)] == [
@@ -190,11 +190,11 @@ def test_results_of_steps_in_other_folders(raw, here, tmp_path, where):
     options = {"steps": steps, "backend": "numpy", "workers": 1}
     assert [result.status for result in gpucoron.batch.reduce(raw.files[0], output, **options)] == ["done"]
     made = elsewhere / f"{raw.names[0]}_jump.fits"
-    told = f"elsewhere/{made.name}" if where.startswith("out") else str(made)
-    assert read_manifests(output)[0][raw.names[0]]["outputs"]["jump"] == told
+    recorded = f"elsewhere/{made.name}" if where.startswith("out") else str(made)
+    assert read_manifests(output)[0][raw.names[0]]["outputs"]["jump"] == recorded
     assert list(gpucoron.batch.reduce(raw.files[0], output, **options)) == []
     made.unlink()
-    assert plan_of(raw, output, steps=steps)[0] == ("reduce", f"{told} is missing")
+    assert plan_of(raw, output, steps=steps)[0] == ("reduce", f"{recorded} is missing")
 
 
 def test_killed_when_a_step_has_written_elsewhere(raw, here, tmp_path, monkeypatch):
@@ -248,8 +248,8 @@ def test_an_input_of_an_earlier_date(raw, output, tmp_path):
 def as_0_1_0_wrote(record, states=None):
     """Make the record of an exposure as gpucoron 0.1.0 wrote it."""
     old = {name: value for name, value in record.items() if name not in ("asked", "input_date")}
-    told = [record["profile"], record["parameters"], states or {}]
-    text = json.dumps(told, sort_keys=True, default=str)
+    content = [record["profile"], record["parameters"], states or {}]
+    text = json.dumps(content, sort_keys=True, default=str)
     return old | {"parameters_digest": hashlib.sha256(text.encode()).hexdigest()}
 
 
@@ -263,17 +263,17 @@ def test_folders_of_0_1_0(raw, output):
     rewrite(output, as_0_1_0_wrote)
     assert plan_of(raw, output) == [("leave", "done")] * 2
     assert plan_of(raw, output, steps={"jump": {"rejection_threshold": 4}}) == [("leave", "done")] * 2
-    told = "other parameters (jump.rejection_threshold: 4.0, now 5.0)"
-    assert plan_of(raw, output, steps={"jump": {"rejection_threshold": 5}}) == [("refuse", told)] * 2
+    reason = "other parameters (jump.rejection_threshold: 4.0, now 5.0)"
+    assert plan_of(raw, output, steps={"jump": {"rejection_threshold": 5}}) == [("refuse", reason)] * 2
     assert plan_of(raw, output, profile="spaceklip")[0] == ("refuse", "other parameters (profile: jwst, now spaceklip)")
     # the user set one parameter only, and CRDS files the same, in another context
     cut = {"jump": {"rejection_threshold": 5.0}}
     rewrite(output, lambda record: as_0_1_0_wrote({**record, "parameters": cut}))
-    told = "other parameters (jump.rejection_threshold: 5.0, now 4.0)"
-    assert plan_of(raw, output) == [("refuse", told)] * 2
+    reason = "other parameters (jump.rejection_threshold: 5.0, now 4.0)"
+    assert plan_of(raw, output) == [("refuse", reason)] * 2
     rewrite(output, lambda record: {**record, "context": "jwst_0001.pmap"})
     assert plan_of(raw, output) == [("reduce", "was made with context jwst_0001.pmap")] * 2
-    assert plan_of(raw, output, use_pars=False) == [("refuse", told)] * 2
+    assert plan_of(raw, output, use_pars=False) == [("refuse", reason)] * 2
 
 
 def test_files_of_parameters_then_and_now(raw, output, tmp_path):
@@ -304,8 +304,8 @@ def test_a_later_version_has_other_parameters(raw, output, monkeypatch, is_old):
     cut = {"jump": {"rejection_threshold": 5.0}}
     with raw.cache.activate():
         before = make_plan([raw.path], output, steps=cut).exposures[0]
-    told = {"parameters": cut, "asked": before.request, "parameters_digest": before.digest}
-    rewrite(output, lambda record: as_0_1_0_wrote(record | told) if is_old else record | told)
+    old_fields = {"parameters": cut, "asked": before.request, "parameters_digest": before.digest}
+    rewrite(output, lambda record: as_0_1_0_wrote(record | old_fields) if is_old else record | old_fields)
     assert plan_of(raw, output, steps=cut) == [("leave", "done")] * 2
     jump = STEPS["jump"]
     known = {**jump.known, "new": P("new", "float", 1.0, "was not there before")}

@@ -134,9 +134,9 @@ def small_disk(tmp_path):
 
 
 def test_full_disk(raw, undisturbed, small_disk):
-    said = raw.run(small_disk, "--workers", "2", expect=2)
-    assert "the disk is full" in said
-    assert "make room" in said
+    printed = raw.run(small_disk, "--workers", "2", expect=2)
+    assert "the disk is full" in printed
+    assert "make room" in printed
     assert leftovers(small_disk) == []
     whole = products(small_disk)
     done = [record for record in records(small_disk) if record["status"] == "done"]
@@ -157,7 +157,7 @@ def test_damaged_inputs_among_good_ones(raw, tmp_path):
     truncated.write_bytes(raw.files[3].read_bytes()[:-30_000])
     (folder / "jw01386099001_02101_00001_nrcalong_uncal.fits").write_text("this is no FITS file")
     output = tmp_path / "out"
-    said = raw.run(output, "--workers", "1", paths=[folder], expect=2)
+    printed = raw.run(output, "--workers", "1", paths=[folder], expect=2)
     found = {record["exposure"]: record for record in records(output)}
     assert sorted(record["status"] for record in found.values()) == ["done"] * 3 + ["failed"] * 2
     of_truncated = found[raw.files[3].name.removesuffix("_uncal.fits")]
@@ -165,7 +165,7 @@ def test_damaged_inputs_among_good_ones(raw, tmp_path):
     assert "truncated" in of_truncated["error"]["message"]
     assert "download it again" in of_truncated["error"]["message"]
     assert "Traceback" in of_truncated["error"]["traceback"]
-    assert "jw01386099001_02101_00001_nrcalong" in said
+    assert "jw01386099001_02101_00001_nrcalong" in printed
     # once the file has been downloaded again
     shutil.copy(raw.files[3], truncated)
     raw.run(output, "--workers", "1", paths=[folder], expect=2)
@@ -197,11 +197,11 @@ def test_a_second_batch_waits_for_the_first(raw, undisturbed, tmp_path):
     first = raw.start(tmp_path, "--workers", "2")
     wait_for_lines(tmp_path, 1, first)
     second = raw.start(tmp_path, "--workers", "2")
-    said = second.communicate(timeout=60)
+    printed = second.communicate(timeout=60)
     first.communicate(timeout=60)
     assert first.returncode == 0
     if second.returncode:  # the first exposure took some time
-        assert "another batch is at work" in "".join(said)
+        assert "another batch is at work" in "".join(printed)
     check_complete(raw, tmp_path, undisturbed)
 
 

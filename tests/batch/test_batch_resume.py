@@ -373,8 +373,8 @@ class Resuming(stateful.RuleBasedStateMachine):
             for planned in plan.exposures:
                 assert planned.error is None
                 verdict, why = self.expected(planned.input.name, self.asked, redo, overwrite)
-                told = "refuse" if planned.refused else "reduce" if planned.todo else "leave"
-                assert (told, why in planned.reason) == (verdict, True), (planned.reason, verdict, why)
+                verdict_of_plan = "refuse" if planned.refused else "reduce" if planned.todo else "leave"
+                assert (verdict_of_plan, why in planned.reason) == (verdict, True), (planned.reason, verdict, why)
 
     @stateful.rule()
     def what_is_done_stays_done(self):

@@ -21,7 +21,7 @@ sys.path.append(str(BENCHMARKS))
 import bench_gpu
 import contact_tests
 import first_contact
-from compare_arrays import compare, tell
+from compare_arrays import compare, summarize
 from contact_machine import compile_everything
 from contact_part import SPOILED, Part, Wrong, read_record
 
@@ -167,7 +167,7 @@ esac
 
 
 def test_a_sanitizer_is_believed_only_if_it_finds_a_fault(tmp_path, monkeypatch):
-    sanitizer, told = tmp_path / "compute-sanitizer", []
+    sanitizer, results = tmp_path / "compute-sanitizer", []
     monkeypatch.setattr("tests.tools.sanitize_gpu.find_sanitizer", lambda: str(sanitizer))
     # Patterns of the command for which it reports a fault: both faults; one of them; everything.
     for number, found in enumerate(('"py overrun"*|*"py race"', '"py overrun"', "exercise_kernels")):
@@ -175,8 +175,8 @@ def test_a_sanitizer_is_believed_only_if_it_finds_a_fault(tmp_path, monkeypatch)
         sanitizer.chmod(0o755)
         record = tmp_path / f"{number}.json"
         contact_tests.run_sanitizers(Part(record, tmp_path, 100, 0, False))
-        told.append([check["ok"] for check in read_record(record)["checks"]])
-    assert told == [[True] * 4, [True, True, False, True], [True, False, True, False]]
+        results.append([check["ok"] for check in read_record(record)["checks"]])
+    assert results == [[True] * 4, [True, True, False, True], [True, False, True, False]]
 
 
 def test_a_sanitizer_that_is_absent_is_no_fault(part, tmp_path, monkeypatch):
@@ -213,16 +213,16 @@ def test_a_process_whose_device_answers_no_more_ends(part, tmp_path, monkeypatch
 def test_kernels_are_compiled_once_and_loaded_whole(tmp_path, monkeypatch):
     cupy = make_fake_cupy(monkeypatch, tmp_path)
     monkeypatch.setattr("gpucoron.backends.get_backend", lambda name: get_backend("cuda", cupy=cupy))
-    told = []
+    results = []
     for number in range(2):
         record = tmp_path / f"{number}.json"
         compile_everything(Part(record, tmp_path, 100, 0, False))
-        told.append({check["name"]: check["told"] for check in read_record(record)["checks"]})
-    assert set(told[0]) == {f"{source} is loaded" for source in SOURCES}
-    assert all(words.endswith("compiled") for words in told[0].values())
-    assert all(words.endswith("from the cache") for words in told[1].values())
+        results.append({check["name"]: check["told"] for check in read_record(record)["checks"]})
+    assert set(results[0]) == {f"{source} is loaded" for source in SOURCES}
+    assert all(words.endswith("compiled") for words in results[0].values())
+    assert all(words.endswith("from the cache") for words in results[1].values())
     assert len(cupy.loaded) == 2 * len(SOURCES)
-    assert f"{len(instantiations('jump.cu'))} functions" in told[0]["jump.cu is loaded"]
+    assert f"{len(instantiations('jump.cu'))} functions" in results[0]["jump.cu is loaded"]
 
 
 @pytest.mark.slow
@@ -236,20 +236,20 @@ def test_every_part_runs_over_the_stand_in_for_cupy(tmp_path, monkeypatch, reque
     device.block_threads, device.frame_threads = host.block_threads, host.frame_threads
     device.choose_lanes = host.choose_lanes
     watch(cupy, monkeypatch)
-    told = {}
+    results = {}
     for name in ("machine", "compile", "operations", "steps", "kernels", "chunks", "timing", "cpu"):
         part = Part(tmp_path / f"{name}.json", tmp_path, 1000, 0, True)
         part._backend = backend
         module, _, function = first_contact.PARTS[name].function.partition(":")
         getattr(import_module(module), function)(part)
-        told[name] = read_record(tmp_path / f"{name}.json")
-        assert [check for check in told[name]["checks"] if not check["ok"]] == []
-    assert told["machine"]["figures"]["machine"]["nvrtc"] == [13, 0]
-    assert told["machine"]["figures"]["machine"]["device"] == "Fake"
-    for case in told["timing"]["figures"]["cases"].values():
+        results[name] = read_record(tmp_path / f"{name}.json")
+        assert [check for check in results[name]["checks"] if not check["ok"]] == []
+    assert results["machine"]["figures"]["machine"]["nvrtc"] == [13, 0]
+    assert results["machine"]["figures"]["machine"]["device"] == "Fake"
+    for case in results["timing"]["figures"]["cases"].values():
         assert case["peak_memory_over_ramp"] > 0
         assert min(step["seconds"] for step in case["steps"].values()) > 0
-    assert all(counts["against"] == "cuda" for counts in told["chunks"]["figures"].values())
+    assert all(counts["against"] == "cuda" for counts in results["chunks"]["figures"].values())
 
 
 def watch(cupy, monkeypatch):
@@ -280,7 +280,7 @@ def test_differences_are_counted():
     expected = {"rate": np.float32([1, 2, np.nan, 0.001]), "dq": np.uint32([0, 4, 1, 0])}
     found = {"rate": expected["rate"].copy(), "dq": expected["dq"].copy()}
     counts = compare(found, expected)
-    assert tell(counts) == "the same bits in 8 values"
+    assert summarize(counts) == "the same bits in 8 values"
     found["rate"][1] = np.nextafter(found["rate"][1], np.float32(3))
     assert compare(found, expected)["beyond"] == 1
     counts = compare(found, expected, 2e-7)

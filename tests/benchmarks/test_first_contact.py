@@ -37,30 +37,30 @@ def rehearse(tmp_path, root, *options):
 @pytest.mark.slow
 def test_a_rehearsal_finds_nothing_wrong_and_measures_everything(tmp_path, request):
     usable_backend("host", request.config)
-    status, printed, path, told = rehearse(tmp_path, ROOT)
+    status, printed, path, results = rehearse(tmp_path, ROOT)
     assert status == 0, printed[-6000:]
-    assert told["wrong"] == 0
-    assert list(told["parts"]) == list(first_contact.PARTS)
+    assert results["wrong"] == 0
+    assert list(results["parts"]) == list(first_contact.PARTS)
     # Only a device has memory that runs out.
-    assert {name for name, part in told["parts"].items() if part["status"] != "ok"} == {"memory-tests"}
-    assert told["parts"]["memory-tests"]["status"] == "not done"
-    for name, part in told["parts"].items():
+    assert {name for name, part in results["parts"].items() if part["status"] != "ok"} == {"memory-tests"}
+    assert results["parts"]["memory-tests"]["status"] == "not done"
+    for name, part in results["parts"].items():
         assert part["budget"] > part["seconds"] > 0
         assert part["checks"], name
         assert all({"name", "ok", "told", "seconds"} == set(check) for check in part["checks"])
         assert f"\n== {name}: " in printed
 
-    machine, figures = told["machine"], {name: part["figures"] for name, part in told["parts"].items()}
+    machine, figures = results["machine"], {name: part["figures"] for name, part in results["parts"].items()}
     assert machine["backend"] == "host"
     assert re.fullmatch(rf"{machine['date'][:10]}-first-contact-host-{machine['commit']}\.json", path.name)
     here = figures["machine"]["here"]
     assert {name for name, is_here in here.items() if is_here} - {"compute-sanitizer"} == {"pytest", "g++"}
 
-    sources = {check["name"].removesuffix(" is loaded") for check in told["parts"]["compile"]["checks"]}
+    sources = {check["name"].removesuffix(" is loaded") for check in results["parts"]["compile"]["checks"]}
     assert sources == set(SOURCES)
     assert figures["operations"]["microseconds"]
     for name in ("operations", "steps", "kernels", "chunks"):
-        for check in told["parts"][name]["checks"]:
+        for check in results["parts"][name]["checks"]:
             if check["name"] != "the cost of an operation":
                 counts = figures[name][check["name"]]
                 assert counts["values"] > 0
@@ -114,25 +114,25 @@ def test_whatever_goes_wrong_is_counted_and_the_rest_goes_on(tmp_path, request):
         'part.check("a check that hangs", lambda: time.sleep(1000))\n    part.check("the cost of an operation", ',
     )
     parts = ("machine", "compile", "operations", "kernels", "chunks")
-    status, printed, _, told = rehearse(tmp_path, root, "--parts", *parts, "--budget", "operations=12")
-    assert list(told["parts"]) == list(parts)
+    status, printed, _, results = rehearse(tmp_path, root, "--parts", *parts, "--budget", "operations=12")
+    assert list(results["parts"]) == list(parts)
     wrong = {
         name: {check["name"]: check["told"] for check in part["checks"] if check["ok"] is False}
-        for name, part in told["parts"].items()
+        for name, part in results["parts"].items()
     }
 
     assert set(wrong["compile"]) == {"subtract_1overf.cu is loaded"}
     assert "subtract_1overf.cu" in wrong["compile"]["subtract_1overf.cu is loaded"]
-    assert len(told["parts"]["compile"]["checks"]) == len(SOURCES)
+    assert len(results["parts"]["compile"]["checks"]) == len(SOURCES)
 
-    operations = told["parts"]["operations"]
+    operations = results["parts"]["operations"]
     assert operations["status"] == "cut after 12 s, in 'a check that hangs'"
     assert operations["wrong"] == 1
     # Earlier results are kept, and the position where it hung was printed.
     assert operations["figures"]["medians"]["values"] > 0
     assert any("contact_machine.py" in line for line in operations["printed"])
 
-    kernels = told["parts"]["kernels"]
+    kernels = results["parts"]["kernels"]
     assert kernels["status"] == "wrong"
     assert {name for name in wrong["kernels"] if not name.startswith("subtract_1overf")} == {"emicorr", "subtract_ktc"}
     assert "SIGSEGV" in wrong["kernels"]["emicorr"]
@@ -143,8 +143,8 @@ def test_whatever_goes_wrong_is_counted_and_the_rest_goes_on(tmp_path, request):
     assert len(names) == len(set(names))
     assert kernels["figures"]["likelihood, sound"]["values"] > 0
 
-    assert told["parts"]["chunks"]["status"] == "ok"
-    assert status == told["wrong"] == sum(map(len, wrong.values())) + 1
+    assert results["parts"]["chunks"]["status"] == "ok"
+    assert status == results["wrong"] == sum(map(len, wrong.values())) + 1
     for name in ("emicorr", "subtract_1overf.cu is loaded", "subtract_ktc"):
         assert name in printed[printed.index(" wrong in ") :]
 
@@ -160,9 +160,9 @@ def test_without_a_device_nothing_is_tried(tmp_path):
     status, printed = run_script(environment, BENCHMARKS / "first_contact.py", "--output", tmp_path / "output")
     assert status == 1, printed
     (path,) = (tmp_path / "output").iterdir()
-    told = json.loads(path.read_text())
-    assert list(told["parts"]) == ["machine"]
-    (check,) = told["parts"]["machine"]["checks"]
+    results = json.loads(path.read_text())
+    assert list(results["parts"]) == ["machine"]
+    (check,) = results["parts"]["machine"]["checks"]
     assert "backend 'cuda' cannot run here" in check["told"]
     assert "no other part can run" in printed
 

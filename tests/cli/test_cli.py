@@ -14,28 +14,28 @@ from gpucoron.cli.options import parse_settings
 
 def test_demo(tmp_path, capsys):
     assert main(["demo", "-o", str(tmp_path), "--backend", "cpu"]) == 0
-    said = capsys.readouterr().out
-    medians = [float(text) for text in re.findall(r"median ([+-][0-9.]+)", said)]
+    printed = capsys.readouterr().out
+    medians = [float(text) for text in re.findall(r"median ([+-][0-9.]+)", printed)]
     assert len(medians) == 2
     assert all(abs(median) < 0.05 for median in medians)
-    named = [Path(name.rstrip(":")) for name in re.findall(r"^wrote (\S+)", said, re.M)]
+    named = [Path(name.rstrip(":")) for name in re.findall(r"^wrote (\S+)", printed, re.M)]
     assert sorted(path.name.rsplit("_", 1)[-1] for path in named) == sorted(
         ["demo.png", "rate.fits", "rate.fits", "rateints.fits", "rateints.fits"]
     )
     assert all(path.stat().st_size > 10_000 for path in named)
     for step in ("saturation", "linearity", "jump", "ramp_fit"):
-        assert re.search(rf"^{step} +COMPLETE +[0-9.]+", said, re.M)
+        assert re.search(rf"^{step} +COMPLETE +[0-9.]+", printed, re.M)
 
 
 def test_info(exposures, capsys):
     case = exposures("NIRCAM", "SUB320A335R", "RAPID", 4, 2, shape=(24, 32))
     with case.cache.activate():
         assert main(["info"]) == 0
-    said = capsys.readouterr().out
-    assert gpucoron.__version__ in said
-    assert case.cache.context in said
-    assert str(case.cache.path) in said
-    assert re.search(r"cuda: (usable|not usable) \(.{5,}\)", said)
+    printed = capsys.readouterr().out
+    assert gpucoron.__version__ in printed
+    assert case.cache.context in printed
+    assert str(case.cache.path) in printed
+    assert re.search(r"cuda: (usable|not usable) \(.{5,}\)", printed)
 
 
 def test_one_bad_file_does_not_stop_the_others(exposures, tmp_path, capsys):

@@ -274,7 +274,7 @@ def test_folder_of_the_archive(raw, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"readlevel": 3}, "readlevel"),
         ({"cr_from_siaf": True}, "cr_from_siaf"),
@@ -283,8 +283,8 @@ def test_folder_of_the_archive(raw, tmp_path, monkeypatch):
         ({"output_dir": ["a_uncal.fits"]}, "input_dir="),
     ],
 )
-def test_options_without_a_meaning(raw, options, told):
-    with pytest.raises(ParameterError, match=told):
+def test_options_without_a_meaning(raw, options, message):
+    with pytest.raises(ParameterError, match=message):
         create_database(**{"output_dir": "reduced", "input_dir": raw, **options})
 
 

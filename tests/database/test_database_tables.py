@@ -42,7 +42,7 @@ def test_updates_that_are_refused(raw, tmp_path):
     key = MODES["MIRI"][2]
     file = database.obs[key]["FITSFILE"][0]
     ramp = write_like(tmp_path / "x_ramp.fits", file, "DN", np.zeros((2, 2, 2, 2), np.float32), S_DQINIT="COMPLETE")
-    for arguments, options, error, told in (
+    for arguments, options, error, message in (
         ((key[:-1], 0, file), {}, ParameterError, f"did you mean '{key}'"),
         ((key, 10, file), {}, ParameterError, "no row 10; it has 10 rows"),
         ((key, 0, file), {"nint": 3}, ParameterError, "did you mean 'nints'"),
@@ -50,7 +50,7 @@ def test_updates_that_are_refused(raw, tmp_path):
         ((key, 0, ramp), {}, InputError, "x_ramp.fits: neither"),
     ):
         before = str(database.obs[key])
-        with pytest.raises(error, match=told):
+        with pytest.raises(error, match=message):
             database.update_obs(*arguments, **options)
         assert str(database.obs[key]) == before
     database.obs[key].remove_column("NINTS")
@@ -229,8 +229,8 @@ WRONG = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_what_cannot_serve(raw, what):
-    given, told = WRONG[what]
-    with pytest.raises(ParameterError, match=told):
+    given, message = WRONG[what]
+    with pytest.raises(ParameterError, match=message):
         as_database(given(raw))
 
 

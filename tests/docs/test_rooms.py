@@ -74,12 +74,12 @@ def house(rooms):
     return rooms.read_package(Path(gpucoron.__file__).parent)
 
 
-def tell(found, advice):
+def as_message(found, advice):
     """Format a message with one finding per line, and the advice."""
     return "\n".join([*map(str, found), f"-> {advice}"])
 
 
-def tell_circles(circles, arrows):
+def format_circles(circles, arrows):
     """Format each circle with its members and the lines of their imports."""
     for circle in circles:
         yield f"circle: {' -> '.join([*circle, circle[0]])}"
@@ -106,12 +106,16 @@ def belongs_to(name, packages):
 
 def test_few_rooms_at_the_top(house):
     found = sorted(house.rooms())
-    assert len(found) <= MOST_ROOMS, tell(found, f"at most {MOST_ROOMS}: put a new module into the room it belongs to")
+    assert len(found) <= MOST_ROOMS, as_message(
+        found, f"at most {MOST_ROOMS}: put a new module into the room it belongs to"
+    )
 
 
 def test_each_room_has_its_place(house):
     strange = set(house.rooms()) - set(ORDER)
-    assert not strange, tell(sorted(strange), "say in ORDER where it stands, and in docs/architecture.md what it does")
+    assert not strange, as_message(
+        sorted(strange), "say in ORDER where it stands, and in docs/architecture.md what it does"
+    )
 
 
 @pytest.mark.parametrize(("inside", "order"), [("gpucoron", ORDER), ("gpucoron.backends", ORDER_OF_BACKENDS)])
@@ -120,45 +124,47 @@ def test_no_arrow_upward(rooms, house, inside, order):
     advice = (
         f"{' > '.join(order)} > all else, downward only: move what both need below both, or hand it over as an argument"
     )
-    assert not found, tell(found, advice)
+    assert not found, as_message(found, advice)
 
 
 @pytest.mark.parametrize("inside", ["gpucoron", "gpucoron.backends"])
 def test_no_circle_between_rooms(rooms, house, inside):
     arrows = house.arrows(inside)
     found = rooms.find_circles(arrows)
-    assert not found, tell(tell_circles(found, arrows), "cut one arrow of each: move what both need below both")
+    assert not found, as_message(format_circles(found, arrows), "cut one arrow of each: move what both need below both")
 
 
 def test_no_circle_between_modules(rooms, house):
     arrows = rooms.module_arrows(house)
     found = rooms.find_circles(arrows)
     advice = "an import inside a function closes a circle too; cut one arrow of each: move what both need below both"
-    assert not found, tell(tell_circles(found, arrows), advice)
+    assert not found, as_message(format_circles(found, arrows), advice)
 
 
 def test_imports_can_be_read(house):
     found = [f"{where}: {module} uses {name}" for module, name, where in dynamic_imports(house)]
-    assert not found, tell(found, "write the import out, or let the __init__ of the package gather its modules")
+    assert not found, as_message(found, "write the import out, or let the __init__ of the package gather its modules")
 
 
 @pytest.mark.parametrize("packages", KNOWN_ONLY_TO, ids=lambda packages: packages[0])
 def test_few_rooms_know_it(house, packages):
     where, advice = KNOWN_ONLY_TO[packages]
     found = [one for one in house.outer if belongs_to(one.target, packages) and not one.where.startswith(where)]
-    assert not found, tell(found, f"only {', '.join(where)}* may: {advice}")
+    assert not found, as_message(found, f"only {', '.join(where)}* may: {advice}")
 
 
 def test_steps_and_backends_see_arrays_alone(house):
     reads_fits = [one for one in house.outer if belongs_to(one.target, ("astropy.io",))]
     found = [one for one in reads_fits if one.where.startswith(ARRAYS_ALONE)]
-    assert not found, tell(found, "read and write files in io/ or records/, and hand the arrays over")
+    assert not found, as_message(found, "read and write files in io/ or records/, and hand the arrays over")
 
 
 def test_steps_and_backends_set_no_logging_up(house):
     uses = house.uses(is_logging_setup)
     found = [f"{where}: {module} uses {name}" for module, name, where in uses if where.startswith(ARRAYS_ALONE)]
-    assert not found, tell(found, "log = logging.getLogger(__name__) is enough; who runs the step sets logging up")
+    assert not found, as_message(
+        found, "log = logging.getLogger(__name__) is enough; who runs the step sets logging up"
+    )
 
 
 def list_test_imports(text):
@@ -174,7 +180,7 @@ def test_no_test_imports_from_another():
         for path in sorted((ROOT / folder).rglob("*.py"))
         for name in list_test_imports(path.read_text(encoding="utf-8"))
     ]
-    assert not found, tell(found, "move what both need into tests/cases")
+    assert not found, as_message(found, "move what both need into tests/cases")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +228,7 @@ def test_reader_finds_a_circle(rooms, small_house, how):
     circles = rooms.find_circles(arrows)
     assert circles == [["small.a", "small.b"]]
     line = b.count("\n") + 1
-    assert f"small/b.py:{line}: small.b imports small.a" in tell(tell_circles(circles, arrows), "cut it")
+    assert f"small/b.py:{line}: small.b imports small.a" in as_message(format_circles(circles, arrows), "cut it")
 
 
 def test_reader_finds_a_long_circle_between_rooms(rooms, small_house):

@@ -180,7 +180,7 @@ def judge(case, folder, rng):
         ours = _attempt(run_ours, case, Way(), folder / "ours")
         if isinstance(ours, Exception) and not isinstance(ours, GpucoronError):
             return Outcome("different", f"we crash: {type(ours).__name__}: {ours}")
-        outcome = Outcome("refused by all ways", told(ours)) if isinstance(ours, Exception) else Outcome("equal")
+        outcome = Outcome("refused by all ways", message_of(ours)) if isinstance(ours, Exception) else Outcome("equal")
         if not case.custom:
             outcome = _beside_jwst(case, ours, folder)
         if outcome.kind == "different":
@@ -201,7 +201,7 @@ def _attempt(run, *arguments, **options):
         return error
 
 
-def told(error):
+def message_of(error):
     """Return the message of an error."""
     return f"{type(error).__name__}: {error}"
 
@@ -217,12 +217,12 @@ def _beside_jwst(case, ours, folder):
         _scale_once(case, theirs)
     if isinstance(ours, Exception):
         if isinstance(theirs, Exception):
-            return Outcome("refused by both", told(ours))
-        why = next((why for pattern, why in REFUSED_HERE.items() if re.search(pattern, told(ours))), None)
-        return Outcome("refused here" if why else "different", why or f"refused here, not by jwst: {told(ours)}")
+            return Outcome("refused by both", message_of(ours))
+        why = next((why for pattern, why in REFUSED_HERE.items() if re.search(pattern, message_of(ours))), None)
+        return Outcome("refused here" if why else "different", why or f"refused here, not by jwst: {message_of(ours)}")
     if isinstance(theirs, Exception):
-        why = next((why for pattern, why in JWST_FAILS.items() if re.search(pattern, told(theirs))), None)
-        return Outcome("jwst fails" if why else "different", why or f"jwst fails, and we do not: {told(theirs)}")
+        why = next((why for pattern, why in JWST_FAILS.items() if re.search(pattern, message_of(theirs))), None)
+        return Outcome("jwst fails" if why else "different", why or f"jwst fails, and we do not: {message_of(theirs)}")
     different = compare(case, ours, theirs)
     if not different and case.writes:
         different = _compare_files(folder / "ours", theirs_dir, is_likely=uses_likelihood(case))
@@ -362,7 +362,7 @@ def _compare_hdus(mine, wanted, *, is_likely):
 def _between_ways(first, other, tolerance):
     """Compare two configurations of gpucoron bit for bit, or to ``tolerance``; return '' if they are equal."""
     if isinstance(first, Exception) or isinstance(other, Exception):
-        both = [told(each) if isinstance(each, Exception) else "an answer" for each in (first, other)]
+        both = [message_of(each) if isinstance(each, Exception) else "an answer" for each in (first, other)]
         return "" if type(first) is type(other) else f"{both[0]}, and {both[1]}"
     for step, arrays in other.ramps.items():
         different = _compare_rounded(step, arrays, first.ramps.get(step), tolerance)

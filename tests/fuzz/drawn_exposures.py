@@ -66,11 +66,11 @@ class DrawnCase:
     path: Path = None
     cache: CrdsCache = None
 
-    def told(self):
+    def description(self):
         """Describe what was drawn, except defaults."""
         parts = [f"case {self.number}: {self.exposure}, by {self.start!r}, profile {self.profile!r}"]
-        told = ("counts", "flags", "references")
-        parts += [f"{name}: {getattr(self, name)}" for name in told if getattr(self, name)]
+        parts_changed = ("counts", "flags", "references")
+        parts += [f"{name}: {getattr(self, name)}" for name in parts_changed if getattr(self, name)]
         parts += [f"{name}: {value}" for name, value in vars(self.settings).items() if value]
         return "\n  ".join(parts)
 
@@ -128,8 +128,8 @@ def _draw_exposure(rng, instrument, subarray):
         scene=Scene(halo=wells * DETECTORS[found.detector].well / seconds / 1e7),
         effects=Effects(cosmic_rays=hits, emi=True),
     )  # fmt: skip
-    told = {"subarray": subarray, "readpatt": readpatt, "ngroups": ngroups, "nints": nints, **more, "wells": wells}
-    return simulation, told | {"cosmic_rays": hits}
+    options = {"subarray": subarray, "readpatt": readpatt, "ngroups": ngroups, "nints": nints, **more, "wells": wells}
+    return simulation, options | {"cosmic_rays": hits}
 
 
 # -------------------------------------------------------------------------------------------------------- the exposure

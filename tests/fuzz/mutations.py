@@ -70,12 +70,12 @@ class _Mutator:
         header = bool(self.rng.integers(2)) or not place["datSpan"]
         low = place["hdrLoc"] if header else place["datLoc"]
         high = place["datLoc"] if header else place["datLoc"] + place["datSpan"]
-        told = []
+        flipped = []
         for _ in range(int(self.pick([1, 1, 2, 8]))):
             at, bit = int(self.rng.integers(low, high)), int(self.rng.integers(8))
             self.content[at] ^= 1 << bit
-            told.append(f"{at}.{bit}")
-        return self.write(f"bits {', '.join(told)} of the {'header' if header else 'data'} of {name}")
+            flipped.append(f"{at}.{bit}")
+        return self.write(f"bits {', '.join(flipped)} of the {'header' if header else 'data'} of {name}")
 
     def _cards(self, name):
         place = self.parts[name]

@@ -47,7 +47,7 @@ def test_drawn_cases(numbers, tmp_path, record_property):
         outcome = judge(case, folder, np.random.default_rng([SEED, number, 1]))
         record_property("fuzz", ["differential", number, outcome.kind, outcome.why])
         if outcome.kind == "different":
-            failures.append(f"{case.told()}\n  -> {outcome.why}")
+            failures.append(f"{case.description()}\n  -> {outcome.why}")
         shutil.rmtree(folder)
     assert not failures, "\n\n".join(failures)
 

@@ -83,7 +83,7 @@ def ends_in_time(seconds):
         signal.signal(signal.SIGALRM, before)
 
 
-def compare_with_jwst(path, found, folder, told, warned):
+def compare_with_jwst(path, found, folder, label, warned):
     """Compare products with those of jwst's pipeline for the same file; return the differences.
 
     ``warned`` holds the log messages about it: jwst fails for MIRI ramps shorter than their keywords say.
@@ -96,10 +96,10 @@ def compare_with_jwst(path, found, folder, told, warned):
     except Exception as error:  # it raises all kinds of exceptions
         if isinstance(error, IndexError) and "these count" in warned:
             return []
-        return [f"{told}: reduced, other than without it, and jwst fails: {type(error).__name__} {error}"]
+        return [f"{label}: reduced, other than without it, and jwst fails: {type(error).__name__} {error}"]
     theirs = read_products(path, folder)
     if theirs.keys() != found.keys():
-        return [f"{told}: jwst makes {theirs.keys()}, and here are {found.keys()}"]
+        return [f"{label}: jwst makes {theirs.keys()}, and here are {found.keys()}"]
     differ = []
     for key, array in found.items():
         if key[1] in ("DQ", "INT_TIMES"):
@@ -107,7 +107,7 @@ def compare_with_jwst(path, found, folder, told, warned):
         else:
             is_same = np.allclose(array, theirs[key], rtol=2e-6, atol=0, equal_nan=True)
         if not is_same:
-            differ.append(f"{told}: {key} is not jwst's")
+            differ.append(f"{label}: {key} is not jwst's")
     return differ
 
 
@@ -123,7 +123,7 @@ def test_damaged_files(first, clean, tmp_path, request, capsys, caplog):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with cache.activate(), caplog.at_level(logging.WARNING), ends_in_time(MOST_SECONDS):
         code = main(["run", *map(str, paths), str(good), "-o", str(output), "--backend", "numpy", "-q"])
-        said = capsys.readouterr().err
+        printed = capsys.readouterr().err
         planned = {one.input.path: one.error for one in make_plan([*paths, good], tmp_path / "batch").exposures}
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     logged = caplog.text.splitlines()
@@ -131,42 +131,42 @@ def test_damaged_files(first, clean, tmp_path, request, capsys, caplog):
     faults = [f"{memory / 1e6:.0f} MB"] if memory > MOST_MEMORY else []
     if not are_same(read_products(good, output), products[good]) or planned[good] is not None:
         faults.append("the good file")
-    if "Traceback" in said + caplog.text:
+    if "Traceback" in printed + caplog.text:
         faults.append(f"a traceback: {caplog.text}")
     left = {path.name for path in output.iterdir()}
     left -= {product_path(path, output, kind).name for path in (*paths, good) for kind in ("rate", "rateints")}
     if left:
         faults.append(f"what is left: {left}")
-    lines = [line for line in said.splitlines() if line.startswith("gpucoron: ")]
+    lines = [line for line in printed.splitlines() if line.startswith("gpucoron: ")]
     n_compared = n_refused = 0
     for number, (source, mutation) in enumerate(cases, first):
-        told = f"case {number}, {source.name}: {mutation.what}"
+        label = f"case {number}, {source.name}: {mutation.what}"
         found = read_products(mutation.path, output)
         of_file = [line for line in lines if on_one_line(mutation.path.name) in line]
         # with all groups saturated there is nothing to fit, and the file is valid
         n_refused += not found and not any("no product" in line for line in of_file)
         if asked:
             with capsys.disabled():
-                print(f"{told}: {'reduced' if found else of_file}", flush=True)
+                print(f"{label}: {'reduced' if found else of_file}", flush=True)
         if (mutation.expect == "same" and not found) or (mutation.expect == "refused" and found):
-            faults.append(f"{told}: it is to be {mutation.expect}: {of_file}")
+            faults.append(f"{label}: it is to be {mutation.expect}: {of_file}")
         if not found:
             is_plain = len(of_file) == 1 and len(of_file[0]) > len(str(mutation.path)) + 20
             if not is_plain or "internal error" in of_file[0]:
-                faults.append(f"{told}: said {of_file}")
+                faults.append(f"{label}: said {of_file}")
             continue
         if planned.get(mutation.path) is not None:
-            faults.append(f"{told}: reduced, but planned with {planned[mutation.path]}")
+            faults.append(f"{label}: reduced, but planned with {planned[mutation.path]}")
         if are_same(found, products[source]):
             continue
         if mutation.expect == "same":
-            faults.append(f"{told}: other products than without it")
+            faults.append(f"{label}: other products than without it")
         # jwst is slow: a few cases in CI, all with --fuzz
         elif asked or not n_compared:
             n_compared += 1
             with cache.activate():
                 warned = "".join(line for line in logged if mutation.path.name in line)
-                faults += compare_with_jwst(mutation.path, found, tmp_path / f"jwst-{number}", told, warned)
+                faults += compare_with_jwst(mutation.path, found, tmp_path / f"jwst-{number}", label, warned)
     assert not faults, "\n".join(faults)
     assert code == (2 if n_refused else 0)
     if n_refused:

@@ -185,8 +185,8 @@ def test_a_wrong_context_in_a_process_of_its_own(case, tmp_path):
 def test_a_wrong_context_in_python(coat, context, case, tmp_path, capfd):
     with replace(case.cache, context=context).activate(), pytest.raises(ReferenceFileError, match=context):
         coat(case.path, tmp_path)
-    told = capfd.readouterr().err.splitlines()
-    assert not [line for line in told if "Traceback" in line or "CRDS" in line]
+    lines = capfd.readouterr().err.splitlines()
+    assert not [line for line in lines if "Traceback" in line or "CRDS" in line]
 
 
 def test_a_wrong_context_ends_a_batch_at_once(case, tmp_path):

@@ -332,9 +332,9 @@ def test_what_is_no_regular_file_is_not_opened(nircam, tmp_path, capsys):
     assert time.monotonic() - begun < 60
     assert [name for name, error in planned.items() if error is None] == ["e"]
     assert "characters that are no text" in str(planned["d"])
-    told = capsys.readouterr().err
-    assert all(f"{name}_uncal.fits" in told for name in "abcd")
-    assert "4 of 5 files failed" in told
+    stderr = capsys.readouterr().err
+    assert all(f"{name}_uncal.fits" in stderr for name in "abcd")
+    assert "4 of 5 files failed" in stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["e_rate.fits", "e_rateints.fits"]
 
 
@@ -368,9 +368,9 @@ def test_names_of_files(nircam, tmp_path, capsys):
         (folder / name).write_bytes(nircam.path.read_bytes())
         with nircam.cache.activate():
             assert main(["run", str(folder / name), "-o", str(folder / "out"), "--backend", "cpu", "-q"]) == due
-        told = capsys.readouterr().err
-        assert told.count("\n") == (1 if due else 0), told
-        assert not due or "rename the input" in told
+        stderr = capsys.readouterr().err
+        assert stderr.count("\n") == (1 if due else 0), stderr
+        assert not due or "rename the input" in stderr
 
 
 def test_an_error_of_ours_ends_no_command(nircam, miri, tmp_path, monkeypatch, capsys, caplog):
@@ -385,9 +385,9 @@ def test_an_error_of_ours_ends_no_command(nircam, miri, tmp_path, monkeypatch, c
     for case, due in ((nircam, 2), (miri, 0)):
         with case.cache.activate():
             assert main(["run", str(case.path), "-o", str(tmp_path), "--backend", "cpu", "-q"]) == due
-    told = capsys.readouterr().err
-    assert f"{nircam.path.name}: saturation: an internal error of gpucoron (AttributeError: of a kind" in told
-    assert "please report it with the log" in told
+    stderr = capsys.readouterr().err
+    assert f"{nircam.path.name}: saturation: an internal error of gpucoron (AttributeError: of a kind" in stderr
+    assert "please report it with the log" in stderr
     assert "Traceback" in caplog.text
     with nircam.cache.activate(), pytest.raises(InternalError) as caught:
         gpucoron.Coron1Pipeline.call(str(nircam.path), backend="cpu")

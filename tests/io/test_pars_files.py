@@ -88,9 +88,9 @@ def test_crds_files_left_out(how, command, case, tmp_path, monkeypatch):
     with case.cache.activate():
         assert main([*arguments, *(["--no-pars"] if how == "--no-pars" else [])]) == 0
     assert not list(tmp_path.glob("*_ramp.fits"))
-    told = history(next(tmp_path.glob("*_rate.fits")))
-    assert "rejection_threshold" not in told
-    assert "parameter files" not in told
+    text = history(next(tmp_path.glob("*_rate.fits")))
+    assert "rejection_threshold" not in text
+    assert "parameter files" not in text
 
 
 def test_a_job_takes_what_the_batch_has_settled(case, tmp_path, monkeypatch):
@@ -142,10 +142,10 @@ def test_call_names_the_files_too(case, write, tmp_path):
     with case.cache.activate():
         gpucoron.Coron1Pipeline.call(str(case.path), **options)
         run = plan(Exposure.read(case.path), backend="numpy", pars=own)
-    told = history(next(tmp_path.glob("*_rate.fits")))
-    assert f"parameter files: {', '.join(run.pars_files)}" in told
+    text = history(next(tmp_path.glob("*_rate.fits")))
+    assert f"parameter files: {', '.join(run.pars_files)}" in text
     assert len(run.pars_files) == 3
-    assert '"rejection_threshold": 6.0' in told
+    assert '"rejection_threshold": 6.0' in text
 
 
 # the user's file

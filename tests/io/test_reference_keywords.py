@@ -58,8 +58,8 @@ def test_keywords_are_jwsts(name, raw, tmp_path):
     assert ours.keys() == theirs.keys()
     for product, header in theirs.items():
         assert any(key.startswith("R_") for key in header)
-        told = [{key: one[key] for key in one if key not in OTHERWISE} for one in (ours[product], header)]
-        assert told[0] == told[1]
+        headers = [{key: one[key] for key in one if key not in OTHERWISE} for one in (ours[product], header)]
+        assert headers[0] == headers[1]
 
 
 def test_an_override_is_named_as_it_was_given(tmp_path):

@@ -64,7 +64,7 @@ def test_what_is_installed_is_within(pretend, caplog):
 
 
 @pytest.mark.parametrize(
-    ("package", "found", "told"),
+    ("package", "found", "message"),
     [
         ("jwst", "1.20.2", "jwst 1.20.2 is installed, gpucoron needs jwst>=2.0,<3.1: "),
         ("jwst", None, "jwst is not installed, gpucoron needs jwst>=2.0,<3.1: "),
@@ -72,11 +72,11 @@ def test_what_is_installed_is_within(pretend, caplog):
         ("scipy", "1.14.0rc1", "scipy 1.14.0rc1 is installed, gpucoron needs scipy>=1.14.1: "),
     ],
 )
-def test_what_is_too_old_is_refused_with_the_way_out(pretend, package, found, told):
+def test_what_is_too_old_is_refused_with_the_way_out(pretend, package, found, message):
     pretend(**{package: found})
     with pytest.raises(VersionError) as caught:
         versions.check_versions()
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(message)
     assert f"-m pip install '{package}>=" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -139,12 +139,12 @@ def test_the_command_line_refuses_in_one_line(tmp_path, command):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("found", "told"), [("1.19.0", "gpucoron needs"), ("3.1.0", "is newer than")])
-def test_info_tells_the_state(tmp_path, found, told):
+@pytest.mark.parametrize(("found", "message"), [("1.19.0", "gpucoron needs"), ("3.1.0", "is newer than")])
+def test_info_tells_the_state(tmp_path, found, message):
     done = run_with(tmp_path, found, "info")
     assert done.returncode == 0
     (line,) = (line for line in done.stdout.splitlines() if line.startswith(f"  jwst {found}"))
-    assert told in line
+    assert message in line
 
 
 # ------------------------------------------------------------------------------------------------------------- products

@@ -182,9 +182,9 @@ def test_the_other_files_of_a_command_go_on(exposures, tmp_path, capsys):
         command += ["--set", f"persistence.{name}={value}"]
     with large.cache.activate():
         assert cli.main(command) == 2
-    told = capsys.readouterr().err
-    assert small.path.name in told
-    assert "Traceback" not in told
+    stderr = capsys.readouterr().err
+    assert small.path.name in stderr
+    assert "Traceback" not in stderr
     assert [path.name for path in (tmp_path / "out").glob("*_rate.fits")] == [
         large.path.name.replace("_uncal", "_rate")
     ]

@@ -81,11 +81,11 @@ def test_no_groups_are_no_groups(nircam, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("masking", "told"),
+    ("masking", "message"),
     [({"types": ["REFERENCE"]}, "'REF'"), ({"mask_method": "custom"}, "custom_group")],
 )
-def test_masks_that_cannot_be(masking, told, nircam, tmp_path):
-    with nircam.cache.activate(), pytest.raises(ParameterError, match=told):
+def test_masks_that_cannot_be(masking, message, nircam, tmp_path):
+    with nircam.cache.activate(), pytest.raises(ParameterError, match=message):
         coron1pipeline.run_obs(
             tables_of(nircam.path, types=["REF"]), steps={"mask_groups": masking}, output_dir=tmp_path
         )

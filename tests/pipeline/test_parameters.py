@@ -167,8 +167,8 @@ def test_what_compares_exposures_is_not_used_for_one(given, named, caplog):
         kept = without_comparisons(STEPS, steps)
     assert kept == {"mask_groups": {name: given[name] for name in given if name not in named}, "jump": {}}
     assert steps == {"mask_groups": given, "jump": None}
-    told = [record.getMessage() for record in caplog.records]
-    assert [text.partition(":")[0] for text in told] == (
+    messages = [record.getMessage() for record in caplog.records]
+    assert [text.partition(":")[0] for text in messages] == (
         [", ".join(f"mask_groups.{name}" for name in named)] if named else []
     )
-    assert all("run_obs" in text and "mask_groups.groups" in text for text in told)
+    assert all("run_obs" in text and "mask_groups.groups" in text for text in messages)

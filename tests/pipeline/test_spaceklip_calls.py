@@ -143,8 +143,8 @@ def test_the_dictionary_of_the_tutorial(case, tmp_path, caplog):
         coron1pipeline.run_obs(database=tables, steps=steps, subdir="stage1", output_dir=tmp_path)
         plain = coron1pipeline.run_single_file(case.path, tmp_path / "plain", skip_ipc=True)
     assert steps == given
-    (told,) = tables["K"]["FITSFILE"]
-    assert told.endswith("_rateints.fits")
+    (row_path,) = tables["K"]["FITSFILE"]
+    assert row_path.endswith("_rateints.fits")
     assert names_in(tmp_path / "stage1") == {"rate.fits", "rateints.fits"}
     threshold = steps["jump"]["rejection_threshold"]
     assert ('"rejection_threshold": 8.0' in history_of(tmp_path / "stage1")) == (threshold == 8.0)

@@ -153,8 +153,8 @@ def test_what_has_no_effect_is_named(exposures, tmp_path, caplog):
     case = exposures(*EXPOSURES["nircam"], shape=(24, 32))
     with case.cache.activate(), caplog.at_level(logging.WARNING):
         reduce_file(case.path, tmp_path, steps={"jump": {"input_dir": "elsewhere", "output_use_index": False}})
-    told = [message for message in caplog.messages if "accepted and not used" in message]
-    assert [message.split()[0] for message in told] == ["jump.input_dir", "jump.output_use_index"]
+    unused = [message for message in caplog.messages if "accepted and not used" in message]
+    assert [message.split()[0] for message in unused] == ["jump.input_dir", "jump.output_use_index"]
 
 
 @pytest.mark.parametrize("coat", ["call", "reduce_file"])
@@ -169,8 +169,8 @@ def test_what_compares_exposures_is_named(exposures, tmp_path, caplog, coat):
             Coron1Pipeline.call(str(case.path), steps=steps)
         else:
             reduce_file(case.path, tmp_path, steps=steps)
-    (told,) = [message for message in caplog.messages if "mask_groups" in message]
-    assert told.startswith("mask_groups.cropwidth: not used, for each exposure is reduced by itself")
+    (warning,) = [message for message in caplog.messages if "mask_groups" in message]
+    assert warning.startswith("mask_groups.cropwidth: not used, for each exposure is reduced by itself")
 
 
 class TestStrangers:

@@ -269,9 +269,13 @@ def test_a_folder_without_manifest_is_read_from_its_products(reduced, tmp_path):
         "three_group_rejection_threshold": 4.0,
     }
     assert {"name": "jump detection", "status": "COMPLETE"}.items() <= detail["steps"][7].items()
-    told = dict(detail["facts"])
-    assert (told["backend"], told["profile"], told["CRDS context"]) == (run.backend.name, "spaceklip", run.context[0])
-    assert "subtract_1overf" in told["history"]
+    shown = dict(detail["facts"])
+    assert (shown["backend"], shown["profile"], shown["CRDS context"]) == (
+        run.backend.name,
+        "spaceklip",
+        run.context[0],
+    )
+    assert "subtract_1overf" in shown["history"]
 
 
 def test_without_a_preview_the_product_is_drawn(reduced, tmp_path):

@@ -234,7 +234,7 @@ def test_opening_a_row(opened):
     panel = opened.find_element(By.CSS_SELECTOR, "tr.detail")
     assert panel.is_displayed()
     assert len(panel.find_elements(By.CSS_SELECTOR, ".pictures img")) == 3
-    said = panel.text
+    printed = panel.text
     for expected in (
         "subtract_1overf",
         "19319 jumps",
@@ -242,7 +242,7 @@ def test_opening_a_row(opened):
         "jwst_1464.pmap",
         "Switched off: ipc",
     ):
-        assert expected in said
+        assert expected in printed
     bars = {
         row.find_element(By.CSS_SELECTOR, ".step").text: row.find_element(By.CSS_SELECTOR, ".bar > div").size["width"]
         for row in panel.find_elements(By.CSS_SELECTOR, ".steps tbody tr:not(.quiet)")

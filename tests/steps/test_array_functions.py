@@ -400,12 +400,12 @@ def blocks():
 
 @pytest.mark.parametrize("text", blocks(), ids=[text.split("import ")[-1].splitlines()[0] for text in blocks()])
 def test_an_example_prints_what_the_page_says(text):
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
         exec(compile(text, "example", "exec"), {"__name__": "example"})
     promised = re.findall(r"^ *print\(.*\)  # (.*)$", text, flags=re.MULTILINE)
     assert promised
-    assert told.getvalue().splitlines() == promised
+    assert printed.getvalue().splitlines() == promised
 
 
 def test_every_function_has_its_example_and_its_row():

@@ -98,9 +98,9 @@ def test_fields_that_make_no_sense_are_refused_by_name(name, key, field, value):
 def test_the_messages_of_values():
     arguments = make_arguments("jump.flag_jumps")
     arguments["nframes"] = -1
-    with pytest.raises(ArgumentError) as told:
+    with pytest.raises(ArgumentError) as caught:
         call("jump.flag_jumps", arguments)
-    assert str(told.value) == "jump.flag_jumps: nframes: expected a whole number of 1 or more, got -1"
+    assert str(caught.value) == "jump.flag_jumps: nframes: expected a whole number of 1 or more, got -1"
     arguments = make_arguments("dark_current.subtract_dark")
     arguments["pattern"] = SimpleNamespace(nframes=1)
     with pytest.raises(ArgumentError, match=r"pattern: expected a ReadPattern, got .*, which has no total_frames"):

@@ -68,8 +68,8 @@ def section():
         lines += [f"- {why}: {n}" for why, n in sorted(reasons.items(), key=lambda each: -each[1])] or ["- nothing"]
     files = kept["counts"].get("files, tests of ten cases")
     if files:
-        told = ", ".join(f"{n} {outcome}" for outcome, n in files.items())
-        lines += ["", f"The fuzzer of damaged files, in tests of ten cases each: {told}."]
+        counts = ", ".join(f"{n} {outcome}" for outcome, n in files.items())
+        lines += ["", f"The fuzzer of damaged files, in tests of ten cases each: {counts}."]
     return [*lines, ""]
 
 

@@ -75,7 +75,7 @@ def main(arguments):
         reduce_all(*map(Path, arguments[1:]))
         return 0
     if arguments[:1] == ["compare"]:
-        return tell(*compare_all(*map(Path, arguments[1:])))
+        return print_result(*compare_all(*map(Path, arguments[1:])))
     with tempfile.TemporaryDirectory(prefix="gpucoron-oldest-") as folder:
         raw, newest, oldest = (Path(folder) / name for name in ("raw", "newest", "oldest"))
         timed("simulate", simulate_all, raw)
@@ -83,7 +83,7 @@ def main(arguments):
             python = timed("install the oldest", make_environment)
             with reducing(python, raw, oldest):
                 pass
-        code = tell(*timed("compare", compare_all, newest, oldest))
+        code = print_result(*timed("compare", compare_all, newest, oldest))
     return code or timed("tests with the oldest", run_suite, python)
 
 
@@ -96,7 +96,7 @@ def timed(what, function, *arguments):
     return result
 
 
-def tell(compared, problems):
+def print_result(compared, problems):
     """Print the result of a comparison; return the exit code."""
     print(f"{compared} products compared, {len(problems)} differences", *problems, sep="\n")
     return 1 if problems or not compared else 0

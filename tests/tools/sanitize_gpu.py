@@ -32,20 +32,20 @@ def run(sanitizer, tool, what, timeout=None):
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired as error:
-        said = (error.stdout or b"") + (error.stderr or b"")
-        return f"none after {timeout:.0f} s", said.decode(errors="replace")
+        printed = (error.stdout or b"") + (error.stderr or b"")
+        return f"none after {timeout:.0f} s", printed.decode(errors="replace")
     return done.returncode, done.stdout + done.stderr
 
 
 def find_problem(sanitizer, tool, is_sound, timeout=None):
     """Run a tool on the kernels, or without ``is_sound`` on a deliberate fault; return None, or the problem."""
     fault, words = TOOLS[tool]
-    status, said = run(sanitizer, tool, "all" if is_sound else fault, timeout)
+    status, printed = run(sanitizer, tool, "all" if is_sound else fault, timeout)
     if is_sound:
-        return None if status == 0 else f"{tool}: exit status {status}\n{said[-6000:]}"
-    if status == FAULT and words in said:
+        return None if status == 0 else f"{tool}: exit status {status}\n{printed[-6000:]}"
+    if status == FAULT and words in printed:
         return None
-    return f"{tool} does not find the {fault} made on purpose (exit status {status}):\n{said[-3000:]}"
+    return f"{tool} does not find the {fault} made on purpose (exit status {status}):\n{printed[-3000:]}"
 
 
 def main():

@@ -73,12 +73,12 @@ def test_memory_stays_where_it_was(gpu, pool):
 
 def test_the_limit_is_most_of_what_is_free(gpu, pool, monkeypatch):
     """Compared with the number that the device reported at that moment, because it may change."""
-    runtime, told = gpu.xp.cuda.runtime, []
+    runtime, reported = gpu.xp.cuda.runtime, []
     ask = runtime.memGetInfo
 
     def ask_and_note():
-        told.append(ask())
-        return told[-1]
+        reported.append(ask())
+        return reported[-1]
 
     monkeypatch.setattr(runtime, "memGetInfo", ask_and_note)
     kept = gpu.zeros((2**24,), np.uint8)
@@ -86,7 +86,7 @@ def test_the_limit_is_most_of_what_is_free(gpu, pool, monkeypatch):
     assert pool.free_bytes() >= 2**24
     for held in (0, 10**9):
         limit = gpu.memory_limit(held)
-        free, total = told[-1]
+        free, total = reported[-1]
         assert 0 < free < total
         assert limit == held + int(USABLE * (free + pool.free_bytes()))
 

@@ -121,9 +121,9 @@ def test_cpu_is_numpy_where_nothing_can_be_compiled(nothing_loaded, monkeypatch,
         monkeypatch.setenv(build.SWITCH, "0")
     else:
         monkeypatch.setattr(build.shutil, "which", lambda name: None)
-    usable, told = backend_status()["native"]
+    usable, reason = backend_status()["native"]
     assert not usable
-    assert told in backend_status()["cpu"][1]
+    assert reason in backend_status()["cpu"][1]
     assert get_backend("cpu").name == "numpy"
 
 

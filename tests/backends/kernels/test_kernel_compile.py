@@ -135,8 +135,8 @@ def compiled_cleanly(nvrtc, source, architecture):
     assert entries == sorted(names.values())
 
     # Lines of the compiler itself start with 'ptxas'; any other line is a warning.
-    said = [line for line in log.splitlines() if line.strip() and not line.startswith("ptxas")]
-    assert not said, "\n".join(said)
+    printed = [line for line in log.splitlines() if line.strip() and not line.startswith("ptxas")]
+    assert not printed, "\n".join(printed)
     return log, names
 
 
@@ -276,8 +276,8 @@ def test_signatures_are_read(read):
     assert first.expression((True, 4)) == "gpucoron::first<true, 4>"
     assert (first.source, first.by_pixel, first.waits) == ("some.cu", True, (False, True))
     facts = ("name", "dtype", "is_array", "is_read_only", "may_be_null", "may_be_apart", "is_shared")
-    told = [tuple(getattr(argument, fact) for fact in facts) for argument in first.arguments]
-    assert told == [
+    found = [tuple(getattr(argument, fact) for fact in facts) for argument in first.arguments]
+    assert found == [
         ("data", "float32", True, True, False, True, True),
         ("flags", "uint8", True, False, True, True, False),
         ("scale", "float64", False, False, False, False, False),
