@@ -96,9 +96,9 @@ def _differences(run, limited, whole_run, whole):
         if not np.array_equal(_bits(getattr(limited[product], name)), _bits(getattr(whole[product], name)))
     ]
     for name in ("data", "groupdq", "pixeldq", "zeroframe"):
-        ours, wanted = getattr(run.exposure, name), getattr(whole_run.exposure, name)
-        if wanted is not None and not all(
-            np.array_equal(_bits(a), _bits(b)) for a, b in zip(ours, wanted, strict=True)
+        ours, expected = getattr(run.exposure, name), getattr(whole_run.exposure, name)
+        if expected is not None and not all(
+            np.array_equal(_bits(a), _bits(b)) for a, b in zip(ours, expected, strict=True)
         ):
             different.append(name)
     return different

@@ -200,7 +200,7 @@ def test_a_second_batch_waits_for_the_first(raw, undisturbed, tmp_path):
     printed = second.communicate(timeout=60)
     first.communicate(timeout=60)
     assert first.returncode == 0
-    if second.returncode:  # the first exposure took some time
+    if second.returncode:  # the first batch was still running
         assert "another batch is at work" in "".join(printed)
     check_complete(raw, tmp_path, undisturbed)
 

@@ -163,9 +163,9 @@ def test_batch_gives_jwsts_answer_in_the_order_of_time(haunted, clean, tmp_path)
             theirs = Detector1Pipeline.call(str(path), steps=steps(file))
             ours = fits.getdata(clean / "out" / path.name.replace("_uncal", "_rate"), "DQ")
             np.testing.assert_array_equal(ours, theirs.dq)
-    wanted = remembered(file)
-    assert set(wanted) == {"NRCALONG"}
-    assert remembered(clean / "out" / "persistence" / f"{haunted.names[1]}.asdf") == wanted
+    expected = remembered(file)
+    assert set(expected) == {"NRCALONG"}
+    assert remembered(clean / "out" / "persistence" / f"{haunted.names[1]}.asdf") == expected
     assert set(remembered(clean / "memory.asdf")) == {"NRCALONG", "NRCA2"}
 
 
@@ -206,8 +206,8 @@ def test_a_failure_in_the_middle_costs_no_bit(haunted, clean, here, tmp_path):
     finally:
         restore()
     assert reduce_all(haunted, output, file, haunted.files[:3]) == dict.fromkeys(haunted.names[:3], "done")
-    wanted = products(clean / "out")
-    assert products(output) == {key: wanted[key] for key in wanted if "nrcalong" in key[0]}
+    expected = products(clean / "out")
+    assert products(output) == {key: expected[key] for key in expected if "nrcalong" in key[0]}
     assert remembered(file) == {"NRCALONG": remembered(clean / "memory.asdf")["NRCALONG"]}
     assert reduce_all(haunted, output, file, haunted.files[:3]) == {}
 
@@ -220,8 +220,8 @@ def test_an_interrupted_batch_goes_on_where_it_stopped(haunted, clean, here, tmp
         results.close()
     assert remembered(file) == remembered(output / "persistence" / f"{stopped}.asdf")
     assert list(reduce_all(haunted, output, file, haunted.files[:3])) == haunted.names[1:3]
-    wanted = products(clean / "out")
-    assert products(output) == {key: wanted[key] for key in wanted if "nrcalong" in key[0]}
+    expected = products(clean / "out")
+    assert products(output) == {key: expected[key] for key in expected if "nrcalong" in key[0]}
 
 
 def test_dask_gives_the_same(haunted, clean, tmp_path):
@@ -231,8 +231,8 @@ def test_dask_gives_the_same(haunted, clean, tmp_path):
         dask = {"engine": "dask", "scheduler": cluster.scheduler_address}
         ended = list(reduce_all(haunted, tmp_path / "out", tmp_path / "memory.asdf", haunted.files[2::-1], **dask))
     assert ended == haunted.names[:3]
-    wanted = products(clean / "out")
-    assert products(tmp_path / "out") == {key: wanted[key] for key in wanted if "nrcalong" in key[0]}
+    expected = products(clean / "out")
+    assert products(tmp_path / "out") == {key: expected[key] for key in expected if "nrcalong" in key[0]}
 
 
 def test_run_takes_files_in_the_order_of_time(haunted, clean, tmp_path, caplog):
@@ -242,9 +242,9 @@ def test_run_takes_files_in_the_order_of_time(haunted, clean, tmp_path, caplog):
     with haunted.cache.activate():
         assert cli.main(command) == 0
     assert "reduced in order of time" in caplog.text
-    wanted = products(clean / "out")
+    expected = products(clean / "out")
     found = products(tmp_path / "out")
-    assert found == {key: wanted[key] for key in found}
+    assert found == {key: expected[key] for key in found}
     assert remembered(tmp_path / "memory.asdf") == remembered(
         clean / "out" / "persistence" / f"{haunted.names[1]}.asdf"
     )
@@ -295,18 +295,18 @@ def test_a_file_that_others_have_changed_is_a_new_beginning(haunted, copied):
 def test_a_later_batch_of_other_exposures_goes_on_from_the_earlier_ones(haunted, clean, here, tmp_path, caplog):
     """One batch per night into one folder gives the same as one batch; reducing again reads the same persistence."""
     output, file = tmp_path / "out", tmp_path / "memory.asdf"
-    nights, wanted = haunted.files[:3], remembered(clean / "memory.asdf")["NRCALONG"]
+    nights, expected = haunted.files[:3], remembered(clean / "memory.asdf")["NRCALONG"]
     for path in nights:
         assert list(reduce_all(haunted, output, file, [path]).values()) == ["done"]
     assert products(output) == {key: bits for key, bits in products(clean / "out").items() if "nrcalong" in key[0]}
-    assert remembered(file) == {"NRCALONG": wanted}
+    assert remembered(file) == {"NRCALONG": expected}
     assert not warned(caplog)
     # only the middle one: the file still holds the persistence after the last one
     assert reduce_all(haunted, output, file, [nights[1]]) == {}
     assert list(reduce_all(haunted, output, file, [nights[1]], redo="all")) == [haunted.names[1]]
     assert warned(caplog).startswith(f"persistence: {haunted.names[2]} began after")
     assert products(output) == {key: bits for key, bits in products(clean / "out").items() if "nrcalong" in key[0]}
-    assert remembered(file) == {"NRCALONG": wanted}
+    assert remembered(file) == {"NRCALONG": expected}
     assert reduce_all(haunted, output, file, nights) == {}
 
 
@@ -327,11 +327,11 @@ def test_what_another_folder_has_added_in_between_is_not_lost(haunted, clean, he
     file = tmp_path / "memory.asdf"
     for path, folder in zip(haunted.files[:3], ("out", "elsewhere", "out"), strict=True):
         assert list(reduce_all(haunted, tmp_path / folder, file, [path]).values()) == ["done"]
-    wanted = remembered(clean / "out" / "persistence" / f"{haunted.names[2]}.asdf")
-    assert remembered(file) == wanted
+    expected = remembered(clean / "out" / "persistence" / f"{haunted.names[2]}.asdf")
+    assert remembered(file) == expected
     assert reduce_all(haunted, tmp_path / "out", file, [haunted.files[2]]) == {}
     assert reduce_all(haunted, tmp_path / "out", file, [haunted.files[2]], redo="all") == {haunted.names[2]: "done"}
-    assert remembered(file) == wanted
+    assert remembered(file) == expected
 
 
 def test_two_files_of_a_folder_do_not_share_what_was_before(haunted, here, tmp_path):
@@ -388,11 +388,11 @@ def test_files_without_a_window_are_refused_before_the_work(name, seconds, haunt
     from jwst.persistence.persistence_step import PersistenceStep
 
     assert PersistenceStep(persistence_time=seconds).process_persistence_options(None) == "Failed"
-    wanted = {"skip": False, "persistence_time": seconds, name: str(tmp_path / "memory.asdf")}
+    settings = {"skip": False, "persistence_time": seconds, name: str(tmp_path / "memory.asdf")}
     for reduce in (
-        lambda: settle_all(steps={"persistence": wanted}),
-        lambda: gpucoron.batch.reduce([haunted.path], tmp_path / "out", steps={"persistence": wanted}),
-        lambda: gpucoron.reduce_file(haunted.files[0], tmp_path / "out", steps={"persistence": wanted}),
+        lambda: settle_all(steps={"persistence": settings}),
+        lambda: gpucoron.batch.reduce([haunted.path], tmp_path / "out", steps={"persistence": settings}),
+        lambda: gpucoron.reduce_file(haunted.files[0], tmp_path / "out", steps={"persistence": settings}),
     ):
         with haunted.cache.activate(), pytest.raises(ParameterError, match=f"persistence.{name}=.*memory.*") as caught:
             reduce()
@@ -400,7 +400,7 @@ def test_files_without_a_window_are_refused_before_the_work(name, seconds, haunt
             caught.value
         )
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-    settle_all(steps={"persistence": {**wanted, "skip": True}})
+    settle_all(steps={"persistence": {**settings, "skip": True}})
     settle_all(steps={"persistence": {"skip": False, "persistence_time": seconds}})
 
 

@@ -83,13 +83,13 @@ def observe(instrument, folder, *, shape=None, roles=("SCI", "REF", "TA", "BG"))
     other = replace(scene, companion_contrast=0.0, star=1.3 * scene.star)
     empty = replace(scene, companion_contrast=0.0, star=0.0)
     acquisition = replace(scene, companion_contrast=0.0, star=1e-2 * scene.star)
-    wanted = [("SCI", scene, {"roll": roll}) for roll in ROLLS]
-    wanted += [("REF", other, {})]
-    wanted += [("TA", acquisition, {}), ("TA", acquisition, {"target": "REFERENCE"})]
+    expected = [("SCI", scene, {"roll": roll}) for roll in ROLLS]
+    expected += [("REF", other, {})]
+    expected += [("TA", acquisition, {}), ("TA", acquisition, {"target": "REFERENCE"})]
     if instrument == "MIRI":
-        wanted += [("BG", empty, {}), ("BG", empty, {"target": "REFERENCE-BG"})]
+        expected += [("BG", empty, {}), ("BG", empty, {"target": "REFERENCE-BG"})]
     simulations, paths = [], {}
-    for number, (role, sky, settings) in enumerate(wanted, 1):
+    for number, (role, sky, settings) in enumerate(expected, 1):
         if role not in roles:
             continue
         simulation = simulate(

@@ -1,6 +1,7 @@
 """The command line: the demo as a newcomer runs it, info, several files at once."""
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -54,13 +55,20 @@ def test_an_unavailable_backend_is_refused_with_its_reason(exposures, tmp_path, 
 
     usable, reason = backend_status()["cuda"]
     if usable:
-        return  # no product exists yet
+        return  # it is available: nothing to refuse
     case = exposures("NIRCAM", "SUB320A335R", "RAPID", 4, 2, shape=(24, 32))
     with case.cache.activate():
         assert main(["run", str(case.path), "-o", str(tmp_path), "--backend", "cuda"]) == 2
     message = capsys.readouterr().err
     assert reason in message
     assert "backend='cpu'" in message
+
+
+def test_a_batch_that_cannot_start_restores_the_handler_of_sigterm(tmp_path, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["batch", str(tmp_path), "-o", str(tmp_path / "out"), "--workers", "0"]) == 2
+    assert "workers must be a whole number" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_every_backend_of_the_table_can_be_asked_for(capsys):

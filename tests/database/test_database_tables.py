@@ -141,7 +141,7 @@ def test_what_can_serve(raw, tmp_path, monkeypatch):
     assert as_database(tables, tmp_path).output_dir == str(tmp_path)
     assert as_database(tables).obs["a"] is tables["a"]
     assert list(as_database(UserDict(tables)).obs) == ["a"]
-    # missing files of exposures that will not be reduced are ignored; run_obs reports the others one by one
+    # not checked: files that will not be reduced, and files of database objects, which run_obs reports one by one
     as_database({"a": small(raw, DATAMODL=["STAGE0", "STAGE1"], FITSFILE=[tables["a"]["FITSFILE"][0], "gone"])})
     as_database(SimpleNamespace(obs={"a": small(raw, FITSFILE=["gone", "too"])}, output_dir="x", update_obs=print))
     with pytest.raises(ParameterError, match="output_dir: the database has its own, reduced"):

@@ -336,27 +336,27 @@ def _compare_files(ours, theirs, *, is_likely):
 _CARDS = re.compile(r"DATE|FILENAME|CAL_VER|CAL_VCS|CHECKSUM|DATASUM|HISTORY|COMMENT|DATAMODL|^$")
 
 
-def _compare_hdus(mine, wanted, *, is_likely):
-    if wanted.name == "ASDF":
+def _compare_hdus(mine, expected, *, is_likely):
+    if expected.name == "ASDF":
         return ""
-    for card in sorted(set(mine.header) | set(wanted.header)):
-        if card in ("CRDS_CTX", "CRDS_VER") and card not in wanted.header:
+    for card in sorted(set(mine.header) | set(expected.header)):
+        if card in ("CRDS_CTX", "CRDS_VER") and card not in expected.header:
             continue  # jwst writes them after the first step that opens a reference
-        if card == "S_DARK" and card not in wanted.header and mine.header[card] == "SKIPPED":
+        if card == "S_DARK" and card not in expected.header and mine.header[card] == "SKIPPED":
             continue  # as in the keywords of the products
-        if card == "S_RAMP" and wanted.header.get("DATAMODL") == "ImageModel" and card not in wanted.header:
+        if card == "S_RAMP" and expected.header.get("DATAMODL") == "ImageModel" and card not in expected.header:
             continue  # chi square, which jwst saves before the step is recorded
-        if not _CARDS.search(card) and mine.header.get(card) != wanted.header.get(card):
-            return f"{card} is {mine.header.get(card)!r}, not {wanted.header.get(card)!r}"
-    if wanted.data is None:
+        if not _CARDS.search(card) and mine.header.get(card) != expected.header.get(card):
+            return f"{card} is {mine.header.get(card)!r}, not {expected.header.get(card)!r}"
+    if expected.data is None:
         return "" if mine.data is None else "data where there should be none"
-    if wanted.data.dtype.names:
-        return "" if mine.data.tolist() == wanted.data.tolist() else "another table"
-    same = np.array_equal(mine.data, wanted.data, equal_nan=wanted.data.dtype.kind == "f")
-    if is_likely and not same and wanted.data.dtype.kind == "f":
+    if expected.data.dtype.names:
+        return "" if mine.data.tolist() == expected.data.tolist() else "another table"
+    same = np.array_equal(mine.data, expected.data, equal_nan=expected.data.dtype.kind == "f")
+    if is_likely and not same and expected.data.dtype.kind == "f":
         # a rate or chi square of 0 is a sum that cancels
-        same = np.allclose(mine.data, wanted.data, rtol=LIKELY_RTOL, atol=1e-12, equal_nan=True)
-    return "" if same else f"other values: {_first({'': mine.data}, {'': wanted.data})}"
+        same = np.allclose(mine.data, expected.data, rtol=LIKELY_RTOL, atol=1e-12, equal_nan=True)
+    return "" if same else f"other values: {_first({'': mine.data}, {'': expected.data})}"
 
 
 def _between_ways(first, other, tolerance):

@@ -89,8 +89,8 @@ class _Mutator:
         kind = self.pick(["stage", "stage", "structure", "any"])
         name = "PRIMARY" if kind == "stage" else self.pick(list(self.parts))
         cards = [(at, word) for at, word in self._cards(name) if word]
-        wanted = {"stage": KEYWORDS, "structure": STRUCTURE}.get(kind)
-        chosen = [one for one in cards if wanted is None or one[1] in wanted]
+        keywords = {"stage": KEYWORDS, "structure": STRUCTURE}.get(kind)
+        chosen = [one for one in cards if keywords is None or one[1] in keywords]
         at, keyword = self.pick(chosen)
         way = self.pick(["value"] * 6 + ["missing", "twice", "new"])
         value = self.pick(VALUES)

@@ -77,10 +77,10 @@ def test_each_way_to_say_where_they_begin(instrument, kind, exposures, tmp_path)
     first = {"full frame with keywords": (1, 1), "larger subarray": (x - 3, y - 5)}.get(kind)
     keywords = {} if first is None else {"SUBSTRT1": first[0], "SUBSTRT2": first[1]}
     corner = {"larger subarray": (3, 5), "its own": (0, 0)}.get(kind, (x - 1, y - 1))
-    wanted = flags[corner[1] : corner[1] + ny, corner[0] : corner[0] + nx]
+    expected = flags[corner[1] : corner[1] + ny, corner[0] : corner[0] + nx]
     found = read(exposure, written(tmp_path, flags, **keywords))
     assert found.dtype == np.uint32
-    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,8 @@ def requirements():
 
 
 def test_the_ranges_are_those_of_the_installation():
-    wanted = requirements()
-    assert {package: wanted[package] for package in versions.RANGES} == dict(versions.RANGES)
+    expected = requirements()
+    assert {package: expected[package] for package in versions.RANGES} == dict(versions.RANGES)
 
 
 def test_the_oldest_are_tested():

@@ -73,9 +73,9 @@ def test_the_chi_square_of_likely_is_jwsts(exposures, tmp_path, monkeypatch, opt
     (found,) = (tmp_path / "ours").glob("*_likely_chisq.fits")
     assert not opt_name or found.name == "mine_likely_chisq.fits"
     if not opt_name:
-        (wanted,) = (*tmp_path.glob("*_likely_chisq.fits"), *case.path.parent.glob("*_likely_chisq.fits"))
-        assert found.name == wanted.name
-        mine, theirs = fits.getdata(found), fits.getdata(wanted)
+        (expected,) = (*tmp_path.glob("*_likely_chisq.fits"), *case.path.parent.glob("*_likely_chisq.fits"))
+        assert found.name == expected.name
+        mine, theirs = fits.getdata(found), fits.getdata(expected)
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
         assert mine.dtype == theirs.dtype
         assert np.nanmedian(mine) > 1

@@ -183,9 +183,9 @@ class Locking(stateful.RuleBasedStateMachine):
     def held(self):
         return [shard for _holder, shard in [*self.holders.values(), *self.children]]
 
-    @stateful.rule(who=st.integers(0, 2), shard=st.sampled_from(SHARDS))
-    def enter(self, who, shard):
-        if who in self.holders:
+    @stateful.rule(batch=st.integers(0, 2), shard=st.sampled_from(SHARDS))
+    def enter(self, batch, shard):
+        if batch in self.holders:
             return
         others = self.held()
         is_free = shard not in others and (1, 1) not in others and (not others or shard != (1, 1))
@@ -193,18 +193,18 @@ class Locking(stateful.RuleBasedStateMachine):
         if is_free:
             assert manifest.__enter__() is manifest
             manifest.append({"exposure": "x", "status": "failed"})
-            self.holders[who] = manifest, shard
+            self.holders[batch] = manifest, shard
         else:
             with pytest.raises(OutputError, match="another batch is at work"):
                 manifest.__enter__()
             assert manifest.descriptors == ()
 
     @stateful.precondition(lambda self: self.holders)
-    @stateful.rule(who=st.integers(0, 2), how=st.sampled_from(["end", "error", "leave a child"]))
-    def leave(self, who, how):
-        if who not in self.holders:
+    @stateful.rule(batch=st.integers(0, 2), how=st.sampled_from(["end", "error", "leave a child"]))
+    def leave(self, batch, how):
+        if batch not in self.holders:
             return
-        manifest, shard = self.holders.pop(who)
+        manifest, shard = self.holders.pop(batch)
         if how == "leave a child":  # a worker that has not yet noticed holds the lock
             self.children.append(([os.dup(descriptor) for descriptor in manifest.descriptors], shard))
         if how == "error":
@@ -229,7 +229,7 @@ class Locking(stateful.RuleBasedStateMachine):
             path.unlink()
 
     @stateful.invariant()
-    def nobody_is_alone_who_is_not(self):
+    def locks_agree_with_the_model(self):
         """A lock attempt by another process gives the result of the model."""
         for shard in SHARDS:
             path = self.folder / manifest_name(shard)

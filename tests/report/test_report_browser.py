@@ -273,13 +273,13 @@ def test_a_failure(opened):
 
 
 def test_an_address_names_an_exposure(browser, page):
-    wanted = make_record(402)["exposure"]
+    expected = make_record(402)["exposure"]
     browser.get("about:blank")
     _drain(browser)
-    browser.get(f"{page.as_uri()}#{wanted}")
+    browser.get(f"{page.as_uri()}#{expected}")
     _wait_until_ready(browser)
     opened = browser.find_element(By.CSS_SELECTOR, "tr.row.open .name")
-    assert opened.text.replace("▶", "").strip() == wanted
+    assert opened.text.replace("▶", "").strip() == expected
     assert 0 <= browser.execute_script("return arguments[0].getBoundingClientRect().top", opened) < 1000
     assert _drain(browser)[0] == []
 

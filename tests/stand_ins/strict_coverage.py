@@ -57,11 +57,11 @@ def note_asked(tmp_path_factory, node, asked):
 
 def collect_asked(tmp_path_factory, nodes):
     """Collect the names that tests have used, when all are done; None if some did not run."""
-    wanted = {node.nodeid for node in nodes}
+    expected = {node.nodeid for node in nodes}
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         noted = [json.loads(path.read_text()) for path in _folder(tmp_path_factory).glob("*.json")]
-        if wanted <= {nodeid for nodeid, _ in noted}:
+        if expected <= {nodeid for nodeid, _ in noted}:
             return {tuple(place) for _, places in noted for place in places}
         time.sleep(0.5)
     return None

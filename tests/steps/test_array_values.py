@@ -129,15 +129,15 @@ def same_names():
     ("name", "key", "kind", "parameter"), [pytest.param(*each, id=".".join(each[:2])) for each in same_names()]
 )
 def test_a_parameter_of_the_step_is_the_same_kind_of_value(name, key, kind, parameter):
-    wanted = {"integer": Number, "float": Number, "boolean": Switch, "option": Choice}.get(parameter.kind, Kind)
-    assert type(kind) is wanted
-    if wanted is Number:
+    expected = {"integer": Number, "float": Number, "boolean": Switch, "option": Choice}.get(parameter.kind, Kind)
+    assert type(kind) is expected
+    if expected is Number:
         assert kind.whole == (parameter.kind == "integer")
         # a step may accept fewer values than its function, which fails later than jwst's
         assert all(edge is None or kind.hold(edge) for edge in (parameter.minimum, parameter.maximum))
-    if wanted is Choice:
+    if expected is Choice:
         assert kind.options == parameter.options
-    if parameter.default is not None and wanted is not Kind:
+    if parameter.default is not None and expected is not Kind:
         assert kind.take(key, parameter.default) == parameter.default
 
 

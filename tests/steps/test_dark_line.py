@@ -138,12 +138,12 @@ def assert_the_error_is_the_scatter(case, backend, fit="OLS_C"):
     """Compare with the same dark, extrapolated by the truth."""
     found, truth = (reduce_with(case, backend, how, fit) for how in ("line", "truth"))
     jwsts = reduce_with(case, get_backend("numpy"), "jwst", fit)
-    for ours, wanted, theirs in zip(found, truth, jwsts, strict=True):
-        scatter = np.sqrt(np.mean((ours.rate - wanted.rate) ** 2))
-        added = np.sqrt(np.mean(ours.var_rnoise.astype(float) - wanted.var_rnoise))
+    for ours, expected, theirs in zip(found, truth, jwsts, strict=True):
+        scatter = np.sqrt(np.mean((ours.rate - expected.rate) ** 2))
+        added = np.sqrt(np.mean(ours.var_rnoise.astype(float) - expected.var_rnoise))
         assert abs(scatter / added - 1) < TOLERANCES[case], (scatter, added)
         np.testing.assert_allclose(ours.err**2, ours.var_poisson + ours.var_rnoise, rtol=1e-5)
-        assert np.sqrt(np.mean((theirs.rate - wanted.rate) ** 2)) > 3 * scatter
+        assert np.sqrt(np.mean((theirs.rate - expected.rate) ** 2)) > 3 * scatter
     return found
 
 
@@ -237,10 +237,10 @@ def test_an_exposure_of_known_truth(exposures, tmp_path, caplog, monkeypatch):
     assert f"continued by 30 groups along a line through its last {FEWEST_GROUPS}" in caplog.text
     for name in ("rate", "rateints"):
         np.testing.assert_array_equal(models[name].err, again[name].err)
-        found, wanted = models[name], truth[name]
+        found, expected = models[name], truth[name]
         # MIRI's first integration settles: there the dark is not a line
         late = slice(None) if name == "rate" else slice(1, None)
-        off, added = (found.data - wanted.data)[late], (found.err**2 - wanted.err**2)[late]
-        good = np.isfinite(off) & (found.dq[late] & DO_NOT_USE == 0) & (wanted.dq[late] & DO_NOT_USE == 0)
+        off, added = (found.data - expected.data)[late], (found.err**2 - expected.err**2)[late]
+        good = np.isfinite(off) & (found.dq[late] & DO_NOT_USE == 0) & (expected.dq[late] & DO_NOT_USE == 0)
         # 1000 pixels, three degrees of freedom
         assert abs(np.sqrt(np.mean(off[good] ** 2) / np.mean(added[good])) - 1) < 0.12

@@ -33,10 +33,10 @@ def by_algorithm(exposures):
 def test_one_integration_is_scaled_once(by_algorithm, algorithm, product):
     _case, theirs, ours, unscaled = by_algorithm[algorithm]
     for name in SLOPE_ARRAYS:
-        wanted = getattr(unscaled, product)[name] * SCALE[name]
-        np.testing.assert_array_equal(getattr(ours, product)[name], wanted, err_msg=name)
+        expected = getattr(unscaled, product)[name] * SCALE[name]
+        np.testing.assert_array_equal(getattr(ours, product)[name], expected, err_msg=name)
         if algorithm == "OLS_C":
-            np.testing.assert_array_equal(getattr(theirs, product)[name], wanted, err_msg=name)
+            np.testing.assert_array_equal(getattr(theirs, product)[name], expected, err_msg=name)
 
 
 @pytest.mark.parity
@@ -46,8 +46,8 @@ def test_jwst_scales_the_only_integration_of_likely_twice(by_algorithm):
     products = {"rate": {name: getattr(theirs.model, name) for name in SLOPE_ARRAYS}, "rateints": theirs.rateints}
     for product, arrays in products.items():
         for name in SLOPE_ARRAYS:
-            wanted = getattr(ours, product)[name] * SCALE[name]
-            np.testing.assert_allclose(arrays[name], wanted, rtol=LIKELY_RTOL, err_msg=f"{product} {name}")
+            expected = getattr(ours, product)[name] * SCALE[name]
+            np.testing.assert_allclose(arrays[name], expected, rtol=LIKELY_RTOL, err_msg=f"{product} {name}")
 
 
 @pytest.mark.parametrize("algorithm", ["OLS_C", "LIKELY"])

@@ -182,10 +182,10 @@ def test_tiles_and_threads_change_nothing(shape):
     arrays["groupdq"][:, :1, 8:11] = DO_NOT_USE  # most start with the second group in some, but not in others
     arrays["original_groupdq"] = arrays["groupdq"]
     before = {name: array.copy() for name, array in arrays.items()}
-    wanted = fit_ramps(NumpyDevice(1, tile_bytes=2**30), **arrays, settings=SETTINGS)
+    expected = fit_ramps(NumpyDevice(1, tile_bytes=2**30), **arrays, settings=SETTINGS)
     for n_threads, tile_bytes in ((1, 1), (3, 1), (2, 4 * 13 * shape[0] * shape[1] * 5)):
         products = fit_ramps(NumpyDevice(n_threads, tile_bytes=tile_bytes), **arrays, settings=SETTINGS)
-        for ours, theirs in zip(products, wanted, strict=True):
+        for ours, theirs in zip(products, expected, strict=True):
             for name in FIELDS:
                 assert getattr(ours, name).tobytes() == getattr(theirs, name).tobytes(), name
     for name, array in arrays.items():
@@ -194,11 +194,11 @@ def test_tiles_and_threads_change_nothing(shape):
 
 def test_block_size_changes_nothing(monkeypatch):
     arrays = simulate(4, 3, 12, flagged=0.1)
-    wanted = fit_ramps(NumpyDevice(1), **arrays, settings=SETTINGS)
+    expected = fit_ramps(NumpyDevice(1), **arrays, settings=SETTINGS)
     for samples in (1, 50, 1000):
         monkeypatch.setattr("gpucoron.backends.operations.ramp_fit.segments.BLOCK_SAMPLES", samples)
         products = fit_ramps(NumpyDevice(1), **arrays, settings=SETTINGS)
-        for ours, theirs in zip(products, wanted, strict=True):
+        for ours, theirs in zip(products, expected, strict=True):
             for name in FIELDS:
                 assert getattr(ours, name).tobytes() == getattr(theirs, name).tobytes(), name
 

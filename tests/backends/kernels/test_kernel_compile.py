@@ -85,13 +85,13 @@ def test_every_instantiation_compiles_cleanly(nvrtc, source, architecture):
     if architecture not in nvrtc.getSupportedArchs():
         pytest.skip(f"NVRTC {nvrtc.getVersion()} does not know sm_{architecture}")
     log, names = compiled_cleanly(nvrtc, source, architecture)
-    wanted = [kernel.expression(variant) for kernel, variant in instantiations(source)]
+    expected = [kernel.expression(variant) for kernel, variant in instantiations(source)]
 
     # Functions that a kernel calls have separate lines.
     assert set(re.findall(r"(\d+) bytes (?:stack frame|spill)", log)) == {"0"}
     used = {match["name"]: match for match in RESOURCES.finditer(log)}
     print(f"\n{'registers':>9} {'stack':>6} {'spills':>7}  sm_{architecture}")
-    for expression in wanted:
+    for expression in expected:
         resources = used[names[expression]]
         spills = int(resources["stores"]) + int(resources["loads"])
         print(f"{resources['registers']:>9} {resources['stack']:>6} {spills:>7}  {expression}")
@@ -130,8 +130,8 @@ def compiled_cleanly(nvrtc, source, architecture):
     """Compile a file: every instantiation must exist, without warnings. Return log and names."""
     names, entries, log = compile_and_look(nvrtc, source, architecture)
 
-    wanted = [kernel.expression(variant) for kernel, variant in instantiations(source)]
-    assert sorted(names) == sorted(wanted)
+    expected = [kernel.expression(variant) for kernel, variant in instantiations(source)]
+    assert sorted(names) == sorted(expected)
     assert entries == sorted(names.values())
 
     # Lines of the compiler itself start with 'ptxas'; any other line is a warning.

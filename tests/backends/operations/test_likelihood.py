@@ -312,7 +312,7 @@ def test_a_pair_that_cannot_be_fitted_spares_no_jump():
 
 @pytest.mark.parametrize("pattern", ["one read", "deep8"])
 def test_of_two_the_smaller_stays(pattern):
-    # Without either one, chi-square is 0. Cosmic rays add charge.
+    # Whichever is excluded, chi-square is 0. Cosmic rays add charge.
     n = len(PATTERNS[pattern])
     rng = np.random.default_rng(17)
     diffs, sig, _ = draw_diffs(rng, PATTERNS[pattern], 400, jumps=0.0, faintest=1.0, brightest=1.0)
@@ -445,9 +445,9 @@ def test_first_and_last_group_apply_to_the_likelihood_too(exposures, tmp_path, o
             options = {"save_results": False, "rate_int_outliers": outliers}
             run, models, _paths = gpucoron.reduce_file(case.path, tmp_path, backend="numpy", steps=steps, **options)
             answers.append((models["rateints"], run.exposure.groupdq))
-    (ours, flags), (wanted, wanted_flags), (all_groups, _) = answers
+    (ours, flags), (expected, wanted_flags), (all_groups, _) = answers
     for name in ("data", "err", "dq", "var_poisson", "var_rnoise"):
-        np.testing.assert_array_equal(getattr(ours, name), getattr(wanted, name))
+        np.testing.assert_array_equal(getattr(ours, name), getattr(expected, name))
     np.testing.assert_array_equal(flags, wanted_flags)
     assert (flags[:, [0, 1, 7, 8]] & DO_NOT_USE).all()
     assert not np.array_equal(ours.data, all_groups.data, equal_nan=True)
