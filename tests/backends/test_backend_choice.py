@@ -42,7 +42,7 @@ def test_sizes(size):
 
 
 @pytest.mark.parametrize("size", NO_SIZES)
-def test_what_is_no_size(size):
+def test_invalid_memory_sizes(size):
     for error in (ParameterError, ValueError):
         with pytest.raises(
             error, match="^max_memory: expected a size such as '4G', .* a positive number of bytes, got"
@@ -62,7 +62,7 @@ def test_no_size_is_no_limit():
 
 
 @pytest.mark.parametrize("name", [*CHOICES, *BACKENDS])
-def test_options_that_nobody_takes_are_refused_by_name(name):
+def test_unknown_options_are_refused_by_name(name):
     every = {option for kind in BACKENDS.values() for option in kind.options}
     for option in every - set(options_of(name)):
         owner = next(each for each, kind in BACKENDS.items() if option in kind.options)
@@ -128,7 +128,7 @@ def test_the_function_is_named_where_its_backend_cannot_be():
     assert (data == 1).all()
 
 
-def test_a_choice_leaves_out_what_its_backend_has_no_use_for(caplog):
+def test_a_choice_ignores_options_of_its_other_backends(caplog):
     with caplog.at_level("INFO"):
         backend = get_backend("auto", device=0, n_threads=1)
     unused = {"device", "n_threads"} - set(BACKENDS[backend.name].options)
@@ -172,7 +172,7 @@ COATS = {
 
 
 @pytest.mark.parametrize("coat", COATS)
-def test_what_is_no_backend_or_size_is_refused_at_once(coat, nircam, tmp_path):
+def test_invalid_backends_and_sizes_are_refused_at_once(coat, nircam, tmp_path):
     out = tmp_path / "out"
     with nircam.cache.activate():
         for options, error, message in (

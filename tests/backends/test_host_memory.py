@@ -69,7 +69,7 @@ def test_the_peak_stays_within_the_limit(exposures, tmp_path, name):
     assert measured["unlimited_peak"] > 1.1 * measured["limit"], measured
 
 
-def test_a_limit_that_cannot_be_kept_is_told_and_never_shows_in_the_answer(exposures, tmp_path, caplog):
+def test_a_limit_that_is_too_small_is_reported_and_does_not_change_the_result(exposures, tmp_path, caplog):
     case = exposures("NIRCAM", "SUB320A335R", "RAPID", 6, 2, shape=(32, 40))
     with case.cache.activate():
         _run, whole, _ = gpucoron.reduce_file(case.path, tmp_path / "a", backend="cpu")
@@ -84,7 +84,7 @@ def test_a_limit_that_cannot_be_kept_is_told_and_never_shows_in_the_answer(expos
     assert int(match[1]) > 30
 
 
-def test_what_is_asked_for_is_not_told(exposures, tmp_path, caplog):
+def test_a_sufficient_limit_is_not_mentioned(exposures, tmp_path, caplog):
     case = exposures("NIRCAM", "SUB320A335R", "RAPID", 6, 2, shape=(32, 40))
     with case.cache.activate():
         gpucoron.reduce_file(case.path, tmp_path, backend="cpu", max_memory=10_000_000_000)
@@ -146,7 +146,7 @@ def test_operations_in_chunks_of_a_file(tmp_path, name, mode):
     assert not list(tmp_path.iterdir())
 
 
-def test_ramps_in_files_are_plain_arrays_that_nobody_finds(tmp_path):
+def test_ramps_in_files_are_plain_arrays_of_unlinked_files(tmp_path):
     files = ScratchFiles(scratch_dir=tmp_path)
     ramp, image = files.zeros((5, 7, 64, 100), np.float32), files.zeros((64, 100), np.float32)
     assert type(ramp) is np.ndarray
@@ -164,7 +164,7 @@ def test_ramps_in_files_are_plain_arrays_that_nobody_finds(tmp_path):
     assert anonymous_memory() - before < large.nbytes / 4
 
 
-def test_a_disk_without_room_is_told(tmp_path):
+def test_a_full_disk_is_reported(tmp_path):
     with pytest.raises(OutputError, match="no room for a scratch file of .* GB"):
         ScratchFiles(scratch_dir=tmp_path).empty((10**6, 10**4, 64, 100), np.float32)
 

@@ -140,7 +140,7 @@ def test_jumps_that_reach_far_and_wide(inner, by_number):
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 5])
-def test_what_is_decided_by_the_whole_image(inner, by_number, n_rows):
+def test_decisions_that_need_the_whole_image(inner, by_number, n_rows):
     """Rows without a usable group, groups that are bad in some rows only, and groups full of jumps there."""
     ramps = simulate_jumps(np.random.default_rng(5), (4, 9, 10, 11))
     ramps[1][:, :, :2] |= DO_NOT_USE
@@ -384,7 +384,7 @@ def arrays_of(answer):
     return [answer] if hasattr(answer, "nbytes") else arrays_of(tuple(vars(answer).values()))
 
 
-def test_what_fits_is_left_alone():
+def test_operations_that_fit_are_not_cut():
     shape = (2, 5, 16, 16)
     needed = exposure_memory(shape)
     assert exposure_memory(shape, has_zeroframe=True) > needed

@@ -123,7 +123,7 @@ def test_a_row_too_large_for_chunks_is_no_reason_to_start_again(case, request, t
     assert len(calls) == 1
 
 
-def test_what_was_saved_before_is_replaced(case, host, tmp_path, monkeypatch):
+def test_products_of_the_first_attempt_are_replaced(case, host, tmp_path, monkeypatch):
     """Also products of a step that had finished before; the folder keeps nothing of the first attempt."""
     asked = {"save_intermediates": True, "steps": {"group_scale": {"save_results": True}}}
     with case.cache.activate():
@@ -165,7 +165,7 @@ def test_the_cpu_has_nothing_else_to_try(case, tmp_path, monkeypatch):
         (RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered"), False),
     ],
 )
-def test_what_cuda_says_where_its_memory_is_full(late_cupy, error, is_full):
+def test_errors_of_cuda_that_mean_out_of_memory(late_cupy, error, is_full):
     assert get_backend("cuda", cupy=late_cupy).is_out_of_memory(error) == is_full
 
 
@@ -177,7 +177,7 @@ def run_with(case, backend, **options):
         return run_steps(plan(Exposure.read(case.path, backend), backend=backend, **options))
 
 
-def test_one_backend_for_all_is_told_in_one_word(case):
+def test_a_single_backend_is_named_once(case):
     run = run_with(case, gpucoron.get_backend("numpy"))
     assert run.workers == ["numpy"]
     (first, *others) = history_of(run)
@@ -185,7 +185,7 @@ def test_one_backend_for_all_is_told_in_one_word(case):
     assert not any("where each step ran" in line for line in others)
 
 
-def test_a_backend_in_several_threads_tells_them_apart(case, host):
+def test_a_backend_records_its_threads_separately(case, host):
     def run(model_type):
         steps = {"subtract_1overf": {"skip": False, "model_type": model_type}}
         return {record.name: record.workers for record in run_with(case, host, steps=steps).records}
@@ -197,7 +197,7 @@ def test_a_backend_in_several_threads_tells_them_apart(case, host):
     assert backends_of_steps[0]["subtract_1overf"] == ("host", "numpy")
 
 
-def test_a_round_trip_is_told(case, host):
+def test_a_round_trip_is_recorded(case, host):
     run = run_with(case, host, profile="spaceklip", steps={"subtract_1overf": {"model_type": "fft"}})
     where = {record.name: record.workers for record in run.records if record.status == "COMPLETE"}
     assert where["subtract_1overf"] == ("host", "numpy")
@@ -222,7 +222,7 @@ def test_chunks_give_the_devices_own_bits(case, host, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("max_memory", [None, 1000])
-def test_jwsts_own_code_is_told(case, max_memory):
+def test_jwsts_code_is_recorded(case, max_memory):
     native = gpucoron.get_backend("numpy", max_memory=max_memory)
     run = run_with(case, native, steps={"clean_flicker_noise": {"skip": False}, "jump": {"expand_large_events": True}})
     where = {record.name: record.workers for record in run.records if record.status == "COMPLETE"}

@@ -124,7 +124,7 @@ def test_workers_with_little_memory(raw, reduced, tmp_path):
     assert leftovers(output) == []
 
 
-def test_what_is_done_is_left_alone(raw, reduced):
+def test_finished_exposures_are_not_reduced_again(raw, reduced):
     output, _said = reduced
     before = records(output)
     plan = plan_of(raw, output)
@@ -158,7 +158,7 @@ def test_all_are_done_again_on_request(raw, reduced):
     assert [planned.reason for planned in plan_of(raw, reduced[0], redo="all").todo] == ["all are reduced"] * 5
 
 
-def test_what_is_missing_or_stale_is_done_again(raw, reduced, tmp_path):
+def test_missing_or_outdated_products_are_made_again(raw, reduced, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(reduced[0], output)
     changed = records(output)
@@ -335,7 +335,7 @@ def test_an_exposure_is_not_reduced_with_a_damaged_reference(tmp_path):
     assert "delete it" in result.message
 
 
-def test_workers_share_what_there_is(monkeypatch):
+def test_workers_share_cores_and_memory(monkeypatch):
     from gpucoron.backends import tiles
     from gpucoron.backends.devices import cuda_device as cuda_backend
     from gpucoron.batch import pool as batch_pool
@@ -367,7 +367,7 @@ def test_workers_share_what_there_is(monkeypatch):
         options(backend="cuda", devices=[5])
 
 
-def test_what_a_batch_says(capsys):
+def test_output_of_a_batch(capsys):
     record = {"seconds": {"total": 1.5}}
     good = gpucoron.batch.Result("one", None, "done", {}, "", record)
     bad = gpucoron.batch.Result("two", None, "failed", {}, "damaged; download it again\nmore", record)

@@ -422,7 +422,7 @@ def test_a_folder_in_the_place_of_a_product(raw, here, tmp_path):
     "change",
     [{"seconds": {"total": "x"}}, {"shape": 5}, {"shape": ["a"]}, {"shape": [None]}, {"outputs": {"rate": "x" * 5000}}],
 )
-def test_what_is_odd_in_a_record_ends_no_plan(raw, here, output, change):
+def test_odd_records_do_not_stop_a_plan(raw, here, output, change):
     path = output / "manifest.jsonl"
     records_there = [json.loads(line) | change for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(record) + "\n" for record in records_there))
@@ -458,7 +458,7 @@ def test_a_cut_file_is_known_to_the_plan(raw, here, tmp_path):
         *({"steps": steps} for steps in (5, {"jump": 5}, [("jump", {})], {5: {}}, {"jump": {5: 1}})),
     ],
 )
-def test_what_cannot_be_meant_is_refused_at_once(raw, tmp_path, given):
+def test_invalid_arguments_are_refused_at_once(raw, tmp_path, given):
     with pytest.raises(ParameterError):
         gpucoron.batch.reduce(raw.path, **({"output_dir": tmp_path / "out"} | given))
     assert not (tmp_path / "out").exists()

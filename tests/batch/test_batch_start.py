@@ -103,7 +103,7 @@ print(reduce_job(json.loads(sys.argv[1]))["status"])
 """
 
 
-def test_a_warm_worker_follows_the_cache_that_it_is_told(raw, tmp_path):
+def test_a_warm_worker_uses_the_cache_of_its_job(raw, tmp_path):
     """CRDS was imported while its variables pointed elsewhere."""
     job = {
         "path": str(raw.files[0]), "stage": str(tmp_path / "stage"), "log": str(tmp_path / "log"), "attempt": 1,

@@ -148,7 +148,7 @@ def clean(haunted, tmp_path_factory):
     return folder
 
 
-def test_what_persists_is_flagged_in_all_later_exposures(haunted, clean):
+def test_persistence_is_flagged_in_all_later_exposures(haunted, clean):
     with_neighbours = 7 * 12  # saturation grows by one pixel
     assert [flagged(clean / "out", name) for name in haunted.names] == [with_neighbours] * 5
 
@@ -212,7 +212,7 @@ def test_a_failure_in_the_middle_costs_no_bit(haunted, clean, here, tmp_path):
     assert reduce_all(haunted, output, file, haunted.files[:3]) == {}
 
 
-def test_an_interrupted_batch_goes_on_where_it_stopped(haunted, clean, here, tmp_path):
+def test_an_interrupted_batch_continues(haunted, clean, here, tmp_path):
     output, file = tmp_path / "out", tmp_path / "memory.asdf"
     with haunted.cache.activate():
         results = gpucoron.batch.reduce(haunted.files[:3], output, steps=steps(file), backend="cpu", workers=1)
@@ -263,7 +263,7 @@ def reasons(haunted, output, file):
     return {planned.input.name: planned.reason for planned in plan_of(haunted, output, file).todo}
 
 
-def test_plan_tells_what_has_to_be_done_again(haunted, copied):
+def test_the_plan_lists_exposures_to_reduce_again(haunted, copied):
     output, file = copied
     first, middle, last = haunted.names[:3]
     assert reasons(haunted, output, file) == {}
@@ -292,7 +292,7 @@ def test_a_file_that_others_have_changed_is_a_new_beginning(haunted, copied):
     assert reasons(haunted, output, file) == {}
 
 
-def test_a_later_batch_of_other_exposures_goes_on_from_the_earlier_ones(haunted, clean, here, tmp_path, caplog):
+def test_a_later_batch_of_other_exposures_continues_the_chain(haunted, clean, here, tmp_path, caplog):
     """One batch per night into one folder gives the same as one batch; reducing again reads the same persistence."""
     output, file = tmp_path / "out", tmp_path / "memory.asdf"
     nights, expected = haunted.files[:3], remembered(clean / "memory.asdf")["NRCALONG"]
@@ -322,7 +322,7 @@ def test_an_earlier_exposure_that_comes_later_is_no_secret(haunted, clean, here,
     assert remembered(file)["NRCALONG"] == remembered(clean / "memory.asdf")["NRCALONG"]
 
 
-def test_what_another_folder_has_added_in_between_is_not_lost(haunted, clean, here, tmp_path):
+def test_persistence_added_by_another_folder_is_kept(haunted, clean, here, tmp_path):
     """The second night is reduced elsewhere: the third starts from the file, and so does its rerun."""
     file = tmp_path / "memory.asdf"
     for path, folder in zip(haunted.files[:3], ("out", "elsewhere", "out"), strict=True):
@@ -334,7 +334,7 @@ def test_what_another_folder_has_added_in_between_is_not_lost(haunted, clean, he
     assert remembered(file) == expected
 
 
-def test_two_files_of_a_folder_do_not_share_what_was_before(haunted, here, tmp_path):
+def test_two_files_of_a_folder_have_separate_beginnings(haunted, here, tmp_path):
     output, chain = tmp_path / "out", haunted.files[:2]
     reduce_all(haunted, output, tmp_path / "a.asdf", chain[:1])
     reduce_all(haunted, output, tmp_path / "b.asdf", chain[1:])

@@ -31,7 +31,7 @@ def part(tmp_path):
     return Part(tmp_path / "record.json", tmp_path, 100, 0, False)
 
 
-def test_each_check_is_kept_as_soon_as_it_is_made(part, tmp_path, capsys):
+def test_each_check_is_saved_at_once(part, tmp_path, capsys):
     def look(name, **figures):
         record = read_record(tmp_path / "record.json")
         assert record["running"] == name
@@ -78,7 +78,7 @@ def test_a_comparison_is_right_wrong_or_not_done(part, tmp_path):
     assert record["figures"]["wrong"]["against"] == "other"
 
 
-def test_grossly_wrong_products_are_found_whatever_their_number():
+def test_grossly_wrong_products_are_found():
     """Three rows of a large product."""
     good = {"rate rate": np.ones((400, 400), np.float32), "rate dq": np.zeros((400, 400), np.uint32)}
     bad = {name: array.copy() for name, array in good.items()}
@@ -137,7 +137,7 @@ def test_a_full_disk_is_counted_and_ends_nothing(tmp_path, monkeypatch, capsys):
     assert run.path.exists()
 
 
-def test_what_is_wrong_is_told_before_what_is_absent(tmp_path):
+def test_failed_checks_override_the_status(tmp_path):
     def judge(status, *oks):
         checks = [{"name": "a", "ok": ok, "told": "", "seconds": 0} for ok in oks]
         found = {"checks": checks, "figures": {}, "running": None, "status": status}

@@ -103,7 +103,7 @@ def edit(path, before, after):
 
 
 @pytest.mark.slow
-def test_whatever_goes_wrong_is_counted_and_the_rest_goes_on(tmp_path, request):
+def test_every_error_is_counted_and_the_other_parts_run(tmp_path, request):
     """A wrong kernel, one that kills its process, one that does not compile, and a part that hangs."""
     usable_backend("host", request.config)
     root = copy_tree(tmp_path / "tree")
@@ -183,7 +183,7 @@ def test_options_that_cannot_be_meant_are_refused(tmp_path, capsys):
         assert options.parts == ["machine", "timing"]
 
 
-def test_budgets_fill_the_time_and_long_parts_take_what_is_left(monkeypatch, tmp_path):
+def test_long_parts_get_the_remaining_time(monkeypatch, tmp_path):
     assert sum(plan.budget for plan in first_contact.PARTS.values()) == first_contact.DEADLINE < 540
     now = 1000.0
     monkeypatch.setattr(first_contact.time, "time", lambda: now)
@@ -198,7 +198,7 @@ def test_budgets_fill_the_time_and_long_parts_take_what_is_left(monkeypatch, tmp
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_whoever_ends_the_run_ends_its_part(tmp_path, how):
+def test_ending_the_run_ends_its_part(tmp_path, how):
     """A part that hangs would keep the device."""
     root = copy_tree(tmp_path / "tree")
     edit(

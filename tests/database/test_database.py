@@ -122,7 +122,7 @@ def test_any_name_and_compression(raw, tmp_path):
         (None, 3, {}, None),
     ],
 )
-def test_content_tells_the_stage(raw, tmp_path, unit, axes, keywords, stage):
+def test_the_stage_follows_from_the_contents(raw, tmp_path, unit, axes, keywords, stage):
     file = next(raw.glob("*.fits"))
     path = write_like(tmp_path / "x.fits", file, unit, np.zeros((2, 2, 2, 2)[:axes], np.float32), **keywords)
     with fits.open(path) as hdus:
@@ -152,7 +152,7 @@ def test_acquisition_joins_its_own_observation(tmp_path):
         assert len({name[:10] for name in names_of(table)}) == 1, key
 
 
-def test_acquisition_without_science_stands_alone(raw, caplog):
+def test_acquisition_without_science_is_a_separate_concatenation(raw, caplog):
     (path,) = raw.glob("jw01386001001_02101_00001_nrcalong*")
     database = make(path)
     assert list(database.obs) == ["JWST_NIRCAM_NRCALONG_F335M_MASKRND_MASK335R_SUBNDA335R"]  # key in spaceKLIP
@@ -200,12 +200,12 @@ def changed(raw, tmp_path):
     return change
 
 
-def test_dithers_tell_references_where_the_header_does_not(changed):
+def test_dithers_identify_references_without_the_keyword(changed):
     (table,) = make(changed(IS_PSF=None)).obs.values()
     assert list(table["TYPE"]) == RIGHT
 
 
-def test_headers_that_do_not_tell(changed):
+def test_headers_without_the_keywords(changed):
     folder = changed(IS_PSF=None, NUMDTHPT=1)
     with pytest.raises(InputError, match="IS_PSF is missing.*psflibpaths"):
         make(folder)

@@ -130,7 +130,7 @@ def small(raw, **columns):
     return Table({"TYPE": ["SCI", "REF"], "DATAMODL": ["STAGE0", "STAGE0"], "FITSFILE": files} | columns)
 
 
-def test_what_can_serve(raw, tmp_path, monkeypatch):
+def test_accepted_databases(raw, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     database = make(raw)
     assert as_database(database) is database
@@ -228,7 +228,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_cannot_serve(raw, what):
+def test_refused_databases(raw, what):
     given, message = WRONG[what]
     with pytest.raises(ParameterError, match=message):
         as_database(given(raw))

@@ -338,13 +338,13 @@ DOCUMENTED = """
 
 @pytest.mark.filterwarnings("ignore:.* is now :DeprecationWarning")
 @pytest.mark.parametrize("path", DOCUMENTED.split())
-def test_what_was_documented_is_still_there(path):
+def test_documented_names_still_exist(path):
     module, _, name = path.rpartition(".")
     assert callable(getattr(import_module(module), name))
 
 
 @pytest.mark.parametrize("old", [name for name in OLD_PATHS if not name.endswith("__main__")])
-def test_old_paths_still_work_and_tell_the_new_one(old):
+def test_old_paths_still_work_and_name_the_new_one(old):
     sys.modules.pop(old, None)
     with pytest.warns(DeprecationWarning, match=f"{old} is now {OLD_PATHS[old]}"):
         module = import_module(old)

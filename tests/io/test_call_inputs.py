@@ -59,7 +59,7 @@ STRANGE = {
 
 
 @pytest.mark.parametrize("what", STRANGE)
-def test_what_is_accepted_is_named(what, case, tmp_path):
+def test_other_inputs_are_refused_with_the_accepted_ones(what, case, tmp_path):
     """jwst accepts none of these either: it raises TypeError, ValueError or AttributeError."""
     make, words = STRANGE[what]
     given = make(case, tmp_path)
@@ -79,7 +79,7 @@ def test_what_is_accepted_is_named(what, case, tmp_path):
 
 
 @pytest.mark.parametrize("given", [None, 3, [b"x_uncal.fits"], [["x_uncal.fits"]]])
-def test_what_a_batch_takes_is_named(given, tmp_path):
+def test_other_inputs_of_a_batch_are_refused(given, tmp_path):
     with pytest.raises(InputError, match="expected files, folders, patterns or @list"):
         list(batch.reduce(given, tmp_path))
 
@@ -121,7 +121,7 @@ def cut(groups=0, ints=0, **keywords):
     ],
     ids=["fewer groups", "fewer integrations", "more integrations"],
 )
-def test_arrays_that_the_keywords_do_not_tell_of(edit, warning, case, tmp_path, caplog):
+def test_arrays_that_disagree_with_the_keywords(edit, warning, case, tmp_path, caplog):
     """jwst uses the arrays as they are, and so does gpucoron, with a warning."""
     from jwst.pipeline import Detector1Pipeline
 
@@ -169,7 +169,7 @@ def _cut_without_zeroframe(hdus):
     ],
     ids=["more groups", "ZEROFRAME"],
 )
-def test_what_cannot_be_reconciled_is_refused(edit, words, case, tmp_path):
+def test_contradictory_arrays_are_refused(edit, words, case, tmp_path):
     path = edited(case.path, tmp_path, edit)
     with case.cache.activate(), pytest.raises(InputError, match=words):
         gpucoron.reduce_file(path, tmp_path / "out", backend="cpu")

@@ -112,7 +112,7 @@ def test_a_reference_that_the_cache_lacks(coat, case, copy_of, tmp_path):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("missing", ["*pars-jumpstep*.asdf", "*pars-jumpstep*.rmap"])
-def test_jwst_goes_on_with_its_defaults(missing, case, copy_of):
+def test_jwst_continues_with_its_defaults(missing, case, copy_of):
     """A difference listed in docs/deviations.md."""
     from jwst.pipeline import Detector1Pipeline
 
@@ -140,7 +140,7 @@ def test_rules_without_a_file_are_no_fault(edit, case, copy_of):
             assert pipeline.get_config_from_reference(str(case.path))["steps"]["jump"] == {}
 
 
-def test_what_the_cache_lacks_is_fetched(case, copy_of, monkeypatch):
+def test_missing_files_of_the_cache_are_downloaded(case, copy_of, monkeypatch):
     """Only the missing file is requested from CRDS; a fake server answers."""
     import crds
 
@@ -171,7 +171,7 @@ def test_a_wrong_context_is_one_line(command, verbosity, case, tmp_path, capfd):
         assert word in line
 
 
-def test_a_wrong_context_in_a_process_of_its_own(case, tmp_path):
+def test_a_wrong_context_in_a_new_process(case, tmp_path):
     """Without CRDS's log configured before."""
     environment = {**os.environ, **case.cache.environment, "CRDS_CONTEXT": "jwst_9999.pmap"}
     command = [sys.executable, "-m", "gpucoron", "run", case.path, "-o", tmp_path, "-q"]

@@ -167,7 +167,7 @@ def test_keywords_that_contradict_the_arrays(miri, tmp_path, edit, words):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_decided_as_in_jwst_is_told(nircam, tmp_path, caplog, edit, words):
+def test_contradictions_resolved_as_in_jwst_are_logged(nircam, tmp_path, caplog, edit, words):
     Exposure.read(edited(nircam.path, tmp_path, edit))
     assert [record for record in caplog.records if re.search(words, record.getMessage())]
 
@@ -268,7 +268,7 @@ def test_wrong_sums_of_the_data_are_refused(nircam, tmp_path, name):
         Exposure.read(path)
 
 
-def test_a_header_changed_later_is_told(nircam, tmp_path, caplog):
+def test_a_header_changed_later_is_logged(nircam, tmp_path, caplog):
     path = tmp_path / "x_uncal.fits"
     with fits.open(nircam.path) as hdus:
         hdus.writeto(path, checksum=True)
@@ -314,7 +314,7 @@ def test_the_sum_is_astropys():
 # ------------------------------------------------------------------------------------------------------- the boundary
 
 
-def test_what_is_no_regular_file_is_not_opened(nircam, tmp_path, capsys):
+def test_only_regular_files_are_opened(nircam, tmp_path, capsys):
     """A pipe would block forever, and /dev/zero never ends."""
     os.mkfifo(tmp_path / "a_uncal.fits")
     (tmp_path / "b_uncal.fits").symlink_to("/dev/zero")
@@ -419,7 +419,7 @@ def test_every_error_has_a_kind(error, reading, kind, words, caplog):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_what_ends_the_program_ends_it(error):
+def test_exceptions_that_end_the_program_are_not_caught(error):
     with pytest.raises(error), told_of("x"):
         raise error
 
@@ -436,7 +436,7 @@ def test_a_damaged_file_through_jwsts_call(nircam, tmp_path):
                 reduce()
 
 
-def test_what_a_parameter_names_is_looked_at_first(nircam, tmp_path):
+def test_files_named_by_parameters_are_checked_first(nircam, tmp_path):
     """Each of these would be read forever."""
     pipe, lie = tmp_path / "pipe", tmp_path / "lie.fits"
     os.mkfifo(pipe)
@@ -458,7 +458,7 @@ def test_what_a_parameter_names_is_looked_at_first(nircam, tmp_path):
             gpucoron.reduce_file(nircam.path, tmp_path / "out", backend="cpu", steps=steps)
 
 
-def test_no_product_is_told_however_quiet(miri, tmp_path, capsys):
+def test_a_missing_product_is_reported_even_with_quiet(miri, tmp_path, capsys):
     """Every group is saturated: the file is valid, but there is nothing to fit."""
     copy = with_card(miri.path, tmp_path, "BSCALE", f"{65536:>20}", "SCI")
     with miri.cache.activate():

@@ -36,7 +36,7 @@ def log_of(path):
 
 
 @pytest.mark.parity
-def test_the_log_tells_what_jwsts_tells(case, tmp_path, capsys):
+def test_the_log_has_the_lines_of_jwsts(case, tmp_path, capsys):
     from jwst.pipeline import Detector1Pipeline
 
     shown, kept = {}, {}
@@ -182,7 +182,7 @@ class Heard(logging.Handler):
 
 
 @pytest.mark.parametrize("level", [logging.WARNING, logging.INFO])
-def test_nobody_hears_more_than_before(nircam, tmp_path, level):
+def test_other_loggers_get_no_more_records(nircam, tmp_path, level):
     """Records for the products are not passed to other handlers."""
     root, handler = logging.getLogger(), Heard()
     root.addHandler(handler)
@@ -213,7 +213,7 @@ def test_the_lowest_level_counts_until_its_end():
     assert logger.level == logging.DEBUG
 
 
-def test_what_is_nobodys_business(monkeypatch):
+def test_logs_are_scrubbed_of_private_data(monkeypatch):
     monkeypatch.setattr(logs.getpass, "getuser", lambda: "marie")
     monkeypatch.setattr(logs.socket, "gethostname", lambda: "node-7")
     logs._names.cache_clear()

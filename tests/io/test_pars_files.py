@@ -93,7 +93,7 @@ def test_crds_files_left_out(how, command, case, tmp_path, monkeypatch):
     assert "parameter files" not in text
 
 
-def test_a_job_takes_what_the_batch_has_settled(case, tmp_path, monkeypatch):
+def test_a_job_uses_the_parameters_of_the_batch(case, tmp_path, monkeypatch):
     """The variable is set where the batch starts, but not where its worker runs (Dask)."""
     monkeypatch.setenv(DISABLED_BY, "true")
     asked = {"profile": "jwst", "steps": {}, "run_parameters": {}, "use_pars": takes_crds_pars("jwst"), "pars": []}
@@ -220,7 +220,7 @@ def test_files_that_stpipe_writes(kind, tmp_path, caplog):
     assert not [record for record in caplog.records if record.name.startswith("gpucoron")]
 
 
-def test_what_has_no_effect_is_said(write, caplog):
+def test_parameters_without_effect_are_reported(write, caplog):
     settle(pars=write("one.asdf", "gpucoron.pipeline.Coron1Pipeline", {"backend": "cuda", "suffix": None}))
     (record,) = caplog.records
     assert "one.asdf: backend='cuda' of a pipeline has no effect" in record.getMessage()
@@ -281,7 +281,7 @@ def test_a_changed_file_is_other_parameters(case, write, tmp_path):
 
 
 @pytest.mark.parity
-def test_jwst_refuses_what_it_does_not_know(newer):
+def test_jwst_refuses_unknown_parameters(newer):
     from jwst.pipeline import Detector1Pipeline
     from stpipe.exceptions import ValidationError
 
@@ -321,7 +321,7 @@ def test_the_way_on(newer, write, tmp_path):
     assert '"rejection_threshold": 5.0' in history(next(tmp_path.glob("*_rate.fits")))
 
 
-def test_a_batch_goes_on_with_the_others(newer, write, tmp_path):
+def test_a_batch_continues_with_the_other_exposures(newer, write, tmp_path):
     """The exposure whose parameter file is refused fails; that of the other instrument is reduced."""
     from gpucoron.simulate import simulate
     from gpucoron.simulate.references import write_references

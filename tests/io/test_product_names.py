@@ -45,7 +45,7 @@ def test_further_names_that_all_ways_know(name):
     assert exposure_name(name) == "x"
 
 
-def test_a_reduction_goes_on_from_a_step(exposures, tmp_path):
+def test_a_reduction_continues_from_a_step(exposures, tmp_path):
     case = exposures("NIRCAM", "SUB320A335R", "SHALLOW4", 5, 2, shape=(32, 40))
     given = {name: tmp_path / name for name in ("x_jump.fits", "y_uncal.fits.gz")}
     given["x_jump.fits"].write_bytes(case.path.read_bytes())

@@ -30,7 +30,7 @@ def run(code):
     return done.stdout
 
 
-def test_what_is_absent_is_put_back_once():
+def test_missing_data_are_added_once():
     run("""
         import io, sys
         import numpy as np
@@ -60,7 +60,7 @@ def test_what_is_absent_is_put_back_once():
     """)
 
 
-def test_what_is_there_is_left_alone():
+def test_existing_data_are_not_changed():
     run("""
         import sys, types
         import numpy as np, stpipe, pysiaf
@@ -76,7 +76,7 @@ def test_what_is_there_is_left_alone():
     """)
 
 
-def test_preparing_imports_neither_spaceklip_nor_what_downloads():
+def test_preparing_imports_no_spaceklip_and_downloads_nothing():
     loaded = run("""
         from gpucoron.coron1pipeline import prepare_spaceklip
         prepare_spaceklip()
@@ -122,13 +122,13 @@ def test_data_that_are_there_are_not_missing(data, monkeypatch):
         ("PYSYN_CDBS", ("WEBBPSF_EXT_PATH", "PYSYN_CDBS", "TypeError")),
     ],
 )
-def test_each_missing_variable_is_told(data, monkeypatch, variable, words):
+def test_each_missing_variable_is_reported(data, monkeypatch, variable, words):
     monkeypatch.delenv(variable)
     (line,) = missing_data()
     assert all(word in line for word in words)
 
 
-def test_missing_files_are_told_with_their_place(data):
+def test_missing_files_are_reported_with_their_paths(data):
     (data / "stpsf" / "version.txt").unlink()
     (data / "cdbs" / "calspec" / "alpha_lyr_stis_011.fits").unlink()
     first, second = missing_data()
@@ -137,7 +137,7 @@ def test_missing_files_are_told_with_their_place(data):
     assert "https://ssb.stsci.edu/trds/calspec/alpha_lyr_stis_011.fits" in second
 
 
-def test_packages_that_do_not_go_together_are_told(data, monkeypatch):
+def test_incompatible_packages_are_reported(data, monkeypatch):
     from gpucoron.io import spaceklip_repairs
 
     versions = {"numpy": (1, 26, 4), "pyklip": (2, 10, 1)}
@@ -147,7 +147,7 @@ def test_packages_that_do_not_go_together_are_told(data, monkeypatch):
     assert not any("pyklip<2.10.1" in line for line in find_missing())
 
 
-def test_a_checkout_without_xara_is_told(data, monkeypatch, tmp_path):
+def test_a_checkout_without_xara_is_reported(data, monkeypatch, tmp_path):
     package = tmp_path / "site" / "spaceKLIP"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -157,6 +157,6 @@ def test_a_checkout_without_xara_is_told(data, monkeypatch, tmp_path):
     assert not any("spaceKLIP.xara" in line for line in find_missing())
 
 
-def test_preparation_says_what_it_did():
+def test_preparation_reports_its_changes():
     assert str(Preparation()) == "nothing had to be restored"
     assert str(Preparation(("a: why",), ("b",))) == "restored: a: why\nmissing: b"

@@ -57,7 +57,7 @@ def test_the_oldest_are_tested():
     }
 
 
-def test_what_is_installed_is_within(pretend, caplog):
+def test_installed_versions_are_in_range(pretend, caplog):
     pretend()
     versions.check_versions()
     assert not caplog.records
@@ -72,7 +72,7 @@ def test_what_is_installed_is_within(pretend, caplog):
         ("scipy", "1.14.0rc1", "scipy 1.14.0rc1 is installed, gpucoron needs scipy>=1.14.1: "),
     ],
 )
-def test_what_is_too_old_is_refused_with_the_way_out(pretend, package, found, message):
+def test_too_old_versions_are_refused(pretend, package, found, message):
     pretend(**{package: found})
     with pytest.raises(VersionError) as caught:
         versions.check_versions()
@@ -82,14 +82,14 @@ def test_what_is_too_old_is_refused_with_the_way_out(pretend, package, found, me
 
 
 @pytest.mark.parametrize("found", ["2.0.0", "2.0.1", "2.1", "3.0.0", "3.0.7.dev3+g1234"])
-def test_what_lies_within_is_not_told(pretend, caplog, found):
+def test_versions_in_range_are_not_reported(pretend, caplog, found):
     pretend(jwst=found)
     versions.check_versions()
     assert not caplog.records
 
 
 @pytest.mark.parametrize(("package", "found"), [("jwst", "3.1.0"), ("jwst", "4.0"), ("numpy", "3.0.0")])
-def test_what_is_newer_is_told_once(pretend, caplog, package, found):
+def test_newer_versions_are_reported_once(pretend, caplog, package, found):
     pretend(**{package: found})
     with caplog.at_level(logging.WARNING):
         versions.check_versions()
@@ -140,7 +140,7 @@ def test_the_command_line_refuses_in_one_line(tmp_path, command):
 
 
 @pytest.mark.parametrize(("found", "message"), [("1.19.0", "gpucoron needs"), ("3.1.0", "is newer than")])
-def test_info_tells_the_state(tmp_path, found, message):
+def test_info_reports_versions(tmp_path, found, message):
     done = run_with(tmp_path, found, "info")
     assert done.returncode == 0
     (line,) = (line for line in done.stdout.splitlines() if line.startswith(f"  jwst {found}"))
@@ -174,7 +174,7 @@ def test_products_say_as_which_jwst_they_are_where_it_is_another(case, tmp_path,
     assert not any("own steps" in line for line in history(case, tmp_path))
 
 
-def test_inverse_coefficients_are_read_whatever_the_data_model_knows(exposures):
+def test_inverse_coefficients_are_read_with_any_data_model(exposures):
     """The data model of jwst 2.0 lacks them, so they are read directly from the file."""
     from gpucoron.io.exposure import Exposure
     from gpucoron.io.references import find_references, read_reference

@@ -32,7 +32,7 @@ def without_network(monkeypatch):
 @pytest.mark.parity
 @pytest.mark.slow
 @pytest.mark.parametrize("instrument", list(SHAPES))
-def test_what_follows_stage_1(instrument, tmp_path, without_network):
+def test_later_stages(instrument, tmp_path, without_network):
     """One test per instrument: each worker of pytest-xdist would have to make the products, which takes long."""
     reduced = reduce_both_ways(instrument, tmp_path)
     check_that_stage_2_gives_the_same(reduced)

@@ -117,7 +117,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_what_jwsts_code_raises_names_the_exposure_and_the_step(name, exposures, tmp_path, caplog):
+def test_errors_of_jwsts_code_name_the_exposure_and_the_step(name, exposures, tmp_path, caplog):
     step, parameters, words, kind = FAULTS[name]
     case = exposures(*NIRCAM[0], **NIRCAM[1])
     with case.cache.activate(), caplog.at_level(logging.DEBUG, "gpucoron.borrowed"), pytest.raises(kind) as caught:

@@ -123,12 +123,12 @@ def test_values_are_converted(step, name, text, value):
         ("rampfit", "skip", True, "did you mean 'ramp_fit'"),
     ],
 )
-def test_what_cannot_be_is_refused(step, name, value, words):
+def test_impossible_values_are_refused(step, name, value, words):
     with pytest.raises(ParameterError, match=words):
         resolve(STEPS, steps={step: {name: value}})
 
 
-def test_what_another_step_replaces_is_named_in_one_warning(caplog):
+def test_replaced_steps_are_named_in_one_warning(caplog):
     steps = {
         "experimental_jumpramp": {"use": "True"},
         "ramp_fit": {"firstgroup": 1, "algorithm": "LIKELY", "suppress_one_group": False, "save_calibrated_ramp": True},
@@ -161,7 +161,7 @@ def test_what_another_step_replaces_is_named_in_one_warning(caplog):
         ({}, []),
     ],
 )
-def test_what_compares_exposures_is_not_used_for_one(given, named, caplog):
+def test_parameters_that_compare_exposures_are_not_used_for_one(given, named, caplog):
     steps = {"mask_groups": given, "jump": None}
     with caplog.at_level(logging.WARNING, logger="gpucoron"):
         kept = without_comparisons(STEPS, steps)

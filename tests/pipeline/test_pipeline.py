@@ -84,7 +84,7 @@ def test_parameter_files_agree_with_stpipes_reading(case):
     assert len(files) == 3
 
 
-def test_the_product_says_what_was_applied(case, tmp_path):
+def test_the_product_records_the_parameter_files(case, tmp_path):
     with case.cache.activate():
         gpucoron.reduce_file(case.path, tmp_path, backend="cpu", steps={"jump": {"sat_expand": 3}})
     from astropy.io import fits
@@ -137,7 +137,7 @@ def test_call_refuses_unknown_names_with_the_nearest(case):
         gpucoron.Coron1Pipeline.call(str(case.path), steps={"jump": {"rejection_treshold": 5}})
 
 
-def test_call_leaves_what_run_leaves(case, tmp_path):
+def test_call_writes_the_same_products_as_run(case, tmp_path):
     """Additional products have the same names and the same values for every entry point."""
     from astropy.io import fits
 

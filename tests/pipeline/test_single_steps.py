@@ -228,7 +228,7 @@ class TestCustomSteps:
             ("gain_scale", InputError, "gain_scale: .*needs a rate or rateints"),
         ],
     )
-    def test_what_cannot_run_alone_says_so(self, case, name, kind, words):
+    def test_steps_that_cannot_run_alone_raise(self, case, name, kind, words):
         from gpucoron import Coron1Pipeline
 
         with case.cache.activate(), pytest.raises(kind, match=words):

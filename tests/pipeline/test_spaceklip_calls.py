@@ -301,7 +301,7 @@ coron1pipeline.run_obs({{"JWST_NIRCAM": table}}, output_dir={folder!r}, {options
 @pytest.mark.parametrize(
     ("options", "named", "detailed"), [("", True, False), ("verbose=True", True, True), ("quiet=True", False, False)]
 )
-def test_a_plain_script_tells_what_it_does(options, named, detailed, nircam, tmp_path):
+def test_a_plain_script_logs_its_progress(options, named, detailed, nircam, tmp_path):
     """Without configured logging, concatenations and files are named, as in spaceKLIP, and with verbose the steps."""
     script = SCRIPT.format(names=[str(nircam.path)], folder=str(tmp_path), options=options)
     with nircam.cache.activate():
@@ -326,7 +326,7 @@ def test_verbose_leaves_logging_as_it_was(nircam, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["x_uncal.fits.gz", "uncal_mine.fits", "x_ramp.fits", "X_UNCAL.fits", "plain.fits"])
-def test_the_database_is_told_of_what_was_written(name, nircam, tmp_path):
+def test_products_are_entered_into_the_database(name, nircam, tmp_path):
     import gzip
 
     content = nircam.path.read_bytes()
@@ -345,7 +345,7 @@ def test_the_database_is_told_of_what_was_written(name, nircam, tmp_path):
     assert list(again["K"]["FITSFILE"]) == [str(product)]
 
 
-def test_an_older_product_is_not_told(nircam, tmp_path):
+def test_an_older_product_is_not_entered(nircam, tmp_path):
     """Without a fit this run makes no rateints; those of an earlier run are not entered."""
     tables = tables_of(nircam.path)
     with nircam.cache.activate():
@@ -369,7 +369,7 @@ def test_two_files_of_one_product(nircam, tmp_path):
     assert [name.endswith("_rateints.fits") for name in tables["K"]["FITSFILE"]] == [True, False]
 
 
-def test_a_dictionary_that_spaceklip_has_had(nircam, tmp_path):
+def test_a_dictionary_used_by_spaceklip_before(nircam, tmp_path):
     """Its run_obs adds entries to the caller's dictionary."""
     notes = {"maxgrps_faint": 3, "maxgrps_bright": 2, "cropmask": np.zeros((1, 4, 4), bool), "refbg_maxcounts": 5.0}
     with nircam.cache.activate():

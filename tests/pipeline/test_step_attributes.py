@@ -147,7 +147,7 @@ def test_reduce_file_has_the_same_effect(exposures, attribute, tmp_path, monkeyp
     assert len(files_in(tmp_path / "run")) == 2 + 6
 
 
-def test_what_has_no_effect_is_named(exposures, tmp_path, caplog):
+def test_attributes_without_effect_are_named(exposures, tmp_path, caplog):
     from gpucoron.engine import reduce_file
 
     case = exposures(*EXPOSURES["nircam"], shape=(24, 32))
@@ -158,7 +158,7 @@ def test_what_has_no_effect_is_named(exposures, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("coat", ["call", "reduce_file"])
-def test_what_compares_exposures_is_named(exposures, tmp_path, caplog, coat):
+def test_parameters_that_compare_exposures_are_named(exposures, tmp_path, caplog, coat):
     from gpucoron import Coron1Pipeline
     from gpucoron.engine import reduce_file
 
@@ -302,7 +302,7 @@ class TestWrongKinds:
         ):
             reduce_file(case.path, tmp_path, steps=steps)
 
-    def test_a_subclass_has_attributes_of_its_own(self, case):
+    def test_a_subclass_may_have_more_attributes(self, case):
         from gpucoron import Coron1Pipeline
 
         class Mine(Coron1Pipeline):
@@ -337,7 +337,7 @@ class TestHooks:
         "hooks", ["tests.cases.user_hooks.Copy, tests.cases.user_hooks.double", [user_hooks.Copy(), user_hooks.double]]
     )
     @pytest.mark.parametrize("coat", ["reduce_file", "call", "instance", "run_single_file"])
-    def test_they_run_whatever_they_are(self, case, theirs, tmp_path, hooks, coat):
+    def test_hooks_of_every_kind_run(self, case, theirs, tmp_path, hooks, coat):
         from gpucoron import Coron1Pipeline
         from gpucoron.coron1pipeline import run_single_file
         from gpucoron.engine import reduce_file
@@ -383,7 +383,7 @@ class TestHooks:
             reduce_file(case.path, tmp_path, steps={"rscd": {"pre_hooks": [user_hooks.double]}})
         assert "hooks of rscd: not run" in caplog.text
 
-    def test_what_they_write_is_in_the_products(self, case, tmp_path):
+    def test_changes_by_hooks_are_in_the_products(self, case, tmp_path):
         from astropy.io import fits
 
         from gpucoron.engine import reduce_file

@@ -128,7 +128,7 @@ def test_a_failure_has_its_message_and_traceback(tmp_path):
     assert ["Failed", "1"] in page.table["summary"]
 
 
-def test_what_an_exposure_shows(tmp_path):
+def test_details_of_an_exposure(tmp_path):
     record, preview = make_record(4), make_preview()
     write_manifest(tmp_path, [record])
     write_preview(tmp_path, record["exposure"], preview)
@@ -152,7 +152,7 @@ def test_what_an_exposure_shows(tmp_path):
 @pytest.mark.parametrize(
     "poison", ["</script><script>alert(1)</script>", "<!--<script>", '"><img src=x onerror=alert(1)>']
 )
-def test_what_comes_from_files_stays_text(tmp_path, poison):
+def test_text_from_files_is_escaped(tmp_path, poison):
     def spoil(value):
         if isinstance(value, dict):
             return {poison + key: spoil(item) for key, item in value.items()} | {k: spoil(v) for k, v in value.items()}
@@ -224,7 +224,7 @@ def test_preview_of_a_run(reduced):
 
 
 @pytest.mark.parametrize("stage", ["groups", "ints"])
-def test_the_record_of_removed_noise_is_the_mean_of_what_was_subtracted(exposures, stage):
+def test_the_record_of_removed_noise_is_the_mean_subtracted_noise(exposures, stage):
     from gpucoron.engine import plan, run_steps
     from gpucoron.io.exposure import Exposure
 
@@ -300,7 +300,7 @@ def test_a_single_product(reduced, tmp_path):
         assert set(page.detail(exposure)["images"]) == {"rate", "flags", "noise"}
 
 
-def test_damaged_previews_and_products_are_told(tmp_path):
+def test_damaged_previews_and_products_are_reported(tmp_path):
     record = make_record(0)
     write_manifest(tmp_path, [record])
     preview_path(tmp_path, record["exposure"]).parent.mkdir()
@@ -355,12 +355,12 @@ def test_group_fractions():
     np.testing.assert_allclose(group_fractions(groupdq, SATURATED), [0, 0.5, 0.25])
 
 
-def test_png_is_what_it_encodes():
+def test_png_decodes_to_the_image():
     image = np.random.default_rng(1).integers(0, 255, (6, 9, 3), np.uint8)
     np.testing.assert_array_equal(decode_png(data_url(encode_png(image))), image)
 
 
-def test_png_with_a_palette_is_what_it_encodes():
+def test_png_with_a_palette_decodes_to_the_image():
     """As many colours as in the images of a page: one for missing values and 48 shades."""
     rng = np.random.default_rng(2)
     palette = rng.integers(0, 255, (49, 3), np.uint8)

@@ -199,7 +199,7 @@ def test_sorting_by_mouse_and_keyboard(opened):
     assert opened.switch_to.active_element == header(opened, "Jumps")
 
 
-def test_what_is_unknown_comes_last(opened):
+def test_unknown_values_are_sorted_last(opened):
     search(opened, "nrca2 00001_nrca2 jw01386001")
     for _ in range(2):
         header(opened, "Memory").click()

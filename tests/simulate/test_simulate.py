@@ -408,7 +408,7 @@ ROLE_KEYWORDS = ("EXP_TYPE", "IS_PSF", "BKGDTARG", "TARGPROP", "FILTER", "SUBARR
 
 
 @pytest.mark.parametrize("make", [nircam, miri])
-def test_header_tells_the_role(make, tmp_path):
+def test_the_header_has_the_role(make, tmp_path):
     found = {}
     for number, role in enumerate(("SCI", "REF", "TA", "BG"), 1):
         header = fits.getheader(make(ngroups=2, nints=1, role=role, observation=number).write(tmp_path))

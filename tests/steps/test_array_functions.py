@@ -113,7 +113,7 @@ def test_any_backend_gives_the_same_bits(name):
 
 
 @pytest.mark.parametrize("backend", [5, 2.0, object(), ["cpu"]])
-def test_what_is_no_backend_is_refused(backend):
+def test_invalid_backends_are_refused(backend):
     with pytest.raises(ParameterError, match="^jump.flag_jumps: backend: expected one of auto, .* a Backend or None"):
         call("jump.flag_jumps", make_arguments("jump.flag_jumps"), backend=backend)
 
@@ -193,7 +193,7 @@ def test_lists_are_taken_where_nothing_is_changed_in_place(name, key):
 
 
 @pytest.mark.parametrize(("name", "key"), GIVEN)
-def test_what_makes_no_sense_is_refused_by_name(name, key):
+def test_invalid_arguments_are_refused_by_name(name, key):
     from astropy import units
 
     plain, kind = make_arguments(name)[key], FUNCTIONS[name].declared[key]
@@ -250,7 +250,7 @@ def known_axes(name):
 @pytest.mark.parametrize(
     ("name", "key"), [(name, key) for name in FUNCTIONS for key in known_axes(name) if (name, key) in GIVEN]
 )
-def test_a_scalar_stands_for_an_array(name, key):
+def test_a_scalar_is_accepted_for_an_array(name, key):
     arguments, spread = make_arguments(name), make_arguments(name)
     value = arguments[key].reshape(-1)[-1]
     spread[key] = np.full_like(arguments[key], value)
@@ -274,7 +274,7 @@ def test_leading_axes_of_length_one_may_be_missing_or_too_many():
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float16])
-def test_what_cannot_hold_the_result_is_not_changed_in_place(dtype):
+def test_arrays_that_cannot_hold_the_result_are_not_changed_in_place(dtype):
     arguments = make_arguments("superbias.subtract_superbias")
     arguments["data"] = abs(arguments["data"]).astype(dtype)
     with pytest.raises(ArgumentError, match=f"data: is {np.dtype(dtype)} and would be .*; give it as float32"):

@@ -187,7 +187,7 @@ PARTS = [
 
 
 @pytest.mark.parametrize(("name", "key", "value", "message"), PARTS)
-def test_what_is_wrong_inside_is_refused_by_name(name, key, value, message):
+def test_invalid_elements_are_refused_by_name(name, key, value, message):
     prefix = "mask_array must be a boolean array" if key == "mask" else f"{key}: {message}"
     with pytest.raises(ArgumentError, match=f"^{re.escape(name)}: {prefix}"):
         call(name, {**make_arguments(name), key: value})

@@ -146,7 +146,7 @@ def test_emicorr_removes_it_all():
     np.testing.assert_allclose(np.abs(amplitudes), 8, rtol=0.03)
 
 
-def test_what_cannot_be_fitted_is_left_alone(caplog):
+def test_ramps_that_cannot_be_fitted_are_not_changed(caplog):
     times, wave = ReadTimes(1, 82, 0), np.sin(np.arange(20))
     data = np.full((1, 4, 4, 16), 100, np.float32)
     flags = np.ones((4, 16), np.uint32)

@@ -124,7 +124,7 @@ def test_science_is_masked_only_where_asked_for_and_brighter(method):
     assert list(masks) == ["b"]
 
 
-def test_custom_group_is_what_is_kept():
+def test_custom_group_is_the_number_of_kept_groups():
     """N groups are kept, not N + 1; neither SCI nor REF is needed, because nothing is compared."""
     exposures = [make_ramp("b", "REF", 100, ngroups=6), make_ramp("g", "REF_BG", 1, ngroups=3)]
     masks = prepare_masks("c1", [make_ramp("a", "SCI", 1)], exposures, mask_method="custom", custom_group=4)

@@ -125,7 +125,7 @@ def test_files_are_looked_at_before_any_work(step, name, value, words, here):
         engine.settle(steps={step: {"skip": True, name: value}})
 
 
-def test_what_stands_for_no_file(here):
+def test_values_that_mean_no_file(here):
     for value in (None, "None", "none"):
         parameters, _of_run, _files = engine.settle(steps={"clean_flicker_noise": {"skip": False, "user_mask": value}})
         assert parameters["clean_flicker_noise"].user_mask is None
@@ -185,7 +185,9 @@ class TestEveryWay:
         ("miri", "dq_init", {"user_supplied_dq": "bare.fits"}, "user_supplied_dq"),
     ],
 )
-def test_what_does_not_go_with_the_exposure_ends_before_the_first_step(instrument, step, settings, words, here, cases):
+def test_parameters_that_contradict_the_exposure_fail_before_the_first_step(
+    instrument, step, settings, words, here, cases
+):
     case, done = cases[instrument], []
     with case.cache.activate():
         run = engine.plan(Exposure.read(case.path), steps={step: {"skip": False, **settings}}, backend="numpy")

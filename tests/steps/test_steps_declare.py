@@ -97,7 +97,7 @@ def test_the_engine_knows_steps_by_their_order_alone():
 
 
 @pytest.mark.parametrize("room", GENERIC)
-def test_what_treats_all_steps_alike_names_none(room):
+def test_generic_modules_name_no_step(room):
     assert constants(ast.parse((PACKAGE / f"{room}.py").read_text(encoding="utf-8"))) == []
 
 
@@ -116,7 +116,7 @@ def test_imports_among_steps_go_in_no_circle():
 
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=list(STEPS))
-def test_a_declaration_names_what_there_is(step):
+def test_declared_names_exist(step):
     signature = list(inspect.signature(import_module(f"gpucoron.steps.{step.name}").run).parameters)
     assert signature[:4] == ["exposure", "references", "parameters", "backend"]
     assert tuple(signature[4:]) == step.helpers
@@ -223,7 +223,7 @@ def exposure_of(instrument="NIRCAM", subarray="SUB320A335R"):
     return Exposure(facts=Facts(instrument, subarray=subarray))
 
 
-def test_what_comes_later_decides(monkeypatch):
+def test_later_sources_override_earlier_ones(monkeypatch):
     """Defaults, the profile, CRDS parameter files, the user."""
     asked = []
 

@@ -165,7 +165,7 @@ def test_samples_left_out_later_are_as_if_left_out_at_once(n, share, seed):
 
 
 @pytest.mark.parametrize("model_type", ["savgol", "median", "mean", "fft"])
-def test_model_follows_noise_and_not_what_is_masked(model_type):
+def test_the_model_follows_noise_and_ignores_masked_samples(model_type):
     rng = np.random.default_rng(2)
     pink = make_pink(rng, (96, 160), 4.0)
     image = pink + rng.normal(0, 1, pink.shape).astype(np.float32)
@@ -386,7 +386,7 @@ def test_step_at_ints_corrects_rateints_and_rate():
     np.testing.assert_array_equal(exposure.data, ramp)
 
 
-def test_step_leaves_alone_what_it_is_told_to():
+def test_the_step_protects_given_sources():
     exposure, references = make_exposure()
     user_mask = np.zeros((64, 64), bool)
     user_mask[5:15, 50:] = True

@@ -127,7 +127,7 @@ def test_step_is_skipped_with_a_reason(instrument, reference):
     np.testing.assert_array_equal(exposure.data, before)
 
 
-def test_error_on_truth_is_what_read_noise_explains():
+def test_error_on_truth_is_explained_by_read_noise():
     effects = Effects(
         one_over_f=0, superbias=False, nonlinearity=False, saturation=False, ipc=False, cosmic_rays=0, bad_pixels=False
     )

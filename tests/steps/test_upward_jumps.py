@@ -57,7 +57,7 @@ RAMPS = {
 
 @pytest.mark.parametrize("rules", ["sound", "stcal", "spaceklip"])
 @pytest.mark.parametrize("name", RAMPS)
-def test_what_was_not_hit_stays(backend, name, rules):
+def test_differences_without_hits_are_kept(backend, name, rules):
     nframes, diffs, expected = RAMPS[name]
     rates, kept = fit_ramps(backend, nframes, [diffs], rules=rules, max_diffs_one_sided=4)
     assert kept == [list(expected)]

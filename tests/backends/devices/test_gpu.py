@@ -32,7 +32,7 @@ def pool(gpu):
     pool.free_all_blocks()
 
 
-def test_a_device_that_runs_out_of_memory_goes_on_with_less(gpu, pool, caplog):
+def test_out_of_memory_halves_the_chunks_on_a_device(gpu, pool, caplog):
     ramps = simulate_jumps(np.random.default_rng(1), SHAPE)
     expected, found = ramps[1].copy(), ramps[1].copy()
     count = get_backend("numpy").detect_jumps(ramps[0], expected, *ramps[2:])
@@ -71,7 +71,7 @@ def test_memory_stays_where_it_was(gpu, pool):
     assert len(set(taken[2:])) == 1
 
 
-def test_the_limit_is_most_of_what_is_free(gpu, pool, monkeypatch):
+def test_the_limit_is_most_of_the_free_memory(gpu, pool, monkeypatch):
     """Compared with the number that the device reported at that moment, because it may change."""
     runtime, reported = gpu.xp.cuda.runtime, []
     ask = runtime.memGetInfo
@@ -91,7 +91,7 @@ def test_the_limit_is_most_of_what_is_free(gpu, pool, monkeypatch):
         assert limit == held + int(USABLE * (free + pool.free_bytes()))
 
 
-def test_the_limit_follows_what_is_free(gpu, pool):
+def test_the_limit_follows_the_free_memory(gpu, pool):
     size, drops = min(2**30, gpu.memory_limit() // 8), []
     for _ in range(21):
         before = gpu.memory_limit()

@@ -105,7 +105,7 @@ def test_emicorr_is_subtracted_as_by_numpy(native):
     np.testing.assert_array_equal(whole, expected)
 
 
-def test_a_compiler_that_fails_is_told_and_done_without(nothing_loaded, monkeypatch, caplog):
+def test_a_failing_compiler_is_logged_and_numpy_is_used(nothing_loaded, monkeypatch, caplog):
     usable_native = get_backend("native", n_threads=1)
     monkeypatch.setattr(build, "NATIVE_OPTIONS", (*build.NATIVE_OPTIONS, "--no-such-option"))
     with caplog.at_level(logging.WARNING):

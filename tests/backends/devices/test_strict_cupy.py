@@ -251,7 +251,7 @@ def test_memory_without_values_is_not_zero(late):
     assert (late.empty_like(late.zeros(3)).get() == 123).all()
 
 
-def test_what_crosses_is_counted(cupy, a):
+def test_transfers_are_counted(cupy, a):
     cupy.counts.clear()
     cupy.asarray(np.zeros(10))
     a.x.get()
@@ -321,7 +321,7 @@ def test_kernels_take_arrays_of_their_device(late):
 # ------------------------------------------------------------------------------------------------------- the real CuPy
 
 
-def test_what_the_stand_in_has_of_its_own_exists(cupy):
+def test_names_of_the_stand_in_exist_in_cupy(cupy):
     """CuPy has all names that the stand-in defines in ``cuda``, pools and copies, with the same arguments."""
 
     def compare(ours, theirs, where):
@@ -413,7 +413,7 @@ def chains_below_cuda(path):
 
 
 @pytest.mark.parametrize("path", USERS, ids=lambda path: path.stem)
-def test_the_real_cupy_has_what_is_asked_of_cuda(path):
+def test_the_real_cupy_has_the_names_used_of_cuda(path):
     chains = chains_below_cuda(path)
     assert chains
     for chain in chains:
@@ -421,7 +421,7 @@ def test_the_real_cupy_has_what_is_asked_of_cuda(path):
 
 
 @pytest.mark.parametrize("name", OBJECTS)
-def test_the_real_cupys_objects_have_what_is_asked_of_them(name):
+def test_the_real_cupys_objects_have_the_attributes_used(name):
     real = attrgetter(name)(judge_or_skip().cupy)
     assert [each for each in OBJECTS[name] if not hasattr(real, each)] == []
 

@@ -264,7 +264,7 @@ def test_1overf(kernel_backend, model_type, options):
     seed=st.integers(0, 2**32 - 1),
 )
 @quick
-def test_1overf_of_what_little_is_good(kernel_backend, shape, good, model_type, vertical, seed):
+def test_1overf_with_few_good_samples(kernel_backend, shape, good, model_type, vertical, seed):
     """Down to no good sample at all; the windows shrink to the good samples."""
     rng = np.random.default_rng(seed)
     frames, masks = make_frames(rng, shape)

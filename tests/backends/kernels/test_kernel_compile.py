@@ -109,7 +109,7 @@ def test_other_compilers_take_the_kernels(source, version):
 
 
 @pytest.mark.parametrize("version", OTHERS)
-def test_compiling_leaves_the_locale_as_it_is(version):
+def test_compiling_does_not_change_the_locale(version):
     """NVRTC 12.4 sets the locale of its thread, after which files would be read as ASCII."""
     code = f"""
         import locale, sys
@@ -141,7 +141,7 @@ def compiled_cleanly(nvrtc, source, architecture):
 
 
 @pytest.mark.parametrize("extra", peers.NVRTC)
-def test_the_extras_admit_only_what_is_compiled_here(extra):
+def test_the_extras_allow_only_versions_compiled_here(extra):
     """The oldest NVRTC of each extra is compiled above; its newest has the same major version."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
@@ -221,7 +221,7 @@ def test_errors_point_at_the_file(nvrtc, tmp_path, monkeypatch):
         compile_kernels(nvrtc, "raw_counts.cu", "sm_90")
 
 
-def test_a_template_that_nobody_names_is_no_kernel(nvrtc):
+def test_a_template_without_instantiation_is_not_compiled(nvrtc):
     # The reason to count entry points: this compiles without a warning to an empty module.
     program = nvrtc.createProgram("template <int N> __global__ void lost(int* a) { *a = N; }", "lost.cu", (), ())
     nvrtc.compileProgram(program, ("-arch=sm_90",))
@@ -309,7 +309,7 @@ FIRST = Row(((True, 1),))
         ((), {"first": Row(((True, 1),), apart="scale")}, r"kernel first: the table names \['scale'\]"),
     ],
 )
-def test_what_cannot_be_read_is_refused(read, change, rows, words):
+def test_unreadable_kernels_are_refused(read, change, rows, words):
     text = READABLE.replace(*change) if change else READABLE
     with pytest.raises(ValueError, match=words):
         read(text, **rows)
@@ -335,7 +335,7 @@ def test_kernels_are_found_in_the_wheel_and_in_the_repository(tmp_path, installe
     del sys.modules[spec.name]
 
 
-def test_the_digest_sees_what_a_file_is_compiled_from(tmp_path, monkeypatch):
+def test_the_digest_covers_all_sources_of_a_file(tmp_path, monkeypatch):
     # Read before the files change.
     more = replace(KERNELS["clip_jumps"], variants=((True,),))
     (tmp_path / "include").mkdir()

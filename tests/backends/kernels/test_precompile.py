@@ -25,7 +25,7 @@ def library():
     return found
 
 
-def test_what_is_compiled_ahead_is_loaded_elsewhere(library, tmp_path, monkeypatch):
+def test_precompiled_kernels_are_loaded_on_another_machine(library, tmp_path, monkeypatch):
     """By a copy of the project in another folder, with the same version of NVRTC only."""
     monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path / "before"))
     nvrtc = Nvrtc(library)

@@ -94,7 +94,7 @@ def test_the_fit_is_generalised_least_squares(pattern):
 
 
 @pytest.mark.parametrize("pattern", ["one read", "deep8", "uneven"])
-def test_what_goes_is_what_lowers_chi_square(pattern):
+def test_the_excluded_difference_lowers_chi_square(pattern):
     rng = np.random.default_rng(10)
     diffs, sig, used = draw_diffs(rng, PATTERNS[pattern], 30, jumps=1.0, used=0.9)
     used[:] |= used.sum(axis=0) < 4
@@ -404,7 +404,7 @@ def test_the_step_and_its_parameters():
     assert np.count_nonzero(other.groupdq & JUMP_DET) < np.count_nonzero(exposure.groupdq & JUMP_DET)
 
 
-def test_the_step_declines_what_it_cannot_do():
+def test_the_step_skips_unsuitable_exposures():
     arrays = make_arrays(20)
     exposure, references, parameters, backend = make_step_inputs(arrays, use=False)
     assert run_jumpramp(exposure, references, parameters, backend).status == "SKIPPED"
