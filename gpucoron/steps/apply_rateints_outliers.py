@@ -54,7 +54,7 @@ def find_outliers(cube, *, sigma_cut=10, nint_min=10, backend=None):
     nint_min : int
         With fewer integrations, nothing is an outlier.
     backend : str or Backend, optional
-        Where to work; by default where the array is.
+        The default is the device of the array.
 
     Returns
     -------

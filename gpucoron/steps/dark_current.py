@@ -204,7 +204,7 @@ def subtract_dark(
     lines : sequence of Line, optional
         Along which the dark's integrations are continued, if need be; by default along the last two groups.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -241,7 +241,7 @@ def combine_dark_flags(dq, *, backend=None):
     dq : (ny, nx) or, for MIRI, (dark_nints, 1, ny, nx) uint32
         The flags of the integrations are ORed.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------

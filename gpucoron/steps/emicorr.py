@@ -135,7 +135,7 @@ def subtract_interference(data, pixeldq, waves, times, *, fit_ints_separately=Fa
     fit_ints_separately : bool
         An amplitude and a phase for each integration; by default one of each, the phase advancing with time.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------

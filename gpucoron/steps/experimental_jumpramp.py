@@ -99,7 +99,7 @@ def fit_without_jumps(
         Where a ramp has so many usable differences or fewer, a difference is rejected only as an upward jump; 0 for
         jumps either way, as in spaceKLIP and stcal.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------

@@ -111,7 +111,7 @@ def flag_jumps(data, groupdq, gain, readnoise, *, backend=None, settings=None, *
     readnoise : (ny, nx) float32, DN
         CDS noise, as in the reference file.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
     settings : JumpSettings, optional
     **options
         Or its fields: thresholds in sigma and in electrons, numbers of groups, ``nframes``; see
@@ -143,7 +143,7 @@ def flag_missing_gain(pixeldq, gain, *, backend=None):
     pixeldq : (ny, nx) uint32
     gain : (ny, nx) float32, e-/DN
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
     """
     missing = ~(gain > 0)
     pixeldq |= missing.astype(pixeldq.dtype) * pixeldq.dtype.type(NO_GAIN_VALUE | DO_NOT_USE)
@@ -203,7 +203,7 @@ def settle(parameters, facts, gain, *, backend=None):
     gain : (ny, nx) float32, e-/DN
         Comes to the host only where groups after a jump are flagged.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------

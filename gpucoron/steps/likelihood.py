@@ -74,7 +74,7 @@ def fit_likelihood(
         Where a ramp has so many usable differences or fewer, a difference is rejected only as an upward jump; 0 for
         jumps either way, as in spaceKLIP and stcal.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -163,7 +163,7 @@ def fit_integrations(
     pixeldq : (ny, nx) uint32
     settings : LikelihoodRampSettings, optional
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -190,7 +190,7 @@ def summarise_flags(groupdq, pixeldq, backend=None):
     groupdq : (nints, ngroups, ny, nx) uint8
     pixeldq : (ny, nx) uint32
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -224,7 +224,7 @@ def combine_integrations(rateints, backend=None):
     rateints : Slopes
         (nints, ny, nx).
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -295,7 +295,7 @@ def fit_exposure(exposure, gain, readnoise, backend=None, *, dark_current=None, 
     readnoise : (ny, nx) float32, DN
         CDS noise.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
     dark_current : (ny, nx) float32, DN/s, optional
         Average dark current, for the Poisson variance.
     max_diffs_one_sided : int

@@ -90,7 +90,7 @@ def apply_mask(groupdq, mask, *, backend=None):
     mask : bool
         Of that shape, or 1 along any axis.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------

@@ -134,7 +134,7 @@ def fit(
     drop_flagged_groups : bool
         Leave out leading groups, and the last one, that are DO_NOT_USE everywhere: MIRI's rule.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -191,7 +191,7 @@ def select_groups(groupdq, firstgroup=None, lastgroup=None, *, backend=None):
         Counted from 0; both are used themselves. A selection that leaves fewer than two groups is ignored, with a
         warning.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Notes
     -----
@@ -221,7 +221,7 @@ def suppress_single_groups(groupdq, *, backend=None):
     ----------
     groupdq : (nints, ngroups, ny, nx) uint8
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Notes
     -----
@@ -245,7 +245,7 @@ def find_usable_groups(groupdq, *, backend=None):
     ----------
     groupdq : (nints, ngroups, ny, nx) uint8
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------

@@ -244,7 +244,7 @@ def correct_nir_subarray(data, pixeldq, facts, *, odd_even_columns=True, siglimi
         fails).
     siglimit : float, standard deviations
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -303,7 +303,7 @@ def correct_sides(data, pixeldq, pseudo, *, side_smoothing_length=11, side_gain=
     missing : (nints, ngroups, ny, nx) bool, optional
         Values that do not count, such as those that were 0 in a ZEROFRAME.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Notes
     -----
@@ -361,7 +361,7 @@ def correct_miri_frames(data, pixeldq, *, odd_even_rows=True, siglimit=3.0, back
     odd_even_rows : bool
     siglimit : float, standard deviations
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------

@@ -69,7 +69,7 @@ def flag_first_groups(groupdq, pixeldq, skip, *, backend=None):
     pixeldq : (ny, nx) uint32
     skip : int
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------

@@ -40,7 +40,7 @@ def prepare_threshold(threshold, dq=0, *, backend=None):
     dq : (ny, nx) uint32, optional
         Of the reference. NO_SAT_CHECK marks pixels without a threshold; so does a NaN.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def flag_saturated(
     in_place : bool
         Change ``groupdq`` and ``pixeldq`` in place, instead of copies.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -150,7 +150,7 @@ def flag_rc_pixels(groupdq, rc, *, backend=None):
     groupdq : (nints, ngroups, ny, nx) uint8
     rc : (ny, nx) bool
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
     """
     groupdq |= rc.astype(groupdq.dtype) * groupdq.dtype.type(SATURATED)
 
@@ -176,7 +176,7 @@ def blank_zeroframe(zeroframe, threshold, n_pix_grow_sat, *, grow_diagonal=True,
     rc : (ny, nx) bool, optional
         Pixels that count as saturated.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Notes
     -----

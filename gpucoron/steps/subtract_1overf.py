@@ -92,7 +92,7 @@ def background_mask(image, bad=None, *, nsigma=3, niter=3, backend=None):
     niter : int
         Rounds at most.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -163,7 +163,7 @@ def fit_noise(
     channel_averaging : bool
         With several outputs, fit first what they have in common; even ones are read in the other direction.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -209,7 +209,7 @@ def noise_of_rateints(
     protected : (ny, nx) bool, optional
         True where the fit leaves pixels alone: known sources. They are corrected by what their rows show elsewhere.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -281,7 +281,7 @@ def noise_of_ramp(
     protected : (ny, nx) bool, optional
         True where the fit leaves pixels alone: known sources.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------

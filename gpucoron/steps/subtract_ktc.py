@@ -42,7 +42,7 @@ def fit_pedestal(data, groupdq, saturation, group_time, *, sat_frac=0.5, backend
     sat_frac : float
         Fraction of the saturation level up to which groups are fitted.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def check_ramp(data, groupdq, saturation, *, backend=None):
     data, groupdq, saturation
         As for `fit_pedestal`.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
     """
 
 
