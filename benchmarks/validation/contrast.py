@@ -11,15 +11,15 @@ from types import SimpleNamespace
 import numpy as np
 import scenes
 from common import BACKEND, find_jumps, fit_jumpramp, fit_likely, fit_ols, observe, over_seeds, parse, save, width
-from flicker import correct_by_jwst, correct_ints
 from scipy.ndimage import gaussian_filter
+from subtract_1overf import correct_by_jwst, correct_ints
 
 from gpucoron.io.exposure import Exposure
 from gpucoron.io.references import Reference
 from gpucoron.simulate import Scene
 from gpucoron.steps import apply_rateints_outliers, refpix
 from gpucoron.steps.subtract_1overf import noise_of_ramp
-from gpucoron.steps.subtract_ktc import fit_pedestal
+from gpucoron.steps.subtract_ktc import fit_ktc
 
 #: arcsec: edges of the rings
 RINGS = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
@@ -55,12 +55,12 @@ def subtract_rows(ramps, sides=0):
     refpix.run(exposure, {}, parameters, BACKEND)
 
 
-def subtract_pedestals(ramps):
+def subtract_ktc(ramps):
     args = (ramps.data, ramps.groupdq, ramps.saturation, ramps.facts.group_time)
-    ramps.data -= fit_pedestal(*args, backend=BACKEND)[0][:, None].astype(np.float32)
+    ramps.data -= fit_ktc(*args, backend=BACKEND)[0][:, None].astype(np.float32)
 
 
-def subtract_flicker(ramps, model_type):
+def subtract_1overf(ramps, model_type):
     args = (ramps.data, ramps.groupdq, ramps.saturation, ramps.facts.group_time)
     ramps.data -= noise_of_ramp(*args, model_type=model_type, slowaxis=ramps.facts.slowaxis, backend=BACKEND)
 
@@ -94,8 +94,8 @@ def reduce(ramps, *, rows=False, sides=0, jump=True, groups=None, ints=None, fit
     if jump:
         find_jumps(ramps)
     if groups:
-        subtract_pedestals(ramps)
-        subtract_flicker(ramps, groups)
+        subtract_ktc(ramps)
+        subtract_1overf(ramps, groups)
     products = fit(ramps)
     if outliers:
         products = refit_outliers(ramps, products, fit)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gpucoron.backends.statistics import MAD_OF_NORMAL, MEAN_DEVIATION_OF_NORMAL, NO_DEVIATION, median_of_last
+from gpucoron.backends.statistics import median_of_last, sigma_from_mad
 from gpucoron.backends.tiles import row_tiles
 from gpucoron.dq import DO_NOT_USE, GOOD, JUMP_DET
 from gpucoron.parameters import P
@@ -89,10 +89,8 @@ def _find_far(rates, sigma_cut, xp):
     """Find what lies far from the median of ``(..., nints)``; NaN is far from everything."""
     with np.errstate(invalid="ignore", over="ignore"):
         distance = abs(rates - median_of_last(rates, xp=xp)[..., None])
-        sigma = median_of_last(distance, xp=xp) / rates.dtype.type(MAD_OF_NORMAL)
-        still = xp.nonzero(sigma < rates.dtype.type(NO_DEVIATION))
-        if still[0].size:
-            sigma[still] = _mean_deviation(distance[still], xp) / rates.dtype.type(MEAN_DEVIATION_OF_NORMAL)
+        mad = median_of_last(distance, xp=xp)
+        sigma = sigma_from_mad(mad, lambda is_zero: _mean_deviation(distance[is_zero], xp), xp=xp)
         return ~(distance <= (rates.dtype.type(sigma_cut) * sigma)[..., None])
 
 

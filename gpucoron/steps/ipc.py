@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 
+from gpucoron import get_by_old_name
 from gpucoron.parameters import SPACEKLIP_CLASS
 from gpucoron.steps.arguments import Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
@@ -56,7 +57,7 @@ _EDGES = Kind("numbers of rows and columns, (bottom, top, left, right)", _check_
     edges=_EDGES,
     in_place=Switch(),
 )
-def correct_coupling(data, kernel, edges=NO_EDGES, *, in_place=False, backend=None):
+def correct_ipc(data, kernel, edges=NO_EDGES, *, in_place=False, backend=None):
     """Correct every group for the coupling, by a convolution with a deconvolution kernel.
 
     Parameters
@@ -84,7 +85,7 @@ def correct_coupling(data, kernel, edges=NO_EDGES, *, in_place=False, backend=No
     >>> frame = np.zeros((3, 3))
     >>> frame[1, 1] = 100
     >>> kernel = [[0, -0.01, 0], [-0.01, 1.04, -0.01], [0, -0.01, 0]]
-    >>> correct_coupling(frame, kernel, backend="cpu").round(2).tolist()
+    >>> correct_ipc(frame, kernel, backend="cpu").round(2).tolist()
     [[0.0, -1.0, 0.0], [-1.0, 104.0, -1.0], [0.0, -1.0, 0.0]]
     """
     edges = ReferenceEdges(*edges)
@@ -92,7 +93,7 @@ def correct_coupling(data, kernel, edges=NO_EDGES, *, in_place=False, backend=No
     if min(edges) < 0 or min(rows, columns) < 1:
         msg = f"edges: {tuple(edges)} of frames of {data.shape[-2]} x {data.shape[-1]} pixels leave no pixels"
         raise ValueError(msg)
-    backend.deconvolve_coupling(data.reshape(-1, 1, *data.shape[-2:]), kernel, edges)
+    backend.deconvolve_ipc(data.reshape(-1, 1, *data.shape[-2:]), kernel, edges)
     return data
 
 
@@ -101,19 +102,19 @@ def correct_coupling(data, kernel, edges=NO_EDGES, *, in_place=False, backend=No
     kernel=Array("ky kx | ky kx ny nx"),
     edges=_EDGES,
 )
-def deconvolve_coupling(data, kernel, edges=NO_EDGES, *, backend=None):
-    """Correct the coupling in place: `correct_coupling` with ``in_place``, without a return value.
+def deconvolve_ipc(data, kernel, edges=NO_EDGES, *, backend=None):
+    """Correct the coupling in place: `correct_ipc` with ``in_place``, without a return value.
 
     Parameters
     ----------
     data : (..., ny, nx) float32, DN
         Changed in place.
     kernel, edges
-        As for `correct_coupling`.
+        As for `correct_ipc`.
     backend : str or Backend, optional
         The default is the device of the arrays.
     """
-    correct_coupling(data, kernel, edges, in_place=True, backend=backend)
+    correct_ipc(data, kernel, edges, in_place=True, backend=backend)
 
 
 def run(exposure, references, parameters, backend):
@@ -126,5 +127,9 @@ def run(exposure, references, parameters, backend):
     if kernel.ndim == 4 and kernel.shape[2:] != (ny, nx):
         y, x = facts.ystart - 1, facts.xstart - 1
         kernel = kernel[:, :, y : y + ny, x : x + nx]
-    correct_coupling(exposure.data, kernel, reference_edges(facts), in_place=True, backend=backend)
+    correct_ipc(exposure.data, kernel, reference_edges(facts), in_place=True, backend=backend)
     return Outcome()
+
+
+def __getattr__(name):
+    return get_by_old_name(__name__, name)
