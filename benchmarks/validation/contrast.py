@@ -6,7 +6,7 @@ telescope would leave. Speckles cancel, so the figures show stage 1 and nothing 
 python benchmarks/validation/contrast.py [--seeds 20] [--quick]
 """
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import scenes
@@ -74,9 +74,9 @@ def refit_outliers(ramps, products, fit):
     )  # fmt: skip
 
     def again(exposure, references):
-        small = SimpleNamespace(
-            data=exposure.data, groupdq=exposure.groupdq, pixeldq=exposure.pixeldq, facts=ramps.facts,
-            times=ramps.times, gain=references["gain"].data, readnoise=references["readnoise"].data,
+        small = replace(
+            ramps, data=exposure.data, groupdq=exposure.groupdq, pixeldq=exposure.pixeldq,
+            gain=references["gain"].data, readnoise=references["readnoise"].data,
         )  # fmt: skip
         exposure.rate, exposure.rateints = fit(small)
 
