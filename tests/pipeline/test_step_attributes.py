@@ -170,7 +170,7 @@ def test_what_compares_exposures_is_named(exposures, tmp_path, caplog, coat):
         else:
             reduce_file(case.path, tmp_path, steps=steps)
     (told,) = [message for message in caplog.messages if "mask_groups" in message]
-    assert told.startswith("mask_groups.cropwidth: not used, for each exposure is reduced by itself")
+    assert told.startswith("mask_groups.cropwidth: not used, because each exposure is reduced on its own")
 
 
 class TestStrangers:
