@@ -412,14 +412,12 @@ def _prepare(science, references, types, measure, choose):
 def _box(shape, center, cropwidth):
     """Cut a square of ``2 cropwidth`` pixels around a center."""
     if center is None or None in tuple(center):
-        msg = "there is no CRPIX to tell where the star is"
+        msg = "there is no CRPIX, so that the position of the star is unknown"
         raise ValueError(msg)
     column, row = (int(coordinate) for coordinate in center)
     ny, nx = shape
     if min(row, column) < cropwidth or row + cropwidth > ny or column + cropwidth > nx:
-        msg = (
-            f"a cropwidth of {cropwidth} around CRPIX ({center[0]}, {center[1]}) leaves the image of {nx} x {ny} pixels"
-        )
+        msg = f"a cropwidth of {cropwidth} around CRPIX ({center[0]}, {center[1]}) exceeds the image of {nx} x {ny} pixels"
         raise ValueError(msg)
     return slice(row - cropwidth, row + cropwidth), slice(column - cropwidth, column + cropwidth)
 
