@@ -417,7 +417,8 @@ def _box(shape, center, cropwidth):
     column, row = (int(coordinate) for coordinate in center)
     ny, nx = shape
     if min(row, column) < cropwidth or row + cropwidth > ny or column + cropwidth > nx:
-        msg = f"a cropwidth of {cropwidth} around CRPIX ({center[0]}, {center[1]}) exceeds the image of {nx} x {ny} pixels"
+        place = f"CRPIX ({center[0]}, {center[1]})"
+        msg = f"a cropwidth of {cropwidth} around {place} exceeds the image of {nx} x {ny} pixels"
         raise ValueError(msg)
     return slice(row - cropwidth, row + cropwidth), slice(column - cropwidth, column + cropwidth)
 
