@@ -170,7 +170,7 @@ def test_parameters_that_compare_exposures_are_named(exposures, tmp_path, caplog
         else:
             reduce_file(case.path, tmp_path, steps=steps)
     (warning,) = [message for message in caplog.messages if "mask_groups" in message]
-    assert warning.startswith("mask_groups.cropwidth: not used, for each exposure is reduced by itself")
+    assert warning.startswith("mask_groups.cropwidth: not used, because each exposure is reduced on its own")
 
 
 class TestStrangers:
