@@ -229,7 +229,7 @@ class TestWrongKinds:
         [
             ({"jump": None}, "jump: a pipeline of gpucoron runs its own step, not a NoneType"),
             ({"jump": {"skip": True}}, "jump: .*not a dict; set its attributes .pipeline.jump.skip = True"),
-            ({"steps": {"jump": {"skip": True}}}, "calwebb_coron1.steps: it counts when a pipeline is made"),
+            ({"steps": {"jump": {"skip": True}}}, "calwebb_coron1.steps: used only when a pipeline is created"),
             ({"jump.rejection_threshold": "abc"}, "jump.rejection_threshold: expected float"),
             ({"jump.rejection_threshold": np.ones(3)}, "jump.rejection_threshold: .*array of shape"),
             ({"superbias.override_superbias": np.ones(3)}, "superbias.override_superbias: .*array of shape"),
@@ -426,7 +426,11 @@ class TestHooks:
             ),
             (user_hooks.fail, InputError, "jump: the hook user_hooks.fail failed"),
             ("user_hooks.forget", InputError, "jump: its hook returned a ndarray; it must return a RampModel or None"),
-            ("user_hooks.crop_data_alone", InputError, "jump: what its hook returned: .*and the flags have others"),
+            (
+                "user_hooks.crop_data_alone",
+                InputError,
+                "jump: the result of its hook: .*the ramp has the shape .*, but GROUPDQ",
+            ),
             ("user_hooks.nothing", ParameterError, "jump.pre_hooks: .*user_hooks.nothing"),
             ("hook", ParameterError, "jump.pre_hooks: there is no 'hook'"),
             ("no_such_module.Hook", ParameterError, "jump.pre_hooks: there is no 'no_such_module.Hook'"),

@@ -202,7 +202,7 @@ def came_of_full_disk(error):
 @contextlib.contextmanager
 def _log_to(path, append):
     """Write everything that is logged to an exposure's own file; a log that cannot be written is no trouble."""
-    from gpucoron.io.logs import heard
+    from gpucoron.io.logs import shown
 
     try:
         if os.path.lexists(path) and not os.path.isfile(path):
@@ -216,7 +216,7 @@ def _log_to(path, append):
     root = logging.getLogger()
     root.addHandler(handler)
     try:
-        with heard("gpucoron", logging.INFO):
+        with shown("gpucoron", logging.INFO):
             yield
     finally:
         root.removeHandler(handler)

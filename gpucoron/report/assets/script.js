@@ -1,6 +1,6 @@
 "use strict";
-// The table of a report. Whatever comes from files enters the page as text, never as HTML; rows are made when they
-// are about to be seen, and a row's details when it is opened, so that thousands of exposures open at once.
+// The table of a report. All values from files are inserted as text, never as HTML. Rows are created when they scroll
+// into view, and the details of a row when it is opened, so that a page with thousands of exposures loads quickly.
 (() => {
   const CHUNK = 60;
   const STATUSES = { done: "✓ Done", failed: "✕ Failed", "no rate": "△ No rate", product: "○ Product only" };
@@ -22,7 +22,7 @@
   const find = (id) => document.getElementById(id);
   const { rows, summary, notes } = JSON.parse(find("table").textContent);
   const body = document.querySelector("#exposures > tbody");
-  // a column that is empty throughout is left out
+  // empty columns are not shown
   const COLUMNS = ALL_COLUMNS.filter(({ key }) => !key || rows.some((row) => row[key] !== null && row[key] !== ""));
   const slowest = Math.max(0, ...rows.map((row) => row.seconds ?? 0));
   const order = new Intl.Collator("en", { numeric: true });
@@ -49,7 +49,7 @@
   function time(text) {
     return /T(\d\d:\d\d)/.exec(text)?.[1] ?? "";
   }
-  /** Let a name break after its underscores. */
+  /** Allow line breaks after the underscores of a name. */
   function breakable(name) {
     return name.split("_").flatMap((part, index) => (index ? ["_", document.createElement("wbr"), part] : [part]));
   }
@@ -57,7 +57,7 @@
     return typeof value === "string" ? value : JSON.stringify(value);
   }
 
-  /** Make an element: properties, then children; texts stay texts. */
+  /** Create an element with properties and children; strings become text nodes. */
   function make(tag, properties = {}, ...children) {
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(properties)) {
@@ -146,7 +146,7 @@
   function compare(a, b) {
     const [x, y] = [a[sorting.key], b[sorting.key]];
     const [noX, noY] = [x === null || x === "", y === null || y === ""];
-    if (noX || noY) return noX - noY; // what is unknown comes last either way
+    if (noX || noY) return noX - noY; // unknown values are last in both directions
     return sorting.direction * (typeof x === "number" ? x - y : order.compare(x, y));
   }
   function showMore() {
@@ -186,7 +186,7 @@
       if (column.title) button.title = column.title;
       button.addEventListener("click", () => {
         const again = sorting.key === column.key;
-        // numbers are wanted largest first
+        // sort numbers in descending order first
         sorting = { key: column.key, direction: again ? -sorting.direction : column.number ? -1 : 1 };
         markSorted();
         refresh();
@@ -279,7 +279,7 @@
     if (detail.note) pictures.append(make("p", { class: "quiet" }, detail.note));
     return pictures;
   }
-  /** Draw the share of pixels with a jump or saturation, group by group. */
+  /** Draw the fraction of pixels with a jump or saturation in each group. */
   function makeGroups(groups) {
     const n = Math.max(groups.jump.length, groups.saturated.length);
     if (n < 1) return null;
