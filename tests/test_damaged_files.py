@@ -135,7 +135,7 @@ def set_keywords(without=(), **values):
     ("edit", "words"),
     [
         (set_keywords(INTSTART=-1), "INTSTART is -1"),
-        (set_keywords(INTSTART=2, INTEND=1), "INTSTART is 2, INTEND 1 .*these are no integrations"),
+        (set_keywords(INTSTART=2, INTEND=1), "INTSTART is 2, INTEND 1 .*they describe no integrations"),
         (set_keywords(NINTS=1), "NINTS 1, but SCI holds 2 integrations"),
         (set_keywords(INTSTART=2, INTEND=2), "INTEND 2 .*but SCI holds 2 integrations"),
         (set_keywords(without=["SUBSIZE1"]), "SUBSIZE1 is missing"),

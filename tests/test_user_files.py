@@ -127,7 +127,7 @@ FAULTS = {
     "missing": (lambda path: None, "no such file.*give a FITS file with an image of DQ flags"),
     "no FITS": (_text, "cannot be read .*give a FITS file with an image of DQ flags"),
     "a table": (_table, "is not an image"),
-    "NaN": (_image(np.nan, np.float32), "whole numbers from 0 to 4294967295, but 1 pixels have other values, first nan;"),
+    "NaN": (_image(np.nan, np.float32), "from 0 to 4294967295, but 1 pixels have other values, first nan;"),
     "infinite": (_image(np.inf, np.float32), "whole numbers"),
     "a half": (_image(1.5, np.float32), "whole numbers.* 1.5;"),
     "negative": (_image(-1, np.int32), "whole numbers.* -1;"),

@@ -189,7 +189,7 @@ def _check_against_arrays(name, facts, shape):
     count = _count_by_keywords(facts)
     keywords = f"INTSTART is {facts.integration_start}, INTEND {facts.integration_end} and NINTS {facts.nints}"
     if count is not None and count < 1:
-        msg = f"{name}: {keywords}: these are no integrations, but SCI holds {nints}; correct the keywords"
+        msg = f"{name}: {keywords}: they describe no integrations, but SCI holds {nints}; correct the keywords"
         raise InputError(msg)
     # jwst's reset step would not correct the other integrations
     if count is not None and count < nints and facts.is_miri:
@@ -211,7 +211,7 @@ def note_what_is_unusual(name, facts, shape):
     found = facts.nframes, facts.groupgap
     if pattern is not None and None not in found and found != pattern:
         log.warning(
-            "%s: READPATT is %s, but NFRAMES and GROUPGAP are %d and %d instead of %d and %d: they are used",
+            "%s: READPATT is %s, but NFRAMES and GROUPGAP are %d and %d instead of %d and %d: these keywords are used",
             name, facts.readpatt, *found, *pattern,
         )  # fmt: skip
     if None not in (*found, facts.frame_time):

@@ -177,9 +177,8 @@ def config_from_crds(stpipe_class, metadata):
 
     parts = dict(getattr(stpipe_class, "step_defs", {}))
     types = {name: part.get_config_reftype() for name, part in parts.items()}
-    types = {
-        name: pars_type for name, pars_type in types.items() if pars_type != "pars-"
-    }  # custom steps have no files in CRDS
+    # custom steps have no files in CRDS
+    types = {name: pars_type for name, pars_type in types.items() if pars_type != "pars-"}
     types[None] = stpipe_class.get_config_reftype()
     config = ConfigObj()
     if parts:
