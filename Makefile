@@ -9,23 +9,23 @@ demo: $(VENV)/.run
 	$(BIN)/gpucoron demo
 
 test: $(VENV)/.dev
-	$(BIN)/python tests/peers.py
+	$(BIN)/python -m tests.tools.peers
 	$(BIN)/python -m pytest -n auto
 
 # the oldest versions that pyproject.toml admits, in an environment of their own, against results of the newest: 5 minutes
 test-oldest: $(VENV)/.dev
-	$(BIN)/python tests/oldest_versions.py
+	$(BIN)/python -m tests.tools.oldest_versions
 
 # all cases of the matrix against the installed jwst, and the page of the results
 parity: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/test_parity.py -n auto --full-parity --parity-page docs/parity.md
+	$(BIN)/python -m pytest tests/pipeline/test_parity.py -n auto --full-parity --parity-page docs/parity.md
 
 # N drawn cases beside jwst, N damaged files; what is done is counted also when it is stopped. SAVE=--save keeps the counts
 N ?= 2000
 fuzz: $(VENV)/.dev
 	rm -f $(VENV)/fuzz.jsonl
-	-$(BIN)/python -m pytest tests/test_fuzz_differential.py tests/test_fuzz_files.py -n auto --fuzz $(N) --outcomes $(VENV)/fuzz.jsonl
-	$(BIN)/python tests/fuzz_summary.py $(VENV)/fuzz.jsonl $(SAVE)
+	-$(BIN)/python -m pytest tests/fuzz -n auto --fuzz $(N) --outcomes $(VENV)/fuzz.jsonl
+	$(BIN)/python -m tests.tools.fuzz_summary $(VENV)/fuzz.jsonl $(SAVE)
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
@@ -48,7 +48,7 @@ bench: $(VENV)/.dev
 
 # a minute, for the eye: tells what has lost a fifth against jwst since the results that were kept
 bench-quick: $(VENV)/.dev
-	$(BIN)/python benchmarks/bench_engine.py --cases nircam-small miri-small --no-memory --no-flicker
+	$(BIN)/python benchmarks/bench_engine.py --cases nircam-small miri-small --no-memory --no-1overf
 
 # Against the truth of simulations: half an hour; QUICK=--quick for a rehearsal that leaves the results alone.
 validation: $(VENV)/.dev
@@ -68,7 +68,7 @@ gpu-test:
 	$(PYTHON) -m pytest --require-gpu $$($(PYTHON) -c 'import xdist; print("-n 4")' 2>/dev/null)
 
 gpu-sanitize:
-	$(PYTHON) tests/sanitize_gpu.py
+	$(PYTHON) -m tests.tools.sanitize_gpu
 
 gpu-bench:
 	$(PYTHON) benchmarks/bench_gpu.py

@@ -10,12 +10,12 @@ from importlib.util import find_spec
 
 import bench_gpu
 import numpy as np
-from sanitize_gpu import find_sanitizer
 
 from gpucoron.backends import get_backend
 from gpucoron.backends.devices import build, cuda_loader
 from gpucoron.backends.devices.cuda_loader import KernelLoader
 from gpucoron.backends.kernel_files import SOURCES, cache_folder, instantiations
+from tests.tools.sanitize_gpu import find_sanitizer
 
 #: what the tests and the comparisons can do without
 OPTIONAL = ("pytest", "xdist", "hypothesis", "astropy", "jwst")

@@ -8,17 +8,18 @@ from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
-import sanitize_gpu
 from contact_part import NotDone, Wrong
+
+from tests.tools import sanitize_gpu
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
 
 #: tests that watch the device's memory: nothing else may run beside them in their process
-ALONE = "test_gpu.py"
+ALONE = "backends/devices/test_gpu.py"
 
 #: files whose tests take little on the host build
-REHEARSED = ("test_emicorr.py", "test_upload.py", "test_kernels.py")
+REHEARSED = ("steps/test_emicorr.py", "backends/devices/test_upload.py", "backends/kernels/test_kernels.py")
 
 #: pytest's exit status where no test was left
 NO_TESTS = 5
@@ -112,7 +113,7 @@ def run_sanitizers(part):
 
 
 def exercise(part, backend):
-    command = [sys.executable, str(TESTS / "exercise_kernels.py"), "all", "--backend", backend]
+    command = [sys.executable, str(TESTS / "tools" / "exercise_kernels.py"), "all", "--backend", backend]
     done = subprocess.run(
         command, env=environment(), capture_output=True, text=True, timeout=part.seconds_left(), check=False
     )

@@ -15,12 +15,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from nvrtc_wheel import Nvrtc  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 from gpucoron.backends.devices.cuda_loader import KernelLoader  # noqa: E402
 from gpucoron.backends.kernel_files import SOURCES  # noqa: E402
+from tests.tools.nvrtc_wheel import Nvrtc  # noqa: E402
 
 
 def precompile(nvrtc, cache, arch="sm_90", sources=SOURCES):
@@ -28,7 +27,7 @@ def precompile(nvrtc, cache, arch="sm_90", sources=SOURCES):
 
     Parameters
     ----------
-    nvrtc : nvrtc_wheel.Nvrtc
+    nvrtc : tests.tools.nvrtc_wheel.Nvrtc
     cache : Path
         The folder in which the code is kept.
     arch : str

@@ -12,15 +12,13 @@ import pytest
 
 from gpucoron.backends import BACKENDS
 from gpucoron.io.versions import ANSWERS_AS
+from tests.cases.backends import PEERS, usable_backend
 
 # one BLAS thread per worker: the tests run side by side
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-#: what a machine with a GPU need not have: jwst, with which tests compare, what reads and writes its files, and tools
-PEERS = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "astropy", "matplotlib", "rich", "psutil", "PIL")
-
 if find_spec("hypothesis") is None:
-    import without_hypothesis
+    from tests.stand_ins import without_hypothesis
 
     without_hypothesis.install()
 else:
@@ -113,8 +111,8 @@ def pytest_terminal_summary(terminalreporter):
     )
     if not results:
         return
-    from parity_cases import CASES
-    from parity_table import format_lines, write_page
+    from tests.cases.parity import CASES
+    from tests.cases.parity_table import format_lines, write_page
 
     results = {name: results[name] for name in CASES if name in results}
     terminalreporter.section(f"parity with jwst: {len(results)} of {len(CASES)} cases")
@@ -128,7 +126,7 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture(scope="session")
 def exposures(tmp_path_factory):
     """Make simulated exposures, each once per session: ``exposures(instrument, subarray, ...) -> Case``."""
-    from cases import CaseMaker
+    from tests.cases.exposures import CaseMaker
 
     return CaseMaker(tmp_path_factory)
 
@@ -136,23 +134,12 @@ def exposures(tmp_path_factory):
 @pytest.fixture(scope="session")
 def raw(tmp_path_factory):
     """Give a folder with raw exposures of both instruments, of every type that a database knows; not to be changed."""
-    from observed import MODES, observe
+    from tests.cases.observations import MODES, observe
 
     folder = tmp_path_factory.mktemp("raw")
     for instrument in MODES:
         observe(folder, instrument)
     return folder
-
-
-def usable_backend(name, config, **options):
-    """Make a backend; skip where it cannot run, but fail where it must: g++ in CI, a GPU with --require-gpu."""
-    from gpucoron.backends import backend_status, get_backend
-
-    usable, reason = backend_status()[name]
-    if not usable:
-        required = config.getoption("--require-gpu") if name == config.getoption("--device") else os.environ.get("CI")
-        (pytest.fail if required else pytest.skip)(f"backend {name!r}: {reason}")
-    return get_backend(name, **options)
 
 
 #: 'native' is NumPy or the kernels of 'host', operation by operation: test_native.py and test_kernels.py hold it
@@ -174,7 +161,7 @@ def kernel_backend(request):
 @pytest.fixture
 def late_cupy(request, monkeypatch, tmp_path):
     """A stand-in for CuPy that does its work late, and through the host build."""
-    from fake_cupy import make_fake_cupy
+    from tests.stand_ins.fake_cupy import make_fake_cupy
 
     return make_fake_cupy(monkeypatch, tmp_path, runner=usable_backend("host", request.config, n_threads=1))
 

@@ -249,7 +249,7 @@ def log_run(run):
 
 def log_parameters(run):
     """Log all parameters of the run and of the steps that are not skipped."""
-    lines = [json.dumps(vars(run.of_run), default=str)]
+    lines = [json.dumps(vars(run.run_parameters), default=str)]
     for name, settings in run.parameters.items():
         lines.append(f"{name}: {'skipped' if settings.skip else json.dumps(vars(settings), default=str)}")
     logging.getLogger("gpucoron.engine").info("The parameters are:\n  %s", "\n  ".join(lines))

@@ -1,0 +1,196 @@
+"""1/f noise of images from their background pixels: along rows first, then, if asked, along columns of what is left.
+
+Here rows are always the fast axis; a caller whose detector reads along columns transposes.
+"""
+
+import numpy as np
+
+from gpucoron.backends.masks import grow_cross
+from gpucoron.backends.operations.subtract_1overf.cosines import fit_cosines
+from gpucoron.backends.operations.subtract_1overf.frames import for_each_frame
+from gpucoron.backends.operations.subtract_1overf.savgol import ORDER, MaskedLine, odd_window
+from gpucoron.backends.statistics import CUT, median, median_of_rows, resistant_mean, sigma_from_mad
+
+#: Window along the fast axis, and the largest one of the flattening across it.
+WINDOW, FLATTENING_WINDOW = 127, 255
+#: How often samples of a model that stray from their row are left out.
+ROUNDS = 5
+
+
+def fit_1overf(device, images, masks, *, settings):
+    """Fit the 1/f noise of each image, whose rows are the fast axis.
+
+    Pixels count where ``masks`` says so and they are within 3 median deviations of the image's median, over 0.6745, as
+    are their four neighbours. The median of these is subtracted. Then, by ``model_type``:
+
+    - 'savgol': the image as one line, row after row; holes are bridged linearly between values smoothed by a cubic over
+      33 good samples; a cubic in a window of 127 samples gives the model. Samples at which the model is more than 3
+      standard deviations from the median of their row are left out, up to five times, and the model is fitted again.
+    - 'median': each row's median.
+    - 'mean': each row's mean within 3 sigma of its median (``resistant_mean`` of the IDL Astronomy User's Library).
+    - 'fft': cosines of periods longer than about 100 pixels, fitted to each row by least squares (Rauscher 2024).
+
+    A row without a pixel that counts is 0 with the last three.
+
+    Parameters
+    ----------
+    device : Device
+    images : (n, ny, nx) float
+    masks : (n, ny, nx) bool
+        True where a pixel is background.
+    settings : Subtract1OverfSettings
+
+    Returns
+    -------
+    (n, ny, nx) float32
+        The model; its constant is arbitrary.
+
+    Notes
+    -----
+    Source: spaceKLIP 2.2, ``CleanSubarray`` and ``CleanFullFrame``.
+    """
+    models = np.empty(images.shape, np.float32)
+
+    def fit(index):
+        image = np.ascontiguousarray(images[index], np.float32)
+        mask = np.ascontiguousarray(masks[index])
+        models[index] = (_fit_outputs if settings.noutputs > 1 else _fit_image)(image, mask, settings)
+
+    for_each_frame(fit, len(images), device.n_threads)
+    return models
+
+
+def _fit_image(image, mask, settings):
+    values, good = _centre(image, mask)
+    model = _fit_along(values, good, settings)
+    if settings.vertical_corr:
+        values = np.ascontiguousarray((values - model).T)
+        good = np.ascontiguousarray(good.T)
+        model += _fit_rows(values, good, settings.model_type, image.shape[0] // 3 - 1).T
+    return model
+
+
+def _fit_outputs(image, mask, settings):
+    """Fit each output amplifier by itself, what they have in common first; then columns over the whole image."""
+    width = image.shape[1] // settings.noutputs
+    channels = [slice(k * width, (k + 1) * width) for k in range(settings.noutputs)]
+    # Every second output is read in the other direction.
+    directions = [slice(None, None, -1 if k % 2 == 0 else 1) for k in range(settings.noutputs)]
+    common = np.zeros((image.shape[0], width), np.float32)
+    if settings.channel_averaging:
+        common = _fit_common(image, mask, channels, directions, settings)
+    model = np.zeros(image.shape, np.float32)
+    for channel, direction in zip(channels, directions, strict=True):
+        shared = common[:, direction]
+        values, good = _centre(np.ascontiguousarray(image[:, channel]), mask[:, channel])
+        model[:, channel] = _fit_along(values - shared, good, settings) + shared
+    if settings.vertical_corr:
+        values, good = _centre(np.ascontiguousarray((image - model).T), mask.T)
+        model += _fit_along(values, good, settings).T
+    return model
+
+
+def _fit_common(image, mask, channels, directions, settings):
+    """Fit the mean of all outputs, turned so that they are read in the same direction."""
+    good = mask & ~np.isnan(image)
+    total = np.zeros((image.shape[0], channels[0].stop), np.float32)
+    count = np.zeros(total.shape, np.float32)
+    for channel, direction in zip(channels, directions, strict=True):
+        seen = good[:, channel]
+        values = np.where(seen, image[:, channel] - median(image[:, channel][seen]), np.float32(0))
+        total += values[:, direction]
+        count += seen[:, direction]
+    mean = np.divide(total, count, out=np.full(total.shape, np.nan, np.float32), where=count > 0)
+    values, good = _centre(mean, count > 0)
+    return _fit_along(values, good, settings)
+
+
+def _centre(image, mask):
+    """Subtract the median of the good pixels; outliers of the image and their four neighbours are not good."""
+    finite = np.isfinite(image)
+    outlying = ~finite
+    samples = image.reshape(-1) if finite.all() else image[finite]
+    if len(samples):
+        deviation = np.abs(image - median(samples))
+        mad = median(deviation.reshape(-1) if finite.all() else deviation[finite])
+        spread = sigma_from_mad(mad, lambda: deviation[finite].mean(), multiplies=True)
+        outlying = ~(deviation <= np.float32(CUT) * spread)
+    good = mask & ~grow_cross(outlying)
+    samples = np.compress(good.reshape(-1), image.reshape(-1))
+    values = image - median(samples) if len(samples) else image.copy()
+    return values, good
+
+
+def _fit_along(values, good, settings):
+    """Fit rows; if asked, take out of the model what is broad along columns: that is sources, 1/f noise is not."""
+    model = _fit_rows(values, good, settings.model_type, WINDOW)
+    if not settings.flatten_model:
+        return model
+    from scipy.signal import savgol_filter  # 0.4 s, which only this option should take
+
+    ny = model.shape[0]
+    return model - savgol_filter(model, odd_window(min(ny - 1, FLATTENING_WINDOW), ny), ORDER, axis=0)
+
+
+def _fit_rows(values, good, model_type, window):
+    """Fit the noise along rows; ``good`` loses what strays from a smoothed model."""
+    if model_type == "median":
+        return np.repeat(median_of_rows(values, good)[:, None], values.shape[1], axis=1)
+    if model_type == "mean":
+        return np.repeat(resistant_mean(values, good, axis=1)[:, None], values.shape[1], axis=1)
+    if model_type == "fft":
+        return fit_cosines(values, good)
+    return _smooth_rows(values, good, window)
+
+
+def _smooth_rows(values, good, window):
+    """Smooth the image as one line of rows; leave out where that strays from the row's median, and smooth again."""
+    shape = values.shape
+    line = MaskedLine(values.reshape(-1), good.reshape(-1), odd_window(window, values.size))
+    model = line.model.reshape(shape)
+    strays = _Strays(values, good, model)
+    for _ in range(ROUNDS):
+        straying = strays.find()
+        if not len(straying):
+            break
+        good.reshape(-1)[straying] = False
+        touched = np.zeros(shape[0], bool)
+        touched[straying // shape[1]] = True
+        strays.take_medians(np.flatnonzero(touched))
+        touched[line.leave_out(straying) // shape[1]] = True
+        strays.measure(np.flatnonzero(touched))
+    return model
+
+
+class _Strays:
+    """How far a model strays from the medians of its rows, kept up to date row by row."""
+
+    def __init__(self, values, good, model):
+        self.values, self.good, self.model = values, good, model
+        self.medians, self.sums, self.squares, self.largest = np.zeros((4, len(values)))
+        self.take_medians(slice(None))
+        self.measure(slice(None))
+
+    def take_medians(self, rows):
+        self.medians[rows] = median_of_rows(self.values[rows], self.good[rows])
+
+    def measure(self, rows):
+        deviation = self._deviate(rows)
+        self.largest[rows] = np.maximum(deviation.max(axis=1), -deviation.min(axis=1))
+        self.sums[rows] = deviation.sum(axis=1)
+        self.squares[rows] = np.einsum("ij,ij->i", deviation, deviation)
+
+    def _deviate(self, rows):
+        deviation = self.model[rows] - self.medians[rows, None].astype(np.float32)
+        deviation *= self.good[rows]
+        return deviation
+
+    def find(self):
+        """Find the good pixels, by flat index, that stray more than 3 sigma."""
+        n = max(np.count_nonzero(self.good), 1)
+        scatter = max(self.squares.sum() - self.sums.sum() ** 2 / n, 0.0)
+        reach = np.float32(CUT * np.sqrt(scatter / max(n - 1, 1)))
+        rows = (self.largest > reach).nonzero()[0]
+        nx = self.values.shape[1]
+        at = (np.abs(self._deviate(rows)) > reach).reshape(-1).nonzero()[0]
+        return rows[at // nx] * nx + at % nx

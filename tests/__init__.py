@@ -1,0 +1,1 @@
+"""The tests of gpucoron, in folders that mirror the package."""

@@ -1,0 +1,148 @@
+"""The native backend: NumPy's bits on long ramps, NumPy itself on short ones and wherever the kernels cannot be had."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from gpucoron.backends import backend_status, get_backend
+from gpucoron.backends.devices import build
+from gpucoron.backends.devices import native_device as native_backend
+from gpucoron.backends.operations import jump, ramp_fit
+from gpucoron.errors import ParameterError
+from gpucoron.steps.ipc import ReferenceEdges
+from tests.cases.backends import usable_backend
+from tests.cases.jump import simulate as simulate_jumps
+from tests.cases.linearity import linearity_case
+from tests.cases.ramp_fit import TIMES
+from tests.cases.ramp_fit import simulate as simulate_ramps
+
+#: more pixels than a tile, and a last tile that is not full
+IMAGE = (5, 31)
+#: groups of two integrations of which the kernels do everything
+ALL_NATIVE = jump.MANY_SAMPLES // 2
+
+
+@pytest.fixture
+def native(request):
+    return usable_backend("native", request.config, n_threads=2)
+
+
+@pytest.fixture
+def nothing_loaded(monkeypatch, tmp_path):
+    """A process that has compiled nothing yet, with an empty cache."""
+    monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path))
+    monkeypatch.setattr(native_backend, "_refused", set())
+    build.library.cache_clear()
+    build._target.cache_clear()
+    yield
+    build.library.cache_clear()
+    build._target.cache_clear()
+
+
+def answers(backend, n_groups):
+    """Run the three operations that have kernels; return every array that they make or change."""
+    rng = np.random.default_rng(n_groups)
+    data, groupdq, coeffs, _ = linearity_case(rng, 5, (2, n_groups, *IMAGE))
+    backend.linearity(data, groupdq, coeffs)
+    ramps = simulate_jumps(rng, (2, n_groups, *IMAGE))
+    count = backend.detect_jumps(*ramps)
+    arrays = simulate_ramps(8, 2, n_groups, *IMAGE)
+    rate, rateints = backend.fit_ramps(**arrays, **TIMES)
+    return [data, ramps[1], np.array(count), *vars(rate).values(), *vars(rateints).values()]
+
+
+@pytest.mark.parametrize("n_groups", [4, ramp_fit.MANY_SAMPLES, ALL_NATIVE])
+def test_long_ramps_have_numpys_bits(native, n_groups):
+    expected = answers(get_backend("numpy", n_threads=1), n_groups)
+    for backend in (native, get_backend("native", n_threads=1)):
+        for one, other in zip(answers(backend, n_groups), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """Names of the native kernels that run."""
+    names, launch = [], native_backend.NativeKernels.launch
+
+    def note(self, name, *arguments):
+        names.append(name)
+        launch(self, name, *arguments)
+
+    monkeypatch.setattr(native_backend.NativeKernels, "launch", note)
+    return names
+
+
+def test_only_long_ramps_are_the_kernels(native, launched):
+    for n_groups, by_kernels in ((ramp_fit.MANY_SAMPLES - 1, False), (ramp_fit.MANY_SAMPLES, True)):
+        native.fit_ramps(**simulate_ramps(8, 1, n_groups, *IMAGE), **TIMES)
+        assert ("fit_integrations" in launched) is by_kernels
+
+
+def test_only_ramps_in_one_piece_are_the_kernels(native, launched):
+    data, groupdq, coeffs, inverse = linearity_case(np.random.default_rng(2), 5)
+    native.linearity(data, groupdq, coeffs)
+    native.linearity(data, groupdq, coeffs, inverse, nframes=4)
+    native.deconvolve_ipc(data, np.ones((3, 3), np.float32), ReferenceEdges(0, 0, 0, 0))
+    assert launched == ["correct_strips", "correct_reads", "deconvolve_ipc"]
+    native.linearity(data[:, 1:], groupdq[:, 1:], coeffs)
+    assert len(launched) == 3
+    with pytest.raises(ValueError, match="C-contiguous"):
+        native.deconvolve_ipc(data[:, 1:], np.ones((3, 3), np.float32), ReferenceEdges(0, 0, 0, 0))
+
+
+def test_emicorr_is_subtracted_as_by_numpy(native):
+    from gpucoron.steps.emicorr import cubic_pieces
+
+    rng = np.random.default_rng(4)
+    data = rng.normal(100, 30, (3, 5, 6, 8)).astype(np.float32)
+    tables = cubic_pieces(rng.normal(0, 5, 9)), rng.random((6, 2)), rng.random(5) * 3, rng.random(3), rng.random(3) + 1
+    expected = data.copy()
+    get_backend("numpy", n_threads=1).subtract_emicorr(expected, *tables)
+    assert not np.array_equal(expected, data)
+    whole = data.copy()
+    native.subtract_emicorr(whole, *tables)
+    np.testing.assert_array_equal(whole, expected)
+
+
+def test_a_compiler_that_fails_is_told_and_done_without(nothing_loaded, monkeypatch, caplog):
+    usable_native = get_backend("native", n_threads=1)
+    monkeypatch.setattr(build, "NATIVE_OPTIONS", (*build.NATIVE_OPTIONS, "--no-such-option"))
+    with caplog.at_level(logging.WARNING):
+        found = answers(usable_native, ALL_NATIVE)
+    for one, other in zip(found, answers(get_backend("numpy", n_threads=1), ALL_NATIVE), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert sum("NumPy takes the place" in message for message in caplog.messages) == 3
+
+
+@pytest.mark.parametrize("reason", ["switch", "compiler"])
+def test_cpu_is_numpy_where_nothing_can_be_compiled(nothing_loaded, monkeypatch, reason):
+    if reason == "switch":
+        monkeypatch.setenv(build.SWITCH, "0")
+    else:
+        monkeypatch.setattr(build.shutil, "which", lambda name: None)
+    usable, told = backend_status()["native"]
+    assert not usable
+    assert told in backend_status()["cpu"][1]
+    assert get_backend("cpu").name == "numpy"
+
+
+def test_options_are_known_or_refused():
+    """A choice takes what one of its backends takes; for any other the way out is named."""
+    with pytest.raises(ParameterError, match="'cpu' has no option device, which is for cuda; known: n_threads"):
+        get_backend("cpu", device=3)
+    with pytest.raises(TypeError, match="no option n_thread; known: .*n_threads"):
+        get_backend("cpu", n_thread=2)
+    assert get_backend("auto", device=0, n_threads=1).name in ("native", "numpy", "cuda")
+
+
+def test_arguments_are_refused_by_the_operations_name():
+    backend, image = get_backend("numpy"), np.zeros((1, 3, 2, 2), np.float32)
+    with pytest.raises(TypeError, match="fit_ktc: missing .*limit"):
+        backend.fit_ktc(image, image)
+    with pytest.raises(TypeError, match="fit_ktc: .*unexpected keyword argument 'time'"):
+        backend.fit_ktc(image, image, image[0, 0], time=2.0)
+    with pytest.raises(TypeError, match="fit_ktc: settings must be SubtractKtcSettings, not dict"):
+        backend.fit_ktc(image, image, image[0, 0], settings={"group_time": 2.0})
+    with pytest.raises(TypeError, match="measure_scatter: unknown arguments group_time"):
+        backend.measure_scatter(image, group_time=2.0)

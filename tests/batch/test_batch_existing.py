@@ -1,0 +1,464 @@
+"""What a batch does to products that are there: refused by name, replaced on request, recognised across versions."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from unittest.mock import patch
+
+import pytest
+
+import gpucoron.batch
+from gpucoron.batch import asked
+from gpucoron.batch.decision import decide
+from gpucoron.batch.job import reduce_job
+from gpucoron.batch.plan import make_plan, settle
+from gpucoron.batch.progress import Silent
+from gpucoron.cli import main
+from gpucoron.errors import ParameterError
+from gpucoron.io.exposure import Exposure
+from gpucoron.parameters import P
+from gpucoron.records.manifest import Manifest, read_manifests, read_past
+from gpucoron.steps import STEPS
+from tests.cases.batches import Raw, lines, records
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    return Raw(tmp_path_factory.mktemp("existing"), 2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def headers():
+    """Let headers be read once for all plans: it is what a plan takes longest for."""
+    with patch.object(Exposure, "read_headers", cache(Exposure.read_headers)):
+        yield
+
+
+@contextmanager
+def working_here(raw):
+    """Let a batch work in this process, which spares the start of workers."""
+
+    def run_here(jobs, options, descriptors=(), early=()):
+        while jobs:
+            job = jobs.popleft()
+            yield "result", job, reduce_job({**job, "backend_options": options[0]})
+
+    with (
+        raw.cache.activate(),
+        patch("gpucoron.batch.processes.run_locally", run_here),
+        patch("gpucoron.batch.run._start_early", lambda *args: []),
+    ):
+        yield
+
+
+@pytest.fixture
+def here(raw):
+    with working_here(raw):
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(raw, tmp_path_factory):
+    """The folder of a finished batch; not to be changed."""
+    output = tmp_path_factory.mktemp("finished")
+    with working_here(raw):
+        assert len(list(gpucoron.batch.reduce(raw.path, output, backend="numpy", workers=1))) == 2
+    return output
+
+
+@pytest.fixture
+def output(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "out")
+
+
+def plan_of(raw, output, **options):
+    """Plan, and tell for each exposure what would be done, and why."""
+    profile, steps, of_run = (
+        options.pop(name, usual) for name, usual in (("profile", "jwst"), ("steps", {}), ("of_run", {}))
+    )
+    steps = settle(profile, steps, of_run)
+    with raw.cache.activate():
+        plan = make_plan([raw.path], output, profile=profile, steps=steps, of_run=of_run, **options)
+    assert [planned.error for planned in plan.exposures] == [None] * 2
+    return [
+        ("refuse" if planned.refused else "reduce" if planned.todo else "leave", planned.reason)
+        for planned in plan.exposures
+    ]
+
+
+def batch(raw, output, *arguments):
+    return main(["batch", str(raw.path), "-o", str(output), "--backend", "numpy", "--workers", "1", *arguments])
+
+
+def test_one_foreign_product_among_many(raw, here, tmp_path, capsys):
+    """It is refused by name, the others are reduced; --dry-run said so; on request it is replaced, and it alone."""
+    foreign = tmp_path / f"{raw.names[0]}_rateints.fits"
+    foreign.write_text("somebody else's")
+    reason = f"{foreign.name} is there, and no manifest here knows it"
+    assert batch(raw, tmp_path, "--dry-run") == 2
+    said = capsys.readouterr().out
+    assert f"refuse  {raw.names[0]}" in said
+    assert f"({reason})" in said
+    assert "1 of 2 exposures to reduce" in said
+    assert batch(raw, tmp_path) == 2
+    said, told = capsys.readouterr()
+    assert "1 done, 1 refused" in said
+    assert f"{reason}; use --overwrite" in told
+    assert "1 exposure was refused" in told
+    assert "--resume --overwrite replaces what is there" in told
+    assert foreign.read_text() == "somebody else's"
+    assert not (tmp_path / f"{raw.names[0]}_rate.fits").exists()
+    assert [(record["exposure"], record["status"]) for record in lines(tmp_path)] == [
+        (raw.names[1], "started"),
+        (raw.names[1], "done"),
+    ]
+    assert batch(raw, tmp_path, "--resume", "--overwrite") == 0
+    assert [record["exposure"] for record in records(tmp_path)] == [raw.names[1], raw.names[0]]
+    assert foreign.stat().st_size > 2880
+    assert batch(raw, tmp_path) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_overwrite_alone_reduces_everything_again(raw, here, output, capsys):
+    def batch_of_one(*arguments):
+        return main(["batch", str(raw.files[0]), "-o", str(output), "--backend", "numpy", "--workers", "1", *arguments])
+
+    assert batch_of_one("--set", "jump.rejection_threshold=5") == 2
+    assert "other parameters (jump.rejection_threshold: default, now 5.0)" in capsys.readouterr().err
+    assert len(records(output)) == 2
+    assert batch_of_one("--overwrite") == 0
+    assert len(records(output)) == 3
+    assert batch_of_one("--set", "jump.rejection_threshold=5", "--overwrite") == 0
+    refused = ("refuse", "other parameters (jump.rejection_threshold: 5.0, now default)")
+    assert plan_of(raw, output) == [refused, ("leave", "done")]
+
+
+class Meanwhile(Silent):
+    """Somebody puts a file into the folder while the batch is at work."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def planned(self, plan):
+        self.path.write_text("somebody else's")
+
+
+@pytest.mark.parametrize("steps", [{}, {"linearity": {"save_results": True, "search_output_file": False}}])
+def test_a_product_that_is_in_the_way_only_in_the_end(raw, here, tmp_path, steps):
+    """None of the products is moved then. What is named by the header is known in the end alone."""
+    name = raw.names[0]
+    foreign = tmp_path / (f"{name}_linearity.fits" if steps else f"{name}_rate.fits")
+    results = gpucoron.batch.reduce(
+        raw.files[0], tmp_path, steps=steps, backend="numpy", workers=1, progress=Meanwhile(foreign)
+    )
+    (result,) = results
+    assert result.status == "refused"
+    assert result.message.startswith(f"{foreign.name} is there, and no manifest here knows it; use --overwrite")
+    assert foreign.read_text() == "somebody else's"
+    assert [path.name for path in tmp_path.glob("*.fits")] == [foreign.name]
+    assert lines(tmp_path) == []
+
+
+def test_extra_products_are_known_before(raw, finished, tmp_path):
+    name, other = raw.names
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in (tmp_path / f"{name}_fitopt.fits", elsewhere / f"{name}_jump.fits", tmp_path / f"{name}_ramp.fits"):
+        path.write_text("somebody else's")
+    asks = (
+        {"steps": {"ramp_fit": {"save_opt": True}}},
+        {"steps": {"jump": {"save_results": True, "output_dir": str(elsewhere)}}},
+        {"of_run": {"save_calibrated_ramp": True}},
+        {"steps": {"ramp_fit": {"skip": True}}},
+    )
+    for options in asks:
+        first, second = plan_of(raw, tmp_path, **options)
+        assert first[0] == "refuse", options
+        assert second == ("reduce", "new")
+    assert plan_of(raw, tmp_path) == [("reduce", "new")] * 2
+
+
+@pytest.mark.parametrize("where", ["out/elsewhere", "elsewhere"])
+def test_results_of_steps_in_other_folders(raw, here, tmp_path, where):
+    elsewhere, output = tmp_path / where, tmp_path / "out"
+    steps = {"jump": {"save_results": True, "output_dir": str(elsewhere)}}
+    options = {"steps": steps, "backend": "numpy", "workers": 1}
+    assert [result.status for result in gpucoron.batch.reduce(raw.files[0], output, **options)] == ["done"]
+    made = elsewhere / f"{raw.names[0]}_jump.fits"
+    told = f"elsewhere/{made.name}" if where.startswith("out") else str(made)
+    assert read_manifests(output)[0][raw.names[0]]["outputs"]["jump"] == told
+    assert list(gpucoron.batch.reduce(raw.files[0], output, **options)) == []
+    made.unlink()
+    assert plan_of(raw, output, steps=steps)[0] == ("reduce", f"{told} is missing")
+
+
+def test_killed_when_a_step_has_written_elsewhere(raw, here, tmp_path, monkeypatch):
+    """It is recorded before it is written, for it does not pass through the batch's own folder."""
+    from gpucoron.batch import run
+
+    def end(*arguments):
+        raise SystemExit(1)
+
+    steps = {"jump": {"save_results": True, "output_dir": str(tmp_path / "elsewhere")}}
+    monkeypatch.setattr(run, "_put_in_place", end)
+    with pytest.raises(SystemExit):
+        list(gpucoron.batch.reduce(raw.files[0], tmp_path / "out", steps=steps, backend="numpy", workers=1))
+    assert (tmp_path / "elsewhere" / f"{raw.names[0]}_jump.fits").exists()
+    plan = plan_of(raw, tmp_path / "out", steps=steps)
+    assert plan == [("reduce", "a batch ended before it was finished"), ("reduce", "new")]
+
+
+def test_a_started_record_is_whose_products_are(raw, output):
+    """What was moved when the batch was killed is ours, whatever of it is there; the report shows it, too."""
+    from gpucoron.report import write_report
+
+    record = read_manifests(output)[0][raw.names[0]]
+    text = (output / "manifest.jsonl").read_text().splitlines()
+    (output / "manifest.jsonl").write_text("".join(f"{line}\n" for line in text if raw.names[0] not in line))
+    assert plan_of(raw, output)[0][0] == "refuse"
+    with Manifest(output) as manifest:
+        manifest.start(record, record["outputs"])
+    assert plan_of(raw, output)[0] == ("reduce", "a batch ended before it was finished")
+    assert plan_of(raw, output, redo="failed")[0] == ("leave", "did not fail")
+    assert "started" in write_report(output).read_text()
+
+
+def test_an_input_of_an_earlier_date(raw, output, tmp_path):
+    """A file from the archive has the archive's date, which may be before the first one was reduced."""
+    copy = shutil.copy2(raw.files[0], tmp_path / raw.files[0].name)
+    with raw.cache.activate():
+        assert [planned.reason for planned in make_plan([copy], output).exposures] == ["done"]
+        content = bytearray(copy.read_bytes())
+        content[-2881] ^= 1
+        copy.write_bytes(content)
+        os.utime(copy, (1e9, 1e9))
+        assert [planned.reason for planned in make_plan([copy], output).exposures] == ["the input is another"]
+        shutil.copy(raw.files[0], copy)
+        assert [planned.reason for planned in make_plan([copy], output).exposures] == ["done"]
+
+
+# 0.1.0 kept no list of what was asked, but the parameters as they were settled, and a digest of them
+
+
+def as_0_1_0_wrote(record, states=None):
+    """Make the record that gpucoron 0.1.0 has left of an exposure."""
+    old = {name: value for name, value in record.items() if name not in ("asked", "input_date")}
+    told = [record["profile"], record["parameters"], states or {}]
+    text = json.dumps(told, sort_keys=True, default=str)
+    return old | {"parameters_digest": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def rewrite(output, change):
+    """Change each record that says what came of an exposure; there were no others in 0.1.0."""
+    text = "".join(json.dumps(change(record)) + "\n" for record in records(output))
+    (output / "manifest.jsonl").write_text(text)
+
+
+def test_folders_of_0_1_0(raw, output):
+    rewrite(output, as_0_1_0_wrote)
+    assert plan_of(raw, output) == [("leave", "done")] * 2
+    assert plan_of(raw, output, steps={"jump": {"rejection_threshold": 4}}) == [("leave", "done")] * 2
+    told = "other parameters (jump.rejection_threshold: 4.0, now 5.0)"
+    assert plan_of(raw, output, steps={"jump": {"rejection_threshold": 5}}) == [("refuse", told)] * 2
+    assert plan_of(raw, output, profile="spaceklip")[0] == ("refuse", "other parameters (profile: jwst, now spaceklip)")
+    # the user asked for something then, and no more; and CRDS's files asked for it, in another context
+    cut = {"jump": {"rejection_threshold": 5.0}}
+    rewrite(output, lambda record: as_0_1_0_wrote({**record, "parameters": cut}))
+    told = "other parameters (jump.rejection_threshold: 5.0, now 4.0)"
+    assert plan_of(raw, output) == [("refuse", told)] * 2
+    rewrite(output, lambda record: {**record, "context": "jwst_0001.pmap"})
+    assert plan_of(raw, output) == [("reduce", "was made with context jwst_0001.pmap")] * 2
+    assert plan_of(raw, output, use_pars=False) == [("refuse", told)] * 2
+
+
+def test_files_of_parameters_then_and_now(raw, output, tmp_path):
+    """0.1.0 kept their sizes and dates in the digest; now it is what they hold that counts."""
+    (gain,) = (raw.cache.path / "references").rglob("*gain*.fits")
+    mine = shutil.copy(gain, tmp_path / "mine.fits")
+    steps = {"ramp_fit": {"override_gain": str(mine)}}
+    changed = "other parameters (the file of ramp_fit.override_gain is another)"
+    with raw.cache.activate():
+        now = make_plan([raw.path], tmp_path / "none", steps=steps).exposures[0]
+    rewrite(output, lambda record: record | {"parameters": steps, "asked": now.asked})
+    assert plan_of(raw, output, steps=steps) == [("leave", "done")] * 2
+    os.utime(mine, (1e9, 1e9))
+    assert plan_of(raw, output, steps=steps) == [("leave", "done")] * 2
+    states = {"ramp_fit.override_gain": [mine.stat().st_size, mine.stat().st_mtime_ns]}
+    new = (output / "manifest.jsonl").read_text()
+    rewrite(output, lambda record: as_0_1_0_wrote(record, states))
+    assert plan_of(raw, output, steps=steps) == [("leave", "done")] * 2
+    mine.write_bytes(gain.read_bytes() + bytes(2880))
+    assert plan_of(raw, output, steps=steps) == [("refuse", changed)] * 2
+    (output / "manifest.jsonl").write_text(new)
+    assert plan_of(raw, output, steps=steps) == [("refuse", changed)] * 2
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_later_version_has_other_parameters(raw, output, monkeypatch, is_old):
+    """One is new, one has another name, one another default: that makes no products outdated."""
+    cut = {"jump": {"rejection_threshold": 5.0}}
+    with raw.cache.activate():
+        before = make_plan([raw.path], output, steps=cut).exposures[0]
+    told = {"parameters": cut, "asked": before.asked, "parameters_digest": before.digest}
+    rewrite(output, lambda record: as_0_1_0_wrote(record | told) if is_old else record | told)
+    assert plan_of(raw, output, steps=cut) == [("leave", "done")] * 2
+    jump = STEPS["jump"]
+    known = {**jump.known, "new": P("new", "float", 1.0, "was not there before")}
+    known["cut"] = replace(known.pop("rejection_threshold"), name="cut")
+    known["three_group_rejection_threshold"] = replace(known["three_group_rejection_threshold"], default=6.5)
+    monkeypatch.setitem(vars(jump), "known", known)
+    monkeypatch.setitem(asked.RENAMED, "jump.rejection_threshold", "jump.cut")
+    assert plan_of(raw, output, steps={"jump": {"cut": 5}}) == [("leave", "done")] * 2
+    with raw.cache.activate():
+        assert make_plan([raw.path], output, steps={"jump": {"cut": 5.0}}).exposures[0].digest == before.digest
+    for mine in ({"cut": 7.0}, {"cut": 5.0, "new": 2.0}):
+        ((verdict, reason), _) = plan_of(raw, output, steps={"jump": mine})
+        assert verdict == "refuse"
+        assert f"now {max(mine.values()) if 'new' not in mine else 2.0}" in reason
+
+
+def test_renamed_again_and_again():
+    names = {"old_jump": "jump", "jump.a": "jump.b", "jump.b": "jump.c"}
+    assert [asked._todays_name(name, names) for name in ("old_jump.a", "jump.b", "jump.x")] == [
+        "jump.c",
+        "jump.c",
+        "jump.x",
+    ]
+
+
+def test_records_that_were_edited(raw, output):
+    """Whatever a manifest holds, it can be decided."""
+    with raw.cache.activate():
+        plan = make_plan([raw.path], output)
+    for odd in (None, [], "x", {"parameters": []}, {"parameters": {}, "files": {"a": 1}}):
+        for field in ("asked", "parameters", "versions", "outputs", "started", "input_bytes", "seconds", "shape"):
+            with (output / "manifest.jsonl").open("a") as file:
+                file.write(json.dumps({**plan.past.last[raw.names[0]], field: odd}) + "\n")
+            past = read_past(output)
+            assert past.n_damaged == 0
+            decision = decide(plan.exposures[0], past, output_dir=output, context=plan.context)
+            wanted = {"outputs": "done", "asked": "done", "seconds": "done", "shape": "done", "started": "done"}
+            expected = wanted.get(field, decision.reason)
+            assert decision.reason == expected, (field, odd)
+            assert decision.reason
+
+
+def killed(work):
+    """Do something in a process of its own that kills itself; fail if it does not."""
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        try:
+            work()
+        finally:
+            os._exit(1)
+    _pid, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+@pytest.mark.parametrize("n_moved", [1, 3])
+def test_killed_while_products_are_put_in_place(raw, here, output, n_moved):
+    """Over products of other parameters, on request: the same command goes on without the flag, another does not."""
+    cut = {"jump": {"rejection_threshold": 5.0}}
+    options = {"steps": cut, "backend": "numpy", "workers": 1}
+    real_move, real_append, left = os.replace, Manifest.append, [n_moved]
+
+    def move(source, target):
+        if "-stage-" not in str(target):  # else it is written whole, no more
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+        real_move(source, target)
+
+    def append(manifest, record):
+        if record["status"] == "done":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real_append(manifest, record)
+
+    def work():
+        os.replace, Manifest.append = move, append
+        list(gpucoron.batch.reduce(raw.path, output, overwrite=True, **options))
+
+    before = (output / f"{raw.names[0]}_rate.fits").read_bytes()
+    killed(work)
+    assert [record["status"] for record in lines(output)].count("started") == 3
+    assert (output / f"{raw.names[0]}_rate.fits").read_bytes() != before
+    ended, refused = ("reduce", "a batch ended before it was finished"), "other parameters (jump.rejection_threshold"
+    assert plan_of(raw, output, steps=cut) == [ended, ("refuse", f"{refused}: default, now 5.0)")]
+    assert plan_of(raw, output)[0] == ("refuse", f"{refused}: 5.0, now default)")
+    results = gpucoron.batch.reduce(raw.files[0], output, **options)
+    assert [result.status for result in results] == ["done"]
+    assert plan_of(raw, output, steps=cut)[0] == ("leave", "done")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_product_of_one_name_belongs_to_one_exposure(raw, here, tmp_path, overwrite):
+    steps = {"jump": {"output_file": "fixed.fits"}}
+    found = gpucoron.batch.reduce(raw.path, tmp_path, steps=steps, overwrite=overwrite, backend="numpy", workers=1)
+    status = {result.exposure: result for result in found}
+    assert [status[name].status for name in raw.names] == ["done", "failed"]
+    assert f"fixed_jump.fits would replace that of {raw.names[0]}" in status[raw.names[1]].message
+    # also where the other one is no part of this batch
+    left = list(gpucoron.batch.reduce(raw.files[1], tmp_path, steps=steps, backend="numpy", workers=1))
+    assert [result.status for result in left] == ["refused"]
+    assert f"fixed_jump.fits is a product of {raw.names[0]}" in left[0].message
+
+
+def test_a_folder_in_the_place_of_a_product(raw, here, tmp_path):
+    (tmp_path / f"{raw.names[0]}_rateints.fits").mkdir()
+    found = list(gpucoron.batch.reduce(raw.files[0], tmp_path, overwrite=True, backend="numpy", workers=1))
+    assert [result.status for result in found] == ["failed"]
+    assert "a folder is in the way" in found[0].message
+    assert not list(tmp_path.glob("*_rate.fits"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seconds": {"total": "x"}}, {"shape": 5}, {"shape": ["a"]}, {"shape": [None]}, {"outputs": {"rate": "x" * 5000}}],
+)
+def test_what_is_odd_in_a_record_ends_no_plan(raw, here, output, change):
+    path = output / "manifest.jsonl"
+    records_there = [json.loads(line) | change for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records_there))
+    assert len(make_plan(raw.path, output).exposures) == 2
+
+
+def test_a_cut_file_is_known_to_the_plan(raw, here, tmp_path):
+    for path in raw.files:
+        shutil.copy(path, tmp_path)
+    cut = tmp_path / raw.files[1].name
+    cut.write_bytes(cut.read_bytes()[:-6000])
+    errors = {planned.input.name: planned.error for planned in make_plan(tmp_path, tmp_path / "out").exposures}
+    assert errors[raw.names[0]] is None
+    assert "truncated" in str(errors[raw.names[1]])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"workers": "a"},
+        {"workers": 1.5},
+        {"workers": True},
+        {"shard": None},
+        {"shard": (1, 2)},
+        {"output_dir": None},
+        {"output_dir": ""},
+        {"output_dir": "a\0b"},
+        {"pars": 5},
+        {"pars": [None]},
+        {"pars": ""},
+        {"profile": None},
+        {"profile": 5},
+        *({"steps": steps} for steps in (5, {"jump": 5}, [("jump", {})], {5: {}}, {"jump": {5: 1}})),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_at_once(raw, tmp_path, given):
+    with pytest.raises(ParameterError):
+        gpucoron.batch.reduce(raw.path, **({"output_dir": tmp_path / "out"} | given))
+    assert not (tmp_path / "out").exists()

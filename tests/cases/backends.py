@@ -1,0 +1,19 @@
+"""Backends for tests."""
+
+import os
+
+import pytest
+
+#: packages that a machine with a GPU may lack: jwst, what tests compare with it, what reads and writes files, and tools
+PEERS = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "astropy", "matplotlib", "rich", "psutil", "PIL")
+
+
+def usable_backend(name, config, **options):
+    """Make a backend; skip where it cannot run, but fail where it must: g++ in CI, a GPU with --require-gpu."""
+    from gpucoron.backends import backend_status, get_backend
+
+    usable, reason = backend_status()[name]
+    if not usable:
+        required = config.getoption("--require-gpu") if name == config.getoption("--device") else os.environ.get("CI")
+        (pytest.fail if required else pytest.skip)(f"backend {name!r}: {reason}")
+    return get_backend(name, **options)

@@ -1,0 +1,78 @@
+"""The examples of the README and of the documentation do what they say, on a small simulated exposure."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cases.paths import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "recipes").glob("*.md"))]
+#: its examples need no exposure, and print what it says: test_array_functions.py
+PAGES.remove(ROOT / "docs" / "api.md")
+
+#: what an example needs that a test machine does not have
+NEEDS = {
+    "dask_jobqueue": "a cluster with a queue",
+    "dask_cuda": "a machine with GPUs",
+    '"cuda"': "a GPU",
+    "spaceKLIP": "spaceKLIP itself",
+    "--scheduler": "a Dask scheduler; tests/batch/test_batch_dask.py starts one",
+    "/archive/": "a cluster with a queue",
+}
+ARCHIVE_NAME = "jw01386001001_0310a_00001_nrcalong_uncal.fits"
+
+
+def blocks_of(page):
+    """List a page's blocks of code: (language, text)."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def _examples():
+    for page in PAGES:
+        for number, (language, text) in enumerate(blocks_of(page)):
+            is_command = language in ("", "console", "bash") and re.search(r"^(\S*/)?gpucoron ", text, re.MULTILINE)
+            if (language == "python" or is_command) and not any(need in text for need in NEEDS):
+                yield pytest.param(language, text, id=f"{page.stem}-{number}")
+
+
+EXAMPLES = list(_examples())
+
+
+def test_there_are_examples():
+    assert {"python", ""} <= {example.values[0] for example in EXAMPLES}
+    assert len(EXAMPLES) >= 8
+
+
+@pytest.fixture
+def folder(exposures, tmp_path, monkeypatch):
+    """A folder with what the examples name: one exposure under their names, and products of it."""
+    case = exposures("NIRCAM", "SUB320A335R", "RAPID", 5, 2, shape=(32, 40))
+    monkeypatch.chdir(tmp_path)
+    Path("raw").mkdir()
+    for name in ("x_uncal.fits", "y_uncal.fits", ARCHIVE_NAME, f"raw/{ARCHIVE_NAME}"):
+        shutil.copy(case.path, name)
+    with case.cache.activate():
+        yield tmp_path
+
+
+@pytest.mark.parametrize(("language", "text"), EXAMPLES)
+def test_example_runs(language, text, folder):
+    from gpucoron.engine import reduce_file
+
+    reduce_file("x_uncal.fits", "stage1", profile="jwst")  # some pages go on from here
+    if language == "python":
+        exec(compile(text, "example", "exec"), {"__name__": "example"})
+    else:
+        for line in text.splitlines():
+            _run_command(line)
+
+
+def _run_command(line):
+    from gpucoron.cli import main
+
+    command = line.split("#")[0].split()
+    if command and command[0].endswith("gpucoron"):
+        arguments = command[1:]
+        assert main([*arguments, "--overwrite"] if arguments[0] in ("run", "batch") else arguments) == 0, line

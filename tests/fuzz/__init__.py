@@ -1,0 +1,1 @@
+"""Exposures, settings and damaged files drawn at random."""

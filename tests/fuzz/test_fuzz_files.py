@@ -1,0 +1,173 @@
+"""Damaged files, drawn at random: refused by name or reduced rightly, and the others of the command go on.
+
+``--fuzz N`` draws N cases; a failure tells the number of the case, which ``mutations.mutate`` makes again.
+"""
+
+import logging
+import resource
+import signal
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from gpucoron.batch.plan import make_plan
+from gpucoron.cli import main
+from gpucoron.files import on_one_line
+from gpucoron.io.products import product_path
+from tests.fuzz.mutations import mutate
+
+#: cases that CI draws
+FEW = 100
+#: cases of one command
+AT_ONCE = 10
+SLOPES = ("SCI", "ERR", "DQ", "VAR_POISSON", "VAR_RNOISE")
+#: bytes that no case may take beyond what the process had
+MOST_MEMORY = 300e6
+MOST_SECONDS = 600
+
+
+def pytest_generate_tests(metafunc):
+    if "first" in metafunc.fixturenames:
+        count = metafunc.config.getoption("--fuzz") or FEW
+        metafunc.parametrize("first", range(0, count, AT_ONCE), ids=lambda first: f"cases-{first}")
+
+
+@pytest.fixture(scope="module")
+def clean(exposures, tmp_path_factory):
+    """The undamaged exposures: paths, a cache for both, and what comes of them."""
+    from gpucoron.simulate import simulate
+    from gpucoron.simulate.references import write_references
+
+    folder = tmp_path_factory.mktemp("clean")
+    made = [
+        simulate("NIRCAM", "SUB320A335R", "MEDIUM8", 4, 2, shape=(16, 20)),
+        simulate("MIRI", "MASK1550", "FASTR1", 6, 2, shape=(16, 20)),
+    ]
+    cache = write_references(made, folder / "crds")
+    paths = [one.write(folder / "raw") for one in made]
+    with cache.activate():
+        assert main(["run", *map(str, paths), "-o", str(folder / "out"), "--backend", "numpy", "-q"]) == 0
+    return paths, cache, {path: read_products(path, folder / "out") for path in paths}
+
+
+def read_products(path, folder):
+    """Read what was made of an exposure: product and extension -> its bytes; {} if nothing was."""
+    found = {}
+    for kind in ("rate", "rateints"):
+        product = product_path(path, folder, kind)
+        if product.exists():
+            with fits.open(product) as hdus:
+                names = [*SLOPES, "INT_TIMES"] if kind == "rateints" else SLOPES
+                found |= {(kind, name): hdus[name].data.copy() for name in names if name in hdus}
+    return found
+
+
+def are_same(one, other):
+    return one.keys() == other.keys() and all(one[key].tobytes() == other[key].tobytes() for key in one)
+
+
+@contextmanager
+def ends_in_time(seconds):
+    def stop(signum, frame):
+        msg = f"it took more than {seconds} s"
+        raise TimeoutError(msg)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def compare_with_jwst(path, found, folder, told, warned):
+    """Hold products to those of jwst's own pipeline on the same file; return what differs.
+
+    ``warned`` is what was logged of it: jwst fails on MIRI's ramps that are shorter than their keywords tell.
+    """
+    from jwst.pipeline import Detector1Pipeline
+
+    folder.mkdir()
+    try:
+        Detector1Pipeline.call(str(path), save_results=True, output_dir=str(folder))
+    except Exception as error:  # it raises anything
+        if isinstance(error, IndexError) and "SCI is used" in warned:
+            return []
+        return [f"{told}: reduced, other than without it, and jwst fails: {type(error).__name__} {error}"]
+    theirs = read_products(path, folder)
+    if theirs.keys() != found.keys():
+        return [f"{told}: jwst makes {theirs.keys()}, and here are {found.keys()}"]
+    differ = []
+    for key, array in found.items():
+        if key[1] in ("DQ", "INT_TIMES"):
+            is_same = array.tobytes() == theirs[key].tobytes()
+        else:
+            is_same = np.allclose(array, theirs[key], rtol=2e-6, atol=0, equal_nan=True)
+        if not is_same:
+            differ.append(f"{told}: {key} is not jwst's")
+    return differ
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_files(first, clean, tmp_path, request, capsys, caplog):
+    """Damage some files, reduce all of them and a good one by one command, and plan a batch of them."""
+    (good, *_others), cache, products = clean
+    folder, output = tmp_path / "raw", tmp_path / "out"
+    folder.mkdir()
+    asked = request.config.getoption("--fuzz")
+    cases = [mutate(number, clean[0], folder) for number in range(first, first + AT_ONCE)]
+    paths = [mutation.path for _source, mutation in cases]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with cache.activate(), caplog.at_level(logging.WARNING), ends_in_time(MOST_SECONDS):
+        code = main(["run", *map(str, paths), str(good), "-o", str(output), "--backend", "numpy", "-q"])
+        said = capsys.readouterr().err
+        planned = {one.input.path: one.error for one in make_plan([*paths, good], tmp_path / "batch").exposures}
+    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    logged = caplog.text.splitlines()
+
+    faults = [f"{memory / 1e6:.0f} MB"] if memory > MOST_MEMORY else []
+    if not are_same(read_products(good, output), products[good]) or planned[good] is not None:
+        faults.append("the good file")
+    if "Traceback" in said + caplog.text:
+        faults.append(f"a traceback: {caplog.text}")
+    left = {path.name for path in output.iterdir()}
+    left -= {product_path(path, output, kind).name for path in (*paths, good) for kind in ("rate", "rateints")}
+    if left:
+        faults.append(f"what is left: {left}")
+    lines = [line for line in said.splitlines() if line.startswith("gpucoron: ")]
+    n_compared = n_refused = 0
+    for number, (source, mutation) in enumerate(cases, first):
+        told = f"case {number}, {source.name}: {mutation.what}"
+        found = read_products(mutation.path, output)
+        of_file = [line for line in lines if on_one_line(mutation.path.name) in line]
+        # where all groups are saturated there is nothing to fit, and nothing is wrong with the file
+        n_refused += not found and not any("no product" in line for line in of_file)
+        if asked:
+            with capsys.disabled():
+                print(f"{told}: {'reduced' if found else of_file}", flush=True)
+        if (mutation.expect == "same" and not found) or (mutation.expect == "refused" and found):
+            faults.append(f"{told}: it is to be {mutation.expect}: {of_file}")
+        if not found:
+            is_plain = len(of_file) == 1 and len(of_file[0]) > len(str(mutation.path)) + 20
+            if not is_plain or "internal error" in of_file[0]:
+                faults.append(f"{told}: said {of_file}")
+            continue
+        if planned.get(mutation.path) is not None:
+            faults.append(f"{told}: reduced, but planned with {planned[mutation.path]}")
+        if are_same(found, products[source]):
+            continue
+        if mutation.expect == "same":
+            faults.append(f"{told}: other products than without it")
+        # jwst takes its time: a few in CI, all where many are drawn
+        elif asked or not n_compared:
+            n_compared += 1
+            with cache.activate():
+                warned = "".join(line for line in logged if mutation.path.name in line)
+                faults += compare_with_jwst(mutation.path, found, tmp_path / f"jwst-{number}", told, warned)
+    assert not faults, "\n".join(faults)
+    assert code == (2 if n_refused else 0)
+    if n_refused:
+        assert f"{n_refused} of {len(cases) + 1} files failed" in lines[-1]

@@ -1,0 +1,206 @@
+"""Versions of other packages: their ranges, what is said outside of them, and what products say of jwst's."""
+
+import logging
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import gpucoron
+from gpucoron.errors import VersionError
+from gpucoron.io import products, versions
+from tests.cases.paths import ROOT
+from tests.tools.oldest_versions import read_pins
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """A function that pretends other versions: package -> version, or None for a package that is missing."""
+
+    def pretend(**others):
+        real = versions.installed
+        monkeypatch.setattr(
+            versions, "installed", lambda package: others[package] if package in others else real(package)
+        )
+        versions.check_versions.cache_clear()
+
+    yield pretend
+    versions.check_versions.cache_clear()
+
+
+def requirements():
+    """Read pyproject's requirements: package -> (lower bound, upper bound or None)."""
+    lines = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    found = {}
+    for line in lines:
+        name, oldest, beyond = re.fullmatch(r"([a-z]+)>=([\d.]+)(?:,<([\d.]+))?", line).groups()
+        found[name] = (oldest, beyond)
+    return found
+
+
+def test_the_ranges_are_those_of_the_installation():
+    wanted = requirements()
+    assert {package: wanted[package] for package in versions.RANGES} == dict(versions.RANGES)
+
+
+def test_the_oldest_are_tested():
+    """Each lower bound is pinned for the tests with the oldest: the release that the bound names."""
+    pins = read_pins()
+    assert {name: versions._numbers(oldest) for name, (oldest, _beyond) in requirements().items()} == {
+        name: versions._numbers(pins[name]) for name in requirements()
+    }
+
+
+def test_what_is_installed_is_within(pretend, caplog):
+    pretend()
+    versions.check_versions()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("package", "found", "told"),
+    [
+        ("jwst", "1.20.2", "jwst 1.20.2 is installed, gpucoron needs jwst>=2.0,<3.1: "),
+        ("jwst", None, "jwst is not installed, gpucoron needs jwst>=2.0,<3.1: "),
+        ("numpy", "1.25.2", "numpy 1.25.2 is installed, gpucoron needs numpy>=1.26,<3: "),
+        ("scipy", "1.14.0rc1", "scipy 1.14.0rc1 is installed, gpucoron needs scipy>=1.14.1: "),
+    ],
+)
+def test_what_is_too_old_is_refused_with_the_way_out(pretend, package, found, told):
+    pretend(**{package: found})
+    with pytest.raises(VersionError) as caught:
+        versions.check_versions()
+    assert str(caught.value).startswith(told)
+    assert f"-m pip install '{package}>=" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("found", ["2.0.0", "2.0.1", "2.1", "3.0.0", "3.0.7.dev3+g1234"])
+def test_what_lies_within_is_not_told(pretend, caplog, found):
+    pretend(jwst=found)
+    versions.check_versions()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("package", "found"), [("jwst", "3.1.0"), ("jwst", "4.0"), ("numpy", "3.0.0")])
+def test_what_is_newer_is_told_once(pretend, caplog, package, found):
+    pretend(**{package: found})
+    with caplog.at_level(logging.WARNING):
+        versions.check_versions()
+        versions.check_versions()
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{package} {found} is newer than the tested versions")
+
+
+def test_every_coat_refuses_before_any_work(pretend, tmp_path, capsys):
+    """The input does not exist: whoever looked for it first would say so."""
+    pretend(jwst="1.20.2")
+    absent, output = tmp_path / "x_uncal.fits", tmp_path / "out"
+    database = SimpleNamespace(output_dir=str(output), obs={})
+    from gpucoron.batch import reduce
+
+    for coat in (
+        lambda: gpucoron.reduce_file(absent, output),
+        lambda: gpucoron.run_single_file(absent, output),
+        lambda: gpucoron.run_obs(database),
+        lambda: list(reduce(tmp_path, output)),
+    ):
+        with pytest.raises(VersionError, match=r"jwst 1\.20\.2 is installed"):
+            coat()
+    with pytest.raises(VersionError, match=r"jwst 1\.20\.2 is installed"):
+        gpucoron.Coron1Pipeline().process(str(absent))
+    assert not output.exists()
+
+
+def run_with(tmp_path, found, *arguments):
+    """Run the command line in an environment whose jwst says that it is another version."""
+    about = tmp_path / "site" / f"jwst-{found}.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: jwst\nVersion: {found}\n")
+    path = os.pathsep.join([str(about.parent), str(ROOT)])
+    environment = {**os.environ, "PYTHONPATH": path, "CRDS_PATH": str(tmp_path)}
+    command = [sys.executable, "-m", "gpucoron", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+
+
+@pytest.mark.parametrize("command", ["run", "batch", "demo"])
+def test_the_command_line_refuses_in_one_line(tmp_path, command):
+    files = [] if command == "demo" else [tmp_path / "x_uncal.fits"]
+    done = run_with(tmp_path, "1.19.0", command, *files, "-o", tmp_path / "out")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("gpucoron: jwst 1.19.0 is installed, gpucoron needs jwst>=2.0,<3.1: ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("found", "told"), [("1.19.0", "gpucoron needs"), ("3.1.0", "is newer than")])
+def test_info_tells_the_state(tmp_path, found, told):
+    done = run_with(tmp_path, found, "info")
+    assert done.returncode == 0
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith(f"  jwst {found}"))
+    assert told in line
+
+
+# ------------------------------------------------------------------------------------------------------------- products
+
+
+@pytest.fixture(scope="module")
+def case(exposures):
+    return exposures("NIRCAM", "SUB320A335R", "RAPID", 5, 2, shape=(24, 32))
+
+
+def history(case, tmp_path, **options):
+    with case.cache.activate():
+        _run, models, _paths = gpucoron.reduce_file(case.path, tmp_path, backend="numpy", save_results=False, **options)
+    return [str(entry["description"]) for entry in models["rate"].history]
+
+
+def test_products_say_whose_code_was_borrowed(case, tmp_path):
+    borrowed = history(case, tmp_path, steps={"jump": {"expand_large_events": True}})
+    assert f"gpucoron code of jwst {version('jwst')}, stcal {version('stcal')}: jump" in borrowed
+    assert not any("gpucoron code of" in line for line in history(case, tmp_path))
+
+
+def test_products_say_as_which_jwst_they_are_where_it_is_another(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(products, "installed", lambda package: "2.0.1")
+    assert "gpucoron own steps: as jwst 3.0, with jwst 2.0.1 installed" in history(case, tmp_path)
+    monkeypatch.setattr(products, "installed", lambda package: "3.0.4")
+    assert not any("own steps" in line for line in history(case, tmp_path))
+
+
+def test_inverse_coefficients_are_read_whatever_the_data_model_knows(exposures):
+    """The data model of jwst 2.0 does not know them: they are read from the file all the same."""
+    from gpucoron.io.exposure import Exposure
+    from gpucoron.io.references import find_references, read_reference
+
+    made = exposures("NIRCAM", "SUB320A335R", "MEDIUM8", 3, 1, shape=(16, 24), options={"inverse_linearity": True})
+    from astropy.io import fits
+
+    with made.cache.activate():
+        exposure = Exposure.read(made.path)
+        path = find_references(exposure, ["linearity"])["linearity"]
+        found = read_reference("linearity", path, exposure)
+    np.testing.assert_array_equal(found.inv_coeffs, fits.getdata(path, "INV_COEFFS"))
+    assert found.inv_coeffs.any()
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_a_step_that_an_older_jwst_does_not_have_is_refused(case, tmp_path, pretend, skip):
+    from gpucoron.engine import plan
+    from gpucoron.io.exposure import Exposure
+
+    pretend(jwst="2.0.1")
+    steps = {"persistence": {"skip": skip}}
+    with case.cache.activate():
+        exposure = Exposure.read_headers(case.path)
+        if skip:
+            plan(exposure, steps=steps, backend="numpy")
+            return
+        with pytest.raises(VersionError, match=r"persistence runs jwst's own code.*skip it, or .*'jwst>=3\.0'"):
+            plan(exposure, steps=steps, backend="numpy")

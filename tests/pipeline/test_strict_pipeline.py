@@ -1,0 +1,590 @@
+"""The whole package over the stand-in that refuses what CuPy refuses: all steps, products and previews; the same bits.
+
+`strict_cupy` says what is refused. Each case runs on the CPU first: on the NumPy backend, or on the host build where
+NumPy sums in another order than the kernels.
+"""
+
+import os
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from gpucoron.backends import get_backend
+from gpucoron.backends.devices import cuda_device as cuda_backend
+from gpucoron.backends.devices.cuda_device import CudaDevice
+from gpucoron.backends.devices.host_device import HostDevice
+from gpucoron.backends.operations import fit_whole_ramps
+from gpucoron.backends.results import Slopes
+from gpucoron.io import references
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import STORE, Reference
+from gpucoron.simulate import Effects
+from tests.cases import parity_edits as edits
+from tests.cases.arrays import FUNCTIONS, call, flat, make_arguments
+from tests.cases.pipelines import run_ours
+from tests.stand_ins.fake_cupy import make_fake_cupy
+from tests.stand_ins.real_cupy import judge_or_skip
+from tests.stand_ins.strict_coverage import collect_asked, names_in_source, note_asked
+
+SHAPE = 32, 40
+#: an exposure -> arguments of the maker
+IMPERFECT = {"nan_fraction": 0.02, "no_lin_corr_fraction": 0.02, "no_sat_check_fraction": 0.02}
+IMPERFECT |= {"negative_gain_fraction": 0.02, "unreliable_fraction": 0.02, "gain_factor": 2.0}
+NIRCAM = ("NIRCAM", "SUB320A335R")
+EXPOSURES = {
+    "averaged": (
+        (*NIRCAM, "SHALLOW4", 6, 3),
+        {"options": {**IMPERFECT, "inverse_linearity": True, "average_dark_current": "image", "dark_groups": 20}},
+    ),
+    "many": ((*NIRCAM, "RAPID", 6, 12), {"options": {"average_dark_current": "scalar"}}),
+    "one": ((*NIRCAM, "BRIGHT1", 5, 1), {"edit": edits.saturate_at_borders}),
+    "bright": (("MIRI", "MASK1550", "FASTR1", 9, 3), {"edit": edits.saturate_at_borders}),
+    "flagged": ((*NIRCAM, "BRIGHT2", 8, 2), {"mark": edits.charge_loss}),
+    "discarded": (("MIRI", "MASK1550", "FASTR1", 10, 2), {"mark": edits.whole_groups}),
+    "snowballs": ((*NIRCAM, "RAPID", 9, 3), {"edit": edits.snowballs, "shape": (96, 112)}),
+    "short dark": (("MIRI", "MASK1550", "FASTR1", 16, 13), {"options": {**IMPERFECT, "dark_groups": 8}}),
+    "wide": (("MIRI", "MASK1550", "FASTR1", 8, 2), {"effects": Effects(emi=True), "shape": (40, 288)}),
+    "showers": (("MIRI", "MASK1550", "FASTR1", 20, 2), {"edit": edits.showers, "shape": (96, 112)}),
+    "miri": (
+        ("MIRI", "MASK1550", "FASTR1", 8, 13),
+        {"options": {**IMPERFECT, "average_dark_current": "scalar"}, "effects": Effects(emi=True)},
+    ),
+}
+DEFAULTS = {"shape": SHAPE, "edit": edits.several_jumps}
+
+
+@dataclass
+class StrictCase:
+    """An exposure, parameters of the steps and of the run, and facts that the file would have had."""
+
+    exposure: str
+    steps: dict = field(default_factory=dict)
+    run: dict = field(default_factory=dict)
+    facts: dict = field(default_factory=dict)
+    #: 'numpy', or 'host': with the kernels, for what NumPy sums in another order
+    against: str = "numpy"
+    #: steps that must have run
+    ran: tuple = ()
+
+
+def on(step, **parameters):
+    return {step: {"skip": False, **parameters}}
+
+
+def late_groups(ngroups):
+    mask = np.zeros((1, ngroups, 1, 1), bool)
+    mask[:, -2:] = True
+    return mask
+
+
+SUBTRACT_1OVERF = {"jump": {"skip": False}, **on("subtract_1overf")}
+CUSTOM = {
+    "saturation": {"flag_rcsat": True, "grow_diagonal": False, "n_pix_grow_sat": 2},
+    "refpix": {"nlower": 4, "nupper": 4, "nleft": 4, "nright": 3, "nrow_off": 1, "side_smoothing_length": 10},
+    **on("mask_groups", mask_array=late_groups(6)),
+    **on("apply_rateints_outliers", sigma_cut=4.0),
+}
+AFTER = {"after_jump_flag_dn1": 500.0, "after_jump_flag_time1": 2.5, "after_jump_flag_dn2": 2000.0}
+AFTER |= {"after_jump_flag_time2": 6.0}
+
+
+def subtract_1overf(stage, model_type, exposure="many", facts=None, **parameters):
+    return StrictCase(
+        exposure, on("subtract_1overf", model_type=model_type, **parameters), {"stage_1overf": stage},
+        against="host", ran=("subtract_1overf",), facts=facts or {},
+    )  # fmt: skip
+
+
+FOUR = {"noutputs": 4}
+CASES = {
+    # the default steps of the near infrared
+    "a short dark along a line": StrictCase("averaged", {"dark_current": {"continue_by_line": True}}),
+    "averaged groups": StrictCase("averaged", ran=("saturation", "superbias", "refpix", "linearity", "dark_current")),
+    "read pattern off": StrictCase("averaged", {"saturation": {"use_readpatt": False, "n_pix_grow_sat": 3}}),
+    "one integration": StrictCase("one", {"ramp_fit": {"suppress_one_group": False}}),
+    "iterative jumps": StrictCase("many", {"jump": {"min_diffs_single_pass": 50}}),
+    "jumps in a single pass": StrictCase("many", {"jump": {"min_diffs_single_pass": 3, **AFTER}}),
+    "clipped integrations": StrictCase("many", {"jump": {"minimum_sigclip_groups": 12, "rejection_threshold": 3.0}}),
+    "clipped groups": StrictCase(
+        "many", {"jump": {"minimum_sigclip_groups": 50, "only_use_ints": False, "flag_4_neighbors": False}}
+    ),
+    "too few groups for jumps": StrictCase("many", {"jump": {"minimum_groups": 10, "apply_minimum_groups": True}}),
+    "groups after jumps": StrictCase("many", {"jump": AFTER}),
+    "charge migration": StrictCase(
+        "averaged", {**on("charge_migration", signal_threshold=9000.0), "ramp_fit": {"suppress_one_group": False}},
+        ran=("charge_migration",),
+    ),
+    "charge loss": StrictCase("flagged", ran=("ramp_fit",)),
+    "selected groups": StrictCase("many", {"ramp_fit": {"firstgroup": 1, "lastgroup": 4}}),
+    "group scale, and the dark's average": StrictCase(
+        "averaged", {"ramp_fit": {"convert_average_dark": True}, "dark_current": {"apply_average_dark_image": True}},
+        facts={"frame_divisor": 8, "gain_factor": 1.5}, ran=("group_scale", "gain_scale"),
+    ),
+    "likely": StrictCase(
+        "averaged", {"ramp_fit": {"algorithm": "LIKELY", "convert_average_dark": True, "max_diffs_one_sided": 4}},
+        against="host",
+    ),
+    "clean_flicker_noise": StrictCase("one", on("clean_flicker_noise"), ran=("clean_flicker_noise",)),
+    "persistence": StrictCase("many", on("persistence", persistence_time=100, dn_threshold=20000.0)),
+    "snowballs": StrictCase("snowballs", {"jump": {"expand_large_events": True}}),
+    # and of MIRI
+    "MIRI": StrictCase("miri", ran=("reset", "rscd", "lastframe", "linearity", "dark_current", "jump", "ramp_fit")),
+    "MIRI with emicorr": StrictCase(
+        "miri", {**on("emicorr"), **on("firstframe")}, against="host", ran=("emicorr", "firstframe")
+    ),
+    "MIRI with emicorr in each integration": StrictCase(
+        "miri", {**on("emicorr", fit_ints_separately=True), **on("firstframe", bright_use_group1=False)},
+        against="host", ran=("emicorr", "firstframe"),
+    ),
+    "MIRI with emicorr, by jwst": StrictCase(
+        "wide", on("emicorr", algorithm="sequential"), ran=("emicorr",)
+    ),
+    "MIRI, a later segment": StrictCase(
+        "miri", {"dark_current": {"dark_by_integration": True}, "ramp_fit": {"algorithm": "LIKELY"}}, against="host",
+        facts={"integration_start": 2, "integration_end": 14, "nints": 20},
+    ),
+    "MIRI's discarded groups": StrictCase("discarded"),
+    "MIRI, a short dark along a line": StrictCase(
+        "short dark", {"dark_current": {"continue_by_line": True}, **on("apply_rateints_outliers", sigma_cut=4.0)},
+        ran=("dark_current", "apply_rateints_outliers"),
+    ),
+    "MIRI, early saturation": StrictCase("bright"),
+    "showers": StrictCase("showers", {"jump": {"find_showers": True, "extend_min_area": 20}}),
+    # spaceKLIP's
+    "spaceKLIP, rates": StrictCase(
+        "many", CUSTOM, {"profile": "spaceklip", "stage_1overf": "ints"}, against="host",
+        ran=("mask_groups", "subtract_ktc", "subtract_1overf", "apply_rateints_outliers", "charge_migration"),
+    ),
+    "spaceKLIP, groups": StrictCase(
+        "many", CUSTOM, {"profile": "spaceklip", "stage_1overf": "groups"}, against="host", ran=("subtract_1overf",)
+    ),
+    "spaceKLIP, averaged groups": StrictCase(
+        "averaged", {"refpix": {"nlower": -1, "nleft": -1}, "saturation": {"flag_rcsat": True}},
+        {"profile": "spaceklip"}, against="host",
+    ),
+    "spaceKLIP, one integration": StrictCase("one", {}, {"profile": "spaceklip"}, against="host"),
+    "experimental_jumpramp": StrictCase(
+        "many", {**on("experimental_jumpramp", use=True), **on("apply_rateints_outliers", sigma_cut=4.0)},
+        against="host", ran=("experimental_jumpramp", "apply_rateints_outliers"),
+    ),
+    "outliers in most pixels": StrictCase(
+        "many", on("apply_rateints_outliers", sigma_cut=1.0), ran=("apply_rateints_outliers",)
+    ),
+    "MIRI, spaceKLIP": StrictCase(
+        "miri", on("mask_groups", mask_array=late_groups(8)),
+        {"profile": "spaceklip", "rate_int_outliers": True}, ran=("mask_groups", "apply_rateints_outliers"),
+    ),
+    "1/f, medians": subtract_1overf("ints", "median", companions=[10.0, 12.0], companion_radius=4.0),
+    "1/f, means": subtract_1overf("ints", "mean", rate_combination="nanmean", vertical_corr=False),
+    "1/f, cosines": subtract_1overf("ints", "fft", user_mask=np.eye(*SHAPE, dtype=bool)),
+    "1/f in groups, medians": subtract_1overf("groups", "median", combine_ints=False),
+    "1/f in groups, means": subtract_1overf("groups", "mean", "averaged"),
+    "1/f in groups, cosines": subtract_1overf("groups", "fft", "one"),
+    "1/f along columns": subtract_1overf("ints", "savgol", facts={"slowaxis": -1, "fastaxis": 2}),
+    # refpix of four outputs, and of columns, is jwst's
+    "1/f, four outputs": subtract_1overf("ints", "savgol", facts=FOUR, channel_averaging=True),
+    "1/f in groups, four outputs": subtract_1overf("groups", "median", "averaged", facts=FOUR, channel_averaging=True),
+}  # fmt: skip
+
+#: path -> reference on the host
+READ = {}
+
+#: cases that also run with a device that is too small for them
+SPILLED = ("averaged groups", "likely", "MIRI with emicorr", "spaceKLIP, rates", "spaceKLIP, groups")
+
+
+@pytest.fixture
+def cupy(request, monkeypatch, tmp_path, tmp_path_factory):
+    """The stand-in; all but the smallest arrays go through pinned memory of a few hundred bytes."""
+    monkeypatch.setattr(cuda_backend, "LARGE", 1000)
+    monkeypatch.setattr(CudaDevice, "words_at_once", 5000)
+    # On the host, threads that wait for each other are real ones: few of them.
+    monkeypatch.setattr(CudaDevice, "choose_lanes", lambda self, n_pixels, n_units: 1)
+    monkeypatch.setattr(CudaDevice, "block_threads", HostDevice.block_threads)
+    monkeypatch.setattr(CudaDevice, "frame_threads", HostDevice.frame_threads)
+    fake = make_fake_cupy(monkeypatch, tmp_path, runner=HostDevice(1), judge=judge_or_skip())
+    # References stay on the device from one exposure to the next, but this device is new. They are read once.
+    STORE.clear()
+    read = references.read_reference
+
+    def read_once(reftype, path, exposure):
+        if path not in READ:
+            READ[path] = read(reftype, path, exposure)
+        return READ[path]
+
+    monkeypatch.setattr(references, "read_reference", read_once)
+    yield fake
+    STORE.clear()
+    note_asked(tmp_path_factory, request.node, fake.asked)
+    assert not fake.queue
+    assert max(fake.whole_copies, default=0) < 1000
+    assert set(fake.pinned) <= {10000}
+
+
+def make(exposures, case, monkeypatch):
+    arguments, options = EXPOSURES[case.exposure]
+    made = exposures(*arguments, **{**DEFAULTS, **options})
+    if case.facts:
+        import gpucoron.io.exposure
+
+        read = gpucoron.io.exposure.facts_of
+        monkeypatch.setattr(gpucoron.io.exposure, "facts_of", lambda *given: replace(read(*given), **case.facts))
+    return made
+
+
+def run(made, case, backend):
+    profile = {"profile": case.run["profile"]} if "profile" in case.run else {}
+    pipeline = {name: value for name, value in case.run.items() if name != "profile"}
+    return run_ours(made.path, case.steps, backend=backend, pipeline=pipeline, **profile)
+
+
+def assert_same(found, expected):
+    assert list(found.ramps) == list(expected.ramps)
+    for step, arrays in expected.ramps.items():
+        for key, array in arrays.items():
+            np.testing.assert_array_equal(found.ramps[step][key], array, err_msg=f"{step} {key}")
+    for product in ("rate", "rateints"):
+        for key, array in (getattr(expected, product) or {}).items():
+            np.testing.assert_array_equal(getattr(found, product)[key], array, err_msg=f"{product} {key}")
+    for ours, theirs in zip(found.run.records, expected.run.records, strict=True):
+        assert (ours.status, ours.reason, ours.flagged) == (theirs.status, theirs.reason, theirs.flagged), ours.name
+
+
+def of_cpu(case, **options):
+    return get_backend("host", n_threads=1, **options) if case.against == "host" else get_backend("numpy")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_step_over_strict_arrays(name, exposures, cupy, monkeypatch):
+    case = CASES[name]
+    made = make(exposures, case, monkeypatch)
+    with made.cache.activate():
+        expected = run(made, case, of_cpu(case))
+        found = run(made, case, get_backend("cuda", device=1, cupy=cupy))
+    assert_same(found, expected)
+    assert isinstance(found.run.exposure.data, cupy.ndarray)
+    status = {record.name: record.status for record in found.run.records}
+    assert all(status[step] == "COMPLETE" for step in case.ran), status
+
+
+@pytest.mark.parametrize("name", SPILLED)
+def test_every_step_of_exposures_that_are_too_large(name, exposures, cupy, monkeypatch, caplog):
+    case = CASES[name]
+    made = make(exposures, case, monkeypatch)
+    with made.cache.activate():
+        # What runs in NumPy there does so here.
+        expected = run(made, case, of_cpu(case, max_memory=100_000))
+        found = run(made, case, get_backend("cuda", device=1, cupy=cupy, max_memory=100_000))
+    assert "in chunks" in caplog.text
+    assert_same(found, expected)
+    assert cupy.launches
+
+
+# ------------------------------------------------------------------------------------- products, previews and manifest
+
+PRODUCTS = {
+    "NIRCam": StrictCase(
+        "averaged",
+        {"dark_current": {"dark_output": "dark.fits"}, "ramp_fit": {"algorithm": "LIKELY", "save_opt": True}},
+        {"save_calibrated_ramp": True, "save_intermediates": True}, against="host",
+    ),
+    "NIRCam, spaceKLIP": StrictCase(
+        "many", on("mask_groups", mask_array=late_groups(6)), {"profile": "spaceklip", "rate_int_outliers": True},
+        against="host",
+    ),
+    "MIRI": StrictCase(
+        "miri", {"ramp_fit": {"save_opt": True}, "jump": {"save_results": True}, "dark_current": {"dark_output": "d"}},
+        {"save_calibrated_ramp": True},
+    ),
+    "a ramp with flags": StrictCase("flagged"),
+    "no fit": StrictCase("one", {"ramp_fit": {"skip": True}}),
+}  # fmt: skip
+
+
+def reduce(made, case, backend, folder, monkeypatch):
+    """Reduce an exposure as a batch does: its record, its preview, and the arrays of all its files."""
+    from astropy.io import fits
+
+    from gpucoron.batch import job as batch_worker
+    from gpucoron.records.previews import load_preview, preview_path
+
+    monkeypatch.setattr(batch_worker, "_backend", lambda name, options: backend)
+    profile = case.run.get("profile", "jwst")
+    of_run = {name: value for name, value in case.run.items() if name != "profile"}
+    job = {
+        "path": str(made.path), "stage": str(folder), "log": str(folder) + ".log", "attempt": 1,
+        "about": {"exposure": "x"}, "profile": profile, "steps": case.steps, "of_run": of_run, "backend": "cuda",
+        "backend_options": {}, "environment": {},
+    }  # fmt: skip
+    record = batch_worker.reduce_job(job)
+    assert record["status"] in ("done", "no rate"), record["error"]["traceback"]
+    arrays = {}
+    for path in folder.glob("*.fits"):
+        with fits.open(path) as hdus:
+            arrays |= {(path.name, hdu.name): hdu.data for hdu in hdus if hdu.is_image and hdu.data is not None}
+    return record, vars(load_preview(preview_path(folder, "x"))), arrays
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_previews_and_records(name, exposures, cupy, monkeypatch, tmp_path):
+    case = PRODUCTS[name]
+    made = make(exposures, case, monkeypatch)
+    with made.cache.activate():
+        expected = reduce(made, case, of_cpu(case), tmp_path / "cpu", monkeypatch)
+        found = reduce(made, case, get_backend("cuda", cupy=cupy), tmp_path / "cuda", monkeypatch)
+    for ours, theirs in zip(found[1:], expected[1:], strict=True):
+        assert set(ours) == set(theirs)
+        for key, value in theirs.items():
+            np.testing.assert_array_equal(ours[key], value, err_msg=str(key))
+    (ours, *_), (theirs, *_) = found, expected
+    assert ours["flags"] == theirs["flags"]
+    assert ours["outputs"] == theirs["outputs"]
+    for mine, its in zip(ours["steps"], theirs["steps"], strict=True):
+        assert [mine[key] for key in ("name", "status", "reason", "flagged")] == [
+            its[key] for key in ("name", "status", "reason", "flagged")
+        ]
+    assert ours["flags"]
+
+
+# ------------------------------------------------------------------------------------ functions that take device arrays
+
+
+def copies(backend, *arrays):
+    """Copy arrays to a backend's device; the CPU gets copies too."""
+    return [backend.to_device(np.array(array)) for array in arrays]
+
+
+def assert_functions_agree(cupy, act, *arrays):
+    """Run ``act(backend, *arrays)`` on both; it returns the arrays that shall be equal."""
+    on_host, on_device = get_backend("host", n_threads=1), get_backend("cuda", device=1, cupy=cupy)
+    expected = act(on_host, *copies(on_host, *arrays))
+    found = act(on_device, *copies(on_device, *arrays))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(on_device.to_host(ours), theirs)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(5)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (5, 5), (4, 6), (7, 7), (3, 3, 20, 32), (7, 5, 20, 32)])
+def test_ipc(cupy, rng, shape):
+    from gpucoron.steps.ipc import ReferenceEdges
+
+    def deconvolve(backend, data, kernel):
+        backend.deconvolve_ipc(data, kernel, ReferenceEdges(4, 0, 4, 3))
+        return [data]
+
+    data = rng.normal(1000, 100, (2, 3, 20, 32)).astype(np.float32)
+    assert_functions_agree(cupy, deconvolve, data, rng.normal(0, 0.01, shape).astype(np.float32))
+
+
+@pytest.mark.parametrize("odd_even_rows", [True, False])
+def test_reference_pixels_of_miris_full_frame(cupy, rng, odd_even_rows):
+    from gpucoron.steps.refpix import correct_miri_frames
+
+    def correct(backend, data, pixeldq):
+        assert correct_miri_frames(data, pixeldq, odd_even_rows=odd_even_rows, backend=backend)
+        return [data]
+
+    data = rng.normal(1000, 100, (2, 3, 16, 1032)).astype(np.float32)
+    pixeldq = rng.choice(np.array([0, 1], np.uint32), p=[0.9, 0.1], size=(16, 1032))
+    assert_functions_agree(cupy, correct, data, pixeldq)
+
+
+def test_side_columns_with_missing_values(cupy, rng):
+    from gpucoron.steps.refpix import PseudoReference, correct_sides
+
+    def correct(backend, data, pixeldq, missing):
+        correct_sides(data, pixeldq, PseudoReference(nleft=3, nright=4), missing=missing, backend=backend)
+        return [data]
+
+    data = rng.normal(1000, 100, (2, 3, 20, 32)).astype(np.float32)
+    pixeldq = rng.choice(np.array([0, 1], np.uint32), p=[0.8, 0.2], size=(20, 32))
+    assert_functions_agree(cupy, correct, data, pixeldq, rng.random(data.shape) < 0.2)
+
+
+@pytest.mark.parametrize("user_dtype", [np.uint32, ">i4", np.int64])
+def test_flags_of_the_users(cupy, rng, user_dtype):
+    from gpucoron.steps import dq_init
+
+    user_dq = rng.integers(0, 2, (20, 32)).astype(user_dtype)
+
+    def start(backend, groupdq, pixeldq, mask):
+        exposure = Exposure(groupdq=groupdq, pixeldq=pixeldq)
+        parameters = dq_init.STEP.settings(user_supplied_dq=user_dq)
+        dq_init.run(exposure, {"mask": Reference(dq=mask)}, parameters, backend)
+        return [groupdq, pixeldq]
+
+    flags = np.zeros((2, 3, 20, 32), np.uint8), np.zeros((20, 32), np.uint32)
+    assert_functions_agree(cupy, start, *flags, rng.integers(0, 2, (20, 32)).astype(np.uint32))
+
+
+@pytest.mark.parametrize("reject_jumps", [True, False])
+@pytest.mark.parametrize("used", [True, False])
+def test_likelihood_of_differences(cupy, rng, reject_jumps, used):
+    from gpucoron.steps.likelihood import fit_likelihood
+
+    times = 2.0 * np.arange(1, 8)
+
+    def fit(backend, diffs, sig, usable):
+        options = {"diffs2use": usable if used else None, "reject_jumps": reject_jumps, "backend": backend}
+        return vars(fit_likelihood(diffs, times, sig, **options)).values()
+
+    diffs = rng.normal(20, 2, (6, 12, 16))
+    diffs[2, ::3] += 200
+    usable = rng.random(diffs.shape) < 0.8
+    assert_functions_agree(cupy, fit, diffs, np.full((12, 16), 5.0, np.float32), usable)
+
+
+def test_ramps_without_flags(cupy, rng):
+    def fit(backend, samples, gain, read_noise):
+        return fit_whole_ramps(backend, samples, 1, gain, read_noise, 10.0, None)
+
+    samples = rng.normal(0, 5, (6, 2 * 70)).cumsum(axis=0)
+    assert_functions_agree(cupy, fit, samples, *np.full((2, 70), 2.0))
+
+
+@pytest.mark.parametrize("options", [{}, {"combine_ints": False, "noutputs": 2}, {"slowaxis": 1, "model_type": "mean"}])
+def test_noise_of_ramps(cupy, rng, options):
+    from gpucoron.steps.subtract_1overf import noise_of_ramp
+
+    def find(backend, data, groupdq, saturation):
+        return [noise_of_ramp(data, groupdq, saturation, 10.0, backend=backend, **options)]
+
+    data = rng.normal(1000, 10, (3, 4, 24, 32)).astype(np.float32)
+    groupdq = rng.choice(np.array([0, 1], np.uint8), p=[0.97, 0.03], size=data.shape)
+    assert_functions_agree(cupy, find, data, groupdq, np.full((24, 32), 6e4, np.float32))
+
+
+def test_a_quiet_scene_and_quiet_integrations(cupy, rng):
+    """More than half of the values are equal: the mean deviation stands in for the median one."""
+    from gpucoron.steps.apply_rateints_outliers import find_outliers
+    from gpucoron.steps.subtract_1overf import noise_of_ramp
+
+    def find(backend, cube, data, groupdq, saturation):
+        noise = noise_of_ramp(data, groupdq, saturation, 10.0, backend=backend)
+        cubes = cube, (4 * cube).astype(np.int32)
+        return [noise, *(find_outliers(values, sigma_cut=2.0, backend=backend) for values in cubes)]
+
+    cube = np.where(rng.random((12, 6, 7)) < 0.3, rng.normal(size=(12, 6, 7)), 1).astype(np.float32)
+    data = np.broadcast_to(np.arange(4, dtype=np.float32)[:, None, None], (2, 4, 24, 32))
+    assert_functions_agree(cupy, find, cube, data, np.zeros(data.shape, np.uint8), np.full((24, 32), 6e4, np.float32))
+
+
+#: fits of 1/f noise take long where threads that wait for each other are real: test_noise_of_ramps, and the cases above
+SLOW = ("subtract_1overf.noise_of_ramp", "subtract_1overf.noise_of_rateints")
+
+
+def works_on_host(name):
+    return any(getattr(kind, "on_host", False) for kind in FUNCTIONS[name].declared.values())
+
+
+def on_device(value, backend):
+    """Send arrays, also those of Slopes and of an exposure."""
+    if isinstance(value, np.ndarray):
+        return backend.to_device(value)
+    if isinstance(value, Slopes):
+        return Slopes(**{key: backend.to_device(array) for key, array in vars(value).items()})
+    if hasattr(value, "groupdq"):
+        return replace(value, **{key: on_device(array, backend) for key, array in vars(value).items()})
+    return value
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in SLOW])
+def test_array_functions(cupy, name):
+    """Device arrays give what host arrays give, and stay on the device; host arrays that are changed are changed."""
+    on_cpu, on_gpu = get_backend("host", n_threads=1), get_backend("cuda", device=1, cupy=cupy)
+    arguments = make_arguments(name)
+    expected = flat(call(name, arguments, backend=on_cpu))
+    sent = {key: on_device(value, on_gpu) for key, value in make_arguments(name).items()}
+    here = make_arguments(name)
+    for given in (sent, here):
+        found = flat(call(name, given, backend=on_gpu))
+        for ours, theirs in zip(found, expected, strict=True):
+            # The amplitudes of interference are found on the host.
+            if isinstance(theirs, np.ndarray) and not works_on_host(name) and not name.startswith("emicorr"):
+                assert isinstance(ours, cupy.ndarray)
+            np.testing.assert_array_equal(on_gpu.to_host(ours) if hasattr(ours, "get") else ours, theirs)
+    for key, kind in FUNCTIONS[name].declared.items():
+        if getattr(kind, "in_place", False) is True:
+            for given in (sent, here):
+                after = (given[key], arguments[key])
+                if isinstance(arguments[key], Slopes):
+                    after = after[0].rate, after[1].rate
+                np.testing.assert_array_equal(on_gpu.to_host(after[0]), after[1])
+
+
+def test_device_arrays_of_any_kind(cupy, monkeypatch):
+    """Images that stand for ramps, gaps, other dtypes; a mix of sides without a backend is refused."""
+    from gpucoron.errors import ArgumentError
+    from gpucoron.steps import arguments, saturation
+
+    backend = get_backend("cuda", device=1, cupy=cupy)
+    given = make_arguments("saturation.flag_saturated")
+    names = "data", "groupdq", "pixeldq", "threshold", "dq"
+    arrays = {key: given[key] for key in names}
+    arrays["groupdq"] = arrays["groupdq"][0, 0]
+    expected = saturation.flag_saturated(**{**arrays, "groupdq": np.tile(arrays["groupdq"], (2, 6, 1, 1))})
+    sent = {key: backend.to_device(array) for key, array in arrays.items()}
+    sent["data"] = backend.to_device(arrays["data"].astype(np.float64))
+    sent["threshold"] = backend.to_device(np.repeat(arrays["threshold"], 2, axis=-1))[:, ::2]
+    found = backend.to_host(saturation.flag_saturated(**sent, backend=backend))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+    def make(name, **options):
+        asked.append((name, options))
+        return backend if name == "cuda" else get_backend(name, **options)
+
+    asked = []
+    with monkeypatch.context() as patch:
+        patch.setattr(arguments, "get_backend", make)
+        assert isinstance(saturation.flag_saturated(**sent)[0], cupy.ndarray)
+        assert asked[0] == ("cuda", {"device": 1})
+        for ours, theirs in zip(saturation.flag_saturated(**sent, backend="numpy"), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(ArgumentError, match="flag_saturated: some arrays are on a GPU and some are not"):
+        saturation.flag_saturated(**{**sent, "dq": arrays["dq"]})
+    with pytest.raises(ArgumentError, match="groupdq: is on a GPU and .* which backend 'numpy' cannot"):
+        saturation.flag_rc_pixels(sent["groupdq"][None, None], given["dq"] > 2, backend="numpy")
+    other = get_backend("cuda", device=0, cupy=cupy)
+    with pytest.raises(ArgumentError, match="data: is on GPU 1, but the backend works on GPU 0"):
+        saturation.flag_saturated(**sent, backend=other)
+
+
+# ------------------------------------------------------------------------------------------------------------- coverage
+
+#: names and files: not seen by the stand-in, or not asked here, and why
+NOT_ASKED = {
+    "cuda": "devices, streams and pinned memory are the stand-in's own: test_upload.py",
+    "ndarray": "the type of the arrays",
+    "get_default_memory_pool": "test_upload.py, test_spilling.py",
+    "get_default_pinned_memory_pool": "test_upload.py",
+    "base.py": "what it asks for itself, kernels or the CUDA backend do in another way",
+}
+
+
+def test_every_name_of_cupy_has_been_asked_for(request, tmp_path_factory):
+    """Each place in the source where something is asked of ``xp`` or ``ndimage`` has been run by this module."""
+    judge_or_skip()
+    own = [item for item in request.session.items if item.path == request.node.path and item is not request.node]
+    chosen = request.config.option
+    if (
+        chosen.keyword
+        or chosen.markexpr
+        or chosen.lf
+        or chosen.deselect
+        or any("::" in argument for argument in request.config.args)
+    ):
+        pytest.skip("only after all tests of this module")
+    asked = collect_asked(tmp_path_factory, [item for item in own if "cupy" in item.fixturenames])
+    assert asked is not None, "tests of this module did not end"
+    missing = {
+        (path, line, name)
+        for path, line, name in names_in_source() - asked
+        if name not in NOT_ASKED and os.path.basename(path) not in NOT_ASKED
+    }
+    assert not missing, "\n".join(f"{path}:{line}: {name}" for path, line, name in sorted(missing))

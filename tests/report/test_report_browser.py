@@ -1,0 +1,301 @@
+"""The report in a real browser: headless Chromium opens it, sorts, filters, opens rows; nothing goes over a network."""
+
+import json
+import shutil
+import time
+
+import pytest
+
+from gpucoron.report import write_report
+from tests.cases.records import TRACEBACK, make_failure, make_preview, make_record, write_manifest, write_preview
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed; it comes with the dev extra")
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+N_EXPOSURES = 500
+#: what "opens without freezing" means here; a bound for slow machines, not a measurement
+READY_WITHIN, ANSWERS_WITHIN = 10.0, 3.0
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1440,1000",
+)
+BROKEN = "x_uncal.fits: truncated: 81920 bytes; <b>download</b> it again"
+#: the least contrast of WCAG 2 (AA) for text, over every element with text of its own that can be seen
+LOW_CONTRAST = """
+const parse = (text) => (text.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
+const luminance = (rgb) => rgb.slice(0, 3).map((value) => value / 255)
+  .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, value, index) => sum + value * [0.2126, 0.7152, 0.0722][index], 0);
+const ground = (element) => {
+  for (let at = element; at; at = at.parentElement) {
+    const rgb = parse(getComputedStyle(at).backgroundColor);
+    if (rgb.length === 3 || rgb[3] > 0) return rgb;
+  }
+  return [255, 255, 255];
+};
+const low = [];
+let seen = 0;
+for (const element of document.querySelectorAll("body *")) {
+  const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+  if (!own || !element.checkVisibility() || element.closest("caption, script, option, svg")) continue;
+  const [a, b] = [luminance(parse(getComputedStyle(element).color)), luminance(ground(element))];
+  const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  seen += 1;
+  if (contrast < 4.5) low.push([element.textContent.slice(0, 40), contrast]);
+}
+return [seen, low];
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    chromedriver = shutil.which("chromedriver")
+    if not (chromium and chromedriver):
+        pytest.skip("needs Chromium and chromedriver (Debian: apt-get install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The report of a batch of 500 exposures: one failed, one without a rate, all others with a preview."""
+    folder = tmp_path_factory.mktemp("batch")
+    records = [make_record(number) for number in range(N_EXPOSURES)]
+    records[7] = make_failure(7, BROKEN)
+    records[20] = make_record(20, status="no rate", outputs={})
+    previews = [make_preview(seed) for seed in range(4)]
+    for number, record in enumerate(records):
+        if record["status"] == "done":
+            write_preview(folder, record["exposure"], previews[number % 4])
+    write_manifest(folder, records)
+    return write_report(folder)
+
+
+@pytest.fixture
+def opened(browser, page):
+    """The page, open and ready; afterwards the browser has nothing to complain of and has asked for nothing else."""
+    browser.get("about:blank")
+    _drain(browser)
+    browser.get(page.as_uri())
+    _wait_until_ready(browser)
+    yield browser
+    complaints, requests = _drain(browser)
+    assert complaints == []
+    assert {url for url in requests if not url.startswith("data:")} <= {page.as_uri()}
+
+
+def _wait_until_ready(browser):
+    WebDriverWait(browser, READY_WITHIN).until(
+        lambda driver: driver.execute_script("return document.documentElement.dataset.ready") == "yes"
+    )
+
+
+def _drain(browser):
+    """Take what the browser logged since: (complaints, addresses asked for)."""
+    complaints = [entry["message"] for entry in browser.get_log("browser")]
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    requests = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    return complaints, requests
+
+
+def column(browser, name):
+    """Read a column of the rows made so far, by the header's text."""
+    headers = [cell.text.split("\n")[0].strip(" ▲▼") for cell in browser.find_elements(By.CSS_SELECTOR, "thead th")]
+    script = "return [...document.querySelectorAll('tr.row')].map((row) => row.cells[arguments[0]].textContent)"
+    return browser.execute_script(script, headers.index(name))
+
+
+def count(browser):
+    return browser.find_element(By.ID, "count").text
+
+
+def header(browser, name):
+    return next(button for button in browser.find_elements(By.CSS_SELECTOR, "thead button") if name in button.text)
+
+
+def sorting(browser):
+    return [
+        (cell.text.strip(" ▲▼\n"), cell.get_attribute("aria-sort"))
+        for cell in browser.find_elements(By.CSS_SELECTOR, "thead th[aria-sort]")
+    ]
+
+
+def search(browser, text):
+    field = browser.find_element(By.ID, "search")
+    field.clear()
+    field.send_keys(text)
+
+
+def test_500_exposures_open_and_answer(browser, page):
+    browser.get("about:blank")
+    _drain(browser)
+    start = time.monotonic()
+    browser.get(page.as_uri())
+    _wait_until_ready(browser)
+    assert time.monotonic() - start < READY_WITHIN
+    assert count(browser) == f"{N_EXPOSURES} exposures"
+    # far fewer rows are made than there are exposures: that is why it opens at once
+    assert 20 < len(browser.find_elements(By.CSS_SELECTOR, "tr.row")) < N_EXPOSURES / 2
+    for act in (
+        lambda: header(browser, "Time").click(),
+        lambda: search(browser, "hr 8799"),
+        lambda: browser.find_element(By.CSS_SELECTOR, "tr.row .name").click(),
+    ):
+        start = time.monotonic()
+        act()
+        # two frames later, whatever the act set off is on the screen
+        browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+        assert time.monotonic() - start < ANSWERS_WITHIN
+    complaints, requests = _drain(browser)
+    assert complaints == []
+    assert page.as_uri() in requests
+    assert {url for url in requests if not url.startswith("data:")} == {page.as_uri()}
+
+
+def test_scrolling_reaches_every_exposure(opened):
+    def all_rows(driver):
+        driver.execute_script("scrollTo(0, document.body.scrollHeight)")
+        return len(driver.find_elements(By.CSS_SELECTOR, "tr.row")) == N_EXPOSURES
+
+    WebDriverWait(opened, 20, poll_frequency=0.1).until(all_rows)
+    assert len(set(column(opened, "Exposure"))) == N_EXPOSURES
+    assert opened.execute_script("return [...document.images].filter((image) => !image.naturalWidth).length") == 0
+    assert len(opened.find_elements(By.CSS_SELECTOR, ".thumbs img")) == 3 * (N_EXPOSURES - 2)
+
+
+def test_sorting_by_mouse_and_keyboard(opened):
+    assert sorting(opened) == [("Exposure", "ascending")]
+    header(opened, "Time").click()
+    times = [float(text.removesuffix(" s")) for text in column(opened, "Time")]
+    assert sorting(opened) == [("Time", "descending")]
+    assert times == sorted(times, reverse=True)
+    assert times[0] > times[-1] or len(set(times)) == 1
+    jumps = header(opened, "Jumps")
+    opened.execute_script("arguments[0].focus()", jumps)
+    jumps.send_keys(Keys.ENTER)
+    jumps.send_keys(Keys.SPACE)
+    assert sorting(opened) == [("Jumps", "ascending")]
+    shares = [float(text.removesuffix(" %")) for text in column(opened, "Jumps")]
+    assert shares == sorted(shares)
+    assert shares[0] > 0
+    assert opened.switch_to.active_element == header(opened, "Jumps")
+
+
+def test_what_is_unknown_comes_last(opened):
+    search(opened, "nrca2 00001_nrca2 jw01386001")
+    for _ in range(2):
+        header(opened, "Memory").click()
+        assert column(opened, "Memory")[-1] == "–"
+        assert column(opened, "Memory")[0] != "–"
+
+
+def test_filters(opened):
+    search(opened, "F1550C hr")
+    assert count(opened) == f"{N_EXPOSURES // 3} of {N_EXPOSURES} exposures"
+    assert set(column(opened, "Detector")) == {"MIRIMAGEMIRI"}
+    search(opened, "truncated")
+    assert count(opened) == f"1 of {N_EXPOSURES} exposures"
+    search(opened, "no such thing")
+    assert not opened.find_element(By.ID, "exposures").is_displayed()
+    opened.find_element(By.ID, "reset").click()
+    assert count(opened) == f"{N_EXPOSURES} exposures"
+    label = next(label for label in opened.find_elements(By.CSS_SELECTOR, "#statuses label") if "No rate" in label.text)
+    label.click()
+    assert column(opened, "Status") == ["△ No rate"]
+    opened.find_element(By.CSS_SELECTOR, "#statuses label").click()
+    opened.find_element(By.ID, "subarray").send_keys("MASK1550")
+    assert set(column(opened, "Subarray")) == {"MASK15504 × 40 × 224 × 288"}
+
+
+def test_opening_a_row(opened):
+    first = opened.find_element(By.CSS_SELECTOR, "tr.row .name")
+    assert first.get_attribute("aria-expanded") == "false"
+    opened.execute_script("arguments[0].focus()", first)
+    first.send_keys(Keys.ENTER)
+    assert first.get_attribute("aria-expanded") == "true"
+    panel = opened.find_element(By.CSS_SELECTOR, "tr.detail")
+    assert panel.is_displayed()
+    assert len(panel.find_elements(By.CSS_SELECTOR, ".pictures img")) == 3
+    said = panel.text
+    for expected in (
+        "subtract_1overf",
+        "19319 jumps",
+        "jump.rejection_threshold",
+        "jwst_1464.pmap",
+        "Switched off: ipc",
+    ):
+        assert expected in said
+    bars = {
+        row.find_element(By.CSS_SELECTOR, ".step").text: row.find_element(By.CSS_SELECTOR, ".bar > div").size["width"]
+        for row in panel.find_elements(By.CSS_SELECTOR, ".steps tbody tr:not(.quiet)")
+    }
+    assert bars["jump"] == max(bars.values())
+    assert bars["ramp_fit"] / bars["jump"] == pytest.approx(0.34 / 0.61, abs=0.02)
+    assert {"read", "plan", "write"} < set(bars)
+    chart = panel.find_element(By.CSS_SELECTOR, "svg")
+    assert "at most" in chart.get_attribute("aria-label")
+    assert len(chart.find_elements(By.CSS_SELECTOR, "polyline")) == 2
+    # an open row stays open through a sort
+    header(opened, "Target").click()
+    header(opened, "Exposure").click()
+    assert opened.find_element(By.CSS_SELECTOR, "tr.row .name").get_attribute("aria-expanded") == "true"
+    opened.find_element(By.CSS_SELECTOR, "tr.row .name").click()
+    assert not opened.find_elements(By.CSS_SELECTOR, "tr.detail")
+
+
+def test_a_failure(opened):
+    search(opened, "truncated")
+    assert opened.find_element(By.CSS_SELECTOR, ".why").text == BROKEN
+    opened.find_element(By.CSS_SELECTOR, "tr.row .name").click()
+    failure = opened.find_element(By.CSS_SELECTOR, ".failure")
+    assert BROKEN in failure.text
+    failure.find_element(By.CSS_SELECTOR, "summary").click()
+    assert failure.find_element(By.CSS_SELECTOR, "pre").text == TRACEBACK
+    assert not opened.find_elements(By.CSS_SELECTOR, "main b")
+
+
+def test_an_address_names_an_exposure(browser, page):
+    wanted = make_record(402)["exposure"]
+    browser.get("about:blank")
+    _drain(browser)
+    browser.get(f"{page.as_uri()}#{wanted}")
+    _wait_until_ready(browser)
+    opened = browser.find_element(By.CSS_SELECTOR, "tr.row.open .name")
+    assert opened.text.replace("▶", "").strip() == wanted
+    assert 0 <= browser.execute_script("return arguments[0].getBoundingClientRect().top", opened) < 1000
+    assert _drain(browser)[0] == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_contrast(opened, theme):
+    features = [{"name": "prefers-color-scheme", "value": theme}]
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    try:
+        search(opened, "nrca2")
+        for button in opened.find_elements(By.CSS_SELECTOR, "tr.row .name")[:3]:
+            button.click()
+        seen, low = opened.execute_script(LOW_CONTRAST)
+        ground = opened.execute_script("return getComputedStyle(document.body).backgroundColor")
+    finally:
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert ground == {"light": "rgb(245, 246, 248)", "dark": "rgb(15, 18, 23)"}[theme]
+    assert seen > 300
+    assert low == []

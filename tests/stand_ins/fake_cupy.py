@@ -1,0 +1,350 @@
+"""A stand-in for CuPy with two devices: it notes launches, and runs them through the host build if it is given one.
+
+Like a device it does nothing at once: copies and launches wait in a queue until somebody waits for them, so that a
+buffer which is filled again too early shows in the numbers. An operation on arrays comes after all that waits. The
+arrays are no NumPy arrays and refuse what CuPy refuses: see `strict_cupy`. Where the real CuPy cannot be found, names,
+arguments and dtypes are not checked.
+"""
+
+import ctypes
+import sys
+import threading
+import weakref
+from collections import Counter
+from functools import partial
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import scipy.ndimage
+
+from gpucoron.backends.kernel_files import KERNELS
+from tests.stand_ins.real_cupy import find_judge
+from tests.stand_ins.strict_cupy import FakeArray, FakeModule, FakeUfunc, operate, wrap
+
+__all__ = ["FakeArray", "FakeCupy", "OutOfMemoryError", "make_fake_cupy", "on_device"]
+
+#: what uninitialized memory holds
+GARBAGE = 123
+
+
+class OutOfMemoryError(MemoryError):
+    """As CuPy's."""
+
+
+class PinnedMemory(bytearray):
+    """Host memory that a device may read and write by itself."""
+
+    __hash__ = object.__hash__
+
+    def holds(self, address, n_bytes):
+        start = ctypes.addressof(ctypes.c_char.from_buffer(self))
+        return start <= address <= address + n_bytes <= start + len(self)
+
+
+class FakeCupy:
+    """What gpucoron uses of CuPy.
+
+    Parameters
+    ----------
+    compute_capability : str
+    runner : HostDevice or its Backend, optional
+        Runs the launches; without it they are only noted.
+    memory : int
+        Bytes on each device.
+    judge : real_cupy.Judge or None
+        The real CuPy; by default the one that is found. None: nothing is checked.
+
+    Attributes
+    ----------
+    counts : Counter
+        Kernel launches ('launches'), operations of CuPy that need the device ('operations'), waits for it ('syncs'),
+        and 'bytes up', 'bytes down'.
+    asked : set of (str, int, str)
+        File and line that have asked the module for a name; 'ndimage.<name>' for those of ``cupyx.scipy.ndimage``.
+    whole_copies : list of int
+        Bytes of each array that CuPy itself copied up or down.
+    pinned : list of int
+        Bytes of each piece of pinned memory.
+    """
+
+    ndarray = FakeArray
+    __version__ = "0"
+
+    def __init__(self, compute_capability="90", runner=None, memory=2**40, judge="found"):
+        self.judge = find_judge()[0] if judge == "found" else judge
+        self.memory = memory
+        self.launches, self.loaded, self.compiled, self.queue = [], [], [], []
+        self.pinned, self.whole_copies = [], []
+        self.counts, self.asked = Counter(), set()
+        #: allocations that fail before others succeed
+        self.failures = 0
+        self.releases = self.pinned_releases = 0
+        self._pinned_memory = weakref.WeakSet()
+        self._thread = threading.local()
+        self._working = threading.RLock()
+        self.cuda = self._make_cuda(compute_capability, getattr(runner, "device", runner))
+        module = None if self.judge is None else self.judge.modules["cupyx.scipy.ndimage"]
+        self.ndimage = FakeModule(self, "ndimage", scipy.ndimage, module)
+
+    def _make_cuda(fake, compute_capability, runner):
+        class Device:
+            def __init__(self, number):
+                self.id = number
+                self.compute_capability = compute_capability
+                self.attributes = {"MultiProcessorCount": 132, "MaxThreadsPerMultiProcessor": 2048}
+
+            def use(self):
+                fake.current = self.id
+
+            def synchronize(self):
+                fake.counts["syncs"] += 1
+                fake.finish()
+
+            def __enter__(self):
+                self.before, fake.current = fake.current, self.id
+                return self
+
+            def __exit__(self, *error):
+                fake.current = self.before
+
+        class Stream:
+            def record(self):
+                return Event(fake.queue[-1] if fake.queue else None)
+
+        class Event:
+            def __init__(self, marker=None):
+                self._marker = marker
+
+            def synchronize(self):
+                fake.counts["syncs"] += 1
+                # What another thread has taken out of the queue may not be done yet.
+                with fake._working:
+                    if self._marker in fake.queue:
+                        fake.finish(self._marker)
+
+        class Module:
+            def load(self, code):
+                fake.loaded.append((fake.current, code))
+
+            def get_function(self, name):
+                return partial(fake._launch, runner, name)
+
+        return SimpleNamespace(
+            Device=Device,
+            Stream=Stream,
+            Event=Event,
+            get_current_stream=lambda: Stream(),
+            alloc_pinned_memory=fake._alloc_pinned_memory,
+            memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+            function=SimpleNamespace(Module=Module),
+            runtime=SimpleNamespace(
+                getDeviceCount=lambda: 2,
+                getDeviceProperties=lambda device: {"name": b"Fake", "totalGlobalMem": fake.memory},
+                memGetInfo=lambda: (fake.memory, fake.memory),
+            ),
+            nvrtc=SimpleNamespace(getVersion=lambda: (13, 0), getSupportedArchs=lambda: (75, 80, 90)),
+        )
+
+    # -------------------------------------------------------------------------------------------- devices and queue
+
+    @property
+    def current(self):
+        """The current device, which each thread has for itself."""
+        return getattr(self._thread, "device", 0)
+
+    @current.setter
+    def current(self, device):
+        self._thread.device = device
+
+    def finish(self, until=None):
+        """Do what waits in the queue, in its order."""
+        with self._working:
+            while self.queue:
+                work = self.queue.pop(0)
+                work()
+                if work is until:
+                    break
+
+    def _launch(self, runner, name, grid, block, arguments):
+        for value in arguments:
+            if isinstance(value, FakeArray) and value.device.id != self.current:
+                msg = f"{name}: an array of device {value.device.id} for a kernel on device {self.current}"
+                raise ValueError(msg)
+        self.counts["launches"] += 1
+        self.launches.append(SimpleNamespace(name=name, grid=grid, block=block, arguments=arguments))
+        if runner is not None:
+            self.queue.append(lambda: run_on_host(runner, name, grid, block, arguments))
+
+    # -------------------------------------------------------------------------------------------------------- memory
+
+    def allocated(self, values):
+        """Put values on the current device."""
+        if self.failures:
+            self.failures -= 1
+            raise OutOfMemoryError("Out of memory allocating 1 bytes")
+        return FakeArray(values, self.current, self)
+
+    def get_default_memory_pool(self):
+        def release():
+            self.releases += 1
+
+        return SimpleNamespace(free_bytes=lambda: 0, free_all_blocks=release)
+
+    def get_default_pinned_memory_pool(self):
+        def release():
+            self.pinned_releases += 1
+
+        return SimpleNamespace(free_all_blocks=release)
+
+    def _alloc_pinned_memory(self, n_bytes):
+        memory = PinnedMemory(n_bytes)
+        self.pinned.append(n_bytes)
+        self._pinned_memory.add(memory)
+        return memory
+
+    def live_pinned_bytes(self):
+        """Count the bytes of pinned memory that somebody holds."""
+        return sum(map(len, self._pinned_memory))
+
+    def pointer(self, array):
+        """Give what CuPy calls ``array.data``."""
+
+        def start(address, n_bytes, copy):
+            assert n_bytes == array.nbytes, f"{n_bytes} bytes for an array of {array.nbytes}"
+            assert array.raw.flags.c_contiguous, "a plain copy of memory to or from an array with gaps"
+            owners = [memory for memory in self._pinned_memory if memory.holds(address, n_bytes)]
+            assert owners, "an asynchronous copy to or from memory that is not pinned"
+            owner = weakref.ref(owners[0])
+
+            def work():
+                assert owner() is not None, "pinned memory was given back before the copy was done"
+                on_host = np.frombuffer((ctypes.c_char * n_bytes).from_address(address), array.dtype)
+                copy(array.raw, on_host.reshape(array.shape))
+
+            self.queue.append(work)
+
+        def copy_from_host_async(address, n_bytes, stream=None):
+            self.counts["bytes up"] += n_bytes
+            start(address, n_bytes, lambda on_device, on_host: np.copyto(on_device, on_host))
+
+        def copy_to_host_async(address, n_bytes, stream=None):
+            self.counts["bytes down"] += n_bytes
+            start(address, n_bytes, lambda on_device, on_host: np.copyto(on_host, on_device))
+
+        return SimpleNamespace(
+            ptr=array.raw.ctypes.data, copy_from_host_async=copy_from_host_async, copy_to_host_async=copy_to_host_async
+        )
+
+    def note_download(self, n_bytes):
+        """Note that CuPy copies a whole array down, and waits for it."""
+        self.counts["syncs"] += 1
+        self.counts["bytes down"] += n_bytes
+        self.whole_copies.append(n_bytes)
+
+    # ----------------------------------------------------------------------------------------------------- functions
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        real = None if self.judge is None else getattr(self.judge.cupy, name)
+        self.note_asked(name)
+        known = getattr(np, name)
+        if isinstance(known, np.ufunc):
+            return FakeUfunc(self, known, real)
+        if isinstance(known, type) or not callable(known):
+            return known
+        return lambda *arguments, **options: operate(self, name, known, arguments, options, real)
+
+    def note_asked(self, name):
+        """Note who has asked for a name: whoever called the function that calls this one."""
+        frame = sys._getframe(2)
+        self.asked.add((frame.f_code.co_filename, frame.f_lineno, name))
+
+    def wrap(self, name, result, seen, given):
+        return wrap(self, name, result, seen, given)
+
+    def empty(self, shape, dtype=float, order="C"):
+        self.note_asked("empty")
+        self._check("empty", shape, dtype, order)
+        return self.allocated(np.full(shape, GARBAGE, dtype, order))
+
+    def empty_like(self, prototype, **options):
+        self.note_asked("empty_like")
+        real = None if self.judge is None else self.judge.cupy.empty_like
+        made = operate(self, "empty_like", np.empty_like, (prototype,), options, real)
+        made.raw[...] = GARBAGE
+        return made
+
+    def asarray(self, array, dtype=None, **options):
+        self.note_asked("asarray")
+        if isinstance(array, FakeArray):
+            real = None if self.judge is None else self.judge.cupy.asarray
+            return operate(self, "asarray", np.asarray, (array,), {"dtype": dtype, **options}, real)
+        self._check("asarray", array, dtype, **options)
+        values = np.array(array, dtype, order="C")
+        self.whole_copies.append(values.nbytes)
+        self.counts["bytes up"] += values.nbytes
+        return self.allocated(values.astype(values.dtype.newbyteorder("="), copy=False))
+
+    def asnumpy(self, array, **options):
+        self.note_asked("asnumpy")
+        return array.get(**options) if isinstance(array, FakeArray) else np.asarray(array)
+
+    def _check(self, name, *arguments, **options):
+        if self.judge is not None:
+            self.judge.ask(getattr(self.judge.cupy, name), *arguments, **options)
+
+
+def on_device(array, device=0, cupy=None):
+    """Put values on a device without copying them through anything."""
+    values = array.raw if isinstance(array, FakeArray) else np.asarray(array)
+    return FakeArray(values, device, cupy or FakeCupy(judge=None))
+
+
+def lowered_name(kernel, variant):
+    """Name an instantiation as the fake compiler does."""
+    return f"{kernel.name}{variant}"
+
+
+def run_on_host(runner, name, grid, block, arguments):
+    """Run a launch through the host build."""
+    kernel, variant = next(
+        (kernel, variant)
+        for kernel in KERNELS.values()
+        for variant in kernel.variants
+        if lowered_name(kernel, variant) == name
+    )
+    values = {}
+    for argument, value in zip(kernel.arguments, arguments, strict=True):
+        if isinstance(value, FakeArray):
+            values[argument.name] = value.raw
+        else:
+            values[argument.name] = None if argument.is_array else value
+    runner.launch(name.partition("(")[0], grid, block, values, variant)
+
+
+def make_fake_cupy(monkeypatch, folder, **options):
+    """Make a fake CuPy with its ``cupyx``, a compiler that only notes what it was asked for, an empty cache folder."""
+    from gpucoron.backends.devices import cuda_loader
+
+    fake = FakeCupy(**options)
+    if fake.judge is not None:
+        fake.judge.install(monkeypatch)
+    cupyx = ModuleType("cupyx")
+    cupyx.scipy = SimpleNamespace(ndimage=fake.ndimage)
+    for name, module in {"cupyx": cupyx, "cupyx.scipy": cupyx.scipy, "cupyx.scipy.ndimage": fake.ndimage}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+
+    def compile_kernels(nvrtc, source, target, options=()):
+        fake.compiled.append((source, target))
+        names = {
+            kernel.expression(variant): lowered_name(kernel, variant)
+            for kernel in KERNELS.values()
+            if kernel.source == source
+            for variant in kernel.variants
+        }
+        return b"\x7fELF\ncode\n", names, ""
+
+    monkeypatch.setattr(cuda_loader, "compile_kernels", compile_kernels)
+    monkeypatch.setattr(cuda_loader, "cache_folder", lambda: folder / "cache")
+    return fake

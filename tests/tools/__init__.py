@@ -1,0 +1,1 @@
+"""Programs for development that pytest does not collect: run them as ``python -m tests.tools.NAME``."""

@@ -1,0 +1,210 @@
+"""Run every kernel on small arrays: what the sanitizers watch, on the host or on a GPU. Not a test by itself.
+
+Usage: python -m tests.tools.exercise_kernels all | overrun | race [--backend host | cuda]
+"""
+
+import argparse
+
+import numpy as np
+
+from gpucoron.backends import get_backend
+from gpucoron.backends.devices.launch import geometry
+from gpucoron.backends.kernel_files import KERNELS, LANES
+from gpucoron.backends.operations import fit_whole_ramps
+from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
+from gpucoron.steps.ipc import ReferenceEdges
+
+SHAPES = ((2, 7, 5, 13), (1, 3, 1, 1), (3, 32, 3, 9))
+TIMES = {"group_time": 2.0, "frame_time": 0.5, "nframes": 4}
+
+
+def make_ramps(rng, shape):
+    """Make ramps with jumps, flags of all kinds and NaN; data, groupdq, gain, read noise."""
+    data = np.cumsum(rng.normal(30, 9, shape) + (rng.random(shape) < 0.05) * 700, axis=1).astype(np.float32)
+    data[rng.random(shape) < 0.01] = np.nan
+    flags = [0, DO_NOT_USE, SATURATED, JUMP_DET, CHARGELOSS | DO_NOT_USE]
+    groupdq = rng.choice(flags, p=[0.9, 0.02, 0.03, 0.03, 0.02], size=shape).astype(np.uint8)
+    image = shape[2:]
+    return data, groupdq, rng.uniform(1, 3, image).astype(np.float32), rng.uniform(5, 15, image).astype(np.float32)
+
+
+class Exercise:
+    """One backend, with so many threads to a pixel where they can share one; notes what it launches."""
+
+    def __init__(self, name, lanes):
+        # A launch with one worker: where kernels touch each other's bytes on purpose, that is no race.
+        self.backend = get_backend("host", n_threads=2) if name == "host" else get_backend(name)
+        self.alone = get_backend("host", n_threads=1) if name == "host" else self.backend
+        self.launched = set()
+        for device in {self.backend.device, self.alone.device}:
+            device.choose_lanes = lambda n_pixels, n_units: lanes
+            device.launch = self._noting(device.launch)
+
+    def _noting(self, launch):
+        def launch_and_note(name, *arguments):
+            self.launched.add(name)
+            launch(name, *arguments)
+
+        return launch_and_note
+
+    def send(self, *arrays):
+        """Copy arrays to the device, each into an allocation of its own."""
+        return [self.backend.to_device(np.array(array)) for array in arrays]
+
+    def run(self):
+        """Launch everything."""
+        rng = np.random.default_rng(1)
+        words = np.arange(300, dtype=np.uint16)
+
+        def read(into):
+            into[...] = words[: into.size]
+
+        for offset in (True, False):
+            self.backend.load_counts((3, 100), read, offset=offset)
+        for shape in SHAPES:
+            self.run_shape(rng, shape)
+        self.backend.synchronize()
+
+    def run_shape(self, rng, shape):
+        backend, image = self.backend, shape[2:]
+        ramps = make_ramps(rng, shape)
+        for taps in ((3, 3), (5, 5)):
+            for kernel in (np.ones(taps, np.float32), np.ones(taps + image, np.float32)):
+                backend.deconvolve_ipc(*self.send(ramps[0], kernel), ReferenceEdges(1, 0, 0, 0))
+        for length in (2, 5, 11):
+            coeffs = rng.normal(0, 1e-6, (length, *image)).astype(np.float32)
+            data, groupdq, coeffs = self.send(*ramps[:2], coeffs)
+            backend.linearity(data, groupdq, coeffs)
+            backend.device.strip_pixels = 7
+            backend.linearity(data, groupdq, coeffs)
+            backend.device.strip_pixels = 0
+            backend.linearity(data, groupdq, coeffs, inverse_coeffs=coeffs, nframes=4)
+        for nframes in (None, 1, 4):
+            limits = np.full(image, 150, np.float32), rng.random(image) < 0.9
+            for diagonal in (True, False):
+                data, groupdq, threshold, checked, bias = self.send(*ramps[:2], *limits, ramps[2])
+                backend.flag_saturation(
+                    data, groupdq, threshold, checked, n_pix_grow_sat=2, nframes=nframes, bias=bias,
+                    grow_diagonal=diagonal,
+                )  # fmt: skip
+        self.run_jumps(ramps)
+        self.fit(ramps)
+
+    def run_jumps(self, ramps):
+        """Launch what depends on the threads that share a pixel, and the jumps' other kernels."""
+        backend = self.backend
+        after = {"after_jump_flag_n1": 2, "after_jump_flag_e1": 100.0}
+        for options in ({}, {"min_diffs_single_pass": 1, **after}, {"min_diffs_single_pass": 500, **after}):
+            backend.detect_jumps(*self.send(*ramps), **options)
+        # Clipping reads flag bytes next to those that it sets: harmless, but formally a race.
+        for options in ({"only_use_ints": False}, {}):
+            self.alone.detect_jumps(*self.send(*ramps), minimum_sigclip_groups=1, **options)
+        backend.detect_jumps(*self.send(ramps[0][:, :2], ramps[1][:, :2], *ramps[2:]))
+
+    def fit(self, ramps):
+        backend, shape = self.backend, ramps[0].shape
+        image, cube = shape[2:], (shape[0], *shape[2:])
+        data, groupdq, gain, readnoise, zeroframe = self.send(*ramps, np.ones(cube, np.float32))
+        pixeldq = backend.zeros(image, np.uint32)
+        backend.fit_ramps(data, groupdq, pixeldq, gain, readnoise, **TIMES, zeroframe=zeroframe, dark_current=gain)
+        cut = data[:, 1:], groupdq[:, 1:]
+        backend.fit_ramps(*cut, pixeldq, gain, readnoise, **TIMES, original_groupdq=groupdq[:, 1:])
+        samples, *of_pixels = self.send(
+            ramps[0].transpose(1, 0, 2, 3).reshape(shape[1], -1).astype(np.float64),
+            *(image.ravel().astype(np.float64) for image in ramps[2:]),
+        )
+        fit_whole_ramps(backend, samples, 1, *of_pixels, 2.0, None)
+        self.run_custom(data, groupdq, gain, readnoise)
+
+    def run_custom(self, data, groupdq, gain, readnoise):
+        """Launch what spaceKLIP's steps add."""
+        backend, ngroups = self.backend, data.shape[1]
+        pedestal, _ = backend.fit_ktc(data, groupdq, gain * 1000, group_time=2.0)
+        backend.fit_mean_slope(data, groupdq, pedestal, gain * 1000, group_time=2.0)
+        times = [[10.0 * group + 1, 10.0 * group + 3] for group in range(ngroups)]
+        steps = data[0, 1:].astype(np.float64) - data[0, :-1]
+        for rules in ("spaceklip", "stcal", "sound"):
+            backend.fit_likelihood(steps, times, readnoise, rules=rules, diffs2use=groupdq[0, 1:] == 0)
+            backend.fit_likelihood(steps, times, readnoise, rules=rules, max_diffs_one_sided=ngroups)
+            backend.fit_likelihood_ramps(data, groupdq.copy(), gain, readnoise, times, rules=rules, dark_current=gain)
+        apart = [times[0][0], times[0][1:], *times[1:]]
+        backend.fit_likelihood_ramps(data, groupdq.copy(), gain, readnoise, apart, zeroframe=data[:, 0] / 2)
+        self.run_emicorr(ngroups)
+        masks = groupdq[0, :3] == 0
+        for model_type in ("savgol", "median", "mean"):
+            backend.fit_1overf(data[0, :3], masks, model_type=model_type, vertical_corr=True, flatten_model=True)
+
+    def run_emicorr(self, ngroups):
+        """Launch what emicorr does, on ramps whose rows are whole quads; with a bin in which there is none."""
+        backend, n_bins = self.backend, 6
+        rng = np.random.default_rng(3)
+        data, wave = rng.normal(900, 9, (5, ngroups, 3, 8)).astype(np.float32), rng.normal(size=(4, n_bins + 1))
+        bins, phases = rng.integers(-1, n_bins - 1, (3, 2)).astype(np.int32), rng.random((3, 2))
+        (data,) = self.send(data)
+        good = backend.measure_scatter(data) > 0
+        sums, counts = backend.sum_by_phase(data, good, bins, n_bins)
+        groups = 0.3 * np.arange(ngroups)
+        backend.match_emicorr(sums, counts, wave, groups, 10)
+        backend.subtract_emicorr(data, wave, phases, groups, rng.random(5), rng.random(5))
+
+
+def exercise(name):
+    first, *others = LANES
+    alone = Exercise(name, first)
+    alone.run()
+    for lanes in others:
+        for shape in SHAPES:
+            Exercise(name, lanes).run_jumps(make_ramps(np.random.default_rng(2), shape))
+    missing = set(KERNELS) - alone.launched
+    if missing:
+        raise SystemExit(f"kernels that were not launched: {', '.join(sorted(missing))}")
+
+
+def overrun(name):
+    """Tell a kernel that an array is larger than it is."""
+    backend = Exercise(name, 1).alone
+    grid, block = geometry(4096, 32)
+    groupdq = backend.to_device(np.ones(64, np.uint8))
+    backend.device.launch("drop_redundant_jumps", grid, block, {"groupdq": groupdq, "n_samples": 4096})
+    backend.synchronize()
+
+
+def race(name):
+    """Let threads write where others read; on a GPU in shared memory, which is what its tool watches."""
+    if name == "cuda":
+        race_in_shared_memory()
+        return
+    buffer = np.zeros(8192, np.uint16)
+    grid, block = geometry(4096, 32)
+    values = {"raw": buffer[:4096], "counts": buffer.view(np.float32), "n_words": 4096}
+    get_backend("host", n_threads=2).device.launch("convert_counts", grid, block, values, (False,))
+
+
+def race_in_shared_memory():
+    import cupy
+
+    code = """extern "C" __global__ void race(int* out) {
+        __shared__ int shared[64];
+        shared[threadIdx.x] = threadIdx.x;
+        out[threadIdx.x] = shared[63 - threadIdx.x];
+    }"""
+    out = cupy.zeros(64, np.int32)
+    cupy.RawKernel(code, "race")((1,), (64,), (out,))
+    cupy.cuda.Device().synchronize()
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["all", "overrun", "race"])
+    parser.add_argument("--backend", default="host", choices=["host", "cuda"])
+    options = parser.parse_args()
+    if options.backend == "cuda":
+        import cupy
+
+        # Without the pool an array ends where its allocation ends, so that an overrun shows.
+        cupy.cuda.set_allocator(None)
+    {"all": exercise, "overrun": overrun, "race": race}[options.what](options.backend)
+
+
+if __name__ == "__main__":
+    main()

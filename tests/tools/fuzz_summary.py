@@ -1,0 +1,105 @@
+"""Count what the two fuzzers have found: ``python -m tests.tools.fuzz_summary OUTCOMES [--save]``.
+
+OUTCOMES is what pytest's ``--outcomes`` has written, also of a run that was stopped: what is there is counted.
+``--save`` keeps the counts in tests/data/fuzz.json, and writes them into docs/parity.md.
+"""
+
+import argparse
+import json
+import re
+from collections import Counter
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from gpucoron import __version__
+from tests.cases.paths import ROOT
+
+KEPT = ROOT / "tests" / "data" / "fuzz.json"
+PAGE = ROOT / "docs" / "parity.md"
+HEADING = "## Drawn cases"
+
+#: what may come of a case of the differential fuzzer -> in words
+KINDS = {
+    "equal": "equal to the bit; LIKELY beside jwst as agreed",
+    "refused by both": "refused by jwst and by gpucoron",
+    "refused here": "refused by gpucoron alone",
+    "jwst fails": "jwst fails, gpucoron gives an answer",
+    "refused by all ways": "settings that jwst does not have: refused by gpucoron, whichever way it runs",
+    "different": "different",
+}
+
+
+def count(lines):
+    """Count the outcomes of both fuzzers: name -> kind -> number; and why, kind -> reason -> number."""
+    cases, files = {}, Counter()
+    for line in map(json.loads, lines):
+        if "test_fuzz_files" in line["test"]:
+            files[line["outcome"]] += 1
+        for _fuzzer, number, kind, why in line["fuzz"]:
+            cases[number] = kind, why
+    found = {"differential": dict(Counter(kind for kind, _why in cases.values()))}
+    reasons = {
+        kind: dict(Counter(why for each, why in cases.values() if each == kind))
+        for kind in ("refused here", "jwst fails")
+    }
+    if files:
+        found["files, tests of ten cases"] = dict(files)
+    return found, reasons, {number: why for number, (kind, why) in cases.items() if kind == "different"}
+
+
+def section():
+    """Give the page's section on the last long run that was kept; nothing where none was."""
+    if not KEPT.exists():
+        return []
+    kept = json.loads(KEPT.read_text())
+    counts, packages = kept["counts"]["differential"], ", ".join(f"{name} {v}" for name, v in kept["versions"].items())
+    lines = [
+        HEADING, "",
+        "`make fuzz N=2000` draws exposures, flags, references, parameter files and all declared parameters at random, "
+        "and compares jwst with gpucoron, and gpucoron's backends, memory limits, threads and ways to start with each "
+        f"other; 60 cases run with every test run. The last long run: {sum(counts.values())} cases, {kept['date']}, "
+        f"{packages}.", "",
+        "| what came of it | cases |", "|---|---|",
+    ]  # fmt: skip
+    lines += [f"| {words} | {counts.get(kind, 0)} |" for kind, words in KINDS.items()]
+    for kind, reasons in kept["reasons"].items():
+        lines += ["", f"{KINDS[kind].capitalize()}, because of:", ""]
+        lines += [f"- {why}: {n}" for why, n in sorted(reasons.items(), key=lambda each: -each[1])] or ["- nothing"]
+    files = kept["counts"].get("files, tests of ten cases")
+    if files:
+        told = ", ".join(f"{n} {outcome}" for outcome, n in files.items())
+        lines += ["", f"The fuzzer of damaged files, in tests of ten cases each: {told}."]
+    return [*lines, ""]
+
+
+def put_into(page):
+    """Replace the section of a page."""
+    text = re.sub(rf"{HEADING}\n.*?(?=^## )", "", page, flags=re.S | re.M)
+    before, heading, after = text.partition("## Not compared")
+    return before + "\n".join(section()) + "\n" + heading + after
+
+
+def main():
+    """Print the counts, and keep them where that is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("outcomes", type=Path)
+    parser.add_argument("--save", action="store_true")
+    asked = parser.parse_args()
+    found, reasons, different = count(asked.outcomes.read_text().splitlines())
+    for fuzzer, counts in found.items():
+        print(f"{fuzzer}: {sum(counts.values())}", *(f"  {kind}: {n}" for kind, n in counts.items()), sep="\n")
+    for kind, whys in reasons.items():
+        print(*(f"{kind}: {why}: {n}" for why, n in whys.items()), sep="\n")
+    for number, why in different.items():
+        print(f"case {number} differs: {why}")
+    if asked.save:
+        versions = {"gpucoron": __version__, **{name: version(name) for name in ("jwst", "stcal", "numpy")}}
+        kept = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "versions": versions, "counts": found, "reasons": reasons}
+        KEPT.write_text(json.dumps(kept, indent=1) + "\n")
+        PAGE.write_text(put_into(PAGE.read_text()))
+    return bool(different) or bool(found.get("files, tests of ten cases", {}).get("failed"))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
