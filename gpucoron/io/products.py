@@ -24,7 +24,7 @@ from gpucoron.steps.declaration import Extra
 log = logging.getLogger(__name__)
 
 #: suffixes of the exposure and of its main products
-_TAKEN = ("uncal", "ramp", "rate", "rateints")
+_RESERVED = ("uncal", "ramp", "rate", "rateints")
 #: file formats for the results of steps
 _KINDS_OF_FILE = ("fits", "asdf")
 
@@ -149,24 +149,22 @@ def check_files_of_results(parameters, run_parameters):
     ------
     ParameterError
     """
-    taken = {}
+    owners = {}
     for name, settings in parameters.items():
         is_requested = settings.save_results or settings.output_file is not None
         if not (is_requested or run_parameters.save_intermediates):
             continue
         suffix = settings.suffix or ""
-        if suffix in _TAKEN or {"/", "\\"} & set(suffix):
-            msg = f"{name}.suffix: {suffix!r} is not possible; it must not be a path, or one of {', '.join(_TAKEN)}"
+        if suffix in _RESERVED or {"/", "\\"} & set(suffix):
+            msg = f"{name}.suffix: {suffix!r} is not allowed; it must not be a path, or one of {', '.join(_RESERVED)}"
             raise ParameterError(msg)
         if settings.output_ext.removeprefix(".") not in _KINDS_OF_FILE:
             known = " or ".join(f".{kind}" for kind in _KINDS_OF_FILE)
             msg = f"{name}.output_ext: {settings.output_ext!r} is not supported; it must be {known}"
             raise ParameterError(msg)
         place = (suffix or name, settings.output_file, settings.output_dir, settings.output_ext)
-        if is_requested and not settings.skip and taken.setdefault(place, name) != name:
-            msg = (
-                f"{name}.suffix: its result would replace that of {taken[place]}, which has the same suffix, {suffix!r}"
-            )
+        if is_requested and not settings.skip and owners.setdefault(place, name) != name:
+            msg = f"{name}.suffix: its result would replace that of {owners[place]} with the same suffix, {suffix!r}"
             raise ParameterError(msg)
 
 

@@ -84,13 +84,13 @@ def take_slopes(exposure, name, model, backend):
         The shape of an array has changed.
     """
     slopes = getattr(exposure, name)
-    taken = {}
+    changed = {}
     for ours, theirs in _ARRAYS.items():
         before = getattr(slopes, ours)
         array = getattr(model, theirs)
         if before.shape != array.shape:
             msg = f"{exposure.name}: a hook returned {theirs} of shape {array.shape}; expected {before.shape}"
             raise InputError(msg)
-        taken[ours] = backend.to_device(array.astype(before.dtype, copy=False))
-    setattr(exposure, name, replace(slopes, **taken))
+        changed[ours] = backend.to_device(array.astype(before.dtype, copy=False))
+    setattr(exposure, name, replace(slopes, **changed))
     exposure.meta.update(model)

@@ -24,7 +24,7 @@ _RC_TIME = 30.0  # s
 
 
 @dataclass
-class Taken:
+class Integration:
     """The truth about one integration."""
 
     ktc: np.ndarray
@@ -106,7 +106,7 @@ class Camera:
             if self.miri:
                 self._disturb(mean, number, group)
             groups[group] = _digitize(mean)
-        return Taken(ktc, saturated_from, zeroframe, pink, hits)
+        return Integration(ktc, saturated_from, zeroframe, pink, hits)
 
     def _expose(self, rng, charge, hits, previous, frame):
         """Add the light, dark current and hits between two frames to `charge`, in place."""

@@ -381,14 +381,14 @@ def simulate(
     hits = []
     for i in range(nints):
         number = first_integration + i
-        taken = camera.integrate(np.random.default_rng([seed, number]), number, data[i])
-        ktc[i], saturated_from[i] = taken.ktc, taken.saturated_from
+        integration = camera.integrate(np.random.default_rng([seed, number]), number, data[i])
+        ktc[i], saturated_from[i] = integration.ktc, integration.saturated_from
         if zeroframe is not None:
-            zeroframe[i] = taken.zeroframe
+            zeroframe[i] = integration.zeroframe
         if one_over_f is not None:
-            one_over_f[i] = taken.one_over_f
-        taken.hits["integration"] = i
-        hits.append(taken.hits)
+            one_over_f[i] = integration.one_over_f
+        integration.hits["integration"] = i
+        hits.append(integration.hits)
 
     star, companion = scene.locate((ny, nx))
     truth = Truth(
