@@ -50,20 +50,20 @@ class Kind:
 
 #: name -> row of the table; a new backend needs a module with its device, and a row here
 BACKENDS = {
-    "numpy": Kind("numpy_device:NumpyDevice", "the CPU by NumPy alone, the definition"),
+    "numpy": Kind("numpy_device:NumpyDevice", "NumPy on the CPU; it defines the results"),
     "native": Kind(
         "native_device:NativeDevice",
-        "the CPU with kernels compiled for it where they are faster, with the same bits",
+        "NumPy and compiled CPU kernels where these are faster; bit-identical to numpy",
         instead="numpy",
     ),
     "cuda": Kind(
         "cuda_device:CudaDevice",
-        "a GPU by CuPy and CUDA kernels",
+        "CuPy and CUDA kernels on a GPU",
         ("device", "max_memory", "scratch_dir", "defines", "cupy"),
     ),
     "host": Kind(
         "host_device:HostDevice",
-        "the GPU's kernels compiled for the CPU, for tests",
+        "the CUDA kernels compiled for the CPU, for tests",
         ("n_threads", "max_memory", "scratch_dir", "sanitize", "lanes", "defines"),
     ),
 }

@@ -22,7 +22,7 @@ PEERS = (
 
 
 def usable_backend(name, config, **options):
-    """Make a backend; skip where it cannot run, but fail where it must: g++ in CI, a GPU with --require-gpu."""
+    """Make a backend; skip the test if it cannot run, but fail if it must: g++ in CI, a GPU with --require-gpu."""
     from gpucoron.backends import backend_status, get_backend
 
     usable, reason = backend_status()[name]
