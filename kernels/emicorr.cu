@@ -1,9 +1,9 @@
-// Periodic interference. Launches: measure_scatter; sum_quads; match_bins, sum_bins; subtract_emicorr.
+// EMI correction. Launches: measure_scatter; sum_quads; match_bins, sum_bins; subtract_emicorr.
 #include "emicorr.cuh"
 
 namespace gpucoron {
 
-// The standard deviation of each ramp's groups. scatter : (nints, ny, nx). grid: pixels x integrations.
+// Compute the standard deviation over the groups of each ramp. scatter : (nints, ny, nx). grid: pixels x integrations.
 __global__ void measure_scatter(const float* data, float* scatter, int n_ints, int n_groups, int64 n_pixels) {
   const int64 pixel = thread_pixel();
   if (pixel >= n_pixels) return;
@@ -21,8 +21,8 @@ __global__ void measure_scatter(const float* data, float* scatter, int n_ints, i
   }
 }
 
-// Sums of each frame's good pixels by bin. order : the numbers of the quads that count, bin after bin; starts : where each
-// bin starts in it, (n_bins + 1). sums : (nints, ngroups, n_bins), counts : (nints, n_bins). grid: bins x frames.
+// Sum each frame's good pixels by bin. order : the numbers of the included quads, sorted by bin; starts : start of each bin
+// in it, (n_bins + 1). sums : (nints, ngroups, n_bins), counts : (nints, n_bins). grid: bins x frames.
 __global__ void sum_quads(const float* data, const uint8* good, const int* order, const int* starts, double* sums,
                           double* counts, int n_ints, int n_groups, int64 n_pixels, int n_bins) {
   const int64 bin = thread_pixel();
@@ -47,7 +47,7 @@ __global__ void sum_quads(const float* data, const uint8* good, const int* order
   }
 }
 
-// Each bin's part in chi-square's terms, for INTS integrations at most. bin_phases : (ngroups, n_bins).
+// Compute each bin's contribution to the terms of chi-square, for up to INTS integrations. bin_phases : (ngroups, n_bins).
 // squared, mixed : (n_ints, n_trials, n_bins). grid: trials and bins.
 template <int INTS>
 __global__ void match_bins(const double* sums, const double* counts, const double* wave, const double* bin_phases,
@@ -82,7 +82,7 @@ __global__ void match_bins(const double* sums, const double* counts, const doubl
   }
 }
 
-// Chi-square's terms: the bins' parts, one after the other. quadratic, linear : (n_ints, n_trials).
+// Sum the contributions of the bins, in order. quadratic, linear : (n_ints, n_trials).
 // grid: integrations and trials.
 __global__ void sum_bins(const double* squared, const double* mixed, double* quadratic, double* linear, int64 n_rows,
                          int n_bins) {
@@ -97,7 +97,7 @@ __global__ void sum_bins(const double* squared, const double* mixed, double* qua
   linear[row] = 2.0 * mix;
 }
 
-// The wave from every sample. pixel_phases : (ny, nx / 4). grid: quads x frames.
+// Subtract the wave from every sample. pixel_phases : (ny, nx / 4). grid: quads x frames.
 __global__ void subtract_emicorr(float* data, const double* wave, const double* pixel_phases, const double* group_phases,
                               const double* integration_phases, const double* amplitudes, int n_ints, int n_groups,
                               int64 n_quads, int n_bins) {

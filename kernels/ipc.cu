@@ -1,20 +1,20 @@
-// Capacitive coupling between pixels: a deconvolution of each frame. One launch: deconvolve_ipc.
+// IPC correction: deconvolution of the capacitive coupling between pixels. One launch: deconvolve_ipc.
 #include "types.cuh"
 
 namespace gpucoron {
 
-// As the launcher has it: rows of more pixels are not taken.
+// The longest supported row, as in the launcher.
 constexpr int MOST_COLUMNS = 2048;
 
 #ifdef GPUCORON_KEEP
-// A row of the kernels is as long as nine rows of a frame: in a CPU's cache it serves so many frames.
+// Frames for which a row of per-pixel kernels, as large as nine rows of a frame, is used from a CPU's cache.
 constexpr int FRAMES_TOGETHER = 8;
 #else
 constexpr int FRAMES_TOGETHER = 1;
 #endif
 
-// The sum over a kernel's factors, `apart` from each other, in jwst's order: row by row, the middle last. The kernel is
-// flipped, as in a convolution: its first row meets the last of `lines`, which begin at the neighbour on the left.
+// Sum over a kernel, with a stride of `apart`, in the order of jwst: row by row, the middle last. The kernel is flipped, as
+// in a convolution: its first row multiplies the last of `lines`, which begin at the left neighbour.
 template <int SIDE, int TAP = 0>
 __device__ inline float add_taps(float sum, const float* factors, int64 apart, const float* const* lines, int column) {
   constexpr int N_TAPS = SIDE * SIDE, MIDDLE = N_TAPS / 2;
@@ -26,10 +26,10 @@ __device__ inline float add_taps(float sum, const float* factors, int64 apart, c
   }
 }
 
-// Convolve the pixels inside the edges with a kernel of SIDE x SIDE, in place; beyond them are zeros.
+// Convolve the pixels inside the edges with a kernel of SIDE x SIDE, in place, with zeros outside.
 //
-// kernel : (SIDE, SIDE, ny, nx) with PER_PIXEL, else (SIDE, SIDE). A block goes down its frames with those rows in shared
-// memory that it still needs as they were. grid: frames, along y.
+// kernel : (SIDE, SIDE, ny, nx) with PER_PIXEL, else (SIDE, SIDE). A block processes its frames row by row, and keeps the
+// original rows that it still needs in shared memory. grid: frames, along y.
 template <int SIDE, bool PER_PIXEL>
 __global__ void deconvolve_ipc(float* __restrict__ data, const float* __restrict__ kernel, int n_frames, int ny, int nx,
                                     int bottom, int top, int left, int right) {

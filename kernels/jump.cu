@@ -1,15 +1,15 @@
 // Jump detection. Launches: planes_all_flagged; (clip_jumps, planes_all_flagged, clear_lone_jumps); search_jumps;
-// flag_neighbors; flag_after_jumps. Where stcal finds too few groups: only drop_redundant_jumps.
+// flag_neighbors; flag_after_jumps. With too few groups, as in stcal: only drop_redundant_jumps.
 #include "jump.cuh"
 
 namespace gpucoron {
 
 enum SearchMode { ONE_PASS, ITERATIVE, AFTER_CLIPPING };
 
-// A jump flag on an unusable group says nothing: it is dropped.
+// Drop jump flags of unusable groups.
 __device__ inline uint32 without_redundant_jump(uint32 dq) { return (dq & UNUSABLE) ? dq & ~JUMP_DET : dq; }
 
-// Find one pixel's jumps, count its jump flags, and tell which of them reach to its neighbours.
+// Find one pixel's jumps, count its jump flags, and mark those with neighbours to flag.
 //
 // reaching : (nints, nwords, ny, nx), zero on entry, or null; medians : (ny, nx), or null; n_flagged : (ny, nx).
 // grid: pixels x lanes.
@@ -42,7 +42,7 @@ __global__ void search_jumps(const float* data, uint8* groupdq, const float* gai
     };
     quiet = find_quiet_range<Group>(magnitudes, read_variance, threshold, three_groups, four_groups);
   }
-  // Below this no division is needed.
+  // Smaller values need no division.
   const double surely_quiet = threshold * sigma * (1.0 - 1e-9);
 
   int count = 0;
@@ -81,7 +81,7 @@ __global__ void search_jumps(const float* data, uint8* groupdq, const float* gai
   count = Group::sum(count);
 
   if (MODE != ONE_PASS && (medians || (reaching && count > 0))) {
-    // The reach to the neighbours is measured by the signed median, whatever found the jump.
+    // The size of the jump for neighbours is relative to the signed median in all modes.
     measure();
     if (reaching && count > 0)
       ramps.template each_difference<Group>([&](int unit, int group, int64 frame, float difference) {
@@ -94,7 +94,7 @@ __global__ void search_jumps(const float* data, uint8* groupdq, const float* gai
   }
 }
 
-// Clip outliers over the integrations (of each group by itself), or over the whole EXPOSURE of a pixel.
+// Clip outliers over the integrations (separately for each group), or over all differences of a pixel with EXPOSURE.
 // grid: pixels x differences of an integration (one block along y if EXPOSURE).
 template <bool EXPOSURE>
 __global__ void clip_jumps(const float* data, uint8* groupdq, const float* gain, int n_ints, int n_groups, int64 n_pixels,
@@ -134,13 +134,13 @@ __global__ void clip_jumps(const float* data, uint8* groupdq, const float* gain,
   }
 }
 
-// Clear all_flagged[frame], 1 on entry, where a pixel has none of the bits of `mask`. grid: pieces of a frame x frames.
+// Clear all_flagged[frame], 1 on entry, if a pixel has none of the bits of `mask`. grid: pieces of a frame x frames.
 __global__ void planes_all_flagged(const uint8* groupdq, int mask, int* all_flagged, int64 n_frames, int64 n_pixels) {
   __shared__ int n_missing;
   for (int64 frame = blockIdx.y; frame < n_frames; frame += gridDim.y) {
     if (threadIdx.x == 0) n_missing = 0;
     __syncthreads();
-    // Most frames are decided by their first pixels.
+    // The first pixels decide for most frames.
     for (int64 pixel = thread_pixel(); pixel < n_pixels; pixel += int64(gridDim.x) * blockDim.x)
       if (!(groupdq[frame * n_pixels + pixel] & uint32(mask))) {
         atomicOr(&n_missing, 1);
@@ -152,7 +152,7 @@ __global__ void planes_all_flagged(const uint8* groupdq, int mask, int* all_flag
   }
 }
 
-// Take the flags away from pixels with nothing but JUMP_DET, in frames that were flagged all over. grid: pixels x frames.
+// Clear the flags of pixels with only JUMP_DET, in frames in which all pixels are flagged. grid: pixels x frames.
 __global__ void clear_lone_jumps(uint8* groupdq, const int* all_flagged, int64 n_frames, int64 n_pixels) {
   const int64 pixel = thread_pixel();
   if (pixel >= n_pixels) return;
@@ -160,7 +160,7 @@ __global__ void clear_lone_jumps(uint8* groupdq, const int* all_flagged, int64 n
     if (all_flagged[frame] && groupdq[frame * n_pixels + pixel] == JUMP_DET) groupdq[frame * n_pixels + pixel] = 0;
 }
 
-// Flag the usable groups of the four neighbours of a jump that reaches them. grid: pixels x words of all integrations.
+// Flag the usable groups of the four neighbours of marked jumps. grid: pixels x words of all integrations.
 __global__ void flag_neighbors(uint8* groupdq, const uint32* reaching, int n_ints, int n_groups, int ny, int nx) {
   const int64 n_pixels = int64(ny) * nx;
   const int64 pixel = thread_pixel();
@@ -182,7 +182,7 @@ __global__ void flag_neighbors(uint8* groupdq, const uint32* reaching, int n_int
   }
 }
 
-// Flag the usable groups that follow a large jump: `n1` of them after a rise of `e1` electrons, `n2` after one of `e2`.
+// Flag usable groups after large jumps: `n1` groups after a jump of `e1` electrons, `n2` groups after one of `e2`.
 // grid: pixels x integrations.
 __global__ void flag_after_jumps(const float* data, uint8* groupdq, const float* gain, const double* medians, int n_ints,
                                  int n_groups, int64 n_pixels, double e1, int n1, double e2, int n2) {
@@ -193,13 +193,13 @@ __global__ void flag_after_jumps(const float* data, uint8* groupdq, const float*
   for (int integration = blockIdx.y; integration < n_ints; integration += gridDim.y) {
     const int64 start = int64(integration) * n_groups;
     float previous = ramps.sample(start);
-    int last_flagged = 0;  // the last group that a jump so far makes us flag
+    int last_flagged = 0;  // the last group to flag because of the jumps so far
     for (int group = 1; group < n_groups; ++group) {
       const float current = ramps.sample(start + group);
       const double rise = double(current - previous) - median;
       previous = current;
       uint8& dq = ramps.groupdq[(start + group) * n_pixels];
-      const bool is_jump = dq & JUMP_DET;  // as found: flags of this kernel do not start another row of flags
+      const bool is_jump = dq & JUMP_DET;  // before this kernel's flags, which do not count as jumps
       if (group <= last_flagged && !(dq & UNUSABLE)) dq |= uint8(JUMP_DET);
       if (is_jump && rise >= e1) last_flagged = larger(last_flagged, group + n1);
       if (is_jump && rise >= e2) last_flagged = larger(last_flagged, group + n2);

@@ -1,8 +1,8 @@
-// Likelihood fits with jump rejection, one launch: a thread takes one ramp after the other.
+// Likelihood fits with jump rejection, one launch: a thread fits one ramp after the other.
 //
 // coefficients : (16, n_diffs), see Covariance. scratch : (5, n_diffs + 1, threads of the grid)
-// and words : (words of n_diffs, threads of the grid), of any content. rules: bits, see Covariance. max_one_sided: of so
-// few differences only those go that jump upward.
+// and words : (words of n_diffs, threads of the grid), uninitialized. rules: bits, see Covariance. max_one_sided: with this
+// many used differences or fewer, only upward jumps are rejected.
 #include "likelihood_jumps.cuh"
 
 namespace gpucoron {
@@ -33,16 +33,16 @@ __global__ void fit_differences(const double* diffs, const uint8* diffs2use, con
   }
 }
 
-// Ramps of groups; sets JUMP_DET in the group after each rejected difference.
+// Fit ramps of groups; set JUMP_DET in the group after each rejected difference.
 //
-// n_reads: of the first group, where there is a zeroframe. results : (nints, ny, nx). grid: any.
+// n_reads: reads of the first group, if there is a zeroframe. results : (nints, ny, nx). grid: any.
 __global__ void fit_groups(const float* data, uint8* groupdq, const float* gain, const float* readnoise,
                            const float* dark_current, const float* zeroframe, const double* coefficients, double* scratch,
                            uint32* words, float* countrate, float* uncert, float* chisq, float* var_poisson,
                            float* var_rdnoise, int n_ints, int n_groups, int64 n_pixels, int n_reads, int unusable,
                            int n_alphas, int n_betas, double threshold_one, double threshold_two, int max_one_sided,
                            int rules) {
-  // With ZEROFRAME, the first difference is one between reads of the first group.
+  // With ZEROFRAME, the first difference is between reads of the first group.
   const int first_later_group = zeroframe ? 0 : 1;
   const int n_diffs = n_groups - first_later_group;
   const Covariance covariance{coefficients, n_diffs, n_alphas, n_betas};
@@ -66,7 +66,7 @@ __global__ void fit_groups(const float* data, uint8* groupdq, const float* gain,
     chisq[at] = float(result.chisq);
     var_poisson[at] = float(result.var_poisson);
     var_rdnoise[at] = float(result.var_rdnoise);
-    // Flags that are set here may be among the unusable ones: what was usable before is asked from the last group on.
+    // JUMP_DET may be among the unusable flags, so go backward: the flags of earlier groups are still unchanged.
     for (int i = n_diffs - 1; i >= 0; --i) {
       if (columns.is_used(i) || !source.may_use(i)) continue;
       groupdq[start + (i + first_later_group) * n_pixels] |= uint8(JUMP_DET);

@@ -3,7 +3,7 @@
 
 namespace gpucoron {
 
-// grid: pixels x frames (any number of blocks along y). A saturated group is left alone.
+// grid: pixels x frames (any number of blocks along y). Saturated groups are not changed.
 template <int N>
 __global__ void correct_polynomial(float* data, const uint8* groupdq, const float* coeffs, int n_coeffs, int64 n_frames,
                                    int64 n_pixels) {
@@ -17,7 +17,7 @@ __global__ void correct_polynomial(float* data, const uint8* groupdq, const floa
   }
 }
 
-// The same for a CPU: a thread goes through a strip of pixels frame by frame, while their coefficients stay in its cache, and
+// The same for a CPU: a thread processes a strip of pixels frame by frame, while their coefficients stay in its cache, and
 // loops over pixels become vector instructions. grid: strips, along y.
 template <int N>
 __global__ void correct_strips(float* __restrict__ data, const uint8* __restrict__ groupdq, const float* __restrict__ coeffs,

@@ -1,7 +1,7 @@
 // Ramp fitting. Launches: fit_integrations, average_median_rates, weigh_integrations, combine_integrations.
 //
-// Slopes do not depend on the Poisson variance, so the samples are read by the first kernel alone; the variances need the
-// median rate of all integrations and are made from the flags (and from a word per ramp where it is one segment).
+// Slopes do not depend on the Poisson variance, so only the first kernel reads the samples. The variances need the median
+// rate of all integrations; they are computed from the flags, or from a word per ramp if it is one segment.
 #include "ramp_fit.cuh"
 
 namespace gpucoron {
@@ -14,7 +14,7 @@ __device__ inline Detector detector_of(const float* gain, const float* readnoise
 //
 // median_rates, slope_sums, read_weights : (nints, ny, nx) float64, the latter two sums over the segments of
 // slope / variance and 1 / variance (read noise). states : (nints, ny, nx). dq : (nints, ny, nx), see pixel flags.
-// frames_apart: from one integration's first group to the next one's, in data and flags. weights: see Weights.
+// frames_apart: frames between the first groups of two integrations, in data and flags. weights: see Weights.
 // grid: pixels x integrations.
 __global__ void fit_integrations(const float* data, const uint8* groupdq, const uint32* pixeldq, const float* gain,
                                  const float* readnoise, const float* zeroframe, const float* weights, double* median_rates,
@@ -99,7 +99,7 @@ __global__ void fit_integrations(const float* data, const uint8* groupdq, const 
   }
 }
 
-// The pixel's signal: the mean of its integrations' median rates, DN/s. grid: pixels.
+// Compute the pixel's signal: the mean of its integrations' median rates, DN/s. grid: pixels.
 __global__ void average_median_rates(const double* median_rates, double* signal, int n_ints, int64 n_pixels) {
   const int64 pixel = thread_pixel();
   if (pixel >= n_pixels) return;
@@ -110,8 +110,8 @@ __global__ void average_median_rates(const double* median_rates, double* signal,
 
 // Finish the products of each integration.
 //
-// poisson_weights : (nints, ny, nx) float64, sums of 1 / variance. restored_weights, with `original_groupdq`: the
-// integration's weight by read noise, with the groups that were lost to charge migration counted as good.
+// poisson_weights : (nints, ny, nx) float64, sums of 1 / variance. restored_weights, with `original_groupdq`: the weight of
+// the integration by read noise, where groups flagged for charge migration count as good.
 // grid: pixels x integrations.
 __global__ void weigh_integrations(const uint8* groupdq, const uint8* original_groupdq, const float* gain,
                                    const float* readnoise, const float* dark_current, const double* signal,

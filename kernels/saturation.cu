@@ -1,6 +1,5 @@
-// Flags of saturation through the groups, and their growth. The order of launches is that of the passes: mark_saturation,
-// grow_flags (SATURATED); then, with a read pattern, mark_dilution, grow_flags (DO_NOT_USE). Growth without corners comes
-// last.
+// Flags of saturation and their growth. Launches: mark_saturation, grow_flags (SATURATED); with a read pattern mark_dilution,
+// grow_flags (DO_NOT_USE); growth without corners is last.
 #include "saturation.cuh"
 
 namespace gpucoron {
@@ -34,7 +33,7 @@ __global__ void mark_dilution(const float* data, uint8* groupdq, const float* th
   }
 }
 
-// Set `flag` in the groups that are marked within `radius` pixels: in a square or, without CORNERS, in that many steps up,
+// Set `flag` in groups that are marked in a pixel within `radius`: in a square or, without CORNERS, in that many steps up,
 // down, left or right. grid: pixels x words of all integrations.
 template <bool CORNERS>
 __global__ void grow_flags(uint8* groupdq, const uint32* words, int flag, int radius, int n_ints, int n_groups, int ny,

@@ -1,15 +1,15 @@
-// 1/f noise of many frames at once. Launches: find_frame_medians (twice, about the first one), mark_good, find_frame_medians;
-// then summarize_rows, or pack_good, bridge_holes, smooth_lines and, in rounds, summarize_rows, leave_out_strays and the three
-// again for the frames that lost samples.
+// 1/f noise of many frames. Launches: find_frame_medians (twice), mark_good, find_frame_medians; then summarize_rows, or
+// pack_good, bridge_holes, smooth_lines and, in rounds, summarize_rows, leave_out_strays and these three again for frames
+// that lost samples.
 //
 // Frames are (n_frames, ny, nx) float32, rows the fast axis; good : of that shape, 0 or 1. A line is a frame, row after row.
-// active : (n_frames), 0 where a frame is done with; may be null.
+// active : (n_frames), 0 for finished frames; may be null.
 #include "subtract_1overf.cuh"
 
 namespace gpucoron {
 
-// Median and mean of each frame's good values or, about `centres`, of their distances. NaN of none. Without `good`, what is
-// finite is good; centres may be null. grid: one block a frame.
+// Find the median and mean of each frame's good values or, with `centres`, of their distances; NaN without values. Without
+// `good`, finite values are good. grid: one block per frame.
 __global__ void find_frame_medians(const float* frames, const uint8* good, const float* centres, float* medians, float* means,
                                    int64 n_frames, int64 n_pixels) {
   for (int64 frame = blockIdx.y; frame < n_frames; frame += gridDim.y) {
@@ -36,7 +36,7 @@ __global__ void find_frame_medians(const float* frames, const uint8* good, const
   }
 }
 
-// Good: background, and neither the pixel nor one over its edges is further than `reaches` from the frame's median.
+// Mark good pixels: background, with no distance from the frame's median above `reaches` in it or its four neighbours.
 // grid: pixels x frames.
 __global__ void mark_good(const float* frames, const uint8* masks, const float* medians, const float* reaches, uint8* good,
                           int64 n_frames, int ny, int nx) {
@@ -56,7 +56,7 @@ __global__ void mark_good(const float* frames, const uint8* masks, const float* 
   }
 }
 
-// Each row's median or, with MEAN, robust mean over its good values; 0 of none. results : (n_frames, ny).
+// Find the median or, with MEAN, robust mean of the good values of each row; 0 without any. results : (n_frames, ny).
 // grid: rows x lanes.
 template <bool MEAN, int LANES>
 __global__ void summarize_rows(const float* frames, const uint8* good, const int* active, float* results, int64 n_rows, int ny,
@@ -78,7 +78,7 @@ __global__ void summarize_rows(const float* frames, const uint8* good, const int
   if (Group::index() == 0) results[row] = result;
 }
 
-// The good samples of each line, side by side, and where they were. n_before : good samples up to and with each sample.
+// Store the good samples of each line contiguously, and their indices. n_before : good samples up to and including each one.
 // grid: samples x lines.
 __global__ void pack_good(const float* lines, const uint8* good, const int* n_before, const int* active, float* packed,
                           int* places, int64 n_lines, int length) {
@@ -92,8 +92,8 @@ __global__ void pack_good(const float* lines, const uint8* good, const int* n_be
   }
 }
 
-// Bridge holes linearly between the smooth values of the good samples at their sides; level beyond the outermost ones; 0 where
-// none is good. projections: see bridge_level. grid: samples x lines.
+// Bridge holes linearly between the smooth values of the good samples at their sides; constant beyond the outermost ones; 0
+// in lines without good samples. projections: see bridge_level. grid: samples x lines.
 __global__ void bridge_holes(const float* lines, const uint8* good, const int* n_before, const int* active,
                              const float* packed, const int* places, const double* projections, float* filled,
                              int64 n_lines, int length) {
@@ -122,7 +122,7 @@ __global__ void bridge_holes(const float* lines, const uint8* good, const int* n
   }
 }
 
-// Savitzky-Golay smoothing of lines. projection : (window, window). active may be null. grid: samples x lines.
+// Smooth lines by Savitzky-Golay filters. projection : (window, window). active may be null. grid: samples x lines.
 __global__ void smooth_lines(const float* lines, const int* active, const double* projection, float* smooth, int64 n_lines,
                              int length, int window) {
   const int64 sample = thread_pixel();
@@ -133,8 +133,8 @@ __global__ void smooth_lines(const float* lines, const int* active, const double
   }
 }
 
-// Leave out the samples at which the model is more than 3 standard deviations from its row's median; a frame that loses none
-// is done with. medians : (n_frames, ny). grid: one block a frame.
+// Leave out samples at which the model is more than 3 standard deviations from its row's median; a frame without such samples
+// is finished. medians : (n_frames, ny). grid: one block per frame.
 __global__ void leave_out_strays(const float* models, const float* medians, uint8* good, int* active, int64 n_frames, int ny,
                                  int nx) {
   const int64 n_pixels = int64(ny) * nx;

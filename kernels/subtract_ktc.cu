@@ -1,9 +1,9 @@
-// Pedestals (kTC) and slopes of ramps. Launches: fit_ktc; or count_usable_groups, fit_mean_slopes.
+// kTC pedestals and slopes of ramps. Launches: fit_ktc; or count_usable_groups, fit_mean_slopes.
 #include "subtract_ktc.cuh"
 
 namespace gpucoron {
 
-// One line for each ramp. limit : (ny, nx) float64, NaN where no group counts; pedestal, slope : (nints, ny, nx).
+// Fit a line to each ramp. limit : (ny, nx) float64, NaN if no group is used; pedestal, slope : (nints, ny, nx).
 // grid: pixels x integrations.
 __global__ void fit_ktc(const float* data, const uint8* groupdq, const double* limit, double* pedestal, double* slope,
                               int n_ints, int n_groups, int64 n_pixels, double group_time) {
@@ -25,7 +25,7 @@ __global__ void fit_ktc(const float* data, const uint8* groupdq, const double* l
   }
 }
 
-// The number of groups before the first one that is lost. n_usable : (nints, ny, nx). grid: pixels x integrations.
+// Count the groups before the first lost one. n_usable : (nints, ny, nx). grid: pixels x integrations.
 __global__ void count_usable_groups(const float* data, const uint8* groupdq, int* n_usable, int n_ints, int n_groups,
                                     int64 n_pixels) {
   const int64 pixel = thread_pixel();
@@ -38,7 +38,7 @@ __global__ void count_usable_groups(const float* data, const uint8* groupdq, int
   }
 }
 
-// One line for each pixel, through the mean of its integrations' usable groups without their pedestals. slope : (ny, nx).
+// Fit a line to the mean of each pixel's integrations, in usable groups and without pedestals. slope : (ny, nx).
 // grid: pixels.
 __global__ void fit_mean_slopes(const float* data, const int* n_usable, const double* pedestal, const double* limit,
                                 double* slope, int n_ints, int n_groups, int64 n_pixels, double group_time) {

@@ -1,19 +1,19 @@
-// Ramps of one segment, many at a time: the part of NumPy's ramp fit that takes longest, for a CPU. One launch:
-// fit_whole_ramps. Loops go over neighbouring ramps, so that they become vector instructions; a device has ramp_fit.cu.
+// Ramps of one segment: the slowest part of NumPy's ramp fit, for a CPU. One launch: fit_whole_ramps. Loops are over
+// neighbouring ramps, so that they become vector instructions; GPUs use ramp_fit.cu.
 #include "ramp_fit.cuh"
 
 namespace gpucoron {
 
-// As the launcher has it.
+// As in the launcher.
 constexpr int MOST_PLANES = 64;
 constexpr int N_CLASSES = 6;
-// Ramps taken together.
+// Ramps that are processed together.
 constexpr int STRIP = 64;
 
-// Fit slopes and find the median rates of ramps without a flag.
+// Fit the slopes and find the median rates of ramps without flags.
 //
 // samples : (n_groups, n_ints, n_pixels), DN; gain, readnoise : (n_pixels); weights : (n_groups, N_CLASSES), by weight_class;
-// comparisons : pairs that bring the median of n_groups - 1 differences to the middle. slopes, medians : (n_ints, n_pixels),
+// comparisons : pairs that sort the median of n_groups - 1 differences to the middle. slopes, medians : (n_ints, n_pixels),
 // DN/s. `first` is the number of the first group. grid: strips of all integrations, along y.
 __global__ void fit_whole_ramps(const double* __restrict__ samples, const double* __restrict__ gain,
                                 const double* __restrict__ readnoise, const double* __restrict__ weights,
@@ -39,11 +39,11 @@ __global__ void fit_whole_ramps(const double* __restrict__ samples, const double
       const double variance = noise_variance + signal;
       const double ratio = signal / sqrt(variance);
       const double signal_to_noise = (variance <= 0.0) | (gain[pixel + at] == 0.0) ? 0.0 : ratio;
-      // As weight_class; NaN has the last one.
+      // As in weight_class; NaN is in the last class.
       classes[at] = int64(!(signal_to_noise < 5.0)) + int64(!(signal_to_noise < 10.0)) + int64(!(signal_to_noise < 20.0)) +
                     int64(!(signal_to_noise < 50.0)) + int64(!(signal_to_noise < 100.0));
       inverse_variance[at] = 1.0 / noise_variance;
-      // Zeros that leave the first summand its sign.
+      // -0.0 keeps the sign of a first summand of zero.
       sum_w[at] = sum_x[at] = sum_y[at] = sum_xy[at] = sum_xx[at] = -0.0;
       rate[at] = start[at] / group_time;
     }

@@ -1,7 +1,7 @@
 // The part of CUDA that the kernels use, for a C++20 compiler: the same .cu files then run on the CPU.
 //
-// Threads that never wait for each other are plain loops, shared out in blocks among a few workers. Where they do (a
-// barrier, or an exchange between the threads of a warp) each thread of a block is a std::thread, and blocks come one by one.
+// Threads that never wait for each other are plain loops over blocks, divided among a few workers. In kernels with barriers
+// or exchanges between the threads of a warp, each thread of a block is a std::thread, and blocks run one after the other.
 #pragma once
 
 #include <atomic>
@@ -19,7 +19,7 @@
 #define __global__
 #define __device__
 #define __host__
-// Blocks with shared memory come one by one, so one copy serves.
+// Blocks with shared memory run one after the other, so one copy is enough.
 #define __shared__ static
 
 using std::floor;
@@ -43,7 +43,7 @@ inline int atomicAnd(int* target, int value) { return std::atomic_ref<int>(*targ
 
 namespace gpucoron::host {
 
-// What one thread offers to its partner in an exchange. Partners make the same exchanges in the same order.
+// The value that a thread passes to its partner. Partners make the same exchanges in the same order.
 struct Mailbox {
   unsigned long long value = 0;
   std::atomic<unsigned> sent{0};
@@ -119,7 +119,7 @@ void run_in_threads(const Run& run, std::size_t n_blocks) {
   for (auto& thread : threads) thread.join();
 }
 
-// Launch `kernel` with arguments given by address, as cuLaunchKernel takes them. geometry: blocks x, y, z, threads.
+// Launch `kernel` with arguments given by address, as for cuLaunchKernel. geometry: blocks x, y, z, threads.
 template <bool WAITS, class... Arguments>
 void launch(void (*kernel)(Arguments...), const unsigned* geometry, unsigned n_workers, void** arguments) {
   gridDim = {geometry[0], geometry[1], geometry[2]};

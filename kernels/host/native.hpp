@@ -1,8 +1,8 @@
-// The part of CUDA that the kernels use, for a compiler that makes the fastest code it can for the CPU that it runs on.
+// The part of CUDA that the kernels use, for the fastest code on this CPU.
 //
-// Here no thread waits for another one: a block has one thread, and workers take blocks or tiles of pixels in turn.
-// Kernels of which a thread keeps to its own pixel (GPUCORON_PIXELS) find that pixel alone, its time axis contiguous: a
-// tile of pixels is transposed into a worker's cache before, and what was changed is transposed back.
+// No thread waits for another one: a block has one thread, and workers process blocks or tiles of pixels in turn. Kernels in
+// which a thread accesses only its own pixel (GPUCORON_PIXELS) get one pixel with a contiguous time axis: a tile of pixels
+// is transposed into a worker's cache before, and changed arrays are transposed back.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +22,7 @@
 #define __global__ static inline __attribute__((always_inline))
 #define __device__
 #define __host__
-// A block is one thread, so a copy for each worker serves.
+// A block is one thread, so one copy per worker is enough.
 #define __shared__ static thread_local
 
 #define GPUCORON_KEEP
@@ -35,7 +35,7 @@ struct dim3 {
 };
 
 #ifdef GPUCORON_PIXELS
-// One pixel, one thread: known to the compiler, so that loops over time have a stride of one.
+// Constants, so that the compiler knows that loops over time have a stride of one.
 static constexpr dim3 threadIdx{0, 0, 0}, blockIdx{0, 0, 0}, blockDim{1, 1, 1}, gridDim{1, 1, 1};
 #else
 static constexpr dim3 threadIdx{0, 0, 0}, blockDim{1, 1, 1};
@@ -47,7 +47,7 @@ inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits);
 inline long long __double_as_longlong(double value) { return std::bit_cast<long long>(value); }
 inline double __longlong_as_double(long long bits) { return std::bit_cast<double>(bits); }
 
-// Plain kernels use these on a block's own memory, or to clear a word: any order gives the same.
+// Kernels use these on a block's own memory, or to clear a word; the order does not matter.
 inline int atomicOr(int* target, int value) { return std::atomic_ref<int>(*target).fetch_or(value); }
 inline int atomicAnd(int* target, int value) { return std::atomic_ref<int>(*target).fetch_and(value); }
 inline void __syncthreads() {}
@@ -59,8 +59,8 @@ Value swap_between_threads(Value value, int) {
   return value;
 }
 
-// A series that is looked at again and again, stored side by side as whole numbers of the same order: loops over them become
-// vector instructions. NaN is the largest of them. Of each place in the code (its `Scan`) one is alive at a time.
+// A series that is used many times, stored as integers with the same order, so that loops become vector instructions. NaN is
+// the largest integer. For each type `Scan`, only one series exists at a time.
 template <class Real, class Scan>
 class Series {
  public:
@@ -81,7 +81,7 @@ class Series {
     for (std::size_t i = 0; i < length; ++i) visit(real(places[i]));
   }
 
-  // What the functions of order_statistics.cuh ask for, without a call for each value.
+  // Functions for order_statistics.cuh, without a call for each value.
   int count() const {
     Order found = 0;
     for (std::size_t i = 0; i < length; ++i) found += places[i] != NOTHING;
@@ -92,7 +92,7 @@ class Series {
 
   Real maximum() const { return real(largest_below(NOTHING)); }
 
-  // The values of `rank` and, where there is one, the following one.
+  // The values of `rank` and of the next rank, if there is one.
   std::pair<Real, Real> ranks(int rank, Real low, Real high) const {
     const Order at = length <= SHORT ? short_rank(rank) : long_rank(rank, order_of(low), order_of(high));
     return {real(at), real(count_below(at + 1) > rank + 1 ? at : least_from(at + 1))};
@@ -127,7 +127,7 @@ class Series {
     return found;
   }
 
-  // Each value is compared with every other.
+  // Compare each value with all others.
   Order short_rank(Order rank) const {
     Order padded[SHORT], below[SHORT];
     for (std::size_t i = 0; i < SHORT; ++i) {
@@ -143,8 +143,8 @@ class Series {
     return found;
   }
 
-  // Counts below a pivot that closes in on the rank: where the counts let expect it, each third time in the middle; in the
-  // end by halves of what lies between as whole numbers, which ends whatever the values are.
+  // Search with pivots: placed by interpolation of the counts, every third one in the middle; finally by bisection of the
+  // integers, which ends for any values.
   Order long_rank(Order rank, Order low, Order high) const {
     Order below_low = 0, up_to_high = Order(length);
     for (int pass = 0; low < high; ++pass) {
@@ -173,7 +173,7 @@ class Series {
   std::size_t length;
 };
 
-// Let workers take the numbers below `n` in turn.
+// Divide the numbers below `n` among workers.
 template <class Work>
 void share_out(std::size_t n, unsigned n_workers, const Work& work) {
   std::atomic<std::size_t> next{0};
@@ -209,8 +209,8 @@ void launch(const unsigned* geometry, unsigned n_workers, const Run& run) {
 
 #else
 
-// An array of shape (rows, n_pixels) of which a kernel gets one pixel; rows is 0 where it is none. One of a row whose items have
-// no size is the same for all pixels.
+// An array of shape (rows, n_pixels) of which a kernel gets one pixel; rows is 0 for other arguments. One row with items of
+// size 0 is the same for all pixels.
 struct Array {
   char* base;
   std::size_t rows;
@@ -239,10 +239,10 @@ void by_item(std::size_t item, const Act& act) {
   if (item == 8) act(std::uint64_t{});
 }
 
-// Call run(at) for each pixel: at[i] is where its part of array i begins.
+// Call run(at) for each pixel: at[i] points to its part of array i.
 template <class Run>
 void launch(const Array* arrays, std::size_t n_arrays, std::size_t n_pixels, unsigned n_workers, const Run& run) {
-  // Bytes from a pixel to the next in a tile: an odd number of cache lines, or tiles would share a few of them.
+  // Bytes from one pixel to the next in a tile: an odd number of cache lines, so that pixels use different ones.
   std::vector<std::size_t> steps(n_arrays, 0);
   std::size_t bytes_each = 0;
   for (std::size_t i = 0; i < n_arrays; ++i)

@@ -1,4 +1,4 @@
-// All threads of a block share a frame: what `Lanes` offers to the threads of a pixel. All of them take the same branches.
+// The threads of a block share a frame, with the functions of `Lanes`. All threads must take the same branches.
 #pragma once
 
 #include "types.cuh"
@@ -23,7 +23,7 @@ struct Block {
     return combine(value, [](Value a, Value b) { return larger(a, b); });
   }
 
-  // Pairs are joined in a fixed order: sums have the same bits in every run.
+  // Pairs are added in a fixed order, so that sums have the same bits in every run.
   template <class Value, class Join>
   __device__ static Value combine(Value value, Join join) {
     __shared__ Value partial[MOST_BLOCK_THREADS];

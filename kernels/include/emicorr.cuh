@@ -1,4 +1,4 @@
-// Periodic interference: one period of a wave in cubic pieces, and the sums of a straight line's fit beside it.
+// EMI correction: one period of a wave in cubic pieces, and the sums for a fit of a straight line and the wave.
 #pragma once
 
 #include "types.cuh"
@@ -23,7 +23,7 @@ struct Wave {
   __device__ double coefficient(int power, int piece) const { return pieces[power * (n_bins + 1) + piece]; }
 };
 
-// Sums over the groups t = 0, 1, ... that a line's fit needs: of t, of t^2, and their determinant.
+// Sums over the groups t = 0, 1, ... for the fit of a line: of t, of t^2, and their determinant.
 struct LineSums {
   double n_groups;
   double t;
@@ -31,7 +31,7 @@ struct LineSums {
   double delta;
 };
 
-// The same for a wave z: of z, of t z, of z^2.
+// Sums for a wave z: of z, of t z, of z^2.
 struct WaveSums {
   double z = 0.0;
   double tz = 0.0;
@@ -43,12 +43,12 @@ struct WaveSums {
     zz += value * value;
   }
 
-  // What the wave's square adds to chi-square, for one pixel and before the division by the determinant.
+  // The quadratic term of chi-square for one pixel, before division by the determinant.
   __device__ double squared(const LineSums& s) const {
     return -s.tt * z * z + 2.0 * s.t * z * tz - s.n_groups * tz * tz + zz * s.delta;
   }
 
-  // What the line takes of the product of the wave and the data, whose sums are y and ty.
+  // The part of the product of wave and data that the line absorbs; y and ty are sums of the data.
   __device__ double shared(const LineSums& s, double y, double ty) const {
     return (s.tt * z * y - s.t * tz * y - s.t * z * ty + s.n_groups * tz * ty) / s.delta;
   }

@@ -1,7 +1,7 @@
 // Jumps of one pixel by two-point differences (Anderson & Gordon 2011, PASP 123, 1237), as stcal 1.20 finds them.
 //
-// Samples are electrons, float32, NaN where the group is unusable; differences are float32 and exact decisions float64.
-// A pixel's differences are streamed from memory in units of 32 groups of one integration; lanes take units in turn.
+// Samples are electrons, float32, NaN in unusable groups; differences are float32, decisions float64. A pixel's differences
+// are streamed from memory in units of 32 groups of one integration; lanes process units in turn.
 #pragma once
 
 #include "lanes.cuh"
@@ -18,8 +18,8 @@ struct PixelRamps {
   int64 n_pixels;
 
   __device__ float sample(int64 frame) const {
-    // Both are loaded at once: neither waits for the other. (The byte's owner may be setting JUMP_DET in it; the bits that
-    // are looked at here do not change.)
+    // Load both before using either. (Another thread may be setting JUMP_DET in the byte; the bits that are read here do not
+    // change.)
     const float electrons = data[frame * n_pixels] * gain;
     return (groupdq[frame * n_pixels] & UNUSABLE) ? float_nan() : electrons;
   }
@@ -44,8 +44,8 @@ struct PixelRamps {
   }
 };
 
-// Noise of a difference, electrons: Poisson noise of the median and read noise; NaN instead of zero, so that a pixel
-// without noise has no jumps.
+// Noise of a difference, electrons: Poisson noise of the median and read noise; NaN instead of zero, so that pixels without
+// noise have no jumps.
 __device__ inline double difference_noise(double median, double read_variance) {
   const double noise = sqrt((median < 0.0 ? -median : median) + read_variance);
   return noise == 0.0 ? double_nan() : noise;
@@ -53,24 +53,24 @@ __device__ inline double difference_noise(double median, double read_variance) {
 
 __device__ inline double magnitude(double value) { return value < 0.0 ? -value : value; }
 
-// Differences of which magnitudes lie outside [low, high] are jumps. Keys of float32 magnitudes.
+// Differences with magnitudes outside [low, high] are jumps. The bounds are keys of float32 magnitudes.
 struct QuietRange {
   uint32 low;
   uint32 high;
 };
 
-// Remove the largest excess again and again until none stands out, as stcal does for few differences.
+// Remove the largest excess repeatedly, until none exceeds the threshold, as stcal does for few differences.
 //
-// What is left is always a range of the ordered magnitudes, since the excess |d - median| is largest at one of its ends.
-// So only the ends are kept, and no sample is marked. `scan` streams magnitudes.
+// The remaining magnitudes are always a range of the sorted ones, because the excess |d - median| is largest at one end. So
+// only the two ends are stored, and no sample is marked. `scan` streams magnitudes.
 template <class Lanes, class Scan>
 __device__ QuietRange find_quiet_range(const Scan& scan, double read_variance, double threshold, double three_groups,
                                        double four_groups) {
   Survey<float> left = survey<float, Lanes>(scan);
-  int n_below = 0;  // jumps smaller than everything that is left
+  int n_below = 0;  // jumps smaller than all remaining values
   bool first_round = true;
 
-  // How many values tie with one end of what is left, and the next value inside of it.
+  // The number of values equal to one end of the range, and the next value inside.
   struct End {
     int ties;
     uint32 next;
@@ -91,13 +91,13 @@ __device__ QuietRange find_quiet_range(const Scan& scan, double read_variance, d
 
   while (left.count >= 2) {
     const double limit = left.count >= 4 ? threshold : left.count == 3 ? four_groups : three_groups;
-    double median = value_of<float>(left.low);  // of two the smaller
+    double median = value_of<float>(left.low);  // for two values, the smaller one
     if (left.count > 2) {
-      // From four on, everything that ties with the largest stays out of the median.
+      // For four or more values, the median excludes all values equal to the largest.
       const int kept = left.count - (left.count >= 4 ? look_at_end(true).ties : 0);
       median = median_of_ranks<float, Lanes>(scan, n_below, kept, left.low, left.high);
     }
-    // stcal keeps the median as float32 from the second round on.
+    // stcal rounds the median to float32 from the second round on.
     if (!first_round) median = double(float(median));
     first_round = false;
 
@@ -108,7 +108,7 @@ __device__ QuietRange find_quiet_range(const Scan& scan, double read_variance, d
     const double largest = at_low > at_high ? at_low : at_high;
     if (!(largest > limit)) break;
 
-    // Rounding can tie neighbours in value: all of them go at once, at both ends.
+    // Neighbouring values can have the same rounded excess: remove all of them, at both ends.
     for (bool high = true; left.count > 0;) {
       if (ratio(high ? left.high : left.low) == largest) {
         const End end = look_at_end(high);
@@ -142,7 +142,7 @@ __device__ Bounds clip_about_median(const Scan& scan, double n_sigma) {
   constexpr int ROUNDS = 5;
   using Alone = Lanes<1>;
   Bounds bounds{double_nan(), double_nan()};
-  Bounds narrowest = bounds;  // what was clipped once stays out, even where later bounds reach further
+  Bounds narrowest = bounds;  // clipped values stay clipped, even if later bounds are wider
   int count = -1;
   for (int round = 0; round <= ROUNDS; ++round) {
     auto kept = [&](auto visit) {

@@ -1,7 +1,7 @@
-// Several threads of one warp share a pixel: its lanes.
+// Lanes: the threads of one warp that share a pixel.
 //
-// Warps hold 32 / LANES pixels side by side, so that a load still covers whole 32-byte sectors. All lanes of a pixel take
-// the same branches around the calls below; pixels need not agree with each other.
+// A warp processes 32 / LANES neighbouring pixels, so that a load still covers whole 32-byte sectors. All lanes of a pixel
+// must take the same branches around the calls below; different pixels may differ.
 #pragma once
 
 #include "types.cuh"

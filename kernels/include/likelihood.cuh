@@ -1,8 +1,8 @@
 // A ramp fitted by likelihood (Brandt 2024, PASP 136, 045004): one sweep up its differences for the rate, one down for the
-// variances. The covariance of the differences has three diagonals; elimination needs no pivots and never overflows.
+// variances. The covariance of the differences is tridiagonal; elimination needs no pivots and cannot overflow.
 //
-// What a sweep leaves for the next one lies in scratch memory, a column for each thread that is at work: threads take one
-// ramp after the other, so that the columns do not grow with the exposure. `n` is the number of differences.
+// Sweeps store intermediate results in scratch memory, one column per thread. Each thread fits one ramp after the other, so
+// the size of the scratch memory does not depend on the exposure. `n` is the number of differences.
 #pragma once
 
 #include "lanes.cuh"
@@ -10,9 +10,9 @@
 
 namespace gpucoron {
 
-// What the covariance is made of, the same for all ramps: rows of a table (16, n) float64. Off-diagonals (beta)
-// couple a difference to the next one; their last column is unused. Where the pattern of reads is the same, coefficients are of
-// one kind, and rounded alike.
+// Coefficients of the covariance, the same for all ramps: rows of a table (16, n) float64. Off-diagonals (beta) couple a
+// difference to the next one; their last column is unused. Coefficients of the same pattern of reads have the same kind and
+// the same rounding.
 struct Covariance {
   const double* table;
   int n;
@@ -23,33 +23,33 @@ struct Covariance {
   __device__ double delta_t(int i) const { return row(0, i); }
   __device__ double alpha(int i, double photons, double noise) const { return photons * row(1, i) + noise * row(2, i); }
   __device__ double beta(int i, double photons, double noise) const { return photons * row(3, i) + noise * row(4, i); }
-  // Those of the kind: for elimination, as the definition has it.
+  // Coefficients of the kind, used in the elimination as in the definition.
   __device__ double alpha_photon(int i) const { return row(5, i); }
   __device__ double alpha_read(int i) const { return row(6, i); }
   __device__ double beta_photon(int i) const { return row(7, i); }
   __device__ double beta_read(int i) const { return row(8, i); }
-  // 1 where the resultant between a difference and the next one has several reads: a jump within it spoils both.
+  // 1 if the resultant between a difference and the next one has several reads, so that a jump within it affects both.
   __device__ double pair_is_spoiled(int i) const { return row(9, i); }
   __device__ int alpha_kind(int i) const { return int(row(10, i)); }
   __device__ int beta_kind(int i) const { return int(row(11, i)); }
 };
 
-// Rows of the table with a kind's coefficients.
+// Rows of the table with the coefficients of the kinds.
 constexpr int ALPHA_PHOTON_OF_KIND = 12;
 constexpr int ALPHA_READ_OF_KIND = 13;
 constexpr int BETA_PHOTON_OF_KIND = 14;
 constexpr int BETA_READ_OF_KIND = 15;
 
-// Choices of the codes that share the algorithm, see likelihood_jumps.Rules; bits of one number.
+// Variants of the algorithm as bits of one number; see Rules in operations/likelihood/jumps.py.
 constexpr int GUESS_FROM_USED = 1;
 constexpr int SCALE_FROM_USED = 2;
 constexpr int PAIRS_NEED_GAIN = 4;
 constexpr int SETTLES_TIES = 8;
 constexpr int REJECT_JUMPS = 16;
 
-// One thread's columns: five times n + 1 numbers, and a word for 32 differences.
+// The columns of one thread: five rows of n + 1 numbers, and a word for 32 differences.
 struct Scratch {
-  double* numbers;  // both at the thread's first one
+  double* numbers;  // pointers to the thread's first elements
   uint32* words;
   int64 n_threads;
   int n;
@@ -65,7 +65,7 @@ struct Scratch {
     return number;
   }
 
-  // Marks what the source lets be used.
+  // Mark the usable differences of the source.
   template <class Source>
   __device__ void use(const Source& source) const {
     for (int word = 0; word < words_of(n); ++word) {
@@ -77,9 +77,9 @@ struct Scratch {
   }
 };
 
-// Differences as they are given; electrons per second, so that the gain is one.
+// Given differences, in electrons per second, so that the gain is one.
 struct GivenDifferences {
-  const double* diffs;  // both at the ramp's first one
+  const double* diffs;  // pointers to the ramp's first elements
   const uint8* diffs2use;
   int64 n_ramps;
 
@@ -87,10 +87,10 @@ struct GivenDifferences {
   __device__ bool may_use(int i) const { return !diffs2use || diffs2use[i * n_ramps]; }
 };
 
-// Differences of the neighbouring groups of a ramp, counts per second. With ZEROFRAME, the first read is a group by itself,
-// and what is left of the first group the second one.
+// Differences of neighbouring groups of a ramp, counts per second. With ZEROFRAME, the first read is a separate group, and
+// the rest of the first group is the second one.
 struct GroupDifferences {
-  const float* data;  // both at the pixel's first group
+  const float* data;  // pointers to the pixel's first group
   const uint8* groupdq;
   int64 n_pixels;
   Covariance covariance;
@@ -110,7 +110,7 @@ struct GroupDifferences {
   __device__ bool may_use(int i) const { return is_good(i) && is_good(i + 1); }
 };
 
-// A ramp, its noise (counts), and which of its differences are in use.
+// A ramp, its noise (counts), and its used differences.
 template <class Source>
 struct NoisyRamp {
   Source source;
@@ -138,14 +138,14 @@ struct LikelihoodResult {
   double var_rdnoise;
 };
 
-// Rows of the scratch: those that elimination fills, and sums by kind.
+// Rows of the scratch memory: results of the elimination, and sums by kind.
 constexpr int LOWER = 0;
 constexpr int ONES = 1;
 constexpr int SQUARES = 2;
 constexpr int PRODUCTS = 3;
 
 // Sweep up the differences with C = L D L^T: the sums are those of squares of L^-1 d and L^-1 1 over D. With KEEP, L and
-// L^-1 1 over D stay in the scratch.
+// L^-1 1 over D are stored in the scratch memory.
 template <bool KEEP, class Source>
 __device__ ChiSquare eliminate(const NoisyRamp<Source>& ramp, double photons) {
   const Covariance& covariance = ramp.covariance;
@@ -183,8 +183,8 @@ __device__ inline bool is_odd_noise(double photons, double noise) {
   return photons < 0.0 || noise <= 0.0 || (photons - photons != 0.0 && !is_nan(photons));
 }
 
-// Sums by kind of coefficient. Most ramps have one kind, whose sum stays in a register; others wait in the scratch. Loops over
-// kinds are short, and unrolled they would crowd the registers.
+// Sums by kind of coefficient. Most ramps have one kind, whose sum is in a register; others are in the scratch memory. Loops
+// over kinds are short, and unrolling them would need too many registers.
 class SumsByKind {
  public:
   __device__ SumsByKind(const Scratch& scratch, int row, int n_kinds) : scratch(scratch), row(row), n_kinds(n_kinds) {
@@ -201,7 +201,7 @@ class SumsByKind {
     sum += value;
   }
 
-  // Weighed with a row of coefficients.
+  // The sum over kinds, weighted with a row of coefficients.
   __device__ double total(const Covariance& covariance, int coefficients) const {
     double weighed = 0.0;
 #pragma unroll 1
@@ -218,13 +218,13 @@ class SumsByKind {
   double sum = 0.0;
 };
 
-// Fit with the covariance of the photons of a rate; see Brandt's equations 51 to 53 for the variances.
+// Fit with the covariance for a rate; see Brandt's equations 51 to 53 for the variances.
 template <class Source>
 __device__ LikelihoodResult fit_proper(const NoisyRamp<Source>& ramp, double photons) {
   const Covariance& covariance = ramp.covariance;
   const ChiSquare sums = eliminate<true>(ramp, photons);
   SumsByKind squares(ramp.scratch, SQUARES, covariance.n_alphas), products(ramp.scratch, PRODUCTS, covariance.n_betas);
-  // The weights of the differences, times C, on the way down.
+  // The weights of the differences times C.
   double weight_above = 0.0;
   for (int i = ramp.n() - 1; i >= 0; --i) {
     double weight = ramp.scratch.at(ONES, i);
@@ -245,7 +245,7 @@ __device__ LikelihoodResult fit_proper(const NoisyRamp<Source>& ramp, double pho
           ramp.noise * per_read * inverse * inverse};
 }
 
-// The median difference, of all or of those in use, or 0 if that is more; NaN if any is NaN.
+// The median of all or of the used differences, at least 0; NaN if any is NaN.
 template <class Source>
 __device__ double guess_rate(const NoisyRamp<Source>& ramp, bool from_used) {
   using Alone = Lanes<1>;
@@ -266,7 +266,7 @@ __device__ double guess_rate(const NoisyRamp<Source>& ramp, bool from_used) {
   return median * (median > 0.0 ? 1.0 : 0.0);
 }
 
-// The mean of the differences in use.
+// The mean of the used differences.
 template <class Source>
 __device__ double mean_rate(const NoisyRamp<Source>& ramp) {
   double sum = 0.0;

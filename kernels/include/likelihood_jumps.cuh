@@ -1,7 +1,7 @@
-// Which differences of a ramp to leave out (Brandt 2024, PASP 136, 045005), by determinants of blocks.
+// Choose the differences of a ramp to reject (Brandt 2024, PASP 136, 045005), by determinants of blocks.
 //
-// Operations come in the order of the published code, as in operations/likelihood/jumps.py: where choices are equally likely
-// rounding alone decides. Equation numbers are those of PASP 136, 045004.
+// Operations have the order of the published code, as in operations/likelihood/jumps.py: between equally likely choices,
+// rounding decides. Equation numbers are those of PASP 136, 045004.
 #pragma once
 
 #include "likelihood.cuh"
@@ -12,17 +12,17 @@ namespace gpucoron {
 constexpr int SCALED_EVERY = 10;
 constexpr int TOO_FEW_TO_SEARCH = 3;
 constexpr double ROUNDING = 1e-10;
-// The quick search passes on what comes so close to a threshold.
+// Ramps within this relative distance of a threshold are also searched.
 constexpr double MARGIN = 1e-6;
 
-// Rows of the scratch that the determinants fill, n + 1 numbers each. DC holds Theta on the way up.
+// Rows of the scratch memory for the determinants, n + 1 numbers each. DC contains Theta during the sweep up.
 constexpr int THETA = 0;
 constexpr int PHI = 1;
 constexpr int THETA_D = 2;
 constexpr int DB = 3;
 constexpr int DC = 4;
 
-// The inverse covariance of a ramp with a guess of its photons, and the sums of chi-square.
+// The inverse covariance of a ramp for a guess of its rate, and the sums of chi-square.
 template <class Source>
 struct Determinants {
   const NoisyRamp<Source>& ramp;
@@ -31,7 +31,7 @@ struct Determinants {
   double determinant;
   double A, B, C;
 
-  // Solves for the ramp's differences in use.
+  // Solve for the used differences of the ramp.
   __device__ Determinants(const NoisyRamp<Source>& ramp, double photons, int rules) : ramp(ramp), photons(photons) {
     scale = find_scale(rules & SCALE_FROM_USED);
     const Scratch& scratch = ramp.scratch;
@@ -110,7 +110,7 @@ struct Determinants {
   }
 
  private:
-  // The factor of the covariance that makes its determinant one.
+  // The factor by which to divide the covariance so that its determinant is one.
   __device__ double find_scale(bool from_used) const {
     const int n = ramp.n();
     double before = 1.0, theta = ramp.covariance.alpha(0, photons, ramp.noise), found = 1.0;
@@ -131,7 +131,7 @@ struct Determinants {
   }
 };
 
-// The drop of chi-square, and the rate, without a difference or a pair of neighbours.
+// The decrease of chi-square, and the rate, without a difference or a pair of neighbours.
 struct Omission {
   double drop;
   double rate;
@@ -156,7 +156,7 @@ struct PublishedOmissions {
   // With what each of the two does alone.
   __device__ Omission two(int i, const Omission& first, const Omission& second) const {
     const Scratch& scratch = s.ramp.scratch;
-    // What is out cannot be left out again: the other member alone.
+    // A pair with an unused difference is the other one alone.
     if (!scratch.is_used(i)) return second;
     if (!scratch.is_used(i + 1)) return first;
     const double A = s.A, B = s.B, C = s.C;
@@ -178,9 +178,9 @@ struct PublishedOmissions {
   }
 };
 
-// By the residual r = C^-1 (d - a) and its covariance M: chi-square drops by r M^-1 r. Holds for all pairs but the whole
-// ramp, which gives 0; where one difference would be left, the smallest one stays. Where few are in use, it stays in any
-// case, and what goes jumps upward: both of a pair.
+// With the residual r = C^-1 (d - a) and its covariance M, chi-square decreases by r M^-1 r. Holds for all pairs except the
+// whole ramp, where the result is 0; if one difference would remain, the smallest one is kept. If few differences are used,
+// the smallest one is always kept, and only upward jumps (both of a pair) are rejected.
 template <class Source>
 struct ResidualOmissions {
   const Determinants<Source>& s;
@@ -223,7 +223,7 @@ struct ResidualOmissions {
     const double own1 = own(i), own2 = own(i + 1);
     const double beside = s.beside(i) - dC1 * dC2 / s.C;
     double determinant = own1 * own2 - beside * beside;
-    // What differs from 0 by rounding alone is 0.
+    // A determinant within rounding of 0 is 0.
     if (determinant < ROUNDING * own1 * own2) determinant = double_nan();
     const double jump1 = (residual1 * own2 - residual2 * beside) / determinant;
     const double jump2 = (residual2 * own1 - residual1 * beside) / determinant;
@@ -235,10 +235,10 @@ struct ResidualOmissions {
   }
 };
 
-// NaN wins.
+// The larger one, or NaN if any is NaN.
 __device__ inline double larger_or_nan(double best, double value) { return is_nan(best) || value <= best ? best : value; }
 
-// Choose and leave out once. Returns whether anything went; `rate` becomes that without it.
+// Choose and reject once. Return whether any difference was rejected; `rate` becomes the rate without it.
 template <class Omissions>
 __device__ bool leave_out_worst(const Omissions& omissions, const Covariance& covariance, const Scratch& scratch,
                                 double threshold_one, double threshold_two, bool pairs_need_gain, bool one_at_a_time,
@@ -247,8 +247,8 @@ __device__ bool leave_out_worst(const Omissions& omissions, const Covariance& co
   double best_one = double_nan(), best_two = 0.0, best = 0.0;
   double rate_one = 0.0, rate_two = 0.0;
   bool tries_one = false, tries_two = false, hit_one = false, hit_two = false;
-  // Twice the same: first to find the best, then to mark what goes. Omissions look at the mask, so the marks are kept in a
-  // row that has served.
+  // Two passes: first find the best choice, then mark the differences to reject. Omissions depend on the mask, so the marks
+  // are in a row that is no longer needed.
   for (int pass = 0; pass < 2; ++pass) {
     Omission before{};
     for (int i = 0; i < n; ++i) {
@@ -264,7 +264,7 @@ __device__ bool leave_out_worst(const Omissions& omissions, const Covariance& co
       if (i > 0) {
         const Omission two = omissions.two(i - 1, before, one);
         if (pass == 0) {
-          // A product, not a choice: NaN where pairs are not tried spares the ramp, too.
+          // A product, so that NaN ends the search also where pairs are not tried.
           const double drop = two.drop * covariance.pair_is_spoiled(i - 1);
           best_two = i == 1 ? drop : larger_or_nan(best_two, drop);
         } else if (tries_two && two.drop == best && !(one_at_a_time && hit_two)) {
@@ -290,7 +290,7 @@ __device__ bool leave_out_worst(const Omissions& omissions, const Covariance& co
   return hit_one || hit_two;
 }
 
-// Fit by determinants: also where the photon noise is negative, for want of a gain.
+// Fit by determinants; also works for negative photon noise, from pixels without a valid gain.
 template <class Source>
 __device__ LikelihoodResult fit_odd(const Determinants<Source>& s) {
   const NoisyRamp<Source>& ramp = s.ramp;
@@ -313,10 +313,10 @@ __device__ LikelihoodResult fit_odd(const Determinants<Source>& s) {
   return {s.rate(), sqrt(s.scale / s.C), s.chisq(), squares[0] + 2.0 * products[0], squares[1] + 2.0 * products[1]};
 }
 
-// All that is done with one ramp: guess the rate, leave differences out as long as chi-square drops by more than a threshold,
-// fit with the covariance of the rate that is left. The mask in the scratch then has what the fit used.
+// Fit one ramp: guess the rate, reject differences while chi-square decreases by more than a threshold, and fit with the
+// covariance for the resulting rate. The mask in the scratch memory then marks the differences of the fit.
 //
-// max_one_sided: so many differences in use, or fewer, are few.
+// max_one_sided: with this many used differences or fewer, only upward jumps are rejected.
 template <class Source>
 __device__ LikelihoodResult fit_and_reject(const NoisyRamp<Source>& ramp, double threshold_one, double threshold_two,
                                            int max_one_sided, int rules) {
@@ -327,7 +327,7 @@ __device__ LikelihoodResult fit_and_reject(const NoisyRamp<Source>& ramp, double
     const ChiSquare sums = eliminate<false>(ramp, photons);
     rate = sums.B / sums.C;
     is_odd = is_odd_noise(photons, ramp.noise);
-    // No rejection can lower chi-square by more than itself.
+    // No rejection can decrease chi-square by more than its value.
     const double least = smaller(threshold_one, threshold_two) * (1.0 - MARGIN);
     searches = ramp.n() > 1 && (sums.A - sums.B * rate > least || is_odd);
   } else {

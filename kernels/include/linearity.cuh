@@ -1,11 +1,11 @@
-// Polynomials of the linearity correction (WFC3 Data Handbook, section 6.5), as stcal's linearity_correction has them.
+// Polynomials of the linearity correction (WFC3 Data Handbook, section 6.5), as in stcal's linearity_correction.
 #pragma once
 
 #include "types.cuh"
 
 namespace gpucoron {
 
-// One pixel's polynomial. With a length known to the compiler the coefficients stay in registers; N = 0 is any length.
+// One pixel's polynomial. For a compile-time length the coefficients are in registers; N = 0 is any length.
 template <int N>
 struct Polynomial {
   float c[N];
@@ -57,7 +57,7 @@ __device__ void correct_reads_of_ramp(float* data, const uint8* groupdq, const F
                                       int n_groups, int64 n_pixels, int n_frames) {
   int n_unsaturated = 0;
   for (int group = 0; group < n_groups; ++group) n_unsaturated += !(groupdq[group * n_pixels] & SATURATED);
-  // The last unsaturated group may be touched by saturation: the one before it ends the ramp.
+  // The last unsaturated group may be partially saturated, so the ramp ends one group earlier.
   const int last = larger(n_unsaturated - 1, 2) - 1;
 
   const float first_raw = data[0];

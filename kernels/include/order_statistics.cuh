@@ -2,13 +2,13 @@
 //
 // Real numbers become unsigned keys of the same order (the sign bit turned, negative numbers inverted). Each pass counts
 // the keys below some pivots, which narrows the bracket about the wanted rank 16 times (float) or 8 times (double). The
-// first passes put the pivots at equal steps of value, which suits noise about a level; the following ones at equal steps
-// of key, which comes to an end whatever the values are.
+// first passes place the pivots at equal steps of value, which is good for noise about a level; the following ones at equal
+// steps of key, which ends for any values.
 #pragma once
 
 #include "types.cuh"
 
-// A macro, so that a benchmark can try another number.
+// A macro, so that benchmarks can change it.
 #ifndef GPUCORON_FLOAT_PIVOTS
 #define GPUCORON_FLOAT_PIVOTS 15
 #endif
@@ -47,8 +47,8 @@ __device__ inline Real value_of(typename Keys<Real>::Key key) {
   return Keys<Real>::real(key & Keys<Real>::SIGN ? key ^ Keys<Real>::SIGN : ~key);
 }
 
-// A series that is looked at many times: streamed again each time or, where GPUCORON_KEEP says so, stored once. `capacity`:
-// the most values that it may have.
+// A series that is used many times: streamed again each time or, with GPUCORON_KEEP, stored once. `capacity`: the maximum
+// number of values.
 template <class Real, class Scan>
 #ifdef GPUCORON_KEEP
 auto keep(const Scan& scan, int capacity) {
@@ -60,7 +60,7 @@ __device__ inline const Scan& keep(const Scan& scan, int) {
 }
 #endif
 
-// How many numbers a series has (NaN are none), and its extremes.
+// The number of values of a series without NaN, and its extremes.
 template <class Real>
 struct Survey {
   typename Keys<Real>::Key low;
@@ -68,7 +68,7 @@ struct Survey {
   int count;
 };
 
-// `scan(visit)` calls visit(value) for every value that is this lane's, NaN included or not.
+// `scan(visit)` calls visit(value) for every value of this lane; NaN are optional.
 template <class Real, class Lanes, class Scan>
 __device__ Survey<Real> survey(const Scan& scan) {
   using Key = typename Keys<Real>::Key;
@@ -109,14 +109,14 @@ __device__ void place_pivots(typename Keys<Real>::Key low, typename Keys<Real>::
 
 template <class Real>
 struct Ranked {
-  Real at;    // the value of the wanted rank
-  Real next;  // that of the following one
+  Real at;    // the value of the rank
+  Real next;  // the value of the next rank
 };
 
-// Find the value of `rank` (from 0) and the following one.
+// Find the value of `rank` (from 0) and the next one.
 //
-// `low` and `high` are keys that enclose the value of this rank. NaN are passed over. With `needs_next` false, `next` may be
-// anything.
+// `low` and `high` are keys that enclose the value of this rank. NaN are ignored. With `needs_next` false, `next` is
+// undefined.
 template <class Real, class Lanes, class Scan>
 __device__ Ranked<Real> select_rank(const Scan& scan, int rank, typename Keys<Real>::Key low, typename Keys<Real>::Key high,
                                     bool needs_next) {
@@ -128,7 +128,7 @@ __device__ Ranked<Real> select_rank(const Scan& scan, int rank, typename Keys<Re
     return {at, next};
   }
 #endif
-  bool ends_at_rank = false;  // as many keys up to `high` as the rank asks for: the value is the largest of them
+  bool ends_at_rank = false;  // exactly rank + 1 keys are up to `high`: the value is the largest of them
   for (int pass = 0; low < high && !ends_at_rank; ++pass) {
     Key pivots[PIVOTS];
     int below[PIVOTS];

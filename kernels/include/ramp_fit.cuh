@@ -1,4 +1,4 @@
-// One pixel's ramp of one integration, fitted by segments of optimally weighted least squares, as stcal's OLS_C does it.
+// Fit of one pixel's ramp in one integration by optimally weighted least squares of segments, as in stcal's OLS_C.
 //
 // Source: Robberto 2008, JWST-STScI-0001490; Fixsen et al. 2000, PASP 112, 1350 (weights); Offenberg et al. 2001.
 // Samples are DN, times seconds, and everything is float64, in the order of operations of the C source.
@@ -9,12 +9,12 @@
 
 namespace gpucoron {
 
-constexpr double LARGE_VARIANCE = 1e6;  // (DN/s)^2; variances from here on are written as 0
+constexpr double LARGE_VARIANCE = 1e6;  // (DN/s)^2; larger variances are written as 0
 
 struct Times {
   double group;
   double frame;
-  double one_group;  // the effective time of a first group on its own
+  double one_group;  // the effective time of a single first group
 };
 
 struct Detector {
@@ -31,13 +31,13 @@ struct Detector {
   }
 };
 
-// The samples and flags of one ramp; a zeroframe may stand in for the first group.
+// The samples and flags of one ramp; a zeroframe may replace the first group.
 struct Ramp {
   const float* data;
   const uint8* groupdq;
   int64 stride;
   int n_groups;
-  bool is_clean;  // no flag at all: they need not be looked at again
+  bool is_clean;  // no flags at all
   bool starts_with_zeroframe;
   float zeroframe;
 
@@ -53,7 +53,7 @@ struct Ramp {
   }
 };
 
-// What the flags of a ramp say.
+// A summary of the flags of a ramp.
 struct RampFlags {
   int n_good;
   int n_unusable;
@@ -79,7 +79,7 @@ struct Segment {
   __device__ int length() const { return stop - start; }
 };
 
-// The next run of good groups from `cursor` on; a jump group before it is its first. Persistence is no reason to cut.
+// The next run of good groups from `cursor` on, starting with a jump group before it. Persistence does not end a run.
 template <class Flags>
 __device__ bool next_segment(const Flags& dq, int n_groups, int& cursor, Segment& segment) {
   while (cursor < n_groups && (dq(cursor) & ~PERSISTENCE)) ++cursor;
@@ -90,7 +90,7 @@ __device__ bool next_segment(const Flags& dq, int n_groups, int& cursor, Segment
   return true;
 }
 
-// Visit the segments that count: all of more than one group or, without any such, the first one.
+// Visit the segments to fit: all with more than one group or, if there are none, the first one.
 template <class Flags, class Visit>
 __device__ int each_segment(const Flags& dq, int n_groups, Visit visit) {
   Segment segment{0, 0};
@@ -111,7 +111,7 @@ __device__ int each_segment(const Flags& dq, int n_groups, Visit visit) {
   return n_visited;
 }
 
-// Weight classes of Fixsen et al. (2000): the power by which the ends of a ramp outweigh its middle.
+// Weight classes of Fixsen et al. (2000): the power of the weights, larger if the ends of a ramp count more.
 enum WeightClass { FLAT, FOUR_TENTHS, LINEAR, CUBIC, SIXTH, TENTH };
 
 __device__ inline WeightClass weight_class(double signal_to_noise) {
@@ -120,17 +120,17 @@ __device__ inline WeightClass weight_class(double signal_to_noise) {
   if (signal_to_noise < 20.0) return LINEAR;
   if (signal_to_noise < 50.0) return CUBIC;
   if (signal_to_noise < 100.0) return SIXTH;
-  return TENTH;  // NaN comes here as well
+  return TENTH;  // also for NaN
 }
 
-// The weights of the groups of all segments that may be, before division by the squared read noise: for each length from 0 on,
-// and for each class, those of the first half of the groups; the others mirror them. The host has made them with the C
-// library's powf(), as stcal does.
+// The weights of the groups of all possible segments, before division by the squared read noise: for each length from 0 on,
+// and each class, those of the first half of the groups; the second half is symmetric. The host computes them with powf() of
+// the C library, as stcal does.
 struct Weights {
   static constexpr int N_CLASSES = TENTH + 1;
   const float* table;
 
-  // Where those of a length and class begin: the lengths before have a quarter of its square.
+  // The start of a length and class: all shorter lengths have a quarter of the squared length.
   __device__ const float* of(int length, WeightClass which) const {
     return table + int64(length) * length / 4 * N_CLASSES + which * ((length + 1) / 2);
   }
@@ -169,7 +169,7 @@ __device__ inline double fit_segment(const Ramp& ramp, const Detector& detector,
   return (sum_w * sum_xy - sum_x * sum_y) * inverse_determinant / group_time;
 }
 
-// Median of the good differences of a ramp, DN/s; the first sample's rate where no difference is good; else NaN.
+// Median of the good differences of a ramp, DN/s; the first sample's rate if no difference is good; else NaN.
 __device__ inline double median_rate(const Ramp& ramp, double group_time) {
   auto rate_of = [&](int group) {
     return (ramp.dq(group) & DO_NOT_USE) ? double_nan() : ramp.sample(group) / group_time;
@@ -188,15 +188,15 @@ __device__ inline double median_rate(const Ramp& ramp, double group_time) {
   return median_of_ranks<double, Lanes<1>>(differences, 0, all.count, all.low, all.high);
 }
 
-// What the first kernel tells the later ones about a ramp, in one word.
+// Properties of a ramp that the first kernel stores for the later ones, in one word.
 enum RampState : uint32 {
-  FITTED = 1u << 0,          // it has segments that were fitted
-  ONE_SEGMENT = 1u << 1,     // a single one, with its length in the upper bits
+  FITTED = 1u << 0,          // it has fitted segments
+  ONE_SEGMENT = 1u << 1,     // exactly one, with its length in the upper bits
   FIRST_ONLY = 1u << 2,      // only the first group is good
   FROM_ZEROFRAME = 1u << 3,  // only the zeroframe is good
   LOST_CHARGE = 1u << 4,     // some group has CHARGELOSS
   PARTLY_SATURATED = 1u << 5,
-  ALL_SATURATED = 1u << 6,   // SATURATED before partial saturation is noted
+  ALL_SATURATED = 1u << 6,   // SATURATED, not counting partial saturation
   HAD_JUMP = 1u << 7,
   HAD_PERSISTENCE = 1u << 8,
 };

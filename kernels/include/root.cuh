@@ -1,28 +1,27 @@
-// The n-th root of a number, the same bits on every device: the twin of operations/likelihood/roots.py.
+// The n-th root of a number, with the same bits on every device, as in operations/likelihood/roots.py.
 //
-// A pow() may differ from another one in the last bit, by library and by CPU, and which difference of a ramp is left out may
-// hang on that bit. Here are additions, products and fused multiply-adds alone, asked for by name: IEEE 754 rounds them in
-// one way.
+// The last bit of pow() depends on the library and the CPU, and rejected differences may depend on that bit. This function
+// uses only additions, products and explicit fused multiply-adds, which have one result by IEEE 754.
 //
 // x^(1/n) = 2^(log2(x) / n). With x = m 2^e and r = k / 32 near 1 / m, log2(x) = e - log2(r) + log2(1 + R) and R = m r - 1;
-// then 2^p = 2^floor(p) T 2^f with T out of a table and 0 <= f < 1/16. What is large in log2(x) comes in two numbers.
+// then 2^p = 2^floor(p) T 2^f with T from a table and 0 <= f < 1/16. The large part of log2(x) is a sum of two numbers.
 //
 // Source: tables, coefficients and order of operations are those of pow() in Intel's SVML for AVX-512 (in NumPy, BSD
-// license), which NumPy runs on CPUs that know AVX-512: there, stcal's roots have these bits.
+// license), which NumPy uses on CPUs with AVX-512; stcal's roots have these bits there.
 #pragma once
 
 #include "types.cuh"
 
 namespace gpucoron {
 
-// From which m on the next smaller k is taken, beginning with 64.
+// Values of m from which on the next smaller k is used, beginning with 64.
 __device__ constexpr double NEXT_RECIPROCAL[32] = {
     0x1.0206p-1, 0x1.0627p-1, 0x1.0a6ap-1, 0x1.0edp-1,  0x1.135dp-1, 0x1.180fp-1, 0x1.1cf2p-1, 0x1.21fdp-1,
     0x1.2736p-1, 0x1.2c9fp-1, 0x1.324p-1,  0x1.3812p-1, 0x1.3e25p-1, 0x1.446ep-1, 0x1.4afep-1, 0x1.51d2p-1,
     0x1.58efp-1, 0x1.6057p-1, 0x1.6817p-1, 0x1.702dp-1, 0x1.78a5p-1, 0x1.8182p-1, 0x1.8acdp-1, 0x1.948ap-1,
     0x1.9ecbp-1, 0x1.a98fp-1, 0x1.b4e9p-1, 0x1.c0ep-1,  0x1.cd88p-1, 0x1.dae6p-1, 0x1.e915p-1, 0x1.f823p-1,
 };
-// -log2(k / 32), from k = 48 on plus 1, in two numbers: by k modulo 32.
+// -log2(k / 32), plus 1 from k = 48 on, as a sum of two numbers, by k modulo 32.
 __device__ constexpr double LOG_HIGH[32] = {
     0.0, -0x1.6bad3758ep-5, -0x1.663f6fac9p-4, -0x1.08c588cda8p-3,
     -0x1.5c01a39fcp-3, -0x1.acf5e2db5p-3, -0x1.fbc16b9028p-3, -0x1.24407ab0ep-2,
@@ -43,7 +42,7 @@ __device__ constexpr double LOG_LOW[32] = {
     0x1.e9933354dbf17p-42, 0x1.6590643906f2ap-42, 0x1.a4b69691d7994p-42, -0x1.54cda62d3926ep-47,
     -0x1.12ce6312ebb82p-42, 0x1.52743318a8a57p-42, -0x1.4e55443478fep-42, -0x1.95539356f93dcp-43,
 };
-// 2^(j / 16), and what it lacks, as a share of it.
+// 2^(j / 16), and its relative rounding error.
 __device__ constexpr double SIXTEENTHS[16] = {
     0x1p0, 0x1.0b5586cf9890fp0, 0x1.172b83c7d517bp0, 0x1.2387a6e756238p0,
     0x1.306fe0a31b715p0, 0x1.3dea64c123422p0, 0x1.4bfdad5362a27p0, 0x1.5ab07dd485429p0,
@@ -59,13 +58,13 @@ __device__ constexpr double SIXTEENTHS_REST[16] = {
 // 2 / ln(2).
 __device__ constexpr double PER_HALF = 0x1.71547652b82fep+1;
 
-// `value`, rounded to nearest, as if it had been rounded toward zero: `rest` is what the exact number has beyond it.
+// `value`, rounded to nearest, as if rounded toward zero; the exact number is value + rest.
 __device__ inline double chopped(double value, double rest) {
   const bool is_beyond = (value > 0.0 && rest < 0.0) || (value < 0.0 && rest > 0.0);
   return is_beyond ? __longlong_as_double(__double_as_longlong(value) - 1) : value;
 }
 
-// What a sum, rounded, lacks.
+// The rounding error of a sum.
 __device__ inline double rest_of_sum(double a, double b, double sum) {
   const double of_b = sum - a;
   return (a - (sum - of_b)) + (b - of_b);

@@ -1,14 +1,14 @@
-// Saturation and the A/D floor, as stcal's flag_saturated_pixels finds them.
+// Saturation and the A/D floor, as in stcal's flag_saturated_pixels.
 //
-// The flags of a ramp's groups travel as bits of words, so that a square around a pixel grows 32 groups at once and no
-// thread reads what another one is changing. Words are (nints, nwords, ny, nx) uint32.
+// The flags of a ramp's groups are bits of words, so that 32 groups grow at once and no thread reads data that another one
+// is changing. Words are (nints, nwords, ny, nx) uint32.
 #pragma once
 
 #include "types.cuh"
 
 namespace gpucoron {
 
-// Pass 1 on one ramp: flag the A/D floor; mark the groups that are saturated, or were flagged so before.
+// Pass 1 on one ramp: flag the A/D floor; mark the groups that are saturated, or were flagged before.
 __device__ inline void mark_saturated_groups(const float* data, uint8* groupdq, float threshold, uint32* words, int n_groups,
                                              int64 n_pixels) {
   bool reached = false;
@@ -20,7 +20,7 @@ __device__ inline void mark_saturated_groups(const float* data, uint8* groupdq, 
       const float value = data[group * n_pixels];
       const uint32 dq = groupdq[group * n_pixels];
       reached = reached || value >= threshold;
-      // Flags that were there before grow too, but do not go on to later groups.
+      // Existing flags grow too, but do not continue in later groups.
       bits |= uint32(reached || (dq & SATURATED)) << (group - first);
       if (value <= 0.0f) groupdq[group * n_pixels] = uint8(dq | AD_FLOOR | DO_NOT_USE);
     }
@@ -28,7 +28,7 @@ __device__ inline void mark_saturated_groups(const float* data, uint8* groupdq, 
   }
 }
 
-// Pass 2 on one ramp: mark groups before a saturated one that reach the threshold of a mean whose last read saturated.
+// Pass 2 on one ramp: mark groups before a saturated one that reach the threshold for a mean whose last read saturated.
 __device__ inline void mark_diluted_groups(const float* data, const uint8* groupdq, float threshold, bool checked,
                                            uint32* words, int n_groups, int64 n_pixels, int n_frames) {
   uint32 dq = groupdq[0];
@@ -50,7 +50,7 @@ __device__ inline void mark_diluted_groups(const float* data, const uint8* group
   }
 }
 
-// Pass 3 on one ramp: does the second group jump towards a saturated third one that the first did not foretell?
+// Pass 3 on one ramp: whether the second group jumps towards a saturated third one that the first did not predict.
 __device__ inline bool second_group_is_spoiled(const float* data, const uint8* groupdq, float threshold, float bias,
                                                int64 n_pixels, int n_frames) {
   if (!(groupdq[2 * n_pixels] & SATURATED) || (groupdq[n_pixels] & SATURATED)) return false;

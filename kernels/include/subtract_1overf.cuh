@@ -1,4 +1,4 @@
-// 1/f noise along lines: medians and robust means of what is good, bridges over holes, Savitzky-Golay smoothing.
+// 1/f noise along lines: medians and robust means of good samples, bridges over holes, Savitzky-Golay smoothing.
 #pragma once
 
 #include "block.cuh"
@@ -7,14 +7,14 @@
 
 namespace gpucoron {
 
-// Window of the smoothing that holes are bridged with, and the least one for which a cubic is fitted.
+// Window of the smoothing at the sides of holes, and the smallest one for which a cubic is fitted.
 constexpr int BRIDGE = 33;
 constexpr int LEAST_WINDOW = 5;
-// As operations/subtract_1overf/definition.py has them.
+// As in backends/statistics.py.
 constexpr float CUT = 3.0f;
 constexpr double TINY = 2.220446049250313e-16;
 
-// The median of a series, float32 as its values; NaN of none.
+// The median of a series in float32; NaN without values.
 template <class Group, class Scan>
 __device__ float float_median(const Scan& scan) {
   const Survey<float> all = survey<float, Group>(scan);
@@ -26,8 +26,8 @@ __device__ float float_median(const Scan& scan) {
 
 __device__ inline float absolute(float value) { return value < 0.0f ? -value : value; }
 
-// The mean of a row within 3 sigma of its median, sigma from what lies within 3 median deviations (resistant mean of the IDL
-// Astronomy User's Library); 0 of none. `row(visit)` gives this lane's good values. narrowing: how the cut narrows a Gaussian.
+// The resistant mean of a row (IDL Astronomy User's Library), see backends/statistics.py; 0 without values. `row(visit)`
+// visits this lane's good values. narrowing: width of a Gaussian after the cut.
 template <class Group, class Row>
 __device__ float robust_mean(const Row& row, float mad_to_sigma, double narrowing) {
   auto total = [&](auto value_of_sample) {
@@ -59,8 +59,8 @@ __device__ float robust_mean(const Row& row, float mad_to_sigma, double narrowin
   return float(total([&](float value) { return is_near(value) ? double(value) : 0.0; }) / n);
 }
 
-// The cubic fit to the window about sample `index` of a line without holes, at that sample. projections: those of the windows
-// 5, 7, ... 33, one after the other.
+// The value at sample `index` of the cubic fit to the window around it, in a line without holes. projections: the matrices
+// for windows of 5, 7, ... 33 samples.
 __device__ inline double bridge_level(const float* samples, int n_samples, int index, const double* projections) {
   int window = smaller(BRIDGE, n_samples);
   window -= window % 2 == 0;
@@ -74,7 +74,7 @@ __device__ inline double bridge_level(const float* samples, int n_samples, int i
   return level;
 }
 
-// Sample `at` of a line smoothed by cubics; the ends take those of the end windows. projection : (window, window).
+// Sample `at` of a line smoothed by cubics; the ends use the cubics of the end windows. projection : (window, window).
 __device__ inline float smooth_sample(const float* line, int length, int at, const double* projection, int window) {
   const int half = window / 2;
   double sum = 0.0;

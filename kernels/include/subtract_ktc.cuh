@@ -1,12 +1,12 @@
-// Straight lines through the early groups of a ramp, in running sums of float64.
+// Straight lines through the early groups of a ramp, by running sums in float64.
 #pragma once
 
 #include "types.cuh"
 
 namespace gpucoron {
 
-// A line through the first groups, equally spaced: y_0 + y_1 + ..., and the sum of all such sums so far. One pass serves
-// every length: the sums are kept at each group that the line may end with.
+// Sums for a line through the first groups, equally spaced: y_0 + y_1 + ..., and the sum of all such sums so far. One pass
+// is enough: the sums are saved at each group with which the line may end.
 struct RunningLine {
   double total = 0.0;
   double sum_of_totals = 0.0;

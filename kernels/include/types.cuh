@@ -1,10 +1,10 @@
-// What every kernel needs: short names of types, jwst's group flags, and the thread's place.
+// Definitions for all kernels: short names of types, jwst's group flags, and the indices of a thread.
 //
 // Arrays are C-contiguous ramps (nints, ngroups, ny, nx); a "pixel" is the flat index y * nx + x, a "frame" one group of
-// one integration. Threads of a warp take pixels that lie side by side, so that every load is coalesced.
+// one integration. Threads of a warp process neighbouring pixels, so that all loads are coalesced.
 #pragma once
 
-// Before a loop over neighbours whose turns do not depend on each other: a CPU takes several of them at once.
+// Before a loop with independent iterations over neighbours, which a CPU may vectorize.
 #ifdef GPUCORON_KEEP
 #define GPUCORON_VECTORS _Pragma("GCC ivdep")
 #else
@@ -27,13 +27,13 @@ constexpr uint32 AD_FLOOR = 1u << 6;
 constexpr uint32 CHARGELOSS = 1u << 7;
 constexpr uint32 NO_GAIN_VALUE = 1u << 19;
 
-// Groups whose value must not be looked at.
+// Flags of groups whose value must not be used.
 constexpr uint32 UNUSABLE = DO_NOT_USE | SATURATED;
 
-// One word holds a flag of as many groups.
+// Groups with a flag in one word.
 constexpr int WORD_GROUPS = 32;
 
-// Selections tell NaN by comparison: the compilers' flags keep IEEE arithmetic.
+// NaN is detected by comparison; the compiler options keep IEEE arithmetic.
 template <class Real>
 __device__ inline bool is_nan(Real value) {
   return value != value;
