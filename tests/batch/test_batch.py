@@ -22,6 +22,7 @@ from gpucoron.io.crds_cache import find_damaged
 from gpucoron.records.manifest import FIELDS, Manifest, read_manifests
 from gpucoron.simulate import simulate
 from tests.cases.batches import Raw, leftovers, products, records
+from tests.cases.waiting import HANG
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def reduced(raw, tmp_path_factory):
     (folder / "script.py").write_text(SCRIPT)
     done = subprocess.run(
         [sys.executable, "script.py", str(raw.path), "out"],
-        capture_output=True, text=True, cwd=folder, env=raw.environment(), timeout=120,
+        capture_output=True, text=True, cwd=folder, env=raw.environment(), timeout=HANG,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder / "out", done.stdout
@@ -194,7 +195,7 @@ def test_an_input_of_the_same_size_is_compared(raw, reduced, tmp_path):
 
 def test_shards_share_a_folder(raw, reduced, tmp_path):
     shards = [raw.start(tmp_path, "--workers", "1", "--shard", f"{index}/2") for index in (1, 2)]
-    said = [process.communicate(timeout=120) for process in shards]
+    said = [process.communicate(timeout=HANG) for process in shards]
     assert [process.returncode for process in shards] == [0, 0], said
     assert {path.name for path in tmp_path.glob("*.jsonl")} >= {"manifest-1-of-2.jsonl", "manifest-2-of-2.jsonl"}
     assert sorted(record["exposure"] for record in records(tmp_path)) == sorted(read_manifests(reduced[0])[0])

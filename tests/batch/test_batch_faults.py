@@ -1,12 +1,9 @@
 """What may happen to a batch, on real processes: killed, out of room, given damaged files; it goes on from there."""
 
-import os
 import random
 import shutil
 import signal
 import subprocess
-import threading
-import time
 
 import psutil
 import pytest
@@ -15,7 +12,8 @@ import gpucoron.batch
 import gpucoron.batch.progress
 from gpucoron.errors import OutputError
 from gpucoron.records.manifest import Manifest
-from tests.cases.batches import Raw, leftovers, products, records, wait_for_lines
+from tests.cases.batches import Raw, count_lines, leftovers, products, records, wait_for_lines
+from tests.cases.waiting import HANG, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +23,17 @@ def raw(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(raw, tmp_path_factory):
-    """The products of a batch that nothing happened to, and how long it took."""
+    """The products of a batch that nothing happened to."""
     output = tmp_path_factory.mktemp("undisturbed")
-    start = time.monotonic()
     raw.run(output, "--workers", "2")
-    seconds = time.monotonic() - start
     made = products(output)
     assert len(made) == 2 * len(raw.files)
-    return made, seconds
+    return made
 
 
 def check_complete(raw, output, undisturbed):
     """See that all is there as if nothing had happened, and that nothing was done twice."""
-    assert products(output) == undisturbed[0]
+    assert products(output) == undisturbed
     assert leftovers(output) == []
     done = [record["exposure"] for record in records(output) if record["status"] == "done"]
     assert sorted(done) == raw.names
@@ -50,30 +46,38 @@ def workers_of(process):
         return []
 
 
+def draw_moment(rng):
+    """Draw what a batch of eight exposures must have done when it is killed: function of its process and folder."""
+    kind, number = rng.choice(["workers", "started", "ended"]), rng.randint(1, 7)
+    if kind == "workers":
+        return lambda process, output: workers_of(process)
+    return lambda process, output: count_lines(output, kind) >= number
+
+
 def test_killed_at_any_moment(raw, undisturbed, tmp_path, request):
-    moments = random.Random(7)
+    rng = random.Random(7)
     for number in range(request.config.getoption("--batch-kills")):
         output = tmp_path / str(number)
         process = raw.start(output, "--workers", "2")
-        time.sleep(moments.uniform(0.1, 1.0) * undisturbed[1])
+        has_come = draw_moment(rng)
+        wait_for(lambda: has_come(process, output) or process.poll() is not None)  # noqa: B023 - called at once
         workers = workers_of(process)
         process.kill()
         process.communicate()
         before = [record["exposure"] for record in records(output)] if output.exists() else []
         raw.run(output, "--workers", "2")
-        assert not psutil.wait_procs(workers, timeout=5)[1], "a worker outlives its batch"
+        assert not psutil.wait_procs(workers, timeout=HANG)[1], "a worker outlives its batch"
         check_complete(raw, output, undisturbed)
         assert [record["exposure"] for record in records(output)][: len(before)] == before
         shutil.rmtree(output)
 
 
 def test_interrupted(raw, undisturbed, tmp_path):
+    """A batch that is interrupted does not reduce what is left."""
     process = raw.start(tmp_path, "--workers", "2")
-    wait_for_lines(tmp_path, 2, process)
-    start = time.monotonic()
+    wait_for_lines(tmp_path, process, ended=2)
     process.send_signal(signal.SIGINT)
-    _out, err = process.communicate(timeout=5)
-    assert time.monotonic() - start < 5
+    _out, err = process.communicate(timeout=HANG)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert leftovers(tmp_path) == []
@@ -82,33 +86,42 @@ def test_interrupted(raw, undisturbed, tmp_path):
     check_complete(raw, tmp_path, undisturbed)
 
 
+#: a module that every Python process imports at its start: workers die when they begin certain exposures
+DYING = """
+import os, signal, sys
+from pathlib import Path
+
+ONCE, ALWAYS, FOLDER = {once!r}, {always!r}, Path({folder!r})
+
+if "gpucoron.batch.job" in sys.orig_argv:
+    import gpucoron.engine
+    reduce_file = gpucoron.engine.reduce_file
+
+    def reduce_or_die(path, *arguments, **options):
+        name = Path(path).name.removesuffix("_uncal.fits")
+        deaths = (FOLDER / "deaths").read_text().split()
+        if name == ALWAYS or (name == ONCE and name not in deaths):
+            (FOLDER / "deaths").write_text(" ".join([*deaths, name]))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return reduce_file(path, *arguments, **options)
+
+    gpucoron.engine.reduce_file = reduce_or_die
+"""
+
+
 def test_killed_workers(raw, undisturbed, tmp_path):
     """One exposure loses its worker once, another one whenever it is tried."""
     once, always = raw.names[2], raw.names[5]
-    killed = []
-
-    def kill(process):
-        while process.poll() is None:
-            for worker in workers_of(process):
-                try:
-                    open_logs = {os.path.basename(file.path) for file in worker.open_files()}
-                except psutil.Error:
-                    continue
-                for name in (once, always):
-                    hit = f"{name}.log" in open_logs and worker.pid not in [pid for _name, pid in killed]
-                    if hit and not (name == once and once in [other for other, _pid in killed]):
-                        worker.kill()
-                        killed.append((name, worker.pid))
-            time.sleep(0.002)
-
-    process = raw.start(tmp_path, "--workers", "1")
-    killer = threading.Thread(target=kill, args=(process,))
-    killer.start()
-    _out, err = process.communicate(timeout=120)
-    killer.join()
-    assert [name for name, _pid in killed] == [once, always, always]
+    folder = tmp_path / "startup"
+    folder.mkdir()
+    (folder / "deaths").write_text("")
+    (folder / "sitecustomize.py").write_text(DYING.format(once=once, always=always, folder=str(folder)))
+    output = tmp_path / "out"
+    process = raw.start(output, "--workers", "1", folders=[folder])
+    _out, err = process.communicate(timeout=HANG)
+    assert (folder / "deaths").read_text().split() == [once, always, always]
     assert process.returncode == 2
-    found = {record["exposure"]: record for record in records(tmp_path)}
+    found = {record["exposure"]: record for record in records(output)}
     assert sorted(found) == raw.names
     assert (found[once]["status"], found[once]["attempt"]) == ("done", 2)
     assert (found[always]["status"], found[always]["attempt"]) == ("failed", 2)
@@ -116,8 +129,8 @@ def test_killed_workers(raw, undisturbed, tmp_path):
     assert "SIGKILL" in found[always]["error"]["message"]
     assert always in err
     assert "SIGKILL" in err
-    raw.run(tmp_path, "--workers", "1", "--retry-failed")
-    check_complete(raw, tmp_path, undisturbed)
+    raw.run(output, "--workers", "1", "--retry-failed")
+    check_complete(raw, output, undisturbed)
 
 
 @pytest.fixture
@@ -142,7 +155,7 @@ def test_full_disk(raw, undisturbed, small_disk):
     done = [record for record in records(small_disk) if record["status"] == "done"]
     assert 0 < len(done) < len(raw.files)
     assert sorted(whole) == sorted(name for record in done for name in record["outputs"].values())
-    assert all(undisturbed[0][name] == content for name, content in whole.items())
+    assert all(undisturbed[name] == content for name, content in whole.items())
     subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
     raw.run(small_disk, "--workers", "2")
     check_complete(raw, small_disk, undisturbed)
@@ -195,10 +208,10 @@ def test_a_reference_that_vanishes_after_the_plan(tmp_path):
 
 def test_a_second_batch_waits_for_the_first(raw, undisturbed, tmp_path):
     first = raw.start(tmp_path, "--workers", "2")
-    wait_for_lines(tmp_path, 1, first)
+    wait_for_lines(tmp_path, first, ended=1)
     second = raw.start(tmp_path, "--workers", "2")
-    said = second.communicate(timeout=60)
-    first.communicate(timeout=60)
+    said = second.communicate(timeout=HANG)
+    first.communicate(timeout=HANG)
     assert first.returncode == 0
     if second.returncode:  # the first one took its time
         assert "another batch is at work" in "".join(said)

@@ -6,16 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from astropy.io import fits
 
-import gpucoron
 from gpucoron.simulate import simulate
 from gpucoron.simulate.references import write_references
+from tests.cases.paths import ROOT
+from tests.cases.waiting import HANG, wait_for
 
-HOME = str(Path(gpucoron.__file__).parent.parent)
+HOME = str(ROOT)
 
 
 class Raw:
@@ -40,16 +40,17 @@ class Raw:
             self.files.append(target)
         self.names = sorted(path.name.removesuffix("_uncal.fits") for path in self.files)
 
-    def environment(self):
-        """Variables for a process that uses the cache and this very package."""
-        return {**os.environ, **self.cache.environment, "PYTHONPATH": HOME, "OMP_NUM_THREADS": "1"}
+    def environment(self, *folders):
+        """Variables for a process that uses the cache, modules of these folders, and the package of this checkout."""
+        path = os.pathsep.join([*map(str, folders), HOME])
+        return {**os.environ, **self.cache.environment, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
-    def start(self, output, *arguments, paths=None):
-        """Start ``gpucoron batch`` in a process of its own."""
+    def start(self, output, *arguments, paths=None, folders=()):
+        """Start ``gpucoron batch`` in another process, which finds modules in ``folders`` first."""
         command = [sys.executable, "-m", "gpucoron.cli", "batch", *map(str, paths or [self.path])]
         return subprocess.Popen(
             [*command, "-o", str(output), "--backend", "cpu", *arguments],
-            env=self.environment(),
+            env=self.environment(*folders),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -58,7 +59,7 @@ class Raw:
     def run(self, output, *arguments, paths=None, expect=0):
         """Run ``gpucoron batch`` to its end; return what it said."""
         process = self.start(output, *arguments, paths=paths)
-        out, err = process.communicate(timeout=600)
+        out, err = process.communicate(timeout=HANG)
         assert process.returncode == expect, out + err
         return out + err
 
@@ -103,26 +104,19 @@ def leftovers(output):
     return [path.name for path in Path(output).iterdir() if path.name.startswith(".")]
 
 
-def wait_for(condition, seconds=60):
-    """Wait until something is true, and return it."""
-    end = time.monotonic() + seconds
-    while not (answer := condition()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.005)
-    return answer
+def wait_for_lines(output, process, *, started=0, ended=0):
+    """Wait until a batch has recorded so many exposures as started and as ended; it must not end before."""
 
-
-def wait_for_lines(output, count, process):
-    """Wait until a batch has recorded so many exposures."""
-    path = Path(output) / "manifest.jsonl"
-
-    def there():
+    def are_there():
         assert process.poll() is None, process.communicate()
-        ended = (
-            [line for line in path.read_text().splitlines() if '"status": "started"' not in line]
-            if path.exists()
-            else []
-        )
-        return len(ended) >= count
+        return count_lines(output, "started") >= started and count_lines(output, "ended") >= ended
 
-    wait_for(there)
+    wait_for(are_there)
+
+
+def count_lines(output, kind):
+    """Count the lines of a folder's manifest for exposures that have "started", or those that have "ended"."""
+    path = Path(output) / "manifest.jsonl"
+    text = path.read_text() if path.exists() else ""
+    started = text.count('"status": "started"')
+    return started if kind == "started" else text.count("\n") - started

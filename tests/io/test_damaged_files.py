@@ -4,7 +4,6 @@ import gzip
 import logging
 import os
 import re
-import time
 
 import numpy as np
 import pytest
@@ -28,6 +27,7 @@ from gpucoron.io.boundary import told_of
 from gpucoron.io.exposure import Exposure
 from gpucoron.io.fits_layout import CheckSum, read_layout
 from gpucoron.io.names import split_name
+from tests.cases.waiting import no_hang
 
 CARD = 80
 
@@ -321,15 +321,13 @@ def test_what_is_no_regular_file_is_not_opened(nircam, tmp_path, capsys):
     (tmp_path / "c_uncal.fits").mkdir()
     with_card(nircam.path, tmp_path, "DATE-OBS", "'2022\x1b'").rename(tmp_path / "d_uncal.fits")
     (tmp_path / "e_uncal.fits").symlink_to(nircam.path)
-    begun = time.monotonic()
     for name in "abc":
-        with pytest.raises(InputError, match=f"{name}_uncal.fits: (no regular file|a folder)"):
+        with no_hang(), pytest.raises(InputError, match=f"{name}_uncal.fits: (no regular file|a folder)"):
             Exposure.read(tmp_path / f"{name}_uncal.fits")
-    with nircam.cache.activate():
+    with no_hang(), nircam.cache.activate():
         planned = {one.input.name: one.error for one in make_plan(tmp_path, tmp_path / "out").exposures}
         names = [str(tmp_path / f"{name}_uncal.fits") for name in "abcde"]
         assert main(["run", *names, "-o", str(tmp_path / "out"), "--backend", "cpu", "-q"]) == 2
-    assert time.monotonic() - begun < 60
     assert [name for name, error in planned.items() if error is None] == ["e"]
     assert "characters that are no text" in str(planned["d"])
     told = capsys.readouterr().err
