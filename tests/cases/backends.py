@@ -8,6 +8,11 @@ import pytest
 PEERS = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "astropy", "matplotlib", "rich", "psutil")
 
 
+def backend_params(names):
+    """Make the parameters of a fixture that makes backends; each is marked with its backend."""
+    return [pytest.param(name, marks=pytest.mark.runs_on(name)) for name in names]
+
+
 def usable_backend(name, config, **options):
     """Make a backend; skip where it cannot run, but fail where it must: g++ in CI, a GPU with --require-gpu."""
     from gpucoron.backends import backend_status, get_backend

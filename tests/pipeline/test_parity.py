@@ -1,7 +1,7 @@
 """The same file, the same references, through jwst and through gpucoron: step by step and end to end.
 
-The cases are in ``tests/cases/parity.py``. Quick ones run always, all of them with ``--full-parity``; ``--parity-page PATH``
-writes the page of results.
+The cases are in ``tests/cases/parity.py``. Quick cases always run; ``--full-parity`` runs all of them.
+``--parity-page PATH`` writes the page of results.
 """
 
 import numpy as np

@@ -566,21 +566,12 @@ NOT_ASKED = {
 }
 
 
+@pytest.mark.after_its_module
 def test_every_name_of_cupy_has_been_asked_for(request, tmp_path_factory):
     """Each place in the source where something is asked of ``xp`` or ``ndimage`` has been run by this module."""
     judge_or_skip()
     own = [item for item in request.session.items if item.path == request.node.path and item is not request.node]
-    chosen = request.config.option
-    if (
-        chosen.keyword
-        or chosen.markexpr
-        or chosen.lf
-        or chosen.deselect
-        or any("::" in argument for argument in request.config.args)
-    ):
-        pytest.skip("only after all tests of this module")
     asked = collect_asked(tmp_path_factory, [item for item in own if "cupy" in item.fixturenames])
-    assert asked is not None, "tests of this module did not end"
     missing = {
         (path, line, name)
         for path, line, name in names_in_source() - asked
