@@ -161,7 +161,7 @@ def make_references(case, backend):
         arrays["ipc"] = {"data": kernel}
     found = {}
     for reftype, named in arrays.items():
-        found[reftype] = Reference(reftype, Path(f"{reftype}.fits"), named, facts).on(backend)
+        found[reftype] = Reference(reftype, Path(f"{reftype}.fits"), facts=facts, **named).on(backend)
     return found
 
 

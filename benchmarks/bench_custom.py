@@ -70,7 +70,7 @@ def jobs(n_threads):
         lambda: subtract_1overf.noise_of_ramp(data, groupdq, saturation, 1.07, backend=backend),
     )
     yield "1/f on 20 rateints", lambda: subtract_1overf.noise_of_rateints(rateints, dq, backend=backend)
-    yield "ktc", lambda: subtract_ktc.fit_pedestal(data, groupdq, saturation, 1.07, backend=backend)
+    yield "ktc", lambda: subtract_ktc.fit_ktc(data, groupdq, saturation, 1.07, backend=backend)
     yield (
         "likelihood fit and jumps",
         lambda: ramp_fit.fit_likelihood(diffs, read_times, sig, backend=backend),

@@ -22,7 +22,13 @@ def main():
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--threads", type=int, default=None, help="of our CPU backend; default: the cores given")
     parser.add_argument("--no-memory", action="store_true", help="leave the memory runs out")
-    parser.add_argument("--no-flicker", action="store_true", help="leave out the run with 1/f noise at groups")
+    parser.add_argument(
+        "--no-1overf",
+        "--no-flicker",
+        dest="with_1overf",
+        action="store_false",
+        help="leave out the run with subtract_1overf at groups (--no-flicker is the old name)",
+    )
     parser.add_argument("--save", action="store_true", help="write the figures to results/")
     parser.add_argument("--folder", default=None, help="where the simulated exposures are kept")
     parser.add_argument("--peak", nargs=2, metavar=("SIDE", "CASE"), help=argparse.SUPPRESS)
@@ -36,8 +42,8 @@ def main():
     figures = {"threads": options.threads, "repeat": options.repeat, "cases": {}}
     for name in options.cases:
         figures["cases"][name] = measure(name, folder, options)
-    if not options.no_flicker:
-        figures["1/f at groups"] = measure_flicker_at_groups(folder, options)
+    if options.with_1overf:
+        figures["1/f at groups"] = measure_1overf_at_groups(folder, options)
     if options.save:
         print("wrote", common.save("engine", figures))
 
@@ -91,7 +97,7 @@ def measure(name, folder, options):
     return figures
 
 
-def measure_flicker_at_groups(folder, options, case="nircam-10x20"):
+def measure_1overf_at_groups(folder, options, case="nircam-10x20"):
     """Measure our default steps with 1/f noise subtracted from every group, beside what spaceKLIP took elsewhere."""
     from gpucoron.backends import get_backend
 
@@ -108,7 +114,7 @@ def measure_flicker_at_groups(folder, options, case="nircam-10x20"):
                 totals[side].append(sum(seconds.values()))
                 of_step[side].append(seconds["subtract_1overf"])
     medians = {side: statistics.median(of) for side, of in totals.items()}
-    peer = common.PEER_WITH_FLICKER_AT_GROUPS
+    peer = common.PEER_WITH_1OVERF_AT_GROUPS
     print(f"\n{case} with 1/f noise at groups; spaceKLIP took {peer:.0f} s on another machine")
     for side, seconds in medians.items():
         step = statistics.median(of_step[side])

@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parent / "results"
 
 #: what spaceKLIP 2.2 on jwst 1.18 took for NIRCam, 10 groups x 20 integrations, with 1/f noise subtracted from every
 #: group, seconds on one x86-64 core; another machine: for orientation only
-PEER_WITH_FLICKER_AT_GROUPS = 77.0
+PEER_WITH_1OVERF_AT_GROUPS = 77.0
 
 #: name -> arguments of ``gpucoron.simulate.simulate``
 CASES = {

@@ -16,7 +16,7 @@ from gpucoron import dq
 from gpucoron.backends import get_backend
 from gpucoron.backends.backend import Backend
 from gpucoron.steps.apply_rateints_outliers import find_outliers
-from gpucoron.steps.emicorr import ReadTimes, subtract_interference
+from gpucoron.steps.emicorr import ReadTimes, apply_emicorr
 from gpucoron.steps.ipc import ReferenceEdges
 from gpucoron.steps.subtract_1overf import noise_of_ramp, noise_of_rateints
 from tests.tools.exercise_kernels import make_ramps
@@ -37,7 +37,7 @@ FLOORS = {"data": 1.0, **bench_gpu.RATE_FLOORS}
 #: sums over the bins of a phase in another order, then one rounding to float32
 EMICORR_TOLERANCE = 1.2e-7
 #: of the scatter of the model: the smoothing sums float32 values in another order
-FLICKER_TOLERANCE = 1e-4
+SUBTRACT_1OVERF_TOLERANCE = 1e-4
 
 TIMES = {"group_time": 2.0, "frame_time": 0.5, "nframes": 4}
 
@@ -76,12 +76,12 @@ def check_operations(part):
     part.compare("fit, averaged groups", fit_of_averaged_groups(shape), reference)
     for name, run in clippings(shape).items():
         part.compare(name, run, host)
-    part.compare("emicorr", interference(shape), reference, EMICORR_TOLERANCE)
+    part.compare("emicorr", emicorr_case(shape), reference, EMICORR_TOLERANCE)
     for rules in ("spaceklip", "stcal", "sound"):
         for name, run in likelihood_fits(shape, rules).items():
             part.compare(f"{name}, {rules}", run, reference)
-    for name, run in flicker_models(shape).items():
-        part.compare(f"1/f noise: {name}", run, reference, FLICKER_TOLERANCE, {"noise": 1.0})
+    for name, run in subtract_1overf_models(shape).items():
+        part.compare(f"subtract_1overf: {name}", run, reference, SUBTRACT_1OVERF_TOLERANCE, {"noise": 1.0})
 
 
 def plain_operations(shape):
@@ -124,7 +124,7 @@ def plain_operations(shape):
 
         def deconvolve(backend, kernel=kernel):
             given = send(backend, data, kernel)
-            backend.deconvolve_coupling(*given, edges)
+            backend.deconvolve_ipc(*given, edges)
             return {"data": given[0]}
 
         operations[f"ipc, {side} x {side}{', of each pixel' if per_pixel else ''}"] = deconvolve
@@ -161,9 +161,9 @@ def plain_operations(shape):
     }.items():
         operations[name] = jumps(ramps, options)
 
-    def pedestals(backend):
+    def fit_ktc(backend):
         ramp, flags, limits = send(backend, data, groupdq, gain * 100)
-        pedestal, slope = backend.fit_pedestal(ramp, flags, limits, group_time=2.0)
+        pedestal, slope = backend.fit_ktc(ramp, flags, limits, group_time=2.0)
         mean = backend.fit_mean_slope(ramp, flags, pedestal, limits, group_time=2.0)
         return {"pedestal": pedestal, "slope": slope, "mean slope": mean}
 
@@ -176,7 +176,7 @@ def plain_operations(shape):
         fractions = group_fractions(flags, dq.DO_NOT_USE, backend.xp)
         return {name: backend.xp.asarray(share) for name, share in {**counts, "by group": fractions}.items()}
 
-    operations["kTC: pedestals and slopes"] = pedestals
+    operations["subtract_ktc"] = fit_ktc
     operations["outliers among integrations"] = lambda backend: {
         "outliers": find_outliers(backend.to_device(cube.copy()), sigma_cut=3, backend=backend)
     }
@@ -228,7 +228,7 @@ def fit_of_averaged_groups(shape):
     return run
 
 
-def interference(shape):
+def emicorr_case(shape):
     """Make ramps with two waves in them, and what takes these out."""
     rng = np.random.default_rng(11)
     nints, ngroups, ny, nx = shape[:3] + (shape[3] // 4 * 4,)
@@ -245,7 +245,7 @@ def interference(shape):
 
     def run(backend):
         ramp = backend.to_device(data.copy())
-        amplitudes = subtract_interference(ramp, backend.zeros((ny, nx), np.uint32), waves, times, backend=backend)
+        amplitudes = apply_emicorr(ramp, backend.zeros((ny, nx), np.uint32), waves, times, backend=backend)
         if not all(np.abs(one).min() > 1 for one in amplitudes):
             msg = f"amplitudes of 8 DN were put in, and {amplitudes} found"
             raise ValueError(msg)
@@ -289,7 +289,7 @@ def likelihood_fits(shape, rules):
     }
 
 
-def flicker_models(shape):
+def subtract_1overf_models(shape):
     """List the models of 1/f noise, in units of their scatter."""
     rng = np.random.default_rng(13)
     ny, nx = shape[2:]

@@ -52,11 +52,11 @@ def goals(results):
         large and [(8000 - large["peak_mb"], 0)],
         large and f"{large['peak_mb'] / 1e3:.2f} GB, {large['seconds']:.0f} s, {large['reads_per_second']:.3g} reads/s",
     )
-    flicker = engine.get("1/f at groups")
+    at_groups = engine.get("1/f at groups")
     yield _row(
         "the same with 1/f at groups, 10x20",
-        f"15x spaceKLIP's {common.PEER_WITH_FLICKER_AT_GROUPS:.0f} s (of another machine)",
-        flicker and [(flicker["peer"] / statistics.median(flicker["totals"]["ours"]), 15)],
+        f"15x spaceKLIP's {common.PEER_WITH_1OVERF_AT_GROUPS:.0f} s (of another machine)",
+        at_groups and [(at_groups["peer"] / statistics.median(at_groups["totals"]["ours"]), 15)],
         "{:.1f}x",
     )
     yield _row(

@@ -80,7 +80,7 @@ def test_ipc(benchmark, backend, ramps, kernel):
     weights[side // 2, side // 2] = 1
     names = ("data",)
     more = backend.to_device(weights), ReferenceEdges(0, 0, 0, 0)
-    time_it(benchmark, backend, "deconvolve_coupling", ramps, names, *more)
+    time_it(benchmark, backend, "deconvolve_ipc", ramps, names, *more)
 
 
 def test_linearity(benchmark, backend, ramps):
@@ -110,8 +110,8 @@ def test_emicorr(benchmark, backend, ramps):
     def act(data):
         backend.measure_scatter(data)
         sums, counts = backend.sum_by_phase(data, good, bins, n_bins)
-        backend.match_wave(sums, counts, wave, groups, N_TRIALS)
-        backend.subtract_wave(data, wave, pixels, groups, rng.random(nints), np.ones(nints))
+        backend.match_emicorr(sums, counts, wave, groups, N_TRIALS)
+        backend.subtract_emicorr(data, wave, pixels, groups, rng.random(nints), np.ones(nints))
         backend.synchronize()
 
     benchmark.pedantic(act, setup=lambda: ((backend.copy(original),), {}), rounds=3, warmup_rounds=1)

@@ -2,12 +2,12 @@
 
 from importlib import import_module
 from inspect import isfunction
-from types import SimpleNamespace
 
 from gpucoron.backends import BACKENDS, CHOICES
 from gpucoron.backends.backend import Backend
 from gpucoron.backends.operation import Operation
 from gpucoron.engine import order_of
+from gpucoron.facts import Facts
 from gpucoron.parameters import PIPELINE
 from gpucoron.steps import STEPS
 from gpucoron.steps.declaration import COMMON
@@ -97,7 +97,7 @@ def _write(path, lines):
 def _lines():
     yield _HEAD
     for instrument in ("NIRCam", "MIRI"):
-        order = order_of(SimpleNamespace(is_miri=instrument == "MIRI"))
+        order = order_of(Facts(instrument.upper()))
         yield f"{instrument} order: {', '.join(order)}.\n"
     yield "With `stage_1overf` at `groups`, subtract_1overf comes right after subtract_ktc.\n"
     yield "## The run as a whole\n"
@@ -151,6 +151,6 @@ def _accepted(parameter):
     if parameter.options:
         return ", ".join(map(str, parameter.options))
     words = [f"{' or '.join(map(str, parameter.counts))} values"] if parameter.counts else []
-    words += [parameter.told] if parameter.told else []
+    words += [parameter.description] if parameter.description else []
     words += [f"{' or '.join(parameter.reads)} file"] if parameter.reads else []
     return ", ".join(words) or "any"

@@ -38,9 +38,22 @@ def write_validation_page(results, path):
         path.write_text(text)
 
 
+#: results are named after their script; these were measured when it had another name
+_OLD_NAMES = {"flicker": "subtract_1overf"}
+
+
+def find_results(folder):
+    """Find the files of figures: name of the script -> path."""
+    found = {path.stem: path for path in sorted(folder.glob("*.json"))}
+    for old, new in _OLD_NAMES.items():
+        if old in found:
+            found.setdefault(new, found.pop(old))
+    return found
+
+
 def read_results(folder):
     """Read the figures: name of the script -> figures."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    return {name: json.loads(path.read_text()) for name, path in find_results(folder).items()}
 
 
 def _head(found):
@@ -73,15 +86,15 @@ def write_summary(found):
             f"{with_error(left, -1)} ERR on average with 3000 e⁻.",
             "With `jump` before it, or with experimental_jumpramp, it does not.",
         )
-    if "flicker" in found:
-        yield from _summarise_flicker(found["flicker"])
+    if "subtract_1overf" in found:
+        yield from _summarise_1overf(found["subtract_1overf"])
     if "contrast" in found:
         for case, choices in found["contrast"]["cases"].items():
             yield _summarise_contrast(case, choices, found["contrast"]["rings"])
     yield ""
 
 
-def _summarise_flicker(figures):
+def _summarise_1overf(figures):
     for case in figures["cases"]:
         rows = {name: part["rows_rms"] for name, part in case["noise"].items()}
         best, *_, worst = sorted(case["kept"], key=lambda name: pick(rows[name]))
@@ -307,7 +320,7 @@ def _half(energies, shares):
     return energies[0] if shares[0] is not None and shares[0] >= 0.5 else None
 
 
-def write_flicker(figures):
+def write_1overf(figures):
     separations = figures["separations"]
     yield "## 1/f noise\n"
     yield say(
@@ -343,7 +356,7 @@ def write_flicker(figures):
         rows = [(name, *(with_error_of_mean(part[source], 100) for source in names)) for name, part in kept.items()]
         titles = [f"{kind} {exact(float(size))}" for kind, size in map(str.split, names)]
         yield from table(("correction", *titles), rows)
-    yield "![Power spectra](_generated/validation_flicker.png)\n"
+    yield "![Power spectra](_generated/validation_subtract_1overf.png)\n"
     yield say("*Power of one integration less the truth, along rows (left) and across them (right), by frequency.*")
 
 
@@ -520,7 +533,7 @@ _SECTIONS = {
     "rates": write_rates,
     "jumps": write_jumps,
     "few_groups": write_few_groups,
-    "flicker": write_flicker,
+    "subtract_1overf": write_1overf,
     "contrast": write_contrast,
     "custom": write_custom,
 }

@@ -5,7 +5,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from validation_page import read_results
+from validation_page import find_results, read_results
 
 #: resistant to missing figures: None becomes NaN
 _COLORS = ("black", "tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink")
@@ -14,16 +14,16 @@ _COLORS = ("black", "tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purpl
 def draw_validation(results, folder):
     """Draw ``validation_<name>.png`` for each script's results, unless it is there and younger."""
     folder.mkdir(exist_ok=True)
-    found = read_results(results)
+    found, paths = read_results(results), find_results(results)
     for name, draw, source in (
         ("rates", _draw_rates, "rates"),
         ("pulls", _draw_pulls, "rates"),
         ("jumps", _draw_jumps, "jumps"),
-        ("flicker", _draw_flicker, "flicker"),
+        ("subtract_1overf", _draw_1overf, "subtract_1overf"),
         ("contrast", _draw_contrast, "contrast"),
     ):
-        path, json = folder / f"validation_{name}.png", results / f"{source}.json"
-        if source in found and not (path.exists() and path.stat().st_mtime > json.stat().st_mtime):
+        path = folder / f"validation_{name}.png"
+        if source in found and not (path.exists() and path.stat().st_mtime > paths[source].stat().st_mtime):
             figure = draw(found[source])
             figure.savefig(path, dpi=65)
             plt.close(figure)
@@ -104,7 +104,7 @@ def _draw_jumps(figures):
     return figure
 
 
-def _draw_flicker(figures):
+def _draw_1overf(figures):
     case = figures["cases"][0]
     edges = np.array(figures["edges"])
     middle = np.sqrt(edges[:-1] * edges[1:])

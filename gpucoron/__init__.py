@@ -25,6 +25,7 @@ _HOME = {
 #: paths that older versions had -> where the same module is now
 OLD_PATHS = {
     "gpucoron.backends.base": "gpucoron.backends.backend",
+    "gpucoron.backends.operations.subtract_1overf.flicker": "gpucoron.backends.operations.subtract_1overf.definition",
     "gpucoron.batch_inputs": "gpucoron.batch.inputs",
     "gpucoron.batch_plan": "gpucoron.batch.plan",
     "gpucoron.batch_progress": "gpucoron.batch.progress",
@@ -42,6 +43,22 @@ OLD_PATHS = {
     "gpucoron.summary": "gpucoron.cli.summary",
 }
 
+#: module or class -> names that older versions had in it -> where the same thing is now
+OLD_NAMES = {
+    "gpucoron.backends.backend.Backend": {
+        "deconvolve_coupling": "deconvolve_ipc",
+        "fit_flicker": "fit_1overf",
+        "fit_pedestal": "fit_ktc",
+        "match_wave": "match_emicorr",
+        "subtract_wave": "subtract_emicorr",
+    },
+    "gpucoron.backends.operations.subtract_1overf": {"FlickerSettings": "Subtract1OverfSettings"},
+    "gpucoron.backends.operations.subtract_ktc": {"PedestalSettings": "SubtractKtcSettings"},
+    "gpucoron.steps.emicorr": {"subtract_interference": "apply_emicorr"},
+    "gpucoron.steps.ipc": {"correct_coupling": "correct_ipc", "deconvolve_coupling": "deconvolve_ipc"},
+    "gpucoron.steps.subtract_ktc": {"fit_pedestal": "fit_ktc"},
+}
+
 __all__ = ["__version__", *sorted(_HOME)]
 
 
@@ -57,6 +74,31 @@ def __getattr__(name):
 
 def __dir__():
     return __all__
+
+
+def get_by_old_name(where, name, owner=None):
+    """Return an attribute of a module or object by the name that it had in older versions.
+
+    Parameters
+    ----------
+    where : str
+        Key in `OLD_NAMES`.
+    name : str
+        The old name.
+    owner : object, optional
+        Has the attribute under its new name; by default the module ``where``.
+
+    Raises
+    ------
+    AttributeError
+        It is not an old name.
+    """
+    new = OLD_NAMES[where].get(name)
+    if new is None:
+        msg = f"{where} has no attribute {name!r}"
+        raise AttributeError(msg)
+    warnings.warn(f"{where}.{name} is now {new}", DeprecationWarning, stacklevel=3)
+    return getattr(sys.modules[where] if owner is None else owner, new)
 
 
 class _OldPaths:

@@ -1,12 +1,13 @@
-"""The order of the steps for the near infrared and for MIRI; runs them on an exposure and keeps the record.
+"""Plan and run stage 1 on one exposure: settle parameters and references, run the steps in order, keep records.
 
-This is the one way through: file -> Exposure on the device -> steps in order, in place -> products -> file. What a step
-needs and leaves it declares itself (`gpucoron.steps`).
+Every way to start a reduction uses this module: file -> Exposure on the device -> steps in order, in place -> products
+-> file. Each step declares what it needs and what it produces (`gpucoron.steps`).
 """
 
 import gc
 import logging
 import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,43 +28,24 @@ from gpucoron.steps import STEPS, run_step, skipped
 
 log = logging.getLogger(__name__)
 
-#: as jwst 3.0 runs them (``calwebb_detector1``)
+#: the order of jwst 3.0 (``calwebb_detector1``)
 _NIR_STEPS = ("group_scale", "dq_init", "saturation", "ipc", "superbias", "refpix", "linearity", "dark_current")
 _MIRI_STEPS = (
-    "group_scale",
-    "dq_init",
-    "emicorr",
-    "saturation",
-    "ipc",
-    "firstframe",
-    "lastframe",
-    "reset",
-    "linearity",
-    "rscd",
-    "dark_current",
-    "refpix",
-)
-#: both instruments, with spaceKLIP's custom steps in their places; of a pair, the step runs at that ``stage_1overf``
+    "group_scale", "dq_init", "emicorr", "saturation", "ipc", "firstframe", "lastframe", "reset", "linearity", "rscd",
+    "dark_current", "refpix",
+)  # fmt: skip
+#: for both instruments, with the custom steps of spaceKLIP; the second item of a pair is the ``stage_1overf`` at which
+#: the step runs
 _LAST_STEPS = (
-    "charge_migration",
-    "jump",
-    "mask_groups",
-    "subtract_ktc",
-    ("subtract_1overf", "groups"),
-    "picture_frame",
-    "clean_flicker_noise",
-    "persistence",
-    "ramp_fit",
-    "experimental_jumpramp",
-    "apply_rateints_outliers",
-    ("subtract_1overf", "ints"),
-    "gain_scale",
-)
+    "charge_migration", "jump", "mask_groups", "subtract_ktc", ("subtract_1overf", "groups"), "picture_frame",
+    "clean_flicker_noise", "persistence", "ramp_fit", "experimental_jumpramp", "apply_rateints_outliers",
+    ("subtract_1overf", "ints"), "gain_scale",
+)  # fmt: skip
 
 
 @dataclass
 class StepRecord:
-    """What became of one step; ``workers`` names who did it: backends, or 'jwst'."""
+    """The status and the time of one step; ``workers`` names the backends that worked on it, or 'jwst'."""
 
     name: str
     status: str
@@ -75,22 +57,22 @@ class StepRecord:
 
 @dataclass
 class Run:
-    """One exposure's way through stage 1: what was done, with what, and how long it took.
+    """The plan of one exposure, and the records of the steps that have run.
 
-    ``parameters`` holds step -> namespace as settled, ``of_run`` the parameters of the run as a whole, ``references``
-    type -> path or 'N/A' from CRDS, and 'step.type' -> path where a step has an override, ``pars_files`` the parameter
-    files that were applied (names of CRDS's, paths of the user's), ``context`` CRDS's context and software version.
-    ``output_dir`` is where a step's own extra products go; None is the current folder. ``order`` names the steps as
-    they run. ``phases`` holds the seconds that reading, planning and writing took, where ``reduce_file`` did it all.
-    ``notes`` are lines for the history of the products, ``log_lines`` the log for them, see
-    `gpucoron.io.logs.recorded`.
+    ``parameters`` maps each step to its parameters, a frozen dataclass; ``run_parameters`` are those of the run as a
+    whole. ``references`` maps reference type to path or 'N/A' from CRDS, and 'step.type' to the path of an override.
+    ``pars_files`` lists the parameter files that were applied: names of CRDS files, paths of the user's files.
+    ``context`` holds the CRDS context and the version of the CRDS software. ``order`` names the steps as they run.
+    ``output_dir`` is the folder for extra products of steps; None is the current folder. ``phases`` holds the seconds
+    that `reduce_file` spent on reading, planning and writing. ``notes`` are lines for the history of the products,
+    ``log_lines`` is the log for them, see `gpucoron.io.logs.recorded`.
     """
 
     exposure: object
     backend: object
     profile: str
     parameters: dict
-    of_run: object
+    run_parameters: object
     references: dict
     pars_files: list
     context: tuple
@@ -102,27 +84,33 @@ class Run:
     log_lines: list = field(default_factory=logs.lines_so_far)
 
     @property
+    def of_run(self):
+        """The old name of ``run_parameters``."""
+        warnings.warn("Run.of_run is now called Run.run_parameters", DeprecationWarning, 2)
+        return self.run_parameters
+
+    @property
     def seconds(self):
-        """Time spent in the steps."""
+        """Seconds spent in the steps."""
         return sum(record.seconds for record in self.records)
 
     @property
     def workers(self):
-        """Who has worked on the exposure: the names of backends, or 'jwst', in the order of their first step."""
+        """Names of the backends that have worked on the exposure, or 'jwst', in the order of their first step."""
         return list(dict.fromkeys(worker for record in self.records for worker in record.workers))
 
     def reference_path(self, step, reftype):
-        """Give the path of a reference that a step takes: its own override, else CRDS's; None if it was not sought."""
+        """Return the path of a step's reference: the override or that of CRDS; None if it was not looked up."""
         return self.references.get(f"{step}.{reftype}", self.references.get(reftype))
 
     @property
     def fits(self):
-        """Whether ramps are fitted at all: else the ramp is the product."""
+        """Whether any step fits the ramps. If not, the ramp is the product."""
         return any(STEPS[name].fits and not self.parameters[name].skip for name in self.order)
 
 
 def order_of(facts, stage_1overf="ints"):
-    """Return the names of the steps, in the order in which an exposure takes them.
+    """Return the names of the steps in the order in which they run on an exposure.
 
     Parameters
     ----------
@@ -130,32 +118,32 @@ def order_of(facts, stage_1overf="ints"):
     stage_1overf : {'groups', 'ints'}
         Whether 1/f noise is removed before the fit or after it.
     """
-    every = (_MIRI_STEPS if facts.is_miri else _NIR_STEPS) + _LAST_STEPS
-    staged = (entry if isinstance(entry, tuple) else (entry, stage_1overf) for entry in every)
+    entries = (_MIRI_STEPS if facts.is_miri else _NIR_STEPS) + _LAST_STEPS
+    staged = (entry if isinstance(entry, tuple) else (entry, stage_1overf) for entry in entries)
     return tuple(name for name, stage in staged if stage == stage_1overf)
 
 
 def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars=None, pars=None):
-    """Settle what applies to a run: the one place for every way to start one.
+    """Settle the parameters of a run; every way to start a run uses this function.
 
-    What comes later decides: the defaults of the declarations, the profile, CRDS's parameter files, the user's own
-    parameter files, the user's parameters.
+    The order of precedence is: the user's parameters, the user's parameter files, the parameter files of CRDS, the
+    profile, the defaults.
 
     Parameters
     ----------
     exposure : Exposure, optional
-        Without one, what was asked for is checked, and CRDS is not.
+        Without an exposure, the user's settings are checked and CRDS is not asked.
     profile, steps, pipeline, use_pars, pars
         As for `plan`.
 
     Returns
     -------
-    parameters : dict of SimpleNamespace
-        step -> its parameters.
-    of_run : SimpleNamespace
+    parameters : dict
+        step -> its parameters (a frozen dataclass).
+    run_parameters : RunParameters
         The parameters of the run as a whole.
     pars_files : list of str
-        Parameter files that were applied: names of CRDS's, paths of the user's.
+        Parameter files that were applied: names of CRDS files, paths of the user's files.
 
     Raises
     ------
@@ -164,50 +152,71 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
     check_versions()
     steps = copied_steps(steps)
     facts = {} if exposure is None else {"instrument": exposure.facts.instrument, "subarray": exposure.facts.subarray}
-    from_crds, of_run_from_crds, pars_files = {}, {}, []
+    from_crds, run_from_crds, crds_files = {}, {}, []
     if exposure is not None and takes_crds_pars(profile, use_pars):
-        from_crds, of_run_from_crds, pars_files = parameters_from_crds(exposure)
-    from_own, of_run_from_own, own = parameters_from_files(pars)
-    pars_files = [*pars_files, *own]
-    parameters = resolve(STEPS, profile, from_files=merge(from_crds, from_own), steps=steps, **facts)
-    of_run = settle_run(STEPS, parameters, {**of_run_from_crds, **of_run_from_own, **(pipeline or {})})
+        from_crds, run_from_crds, crds_files = parameters_from_crds(exposure)
+    from_user, run_from_user, user_files = parameters_from_files(pars)
+    parameters = resolve(STEPS, profile, from_files=merge(from_crds, from_user), steps=steps, **facts)
+    run_settings = {**run_from_crds, **run_from_user, **(pipeline or {})}
+    parameters, run_parameters = settle_run(STEPS, parameters, run_settings)
     _check_together(parameters)
-    products.check_files_of_results(parameters, of_run)
+    products.check_files_of_results(parameters, run_parameters)
     check_files(STEPS, parameters)
     check_hooks(parameters)
     tell_unused(STEPS, steps)
-    return parameters, of_run, pars_files
+    return parameters, run_parameters, [*crds_files, *user_files]
+
+
+def check_request(*, profile="jwst", steps=None, pipeline=None, pars=None):
+    """Check the user's settings before any file is opened, and warn about settings without effect.
+
+    Parameters
+    ----------
+    profile, steps, pipeline, pars
+        As for `plan`.
+
+    Returns
+    -------
+    steps : dict of dicts
+        A copy of the user's settings without those that have no effect: later checks do not warn about them again.
+    parameters : dict
+        step -> its parameters, without the parameter files of CRDS.
+    """
+    steps = copied_steps(steps)
+    parameters, _run_parameters, _files = settle(profile=profile, steps=steps, pipeline=pipeline, pars=pars)
+    return without_comparisons(STEPS, without_unused(STEPS, steps)), parameters
 
 
 def _check_together(parameters):
-    """Refuse parameters that cannot go together, as their steps say."""
+    """Refuse parameters that contradict each other, according to the declaration of their step."""
     for name, settings in parameters.items():
-        wrong = STEPS[name].refuses and not settings.skip and STEPS[name].refuses(settings)
-        if wrong:
-            raise ParameterError(wrong)
+        problem = STEPS[name].refuses and not settings.skip and STEPS[name].refuses(settings)
+        if problem:
+            raise ParameterError(problem)
 
 
 def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto", use_pars=None, pars=None, only=None):
-    """Settle everything that can be settled before any work: parameters and references.
+    """Settle the parameters and look up the references of an exposure, before any step runs.
 
     Parameters
     ----------
     exposure : Exposure
     profile : {'jwst', 'spaceklip'}
-        Defaults to start from.
+        The set of defaults.
     steps : dict of dicts, optional
         step -> parameter -> value.
     pipeline : dict, optional
-        Parameters of the run as a whole: save_calibrated_ramp, stage_1overf, ...; CRDS's files may set others.
+        Parameters of the run as a whole: save_calibrated_ramp, stage_1overf, ...
     backend : str or Backend, optional
         See `gpucoron.backends.get_backend`; None is 'auto'.
     use_pars : bool, optional
-        Apply CRDS's parameter files; by default in the ``jwst`` profile alone, and not where the variable
-        STPIPE_DISABLE_CRDS_STEPPARS says so.
+        Apply the parameter files of CRDS. The default is true in the ``jwst`` profile, unless the environment variable
+        STPIPE_DISABLE_CRDS_STEPPARS switches them off.
     pars : str, Path or sequence of them, optional
-        Parameter files of one's own, of a step or of a pipeline; they overrule CRDS's, and ``steps`` overrules them.
+        Your own parameter files, of a step or of a pipeline. They take precedence over CRDS; ``steps`` takes
+        precedence over them.
     only : str, optional
-        Run this step alone, also where the instrument's order does not have it.
+        Run only this step, even if the instrument's order does not include it.
 
     Returns
     -------
@@ -219,36 +228,37 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
     """
     backend = get_backend(backend)
     context = crds_context()
-    parameters, of_run, pars_files = settle(
+    parameters, run_parameters, pars_files = settle(
         exposure, profile=profile, steps=steps, pipeline=pipeline, use_pars=use_pars, pars=pars
     )
-    order = (only,) if only else order_of(exposure.facts, of_run.stage_1overf)
+    order = (only,) if only else order_of(exposure.facts, run_parameters.stage_1overf)
     for name in STEPS.keys() - set(order):
         if parameters[name].pre_hooks or parameters[name].post_hooks:
-            log.warning("%s: hooks of %s: not run, for this instrument has no such step", exposure.name, name)
-    wanted, overrides, latest = [], {}, {}
+            log.warning("%s: hooks of %s: not run, this instrument has no such step", exposure.name, name)
+    reftypes, overrides, latest = [], {}, {}
     for name in order:
         step, settings = STEPS[name], parameters[name]
-        if not settings.skip:
-            check_borrowed(step)
-            wanted += step.indirect(settings)
-        for reftype in () if settings.skip else step.references_of(settings, exposure.facts):
+        if settings.skip:
+            continue
+        check_borrowed(step)
+        reftypes += step.indirect(settings)
+        for reftype in step.references_of(settings, exposure.facts):
             override = getattr(settings, f"override_{reftype}")
             if step.custom and override is None:
-                # a custom step works on what jwst's step before it has used
+                # a custom step uses the same file as the jwst step before it
                 override = latest.get(reftype)
             if override is None:
-                wanted.append(reftype)
+                reftypes.append(reftype)
             else:
                 overrides[f"{name}.{reftype}"] = latest[reftype] = override
-    references = find_references(exposure, wanted, overrides)
+    references = find_references(exposure, reftypes, overrides)
     check_indirect([STEPS[name] for name in order], parameters, references, exposure.name)
     return Run(
         exposure=exposure,
         backend=backend,
         profile=profile,
         parameters=parameters,
-        of_run=of_run,
+        run_parameters=run_parameters,
         references=references,
         pars_files=pars_files,
         context=context,
@@ -257,7 +267,7 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
 
 
 def run_steps(run, *, until=None, after_step=None, store=None):
-    """Run the steps of a plan, in place on its exposure.
+    """Run the steps of a plan on its exposure, in place.
 
     Parameters
     ----------
@@ -265,14 +275,14 @@ def run_steps(run, *, until=None, after_step=None, store=None):
     until : str, optional
         Stop before this step.
     after_step : callable, optional
-        Called as ``after_step(run, record)`` when a step is done.
+        Called as ``after_step(run, record)`` after each step.
     store : ReferenceStore, optional
-        Where references are kept; by default the process's own.
+        Cache of references; by default that of the process.
 
     Returns
     -------
     Run
-        The same, with its records filled.
+        The same run, with its records.
     """
     exposure = run.exposure
     backend = exposure.settle_on(run.backend)
@@ -280,13 +290,13 @@ def run_steps(run, *, until=None, after_step=None, store=None):
         log.warning("%s: %s", exposure.name, backend.remark)
         run.backend = backend
     references = load_references(exposure, run.references, backend, store)
-    cleans = any(
+    cleans_groups = any(
         STEPS[name].cleans_groups is not None
         and not run.parameters[name].skip
-        and STEPS[name].cleans_groups(run.of_run)
+        and STEPS[name].cleans_groups(run.run_parameters)
         for name in run.order
     )
-    backend.settle(exposure.data.shape, cleans_groups=cleans)
+    backend.settle(exposure.data.shape, cleans_groups=cleans_groups)
     settings = read_files([STEPS[name] for name in run.order], run.parameters, exposure)
     logs.tell_run(run)
     _run_each(run, references, settings, until, after_step)
@@ -294,23 +304,23 @@ def run_steps(run, *, until=None, after_step=None, store=None):
 
 
 def run_or_start_again(start, backend, *, after_step=None):
-    """Run the steps of an exposure; if its device runs out of memory, begin again and go by chunks of rows.
+    """Run the steps of an exposure; if its device runs out of memory, start again and process blocks of rows.
 
     Parameters
     ----------
     start : callable
-        ``start(backend)`` reads the exposure and returns its `Run`; called again, it returns a new one. Steps work in
-        place, so nothing less can be begun again.
+        ``start(backend)`` reads the exposure and returns its `Run`. It is called again to start again, because steps
+        work in place and cannot be repeated on the same arrays.
     backend : Backend
     after_step : callable, optional
-        As for `run_steps`; called anew for the steps that are done again.
+        As for `run_steps`; called again for the repeated steps.
 
     Returns
     -------
     Run
     """
-    check_versions()  # before anything is read
-    begun, run = time.perf_counter(), None
+    check_versions()  # before any file is read
+    start_time, run = time.perf_counter(), None
     try:
         run = start(backend)
         return run_steps(run, after_step=after_step)
@@ -319,7 +329,7 @@ def run_or_start_again(start, backend, *, after_step=None):
         if backend.on_host or is_in_chunks or not backend.is_out_of_memory(error):
             raise
         reason = str(error)
-    # Only here, after the exception, can the exposure's arrays go.
+    # Free the arrays only here: the exception holds references to them.
     del run
     STORE.clear()
     gc.collect()
@@ -330,7 +340,7 @@ def run_or_start_again(start, backend, *, after_step=None):
         raise MemoryError(msg)
     log.warning(
         "out of device memory after %.1f s (%s): the exposure starts again, in chunks of rows",
-        time.perf_counter() - begun, reason,
+        time.perf_counter() - start_time, reason,
     )  # fmt: skip
     return run_steps(start(backend.in_chunks(limit)), after_step=after_step)
 
@@ -355,7 +365,7 @@ def _run_each(run, references, settings, until, after_step):
 
 
 def _run_with_hooks(step, run, references, settings):
-    """Run a step between its hooks, which run for a step that is switched off (``settings`` None) too."""
+    """Run a step between its hooks. The hooks also run if the step is switched off (``settings`` is None)."""
     run_hooks(run, step, "pre")
     outcome = skipped("switched off") if settings is None else _run_one(step, run, references, settings)
     products.note_step(run, step, outcome)
@@ -364,7 +374,7 @@ def _run_with_hooks(step, run, references, settings):
 
 
 def _run_one(step, run, references, settings):
-    """Run a step; what it cannot do with these arrays is told with the file's and the step's name."""
+    """Run a step; its errors name the file, the step and the references."""
     exposure = run.exposure
     usable = {reftype: references.get(f"{step.name}.{reftype}", references.get(reftype)) for reftype in step.references}
     helpers = {name: _HELPERS[name](run, step) for name in step.helpers}
@@ -375,7 +385,7 @@ def _run_one(step, run, references, settings):
 
 
 def _make_fit(run, step):
-    """Make ``fit(exposure, references)``: the fit that the run's exposure has had, without what else it leaves."""
+    """Make ``fit(exposure, references)``: the same fit as that of the run, without its extra products."""
 
     def fit(exposure, references):
         name = next(name for name in run.order if STEPS[name].fits and not run.parameters[name].skip)
@@ -384,10 +394,10 @@ def _make_fit(run, step):
     return fit
 
 
-#: helper that a step may ask for -> its maker, ``maker(run, step)``
+#: name of a helper that a step may declare -> ``make(run, step)``, which makes it
 _HELPERS = {
     **BORROWED_HELPERS,
-    "stage": lambda run, step: run.of_run.stage_1overf,
+    "stage": lambda run, step: run.run_parameters.stage_1overf,
     "fit": _make_fit,
     "replaced": lambda run, step: {name: run.parameters[name] for name in step.replaces},
 }
@@ -395,20 +405,9 @@ _HELPERS = {
 
 @logs.recorded()
 def reduce_file(
-    path,
-    output_dir,
-    *,
-    profile="jwst",
-    steps=None,
-    backend="auto",
-    overwrite=False,
-    save_results=True,
-    use_pars=None,
-    pars=None,
-    after_step=None,
-    max_memory=None,
-    **of_run,
-):
+    path, output_dir, *, profile="jwst", steps=None, backend="auto", overwrite=False, save_results=True, use_pars=None,
+    pars=None, after_step=None, max_memory=None, **run_parameters,
+):  # fmt: skip
     """Reduce one file: read it, run stage 1, write ``rate`` and ``rateints``.
 
     Parameters
@@ -416,67 +415,66 @@ def reduce_file(
     path : str or Path
         ``*_uncal.fits`` or ``*_ramp.fits``.
     output_dir : str or Path
-        Made if it does not exist.
+        Created if it does not exist.
     profile : {'jwst', 'spaceklip'}
-        Whose defaults to start from.
+        The set of defaults.
     steps : dict of dicts, optional
         step -> parameter -> value. Not changed.
     backend : str or Backend, optional
         See `gpucoron.backends.get_backend`; None is 'auto'.
     overwrite : bool
-        Replace products that exist.
+        Replace existing products.
     save_results : bool
-        False writes nothing.
+        If false, write nothing.
     use_pars, pars
-        CRDS's parameter files and one's own: see `plan`.
+        Parameter files of CRDS, and your own: see `plan`.
     after_step : callable, optional
-        Called as ``after_step(run, record)`` when a step is done.
+        Called as ``after_step(run, record)`` after each step.
     max_memory : int or str, optional
-        Bytes of anonymous memory that the process may have (the CPU backend), or that the exposure may take on its
-        device, or text such as '4G'; by default what is free. An exposure that needs more is worked on by chunks of
-        rows, on the CPU from a scratch file in the output folder; docs/performance.md says how closely the limit is
-        kept. A Backend has its own limit, and this one beside it is refused.
-    **of_run
+        Limit in bytes, or text such as '4G', on the anonymous memory of the process (CPU backend) or on the memory of
+        the exposure on its device. The default is the free memory. Larger exposures are processed in chunks of rows,
+        on the CPU from a scratch file in the output folder; docs/performance.md describes how closely the limit is
+        kept. Not accepted together with a Backend, which has its own limit.
+    **run_parameters
         Parameters of the run as a whole: save_calibrated_ramp, save_intermediates, stage_1overf, rate_int_outliers.
 
     Returns
     -------
     run : Run
     models : dict
-        'rate' and 'rateints' -> model, or None where no ramp could be fitted.
+        'rate' and 'rateints' -> model, or None if no ramp could be fitted.
     paths : dict
-        Stem of the name -> path of what was written.
+        Stem of the file name -> path of each written file.
 
     Raises
     ------
     GpucoronError
-        One of its kinds; nothing was written.
+        Nothing was written.
     """
     from gpucoron.io.exposure import check_path
 
     path = check_path(path)
-    settle(profile=profile, steps=steps, pipeline=of_run, pars=pars)  # before anything is made
-    steps = without_comparisons(STEPS, without_unused(STEPS, steps or {}))
+    steps, _parameters = check_request(profile=profile, steps=steps, pipeline=run_parameters, pars=pars)
     scratch = {"scratch_dir": output_dir} if save_results and isinstance(check_backend(backend), str) else {}
     backend = get_backend(backend, max_memory=max_memory, **scratch)
     if save_results:
-        due = [products.product_path(path, output_dir, suffix) for suffix in ("rate", "rateints")]
-        products.prepare_output(output_dir, due, overwrite, path)
-    asked = {"profile": profile, "steps": steps, "pipeline": of_run, "use_pars": use_pars, "pars": pars}
+        expected = [products.product_path(path, output_dir, suffix) for suffix in ("rate", "rateints")]
+        products.prepare_output(output_dir, expected, overwrite, path)
+    request = {"profile": profile, "steps": steps, "pipeline": run_parameters, "use_pars": use_pars, "pars": pars}
     with told_of(path):
-        return _reduce(path, output_dir, asked, backend, save_results, after_step)
+        return _reduce(path, output_dir, request, backend, save_results, after_step)
 
 
-def _reduce(path, output_dir, asked, backend, save_results, after_step):
-    """Do what `reduce_file` has settled; ``asked`` is for `plan`."""
+def _reduce(path, output_dir, request, backend, save_results, after_step):
+    """Reduce a file whose settings were checked; ``request`` holds the keywords of `plan`."""
     from gpucoron.io.exposure import Exposure
 
     def start(backend):
-        begun = time.perf_counter()
+        start_time = time.perf_counter()
         exposure = Exposure.read(path, backend)
-        read = time.perf_counter()
-        run = plan(exposure, backend=backend, **asked)
-        run.phases = {"read": read - begun, "plan": time.perf_counter() - read}
+        read_time = time.perf_counter()
+        run = plan(exposure, backend=backend, **request)
+        run.phases = {"read": read_time - start_time, "plan": time.perf_counter() - read_time}
         run.output_dir = Path(output_dir)
         logs.tell_parameters(run)
         return run
@@ -487,15 +485,15 @@ def _reduce(path, output_dir, asked, backend, save_results, after_step):
     paths = {}
     save = products.saving_extras(extra_at if save_results else None, after_step, paths)
     run = run_or_start_again(start, backend, after_step=save)
-    fitted = time.perf_counter()
+    end_of_steps = time.perf_counter()
     models = {"rate": products.rate_model(run), "rateints": products.rateints_model(run)}
     if not run.fits:
-        # as jwst: without a fit, the ramp is the product
+        # as in jwst, the ramp is the product if there is no fit
         models["ramp"] = products.ramp_model(run)
-    made = {suffix: model for suffix, model in models.items() if model is not None}
-    if save_results and made:
-        to_write = {extra_at(products.Extra(kind, suffix=kind)): model for kind, model in made.items()}
+    not_empty = {suffix: model for suffix, model in models.items() if model is not None}
+    if save_results and not_empty:
+        to_write = {extra_at(products.Extra(kind, suffix=kind)): model for kind, model in not_empty.items()}
         products.save(to_write)
         paths.update({path.stem: path for path in to_write})
-    run.phases["write"] = time.perf_counter() - fitted
+    run.phases["write"] = time.perf_counter() - end_of_steps
     return run, models, paths

@@ -1,4 +1,4 @@
-"""What an exposure is: instrument, subarray, read pattern and times, as its keywords say."""
+"""The facts of an exposure that steps need: instrument, subarray, read pattern and times, from its keywords."""
 
 from dataclasses import dataclass
 
@@ -21,41 +21,43 @@ READ_PATTERNS = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What the steps need to know of an exposure. Times in seconds; pixels count from 1 in the science frame.
+    """The facts of an exposure that the steps need. Times are in seconds; pixels count from 1 in the science frame.
 
-    ``nints`` and ``ngroups`` are the keywords' (of the whole exposure, where the file is a segment); the arrays' own
-    shape may have fewer integrations. ``integration_start`` and ``integration_end`` are None in an unsegmented file.
+    None means that the keyword is missing. ``nints`` and ``ngroups`` are those of the keywords, which count the whole
+    exposure; the arrays of a segment have fewer integrations. ``integration_start`` and ``integration_end`` are None in
+    an unsegmented file. ``read_times`` lists for each group the times of its reads; None means a regular pattern.
     """
 
     instrument: str
-    detector: str
-    exp_type: str
-    subarray: str
-    xstart: int | None
-    ystart: int | None
-    xsize: int | None
-    ysize: int | None
-    fastaxis: int | None
-    slowaxis: int | None
-    readpatt: str | None
-    nints: int | None
-    ngroups: int
-    nframes: int | None
-    groupgap: int | None
-    frame_divisor: int | None
-    frame_time: float | None
-    group_time: float
-    integration_start: int | None
-    integration_end: int | None
-    zero_frame: bool
-    noutputs: int | None
-    drop_frames1: int | None
-    gain_factor: float | None
+    detector: str | None = None
+    exp_type: str | None = None
+    subarray: str | None = None
+    xstart: int | None = None
+    ystart: int | None = None
+    xsize: int | None = None
+    ysize: int | None = None
+    fastaxis: int | None = None
+    slowaxis: int | None = None
+    readpatt: str | None = None
+    nints: int | None = None
+    ngroups: int | None = None
+    nframes: int | None = None
+    groupgap: int | None = None
+    frame_divisor: int | None = None
+    frame_time: float | None = None
+    group_time: float | None = None
+    integration_start: int | None = None
+    integration_end: int | None = None
+    zero_frame: bool = False
+    noutputs: int | None = None
+    drop_frames1: int | None = None
+    gain_factor: float | None = None
     nsamples: int | None = None
+    read_times: tuple | None = None
 
     @property
     def is_miri(self):
-        """True for MIRI, whose steps run in another order."""
+        """True for MIRI, which has its own order of steps."""
         return self.instrument == "MIRI"
 
     @property

@@ -1,4 +1,4 @@
-// Periodic interference. Launches: measure_scatter; sum_quads; match_bins, sum_bins; subtract_wave.
+// Periodic interference. Launches: measure_scatter; sum_quads; match_bins, sum_bins; subtract_emicorr.
 #include "emicorr.cuh"
 
 namespace gpucoron {
@@ -98,7 +98,7 @@ __global__ void sum_bins(const double* squared, const double* mixed, double* qua
 }
 
 // The wave from every sample. pixel_phases : (ny, nx / 4). grid: quads x frames.
-__global__ void subtract_wave(float* data, const double* wave, const double* pixel_phases, const double* group_phases,
+__global__ void subtract_emicorr(float* data, const double* wave, const double* pixel_phases, const double* group_phases,
                               const double* integration_phases, const double* amplitudes, int n_ints, int n_groups,
                               int64 n_quads, int n_bins) {
   const int64 quad = thread_pixel();

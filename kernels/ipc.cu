@@ -1,4 +1,4 @@
-// Capacitive coupling between pixels: a deconvolution of each frame. One launch: deconvolve_coupling.
+// Capacitive coupling between pixels: a deconvolution of each frame. One launch: deconvolve_ipc.
 #include "types.cuh"
 
 namespace gpucoron {
@@ -31,7 +31,7 @@ __device__ inline float add_taps(float sum, const float* factors, int64 apart, c
 // kernel : (SIDE, SIDE, ny, nx) with PER_PIXEL, else (SIDE, SIDE). A block goes down its frames with those rows in shared
 // memory that it still needs as they were. grid: frames, along y.
 template <int SIDE, bool PER_PIXEL>
-__global__ void deconvolve_coupling(float* __restrict__ data, const float* __restrict__ kernel, int n_frames, int ny, int nx,
+__global__ void deconvolve_ipc(float* __restrict__ data, const float* __restrict__ kernel, int n_frames, int ny, int nx,
                                     int bottom, int top, int left, int right) {
   __shared__ float kept[FRAMES_TOGETHER][SIDE][MOST_COLUMNS + SIDE - 1];
   constexpr int REACH = SIDE / 2;

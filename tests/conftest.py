@@ -1,7 +1,9 @@
 """Fixtures that every test may use: simulated exposures with their own CRDS cache, backends, and the GPU's rules."""
 
+import gc
 import json
 import os
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -220,8 +222,25 @@ def _missing_peer(config, error):
     return None
 
 
+#: number of modules at the last `gc.freeze`
+_n_modules_frozen = 0
+
+
+def _freeze_imports():
+    """Exclude imported modules from garbage collection.
+
+    jwst collects garbage after every step; with all modules to search that takes two thirds of a small exposure's time.
+    """
+    global _n_modules_frozen
+    if len(sys.modules) > _n_modules_frozen + 100:
+        gc.collect()
+        gc.freeze()
+        _n_modules_frozen = len(sys.modules)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item):
+    _freeze_imports()
     return (yield from _skip_without_peers(item))
 
 

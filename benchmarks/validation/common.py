@@ -16,6 +16,8 @@ import numpy as np
 
 from gpucoron.backends import get_backend
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
 from gpucoron.simulate import Effects, simulate
 from gpucoron.steps import ramp_fit
 from gpucoron.steps.experimental_jumpramp import fit_without_jumps
@@ -115,7 +117,7 @@ class Ramps:
     readnoise: np.ndarray
     saturation: np.ndarray
     truth: np.ndarray
-    facts: SimpleNamespace
+    facts: Facts
     simulation: object
 
     def copy(self):
@@ -163,8 +165,8 @@ def observe(instrument, readpatt, ngroups, nints, scene, shape, *, seed, flag=Tr
         )
     data -= pixels.bias
     kind = pixels.kind
-    facts = SimpleNamespace(
-        instrument=instrument,
+    facts = Facts(
+        instrument,
         group_time=simulation.group_time,
         frame_time=simulation.frame_time,
         nframes=simulation.nframes,
@@ -176,8 +178,6 @@ def observe(instrument, readpatt, ngroups, nints, scene, shape, *, seed, flag=Tr
         ystart=simulation.subarray.ystart,
         xsize=shape[1],
         ysize=shape[0],
-        integration_start=None,
-        zero_frame=False,
     )
     return Ramps(
         data=data,
@@ -202,15 +202,13 @@ def fit_ols(ramps):
     """Fit by OLS_C: (rate, rateints)."""
     return ramp_fit.fit(
         ramps.data, ramps.groupdq, ramps.pixeldq, ramps.gain, ramps.readnoise,
-        **ramps.times, drop_flagged_groups=ramps.facts.instrument == "MIRI", backend=BACKEND,
+        **ramps.times, drop_flagged_groups=ramps.facts.is_miri, backend=BACKEND,
     )  # fmt: skip
 
 
 def fit_likely(ramps, **options):
     """Fit by LIKELY, which looks for jumps once more: (rate, rateints)."""
-    exposure = SimpleNamespace(
-        data=ramps.data, groupdq=ramps.groupdq, pixeldq=ramps.pixeldq, zeroframe=None, facts=ramps.facts
-    )
+    exposure = Exposure(data=ramps.data, groupdq=ramps.groupdq, pixeldq=ramps.pixeldq, facts=ramps.facts)
     return fit_exposure(exposure, ramps.gain, ramps.readnoise, BACKEND, **options)[:2]
 
 

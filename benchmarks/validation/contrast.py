@@ -11,13 +11,15 @@ from types import SimpleNamespace
 import numpy as np
 import scenes
 from common import BACKEND, find_jumps, fit_jumpramp, fit_likely, fit_ols, observe, over_seeds, parse, save, width
-from flicker import correct_by_jwst, correct_ints
 from scipy.ndimage import gaussian_filter
+from subtract_1overf import correct_by_jwst, correct_ints
 
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.simulate import Scene
 from gpucoron.steps import apply_rateints_outliers, refpix
 from gpucoron.steps.subtract_1overf import noise_of_ramp
-from gpucoron.steps.subtract_ktc import fit_pedestal
+from gpucoron.steps.subtract_ktc import fit_ktc
 
 #: arcsec: edges of the rings
 RINGS = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
@@ -48,17 +50,17 @@ def observe_roll(case, seed, roll):
 
 def subtract_rows(ramps, sides=0):
     """Run refpix with four pseudo-reference rows at both ends, and with columns."""
-    parameters = SimpleNamespace(**REFPIX, nleft=sides, nright=sides, use_side_ref_pixels=sides > 0)
-    exposure = SimpleNamespace(data=ramps.data, pixeldq=ramps.pixeldq, zeroframe=None, facts=ramps.facts)
+    parameters = refpix.STEP.settings(**REFPIX, nleft=sides, nright=sides, use_side_ref_pixels=sides > 0)
+    exposure = Exposure(data=ramps.data, pixeldq=ramps.pixeldq, facts=ramps.facts)
     refpix.run(exposure, {}, parameters, BACKEND)
 
 
-def subtract_pedestals(ramps):
+def subtract_ktc(ramps):
     args = (ramps.data, ramps.groupdq, ramps.saturation, ramps.facts.group_time)
-    ramps.data -= fit_pedestal(*args, backend=BACKEND)[0][:, None].astype(np.float32)
+    ramps.data -= fit_ktc(*args, backend=BACKEND)[0][:, None].astype(np.float32)
 
 
-def subtract_flicker(ramps, model_type):
+def subtract_1overf(ramps, model_type):
     args = (ramps.data, ramps.groupdq, ramps.saturation, ramps.facts.group_time)
     ramps.data -= noise_of_ramp(*args, model_type=model_type, slowaxis=ramps.facts.slowaxis, backend=BACKEND)
 
@@ -66,8 +68,8 @@ def subtract_flicker(ramps, model_type):
 def refit_outliers(ramps, products, fit):
     """Run apply_rateints_outliers on a fit."""
     references = {"gain": ramps.gain, "readnoise": ramps.readnoise}
-    exposure = SimpleNamespace(
-        data=ramps.data, groupdq=ramps.groupdq, pixeldq=ramps.pixeldq, zeroframe=None, facts=ramps.facts,
+    exposure = Exposure(
+        data=ramps.data, groupdq=ramps.groupdq, pixeldq=ramps.pixeldq, facts=ramps.facts,
         rate=products[0], rateints=products[1],
     )  # fmt: skip
 
@@ -78,8 +80,8 @@ def refit_outliers(ramps, products, fit):
         )  # fmt: skip
         exposure.rate, exposure.rateints = fit(small)
 
-    named = {key: SimpleNamespace(data=array, facts={}) for key, array in references.items()}
-    parameters = SimpleNamespace(sigma_cut=10.0, nint_min=10)
+    named = {key: Reference(data=array) for key, array in references.items()}
+    parameters = apply_rateints_outliers.STEP.settings()
     apply_rateints_outliers.run(exposure, named, parameters, BACKEND, fit=again)
     return exposure.rate, exposure.rateints
 
@@ -92,8 +94,8 @@ def reduce(ramps, *, rows=False, sides=0, jump=True, groups=None, ints=None, fit
     if jump:
         find_jumps(ramps)
     if groups:
-        subtract_pedestals(ramps)
-        subtract_flicker(ramps, groups)
+        subtract_ktc(ramps)
+        subtract_1overf(ramps, groups)
     products = fit(ramps)
     if outliers:
         products = refit_outliers(ramps, products, fit)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import scenes
 from common import find_jumps, fit_ols, observe, over_seeds, parse, save, width
-from contrast import refit_outliers, subtract_pedestals, subtract_rows
-from flicker import correct_ints
+from contrast import refit_outliers, subtract_ktc, subtract_rows
 from scipy.ndimage import binary_dilation
+from subtract_1overf import correct_ints
 
 from gpucoron.dq import SATURATED
 from gpucoron.simulate import Scene
@@ -39,7 +39,7 @@ def measure_ktc(seed):
     ramps = observe("NIRCAM", "RAPID", 10, 4, scene, SMALL, seed=seed, effects={"one_over_f": 0.0})
     find_jumps(ramps)
     before, rate = ramps.data[:, 0].std(axis=0, ddof=1), fit_ols(ramps)[0]
-    subtract_pedestals(ramps)
+    subtract_ktc(ramps)
     after, same = ramps.data[:, 0].std(axis=0, ddof=1), fit_ols(ramps)[0]
     change = abs(same.rate - rate.rate) / rate.err
     return {

@@ -13,7 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from gpucoron.simulate import Effects, simulate
-from gpucoron.steps.emicorr import ReadTimes, subtract_interference
+from gpucoron.steps.emicorr import ReadTimes, apply_emicorr
 
 QUIET = {"superbias": False, "nonlinearity": False, "saturation": False, "ipc": False, "bad_pixels": False}
 QUIET |= {"cosmic_rays": 0, "reset": False, "rscd": False, "last_frame": False}
@@ -31,7 +31,7 @@ def observe(ngroups):
     wave = np.sin(2 * np.pi * (np.arange(64) + 0.5) / 64)
     corrected = disturbed.copy()
     times = ReadTimes(1, 82, shape[0] * 82 + (1024 - shape[0]) * 7)
-    subtract_interference(corrected, np.zeros(shape, np.uint32), [(390.625, wave)], times)
+    apply_emicorr(corrected, np.zeros(shape, np.uint32), [(390.625, wave)], times)
     return disturbed, corrected, clean
 
 

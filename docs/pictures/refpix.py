@@ -5,7 +5,6 @@ python docs/pictures/refpix.py [folder]
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -14,6 +13,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from gpucoron.backends import get_backend
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
 from gpucoron.simulate import Effects, Scene, simulate
 from gpucoron.steps import refpix
 
@@ -42,12 +43,10 @@ def correct(simulation, ramps, edges):
     subarray, kind = simulation.subarray, simulation.pixels.kind
     facts = {"instrument": "NIRCAM", "noutputs": 1, "fastaxis": kind.fastaxis, "slowaxis": kind.slowaxis}
     facts |= {"xstart": subarray.xstart, "ystart": subarray.ystart, "xsize": nx, "ysize": ny}
-    exposure = SimpleNamespace(
-        data=ramps.copy(), pixeldq=np.zeros((ny, nx), np.uint32), zeroframe=None, facts=SimpleNamespace(**facts)
-    )
+    exposure = Exposure(data=ramps.copy(), pixeldq=np.zeros((ny, nx), np.uint32), facts=Facts(**facts))
     options = {"nrow_off": 0, "ncol_off": 0, "siglimit": 3.0, "odd_even_columns": True, "use_side_ref_pixels": True}
     options |= {"side_smoothing_length": 11, "side_gain": 1.0}
-    refpix.run(exposure, {}, SimpleNamespace(**options, **edges), BACKEND)
+    refpix.run(exposure, {}, refpix.STEP.settings(**options, **edges), BACKEND)
     return exposure.data
 
 

@@ -5,7 +5,6 @@ python docs/pictures/saturation.py [folder]
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -16,6 +15,9 @@ from matplotlib.colors import ListedColormap
 
 from gpucoron.backends import get_backend
 from gpucoron.dq import SATURATED
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.simulate import Effects, Scene, simulate
 from gpucoron.steps import saturation
 
@@ -35,17 +37,16 @@ def observe():
 def flag(simulation, *, grow_diagonal):
     """Run the step: (nints, ngroups, ny, nx) bool, True where SATURATED."""
     data = simulation.data.astype(np.float32)
-    exposure = SimpleNamespace(
+    exposure = Exposure(
         data=data,
         groupdq=np.zeros(data.shape, np.uint8),
         pixeldq=np.zeros(SHAPE, np.uint32),
-        zeroframe=None,
-        facts=SimpleNamespace(instrument="NIRCAM", nframes=simulation.nframes, zero_frame=False),
+        facts=Facts("NIRCAM", nframes=simulation.nframes),
     )
     # A little below the full well, as in the reference files, so that noise hides no saturation.
     level = 0.98 * simulation.pixels.full_well + simulation.pixels.kind.bias
-    reference = SimpleNamespace(data=level.astype(np.float32), dq=np.zeros(SHAPE, np.uint32))
-    parameters = SimpleNamespace(n_pix_grow_sat=1, use_readpatt=True, grow_diagonal=grow_diagonal, flag_rcsat=False)
+    reference = Reference(data=level.astype(np.float32), dq=np.zeros(SHAPE, np.uint32))
+    parameters = saturation.STEP.settings(grow_diagonal=grow_diagonal)
     saturation.run(exposure, {"saturation": reference}, parameters, BACKEND)
     return exposure.groupdq & SATURATED != 0
 

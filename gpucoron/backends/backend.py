@@ -11,6 +11,7 @@ import tempfile
 
 import numpy as np
 
+from gpucoron import get_by_old_name
 from gpucoron.backends import operations, workers
 from gpucoron.backends.budget import exposure_memory, scratch_memory
 from gpucoron.backends.chunks import map_arrays
@@ -44,16 +45,16 @@ class Backend:
     clip_jumps = operations.clip_jumps
     search_jumps = operations.search_jumps
     linearity = operations.linearity
-    deconvolve_coupling = operations.deconvolve_coupling
+    deconvolve_ipc = operations.deconvolve_ipc
     flag_saturation = operations.flag_saturation
     measure_scatter = operations.measure_scatter
     sum_by_phase = operations.sum_by_phase
-    match_wave = operations.match_wave
-    subtract_wave = operations.subtract_wave
-    fit_pedestal = operations.fit_pedestal
+    match_emicorr = operations.match_emicorr
+    subtract_emicorr = operations.subtract_emicorr
+    fit_ktc = operations.fit_ktc
     fit_mean_slope = operations.fit_mean_slope
     background_mask = operations.background_mask
-    fit_flicker = operations.fit_flicker
+    fit_1overf = operations.fit_1overf
     fit_likelihood = operations.fit_likelihood
     fit_likelihood_ramps = operations.fit_likelihood_ramps
     fit_ramps = operations.fit_ramps
@@ -62,6 +63,9 @@ class Backend:
         self.device = device
         self.home = device if home is None else home
         self.budget = budget
+
+    def __getattr__(self, name):
+        return get_by_old_name("gpucoron.backends.backend.Backend", name, self)
 
     @property
     def name(self):

@@ -72,6 +72,7 @@ def memory_needed(operation, arguments):
     """
     first = next(iter(arguments.values()))
     axis = _axis(operation)
+    # some arguments are numbers, lists or None
     given = {name: getattr(value, "nbytes", 0) for name, value in arguments.items()}
     whole = sum(given[name] for name in operation.whole)
     pixels = int(np.prod(first.shape[-2:], dtype=np.int64)) // (first.shape[-2] if axis else 1)

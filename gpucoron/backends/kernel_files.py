@@ -26,7 +26,7 @@ DEVICE_OPTIONS = ("-std=c++17", "-default-device", "--fmad=false", "--ftz=false"
 #: numbers of coefficients with a kernel of their own; 0 stands for any other
 POLYNOMIAL_LENGTHS = (0, 2, 3, 4, 5, 6, 7, 8)
 
-#: pixels of the longest row that ``deconvolve_coupling`` takes, as in ipc.cu, and the sides of its convolution kernels
+#: pixels of the longest row that ``deconvolve_ipc`` takes, as in ipc.cu, and the sides of its convolution kernels
 MOST_COLUMNS, SIDES = 2048, (3, 5)
 
 #: threads of a warp that may share a pixel
@@ -66,7 +66,7 @@ TABLE = {
         "correct_strips": Row(_LENGTHS),
         "correct_reads": Row(_LENGTHS, by_pixel=True),
     },
-    "ipc.cu": {"deconvolve_coupling": Row(tuple((side, f) for side in SIDES for f in _FLAGS), waits=True)},
+    "ipc.cu": {"deconvolve_ipc": Row(tuple((side, f) for side in SIDES for f in _FLAGS), waits=True)},
     "emicorr.cu": {"match_bins": Row(((MATCHED_TOGETHER,),))},
     "saturation.cu": {
         "mark_saturation": Row(by_pixel=True),
@@ -89,8 +89,8 @@ TABLE = {
     },
     # It has shared memory, though nobody waits.
     "whole_ramps.cu": {"fit_whole_ramps": Row(waits=True)},
-    "pedestal.cu": {
-        "fit_pedestals": Row(by_pixel=True),
+    "subtract_ktc.cu": {
+        "fit_ktc": Row(by_pixel=True),
         "count_usable_groups": Row(by_pixel=True),
         "fit_mean_slopes": Row(by_pixel=True),
     },
@@ -98,7 +98,7 @@ TABLE = {
         "fit_differences": Row(nulls="diffs2use"),
         "fit_groups": Row(nulls="dark_current zeroframe"),
     },
-    "flicker.cu": {
+    "subtract_1overf.cu": {
         "find_frame_medians": Row(nulls="good centres", waits=True),
         "summarize_rows": Row(tuple((f, lanes) for f in _FLAGS for lanes in ROW_LANES), nulls="active", lanes=1),
         "smooth_lines": Row(nulls="active"),

@@ -1,9 +1,12 @@
-"""The memory of this process, and what it may still take.
+"""How much memory this process uses, and how much it may still allocate.
 
-Limits are kept on anonymous memory, which nobody can take back from a process. Pages of mapped files, among them those
-of ramps in scratch files, are the system's to give back.
+Memory limits apply to anonymous memory, which stays allocated until the process frees it. The system can reclaim the
+pages of mapped files at any time, including those of ramps in scratch files.
+
+psutil is not installed on every machine with a GPU. Without it, memory is unknown except for the limits of cgroups.
 """
 
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -20,51 +23,61 @@ _CGROUPS = (
 
 
 def free_memory():
-    """Tell how many bytes this process may still take, by the host and by its control group; None where unknown."""
-    known = [number for number in (_free_of_host(), *map(_free_of_cgroup, _CGROUPS)) if number is not None]
-    return min(known, default=None)
+    """Return how many bytes this process may still allocate on this host and in its cgroup; None if unknown."""
+    limits = [number for number in (_free_of_host(), *map(_free_of_cgroup, _CGROUPS)) if number is not None]
+    return min(limits, default=None)
+
+
+def anonymous_memory(pid=None):
+    """Return how many bytes of anonymous memory a process uses, by default this one; 0 if unknown."""
+    try:
+        import psutil
+    except ImportError:
+        return 0
+    try:
+        usage = psutil.Process(pid).memory_info()
+        return usage.rss - usage.shared
+    except (psutil.NoSuchProcess, AttributeError):  # AttributeError: only Linux reports shared memory
+        return 0
+
+
+def forget_high_water():
+    """Reset the kernel's record of the largest resident memory of this process (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def high_water():
+    """Return the largest resident memory of this process in bytes.
+
+    psutil does not report it, and getrusage includes the memory of the process that started this one.
+    """
+    with suppress(OSError):
+        peak = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+        if peak:
+            return int(peak[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _free_of_host():
-    numbers = _named_numbers("/proc/meminfo")
-    return numbers["MemAvailable:"] * 1024 if "MemAvailable:" in numbers else None
+    try:
+        import psutil
+    except ImportError:
+        return None
+    return psutil.virtual_memory().available
 
 
 def _free_of_cgroup(files):
     limit_file, usage_file, stat_file, prefix = files
     try:
         limit, usage = int(Path(limit_file).read_text()), int(Path(usage_file).read_text())
-    except (OSError, ValueError):  # no such group, or the word "max"
+    except (OSError, ValueError):  # no such cgroup, or no limit ("max")
         return None
-    numbers = _named_numbers(stat_file)
-    reclaimable = sum(numbers.get(f"{prefix}{kind}_file", 0) for kind in ("active", "inactive"))
-    return max(0, limit - usage + reclaimable)
-
-
-def _named_numbers(path):
     try:
-        lines = [line.split() for line in Path(path).read_text().splitlines()]
+        statistics = dict(line.split() for line in Path(stat_file).read_text().splitlines())
     except OSError:
-        return {}
-    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
-
-
-def anonymous_memory(pid="self"):
-    """Tell how many bytes of anonymous memory a process has; 0 where the system does not say."""
-    return _named_numbers(f"/proc/{pid}/status").get("RssAnon:", 0) * 1024
-
-
-def forget_high_water():
-    """Start the kernel's mark of the largest resident memory anew (Linux)."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def high_water():
-    """Read the largest resident memory of this process, bytes."""
-    numbers = _named_numbers("/proc/self/status")
-    if "VmHWM:" in numbers:
-        return numbers["VmHWM:"] * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        statistics = {}
+    reclaimable = sum(int(statistics.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
+    return max(0, limit - usage + reclaimable)

@@ -37,7 +37,7 @@ def parameters_of(run):
     ``run`` stands for the parameters of the run as a whole.
     """
     parameters = changed(STEPS, run.parameters)
-    of_run = {name: value for name, value in vars(run.of_run).items() if value != _OF_RUN[name].default}
+    of_run = {name: value for name, value in vars(run.run_parameters).items() if value != _OF_RUN[name].default}
     if of_run:
         parameters["run"] = of_run
     return _as_json(parameters)

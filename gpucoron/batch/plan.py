@@ -18,7 +18,6 @@ from gpucoron.errors import GpucoronError, OutputError, ParameterError, Referenc
 from gpucoron.files import file_digest
 from gpucoron.io.boundary import told_of
 from gpucoron.io.parameter_files import parameters_from_files, takes_crds_pars
-from gpucoron.parameters import copied_steps, without_comparisons, without_unused
 from gpucoron.records.manifest import STARTED, Past, read_past
 from gpucoron.steps import STEPS
 
@@ -112,9 +111,7 @@ def settle(profile, steps, of_run, pars=None):
     """
     from gpucoron import engine
 
-    steps = copied_steps(steps)
-    engine.settle(profile=profile, steps=steps, pipeline=of_run, pars=pars)
-    steps = without_comparisons(STEPS, without_unused(STEPS, steps))
+    steps, _parameters = engine.check_request(profile=profile, steps=steps, pipeline=of_run, pars=pars)
     for step, values in steps.items():
         for name, value in values.items():
             # the file of persistence may appear while the batch runs

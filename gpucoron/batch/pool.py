@@ -33,6 +33,7 @@ def worker_options(pool, memory):
         The backend, or one of the devices, cannot be used.
     """
     from gpucoron.backends import backend_status
+    from gpucoron.backends.process_memory import free_memory
     from gpucoron.backends.tiles import available_cores
 
     backend = pool["backend"]
@@ -43,7 +44,7 @@ def worker_options(pool, memory):
     if backend == "cuda" or (backend == "auto" and backend_status()["cuda"][0]):
         return _on_gpus(pool)
     cores = available_cores()
-    there, limit = available_memory(), pool["max_memory"]
+    there, limit = free_memory(), pool["max_memory"]
     n_workers = pool["workers"] or max(1, min(cores, int(there // max(1, min(memory, limit or memory)))))
     if limit is None and n_workers * memory > there:
         # More than fits: none may believe that all of the memory is its own.
@@ -87,11 +88,3 @@ def guess_memory(files):
 
     sizes = [os.path.getsize(path) for path in files if os.path.exists(path)]
     return PROCESS_BYTES + _MEMORY_PER_FILE_BYTE * max(sizes, default=0)
-
-
-def available_memory():
-    """Tell how many bytes are free for us on this machine."""
-    from gpucoron.backends.process_memory import free_memory
-
-    free = free_memory()
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if free is None else free

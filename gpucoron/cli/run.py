@@ -30,17 +30,14 @@ def add_parser(commands):
 
 def _run(options):
     from gpucoron.cli import summary
-    from gpucoron.engine import reduce_file, settle
+    from gpucoron.engine import check_request, reduce_file
     from gpucoron.io.crds_lookup import crds_context
     from gpucoron.io.warm_up import warm_up
-    from gpucoron.parameters import without_comparisons, without_unused
-    from gpucoron.steps import STEPS
 
     steps, of_run = parse_settings(options.settings, options.skip), of_run_parameters(options)
     # neither a misspelt parameter nor a wrong context is a matter of the file
-    settled, _of_run, _pars = settle(profile=options.profile, steps=steps, pipeline=of_run, pars=options.pars)
+    steps, settled = check_request(profile=options.profile, steps=steps, pipeline=of_run, pars=options.pars)
     crds_context()
-    steps = without_comparisons(STEPS, without_unused(STEPS, steps))
     warm_up()
     failed = 0
     for path in _in_turn(options.files, settled):

@@ -78,7 +78,7 @@ class Exposure:
     pixeldq : (ny, nx) uint32
     zeroframe : (nints, ny, nx) float32 or None, DN
     facts : Facts
-    meta : stdatamodels RampModel without arrays
+    meta : stdatamodels RampModel without arrays, or None
         Everything else that the file holds.
     path : Path or None
     average_dark_current : (ny, nx) float32 or None, e-/s
@@ -89,31 +89,39 @@ class Exposure:
         Set by dark_current where it continues the dark with a known error, read by the fits.
     rate, rateints : Slopes or None
         Set by ramp_fit.
+    likelihood_chisq : (ny, nx) float32 or None
+        Chi-square of the LIKELY fit, summed over integrations; set by ramp_fit.
+    optional_fit : RampFitOutputModel or None
+        jwst's optional product of the segmented fit; set by ramp_fit.
     removed_1overf : (ny, nx) float32 or None
         Mean over all images of what subtract_1overf removed: DN at stage 'groups', DN/s at stage 'ints'.
     home : Backend or None
         The backend that must work on the arrays, where the CPU's memory does not hold them.
     """
 
-    data: Any
-    groupdq: Any
-    pixeldq: Any
-    zeroframe: Any
-    facts: Facts
-    meta: Any
+    data: Any = None
+    groupdq: Any = None
+    pixeldq: Any = None
+    zeroframe: Any = None
+    facts: Facts | None = None
+    meta: Any = None
     path: Path | None = None
     average_dark_current: Any = None
     matched_dark: Any = None
     dark_error: Any = None
     rate: Any = None
     rateints: Any = None
+    likelihood_chisq: Any = None
+    optional_fit: Any = None
     removed_1overf: Any = None
     home: Any = None
 
     @property
     def name(self):
         """The file's name, for messages."""
-        return self.path.name if self.path else str(self.meta.meta.filename)
+        if self.path:
+            return self.path.name
+        return "the exposure" if self.meta is None else str(self.meta.meta.filename)
 
     @classmethod
     def read(cls, path, backend=None):

@@ -249,7 +249,7 @@ def tell_run(run):
 
 def tell_parameters(run):
     """Log all parameters: those of the run as a whole, and of each step that is not skipped."""
-    lines = [json.dumps(vars(run.of_run), default=str)]
+    lines = [json.dumps(vars(run.run_parameters), default=str)]
     for name, settings in run.parameters.items():
         lines.append(f"{name}: {'skipped' if settings.skip else json.dumps(vars(settings), default=str)}")
     logging.getLogger("gpucoron.engine").info("The parameters are:\n  %s", "\n  ".join(lines))

@@ -77,17 +77,17 @@ def extra_products(run, record):
     ran = record.status == "COMPLETE" if step.custom else record.reason != "switched off"
     is_on, has_slopes = record.reason != "switched off", run.exposure.rateints is not None
     place = _place_of_result(settings, run.exposure)
-    extras = _results(step, settings, run.of_run, place, is_on=is_on, ran=ran, has_slopes=has_slopes)
+    extras = _results(step, settings, run.run_parameters, place, is_on=is_on, ran=ran, has_slopes=has_slopes)
     if step.extras is not None:
         extras += step.extras(run.exposure, settings)
     return [(extra, _MODELS[extra.kind](run, step, extra)) for extra in extras]
 
 
-def _results(step, settings, of_run, place, *, is_on, ran, has_slopes):
+def _results(step, settings, run_parameters, place, *, is_on, ran, has_slopes):
     """List the products that hold the result of a step, where that is asked for."""
     is_asked = is_on and (settings.save_results or settings.output_file is not None)
     # spaceKLIP's save_intermediates passes over the slopes as jwst's own steps leave them
-    is_asked |= of_run.save_intermediates and ran and step.leaves != "slopes"
+    is_asked |= run_parameters.save_intermediates and ran and step.leaves != "slopes"
     suffix, extras = settings.suffix or step.name, []
     if has_slopes:
         if is_asked and ran:
@@ -95,7 +95,8 @@ def _results(step, settings, of_run, place, *, is_on, ran, has_slopes):
     elif step.leaves != "slopes":
         if is_asked:
             extras.append(Extra("ramp", suffix=suffix, **place))
-        if step.leaves == "calibrated ramp" and (of_run.save_calibrated_ramp or of_run.save_intermediates):
+        saves_ramp = run_parameters.save_calibrated_ramp or run_parameters.save_intermediates
+        if step.leaves == "calibrated ramp" and saves_ramp:
             extras.append(Extra("ramp", suffix="ramp"))
     return extras
 
@@ -128,21 +129,21 @@ def expected_products(run):
         is_on = not settings.skip
         has_slopes = has_slopes or (step.fits and is_on)
         place = _place_of_result(settings, run.exposure)
-        results = _results(step, settings, run.of_run, place, is_on=is_on, ran=is_on, has_slopes=has_slopes)
+        results = _results(step, settings, run.run_parameters, place, is_on=is_on, ran=is_on, has_slopes=has_slopes)
         expected += [extra for extra in results if not (extra.stem and _is_named_by_header(settings))]
         if is_on and step.extras is not None:
             expected += step.extras(_WholeExposure(), settings)
     return expected
 
 
-def check_files_of_results(parameters, of_run):
+def check_files_of_results(parameters, run_parameters):
     """Refuse files for the results of steps that cannot be, or that belong to the exposure and its products.
 
     Parameters
     ----------
-    parameters : dict of SimpleNamespace
+    parameters : dict
         step -> its parameters.
-    of_run : SimpleNamespace
+    run_parameters : RunParameters
 
     Raises
     ------
@@ -151,7 +152,7 @@ def check_files_of_results(parameters, of_run):
     taken = {}
     for name, settings in parameters.items():
         is_asked = settings.save_results or settings.output_file is not None
-        if not (is_asked or of_run.save_intermediates):
+        if not (is_asked or run_parameters.save_intermediates):
             continue
         suffix = settings.suffix or ""
         if suffix in _TAKEN or {"/", "\\"} & set(suffix):
@@ -333,6 +334,7 @@ def reference_name(path, settings, reftype):
     """Name a reference as jwst does in a product: CRDS's by URI, the user's by path."""
     if path == "N/A":
         return "N/A"
+    # jwst's own code may open types that the step does not declare
     if getattr(settings, f"override_{reftype}", None) is not None:
         return os.path.abspath(path)
     return f"crds://{Path(path).name}"

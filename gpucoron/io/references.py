@@ -6,8 +6,9 @@ cache) and, the same way, against a cache on disk alone. What is read once is ke
 
 import os
 from collections import OrderedDict
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,8 @@ _READERS = {
 }
 _DARK_CLASS = {"MIRI": "DarkMIRIModel", "NIRSPEC": "DarkNirspecModel"}
 
+_ARRAYS = ("data", "dq", "coeffs", "inv_coeffs", "average_dark_current", "table")
+
 #: types whose file only a borrowed step opens, by itself
 _OPENED_BY_JWST = ("refpix", "sirskernel", "pictureframe", "flat", "pastasoss")
 
@@ -39,35 +42,50 @@ _OPENED_BY_JWST = ("refpix", "sirskernel", "pictureframe", "flat", "pastasoss")
 _INDISPENSABLE = ("gain", "readnoise")
 
 
+@dataclass(frozen=True, eq=False)
 class Reference:
-    """One reference: read-only arrays as attributes (``data``, ``dq``, ``coeffs``, ...) and ``facts``.
+    """One reference file: read-only arrays, and facts from its metadata.
 
-    ``facts`` holds what the file's metadata says of nints, ngroups, nframes, groupgap, gain_factor and
-    average_dark_current; None where it says nothing. ``table`` is the RSCD table.
+    Attributes
+    ----------
+    reftype : str
+    path : Path
+    data, dq, coeffs, inv_coeffs, average_dark_current : array or None
+        The arrays that the type has, cut to the subarray of the exposure.
+    table : structured array or None
+        The RSCD table.
+    facts : dict
+        nints, ngroups, nframes, groupgap, gain_factor and average_dark_current; None where the metadata lack them.
+        For emicorr the waves and clocks.
     """
 
-    def __init__(self, reftype, path, arrays, facts):
-        self.reftype = reftype
-        self.path = path
-        self.facts = facts
-        self.array_names = tuple(arrays)
-        for name, array in arrays.items():
-            setattr(self, name, array)
+    reftype: str = ""
+    path: Path | None = None
+    data: Any = None
+    dq: Any = None
+    coeffs: Any = None
+    inv_coeffs: Any = None
+    average_dark_current: Any = None
+    table: Any = None
+    facts: dict = field(default_factory=dict)
+
+    @property
+    def arrays(self):
+        """Name -> array of the arrays that the reference has, the table included."""
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        return {name: array for name, array in arrays.items() if array is not None}
 
     @property
     def nbytes(self):
-        return sum(getattr(self, name).nbytes for name in self.array_names if getattr(self, name) is not None)
+        """Bytes that the arrays take."""
+        return sum(array.nbytes for array in self.arrays.values())
 
     def on(self, backend):
-        """Give the same reference on a backend's device."""
+        """Return the same reference on a backend's device; a table stays on the host."""
         if backend.xp is np:
             return self
-        arrays = {}
-        for name in self.array_names:
-            array = getattr(self, name)
-            numeric = array is not None and array.dtype.names is None
-            arrays[name] = backend.to_device(array) if numeric else array
-        return Reference(self.reftype, self.path, arrays, self.facts)
+        numeric = {name: array for name, array in self.arrays.items() if name != "table"}
+        return replace(self, **{name: backend.to_device(array) for name, array in numeric.items()})
 
 
 class ReferenceStore:
@@ -159,7 +177,7 @@ def load_references(exposure, paths, backend, store=None):
                 raise ReferenceFileError(msg)
             loaded[key] = None
         elif reftype in _OPENED_BY_JWST:
-            loaded[key] = SimpleNamespace(reftype=reftype, path=Path(path), facts={})
+            loaded[key] = Reference(reftype, Path(path))
         else:
             loaded[key] = store.get(reftype, Path(path), exposure, backend)
     return loaded
@@ -196,9 +214,10 @@ def _read_reference(reftype, path, exposure):
         arrays = {name: _native(read_array(model, name), name) for name in names}
         if reftype == "rscd":
             arrays["table"] = np.array(model.rscd_group_skip_table)
-        about = getattr(model.meta, "exposure", None)
+        # the schemas of some types have no exposure, or not all of its keywords
+        exposure_meta = getattr(model.meta, "exposure", None)
         facts = {
-            name: getattr(about, name, None)
+            name: getattr(exposure_meta, name, None)
             for name in ("nints", "ngroups", "nframes", "groupgap", "gain_factor", "average_dark_current")
         }
         main = names[0] if names else "table"
@@ -220,7 +239,7 @@ def _read_reference(reftype, path, exposure):
     for array in arrays.values():
         if array is not None:
             array.flags.writeable = False
-    return Reference(reftype, Path(path), arrays, facts)
+    return Reference(reftype, Path(path), facts=facts, **arrays)
 
 
 def _read_emicorr(path, exposure):
@@ -249,7 +268,7 @@ def _read_emicorr(path, exposure):
             )
             raise ReferenceFileError(msg)
         wave.flags.writeable = False
-    return Reference("emicorr", Path(path), {}, {"frequencies": frequencies, "subarray_cases": cases})
+    return Reference("emicorr", Path(path), facts={"frequencies": frequencies, "subarray_cases": cases})
 
 
 def _plain(tree):

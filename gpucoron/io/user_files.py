@@ -7,8 +7,8 @@ import logging
 import os
 import stat
 import warnings
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -147,14 +147,15 @@ def with_files_read(step, settings, exposure):
     Parameters
     ----------
     step : Step
-    settings : namespace
-        Not changed.
+    settings
+        The step's parameters.
     exposure : Exposure
         Flags are cut to its subarray.
 
     Returns
     -------
-    namespace
+    settings
+        The same with arrays in the place of paths.
 
     Raises
     ------
@@ -168,7 +169,7 @@ def with_files_read(step, settings, exposure):
         for name, parameter in step.known.items()
         if parameter.kind in FROM_FILES and getattr(settings, name) is not None
     }
-    return SimpleNamespace(**{**vars(settings), **read}) if read else settings
+    return replace(settings, **read) if read else settings
 
 
 def _read_flags(path, owner, exposure):

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from gpucoron.backends.statistics import MAD_TO_SIGMA
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.errors import InputError
 from gpucoron.files import write_whole
 
 LONGEST_SIDE = 128
+#: rounded as in the previews that are already saved
+_MAD_TO_SIGMA = round(MAD_TO_SIGMA, 4)
 #: what a pixel can be, the graver later: a pixel is counted as the gravest that it is
 CATEGORIES = {"jump": JUMP_DET, "saturated": SATURATED, "do not use": DO_NOT_USE}
 _FLAG_NAMES = {"JUMP_DET": JUMP_DET, "SATURATED": SATURATED, "DO_NOT_USE": DO_NOT_USE}
@@ -89,7 +92,7 @@ def save_preview(run, path):
     if exposure.rate is not None:
         preview = preview_of_rate(to_host(exposure.rate.rate), to_host(exposure.rate.dq))
     if exposure.removed_1overf is not None:
-        unit = "DN" if run.of_run.stage_1overf == "groups" else "DN/s"
+        unit = "DN" if run.run_parameters.stage_1overf == "groups" else "DN/s"
         _add_noise(preview, to_host(exposure.removed_1overf), unit)
     preview.jump_fraction = group_fractions(exposure.groupdq, JUMP_DET, run.backend.xp)
     preview.saturated_fraction = group_fractions(exposure.groupdq, SATURATED, run.backend.xp)
@@ -231,7 +234,7 @@ def _stretch(image):
     if not known.size:
         return np.zeros(image.shape, np.uint8), np.zeros(2)
     low, middle, high = np.percentile(known, (0.5, 50, 99.8))
-    noise = 1.4826 * np.median(np.abs(known - middle))
+    noise = _MAD_TO_SIGMA * np.median(np.abs(known - middle))
     soft = noise if noise > 0 else max(high - low, 1e-30)
     bottom, top = np.arcsinh((np.array([low, high]) - middle) / soft)
     return _levels((np.arcsinh((image - middle) / soft) - bottom) / max(top - bottom, 1e-30)), np.array([low, high])

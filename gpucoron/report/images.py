@@ -1,8 +1,7 @@
 """A preview's images as PNG in ``data:`` URLs, small enough that hundreds fit into one page."""
 
 import base64
-import struct
-import zlib
+from io import BytesIO
 
 import numpy as np
 
@@ -62,36 +61,29 @@ def encode_png(image, palette=None):
     ----------
     image : (h, w) uint8 with a palette, or (h, w, 3) uint8
     palette : (n, 3) uint8, optional
-        Colours by value.
+        The colour of each value.
 
     Returns
     -------
     bytes
-
-    Notes
-    -----
-    Source: PNG specification, third edition (W3C).
     """
-    height, width = image.shape[:2]
-    colour_type = 2 if palette is None else 3
-    rows = np.zeros((height, 1 + image[0].size), np.uint8)  # each row begins with its filter: none
-    rows[:, 1:] = image.reshape(height, -1)
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0))]
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(image))
     if palette is not None:
-        chunks.append((b"PLTE", palette.astype(np.uint8).tobytes()))
-    chunks += [(b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
-    )
+        picture.putpalette(palette.tobytes())
+    file = BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 def _with_palette(levels, name):
     """Draw levels 1 to 255 by one of matplotlib's colour maps, and 0 in grey."""
     from matplotlib import colormaps
 
-    colours = np.rint(255 * colormaps[name](np.linspace(0, 1, _SHADES))[:, :3])
+    colours = np.rint(255 * colormaps[name](np.linspace(0, 1, _SHADES))[:, :3]).astype(np.uint8)
     shades = np.where(levels > 0, 1 + (levels.astype(int) - 1) * _SHADES // 255, 0).astype(np.uint8)
-    return _data_url(encode_png(shades[::-1], np.vstack([_NO_VALUE, colours])))
+    return _data_url(encode_png(shades[::-1], np.vstack([np.uint8(_NO_VALUE), colours])))
 
 
 def _data_url(png):

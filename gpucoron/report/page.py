@@ -13,6 +13,7 @@ import math
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
+from string import Template
 
 from gpucoron import __version__, dq
 from gpucoron.errors import InputError
@@ -112,7 +113,7 @@ def _write_page(file, title, folder, records, n_damaged):
     """Write the page piece by piece: the exposures' details are in memory one at a time."""
     page = files("gpucoron") / "report" / "assets"
     style, script = ((page / name).read_text("utf-8") for name in ("style.css", "script.js"))
-    texts = {
+    values = {
         "title": html.escape(title),
         "footer": html.escape(f"Written by gpucoron {__version__} at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
         "style": style,
@@ -124,19 +125,16 @@ def _write_page(file, title, folder, records, n_damaged):
     def write(text):
         file.write(text.encode("utf-8"))
 
-    for number, piece in enumerate((page / "page.html").read_text("utf-8").split("@")):
-        if number % 2 == 0:
-            write(piece)
-        elif piece == "data":
-            rows = []
-            for index, record in enumerate(records.values()):
-                row, detail = describe(record, *_find_preview(folder, record))
-                rows.append({"id": index, **row})
-                write(_json_block(f"exposure-{index}", detail))
-            whole = {"rows": rows, "summary": summarize(records.values()), "notes": _notes(n_damaged)}
-            write(_json_block("table", whole))
-        else:
-            write(texts[piece])
+    before, after = map(Template, (page / "page.html").read_text("utf-8").split("$data"))
+    write(before.substitute(values))
+    rows = []
+    for index, record in enumerate(records.values()):
+        row, detail = describe(record, *_find_preview(folder, record))
+        rows.append({"id": index, **row})
+        write(_json_block(f"exposure-{index}", detail))
+    table = {"rows": rows, "summary": summarize(records.values()), "notes": _notes(n_damaged)}
+    write(_json_block("table", table))
+    write(after.substitute(values))
 
 
 def _hash(text):

@@ -4,12 +4,11 @@ spaceKLIP's step: what jump detection misses, because it looks at one ramp at a 
 integrations lie side by side.
 """
 
-import copy
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 
-from gpucoron.backends.statistics import MAD_OF_NORMAL, MEAN_DEVIATION_OF_NORMAL, NO_DEVIATION, median_of_last
+from gpucoron.backends.statistics import median_of_last, sigma_from_mad
 from gpucoron.backends.tiles import row_tiles
 from gpucoron.dq import DO_NOT_USE, GOOD, JUMP_DET
 from gpucoron.parameters import P
@@ -90,10 +89,8 @@ def _find_far(rates, sigma_cut, xp):
     """Find what lies far from the median of ``(..., nints)``; NaN is far from everything."""
     with np.errstate(invalid="ignore", over="ignore"):
         distance = abs(rates - median_of_last(rates, xp=xp)[..., None])
-        sigma = median_of_last(distance, xp=xp) / rates.dtype.type(MAD_OF_NORMAL)
-        still = xp.nonzero(sigma < rates.dtype.type(NO_DEVIATION))
-        if still[0].size:
-            sigma[still] = _mean_deviation(distance[still], xp) / rates.dtype.type(MEAN_DEVIATION_OF_NORMAL)
+        mad = median_of_last(distance, xp=xp)
+        sigma = sigma_from_mad(mad, lambda is_zero: _mean_deviation(distance[is_zero], xp), xp=xp)
         return ~(distance <= (rates.dtype.type(sigma_cut) * sigma)[..., None])
 
 
@@ -138,18 +135,20 @@ def gather_pixels(exposure, references, rows, columns, *, backend):
         return small
 
     lost = [DO_NOT_USE if is_lost else GOOD for is_lost in _groups_lost(exposure.groupdq)]
-    small = copy.copy(exposure)
-    small.data = gather(exposure.data, PLAIN_VALUE)
-    small.groupdq = gather(exposure.groupdq, xp.asarray(lost, dtype=exposure.groupdq.dtype))
-    small.pixeldq = gather(exposure.pixeldq, 0)
-    small.zeroframe = gather(exposure.zeroframe, PLAIN_VALUE)
-    small.average_dark_current = gather(getattr(exposure, "average_dark_current", None), 0)
-    dark_error = getattr(exposure, "dark_error", None)
-    small.dark_error = dark_error and dark_error.gathered(lambda array: gather(array, 0))
-    small.rate = small.rateints = None
+    dark_error = exposure.dark_error
+    small = replace(
+        exposure,
+        data=gather(exposure.data, PLAIN_VALUE),
+        groupdq=gather(exposure.groupdq, xp.asarray(lost, dtype=exposure.groupdq.dtype)),
+        pixeldq=gather(exposure.pixeldq, 0),
+        zeroframe=gather(exposure.zeroframe, PLAIN_VALUE),
+        average_dark_current=gather(exposure.average_dark_current, 0),
+        dark_error=dark_error and dark_error.gathered(lambda array: gather(array, 0)),
+        rate=None,
+        rateints=None,
+    )
     small_references = {
-        name: reference
-        and SimpleNamespace(data=gather(reference.data, PLAIN_VALUE), facts=getattr(reference, "facts", {}))
+        name: reference and replace(reference, data=gather(reference.data, PLAIN_VALUE))
         for name, reference in references.items()
     }
     return small, small_references
@@ -195,7 +194,7 @@ def run(exposure, references, parameters, backend, *, fit):
         return skipped("there are no rateints")
     facts, xp = exposure.facts, backend.xp
     rates = exposure.rateints.rate
-    skip = int(facts.instrument == "MIRI" and facts.integration_start in (None, 1))
+    skip = int(facts.is_miri and facts.integration_start in (None, 1))
     n_compared = rates.shape[0] - skip
     if n_compared < max(1, parameters.nint_min):
         return skipped(f"{n_compared} integrations to compare are fewer than {parameters.nint_min}")

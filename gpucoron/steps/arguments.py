@@ -174,7 +174,7 @@ def _take_values(signature, given, values, *, is_own):
                 refuse_units(key, each, kind.unit)
             given[key] = tuple(kind.take(key, each, strict=is_own) for each in value)
             continue
-        refuse_units(key, value, getattr(kind, "unit", ""))
+        refuse_units(key, value, kind.unit)
         if is_number:
             given[key] = kind.take(key, value, strict=is_own)
         else:
@@ -358,7 +358,7 @@ class _Placed:
         return array if on_host else self.backend.to_device(array)
 
     def _on_device(self, array, shape, dtype):
-        here = getattr(self.backend.device, "device", array.device.id)
+        here = self.backend.device.device
         if array.device.id != here:
             self._refuse(f"is on GPU {array.device.id}, but the backend works on GPU {here}")
         array, xp = self.backend.to_device(array), self.backend.xp

@@ -285,10 +285,10 @@ def run(exposure, references, parameters, backend):
 
     numbers = {
         "first_integration": facts.integration_start or 1,
-        "by_integration": getattr(parameters, "dark_by_integration", False),
+        "by_integration": parameters.dark_by_integration,
     }
     lines = None
-    if getattr(parameters, "continue_by_line", False):
+    if parameters.continue_by_line:
         lines = _fit_lines(exposure, dark, dark_pattern, pattern, numbers, xp)
     extrapolated = subtract_dark(exposure.data, dark, dark_pattern, pattern, **numbers, lines=lines, backend=backend)
     if extrapolated:
@@ -299,7 +299,7 @@ def run(exposure, references, parameters, backend):
         if lines is not None:
             _tell_without_line(dark, is_line, xp)
     exposure.pixeldq |= combine_dark_flags(reference.dq, backend=backend)
-    if getattr(parameters, "dark_output", None) is not None:
+    if parameters.dark_output is not None:
         exposure.matched_dark = _collect_dark(dark, dark_pattern, pattern, exposure.data.shape[1], lines, xp)
     return Outcome()
 
@@ -342,11 +342,11 @@ def _fit_lines(exposure, dark, dark_pattern, pattern, numbers, xp):
 
 def _set_average_dark_current(exposure, reference, parameters, xp):
     """Take the average dark current from the parameter, else from the dark's header."""
-    value = getattr(parameters, "average_dark_current", None)
+    value = parameters.average_dark_current
     if value is None:
-        image = getattr(reference, "average_dark_current", None)
+        image = reference.average_dark_current
         if image is not None and not bool(xp.sum(image) == 0):
-            applies = getattr(parameters, "apply_average_dark_image", False)
+            applies = parameters.apply_average_dark_image
             if applies and image.shape == exposure.data.shape[2:]:
                 exposure.average_dark_current = image.astype("float32")
             elif applies:

@@ -145,7 +145,7 @@ def add_dark_error(exposure, *, xp):
     its ends. The integrations weigh in the rate by their variances. The noise of the dark's own groups is not
     propagated, as in jwst. (The method is ours.)
     """
-    error = getattr(exposure, "dark_error", None)
+    error = exposure.dark_error
     if error is None or exposure.rateints is None:
         return
     rateints, rate = exposure.rateints, exposure.rate

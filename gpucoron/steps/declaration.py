@@ -6,7 +6,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from gpucoron.parameters import Parameter
+from gpucoron.parameters import Parameter, settings_class
 
 #: why what jwst's steps have, and do not use in stage 1, has no effect
 _NOT_IN_STAGE_1 = "jwst's steps of stage 1 do not read it either"
@@ -220,13 +220,29 @@ class Step:
         )
         return MappingProxyType({parameter.name: parameter for parameter in (*self.parameters, *common)})
 
-    def defaults(self, profile, instrument="NIRCAM", subarray=""):
-        """Return parameter -> value, as a profile sets it for an exposure."""
-        values = {name: parameter.default for name, parameter in self.known.items()}
+    @cached_property
+    def settings_class(self):
+        """The frozen dataclass of its parameters: one field for each in `known`."""
+        return settings_class(f"{self.class_name.removesuffix('Step')}Parameters", self.known.values())
+
+    @cached_property
+    def default_settings(self):
+        """Its parameters with their default values; shared, since they are frozen."""
+        return self.settings_class()
+
+    def settings(self, **values):
+        """Make its parameters from some values; all others have their defaults."""
+        return self.settings_class(**values)
+
+    def preset_values(self, profile, instrument="NIRCAM", subarray=""):
+        """Return parameter -> value for the parameters that a profile sets for an exposure."""
         preset = self.profiles.get(profile)
-        if preset is not None and preset.applies(instrument, subarray):
-            values.update(preset.values)
-        return values
+        return preset.values if preset is not None and preset.applies(instrument, subarray) else {}
+
+    def defaults(self, profile, instrument="NIRCAM", subarray=""):
+        """Return parameter -> value of all parameters, as a profile sets them for an exposure."""
+        values = {name: parameter.default for name, parameter in self.known.items()}
+        return values | dict(self.preset_values(profile, instrument, subarray))
 
     def references_of(self, settings, facts):
         """List the reference types that it opens for an exposure."""

@@ -48,11 +48,10 @@ def run(exposure, references, parameters, backend):
     if reference is None:
         return skipped("there is no mask reference")
     mask = reference.dq
-    user_dq = getattr(parameters, "user_supplied_dq", None)
+    user_dq = parameters.user_supplied_dq
     if user_dq is not None:
-        shape = getattr(user_dq, "shape", None)
-        if shape != mask.shape:
-            msg = f"user_supplied_dq must be an image of shape {mask.shape}, not {shape or type(user_dq)}"
+        if user_dq.shape != mask.shape:
+            msg = f"user_supplied_dq must be an image of shape {mask.shape}, not {user_dq.shape}"
             raise ValueError(msg)
         mask = mask | backend.to_device(user_dq.astype(mask.dtype))
     initialize_flags(exposure.groupdq, exposure.pixeldq, mask, backend=backend)

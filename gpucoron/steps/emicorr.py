@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpucoron import get_by_old_name
 from gpucoron.parameters import P
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
@@ -20,7 +21,7 @@ STEP = Step(
     title="remove electromagnetic interference (MIRI)",
     jwst_class="EmiCorrStep",
     references=("emicorr",),
-    opens=lambda settings, facts: ("emicorr",) if facts.instrument == "MIRI" else (),
+    opens=lambda settings, facts: ("emicorr",) if facts.is_miri else (),
     parameters=(
         P(
             "algorithm",
@@ -119,7 +120,7 @@ _READ_TIMES = Having(
     times=_READ_TIMES,
     fit_ints_separately=Switch(),
 )
-def subtract_interference(data, pixeldq, waves, times, *, fit_ints_separately=False, backend=None):
+def apply_emicorr(data, pixeldq, waves, times, *, fit_ints_separately=False, backend=None):
     """Fit the amplitude and phase of one wave after the other, together with straight ramps, and subtract it in place.
 
     Pixels count that have no flag and a standard deviation over the groups below twice the median of all.
@@ -169,7 +170,7 @@ def subtract_interference(data, pixeldq, waves, times, *, fit_ints_separately=Fa
         bins = (pixels * n_bins).astype(np.int32)
         bins[:, _LEFT_OUT] = -1
         sums, counts = backend.sum_by_phase(data, good, bins, n_bins)
-        terms = backend.match_wave(sums, counts, wave, groups, N_TRIALS)
+        terms = backend.match_emicorr(sums, counts, wave, groups, N_TRIALS)
         advances = per_integration * np.arange(nints)
         if fit_ints_separately:
             phases = np.empty(nints)
@@ -180,7 +181,7 @@ def subtract_interference(data, pixeldq, waves, times, *, fit_ints_separately=Fa
             phase, amplitudes[:] = fit_phase(*terms, advances)
             phases = (phase + advances) % 1
         if amplitudes.any():
-            backend.subtract_wave(data, wave, pixels, groups, phases, amplitudes)
+            backend.subtract_emicorr(data, wave, pixels, groups, phases, amplitudes)
     return subtracted
 
 
@@ -224,7 +225,7 @@ def fit_phase(quadratic, linear, advances, *, backend=None):
     Parameters
     ----------
     quadratic, linear : (nints, n_trials) float64
-        Chi-square's terms, as from `gpucoron.backends.backend.Backend.match_wave`.
+        Chi-square's terms, as from `gpucoron.backends.backend.Backend.match_emicorr`.
     advances : (nints,) float64
         Phase of each integration's start.
     backend : str or Backend, optional
@@ -336,7 +337,7 @@ def run(exposure, references, parameters, backend, jwsts_own=None):
     ``jwsts_own()`` runs jwst's step: for 'sequential', ``onthefly_corr_freq`` and ``user_supplied_reffile``.
     """
     facts = exposure.facts
-    if facts.instrument != "MIRI":
+    if not facts.is_miri:
         return skipped(f"it is for MIRI, not for {facts.instrument}", opened={})
     pattern = str(facts.readpatt).upper()
     if pattern not in _READ_PATTERNS:
@@ -358,7 +359,7 @@ def run(exposure, references, parameters, backend, jwsts_own=None):
         msg = "keyword NSAMPLES is missing, without which the times of the pixels are unknown; set it (1 fast, 9 slow)"
         raise ValueError(msg)
     times = ReadTimes(facts.nsamples, row_clocks, frame_clocks if pattern in _WITH_RESET_FRAME else 0)
-    amplitudes = subtract_interference(
+    amplitudes = apply_emicorr(
         exposure.data,
         exposure.pixeldq,
         waves,
@@ -369,3 +370,7 @@ def run(exposure, references, parameters, backend, jwsts_own=None):
     for (frequency, _), amplitude in zip(waves, amplitudes, strict=True):
         log.info("%s: interference at %g Hz: amplitude %.4g", exposure.name, frequency, np.mean(np.abs(amplitude)))
     return Outcome()
+
+
+def __getattr__(name):
+    return get_by_old_name(__name__, name)

@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 
+from gpucoron import get_by_old_name
 from gpucoron.parameters import SPACEKLIP_CLASS
 from gpucoron.steps.arguments import Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
@@ -27,7 +28,7 @@ def reference_edges(facts):
     of 1032.
     """
     x, y = facts.xstart - 1, facts.ystart - 1
-    if facts.instrument == "MIRI":
+    if facts.is_miri:
         return ReferenceEdges(0, 0, max(0, 4 - x), max(0, x + facts.xsize - 1028))
     return ReferenceEdges(
         max(0, 4 - y),
@@ -56,7 +57,7 @@ _EDGES = Kind("numbers of rows and columns, (bottom, top, left, right)", _check_
     edges=_EDGES,
     in_place=Switch(),
 )
-def correct_coupling(data, kernel, edges=NO_EDGES, *, in_place=False, backend=None):
+def correct_ipc(data, kernel, edges=NO_EDGES, *, in_place=False, backend=None):
     """Convolve every group with a deconvolution kernel: the step on arrays.
 
     Parameters
@@ -84,7 +85,7 @@ def correct_coupling(data, kernel, edges=NO_EDGES, *, in_place=False, backend=No
     >>> frame = np.zeros((3, 3))
     >>> frame[1, 1] = 100
     >>> kernel = [[0, -0.01, 0], [-0.01, 1.04, -0.01], [0, -0.01, 0]]
-    >>> correct_coupling(frame, kernel, backend="cpu").round(2).tolist()
+    >>> correct_ipc(frame, kernel, backend="cpu").round(2).tolist()
     [[0.0, -1.0, 0.0], [-1.0, 104.0, -1.0], [0.0, -1.0, 0.0]]
     """
     edges = ReferenceEdges(*edges)
@@ -92,7 +93,7 @@ def correct_coupling(data, kernel, edges=NO_EDGES, *, in_place=False, backend=No
     if min(edges) < 0 or min(rows, columns) < 1:
         msg = f"edges: {tuple(edges)} of frames of {data.shape[-2]} x {data.shape[-1]} pixels leave nothing"
         raise ValueError(msg)
-    backend.deconvolve_coupling(data.reshape(-1, 1, *data.shape[-2:]), kernel, edges)
+    backend.deconvolve_ipc(data.reshape(-1, 1, *data.shape[-2:]), kernel, edges)
     return data
 
 
@@ -101,19 +102,19 @@ def correct_coupling(data, kernel, edges=NO_EDGES, *, in_place=False, backend=No
     kernel=Array("ky kx | ky kx ny nx"),
     edges=_EDGES,
 )
-def deconvolve_coupling(data, kernel, edges=NO_EDGES, *, backend=None):
-    """Do as `correct_coupling` with ``in_place``, and return nothing.
+def deconvolve_ipc(data, kernel, edges=NO_EDGES, *, backend=None):
+    """Do as `correct_ipc` with ``in_place``, and return nothing.
 
     Parameters
     ----------
     data : (..., ny, nx) float32, DN
         Changed in place.
     kernel, edges
-        As for `correct_coupling`.
+        As for `correct_ipc`.
     backend : str or Backend, optional
         Where to work; by default where the arrays are.
     """
-    correct_coupling(data, kernel, edges, in_place=True, backend=backend)
+    correct_ipc(data, kernel, edges, in_place=True, backend=backend)
 
 
 def run(exposure, references, parameters, backend):
@@ -126,5 +127,9 @@ def run(exposure, references, parameters, backend):
     if kernel.ndim == 4 and kernel.shape[2:] != (ny, nx):
         y, x = facts.ystart - 1, facts.xstart - 1
         kernel = kernel[:, :, y : y + ny, x : x + nx]
-    correct_coupling(exposure.data, kernel, reference_edges(facts), in_place=True, backend=backend)
+    correct_ipc(exposure.data, kernel, reference_edges(facts), in_place=True, backend=backend)
     return Outcome()
+
+
+def __getattr__(name):
+    return get_by_old_name(__name__, name)

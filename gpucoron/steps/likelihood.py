@@ -316,6 +316,7 @@ def fit_exposure(exposure, gain, readnoise, backend=None, *, dark_current=None, 
     facts, zeroframe = exposure.facts, exposure.zeroframe
     nframes = facts.nframes or 1
     frames_apart = nframes + (facts.groupgap or 0)
+    # callers may pass facts of another class, which need no read_times
     read_times = getattr(facts, "read_times", None)
     if read_times is None:
         read_times = list_read_times(exposure.data.shape[1], nframes, facts.frame_time, frames_apart)

@@ -130,7 +130,7 @@ def run(exposure, references, parameters, backend):
         exposure.groupdq,
         pixeldq,
         *of_reference,
-        inverse_coeffs=getattr(reference, "inv_coeffs", None),
+        inverse_coeffs=reference.inv_coeffs,
         nframes=facts.nframes or 1,
         **options,
     )

@@ -109,8 +109,9 @@ def apply_mask(groupdq, mask, *, backend=None):
 
 
 def _check_mask(mask, shape):
-    if getattr(mask, "dtype", None) is None or mask.dtype.kind != "b":
-        msg = f"mask_array must be a boolean array, not {getattr(mask, 'dtype', type(mask).__name__)}"
+    kind = mask.dtype if hasattr(mask, "dtype") else type(mask).__name__
+    if str(kind) != "bool":
+        msg = f"mask_array must be a boolean array, not {kind}"
         raise ValueError(msg)
     fits = mask.ndim == 4 and all(ours in (1, own) for ours, own in zip(mask.shape, shape, strict=True))
     if not fits:

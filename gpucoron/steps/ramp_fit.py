@@ -25,11 +25,11 @@ def _optional_products(exposure, settings):
     if not settings.save_opt:
         return []
     kinds = {
-        "likely_chisq": ("image", getattr(exposure, "likelihood_chisq", None)),
-        "fitopt": ("optional fit", getattr(exposure, "optional_fit", None)),
+        "likely_chisq": ("image", exposure.likelihood_chisq),
+        "fitopt": ("optional fit", exposure.optional_fit),
     }
     return [
-        Extra(kind, what, suffix=suffix, stem=settings.opt_name or getattr(exposure, "name", ""))
+        Extra(kind, what, suffix=suffix, stem=settings.opt_name or exposure.name)
         for suffix, (kind, what) in kinds.items()
         if what is not None
     ]
@@ -314,8 +314,8 @@ def run(exposure, references, parameters, backend, *, optional_fit=None):
         meta["exposure.gain_factor"] = gain_factor
     if parameters.firstgroup is not None or parameters.lastgroup is not None:
         select_groups(exposure.groupdq, parameters.firstgroup, parameters.lastgroup, backend=backend)
-    dark_current = getattr(exposure, "average_dark_current", None)
-    if dark_current is not None and getattr(parameters, "convert_average_dark", False):
+    dark_current = exposure.average_dark_current
+    if dark_current is not None and parameters.convert_average_dark:
         # stcal adds e-/s to DN/s
         usable = gain > 0
         dark_current = backend.xp.where(usable, dark_current, 0) / backend.xp.where(usable, gain, 1)
@@ -342,7 +342,7 @@ def run(exposure, references, parameters, backend, *, optional_fit=None):
             dark_current=dark_current,
             zeroframe=exposure.zeroframe,
             suppress_one_group=parameters.suppress_one_group,
-            drop_flagged_groups=facts.instrument == "MIRI",
+            drop_flagged_groups=facts.is_miri,
             backend=backend,
         )
     exposure.rate, exposure.rateints = products

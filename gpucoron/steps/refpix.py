@@ -439,7 +439,7 @@ def run(exposure, references, parameters, backend, *, full_frame=None):
     """
     facts = exposure.facts
     ny, nx = exposure.data.shape[2:]
-    if facts.instrument == "MIRI":
+    if facts.is_miri:
         if nx < 1032 or ny < 1024:
             return skipped("MIRI subarrays are not corrected")
         corrected = correct_miri_frames(

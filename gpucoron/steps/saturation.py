@@ -207,9 +207,9 @@ def run(exposure, references, parameters, backend):
     facts, xp = exposure.facts, backend.xp
     superbias = references.get("superbias")
     growth = min(parameters.n_pix_grow_sat, max(exposure.data.shape[-2:]))  # further, there are no pixels
-    grow_diagonal = parameters.grow_diagonal or facts.instrument == "MIRI"
+    grow_diagonal = parameters.grow_diagonal or facts.is_miri
     rc = None
-    if parameters.flag_rcsat and facts.instrument != "MIRI":
+    if parameters.flag_rcsat and not facts.is_miri:
         rc = (exposure.pixeldq & RC) != 0
     flag_saturated(
         exposure.data,

@@ -1,21 +1,21 @@
 """subtract_1overf: take 1/f noise, the slow drift of the readout along each frame, off ramps or count rates.
 
 The scene is taken out first: with several integrations by what they have in common, with a single one by masking
-sources. What is left is smoothed along the readout (`Backend.fit_flicker`) and subtracted from the data.
+sources. What is left is smoothed along the readout (`Backend.fit_1overf`) and subtracted from the data.
 """
 
 from dataclasses import replace
 
-from gpucoron.backends.operations.subtract_1overf import BackgroundSettings, FlickerSettings
-from gpucoron.backends.operations.subtract_ktc import PedestalSettings
-from gpucoron.backends.statistics import CUT, MAD_OF_NORMAL, MEAN_DEVIATION_OF_NORMAL, NARROWING, NO_DEVIATION
+from gpucoron.backends.operations.subtract_1overf import BackgroundSettings, Subtract1OverfSettings
+from gpucoron.backends.operations.subtract_ktc import SubtractKtcSettings
+from gpucoron.backends.statistics import CUT, resistant_mean, sigma_from_mad
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.parameters import OWN_THREADS, SPACEKLIP_CLASS, P
 from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.combined_rate import RATE_COMBINATIONS, combine_rateints
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 from gpucoron.steps.known_sources import check_sources, protect_sources
-from gpucoron.steps.subtract_ktc import fit_pedestal
+from gpucoron.steps.subtract_ktc import fit_ktc
 from gpucoron.steps.values import Choice, Number, Switch
 
 __all__ = [
@@ -151,7 +151,7 @@ def fit_noise(
     mask : (ny, nx) bool
         True where a pixel is background.
     model_type : {'savgol', 'median', 'mean', 'fft'}
-        See `gpucoron.backends.backend.Backend.fit_flicker`.
+        See `gpucoron.backends.backend.Backend.fit_1overf`.
     vertical_corr : bool
         Then fit what is left along the slow axis too.
     flatten_model : bool
@@ -175,7 +175,7 @@ def fit_noise(
     Source: spaceKLIP 2.2, ``CleanSubarray`` and ``CleanFullFrame``. There, with ``slowaxis`` 1, the common model is
     turned along the wrong axis; here the result is that of the transposed image, transposed.
     """
-    settings = FlickerSettings(model_type, vertical_corr, flatten_model, noutputs, channel_averaging)
+    settings = Subtract1OverfSettings(model_type, vertical_corr, flatten_model, noutputs, channel_averaging)
     return _fit(backend, image[None], mask[None], slowaxis, settings)[0]
 
 
@@ -224,7 +224,7 @@ def noise_of_rateints(
     """
     flags = (dq & DO_NOT_USE) != 0
     nints = data.shape[0]
-    settings = FlickerSettings(model_type, vertical_corr, nints == 1, noutputs, channel_averaging)
+    settings = Subtract1OverfSettings(model_type, vertical_corr, nints == 1, noutputs, channel_averaging)
     residual = data
     if nints > 1:
         residual = _subtract_backgrounds(data, slowaxis, noutputs, backend)
@@ -330,15 +330,15 @@ def _noise_by_integration(
     """Yield the noise of one integration after the other, (ngroups, ny, nx): no second ramp is ever needed."""
     xp = backend.xp
     nints, ngroups = data.shape[:2]
-    settings = FlickerSettings(model_type, vertical_corr, nints == 1, noutputs, channel_averaging)
-    pedestal, slope = fit_pedestal(data, groupdq, saturation, group_time, sat_frac=sat_frac, backend=backend)
+    settings = Subtract1OverfSettings(model_type, vertical_corr, nints == 1, noutputs, channel_averaging)
+    pedestal, slope = fit_ktc(data, groupdq, saturation, group_time, sat_frac=sat_frac, backend=backend)
     scene = xp.zeros(data.shape[2:])
     if nints > 1:
         if combine_ints:
             limit = (saturation - pedestal.mean(axis=0)) * sat_frac
-            slope = backend.fit_mean_slope(data, groupdq, pedestal, limit, settings=PedestalSettings(group_time))
+            slope = backend.fit_mean_slope(data, groupdq, pedestal, limit, settings=SubtractKtcSettings(group_time))
         else:
-            slope = _resistant_mean(slope, xp)
+            slope = resistant_mean(slope, axis=0, xp=xp)
         mask = ~_grow(~_near_median(slope, xp), backend)
         scene = _clean_scene(slope, mask, slowaxis, noutputs, protected, backend)
     residual = xp.empty(data.shape[1:], xp.float32)
@@ -362,7 +362,7 @@ def _fit(backend, images, masks, slowaxis, settings):
     if images.shape[2] % settings.noutputs:
         msg = f"{settings.noutputs} outputs do not share {images.shape[2]} pixels along the fast axis evenly"
         raise ValueError(msg)
-    models = backend.fit_flicker(images, masks, settings=settings)
+    models = backend.fit_1overf(images, masks, settings=settings)
     return models.swapaxes(1, 2) if is_turned else models
 
 
@@ -413,27 +413,7 @@ def _mean_of_integrations(data, xp):
 def _near_median(image, xp):
     """Tell which pixels are within the resistant mean's first cut, 3 median deviations over 0.6745."""
     deviation = abs(image - xp.median(image))
-    spread = xp.median(deviation) / MAD_OF_NORMAL
-    if float(spread) < NO_DEVIATION:
-        spread = deviation.mean() / MEAN_DEVIATION_OF_NORMAL
-    return deviation <= CUT * spread
-
-
-def _resistant_mean(cube, xp):
-    """Average a cube (n, ny, nx) without NaN over its first axis as the ``resistant_mean`` of AstroIDL does."""
-    deviation = abs(cube - xp.median(cube, axis=0))
-    spread = xp.median(deviation, axis=0) / MAD_OF_NORMAL
-    spread = xp.where(spread < NO_DEVIATION, deviation.mean(axis=0) / MEAN_DEVIATION_OF_NORMAL, spread)
-    near = deviation <= CUT * spread
-    mean, scatter = _moments(cube, near, xp)
-    return _moments(cube, deviation <= CUT * scatter / NARROWING, xp)[0]
-
-
-def _moments(cube, where, xp):
-    count = xp.maximum(where.sum(axis=0), 1)
-    mean = xp.where(where, cube, 0).sum(axis=0) / count
-    variance = xp.where(where, (cube - mean) ** 2, 0).sum(axis=0) / count
-    return mean, xp.sqrt(variance)
+    return deviation <= CUT * sigma_from_mad(xp.median(deviation), deviation.mean)
 
 
 def run(exposure, references, parameters, backend, stage):
@@ -452,7 +432,7 @@ def run(exposure, references, parameters, backend, stage):
     Source: spaceKLIP 2.2, ``OneOverfStep`` and ``Coron1Pipeline``. ``nproc`` is not used: threads follow the backend.
     """
     facts, user_mask = exposure.facts, parameters.user_mask
-    if facts.instrument == "MIRI":
+    if facts.is_miri:
         return skipped("not for MIRI: 1/f noise of this kind comes with the near-infrared detectors")
     options = {
         "model_type": parameters.model_type,

@@ -1,6 +1,7 @@
 """subtract_ktc: take each ramp's pedestal off, which the reset of the pixel left there at random (kTC noise)."""
 
-from gpucoron.backends.operations.subtract_ktc import PedestalSettings
+from gpucoron import get_by_old_name
+from gpucoron.backends.operations.subtract_ktc import SubtractKtcSettings
 from gpucoron.parameters import SPACEKLIP_CLASS, P
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
@@ -26,7 +27,7 @@ STEP = Step(
     group_time=Number("s", positive=True),
     sat_frac=Number(minimum=0),
 )
-def fit_pedestal(data, groupdq, saturation, group_time, *, sat_frac=0.5, backend=None):
+def fit_ktc(data, groupdq, saturation, group_time, *, sat_frac=0.5, backend=None):
     """Fit the pedestal and the slope of every ramp by a straight line through its groups far from saturation.
 
     The line is unweighted and goes through all groups up to the last one that is below ``sat_frac * saturation`` and
@@ -60,12 +61,12 @@ def fit_pedestal(data, groupdq, saturation, group_time, *, sat_frac=0.5, backend
     --------
     >>> ramp = np.arange(1, 6, dtype=np.float32).reshape(1, 5, 1, 1) * 20 + 7
     >>> flags = np.zeros(ramp.shape, np.uint8)
-    >>> pedestal, slope = fit_pedestal(ramp, flags, np.full((1, 1), 6e4, np.float32), group_time=10.0)
+    >>> pedestal, slope = fit_ktc(ramp, flags, np.full((1, 1), 6e4, np.float32), group_time=10.0)
     >>> round(float(pedestal[0, 0, 0]), 6), round(float(slope[0, 0, 0]), 6)
     (7.0, 2.0)
     """
     limit = saturation * saturation.dtype.type(sat_frac)
-    return backend.fit_pedestal(data, groupdq, limit, settings=PedestalSettings(group_time))
+    return backend.fit_ktc(data, groupdq, limit, settings=SubtractKtcSettings(group_time))
 
 
 @on_arrays(data=Array(RAMP), groupdq=Array(RAMP, "uint8"), saturation=Array(IMAGE))
@@ -75,7 +76,7 @@ def check_ramp(data, groupdq, saturation, *, backend=None):
     Parameters
     ----------
     data, groupdq, saturation
-        As for `fit_pedestal`.
+        As for `fit_ktc`.
     backend : str or Backend, optional
         Where to work; by default where the arrays are.
     """
@@ -89,11 +90,11 @@ def run(exposure, references, parameters, backend):
     Source: spaceKLIP 2.2, ``kTCSubtractStep``. Where ZEROFRAME serves, the fit had too few groups for a pedestal, and
     nothing is subtracted.
     """
-    if exposure.facts.instrument == "MIRI":
+    if exposure.facts.is_miri:
         return skipped("not for MIRI, whose pixels' kTC noise is not known apart")
     if references["saturation"] is None:
         return skipped("there is no saturation reference")
-    pedestal, _ = fit_pedestal(
+    pedestal, _ = fit_ktc(
         exposure.data,
         exposure.groupdq,
         references["saturation"].data,
@@ -104,3 +105,7 @@ def run(exposure, references, parameters, backend):
     for integration in range(exposure.data.shape[0]):
         exposure.data[integration] -= pedestal[integration]
     return Outcome()
+
+
+def __getattr__(name):
+    return get_by_old_name(__name__, name)

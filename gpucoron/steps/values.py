@@ -17,6 +17,13 @@ from gpucoron.parameters import Bounds
 _LONGEST = 60
 
 
+class Plain:
+    """What all kinds have in common: no unit, and a value is needed."""
+
+    unit = ""
+    optional = False
+
+
 @dataclass(frozen=True)
 class Number(Bounds):
     """One number, within bounds that are not checked in a run: there the step's own parameter decides.
@@ -70,7 +77,7 @@ class Number(Bounds):
 
 
 @dataclass(frozen=True)
-class Switch:
+class Switch(Plain):
     """True or false; 1 and 0 stand for them."""
 
     def take(self, name, value):
@@ -83,7 +90,7 @@ class Switch:
 
 
 @dataclass(frozen=True, init=False)
-class Choice:
+class Choice(Plain):
     """One of several names or numbers."""
 
     options: tuple
@@ -100,7 +107,7 @@ class Choice:
 
 
 @dataclass(frozen=True, init=False)
-class Having:
+class Having(Plain):
     """An object of a kind, known by what it has.
 
     ``names`` are attributes of any value; ``kinds`` of a value of a kind, by name. The object is passed on as it is.
@@ -122,13 +129,13 @@ class Having:
             refuse(name, self.what, value, without)
         for each, kind in self.kinds.items():
             own = getattr(value, each)
-            if own is not None or not getattr(kind, "optional", False):
+            if own is not None or not kind.optional:
                 kind.take(f"{name}.{each}", own)
         return value
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Plain):
     """Keywords that a function takes beside its own, by name; others are for what it calls to refuse."""
 
     kinds: dict
@@ -139,7 +146,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Kind:
+class Kind(Plain):
     """Anything else: ``check`` raises for what is none, and the value is passed on as it is.
 
     An ArgumentError of ``check`` tells what is wrong; at another error the message says what was expected.
@@ -186,6 +193,7 @@ def refuse(name, expected, value, more=""):
 def refuse_units(name, value, unit=""):
     """Refuse quantities, whose unit would be lost without a word."""
     is_value = isinstance(value, np.ndarray | np.generic | numbers.Number) or hasattr(value, "to_value")
+    # astropy's quantities and columns have a unit; plain arrays and numbers have none
     if is_value and getattr(value, "unit", None) is not None:
         msg = f"{name}: has a unit, {value.unit}; give its value{unit and f' in {unit}'}"
         raise ArgumentError(msg)

@@ -58,7 +58,7 @@ from gpucoron.backends.process_memory import anonymous_memory
 
 peak = 0
 while True:
-    peak = max(peak, anonymous_memory(sys.argv[1]))
+    peak = max(peak, anonymous_memory(int(sys.argv[1])))
     if select.select([sys.stdin], [], [], 0.001)[0]:
         if not sys.stdin.readline():
             break

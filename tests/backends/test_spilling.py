@@ -177,10 +177,10 @@ def test_ramp_fit(inner, by_number, n_rows, groups):
 
 
 @pytest.mark.parametrize("n_rows", [1, 4])
-def test_pedestals_and_mean_slopes(inner, by_number, n_rows):
+def test_ktc_and_mean_slopes(inner, by_number, n_rows):
     data, groupdq, gain, _ = simulate_jumps(np.random.default_rng(n_rows), (3, 8, 9, 12))
     limit = gain * 1e4
-    (pedestal, _), seen = run_both(inner, n_rows, "fit_pedestal", [], data, groupdq, limit, group_time=2.0)
+    (pedestal, _), seen = run_both(inner, n_rows, "fit_ktc", [], data, groupdq, limit, group_time=2.0)
     assert len(seen) == -(-9 // n_rows)
     run_both(inner, n_rows, "fit_mean_slope", [], data, groupdq, inner.to_host(pedestal), limit, group_time=2.0)
 
@@ -198,25 +198,25 @@ def test_likelihood(inner, by_number, n_rows):
 
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("model_type", ["savgol", "median", "mean", "fft"])
-def test_flicker(inner, by_number, n, model_type):
+def test_1overf(inner, by_number, n, model_type):
     images = np.random.default_rng(n).normal(size=(5, 24, 64)).astype(np.float32)
     masks, _ = run_both(inner, n, "background_mask", [], images, None)
-    _, seen = run_both(inner, n, "fit_flicker", [], images, inner.to_host(masks), model_type=model_type)
+    _, seen = run_both(inner, n, "fit_1overf", [], images, inner.to_host(masks), model_type=model_type)
     # What has no kernel runs where the images are.
     assert len(seen) == (0 if inner.name in ("host", "cuda") and model_type == "fft" else -(-5 // n))
 
 
 @pytest.mark.parametrize("n", [1, 4])
 @pytest.mark.parametrize("side", [3, 5, 7])
-def test_coupling(inner, by_number, n, side):
+def test_ipc(inner, by_number, n, side):
     rng = np.random.default_rng([n, side])
     data, kernel = rng.normal(size=(2, 5, 14, 16)).astype(np.float32), rng.normal(size=(side, side)).astype(np.float32)
-    _, seen = run_both(inner, n, "deconvolve_coupling", [0], data, kernel, ReferenceEdges(4, 0, 4, 0))
+    _, seen = run_both(inner, n, "deconvolve_ipc", [0], data, kernel, ReferenceEdges(4, 0, 4, 0))
     assert len(seen) == -(-10 // n)
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_interference(inner, by_number, n):
+def test_emicorr(inner, by_number, n):
     rng = np.random.default_rng(n)
     data = rng.normal(size=(3, 6, 12, 24)).astype(np.float32)
     _, seen = run_both(inner, n, "measure_scatter", [], data)
@@ -226,9 +226,9 @@ def test_interference(inner, by_number, n):
     bins, good = (pixels * 20).astype(np.int32), rng.uniform(size=(3, 12, 24)) > 0.1
     (sums, counts), seen = run_both(inner, n, "sum_by_phase", [], data, good, bins, 20)
     assert len(seen) == -(-3 // n)
-    run_both(inner, n, "match_wave", [], *map(inner.to_host, (sums, counts)), wave, groups, 50)
+    run_both(inner, n, "match_emicorr", [], *map(inner.to_host, (sums, counts)), wave, groups, 50)
     of_ints = advance * np.arange(3), rng.normal(size=3)
-    run_both(inner, n, "subtract_wave", [0], data, wave, pixels, groups, *of_ints)
+    run_both(inner, n, "subtract_emicorr", [0], data, wave, pixels, groups, *of_ints)
 
 
 # ------------------------------------------------------------------------------------------------------- out of memory
@@ -335,17 +335,17 @@ def calls():
     yield "clip_jumps", ramp | {"gain": gain}, {}
     yield "search_jumps", ramp | noise | search, after
     yield "fit_ramps", ramp | {"pixeldq": pixeldq} | noise | more, TIMES
-    yield "fit_pedestal", ramp | {"limit": limit}, {"group_time": 2.0}
+    yield "fit_ktc", ramp | {"limit": limit}, {"group_time": 2.0}
     yield "fit_mean_slope", ramp | {"pedestal": np.ones((3, *image)), "limit": limit}, {"group_time": 2.0}
     yield "fit_likelihood_ramps", ramp | noise | times, {}
     yield "measure_scatter", {"data": data}, {}
-    yield "subtract_wave", {"data": data} | wave, {}
+    yield "subtract_emicorr", {"data": data} | wave, {}
     images = rng.normal(size=(80, 64, 100)).astype(np.float32)
     # Backwards: what lies in one piece is not copied on the host.
     reversed_ = {"images": images[::-1], "masks": (images < 2)[::-1]}
-    yield "fit_flicker", reversed_, {"vertical_corr": True, "flatten_model": True}
+    yield "fit_1overf", reversed_, {"vertical_corr": True, "flatten_model": True}
     yield (
-        "deconvolve_coupling",
+        "deconvolve_ipc",
         {"data": data, "kernel": np.ones((3, 3), np.float32), "edges": ReferenceEdges(4, 0, 0, 0)},
         {},
     )
@@ -452,7 +452,7 @@ def test_an_exposure_that_is_on_the_device_comes_home():
     device = SimpleNamespace(name="cuda", to_host=lambda array: array.array)
     data = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
     arrays = OnDevice(data), OnDevice(data.astype(np.uint8)), OnDevice(np.zeros((3, 4), np.uint32))
-    exposure = Exposure(*arrays, None, SimpleNamespace(), None)
+    exposure = Exposure(*arrays)
     assert exposure.device_bytes == 5 * 24 + 4 * 12
     exposure.move_to(Backend(device, home=NumpyDevice(), budget=1000))
     assert exposure.device_bytes == 0

@@ -17,7 +17,7 @@ from tests.cases.backends import usable_backend
 from tests.stand_ins.fake_cupy import OutOfMemoryError
 
 #: a kernel, flags while the file is read, a custom operation that is NumPy's in chunks, and the transfer of references
-FULL_AT = ("fit_ramps", "zeros", "fit_pedestal", "to_device")
+FULL_AT = ("fit_ramps", "zeros", "fit_ktc", "to_device")
 
 
 @pytest.fixture

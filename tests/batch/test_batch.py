@@ -342,7 +342,7 @@ def test_workers_share_what_there_is(monkeypatch):
     from gpucoron.batch import pool as batch_pool
 
     monkeypatch.setattr(tiles, "available_cores", lambda: 8)
-    monkeypatch.setattr(batch_pool, "available_memory", lambda: 10e9)
+    monkeypatch.setattr("gpucoron.backends.process_memory.free_memory", lambda: 10e9)
 
     def options(memory=1e9, **pool):
         unset = dict.fromkeys(("workers", "devices", "max_memory", "scratch_dir"))

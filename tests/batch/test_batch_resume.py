@@ -22,6 +22,7 @@ from hypothesis import strategies as st  # noqa: E402
 import gpucoron.batch  # noqa: E402
 from gpucoron.batch.inputs import Input  # noqa: E402
 from gpucoron.batch.plan import make_plan, settle  # noqa: E402
+from gpucoron.facts import Facts  # noqa: E402
 
 NAMES = ("a", "b", "c")
 #: what a user may ask for: name -> (arguments, what the products then depend on, the products)
@@ -58,9 +59,15 @@ def planned_run(look_up):
     asked = look_up._asked
     parameters, of_run = settled(asked["profile"], json.dumps(asked["steps"]), json.dumps(asked["pipeline"]))
     exposure = SimpleNamespace(meta=SimpleNamespace(meta=SimpleNamespace(filename="header.fits")))
-    order = order_of(SimpleNamespace(is_miri=False))
+    order = order_of(Facts("NIRCAM"))
     return SimpleNamespace(
-        exposure=exposure, parameters=parameters, of_run=of_run, references={}, pars_files=[], order=order, fits=True
+        exposure=exposure,
+        parameters=parameters,
+        run_parameters=of_run,
+        references={},
+        pars_files=[],
+        order=order,
+        fits=True,
     )
 
 

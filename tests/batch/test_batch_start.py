@@ -83,7 +83,7 @@ def test_a_plan_that_fails_leaves_none(raw, early, tmp_path, monkeypatch):
 def test_those_with_other_threads_are_not_taken(raw, early, tmp_path, monkeypatch):
     """The guess was one worker with all cores; the plan asks for two that share them."""
     monkeypatch.setattr("gpucoron.backends.tiles.available_cores", lambda: 2)
-    monkeypatch.setattr(batch_pool, "available_memory", lambda: 4e9)
+    monkeypatch.setattr("gpucoron.backends.process_memory.free_memory", lambda: 4e9)
     monkeypatch.setattr(batch_pool, "guess_memory", lambda files: 3e9)
     assert [result.status for result in reduce(raw, tmp_path)] == ["done"] * 3
     assert [worker.n_threads for worker in early] == [2]

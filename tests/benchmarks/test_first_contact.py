@@ -123,8 +123,8 @@ def test_whatever_goes_wrong_is_counted_and_the_rest_goes_on(tmp_path, request):
         for name, part in told["parts"].items()
     }
 
-    assert set(wrong["compile"]) == {"flicker.cu is loaded"}
-    assert "flicker.cu" in wrong["compile"]["flicker.cu is loaded"]
+    assert set(wrong["compile"]) == {"subtract_1overf.cu is loaded"}
+    assert "subtract_1overf.cu" in wrong["compile"]["subtract_1overf.cu is loaded"]
     assert len(told["parts"]["compile"]["checks"]) == len(SOURCES)
 
     operations = told["parts"]["operations"]
@@ -136,9 +136,9 @@ def test_whatever_goes_wrong_is_counted_and_the_rest_goes_on(tmp_path, request):
 
     kernels = told["parts"]["kernels"]
     assert kernels["status"] == "wrong"
-    assert {name for name in wrong["kernels"] if not name.startswith("1/f")} == {"emicorr", "kTC: pedestals and slopes"}
+    assert {name for name in wrong["kernels"] if not name.startswith("subtract_1overf")} == {"emicorr", "subtract_ktc"}
     assert "SIGSEGV" in wrong["kernels"]["emicorr"]
-    assert "beyond the tolerance (in mean slope, pedestal)" in wrong["kernels"]["kTC: pedestals and slopes"]
+    assert "beyond the tolerance (in mean slope, pedestal)" in wrong["kernels"]["subtract_ktc"]
     # The process that died was followed by another, which did not begin anew.
     names = [check["name"] for check in kernels["checks"]]
     assert names.index("emicorr") < names.index("likelihood, sound")
@@ -147,14 +147,14 @@ def test_whatever_goes_wrong_is_counted_and_the_rest_goes_on(tmp_path, request):
 
     assert told["parts"]["chunks"]["status"] == "ok"
     assert status == told["wrong"] == sum(map(len, wrong.values())) + 1
-    for name in ("emicorr", "flicker.cu is loaded", "kTC: pedestals and slopes"):
+    for name in ("emicorr", "subtract_1overf.cu is loaded", "subtract_ktc"):
         assert name in printed[printed.index(" wrong in ") :]
 
 
 def break_kernels(folder):
-    edit(folder / "pedestal.cu", "line.at_zero(per_group);", "line.at_zero(per_group) * 1.001;")
+    edit(folder / "subtract_ktc.cu", "line.at_zero(per_group);", "line.at_zero(per_group) * 1.001;")
     edit(folder / "emicorr.cu", "float mean = ramp[0];", "float mean = ramp[int64(1) << 45];")
-    edit(folder / "flicker.cu", "namespace gpucoron {", "namespace gpucoron { int no_semicolon")
+    edit(folder / "subtract_1overf.cu", "namespace gpucoron {", "namespace gpucoron { int no_semicolon")
 
 
 def test_without_a_device_nothing_is_tried(tmp_path):

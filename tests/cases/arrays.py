@@ -3,11 +3,12 @@
 import copy
 from importlib import import_module
 from inspect import isfunction
-from types import SimpleNamespace
 
 import numpy as np
 
 from gpucoron.backends.results import Slopes
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
 from gpucoron.steps import STEPS
 from gpucoron.steps.arguments import Array, Images
 from gpucoron.steps.dark_current import ReadPattern
@@ -102,7 +103,7 @@ def slopes(shape, seed=4):
     return Slopes(rate, np.zeros(shape, np.uint32), poisson, rnoise, err)
 
 
-FACTS = SimpleNamespace(fastaxis=-1, slowaxis=2, group_time=2.0, frame_time=1.0, nframes=2, groupgap=0)
+FACTS = Facts("NIRCAM", fastaxis=-1, slowaxis=2, group_time=2.0, frame_time=1.0, nframes=2, groupgap=0)
 #: what is no array, for each name under which functions must be given it
 OTHERS = {
     "frame_divisor": 4,
@@ -131,7 +132,7 @@ OF_FUNCTIONS = {
     "gain_scale.scale_slopes": {},
     "group_matching.measure_core": {"cropwidth": 5},
     "group_matching.sum_ring": {"cropwidth": 6, "edgewidth": 3},
-    "ipc.correct_coupling": {"edges": (4, 0, 0, 2)},
+    "ipc.correct_ipc": {"edges": (4, 0, 0, 2)},
     "jump.flag_jumps": {"rejection_threshold": 5.0, "nframes": 2},
     "known_sources.protect_sources": {"companions": (5.0, 6.0), "radius": 2.0, "backend": None},
     "linearity.correct_linearity": {"nframes": 2},
@@ -150,9 +151,8 @@ IMAGES = {"rate": (NY, NX), "rateints": (NINTS, NY, NX), "fitted": (NINTS, NY, N
 
 def settings_of_jump():
     """Make parameters for which the gain is looked at."""
-    values = {parameter.name: parameter.default for parameter in STEPS["jump"].parameters}
     after = {"after_jump_flag_dn1": 100.0, "after_jump_flag_time1": 4.0}
-    return SimpleNamespace(**{**values, **after, "apply_minimum_groups": False})
+    return STEPS["jump"].settings(**after, apply_minimum_groups=False)
 
 
 def make_arguments(name):
@@ -167,7 +167,7 @@ def make_arguments(name):
             given[key] = settings_of_jump()
         elif key == "exposure":
             shared = {each: arrays[each] for each in ("data", "groupdq", "pixeldq")}
-            given[key] = SimpleNamespace(**shared, zeroframe=None, facts=FACTS)
+            given[key] = Exposure(**shared, facts=FACTS)
         elif isinstance(declared, Images):
             given[key] = slopes(IMAGES[key])
         elif isinstance(declared, Array):

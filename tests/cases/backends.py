@@ -5,7 +5,7 @@ import os
 import pytest
 
 #: packages that a machine with a GPU may lack: jwst, what tests compare with it, what reads and writes files, and tools
-PEERS = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "astropy", "matplotlib", "rich", "psutil")
+PEERS = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "astropy", "matplotlib", "rich", "psutil", "PIL")
 
 
 def backend_params(names):

@@ -1,11 +1,12 @@
 """Ramps for the tests of the likelihood fit, and what the engine gives to the steps that use it."""
 
-from types import SimpleNamespace
-
 import numpy as np
 
 from gpucoron.backends import get_backend
 from gpucoron.dq import DO_NOT_USE, HOT, JUMP_DET, SATURATED
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.steps import STEPS
 from gpucoron.steps.likelihood import list_read_times
 
@@ -77,25 +78,25 @@ def make_arrays(seed=0, *, nints=3, ngroups=8, shape=(20, 30), nframes=1, groupg
 def make_exposure(arrays, *, with_zeroframe=False, with_dark=False, **facts):
     times = arrays["times"]
     facts = {"instrument": "NIRCAM", "group_time": times["frame_time"] * (times["nframes"] + times["groupgap"])} | facts
-    return SimpleNamespace(
+    return Exposure(
         data=arrays["data"].copy(),
         groupdq=arrays["groupdq"].copy(),
         pixeldq=arrays["pixeldq"].copy(),
         zeroframe=arrays["zeroframe"].copy() if with_zeroframe else None,
         average_dark_current=arrays["dark"] if with_dark else None,
-        facts=SimpleNamespace(**times, **facts),
+        facts=Facts(**times, **facts),
     )
 
 
 def make_step_inputs(arrays, *, step="experimental_jumpramp", gain_factor=None, **parameters):
     references = {
-        "gain": SimpleNamespace(data=arrays["gain"], facts={"gain_factor": gain_factor}),
-        "readnoise": SimpleNamespace(data=arrays["readnoise"], facts={}),
+        "gain": Reference(data=arrays["gain"], facts={"gain_factor": gain_factor}),
+        "readnoise": Reference(data=arrays["readnoise"]),
     }
     for reference in references.values():
         reference.data.setflags(write=False)
     asked = {"experimental_jumpramp": {"use": True}, "ramp_fit": {"algorithm": "LIKELY"}}[step]
-    settings = SimpleNamespace(**{**STEPS[step].defaults("jwst"), **asked, **parameters})
+    settings = STEPS[step].settings(**{**asked, **parameters})
     return make_exposure(arrays), references, settings, BACKEND
 
 

@@ -11,7 +11,8 @@ from xml.etree import ElementTree
 import pytest
 
 import gpucoron
-from gpucoron import OLD_PATHS
+from gpucoron import OLD_NAMES, OLD_PATHS
+from gpucoron.backends import get_backend
 from tests.cases.paths import ROOT
 
 MOST_ROOMS = 20
@@ -342,6 +343,16 @@ def test_old_paths_still_work_and_tell_the_new_one(old):
     with pytest.warns(DeprecationWarning, match=f"{old} is now {OLD_PATHS[old]}"):
         module = import_module(old)
     assert module is import_module(OLD_PATHS[old])
+
+
+@pytest.mark.parametrize(("where", "old"), [(where, old) for where, names in OLD_NAMES.items() for old in names])
+def test_old_names_still_work_and_warn(where, old):
+    new = OLD_NAMES[where][old]
+    owner = get_backend("numpy") if where.endswith(".Backend") else import_module(where)
+    with pytest.warns(DeprecationWarning, match=f"{where}.{old} is now {new}"):
+        assert getattr(owner, old) == getattr(owner, new)
+    with pytest.raises(AttributeError, match="no attribute 'never'"):
+        owner.never  # noqa: B018
 
 
 def test_the_old_way_to_run_the_command_line():

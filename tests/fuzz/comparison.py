@@ -30,7 +30,7 @@ from tests.fuzz.drawn_settings import OUT
 LIKELY_IS_EXACT = True
 #: of the brightest pixel. The fit of 1/f noise sums in another order on the kernels than in NumPy; what it takes from
 #: slopes is rounded to float32 in DN/s, and multiplied by the time of each group.
-FLICKER_TOLERANCE = 1e-5
+SUBTRACT_1OVERF_TOLERANCE = 1e-5
 #: refused here and not by jwst: pattern of the message -> why; docs/deviations.md lists them
 REFUSED_HERE = {
     r"persistence.*persistence_time": "a persistence file without a positive persistence_time",
@@ -92,7 +92,7 @@ def uses_likelihood(case):
     return "LIKELY" in text or "experimental_jumpramp" in text
 
 
-def cleans_flicker(case):
+def subtracts_1overf(case):
     """Tell whether spaceKLIP's removal of 1/f noise may run."""
     return case.profile == "spaceklip" or "subtract_1overf" in case.settings.steps
 
@@ -187,8 +187,8 @@ def judge(case, folder, rng):
             return outcome
         way = draw_way(rng, case)
         found = _attempt(run_ours, case, way, folder / "another")
-        is_rounded = way.backend == "host" and cleans_flicker(case)
-        different = _between_ways(ours, found, FLICKER_TOLERANCE if is_rounded else 0)
+        is_rounded = way.backend == "host" and subtracts_1overf(case)
+        different = _between_ways(ours, found, SUBTRACT_1OVERF_TOLERANCE if is_rounded else 0)
         if different:
             return Outcome("different", f"{Way()} and {way}: {different}")
     return outcome

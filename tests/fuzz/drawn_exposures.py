@@ -8,14 +8,13 @@ import shutil
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from astropy.io import fits
 
 from gpucoron import dq
 from gpucoron.engine import order_of
-from gpucoron.facts import READ_PATTERNS
+from gpucoron.facts import READ_PATTERNS, Facts
 from gpucoron.simulate import Effects, ReferenceOptions, Scene, simulate, write_references
 from gpucoron.simulate.crds import MATCH_KEYS, CrdsCache, next_name, write_mappings, write_parameters
 from gpucoron.simulate.detectors import DETECTORS, find_subarray
@@ -86,7 +85,7 @@ def draw_case(number, folder):
     custom = rng.random() < 0.4
     start = str(rng.choice(["call", "run"], p=[0.7, 0.3]))
     writes = bool(rng.random() < 0.2)
-    order = order_of(SimpleNamespace(is_miri=instrument == "MIRI"))
+    order = order_of(Facts(instrument))
     profile = str(rng.choice(["jwst", "spaceklip"])) if custom else "jwst"
     with_pars = start == "call" and profile == "jwst" and rng.random() < 0.5
     settings = draw_settings(rng, order, folder, custom=custom, with_pars=with_pars, writes=writes)

@@ -129,7 +129,7 @@ def test_use_pars_applies_crds_files_in_any_profile(profile, case):
     run = planned(case, profile=profile, use_pars=True)
     assert run.parameters["jump"].rejection_threshold == 5.0
     assert run.parameters["ipc"].skip
-    assert run.of_run.save_calibrated_ramp
+    assert run.run_parameters.save_calibrated_ramp
     assert len(run.pars_files) == 2
     assert planned(case, profile="spaceklip").pars_files == []
 
@@ -156,7 +156,7 @@ def test_precedence(case, write):
     jump = run.parameters["jump"]
     assert (jump.rejection_threshold, jump.min_jump_to_flag_neighbors, jump.sat_required_snowball) == (6.0, 12.0, True)
     assert not run.parameters["ipc"].skip
-    assert not run.of_run.save_calibrated_ramp
+    assert not run.run_parameters.save_calibrated_ramp
     assert run.pars_files[-2:] == [str(step), str(pipeline)]
     last = planned(case, pars=[step, write("three.asdf", JUMP, {"rejection_threshold": 7.0})], use_pars=False)
     assert last.parameters["jump"].rejection_threshold == 7.0

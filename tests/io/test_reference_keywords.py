@@ -64,9 +64,9 @@ def test_keywords_are_jwsts(name, raw, tmp_path):
 
 def test_an_override_is_named_as_it_was_given(tmp_path):
     """jwst does not follow links either."""
-    from types import SimpleNamespace
+    from gpucoron.steps import STEPS
 
     (tmp_path / "real.fits").touch()
     link = tmp_path / "mine.fits"
     link.symlink_to(tmp_path / "real.fits")
-    assert reference_name(link, SimpleNamespace(override_gain=str(link)), "gain") == str(link)
+    assert reference_name(link, STEPS["jump"].settings(override_gain=str(link)), "gain") == str(link)

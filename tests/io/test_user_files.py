@@ -1,7 +1,6 @@
 """Flags of the user's own: cut to the subarray by the rule by which jwst cuts its references."""
 
 import logging
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,9 +29,8 @@ def written(folder, flags, extension=False, **keywords):
 
 
 def read(exposure, path):
-    settings = SimpleNamespace(user_supplied_dq=path)
-    step = SimpleNamespace(name="dq_init", known={"user_supplied_dq": STEPS["dq_init"].known["user_supplied_dq"]})
-    return with_files_read(step, settings, exposure).user_supplied_dq
+    step = STEPS["dq_init"]
+    return with_files_read(step, step.settings(user_supplied_dq=path), exposure).user_supplied_dq
 
 
 @pytest.mark.parity

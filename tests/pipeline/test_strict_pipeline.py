@@ -6,7 +6,6 @@ NumPy sums in another order than the kernels.
 
 import os
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +17,8 @@ from gpucoron.backends.devices.host_device import HostDevice
 from gpucoron.backends.operations import fit_whole_ramps
 from gpucoron.backends.results import Slopes
 from gpucoron.io import references
-from gpucoron.io.references import STORE
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import STORE, Reference
 from gpucoron.simulate import Effects
 from tests.cases import parity_edits as edits
 from tests.cases.arrays import FUNCTIONS, call, flat, make_arguments
@@ -78,7 +78,7 @@ def late_groups(ngroups):
     return mask
 
 
-FLICKER = {"jump": {"skip": False}, **on("subtract_1overf")}
+SUBTRACT_1OVERF = {"jump": {"skip": False}, **on("subtract_1overf")}
 CUSTOM = {
     "saturation": {"flag_rcsat": True, "grow_diagonal": False, "n_pix_grow_sat": 2},
     "refpix": {"nlower": 4, "nupper": 4, "nleft": 4, "nright": 3, "nrow_off": 1, "side_smoothing_length": 10},
@@ -89,7 +89,7 @@ AFTER = {"after_jump_flag_dn1": 500.0, "after_jump_flag_time1": 2.5, "after_jump
 AFTER |= {"after_jump_flag_time2": 6.0}
 
 
-def one_over_f(stage, model_type, exposure="many", facts=None, **parameters):
+def subtract_1overf(stage, model_type, exposure="many", facts=None, **parameters):
     return StrictCase(
         exposure, on("subtract_1overf", model_type=model_type, **parameters), {"stage_1overf": stage},
         against="host", ran=("subtract_1overf",), facts=facts or {},
@@ -130,14 +130,14 @@ CASES = {
     "snowballs": StrictCase("snowballs", {"jump": {"expand_large_events": True}}),
     # and of MIRI
     "MIRI": StrictCase("miri", ran=("reset", "rscd", "lastframe", "linearity", "dark_current", "jump", "ramp_fit")),
-    "MIRI with interference": StrictCase(
+    "MIRI with emicorr": StrictCase(
         "miri", {**on("emicorr"), **on("firstframe")}, against="host", ran=("emicorr", "firstframe")
     ),
-    "MIRI with interference in each integration": StrictCase(
+    "MIRI with emicorr in each integration": StrictCase(
         "miri", {**on("emicorr", fit_ints_separately=True), **on("firstframe", bright_use_group1=False)},
         against="host", ran=("emicorr", "firstframe"),
     ),
-    "MIRI with interference, by jwst": StrictCase(
+    "MIRI with emicorr, by jwst": StrictCase(
         "wide", on("emicorr", algorithm="sequential"), ran=("emicorr",)
     ),
     "MIRI, a later segment": StrictCase(
@@ -175,23 +175,23 @@ CASES = {
         "miri", on("mask_groups", mask_array=late_groups(8)),
         {"profile": "spaceklip", "rate_int_outliers": True}, ran=("mask_groups", "apply_rateints_outliers"),
     ),
-    "1/f, medians": one_over_f("ints", "median", companions=[10.0, 12.0], companion_radius=4.0),
-    "1/f, means": one_over_f("ints", "mean", rate_combination="nanmean", vertical_corr=False),
-    "1/f, cosines": one_over_f("ints", "fft", user_mask=np.eye(*SHAPE, dtype=bool)),
-    "1/f in groups, medians": one_over_f("groups", "median", combine_ints=False),
-    "1/f in groups, means": one_over_f("groups", "mean", "averaged"),
-    "1/f in groups, cosines": one_over_f("groups", "fft", "one"),
-    "1/f along columns": one_over_f("ints", "savgol", facts={"slowaxis": -1, "fastaxis": 2}),
+    "1/f, medians": subtract_1overf("ints", "median", companions=[10.0, 12.0], companion_radius=4.0),
+    "1/f, means": subtract_1overf("ints", "mean", rate_combination="nanmean", vertical_corr=False),
+    "1/f, cosines": subtract_1overf("ints", "fft", user_mask=np.eye(*SHAPE, dtype=bool)),
+    "1/f in groups, medians": subtract_1overf("groups", "median", combine_ints=False),
+    "1/f in groups, means": subtract_1overf("groups", "mean", "averaged"),
+    "1/f in groups, cosines": subtract_1overf("groups", "fft", "one"),
+    "1/f along columns": subtract_1overf("ints", "savgol", facts={"slowaxis": -1, "fastaxis": 2}),
     # refpix of four outputs, and of columns, is jwst's
-    "1/f, four outputs": one_over_f("ints", "savgol", facts=FOUR, channel_averaging=True),
-    "1/f in groups, four outputs": one_over_f("groups", "median", "averaged", facts=FOUR, channel_averaging=True),
+    "1/f, four outputs": subtract_1overf("ints", "savgol", facts=FOUR, channel_averaging=True),
+    "1/f in groups, four outputs": subtract_1overf("groups", "median", "averaged", facts=FOUR, channel_averaging=True),
 }  # fmt: skip
 
 #: path -> reference on the host
 READ = {}
 
 #: cases that also run with a device that is too small for them
-SPILLED = ("averaged groups", "likely", "MIRI with interference", "spaceKLIP, rates", "spaceKLIP, groups")
+SPILLED = ("averaged groups", "likely", "MIRI with emicorr", "spaceKLIP, rates", "spaceKLIP, groups")
 
 
 @pytest.fixture
@@ -370,11 +370,11 @@ def rng():
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (5, 5), (4, 6), (7, 7), (3, 3, 20, 32), (7, 5, 20, 32)])
-def test_coupling(cupy, rng, shape):
+def test_ipc(cupy, rng, shape):
     from gpucoron.steps.ipc import ReferenceEdges
 
     def deconvolve(backend, data, kernel):
-        backend.deconvolve_coupling(data, kernel, ReferenceEdges(4, 0, 4, 3))
+        backend.deconvolve_ipc(data, kernel, ReferenceEdges(4, 0, 4, 3))
         return [data]
 
     data = rng.normal(1000, 100, (2, 3, 20, 32)).astype(np.float32)
@@ -413,8 +413,9 @@ def test_flags_of_the_users(cupy, rng, user_dtype):
     user_dq = rng.integers(0, 2, (20, 32)).astype(user_dtype)
 
     def start(backend, groupdq, pixeldq, mask):
-        exposure = SimpleNamespace(groupdq=groupdq, pixeldq=pixeldq)
-        dq_init.run(exposure, {"mask": SimpleNamespace(dq=mask)}, SimpleNamespace(user_supplied_dq=user_dq), backend)
+        exposure = Exposure(groupdq=groupdq, pixeldq=pixeldq)
+        parameters = dq_init.STEP.settings(user_supplied_dq=user_dq)
+        dq_init.run(exposure, {"mask": Reference(dq=mask)}, parameters, backend)
         return [groupdq, pixeldq]
 
     flags = np.zeros((2, 3, 20, 32), np.uint8), np.zeros((20, 32), np.uint32)
@@ -488,7 +489,7 @@ def on_device(value, backend):
     if isinstance(value, Slopes):
         return Slopes(**{key: backend.to_device(array) for key, array in vars(value).items()})
     if hasattr(value, "groupdq"):
-        return SimpleNamespace(**{key: on_device(array, backend) for key, array in vars(value).items()})
+        return replace(value, **{key: on_device(array, backend) for key, array in vars(value).items()})
     return value
 
 

@@ -3,12 +3,12 @@
 import base64
 import json
 import re
-import struct
-import zlib
 from html.parser import HTMLParser
+from io import BytesIO
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gpucoron.cli import main
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
@@ -59,21 +59,14 @@ class Page(HTMLParser):
 
 
 def decode_png(url):
-    """Decode what `encode_png` writes, from a data URL: (h, w) or (h, w, 3) uint8."""
+    """Decode an image of a page from its data URL: (h, w, 3) uint8."""
     png = base64.b64decode(url.removeprefix("data:image/png;base64,"))
-    assert png.startswith(b"\x89PNG\r\n\x1a\n")
-    at, chunks = 8, {}
-    while at < len(png):
-        (length,) = struct.unpack(">I", png[at : at + 4])
-        name, body = png[at + 4 : at + 8], png[at + 8 : at + 8 + length]
-        assert struct.unpack(">I", png[at + 8 + length : at + 12 + length]) == (zlib.crc32(name + body),)
-        chunks[name] = body
-        at += 12 + length
-    width, height, depth, colour_type = struct.unpack(">IIBB", chunks[b"IHDR"][:10])
-    assert depth == 8
-    rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, -1)
-    assert not rows[:, 0].any()
-    return rows[:, 1:].reshape((height, width, 3) if colour_type == 2 else (height, width))
+    with Image.open(BytesIO(png), formats=["PNG"]) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def data_url(png):
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 @pytest.fixture(scope="module")
@@ -169,13 +162,13 @@ def test_what_comes_from_files_stays_text(tmp_path, poison):
 
     clean = tmp_path / "clean"
     write_manifest(clean, [make_failure(0, "x"), make_record(1)])
-    folder = tmp_path / "<b>'\"&amp;@style@"
+    folder = tmp_path / "<b>'\"&amp;$style"
     write_manifest(folder, [spoil(make_failure(0, "x")) | {"exposure": "a" + poison}, spoil(make_record(1))])
     page, reference = Page(write_report(folder)), Page(write_report(clean))
     assert [tag for tag, _ in page.tags] == [tag for tag, _ in reference.tags]
     assert poison not in page.text.replace(r"\u003c", "")
     assert page.rows["a" + poison]["error"] == "x" + poison
-    assert "&lt;b&gt;&#x27;&quot;&amp;amp;@style@</h1>" in page.text
+    assert "&lt;b&gt;&#x27;&quot;&amp;amp;$style</h1>" in page.text
 
 
 def test_the_page_needs_no_network(tmp_path):
@@ -360,8 +353,15 @@ def test_group_fractions():
 
 def test_png_is_what_it_encodes():
     image = np.random.default_rng(1).integers(0, 255, (6, 9, 3), np.uint8)
-    url = "data:image/png;base64," + base64.b64encode(encode_png(image)).decode()
-    np.testing.assert_array_equal(decode_png(url), image)
+    np.testing.assert_array_equal(decode_png(data_url(encode_png(image))), image)
+
+
+def test_png_with_a_palette_is_what_it_encodes():
+    """As many colours as a page's images have: one for no value and 48 shades."""
+    rng = np.random.default_rng(2)
+    palette = rng.integers(0, 255, (49, 3), np.uint8)
+    image = rng.integers(0, 49, (6, 9), np.uint8)
+    np.testing.assert_array_equal(decode_png(data_url(encode_png(image, palette))), palette[image])
 
 
 def test_the_legend_has_the_colours_of_the_pictures():

@@ -101,10 +101,10 @@ def test_read_noise_averages_over_the_frames():
 
 def test_one_over_f_correlates_along_a_row():
     simulation = nircam(ngroups=8, effects=replace(QUIET, one_over_f=1.0), scene=0.0, shape=(64, 64))
-    flicker = simulation.truth.one_over_f * simulation.pixels.gain
-    assert np.std(flicker) == pytest.approx(simulation.pixels.kind.pink_noise, rel=0.25)
-    rows = flicker.mean(axis=-1) - flicker.mean(axis=(-1, -2))[..., None]
-    white = np.std(flicker) / np.sqrt(64)
+    noise = simulation.truth.one_over_f * simulation.pixels.gain
+    assert np.std(noise) == pytest.approx(simulation.pixels.kind.pink_noise, rel=0.25)
+    rows = noise.mean(axis=-1) - noise.mean(axis=(-1, -2))[..., None]
+    white = np.std(noise) / np.sqrt(64)
     assert np.std(rows) > 3 * white
     # Rows are read one after the other: neighbours in time stay alike, and columns know nothing of it.
     assert np.mean(rows[..., 1:] * rows[..., :-1]) > 0.3 * np.mean(rows**2)

@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import io
 import re
+from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -15,6 +16,9 @@ import pytest
 
 from gpucoron.backends import backend_status, get_backend
 from gpucoron.errors import ArgumentError, ParameterError
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.steps import STEPS, ipc, linearity, saturation
 from gpucoron.steps.arguments import Array, Images
 from tests.cases.arrays import FUNCTIONS, call, flat, functions, make_arguments, make_arrays
@@ -295,7 +299,7 @@ def test_one_integration_and_one_group():
     for name in FUNCTIONS:
         arguments = make_arguments(name)
         ramps = [key for key, value in arguments.items() if getattr(value, "shape", None) == (2, 6, 16, 20)]
-        if not ramps or name in ("ipc.deconvolve_coupling", "likelihood.fit_integrations"):
+        if not ramps or name in ("ipc.deconvolve_ipc", "likelihood.fit_integrations"):
             continue
         for key in ramps:
             arguments[key] = np.ascontiguousarray(arguments[key][:1, :1])
@@ -315,8 +319,8 @@ def test_one_integration_and_one_group():
 
 def exposure_of(arrays, **more):
     shared = {key: arrays[key].copy() for key in ("data", "groupdq", "pixeldq")}
-    facts = SimpleNamespace(instrument="NIRCAM", nframes=2, zero_frame=False, xstart=1, ystart=1, xsize=20, ysize=16)
-    return SimpleNamespace(**shared, zeroframe=None, facts=facts, name="x", **more)
+    facts = Facts("NIRCAM", nframes=2, xstart=1, ystart=1, xsize=20, ysize=16)
+    return Exposure(**shared, facts=facts, **more)
 
 
 @pytest.mark.parity
@@ -339,11 +343,10 @@ def test_saturation_is_stcals_and_the_steps(backend, nframes):
     np.testing.assert_array_equal(groupdq, theirs[0])
     np.testing.assert_array_equal(pixeldq, theirs[1])
     exposure = exposure_of(arrays)
-    exposure.facts.nframes = nframes
-    references = {"saturation": SimpleNamespace(data=arrays["threshold"], dq=arrays["dq"])}
-    references["superbias"] = SimpleNamespace(data=arrays["bias"])
-    defaults = SimpleNamespace(**{each.name: each.default for each in saturation.STEP.parameters})
-    saturation.run(exposure, references, defaults, get_backend(backend))
+    exposure.facts = replace(exposure.facts, nframes=nframes)
+    references = {"saturation": Reference(data=arrays["threshold"], dq=arrays["dq"])}
+    references["superbias"] = Reference(data=arrays["bias"])
+    saturation.run(exposure, references, saturation.STEP.settings(), get_backend(backend))
     np.testing.assert_array_equal(exposure.groupdq, groupdq)
     np.testing.assert_array_equal(exposure.pixeldq, pixeldq)
 
@@ -369,8 +372,8 @@ def test_linearity_is_stcals_and_the_steps(backend, inverse):
     np.testing.assert_array_equal(data, expected[0])
     np.testing.assert_array_equal(pixeldq, expected[1])
     exposure = exposure_of(arrays)
-    reference = SimpleNamespace(coeffs=arrays["coeffs"], dq=arrays["dq"], inv_coeffs=arrays["inverse_coeffs"])
-    exposure.facts.nframes = 2 if inverse else 1
+    reference = Reference(coeffs=arrays["coeffs"], dq=arrays["dq"], inv_coeffs=arrays["inverse_coeffs"])
+    exposure.facts = replace(exposure.facts, nframes=2 if inverse else 1)
     linearity.run(exposure, {"linearity": reference}, None, get_backend(backend))
     np.testing.assert_array_equal(exposure.data, data)
     np.testing.assert_array_equal(exposure.pixeldq, pixeldq)
@@ -379,7 +382,7 @@ def test_linearity_is_stcals_and_the_steps(backend, inverse):
 @pytest.mark.parity
 @pytest.mark.parametrize("backend", ["numpy", "cpu"])
 @pytest.mark.parametrize("per_pixel", [False, True])
-def test_the_coupling_is_jwsts_and_the_steps(backend, per_pixel):
+def test_ipc_is_jwsts_and_the_steps(backend, per_pixel):
     from jwst.ipc.ipc_corr import ipc_convolve
 
     arrays = make_arrays()
@@ -387,14 +390,14 @@ def test_the_coupling_is_jwsts_and_the_steps(backend, per_pixel):
     if per_pixel:
         kernel = kernel[:, :, None, None] * np.linspace(0.9, 1.1, 320, dtype=np.float32).reshape(16, 20)
     edges = ipc.ReferenceEdges(4, 0, 4, 0)
-    found = ipc.correct_coupling(arrays["data"], kernel, edges, backend=backend)
+    found = ipc.correct_ipc(arrays["data"], kernel, edges, backend=backend)
     expected = arrays["data"].copy()
     rows_and_columns = {"bottom_rows": 4, "top_rows": 0, "left_columns": 4, "right_columns": 0}
     for frame in expected.reshape(-1, 16, 20):
         ipc_convolve(frame, kernel, SimpleNamespace(**rows_and_columns))
     np.testing.assert_array_equal(found, expected)
     exposure = exposure_of(arrays)
-    ipc.run(exposure, {"ipc": SimpleNamespace(data=kernel)}, None, get_backend(backend))
+    ipc.run(exposure, {"ipc": Reference(data=kernel)}, None, get_backend(backend))
     np.testing.assert_array_equal(exposure.data, found)
 
 

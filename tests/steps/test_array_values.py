@@ -166,16 +166,16 @@ def test_numbers_have_no_unit(name, key):
 
 
 PARTS = [
-    ("emicorr.subtract_interference", "waves", [(390.0, "x")], "expected a list of"),
-    ("emicorr.subtract_interference", "waves", [(-390.0, [0.0, 1.0])], "frequency: expected a number in Hz above 0"),
-    ("emicorr.subtract_interference", "waves", [(390.0, [0.0, float("nan")])], "expected a list of"),
-    ("emicorr.subtract_interference", "waves", [390.0], "expected a list of"),
+    ("emicorr.apply_emicorr", "waves", [(390.0, "x")], "expected a list of"),
+    ("emicorr.apply_emicorr", "waves", [(-390.0, [0.0, 1.0])], "frequency: expected a number in Hz above 0"),
+    ("emicorr.apply_emicorr", "waves", [(390.0, [0.0, float("nan")])], "expected a list of"),
+    ("emicorr.apply_emicorr", "waves", [390.0], "expected a list of"),
     ("emicorr.fit_phase", "advances", [float("nan"), 0.0], "expected finite numbers"),
     ("reset.subtract_reset", "nints", 3, "the reset has 2, not 3"),
     ("reset.subtract_reset", "ngroups", 4, "the reset has 3, not 4"),
-    ("ipc.correct_coupling", "edges", (4, 0, 0), "expected numbers of rows and columns"),
-    ("ipc.correct_coupling", "edges", (4, 0, 0, 1.5), "expected numbers of rows and columns"),
-    ("ipc.correct_coupling", "edges", (-4, 0, 0, 0), ".* leave nothing"),
+    ("ipc.correct_ipc", "edges", (4, 0, 0), "expected numbers of rows and columns"),
+    ("ipc.correct_ipc", "edges", (4, 0, 0, 1.5), "expected numbers of rows and columns"),
+    ("ipc.correct_ipc", "edges", (-4, 0, 0, 0), ".* leave nothing"),
     ("dark_current.subtract_dark", "lines", [5], "line: expected a Line, got 5"),
     ("likelihood.fit_integrations", "read_times", [[2.0, "x"]], "expected for each resultant its time"),
     ("group_matching.sum_ring", "center", (9.0, None), "expected two coordinates"),

@@ -1,7 +1,7 @@
 """saturation as spaceKLIP grows it: without corners, with RC pixels, in the ZEROFRAME too."""
 
+import copy
 import itertools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +10,9 @@ from scipy.ndimage import binary_dilation
 from gpucoron.backends import get_backend
 from gpucoron.backends.masks import grow_cross
 from gpucoron.dq import AD_FLOOR, DO_NOT_USE, GOOD, HOT, NO_SAT_CHECK, RC, SATURATED
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.steps import saturation
 
 SHAPE = (2, 6, 26, 22)
@@ -27,12 +30,12 @@ def make_exposure(rng, shape=SHAPE, instrument="NIRCAM"):
     data[0, 3:, 0, 0] = data[1, 2:, -1, 9] = 65535
     data = np.minimum(data, 65535).astype(np.float32)
     zeroframe = data[:, 0] * rng.choice([0.0, 0.9, 7.0], p=[0.02, 0.94, 0.04], size=(nints, ny, nx))
-    return SimpleNamespace(
+    return Exposure(
         data=data,
         groupdq=rng.choice([GOOD, DO_NOT_USE, SATURATED], p=[0.97, 0.02, 0.01], size=shape).astype(np.uint8),
         pixeldq=rng.choice([GOOD, RC, RC | HOT, HOT], p=[0.95, 0.02, 0.01, 0.02], size=(ny, nx)).astype(np.uint32),
         zeroframe=zeroframe.astype(np.float32),
-        facts=SimpleNamespace(instrument=instrument, nframes=4, zero_frame=True),
+        facts=Facts(instrument, nframes=4, zero_frame=True),
     )
 
 
@@ -41,12 +44,12 @@ def make_references(rng, shape=SHAPE[2:]):
     threshold[rng.random(shape) < 0.02] = np.nan
     dq = np.where(rng.random(shape) < 0.02, NO_SAT_CHECK, 0).astype(np.uint32)
     bias = rng.normal(7000, 500, shape).astype(np.float32)
-    return {"saturation": SimpleNamespace(data=threshold, dq=dq), "superbias": SimpleNamespace(data=bias)}
+    return {"saturation": Reference(data=threshold, dq=dq), "superbias": Reference(data=bias)}
 
 
 def make_parameters(**changed):
     values = {"n_pix_grow_sat": 1, "use_readpatt": True, "grow_diagonal": False, "flag_rcsat": False}
-    return SimpleNamespace(**values | changed)
+    return saturation.STEP.settings(**values | changed)
 
 
 def grow_as_scipy(masks, n_pixels):
@@ -167,7 +170,7 @@ def test_only_saturation_grows_without_corners():
 def test_miri_is_left_to_the_default(rng):
     """spaceKLIP's options are for NIRCam: with MIRI they change nothing."""
     exposure, references = make_exposure(rng, instrument="MIRI"), make_references(rng)
-    default = SimpleNamespace(**{k: v if k == "facts" else v.copy() for k, v in vars(exposure).items()})
+    default = copy.deepcopy(exposure)
     saturation.run(exposure, references, make_parameters(flag_rcsat=True), get_backend("numpy", n_threads=1))
     saturation.run(default, references, make_parameters(grow_diagonal=True), get_backend("numpy", n_threads=1))
     np.testing.assert_array_equal(exposure.groupdq, default.groupdq)

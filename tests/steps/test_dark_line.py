@@ -1,14 +1,16 @@
 """A dark that is too short, continued along a line: against polynomial fits, and against noise that is known."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from astropy.io import fits
 
 import gpucoron
 from gpucoron.backends import get_backend
+from gpucoron.backends.results import Slopes
 from gpucoron.dq import DO_NOT_USE, SATURATED
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.parameters import resolve
 from gpucoron.simulate import Effects
 from gpucoron.steps import STEPS, apply_rateints_outliers, dark_current, experimental_jumpramp, ramp_fit
@@ -74,13 +76,11 @@ def make_exposure(nints, ngroups, backend, nframes=1, groupgap=0, *, rate=50.0, 
         "instrument": "NIRCAM", "nframes": nframes, "groupgap": groupgap, "integration_start": None,
         "group_time": GROUP_TIME, "frame_time": GROUP_TIME / (nframes + groupgap),
     }  # fmt: skip
-    return SimpleNamespace(
+    return Exposure(
         data=backend.to_device(data),
         groupdq=backend.to_device(np.zeros(data.shape, np.uint8)),
         pixeldq=backend.to_device(np.zeros(SHAPE, np.uint32)),
-        zeroframe=None,
-        average_dark_current=None,
-        facts=SimpleNamespace(**{**defaults, **facts}),
+        facts=Facts(**{**defaults, **facts}),
     )
 
 
@@ -112,7 +112,7 @@ def reduce_with(case, backend, how, fit="OLS_C", flags=0):
         dark = np.concatenate([dark, np.zeros((*shape[:-3], beyond, *SHAPE), np.float32)], axis=-3)
     dark = backend.to_device(dark)
     dq = np.zeros((dark_nints, 1, *SHAPE) if dark_nints else SHAPE, np.uint32)
-    reference = SimpleNamespace(
+    reference = Reference(
         data=dark, dq=backend.to_device(dq), facts={"nframes": 1, "groupgap": 0, "average_dark_current": None}
     )
     exposure = make_exposure(nints, ngroups, backend, nframes, groupgap, rate=0.5 if "faint" in case else 50.0)
@@ -123,15 +123,14 @@ def reduce_with(case, backend, how, fit="OLS_C", flags=0):
     settings = resolve(STEPS, steps=steps)
     dark_current.run(exposure, {"dark": reference}, settings["dark_current"], backend)
     images = [backend.to_device(np.full(SHAPE, value, np.float32)) for value in (5.5, 20.0)]
-    gain, readnoise = (SimpleNamespace(data=image, facts={}) for image in images)
+    gain, readnoise = (Reference(data=image) for image in images)
     references = {"gain": gain, "readnoise": readnoise}
     if fit == "experimental":
-        settings["experimental_jumpramp"].use = True
-        experimental_jumpramp.run(exposure, references, settings["experimental_jumpramp"], backend)
+        experimental_jumpramp.run(exposure, references, STEPS["experimental_jumpramp"].settings(use=True), backend)
     else:
         ramp_fit.run(exposure, references, settings["ramp_fit"], backend)
     return [
-        SimpleNamespace(**{name: backend.to_host(array) for name, array in vars(slopes).items()})
+        Slopes(**{name: backend.to_host(array) for name, array in vars(slopes).items()})
         for slopes in (exposure.rate, exposure.rateints)
     ]
 

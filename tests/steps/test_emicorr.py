@@ -1,7 +1,7 @@
 """emicorr: jwst's answer in every mode, the same from every backend, and interference that is really gone."""
 
 from dataclasses import replace
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +9,12 @@ import pytest
 from gpucoron.backends import get_backend
 from gpucoron.backends.backend import Backend
 from gpucoron.backends.devices.numpy_device import NumpyDevice
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.simulate import Effects, simulate
 from gpucoron.steps import emicorr
-from gpucoron.steps.emicorr import ReadTimes, subtract_interference
+from gpucoron.steps.emicorr import ReadTimes, apply_emicorr
 
 DEFINITION = get_backend("numpy", n_threads=1)
 
@@ -55,7 +58,7 @@ def test_the_joint_fit_is_jwsts(name):
     )  # fmt: skip
     found = data.copy()
     options = {"fit_ints_separately": separate, "backend": get_backend("numpy", n_threads=2)}
-    (amplitudes,) = subtract_interference(found, pixeldq, [(frequency, wave)], times, **options)
+    (amplitudes,) = apply_emicorr(found, pixeldq, [(frequency, wave)], times, **options)
     # one unit in the last place of float32
     np.testing.assert_allclose(found, expected, rtol=1.2e-7, atol=0)
     assert np.abs(np.abs(amplitudes) - 8).max() < 1
@@ -68,9 +71,9 @@ def test_backends_agree_on_the_joint_fit(kernel_backend, name):
     data, pixeldq, wave = disturbed_ramps(shape, frequency, n_bins, times, seed=1)
     waves = [(frequency, wave), (frequency * 1.37, wave)]
     expected = data.copy()
-    subtract_interference(expected, pixeldq, waves, times, fit_ints_separately=separate, backend=DEFINITION)
+    apply_emicorr(expected, pixeldq, waves, times, fit_ints_separately=separate, backend=DEFINITION)
     on_device = kernel_backend.to_device(data.copy())
-    subtract_interference(
+    apply_emicorr(
         on_device, kernel_backend.to_device(pixeldq), waves, times, fit_ints_separately=separate, backend=kernel_backend
     )
     # The matrices' sums differ by rounding in float64, which a tie may show in a last bit of float32.
@@ -94,12 +97,12 @@ def test_each_operation_is_its_definition(kernel_backend):
     found = kernel_backend.sum_by_phase(on_device, kernel_backend.to_device(good), bins, n_bins)
     np.testing.assert_array_equal(to_host(found[0]), sums)
     np.testing.assert_array_equal(to_host(found[1]), counts)
-    terms = DEFINITION.match_wave(sums, counts, wave, groups, 500)
-    for ours, theirs in zip(kernel_backend.match_wave(*found, wave, groups, 500), terms, strict=True):
+    terms = DEFINITION.match_emicorr(sums, counts, wave, groups, 500)
+    for ours, theirs in zip(kernel_backend.match_emicorr(*found, wave, groups, 500), terms, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9 * np.abs(theirs).max())
     tables = wave, pixels, groups, np.array([0.1, 0.7, 3.3]), np.array([2.0, -8.0, 0.0])
-    kernel_backend.subtract_wave(on_device, *tables)
-    DEFINITION.subtract_wave(data, *tables)
+    kernel_backend.subtract_emicorr(on_device, *tables)
+    DEFINITION.subtract_emicorr(data, *tables)
     np.testing.assert_array_equal(to_host(on_device), data)
 
 
@@ -117,13 +120,13 @@ def test_threads_and_chunks_do_not_show(backend):
     data, pixeldq, wave = disturbed_ramps(shape, frequency, n_bins, times)
     data += np.float32(0.1)
     expected, found = data.copy(), data.copy()
-    subtract_interference(expected, pixeldq, [(frequency, wave)], times, backend=DEFINITION)
-    subtract_interference(found, pixeldq, [(frequency, wave)], times, backend=backend)
+    apply_emicorr(expected, pixeldq, [(frequency, wave)], times, backend=DEFINITION)
+    apply_emicorr(found, pixeldq, [(frequency, wave)], times, backend=backend)
     np.testing.assert_array_equal(found, expected)
     assert not np.array_equal(found, data)
 
 
-def test_interference_is_gone():
+def test_emicorr_removes_it_all():
     """What was put in comes out again: the correction leaves the ramps of the same exposure without interference."""
     arguments, shape = ("MIRI", "MASK1550", "FASTR1", 10, 2), (40, 288)
     quiet = Effects(cosmic_rays=0, reset=False, rscd=False, last_frame=False)
@@ -136,7 +139,7 @@ def test_interference_is_gone():
     # The reset's frame is simulated as long as the subarray's others.
     frame = 40 * 82 + (1024 - 40) * 7
     flags = np.zeros(shape, np.uint32)
-    (amplitudes,) = subtract_interference(with_it, flags, [(390.625, wave)], ReadTimes(1, 82, frame))
+    (amplitudes,) = apply_emicorr(with_it, flags, [(390.625, wave)], ReadTimes(1, 82, frame))
     after = (with_it - without).std()
     assert before > 5
     assert after < 0.1 * before
@@ -147,20 +150,18 @@ def test_what_cannot_be_fitted_is_left_alone(caplog):
     times, wave = ReadTimes(1, 82, 0), np.sin(np.arange(20))
     data = np.full((1, 4, 4, 16), 100, np.float32)
     flags = np.ones((4, 16), np.uint32)
-    assert not subtract_interference(data, flags, [(390.625, wave)], times)[0].any()
+    assert not apply_emicorr(data, flags, [(390.625, wave)], times)[0].any()
     assert (data == 100).all()
     data[0, 0, 0, 0] = np.nan
-    assert not subtract_interference(data, flags * 0, [(390.625, wave)], times)[0].any()
+    assert not apply_emicorr(data, flags * 0, [(390.625, wave)], times)[0].any()
     assert "NaN" in caplog.text
     with pytest.raises(ValueError, match="three are needed"):
-        subtract_interference(data[:, :2], flags, [(390.625, wave)], times)
+        apply_emicorr(data[:, :2], flags, [(390.625, wave)], times)
     with pytest.raises(ValueError, match="four pixels at once"):
-        subtract_interference(data[..., :15], flags[:, :15], [(390.625, wave)], times)
+        apply_emicorr(data[..., :15], flags[:, :15], [(390.625, wave)], times)
 
 
 FACTS = {"instrument": "MIRI", "detector": "MIRIMAGE", "subarray": "MASK1550", "readpatt": "FASTR1", "nsamples": 1}
-SETTINGS = {"algorithm": "joint", "onthefly_corr_freq": None, "user_supplied_reffile": None}
-SETTINGS["fit_ints_separately"] = False
 
 
 def run_step(reference, ngroups=5, settings=(), **facts):
@@ -172,12 +173,12 @@ def run_step(reference, ngroups=5, settings=(), **facts):
         "MASK1065": {**case, "freqs": {"FAST": ["Hz10"]}},
     }
     frequencies = {"Hz390": {"frequency": 390.625, "phase_amplitudes": np.sin(np.arange(20))}}
-    held = SimpleNamespace(facts={"frequencies": frequencies, "subarray_cases": cases})
-    exposure = SimpleNamespace(
-        name="x", facts=SimpleNamespace(**{**FACTS, **facts}), data=np.ones((1, ngroups, 4, 16), np.float32),
+    held = Reference(facts={"frequencies": frequencies, "subarray_cases": cases})
+    exposure = Exposure(
+        path=Path("x"), facts=Facts(**{**FACTS, **facts}), data=np.ones((1, ngroups, 4, 16), np.float32),
         pixeldq=np.zeros((4, 16), np.uint32),
     )  # fmt: skip
-    parameters = SimpleNamespace(**{**SETTINGS, **dict(settings)})
+    parameters = emicorr.STEP.settings(**{"algorithm": "joint", **dict(settings)})
     references = {"emicorr": held if reference else None}
     return emicorr.run(exposure, references, parameters, DEFINITION, jwsts_own=lambda: "jwst")
 
@@ -214,7 +215,7 @@ def test_a_damaged_reference_is_named(tmp_path):
     from gpucoron.errors import ReferenceFileError
     from gpucoron.io.references import read_reference
 
-    exposure, path = SimpleNamespace(name="x"), tmp_path / "emi.asdf"
+    exposure, path = Exposure(path=Path("x")), tmp_path / "emi.asdf"
     path.write_bytes(b"no asdf")
     with pytest.raises(ReferenceFileError, match="damaged"):
         read_reference("emicorr", path, exposure)

@@ -1,7 +1,6 @@
 """Jump detection: every group flag equal to stcal's, for any tile, any thread, and what the step makes of it."""
 
 import tracemalloc
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +9,10 @@ from gpucoron.backends import get_backend
 from gpucoron.backends.operations.jump import NOT_SEARCHED
 from gpucoron.backends.tiles import TILE_BYTES
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE, SATURATED
-from gpucoron.steps.jump import electron_thresholds, flag_jumps, flag_missing_gain, run
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
+from gpucoron.steps.jump import STEP, electron_thresholds, flag_jumps, flag_missing_gain, run
 from tests.cases.jump import DEFAULTS, OPTIONS, SHAPES, after_round_trip, detect_with_stcal, run_jwst_step, simulate
 
 
@@ -240,15 +242,15 @@ STEP_DEFAULTS = {name: value for name, value in DEFAULTS.items() if "after" not 
 def run_step(ramps, *, nframes=1, group_time=5.3452, large_events=None, missing=(), **parameters):
     """Run the step on arrays; return the outcome and the exposure."""
     data, groupdq, gain, readnoise = ramps
-    exposure = SimpleNamespace(
+    exposure = Exposure(
         data=data,
         groupdq=groupdq.copy(),
         pixeldq=np.zeros(gain.shape, np.uint32),
-        facts=SimpleNamespace(nframes=nframes, group_time=group_time),
+        facts=Facts("NIRCAM", nframes=nframes, group_time=group_time),
     )
-    references = {"gain": SimpleNamespace(data=gain), "readnoise": SimpleNamespace(data=readnoise)}
+    references = {"gain": Reference(data=gain), "readnoise": Reference(data=readnoise)}
     references.update(dict.fromkeys(missing))
-    parameters = SimpleNamespace(**STEP_DEFAULTS | parameters)
+    parameters = STEP.settings(**STEP_DEFAULTS | parameters)
     return run(exposure, references, parameters, get_backend("numpy", n_threads=1), large_events=large_events), exposure
 
 

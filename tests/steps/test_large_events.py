@@ -1,13 +1,15 @@
 """Snowballs and showers that are truly there: found, and flagged as jwst's JumpStep flags them, on every backend."""
 
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from gpucoron.borrowed import large_events
 from gpucoron.dq import AD_FLOOR, DO_NOT_USE, JUMP_DET, PERSISTENCE, REFERENCE_PIXEL, SATURATED
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.parameters import resolve
 from gpucoron.steps import STEPS, jump
 from tests.cases.jump import run_jwst_step
@@ -64,13 +66,13 @@ def make_showers(rng, shape=(2, 14, 80, 90), *, electrons=25.0):
 def run_ours(ramps, backend, *, nframes=1, group_time=5.3452, pixeldq=None, **parameters):
     """Run our step on copies; return the outcome, and groupdq on the host."""
     data, groupdq, gain, readnoise = (backend.to_device(array.copy()) for array in ramps)
-    exposure = SimpleNamespace(
+    exposure = Exposure(
         data=data,
         groupdq=groupdq,
         pixeldq=backend.to_device(np.zeros(gain.shape, np.uint32) if pixeldq is None else pixeldq.copy()),
-        facts=SimpleNamespace(nframes=nframes, group_time=group_time),
+        facts=Facts("NIRCAM", nframes=nframes, group_time=group_time),
     )
-    references = {"gain": SimpleNamespace(data=gain), "readnoise": SimpleNamespace(data=readnoise)}
+    references = {"gain": Reference(data=gain), "readnoise": Reference(data=readnoise)}
     settings = resolve(STEPS, "jwst", steps={"jump": parameters})["jump"]
     helper = partial(large_events, backend=backend)
     outcome = jump.run(exposure, references, settings, backend, large_events=helper)

@@ -1,14 +1,17 @@
 """The light steps against jwst's own, on small arrays: data to the bit, flags, and what is skipped."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gpucoron.backends import get_backend
-from gpucoron.backends.operations.ipc.definition import deconvolve_coupling
+from gpucoron.backends.operations.ipc.definition import deconvolve_ipc
 from gpucoron.backends.results import Slopes
 from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.parameters import resolve
 from gpucoron.steps import (
     STEPS,
@@ -58,13 +61,12 @@ def make_exposure(rng, nints=3, ngroups=8, *, zeroframe=False, **facts):
     # Flags of later groups need not follow from those of earlier ones.
     groupdq = np.where(rng.random(shape) < 0.02, groupdq ^ SATURATED, groupdq)
     zero = rng.normal(9000, 50, (nints, NY, NX)) * (rng.random((nints, NY, NX)) > 0.1)
-    return SimpleNamespace(
+    return Exposure(
         data=data.astype(np.float32),
         groupdq=groupdq.astype(np.uint8),
         pixeldq=rng.integers(0, 2**24, (NY, NX), dtype=np.uint32),
         zeroframe=zero.astype(np.float32) if zeroframe else None,
-        average_dark_current=None,
-        facts=SimpleNamespace(**defaults | facts),
+        facts=Facts(**defaults | facts),
     )
 
 
@@ -101,7 +103,7 @@ def reference(facts=None, **arrays):
     for array in arrays.values():
         if array is not None:
             array.flags.writeable = False
-    return SimpleNamespace(**arrays, facts=facts or {})
+    return Reference(**arrays, facts=facts or {})
 
 
 def assert_same(exposure, model):
@@ -153,12 +155,13 @@ def test_dq_init(rng, user_dtype):
     user_dq = None if user_dtype is None else rng.integers(0, 2**14, (NY, NX)).astype(user_dtype)
     model = in_subarray(MaskModel(dq=mask.copy()), exposure)
     expected = do_dqinit(make_model(exposure), model, user_dq=user_dq)
-    parameters = SimpleNamespace(user_supplied_dq=user_dq)
+    parameters = dq_init.STEP.settings(user_supplied_dq=user_dq)
     outcome = dq_init.run(exposure, {"mask": reference(dq=mask)}, parameters, BACKEND)
     assert outcome.status == "COMPLETE"
     assert_same(exposure, expected)
     with pytest.raises(ValueError, match="user_supplied_dq"):
-        dq_init.run(exposure, {"mask": reference(dq=mask)}, SimpleNamespace(user_supplied_dq=np.zeros((3, 3))), BACKEND)
+        parameters = dq_init.STEP.settings(user_supplied_dq=np.zeros((3, 3)))
+        dq_init.run(exposure, {"mask": reference(dq=mask)}, parameters, BACKEND)
 
 
 # firstframe, lastframe
@@ -174,7 +177,7 @@ def test_firstframe(rng, ngroups, detector, bright_use_group1):
     step = FirstFrameStep(bright_use_group1=bright_use_group1)
     with pytest.warns(DeprecationWarning):
         expected = step.process(make_model(exposure))
-    parameters = SimpleNamespace(bright_use_group1=bright_use_group1)
+    parameters = firstframe.STEP.settings(bright_use_group1=bright_use_group1)
     outcome = firstframe.run(exposure, {}, parameters, BACKEND)
     assert outcome.status == expected.meta.cal_step.firstframe
     assert_same(exposure, expected)
@@ -204,7 +207,7 @@ def test_reset(rng, start, end, reset_nints, reset_ngroups):
 
     nints_of_exposure = 3 if start is None else 9
     exposure = make_exposure(rng, integration_start=start, integration_end=end)
-    exposure.facts.nints = nints_of_exposure
+    exposure.facts = replace(exposure.facts, nints=nints_of_exposure)
     values, dq = some_nan(rng, (reset_nints, reset_ngroups, NY, NX)), random_dq(rng)
     model = ResetModel(data=values.copy(), dq=dq.copy())
     facts = {"nints": reset_nints, "ngroups": reset_ngroups}
@@ -257,7 +260,7 @@ def test_ipc(rng, instrument, xstart, ystart, kernel_shape, per_pixel):
         original, in_chunks = exposure.data.copy(), exposure.data.copy()
         assert ipc.run(exposure, {"ipc": reference(data=kernel)}, None, BACKEND).status == "COMPLETE"
         edges = ipc.reference_edges(exposure.facts)
-        deconvolve_coupling(in_chunks, kernel, edges, planes_at_once=4)
+        deconvolve_ipc(in_chunks, kernel, edges, planes_at_once=4)
     assert_same(exposure, model)
     np.testing.assert_array_equal(in_chunks, exposure.data)
     assert tuple(edges) == tuple(get_num_ref_pixels(model))
@@ -273,7 +276,7 @@ def test_ipc_cuts_a_kernel_of_the_whole_detector(rng):
     whole = rng.normal(0, 0.01, (3, 3, NY + 6, NX + 9)).astype(np.float32)
     expected = exposure.data.copy()
     edges = ipc.reference_edges(exposure.facts)
-    deconvolve_coupling(expected, whole[:, :, 2 : 2 + NY, 4 : 4 + NX], edges)
+    deconvolve_ipc(expected, whole[:, :, 2 : 2 + NY, 4 : 4 + NX], edges)
     ipc.run(exposure, {"ipc": reference(data=whole)}, None, BACKEND)
     np.testing.assert_array_equal(exposure.data, expected)
 
@@ -313,12 +316,12 @@ def test_rscd(rng, first, later, ngroups, nints, start, nints_of_exposure, subar
     from stdatamodels.jwst.datamodels import RSCDModel
 
     exposure = make_exposure(rng, nints, ngroups, integration_start=start, subarray=subarray)
-    exposure.facts.nints = nints_of_exposure
+    exposure.facts = replace(exposure.facts, nints=nints_of_exposure)
     if not bright:
         exposure.groupdq &= ~np.uint8(SATURATED)
     table = rscd_table(first, later)
     expected = do_correction(make_model(exposure), RSCDModel(rscd_group_skip_table=table))
-    outcome = rscd.run(exposure, {"rscd": SimpleNamespace(table=table, facts={})}, None, BACKEND)
+    outcome = rscd.run(exposure, {"rscd": reference(table=table)}, None, BACKEND)
 
     assert outcome.status == expected.meta.cal_step.rscd
     assert_same(exposure, expected)
@@ -362,7 +365,7 @@ def test_dark(rng, pattern, dark_pattern, dark_ngroups, start, miri):
     model.meta.exposure.ngroups = dark_ngroups
     with np.errstate(all="ignore"):
         expected, averaged = dark_sub.do_correction(make_model(exposure), model, "kept.fits")
-    parameters = SimpleNamespace(dark_output="kept.fits", average_dark_current=None)
+    parameters = dark_current.STEP.settings(dark_output="kept.fits")
     outcome = dark_current.run(exposure, {"dark": reference(facts, data=dark, dq=dq)}, parameters, BACKEND)
 
     assert outcome.status == expected.cal_step
@@ -394,7 +397,7 @@ def test_average_dark_current(rng, image, header, parameter):
 
     facts = {"nframes": 1, "groupgap": 0, "average_dark_current": header}
     dark_reference = reference(facts, data=dark, dq=np.zeros((NY, NX), np.uint32), average_dark_current=array)
-    parameters = SimpleNamespace(dark_output=None, average_dark_current=parameter)
+    parameters = dark_current.STEP.settings(average_dark_current=parameter)
     dark_current.run(exposure, {"dark": dark_reference}, parameters, BACKEND)
     if ramp.average_dark_current is None:
         assert exposure.average_dark_current is None
@@ -423,7 +426,7 @@ def test_later_segments_take_their_own_dark_on_request(rng, start, own, nframes,
         light = exposure.data.copy()
         exposure.data += seen[own]
         theirs, _ = dark_sub.do_correction(make_model(exposure), model)
-        parameters = SimpleNamespace(dark_output=None, average_dark_current=None, dark_by_integration=on)
+        parameters = dark_current.STEP.settings(dark_by_integration=on)
         references = {"dark": reference(facts, data=dark.copy(), dq=np.zeros((4, 1, NY, NX), np.uint32))}
         dark_current.run(exposure, references, parameters, BACKEND)
         # stcal never fills the last integration of a dark that it averages for fewer integrations
@@ -446,13 +449,11 @@ def test_the_average_dark_applies_on_request(rng, algorithm):
     pulls = {}
     for applies, converts in ((False, False), (True, False), (True, True)):
         facts = {"nframes": 1, "groupgap": 0, "integration_start": None, "instrument": "NIRCAM", "group_time": 5.0}
-        exposure = SimpleNamespace(
+        exposure = Exposure(
             data=data.copy(),
             groupdq=np.zeros(shape, np.uint8),
             pixeldq=np.zeros(shape[2:], np.uint32),
-            zeroframe=None,
-            average_dark_current=None,
-            facts=SimpleNamespace(**facts, frame_time=5.0),
+            facts=Facts(**facts, frame_time=5.0),
         )
         dark = reference(
             {"nframes": 1, "groupgap": 0},
@@ -485,7 +486,7 @@ def test_an_image_of_another_shape_is_not_applied(rng, caplog):
         dq=np.zeros((NY, NX), np.uint32),
         average_dark_current=np.ones((3, 3), np.float32),
     )
-    parameters = SimpleNamespace(dark_output=None, average_dark_current=None, apply_average_dark_image=True)
+    parameters = dark_current.STEP.settings(apply_average_dark_image=True)
     dark_current.run(exposure, {"dark": dark}, parameters, BACKEND)
     assert exposure.average_dark_current is None
     assert "not applied" in caplog.text
@@ -509,7 +510,7 @@ def test_darks_that_cannot_be_matched(rng, dark_ngroups, dark_pattern, pattern, 
     exposure = make_exposure(rng, 1, 4, nframes=pattern[0], groupgap=pattern[1])
     facts = dict(zip(("nframes", "groupgap"), dark_pattern, strict=True))
     dark = reference(facts, data=np.zeros((dark_ngroups, NY, NX), np.float32), dq=np.zeros((NY, NX), np.uint32))
-    parameters = SimpleNamespace(dark_output=None, average_dark_current=None)
+    parameters = dark_current.STEP.settings()
     with pytest.raises(ValueError, match=message):
         dark_current.run(exposure, {"dark": dark}, parameters, BACKEND)
 
@@ -529,7 +530,7 @@ def test_charge_migration(rng, ngroups, threshold):
     exposure.data[0, 1, :, :2] = np.nan
     exposure.groupdq[rng.random(exposure.data.shape) < 0.3] = DO_NOT_USE
     expected = ChargeMigrationStep(signal_threshold=threshold).process(make_model(exposure))
-    outcome = charge_migration.run(exposure, {}, SimpleNamespace(signal_threshold=threshold), BACKEND)
+    outcome = charge_migration.run(exposure, {}, charge_migration.STEP.settings(signal_threshold=threshold), BACKEND)
     assert outcome.status == expected.meta.cal_step.charge_migration
     assert_same(exposure, expected)
 
@@ -547,9 +548,7 @@ def test_gain_scale(rng, factor, in_reference):
         arrays = [rng.gamma(2, 3, shape).astype(np.float32) for _ in range(4)]
         return Slopes(arrays[0], np.zeros(shape, np.uint32), arrays[1], arrays[2], arrays[3])
 
-    exposure = SimpleNamespace(
-        rate=slopes(NY, NX), rateints=slopes(2, NY, NX), facts=SimpleNamespace(gain_factor=factor)
-    )
+    exposure = Exposure(rate=slopes(NY, NX), rateints=slopes(2, NY, NX), facts=Facts("NIRCAM", gain_factor=factor))
     mine = exposure.rateints
     arrays = {"data": mine.rate, "err": mine.err, "var_poisson": mine.var_poisson, "var_rnoise": mine.var_rnoise}
     expected = CubeModel(**{name: array.copy() for name, array in arrays.items()})
@@ -581,15 +580,15 @@ def test_gain_scale(rng, factor, in_reference):
     ],
 )
 def test_skipped_without_reference(step, reftype, detector):
-    exposure = SimpleNamespace(facts=SimpleNamespace(detector=detector, gain_factor=None))
-    outcome = step.run(exposure, {reftype: None}, SimpleNamespace(), BACKEND)
+    exposure = Exposure(facts=Facts("MIRI" if detector == "MIRIMAGE" else "NIRCAM", detector=detector))
+    outcome = step.run(exposure, {reftype: None}, step.STEP.settings(), BACKEND)
     assert outcome.status == "SKIPPED" and reftype in outcome.reason
 
 
 @pytest.mark.parametrize("step", [firstframe, lastframe, reset, rscd])
 def test_for_miri_only(step):
-    exposure = SimpleNamespace(facts=SimpleNamespace(detector="NRCALONG"))
-    outcome = step.run(exposure, {}, SimpleNamespace(bright_use_group1=True), BACKEND)
+    exposure = Exposure(facts=Facts("NIRCAM", detector="NRCALONG"))
+    outcome = step.run(exposure, {}, step.STEP.settings(), BACKEND)
     assert outcome.status == "SKIPPED" and "MIRI" in outcome.reason
 
 

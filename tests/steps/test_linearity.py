@@ -1,13 +1,14 @@
 """linearity against stcal."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from gpucoron.backends import get_backend
 from gpucoron.backends.operations.linearity import definition as numpy_linearity
 from gpucoron.dq import NO_LIN_CORR, SATURATED
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.steps import linearity
 
 BACKEND = get_backend("numpy", n_threads=1)
@@ -72,14 +73,14 @@ def test_same_bits_as_stcal(rng, monkeypatch, n_coeffs, with_inverse, nframes, n
     for array in (coeffs, dq, inverse):
         if array is not None:
             array.flags.writeable = False
-    exposure = SimpleNamespace(
+    exposure = Exposure(
         data=data.copy(),
         groupdq=groupdq.copy(),
         pixeldq=pixeldq.copy(),
         zeroframe=zeroframe.copy(),
-        facts=SimpleNamespace(nframes=nframes, zero_frame=True),
+        facts=Facts("NIRCAM", nframes=nframes, zero_frame=True),
     )
-    references = {"linearity": SimpleNamespace(coeffs=coeffs, dq=dq, inv_coeffs=inverse)}
+    references = {"linearity": Reference(coeffs=coeffs, dq=dq, inv_coeffs=inverse)}
     outcome = linearity.run(exposure, references, None, get_backend("numpy", n_threads=n_threads))
 
     assert outcome.status == "COMPLETE"

@@ -1,13 +1,13 @@
 """mask_groups: the choices of spaceKLIP's functions, its faults put right, and the step that applies a mask."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from gpucoron.backends import get_backend
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from gpucoron.io.exposure import Exposure
 from gpucoron.steps import mask_groups
 from gpucoron.steps.mask_groups import (
     Core,
@@ -260,12 +260,12 @@ def test_no_center():
 
 
 def parameters_with(**values):
-    return SimpleNamespace(**{**mask_groups.STEP.defaults("jwst"), **values})
+    return mask_groups.STEP.settings(**values)
 
 
 def make_exposure():
     groupdq = np.random.default_rng(5).choice([0, JUMP_DET, SATURATED, DO_NOT_USE], size=(3, 5, 4, 6)).astype(np.uint8)
-    return SimpleNamespace(groupdq=groupdq)
+    return Exposure(groupdq=groupdq)
 
 
 @pytest.mark.parametrize(

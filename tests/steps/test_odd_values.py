@@ -83,12 +83,12 @@ def test_all_are_settled_or_refused(here):
 def test_bounds():
     bounds = Bounds(minimum=0, maximum=5)
     assert [bounds.hold(value) for value in (-1, 0, 5, 5.1, float("nan"))] == [False, True, True, False, False]
-    assert bounds.told == "from 0 to 5"
+    assert bounds.description == "from 0 to 5"
     assert not Bounds(above=0).hold(0)
-    assert Bounds(above=0, finite=True).told == "above 0, finite"
+    assert Bounds(above=0, finite=True).description == "above 0, finite"
     assert Bounds().hold(float("inf"))
     assert not Bounds(finite=True).hold(float("-inf"))
-    assert Bounds().told == ""
+    assert Bounds().description == ""
     pairs = Parameter("pairs", "float_list", None, "", counts=(2, 4), maximum=1)
     assert convert(pairs, "0, 1", "x") == [0, 1]
     for value in ([0], [0, 1, 0], [0, 2]):

@@ -1,12 +1,12 @@
 """refpix with pseudo-reference pixels: rows as spaceKLIP takes them, columns as a correction of their own."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from gpucoron.backends import get_backend
 from gpucoron.dq import DO_NOT_USE, HOT, REFERENCE_PIXEL
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
 from gpucoron.steps import refpix
 from gpucoron.steps.refpix import AUTOMATIC, PseudoReference, choose_pseudo_reference, default_pseudo_reference
 
@@ -24,7 +24,7 @@ JWST = {
 
 
 def make_parameters(**changed):
-    return SimpleNamespace(**{**JWST, **OFF, **changed})
+    return refpix.STEP.settings(**{**JWST, **OFF, **changed})
 
 
 def make_facts(**changed):
@@ -41,7 +41,7 @@ def make_facts(**changed):
         "noutputs": 1,
         "zero_frame": True,
     }
-    return SimpleNamespace(**facts | changed)
+    return Facts(**facts | changed)
 
 
 def make_exposure(rng, facts):
@@ -55,14 +55,12 @@ def make_exposure(rng, facts):
         pixeldq[:4] |= REFERENCE_PIXEL
     zeroframe = rng.normal(11000, 20, (2, *shape[2:])) + rng.normal(0, 40, (2, facts.ysize))[..., None]
     zeroframe[rng.random(zeroframe.shape) < 0.1] = 0
-    return SimpleNamespace(
-        data=data.astype(np.float32), pixeldq=pixeldq, zeroframe=zeroframe.astype(np.float32), facts=facts
-    )
+    return Exposure(data=data.astype(np.float32), pixeldq=pixeldq, zeroframe=zeroframe.astype(np.float32), facts=facts)
 
 
 def copy_of(exposure):
     arrays = {name: getattr(exposure, name).copy() for name in ("data", "pixeldq", "zeroframe")}
-    return SimpleNamespace(**arrays, facts=exposure.facts)
+    return Exposure(**arrays, facts=exposure.facts)
 
 
 def run_jwst_with_rows(exposure, rows, siglimit, odd_even_columns):
@@ -207,7 +205,7 @@ def test_zeros_of_the_zeroframe(rng):
     ],
 )
 def test_defaults_follow_the_border(placed, expected):
-    assert default_pseudo_reference(SimpleNamespace(**placed)) == expected
+    assert default_pseudo_reference(Facts("NIRCAM", **placed)) == expected
 
 
 def test_parameters_are_checked():

@@ -1,7 +1,6 @@
 """Ramp fitting: flags, rates and variances equal to stcal's OLS_C, for any tile and thread; the step's own rules."""
 
 import logging
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +20,10 @@ from gpucoron.dq import (
     PERSISTENCE,
     SATURATED,
 )
-from gpucoron.steps.ramp_fit import find_usable_groups, fit, run, select_groups, suppress_single_groups
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
+from gpucoron.steps.ramp_fit import STEP, find_usable_groups, fit, run, select_groups, suppress_single_groups
 from tests.cases.ramp_fit import FIELDS, TIMES, assert_same, fit_and_compare, plain, simulate
 
 SETTINGS = RampFitSettings(**TIMES)
@@ -320,22 +322,21 @@ def test_find_usable_groups(caplog):
 def make_step_inputs(arrays, *, instrument="NIRCAM", gain_factor=None, **parameters):
     """Make what the engine gives to the step, from copies."""
     arrays = {name: array.copy() for name, array in arrays.items()}
-    exposure = SimpleNamespace(
+    exposure = Exposure(
         data=arrays["data"],
         groupdq=arrays["groupdq"],
         pixeldq=arrays["pixeldq"],
         zeroframe=arrays.get("zeroframe"),
         average_dark_current=arrays.get("dark_current"),
-        facts=SimpleNamespace(instrument=instrument, groupgap=1, **TIMES),
+        facts=Facts(instrument, groupgap=1, **TIMES),
     )
     references = {
-        "gain": SimpleNamespace(data=arrays["gain"], facts={"gain_factor": gain_factor}),
-        "readnoise": SimpleNamespace(data=arrays["readnoise"], facts={}),
+        "gain": Reference(data=arrays["gain"], facts={"gain_factor": gain_factor}),
+        "readnoise": Reference(data=arrays["readnoise"]),
     }
     for reference in references.values():
         reference.data.setflags(write=False)
-    defaults = {"algorithm": "OLS_C", "suppress_one_group": True, "firstgroup": None, "lastgroup": None}
-    return exposure, references, SimpleNamespace(**(defaults | parameters)), get_backend("numpy", n_threads=1)
+    return exposure, references, STEP.settings(**parameters), get_backend("numpy", n_threads=1)
 
 
 def fit_model_with_stcal(arrays, *, instrument, suppress_one_group, firstgroup, lastgroup):

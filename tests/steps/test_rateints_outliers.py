@@ -1,13 +1,15 @@
 """apply_rateints_outliers: spaceKLIP's outliers, and a refit of the touched pixels with a full refit's bits."""
 
 import copy
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from gpucoron.backends import get_backend
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.steps import apply_rateints_outliers as step
 from gpucoron.steps import ramp_fit
 from gpucoron.steps.apply_rateints_outliers import find_outliers
@@ -109,16 +111,14 @@ def make_exposure(rng, instrument="NIRCAM", *, shape=(14, 7, 9, 11), start=None,
         groupdq[:, -1] |= DO_NOT_USE
         groupdq[:, 1, 3:] |= JUMP_DET
     pixeldq = np.where(rng.random((ny, nx)) < 0.03, DO_NOT_USE, 0).astype(np.uint32)
-    return SimpleNamespace(
+    return Exposure(
         data=data.astype(np.float32),
         groupdq=groupdq,
         pixeldq=pixeldq,
         zeroframe=None if instrument == "MIRI" else rng.normal(300, 20, (nints, ny, nx)).astype(np.float32),
         average_dark_current=rng.uniform(0, 0.1, (ny, nx)).astype(np.float32),
-        rate=None,
-        rateints=None,
-        facts=SimpleNamespace(
-            instrument=instrument,
+        facts=Facts(
+            instrument,
             integration_start=start,
             group_time=5.3,
             frame_time=1.07,
@@ -132,15 +132,13 @@ def make_references(rng, shape=(9, 11)):
     gain = rng.normal(1.9, 0.1, shape).astype(np.float32)
     gain[7, 7] = np.nan
     return {
-        "gain": SimpleNamespace(data=gain, facts={}),
-        "readnoise": SimpleNamespace(data=rng.normal(9, 1, shape).astype(np.float32), facts={}),
+        "gain": Reference(data=gain),
+        "readnoise": Reference(data=rng.normal(9, 1, shape).astype(np.float32)),
     }
 
 
 def fit_by(backend, suppress_one_group=False, calls=None):
-    parameters = SimpleNamespace(
-        algorithm="OLS_C", suppress_one_group=suppress_one_group, firstgroup=None, lastgroup=None
-    )
+    parameters = ramp_fit.STEP.settings(suppress_one_group=suppress_one_group)
 
     def fit(exposure, references):
         if calls is not None:
@@ -151,7 +149,7 @@ def fit_by(backend, suppress_one_group=False, calls=None):
 
 
 def make_parameters(**changed):
-    return SimpleNamespace(**{"sigma_cut": 10.0, "nint_min": 10, **changed})
+    return step.STEP.settings(**changed)
 
 
 def assert_same_slopes(ours, expected, where=...):

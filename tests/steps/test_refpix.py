@@ -1,12 +1,12 @@
 """refpix against jwst."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from gpucoron.backends import get_backend
 from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
 from gpucoron.steps import refpix
 
 BACKEND = get_backend("numpy", n_threads=1)
@@ -23,7 +23,7 @@ def make_parameters(**changed):
         "siglimit": 3.0,
         **dict.fromkeys(("nlower", "nupper", "nleft", "nright", "nrow_off", "ncol_off")),
     }
-    return SimpleNamespace(**parameters | changed)
+    return refpix.STEP.settings(**parameters | changed)
 
 
 def run_jwst(data, pixeldq, zeroframe, facts, parameters):
@@ -74,7 +74,7 @@ def nircam_facts(**changed):
         "noutputs": 1,
         "zero_frame": True,
     }
-    return SimpleNamespace(**facts | changed)
+    return Facts(**facts | changed)
 
 
 def nircam_arrays(rng, facts):
@@ -114,7 +114,7 @@ def test_nircam_subarrays_as_jwst(rng, placed, changed):
     status, expected, expected_zeroframe = run_jwst(
         data, pixeldq, zeroframe if facts.zero_frame else None, facts, parameters
     )
-    exposure = SimpleNamespace(data=data.copy(), pixeldq=pixeldq.copy(), zeroframe=zeroframe.copy(), facts=facts)
+    exposure = Exposure(data=data.copy(), pixeldq=pixeldq.copy(), zeroframe=zeroframe.copy(), facts=facts)
     outcome = refpix.run(exposure, {}, parameters, BACKEND)
 
     assert status == 0 and outcome.status == "COMPLETE"
@@ -159,7 +159,7 @@ def miri_case(rng, case):
 )
 def test_miri_full_frames_as_jwst(rng, case, odd_even_rows):
     data, pixeldq = miri_case(rng, case)
-    facts = SimpleNamespace(
+    facts = Facts(
         instrument="MIRI",
         detector="MIRIMAGE",
         subarray="FULL",
@@ -174,7 +174,7 @@ def test_miri_full_frames_as_jwst(rng, case, odd_even_rows):
     )
     parameters = make_parameters(odd_even_rows=odd_even_rows)
     status, expected, _ = run_jwst(data, pixeldq, None, facts, parameters)
-    exposure = SimpleNamespace(data=data, pixeldq=pixeldq, zeroframe=None, facts=facts)
+    exposure = Exposure(data=data, pixeldq=pixeldq, facts=facts)
     outcome = refpix.run(exposure, {}, parameters, BACKEND)
     assert status == 0 and outcome.status == "COMPLETE"
     np.testing.assert_array_equal(exposure.data, expected)
@@ -203,9 +203,7 @@ def test_clipping_is_scipys(rng, size):
 def test_who_corrects_what(rng):
     """MIRI subarrays are skipped; four outputs and full frames go to the function that was handed in."""
     data = np.zeros((1, 2, 32, 32), np.float32)
-    exposure = SimpleNamespace(
-        data=data, pixeldq=np.zeros((32, 32), np.uint32), zeroframe=None, facts=nircam_facts(instrument="MIRI")
-    )
+    exposure = Exposure(data=data, pixeldq=np.zeros((32, 32), np.uint32), facts=nircam_facts(instrument="MIRI"))
     assert refpix.run(exposure, {}, make_parameters(), BACKEND).status == "SKIPPED"
 
     exposure.facts = nircam_facts(xstart=2040, xsize=32)

@@ -1,7 +1,6 @@
 """saturation against stcal and jwst, and by itself."""
 
 import itertools
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +8,9 @@ import pytest
 from gpucoron.backends import get_backend
 from gpucoron.backends.masks import grow_cross, grow_square
 from gpucoron.dq import AD_FLOOR, DO_NOT_USE, NO_SAT_CHECK, SATURATED
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.steps import saturation
 from tests.cases.saturation import THRESHOLD, saturating_ramps, saturation_reference
 
@@ -65,18 +67,18 @@ def test_same_flags_as_stcal(rng, nframes, n_pix_grow_sat, with_bias, ngroups, n
     for array in (threshold, dq):
         array.flags.writeable = False
     before = data.copy()
-    exposure = SimpleNamespace(
+    exposure = Exposure(
         data=data,
         groupdq=groupdq,
         pixeldq=pixeldq,
         zeroframe=zeroframe,
-        facts=SimpleNamespace(nframes=nframes, zero_frame=True),
+        facts=Facts("NIRCAM", nframes=nframes, zero_frame=True),
     )
     references = {
-        "saturation": SimpleNamespace(data=threshold, dq=dq),
-        "superbias": None if bias is None else SimpleNamespace(data=bias),
+        "saturation": Reference(data=threshold, dq=dq),
+        "superbias": None if bias is None else Reference(data=bias),
     }
-    parameters = SimpleNamespace(
+    parameters = saturation.STEP.settings(
         n_pix_grow_sat=n_pix_grow_sat, use_readpatt=nframes is not None, grow_diagonal=True, flag_rcsat=False
     )
     outcome = saturation.run(exposure, references, parameters, get_backend("numpy", n_threads=n_threads))

@@ -13,19 +13,31 @@ import pytest
 import gpucoron
 from gpucoron import engine
 from gpucoron.errors import ParameterError
+from gpucoron.facts import Facts
 from gpucoron.io import products
+from gpucoron.io.exposure import Exposure
 from gpucoron.io.user_files import with_files_read
-from gpucoron.parameters import PIPELINE, PROFILES, SPACEKLIP_CLASS
+from gpucoron.parameters import PIPELINE, PROFILES, SPACEKLIP_CLASS, RunParameters
 from gpucoron.steps import STEPS, declared
 from gpucoron.steps.declaration import COMMON
 
 PACKAGE = Path(gpucoron.__file__).parent
 MODULES = sorted(path.stem for path in (PACKAGE / "steps").glob("*.py") if path.stem != "__init__")
-FACTS = {name: SimpleNamespace(is_miri=name == "MIRI", subarray="FULL") for name in ("NIRCAM", "MIRI")}
+FACTS = {name: Facts(name, subarray="FULL") for name in ("NIRCAM", "MIRI")}
 ORDERS = [engine.order_of(facts, stage) for facts in FACTS.values() for stage in ("groups", "ints")]
 
 #: modules that treat all steps alike
-GENERIC = ("borrowed", "parameters", "pipeline", "io/products", "io/user_files", "batch/plan", "cli/run", "cli/options")
+GENERIC = (
+    "borrowed",
+    "parameters/__init__",
+    "parameters/kinds",
+    "pipeline",
+    "io/products",
+    "io/user_files",
+    "batch/plan",
+    "cli/run",
+    "cli/options",
+)
 
 
 def constants(tree):
@@ -69,7 +81,7 @@ def test_the_table_gathers_itself(tmp_path, monkeypatch):
     monkeypatch.delattr(steps, "brand_new")
 
 
-def test_one_over_f_noise_is_removed_before_the_fit_or_after_it():
+def test_1overf_noise_is_removed_before_the_fit_or_after_it():
     for facts in FACTS.values():
         before, after = engine.order_of(facts, "groups"), engine.order_of(facts, "ints")
         assert before.index("subtract_1overf") == before.index("subtract_ktc") + 1
@@ -134,27 +146,29 @@ def test_a_declaration_names_what_there_is(step):
     ],
 )
 def test_references_follow_from_settings_and_facts(step, settings, instrument, subarray, expected):
-    facts = SimpleNamespace(is_miri=instrument == "MIRI", subarray=subarray)
-    assert STEPS[step].references_of(SimpleNamespace(**settings), facts) == expected
+    facts = Facts(instrument, subarray=subarray)
+    assert STEPS[step].references_of(STEPS[step].settings(**settings), facts) == expected
 
 
 def test_the_dark_is_left_where_it_was_asked_for():
-    exposure = SimpleNamespace(matched_dark=np.ones((2, 3)))
-    (extra,) = STEPS["dark_current"].extras(exposure, SimpleNamespace(dark_output="somewhere/mine"))
+    step = STEPS["dark_current"]
+    exposure = Exposure(matched_dark=np.ones((2, 3)))
+    (extra,) = step.extras(exposure, step.settings(dark_output="somewhere/mine"))
     assert (extra.kind, extra.file_name) == ("dark", "mine.fits")
     assert extra.array is exposure.matched_dark
-    assert STEPS["dark_current"].extras(exposure, SimpleNamespace(dark_output=None)) == []
-    assert STEPS["dark_current"].extras(SimpleNamespace(matched_dark=None), SimpleNamespace(dark_output="x")) == []
+    assert step.extras(exposure, step.settings()) == []
+    assert step.extras(Exposure(), step.settings(dark_output="x")) == []
 
 
 def test_the_chi_square_is_left_where_it_was_asked_for():
-    exposure = SimpleNamespace(likelihood_chisq=np.ones((2, 3)))
-    (extra,) = STEPS["ramp_fit"].extras(exposure, SimpleNamespace(save_opt=True, opt_name=""))
+    step = STEPS["ramp_fit"]
+    exposure = Exposure(likelihood_chisq=np.ones((2, 3)), path=Path("x_uncal.fits"))
+    (extra,) = step.extras(exposure, step.settings(save_opt=True))
     assert products.extra_path(extra, "raw/x_uncal.fits", "out") == Path("out/x_likely_chisq.fits")
-    (extra,) = STEPS["ramp_fit"].extras(exposure, SimpleNamespace(save_opt=True, opt_name="mine.fits"))
+    (extra,) = step.extras(exposure, step.settings(save_opt=True, opt_name="mine.fits"))
     assert products.extra_path(extra, "raw/x_uncal.fits", "out") == Path("out/mine_likely_chisq.fits")
-    assert STEPS["ramp_fit"].extras(exposure, SimpleNamespace(save_opt=False, opt_name="")) == []
-    assert STEPS["ramp_fit"].extras(SimpleNamespace(), SimpleNamespace(save_opt=True, opt_name="")) == []
+    assert step.extras(exposure, step.settings(save_opt=False)) == []
+    assert step.extras(Exposure(), step.settings(save_opt=True)) == []
 
 
 @pytest.mark.parametrize(
@@ -188,10 +202,13 @@ def test_results_are_saved_as_they_stand(name, asked, rateints, expected, monkey
     for kind in ("ramp", "rate", "rateints"):
         monkeypatch.setattr(products, f"{kind}_model", lambda run, kind=kind: kind)
     asked = {"output_dir": "there"} | asked
-    settings = SimpleNamespace(**{key: asked.get(key, due) for key, due in STEPS[name].defaults("jwst").items()})
-    of_run = {key: asked.get(key, False) for key in ("save_calibrated_ramp", "save_intermediates")}
+    step = STEPS[name]
+    settings = step.settings(**{key: value for key, value in asked.items() if key in step.known})
+    run_parameters = RunParameters(
+        **{key: asked.get(key, False) for key in ("save_calibrated_ramp", "save_intermediates")}
+    )
     run = SimpleNamespace(
-        exposure=SimpleNamespace(rateints=rateints), parameters={name: settings}, of_run=SimpleNamespace(**of_run)
+        exposure=Exposure(rateints=rateints), parameters={name: settings}, run_parameters=run_parameters
     )
     record = SimpleNamespace(name=name, reason="", status=asked.get("status", "COMPLETE"))
     found = products.extra_products(run, record)
@@ -203,7 +220,7 @@ def test_results_are_saved_as_they_stand(name, asked, rateints, expected, monkey
 
 
 def exposure_of(instrument="NIRCAM", subarray="SUB320A335R"):
-    return SimpleNamespace(facts=SimpleNamespace(instrument=instrument, subarray=subarray))
+    return Exposure(facts=Facts(instrument, subarray=subarray))
 
 
 def test_what_comes_later_decides(monkeypatch):
@@ -265,21 +282,15 @@ def test_files_are_read_by_the_kind_of_the_parameter(tmp_path):
     np.save(tmp_path / "mask.npy", mask)
     fits.writeto(tmp_path / "flags.fits", mask.astype(np.int16))
     step = STEPS["subtract_1overf"]
-    defaults = {name: parameter.default for name, parameter in step.known.items()}
-    settings = SimpleNamespace(**{**defaults, "user_mask": str(tmp_path / "mask.npy")})
+    settings = step.settings(user_mask=str(tmp_path / "mask.npy"))
     np.testing.assert_array_equal(with_files_read(step, settings, None).user_mask, mask)
     assert settings.user_mask == str(tmp_path / "mask.npy")
-    settings = SimpleNamespace(**{**defaults, "user_mask": mask})
+    settings = step.settings(user_mask=mask)
     assert with_files_read(step, settings, None).user_mask is mask
-    settings = SimpleNamespace(user_supplied_dq=str(tmp_path / "flags.fits"))
-    exposure = SimpleNamespace(data=mask[None, None], facts=SimpleNamespace(xstart=1, ystart=1), name="x")
-    flags = with_files_read(STEPS["dq_init"], with_defaults("dq_init", settings), exposure).user_supplied_dq
+    settings = STEPS["dq_init"].settings(user_supplied_dq=str(tmp_path / "flags.fits"))
+    exposure = Exposure(data=mask[None, None], facts=Facts("NIRCAM", xstart=1, ystart=1))
+    flags = with_files_read(STEPS["dq_init"], settings, exposure).user_supplied_dq
     assert flags.dtype == np.uint32
     np.testing.assert_array_equal(flags, mask)
-    settings = with_defaults("jump", SimpleNamespace())
+    settings = STEPS["jump"].settings()
     assert with_files_read(STEPS["jump"], settings, None) is settings
-
-
-def with_defaults(name, settings):
-    defaults = {key: parameter.default for key, parameter in declared(name).items()}
-    return SimpleNamespace(**{**defaults, **vars(settings)})

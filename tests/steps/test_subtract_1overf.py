@@ -1,7 +1,6 @@
 """subtract_1overf: masks and models against spaceKLIP's figures, its parts by hand, and what it does to the truth."""
 
 from functools import lru_cache
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +14,9 @@ from gpucoron.backends.devices.numpy_device import NumpyDevice
 from gpucoron.backends.operations.subtract_1overf.savgol import MaskedLine, bridge_holes
 from gpucoron.backends.results import Slopes
 from gpucoron.dq import DO_NOT_USE
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.simulate import Effects, Scene, simulate
 from gpucoron.steps import subtract_1overf
 from gpucoron.steps.subtract_1overf import (
@@ -25,7 +27,7 @@ from gpucoron.steps.subtract_1overf import (
     noise_of_rateints,
     protect_sources,
 )
-from gpucoron.steps.subtract_ktc import fit_pedestal
+from gpucoron.steps.subtract_ktc import fit_ktc
 from tests.cases.paths import DATA
 
 #: of the model's own rms
@@ -212,13 +214,13 @@ def test_threads_and_batches_give_the_same_bits():
     images = make_pink(rng, (5, 64, 80), 3.0) + rng.normal(0, 2, (5, 64, 80)).astype(np.float32)
     single, several = get_backend("cpu", n_threads=1), get_backend("cpu", n_threads=3)
     masks = single.background_mask(images, None)
-    models = single.fit_flicker(images, masks, vertical_corr=True)
+    models = single.fit_1overf(images, masks, vertical_corr=True)
     np.testing.assert_array_equal(several.background_mask(images, None), masks)
-    np.testing.assert_array_equal(several.fit_flicker(images, masks, vertical_corr=True), models)
-    np.testing.assert_array_equal(single.fit_flicker(images[3:4], masks[3:4], vertical_corr=True)[0], models[3])
+    np.testing.assert_array_equal(several.fit_1overf(images, masks, vertical_corr=True), models)
+    np.testing.assert_array_equal(single.fit_1overf(images[3:4], masks[3:4], vertical_corr=True)[0], models[3])
     chunks = Backend(single.device, home=NumpyDevice(), budget=2**20)
     np.testing.assert_array_equal(chunks.background_mask(images, None), masks)
-    np.testing.assert_array_equal(chunks.fit_flicker(images, masks, vertical_corr=True), models)
+    np.testing.assert_array_equal(chunks.fit_1overf(images, masks, vertical_corr=True), models)
 
 
 def test_views_are_as_good_as_copies():
@@ -337,19 +339,8 @@ def test_errors_of_the_rate_are_its_scatter():
 
 
 def make_parameters(**changes):
-    defaults = {
-        "model_type": "savgol",
-        "sat_frac": 0.5,
-        "combine_ints": True,
-        "vertical_corr": True,
-        "nproc": 4,
-        "channel_averaging": False,
-        "rate_combination": "weighted",
-        "companions": None,
-        "companion_radius": 5.0,
-        "user_mask": None,
-    }
-    return SimpleNamespace(**{**defaults, **changes})
+    defaults = {"model_type": "savgol", "sat_frac": 0.5, "combine_ints": True, "vertical_corr": True, "nproc": 4}
+    return subtract_1overf.STEP.settings(**{**defaults, **changes})
 
 
 def make_exposure(instrument="NIRCAM"):
@@ -357,8 +348,8 @@ def make_exposure(instrument="NIRCAM"):
     rateints = np.load(DATA / "flicker_rateints.npz")
     ones = np.ones(rateints["data"].shape, np.float32)
     slopes = Slopes(rateints["data"].copy(), rateints["dq"].copy(), ones, ones, np.sqrt(2 * ones))
-    facts = SimpleNamespace(instrument=instrument, slowaxis=2, noutputs=1, group_time=float(case["group_time"]))
-    exposure = SimpleNamespace(
+    facts = Facts(instrument, slowaxis=2, noutputs=1, group_time=float(case["group_time"]))
+    exposure = Exposure(
         data=case["data"].copy(),
         groupdq=case["groupdq"].copy(),
         facts=facts,
@@ -367,7 +358,7 @@ def make_exposure(instrument="NIRCAM"):
     )
     known = np.isfinite(slopes.rate).any(axis=0)
     exposure.rate.rate[known] = np.nanmean(slopes.rate[:, known], axis=0)
-    return exposure, {"saturation": SimpleNamespace(data=case["saturation"])}
+    return exposure, {"saturation": Reference(data=case["saturation"])}
 
 
 def test_step_at_groups_corrects_the_ramp_alone():
@@ -437,7 +428,7 @@ def observe(nints):
     data = simulation.data.astype(np.float32) - simulation.pixels.kind.bias
     saturation = np.full(SHAPE, 4e4, np.float32)
     ramp = data, np.zeros(data.shape, np.uint8), saturation, simulation.group_time
-    return simulation, ramp, fit_pedestal(*ramp)[1].astype(np.float32)
+    return simulation, ramp, fit_ktc(*ramp)[1].astype(np.float32)
 
 
 def rms_of_rows(images):
@@ -450,9 +441,9 @@ def rms_of_rows(images):
 def test_noise_left_along_rows_of_the_rates(model_type):
     simulation, ramp, rates = observe(nints=6)
     flags = ramp[1:]
-    truth = fit_pedestal(simulation.truth.one_over_f, *flags)[1]
+    truth = fit_ktc(simulation.truth.one_over_f, *flags)[1]
     noise = noise_of_ramp(*ramp, model_type=model_type)
-    left = fit_pedestal(simulation.truth.one_over_f - noise, *flags)[1]
+    left = fit_ktc(simulation.truth.one_over_f - noise, *flags)[1]
     assert rms_of_rows(left) < 0.25 * rms_of_rows(truth)
     noise = noise_of_rateints(rates, np.zeros(rates.shape, np.uint32), model_type=model_type)
     assert rms_of_rows(truth - noise) < 0.25 * rms_of_rows(truth)

@@ -1,7 +1,5 @@
 """subtract_ktc: pedestals against spaceKLIP's figures, against NumPy's own fit, by hand, and against the truth."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,9 +7,12 @@ from hypothesis import strategies as st
 
 from gpucoron.backends import get_backend
 from gpucoron.dq import DO_NOT_USE, JUMP_DET
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.simulate import Effects, simulate
 from gpucoron.steps import subtract_ktc
-from gpucoron.steps.subtract_ktc import fit_pedestal
+from gpucoron.steps.subtract_ktc import fit_ktc
 from tests.cases.backends import usable_backend
 from tests.cases.paths import DATA
 
@@ -25,7 +26,7 @@ def make_ramp(values, flags=None):
 def test_same_as_spaceklip():
     case = np.load(DATA / "ktc_fit.npz")
     arrays = (case["data"], case["groupdq"], case["saturation"], float(case["group_time"]))
-    pedestal, slope = fit_pedestal(*arrays, sat_frac=float(case["sat_frac"]))
+    pedestal, slope = fit_ktc(*arrays, sat_frac=float(case["sat_frac"]))
     noise = np.median(np.abs(np.diff(case["data"], n=2, axis=1)))
     np.testing.assert_allclose(pedestal, case["pedestal"], rtol=0, atol=1e-8 * noise)
     np.testing.assert_allclose(slope, case["slope"], rtol=0, atol=1e-8 * noise)
@@ -46,7 +47,7 @@ def test_same_as_spaceklip():
     ],
 )
 def test_which_groups_are_fitted(values, flags, n_fitted):
-    pedestal, slope = fit_pedestal(*make_ramp(values, flags), np.full((1, 1), 200, np.float32), 2.5)
+    pedestal, slope = fit_ktc(*make_ramp(values, flags), np.full((1, 1), 200, np.float32), 2.5)
     expected = np.polyfit(2.5 * np.arange(1, n_fitted + 1), values[:n_fitted], 1) if n_fitted else (0, 0)
     np.testing.assert_allclose([slope[0, 0, 0], pedestal[0, 0, 0]], expected, rtol=1e-12)
 
@@ -58,7 +59,7 @@ def test_any_ramp_is_fitted_as_numpy_does(ngroups, nints, seed):
     data = rng.uniform(-50, 300, (nints, ngroups, 3, 4)).astype(np.float32)
     groupdq = (rng.random(data.shape) < 0.1).astype(np.uint8) * rng.choice([1, 2, 4, 5], data.shape).astype(np.uint8)
     saturation = rng.uniform(200, 600, (3, 4)).astype(np.float32)
-    pedestal, slope = fit_pedestal(data, groupdq, saturation, 3.0, sat_frac=0.4)
+    pedestal, slope = fit_ktc(data, groupdq, saturation, 3.0, sat_frac=0.4)
     for i, y, x in np.ndindex(pedestal.shape):
         lost = np.logical_or.accumulate(groupdq[i, :, y, x] & DO_NOT_USE > 0)
         below = data[i, :, y, x] < saturation[y, x] * np.float32(0.4)
@@ -75,13 +76,13 @@ def test_threads_tiles_and_backends_give_the_same_bits(request):
     limit = np.full((300, 200), 110, np.float32)
     single, several = get_backend("numpy", n_threads=1), get_backend("numpy", n_threads=3)
     kernels = usable_backend("host", request.config)
-    expected = single.fit_pedestal(data, groupdq, limit, group_time=2.0)
-    of_rows = single.fit_pedestal(data[:, :, 7:19], groupdq[:, :, 7:19], limit[7:19], group_time=2.0)
+    expected = single.fit_ktc(data, groupdq, limit, group_time=2.0)
+    of_rows = single.fit_ktc(data[:, :, 7:19], groupdq[:, :, 7:19], limit[7:19], group_time=2.0)
     for ours, threads, rows, other in zip(
         expected,
-        several.fit_pedestal(data, groupdq, limit, group_time=2.0),
+        several.fit_ktc(data, groupdq, limit, group_time=2.0),
         of_rows,
-        kernels.fit_pedestal(data, groupdq, limit, group_time=2.0),
+        kernels.fit_ktc(data, groupdq, limit, group_time=2.0),
         strict=True,
     ):
         np.testing.assert_array_equal(ours, threads)
@@ -91,34 +92,36 @@ def test_threads_tiles_and_backends_give_the_same_bits(request):
 
 def test_arrays_that_do_not_belong_together_are_refused():
     data, groupdq = make_ramp([1, 2, 3])
-    with pytest.raises(ValueError, match=r"fit_pedestal: saturation: expected \(ny, nx\) = \(1, 1\)"):
-        fit_pedestal(data, groupdq, np.ones((2, 2), np.float32), 1.0)
-    with pytest.raises(ValueError, match="fit_pedestal: data: expected"):
-        fit_pedestal(data[0], groupdq[0], np.ones((1, 1), np.float32), 1.0)
+    with pytest.raises(ValueError, match=r"fit_ktc: saturation: expected \(ny, nx\) = \(1, 1\)"):
+        fit_ktc(data, groupdq, np.ones((2, 2), np.float32), 1.0)
+    with pytest.raises(ValueError, match="fit_ktc: data: expected"):
+        fit_ktc(data[0], groupdq[0], np.ones((1, 1), np.float32), 1.0)
 
 
 def make_exposure(instrument="NIRCAM"):
     rng = np.random.default_rng(2)
     data = (rng.normal(0, 30, (3, 1, 6, 8)) + np.arange(1, 6)[:, None, None] * 10.0).astype(np.float32)
-    facts = SimpleNamespace(instrument=instrument, group_time=2.0)
-    return SimpleNamespace(data=data, groupdq=np.zeros(data.shape, np.uint8), facts=facts)
+    facts = Facts(instrument, group_time=2.0)
+    return Exposure(data=data, groupdq=np.zeros(data.shape, np.uint8), facts=facts)
 
 
-def test_step_takes_the_pedestals_off():
+def test_step_subtracts_ktc():
     exposure = make_exposure()
-    references = {"saturation": SimpleNamespace(data=np.full((6, 8), 1e4, np.float32))}
-    outcome = subtract_ktc.run(exposure, references, SimpleNamespace(sat_frac=0.5), get_backend("cpu"))
+    references = {"saturation": Reference(data=np.full((6, 8), 1e4, np.float32))}
+    outcome = subtract_ktc.run(exposure, references, subtract_ktc.STEP.settings(sat_frac=0.5), get_backend("cpu"))
     assert outcome.status == "COMPLETE"
     np.testing.assert_allclose(
         exposure.data, np.broadcast_to(np.arange(1, 6)[:, None, None] * 10, (3, 5, 6, 8)), atol=1e-4
     )
 
 
-@pytest.mark.parametrize(("instrument", "reference"), [("MIRI", SimpleNamespace()), ("NIRCAM", None)])
+@pytest.mark.parametrize(("instrument", "reference"), [("MIRI", Reference()), ("NIRCAM", None)])
 def test_step_is_skipped_with_a_reason(instrument, reference):
     exposure = make_exposure(instrument)
     before = exposure.data.copy()
-    outcome = subtract_ktc.run(exposure, {"saturation": reference}, SimpleNamespace(sat_frac=0.5), get_backend("cpu"))
+    outcome = subtract_ktc.run(
+        exposure, {"saturation": reference}, subtract_ktc.STEP.settings(sat_frac=0.5), get_backend("cpu")
+    )
     assert outcome.status == "SKIPPED"
     assert outcome.reason
     np.testing.assert_array_equal(exposure.data, before)
@@ -133,7 +136,7 @@ def test_error_on_truth_is_what_read_noise_explains():
     )
     data = simulation.data.astype(np.float32) - simulation.pixels.kind.bias
     saturation = np.full((96, 96), 4e4, np.float32)
-    pedestal, _ = fit_pedestal(data, np.zeros(data.shape, np.uint8), saturation, simulation.group_time)
+    pedestal, _ = fit_ktc(data, np.zeros(data.shape, np.uint8), saturation, simulation.group_time)
     n = data.shape[1]
     error = pedestal - simulation.truth.ktc
     # Variance of a line's value one step before its first of n points.

@@ -1,12 +1,12 @@
 """Where few differences are left of a ramp, jumps are only upward: exact ramps on every backend, and the truth."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from gpucoron.backends.operations.likelihood import LikelihoodRampSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
 from gpucoron.simulate import Effects, simulate
 from gpucoron.steps import experimental_jumpramp, ramp_fit
 from gpucoron.steps.likelihood import fit_exposure, list_read_times
@@ -221,8 +221,8 @@ def test_rates_of_pixels_that_were_hit_are_true(readpatt, ngroups):
 
     def likely(limit):
         def fit(data, groupdq, pixeldq):
-            facts = SimpleNamespace(**times, groupgap=simulation.groupgap)
-            exposure = SimpleNamespace(data=data, groupdq=groupdq, pixeldq=pixeldq, zeroframe=None, facts=facts)
+            facts = Facts("NIRCAM", **times, groupgap=simulation.groupgap)
+            exposure = Exposure(data=data, groupdq=groupdq, pixeldq=pixeldq, facts=facts)
             return fit_exposure(exposure, gain, noise, BACKEND, max_diffs_one_sided=limit)[1]
 
         return fit

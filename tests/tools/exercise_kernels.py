@@ -70,7 +70,7 @@ class Exercise:
         ramps = make_ramps(rng, shape)
         for taps in ((3, 3), (5, 5)):
             for kernel in (np.ones(taps, np.float32), np.ones(taps + image, np.float32)):
-                backend.deconvolve_coupling(*self.send(ramps[0], kernel), ReferenceEdges(1, 0, 0, 0))
+                backend.deconvolve_ipc(*self.send(ramps[0], kernel), ReferenceEdges(1, 0, 0, 0))
         for length in (2, 5, 11):
             coeffs = rng.normal(0, 1e-6, (length, *image)).astype(np.float32)
             data, groupdq, coeffs = self.send(*ramps[:2], coeffs)
@@ -119,7 +119,7 @@ class Exercise:
     def run_custom(self, data, groupdq, gain, readnoise):
         """Launch what spaceKLIP's steps add."""
         backend, ngroups = self.backend, data.shape[1]
-        pedestal, _ = backend.fit_pedestal(data, groupdq, gain * 1000, group_time=2.0)
+        pedestal, _ = backend.fit_ktc(data, groupdq, gain * 1000, group_time=2.0)
         backend.fit_mean_slope(data, groupdq, pedestal, gain * 1000, group_time=2.0)
         times = [[10.0 * group + 1, 10.0 * group + 3] for group in range(ngroups)]
         steps = data[0, 1:].astype(np.float64) - data[0, :-1]
@@ -129,12 +129,12 @@ class Exercise:
             backend.fit_likelihood_ramps(data, groupdq.copy(), gain, readnoise, times, rules=rules, dark_current=gain)
         apart = [times[0][0], times[0][1:], *times[1:]]
         backend.fit_likelihood_ramps(data, groupdq.copy(), gain, readnoise, apart, zeroframe=data[:, 0] / 2)
-        self.run_interference(ngroups)
+        self.run_emicorr(ngroups)
         masks = groupdq[0, :3] == 0
         for model_type in ("savgol", "median", "mean"):
-            backend.fit_flicker(data[0, :3], masks, model_type=model_type, vertical_corr=True, flatten_model=True)
+            backend.fit_1overf(data[0, :3], masks, model_type=model_type, vertical_corr=True, flatten_model=True)
 
-    def run_interference(self, ngroups):
+    def run_emicorr(self, ngroups):
         """Launch what emicorr does, on ramps whose rows are whole quads; with a bin in which there is none."""
         backend, n_bins = self.backend, 6
         rng = np.random.default_rng(3)
@@ -144,8 +144,8 @@ class Exercise:
         good = backend.measure_scatter(data) > 0
         sums, counts = backend.sum_by_phase(data, good, bins, n_bins)
         groups = 0.3 * np.arange(ngroups)
-        backend.match_wave(sums, counts, wave, groups, 10)
-        backend.subtract_wave(data, wave, phases, groups, rng.random(5), rng.random(5))
+        backend.match_emicorr(sums, counts, wave, groups, 10)
+        backend.subtract_emicorr(data, wave, phases, groups, rng.random(5), rng.random(5))
 
 
 def exercise(name):

@@ -60,8 +60,8 @@ WAYS = {
 }
 #: How far values may be apart, in widths of the image (16 to 84 %), where 1/f noise was removed before: each BLAS sums
 #: the float32 products of matrices in an order of its own. All else has the same bits.
-_FLICKER = 2e-4
-_WITH_FLICKER = ("spaceklip", "custom", "run_obs")
+_SUBTRACT_1OVERF = 2e-4
+_WITH_1OVERF = ("spaceklip", "custom", "run_obs")
 #: keywords that name versions and times, and what borrowed code has made
 _OTHERWISE = ("DATE", "CAL_VER", "CAL_VCS", "CRDS_VER", "CHECKSUM", "DATASUM", "HISTORY", "COMMENT", "")
 
@@ -131,7 +131,7 @@ def make_environment():
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", PINS]
         # what has no wheel would be compiled, for minutes
         binary = ["--only-binary", ",".join(read_pins())]
-        tools = ["pytest", "pytest-xdist", "hypothesis", "psutil"]
+        tools = ["pytest", "pytest-xdist", "hypothesis"]
         subprocess.run([*install, *binary, *tools, "--editable", ROOT], check=True)
         stamp.write_text(pins)
     return python
@@ -239,7 +239,7 @@ def _compare(newest, oldest, way):
                 continue
             expected_data, found_data = np.array(hdu.data), np.array(other.data)
             if expected_data.tobytes() != found_data.tobytes() and not (
-                way in _WITH_FLICKER and _is_close(expected_data, found_data)
+                way in _WITH_1OVERF and _is_close(expected_data, found_data)
             ):
                 what = _describe(expected_data, found_data) if hdu.is_image else "another table"
                 yield f"{hdu.name}: {what}"
@@ -254,7 +254,7 @@ def _is_close(expected, found):
     if expected.dtype.kind != "f" or expected.shape != found.shape:
         return False
     low, high = np.nanpercentile(expected, (16, 84))
-    return np.allclose(found, expected, rtol=_FLICKER, atol=_FLICKER * (high - low), equal_nan=True)
+    return np.allclose(found, expected, rtol=_SUBTRACT_1OVERF, atol=_SUBTRACT_1OVERF * (high - low), equal_nan=True)
 
 
 def _describe(expected, found):

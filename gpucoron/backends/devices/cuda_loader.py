@@ -42,13 +42,14 @@ def import_cupy():
     try:
         import cupy
     except ImportError as error:
-        if getattr(error, "name", None) == "cupy":
+        if error.name == "cupy":
             return None, f"CuPy is not installed ({_HOW_TO_GET_CUPY})"
         if _numbers(np.__version__) < (2,):
             return None, _needs_numpy_2()
         return None, f"CuPy cannot be imported: {_in_one_line(error)}"
     except Exception as error:
         return None, f"CuPy cannot be imported: {_in_one_line(error)}"
+    # an empty folder called cupy can be imported too
     found = getattr(cupy, "__version__", "?")
     if _numbers(found) < OLDEST_CUPY:
         return None, f"CuPy {found} is too old: CuPy {_dotted(OLDEST_CUPY)} or newer is needed ({_HOW_TO_GET_CUPY})"

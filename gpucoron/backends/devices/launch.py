@@ -64,7 +64,7 @@ def _checked(kernel, argument, value, is_on_device):
     if value.dtype != argument.dtype:
         msg = f"{where}: dtype {value.dtype}, but {argument.dtype} is needed"
         raise TypeError(msg)
-    # Read-only references may be read; CuPy knows no such arrays.
+    # Read-only references may be read; CuPy's flags have no "writeable".
     if not argument.is_read_only and not getattr(value.flags, "writeable", True):
         msg = f"{where}: a read-only array, which the kernel would change"
         raise ValueError(msg)

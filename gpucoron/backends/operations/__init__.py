@@ -1,7 +1,7 @@
 """The heavy operations, a room each: what they do in NumPy, by which kernels, and how their work may be cut."""
 
-from gpucoron.backends.operations.emicorr import match_wave, measure_scatter, subtract_wave, sum_by_phase
-from gpucoron.backends.operations.ipc import deconvolve_coupling, deconvolve_frames
+from gpucoron.backends.operations.emicorr import match_emicorr, measure_scatter, subtract_emicorr, sum_by_phase
+from gpucoron.backends.operations.ipc import deconvolve_frames, deconvolve_ipc
 from gpucoron.backends.operations.jump import (
     clear_groups_full_of_jumps,
     clip_jumps,
@@ -14,31 +14,31 @@ from gpucoron.backends.operations.likelihood import fit_likelihood, fit_likeliho
 from gpucoron.backends.operations.linearity import linearity
 from gpucoron.backends.operations.ramp_fit import fit_ramps, fit_whole_ramps
 from gpucoron.backends.operations.saturation import flag_saturation
-from gpucoron.backends.operations.subtract_1overf import background_mask, fit_flicker
-from gpucoron.backends.operations.subtract_ktc import fit_mean_slope, fit_pedestal
+from gpucoron.backends.operations.subtract_1overf import background_mask, fit_1overf
+from gpucoron.backends.operations.subtract_ktc import fit_ktc, fit_mean_slope
 
 #: all of them
 OPERATIONS = (
     background_mask,
     clear_groups_full_of_jumps,
     clip_jumps,
-    deconvolve_coupling,
+    deconvolve_ipc,
     deconvolve_frames,
     detect_jumps,
     drop_redundant_jumps,
     find_lost_groups,
-    fit_flicker,
+    fit_1overf,
     fit_likelihood,
     fit_likelihood_ramps,
     fit_mean_slope,
-    fit_pedestal,
+    fit_ktc,
     fit_ramps,
     fit_whole_ramps,
     flag_saturation,
     linearity,
-    match_wave,
+    match_emicorr,
     measure_scatter,
     search_jumps,
-    subtract_wave,
+    subtract_emicorr,
     sum_by_phase,
 )

@@ -83,25 +83,25 @@ def test_only_ramps_in_one_piece_are_the_kernels(native, launched):
     data, groupdq, coeffs, inverse = linearity_case(np.random.default_rng(2), 5)
     native.linearity(data, groupdq, coeffs)
     native.linearity(data, groupdq, coeffs, inverse, nframes=4)
-    native.deconvolve_coupling(data, np.ones((3, 3), np.float32), ReferenceEdges(0, 0, 0, 0))
-    assert launched == ["correct_strips", "correct_reads", "deconvolve_coupling"]
+    native.deconvolve_ipc(data, np.ones((3, 3), np.float32), ReferenceEdges(0, 0, 0, 0))
+    assert launched == ["correct_strips", "correct_reads", "deconvolve_ipc"]
     native.linearity(data[:, 1:], groupdq[:, 1:], coeffs)
     assert len(launched) == 3
     with pytest.raises(ValueError, match="C-contiguous"):
-        native.deconvolve_coupling(data[:, 1:], np.ones((3, 3), np.float32), ReferenceEdges(0, 0, 0, 0))
+        native.deconvolve_ipc(data[:, 1:], np.ones((3, 3), np.float32), ReferenceEdges(0, 0, 0, 0))
 
 
-def test_waves_are_subtracted_as_by_numpy(native):
+def test_emicorr_is_subtracted_as_by_numpy(native):
     from gpucoron.steps.emicorr import cubic_pieces
 
     rng = np.random.default_rng(4)
     data = rng.normal(100, 30, (3, 5, 6, 8)).astype(np.float32)
     tables = cubic_pieces(rng.normal(0, 5, 9)), rng.random((6, 2)), rng.random(5) * 3, rng.random(3), rng.random(3) + 1
     expected = data.copy()
-    get_backend("numpy", n_threads=1).subtract_wave(expected, *tables)
+    get_backend("numpy", n_threads=1).subtract_emicorr(expected, *tables)
     assert not np.array_equal(expected, data)
     whole = data.copy()
-    native.subtract_wave(whole, *tables)
+    native.subtract_emicorr(whole, *tables)
     np.testing.assert_array_equal(whole, expected)
 
 
@@ -138,11 +138,11 @@ def test_options_are_known_or_refused():
 
 def test_arguments_are_refused_by_the_operations_name():
     backend, image = get_backend("numpy"), np.zeros((1, 3, 2, 2), np.float32)
-    with pytest.raises(TypeError, match="fit_pedestal: missing .*limit"):
-        backend.fit_pedestal(image, image)
-    with pytest.raises(TypeError, match="fit_pedestal: .*unexpected keyword argument 'time'"):
-        backend.fit_pedestal(image, image, image[0, 0], time=2.0)
-    with pytest.raises(TypeError, match="fit_pedestal: settings must be PedestalSettings, not dict"):
-        backend.fit_pedestal(image, image, image[0, 0], settings={"group_time": 2.0})
+    with pytest.raises(TypeError, match="fit_ktc: missing .*limit"):
+        backend.fit_ktc(image, image)
+    with pytest.raises(TypeError, match="fit_ktc: .*unexpected keyword argument 'time'"):
+        backend.fit_ktc(image, image, image[0, 0], time=2.0)
+    with pytest.raises(TypeError, match="fit_ktc: settings must be SubtractKtcSettings, not dict"):
+        backend.fit_ktc(image, image, image[0, 0], settings={"group_time": 2.0})
     with pytest.raises(TypeError, match="measure_scatter: unknown arguments group_time"):
         backend.measure_scatter(image, group_time=2.0)

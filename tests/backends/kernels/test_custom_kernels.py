@@ -15,7 +15,7 @@ from tests.cases.paths import DATA
 DEFINITION = get_backend("numpy", n_threads=1)
 
 #: of the model's rms, of a smoothed model: NumPy sums its windows in float32, the kernels in float64
-FLICKER_TOLERANCE = 2e-5
+SUBTRACT_1OVERF_TOLERANCE = 2e-5
 
 quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -28,14 +28,14 @@ def run_on(backend, operation, *arrays, **options):
 
 
 @pytest.mark.parametrize(
-    "operation", ["fit_pedestal", "fit_mean_slope", "fit_likelihood", "fit_likelihood_ramps", "fit_flicker"]
+    "operation", ["fit_ktc", "fit_mean_slope", "fit_likelihood", "fit_likelihood_ramps", "fit_1overf"]
 )
 def test_operation_has_a_kernel(operation):
     """Otherwise these tests would compare NumPy with itself."""
     assert getattr(Backend, operation).kernels is not None
 
 
-# ------------------------------------------------------------------------------------------------------------ pedestal
+# -------------------------------------------------------------------------------------------------------- subtract_ktc
 
 
 @st.composite
@@ -54,10 +54,10 @@ def ramps(draw):
 
 @given(ramps(), st.floats(0.2, 20))
 @quick
-def test_pedestals(kernel_backend, ramp, group_time):
+def test_ktc(kernel_backend, ramp, group_time):
     with np.errstate(all="ignore"):
-        expected = run_on(DEFINITION, "fit_pedestal", *ramp, group_time=group_time)
-    found = run_on(kernel_backend, "fit_pedestal", *ramp, group_time=group_time)
+        expected = run_on(DEFINITION, "fit_ktc", *ramp, group_time=group_time)
+    found = run_on(kernel_backend, "fit_ktc", *ramp, group_time=group_time)
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.dtype == np.float64
         np.testing.assert_array_equal(ours, theirs)
@@ -68,32 +68,32 @@ def test_pedestals(kernel_backend, ramp, group_time):
 def test_slopes_of_mean_ramps(kernel_backend, ramp, group_time):
     data, groupdq, limit = ramp
     with np.errstate(all="ignore"):
-        pedestal, _ = run_on(DEFINITION, "fit_pedestal", *ramp, group_time=group_time)
+        pedestal, _ = run_on(DEFINITION, "fit_ktc", *ramp, group_time=group_time)
         expected = run_on(DEFINITION, "fit_mean_slope", data, groupdq, pedestal, limit, group_time=group_time)
     found = run_on(kernel_backend, "fit_mean_slope", data, groupdq, pedestal, limit, group_time=group_time)
     np.testing.assert_array_equal(found, expected)
 
 
-def test_pedestals_of_cut_ramps(kernel_backend):
+def test_ktc_of_cut_ramps(kernel_backend):
     """Neither kernel sees the space between integrations."""
     rng = np.random.default_rng(4)
     data = np.cumsum(rng.uniform(0, 40, (3, 7, 4, 5)), axis=1).astype(np.float32)
     groupdq = (rng.random(data.shape) < 0.05).astype(np.uint8)
     limit = np.full((4, 5), 120, np.float32)
-    expected = DEFINITION.fit_pedestal(data[:, 1:-1], groupdq[:, 1:-1], limit, group_time=2.0)
+    expected = DEFINITION.fit_ktc(data[:, 1:-1], groupdq[:, 1:-1], limit, group_time=2.0)
     arrays = [kernel_backend.to_device(array.copy()) for array in (data, groupdq, limit)]
-    found = kernel_backend.fit_pedestal(arrays[0][:, 1:-1], arrays[1][:, 1:-1], arrays[2], group_time=2.0)
+    found = kernel_backend.fit_ktc(arrays[0][:, 1:-1], arrays[1][:, 1:-1], arrays[2], group_time=2.0)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(kernel_backend.to_host(ours), theirs)
         assert np.count_nonzero(theirs) > theirs.size // 2
 
 
 @pytest.mark.parity
-def test_pedestals_are_spaceklips(kernel_backend):
+def test_ktc_is_spaceklips(kernel_backend):
     case = np.load(DATA / "ktc_fit.npz")
     limit = case["saturation"] * np.float32(case["sat_frac"])
     found = run_on(
-        kernel_backend, "fit_pedestal", case["data"], case["groupdq"], limit, group_time=float(case["group_time"])
+        kernel_backend, "fit_ktc", case["data"], case["groupdq"], limit, group_time=float(case["group_time"])
     )
     noise = np.median(np.abs(np.diff(case["data"], n=2, axis=1)))
     for ours, name in zip(found, ("pedestal", "slope"), strict=True):
@@ -229,11 +229,15 @@ def make_frames(rng, shape):
 def assert_same_models(found, expected, smoothed):
     assert found.dtype == np.float32
     # Where the cut of outliers is met to a rounding error, a sample more or less may be left out.
-    off = np.abs(found - expected) > FLICKER_TOLERANCE * max(expected.std(), 1e-3) if smoothed else found != expected
+    off = (
+        np.abs(found - expected) > SUBTRACT_1OVERF_TOLERANCE * max(expected.std(), 1e-3)
+        if smoothed
+        else found != expected
+    )
     assert np.mean(off) <= 1e-3
 
 
-FLICKER_OPTIONS = {
+SUBTRACT_1OVERF_OPTIONS = {
     "rows": {},
     "rows and columns": {"vertical_corr": True},
     "flat": {"flatten_model": True},
@@ -242,12 +246,12 @@ FLICKER_OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", FLICKER_OPTIONS.values(), ids=FLICKER_OPTIONS)
+@pytest.mark.parametrize("options", SUBTRACT_1OVERF_OPTIONS.values(), ids=SUBTRACT_1OVERF_OPTIONS)
 @pytest.mark.parametrize("model_type", ["savgol", "median", "mean", "fft"])
-def test_flicker(kernel_backend, model_type, options):
+def test_1overf(kernel_backend, model_type, options):
     frames, masks = make_frames(np.random.default_rng(7), (3, 40, 48))
-    expected = DEFINITION.fit_flicker(frames, masks, model_type=model_type, **options)
-    found = run_on(kernel_backend, "fit_flicker", frames, masks, model_type=model_type, **options)
+    expected = DEFINITION.fit_1overf(frames, masks, model_type=model_type, **options)
+    found = run_on(kernel_backend, "fit_1overf", frames, masks, model_type=model_type, **options)
     assert_same_models(found, expected, model_type == "savgol" or options.get("flatten_model"))
     assert expected.std() > 0.5
 
@@ -260,36 +264,36 @@ def test_flicker(kernel_backend, model_type, options):
     seed=st.integers(0, 2**32 - 1),
 )
 @quick
-def test_flicker_of_what_little_is_good(kernel_backend, shape, good, model_type, vertical, seed):
+def test_1overf_of_what_little_is_good(kernel_backend, shape, good, model_type, vertical, seed):
     """Down to no good sample at all; windows shrink to what there is."""
     rng = np.random.default_rng(seed)
     frames, masks = make_frames(rng, shape)
     masks &= rng.random(shape) < good
     options = {"model_type": model_type, "vertical_corr": vertical}
-    expected = DEFINITION.fit_flicker(frames, masks, **options)
-    found = run_on(kernel_backend, "fit_flicker", frames, masks, **options)
+    expected = DEFINITION.fit_1overf(frames, masks, **options)
+    found = run_on(kernel_backend, "fit_1overf", frames, masks, **options)
     if good == 0.0:
         assert not found.any()
     assert_same_models(found, expected, model_type == "savgol")
 
 
-def test_flicker_of_frames_that_are_flat(kernel_backend):
+def test_1overf_of_frames_that_are_flat(kernel_backend):
     """Median deviations of 0 give way to the mean deviation."""
     frames = np.zeros((2, 20, 30), np.float32)
     frames[0, ::4] = 1
     frames[1, 3, 4] = 100
     masks = np.ones(frames.shape, bool)
     for model_type in ("savgol", "median", "mean"):
-        expected = DEFINITION.fit_flicker(frames, masks, model_type=model_type)
-        found = run_on(kernel_backend, "fit_flicker", frames, masks, model_type=model_type)
+        expected = DEFINITION.fit_1overf(frames, masks, model_type=model_type)
+        found = run_on(kernel_backend, "fit_1overf", frames, masks, model_type=model_type)
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_frames_do_not_see_each_other(kernel_backend):
     frames, masks = make_frames(np.random.default_rng(8), (4, 24, 32))
-    together = run_on(kernel_backend, "fit_flicker", frames, masks, vertical_corr=True)
+    together = run_on(kernel_backend, "fit_1overf", frames, masks, vertical_corr=True)
     alone = [
-        run_on(kernel_backend, "fit_flicker", *pair, vertical_corr=True)
+        run_on(kernel_backend, "fit_1overf", *pair, vertical_corr=True)
         for pair in zip(frames[:, None], masks[:, None], strict=True)
     ]
     np.testing.assert_array_equal(together, np.concatenate(alone))
@@ -301,18 +305,18 @@ def test_threads_that_share_a_row_give_its_median(request):
     assert all(isinstance(backend.device, HostDevice) for backend in backends)
     frames, masks = make_frames(np.random.default_rng(9), (1, 7, 40))
     for model_type in ("median", "mean"):
-        alone, shared = (backend.fit_flicker(frames, masks, model_type=model_type) for backend in backends)
+        alone, shared = (backend.fit_1overf(frames, masks, model_type=model_type) for backend in backends)
         np.testing.assert_allclose(shared, alone, rtol=1e-6 if model_type == "mean" else 0)
 
 
 @pytest.mark.parity
-def test_flicker_is_spaceklips(kernel_backend):
+def test_1overf_is_spaceklips(kernel_backend):
     case = np.load(DATA / "flicker_image.npz")
     arrays = case["residual"][None], case["mask"][None]
     for model_type, tolerance in (("savgol", 1e-3), ("median", 1e-5), ("mean", 1e-5)):
         expected = case[f"{model_type}_vert1_flat1_slow2"]
         found = run_on(
-            kernel_backend, "fit_flicker", *arrays, model_type=model_type, vertical_corr=True, flatten_model=True
+            kernel_backend, "fit_1overf", *arrays, model_type=model_type, vertical_corr=True, flatten_model=True
         )
         off = np.abs(found[0, 3::7, 2::5] - expected) > tolerance * expected.std()
         assert off.mean() <= 1e-3

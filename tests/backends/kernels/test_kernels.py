@@ -82,7 +82,7 @@ def test_counts_of_fits(backend, offset):
 
 @pytest.mark.parametrize("edges", [(0, 0, 0, 0), (4, 0, 0, 3), (1, 2, 4, 1)])
 @pytest.mark.parametrize(("side", "per_pixel"), [(3, False), (3, True), (5, False), (5, True), (7, True)])
-def test_deconvolution_of_coupling(backend, side, per_pixel, edges):
+def test_ipc(backend, side, per_pixel, edges):
     """More frames than a block goes through together; NaN and infinities spread, and zeros keep their sign."""
     rng = np.random.default_rng(5)
     shape = (3, 7, 13, 37)
@@ -92,13 +92,13 @@ def test_deconvolution_of_coupling(backend, side, per_pixel, edges):
     kernel[side // 2, side // 2] += 1
     kernel[0, 0] = 0
     edges = ReferenceEdges(*edges)
-    (expected,), _ = run_on(DEFINITION, "deconvolve_coupling", [0], data, kernel, edges)
-    (found,), _ = run_on(backend, "deconvolve_coupling", [0], data, kernel, edges)
+    (expected,), _ = run_on(DEFINITION, "deconvolve_ipc", [0], data, kernel, edges)
+    (found,), _ = run_on(backend, "deconvolve_ipc", [0], data, kernel, edges)
     np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
     known = ~np.isnan(expected)
     np.testing.assert_array_equal(found[known].view(np.uint32), expected[known].view(np.uint32))
     assert np.isnan(expected).any(axis=(2, 3)).sum() == 2
-    (on_threads,), _ = run_on(get_backend("numpy", n_threads=4), "deconvolve_coupling", [0], data, kernel, edges)
+    (on_threads,), _ = run_on(get_backend("numpy", n_threads=4), "deconvolve_ipc", [0], data, kernel, edges)
     np.testing.assert_array_equal(on_threads, expected)
 
 
@@ -106,8 +106,8 @@ def test_rows_too_long_for_the_kernel(backend):
     data = np.random.default_rng(2).normal(100, 30, (1, 2, 3, MOST_COLUMNS + 5)).astype(np.float32)
     kernel = np.float32([[0.0, -0.01, 0], [-0.02, 1.07, -0.03], [0.001, -0.01, 0]])
     edges = ReferenceEdges(0, 0, 0, 0)
-    (expected,), _ = run_on(DEFINITION, "deconvolve_coupling", [0], data, kernel, edges)
-    (found,), _ = run_on(backend, "deconvolve_coupling", [0], data, kernel, edges)
+    (expected,), _ = run_on(DEFINITION, "deconvolve_ipc", [0], data, kernel, edges)
+    (found,), _ = run_on(backend, "deconvolve_ipc", [0], data, kernel, edges)
     np.testing.assert_array_equal(found, expected)
 
 

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from gpucoron.backends import backend_status, get_backend
 from gpucoron.backends.backend import Backend
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.io.versions import is_older
 from gpucoron.steps import firstframe, linearity, rscd, saturation
 from gpucoron.steps.charge_migration import flag_charge_migration
@@ -55,10 +58,8 @@ def run_step(step, arrays, references, backend, parameters=None, **facts):
     def on_device(arrays):
         return {name: None if array is None else backend.to_device(array) for name, array in copies(arrays).items()}
 
-    exposure = SimpleNamespace(**on_device(arrays), facts=SimpleNamespace(instrument="NIRCAM", **facts))
-    references = {
-        name: None if parts is None else SimpleNamespace(**on_device(parts)) for name, parts in references.items()
-    }
+    exposure = Exposure(**on_device(arrays), facts=Facts("NIRCAM", **facts))
+    references = {name: None if parts is None else Reference(**on_device(parts)) for name, parts in references.items()}
     with np.errstate(all="ignore"):
         outcome = step.run(exposure, references, parameters, backend)
     assert outcome.status == "COMPLETE"
@@ -178,12 +179,12 @@ def test_rscd_backs_off_as_jwsts(case, skip_first, skip_later):
         [("subarray", "S9"), ("readpatt", "S9"), ("group_skip1", "i4"), ("group_skip", "i4")],
     )
     facts = {"detector": "MIRIMAGE", "subarray": "MASK1140", "readpatt": "FASTR1"}
-    exposure = SimpleNamespace(
+    exposure = Exposure(
         groupdq=groupdq.copy(),
         pixeldq=pixeldq.copy(),
-        facts=SimpleNamespace(**facts, integration_start=start, nints=nints_of_exposure),
+        facts=Facts("MIRI", **facts, integration_start=start, nints=nints_of_exposure),
     )
-    outcome = rscd.run(exposure, {"rscd": SimpleNamespace(table=table)}, None, DEFINITION)
+    outcome = rscd.run(exposure, {"rscd": Reference(table=table)}, None, DEFINITION)
     assert outcome.status == expected.meta.cal_step.rscd
     assert outcome.meta == {f"rscd.{name}": value for name, value in vars(expected.meta.rscd).items()}
     np.testing.assert_array_equal(exposure.groupdq, expected.groupdq)
@@ -197,9 +198,9 @@ def test_firstframe_is_jwsts(case, bright_use_group1):
 
     groupdq, pixeldq, _ = case
     expected = do_correction(make_model(groupdq, pixeldq), bright_use_group1=bright_use_group1)
-    exposure = SimpleNamespace(data=groupdq, groupdq=groupdq.copy(), pixeldq=pixeldq.copy())
-    exposure.facts = SimpleNamespace(detector="MIRIMAGE")
-    parameters = SimpleNamespace(bright_use_group1=bright_use_group1)
+    facts = Facts("MIRI", detector="MIRIMAGE")
+    exposure = Exposure(data=groupdq, groupdq=groupdq.copy(), pixeldq=pixeldq.copy(), facts=facts)
+    parameters = firstframe.STEP.settings(bright_use_group1=bright_use_group1)
     outcome = firstframe.run(exposure, {}, parameters, DEFINITION)
     assert outcome.status == expected.meta.cal_step.firstframe
     np.testing.assert_array_equal(exposure.groupdq, expected.groupdq)
@@ -237,7 +238,7 @@ def flag_saturated(case, backend):
         "saturation": {"data": reference["threshold"], "dq": reference["dq"]},
         "superbias": None if reference["bias"] is None else {"data": reference["bias"]},
     }
-    options = SimpleNamespace(
+    options = saturation.STEP.settings(
         n_pix_grow_sat=parameters["n_pix_grow_sat"],
         use_readpatt=parameters["nframes"] is not None,
         grow_diagonal=True,

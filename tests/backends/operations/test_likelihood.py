@@ -1,7 +1,5 @@
 """Likelihood fit and jump rejection: against spaceKLIP's figures, stcal itself, dense matrices and the truth."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -10,6 +8,7 @@ from gpucoron.backends.operations.likelihood import LikelihoodRampSettings
 from gpucoron.backends.operations.likelihood import definition as likelihood
 from gpucoron.backends.operations.likelihood import jumps as likelihood_jumps
 from gpucoron.backends.operations.likelihood.covariance import Covariance
+from gpucoron.backends.results import Slopes
 from gpucoron.dq import DO_NOT_USE, HOT, JUMP_DET, NO_GAIN_VALUE, SATURATED
 from gpucoron.simulate import Effects, simulate
 from gpucoron.steps.experimental_jumpramp import fit_without_jumps
@@ -426,8 +425,8 @@ def test_two_groups_are_a_difference():
 
 
 def test_combined_integrations_of_one_are_it():
-    rateints = SimpleNamespace(**{name: np.full((1, 2, 2), 3, np.float32) for name in STCAL_NAMES})
-    rateints.dq = rateints.dq.astype(np.uint32)
+    arrays = {name: np.full((1, 2, 2), 3, np.float32) for name in STCAL_NAMES}
+    rateints = Slopes(**arrays | {"dq": np.full((1, 2, 2), 3, np.uint32)})
     assert (combine_integrations(rateints).rate == 3).all()
 
 

@@ -28,15 +28,15 @@ sum_by_phase = Operation(
     cut="items",
     whole=("bins", "n_bins"),
 )
-match_wave = Operation(
-    definition.match_wave,
-    kernels.match_wave,
+match_emicorr = Operation(
+    definition.match_emicorr,
+    kernels.match_emicorr,
     cut=None,
     whole=("wave", "group_phases", "n_trials"),
 )
-subtract_wave = Operation(
-    definition.subtract_wave,
-    kernels.subtract_wave,
+subtract_emicorr = Operation(
+    definition.subtract_emicorr,
+    kernels.subtract_emicorr,
     written=("data",),
     whole=("wave", "group_phases", "integration_phases", "amplitudes"),
     native=_native,

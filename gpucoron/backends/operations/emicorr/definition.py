@@ -95,7 +95,7 @@ def sum_by_phase(device, data, good, bins, n_bins):
     return sums, counts
 
 
-def match_wave(device, sums, counts, wave, group_phases, n_trials):
+def match_emicorr(device, sums, counts, wave, group_phases, n_trials):
     """Work out how chi-square depends on a wave's amplitude, at each of its trial phases ``k / n_trials``.
 
     A straight line and ``c`` times the wave are fitted to each bin's ramp. What is left of chi-square without the
@@ -169,7 +169,7 @@ def _multiply(a, b):
     return product
 
 
-def subtract_wave(device, data, wave, pixel_phases, group_phases, integration_phases, amplitudes):
+def subtract_emicorr(device, data, wave, pixel_phases, group_phases, integration_phases, amplitudes):
     """Subtract ``a_i wave((x + d_g + e_i) mod 1)`` from every sample, in place; float64, then rounded to float32.
 
     All but ``data`` are on the host.

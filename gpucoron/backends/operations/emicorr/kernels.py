@@ -31,7 +31,7 @@ def sum_by_phase(device, data, good, bins, n_bins):
     return sums, counts
 
 
-def match_wave(device, sums, counts, wave, group_phases, n_trials):
+def match_emicorr(device, sums, counts, wave, group_phases, n_trials):
     nints, ngroups, n_bins = sums.shape
     s_t, s_tt, delta = time_sums(ngroups)
     at_once = min(nints, MATCHED_TOGETHER)
@@ -53,7 +53,7 @@ def match_wave(device, sums, counts, wave, group_phases, n_trials):
     return device.to_host(quadratic), device.to_host(linear)
 
 
-def subtract_wave(device, data, wave, pixel_phases, group_phases, integration_phases, amplitudes):
+def subtract_emicorr(device, data, wave, pixel_phases, group_phases, integration_phases, amplitudes):
     nints, ngroups, *_ = data.shape
     tables = {
         "wave": wave, "pixel_phases": pixel_phases, "group_phases": group_phases,
@@ -62,4 +62,4 @@ def subtract_wave(device, data, wave, pixel_phases, group_phases, integration_ph
     values = {name: device.float64(table) for name, table in tables.items()}
     values |= {"data": data, "n_ints": nints, "n_groups": ngroups, "n_quads": pixel_phases.size}
     grid, block = geometry(pixel_phases.size, device.block_threads, nints * ngroups)
-    device.launch("subtract_wave", grid, block, {**values, "n_bins": wave.shape[1] - 1})
+    device.launch("subtract_emicorr", grid, block, {**values, "n_bins": wave.shape[1] - 1})

@@ -19,7 +19,7 @@ deconvolve_frames = Operation(
 )
 
 
-def deconvolve_coupling(backend, data, kernel, edges):
+def deconvolve_ipc(backend, data, kernel, edges):
     """Convolve every group with a deconvolution kernel, in place; reference pixels neither change nor contribute.
 
     Parameters
@@ -41,4 +41,4 @@ def deconvolve_coupling(backend, data, kernel, edges):
     deconvolve_frames(backend, data.reshape(-1, *data.shape[-2:]), kernel, edges)
 
 
-deconvolve_coupling = Operation(deconvolve_coupling, of_others=True)
+deconvolve_ipc = Operation(deconvolve_ipc, of_others=True)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 
-def deconvolve_coupling(data, kernel, edges, *, planes_at_once=1, xp=np):
+def deconvolve_ipc(data, kernel, edges, *, planes_at_once=1, xp=np):
     """Convolve frames with a deconvolution kernel, in place; reference pixels neither change nor contribute.
 
     Parameters
@@ -60,14 +60,14 @@ def deconvolve_coupling(data, kernel, edges, *, planes_at_once=1, xp=np):
 
 
 def deconvolve_frames(device, data, kernel, edges):
-    """Do as `deconvolve_coupling`, a share of the frames on each thread; one frame at a time stays in the cache.
+    """Do as `deconvolve_ipc`, a share of the frames on each thread; one frame at a time stays in the cache.
 
     Parameters
     ----------
     device : Device
     data : (n, ny, nx) float32, DN
     kernel, edges
-        As for `deconvolve_coupling`.
+        As for `deconvolve_ipc`.
     """
     n_shares = max(1, min(device.n_threads, len(data)))
     bounds = [len(data) * share // n_shares for share in range(n_shares + 1)]
@@ -75,7 +75,7 @@ def deconvolve_frames(device, data, kernel, edges):
     def deconvolve(share):
         # A thread has its own error state.
         with np.errstate(all="ignore"):
-            deconvolve_coupling(data[bounds[share] : bounds[share + 1]], kernel, edges)
+            deconvolve_ipc(data[bounds[share] : bounds[share + 1]], kernel, edges)
 
     if n_shares == 1:
         deconvolve(0)

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from gpucoron import get_by_old_name
 from gpucoron.backends.operation import Operation
-from gpucoron.backends.operations.subtract_1overf import background, flicker, kernels
+from gpucoron.backends.operations.subtract_1overf import background, definition, kernels
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class BackgroundSettings:
 
 
 @dataclass(frozen=True)
-class FlickerSettings:
+class Subtract1OverfSettings:
     """How 1/f noise is fitted.
 
     Attributes
@@ -54,11 +55,15 @@ def _fitting_bytes(n_images):
 
 
 background_mask = Operation(background.background_mask, settings=BackgroundSettings, cut="items")
-fit_flicker = Operation(
-    flicker.fit_flicker,
-    kernels.fit_flicker,
-    settings=FlickerSettings,
+fit_1overf = Operation(
+    definition.fit_1overf,
+    kernels.fit_1overf,
+    settings=Subtract1OverfSettings,
     cut="items",
     working_bytes=_fitting_bytes,
     has_kernels=lambda settings: settings.model_type != "fft",
 )
+
+
+def __getattr__(name):
+    return get_by_old_name(__name__, name)

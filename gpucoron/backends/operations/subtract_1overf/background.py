@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 
 from gpucoron.backends.operations.subtract_1overf.frames import for_each_frame
-from gpucoron.backends.statistics import CUT, MAD_TO_SIGMA, MEAN_DEVIATION_OF_NORMAL, NO_DEVIATION
+from gpucoron.backends.statistics import CUT, median_of_sorted, sigma_from_mad
 
 #: Width (pixels) and half size of the Gaussian that sources are looked for with.
 _KERNEL_SIGMA, _KERNEL_HALF = 2.0, 2
@@ -68,7 +68,7 @@ def _find_background(image, bad, settings):
         new &= image <= highest
         new &= good
         ordered = ordered[ordered.searchsorted(lowest) : ordered.searchsorted(highest, "right")]
-        sources = _find_sources(smooth, _middle(ordered) * offset + np.float32(_SOURCE_SIGMA) * sigma, new)
+        sources = _find_sources(smooth, median_of_sorted(ordered) * offset + np.float32(_SOURCE_SIGMA) * sigma, new)
         if len(sources):
             new.reshape(-1)[sources] = False
             ordered = _take_out(ordered, image.reshape(-1)[sources])
@@ -79,22 +79,13 @@ def _find_background(image, bad, settings):
     return good
 
 
-def _middle(ordered):
-    n = len(ordered)
-    if n == 0:
-        return np.float32(np.nan)
-    return (ordered[(n - 1) // 2] + ordered[n // 2]) / np.float32(2)
-
-
 def _describe_lower_half(ordered):
     """Give the median, and sigma from the values below it: sources leave those alone."""
-    centre = _middle(ordered)
+    centre = median_of_sorted(ordered)
     below = ordered[: np.searchsorted(ordered, centre)]
     n = len(below)
-    sigma = _middle(centre - below[(n - 1) // 2 : n // 2 + 1]) * np.float32(MAD_TO_SIGMA)
-    if sigma < np.float32(NO_DEVIATION):
-        sigma = (centre - below).mean() / np.float32(MEAN_DEVIATION_OF_NORMAL)
-    return centre, np.float32(sigma)
+    mad = median_of_sorted(centre - below[(n - 1) // 2 : n // 2 + 1])
+    return centre, np.float32(sigma_from_mad(mad, lambda: (centre - below).mean(), multiplies=True))
 
 
 def _take_out(ordered, values):

@@ -2,8 +2,6 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-
 
 def for_each_frame(function, n_frames, n_threads):
     """Call ``function(index)`` for each frame; the order does not matter."""
@@ -13,13 +11,3 @@ def for_each_frame(function, n_frames, n_threads):
         return
     with ThreadPoolExecutor(min(n_threads, n_frames)) as pool:
         list(pool.map(function, range(n_frames)))
-
-
-def median(values):
-    """Take the median of a flat array without NaN, in its own precision; NaN if it is empty."""
-    n = len(values)
-    if n == 0:
-        return values.dtype.type(np.nan)
-    ordered = np.partition(values, n // 2)
-    upper = ordered[n // 2]
-    return upper if n % 2 else (ordered[: n // 2].max() + upper) / values.dtype.type(2)

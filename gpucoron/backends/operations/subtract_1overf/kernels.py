@@ -1,4 +1,4 @@
-"""1/f noise by kernels; see `gpucoron.backends.operations.subtract_1overf.flicker`."""
+"""1/f noise by kernels; see `gpucoron.backends.operations.subtract_1overf.definition`."""
 
 from functools import lru_cache
 
@@ -6,12 +6,12 @@ import numpy as np
 
 from gpucoron.backends.devices.launch import geometry
 from gpucoron.backends.kernel_files import ROW_LANES
-from gpucoron.backends.operations.subtract_1overf.flicker import FLATTENING_WINDOW, ROUNDS, WINDOW
+from gpucoron.backends.operations.subtract_1overf.definition import FLATTENING_WINDOW, ROUNDS, WINDOW
 from gpucoron.backends.operations.subtract_1overf.savgol import BRIDGE, ORDER, odd_window, projection
-from gpucoron.backends.statistics import CUT, MAD_TO_SIGMA, MEAN_DEVIATION_OF_NORMAL, NARROWING, NO_DEVIATION
+from gpucoron.backends.statistics import CUT, MAD_TO_SIGMA, NARROWING, sigma_from_mad
 
 
-def fit_flicker(device, images, masks, *, settings):
+def fit_1overf(device, images, masks, *, settings):
     images = device.xp.ascontiguousarray(images, dtype=np.float32)
     masks = device.contiguous(masks)
     if settings.noutputs > 1:
@@ -79,9 +79,8 @@ def _centre_frames(device, images, masks):
     n, ny, nx = images.shape
     xp = device.xp
     medians, _ = _find_medians(device, images)
-    spread, mean = _find_medians(device, images, centres=medians)
-    spread = spread * np.float32(MAD_TO_SIGMA)
-    reaches = CUT * xp.where(spread < NO_DEVIATION, mean / np.float32(MEAN_DEVIATION_OF_NORMAL), spread)
+    mad, mean_deviation = _find_medians(device, images, centres=medians)
+    reaches = CUT * sigma_from_mad(mad, mean_deviation, multiplies=True, xp=xp)
     good = xp.empty(images.shape, np.uint8)
     values = {
         "frames": images, "masks": masks.view(np.uint8), "medians": medians, "reaches": reaches, "good": good,

@@ -13,7 +13,7 @@ from gpucoron.dq import DO_NOT_USE
 _TILE_BYTES = 2**18
 
 
-def fit_pedestal(device, data, groupdq, limit, *, settings):
+def fit_ktc(device, data, groupdq, limit, *, settings):
     """Fit each ramp's pedestal and slope by an unweighted straight line through its early groups.
 
     The line goes through all groups up to the last one that is below ``limit`` and not lost; from its first group
@@ -26,7 +26,7 @@ def fit_pedestal(device, data, groupdq, limit, *, settings):
     groupdq : (nints, ngroups, ny, nx) uint8
     limit : (ny, nx) float, DN
         Where NaN, no group counts.
-    settings : PedestalSettings
+    settings : SubtractKtcSettings
 
     Returns
     -------
@@ -56,15 +56,15 @@ def fit_pedestal(device, data, groupdq, limit, *, settings):
 def fit_mean_slope(device, data, groupdq, pedestal, limit, *, settings):
     """Fit one slope to the ramps of all integrations, averaged group by group without their pedestals.
 
-    Lost groups, as in `fit_pedestal`, do not count in the average; a group lost in all integrations ends the ramp.
+    Lost groups, as in `fit_ktc`, do not count in the average; a group lost in all integrations ends the ramp.
 
     Parameters
     ----------
     device, data, groupdq, settings
-        As in `fit_pedestal`.
+        As in `fit_ktc`.
     pedestal : (nints, ny, nx) float64, DN
     limit : (ny, nx) float, DN
-        As in `fit_pedestal`, for ramps without pedestal.
+        As in `fit_ktc`, for ramps without pedestal.
 
     Returns
     -------

@@ -3,12 +3,12 @@
 import numpy as np
 
 
-def fit_pedestal(device, data, groupdq, limit, *, settings):
+def fit_ktc(device, data, groupdq, limit, *, settings):
     nints, ngroups, ny, nx = data.shape
     data, groupdq = device.contiguous(data), device.contiguous(groupdq)
     pedestal, slope = (device.xp.empty((nints, ny, nx), np.float64) for _ in range(2))
     device.over_pixels(
-        "fit_pedestals", ny * nx, nints, data=data, groupdq=groupdq, limit=device.float64(limit),
+        "fit_ktc", ny * nx, nints, data=data, groupdq=groupdq, limit=device.float64(limit),
         pedestal=pedestal, slope=slope, n_ints=nints, n_groups=ngroups, group_time=settings.group_time,
     )  # fmt: skip
     return pedestal, slope

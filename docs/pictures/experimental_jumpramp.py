@@ -1,6 +1,6 @@
 """Rates with cosmic rays before and after experimental_jumpramp, and which jumps it finds: a picture and numbers.
 
-python docs/pictures/jumpramp.py [folder]
+python docs/pictures/experimental_jumpramp.py [folder]
 """
 
 import sys
@@ -92,8 +92,8 @@ def draw(path):
 
 def main(folder):
     folder.mkdir(parents=True, exist_ok=True)
-    draw(folder / "jumpramp.png")
-    print(f"wrote {folder / 'jumpramp.png'}")
+    draw(folder / "experimental_jumpramp.png")
+    print(f"wrote {folder / 'experimental_jumpramp.png'}")
     sizes = ", ".join(f"{low} to {high}" for low, high in SIZES)
     print(f"jumps found, by their electrons ({sizes}); false alarms in a million differences")
     for readpatt, brightnesses in (("RAPID", (1.0, 30.0, 1000.0)), ("DEEP8", (0.1, 3.0, 100.0))):

@@ -1,6 +1,6 @@
 """1/f noise: what each model leaves, along and across rows and in the final rate, and what it takes from a source.
 
-python benchmarks/validation/flicker.py [--seeds 20] [--quick]
+python benchmarks/validation/subtract_1overf.py [--seeds 20] [--quick]
 """
 
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ from common import BACKEND, find_jumps, fit_ols, observe, over_seeds, parse, sav
 from gpucoron.backends.results import Slopes
 from gpucoron.simulate import Scene
 from gpucoron.steps.subtract_1overf import MODEL_TYPES, combine_rateints, noise_of_ramp, noise_of_rateints
-from gpucoron.steps.subtract_ktc import fit_pedestal
+from gpucoron.steps.subtract_ktc import fit_ktc
 
 NGROUPS = 6
 #: integrations of the two observations
@@ -48,7 +48,7 @@ def correct_groups(ramps, model_type):
     ramps = ramps.copy()
     options = {"model_type": model_type, "slowaxis": ramps.facts.slowaxis, "backend": BACKEND}
     args = (ramps.data, ramps.groupdq, ramps.saturation, ramps.facts.group_time)
-    ramps.data -= fit_pedestal(*args, backend=BACKEND)[0][:, None].astype(np.float32)
+    ramps.data -= fit_ktc(*args, backend=BACKEND)[0][:, None].astype(np.float32)
     ramps.data -= noise_of_ramp(*args, **options)
     return fit_ols(ramps)
 
@@ -170,7 +170,7 @@ def main(argv=None):
         for nints in (NINTS[:1] if few else NINTS)
     ]
     setting = SimpleNamespace(ngroups=NGROUPS, strength=STRENGTH, separations=scenes.SEPARATIONS, edges=EDGES)
-    return save("flicker", options, {**vars(setting), "star": scenes.STAR, "cases": cases})
+    return save("subtract_1overf", options, {**vars(setting), "star": scenes.STAR, "cases": cases})
 
 
 if __name__ == "__main__":

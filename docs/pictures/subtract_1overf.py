@@ -1,6 +1,6 @@
 """Count rates before and after subtract_1overf, and what it leaves and takes: a picture and the numbers of its page.
 
-python docs/pictures/one_over_f.py [folder]
+python docs/pictures/subtract_1overf.py [folder]
 """
 
 import sys
@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 
 from gpucoron.simulate import Effects, Scene, simulate
 from gpucoron.steps.subtract_1overf import MODEL_TYPES, noise_of_ramp, noise_of_rateints, protect_sources
-from gpucoron.steps.subtract_ktc import fit_pedestal
+from gpucoron.steps.subtract_ktc import fit_ktc
 
 SHAPE = (320, 320)
 COMPANION = (195, 135)
@@ -22,7 +22,7 @@ QUIET = {"superbias": False, "nonlinearity": False, "saturation": False, "ipc": 
 
 
 def observe(nints, *, seed=1, one_over_f=3.0):
-    """Simulate linear ramps of a coronagraph, (simulation, arguments of fit_pedestal)."""
+    """Simulate linear ramps of a coronagraph, (simulation, arguments of fit_ktc)."""
     effects = Effects(**QUIET, cosmic_rays=0, one_over_f=one_over_f)
     scene = Scene(halo=1e-5, companion_contrast=0.0)
     simulation = simulate("NIRCAM", "SUB320A335R", "RAPID", 5, nints, seed=seed, scene=scene, effects=effects)
@@ -32,7 +32,7 @@ def observe(nints, *, seed=1, one_over_f=3.0):
 
 
 def fit_rates(*ramp):
-    return fit_pedestal(*ramp)[1].astype(np.float32)
+    return fit_ktc(*ramp)[1].astype(np.float32)
 
 
 def rms_of_rows(images):
@@ -92,8 +92,8 @@ def draw(path):
 
 def main(folder):
     folder.mkdir(parents=True, exist_ok=True)
-    draw(folder / "one_over_f.png")
-    print(f"wrote {folder / 'one_over_f.png'}")
+    draw(folder / "subtract_1overf.png")
+    print(f"wrote {folder / 'subtract_1overf.png'}")
     for nints in (1, 2, 6):
         for model_type, (at_groups, at_ints) in measure_noise_left(nints).items():
             print(f"{nints} integrations, {model_type:6}: left at groups {at_groups:.2f}, at ints {at_ints:.2f}")

@@ -4,7 +4,7 @@
 //
 // Frames are (n_frames, ny, nx) float32, rows the fast axis; good : of that shape, 0 or 1. A line is a frame, row after row.
 // active : (n_frames), 0 where a frame is done with; may be null.
-#include "flicker.cuh"
+#include "subtract_1overf.cuh"
 
 namespace gpucoron {
 

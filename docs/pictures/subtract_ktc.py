@@ -1,6 +1,6 @@
 """A ramp's first group before and after subtract_ktc, and the pedestal's error: a picture and the numbers of its page.
 
-python docs/pictures/ktc.py [folder]
+python docs/pictures/subtract_ktc.py [folder]
 """
 
 import sys
@@ -13,13 +13,13 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from gpucoron.simulate import Effects, simulate
-from gpucoron.steps.subtract_ktc import fit_pedestal
+from gpucoron.steps.subtract_ktc import fit_ktc
 
 QUIET = {"superbias": False, "nonlinearity": False, "saturation": False, "ipc": False, "bad_pixels": False}
 
 
 def observe(ngroups, **options):
-    """Simulate linear ramps, (simulation, arguments of fit_pedestal)."""
+    """Simulate linear ramps, (simulation, arguments of fit_ktc)."""
     effects = Effects(**QUIET, cosmic_rays=0, one_over_f=0)
     simulation = simulate("NIRCAM", "SUB320A335R", "RAPID", ngroups, 2, seed=1, effects=effects, **options)
     data = simulation.data.astype(np.float32) - simulation.pixels.kind.bias
@@ -29,7 +29,7 @@ def observe(ngroups, **options):
 
 def draw(path):
     simulation, ramp = observe(10)
-    pedestal, _ = fit_pedestal(*ramp)
+    pedestal, _ = fit_ktc(*ramp)
     first = ramp[0][0, 0]
     panels = {"first group": first, "first group, less its pedestal": first - pedestal[0]}
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.9), sharey=True, layout="constrained")
@@ -44,11 +44,11 @@ def draw(path):
 
 def main(folder):
     folder.mkdir(parents=True, exist_ok=True)
-    draw(folder / "ktc.png")
-    print(f"wrote {folder / 'ktc.png'}")
+    draw(folder / "subtract_ktc.png")
+    print(f"wrote {folder / 'subtract_ktc.png'}")
     for n in (2, 3, 5, 10, 20):
         simulation, ramp = observe(n, scene=np.float32(0))
-        error = fit_pedestal(*ramp)[0] - simulation.truth.ktc
+        error = fit_ktc(*ramp)[0] - simulation.truth.ktc
         noise = (simulation.pixels.read_noise / simulation.pixels.gain).mean()
         expected = noise * np.sqrt((4 * n + 2) / (n * (n - 1)))
         kind = f"error {error.std():.2f} DN, expected {expected:.2f}"

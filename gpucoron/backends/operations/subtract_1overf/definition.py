@@ -7,9 +7,9 @@ import numpy as np
 
 from gpucoron.backends.masks import grow_cross
 from gpucoron.backends.operations.subtract_1overf.cosines import fit_cosines
-from gpucoron.backends.operations.subtract_1overf.frames import for_each_frame, median
+from gpucoron.backends.operations.subtract_1overf.frames import for_each_frame
 from gpucoron.backends.operations.subtract_1overf.savgol import ORDER, MaskedLine, odd_window
-from gpucoron.backends.statistics import CUT, MAD_TO_SIGMA, MEAN_DEVIATION_OF_NORMAL, NARROWING, NO_DEVIATION
+from gpucoron.backends.statistics import CUT, median, median_of_rows, resistant_mean, sigma_from_mad
 
 #: Window along the fast axis, and the largest one of the flattening across it.
 WINDOW, FLATTENING_WINDOW = 127, 255
@@ -17,7 +17,7 @@ WINDOW, FLATTENING_WINDOW = 127, 255
 ROUNDS = 5
 
 
-def fit_flicker(device, images, masks, *, settings):
+def fit_1overf(device, images, masks, *, settings):
     """Fit the 1/f noise of each image, whose rows are the fast axis.
 
     Pixels count where ``masks`` says so and they are within 3 median deviations of the image's median, over 0.6745, as
@@ -38,7 +38,7 @@ def fit_flicker(device, images, masks, *, settings):
     images : (n, ny, nx) float
     masks : (n, ny, nx) bool
         True where a pixel is background.
-    settings : FlickerSettings
+    settings : Subtract1OverfSettings
 
     Returns
     -------
@@ -112,9 +112,8 @@ def _centre(image, mask):
     samples = image.reshape(-1) if finite.all() else image[finite]
     if len(samples):
         deviation = np.abs(image - median(samples))
-        spread = median(deviation.reshape(-1) if finite.all() else deviation[finite]) * np.float32(MAD_TO_SIGMA)
-        if spread < np.float32(NO_DEVIATION):
-            spread = deviation[finite].mean() / np.float32(MEAN_DEVIATION_OF_NORMAL)
+        mad = median(deviation.reshape(-1) if finite.all() else deviation[finite])
+        spread = sigma_from_mad(mad, lambda: deviation[finite].mean(), multiplies=True)
         outlying = ~(deviation <= np.float32(CUT) * spread)
     good = mask & ~grow_cross(outlying)
     samples = np.compress(good.reshape(-1), image.reshape(-1))
@@ -136,55 +135,12 @@ def _fit_along(values, good, settings):
 def _fit_rows(values, good, model_type, window):
     """Fit the noise along rows; ``good`` loses what strays from a smoothed model."""
     if model_type == "median":
-        return np.repeat(_row_medians(values, good)[:, None], values.shape[1], axis=1)
+        return np.repeat(median_of_rows(values, good)[:, None], values.shape[1], axis=1)
     if model_type == "mean":
-        return np.repeat(_row_means(values, good)[:, None], values.shape[1], axis=1)
+        return np.repeat(resistant_mean(values, good, axis=1)[:, None], values.shape[1], axis=1)
     if model_type == "fft":
         return fit_cosines(values, good)
     return _smooth_rows(values, good, window)
-
-
-def _sort_rows(values, good):
-    """Sort each row's good values to its front; give them and how many there are."""
-    ordered = values.copy()
-    np.copyto(ordered, np.inf, where=~good)
-    ordered.sort(axis=1)
-    return ordered, good.sum(axis=1, dtype=np.int32)
-
-
-def _middles(ordered, count):
-    rows = np.arange(len(ordered))
-    lower = ordered[rows, np.maximum(count - 1, 0) // 2]
-    upper = ordered[rows, np.minimum(count // 2, ordered.shape[1] - 1)]
-    return np.where(count > 0, (lower + upper) / 2, ordered.dtype.type(0))
-
-
-def _row_medians(values, good):
-    """Take each row's median over its good pixels, (ny,) float32; 0 for a row without any."""
-    return _middles(*_sort_rows(values, good))
-
-
-def _row_means(values, good):
-    """Take each row's mean within 3 sigma of its median, sigma from what lies within 3 median deviations; (ny,)."""
-    count = np.count_nonzero(good, axis=1)
-    deviation = np.abs(values - _row_medians(values, good)[:, None])
-    spread = _row_medians(deviation, good) * np.float32(MAD_TO_SIGMA)
-    flat = spread < NO_DEVIATION
-    spread[flat] = (_sum_where(deviation, good) / np.maximum(count, 1))[flat] / MEAN_DEVIATION_OF_NORMAL
-
-    near = good & (deviation <= np.float32(CUT) * spread[:, None])
-    n = np.maximum(np.count_nonzero(near, axis=1), 1)
-    mean = _sum_where(values, near) / n
-    scatter = _sum_where((values - mean[:, None].astype(np.float32)) ** 2, near) / n
-    sigma = (np.sqrt(scatter) / NARROWING).astype(np.float32)
-
-    near = good & (deviation <= CUT * sigma[:, None])
-    n = np.count_nonzero(near, axis=1)
-    return (_sum_where(values, near) / np.maximum(n, 1)).astype(np.float32)
-
-
-def _sum_where(values, where):
-    return np.where(where, values, np.float32(0)).sum(axis=1, dtype=np.float64)
 
 
 def _smooth_rows(values, good, window):
@@ -216,7 +172,7 @@ class _Strays:
         self.measure(slice(None))
 
     def take_medians(self, rows):
-        self.medians[rows] = _row_medians(self.values[rows], self.good[rows])
+        self.medians[rows] = median_of_rows(self.values[rows], self.good[rows])
 
     def measure(self, rows):
         deviation = self._deviate(rows)

@@ -10,7 +10,7 @@ namespace gpucoron {
 // Window of the smoothing that holes are bridged with, and the least one for which a cubic is fitted.
 constexpr int BRIDGE = 33;
 constexpr int LEAST_WINDOW = 5;
-// As operations/subtract_1overf/flicker.py has them.
+// As operations/subtract_1overf/definition.py has them.
 constexpr float CUT = 3.0f;
 constexpr double TINY = 2.220446049250313e-16;
 

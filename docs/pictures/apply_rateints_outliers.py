@@ -1,11 +1,10 @@
 """Rates with afterglow before and after apply_rateints_outliers: a picture and the numbers of its page.
 
-python docs/pictures/outliers.py [folder]
+python docs/pictures/apply_rateints_outliers.py [folder]
 """
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -14,6 +13,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from gpucoron.backends import get_backend
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
 from gpucoron.simulate import Effects, simulate
 from gpucoron.steps import apply_rateints_outliers, ramp_fit
 from gpucoron.steps.jump import flag_jumps
@@ -40,16 +42,15 @@ def observe(seed=1):
     pixels, data = simulation.pixels, simulation.data.astype(np.float32)
     glow = draw_glow(np.random.default_rng(seed))
     data += glow / pixels.gain
-    exposure = SimpleNamespace(
+    exposure = Exposure(
         data=data,
         groupdq=np.zeros(data.shape, np.uint8),
         pixeldq=np.zeros(SHAPE, np.uint32),
-        zeroframe=None,
-        facts=SimpleNamespace(instrument="NIRCAM", integration_start=None),
+        facts=Facts("NIRCAM"),
     )
     references = {
-        "gain": SimpleNamespace(data=pixels.gain.astype(np.float32), facts={}),
-        "readnoise": SimpleNamespace(data=(np.sqrt(2) * pixels.read_noise / pixels.gain).astype(np.float32), facts={}),
+        "gain": Reference(data=pixels.gain.astype(np.float32)),
+        "readnoise": Reference(data=(np.sqrt(2) * pixels.read_noise / pixels.gain).astype(np.float32)),
     }
 
     def fit(exposure, references):
@@ -82,7 +83,7 @@ def reduce(observed):
     fit(exposure, references)
     before = exposure.rate.rate.copy()
     outliers = apply_rateints_outliers.find_outliers(exposure.rateints.rate)
-    parameters = SimpleNamespace(sigma_cut=10.0, nint_min=10)
+    parameters = apply_rateints_outliers.STEP.settings()
     apply_rateints_outliers.run(exposure, references, parameters, BACKEND, fit=fit)
     return before, exposure.rate.rate, outliers
 
@@ -104,8 +105,8 @@ def draw(path):
 
 def main(folder):
     folder.mkdir(parents=True, exist_ok=True)
-    draw(folder / "outliers.png")
-    print(f"wrote {folder / 'outliers.png'}")
+    draw(folder / "apply_rateints_outliers.png")
+    print(f"wrote {folder / 'apply_rateints_outliers.png'}")
     observed = observe()
     before, after, outliers = reduce(observed)
     truth, glowing = observed[3:]

@@ -1,11 +1,11 @@
-// Pedestals (kTC) and slopes of ramps. Launches: fit_pedestals; or count_usable_groups, fit_mean_slopes.
-#include "pedestal.cuh"
+// Pedestals (kTC) and slopes of ramps. Launches: fit_ktc; or count_usable_groups, fit_mean_slopes.
+#include "subtract_ktc.cuh"
 
 namespace gpucoron {
 
 // One line for each ramp. limit : (ny, nx) float64, NaN where no group counts; pedestal, slope : (nints, ny, nx).
 // grid: pixels x integrations.
-__global__ void fit_pedestals(const float* data, const uint8* groupdq, const double* limit, double* pedestal, double* slope,
+__global__ void fit_ktc(const float* data, const uint8* groupdq, const double* limit, double* pedestal, double* slope,
                               int n_ints, int n_groups, int64 n_pixels, double group_time) {
   const int64 pixel = thread_pixel();
   if (pixel >= n_pixels) return;

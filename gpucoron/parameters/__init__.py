@@ -1,0 +1,305 @@
+"""Parameters: how one is declared, how a value is converted and checked, and which of several sources applies.
+
+This module knows no step. Each step declares its own parameters (`gpucoron.steps`); functions that need all of them
+take the table of steps, name -> Step, as an argument. The declarations are used to check the user's settings, and to
+make the ``spec`` of the jwst Pipeline class, the help of the command line and the table in the documentation.
+"""
+
+import difflib
+import logging
+from collections.abc import Mapping
+from dataclasses import field, make_dataclass, replace
+from functools import partial
+
+from gpucoron.errors import ParameterError
+from gpucoron.parameters.kinds import Bounds, P, Parameter, accepted, convert, quote
+
+__all__ = [
+    "FROM_FILES", "OWN_THREADS", "PIPELINE", "PROFILES", "SPACEKLIP_CLASS", "Bounds", "P", "Parameter", "RunParameters",
+    "accepted", "changed", "convert", "copied_steps", "differs", "known_parameters", "refuse_unknown", "resolve",
+    "settings_class", "settle_run", "tell_unused", "unused", "without_comparisons", "without_unused",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+PROFILES = ("jwst", "spaceklip")
+
+#: name of the preset with the values that spaceKLIP's pipeline class sets; its run_single_file sets more
+SPACEKLIP_CLASS = "Coron1Pipeline_spaceKLIP"
+
+#: kinds of parameters that may name a file, which is read before the step runs
+FROM_FILES = ("array", "flags")
+
+
+#: why the number of processes has no effect
+OWN_THREADS = "gpucoron uses all cores available to the process, and results do not depend on their number"
+
+#: parameters of the run as a whole
+PIPELINE = (
+    P("save_calibrated_ramp", "boolean", False, "save the ramp as ramp_fit sees it"),
+    P("save_intermediates", "boolean", False, "save the result of every step"),
+    P("return_rateints", "boolean", False, "return the rateints instead of the rate"),
+    P("stage_1overf", "option", "ints", "where 1/f noise is removed", options=("groups", "ints")),
+    P("rate_int_outliers", "boolean", False, "look for outliers over the integrations, and fit them again"),
+)
+
+
+def settings_class(name, parameters):
+    """Make a frozen dataclass with a field for each parameter; the default values are those of the declarations."""
+    fields = [(one.name, object, _field_default(one.default)) for one in parameters]
+    return make_dataclass(name, fields, frozen=True, kw_only=True)
+
+
+def _field_default(value):
+    # a dataclass accepts no list as a default
+    return field(default_factory=partial(list, value)) if isinstance(value, list) else field(default=value)
+
+
+#: the parameters of the run as a whole, as they apply to a run
+RunParameters = settings_class("RunParameters", PIPELINE)
+
+
+def known_parameters(table, step_name):
+    """Return name -> Parameter of a step, including the parameters that all steps have.
+
+    Parameters
+    ----------
+    table : mapping
+        name -> Step.
+    step_name : str
+
+    Raises
+    ------
+    ParameterError
+        If there is no such step; the message names the nearest one.
+    """
+    if step_name not in table:
+        refuse_unknown("step", step_name, table)
+    return table[step_name].known
+
+
+def copied_steps(steps):
+    """Copy the user's settings, step -> parameter -> value; None becomes an empty dictionary.
+
+    Raises
+    ------
+    ParameterError
+        The settings are not such a dictionary.
+    """
+    for owner, given in (("steps", steps), *(steps.items() if isinstance(steps, Mapping) else ())):
+        is_named = isinstance(given, Mapping) and all(isinstance(name, str) for name in given)
+        if not (is_named or given is None) or not isinstance(owner, str):
+            msg = (
+                f"steps: expected step -> parameter -> value, such as {{'jump': {{'skip': True}}}}, got {quote(steps)}"
+            )
+            raise ParameterError(msg)
+    return {name: dict(values or {}) for name, values in (steps or {}).items()}
+
+
+def refuse_unknown(what, name, known):
+    """Raise a ParameterError for a name that does not exist; the message suggests the most similar known name."""
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    msg = f"there is no {what} {name!r}; {hint}"
+    raise ParameterError(msg)
+
+
+def resolve(table, profile="jwst", *, from_files=None, steps=None, instrument="NIRCAM", subarray=""):
+    """Return the parameters of all steps. The order of precedence is: user, parameter files, profile, defaults.
+
+    Parameters
+    ----------
+    table : mapping
+        name -> Step.
+    profile : 'jwst' or 'spaceklip'
+    from_files : dict of dicts, optional
+        step -> parameter -> value from parameter files.
+    steps : dict of dicts, optional
+        step -> parameter -> value from the user. Not changed.
+    instrument, subarray : str
+        The spaceklip profile depends on them.
+
+    Returns
+    -------
+    dict of frozen dataclasses
+        step -> its parameters.
+
+    Raises
+    ------
+    ParameterError
+        Unknown profile, step or parameter, or a value that is not accepted.
+    """
+    if profile not in PROFILES:
+        refuse_unknown("profile", profile, PROFILES)
+    changes = {step_name: dict(step.preset_values(profile, instrument, subarray)) for step_name, step in table.items()}
+    for layer in (from_files or {}, steps or {}):
+        for step_name, values in layer.items():
+            known = known_parameters(table, step_name)
+            for name, value in dict(values or {}).items():
+                if name not in known:
+                    refuse_unknown(f"parameter of {step_name}", name, known)
+                changes[step_name][name] = convert(known[name], value, step_name)
+    return {
+        name: replace(step.default_settings, **changes[name]) if changes[name] else step.default_settings
+        for name, step in table.items()
+    }
+
+
+def settle_run(table, settled, given):
+    """Settle the parameters of the run as a whole, and switch steps on or off as the parameters demand.
+
+    Parameters
+    ----------
+    table : mapping
+        name -> Step.
+    settled : dict
+        step -> its parameters, from ``resolve``. Not changed.
+    given : dict
+        Parameters of the run, by name, as files and the user set them.
+
+    Returns
+    -------
+    settled : dict
+        The same with steps switched on and off.
+    run_parameters : RunParameters
+    """
+    known = {parameter.name: parameter for parameter in PIPELINE}
+    values = {name: parameter.default for name, parameter in known.items()}
+    settled = dict(settled)
+
+    def switch(name, *, skip):
+        settled[name] = replace(settled[name], skip=skip)
+
+    for name, value in given.items():
+        if name not in known:
+            refuse_unknown("parameter", name, known)
+        values[name] = convert(known[name], value, "run")
+    for name, step in table.items():
+        for parameter in step.for_run:
+            values[parameter] = values[parameter] or getattr(settled[name], parameter)
+        if step.run_switch and values[step.run_switch]:
+            switch(name, skip=False)
+        if step.switch and getattr(settled[name], step.switch):
+            switch(name, skip=False)
+            for replaced in step.replaces:
+                switch(replaced, skip=True)
+    return settled, RunParameters(**values)
+
+
+def unused(table, steps):
+    """List the user's settings that have no effect: ``step.parameter`` -> reason.
+
+    A parameter may be unused, or its step may be replaced by another one.
+
+    Parameters
+    ----------
+    table : mapping
+        name -> Step.
+    steps : dict of dicts
+        step -> parameter -> value from the user; all names must exist.
+    """
+    reasons = {}
+    for step_name, values in steps.items():
+        for name, value in dict(values or {}).items():
+            parameter = known_parameters(table, step_name)[name]
+            # 'none' is spaceKLIP's default; it means 1 core
+            if parameter.unused and value not in (None, "none", parameter.default):
+                reasons[f"{step_name}.{name}"] = parameter.unused
+    for step in table.values():
+        if _is_switched_on(step, steps):
+            why = f"{step.name} replaces {' and '.join(step.replaces)}"
+            reasons |= dict.fromkeys(_not_taken_over(table, step, steps), why)
+    return reasons
+
+
+def _is_switched_on(step, steps):
+    value = dict(steps.get(step.name) or {}).get(step.switch) if step.switch else None
+    return value is not None and bool(convert(step.known[step.switch], value, step.name))
+
+
+def _not_taken_over(table, step, steps):
+    """List the user's parameters of replaced steps that the replacing step does not use."""
+    for replaced in step.replaces:
+        owner = table[replaced]
+        for name, value in dict(steps.get(replaced) or {}).items():
+            usual = [owner.known[name].default, *(preset.values.get(name) for preset in owner.profiles.values())]
+            is_set = hasattr(value, "shape") or convert(owner.known[name], value, replaced) not in (None, *usual)
+            # the hooks of a skipped step run too
+            has_effect = name in ("skip", "pre_hooks", "post_hooks", *owner.for_run)
+            if is_set and not has_effect and f"{replaced}.{name}" not in step.takes_over:
+                yield f"{replaced}.{name}"
+
+
+def tell_unused(table, steps):
+    """Warn about settings without effect; one message names all parameters of a replaced step."""
+    grouped = {}
+    for name, reason in unused(table, steps).items():
+        key = reason if " replaces " in reason else name
+        grouped.setdefault(key, ([], reason))[0].append(name)
+    for names, reason in grouped.values():
+        log.warning("%s %s accepted and not used: %s", ", ".join(names), "are" if len(names) > 1 else "is", reason)
+
+
+def without_comparisons(table, steps):
+    """Remove the settings that compare exposures with each other, with a warning.
+
+    They have no effect where each exposure is reduced on its own.
+
+    Parameters
+    ----------
+    table : mapping
+        name -> Step.
+    steps : dict of dicts or None
+        step -> parameter -> value from the user; not changed.
+
+    Returns
+    -------
+    dict of dicts
+        A copy without these parameters.
+    """
+    kept = {step: dict(values or {}) for step, values in (steps or {}).items()}
+    names = []
+    for step in table.values():
+        if step.alone is not None and kept.get(step.name):
+            for name in step.alone(kept[step.name]):
+                del kept[step.name][name]
+                names.append(f"{step.name}.{name}")
+    if names:
+        log.warning(
+            "%s: not used, because each exposure is reduced on its own; gpucoron.coron1pipeline.run_obs compares the "
+            "exposures of a database. Name the groups of an exposure with mask_groups.groups, or with "
+            "mask_groups.mask_method='custom' and custom_group",
+            ", ".join(names),
+        )
+    return kept
+
+
+def without_unused(table, steps):
+    """Copy step -> parameter -> value without the parameters that `unused` lists."""
+    without_effect = unused(table, steps)
+    return {
+        step_name: {
+            name: value for name, value in dict(values or {}).items() if f"{step_name}.{name}" not in without_effect
+        }
+        for step_name, values in steps.items()
+    }
+
+
+def changed(table, settled):
+    """Return step -> parameter -> value of all parameters that differ from jwst's defaults."""
+    differences = {}
+    for step_name, values in settled.items():
+        known = table[step_name].known
+        different = {
+            name: value
+            for name, value in vars(values).items()
+            if not known[name].unused and value is not known[name].default and differs(value, known[name].default)
+        }
+        if different:
+            differences[step_name] = different
+    return differences
+
+
+def differs(value, default):
+    """Return whether a value differs from the default; an array always does."""
+    return hasattr(value, "shape") or value != default
