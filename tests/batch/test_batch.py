@@ -285,7 +285,7 @@ def test_a_changed_file_is_another_parameter(raw, tmp_path, monkeypatch):
 
 
 def test_references_are_read_once_per_worker(raw, tmp_path, monkeypatch):
-    from gpucoron.batch import job as batch_worker
+    from gpucoron.batch.job import reduce_job
     from gpucoron.io import references
 
     read = []
@@ -294,7 +294,7 @@ def test_references_are_read_once_per_worker(raw, tmp_path, monkeypatch):
     monkeypatch.setattr(references, "read_reference", lambda *args: read.append(args[0]) or original(*args))
     with raw.cache.activate():
         for path in raw.files[:2]:
-            record = batch_worker.reduce_job(
+            record = reduce_job(
                 {
                     "path": str(path), "stage": str(tmp_path / path.name), "log": str(tmp_path / "log"), "attempt": 1,
                     "about": {"exposure": path.name.removesuffix("_uncal.fits")}, "profile": "jwst", "steps": {},
@@ -338,15 +338,15 @@ def test_an_exposure_is_not_reduced_with_a_damaged_reference(tmp_path):
 
 def test_workers_share_what_there_is(monkeypatch):
     from gpucoron.backends import tiles
-    from gpucoron.backends.devices import cuda_device as cuda_backend
-    from gpucoron.batch import pool as batch_pool
+    from gpucoron.backends.devices import cuda_device
+    from gpucoron.batch.pool import worker_options
 
     monkeypatch.setattr(tiles, "available_cores", lambda: 8)
     monkeypatch.setattr("gpucoron.backends.process_memory.free_memory", lambda: 10e9)
 
     def options(memory=1e9, **pool):
         unset = dict.fromkeys(("workers", "devices", "max_memory", "scratch_dir"))
-        return batch_pool.worker_options({"backend": "cpu", **unset, **pool}, memory)
+        return worker_options({"backend": "cpu", **unset, **pool}, memory)
 
     assert options() == [{"n_threads": 1}] * 8
     assert options(memory=4e9) == [{"n_threads": 4}] * 2
@@ -359,8 +359,8 @@ def test_workers_share_what_there_is(monkeypatch):
     assert options(memory=4e9, max_memory=2_000_000_000) == [{"n_threads": 1, "max_memory": 2_000_000_000}] * 5
     assert options(memory=1e9, max_memory=2_000_000_000) == [{"n_threads": 1, "max_memory": 2_000_000_000}] * 8
     monkeypatch.setattr("gpucoron.backends.backend_status", lambda: {"cuda": (True, "two GPUs")})
-    monkeypatch.setattr(cuda_backend, "available", lambda device: (device < 2, "no such device"))
-    monkeypatch.setattr(cuda_backend, "device_memory", lambda device: 100)
+    monkeypatch.setattr(cuda_device, "available", lambda device: (device < 2, "no such device"))
+    monkeypatch.setattr(cuda_device, "device_memory", lambda device: 100)
     assert [(one["device"], one["max_memory"]) for one in options(backend="cuda")] == [(0, 42), (1, 42)] * 2
     assert [one["device"] for one in options(backend="cuda", workers=3, devices=[1])] == [1, 1, 1]
     assert [one["max_memory"] for one in options(backend="cuda", workers=1, max_memory=7)] == [7]

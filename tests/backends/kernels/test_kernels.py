@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from gpucoron.backends import BACKENDS, get_backend
 from gpucoron.backends.backend import Backend
-from gpucoron.backends.devices import build
 from gpucoron.backends.devices.launch import geometry
 from gpucoron.backends.devices.numpy_device import NumpyDevice
 from gpucoron.backends.kernel_files import MOST_COLUMNS, POLYNOMIAL_LENGTHS, kernel_folder
@@ -443,20 +442,7 @@ def test_ramp_fit_is_stcals(backend, ngroups):
             np.testing.assert_allclose(backend.to_host(getattr(ours, name)), theirs[key], rtol=2e-6, atol=0)
 
 
-# ------------------------------------------------------------------------------------------------------- the host build
-
-
-def test_any_number_of_workers_gives_the_same_bits(request):
-    arrays = simulate_ramps(8, 3, 12, 9, 23)
-    ramps = simulate_jumps(np.random.default_rng(8), (3, 12, 9, 23))
-    answers = []
-    for n_threads in (1, 3):
-        backend = usable_backend("host", request.config, n_threads=n_threads)
-        (flags,), count = run_on(backend, "detect_jumps", [1], *ramps)
-        _, (rate, rateints) = run_on(backend, "fit_ramps", [], **arrays, **TIMES)
-        answers.append([flags, np.array(count), *vars(rate).values(), *vars(rateints).values()])
-    for one, three in zip(*answers, strict=True):
-        np.testing.assert_array_equal(one, three)
+# -------------------------------------------------------------------------------------------------- read-only arrays
 
 
 # CuPy's arrays cannot be read-only.
@@ -470,24 +456,6 @@ def test_read_only_references_may_be_read_but_not_changed(backend):
     data.flags.writeable = False
     with pytest.raises(ValueError, match="read-only"):
         backend.linearity(data, groupdq, coeffs)
-
-
-def test_without_a_compiler_there_is_a_reason(monkeypatch):
-    monkeypatch.setattr(build.shutil, "which", lambda name: None)
-    usable, reason = build.host_available()
-    assert not usable
-    assert "g++" in reason
-    with pytest.raises(RuntimeError, match=r"g\+\+"):
-        build.compile_for_host("raw_counts.cu")
-
-
-def test_the_table_must_fit_the_kernels(host, monkeypatch, tmp_path):
-    """A type in the table that is not the kernel's is refused by the compiler, not found by wrong numbers."""
-    monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path))
-    right = build.host_source("raw_counts.cu")
-    monkeypatch.setattr(build, "host_source", lambda source: right.replace("int64", "int"))
-    with pytest.raises(RuntimeError, match="convert_counts"):
-        build.compile_for_host("raw_counts.cu")
 
 
 # ---------------------------------------------------------------------------------------------------------- whole ramps
