@@ -48,7 +48,7 @@ def workers_of(process):
 
 def draw_moment(rng):
     """Draw what a batch of eight exposures must have done when it is killed: function of its process and folder."""
-    kind, number = rng.choice(["workers", "started", "ended"]), rng.randint(1, 7)
+    kind, number = rng.choice(["workers", "placing", "ended"]), rng.randint(1, 7)
     if kind == "workers":
         return lambda process, output: workers_of(process)
     return lambda process, output: count_lines(output, kind) >= number
@@ -72,54 +72,68 @@ def test_killed_at_any_moment(raw, undisturbed, tmp_path, request):
         shutil.rmtree(output)
 
 
-def test_interrupted(raw, undisturbed, tmp_path):
-    """A batch that is interrupted does not reduce what is left."""
-    process = raw.start(tmp_path, "--workers", "2")
-    wait_for_lines(tmp_path, process, ended=2)
-    process.send_signal(signal.SIGINT)
-    _out, err = process.communicate(timeout=HANG)
-    assert process.returncode == 130
-    assert "Traceback" not in err
-    assert leftovers(tmp_path) == []
-    assert 2 <= len(records(tmp_path)) < len(raw.files)
-    raw.run(tmp_path, "--workers", "2")
-    check_complete(raw, tmp_path, undisturbed)
-
-
-#: a module that every Python process imports at its start: workers die when they begin certain exposures
-DYING = """
+#: a module that every Python process imports at its start: workers call `before` with the name of each exposure
+STARTUP = """
 import os, signal, sys
 from pathlib import Path
 
-ONCE, ALWAYS, FOLDER = {once!r}, {always!r}, Path({folder!r})
+{before}
 
 if "gpucoron.batch.job" in sys.orig_argv:
     import gpucoron.engine
     reduce_file = gpucoron.engine.reduce_file
 
-    def reduce_or_die(path, *arguments, **options):
-        name = Path(path).name.removesuffix("_uncal.fits")
-        deaths = (FOLDER / "deaths").read_text().split()
-        if name == ALWAYS or (name == ONCE and name not in deaths):
-            (FOLDER / "deaths").write_text(" ".join([*deaths, name]))
-            os.kill(os.getpid(), signal.SIGKILL)
+    def reduce_after(path, *arguments, **options):
+        before(Path(path).name.removesuffix("_uncal.fits"))
         return reduce_file(path, *arguments, **options)
 
-    gpucoron.engine.reduce_file = reduce_or_die
+    gpucoron.engine.reduce_file = reduce_after
 """
+HOLD = """
+def before(name):
+    if name in {held!r}:
+        signal.pause()
+"""
+DIE = """
+def before(name):
+    deaths = Path({log!r}).read_text().split()
+    if name == {always!r} or (name == {once!r} and name not in deaths):
+        Path({log!r}).write_text(" ".join([*deaths, name]))
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def write_startup(folder, before):
+    """Write what workers do before each exposure into a folder of modules; return the folder."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(STARTUP.format(before=before))
+    return folder
+
+
+def test_interrupted(raw, undisturbed, tmp_path):
+    """A batch that is interrupted ends at once, whatever its workers do; the next one goes on."""
+    output, folder = tmp_path / "out", write_startup(tmp_path / "startup", HOLD.format(held=raw.names[3:]))
+    process = raw.start(output, "--workers", "2", folders=[folder])
+    wait_for_lines(output, process, 3)
+    process.send_signal(signal.SIGINT)
+    _out, err = process.communicate(timeout=HANG)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert leftovers(output) == []
+    assert sorted(record["exposure"] for record in records(output)) == raw.names[:3]
+    raw.run(output, "--workers", "1")
+    check_complete(raw, output, undisturbed)
 
 
 def test_killed_workers(raw, undisturbed, tmp_path):
     """One exposure loses its worker once, another one whenever it is tried."""
     once, always = raw.names[2], raw.names[5]
-    folder = tmp_path / "startup"
-    folder.mkdir()
-    (folder / "deaths").write_text("")
-    (folder / "sitecustomize.py").write_text(DYING.format(once=once, always=always, folder=str(folder)))
-    output = tmp_path / "out"
+    output, log = tmp_path / "out", tmp_path / "deaths"
+    log.write_text("")
+    folder = write_startup(tmp_path / "startup", DIE.format(once=once, always=always, log=str(log)))
     process = raw.start(output, "--workers", "1", folders=[folder])
     _out, err = process.communicate(timeout=HANG)
-    assert (folder / "deaths").read_text().split() == [once, always, always]
+    assert log.read_text().split() == [once, always, always]
     assert process.returncode == 2
     found = {record["exposure"]: record for record in records(output)}
     assert sorted(found) == raw.names
@@ -157,7 +171,7 @@ def test_full_disk(raw, undisturbed, small_disk):
     assert sorted(whole) == sorted(name for record in done for name in record["outputs"].values())
     assert all(undisturbed[name] == content for name, content in whole.items())
     subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
-    raw.run(small_disk, "--workers", "2")
+    raw.run(small_disk, "--workers", "1")
     check_complete(raw, small_disk, undisturbed)
 
 
@@ -208,7 +222,7 @@ def test_a_reference_that_vanishes_after_the_plan(tmp_path):
 
 def test_a_second_batch_waits_for_the_first(raw, undisturbed, tmp_path):
     first = raw.start(tmp_path, "--workers", "2")
-    wait_for_lines(tmp_path, first, ended=1)
+    wait_for_lines(tmp_path, first, 1)
     second = raw.start(tmp_path, "--workers", "2")
     said = second.communicate(timeout=HANG)
     first.communicate(timeout=HANG)

@@ -104,19 +104,19 @@ def leftovers(output):
     return [path.name for path in Path(output).iterdir() if path.name.startswith(".")]
 
 
-def wait_for_lines(output, process, *, started=0, ended=0):
-    """Wait until a batch has recorded so many exposures as started and as ended; it must not end before."""
+def wait_for_lines(output, process, count):
+    """Wait until a batch has recorded the end of so many exposures; the batch itself must not end before."""
 
     def are_there():
         assert process.poll() is None, process.communicate()
-        return count_lines(output, "started") >= started and count_lines(output, "ended") >= ended
+        return count_lines(output, "ended") >= count
 
     wait_for(are_there)
 
 
 def count_lines(output, kind):
-    """Count the lines of a folder's manifest for exposures that have "started", or those that have "ended"."""
+    """Count lines of the manifest: exposures that were "placing" their products, or that have "ended"."""
     path = Path(output) / "manifest.jsonl"
     text = path.read_text() if path.exists() else ""
-    started = text.count('"status": "started"')
-    return started if kind == "started" else text.count("\n") - started
+    placing = text.count('"status": "started"')
+    return placing if kind == "placing" else text.count("\n") - placing
