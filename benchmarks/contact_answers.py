@@ -15,6 +15,7 @@ from contact_part import Wrong, host_reference
 from gpucoron import dq
 from gpucoron.backends import get_backend
 from gpucoron.backends.backend import Backend
+from gpucoron.io.exposure import Exposure
 from gpucoron.steps.apply_rateints_outliers import find_outliers
 from gpucoron.steps.emicorr import ReadTimes, apply_emicorr
 from gpucoron.steps.ipc import ReferenceEdges
@@ -172,7 +173,7 @@ def plain_operations(shape):
         from gpucoron.records.previews import group_fractions
 
         flags = backend.to_device(groupdq.copy())
-        counts = count_flags(SimpleNamespace(backend=backend, exposure=SimpleNamespace(groupdq=flags, rate=None)))
+        counts = count_flags(SimpleNamespace(backend=backend, exposure=Exposure(groupdq=flags)))
         fractions = group_fractions(flags, dq.DO_NOT_USE, backend.xp)
         return {name: backend.xp.asarray(share) for name, share in {**counts, "by group": fractions}.items()}
 

@@ -12,7 +12,7 @@ from gpucoron.backends import check_backend
 from gpucoron.backends.sizes import memory_size
 from gpucoron.errors import OutputError, ParameterError
 from gpucoron.io.fits_layout import is_whole
-from gpucoron.io.logs import heard
+from gpucoron.io.logs import shown
 from gpucoron.io.products import product_path
 from gpucoron.io.spaceklip_repairs import prepare_spaceklip as prepare_spaceklip
 from gpucoron.parameters import PIPELINE, P, convert, copied_steps, refuse_unknown, without_unused
@@ -110,7 +110,7 @@ def run_single_file(
             raise ParameterError(msg)
     settings, options = _split_arguments(steps, kwargs)
     return_rateints = options.get("return_rateints", False)
-    with heard("gpucoron", logging.INFO if verbose else None):
+    with shown("gpucoron", logging.INFO if verbose else None):
         _check(profile, settings, options)
         options |= {"max_memory": max_memory}
         models, _paths = _reduce(fitspath, output_dir, settings, options, backend, profile)
@@ -228,7 +228,7 @@ def run_obs(
     settings, options = _split_arguments(steps, kwargs)
     masking = settings.pop("mask_groups", {})
     checked = {**settings, "mask_groups": {"skip": not masking, **masking}}
-    with heard("gpucoron" if verbose and not quiet else __name__, logging.WARNING if quiet else logging.INFO):
+    with shown("gpucoron" if verbose and not quiet else __name__, logging.WARNING if quiet else logging.INFO):
         parameters = _check(profile, checked, options)
         _check_masking(parameters["mask_groups"])
         database = as_database(database, output_dir)

@@ -298,7 +298,7 @@ def run_steps(run, *, until=None, after_step=None, store=None):
     )
     backend.settle(exposure.data.shape, cleans_groups=cleans_groups)
     settings = read_files([STEPS[name] for name in run.order], run.parameters, exposure)
-    logs.tell_run(run)
+    logs.log_run(run)
     _run_each(run, references, settings, until, after_step)
     return run
 
@@ -352,14 +352,14 @@ def _run_each(run, references, settings, until, after_step):
             break
         backend.take_workers()
         start = time.perf_counter()
-        logs.tell_start(run, STEPS[name])
+        logs.log_start(run, STEPS[name])
         outcome = _run_with_hooks(STEPS[name], run, references, settings.get(name))
         backend.synchronize()
         seconds, workers = time.perf_counter() - start, backend.take_workers()
         workers = tuple(workers) if outcome.status == "COMPLETE" else ()
         record = StepRecord(name, outcome.status, seconds, outcome.reason, dict(outcome.flagged), workers)
         run.records.append(record)
-        logs.tell_end(record)
+        logs.log_end(record)
         if after_step is not None:
             after_step(run, record)
 
@@ -476,7 +476,7 @@ def _reduce(path, output_dir, request, backend, save_results, after_step):
         run = plan(exposure, backend=backend, **request)
         run.phases = {"read": read_time - start_time, "plan": time.perf_counter() - read_time}
         run.output_dir = Path(output_dir)
-        logs.tell_parameters(run)
+        logs.log_parameters(run)
         return run
 
     def extra_at(extra):

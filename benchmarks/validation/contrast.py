@@ -6,7 +6,7 @@ for a perfectly stable telescope. Speckles cancel, so that only the effects of s
 python benchmarks/validation/contrast.py [--seeds 20] [--quick]
 """
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import scenes
@@ -75,9 +75,9 @@ def refit_outliers(ramps, products, fit):
     )  # fmt: skip
 
     def again(exposure, references):
-        small = SimpleNamespace(
-            data=exposure.data, groupdq=exposure.groupdq, pixeldq=exposure.pixeldq, facts=ramps.facts,
-            times=ramps.times, gain=references["gain"].data, readnoise=references["readnoise"].data,
+        small = replace(
+            ramps, data=exposure.data, groupdq=exposure.groupdq, pixeldq=exposure.pixeldq,
+            gain=references["gain"].data, readnoise=references["readnoise"].data,
         )  # fmt: skip
         exposure.rate, exposure.rateints = fit(small)
 

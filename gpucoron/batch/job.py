@@ -209,7 +209,7 @@ def is_caused_by_full_disk(error):
 @contextlib.contextmanager
 def _log_to(path, append):
     """Write all log records to the log file of an exposure; ignore a log file that cannot be written."""
-    from gpucoron.io.logs import heard
+    from gpucoron.io.logs import shown
 
     try:
         if os.path.lexists(path) and not os.path.isfile(path):
@@ -223,7 +223,7 @@ def _log_to(path, append):
     root = logging.getLogger()
     root.addHandler(handler)
     try:
-        with heard("gpucoron", logging.INFO):
+        with shown("gpucoron", logging.INFO):
             yield
     finally:
         root.removeHandler(handler)

@@ -132,7 +132,7 @@ def test_a_choice_ignores_options_of_its_other_backends(caplog):
     with caplog.at_level("INFO"):
         backend = get_backend("auto", device=0, n_threads=1)
     unused = {"device", "n_threads"} - set(BACKENDS[backend.name].options)
-    assert f"backend '{backend.name}' has no use for {', '.join(unused)}" in caplog.text
+    assert f"backend '{backend.name}' ignores {', '.join(unused)}" in caplog.text
 
 
 def test_none_is_auto_and_a_backend_is_itself():
@@ -140,7 +140,7 @@ def test_none_is_auto_and_a_backend_is_itself():
     backend = get_backend("numpy")
     assert get_backend(backend) is backend
     assert get_backend(backend, max_memory=None) is backend
-    with pytest.raises(ArgumentError, match="n_threads: a Backend has its own"):
+    with pytest.raises(ArgumentError, match="n_threads: a Backend already has its options"):
         get_backend(backend, n_threads=2)
 
 
@@ -203,7 +203,7 @@ def test_a_small_limit_given_as_text_counts(nircam, tmp_path, caplog):
 
 
 def test_a_backend_has_its_own_memory(nircam, tmp_path):
-    with nircam.cache.activate(), pytest.raises(ParameterError, match="max_memory: a Backend has its own"):
+    with nircam.cache.activate(), pytest.raises(ParameterError, match="max_memory: a Backend already has its options"):
         reduce_file(nircam.path, tmp_path, backend=get_backend("numpy"), max_memory="4G")
 
 

@@ -201,14 +201,14 @@ def test_a_second_batch_waits_for_the_first(raw, undisturbed, tmp_path):
     first.communicate(timeout=60)
     assert first.returncode == 0
     if second.returncode:  # the first batch was still running
-        assert "another batch is at work" in "".join(printed)
+        assert "another batch is running" in "".join(printed)
     check_complete(raw, tmp_path, undisturbed)
 
 
 def test_a_batch_that_stays_is_not_waited_for(tmp_path):
     with (
         Manifest(tmp_path),
-        pytest.raises(OutputError, match="another batch is at work.*--shard"),
+        pytest.raises(OutputError, match="another batch is running.*--shard"),
         Manifest(tmp_path, patience=0.2),
     ):
         pass

@@ -4,8 +4,21 @@ import os
 
 import pytest
 
-#: packages that a GPU machine may lack: jwst, packages to compare with, readers and writers of files, and tools
-PEERS = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "astropy", "matplotlib", "rich", "psutil", "PIL")
+#: packages that a machine with a GPU may lack: jwst, what tests compare with it, what reads and writes files, and tools
+PEERS = (
+    "jwst",
+    "stcal",
+    "stdatamodels",
+    "stpipe",
+    "crds",
+    "asdf",
+    "astropy",
+    "matplotlib",
+    "rich",
+    "psutil",
+    "PIL",
+    "threadpoolctl",
+)
 
 
 def usable_backend(name, config, **options):

@@ -114,7 +114,7 @@ def test_a_truncated_file_is_refused(case, tmp_path, share):
 
 def test_other_exposure_types_work_with_a_warning(change, caplog):
     Exposure.read(change(_set("EXP_TYPE", "NRC_TSIMAGE")))
-    assert "NRC_TSIMAGE is no coronagraphy" in caplog.text
+    assert "NRC_TSIMAGE is not coronagraphy" in caplog.text
 
 
 def _damage(path, edit):
@@ -157,7 +157,7 @@ def test_references_that_cannot_be(case, tmp_path, capsys):
     reference.write_text("nothing")
     with case.cache.activate():
         assert main(["run", str(case.path), "-o", str(output), "--set", f"jump.override_gain={reference}"]) == 2
-    assert "it is no FITS or ASDF file" in capsys.readouterr().err
+    assert "it is not a FITS or ASDF file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("reftype", ["gain", "readnoise"])

@@ -144,7 +144,7 @@ def test_accepted_databases(raw, tmp_path, monkeypatch):
     # not checked: files that will not be reduced, and files of database objects, which run_obs reports one by one
     as_database({"a": small(raw, DATAMODL=["STAGE0", "STAGE1"], FITSFILE=[tables["a"]["FITSFILE"][0], "gone"])})
     as_database(SimpleNamespace(obs={"a": small(raw, FITSFILE=["gone", "too"])}, output_dir="x", update_obs=print))
-    with pytest.raises(ParameterError, match="output_dir: the database has its own, reduced"):
+    with pytest.raises(ParameterError, match="output_dir: the database already has one, reduced"):
         as_database(database, tmp_path)
 
 
@@ -182,12 +182,12 @@ class DataFrame:
 
 
 WRONG = {
-    "a list of files": (lambda raw: ["a_uncal.fits"], "list is no database, it lacks obs, output_dir, update_obs"),
-    "None": (lambda raw: None, "NoneType is no database"),
-    "a folder": (lambda raw: str(raw), r"a path is no database.*create_database.*Database\.read"),
-    "a path": (lambda raw: raw / "absent.ecsv", "absent.ecsv: a path is no database"),
-    "one table": (small, "one table is no database; give it a name"),
-    "a DataFrame": (lambda raw: DataFrame(), r"pandas\.core\.frame\.DataFrame is no database"),
+    "a list of files": (lambda raw: ["a_uncal.fits"], "list is not a database, it lacks obs, output_dir, update_obs"),
+    "None": (lambda raw: None, "NoneType is not a database"),
+    "a folder": (lambda raw: str(raw), r"a path is not a database.*create_database.*Database\.read"),
+    "a path": (lambda raw: raw / "absent.ecsv", "absent.ecsv: a path is not a database"),
+    "one table": (small, "one table is not a database; give it a name"),
+    "a DataFrame": (lambda raw: DataFrame(), r"pandas\.core\.frame\.DataFrame is not a database"),
     "no update_obs": (lambda raw: SimpleNamespace(obs={}, output_dir="x"), "it lacks update_obs"),
     "obs is a list": (
         lambda raw: SimpleNamespace(obs=[small(raw)], output_dir="x", update_obs=print),
@@ -199,7 +199,7 @@ WRONG = {
         lambda raw: {"one": ["x_uncal.fits"]},
         "concatenation one: expected an astropy Table, got list",
     ),
-    "a dict of DataFrames": (lambda raw: {"one": DataFrame()}, r"concatenation one: .*make it one, Table\.from_pandas"),
+    "a dict of DataFrames": (lambda raw: {"one": DataFrame()}, r"concatenation one: .*convert it: Table\.from_pandas"),
     "a spaceKLIP Database of lists": (
         lambda raw: SimpleNamespace(obs={"one": [1]}, output_dir="x", update_obs=print),
         "concatenation one: expected an astropy Table",

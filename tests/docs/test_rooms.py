@@ -1,5 +1,6 @@
 """Import rules between the modules and packages ("rooms"), checked in the source (docs/rooms.py also draws them)."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -57,6 +58,9 @@ KNOWN_ONLY_TO = {
     CUPY: (("gpucoron/backends/devices/cuda",), "use the namespace or the methods of the backend (backend.xp, ...)"),
 }
 ARRAYS_ALONE = ("gpucoron/steps/", "gpucoron/backends/")
+#: modules that use declared attributes only: settings, facts, exposures and references are dataclasses
+DECLARED = ("steps/", "backends/", "parameters/", "engine.py", "borrowed.py", "facts.py")
+DECLARED += ("io/references.py", "io/user_files.py", "io/products.py")
 LOGGING_SETUP = ("basicConfig", "dictConfig", "fileConfig", "addHandler", "removeHandler", "handlers")
 
 
@@ -165,6 +169,42 @@ def test_steps_and_backends_set_no_logging_up(house):
     assert not found, as_message(
         found, "log = logging.getLogger(__name__) is enough; who runs the step sets logging up"
     )
+
+
+def undeclared(text):
+    """List the lines that make a SimpleNamespace, or call getattr with a default, without a comment that says why."""
+    lines = text.splitlines()
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func).rpartition(".")[2]
+        is_one = name == "SimpleNamespace" or (name == "getattr" and len(node.args) > 2)
+        has_reason = "# " in lines[node.lineno - 1] or lines[node.lineno - 2].strip().startswith("# ")
+        if is_one and not has_reason:
+            yield node.lineno
+
+
+def test_attributes_are_declared():
+    package = Path(gpucoron.__file__).parent
+    paths = [path for path in package.rglob("*.py") if path.relative_to(package).as_posix().startswith(DECLARED)]
+    assert len(paths) > 60
+    found = [f"{path}:{line}" for path in paths for line in undeclared(path.read_text(encoding="utf-8"))]
+    advice = "declare the attribute with a default, or say in a comment why it may be missing"
+    assert not found, as_message(found, advice)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("x = getattr(a, 'b', None)", [1]),
+        ("x = getattr(a, 'b')", []),
+        ("import types\nx = types.SimpleNamespace(a=1)", [2]),
+        ("# modules may lack it\nx = getattr(a, 'b', None)", []),
+        ("x = getattr(a, 'b', None)  # modules may lack it", []),
+    ],
+)
+def test_reader_finds_undeclared_attributes(text, lines):
+    assert list(undeclared(text)) == lines
 
 
 def list_test_imports(text):

@@ -46,14 +46,14 @@ STRANGE = {
     "a list of two": (lambda case, tmp_path: [case.path, case.path], "of the type list.*call it once"),
     "a tuple": (lambda case, tmp_path: (str(case.path),), "of the type tuple"),
     "an open FITS file": (lambda case, tmp_path: fits.open(case.path), "of the type HDUList"),
-    "an association": (association, "mine_asn.json: an association; stage 1 takes its exposures one by one"),
+    "an association": (association, "mine_asn.json: an association; stage 1 processes one exposure at a time"),
     "a library": (library, "of the type ModelLibrary.*call it once"),
     "a container": (container, "of the type ModelContainer.*call it once"),
     "bytes": (lambda case, tmp_path: str(case.path).encode(), "of the type bytes"),
     "an array": (lambda case, tmp_path: np.zeros((2, 5, 8, 8)), "of the type ndarray"),
     "nothing": (lambda case, tmp_path: None, "is missing"),
-    "an empty text": (lambda case, tmp_path: "", "an empty text"),
-    "a folder": (lambda case, tmp_path: tmp_path, "a folder; name its files"),
+    "an empty string": (lambda case, tmp_path: "", "an empty string"),
+    "a folder": (lambda case, tmp_path: tmp_path, "a folder; give its files"),
     "no such file": (lambda case, tmp_path: "no_uncal.fits", "no such file"),
 }
 
@@ -116,8 +116,8 @@ def cut(groups=0, ints=0, **keywords):
     ("edit", "warning"),
     [
         (cut(groups=2), "NGROUPS is 6, but SCI holds 4 groups"),
-        (cut(ints=1), "the keywords tell of 2 integrations, but SCI holds 1"),
-        (cut(NINTS=1), "the keywords tell of 1 integrations, but SCI holds 2"),
+        (cut(ints=1), "the keywords give 2 integrations, but SCI holds 1"),
+        (cut(NINTS=1), "the keywords give 1 integrations, but SCI holds 2"),
     ],
     ids=["fewer groups", "fewer integrations", "more integrations"],
 )
@@ -146,7 +146,7 @@ def test_a_miri_ramp_that_was_cut(exposures, tmp_path, caplog):
     with case.cache.activate(), caplog.at_level(logging.WARNING, "gpucoron"):
         _run, models, _paths = gpucoron.reduce_file(path, tmp_path / "ours", backend="cpu")
         _run, whole, _paths = gpucoron.reduce_file(case.path, tmp_path / "whole", backend="cpu")
-    assert caplog.text.count("these count") == 2
+    assert caplog.text.count("SCI is used") == 2
     assert models["rateints"].data.shape == (1, 32, 40)
     good = (models["rate"].dq == 0) & (whole["rateints"].dq[0] == 0)
     assert good.mean() > 0.5

@@ -204,9 +204,9 @@ def test_other_loggers_get_no_more_records(nircam, tmp_path, level):
 
 def test_the_lowest_level_counts_until_its_end():
     logger = logging.getLogger("gpucoron.io.logs.test")
-    with logs.heard(logger.name, logging.ERROR):
+    with logs.shown(logger.name, logging.ERROR):
         assert logger.level == logging.ERROR
-        with logs.heard(logger.name, logging.INFO):
+        with logs.shown(logger.name, logging.INFO):
             assert logger.level == logging.INFO
         assert logger.level == logging.ERROR
         logger.setLevel(logging.DEBUG)  # a level that the user has set is kept
@@ -216,14 +216,14 @@ def test_the_lowest_level_counts_until_its_end():
 def test_logs_are_scrubbed_of_private_data(monkeypatch):
     monkeypatch.setattr(logs.getpass, "getuser", lambda: "marie")
     monkeypatch.setattr(logs.socket, "gethostname", lambda: "node-7")
-    logs._names.cache_clear()
+    logs._private_names.cache_clear()
     try:
         text = logs.scrub(
             "read '/home/marie/my/x_uncal.fits' and crds://jwst_a.fits, out/y.fits by marie on node-7 (10.0.0.12, "
             "fe80::1:2) at 18:28:44.237, jwst 3.0.0; mariembad is a town"
         )
     finally:
-        logs._names.cache_clear()
+        logs._private_names.cache_clear()
     assert text == (
         "read 'x_uncal.fits' and crds://jwst_a.fits, out/y.fits by (user) on (host) ((address), (address)) at "
         "18:28:44.237, jwst 3.0.0; mariembad is a town"

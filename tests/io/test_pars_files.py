@@ -234,13 +234,13 @@ def test_a_file_that_is_wrong(write, tmp_path, case, capfd):
     (tmp_path / "cut.asdf").write_bytes(whole.read_bytes()[:300])
     wrong = {
         tmp_path / "absent.asdf": "no such parameter file",
-        tmp_path / "text.asdf": "no parameter file",
-        tmp_path / "empty.asdf": "no parameter file",
-        tmp_path / "emicorr.asdf": "no parameter file",
+        tmp_path / "text.asdf": "not a parameter file",
+        tmp_path / "empty.asdf": "not a parameter file",
+        tmp_path / "emicorr.asdf": "not a parameter file",
         tmp_path / "cut.asdf": "damaged",
-        case.path: "no parameter file",
+        case.path: "not a parameter file",
         tmp_path: "no such parameter file",
-        write("klip.asdf", "jwst.coron.KlipStep", {"truncate": 5}): "no step of stage 1",
+        write("klip.asdf", "jwst.coron.KlipStep", {"truncate": 5}): "not a step of stage 1",
         write(
             "typo.asdf", JUMP, {"rejection_treshold": 6.0}
         ): "jump.rejection_treshold, which does not exist (did you mean 'rejection_threshold'?)",

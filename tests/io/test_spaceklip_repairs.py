@@ -40,8 +40,8 @@ def test_missing_data_are_added_once():
         vars(stpipe).pop("log", None)
         sys.modules.pop("stpipe.log", None)
         from gpucoron.io import spaceklip_repairs
-        there = spaceklip_repairs._is_there
-        spaceklip_repairs._is_there = lambda name: name != "stpipe.log" and there(name)
+        there = spaceklip_repairs._is_installed
+        spaceklip_repairs._is_installed = lambda name: name != "stpipe.log" and there(name)
         from gpucoron.coron1pipeline import prepare_spaceklip
 
         first = prepare_spaceklip()

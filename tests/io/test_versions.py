@@ -95,7 +95,7 @@ def test_newer_versions_are_reported_once(pretend, caplog, package, found):
         versions.check_versions()
         versions.check_versions()
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"{package} {found} is newer than gpucoron has been tested with")
+    assert record.getMessage().startswith(f"{package} {found} is newer than the tested versions")
 
 
 def test_every_coat_refuses_before_any_work(pretend, tmp_path, capsys):

@@ -1,12 +1,13 @@
 """The declarations compared with the installed jwst, and the rules for resolving parameters."""
 
 import logging
+from dataclasses import FrozenInstanceError
 
 import pytest
 
 from gpucoron import engine
 from gpucoron.errors import ParameterError
-from gpucoron.parameters import changed, convert, resolve, without_comparisons, without_unused
+from gpucoron.parameters import PIPELINE, RunParameters, changed, convert, resolve, without_comparisons, without_unused
 from gpucoron.steps import STEPS, declared
 
 CUSTOM = {
@@ -63,6 +64,40 @@ def test_layers():
     assert settled["jump"].rejection_threshold == 6.0
     assert steps == {"jump": {"rejection_threshold": "6"}}
     assert changed(STEPS, settled) == {"jump": {"rejection_threshold": 6.0}}
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=lambda step: step.name)
+def test_parameters_of_a_step_are_a_frozen_dataclass(step):
+    settings = step.settings(skip=True)
+    assert vars(settings) == {**step.defaults("jwst"), "skip": True}
+    assert list(vars(settings)) == list(step.known)
+    with pytest.raises(FrozenInstanceError):
+        settings.skip = False
+    with pytest.raises(TypeError, match="no_such_parameter"):
+        step.settings(no_such_parameter=1)
+
+
+def test_settings_do_not_share_lists():
+    one, other = STEPS["jump"].settings(), STEPS["jump"].settings()
+    one.pre_hooks.append("echo")
+    assert other.pre_hooks == STEPS["jump"].known["pre_hooks"].default == []
+
+
+def test_runs_do_not_share_changes():
+    """Steps are switched on and off in new objects."""
+    settled, run_parameters, _files = engine.settle(steps={"experimental_jumpramp": {"use": True}})
+    assert settled["ramp_fit"].skip and not STEPS["ramp_fit"].default_settings.skip
+    assert not engine.settle()[0]["ramp_fit"].skip
+    assert vars(run_parameters) == {parameter.name: parameter.default for parameter in PIPELINE}
+
+
+def test_the_old_name_of_the_parameters_of_a_run():
+    run = engine.Run(
+        exposure=None, backend=None, profile="jwst", parameters={}, run_parameters=RunParameters(), references={},
+        pars_files=[], context=(), order=(),
+    )  # fmt: skip
+    with pytest.warns(DeprecationWarning, match="run_parameters"):
+        assert run.of_run is run.run_parameters
 
 
 def test_spaceklip_profile():

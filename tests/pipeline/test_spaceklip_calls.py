@@ -149,7 +149,7 @@ def test_the_dictionary_of_the_tutorial(case, tmp_path, caplog):
     threshold = steps["jump"]["rejection_threshold"]
     assert ('"rejection_threshold": 8.0' in history_of(tmp_path / "stage1")) == (threshold == 8.0)
     for name in ("jump.maximum_cores", "ramp_fit.maximum_cores"):
-        assert caplog.text.count(f"{name} is accepted and not used: threads follow the cores") == 1
+        assert caplog.text.count(f"{name} is accepted and not used: gpucoron uses all cores") == 1
     if instrument == "NIRCAM":
         assert "subtract_1overf.nproc is accepted and not used" in caplog.text
     rate = fits.getdata(next((tmp_path / "stage1").glob("*_rate.fits")), "SCI")
@@ -206,7 +206,7 @@ def test_keywords_have_their_effect(keyword, nircam, tmp_path, monkeypatch):
 def test_the_number_of_processes(nircam, tmp_path, caplog):
     with nircam.cache.activate(), caplog.at_level(logging.WARNING, logger="gpucoron"):
         coron1pipeline.run_single_file(nircam.path, tmp_path, maximum_cores="half")
-    assert caplog.text.count("ramp_fit.maximum_cores is accepted and not used: threads") == 1
+    assert caplog.text.count("ramp_fit.maximum_cores is accepted and not used: gpucoron uses") == 1
     assert "maximum_cores" not in history_of(tmp_path)
 
 

@@ -170,7 +170,7 @@ def test_parameters_that_compare_exposures_are_named(exposures, tmp_path, caplog
         else:
             reduce_file(case.path, tmp_path, steps=steps)
     (warning,) = [message for message in caplog.messages if "mask_groups" in message]
-    assert warning.startswith("mask_groups.cropwidth: not used, for each exposure is reduced by itself")
+    assert warning.startswith("mask_groups.cropwidth: not used, because each exposure is reduced on its own")
 
 
 class TestStrangers:
@@ -229,7 +229,7 @@ class TestWrongKinds:
         [
             ({"jump": None}, "jump: a pipeline of gpucoron runs its own step, not a NoneType"),
             ({"jump": {"skip": True}}, "jump: .*not a dict; set its attributes .pipeline.jump.skip = True"),
-            ({"steps": {"jump": {"skip": True}}}, "calwebb_coron1.steps: it counts when a pipeline is made"),
+            ({"steps": {"jump": {"skip": True}}}, "calwebb_coron1.steps: used only when a pipeline is created"),
             ({"jump.rejection_threshold": "abc"}, "jump.rejection_threshold: expected float"),
             ({"jump.rejection_threshold": np.ones(3)}, "jump.rejection_threshold: .*array of shape"),
             ({"superbias.override_superbias": np.ones(3)}, "superbias.override_superbias: .*array of shape"),
@@ -438,11 +438,11 @@ class TestHooks:
             (
                 "tests.cases.user_hooks.crop_data_alone",
                 InputError,
-                "jump: what its hook returned: .*and the flags have others",
+                "jump: the result of its hook: .*the ramp has the shape .*, but GROUPDQ",
             ),
             ("tests.cases.user_hooks.nothing", ParameterError, "jump.pre_hooks: .*tests.cases.user_hooks.nothing"),
-            ("hook", ParameterError, "jump.pre_hooks: there is no 'hook'"),
-            ("no_such_module.Hook", ParameterError, "jump.pre_hooks: there is no 'no_such_module.Hook'"),
+            ("hook", ParameterError, "jump.pre_hooks: 'hook' does not exist"),
+            ("no_such_module.Hook", ParameterError, "jump.pre_hooks: 'no_such_module.Hook' does not exist"),
             (5, ParameterError, "jump.pre_hooks: expected hooks, got"),
             ("false {0}", InputError, "jump: the hook .* failed .*returned error code"),
         ],

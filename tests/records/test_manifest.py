@@ -195,7 +195,7 @@ class Locking(stateful.RuleBasedStateMachine):
             manifest.append({"exposure": "x", "status": "failed"})
             self.holders[batch] = manifest, shard
         else:
-            with pytest.raises(OutputError, match="another batch is at work"):
+            with pytest.raises(OutputError, match="another batch is running"):
                 manifest.__enter__()
             assert manifest.descriptors == ()
 
@@ -301,7 +301,7 @@ def test_a_killed_holder_holds_no_longer(tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": HOME}) as holder:
         try:
             assert holder.stdout.readline() == b"in\n"
-            with pytest.raises(OutputError, match="another batch is at work"), Manifest(tmp_path, patience=0):
+            with pytest.raises(OutputError, match="another batch is running"), Manifest(tmp_path, patience=0):
                 pass
             threading.Timer(0.2, holder.send_signal, [signal.SIGKILL]).start()
             start = time.monotonic()
@@ -363,7 +363,7 @@ def test_folders_that_cannot_be_written_to(tmp_path):
     (tmp_path / "manifest.jsonl").mkdir()
     with pytest.raises(OutputError, match="manifest.jsonl: cannot write there"):
         Manifest(tmp_path).__enter__()
-    with pytest.raises(OutputError, match="manifest.jsonl: the manifest cannot be read"):
+    with pytest.raises(OutputError, match="manifest.jsonl: cannot be read"):
         read_manifests(tmp_path)
 
 

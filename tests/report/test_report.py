@@ -113,7 +113,7 @@ def test_a_damaged_line_in_the_middle_is_counted(tmp_path):
     (tmp_path / "manifest.jsonl").write_text(f'{{"exp\n\n[1]\n{json.dumps(make_record(3))}\n')
     page = Page(write_report(tmp_path))
     assert list(page.rows) == [make_record(3)["exposure"]]
-    assert page.table["notes"] == ["2 lines of the manifest could not be read and are left out."]
+    assert page.table["notes"] == ["2 lines of the manifest could not be read and are ignored."]
 
 
 def test_a_failure_has_its_message_and_traceback(tmp_path):

@@ -179,7 +179,7 @@ def test_lists_are_taken_where_nothing_is_changed_in_place(name, key):
     arguments = make_arguments(name)
     arguments[key] = arguments[key].tolist()
     if is_changed(name, key, arguments):
-        with pytest.raises(ArgumentError, match=f"{name}: {key}: expected an array, for it is changed in place"):
+        with pytest.raises(ArgumentError, match=f"{name}: {key}: expected an array, because it is changed in place"):
             call(name, arguments)
         return
     plain = make_arguments(name)

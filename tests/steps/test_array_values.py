@@ -175,7 +175,7 @@ PARTS = [
     ("reset.subtract_reset", "ngroups", 4, "the reset has 3, not 4"),
     ("ipc.correct_ipc", "edges", (4, 0, 0), "expected numbers of rows and columns"),
     ("ipc.correct_ipc", "edges", (4, 0, 0, 1.5), "expected numbers of rows and columns"),
-    ("ipc.correct_ipc", "edges", (-4, 0, 0, 0), ".* leave nothing"),
+    ("ipc.correct_ipc", "edges", (-4, 0, 0, 0), ".* leave no pixels"),
     ("dark_current.subtract_dark", "lines", [5], "line: expected a Line, got 5"),
     ("likelihood.fit_integrations", "read_times", [[2.0, "x"]], "expected for each resultant its time"),
     ("group_matching.sum_ring", "center", (9.0, None), "expected two coordinates"),

@@ -240,7 +240,10 @@ def test_a_missing_type_names_the_concatenation(method):
         ({"mask_method": "custom"}, "c1: mask_method 'custom' needs custom_group"),
         ({"mask_method": "custom", "custom_group": 0}, "at least 1, not 0"),
         ({"edgewidth": 20}, "edgewidth must lie between 0 and cropwidth, 20, not be 20"),
-        ({"cropwidth": 40}, r"c1: a: a cropwidth of 40 around CRPIX \(32.5, 32.5\) leaves the image of 64 x 64 pixels"),
+        (
+            {"cropwidth": 40},
+            r"c1: a: a cropwidth of 40 around CRPIX \(32.5, 32.5\) exceeds the image of 64 x 64 pixels",
+        ),
         ({"mask_method": "advanced", "threshold": 99.9, "edgewidth": 3}, "c1: no pixel above the 99.9th percentile"),
     ],
 )
