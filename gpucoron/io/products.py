@@ -247,6 +247,7 @@ def _sign(model, run):
     import jwst
 
     model.meta.calibration_software_version = jwst.__version__
+    # releases of jwst have no commit
     model.meta.calibration_software_revision = getattr(jwst, "__version_commit__", "") or "RELEASE"
     model.meta.ref_file.crds.context_used, model.meta.ref_file.crds.sw_version = run.context
     for line in history_of(run):

@@ -1,4 +1,4 @@
-"""Folders of tiny exposures, and batches of them in processes of their own."""
+"""Folders of tiny exposures, and batches of them in separate processes."""
 
 import json
 import os
@@ -19,7 +19,7 @@ HOME = str(Path(gpucoron.__file__).parent.parent)
 
 
 class Raw:
-    """A folder of tiny NIRCam exposures, ``names`` their exposures' names, with a CRDS cache of their own."""
+    """A folder of tiny NIRCam exposures with their CRDS cache; ``names`` are the names of the exposures."""
 
     def __init__(self, folder, count, **arguments):
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,11 +41,11 @@ class Raw:
         self.names = sorted(path.name.removesuffix("_uncal.fits") for path in self.files)
 
     def environment(self):
-        """Variables for a process that uses the cache and this very package."""
+        """Environment variables for a process that uses the cache and this copy of the package."""
         return {**os.environ, **self.cache.environment, "PYTHONPATH": HOME, "OMP_NUM_THREADS": "1"}
 
     def start(self, output, *arguments, paths=None):
-        """Start ``gpucoron batch`` in a process of its own."""
+        """Start ``gpucoron batch`` in a new process."""
         command = [sys.executable, "-m", "gpucoron.cli", "batch", *map(str, paths or [self.path])]
         return subprocess.Popen(
             [*command, "-o", str(output), "--backend", "cpu", *arguments],
@@ -56,7 +56,7 @@ class Raw:
         )
 
     def run(self, output, *arguments, paths=None, expect=0):
-        """Run ``gpucoron batch`` to its end; return what it said."""
+        """Run ``gpucoron batch`` until it ends; return its output."""
         process = self.start(output, *arguments, paths=paths)
         out, err = process.communicate(timeout=600)
         assert process.returncode == expect, out + err
@@ -64,7 +64,7 @@ class Raw:
 
 
 def lines(output):
-    """Read all lines of a folder's manifests."""
+    """Read all lines of the manifests in a folder."""
     return [
         json.loads(line)
         for path in sorted(Path(output).glob("manifest*.jsonl"))
@@ -73,17 +73,17 @@ def lines(output):
 
 
 def records(output):
-    """Read what a folder's manifests tell of exposures that came to an end, one way or another."""
+    """Read the manifest records of finished exposures, failed ones included."""
     return [record for record in lines(output) if record["status"] != "started"]
 
 
 def products(output):
-    """Read all products: name -> their bytes without dates, the hash of a header that holds one, and the log."""
+    """Read all products: name -> their bytes without dates, or the hash of the header if it holds one, and the log."""
     return {path.name: _timeless(path) for path in sorted(Path(output).glob("*.fits"))}
 
 
 def _timeless(path):
-    """Read a product's extensions: (name, header, content), without what tells when and how fast it was made."""
+    """Read the extensions of a product: (name, header, content), without times and durations."""
     whole = path.read_bytes()
     date = rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?|_fits_hash: [0-9a-f]{64}"
     parts = []
@@ -92,19 +92,19 @@ def _timeless(path):
             place = hdu.fileinfo()
             header = whole[place["hdrLoc"] : place["datLoc"]]
             content = whole[place["datLoc"] : place["datLoc"] + place["datSpan"]]
-            if hdu.name == "ASDF":  # the log is in there, and its length in the header
+            if hdu.name == "ASDF":  # the header holds the log and its length
                 header, content = b"", re.sub(rb"(?ms)^cal_logs:.*?^(?=\S)", b"", content).rstrip(b"\0")
             parts.append((hdu.name, re.sub(date, b"", header), re.sub(date, b"", content)))
     return parts
 
 
 def leftovers(output):
-    """List what only a batch at work may have in its folder."""
+    """List files that only a running batch may have in its folder."""
     return [path.name for path in Path(output).iterdir() if path.name.startswith(".")]
 
 
 def wait_for(condition, seconds=60):
-    """Wait until something is true, and return it."""
+    """Wait until a condition is true, and return its value."""
     end = time.monotonic() + seconds
     while not (answer := condition()):
         assert time.monotonic() < end, "it did not happen in time"
@@ -113,7 +113,7 @@ def wait_for(condition, seconds=60):
 
 
 def wait_for_lines(output, count, process):
-    """Wait until a batch has recorded so many exposures."""
+    """Wait until a batch has recorded a number of exposures."""
     path = Path(output) / "manifest.jsonl"
 
     def there():

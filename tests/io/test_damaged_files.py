@@ -1,4 +1,4 @@
-"""Damaged files and contradictory headers, one of each kind: refused by name, and the others go on."""
+"""Damaged files and contradictory headers, one of each kind: refused by name, without effect on other files."""
 
 import gzip
 import logging
@@ -43,13 +43,13 @@ def miri(exposures):
 
 
 def places(path):
-    """Say where each extension of a file begins, and where its data do."""
+    """Return where each extension of a file begins, and where its data begin."""
     with fits.open(path) as hdus:
         return {hdu.name: hdu.fileinfo() for hdu in hdus}
 
 
 def with_card(path, folder, keyword, value, extension="PRIMARY"):
-    """Copy a file with other bytes in one card; without the card if there is no value."""
+    """Copy a file with one card changed, or removed if there is no value."""
     content = bytearray(path.read_bytes())
     at = content.index(f"{keyword:8}=".encode(), places(path)[extension]["hdrLoc"])
     content[at : at + CARD] = (f"{keyword:8}= {value}" if value else "").ljust(CARD)[:CARD].encode("latin1")
@@ -66,7 +66,7 @@ def edited(path, folder, edit):
     return copy
 
 
-#: keyword, value, extension, words of the refusal; all of them before a byte of the data is read
+#: keyword, value, extension, part of the error message; all are refused before any data are read
 STRUCTURE = [
     ("NAXIS1", "-20", "SCI", "NAXIS1 is -20"),
     ("NAXIS1", "1000000000", "SCI", "SCI: truncated"),
@@ -124,7 +124,7 @@ def set_keywords(without=(), **values):
         hdus[0].header.update(values)
         for keyword in without:
             del hdus[0].header[keyword]
-            # the metadata's second home, and the keyword that tells of it
+            # the second copy of the metadata, and the keyword that names it
             if "ASDF" in hdus:
                 del hdus["ASDF"], hdus[0].header["DATAMODL"]
 
@@ -167,7 +167,7 @@ def test_keywords_that_contradict_the_arrays(miri, tmp_path, edit, words):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_decided_as_in_jwst_is_told(nircam, tmp_path, caplog, edit, words):
+def test_contradictions_resolved_as_in_jwst_are_logged(nircam, tmp_path, caplog, edit, words):
     Exposure.read(edited(nircam.path, tmp_path, edit))
     assert [record for record in caplog.records if re.search(words, record.getMessage())]
 
@@ -223,7 +223,7 @@ def test_a_damaged_asdf_extension(nircam, tmp_path):
 
 
 def test_every_cut_and_every_tail_is_seen(nircam, tmp_path):
-    """Within headers, before them, within data and their padding; what follows the last extension is blank."""
+    """In and before headers, in data and their padding; bytes after the last extension are zeros."""
     path, content = tmp_path / "x_uncal.fits", nircam.path.read_bytes()
     edges = [place[where] for place in places(nircam.path).values() for where in ("hdrLoc", "datLoc")]
     cuts = {edge + more for edge in edges for more in (0, 80, 500)}
@@ -244,7 +244,7 @@ def test_a_compressed_file_is_read_to_its_end(nircam, tmp_path):
     path, packed = tmp_path / "x_uncal.fits.gz", bytearray(gzip.compress(nircam.path.read_bytes(), 1))
     path.write_bytes(packed)
     np.testing.assert_array_equal(Exposure.read(path).data, Exposure.read(nircam.path).data)
-    for at in (-6, len(packed) // 2):  # the check sum, and what it is of
+    for at in (-6, len(packed) // 2):  # the checksum, and its data
         packed[at] ^= 1
         path.write_bytes(packed)
         packed[at] ^= 1
@@ -268,7 +268,7 @@ def test_wrong_sums_of_the_data_are_refused(nircam, tmp_path, name):
         Exposure.read(path)
 
 
-def test_a_header_changed_later_is_told(nircam, tmp_path, caplog):
+def test_a_header_changed_later_is_logged(nircam, tmp_path, caplog):
     path = tmp_path / "x_uncal.fits"
     with fits.open(nircam.path) as hdus:
         hdus.writeto(path, checksum=True)
@@ -282,7 +282,7 @@ def test_a_header_changed_later_is_told(nircam, tmp_path, caplog):
 
 @pytest.mark.parity
 def test_headers_as_astropy_writes_them(nircam, tmp_path):
-    """Comments may look like values, and long texts go on in further cards."""
+    """Comments may look like values, and long strings continue in further cards."""
     from jwst.pipeline import Detector1Pipeline
 
     copy = tmp_path / "x_uncal.fits"
@@ -314,8 +314,8 @@ def test_the_sum_is_astropys():
 # ------------------------------------------------------------------------------------------------------- the boundary
 
 
-def test_what_is_no_regular_file_is_not_opened(nircam, tmp_path, capsys):
-    """A pipe would wait for ever, and /dev/zero never ends."""
+def test_only_regular_files_are_opened(nircam, tmp_path, capsys):
+    """A pipe would block forever, and /dev/zero never ends."""
     os.mkfifo(tmp_path / "a_uncal.fits")
     (tmp_path / "b_uncal.fits").symlink_to("/dev/zero")
     (tmp_path / "c_uncal.fits").mkdir()
@@ -332,23 +332,23 @@ def test_what_is_no_regular_file_is_not_opened(nircam, tmp_path, capsys):
     assert time.monotonic() - begun < 60
     assert [name for name, error in planned.items() if error is None] == ["e"]
     assert "is not printable ASCII" in str(planned["d"])
-    told = capsys.readouterr().err
-    assert all(f"{name}_uncal.fits" in told for name in "abcd")
-    assert "4 of 5 files failed" in told
+    stderr = capsys.readouterr().err
+    assert all(f"{name}_uncal.fits" in stderr for name in "abcd")
+    assert "4 of 5 files failed" in stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["e_rate.fits", "e_rateints.fits"]
 
 
 def test_a_file_that_a_batch_cannot_read_is_kept_with_its_reason(nircam, tmp_path):
     found = read_input(with_card(nircam.path, tmp_path, "EXPSTART", "'never'"))
     assert found.error is None
-    assert found.begun is not None  # by DATE-OBS
+    assert found.start is not None  # from DATE-OBS
     found = read_input(with_card(nircam.path, tmp_path, "NAXIS2", "-1", "SCI"))
     assert isinstance(found.error, InputError)
-    assert found.about["exposure"] == "x"
+    assert found.record_fields["exposure"] == "x"
 
 
 def test_a_date_that_the_header_lacks_is_found_where_jwst_finds_it(nircam, tmp_path):
-    """In the ASDF extension; the plan of a batch takes the references that the reduction will take."""
+    """In the ASDF extension; the plan of a batch selects the same references as the reduction."""
     with_card(nircam.path, tmp_path, "DATE-OBS", "")
     (tmp_path / "y_uncal.fits").symlink_to("nowhere")
     with nircam.cache.activate():
@@ -360,7 +360,7 @@ def test_a_date_that_the_header_lacks_is_found_where_jwst_finds_it(nircam, tmp_p
 
 
 def test_names_of_files(nircam, tmp_path, capsys):
-    """What FITS headers cannot hold is refused on one line; folders may be called as they like."""
+    """Names that FITS headers cannot hold are refused in one line; folders may have any name."""
     folder = tmp_path / "Stern\u00e9 und\nStaub"
     folder.mkdir()
     names = {"a\nb_uncal.fits": 2, "\u661f_uncal.fits": 2, "with blank_uncal.fits": 0}
@@ -368,9 +368,9 @@ def test_names_of_files(nircam, tmp_path, capsys):
         (folder / name).write_bytes(nircam.path.read_bytes())
         with nircam.cache.activate():
             assert main(["run", str(folder / name), "-o", str(folder / "out"), "--backend", "cpu", "-q"]) == due
-        told = capsys.readouterr().err
-        assert told.count("\n") == (1 if due else 0), told
-        assert not due or "rename the input" in told
+        stderr = capsys.readouterr().err
+        assert stderr.count("\n") == (1 if due else 0), stderr
+        assert not due or "rename the input" in stderr
 
 
 def test_an_error_of_ours_ends_no_command(nircam, miri, tmp_path, monkeypatch, capsys, caplog):
@@ -385,9 +385,9 @@ def test_an_error_of_ours_ends_no_command(nircam, miri, tmp_path, monkeypatch, c
     for case, due in ((nircam, 2), (miri, 0)):
         with case.cache.activate():
             assert main(["run", str(case.path), "-o", str(tmp_path), "--backend", "cpu", "-q"]) == due
-    told = capsys.readouterr().err
-    assert f"{nircam.path.name}: saturation: an internal error of gpucoron (AttributeError: of a kind" in told
-    assert "please report it with the log" in told
+    stderr = capsys.readouterr().err
+    assert f"{nircam.path.name}: saturation: an internal error of gpucoron (AttributeError: of a kind" in stderr
+    assert "please report it with the log" in stderr
     assert "Traceback" in caplog.text
     with nircam.cache.activate(), pytest.raises(InternalError) as caught:
         gpucoron.Coron1Pipeline.call(str(nircam.path), backend="cpu")
@@ -419,7 +419,7 @@ def test_every_error_has_a_kind(error, reading, kind, words, caplog):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_what_ends_the_program_ends_it(error):
+def test_exceptions_that_end_the_program_are_not_caught(error):
     with pytest.raises(error), told_of("x"):
         raise error
 
@@ -436,8 +436,8 @@ def test_a_damaged_file_through_jwsts_call(nircam, tmp_path):
                 reduce()
 
 
-def test_what_a_parameter_names_is_looked_at_first(nircam, tmp_path):
-    """Each of these would be read without an end."""
+def test_files_named_by_parameters_are_checked_first(nircam, tmp_path):
+    """Each of these would be read forever."""
     pipe, lie = tmp_path / "pipe", tmp_path / "lie.fits"
     os.mkfifo(pipe)
     gain = next((nircam.cache.path / "references").rglob("*gain*.fits"))
@@ -458,8 +458,8 @@ def test_what_a_parameter_names_is_looked_at_first(nircam, tmp_path):
             gpucoron.reduce_file(nircam.path, tmp_path / "out", backend="cpu", steps=steps)
 
 
-def test_no_product_is_told_however_quiet(miri, tmp_path, capsys):
-    """Every group saturated: nothing is wrong with the file, and nothing can be fitted."""
+def test_a_missing_product_is_reported_even_with_quiet(miri, tmp_path, capsys):
+    """Every group is saturated: the file is valid, but there is nothing to fit."""
     copy = with_card(miri.path, tmp_path, "BSCALE", f"{65536:>20}", "SCI")
     with miri.cache.activate():
         assert main(["run", str(copy), "-o", str(tmp_path / "out"), "--backend", "numpy", "-q"]) == 0

@@ -1,4 +1,4 @@
-"""Where our code asks CuPy for something, read from the source; and where it has done so, in all test processes."""
+"""Places in the source that use CuPy, and which of them ran, in all test processes."""
 
 import ast
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 import gpucoron
 
 PACKAGE = Path(gpucoron.__file__).parent
-#: what sees device arrays
+#: modules that receive device arrays
 SOURCES = (
     *sorted(PACKAGE.glob("steps/*.py")),
     *sorted(PACKAGE.glob("backends/*.py")),
@@ -21,12 +21,12 @@ SOURCES = (
     PACKAGE / "batch" / "job.py",
     PACKAGE / "records" / "previews.py",
 )
-#: longest wait for tests that other processes still run
+#: longest wait for tests in other processes
 PATIENCE = 300
 
 
 def names_in_source(paths=SOURCES):
-    """List where something is asked of ``xp`` and ``ndimage``: (file, line, name)."""
+    """List uses of ``xp`` and ``ndimage``: (file, line, name)."""
     found = set()
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -47,7 +47,7 @@ def _folder(tmp_path_factory):
 
 
 def note_asked(tmp_path_factory, node, asked):
-    """Note what a test has asked for."""
+    """Record the names that a test has used."""
     path = _folder(tmp_path_factory) / f"{os.getpid()}-{time.monotonic_ns()}.json"
     scratch = path.with_suffix(".part")
     ours = sorted(place for place in asked if place[0].startswith(str(PACKAGE)))
@@ -56,12 +56,12 @@ def note_asked(tmp_path_factory, node, asked):
 
 
 def collect_asked(tmp_path_factory, nodes):
-    """Collect what tests have asked for, when all of them are done; None where some never were."""
-    wanted = {node.nodeid for node in nodes}
+    """Collect the names that tests have used, when all are done; None if some did not run."""
+    expected = {node.nodeid for node in nodes}
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         noted = [json.loads(path.read_text()) for path in _folder(tmp_path_factory).glob("*.json")]
-        if wanted <= {nodeid for nodeid, _ in noted}:
+        if expected <= {nodeid for nodeid, _ in noted}:
             return {tuple(place) for _, places in noted for place in places}
         time.sleep(0.5)
     return None

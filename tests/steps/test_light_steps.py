@@ -1,4 +1,4 @@
-"""The light steps against jwst's own, on small arrays: data to the bit, flags, and what is skipped."""
+"""The light steps compared with jwst's, on small arrays: data to the bit, flags, and skips."""
 
 from dataclasses import replace
 
@@ -58,7 +58,7 @@ def make_exposure(rng, nints=3, ngroups=8, *, zeroframe=False, **facts):
     slope = rng.gamma(1, 3000, (nints, 1, NY, NX))
     data = 10000 + slope * np.arange(1, ngroups + 1)[:, None, None] + rng.normal(0, 20, shape)
     groupdq = np.where(data > 30000, SATURATED, 0) | rng.choice([0, 1, 4, 64], p=[0.7, 0.1, 0.1, 0.1], size=shape)
-    # Flags of later groups need not follow from those of earlier ones.
+    # Flags of later groups need not follow from those of earlier ones
     groupdq = np.where(rng.random(shape) < 0.02, groupdq ^ SATURATED, groupdq)
     zero = rng.normal(9000, 50, (nints, NY, NX)) * (rng.random((nints, NY, NX)) > 0.1)
     return Exposure(
@@ -71,7 +71,7 @@ def make_exposure(rng, nints=3, ngroups=8, *, zeroframe=False, **facts):
 
 
 def make_model(exposure):
-    """Make the RampModel that jwst would see."""
+    """Make the RampModel that jwst would get."""
     from stdatamodels.jwst.datamodels import RampModel
 
     facts = exposure.facts
@@ -91,7 +91,7 @@ def make_model(exposure):
 
 
 def in_subarray(model, exposure):
-    """Give a reference model the exposure's place on the detector, so that jwst does not cut it."""
+    """Give a reference model the exposure's position on the detector, so that jwst does not cut it."""
     for name in ("xstart", "ystart", "xsize", "ysize"):
         setattr(model.meta.subarray, name, getattr(exposure.facts, name))
     model.meta.instrument.name = exposure.facts.instrument
@@ -99,7 +99,7 @@ def in_subarray(model, exposure):
 
 
 def reference(facts=None, **arrays):
-    """Make a reference as the steps see it: read-only arrays and facts."""
+    """Make a reference as for the steps: read-only arrays and facts."""
     for array in arrays.values():
         if array is not None:
             array.flags.writeable = False
@@ -264,7 +264,7 @@ def test_ipc(rng, instrument, xstart, ystart, kernel_shape, per_pixel):
     assert_same(exposure, model)
     np.testing.assert_array_equal(in_chunks, exposure.data)
     assert tuple(edges) == tuple(get_num_ref_pixels(model))
-    # Reference pixels stay as they are.
+    # Reference pixels are not changed.
     science = np.zeros((NY, NX), bool)
     science[edges.bottom : NY - edges.top, edges.left : NX - edges.right] = True
     np.testing.assert_array_equal(exposure.data[..., ~science], original[..., ~science])
@@ -372,7 +372,7 @@ def test_dark(rng, pattern, dark_pattern, dark_ngroups, start, miri):
     for name in ("data", "groupdq", "pixeldq"):
         np.testing.assert_array_equal(getattr(exposure, name), getattr(expected, name), err_msg=name)
     if outcome.status == "COMPLETE":
-        # jwst saves the dark's further groups too, where it needs no averaging.
+        # jwst also saves the additional groups of the dark, if it is not averaged.
         kept = averaged.data[..., :8, :, :].astype(np.float32)
         np.testing.assert_array_equal(exposure.matched_dark, kept)
 
@@ -410,7 +410,7 @@ def test_average_dark_current(rng, image, header, parameter):
 @pytest.mark.parametrize(("nframes", "groupgap"), [(1, 0), (2, 1)])
 @pytest.mark.parametrize(("start", "own"), [(1, [0, 1, 2]), (2, [1, 2, 3]), (3, [2, 3, 3]), (5, [3, 3, 3])])
 def test_later_segments_take_their_own_dark_on_request(rng, start, own, nframes, groupgap):
-    """By default jwst's answer, the last integration; by parameter the dark that the simulated segment has."""
+    """By default as in jwst, the last integration; by parameter the dark of the simulated segment."""
     from stcal.dark_current import dark_sub
     from stdatamodels.jwst.datamodels import DarkMIRIModel
 
@@ -440,7 +440,7 @@ def test_later_segments_take_their_own_dark_on_request(rng, start, own, nframes,
 
 @pytest.mark.parametrize("algorithm", ["OLS_C", "LIKELY"])
 def test_the_average_dark_applies_on_request(rng, algorithm):
-    """jwst never takes the reference's image of it, and adds e-/s to DN/s; with both mended the errors are true."""
+    """jwst never uses the error image of the reference, and adds e-/s to DN/s; with both fixed the errors are right."""
     rate, gain, shape = 40.0, 2.0, (1, 10, 60, 60)
     electrons = np.cumsum(rng.poisson(rate * 5.0, shape), axis=1)
     data = (electrons / gain + rng.normal(0, 2, shape)).astype(np.float32)
@@ -474,7 +474,7 @@ def test_the_average_dark_applies_on_request(rng, algorithm):
         pulls[applies, converts] = np.nanstd(exposure.rate.rate / exposure.rate.err)
     assert pulls[False, False] > 1.7
     assert pulls[True, False] < 0.85
-    # LIKELY's search for jumps knows no dark, and takes some of its noise for jumps
+    # LIKELY's jump search ignores the dark's noise, and takes some of it for jumps
     assert abs(pulls[True, True] - 1) < {"OLS_C": 0.1, "LIKELY": 0.25}[algorithm]
 
 
@@ -525,7 +525,7 @@ def test_charge_migration(rng, ngroups, threshold):
     from jwst.charge_migration import ChargeMigrationStep
 
     exposure = make_exposure(rng, 2, ngroups)
-    # Signals need not rise, and exactly DO_NOT_USE keeps a group from counting.
+    # Signals need not increase, and only DO_NOT_USE alone excludes a group.
     exposure.data[rng.random(exposure.data.shape) < 0.2] = 5000
     exposure.data[0, 1, :, :2] = np.nan
     exposure.groupdq[rng.random(exposure.data.shape) < 0.3] = DO_NOT_USE
@@ -565,7 +565,7 @@ def test_gain_scale(rng, factor, in_reference):
     assert np.array_equal(exposure.rate.rate, rate_before) == (used is None)
 
 
-# What is skipped
+# skipped steps
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ tiles nor threads show in a bit.
 
 import numpy as np
 
+from gpucoron.backends.blas import one_blas_thread
 from gpucoron.backends.tiles import TILE_BYTES, for_each_tile
 
 #: bins of which the products are summed together, and groups of which the wave is worked out together
 _BINS_AT_ONCE, _GROUPS_AT_ONCE = 8, 128
-#: products of a matrix multiplication below which BLAS starts no threads of its own
+#: products of one matrix multiplication: so few that BLAS uses one thread even where nothing limits it
 _PRODUCTS_AT_ONCE = 2**18
 #: quadruples of pixels, of one frame and in all, for which the wave is worked out together
 _QUADS_OF_FRAME, _QUADS_AT_ONCE = 2**14, 2**16
@@ -155,12 +156,13 @@ def match_emicorr(device, sums, counts, wave, group_phases, n_trials):
         mixed = _multiply(s_y[:, bins], with_y) + _multiply(s_ty[:, bins], with_ty) - s_yz
         return _multiply(counts[:, bins], squared), 2 * mixed
 
-    parts = for_each_tile(match, (n_bins, 1), device.n_threads, tile_bytes=4 * _BINS_AT_ONCE)
+    with one_blas_thread():
+        parts = for_each_tile(match, (n_bins, 1), device.n_threads, tile_bytes=4 * _BINS_AT_ONCE)
     return tuple(sum(terms) for terms in zip(*parts, strict=True))
 
 
 def _multiply(a, b):
-    """Multiply matrices in pieces so small that the sums' order does not depend on BLAS's threads."""
+    """Multiply matrices in small pieces; the order of the sums must not depend on the threads of BLAS."""
     product = np.empty((a.shape[0], b.shape[1]))
     width = max(1, _PRODUCTS_AT_ONCE // a.size)
     for start in range(0, b.shape[1], width):

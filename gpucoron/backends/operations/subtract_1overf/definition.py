@@ -5,6 +5,7 @@ Here rows are always the fast axis; a caller whose detector reads along columns 
 
 import numpy as np
 
+from gpucoron.backends.blas import one_blas_thread
 from gpucoron.backends.masks import grow_cross
 from gpucoron.backends.operations.subtract_1overf.cosines import fit_cosines
 from gpucoron.backends.operations.subtract_1overf.frames import for_each_frame
@@ -56,7 +57,8 @@ def fit_1overf(device, images, masks, *, settings):
         mask = np.ascontiguousarray(masks[index])
         models[index] = (_fit_outputs if settings.noutputs > 1 else _fit_image)(image, mask, settings)
 
-    for_each_frame(fit, len(images), device.n_threads)
+    with one_blas_thread():
+        for_each_frame(fit, len(images), device.n_threads)
     return models
 
 

@@ -15,7 +15,7 @@ BRIDGE = 33
 _PIECE = 80
 #: Outputs of a block.
 _BLOCK = 32
-#: Multiplications of one product: so few that the matrix library starts no threads of its own.
+#: Multiplications of one product: the block stays in the cache, and BLAS uses one thread even where nothing limits it.
 _FEW = 2**18
 
 
