@@ -189,7 +189,8 @@ def test_attributes_are_declared():
     paths = [path for path in package.rglob("*.py") if path.relative_to(package).as_posix().startswith(DECLARED)]
     assert len(paths) > 60
     found = [f"{path}:{line}" for path in paths for line in undeclared(path.read_text(encoding="utf-8"))]
-    assert not found, tell(found, "declare the attribute with a default, or say in a comment why it may be missing")
+    advice = "declare the attribute with a default, or say in a comment why it may be missing"
+    assert not found, as_message(found, advice)
 
 
 @pytest.mark.parametrize(
