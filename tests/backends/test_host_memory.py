@@ -201,11 +201,11 @@ def test_the_limit_of_a_cgroup_counts(monkeypatch, tmp_path):
 
 
 def test_the_peak_can_be_reset():
-    process_memory.forget_high_water()
-    before = process_memory.high_water()
+    process_memory.reset_peak_memory()
+    before = process_memory.peak_memory()
     block = np.ones(50_000_000, np.uint8)
-    assert process_memory.high_water() > before + 40_000_000
+    assert process_memory.peak_memory() > before + 40_000_000
     del block
     if Path("/proc/self/clear_refs").exists():
-        process_memory.forget_high_water()
-        assert process_memory.high_water() < before + 40_000_000
+        process_memory.reset_peak_memory()
+        assert process_memory.peak_memory() < before + 40_000_000

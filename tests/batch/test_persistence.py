@@ -407,7 +407,7 @@ def test_files_without_a_window_are_refused_before_the_work(name, seconds, haunt
 def test_a_file_that_is_no_asdf_is_the_error_of_each_exposure(haunted, here, tmp_path):
     file = tmp_path / "memory.asdf"
     file.write_text("nothing of the kind")
-    with pytest.raises(ParameterError, match="persistence_array_file: .*it is no ASDF file"):
+    with pytest.raises(ParameterError, match="persistence_array_file: .*it is not in ASDF format"):
         reduce_all(haunted, tmp_path / "out", file)
     assert not (tmp_path / "out").exists()
     file.write_text("#ASDF 1.0.0, and nothing of the kind")

@@ -24,7 +24,7 @@ from gpucoron.errors import (
     ReferenceFileError,
     TooLittleMemoryError,
 )
-from gpucoron.io.boundary import told_of
+from gpucoron.io.boundary import converted_errors
 from gpucoron.io.exposure import Exposure
 from gpucoron.io.fits_layout import CheckSum, read_layout
 from gpucoron.io.names import split_name
@@ -410,7 +410,7 @@ def test_every_error_has_a_kind(error, reading, kind, words, caplog):
     with (
         caplog.at_level(logging.DEBUG, "gpucoron"),
         pytest.raises(GpucoronError, match=words) as caught,
-        told_of("x", "jump", reading=reading),
+        converted_errors("x", "jump", reading=reading),
     ):
         raise error
     assert type(caught.value) is kind
@@ -420,7 +420,7 @@ def test_every_error_has_a_kind(error, reading, kind, words, caplog):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_exceptions_that_end_the_program_are_not_caught(error):
-    with pytest.raises(error), told_of("x"):
+    with pytest.raises(error), converted_errors("x"):
         raise error
 
 
