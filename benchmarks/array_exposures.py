@@ -1,7 +1,7 @@
-"""Exposures and references as plain arrays: no FITS, no CRDS, no jwst, so that a machine with a GPU needs NumPy alone.
+"""Exposures and references as plain arrays, without FITS, CRDS and jwst, so that a GPU machine needs only NumPy.
 
-The counts are plausible, not true: a gradient of rates, read noise, cosmic rays, some saturation. They decide how long
-the median and the iteration of the jump search take, so they are the same in every run.
+The counts are plausible, not realistic: a gradient of rates, read noise, cosmic rays and some saturation. They
+determine how long the median and the jump search take, so they are the same in every run.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from gpucoron.steps import STEPS
 #: rows of reference pixels at the lower edge of a near-infrared subarray
 BORDER = 4
 
-#: integrations that are made; further ones repeat them, shifted along the rows
+#: number of simulated integrations; further ones repeat them, shifted along the rows
 DISTINCT = 4
 
 
@@ -50,7 +50,7 @@ CASES = {
     "miri-250x60": Case("MIRI", 60, 250, 224, 288),
 }
 
-#: the same kinds, small enough for a rehearsal without a GPU
+#: the same cases, small enough for a rehearsal without a GPU
 REHEARSAL = {
     "nircam-10x2": Case("NIRCAM", 2, 10, 10, 12),
     "miri-40x2": Case("MIRI", 2, 40, 9, 16),
@@ -58,7 +58,7 @@ REHEARSAL = {
 
 
 def write_counts(case, path):
-    """Write a case's counts as they stand in a FITS file: big-endian, signed with an offset of 32768."""
+    """Write the counts of a case as in a FITS file: big-endian and signed, with an offset of 32768."""
     rng = np.random.default_rng(20)
     ny, nx = case.ny, case.nx
     rates = 5 + 60 * np.exp(-((np.arange(ny)[:, None] - ny / 2) ** 2 + (np.arange(nx) - nx / 2) ** 2) / (ny * nx / 16))
@@ -71,7 +71,7 @@ def write_counts(case, path):
         steps[hit] += rng.exponential(800, np.count_nonzero(hit)).astype(np.float32)
         counts = np.cumsum(steps, axis=0, out=steps)
         counts += rng.standard_normal(counts.shape, np.float32) * 8 + 9000
-        # saturated ramps stay where they are
+        # clip the values, so that saturated ramps stay saturated
         made.append((np.clip(counts, 0, 65535).astype(np.int32) - 32768).astype(">i2"))
     with Path(path).open("wb") as file:
         for integration in range(case.nints):
@@ -79,13 +79,13 @@ def write_counts(case, path):
 
 
 def read_counts(case, path, backend):
-    """Take a case's counts from a file to a backend, as `Exposure.read` does."""
+    """Load the counts of a case from a file to a backend, like `Exposure.read`."""
     with Path(path).open("rb") as file:
         return backend.load_counts(case.shape, lambda words: file.readinto(words.view(np.uint8)))
 
 
 def make_exposure(case, data, backend):
-    """Make an exposure of counts that are on the backend already."""
+    """Make an exposure from counts that are already on the backend."""
     return Exposure(
         data=data,
         groupdq=backend.zeros(case.shape, np.uint8),
@@ -128,7 +128,7 @@ def _facts(case):
 
 
 def make_references(case, backend):
-    """Make the references of a case's default steps on a backend: reference type -> Reference or None."""
+    """Make the references of the default steps of a case on a backend: reference type -> Reference or None."""
     rng = np.random.default_rng(21)
     image = case.shape[2:]
     flags = np.zeros(image, np.uint32)
@@ -166,6 +166,6 @@ def make_references(case, backend):
 
 
 def settings_of(case):
-    """Settle the steps' parameters: jwst's defaults."""
+    """Return the parameters of the steps: jwst's defaults."""
     facts = _facts(case)
     return resolve(STEPS, "jwst", instrument=facts.instrument, subarray=facts.subarray)

@@ -1,10 +1,10 @@
-"""A whole programme through ``gpucoron batch`` beside jwst: a loop in one warm process, and a process per file.
+"""Time ``gpucoron batch`` on a whole programme, and jwst in one warm process and in one process per file.
 
 python benchmarks/bench_batch.py [--workers 2] [--copies 4] [--cold 2] [--folder DIR] [--save]
 
-The NIRCam exposures of ERS 1386: nine references of 4 groups x 2 integrations (MEDIUM8), two science exposures of
-15 x 2 (DEEP8), SUB320A335R. A batch of them is mostly the start of its processes; ``--copies`` of the set show what a
-long batch does. The floor is what opening a RampModel and saving rate and rateints takes.
+The files are the NIRCam exposures of ERS 1386: nine references of 4 groups x 2 integrations (MEDIUM8), two science
+exposures of 15 x 2 (DEEP8), SUB320A335R. A batch of one set is dominated by the start of its processes; ``--copies``
+of the set show the speed of a long batch. The floor is the time to open a RampModel and to save rate and rateints.
 """
 
 import argparse
@@ -27,10 +27,10 @@ SET = [("MEDIUM8", 4)] * 9 + [("DEEP8", 15)] * 2
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--copies", type=int, default=4, help="of the set, in the long batch (default: 4)")
-    parser.add_argument("--cold", type=int, default=2, help="files that jwst reduces in a process each (default: 2)")
-    parser.add_argument("--folder", default=None, help="where the simulated exposures are kept")
-    parser.add_argument("--save", action="store_true", help="write the figures to results/")
+    parser.add_argument("--copies", type=int, default=4, help="copies of the set in the long batch (default: 4)")
+    parser.add_argument("--cold", type=int, default=2, help="files that jwst reduces in new processes (default: 2)")
+    parser.add_argument("--folder", default=None, help="folder for the simulated exposures")
+    parser.add_argument("--save", action="store_true", help="write the results to results/")
     parser.add_argument("--jwst", nargs="+", metavar="FILE", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.jwst:
@@ -47,7 +47,7 @@ def main():
     figures["jwst warm"] = run_jwst(one_set, environment)
     cold = [run_jwst([path], environment)["process"] for path in (one_set[0], one_set[-1])[: options.cold]]
     if cold:
-        # a reference and a science exposure stand for all of their kind
+        # one reference and one science exposure represent all of their kind
         figures["jwst cold"] = [cold[0] if readpatt == "MEDIUM8" else cold[-1] for readpatt, _ngroups in SET]
     report(figures)
     if options.save:
@@ -81,7 +81,7 @@ def make_set(folder, copies):
 
 
 def run_batch(files, output, workers, environment):
-    """Run a batch; return seconds from start to end, and of each exposure that met a warm worker."""
+    """Run a batch; return its total seconds, and the seconds of each exposure in a warm worker."""
     shutil.rmtree(output, ignore_errors=True)
     start = time.perf_counter()
     command = [sys.executable, "-m", "gpucoron.cli", "batch", *map(str, files), "-o", str(output), "-q"]
@@ -97,7 +97,7 @@ def run_batch(files, output, workers, environment):
 
 
 def run_jwst(files, environment):
-    """Run jwst in a process of its own; add what the process took from start to end."""
+    """Run jwst in a new process; add the seconds of the whole process."""
     start = time.perf_counter()
     command = [sys.executable, __file__, "--jwst", *map(str, files)]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
@@ -105,7 +105,7 @@ def run_jwst(files, environment):
 
 
 def loop_over(files):
-    """Reduce files by jwst in this process; return seconds of each, the first (which warms it) apart, and the floor."""
+    """Reduce files with jwst in this process; return the seconds of the first, of each other one, and of the floor."""
     import logging
 
     from jwst.pipeline import Detector1Pipeline
@@ -130,7 +130,7 @@ def loop_over(files):
 
 
 def report(figures):
-    """Print the figures, and add the ratios."""
+    """Print the results, and add the ratios."""
     count, copies, workers = figures["exposures"], figures["copies"], figures["workers"]
     warm_jwst = sum(figures["jwst warm"]["seconds"])
     one, long = figures["batch"]["seconds"], figures["long batch"]["seconds"]
@@ -152,8 +152,8 @@ def report(figures):
         for part in ("read", "plan", "steps", "write", "total")
     }
     figures |= {"floor": floor, "parts": parts}
-    told = ", ".join(f"{part} {seconds:.3f}" for part, seconds in parts.items())
-    print(f"a warm exposure (median): {told} s; {parts['total'] / floor:.2f}x the floor of {floor:.3f} s")
+    message = ", ".join(f"{part} {seconds:.3f}" for part, seconds in parts.items())
+    print(f"a warm exposure (median): {message} s; {parts['total'] / floor:.2f}x the floor of {floor:.3f} s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The custom steps on one thread: seconds for the sizes that spaceKLIP's times are known for.
+"""Time the custom steps on one thread, for the sizes for which spaceKLIP's times are known.
 
 python benchmarks/bench_custom.py [--threads 1] [--repeat 3] [--save]
 """
@@ -11,9 +11,9 @@ import time
 import common
 import numpy as np
 
-#: what spaceKLIP 2.2 on jwst 1.18 took on one x86-64 core, seconds; another machine: for orientation only
+#: seconds of spaceKLIP 2.2 on jwst 1.18 on one x86-64 core of another machine, for orientation only
 PEER = {"1/f on 200 frames": 54.0, "1/f on 20 rateints": 5.1, "ktc": 0.8}
-#: its likelihood fit with jump rejection, ramps per second
+#: ramps per second of its likelihood fit with jump rejection
 PEER_RAMPS = 8.6e4
 
 
@@ -21,7 +21,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--save", action="store_true", help="write the figures to results/")
+    parser.add_argument("--save", action="store_true", help="write the results to results/")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     figures = {"threads": options.threads, "repeat": options.repeat, "seconds": {}}
@@ -43,7 +43,7 @@ def main():
 
 
 def jobs(n_threads):
-    """Make the inputs, and give (name, function) for each measurement."""
+    """Make the inputs, and return (name, function) for each measurement."""
     from gpucoron.backends import get_backend
     from gpucoron.steps import ramp_fit, subtract_1overf, subtract_ktc
 

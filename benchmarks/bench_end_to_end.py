@@ -1,8 +1,8 @@
-"""From file to files: jwst, gpucoron and the floor in turn in one warm process; and each in a process of its own.
+"""Time jwst, gpucoron and the I/O floor on whole files, in turn in one warm process, and each in a new process.
 
 python benchmarks/bench_end_to_end.py [--cases nircam-small nircam-10x20 miri-small] [--repeat 5] [--no-cold] [--save]
 
-The floor is what nobody who uses jwst's models gets below: open the file as a RampModel, save rate and rateints.
+The floor is the time that jwst's datamodels need at least: open the file as a RampModel, save rate and rateints.
 """
 
 import argparse
@@ -25,9 +25,9 @@ def main():
     cases = ["nircam-small", "nircam-10x20", "miri-small"]
     parser.add_argument("--cases", nargs="+", default=cases, choices=sorted(common.CASES))
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--no-cold", action="store_true", help="leave out the processes of their own")
-    parser.add_argument("--folder", default=None, help="where the simulated exposures are kept")
-    parser.add_argument("--save", action="store_true", help="write the figures to results/")
+    parser.add_argument("--no-cold", action="store_true", help="do not measure new processes")
+    parser.add_argument("--folder", default=None, help="folder for the simulated exposures")
+    parser.add_argument("--save", action="store_true", help="write the results to results/")
     parser.add_argument("--cold", nargs=2, metavar=("SIDE", "CASE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -49,7 +49,7 @@ def measure(name, folder, options):
     rounds = []
     with cache.activate(), tempfile.TemporaryDirectory(dir=folder) as products:
         by_jwst(path, name, products)
-        by_us(path, name, products)  # both are warm now
+        by_us(path, name, products)  # both are warm from here on
         for _ in range(options.repeat):
             rounds.append({side: act(path, name, products) for side, act in SIDES.items()})
 
@@ -71,15 +71,15 @@ def measure(name, folder, options):
     print(f"gpucoron {figures['ours']['total']:.3f} s ({parts}), {figures['over_floor']:.2f}x the floor")
     print(f"{figures['ratio']:.1f}x faster than jwst")
     if not options.no_cold:
-        # ours first: the floor saves what lies there
+        # gpucoron first: the floor saves the products that it finds
         figures["cold"] = {side: statistics.median(cold(side, name, folder) for _ in range(3)) for side in SIDES}
-        told = ", ".join(f"{side} {seconds:.1f} s" for side, seconds in figures["cold"].items())
-        print(f"in a process of its own, from start to end, medians of 3: {told}")
+        message = ", ".join(f"{side} {seconds:.1f} s" for side, seconds in figures["cold"].items())
+        print(f"in a process of its own, from start to end, medians of 3: {message}")
     return figures
 
 
 def by_us(path, name, products):
-    """Reduce a file; return phase -> seconds, and their total."""
+    """Reduce a file with gpucoron; return phase -> seconds, and their total."""
     import gpucoron
 
     start = time.perf_counter()
@@ -90,7 +90,7 @@ def by_us(path, name, products):
 
 
 def by_jwst(path, name, products):
-    """Reduce a file by jwst into a folder of its own; return seconds."""
+    """Reduce a file with jwst into a new folder; return seconds."""
     from jwst.pipeline import Detector1Pipeline
 
     start = time.perf_counter()
@@ -101,7 +101,7 @@ def by_jwst(path, name, products):
 
 
 def floor(path, _name, products):
-    """Open a file and save the products that lie beside it; return seconds."""
+    """Open a file and save the products next to it; return seconds."""
     stem = Path(path).name.removesuffix("_uncal.fits")
     return common.io_floor(path, [f"{products}/{stem}_{kind}.fits" for kind in ("rate", "rateints")])
 
@@ -110,14 +110,14 @@ SIDES = {"ours": by_us, "floor": floor, "jwst": by_jwst}
 
 
 def once(side, name, folder):
-    """Do in this process, which is new, what one side does."""
+    """Run one side in this new process."""
     path, cache = common.make_case(name, folder)
     with cache.activate():
         SIDES[side](path, name, str(Path(folder) / "cold"))
 
 
 def cold(side, name, folder):
-    """Start a process for one side; return seconds from its start to its end."""
+    """Start a process for one side; return its total seconds."""
     (Path(folder) / "cold").mkdir(exist_ok=True)
     start = time.perf_counter()
     command = [sys.executable, __file__, "--cold", side, name, "--folder", str(folder)]

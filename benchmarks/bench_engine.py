@@ -1,4 +1,4 @@
-"""Stage 1 without reading and writing: jwst's steps beside ours, in turn in one warm process, and peak memory of each.
+"""Time the steps of jwst and gpucoron without reading and writing, in turn in one warm process, and their peak memory.
 
 python benchmarks/bench_engine.py [--cases nircam-10x20 miri-100x19] [--repeat 3] [--threads N] [--save]
 """
@@ -20,17 +20,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", nargs="+", default=["nircam-10x20", "miri-100x19"], choices=sorted(common.CASES))
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=None, help="of our CPU backend; default: the cores given")
-    parser.add_argument("--no-memory", action="store_true", help="leave the memory runs out")
+    parser.add_argument("--threads", type=int, default=None, help="threads of the CPU backend (default: all cores)")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
     parser.add_argument(
         "--no-1overf",
         "--no-flicker",
         dest="with_1overf",
         action="store_false",
-        help="leave out the run with subtract_1overf at groups (--no-flicker is the old name)",
+        help="do not measure the run with subtract_1overf at groups (--no-flicker is the old name)",
     )
-    parser.add_argument("--save", action="store_true", help="write the figures to results/")
-    parser.add_argument("--folder", default=None, help="where the simulated exposures are kept")
+    parser.add_argument("--save", action="store_true", help="write the results to results/")
+    parser.add_argument("--folder", default=None, help="folder for the simulated exposures")
     parser.add_argument("--peak", nargs=2, metavar=("SIDE", "CASE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -49,7 +49,7 @@ def main():
 
 
 def measure(name, folder, options):
-    """Measure one case: medians of each step; jwst and each of our ways in turn."""
+    """Measure one case: medians of each step, of jwst and of each configuration of gpucoron in turn."""
     from gpucoron.backends import get_backend
 
     path, cache = common.make_case(name, folder)
@@ -61,9 +61,9 @@ def measure(name, folder, options):
     rounds = {side: [] for side in ("jwst", *ways)}
     with cache.activate():
         for backend in ways.values():
-            common.our_steps(path, backend, steps)  # warm: imports, references, threads, compiled kernels
+            common.our_steps(path, backend, steps)  # warm up: imports, references, threads, compiled kernels
         for number in range(options.repeat):
-            # Each round begins with another side, so that none is always the first or the last.
+            # Each round starts with another side, so that none is always the first or the last.
             first = number % len(rounds)
             for side in [*rounds][first:] + [*rounds][:first]:
                 one = common.jwst_steps(path, steps) if side == "jwst" else common.our_steps(path, ways[side], steps)
@@ -83,8 +83,8 @@ def measure(name, folder, options):
     }
     figures["scaling"] = statistics.median(a / b for a, b in zip(totals["1 thread"], totals["ours"], strict=True))
     print(_row("all steps", {side: statistics.median(of) for side, of in totals.items()}, figures["ratios"]["ours"]))
-    said = ", ".join(f"{side} {ratio:.1f}x" for side, ratio in figures["ratios"].items())
-    print(f"jwst over: {said}; 1 thread over {ours.device.n_threads}: {figures['scaling']:.2f}x")
+    message = ", ".join(f"{side} {ratio:.1f}x" for side, ratio in figures["ratios"].items())
+    print(f"jwst over: {message}; 1 thread over {ours.device.n_threads}: {figures['scaling']:.2f}x")
     _compare_with_last(name, figures["ratios"])
     if not options.no_memory:
         sides = ("jwst", "ours", "emicorr") if name.startswith("miri") else ("jwst", "ours")
@@ -98,7 +98,7 @@ def measure(name, folder, options):
 
 
 def measure_1overf_at_groups(folder, options, case="nircam-10x20"):
-    """Measure our default steps with 1/f noise subtracted from every group, beside what spaceKLIP took elsewhere."""
+    """Measure the default steps with 1/f noise subtracted from every group, next to spaceKLIP's time elsewhere."""
     from gpucoron.backends import get_backend
 
     path, cache = common.make_case(case, folder)
@@ -131,7 +131,7 @@ def _row(step, medians, ratio):
 
 
 def _compare_with_last(name, ratios):
-    """Say where the ratio to jwst is worse by a fifth and more than in the last results that were kept."""
+    """Print where the ratio to jwst is at least a fifth worse than in the last saved results."""
     last = common.latest("engine")
     if last is None:
         return
@@ -150,7 +150,7 @@ def _peak(side, name, folder, options):
 
 
 def peak_of(side, name, folder, threads):
-    """Measure in this process: peak resident memory over what a run on a small exposure needed.
+    """Measure in this process the peak resident memory above that of a run on a small exposure.
 
     ``side`` is 'jwst', 'ours', or 'emicorr' for our steps up to that one.
     """
@@ -158,7 +158,7 @@ def peak_of(side, name, folder, threads):
     import psutil
 
     from gpucoron.backends import get_backend
-    from gpucoron.backends.process_memory import forget_high_water, high_water
+    from gpucoron.backends.process_memory import peak_memory, reset_peak_memory
     from gpucoron.io.references import STORE
 
     backend = get_backend("cpu", n_threads=threads)
@@ -175,9 +175,9 @@ def peak_of(side, name, folder, threads):
     run("miri-small" if name.startswith("miri") else "nircam-small")
     STORE.clear()
     before = psutil.Process().memory_info().rss
-    forget_high_water()
+    reset_peak_memory()
     run(name)
-    peak = high_water()
+    peak = peak_memory()
     _, _, _, ngroups, nints = common.CASES[name]
     ny, nx = (224, 288) if name.startswith("miri") else (320, 320)
     ramp = np.dtype(np.float32).itemsize * ngroups * nints * ny * nx

@@ -1,10 +1,10 @@
-"""Stage 1 on a GPU: upload, every default step, download; kernels; memory; variants. One JSON in results/.
+"""Time stage 1 on a GPU: upload, every default step, download; kernels; memory; variants. Writes JSON to results/.
 
-It needs CuPy and NumPy, no jwst: exposures and references are arrays (`array_exposures`). Where stcal can be imported,
-its jump detection and ramp fit are timed beside ours.
+It needs CuPy and NumPy but no jwst: exposures and references are arrays (`array_exposures`). If stcal is installed,
+its jump detection and ramp fit are timed, too.
 
 python benchmarks/bench_gpu.py [--cases miri-250x60 ...] [--repeat 5]
-python benchmarks/bench_gpu.py --rehearse    the same on the host build of the kernels, tiny; writes to --output only
+python benchmarks/bench_gpu.py --rehearse    small cases on the host build of the kernels; writes to --output only
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import array_exposures as arrays
 import numpy as np
-from compare_arrays import compare, tell
+from compare_arrays import compare, summarize
 from gpu_variants import allow_variants, measure_variants
 
 from gpucoron import dq
@@ -35,7 +35,7 @@ from gpucoron.steps import STEPS, run_step
 
 RESULTS = Path(__file__).parent / "results"
 
-#: what an H200 should reach: fraction of the copy bandwidth, seconds of all default steps, memory over the ramp
+#: targets for an H200: fraction of the copy bandwidth, seconds of all default steps, memory relative to the ramp
 AIMS = {
     "linearity, jump, ramp_fit on miri-250x60": "0.5 of the copy bandwidth or more",
     "all steps of miri-250x60": "0.08 s",
@@ -43,23 +43,23 @@ AIMS = {
     "peak device memory": "2 float32 ramps or less",
 }
 
-#: relative difference of the products from the CPU backend's: light steps run CuPy's own functions, whose sums may come
-#: in another order. Rates below 0.1 DN/s are differences of larger numbers, and compared as if they were 0.1.
+#: relative difference from the products of the CPU backend: light steps use CuPy functions, which may sum in another
+#: order. Rates below 0.1 DN/s are differences of larger numbers, and compared as if they were 0.1.
 RATE_TOLERANCE = 2e-6
 RATE_FLOORS = {"rate rate": 0.1, "rateints rate": 0.1}
 
-#: times that the jump search reads the ramp: the extremes, the narrowing of the median's bracket, its end, the flags
+#: how often the jump search reads the ramp: for the extremes, to narrow and finish the median's bracket, for the flags
 JUMP_PASSES = 10
 
 
 def traffic(case):
-    """Count the bytes that each step must move at least once to and from memory; what is not listed is small."""
+    """Count the bytes that each step must read and write at least once; steps that are not listed move little."""
     samples, pixels = case.n_samples, case.ny * case.nx
     words = 4 * case.nints * -(-case.ngroups // 32) * pixels
     group_images = 4 * case.ngroups * pixels
     return {
         "dq_init": 2 * samples,
-        "saturation": 4 * samples + 2 * samples + 2 * words + samples,  # the last: the count of what is flagged
+        "saturation": 4 * samples + 2 * samples + 2 * words + samples,  # the last term: counting the flags
         "ipc": 8 * samples,
         "superbias": 8 * samples,
         "refpix": 8 * samples,
@@ -68,13 +68,13 @@ def traffic(case):
         "rscd": 2 * samples,
         "dark_current": 8 * samples + 2 * group_images,
         "jump": 5 * samples * JUMP_PASSES,
-        # flags: looked at for lost charge, edited where one group is left, read and written; cubes of the two fits
+        # flags: read for lost charge, edited where one group is left, read and written; cubes of the two fits
         "ramp_fit": 5 * samples + 4 * samples + 100 * case.nints * pixels,
     }
 
 
 class Clock:
-    """Times stretches of work: on a device by events in its stream, on the host by the wall."""
+    """Measure durations: by events in the stream of a device, by wall time on the host."""
 
     def __init__(self, backend):
         self.cuda = backend.xp.cuda if backend.name == "cuda" else None
@@ -94,7 +94,7 @@ class Clock:
 
 
 def copy_bandwidth(backend, n_bytes, repeat=10):
-    """Measure a copy on the device, bytes read and written per second: the best of some."""
+    """Measure the bandwidth of a copy on the device, bytes read and written per second; the best of several."""
     source = backend.zeros((n_bytes // 4,), np.float32)
     target = backend.zeros((n_bytes // 4,), np.float32)
     clock, best = Clock(backend), np.inf
@@ -106,7 +106,7 @@ def copy_bandwidth(backend, n_bytes, repeat=10):
 
 
 def run_steps(case, exposure, references, backend):
-    """Run the default steps; return step -> (device seconds, wall seconds) of those that had something to do."""
+    """Run the default steps; return step -> (device seconds, wall seconds) of the steps that were not skipped."""
     clock, settings, seconds = Clock(backend), arrays.settings_of(case), {}
     for name in order_of(exposure.facts):
         if settings[name].skip:
@@ -121,7 +121,7 @@ def run_steps(case, exposure, references, backend):
 
 
 class KernelTimes:
-    """Times every launch of a backend by itself while it is entered: kernel -> seconds, launches."""
+    """Context manager that times every launch of a backend: kernel -> seconds, launches."""
 
     def __init__(self, backend):
         self.backend, self.clock, self.marks = backend, Clock(backend), []
@@ -150,12 +150,12 @@ class KernelTimes:
 
 
 def device_bytes(backend):
-    """Bytes that are taken from the device, those kept for later included; None on the host."""
+    """Return the bytes allocated on the device, including those that the memory pool keeps; None on the host."""
     return backend.xp.get_default_memory_pool().total_bytes() if backend.name == "cuda" else None
 
 
 def measure(case, path, backend, bandwidth, repeat):
-    """Measure one case: read its counts from ``path``, run every default step, bring the products to the host.
+    """Measure one case: read its counts from ``path``, run every default step, copy the products to the host.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def measure(case, path, backend, bandwidth, repeat):
     backend.release_memory()
     before = device_bytes(backend)
     rounds, uploads, downloads, products = [], [], [], None
-    for _ in range(repeat + 1):  # the first one warms up
+    for _ in range(repeat + 1):  # the first round warms up
         products = None
         start = time.perf_counter()
         data = arrays.read_counts(case, path, backend)
@@ -213,7 +213,7 @@ def measure(case, path, backend, bandwidth, repeat):
 
 
 def measure_beside(case, backend, folder, options, bandwidth):
-    """Measure one case, with the CPU backend and stcal beside it."""
+    """Measure one case with the CPU backend and stcal for comparison."""
     path = folder / "case.counts"
     arrays.write_counts(case, path)
     figures, products = measure(case, path, backend, bandwidth, options.repeat)
@@ -227,7 +227,7 @@ def measure_beside(case, backend, folder, options, bandwidth):
 
 
 def time_reading(path):
-    """Time the reading of a file alone, in pieces: what an upload cannot be faster than."""
+    """Time only the reading of a file in pieces; an upload cannot be faster."""
     words = np.empty(2**24, np.uint16)
     start = time.perf_counter()
     with path.open("rb") as file:
@@ -237,7 +237,7 @@ def time_reading(path):
 
 
 def to_host(backend, exposure):
-    """Bring the products to the host: name -> array."""
+    """Copy the products to the host: name -> array."""
     found = {}
     for product in ("rate", "rateints"):
         for key, array in vars(getattr(exposure, product)).items():
@@ -262,15 +262,15 @@ def transfer(n_bytes, seconds):
 
 
 def beside_cpu(case, path, products):
-    """Run the CPU backend on the same counts once, warm; tell its times, and where the products differ."""
+    """Run the CPU backend on the same counts once, warm; return its times and the differences of the products."""
     backend = get_backend("cpu")
 
     def run(size):
-        # A smaller image takes the first counts of the file.
+        # A smaller image uses the first counts of the file.
         exposure = arrays.make_exposure(size, arrays.read_counts(size, path, backend), backend)
         return run_steps(size, exposure, arrays.make_references(size, backend), backend), exposure
 
-    run(replace(case, ny=min(case.ny, 10), nx=min(case.nx, 12)))  # warm: compiles what it needs
+    run(replace(case, ny=min(case.ny, 10), nx=min(case.nx, 12)))  # warm up: compiles the kernels
     seconds, exposure = run(case)
     differences = compare(products, to_host(backend, exposure), RATE_TOLERANCE, RATE_FLOORS)
     return {
@@ -283,7 +283,7 @@ def beside_cpu(case, path, products):
 
 
 def beside_stcal(case, path):
-    """Time what jwst runs of stcal for jump and ramp_fit, on the same counts; None where it cannot be imported."""
+    """Time stcal's code for jump and ramp_fit on the same counts; return None if stcal is not installed."""
     try:
         from stcal.jump.jump import detect_jumps_data
         from stcal.jump.jump_class import JumpData
@@ -324,7 +324,7 @@ def beside_stcal(case, path):
 
 
 def measure_long_life(case, backend, folder, n_exposures):
-    """Reduce exposures in a row: device memory must stay where it was after the first few."""
+    """Reduce exposures one after another: device memory must not grow after the first few."""
     path = folder / "again.counts"
     arrays.write_counts(case, path)
     references = arrays.make_references(case, backend)
@@ -352,7 +352,7 @@ def describe(backend):
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    told = {
+    message = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "backend": backend.name,
         "cores": os.cpu_count(),
@@ -363,7 +363,7 @@ def describe(backend):
     if backend.name == "cuda":
         runtime = backend.xp.cuda.runtime
         properties = runtime.getDeviceProperties(backend.device)
-        told |= {
+        message |= {
             "device": properties["name"].decode(),
             "cupy": backend.xp.__version__,
             "nvrtc": list(backend.xp.cuda.nvrtc.getVersion()),
@@ -372,11 +372,11 @@ def describe(backend):
             "driver": runtime.driverGetVersion(),
             "runtime": runtime.runtimeGetVersion(),
         }
-    return told
+    return message
 
 
 def commit():
-    """Name the commit: git's, or what the environment says where there is no git folder."""
+    """Return the commit: from git, or from the environment if there is no git folder."""
     command = ["git", "rev-parse", "--short", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=True)
@@ -386,7 +386,7 @@ def commit():
 
 
 def show(name, figures, n_kernels=None):
-    """Print a case as a table: all kernels, or those that take most."""
+    """Print the table of a case, with all kernels or only the slowest."""
     print(f"\n{name} {tuple(figures['shape'])}: {figures['device_seconds']:.4f} s in the steps")
     cpu = figures.get("cpu", {}).get("steps", {})
     print(f"{'step':<16} {'device ms':>10} {'wall ms':>10} {'floor ms':>9} {'of copy':>8} {'CPU ms' if cpu else '':>9}")
@@ -405,21 +405,21 @@ def show(name, figures, n_kernels=None):
             print(f"{key}: {figures[key]}")
     if "cpu" in figures:
         cpu = figures["cpu"]
-        print(f"CPU ({cpu['kind']}, {cpu['threads']} threads): {cpu['seconds']:.3f} s; {tell(cpu['differences'])}")
+        print(f"CPU ({cpu['kind']}, {cpu['threads']} threads): {cpu['seconds']:.3f} s; {summarize(cpu['differences'])}")
     sys.stdout.flush()
 
 
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", nargs="+", default=None, help=f"of {', '.join(arrays.CASES)}; default: all")
+    parser.add_argument("--cases", nargs="+", default=None, help=f"cases, of {', '.join(arrays.CASES)} (default: all)")
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--exposures", type=int, default=200, help="in a row, for the memory that stays")
-    parser.add_argument("--no-cpu", action="store_true", help="leave the CPU backend out")
+    parser.add_argument("--exposures", type=int, default=200, help="exposures in a row, to see if memory grows")
+    parser.add_argument("--no-cpu", action="store_true", help="do not run the CPU backend")
     parser.add_argument("--no-variants", action="store_true")
-    parser.add_argument("--peer-samples", type=int, default=5 * 10**7, help="stcal runs on exposures up to this size")
+    parser.add_argument("--peer-samples", type=int, default=5 * 10**7, help="largest exposure on which stcal runs")
     parser.add_argument("--backend", default=None, choices=["cuda", "host"])
-    parser.add_argument("--rehearse", action="store_true", help="tiny cases, by default on the host build")
-    parser.add_argument("--output", type=Path, default=None, help="JSON file; default: a new one in results/")
+    parser.add_argument("--rehearse", action="store_true", help="small cases, by default on the host build")
+    parser.add_argument("--output", type=Path, default=None, help="JSON file (default: a new one in results/)")
     return parser.parse_args(arguments)
 
 
@@ -443,7 +443,7 @@ def main(arguments=None):
         figures["long_life"] = measure_long_life(smallest, backend, Path(folder), options.exposures)
         print("\nin a row:", figures["long_life"])
         if not options.no_variants:
-            # Threads that share a pixel are slow on the host.
+            # Several threads per pixel are slow on the host.
             tried = dict(list(cases.items())[:1]) if options.rehearse else cases
             figures["variants"] = measure_variants(tried, backend, Path(folder), Clock, options.repeat)
     write(figures, options)
@@ -453,7 +453,7 @@ def main(arguments=None):
 
 
 def find_problems(figures):
-    """Name what must not be, whatever the speed."""
+    """Return descriptions of all errors, regardless of speed."""
     for name, case in figures["cases"].items():
         if "cpu" in case:
             yield from (f"{name}: {problem}" for problem in find_differences(case["cpu"]["differences"]))
@@ -462,23 +462,23 @@ def find_problems(figures):
 
 
 def find_differences(differences):
-    """Name what differs too much between the products of a case and those of the CPU backend."""
-    # A value within rounding of a threshold is flagged by one backend alone, and its ramp fitted otherwise: one in a
-    # million of the products' values.
+    """Return descriptions of products that differ too much from those of the CPU backend."""
+    # A value within rounding of a threshold may be flagged by one backend only, and its ramp is then fitted
+    # differently. This is allowed for one in a million of the products' values.
     ties = 1e-6 * differences["values"]
     counts = [differences[key] for key in ("different_flags", "different_nan", "beyond")]
     if differences["unlike"] or max(counts) > ties:
-        yield f"the products are not the CPU backend's: {tell(differences)}"
+        yield f"the products differ from those of the CPU backend: {summarize(differences)}"
 
 
 def result_path(folder, machine, kind):
-    """Name the file of a benchmark's results after the day, the device and the commit."""
+    """Return the path of a results file, named after the date, the device and the commit."""
     device = machine.get("device", machine["backend"]).lower().replace(" ", "-")
     return folder / f"{machine['date'][:10]}-{kind}-{device}-{machine['commit']}.json"
 
 
 def write(figures, options):
-    """Write the figures; a rehearsal leaves nothing among the results."""
+    """Write the results; a rehearsal writes none."""
     path = options.output
     if path is None and not options.rehearse:
         RESULTS.mkdir(exist_ok=True)

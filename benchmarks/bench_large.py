@@ -1,8 +1,8 @@
-"""A MIRI exposure of 250 groups x 60 integrations, a file of 1.9 GB, from file to files in 8 GB of memory.
+"""Reduce a MIRI exposure of 250 groups x 60 integrations, a file of 1.9 GB, in 8 GB of memory.
 
 python benchmarks/bench_large.py [--max-memory 8] [--folder DIR] [--save]
 
-Three simulated integrations are repeated; emicorr is on, as in operations. jwst is not run: it needs 24 GB and more.
+Three simulated integrations are repeated; emicorr is on, as in operations. jwst is not run: it needs 24 GB or more.
 """
 
 import argparse
@@ -23,10 +23,10 @@ COPIES = 20
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--max-memory", type=float, default=8.0, help="GB that the process may have (default: 8)")
-    parser.add_argument("--threads", type=int, default=None, help="of our CPU backend; default: the cores given")
-    parser.add_argument("--folder", default=None, help="where the simulated exposure is kept")
-    parser.add_argument("--save", action="store_true", help="write the figures to results/")
+    parser.add_argument("--max-memory", type=float, default=8.0, help="memory limit of the process in GB (default: 8)")
+    parser.add_argument("--threads", type=int, default=None, help="threads of the CPU backend (default: all cores)")
+    parser.add_argument("--folder", default=None, help="folder for the simulated exposure")
+    parser.add_argument("--save", action="store_true", help="write the results to results/")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     folder = Path(options.folder or tempfile.mkdtemp(prefix="gpucoron-bench-"))
@@ -50,7 +50,7 @@ def main():
 
 
 def repeat(small, path):
-    """Write a file whose integrations are those of a small one, time and again; its bytes go straight through."""
+    """Write a file that repeats the integrations of a small one; their bytes are copied unchanged."""
     from astropy.io import fits
 
     with fits.open(small) as hdus, small.open("rb") as raw, path.open("wb") as out:
@@ -72,10 +72,10 @@ def repeat(small, path):
 
 
 def reduce(path, options):
-    """Reduce the file in this process; return what it took."""
+    """Reduce the file in this process; return its times and memory."""
     import gpucoron
     from gpucoron.backends import get_backend
-    from gpucoron.backends.process_memory import high_water
+    from gpucoron.backends.process_memory import peak_memory
 
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -93,7 +93,7 @@ def reduce(path, options):
         "reads": reads,
         "seconds": seconds,
         "reads_per_second": reads / seconds,
-        "peak_mb": high_water() / 1e6,
+        "peak_mb": peak_memory() / 1e6,
         "backend": run.backend.name,
         "threads": run.backend.device.n_threads,
         "parts": {**run.phases, **{record.name: record.seconds for record in run.records}},

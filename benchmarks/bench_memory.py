@@ -1,9 +1,9 @@
-"""How closely `--max-memory` is kept: the anonymous memory of a process that reduces an exposure, at its highest.
+"""Measure how closely `--max-memory` is kept: the peak anonymous memory of a process that reduces an exposure.
 
 python benchmarks/bench_memory.py [--threads 2] [--folder DIR] [--save]
 
-Each reduction is a process of its own, watched from outside every millisecond: Linux keeps no high-water mark of
-anonymous memory. Its products are compared with those of the process without a limit, byte for byte.
+Each reduction runs in a new process, which is sampled from outside every millisecond, because Linux keeps no
+high-water mark of anonymous memory. The products are compared byte for byte with those of a run without a limit.
 """
 
 import argparse
@@ -30,8 +30,8 @@ CASES = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--folder", default=None, help="where the simulated exposures are kept")
-    parser.add_argument("--save", action="store_true", help="write the figures to results/")
+    parser.add_argument("--folder", default=None, help="folder for the simulated exposures")
+    parser.add_argument("--save", action="store_true", help="write the results to results/")
     options = parser.parse_args()
     folder, figures = Path(options.folder or tempfile.mkdtemp(prefix="gpucoron-bench-")), {}
     print(f"{'case':<12} {'ramp':>6} {'limit':>6} {'peak':>6} {'seconds':>8}  MB of anonymous memory; same products")
@@ -58,7 +58,7 @@ def main():
 
 
 def reduce(path, cache, output, limit):
-    """Reduce a file in a process of its own; return seconds and the most anonymous memory, bytes."""
+    """Reduce a file in a new process; return seconds and the peak anonymous memory, bytes."""
     command = [sys.executable, "-m", "gpucoron", "run", path, "-o", output, "--backend", "cpu", "--overwrite", "-q"]
     command += ["--set", "emicorr.skip=false"] if path.name.endswith("mirimage_uncal.fits") else []
     command += [] if limit is None else ["--max-memory", f"{limit}M"]
@@ -73,7 +73,7 @@ def reduce(path, cache, output, limit):
 
 
 def read_products(folder):
-    """Read every array of the products, as bytes."""
+    """Read all arrays of the products as bytes."""
     from astropy.io import fits
 
     arrays = {}

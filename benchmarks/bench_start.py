@@ -1,9 +1,9 @@
-"""What a process costs before it works: from its start to the command line's help, and to the first byte of a ramp.
+"""Time the start of a process: to the command line's help, and to the first byte of a ramp.
 
 python benchmarks/bench_start.py [--case nircam-small] [--repeat 5] [--folder DIR] [--save]
 
-Every figure is the median of processes of their own, started one after the other on files that the system has in
-memory; the import of jwst.pipeline and that of the packages which both need stand beside ours.
+Every figure is the median of new processes, started one after another with all files in the page cache. The imports
+of jwst.pipeline and of the packages that both need are measured for comparison.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import common
 
-#: what is done -> Python code
+#: what is measured -> Python code
 IMPORTS = {
     "python": "",
     "import gpucoron": "import gpucoron",
@@ -28,7 +28,7 @@ IMPORTS = {
     "import jwst.pipeline": "import jwst.pipeline",
 }
 FIRST_BYTE = "gpucoron run, to the first byte of SCI"
-#: ``gpucoron run`` that ends where it would read the first science samples
+#: ``gpucoron run`` that exits before it reads the first science samples
 RUN = """
 import sys
 from gpucoron import cli
@@ -46,8 +46,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", default="nircam-small", choices=common.CASES)
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--folder", default=None, help="where the simulated exposure is kept")
-    parser.add_argument("--save", action="store_true", help="write the figures to results/")
+    parser.add_argument("--folder", default=None, help="folder for the simulated exposure")
+    parser.add_argument("--save", action="store_true", help="write the results to results/")
     options = parser.parse_args()
     folder = Path(options.folder or tempfile.mkdtemp(prefix="gpucoron-bench-"))
     path, cache = common.make_case(options.case, folder)
@@ -64,9 +64,9 @@ def main():
 
 
 def measure(arguments, environment, repeat, expect=""):
-    """Run Python on a code and its arguments; return the medians of seconds and of CPU seconds.
+    """Run Python code with arguments; return the medians of seconds and of CPU seconds.
 
-    The first run, which brings the files into memory, does not count.
+    The first run, which loads the files into the page cache, does not count.
     """
     seconds, cpu = [], []
     for _ in range(repeat + 1):

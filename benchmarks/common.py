@@ -1,4 +1,4 @@
-"""What the benchmarks share: cases, jwst's step times, the machine's description, results on disk."""
+"""Shared by the benchmarks: cases, jwst's step times, the description of the machine, saved results."""
 
 import json
 import os
@@ -14,8 +14,8 @@ from unittest.mock import patch
 
 RESULTS = Path(__file__).parent / "results"
 
-#: what spaceKLIP 2.2 on jwst 1.18 took for NIRCam, 10 groups x 20 integrations, with 1/f noise subtracted from every
-#: group, seconds on one x86-64 core; another machine: for orientation only
+#: seconds of spaceKLIP 2.2 on jwst 1.18 for NIRCam, 10 groups x 20 integrations, with 1/f noise subtracted from every
+#: group, on one x86-64 core of another machine, for orientation only
 PEER_WITH_1OVERF_AT_GROUPS = 77.0
 
 #: name -> arguments of ``gpucoron.simulate.simulate``
@@ -27,12 +27,12 @@ CASES = {
     "miri-250x3": ("MIRI", "MASK1550", "FASTR1", 250, 3),
 }
 
-#: parameters of a case's steps, jwst's and ours: operations have emicorr on for MIRI's coronagraphs
+#: step parameters of a case, for jwst and gpucoron: operations run emicorr for MIRI coronagraphy
 STEPS = {name: {"emicorr": {"skip": False}} for name in CASES if name.startswith("miri")}
 
 
 def make_case(name, folder):
-    """Simulate a case with its references; return (path, cache). A case that is there is taken."""
+    """Simulate a case with its references, or use the existing one; return (path, cache)."""
     from gpucoron.simulate import Effects, simulate
     from gpucoron.simulate.crds import open_cache
     from gpucoron.simulate.references import write_references
@@ -42,7 +42,7 @@ def make_case(name, folder):
     if made:
         return made[0], open_cache(folder / "crds")
     folder.mkdir(parents=True, exist_ok=True)
-    # without interference there is no reference for emicorr
+    # without interference there is no emicorr reference
     simulation = simulate(*CASES[name], seed=1, effects=Effects(emi=True))
     cache = write_references(simulation, folder / "crds")
     return simulation.write(folder), cache
@@ -50,7 +50,7 @@ def make_case(name, folder):
 
 @contextmanager
 def timed_jwst_steps():
-    """Time every step of jwst's pipeline: gives a dict step -> seconds that fills while jwst runs."""
+    """Time every step of jwst's pipeline: yield a dict step -> seconds, which is filled while jwst runs."""
     from jwst.pipeline import Detector1Pipeline
 
     seconds = {}
@@ -82,7 +82,7 @@ def jwst_steps(path, steps=None):
 
 
 def our_steps(path, backend, steps=None, *, pipeline=None, until=None):
-    """Run our engine on a file, or its steps before ``until``; return step -> seconds."""
+    """Run gpucoron's engine on a file, or its steps before ``until``; return step -> seconds."""
     from gpucoron.engine import plan, run_steps
     from gpucoron.io.exposure import Exposure
 
@@ -91,11 +91,11 @@ def our_steps(path, backend, steps=None, *, pipeline=None, until=None):
 
 
 def io_floor(path, products):
-    """Time what is left when there is nothing to compute: open a RampModel, save products; return seconds."""
+    """Time the I/O alone: open a RampModel, save products; return seconds."""
     from stdatamodels.jwst import datamodels
 
     models = [datamodels.open(product) for product in products]
-    for model in models:  # what is lazy is loaded before the clock runs
+    for model in models:  # load lazy modules before the clock starts
         _ = model.data, model.err, model.dq, model.var_poisson, model.var_rnoise
     with tempfile.TemporaryDirectory(dir=Path(products[0]).parent) as folder:
         start = time.perf_counter()
@@ -132,13 +132,13 @@ def machine():
 
 
 def latest(kind):
-    """Read the newest results of a kind, by their own date; None where there are none."""
+    """Read the newest results of a benchmark, by the date in the file; None if there are none."""
     kept = [json.loads(path.read_text()) for path in RESULTS.glob(f"*-{kind}-*.json")]
     return max(kept, key=lambda one: one["machine"]["date"], default=None)
 
 
 def save(name, figures):
-    """Write figures with the machine's description to ``results/``; return the path."""
+    """Write results with the description of the machine to ``results/``; return the path."""
     RESULTS.mkdir(exist_ok=True)
     described = machine()
     path = RESULTS / f"{described['date'][:10]}-{name}-{described['commit']}.json"

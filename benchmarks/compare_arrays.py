@@ -1,4 +1,4 @@
-"""How far the arrays of two backends are apart, counted: bits, flags, places of NaN, relative differences."""
+"""Count how the arrays of two backends differ: bits, flags, positions of NaN, relative differences."""
 
 import numpy as np
 
@@ -11,18 +11,18 @@ def compare(found, expected, tolerance=0.0, floors=None):
     found, expected : dict
         Name -> array on the host.
     tolerance : float
-        Largest relative difference of floating-point values; flags and NaN have none.
+        Largest relative difference of floating-point values; flags and NaN must be equal.
     floors : dict, optional
-        Name -> smallest value that a difference is divided by: values near zero are differences of large ones.
+        Name -> smallest divisor of a difference, because values near zero are differences of large ones.
 
     Returns
     -------
     dict
-        ``values`` that were compared; ``different_bits``: those that are not the same to the last bit, NaN apart;
-        ``different_flags``: whole numbers that differ; ``different_nan``: values that are NaN on one side only;
-        ``beyond``: values that differ by more than the tolerance; ``largest``: the largest relative difference;
-        ``where``: names of the arrays with flags, NaN or values that differ so; ``unlike``: arrays that cannot be
-        compared, since one is missing or of another kind or shape.
+        ``values`` that were compared; ``different_bits``: values with different bits, except NaN; ``different_flags``:
+        integers that differ; ``different_nan``: values that are NaN on one side only; ``beyond``: values that differ by
+        more than the tolerance; ``largest``: the largest relative difference; ``where``: names of the arrays with such
+        flags, NaN or values; ``unlike``: arrays that cannot be compared, because one is missing or its dtype or shape
+        differs.
     """
     totals = dict.fromkeys(("values", "different_bits", "different_flags", "different_nan", "beyond"), 0)
     totals |= {"largest": 0.0, "where": [], "unlike": []}
@@ -55,25 +55,27 @@ def _compare_values(ours, theirs, tolerance, floor):
     counts["different_bits"] = int(np.count_nonzero(differ)) + counts["different_nan"]
     one, other = ours[differ].astype(np.float64), theirs[differ].astype(np.float64)
     with np.errstate(all="ignore"):
-        # Infinite values differ beyond any tolerance; 0 and -0 do not differ.
+        # Infinite values exceed any tolerance; 0 and -0 are equal.
         relative = np.where(one == other, 0.0, np.abs(one - other) / np.maximum(np.abs(other), floor))
     relative[np.isnan(relative)] = np.inf
     counts["beyond"] = int(np.count_nonzero(relative > tolerance))
     return counts | {"largest": float(relative.max(initial=0.0))}
 
 
-def tell(counts):
-    """Say in a line what `compare` counted."""
+def summarize(counts):
+    """Summarize the counts of `compare` in one line."""
     if counts["unlike"]:
         return f"cannot be compared: {'; '.join(counts['unlike'])}"
     if not counts["different_bits"]:
         return f"the same bits in {counts['values']} values"
-    told = f"{counts['different_bits']} of {counts['values']} values differ in bits, by up to {counts['largest']:.2g}"
+    message = (
+        f"{counts['different_bits']} of {counts['values']} values differ in bits, by up to {counts['largest']:.2g}"
+    )
     for key, words in (
         ("different_flags", "in flags"),
         ("different_nan", "in NaN"),
         ("beyond", "beyond the tolerance"),
     ):
         if counts[key]:
-            told += f", {counts[key]} {words}"
-    return told + (f" (in {', '.join(counts['where'])})" if counts["where"] else "")
+            message += f", {counts[key]} {words}"
+    return message + (f" (in {', '.join(counts['where'])})" if counts["where"] else "")

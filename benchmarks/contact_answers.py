@@ -1,7 +1,7 @@
-"""First contact: the answers. Every step and every heavy operation against NumPy or the host build of the kernels.
+"""First contact: the results. Compare every step and heavy operation with NumPy or the host build of the kernels.
 
-Where only additions, multiplications, divisions and roots are made, and in the same order, the bits must be the same:
-nothing is contracted, and nothing rounds to zero. What has a tolerance says why.
+If an operation only adds, multiplies, divides and takes roots, in the same order, its bits must be equal: no operations
+are contracted, and no values are flushed to zero. Each tolerance has its reason next to it.
 """
 
 import copy
@@ -15,13 +15,14 @@ from contact_part import Wrong, host_reference
 from gpucoron import dq
 from gpucoron.backends import get_backend
 from gpucoron.backends.backend import Backend
+from gpucoron.io.exposure import Exposure
 from gpucoron.steps.apply_rateints_outliers import find_outliers
 from gpucoron.steps.emicorr import ReadTimes, apply_emicorr
 from gpucoron.steps.ipc import ReferenceEdges
 from gpucoron.steps.subtract_1overf import noise_of_ramp, noise_of_rateints
 from tests.tools.exercise_kernels import make_ramps
 
-#: the image is no multiple of a block of threads
+#: the image size is not a multiple of a block of threads
 CASES = {
     "default steps, NIRCam": arrays.Case("NIRCAM", 3, 10, 75, 84),
     "default steps, MIRI": arrays.Case("MIRI", 3, 70, 51, 68),
@@ -31,19 +32,19 @@ CLIPPED = arrays.Case("MIRI", 105, 12, 24, 32)
 REHEARSED = dict(zip(CASES, arrays.REHEARSAL.values(), strict=True))
 CLIPPED_REHEARSED = arrays.Case("MIRI", 105, 6, 5, 8)
 
-#: what is left of counts after dark and bias is compared as if it were 1 DN at least, below the read noise of 8 DN
+#: counts after dark and bias are compared as if they were at least 1 DN, below the read noise of 8 DN
 FLOORS = {"data": 1.0, **bench_gpu.RATE_FLOORS}
 
-#: sums over the bins of a phase in another order, then one rounding to float32
+#: sums over the bins of a phase in a different order, then one rounding to float32
 EMICORR_TOLERANCE = 1.2e-7
-#: of the scatter of the model: the smoothing sums float32 values in another order
+#: fraction of the scatter of the model: the smoothing sums float32 values in a different order
 SUBTRACT_1OVERF_TOLERANCE = 1e-4
 
 TIMES = {"group_time": 2.0, "frame_time": 0.5, "nframes": 4}
 
 
 def reduce(case, path):
-    """Make what runs all default steps on a backend, and gives the products, the flags and the corrected ramps."""
+    """Return a function that runs all default steps on a backend and returns products, flags and corrected ramps."""
 
     def run(backend):
         if not path.exists():
@@ -57,7 +58,7 @@ def reduce(case, path):
 
 
 def check_steps(part):
-    """All default steps; with sigma clipping against the host build, since NumPy leaves the clipping to astropy."""
+    """Check all default steps; sigma clipping against the host build, because NumPy uses astropy for the clipping."""
     for name, case in (REHEARSED if part.rehearse else CASES).items():
         run = reduce(case, part.scratch / f"{name}.counts")
         part.compare(name, run, get_backend("numpy"), bench_gpu.RATE_TOLERANCE, FLOORS)
@@ -68,7 +69,7 @@ def check_steps(part):
 
 
 def check_operations(part):
-    """Every heavy operation in each of its modes."""
+    """Check every heavy operation in each of its modes."""
     shape = (3, 8, 11, 16) if part.rehearse else (4, 12, 45, 52)
     reference, host = get_backend("numpy"), host_reference()
     for name, run in plain_operations(shape).items():
@@ -85,7 +86,7 @@ def check_operations(part):
 
 
 def plain_operations(shape):
-    """List the operations whose bits must be the same: name -> ``run(backend)``."""
+    """List the operations whose bits must be equal: name -> ``run(backend)``."""
     rng = np.random.default_rng(7)
     ramps, image = make_ramps(rng, shape), shape[2:]
     data, groupdq, gain, readnoise = ramps
@@ -172,7 +173,7 @@ def plain_operations(shape):
         from gpucoron.records.previews import group_fractions
 
         flags = backend.to_device(groupdq.copy())
-        counts = count_flags(SimpleNamespace(backend=backend, exposure=SimpleNamespace(groupdq=flags, rate=None)))
+        counts = count_flags(SimpleNamespace(backend=backend, exposure=Exposure(groupdq=flags)))
         fractions = group_fractions(flags, dq.DO_NOT_USE, backend.xp)
         return {name: backend.xp.asarray(share) for name, share in {**counts, "by group": fractions}.items()}
 
@@ -188,7 +189,7 @@ def plain_operations(shape):
 
 
 def jumps(ramps, options):
-    """Make what searches jumps: flags and count."""
+    """Return a function that searches jumps and returns flags and count."""
 
     def run(backend):
         given = send(backend, *ramps)
@@ -199,7 +200,7 @@ def jumps(ramps, options):
 
 
 def clippings(shape):
-    """List the sigma clippings: over many integrations, and over all groups of a pixel."""
+    """List the sigma clippings: over integrations, and over all groups of a pixel."""
     many = make_ramps(np.random.default_rng(8), (105, 6, *shape[2:]))
     few = make_ramps(np.random.default_rng(9), shape)
     return {
@@ -209,7 +210,7 @@ def clippings(shape):
 
 
 def fit_of_averaged_groups(shape):
-    """Make a ramp fit with all that it may be given."""
+    """Return a ramp fit with all optional inputs."""
     rng = np.random.default_rng(10)
     ramps = make_ramps(rng, shape)
     first = rng.normal(20, 4, (shape[0], *shape[2:])).astype(np.float32)
@@ -229,7 +230,7 @@ def fit_of_averaged_groups(shape):
 
 
 def emicorr_case(shape):
-    """Make ramps with two waves in them, and what takes these out."""
+    """Return ramps with two waves, and a function that subtracts these."""
     rng = np.random.default_rng(11)
     nints, ngroups, ny, nx = shape[:3] + (shape[3] // 4 * 4,)
     phases = (np.arange(50) + 0.5) / 50
@@ -255,7 +256,7 @@ def emicorr_case(shape):
 
 
 def likelihood_fits(shape, rules):
-    """List the fits by likelihood: of ramps with flags, of single reads before them, of differences."""
+    """List the likelihood fits: of ramps with flags, with single reads, of differences."""
     rng = np.random.default_rng(12)
     data, groupdq, gain, readnoise = make_ramps(rng, shape)
     data = np.nan_to_num(data, nan=200)
@@ -313,7 +314,7 @@ def subtract_1overf_models(shape):
 
 
 def check_chunks(part):
-    """Rows in chunks, as for an exposure that is larger than the device's memory: the bits of the whole."""
+    """Check that rows in chunks, as for an exposure larger than the device memory, have the same bits as the whole."""
     shape = (2, 8, 11, 16) if part.rehearse else (4, 40, 64, 72)
     chunked = ("linearity", "saturation, 4", "jumps, one pass", "jumps, one after the other,")
     operations = {name: run for name, run in plain_operations(shape).items() if name.startswith(chunked)}
@@ -324,7 +325,7 @@ def check_chunks(part):
             in_parts, sent = watch_chunks(backend, np.prod(shape) * 4 // 3)
             answers = run(in_parts)
             if max(sent.count(name) for name in sent) < 2:
-                msg = "the rows went through the device at once"
+                msg = "the rows were not processed in chunks"
                 raise Wrong(msg)
             return answers
 
@@ -332,7 +333,7 @@ def check_chunks(part):
 
 
 def watch_chunks(backend, budget):
-    """Give a backend that goes by chunks of so many bytes, and a list of what its device is asked for."""
+    """Return a backend with a memory budget of so many bytes, and a list of the calls of its device."""
     device, sent = copy.copy(backend.device), []
 
     def execute(operation, arguments, settings):
@@ -344,5 +345,5 @@ def watch_chunks(backend, budget):
 
 
 def send(backend, *given):
-    """Copy arrays, so that what is done to them stays apart, and bring them to a backend."""
+    """Copy arrays to a backend, so that changes do not affect the originals."""
     return [backend.to_device(np.array(array)) for array in given]

@@ -17,20 +17,20 @@ from gpucoron.backends.devices.cuda_loader import KernelLoader
 from gpucoron.backends.kernel_files import SOURCES, cache_folder, instantiations
 from tests.tools.sanitize_gpu import find_sanitizer
 
-#: what the tests and the comparisons can do without
+#: packages that the tests and comparisons can run without
 OPTIONAL = ("pytest", "xdist", "hypothesis", "astropy", "jwst")
 
 
 def describe_machine(part):
-    """Tell what machine this is, and whether the device can be used at all."""
+    """Describe the machine, and check that the device can be used at all."""
     if not part.rehearse:
         for command in (["nvidia-smi", "-L"], ["nvcc", "--version"]):
             part.say("    ", _last_line(command))
     here = {name: find_spec(name) is not None for name in OPTIONAL}
     here |= {"g++": shutil.which("g++") is not None, "compute-sanitizer": find_sanitizer() is not None}
     part.keep(here=here)
-    part.say("     here:", ", ".join(name for name in here if here[name]))
-    part.say("     not here:", ", ".join(name for name in here if not here[name]))
+    part.say("     installed:", ", ".join(name for name in here if here[name]))
+    part.say("     not installed:", ", ".join(name for name in here if not here[name]))
 
     def describe():
         machine = bench_gpu.describe(part.backend)
@@ -49,7 +49,7 @@ def _last_line(command):
 
 
 def compile_everything(part):
-    """Compile and load every kernel file, side by side, down to every function of the table."""
+    """Compile and load every kernel file in parallel, down to every function of the table."""
     part.say(f"     kept in {cache_folder()} (GPUCORON_CACHE: {os.environ.get('GPUCORON_CACHE', 'not set')})")
     load, compiled = (_prepare_device if part.backend.name == "cuda" else _prepare_host)(part.backend)
 
@@ -66,17 +66,17 @@ def compile_everything(part):
         for future in as_completed([pool.submit(timed, source) for source in SOURCES]):
             source, seconds, error = future.result()
             n_functions = len(instantiations(source))
-            told = f"{n_functions} functions, {'compiled' if source in compiled else 'from the cache'}"
+            message = f"{n_functions} functions, {'compiled' if source in compiled else 'from the cache'}"
             if error is not None:
-                # The compiler's first errors: what follows comes of them.
+                # Print the first errors of the compiler; later ones follow from them.
                 lines = [line for line in str(error).splitlines() if "error" in line] or str(error).splitlines()
-                told = "\n".join(lines[:4])
-            part.note(f"{source} is loaded", error is None, told, seconds)
+                message = "\n".join(lines[:4])
+            part.note(f"{source} is loaded", error is None, message, seconds)
     part.keep(seconds=time.perf_counter() - start, compiled=sorted(compiled))
 
 
 def _prepare_device(backend):
-    """Give what loads a file's functions on the device, and the set of the files that had to be compiled for it."""
+    """Return a function that loads the kernels of a file on the device, and the set of the compiled files."""
     loader, compile_kernels, compiled = KernelLoader(backend.xp), cuda_loader.compile_kernels, set()
 
     def compile_and_note(nvrtc, source, *arguments):
@@ -84,7 +84,7 @@ def _prepare_device(backend):
         return compile_kernels(nvrtc, source, *arguments)
 
     def load(source):
-        # A new thread has no context yet.
+        # A new thread has no CUDA context yet.
         backend.synchronize()
         for kernel, variant in instantiations(source):
             loader.function(backend.device.device, kernel.name, variant)
@@ -94,7 +94,7 @@ def _prepare_device(backend):
 
 
 def _prepare_host(backend):
-    """Do the same with the host build."""
+    """The same for the host build."""
     compiled, before = set(), {path.name for path in cache_folder().glob("host-*")}
 
     def load(source):
@@ -106,7 +106,7 @@ def _prepare_host(backend):
     return load, compiled
 
 
-#: what the light steps and the launchers do with CuPy, by name: of a namespace, its ndimage and arrays
+#: CuPy features that the light steps and the launches use: of the namespace, its ndimage and arrays
 OPERATIONS = {
     "flags are set row by row": lambda xp, ndimage, data, flags: [_set_flags(flags.copy())],
     "flags are counted": lambda xp, ndimage, data, flags: [xp.count_nonzero(flags & 4), (flags > 0).sum()],
@@ -136,7 +136,7 @@ def _set_flags(flags):
 
 
 def try_operations(part):
-    """Hold CuPy's own operations against NumPy's, and time the smallest: light steps consist of thousands of them."""
+    """Compare CuPy's own operations with NumPy's, and time the smallest: light steps consist of thousands of them."""
     rng = np.random.default_rng(4)
     data, flags = rng.normal(5, 3, (37, 53)).astype(np.float32), rng.integers(0, 6, (37, 53)).astype(np.uint8)
     data[rng.random(data.shape) < 0.05] = np.nan

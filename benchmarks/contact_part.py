@@ -1,4 +1,4 @@
-"""A part of the first contact, as its own process sees it: checks and figures, written to a file after each of them."""
+"""One part of the first contact, run in its own process: checks and figures, saved to a file after each check."""
 
 import json
 import os
@@ -8,40 +8,40 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from compare_arrays import compare, tell
+from compare_arrays import compare, summarize
 
-#: exit status of a process whose device answers nothing any more: CUDA's errors stay
+#: exit status of a process in which the device no longer responds, because CUDA errors persist until it exits
 SPOILED = 3
 
-#: seconds before a part's limit at which it should have ended by itself
+#: seconds before the limit of a part at which it should have ended
 MARGIN = 2
 
 
 class Wrong(Exception):
-    """What a check found is wrong."""
+    """A check found an error."""
 
 
 class NotDone(Exception):
-    """A check cannot be made on this machine; that is no fault."""
+    """A check is impossible on this machine, which is not an error."""
 
 
 class Part:
     """The checks and figures of one part.
 
-    A check that the file knows already is not made again: after a crash, a new process goes on with the next one.
+    A check that is already recorded is skipped: after a crash, a new process continues with the next check.
 
     Parameters
     ----------
     record : Path
-        Where the checks and figures are kept, as JSON.
+        JSON file of the checks and figures.
     scratch : Path
         A folder that all parts share.
     limit : float
-        Seconds that the part may take.
+        Seconds for the part.
     began : float
-        When the whole run began, as `time.time` tells it.
+        Start of the whole run, see `time.time`.
     rehearse : bool
-        Tiny, on the host build of the kernels.
+        Run small cases on the host build of the kernels.
     """
 
     def __init__(self, record, scratch, limit, began, rehearse):
@@ -64,30 +64,30 @@ class Part:
         return self._record["figures"]
 
     def seconds_left(self):
-        """Tell how long the part may still take, with a moment to put down what it has."""
+        """Return the seconds that remain for the part, less a margin to save its results."""
         return self._ends - time.time() - MARGIN
 
     def say(self, *words):
         print(f"[{time.time() - self._began:6.1f}]", *words, flush=True)
 
     def keep(self, **figures):
-        """Keep figures."""
+        """Save figures."""
         self.figures.update(figures)
         self._write()
 
     def check(self, name, call):
-        """Make a check, unless that was done before.
+        """Run a check, unless it has already been run.
 
         Parameters
         ----------
         name : str
         call : callable
-            Returns what there is to tell; raises `Wrong` or any other exception, or `NotDone`.
+            Returns a message; raises `Wrong` or any other exception for an error, or `NotDone`.
 
         Returns
         -------
         bool
-            Whether nothing is wrong.
+            Whether the check found no error.
         """
         for done in self._record["checks"]:
             if done["name"] == name:
@@ -96,64 +96,64 @@ class Part:
         self._write()
         start, ok = time.perf_counter(), True
         try:
-            told = call()
+            message = call()
         except NotDone as reason:
-            told, ok = str(reason), None
+            message, ok = str(reason), None
         except Exception as error:
-            told, ok = str(error) if isinstance(error, Wrong) else _describe(error), False
+            message, ok = str(error) if isinstance(error, Wrong) else _describe(error), False
         self._record["running"] = None
-        self.note(name, ok, told, time.perf_counter() - start)
+        self.note(name, ok, message, time.perf_counter() - start)
         if ok is False and not self._device_answers():
-            self.say("the device answers nothing after that; a new process goes on with the next check")
-            # Not by way of the interpreter: CuPy would complain about every array that is left.
+            self.say("the device no longer responds; a new process continues with the next check")
+            # Exit without the interpreter's clean-up, in which CuPy would report an error for every remaining array.
             os._exit(SPOILED)
         return ok is not False
 
     def compare(self, name, run, reference, tolerance=0.0, floors=None, made_by=None):
-        """Compare what a backend and another one answer; the counts are kept among the figures.
+        """Compare the arrays of a backend with those of a reference backend; save the counts among the figures.
 
         Parameters
         ----------
         name : str
         run : callable
-            ``run(backend)`` gives arrays by name.
+            ``run(backend)`` returns arrays by name.
         reference : Backend or None
-            Where there is none, the check cannot be made.
+            If None, the check cannot be run.
         tolerance, floors
             See `compare_arrays.compare`.
         made_by : callable, optional
-            What the reference runs, if not the same.
+            Function that the reference runs, if not ``run``.
         """
 
         def call():
             if reference is None:
-                raise NotDone("there is no g++ here, and the kernels on the CPU are what this is compared with")
+                raise NotDone("g++ is not installed, which the kernels on the CPU need for the comparison")
             try:
                 expected = to_host(reference, (made_by or run)(reference))
             except OSError as error:
                 if reference.name != "host":
                     raise
-                # It is compiled first, into a folder that may be closed to it.
-                raise NotDone(f"what this is compared with cannot be had here: {error}") from error
+                # The reference is compiled first, into a folder that may not be writable.
+                raise NotDone(f"the reference for the comparison cannot be compiled: {error}") from error
             found = to_host(self.backend, run(self.backend))
             counts = compare(found, expected, tolerance, floors)
             self.keep(**{name: {**counts, "against": reference.name, "tolerance": tolerance}})
-            told = f"against {reference.name}: {tell(counts)}"
+            message = f"against {reference.name}: {summarize(counts)}"
             if any(counts[key] for key in ("unlike", "different_flags", "different_nan", "beyond")):
-                raise Wrong(told)
-            return told
+                raise Wrong(message)
+            return message
 
         return self.check(name, call)
 
-    def note(self, name, ok, told, seconds):
-        """Keep a check's outcome, and print it."""
-        told = "" if told is None else str(told)
-        self._record["checks"].append({"name": name, "ok": ok, "told": told, "seconds": round(seconds, 3)})
+    def note(self, name, ok, message, seconds):
+        """Save and print the result of a check."""
+        message = "" if message is None else str(message)
+        self._record["checks"].append({"name": name, "ok": ok, "told": message, "seconds": round(seconds, 3)})
         self._write()
-        self.say({True: "ok  ", False: "BAD ", None: "--  "}[ok], f"{name:<36} {seconds:7.2f} s ", told)
+        self.say({True: "ok  ", False: "BAD ", None: "--  "}[ok], f"{name:<36} {seconds:7.2f} s ", message)
 
     def end(self, status):
-        """Say by which status the part ends, where its checks do not tell."""
+        """Set the status of the part if its checks do not determine it."""
         self._record["status"] = status
         self._write()
 
@@ -173,19 +173,19 @@ class Part:
 
 
 def read_record(path):
-    """Read what a part has put down so far."""
+    """Read the results that a part has saved so far."""
     with suppress(OSError, ValueError):
         return json.loads(path.read_text())
     return {"checks": [], "figures": {}, "running": None, "status": None}
 
 
 def to_host(backend, arrays):
-    """Bring arrays by name to the host; None is left out."""
+    """Copy arrays by name to the host; leave out None."""
     return {name: np.array(backend.to_host(array)) for name, array in arrays.items() if array is not None}
 
 
 def host_reference(n_threads=None):
-    """The host build of the kernels, or None where there is no compiler."""
+    """Return the host build of the kernels, or None without a compiler."""
     from gpucoron.backends import backend_status, get_backend
 
     return get_backend("host", n_threads=n_threads) if backend_status()["host"][0] else None

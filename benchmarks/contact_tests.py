@@ -1,4 +1,4 @@
-"""First contact: the tests that need a device, and the kernels under compute-sanitizer."""
+"""First contact: run the tests that need a device, and the kernels under compute-sanitizer."""
 
 import json
 import os
@@ -15,13 +15,13 @@ from tests.tools import sanitize_gpu
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
 
-#: tests that watch the device's memory: nothing else may run beside them in their process
+#: tests that measure the memory of the device: nothing else may run in parallel
 ALONE = "backends/devices/test_gpu.py"
 
-#: files whose tests take little on the host build
+#: files whose tests are short on the host build
 REHEARSED = ("steps/test_emicorr.py", "backends/devices/test_upload.py", "backends/kernels/test_kernels.py")
 
-#: pytest's exit status where no test was left
+#: pytest's exit status if no test was selected
 NO_TESTS = 5
 
 #: workers that share the device
@@ -29,28 +29,28 @@ N_WORKERS = 4
 
 
 def environment():
-    """Let a child process import the project from here."""
+    """Return the environment in which a child process can import the project."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def run_memory_tests(part):
-    """The tests of the device's memory, one after the other."""
+    """Run the tests of the device's memory, one after another."""
     run_pytest(part, [TESTS / ALONE])
 
 
 def run_device_tests(part):
-    """All other tests that need a device, side by side where pytest-xdist is there."""
+    """Run all other tests that need a device, in parallel if pytest-xdist is installed."""
     chosen = [TESTS / name for name in REHEARSED] if part.rehearse else [TESTS, f"--ignore={TESTS / ALONE}"]
     beside = ["-n", str(N_WORKERS)] if find_spec("xdist") and not part.rehearse else []
-    # Drawn tests have more examples in CI; here they share the time with all others.
+    # Drawn tests have more examples in CI; here all tests share a limited time.
     beside += ["--hypothesis-profile=few"] if find_spec("hypothesis") else []
     part.say("     side by side" if "-n" in beside else "     one after the other")
     run_pytest(part, [*chosen, *beside])
 
 
 def run_pytest(part, arguments):
-    """Run pytest on what needs the device; each failed test is a check that is wrong."""
+    """Run pytest on the tests that need the device; each failed test is a failed check."""
     outcomes = part.scratch / f"outcomes-{os.getpid()}.jsonl"
     device = "host" if part.rehearse else "cuda"
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "--color=no"]
@@ -61,22 +61,22 @@ def run_pytest(part, arguments):
             limit = part.seconds_left()
             status = subprocess.run(command, cwd=ROOT, env=environment(), timeout=limit, check=False).returncode
         except subprocess.TimeoutExpired:
-            status = f"not through in {limit:.0f} s"
+            status = f"not finished in {limit:.0f} s"
         counts = keep_outcomes(part, outcomes)
-        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "no test ran"
+        message = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "no test ran"
         if status == NO_TESTS and part.rehearse:
             raise NotDone("only a device has such tests")
-        # 1: there are failed tests, which are told one by one.
+        # 1: some tests failed; each is reported as a check.
         if status not in (0, 1) or not counts:
-            raise Wrong(f"{told}; pytest: {status}")
-        return told
+            raise Wrong(f"{message}; pytest: {status}")
+        return message
 
     part.check("the tests run", run)
 
 
 def keep_outcomes(part, path):
-    """Note the failed tests, keep the reasons for skips; return outcome -> count."""
-    # A run that was cut may have left half a line.
+    """Record the failed tests and the reasons of skips; return outcome -> count."""
+    # An interrupted run may have written an incomplete line.
     lines = path.read_text().split("\n")[:-1] if path.exists() else []
     ended = [json.loads(line) for line in lines]
     counts = Counter(one["outcome"] for one in ended)
@@ -91,7 +91,7 @@ def keep_outcomes(part, path):
 
 
 def run_sanitizers(part):
-    """Run every kernel under memcheck and racecheck, each of which must also find a fault made on purpose."""
+    """Run every kernel under memcheck and racecheck; each must also detect a deliberate error."""
     if part.rehearse:
         part.check("every kernel is exercised", lambda: exercise(part, "host"))
         return

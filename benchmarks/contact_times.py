@@ -1,19 +1,19 @@
-"""First contact: the times. Each step and kernel, upload and download, memory; then the CPU of the same machine."""
+"""First contact: times of each step and kernel, upload and download, memory; then the CPU of the same machine."""
 
 import array_exposures as arrays
 import bench_gpu
 import numpy as np
-from compare_arrays import tell
+from compare_arrays import summarize
 from contact_part import NotDone, Wrong
 
-#: the second has the largest ramp, the third more integrations than the sigma clipping of jumps needs
+#: the second case has the largest ramp, the third more integrations than the sigma clipping of jumps needs
 CASES = {
     "nircam-10x20": arrays.CASES["nircam-10x20"],
     "miri-250x60": arrays.CASES["miri-250x60"],
     "miri-20x250": arrays.Case("MIRI", 250, 20, 224, 288),
 }
 
-#: what is printed of the kernels
+#: how many kernels are printed
 N_KERNELS = 8
 
 
@@ -22,7 +22,7 @@ def cases_of(part):
 
 
 def measure_device(part):
-    """Measure each case on the device, against the rate of a copy; keep the products for the CPU's part."""
+    """Measure each case on the device, relative to the bandwidth of a copy; save the products for the CPU part."""
 
     def measure_copy():
         n_bytes = 2**22 if part.rehearse else 2**31
@@ -34,12 +34,12 @@ def measure_device(part):
 
         def measure(name=name, case=case):
             if "copy_bytes_per_second" not in part.figures:
-                raise NotDone("the rate of a copy is not known")
+                raise NotDone("the bandwidth of a copy is unknown")
             path = counts_of(part, name, case)
             rate = part.figures["copy_bytes_per_second"]
             figures, products = bench_gpu.measure(case, path, part.backend, rate, 1 if part.rehearse else 3)
             part.keep(cases=part.figures["cases"] | {name: figures})
-            # Written under another name first: a file that is there is whole.
+            # Written under a temporary name first, so that an existing file is complete.
             half = part.scratch / f"{name}.half.npz"
             np.savez(half, **products)
             half.replace(part.scratch / f"{name}.npz")
@@ -53,7 +53,7 @@ def measure_device(part):
 
 
 def measure_cpu(part):
-    """Run the CPU backend on the cases, the largest if there is time; compare its products with the device's."""
+    """Run the CPU backend on the cases, the largest if time allows; compare its products with those of the device."""
     cases = cases_of(part)
     speed = None
     for name in sorted(cases, key=lambda name: cases[name].n_samples):
@@ -62,7 +62,7 @@ def measure_cpu(part):
             nonlocal speed
             products = part.scratch / f"{name}.npz"
             if not products.exists():
-                raise NotDone("the device's products are not there")
+                raise NotDone("the products of the device are missing")
             expected = np.inf if speed is None else case.n_samples / speed
             if case is max(cases.values(), key=lambda one: one.n_samples) and 1.5 * expected > part.seconds_left():
                 raise NotDone(f"about {expected:.0f} s, and {part.seconds_left():.0f} s are left")
@@ -78,13 +78,13 @@ def measure_cpu(part):
             problems = list(bench_gpu.find_differences(cpu["differences"]))
             if problems:
                 raise Wrong("; ".join(problems))
-            return f"{cpu['seconds']:.3f} s in the steps; {tell(cpu['differences'])}"
+            return f"{cpu['seconds']:.3f} s in the steps; {summarize(cpu['differences'])}"
 
         part.check(name, run)
 
 
 def counts_of(part, name, case):
-    """Give the file of a case's counts, written if it is not there."""
+    """Return the file of a case's counts; write it if it does not exist."""
     path = part.scratch / f"{name}.counts"
     if not path.exists():
         half = path.with_suffix(".half")

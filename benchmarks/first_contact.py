@@ -1,11 +1,11 @@
-"""First contact with a GPU: in nine minutes at most, what works, what is wrong, and where the time goes.
+"""First contact with a GPU: find out in at most nine minutes what works, what fails, and where the time is spent.
 
-It needs CuPy, NumPy, SciPy and pytest; no astropy, no jwst, no network. Each part runs in a process of its own, since a
-CUDA error spoils its process for good, and has a time budget; it prints as it goes, what decides most comes first, and
-the figures are written again after each part. The exit status counts what is wrong.
+It needs CuPy, NumPy, SciPy and pytest; no astropy, no jwst, no network. Each part runs in a new process, because a CUDA
+error persists until its process exits, and has a time budget. It prints while it runs, the most important parts first,
+and writes the results again after each part. The exit status is the number of errors.
 
 python benchmarks/first_contact.py [--output FOLDER] [--parts compile steps ...]
-python benchmarks/first_contact.py --rehearse --output FOLDER    tiny, on the host build of the kernels, without a GPU
+python benchmarks/first_contact.py --rehearse --output FOLDER    small cases, on the host build of the kernels, no GPU
 """
 
 import argparse
@@ -36,10 +36,10 @@ from contact_part import SPOILED, Part, read_record  # noqa: E402
 #: seconds of the whole run
 DEADLINE = 530
 
-#: a rehearsal measures nothing; its budgets are there for what hangs
+#: a rehearsal measures nothing; its budgets only stop a part that hangs
 REHEARSAL_FACTOR = 10
 
-#: lines of a part's output that are kept if it does not end well
+#: number of output lines that are saved if a part does not end normally
 TAIL = 60
 
 #: largest exit status that shells do not take for a signal
@@ -48,9 +48,9 @@ MOST = 100
 
 @dataclass(frozen=True)
 class Plan:
-    """A part: which function it is, what it asks, and its budget in seconds.
+    """A part: its function, its question, and its budget in seconds.
 
-    Parts that may be ``long`` take what earlier ones have left over.
+    A ``long`` part also gets the time that earlier parts did not use.
     """
 
     function: str
@@ -62,20 +62,20 @@ class Plan:
 PARTS = {
     "machine": Plan("contact_machine:describe_machine", "what machine is this", 15),
     "compile": Plan("contact_machine:compile_everything", "does every kernel compile and load", 60),
-    "operations": Plan("contact_machine:try_operations", "what do CuPy's own operations answer and cost", 25),
-    "steps": Plan("contact_answers:check_steps", "do the default steps give NumPy's answers", 60, long=True),
-    "kernels": Plan("contact_answers:check_operations", "does every operation give NumPy's answers", 60, long=True),
-    "chunks": Plan("contact_answers:check_chunks", "do chunks of rows give the whole's bits", 20),
-    "timing": Plan("contact_times:measure_device", "where does the time go", 100),
+    "operations": Plan("contact_machine:try_operations", "do CuPy's operations agree with NumPy's, at what cost", 25),
+    "steps": Plan("contact_answers:check_steps", "do the default steps agree with NumPy", 60, long=True),
+    "kernels": Plan("contact_answers:check_operations", "does every operation agree with NumPy", 60, long=True),
+    "chunks": Plan("contact_answers:check_chunks", "do chunks of rows give the same bits as the whole", 20),
+    "timing": Plan("contact_times:measure_device", "where is the time spent", 100),
     "cpu": Plan("contact_times:measure_cpu", "how fast is this machine's CPU", 40, long=True),
-    "memory-tests": Plan("contact_tests:run_memory_tests", "does the device's memory behave", 25),
-    "tests": Plan("contact_tests:run_device_tests", "do the tests pass that need a device", 75, long=True),
+    "memory-tests": Plan("contact_tests:run_memory_tests", "is device memory limited and freed", 25),
+    "tests": Plan("contact_tests:run_device_tests", "do the tests for a device pass", 75, long=True),
     "sanitizers": Plan("contact_tests:run_sanitizers", "do memcheck and racecheck find nothing", 50, long=True),
 }
 
 
 class Run:
-    """Runs the parts, one process after the other, and keeps what they tell."""
+    """Runs the parts, each in a new process, and collects their results."""
 
     def __init__(self, options, scratch):
         self.options, self.scratch = options, scratch
@@ -90,7 +90,7 @@ class Run:
         self.path, self.unwritten = None, None
 
     def seconds_for(self, name):
-        """Tell how long a part may take: its budget; if it may be long, all that later parts do not need."""
+        """Return the seconds for a part: its budget; for a ``long`` part, all time that later parts do not need."""
         left = self.ends - time.time()
         if name in self.options.budget:
             return min(self.options.budget[name], left)
@@ -103,7 +103,7 @@ class Run:
         return self.options.budget.get(name, PARTS[name].budget * factor)
 
     def run(self, name):
-        """Run a part to its end, its limit or its crash, and go on after a crash; keep what came of it."""
+        """Run a part until its end, its limit or a crash; continue after a crash; save the result."""
         limit = self.seconds_for(name)
         print(f"\n== {name}: {PARTS[name].asks}? ({max(limit, 0):.0f} s)", flush=True)
         start, record, printed = time.time(), self.scratch / f"{name}.json", deque(maxlen=TAIL)
@@ -115,7 +115,7 @@ class Run:
             if exit_status == 0 or exit_status is None:
                 break
             if found["running"]:
-                died = f"the process died of it ({_name_exit(exit_status)})"
+                died = f"the process died during it ({_name_exit(exit_status)})"
                 found["checks"].append({"name": found["running"], "ok": False, "told": died, "seconds": None})
                 print(f"BAD  {found['running']}: {died}", flush=True)
                 found["running"] = None
@@ -127,7 +127,7 @@ class Run:
         self.write()
 
     def _run_process(self, name, record, limit, printed):
-        """Run a part's process, its output passed on; return its exit status, None if it was cut."""
+        """Run the process of a part and print its output; return its exit status, None if it was stopped."""
         command = [sys.executable, str(HERE / "first_contact.py"), "--part", name, "--record", str(record)]
         command += ["--scratch", str(self.scratch), "--limit", str(limit), "--began", str(self.began)]
         command += ["--cut-at", str(time.time() + limit)]
@@ -149,7 +149,7 @@ class Run:
         except subprocess.TimeoutExpired:
             return None
         finally:
-            # With whatever it has started.
+            # Also end the processes that it has started.
             _end_group(process)
             reader.join(5)
 
@@ -180,27 +180,27 @@ class Run:
         return sum(part["wrong"] for part in self.parts.values()) + (self.unwritten is not None)
 
     def write(self):
-        """Write all that is known, to a file that the first part's device has named; results of an earlier run stay."""
+        """Write all results to a file named after the device; never replace results of an earlier run."""
         if self.path is None:
             first = bench_gpu.result_path(self.options.output, self.machine, "first-contact")
             names = (first.with_stem(f"{first.stem}-{number}") for number in count(2))
             self.path = next(path for path in chain([first], names) if not path.exists())
         seconds = round(time.time() - self.began, 1)
-        told = {"machine": self.machine, "seconds": seconds, "wrong": self.n_wrong, "parts": self.parts}
+        message = {"machine": self.machine, "seconds": seconds, "wrong": self.n_wrong, "parts": self.parts}
         half = self.path.with_suffix(".half")
         try:
-            half.write_text(json.dumps(told, indent=1) + "\n")
+            half.write_text(json.dumps(message, indent=1) + "\n")
             half.replace(self.path)
             self.unwritten = None
         except OSError as error:
-            # The parts are worth more than their file: they are printed too, and the next one writes again.
+            # Continue with the other parts: they are printed, too, and the next one writes again.
             self.unwritten = f"{self.path} cannot be written: {error}"
             print(f"BAD  {self.unwritten}", flush=True)
             with suppress(OSError):
                 half.unlink(missing_ok=True)
 
     def summarize(self):
-        """Print each part in a line, then everything that is wrong."""
+        """Print one line for each part, then all errors."""
         print(f"\n{'part':<14} {'seconds':>8} {'checks':>7} {'wrong':>6}  status")
         for name, part in self.parts.items():
             print(f"{name:<14} {part['seconds']:8.1f} {len(part['checks']):7} {part['wrong']:6}  {part['status']}")
@@ -216,27 +216,27 @@ class Run:
 
 def _name_exit(status):
     if status == SPOILED:
-        return "the device answered nothing any more"
+        return "the device no longer responded"
     return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
 
 def _end_group(process):
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    # One that the system cannot end, for want of an answer from the device, is left behind.
+    # Do not wait for a process that the system cannot end because the device does not respond.
     with suppress(subprocess.TimeoutExpired):
         process.wait(10)
 
 
 def run_part(options):
-    """Be the process of a part."""
+    """Run a part in this process."""
     import logging
     import warnings
 
     import numpy as np
 
     faulthandler.enable()
-    # What hangs says where, before it is cut: on a busy machine it began long after it was started.
+    # Print where a hanging part is before it is stopped; on a busy machine it starts long after its launch.
     faulthandler.dump_traceback_later(max(options.cut_at - time.time() - 1, 0.1))
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore", RuntimeWarning)
@@ -252,11 +252,13 @@ def parse(arguments):
         description=__doc__.splitlines()[0],
         epilog="parts: " + ", ".join(f"{n} ({p.budget} s)" for n, p in PARTS.items()),
     )
-    parser.add_argument("--output", type=Path, help="folder for the JSON; benchmarks/results if it is no rehearsal")
+    parser.add_argument(
+        "--output", type=Path, help="folder for the JSON (default except in a rehearsal: benchmarks/results)"
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help="default: all")
-    parser.add_argument("--budget", nargs="+", default=[], metavar="PART=SECONDS", help="other budgets than the parts'")
-    parser.add_argument("--deadline", type=float, default=DEADLINE, help=f"seconds in all (default: {DEADLINE})")
-    parser.add_argument("--rehearse", action="store_true", help="tiny, on the host build of the kernels")
+    parser.add_argument("--budget", nargs="+", default=[], metavar="PART=SECONDS", help="override the budgets of parts")
+    parser.add_argument("--deadline", type=float, default=DEADLINE, help=f"seconds in total (default: {DEADLINE})")
+    parser.add_argument("--rehearse", action="store_true", help="run small cases on the host build of the kernels")
     hidden = {"part": str, "record": Path, "scratch": Path, "limit": float, "began": float, "cut-at": float}
     for name, kind in hidden.items():
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
@@ -269,11 +271,11 @@ def parse(arguments):
         try:
             budgets[name] = float(seconds)
         except ValueError:
-            parser.error(f"--budget {text}: {seconds!r} is no number of seconds")
+            parser.error(f"--budget {text}: {seconds!r} is not a number of seconds")
     options.budget = budgets
     if options.part is None and options.output is None and options.rehearse:
-        parser.error("a rehearsal needs --output: it leaves nothing among the results")
-    # In their order, whatever the order in which they were named; without the machine no figure means anything.
+        parser.error("a rehearsal needs --output: it writes nothing to benchmarks/results")
+    # Always in this order; without the machine's description no figure is useful.
     options.parts = [name for name in PARTS if name == "machine" or name in options.parts]
     options.output = options.output or bench_gpu.RESULTS
     return options
@@ -285,10 +287,10 @@ def main(arguments=None):
         run_part(options)
         return 0
     options.output.mkdir(parents=True, exist_ok=True)
-    # Whoever ends this ends the part's process too, which may hold the device.
+    # When this process is ended, also end the process of the part, which may use the device.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if "GPUCORON_CACHE" in os.environ:
-        # The tests run in another folder.
+        # The tests run in a different folder.
         os.environ["GPUCORON_CACHE"] = os.path.abspath(os.environ["GPUCORON_CACHE"])
     with tempfile.TemporaryDirectory(prefix="gpucoron-contact-") as scratch:
         run = Run(options, Path(scratch))

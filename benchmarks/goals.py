@@ -1,4 +1,4 @@
-"""What the newest results say of the goals on a CPU: one table. Run by `make bench`; measures nothing.
+"""Compare the newest results with the goals on a CPU, in one table. Run by `make bench`; measures nothing.
 
 python benchmarks/goals.py
 """
@@ -24,7 +24,7 @@ KINDS = ("engine", "custom", "end-to-end", "large")
 
 
 def goals(results):
-    """Yield a row for each goal: what, the goal, what was measured, and 'met' or 'missed' where that can be told.
+    """Yield a row for each goal: name, goal, measured value, and 'met' or 'missed' if this is known.
 
     Parameters
     ----------
@@ -96,11 +96,11 @@ def _times(ratios, side):
 
 
 def _row(what, goal, reached, words):
-    """Make a row from pairs (number, the least that it should be); ``words`` may take the numbers."""
+    """Make a row from pairs (number, required minimum); ``words`` is a template for the numbers."""
     if not reached:
         return what, goal, NOT_MEASURED, ""
-    said = words.format(*(number for number, _ in reached))
-    return what, goal, said, "met" if all(number >= least for number, least in reached) else "missed"
+    message = words.format(*(number for number, _ in reached))
+    return what, goal, message, "met" if all(number >= least for number, least in reached) else "missed"
 
 
 if __name__ == "__main__":

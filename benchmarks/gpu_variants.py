@@ -1,7 +1,7 @@
-"""Variants of the jump search, the step that reads the ramp most often: each with what was expected of it.
+"""Variants of the jump search, the step that reads the ramp most often, each with its predicted speed.
 
-A variant is measured on the search alone, on counts that are linear enough; whatever it does, the flags must stay the
-same. The one that is compiled by default is marked.
+A variant is measured on the search alone, on counts that are linear enough. Its flags must be the same as those of the
+default. The default is marked.
 """
 
 import statistics
@@ -16,7 +16,7 @@ from gpucoron.backends.operations.jump.definition import ITERATIVE, ONE_PASS
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to run the search, and the prediction for an H200 against the default."""
+    """A variant of the search, and its predicted speed on an H200 relative to the default."""
 
     name: str
     prediction: str
@@ -48,7 +48,7 @@ VARIANTS = (
 
 
 def allow_variants():
-    """Add the variants' instantiations to the table: in a process that measures, before anything is compiled."""
+    """Add the variants to the table of kernels; only in a process that measures, before any compilation."""
     kernel = KERNELS["search_jumps"]
     lanes = {variant.lanes for variant in VARIANTS if variant.lanes}
     more = [(mode, n) for mode in (ONE_PASS, ITERATIVE) for n in sorted(lanes) if (mode, n) not in kernel.variants]
@@ -58,7 +58,7 @@ def allow_variants():
 
 
 def make_backend(like, variant):
-    """Make a backend of the same kind that runs a variant."""
+    """Make a backend of the same class that runs a variant."""
     defines = () if variant.pivots is None else (f"GPUCORON_FLOAT_PIVOTS={variant.pivots}",)
     device = type(like.device)(defines=defines)
     if variant.block_threads is not None and device.name == "cuda":
@@ -69,7 +69,7 @@ def make_backend(like, variant):
 
 
 def measure_variants(cases, like, folder, clock_of, repeat):
-    """Measure every variant on every case: case -> variant -> figures."""
+    """Measure every variant on every case: case -> variant -> results."""
     found = {}
     for name, case in cases.items():
         path = folder / f"{name}.counts"
@@ -95,7 +95,7 @@ def measure_variants(cases, like, folder, clock_of, repeat):
 
 
 def time_search(case, path, backend, clock, repeat):
-    """Time the search: median seconds, the flags on the host, the count."""
+    """Time the search: return median seconds, the flags on the host, and the count."""
     references = arrays.make_references(case, backend)
     data = arrays.read_counts(case, path, backend)
     data -= data.dtype.type(9000)

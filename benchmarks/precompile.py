@@ -1,7 +1,7 @@
-"""Compile all kernels ahead, without a GPU, into a cache that another machine takes: GPUCORON_CACHE=CACHE there.
+"""Compile all kernels in advance, without a GPU, into a cache for another machine (set GPUCORON_CACHE=CACHE there).
 
-The cache serves the same sources, the same options and the same version of NVRTC; anything else is compiled anew. The
-library is that of a wheel (``pip download --no-deps nvidia-cuda-nvrtc==13.0.88``, unpacked) or of a toolkit.
+The cache is valid for the same sources, options and NVRTC version; other kernels are compiled again. The library is
+that of a wheel (``pip download --no-deps nvidia-cuda-nvrtc==13.0.88``, unpacked) or of a toolkit.
 
 python benchmarks/precompile.py LIBNVRTC CACHE [ARCH]
 """
@@ -23,13 +23,13 @@ from tests.tools.nvrtc_wheel import Nvrtc  # noqa: E402
 
 
 def precompile(nvrtc, cache, arch="sm_90", sources=SOURCES):
-    """Compile kernel files, side by side.
+    """Compile kernel files in parallel.
 
     Parameters
     ----------
     nvrtc : tests.tools.nvrtc_wheel.Nvrtc
     cache : Path
-        The folder in which the code is kept.
+        The folder for the compiled code.
     arch : str
         'sm_90' for an H100 or H200.
     sources : sequence of str
@@ -37,7 +37,7 @@ def precompile(nvrtc, cache, arch="sm_90", sources=SOURCES):
     Returns
     -------
     list of Path
-        The files that were not there before.
+        The new files.
     """
     cache.mkdir(parents=True, exist_ok=True)
     before = set(cache.iterdir())

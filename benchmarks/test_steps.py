@@ -1,9 +1,9 @@
-"""The heavy operations one by one, by backend, with pytest-benchmark: for someone who works on one of them.
+"""Benchmarks of the heavy operations, by backend, with pytest-benchmark.
 
 python -m pytest benchmarks/test_steps.py [-k "ramp_fit and native"] [--benchmark-compare]
 
-The ramps are NIRCam's 10 groups x 20 integrations and a MIRI ramp of 60 groups x 4, both without files. No plain test
-run collects this file. Backends that this machine cannot have are skipped.
+The ramps are NIRCam's, 10 groups x 20 integrations, and for MIRI 60 groups x 4, both without files. The plain test run
+does not collect this file. Backends that are not available on this machine are skipped.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ def backend(request):
 
 @pytest.fixture(scope="module", params=sorted(SHAPES))
 def ramps(request):
-    """Arrays on the host, by name: ramps with jumps, a few flags, and the references' images."""
+    """Arrays on the host, by name: ramps with jumps and a few flags, and the references' images."""
     nints, ngroups, ny, nx = shape = SHAPES[request.param]
     rng = np.random.default_rng(6)
     flux = 10 ** rng.uniform(0.5, 3, (ny, nx))
@@ -51,7 +51,7 @@ def ramps(request):
 
 
 def time_it(benchmark, backend, operation, ramps, names, *more, changed=0, **options):
-    """Time an operation on arrays of the device; the one at ``changed`` is made anew before each call."""
+    """Time an operation on device arrays; the argument ``changed`` is copied anew before each call."""
     arrays = [backend.to_device(ramps[name]) for name in names]
 
     def renew():
@@ -97,7 +97,7 @@ def test_ramp_fit(benchmark, backend, ramps):
 
 
 def test_emicorr(benchmark, backend, ramps):
-    """The four operations of one wave."""
+    """The four operations of emicorr with one wave."""
     nints, ngroups, ny, nx = ramps["data"].shape
     rng = np.random.default_rng(2)
     n_bins = 200

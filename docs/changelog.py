@@ -4,12 +4,12 @@ _TITLES = {"feature": "New", "fix": "Mended", "deviation": "Where it differs fro
 
 
 def write_changelog(fragments, path):
-    """Gather ``<topic>.<kind>.md`` under a title for each kind; leave the page alone where nothing changed."""
+    """Gather ``<topic>.<kind>.md`` under a title for each kind; do not rewrite an unchanged page."""
     lines = ["# Changes", "", "## Since the beginning", ""]
     for kind, title in _TITLES.items():
         found = sorted(fragments.glob(f"*.{kind}.md"))
         if found:
-            # links are from a fragment's own folder
+            # links are relative to the fragment's folder
             texts = [fragment.read_text().strip().replace("](../", "](") for fragment in found]
             lines += [f"### {title}", ""]
             lines += ["- " + text.replace("\n", "\n  ") for text in texts]

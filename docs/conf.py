@@ -1,4 +1,4 @@
-"""Sphinx configuration. At every build tables are written from the declarations of steps, pictures drawn."""
+"""Sphinx configuration. Every build writes tables from the declarations of the steps, and draws pictures."""
 
 import sys
 from pathlib import Path
@@ -27,7 +27,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-# included in pages, or written by the gallery for its own use
+# included in pages, or written by the gallery for internal use
 exclude_patterns = [
     "_build",
     "changes",

@@ -1,4 +1,4 @@
-"""Write the report that the documentation shows: two simulated exposures, reduced, and one that is cut short."""
+"""Write the example report of the documentation: two simulated exposures, reduced, and a truncated one."""
 
 import json
 import time
@@ -16,7 +16,7 @@ from gpucoron.steps import STEPS
 
 
 def write_example(path):
-    """Write the example, unless it is there and younger than the report's code."""
+    """Write the example, unless it exists and is newer than the report's code."""
     sources = [Path(__file__), *(file for file in Path(report.__file__).parent.rglob("*") if file.is_file())]
     if path.exists() and path.stat().st_mtime > max(source.stat().st_mtime for source in sources):
         return
@@ -42,7 +42,7 @@ def _reduce_examples(scratch, folder):
 
 
 def _reduce(path, folder):
-    """Reduce one file and say, as a batch's manifest does, what came of it."""
+    """Reduce one file and return its record, as in the manifest of a batch."""
     start = time.perf_counter()
     exposure = path.name.removesuffix("_uncal.fits")
     record = {"exposure": exposure, "input": path.name, "input_bytes": path.stat().st_size, "profile": "spaceklip"}

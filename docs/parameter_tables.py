@@ -1,4 +1,4 @@
-"""Write the page of parameters from what the steps in ``gpucoron.steps`` declare."""
+"""Write the page of parameters from the declarations of the steps in ``gpucoron.steps``."""
 
 from importlib import import_module
 from inspect import isfunction
@@ -58,7 +58,7 @@ def _listed(names):
 
 
 def write_api_of_operations(path):
-    """Write what the page of the API says of operations: those that a backend has, with their settings."""
+    """Write the API page's part on operations, with their settings."""
     _write(path, _operations())
 
 
@@ -75,7 +75,7 @@ def _operations():
 
 
 def write_api_of_steps(path):
-    """Write what the page of the API says of steps: each module that has functions over arrays."""
+    """Write the API page's part on steps: each module with functions on arrays."""
     _write(path, _sections())
 
 
@@ -88,7 +88,7 @@ def _sections():
 
 
 def _write(path, lines):
-    """Write a file; leave it alone where nothing changed, so that Sphinx need not read it again."""
+    """Write a file; do not rewrite an unchanged one, so that Sphinx need not read it again."""
     text = "\n".join(lines)
     if not path.exists() or path.read_text() != text:
         path.write_text(text)
@@ -111,7 +111,7 @@ def _lines():
 
 
 def _parameters_of(step):
-    """Say what a step is, whether it runs by default, and list its parameters."""
+    """Return what a step is, whether it runs by default, and its parameters."""
     kind = "custom step of spaceKLIP" if step.custom else f"jwst's `{step.jwst_class}`"
     needs = f"; references: {', '.join(step.references)}" if step.references else ""
     yield f"{step.title[0].upper()}{step.title[1:]} ({kind}{needs}).\n"
@@ -125,7 +125,7 @@ def _parameters_of(step):
 
 
 def _where(preset, skip, step):
-    """Say for which exposures a profile runs or skips a step otherwise than jwst."""
+    """Return for which exposures a profile runs or skips a step differently from jwst."""
     if skip == step.skipped:
         return ""
     names = {"NIRCAM": "NIRCam"}
@@ -147,7 +147,7 @@ def _table(parameters, spaceklip):
 
 
 def _accepted(parameter):
-    """Say which values of its kind a parameter takes, and what kinds of file."""
+    """Return which values of its kind a parameter accepts, and which kinds of files."""
     if parameter.options:
         return ", ".join(map(str, parameter.options))
     words = [f"{' or '.join(map(str, parameter.counts))} values"] if parameter.counts else []

@@ -1,4 +1,4 @@
-"""Write what the latest benchmarks of ``benchmarks/results`` measured, as a part of the page on performance."""
+"""Write the results of the latest benchmarks in ``benchmarks/results`` for the page on performance."""
 
 import json
 import statistics
@@ -7,7 +7,7 @@ _SIDES = {"jwst": "jwst", "ours": "gpucoron", "1 thread": "gpucoron, 1 thread", 
 
 
 def write_measured(results, path):
-    """Write the tables; leave the file alone where nothing changed."""
+    """Write the tables; do not rewrite an unchanged file."""
     sections = {"engine": _engine, "end-to-end": _end_to_end, "large": _large, "batch": _batch}
     lines = [line for name, section in sections.items() for line in section(_latest(results, name))]
     text = "\n".join(lines) + "\n"
@@ -16,7 +16,7 @@ def write_measured(results, path):
 
 
 def _latest(results, name):
-    """Read the newest results of a name; by their date, which is the file's beginning and in the file too."""
+    """Read the newest results of a name, by the date in the file name and in the file."""
     kept = [json.loads(path.read_text()) | {"file": path.name} for path in results.glob(f"*-{name}-*.json")]
     if not kept:
         msg = f"{results}: no results of benchmarks/bench_{name.replace('-', '_')}.py; run it with --save"

@@ -1,8 +1,8 @@
-"""Draw the rooms of the package on floors, from what its source imports.
+"""Draw the rooms (modules and packages) of the package on floors, from the imports in its source.
 
-An SVG, to stand inside the page: its colours are the page's own, light or dark. A room stands one floor above the
-highest that it imports. An arrow that follows from others (a imports b, b imports c, so a may import c) is left out;
-one that does not run downward closes a circle, and is drawn red. While the mouse is on a room, only its arrows stay.
+The SVG is embedded in the page and uses its colours, light or dark. A room is one floor above the highest room that it
+imports. An arrow that follows from others (a imports b, b imports c, so a may import c) is omitted; an arrow that does
+not run downward closes a circle and is red. While the mouse is on a room, only its arrows are shown.
 """
 
 from itertools import pairwise
@@ -13,9 +13,9 @@ from rooms import floors_of, read_package
 _BOX = 42  #: height of a room, in pixels; all below too
 _FLOOR = 88  #: from one floor to the next
 _GAP = 22  #: between two rooms
-_LANE = 14  #: width that an arrow has where it passes a floor
-_LETTER = 7.83  #: width of a letter of the names
-_OUT = 40  #: how far an arrow upward swings out to the right
+_LANE = 14  # width of an arrow where it passes a floor
+_LETTER = 7.83  # width of a letter in the names
+_OUT = 40  # how far an arrow upward extends to the right
 _MARGIN = 12
 
 _STYLE = """
@@ -31,19 +31,19 @@ svg.rooms marker path.upward { fill: #d33; }
 
 
 def draw_rooms(folder, target):
-    """Write ``rooms.svg``, the package of a folder, and ``rooms_backends.svg``, what is inside its backends.
+    """Write ``rooms.svg``, the whole package, and ``rooms_backends.svg``, the inside of its backends.
 
     Parameters
     ----------
     folder, target : Path
-        The package, and where to write.
+        The package, and the output folder.
     """
     package = read_package(folder)
     target.mkdir(exist_ok=True)
     for path, inside in (("rooms.svg", package.name), ("rooms_backends.svg", f"{package.name}.backends")):
         text = draw(package, inside)
         path = target / path
-        if not path.exists() or path.read_text() != text:  # Sphinx need not read the page again
+        if not path.exists() or path.read_text() != text:  # Sphinx reads rewritten pages again
             path.write_text(text)
 
 
@@ -112,7 +112,7 @@ def _label(package, inside, room):
 
 
 def _without_what_follows(arrows):
-    """Leave out each arrow whose end is also reached on a longer way; the arrows close no circle."""
+    """Omit each arrow whose end is also reached by a longer path; the arrows form no circle."""
     after = {}
     for start, end in arrows:
         after.setdefault(start, set()).add(end)
@@ -137,7 +137,7 @@ def _levels(floors, ways):
 
 
 def _places(floors, ways, widths):
-    """Place rooms and lanes from left to right: few crossings, each near what it is joined to; node -> x."""
+    """Place rooms and lanes from left to right, with few crossings and short arrows; return node -> x."""
     neighbours = {room: [] for room in floors}
     for way in ways:
         for upper, lower in pairwise(way):
@@ -160,7 +160,7 @@ def _places(floors, ways, widths):
 
 
 def _orders(layers, levels, neighbours):
-    """Order each layer by where its neighbours stand, again and again, upward and downward; yield each order met."""
+    """Order each layer by the positions of its neighbours, repeatedly, upward and downward; yield each order."""
     yield layers
     upward = range(1, len(layers))
     downward = range(len(layers) - 2, -1, -1)
@@ -188,7 +188,7 @@ def _crossings(layers, levels, neighbours):
 
 
 def _apart(wanted, widths):
-    """Move places as little as needed for nothing to overlap: blocks that touch share their mean."""
+    """Move positions as little as needed to avoid overlaps: blocks that touch share their mean."""
     offsets, blocks = [0.0], []
     for left, right in pairwise(widths):
         offsets.append(offsets[-1] + (left + right) / 2 + _GAP)
@@ -202,7 +202,7 @@ def _apart(wanted, widths):
 
 
 def _ports(ways, x, widths):
-    """Spread the arrows along the edges of their rooms, in the order of where they go: way -> x at start, at end."""
+    """Distribute the arrows along the edges of their rooms, ordered by their targets: way -> x at start, at end."""
     sides = ({}, {})
     for way in ways:
         sides[0].setdefault(way[0], []).append((x[way[1]], way))
@@ -218,7 +218,7 @@ def _ports(ways, x, widths):
 
 
 def _curve(points):
-    """Lead a smooth line through points, upright at each of them."""
+    """Draw a smooth line through points, vertical at each of them."""
     path = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
     for (x0, y0), (x1, y1) in pairwise(points):
         middle = (y0 + y1) / 2
@@ -239,7 +239,7 @@ def _head(key, kind):
 
 
 def _hover(key, rooms):
-    """Let the arrows of other rooms fade while the mouse is on a room."""
+    """Fade the arrows of other rooms while the mouse is on a room."""
     return "".join(
         f"svg.rooms:has(#{key}-{room}:hover) > path:not(.of-{room}) {{ opacity: 0.12; }}\n" for room in sorted(rooms)
     )

@@ -1,7 +1,7 @@
-"""Read who imports what in a package, from its source: for the test that holds the structure, and for its picture.
+"""Read the imports between the modules of a package from its source, for the structure test and its picture.
 
-Nothing is imported to find out. An import inside a function counts as one at the top of a file: a circle is a circle,
-whenever it closes. What `import_module` brings in cannot be read; `uses` finds where it stands.
+No module is imported. An import inside a function counts like one at the top of a file, because it can also close a
+circle. Imports by `import_module` cannot be read; `uses` finds where it is called.
 """
 
 import ast
@@ -24,19 +24,19 @@ class Import:
 
 @dataclass(frozen=True)
 class Package:
-    """A package as its source shows it.
+    """A package, as read from its source.
 
     Attributes
     ----------
     name : str
     trees : dict
-        Dotted name of each module -> its syntax tree. A package's ``__init__`` goes by the package's name.
+        Dotted name of each module -> its syntax tree. ``__init__`` has the name of its package.
     paths : dict
-        Dotted name -> path, from the folder that holds the package.
+        Dotted name -> path, relative to the parent folder of the package.
     lines : dict
         Dotted name -> number of lines.
     inner, outer : tuple of Import
-        Imports of modules of the package, and of anything else.
+        Imports of modules of the package, and of others.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Package:
         ]
 
     def rooms(self, inside=None):
-        """Sum up the rooms of the package, or of a package within it: name -> number of lines."""
+        """Return the rooms of the package, or of a package within it: name -> number of lines."""
         rooms = {}
         for module, lines in self.lines.items():
             room = room_of(module, inside or self.name)
@@ -72,12 +72,12 @@ class Package:
 
 
 def read_package(folder):
-    """Read a package's modules and their imports.
+    """Read the modules of a package and their imports.
 
     Parameters
     ----------
     folder : path
-        The package's own folder.
+        Folder of the package.
 
     Returns
     -------
@@ -103,7 +103,7 @@ def read_package(folder):
 
 
 def room_of(module, inside):
-    """Name the room in which a module lies: a file or folder directly in a package; None for a module elsewhere."""
+    """Return the room of a module: a file or folder directly in a package; None for a module elsewhere."""
     if module == inside:
         return "__init__"
     return module.removeprefix(f"{inside}.").split(".")[0] if module.startswith(f"{inside}.") else None
@@ -115,7 +115,7 @@ def module_arrows(package):
 
 
 def find_circles(arrows):
-    """Find the shortest circle through each node that lies in one.
+    """Find the shortest circle through each node that is part of one.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def find_circles(arrows):
     Returns
     -------
     list of list
-        The nodes in the order of the arrows, the first of the alphabet in front; each circle once.
+        The nodes in the order of the arrows, the alphabetically first one in front; each circle once.
     """
     after = _successors(arrows)
     circles = {}
@@ -137,7 +137,7 @@ def find_circles(arrows):
 
 
 def find_upward(arrows, order):
-    """List the imports that do not run downward in an order of rooms, top first; rooms not named stand below it."""
+    """List the imports that do not run downward in an order of rooms, top first; rooms not named are below it."""
     rank = {room: number for number, room in enumerate(order)}
     below = len(order)
     return [
@@ -149,7 +149,7 @@ def find_upward(arrows, order):
 
 
 def floors_of(rooms, arrows):
-    """Put each room on a floor: one above the highest that it imports; arrows that close a circle do not count.
+    """Assign each room a floor: one above the highest that it imports; arrows that close a circle are ignored.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def _successors(arrows):
 
 
 def _shortest_way_back(start, after):
-    """Search the nearest first; return the nodes from ``start`` to the last before ``start`` again, or None."""
+    """Search breadth-first; return the nodes from ``start`` to the last before ``start`` again, or None."""
     came_from = {}
     queue = deque([start])
     while queue:
@@ -210,7 +210,7 @@ def _shortest_way_back(start, after):
 
 
 def _imported(tree, module, is_package):
-    """Yield (dotted name, line) of all that a module imports; relative names are made whole."""
+    """Yield (dotted name, line) of all imports of a module; relative names are made absolute."""
     home = module if is_package else module.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -224,7 +224,7 @@ def _imported(tree, module, is_package):
 
 
 def _resolve(target, modules):
-    """Name the module that holds an imported name: ``a.b.c`` is module ``a.b`` where ``c`` is none."""
+    """Return the module of an imported name: ``a.b.c`` is module ``a.b`` if ``c`` is not a module."""
     name = target
     while name and name not in modules:
         name = name.rpartition(".")[0]

@@ -16,7 +16,7 @@ from gpucoron.io.exposure import Exposure
 from gpucoron.simulate import Effects, simulate
 from gpucoron.simulate.references import write_references
 
-#: (exposure, parameters) for each of the two; every step that has a picture runs in one of them
+#: (exposure, parameters) of the two runs; every step with a picture runs in one of them
 _EXPOSURES = (
     (
         ("NIRCAM", "SUB320A335R", "SHALLOW2", 10, 2),
@@ -37,7 +37,7 @@ _FLAG_STEPS = {
 
 
 def draw_step_pictures(folder):
-    """Draw ``step_<name>.png`` for the default steps, unless they are there and younger than this file."""
+    """Draw ``step_<name>.png`` for the default steps, unless they exist and are newer than this file."""
     folder.mkdir(exist_ok=True)
     names = [name for steps in (_DATA_STEPS, _FLAG_STEPS) for group in steps.values() for name in group]
     made = Path(__file__).stat().st_mtime
@@ -89,7 +89,7 @@ def _show(figure, axis, image, title, label, **style):
 
 
 def _draw_values(before, after, path):
-    """Left: what the step changed in the group that it changed most; right: what it changed along one ramp."""
+    """Left: the change in the group that changed most; right: the change along one ramp."""
     change = after[0] - before[0]
     group = int(np.nanargmax(np.nanstd(change, axis=(1, 2))))
     image = change[group]
@@ -111,7 +111,7 @@ def _draw_values(before, after, path):
 
 
 def _draw_flags(before, after, data, path):
-    """Left: in how many groups the step set a flag; right: a ramp with the groups that it flagged."""
+    """Left: the number of groups that the step flagged; right: a ramp with its flagged groups."""
     new = (after & ~before) != 0
     figure, (left, right) = _figure()
     most = int(np.argmax(new.sum(axis=(1, 2, 3))))
@@ -132,7 +132,7 @@ def _draw_flags(before, after, data, path):
 
 
 def _draw_fit(exposure, simulation, path):
-    """Left: the rate; right: a ramp in two segments, with the slope that was fitted."""
+    """Left: the rate; right: a ramp in two segments, with the fitted slope."""
     figure, (left, right) = _figure()
     rate = exposure.rate.rate
     linear = 3 * float(np.nanmedian(np.abs(rate)))

@@ -1,14 +1,14 @@
-"""The part of the page of validation on ramps of few groups."""
+"""The part of the validation page about ramps of few groups."""
 
 from validation_words import number, say, table
 
-#: longest ramps, and searches, of the table by pattern
+#: longest ramps, and searches, in the table by read pattern
 MOST_GROUPS = 7
 SEARCHES = ("jump, OLS_C", "jumpramp, 0", "jumpramp, 4", "LIKELY, 0", "LIKELY, 4")
 
 
 def write_few_groups(figures):
-    """Write of ramps of few groups: a part of the section on jumps."""
+    """Write the part of the section on jumps about ramps of few groups."""
     some = figures["cases"]
     searches, groups = list(some[-1]["searches"]), sorted({case["case"][2] for case in some})
     patterns, backgrounds = list(dict.fromkeys(case["case"][1] for case in some)), sorted({c["case"][3] for c in some})
@@ -53,7 +53,7 @@ def write_few_groups(figures):
 
 
 class _Taker:
-    """Take the figures of a search from the cases: all of them, or those of a number of groups, a pattern and so on."""
+    """Select the figures of a search from the cases: all, or by number of groups, read pattern and so on."""
 
     def __init__(self, figures):
         self.cases, self.names = figures["cases"], figures["figures"]
@@ -86,7 +86,7 @@ def _furthest(values):
 
 
 def _judge(take, groups):
-    """Say why four is the limit, what it costs, and what nobody can tell."""
+    """Explain the limit of four, its cost, and what cannot be known."""
     moved = max(
         abs(ours - theirs)
         for name in ("median", "mean")

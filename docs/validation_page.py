@@ -1,4 +1,4 @@
-"""Write the page of validation from the figures in benchmarks/validation/results: no number in it is typed by hand."""
+"""Write the validation page from the figures in benchmarks/validation/results; it contains no number typed by hand."""
 
 import json
 
@@ -19,14 +19,14 @@ linearity and the like are perfect in all sections but the first.
 
 
 def write_validation_page(results, path):
-    """Write the Markdown page; leave it alone where nothing changed.
+    """Write the Markdown page; do not rewrite an unchanged one.
 
     Parameters
     ----------
     results : Path
-        Folder of the JSON; what is missing there is left out.
+        Folder of the JSON files; parts without a file are omitted.
     path : Path
-        Of the page.
+        Path of the page.
     """
     found = read_results(results)
     lines = [_head(found), *write_summary(found)]
@@ -64,7 +64,7 @@ def _head(found):
 
 
 def write_summary(found):
-    """Say what is good, what is not, and where jwst or another choice does better."""
+    """Summarize what is good, what is not, and where jwst or another choice is better."""
     yield "## In short\n"
     if "pipeline" in found:
         cases = found["pipeline"]["cases"].values()
@@ -213,7 +213,7 @@ def write_rates(figures):
 
 
 def _worst(figures, way, name):
-    """Find where a figure of clean pixels is furthest from 1: (value, case, flux)."""
+    """Find where a figure of clean pixels differs most from 1: (value, case, flux)."""
     found = [
         (value, _case(case["case"]), figures["fluxes"][k])
         for case in figures["cases"]
@@ -312,7 +312,7 @@ def write_jumps(figures):
 
 
 def _half(energies, shares):
-    """Interpolate the energy at which half is found; None where that is never so."""
+    """Interpolate the energy at which half of the hits are found; None if there is none."""
     for k in range(1, len(energies)):
         low, high = shares[k - 1], shares[k]
         if low is not None and high is not None and low < 0.5 <= high:
@@ -361,7 +361,7 @@ def write_1overf(figures):
 
 
 def _against_jwst(case):
-    """Compare the two row medians, which differ in their masks and in what is taken for the scene."""
+    """Compare the two row medians, which use different masks and scene models."""
     names = ("median, ints", "jwst median")
     ours, theirs = (case["noise"][name]["rows_rms"] for name in names)
     of_first = [number(case["rows_rms_of_seed_1"][name]) for name in names]
@@ -374,7 +374,7 @@ def _against_jwst(case):
 
 
 def with_error_of_mean(figure, scale=1.0):
-    """Average over the places of a figure: the mean, and the error if they were independent."""
+    """Average over the positions of a figure; return the mean, and its error if they were independent."""
     mean, error = figure["mean"], figure["error"]
     n = len(mean)
     if any(e is None for e in error):

@@ -1,4 +1,4 @@
-"""Draw the pictures of the page of validation from the figures in benchmarks/validation/results."""
+"""Draw the pictures of the validation page from the figures in benchmarks/validation/results."""
 
 import matplotlib
 
@@ -7,12 +7,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from validation_page import find_results, read_results
 
-#: resistant to missing figures: None becomes NaN
+#: convert missing figures from None to NaN
 _COLORS = ("black", "tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink")
 
 
 def draw_validation(results, folder):
-    """Draw ``validation_<name>.png`` for each script's results, unless it is there and younger."""
+    """Draw ``validation_<name>.png`` for each script's results, unless it exists and is newer."""
     folder.mkdir(exist_ok=True)
     found, paths = read_results(results), find_results(results)
     for name, draw, source in (

@@ -1,20 +1,20 @@
-"""How the page of validation writes numbers, paragraphs and tables."""
+"""Format numbers, paragraphs and tables of the validation page."""
 
 import textwrap
 
 
 def say(*parts):
-    """Fill a paragraph to the width of a page of source; line breaks within it do not matter."""
+    """Fill a paragraph to the line width of the page's source; line breaks in the text are ignored."""
     return textwrap.fill(" ".join(" ".join(parts).split()), 120, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def point(*parts):
-    """Fill one point of a list."""
+    """Fill one list item."""
     return textwrap.fill("- " + " ".join(parts), 120, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def table(header, rows):
-    """Lay out a Markdown table."""
+    """Format a Markdown table."""
     yield "| " + " | ".join(map(str, header)) + " |"
     yield "|" + "---|" * len(header)
     for row in rows:
@@ -23,20 +23,20 @@ def table(header, rows):
 
 
 def number(value, digits=3):
-    """Write a number with so many digits; a dash where there is none."""
+    """Format a number with a number of digits; a dash for None."""
     if value is None:
         return "-"
     return f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def exact(value):
-    """Write a round number without the padding of Python's exponents."""
+    """Format a round number without the padding of Python's exponents."""
     mantissa, _, exponent = f"{value:g}".partition("e")
     return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
 def with_error(figure, *index, digits=2, scale=1.0):
-    """Write a mean and its error: ``figure`` has both, ``index`` says which."""
+    """Format a mean and its error, element ``index`` of ``figure``."""
     mean, error = figure["mean"], figure["error"]
     for i in index:
         mean, error = mean[i], error[i]
@@ -46,7 +46,7 @@ def with_error(figure, *index, digits=2, scale=1.0):
 
 
 def pick(figure, *index):
-    """Take one mean."""
+    """Return one mean."""
     mean = figure["mean"]
     for i in index:
         mean = mean[i]
@@ -54,7 +54,7 @@ def pick(figure, *index):
 
 
 def compare(ours, theirs, less="less", more="more", share=0.02):
-    """Say in a word how two figures compare."""
+    """Describe in a word how two figures compare."""
     if abs(ours - theirs) <= share * abs(theirs):
         return "as much"
     return less if ours < theirs else more

@@ -1,6 +1,6 @@
 """JWST coronagraphy stage 1, from ``*_uncal.fits`` to ``*_rateints.fits`` and ``*_rate.fits``.
 
-The public names are loaded when first used: importing gpucoron imports neither jwst nor cupy.
+Public names are loaded when first used: importing gpucoron imports neither jwst nor cupy.
 """
 
 import sys
@@ -22,7 +22,7 @@ _HOME = {
     "stpipe_steps": "gpucoron.steps",
 }
 
-#: paths that older versions had -> where the same module is now
+#: module paths of older versions -> current paths
 OLD_PATHS = {
     "gpucoron.backends.base": "gpucoron.backends.backend",
     "gpucoron.backends.operations.subtract_1overf.flicker": "gpucoron.backends.operations.subtract_1overf.definition",
@@ -102,7 +102,7 @@ def get_by_old_name(where, name, owner=None):
 
 
 class _OldPaths:
-    """Finds and loads modules under the paths that older versions had: they are the modules of today."""
+    """Import hook that loads the current module under the path of an older version."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):
@@ -118,14 +118,14 @@ class _OldPaths:
 
     @staticmethod
     def get_code(name):
-        """Give the code of a module that is run as a program (``python -m gpucoron.cli``)."""
+        """Return the code of a module that is run as a program (``python -m gpucoron.cli``)."""
         return find_spec(_warn(name)).loader.get_code(OLD_PATHS[name])
 
 
 def _warn(name):
-    """Warn whoever asks for an old path, and tell the new one."""
+    """Warn that an old path is deprecated, and return the new one."""
     old, new = (path.removesuffix(".__main__") for path in (name, OLD_PATHS[name]))
-    # Frames of the import system do not count.
+    # Python skips the frames of the import system when it counts stack levels.
     warnings.warn(f"{old} is now {new}", DeprecationWarning, stacklevel=3)
     return OLD_PATHS[name]
 

@@ -1,7 +1,7 @@
-"""The rare steps that still run jwst's or stcal's own code on the host. This module shrinks to nothing.
+"""The few steps that still run the code of jwst or stcal on the host.
 
-Each takes the exposure's arrays to a ``RampModel``, lets jwst work on it, and takes the result back. Whatever that
-code raises is an error of the exposure: the helpers below turn it into a GpucoronError that names file and step.
+Each helper copies the arrays of the exposure into a ``RampModel``, runs jwst's code on it, and copies the result back.
+Errors of that code become a GpucoronError that names the file and the step.
 """
 
 import logging
@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from inspect import signature
-from pathlib import Path
 from pkgutil import resolve_name
 from types import MappingProxyType, SimpleNamespace
 
@@ -19,28 +18,27 @@ import numpy as np
 
 from gpucoron.errors import InputError, OutputError, ParameterError, ReferenceFileError, VersionError
 from gpucoron.files import first_line
-from gpucoron.io.boundary import is_disk_full, told_of
-from gpucoron.io.fits_layout import check_regular, read_layout
+from gpucoron.io.boundary import converted_errors, is_disk_full
 from gpucoron.io.products import ramp_without_signature
+from gpucoron.io.user_files import check_texts, texts_of
 from gpucoron.io.versions import installed, is_older
 from gpucoron.steps import Outcome
 from gpucoron.steps.declaration import COMMON
 
 log = logging.getLogger(__name__)
 
-#: what every step of ours has, and jwst's is not to act on
+#: parameters of all our steps that are not passed on to jwst's step
 _OURS = ("skip", "save_results", *(parameter.name for parameter in COMMON))
-#: of reference pixels, in a jwst that has no parameter for it
+#: clipping of reference pixels in versions of jwst without a parameter for it
 _CLIPPING_OF_OLDER = 3.0
 
-
-#: step -> parameter -> path: files that are read or written in place of those that the user has named
+#: step -> parameter -> path: files that replace those that the user has named
 _stand_ins = ContextVar("stand_ins", default=MappingProxyType({}))
 
 
 @contextmanager
 def standing_in(files):
-    """Let jwst's own steps work on other files than their parameters name, which products go on to name.
+    """Let jwst's own steps use other files than those that their parameters name; products name the latter.
 
     Parameters
     ----------
@@ -55,7 +53,7 @@ def standing_in(files):
 
 
 def check_borrowed(step):
-    """Refuse a step whose code the installed jwst does not have.
+    """Refuse a step if the installed jwst does not have its code.
 
     Raises
     ------
@@ -64,14 +62,14 @@ def check_borrowed(step):
     since = step.borrows_since
     if since and is_older("jwst", since):
         msg = (
-            f"{step.name} runs jwst's own code, and in jwst {installed('jwst')} that is another step than in {since}: "
+            f"{step.name} runs jwst's own code, and that of jwst {installed('jwst')} is another step than in {since}: "
             f"skip it, or {shlex.quote(sys.executable)} -m pip install 'jwst>={since}'"
         )
         raise VersionError(msg)
 
 
 def check_indirect(steps, parameters, references, owner):
-    """Refuse steps whose jwst code looks up by itself what CRDS does not have for the exposure.
+    """Refuse steps if the jwst code that they run needs a reference that CRDS does not have for the exposure.
 
     Parameters
     ----------
@@ -81,7 +79,7 @@ def check_indirect(steps, parameters, references, owner):
     references : dict
         From `gpucoron.io.references.find_references`.
     owner : str
-        Of what, for messages.
+        Name of the exposure, for messages.
 
     Raises
     ------
@@ -92,14 +90,14 @@ def check_indirect(steps, parameters, references, owner):
         missing = [] if settings.skip else [name for name in step.indirect(settings) if references[name] == "N/A"]
         if missing:
             msg = (
-                f"{owner}: {step.name}: CRDS has no {' and no '.join(missing)} reference for it, and the draft of the "
-                f"rate that jwst's code makes in this step takes no other; do without: {step.name}.skip=True"
+                f"{owner}: {step.name}: CRDS has no {' and no '.join(missing)} reference for it; jwst's code needs it "
+                f"for the draft of the rate that it makes in this step; do without: {step.name}.skip=True"
             )
             raise ReferenceFileError(msg)
 
 
 def run_jwsts_own(run, step):
-    """Run jwst's own step, in place on a run's exposure.
+    """Run jwst's own step on the exposure of a run, in place.
 
     Parameters
     ----------
@@ -115,35 +113,35 @@ def run_jwsts_own(run, step):
     if backend.xp is not np:
         log.info("%s: %s runs jwst's code on the host: one round trip", exposure.name, step.name)
     backend.note_worker("jwst", alone=True)
-    theirs = _make_step(run, step)
-    model = theirs.process(ramp_without_signature(exposure, backend))
+    jwst_step = _make_step(run, step)
+    model = jwst_step.process(ramp_without_signature(exposure, backend))
     exposure.data = backend.to_device(model.data)
     exposure.groupdq = backend.to_device(model.groupdq)
     exposure.pixeldq = backend.to_device(model.pixeldq)
     status = getattr(model.meta.cal_step, step.cal_step) or "COMPLETE"
     reason = "" if status == "COMPLETE" else "jwst's step declined; its log says why"
-    return Outcome(status, reason, opened=dict(theirs._reference_files_used))
+    return Outcome(status, reason, opened=dict(jwst_step._reference_files_used))
 
 
 def make_optional_fit(run, step):
-    """Let jwst's RampFitStep make the optional product of the segmented fit, ``fitopt``.
+    """Make the optional product of the segmented fit, ``fitopt``, with jwst's RampFitStep.
 
     Returns
     -------
     RampFitOutputModel or None
-        None where nothing could be fitted.
+        None if nothing could be fitted.
     """
     run.backend.note_worker("jwst")
-    made = []
-    theirs = _make_step(run, step)
-    theirs.save_model = lambda model, suffix, output_file: made.append(model)  # we save it whole, with our signature
-    theirs.process(ramp_without_signature(run.exposure, run.backend))
-    return made[0] if made else None
+    models = []
+    jwst_step = _make_step(run, step)
+    jwst_step.save_model = lambda model, suffix, output_file: models.append(model)  # gpucoron saves it, signed
+    jwst_step.process(ramp_without_signature(run.exposure, run.backend))
+    return models[0] if models else None
 
 
 def _make_step(run, step):
-    """Make jwst's step with the parameters and references of ours."""
-    _check_files(step, run.parameters[step.name])
+    """Make jwst's step with the parameters and references of our step."""
+    check_texts(step, run.parameters[step.name])
     step_class = resolve_name(f"{step.borrows}:{step.jwst_class}")
     ours = {*_OURS, *(parameter.name for parameter in step.parameters if parameter.ours)}
     values = {key: value for key, value in vars(run.parameters[step.name]).items() if key not in ours}
@@ -153,20 +151,6 @@ def _make_step(run, step):
             values[f"override_{reftype}"] = str(path)
     values |= _stand_ins.get().get(step.name, {})
     return step_class(step.name, skip=False, output_dir=run.output_dir and str(run.output_dir), **values)
-
-
-def _check_files(step, settings):
-    """Refuse files that jwst's code would wait for without an end: what parameters name, and is there."""
-    for name, value in _texts(step, settings).items():
-        path = Path(value)
-        try:
-            if path.exists() and not path.is_dir():
-                check_regular(path)
-                if path.suffix == ".fits":
-                    read_layout(path, strict=False)
-        except InputError as error:
-            msg = f"{step.name}.{name}: {error}"
-            raise ParameterError(msg) from error
 
 
 def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, backend, searched=True):
@@ -179,18 +163,18 @@ def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, 
     pixeldq : (ny, nx) uint32
     gain : (ny, nx) float32, e-/DN
     readnoise : (ny, nx) float32, DN
-    parameters : namespace
-        jump's parameters.
+    parameters
+        The parameters of jump.
     facts : Facts
     backend : Backend
-        The owner of the arrays.
+        The backend of the arrays.
     searched : bool
-        Whether jumps were looked for: stcal then takes unusable groups out of the data that showers are searched in.
+        Whether jumps were searched for: stcal then ignores unusable groups in the search for showers.
 
     Returns
     -------
     int
-        The number of events, as stcal counts them: showers where both were looked for.
+        The number of events, as stcal counts them: only showers if both kinds were searched for.
     """
     from stcal.jump import jump as stcal_jump
     from stcal.jump.jump_class import JumpData
@@ -199,12 +183,9 @@ def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, 
     backend.note_worker("jwst")
     on_device = groupdq, pixeldq
     data, groupdq, pixeldq, gain, readnoise = map(backend.to_host, (data, groupdq, pixeldq, gain, readnoise))
-    model = SimpleNamespace(
-        data=data,
-        groupdq=groupdq,
-        pixeldq=pixeldq,
-        meta=SimpleNamespace(exposure=SimpleNamespace(nframes=facts.nframes)),
-    )
+    # stcal reads these attributes of a model, and no others
+    meta = SimpleNamespace(exposure=SimpleNamespace(nframes=facts.nframes))
+    model = SimpleNamespace(data=data, groupdq=groupdq, pixeldq=pixeldq, meta=meta)  # see above
     jump_data = JumpData(model, gain, readnoise, dqflags.pixel)
     jump_data.set_snowball_info(
         parameters.expand_large_events,
@@ -234,10 +215,10 @@ def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, 
     jump_data.persist_grps_flagged = int(parameters.snowball_time_masked_next_int // facts.group_time)
     jump_data.minimum_sigclip_groups = parameters.minimum_sigclip_groups
     if parameters.apply_max_shower_amplitude:
-        # what it is compared with are electrons per group
+        # stcal compares it with electrons per group
         jump_data.max_shower_amplitude = parameters.max_shower_amplitude * facts.group_time * gain
     else:
-        # as jwst: it multiplies the attribute's own default, so that the parameter has no effect
+        # as in jwst, which multiplies the default of the attribute and ignores the parameter
         jump_data.max_shower_amplitude = jump_data.max_shower_amplitude * facts.group_time
     unusable = (groupdq & (dqflags.group["DO_NOT_USE"] | dqflags.group["SATURATED"])) != 0
     events = 0
@@ -257,7 +238,7 @@ def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, 
 
 
 def full_frame_refpix(exposure, references, parameters, *, backend):
-    """Correct a near-infrared full frame with jwst's ``reference_pixels``, in place.
+    """Correct near-infrared full frames with jwst's ``reference_pixels``, in place.
 
     Returns
     -------
@@ -273,9 +254,9 @@ def full_frame_refpix(exposure, references, parameters, *, backend):
     if parameters.refpix_algorithm == "sirs" and reference is not None:
         kernel = datamodels.SIRSKernelModel(str(reference.path))
     model = ramp_without_signature(exposure, backend)
-    further = {}
+    options = {}
     if "siglimit" in signature(reference_pixels.correct_model).parameters:
-        further["siglimit"] = parameters.siglimit
+        options["siglimit"] = parameters.siglimit
     elif parameters.siglimit != _CLIPPING_OF_OLDER:
         log.warning("refpix.siglimit has no effect on a full frame: jwst %s does not know it", installed("jwst"))
     status = reference_pixels.correct_model(
@@ -292,7 +273,7 @@ def full_frame_refpix(exposure, references, parameters, *, backend):
             "gaussmooth": parameters.gaussmooth,
             "halfwidth": parameters.halfwidth,
         },
-        **further,
+        **options,
     )
     exposure.data = backend.to_device(model.data)
     exposure.pixeldq = backend.to_device(model.pixeldq)
@@ -302,75 +283,63 @@ def full_frame_refpix(exposure, references, parameters, *, backend):
 
 
 def _named(run, step, function):
-    """Let what a function of this module raises name the exposure, the step, the cause and the way out.
+    """Wrap a function of this module: its errors name the exposure, the step, the cause and the way out.
 
-    The error's kind is ParameterError where a file that a parameter names is missing, VersionError where a package is,
-    OutputError on a full disk, else InputError. The traceback goes to the log, at level DEBUG, and stays as
+    The error is a ParameterError if a file that a parameter names is missing, a VersionError if a package is missing,
+    an OutputError if the disk is full, and otherwise an InputError. The traceback is logged at level DEBUG, and kept as
     ``__cause__``.
     """
 
-    def name(error):
+    def convert(error):
         log.debug("%s: %s: jwst's own code failed", run.exposure.name, step.name, exc_info=True)
-        named = _texts_set(step, run.parameters[step.name])
-        what = f"check {named} and the exposure" if named else "check the exposure and its references"
-        hint = _hint(step, run.parameters[step.name], error)
+        settings = run.parameters[step.name]
+        texts = ", ".join(f"{step.name}.{name}={value}" for name, value in texts_of(step, settings).items())
+        advice = f"check {texts} and the exposure" if texts else "check the exposure and its references"
+        hint = _hint(step, settings, error)
         msg = (
             f"{run.exposure.name}: {step.name}: jwst's own code cannot work on it "
-            f"({type(error).__name__}: {first_line(error)}); {hint}{what}, or do without: {_way_out(step)}"
+            f"({type(error).__name__}: {first_line(error)}); {hint}{advice}, or do without: {_way_out(step)}"
         )
-        return _kind_of(error, named)(msg)
+        return _kind_of(error, texts)(msg)
 
     def call(*args, **kwargs):
-        # a device that is full starts the exposure again
-        spared = None if run.backend.on_host else run.backend.is_out_of_memory
-        with told_of(run.exposure.name, step.name, name=name, spared=spared):
+        # if the device is out of memory, the exposure starts again
+        passed_on = None if run.backend.on_host else run.backend.is_out_of_memory
+        with converted_errors(run.exposure.name, step.name, convert=convert, passed_on=passed_on):
             return function(*args, **kwargs)
 
     return call
 
 
 def _hint(step, settings, error):
-    """Say what helps against an error of jwst's code that does not say it; '' if the step does not know."""
+    """Return advice for an error of jwst's code, from the step's declaration; '' without one."""
     for parameter, kind, hint in step.hints:
         if isinstance(error, kind) and getattr(settings, parameter):
             return f"{hint}; "
     return ""
 
 
-def _texts_set(step, settings):
-    """List the texts among a step's parameters that were set: most are names of files."""
-    return ", ".join(f"{step.name}.{name}={value}" for name, value in _texts(step, settings).items())
-
-
-def _texts(step, settings):
-    texts = {
-        name: getattr(settings, name)
-        for name, parameter in step.known.items()
-        if parameter.kind == "string" and not parameter.unused and getattr(settings, name) != parameter.default
-    }
-    return {name: value for name, value in texts.items() if value}
-
-
-def _kind_of(error, named):
+def _kind_of(error, texts):
+    """Choose the class of our error; ``texts`` is not empty if parameters name files."""
     if is_disk_full(error):
         return OutputError
     if isinstance(error, ImportError):
         return VersionError
     is_missing_file = isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError))
-    return ParameterError if is_missing_file and named else InputError
+    return ParameterError if is_missing_file and texts else InputError
 
 
 def _way_out(step):
-    """Say how jwst's code is left out of a step that may have other work, too."""
-    ways = {
+    """Return the settings that avoid jwst's code in a step."""
+    settings = {
         "large_events": ("expand_large_events=False", "find_showers=False"),
         "optional_fit": ("save_opt=False",),
     }
-    way = next((ways[helper] for helper in step.helpers if helper in ways), ("skip=True",))
-    return ", ".join(f"{step.name}.{setting}" for setting in way)
+    way_out = next((settings[helper] for helper in step.helpers if helper in settings), ("skip=True",))
+    return ", ".join(f"{step.name}.{setting}" for setting in way_out)
 
 
-#: helper that a step may ask for -> its maker, ``maker(run, step)``
+#: name of a helper that a step may declare -> ``make(run, step)``, which makes it
 HELPERS = MappingProxyType(
     {
         "jwsts_own": lambda run, step: _named(run, step, partial(run_jwsts_own, run, step)),

@@ -1,4 +1,4 @@
-"""spaceKLIP's entry points, call for call: ``run_obs`` for a database, ``run_single_file`` for a file."""
+"""The functions of spaceKLIP's ``coron1pipeline`` with the same arguments: ``run_obs`` and ``run_single_file``."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ from gpucoron.backends import check_backend
 from gpucoron.backends.sizes import memory_size
 from gpucoron.errors import OutputError, ParameterError
 from gpucoron.io.fits_layout import is_whole
-from gpucoron.io.logs import heard
+from gpucoron.io.logs import shown
 from gpucoron.io.products import product_path
 from gpucoron.io.spaceklip_repairs import prepare_spaceklip as prepare_spaceklip
 from gpucoron.parameters import PIPELINE, P, convert, copied_steps, refuse_unknown, without_unused
@@ -20,11 +20,11 @@ from gpucoron.steps import STEPS
 
 log = logging.getLogger(__name__)
 
-#: keyword arguments of spaceKLIP's run_single_file that are for the run as a whole -> our names
+#: keyword arguments of spaceKLIP's run_single_file for the whole run -> names in gpucoron
 _OPTIONS = {
     "save_results": "save_results",
     "save_calibrated_ramp": "save_calibrated_ramp",
-    # as its documentation spells it, and its code does not
+    # spelt so in spaceKLIP's documentation, but not in its code
     "save_calibrate_ramp": "save_calibrated_ramp",
     "save_intermediates": "save_intermediates",
     "return_rateints": "return_rateints",
@@ -32,17 +32,17 @@ _OPTIONS = {
     "stage_1overf": "stage_1overf",
 }
 
-#: what those are
-_OF_RUN = {
+#: definitions of these parameters
+_RUN_PARAMETERS = {
     parameter.name: parameter for parameter in (*PIPELINE, P("save_results", "boolean", True, "write the products"))
 }
 
-#: what spaceKLIP's run_obs leaves in the caller's ``steps["mask_groups"]``, for a dictionary that has been there before
+#: entries that spaceKLIP's run_obs adds to the caller's ``steps["mask_groups"]``; ignored if the dictionary is reused
 _LEFTOVERS = ("maxgrps_faint", "maxgrps_bright", "cropmask", "refbg_maxcounts")
 
 
 def __getattr__(name):
-    if name == "Coron1Pipeline_spaceKLIP":  # with it comes jwst
+    if name == "Coron1Pipeline_spaceKLIP":  # imports jwst
         from gpucoron.pipeline import Coron1Pipeline_spaceKLIP
 
         return Coron1Pipeline_spaceKLIP
@@ -61,41 +61,41 @@ def run_single_file(
     max_memory=None,
     **kwargs,
 ):
-    """Reduce one file with spaceKLIP's defaults. Existing products are overwritten, as there.
+    """Reduce one file with spaceKLIP's defaults. Existing products are overwritten, as in spaceKLIP.
 
     Parameters
     ----------
     fitspath : str or Path
         ``*_uncal.fits``.
     output_dir : str or Path
-        Made if it does not exist.
+        Created if it does not exist.
     steps : dict of dicts, optional
-        step -> parameter -> value; never changed. It overrules the keyword arguments.
+        step -> parameter -> value; not modified. It overrides the keyword arguments.
     verbose : bool
-        Print every step: through the handlers of ``logging`` where there are any, else to stderr.
+        Log every step, to the handlers of ``logging`` if there are any, else to stderr.
     backend : {'auto', 'cpu', 'cuda'} or Backend, optional
         None is 'auto'.
     profile : {'spaceklip', 'jwst'}
-        Whose defaults to start from.
+        Default parameters to use.
     max_memory : int or str, optional
         Bytes, or text such as '4G'; see `gpucoron.engine.reduce_file`.
     **kwargs
-        spaceKLIP's: save_results (True), save_calibrated_ramp (also spelt save_calibrate_ramp), save_intermediates,
+        As in spaceKLIP: save_results (True), save_calibrated_ramp (also spelt save_calibrate_ramp), save_intermediates,
         return_rateints, skip_charge, skip_jump, skip_dark, skip_ipc, skip_persistence, skip_ktc, skip_fnoise,
         skip_fnoise_vert, nlower, nupper, nleft, nright, nrow_off, ncol_off, rejection_threshold,
         three_group_rejection_threshold, four_group_rejection_threshold, n_pix_grow_sat, grow_diagonal, flag_rcsat,
-        suppress_one_group, stage_1overf ('ints'), rate_int_outliers, maximum_cores (accepted and not used: threads
-        follow the cores that the process may use).
+        suppress_one_group, stage_1overf ('ints'), rate_int_outliers, maximum_cores (accepted but ignored: gpucoron uses
+        all cores available to the process).
 
     Returns
     -------
     ImageModel or CubeModel
-        The rate, or the rateints with ``return_rateints``; a RampModel where ``ramp_fit`` is skipped.
+        The rate, or the rateints with ``return_rateints``; a RampModel if ``ramp_fit`` is skipped.
 
     Raises
     ------
     GpucoronError
-        One of its kinds; an unknown keyword is refused with the nearest known one.
+        One of its subclasses. For an unknown keyword, the message suggests the nearest known one.
 
     Notes
     -----
@@ -108,43 +108,43 @@ def run_single_file(
         if value is None:
             msg = f"run_single_file: {name} is missing"
             raise ParameterError(msg)
-    settings, options = _settle(steps, kwargs)
+    settings, options = _split_arguments(steps, kwargs)
     return_rateints = options.get("return_rateints", False)
-    with heard("gpucoron", logging.INFO if verbose else None):
+    with shown("gpucoron", logging.INFO if verbose else None):
         _check(profile, settings, options)
         options |= {"max_memory": max_memory}
         models, _paths = _reduce(fitspath, output_dir, settings, options, backend, profile)
-    wanted = "ramp" if "ramp" in models else "rateints" if return_rateints else "rate"
-    return models[wanted]
+    kind = "ramp" if "ramp" in models else "rateints" if return_rateints else "rate"
+    return models[kind]
 
 
 def _check(profile, settings, options):
-    """Refuse what does not exist before any file is opened: the parameters of the steps."""
-    of_run = {name: value for name, value in options.items() if name != "save_results"}
-    return engine.settle(profile=profile, steps=settings, pipeline=of_run)[0]
+    """Check all parameters before any file is opened; return those of the steps."""
+    run_parameters = {name: value for name, value in options.items() if name != "save_results"}
+    return engine.settle(profile=profile, steps=settings, pipeline=run_parameters)[0]
 
 
 def _reduce(path, output_dir, settings, options, backend, profile):
-    """Reduce one file: its models, and what was written, both by kind of product."""
-    steps = without_unused(STEPS, settings)  # that was said
+    """Reduce one file; return its models and the paths of its products, both by kind of product."""
+    steps = without_unused(STEPS, settings)  # the warning has been given
     _run, models, paths = engine.reduce_file(
         path, output_dir, profile=profile, steps=steps, backend=backend, overwrite=True, **options
     )
-    ends = {kind: product_path(path, output_dir, kind) for kind in models}
+    products = {kind: product_path(path, output_dir, kind) for kind in models}
     written = set(paths.values())
-    return models, {kind: end for kind, end in ends.items() if end in written}
+    return models, {kind: product for kind, product in products.items() if product in written}
 
 
-def _settle(steps, kwargs):
-    """Turn spaceKLIP's keyword arguments and steps into ours: parameters of the steps, and of the run."""
+def _split_arguments(steps, kwargs):
+    """Convert spaceKLIP's arguments into parameters of the steps and of the run."""
     keywords = {keyword: (step, name) for step in STEPS.values() for keyword, name in step.keywords.items()}
     settings = {}
     options = {}
     for name, value in kwargs.items():
-        if value is None:  # as in spaceKLIP: the default decides
+        if value is None:  # as in spaceKLIP: use the default
             continue
         if name in _OPTIONS:
-            options[_OPTIONS[name]] = convert(_OF_RUN[_OPTIONS[name]], value, "run")
+            options[_OPTIONS[name]] = convert(_RUN_PARAMETERS[_OPTIONS[name]], value, "run")
         elif name in keywords:
             step, parameter = keywords[name]
             if parameter.startswith("not "):
@@ -175,61 +175,61 @@ def run_obs(
     max_memory=None,
     **kwargs,
 ):
-    """Reduce all raw exposures of a database, and tell it where the products are.
+    """Reduce all raw exposures of a database, and enter the products into it.
 
     Parameters
     ----------
     database : Database, or dict of Tables
-        spaceKLIP's, ours (`gpucoron.database`), or anything with ``output_dir``, ``obs`` (concatenation -> table with
-        the columns FITSFILE, DATAMODL and TYPE) and ``update_obs(key, index, path)``, which is called with the
-        rateints of each exposure. The tables of a dict are updated in place.
+        A database of spaceKLIP or of `gpucoron.database`, or any object with ``output_dir``, ``obs`` (concatenation ->
+        table with the columns FITSFILE, DATAMODL and TYPE) and ``update_obs(key, index, path)``, which is called with
+        the rateints of each exposure. The tables of a dict are updated in place.
     steps : dict of dicts, optional
-        step -> parameter -> value; never changed. ``mask_groups`` is skipped without parameters of its own; its masks
-        are made for each concatenation by itself. Beside its parameters it takes ``star_center``: (x, y) counted from
-        1, 'max' for the brightest pixel, or None for CRPIX.
+        step -> parameter -> value; not modified. ``mask_groups`` is skipped unless it has parameters; its masks are
+        made separately for each concatenation. It also accepts ``star_center``: (x, y) counted from 1, 'max' for the
+        brightest pixel, or None for CRPIX.
     subdir : str
-        Folder below ``output_dir``.
+        Subfolder of ``output_dir``.
     overwrite : bool
-        False leaves exposures alone whose rateints exist, and tells the database of them.
+        If False, skip exposures whose rateints exist, and enter these into the database.
     quiet : bool
-        Print nothing; on a terminal, a progress bar.
+        Log nothing; show a progress bar in a terminal.
     verbose : bool
-        Print every step. Without it, only concatenations and files are named: through the handlers of ``logging``
-        where there are any, else on stderr.
+        Log every step. Otherwise log only the names of concatenations and files, to the handlers of ``logging`` if
+        there are any, else to stderr.
     backend : {'auto', 'cpu', 'cuda'} or Backend, optional
         None is 'auto'.
     profile : {'spaceklip', 'jwst'}
-        Whose defaults to start from.
+        Default parameters to use.
     max_memory : int or str, optional
         Bytes, or text such as '4G'; see `gpucoron.engine.reduce_file`.
     output_dir : str or Path, optional
-        For a dict of Tables; by default the current folder. A database has its own.
+        For a dict of Tables; by default the current folder. A database has this attribute itself.
     **kwargs
         As for `run_single_file`.
 
     Raises
     ------
     ParameterError
-        At once: a step, parameter or keyword does not exist, or the database is none.
+        Raised at once if a step, parameter or keyword does not exist, or the database is invalid.
     ExceptionGroup
-        At the end, if files could not be reduced: the errors of all of them, with their tracebacks. All other files
-        were reduced, and the database knows of them.
+        Raised at the end if files could not be reduced, with all errors and tracebacks. All other files were reduced
+        and entered into the database.
 
     Notes
     -----
     Source of the interface: spaceKLIP 2.2, ``coron1pipeline.run_obs``.
     """
-    from gpucoron.database import as_database  # it loads astropy's tables, which a single file does not need
+    from gpucoron.database import as_database  # loads astropy's tables, which run_single_file does not need
 
-    check_backend(backend)  # once, not for every file
+    check_backend(backend)  # once for all files
     memory_size(max_memory)
     steps = copied_steps(steps)
     star_center = _check_center(steps.get("mask_groups", {}).pop("star_center", None))
-    settings, options = _settle(steps, kwargs)
+    settings, options = _split_arguments(steps, kwargs)
     masking = settings.pop("mask_groups", {})
-    asked = {**settings, "mask_groups": {"skip": not masking, **masking}}
-    with heard("gpucoron" if verbose and not quiet else __name__, logging.WARNING if quiet else logging.INFO):
-        parameters = _check(profile, asked, options)
+    checked = {**settings, "mask_groups": {"skip": not masking, **masking}}
+    with shown("gpucoron" if verbose and not quiet else __name__, logging.WARNING if quiet else logging.INFO):
+        parameters = _check(profile, checked, options)
         _check_masking(parameters["mask_groups"])
         database = as_database(database, output_dir)
         reduction = _Reduction(
@@ -254,17 +254,17 @@ class _Reduction:
     overwrite: bool
 
     def product_of(self, name):
-        """Say where the rateints of a file go."""
+        """Return the path of the rateints of a file."""
         return product_path(name, self.output_dir, "rateints")
 
     def reduce(self, row, masking):
-        """Reduce a file, unless that was done and is to be kept: the rateints, None where no ramp could be fitted."""
+        """Reduce a file unless its product exists and is kept; return the rateints, None if no ramp could be fitted."""
         product, tail = self.product_of(row.name), os.path.basename(row.name)
         if not self.overwrite and product.is_file():
             if is_whole(product):
-                log.info("  %s: reduced before", tail)
+                log.info("  %s: already reduced", tail)
                 return product
-            log.warning("  %s: %s is damaged, it is made again", tail, product)
+            log.warning("  %s: %s is damaged, reducing it again", tail, product)
         log.info("  %s: stage 1", tail)
         settings = {**self.settings, "mask_groups": masking}
         _models, paths = _reduce(row.name, self.output_dir, settings, self.options, self.backend, self.profile)
@@ -272,50 +272,50 @@ class _Reduction:
 
 
 def _reduce_all(database, reduction, masking, star_center, quiet):
-    """Reduce the raw exposures of all concatenations: the errors, and the number of files."""
-    errors, count, taken = [], 0, {}
-    for key in _followed(list(database.obs), quiet):
+    """Reduce the raw exposures of all concatenations; return the errors and the number of files."""
+    errors, count, owners = [], 0, {}
+    for key in _with_progress(list(database.obs), quiet):
         log.info("concatenation %s", key)
         rows = _raw_rows(database.obs[key], star_center)
         count += len(rows)
         masks = {}
         try:
             masks = _make_masks(key, rows, masking)
-        except Exception as error:  # the exposures that need no mask are well
-            error.add_note(f"concatenation {key}: its {' and '.join(masking.types)} exposures were left out")
+        except Exception as error:  # exposures without masks are still reduced
+            error.add_note(f"concatenation {key}: its {' and '.join(masking.types)} exposures were not reduced")
             errors.append(error)
             rows = [row for row in rows if row.type not in masking.types]
         for row in rows:
             try:
                 mask = masks.get(row.name, {})
-                other, whose, others_mask = taken.setdefault(reduction.product_of(row.name), (row.name, key, mask))
+                other, other_key, other_mask = owners.setdefault(reduction.product_of(row.name), (row.name, key, mask))
                 if other != row.name:
-                    msg = f"{row.name}: its products have the names of those of {other}; rename one of the files"
+                    msg = f"{row.name}: its products have the same names as those of {other}; rename one of the files"
                     raise OutputError(msg)
-                if not _is_same_mask(mask, others_mask):
+                if not _is_same_mask(mask, other_mask):
                     msg = (
-                        f"{row.name}: its products would replace those of concatenation {whose}, which have another "
-                        f"mask of groups; reduce {key} by itself, into another subdir"
+                        f"{row.name}: its products would replace those of concatenation {other_key}, which have a "
+                        f"different mask of groups; reduce {key} separately, into another subdir"
                     )
                     raise OutputError(msg)
                 rateints = reduction.reduce(row, mask)
                 if rateints is not None:
                     database.update_obs(key, row.index, str(rateints))
-            except Exception as error:  # one file does not end the run
+            except Exception as error:  # continue with the other files
                 error.add_note(f"concatenation {key}, {row.name}")
                 errors.append(error)
     return errors, count
 
 
 def _is_same_mask(one, other):
-    """Compare parameters of mask_groups."""
+    """Return whether two sets of mask_groups parameters are equal."""
     import numpy as np
 
     return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
-def _followed(keys, quiet):
-    """Go through the concatenations; where nothing else is printed, with a progress bar, if there is a terminal."""
+def _with_progress(keys, quiet):
+    """Iterate over the concatenations; show a progress bar if ``quiet`` and in a terminal."""
     if not quiet or not sys.stderr.isatty():
         return keys
     from rich.console import Console
@@ -326,7 +326,7 @@ def _followed(keys, quiet):
 
 @dataclass(frozen=True)
 class _Row:
-    """One raw exposure of a concatenation, as ``prepare_masks`` wants it; its samples are read when asked for."""
+    """One raw exposure of a concatenation, as ``prepare_masks`` expects it; its samples are read on access."""
 
     index: int
     name: str
@@ -335,14 +335,14 @@ class _Row:
 
     @property
     def data(self):
-        """Its samples, (nints, ngroups, ny, nx)."""
+        """The samples, (nints, ngroups, ny, nx)."""
         from astropy.io import fits
 
         return fits.getdata(self.name, "SCI")
 
     @property
     def center(self):
-        """Where the star is, counted from 1."""
+        """The position of the star, (x, y) counted from 1."""
         import numpy as np
         from astropy.io import fits
 
@@ -357,7 +357,7 @@ class _Row:
 
 
 def _raw_rows(table, star_center):
-    """List the rows of a table that are raw exposures."""
+    """Return the rows of a table that are raw exposures."""
     from gpucoron.database.tables import to_text
 
     return [
@@ -368,7 +368,7 @@ def _raw_rows(table, star_center):
 
 
 def _check_masking(settings):
-    """Refuse what no concatenation could be masked with."""
+    """Raise ParameterError for settings of mask_groups that are invalid for every concatenation."""
     from gpucoron.database import TYPES
 
     for type_ in settings.types:
@@ -392,15 +392,15 @@ def _check_center(center):
 
 
 def _make_masks(key, rows, settings):
-    """Settle which groups the exposures of a concatenation leave out: path -> parameters of mask_groups."""
+    """Make the group masks of a concatenation; return path -> parameters of mask_groups."""
     from gpucoron.steps.mask_groups import prepare_masks
 
-    wanted = [row for row in rows if row.type in settings.types]
-    if settings.skip or not wanted:
+    masked = [row for row in rows if row.type in settings.types]
+    if settings.skip or not masked:
         return {}
     if settings.groups is not None or settings.mask_array is not None:
         given = {name: getattr(settings, name) for name in ("groups", "mask_array", "mask_method", "custom_group")}
-        return {row.name: given for row in wanted}
+        return {row.name: given for row in masked}
     options = {name: value for name, value in vars(settings).items() if name in _MASKING}
     science = [row for row in rows if row.type.startswith("SCI")]
     references = [row for row in rows if row.type.startswith("REF")]

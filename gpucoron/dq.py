@@ -1,7 +1,7 @@
 """The data-quality bits of JWST that stage 1 reads or sets.
 
-The values are those of ``stdatamodels.jwst.datamodels.dqflags``; a test holds them equal. They are repeated here so
-that steps and backends need no jwst import. Bits 0 to 7 fit the uint8 group flags, the rest only uint32 pixel flags.
+The values are copied from ``stdatamodels.jwst.datamodels.dqflags`` so that steps and backends need not import jwst; a
+test compares them. Bits 0 to 7 fit the uint8 group flags, the others only the uint32 pixel flags.
 """
 
 GOOD = 0

@@ -16,7 +16,7 @@ from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
 from gpucoron.borrowed import check_borrowed, check_indirect
 from gpucoron.errors import ParameterError
 from gpucoron.io import logs, products
-from gpucoron.io.boundary import told_of
+from gpucoron.io.boundary import converted_errors
 from gpucoron.io.crds_lookup import crds_context
 from gpucoron.io.hooks import check_hooks, run_hooks
 from gpucoron.io.parameter_files import merge, parameters_from_crds, parameters_from_files, takes_crds_pars
@@ -298,7 +298,7 @@ def run_steps(run, *, until=None, after_step=None, store=None):
     )
     backend.settle(exposure.data.shape, cleans_groups=cleans_groups)
     settings = read_files([STEPS[name] for name in run.order], run.parameters, exposure)
-    logs.tell_run(run)
+    logs.log_run(run)
     _run_each(run, references, settings, until, after_step)
     return run
 
@@ -352,14 +352,14 @@ def _run_each(run, references, settings, until, after_step):
             break
         backend.take_workers()
         start = time.perf_counter()
-        logs.tell_start(run, STEPS[name])
+        logs.log_start(run, STEPS[name])
         outcome = _run_with_hooks(STEPS[name], run, references, settings.get(name))
         backend.synchronize()
         seconds, workers = time.perf_counter() - start, backend.take_workers()
         workers = tuple(workers) if outcome.status == "COMPLETE" else ()
         record = StepRecord(name, outcome.status, seconds, outcome.reason, dict(outcome.flagged), workers)
         run.records.append(record)
-        logs.tell_end(record)
+        logs.log_end(record)
         if after_step is not None:
             after_step(run, record)
 
@@ -380,7 +380,7 @@ def _run_one(step, run, references, settings):
     helpers = {name: _HELPERS[name](run, step) for name in step.helpers}
     files = ", ".join(str(reference.path) for reference in usable.values() if reference is not None)
     advice = f" (references: {files})" if files else ""
-    with told_of(exposure.name, step.name, advice=advice, spared=run.backend.is_out_of_memory):
+    with converted_errors(exposure.name, step.name, advice=advice, passed_on=run.backend.is_out_of_memory):
         return run_step(step.name, exposure, usable, settings, run.backend, **helpers)
 
 
@@ -461,7 +461,7 @@ def reduce_file(
         expected = [products.product_path(path, output_dir, suffix) for suffix in ("rate", "rateints")]
         products.prepare_output(output_dir, expected, overwrite, path)
     request = {"profile": profile, "steps": steps, "pipeline": run_parameters, "use_pars": use_pars, "pars": pars}
-    with told_of(path):
+    with converted_errors(path):
         return _reduce(path, output_dir, request, backend, save_results, after_step)
 
 
@@ -476,7 +476,7 @@ def _reduce(path, output_dir, request, backend, save_results, after_step):
         run = plan(exposure, backend=backend, **request)
         run.phases = {"read": read_time - start_time, "plan": time.perf_counter() - read_time}
         run.output_dir = Path(output_dir)
-        logs.tell_parameters(run)
+        logs.log_parameters(run)
         return run
 
     def extra_at(extra):

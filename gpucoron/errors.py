@@ -1,12 +1,12 @@
-"""What can go wrong, by name. Every message says what is wrong with which file, and the way out."""
+"""The exceptions of gpucoron. Each message names the file, the problem and what the user can do."""
 
 
 class GpucoronError(Exception):
-    """The parent of every error that gpucoron raises on purpose."""
+    """Base class of all errors that gpucoron raises."""
 
 
 class InputError(GpucoronError):
-    """The input file cannot be reduced: not FITS, damaged, incomplete, or of a kind that stage 1 does not know."""
+    """The input file cannot be reduced: it is not FITS, damaged, incomplete, or of an unknown type."""
 
 
 class ReferenceFileError(GpucoronError):
@@ -14,7 +14,7 @@ class ReferenceFileError(GpucoronError):
 
 
 class ParameterError(GpucoronError):
-    """A step or a parameter does not exist, or its value makes no sense."""
+    """A step or a parameter does not exist, or its value is invalid."""
 
 
 class BackendUnavailableError(GpucoronError):
@@ -22,15 +22,15 @@ class BackendUnavailableError(GpucoronError):
 
 
 class OutputError(GpucoronError):
-    """A product cannot be written, or exists already."""
+    """A product cannot be written, or already exists."""
 
 
 class VersionError(GpucoronError):
-    """A package that gpucoron needs is missing, or older than it can work with."""
+    """A required package is missing or too old."""
 
 
 class ArgumentError(ParameterError, ValueError, TypeError):
-    """An argument of a function makes no sense: an array of another shape or kind, an option that nobody takes."""
+    """An argument of a function is invalid: an array of the wrong shape or type, or an unknown option."""
 
 
 class TooLittleMemoryError(GpucoronError, MemoryError):
@@ -38,4 +38,4 @@ class TooLittleMemoryError(GpucoronError, MemoryError):
 
 
 class InternalError(GpucoronError, RuntimeError):
-    """Something in gpucoron itself failed; its cause is ``__cause__``, and the traceback is in the log."""
+    """An unexpected error inside gpucoron; the original is ``__cause__``, and the log holds the traceback."""

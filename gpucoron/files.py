@@ -1,4 +1,4 @@
-"""Files as a whole: written whole or not at all, found whole, told by their digest."""
+"""Write files atomically and compute their digests."""
 
 import hashlib
 import os
@@ -11,22 +11,22 @@ from gpucoron.errors import OutputError
 
 @contextmanager
 def appearing(*paths):
-    """Let files of one folder appear together under their names, at the end of the block, or none of them.
+    """Create several files of one folder together at the end of the block, or none of them.
 
     Parameters
     ----------
     *paths : str or Path
-        Their folder is made if it does not exist.
+        Final paths; their folder is created if it does not exist.
 
     Yields
     ------
     list of Path
-        Where to write them meanwhile.
+        Temporary paths to write to.
 
     Raises
     ------
     OSError
-        The folder cannot be made or written to.
+        The folder cannot be created or written to.
     """
     paths = [Path(path) for path in paths]
     paths[0].parent.mkdir(parents=True, exist_ok=True)
@@ -38,19 +38,19 @@ def appearing(*paths):
 
 
 def write_whole(path, write):
-    """Write a file so that it appears whole or not at all.
+    """Write a file atomically: completely or not at all.
 
     Parameters
     ----------
     path : str or Path
-        Its folder is made if it does not exist.
+        Its folder is created if it does not exist.
     write : callable
         Called as ``write(file)`` with a binary file.
 
     Raises
     ------
     OutputError
-        The folder cannot be made or written to, or the disk is full.
+        The folder cannot be created or written to, or the disk is full.
     """
     try:
         with appearing(path) as (draft,), draft.open("wb") as file:
@@ -61,16 +61,16 @@ def write_whole(path, write):
 
 
 def file_digest(path, algorithm="sha256"):
-    """Digest a file: hexadecimal digits."""
+    """Return the digest of a file in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def first_line(error):
-    """Give the first line of what an exception says, or its kind."""
+    """Return the first line of an exception's message, or its class name if it has none."""
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def on_one_line(text):
-    """Write a text so that it stays one line of a terminal: names of files may hold anything."""
+    """Escape control characters and line breaks of a text, for example in file names, so that it prints as one line."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))

@@ -1,7 +1,7 @@
-"""``Coron1Pipeline``: a jwst Pipeline class for ``strun`` and ``.call()``, a thin coat over the engine.
+"""``Coron1Pipeline``: a jwst Pipeline class for ``strun`` and ``.call()``, a thin wrapper around the engine.
 
-The coat gives what users of jwst expect: parameters in jwst's notation, CRDS's parameter files (asked for under jwst's
-own class names), output naming, the log in the product. The steps below carry parameters; the engine does the work.
+The wrapper provides what users of jwst expect: parameters in jwst's notation, CRDS parameter files (requested under
+jwst's class names), names of products, the log in the product. Its steps only hold parameters; the engine runs them.
 """
 
 import logging
@@ -19,12 +19,12 @@ from gpucoron.backends.sizes import memory_size
 from gpucoron.engine import plan, run_or_start_again
 from gpucoron.errors import InputError
 from gpucoron.io import logs, products
-from gpucoron.io.boundary import told_of
+from gpucoron.io.boundary import converted_errors
 from gpucoron.io.exposure import Exposure
 from gpucoron.io.fits_layout import read_layout
 from gpucoron.io.parameter_files import config_from_crds, crds_pars_disabled
 from gpucoron.io.slopes import exposure_of_slopes
-from gpucoron.io.stpipe_base import Coat, check_input
+from gpucoron.io.stpipe_base import StepMixin, check_input
 from gpucoron.parameters import (
     FROM_FILES,
     PIPELINE,
@@ -40,15 +40,15 @@ log = logging.getLogger(__name__)
 __all__ = ["Coron1Pipeline", "Coron1Pipeline_spaceKLIP"]
 
 
-#: kind of what stpipe is not to check: it knows texts and numbers alone
+#: kind of a parameter that stpipe must not check, because it knows only strings and numbers
 _CHECKED_LATER = "anything"
 
 
 def _spec_line(parameter):
-    """Write a parameter in the notation of ``configobj``; bounds are checked by `gpucoron.parameters.convert` alone."""
+    """Return a parameter in the notation of ``configobj``; only `gpucoron.parameters.convert` checks bounds."""
     kind, default = parameter.kind, repr(parameter.default)
     if kind in (*FROM_FILES, _CHECKED_LATER):
-        kind = "pass"  # the path, or what it would hold
+        kind = "pass"  # a path, or the contents of the file
     if isinstance(parameter.default, list):
         default = f"list({', '.join(map(repr, parameter.default))})"
     arguments = [repr(option) for option in parameter.options]
@@ -61,24 +61,24 @@ def _spec(parameters):
 
 
 def _config_from_reference(cls, dataset, disable=None, crds_observatory=None):
-    """Give CRDS's parameters, as ``stpipe.Step.get_config_from_reference``; what is missing or unknown is an error."""
+    """Return parameters from CRDS, like ``stpipe.Step.get_config_from_reference``; raise if one is unknown."""
     if disable is None:
         disable = crds_pars_disabled()
     if not isinstance(dataset, dict):
         if isinstance(dataset, (str, Path)) and Path(dataset).suffix != ".asdf":
-            read_layout(Path(dataset))  # before jwst's reader believes its headers
+            read_layout(Path(dataset))  # checks the file before jwst reads its headers
         try:
             dataset = cls._get_crds_parameters(dataset)[0]
-        except Exception:  # whatever it is, reading it tells
-            log.warning("%s is no exposure: CRDS is not asked for parameter files", dataset)
+        except Exception:  # reading the file later reports the error
+            log.warning("%s is not an exposure: no parameter files are requested from CRDS", dataset)
             disable = True
     config, files = config_from_crds(cls, None if disable else dataset)
     config.pars_files = files
     return config
 
 
-class _SingleStep(Coat, JwstStep):
-    """A step of `gpucoron.steps` as a jwst Step: it carries parameters for a pipeline, and runs alone."""
+class _SingleStep(StepMixin, JwstStep):
+    """A step of `gpucoron.steps` as a jwst Step: it holds parameters for a pipeline and can run alone."""
 
     step = None
     spec = ""
@@ -86,7 +86,7 @@ class _SingleStep(Coat, JwstStep):
 
     @classmethod
     def get_config_reftype(cls):
-        """Ask CRDS for jwst's parameter file of the step."""
+        """Return the CRDS type of jwst's parameter file for the step."""
         return cls.step.pars_type
 
     get_config_from_reference = classmethod(_config_from_reference)
@@ -97,17 +97,17 @@ class _SingleStep(Coat, JwstStep):
         Parameters
         ----------
         step_input : str, Path or model
-            A ramp; for `gain_scale` an ``ImageModel`` or a ``CubeModel``. A model is left as it is.
+            A ramp; for `gain_scale` an ``ImageModel`` or a ``CubeModel``. A model is not modified.
 
         Returns
         -------
-        RampModel; rate and rateints as a tuple from a fit; a model like the input from a step that works on slopes
+        RampModel; rate and rateints as a tuple for a fit; a model like the input for a step that works on slopes
         """
         return run_alone(self, step_input)
 
 
 def _step_class(step, preset="jwst"):
-    """Make the class of a step: called as jwst calls its own, with the defaults of a preset."""
+    """Make the class of a step, with jwst's class name and the defaults of a preset."""
     defaults = step.defaults(preset)
     parameters = [
         replace(parameter, default=defaults[parameter.name]) for parameter in (*step.parameters, step.known["skip"])
@@ -124,24 +124,24 @@ def _step_class(step, preset="jwst"):
     return type(name, (_SingleStep,), members)
 
 
-#: step -> its class; ``gpucoron.pipeline.SaturationStep`` and the like are these
+#: step -> its class, for example ``gpucoron.pipeline.SaturationStep``
 _STEP_CLASSES = {name: _step_class(step) for name, step in STEPS.items()}
 _STEP_CLASSES_OF_SPACEKLIP = {name: _step_class(step, SPACEKLIP_CLASS) for name, step in STEPS.items()}
 for _classes in (_STEP_CLASSES, _STEP_CLASSES_OF_SPACEKLIP):
     globals().update({step_class.__name__: step_class for step_class in _classes.values()})
 
 
-class Coron1Pipeline(Coat, Pipeline):
+class Coron1Pipeline(StepMixin, Pipeline):
     """JWST coronagraphy stage 1, from ``uncal`` to ``rateints`` and ``rate``.
 
-    ``Coron1Pipeline.call(path, steps={"jump": {"rejection_threshold": 5}}, backend="cpu")`` applies CRDS's parameter
-    files as jwst's own ``.call()`` does; ``.run()`` of an instance does not. ``strun calwebb_coron1 FILE`` is the same
-    from the command line.
+    ``Coron1Pipeline.call(path, steps={"jump": {"rejection_threshold": 5}}, backend="cpu")`` applies CRDS parameter
+    files like ``.call()`` of jwst; ``.run()`` of an instance does not. ``strun calwebb_coron1 FILE`` does the same from
+    the command line.
 
     Parameters
     ----------
     backend : str or Backend
-        Where the heavy operations run: see `gpucoron.backends.get_backend`.
+        Backend of the heavy operations: see `gpucoron.backends.get_backend`.
     max_memory : str or int, optional
         See `gpucoron.engine.reduce_file`.
     save_calibrated_ramp, save_intermediates, return_rateints : bool
@@ -153,35 +153,35 @@ class Coron1Pipeline(Coat, Pipeline):
     spec = _spec(
         [
             *PIPELINE,
-            Parameter("backend", _CHECKED_LATER, "auto", f"where the heavy operations run: {', '.join(NAMES)}"),
-            Parameter("max_memory", _CHECKED_LATER, None, "memory that it may take, such as 4G; None: what is free"),
+            Parameter("backend", _CHECKED_LATER, "auto", f"backend of the heavy operations: {', '.join(NAMES)}"),
+            Parameter("max_memory", _CHECKED_LATER, None, "memory limit, for example 4G; None: the free memory"),
         ]
     )
 
-    #: whose presets the steps' defaults hold, beside jwst's own
+    #: preset of the steps' defaults
     preset = "jwst"
 
     step_defs = dict(_STEP_CLASSES)
 
-    #: the file that is being reduced, if it is one
+    #: path of the input; None for a model
     _input = None
 
-    #: the parameter files that have configured it
+    #: parameter files from which the pipeline was configured
     _pars_files = ()
 
-    # the engine looks its references up itself, and fewer of them
+    # the engine looks up references itself, and fewer of them
     prefetch_references = False
 
     @classmethod
     def get_config_reftype(cls):
-        """Ask CRDS for the parameter file of the pipeline that this one stands for."""
+        """Return the CRDS type of jwst's parameter file for Detector1Pipeline."""
         return "pars-detector1pipeline"
 
     get_config_from_reference = classmethod(_config_from_reference)
 
     @classmethod
     def from_config_section(cls, section, *args, **kwargs):
-        """Configure a pipeline; it remembers which parameter files did."""
+        """Configure a pipeline and store the names of its parameter files."""
         pipeline = super().from_config_section(section, *args, **kwargs)
         own = [str(Path(pipeline.config_file).resolve())] if pipeline.config_file else []
         pipeline._pars_files = [*getattr(section, "pars_files", []), *own]
@@ -189,30 +189,30 @@ class Coron1Pipeline(Coat, Pipeline):
 
     @classmethod
     def call(cls, *args, **kwargs):
-        """Run on a file or a model, with CRDS's parameter files applied; see ``stpipe.Step.call``."""
-        memory_size(kwargs.get("max_memory"))  # before CRDS is asked
+        """Run on a file or a model with CRDS parameter files; see ``stpipe.Step.call``."""
+        memory_size(kwargs.get("max_memory"))  # fail before CRDS is queried
         return super().call(*args, **kwargs)
 
     def process(self, step_input=None):
-        """Run the engine on a file's path or an open model.
+        """Run the engine on a path or an open model.
 
         Returns
         -------
-        ImageModel, CubeModel (``return_rateints``) or RampModel (``ramp_fit`` skipped); None where nothing was fitted
+        ImageModel, CubeModel (``return_rateints``) or RampModel (``ramp_fit`` skipped); None if nothing was fitted
         """
         self._input = check_input(step_input)
-        with told_of(self._input or step_input.meta.filename or "the model"):
+        with converted_errors(self._input or step_input.meta.filename or "the model"):
             return self._process(step_input)
 
     def _process(self, step_input):
         is_path = self._input is not None
         self._log_records = logs.lines_so_far()
-        of_the_run = {parameter.name: getattr(self, parameter.name) for parameter in PIPELINE}
+        run_parameters = {parameter.name: getattr(self, parameter.name) for parameter in PIPELINE}
 
         def start(backend):
             exposure = Exposure.read(step_input, backend) if is_path else Exposure.from_model(step_input)
             run = plan(
-                exposure, steps=self._settings(exposure.facts), pipeline=of_the_run, backend=backend, use_pars=False
+                exposure, steps=self._settings(exposure.facts), pipeline=run_parameters, backend=backend, use_pars=False
             )
             run.output_dir = self.output_dir
             run.pars_files = list(self._pars_files)
@@ -237,22 +237,25 @@ class Coron1Pipeline(Coat, Pipeline):
         return rate
 
     def _settings(self, facts):
-        """Collect every step's parameters from the configured steps, as an exposure takes them."""
-        settings, asked = {}, {}
+        """Return the parameters of all steps for an exposure, from the configured steps."""
+        settings, changed = {}, {}
         for name, step in STEPS.items():
-            shown, due = step.defaults(self.preset), step.defaults(self.preset, facts.instrument, facts.subarray)
+            defaults, own_defaults = (
+                step.defaults(self.preset),
+                step.defaults(self.preset, facts.instrument, facts.subarray),
+            )
             values = _values_of(getattr(self, name))
-            # A preset may be for other exposures; what the user has set is for this one.
-            for key in shown:
-                if shown[key] != due[key] and not differs(values[key], shown[key]):
-                    values[key] = due[key]
+            # Replace defaults that do not apply to this exposure; keep values that the user has set.
+            for key in defaults:
+                if defaults[key] != own_defaults[key] and not differs(values[key], defaults[key]):
+                    values[key] = own_defaults[key]
             settings[name] = values
-            asked[name] = {key: value for key, value in values.items() if differs(value, shown[key])}
-        without_comparisons(STEPS, asked)  # for its warning
+            changed[name] = {key: value for key, value in values.items() if differs(value, defaults[key])}
+        without_comparisons(STEPS, changed)  # called for its warning only
         return settings
 
     def _path_of(self, extra):
-        """Say where a further product goes, under jwst's name for it."""
+        """Return the path of an additional product, with jwst's name for it."""
         name = extra.file_name or extra.stem or self.output_file
         return self._output_path(extra.suffix or False, name, extra.folder, ext=extra.ext)
 
@@ -265,7 +268,7 @@ class Coron1Pipeline(Coat, Pipeline):
         return path
 
     def save_model(self, model, suffix=None, idx=None, output_file=None, force=False, **components):
-        """Save a product under jwst's name for it, whole or not at all."""
+        """Save a product atomically, with jwst's name for it."""
         output_file = output_file or self.output_file
         if not (force or self.save_results or output_file):
             return None
@@ -279,8 +282,9 @@ class Coron1Pipeline(Coat, Pipeline):
 class Coron1Pipeline_spaceKLIP(Coron1Pipeline):
     """`Coron1Pipeline` with the defaults of spaceKLIP's class of this name, and without parameter files from CRDS.
 
-    `gpucoron.coron1pipeline.run_single_file` sets more, as spaceKLIP's function of that name does: ``dark_current``,
-    ``charge_migration``, ``ramp_fit.suppress_one_group``. What only the near infrared has there has no effect on MIRI.
+    `gpucoron.coron1pipeline.run_single_file` sets more parameters, like spaceKLIP's function of that name:
+    ``dark_current``, ``charge_migration``, ``ramp_fit.suppress_one_group``. Parameters that spaceKLIP has only for the
+    near infrared have no effect on MIRI.
 
     Notes
     -----
@@ -293,12 +297,12 @@ class Coron1Pipeline_spaceKLIP(Coron1Pipeline):
 
     @classmethod
     def get_config_from_reference(cls, dataset, disable=None, crds_observatory=None):
-        """Give an empty configuration: spaceKLIP asks CRDS for no parameter files."""
+        """Return an empty configuration, because spaceKLIP uses no CRDS parameter files."""
         return config_from_crds(cls, None)[0]
 
 
 def run_alone(owner, step_input):
-    """Run one step with the parameters of its jwst Step, and return what jwst's own would.
+    """Run one step with the parameters of its jwst Step, and return the same kind of result as jwst's step.
 
     Parameters
     ----------
@@ -312,27 +316,32 @@ def run_alone(owner, step_input):
     Raises
     ------
     GpucoronError
-        One of its kinds.
+        One of its subclasses.
     """
     path = check_input(step_input)
-    with told_of(path or step_input.meta.filename or "the model"):
+    with converted_errors(path or step_input.meta.filename or "the model"):
         return _run_alone(owner, step_input)
 
 
 def _run_alone(owner, step_input):
     step = owner.step
-    # What is around the step, its hooks and the saving of its result, is stpipe's here.
-    values = {key: value for key, value in _values_of(owner).items() if key not in _AROUND} | {"skip": False}
+    # stpipe calls the hooks and saves the result.
+    values = {key: value for key, value in _values_of(owner).items() if key not in _HANDLED_BY_STPIPE} | {"skip": False}
     if step.switch:
         values[step.switch] = True
-    of_run = {step.run_switch: True} if step.run_switch else {}
+    run_parameters = {step.run_switch: True} if step.run_switch else {}
 
     def start(backend):
         exposure = _open_for(step, step_input, backend)
         if "stage" in step.helpers:
-            of_run["stage_1overf"] = "groups" if exposure.rateints is None else "ints"
+            run_parameters["stage_1overf"] = "groups" if exposure.rateints is None else "ints"
         run = plan(
-            exposure, steps={step.name: values}, pipeline=of_run, backend=backend, use_pars=False, only=step.name
+            exposure,
+            steps={step.name: values},
+            pipeline=run_parameters,
+            backend=backend,
+            use_pars=False,
+            only=step.name,
         )
         run.output_dir = owner.search_attr("output_dir")
         return run
@@ -350,7 +359,7 @@ def _run_alone(owner, step_input):
 
 
 def _open_for(step, step_input, backend):
-    """Read what a step works on: a ramp, or count rates where it takes these."""
+    """Read the input of a step: a ramp, or count rates if the step works on these."""
     on_slopes, on_ramps = "rateints" in step.saves and not step.fits, step.leaves == "ramp"
     is_path = isinstance(step_input, (str, Path))
     on_rates = "rate" in step.saves
@@ -374,11 +383,11 @@ def _open_for(step, step_input, backend):
 
 
 def _values_of(owner):
-    """Collect the parameters of a step from its jwst Step; hooks as stpipe has made them, with their own folder."""
+    """Return the parameters of a step from its jwst Step, with the hooks that stpipe has made and their folder."""
     values = {key: getattr(owner, key) for key in declared(owner.step.name) if hasattr(owner, key)}
-    values["input_dir"] = owner._input_dir  # its own: the attribute gives the pipeline's
+    values["input_dir"] = owner._input_dir  # the public attribute returns the pipeline's folder
     return values | {"pre_hooks": owner._pre_hooks, "post_hooks": owner._post_hooks}
 
 
-#: what stpipe does around a step that runs alone
-_AROUND = ("save_results", "suffix", "output_file", "pre_hooks", "post_hooks")
+#: parameters that stpipe handles for a step that runs alone
+_HANDLED_BY_STPIPE = ("save_results", "suffix", "output_file", "pre_hooks", "post_hooks")

@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: simulated exposures with their own CRDS cache, backends, and the GPU's rules."""
+"""Fixtures for all tests: simulated exposures with their CRDS cache, backends, and the rules for tests on a GPU."""
 
 import gc
 import json
@@ -14,7 +14,7 @@ from gpucoron.backends import BACKENDS, backend_status
 from gpucoron.io.versions import ANSWERS_AS
 from tests.cases.backends import PEERS, backend_params, usable_backend
 
-# one BLAS thread per worker: the tests run side by side
+# one BLAS thread per worker, because the tests run in parallel
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if find_spec("hypothesis") is None:
@@ -24,7 +24,7 @@ if find_spec("hypothesis") is None:
 else:
     from hypothesis import HealthCheck, settings
 
-    # How many examples a test draws that does not say so itself; more by --hypothesis-profile=long.
+    # Number of examples for tests that do not set it; --hypothesis-profile=long draws more.
     _ANY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
     settings.register_profile("short", max_examples=500, **_ANY)
     settings.register_profile("few", max_examples=50, **_ANY)
@@ -51,7 +51,7 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Leave out the cases for a device that is not here; with --require-gpu keep only those for the device."""
+    """Leave out the cases of a missing device; with --require-gpu, keep only the cases of the device."""
     if config.getoption("--require-gpu"):
         deselect(config, items, lambda item: not runs_on(item, config.getoption("--device")))
     elif config.stash[WHY_NO_GPU]:
@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def skip_older_jwst():
-    """Make the mark of tests that compare with the installed jwst, where that is older than what we answer as."""
+    """Return the mark for tests that compare with the installed jwst: skip them if it is too old."""
     try:
         installed = version("jwst")
     except PackageNotFoundError:
@@ -98,12 +98,12 @@ def runs_whole_modules(config):
 
 
 def pytest_runtest_logreport(report):
-    """Write a test's outcome as it ends, so that it is known even if the run is cut."""
+    """Write the outcome of a test at once, so that it is known even if the run is interrupted."""
     if _outcomes is None or (report.when != "call" and report.passed):
         return
-    told = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longreprtext
+    message = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longreprtext
     with _outcomes.open("a") as file:
-        line = {"test": report.nodeid, "outcome": report.outcome, "told": told[-3000:]}
+        line = {"test": report.nodeid, "outcome": report.outcome, "told": message[-3000:]}
         line["fuzz"] = [value for key, value in report.user_properties if key == "fuzz"]
         file.write(json.dumps(line) + "\n")
 
@@ -122,7 +122,7 @@ def pytest_configure(config):
     else:
         usable, reason = backend_status()["cuda"]
         config.stash[WHY_NO_GPU] = "" if usable else reason
-    # Where the tests run side by side, the process that collects the outcomes writes them.
+    # With pytest-xdist, only the main process writes the outcomes.
     global _outcomes
     _outcomes = None if hasattr(config, "workerinput") else config.getoption("--outcomes")
 
@@ -140,7 +140,7 @@ def pytest_report_header(config):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Print the parity matrix's table, and write its page where one is asked for."""
+    """Print the table of the parity matrix, and write its page on request."""
     reports = [report for reports in terminalreporter.stats.values() for report in reports]
     results = dict(
         value for report in reports for key, value in getattr(report, "user_properties", ()) if key == "parity"
@@ -169,7 +169,7 @@ def exposures(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def raw(tmp_path_factory):
-    """Give a folder with raw exposures of both instruments, of every type that a database knows; not to be changed."""
+    """A folder with raw exposures of both instruments, of every type in a database; tests must not change it."""
     from tests.cases.observations import MODES, observe
 
     folder = tmp_path_factory.mktemp("raw")
@@ -178,19 +178,19 @@ def raw(tmp_path_factory):
     return folder
 
 
-#: 'native' is NumPy or the kernels of 'host', operation by operation: test_native.py and test_kernels.py hold it
+#: 'native' is NumPy or the kernels of 'host' for each operation: test_native.py and test_kernels.py check that
 EACH = [name for name in BACKENDS if name != "native"]
 
 
 @pytest.fixture(scope="session", params=backend_params(EACH))
 def backend(request):
-    """Every backend in turn: for tests of what all of them answer."""
+    """Every backend in turn, for tests of results that are common to all."""
     return usable_backend(request.param, request.config)
 
 
 @pytest.fixture(scope="session", params=backend_params(name for name in EACH if name != "numpy"))
 def kernel_backend(request):
-    """Every backend that runs the CUDA kernels: for tests against the NumPy definition."""
+    """Every backend that runs the CUDA kernels, for tests against the NumPy definition."""
     return usable_backend(request.param, request.config)
 
 
@@ -202,7 +202,7 @@ def host(request):
 
 @pytest.fixture
 def late_cupy(request, monkeypatch, tmp_path):
-    """A stand-in for CuPy that does its work late, and through the host build."""
+    """A stand-in for CuPy that delays its work and runs it with the host build."""
     from tests.stand_ins.fake_cupy import make_fake_cupy
 
     return make_fake_cupy(monkeypatch, tmp_path, runner=usable_backend("host", request.config, n_threads=1))
@@ -215,7 +215,7 @@ def gpu(request):
 
 
 def _missing_peer(config, error):
-    """Tell which peer package a test lacks on a machine that is there for its GPU."""
+    """Return the peer package that a test needs and a GPU machine lacks."""
     name = (getattr(error, "name", None) or "").partition(".")[0]
     if config.getoption("--require-gpu") and name in PEERS and find_spec(name) is None:
         return name
@@ -260,7 +260,7 @@ def _skip_without_peers(item):
 
 
 class _ModuleWithoutPeers(pytest.Module):
-    """A test module that may import what this machine lacks: then it is skipped as a whole."""
+    """A test module that is skipped as a whole if an import is missing on this machine."""
 
     def _getobj(self):
         try:

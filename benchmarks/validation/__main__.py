@@ -1,4 +1,4 @@
-"""Measure everything and write the page: ``make validation``.
+"""Run all measurements and write the page: ``make validation``.
 
 python benchmarks/validation [--quick] [--seeds N] [--results FOLDER] [--only rates,jumps] [--page FILE]
 """

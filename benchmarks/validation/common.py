@@ -1,7 +1,7 @@
-"""What the validation scripts share: exposures with a known truth, both sides' reductions, robust figures, JSON.
+"""Shared by the validation scripts: exposures with a known truth, reductions by both sides, robust statistics, JSON.
 
-A figure is the mean over seeds of a number measured on each, with the error of that mean. Everything is on arrays, so
-that both sides see the same counts and nothing but the step under test differs.
+Each figure is the mean over seeds of a quantity measured on each, with the error of that mean. Everything is done on
+arrays, so that both sides see the same counts and differ only in the step under test.
 """
 
 import argparse
@@ -28,20 +28,20 @@ from gpucoron.steps.saturation import prepare_threshold
 RESULTS = Path(__file__).parent / "results"
 BACKEND = get_backend("cpu", n_threads=1)
 
-#: arcsec per pixel of NIRCam's long-wavelength channel and of MIRI
+#: pixel scale of NIRCam's long-wavelength channel and of MIRI, arcsec
 PIXEL_SCALE = {"NIRCAM": 0.063, "MIRI": 0.11}
 
-#: what the steps before the one under test would have corrected
+#: effects that steps before the one under test would have corrected
 CLEAN = {"superbias": False, "nonlinearity": False, "ipc": False, "bad_pixels": False}
-#: MIRI's dark current comes with the settling of its first integration
+#: MIRI's dark current includes the settling of its first integration
 MIRI_CLEAN = CLEAN | {"reset": False, "rscd": False, "last_frame": False, "dark": False}
 
-#: CDS threshold of the saturation reference over the full well
+#: CDS threshold of the saturation reference relative to the full well
 SATURATION_SHARE = 0.98
 
 
 def parse(description, argv=None, *, seeds=24):
-    """Read the arguments that all scripts have; ``quick`` is the smallest size at which everything still runs."""
+    """Parse the arguments that all scripts have; ``quick`` is the smallest size at which everything still runs."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=seeds, help="independent exposures of each case")
     parser.add_argument("--quick", action="store_true", help="two seeds of the smallest cases: a smoke test")
@@ -49,13 +49,13 @@ def parse(description, argv=None, *, seeds=24):
     options = parser.parse_args(argv)
     if options.quick:
         options.seeds = 2
-    # LIKELY tells of every exposure without ZEROFRAME
+    # LIKELY warns about every exposure without ZEROFRAME
     logging.disable(logging.WARNING)
     return options
 
 
 def save(name, options, figures):
-    """Write figures with versions and seeds, rounded to what they are worth; return the path."""
+    """Save figures with versions and seeds, rounded to significant digits; return the path."""
     options.results.mkdir(parents=True, exist_ok=True)
     path = options.results / f"{name}.json"
     head = {
@@ -69,7 +69,7 @@ def save(name, options, figures):
 
 
 def rounded(figures, digits=3):
-    """Round all floats within lists and dicts; NaN becomes None."""
+    """Round all floats in lists and dicts; NaN becomes None."""
     if isinstance(figures, dict):
         return {str(key): rounded(value, digits) for key, value in figures.items()}
     if isinstance(figures, np.ndarray) and figures.ndim == 0:
@@ -82,7 +82,7 @@ def rounded(figures, digits=3):
 
 
 def width(values):
-    """Half the distance between the quantiles at +-1 sigma: the standard deviation of the core; NaN of few values."""
+    """Return half the distance between the quantiles at +-1 sigma, a robust standard deviation; NaN if too few."""
     values = np.asarray(values)[np.isfinite(values)]
     if values.size < 5:
         return np.nan
@@ -91,7 +91,7 @@ def width(values):
 
 
 def over_seeds(samples):
-    """Average over the first axis, the seeds: a dict of ``mean`` and its ``error``, without NaN."""
+    """Average over the first axis, the seeds, ignoring NaN; return a dict of ``mean`` and its ``error``."""
     samples = np.asarray(samples, float)
     known = np.isfinite(samples)
     n = known.sum(axis=0)
@@ -104,10 +104,10 @@ def over_seeds(samples):
 
 @dataclass
 class Ramps:
-    """One exposure as the steps see it, with its truth.
+    """One exposure as the steps receive it, with its truth.
 
-    ``data`` is (nints, ngroups, ny, nx) float32 DN less the bias, ``groupdq`` uint8, ``gain`` e-/DN, ``readnoise`` DN
-    (CDS), ``truth`` (ny, nx) DN/s with the dark current, which nothing here subtracts.
+    ``data`` is (nints, ngroups, ny, nx) float32 DN after bias subtraction, ``groupdq`` uint8, ``gain`` e-/DN,
+    ``readnoise`` DN (CDS), ``truth`` (ny, nx) DN/s including the dark current, which is not subtracted.
     """
 
     data: np.ndarray
@@ -121,12 +121,12 @@ class Ramps:
     simulation: object
 
     def copy(self):
-        """Copy what steps change."""
+        """Copy the arrays that steps change."""
         return Ramps(**{**vars(self), "data": self.data.copy(), "groupdq": self.groupdq.copy()})
 
     @property
     def times(self):
-        """The keywords of ``ramp_fit.fit``."""
+        """The keyword arguments of ``ramp_fit.fit``."""
         return {name: getattr(self.facts, name) for name in ("group_time", "frame_time", "nframes", "groupgap")}
 
 
@@ -193,13 +193,13 @@ def observe(instrument, readpatt, ngroups, nints, scene, shape, *, seed, flag=Tr
 
 
 def find_jumps(ramps, **options):
-    """Run our jump step on the ramps, in place."""
+    """Run gpucoron's jump step on the ramps, in place."""
     inputs = (ramps.data, ramps.groupdq, ramps.gain, ramps.readnoise)
     flag_jumps(*inputs, nframes=ramps.facts.nframes, backend=BACKEND, **options)
 
 
 def fit_ols(ramps):
-    """Fit by OLS_C: (rate, rateints)."""
+    """Fit by OLS_C; return (rate, rateints)."""
     return ramp_fit.fit(
         ramps.data, ramps.groupdq, ramps.pixeldq, ramps.gain, ramps.readnoise,
         **ramps.times, drop_flagged_groups=ramps.facts.is_miri, backend=BACKEND,
@@ -207,19 +207,19 @@ def fit_ols(ramps):
 
 
 def fit_likely(ramps, **options):
-    """Fit by LIKELY, which looks for jumps once more: (rate, rateints)."""
+    """Fit by LIKELY, which searches jumps again; return (rate, rateints)."""
     exposure = Exposure(data=ramps.data, groupdq=ramps.groupdq, pixeldq=ramps.pixeldq, facts=ramps.facts)
     return fit_exposure(exposure, ramps.gain, ramps.readnoise, BACKEND, **options)[:2]
 
 
 def fit_jumpramp(ramps, **options):
-    """Fit by experimental_jumpramp, which finds its jumps itself: (rate, rateints)."""
+    """Fit by experimental_jumpramp, which finds jumps itself; return (rate, rateints)."""
     arrays = (ramps.data, ramps.groupdq, ramps.pixeldq, ramps.gain, ramps.readnoise)
     times = {name: ramps.times[name] for name in ("frame_time", "group_time", "nframes")}
     return fit_without_jumps(*arrays, **times, **options, backend=BACKEND)
 
 
-#: way to a rate -> (whether the jump step comes first, fit)
+#: name -> (whether the jump step runs first, fit)
 WAYS = {
     "OLS_C": (True, fit_ols),
     "LIKELY": (True, fit_likely),
@@ -228,7 +228,7 @@ WAYS = {
 
 
 def reduce(ramps, way):
-    """Find jumps and fit, in a copy's flags: (rate, rateints, groupdq)."""
+    """Find jumps and fit, on a copy of the flags; return (rate, rateints, groupdq)."""
     ramps = ramps.copy()
     searches, fit = WAYS[way]
     if searches:
@@ -237,7 +237,7 @@ def reduce(ramps, way):
 
 
 def jwst_jumps(ramps):
-    """Let stcal find the jumps, as jwst's step calls it by default: groupdq."""
+    """Find jumps with stcal, as jwst's step calls it by default; return groupdq."""
     from stcal.jump.jump import detect_jumps_data
     from stcal.jump.jump_class import JumpData
     from stdatamodels.jwst.datamodels import dqflags
@@ -259,7 +259,7 @@ def jwst_jumps(ramps):
 
 
 def jwst_reduce(ramps, algorithm):
-    """Let stcal find jumps and fit, as jwst's steps call it by default: (rate, rateints) as dicts, groupdq."""
+    """Find jumps and fit with stcal, as jwst's steps call it by default; return rate, rateints (dicts), groupdq."""
     from stcal.ramp_fitting.ramp_fit import ramp_fit_data
     from stcal.ramp_fitting.ramp_fit_class import RampData
     from stdatamodels.jwst.datamodels import dqflags
@@ -280,7 +280,7 @@ def jwst_reduce(ramps, algorithm):
 
 
 def differ(ours, theirs):
-    """Compare our Slopes with stcal's dict: pixels, rates further apart than 1e-4 of themselves or ERR, flags, NaN."""
+    """Compare Slopes with stcal's dict: pixels, rates more than 1e-4 of themselves or ERR apart, flags, NaN."""
     mine, other = ours.rate, theirs["slope"]
     with np.errstate(invalid="ignore"):
         apart = abs(mine - other) > 1e-4 * np.maximum(abs(other), theirs["err"])
@@ -295,7 +295,8 @@ def differ(ours, theirs):
 def ideal_error(rate, read_noise, read_times):
     """Compute the smallest standard deviation that an unbiased linear estimate of a rate can have.
 
-    That of generalised least squares with the true covariance of the resultants' differences (Brandt 2024, PASP 136,
+    It is that of generalised least squares with the true covariance of the resultants' differences (Brandt 2024, PASP
+    136,
     045004, equations 2 to 13).
 
     Parameters
@@ -315,16 +316,16 @@ def ideal_error(rate, read_noise, read_times):
     weighted = np.array(
         [np.sum((2 * np.arange(len(times))[::-1] + 1) * times) / len(times) ** 2 for times in read_times]
     )
-    # of the resultants themselves: photon noise that they share is that of the earlier one's mean time
+    # covariance of the resultants: their common photon noise is that up to the mean time of the earlier one
     photon = np.minimum.outer(mean, mean)
     np.fill_diagonal(photon, weighted)
     covariance = rate * photon + np.diag(read_noise**2 / number)
-    # a free offset beside the rate: the reset's
+    # fit a free offset, the reset level, beside the rate
     design = np.stack([np.ones_like(mean), mean], axis=1)
     information = design.T @ np.linalg.solve(covariance, design)
     return float(np.sqrt(np.linalg.inv(information)[1, 1]))
 
 
 def lost(groupdq):
-    """Tell which groups take no part in a fit: bool of the shape of the flags."""
+    """Return which groups are excluded from a fit: bool, in the shape of the flags."""
     return (groupdq & (DO_NOT_USE | SATURATED | JUMP_DET)) != 0

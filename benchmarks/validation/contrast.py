@@ -1,12 +1,12 @@
-"""5-sigma noise of a two-roll difference against separation, for each choice of stage-1 options.
+"""5-sigma noise of a two-roll difference as a function of separation, for each choice of stage-1 options.
 
-Two exposures of one star, whose companion and noise differ, are reduced alike and subtracted: what a perfectly stable
-telescope would leave. Speckles cancel, so the figures show stage 1 and nothing else.
+Two exposures of one star, with different companion positions and noise, are reduced in the same way and subtracted, as
+for a perfectly stable telescope. Speckles cancel, so that only the effects of stage 1 remain.
 
 python benchmarks/validation/contrast.py [--seeds 20] [--quick]
 """
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import scenes
@@ -21,23 +21,24 @@ from gpucoron.steps import apply_rateints_outliers, refpix
 from gpucoron.steps.subtract_1overf import noise_of_ramp
 from gpucoron.steps.subtract_ktc import fit_ktc
 
-#: arcsec: edges of the rings
+#: edges of the rings, arcsec
 RINGS = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
-#: read pattern, groups, integrations, usual 1/f noise times, DN rms of a pedestal that drifts from group to group
+#: read pattern, groups, integrations, 1/f noise relative to the usual one, rms in DN of a pedestal that drifts between
+#: groups
 CASES = {"bright star": ("RAPID", 6, 10, 1.0, 3.0), "faint star": ("SHALLOW4", 6, 10, 1.0, 3.0)}
 STARS = {"bright star": 1e7, "faint star": 1e6}
 CONTRAST = 1e-4
-#: of the companion in each roll, degrees
+#: position angle of the companion in each roll, degrees
 ANGLES = (40.0, 50.0)
 REFPIX = {"nlower": 4, "nupper": 4, "nrow_off": 0, "ncol_off": 0, "siglimit": 3.0, "odd_even_columns": True}
 REFPIX |= {"side_smoothing_length": 11, "side_gain": 1.0}
 
 
 def observe_roll(case, seed, roll):
-    """Simulate one roll: ramps whose pedestal drifts, and the companion's light in it."""
+    """Simulate one roll: ramps with a drifting pedestal and the light of the companion."""
     readpatt, ngroups, nints, one_over_f, drift = CASES[case]
     star = Scene(star=STARS[case], halo=1e-5, companion_contrast=0.0).render(scenes.SHAPE, scenes.FWHM)
-    # one companion, at 1": contrast scaled from the brightest star
+    # one companion, at 1": contrast relative to the brightest star
     companion = scenes.companions(CONTRAST * STARS[case] / scenes.STAR, ANGLES[roll])[1]
     ramps = observe(
         "NIRCAM", readpatt, ngroups, nints, star + companion, scenes.SHAPE,
@@ -49,7 +50,7 @@ def observe_roll(case, seed, roll):
 
 
 def subtract_rows(ramps, sides=0):
-    """Run refpix with four pseudo-reference rows at both ends, and with columns."""
+    """Run refpix with four pseudo-reference rows at each end, and with columns."""
     parameters = refpix.STEP.settings(**REFPIX, nleft=sides, nright=sides, use_side_ref_pixels=sides > 0)
     exposure = Exposure(data=ramps.data, pixeldq=ramps.pixeldq, facts=ramps.facts)
     refpix.run(exposure, {}, parameters, BACKEND)
@@ -74,9 +75,9 @@ def refit_outliers(ramps, products, fit):
     )  # fmt: skip
 
     def again(exposure, references):
-        small = SimpleNamespace(
-            data=exposure.data, groupdq=exposure.groupdq, pixeldq=exposure.pixeldq, facts=ramps.facts,
-            times=ramps.times, gain=references["gain"].data, readnoise=references["readnoise"].data,
+        small = replace(
+            ramps, data=exposure.data, groupdq=exposure.groupdq, pixeldq=exposure.pixeldq,
+            gain=references["gain"].data, readnoise=references["readnoise"].data,
         )  # fmt: skip
         exposure.rate, exposure.rateints = fit(small)
 
@@ -87,7 +88,7 @@ def refit_outliers(ramps, products, fit):
 
 
 def reduce(ramps, *, rows=False, sides=0, jump=True, groups=None, ints=None, fit=fit_ols, outliers=False, columns=True):
-    """Reduce a copy of the ramps by a choice of steps: rate."""
+    """Reduce a copy of the ramps with the chosen steps; return the rate."""
     ramps = ramps.copy()
     if rows:
         subtract_rows(ramps, sides)
@@ -126,7 +127,7 @@ QUICK = ("jwst defaults", "rows, 1/f savgol at ints, outliers")
 
 
 def measure(rates, lights, gain, star):
-    """Measure 5-sigma noise against the star in rings, and the companion's flux in the difference over the truth."""
+    """Measure 5-sigma noise relative to the star in rings, and the companion's flux in the difference over truth."""
     difference = ((rates[0].rate - rates[1].rate) * gain).astype(float)
     known = np.isfinite(difference)
     filled = np.where(known, difference, 0.0)
@@ -159,7 +160,7 @@ def run_case(case, options, choices):
     for name, of_seeds in samples.items():
         parts = [over_seeds(part) for part in zip(*of_seeds, strict=True)]
         result[name] = dict(zip(("contrast", "scatter", "companion_kept"), parts, strict=True))
-        # against the first choice on the same seeds, where the scenes' own scatter cancels
+        # relative to the first choice on the same seeds, so that the scatter of the scenes cancels
         first = np.array([noise for noise, _, _ in samples[choices[0]]])
         ratios = np.array([noise for noise, _, _ in of_seeds]) / first
         result[name] |= {"ratio": over_seeds(ratios), "ratio_of_seed_1": ratios[0]}

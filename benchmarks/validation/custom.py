@@ -1,4 +1,4 @@
-"""What spaceKLIP's other steps buy in the final rate: kTC, pseudo-reference pixels, growth, refits, group masks.
+"""Effects of spaceKLIP's other steps on the rate: kTC, pseudo-reference pixels, growth, refits, group masks.
 
 python benchmarks/validation/custom.py [--seeds 20] [--quick]
 """
@@ -20,11 +20,11 @@ from gpucoron.steps.mask_groups import Ramp, prepare_masks
 sys.path.insert(0, str(Path(__file__).parents[2] / "docs" / "pictures"))
 import mask_groups as bright_fatter
 
-#: DN rms, of the pedestal from group to group
+#: rms of the pedestal from group to group, DN
 DRIFTS = (0.0, 2.0, 5.0)
-#: shares of the charge above the full well that reach each neighbour
+#: fractions of the charge above the full well that spill into each neighbour
 SPILLS = (0.0, 0.01)
-#: of the reference over the science target
+#: brightness of the reference relative to the science target
 BRIGHTNESSES = (1.0, 1.5, 2.0)
 SMALL = (72, 72)
 
@@ -34,7 +34,7 @@ def rms(values):
 
 
 def measure_ktc(seed):
-    """Measure a first group's scatter over integrations, and the rate's, with pedestals and without."""
+    """Measure the scatter over integrations of the first group and of the rate, with pedestals and without."""
     scene = Scene(star=scenes.STAR, halo=1e-5, companion_contrast=0.0)
     ramps = observe("NIRCAM", "RAPID", 10, 4, scene, SMALL, seed=seed, effects={"one_over_f": 0.0})
     find_jumps(ramps)
@@ -50,7 +50,7 @@ def measure_ktc(seed):
 
 
 def measure_refpix(seed):
-    """Measure the rate's offset and scatter beyond 1 arcsec: drift x (none, rows, sides, each without and with 1/f)."""
+    """Measure offset and scatter of the rate beyond 1 arcsec: drift x (none, rows, sides; each without, with 1/f)."""
     scene = Scene(star=scenes.STAR, halo=1e-5, companion_contrast=0.0)
     ramps = observe("NIRCAM", "RAPID", 6, 4, scene, scenes.SHAPE, seed=seed)
     outside = scenes.radius() > 1.0
@@ -74,7 +74,7 @@ def measure_refpix(seed):
 
 
 def spill(ramps, share):
-    """Give each neighbour a share of the charge that a saturated pixel cannot hold, in place."""
+    """Add to each neighbour a fraction of the charge above the full well of a pixel, in place."""
     times = ramps.facts.group_time * np.arange(1, ramps.data.shape[1] + 1)[:, None, None]
     well = ramps.simulation.pixels.full_well
     excess = share * np.maximum(ramps.truth * times - well, 0)
@@ -88,7 +88,7 @@ def spill(ramps, share):
 
 
 def grow(ramps, diagonal):
-    """Grow SATURATED by one pixel in each group, over corners or not, in place."""
+    """Grow SATURATED by one pixel in each group, with or without corners, in place."""
     square = np.ones((3, 3), bool)
     cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
     saturated = (ramps.groupdq & SATURATED) != 0
@@ -119,7 +119,7 @@ def measure_growth(seed):
 
 
 def measure_outliers(seed):
-    """Measure the errors of plain pixels, those hit by cosmic rays, and telegraph pixels, before and after a refit."""
+    """Measure the errors of normal pixels, pixels with cosmic rays, and telegraph pixels, before and after a refit."""
     scene = np.full(SMALL, 3.0, np.float32)
     effects = {"one_over_f": 0.0, "cosmic_rays": 20.0}
     ramps = observe("NIRCAM", "RAPID", 6, 12, scene, SMALL, seed=seed, effects=effects)
@@ -127,7 +127,7 @@ def measure_outliers(seed):
     hit, telegraph = np.zeros(SMALL, bool), rng.random(SMALL) < 0.03
     hits = ramps.simulation.truth.cosmic_rays
     hit[hits["y"], hits["x"]] = True
-    # in one integration in ten, a telegraph pixel drifts between two levels 200 electrons apart, early to late
+    # in one of ten integrations, a telegraph pixel switches between two levels 200 electrons apart, early to late
     active = telegraph & (rng.random((12, *SMALL)) < 0.1)
     level = np.sort(rng.random((12, 6, *SMALL)), axis=1) * active[:, None]
     ramps.data += (200 * level / ramps.gain).astype(np.float32)
@@ -143,7 +143,7 @@ def measure_outliers(seed):
 
 
 def measure_masks(seed):
-    """Measure what a scaled reference leaves of its star as its pixels fill: brightness x (all, basic)."""
+    """Measure the residual of a scaled reference as the pixels of its star fill: brightness x (all, basic)."""
     star = bright_fatter.observe(bright_fatter.PEAK, 2 * seed)
     target = bright_fatter.make_rate(*star)
     core = (slice(26, 46),) * 2

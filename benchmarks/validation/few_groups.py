@@ -1,8 +1,8 @@
-"""Ramps of 3 to 10 groups in every read pattern: rates of pixels that were hit, and what the search costs the others.
+"""Ramps of 3 to 10 groups in every read pattern: rates of pixels with hits, and the effect of the search on others.
 
-A hit within an averaged group spoils two differences. Where few are left these are as many as the good ones, or more,
-and only the sign of the jump tells them apart. The number after a search by likelihood is its `max_diffs_one_sided`: at
-so many differences or fewer, only upward jumps count; 0 is the search of spaceKLIP and jwst.
+A hit within an averaged group changes two differences. In short ramps these are as many as the good ones, or more, and
+only the sign of the jump distinguishes them. The number after a likelihood search is its `max_diffs_one_sided`: with so
+many differences or fewer, only upward jumps count; 0 is the search of spaceKLIP and jwst.
 
 python benchmarks/validation/few_groups.py [--seeds 20] [--quick]
 """
@@ -20,21 +20,21 @@ GROUPS = tuple(range(3, 11))
 BACKGROUNDS = (3.0, 100.0)
 SHAPE = (48, 48)
 NINTS = 4
-#: share of ramps that are hit: few enough that most are hit once
+#: fraction of ramps with hits, small enough that most have one hit
 SHARE_HIT = 0.05
-#: e-, the least charge of what counts as a hit
+#: smallest charge that counts as a hit, e-
 ENERGY = 300
-#: groups from which on LIKELY does not leave the work to OLS_C
+#: smallest number of groups for which LIKELY does not use OLS_C
 FEWEST_LIKELY = 4
 
 
 def jump_and_ols(ramps):
-    # without the neighbours of what was hit: every search is to answer for its own pixels
+    # without flags on the neighbours of hits, so that every search is judged by its own pixels
     find_jumps(ramps, flag_4_neighbors=False)
     return fit_ols(ramps)
 
 
-#: search -> what it runs on the ramps, in place: (rate, rateints)
+#: search -> function that runs on the ramps, in place, and returns (rate, rateints)
 SEARCHES = {
     "jump, OLS_C": jump_and_ols,
     "jumpramp, 0": partial(fit_jumpramp, max_diffs_one_sided=0),
@@ -44,13 +44,13 @@ SEARCHES = {
     "LIKELY, 0": fit_likely,
     "LIKELY, 4": partial(fit_likely, max_diffs_one_sided=4),
 }
-#: far and off are percent of the known rates of hit ramps, beyond 10 and 5 sigma; lost the percent without a rate;
-#: alarms ramps in a million that were not hit but lost a difference; median and mean the pulls of those
+#: far and off: percent of the known rates of ramps with hits, beyond 10 and 5 sigma; lost: percent without a rate;
+#: alarms: ramps without hits that lost a difference, per million; median and mean: of the pulls of these
 FIGURES = ("far", "off", "lost", "alarms", "median", "mean")
 
 
 def count_hits(instrument, readpatt, ngroups):
-    """Compute the factor on the cosmic rays with which `SHARE_HIT` of the ramps is hit."""
+    """Compute the factor on the cosmic-ray rate at which a fraction `SHARE_HIT` of the ramps is hit."""
     some = observe(instrument, readpatt, 2, 1, np.zeros((8, 8), np.float32), (8, 8), seed=1)
     kind, facts = some.simulation.pixels.kind, some.facts
     exposed = (ngroups * (facts.nframes + facts.groupgap) - facts.groupgap) * facts.frame_time
@@ -58,7 +58,7 @@ def count_hits(instrument, readpatt, ngroups):
 
 
 def mark_ramps(hits, shape):
-    """Mark the ramps (nints, ny, nx) in which one of some hits arrives after the first frame."""
+    """Mark the ramps (nints, ny, nx) in which a hit arrives after the first frame."""
     marked = np.zeros(shape, bool)
     hits = hits[hits["frame"] > 0]
     marked[hits["integration"], hits["y"], hits["x"]] = True
@@ -74,7 +74,7 @@ def measure(search, ramps, strong, untouched):
     lost = np.isnan(struck)
     flagged = (ramps.groupdq & JUMP_DET != 0).any(axis=1)[untouched]
     with warnings.catch_warnings():
-        # nothing is known where all are lost
+        # all groups are flagged: no rate is known
         warnings.simplefilter("ignore", RuntimeWarning)
         shares = [100 * np.mean(abs(struck[~lost]) > sigma) for sigma in (10, 5)]
         quiet = np.nanmedian(quiet), np.nanmean(quiet)
@@ -96,7 +96,7 @@ def run_case(instrument, readpatt, ngroups, background, options):
     result = {"case": [instrument, readpatt, ngroups, background], "hits": n_hits, "searches": {}}
     for name, of_seeds in samples.items():
         figures = over_seeds(of_seeds)
-        # of the errors only the first: the file is to stay small
+        # only the first of the errors, to keep the file small
         result["searches"][name] = [*figures["mean"], figures["error"][0]]
     return result
 

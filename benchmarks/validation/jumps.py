@@ -1,6 +1,6 @@
-"""Jump rejection: what is found by energy and place in the ramp, false alarms, and the rate bias that is left.
+"""Jump rejection: completeness by energy and position in the ramp, false alarms, and the remaining bias of the rate.
 
-Each exposure is fitted twice, with and without hits put in by hand, so that the bias is a hit's and not the noise's.
+Each exposure is fitted with and without added hits, so that the bias is that of the hit and not of the noise.
 
 python benchmarks/validation/jumps.py [--seeds 24] [--quick]
 """
@@ -8,7 +8,7 @@ python benchmarks/validation/jumps.py [--seeds 24] [--quick]
 import numpy as np
 from common import JUMP_DET, find_jumps, fit_jumpramp, fit_likely, fit_ols, jwst_jumps, observe, over_seeds, parse, save
 
-#: e-, of a hit
+#: energies of the hits, e-
 ENERGIES = (30, 50, 70, 100, 150, 200, 300, 500, 1000, 3000)
 #: groups -> background, e-/s
 CASES = {
@@ -20,7 +20,7 @@ CASES = {
 }
 SHAPE = (96, 96)
 NINTS = 2
-#: pixels from one hit to the next: their neighbours, which may be flagged with them, are not hit
+#: pixels between two hits, so that their neighbours, which may be flagged with them, are not hit
 SPACING = 3
 PEER_SEEDS = 3
 PLACES = ("first", "early", "middle", "late", "last")
@@ -36,7 +36,7 @@ def jump_and_likely(ramps):
     return fit_likely(ramps)
 
 
-#: search -> what it runs on the ramps, in place: (rate, rateints)
+#: search -> function that runs on the ramps, in place, and returns (rate, rateints)
 SEARCHES = {
     "none": fit_ols,
     "jump, OLS_C": only_jump,
@@ -47,9 +47,9 @@ SEARCHES = {
 
 
 def draw_hits(rng, ngroups, energies):
-    """Draw one hit for each pixel of a lattice, in one of its integrations: arrays of the same length.
+    """Draw one hit for each pixel of a lattice, in one of its integrations; return arrays of equal length.
 
-    Half of the hits are first felt at one of the two ends of the ramp, where finding them is hardest.
+    Half of the hits first appear at one of the two ends of the ramp, where they are hardest to find.
     """
     y, x = (index.ravel() for index in np.mgrid[1 : SHAPE[0] - 1 : SPACING, 1 : SHAPE[1] - 1 : SPACING])
     n = y.size
@@ -63,7 +63,7 @@ def draw_hits(rng, ngroups, energies):
         "y": y,
         "x": x,
         "energy": rng.integers(0, len(energies), n),
-        # within a group of several frames, a hit comes at any of the frames that the difference spans
+        # within a group of several frames, a hit arrives at any of the frames that the difference spans
         "share": rng.random(n),
     }
 
@@ -75,12 +75,12 @@ def place_of(group, ngroups):
 
 
 def add_hits(ramps, hits, energies):
-    """Add the hits to a copy of the ramps, as whole counts."""
+    """Add the hits to a copy of the ramps, as integer counts."""
     ramps = ramps.copy()
     facts = ramps.facts
     cadence = facts.nframes + facts.groupgap
     charge = np.asarray(energies, float)[hits["energy"]] / ramps.gain[hits["y"], hits["x"]]
-    # the frame of the cadence in which the hit arrives; those of the group that are read later feel it
+    # the frame in which the hit arrives; it is in the frames of the group that are read later
     frame = np.floor(hits["share"] * cadence)
     in_group = np.where(frame >= facts.groupgap, (facts.nframes - (frame - facts.groupgap)) / facts.nframes, 1.0)
     for group in range(ramps.data.shape[1]):
@@ -90,7 +90,7 @@ def add_hits(ramps, hits, energies):
 
 
 def measure(search, clean, hit, hits, n_energies, ngroups):
-    """Measure completeness (place, energy), bias left (energy) in e-/s and sigma, false alarms per million."""
+    """Measure completeness (place, energy), remaining bias (energy) in e-/s and sigma, false alarms per million."""
     quiet, struck = clean.copy(), hit.copy()
     _, before = search(quiet)
     _, after = search(struck)
@@ -137,7 +137,7 @@ def run_case(readpatt, ngroups, background, options, energies, shape):
     for name, of_seeds in samples.items():
         parts = [over_seeds(part) for part in zip(*of_seeds, strict=True)]
         named = dict(zip(("found", "bias", "bias_in_sigma", "alarms"), parts, strict=True))
-        # completeness alone by place; its error is as good as known from the numbers of hits
+        # only completeness by place; its error follows from the numbers of hits
         named["found"] = {"mean": named["found"]["mean"], "largest_error": np.nanmax(named["found"]["error"])}
         result["searches"][name] = named
     return result

@@ -1,4 +1,4 @@
-"""The whole of stage 1 from file to rate, every effect on: jwst's Detector1Pipeline and gpucoron on the same file.
+"""Whole stage 1 from file to rate with every effect on: jwst's Detector1Pipeline and gpucoron on the same file.
 
 python benchmarks/validation/pipeline.py [--seeds 3] [--quick]
 """
@@ -24,10 +24,10 @@ SHAPE = (96, 112)
 
 
 def run_both(case, seed, folder, shape):
-    """Reduce one exposure by both: figures of each side, and what differs."""
+    """Reduce one exposure with both; return figures of each side, and the differences."""
     from jwst.pipeline import Detector1Pipeline
 
-    # 1/f noise is no part of ERR, and no default step removes it
+    # ERR does not include 1/f noise, and no default step removes it
     simulation = simulate(*case, seed=seed, shape=shape, effects=Effects(one_over_f=0.0))
     cache = write_references(simulation, folder / "crds")
     path = simulation.write(folder)

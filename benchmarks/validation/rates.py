@@ -1,4 +1,4 @@
-"""Rates against the truth: bias, scatter over the ideal, and whether ERR is right, by flux, groups and read pattern.
+"""Rates compared with the truth: bias, scatter over the ideal, and accuracy of ERR, by flux, groups and read pattern.
 
 python benchmarks/validation/rates.py [--seeds 24] [--quick]
 """
@@ -21,7 +21,7 @@ from common import (
 
 from gpucoron.steps.likelihood import list_read_times
 
-#: e-/s, one strip of columns each
+#: fluxes, one strip of columns each, e-/s
 FLUXES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 STRIP = 18
 ROWS = 32
@@ -42,7 +42,7 @@ CASES = (
     ("MIRI", "FASTR1", 250),
 )
 QUICK = CASES[:2]
-#: seeds of each case that stcal reduces as well: OLS_C, and LIKELY, which takes it seconds
+#: number of seeds of each case for stcal: OLS_C, and LIKELY, which needs seconds
 PEER_SEEDS = {"OLS_C": 3, "LIKELY": 1}
 PEER_KEYS = ("pixels", "apart", "nan", "flags")
 CLASSES = ("clean", "hit", "saturated")
@@ -55,14 +55,14 @@ def scene(n_fluxes):
 
 
 def classify(ramps):
-    """Tell the pixels of each class apart: without any hit or saturation; hit; saturated in part, not hit."""
+    """Classify pixels: without any hit or saturation; hit; partly saturated but not hit."""
     shape = ramps.truth.shape
     hits = ramps.simulation.truth.cosmic_rays
     hit, near = np.zeros(shape, bool), np.zeros(shape, bool)
     hit[hits["y"], hits["x"]] = True
     saturated = (ramps.groupdq & SATURATED) != 0
     some, unusable = saturated.any(axis=(0, 1)), saturated[:, :2].any(axis=(0, 1))
-    # pixels beside another flux are not like their strip
+    # pixels beside a different flux differ from their strip
     near[:, ::STRIP] = near[:, STRIP - 1 :: STRIP] = True
     return {
         "clean": ~hit & ~some & ~near,
@@ -95,7 +95,7 @@ def measure(ramps, slopes):
                 ]
             )
         figures[name] = rows
-    # the strip of 10 e-/s stands for the distribution
+    # the strip of 10 e-/s represents the distribution
     strip = min(4, ramps.truth.shape[1] // STRIP - 1)
     inside = classify(ramps)["clean"][:, strip * STRIP : (strip + 1) * STRIP]
     counts = np.histogram(pull[:, strip * STRIP : (strip + 1) * STRIP][inside], EDGES)[0]

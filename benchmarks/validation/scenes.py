@@ -1,4 +1,4 @@
-"""Coronagraphic scenes for validation: companions and a disc to put into a ramp, rings around the star, and scatter."""
+"""Coronagraphic scenes for validation: companions, a disc, rings around the star, and scatter."""
 
 import numpy as np
 from common import PIXEL_SCALE, width
@@ -7,7 +7,7 @@ from common import PIXEL_SCALE, width
 STAR = 1e7
 FWHM = 2.3
 SHAPE = (160, 160)
-#: arcsec from the star, where noise and companions are measured
+#: separations from the star at which noise and companions are measured, arcsec
 SEPARATIONS = (0.5, 1.0, 2.0, 3.0)
 
 
@@ -36,7 +36,7 @@ def companions(contrast, angle=40.0):
 
 
 def disc(peak):
-    """Make a ring of 1.6" seen at 53 degrees, ``(ny, nx)`` e-/s."""
+    """Make a ring of 1.6" at an inclination of 53 degrees, ``(ny, nx)`` e-/s."""
     y, x = np.indices(SHAPE)
     x0, y0 = center()
     r = np.hypot(x - x0, (y - y0) / 0.6)
@@ -44,7 +44,7 @@ def disc(peak):
 
 
 def share_kept(change, light):
-    """Estimate how much of `light` a difference of two images holds, by the matched filter."""
+    """Estimate the fraction of `light` in a difference of two images, by the matched filter."""
     known = np.isfinite(change)
     light = np.where(known, light, 0).astype(float)
     return float((np.where(known, change, 0) * light).sum() / (light * light).sum())

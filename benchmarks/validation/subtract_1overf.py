@@ -1,4 +1,4 @@
-"""1/f noise: what each model leaves, along and across rows and in the final rate, and what it takes from a source.
+"""1/f noise that each model leaves, along and across rows and in the rate, and the flux that it removes from a source.
 
 python benchmarks/validation/subtract_1overf.py [--seeds 20] [--quick]
 """
@@ -19,11 +19,11 @@ NGROUPS = 6
 NINTS = (6, 1)
 STRENGTH = 3.0
 CONTRASTS = (1e-6, 1e-5, 1e-4)
-#: e-/s at the peak
+#: peak of the sources, e-/s
 DISCS = (1.0, 10.0)
 #: bins of the power spectra, cycles per pixel
 EDGES = np.geomspace(1 / 160, 0.5, 11)
-#: jwst's own methods; its 'fft' is for NIRSpec alone
+#: methods of jwst; its 'fft' is for NIRSpec only
 PEERS = ("median",)
 
 
@@ -36,7 +36,7 @@ def simulate(seed, nints, one_over_f=STRENGTH):
 
 
 def with_light(ramps, light):
-    """Add light, (ny, nx) e-/s, to a copy of the ramps, without noise of its own."""
+    """Add noiseless light, (ny, nx) e-/s, to a copy of the ramps."""
     lit = ramps.copy()
     times = ramps.facts.group_time * np.arange(1, NGROUPS + 1, dtype=np.float32)[:, None, None]
     lit.data += times * (light / ramps.gain)
@@ -44,7 +44,7 @@ def with_light(ramps, light):
 
 
 def correct_groups(ramps, model_type):
-    """Correct the ramps as spaceKLIP's order does: pedestals off, then 1/f noise, then the fit."""
+    """Correct the ramps in spaceKLIP's order: pedestals, then 1/f noise, then the fit."""
     ramps = ramps.copy()
     options = {"model_type": model_type, "slowaxis": ramps.facts.slowaxis, "backend": BACKEND}
     args = (ramps.data, ramps.groupdq, ramps.saturation, ramps.facts.group_time)
@@ -62,7 +62,7 @@ def correct_ints(products, model_type, slowaxis, *, vertical_corr=True):
 
 
 def correct_by_jwst(products, method, slowaxis):
-    """Let jwst's clean_flicker_noise correct the rateints, with its defaults; None where it gives up."""
+    """Correct the rateints with jwst's clean_flicker_noise and its defaults; None if it gives up."""
     from jwst.clean_flicker_noise.clean_flicker_noise import do_correction
     from stdatamodels.jwst.datamodels import CubeModel
 
@@ -81,7 +81,7 @@ def correct_by_jwst(products, method, slowaxis):
 
 
 def list_ways(peers):
-    """List every correction: name -> function of the ramps."""
+    """List all corrections: name -> function of the ramps."""
     ways = {"none": fit_ols}
     for model_type in MODEL_TYPES:
         ways[f"{model_type}, groups"] = lambda ramps, m=model_type: correct_groups(ramps, m)
@@ -92,7 +92,7 @@ def list_ways(peers):
 
 
 def spectrum(image, axis):
-    """Average the power along an axis over the other: ``(bins,)`` (DN/s)^2 per cycle; NaN is filled by its median."""
+    """Average the power along an axis over the other: ``(bins,)`` (DN/s)^2 per cycle; NaN is replaced by the median."""
     image = np.where(np.isfinite(image), image, np.nanmedian(image)).astype(float)
     image = np.moveaxis(image, axis, -1)
     power = abs(np.fft.rfft(image - image.mean(), axis=-1)) ** 2 / image.shape[-1]
@@ -104,7 +104,7 @@ def spectrum(image, axis):
 
 def measure_noise(ramps, products):
     rate, rateints = products
-    # where the star's photon noise is low, whatever it is that is left of 1/f noise shows
+    # where the star's photon noise is low, so that residual 1/f noise is visible
     quiet = np.where(scenes.radius() > 1.0, 1.0, np.nan)
     off = (rateints.rate[0] - ramps.truth) * quiet
     rows = np.nanmean(off, axis=1)
@@ -118,7 +118,7 @@ def measure_noise(ramps, products):
 
 
 def measure_sources(correct, ramps, before, lights):
-    """Measure the share of each light that is kept."""
+    """Measure the fraction of each light that is preserved."""
     kept = {}
     for name, (light, parts) in lights.items():
         products = correct(with_light(ramps, light))

@@ -1,4 +1,4 @@
-"""Rates with afterglow before and after apply_rateints_outliers: a picture and the numbers of its page.
+"""Rates with afterglow before and after apply_rateints_outliers: the picture and the numbers of its page.
 
 python docs/pictures/apply_rateints_outliers.py [folder]
 """
@@ -24,15 +24,15 @@ BACKEND = get_backend("cpu")
 SHAPE = (96, 96)
 NGROUPS, NINTS = 10, 20
 N_EVENTS = 15
-#: The afterglow of a large event: electrons in its first group, and its decay in groups.
+#: Afterglow of a large event: electrons in its first group, and its decay time in groups.
 BRIGHTEST, DECAY = 50.0, 10.0
 QUIET = {"superbias": False, "nonlinearity": False, "saturation": False, "ipc": False, "bad_pixels": False}
 
 
 def observe(seed=1):
-    """Simulate linear ramps in which large events of the integration before glow on.
+    """Simulate linear ramps with the afterglow of large events in the previous integration.
 
-    Returns the exposure, its references, the true rate with dark current and a mark of the glowing ramps.
+    Returns the exposure, its references, the true rate with dark current and a mask of the ramps with afterglow.
     """
     effects = Effects(**QUIET, one_over_f=0)
     scene = np.full(SHAPE, 2.0, np.float32)

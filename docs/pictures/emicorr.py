@@ -1,4 +1,4 @@
-"""MIRI's interference in a difference of groups, before and after emicorr: a picture and the numbers of its page.
+"""MIRI's interference in a difference of groups, before and after emicorr: the picture and the numbers of its page.
 
 python docs/pictures/emicorr.py [folder]
 """

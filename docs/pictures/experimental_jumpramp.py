@@ -1,4 +1,4 @@
-"""Rates with cosmic rays before and after experimental_jumpramp, and which jumps it finds: a picture and numbers.
+"""Rates with cosmic rays before and after experimental_jumpramp, and the jumps that it finds: picture and numbers.
 
 python docs/pictures/experimental_jumpramp.py [folder]
 """
@@ -54,12 +54,12 @@ def search_by_differences(arrays, times):
 
 
 def measure(search, readpatt, electrons):
-    """Measure the share of jumps found, by size, and the false alarms in a million differences."""
+    """Measure the fraction of jumps found, by size, and the false alarms per million differences."""
     ngroups = 10
     simulation, arrays, times = observe(readpatt, ngroups, 6, electrons, cosmic_rays=20.0)
     search(arrays, times)
     found = arrays["groupdq"] & JUMP_DET != 0
-    # With several frames a hit may show in its own group, in the next, or in both.
+    # With several frames, a hit may be in its group, in the next, or in both.
     near = found.copy()
     near[:, :-1] |= found[:, 1:]
     hits = simulation.truth.cosmic_rays

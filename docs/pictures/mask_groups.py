@@ -1,4 +1,4 @@
-"""A star less its reference, with all groups of the reference and without the late ones: a picture and its numbers.
+"""A star minus its reference, with all groups of the reference and without the late ones: picture and numbers.
 
 python docs/pictures/mask_groups.py [folder]
 """
@@ -21,17 +21,17 @@ BACKEND = get_backend("cpu")
 SHAPE = (72, 72)
 CENTER = (36, 36)
 NGROUPS = 24
-#: Of the star, e-/s: 85 ke- at the end of a ramp, 170 ke- in the reference.
+#: Brightness of the star, e-/s: 85 ke- at the end of a ramp, 170 ke- in the reference.
 PEAK = 15000.0
-#: Charge that moves over a side of a pixel, per electron that comes in and electron of difference.
+#: Charge that moves across a side of a pixel, per incoming electron and electron of difference.
 REPULSION = 2e-6
-#: What is shown: the star without the reference columns.
+#: Columns shown: the star without the reference columns.
 CROP, EXTENT = slice(16, 56), (15.5, 55.5, 15.5, 55.5)
 OFF = ("dark", "superbias", "nonlinearity", "bad_pixels", "reset", "rscd", "last_frame")
 
 
 def observe(peak, seed, nints=4):
-    """Simulate a MIRI star that is `peak` e-/s bright, with the brighter-fatter effect: (simulation, ramps in DN)."""
+    """Simulate a MIRI star of `peak` e-/s with the brighter-fatter effect; return (simulation, ramps in DN)."""
     y, x = np.indices(SHAPE) - (SHAPE[0] - 1) / 2
     r = np.hypot(x, y)
     scene = peak * (np.exp(-((r / 3) ** 2)) + 0.04 / (1 + (r / 8) ** 3)) + 100
@@ -44,7 +44,7 @@ def observe(peak, seed, nints=4):
 
 
 def repel(charge):
-    """Let charge that comes in go to emptier neighbours: a share that is proportional to the difference; in e-."""
+    """Move a fraction of the incoming charge to emptier neighbours, proportional to the difference; in e-."""
     charge = charge.copy()
     steps = np.diff(charge, axis=1)
     for group, step in enumerate(steps.swapaxes(0, 1), 1):

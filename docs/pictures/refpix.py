@@ -1,4 +1,4 @@
-"""The drift from group to group before and after refpix with pseudo-reference pixels: a picture and its numbers.
+"""The drift between groups before and after refpix with pseudo-reference pixels: the picture and its numbers.
 
 python docs/pictures/refpix.py [folder]
 """
@@ -25,9 +25,9 @@ QUIET = {"superbias": False, "nonlinearity": False, "saturation": False, "ipc": 
 
 
 def observe(drift, *, seed=1, ngroups=6):
-    """Simulate linear ramps of a coronagraph whose pedestal drifts: (simulation, ramps, the noise in them), DN.
+    """Simulate linear ramps of a coronagraph with a drifting pedestal: (simulation, ramps, their noise), DN.
 
-    ``drift`` is the rms from group to group, DN, on top of the 1/f noise; the noise is that and the drift.
+    ``drift`` is the rms between groups, DN, in addition to the 1/f noise; the returned noise includes both.
     """
     effects = Effects(**QUIET, cosmic_rays=0)
     scene = Scene(halo=1e-5, companion_contrast=0.0)
@@ -51,7 +51,7 @@ def correct(simulation, ramps, edges):
 
 
 def detrend(signal):
-    """Take a straight line along the groups, axis 1, out: what makes no scatter in a slope, and the background."""
+    """Subtract a straight line along the groups, axis 1: it adds no scatter to a slope, and contains the background."""
     t = np.arange(signal.shape[1]) - (signal.shape[1] - 1) / 2
     t = t.reshape(1, -1, *[1] * (signal.ndim - 2))
     signal = signal - signal.mean(axis=1, keepdims=True)
@@ -59,7 +59,7 @@ def detrend(signal):
 
 
 def measure(drift, edges, seeds=range(1, 7)):
-    """Measure the noise that is common to groups, and to rows beyond that: rms before and after, DN."""
+    """Measure the noise common to groups, and to rows beyond that: rms before and after, DN."""
     squares = []
     for seed in seeds:
         simulation, ramps, noise = observe(drift, seed=seed)

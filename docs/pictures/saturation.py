@@ -1,4 +1,4 @@
-"""Flags around saturated speckles, grown with corners and without: a picture and the numbers of its page.
+"""Flags around saturated speckles, grown with corners and without: the picture and the numbers of its page.
 
 python docs/pictures/saturation.py [folder]
 """
@@ -28,14 +28,14 @@ QUIET = {"superbias": False, "nonlinearity": False, "ipc": False, "bad_pixels": 
 
 
 def observe():
-    """Simulate a bright star behind the mask, whose speckles saturate."""
+    """Simulate a bright star behind the mask with saturated speckles."""
     effects = Effects(**QUIET, cosmic_rays=0)
     scene = Scene(star=4e8, companion_contrast=0.0)
     return simulate("NIRCAM", "SUB320A335R", "RAPID", NGROUPS, 1, seed=1, scene=scene, effects=effects, shape=SHAPE)
 
 
 def flag(simulation, *, grow_diagonal):
-    """Run the step: (nints, ngroups, ny, nx) bool, True where SATURATED."""
+    """Run the step; return (nints, ngroups, ny, nx) bool, True for SATURATED."""
     data = simulation.data.astype(np.float32)
     exposure = Exposure(
         data=data,
@@ -43,7 +43,7 @@ def flag(simulation, *, grow_diagonal):
         pixeldq=np.zeros(SHAPE, np.uint32),
         facts=Facts("NIRCAM", nframes=simulation.nframes),
     )
-    # A little below the full well, as in the reference files, so that noise hides no saturation.
+    # A little below the full well, as in the reference files, so that noise does not hide saturation.
     level = 0.98 * simulation.pixels.full_well + simulation.pixels.kind.bias
     reference = Reference(data=level.astype(np.float32), dq=np.zeros(SHAPE, np.uint32))
     parameters = saturation.STEP.settings(grow_diagonal=grow_diagonal)
@@ -52,7 +52,7 @@ def flag(simulation, *, grow_diagonal):
 
 
 def mark_true(simulation):
-    """Mark the groups at the full well, of the shape of the ramps."""
+    """Mark the groups at the full well, in the shape of the ramps."""
     return simulation.truth.saturated_from[:, None] <= np.arange(NGROUPS)[:, None, None]
 
 

@@ -1,4 +1,4 @@
-"""Count rates before and after subtract_1overf, and what it leaves and takes: a picture and the numbers of its page.
+"""Count rates before and after subtract_1overf, its residual noise and its losses: picture and numbers of its page.
 
 python docs/pictures/subtract_1overf.py [folder]
 """
@@ -22,7 +22,7 @@ QUIET = {"superbias": False, "nonlinearity": False, "saturation": False, "ipc": 
 
 
 def observe(nints, *, seed=1, one_over_f=3.0):
-    """Simulate linear ramps of a coronagraph, (simulation, arguments of fit_ktc)."""
+    """Simulate linear ramps of a coronagraph; return (simulation, arguments of fit_ktc)."""
     effects = Effects(**QUIET, cosmic_rays=0, one_over_f=one_over_f)
     scene = Scene(halo=1e-5, companion_contrast=0.0)
     simulation = simulate("NIRCAM", "SUB320A335R", "RAPID", 5, nints, seed=seed, scene=scene, effects=effects)
@@ -41,7 +41,7 @@ def rms_of_rows(images):
 
 
 def measure_noise_left(nints):
-    """Measure the 1/f noise left in the rates' rows, over that before: model -> (at 'groups', at 'ints')."""
+    """Measure the 1/f noise in the rows of the rates, relative to that before: model -> (at 'groups', at 'ints')."""
     simulation, ramp = observe(nints)
     rates, truth = fit_rates(*ramp), fit_rates(simulation.truth.one_over_f, *ramp[1:])
     dq = np.zeros(rates.shape, np.uint32)
@@ -63,7 +63,7 @@ def make_sources():
 
 
 def measure_loss(nints, light, protected=None, n_draws=8):
-    """Measure the share of a source's flux that the correction takes, and the error of that, over noise draws."""
+    """Measure the fraction of a source's flux that the correction removes, and its error, over noise draws."""
     losses = []
     for seed in range(1, n_draws + 1):
         rates = fit_rates(*observe(nints, seed=seed)[1])

@@ -1,4 +1,4 @@
-"""A ramp's first group before and after subtract_ktc, and the pedestal's error: a picture and the numbers of its page.
+"""A ramp's first group before and after subtract_ktc, and the pedestal's error: picture and numbers of its page.
 
 python docs/pictures/subtract_ktc.py [folder]
 """
@@ -19,7 +19,7 @@ QUIET = {"superbias": False, "nonlinearity": False, "saturation": False, "ipc": 
 
 
 def observe(ngroups, **options):
-    """Simulate linear ramps, (simulation, arguments of fit_ktc)."""
+    """Simulate linear ramps; return (simulation, arguments of fit_ktc)."""
     effects = Effects(**QUIET, cosmic_rays=0, one_over_f=0)
     simulation = simulate("NIRCAM", "SUB320A335R", "RAPID", ngroups, 2, seed=1, effects=effects, **options)
     data = simulation.data.astype(np.float32) - simulation.pixels.kind.bias

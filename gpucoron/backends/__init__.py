@@ -1,4 +1,4 @@
-"""Backends: where the heavy operations run. Ask ``get_backend`` for one; nothing is imported before that."""
+"""Backends run the heavy operations. Get one from ``get_backend``; nothing is imported before that."""
 
 import logging
 import operator
@@ -19,14 +19,14 @@ class Kind:
     Attributes
     ----------
     device : str
-        Module and class of its device, below ``gpucoron.backends.devices``. The module's ``available()`` tells whether
-        it can run here, and on what, or why not: (bool, str).
+        Module and class of its device, below ``gpucoron.backends.devices``. The function
+        ``available()`` there returns whether the device can run here, and its description or the reason why not.
     meaning : str
-        For help texts.
+        Description in help texts.
     options : tuple of str
-        Those of ``get_backend``'s that its device takes; others are refused.
+        The options of ``get_backend`` that its device accepts; others are refused.
     instead : str
-        What runs where it cannot.
+        The backend to suggest where this one cannot run.
     """
 
     device: str
@@ -39,39 +39,39 @@ class Kind:
         return import_module(f"gpucoron.backends.devices.{self.device.partition(':')[0]}")
 
     def status(self):
-        """Tell whether it can run here, and on what, or why not: (bool, str)."""
+        """Return whether it can run here, and its description or the reason why not: (bool, str)."""
         return self._module.available()
 
     def make(self, options):
-        """Make its device, from those of the options that concern it."""
+        """Make its device from the options that it accepts."""
         kind = getattr(self._module, self.device.partition(":")[2])
         return kind(**{name: value for name, value in options.items() if name in self.options})
 
 
-#: name -> what it is; a backend is its device's module and its row here
+#: name -> row of the table; a new backend needs a module with its device, and a row here
 BACKENDS = {
-    "numpy": Kind("numpy_device:NumpyDevice", "the CPU by NumPy alone, the definition"),
+    "numpy": Kind("numpy_device:NumpyDevice", "NumPy on the CPU; it defines the results"),
     "native": Kind(
         "native_device:NativeDevice",
-        "the CPU with kernels compiled for it where they are faster, with the same bits",
+        "NumPy and compiled CPU kernels where these are faster; bit-identical to numpy",
         instead="numpy",
     ),
     "cuda": Kind(
         "cuda_device:CudaDevice",
-        "a GPU by CuPy and CUDA kernels",
+        "CuPy and CUDA kernels on a GPU",
         ("device", "max_memory", "scratch_dir", "defines", "cupy"),
     ),
     "host": Kind(
         "host_device:HostDevice",
-        "the GPU's kernels compiled for the CPU, for tests",
+        "the CUDA kernels compiled for the CPU, for tests",
         ("n_threads", "max_memory", "scratch_dir", "sanitize", "lanes", "defines"),
     ),
 }
 
-#: what stands for the first of several backends that can run, which the log tells
+#: names that choose the first of several backends that can run; the log says which
 CHOICES = {"auto": ("cuda", "native", "numpy"), "cpu": ("native", "numpy")}
 
-#: what a user may ask for
+#: names that a user may give
 NAMES = (*CHOICES, *BACKENDS)
 
 
@@ -81,16 +81,15 @@ def get_backend(name="auto", **options):
     Parameters
     ----------
     name : {'auto', 'cpu', 'numpy', 'native', 'cuda', 'host'} or Backend, optional
-        'numpy' is the definition. 'native' is NumPy with the kernels compiled for this CPU where they are faster; the
-        bits are the same. 'cpu' takes 'native' where there is a compiler, else 'numpy', and says so in the log. 'cuda'
-        is CuPy with raw kernels. 'auto' takes 'cuda' where it can run, else 'cpu', and says so in the log. 'host' runs
-        the CUDA kernels compiled for the CPU: for tests. None is 'auto'. A Backend is returned as it is.
+        'numpy' is the reference. 'native' is NumPy plus kernels compiled for this CPU where they are faster, with the
+        same bits. 'cpu' chooses 'native' if there is a compiler, else 'numpy'. 'cuda' is CuPy with raw kernels. 'auto'
+        chooses 'cuda' if it can run, else 'cpu'. The log says what was chosen. 'host' runs the CUDA kernels compiled
+        for the CPU, for tests. None means 'auto'. A Backend is returned unchanged.
     **options
-        For the backend's device; the table of backends lists who takes which. ``n_threads`` (int), ``max_memory``
+        Options of the backend's device, listed for each backend in `BACKENDS`: ``n_threads`` (int), ``max_memory``
         (bytes, or text such as '4G'; see `gpucoron.backends.sizes.memory_size`), ``scratch_dir`` (path), ``device``
-        (int: which GPU), ``tile_bytes`` (int: how much of a ramp NumPy works on at once). None stands for the default.
-        'auto' takes the options of all backends that it may choose; the log tells which of them do not concern the
-        chosen one.
+        (int: number of the GPU), ``tile_bytes`` (int: part of a ramp that NumPy works on at once). None is the default.
+        'auto' accepts the options of all backends that it may choose; the log lists those that the chosen one ignores.
 
     Returns
     -------
@@ -99,15 +98,15 @@ def get_backend(name="auto", **options):
     Raises
     ------
     BackendUnavailableError
-        The named backend does not exist, or cannot run here; the message says why.
+        The backend does not exist or cannot run here; the message says why.
     ArgumentError
-        ``name`` is neither a name nor a Backend, the backend takes no such option, or its value makes no sense.
+        ``name`` is neither a name nor a Backend, the backend has no such option, or the value is invalid.
     """
     name = check_backend(name)
     options = {option: value for option, value in options.items() if value is not None}
     if not isinstance(name, str):
         if options:
-            msg = f"{', '.join(options)}: a Backend has its own; give them to get_backend, with a name"
+            msg = f"{', '.join(options)}: a Backend already has its options; give them to get_backend with a name"
             raise ArgumentError(msg)
         return name
     options = _checked(name, options)
@@ -128,18 +127,18 @@ def get_backend(name="auto", **options):
 
 
 def check_backend(backend, *, by_name=False):
-    """Refuse what stands for no backend; nothing is made yet.
+    """Raise an error unless the value names or is a backend; no backend is made.
 
     Parameters
     ----------
     backend : str, Backend or None
     by_name : bool
-        Only a name will do: it is for other processes.
+        Accept names only, for use in other processes.
 
     Returns
     -------
     str or Backend
-        None is 'auto'.
+        'auto' for None.
 
     Raises
     ------
@@ -161,18 +160,18 @@ def check_backend(backend, *, by_name=False):
         msg = f"backend: expected one of {choices}{also} or None, got {backend!r}"
         raise ArgumentError(msg)
     if by_name:
-        msg = f"backend: other processes make their own, by name: one of {choices}, not a Backend"
+        msg = f"backend: other processes make their own, by name: give one of {choices}, not a Backend"
         raise ArgumentError(msg)
     return backend
 
 
 def options_of(name):
-    """List the options of ``get_backend`` that a backend, or one of those that a choice may take, understands."""
+    """Return the options of ``get_backend`` for a name: those of the backend, or of all that the name may choose."""
     return tuple(dict.fromkeys(option for each in CHOICES.get(name, (name,)) for option in BACKENDS[each].options))
 
 
 def _checked(name, options):
-    """Refuse options that the backend does not take, and values that make no sense."""
+    """Return the options with their values checked; raise an error for unknown options and invalid values."""
     taken = options_of(name)
     for option in options:
         if option not in taken:
@@ -209,7 +208,7 @@ def _whole_number(option, value, least):
 
 
 def _status(name, options):
-    # A test's own CuPy is there.
+    # A CuPy given by a test needs no check.
     return (True, "") if options.get("cupy") is not None else BACKENDS[name].status()
 
 
@@ -218,12 +217,12 @@ def _make(name, options):
 
     idle = [option for option in options if option not in BACKENDS[name].options]
     if idle:
-        log.info("backend %r has no use for %s", name, ", ".join(idle))
+        log.info("backend %r ignores %s", name, ", ".join(idle))
     return Backend(BACKENDS[name].make(options))
 
 
 def backend_status():
-    """Tell which backends can run here: name -> (usable, reason)."""
+    """Return which backends can run here: name -> (usable, reason)."""
     status = {name: kind.status() for name, kind in BACKENDS.items()}
     chosen = next(name for name in CHOICES["cpu"] if status[name][0])
     reason = status["native"][1]

@@ -1,8 +1,8 @@
-"""A backend: where an exposure's arrays lie, which device runs its heavy operations, and how much memory that has.
+"""A backend: the memory with an exposure's arrays, the device for heavy operations, and the memory that it may use.
 
 Ramps are ``(nints, ngroups, ny, nx)``, C-contiguous: data float32, groupdq uint8; images are ``(ny, nx)``: pixeldq
-uint32, everything else float32. Operations work in place on what they are given unless their docstring says that they
-return something new. They neither log nor check parameters: the step has done that.
+uint32, everything else float32. Operations change their arguments in place unless their docstring says that they return
+new arrays. They neither log nor check parameters: the step does that before.
 """
 
 import copy
@@ -23,22 +23,22 @@ __all__ = ["Backend", "LikelihoodFit", "Slopes"]
 
 log = logging.getLogger(__name__)
 
-#: part of what is left that a chunk does not take: memory that is given back is not always gone at once
+#: fraction of the remaining memory that a chunk leaves free: the system may reclaim freed memory late
 _SPARE = 0.15
 
 
 class Backend:
-    """Arrays of one memory, and the heavy operations on them.
+    """Arrays in one memory, and the heavy operations on them.
 
     Parameters
     ----------
     device : Device
         Runs the heavy operations.
     home : Device, optional
-        Holds the arrays; by default the device itself. Another one holds an exposure for which the device, or the
-        host's memory, is too small.
+        Holds the arrays; by default the device itself. A separate one holds an exposure that is too large for the
+        memory of the device or of the host.
     budget : int, optional
-        Bytes that an operation may take then, which gets so many rows at a time.
+        Bytes that an operation may use in that case; it limits the rows that are processed at a time.
     """
 
     detect_jumps = operations.detect_jumps
@@ -74,7 +74,7 @@ class Backend:
 
     @property
     def on_host(self):
-        """Whether the device's memory is the CPU's, which must not be requested again."""
+        """Whether the device uses the memory of the host, which must not be requested twice."""
         return self.device.on_host
 
     @property
@@ -88,25 +88,25 @@ class Backend:
         return self.home.ndimage
 
     def to_device(self, array):
-        """Copy a host array to where the arrays lie (the same array where that is the host)."""
+        """Copy a host array to the memory of the exposure; return the same array if that is the host."""
         if self.home.xp is np and not isinstance(array, np.ndarray):
             return self.device.to_host(array)
         return self.home.to_device(array)
 
     def to_host(self, array):
-        """Copy an array to the host (the same array where it lies there); of a tuple or of Slopes, each array."""
+        """Copy an array, or each array of a tuple or of Slopes, to the host; return host arrays unchanged."""
         return map_arrays(array, lambda each: each if isinstance(each, np.ndarray) else self.device.to_host(each))
 
     def zeros(self, shape, dtype):
-        """Make an array of zeros."""
+        """Return an array of zeros."""
         return self.home.zeros(shape, dtype)
 
     def empty(self, shape, dtype):
-        """Make an array without values."""
+        """Return an uninitialized array."""
         return self.home.empty(shape, dtype)
 
     def copy(self, array):
-        """Copy an array."""
+        """Return a copy of an array."""
         return self.home.copy(array)
 
     def load_counts(self, shape, read, *, offset=True):
@@ -114,51 +114,51 @@ class Backend:
         return self.home.load_counts(shape, read, offset=offset)
 
     def load_parts(self, shape, dtype, parts):
-        """Make an array of its parts; see `gpucoron.backends.devices.device.Device.load_parts`."""
+        """Return an array made of parts; see `gpucoron.backends.devices.device.Device.load_parts`."""
         return self.home.load_parts(shape, dtype, parts)
 
     def synchronize(self):
-        """Wait until the device is done."""
+        """Wait until the device has finished."""
         self.device.synchronize()
 
     def is_out_of_memory(self, error):
-        """Tell whether an exception says that the device's memory is full."""
+        """Return whether an exception means that the memory of the device is full."""
         return self.device.is_out_of_memory(error)
 
     def memory_limit(self, held=0):
-        """Tell how many bytes an exposure may take, ``held`` there already among them; None: no limit."""
+        """Return how many bytes an exposure may use, including ``held`` already used; None means no limit."""
         return None if self.is_in_chunks else self.device.memory_limit(held)
 
     def release_memory(self):
-        """Give memory back to the device that is kept for later arrays."""
+        """Release memory that is cached for later arrays."""
         self.device.release_memory()
 
     def note_worker(self, name, *, alone=False):
-        """Note that another one works on this thread's step: a backend, or 'jwst'; ``alone``: this backend does not."""
+        """Record that another backend, or 'jwst', works on the step of this thread; ``alone``: instead of this one."""
         workers.note(name, alone=alone)
 
     def take_workers(self):
-        """Tell who has worked on this thread's step since this was asked last: names, this backend's own first."""
+        """Return the names of all that worked on the step of this thread since the last call, this backend first."""
         names, alone = workers.take()
         if self.is_in_chunks and not self.on_host:
-            # Whatever no chunk was sent for has been done on the host.
+            # Work that sent no chunk to the device ran on the host.
             return names or [self.home.name]
         return names if alone else list(dict.fromkeys([self.name, *names]))
 
     @property
     def is_in_chunks(self):
-        """Whether the arrays lie elsewhere than the operations run, so that these get some rows at a time."""
+        """Whether the device processes the exposure in chunks of rows, because its arrays are in another memory."""
         return self.home is not self.device
 
     def fitting(self, shape, *, has_zeroframe=False, held=0):
-        """Give the backend for an exposure: this one, or that for chunks of rows where the memory is too small.
+        """Return the backend for an exposure: this one, or one that works in chunks if the memory is too small.
 
         Parameters
         ----------
         shape : (nints, ngroups, ny, nx)
         has_zeroframe : bool
         held : int
-            Bytes that the exposure's arrays take on the device already.
+            Bytes that the arrays of the exposure already use on the device.
         """
         limit = self.memory_limit(held)
         if limit is None:
@@ -167,17 +167,17 @@ class Backend:
         return self if needed <= limit else self.in_chunks(limit, needed)
 
     def in_chunks(self, limit, needed=0):
-        """Give the backend for an exposure that needs more memory than ``limit`` bytes.
+        """Return the backend for an exposure that needs more memory than ``limit`` bytes.
 
-        The arrays of a device's exposure lie in the host's memory; those for which that is too small, too, and those of
-        the CPU in scratch files.
+        For a GPU the arrays stay in the memory of the host. For the CPU, or if the host has too little memory as well,
+        ramps are in scratch files.
 
         Parameters
         ----------
         limit : int
-            Bytes that an operation may take.
+            Bytes that an operation may use.
         needed : int
-            Bytes that the exposure needs as a whole.
+            Bytes that the whole exposure needs.
         """
         if self.on_host:
             device = copy.copy(self.device)
@@ -191,13 +191,13 @@ class Backend:
         return Backend(self.device, home=home, budget=int(limit))
 
     def settle(self, shape, *, cleans_groups=False):
-        """Divide the memory for the steps of an exposure, when its references are there.
+        """Set the memory budget of operations, once the references of the exposure are loaded.
 
         Parameters
         ----------
         shape : (nints, ngroups, ny, nx)
         cleans_groups : bool
-            1/f noise is removed from groups.
+            Whether 1/f noise is removed from groups.
         """
         if not (self.on_host and self.is_in_chunks):
             return
@@ -206,23 +206,23 @@ class Backend:
         left = limit - there - images
         n_threads = max(1, min(self.device.n_threads, (left - chunk) // per_thread))
         if n_threads < self.device.n_threads:
-            log.info("%d threads instead of %d: there is no memory for more", n_threads, self.device.n_threads)
+            log.info("%d threads instead of %d: too little memory for more", n_threads, self.device.n_threads)
             self.device = self.device.with_threads(n_threads)
             self.home = self.home.with_threads(n_threads)
         self.budget = max(chunk, int((1 - _SPARE) * (left - n_threads * per_thread)))
         needed = there + images + max(light, chunk + per_thread)
         if needed > limit:
             log.warning(
-                "max_memory (--max-memory) is %.0f MB, but this exposure needs %.0f MB at least: %.0f MB are in memory "
-                "already, programs and references; it goes on with as little as it can",
+                "max_memory (--max-memory) is %.0f MB, but this exposure needs at least %.0f MB; programs and "
+                "references use %.0f MB already; the run continues with as little memory as possible",
                 limit / 1e6, needed / 1e6, there / 1e6,
             )  # fmt: skip
 
     @property
     def remark(self):
-        """Say how an exposure is worked on, for the log."""
+        """Text for the log: how an exposure is processed in chunks."""
         if self.on_host:
             folder = self.home.scratch_dir or tempfile.gettempdir()
             limit = self.home.max_memory / 1e9
             return f"is larger than the {limit:.3g} GB allowed; its ramps are in a scratch file in {folder}"
-        return f"stays on the host; {self.budget / 1e9:.3g} GB of backend {self.name!r} take it in chunks"
+        return f"stays on the host; backend {self.name!r} processes it in chunks of {self.budget / 1e9:.3g} GB"

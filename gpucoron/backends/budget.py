@@ -1,31 +1,31 @@
-"""How much memory a whole exposure needs, and how what there is of it is divided among its steps."""
+"""Estimates of the memory that an exposure and its steps need."""
 
 from gpucoron.backends.chunks import FIXED_BYTES
 from gpucoron.backends.devices.numpy_device import THREAD_BYTES, TILE_ARRAYS
 from gpucoron.backends.operations import OPERATIONS
 from gpucoron.backends.operations.ramp_fit import fit_ramps
 
-#: a ramp's sample and its flags
+#: bytes of a sample of a ramp and its flags
 SAMPLE_BYTES = 5
 
-#: light steps look at one integration at a time: flags as numbers, masks of them, a corrected copy
+#: bytes per sample of one integration for light steps: flags as integers, masks, a corrected copy
 SCRATCH_BYTES = 16
 
-#: the same of most steps: flags and masks of them
+#: the same for most steps: flags and masks
 FLAG_BYTES = 4
 
-#: references, per pixel: images, and darks or reset frames as long as a few integrations
+#: references, in images per pixel, and in integrations (darks, reset frames)
 REFERENCE_IMAGES, REFERENCE_INTEGRATIONS = 40, 3
 
 #: rate, dq, two variances and err, 4 bytes each; writing needs two more
 PRODUCT_BYTES = 20
 
-#: a row, and two above and below it
+#: a row, and the two rows above and below
 LEAST_ROWS = 5
 
 
 def exposure_memory(shape, *, has_zeroframe=False):
-    """Estimate what a whole exposure needs on the device, from the first step to the last.
+    """Estimate the memory that a whole exposure needs on the device for all steps.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def exposure_memory(shape, *, has_zeroframe=False):
     Returns
     -------
     int
-        Bytes: the exposure's arrays and references, and the largest working memory of any step.
+        Bytes: arrays of the exposure, references, and the largest working memory of any step.
     """
     nints, ngroups, ny, nx = shape
     held = SAMPLE_BYTES * nints * ngroups + 4 + (4 * nints if has_zeroframe else 0)
@@ -47,19 +47,19 @@ def exposure_memory(shape, *, has_zeroframe=False):
 
 
 def scratch_memory(shape, *, cleans_groups=False):
-    """Estimate what an exposure needs in memory where its ramps are in files, besides its references.
+    """Estimate the memory that an exposure needs when its ramps are in files, without its references.
 
     Parameters
     ----------
     shape : (nints, ngroups, ny, nx)
     cleans_groups : bool
-        1/f noise is removed from groups.
+        Whether 1/f noise is removed from groups.
 
     Returns
     -------
     images, light, chunk, per_thread : int
-        Bytes: images and products; what light steps work with; the smallest chunk of rows for a heavy operation, and
-        what a thread needs for it.
+        Bytes: images and products; working memory of light steps; the smallest chunk of rows for a heavy operation, and
+        the memory of each thread in it.
     """
     nints, ngroups, ny, nx = shape
     images = (PRODUCT_BYTES * (nints + 1) + 8 * nints) * ny * nx

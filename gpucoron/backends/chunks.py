@@ -1,7 +1,7 @@
-"""The only loop over rows: an operation on arrays that a device, or the host, cannot take as a whole.
+"""The loop over chunks of rows, for arrays that are too large for the memory of a device or of the host.
 
-Chunks never show in a result: what depends on the whole image is decided before, and growth and neighbours get the rows
-around a chunk as well. A chunk for which there is no memory after all is halved.
+Results do not depend on the chunks: decisions about the whole image are made before, and operations that look at
+neighbouring pixels also get the rows around a chunk. If a chunk does not fit into memory, its size is halved.
 """
 
 import logging
@@ -11,7 +11,7 @@ import numpy as np
 
 log = logging.getLogger(__name__)
 
-#: allocations are rounded up, and each operation makes small arrays besides
+#: bytes for rounding of allocations and for small arrays of each operation
 FIXED_BYTES = 2**14
 
 
@@ -23,29 +23,29 @@ class Need:
     fixed: int
 
     def of(self, n):
-        """Bytes for so many rows or items."""
+        """Return the bytes for ``n`` rows or items."""
         return self.fixed + n * self.each
 
     def within(self, limit):
-        """Rows or items that fit into ``limit`` bytes; not below zero."""
+        """Return how many rows or items fit into ``limit`` bytes, 0 or more."""
         return max(0, (limit - self.fixed) // self.each)
 
 
 def run(operation, backend, arguments, settings):
-    """Run an operation: at once, where the arrays lie, or in chunks on another device.
+    """Run an operation: on the whole arrays in their memory, or in chunks on another device.
 
     Parameters
     ----------
     operation : Operation
     backend : Backend
     arguments : dict
-        By name, in the order of the operation's definition; None for what is not there.
+        By name, in the order of the operation's definition; None for missing optional arguments.
     settings : object or None
 
     Returns
     -------
     array, or tuple or dataclass of arrays
-        Where the arguments lie.
+        In the memory of the arguments.
     """
     device = backend.device
     if backend.budget is None or operation.at_home or not device.runs(operation, settings):
@@ -58,7 +58,7 @@ def run(operation, backend, arguments, settings):
 
 
 def memory_needed(operation, arguments):
-    """Tell what an operation needs on a device, its arguments included.
+    """Return the memory that an operation needs on a device, including its arguments.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def memory_needed(operation, arguments):
     """
     first = next(iter(arguments.values()))
     axis = _axis(operation)
-    # some arguments are numbers, lists or None
+    # Some arguments are numbers, lists or None.
     given = {name: getattr(value, "nbytes", 0) for name, value in arguments.items()}
     whole = sum(given[name] for name in operation.whole)
     pixels = int(np.prod(first.shape[-2:], dtype=np.int64)) // (first.shape[-2] if axis else 1)
@@ -87,7 +87,7 @@ def _axis(operation):
 
 
 class Loop:
-    """One operation on one set of arguments, from the top of the image to its bottom or from item to item."""
+    """One operation on one set of arguments, in chunks along the rows or items."""
 
     def __init__(self, operation, backend, arguments, settings):
         self.operation, self.device, self.settings = operation, backend.device, settings
@@ -98,14 +98,14 @@ class Loop:
         self.halo = operation.halo(settings)
         self.at_once = self.fitting(backend.budget)
         self.written = {name: _Replaced(arguments[name], self.axis, self.halo) for name in operation.written}
-        self.answer = None
+        self.result = None
 
     def fitting(self, budget):
-        """Tell how many rows or items fit, besides those around them; one at least is tried."""
+        """Return how many rows or items fit into the budget, without the rows around them; at least 1."""
         return max(1, memory_needed(self.operation, self.arguments).within(budget) - 2 * self.halo)
 
     def run(self):
-        """Do all of it; give the answer of the whole."""
+        """Process all chunks; return the result for the whole arrays."""
         start = 0
         while start < self.n:
             stop = min(self.n, start + self.at_once)
@@ -123,29 +123,29 @@ class Loop:
             else:
                 start = stop
                 continue
-            # The failed chunk's arrays are gone only here, after its exception.
+            # Only now, after its exception, are the arrays of the failed chunk freed.
             self.device.release_memory()
             self.at_once = (stop - start + 1) // 2
             log.warning(
-                "%s: out of memory (%s); going on with %d %s at a time",
+                "%s: out of memory (%s); continuing with %d %s at a time",
                 self.operation.name, failed, self.at_once, self.operation.cut,
             )  # fmt: skip
-        return self.answer
+        return self.result
 
     def _do(self, start, stop):
-        """Work on a chunk; nothing of the whole is changed before all of it is done, so that it can be done again."""
+        """Process a chunk; the whole arrays change only when it is complete, so that it can be repeated."""
         part = slice(max(0, start - self.halo), min(self.n, stop + self.halo))
         own = slice(start - part.start, stop - part.start)
         found, changed = self._run_part(part, own)
-        if self.answer is None:
-            self.answer = map_arrays(found, self._make_whole)
-        _put(self.answer, found, _along(self.axis, slice(start, stop)))
-        # Last, since there may be no memory for the answer either.
+        if self.result is None:
+            self.result = map_arrays(found, self._make_whole)
+        _put(self.result, found, _along(self.axis, slice(start, stop)))
+        # Last, because allocating the result may fail too.
         for name, values in changed.items():
             self.written[name].put(part, own, values)
 
     def _run_part(self, part, own):
-        """Run the operation on a chunk; give its own part of the answer and what it has changed, on the host."""
+        """Run the operation on a chunk; return its part of the result, and the changed arrays, on the host."""
         sent = {name: self._take(name, value, part) for name, value in self.arguments.items()}
         found = self.device.execute(self.operation, tuple(sent.values()), self.settings)
         found = map_arrays(found, lambda array: self.device.to_host(array)[_along(self.axis, own)])
@@ -157,7 +157,7 @@ class Loop:
         if name in self.written:
             return self.device.to_device(self.written[name].before(part))
         values = value[_along(self.axis, part)]
-        # Kernels take no cut arrays; a host that only looks needs no copy.
+        # Kernels need C-contiguous arrays.
         return self.device.to_device(values if values.flags.c_contiguous else np.array(values, order="C"))
 
     def _make_whole(self, found):
@@ -167,7 +167,7 @@ class Loop:
 
 
 class _Replaced:
-    """An array that is replaced chunk by chunk, while the next chunk still sees what is before it as it was."""
+    """An array that is replaced chunk by chunk; the next chunk still gets the original rows above it."""
 
     def __init__(self, array, axis, halo):
         self._array, self._axis, self._halo = array, axis, halo
@@ -175,7 +175,7 @@ class _Replaced:
         self._originals = self._copy(slice(0, 0))
 
     def before(self, part):
-        """Give a copy of a part as it was; it may reach up to ``halo`` rows above what was replaced last."""
+        """Return a copy of the original rows of a part, which may start up to ``halo`` rows above the next chunk."""
         replaced = self._first + self._originals.shape[self._axis]
         if part.start >= replaced:
             return self._copy(part)
@@ -183,7 +183,7 @@ class _Replaced:
         return np.concatenate([originals, self._copy(slice(max(replaced, part.start), part.stop))], axis=self._axis)
 
     def put(self, part, own, values):
-        """Replace the chunk's own rows by those of ``values``, the chunk with the rows around it."""
+        """Replace the own rows of a chunk by those of ``values``, which include the rows around it."""
         start, stop = part.start + own.start, part.start + own.stop
         if self._halo:
             first = max(0, stop - self._halo)
@@ -202,19 +202,19 @@ def _send(device, value):
     return device.to_device(value) if isinstance(value, np.ndarray) else value
 
 
-def map_arrays(answer, function):
-    """Apply a function to every array of an answer."""
-    if answer is None:
+def map_arrays(result, function):
+    """Apply a function to every array of a result: an array, tuple, dataclass or None."""
+    if result is None:
         return None
-    if is_dataclass(answer):
-        return type(answer)(**{each.name: map_arrays(getattr(answer, each.name), function) for each in fields(answer)})
-    if isinstance(answer, tuple):
-        return tuple(map_arrays(each, function) for each in answer)
-    return function(answer)
+    if is_dataclass(result):
+        return type(result)(**{each.name: map_arrays(getattr(result, each.name), function) for each in fields(result)})
+    if isinstance(result, tuple):
+        return tuple(map_arrays(each, function) for each in result)
+    return function(result)
 
 
 def _put(whole, found, where):
-    """Put a chunk's answer into its place."""
+    """Copy the result of a chunk into the result of the whole."""
     if is_dataclass(whole):
         whole, found = (tuple(getattr(each, field.name) for field in fields(each)) for each in (whole, found))
     if isinstance(whole, tuple):

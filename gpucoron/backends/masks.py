@@ -1,4 +1,4 @@
-"""Growing of masks by shifts, for arrays of any namespace: NumPy and CuPy alike."""
+"""Growing of masks by shifts, for NumPy and CuPy arrays."""
 
 
 def grow_square(mask, n_pixels):
@@ -7,18 +7,18 @@ def grow_square(mask, n_pixels):
     Parameters
     ----------
     mask : (..., ny, nx) bool or unsigned integer
-        Of an integer every bit grows by itself.
+        In integers each bit grows separately.
     n_pixels : int
-        Below one nothing grows.
+        Nothing grows below 1.
 
     Returns
     -------
     (..., ny, nx) array of the mask's dtype
-        A new array: the dilation by a square of ``2 n_pixels + 1``; nothing comes in over the edges.
+        A new array: the dilation by a square of ``2 n_pixels + 1``.
 
     Notes
     -----
-    The result of stcal's ``_adjacent_pixels``, which fails on images smaller than ``2 n_pixels``; here they work.
+    The result of stcal's ``_adjacent_pixels``, but also for images smaller than ``2 n_pixels``, where that fails.
     """
     grown = mask.copy()
     for shift in range(1, n_pixels + 1):
@@ -26,7 +26,7 @@ def grow_square(mask, n_pixels):
         grown[..., :-shift, :] |= mask[..., shift:, :]
     if n_pixels < 1:
         return grown
-    # A square is a column dilated by a row, which takes far fewer shifts than its area.
+    # Rows and columns separately need far fewer shifts than a square.
     rows = grown.copy()
     for shift in range(1, n_pixels + 1):
         grown[..., shift:] |= rows[..., :-shift]
@@ -39,7 +39,7 @@ def grow_cross(mask, n_pixels=1):
 
     Notes
     -----
-    More than one step makes a diamond: all pixels within ``n_pixels`` steps up, down, left or right.
+    The result is a diamond: all pixels within ``n_pixels`` steps up, down, left or right.
     """
     grown = mask.copy()
     for step in range(n_pixels):

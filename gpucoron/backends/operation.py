@@ -1,7 +1,7 @@
-"""What a heavy operation is: its definition in NumPy, its kernels, and how its work may be cut.
+"""Heavy operations: each has a definition in NumPy, kernels, and a description of how its work may be divided.
 
-An operation is a method of `gpucoron.backends.backend.Backend`. Its signature and its contract are those of its
-definition: ``definition(device, data, ..., *, settings)`` with ``settings`` where it has any.
+An operation is a method of `gpucoron.backends.backend.Backend`, with the signature and docstring of its definition:
+``definition(device, data, ..., *, settings)``, with ``settings`` if it has any.
 """
 
 import inspect
@@ -21,35 +21,35 @@ class Operation:
     Attributes
     ----------
     definition : callable
-        In NumPy, on a device of the host.
+        The operation in NumPy, on a host device.
     kernels : callable, optional
-        The same by kernels, on their device; the same signature.
+        The operation by kernels, on their device, with the same signature.
     settings : type, optional
-        Frozen dataclass of what is no array.
+        Frozen dataclass of the parameters that are not arrays.
     written : tuple of str
-        Arguments that are changed in place.
+        Names of arguments that are changed in place.
     cut : {'rows', 'items', None}
-        The axis of which some may be worked on at a time: the rows of the image, or the first axis of all arrays
-        (integrations, frames). None for what is small.
+        Axis that may be divided into chunks: the rows of the image, or the first axis of all arrays (integrations,
+        frames). None for small arrays.
     whole : tuple of str
-        Arguments that are not cut.
+        Names of arguments that are not divided.
     halo : callable
-        Rows around a chunk that its answer depends on, from the settings.
+        Number of rows around a chunk that its result depends on, from the settings.
     working_bytes : callable
-        Bytes per pixel that it takes on a device besides its arguments, from the axes before the image of the first.
+        Bytes per pixel that it needs on a device besides its arguments, from the axes before the image of the first.
     scratch_bytes : callable
-        Likewise for what is under way, which is limited: a whole exposure does with less.
+        The same for scratch arrays, whose total size is limited for a whole exposure.
     table_bytes : callable
-        Bytes that it takes whatever the image, from the same axes.
+        Bytes that do not depend on the size of the image, from the same axes.
     at_home : bool
-        It looks at whole frames, and so works where the arrays lie, whatever the memory.
+        It needs whole frames, so it always runs in the memory of the exposure.
     has_kernels : callable
-        Whether the kernels know the settings.
+        Returns whether the kernels support the settings.
     native : callable, optional
-        ``native(settings, *arguments)`` lists the libraries, as (file, by pixel), of the kernels compiled for this CPU
-        where they are faster than NumPy, and nothing where they are not.
+        ``native(settings, *arguments)`` returns the libraries of native kernels, as (file, by pixel), if they are
+        faster than NumPy for these arguments, else an empty list.
     of_others : bool
-        The definition is made of other operations and gets the backend, not a device.
+        The definition calls other operations and gets the backend, not a device.
     """
 
     definition: Callable
@@ -68,19 +68,19 @@ class Operation:
     of_others: bool = False
 
     def __post_init__(self):
-        # An operation looks like its definition, to help() too.
+        # help() shows the definition's docstring and signature.
         for name in ("__name__", "__qualname__", "__module__", "__doc__"):
             object.__setattr__(self, name, getattr(self.definition, name))
         object.__setattr__(self, "__signature__", inspect.signature(self.definition))
 
     @property
     def name(self):
-        """Of the definition."""
+        """Name of the definition."""
         return self.definition.__name__
 
     @cached_property
     def signature(self):
-        """Of the arguments, without the device and the settings."""
+        """Signature of the definition without the device and the settings."""
         _, *parameters = self.__signature__.parameters.values()
         return inspect.Signature([each for each in parameters if each.name != "settings"])
 
@@ -88,7 +88,7 @@ class Operation:
         return self if backend is None else MethodType(self, backend)
 
     def __call__(self, backend, *arguments, settings=None, **named):
-        """Run the operation: ``backend.operation(data, ..., settings=...)``, or with the settings' own names."""
+        """Run ``backend.operation(data, ..., settings=...)``; fields of the settings may be keywords instead."""
         own = {name: named.pop(name) for name in self.signature.parameters if name in named}
         try:
             bound = self.signature.bind(*arguments, **own)
@@ -102,7 +102,7 @@ class Operation:
         return chunks.run(self, backend, bound.arguments, settings)
 
     def _settle(self, settings, named):
-        """Take the settings as they are, or make them of their own names."""
+        """Return the given settings, or settings made from keywords."""
         if settings is None and self.settings is not None:
             return self.settings(**named)
         kind = self.settings or type(None)
@@ -115,13 +115,13 @@ class Operation:
         return settings
 
     def run(self, place, arguments, settings, how=None):
-        """Call the definition, or another function of its signature, on a device."""
+        """Call the definition, or another function with its signature, on a device."""
         options = {} if self.settings is None else {"settings": settings}
         return (how or self.definition)(place, *arguments, **options)
 
 
 def settings_from(kind, parameters, **others):
-    """Make an operation's settings from a step's parameters of the same names, and from what the step worked out.
+    """Make an operation's settings from the step's parameters of the same names, and from values that it computed.
 
     Parameters
     ----------

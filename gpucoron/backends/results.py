@@ -1,4 +1,4 @@
-"""What the fits answer: arrays by name, on any device."""
+"""Results of the fits: named arrays, on any device."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ class Slopes:
 
     @classmethod
     def empty(cls, shape, xp):
-        """Make slopes without values in a namespace."""
+        """Return uninitialized slopes in a namespace."""
         images = [xp.empty(shape, xp.float32) for _ in range(4)]
         return cls(images[0], xp.empty(shape, xp.uint32), *images[1:])
 
@@ -28,9 +28,9 @@ class Slopes:
 class LikelihoodFit:
     """Ramps fitted by likelihood, one value each.
 
-    ``countrate`` and its standard deviation ``uncert`` are counts per second, ``var_poisson`` and ``var_rdnoise`` the
-    square's two parts; ``chisq`` has no unit. ``diffs2use`` is uint8, 1 for each resultant difference that the fit
-    has used; None where the jumps are flagged in the ramp instead.
+    ``countrate`` and its standard deviation ``uncert`` are counts per second; the sum of ``var_poisson`` and
+    ``var_rdnoise`` is its variance; ``chisq`` has no unit. ``diffs2use`` is uint8, 1 for each resultant difference
+    used by the fit, or None if the jumps are flagged in the ramp instead.
     """
 
     countrate: Any

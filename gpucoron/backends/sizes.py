@@ -1,4 +1,4 @@
-"""Sizes of memory as users write them: the one parser for Python and the command line."""
+"""The parser of memory sizes, for Python and the command line."""
 
 import numbers
 import re
@@ -8,20 +8,20 @@ from gpucoron.errors import ArgumentError
 _UNITS = {"": 1, **{letter: 1000**power for power, letter in enumerate("KMGT", start=1)}}
 _UNITS |= {f"{letter}I": 1024**power for power, letter in enumerate("KMGT", start=1)}
 _TEXT = re.compile(r"\s*([\d.]+(?:E[+-]?\d+)?)\s*([KMGT]?I?)(?:B|BYTES)?\s*", re.IGNORECASE)
-#: more than any machine has: a mistake
+#: larger sizes are refused as mistakes
 _LIMIT = 10**18
 
 
 def memory_size(size, name="max_memory"):
-    """Turn a size of memory into bytes.
+    """Convert a size of memory to bytes.
 
     Parameters
     ----------
     size : str, int, float or None
         '4G', '4GB', '500M', '4 GiB', '4e9', or a number of bytes. K, M, G and T are powers of 1000, KiB, MiB, GiB and
-        TiB of 1024; lower case counts as well. None stays None: no limit.
+        TiB of 1024, in upper or lower case. None, for no limit, is returned unchanged.
     name : str
-        What the size is called in the message.
+        Name of the parameter in the error message.
 
     Returns
     -------
@@ -30,7 +30,7 @@ def memory_size(size, name="max_memory"):
     Raises
     ------
     ArgumentError
-        It is no size, or not between 1 byte and 10^18.
+        It is not a size, or not between 1 byte and 10^18.
     """
     if size is None:
         return None
@@ -39,7 +39,7 @@ def memory_size(size, name="max_memory"):
         match = _TEXT.fullmatch(size)
         if match and match[2].upper() in _UNITS:
             n_bytes = _number(match[1], _UNITS[match[2].upper()])
-    # Python's bool is a number, too
+    # bool is a Real too
     elif isinstance(size, numbers.Real) and not isinstance(size, bool):
         n_bytes = size
     if n_bytes is None or not 1 <= n_bytes < _LIMIT:  # NaN is neither

@@ -1,4 +1,4 @@
-"""Many exposures: what is found (inputs), what is to be done (plan), one of them (job), and all of them (run)."""
+"""Reduce many exposures: input files (inputs), what to reduce (plan), one exposure (job), all of them (run)."""
 
 _HOME = {"reduce": "gpucoron.batch.run", "Result": "gpucoron.batch.run"}
 

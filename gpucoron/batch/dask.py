@@ -1,19 +1,20 @@
-"""The Dask engine: the same jobs on a cluster that the user has started (``pip install gpucoron[dask]``)."""
+"""Run a batch on a Dask cluster that the user has started (``pip install gpucoron[dask]``)."""
 
 from gpucoron.backends import options_of
-from gpucoron.batch.job import now, reduce_job, who
+from gpucoron.batch.job import process_info, reduce_job, utc_now
 from gpucoron.errors import GpucoronError
 
 
 def run_on_dask(jobs, scheduler):
-    """Reduce jobs on a Dask cluster whose workers see the same files.
+    """Reduce jobs on a Dask cluster; its workers must have access to the same files.
 
     Parameters
     ----------
     jobs : deque of dict
-        See `gpucoron.batch.job.reduce_job`. They are taken out; who deals with a result may put further ones in.
+        See `gpucoron.batch.job.reduce_job`. Jobs are removed when they are submitted; the caller may append more
+        after each result.
     scheduler : str
-        Its address, for example ``tcp://10.0.0.1:8786``.
+        Address of the scheduler, for example ``tcp://10.0.0.1:8786``.
 
     Yields
     ------
@@ -27,7 +28,7 @@ def run_on_dask(jobs, scheduler):
     try:
         from distributed import Client, as_completed
     except ImportError:
-        msg = "the engine dask needs Dask distributed: pip install 'gpucoron[dask]'"
+        msg = "the engine dask needs dask.distributed: pip install 'gpucoron[dask]'"
         raise GpucoronError(msg) from None
     try:
         client = Client(scheduler, set_as_default=False)
@@ -55,17 +56,18 @@ def run_on_dask(jobs, scheduler):
 
 
 def reduce_on_dask(job):
-    """Reduce one job in a Dask worker, with as many threads as the worker has."""
+    """Reduce one job in a Dask worker, using the threads of that worker."""
     from distributed import get_worker
 
-    # A GPU has no threads to share.
+    # GPU backends have no option n_threads.
     own = {"n_threads": get_worker().state.nthreads} if "n_threads" in options_of(job["backend"]) else {}
     return reduce_job({**job, "backend_options": {**own, **job["backend_options"]}})
 
 
 def _lost(job, future):
-    """Record an exposure whose Dask workers died; Dask has tried others before it says so."""
+    """Return the failed record of an exposure whose Dask workers died; Dask has already retried it."""
     error = future.exception()
-    told = {"type": type(error).__name__, "message": str(error), "traceback": ""}
-    moments = {"started": now(), "finished": now(), "seconds": {}}
-    return {**job["about"], **who(), **moments, "attempt": 1, "status": "failed", "outputs": {}, "error": told}
+    failure = {"type": type(error).__name__, "message": str(error), "traceback": ""}
+    moments = {"started": utc_now(), "finished": utc_now(), "seconds": {}}
+    record = {**job["record_fields"], **process_info(), **moments, "attempt": 1}
+    return {**record, "status": "failed", "outputs": {}, "error": failure}

@@ -1,7 +1,7 @@
-"""What a batch does with an exposure, and what it must not replace: one place for the plan and for the products.
+"""Decide what a batch does with an exposure, and which files it must not replace.
 
-An exposure is reduced again, without being asked for, where its products are outdated or not whole. What is somebody
-else's, or was made with other parameters, is replaced where that is asked for alone: ``overwrite=True``.
+An exposure is reduced again if its products are outdated or incomplete. Products of another origin, or made with other
+parameters, are replaced only with ``overwrite=True``.
 """
 
 import os
@@ -11,39 +11,40 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gpucoron import __version__
-from gpucoron.batch.asked import tell_change
+from gpucoron.batch.request import describe_changes
 from gpucoron.files import file_digest
 from gpucoron.records.manifest import STARTED
 
-#: how an exposure that is refused can be reduced all the same
-WAY_OUT = "use --overwrite (overwrite=True), or another folder"
+#: advice to the user when an exposure is refused
+HOW_TO_OVERWRITE = "use --overwrite (overwrite=True), or another folder"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What is done with an exposure: ``todo``, or ``refused``, or neither; and why.
+    """Whether an exposure is reduced (``todo``), ``refused``, or kept as it is, and the ``reason``.
 
-    ``obstacle`` is why it may not be reduced, also where nobody wants that: another exposure may have to be followed.
+    ``conflict`` says why its products may not be replaced. It is also set if the exposure is up to date, because the
+    persistence step may require another reduction later.
     """
 
     todo: bool
     reason: str
     refused: bool = False
-    obstacle: str = ""
+    conflict: str = ""
 
 
-def decide(planned, past, *, output_dir, context, redo="needed", overwrite=False):
-    """Decide whether an exposure is to be reduced.
+def decide_reduction(planned, past, *, output_dir, context, redo="needed", overwrite=False):
+    """Decide whether an exposure will be reduced.
 
     Parameters
     ----------
     planned : Planned
-        With its references, parameters and the names of its products; or with the error that stands against it.
+        The exposure with its references, parameters and product names, or with its error.
     past : Past
-        What the folder's manifests tell.
+        Contents of the manifests in the folder.
     output_dir : Path
     context : str
-        CRDS's context.
+        The CRDS context.
     redo, overwrite
         See `gpucoron.batch.reduce`.
 
@@ -51,18 +52,18 @@ def decide(planned, past, *, output_dir, context, redo="needed", overwrite=False
     -------
     Decision
     """
-    is_wanted, reason = _is_wanted(planned, past, output_dir, context, redo)
-    # what cannot be reduced replaces nothing
-    obstacle = "" if overwrite or planned.error else _obstacle(planned, past, output_dir, context)
-    if is_wanted and obstacle:
-        return Decision(False, obstacle, refused=True, obstacle=obstacle)
-    return Decision(is_wanted, reason, obstacle=obstacle)
+    is_needed, reason = _needs_reduction(planned, past, output_dir, context, redo)
+    # an exposure with an error has no products that could replace others
+    conflict = "" if overwrite or planned.error else _conflict(planned, past, output_dir, context)
+    if is_needed and conflict:
+        return Decision(False, conflict, refused=True, conflict=conflict)
+    return Decision(is_needed, reason, conflict=conflict)
 
 
-def _is_wanted(planned, past, output_dir, context, redo):
+def _needs_reduction(planned, past, output_dir, context, redo):
     record = past.last.get(planned.input.name)
     if redo == "all":
-        return True, "all are wanted"
+        return True, "all are reduced"
     if redo == "failed":
         failed = record is not None and record["status"] == "failed"
         return failed, "failed before" if failed else "did not fail"
@@ -75,33 +76,33 @@ def _is_wanted(planned, past, output_dir, context, redo):
     missing = [name for name in record["outputs"].values() if not (output_dir / name).is_file()]
     if missing:
         return True, f"{missing[0]} is missing"
-    change = "" if planned.error else tell_change(record, planned, context)
+    change = "" if planned.error else describe_changes(record, planned, context)
     if change:
         return True, f"other parameters ({change})"
     if record.get("context") != context:
         return True, f"was made with context {record.get('context')}"
-    for package, ours in (("gpucoron", __version__), ("jwst", version("jwst"))):
-        if record["versions"].get(package) != ours:
+    for package, current in (("gpucoron", __version__), ("jwst", version("jwst"))):
+        if record["versions"].get(package) != current:
             return True, f"was made with {package} {record['versions'].get(package)}"
-    if _is_other_input(planned.input, record):
-        return True, "the input is another"
+    if _has_input_changed(planned.input, record):
+        return True, "the input has changed"
     return False, "done"
 
 
-def _is_other_input(found, record):
-    """Compare an input with the one that was reduced; it is read again only where its date may be another."""
+def _has_input_changed(found, record):
+    """Return whether an input file differs from the one in the record; it is read only if its date has changed."""
     if found.n_bytes != record.get("input_bytes"):
         return True
     try:
-        if _has_date_of(found.path.stat(), record):
+        if _has_same_date(found.path.stat(), record):
             return False
         return file_digest(found.path) != record.get("input_sha256")
     except OSError:
         return True
 
 
-def _has_date_of(stat, record):
-    """Tell whether a file has the date of the one that was reduced; 0.1.0 kept only when that was."""
+def _has_same_date(stat, record):
+    """Return whether a file has the date in the record; gpucoron 0.1.0 stored only the time of the reduction."""
     if isinstance(record.get("input_date"), int):
         return stat.st_mtime_ns == record["input_date"]
     try:
@@ -110,55 +111,55 @@ def _has_date_of(stat, record):
         return False
 
 
-def _obstacle(planned, past, output_dir, context):
-    """Tell why the products of an exposure may not be replaced; '' where they may."""
+def _conflict(planned, past, output_dir, context):
+    """Return why the products of an exposure may not be replaced; '' if they may."""
     made = past.made.get(planned.input.name)
     if made is not None:
-        there = [name for name in made["outputs"].values() if os.path.lexists(output_dir / name)]
-        change = tell_change(made, planned, context) if there else ""
+        existing = [name for name in made["outputs"].values() if os.path.lexists(output_dir / name)]
+        change = describe_changes(made, planned, context) if existing else ""
         if change:
             return f"other parameters ({change})"
-    return find_obstacle(planned.products, planned, past, output_dir, context)
+    return find_conflict(planned.products, planned, past, output_dir, context)
 
 
-def find_obstacle(products, planned, past, output_dir, context):
-    """Tell why files may not be replaced by the products of an exposure.
+def find_conflict(products, planned, past, output_dir, context):
+    """Return why the products of an exposure may not replace existing files.
 
     Parameters
     ----------
     products : iterable of str
-        Names as `product_name` gives them.
+        Names as returned by `product_name`.
     planned, past, output_dir, context
-        As for `decide`.
+        As for `decide_reduction`.
 
     Returns
     -------
     str
-        '' where none of them is there, or all were made of this exposure by batches of this folder, with the same
+        '' if no such file exists, or if all were made from this exposure by batches in this folder with the same
         parameters.
     """
-    foreign, others, changes = [], {}, {}
+    unknown, others, changes = [], {}, {}
     for name in products:
         if not os.path.lexists(output_dir / name):
             continue
         maker = past.makers.get(name)
         if maker is None:
-            foreign.append(name)
+            unknown.append(name)
         elif maker["exposure"] != planned.input.name:
             others.setdefault(maker["exposure"], name)
         else:
-            change = tell_change(maker, planned, context)
+            change = describe_changes(maker, planned, context)
             if change:
                 changes.setdefault(change, name)
-    if foreign:
-        are, them = ("are", "them") if len(foreign) > 1 else ("is", "it")
-        return f"{', '.join(foreign)} {are} there, and no manifest here knows {them}"
+    if unknown:
+        exist, them = ("exist", "them") if len(unknown) > 1 else ("exists", "it")
+        return f"{', '.join(unknown)} {exist}, and no manifest in this folder lists {them}"
     if others:
         return "; ".join(f"{name} is a product of {exposure}" for exposure, name in others.items())
     return "; ".join(f"{name} was made with other parameters ({change})" for change, name in changes.items())
 
 
 def product_name(path, output_dir):
-    """Name a product as the manifest does: within the output folder, or by its absolute path."""
+    """Return a product's name in the manifest: relative to the output folder, or the absolute path outside of it."""
     path, output_dir = Path(os.path.abspath(path)), Path(os.path.abspath(output_dir))
     return str(path.relative_to(output_dir)) if path.is_relative_to(output_dir) else str(path)

@@ -1,4 +1,4 @@
-"""What a batch is made of: the files that are found, what their headers say, and what belongs together."""
+"""Find the input files of a batch, read their headers, and group them by exposure."""
 
 import glob
 import os
@@ -13,7 +13,7 @@ from gpucoron.errors import GpucoronError, InputError
 
 CORONAGRAPHY = ("NRC_CORON", "MIR_4QPM", "MIR_LYOT")
 
-#: what may decide about an exposure's references and parameters, beside its date
+#: keywords that, besides the date, may select the references and parameters of an exposure
 _DECIDING = (
     "INSTRUME", "DETECTOR", "CHANNEL", "MODULE", "BAND", "FILTER", "PUPIL", "CORONMSK", "GRATING", "EXP_TYPE",
     "TSOVISIT", "SUBARRAY", "SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2", "FASTAXIS", "SLOWAXIS", "READPATT",
@@ -26,71 +26,83 @@ _INPUTS = ("_uncal.fits", "_uncal.fits.gz")
 
 @dataclass
 class Input:
-    """One file of a batch, and what its headers say.
+    """One input file of a batch and the contents of its headers.
 
-    ``name`` is the exposure's, ``group`` what its segments and detectors have in common, ``about`` what the manifest
-    says of it, ``deciding`` the header's words by which references and parameters are chosen. ``begun`` is
-    when it began, as `start_of` gives it; ``place`` is its SUBSTRT1, SUBSTRT2 and number of rows and columns; ``error``
-    is why it cannot be read.
+    Attributes
+    ----------
+    name : str
+        Name of the exposure.
+    group : str
+        Part of the name that is common to its segments and detectors.
+    record_fields : dict
+        Fields of its manifest record.
+    deciding : tuple
+        Header values by which references and parameters are selected.
+    start : tuple or None
+        When it started, see `start_time`.
+    region : tuple
+        SUBSTRT1, SUBSTRT2, and the number of rows and columns.
+    error : Exception or None
+        Why it cannot be read.
     """
 
     name: str
     group: str
     path: Path
     n_bytes: int
-    about: dict = field(default_factory=dict)
+    record_fields: dict = field(default_factory=dict)
     shape: tuple = ()
     has_zeroframe: bool = False
     deciding: tuple = ()
     date: tuple = ()
-    begun: tuple | None = None
-    place: tuple = ()
+    start: tuple | None = None
+    region: tuple = ()
     error: Exception | None = None
 
 
 def find_files(paths):
-    """Find the files that are meant.
+    """Find the input files.
 
     Parameters
     ----------
     paths : str, Path, or a sequence of them
-        Files, folders (searched for ``*_uncal.fits`` and ``*_uncal.fits.gz`` with all that is in them), patterns, and
-        ``@list`` for a text file with one of these per line.
+        Files, folders (searched recursively for ``*_uncal.fits`` and ``*_uncal.fits.gz``), patterns, and ``@list`` for
+        a text file with one of these per line.
 
     Returns
     -------
     list of Path
-        Absolute, sorted by name, each once.
+        Absolute paths, sorted by name, without duplicates.
 
     Raises
     ------
     InputError
-        Something does not exist, nothing was found, or a list is none.
+        A path does not exist, no file was found, or a list is not a text file.
     """
     found = {}
     given = [paths] if isinstance(paths, (str, Path)) or not isinstance(paths, Iterable) else list(paths)
     if not all(isinstance(path, (str, Path)) for path in given):
-        msg = f"expected files, folders, patterns or @list, one or several, as str or Path; got {type(paths).__name__}"
+        msg = f"expected one or several files, folders, patterns or @list, as str or Path; got {type(paths).__name__}"
         raise InputError(msg)
     for path in given:
         for file in _expand(str(path)):
             found.setdefault(os.path.realpath(file), Path(os.path.abspath(file)))
     if not found:
-        msg = f"{', '.join(map(str, given))}: no *_uncal.fits there"
+        msg = f"{', '.join(map(str, given))}: no *_uncal.fits found"
         raise InputError(msg)
     return sorted(found.values(), key=lambda file: (file.name, str(file)))
 
 
-def refuse_twins(inputs):
-    """Let no file be reduced whose products would have the names of another one's."""
+def refuse_duplicates(inputs):
+    """Set an error on files whose products would have the same names."""
     by_name = {}
     for found in inputs:
         by_name.setdefault(found.name, []).append(found)
-    for twins in by_name.values():
-        if len(twins) > 1:
-            msg = f"{' and '.join(str(found.path) for found in twins)} would make products of the same name"
-            for found in twins:
-                found.error = found.error or InputError(f"{msg}; leave all but one of them out")
+    for duplicates in by_name.values():
+        if len(duplicates) > 1:
+            msg = f"{' and '.join(str(found.path) for found in duplicates)} would make products of the same name"
+            for found in duplicates:
+                found.error = found.error or InputError(f"{msg}; give only one of them")
 
 
 def _expand(text, lists=()):
@@ -104,14 +116,14 @@ def _expand(text, lists=()):
     elif os.path.isdir(text):
         seen = set()
         for folder, subfolders, names in os.walk(text, followlinks=True):
-            # a link may lead back to where it is
+            # a link may point to a folder above itself
             if os.path.realpath(folder) in seen:
                 subfolders[:] = []
                 continue
             seen.add(os.path.realpath(folder))
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             yield from (os.path.join(folder, name) for name in sorted(names) if name.endswith(_INPUTS))
-    elif os.path.lexists(text):  # a link to nothing is named as that file's fault
+    elif os.path.lexists(text):  # a broken link is reported as an error of that file
         yield text
     elif glob.has_magic(text):
         for match in sorted(glob.glob(text, recursive=True)):
@@ -125,42 +137,42 @@ def _expand(text, lists=()):
 
 
 def _read_list(path):
-    """Read a list of files: a line each, without comments."""
+    """Read a list of files, one per line; skip comments."""
     try:
         lines = Path(path).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError as error:
         msg = f"{path}: the list cannot be read ({error.strerror})"
         raise InputError(msg) from None
     if any("\0" in line for line in lines):
-        msg = f"{path}: it is no list; give a text file with a file, folder or pattern in each line"
+        msg = f"{path}: not a list; give a text file with one file, folder or pattern per line"
         raise InputError(msg)
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 def exposure_name(path):
-    """Name an exposure as its products are named: ``x_uncal.fits`` is ``x``, and so is ``x_jump.fits``."""
+    """Return the name of an exposure and its products: ``x`` for ``x_uncal.fits`` or ``x_jump.fits``."""
     from gpucoron.io.names import split_name
 
     return split_name(path)[0]
 
 
 def group_name(name):
-    """Name what an exposure's segments and detectors have in common."""
+    """Return the part of an exposure's name that is common to its segments and detectors."""
     without_segment = re.sub(r"-seg\d+", "", name)
     match = re.match(r"(jw\d+_[a-z0-9]+_\d+)_[a-z0-9]+$", without_segment)
     return match.group(1) if match else without_segment
 
 
 def read_input(path):
-    """Read the headers of one file; what is wrong with it is kept, for it is no matter of the other files."""
-    from gpucoron.io.boundary import told_of
+    """Read the headers of one file; store an error in the result, so that the other files can be reduced."""
+    from gpucoron.io.boundary import converted_errors
     from gpucoron.io.fits_layout import read_layout
 
     name = exposure_name(path)
     found = Input(name, group_name(name), path, 0)
     header = {}
     try:
-        with told_of(path, reading=True):
+        with converted_errors(path, reading=True):
             found.n_bytes = path.stat().st_size if path.exists() else 0
             layout = read_layout(path, until="SCI")
             if layout.find("SCI") is None:
@@ -168,16 +180,16 @@ def read_input(path):
                 raise InputError(msg)
             found.shape = layout.find("SCI").shape
             header = layout.parts[0].values
-            found.begun = start_of(header)
+            found.start = start_time(header)
             found.deciding = (*(header.get(keyword) for keyword in _DECIDING), found.shape)
-            if layout.compression is None:  # the others end where all of them is decompressed
+            if layout.compression is None:  # checking a compressed file would decompress all of it
                 read_layout(path)
     except GpucoronError as error:
         found.error = error
     words = {"instrument": "INSTRUME", "detector": "DETECTOR", "subarray": "SUBARRAY", "exp_type": "EXP_TYPE"}
     words |= {"filter": "FILTER", "coronmsk": "CORONMSK", "target": "TARGNAME"}
-    found.about = {field: header.get(keyword) for field, keyword in words.items()}
-    found.about |= {
+    found.record_fields = {field: header.get(keyword) for field, keyword in words.items()}
+    found.record_fields |= {
         "exposure": name,
         "input": str(path),
         "input_bytes": found.n_bytes,
@@ -185,22 +197,22 @@ def read_input(path):
     }
     found.has_zeroframe = bool(header.get("ZEROFRAM"))
     found.date = (header.get("DATE-OBS"), header.get("TIME-OBS"))
-    found.place = (header.get("SUBSTRT1"), header.get("SUBSTRT2"), *found.shape[-2:])
+    found.region = (header.get("SUBSTRT1"), header.get("SUBSTRT2"), *found.shape[-2:])
     return found
 
 
-def start_of(header):
-    """Tell when the integrations of a file began.
+def start_time(header):
+    """Return when the integrations of a file started.
 
     Parameters
     ----------
     header : mapping
-        The primary header: EXPSTART, else DATE-OBS and TIME-OBS; INTSTART sorts the segments of an exposure.
+        The primary header. EXPSTART is used, else DATE-OBS and TIME-OBS; INTSTART orders the segments of an exposure.
 
     Returns
     -------
     (float, int) or None
-        MJD of the exposure's start, and the number of the first integration.
+        MJD of the start of the exposure, and the number of the first integration.
     """
     start, first = header.get("EXPSTART"), header.get("INTSTART")
     if not isinstance(start, (int, float)):
@@ -212,12 +224,12 @@ def start_of(header):
     return float(start), first if isinstance(first, int) and first else 1
 
 
-def is_wanted(found, include_all):
-    """Tell whether an exposure belongs to the batch; what cannot be read does, so that it is reported."""
-    return include_all or found.error is not None or found.about["exp_type"] in CORONAGRAPHY
+def is_selected(found, include_all):
+    """Return whether an exposure belongs to the batch; an unreadable file does, so that its error is reported."""
+    return include_all or found.error is not None or found.record_fields["exp_type"] in CORONAGRAPHY
 
 
-def take_share(inputs, shard):
-    """Take every n-th exposure, from the i-th on: ``shard`` is (i, n), counted from 1."""
+def select_shard(inputs, shard):
+    """Return every n-th exposure, starting with the i-th; ``shard`` is (i, n), counted from 1."""
     index, count = shard
     return inputs[index - 1 :: count]

@@ -1,7 +1,7 @@
-"""One exposure of a batch, on whatever engine; and the process that reduces one after the other.
+"""Reduce one exposure of a batch, on any engine; and the main function of a worker process.
 
-``python -m gpucoron.batch.job`` reads jobs from its standard input and answers on its standard output, one JSON
-object per line. It ends when its input does, so that nothing outlives the batch that started it.
+``python -m gpucoron.batch.job`` reads jobs from standard input and writes results to standard output, one JSON object
+per line. It exits when its input closes, so that no worker outlives its batch.
 """
 
 import contextlib
@@ -29,29 +29,29 @@ _one_at_a_time = threading.Lock()
 
 
 def reduce_job(job, notify=None):
-    """Reduce one exposure into its own folder of the stage, and tell what came of it; never raises.
+    """Reduce one exposure into its staging folder and return its record; never raise.
 
     Parameters
     ----------
     job : dict
-        ``path``, ``stage`` (where the products go), ``log``, ``attempt``, ``about`` (fields of the record that are
-        known before), ``profile``, ``steps``, ``of_run``, ``use_pars``, ``pars``, ``backend``, ``backend_options``,
-        ``environment`` (of CRDS); ``persistence``, the files that its persistence step reads and writes in place of
-        the user's, if it does.
+        ``path``, ``stage`` (folder for the products), ``log``, ``attempt``, ``record_fields`` (fields of the record
+        that are known in advance), ``profile``, ``steps``, ``run_parameters``, ``use_pars``, ``pars``, ``backend``,
+        ``backend_options``, ``environment`` (of CRDS); ``persistence``, the files that its persistence step reads and
+        writes instead of the user's, or empty.
     notify : callable, optional
-        Called as ``notify(step_name)`` when a step is done.
+        Called as ``notify(step_name)`` after each step.
 
     Returns
     -------
     dict
-        The record for the manifest; besides, ``disk_full`` where that was the trouble.
+        The record for the manifest, and ``disk_full`` if the exposure failed because the disk is full.
     """
     with _one_at_a_time:
         return _reduce(job, notify)
 
 
 def _reduce(job, notify):
-    from gpucoron.backends.process_memory import forget_high_water, high_water
+    from gpucoron.backends.process_memory import peak_memory, reset_peak_memory
     from gpucoron.borrowed import standing_in
     from gpucoron.engine import reduce_file
     from gpucoron.io.crds_cache import use_environment
@@ -59,8 +59,15 @@ def _reduce(job, notify):
 
     start = time.perf_counter()
     stage = Path(job["stage"])
-    record = {**job["about"], **who(), "attempt": job["attempt"], "started": now(), "status": "failed", "outputs": {}}
-    forget_high_water()
+    record = {
+        **job["record_fields"],
+        **process_info(),
+        "attempt": job["attempt"],
+        "started": utc_now(),
+        "status": "failed",
+        "outputs": {},
+    }
+    reset_peak_memory()
 
     def after_step(run, step):
         if notify is not None:
@@ -69,7 +76,7 @@ def _reduce(job, notify):
     with _log_to(job["log"], append=job["attempt"] > 1):
         try:
             use_environment(job["environment"])
-            record["input_sha256"] = HASHES.sha256(job["path"])
+            record["input_sha256"] = DIGESTS.sha256(job["path"])
             backend = _backend(job["backend"], tuple(sorted(job["backend_options"].items())))
             persistence = job.get("persistence") or {}
             _make_room(persistence.get("save_persistence"))
@@ -84,23 +91,23 @@ def _reduce(job, notify):
                     after_step=after_step,
                     use_pars=job.get("use_pars"),
                     pars=job.get("pars"),
-                    **job["of_run"],
+                    **job["run_parameters"],
                 )
-            record |= _what_was_done(run, paths, record["exposure"], stage)
+            record |= _run_fields(run, paths, record["exposure"], stage)
             save_preview(run, preview_path(stage, record["exposure"]))
             record["status"] = "done" if paths else "no rate"
-        except (Exception, SystemExit) as error:  # whatever it is, the next exposure may be well
+        except (Exception, SystemExit) as error:  # the next exposure may succeed
             log.error("%s failed: %s", record["exposure"], error)
             record |= {"status": "failed", "outputs": {}, "error": describe_error(error)}
-            record["disk_full"] = came_of_full_disk(error)
+            record["disk_full"] = is_caused_by_full_disk(error)
     record["seconds"] = {**(record.get("seconds") or {}), "total": round(time.perf_counter() - start, 4)}
-    record["peak_memory"] = high_water()
-    record["finished"] = now()
+    record["peak_memory"] = peak_memory()
+    record["finished"] = utc_now()
     return record
 
 
 def _make_room(path):
-    """Make the folder for the persistence file that the exposure leaves; a first attempt may have left half of one."""
+    """Make the folder of the persistence file that the exposure writes; delete a file of a failed attempt."""
     if path:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         Path(path).unlink(missing_ok=True)
@@ -113,26 +120,26 @@ def _backend(name, options):
     return get_backend(name, **dict(options))
 
 
-def who():
-    """Tell where and with what this process works."""
+def process_info():
+    """Return the record fields that describe this process: versions, host and process ID."""
     versions = {name: version(name) for name in ("jwst", "numpy", "crds")}
     return {"versions": {"gpucoron": __version__, **versions}, "host": platform.node(), "pid": os.getpid()}
 
 
-def now():
-    """Tell the time, ISO 8601 in UTC."""
+def utc_now():
+    """Return the current time in UTC, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def describe_error(error):
-    """Write an exception as the manifest holds it."""
+    """Return an exception as it is stored in the manifest."""
     text = "".join(traceback.format_exception(error))
     return {"type": type(error).__name__, "message": str(error), "traceback": text}
 
 
-def _what_was_done(run, paths, exposure, stage):
-    from gpucoron.batch.asked import parameters_of
+def _run_fields(run, paths, exposure, stage):
     from gpucoron.batch.decision import product_name
+    from gpucoron.batch.request import changed_parameters
     from gpucoron.io.products import backends_of
 
     phases = {name: round(seconds, 4) for name, seconds in run.phases.items()}
@@ -148,9 +155,9 @@ def _what_was_done(run, paths, exposure, stage):
         for step in run.records
     ]
     return {
-        "outputs": {_kind_of(stem, exposure): product_name(path, stage) for stem, path in paths.items()},
+        "outputs": {_product_kind(stem, exposure): product_name(path, stage) for stem, path in paths.items()},
         "context": run.context[0],
-        "parameters": parameters_of(run),
+        "parameters": changed_parameters(run),
         "backend": backends_of(run),
         "steps": steps,
         "seconds": {
@@ -163,19 +170,19 @@ def _what_was_done(run, paths, exposure, stage):
     }
 
 
-def _kind_of(stem, exposure):
-    """Take the exposure's name off that of a product."""
+def _product_kind(stem, exposure):
+    """Return the kind of a product: its name without the name of the exposure."""
     return stem[len(exposure) + 1 :] if stem.startswith((f"{exposure}_", f"{exposure}-")) else stem
 
 
 def count_flags(run):
-    """Count DQ flags: name -> fraction of the samples (flags of groups) or of the pixels (all other flags)."""
+    """Count DQ flags: name -> fraction of the samples (group flags) or of the pixels (all other flags)."""
     from gpucoron import dq
 
     names = {value: name for name, value in vars(dq).items() if name.isupper() and value}
     counts = {}
     for plane in run.exposure.groupdq:
-        # The highest flag bounds what is worth a count.
+        # bits above the highest flag need no count
         for value in (2**bit for bit in range(int(plane.max()).bit_length())):
             counts[value] = counts.get(value, 0) + int(run.backend.xp.count_nonzero(plane & value))
     flags = {names[value]: count / run.exposure.groupdq.size for value, count in sorted(counts.items()) if count}
@@ -188,8 +195,8 @@ def count_flags(run):
     return {name: float(f"{fraction:.6g}") for name, fraction in flags.items()}
 
 
-def came_of_full_disk(error):
-    """Tell whether an exception, or one that led to it, says that there is no room."""
+def is_caused_by_full_disk(error):
+    """Return whether an exception, or one that caused it, reports a full disk."""
     from gpucoron.io.boundary import is_disk_full
 
     while error is not None:
@@ -201,12 +208,12 @@ def came_of_full_disk(error):
 
 @contextlib.contextmanager
 def _log_to(path, append):
-    """Write everything that is logged to an exposure's own file; a log that cannot be written is no trouble."""
-    from gpucoron.io.logs import heard
+    """Write all log records to the log file of an exposure; ignore a log file that cannot be written."""
+    from gpucoron.io.logs import shown
 
     try:
         if os.path.lexists(path) and not os.path.isfile(path):
-            raise OSError  # a pipe would wait for a reader
+            raise OSError  # opening a pipe would wait for a reader
         handler = logging.FileHandler(path, mode="a" if append else "w")
     except OSError:
         yield
@@ -216,48 +223,48 @@ def _log_to(path, append):
     root = logging.getLogger()
     root.addHandler(handler)
     try:
-        with heard("gpucoron", logging.INFO):
+        with shown("gpucoron", logging.INFO):
             yield
     finally:
         root.removeHandler(handler)
-        with contextlib.suppress(OSError):  # what is left in the buffer does not fit either
+        with contextlib.suppress(OSError):  # the disk may be too full for the rest of the buffer
             handler.close()
 
 
-class Hashes:
-    """SHA-256 of inputs. That of the next one is made beside the work, which also brings the file into memory."""
+class InputDigests:
+    """SHA-256 digests of input files. A thread digests the next file in advance, which also caches the file."""
 
     def __init__(self):
-        self._made = {}
+        self._prepared = {}
 
     def prepare(self, path):
-        """Begin with a file that will be asked for soon."""
-        answer = []
-        thread = threading.Thread(target=self._make, args=(path, answer), daemon=True)
-        while len(self._made) > 1:  # what was prepared here and then reduced by another process
-            self._made.pop(next(iter(self._made)), None)
-        self._made[path] = (thread, _stamp(path), answer)
+        """Start to digest a file that will be needed soon."""
+        digests = []
+        thread = threading.Thread(target=self._digest, args=(path, digests), daemon=True)
+        while len(self._prepared) > 1:  # drop files that another process has reduced
+            self._prepared.pop(next(iter(self._prepared)), None)
+        self._prepared[path] = (thread, _size_and_date(path), digests)
         thread.start()
 
     @staticmethod
-    def _make(path, answer):
+    def _digest(path, digests):
         with contextlib.suppress(OSError):
-            answer.append(file_digest(path))
+            digests.append(file_digest(path))
 
     def sha256(self, path):
-        """Give the SHA-256 of a file; None where it cannot be read."""
-        thread, stamp, answer = self._made.pop(path, (None, None, []))
+        """Return the SHA-256 of a file; None if it cannot be read."""
+        thread, size_and_date, digests = self._prepared.pop(path, (None, None, []))
         if thread is not None:
             thread.join()
-        if answer and stamp == _stamp(path):
-            return answer[0]
+        if digests and size_and_date == _size_and_date(path):
+            return digests[0]
         try:
             return file_digest(path)
         except OSError:
             return None
 
 
-def _stamp(path):
+def _size_and_date(path):
     try:
         stat = os.stat(path)
     except OSError:
@@ -265,21 +272,21 @@ def _stamp(path):
     return stat.st_size, stat.st_mtime_ns
 
 
-HASHES = Hashes()
+DIGESTS = InputDigests()
 
 
 def main():
-    """Take jobs until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the batch decides
+    """Reduce jobs until standard input closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the batch stops its workers itself
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # libraries that print must not write among the answers
     jobs = queue.Queue()
 
     def listen():
         for line in sys.stdin:
             message = json.loads(line)
             if "next" in message:
-                HASHES.prepare(message["next"])
+                DIGESTS.prepare(message["next"])
             else:
                 jobs.put(message)
         os._exit(0)
@@ -290,7 +297,7 @@ def main():
 
     threading.Thread(target=listen, daemon=True).start()
     logging.getLogger("CRDS").setLevel(logging.ERROR)
-    # before the first exposure is timed, and perhaps before there is one
+    # imported before the first job arrives, so that no exposure is charged for it
     from gpucoron import engine  # noqa: F401
     from gpucoron.io.warm_up import warm_up
     from gpucoron.records import previews  # noqa: F401

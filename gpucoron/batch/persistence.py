@@ -1,11 +1,11 @@
-"""What exposures of a batch leave to the next ones: jwst's persistence file, exposure by exposure.
+"""Pass jwst's persistence file from one exposure of a batch to the next.
 
-jwst's persistence step reads ``persistence_array_file``, and writes ``save_persistence`` anew. Where both are one file,
-an exposure depends on those before it. In a batch, the exposures of a detector then take their turns in time, and each
-one's file stays in the output folder, ``persistence/<exposure>.asdf``: from these a batch goes on, and also a later one
-that is given other exposures. What the user's file held before is ``persistence/before-<detector>-<file>.asdf``; the
-file itself is written when the batch ends. So nothing depends on the number of workers, and detectors need not wait for
-each other.
+The persistence step of jwst reads ``persistence_array_file`` and writes ``save_persistence``. If both are one file, an
+exposure depends on all earlier ones. A batch then reduces the exposures of each detector in order of time, and keeps
+the file of each exposure in the output folder, ``persistence/<exposure>.asdf``. A restarted batch continues from these,
+and so does a later batch of other exposures. The previous contents of the user's file are saved as
+``persistence/before-<detector>-<file>.asdf``; the file itself is written when the batch ends. So the results do not
+depend on the number of workers, and detectors need not wait for each other.
 """
 
 import hashlib
@@ -20,47 +20,59 @@ from gpucoron.records.manifest import STARTED
 
 log = logging.getLogger(__name__)
 
-#: the folder of each exposure's file, below that of the products
+#: subfolder of the output folder for the files of the exposures
 FOLDER = "persistence"
 #: parameters of the step that name its files
 FILES = ("persistence.save_persistence", "persistence.persistence_array_file")
-#: in the file of what was there before: what the user's file is called and may hold, if nobody else has changed it
+#: entry of the ``before-`` file: digests of the user's file as batches wrote it
 _NOTE = "gpucoron"
 
 
 @dataclass(frozen=True)
-class Carried:
-    """The persistence file that an exposure's step writes; ``chained`` where it is the one that it reads."""
+class PersistenceFile:
+    """The persistence file that an exposure's step writes; ``chained`` if the step also reads it."""
 
-    file: Path
+    path: Path
     chained: bool
 
 
 @dataclass(frozen=True)
-class Known:
-    """An exposure that an earlier batch has reduced into this folder, and that is none of this batch's.
+class EarlierExposure:
+    """An exposure that an earlier batch reduced into this folder and that is not in this batch.
 
-    ``key`` is the user's file and the detector, ``turn`` by what exposures are sorted, ``place`` its subarray,
-    ``state`` the file that it has left, ``found`` the digest of what it found (None: it did not read the file), and
-    ``beginning`` that of what the user's file held before the first of its chain.
+    Attributes
+    ----------
+    name : str
+    key : tuple
+        The user's file and the detector.
+    order : tuple
+        Sorting key: start and name.
+    region : tuple
+        Its subarray, see `gpucoron.batch.inputs.Input`.
+    state : Path
+        The persistence file that it wrote.
+    found : str or None
+        Digest of the persistence that it read; None if it read none.
+    beginning : str
+        Digest of the contents of the user's file before the first exposure of its chain.
     """
 
     name: str
     key: tuple
-    turn: tuple
-    place: tuple
+    order: tuple
+    region: tuple
     state: Path
     found: str | None
     beginning: str
 
 
-def carried(parameters):
-    """Tell which file the persistence step writes; None if it writes none.
+def written_file(parameters):
+    """Return the file that the persistence step writes; None if it writes none.
 
     Parameters
     ----------
     parameters : mapping
-        step -> its parameters, settled.
+        step -> its final parameters.
 
     Returns
     -------
@@ -70,27 +82,27 @@ def carried(parameters):
     if settings.skip or not settings.save_persistence:
         return None
     file, read = written_path(settings.save_persistence), settings.persistence_array_file
-    return Carried(file, read is not None and Path(read).resolve() == file.resolve())
+    return PersistenceFile(file, read is not None and Path(read).resolve() == file.resolve())
 
 
 def is_chained(parameters):
-    """Tell whether the persistence step reads the file that it writes."""
-    found = carried(parameters)
+    """Return whether the persistence step reads the file that it writes."""
+    found = written_file(parameters)
     return found is not None and found.chained
 
 
-def files_of_batch(parameters):
-    """Name the parameters whose files a batch writes itself: what they hold is no input."""
+def parameters_of_batch_files(parameters):
+    """Return the parameters whose files the batch writes itself, so that their contents are no input."""
     return FILES if is_chained(parameters) else FILES[:1]
 
 
 def state_path(output_dir, exposure):
-    """Say where the file lies that an exposure has left."""
+    """Return the path of the persistence file of an exposure."""
     return Path(output_dir) / FOLDER / f"{exposure}.asdf"
 
 
-def chains_of(planned):
-    """Sort exposures into chains in the order of time: those of one detector, where they read the file that they write.
+def sort_into_chains(planned):
+    """Sort exposures into chains in order of time: those of one detector that read the file that they write.
 
     Parameters
     ----------
@@ -99,31 +111,31 @@ def chains_of(planned):
     Returns
     -------
     list of list of Planned
-        An exposure that depends on no other is a chain by itself.
+        An exposure that depends on no other is a chain of one.
     """
     chains, alone = {}, []
     for one in planned:
-        if one.carried is not None and one.carried.chained:
+        if one.persistence_file is not None and one.persistence_file.chained:
             chains.setdefault(_key(one), []).append(one)
         else:
             alone.append([one])
-    return [*(sorted(chain, key=_turn) for chain in chains.values()), *alone]
+    return [*(sorted(chain, key=_order) for chain in chains.values()), *alone]
 
 
-def _turn(link):
-    return link.turn if isinstance(link, Known) else (link.input.begun or (0.0, 0), link.input.name)
+def _order(link):
+    return link.order if isinstance(link, EarlierExposure) else (link.input.start or (0.0, 0), link.input.name)
 
 
-def _with_known(chain, known):
-    """Put those that a chain's exposures follow, or are followed by, between them."""
-    if chain[0].carried is None or not chain[0].carried.chained:
+def _with_earlier(chain, earlier):
+    """Merge the exposures of earlier batches into a chain."""
+    if chain[0].persistence_file is None or not chain[0].persistence_file.chained:
         return chain
-    others = [one for one in known if one.key == _key(chain[0]) and one.found is not None]
-    return sorted([*chain, *others], key=_turn)
+    others = [one for one in earlier if one.key == _key(chain[0]) and one.found is not None]
+    return sorted([*chain, *others], key=_order)
 
 
-def settle_plan(plan, records, shard):
-    """Decide which exposures are to be reduced (again) for what others leave to them; nothing is written.
+def plan_persistence(plan, records, shard):
+    """Decide which exposures must be reduced (again) because earlier ones change their persistence; write nothing.
 
     Parameters
     ----------
@@ -138,68 +150,71 @@ def settle_plan(plan, records, shard):
     ParameterError
         The exposures are spread over several batches, or exposures of different subarrays share a file.
     """
-    carrying = [planned for planned in plan.exposures if planned.carried is not None]
-    if carrying and shard[1] > 1:
+    writers = [planned for planned in plan.exposures if planned.persistence_file is not None]
+    if writers and shard[1] > 1:
         msg = (
-            f"persistence.save_persistence={carrying[0].carried.file} cannot go with --shard: every shard would write "
-            "that file, and lack what the exposures of the others leave; run one batch, or do without the file"
+            f"persistence.save_persistence={writers[0].persistence_file.path} cannot be used with --shard: every shard "
+            "would write that file, and miss the persistence of the exposures of other shards; run one batch, or omit "
+            "the parameter"
         )
         raise ParameterError(msg)
-    for planned in carrying:
-        if planned.input.begun is None and planned.error is None:
+    for planned in writers:
+        if planned.input.start is None and planned.error is None:
             planned.error = InputError(
-                f"{planned.input.path}: neither EXPSTART nor DATE-OBS and TIME-OBS tell when it began, which "
-                "persistence needs to know; set EXPSTART"
+                f"{planned.input.path}: it has neither EXPSTART nor DATE-OBS and TIME-OBS, and persistence needs the "
+                "start time; set EXPSTART"
             )
-    plan.known = _known(plan, records) if carrying else []
-    for chain in chains_of(carrying):
+    plan.earlier = _find_earlier(plan, records) if writers else []
+    for chain in sort_into_chains(writers):
         _settle_chain(chain, plan, records)
-        if chain[0].carried.chained:
-            places = [(one.name, one.place) for one in _with_known(chain, plan.known) if isinstance(one, Known)]
-            places += [(one.input.name, one.input.place) for one in chain if one.error is None]
-            wrong = tell_places(chain[0].carried, places)
-            if wrong:
-                raise ParameterError(wrong)
+        if chain[0].persistence_file.chained:
+            links = _with_earlier(chain, plan.earlier)
+            regions = [(link.name, link.region) for link in links if isinstance(link, EarlierExposure)]
+            regions += [(one.input.name, one.input.region) for one in chain if one.error is None]
+            conflict = describe_subarray_conflict(chain[0].persistence_file, regions)
+            if conflict:
+                raise ParameterError(conflict)
 
 
-def tell_places(written, places):
-    """Say what is wrong where exposures of different subarrays read the file that they write.
+def describe_subarray_conflict(written, regions):
+    """Return an error message if exposures of different subarrays share a persistence file.
 
-    jwst's file counts rows and columns within the subarray.
+    The file counts rows and columns within the subarray.
 
     Parameters
     ----------
     written : Carried
         The file.
-    places : list of (str, tuple)
-        Exposures of one detector, each with SUBSTRT1, SUBSTRT2, and the number of rows and columns.
+    regions : list of (str, tuple)
+        Names of exposures of one detector, each with SUBSTRT1, SUBSTRT2, and the number of rows and columns.
 
     Returns
     -------
     str or None
-        None where nothing is wrong.
+        None if all subarrays are the same.
     """
-    other = next((pair for pair in places if pair[1] != places[0][1]), None)
+    other = next((pair for pair in regions if pair[1] != regions[0][1]), None)
     if other is None:
         return None
-    first, other = (f"{name} ({x} x {y} pixels from {corner})" for name, (*corner, y, x) in (places[0], other))
+    first, other = (f"{name} ({x} x {y} pixels from {corner})" for name, (*corner, y, x) in (regions[0], other))
     return (
-        f"persistence.save_persistence={written.file}: {first} and {other} are of one detector and different "
-        "subarrays; the file counts pixels within the subarray, so that wrong ones would be flagged: reduce the "
-        "exposures of each subarray separately, with a file of their own"
+        f"persistence.save_persistence={written.path}: {first} and {other} are of one detector and different "
+        "subarrays; the file counts pixels within the subarray, so wrong pixels would be flagged: reduce each subarray "
+        "separately, with a separate file"
     )
 
 
-def _known(plan, records):
-    """List the exposures of earlier batches whose files are still there."""
+def _find_earlier(plan, records):
+    """Return the exposures of earlier batches whose persistence files still exist."""
     names, found = {planned.input.name for planned in plan.exposures}, []
     for name, record in records.items():
-        told, state = record.get("persistence"), state_path(plan.output_dir, name)
+        stored, state = record.get("persistence"), state_path(plan.output_dir, name)
         is_finished = record["status"] not in ("failed", STARTED)
-        if name in names or not isinstance(told, dict) or not is_finished or not state.is_file():
+        if name in names or not isinstance(stored, dict) or not is_finished or not state.is_file():
             continue
-        key, turn = (Path(told["file"]), record["detector"]), (tuple(told["begun"]), name)
-        found.append(Known(name, key, turn, tuple(told["place"]), state, told["found"], told["beginning"]))
+        key, order = (Path(stored["file"]), record["detector"]), (tuple(stored["begun"]), name)
+        digests = stored["found"], stored["beginning"]
+        found.append(EarlierExposure(name, key, order, tuple(stored["place"]), state, *digests))
     return found
 
 
@@ -208,13 +223,13 @@ def _settle_chain(chain, plan, records):
     try:
         digest = beginning = entry_digest(_beginning(output_dir, chain[0]))
         again, is_after = None, False
-        # since those of another beginning, something else has worked on the file: it holds what came after them
-        others = [one for one in plan.known if one.key == _key(chain[0]) and one.beginning != beginning]
-        plan.known = [one for one in plan.known if one not in others]
-        outdated = [one.name for one in others if one.found is not None and _turn(one) > _turn(chain[0])]
-        is_outdated = False  # and so are all after it
-        for link in _with_known(chain, plan.known):
-            if isinstance(link, Known):
+        # another program has changed the file since those with another beginning were reduced
+        others = [one for one in plan.earlier if one.key == _key(chain[0]) and one.beginning != beginning]
+        plan.earlier = [one for one in plan.earlier if one not in others]
+        outdated = [one.name for one in others if one.found is not None and _order(one) > _order(chain[0])]
+        is_outdated = False  # once True, all later exposures of earlier batches are outdated
+        for link in _with_earlier(chain, plan.earlier):
+            if isinstance(link, EarlierExposure):
                 is_outdated = is_outdated or (is_after and (again is not None or link.found != digest))
                 outdated += [link.name] * is_outdated
                 digest, again = entry_digest(read_entries(link.state).get(link.key[1])), None
@@ -224,66 +239,66 @@ def _settle_chain(chain, plan, records):
             if link.todo:
                 again = link.input.name
             elif not record:
-                continue  # only what failed is wanted, and this one is new
+                continue  # redo is 'failed', and this exposure is new
             elif link.refused:
                 pass
-            elif again is not None and link.carried.chained:
-                link.want(f"follows {again}")
-                link.follows = _found(record)
-            elif link.carried.chained and _found(record) != (beginning, digest):
-                link.want("other persistence before it")
+            elif again is not None and link.persistence_file.chained:
+                link.require(f"follows {again}")
+                link.previous_digests = _found(record)
+            elif link.persistence_file.chained and _found(record) != (beginning, digest):
+                link.require("the persistence before it has changed")
                 again = link.input.name if link.todo else again
             elif not left.is_file():
-                link.want(f"{FOLDER}/{left.name} is missing")
+                link.require(f"{FOLDER}/{left.name} is missing")
                 again = link.input.name if link.todo else again
-            elif link.carried.chained:
+            elif link.persistence_file.chained:
                 digest = entry_digest(_entry(left, link))
-            if link.refused and link.carried.chained and left.is_file():
-                digest = entry_digest(_entry(left, link))  # that stays as it is
+            if link.refused and link.persistence_file.chained and left.is_file():
+                digest = entry_digest(_entry(left, link))  # its file is not replaced
             is_after = True
     except GpucoronError as error:
         for planned in chain:
             planned.error = planned.error or error
     if outdated:
         log.warning(
-            "persistence: %s began after exposures of this batch and were reduced without what these leave: their "
-            "PERSISTENCE flags may be out of date; give these files to the batch, too",
+            "persistence: %s started after exposures of this batch and were reduced without their persistence: the "
+            "PERSISTENCE flags may be out of date; add these files to the batch",
             ", ".join(outdated),
         )
 
 
 def _found(record):
-    """Read from a record the digests of what its chain began from, and of what the exposure found."""
-    told = record.get("persistence")
-    return (told["beginning"], told["found"]) if isinstance(told, dict) else None
+    """Return from a record the digests of the beginning of its chain, and of the persistence that the exposure read."""
+    stored = record.get("persistence")
+    return (stored["beginning"], stored["found"]) if isinstance(stored, dict) else None
 
 
 def _entry(path, planned):
-    return read_entries(path).get(planned.input.about["detector"])
+    return read_entries(path).get(planned.input.record_fields["detector"])
 
 
 def _before_path(output_dir, planned):
-    file = planned.carried.file
-    which = hashlib.sha256(str(file).encode()).hexdigest()[:8]  # files of one name may lie in different folders
-    return Path(output_dir) / FOLDER / f"before-{planned.input.about['detector']}-{file.stem}-{which}.asdf"
+    file = planned.persistence_file.path
+    which = hashlib.sha256(str(file).encode()).hexdigest()[:8]  # files of the same name may be in different folders
+    return Path(output_dir) / FOLDER / f"before-{planned.input.record_fields['detector']}-{file.stem}-{which}.asdf"
 
 
 def _beginning(output_dir, planned):
-    """Find what the user's file held for a detector before this folder's batches wrote it: its entry, or None.
+    """Return the entry that the user's file held for a detector before batches in this folder wrote it, or None.
 
-    The file as a batch left it is no new beginning; as anybody else left it, it is.
+    If another program has changed the file since, return its current entry.
     """
-    now = _entry(planned.carried.file, planned)
+    now = _entry(planned.persistence_file.path, planned)
     kept = read_entries(_before_path(output_dir, planned))
     if _NOTE in kept and entry_digest(now) in kept[_NOTE]["known"]:
-        return kept.get(planned.input.about["detector"])
+        return kept.get(planned.input.record_fields["detector"])
     return now
 
 
-class Memory:
-    """Hands what exposures leave on to the next ones, while a batch is at work.
+class PersistenceChains:
+    """Pass the persistence of each exposure to the next one while a batch runs.
 
-    ``firsts`` are the exposures that wait for no other one.
+    ``firsts`` are the exposures that need not wait for another one.
 
     Parameters
     ----------
@@ -292,115 +307,115 @@ class Memory:
 
     def __init__(self, plan):
         self._output_dir = plan.output_dir
-        chains = chains_of(plan.exposures)
+        chains = sort_into_chains(plan.exposures)
         self.firsts = [chain[0] for chain in chains]
         self._next = {one.input.name: other for chain in chains for one, other in pairwise(chain)}
-        self._carrying = [planned for planned in plan.exposures if planned.carried is not None]
-        self._known = plan.known
-        # exposure -> the file of the one of an earlier batch that comes directly before it
+        self._writers = [planned for planned in plan.exposures if planned.persistence_file is not None]
+        self._earlier = plan.earlier
+        # exposure -> the file of the exposure of an earlier batch directly before it
         self._in_between = {}
         for chain in chains:
-            links = _with_known(chain, plan.known)
+            links = _with_earlier(chain, plan.earlier)
             self._in_between |= {
                 one.input.name: other.state
                 for other, one in pairwise(links)
-                if isinstance(other, Known) and not isinstance(one, Known)
+                if isinstance(other, EarlierExposure) and not isinstance(one, EarlierExposure)
             }
-        # user's file and detector -> what it held before, and the digest of that; what the last exposure has left
+        # (user's file, detector) -> its previous entry; the file of the last exposure; names of finished exposures
         self._before, self._left, self._finished = {}, {}, set()
-        for planned in self._carrying:
+        for planned in self._writers:
             self._begin(planned)
 
     def _begin(self, planned):
-        """Keep what the user's file held, before it is written for the first time."""
+        """Save the previous entry of the user's file before it is written for the first time."""
         key = _key(planned)
         if key in self._before:
             return
         try:
             self._before[key] = _beginning(self._output_dir, planned)
         except GpucoronError:
-            return  # stands as the error of each exposure
+            return  # the plan has set the error on each exposure
         self._note(planned, ())
         self._left[key] = _before_path(self._output_dir, planned)
 
     def _note(self, planned, further):
-        """Write what the user's file held, and what it may hold: that, what it holds now, and what it will."""
+        """Write the previous entry of the user's file, and the digests of its previous, current and next entry."""
         before = self._before[_key(planned)]
-        held = [entry_digest(before), entry_digest(_entry(planned.carried.file, planned)), *further]
+        held = [entry_digest(before), entry_digest(_entry(planned.persistence_file.path, planned)), *further]
         note = {"known": list(dict.fromkeys(held))}
-        entry = {} if before is None else {planned.input.about["detector"]: before}
+        entry = {} if before is None else {planned.input.record_fields["detector"]: before}
         write_entries(_before_path(self._output_dir, planned), {**entry, _NOTE: note})
 
-    def after(self, planned):
-        """Give the exposure whose turn comes after another one; None if there is none."""
+    def next_after(self, planned):
+        """Return the exposure that follows another one; None if there is none."""
         return self._next.get(planned.input.name)
 
-    def take_turn(self, planned):
-        """Take note that an exposure's turn has come: what earlier batches have reduced before it is now behind."""
+    def start(self, planned):
+        """Note that an exposure starts: it reads the file of an earlier batch if one lies between."""
         between = self._in_between.get(planned.input.name)
         if between is not None:
             self._left[_key(planned)] = between
 
-    def told(self, planned):
-        """Say what the manifest keeps for later batches; None for an exposure that leaves nothing."""
-        if planned.carried is None:
+    def record(self, planned):
+        """Return what the manifest stores for later batches; None for an exposure that writes no persistence."""
+        if planned.persistence_file is None:
             return None
-        chained = planned.carried.chained
+        chained = planned.persistence_file.chained
         return {
-            "file": str(planned.carried.file),
+            "file": str(planned.persistence_file.path),
             "beginning": entry_digest(self._before[_key(planned)]),
             "found": entry_digest(_entry(self._left[_key(planned)], planned)) if chained else None,
-            "begun": list(planned.input.begun),
-            "place": list(planned.input.place),
+            "begun": list(planned.input.start),
+            "place": list(planned.input.region),
         }
 
-    def is_done(self, planned):
-        """Tell whether an exposure was reduced before, and finds what it found then."""
-        if planned.todo and (planned.error is not None or planned.follows is None):
+    def is_up_to_date(self, planned):
+        """Return whether an exposure was reduced before and would read the same persistence again."""
+        if planned.todo and (planned.error is not None or planned.previous_digests is None):
             return False
         if not state_path(self._output_dir, planned.input.name).is_file():
             return False
         if not planned.todo:
             return True
-        told = self.told(planned)
-        return planned.follows == (told["beginning"], told["found"])
+        stored = self.record(planned)
+        return planned.previous_digests == (stored["beginning"], stored["found"])
 
     def finish(self, planned):
-        """Take note that the file that an exposure has left is in its place."""
-        if planned.carried is not None:
+        """Note that the persistence file of an exposure is complete."""
+        if planned.persistence_file is not None:
             self._finished.add(planned.input.name)
             self._left[_key(planned)] = state_path(self._output_dir, planned.input.name)
 
     def files(self, planned, stage):
-        """Name the files of an exposure's step: it reads what was left to it, and writes into its stage."""
-        if planned.carried is None:
+        """Return the files of an exposure's step: it reads that of the exposure before it and writes into its stage."""
+        if planned.persistence_file is None:
             return {}
         files = {"save_persistence": str(state_path(stage, planned.input.name))}
-        if planned.carried.chained:
+        if planned.persistence_file.chained:
             files["persistence_array_file"] = str(self._left[_key(planned)])
         return files
 
     def close(self):
-        """Write the user's file: of each detector, what the last exposure in time has left.
+        """Write the user's file: for each detector, the persistence after the last exposure in time.
 
-        It may be one of an earlier batch.
+        That exposure may belong to an earlier batch.
 
         Raises
         ------
         OutputError
         """
-        finished = [planned for planned in self._carrying if planned.input.name in self._finished]
-        last = {_key(planned): planned for planned in sorted(finished, key=_turn)}
+        finished = [planned for planned in self._writers if planned.input.name in self._finished]
+        last = {_key(planned): planned for planned in sorted(finished, key=_order)}
         for (file, detector), planned in last.items():
-            later = [one for one in self._known if one.key == (file, detector) and _turn(one) > _turn(planned)]
-            state = max(later, key=_turn).state if later else state_path(self._output_dir, planned.input.name)
+            later = [one for one in self._earlier if one.key == (file, detector) and _order(one) > _order(planned)]
+            state = max(later, key=_order).state if later else state_path(self._output_dir, planned.input.name)
             entry = read_entries(state).get(detector)
-            there = read_entries(file)
-            if entry_digest(there.get(detector)) != entry_digest(entry):
-                # first the note: whenever a batch is killed, it knows its own file again
+            existing = read_entries(file)
+            if entry_digest(existing.get(detector)) != entry_digest(entry):
+                # the note first: if the batch is killed in between, the next one recognizes the file
                 self._note(planned, [entry_digest(entry)])
-                write_entries(file, {**there, detector: entry})
+                write_entries(file, {**existing, detector: entry})
 
 
 def _key(planned):
-    return planned.carried.file, planned.input.about["detector"]
+    return planned.persistence_file.path, planned.input.record_fields["detector"]

@@ -1,6 +1,6 @@
-"""The plan of a batch: what is to be done, with which references and parameters, at what cost; nothing is written.
+"""Plan a batch: which exposures to reduce, their references and parameters, time and memory. No product is written.
 
-References are looked up for every exposure before any of them is reduced, fetched where they are missing, and checked.
+The references of all exposures are looked up, downloaded if missing, and checked before the first exposure is reduced.
 """
 
 import logging
@@ -11,87 +11,124 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpucoron.batch import persistence
-from gpucoron.batch.asked import digest_of, parameters_of, what_is_asked
-from gpucoron.batch.decision import decide, product_name
-from gpucoron.batch.inputs import Input, exposure_name, find_files, is_wanted, read_input, refuse_twins, take_share
+from gpucoron.batch.decision import decide_reduction, product_name
+from gpucoron.batch.inputs import (
+    Input,
+    exposure_name,
+    find_files,
+    is_selected,
+    read_input,
+    refuse_duplicates,
+    select_shard,
+)
+from gpucoron.batch.request import changed_parameters, request_digest, user_request
 from gpucoron.errors import GpucoronError, OutputError, ParameterError, ReferenceFileError
 from gpucoron.files import file_digest
-from gpucoron.io.boundary import told_of
+from gpucoron.io.boundary import converted_errors
 from gpucoron.io.parameter_files import parameters_from_files, takes_crds_pars
 from gpucoron.records.manifest import STARTED, Past, read_past
 from gpucoron.steps import STEPS
 
 log = logging.getLogger(__name__)
 
-#: which exposures that the manifest knows are done again
+#: which exposures in the manifest are reduced again
 REDO = ("needed", "failed", "all")
-#: what a process takes before it reads an exposure, bytes
+#: memory of a worker process before it reads an exposure, bytes
 PROCESS_BYTES = 200_000_000
-#: measured on one core of an AMD EPYC: seconds per file, and per sample of the ramps; other figures once there are some
+#: seconds per file, and per sample of the ramps, on one core of an AMD EPYC; scaled by the folder's own records if any
 _SECONDS_PER_FILE, _SECONDS_PER_SAMPLE = 0.4, 1.2e-7
 
 
 @dataclass
 class Planned:
-    """One exposure's part of the plan.
+    """The plan for one exposure.
 
-    ``todo`` tells whether it is to be reduced, ``refused`` whether it would be, if that did not replace what it must
-    not; ``reason`` tells why, or why not, ``obstacle`` what must not be replaced, wanted or not. ``expected`` are the
-    products that it may have, ``products`` what the manifest calls them; ``asked`` is what the user asked for, see
-    `gpucoron.batch.asked.what_is_asked`, ``digest`` the digest of that, and ``own_files`` the user's parameter files
-    with theirs. ``error`` is what already stands against it. ``carried`` is the persistence file that it writes, and
-    ``follows`` tells by digests what others had left to it when it was last reduced, where that may be another now.
-    ``seconds`` and ``memory`` (bytes) are expected.
+    Attributes
+    ----------
+    todo, refused, reason
+        Whether it will be reduced, or would be but for products that must not be replaced, and why or why not.
+    conflict : str
+        Why its products must not be replaced; '' if they may.
+    expected : list
+        Products that it may have.
+    products : tuple of str
+        Names of these in the manifest.
+    request : dict
+        What the user requested, see `gpucoron.batch.request.user_request`.
+    digest : str
+        Digest of the request.
+    own_files : dict
+        The user's parameter files and their digests.
+    error : Exception or None
+        Why it cannot be reduced.
+    persistence_file : PersistenceFile or None
+        The persistence file that it writes.
+    previous_digests : tuple or None
+        Digests of the persistence that it read when it was last reduced, if an earlier exposure is reduced again.
+    seconds, memory
+        Estimates; memory in bytes.
     """
 
     input: Input
     todo: bool = True
     reason: str = "new"
     refused: bool = False
-    obstacle: str = ""
+    conflict: str = ""
     references: dict = field(default_factory=dict)
     parameters: dict = field(default_factory=dict)
     digest: str = ""
-    asked: dict = field(default_factory=dict)
+    request: dict = field(default_factory=dict)
     own_files: dict = field(default_factory=dict)
     expected: list = field(default_factory=list)
     products: tuple = ()
     error: Exception | None = None
-    carried: persistence.Carried | None = None
-    follows: tuple | None = None
+    persistence_file: persistence.PersistenceFile | None = None
+    previous_digests: tuple | None = None
     seconds: float = 0.0
     memory: int = 0
     product_bytes: int = 0
 
-    def want(self, reason):
-        """Have it reduced after all, for a reason; it is refused where it would replace what it must not."""
-        self.todo, self.refused, self.reason = not self.obstacle, bool(self.obstacle), self.obstacle or reason
+    def require(self, reason):
+        """Reduce it again for this reason; refuse it if its products must not be replaced."""
+        self.todo, self.refused, self.reason = not self.conflict, bool(self.conflict), self.conflict or reason
 
 
 @dataclass
 class Plan:
-    """What a batch will do: ``exposures`` in order, ``left_out`` with the reason, ``context`` of CRDS.
+    """What a batch will do.
 
-    ``known`` are exposures of earlier batches whose persistence matters here, ``past`` is what the folder's manifests
-    tell, ``overwrite`` whether all that is there may be replaced.
+    Attributes
+    ----------
+    exposures : list of Planned
+        In order.
+    left_out : list of (Input, str)
+        Files that are not reduced, with the reason.
+    context : str
+        The CRDS context.
+    earlier : list of EarlierExposure
+        Exposures of earlier batches whose persistence matters for this one.
+    past : Past
+        Contents of the manifests in the folder.
+    overwrite : bool
+        Whether all existing products may be replaced.
     """
 
     output_dir: Path
     exposures: list
     left_out: list
     context: str
-    known: list = field(default_factory=list)
+    earlier: list = field(default_factory=list)
     past: Past = field(default_factory=Past)
     overwrite: bool = False
 
     @property
     def todo(self):
-        """The exposures that are to be reduced."""
+        """The exposures that will be reduced."""
         return [planned for planned in self.exposures if planned.todo]
 
     @property
     def refused(self):
-        """The exposures that are not reduced, for that would replace what it must not."""
+        """The exposures that are not reduced because their products must not be replaced."""
         return [planned for planned in self.exposures if planned.refused]
 
     @property
@@ -101,30 +138,30 @@ class Plan:
         return sorted(path for path in paths if path != "N/A")
 
 
-def settle(profile, steps, of_run, pars=None):
-    """Check parameters before any file is looked at, and make them fit to be sent to another process.
+def settle(profile, steps, run_parameters, pars=None):
+    """Check parameters before any file is read, and convert them so that they can be sent to worker processes.
 
     Raises
     ------
     ParameterError
-        A step, a parameter or a parameter file does not exist, a value cannot be, or is an array that is not in a file.
+        A step, a parameter or a parameter file does not exist, or a value is invalid or an array in memory.
     """
     from gpucoron import engine
 
-    steps, _parameters = engine.check_request(profile=profile, steps=steps, pipeline=of_run, pars=pars)
+    steps, _parameters = engine.check_request(profile=profile, steps=steps, pipeline=run_parameters, pars=pars)
     for step, values in steps.items():
         for name, value in values.items():
-            # the file of persistence may appear while the batch runs
-            is_carried = f"{step}.{name}" in persistence.FILES
-            if isinstance(value, (str, Path)) and (os.path.isfile(value) or (is_carried and value)):
+            # the persistence file may be written while the batch runs
+            is_persistence = f"{step}.{name}" in persistence.FILES
+            if isinstance(value, (str, Path)) and (os.path.isfile(value) or (is_persistence and value)):
                 values[name] = os.path.abspath(value)
             elif isinstance(value, Path):
                 values[name] = str(value)
             elif STEPS[step].known[name].kind == "hooks" and any(not isinstance(hook, str) for hook in value):
-                msg = f"{step}.{name}: a batch takes hooks by name alone, as 'module.function' or 'module.Class'"
+                msg = f"{step}.{name}: a batch needs hooks by name, as 'module.function' or 'module.Class'"
                 raise ParameterError(msg)
             elif hasattr(value, "shape"):
-                msg = f"{step}.{name}: a batch takes arrays from files alone; save it with numpy.save and give the path"
+                msg = f"{step}.{name}: a batch reads arrays from files; save it with numpy.save and give the path"
                 raise ParameterError(msg)
     return steps
 
@@ -135,7 +172,7 @@ def make_plan(
     *,
     profile="jwst",
     steps=None,
-    of_run=None,
+    run_parameters=None,
     use_pars=None,
     pars=None,
     include_all=False,
@@ -147,7 +184,7 @@ def make_plan(
 ):
     """Plan a batch; see `gpucoron.batch.reduce` for the parameters.
 
-    ``on_found`` is called with the files that will probably be reduced, before their headers are read.
+    ``on_found`` is called with the files that will probably be reduced, before any header is read.
 
     Returns
     -------
@@ -157,22 +194,26 @@ def make_plan(
 
     output_dir = Path(output_dir)
     past = read_past(output_dir)
-    known = past.last
+    records = past.last
     files = find_files(paths)
     if on_found is not None:
-        on_found(take_share(_not_done(files, known, redo), shard))
+        on_found(select_shard(_not_done(files, records, redo), shard))
     inputs, left_out = [], []
     for path in files:
         found = read_input(path)
-        if is_wanted(found, include_all):
+        if is_selected(found, include_all):
             inputs.append(found)
         else:
-            left_out.append((found, f"EXP_TYPE {found.about['exp_type']} is no coronagraphy; --all takes it"))
-    refuse_twins(inputs)
-    inputs = take_share(inputs, shard)
-    inputs.sort(key=lambda found: (*(str(found.about[word]) for word in ("instrument", "detector")), found.name))
+            left_out.append(
+                (found, f"EXP_TYPE {found.record_fields['exp_type']} is not coronagraphy; --all includes it")
+            )
+    refuse_duplicates(inputs)
+    inputs = select_shard(inputs, shard)
+    inputs.sort(key=lambda found: (*(str(found.record_fields[key]) for key in ("instrument", "detector")), found.name))
     plan = Plan(output_dir, [], left_out, crds_context()[0], past=past, overwrite=overwrite)
-    look_up = _LookUp(profile=profile, steps=steps or {}, pipeline=of_run or {}, use_pars=use_pars, pars=pars)
+    look_up = _ReferenceLookUp(
+        profile=profile, steps=steps or {}, pipeline=run_parameters or {}, use_pars=use_pars, pars=pars
+    )
     makers = {}
     for number, found in enumerate(inputs, 1):
         planned = Planned(found, error=found.error)
@@ -183,45 +224,45 @@ def make_plan(
         plan.exposures.append(planned)
         if progress is not None:
             progress.planning(number, len(inputs))
-    persistence.settle_plan(plan, known, shard)
+    persistence.plan_persistence(plan, records, shard)
     _check_references(plan)
-    _estimate(plan, known)
+    _estimate(plan, records)
     return plan
 
 
-def _not_done(files, known, redo):
-    """List the files that the manifest knows nothing good of; what they hold may decide otherwise."""
+def _not_done(files, records, redo):
+    """Return the files without a finished record in the manifest; their headers may still change the plan."""
     if redo == "all":
         return files
-    status = [known.get(exposure_name(path), {}).get("status") for path in files]
+    status = [records.get(exposure_name(path), {}).get("status") for path in files]
     if redo == "failed":
-        return [path for path, word in zip(files, status, strict=True) if word == "failed"]
-    return [path for path, word in zip(files, status, strict=True) if word in (None, "failed", STARTED)]
+        return [path for path, last in zip(files, status, strict=True) if last == "failed"]
+    return [path for path, last in zip(files, status, strict=True) if last in (None, "failed", STARTED)]
 
 
-class _LookUp:
-    """Looks up references and parameters; exposures of one kind and date share the answer."""
+class _ReferenceLookUp:
+    """Look up references and parameters; exposures with the same keywords and date share one look-up."""
 
-    def __init__(self, **asked):
-        self._asked = asked
+    def __init__(self, **options):
+        self._options = options
         self._headers, self._answers = {}, {}
-        self._own, self._own_files = None, {}
+        self._own_parameters, self._own_files = None, {}
 
     def fill(self, planned):
-        """Fill in references, parameters and their digest, or the error that stands against them."""
-        # a file whose header lacks its date may have it in its ASDF extension
+        """Set references, parameters and their digest, or the error."""
+        # a file without a date in its header may have one in its ASDF extension
         key = (planned.input.deciding, planned.input.date) if _has_date(planned.input) else planned.input.path
         if key not in self._answers:
             try:
-                with told_of(planned.input.path):
-                    self._answers[key] = self._ask(planned.input)
-            except GpucoronError as error:  # it is no matter of the others
+                with converted_errors(planned.input.path):
+                    self._answers[key] = self._look_up(planned.input)
+            except GpucoronError as error:  # the other exposures can still be reduced
                 planned.error = error
                 return
         for name, value in self._answers[key].items():
             setattr(planned, name, value)
 
-    def _ask(self, found):
+    def _look_up(self, found):
         from gpucoron.engine import plan
         from gpucoron.io.exposure import Exposure
         from gpucoron.io.products import expected_products
@@ -234,41 +275,41 @@ class _LookUp:
             exposure = self._headers[found.deciding]
             exposure.path = found.path
             exposure.meta.meta.observation.date, exposure.meta.meta.observation.time = found.date
-        run = plan(exposure, backend="cpu", **self._asked)
-        asked = what_is_asked(run, **self._of_user())
+        run = plan(exposure, backend="cpu", **self._options)
+        request = user_request(run, **self._request_arguments())
         return {
             "references": run.references,
-            "parameters": parameters_of(run),
-            "asked": asked,
-            "digest": digest_of(asked),
+            "parameters": changed_parameters(run),
+            "request": request,
+            "digest": request_digest(request),
             "own_files": self._own_files,
             "expected": expected_products(run),
-            "carried": persistence.carried(run.parameters),
+            "persistence_file": persistence.written_file(run.parameters),
         }
 
-    def _of_user(self):
-        """Give what `what_is_asked` is to know; the user's own parameter files are read once."""
-        asked = self._asked
-        if self._own is None:
-            *self._own, paths = parameters_from_files(asked["pars"])
+    def _request_arguments(self):
+        """Return the arguments of `user_request`; the user's parameter files are read once."""
+        options = self._options
+        if self._own_parameters is None:
+            *self._own_parameters, paths = parameters_from_files(options["pars"])
             self._own_files = {path: file_digest(path) for path in paths}
         return {
-            "profile": asked["profile"],
-            "steps": asked["steps"],
-            "of_run": asked["pipeline"],
-            "use_pars": takes_crds_pars(asked["profile"], asked["use_pars"]),
-            "own": self._own,
+            "profile": options["profile"],
+            "steps": options["steps"],
+            "run_parameters": options["pipeline"],
+            "use_pars": takes_crds_pars(options["profile"], options["use_pars"]),
+            "from_files": self._own_parameters,
         }
 
 
 def _has_date(found):
-    """Tell whether a header has date and time as jwst writes them; its readers pass over others."""
+    """Return whether a header has a date and time in the format that jwst writes; jwst ignores other formats."""
     day, moment = map(str, found.date)
     return bool(re.fullmatch(r"\d{4}-\d\d-\d\d", day) and re.fullmatch(r"\d\d:\d\d:\d\d(\.\d+)?", moment))
 
 
 def _name_products(planned, plan, makers):
-    """Name the products of an exposure; ``makers``, name -> exposure, tells who makes one of that name already."""
+    """Name the products of an exposure; ``makers`` maps product names of earlier exposures to these."""
     from gpucoron.io.products import extra_path
 
     files = [extra_path(extra, planned.input.path, plan.output_dir) for extra in planned.expected]
@@ -276,21 +317,21 @@ def _name_products(planned, plan, makers):
     for name in planned.products:
         other = makers.setdefault(name, planned.input.name)
         if other != planned.input.name and planned.error is None:
-            msg = f"{planned.input.path}: {name} would replace that of {other}; leave names of files to the exposures"
+            msg = f"{planned.input.path}: {name} would replace that of {other}; do not set file names for a batch"
             planned.error = OutputError(msg)
 
 
 def _decide(planned, plan, redo):
-    """Settle whether an exposure is to be reduced, and why, or why not."""
-    decision = decide(
+    """Decide whether an exposure will be reduced, and store the decision."""
+    decision = decide_reduction(
         planned, plan.past, output_dir=plan.output_dir, context=plan.context, redo=redo, overwrite=plan.overwrite
     )
     planned.todo, planned.refused = decision.todo, decision.refused
-    planned.reason, planned.obstacle = decision.reason, decision.obstacle
+    planned.reason, planned.conflict = decision.reason, decision.conflict
 
 
 def _check_references(plan):
-    """Check each reference once; the exposures that need a damaged one will not be reduced with it."""
+    """Check each reference once; set an error on the exposures that need a damaged one."""
     from gpucoron.io.crds_cache import find_damaged
 
     damaged = find_damaged(plan.references)
@@ -302,8 +343,8 @@ def _check_references(plan):
             planned.error = ReferenceFileError("; ".join(sorted(wrong)))
 
 
-def _estimate(plan, known):
-    """Say what each exposure will take: by the folder's own records where there are some."""
+def _estimate(plan, records):
+    """Estimate time and memory of each exposure, scaled by the records of the folder if there are any."""
     from gpucoron.backends.budget import exposure_memory
 
     def model(shape):
@@ -314,7 +355,7 @@ def _estimate(plan, known):
 
     ratios = [
         record["seconds"]["total"] / model(record["shape"])
-        for record in known.values()
+        for record in records.values()
         if record["status"] == "done" and record["seconds"].get("total") and record.get("shape")
     ]
     factor = statistics.median(ratios) if ratios else 1.0
@@ -328,7 +369,7 @@ def _estimate(plan, known):
 
 
 def parse_shard(text):
-    """Turn ``i/n`` into (i, n)."""
+    """Parse ``i/n`` into (i, n)."""
     match = re.fullmatch(r"\s*(\d+)/(\d+)\s*", text) if isinstance(text, str) else None
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         msg = f"shard {text!r}: expected i/n with i from 1 to n, for example 2/8"

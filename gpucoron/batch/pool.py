@@ -1,31 +1,31 @@
-"""How many workers a batch has, and what each of them may use."""
+"""Choose the number of workers of a batch, and the threads and memory of each."""
 
 import os
 
 from gpucoron.errors import BackendUnavailableError
 
-#: reading and writing of one exposure hide behind the computing of another
+#: one exposure is computed while another is read or written
 WORKERS_PER_GPU = 2
-#: the part of a GPU's memory that its workers share
+#: fraction of the GPU memory that its workers share
 _USABLE = 0.85
-#: an exposure of some twenty integrations takes so much more than its file
+#: memory of an exposure of about twenty integrations, relative to the size of its file
 _MEMORY_PER_FILE_BYTE = 6
 
 
 def worker_options(pool, memory):
-    """Decide on the workers.
+    """Return the options of each worker.
 
     Parameters
     ----------
     pool : dict
         ``backend``, ``workers``, ``devices``; ``max_memory``, bytes for each worker, and ``scratch_dir``, or None.
     memory : int
-        Bytes that one worker takes, if it is not limited.
+        Bytes that one worker needs without a limit.
 
     Returns
     -------
     list of dict
-        One per worker: the options of its backend.
+        The backend options of each worker.
 
     Raises
     ------
@@ -44,11 +44,11 @@ def worker_options(pool, memory):
     if backend == "cuda" or (backend == "auto" and backend_status()["cuda"][0]):
         return _on_gpus(pool)
     cores = available_cores()
-    there, limit = free_memory(), pool["max_memory"]
-    n_workers = pool["workers"] or max(1, min(cores, int(there // max(1, min(memory, limit or memory)))))
-    if limit is None and n_workers * memory > there:
-        # More than fits: none may believe that all of the memory is its own.
-        limit = int(there / n_workers)
+    free, limit = free_memory(), pool["max_memory"]
+    n_workers = pool["workers"] or max(1, min(cores, int(free // max(1, min(memory, limit or memory)))))
+    if limit is None and n_workers * memory > free:
+        # The workers do not fit together: limit each to its share.
+        limit = int(free / n_workers)
     return [
         {"n_threads": max(1, cores // n_workers), **shared_options({**pool, "max_memory": limit})}
         for _ in range(n_workers)
@@ -56,7 +56,7 @@ def worker_options(pool, memory):
 
 
 def shared_options(pool):
-    """List what every worker's backend is told, wherever it runs."""
+    """Return the backend options that are the same for every worker on every engine."""
     return {name: pool[name] for name in ("max_memory", "scratch_dir") if pool[name] is not None}
 
 
@@ -83,7 +83,7 @@ def _on_gpus(pool):
 
 
 def guess_memory(files):
-    """Guess, from the files' sizes alone, what a worker will take for the largest of them, bytes."""
+    """Estimate the memory for the largest file from the file sizes, bytes."""
     from gpucoron.batch.plan import PROCESS_BYTES
 
     sizes = [os.path.getsize(path) for path in files if os.path.exists(path)]

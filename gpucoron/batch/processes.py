@@ -1,8 +1,8 @@
-"""The local engine: worker processes that each reduce one exposure after the other.
+"""Run a batch in worker processes on this machine; each worker reduces one exposure after another.
 
-Workers are plain subprocesses that talk JSON lines over pipes: nothing of the caller's is imported again, so that no
-``__main__`` guard is needed, and a worker that dies takes nobody with it. A worker ends when its batch does, however
-that ends. Workers can be started before there are jobs: they import meanwhile.
+Workers are subprocesses that exchange JSON lines over pipes. They do not import the user's script, so it needs no
+``__main__`` guard, and if one worker dies, the others continue. A worker exits when its batch ends for any reason.
+Workers can be started before there are jobs; they load their libraries in the meantime.
 """
 
 import contextlib
@@ -16,22 +16,22 @@ import tempfile
 from collections import deque
 from pathlib import Path
 
-from gpucoron.batch.job import now, who
+from gpucoron.batch.job import process_info, utc_now
 from gpucoron.errors import BackendUnavailableError, GpucoronError
 
-#: an exposure whose worker died is given to another one, so many times in all
+#: how often an exposure is tried in total if its worker dies
 ATTEMPTS = 2
-#: a last look at a worker's words, characters
+#: how much of a worker's stderr an error message quotes, bytes
 _TAIL = 2000
 
 
 def start_workers(options, descriptors=()):
-    """Start workers before their jobs are known; who starts them has to `kill` them in the end.
+    """Start workers before their jobs are known; the caller has to `kill` them at the end.
 
     Parameters
     ----------
     options : list of dict
-        One per worker, as `run_locally` is expected to be given them.
+        The expected options of each worker, see `run_locally`.
     descriptors : sequence of int
 
     Returns
@@ -47,13 +47,14 @@ def run_locally(jobs, options, descriptors=(), early=()):
     Parameters
     ----------
     jobs : deque of dict
-        See `gpucoron.batch.job.reduce_job`. They are taken out; who deals with a result may put further ones in.
+        See `gpucoron.batch.job.reduce_job`. Jobs are removed when they are assigned; the caller may append more after
+        each result.
     options : list of dict
-        One per worker: its ``backend_options``.
+        The ``backend_options`` of each worker.
     descriptors : sequence of int
-        File descriptors that the workers inherit, which keeps a lock until the last of them is gone.
+        File descriptors that the workers inherit; so the lock of the batch is held until the last worker exits.
     early : iterable of Worker
-        What `start_workers` has started: they are taken where they fit, the others are killed.
+        Workers from `start_workers`. Those with the right number of threads are used, the others are killed.
 
     Yields
     ------
@@ -89,25 +90,25 @@ def run_locally(jobs, options, descriptors=(), early=()):
                         yield "step", worker.job, message["step"]
                         continue
                     failures, job = 0, worker.job
-                    worker.give(waiting, len(workers))  # before the answer is dealt with
+                    worker.assign_next(waiting, len(workers))  # first, so that it need not wait for the caller
                     if message["event"] == "result":
                         yield "result", job, message["record"]
-                    if worker.is_idle:  # that may have let another one begin
-                        worker.give(waiting, len(workers))
+                    if worker.is_idle:  # the caller may have appended a job
+                        worker.assign_next(waiting, len(workers))
                 if messages is None or worker.is_idle:
                     selector.unregister(worker.answers)
                     workers.remove(worker)
                 if messages is None:
                     failures += not worker.was_ready
                     if failures >= ATTEMPTS:
-                        raise BackendUnavailableError(worker.obituary("cannot start"))
-                    yield from _after_death(worker, waiting)
+                        raise BackendUnavailableError(worker.describe_death("cannot start"))
+                    yield from _handle_dead_worker(worker, waiting)
                     if waiting:
                         start(worker.backend_options)
                 elif worker.is_idle:
                     worker.stop()
         if waiting:
-            msg = f"{len(waiting)} exposures are left, and no worker"
+            msg = f"{len(waiting)} exposures were not reduced: no worker is left"
             raise GpucoronError(msg)
     finally:
         for worker in workers:
@@ -115,8 +116,8 @@ def run_locally(jobs, options, descriptors=(), early=()):
         selector.close()
 
 
-def _after_death(worker, waiting):
-    """Give a dead worker's exposure to another one, or report it."""
+def _handle_dead_worker(worker, waiting):
+    """Queue the exposure of a dead worker again, or report it as failed after the last attempt."""
     worker.kill()
     if worker.reserved is not None:
         waiting.appendleft(worker.reserved)
@@ -126,15 +127,15 @@ def _after_death(worker, waiting):
     if job["attempt"] < ATTEMPTS:
         waiting.appendleft({**job, "attempt": job["attempt"] + 1})
         return
-    message = worker.obituary(f"died on {job['about']['exposure']}, for the {job['attempt']}nd time")
+    message = worker.describe_death(f"died on {job['record_fields']['exposure']} (attempt {job['attempt']})")
     error = {"type": "WorkerDied", "message": message, "traceback": ""}
-    moments = {"started": now(), "finished": now(), "attempt": job["attempt"]}
-    record = {**job["about"], **who(), **moments, "status": "failed", "outputs": {}, "error": error}
+    moments = {"started": utc_now(), "finished": utc_now(), "attempt": job["attempt"]}
+    record = {**job["record_fields"], **process_info(), **moments, "status": "failed", "outputs": {}, "error": error}
     yield "result", job, {**record, "pid": worker.process.pid, "seconds": {}}
 
 
 class Worker:
-    """One worker process: ``job`` is what it works on, ``reserved`` what it will get next."""
+    """One worker process, with its current ``job`` and the next one, ``reserved``."""
 
     def __init__(self, backend_options, descriptors):
         self.backend_options = backend_options
@@ -142,70 +143,70 @@ class Worker:
         self.job = self.reserved = None
         self.was_ready = False
         self._rest = b""
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the worker
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - open while the worker exists
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "gpucoron.batch.job"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._words,
+            stderr=self._stderr,
             env=_environment(self.n_threads),
             pass_fds=descriptors,
-            start_new_session=True,  # an interrupt from the terminal is for the batch
+            start_new_session=True,  # Ctrl-C in the terminal goes to the batch process only
         )
         self.answers = self.process.stdout
 
     @property
     def is_idle(self):
-        """Whether it is ready, and there was nothing more for it."""
+        """Whether it is ready and has no job."""
         return self.was_ready and self.job is None
 
     def read(self):
-        """Read what it has to say: a list of messages, or None where it is dead."""
+        """Read its messages; return None if it is dead."""
         data = os.read(self.answers.fileno(), 2**20)
         if not data:
             return None
         *lines, self._rest = (self._rest + data).split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def give(self, waiting, n_workers):
-        """Give it the next job, and tell it what will follow, so that it can read ahead."""
+    def assign_next(self, waiting, n_workers):
+        """Send it the next job, and announce the one after that, so that it can read ahead."""
         self.was_ready = True
         self.job, self.reserved = self.reserved, None
         if self.job is None and waiting:
             self.job = waiting.popleft()
         if self.job is None:
             return
-        self._say({**self.job, "backend_options": self.backend_options})
-        if len(waiting) > n_workers:  # near the end whoever is free first takes what is left
+        self._send({**self.job, "backend_options": self.backend_options})
+        if len(waiting) > n_workers:  # near the end nothing is reserved: the first free worker gets the next job
             self.reserved = waiting.popleft()
-            self._say({"next": self.reserved["path"]})
+            self._send({"next": self.reserved["path"]})
 
-    def _say(self, message):
-        with contextlib.suppress(BrokenPipeError):  # its death shows at the other pipe
+    def _send(self, message):
+        with contextlib.suppress(BrokenPipeError):  # a dead worker is detected when its answers are read
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
 
-    def obituary(self, what):
-        """Say how it died, with its last words."""
+    def describe_death(self, what):
+        """Return a message with its exit code or signal and the end of its stderr."""
         code = self.process.wait()
-        self._words.seek(max(0, self._words.seek(0, os.SEEK_END) - _TAIL))
-        words = self._words.read().decode(errors="replace").strip()
+        self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - _TAIL))
+        output = self._stderr.read().decode(errors="replace").strip()
         if code < 0:
             how = f"killed by {signal.Signals(-code).name}"
             if code == -signal.SIGKILL:
                 how += ", perhaps because memory ran out: use fewer --workers"
         else:
             how = f"exit code {code}"
-        return f"a worker process {what} ({how})" + (f"; its last words: {words}" if words else "")
+        return f"a worker process {what} ({how})" + (f"; the end of its output: {output}" if output else "")
 
     def stop(self):
-        """Let it go."""
+        """Let it exit by closing its input."""
         self.process.stdin.close()
         self.process.wait()
         self.answers.close()
 
     def kill(self):
-        """End it, whatever it does."""
+        """Kill it."""
         self.process.kill()
         self.process.wait()
         self.answers.close()
@@ -218,7 +219,7 @@ def _n_threads(backend_options):
 
 
 def _environment(n_threads):
-    """Make the workers find this very package, and share the cores among them."""
+    """Return the environment of a worker: it imports this copy of the package and uses ``n_threads`` threads."""
     home = str(Path(__file__).resolve().parents[2])
     paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(n_threads))

@@ -1,36 +1,36 @@
-"""What a batch says while it runs: a bar at a terminal, plain lines elsewhere, or nothing."""
+"""Show the progress of a batch: a bar in a terminal, plain lines elsewhere, or nothing."""
 
 import sys
 import time
 
 
 class Silent:
-    """Says nothing; also what every other way of telling is made of."""
+    """Show nothing; the base class of the other ways to show progress."""
 
     def planning(self, number, count):
-        """So many of the exposures have been looked at."""
+        """Called when ``number`` of ``count`` exposures have been planned."""
 
     def planned(self, plan):
-        """The plan stands."""
+        """Called when the plan is complete."""
 
     def refused(self, result):
-        """An exposure is not reduced: it would replace what it must not."""
+        """Called when an exposure is refused because its products must not be replaced."""
 
     def started(self, n_workers):
-        """So many workers begin."""
+        """Called when the workers start."""
 
     def step(self, exposure, step):
-        """An exposure has a step behind it."""
+        """Called when an exposure has completed a step."""
 
     def result(self, result):
-        """An exposure is finished."""
+        """Called when an exposure is finished."""
 
     def close(self):
-        """Nothing more will come."""
+        """Called at the end of the batch."""
 
 
-def describe(result, width=0):
-    """Say in one line what came of an exposure."""
+def describe_result(result, width=0):
+    """Describe the result of an exposure in one line."""
     seconds = (result.record.get("seconds") or {}).get("total")
     took = "" if seconds is None else f"  {seconds:.1f} s"
     why = f"  {result.message.splitlines()[0]}" if result.message else ""
@@ -38,7 +38,7 @@ def describe(result, width=0):
 
 
 class PlainLines(Silent):
-    """One line per exposure, for logs and pipes."""
+    """Print one line per exposure, for logs and pipes."""
 
     def __init__(self, stream=None):
         self._stream = stream or sys.stderr
@@ -53,18 +53,18 @@ class PlainLines(Silent):
         self._say(f"{len(plan.exposures)} exposures, {self._count} to reduce; context {plan.context}")
 
     def refused(self, result):
-        self._say(describe(result))
+        self._say(describe_result(result))
 
     def result(self, result):
         self._done += 1
         self._failed += result.status == "failed"
         rate = self._done / max(time.monotonic() - self._start, 1e-3)
         left = (self._count - self._done) / rate
-        self._say(f"[{self._done}/{self._count}, {self._failed} failed, {left:.0f} s left] {describe(result)}")
+        self._say(f"[{self._done}/{self._count}, {self._failed} failed, {left:.0f} s left] {describe_result(result)}")
 
 
 class Bar(Silent):
-    """A bar with the exposures in work, the rate, the time left and the failures."""
+    """Show a bar with the current exposures, the rate, the time left and the failures."""
 
     def __init__(self):
         from rich.console import Console
@@ -88,7 +88,7 @@ class Bar(Silent):
             console=Console(stderr=True),
             transient=True,
         )
-        self._task = self._progress.add_task("looking", total=None, rate="", remark="")
+        self._task = self._progress.add_task("planning", total=None, rate="", remark="")
         self._at_work, self._failed, self._done = {}, 0, 0
         self._start = time.monotonic()
 
@@ -101,7 +101,7 @@ class Bar(Silent):
         self._progress.reset(self._task, total=len(plan.todo), description="reducing", rate="", remark="")
 
     def refused(self, result):
-        self._progress.console.print(describe(result), highlight=False, markup=False, soft_wrap=True)
+        self._progress.console.print(describe_result(result), highlight=False, markup=False, soft_wrap=True)
 
     def step(self, exposure, step):
         self._at_work[exposure] = step
@@ -112,7 +112,7 @@ class Bar(Silent):
         self._done += 1
         self._failed += result.status == "failed"
         if result.status != "done":
-            self._progress.console.print(describe(result), highlight=False, markup=False, soft_wrap=True)
+            self._progress.console.print(describe_result(result), highlight=False, markup=False, soft_wrap=True)
         self._show()
 
     def _show(self):
@@ -125,8 +125,8 @@ class Bar(Silent):
         self._progress.stop()
 
 
-def choose(quiet):
-    """Choose how to tell: nothing, a bar at a terminal, lines elsewhere."""
+def choose_progress(quiet):
+    """Return how to show progress: not at all, by a bar in a terminal, or by lines elsewhere."""
     if quiet:
         return Silent()
     return Bar() if sys.stderr.isatty() else PlainLines()

@@ -1,4 +1,4 @@
-"""Many exposures: planned once, reduced side by side, each one recorded; what was done is not done again.
+"""Reduce many exposures in parallel, with a manifest record for each; finished exposures are not reduced again.
 
 >>> for result in gpucoron.batch.reduce("raw", "stage1"):
 ...     print(result.exposure, result.status)
@@ -14,22 +14,22 @@ from pathlib import Path
 
 from gpucoron.backends import check_backend
 from gpucoron.backends.sizes import memory_size
-from gpucoron.batch.decision import WAY_OUT, find_obstacle, product_name
-from gpucoron.batch.job import came_of_full_disk, describe_error, now, who
-from gpucoron.batch.persistence import Memory
+from gpucoron.batch.decision import HOW_TO_OVERWRITE, find_conflict, product_name
+from gpucoron.batch.job import describe_error, is_caused_by_full_disk, process_info, utc_now
+from gpucoron.batch.persistence import PersistenceChains
 from gpucoron.batch.plan import REDO, make_plan, parse_shard, settle
 from gpucoron.errors import GpucoronError, OutputError, ParameterError
 from gpucoron.io.parameter_files import as_paths, takes_crds_pars
 from gpucoron.records.manifest import Manifest, read_past
 
 ENGINES = ("local", "dask")
-#: the status of an exposure that would have replaced what it must not
+#: status of an exposure that is not reduced because its products must not be replaced
 REFUSED = "refused"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one exposure.
+    """The result of one exposure.
 
     Attributes
     ----------
@@ -37,13 +37,13 @@ class Result:
         The file's name without ``_uncal.fits``.
     input : Path
     status : {'done', 'failed', 'no rate', 'refused'}
-        'refused' where it would have replaced products that are not this folder's, or of other parameters.
+        'refused' if it would have replaced products of another origin, or made with other parameters.
     outputs : dict
         'rate', 'rateints', ... -> Path.
     message : str
         Why it failed, or was refused.
     record : dict
-        As it stands in the manifest, which has none for what was refused.
+        Its record in the manifest; a refused exposure has no record there.
     """
 
     exposure: str
@@ -73,7 +73,7 @@ def reduce(
     engine="local",
     scheduler=None,
     progress=None,
-    **of_run,
+    **run_parameters,
 ) -> Iterator[Result]:
     """Reduce many exposures; the products, a log and a line of the manifest for each appear in one folder.
 
@@ -83,57 +83,60 @@ def reduce(
         Files, folders, patterns, ``@list``; see `gpucoron.batch.inputs.find_files`.
     output_dir : str or Path
         Made if it does not exist.
-    profile, steps, **of_run
-        As for `gpucoron.engine.reduce_file`; arrays as files.
+    profile, steps, **run_parameters
+        As for `gpucoron.engine.reduce_file`, but arrays must be in files.
     backend : {'auto', 'cpu', 'numpy', 'native', 'cuda', 'host'}, optional
-        By name: each process makes its own. None is 'auto'.
+        The name of a backend; each worker process creates its own. None is 'auto'.
     workers : int, optional
-        Processes, exactly so many. By default one per core as far as memory goes, or two per GPU. The cores are shared
-        among them; the results do not depend on it.
+        Number of worker processes. By default one per core as far as memory allows, or two per GPU. They share the
+        cores; the results do not depend on the number.
     devices : sequence of int, optional
-        GPUs by number; by default all. Workers are spread over them.
+        Numbers of the GPUs; by default all. The workers are distributed over them.
     max_memory : int or str, optional
         Bytes for each worker, or text such as '4G': see `gpucoron.engine.reduce_file`. By default the workers share
-        what is there.
+        the free memory.
     use_pars, pars
-        CRDS's parameter files and one's own: see `gpucoron.engine.plan`. The variable STPIPE_DISABLE_CRDS_STEPPARS
-        counts where the batch is started, for all its processes.
+        Parameter files of CRDS and of the user: see `gpucoron.engine.plan`. The environment variable
+        STPIPE_DISABLE_CRDS_STEPPARS of the calling process applies to all workers.
     include_all : bool
-        Reduce what is no coronagraphy, too.
+        Also reduce exposures that are not coronagraphy.
     redo : {'needed', 'failed', 'all'}
-        'needed' does what is new, failed or not finished, what lacks a product, and what was made from another input,
-        in another context, with another version, or, if ``overwrite`` allows that, with other parameters; 'failed'
-        only what failed; 'all' everything.
+        'needed' reduces exposures that are new, failed or unfinished, that lack a product, and whose products were made
+        from another input, in another context, with another version, or, if ``overwrite`` allows it, with other
+        parameters; 'failed' reduces only failed ones; 'all' reduces all.
     overwrite : bool
-        Replace products that no manifest in the folder knows, and those of other parameters. Otherwise exposures that
-        would are refused, each with the reason, and the others are reduced.
+        Replace products that no manifest in the folder lists, and products made with other parameters. Otherwise such
+        exposures are refused, each with the reason, and the others are reduced.
     shard : str
-        ``i/n`` takes every n-th exposure from the i-th on. Shards may share a folder; all must be given the same paths.
+        ``i/n`` selects every n-th exposure, starting with the i-th. Shards may share a folder; all need the same paths.
     engine : {'local', 'dask'}
-        Processes on this machine, or those of a Dask cluster.
+        Worker processes on this machine, or on a Dask cluster.
     scheduler : str
-        Address of Dask's scheduler.
+        Address of the Dask scheduler.
     progress : object, optional
-        Told what happens; see `gpucoron.batch.progress.Silent`.
+        Called on each event; see `gpucoron.batch.progress.Silent`.
 
     Yields
     ------
     Result
-        As exposures finish, those that are refused first. An exposure that fails or is refused ends nothing.
+        Refused exposures first, then each exposure when it finishes. A failed or refused exposure does not end the
+        batch.
 
     Raises
     ------
     ParameterError, InputError
-        At once: a parameter, or what was asked for, cannot be.
+        Raised at once if an argument is invalid.
     OutputError
-        Another batch works in the folder, or the disk is full. What was done is kept, and the next call goes on.
+        Another batch uses the folder, or the disk is full. Finished products are kept, and the next call continues.
     ReferenceFileError, BackendUnavailableError
     """
     if redo not in REDO or engine not in ENGINES:
-        msg = f"redo is one of {', '.join(REDO)}, engine one of {', '.join(ENGINES)}, not {redo!r} and {engine!r}"
+        msg = f"redo must be one of {', '.join(REDO)}, engine one of {', '.join(ENGINES)}, not {redo!r} and {engine!r}"
         raise ParameterError(msg)
     if (engine == "dask") != bool(scheduler):
-        msg = "engine 'dask' and scheduler='tcp://...', the address of Dask's scheduler, belong together"
+        msg = (
+            "engine 'dask' needs scheduler='tcp://...', the address of the Dask scheduler, and no other engine takes it"
+        )
         raise ParameterError(msg)
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         msg = f"workers must be a whole number, 1 or more, not {workers!r}"
@@ -141,24 +144,24 @@ def reduce(
     backend, max_memory = check_backend(backend, by_name=True), memory_size(max_memory)
     plan_options = {
         "profile": profile,
-        "steps": settle(profile, steps, of_run, pars),
+        "steps": settle(profile, steps, run_parameters, pars),
         "use_pars": takes_crds_pars(profile, use_pars),
         "pars": as_paths(pars),
-        "of_run": of_run,
+        "run_parameters": run_parameters,
         "include_all": include_all,
         "redo": redo,
         "overwrite": bool(overwrite),
         "shard": parse_shard(shard),
         "progress": progress,
     }
-    output_dir = Path(os.path.abspath(_check_folder(output_dir)))
+    output_dir = Path(os.path.abspath(_check_output_dir(output_dir)))
     pool = {"backend": backend, "workers": workers, "devices": devices, "engine": engine, "scheduler": scheduler}
     pool |= {"max_memory": max_memory, "scratch_dir": str(output_dir)}
     return _run(paths, output_dir, plan_options, pool, progress)
 
 
-def _check_folder(output_dir):
-    """Refuse what can be no name of a folder."""
+def _check_output_dir(output_dir):
+    """Raise ParameterError if a value is not the name of a folder."""
     if not isinstance(output_dir, (str, Path)) or not str(output_dir) or "\0" in str(output_dir):
         msg = f"output_dir: expected a folder, as str or Path, got {output_dir!r}"
         raise ParameterError(msg)
@@ -174,7 +177,7 @@ def _run(paths, output_dir, plan_options, pool, progress):
     prepare_output(output_dir, [], overwrite=True)
     with Manifest(output_dir, shard) as manifest:
         stage = output_dir / f".gpucoron-stage-{shard[0]}-of-{shard[1]}"
-        shutil.rmtree(stage, ignore_errors=True)  # what a killed batch has left
+        shutil.rmtree(stage, ignore_errors=True)  # files of a killed batch
 
         def start_early(files):
             early.extend(_start_early(files, pool, manifest.descriptors))
@@ -186,17 +189,17 @@ def _run(paths, output_dir, plan_options, pool, progress):
             (output_dir / "logs").mkdir(exist_ok=True)
             yield from _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early)
         except OSError as error:
-            msg = f"{output_dir}: cannot be written to ({error}); what was done is kept, run it again to go on"
+            msg = f"{output_dir}: cannot be written to ({error}); finished products are kept, run it again to continue"
             raise OutputError(msg) from error
         finally:
-            for worker in early:  # whatever has become of the plan
+            for worker in early:  # workers that no engine has taken over
                 worker.kill()
             shutil.rmtree(stage, ignore_errors=True)
             progress.close()
 
 
 def _start_early(files, pool, descriptors):
-    """Start the workers that the plan will probably ask for: their imports take as long as the plan."""
+    """Start the workers that the plan will probably need, so that they load their libraries during planning."""
     if pool["engine"] != "local" or not files:
         return []
     from gpucoron.batch.pool import guess_memory, worker_options
@@ -216,36 +219,36 @@ def _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early):
                 record = _put_in_place(record, folder, planned, plan, manifest)
             except (OSError, OutputError) as error:
                 record |= {"status": "failed", "outputs": {}, "error": describe_error(error)}
-                is_full = came_of_full_disk(error)
+                is_full = is_caused_by_full_disk(error)
         shutil.rmtree(folder, ignore_errors=True)
-        if record["status"] != REFUSED:  # what there is stays as it is, and so does its record
+        if record["status"] != REFUSED:  # a refused exposure keeps its products and its record
             manifest.append(record)
         result = _result(record, plan.output_dir)
         progress.result(result)
         if is_full:
             left = len(plan.todo) - done
             msg = (
-                f"{plan.output_dir}: the disk is full; nothing was left half-written. {left} exposures are left: make "
-                "room and run it again"
+                f"{plan.output_dir}: the disk is full; no product is incomplete. {left} exposures were not reduced: "
+                "make room and run it again"
             )
             raise OutputError(msg)
         return result
 
     done = 0
-    jobs, reported, begun = deque(), deque(), {}
-    memory = Memory(plan)
+    jobs, reported, running = deque(), deque(), {}
+    chains = PersistenceChains(plan)
 
     def release(planned):
-        """Let an exposure begin, or the first after it that has to; those that cannot be reduced are reported."""
+        """Queue an exposure, or the first one after it in its chain that must be reduced; report those with errors."""
         nonlocal done
         while planned is not None:
-            memory.take_turn(planned)
-            if memory.is_done(planned):
-                memory.finish(planned)
+            chains.start(planned)
+            if chains.is_up_to_date(planned):
+                chains.finish(planned)
             elif planned.todo and planned.error is None:
-                job = _job(planned, plan, stage, plan_options, pool, memory)
-                _tell_what_goes_elsewhere(job, planned, plan, manifest)
-                begun[job["about"]["exposure"]] = planned
+                job = _job(planned, plan, stage, plan_options, pool, chains)
+                _record_external_products(job, planned, plan, manifest)
+                running[job["record_fields"]["exposure"]] = planned
                 jobs.append(job)
                 return
             elif planned.todo:
@@ -253,14 +256,15 @@ def _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early):
                     finish(_record_of_error(planned, plan, plan_options), stage / planned.input.name, planned)
                 )
                 done += 1
-            planned = memory.after(planned)
+            planned = chains.next_after(planned)
 
     try:
         for planned in plan.refused:
-            result = _result(_refuse(_about(planned, plan, plan_options), planned.reason), plan.output_dir)
+            record = _refused_record(_record_fields(planned, plan, plan_options), planned.reason)
+            result = _result(record, plan.output_dir)
             progress.refused(result)
             yield result
-        for planned in memory.firsts:
+        for planned in chains.firsts:
             release(planned)
             while reported:
                 yield reported.popleft()
@@ -273,43 +277,43 @@ def _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early):
             progress.started(len(options))
             events = run_locally(jobs, options, manifest.descriptors, early)
         with contextlib.closing(events):
-            for kind, job, told in events:
+            for kind, job, value in events:
                 if kind == "step":
-                    progress.step(job["about"]["exposure"], told)
+                    progress.step(job["record_fields"]["exposure"], value)
                     continue
-                planned = begun.pop(job["about"]["exposure"])
-                result = finish(told, Path(job["stage"]), planned)
+                planned = running.pop(job["record_fields"]["exposure"])
+                result = finish(value, Path(job["stage"]), planned)
                 done += 1
                 if result.status not in ("failed", REFUSED):
-                    memory.finish(planned)
-                release(memory.after(planned))
+                    chains.finish(planned)
+                release(chains.next_after(planned))
                 yield result
                 while reported:
                     yield reported.popleft()
     except BaseException:
-        with contextlib.suppress(GpucoronError):  # that is not the first trouble
-            memory.close()
+        with contextlib.suppress(GpucoronError):  # the first error is raised
+            chains.close()
         raise
-    memory.close()
+    chains.close()
 
 
-def _job(planned, plan, stage, plan_options, pool, memory):
+def _job(planned, plan, stage, plan_options, pool, chains):
     from gpucoron.batch.pool import shared_options
     from gpucoron.io.crds_cache import offline_environment
 
     name = planned.input.name
-    # a name of its own: a task that outlives its batch on a cluster must not meet the next batch's
+    # a unique name: a Dask task that outlives its batch must not write into the folder of the next batch
     stage = stage / f"{name}-{os.getpid()}"
     return {
         "path": str(planned.input.path),
         "stage": str(stage),
         "log": str(plan.output_dir / "logs" / f"{name}.log"),
         "attempt": 1,
-        "about": {**_about(planned, plan, plan_options), "persistence": memory.told(planned)},
+        "record_fields": {**_record_fields(planned, plan, plan_options), "persistence": chains.record(planned)},
         "profile": plan_options["profile"],
         "steps": plan_options["steps"],
-        "persistence": memory.files(planned, stage),
-        "of_run": plan_options["of_run"],
+        "persistence": chains.files(planned, stage),
+        "run_parameters": plan_options["run_parameters"],
         "use_pars": plan_options["use_pars"],
         "pars": plan_options["pars"],
         "backend": pool["backend"],
@@ -318,21 +322,21 @@ def _job(planned, plan, stage, plan_options, pool, memory):
     }
 
 
-def _about(planned, plan, plan_options):
-    """What the manifest says of an exposure before it is reduced."""
+def _record_fields(planned, plan, plan_options):
+    """Return the fields of a manifest record that are known before the exposure is reduced."""
     return {
-        **planned.input.about,
+        **planned.input.record_fields,
         "input_date": _date_of(planned.input.path),
         "context": plan.context,
         "profile": plan_options["profile"],
         "parameters": planned.parameters,
         "parameters_digest": planned.digest,
-        "asked": planned.asked,
+        "asked": planned.request,
     }
 
 
 def _date_of(path):
-    """Give a file's date, ns; None where it cannot be told."""
+    """Return the modification time of a file, ns; None if it cannot be read."""
     try:
         return os.stat(path).st_mtime_ns
     except OSError:
@@ -340,42 +344,40 @@ def _date_of(path):
 
 
 def _record_of_error(planned, plan, plan_options):
-    moments = {"started": now(), "finished": now(), "attempt": 1, "seconds": {}}
-    told = {"status": "failed", "outputs": {}, "error": describe_error(planned.error)}
-    return {**_about(planned, plan, plan_options), **who(), **moments, **told}
+    moments = {"started": utc_now(), "finished": utc_now(), "attempt": 1, "seconds": {}}
+    failure = {"status": "failed", "outputs": {}, "error": describe_error(planned.error)}
+    return {**_record_fields(planned, plan, plan_options), **process_info(), **moments, **failure}
 
 
-def _refuse(about, reason):
-    """Make the record of an exposure that is refused; no manifest holds it."""
-    told = {"type": OutputError.__name__, "message": f"{reason}; {WAY_OUT}", "traceback": ""}
-    return {**about, **who(), "status": REFUSED, "outputs": {}, "error": told}
+def _refused_record(fields, reason):
+    """Return the record of a refused exposure; it is not written to a manifest."""
+    error = {"type": OutputError.__name__, "message": f"{reason}; {HOW_TO_OVERWRITE}", "traceback": ""}
+    return {**fields, **process_info(), "status": REFUSED, "outputs": {}, "error": error}
 
 
-def _tell_what_goes_elsewhere(job, planned, plan, manifest):
-    """Record products that go to other folders before they are written: they do not pass through the stage."""
-    elsewhere = [name for name in planned.products if os.path.dirname(name)]
-    if elsewhere:
-        begun = {**job["about"], **who(), "started": now(), "attempt": 1}
-        plan.past.add(manifest.start(begun, dict(zip(elsewhere, elsewhere, strict=True))))
+def _record_external_products(job, planned, plan, manifest):
+    """Record products in other folders before they are written, because they bypass the staging folder."""
+    external = [name for name in planned.products if os.path.dirname(name)]
+    if external:
+        record = {**job["record_fields"], **process_info(), "started": utc_now(), "attempt": 1}
+        plan.past.add(manifest.start(record, dict(zip(external, external, strict=True))))
 
 
 def _put_in_place(record, folder, planned, plan, manifest):
-    """Let all files of an exposure appear under their names; none, if one would replace what it must not.
+    """Move all products of an exposure to the output folder; none if one must not be replaced.
 
     Returns
     -------
     dict
-        The record, with all products named; that of a refusal where something is in the way since the plan.
+        The record with the names of all products, or that of a refusal if a conflict has arisen since planning.
     """
-    # what lies deeper is the batch's own
+    # files in subfolders are written by the batch itself
     products = [path.name for path in _targets(folder, plan.output_dir, record["input"]) if path.parent == folder]
-    if not plan.overwrite:
-        asked = (products, planned)
-        if find_obstacle(*asked, plan.past, plan.output_dir, plan.context):
-            # another shard may have written it meanwhile
-            obstacle = find_obstacle(*asked, read_past(plan.output_dir), plan.output_dir, plan.context)
-            if obstacle:
-                return _refuse(record, obstacle)
+    if not plan.overwrite and find_conflict(products, planned, plan.past, plan.output_dir, plan.context):
+        # another shard may have recorded these products in the meantime
+        conflict = find_conflict(products, planned, read_past(plan.output_dir), plan.output_dir, plan.context)
+        if conflict:
+            return _refused_record(record, conflict)
     outputs = {
         kind: product_name(name, plan.output_dir) if os.path.isabs(name) else name
         for kind, name in record["outputs"].items()
@@ -388,7 +390,7 @@ def _put_in_place(record, folder, planned, plan, manifest):
 
 
 def _targets(folder, output_dir, input_path):
-    """Say where each file of an exposure goes."""
+    """Return the final path of each file of an exposure."""
     from gpucoron.io.products import spare_input
 
     sources = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -396,11 +398,11 @@ def _targets(folder, output_dir, input_path):
 
 
 def _move_products(folder, output_dir, input_path):
-    """Let all files of an exposure appear under their names; none, if one would replace the exposure itself."""
+    """Move all files of an exposure to the output folder; none if one would replace the input file."""
     targets = _targets(folder, output_dir, input_path)
     for target in targets.values():
         if target.is_dir():
-            msg = f"{target}: a folder is in the way of a product; move it, or choose another output folder"
+            msg = f"{target}: a folder has the name of a product; rename it, or choose another output folder"
             raise OutputError(msg)
     for source, target in targets.items():
         target.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The command line: ``gpucoron run | batch | demo | info | report``. Nothing heavy is imported before it is needed."""
+"""The command line: ``gpucoron run | batch | demo | info | report``. Large libraries are imported when first used."""
 
 import argparse
 import logging
@@ -10,12 +10,12 @@ from gpucoron.errors import GpucoronError
 from gpucoron.files import on_one_line
 from gpucoron.io.versions import check_versions
 
-#: the commands that reduce; `info` tells of wrong versions, and `report` reads what is there
+#: commands that reduce data and need the right versions of jwst and others; `info` lists the versions instead
 _REDUCING = ("run", "batch", "demo")
 
 
 def main(arguments=None):
-    """Run the command line; return the exit code: 0, or 2 where a file could not be reduced."""
+    """Run the command line; return the exit code: 0, or 2 if a file could not be reduced."""
     options = _parser().parse_args(arguments)
     _log_to_stderr(options)
     try:
@@ -26,7 +26,7 @@ def main(arguments=None):
         print(f"gpucoron: {on_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("gpucoron: interrupted; nothing was left half-written", file=sys.stderr)
+        print("gpucoron: interrupted; no product is incomplete", file=sys.stderr)
         return 130
 
 
@@ -49,7 +49,7 @@ def _log_to_stderr(options):
 
 
 class _FromLevel(logging.Filter):
-    """Lets records from ``level`` on pass."""
+    """Pass log records of ``level`` and above."""
 
     level = logging.ERROR
 
@@ -57,5 +57,5 @@ class _FromLevel(logging.Filter):
         return record.levelno >= self.level
 
 
-#: CRDS logs through its own logger, and sets its level to the lowest when it is imported
+#: a filter, because CRDS sets its logger to the lowest level when it is imported
 _CRDS = _FromLevel()

@@ -1,4 +1,4 @@
-"""``gpucoron batch``: many files, from the command line."""
+"""``gpucoron batch``: reduce many files."""
 
 import argparse
 import contextlib
@@ -6,15 +6,15 @@ import signal
 import sys
 import time
 
-from gpucoron.cli.options import add_common, memory_size, of_run_parameters, parse_settings
+from gpucoron.cli.options import add_common, memory_size, parse_settings, run_parameters_of
 
 _EPILOG = """\
 examples:
-  gpucoron batch raw -o stage1                        all coronagraphs below raw/
-  gpucoron batch raw -o stage1 --dry-run              what would be done, and what it takes
+  gpucoron batch raw -o stage1                        all coronagraphic exposures in raw/
+  gpucoron batch raw -o stage1 --dry-run              show the plan, with time and memory
   gpucoron batch 'raw/*nrcalong*' @more.txt -o stage1
-  gpucoron batch raw -o stage1 --resume --overwrite   also replace products that no batch of stage1 has made
-  gpucoron batch raw -o stage1 --shard 3/20           the third of twenty jobs of an array
+  gpucoron batch raw -o stage1 --resume --overwrite   also replace products that no batch in stage1 has made
+  gpucoron batch raw -o stage1 --shard 3/20           the third of twenty jobs of a job array
   gpucoron batch raw -o stage1 --engine dask --scheduler tcp://10.0.0.1:8786
 """
 
@@ -23,67 +23,82 @@ def add_parser(commands):
     """Add the command to the command line."""
     batch = commands.add_parser(
         "batch",
-        help="reduce a folder of files, resumably",
-        description="Reduce many uncal files side by side. Products, logs and the manifest go to one folder; a batch "
-        "that was interrupted goes on where it stopped when it is started again.",
+        help="reduce many files in parallel; continue an interrupted batch",
+        description="Reduce many uncal files in parallel. Products, logs and the manifest are written to one folder.\n"
+        "To continue an interrupted batch, run the same command again.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     batch.add_argument(
-        "paths", nargs="+", metavar="PATTERN|FOLDER|@LIST", help="files, patterns, folders with all below, or a list"
+        "paths",
+        nargs="+",
+        metavar="PATTERN|FOLDER|@LIST",
+        help="files, patterns, folders (searched recursively), or text files that list these",
     )
     add_common(batch)
-    batch.add_argument("--all", action="store_true", dest="include_all", help="reduce what is no coronagraphy, too")
-    batch.add_argument("--dry-run", action="store_true", help="fetch references, show the plan, reduce nothing")
+    batch.add_argument(
+        "--all", action="store_true", dest="include_all", help="also reduce exposures that are not coronagraphy"
+    )
+    batch.add_argument("--dry-run", action="store_true", help="download references, show the plan, reduce nothing")
     which = batch.add_mutually_exclusive_group()
     which.add_argument(
         "--resume",
         dest="redo",
         action="store_const",
         const="needed",
-        help="reduce what is missing, failed, or was made from another input, in another context or version (default)",
+        help="reduce exposures that are new, failed, or made from another input, context or version (default)",
     )
     which.add_argument(
-        "--retry-failed", dest="redo", action="store_const", const="failed", help="reduce only what has failed"
+        "--retry-failed", dest="redo", action="store_const", const="failed", help="reduce only failed exposures"
     )
     batch.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace products that no manifest in the folder knows, and those of other parameters, too: otherwise "
-        "such exposures are refused; alone it reduces everything again, with --resume only what it must",
+        help="also replace products that no manifest in the folder lists, or made with other parameters; without it, "
+        "such exposures are refused. Alone, --overwrite reduces all exposures again; with --resume, only those that "
+        "need it",
     )
-    batch.add_argument("--workers", type=int, metavar="N", help="processes; default: as cores, memory and GPUs allow")
+    batch.add_argument(
+        "--workers", type=int, metavar="N", help="number of worker processes (default: by cores, memory and GPUs)"
+    )
     batch.add_argument(
         "--max-memory",
         type=memory_size,
         metavar="SIZE",
-        help="memory that each worker may take, for example 2G, as for 'gpucoron run' (default: its share of what is "
-        "free)",
+        help="memory limit of each worker, for example 2G, see 'gpucoron run' (default: a share of the free memory)",
     )
-    batch.add_argument("--devices", metavar="0,1,...", help="GPUs by number; default: all")
-    batch.add_argument("--shard", default="1/1", metavar="I/N", help="every N-th exposure from the I-th on")
-    batch.add_argument("--engine", default="local", choices=("local", "dask"), help="default: local processes")
-    batch.add_argument("--scheduler", metavar="ADDRESS", help="of Dask, for --engine dask")
+    batch.add_argument("--devices", metavar="0,1,...", help="numbers of the GPUs to use (default: all)")
+    batch.add_argument(
+        "--shard", default="1/1", metavar="I/N", help="reduce every N-th exposure, starting with the I-th"
+    )
+    batch.add_argument(
+        "--engine",
+        default="local",
+        choices=("local", "dask"),
+        help="run in processes on this machine (local, default) or on a Dask cluster",
+    )
+    batch.add_argument("--scheduler", metavar="ADDRESS", help="address of the Dask scheduler, for --engine dask")
     batch.set_defaults(function=run_batch)
 
 
 def run_batch(options):
-    """Run ``gpucoron batch``; return the exit code: 0, or 2 where an exposure failed or was refused."""
+    """Run ``gpucoron batch``; return the exit code: 0, or 2 if an exposure failed or was refused."""
     from gpucoron import batch
     from gpucoron.batch.plan import make_plan, parse_shard, settle
-    from gpucoron.batch.progress import choose, describe
+    from gpucoron.batch.progress import choose_progress, describe_result
     from gpucoron.errors import ParameterError
     from gpucoron.files import on_one_line
 
     steps = parse_settings(options.settings, options.skip)
-    of_run = of_run_parameters(options)
+    run_parameters = run_parameters_of(options)
     redo = options.redo or ("all" if options.overwrite else "needed")
     shared = {"profile": options.profile, "include_all": options.include_all, "redo": redo}
     shared |= {"overwrite": options.overwrite, "use_pars": options.use_pars, "pars": options.pars}
     if options.dry_run:
-        steps = settle(options.profile, steps, of_run, options.pars)
+        steps = settle(options.profile, steps, run_parameters, options.pars)
         shard = parse_shard(options.shard)
-        plan = make_plan(options.paths, options.output_dir, steps=steps, of_run=of_run, shard=shard, **shared)
+        shared |= {"steps": steps, "run_parameters": run_parameters, "shard": shard}
+        plan = make_plan(options.paths, options.output_dir, **shared)
         print(describe_plan(plan, options))
         return 2 if plan.refused or any(planned.error for planned in plan.todo) else 0
     try:
@@ -95,52 +110,53 @@ def run_batch(options):
     def stop(signum, frame):
         raise SystemExit(128 + signum)
 
-    before = signal.signal(signal.SIGTERM, stop)  # as a scheduler ends its jobs: the workers end with us
-    start, wrong, counts = time.monotonic(), [], {}
-    results = batch.reduce(
-        options.paths,
-        options.output_dir,
-        steps=steps,
-        backend=options.backend,
-        workers=options.workers,
-        devices=devices,
-        max_memory=options.max_memory,
-        shard=options.shard,
-        engine=options.engine,
-        scheduler=options.scheduler,
-        progress=choose(options.quiet),
-        **shared,
-        **of_run,
-    )
+    start, not_reduced, counts = time.monotonic(), [], {}
+    previous = signal.getsignal(signal.SIGTERM)
     try:
+        signal.signal(signal.SIGTERM, stop)  # a cluster's scheduler ends jobs by SIGTERM: stop the workers, too
+        results = batch.reduce(
+            options.paths,
+            options.output_dir,
+            steps=steps,
+            backend=options.backend,
+            workers=options.workers,
+            devices=devices,
+            max_memory=options.max_memory,
+            shard=options.shard,
+            engine=options.engine,
+            scheduler=options.scheduler,
+            progress=choose_progress(options.quiet),
+            **shared,
+            **run_parameters,
+        )
         with contextlib.closing(results):
             for result in results:
                 counts[result.status] = counts.get(result.status, 0) + 1
                 if result.status in ("failed", "refused"):
-                    wrong.append(result)
+                    not_reduced.append(result)
     finally:
-        signal.signal(signal.SIGTERM, before)
-    for result in wrong:
-        print(f"gpucoron: {on_one_line(describe(result))}", file=sys.stderr)
+        signal.signal(signal.SIGTERM, previous)
+    for result in not_reduced:
+        print(f"gpucoron: {on_one_line(describe_result(result))}", file=sys.stderr)
     if not options.quiet:
-        told = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "nothing to do"
-        print(f"{told}; {time.monotonic() - start:.1f} s; {options.output_dir}/manifest*.jsonl")
+        summary = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "nothing to do"
+        print(f"{summary}; {time.monotonic() - start:.1f} s; see {options.output_dir}/manifest*.jsonl")
     if counts.get("refused"):
-        print(f"gpucoron: {_tell_refused(counts['refused'])}", file=sys.stderr)
-    return 2 if wrong else 0
+        print(f"gpucoron: {_describe_refused(counts['refused'])}", file=sys.stderr)
+    return 2 if not_reduced else 0
 
 
-def _tell_refused(count):
-    """Say in one line what to do about exposures that were refused."""
+def _describe_refused(count):
+    """Tell in one line how to reduce the exposures that were refused."""
     were = "exposures were" if count > 1 else "exposure was"
     return (
-        f"{count} {were} refused, so that no product is lost: --resume --overwrite replaces what is there, "
-        "--overwrite alone reduces everything again, another folder keeps both"
+        f"{count} {were} refused, so that no product is lost: --resume --overwrite replaces these products, "
+        "--overwrite alone reduces all exposures again, another output folder keeps both"
     )
 
 
 def describe_plan(plan, options):
-    """Write a plan as text: files, references, and what they take."""
+    """Return the text of a plan: exposures, references, memory and time."""
     from gpucoron.backends.tiles import available_cores
 
     lines, group = [f"context {plan.context}", ""], None
@@ -151,11 +167,9 @@ def describe_plan(plan, options):
         group = found.group
         size = f"{found.n_bytes / 1e6:.1f} MB"
         shape = " x ".join(map(str, found.shape))
-        verdict = (
-            "refuse" if planned.refused else "leave" if not planned.todo else "fail" if planned.error else "reduce"
-        )
+        verdict = "refuse" if planned.refused else "keep" if not planned.todo else "fail" if planned.error else "reduce"
         reason = str(planned.error) if planned.error else planned.reason
-        target = f"{found.about['target'] or ''} {found.about['filter'] or ''} {found.about['subarray'] or ''}".strip()
+        target = " ".join(found.record_fields[key] or "" for key in ("target", "filter", "subarray")).strip()
         lines.append(f"  {verdict:<6}  {found.name}  {size}  {shape}  {target}  ({reason})")
     for found, reason in plan.left_out:
         lines.append(f"  skip    {found.name}  ({reason})")
@@ -169,7 +183,7 @@ def describe_plan(plan, options):
     lines += [
         "",
         f"{len(todo)} of {len(plan.exposures)} exposures to reduce, {len(plan.left_out)} skipped",
-        *([_tell_refused(len(plan.refused))] if plan.refused else []),
+        *([_describe_refused(len(plan.refused))] if plan.refused else []),
         f"input {sum(planned.input.n_bytes for planned in todo) / 1e6:.0f} MB, "
         f"products about {sum(planned.product_bytes for planned in todo) / 1e6:.0f} MB",
         f"memory up to {memory / 1e9:.2f} GB per worker (CPU)",

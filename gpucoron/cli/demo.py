@@ -1,7 +1,7 @@
-"""``gpucoron demo``: the main job on simulated exposures, offline, with the truth beside the answer.
+"""``gpucoron demo``: reduce simulated exposures offline and compare the rates with the truth.
 
-One NIRCam and one MIRI exposure are simulated and given a CRDS cache of their own; both are reduced through the same
-look-ups that a real exposure takes.
+One NIRCam and one MIRI exposure are simulated with a CRDS cache; both are reduced like real exposures, with references
+looked up in that cache.
 """
 
 import time
@@ -15,11 +15,11 @@ def add_parser(commands):
     demo = commands.add_parser(
         "demo",
         help="simulate and reduce one NIRCam and one MIRI exposure, offline",
-        description="Simulate one NIRCam and one MIRI exposure with the references that belong to them, reduce both "
-        "without network, and compare with the known truth.",
+        description="Simulate one NIRCam and one MIRI exposure with matching references, reduce both without network, "
+        "and compare the rates with the known truth.",
     )
-    demo.add_argument("-o", "--output-dir", default="demo", metavar="DIR", help="default: ./demo")
-    demo.add_argument("--seed", type=int, default=1, help="of the simulation (default: 1)")
+    demo.add_argument("-o", "--output-dir", default="demo", metavar="DIR", help="output folder (default: ./demo)")
+    demo.add_argument("--seed", type=int, default=1, help="random seed of the simulation (default: 1)")
     add_backend(demo)
     add_verbosity(demo)
     demo.set_defaults(function=_run)
@@ -30,14 +30,14 @@ def _run(options):
 
 
 def demo(output_dir, *, seed=1, backend="auto", quiet=False):
-    """Simulate, reduce, compare with the truth, and draw; return the exit code.
+    """Simulate, reduce, compare with the truth, and plot; return the exit code.
 
     Parameters
     ----------
     output_dir : Path
-        Gets ``raw/``, ``crds/``, ``stage1/`` and ``demo.png``; made if it does not exist.
+        Folder for ``raw/``, ``crds/``, ``stage1/`` and ``demo.png``; created if it does not exist.
     seed : int
-        Of all noise.
+        Random seed of all noise.
     backend : str
     quiet : bool
         Print nothing.
@@ -65,7 +65,7 @@ def demo(output_dir, *, seed=1, backend="auto", quiet=False):
     raw.mkdir(exist_ok=True)
     paths = [simulation.write(raw) for simulation in simulations]
     cache = write_references(simulations, output_dir / "crds")
-    say(f"{time.perf_counter() - start:.1f} s; the references are in {cache.path}\n")
+    say(f"simulated in {time.perf_counter() - start:.1f} s; the references are in {cache.path}\n")
 
     pictures = []
     with cache.activate():
@@ -78,6 +78,6 @@ def demo(output_dir, *, seed=1, backend="auto", quiet=False):
             pictures.append((simulation, models["rate"]))
     picture = output_dir / "demo.png"
     draw(pictures, picture)
-    say(f"wrote {picture}: raw last group, rate, flags, and what is left after the truth is subtracted")
-    say(f"{time.perf_counter() - start:.1f} s in all")
+    say(f"wrote {picture}: last raw group, rate, flags, and the difference between rate and truth")
+    say(f"{time.perf_counter() - start:.1f} s in total")
     return 0

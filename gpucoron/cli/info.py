@@ -1,4 +1,4 @@
-"""``gpucoron info``: versions, backends, CRDS."""
+"""``gpucoron info``: show versions, backends and the state of CRDS."""
 
 import sys
 
@@ -9,7 +9,11 @@ from gpucoron.errors import GpucoronError
 
 def add_parser(commands):
     """Add the command to the command line."""
-    info = commands.add_parser("info", help="versions, backends, CRDS", description="Tell what gpucoron would use.")
+    info = commands.add_parser(
+        "info",
+        help="show versions, backends and CRDS settings",
+        description="Show versions, backends and CRDS settings.",
+    )
     add_verbosity(info)
     info.set_defaults(function=_run)
 
@@ -28,8 +32,8 @@ def _run(options):
     for name, (usable, reason) in backend_status().items():
         print(f"  {name}: {'usable' if usable else 'not usable'} ({reason})")
     print("CRDS")
-    print(f"  CRDS_PATH {os.environ.get('CRDS_PATH', 'not set (CRDS takes /grp/crds/cache)')}")
-    print(f"  CRDS_SERVER_URL {os.environ.get('CRDS_SERVER_URL', 'not set (CRDS works from its cache alone)')}")
+    print(f"  CRDS_PATH {os.environ.get('CRDS_PATH', 'not set (CRDS uses /grp/crds/cache)')}")
+    print(f"  CRDS_SERVER_URL {os.environ.get('CRDS_SERVER_URL', 'not set (CRDS uses its cache only)')}")
     try:
         from gpucoron.io.crds_lookup import crds_context
 

@@ -1,4 +1,4 @@
-"""What the commands share: options, and the settings that texts stand for."""
+"""Options that several commands share, and the parsing of their values."""
 
 import argparse
 
@@ -7,14 +7,16 @@ from gpucoron.errors import ParameterError
 
 
 def add_common(parser):
-    """Add what every reduction understands."""
-    parser.add_argument("-o", "--output-dir", required=True, metavar="DIR", help="for the products; made if need be")
+    """Add the options of all commands that reduce data."""
+    parser.add_argument(
+        "-o", "--output-dir", required=True, metavar="DIR", help="folder for the products; created if needed"
+    )
     add_backend(parser)
     parser.add_argument(
         "--profile",
         default="jwst",
         choices=("jwst", "spaceklip"),
-        help="whose defaults to start from; jwst's include CRDS's parameter files (default: jwst)",
+        help="default parameters: of jwst, with CRDS parameter files, or of spaceKLIP (default: jwst)",
     )
     parser.add_argument(
         "--set",
@@ -28,28 +30,35 @@ def add_common(parser):
         "--pars",
         action="append",
         metavar="FILE",
-        help="a parameter file of your own (ASDF, of a step or a pipeline): overrules CRDS's, and --set overrules it; "
-        "may be repeated",
+        help="ASDF parameter file of a step or pipeline; overrides CRDS parameter files, and --set overrides it; may "
+        "be repeated",
     )
     parser.add_argument(
         "--no-pars",
         dest="use_pars",
         action="store_const",
         const=False,
-        help="leave CRDS's parameter files out, as STPIPE_DISABLE_CRDS_STEPPARS=true does",
+        help="ignore CRDS parameter files, as with STPIPE_DISABLE_CRDS_STEPPARS=true",
     )
-    parser.add_argument("--skip", action="append", default=[], metavar="STEP", help="leave a step out; may be repeated")
-    parser.add_argument("--save-calibrated-ramp", action="store_true", default=None, help="save the ramp as fitted")
-    parser.add_argument("--save-intermediates", action="store_true", default=None, help="save the result of every step")
-    parser.add_argument("--stage-1overf", choices=("groups", "ints"), help="where 1/f noise is removed (default: ints)")
+    parser.add_argument("--skip", action="append", default=[], metavar="STEP", help="skip a step; may be repeated")
     parser.add_argument(
-        "--rate-int-outliers", action="store_true", default=None, help="refit outliers over integrations"
+        "--save-calibrated-ramp", action="store_true", default=None, help="save the ramp before it is fitted"
+    )
+    parser.add_argument("--save-intermediates", action="store_true", default=None, help="save the result of every step")
+    parser.add_argument(
+        "--stage-1overf", choices=("groups", "ints"), help="remove 1/f noise from groups or rateints (default: ints)"
+    )
+    parser.add_argument(
+        "--rate-int-outliers",
+        action="store_true",
+        default=None,
+        help="refit pixels without the integrations in which their rate is an outlier",
     )
     add_verbosity(parser)
 
 
 def memory_size(text):
-    """Turn a size such as 4G, 500M or 2e9 into bytes, as argparse wants it."""
+    """Convert a size such as 4G, 500M or 2e9 into bytes, for argparse."""
     try:
         return sizes.memory_size(text, "size")
     except ParameterError as error:
@@ -61,18 +70,20 @@ def add_backend(parser):
         "--backend",
         default="auto",
         choices=NAMES,
-        help="auto: a GPU where there is one, else cpu (default); cpu: native where there is a compiler, else numpy; "
+        help="auto: a GPU if available, else cpu (default); cpu: native if a compiler is available, else numpy; "
         + "; ".join(f"{name}: {kind.meaning}" for name, kind in BACKENDS.items()),
     )
 
 
 def add_verbosity(parser):
-    parser.add_argument("-v", "--verbose", action="store_true", help="log every step, and jwst's and CRDS's remarks")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="log every step, and the messages of jwst and CRDS"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
 
 
 def parse_settings(settings, skip=()):
-    """Turn ``STEP.PARAMETER=VALUE`` texts and names of steps to skip into step -> parameter -> value."""
+    """Convert ``STEP.PARAMETER=VALUE`` texts and names of steps to skip into step -> parameter -> value."""
     steps = {}
     for text in settings:
         name, equals, value = text.partition("=")
@@ -86,7 +97,7 @@ def parse_settings(settings, skip=()):
     return steps
 
 
-def of_run_parameters(options):
-    """Collect the parameters of the run as a whole that were given."""
+def run_parameters_of(options):
+    """Return the given options that are parameters of the whole run."""
     names = ("save_calibrated_ramp", "save_intermediates", "stage_1overf", "rate_int_outliers")
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}

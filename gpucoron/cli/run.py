@@ -1,10 +1,10 @@
-"""``gpucoron run``: files, one after the other."""
+"""``gpucoron run``: reduce files one after another."""
 
 import logging
 import sys
 import time
 
-from gpucoron.cli.options import add_common, memory_size, of_run_parameters, parse_settings
+from gpucoron.cli.options import add_common, memory_size, parse_settings, run_parameters_of
 from gpucoron.errors import GpucoronError
 from gpucoron.files import on_one_line
 
@@ -21,9 +21,8 @@ def add_parser(commands):
         "--max-memory",
         type=memory_size,
         metavar="SIZE",
-        help="memory that the process may take, or the exposure on the GPU, for example 4G (default: what "
-        "is free); an exposure that needs more goes by chunks of rows, on the CPU from a scratch file in the output "
-        "folder",
+        help="memory limit of the process, or of the exposure on the GPU, for example 4G (default: the free memory); a "
+        "larger exposure is processed in blocks of rows, on the CPU from a scratch file in the output folder",
     )
     run.set_defaults(function=_run)
 
@@ -34,13 +33,13 @@ def _run(options):
     from gpucoron.io.crds_lookup import crds_context
     from gpucoron.io.warm_up import warm_up
 
-    steps, of_run = parse_settings(options.settings, options.skip), of_run_parameters(options)
-    # neither a misspelt parameter nor a wrong context is a matter of the file
-    steps, settled = check_request(profile=options.profile, steps=steps, pipeline=of_run, pars=options.pars)
+    steps, run_parameters = parse_settings(options.settings, options.skip), run_parameters_of(options)
+    # report a misspelt parameter or a wrong context once, not for each file
+    steps, parameters = check_request(profile=options.profile, steps=steps, pipeline=run_parameters, pars=options.pars)
     crds_context()
     warm_up()
     failed = 0
-    for path in _in_turn(options.files, settled):
+    for path in _sort_by_start(options.files, parameters):
         start = time.perf_counter()
         try:
             run, _models, paths = reduce_file(
@@ -53,46 +52,47 @@ def _run(options):
                 max_memory=options.max_memory,
                 use_pars=options.use_pars,
                 pars=options.pars,
-                **of_run,
+                **run_parameters,
             )
         except GpucoronError as error:
             print(f"gpucoron: {on_one_line(error)}", file=sys.stderr)
             failed += 1
             continue
         if not paths:
-            told = f"{path}: no product: there was no ramp that could be fitted"
-            print(f"gpucoron: {on_one_line(told)}", file=sys.stderr)
+            message = f"{path}: no product: there was no ramp that could be fitted"
+            print(f"gpucoron: {on_one_line(message)}", file=sys.stderr)
         if not options.quiet:
             print(summary.headline(run))
             print(summary.step_table(run))
             for written in paths.values():
                 print(f"wrote {written}")
-            print(f"{time.perf_counter() - start:.1f} s from file to file\n")
+            print(f"{time.perf_counter() - start:.1f} s in total, with reading and writing\n")
     if failed and len(options.files) > 1:
         print(f"gpucoron: {failed} of {len(options.files)} files failed", file=sys.stderr)
     return 2 if failed else 0
 
 
-def _in_turn(files, parameters):
-    """Sort files by when they began, if each one's persistence step reads what the one before has written."""
+def _sort_by_start(files, parameters):
+    """Sort files by start time if the persistence step of each file reads what the previous file has written."""
     from pathlib import Path
 
     from gpucoron.batch.inputs import read_input
-    from gpucoron.batch.persistence import carried, is_chained, tell_places
+    from gpucoron.batch.persistence import describe_subarray_conflict, is_chained, written_file
 
     if len(files) < 2 or not is_chained(parameters):
         return files
     found = {path: read_input(Path(path)) for path in files}
-    # what cannot be read comes last, and is reported then
-    in_turn = sorted(files, key=lambda path: found[path].begun or (float("inf"), 0))
-    places = {}
-    for path in in_turn:
+    # unreadable files are last; reducing them reports the error
+    in_order = sorted(files, key=lambda path: found[path].start or (float("inf"), 0))
+    regions = {}
+    for path in in_order:
         if found[path].error is None:
-            places.setdefault(found[path].about["detector"], []).append((found[path].name, found[path].place))
-    for one in places.values():
-        wrong = tell_places(carried(parameters), one)
-        if wrong:
-            log.warning("%s", wrong)
-    if in_turn != files:
-        log.warning("persistence: the files are taken in the order of time: %s", ", ".join(in_turn))
-    return in_turn
+            detector = found[path].record_fields["detector"]
+            regions.setdefault(detector, []).append((found[path].name, found[path].region))
+    for of_detector in regions.values():
+        conflict = describe_subarray_conflict(written_file(parameters), of_detector)
+        if conflict:
+            log.warning("%s", conflict)
+    if in_order != files:
+        log.warning("persistence: the files are reduced in order of time: %s", ", ".join(in_order))
+    return in_order

@@ -1,11 +1,11 @@
-"""What a run did, as plain text: the table of steps that the command line prints."""
+"""Summarize a run as plain text: the table of steps that the command line prints."""
 
 from gpucoron.io.products import backends_of
 
 
 def step_table(run):
-    """Write a run's steps as a table: status, seconds, what was flagged, or why a step did not run."""
-    rows = [("step", "status", "seconds", "flagged, or why not")]
+    """Return a table of the steps: status, seconds, counts of flags, or why a step did not run."""
+    rows = [("step", "status", "seconds", "flags, or why skipped")]
     for record in run.records:
         flagged = ", ".join(f"{count:,} {what}" for what, count in record.flagged.items())
         remark = flagged if record.status == "COMPLETE" else record.reason
@@ -21,7 +21,7 @@ def step_table(run):
 
 
 def headline(run):
-    """Say in one line what was reduced, where, and with which parameters' origin."""
+    """Describe in one line the exposure, the backend, the profile, the context and the parameter files."""
     facts = run.exposure.facts
     nints, ngroups, ny, nx = run.exposure.data.shape
     count = len(run.pars_files)

@@ -1,11 +1,12 @@
-"""Concatenations of exposures as tables, as spaceKLIP's Database has them, for those without spaceKLIP.
+"""A database of exposures as in spaceKLIP, for users without spaceKLIP.
 
 >>> database = create_database(output_dir="reduced", input_dir="raw")
 >>> gpucoron.run_obs(database)  # the tables now name the products
 >>> database.write("reduced/database.ecsv")
 
-A concatenation is what has telescope, instrument, detector, filter, pupil, mask and subarray in common: science
-exposures, references for their PSF, target acquisitions and backgrounds. The columns have spaceKLIP's names.
+The exposures are sorted into concatenations: tables of science exposures, PSF references, target acquisitions and
+backgrounds with the same telescope, instrument, detector, filter, pupil, mask and subarray. The columns have the names
+of spaceKLIP.
 """
 
 import os
@@ -34,12 +35,12 @@ from gpucoron.parameters import refuse_unknown
 
 __all__ = ["STAGES", "TYPES", "Database", "as_database", "create_database"]
 
-#: what update_obs can change besides the file, in lower case
+#: columns that update_obs can change besides the file, in lower case
 _CHANGES = (
     "nints", "effinttm", "xoffset", "yoffset", "crpix1", "crpix2", "maskcenx", "maskceny", "starcenx", "starceny",
     "crop_shiftx", "crop_shifty", "align_shift", "center_shift", "align_mask", "center_mask", "blurfwhm",
 )  # fmt: skip
-#: the columns without which a table is no concatenation -> how to fill them
+#: required columns of a concatenation -> their contents
 _NEEDED = {
     "TYPE": f"what each exposure is, one of {', '.join(TYPES)}",
     "DATAMODL": f"its stage, one of {', '.join(STAGES)}; raw exposures are STAGE0",
@@ -60,36 +61,36 @@ def create_database(
     cr_from_siaf=False,
     **selection,
 ):
-    """Sort exposures into concatenations, by their headers alone.
+    """Sort exposures into concatenations by their headers.
 
     Parameters
     ----------
     output_dir : str or Path
-        Where the products will go.
+        Folder for the products.
     pid : int, optional
         Only exposures of this program.
     obsids : int or list of int, optional
         Only these observations.
     input_dir : str, Path, or a list of them
-        A folder, files, or patterns. Of a folder (without those in it) all ``*.fits`` and ``*.fits.gz`` that hold raw
-        exposures are taken, whatever their names; files that are named may be of stage 1 or 2 too. Without it, the
-        folder of the program `pid` in ``$JWSTDOWNLOAD_OUTDIR``.
+        A folder, files, or patterns. From a folder, but not its subfolders, all ``*.fits`` and ``*.fits.gz`` with raw
+        exposures are used; files given by name may also be of stage 1 or 2. By default the folder of the program `pid`
+        in ``$JWSTDOWNLOAD_OUTDIR``.
     psflibpaths : str, Path, or a list of them, optional
-        These are the PSF references, and nothing else is; by default IS_PSF tells. An empty list: there are none.
+        The PSF references; an empty list means that there are none. By default the keyword IS_PSF decides.
     bgpaths : str, Path, or a list of them, optional
-        Of the files above, these are backgrounds too.
+        Which of these files are backgrounds, in addition to those marked in their headers.
     assoc_using_targname : bool
-        An acquisition or background belongs to the science target or to the reference whose name is in its own.
+        Assign an acquisition or background to the target or reference whose name is part of its own name.
     verbose : bool
         Print the summary.
     readlevel : str or int
         '012', 0, 1 or 2.
     cr_from_siaf : bool
-        Only False: CRPIX is the header's.
+        Must be False: CRPIX is read from the header.
     **selection
-        Only exposures with: ``sca`` ('along'), ``filt`` ('F444W'), ``exp_type`` ('NRC_CORON'), ``vst_grp_act``
-        ('02101'), ``apername``, ``apername_pps``; ``file_type`` ('uncal.fits', 'rateints.fits') is a part of the name,
-        and lets files of stage 1 and 2 be taken from a folder.
+        Select exposures by ``sca`` ('along'), ``filt`` ('F444W'), ``exp_type`` ('NRC_CORON'), ``vst_grp_act``
+        ('02101'), ``apername`` or ``apername_pps``. ``file_type`` ('uncal.fits', 'rateints.fits') selects by a part of
+        the file name, and includes files of stage 1 and 2 in folders.
 
     Returns
     -------
@@ -98,39 +99,38 @@ def create_database(
     Raises
     ------
     InputError
-        A file does not exist or is damaged, lacks a keyword that is needed, would make the same product as another
-        one; or nothing was found.
+        A file does not exist, is damaged, lacks a required keyword or would give the same product as another one; or
+        nothing was found.
     ParameterError
-        An option has no meaning here.
+        An option is not supported.
 
     Notes
     -----
-    Source of the interface and the rules: spaceKLIP 2.2, ``database.create_database``. Where it fails, this differs:
+    Source of the interface and the rules: spaceKLIP 2.2, ``database.create_database``. Differences:
 
-    - Target acquisitions join the concatenation of their mask, the one of their own observation if there are several.
-      There, those of NIRCam have one of their own, and those of MIRI's Lyot mask are an error.
-    - Of two names of targets that fit, the longer one decides: 'HD-1' is in 'HD-12' too.
-    - BKGDTARG makes a background, as well as BG or BACK in the target's name.
-    - A background that was exposed like nothing else is kept, with a warning. Length and integrations are compared
-      together.
-    - The content of a file tells its stage, not its name.
-    - NINTS counts the integrations of a segment, not those of the whole exposure.
-    - The order in which files are found does not matter.
-    - PIXSCALE is the header's CDELT, CWAVEL and DWAVEL come from a table, NaN for a filter that it lacks; MASKFILE is
+    - Target acquisitions belong to the concatenation of their mask, preferably of the same observation. In spaceKLIP,
+      those of NIRCam form a separate concatenation, and those of MIRI's Lyot mask are an error.
+    - If several target names match, the longest one is used: 'HD-12' also contains 'HD-1'.
+    - BKGDTARG marks backgrounds, in addition to BG or BACK in the name of the target.
+    - A background without an exposure of equal duration and number of integrations is kept, with a warning.
+    - The stage of a file is determined from its content, not from its name.
+    - NINTS is the number of integrations of a segment, not of the whole exposure.
+    - The order of the files does not matter.
+    - PIXSCALE is CDELT of the header. CWAVEL and DWAVEL are from a table, and NaN for unknown filters. MASKFILE is
       ``*_psfmask.fits`` beside the file, or 'NONE'. Nothing is downloaded.
     """
     if not isinstance(output_dir, str | os.PathLike):
-        msg = f"output_dir: expected a folder, got {output_dir!r}; exposures are given as input_dir=..."
+        msg = f"output_dir: expected a folder, got {output_dir!r}; give the exposures as input_dir=..."
         raise ParameterError(msg)
     if str(readlevel) not in ("0", "1", "2", "012"):
-        msg = f"readlevel: expected '012', 0, 1 or 2, got {readlevel!r}; products of stage 3 are for spaceKLIP's own"
+        msg = f"readlevel: expected '012', 0, 1 or 2, got {readlevel!r}; for stage 3 use spaceKLIP's own Database"
         raise ParameterError(msg)
     program = to_integers("pid", pid)
     chosen = Selection(program, to_integers("obsids", obsids), selection)
     if input_dir is None:
         archive = os.environ.get("JWSTDOWNLOAD_OUTDIR")
         if not archive or len(program) != 1:
-            msg = "input_dir: name the folder with the exposures, create_database(output_dir, input_dir='raw')"
+            msg = "input_dir: give the folder with the exposures, create_database(output_dir, input_dir='raw')"
             raise ParameterError(msg)
         input_dir = Path(archive) / f"{program[0]:05d}"
     database = Database(output_dir)
@@ -140,22 +140,22 @@ def create_database(
 
 
 class Database:
-    """Concatenations of exposures, and where their newest products are.
+    """Concatenations of exposures, with the paths of their newest products.
 
     Parameters
     ----------
     output_dir : str or Path
-        `gpucoron.run_obs` makes its products in a folder below it.
+        `gpucoron.run_obs` writes its products to a subfolder of it.
     obs : dict, optional
-        Name of a concatenation -> astropy Table with the columns TYPE, DATAMODL and FITSFILE at least. They are not
-        copied.
+        Name of a concatenation -> astropy Table with at least the columns TYPE, DATAMODL and FITSFILE. The tables are
+        not copied.
 
     Attributes
     ----------
     obs : dict
     output_dir : str
     verbose : bool
-        Whether reading exposures prints the summary.
+        Whether to print the summary after reading exposures.
     """
 
     def __init__(self, output_dir=".", obs=None):
@@ -170,24 +170,24 @@ class Database:
     def read_jwst_s012_data(
         self, datapaths, psflibpaths=None, bgpaths=None, cr_from_siaf=False, assoc_using_targname=True
     ):
-        """Sort files into concatenations, which take the place of those of the same name; see `create_database`."""
+        """Sort files into concatenations, which replace those with the same name; see `create_database`."""
         self._read(datapaths, psflibpaths, bgpaths, cr_from_siaf, assoc_using_targname, Selection())
 
     def _read(self, paths, psflibpaths, bgpaths, cr_from_siaf, by_name, chosen):
         if cr_from_siaf:
-            msg = "cr_from_siaf: gpucoron takes CRPIX from the header; leave it out, or use spaceKLIP's own Database"
+            msg = "cr_from_siaf: gpucoron reads CRPIX from the header; omit it, or use spaceKLIP's own Database"
             raise ParameterError(msg)
         found = find_exposures(paths, chosen)
         library = None if psflibpaths is None else find_exposures(psflibpaths, Selection())
         found |= library or {}
         if not found:
             listed = paths if isinstance(paths, str | os.PathLike) else ", ".join(map(str, paths)) or "an empty list"
-            msg = f"{listed}: no exposure there that was asked for"
+            msg = f"{listed}: no matching exposure there"
             raise InputError(msg)
         backgrounds = set() if bgpaths is None else set(find_exposures(bgpaths, Selection()))
         if backgrounds - set(found):
-            stranger = sorted(backgrounds - set(found))[0]
-            msg = f"bgpaths: {stranger} is not among the other files; name it in input_dir or psflibpaths as well"
+            unknown = sorted(backgrounds - set(found))[0]
+            msg = f"bgpaths: {unknown} is not among the other files; add it to input_dir or psflibpaths as well"
             raise ParameterError(msg)
         refuse_same_products(sorted(one.path for one in found.values()))
         library = None if library is None else set(library)
@@ -197,10 +197,10 @@ class Database:
             self.summary()
 
     def update_obs(self, key, index, fitsfile, maskfile=None, *, update_pxar=False, **changes):
-        """Tell a row its new file.
+        """Set the new file of a row.
 
-        FITSFILE is set, DATAMODL to the stage that the file's content shows, BUNIT to its unit. Columns of text become
-        wider where a name needs it.
+        This sets FITSFILE, DATAMODL (the stage, from the content of the file) and BUNIT. Text columns become wider if
+        necessary.
 
         Parameters
         ----------
@@ -211,18 +211,18 @@ class Database:
         fitsfile, maskfile : str or Path
             New FITSFILE; new MASKFILE if not None.
         update_pxar : bool
-            Take PIXAR_SR from the file as well.
+            Also read PIXAR_SR from the file.
         **changes
-            New values of other columns, by their names in lower case: nints, effinttm (s), xoffset, yoffset, crpix1,
+            New values of other columns, named in lower case: nints, effinttm (s), xoffset, yoffset, crpix1,
             crpix2, maskcenx, maskceny, starcenx, starceny, crop_shiftx, crop_shifty, align_shift, center_shift,
-            align_mask, center_mask, blurfwhm. None leaves a value as it is.
+            align_mask, center_mask, blurfwhm. None does not change a value.
 
         Raises
         ------
         InputError
-            The file does not exist, or is no product of stages 0 to 2.
+            The file does not exist, or is not a product of stages 0 to 2.
         ParameterError
-            There is no such concatenation, row or column.
+            The concatenation, row or column does not exist.
         """
         if key not in self.obs:
             refuse_unknown("concatenation", key, self.obs)
@@ -250,23 +250,23 @@ class Database:
             if value is not None and name in table.colnames:
                 set_cell(table, name, index, value)
             elif value is not None and name.lower() in changes:
-                msg = f"{key}: there is no column {name}; add it, or leave {name.lower()} out"
+                msg = f"{key}: there is no column {name}; add it, or omit {name.lower()}"
                 raise ParameterError(msg)
 
     def summary(self, file=None):
-        """Print each concatenation: how many exposures of which kind, and a row for each. Return the text.
+        """Print the number of exposures of each type in each concatenation, and a row for each. Return the text.
 
         Parameters
         ----------
         file : text stream, optional
-            Where to print; by default the standard output.
+            Default is the standard output.
         """
         text = "\n\n".join(summarize(key, table) for key, table in self.obs.items()) or "no concatenations"
         print(text, file=file)
         return text
 
     def write(self, path):
-        """Write all tables into one file of astropy's ECSV format, whole or not at all; an older one is replaced.
+        """Write all tables to one ECSV file, completely or not at all; an existing file is replaced.
 
         Raises
         ------
@@ -279,7 +279,7 @@ class Database:
 
     @classmethod
     def read(cls, path):
-        """Read what `write` wrote: keys, paths, types of columns and masked values are the same.
+        """Read a file that `write` wrote, with the same keys, paths, types of columns and masked values.
 
         Raises
         ------
@@ -293,32 +293,32 @@ class Database:
             raise InputError(msg) from None
         try:
             return cls(*unstack_tables(Table.read(lines, format="ascii.ecsv")))
-        except Exception as error:  # a file of another kind shows as almost any error
+        except Exception as error:  # other files can raise almost anything
             msg = f"{path}: not written by Database.write, or damaged ({first_line(error)})"
             raise InputError(msg) from error
 
 
 def as_database(database, output_dir=None):
-    """Take anything that can serve as a database, or say what is wrong with it.
+    """Check that an object can be used as a database, and make a `Database` of a dict.
 
     Parameters
     ----------
     database : Database, spaceKLIP Database, or dict
-        Of a dict (name of a concatenation -> astropy Table) the files of raw rows must exist; its tables are updated in
-        place.
+        A dict has the items name of a concatenation -> astropy Table. The files of its raw rows must exist, and its
+        tables are updated in place.
     output_dir : str or Path, optional
-        For a dict; the current folder by default.
+        Only for a dict; by default the current folder.
 
     Returns
     -------
     object
-        With ``obs``, ``output_dir`` and ``update_obs(key, index, path)``: what was given, or a `Database` around the
-        dict.
+        The given database, or a new `Database` with the dict. It has ``obs``, ``output_dir`` and
+        ``update_obs(key, index, path)``.
 
     Raises
     ------
     ParameterError
-        It is something else, or one of its tables lacks a column or holds what makes no sense; the message names
+        The object is not a database, or one of its tables lacks a column or has an invalid value; the message names
         concatenation, column and row.
     """
     is_dict = isinstance(database, Mapping)
@@ -328,13 +328,15 @@ def as_database(database, output_dir=None):
     if missing:
         raise ParameterError(_not_a_database(database, missing))
     if output_dir is not None and not is_dict:
-        msg = f"output_dir: the database has its own, {database.output_dir}; set that one"
+        msg = f"output_dir: the database already has one, {database.output_dir}; set that instead"
         raise ParameterError(msg)
     if not isinstance(database.obs, Mapping):
         msg = f"database.obs: expected a dict of astropy Tables, got {_kind(database.obs)}"
         raise ParameterError(msg)
     if not database.obs:
-        msg = "the database has no concatenations; gpucoron.database.create_database(input_dir=...) makes them of files"
+        msg = (
+            "the database has no concatenations; gpucoron.database.create_database(input_dir=...) makes them from files"
+        )
         raise ParameterError(msg)
     for key, table in database.obs.items():
         _check_table(key, table, must_exist=is_dict)
@@ -344,12 +346,14 @@ def as_database(database, output_dir=None):
 def _not_a_database(given, missing):
     if isinstance(given, str | os.PathLike):
         return (
-            f"{given}: a path is no database; gpucoron.database.create_database(input_dir=...) makes one of exposures, "
-            "Database.read(path) reads one that was written"
+            f"{given}: a path is not a database; gpucoron.database.create_database(input_dir=...) makes one from "
+            "exposures, Database.read(path) reads a saved one"
         )
     if isinstance(given, Table):
-        return "one table is no database; give it a name: {'my concatenation': table}"
-    return f"{_kind(given)} is no database, it lacks {', '.join(missing)}; give a Database, or a dict of astropy Tables"
+        return "one table is not a database; give it a name: {'my concatenation': table}"
+    return (
+        f"{_kind(given)} is not a database, it lacks {', '.join(missing)}; give a Database, or a dict of astropy Tables"
+    )
 
 
 def _kind(value):
@@ -359,7 +363,7 @@ def _kind(value):
 def _check_table(key, table, must_exist):
     if not isinstance(table, Table):
         way = "Table.from_pandas(it)" if _kind(table).startswith("pandas.") else "astropy.table.Table(it)"
-        msg = f"concatenation {key}: expected an astropy Table, got {_kind(table)}; make it one, {way}"
+        msg = f"concatenation {key}: expected an astropy Table, got {_kind(table)}; convert it: {way}"
         raise ParameterError(msg)
     for name, content in _NEEDED.items():
         if name not in table.colnames:

@@ -1,4 +1,4 @@
-"""The tables of a database: their columns, their cells, a text to read, and one file for all of them."""
+"""The tables of a database: create, change and print them, and combine all of them in one file."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from astropy.table import Column, MaskedColumn, QTable, Table
 
 from gpucoron.errors import ParameterError
 
-#: what a row may be: science target or PSF reference, the acquisition (TA) or background (BG) that belongs to either
+#: types of rows: science target or PSF reference, and their acquisitions (TA) and backgrounds (BG)
 TYPES = ("SCI", "SCI_TA", "SCI_BG", "REF", "REF_TA", "REF_BG")
 STAGES = ("STAGE0", "STAGE1", "STAGE2", "STAGE3")
 _FLOATS = (
@@ -18,7 +18,7 @@ _FLOATS = (
     "DEC_REF", "ROLL_REF", "BLURFWHM",
 )  # fmt: skip
 _INTEGERS = ("NINTS", "NUMDTHPT")
-#: every concatenation's name in the file that holds all of them
+#: column with the name of the concatenation in the common file
 _KEY = "CONCATENATION"
 _SHOWN = ("TYPE", "EXP_TYPE", "DATAMODL", "TARGPROP", "FILTER", "NINTS", "EFFINTTM", "ROLL_REF", "NUMDTHPT")
 
@@ -33,7 +33,7 @@ def make_table(typed):
     Returns
     -------
     astropy Table
-        Text, and arrays of shifts, in columns of objects, as in spaceKLIP: a cell takes text of any length.
+        Text and shifts are in object columns, as in spaceKLIP, so that cells can hold text of any length.
     """
     rows = [{"TYPE": type_, **one.row} for type_, one in typed]
     table = Table()
@@ -44,7 +44,7 @@ def make_table(typed):
 
 
 def _fill(cells, dtype):
-    """Make an array of cells; of objects, none of them is taken apart."""
+    """Make an array of cells; cells that are arrays stay single objects."""
     if np.dtype(dtype).kind != "O":
         return np.array(cells, dtype)
     array = np.empty(len(cells), object)
@@ -54,7 +54,7 @@ def _fill(cells, dtype):
 
 
 def to_text(value):
-    """Give a cell's text; None where it holds none."""
+    """Return the text of a cell; None if it is not text."""
     if np.ma.is_masked(value):
         return None
     if isinstance(value, bytes):
@@ -63,7 +63,7 @@ def to_text(value):
 
 
 def set_cell(table, name, index, value):
-    """Set a cell of a table; a column of text that is too narrow is made wider."""
+    """Set a cell of a table; widen its text column if necessary."""
     kind = table[name].dtype.kind
     if kind in "SU":
         value = os.fsencode(value) if kind == "S" else os.fspath(value)
@@ -78,7 +78,7 @@ def set_cell(table, name, index, value):
 
 
 def summarize(key, table):
-    """Write a concatenation down for the eye: counts, and a line for each exposure; offsets in mas."""
+    """Format a concatenation for printing: counts, and a line for each exposure; offsets in mas."""
     text = {
         name: [to_text(value) or "?" for value in table[name]] if name in table.colnames else ["?"] * len(table)
         for name in ("TYPE", "DATAMODL", "FITSFILE")
@@ -104,7 +104,7 @@ def _rank(item):
 
 
 def stack_tables(obs, output_dir):
-    """Put all tables below each other: one table for one file, whose meta holds what the file's format would lose."""
+    """Stack all tables into one for a file; its meta holds the properties that the format would lose."""
     names = dict.fromkeys(name for table in obs.values() for name in table.colnames)
     stacked, in_json = Table(), []
     stacked[_KEY] = np.array([key for key, table in obs.items() for _row in table], dtype=str)
@@ -114,34 +114,34 @@ def stack_tables(obs, output_dir):
             cells += _to_plain(name, table[name]) if name in table.colnames else [None] * len(table)
         stacked[name], is_json = _column_of(cells)
         in_json += [name] * is_json
-    about = [
+    concatenations = [
         {"key": key, "columns": [[name, *_describe(table[name])] for name in table.colnames]}
         for key, table in obs.items()
     ]
-    about = {"output_dir": output_dir, "json": in_json, "concatenations": about}
-    stacked.meta = {"gpucoron": json.dumps(about)}
+    properties = {"output_dir": output_dir, "json": in_json, "concatenations": concatenations}
+    stacked.meta = {"gpucoron": json.dumps(properties)}
     return stacked
 
 
 def unstack_tables(stacked):
-    """Take `stack_tables` apart again: (output_dir, obs)."""
-    about = json.loads(stacked.meta["gpucoron"])
+    """Reverse `stack_tables`; return (output_dir, obs)."""
+    properties = json.loads(stacked.meta["gpucoron"])
     keys = ["" if np.ma.is_masked(key) else key for key in stacked[_KEY]]
     obs = {}
-    for concatenation in about["concatenations"]:
+    for concatenation in properties["concatenations"]:
         rows = [row for row, key in enumerate(keys) if key == concatenation["key"]]
         table = obs[concatenation["key"]] = Table()
         for name, *kind in concatenation["columns"]:
             cells = [stacked[name][row] for row in rows]
             cells = [None if np.ma.is_masked(cell) else _plain(cell) for cell in cells]
-            if name in about["json"]:
+            if name in properties["json"]:
                 cells = [None if cell is None else json.loads(cell) for cell in cells]
             table[name] = _restore(cells, *kind)
-    return about["output_dir"], obs
+    return properties["output_dir"], obs
 
 
 def _to_plain(name, column):
-    """Give a column's cells as Python's own values; None where they are masked."""
+    """Convert the cells of a column to Python values, None for masked cells."""
     if not hasattr(column, "dtype"):
         msg = f"column {name}: {type(column).__name__} cannot be written; write plain numbers or text"
         raise ParameterError(msg)
@@ -157,10 +157,10 @@ def _plain(cell):
 
 
 def _column_of(cells):
-    """Make a column that ECSV holds, and tell whether its cells had to be written as JSON."""
+    """Make a column for ECSV; return it, and whether its cells are encoded as JSON."""
     mask = [cell is None for cell in cells]
     kinds = {type(cell) for cell in cells} - {type(None)}
-    is_text = kinds == {str} and not any(mask) and all(cells)  # ECSV takes an empty text for a missing one
+    is_text = kinds == {str} and not any(mask) and all(cells)  # ECSV reads an empty string as missing
     is_number = kinds in ({bool}, {int}, {float}, {int, float})
     if not is_text and not is_number:
         return Column([json.dumps(cell) for cell in cells], dtype=str), True

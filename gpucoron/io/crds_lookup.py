@@ -1,7 +1,7 @@
-"""Look-ups in CRDS: the context, and the files that its rules name for an exposure.
+"""Look up the CRDS context, and the reference files that its rules select for an exposure.
 
-CRDS logs a failed look-up and prints its tracebacks, thousands of lines where a context does not exist. Here the rules
-are loaded before CRDS is asked for anything, so that every failure is one error that holds its cause.
+CRDS prints tracebacks for failed look-ups, thousands of lines if the context does not exist. Therefore this module
+loads the rules before each look-up, and raises one error with the cause if that fails.
 """
 
 import logging
@@ -12,55 +12,55 @@ from pathlib import Path
 from gpucoron.errors import ReferenceFileError
 from gpucoron.files import first_line
 
-#: how many of the cache's contexts a message lists
+#: number of contexts that a message lists
 _LISTED = 3
 
 
 def crds_context():
-    """Return (context, CRDS software version) that look-ups use; its rules are in the cache, or are fetched now.
+    """Return the CRDS context and the CRDS software version of look-ups; download its rules if necessary.
 
     Raises
     ------
     ReferenceFileError
-        CRDS has neither a server nor a cache to take a context from, or there is no such context.
+        CRDS has neither a server nor a cache, or the context does not exist.
     """
     import crds
     from crds.core import heavy_client
 
-    with _errors_told_once():
+    with _muted_crds_errors():
         try:
             mode, context = heavy_client.get_processing_mode("jwst")
-        except (Exception, SystemExit) as error:  # CRDS itself leaves the process when it finds no configuration
+        except (Exception, SystemExit) as error:  # CRDS exits if it finds no configuration
             reason = "it finds neither a server nor a cache" if isinstance(error, SystemExit) else first_line(error)
-            msg = f"CRDS cannot tell its context: {reason}; {_advice()}"
+            msg = f"CRDS cannot determine its context: {reason}; {_advice()}"
             raise ReferenceFileError(msg) from None
-        if mode != "remote":  # then the server holds the rules
+        if mode != "remote":  # a remote server evaluates the rules itself
             _load_context(context)
     return context, crds.__version__
 
 
-def look_up(about, reftypes, owner):
-    """Find the files that CRDS's rules name for an exposure; what the cache lacks is fetched.
+def look_up(parameters, reftypes, owner):
+    """Find the files that the CRDS rules select for an exposure; download those missing in the cache.
 
     Parameters
     ----------
-    about : dict
-        The exposure's metadata, as ``get_crds_parameters`` of a datamodel gives them.
+    parameters : dict
+        The metadata of the exposure, from ``get_crds_parameters`` of a datamodel.
     reftypes : iterable of str
     owner : str
-        The exposure's name, for messages.
+        Name of the exposure, for messages.
 
     Returns
     -------
     paths : dict
-        reference type -> path, or 'N/A' where the rules say that there is no file.
+        reference type -> path, or 'N/A' if the rules exclude the exposure.
     unmatched : dict
-        reference type -> why the rules say nothing: the context does not know the type, or no rule matches.
+        reference type -> reason: the context does not have the type, or no rule matches.
 
     Raises
     ------
     ReferenceFileError
-        The rules cannot be read, or name a file that is not in the cache and cannot be fetched.
+        The rules cannot be read, or select a file that is not in the cache and cannot be downloaded.
     """
     reftypes = sorted(set(reftypes))
     if not reftypes:
@@ -68,47 +68,47 @@ def look_up(about, reftypes, owner):
     import crds
 
     context, _version = crds_context()
-    with _errors_told_once():
+    with _muted_crds_errors():
         try:
-            _load_rules(context, about, reftypes)
-            names = crds.getrecommendations(about, reftypes=reftypes, observatory="jwst")
+            _load_rules(context, parameters, reftypes)
+            names = crds.getrecommendations(parameters, reftypes=reftypes, observatory="jwst")
         except ReferenceFileError:
             raise
         except _MissingRulesError as error:
             msg = f"{owner}: {error}; {_advice()}"
             raise ReferenceFileError(msg) from None
-        except Exception as error:  # CRDS raises OSError, KeyError and errors of its own for one and the same cause
-            msg = f"{owner}: CRDS cannot name the references {', '.join(reftypes)} ({first_line(error)}); {_advice()}"
+        except Exception as error:  # CRDS raises various errors for the same cause
+            msg = f"{owner}: CRDS cannot select the references {', '.join(reftypes)} ({first_line(error)}); {_advice()}"
             raise ReferenceFileError(msg) from None
-    paths, unmatched, named = {}, {}, {}
+    paths, unmatched, selected = {}, {}, {}
     for reftype in reftypes:
-        name = names.get(reftype, "N/A")  # a type that the rules omit is not among the answers
+        name = names.get(reftype, "N/A")  # CRDS omits types that the rules exclude
         if "N/A" in name.upper():
             paths[reftype] = "N/A"
         elif name.startswith("NOT FOUND"):
             unmatched[reftype] = name.removeprefix("NOT FOUND").strip()
         else:
-            named[reftype] = name
+            selected[reftype] = name
             paths[reftype] = crds.locate_file(name, "jwst")
-    absent = [reftype for reftype in named if not os.path.exists(paths[reftype])]
+    absent = [reftype for reftype in selected if not os.path.exists(paths[reftype])]
     if absent:
-        paths |= _fetch(about, {reftype: named[reftype] for reftype in absent}, owner, context)
+        paths |= _fetch(parameters, {reftype: selected[reftype] for reftype in absent}, owner, context)
     return paths, unmatched
 
 
-def _fetch(about, named, owner, context):
-    """Let CRDS fetch the files that its rules name: reference type -> path."""
+def _fetch(parameters, selected, owner, context):
+    """Download the selected files (reference type -> name); return reference type -> path."""
     import crds
 
-    with _errors_told_once():
+    with _muted_crds_errors():
         try:
-            paths = crds.getreferences(about, reftypes=list(named), observatory="jwst")
+            paths = crds.getreferences(parameters, reftypes=list(selected), observatory="jwst")
             cause = None
         except Exception as error:
             paths, cause = {}, error
     absent = [
         name
-        for reftype, name in named.items()
+        for reftype, name in selected.items()
         if not ("://" in paths.get(reftype, "") or os.path.exists(paths.get(reftype, "")))
     ]
     if absent:
@@ -117,34 +117,34 @@ def _fetch(about, named, owner, context):
             f"{owner}: the context {context} names {', '.join(absent)}, not in the cache and cannot be "
             f"fetched{reason}; {_advice()}"
         )
-        if any(reftype.startswith("pars-") for reftype in named):
-            msg += "; or leave CRDS's parameter files out with --no-pars (use_pars=False)"
+        if any(reftype.startswith("pars-") for reftype in selected):
+            msg += "; or do without CRDS parameter files: --no-pars (use_pars=False)"
         raise ReferenceFileError(msg) from None
     return paths
 
 
 def _load_context(context):
-    """Give the rules of a context, from the cache or fetched into it."""
+    """Return the rules of a context; download them if necessary."""
     from crds.core import heavy_client
 
     try:
         return _or_fetched(context, lambda: heavy_client.get_symbolic_mapping(context))
     except Exception as error:
         folder = _mappings_folder()
-        there = sorted(path.name for path in folder.glob("*.pmap"))
-        held = f"{folder} holds {', '.join(there[-_LISTED:])}" if there else f"{folder} holds none"
-        msg = f"CRDS's context {context} cannot be read: {first_line(error)}; {held}; {_advice()}"
+        cached = sorted(path.name for path in folder.glob("*.pmap"))
+        listed = f"{folder} holds {', '.join(cached[-_LISTED:])}" if cached else f"{folder} holds none"
+        msg = f"CRDS context {context} cannot be read: {first_line(error)}; {listed}; {_advice()}"
         raise ReferenceFileError(msg) from None
 
 
-def _load_rules(context, about, reftypes):
-    """Load the rules of an instrument for some types: CRDS takes missing ones for types that it does not know."""
+def _load_rules(context, parameters, reftypes):
+    """Load the rules of an instrument for some types; CRDS would treat missing rules as unknown types."""
     from crds.core import heavy_client
     from crds.core.exceptions import CrdsUnknownReftypeError, IrrelevantReferenceTypeError, OmitReferenceTypeError
 
     if heavy_client.get_processing_mode("jwst")[0] == "remote":
         return
-    instrument = {key.lower(): value for key, value in about.items()}["meta.instrument.name"]
+    instrument = {key.lower(): value for key, value in parameters.items()}["meta.instrument.name"]
     rules = _or_fetched(context, lambda: _load_context(context).get_imap(instrument))
     for reftype in reftypes:
         try:
@@ -154,11 +154,11 @@ def _load_rules(context, about, reftypes):
 
 
 class _MissingRulesError(Exception):
-    """Rules that a context consists of are neither in the cache nor on a server."""
+    """Rules of a context are neither in the cache nor on the server."""
 
 
 def _or_fetched(context, load):
-    """Load rules; where they are not in the cache, fetch those of the whole context, as CRDS itself would."""
+    """Load rules; if they are not in the cache, download all rules of the context, as CRDS does."""
     from crds.client import api
 
     try:
@@ -169,8 +169,8 @@ def _or_fetched(context, load):
         api.dump_mappings(context)
         return load()
     except Exception as error:
-        what = "it is" if missing == context else f"the rules {missing} of the context {context} are"
-        msg = f"{what} not in the cache and cannot be fetched ({first_line(error)})"
+        subject = "it is" if missing == context else f"the rules {missing} of the context {context} are"
+        msg = f"{subject} not in the cache and cannot be fetched ({first_line(error)})"
         raise _MissingRulesError(msg) from error
 
 
@@ -181,8 +181,8 @@ def _mappings_folder():
 
 
 @contextmanager
-def _errors_told_once():
-    """Keep CRDS's own reports of errors out of the log: the exception holds them."""
+def _muted_crds_errors():
+    """Keep the error messages of CRDS out of the log, because the exception contains them."""
     crds_log = logging.getLogger("CRDS")
 
     def is_no_error(record):
@@ -200,8 +200,8 @@ def _advice():
     server = os.environ.get("CRDS_SERVER_URL")
     if not path:
         return "set CRDS_PATH to a cache folder and CRDS_SERVER_URL to https://jwst-crds.stsci.edu"
-    what = path if os.path.isdir(path) else f"{path}, which does not exist"
+    cache = path if os.path.isdir(path) else f"{path}, which does not exist"
     if not server:
-        return f"set CRDS_SERVER_URL to https://jwst-crds.stsci.edu, or check the cache CRDS_PATH={what}"
+        return f"set CRDS_SERVER_URL to https://jwst-crds.stsci.edu, or check the cache CRDS_PATH={cache}"
     context = os.environ.get("CRDS_CONTEXT", "the default one")
-    return f"check CRDS_PATH ({what}), CRDS_SERVER_URL ({server}) and CRDS_CONTEXT ({context})"
+    return f"check CRDS_PATH ({cache}), CRDS_SERVER_URL ({server}) and CRDS_CONTEXT ({context})"

@@ -1,7 +1,7 @@
 """One exposure: its arrays on one device, and the frozen facts about it.
 
-The science arrays are read once, in pieces, straight into float32 where they are wanted; everything else in the file
-(header keywords, tables, history) goes through stdatamodels and is kept for the products.
+The science arrays are read once, in pieces, and converted to float32 on the device that needs them. stdatamodels reads
+everything else (keywords, tables, history), which is kept for the products.
 """
 
 import logging
@@ -19,31 +19,31 @@ from gpucoron.backends import get_backend
 from gpucoron.errors import InputError
 from gpucoron.facts import Facts
 from gpucoron.files import first_line
-from gpucoron.io.boundary import told_of
+from gpucoron.io.boundary import converted_errors
 from gpucoron.io.fits_layout import CheckSum, Layout, check_sums, read_layout
 from gpucoron.io.keywords import check_keywords, facts_of, note_what_is_unusual
 
 log = logging.getLogger(__name__)
 
-#: extensions that are read here and not by stdatamodels
+#: extensions that this module reads instead of stdatamodels
 _ARRAYS = ("SCI", "ERR", "PIXELDQ", "GROUPDQ", "ZEROFRAME", "REFOUT")
 _TABLES = ("GROUP", "INT_TIMES", "ASDF")
-#: how stdatamodels says that an extension is missing which the ASDF extension names
+#: the error of stdatamodels if the ASDF extension refers to a missing extension
 _LOST = re.compile(r"Extension \(\W*(\w+)\W*, \d+\) not found")
-#: attributes that live where the steps run
+#: attributes on the device of the backend
 _ON_DEVICE = ("data", "groupdq", "pixeldq", "zeroframe")
-#: what stage 1 starts from, for messages
+#: accepted input, for messages
 _ACCEPTED = "the path of one *_uncal.fits or *_ramp.fits (str or Path)"
 
 
 def check_path(given, also=""):
-    """Refuse what is no path of a file that stage 1 can start from, before it is opened.
+    """Check that the input is the path of one exposure, before it is opened.
 
     Parameters
     ----------
     given : object
     also : str, optional
-        What is accepted beside a path.
+        Other accepted input, for the message.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def check_path(given, also=""):
     InputError
     """
     if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
-        kind = {None: "missing", "": "an empty text"}.get(given if isinstance(given, str | None) else 0)
+        kind = {None: "missing", "": "an empty string"}.get(given if isinstance(given, str | None) else 0)
         kind = kind or f"of the type {type(given).__name__}"
         several = isinstance(given, (list, tuple)) or type(given).__name__ in ("ModelContainer", "ModelLibrary")
         way_out = "; call it once for each exposure, or reduce many with gpucoron.batch.reduce" if several else ""
@@ -62,7 +62,7 @@ def check_path(given, also=""):
         raise InputError(msg)
     path = Path(given)
     if path.suffix.lower() == ".json":
-        msg = f"{path}: an association; stage 1 takes its exposures one by one: expected {_ACCEPTED}{also}"
+        msg = f"{path}: an association; stage 1 processes one exposure at a time: expected {_ACCEPTED}{also}"
         raise InputError(msg)
     return path
 
@@ -79,14 +79,14 @@ class Exposure:
     zeroframe : (nints, ny, nx) float32 or None, DN
     facts : Facts
     meta : stdatamodels RampModel without arrays, or None
-        Everything else that the file holds.
+        All keywords and tables of the file.
     path : Path or None
     average_dark_current : (ny, nx) float32 or None, e-/s
         Set by dark_current, read by ramp_fit.
     matched_dark : array or None, DN
-        The dark as it was subtracted, where ``dark_output`` asks for it.
+        The subtracted dark, kept only if ``dark_output`` is set.
     dark_error : DarkError or None
-        Set by dark_current where it continues the dark with a known error, read by the fits.
+        Set by dark_current where it extrapolates the dark with a known error, read by the fits.
     rate, rateints : Slopes or None
         Set by ramp_fit.
     likelihood_chisq : (ny, nx) float32 or None
@@ -94,9 +94,9 @@ class Exposure:
     optional_fit : RampFitOutputModel or None
         jwst's optional product of the segmented fit; set by ramp_fit.
     removed_1overf : (ny, nx) float32 or None
-        Mean over all images of what subtract_1overf removed: DN at stage 'groups', DN/s at stage 'ints'.
+        Mean of the 1/f noise that subtract_1overf removed: DN at stage 'groups', DN/s at stage 'ints'.
     home : Backend or None
-        The backend that must work on the arrays, where the CPU's memory does not hold them.
+        The backend that must process the arrays because they do not fit into memory.
     """
 
     data: Any = None
@@ -118,7 +118,7 @@ class Exposure:
 
     @property
     def name(self):
-        """The file's name, for messages."""
+        """The name of the file, for messages."""
         if self.path:
             return self.path.name
         return "the exposure" if self.meta is None else str(self.meta.meta.filename)
@@ -131,24 +131,24 @@ class Exposure:
         ----------
         path : str or Path
         backend : Backend, optional
-            Where the arrays are wanted. Raw counts of an uncompressed file go there as they stand in the file, and are
-            converted there; anything else goes there integration by integration. An exposure that the backend's memory
-            would not hold stays on the host.
+            Where the arrays are needed. Raw counts of an uncompressed file are copied to its device and converted
+            there; all other arrays are copied one integration at a time. An exposure that does not fit into the memory
+            of the device stays on the host.
 
         Returns
         -------
         Exposure
-            Where it is wanted, or on the host.
+            On the device of the backend, or on the host.
 
         Raises
         ------
         InputError
-            The file is missing, damaged or not an exposure that stage 1 knows; the message says what to do.
+            The file is missing, damaged or not an exposure that stage 1 can process; the message says what to do.
         """
         path = check_path(path)
         backend = backend or get_backend("cpu")
-        with told_of(path, reading=True, spared=backend.is_out_of_memory):
-            # counts are summed while they are read
+        with converted_errors(path, reading=True, passed_on=backend.is_out_of_memory):
+            # checksums of raw counts are computed while they are read
             layout = read_layout(path, summed=lambda part: _has_sums(part) and not part.holds_counts)
             for part in layout.parts:
                 if part.found_sum is not None:
@@ -157,7 +157,7 @@ class Exposure:
                 shape = layout.find("SCI").shape
                 facts = facts_of(path, meta, shape)
                 _check_end(path, layout, facts)
-                _note_what_is_odd(path, layout, facts)
+                _warn_of_unused(path, layout, facts)
                 chosen = backend.fitting(shape, has_zeroframe=facts.zero_frame)
                 file = _File(path, layout, hdus, chosen)
                 exposure = cls(
@@ -175,12 +175,12 @@ class Exposure:
 
     @classmethod
     def read_headers(cls, path):
-        """Read what ``engine.plan`` needs to know of a file, and no pixels.
+        """Read only the headers and tables, which ``engine.plan`` needs.
 
         Returns
         -------
         Exposure
-            Its arrays have the file's shape, hold zeros and take no memory.
+            Its arrays have the right shapes, but hold zeros and use no memory.
 
         Raises
         ------
@@ -188,12 +188,17 @@ class Exposure:
             As `read`.
         """
         path = check_path(path)
-        with told_of(path, reading=True):
+        with converted_errors(path, reading=True):
             layout = read_layout(path)
             shape = layout.find("SCI").shape if layout.find("SCI") else ()
             with _opened(path, layout) as (_hdus, meta):
                 facts = facts_of(path, meta, shape)
                 _check_end(path, layout, facts)
+        return cls.without_pixels(shape, facts, meta, path=path)
+
+    @classmethod
+    def without_pixels(cls, shape, facts, meta, **attributes):
+        """Make an exposure whose ramps hold zeros and use no memory."""
         return cls(
             data=np.broadcast_to(np.float32(0), shape),
             groupdq=np.broadcast_to(np.uint8(0), shape),
@@ -201,12 +206,12 @@ class Exposure:
             zeroframe=None,
             facts=facts,
             meta=meta,
-            path=path,
+            **attributes,
         )
 
     @classmethod
     def from_model(cls, model):
-        """Take the arrays of an open ``RampModel`` or ``Level1bModel``; they are copied, the model is left alone."""
+        """Copy the arrays of an open ``RampModel`` or ``Level1bModel``, which is not changed."""
         from stdatamodels.jwst import datamodels
 
         if not isinstance(model, datamodels.JwstDataModel):
@@ -236,18 +241,18 @@ class Exposure:
 
     @property
     def device_bytes(self):
-        """Bytes that the arrays take on a device; 0 on the host."""
+        """Bytes of the arrays on a device; 0 on the host."""
         arrays = [getattr(self, name) for name in _ON_DEVICE]
         return sum(array.nbytes for array in arrays if array is not None and not isinstance(array, np.ndarray))
 
     def settle_on(self, backend):
-        """Put the arrays where a backend works on them, in place.
+        """Move the arrays to the device of a backend, in place, and return the backend that will process them.
 
         Returns
         -------
         Backend
-            The same, or that for chunks of rows where its device's memory is too small. An exposure that is in the
-            host's memory already stays there for the CPU.
+            The same backend, or one that processes chunks of rows if the memory of the device is too small. For a CPU
+            backend, arrays in host memory stay there.
         """
         if self.home is not None:
             return self.home
@@ -258,7 +263,7 @@ class Exposure:
         return backend
 
     def move_to(self, backend):
-        """Put the arrays on a backend's device, in place."""
+        """Move the arrays to the device of a backend, in place."""
         for name in _ON_DEVICE:
             array = getattr(self, name)
             if array is not None:
@@ -266,26 +271,26 @@ class Exposure:
         return self
 
     def take(self, model, backend):
-        """Take arrays and metadata of a ``RampModel`` that was made of this exposure, in place.
+        """Replace the arrays and metadata by those of a ``RampModel`` that was made from this exposure.
 
         Parameters
         ----------
         model : RampModel
-            Integrations and groups may be other ones than before.
+            The number of integrations and groups may have changed.
         backend : Backend
-            Where the arrays are wanted.
+            Where the arrays are needed.
 
         Raises
         ------
         InputError
-            It is no exposure that stage 1 knows, or its flags have other shapes than its ramps.
+            Stage 1 cannot process it, or the shapes of its flags and ramps do not match.
         """
         shape = model.data.shape
         if len(shape) != 4:
             raise InputError(_not_four_axes(self.name, shape))
         if model.groupdq.shape != shape or model.pixeldq.shape != shape[-2:]:
             flags = f"GROUPDQ {model.groupdq.shape} and PIXELDQ {model.pixeldq.shape}"
-            msg = f"{self.name}: the ramp has the shape {shape}, and the flags have others: {flags}; change them alike"
+            msg = f"{self.name}: the ramp has the shape {shape}, but {flags}; change all of them together"
             raise InputError(msg)
         self.facts = facts_of(self.name, model, shape)
         self.meta.update(model, extra_fits=True)
@@ -295,14 +300,14 @@ class Exposure:
             if array is None or held is None or array is held:
                 continue
             if isinstance(held, np.ndarray) and held.shape == array.shape:
-                held[...] = array  # where it lies: it may be on a disk, because memory does not hold it
+                held[...] = array  # in place: the array may be a scratch file
             else:
                 setattr(self, name, backend.to_device(np.ascontiguousarray(array, held.dtype)))
 
 
 @contextmanager
 def _opened(path, layout):
-    """Open a file that stage 1 can start from: its extensions, and all but the arrays as a model."""
+    """Open an exposure: yield its extensions, and a model with everything except the arrays."""
     from astropy.io import fits
     from stdatamodels.jwst import datamodels
 
@@ -311,30 +316,30 @@ def _opened(path, layout):
         meta = None
         try:
             meta = datamodels.RampModel(_without_arrays(hdus))
-        except Exception as error:  # a damaged file shows as almost any error
+        except Exception as error:  # a damaged file can raise almost anything
             lost = _LOST.search(str(error))
-            what = f"its ASDF extension or a table cannot be read ({first_line(error)})"
-            what = f"its extension {lost[1]} is missing" if lost else what
-            msg = f"{path}: damaged: {what}; download it again"
+            problem = f"its ASDF extension or a table cannot be read ({first_line(error)})"
+            problem = f"its extension {lost[1]} is missing" if lost else problem
+            msg = f"{path}: damaged: {problem}; download it again"
             raise InputError(msg) from error
         meta.meta.filename = path.name
         yield hdus, meta
 
 
 def _check_extensions(path, layout):
-    """Refuse a file that lacks what stage 1 needs, or has it in another kind of extension."""
+    """Refuse a file whose extensions are missing, or of the wrong kind."""
     primary, sci = layout.parts[0], layout.find("SCI")
     if sci is None:
         msg = f"{path}: no SCI extension; stage 1 starts from *_uncal.fits or *_ramp.fits"
         raise InputError(msg)
     check_keywords(path, *(primary.value(keyword) for keyword in ("INSTRUME", "EXP_TYPE", "READPATT")))
     for part in layout.parts:
-        wanted = "table" if part.name in _TABLES else "image" if part.name in _ARRAYS else None
-        if wanted is not None and part.kind.removeprefix("compressed ") != wanted:
-            msg = f"{path}: {part.name} is no {wanted}, but of the kind {part.kind}; download it again"
+        kind = "table" if part.name in _TABLES else "image" if part.name in _ARRAYS else None
+        if kind is not None and part.kind.removeprefix("compressed ") != kind:
+            msg = f"{path}: {part.name} is not a FITS {kind} ({part.kind}); download it again"
             raise InputError(msg)
         if part.name in ("GROUP", "INT_TIMES"):
-            absent = [name for name in _columns_due(part.name) if name not in part.columns]
+            absent = [name for name in _required_columns(part.name) if name not in part.columns]
             if absent:
                 msg = f"{path}: {part.name} lacks the columns {', '.join(absent)}; download it again"
                 raise InputError(msg)
@@ -346,15 +351,15 @@ def _check_extensions(path, layout):
 
 
 @cache
-def _columns_due(name):
-    """Name the columns that jwst's tables have, in capitals."""
+def _required_columns(name):
+    """Return the columns of a jwst table, in upper case."""
     from stdatamodels.jwst import datamodels
 
     return [column.upper() for column in datamodels.RampModel().get_dtype(name.lower()).names]
 
 
 def _check_end(path, layout, facts):
-    """Refuse a file that lacks an extension of which its headers tell: it was cut just before one."""
+    """Refuse a file that was truncated just before an extension."""
     primary, zeroframe = layout.parts[0], layout.find("ZEROFRAME")
     if facts.zero_frame and zeroframe is None:
         msg = f"{path}: truncated: ZEROFRAM is set, but there is no ZEROFRAME extension; download it again"
@@ -363,39 +368,39 @@ def _check_end(path, layout, facts):
         _check_zeroframe(path, zeroframe.shape, layout.find("SCI").shape)
     if primary.value("DATAMODL") and layout.find("ASDF") is None:
         msg = (
-            f"{path}: truncated: jwst's data models (DATAMODL is {primary.value('DATAMODL')}) end each file with an "
-            "ASDF extension, and there is none; download it again, or remove DATAMODL if the extension was left out "
-            "on purpose"
+            f"{path}: truncated: the ASDF extension is missing, with which jwst's data models end every file "
+            f"(DATAMODL is {primary.value('DATAMODL')}); download it again, or remove DATAMODL if the extension was "
+            "removed on purpose"
         )
         raise InputError(msg)
 
 
-def _note_what_is_odd(path, layout, facts):
-    """Warn of extensions that will not be used."""
+def _warn_of_unused(path, layout, facts):
+    """Warn of extensions and keywords that will not be used."""
     seen, shape = set(), layout.find("SCI").shape
     for part in layout.parts:
         name = (part.name, part.version)
         if part.name and name in seen:
-            log.warning("%s: %s stands there twice: the first one counts", path.name, part.name)
+            log.warning("%s: %s occurs twice: the first one is used", path.name, part.name)
         seen.add(name)
         for keyword in part.repeated:
             log.warning(
-                "%s: %s stands twice in the header of %s, with two values: the first one counts",
+                "%s: %s occurs twice in the header of %s, with different values: the first one is used",
                 path.name, keyword, part.name,
             )  # fmt: skip
-        due = {"GROUPDQ": shape, "PIXELDQ": shape[-2:]}.get(part.name)
-        if due is not None and part.shape != due:
+        expected = {"GROUPDQ": shape, "PIXELDQ": shape[-2:]}.get(part.name)
+        if expected is not None and part.shape != expected:
             log.warning(
-                "%s: %s has the shape %s, not %s: its flags are not used", path.name, part.name, part.shape, due
+                "%s: %s has the shape %s, not %s: its flags are not used", path.name, part.name, part.shape, expected
             )
         if part.name == "ZEROFRAME" and not facts.zero_frame:
             log.warning("%s: ZEROFRAM is not set: the ZEROFRAME extension is not used", path.name)
 
 
 def _check_sums(path, part, found):
-    wrong = check_sums(path, part, found)
-    if wrong:
-        log.warning("%s", wrong)
+    warning = check_sums(path, part, found)
+    if warning:
+        log.warning("%s", warning)
 
 
 def _has_sums(part):
@@ -413,7 +418,7 @@ def _not_four_axes(name, shape):
 
 
 def _without_arrays(hdus):
-    """Give stdatamodels every header and table, and no image."""
+    """Copy all headers and tables for stdatamodels, without the images."""
     from astropy.io import fits
 
     kept = fits.HDUList()
@@ -427,7 +432,7 @@ def _without_arrays(hdus):
 
 @dataclass
 class _File:
-    """An open file, and where its arrays are wanted."""
+    """An open file, and the backend that needs its arrays."""
 
     path: Path
     layout: Layout
@@ -435,7 +440,7 @@ class _File:
     backend: Any
 
     def read_samples(self, name):
-        """Read samples into float32: raw counts straight to the backend, anything else on the host."""
+        """Read samples as float32: the backend converts raw counts, the host all other types."""
         part = self.layout.find(name)
         if not part.holds_counts:
             return _read_planes(self.hdus[part.number], np.float32, self.backend)
@@ -456,7 +461,7 @@ class _File:
         return samples
 
     def read_flags(self, name, shape, dtype):
-        """Read flags; jwst starts afresh where they are missing or of another shape."""
+        """Read flags; return zeros if they are missing or have another shape, as jwst does."""
         part = self.layout.find(name)
         if part is not None and part.shape == tuple(shape):
             return _read_planes(self.hdus[part.number], dtype, self.backend)
@@ -464,14 +469,14 @@ class _File:
 
 
 def _read_planes(hdu, dtype, backend):
-    """Read an image, a ramp by its integrations: no second copy of a whole ramp ever exists."""
+    """Read an image, or a ramp one integration at a time, so that memory never holds a second copy."""
     if len(hdu.shape) < 3:
         return backend.to_device(np.array(hdu.section[:], dtype))
     return backend.load_parts(hdu.shape, dtype, (hdu.section[index] for index in range(hdu.shape[0])))
 
 
 def _copied_or_zeros(flags, shape, dtype):
-    """Copy a model's flags, under the same rule."""
+    """Copy the flags of a model, or make zeros if they are missing or have another shape."""
     if flags is not None and tuple(np.shape(flags)) == tuple(shape):
         return np.array(flags, dtype=dtype)
     return np.zeros(shape, dtype)

@@ -1,7 +1,7 @@
-"""Hooks of single steps: the user's own code before a step and after it, on jwst's models, as in jwst.
+"""Hooks: code of the user that runs on jwst's models before or after a step, as in jwst.
 
-A hook is a jwst Step (a class, an instance), a function, or text: the full name of one of these or a command. It gets a
-model and may return another; None stands for the one that it got. The arrays of what it returns are the exposure's.
+A hook is a jwst Step (class or instance), a function, the full name of one of these, or a shell command. It receives a
+model and may return another one; None means the model that it received. The result replaces the arrays of the exposure.
 """
 
 import logging
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 
 def run_hooks(run, step, when):
-    """Run the hooks of one step, in place on a run's exposure.
+    """Run the hooks of one step on the exposure of a run, in place.
 
-    As in jwst, they run for a step that is switched off too, but not for one that the instrument does not have. Before
-    the fit they get the ramp, right after it the rate and the rateints as one tuple, later first the rate and then the
-    rateints. Nothing runs where no ramp could be fitted.
+    As in jwst, hooks also run for a step that is switched off, but not for a step that the instrument does not have.
+    Before the fit, they receive the ramp; directly after it, rate and rateints as one tuple; later, the rate and then
+    the rateints. No hook runs after the fit if no ramp could be fitted.
 
     Parameters
     ----------
@@ -33,9 +33,9 @@ def run_hooks(run, step, when):
     Raises
     ------
     ParameterError
-        There is no such hook.
+        The hook does not exist.
     InputError
-        A hook has failed, or what it returned does not fit; the message names file, step and hook.
+        A hook failed, or its result does not fit; the message names file, step and hook.
 
     Notes
     -----
@@ -63,7 +63,7 @@ def run_hooks(run, step, when):
         try:
             exposure.take(after, backend)
         except InputError as error:
-            msg = f"{exposure.name}: {step.name}: what its hook returned: {error}"
+            msg = f"{exposure.name}: {step.name}: the result of its hook: {error}"
             raise InputError(msg) from error
         _keep_history(run, after)
         return
@@ -88,12 +88,12 @@ def run_hooks(run, step, when):
 
 
 def check_hooks(parameters):
-    """Refuse hooks that cannot be made, before any work.
+    """Refuse hooks that cannot be created, before any work.
 
     Parameters
     ----------
     parameters : mapping
-        step -> its parameters, settled.
+        step -> its resolved parameters.
 
     Raises
     ------
@@ -106,17 +106,17 @@ def check_hooks(parameters):
 
 
 def make_hooks(commands, name, owner, **place):
-    """Make objects with ``run`` of what names them, as stpipe does.
+    """Create hooks, objects with a method ``run``, from their names, as stpipe does.
 
     Parameters
     ----------
     commands : list
-        Steps, functions, texts.
+        Steps, functions or names.
     name : {'pre_hooks', 'post_hooks'}
     owner : str
-        Of what, for messages.
+        Name of the step, for messages.
     **place
-        ``output_dir``, ``output_ext``: where hooks save what they are asked to save.
+        ``output_dir`` and ``output_ext`` of files that hooks save.
 
     Returns
     -------
@@ -131,25 +131,25 @@ def make_hooks(commands, name, owner, **place):
     steps = [as_step(command) for command in commands]
     try:
         made = JwstStep(owner, **{name: steps}, **place)
-    except Exception as error:  # importing a user's module may raise anything
+    except Exception as error:  # importing a user's module can raise anything
         msg = f"{owner}.{name}: {', '.join(map(str, commands))}: {first_line(error)}"
         raise ParameterError(msg) from error
-    hooks = getattr(made, f"_{name}")  # stpipe has no other way to them
+    hooks = getattr(made, f"_{name}")  # stpipe offers no public access
     refuse_missing(hooks, f"{owner}.{name}")
     return hooks
 
 
 def refuse_missing(hooks, owner):
-    """Refuse names that cannot be imported, which stpipe would run as commands of the shell."""
+    """Refuse names that cannot be imported; stpipe would run them as shell commands."""
     for command in filter(None, (getattr(hook, "command", None) for hook in hooks)):
-        words = command.partition("(")[0].strip().split(".")
-        if all(word.isidentifier() for word in words) and shutil.which(command) is None:
-            msg = f"{owner}: there is no {command!r}: its module cannot be imported, or does not have it"
+        parts = command.partition("(")[0].strip().split(".")
+        if all(part.isidentifier() for part in parts) and shutil.which(command) is None:
+            msg = f"{owner}: {command!r} does not exist: its module cannot be imported, or does not define it"
             raise ParameterError(msg)
 
 
 def as_step(command):
-    """Make a jwst Step of a plain function, which stpipe takes by name alone; leave all else as it is."""
+    """Wrap a function in a jwst Step, because stpipe takes functions only by name; return all else unchanged."""
     from jwst.stpipe import Step as JwstStep
 
     is_step = isinstance(command, (str, JwstStep)) or (isinstance(command, type) and issubclass(command, JwstStep))
@@ -168,7 +168,7 @@ def as_step(command):
 
 
 def _has_been_fitted(run, step, when):
-    """Tell whether the fit is over, whatever came of it."""
+    """Return whether the fit has run, successfully or not."""
     over = any(STEPS[record.name].fits and record.reason != "switched off" for record in run.records)
     return over or (when == "post" and step.fits and not run.parameters[step.name].skip)
 
@@ -179,7 +179,7 @@ def _pass_through(hooks, model, label):
             result = hook.run(model)
         except GpucoronError:
             raise
-        except Exception as error:  # a hook is the user's own code
+        except Exception as error:  # a hook can raise anything
             msg = f"{label}: the hook {name} failed ({type(error).__name__}: {first_line(error)})"
             raise InputError(msg) from error
         if result is not None:
@@ -194,12 +194,12 @@ def _of_kind(model, kind, exposure, step):
     raise InputError(msg)
 
 
-def _kind(thing):
-    return f"a {type(thing).__name__}"
+def _kind(value):
+    return f"a {type(value).__name__}"
 
 
 def _keep_history(run, model):
-    """Keep what a hook has written into a model's history, for the products."""
-    with warnings.catch_warnings(action="ignore"):  # there is no other way to read it
+    """Keep the history entries that a hook added to a model, for the products."""
+    with warnings.catch_warnings(action="ignore"):  # reading the history always warns
         entries = [entry["description"] for entry in model.history]
     run.notes += [entry for entry in entries if entry not in run.notes]

@@ -1,4 +1,4 @@
-"""The keywords of an exposure that stage 1 works with: which must be there, what they can be, and what contradicts."""
+"""The keywords of an exposure that stage 1 needs: check that they exist, are valid and agree with the arrays."""
 
 import logging
 from math import isfinite
@@ -13,8 +13,8 @@ _INSTRUMENTS = ("NIRCAM", "MIRI", "NIRISS", "FGS", "NIRSPEC")
 _CORONAGRAPHS = ("NRC_CORON", "MIR_4QPM", "MIR_LYOT")
 _GUIDING = ("FGS_ACQ1", "FGS_ACQ2", "FGS_FINEGUIDE", "FGS_ID-IMAGE", "FGS_ID-STACK", "FGS_TRACK")
 
-#: keyword -> its place in the metadata, and the least and the largest value that makes sense: memory and loops depend
-#: on some, and no exposure of JWST comes near
+#: keyword -> its attribute in the metadata, and the smallest and largest value accepted. Some determine memory and the
+#: length of loops; real exposures are far below the limits.
 _COUNTS = {
     "NINTS": ("exposure.nints", 1, 10**6),
     "NGROUPS": ("exposure.ngroups", 1, 10**6),
@@ -31,7 +31,7 @@ _COUNTS = {
     "SUBSIZE1": ("subarray.xsize", 1, 2048),
     "SUBSIZE2": ("subarray.ysize", 1, 2048),
 }
-#: the same for what is measured: seconds, and GAINFACT
+#: the same for real numbers: times in seconds, and GAINFACT
 _MEASURES = {
     "TGROUP": ("exposure.group_time", 1e-6, 1e6),
     "TFRAME": ("exposure.frame_time", 1e-6, 1e6),
@@ -41,7 +41,7 @@ _AXES = (-2, -1, 1, 2)
 
 
 def check_keywords(name, instrument, exp_type, readpatt):
-    """Refuse what is no ramp, or of a readout that stage 1 does not know."""
+    """Refuse files that are not ramps, and readout modes that stage 1 does not support."""
     if instrument not in _INSTRUMENTS:
         msg = f"{name}: INSTRUME is {instrument!r}; expected one of {', '.join(_INSTRUMENTS)}"
         raise InputError(msg)
@@ -49,12 +49,12 @@ def check_keywords(name, instrument, exp_type, readpatt):
         msg = f"{name}: NIRSpec IRS2 readout (READPATT {readpatt}) is not supported; use jwst's own pipeline"
         raise InputError(msg)
     if str(exp_type).upper() in _GUIDING:
-        msg = f"{name}: EXP_TYPE {exp_type} is a guider product, no ramp; use jwst's guider_cds"
+        msg = f"{name}: EXP_TYPE {exp_type} is a guider product, not a ramp; use jwst's guider_cds"
         raise InputError(msg)
 
 
 def facts_of(name, model, shape):
-    """Collect what the steps need to know of an exposure.
+    """Collect the facts about an exposure that the steps need.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def facts_of(name, model, shape):
         For messages.
     model : stdatamodels model
     shape : tuple of int
-        Of its ramps: (nints, ngroups, ny, nx).
+        Shape of the ramps: (nints, ngroups, ny, nx).
 
     Returns
     -------
@@ -71,7 +71,7 @@ def facts_of(name, model, shape):
     Raises
     ------
     InputError
-        A keyword is missing, cannot be what it is, or contradicts the arrays so that no answer makes sense.
+        A keyword is missing or invalid, or contradicts the arrays so that no result would be meaningful.
     """
     meta = model.meta
     _check_needed(name, meta)
@@ -125,12 +125,12 @@ def _check_needed(name, meta):
         needed |= {"FASTAXIS": meta.subarray.fastaxis, "SLOWAXIS": meta.subarray.slowaxis}
     for keyword, value in needed.items():
         if value is None:
-            msg = f"{name}: keyword {keyword} is missing, or cannot be what it is; download the file again, or set it"
+            msg = f"{name}: keyword {keyword} is missing or invalid; download the file again, or set it"
             raise InputError(msg)
 
 
 def _check_numbers(name, meta):
-    """Refuse numbers that no exposure has."""
+    """Refuse numbers outside their limits."""
 
     def value_of(place):
         parent, _, last = place.partition(".")
@@ -149,32 +149,32 @@ def _check_numbers(name, meta):
     axes = meta.subarray.fastaxis, meta.subarray.slowaxis
     for keyword, axis in zip(("FASTAXIS", "SLOWAXIS"), axes, strict=True):
         if axis is not None and axis not in _AXES:
-            msg = f"{name}: {keyword} is {axis!r}; expected 1 or 2, or one of them with a minus: correct it"
+            msg = f"{name}: {keyword} is {axis!r}; expected 1, 2, -1 or -2: correct it"
             raise InputError(msg)
     if None not in axes and abs(axes[0]) == abs(axes[1]):
-        msg = f"{name}: FASTAXIS is {axes[0]} and SLOWAXIS {axes[1]}; they are different axes: correct them"
+        msg = f"{name}: FASTAXIS is {axes[0]} and SLOWAXIS {axes[1]}; expected different axes: correct them"
         raise InputError(msg)
 
 
-def _told_integrations(facts):
-    """Count the integrations that the keywords tell of; None where they do not."""
+def _count_by_keywords(facts):
+    """Return the number of integrations given by the keywords; None if they are missing."""
     last = facts.nints if facts.integration_end is None else facts.integration_end
     return None if last is None else last - (facts.integration_start or 1) + 1
 
 
 def _check_against_arrays(name, facts, shape):
-    """Refuse keywords that contradict the arrays, where no answer makes sense; else the arrays count."""
+    """Refuse keywords that contradict the arrays, if no result would be meaningful; otherwise the arrays are used."""
     nints, ngroups, ny, nx = shape
-    # groups that the keywords do not tell of have no times
+    # further groups would have no times
     if facts.ngroups < ngroups:
         msg = (
             f"{name}: NGROUPS is {facts.ngroups}, but SCI holds {ngroups} groups; correct the keyword, or cut SCI "
             "(and GROUPDQ)"
         )
         raise InputError(msg)
-    for keyword, told, there, side in (("SUBSIZE1", facts.xsize, nx, "columns"), ("SUBSIZE2", facts.ysize, ny, "rows")):
-        if told != there:
-            msg = f"{name}: {keyword} is {told}, but SCI has {there} {side}; correct the keyword, or cut SCI"
+    for keyword, value, size, side in (("SUBSIZE1", facts.xsize, nx, "columns"), ("SUBSIZE2", facts.ysize, ny, "rows")):
+        if value != size:
+            msg = f"{name}: {keyword} is {value}, but SCI has {size} {side}; correct the keyword, or cut SCI"
             raise InputError(msg)
     for keyword, start, size, most in (
         ("SUBSTRT1", facts.xstart, nx, facts.full_frame[1]),
@@ -182,46 +182,46 @@ def _check_against_arrays(name, facts, shape):
     ):
         if start - 1 + size > most:
             msg = (
-                f"{name}: {keyword} is {start}, and {size} pixels from there reach beyond the detector, which has "
+                f"{name}: {keyword} is {start}, but {size} pixels from there extend beyond the detector, which has "
                 f"{most}; correct the keyword"
             )
             raise InputError(msg)
-    told = _told_integrations(facts)
-    words = f"INTSTART is {facts.integration_start}, INTEND {facts.integration_end} and NINTS {facts.nints}"
-    if told is not None and told < 1:
-        msg = f"{name}: {words}: that is no integration, and SCI holds {nints}; correct the keywords"
+    count = _count_by_keywords(facts)
+    keywords = f"INTSTART is {facts.integration_start}, INTEND {facts.integration_end} and NINTS {facts.nints}"
+    if count is not None and count < 1:
+        msg = f"{name}: {keywords}: they describe no integrations, but SCI holds {nints}; correct the keywords"
         raise InputError(msg)
-    # jwst's reset would leave the further ones uncorrected
-    if told is not None and told < nints and facts.is_miri:
-        msg = f"{name}: {words}, but SCI holds {nints} integrations; correct the keywords, or cut SCI"
+    # jwst's reset step would not correct the other integrations
+    if count is not None and count < nints and facts.is_miri:
+        msg = f"{name}: {keywords}, but SCI holds {nints} integrations; correct the keywords, or cut SCI"
         raise InputError(msg)
 
 
 def note_what_is_unusual(name, facts, shape):
-    """Warn of what contradicts without a part in the answer, or is decided by one of the two as in jwst."""
+    """Warn of contradictions that do not affect the result, or that are resolved as in jwst."""
     nints, ngroups = shape[:2]
     if facts.ngroups != ngroups:
-        log.warning("%s: NGROUPS is %d, but SCI holds %d groups: these count", name, facts.ngroups, ngroups)
-    told = _told_integrations(facts)
-    if told is not None and told != nints:
-        log.warning("%s: the keywords tell of %d integrations, but SCI holds %d: these count", name, told, nints)
+        log.warning("%s: NGROUPS is %d, but SCI holds %d groups: SCI is used", name, facts.ngroups, ngroups)
+    count = _count_by_keywords(facts)
+    if count is not None and count != nints:
+        log.warning("%s: the keywords give %d integrations, but SCI holds %d: SCI is used", name, count, nints)
     if None not in (facts.integration_end, facts.nints) and facts.integration_end > facts.nints:
-        log.warning("%s: INTEND is %d, but NINTS is %d: INTEND counts", name, facts.integration_end, facts.nints)
+        log.warning("%s: INTEND is %d, but NINTS is %d: INTEND is used", name, facts.integration_end, facts.nints)
     pattern = READ_PATTERNS.get(facts.instrument, {}).get(facts.readpatt)
     found = facts.nframes, facts.groupgap
     if pattern is not None and None not in found and found != pattern:
         log.warning(
-            "%s: READPATT is %s, but NFRAMES and GROUPGAP are %d and %d instead of %d and %d: these count",
+            "%s: READPATT is %s, but NFRAMES and GROUPGAP are %d and %d instead of %d and %d: these keywords are used",
             name, facts.readpatt, *found, *pattern,
         )  # fmt: skip
     if None not in (*found, facts.frame_time):
-        due = facts.frame_time * sum(found)
-        if abs(facts.group_time - due) > 0.01 * due:
+        expected = facts.frame_time * sum(found)
+        if abs(facts.group_time - expected) > 0.01 * expected:
             log.warning(
-                "%s: TGROUP is %g s, but NFRAMES and GROUPGAP make %d frames of %g s (TFRAME): each step takes its own",
+                "%s: TGROUP is %g s, but NFRAMES and GROUPGAP give %d frames of %g s (TFRAME): steps use either",
                 name, facts.group_time, sum(found), facts.frame_time,
             )  # fmt: skip
     if facts.instrument not in ("NIRCAM", "MIRI"):
-        log.warning("%s: %s is no coronagraph; it takes the near-infrared order", name, facts.instrument)
+        log.warning("%s: %s has no coronagraph; the near-infrared step order is used", name, facts.instrument)
     elif facts.exp_type not in _CORONAGRAPHS:
-        log.warning("%s: EXP_TYPE %s is no coronagraphy; the same steps apply", name, facts.exp_type)
+        log.warning("%s: EXP_TYPE %s is not coronagraphy; the same steps apply", name, facts.exp_type)

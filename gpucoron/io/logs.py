@@ -1,8 +1,8 @@
-"""What a reduction says while it runs: the words of its steps, its own lines for its products, who hears them.
+"""The log of a reduction: messages of the steps, the record of the log in products, and the levels of loggers.
 
-jwst keeps the log of a pipeline in the tree of its products (``cal_logs``), scrubbed of what is nobody's business. So
-do all our ways to reduce an exposure. Loggers belong to the whole process: levels that are lowered here for a time are
-lowered for as long as anybody needs it, and nobody sees more for it than before.
+jwst stores the log of a pipeline in its products (``cal_logs``), without private data such as paths and user names. All
+our entry points do the same. Loggers are shared by the whole process: a level that is lowered here stays low as long as
+any reduction needs it, and other handlers do not receive more messages than before.
 """
 
 import getpass
@@ -19,9 +19,9 @@ from functools import cache, partial
 from gpucoron import __version__
 from gpucoron.io.versions import installed
 
-#: under which key of ``cal_logs`` the lines stand: the name by which jwst knows the pipeline
+#: key of the lines in ``cal_logs``: jwst's name of the pipeline
 ALIAS = "calwebb_coron1"
-#: whose words belong to the log of a reduction: ours, and those that jwst records too
+#: loggers whose messages are recorded: ours, and those that jwst records
 LOGGERS = ("gpucoron", "jwst", "stcal", "stdatamodels", "stpipe", "CRDS", "py.warnings")
 
 _PATH = re.compile(r"(?<![\w.:/])/(?:[^/\s'\"]+/)+(?=[^/\s])")
@@ -30,75 +30,75 @@ _ADDRESS = re.compile(r"(?<![\w.:])[0-9A-Fa-f]*[.:][0-9A-Fa-f.:]*[0-9A-Fa-f](?![
 
 @contextmanager
 def recorded():
-    """Record what the reduction in this thread logs from INFO on, whatever is shown of it. Also a decorator.
+    """Record the log messages of this thread from level INFO on, whether they are shown or not. Also a decorator.
 
     Yields
     ------
     list of str
-        One line per message, as jwst's ``cal_logs`` has them: folders, the user's name, the host's name and addresses
-        are taken out. It grows until the block ends; `lines_so_far` gives the same.
+        One line per message in the format of jwst's ``cal_logs``, without folders, network addresses, user and host
+        names. It grows until the block ends; `lines_so_far` returns the same list.
     """
     recorder = (threading.get_ident(), [])
-    with _EARS.lock:
-        _EARS.recorders.append(recorder)
-        _EARS.listen()
+    with _LEVELS.lock:
+        _LEVELS.recorders.append(recorder)
+        _LEVELS.update()
     try:
         yield recorder[1]
     finally:
-        with _EARS.lock:
-            _EARS.recorders = [one for one in _EARS.recorders if one is not recorder]
-            _EARS.listen()
+        with _LEVELS.lock:
+            _LEVELS.recorders = [one for one in _LEVELS.recorders if one is not recorder]
+            _LEVELS.update()
 
 
 def lines_so_far():
-    """Return the list that `recorded` fills in this thread; a list of its own where nothing is recorded."""
-    with _EARS.lock:
-        of_thread = [lines for thread, lines in _EARS.recorders if thread == threading.get_ident()]
+    """Return the list that `recorded` fills in this thread; a new list if nothing is being recorded."""
+    with _LEVELS.lock:
+        of_thread = [lines for thread, lines in _LEVELS.recorders if thread == threading.get_ident()]
     return of_thread[-1] if of_thread else []
 
 
 @contextmanager
-def heard(name, level):
-    """Let a logger's messages from a level on be seen, in all threads: of several levels, the lowest counts.
+def shown(name, level):
+    """Show the messages of a logger from a level on, in all threads; of several levels, the lowest applies.
 
     Parameters
     ----------
     name : str
     level : int or None
-        INFO prints to stderr where nothing else handles the messages, as in a plain script; None changes nothing.
+        INFO prints to stderr if no handler is configured, as in a plain script; None changes nothing.
     """
-    with _EARS.lock:
+    with _LEVELS.lock:
         if level is not None and (level > logging.INFO or not logging.getLogger(name).isEnabledFor(level)):
-            wish = (name, level)
-            _EARS.wishes.append(wish)
+            request = (name, level)
+            _LEVELS.requests.append(request)
         else:
-            wish = None
-        speaks = level == logging.INFO and _EARS.start_speaking(name)
-        _EARS.listen()
+            request = None
+        prints = level == logging.INFO and _LEVELS.start_printing(name)
+        _LEVELS.update()
     try:
         yield
     finally:
-        with _EARS.lock:
-            _EARS.wishes = [one for one in _EARS.wishes if one is not wish]
-            if speaks:
-                _EARS.stop_speaking()
-            _EARS.listen()
+        with _LEVELS.lock:
+            _LEVELS.requests = [one for one in _LEVELS.requests if one is not request]
+            if prints:
+                _LEVELS.stop_printing()
+            _LEVELS.update()
 
 
-class _Ears:
-    """The levels and handlers of loggers, as those who record and those who want to hear need them together."""
+class _Levels:
+    """The levels and handlers of loggers that all active `recorded` and `shown` blocks need together."""
 
     def __init__(self):
         self.lock = threading.RLock()
-        self.recorders, self.wishes = [], []
-        self._found = {}  # logger -> its level before us, and the one that we gave it
+        self.recorders, self.requests = [], []
+        self._found = {}  # logger -> its original level, and the level that we set
         self._gated = []
         self._recorder, self._gate = _Recorder(), _Gate()
-        self._speaker, self._n_speaking = None, 0
+        self._printer, self._n_printing = None, 0
 
-    def listen(self):
-        """Give every logger the level that is needed now; where none is, the one that it had."""
-        needed = {name for name, _level in self.wishes} | set(LOGGERS if self.recorders else ())
+    def update(self):
+        """Set every logger to the level needed now, or back to its original level."""
+        needed = {name for name, _level in self.requests} | set(LOGGERS if self.recorders else ())
         for name in {*needed, *self._found}:
             self._settle(logging.getLogger(name), name in needed)
         if self.recorders:
@@ -113,7 +113,7 @@ class _Ears:
 
     def _settle(self, logger, is_needed):
         before, given = self._found.pop(logger.name, (logger.level, logger.level))
-        if logger.level != given:  # somebody else has set it meanwhile
+        if logger.level != given:  # other code has changed it
             before = logger.level
         if not is_needed:
             logger.setLevel(before)
@@ -126,11 +126,11 @@ class _Ears:
         logger.setLevel(level)
 
     def _own_level(self, logger):
-        wished = [level for name, level in self.wishes if name == logger.name]
-        return min(wished) if wished else self._found.get(logger.name, (logger.level,))[0]
+        requested = [level for name, level in self.requests if name == logger.name]
+        return min(requested) if requested else self._found.get(logger.name, (logger.level,))[0]
 
     def shown_level(self, logger):
-        """Tell from which level on a logger would let messages pass if nobody recorded them."""
+        """Return the level from which on a logger would pass messages without the recording."""
         while logger is not None:
             level = self._own_level(logger)
             if level:
@@ -139,65 +139,65 @@ class _Ears:
         return logging.NOTSET
 
     def _attach(self, logger):
-        """Let the recorder hear a logger; what handles its messages otherwise gets those that it would have got."""
+        """Attach the recorder to a logger; its other handlers receive the same messages as before."""
         logger.addHandler(self._recorder)
         for handler in _handlers_of(logger):
             if handler is not self._recorder and self._gate not in handler.filters:
                 handler.addFilter(self._gate)
                 self._gated.append(handler)
 
-    def start_speaking(self, name):
-        """Print to stderr what nobody else handles; True if `stop_speaking` has to follow."""
+    def start_printing(self, name):
+        """Print to stderr if no handler is configured; return whether `stop_printing` must follow."""
         top = logging.getLogger("gpucoron")
-        if self._speaker is None:
+        if self._printer is None:
             others = [handler for handler in _handlers_of(logging.getLogger(name)) if handler is not self._recorder]
             if others:
                 return False
-            self._speaker = logging.StreamHandler()
-            self._speaker.setFormatter(logging.Formatter("%(message)s"))
-            top.addHandler(self._speaker)
-        self._n_speaking += 1
+            self._printer = logging.StreamHandler()
+            self._printer.setFormatter(logging.Formatter("%(message)s"))
+            top.addHandler(self._printer)
+        self._n_printing += 1
         return True
 
-    def stop_speaking(self):
-        """Print no more, once nobody wants it."""
-        self._n_speaking -= 1
-        if self._n_speaking == 0:
-            logging.getLogger("gpucoron").removeHandler(self._speaker)
-            self._speaker = None
+    def stop_printing(self):
+        """Stop printing when the last block that needs it has ended."""
+        self._n_printing -= 1
+        if self._n_printing == 0:
+            logging.getLogger("gpucoron").removeHandler(self._printer)
+            self._printer = None
 
 
 def _handlers_of(logger):
-    """Go through all handlers that a logger's messages reach."""
+    """Yield all handlers that receive the messages of a logger."""
     while logger is not None:
         yield from logger.handlers
         logger = logger.parent if logger.propagate else None
 
 
 class _Gate(logging.Filter):
-    """Keeps from a handler what only the recorder is to hear."""
+    """Keep messages from a handler that only the recorder needs."""
 
     def filter(self, record):
-        return record.levelno >= _EARS.shown_level(logging.getLogger(record.name))
+        return record.levelno >= _LEVELS.shown_level(logging.getLogger(record.name))
 
 
 class _Recorder(logging.Handler):
-    """Gives each message to the recorders of its thread."""
+    """Append each message to the lines recorded in its thread."""
 
     def __init__(self):
         super().__init__(logging.INFO)
         self.setFormatter(_Scrubbed("%(asctime)s.%(msecs)03d - %(name)s - %(levelname)s - %(message)s"))
 
     def emit(self, record):
-        wanted = [lines for thread, lines in _EARS.recorders if thread == threading.get_ident()]
-        if wanted:
+        of_thread = [lines for thread, lines in _LEVELS.recorders if thread == threading.get_ident()]
+        if of_thread:
             line = self.format(record)
-            for lines in wanted:
+            for lines in of_thread:
                 lines.append(line)
 
 
 class _Scrubbed(logging.Formatter):
-    """Writes a message in jwst's form, in UTC, without what a product should not tell everybody."""
+    """Format a message as jwst does, in UTC, without private data."""
 
     converter = time.gmtime
     default_time_format = "%Y-%m-%dT%H:%M:%S"
@@ -208,15 +208,15 @@ class _Scrubbed(logging.Formatter):
 
 
 def scrub(text):
-    """Take folders, the names of user and host, and network addresses out of a text.
+    """Remove folders, the names of user and host, and network addresses from a text.
 
     Notes
     -----
-    Source of what is taken out: jwst 3.0, ``stpipe._cal_logs``, which drops the whole message for a name or an address.
+    Source: jwst 3.0, ``stpipe._cal_logs``, which instead drops the whole message for a name or an address.
     """
     text = _ADDRESS.sub(partial(_hide_address), _PATH.sub("", text))
-    for pattern, instead in _names():
-        text = pattern.sub(instead, text)
+    for pattern, replacement in _private_names():
+        text = pattern.sub(replacement, text)
     return text
 
 
@@ -227,38 +227,38 @@ def _hide_address(match):
 
 
 @cache
-def _names():
-    """Find the names that no product tells: (pattern, what is written instead)."""
+def _private_names():
+    """Return the user and host names that products must not contain: (pattern, replacement)."""
     found = []
     with suppress(OSError, KeyError, ImportError):  # a user without a name
         found.append((getpass.getuser(), "(user)"))
     found.append((socket.gethostname(), "(host)"))
-    return [(re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])"), instead) for name, instead in found if name]
+    return [(re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])"), replacement) for name, replacement in found if name]
 
 
-_EARS = _Ears()
+_LEVELS = _Levels()
 
 
-def tell_run(run):
-    """Log with what an exposure is reduced: versions, context, parameter files, backend."""
+def log_run(run):
+    """Log the versions, CRDS context, profile and backend of a reduction."""
     log = logging.getLogger("gpucoron.engine")
     context, crds = run.context
     log.info("%s: gpucoron %s with jwst %s", run.exposure.name, __version__, installed("jwst"))
     log.info("Backend %s, profile %s, CRDS context %s (crds %s)", run.backend.name, run.profile, context, crds)
 
 
-def tell_parameters(run):
-    """Log all parameters: those of the run as a whole, and of each step that is not skipped."""
+def log_parameters(run):
+    """Log all parameters of the run and of the steps that are not skipped."""
     lines = [json.dumps(vars(run.run_parameters), default=str)]
     for name, settings in run.parameters.items():
         lines.append(f"{name}: {'skipped' if settings.skip else json.dumps(vars(settings), default=str)}")
     logging.getLogger("gpucoron.engine").info("The parameters are:\n  %s", "\n  ".join(lines))
 
 
-def tell_start(run, step):
-    """Log that a step begins, and the reference files that it uses."""
-    with _EARS.lock:
-        _EARS.listen()  # somebody may have changed levels since: jwst's pipelines do, in other threads
+def log_start(run, step):
+    """Log that a step begins, and its reference files."""
+    with _LEVELS.lock:
+        _LEVELS.update()  # other code may have changed levels, such as jwst's pipelines in other threads
     log, settings = logging.getLogger(f"gpucoron.steps.{step.name}"), run.parameters[step.name]
     log.info("Step %s running on %s", step.name, run.exposure.name)
     if settings.skip:
@@ -269,8 +269,8 @@ def tell_start(run, step):
             log.info("Using %s reference file %s", reftype.upper(), path)
 
 
-def tell_end(record):
-    """Log what became of a step: what it flagged, or why it did not run."""
+def log_end(record):
+    """Log the outcome of a step: what it flagged, or why it did not run."""
     log = logging.getLogger(f"gpucoron.steps.{record.name}")
     for what, count in record.flagged.items():
         log.info("Flagged %d %s", count, what)

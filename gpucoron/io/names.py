@@ -1,4 +1,4 @@
-"""How products are called: after their input, whose own suffix goes, as jwst's pipelines name theirs."""
+"""The names of products: the name of the input with another suffix, as in jwst's pipelines."""
 
 import re
 from functools import cache
@@ -8,24 +8,24 @@ from gpucoron.steps import STEPS
 
 
 def split_name(name):
-    """Split the name of an exposure's file from the suffix by which it tells what was done to it.
+    """Split the name of an exposure from the suffix of its processing stage.
 
     Parameters
     ----------
     name : str or Path
-        ``x_uncal.fits``, ``x_jump.fits``, ``x_uncal.fits.gz``, ...; its folder does not count.
+        ``x_uncal.fits``, ``x_jump.fits``, ``x_uncal.fits.gz``, ...; its folder is ignored.
 
     Returns
     -------
     stem : str
         ``x``.
     separator : str
-        What stood before the suffix, '_' or '-': products are named alike.
+        The character before the suffix, '_' or '-', also used in the names of the products.
 
     Notes
     -----
-    Source: jwst 3.0, ``lib.suffix`` and stpipe's ``_make_output_path``. Beyond that, ``.gz`` goes before ``.fits``, and
-    the names of our own steps are suffixes too.
+    Source: jwst 3.0, ``lib.suffix`` and stpipe's ``_make_output_path``. In addition, ``.gz`` is removed, and the
+    names of our own steps are suffixes.
     """
     path = Path(name)
     if path.suffix in (".gz", ".bz2", ".xz"):
@@ -34,7 +34,7 @@ def split_name(name):
 
 
 def remove_suffix(stem):
-    """Take a known suffix off a name without an ending: the rest, and what stood between them."""
+    """Remove a known suffix from a name without extension; return the rest and the separator."""
     found = _suffix().fullmatch(stem)
     return (stem, "_") if found is None else (found["root"], found["separator"])
 

@@ -1,6 +1,6 @@
-"""What a file's headers say of an exposure's place in an observation: target, role, roll, dither, aperture.
+"""Read from the headers of an exposure its role in an observation: target, roll, dither, aperture, type.
 
-Headers alone are read. The names are those of spaceKLIP's tables.
+The names of the columns are those of spaceKLIP's tables.
 """
 
 import os
@@ -11,8 +11,8 @@ import numpy as np
 
 from gpucoron.errors import InputError
 
-# Micron: mean wavelength and width. Sources: WavelengthMean and (MIRI) WidthEff of the SVO Filter Profile Service; the
-# widths of NIRCam are the bandwidths of JDox, "NIRCam Filters".
+# Mean wavelength and width in micron. Sources: WavelengthMean and (MIRI) WidthEff of the SVO Filter Profile Service;
+# for NIRCam the bandwidths of JDox, "NIRCam Filters".
 _FILTERS = {
     "NIRCAM": {
         "F070W": (0.70883, 0.128), "F090W": (0.90834, 0.194), "F115W": (1.16239, 0.225), "F140M": (1.40745, 0.142),
@@ -32,14 +32,14 @@ _FILTERS = {
         "F2300C": (22.76305, 4.30326),
     },
 }  # fmt: skip
-#: instrument -> arcsec per pixel where the header has no CDELT; the first part of a detector's name decides
+#: start of the detector name -> arcsec per pixel, for headers without CDELT
 _NOMINAL_SCALES = (("NRCALONG", 0.063), ("NRCBLONG", 0.063), ("NRC", 0.031), ("MIR", 0.11), ("NIS", 0.065))
 _INSTRUMENTS = ("NIRCAM", "MIRI", "NIRISS")
-#: what makes the key of a concatenation, and what decides about TYPE
+#: keywords that the key of a concatenation and TYPE require
 _NEEDED = ("INSTRUME", "DETECTOR", "FILTER", "SUBARRAY", "EXP_TYPE")
-#: which masks module A's detectors see: round ones (R) or bars (B)
+#: the masks that a detector of module A sees: round (R), bar (B)
 _MASKS_BEFORE = {"NRCA2": "R", "NRCA4": "B", "NRCA5": "RB"}
-#: keywords of steps that every calibrated ramp has been through
+#: keywords of the steps that every calibrated ramp has passed
 _FIRST_STEPS = ("S_DQINIT", "S_SATURA", "S_LINEAR", "S_JUMP")
 
 
@@ -52,15 +52,15 @@ class Observation:
     path : str
         Absolute.
     row : dict
-        Column of spaceKLIP's tables -> value, without TYPE.
+        Column of spaceKLIP's tables -> value, except TYPE.
     visit : (str, str)
         Program and observation.
     activity : str
-        Visit group, sequence and activity, as in the file's name.
+        Visit group, sequence and activity, as in the file name.
     is_psf : bool or None
-        IS_PSF; None where the header does not say.
+        IS_PSF; None if it is missing.
     is_background : bool
-        BKGDTARG is set, or the target's name in the proposal says so.
+        BKGDTARG is set, or the name of the target in the proposal contains BG or BACK.
     """
 
     path: str
@@ -72,23 +72,23 @@ class Observation:
 
     @property
     def is_acquisition(self):
-        """Whether it is a target acquisition, or its confirmation."""
+        """Whether the exposure is a target acquisition or its confirmation image."""
         return "TA" in self.row["EXP_TYPE"]
 
     @property
     def key(self):
-        """The name of its concatenation, as spaceKLIP makes it."""
+        """The name of the concatenation, as in spaceKLIP."""
         parts = ("TELESCOP", "INSTRUME", "DETECTOR", "FILTER", "PUPIL", "CORONMSK", "SUBARRAY")
         return "_".join(self.row[part] for part in parts)
 
 
 def read_headers(path):
-    """Read a file's primary header and that of its SCI extension, None where there is none.
+    """Return the primary header of a file, and the header of its SCI extension or None.
 
     Raises
     ------
     InputError
-        It does not exist, or is no FITS file.
+        The file does not exist, or is not a FITS file.
     """
     from astropy.io import fits
 
@@ -98,15 +98,15 @@ def read_headers(path):
     except FileNotFoundError:
         msg = f"{path}: no such file"
         raise InputError(msg) from None
-    except Exception as error:  # a damaged file shows as almost any error
+    except Exception as error:  # a damaged file can raise almost anything
         msg = f"{path}: not a FITS file, or a damaged one ({error}); download it again, or leave it out"
         raise InputError(msg) from error
 
 
 def find_stage(primary, science):
-    """Tell a file's stage by its content: 'STAGE0', 'STAGE1', 'STAGE2', or None for anything else.
+    """Determine the stage of a file from its content: 'STAGE0', 'STAGE1', 'STAGE2', or None for anything else.
 
-    Four axes without a step that has run are raw counts; images in DN/s come from stage 1, in MJy/sr from stage 2.
+    Ramps (four axes) without completed steps are raw; images in DN/s are from stage 1, in MJy/sr from stage 2.
     """
     if science is None or "REFTYPE" in primary:
         return None
@@ -121,7 +121,7 @@ def find_stage(primary, science):
 
 
 def read_observation(path):
-    """Read what the headers of a file say of it.
+    """Read the headers of a file.
 
     Parameters
     ----------
@@ -130,12 +130,12 @@ def read_observation(path):
     Returns
     -------
     Observation, or None
-        None where the file is no exposure of stages 0 to 2.
+        None if the file is not an exposure of stages 0 to 2.
 
     Raises
     ------
     InputError
-        The file cannot be read, or a keyword is missing without which it belongs nowhere.
+        The file cannot be read, or lacks a required keyword.
     """
     path = os.path.abspath(path)
     primary, science = read_headers(path)
@@ -148,8 +148,8 @@ def read_observation(path):
             raise InputError(msg)
     instrument = _text(primary, "INSTRUME")
     if _text(primary, "TELESCOP", "JWST") != "JWST" or instrument not in _INSTRUMENTS:
-        known = ", ".join(_INSTRUMENTS)
-        msg = f"{path}: from {_text(primary, 'TELESCOP', 'JWST')} {instrument}, not JWST {known}; leave it out"
+        supported = ", ".join(_INSTRUMENTS)
+        msg = f"{path}: from {_text(primary, 'TELESCOP', 'JWST')} {instrument}, not JWST {supported}; leave it out"
         raise InputError(msg)
     target = _text(primary, "TARGPROP")
     is_named_background = "BG" in target.upper() or "BACK" in target.upper()
@@ -166,8 +166,8 @@ def read_observation(path):
 def _row(path, primary, science, stage):
     instrument, detector = _text(primary, "INSTRUME"), _text(primary, "DETECTOR")
     filter_, pupil = _text(primary, "FILTER"), _text(primary, "PUPIL", "NONE")
-    known = _FILTERS.get(instrument, {})
-    wavelength, width = known.get(pupil, known.get(filter_, (np.nan, np.nan)))
+    filters = _FILTERS.get(instrument, {})
+    wavelength, width = filters.get(pupil, filters.get(filter_, (np.nan, np.nan)))
     nints = _count_integrations(primary, science)
     crpix = [_number(science, keyword) for keyword in ("CRPIX1", "CRPIX2")]
     mask = [_number(science, keyword, of) for keyword, of in zip(("MASKCENX", "MASKCENY"), crpix, strict=True)]
@@ -223,27 +223,27 @@ def _row(path, primary, science, stage):
 
 
 def _text(header, keyword, default="UNKNOWN"):
-    """Give a keyword's text; a keyword without a value counts as missing."""
+    """Return a keyword with text; a keyword without a value counts as missing."""
     value = header.get(keyword)
     return value.strip() or default if isinstance(value, str) else default
 
 
 def _number(header, keyword, default=np.nan):
-    """Give a keyword's number; anything else counts as missing."""
+    """Return a keyword with a number; anything else counts as missing."""
     value = header.get(keyword)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return float(value) if is_number else float(default)
 
 
 def _count_integrations(primary, science):
-    """Count the integrations of this file: a segment has fewer than NINTS. A rate has those that it was made of."""
+    """Count the integrations of this file (a segment has fewer than NINTS); for a rate, those that were averaged."""
     if science["NAXIS"] > 2:
         return science[f"NAXIS{science['NAXIS']}"]
     return int(_number(primary, "NINTS", 1))
 
 
 def _find_scale(science, detector):
-    """Give the mean of the pixel scales in x and y, arcsec: the header's, which SIAF gave to it."""
+    """Return the mean pixel scale in x and y, arcsec, from the header, or else the nominal one."""
     scale = (abs(_number(science, "CDELT1")) + abs(_number(science, "CDELT2"))) / 2 * 3600
     if np.isfinite(scale) and scale > 0:
         return scale
@@ -251,19 +251,19 @@ def _find_scale(science, detector):
 
 
 def _find_mask(primary):
-    """Name NIRCam's mask as in its aperture, MASK335R: also for an acquisition beside it, (FS)TAMASK335R."""
+    """Return the name of the NIRCam mask as in its aperture, e.g. MASK335R, also for acquisitions, (FS)TAMASK335R."""
     for aperture in (_text(primary, "PPS_APER"), _text(primary, "APERNAME")):
         for part in aperture.split("_"):
             if "MASK" in part:
                 is_acquisition = "TA" in part
                 name = part[part.index("MASK") :]
-                # TAMASKLWBL and TAMASKSWBS lie at the ends of the bars
+                # TAMASKLWBL and TAMASKSWBS are at the ends of the bars
                 return name[:-1] if is_acquisition and "WB" in name and name[-1] in "LS" else name
     return re.sub("^MASKA", "MASK", _text(primary, "CORONMSK", "NONE"))
 
 
 def _find_aperture(primary):
-    """Name this detector's aperture at the mask that was pointed at: APERNAME may lack the mask, or a bar's filter.
+    """Return the aperture of this detector at the mask in the pointing; APERNAME may lack the mask or a bar's filter.
 
     Source: webbpsf_ext, ``get_coron_apname``, and SIAF for what exists.
     """

@@ -1,9 +1,9 @@
-"""What the data models of older jwst lack, in one place: stdatamodels 5, which jwst 2.0 brings, beside stdatamodels 6.
+"""Reference arrays that the data models of jwst 2.0 (stdatamodels 5) lack, compared with stdatamodels 6.
 
-The files are the same; only the models' schemas know less.
+The reference files are the same; only the schemas differ.
 """
 
-#: attribute that stdatamodels 5 does not know -> what its schema says of it in stdatamodels 6
+#: attribute missing in stdatamodels 5 -> its schema in stdatamodels 6
 _ADDED = {
     "inv_coeffs": {
         "title": "Inverse linearity coefficients",
@@ -15,18 +15,18 @@ _ADDED = {
 
 
 def read_array(model, name):
-    """Give an array of an open reference, also where the installed data model does not know it.
+    """Return an array of an open reference, even if the installed data model lacks it.
 
     Parameters
     ----------
     model : stdatamodels model
-        As read from FITS.
+        Read from a FITS file.
     name : str
 
     Returns
     -------
     array or None
-        None where the file has none.
+        None if the file does not have the array.
     """
     array = getattr(model, name, None)
     if array is not None or name not in _ADDED or not model.hasattr("extra_fits"):
@@ -36,7 +36,7 @@ def read_array(model, name):
 
 
 def set_array(model, name, array):
-    """Give a reference an array, also where the installed data model does not know it: the file is the same."""
+    """Set an array of a reference, even if the installed data model lacks it; the file will be the same."""
     if name in _ADDED and name not in model.schema["properties"]:
         model.add_schema_entry(name, _ADDED[name])
     setattr(model, name, array)

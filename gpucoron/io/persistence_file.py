@@ -1,4 +1,4 @@
-"""The ASDF file in which jwst's persistence step keeps, for each detector, until when its pixels persist."""
+"""The ASDF file in which jwst's persistence step stores, for each detector, until when its pixels persist."""
 
 import hashlib
 import os
@@ -8,13 +8,14 @@ import numpy as np
 
 from gpucoron.errors import OutputError, ParameterError
 from gpucoron.files import appearing, first_line
+from gpucoron.io.asdf_trees import copy_tree
 
-#: what ASDF itself puts into a tree
+#: entries that ASDF adds to a tree
 _OF_ASDF = ("asdf_library", "history")
 
 
 def written_path(name):
-    """Say which file jwst's step writes, absolute, if its ``save_persistence`` is ``name``: always ``*.asdf``."""
+    """Return the absolute path that jwst's step writes to if ``save_persistence`` is ``name``: always ``*.asdf``."""
     path = Path(os.path.abspath(name))
     return path if path.suffix == ".asdf" else path.with_name(f"{path.stem}.asdf")
 
@@ -29,8 +30,8 @@ def read_entries(path):
     Returns
     -------
     dict
-        Detector -> its entry: ``rows``, ``cols`` (integers, counted from 0), ``vals`` (float64, the end of each
-        pixel's window in seconds since 1970), ``pers_time`` (s), ``filename``. Empty where there is no file.
+        Detector -> entry: ``rows``, ``cols`` (integers from 0), ``vals`` (float64, the end of persistence of each
+        pixel in seconds since 1970), ``pers_time`` (s), ``filename``. Empty if the file does not exist.
 
     Raises
     ------
@@ -44,28 +45,14 @@ def read_entries(path):
     try:
         with asdf.open(path, memmap=False, lazy_load=False) as file:
             tree = {name: value for name, value in file.tree.items() if name not in _OF_ASDF}
-            return {name: _plain(value) for name, value in tree.items()}
-    except Exception as error:  # a damaged file shows as almost any error
+            return copy_tree(tree)
+    except Exception as error:  # a damaged file can raise almost anything
         msg = f"{path}: the persistence file cannot be read as ASDF ({first_line(error)}); give another, or remove it"
         raise ParameterError(msg) from error
 
 
-def _plain(entry):
-    """Copy an entry: what is left does not need the open file."""
-    if hasattr(entry, "items"):
-        return {str(name): _plain(value) for name, value in entry.items()}
-    if isinstance(entry, (list, tuple)):
-        return [_plain(value) for value in entry]
-    return np.array(entry) if hasattr(entry, "dtype") and np.ndim(entry) else entry
-
-
 def write_entries(path, entries):
-    """Write a persistence file, whole or not at all.
-
-    Raises
-    ------
-    OutputError
-    """
+    """Write a persistence file completely or not at all; raise OutputError if that fails."""
     import asdf
 
     try:
@@ -77,7 +64,7 @@ def write_entries(path, entries):
 
 
 def entry_digest(entry):
-    """Digest what an entry says of the pixels; None, no entry, has a digest too."""
+    """Return a digest of the pixels in an entry; None, no entry, also has one."""
     if entry is None:
         return "none"
     try:

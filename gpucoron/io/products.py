@@ -1,7 +1,7 @@
-"""From an exposure to ``rate``, ``rateints`` and ``ramp``: models with jwst's metadata, and files written whole.
+"""Make the products ``rate``, ``rateints`` and ``ramp`` as models with jwst's metadata, and save them.
 
-What jwst's ``ramp_fit`` and its step machinery write into a product stands here too; the history adds what jwst has no
-keyword for: our version, the backend, and the parameters that differ from jwst's defaults.
+The products have the same metadata as those of jwst. The history adds our version, the backend, and the parameters that
+differ from the defaults of jwst.
 """
 
 import json
@@ -23,21 +23,21 @@ from gpucoron.steps.declaration import Extra
 
 log = logging.getLogger(__name__)
 
-#: what the names of the exposure and of its products end with
-_TAKEN = ("uncal", "ramp", "rate", "rateints")
-#: that the result of a step can be saved as
+#: suffixes of the exposure and of its main products
+_RESERVED = ("uncal", "ramp", "rate", "rateints")
+#: file formats for the results of steps
 _KINDS_OF_FILE = ("fits", "asdf")
 
 
 def rate_model(run):
-    """Make the ``rate`` product, an ``ImageModel``; None where no ramp could be fitted."""
+    """Make the ``rate`` product, an ``ImageModel``; None if no ramp could be fitted."""
     from stdatamodels.jwst import datamodels
 
     return _slopes_model(run, run.exposure.rate, datamodels.ImageModel)
 
 
 def rateints_model(run):
-    """Make the ``rateints`` product, a ``CubeModel``; None where no ramp could be fitted."""
+    """Make the ``rateints`` product, a ``CubeModel``; None if no ramp could be fitted."""
     from stdatamodels.jwst import datamodels
 
     model = _slopes_model(run, run.exposure.rateints, datamodels.CubeModel)
@@ -55,9 +55,9 @@ def _slopes_model(run, slopes, model_class):
 
 
 def ramp_model(run):
-    """Make a ``ramp`` product of the exposure as it stands: also what borrowed steps of jwst work on.
+    """Make a ``ramp`` product of the current state of the exposure, also the input of borrowed steps of jwst.
 
-    The arrays are the exposure's own, where it lives on the host.
+    If the exposure is on the host, the model shares its arrays.
     """
     model = ramp_without_signature(run.exposure, run.backend)
     _sign(model, run)
@@ -65,15 +65,15 @@ def ramp_model(run):
 
 
 def extra_products(run, record):
-    """Make the products that were asked for after a step.
+    """Make the optional products of a step that the parameters request.
 
     Returns
     -------
     list of (Extra, model)
-        What the product is and is to be called; and its model.
+        The kind and name of the product, and its model.
     """
     step, settings = STEPS[record.name], run.parameters[record.name]
-    # jwst saves the result of its own steps also where they had nothing to do
+    # jwst also saves the results of its own steps that were skipped
     ran = record.status == "COMPLETE" if step.custom else record.reason != "switched off"
     is_on, has_slopes = record.reason != "switched off", run.exposure.rateints is not None
     place = _place_of_result(settings, run.exposure)
@@ -84,16 +84,16 @@ def extra_products(run, record):
 
 
 def _results(step, settings, run_parameters, place, *, is_on, ran, has_slopes):
-    """List the products that hold the result of a step, where that is asked for."""
-    is_asked = is_on and (settings.save_results or settings.output_file is not None)
-    # spaceKLIP's save_intermediates passes over the slopes as jwst's own steps leave them
-    is_asked |= run_parameters.save_intermediates and ran and step.leaves != "slopes"
+    """List the products with the result of a step that the parameters request."""
+    is_requested = is_on and (settings.save_results or settings.output_file is not None)
+    # like spaceKLIP, save_intermediates saves no slopes of jwst's own steps
+    is_requested |= run_parameters.save_intermediates and ran and step.leaves != "slopes"
     suffix, extras = settings.suffix or step.name, []
     if has_slopes:
-        if is_asked and ran:
+        if is_requested and ran:
             extras += [Extra(kind, suffix=ending.format(suffix), **place) for kind, ending in step.saves.items()]
     elif step.leaves != "slopes":
-        if is_asked:
+        if is_requested:
             extras.append(Extra("ramp", suffix=suffix, **place))
         saves_ramp = run_parameters.save_calibrated_ramp or run_parameters.save_intermediates
         if step.leaves == "calibrated ramp" and saves_ramp:
@@ -102,16 +102,16 @@ def _results(step, settings, run_parameters, place, *, is_on, ran, has_slopes):
 
 
 class _WholeExposure:
-    """Stands for an exposure that has all of its steps behind it: whatever a step may leave is there."""
+    """A placeholder for an exposure after all steps, with every optional attribute set."""
 
     name = ""
 
     def __getattr__(self, name):
-        return "there"
+        return "set"
 
 
 def expected_products(run):
-    """List the products that a run may have, before it: what steps find out on their way may add others.
+    """List the products of a run before it starts; steps may add others depending on the data.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def expected_products(run):
 
 
 def check_files_of_results(parameters, run_parameters):
-    """Refuse files for the results of steps that cannot be, or that belong to the exposure and its products.
+    """Refuse invalid file names for the results of steps, and names of the exposure or its main products.
 
     Parameters
     ----------
@@ -149,41 +149,39 @@ def check_files_of_results(parameters, run_parameters):
     ------
     ParameterError
     """
-    taken = {}
+    owners = {}
     for name, settings in parameters.items():
-        is_asked = settings.save_results or settings.output_file is not None
-        if not (is_asked or run_parameters.save_intermediates):
+        is_requested = settings.save_results or settings.output_file is not None
+        if not (is_requested or run_parameters.save_intermediates):
             continue
         suffix = settings.suffix or ""
-        if suffix in _TAKEN or {"/", "\\"} & set(suffix):
-            msg = f"{name}.suffix: {suffix!r} cannot be; it must be no path, and none of {', '.join(_TAKEN)}"
+        if suffix in _RESERVED or {"/", "\\"} & set(suffix):
+            msg = f"{name}.suffix: {suffix!r} is not allowed; it must not be a path, or one of {', '.join(_RESERVED)}"
             raise ParameterError(msg)
         if settings.output_ext.removeprefix(".") not in _KINDS_OF_FILE:
             known = " or ".join(f".{kind}" for kind in _KINDS_OF_FILE)
-            msg = f"{name}.output_ext: {settings.output_ext!r} cannot be written; it must be {known}"
+            msg = f"{name}.output_ext: {settings.output_ext!r} is not supported; it must be {known}"
             raise ParameterError(msg)
         place = (suffix or name, settings.output_file, settings.output_dir, settings.output_ext)
-        if is_asked and not settings.skip and taken.setdefault(place, name) != name:
-            msg = (
-                f"{name}.suffix: its result would replace that of {taken[place]}, which has the same suffix, {suffix!r}"
-            )
+        if is_requested and not settings.skip and owners.setdefault(place, name) != name:
+            msg = f"{name}.suffix: its result would replace that of {owners[place]} with the same suffix, {suffix!r}"
             raise ParameterError(msg)
 
 
 def _is_named_by_header(settings):
-    """Tell whether the result of a step is called as the exposure's header says."""
+    """Return whether the file name in the header of the exposure determines the name of a result."""
     return settings.output_use_model or (settings.output_file is None and not settings.search_output_file)
 
 
 def _place_of_result(settings, exposure):
-    """Say where the result of a step goes, as jwst's steps read the parameters of that; see `Extra`."""
+    """Return the file name of the result of a step by the rules of jwst; see `Extra`."""
     name = exposure.meta.meta.filename if _is_named_by_header(settings) else settings.output_file
     ext = "." + settings.output_ext.removeprefix(".")
     return {"stem": Path(name).name if name else "", "folder": settings.output_dir or "", "ext": ext}
 
 
 def _image_model(run, step, extra):
-    """Make an image with the exposure's metadata."""
+    """Make an image with the metadata of the exposure."""
     from stdatamodels.jwst import datamodels
 
     model = datamodels.ImageModel()
@@ -194,13 +192,13 @@ def _image_model(run, step, extra):
 
 
 def _optional_fit_model(run, step, extra):
-    """Sign the model that jwst's own fit has made."""
+    """Add the version keywords to the model that jwst's fit made."""
     _sign(extra.array, run)
     return extra.array
 
 
 def _dark_model(run, step, extra):
-    """Make a dark like the step's reference, in the exposure's read pattern."""
+    """Make a dark like the reference of the step, but with the read pattern of the exposure."""
     from stdatamodels.jwst import datamodels
 
     facts = run.exposure.facts
@@ -214,7 +212,7 @@ def _dark_model(run, step, extra):
     return model
 
 
-#: kind of an extra product -> the maker of its model
+#: kind of an extra product -> function that makes its model
 _MODELS = {
     "ramp": lambda run, step, extra: ramp_model(run),
     "rate": lambda run, step, extra: rate_model(run),
@@ -226,7 +224,7 @@ _MODELS = {
 
 
 def ramp_without_signature(exposure, backend):
-    """Make a ``RampModel`` of the exposure's arrays and metadata."""
+    """Make a ``RampModel`` with the arrays and metadata of the exposure, without version keywords."""
     from stdatamodels.jwst import datamodels
 
     meta = exposure.meta
@@ -245,10 +243,11 @@ def ramp_without_signature(exposure, backend):
 
 
 def _sign(model, run):
-    """Write who made the product: jwst's version keywords (its conventions apply), and ours into the history."""
+    """Write jwst's version keywords, the CRDS context, the history and the log into a product."""
     import jwst
 
     model.meta.calibration_software_version = jwst.__version__
+    # releases of jwst have no commit
     model.meta.calibration_software_revision = getattr(jwst, "__version_commit__", "") or "RELEASE"
     model.meta.ref_file.crds.context_used, model.meta.ref_file.crds.sw_version = run.context
     for line in history_of(run):
@@ -260,8 +259,8 @@ def history_of(run):
     """List the history lines of a product."""
     lines = [f"gpucoron {__version__}, backend {backends_of(run)}, profile {run.profile}"]
     if len(run.workers) > 1:
-        shared = {record.name: "+".join(record.workers) for record in run.records if record.workers}
-        lines.append(f"gpucoron where each step ran: {', '.join(f'{name} {where}' for name, where in shared.items())}")
+        places = {record.name: "+".join(record.workers) for record in run.records if record.workers}
+        lines.append(f"gpucoron where each step ran: {', '.join(f'{name} {place}' for name, place in places.items())}")
     custom = [record.name for record in run.records if STEPS[record.name].custom and record.status == "COMPLETE"]
     if custom:
         lines.append(f"gpucoron custom steps: {', '.join(custom)}")
@@ -269,25 +268,25 @@ def history_of(run):
     if run.pars_files:
         lines.append(f"gpucoron parameter files: {', '.join(run.pars_files)}")
     lines += [
-        f"gpucoron {step}: {json.dumps(values, sort_keys=True, default=_told)}"
+        f"gpucoron {step}: {json.dumps(values, sort_keys=True, default=_printable)}"
         for step, values in changed(STEPS, run.parameters).items()
     ]
     return lines + run.notes
 
 
-def _told(value):
-    """Write a value for the history: of a hook its name, the same in every process."""
+def _printable(value):
+    """Convert a value to a string for the history; for a hook its name, the same in every process."""
     return name_of_hook(value) if callable(value) or hasattr(value, "run") else str(value)
 
 
 def name_of_hook(hook):
-    """Name the class or function that a hook is."""
+    """Return the full name of the class or function of a hook."""
     named = hook if hasattr(hook, "__qualname__") else type(hook)
     return f"{named.__module__}.{named.__qualname__}"
 
 
 def _versions_of(run):
-    """Say which jwst a product answers to: our own steps as one, the code that others run is the installed one's."""
+    """List the versions of jwst that our own steps reproduce, and that borrowed steps run."""
     lines = []
     if not installed("jwst").startswith(f"{ANSWERS_AS}."):
         lines.append(f"gpucoron own steps: as jwst {ANSWERS_AS}, with jwst {installed('jwst')} installed")
@@ -299,13 +298,13 @@ def _versions_of(run):
 
 
 def backends_of(run):
-    """Name the backends that have worked on an exposure: 'cuda', 'cuda+numpy'; jwst's own code is no backend."""
-    # Before the first step has done anything, it is the one that would do it.
+    """Return the backends that processed an exposure, such as 'cuda' or 'cuda+numpy', without jwst's own code."""
+    # before the first step: the backend of the run
     return "+".join(worker for worker in run.workers if worker != "jwst") or run.backend.take_workers()[0]
 
 
 def note_step(run, step, outcome):
-    """Write into the metadata what jwst's own step would have left there."""
+    """Write the metadata that jwst's own step would write."""
     meta, settings = run.exposure.meta.meta, run.parameters[step.name]
     if not step.custom:
         setattr(meta.cal_step, step.cal_step, outcome.status)
@@ -326,12 +325,12 @@ def note_step(run, step, outcome):
         if named is not None and hasattr(meta.ref_file, reftype):
             getattr(meta.ref_file, reftype).name = named
     if opened:
-        # what jwst's own code saves in a later step tells it
+        # jwst's own code may save it in a later step
         meta.ref_file.crds.context_used, meta.ref_file.crds.sw_version = run.context
 
 
 def reference_name(path, settings, reftype):
-    """Name a reference as jwst does in a product: CRDS's by URI, the user's by path."""
+    """Return the name of a reference in a product, as in jwst: a URI for CRDS, a path for the user's file."""
     if path == "N/A":
         return "N/A"
     # jwst's own code may open types that the step does not declare
@@ -341,13 +340,13 @@ def reference_name(path, settings, reftype):
 
 
 def product_path(input_name, output_dir, suffix):
-    """Name a product after its input: ``x_uncal.fits`` becomes ``x_rate.fits``."""
+    """Return the path of a product: ``x_uncal.fits`` becomes ``x_rate.fits``."""
     stem, separator = split_name(input_name)
     return Path(output_dir) / f"{stem}{separator}{suffix}.fits"
 
 
 def extra_path(extra, input_name, output_dir):
-    """Name an extra product: by the name that it has, or after the input."""
+    """Return the path of an extra product: its own name, or the name of the input with its suffix."""
     folder = os.path.expandvars(os.path.expanduser(extra.folder)) or output_dir
     if extra.file_name:
         return Path(folder) / extra.file_name
@@ -355,12 +354,12 @@ def extra_path(extra, input_name, output_dir):
 
 
 def prepare_output(output_dir, paths, overwrite, input_path=None):
-    """Make the output folder and see, before any work, that the products can be written there.
+    """Make the output folder, and check before any work that the products can be written.
 
     Raises
     ------
     OutputError
-        The folder cannot be made or written to, or a product exists and may not be overwritten.
+        The folder cannot be created or written to, or a product exists and must not be overwritten.
     """
     output_dir = Path(output_dir)
     _refuse_names(paths, input_path)
@@ -378,12 +377,7 @@ def prepare_output(output_dir, paths, overwrite, input_path=None):
 
 
 def spare_input(path, input_path):
-    """Return a product's path, unless that is the input itself.
-
-    Raises
-    ------
-    OutputError
-    """
+    """Return the path of a product; raise OutputError if it is the input itself."""
     if input_path is not None and path.exists() and path.samefile(input_path):
         msg = f"{input_path}: a product of this name would replace the input itself; choose another output folder"
         raise OutputError(msg)
@@ -393,18 +387,20 @@ def spare_input(path, input_path):
 def _refuse_names(paths, owner=None):
     for path in paths:
         if not (path.name.isascii() and path.name.isprintable()):
-            told = f"{owner or path}: FITS headers hold a file's name, and take only ASCII"
-            msg = f"{told}; rename the input, or the suffix"
+            msg = (
+                f"{owner or path}: file names in FITS headers must be printable ASCII; rename the input, or change the "
+                "suffix"
+            )
             raise OutputError(msg)
 
 
 def save(models):
-    """Write products so that they appear whole or not at all.
+    """Write products completely or not at all.
 
     Parameters
     ----------
     models : dict
-        path -> model. All lie in one folder; all are written before the first one appears under its name.
+        path -> model, all in one folder. All are written before the first one gets its final name.
 
     Raises
     ------
@@ -421,21 +417,21 @@ def save(models):
         for path in models:
             log.info("Saved model in %s", path)
     except OSError as error:
-        msg = f"{folder}: the products could not be written ({error}); nothing was left half-written"
+        msg = f"{folder}: the products could not be written ({error}); no incomplete file remains"
         raise OutputError(msg) from error
 
 
 def saving_extras(path_of, after_step=None, written=None):
-    """Make what `gpucoron.engine.run_steps` calls after each step: it saves the further products that were asked for.
+    """Return a callback for `gpucoron.engine.run_steps` that saves the optional products after each step.
 
     Parameters
     ----------
     path_of : callable or None
-        ``path_of(extra)`` says where a product goes, see `gpucoron.steps.declaration.Extra`; None saves nothing.
+        ``path_of(extra)`` returns the path of a product, see `gpucoron.steps.declaration.Extra`; None saves nothing.
     after_step : callable, optional
-        Called as ``after_step(run, record)`` when that is done.
+        Called as ``after_step(run, record)`` after saving.
     written : dict, optional
-        Takes stem of the name -> path of what was written.
+        Receives stem of the file name -> path of each written file.
     """
 
     def save_extras(run, record):

@@ -1,7 +1,7 @@
-"""Calibration references: looked up in CRDS, read with jwst's readers, cut to the exposure's subarray, and kept.
+"""Calibration references: look them up in CRDS, read them with jwst's models, cut them to the subarray, cache them.
 
-The look-up is CRDS's own, with the exposure's keywords; it works against the server (files are fetched into the user's
-cache) and, the same way, against a cache on disk alone. What is read once is kept for the next exposure.
+CRDS selects references by the keywords of the exposure. It uses its server, and downloads files into the cache of the
+user, or works offline with the cache. References stay in memory for the next exposure.
 """
 
 import os
@@ -14,11 +14,12 @@ import numpy as np
 
 from gpucoron.errors import ReferenceFileError
 from gpucoron.files import first_line
+from gpucoron.io.asdf_trees import copy_tree
 from gpucoron.io.crds_lookup import look_up
 from gpucoron.io.fits_layout import read_layout
 from gpucoron.io.older_jwst import read_array
 
-#: reference type -> (stdatamodels class, arrays that are taken, whether it is cut to the subarray)
+#: reference type -> (stdatamodels class, names of its arrays, whether to cut it to the subarray)
 _READERS = {
     "mask": ("MaskModel", ("dq",), True),
     "saturation": ("SaturationModel", ("data", "dq"), True),
@@ -33,12 +34,13 @@ _READERS = {
 }
 _DARK_CLASS = {"MIRI": "DarkMIRIModel", "NIRSPEC": "DarkNirspecModel"}
 
+#: names of all arrays of references
 _ARRAYS = ("data", "dq", "coeffs", "inv_coeffs", "average_dark_current", "table")
 
-#: types whose file only a borrowed step opens, by itself
+#: types that only a borrowed step opens
 _OPENED_BY_JWST = ("refpix", "sirskernel", "pictureframe", "flat", "pastasoss")
 
-#: without these jwst stops with an error of its own
+#: types that jwst requires
 _INDISPENSABLE = ("gain", "readnoise")
 
 
@@ -89,14 +91,14 @@ class Reference:
 
 
 class ReferenceStore:
-    """References that were read, kept per subarray and device, the oldest given up beyond ``max_bytes``."""
+    """A cache of references by subarray and device; the oldest are removed if it exceeds ``max_bytes``."""
 
     def __init__(self, max_bytes=2 * 2**30):
         self.max_bytes = max_bytes
         self._kept = OrderedDict()
 
     def get(self, reftype, path, exposure, backend):
-        """Read a reference, or take the one that was read before."""
+        """Return a reference from the cache, or read it."""
         try:
             stat = os.stat(path)
         except OSError as error:
@@ -116,33 +118,33 @@ class ReferenceStore:
             self._kept.popitem(last=False)
 
     def clear(self):
-        """Forget everything."""
+        """Empty the cache."""
         self._kept.clear()
 
 
-#: the store of this process
+#: the cache of this process
 STORE = ReferenceStore()
 
 
 def find_references(exposure, reftypes, overrides=None):
-    """Look the references of an exposure up in CRDS.
+    """Look up the references of an exposure in CRDS.
 
     Parameters
     ----------
     exposure : Exposure
     reftypes : iterable of str
     overrides : dict, optional
-        'step.type' -> path or 'N/A': what one step takes instead of CRDS's answer.
+        'step.type' -> path or 'N/A': the reference of one step that replaces the one of CRDS.
 
     Returns
     -------
     dict
-        reference type -> path, or 'N/A'; and the overrides.
+        reference type -> path or 'N/A', and the overrides.
 
     Raises
     ------
     ReferenceFileError
-        CRDS has no context, no connection and no cache, or no rule for the exposure.
+        CRDS has no context, no rule for the exposure, or neither a connection nor a cache.
     """
     overrides = {key: str(path) for key, path in (overrides or {}).items()}
     paths, unmatched = look_up(exposure.meta.get_crds_parameters(), reftypes, exposure.name)
@@ -150,19 +152,19 @@ def find_references(exposure, reftypes, overrides=None):
         reasons = "; ".join(f"{reftype}: {reason}" for reftype, reason in unmatched.items())
         msg = (
             f"{exposure.name}: CRDS's rules name no reference for it ({reasons}); give one with "
-            f"override_{min(unmatched)}, skip the step, or take another context (CRDS_CONTEXT)"
+            f"override_{min(unmatched)}, skip the step, or use another context (CRDS_CONTEXT)"
         )
         raise ReferenceFileError(msg)
     return {**paths, **overrides}
 
 
 def load_references(exposure, paths, backend, store=None):
-    """Read what ``find_references`` found.
+    """Read the references that `find_references` found.
 
     Returns
     -------
     dict
-        The same keys -> Reference, or None where the path is 'N/A'.
+        The same keys -> Reference, or None if the path is 'N/A'.
     """
     store = STORE if store is None else store
     loaded = {}
@@ -171,8 +173,8 @@ def load_references(exposure, paths, backend, store=None):
         if path == "N/A":
             if reftype in _INDISPENSABLE:
                 msg = (
-                    f"{exposure.name}: CRDS has no {reftype} reference for it, and neither jump nor ramp_fit can do "
-                    f"without; give one with override_{reftype}, or skip those steps"
+                    f"{exposure.name}: CRDS has no {reftype} reference for it, and jump and ramp_fit require one; give "
+                    f"one with override_{reftype}, or skip those steps"
                 )
                 raise ReferenceFileError(msg)
             loaded[key] = None
@@ -184,7 +186,7 @@ def load_references(exposure, paths, backend, store=None):
 
 
 def read_reference(reftype, path, exposure):
-    """Read one reference with jwst's reader and cut it to the exposure's subarray.
+    """Read one reference with jwst's model, and cut it to the subarray of the exposure.
 
     Raises
     ------
@@ -193,11 +195,11 @@ def read_reference(reftype, path, exposure):
     """
     try:
         if str(path).endswith(".fits"):
-            read_layout(Path(path), strict=False)  # before jwst's reader believes its headers
+            read_layout(Path(path), strict=False)  # refuses damaged files before jwst allocates memory
         return _read_reference(reftype, path, exposure)
     except (ReferenceFileError, MemoryError):
         raise
-    except Exception as error:  # a damaged file shows as almost any error
+    except Exception as error:  # a damaged file can raise almost anything
         msg = f"{path}: the {reftype} reference of {exposure.name} is damaged ({first_line(error)}); fetch it again"
         raise ReferenceFileError(msg) from error
 
@@ -217,7 +219,7 @@ def _read_reference(reftype, path, exposure):
         # the schemas of some types have no exposure, or not all of its keywords
         exposure_meta = getattr(model.meta, "exposure", None)
         facts = {
-            name: getattr(exposure_meta, name, None)
+            name: getattr(exposure_meta, name, None)  # as above
             for name in ("nints", "ngroups", "nframes", "groupgap", "gain_factor", "average_dark_current")
         }
         main = names[0] if names else "table"
@@ -243,7 +245,7 @@ def _read_reference(reftype, path, exposure):
 
 
 def _read_emicorr(path, exposure):
-    """Read waves and clocks: no arrays per pixel, so all of it is in the reference's facts."""
+    """Read the waves and clocks into the facts of the reference; it has no arrays per pixel."""
     from stdatamodels.jwst import datamodels
 
     try:
@@ -255,8 +257,8 @@ def _read_emicorr(path, exposure):
                 }
                 for name, entry in model.frequencies.instance.items()
             }
-            cases = _plain(model.subarray_cases.instance)
-    except Exception as error:  # a damaged file shows as almost any error
+            cases = copy_tree(model.subarray_cases.instance)
+    except Exception as error:  # a damaged file can raise almost anything
         msg = f"{path}: the emicorr reference of {exposure.name} is damaged ({first_line(error)}); fetch it again"
         raise ReferenceFileError(msg) from error
     for name, entry in frequencies.items():
@@ -271,20 +273,13 @@ def _read_emicorr(path, exposure):
     return Reference("emicorr", Path(path), facts={"frequencies": frequencies, "subarray_cases": cases})
 
 
-def _plain(tree):
-    """Copy a file's tree: what is left does not need the open file."""
-    if hasattr(tree, "items"):
-        return {str(key): _plain(value) for key, value in tree.items()}
-    return [_plain(value) for value in tree] if isinstance(tree, (list, tuple)) or hasattr(tree, "append") else tree
-
-
 def _native(array, name):
-    """Give an array in the machine's byte order, in the dtype that the steps expect; the model's own may be changed."""
+    """Convert an array to native byte order and the dtype of the steps; this may change the array of the model."""
     if array is None or np.size(array) == 0:
         return None
     dtype = np.dtype(np.uint32 if name == "dq" else np.float32)
     if array.dtype == dtype.newbyteorder() and array.flags.writeable and array.flags.c_contiguous:
-        # As it was read from the file: a dark may be as large as the exposure, and is not to be there twice.
+        # In place, because a dark may be as large as the exposure.
         return array.byteswap(inplace=True).view(dtype)
     return np.array(array, dtype=dtype, order="C")
 
@@ -300,9 +295,9 @@ def _cut(array, window):
 
 
 def _window(path, reftype, model, shape, exposure):
-    """Find the rows and columns of the exposure in a reference, by jwst's rule (``jwst.lib.reffile_utils``).
+    """Return the rows and columns of the exposure in a reference, by the rule of ``jwst.lib.reffile_utils``.
 
-    Without corner keywords a reference must be a full frame; its actual size overrules SUBSIZE.
+    A reference without corner keywords must be a full frame. The actual size of its arrays overrides SUBSIZE.
     """
     facts = exposure.facts
     ny, nx = exposure.data.shape[-2:]
@@ -310,7 +305,7 @@ def _window(path, reftype, model, shape, exposure):
     missing = None in (xstart, ystart, model.meta.subarray.xsize, model.meta.subarray.ysize)
     if missing:
         if shape[-2:] != facts.full_frame:
-            msg = f"{path}: the {reftype} reference lacks SUBSTRT1/2 or SUBSIZE1/2 and is no full frame"
+            msg = f"{path}: the {reftype} reference lacks SUBSTRT1/2 or SUBSIZE1/2 and is not a full frame"
             raise ReferenceFileError(msg)
         xstart = ystart = 1
     if None in (facts.xstart, facts.ystart):
@@ -320,7 +315,7 @@ def _window(path, reftype, model, shape, exposure):
     if x < 0 or y < 0 or x + nx > shape[-1] or y + ny > shape[-2]:
         msg = (
             f"{path}: the {reftype} reference covers {shape[-1]} x {shape[-2]} pixels from ({xstart}, {ystart}), "
-            f"which does not hold the {nx} x {ny} from ({facts.xstart}, {facts.ystart}) of {exposure.name}"
+            f"which does not cover the {nx} x {ny} from ({facts.xstart}, {facts.ystart}) of {exposure.name}"
         )
         raise ReferenceFileError(msg)
     return slice(y, y + ny), slice(x, x + nx)
@@ -334,11 +329,11 @@ def _kernel_window(exposure):
 
 
 def _check_shapes(path, reftype, arrays, exposure):
-    """Refuse a reference whose pixels are not those of the exposure (jwst would fail in a broadcast)."""
+    """Refuse a reference with another number of pixels than the exposure."""
     expected = exposure.data.shape[-2:]
     for name, array in arrays.items():
         small = name == "table" or (reftype == "ipc" and array is not None and array.ndim == 2)
-        # an average dark current of another shape is ignored by the step, with a warning
+        # the step ignores an average dark current of another shape, with a warning
         if array is None or small or name == "average_dark_current":
             continue
         if array.shape[-2:] != expected:

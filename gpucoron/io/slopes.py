@@ -1,4 +1,4 @@
-"""Count rates and jwst's models of them: from one to the other."""
+"""Convert between count rates and jwst's models."""
 
 from dataclasses import replace
 
@@ -9,18 +9,17 @@ from gpucoron.errors import InputError
 from gpucoron.io.exposure import Exposure
 from gpucoron.io.keywords import check_keywords, facts_of
 
-#: ours -> that of jwst's models
+#: attribute of `Slopes` -> attribute of jwst's models
 _ARRAYS = {"rate": "data", "dq": "dq", "var_poisson": "var_poisson", "var_rnoise": "var_rnoise", "err": "err"}
 
 
 def exposure_of_slopes(model):
-    """Take count rates, an ``ImageModel`` or a ``CubeModel``, for a step that works on them; they are copied.
+    """Copy the count rates of an ``ImageModel`` or ``CubeModel`` into an exposure.
 
     Returns
     -------
     Exposure
-        With ``rate`` or with ``rateints``; its ramp has the shape that the metadata say, holds zeros and takes no
-        memory.
+        With ``rate`` or ``rateints``. Its ramp has the shape given by the metadata, holds zeros and uses no memory.
 
     Raises
     ------
@@ -31,7 +30,7 @@ def exposure_of_slopes(model):
 
     name = model.meta.filename or "the model"
     if not isinstance(model, (datamodels.ImageModel, datamodels.CubeModel)):
-        msg = f"{name}: a {type(model).__name__} holds no count rates; an ImageModel or a CubeModel is needed"
+        msg = f"{name}: a {type(model).__name__} holds no count rates; give an ImageModel or a CubeModel"
         raise InputError(msg)
     check_keywords(name, model.meta.instrument.name, model.meta.exposure.type, model.meta.exposure.readpatt)
     shape = (model.meta.exposure.nints or 1, model.meta.exposure.ngroups or 1, *model.data.shape[-2:])
@@ -43,22 +42,19 @@ def exposure_of_slopes(model):
     )
     meta = datamodels.RampModel()
     meta.update(model, extra_fits=True)
-    return Exposure(
-        data=np.broadcast_to(np.float32(0), shape),
-        groupdq=np.broadcast_to(np.uint8(0), shape),
-        pixeldq=np.broadcast_to(np.uint32(0), shape[-2:]),
-        zeroframe=None,
-        facts=facts_of(name, model, shape),
-        meta=meta,
+    return Exposure.without_pixels(
+        shape,
+        facts_of(name, model, shape),
+        meta,
         rate=slopes if model.data.ndim == 2 else None,
         rateints=slopes if model.data.ndim == 3 else None,
     )
 
 
 def model_of_slopes(exposure, slopes, model_class, backend):
-    """Make an ``ImageModel`` or ``CubeModel`` of slopes and the exposure's metadata."""
+    """Make an ``ImageModel`` or ``CubeModel`` from slopes and the metadata of the exposure."""
     to_host = backend.to_host
-    # The metadata were validated when they were read, and the arrays are what the backends promise.
+    # The metadata were validated on reading, and the backends guarantee the types of the arrays.
     model = model_class(validate_on_assignment=False)
     model.update(exposure.meta)
     model.data = to_host(slopes.rate)
@@ -72,7 +68,7 @@ def model_of_slopes(exposure, slopes, model_class, backend):
 
 
 def take_slopes(exposure, name, model, backend):
-    """Make the arrays and metadata of a model the exposure's, in place.
+    """Replace the slopes and metadata of an exposure by those of a model.
 
     Parameters
     ----------
@@ -80,21 +76,21 @@ def take_slopes(exposure, name, model, backend):
     name : {'rate', 'rateints'}
     model : ImageModel or CubeModel
     backend : Backend
-        Where the arrays are wanted.
+        Where the arrays are needed.
 
     Raises
     ------
     InputError
-        An array has another shape than before.
+        The shape of an array has changed.
     """
     slopes = getattr(exposure, name)
-    taken = {}
+    changed = {}
     for ours, theirs in _ARRAYS.items():
-        due = getattr(slopes, ours)
+        before = getattr(slopes, ours)
         array = getattr(model, theirs)
-        if due.shape != array.shape:
-            msg = f"{exposure.name}: a hook returned {theirs} of shape {array.shape}; {due.shape} is due"
+        if before.shape != array.shape:
+            msg = f"{exposure.name}: a hook returned {theirs} of shape {array.shape}; expected {before.shape}"
             raise InputError(msg)
-        taken[ours] = backend.to_device(array.astype(due.dtype, copy=False))
-    setattr(exposure, name, replace(slopes, **taken))
+        changed[ours] = backend.to_device(array.astype(before.dtype, copy=False))
+    setattr(exposure, name, replace(slopes, **changed))
     exposure.meta.update(model)

@@ -1,8 +1,8 @@
-"""What spaceKLIP needs of other packages and newer ones no longer have: put back where it is absent, told where not.
+"""Make spaceKLIP 2.2 run with current packages: restore names that they removed, and report what is missing.
 
-spaceKLIP 2.2 was read name by name against its dependencies of 2026 (jwst 2.0.1 and 3.0, NumPy 1.26 and 2.3, pysiaf
-0.25 and 0.29). Three names are gone; they are all in `REPAIRS`. Data that its dependencies download when they are
-imported is never made up: `find_missing` tells what is not there, and how to get it.
+All names that spaceKLIP uses were checked against its dependencies in 2026 (jwst 2.0.1 and 3.0, NumPy 1.26 and 2.3,
+pysiaf 0.25 and 0.29). Three no longer exist; `REPAIRS` restores them. Data that its dependencies download on import
+cannot be restored: `find_missing` lists them, and says how to get them.
 """
 
 import importlib.util
@@ -17,21 +17,21 @@ from types import ModuleType
 
 log = logging.getLogger(__name__)
 
-#: where stpsf looks for its data without STPSF_PATH
+#: default location of the data of stpsf, without STPSF_PATH
 _STPSF_DEFAULT = Path("data", "stpsf-data")
 _VEGA = Path("calspec", "alpha_lyr_stis_011.fits")
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What `prepare_spaceklip` did.
+    """The result of `prepare_spaceklip`.
 
     Attributes
     ----------
     restored : tuple of str
-        The names that were put back, now or by an earlier call, and why.
+        The names that were restored, now or by an earlier call, and the reasons.
     missing : tuple of str
-        What spaceKLIP will not run without, and the way to get it. Empty: everything is there.
+        Requirements of spaceKLIP that are missing, and how to get them.
     """
 
     restored: tuple = ()
@@ -43,25 +43,24 @@ class Preparation:
 
 
 def prepare_spaceklip():
-    """Set right what keeps spaceKLIP 2.2 from running with today's packages.
+    """Restore names of other packages that spaceKLIP 2.2 needs, and report missing requirements.
 
-    Call it before ``import spaceKLIP``. What is there is never changed, a second call does nothing, and spaceKLIP
-    itself is neither changed nor imported. Put back are
+    Call this before ``import spaceKLIP``. Existing names are never changed, a second call has no effect, and spaceKLIP
+    itself is neither changed nor imported. These names are restored:
 
-    - ``stpipe.log``: stpipe made it private in its 1.0, which jwst 2.0 and 3.0 come with. spaceKLIP's
-      ``create_database`` calls ``stpipe.log.load_configuration`` for every NIRCam coronagraph and fails with an
-      AttributeError. In the last releases that had it, the call returned an object and changed nothing; so does this
-      one.
-    - ``numpy.alltrue``: NumPy 2.0 dropped it for ``numpy.all``. spaceKLIP calls it in ``fnoise_clean``.
-    - ``pysiaf.prd_list``: pysiaf makes it from a page of GitHub while it is imported, and has none where the page
-      could not be read or has changed. ``ImageTools.update_nircam_centers`` needs it. It becomes the list of the
-      versions that the installed pysiaf holds.
+    - ``stpipe.log``: private since stpipe 1.0, which jwst 2.0 and 3.0 require. spaceKLIP's ``create_database`` calls
+      ``stpipe.log.load_configuration`` for every NIRCam coronagraph, and fails with an AttributeError. In the last
+      releases with this function, it returned an object and changed nothing; so does the restored one.
+    - ``numpy.alltrue``: removed in NumPy 2.0 in favour of ``numpy.all``. spaceKLIP calls it in ``fnoise_clean``.
+    - ``pysiaf.prd_list``: pysiaf creates it on import from a page on GitHub, unless the page cannot be read or has
+      changed. ``ImageTools.update_nircam_centers`` needs it. The restored list holds the versions in the installed
+      pysiaf.
 
     Returns
     -------
     Preparation
-        What was restored, and what is missing: packages that do not go together, and data that spaceKLIP's
-        dependencies would download when they are imported. Both are logged, the missing as warnings.
+        The restored names, and the missing requirements: incompatible packages, and data that the dependencies of
+        spaceKLIP would download on import. Both are logged, missing requirements as warnings.
     """
     restored = tuple(f"{name}: {why}" for name, why, repair in REPAIRS if repair())
     preparation = Preparation(restored, tuple(find_missing()))
@@ -73,35 +72,32 @@ def prepare_spaceklip():
 
 
 def find_missing():
-    """List what spaceKLIP will not run without and is not here, each with the way to get it.
-
-    Nothing is imported that downloads.
-    """
+    """Yield the missing requirements of spaceKLIP, and how to get them; import nothing that downloads data."""
     yield from _missing_packages()
     yield from _missing_data()
 
 
 def _missing_packages():
     for name, advice in _PACKAGES.items():
-        if not _is_there(name):
+        if not _is_installed(name):
             yield f"the package {name}: {advice}"
     spec = importlib.util.find_spec("spaceKLIP")
     if spec is not None and spec.origin and not Path(spec.origin).with_name("xara").is_dir():
         yield (
-            f"spaceKLIP.xara, a folder that 'pip install' of spaceKLIP 2.2 leaves out ({spec.origin}): install it from "
+            f"spaceKLIP.xara, a folder that 'pip install' of spaceKLIP 2.2 omits ({spec.origin}): install it from "
             "a checkout with 'pip install --no-deps -e CHECKOUT'"
         )
     numpy, pyklip = (_version(name) for name in ("numpy", "pyklip"))
     if pyklip >= (2, 10, 1) and numpy < (2, 1):
         yield (
-            "a pyKLIP that goes with this NumPy: 2.10.1 calls numpy.reshape(copy=...), which came with NumPy 2.1: "
-            "pip install 'pyklip<2.10.1' or, where spaceKLIP is not held to NumPy 1, 'numpy>=2.1'"
+            "a pyKLIP that is compatible with this NumPy: 2.10.1 calls numpy.reshape(copy=...), new in NumPy 2.1: "
+            "pip install 'pyklip<2.10.1' or, unless spaceKLIP requires NumPy 1, 'numpy>=2.1'"
         )
-    if _is_there("pyarrow"):
+    if _is_installed("pyarrow"):
         try:
             import pyarrow  # noqa: F401
         except ImportError as error:
-            yield f"a pyarrow that goes with this NumPy ({error}): pip install 'pyarrow<24'"
+            yield f"a pyarrow that is compatible with this NumPy ({error}): pip install 'pyarrow<24'"
 
 
 _PACKAGES = {
@@ -114,7 +110,7 @@ _PACKAGES = {
 
 
 def _missing_data():
-    """List the data that spaceKLIP's dependencies try to download on import."""
+    """Yield missing data that the dependencies of spaceKLIP would try to download on import."""
     stpsf = os.environ.get("STPSF_PATH")
     if stpsf is None and (Path.home() / _STPSF_DEFAULT).is_dir():
         stpsf = Path.home() / _STPSF_DEFAULT
@@ -139,7 +135,7 @@ def _missing_data():
 
 
 def _version(package):
-    """Give the numbers of an installed package's version; empty where it is not installed."""
+    """Return the numbers of the version of a package; empty if it is not installed."""
     try:
         parts = metadata.version(package).split(".")
     except metadata.PackageNotFoundError:
@@ -147,7 +143,7 @@ def _version(package):
     return tuple(int(part) for part in parts if part.isdigit())
 
 
-def _is_there(name):
+def _is_installed(name):
     try:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
@@ -159,17 +155,17 @@ def _restore_stpipe_log():
 
     if hasattr(stpipe, "log"):
         return getattr(stpipe.log, "restored_by", None) == "gpucoron"
-    if _is_there("stpipe.log"):
+    if _is_installed("stpipe.log"):
         return False
 
     def load_configuration(config_file=None, **_settings):
-        """Change nothing, as the last releases of stpipe that had it did."""
+        """Do nothing, as in the last releases of stpipe with this function."""
 
     def _find_logging_config_file():
-        """Give stpipe's default configuration."""
+        """Return the default configuration of stpipe."""
         return io.BytesIO(b"[*]\nhandler = stderr\nlevel = INFO\n")
 
-    module = ModuleType("stpipe.log", "The part of stpipe.log that spaceKLIP calls.")
+    module = ModuleType("stpipe.log", "The functions of stpipe.log that spaceKLIP calls.")
     module.load_configuration = load_configuration
     module._find_logging_config_file = _find_logging_config_file
     module.restored_by = "gpucoron"
@@ -187,7 +183,7 @@ def _restore_alltrue():
 
 
 def _restore_prd_list():
-    if not _is_there("pysiaf"):
+    if not _is_installed("pysiaf"):
         return False
     import pysiaf
 
@@ -199,9 +195,9 @@ def _restore_prd_list():
     return pysiaf.prd_list == versions
 
 
-#: name, why it is gone, and what puts it back: true if it is now ours
+#: name, why it is missing, function that restores it: returns whether the name is now ours
 REPAIRS = (
     ("stpipe.log", "private since stpipe 1.0; create_database calls it", _restore_stpipe_log),
-    ("numpy.alltrue", "dropped by NumPy 2.0; fnoise_clean calls it", _restore_alltrue),
-    ("pysiaf.prd_list", "not made without GitHub; update_nircam_centers reads it", _restore_prd_list),
+    ("numpy.alltrue", "removed in NumPy 2.0; fnoise_clean calls it", _restore_alltrue),
+    ("pysiaf.prd_list", "not created without GitHub; update_nircam_centers reads it", _restore_prd_list),
 )

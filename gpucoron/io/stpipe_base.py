@@ -1,7 +1,7 @@
-"""What our jwst Steps and Pipelines do otherwise than jwst's: what they take, who is heard, how products are named.
+"""The differences of our jwst Steps and Pipelines from jwst's: accepted values, logging, names of products.
 
-stpipe knows texts and numbers, and checks them; arrays, functions and backends go past it. What it refuses, and what it
-would pass over in silence, is told as everywhere here: a GpucoronError that names the step and the parameter.
+stpipe checks only strings and numbers, so arrays, functions and backends bypass it. Values that stpipe would refuse, or
+ignore silently, raise a GpucoronError that names the step and the parameter.
 """
 
 import os
@@ -24,62 +24,63 @@ from gpucoron.parameters import PIPELINE, convert, refuse_unknown
 from gpucoron.steps.declaration import COMMON
 
 _HOOKS = {parameter.name: parameter for parameter in COMMON if parameter.kind == "hooks"}
-#: what stpipe itself sets on every step
+#: attributes that stpipe sets on every step
 _OF_EVERY_STEP = {"name", "class", "qualified_name", "parent", "config_file", "input_dir"}
-#: what stpipe takes beside parameters when a step is made or called
+#: arguments of stpipe that are not parameters
 _TAKEN_BY_STPIPE = {"name", "class", "parent", "config_file", "logcfg", "configure_log", "steps", "_validate_kwds"}
 
 
 def check_input(given=None):
-    """Refuse what cannot be reduced, before jwst's machinery stumbles over it: its Path, None for an open model."""
+    """Refuse input that cannot be reduced, before stpipe sees it. Return its path, or None for an open model."""
     if isinstance(given, datamodels.JwstDataModel):
         return None
     return check_path(given, also=", or one open RampModel or Level1bModel")
 
 
-class _Held:
-    """An array on its way through stpipe, which compares values and cannot do so with arrays."""
+class _Wrapped:
+    """An array hidden from stpipe, which compares values and cannot compare arrays."""
 
     def __init__(self, array):
         self.array = array
 
 
-def hold(values, owner):
-    """Copy parameter -> value for stpipe: arrays held, plain functions as Steps, paths as texts; in ``steps`` too.
+def wrap(values, owner):
+    """Convert a dictionary of parameters for stpipe: wrap arrays, make Steps of functions and strings of paths.
 
     Parameters
     ----------
     values : dict
+        Parameter -> value; the parameters of steps may be nested in ``steps``.
     owner : str
-        Of what, for messages.
+        Name of the step or pipeline, for messages.
 
     Raises
     ------
     ParameterError
-        They are no dictionary, or hooks cannot be.
+        The values are not a dictionary, or a hook is invalid.
     """
-    return {name: _hold(name, value, owner) for name, value in _dictionary(values, owner).items()}
+    return {name: _wrap(name, value, owner) for name, value in _dictionary(values, owner).items()}
 
 
 def _dictionary(values, owner):
-    """Give step -> parameters, or parameter -> value; None is none of them."""
+    """Check that values are a dictionary; None becomes an empty one."""
     if values is not None and not isinstance(values, dict):
         msg = f"{owner}: expected a dictionary of parameters, got {values!r}"
         raise ParameterError(msg)
     return values or {}
 
 
-def _hold(name, value, owner):
-    if name == "steps" and not isinstance(value, Section):  # a section comes from stpipe itself
-        return {step: hold(given, step) for step, given in _dictionary(value, owner).items()}
+def _wrap(name, value, owner):
+    if name == "steps" and not isinstance(value, Section):  # stpipe has already checked a Section
+        return {step: wrap(given, step) for step, given in _dictionary(value, owner).items()}
     if name in _HOOKS:
         return _as_hooks(name, value, owner)
     value = _plain(value)
-    return _Held(value) if hasattr(value, "shape") else value
+    return _Wrapped(value) if hasattr(value, "shape") else value
 
 
 def _plain(value):
-    """Make text of a path, and a number of NumPy's number: stpipe knows no others."""
+    """Convert a path to a string and a NumPy scalar to a number, the types that stpipe accepts."""
     if isinstance(value, Path):
         return str(value)
     return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
@@ -91,8 +92,8 @@ def _as_hooks(name, value, owner):
 
 
 @contextmanager
-def told_by(owner):
-    """Tell what stpipe refuses as a ParameterError that names its owner."""
+def _stpipe_errors_of(owner):
+    """Convert stpipe's validation errors into ParameterErrors that name the owner."""
     try:
         yield
     except ValidationError as error:
@@ -100,8 +101,8 @@ def told_by(owner):
         raise ParameterError(msg) from error
 
 
-def _tell(value):
-    """Give a value as it can be written down."""
+def _printable(value):
+    """Convert a value so that it can be written to a parameter file or a log."""
     if hasattr(value, "shape"):
         return f"array of shape {value.shape}"
     if isinstance(value, Backend):
@@ -111,15 +112,15 @@ def _tell(value):
     return value
 
 
-class Coat:
-    """Our part of a jwst Step or Pipeline; it stands before jwst's class."""
+class StepMixin:
+    """Our part of a jwst Step or Pipeline; a mixin that precedes jwst's class."""
 
     def __init__(self, *args, **values):
         _check_names(type(self), values)
-        with told_by(self.class_alias):
-            super().__init__(*args, **hold(values, self.class_alias))
+        with _stpipe_errors_of(self.class_alias):
+            super().__init__(*args, **wrap(values, self.class_alias))
         for name, value in list(vars(self).items()):
-            if isinstance(value, _Held):
+            if isinstance(value, _Wrapped):
                 setattr(self, name, value.array)
         self._made_with = {name: list(getattr(self, name)) for name in _HOOKS}
         self._made_with["steps"] = getattr(self, "steps", None)
@@ -128,31 +129,26 @@ class Coat:
 
     @classmethod
     def call(cls, *args, **values):
-        """Run on a file or a model, with CRDS's parameter files applied; see ``stpipe.Step.call``."""
+        """Run on a file or a model, with the parameter files of CRDS; see ``stpipe.Step.call``."""
         check_input(*args[:1])
         _check_names(cls, values)
         config_file = values.get("config_file")
         if config_file is not None and not os.path.isfile(config_file):
-            msg = f"{config_file}: there is no such parameter file"
+            msg = f"{config_file}: no such parameter file"
             raise ParameterError(msg)
-        with told_by(f"{config_file}: {cls.class_alias}" if config_file else cls.class_alias):
-            return super().call(*args, **hold(values, cls.class_alias))
+        with _stpipe_errors_of(f"{config_file}: {cls.class_alias}" if config_file else cls.class_alias):
+            return super().call(*args, **wrap(values, cls.class_alias))
 
     @logs.recorded()
     def run(self, *args):
-        """Run on a file or a model; see ``stpipe.Step.run``. The log in the products is that of this run alone."""
+        """Run on a file or a model; see ``stpipe.Step.run``. The log in the products contains only this run."""
         self.settle_attributes()
-        with told_by(self.class_alias):
+        with _stpipe_errors_of(self.class_alias):
             return super().run(*args)
 
     def settle_attributes(self):
-        """Refuse what was set on an instance and does not exist, and let the rest have its effect.
-
-        Raises
-        ------
-        ParameterError
-        """
-        # A class of the user's may have attributes of its own.
+        """Apply the attributes that were set on an instance; raise ParameterError for those that do not exist."""
+        # A subclass of the user may have other attributes.
         if type(self).__module__.partition(".")[0] == __name__.partition(".")[0]:
             known = {*self.load_spec_file(), *getattr(self, "step_defs", ())}
             for name in vars(self):
@@ -160,7 +156,7 @@ class Coat:
                     refuse_unknown(f"attribute of {self.class_alias}", name, known - {"steps"})
         if getattr(self, "steps", None) is not self._made_with["steps"]:
             msg = (
-                f"{self.class_alias}.steps: it counts when a pipeline is made; set the attributes of its steps "
+                f"{self.class_alias}.steps: used only when a pipeline is created; set the attributes of its steps "
                 "(pipeline.jump.skip = True)"
             )
             raise ParameterError(msg)
@@ -175,16 +171,16 @@ class Coat:
             convert(parameter, getattr(self, parameter.name, parameter.default), step.name if step else "run")
         for name, step_class in getattr(self, "step_defs", {}).items():
             step = getattr(self, name)
-            if not isinstance(step, Coat) or getattr(step, "step", None) is not getattr(step_class, "step", None):
+            if not isinstance(step, StepMixin) or getattr(step, "step", None) is not getattr(step_class, "step", None):
                 msg = (
                     f"{name}: a pipeline of gpucoron runs its own step, not {_kind(step)}; set its attributes "
-                    f"(pipeline.{name}.skip = True), or give a step of yours as a hook: {name}.post_hooks"
+                    f"(pipeline.{name}.skip = True), or give your own step as a hook: {name}.post_hooks"
                 )
                 raise ParameterError(msg)
             step.settle_attributes()
 
     def _settle_hooks(self, name):
-        """Make the hooks that were set since the instance was made; stpipe makes them only then."""
+        """Create hooks that were set later; stpipe creates hooks only together with the step."""
         hooks = _as_hooks(name, getattr(self, name), self.class_alias)
         setattr(self, name, hooks)
         if hooks != self._made_with[name]:
@@ -194,38 +190,38 @@ class Coat:
 
     @staticmethod
     def get_stpipe_loggers():
-        """Name the loggers whose messages stpipe shows and records: ours, beside those of jwst's pipelines."""
+        """Return the loggers whose messages stpipe shows and records: those of jwst's pipelines, and ours."""
         return (*JwstStep.get_stpipe_loggers(), "gpucoron")
 
     def set_primary_input(self, obj, exclusive=True):
-        """Note what the products are named after; a compressed file like the file in it."""
+        """Set the file after which products are named; the suffix .gz of a compressed file is removed."""
         super().set_primary_input(obj, exclusive)
         self._input_filename = self._input_filename and self._input_filename.removesuffix(".gz")
 
     def get_pars(self, full_spec=True):
-        """Give the parameters as they can be written down: hooks and backends by name, arrays by shape."""
-        told = {name: _tell(value) for name, value in vars(self).items() if not name.startswith("_")}
-        kept = {name: getattr(self, name) for name, value in told.items() if value is not getattr(self, name)}
-        vars(self).update({name: told[name] for name in kept})
+        """Return the parameters in printable form: hooks and backends by name, arrays by shape."""
+        printable = {name: _printable(value) for name, value in vars(self).items() if not name.startswith("_")}
+        originals = {name: getattr(self, name) for name, value in printable.items() if value is not getattr(self, name)}
+        vars(self).update({name: printable[name] for name in originals})
         try:
-            with told_by(self.class_alias):
+            with _stpipe_errors_of(self.class_alias):
                 return super().get_pars(full_spec=full_spec)
         finally:
-            vars(self).update(kept)
+            vars(self).update(originals)
 
     def remove_suffix(self, name):
-        """Take a known suffix off a name, those of our own steps too."""
+        """Remove a known suffix from a name, including those of our own steps."""
         return remove_suffix(name)
 
 
 def _check_names(step_class, values):
-    """Refuse parameters that do not exist, of a step or a pipeline and of the steps in it."""
+    """Refuse parameters that do not exist in a step, a pipeline or the steps of a pipeline."""
     parts = getattr(step_class, "step_defs", {})
     known = {*step_class.load_spec_file(), *parts} - {"steps"}
     for name in values:
         if name not in known | _TAKEN_BY_STPIPE:
             refuse_unknown(f"parameter of {step_class.class_alias}", name, known)
-    if isinstance(values.get("steps"), Section):  # from stpipe itself, which has checked it
+    if isinstance(values.get("steps"), Section):  # stpipe has already checked it
         return
     for name, given in _dictionary(values.get("steps"), step_class.class_alias).items():
         if name not in parts:
@@ -233,5 +229,5 @@ def _check_names(step_class, values):
         _check_names(parts[name], _dictionary(given, name))
 
 
-def _kind(thing):
-    return f"a {type(thing).__name__}"
+def _kind(value):
+    return f"a {type(value).__name__}"

@@ -1,6 +1,6 @@
-"""What parameters name by file: arrays, flags, files that jwst's own code opens, names for what is written.
+"""Files given by parameters: check that they can be read or written, and read arrays and flags for the steps.
 
-Files are checked before any work. Arrays and flags are read for the steps, which read no files themselves.
+All files are checked before any work. Steps read no files themselves, except in jwst's own code.
 """
 
 import logging
@@ -19,28 +19,28 @@ from gpucoron.parameters import FROM_FILES
 
 log = logging.getLogger(__name__)
 
-#: kind of file -> how it begins, and how it is made
+#: kind of file -> its first bytes
 _BEGINS = {"FITS": (b"SIMPLE  =", b"\x1f\x8b"), "ASDF": (b"#ASDF",), "NPY": (b"\x93NUMPY",)}
-#: what stands for no file
+#: value that means no file
 _NO_FILE = "N/A"
-#: longest name of a file, bytes: what most file systems take, less what products append
+#: maximum bytes of a file name: the limit of most file systems, minus the suffixes of products
 _LONGEST_NAME = 200
 
 
 def check_files(table, parameters):
-    """Check the files that parameters name, before any work: that those to be read are there, and of their kind.
+    """Check, before any work, that files in parameters exist and are of the right kind.
 
     Parameters
     ----------
     table : mapping
         name -> Step.
     parameters : mapping
-        step -> its parameters, settled. Files of a step that is skipped are not looked at.
+        step -> its resolved parameters. Files of skipped steps are not checked.
 
     Raises
     ------
     ParameterError
-        A file is missing, a folder, a device, empty, unreadable, or of another kind; or a name cannot be written.
+        A file is missing, not a regular file, empty, unreadable, or of the wrong kind; or a file cannot be written.
     """
     for step_name, settings in parameters.items():
         if settings.skip:
@@ -55,61 +55,87 @@ def check_files(table, parameters):
                 _check_file(value, parameter, owner)
 
 
+def texts_of(step, settings):
+    """Return name -> value of the texts among a step's parameters that differ from their defaults; most name files."""
+    names = [name for name, one in step.known.items() if one.kind == "string" and not one.unused]
+    texts = {name: getattr(settings, name) for name in names}
+    return {name: value for name, value in texts.items() if value and value != step.known[name].default}
+
+
+def check_texts(step, settings):
+    """Refuse files that jwst's code cannot read to their end: pipes, devices, and FITS files with wrong headers.
+
+    Raises
+    ------
+    ParameterError
+    """
+    for name, value in texts_of(step, settings).items():
+        path = Path(value)
+        try:
+            if path.exists() and not path.is_dir():
+                check_regular(path)
+                if path.suffix == ".fits":
+                    read_layout(path, strict=False)
+        except InputError as error:
+            msg = f"{step.name}.{name}: {error}"
+            raise ParameterError(msg) from error
+
+
 def _check_file(path, parameter, owner):
-    wanted = f"give {' or '.join(parameter.reads)}, or do without {owner}"
+    advice = f"give {' or '.join(parameter.reads)}, or do without {owner}"
     try:
-        found = os.stat(path)
-        what = "" if stat.S_ISREG(found.st_mode) else "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
-        if not what:
+        mode = os.stat(path).st_mode
+        fault = "" if stat.S_ISREG(mode) else "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        if not fault:
             with open(path, "rb") as file:
                 begin = file.read(16)
             kinds = [kind for kind in parameter.reads if begin.startswith(_BEGINS[kind])]
-            what = "" if kinds else f"no {' or '.join(parameter.reads)} file" if begin else "empty"
-        problem = what and f"it is {what}"
+            fault = "" if kinds else f"not in {' or '.join(parameter.reads)} format" if begin else "empty"
+        problem = fault and f"it is {fault}"
     except FileNotFoundError:
         problem = "" if parameter.may_be_missing and path.strip() else "there is no such file"
     except OSError as error:
         problem = f"it cannot be read ({error.strerror})"
     if problem:
-        msg = f"{owner}: {path!r}: {problem}; {wanted}"
+        msg = f"{owner}: {path!r}: {problem}; {advice}"
         raise ParameterError(msg)
 
 
 def _check_name(path, owner, in_folder):
     names = os.path.expandvars(os.path.expanduser(path)).split(os.sep)
     if any(len(os.fsencode(name)) > _LONGEST_NAME for name in names):
-        msg = f"{owner}: {path[:40]!r}...: no file can have so long a name; the longest is of {_LONGEST_NAME} bytes"
+        msg = f"{owner}: {path[:40]!r}...: the file name is too long; the maximum is {_LONGEST_NAME} bytes"
         raise ParameterError(msg)
     folder = os.path.dirname(path) or "."
     if in_folder and not os.access(folder, os.W_OK | os.X_OK):
-        msg = f"{owner}: {path!r}: there is no folder {folder} to write to; make it, or name another file"
+        msg = f"{owner}: {path!r}: there is no writable folder {folder}; create it, or give another file"
         raise ParameterError(msg)
     if in_folder and os.path.exists(path) and not os.path.isfile(path):
-        msg = f"{owner}: {path!r}: it is there, and no file; name another"
+        msg = f"{owner}: {path!r}: exists and is not a file; give another"
         raise ParameterError(msg)
 
 
 def read_files(steps, parameters, exposure):
-    """Read what parameters name by file, for all steps and before any of them, and check their arrays.
+    """Read the files in parameters of all steps before the first step runs, and check their arrays.
 
     Parameters
     ----------
     steps : iterable of Step
     parameters : mapping
-        step -> its parameters, settled. Not changed.
+        step -> its resolved parameters. Not changed.
     exposure : Exposure
 
     Returns
     -------
     dict
-        step -> its parameters, for the steps that are not skipped.
+        step -> its parameters with arrays instead of paths, for steps that are not skipped.
 
     Raises
     ------
     InputError
-        An array, or a file, does not go with the exposure.
+        An array does not fit the exposure.
     ParameterError
-        A file cannot be read, or holds something else.
+        A file cannot be read, or has the wrong contents.
     """
     read = {}
     for step in steps:
@@ -129,20 +155,20 @@ def read_files(steps, parameters, exposure):
 
 
 def _check_model(path, parameter, step):
-    """Refuse a file of which jwst's own code could not take its array, when the step's turn has come."""
+    """Refuse a file that jwst's own code could not read later."""
     from stdatamodels.jwst import datamodels
 
     try:
         with warnings.catch_warnings(action="ignore"), datamodels.open(path) as model:
             np.array(getattr(model, parameter.holds)).astype(bool)
-    except Exception as error:  # a damaged file shows as almost any error
+    except Exception as error:  # a damaged file can raise almost anything
         hint = "; ".join(hint for name, _kind, hint in step.hints if name == parameter.name)
         msg = f"{step.name}.{parameter.name}: {path}: jwst cannot read it ({first_line(error)}); {hint}"
         raise ParameterError(msg) from error
 
 
 def with_files_read(step, settings, exposure):
-    """Replace the paths in a step's settings by what the files hold, as the kind of each parameter says.
+    """Replace the paths in the parameters of a step by the arrays and flags in the files.
 
     Parameters
     ----------
@@ -160,9 +186,9 @@ def with_files_read(step, settings, exposure):
     Raises
     ------
     InputError
-        Flags do not cover the exposure's pixels.
+        Flags do not cover the pixels of the exposure.
     ParameterError
-        A file cannot be read, or holds something else.
+        A file cannot be read, or has the wrong contents.
     """
     read = {
         name: _READERS[parameter.kind](getattr(settings, name), f"{step.name}.{name}", exposure)
@@ -173,22 +199,21 @@ def with_files_read(step, settings, exposure):
 
 
 def _read_flags(path, owner, exposure):
-    """Read the flags that a user supplies: the first image of a FITS file, (ny, nx) uint32, cut to the subarray."""
+    """Read DQ flags from the first image of a FITS file, cut to the subarray: (ny, nx) uint32."""
     from astropy.io import fits
 
     try:
-        check_regular(Path(path))
-        read_layout(Path(path), strict=False)  # before its headers are believed
+        read_layout(Path(path), strict=False)  # refuses damaged files before astropy allocates memory
         flags, header = fits.getdata(path, header=True)
         header = {**fits.getheader(path), **header}
-    except Exception as error:  # a damaged file shows as almost any error
+    except Exception as error:  # a damaged file can raise almost anything
         msg = (
             f"{path}: the flags of {owner} cannot be read ({first_line(error)}); give a FITS file with an image of "
             f"DQ flags, or do without {owner}"
         )
         raise ParameterError(msg) from error
     if flags is None or flags.dtype.kind not in "biuf":
-        msg = f"{path}: {owner}: the first extension with data is no image; give a FITS file with an image of DQ flags"
+        msg = f"{path}: {owner}: the first extension with data is not an image; give a FITS file with an image of flags"
         raise ParameterError(msg)
     flags = _cut(flags, header, path, owner, exposure)
     # comparisons with NaN are false
@@ -196,18 +221,18 @@ def _read_flags(path, owner, exposure):
     if not fits_in.all():
         y, x = np.argwhere(~fits_in)[0]
         msg = (
-            f"{path}: {owner}: DQ flags are whole numbers from 0 to {2**32 - 1}, and {(~fits_in).sum()} pixels are "
-            f"not, the first of them {flags[y, x]}; give an image of integers, with 0 for good pixels"
+            f"{path}: {owner}: DQ flags are whole numbers from 0 to {2**32 - 1}, but {(~fits_in).sum()} pixels have "
+            f"other values, first {flags[y, x]}; give an image of integers, with 0 for good pixels"
         )
         raise ParameterError(msg)
     return np.array(flags, dtype=np.uint32)
 
 
 def _cut(flags, header, path, owner, exposure):
-    """Cut flags to an exposure's subarray, by jwst's rule for references.
+    """Cut flags to the subarray of an exposure, by jwst's rule for references.
 
-    Flags of the exposure's own shape are taken as they are, as in jwst. Others begin where SUBSTRT1 and SUBSTRT2 say;
-    without these keywords they must be a full frame.
+    As in jwst, flags with the shape of the exposure are used unchanged. SUBSTRT1 and SUBSTRT2 give the first pixel of
+    others, which must be a full frame if these keywords are missing.
     """
     facts, (ny, nx) = exposure.facts, exposure.data.shape[-2:]
     start = header.get("SUBSTRT1"), header.get("SUBSTRT2")
@@ -218,18 +243,18 @@ def _cut(flags, header, path, owner, exposure):
     if flags.shape == (ny, nx):
         if None not in (*start, *here) and start != here:
             log.warning(
-                "%s: %s: the flags are of another subarray, from %s; they are taken as those of %s, from %s",
+                "%s: %s: the flags are from another subarray, at %s, but are used for %s, at %s",
                 path, owner, start, exposure.name, here,
             )  # fmt: skip
         return flags
     if None in start and flags.shape == facts.full_frame:
         start = 1, 1
     advice = f"give an image of {ny} x {nx} pixels, or of the full frame, {' x '.join(map(str, facts.full_frame))}"
-    what = f"{path}: {owner}: the flags have the shape {flags.shape}"
+    problem = f"{path}: {owner}: the flags have the shape {flags.shape}"
     if flags.ndim != 2 or None in start:
         msg = (
-            f"{what}, {exposure.name} has {(ny, nx)}, and no SUBSTRT1 and SUBSTRT2 say where they begin; {advice}, or "
-            "set these keywords"
+            f"{problem}, {exposure.name} has {(ny, nx)}, and SUBSTRT1 and SUBSTRT2 are missing; {advice}, or set these "
+            "keywords"
         )
         raise InputError(msg)
     if None in here:
@@ -238,7 +263,7 @@ def _cut(flags, header, path, owner, exposure):
     x, y = here[0] - start[0], here[1] - start[1]
     if x < 0 or y < 0 or x + nx > flags.shape[1] or y + ny > flags.shape[0]:
         msg = (
-            f"{what} from {start} (SUBSTRT1, SUBSTRT2), which does not hold the {(ny, nx)} from {here} of "
+            f"{problem} from {start} (SUBSTRT1, SUBSTRT2), which does not cover the {(ny, nx)} from {here} of "
             f"{exposure.name}; {advice}"
         )
         raise InputError(msg)
@@ -246,13 +271,13 @@ def _cut(flags, header, path, owner, exposure):
 
 
 def _read_array(value, owner, exposure):
-    """Read an array that a parameter names by file (``.npy``), or take the array that it is."""
+    """Read an array from a ``.npy`` file; return an array unchanged."""
     if not isinstance(value, (str, Path)):
         return value
     try:
         check_regular(Path(value))
         array = np.load(value)
-    except Exception as error:  # a damaged file shows as almost any error
+    except Exception as error:  # a damaged file can raise almost anything
         msg = f"{value}: {owner} cannot be read as an array ({first_line(error)}); save it with numpy.save"
         raise ParameterError(msg) from error
     if not isinstance(array, np.ndarray):

@@ -1,7 +1,7 @@
-"""The versions of other packages with which gpucoron works: the range of each, and what is said outside of it.
+"""The versions of other packages that gpucoron supports.
 
-A package that is too old is refused before any work; a newer one than the tests have seen gets one warning. Only the
-packages' own metadata are read: nothing is imported.
+A package that is too old is refused before any work. A version newer than the tested ones causes one warning. Only the
+metadata of the packages are read; nothing is imported.
 """
 
 import logging
@@ -15,7 +15,7 @@ from gpucoron.errors import VersionError
 
 log = logging.getLogger(__name__)
 
-#: package -> (oldest version, first version that no test has seen, or None), as in pyproject.toml
+#: package -> (oldest version, first untested version or None), as in pyproject.toml
 RANGES = MappingProxyType(
     {
         "jwst": ("2.0", "3.1"),
@@ -26,13 +26,13 @@ RANGES = MappingProxyType(
     }
 )
 
-#: the jwst whose answers our own steps give, whichever is installed
+#: the version of jwst that our own steps reproduce, whichever is installed
 ANSWERS_AS = "3.0"
 
 
 def installed(package):
-    """Give the version of an installed package; None where there is none."""
-    from importlib.metadata import PackageNotFoundError, version  # takes longer than all else here
+    """Return the version of an installed package; None if it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # imported late because it is slow
 
     try:
         return version(package)
@@ -41,53 +41,53 @@ def installed(package):
 
 
 def describe(package):
-    """Say whether a package is within its range.
+    """Check whether the version of a package is supported.
 
     Returns
     -------
     usable : bool
         Whether gpucoron can run with it.
     remark : str
-        What is wrong and the way out; empty within the range.
+        The problem and the way out; empty if there is none.
     """
     oldest, beyond = RANGES[package]
     found = installed(package)
-    wanted = f"{package}>={oldest}" + (f",<{beyond}" if beyond else "")
-    way_out = f"{shlex.quote(sys.executable)} -m pip install '{wanted}'"
+    supported = f"{package}>={oldest}" + (f",<{beyond}" if beyond else "")
+    way_out = f"{shlex.quote(sys.executable)} -m pip install '{supported}'"
     if found is None:
-        return False, f"{package} is not installed, gpucoron needs {wanted}: {way_out}"
+        return False, f"{package} is not installed, gpucoron needs {supported}: {way_out}"
     if _numbers(found) < _numbers(oldest):
-        return False, f"{package} {found} is installed, gpucoron needs {wanted}: {way_out}"
+        return False, f"{package} {found} is installed, gpucoron needs {supported}: {way_out}"
     if beyond and _numbers(found) >= _numbers(beyond):
-        return True, f"{package} {found} is newer than gpucoron has been tested with ({wanted}); if in doubt: {way_out}"
+        return True, f"{package} {found} is newer than the tested versions ({supported}); if in doubt: {way_out}"
     return True, ""
 
 
 def is_older(package, than):
-    """Tell whether the installed version of a package comes before another one."""
+    """Return whether the installed version of a package is older than another one."""
     return _numbers(installed(package) or "0") < _numbers(than)
 
 
 @lru_cache(maxsize=1)
 def check_versions():
-    """Refuse packages that are too old, and warn of those that are too new; a second call does nothing.
+    """Refuse packages that are too old, and warn of those that are too new; only the first call has an effect.
 
     Raises
     ------
     VersionError
-        It names every package that is missing or too old, what is needed, and the command that mends it.
+        It names every package that is missing or too old, the supported versions, and the command to install them.
     """
     remarks = [describe(package) for package in RANGES]
-    wrong = [remark for usable, remark in remarks if not usable]
-    if wrong:
-        raise VersionError("; ".join(wrong))
+    refused = [remark for usable, remark in remarks if not usable]
+    if refused:
+        raise VersionError("; ".join(refused))
     for _usable, remark in remarks:
         if remark:
             log.warning("%s", remark)
 
 
 def _numbers(text):
-    """Give the numbers of a release, so that they can be compared: '2.0.1rc1' -> (2, 0, 1)."""
+    """Return the numbers of a version for comparison: '2.0.1rc1' -> (2, 0, 1)."""
     release = re.match(r"\d+(\.\d+)*", text)
     numbers = [int(number) for number in release.group().split(".")] if release else []
     while numbers and numbers[-1] == 0:  # 2.0 is 2

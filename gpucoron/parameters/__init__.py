@@ -40,7 +40,7 @@ PIPELINE = (
     P("save_intermediates", "boolean", False, "save the result of every step"),
     P("return_rateints", "boolean", False, "return the rateints instead of the rate"),
     P("stage_1overf", "option", "ints", "where 1/f noise is removed", options=("groups", "ints")),
-    P("rate_int_outliers", "boolean", False, "look for outliers over the integrations, and fit them again"),
+    P("rate_int_outliers", "boolean", False, "find outliers among the integrations, and fit them again"),
 )
 
 

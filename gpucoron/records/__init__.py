@@ -1,1 +1,1 @@
-"""What a batch writes and a report reads: manifests, previews, headers of products."""
+"""Records of reduced exposures that batches write and reports read: manifests, previews, headers of products."""

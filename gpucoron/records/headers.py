@@ -1,4 +1,4 @@
-"""What is known of each exposure of a folder: from the manifests of batches, or from a product's header and history."""
+"""Read the record of an exposure from the header and history of its product, for reports without a manifest."""
 
 import json
 
@@ -15,11 +15,11 @@ _KEYWORDS = {
     "context": "CRDS_CTX",
     "finished": "DATE",
 }
-_CARD = 72  # characters of history in one FITS card
+_CARD = 72  # characters of a HISTORY card
 
 
 def read_product(path):
-    """Make a record, as a manifest has it, of a ``rate`` product: from its header and its history.
+    """Make a record in the format of a manifest from the header and history of a ``rate`` product.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def read_product(path):
     Returns
     -------
     dict
-        With the status 'product'. Steps come without times.
+        With the status 'product', and without the times of steps.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def read_product(path):
 
 
 def join_cards(cards):
-    """Join the cards over which a long history entry was spread; our entries all begin with ``gpucoron``.
+    """Join the cards of long history entries; all of our entries begin with ``gpucoron``.
 
     Examples
     --------
@@ -73,15 +73,15 @@ def join_cards(cards):
         if is_new:
             entries.append(card)
         else:
-            # blanks at a card's end are lost
+            # FITS drops blanks at the end of a card
             filled = -(-len(entries[-1]) // _CARD) * _CARD
             entries[-1] = entries[-1].ljust(filled) + card
     return entries
 
 
 def _read_history(entries, jwst_version):
-    """Read what `gpucoron.io.products.history_of` wrote; the rest is kept as it stands."""
-    parameters, known, others = {}, {}, []
+    """Parse the entries written by `gpucoron.io.products.history_of`; join all others unchanged."""
+    parameters, software, others = {}, {}, []
     for entry in entries:
         if not entry.startswith("gpucoron "):
             others.append(entry)
@@ -93,12 +93,12 @@ def _read_history(entries, jwst_version):
         elif colon:
             others.append(entry)
         else:
-            version, *words = name.split(", ")
-            known = dict(word.split(" ", 1) for word in words if " " in word)
-            known["versions"] = {"gpucoron": version, "jwst": jwst_version}
+            version, *items = name.split(", ")
+            software = dict(item.split(" ", 1) for item in items if " " in item)
+            software["versions"] = {"gpucoron": version, "jwst": jwst_version}
     return {
         "versions": {"jwst": jwst_version},
-        **{key: known[key] for key in ("versions", "backend", "profile") if key in known},
+        **{key: software[key] for key in ("versions", "backend", "profile") if key in software},
         "parameters": parameters,
         "history": "; ".join(others),
     }

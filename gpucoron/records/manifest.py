@@ -1,10 +1,10 @@
-"""The manifest of a batch: one JSON object per line, appended whole or not at all, by one batch at a time.
+"""The manifest of a batch: one JSON object per line, appended completely or not at all, by one batch at a time.
 
-``manifest.jsonl`` is a whole folder's, ``manifest-I-of-N.jsonl`` a shard's. The file is also the lock: a batch holds it
-as long as it, or any process that it started, lives.
+``manifest.jsonl`` is the manifest of a folder, ``manifest-I-of-N.jsonl`` that of a shard. The file is also a lock: the
+batch holds it until the batch and all processes that it started have ended.
 
-Before the products of an exposure are moved into place, a record with the status ``started`` names them; the record of
-what came of it follows. So a batch that is killed in between knows its own products again.
+Before the products of an exposure are moved into place, a record with the status ``started`` names them. The final
+record follows. So after a kill in between, the next batch recognizes these products as its own.
 """
 
 import fcntl
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gpucoron.errors import OutputError
 
-#: what each line holds, in this order
+#: fields of each line, in this order
 FIELDS = (
     "exposure", "input", "input_bytes", "input_sha256", "outputs", "status", "started", "finished", "versions",
     "context", "profile", "parameters", "parameters_digest", "backend", "steps", "seconds", "peak_memory", "flags",
@@ -24,36 +24,36 @@ FIELDS = (
     "attempt", "persistence", "asked", "input_date",
 )  # fmt: skip
 
-#: what a record tells only when the exposure is finished
+#: fields of finished exposures only
 _OF_THE_END = ("finished", "steps", "seconds", "peak_memory", "flags", "error")
 
 #: the status of an exposure whose products are being moved into place
 STARTED = "started"
-#: how long the processes of a killed batch may take to notice, seconds
+#: seconds in which the processes of a killed batch should end
 PATIENCE = 10.0
 
 
 def manifest_name(shard=(1, 1)):
-    """Name the manifest of a shard, ``(i, n)``."""
+    """Return the file name of the manifest of shard ``(i, n)``."""
     return "manifest.jsonl" if shard[1] == 1 else f"manifest-{shard[0]}-of-{shard[1]}.jsonl"
 
 
 class Manifest:
-    """The manifest that a batch writes; a context manager that holds the lock.
+    """The manifest that a batch writes; a context manager that holds its lock.
 
     Parameters
     ----------
     folder : Path
         It must exist.
     shard : (int, int)
-        Shards share the folder with each other; a batch without shards has it for itself.
+        Several shards may use a folder at the same time; a batch without shards excludes all others.
     patience : float
         Seconds to wait for another batch before giving up.
 
     Raises
     ------
     OutputError
-        On entering: another batch works in the folder, or it cannot be written to.
+        On entry: another batch is using the folder, or the folder cannot be written to.
     """
 
     def __init__(self, folder, shard=(1, 1), patience=PATIENCE):
@@ -77,28 +77,29 @@ class Manifest:
 
     @property
     def descriptors(self):
-        """Descriptors that hold the lock; a process that inherits them holds it too."""
+        """File descriptors that hold the lock; a process that inherits them also holds it."""
         return tuple(self._descriptors)
 
     def close(self):
-        """Give the lock back."""
+        """Release the lock."""
         for descriptor in self._descriptors:
             os.close(descriptor)
         self._descriptors = []
 
     def start(self, record, outputs):
-        """Append that an exposure's products are about to be written: ``outputs``, kind -> name.
+        """Append a record with the status ``started``, before the products of an exposure are moved into place.
 
         Parameters
         ----------
         record : dict
-            The exposure's record as far as it is known.
+            The record of the exposure so far.
         outputs : dict
+            Kind of product -> file name.
 
         Returns
         -------
         dict
-            As it was appended.
+            The appended record.
         """
         begun = {name: value for name, value in record.items() if name not in _OF_THE_END}
         begun |= {"status": STARTED, "outputs": outputs}
@@ -106,11 +107,11 @@ class Manifest:
         return begun
 
     def append(self, record):
-        """Append one record, in one write, and see it on the disk."""
+        """Append one record in a single write, and flush it to the disk."""
         line = (json.dumps({name: record.get(name) for name in FIELDS}, default=str) + "\n").encode()
         descriptor = self._descriptors[-1]
         if not _is_file_at(descriptor, self.path):
-            msg = f"{self.path}: was removed or replaced while the batch was at work; run it again to go on"
+            msg = f"{self.path}: was removed or replaced during the batch; run it again to continue"
             raise OutputError(msg)
         before = os.fstat(descriptor).st_size
         try:
@@ -124,17 +125,17 @@ class Manifest:
             raise OutputError(msg) from error
 
     def _lock(self, path, kind):
-        give_up = time.monotonic() + self.patience
+        deadline = time.monotonic() + self.patience
         while True:
             descriptor = _open(path)
             self._descriptors.append(descriptor)
             try:
                 fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             except BlockingIOError:
-                if time.monotonic() > give_up:
+                if time.monotonic() > deadline:
                     msg = (
-                        f"{path}: another batch is at work in this folder; wait for it, choose another folder, or let "
-                        "both take a part of the work with --shard"
+                        f"{path}: another batch is running in this folder; wait for it, choose another folder, or "
+                        "divide the work with --shard"
                     )
                     raise OutputError(msg) from None
                 time.sleep(0.1)
@@ -144,11 +145,11 @@ class Manifest:
             else:
                 if _is_file_at(descriptor, path):
                     return
-            # somebody may have removed the file and made another one meanwhile: that is the one to hold
+            # the file was replaced meanwhile: lock the new one
             os.close(self._descriptors.pop())
 
     def _end_last_line(self):
-        """Drop a last line that a crash of the machine has torn; a whole record without a line's end gets it."""
+        """Remove an incomplete last line that a crash left; complete a record that lacks only the newline."""
         text = self.path.read_bytes()
         if text and not text.endswith(b"\n"):
             start = text.rfind(b"\n") + 1
@@ -167,7 +168,7 @@ def _open(path):
 
 
 def _is_file_at(descriptor, path):
-    """Tell whether a path still names the file that is open."""
+    """Return whether a path still refers to the open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except OSError:
@@ -176,18 +177,18 @@ def _is_file_at(descriptor, path):
 
 @dataclass
 class Past:
-    """What the manifests of a folder tell.
+    """The contents of the manifests of a folder.
 
     Attributes
     ----------
     last : dict
-        Exposure -> its last record, whatever came of it.
+        Exposure -> its last record of any status.
     made : dict
-        Exposure -> the last record that may have left products.
+        Exposure -> its last record that may have produced files.
     makers : dict
-        Name of a product -> the record that made it last.
+        Name of a product -> the last record that wrote it.
     n_damaged : int
-        Lines that are no records. An unfinished last line is not counted: somebody may be writing it.
+        Number of lines that are not records. An unfinished last line is not counted: a batch may be writing it.
     """
 
     last: dict = field(default_factory=dict)
@@ -196,14 +197,14 @@ class Past:
     n_damaged: int = 0
 
     def add(self, record):
-        """Take note of one more record, which is younger than all of its file."""
+        """Add the next record of a file."""
         self.last[record["exposure"]] = record
         if record["status"] != "failed" or record["outputs"]:
             self.made[record["exposure"]] = record
             self.makers |= dict.fromkeys(record["outputs"].values(), record)
 
     def merge(self, other):
-        """Take note of another manifest: of two records, the one that is younger counts."""
+        """Add another manifest; the newer one of two records is kept."""
         for ours, theirs in ((self.last, other.last), (self.made, other.made), (self.makers, other.makers)):
             for key, record in theirs.items():
                 if key not in ours or _when(record) >= _when(ours[key]):
@@ -212,7 +213,7 @@ class Past:
 
 
 def read_past(folder):
-    """Read what ``manifest.jsonl`` and the shards' ``manifest-I-of-N.jsonl`` tell of a folder.
+    """Read ``manifest.jsonl`` of a folder, and the ``manifest-I-of-N.jsonl`` of shards.
 
     Parameters
     ----------
@@ -221,7 +222,7 @@ def read_past(folder):
     Returns
     -------
     Past
-        Of several manifests, the record that finished last counts.
+        If several manifests have a record, the one that finished last is used.
 
     Raises
     ------
@@ -234,7 +235,7 @@ def read_past(folder):
         try:
             *lines, unfinished = path.read_bytes().split(b"\n")
         except OSError as error:
-            msg = f"{path}: the manifest cannot be read ({error.strerror}); see to it, or choose another output folder"
+            msg = f"{path}: cannot be read ({error.strerror}); check its permissions, or choose another output folder"
             raise OutputError(msg) from error
         for line in lines:
             record = _parse(line)
@@ -250,7 +251,7 @@ def read_past(folder):
 
 
 def read_manifests(folder):
-    """Read ``manifest.jsonl`` and the shards' ``manifest-I-of-N.jsonl``.
+    """Read the last record of each exposure from the manifests of a folder; see `read_past`.
 
     Parameters
     ----------
@@ -259,18 +260,18 @@ def read_manifests(folder):
     Returns
     -------
     records : dict
-        Exposure -> its last record. Of several manifests, the one that finished last counts.
+        Exposure -> its last record. If several manifests have one, the one that finished last is used.
     n_damaged : int
-        Lines that are no records. An unfinished last line is not counted: somebody may be writing it.
+        Number of lines that are not records, except an unfinished last line.
     """
     past = read_past(folder)
     return past.last, past.n_damaged
 
 
 def _parse(line):
-    """Read one line, with what every record must have in order; None where it holds no record.
+    """Parse one line and set required fields that are missing or invalid; None if the line is not a record.
 
-    Other versions may write other fields, and a manifest may have been edited.
+    Other versions may write other fields, and users may edit a manifest.
     """
     try:
         record = json.loads(line)
@@ -291,7 +292,7 @@ def _parse(line):
 
 
 def _is_name(name):
-    """Tell whether a file can have this name."""
+    """Return whether a file can have this name."""
     return isinstance(name, str) and "\0" not in name and all(len(part) < 256 for part in name.split("/"))
 
 

@@ -1,4 +1,4 @@
-"""A batch, or a single exposure, as one HTML page."""
+"""Write an HTML report of a batch or of a single exposure."""
 
 from gpucoron.report.page import write_report
 

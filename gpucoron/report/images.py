@@ -1,20 +1,20 @@
-"""A preview's images as PNG in ``data:`` URLs, small enough that hundreds fit into one page."""
+"""Encode the images of a preview as PNG in ``data:`` URLs, small enough for hundreds of them on one page."""
 
 import base64
 from io import BytesIO
 
 import numpy as np
 
-#: colours of the categories of the previews, on the colour of a good pixel; the page's legend repeats them
+#: colours of good pixels and of the categories of previews, also in the legend of the page
 GOOD_COLOUR = (18, 22, 28)
 CATEGORY_COLOURS = {"jump": (57, 135, 229), "saturated": (235, 104, 52), "do not use": (150, 154, 163)}
-#: shades of a palette: fewer compress better, and more cannot be told apart at this size
+#: colours of a palette; more would be indistinguishable at this size and compress worse
 _SHADES = 48
 _NO_VALUE = (128, 128, 128)
 
 
 def images_of(preview):
-    """Draw what a preview holds.
+    """Draw the images of a preview.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def images_of(preview):
     Returns
     -------
     dict
-        'rate', 'flags' and 'noise' -> ``data:image/png;base64,...``, for what is there. The first row is at the bottom.
+        'rate', 'flags' and 'noise' -> ``data:image/png;base64,...``, without missing ones. Row 0 is at the bottom.
     """
     images = {}
     if preview.rate is not None:
@@ -36,7 +36,9 @@ def images_of(preview):
 
 
 def colour_flags(flags):
-    """Mix each block's colour of the shares of its categories; roots of the shares, so that a single pixel shows.
+    """Mix the colours of the categories in each block, weighted by the square roots of their fractions.
+
+    The square roots make single pixels visible.
 
     Parameters
     ----------
@@ -47,7 +49,7 @@ def colour_flags(flags):
     -------
     (h, w, 3) uint8
     """
-    # 16 shades of each
+    # 16 levels of each category
     weights = np.rint(15 * np.sqrt(flags / 255)) / 15
     weights /= np.maximum(weights.sum(axis=0), 1)
     colours = np.array(list(CATEGORY_COLOURS.values()), float) - GOOD_COLOUR
@@ -78,7 +80,7 @@ def encode_png(image, palette=None):
 
 
 def _with_palette(levels, name):
-    """Draw levels 1 to 255 by one of matplotlib's colour maps, and 0 in grey."""
+    """Draw levels 1 to 255 with a colour map of matplotlib, and 0 in grey."""
     from matplotlib import colormaps
 
     colours = np.rint(255 * colormaps[name](np.linspace(0, 1, _SHADES))[:, :3]).astype(np.uint8)

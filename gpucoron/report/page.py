@@ -1,7 +1,7 @@
-"""``gpucoron report``: a batch, or a single exposure, as one HTML page that needs no network.
+"""``gpucoron report``: write an HTML page about a batch or a single exposure; it works without a network.
 
-What the page shows comes from the batch's manifests and previews. Where there are none it comes from the ``rate``
-products themselves: their headers, their history, their flags.
+The page shows the contents of manifests and previews. If they are missing, it shows the headers, history and flags of
+the ``rate`` products instead.
 """
 
 import base64
@@ -26,32 +26,31 @@ from gpucoron.report.images import images_of
 log = logging.getLogger(__name__)
 
 _PRODUCTS = ("_rate", "_rateints")
-#: how pages name the flags that have a column
+#: column of the table -> DQ flag
 _COLUMNS = {"jump": "JUMP_DET", "saturated": "SATURATED", "unusable": "DO_NOT_USE"}
-#: flags below fit into the 8 bits of a group
+#: lower flags fit into the 8 bits of GROUPDQ
 _FIRST_OF_PIXELS = dq.RESERVED
 
 
 def write_report(folder, path=None):
-    """Write the report of a folder, or of one product.
+    """Write the report of a folder or of a single product.
 
     Parameters
     ----------
     folder : str or Path
-        Where a batch, or a run, left its products: with ``manifest.jsonl`` (or shards' manifests) or without. Or the
-        path of one ``*_rate.fits`` or ``*_rateints.fits``.
+        Folder with products, with or without manifests; or the path of one ``*_rate.fits`` or ``*_rateints.fits``.
     path : str or Path, optional
-        Of the page; by default ``report.html`` in the folder, ``<exposure>_report.html`` beside a single product.
+        Path of the page; by default ``report.html`` in the folder, or ``<exposure>_report.html`` beside the product.
 
     Returns
     -------
     Path
-        Of the page, which appears whole or not at all.
+        Path of the page, which is written completely or not at all.
 
     Raises
     ------
     InputError
-        There is nothing to report on.
+        There are no products to report on.
     OutputError
         The page cannot be written.
     """
@@ -64,7 +63,7 @@ def write_report(folder, path=None):
         records, n_damaged = _record_of_product(folder, title), 0
         target = folder / f"{title}_report.html"
     else:
-        msg = f"{folder}: no such file or folder; name a folder of products, or one *_rate.fits"
+        msg = f"{folder}: no such file or folder; give a folder of products, or one *_rate.fits"
         raise InputError(msg)
     path = Path(path) if path is not None else target
     write_whole(path, lambda file: _write_page(file, title, folder, records, n_damaged))
@@ -72,7 +71,7 @@ def write_report(folder, path=None):
 
 
 def _records_of_folder(folder):
-    """Take the manifests' exposures, and those that only a product tells of."""
+    """Return the records of all exposures in the manifests, and of products without a record."""
     records, n_damaged = read_manifests(folder)
     for product in sorted(folder.glob("*_rate.fits")):
         if _stem(product) not in records:
@@ -86,7 +85,7 @@ def _records_of_folder(folder):
                     "error": {"type": "damaged product", "message": str(error)},
                 }
     if not records:
-        msg = f"{folder}: neither manifest.jsonl nor *_rate.fits in there; name the folder that holds the products"
+        msg = f"{folder}: neither manifest.jsonl nor *_rate.fits in there; give the folder that holds the products"
         raise InputError(msg)
     return records, n_damaged
 
@@ -100,7 +99,7 @@ def _record_of_product(folder, exposure):
 
 
 def _stem(path):
-    """Name the exposure of a product."""
+    """Return the name of the exposure of a product."""
     stem = path.name.removesuffix(".fits")
     for suffix in _PRODUCTS:
         if stem.endswith(suffix) and path.suffix == ".fits":
@@ -110,7 +109,7 @@ def _stem(path):
 
 
 def _write_page(file, title, folder, records, n_damaged):
-    """Write the page piece by piece: the exposures' details are in memory one at a time."""
+    """Write the page one exposure at a time, to save memory."""
     page = files("gpucoron") / "report" / "assets"
     style, script = ((page / name).read_text("utf-8") for name in ("style.css", "script.js"))
     values = {
@@ -138,12 +137,12 @@ def _write_page(file, title, folder, records, n_damaged):
 
 
 def _hash(text):
-    """Name a script or style to the page's content security policy: no other runs."""
+    """Return the hash by which the content security policy of the page allows a script or style."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode()
 
 
 def _json_block(name, value):
-    """Put a value into a block of data that no content can end: every ``<`` is escaped."""
+    """Write a value as a JSON block; ``<`` is escaped, so that no text can end the block."""
     text = json.dumps(_plain(value), allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -151,7 +150,7 @@ def _json_block(name, value):
 
 
 def _plain(value):
-    """Make a value fit for JSON as browsers read it: no NaN, no infinity."""
+    """Convert a value to types of JSON, with None for NaN and infinity, which browsers refuse."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -165,11 +164,11 @@ def _notes(n_damaged):
     if not n_damaged:
         return []
     lines = "1 line" if n_damaged == 1 else f"{n_damaged} lines"
-    return [f"{lines} of the manifest could not be read and are left out."]
+    return [f"{lines} of the manifest could not be read and are ignored."]
 
 
 def _find_preview(folder, record):
-    """Find what there is to show of an exposure: preview, product or nothing; and a note on a file that fails."""
+    """Load the preview of an exposure, or make one from its product; return it with a note on unreadable files."""
     stored = preview_path(folder, Path(record["exposure"]).name)
     note = ""
     if stored.is_file():
@@ -177,7 +176,7 @@ def _find_preview(folder, record):
             return load_preview(stored), note
         except InputError as error:
             note = str(error)
-    # a product by its name alone: a manifest opens no file outside its folder
+    # without its folder, so that a manifest cannot open files elsewhere
     name = Path(_text(_dict(record, "outputs").get("rate"))).name
     if name and (folder / name).is_file():
         try:
@@ -188,28 +187,28 @@ def _find_preview(folder, record):
 
 
 def describe(record, preview, note=""):
-    """Say what the page shows of one exposure.
+    """Collect the contents of the page for one exposure.
 
     Parameters
     ----------
     record : dict
-        A line of a manifest; anything may be missing.
+        A record of a manifest; any field may be missing.
     preview : Preview
     note : str, optional
-        To stand beside the pictures.
+        Shown beside the images.
 
     Returns
     -------
     row : dict
-        Texts, and numbers or None: what the table shows, sorts and finds.
+        Strings, numbers or None: the row of the table, for sorting and searching too.
     detail : dict
-        What an opened row shows.
+        The details that an open row shows.
     """
-    of_pixels = preview.named_flags()
+    pixel_shares = preview.named_flags()
     error = record.get("error")
     if error is not None and not isinstance(error, dict):
         error = {"message": error}
-    taken = {name: value for name, value in _dict(record, "seconds").items() if _number(value) is not None}
+    seconds = {name: value for name, value in _dict(record, "seconds").items() if _number(value) is not None}
     shape = record.get("shape")
     row = {
         "exposure": record["exposure"],
@@ -221,8 +220,8 @@ def describe(record, preview, note=""):
         "mask": _text(record.get("coronmsk")),
         "subarray": _text(record.get("subarray")),
         "shape": " × ".join(map(str, shape)) if isinstance(shape, list) else "",
-        **{column: of_pixels.get(name) for column, name in _COLUMNS.items()},
-        "seconds": _number(taken.get("total")),
+        **{column: pixel_shares.get(name) for column, name in _COLUMNS.items()},
+        "seconds": _number(seconds.get("total")),
         "memory": _number(record.get("peak_memory")),
         "finished": _text(record.get("finished")),
         "error": _text(error.get("message")) if error else "",
@@ -240,29 +239,29 @@ def describe(record, preview, note=""):
             "jump": _shares(preview.jump_fraction),
             "saturated": _shares(preview.saturated_fraction),
         },
-        "flags": _flags(_dict(record, "flags"), of_pixels),
+        "flags": _flags(_dict(record, "flags"), pixel_shares),
         "error": {key: _text(error.get(key)) for key in ("type", "message", "traceback")} if error else None,
         "steps": [_step(step) for step in steps if isinstance(step, dict)],
-        "seconds": taken,
+        "seconds": seconds,
         "parameters": {step: _dict(parameters, step) for step in parameters},
         "facts": _facts(record),
     }
     return row, detail
 
 
-def _flags(counted, of_pixels):
-    """List all flags: name, share of the rate's pixels, share of the ramp's samples; None where nobody counted.
+def _flags(from_manifest, pixel_shares):
+    """List all flags: name, fraction of the pixels of the rate, fraction of the samples of the ramp; None if unknown.
 
-    A manifest counts the flags of groups over samples, and all others over pixels.
+    A manifest counts group flags over samples, and all others over pixels.
     """
-    of_samples = {}
-    for name, value in counted.items():
+    sample_shares = {}
+    for name, value in from_manifest.items():
         if 0 < getattr(dq, name, 0) < _FIRST_OF_PIXELS:
-            of_samples[name] = _number(value)
+            sample_shares[name] = _number(value)
         else:
-            of_pixels = of_pixels | {name: _number(value)}
-    names = sorted(of_pixels | of_samples)
-    return [{"name": name, "pixels": of_pixels.get(name), "samples": of_samples.get(name)} for name in names]
+            pixel_shares = pixel_shares | {name: _number(value)}
+    names = sorted(pixel_shares | sample_shares)
+    return [{"name": name, "pixels": pixel_shares.get(name), "samples": sample_shares.get(name)} for name in names]
 
 
 def _step(step):
@@ -276,7 +275,7 @@ def _step(step):
 
 
 def _facts(record):
-    """List where an exposure's products come from: (label, text)."""
+    """List the provenance of the products of an exposure: (label, text)."""
     size = _number(record.get("input_bytes"))
     facts = {
         "input": record.get("input"),
@@ -300,15 +299,15 @@ def _facts(record):
 
 
 def summarize(records):
-    """Say in a few pairs (label, text) what all exposures have in common, or sum up to."""
+    """Summarize all exposures: pairs (label, text)."""
     records = list(records)
 
     def distinct(values):
         return ", ".join(sorted({text for text in values if text}))
 
     def total(values):
-        known = [value for value in map(_number, values) if value is not None]
-        return sum(known) if known else None
+        numbers = [value for value in map(_number, values) if value is not None]
+        return sum(numbers) if numbers else None
 
     failed = sum(record.get("status") == "failed" for record in records)
     size = total(record.get("input_bytes") for record in records)
@@ -339,7 +338,7 @@ def _duration(seconds):
 
 
 def _shares(fractions):
-    """Round fractions to what a chart can show."""
+    """Round fractions to the precision of a chart."""
     return [] if fractions is None else [float(f"{value:.4g}") for value in fractions]
 
 
@@ -353,6 +352,6 @@ def _number(value):
 
 
 def _dict(record, key):
-    """Read a record's entry that should be a dict; a manifest may have been edited."""
+    """Return a dictionary of a record; an empty one if a user has edited the manifest."""
     value = record.get(key)
     return value if isinstance(value, dict) else {}

@@ -1,4 +1,4 @@
-"""Coronagraphic exposures with a known truth, and the references that belong to them, in CRDS's format."""
+"""Simulate coronagraphic exposures with a known truth, and their reference files in the format of CRDS."""
 
 from gpucoron.simulate.exposures import SCENES, Effects, Scene, Simulation, Truth, simulate
 from gpucoron.simulate.later_references import write_later_references

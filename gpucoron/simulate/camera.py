@@ -1,4 +1,4 @@
-"""How a simulated detector takes one integration: frame by frame, then the electronics' part."""
+"""Simulate one integration of a detector: the charge frame by frame, then the electronics."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ import scipy.ndimage
 from gpucoron import dq
 from gpucoron.simulate.detectors import ROW_CLOCKS
 
-#: a cosmic-ray hit of one pixel; ``group`` is the first group that feels it, ``frame`` the first frame
+#: a cosmic-ray hit of one pixel; ``group`` and ``frame`` are the first that contain it
 COSMIC_RAY = np.dtype(
     [("integration", "i4"), ("group", "i4"), ("frame", "i4"), ("y", "i4"), ("x", "i4"), ("electrons", "f4")]
 )
 
-# MIRI: groups with a reset effect, integrations that differ in it, groups that settle after a reset.
+# MIRI: groups with a reset effect, integrations in which it differs, groups that settle after a reset (RSCD).
 RESET_GROUPS = 15
 RESET_INTEGRATIONS = 4
 RSCD_GROUPS = 4
@@ -24,8 +24,8 @@ _RC_TIME = 30.0  # s
 
 
 @dataclass
-class Taken:
-    """The by-products of one integration."""
+class Integration:
+    """The truth about one integration."""
 
     ktc: np.ndarray
     saturated_from: np.ndarray
@@ -35,7 +35,7 @@ class Taken:
 
 
 class Camera:
-    """A detector that looks at a scene; takes one integration at a time."""
+    """A detector that observes a scene; it simulates one integration at a time."""
 
     def __init__(self, subarray, name, pixels, effects, sky, readpatt, ngroups, nframes, groupgap, frame_time):
         self.subarray, self.pixels, self.effects = subarray, pixels, effects
@@ -51,7 +51,7 @@ class Camera:
         self.kernel = ipc_kernel(pixels.kind.coupling) if has_ipc(effects, subarray.instrument) else None
 
     def integrate(self, rng, number, groups):
-        """Take integration `number` into `groups` (ngroups, ny, nx) uint16."""
+        """Simulate integration `number`, and write its counts into `groups`, (ngroups, ny, nx) uint16."""
         pixels, effects, gain = self.pixels, self.effects, self.pixels.gain
         shape = gain.shape
         ktc = np.zeros(shape, np.float32)
@@ -106,7 +106,7 @@ class Camera:
             if self.miri:
                 self._disturb(mean, number, group)
             groups[group] = _digitize(mean)
-        return Taken(ktc, saturated_from, zeroframe, pink, hits)
+        return Integration(ktc, saturated_from, zeroframe, pink, hits)
 
     def _expose(self, rng, charge, hits, previous, frame):
         """Add the light, dark current and hits between two frames to `charge`, in place."""
@@ -120,7 +120,7 @@ class Camera:
         np.add.at(charge, (new["y"], new["x"]), new["electrons"])
 
     def _settle(self, number, group):
-        """The linear-scale offset of MIRI's group: the first integration's dark, and RSCD in the later ones, DN."""
+        """Return the offset of a MIRI group on the linear scale, DN: settling dark in integration 1, later RSCD."""
         if not self.miri:
             return np.float32(0)
         extra = np.float32(0)
@@ -133,7 +133,7 @@ class Camera:
         return extra
 
     def _disturb(self, raw, number, group):
-        """Add what MIRI's electronics do to a group's raw counts, in place, DN."""
+        """Add the effects of MIRI's electronics to the raw counts of a group, in place, DN."""
         if self.effects.reset:
             raw += reset_effect(self.pixels, number, group)
         if self.effects.last_frame and group == self.ngroups - 1:
@@ -148,7 +148,7 @@ class Camera:
             raw += np.float32(EMI_AMPLITUDE) * np.sin(2 * np.pi * (clocks * 1e-5 * EMI_FREQUENCY % 1))
 
     def _bend(self, linear):
-        """Make linear counts raw: the inverse polynomial, then one Newton step on the reference's polynomial."""
+        """Convert linear to raw counts: the inverse polynomial, then one Newton step on the reference polynomial."""
         if not self.effects.nonlinearity:
             return linear
         raw = _horner(self.to_raw, linear)
@@ -162,7 +162,7 @@ class Camera:
         return raw - (value - linear) / slope
 
     def _couple(self, raw):
-        """Spread each science pixel's counts over its neighbours; nothing comes from beyond the edges."""
+        """Distribute the counts of each science pixel over its neighbours (IPC), without pixels beyond the edges."""
         return raw if self.kernel is None else convolve_science(raw, self.kernel, self.pixels.is_reference)
 
     def _read(self, rng, frames):
@@ -171,7 +171,7 @@ class Camera:
         return rng.standard_normal(self.noise.shape, np.float32) * (self.noise / np.float32(np.sqrt(frames)))
 
     def _draw_pink(self, rng, frames, drift):
-        """1/f noise of the mean of `frames` frames in the order of reading, DN."""
+        """Draw the 1/f noise of the mean of `frames` frames, in the order of readout, DN."""
         kind, (ny, nx), outputs = self.pixels.kind, self.noise.shape, self.subarray.noutputs
         if nx % outputs:
             outputs = 1
@@ -182,13 +182,13 @@ class Camera:
             parts = [np.float32(0.949) * parts[0] + np.float32(0.316) * part for part in parts[1:]]
         image = np.concatenate([part[:, : nx // outputs] for part in parts], axis=1)
         image = image[:: int(np.sign(kind.slowaxis)), :: int(np.sign(kind.fastaxis))]
-        # From frame to frame the same noise goes on at lower frequencies.
+        # The same noise continues at lower frequencies from frame to frame.
         return (image + np.float32(0.5 * drift)) * (
             np.float32(self.pink / np.sqrt(frames)) / np.float32(self.pixels.gain)
         )
 
     def _draw_hits(self, rng):
-        """Draw the integration's cosmic rays: tracks of a few pixels that share a hit's charge unevenly."""
+        """Draw the cosmic rays of an integration: tracks of a few pixels with unequal parts of the charge."""
         kind, shape = self.pixels.kind, self.noise.shape
         frames = self.ngroups * (self.nframes + self.groupgap) - self.groupgap
         rate = kind.cosmic_ray_rate * float(self.effects.cosmic_rays)
@@ -211,18 +211,18 @@ class Camera:
         hits = np.zeros(np.count_nonzero(seen), COSMIC_RAY)
         hits["frame"], hits["y"], hits["x"] = frame[seen], y[seen], x[seen]
         hits["electrons"] = np.rint(charge[seen])
-        # A hit in the gap is first seen in the next group.
+        # A hit between groups first appears in the next group.
         hits["group"] = hits["frame"] // cadence + (hits["frame"] % cadence >= self.nframes)
         return hits[np.argsort(hits["frame"], kind="stable")]
 
 
 def has_ipc(effects, instrument):
-    """Whether a simulation has inter-pixel coupling (and its references a kernel against it)."""
+    """Return whether a simulation has inter-pixel coupling, and its references a kernel to correct it."""
     return instrument == "NIRCAM" if effects.ipc is None else effects.ipc
 
 
 def ipc_kernel(coupling):
-    """The 3 x 3 kernel with which a pixel's charge shows in its neighbours; its sum is 1."""
+    """Return the 3 x 3 kernel of inter-pixel coupling; its sum is 1."""
     return np.array(
         [[0, coupling, 0], [coupling, 1 - 4 * coupling, coupling], [0, coupling, 0]],
         np.float32,
@@ -230,18 +230,18 @@ def ipc_kernel(coupling):
 
 
 def convolve_science(image, kernel, is_reference):
-    """Convolve the science pixels of ``(ny, nx)`` float32 with `kernel`, as if all else were zero."""
+    """Convolve the science pixels of an image, (ny, nx) float32, with `kernel`; all other pixels count as zero."""
     spread = scipy.ndimage.convolve(np.where(is_reference, 0, image), kernel, mode="constant")
     return np.where(is_reference, image, spread)
 
 
 def settling_dark(pixels, number, group):
-    """MIRI's dark current that has not settled in the first integration, ``(ny, nx)`` float32 DN."""
+    """Return MIRI's settling dark current, which affects the first integration, (ny, nx) float32 DN."""
     return pixels.settling * np.float32(1 - np.exp(-(group + 1) / 6)) * (number == 1)
 
 
 def reset_effect(pixels, number, group):
-    """MIRI's reset effect in integration `number` (1-based), ``(ny, nx)`` float32 DN; gone after RESET_GROUPS."""
+    """Return MIRI's reset effect in integration `number` (1-based), (ny, nx) float32 DN; 0 from RESET_GROUPS on."""
     if group >= RESET_GROUPS:
         return np.zeros_like(pixels.reset)
     strength = 1 - 0.4 ** min(number, RESET_INTEGRATIONS)
@@ -257,7 +257,7 @@ def _horner(coeffs, x):
 
 
 def _pink_noise(n, rng):
-    """Noise with power 1/f, mean zero and variance 1, ``(n,)`` float32."""
+    """Draw noise with power 1/f, mean zero and variance 1, (n,) float32."""
     if n < 2:
         return np.zeros(n, np.float32)
     fast = scipy.fft.next_fast_len(n, real=True)

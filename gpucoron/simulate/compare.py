@@ -1,4 +1,4 @@
-"""What a reduction made of a simulated exposure, beside the truth: in numbers, and drawn."""
+"""Compare the reduction of a simulated exposure with the truth, in numbers and pictures."""
 
 import numpy as np
 
@@ -8,18 +8,18 @@ _NOT_GOOD = dq.DO_NOT_USE | dq.SATURATED | dq.JUMP_DET
 
 
 def good_pixels(model):
-    """Mark the pixels without a fault, a jump or saturation: (ny, nx) bool."""
+    """Return the pixels with a valid rate and without DO_NOT_USE, jump or saturation: (ny, nx) bool."""
     return ((model.dq & _NOT_GOOD) == 0) & np.isfinite(model.data) & (model.err > 0)
 
 
 def pulls(simulation, model):
-    """Compute (rate - truth) / err of the good pixels: one-dimensional float64."""
+    """Return (rate - truth) / err of the good pixels: one-dimensional float64."""
     good = good_pixels(model)
     return ((model.data - simulation.truth.rate) / model.err)[good].astype(np.float64)
 
 
 def compare_with_truth(simulation, model):
-    """Say in words how far the rate is from the truth."""
+    """Return a sentence with the deviations of the rate from the truth."""
     pull = pulls(simulation, model)
     low, middle, high = np.percentile(pull, (15.865, 50, 84.135))
     x, y = (round(value) for value in simulation.truth.companion)
@@ -38,7 +38,7 @@ def draw(pictures, path):
     ----------
     pictures : list of (Simulation, ImageModel)
     path : Path
-        Of the PNG.
+        Path of the PNG.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import BoundaryNorm, ListedColormap, SymLogNorm

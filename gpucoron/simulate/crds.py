@@ -1,6 +1,6 @@
-"""A CRDS cache of one's own that works offline: its layout, its mappings, and the settings to use it.
+"""Write a CRDS cache with simulated references that works offline, and use it.
 
-The layout and the rules of mappings are CRDS 14's (https://jwst-crds.stsci.edu).
+The layout and the mappings follow CRDS 14 (https://jwst-crds.stsci.edu).
 """
 
 import hashlib
@@ -15,7 +15,7 @@ USE_AFTER = "2021-01-01T00:00:00"
 _D, _S = "META.INSTRUMENT.DETECTOR", "META.SUBARRAY.NAME"
 _R, _E = "META.EXPOSURE.READPATT", "META.EXPOSURE.TYPE"
 
-#: instrument -> reference type -> the keywords by which CRDS matches it
+#: instrument -> reference type -> keywords by which CRDS selects it
 MATCH_KEYS = {
     "NIRCAM": {
         "mask": (_D, _S),
@@ -41,7 +41,7 @@ MATCH_KEYS = {
     },
 }
 
-#: reference type of stages 2 and 3 -> the keywords by which CRDS matches it; the real ones match by more
+#: reference type of stages 2 and 3 -> keywords by which CRDS selects it (fewer than in the real CRDS)
 LATER_KEYS = {
     "flat": (_D, _S),
     "photom": (_D,),
@@ -50,7 +50,7 @@ LATER_KEYS = {
     "psfmask": (_D, _S),
 }
 
-#: types that a simulation may lack: CRDS then answers N/A
+#: types that a simulation may lack; CRDS then returns N/A
 _OPTIONAL = (
     "superbias", "refpix", "sirskernel", "rscd", "reset", "emicorr", "ipc", "flat", "pictureframe", "pastasoss",
     "persat", "trapdensity", "trappars",
@@ -91,7 +91,7 @@ _PIPELINES = {
 }
 
 
-# CRDS writes its defaults into the environment on import and stumbles over their absence: set, not deleted.
+# Set instead of deleted, because CRDS writes defaults into the environment on import and fails without them.
 _NOWHERE_ELSE = {
     "CRDS_MODE": "auto",
     "CRDS_OBSERVATORY": "jwst",
@@ -105,28 +105,27 @@ _NOWHERE_ELSE = {
 
 @dataclass(frozen=True)
 class CrdsCache:
-    """A CRDS cache on disk and the context (``*.pmap``) to use it with."""
+    """A CRDS cache on disk, and its context (``*.pmap``)."""
 
     path: Path
     context: str
 
     @property
     def environment(self):
-        """The variables that make CRDS use this cache and nothing else; for a child process."""
+        """The environment variables that make CRDS use only this cache, for child processes."""
         return {
             "CRDS_PATH": str(self.path),
-            "CRDS_SERVER_URL": "https://jwst-serverless.stsci.edu",  # "serverless": no connection is tried
+            "CRDS_SERVER_URL": "https://jwst-serverless.stsci.edu",  # with this address CRDS opens no connection
             "CRDS_CONTEXT": self.context,
             "CRDS_READONLY_CACHE": "1",
         }
 
     @contextmanager
     def activate(self):
-        """Make this process's CRDS use the cache, until the ``with`` block ends.
+        """Make CRDS in this process use the cache until the ``with`` block ends. Not thread-safe.
 
-        CRDS reads its variables at each call, but keeps the mappings that it loaded, by name, and the server that it
-        was told: both are cleared on entering and on leaving. Variables that lead elsewhere are hidden meanwhile. Not
-        for several threads at once.
+        CRDS reads its environment variables at each call, but caches mappings by name, and the server. Both are reset
+        at the start and the end of the block. Variables for other locations are removed in between.
         """
         from crds.client import api
         from crds.core import config, utils
@@ -137,7 +136,7 @@ class CrdsCache:
             if "PATH" in name:
                 del os.environ[name]
         os.environ.update({**_NOWHERE_ELSE, **self.environment})
-        config.CRDS_REF_SUBDIR_MODE = "None"  # CRDS's word for: look again
+        config.CRDS_REF_SUBDIR_MODE = "None"  # makes CRDS read the setting again
         api.set_crds_server(self.environment["CRDS_SERVER_URL"])
         utils.clear_function_caches()
         try:
@@ -155,13 +154,13 @@ class CrdsCache:
 
 
 def open_cache(crds_path):
-    """Open a cache that ``write_references`` has written before."""
+    """Open a cache that ``write_references`` wrote."""
     manifest = json.loads((Path(crds_path) / MANIFEST).read_text(encoding="utf-8"))
     return CrdsCache(Path(crds_path).resolve(), f"jwst_{manifest['serial']}.pmap")
 
 
 def next_name(path, manifest, instrument, reftype, extension):
-    """Make the next free name of a reference; a new serial each time, for CRDS remembers files by name."""
+    """Return a new name for a reference; the serial number is new because CRDS caches files by name."""
     files = manifest["files"]
     key = f"{instrument}/{reftype}"
     files[key] = files.get(key, 9000) + 1
@@ -171,7 +170,7 @@ def next_name(path, manifest, instrument, reftype, extension):
 
 
 def write_parameters(path, manifest, instrument, reftype, values):
-    """Write a parameter reference: of a step, or of a pipeline with ``{'steps': {step: {...}}}``."""
+    """Write a parameter reference of a step, or of a pipeline with ``{'steps': {step: {...}}}``."""
     import asdf
 
     def describe(step, parameters):
@@ -209,7 +208,7 @@ def _config_type(class_):
 
 
 def write_mappings(path, manifest):
-    """Write the mappings anew, under a new serial, and CRDS's configuration; returns the context's name."""
+    """Write mappings with a new serial number, and the configuration of CRDS; return the name of the context."""
     serial = manifest["serial"]
     folder = path / "mappings" / "jwst"
     folder.mkdir(parents=True, exist_ok=True)
@@ -252,7 +251,7 @@ def _mapping_header(kind, name, parkey):
 
 
 def _write_mapping(path, header, selector):
-    """Write one mapping; CRDS checks the sha1 of all its lines but the one that holds the sha1."""
+    """Write one mapping with the SHA-1 of its other lines, which CRDS verifies."""
     lines = ["header = {", *(f"    {key!r}: {value!r}," for key, value in header.items()), "}", ""]
     lines += [f"selector = {selector}", ""]
     digest = hashlib.sha1("\n".join(lines).encode()).hexdigest()

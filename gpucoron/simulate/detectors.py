@@ -1,7 +1,7 @@
-"""The detectors that ``gpucoron.simulate`` exposes: subarrays, read patterns, and every pixel's own properties.
+"""The detectors of ``gpucoron.simulate``: subarrays, detector properties, and the properties of each pixel.
 
-A pixel's gain, bias, dark current, ... follow from the detector, the pixel's row and a seed alone. So every subarray,
-every segment and every reference file sees the same pixel, however the array was cut.
+The gain, bias, dark current etc. of a pixel depend only on the detector, the row and a seed. So a pixel has the same
+properties in every subarray, every segment and every reference file.
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from gpucoron import dq
 
 @dataclass(frozen=True)
 class Subarray:
-    """One readable part of a detector; corner 1-based, in the science frame."""
+    """A subarray of a detector; its corner is 1-based, in the science frame."""
 
     instrument: str
     detector: str
@@ -54,7 +54,7 @@ def _miri(name, xstart, ystart, nx, ny, frame_time, filter_, mask, noutputs=1):
     )  # fmt: skip
 
 
-#: (instrument, subarray) -> Subarray; a full frame also knows its detector
+#: (instrument, subarray) -> Subarray; keys of full frames also have the detector
 SUBARRAYS = {
     ("NIRCAM", "SUB320A335R"): _nircam("NRCALONG", 492, 1502, 320, 320, "F444W", "MASKA335R"),
     ("NIRCAM", "SUB320A430R"): _nircam("NRCALONG", 814, 1502, 320, 320, "F460M", "MASKA430R"),
@@ -80,16 +80,16 @@ _ACQUISITIONS = {
     "MASKASWB": ("SUBNDASWBS", 103, 1199, 128, "F210M", "NRCA4_TAMASKSWBS"),
 }
 
-# SLOWR1 frames take this much longer: 23.88992 s over 2.77504 s at full frame.
+# Ratio of the frame times of SLOWR1 and FASTR1: 23.88992 s and 2.77504 s at full frame.
 SLOW_OVER_FAST = 23.88992 / 2.77504
 
-#: extra MIRI pixel clocks that emicorr knows: from one row to the next
+#: MIRI pixel clocks from one row to the next, as in emicorr
 ROW_CLOCKS = {"MASK1065": 82, "MASK1140": 82, "MASK1550": 82, "MASKLYOT": 90}
 
 
 @dataclass(frozen=True)
 class DetectorKind:
-    """The average properties of one detector; e- unless said."""
+    """The average properties of a detector, in e- unless noted."""
 
     columns: int
     rows: int
@@ -100,7 +100,7 @@ class DetectorKind:
     ktc: float
     dark: float  # e-/s
     well: float
-    coupling: float  # share of a pixel's charge that each of the four neighbours sees
+    coupling: float  # fraction of the charge of a pixel that appears in each of its four neighbours
     bias: float  # DN
     pink_noise: float  # rms of 1/f noise within a frame, one read
     cosmic_ray_rate: float  # hits / pixel / s
@@ -110,7 +110,7 @@ class DetectorKind:
 
     @property
     def saturation(self):
-        """The average full well on the linear scale that the polynomials use, DN."""
+        """The average full well on the linear scale of the polynomials, DN."""
         return self.well / self.gain
 
 
@@ -120,7 +120,7 @@ def _h2rg(fastaxis, slowaxis, gain, read_noise, ktc, dark, well, coupling):
     )  # fmt: skip
 
 
-#: pynrc's numbers for NIRCam, JDox's and MiriTE's for MIRI; kTC is not known for MIRI's detectors
+#: sources: pynrc for NIRCam, JDox and MiriTE for MIRI; kTC noise is not known for MIRI
 DETECTORS = {
     "NRCA2": _h2rg(1, -2, 2.17, 11.5, 37.6, 0.002, 105e3, 0.0054),
     "NRCA4": _h2rg(1, -2, 2.08, 11.5, 37.6, 0.002, 105e3, 0.0054),
@@ -130,27 +130,27 @@ DETECTORS = {
     ),
 }  # fmt: skip
 
-# S = x (1 + s (a1 u + a2 u^2 + a3 u^3)) with u = x / full well: 5 % at full well, s is the pixel's own strength.
+# S = x (1 + s (a1 u + a2 u^2 + a3 u^3)) with u = x / full well: 5 % at full well, s is the strength of each pixel.
 NONLINEARITY = (0.010, 0.015, 0.025)
 _INVERSE_TERMS = 6
 
 
 def find_subarray(instrument, subarray, detector=None):
-    """Find a subarray by name; a full frame also by detector (the first one known by default)."""
+    """Return a subarray by name, a full frame also by detector (by default the first one)."""
     instrument, subarray = instrument.upper(), subarray.upper()
     for key, found in SUBARRAYS.items():
         if key[:2] == (instrument, subarray) and detector in (None, found.detector):
             return found
-    known = sorted({key[1] for key in SUBARRAYS if key[0] == instrument}) or sorted({k[0] for k in SUBARRAYS})
-    msg = f"no subarray {subarray!r} of {instrument!r} (detector {detector or 'any'}); known: {', '.join(known)}"
+    names = sorted({key[1] for key in SUBARRAYS if key[0] == instrument}) or sorted({k[0] for k in SUBARRAYS})
+    msg = f"no subarray {subarray!r} of {instrument!r} (detector {detector or 'any'}); known: {', '.join(names)}"
     raise ValueError(msg)
 
 
 def find_acquisition(name, subarray):
-    """Find where the target acquisition for a mask is read: ``(name, Subarray)``.
+    """Return the subarray of the target acquisition for a mask: ``(name, Subarray)``.
 
-    NIRCam's is a small subarray beside the mask. MIRI's is the mask's own subarray, through the filter FND; the header
-    then names no mask. Source: SIAF (PRDOPSSOC-075) and the APT templates.
+    For NIRCam it is a small subarray beside the mask; for MIRI the subarray of the mask with the filter FND, whose
+    header names no mask. Source: SIAF (PRDOPSSOC-075) and the APT templates.
     """
     if subarray.instrument == "MIRI":
         return name, replace(subarray, filter="FND", coronagraph=None, exp_type="MIR_TACQ")
@@ -161,12 +161,12 @@ def find_acquisition(name, subarray):
 
 @dataclass(frozen=True)
 class Pixels:
-    """The properties of a box of pixels, each ``(ny, nx)`` float32 unless said.
+    """The properties of a box of pixels, each (ny, nx) float32 unless noted.
 
     ``gain`` e-/DN; ``read_noise`` e- (one read); ``bias`` DN; ``dark`` e-/s; ``full_well`` DN on the linear scale of
     the raw counts; ``nonlinearity`` the strength s of ``NONLINEARITY``; ``response`` electrons per electron;
-    ``reset`` and ``settling`` DN, the amplitudes of MIRI's reset effect and first-integration dark; ``dq`` uint32 with
-    the bits that a mask reference has; ``lottery`` uniform in 0 to 1, for flags that only references have.
+    ``reset`` and ``settling`` DN, the amplitudes of MIRI's reset effect and settling dark; ``dq`` uint32 with the bits
+    of a mask reference; ``lottery`` uniform random numbers from 0 to 1, for flags that only references have.
     """
 
     kind: DetectorKind
@@ -186,16 +186,16 @@ class Pixels:
 
     @property
     def is_reference(self):
-        """``(ny, nx)`` bool: the pixel sees neither light nor dark current."""
+        """Reference pixels, without light and dark current: (ny, nx) bool."""
         return (self.dq & dq.REFERENCE_PIXEL) > 0
 
     @property
     def scale(self):
-        """The count at which the non-linearity is as large as ``NONLINEARITY`` says, DN."""
+        """The counts at which u of ``NONLINEARITY`` is 1, DN."""
         return self.kind.saturation + (self.kind.bias if self.kind.columns == 1032 else 0.0)
 
     def to_linear_coefficients(self):
-        """``(5, ny, nx)`` float32: the polynomial that makes raw counts linear."""
+        """Return the polynomial from raw to linear counts, (5, ny, nx) float32."""
         coeffs = np.zeros((2 + len(NONLINEARITY), *self.gain.shape), np.float32)
         coeffs[1] = 1
         for power, a in enumerate(NONLINEARITY, 1):
@@ -203,7 +203,7 @@ class Pixels:
         return coeffs
 
     def to_raw_coefficients(self):
-        """``(8, ny, nx)`` float32: the polynomial that makes linear counts raw, to about 0.01 DN."""
+        """Return the polynomial from linear to raw counts, (8, ny, nx) float32, accurate to about 0.01 DN."""
         coeffs = np.zeros((2 + _INVERSE_TERMS, *self.gain.shape), np.float32)
         coeffs[1] = 1
         for power, in_strength in enumerate(_fit_inverse(), 1):
@@ -213,7 +213,7 @@ class Pixels:
 
 @lru_cache(1)
 def _fit_inverse():
-    """Coefficients of u = t (1 + sum b_j(s) t^j), each b_j a polynomial in the strength s; see ``NONLINEARITY``."""
+    """Fit u = t (1 + sum b_j(s) t^j); each b_j is a polynomial in the strength s, see ``NONLINEARITY``."""
     strengths = np.linspace(0, 1.6, 9)
     u = np.linspace(0.005, 1.15, 120)
     shares = []
@@ -225,7 +225,7 @@ def _fit_inverse():
 
 
 def make_pixels(detector, xstart, ystart, nx, ny, *, seed=0, bad_pixels=True, nonlinearity=True, superbias=True):
-    """Make the properties of a box of a detector's pixels.
+    """Draw the properties of a box of pixels of a detector.
 
     Parameters
     ----------
@@ -233,9 +233,9 @@ def make_pixels(detector, xstart, ystart, nx, ny, *, seed=0, bad_pixels=True, no
     xstart, ystart, nx, ny : int
         1-based corner in the science frame, and size.
     seed : int
-        Another seed is another detector of the same kind.
+        Another seed gives another detector of the same kind.
     bad_pixels, nonlinearity, superbias : bool
-        False: no bad pixels; a linear detector; the same bias everywhere.
+        False gives no bad pixels; a linear detector; the same bias everywhere.
 
     Returns
     -------
@@ -246,7 +246,7 @@ def make_pixels(detector, xstart, ystart, nx, ny, *, seed=0, bad_pixels=True, no
     normal = np.empty((7, ny, nx), np.float32)
     uniform = np.empty((3, ny, nx), np.float32)
     for row in range(ny):
-        # A stream for each row: the same pixel for every cut, and no need to draw the whole detector.
+        # One random stream per row: a pixel is the same in all subarrays, and only its row must be drawn.
         rng = np.random.default_rng([seed, sorted(DETECTORS).index(detector), ystart - 1 + row])
         normal[:, row] = rng.standard_normal((7, kind.columns), np.float32)[:, columns]
         uniform[:, row] = rng.random((3, kind.columns), np.float32)[:, columns]
@@ -261,7 +261,7 @@ def make_pixels(detector, xstart, ystart, nx, ny, *, seed=0, bad_pixels=True, no
     dark = kind.dark * np.exp(0.3 * normal[3])
     response = np.ones((ny, nx), np.float32)
     if bad_pixels:
-        # A pixel has at most one fault: the bands of one uniform number.
+        # A pixel has at most one defect, selected by ranges of a uniform random number.
         edge = 0.0
         for share, bits in (
             (0.0010, dq.DEAD | dq.DO_NOT_USE),

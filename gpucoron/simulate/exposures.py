@@ -1,10 +1,10 @@
-"""Coronagraphic exposures with a known truth: what the sky sent, what the detector did to it, and the file it wrote.
+"""Simulate coronagraphic exposures with a known truth: the sky, the detector, and the raw file.
 
 >>> simulation = simulate("NIRCAM", "SUB320A335R", "DEEP8", ngroups=15, nints=2, seed=1)
 >>> path = simulation.write("raw")  # jw01386001001_..._nrcalong_uncal.fits
->>> simulation.truth.rate  # DN/s, as a perfect stage 1 delivers it
+>>> simulation.truth.rate  # DN/s, the result of a perfect stage 1
 
-The references that belong to it are made by `gpucoron.simulate.write_references`.
+`gpucoron.simulate.write_references` makes its references.
 """
 
 from dataclasses import dataclass, field, replace
@@ -28,28 +28,28 @@ from gpucoron.simulate.keywords import describe, list_groups, list_integrations,
 
 @dataclass(frozen=True)
 class Scene:
-    """What reaches the detector, in electrons.
+    """The light on the detector, in electrons.
 
     Attributes
     ----------
     star : float
         Electrons per second of the star without the mask.
     halo : float
-        What the mask leaves, per pixel at its brightest, over the star.
+        Peak of the residual halo per pixel, relative to the star.
     slope : float
-        The halo falls as 1/r**slope.
+        The halo decreases as 1/r**slope.
     speckle : float
-        rms of the speckles over the mean halo.
+        rms of the speckles, relative to the mean halo.
     companion_contrast : float
-        The companion's flux over the star's.
+        Flux of the companion, relative to the star.
     companion_offset : tuple of float
         (dx, dy) from the star, pixels.
     background : float
         e-/s/pixel
     center : tuple of float or None
-        The star, 0-based (x, y); the middle of the array by default.
+        Position of the star, 0-based (x, y); by default the centre of the array.
     seed : int
-        Of the speckles. It belongs to the scene, so that all segments of an exposure see the same star.
+        Seed of the speckles; part of the scene, so that all segments of an exposure have the same speckles.
     """
 
     star: float = 1e7
@@ -63,23 +63,23 @@ class Scene:
     seed: int = 0
 
     def locate(self, shape):
-        """Find the star and its companion, 0-based: ``((x, y), (x, y))``."""
+        """Return the positions of the star and its companion, 0-based: ``((x, y), (x, y))``."""
         ny, nx = shape
         x, y = self.center or ((nx - 1) / 2, (ny - 1) / 2)
         return (x, y), (x + self.companion_offset[0], y + self.companion_offset[1])
 
     def turned(self, roll):
-        """Give the scene as a telescope sees it that is rolled by `roll` degrees: the companion goes round the star."""
+        """Return the scene for a telescope rolled by `roll` degrees, with the companion rotated around the star."""
         angle = np.radians(roll)
         (x, y), cosine, sine = self.companion_offset, np.cos(angle), np.sin(angle)
         return replace(self, companion_offset=(float(x * cosine + y * sine), float(y * cosine - x * sine)))
 
     def render(self, shape, fwhm):
-        """Render the scene, ``(ny, nx)`` float32 e-/s; `fwhm` of the companion and of a speckle, pixels."""
+        """Render the scene, (ny, nx) float32 e-/s; `fwhm` is that of the companion and of speckles, in pixels."""
         (x0, y0), (xc, yc) = self.locate(shape)
         y, x = np.indices(shape, dtype=np.float32)
         r = np.hypot(x - x0, y - y0) / (3 * fwhm)
-        # Dark behind the mask, brightest at its edge (three fwhm from the star), a power law outside.
+        # Dark behind the mask, brightest at its edge (three fwhm from the star), a power law beyond.
         halo = r**2 / (1 + r ** (2 + self.slope)) * 2
         rng = np.random.default_rng([self.seed, 57])
         speckles = scipy.ndimage.gaussian_filter(rng.standard_normal(shape), fwhm / 2.355)
@@ -90,20 +90,20 @@ class Scene:
         return (self.star * self.halo * halo + companion + self.background).astype(np.float32)
 
 
-#: MIRI is warm and its exposures are short: a brighter star before a bright background
+#: MIRI has a bright background and short exposures, so its star is brighter
 SCENES = {"NIRCAM": Scene(), "MIRI": Scene(star=3e7, halo=1e-4, background=100.0)}
 
-#: what an exposure is taken for -> its target's name in the proposal, where none is given
+#: role of an exposure -> default name of its target in the proposal
 ROLES = {"SCI": "SIMULATED", "REF": "REFERENCE", "TA": "SIMULATED", "BG": "SIMULATED-BG"}
 
 
 @dataclass(frozen=True)
 class Effects:
-    """Which effects a simulation has; those of the other instrument never show.
+    """The effects in a simulation; those of the other instrument are ignored.
 
-    ``one_over_f`` and ``cosmic_rays`` are factors on the usual strength, the others switches. 1/f noise exceeds what
-    ERR accounts for: switch it off to compare scatter with ERR. kTC noise is one offset per pixel and integration and
-    cancels in every slope. ``reset``, ``rscd``, ``last_frame`` and ``emi`` are MIRI's.
+    ``one_over_f`` and ``cosmic_rays`` are factors relative to the usual strength, the others are switches. ERR does not
+    include 1/f noise: switch it off to compare scatter with ERR. kTC noise is one offset per pixel and integration, and
+    cancels in every slope. ``reset``, ``rscd``, ``last_frame`` and ``emi`` apply only to MIRI.
     """
 
     poisson: bool = True
@@ -114,7 +114,7 @@ class Effects:
     superbias: bool = True
     nonlinearity: bool = True
     saturation: bool = True
-    ipc: bool | None = None  # None: where jwst corrects it by default in operations, in NIRCam
+    ipc: bool | None = None  # None: only in NIRCam, where jwst corrects it by default
     cosmic_rays: float = 1.0
     bad_pixels: bool = True
     reset: bool = True
@@ -125,32 +125,32 @@ class Effects:
 
 @dataclass(frozen=True)
 class Truth:
-    """What a simulation knows and an observer does not; the pixels' own properties are in ``Simulation.pixels``.
+    """The truth about a simulated exposure; the properties of pixels are in ``Simulation.pixels``.
 
     Attributes
     ----------
     rate : (ny, nx) float32
-        DN/s from the sky, without dark current: what stage 1 delivers when all corrections are perfect. Where no dark
-        is subtracted, it delivers ``rate + dark_rate``. Zero in reference and dead pixels.
+        DN/s from the sky, without dark current: the result of stage 1 with perfect corrections. Without dark
+        subtraction, the result is ``rate + dark_rate``. Zero in reference and dead pixels.
     dark_rate : (ny, nx) float32
         DN/s
     sky : (ny, nx) float32
-        e-/s, before the pixels' response.
+        e-/s, before the response of the pixels.
     ktc : (nints, ny, nx) float32
         DN, added to the charge after each reset.
     one_over_f : (nints, ngroups, ny, nx) float32 or None
-        DN; None where there is none.
+        DN; None if it was not simulated.
     cosmic_rays : (n,) array of COSMIC_RAY
-        One row a pixel hit; integrations count from 0 within this file. A hit before the first frame (frame 0) is
+        One row per pixel hit; integrations count from 0 within this file. A hit before the first frame (frame 0) is
         part of the offset of its integration.
     saturated_from : (nints, ny, nx) int32
-        The first group with a frame at the full well; ngroups where there is none.
+        The first group with a frame at the full well; ngroups if there is none.
     dq : (ny, nx) uint32
         The bad and reference pixels.
     star, companion : tuple of float
         0-based (x, y).
     companion_rate : float
-        e-/s in all.
+        Total e-/s.
     """
 
     rate: np.ndarray
@@ -166,9 +166,9 @@ class Truth:
     companion_rate: float
 
     def mark_jumps(self, ngroups, min_electrons=0.0):
-        """Mark the groups in which a ramp jumps: ``(nints, ngroups, ny, nx)`` bool.
+        """Return the groups in which a ramp jumps: (nints, ngroups, ny, nx) bool.
 
-        The first group cannot jump. With averaged frames a hit during a group moves that group and the next one.
+        The first group cannot jump. With averaged frames, a hit during a group changes this group and the next one.
         """
         nints, ny, nx = self.ktc.shape
         jumps = np.zeros((nints, ngroups, ny, nx), bool)
@@ -182,7 +182,7 @@ class Truth:
 class Simulation:
     """One simulated exposure, or one segment of it.
 
-    ``data`` is ``(nints, ngroups, ny, nx)`` uint16, ``zeroframe`` ``(nints, ny, nx)`` uint16 or None.
+    ``data`` is (nints, ngroups, ny, nx) uint16, ``zeroframe`` (nints, ny, nx) uint16 or None.
     """
 
     data: np.ndarray
@@ -214,7 +214,7 @@ class Simulation:
 
     @property
     def filename(self):
-        """The name that the archive would give to the file."""
+        """The file name that the archive would use."""
         names = dict(self.names, segment="")
         nints = self.data.shape[0]
         if self.total_nints > nints:
@@ -224,7 +224,7 @@ class Simulation:
         )
 
     def write(self, folder):
-        """Write the exposure as ``*_uncal.fits`` for jwst's pipelines, and return its path; the folder is made."""
+        """Write the exposure as ``*_uncal.fits`` for jwst's pipelines; create the folder, and return the path."""
         from stdatamodels.jwst.datamodels import Level1bModel
 
         path = Path(folder) / self.filename
@@ -270,12 +270,13 @@ def simulate(
 ):
     """Simulate a coronagraphic exposure of NIRCam or MIRI.
 
-    The charge grows frame by frame by Poisson increments of light and dark current, with hits of cosmic rays; a gap
-    between groups is one increment. Each frame is bent by the detector's non-linearity and stops at the full well; the
-    frames of a group are averaged; then come inter-pixel coupling, bias, 1/f and read noise, and the A/D converter.
+    The charge increases frame by frame by Poisson increments of light and dark current, and by cosmic rays; a gap
+    between groups is one increment. Each frame is limited by the full well and converted by the non-linearity, and the
+    frames of a group are averaged. Then inter-pixel coupling, bias, 1/f and read noise are applied, and the counts are
+    digitized.
 
-    Every integration has a random stream of its own, from `seed` and its number: a segment holds exactly the
-    integrations that the whole exposure would hold. The pixels and the scene do not depend on `seed`.
+    Every integration has its own random stream, from `seed` and its number, so that a segment contains exactly the same
+    integrations as the whole exposure. The pixels and the scene do not depend on `seed`.
 
     Parameters
     ----------
@@ -287,40 +288,40 @@ def simulate(
     ngroups, nints : int
         Groups per integration and integrations in this file.
     seed : int
-        Of all noise.
+        Seed of all noise.
     scene : Scene, (ny, nx) array of e-/s, or None
-        None takes the instrument's entry in ``SCENES``.
+        None uses the entry of the instrument in ``SCENES``.
     effects : Effects or None
-        None takes all the usual ones.
+        None uses the defaults of `Effects`.
     first_integration : int
-        1-based; more than 1 makes a later segment of a longer exposure.
+        1-based; a value above 1 gives a later segment of a longer exposure.
     total_nints : int or None
-        Integrations of the whole exposure; by default it ends with this file.
+        Integrations of the whole exposure; by default this file is the last segment.
     shape : (ny, nx) or None
-        A smaller array with the same corner, for tests; the frame time remains the subarray's.
+        Size of a smaller array with the same corner, for tests; the frame time does not change.
     zeroframe : bool
-        NIRCam: whether the first frame of each integration is kept beside the groups.
+        NIRCam: whether to store the first frame of each integration in addition to the groups.
     detector : str or None
-        Tells the full frames of NIRCam apart: NRCALONG (default) or NRCA2.
+        Detector of NIRCam full frames: NRCALONG (default) or NRCA2.
     detector_seed : int
-        Another seed is another detector of the same kind.
+        Another seed gives another detector of the same kind.
     filter : str or None
-        By default one that goes with the mask.
+        By default the usual one for the mask.
     program, observation, exposure : int
-        For the file's name and header.
+        Numbers in the file name and header.
     role : {'SCI', 'REF', 'TA', 'BG'}
-        What the exposure is taken for: the target, a star for its PSF (IS_PSF; by default without the companion), a
-        target acquisition (NRC_TACQ with the small subarray beside the mask, MIR_TACQ with the filter FND), or
-        background (BKGDTARG; by default without any star).
+        Role of the exposure: science target; PSF reference (IS_PSF; by default without companion); target acquisition
+        (NRC_TACQ with the small subarray beside the mask, MIR_TACQ with the filter FND); or background (BKGDTARG; by
+        default without star).
     target : str or None
-        The target's name in the proposal (TARGPROP); by default 'SIMULATED', 'REFERENCE' or 'SIMULATED-BG'.
+        Name of the target in the proposal (TARGPROP); by default 'SIMULATED', 'REFERENCE' or 'SIMULATED-BG'.
     roll : float
-        Position angle of V3, degrees east of north (ROLL_REF, PA_V3, PC*). A ``Scene``'s companion goes round the star
-        with it: its ``companion_offset`` is that at roll 0.
+        Position angle of V3, degrees east of north (ROLL_REF, PA_V3, PC*). It rotates the companion of a ``Scene``,
+        whose ``companion_offset`` is given for roll 0.
     dither : (int, int)
         Position in the dither pattern and number of positions (PATT_NUM, NUMDTHPT).
     offset : (float, float)
-        Arcsec in x and y from the pattern's start (XOFFSET, YOFFSET); the header's alone, the star stays where it is.
+        Arcsec in x and y from the start of the pattern (XOFFSET, YOFFSET); only in the header, the star does not move.
 
     Returns
     -------
@@ -380,14 +381,14 @@ def simulate(
     hits = []
     for i in range(nints):
         number = first_integration + i
-        taken = camera.integrate(np.random.default_rng([seed, number]), number, data[i])
-        ktc[i], saturated_from[i] = taken.ktc, taken.saturated_from
+        integration = camera.integrate(np.random.default_rng([seed, number]), number, data[i])
+        ktc[i], saturated_from[i] = integration.ktc, integration.saturated_from
         if zeroframe is not None:
-            zeroframe[i] = taken.zeroframe
+            zeroframe[i] = integration.zeroframe
         if one_over_f is not None:
-            one_over_f[i] = taken.one_over_f
-        taken.hits["integration"] = i
-        hits.append(taken.hits)
+            one_over_f[i] = integration.one_over_f
+        integration.hits["integration"] = i
+        hits.append(integration.hits)
 
     star, companion = scene.locate((ny, nx))
     truth = Truth(
@@ -434,6 +435,6 @@ def simulate(
 
 
 def _usual_scene(instrument, role):
-    """Give the instrument's scene without what another role does not show."""
+    """Return the default scene of an instrument and a role."""
     without = {"REF": {"companion_contrast": 0.0}, "BG": {"companion_contrast": 0.0, "star": 0.0}}
     return replace(SCENES[instrument], **without.get(role, {}))

@@ -1,8 +1,8 @@
-"""What a simulated exposure's file says of it: keywords, and the tables of groups and integrations."""
+"""The keywords of a simulated exposure, and its tables of groups and integrations."""
 
 import numpy as np
 
-# Where all simulated exposures begin and point; nominal values that stage 2 can work with.
+# Start and pointing of all simulated exposures; nominal values that stage 2 accepts.
 _START = np.datetime64("2022-07-25T00:00:00.000000")
 _MJD_EPOCH = np.datetime64("1858-11-17T00:00:00.000000")
 _TARGET = (65.0, -25.0)
@@ -34,19 +34,19 @@ def _to_mjd(times):
 
 
 def _integration_time(simulation):
-    """Seconds from the first reset to the last read of an integration."""
+    """Return the seconds from the first reset to the last read of an integration."""
     return simulation.group_time * simulation.data.shape[1] - simulation.frame_time * simulation.groupgap
 
 
 def start_integrations(simulation):
-    """When each integration starts, ``(nints,)`` datetime64; a reset of one frame lies between them."""
+    """Return the start of each integration, (nints,) datetime64; a reset of one frame separates them."""
     count = np.arange(simulation.data.shape[0]) + simulation.first_integration - 1
     seconds = count * (_integration_time(simulation) + simulation.frame_time)
     return _START + np.rint(seconds * 1e6).astype("timedelta64[us]")
 
 
 def list_groups(simulation, starts, dtype):
-    """Make the GROUP table: one row a group."""
+    """Make the GROUP table, one row per group."""
     nints, ngroups, ny, nx = simulation.data.shape
     table = np.zeros(nints * ngroups, dtype)
     group = np.tile(np.arange(ngroups), nints)
@@ -67,7 +67,7 @@ def list_groups(simulation, starts, dtype):
 
 
 def list_integrations(simulation, starts, dtype):
-    """Make the INT_TIMES table; barycentric times are set equal to UTC."""
+    """Make the INT_TIMES table; barycentric times are equal to UTC."""
     table = np.zeros(len(starts), dtype)
     length = np.timedelta64(round(_integration_time(simulation) * 1e6), "us")
     table["integration_number"] = np.arange(len(starts)) + simulation.first_integration
@@ -77,7 +77,7 @@ def list_integrations(simulation, starts, dtype):
 
 
 def describe(simulation):
-    """Collect the metadata: what CRDS, stage 1 and stage 2 look for; None where the instrument has no such keyword."""
+    """Return the metadata that CRDS, stage 1 and stage 2 need; None for keywords of the other instrument."""
     sub, names = simulation.subarray, simulation.names
     nints, ngroups, ny, nx = simulation.data.shape
     nircam = sub.instrument == "NIRCAM"
@@ -93,7 +93,7 @@ def describe(simulation):
     date, time = np.datetime_as_string(start, "ms").split("T")
     xscale, yscale = _PIXEL_SCALE[sub.aperture]
     v3yangle = 0.0 if nircam else 4.45
-    # The aperture's y axis from north over east; the x axis points the other way round (VPARITY is -1).
+    # Angle of the aperture's y axis, east of north; the x axis is mirrored (VPARITY is -1).
     angle = np.radians(simulation.roll + v3yangle)
     sine, cosine = float(np.sin(angle)), float(np.cos(angle))
     number, total_points = simulation.dither

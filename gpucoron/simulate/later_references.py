@@ -1,12 +1,12 @@
-"""References of stages 2 and 3 for simulated exposures: flats, photometry, the distortion, masks for the alignment.
+"""Simulate references of stages 2 and 3: flat, photometry, distortion, and masks for the alignment.
 
 >>> cache = write_references(simulations, "crds")
 >>> cache = write_later_references(simulations, "crds")
 >>> with cache.activate():
 ...     Image2Pipeline.call("jw01386001001_..._rateints.fits")
 
-They belong to the simulated sky: the flat is the pixels' own response, the distortion is linear and agrees with the
-keywords of the exposures, and one factor turns DN/s into MJy/sr.
+They match the simulated sky: the flat is the response of the pixels, the distortion is linear and agrees with the
+keywords of the exposures, and one factor converts DN/s to MJy/sr.
 """
 
 import json
@@ -20,19 +20,19 @@ from gpucoron.simulate.detectors import SUBARRAYS, find_acquisition
 from gpucoron.simulate.keywords import describe
 from gpucoron.simulate.references import box_of, match_values, save_reference
 
-#: MJy/sr per DN/s; of the order of the real ones
+#: MJy/sr per DN/s, similar to the real values
 PHOTMJSR = {"NIRCAM": 0.5, "MIRI": 2.0}
 _SQUARE_ARCSEC = (np.pi / 180 / 3600) ** 2  # sr
 
 
 def write_later_references(simulations, crds_path):
-    """Add the references of stages 2 and 3 to a cache that `write_references` has begun.
+    """Add references of stages 2 and 3 to a cache that `write_references` created.
 
     Parameters
     ----------
     simulations : gpucoron.simulate.Simulation or iterable of them
     crds_path : str or Path
-        The cache's folder.
+        Folder of the cache.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def write_later_references(simulations, crds_path):
     Raises
     ------
     FileNotFoundError
-        If the cache has not been begun.
+        The cache does not exist.
     """
     path = Path(crds_path)
     simulations = list(simulations) if isinstance(simulations, (list, tuple)) else [simulations]
@@ -50,16 +50,16 @@ def write_later_references(simulations, crds_path):
     for simulation in simulations:
         instrument = simulation.subarray.instrument
         for reftype, keys in LATER_KEYS.items():
-            known = manifest["references"].setdefault(instrument, {}).setdefault(reftype, [])
+            entries = manifest["references"].setdefault(instrument, {}).setdefault(reftype, [])
             match = match_values(simulation, keys)
-            if any(entry["match"] == match for entry in known):
+            if any(entry["match"] == match for entry in entries):
                 continue
             if reftype == "psfmask" and simulation.subarray.exp_type.endswith("TACQ"):
                 continue
             extension = "asdf" if reftype in ("distortion", "filteroffset") else "fits"
             name = next_name(path, manifest, instrument, reftype, extension)
             _BUILDERS[reftype](simulation, name)
-            known.append({"match": match, "file": name.name})
+            entries.append({"match": match, "file": name.name})
     context = write_mappings(path, manifest)
     (path / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return CrdsCache(path.resolve(), context)
@@ -85,7 +85,7 @@ def _build_photom(simulation, name):
     parts = [*(sub for _, sub in masks), *(find_acquisition(*mask)[1] for mask in masks)]
     model = NrcImgPhotomModel() if instrument == "NIRCAM" else MirImgPhotomModel()
     seconds = {(sub.filter, sub.pupil if instrument == "NIRCAM" else "GENERIC") for sub in parts}
-    # Its own filter too: the subarray may have been asked for with another than the usual one.
+    # The exposure may have another filter than usual for its subarray.
     seconds.add((simulation.filter, simulation.subarray.pupil if instrument == "NIRCAM" else "GENERIC"))
     rows = [(first.encode(), second.encode(), PHOTMJSR[instrument], 0.0) for first, second in sorted(seconds)]
     model.phot_table = np.array(rows, model.get_dtype("phot_table"))
@@ -98,7 +98,7 @@ def _build_photom(simulation, name):
 
 
 def _build_distortion(simulation, name):
-    """Write the linear way from a pixel of the detector (counted from 0) to V2 and V3, arcsec."""
+    """Write the linear transformation from detector pixels (0-based) to V2 and V3, arcsec."""
     from astropy import units
     from astropy.modeling.models import AffineTransformation2D, Shift
     from stdatamodels.jwst.datamodels import DistortionModel
@@ -107,7 +107,7 @@ def _build_distortion(simulation, name):
     xscale, yscale = keywords["wcsinfo.cdelt1"] * 3600, keywords["wcsinfo.cdelt2"] * 3600
     angle, parity = np.radians(keywords["wcsinfo.v3yangle"]), keywords["wcsinfo.vparity"]
     sine, cosine = np.sin(angle), np.cos(angle)
-    # Ideal coordinates turned into V2 and V3, as SIAF defines them.
+    # Rotation of ideal coordinates to V2 and V3, as defined in SIAF.
     matrix = [[parity * xscale * cosine, yscale * sine], [-parity * xscale * sine, yscale * cosine]]
     x = sub.xstart - 1 + keywords["wcsinfo.crpix1"] - 1
     y = sub.ystart - 1 + keywords["wcsinfo.crpix2"] - 1
@@ -135,13 +135,13 @@ def _build_filteroffset(simulation, name):
 
 
 def _name_channel(model, sub):
-    """Tell NIRCam's module and channel."""
+    """Set the module and channel of NIRCam."""
     model.meta.instrument.module = "A"
     model.meta.instrument.channel = "LONG" if sub.detector == "NRCALONG" else "SHORT"
 
 
 def _build_psfmask(simulation, name):
-    """Write the weights with which references are aligned: little behind the mask, 1 far from it."""
+    """Write the weights for the alignment of references: small behind the mask, 1 far from it."""
     from stdatamodels.jwst.datamodels import PsfMaskModel
 
     ny, nx = simulation.data.shape[2:]

@@ -1,11 +1,11 @@
-"""The CRDS cache that belongs to simulated exposures: references, mappings and the settings to work offline with them.
+"""Write the CRDS cache of simulated exposures: their references, and mappings that work offline.
 
 >>> cache = write_references(simulation, "crds")
 >>> with cache.activate():
 ...     Detector1Pipeline.call(simulation.write("raw"))
 
-A second call with another exposure adds to the same cache. The files carry serials from 9001 on, so that no mapping of
-STScI's ever names them. References are as large as the subarray (plus a margin, if asked), not as the detector.
+A second call with another exposure adds to the same cache. Serial numbers of files start at 9001, to avoid names of
+STScI. References cover the subarray, plus an optional margin, not the whole detector.
 """
 
 import json
@@ -40,28 +40,28 @@ from gpucoron.simulate.detectors import DETECTORS, ROW_CLOCKS, SUBARRAYS, make_p
 
 @dataclass(frozen=True)
 class ReferenceOptions:
-    """How the references of a cache differ from perfect ones.
+    """Imperfections of the references in a cache.
 
     Attributes
     ----------
     margin : int
-        Pixels around the subarray in every reference that jwst cuts (not dark and reset), so that it has to; clipped
-        at the detector's edges: a large margin gives whole-detector references.
+        Pixels around the subarray in references that jwst cuts (not dark and reset). The margin ends at the edges of
+        the detector, so that a large one gives references of the whole detector.
     inverse_linearity : bool
-        Give the NIRCam linearity reference inverse coefficients; jwst then corrects averaged frames one by one.
+        Add inverse coefficients to the NIRCam linearity reference; jwst then corrects averaged frames one by one.
     nan_fraction, no_lin_corr_fraction, no_sat_check_fraction : float
-        Share of pixels with NaN in saturation, superbias, linearity, gain, readnoise and dark (the same pixels),
-        and with those flags.
+        Fraction of pixels with NaN in saturation, superbias, linearity, gain, readnoise and dark (the same pixels),
+        and with these flags.
     negative_gain_fraction, unreliable_fraction : float
-        Share of pixels whose gain has the wrong sign, and share with UNRELIABLE_SLOPE in the mask, UNRELIABLE_BIAS in
-        the superbias, UNRELIABLE_FLAT in the reset and UNRELIABLE_DARK in the dark reference.
+        Fraction of pixels with a negative gain, and with UNRELIABLE_SLOPE in the mask, UNRELIABLE_BIAS in the
+        superbias, UNRELIABLE_FLAT in the reset and UNRELIABLE_DARK in the dark reference.
     gain_factor : float or None
         GAINFACT of the gain reference, for gain_scale.
     average_dark_current : {None, 'scalar', 'image'}
-        Tell the dark's rate, e-/s, for the ramp fit's Poisson variance: as a keyword, or pixel by pixel (which jwst
-        3.0.0 refuses with a warning, since its ramps have no such array to replace).
+        How the dark contains its rate, e-/s, for the Poisson variance of the ramp fit: as a keyword, or as an image,
+        which jwst 3.0.0 ignores with a warning, because its ramps have no such array.
     dark_groups : int or None
-        At most so many groups (NIRCam: frames) in a dark; jwst extrapolates the rest. None: all that are needed.
+        Maximum number of groups (NIRCam: frames) of a dark; jwst extrapolates the rest. None means no limit.
     """
 
     margin: int = 0
@@ -77,17 +77,17 @@ class ReferenceOptions:
 
 
 def write_references(simulations, crds_path, *, options=None, pars=None):
-    """Write all references that simulated exposures need into a CRDS cache, new or already begun.
+    """Write all references that simulated exposures need to a new or existing CRDS cache.
 
     Parameters
     ----------
     simulations : gpucoron.simulate.Simulation or iterable of them
     crds_path : str or Path
-        The cache's folder.
+        Folder of the cache.
     options : ReferenceOptions or None
     pars : dict or None
         Parameter references of the instruments of these simulations: ``{'pars-jumpstep': {'rejection_threshold': 5},
-        'pars-detector1pipeline': {'steps': {'jump': {...}}}}``. Types not named stay as they are, N/A at first.
+        'pars-detector1pipeline': {'steps': {'jump': {...}}}}``. Other types do not change; initially they are N/A.
 
     Returns
     -------
@@ -96,8 +96,8 @@ def write_references(simulations, crds_path, *, options=None, pars=None):
     Raises
     ------
     ValueError
-        If the cache already has a reference that contradicts a simulation: another seed of the same detector, other
-        effects, another shape of the same subarray.
+        The cache has references for another seed of the same detector, other effects, or another shape of the same
+        subarray.
     """
     path = Path(crds_path)
     options = options or ReferenceOptions()
@@ -120,24 +120,24 @@ def write_references(simulations, crds_path, *, options=None, pars=None):
 
 
 def _check_agreement(manifest, simulation, options):
-    """Refuse a simulation whose references would be other ones under the same match keys."""
+    """Refuse a simulation that needs different references with the same match keys."""
     sub, effects = simulation.subarray, simulation.effects
     switches = ("dark", "superbias", "nonlinearity", "saturation", "bad_pixels", "reset", "emi")
-    wanted = {
+    properties = {
         "detector_seed": simulation.detector_seed,
         **{name: bool(getattr(effects, name)) for name in switches},
         "ipc": has_ipc(effects, sub.instrument),
         **asdict(options),
     }
-    for key, value in ((sub.detector, wanted), (f"{sub.detector} {simulation.subarray_name}", box_of(simulation))):
-        kept = manifest["boxes"].setdefault(key, value)
-        if kept != value:
-            msg = f"the references of {key} in this cache are for {kept}, not for {value}; use another cache"
+    for key, value in ((sub.detector, properties), (f"{sub.detector} {simulation.subarray_name}", box_of(simulation))):
+        cached = manifest["boxes"].setdefault(key, value)
+        if cached != value:
+            msg = f"the references of {key} in this cache are for {cached}, not for {value}; use another cache"
             raise ValueError(msg)
 
 
 def box_of(simulation):
-    """Give the corner and size that an exposure's references have, ``[xstart, ystart, nx, ny]``."""
+    """Return the corner and size of the references of an exposure, ``[xstart, ystart, nx, ny]``."""
     sub = simulation.subarray
     return [sub.xstart, sub.ystart, simulation.data.shape[3], simulation.data.shape[2]]
 
@@ -155,7 +155,7 @@ def _unite(a, b):
 
 
 def match_values(simulation, keywords):
-    """List the values by which CRDS finds an exposure's reference."""
+    """Return the values of keywords by which CRDS selects the reference of an exposure."""
     sub = simulation.subarray
     values = {
         "META.INSTRUMENT.DETECTOR": sub.detector,
@@ -170,14 +170,14 @@ def match_values(simulation, keywords):
 
 
 def _add_reference(path, manifest, simulation, reftype, options):
-    """Write one reference, unless the cache has one under the same match keys that covers the exposure."""
+    """Write one reference, unless the cache already has one that covers the exposure."""
     instrument, effects = simulation.subarray.instrument, simulation.effects
     if (reftype == "ipc" and not has_ipc(effects, instrument)) or (reftype == "emicorr" and not effects.emi):
         return
     keys = MATCH_KEYS[instrument][reftype]
     match = match_values(simulation, keys)
-    known = manifest["references"].setdefault(instrument, {}).setdefault(reftype, [])
-    entry = next((e for e in known if e["match"] == match), None)
+    entries = manifest["references"].setdefault(instrument, {}).setdefault(reftype, [])
+    entry = next((e for e in entries if e["match"] == match), None)
 
     box = box_of(simulation)
     if reftype in ("ipc", "rscd", "emicorr"):
@@ -189,14 +189,14 @@ def _add_reference(path, manifest, simulation, reftype, options):
         box, planes = _unite(entry["box"], box), max(entry["planes"], planes)
         if entry["box"] == box and entry["planes"] == planes:
             return
-        known.remove(entry)
+        entries.remove(entry)
     name = next_name(path, manifest, instrument, reftype, "asdf" if reftype == "emicorr" else "fits")
     _BUILDERS[reftype](simulation, box, planes, options, name)
-    known.append({"match": match, "file": name.name, "box": box, "planes": planes})
+    entries.append({"match": match, "file": name.name, "box": box, "planes": planes})
 
 
 def _count_planes(simulation, reftype, options):
-    """How many groups (NIRCam darks: frames) a reference needs."""
+    """Return the number of groups (frames in NIRCam darks) that a reference needs."""
     ngroups = simulation.data.shape[1]
     if reftype == "reset":
         return RESET_GROUPS
@@ -219,7 +219,7 @@ def _pixels(simulation, box):
 
 
 def _chosen(pixels, share, band):
-    """The share of science pixels that an imperfect reference does not know; `band` keeps the kinds apart."""
+    """Select a fraction of the science pixels; different values of `band` select different pixels."""
     return (pixels.lottery >= band) & (pixels.lottery < band + share) & ~pixels.is_reference
 
 
@@ -232,7 +232,7 @@ def _unreliable(pixels, options, flag):
 
 
 def save_reference(model, simulation, reftype, name, box=None, flags=None):
-    """Fill in what all references carry, and save."""
+    """Set the keywords that all references have, and save the file."""
     meta = model.meta
     meta.telescope = "JWST"
     meta.instrument.name = simulation.subarray.instrument
@@ -250,7 +250,7 @@ def save_reference(model, simulation, reftype, name, box=None, flags=None):
         kind = DETECTORS[meta.instrument.detector]
         sub.fastaxis, sub.slowaxis = kind.fastaxis, kind.slowaxis
     if flags is not None:
-        # Flags that the definition lacks would vanish; it has to be there before the flags.
+        # stdatamodels drops flags that are not in DQ_DEF, so it must be set first.
         model.dq_def = _list_flags()
         model.dq = flags
     model.save(name)
@@ -268,7 +268,7 @@ def _build_mask(simulation, box, _planes, options, name):
     from stdatamodels.jwst.datamodels import MaskModel
 
     pixels = _pixels(simulation, box)
-    # A missing gain is told by the gain reference alone.
+    # Only the gain reference marks missing gains.
     flags = pixels.dq & ~np.uint32(dq.NO_GAIN_VALUE) | _unreliable(pixels, options, dq.UNRELIABLE_SLOPE)
     save_reference(MaskModel(), simulation, "mask", name, box, flags)
 

@@ -1,7 +1,7 @@
-"""apply_rateints_outliers: leave out integrations in which a pixel's rate is off, and fit that pixel again.
+"""apply_rateints_outliers: exclude integrations with an outlying rate of a pixel, and fit that pixel again.
 
-spaceKLIP's step: what jump detection misses, because it looks at one ramp at a time, shows when a pixel's rates of many
-integrations lie side by side.
+This is a step of spaceKLIP. Jump detection looks at one ramp at a time; comparing the rates of many integrations shows
+cosmic rays that it misses.
 """
 
 from dataclasses import replace
@@ -18,11 +18,11 @@ from gpucoron.steps.values import Number
 
 STEP = Step(
     name="apply_rateints_outliers",
-    title="look for outliers over the integrations, and fit them again",
+    title="find outliers among the integrations, and fit them again",
     references=("gain", "readnoise"),
     parameters=(
-        P("sigma_cut", "float", 10.0, "distance from a pixel's median that makes an outlier", "sigma", minimum=0),
-        P("nint_min", "integer", 10, "fewer integrations are not compared", "integrations", minimum=0),
+        P("sigma_cut", "float", 10.0, "least distance of an outlier from the median of its pixel", "sigma", minimum=0),
+        P("nint_min", "integer", 10, "least number of integrations to compare", "integrations", minimum=0),
     ),
     skipped=True,
     saves={"rateints": "{}"},
@@ -30,10 +30,10 @@ STEP = Step(
     run_switch="rate_int_outliers",
 )
 
-#: Above this share of touched pixels, the whole exposure is fitted again: without a copy of them.
+#: if more than this fraction of the pixels has outliers, the whole exposure is fitted again
 MANY_PIXELS = 0.5
 
-#: The witness of `gather_pixels`: a pixel with nothing special.
+#: value of the additional pixel of `gather_pixels`
 PLAIN_VALUE = 1.0
 
 
@@ -43,18 +43,18 @@ PLAIN_VALUE = 1.0
     nint_min=Number("integrations", whole=True, minimum=0),
 )
 def find_outliers(cube, *, sigma_cut=10, nint_min=10, backend=None):
-    """Find the values that lie far from a pixel's median over the integrations.
+    """Find values far from the median of their pixel over the integrations.
 
     Parameters
     ----------
     cube : (nints, ny, nx) float
-        Rates in DN/s, or anything else that ought to be alike in all integrations. An image, (ny, nx), has no outliers.
+        Rates in DN/s, or other values that should be equal in all integrations. An image, (ny, nx), has no outliers.
     sigma_cut : float
-        Standard deviations, estimated from the median absolute deviation, beyond which a value is an outlier.
+        Least distance of an outlier, in standard deviations, which are estimated from the median absolute deviation.
     nint_min : int
         With fewer integrations, nothing is an outlier.
     backend : str or Backend, optional
-        Where to work; by default where the array is.
+        The default is the device of the array.
 
     Returns
     -------
@@ -65,8 +65,8 @@ def find_outliers(cube, *, sigma_cut=10, nint_min=10, backend=None):
     -----
     Source: spaceKLIP 2.2, ``cube_outlier_detection``, by way of webbpsf_ext's ``robust.mean`` (AstroIDL's
     ``resistant_mean``): the mask of its first cut, ``|x - median| > sigma_cut * MAD / 0.6745``, not of the second.
-    Where more than half of the values are equal, so that the MAD is 0, the mean absolute deviation over 0.8 stands
-    in. All is computed in the precision of the cube, so that the same values are cut.
+    If more than half of the values are equal, so that the MAD is 0, the mean absolute deviation over 0.8 is used. All
+    calculations have the precision of the cube, so that the same values are cut.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def find_outliers(cube, *, sigma_cut=10, nint_min=10, backend=None):
         return outliers
     tiles = row_tiles(cube.shape) if isinstance(cube, np.ndarray) else [slice(None)]
     for rows in tiles:
-        # Each pixel's values side by side: they are sorted twice.
+        # Values of a pixel are contiguous, because they are sorted twice.
         rates = xp.moveaxis(cube[..., rows, :], 0, -1)
         rates = rates.astype(rates.dtype, order="C")
         outliers[..., rows, :] = xp.moveaxis(_find_far(rates, float(sigma_cut), xp), -1, 0)
@@ -86,7 +86,7 @@ def find_outliers(cube, *, sigma_cut=10, nint_min=10, backend=None):
 
 
 def _find_far(rates, sigma_cut, xp):
-    """Find what lies far from the median of ``(..., nints)``; NaN is far from everything."""
+    """Find values of ``(..., nints)`` far from the median of the last axis; NaN is an outlier."""
     with np.errstate(invalid="ignore", over="ignore"):
         distance = abs(rates - median_of_last(rates, xp=xp)[..., None])
         mad = median_of_last(distance, xp=xp)
@@ -95,7 +95,7 @@ def _find_far(rates, sigma_cut, xp):
 
 
 def _mean_deviation(distance, xp):
-    """Take the mean of each row of ``(n, nints)`` without NaN, one integration after the other."""
+    """Compute the mean of each row of ``(n, nints)`` without NaN, one integration after the other."""
     known = ~xp.isnan(distance)
     total = xp.zeros_like(distance[:, 0])
     for integration in range(distance.shape[1]):
@@ -104,10 +104,10 @@ def _mean_deviation(distance, xp):
 
 
 def gather_pixels(exposure, references, rows, columns, *, backend):
-    """Make a small exposure of some pixels of a large one, one row of them, that can be fitted like any other.
+    """Make a small exposure from some pixels of a large one, in one row, which can be fitted like any exposure.
 
-    At its end stands one more pixel, the witness. It is DO_NOT_USE in exactly the groups in which the whole exposure
-    is, and never saturated: what the fit decides for all pixels at once, it decides here as for the whole exposure.
+    The row ends with one additional pixel. It is DO_NOT_USE in exactly those groups that are DO_NOT_USE everywhere in
+    the whole exposure, and never saturated. So decisions of the fit about all pixels are those for the whole exposure.
 
     Parameters
     ----------
@@ -120,18 +120,18 @@ def gather_pixels(exposure, references, rows, columns, *, backend):
     Returns
     -------
     small : Exposure
-        Arrays (nints, ngroups, 1, npix + 1) and the like; the facts are those of the large one.
+        Its arrays are (nints, ngroups, 1, npix + 1) or similar; its facts are those of the large exposure.
     references : dict
-        The same for the references.
+        The references of the same pixels.
     """
     xp = backend.xp
 
-    def gather(array, witness):
+    def gather(array, last_value):
         if array is None:
             return None
         small = xp.empty((*array.shape[:-2], 1, rows.size + 1), dtype=array.dtype)
         small[..., 0, :-1] = array[..., rows, columns]
-        small[..., 0, -1] = witness
+        small[..., 0, -1] = last_value
         return small
 
     lost = [DO_NOT_USE if is_lost else GOOD for is_lost in _groups_lost(exposure.groupdq)]
@@ -163,7 +163,7 @@ def _groups_lost(groupdq):
 
 
 def scatter_pixels(exposure, small, rows, columns):
-    """Put what the fit of a small exposure of `gather_pixels` changed back into the large one, in place."""
+    """Copy the results of the fit of a small exposure from `gather_pixels` back into the large one, in place."""
     exposure.groupdq[..., rows, columns] = small.groupdq[..., 0, :-1]
     for product in ("rate", "rateints"):
         slopes = getattr(exposure, product)
@@ -179,16 +179,16 @@ def run(exposure, references, parameters, backend, *, fit):
     exposure, references, parameters, backend
         See `gpucoron.steps`.
     fit : callable
-        ``fit(exposure, references)`` fits an exposure's ramps and sets its ``rate`` and ``rateints``: the fit that the
-        exposure has had, with the same parameters.
+        ``fit(exposure, references)`` fits the ramps of an exposure and sets its ``rate`` and ``rateints``, with the
+        algorithm and parameters of the first fit.
 
     Notes
     -----
-    Source: spaceKLIP 2.2, ``apply_rateint_outliers``: JUMP_DET and DO_NOT_USE in all groups of an outlier. There,
-    every pixel is fitted again; here those with an outlier, with the same bits. (With ``suppress_one_group``, a full
-    refit may change other pixels too: it meets flags that the first fit has set.) MIRI's first integration, which
-    differs from all others, is left out of the statistics and never an outlier; where the exposure is a segment, that
-    is the first segment's. With MIRI, spaceKLIP fails.
+    Source: spaceKLIP 2.2, ``apply_rateint_outliers``: all groups of an outlier get JUMP_DET and DO_NOT_USE. spaceKLIP
+    fits every pixel again; gpucoron fits only pixels with outliers, with bit-identical results. (With
+    ``suppress_one_group``, a full refit may change other pixels, because the first fit has set flags.) MIRI's first
+    integration differs from all others: it is excluded from the statistics and never an outlier. In a segmented
+    exposure, this applies to the first segment. spaceKLIP fails for MIRI.
     """
     if exposure.rateints is None:
         return skipped("there are no rateints")
@@ -205,17 +205,17 @@ def run(exposure, references, parameters, backend, *, fit):
     lost = _groups_lost(exposure.groupdq)
     integrations, rows, columns = xp.nonzero(outliers)
     exposure.groupdq[integrations, :, rows, columns] |= exposure.groupdq.dtype.type(JUMP_DET | DO_NOT_USE)
-    touched = outliers.any(axis=0)
-    n_touched = int(touched.sum())
-    # MIRI's fit cuts groups off that no pixel can use; with other groups left, every pixel's fit may differ.
+    has_outlier = outliers.any(axis=0)
+    n_pixels = int(has_outlier.sum())
+    # The fit of MIRI ignores groups that are bad in all pixels; if these change, so may the fit of every pixel.
     same_groups = lost == _groups_lost(exposure.groupdq)
-    if n_touched > MANY_PIXELS * touched.size or not same_groups:
+    if n_pixels > MANY_PIXELS * has_outlier.size or not same_groups:
         fit(exposure, references)
-    elif n_touched:
-        rows, columns = xp.nonzero(touched)
+    elif n_pixels:
+        rows, columns = xp.nonzero(has_outlier)
         small, small_references = gather_pixels(exposure, references, rows, columns, backend=backend)
         fit(small, small_references)
         scatter_pixels(exposure, small, rows, columns)
     if exposure.rate is None:
         return skipped("without the outliers there is nothing to fit")
-    return Outcome(flagged={"outliers": int(outliers.sum()), "pixels fitted again": n_touched})
+    return Outcome(flagged={"outliers": int(outliers.sum()), "pixels fitted again": n_pixels})

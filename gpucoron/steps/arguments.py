@@ -1,7 +1,7 @@
-"""What the array functions of the steps take: a backend by name, arrays as users have them, and errors that say whose.
+"""The arguments of the array functions of the steps: backends by name, arrays of users, and named errors.
 
-`on_arrays` stands above each of them. The function itself then sees a `Backend` and arrays that lie where it works, in
-one piece and of the declared shape and dtype. Arrays that are right already are passed on as they are.
+The decorator `on_arrays` converts the arguments of these functions. The function then gets a `Backend`, and contiguous
+arrays on its device with the declared shape and dtype. Arrays that need no conversion are passed on unchanged.
 """
 
 import functools
@@ -19,34 +19,35 @@ from gpucoron.backends.results import Slopes
 from gpucoron.errors import ArgumentError, BackendUnavailableError
 from gpucoron.steps.values import Number, refuse_units
 
-#: axes, as messages name them
+#: names of axes, for declarations and messages
 RAMP, CUBE, IMAGE = "nints ngroups ny nx", "nints ny nx", "ny nx"
 
 #: any number of axes
 _ANY = "..."
 
-#: kind of dtype that is wanted -> kinds that are taken
+#: kind of the declared dtype -> kinds of dtypes that are accepted
 _TAKEN = {"f": "fiu", "u": "iub", "b": "biu"}
 _EXPECTED = {"f": "real numbers", "u": "whole numbers (flags)", "b": "true or false"}
 
 
 @dataclass(frozen=True)
 class Array:
-    """One array that a function takes.
+    """One array argument of a function.
 
     Attributes
     ----------
     axes : str
-        Their names, apart by blanks; '...' for any number of them. Several kinds of axes are apart by '|'. The first
-        array that has an axis settles its length; what comes after is broadcast to it as by NumPy.
+        Names of the axes, separated by blanks; '...' for any number of axes. Alternatives are separated by '|'. The
+        first array with an axis defines its length; later arrays are broadcast to it as in NumPy.
     dtype : str
-        Of what the function sees. 'float' keeps float32 and float64 as they are; 'real' keeps everything.
+        The dtype that the function gets. 'float' keeps float32 and float64; 'real' keeps all dtypes.
     unit : str
-        For messages.
+        Unit for messages.
     in_place : bool or str
-        The function changes it; or the name of the keyword that says so, without which it gets a copy.
+        Whether the function changes the array; or the name of the keyword that decides it. If that is false, the
+        function gets a copy.
     on_host : bool
-        The function works on the host, whatever the backend.
+        The function needs the array on the host for all backends.
     """
 
     axes: str
@@ -58,7 +59,7 @@ class Array:
 
 @dataclass(frozen=True)
 class Images:
-    """`Slopes` that a function takes, whose arrays have these axes."""
+    """A `Slopes` argument of a function; its arrays have these axes."""
 
     axes: str
     in_place: bool = False
@@ -68,18 +69,18 @@ _inside = ContextVar("_inside", default=False)
 
 
 def on_arrays(**declared):
-    """Let a function take arrays and a backend as users have them.
+    """Return a decorator that converts the arguments of a function.
 
     Parameters
     ----------
     **declared : Array, Images, or a kind of `gpucoron.steps.values`
-        By the names of the function's arguments: all of them but ``backend``. None is passed on where it is the
-        argument's default.
+        All arguments of the function except ``backend``, by name. None is passed on if it is the default of the
+        argument.
 
     Returns
     -------
     callable
-        The decorator. What it makes has ``declared`` as an attribute of this name.
+        The decorator. The decorated function has the attribute ``declared``.
     """
 
     def decorate(function):
@@ -109,9 +110,9 @@ def on_arrays(**declared):
 
 @contextmanager
 def _named(name):
-    """Let errors begin with the name of the function that was called, not of those that it calls; tell if it is that.
+    """Prefix errors with the name of the function that the user called, not of functions that it calls.
 
-    A function that another one calls, or a run, is not.
+    Yields whether this is the function that the user called.
     """
     if _inside.get():
         yield False
@@ -131,7 +132,7 @@ def _named(name):
 
 @contextmanager
 def unnamed():
-    """Let errors name no function: the caller says in its own words whose they are."""
+    """Do not prefix errors with the name of a function, because the caller names their origin."""
     token = _inside.set(True)
     try:
         yield
@@ -163,7 +164,7 @@ def _call(function, signature, bound, placed, values, *, is_own):
 
 
 def _take_values(signature, given, values, *, is_own):
-    """Replace what is no array by what its kind makes of it; inside a run, or another function, numbers alone."""
+    """Convert arguments other than arrays; if the user did not call the function directly, only numbers."""
     for key, kind in values.items():
         value, parameter = given[key], signature.parameters[key]
         is_number = isinstance(kind, Number)
@@ -182,12 +183,12 @@ def _take_values(signature, given, values, *, is_own):
 
 
 def as_backend(backend=None, *arrays):
-    """Give the backend that a function works on.
+    """Return the backend of a function.
 
     Parameters
     ----------
     backend : str, Backend or None
-        A name of `gpucoron.backends.get_backend`. None follows the arrays: 'cuda' for those on a GPU, else 'cpu'.
+        A name for `gpucoron.backends.get_backend`. None means 'cuda' for arrays on a GPU, else 'cpu'.
     *arrays
         Arrays, Slopes, numbers or None.
 
@@ -215,18 +216,18 @@ def as_backend(backend=None, *arrays):
 
 
 def is_on_device(value):
-    """Tell whether a value is an array on a GPU, as CuPy has them."""
+    """Return whether a value is a CuPy array on a GPU."""
     return not isinstance(value, np.ndarray) and all(hasattr(value, name) for name in ("dtype", "device", "get"))
 
 
 class _Placed:
-    """Puts one array where a function works, as it is declared."""
+    """Converts one array argument to its declared form on the device of the function."""
 
     def __init__(self, name, kind, sizes, backend):
         self.name, self.kind, self.sizes, self.backend = name, kind, sizes, backend
 
     def place(self, given, changed):
-        """Give the array as the function sees it; note in ``changed`` which other array must follow it."""
+        """Return the array for the function; append pairs (user's array, its copy) to update to ``changed``."""
         array = self._known(given)
         shape = self._shape(array)
         dtype = self._dtype(array)
@@ -243,7 +244,7 @@ class _Placed:
         raise ArgumentError(msg)
 
     def _known(self, given):
-        """Give what was given as an array on its side, or refuse it."""
+        """Return the argument as an array on its device, or raise an ArgumentError."""
         refuse_units(self.name, given, self.kind.unit)
         if isinstance(given, np.ma.MaskedArray):
             self._refuse("is a masked array; give its data, with NaN or flags where it is masked")
@@ -252,20 +253,20 @@ class _Placed:
         if is_on_device(given):
             array = given
         elif isinstance(given, str | bytes | dict | set) or (self.kind.in_place and not isinstance(given, np.ndarray)):
-            why = ", for it is changed in place" if self.kind.in_place else ""
-            self._refuse(f"expected an array{why}, got {type(given).__name__}")
+            reason = ", because it is changed in place" if self.kind.in_place else ""
+            self._refuse(f"expected an array{reason}, got {type(given).__name__}")
         else:
             try:
                 array = np.asarray(given)
             except (ValueError, TypeError) as error:
                 self._refuse(f"is no array: {error}")
-        wanted = _wanted(self.kind)
-        if array.dtype.kind not in _TAKEN[wanted]:
-            self._refuse(f"expected {_EXPECTED[wanted]}, got {array.dtype}")
+        kind = _dtype_kind(self.kind)
+        if array.dtype.kind not in _TAKEN[kind]:
+            self._refuse(f"expected {_EXPECTED[kind]}, got {array.dtype}")
         return array
 
     def _shape(self, array):
-        """Find the shape that the function sees; settle the lengths of axes that are new."""
+        """Find the shape for the function; store the lengths of new axes."""
         for axes in self._axes():
             shape = self._match(axes, array.shape)
             if shape is not None:
@@ -277,7 +278,7 @@ class _Placed:
     def _match(self, axes, given):
         if all(axis in self.sizes for axis in axes):
             shape = sum((self.sizes[axis] for axis in axes), ())
-            # Leading axes of length one may be left out, or be too many.
+            # leading axes of length one may be missing or superfluous
             same = (1,) * (len(shape) - len(given)) + given == shape
             while len(given) > len(shape) and given[0] == 1:
                 given = given[1:]
@@ -315,7 +316,7 @@ class _Placed:
         return " or ".join(texts)
 
     def _dtype(self, array):
-        """Choose the dtype that the function sees."""
+        """Choose the dtype for the function."""
         if self.kind.dtype == "real":
             return array.dtype
         if self.kind.dtype == "float":
@@ -340,12 +341,12 @@ class _Placed:
             self._refuse(f"is {array.dtype} and would be changed in place; give it as {dtype}")
 
     def _moved(self, array, shape, dtype):
-        """Move an array to where the function works, in one piece."""
+        """Return the array as a contiguous array on the device of the function."""
         on_host = self.kind.on_host or self.backend.xp is np
         if is_on_device(array):
             if not on_host:
                 return self._on_device(array, shape, dtype)
-            # A backend of the CPU has no way to what lies on a GPU.
+            # CPU backends cannot copy arrays from a GPU
             owner = as_backend(None, array) if self.backend.xp is np else self.backend
             array = owner.to_host(array)
         if array.dtype != dtype:
@@ -369,17 +370,17 @@ class _Placed:
         return array if array.flags.c_contiguous else xp.ascontiguousarray(array)
 
 
-def _wanted(kind):
+def _dtype_kind(kind):
     return {"float": "f", "real": "f"}.get(kind.dtype) or np.dtype(kind.dtype).kind
 
 
 def _broadcasts(given, shape):
     pairs = zip(given[::-1], shape[::-1], strict=False)
-    return len(given) <= len(shape) and all(own in (1, wanted) for own, wanted in pairs)
+    return len(given) <= len(shape) and all(length in (1, target) for length, target in pairs)
 
 
 def _broadcast(array, shape, xp):
-    """Repeat an array to a shape, in one piece; leading axes of length one may be too many."""
+    """Broadcast an array to a shape, as a contiguous array; superfluous leading axes of length one are removed."""
     if array.size == np.prod(shape):
         return array.reshape(shape)
     n_more = array.ndim - len(shape)
@@ -388,7 +389,7 @@ def _broadcast(array, shape, xp):
 
 
 def _copied(name, given, kind, backend):
-    """Give a copy that a function may change instead of what was given."""
+    """Return a copy of an argument, which a function may change."""
     placed = _Placed(name, replace(kind, in_place=False), {}, backend)
     array = placed._known(given)
     dtype = placed._dtype(array)
@@ -397,7 +398,7 @@ def _copied(name, given, kind, backend):
 
 
 def _images(name, slopes, kind, sizes, backend, changed):
-    """Put the arrays of Slopes where a function works."""
+    """Convert the arrays of Slopes for a function."""
     if not _is_slopes(slopes):
         msg = f"{name}: expected Slopes, got {type(slopes).__name__}"
         raise ArgumentError(msg)

@@ -1,4 +1,4 @@
-"""charge_migration: leave out groups that are bright enough to lose charge to their neighbours."""
+"""charge_migration: flag groups that are bright enough to lose charge to their neighbours."""
 
 from gpucoron.backends.masks import grow_cross
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE
@@ -9,7 +9,7 @@ from gpucoron.steps.values import Number
 
 STEP = Step(
     name="charge_migration",
-    title="leave out groups that lose charge to their neighbours",
+    title="flag groups that lose charge to their neighbours",
     jwst_class="ChargeMigrationStep",
     parameters=(P("signal_threshold", "float", 25000, "signal above which charge migrates", "DN"),),
     skipped=True,
@@ -24,10 +24,9 @@ STEP = Step(
     signal_threshold=Number("DN"),
 )
 def flag_charge_migration(data, groupdq, signal_threshold, *, backend=None):
-    """Set CHARGELOSS and DO_NOT_USE from a bright group on, there and in the four neighbours, in place.
+    """Set CHARGELOSS and DO_NOT_USE in a bright group and all later ones, also in the four neighbours, in place.
 
-    A group above the threshold does not count where its flags were exactly DO_NOT_USE; other flags beside it do not
-    keep it from counting.
+    A group above the threshold is ignored if its only flag is DO_NOT_USE.
 
     Parameters
     ----------
@@ -35,12 +34,12 @@ def flag_charge_migration(data, groupdq, signal_threshold, *, backend=None):
     groupdq : (nints, ngroups, ny, nx) uint8
     signal_threshold : float, DN
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Notes
     -----
-    Source: jwst 3.0, ``charge_migration`` (Goudfrooij et al. 2024, PASP 136, 014503). jwst tests all flags before it
-    sets the first; a group's flags are only set when it has been tested, so one pass gives the same.
+    Source: jwst 3.0, ``charge_migration`` (Goudfrooij et al. 2024, PASP 136, 014503). jwst tests all groups before it
+    sets any flag. One pass is equivalent, because the flags of a group are set only after it was tested.
     """
     flags = groupdq.dtype.type(CHARGELOSS | DO_NOT_USE)
     for integration in range(data.shape[0]):

@@ -1,11 +1,11 @@
-"""clean_flicker_noise: remove 1/f noise as jwst does, with jwst's own code."""
+"""clean_flicker_noise: remove 1/f noise with jwst's own code."""
 
 from gpucoron.parameters import P
 from gpucoron.steps.declaration import Step
 
 
 def _for_the_draft(settings):
-    """Sources are looked for on a rate that jwst's ramp_fit makes for the step."""
+    """List the references for the draft of the rate on which jwst's step looks for sources."""
     has_mask = str(settings.user_mask).lower() != "none" and settings.background_method != "median_image"
     return () if has_mask else ("gain", "readnoise")
 
@@ -17,13 +17,13 @@ STEP = Step(
     references=("flat", "pastasoss"),
     parameters=(
         P("autoparam", "boolean", False, "choose some parameters from the data"),
-        P("fit_method", "option", "median", "how noise is fitted", options=("fft", "median")),
-        P("fit_by_channel", "boolean", False, "fit each amplifier by itself"),
+        P("fit_method", "option", "median", "method of the noise fit", options=("fft", "median")),
+        P("fit_by_channel", "boolean", False, "fit each amplifier separately"),
         P(
             "background_method",
             "option",
             "median",
-            "how the background is fitted",
+            "method of the background fit",
             options=("median", "model", "median_image", None),
         ),
         P(
@@ -39,7 +39,7 @@ STEP = Step(
         P("mask_science_regions", "boolean", False, "mask known science regions"),
         P("apply_flat_field", "boolean", False, "divide by the flat before the fit"),
         P("n_sigma", "float", 2.0, "clipping of the background", "sigma"),
-        P("fit_histogram", "boolean", False, "sigma from a histogram of values"),
+        P("fit_histogram", "boolean", False, "estimate sigma from a histogram"),
         P("single_mask", "boolean", True, "one mask for all integrations"),
         P("user_mask", "string", None, "file with a mask", reads=("FITS", "ASDF"), holds="data"),
         P("save_mask", "boolean", False, "save the mask"),
@@ -55,13 +55,13 @@ STEP = Step(
         (
             "user_mask",
             AttributeError,
-            "a user_mask is a FITS file with the mask in its SCI extension, or an ASDF file of an image model: 1 for "
-            "background, of the exposure's shape (ny, nx) or (nints, ny, nx)",
+            "user_mask must be a FITS file with the mask in its SCI extension, or an ASDF file of an image model: 1 is "
+            "background; its shape is that of the exposure, (ny, nx) or (nints, ny, nx)",
         ),
     ),
 )
 
 
 def run(exposure, references, parameters, backend, *, jwsts_own):
-    """Run the step; see `gpucoron.steps`. ``jwsts_own()`` runs jwst's, on the host."""
+    """Run the step; see `gpucoron.steps`. ``jwsts_own()`` runs jwst's step on the host."""
     return jwsts_own()

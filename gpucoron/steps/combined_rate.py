@@ -1,4 +1,4 @@
-"""The rate of an exposure whose integrations have changed since the fit: subtract_1overf makes it anew from them."""
+"""The rate of an exposure from corrected integrations, for subtract_1overf."""
 
 from dataclasses import replace
 
@@ -15,28 +15,28 @@ RATE_COMBINATIONS = ("weighted", "nanmean")
     combination=Choice(*RATE_COMBINATIONS),
 )
 def combine_rateints(rate, rateints, *, fitted=None, combination="weighted", backend=None):
-    """Make the rate anew from integrations that have changed.
+    """Combine corrected integrations into a new rate.
 
-    The weighted mean of integrations whose variances follow from their own rates, as LIKELY's do, is too low: those
-    that came out faint weigh more. With ``fitted`` that does not matter, for noise does not know the photons.
+    If the variances of integrations follow from their own rates, as for LIKELY, the weighted mean is too low: faint
+    integrations get more weight. With ``fitted``, only the corrections are averaged, which avoids this bias.
 
     Parameters
     ----------
     rate : Slopes
-        As fitted; a pixel that no integration has a rate for stays as it is, and so do all flags.
+        The fitted rate. Flags, and pixels without a rate in any integration, are not changed.
     rateints : Slopes
     fitted : Slopes, optional
-        The integrations as fitted, of which ``rate`` is made. With 'weighted' the rate then changes by the weighted
-        mean of what they have changed by, and keeps its variances.
+        The integrations before the correction. With 'weighted', the weighted mean of the corrections is added to the
+        rate, and its variances do not change.
     combination : {'weighted', 'nanmean'}
-        Weights 1 / (``var_poisson + var_rnoise``), or all equal as in spaceKLIP.
+        Weights 1 / (``var_poisson + var_rnoise``), or equal weights as in spaceKLIP.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
     Slopes
-        Without ``fitted``, variances are those of the weighted sum, and ``err`` the root of their sum.
+        Without ``fitted``, the variances are those of the weighted sum, and ``err`` is the root of their sum.
     """
     xp = backend.xp
     is_weighted = combination == "weighted"

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def _matched_dark(exposure, settings):
-    """Leave the dark as it was subtracted, where it was asked for."""
+    """List the dark as it was subtracted, if the user wants it saved."""
     if settings.dark_output is None or exposure.matched_dark is None:
         return []
     name = Path(settings.dark_output).with_suffix(".fits").name
@@ -34,21 +34,21 @@ STEP = Step(
             "dark_by_integration",
             "boolean",
             False,
-            "later segments take the dark of their own integrations (MIRI)",
+            "later segments use the dark of their own integrations (MIRI)",
             ours=True,
         ),
         P(
             "apply_average_dark_image",
             "boolean",
             False,
-            "take the reference's image of it, as jwst means to",
+            "use the image of the average dark current in the reference, as jwst intends",
             ours=True,
         ),
         P(
             "continue_by_line",
             "boolean",
             False,
-            "continue a dark that is too short along a line through its last quarter, with its error in ERR",
+            "extend a dark that is too short by a line through its last quarter, and add its error to ERR",
             ours=True,
         ),
     ),
@@ -61,29 +61,29 @@ STEP = Step(
 
 @dataclass(frozen=True)
 class ReadPattern:
-    """How frames make a group: ``nframes`` averaged, then ``groupgap`` dropped."""
+    """How frames form a group: ``nframes`` are averaged, then ``groupgap`` are dropped."""
 
     nframes: int
     groupgap: int
 
     def total_frames(self, ngroups):
-        """Count the frames that an integration of ``ngroups`` groups spans."""
+        """Return the number of frames in an integration of ``ngroups`` groups."""
         return ngroups * self.nframes + (ngroups - 1) * self.groupgap
 
 
 class MatchedDark:
-    """One integration of a dark, group by group in the read pattern of an exposure.
+    """One integration of a dark, group by group, in the read pattern of an exposure.
 
-    A dark that is too short is continued along its last two groups, or along a line that is given; NaN counts as zero.
-    Nothing is stored: each group is made when it is asked for.
+    A dark that is too short is extended along its last two groups, or along a given line. NaN counts as zero. Each
+    group is computed when it is needed.
 
     Parameters
     ----------
     dark : (dark_ngroups, ny, nx) float32, DN
     dark_pattern, pattern : ReadPattern
-        Of the dark and of the exposure.
+        Read patterns of the dark and of the exposure.
     ngroups : int
-        Groups of the exposure.
+        Number of groups of the exposure.
     line : Line, optional
         See `gpucoron.steps.dark_line`.
     xp : module
@@ -91,7 +91,7 @@ class MatchedDark:
 
     Notes
     -----
-    Source: stcal 1.20, ``dark_sub``. A continued dark is float64 throughout, as there.
+    Source: stcal 1.20, ``dark_sub``. As there, an extended dark is float64 throughout.
     """
 
     def __init__(self, dark, dark_pattern, pattern, ngroups, *, line=None, xp):
@@ -109,10 +109,10 @@ class MatchedDark:
             raise ValueError(msg)
 
     def group(self, index):
-        """Make the dark of one group of the exposure: (ny, nx), float32 or, beyond the reference, float64."""
+        """Return the dark of one group of the exposure: (ny, nx) float32, or float64 beyond the reference."""
         if self.same_pattern:
             return self._frame(index)
-        # Here the dark's groups count as frames; CRDS's near-infrared darks have one frame in a group and no gap.
+        # The groups of the dark count as frames; the near-infrared darks of CRDS have one frame per group and no gap.
         nframes = self.pattern.nframes
         start = self._start(index)
         if start + nframes > self.dark.shape[0] + self.extrapolated:
@@ -129,7 +129,7 @@ class MatchedDark:
         return total.astype(self.dark.dtype)
 
     def continued(self, index):
-        """Tell which part of a group lies beyond the reference, and the mean index there, times that part."""
+        """Return the fraction of a group beyond the reference, and the mean index there times that fraction."""
         start, nframes = (index, 1) if self.same_pattern else (self._start(index), self.pattern.nframes)
         beyond = [frame for frame in range(start, start + nframes) if frame >= self.dark.shape[0]]
         return len(beyond) / nframes, sum(beyond) / nframes
@@ -152,12 +152,12 @@ class MatchedDark:
 
 
 def share_dark(nints, dark_nints, first_integration=1, *, by_integration=False):
-    """List which integration of a dark each integration of an exposure takes; see `subtract_dark`.
+    """List the integration of the dark for each integration of an exposure; see `subtract_dark`.
 
     Returns
     -------
     list of int
-        Counted from 0.
+        Indices from 0.
     """
     if first_integration > 1 and not by_integration:
         first_integration = dark_nints
@@ -193,28 +193,28 @@ def subtract_dark(
     ----------
     data : (nints, ngroups, ny, nx) float32, DN
     dark : (dark_ngroups, ny, nx) or (dark_nints, dark_ngroups, ny, nx) float32, DN
-        With four axes (MIRI), integrations beyond the last one of the dark take that one; so do all integrations of
-        an exposure's later segments, as in stcal, unless ``by_integration``.
+        With four axes (MIRI), integrations beyond the last one of the dark use that one. As in stcal, all integrations
+        of later segments use it too, unless ``by_integration``.
     dark_pattern, pattern : ReadPattern
-        Of the dark and of the exposure.
+        Read patterns of the dark and of the exposure.
     first_integration : int
         Number of the first integration within the exposure, from one (INTSTART).
     by_integration : bool
-        Each integration of a later segment takes the dark of its own number.
+        Each integration of a later segment uses the dark of its own number.
     lines : sequence of Line, optional
-        Along which the dark's integrations are continued, if need be; by default along the last two groups.
+        Lines along which the integrations of a short dark are extended; by default along the last two groups.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
     int
-        Groups by which the dark had to be continued.
+        Number of groups by which the dark was extended.
 
     Notes
     -----
-    Source: stcal 1.20, ``dark_sub``. Where stcal averages a MIRI dark for a segment of fewer integrations than the
-    dark has, its last integration stays zero and nothing is subtracted; here the dark's last integration is.
+    Source: stcal 1.20, ``dark_sub``. If stcal averages a MIRI dark for a segment with fewer integrations than the dark,
+    the last integration of the average stays zero and nothing is subtracted; here the last integration of the dark is.
     """
     nints, ngroups = data.shape[:2]
     if dark.ndim == 3:
@@ -239,9 +239,9 @@ def combine_dark_flags(dq, *, backend=None):
     Parameters
     ----------
     dq : (ny, nx) or, for MIRI, (dark_nints, 1, ny, nx) uint32
-        The flags of the integrations are ORed.
+        The result has the flags of all integrations.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -258,9 +258,9 @@ def combine_dark_flags(dq, *, backend=None):
 def run(exposure, references, parameters, backend):
     """Run the step; see `gpucoron.steps`.
 
-    It sets ``exposure.average_dark_current`` ((ny, nx) float32, e-/s), which ramp_fit adds to the Poisson variance;
-    with ``parameters.dark_output`` also ``exposure.matched_dark``, the dark as it was subtracted, for the writer; and
-    ``exposure.dark_error`` where ``continue_by_line`` has continued the dark, for the fits.
+    It sets ``exposure.average_dark_current`` ((ny, nx) float32, e-/s), which ramp_fit adds to the Poisson variance.
+    With ``parameters.dark_output`` it sets ``exposure.matched_dark``, the dark as it was subtracted. If
+    ``continue_by_line`` has extended the dark, it sets ``exposure.dark_error`` for the fits.
     """
     reference = references["dark"]
     if reference is None:
@@ -294,8 +294,8 @@ def run(exposure, references, parameters, backend):
     if extrapolated:
         n_used = len(groups_of_line(dark.shape[-3]))
         is_line = lines is not None and n_used >= FEWEST_VALUES
-        how = f"a line through its last {n_used}" if is_line else "its last two"
-        log.warning("the dark is too short: continued by %d groups along %s", extrapolated, how)
+        path = f"a line through its last {n_used}" if is_line else "its last two"
+        log.warning("the dark is too short: continued by %d groups along %s", extrapolated, path)
         if lines is not None:
             _tell_without_line(dark, is_line, xp)
     exposure.pixeldq |= combine_dark_flags(reference.dq, backend=backend)
@@ -305,7 +305,7 @@ def run(exposure, references, parameters, backend):
 
 
 def _tell_without_line(dark, is_line, xp):
-    """Say where `continue_by_line` has no effect."""
+    """Warn if `continue_by_line` has no effect, or not in all pixels."""
     if not is_line:
         log.warning(
             "continue_by_line: no line can be fitted to the %d groups of the dark, %d or more are needed; "
@@ -327,7 +327,7 @@ def _tell_without_line(dark, is_line, xp):
 
 
 def _fit_lines(exposure, dark, dark_pattern, pattern, numbers, xp):
-    """Fit the lines along which a dark is continued, if it is too short, and leave their error with the exposure."""
+    """Fit lines to a dark that is too short, and store their error in the exposure."""
     nints, ngroups = exposure.data.shape[:2]
     integrations = dark if dark.ndim == 4 else dark[None]
     matched = MatchedDark(integrations[0], dark_pattern, pattern, ngroups, xp=xp)
@@ -341,7 +341,7 @@ def _fit_lines(exposure, dark, dark_pattern, pattern, numbers, xp):
 
 
 def _set_average_dark_current(exposure, reference, parameters, xp):
-    """Take the average dark current from the parameter, else from the dark's header."""
+    """Set the average dark current from the parameter, or else from the header of the dark."""
     value = parameters.average_dark_current
     if value is None:
         image = reference.average_dark_current
@@ -352,7 +352,7 @@ def _set_average_dark_current(exposure, reference, parameters, xp):
             elif applies:
                 log.warning("the dark reference's average dark current is %s pixels and not applied", image.shape)
             else:
-                # jwst 3.0 compares the image's shape with an attribute that is not set yet, so it never takes it.
+                # jwst 3.0 compares the shape of the image with an attribute that is not set yet, and never uses it
                 log.warning("the average dark current of the dark reference is an image, which jwst 3.0 does not apply")
             return
         value = reference.facts.get("average_dark_current") or 0.0
@@ -360,7 +360,7 @@ def _set_average_dark_current(exposure, reference, parameters, xp):
 
 
 def _collect_dark(dark, dark_pattern, pattern, ngroups, lines, xp):
-    """Collect all groups of a dark in an exposure's read pattern."""
+    """Return all groups of a dark in the read pattern of an exposure."""
     integrations = dark if dark.ndim == 4 else dark[None]
     lines = lines or [None] * len(integrations)
     matched = [

@@ -1,4 +1,4 @@
-"""A dark that is too short, continued along a line through its last groups, and what the error of the line does."""
+"""Extend a dark that is too short by a line through its last groups, and propagate the error of the line."""
 
 import math
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from typing import Any
 
 from gpucoron.dq import DO_NOT_USE, SATURATED
 
-#: The part of a dark's groups, at its end, that the line goes through: a MIRI dark settles at first, and bends.
+#: fraction of the groups, at the end of a dark, to which the line is fitted: the first groups of MIRI darks are curved
 PART = 1 / 4
-#: But so many groups at least: two of them fix the line, the others show the scatter.
+#: but at least this number of groups: a line has two free parameters, the other groups measure the scatter
 FEWEST_GROUPS = 5
-#: A pixel's values that show any scatter.
+#: least number of finite values of a pixel for which the scatter is known
 FEWEST_VALUES = 3
 
 
@@ -29,12 +29,12 @@ class Line:
     slope_variance: Any
 
     def at(self, index):
-        """Give the dark at a group, (ny, nx) float64, DN."""
+        """Return the dark at a group, (ny, nx) float64, DN."""
         return self.mean + (index - self.center) * self.slope
 
 
 def groups_of_line(n_groups):
-    """List the groups of a dark that the line goes through, as a range."""
+    """Return the range of groups of a dark to which the line is fitted."""
     return range(n_groups - min(n_groups, max(FEWEST_GROUPS, math.ceil(PART * n_groups))), n_groups)
 
 
@@ -44,15 +44,15 @@ def fit_line(dark, *, xp):
     Parameters
     ----------
     dark : (ngroups, ny, nx) float32, DN
-        Two groups or more. NaN and infinite values take no part.
+        Two groups or more. NaN and infinite values are ignored.
     xp : module
         Namespace of the array.
 
     Returns
     -------
     Line
-        Its variances follow from the scatter about the line. A pixel with fewer than three finite values has the line
-        through its last two groups, which may be NaN, and variances of 0.
+        Its variances follow from the scatter about the line. For a pixel with fewer than three finite values, it is the
+        line through the last two groups, which may be NaN, with variances of 0.
 
     Notes
     -----
@@ -93,24 +93,24 @@ def fit_line(dark, *, xp):
 
 
 def count_without_line(dark, *, xp):
-    """Count the pixels of a dark, (ngroups, ny, nx), with too few finite values for a line, whose error is unknown."""
+    """Count the pixels of a dark, (ngroups, ny, nx), with too few finite values for a line."""
     finite = sum(xp.isfinite(dark[index]).astype("int32") for index in groups_of_line(dark.shape[0]))
     return int(xp.sum(finite < FEWEST_VALUES))
 
 
 def _finite(values, xp):
-    """Give values as float64, 0 where they are not finite, and where they are, as 1 and 0."""
+    """Return values as float64, with 0 for values that are not finite, and a mask of finite values as 1 and 0."""
     finite = xp.isfinite(values)
     return xp.where(finite, values, 0).astype(xp.float64), finite.astype(xp.float64)
 
 
 @dataclass(frozen=True)
 class DarkError:
-    """What is uncertain about the dark that was subtracted: the same for all integrations that share a dark.
+    """The error of an extended dark. Integrations that use the same dark share its error.
 
-    ``lines`` holds the lines of the dark's integrations, ``shares`` for each integration of the exposure the index of
-    its line. ``parts`` and ``indices``, one number per group of the exposure, say which part of the group's dark lies
-    on the line, and the mean index there, times that part.
+    ``lines`` holds the lines of the dark's integrations, ``shares`` the index of the line for each integration of the
+    exposure. ``parts`` and ``indices`` have one number per group of the exposure: the fraction of the group on the
+    line, and the mean index there times that fraction.
     """
 
     lines: tuple
@@ -119,31 +119,31 @@ class DarkError:
     indices: tuple
 
     def gathered(self, gather):
-        """Give the same for other pixels: ``gather(array)`` picks them."""
+        """Return the error of selected pixels; ``gather(array)`` selects them."""
         lines = tuple(Line(**{name: gather(array) for name, array in vars(line).items()}) for line in self.lines)
         return DarkError(lines, self.shares, self.parts, self.indices)
 
 
 def add_dark_error(exposure, *, xp):
-    """Add the error of a continued dark to the variances of an exposure's slopes, in place.
+    """Add the error of an extended dark to the variances of an exposure's slopes, in place.
 
-    It goes into ``var_rnoise``, for it is the noise of the dark's own reads, and into ``err``. Integrations that share
-    a dark share its error, so that their mean has all of it: the rate's is not less for more integrations.
+    It is added to ``var_rnoise``, because it is read noise of the dark, and to ``err``. Integrations with the same dark
+    share its error, so the error of the rate does not decrease with more integrations.
 
     Parameters
     ----------
     exposure : Exposure
-        ``rate`` and ``rateints`` (Slopes) are changed, where ``dark_error`` (DarkError) is not None.
+        ``rate`` and ``rateints`` (Slopes) are changed if ``dark_error`` (DarkError) is not None.
     xp : module
         Namespace of the arrays.
 
     Notes
     -----
-    A slope is a weighted sum of the groups, and an error of the dark enters with the same weights. They are taken as
-    those of a fit of one line through all good groups, weighted equally: exact where all groups of the fit lie on the
-    line, whatever the weights; too low by 16 % where a quarter of a bright ramp does, whose fit gives more weight to
-    its ends. The integrations weigh in the rate by their variances. The noise of the dark's own groups is not
-    propagated, as in jwst. (The method is ours.)
+    A slope is a weighted sum of the groups, and an error of the dark enters with the same weights. Here the weights are
+    those of one line through all good groups with equal weights. This is exact if all fitted groups are beyond the
+    dark. It is 16 % too low if a quarter of the groups of a bright ramp is, because the fit gives more weight to the
+    ends of the ramp. The weights of the integrations in the rate follow from their variances. As in jwst, the noise of
+    the dark's own groups is not propagated. (This method is new in gpucoron.)
     """
     error = exposure.dark_error
     if error is None or exposure.rateints is None:
@@ -176,7 +176,7 @@ def add_dark_error(exposure, *, xp):
 
 
 def _effects(groupdq, error, xp):
-    """Say what a unit error of the line's mean, and of its index, does to the slope of each pixel, per group."""
+    """Return the changes of each pixel's slope, per group, for unit errors of the line's mean and of its slope."""
     count, first, second = xp.zeros((3, *groupdq.shape[1:]), dtype=xp.float64)
     parts, parts_first, moments, moments_first = xp.zeros((4, *groupdq.shape[1:]), dtype=xp.float64)
     for group, (part, index) in enumerate(zip(error.parts, error.indices, strict=True)):

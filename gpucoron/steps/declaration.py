@@ -1,4 +1,4 @@
-"""What a step says of itself, and what it answers when it has run. Every module of a step stands on this one."""
+"""The declaration of a step, and the outcome of a step that has run. The modules of all steps use them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,21 +8,21 @@ from typing import Any
 
 from gpucoron.parameters import Parameter, settings_class
 
-#: why what jwst's steps have, and do not use in stage 1, has no effect
+#: why parameters that jwst's steps have, but do not use in stage 1, have no effect
 _NOT_IN_STAGE_1 = "jwst's steps of stage 1 do not read it either"
 
-#: what every step has as jwst's steps have it, beside ``skip`` and ``save_results``
+#: parameters that every step has, as in jwst, besides ``skip`` and ``save_results``
 COMMON = (
-    Parameter("suffix", "string", None, "what its result's file name ends with; None: the step's name"),
+    Parameter("suffix", "string", None, "end of the file name of its result; None: the name of the step"),
     Parameter("output_dir", "string", None, "folder for its result; None: that of the products", names=True),
     Parameter(
-        "output_file", "string", None, "name for its result in place of the exposure's; saves the result", names=True
+        "output_file", "string", None, "name for its result instead of the exposure's; saves the result", names=True
     ),
-    Parameter("output_ext", "string", ".fits", "what kind of file its result is: .fits or .asdf"),
-    Parameter("output_use_model", "boolean", False, "name its result after the exposure, whatever output_file says"),
-    Parameter("search_output_file", "boolean", True, "name its result as the pipeline's output_file says"),
-    Parameter("pre_hooks", "hooks", [], "steps, functions or commands that the data pass before it"),
-    Parameter("post_hooks", "hooks", [], "steps, functions or commands that its result passes"),
+    Parameter("output_ext", "string", ".fits", "file type of its result: .fits or .asdf"),
+    Parameter("output_use_model", "boolean", False, "name its result after the exposure and ignore output_file"),
+    Parameter("search_output_file", "boolean", True, "name its result after output_file of the pipeline"),
+    Parameter("pre_hooks", "hooks", [], "steps, functions or commands to run before it"),
+    Parameter("post_hooks", "hooks", [], "steps, functions or commands to run on its result"),
     Parameter("output_use_index", "boolean", True, "accepted and not used", unused=_NOT_IN_STAGE_1),
     Parameter("input_dir", "string", None, "accepted and not used", unused=_NOT_IN_STAGE_1),
 )
@@ -30,12 +30,21 @@ COMMON = (
 
 @dataclass
 class Outcome:
-    """What a step did.
+    """The outcome of a step.
 
-    ``status`` is what jwst writes into ``meta.cal_step``: 'COMPLETE', 'SKIPPED' or 'FAILED'. ``reason`` says why a
-    step was skipped; ``flagged`` counts what it flagged (name -> number); ``meta`` holds further metadata that jwst's
-    step writes (dotted name -> value). ``opened`` names the references that the products are to name (type -> name; the
-    engine knows better names of those that it found itself); None: all that the step declares for the exposure.
+    Attributes
+    ----------
+    status : {'COMPLETE', 'SKIPPED', 'FAILED'}
+        Written to ``meta.cal_step``, as in jwst.
+    reason : str
+        Why the step was skipped.
+    flagged : dict
+        Numbers of flagged groups or pixels, by name.
+    meta : dict
+        Further metadata that jwst's step writes: dotted name -> value.
+    opened : dict or None
+        Reference type -> name, for the references that the products name. The engine replaces the names of references
+        that it has looked up. None means all references that the step declares for the exposure.
     """
 
     status: str = "COMPLETE"
@@ -52,9 +61,9 @@ def skipped(reason, *, opened=None, **meta):
 
 @dataclass(frozen=True)
 class Preset:
-    """What a profile sets for a step, where it differs from jwst's default.
+    """Values of a profile for a step that differ from jwst's defaults.
 
-    ``instruments`` names those that it is for, all of them if it is empty; ``subarrays_only`` leaves full frames out.
+    They apply to ``instruments`` (all if it is empty), and with ``subarrays_only`` not to full frames.
     """
 
     values: Mapping
@@ -62,19 +71,19 @@ class Preset:
     subarrays_only: bool = False
 
     def applies(self, instrument, subarray):
-        """Tell whether an exposure gets these values."""
-        is_for_it = not self.instruments or instrument in self.instruments
-        return is_for_it and not (self.subarrays_only and "FULL" in (subarray or ""))
+        """Return whether the values apply to an exposure."""
+        is_for_instrument = not self.instruments or instrument in self.instruments
+        return is_for_instrument and not (self.subarrays_only and "FULL" in (subarray or ""))
 
 
 @dataclass(frozen=True)
 class Extra:
-    """A further product of a step, described: the writer makes a model and a file of it.
+    """The description of an extra product of a step, from which a model and a file are made.
 
-    ``kind`` is 'ramp' (the exposure as it stands), 'rate' or 'rateints' (its slopes as they stand), 'image', 'dark'
-    (like the step's own dark reference) or 'optional fit' (``array`` is jwst's own model). The file is called
-    ``file_name``; without one, after ``stem``, or else after the products, and after ``suffix``. It goes to ``folder``,
-    or else to where the products go. ``ext`` is what kind of file it is.
+    ``kind`` is 'ramp', 'rate' or 'rateints' (the current data of the exposure), 'image', 'dark' (like the dark
+    reference of the step) or 'optional fit' (``array`` is jwst's own model). The name of the file is ``file_name``, or
+    ``stem`` or the name of the products followed by ``suffix``. It is written to ``folder``, or to the folder of the
+    products. ``ext`` is the type of file.
     """
 
     kind: str
@@ -93,64 +102,62 @@ class Step:
     Attributes
     ----------
     name, title : str
-        The module's name, and what it does in a few words.
+        The name of the module, and a short description.
     jwst_class : str
         jwst's step class, whose ``pars-*`` file from CRDS applies; '' for a custom step.
     references : tuple of str
-        Types that it understands, each with its ``override_<type>``.
+        Types of references, each with a parameter ``override_<type>``.
     parameters : tuple of Parameter
-        Its own; see `known`.
+        Parameters of this step; `known` has those of all steps too.
     cal_step : str
-        Keyword under ``meta.cal_step`` that holds its status; by default its name.
+        Keyword under ``meta.cal_step`` for its status; by default its name.
     skipped : bool
-        Whether it is switched off by default.
+        Whether it is skipped by default.
     opens : callable, optional
-        ``opens(settings, facts)`` lists those ``references`` that it opens for an exposure; by default all.
+        ``opens(settings, facts)`` lists the ``references`` that it opens for an exposure; by default all.
     indirect : callable
-        ``indirect(settings)`` lists further types that the jwst code which it borrows looks up by itself, and that it
-        cannot do without: they are asked for before any work.
+        ``indirect(settings)`` lists further types of references that the jwst code of this step looks up and requires.
+        They are checked before any work.
     checks : callable, optional
-        ``checks(settings, shape)`` raises a ValueError where the arrays among its parameters do not go with ramps of
-        that shape: it is asked before any work.
+        ``checks(settings, shape)`` raises a ValueError if an array among its parameters does not fit ramps of that
+        shape. It is called before any work.
     helpers : tuple of str
-        Keyword arguments of ``run`` that a step cannot know or do by itself; the engine provides them by name.
+        Names of keyword arguments of ``run`` that the engine provides.
     borrows : str
-        Module of jwst that holds ``jwst_class``, where that code is run in part or always.
+        Module of jwst with ``jwst_class``, if the step runs jwst's code.
     borrows_since : str
-        The first jwst that has this step: before, another one had the name. '' where any jwst that we admit has it.
+        The first version of jwst with this step, if an older step has the same name; '' otherwise.
     hints : tuple of (str, type, str)
-        A parameter that names a file, the kind of error that jwst's code raises if the file is another than it needs,
-        and which file it needs.
+        A parameter that names a file, the error that jwst's code raises for a wrong file, and advice on the file.
     profiles : mapping of str to Preset
-        What profiles set differently; `gpucoron.parameters.SPACEKLIP_CLASS` names one that is none of the users'.
+        Values of profiles; the key `gpucoron.parameters.SPACEKLIP_CLASS` is for internal use.
     keywords : mapping of str to str
-        spaceKLIP's keyword arguments for its parameters; 'not ' before the parameter where a true value means off.
+        spaceKLIP's keyword argument -> parameter, with 'not ' before the parameter if true switches it off.
     leaves : {'ramp', 'calibrated ramp', 'slopes'}
-        What stands when it is done: a ramp can be saved as its result, a calibrated one also for itself.
+        The state of the data after the step: a ramp can be saved as its result, a calibrated ramp also as a product.
     saves : mapping of str to str
-        What is saved as its result where there are slopes already: 'rate' or 'rateints' -> how the file's name ends,
-        with {} for the step's suffix.
+        Results that can be saved if slopes exist: 'rate' or 'rateints' -> end of the file name, with {} for the suffix.
     extras : callable, optional
-        ``extras(exposure, settings)`` lists the `Extra` products that it has left and that were asked for.
+        ``extras(exposure, settings)`` lists the `Extra` products that the settings request.
     fits : bool
         Whether it fits the ramps.
     switch : str
-        Its own parameter that switches it on, and off the steps that it ``replaces``.
+        Its parameter that switches it on, and switches off the steps that it ``replaces``.
     replaces : tuple of str
     takes_over : tuple of str
-        Parameters of those steps that it goes by: 'step.parameter'. It gets all of them through the helper 'replaced'.
+        Parameters of the replaced steps that it uses: 'step.parameter'. The helper 'replaced' provides all of them.
     alone : callable, optional
-        ``alone(values)`` lists those of a user's parameters that mean nothing to an exposure that is reduced by itself.
+        ``alone(values)`` lists the user's parameters that have no effect if each exposure is reduced on its own.
     refuses : callable, optional
-        ``refuses(settings)`` says what is wrong with parameters that cannot go together, or gives None: it is asked
-        before any work, where the step is not skipped.
+        ``refuses(settings)`` returns a message if parameters contradict each other, or None. It is called before any
+        work, unless the step is skipped.
     run_switch : str
         Parameter of the run as a whole that switches it on.
     for_run : tuple of str
-        Its own parameters that stand for the run's of the same name: true here is true there.
+        Its parameters that, if true, set the parameter of the run with the same name.
     cleans_groups : callable, optional
-        ``cleans_groups(of_run)`` tells whether it works on all groups of an integration at once, by the parameters of
-        the run: the plan of memory asks.
+        ``cleans_groups(run_parameters)`` returns whether it works on all groups of an integration at once; used to plan
+        memory.
     """
 
     name: str
@@ -192,17 +199,17 @@ class Step:
 
     @property
     def class_name(self):
-        """What its jwst Step is called, in `gpucoron.pipeline`: as jwst's own."""
+        """The name of its jwst Step in `gpucoron.pipeline`, the same as in jwst."""
         return self.jwst_class or "".join(part.title() for part in self.name.split("_")) + "Step"
 
     @property
     def pars_type(self):
-        """The CRDS type of the step's parameter file, as jwst's own class would ask for it."""
+        """The CRDS type of the parameter file of the step, as in jwst."""
         return f"pars-{self.jwst_class.lower()}"
 
     @cached_property
     def known(self):
-        """name -> Parameter of all that it understands: its own parameters, and those of every step."""
+        """name -> Parameter, for its own parameters and those of all steps."""
         common = (
             Parameter("skip", "boolean", self.skipped, "do not run this step"),
             Parameter("save_results", "boolean", False, "save the result of this step"),
@@ -212,7 +219,7 @@ class Step:
                     f"override_{reftype}",
                     "string",
                     None,
-                    f"a {reftype} file to take instead of CRDS's",
+                    f"a {reftype} file to use instead of CRDS's",
                     reads=("FITS", "ASDF"),
                 )
                 for reftype in self.references
@@ -245,5 +252,5 @@ class Step:
         return values | dict(self.preset_values(profile, instrument, subarray))
 
     def references_of(self, settings, facts):
-        """List the reference types that it opens for an exposure."""
+        """List the types of references that it opens for an exposure."""
         return self.references if self.opens is None else tuple(self.opens(settings, facts))

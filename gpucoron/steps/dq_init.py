@@ -1,4 +1,4 @@
-"""dq_init: start the data-quality flags from the mask reference."""
+"""dq_init: initialise the data-quality flags from the mask reference."""
 
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.parameters import P
@@ -7,7 +7,7 @@ from gpucoron.steps.declaration import Outcome, Step, skipped
 
 STEP = Step(
     name="dq_init",
-    title="start the data-quality flags from the mask reference",
+    title="initialise the data-quality flags from the mask reference",
     jwst_class="DQInitStep",
     references=("mask",),
     parameters=(P("user_supplied_dq", "flags", None, "FITS file with further flags for every pixel", reads=("FITS",)),),
@@ -28,7 +28,7 @@ def initialize_flags(groupdq, pixeldq, mask, *, backend=None):
     pixeldq : (ny, nx) uint32
     mask : (ny, nx) uint32
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Notes
     -----
@@ -41,8 +41,8 @@ def initialize_flags(groupdq, pixeldq, mask, *, backend=None):
 def run(exposure, references, parameters, backend):
     """Run the step; see `gpucoron.steps`.
 
-    ``parameters.user_supplied_dq``, if it is not None, is the image itself: (ny, nx), any integer dtype. Whoever calls
-    the step reads the file, and cuts it to the subarray.
+    ``parameters.user_supplied_dq`` is None or the image itself: (ny, nx), any integer dtype. The caller reads the file
+    and cuts it to the subarray.
     """
     reference = references["mask"]
     if reference is None:

@@ -1,6 +1,6 @@
-"""emicorr: take periodic electromagnetic interference out of MIRI's ramps, by fitting a known wave to them.
+"""emicorr: subtract periodic electromagnetic interference from MIRI ramps, by fitting a known wave.
 
-'joint', the default algorithm, is ours; 'sequential', and waves made on the fly, run jwst's own code.
+The default algorithm, 'joint', is implemented here; 'sequential' and ``onthefly_corr_freq`` run jwst's own code.
 """
 
 import logging
@@ -27,15 +27,22 @@ STEP = Step(
             "algorithm",
             "option",
             "joint",
-            "how the interference is fitted",
+            "method of the fit",
             options=("sequential", "joint"),
         ),
-        P("nints_to_phase", "integer", None, "integrations that are phased", minimum=1),
-        P("nbins", "integer", None, "bins in one phased wave", minimum=1),
+        P("nints_to_phase", "integer", None, "number of integrations for the phased wave", minimum=1),
+        P("nbins", "integer", None, "number of bins of the phased wave", minimum=1),
         P("scale_reference", "boolean", True, "scale the reference wave to the data's amplitude"),
         P("onthefly_corr_freq", "float_list", None, "frequencies to correct for", "Hz", minimum=0.01, maximum=50000),
-        P("use_n_cycles", "integer", 3, "cycles that fix the phase; None: all integrations", optional=True, minimum=1),
-        P("fit_ints_separately", "boolean", False, "fit each integration by itself ('joint')"),
+        P(
+            "use_n_cycles",
+            "integer",
+            3,
+            "cycles for the phase; None: all integrations",
+            optional=True,
+            minimum=1,
+        ),
+        P("fit_ints_separately", "boolean", False, "fit each integration separately ('joint')"),
         P("user_supplied_reffile", "string", None, "deprecated: use override_emicorr", reads=("ASDF",)),
         P("save_intermediate_results", "boolean", False, "save a reference made on the fly"),
     ),
@@ -46,24 +53,24 @@ STEP = Step(
 
 #: seconds between two reads
 PIXEL_CLOCK = 10.0e-6
-#: phases at which chi-square is worked out
+#: number of phases at which chi-square is computed
 N_TRIALS = 500
-#: below three groups a line leaves nothing to fit
+#: a wave can only be fitted beside a line with three groups or more
 MINIMUM_GROUPS = 3
 
 _READ_PATTERNS = ("FAST", "FASTR1", "SLOW", "SLOWR1")
-#: with an extra frame between integrations, for the reset
+#: read patterns with an extra frame for the reset between integrations
 _WITH_RESET_FRAME = ("FASTR1", "SLOWR1")
-#: groups of columns that are not fitted: bad reference columns
+#: groups of four columns that are not fitted: bad reference columns
 _LEFT_OUT = (1, 2)
 
 
 @dataclass(frozen=True)
 class ReadTimes:
-    """When MIRI reads its pixels, in pixel clocks of 10 us.
+    """The times at which MIRI reads its pixels, in pixel clocks of 10 us.
 
-    ``nsamples`` per pixel (1 in fast, 9 in slow mode), ``row_clocks`` from one row to the next, ``reset_clocks``
-    between integrations.
+    ``nsamples`` is the number of samples per pixel (1 in fast mode, 9 in slow mode), ``row_clocks`` the time from one
+    row to the next, ``reset_clocks`` the time between integrations.
     """
 
     nsamples: int
@@ -71,7 +78,7 @@ class ReadTimes:
     reset_clocks: int
 
     def phases(self, shape, frequency):
-        """Give the phases of an interference at which the pixels are read.
+        """Return the phases of an interference at the times of the pixels.
 
         Parameters
         ----------
@@ -81,15 +88,15 @@ class ReadTimes:
         Returns
         -------
         pixels : (ny, nx / 4) float64
-            In the first group, in [0, 1); four pixels side by side are read at once.
+            Phases in the first group, in [0, 1). Four neighbouring pixels are read at the same time.
         groups : (ngroups,) float64
-            What each group adds.
+            Phase of the start of each group.
         per_integration : float
-            What each integration adds.
+            Phase between the starts of two integrations.
         """
         _, ngroups, ny, nx = shape
         period = (1.0 / frequency) / PIXEL_CLOCK
-        # Rows outside a subarray are skipped at seven clocks each.
+        # the detector skips rows outside the subarray in seven clocks each
         frame_clocks = ny * self.row_clocks + (1024.0 - ny) * 7.0
         per_group = (frame_clocks / period) % 1
         clocks = np.arange(ny)[:, None] * self.row_clocks + np.arange(nx // 4) * float(self.nsamples)
@@ -123,25 +130,25 @@ _READ_TIMES = Having(
 def apply_emicorr(data, pixeldq, waves, times, *, fit_ints_separately=False, backend=None):
     """Fit the amplitude and phase of one wave after the other, together with straight ramps, and subtract it in place.
 
-    Pixels count that have no flag and a standard deviation over the groups below twice the median of all.
+    The fit uses pixels without flags whose standard deviation over the groups is below twice the median.
 
     Parameters
     ----------
     data : (nints, ngroups, ny, nx) float32, DN
-        Three groups at least, nx a multiple of four.
+        At least three groups; nx is a multiple of four.
     pixeldq : (ny, nx) uint32
     waves : list of (float, (n_bins,) array)
         Frequency in Hz, and one period of the wave at equally spaced phases, DN.
     times : ReadTimes
     fit_ints_separately : bool
-        An amplitude and a phase for each integration; by default one of each, the phase advancing with time.
+        Fit an amplitude and a phase for each integration. By default the exposure has one amplitude and one phase.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
     list of (nints,) float64
-        The amplitude that was subtracted, for each wave and integration; 0 where nothing could be fitted.
+        The amplitudes that were subtracted, for each wave and integration; 0 if the fit was impossible.
 
     Notes
     -----
@@ -187,14 +194,14 @@ def apply_emicorr(data, pixeldq, waves, times, *, fit_ints_separately=False, bac
 
 @on_arrays(values=Array("n_bins", "float64", unit="DN", on_host=True))
 def cubic_pieces(values, *, backend=None):
-    """Put a cubic spline through one period of a wave, continued by one value at both ends.
+    """Interpolate one period of a wave, extended by one value at both ends, with a cubic spline.
 
     Parameters
     ----------
     values : (n_bins,) array
-        At the phases (0.5, 1.5, ...) / n_bins.
+        Values at the phases (0.5, 1.5, ...) / n_bins.
     backend : str or Backend, optional
-        The spline is made on the host whatever it is.
+        Ignored: the spline is computed on the host.
 
     Returns
     -------
@@ -203,7 +210,7 @@ def cubic_pieces(values, *, backend=None):
 
     Notes
     -----
-    Source: jwst 3.0, ``emicorr_refwave``: 'not-a-knot' ends, so that the two ends do not quite meet.
+    Source: jwst 3.0, ``emicorr_refwave``. The spline has 'not-a-knot' ends, so it is not exactly periodic.
     """
     from scipy.interpolate import make_interp_spline
 
@@ -220,28 +227,28 @@ def cubic_pieces(values, *, backend=None):
     advances=Array("nints", "float64", on_host=True),
 )
 def fit_phase(quadratic, linear, advances, *, backend=None):
-    """Find the phase at which chi-square is least, and the wave's amplitude there.
+    """Find the phase of the minimum of chi-square, and the amplitude of the wave there.
 
     Parameters
     ----------
     quadratic, linear : (nints, n_trials) float64
         Chi-square's terms, as from `gpucoron.backends.backend.Backend.match_emicorr`.
     advances : (nints,) float64
-        Phase of each integration's start.
+        Phase of the start of each integration.
     backend : str or Backend, optional
-        The phase is found on the host whatever it is.
+        Ignored: the phase is computed on the host.
 
     Returns
     -------
     phase : float
-        0 where chi-square is nowhere known.
+        0 if chi-square is NaN at all phases.
     amplitude : float
-        At the next trial phase; 0 likewise.
+        Amplitude at the next trial phase; 0 in the same case.
 
     Notes
     -----
-    Source: jwst 3.0, ``calc_chisq_amplitudes`` and ``get_best_phase``. As there, the parabola through the least value
-    and its neighbours takes the phases 0 and 1 - 1 / n_trials as far apart.
+    Source: jwst 3.0, ``calc_chisq_amplitudes`` and ``get_best_phase``. As there, the parabola through the minimum and
+    its neighbours does not treat the phases 0 and 1 - 1 / n_trials as neighbours.
     """
     if not np.isfinite(advances).all():
         msg = "advances: expected finite numbers"
@@ -254,7 +261,7 @@ def fit_phase(quadratic, linear, advances, *, backend=None):
 
 
 def _fit_amplitudes(quadratic, linear, advances, phases):
-    """Give chi-square and amplitude at phases, from all integrations together."""
+    """Return chi-square and amplitude at phases, from all integrations together."""
     n_trials = quadratic.shape[1]
     a, b = np.zeros(len(phases)), np.zeros(len(phases))
     for i, advance in enumerate(advances):
@@ -267,7 +274,7 @@ def _fit_amplitudes(quadratic, linear, advances, phases):
 
 
 def _next_trial(phases, advance, n_trials):
-    """Find the first trial phase at or after each phase, by jwst's arithmetic: rounding decides where they meet."""
+    """Find the first trial phase at or after each phase, with jwst's arithmetic, so that ties are rounded alike."""
     around = np.ceil((phases + advance) * n_trials)[:, None] + np.arange(-1, 2)
     around = np.sort((around % n_trials).astype(np.intp), axis=1)
     distances = (around / n_trials - phases[:, None] - advance) % 1
@@ -288,24 +295,24 @@ def _best_phase(trials, chisq):
 
 
 def find_waves(reference, facts):
-    """Look up which waves disturb an exposure, and its clocks.
+    """Look up the waves that disturb an exposure, and its clocks.
 
     Parameters
     ----------
     reference : Reference
-        Its facts hold ``frequencies`` and ``subarray_cases``, as the file has them.
+        Its facts hold ``frequencies`` and ``subarray_cases`` of the file.
     facts : Facts
 
     Returns
     -------
     waves : list of (float, array)
     row_clocks, frame_clocks : int
-        None where the reference does not know the subarray or the read pattern, or names no frequency.
+        None if the reference has no entry or no frequency for the subarray and the read pattern.
 
     Raises
     ------
     ValueError
-        It names a frequency that it does not have.
+        The reference names a frequency without a wave.
 
     Notes
     -----
@@ -332,16 +339,16 @@ def find_waves(reference, facts):
 
 
 def run(exposure, references, parameters, backend, jwsts_own=None):
-    """Run the step; see `gpucoron.steps`. Flags of groups do not matter.
+    """Run the step; see `gpucoron.steps`. Flags of groups have no effect.
 
-    ``jwsts_own()`` runs jwst's step: for 'sequential', ``onthefly_corr_freq`` and ``user_supplied_reffile``.
+    ``jwsts_own()`` runs jwst's step, for 'sequential', ``onthefly_corr_freq`` and ``user_supplied_reffile``.
     """
     facts = exposure.facts
     if not facts.is_miri:
         return skipped(f"it is for MIRI, not for {facts.instrument}", opened={})
     pattern = str(facts.readpatt).upper()
     if pattern not in _READ_PATTERNS:
-        return skipped(f"it does not know the read pattern {facts.readpatt}", opened={})
+        return skipped(f"it does not support the read pattern {facts.readpatt}", opened={})
     on_the_fly = parameters.onthefly_corr_freq is not None
     if on_the_fly or parameters.user_supplied_reffile is not None:
         return jwsts_own()
@@ -354,7 +361,7 @@ def run(exposure, references, parameters, backend, jwsts_own=None):
         return skipped(f"{exposure.data.shape[1]} groups are too few: three are needed")
     waves, row_clocks, frame_clocks = find_waves(reference, facts)
     if not waves:
-        return skipped(f"the reference knows no interference for {facts.subarray}, {facts.readpatt}")
+        return skipped(f"the reference has no interference for {facts.subarray}, {facts.readpatt}")
     if facts.nsamples is None:
         msg = "keyword NSAMPLES is missing, without which the times of the pixels are unknown; set it (1 fast, 9 slow)"
         raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""experimental_jumpramp: likelihood jump rejection and ramp fit in one, in place of jump and ramp_fit."""
+"""experimental_jumpramp: jump rejection and ramp fit by likelihood in one step, instead of jump and ramp_fit."""
 
 import numpy as np
 
@@ -13,23 +13,23 @@ from gpucoron.steps.likelihood import combine_integrations, fit_integrations, li
 from gpucoron.steps.ramp_fit import select_groups
 from gpucoron.steps.values import Number, Switch
 
-#: A hit within an averaged group spoils two differences: of four there are as many spoiled as good.
+#: a cosmic ray within an averaged group affects two differences: with four, half of them are bad
 MAX_DIFFS_ONE_SIDED = 4
 
 STEP = Step(
     name="experimental_jumpramp",
-    title="likelihood jump rejection and fit",
+    title="reject jumps and fit ramps by likelihood",
     references=("gain", "readnoise"),
     parameters=(
-        P("use", "boolean", False, "instead of jump and ramp_fit"),
+        P("use", "boolean", False, "run this step instead of jump and ramp_fit"),
         P("noise_scale", "float", 1.0, "factor on the read noise", above=0, finite=True),
-        P("nan_dnu", "boolean", True, "NaN where a pixel is not to be used"),
+        P("nan_dnu", "boolean", True, "set rates with DO_NOT_USE to NaN"),
         P("nproc", "integer", None, "accepted and not used", unused=OWN_THREADS),
         P(
             "max_diffs_one_sided",
             "integer",
             MAX_DIFFS_ONE_SIDED,
-            "where so few differences are left, jumps are only upward; 0: either way",
+            "reject only upward jumps if a ramp has at most this number of differences; 0: both directions",
             minimum=0,
             maximum=65535,
         ),
@@ -43,7 +43,7 @@ STEP = Step(
     takes_over=("ramp_fit.firstgroup", "ramp_fit.lastgroup"),
 )
 
-#: A rate takes one difference.
+#: a rate needs one difference
 FEWEST_GROUPS = 2
 
 
@@ -75,31 +75,31 @@ def fit_without_jumps(
     max_diffs_one_sided=MAX_DIFFS_ONE_SIDED,
     backend=None,
 ):
-    """Reject jumps by likelihood, fit what is left of each ramp, and combine the integrations.
+    """Reject jumps by likelihood, fit the remaining groups of each ramp, and combine the integrations.
 
     Parameters
     ----------
     data : (nints, ngroups, ny, nx) float32, DN
     groupdq : (nints, ngroups, ny, nx) uint8
-        Groups with DO_NOT_USE or SATURATED take no part. JUMP_DET is set, in place, in groups into which a ramp jumps.
+        Groups with DO_NOT_USE or SATURATED are ignored. JUMP_DET is set, in place, in the first group after a jump.
     pixeldq : (ny, nx) uint32
     gain : (ny, nx) float32, e-/DN
-        Where it is NaN or not positive, the products get NO_GAIN_VALUE and DO_NOT_USE.
+        If it is NaN or not positive, the products get NO_GAIN_VALUE and DO_NOT_USE.
     readnoise : (ny, nx) float32, DN
         CDS noise, as in the reference file.
     frame_time, group_time : float, s
-        From frame to frame, and from group to group.
+        Times from frame to frame, and from group to group.
     nframes : int
-        Frames averaged into a group.
+        Number of frames averaged into a group.
     noise_scale : float
         Factor on the read noise.
     nan_dnu : bool
-        Rates, errors and variances of an integration are NaN where its flags have DO_NOT_USE.
+        Set rates, errors and variances of an integration to NaN if its flags have DO_NOT_USE.
     max_diffs_one_sided : int
-        Where a ramp has so many usable differences or fewer, a difference is rejected only as an upward jump; 0 for
-        jumps either way, as in spaceKLIP and stcal.
+        Reject only upward jumps in ramps with at most this number of usable differences; 0 rejects jumps in both
+        directions, as in spaceKLIP and stcal.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def fit_without_jumps(
 
     Notes
     -----
-    Source: spaceKLIP 2.2, ``ExperimentalJumpRampStep``, corrected where it is wrong; docs/steps/ has the list.
+    Source: spaceKLIP 2.2, ``ExperimentalJumpRampStep``, with corrections, which docs/steps/ lists.
     """
     read_times = list_read_times(data.shape[1], nframes, frame_time, group_time / frame_time)
     pixeldq = pixeldq.copy()
@@ -119,7 +119,7 @@ def fit_without_jumps(
     )
     ramps = data, groupdq, pixeldq, gain, noise, read_times
     rateints, _ = fit_integrations(*ramps, settings=settings, backend=backend)
-    # Without two good groups in a row there is no rate.
+    # a rate needs two adjacent good groups
     dq = rateints.dq
     dq |= backend.xp.isnan(rateints.rate).astype(dq.dtype)
     if nan_dnu:
@@ -137,12 +137,12 @@ def run(exposure, references, parameters, backend, *, replaced=None):
     exposure, references, parameters, backend
         See `gpucoron.steps`.
     replaced : mapping, optional
-        The parameters of the steps that this one replaces: ramp_fit's ``firstgroup`` and ``lastgroup`` apply, as
-        there; the groups outside take no part in the search for jumps either.
+        step -> its parameters, for the replaced steps. ``firstgroup`` and ``lastgroup`` of ramp_fit apply; groups
+        outside are also ignored in the search for jumps.
 
     Notes
     -----
-    The gain factor goes into the metadata, as ramp_fit has it, for gain_scale.
+    As in ramp_fit, the gain factor is written to the metadata, for gain_scale.
     """
     if not parameters.use:
         return skipped("'use' is False")
@@ -153,9 +153,9 @@ def run(exposure, references, parameters, backend, *, replaced=None):
     if exposure.data.shape[1] < FEWEST_GROUPS:
         return skipped(f"fewer than {FEWEST_GROUPS} groups: there is nothing to fit")
     facts = exposure.facts
-    of_fit = (replaced or {}).get("ramp_fit")
-    if of_fit is not None and (of_fit.firstgroup is not None or of_fit.lastgroup is not None):
-        select_groups(exposure.groupdq, of_fit.firstgroup, of_fit.lastgroup)
+    ramp_fit = (replaced or {}).get("ramp_fit")
+    if ramp_fit is not None and (ramp_fit.firstgroup is not None or ramp_fit.lastgroup is not None):
+        select_groups(exposure.groupdq, ramp_fit.firstgroup, ramp_fit.lastgroup)
     meta = {}
     gain_factor = references["gain"].facts.get("gain_factor")
     if gain_factor is not None:

@@ -1,6 +1,6 @@
-"""firstframe: leave out the first group of MIRI ramps.
+"""firstframe: flag the first group of MIRI ramps.
 
-jwst has moved this flag into rscd and skips the step by default; so does gpucoron.
+jwst sets this flag in rscd now and skips the step by default; so does gpucoron.
 """
 
 from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
@@ -11,9 +11,9 @@ from gpucoron.steps.values import Switch
 
 STEP = Step(
     name="firstframe",
-    title="leave out the first group (MIRI; deprecated in jwst)",
+    title="flag the first group (MIRI; deprecated in jwst)",
     jwst_class="FirstFrameStep",
-    parameters=(P("bright_use_group1", "boolean", True, "keep group 1 where group 3 is saturated"),),
+    parameters=(P("bright_use_group1", "boolean", True, "keep group 1 if group 3 is saturated"),),
     skipped=True,
 )
 
@@ -24,16 +24,16 @@ STEP = Step(
     bright_use_group1=Switch(),
 )
 def flag_first_group(groupdq, pixeldq, *, bright_use_group1=True, backend=None):
-    """Set DO_NOT_USE in the first group, in place; at least three groups.
+    """Set DO_NOT_USE in the first group, in place. Ramps need at least three groups.
 
     Parameters
     ----------
     groupdq : (nints, ngroups, ny, nx) uint8
     pixeldq : (ny, nx) uint32
     bright_use_group1 : bool
-        Leave the first group alone where the third is saturated, and set FLUX_ESTIMATED in ``pixeldq`` there.
+        Keep the first group if the third is saturated, and set FLUX_ESTIMATED in ``pixeldq``.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""gain_scale: put rates of a detector that ran at another gain on the scale of the standard gain."""
+"""gain_scale: rescale the rates of a detector with a non-standard gain to the standard gain."""
 
 from gpucoron.steps.arguments import Images, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
@@ -6,7 +6,7 @@ from gpucoron.steps.values import Number
 
 STEP = Step(
     name="gain_scale",
-    title="undo a non-standard gain",
+    title="rescale rates of a non-standard gain",
     jwst_class="GainScaleStep",
     references=("gain",),
     leaves="slopes",
@@ -26,7 +26,7 @@ def scale_slopes(slopes, gain_factor, *, backend=None):
     slopes : gpucoron.backends.results.Slopes
     gain_factor : float
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Notes
     -----

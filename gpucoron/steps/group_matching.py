@@ -1,8 +1,8 @@
-"""How many groups of brighter exposures to keep, so that science and references reach the same signal.
+"""Find the number of groups to keep, so that science and reference exposures reach the same signal.
 
-Every exposure of a concatenation is measured (`sum_ring`, `measure_core`), one at a time; then the measures of one kind
-are compared with those of the other (`choose_groups_basic`, `choose_groups_advanced`), and each exposure gets a mask of
-its own (`prepare_masks` does all of it). For the step `mask_groups`, which applies it.
+`sum_ring` and `measure_core` measure the exposures of a concatenation one at a time. `choose_groups_basic` and
+`choose_groups_advanced` compare science with reference exposures. `prepare_masks` does both, and makes a mask for each
+exposure, which the step `mask_groups` applies.
 """
 
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from gpucoron.steps.arguments import RAMP, Array, on_arrays, unnamed
 from gpucoron.steps.values import Kind, Number, check_numbers
 
 METHODS = ("basic", "advanced", "custom")
-#: method -> half width of the part of the image that counts, and width of the ring along its edge, pixels
+#: method -> half width of the square around the star, and width of the ring along its edge, pixels
 WIDTHS = {"basic": (20, 10), "advanced": (30, 20)}
-#: Exposures are masked by what they are; the background exposures follow the star's.
+#: types of exposures that get a mask
 TYPES = ("REF", "REF_BG")
-#: The advanced method spreads its bright regions by this many pixels: to smaller indices, and to larger ones.
+#: the advanced method extends bright regions by these numbers of pixels, to smaller and to larger indices
 REGION_PADS = (2, 1)
 
 
@@ -26,9 +26,9 @@ REGION_PADS = (2, 1)
 class Ramp:
     """One raw exposure of a concatenation.
 
-    ``name`` is what its mask is called by; ``type`` is SCI, REF, SCI_BG or REF_BG; ``center`` is (CRPIX1, CRPIX2);
-    ``data`` is (nints, ngroups, ny, nx), DN. Any object with these attributes will do: ``data`` is asked for once, and
-    let go before the next exposure's, so that it may be read from a file then.
+    ``name`` is the key of its mask, ``type`` is SCI, REF, SCI_BG or REF_BG, ``center`` is (CRPIX1, CRPIX2), and
+    ``data`` is (nints, ngroups, ny, nx), DN. Any object with these attributes is accepted. ``data`` is read once, and
+    released before that of the next exposure, so it may be a property that reads a file.
     """
 
     name: str
@@ -39,16 +39,16 @@ class Ramp:
 
 @dataclass(frozen=True)
 class Core:
-    """What the advanced method knows of an exposure.
+    """The measurements of an exposure for the advanced method.
 
     Attributes
     ----------
     groups : (ngroups, n, n) float64, DN
-        Median over the integrations around the center, less each group's own median.
+        Median over the integrations around the center, minus the median of each group.
     last : (ny, nx) float64, DN
-        Median over the integrations of the last group, less its own median.
+        Median over the integrations of the last group, minus its median.
     box : tuple of slices
-        Where the center lies in ``last``.
+        Position of the square around the center in ``last``.
     """
 
     groups: Any
@@ -58,16 +58,16 @@ class Core:
 
 @dataclass(frozen=True)
 class Match:
-    """What the advanced method decides for a concatenation: how many groups to keep of bright and of faint pixels.
+    """The result of the advanced method for a concatenation: numbers of groups to keep of bright and of faint pixels.
 
     Attributes
     ----------
     n_bright, n_faint : int
-        Groups to keep of the brightest pixels, and of those in the ring.
+        Numbers of groups to keep of the brightest pixels, and of the pixels in the ring.
     peak : float, DN
         Median over the exposures of their brightest pixel in the last group.
     regions : (n_other, n, n) bool
-        Around the bright pixels of each exposure that was compared with.
+        Regions around the bright pixels of each exposure of the other kind.
     """
 
     n_bright: int
@@ -86,7 +86,7 @@ _CENTER = Kind("two coordinates, in pixels", lambda center: check_numbers(center
     edgewidth=Number("pixels", whole=True, minimum=1),
 )
 def sum_ring(data, center, *, cropwidth=20, edgewidth=10, backend=None):
-    """Sum a ring around the center of every group, less the median of the group's image.
+    """Sum a ring around the center of every group, after subtracting the median of the image.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def sum_ring(data, center, *, cropwidth=20, edgewidth=10, backend=None):
     cropwidth, edgewidth : int, pixels
         The ring lies between squares of ``2 cropwidth`` and ``2 (cropwidth - edgewidth)`` pixels.
     backend : str or Backend, optional
-        The sums are made on the host whatever it is.
+        Ignored: the sums are computed on the host.
 
     Returns
     -------
@@ -112,20 +112,20 @@ def sum_ring(data, center, *, cropwidth=20, edgewidth=10, backend=None):
 
 
 def choose_groups_basic(own_sums, other_sums):
-    """Choose how many groups to keep: up to the one that comes nearest to the last group of the others.
+    """Choose the number of groups to keep: up to the group whose signal is nearest to the last group of the others.
 
     Parameters
     ----------
     own_sums : list of (nints, ngroups) float
-        `sum_ring` of the exposures to be masked.
+        `sum_ring` of the exposures to mask.
     other_sums : list of (nints, ngroups) float
-        Of the exposures that they shall be like.
+        `sum_ring` of the exposures to match.
 
     Returns
     -------
     int
-        For each integration of the others: in the exposure with the nearest group of all, the median over its
-        integrations of the nearest group. Of these numbers the median, rounded down.
+        For each integration of the others, find the exposure with the nearest signal in any group, and the median over
+        its integrations of the nearest group. The result is the median of these numbers, rounded down.
 
     Notes
     -----
@@ -155,7 +155,7 @@ def measure_core(data, center, *, cropwidth=30, backend=None):
     cropwidth : int, pixels
         Half width of the square around the center.
     backend : str or Backend, optional
-        The core is measured on the host whatever it is.
+        Ignored: the core is measured on the host.
 
     Returns
     -------
@@ -171,23 +171,23 @@ def measure_core(data, center, *, cropwidth=30, backend=None):
 
 
 def choose_groups_advanced(own, others, *, edgewidth=20, threshold=85):
-    """Choose how many groups to keep of the brightest pixels and of those in the ring, which are fainter.
+    """Choose the numbers of groups to keep of the brightest pixels, and of the fainter pixels in the ring.
 
     Parameters
     ----------
     own, others : list of Core
-        Of the exposures to be masked, and of those that they shall be like.
+        The exposures to mask, and the exposures to match.
     edgewidth : int, pixels
         Width of the ring along the edge of the square.
     threshold : float, percent
-        Pixels of the others above this percentile are bright, and so are their neighbours; only these count in the
-        ring.
+        Pixels of the others above this percentile, and their neighbours, are bright. Only bright pixels are used in
+        the ring.
 
     Returns
     -------
     Match
-        Its numbers are medians over all pairs, rounded down, of the group in which an exposure comes nearest to the
-        last group of another: by its brightest pixel, and by the median of the bright pixels in the ring.
+        For each pair of exposures, find the group that is nearest to the last group of the other: by the brightest
+        pixel, and by the median of the bright pixels in the ring. The numbers are medians over all pairs, rounded down.
 
     Raises
     ------
@@ -196,8 +196,8 @@ def choose_groups_advanced(own, others, *, edgewidth=20, threshold=85):
 
     Notes
     -----
-    Source: spaceKLIP 2.2, ``prepare_group_masking_advanced``. As there, the regions of the first of the others serve
-    for all own exposures.
+    Source: spaceKLIP 2.2, ``prepare_group_masking_advanced``. As there, all own exposures use the regions of the first
+    of the others.
     """
     images = np.array([core.groups[-1] for core in others])
     regions = _spread(images > np.nanpercentile(images, threshold))
@@ -221,7 +221,7 @@ def choose_groups_advanced(own, others, *, edgewidth=20, threshold=85):
 
 
 def keep_by_brightness(core, match, *, edgewidth=20, is_background=False):
-    """Choose for each pixel of an exposure how many groups to keep.
+    """Choose the number of groups to keep for each pixel of an exposure.
 
     Parameters
     ----------
@@ -229,18 +229,18 @@ def keep_by_brightness(core, match, *, edgewidth=20, is_background=False):
     match : Match
     edgewidth : int, pixels
     is_background : bool
-        Without a star of its own, an exposure takes the brightest pixel from the match.
+        A background exposure has no star: use the brightest pixel of the match.
 
     Returns
     -------
     (ny, nx) int
-        Pixels fainter than the bright ones in the ring keep all groups; from there to the brightest pixel the number
-        goes in a straight line from ``n_faint`` to ``n_bright``, rounded down; none beyond.
+        Pixels fainter than the bright pixels in the ring keep all groups. From there to the brightest pixel, the number
+        is interpolated linearly from ``n_faint`` to ``n_bright`` and rounded down; it is constant beyond.
 
     Notes
     -----
-    Source: spaceKLIP 2.2, ``prepare_group_masking_advanced``, which takes the whole ring for its bright pixels, and
-    ``n_faint`` for pixels brighter than the brightest one near the center.
+    Source: spaceKLIP 2.2, ``prepare_group_masking_advanced``, which uses the whole ring instead of its bright pixels,
+    and ``n_faint`` for pixels brighter than the brightest one near the center.
     """
     crop = core.last[core.box]
     ring = _ring(crop.shape[0] // 2, edgewidth)
@@ -256,7 +256,7 @@ def keep_by_brightness(core, match, *, edgewidth=20, is_background=False):
 
 
 def mask_late_groups(n_kept, ngroups):
-    """Make the mask that leaves out all groups after the first ``n_kept``.
+    """Make the mask that excludes all groups after the first ``n_kept``.
 
     Parameters
     ----------
@@ -266,7 +266,7 @@ def mask_late_groups(n_kept, ngroups):
     Returns
     -------
     (1, ngroups, 1, 1) or (1, ngroups, ny, nx) bool
-        True for what is left out; the same for all integrations.
+        True for excluded groups; the same for all integrations.
     """
     mask = np.arange(ngroups)[:, None, None] >= np.asarray(n_kept)
     return mask[None]
@@ -284,40 +284,41 @@ def prepare_masks(
     threshold=85,
     custom_group=None,
 ):
-    """Make the masks of a concatenation's exposures.
+    """Make the masks of the exposures of a concatenation.
 
     Parameters
     ----------
     key : str
-        The concatenation, for messages.
+        Name of the concatenation, for messages.
     science, references : sequence of Ramp
-        Raw exposures, those of the background among them. Only SCI and REF are compared.
+        Raw exposures, including background exposures. Only SCI and REF are compared.
     mask_method : {'basic', 'advanced', 'custom'}
-        One number of groups for all exposures; numbers that follow each pixel's brightness; ``custom_group``.
+        'basic': one number of groups for all exposures. 'advanced': numbers that depend on the brightness of each
+        pixel. 'custom': ``custom_group``.
     types : sequence of str
-        Which exposures get a mask. REF and REF_BG are made like the science exposures; SCI and SCI_BG, where asked
-        for, like the references.
+        Types of exposures that get a mask. REF and REF_BG are matched to the science exposures; SCI and SCI_BG, if
+        named, to the references.
     cropwidth, edgewidth : int, optional, pixels
-        By default 20 and 10 (basic) or 30 and 20 (advanced).
+        The default is 20 and 10 (basic) or 30 and 20 (advanced).
     threshold : float, percent
         See `choose_groups_advanced`.
     custom_group : int
-        Groups to keep (custom).
+        Number of groups to keep (custom).
 
     Returns
     -------
     dict
-        name -> mask, (1, ngroups, 1, 1) or (1, ngroups, ny, nx) bool, for each exposure of one of the types.
+        name -> mask, (1, ngroups, 1, 1) or (1, ngroups, ny, nx) bool, for each exposure of these types.
 
     Raises
     ------
     ValueError
-        The concatenation lacks a type that the method needs, a center lies too near to an edge, or a parameter makes no
-        sense. The message names the concatenation.
+        The concatenation lacks a type that the method needs, a center is too near to an edge, or a parameter is
+        invalid. The message names the concatenation.
 
     Notes
     -----
-    Source: spaceKLIP 2.2, ``run_obs``. Nothing is kept from one concatenation to the next.
+    Source: spaceKLIP 2.2, ``run_obs``. Concatenations do not affect each other.
     """
     try:
         if mask_method == "custom":
@@ -352,8 +353,8 @@ def _prepare_custom(science, references, types, custom_group):
     if custom_group is None or custom_group < 1:
         msg = f"mask_method 'custom' needs custom_group, the number of groups to keep, at least 1, not {custom_group}"
         raise ValueError(msg)
-    wanted = [exposure for exposure in (*science, *references) if exposure.type in types]
-    return {exposure.name: mask_late_groups(custom_group, exposure.data.shape[1]) for exposure in wanted}
+    to_mask = [exposure for exposure in (*science, *references) if exposure.type in types]
+    return {exposure.name: mask_late_groups(custom_group, exposure.data.shape[1]) for exposure in to_mask}
 
 
 def _prepare_basic(science, references, types, cropwidth, edgewidth):
@@ -384,7 +385,7 @@ def _prepare_advanced(science, references, types, cropwidth, edgewidth, threshol
 
 
 def _prepare(science, references, types, measure, choose):
-    """Measure each exposure once; for either kind, choose by comparison with the other, and make the masks."""
+    """Measure each exposure once, compare science with reference exposures, and make the masks."""
     measures = {}
     for exposure in (*science, *references):
         if exposure.type in ("SCI", "REF") or exposure.type in types:
@@ -398,27 +399,26 @@ def _prepare(science, references, types, measure, choose):
         (references, science, "REF", "SCI"),
         (science, references, "SCI", "REF"),
     ):
-        wanted = [exposure for exposure in own if exposure.type in types]
-        if wanted:
+        to_mask = [exposure for exposure in own if exposure.type in types]
+        if to_mask:
             make_mask = choose(
                 [measures[exposure.name] for exposure in own if exposure.type == own_type],
                 [measures[exposure.name] for exposure in others if exposure.type == other_type],
             )
-            masks |= {exposure.name: make_mask(measures[exposure.name], exposure.type) for exposure in wanted}
+            masks |= {exposure.name: make_mask(measures[exposure.name], exposure.type) for exposure in to_mask}
     return masks
 
 
 def _box(shape, center, cropwidth):
     """Cut a square of ``2 cropwidth`` pixels around a center."""
     if center is None or None in tuple(center):
-        msg = "there is no CRPIX to tell where the star is"
+        msg = "there is no CRPIX, so that the position of the star is unknown"
         raise ValueError(msg)
     column, row = (int(coordinate) for coordinate in center)
     ny, nx = shape
     if min(row, column) < cropwidth or row + cropwidth > ny or column + cropwidth > nx:
-        msg = (
-            f"a cropwidth of {cropwidth} around CRPIX ({center[0]}, {center[1]}) leaves the image of {nx} x {ny} pixels"
-        )
+        place = f"CRPIX ({center[0]}, {center[1]})"
+        msg = f"a cropwidth of {cropwidth} around {place} exceeds the image of {nx} x {ny} pixels"
         raise ValueError(msg)
     return slice(row - cropwidth, row + cropwidth), slice(column - cropwidth, column + cropwidth)
 
@@ -431,7 +431,7 @@ def _ring(cropwidth, edgewidth):
 
 
 def _spread(masks):
-    """Spread the masks by `REGION_PADS` along both axes; the peer's squares reach less far to larger indices."""
+    """Extend the masks by `REGION_PADS` along both axes: as in spaceKLIP, by fewer pixels to larger indices."""
     before, after = REGION_PADS
     spread = masks
     for axis in (1, 2):

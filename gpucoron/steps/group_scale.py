@@ -1,6 +1,6 @@
 """group_scale: undo a wrong on-board division of averaged frames.
 
-On board, the sum of NFRAMES frames is divided by FRMDIVSR, a power of two. Where the two differ, groups are off by
+On board, the sum of NFRAMES frames is divided by FRMDIVSR, a power of two. If the two differ, groups are wrong by
 their ratio.
 """
 
@@ -28,7 +28,7 @@ def scale_groups(data, frame_divisor, nframes, *, backend=None):
     data : (nints, ngroups, ny, nx) float32, DN
     frame_divisor, nframes : int
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Notes
     -----
@@ -45,7 +45,7 @@ def run(exposure, references, parameters, backend):
     if frame_divisor is None:
         if nframes & (nframes - 1) == 0:
             return skipped(f"NFRAMES={nframes} is a power of two: nothing to correct")
-        return skipped(f"NFRAMES={nframes} is no power of two, but FRMDIVSR is not known")
+        return skipped(f"NFRAMES={nframes} is not a power of two, but FRMDIVSR is not known")
     if nframes == frame_divisor:
         return skipped(f"NFRAMES and FRMDIVSR are both {nframes}: nothing to correct")
     scale_groups(exposure.data, frame_divisor, nframes, backend=backend)

@@ -17,7 +17,7 @@ STEP = Step(
     keywords={"skip_ipc": "skip"},
 )
 
-#: Reference rows and columns at the four edges of a subarray.
+#: number of reference rows and columns at the four edges of a subarray
 ReferenceEdges = namedtuple("ReferenceEdges", "bottom top left right")
 
 
@@ -38,7 +38,7 @@ def reference_edges(facts):
     )
 
 
-#: of a subarray that touches no edge of its detector
+#: for a subarray without reference pixels
 NO_EDGES = ReferenceEdges(0, 0, 0, 0)
 
 
@@ -58,7 +58,7 @@ _EDGES = Kind("numbers of rows and columns, (bottom, top, left, right)", _check_
     in_place=Switch(),
 )
 def correct_ipc(data, kernel, edges=NO_EDGES, *, in_place=False, backend=None):
-    """Convolve every group with a deconvolution kernel: the step on arrays.
+    """Correct every group for the coupling, by a convolution with a deconvolution kernel.
 
     Parameters
     ----------
@@ -66,11 +66,11 @@ def correct_ipc(data, kernel, edges=NO_EDGES, *, in_place=False, backend=None):
         Ramps, or any other stack of frames.
     kernel : (ky, kx) or, one per pixel, (ky, kx, ny, nx) float32
     edges : ReferenceEdges
-        Rows and columns of reference pixels, (bottom, top, left, right): they neither change nor contribute.
+        Rows and columns of reference pixels, (bottom, top, left, right). They are not corrected and do not contribute.
     in_place : bool
-        Change ``data`` in place, instead of a copy.
+        Change ``data`` in place instead of a copy.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def correct_ipc(data, kernel, edges=NO_EDGES, *, in_place=False, backend=None):
     edges = ReferenceEdges(*edges)
     rows, columns = data.shape[-2] - edges.bottom - edges.top, data.shape[-1] - edges.left - edges.right
     if min(edges) < 0 or min(rows, columns) < 1:
-        msg = f"edges: {tuple(edges)} of frames of {data.shape[-2]} x {data.shape[-1]} pixels leave nothing"
+        msg = f"edges: {tuple(edges)} of frames of {data.shape[-2]} x {data.shape[-1]} pixels leave no pixels"
         raise ValueError(msg)
     backend.deconvolve_ipc(data.reshape(-1, 1, *data.shape[-2:]), kernel, edges)
     return data
@@ -103,7 +103,7 @@ def correct_ipc(data, kernel, edges=NO_EDGES, *, in_place=False, backend=None):
     edges=_EDGES,
 )
 def deconvolve_ipc(data, kernel, edges=NO_EDGES, *, backend=None):
-    """Do as `correct_ipc` with ``in_place``, and return nothing.
+    """Correct the coupling in place: `correct_ipc` with ``in_place``, without a return value.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def deconvolve_ipc(data, kernel, edges=NO_EDGES, *, backend=None):
     kernel, edges
         As for `correct_ipc`.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
     """
     correct_ipc(data, kernel, edges, in_place=True, backend=backend)
 

@@ -1,4 +1,4 @@
-"""jump: flag cosmic rays, the groups that they spoil, and with stcal's help snowballs and showers."""
+"""jump: flag cosmic rays and the groups that they affect; with stcal's code also snowballs and showers."""
 
 import warnings
 from dataclasses import replace
@@ -19,42 +19,49 @@ STEP = Step(
     jwst_class="JumpStep",
     references=("gain", "readnoise"),
     parameters=(
-        P("rejection_threshold", "float", 4.0, "cut for five and more groups", "sigma", minimum=0),
-        P("three_group_rejection_threshold", "float", 6.0, "cut for three groups", "sigma", minimum=0),
-        P("four_group_rejection_threshold", "float", 5.0, "cut for four groups", "sigma", minimum=0),
+        P("rejection_threshold", "float", 4.0, "threshold for five or more groups", "sigma", minimum=0),
+        P("three_group_rejection_threshold", "float", 6.0, "threshold for three groups", "sigma", minimum=0),
+        P("four_group_rejection_threshold", "float", 5.0, "threshold for four groups", "sigma", minimum=0),
         P("maximum_cores", "string", "1", "accepted and not used", unused=OWN_THREADS),
         P("flag_4_neighbors", "boolean", True, "flag the four neighbours of a jump"),
-        P("max_jump_to_flag_neighbors", "float", 1000, "no neighbours above this jump", "sigma"),
-        P("min_jump_to_flag_neighbors", "float", 10, "no neighbours below this jump", "sigma"),
-        P("after_jump_flag_dn1", "float", 0, "first threshold for groups after a jump", "DN"),
-        P("after_jump_flag_time1", "float", 0, "how long they are flagged", "s", finite=True),
-        P("after_jump_flag_dn2", "float", 0, "second threshold for groups after a jump", "DN"),
-        P("after_jump_flag_time2", "float", 0, "how long they are flagged", "s", finite=True),
-        P("expand_large_events", "boolean", False, "look for snowballs"),
+        P("max_jump_to_flag_neighbors", "float", 1000, "do not flag neighbours of larger jumps", "sigma"),
+        P("min_jump_to_flag_neighbors", "float", 10, "do not flag neighbours of smaller jumps", "sigma"),
+        P("after_jump_flag_dn1", "float", 0, "jumps above this flag later groups", "DN"),
+        P("after_jump_flag_time1", "float", 0, "time for which these groups are flagged", "s", finite=True),
+        P("after_jump_flag_dn2", "float", 0, "jumps above this flag later groups, second pair", "DN"),
+        P("after_jump_flag_time2", "float", 0, "time for which these groups are flagged", "s", finite=True),
+        P("expand_large_events", "boolean", False, "find snowballs"),
         P("min_sat_area", "float", 1.0, "least area of a snowball's saturated core", "pixels"),
         P("min_jump_area", "float", 5.0, "least area of a large event", "pixels"),
-        P("expand_factor", "float", 2.0, "how far a large event is expanded", minimum=0),
+        P("expand_factor", "float", 2.0, "factor by which a large event is expanded", minimum=0),
         P("use_ellipses", "boolean", False, "deprecated"),
         P("sat_required_snowball", "boolean", True, "a snowball must have a saturated core"),
         P("min_sat_radius_extend", "float", 2.5, "least core radius to be extended", "pixels"),
         P("sat_expand", "integer", 2, "growth of a snowball's core", "pixels", minimum=0),
-        P("edge_size", "integer", 25, "no core is required this near to the edge", "pixels"),
+        P("edge_size", "integer", 25, "distance from the edge within which no core is required", "pixels"),
         P("mask_snowball_core_next_int", "boolean", True, "flag the core in the next integration"),
-        P("snowball_time_masked_next_int", "integer", 4000, "for this long", "s"),
-        P("find_showers", "boolean", False, "look for showers (MIRI)"),
+        P("snowball_time_masked_next_int", "integer", 4000, "time for which the core is flagged", "s"),
+        P("find_showers", "boolean", False, "find showers (MIRI)"),
         P("max_shower_amplitude", "float", 4, "largest amplitude of a shower (jwst ignores it)", "DN/s"),
         P("extend_snr_threshold", "float", 1.2, "detection threshold of showers", "sigma"),
         P("extend_min_area", "integer", 90, "least area of a shower", "pixels"),
         P("extend_inner_radius", "float", 1, "inner radius of the smoothing ring", "pixels", minimum=0, maximum=256),
         P("extend_outer_radius", "float", 2.6, "width of the smoothing ring", "pixels", minimum=0.01, maximum=256),
         P("extend_ellipse_expand_ratio", "float", 1.1, "growth of the fitted ellipse", minimum=0),
-        P("time_masked_after_shower", "float", 15, "flagged after a shower", "s", finite=True),
-        P("min_diffs_single_pass", "integer", 10, "differences from which one pass is enough"),
+        P(
+            "time_masked_after_shower",
+            "float",
+            15,
+            "time for which later groups are flagged",
+            "s",
+            finite=True,
+        ),
+        P("min_diffs_single_pass", "integer", 10, "number of differences above which one pass is enough"),
         P("max_extended_radius", "integer", 200, "largest radius of a large event", "pixels", minimum=0),
-        P("apply_max_shower_amplitude", "boolean", False, "apply it, in DN/s", ours=True),
-        P("minimum_groups", "integer", 3, "least groups for a detection (jwst always takes 3)"),
-        P("apply_minimum_groups", "boolean", False, "apply it where it is more than 3", ours=True),
-        P("minimum_sigclip_groups", "integer", 100, "groups from which sigma clipping is used"),
+        P("apply_max_shower_amplitude", "boolean", False, "apply max_shower_amplitude, in DN/s", ours=True),
+        P("minimum_groups", "integer", 3, "least number of groups for a detection (jwst always uses 3)"),
+        P("apply_minimum_groups", "boolean", False, "apply minimum_groups if it is more than 3", ours=True),
+        P("minimum_sigclip_groups", "integer", 100, "number of groups above which sigma clipping is used"),
         P("only_use_ints", "boolean", True, "clip over integrations, group by group"),
     ),
     helpers=("large_events",),
@@ -76,10 +83,10 @@ STEP = Step(
 )
 
 
-#: more groups than any ramp has; kernels count in 32 bits
+#: more groups than any ramp has; kernels count with 32-bit integers
 _MOST_GROUPS = 2**20
 
-# A jump may be of any size; NaN electrons are exceeded by none.
+# Thresholds for the size of a jump may be negative or infinite; no jump exceeds NaN electrons.
 _SETTINGS = kinds_of(
     JumpSettings,
     max_jump_to_flag_neighbors=Number("sigma"),
@@ -99,29 +106,29 @@ _SETTINGS = kinds_of(
     options=Options(_SETTINGS),
 )
 def flag_jumps(data, groupdq, gain, readnoise, *, backend=None, settings=None, **options):
-    """Flag jumps by two-point differences: sets JUMP_DET in ``groupdq``, in place, and changes nothing else.
+    """Flag jumps by the two-point difference method: set JUMP_DET in ``groupdq``, in place.
 
     Parameters
     ----------
     data : (nints, ngroups, ny, nx) float32, DN
     groupdq : (nints, ngroups, ny, nx) uint8
-        Groups with DO_NOT_USE or SATURATED take no part.
+        Groups with DO_NOT_USE or SATURATED are ignored.
     gain : (ny, nx) float32, e-/DN
-        Pixels where it is NaN or zero get no jumps.
+        Pixels with a gain of NaN or zero get no jumps.
     readnoise : (ny, nx) float32, DN
         CDS noise, as in the reference file.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
     settings : JumpSettings, optional
     **options
-        Or its fields: thresholds in sigma and in electrons, numbers of groups, ``nframes``; see
-        `gpucoron.backends.operations.jump.JumpSettings`.
+        Fields of ``settings``, if that is not given: thresholds in sigma and in electrons, numbers of groups,
+        ``nframes``; see `gpucoron.backends.operations.jump.JumpSettings`.
 
     Returns
     -------
     int
-        The number of primary cosmic rays: groups with JUMP_DET before their neighbours are flagged. It is -99 where
-        fewer than three groups are usable and nothing was searched.
+        The number of primary cosmic rays: groups with JUMP_DET before neighbours are flagged. It is -99 if fewer than
+        three groups are usable, so that no jumps were searched for.
 
     Notes
     -----
@@ -136,14 +143,14 @@ def flag_jumps(data, groupdq, gain, readnoise, *, backend=None, settings=None, *
 
 @on_arrays(pixeldq=Array(IMAGE, "uint32", in_place=True), gain=Array(IMAGE, unit="e-/DN"))
 def flag_missing_gain(pixeldq, gain, *, backend=None):
-    """Set NO_GAIN_VALUE and DO_NOT_USE in ``pixeldq``, in place, where the gain is NaN or not positive.
+    """Set NO_GAIN_VALUE and DO_NOT_USE in ``pixeldq``, in place, for pixels with a NaN gain or one not above zero.
 
     Parameters
     ----------
     pixeldq : (ny, nx) uint32
     gain : (ny, nx) float32, e-/DN
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
     """
     missing = ~(gain > 0)
     pixeldq |= missing.astype(pixeldq.dtype) * pixeldq.dtype.type(NO_GAIN_VALUE | DO_NOT_USE)
@@ -154,19 +161,19 @@ def flag_missing_gain(pixeldq, gain, *, backend=None):
     counts=Number("DN"),
 )
 def electron_thresholds(gain, *counts, backend=None):
-    """Turn thresholds in DN into electrons by the median gain, rounded to float32 as jwst does.
+    """Convert thresholds from DN to electrons with the median gain, rounded to float32 as in jwst.
 
     Parameters
     ----------
     gain : (ny, nx) float32, e-/DN
     *counts : float, DN
     backend : str or Backend, optional
-        The median is taken on the host whatever it is.
+        Ignored: the median is computed on the host.
 
     Returns
     -------
     list of float
-        Electrons; NaN where no pixel has a gain, so that no jump exceeds it.
+        Electrons; NaN if no pixel has a gain, so that no jump exceeds it.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
@@ -194,16 +201,17 @@ _FACTS = Having(
     facts=_FACTS,
 )
 def settle(parameters, facts, gain, *, backend=None):
-    """Make the settings of the search from the step's parameters.
+    """Make the settings of the search from the parameters of the step.
 
     Parameters
     ----------
-    parameters : namespace
+    parameters
+        The parameters of the step, ``STEP.settings(...)``.
     facts : Facts
     gain : (ny, nx) float32, e-/DN
-        Comes to the host only where groups after a jump are flagged.
+        Copied to the host only if groups after a jump are flagged.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -234,13 +242,13 @@ def run(exposure, references, parameters, backend, *, large_events=None):
         See `gpucoron.steps`.
     large_events : callable, optional
         ``large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, searched=...)`` flags snowballs and
-        showers in place and returns their number; ``searched`` says whether jumps were looked for. Needed where
-        ``expand_large_events`` or ``find_showers`` is on.
+        showers in place and returns their number; ``searched`` is true if jumps were searched for. Required for
+        ``expand_large_events`` and ``find_showers``.
 
     Notes
     -----
-    Source: jwst 3.0, ``JumpStep``, and stcal 1.20, ``detect_jumps_data``. Two numbers are left in the metadata: cosmic
-    rays per 1000 pixels and second, and large events per 10^6 pixels and second.
+    Source: jwst 3.0, ``JumpStep``, and stcal 1.20, ``detect_jumps_data``. Two numbers are written to the metadata:
+    cosmic rays per 1000 pixels and second, and large events per 10^6 pixels and second.
     """
     data, groupdq, facts = exposure.data, exposure.groupdq, exposure.facts
     nints, ngroups, ny, nx = data.shape
@@ -249,8 +257,8 @@ def run(exposure, references, parameters, backend, *, large_events=None):
     for name in ("gain", "readnoise"):
         if references[name] is None:
             return skipped(f"there is no {name} reference")
-    wants_events = parameters.expand_large_events or parameters.find_showers
-    if wants_events and large_events is None:
+    finds_events = parameters.expand_large_events or parameters.find_showers
+    if finds_events and large_events is None:
         msg = "expand_large_events and find_showers need a function that looks for large events"
         raise ValueError(msg)
 
@@ -260,12 +268,12 @@ def run(exposure, references, parameters, backend, *, large_events=None):
     cosmic_rays = flag_jumps(data, groupdq, gain, readnoise, backend=backend, settings=settings)
 
     events = 0
-    if wants_events:
+    if finds_events:
         arrays = data, groupdq, exposure.pixeldq, gain, readnoise
         events = large_events(*arrays, parameters, facts, searched=cosmic_rays >= 0)
 
     meta = {}
-    # jwst counts the differences that had a chance to be hit.
+    # as in jwst, rates refer to the number of differences in which a jump could be found
     lost = sum(int(((flags & DO_NOT_USE) != 0).all(axis=(1, 2)).sum()) for flags in groupdq)
     differences = nints * ngroups - lost - nints
     if differences >= 1:

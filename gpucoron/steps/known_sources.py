@@ -1,4 +1,4 @@
-"""Which pixels hold sources that are known beforehand: the fit of 1/f noise leaves them alone."""
+"""Masks of known sources, which are excluded from the fit of 1/f noise."""
 
 from gpucoron.steps.arguments import IMAGE, Array, on_arrays
 from gpucoron.steps.values import Kind, Number, check_numbers
@@ -21,24 +21,24 @@ _COMPANIONS = Kind("numbers x1, y1, x2, y2, ..., in pixels", check_numbers)
     radius=Number("pixels", minimum=0),
 )
 def protect_sources(shape, companions=(), radius=5.0, mask=None, *, backend=None):
-    """Mark the pixels that the fit leaves alone.
+    """Mark the pixels that are excluded from the fit.
 
     Parameters
     ----------
     shape : (ny, nx)
     companions : sequence of float
-        x1, y1, x2, y2, ...: pixels of the subarray, from 0.
+        x1, y1, x2, y2, ...: pixel coordinates in the subarray, from 0.
     radius : float, pixels
-        Of the circle around each.
+        Radius of the circle around each companion.
     mask : (ny, nx) bool, optional
-        Further pixels, True where protected.
+        Further pixels to exclude: True.
     backend : str or Backend, optional
-        Where the answer is to be; by default where the mask is.
+        Device of the result; the default is the device of the mask.
 
     Returns
     -------
     (ny, nx) bool or None
-        None where nothing is to protect.
+        None if no pixels are excluded.
     """
     check_sources(shape, companions, mask)
     if not len(companions) and mask is None:
@@ -52,7 +52,7 @@ def protect_sources(shape, companions=(), radius=5.0, mask=None, *, backend=None
 
 
 def check_sources(shape, companions, mask):
-    """Refuse sources that an image of a shape cannot have: half a pair, a mask of another shape.
+    """Refuse sources that do not fit an image: an odd number of coordinates, or a mask of another shape.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""lastframe: leave out the last group of MIRI ramps, which the reset of neighbouring rows disturbs."""
+"""lastframe: flag the last group of MIRI ramps, which the reset of neighbouring rows disturbs."""
 
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.steps.arguments import RAMP, Array, on_arrays
@@ -6,7 +6,7 @@ from gpucoron.steps.declaration import Outcome, Step, skipped
 
 STEP = Step(
     name="lastframe",
-    title="leave out the last group (MIRI)",
+    title="flag the last group (MIRI)",
     jwst_class="LastFrameStep",
 )
 
@@ -19,7 +19,7 @@ def flag_last_group(groupdq, *, backend=None):
     ----------
     groupdq : (nints, ngroups, ny, nx) uint8
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Notes
     -----

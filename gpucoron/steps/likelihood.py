@@ -1,4 +1,4 @@
-"""What the steps that fit by likelihood share: LIKELY of ramp_fit, and experimental_jumpramp."""
+"""Fits by likelihood, for the algorithm LIKELY of ramp_fit and for experimental_jumpramp."""
 
 import logging
 
@@ -48,43 +48,43 @@ def fit_likelihood(
     max_diffs_one_sided=0,
     backend=None,
 ):
-    """Reject jumps by likelihood, and fit what is left of each ramp with its optimal weights.
+    """Reject jumps by likelihood, and fit the remaining differences of each ramp with optimal weights.
 
-    A ramp comes as the differences d of its resultants (groups) over their distances in time. Their covariance C has
-    three diagonals: photon noise of a rate, and read noise, which neighbours share. The rate a minimises
-    ``chisq = (d - a)^T C^-1 (d - a)``. A difference goes if chi-square drops by more than a threshold without it; two
-    neighbours go together around a resultant of several reads. C is taken at the median difference for that, and at the
-    rate without jumps for the fit.
+    A ramp is given as the differences d of its resultants (groups), divided by their separations in time. Their
+    covariance C is tridiagonal: photon noise of a rate, and read noise, which adjacent differences share. The rate a
+    minimises ``chisq = (d - a)^T C^-1 (d - a)``. A difference is rejected if chi-square drops by more than a threshold
+    without it; around a resultant of several reads, two adjacent differences are rejected together. C is computed for
+    the median difference during rejection, and for the rate without jumps in the fit.
 
     Parameters
     ----------
     diffs : (nresultants - 1, ...) float, e-/s
         Differences of resultants, divided by the differences of their mean times.
     read_times : sequence
-        For each resultant its time, or the times of the reads that it is the mean of, s.
+        For each resultant its time, or the times of its reads, s.
     sig : (...) float, e-
         Noise of a single read.
     diffs2use : (nresultants - 1, ...) bool or uint8, optional
-        Not 0 where a difference is good; not changed.
+        Not 0 for good differences; not changed.
     reject_jumps : bool
-        Without, C is taken at the mean of the good differences.
+        If false, no jumps are rejected, and C is computed for the mean of the good differences.
     threshold_oneomit, threshold_twoomit : float
-        Drops of chi-square for one difference and for two; 4.5 sigma both.
+        Drops of chi-square for one and for two differences; the defaults correspond to 4.5 sigma.
     max_diffs_one_sided : int
-        Where a ramp has so many usable differences or fewer, a difference is rejected only as an upward jump; 0 for
-        jumps either way, as in spaceKLIP and stcal.
+        Reject only upward jumps in ramps with at most this number of usable differences; 0 rejects jumps in both
+        directions, as in spaceKLIP and stcal.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
     LikelihoodFit
         ``countrate``, ``uncert`` (e-/s), ``chisq``, ``var_poisson``, ``var_rdnoise`` ((e-/s)^2), (...) float64, and
-        ``diffs2use``, (nresultants - 1, ...) uint8. NaN where no difference is good, or one is NaN.
+        ``diffs2use``, (nresultants - 1, ...) uint8. NaN if no difference is good, or one is NaN.
 
     Notes
     -----
-    Source: Brandt 2024, PASP 136, 045004 and 045005, with the choices of spaceKLIP 2.2 where rounding decides.
+    Source: Brandt 2024, PASP 136, 045004 and 045005. Cases that depend on rounding are as in spaceKLIP 2.2.
 
     Examples
     --------
@@ -102,14 +102,14 @@ def fit_likelihood(
 
 
 def list_read_times(ngroups, nframes, frame_time, frames_apart):
-    """List when each group's frames were read.
+    """List the read times of the frames of each group.
 
     Parameters
     ----------
     ngroups, nframes : int
     frame_time : float, s
     frames_apart : float
-        From a group's first frame to that of the next one.
+        Number of frames from the first frame of a group to that of the next.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def list_read_times(ngroups, nframes, frame_time, frames_apart):
 
 
 def split_first_read(read_times):
-    """Let the first read of the first group stand alone, as ZEROFRAME has it; None if the group has no other."""
+    """Separate the first read of the first group, which ZEROFRAME holds; None if the group has a single read."""
     first, *others = read_times
     return None if len(first) < 2 else [first[:1], first[1:], *others]
 
@@ -163,7 +163,7 @@ def fit_integrations(
     pixeldq : (ny, nx) uint32
     settings : LikelihoodRampSettings, optional
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -173,7 +173,7 @@ def fit_integrations(
     """
     n_resultants = data.shape[1] + (zeroframe is not None)
     if len(read_times) != n_resultants or n_resultants < 2:
-        msg = f"read_times: {data.shape[1]} groups have {n_resultants} times, two at least, not {len(read_times)}"
+        msg = f"read_times: {data.shape[1]} groups need {n_resultants} times, at least two, not {len(read_times)}"
         raise ValueError(msg)
     ramps = data, groupdq, gain, readnoise, read_times, dark_current, zeroframe
     fit = backend.fit_likelihood_ramps(*ramps, settings=settings)
@@ -183,14 +183,16 @@ def fit_integrations(
 
 @on_arrays(groupdq=Array(RAMP, "uint8"), pixeldq=Array(IMAGE, "uint32"))
 def summarise_flags(groupdq, pixeldq, backend=None):
-    """Give each integration the pixel's flags, SATURATED and JUMP_DET of any group, DO_NOT_USE where no group is good.
+    """Return the flags of each integration: those of the pixel, and those that follow from its groups.
+
+    SATURATED and JUMP_DET are set if any group has them, DO_NOT_USE if no group is good.
 
     Parameters
     ----------
     groupdq : (nints, ngroups, ny, nx) uint8
     pixeldq : (ny, nx) uint32
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -214,26 +216,26 @@ def summarise_flags(groupdq, pixeldq, backend=None):
 
 @on_arrays(rateints=Images(CUBE))
 def combine_integrations(rateints, backend=None):
-    """Average the integrations with their optimal weights.
+    """Average the integrations with optimal weights, without NaN.
 
-    The photon noise of each is that of the common rate, not of its own: else integrations that happen to be faint would
-    weigh more, and the average be too low. NaN takes no part.
+    The photon noise of all integrations is that of their common rate. With the noise of their own rates, faint
+    integrations would get more weight, and the average would be too low.
 
     Parameters
     ----------
     rateints : Slopes
         (nints, ny, nx).
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
     Slopes
-        (ny, nx). ``dq`` holds the flags of all integrations, but DO_NOT_USE only where all have it.
+        (ny, nx). ``dq`` has the flags of all integrations, but DO_NOT_USE only if all integrations have it.
 
     Notes
     -----
-    Source: stcal 1.20, ``compute_image_info`` of LIKELY: float32, from the median rate in two iterations.
+    Source: stcal 1.20, ``compute_image_info`` of LIKELY: float32, in two iterations that start from the median rate.
     """
     if rateints.rate.shape[0] == 1:
         return Slopes(**{name: values[0].copy() for name, values in vars(rateints).items()})
@@ -260,7 +262,7 @@ def combine_integrations(rateints, backend=None):
 
 
 def _sum_known(values, xp):
-    """Sum over integrations without NaN; NaN where all are."""
+    """Sum over integrations without NaN; the sum is NaN if all are NaN."""
     total = xp.nansum(values, axis=0)
     total[xp.isnan(values).all(axis=0)] = np.nan
     return total
@@ -290,28 +292,28 @@ def fit_exposure(exposure, gain, readnoise, backend=None, *, dark_current=None, 
     Parameters
     ----------
     exposure : Exposure
-        ``groupdq`` gets JUMP_DET. ``read_times``, where its facts have them, go before the regular pattern.
+        JUMP_DET is set in ``groupdq``. ``read_times`` of its facts, if any, replace the regular pattern.
     gain : (ny, nx) float32, e-/DN
     readnoise : (ny, nx) float32, DN
         CDS noise.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
     dark_current : (ny, nx) float32, DN/s, optional
         Average dark current, for the Poisson variance.
     max_diffs_one_sided : int
-        Where a ramp has so many usable differences or fewer, a difference is rejected only as an upward jump; 0 for
-        jumps either way, as in stcal.
+        Reject only upward jumps in ramps with at most this number of usable differences; 0 rejects jumps in both
+        directions, as in stcal.
 
     Returns
     -------
     rate, rateints : Slopes
-        (ny, nx) and (nints, ny, nx); a ramp may be NaN without DO_NOT_USE, if it has no two good groups in a row.
+        (ny, nx) and (nints, ny, nx). A ramp without two adjacent good groups is NaN, even without DO_NOT_USE.
     chisq : (ny, nx) float32
         The sum over the integrations.
 
     Notes
     -----
-    Source: stcal 1.20, ``likely_ramp_fit``: a group with any flag is not used, nor is ``suppress_one_group``.
+    Source: stcal 1.20, ``likely_ramp_fit``: groups with any flag are ignored, and so is ``suppress_one_group``.
     """
     facts, zeroframe = exposure.facts, exposure.zeroframe
     nframes = facts.nframes or 1

@@ -16,23 +16,23 @@ STEP = Step(
 
 @on_arrays(coeffs=Array("ncoeffs ny nx"), dq=Array(IMAGE, "uint32"))
 def prepare_coefficients(coeffs, dq=0, *, backend=None):
-    """Make the coefficients benign (0, 1, 0, ...) where there is no usable correction; a new array.
+    """Return coefficients with (0, 1, 0, ...) where there is no usable correction, as a new array.
 
     Parameters
     ----------
     coeffs : (ncoeffs, ny, nx) float32
         Constant term first.
     dq : (ny, nx) uint32, optional
-        Of the reference; NO_LIN_CORR marks pixels without a correction.
+        DQ of the reference; NO_LIN_CORR marks pixels without a correction.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
     coeffs : (ncoeffs, ny, nx) float32
         C-contiguous.
     flags : (ny, nx) uint32
-        ``dq`` with NO_LIN_CORR where a coefficient is NaN or the linear term zero.
+        ``dq`` with NO_LIN_CORR where a coefficient is NaN or the linear term is zero.
 
     Notes
     -----
@@ -60,26 +60,27 @@ def prepare_coefficients(coeffs, dq=0, *, backend=None):
 def correct_linearity(
     data, groupdq, pixeldq, coeffs, dq=0, *, inverse_coeffs=None, nframes=1, in_place=False, backend=None
 ):
-    """Correct the non-linear response of every group that is not saturated: the step on arrays.
+    """Correct the non-linear response of every group that is not saturated.
 
     Parameters
     ----------
     data : (nints, ngroups, ny, nx) float32, DN
     groupdq : (nints, ngroups, ny, nx) uint8
-        Groups with SATURATED stay as they are.
+        Groups with SATURATED are not corrected.
     pixeldq : (ny, nx) uint32
     coeffs : (ncoeffs, ny, nx) float32
-        Of the polynomial, constant term first. Where one is NaN or the linear one zero, nothing is corrected.
+        Coefficients of the polynomial, constant term first. A pixel with a NaN, or with a linear coefficient of zero,
+        is not corrected.
     dq : (ny, nx) uint32, optional
-        Of the reference; NO_LIN_CORR marks pixels without a correction.
+        DQ of the reference; NO_LIN_CORR marks pixels without a correction.
     inverse_coeffs : (ncoeffs, ny, nx) float32, optional
-        Of the inverse polynomial. With ``nframes`` above 1, the reads of a group are then corrected one by one.
+        Coefficients of the inverse polynomial. With ``nframes`` above 1, the reads of a group are corrected one by one.
     nframes : int
         Reads averaged into a group.
     in_place : bool
-        Change ``data`` and ``pixeldq`` in place, instead of copies.
+        Change ``data`` and ``pixeldq`` in place instead of copies.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -89,7 +90,7 @@ def correct_linearity(
 
     Notes
     -----
-    Source: stcal 1.20, ``linearity_correction``; `gpucoron.backends.backend.Backend.linearity` has the method.
+    Source: stcal 1.20, ``linearity_correction``; `gpucoron.backends.backend.Backend.linearity` describes the method.
 
     Examples
     --------
@@ -113,7 +114,7 @@ def correct_linearity(
 def run(exposure, references, parameters, backend):
     """Run the step; see `gpucoron.steps`.
 
-    With inverse coefficients in the reference and more than one frame in a group, reads are corrected one by one.
+    If the reference has inverse coefficients and a group more than one frame, reads are corrected one by one.
 
     Notes
     -----
@@ -123,19 +124,19 @@ def run(exposure, references, parameters, backend):
     if reference is None:
         return skipped("there is no linearity reference")
     facts, pixeldq = exposure.facts, exposure.pixeldq
-    of_reference = reference.coeffs, reference.dq
+    coeffs_and_dq = reference.coeffs, reference.dq
     options = {"in_place": True, "backend": backend}
     correct_linearity(
         exposure.data,
         exposure.groupdq,
         pixeldq,
-        *of_reference,
+        *coeffs_and_dq,
         inverse_coeffs=reference.inv_coeffs,
         nframes=facts.nframes or 1,
         **options,
     )
     if exposure.zeroframe is not None and facts.zero_frame:
-        # A zero means bad data: as if saturated it is left alone. The ZEROFRAME is one read, so the polynomial it is.
+        # Zeros mark bad data: treat them as saturated. A single read needs no inverse coefficients.
         bad = (exposure.zeroframe == 0).astype(exposure.groupdq.dtype) * SATURATED
-        correct_linearity(exposure.zeroframe[:, None], bad[:, None], pixeldq, *of_reference, **options)
+        correct_linearity(exposure.zeroframe[:, None], bad[:, None], pixeldq, *coeffs_and_dq, **options)
     return Outcome()

@@ -1,9 +1,8 @@
-"""mask_groups: leave out groups, so that science and reference reach the same signal, or for a reason of the user's.
+"""mask_groups: exclude groups, so that science and reference reach the same signal, or as the user likes.
 
-What a ramp's slope is depends, through the brighter-fatter effect above all, on how far the ramp goes. A reference star
-that is brighter than the target is subtracted better when only as much of its ramp is fitted as the target's reaches.
-How far that is, `prepare_masks` finds for whole concatenations (`gpucoron.steps.group_matching`); the step itself only
-applies a mask, or a list of groups.
+The slope of a ramp depends on its final signal, mainly through the brighter-fatter effect. A bright reference star is
+subtracted better if its ramp is only fitted up to the signal of the target. `prepare_masks` finds the number of groups
+for whole concatenations (`gpucoron.steps.group_matching`). The step itself only applies a mask or a list of groups.
 """
 
 import numpy as np
@@ -44,12 +43,12 @@ __all__ = [
 
 _NO_SUCH_CUT = "spaceKLIP 2.2 declares it, and its code never reads it either"
 
-#: what chooses groups by the brightness of other exposures
+#: parameters that choose groups by the brightness of other exposures
 _COMPARING = ("types", "cropwidth", "edgewidth", "threshold")
 
 
 def _meaningless_alone(values):
-    """List what only compares exposures, unless groups of the exposure itself are given; run refuses 'advanced'."""
+    """List parameters that only compare exposures, unless groups of this exposure are given; run refuses 'advanced'."""
     names = ("groups", "mask_array", "custom_group")
     if str(values.get("skip")).lower() == "true" or any(values.get(name) is not None for name in names):
         return []
@@ -59,16 +58,16 @@ def _meaningless_alone(values):
 
 STEP = Step(
     name="mask_groups",
-    title="leave out groups, late ones of brighter references above all",
+    title="exclude groups, mainly late groups of brighter references",
     parameters=(
-        P("groups", "int_list", None, "groups to leave out, from 0; a negative one counts from the end"),
-        P("mask_method", "option", "basic", "how groups are chosen", options=("basic", "advanced", "custom")),
-        P("types", "string_list", ["REF", "REF_BG"], "types of exposures that are given a mask"),
+        P("groups", "int_list", None, "groups to exclude, from 0; negative numbers count from the end"),
+        P("mask_method", "option", "basic", "method to choose groups", options=("basic", "advanced", "custom")),
+        P("types", "string_list", ["REF", "REF_BG"], "types of exposures that get a mask"),
         P("cropwidth", "integer", None, "half width of the square; None: 20 (basic) or 30", "pixels", minimum=1),
         P("edgewidth", "integer", None, "width of the ring; None: 10 (basic) or 20", "pixels", minimum=1),
         P("threshold", "float", 85.0, "bright above this percentile (advanced)", "percent", minimum=0, maximum=100),
         P("custom_group", "integer", None, "groups to keep (custom)", "groups", minimum=1),
-        P("mask_array", "array", None, "the groups of this exposure to leave out: True", reads=("NPY",)),
+        P("mask_array", "array", None, "mask of this exposure: True for groups to exclude", reads=("NPY",)),
         P("mask_sigma_med", "float", None, "accepted and not used", unused=_NO_SUCH_CUT),
         P("mask_window", "integer", None, "accepted and not used", unused=_NO_SUCH_CUT),
     ),
@@ -82,20 +81,20 @@ STEP = Step(
     mask=Kind("an array of true and false", np.shape),
 )
 def apply_mask(groupdq, mask, *, backend=None):
-    """Set DO_NOT_USE where a mask says so, in place; all other flags stay.
+    """Set DO_NOT_USE where a mask is true, in place. Other flags do not change.
 
     Parameters
     ----------
     groupdq : (nints, ngroups, ny, nx) uint8
     mask : bool
-        Of that shape, or 1 along any axis.
+        Mask of that shape, or of length 1 along any axis.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
     int
-        Groups of pixels that the mask leaves out.
+        Number of groups of pixels that the mask excludes.
     """
     if isinstance(mask, list):
         mask = np.array(mask)
@@ -120,7 +119,7 @@ def _check_mask(mask, shape):
 
 
 def _check_groups(parameters, shape):
-    """Refuse groups and masks that ramps of a shape do not have, and masks that nobody has made."""
+    """Refuse groups and masks that do not fit the shape of the ramps, and methods that need other exposures."""
     if parameters.mask_array is not None:
         _check_mask(parameters.mask_array, shape)
     if parameters.groups:
@@ -136,24 +135,24 @@ def _check_groups(parameters, shape):
 
 
 def list_groups(groups, ngroups):
-    """Make a mask of the groups that a list names.
+    """Make a mask from a list of groups.
 
     Parameters
     ----------
     groups : sequence of int
-        Counted from 0; a negative one counts from the end, -1 being the last.
+        Indices from 0; negative indices count from the end.
     ngroups : int
-        Groups of the ramps.
+        Number of groups of the ramps.
 
     Returns
     -------
     (1, ngroups, 1, 1) bool
-        True for groups to leave out.
+        True for groups to exclude.
 
     Raises
     ------
     ValueError
-        There is no such group.
+        A group does not exist, or no group is left.
     """
     absent = [group for group in groups if not -ngroups <= group < ngroups]
     if absent:
@@ -168,7 +167,7 @@ def list_groups(groups, ngroups):
 
 
 def _mask_of(parameters, ngroups, backend):
-    """Make the mask that the parameters of one exposure stand for; None if they name no groups."""
+    """Make the mask of one exposure from its parameters; None if they name no groups."""
     mask = parameters.mask_array
     if mask is None and parameters.mask_method == "custom" and parameters.custom_group is not None:
         mask = mask_late_groups(parameters.custom_group, ngroups)
@@ -181,12 +180,11 @@ def _mask_of(parameters, ngroups, backend):
 
 
 def run(exposure, references, parameters, backend):
-    """Run the step; see `gpucoron.steps`. ``parameters`` name its groups, or hold its mask.
+    """Run the step; see `gpucoron.steps`. ``parameters`` contain the groups or the mask.
 
     Notes
     -----
-    Source: spaceKLIP 2.2, ``MaskGroupsStep``, which sets the flags of those groups to DO_NOT_USE and so forgets all
-    others.
+    Source: spaceKLIP 2.2, ``MaskGroupsStep``, which overwrites the flags of those groups with DO_NOT_USE.
     """
     _check_groups(parameters, exposure.groupdq.shape)
     mask = _mask_of(parameters, exposure.groupdq.shape[1], backend)

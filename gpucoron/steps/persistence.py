@@ -8,12 +8,12 @@ _FILES = ("save_persistence", "persistence_array_file")
 
 
 def _without_time(settings):
-    """Without a window jwst's step ends as FAILED: it reads and writes no file."""
-    named = [f"persistence.{name}={getattr(settings, name)}" for name in _FILES if getattr(settings, name)]
-    if not named or (settings.persistence_time or 0) > 0:
+    """Refuse files without a time window: jwst's step then fails, and neither reads nor writes them."""
+    files = [f"persistence.{name}={getattr(settings, name)}" for name in _FILES if getattr(settings, name)]
+    if not files or (settings.persistence_time or 0) > 0:
         return None
     return (
-        f"{', '.join(named)}: no persistence is read or written without persistence.persistence_time, the length of "
+        f"{', '.join(files)}: no persistence is read or written without persistence.persistence_time, the length of "
         f"the window in seconds, 1 or more; it is {settings.persistence_time}"
     )
 
@@ -44,8 +44,8 @@ STEP = Step(
         (
             "persistence_array_file",
             IndexError,
-            "the file counts pixels within a subarray, and may be of a larger one: give a file that only exposures of "
-            "this subarray have written",
+            "the file counts pixels within a subarray, and may belong to a larger one: give a file that was written by "
+            "exposures of this subarray only",
         ),
     ),
     leaves="calibrated ramp",
@@ -55,5 +55,5 @@ STEP = Step(
 
 
 def run(exposure, references, parameters, backend, *, jwsts_own):
-    """Run the step; see `gpucoron.steps`. ``jwsts_own()`` runs jwst's, on the host."""
+    """Run the step; see `gpucoron.steps`. ``jwsts_own()`` runs jwst's step on the host."""
     return jwsts_own()

@@ -21,5 +21,5 @@ STEP = Step(
 
 
 def run(exposure, references, parameters, backend, *, jwsts_own):
-    """Run the step; see `gpucoron.steps`. ``jwsts_own()`` runs jwst's, on the host."""
+    """Run the step; see `gpucoron.steps`. ``jwsts_own()`` runs jwst's step on the host."""
     return jwsts_own()

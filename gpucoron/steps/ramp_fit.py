@@ -1,4 +1,4 @@
-"""ramp_fit: count rates and their variances from the slopes of the ramps."""
+"""ramp_fit: fit count rates and their variances to the ramps."""
 
 import logging
 
@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 
 
 def _optional_products(exposure, settings):
-    """List what ``save_opt`` asks for: jwst's product of the segmented fit, or the chi-square of LIKELY.
+    """List the products of ``save_opt``: jwst's product of the segmented fit, or the chi-square of LIKELY.
 
-    As in jwst, they are named after the exposure also where the products have another name.
+    As in jwst, they are named after the exposure even if the other products have another name.
     """
     if not settings.save_opt:
         return []
@@ -41,21 +41,21 @@ STEP = Step(
     jwst_class="RampFitStep",
     references=("readnoise", "gain"),
     parameters=(
-        P("algorithm", "option", "OLS_C", "how ramps are fitted", options=("OLS_C", "LIKELY")),
+        P("algorithm", "option", "OLS_C", "algorithm of the fit", options=("OLS_C", "LIKELY")),
         P("int_name", "string", "", "name of the rateints file", names=True),
         P("save_opt", "boolean", False, "save the optional product"),
         P("opt_name", "string", "", "name of the optional product", names=True),
-        P("suppress_one_group", "boolean", True, "no rate from a ramp with a single good group"),
+        P("suppress_one_group", "boolean", True, "reject ramps with a single good group"),
         P("firstgroup", "integer", None, "ignore groups before this one, from 0"),
         P("lastgroup", "integer", None, "ignore groups after this one, from 0"),
         P("maximum_cores", "string", "1", "accepted and not used", unused=OWN_THREADS),
-        P("save_calibrated_ramp", "boolean", False, "the same as the run's parameter", ours=True),
-        P("convert_average_dark", "boolean", False, "turn the average dark current into DN/s first", ours=True),
+        P("save_calibrated_ramp", "boolean", False, "same as the parameter of the run", ours=True),
+        P("convert_average_dark", "boolean", False, "convert the average dark current to DN/s first", ours=True),
         P(
             "max_diffs_one_sided",
             "integer",
             0,
-            "LIKELY: where so few differences are left, jumps are only upward; 0: either way",
+            "LIKELY: reject only upward jumps if a ramp has at most this number of differences; 0: both directions",
             minimum=0,
             ours=True,
             maximum=65535,
@@ -72,7 +72,7 @@ STEP = Step(
     for_run=("save_calibrated_ramp",),
 )
 
-#: LIKELY looks for jumps as well, and needs this many groups for it.
+#: least number of groups for LIKELY, which also looks for jumps
 FEWEST_LIKELY_GROUPS = 4
 
 
@@ -108,40 +108,40 @@ def fit(
     drop_flagged_groups=False,
     backend=None,
 ):
-    """Fit every ramp by segments of optimally weighted least squares, and combine the integrations.
+    """Fit the segments of every ramp by optimally weighted least squares, and combine the integrations.
 
     Parameters
     ----------
     data : (nints, ngroups, ny, nx) float32, DN
     groupdq : (nints, ngroups, ny, nx) uint8
-        Edited in place by ``suppress_one_group`` and ``drop_flagged_groups``.
+        Changed in place by ``suppress_one_group`` and ``drop_flagged_groups``.
     pixeldq : (ny, nx) uint32
     gain : (ny, nx) float32, e-/DN
-        Where it is NaN or not positive, the products get NO_GAIN_VALUE and DO_NOT_USE.
+        If it is NaN or not positive, the products get NO_GAIN_VALUE and DO_NOT_USE.
     readnoise : (ny, nx) float32, DN
         CDS noise, as in the reference file; not changed.
     group_time : float, s
     frame_time : float, s, optional
-        Matters for ramps with a single good group; by default ``group_time / (nframes + groupgap)``.
+        Used for ramps with a single good group; by default ``group_time / (nframes + groupgap)``.
     nframes, groupgap : int
-        Frames averaged into a group, and frames dropped between groups.
+        Numbers of frames averaged into a group, and dropped between groups.
     dark_current : (ny, nx) float32, optional
         Average dark current, DN/s, for the Poisson variance.
     zeroframe : (nints, ny, nx) float32, optional
-        First frame, DN, for ramps without a good group; 0 where there is none.
+        First frame, DN, for ramps without a good group; 0 marks missing values.
     suppress_one_group : bool
         Set DO_NOT_USE in all groups of a ramp with a single good group, unless the exposure has one group only.
     drop_flagged_groups : bool
-        Leave out leading groups, and the last one, that are DO_NOT_USE everywhere: MIRI's rule.
+        Ignore leading groups, and the last group, if they are DO_NOT_USE everywhere. This is the rule for MIRI.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
     rate, rateints : Slopes
         Images ``(ny, nx)`` and cubes ``(nints, ny, nx)``, DN/s and (DN/s)^2. A pixel or ramp without a rate is NaN,
-        with variances of 0 and DO_NOT_USE. Both are None where no group is usable or all ramps saturate at once; the
-        log says which.
+        with variances of 0 and DO_NOT_USE. Both are None if no group is usable or all ramps are saturated from the
+        start; the log contains the reason.
 
     Notes
     -----
@@ -154,7 +154,7 @@ def fit(
     if frame_time is None:
         frame_time = group_time / (nframes + groupgap)
     ngroups = data.shape[1]
-    # Flags of before the edits: they count for the read noise where charge migration took groups.
+    # The read noise of ramps with CHARGELOSS depends on the flags before the changes below.
     has_loss = any(bool((flags & CHARGELOSS).any()) for flags in groupdq)
     original_groupdq = backend.copy(groupdq) if has_loss else None
     suppress_one_group = bool(suppress_one_group) and ngroups > 1
@@ -164,7 +164,7 @@ def fit(
         usable = find_usable_groups(groupdq, backend=backend)
         if usable is None:
             return None, None
-        # views: the backends take ramps that are cut along the groups
+        # views: the backends accept ramps that are cut along the groups
         data, groupdq = data[:, usable], groupdq[:, usable]
         if has_loss:
             original_groupdq = original_groupdq[:, usable]
@@ -188,15 +188,15 @@ def select_groups(groupdq, firstgroup=None, lastgroup=None, *, backend=None):
     ----------
     groupdq : (nints, ngroups, ny, nx) uint8
     firstgroup, lastgroup : int or None
-        Counted from 0; both are used themselves. A selection that leaves fewer than two groups is ignored, with a
+        Indices from 0 of the first and the last group to use. A selection of fewer than two groups is ignored, with a
         warning.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Notes
     -----
-    Source: jwst 3.0, ``set_groupdq``. A ``lastgroup`` beyond the last is as good as none, except that it is compared
-    with ``firstgroup`` as it is.
+    Source: jwst 3.0, ``set_groupdq``. A ``lastgroup`` beyond the last group has no effect, except that it is compared
+    with ``firstgroup``.
     """
     ngroups = groupdq.shape[1]
     first = 0 if firstgroup is None else firstgroup
@@ -215,13 +215,13 @@ def select_groups(groupdq, firstgroup=None, lastgroup=None, *, backend=None):
 
 @on_arrays(groupdq=Array(RAMP, "uint8", in_place=True))
 def suppress_single_groups(groupdq, *, backend=None):
-    """Set DO_NOT_USE in all groups of ramps with one good group, in place; a group with only PERSISTENCE is good.
+    """Set DO_NOT_USE in all groups of ramps with one good group, in place. Groups with only PERSISTENCE are good.
 
     Parameters
     ----------
     groupdq : (nints, ngroups, ny, nx) uint8
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Notes
     -----
@@ -236,21 +236,21 @@ def suppress_single_groups(groupdq, *, backend=None):
 
 @on_arrays(groupdq=Array(RAMP, "uint8", in_place=True))
 def find_usable_groups(groupdq, *, backend=None):
-    """Find the groups that are left without those that MIRI's first and last frames spoil.
+    """Find the usable groups of MIRI ramps, without those that the first and last frames affect.
 
-    Leading groups, and the last one, do not count where they are DO_NOT_USE in every pixel and integration. The
-    group that becomes the first loses its JUMP_DET, in place, for there is none before it.
+    Leading groups, and the last group, are not usable if they are DO_NOT_USE in every pixel and integration. JUMP_DET
+    of the first usable group is cleared, in place, because a jump needs a group before it.
 
     Parameters
     ----------
     groupdq : (nints, ngroups, ny, nx) uint8
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
     slice or None
-        None, with a message in the log, where fewer than two groups are left.
+        None, with a message in the log, if fewer than two groups are usable.
 
     Notes
     -----
@@ -277,7 +277,7 @@ def find_usable_groups(groupdq, *, backend=None):
 
 
 def _leaves_chisq(exposure, parameters):
-    """Tell whether the chi-square of LIKELY will be the optional product."""
+    """Return whether the chi-square of LIKELY will be the optional product."""
     return parameters.algorithm == "LIKELY" and exposure.data.shape[1] >= FEWEST_LIKELY_GROUPS
 
 
@@ -285,13 +285,13 @@ def run(exposure, references, parameters, backend, *, optional_fit=None):
     """Run the step; see `gpucoron.steps`. Sets ``exposure.rate`` and ``exposure.rateints``.
 
     With ``algorithm`` LIKELY it also sets ``exposure.likelihood_chisq``, (ny, nx) float32, summed over integrations.
-    ``optional_fit()`` makes jwst's optional product (``save_opt``) of the segmented fit, a model: it is left as
+    ``optional_fit()`` makes jwst's optional product (``save_opt``) of the segmented fit, a model, which is stored as
     ``exposure.optional_fit``.
 
     Notes
     -----
-    Source: jwst 3.0, ``RampFitStep``. Where nothing can be fitted, both products are None and the step counts as
-    skipped; jwst writes no status then.
+    Source: jwst 3.0, ``RampFitStep``. If nothing can be fitted, both products are None and the step is skipped; jwst
+    writes no status in this case.
     """
     if optional_fit is not None and parameters.save_opt and not _leaves_chisq(exposure, parameters):
         exposure.optional_fit = optional_fit()
@@ -316,7 +316,7 @@ def run(exposure, references, parameters, backend, *, optional_fit=None):
         select_groups(exposure.groupdq, parameters.firstgroup, parameters.lastgroup, backend=backend)
     dark_current = exposure.average_dark_current
     if dark_current is not None and parameters.convert_average_dark:
-        # stcal adds e-/s to DN/s
+        # stcal adds a dark current in e-/s to rates in DN/s
         usable = gain > 0
         dark_current = backend.xp.where(usable, dark_current, 0) / backend.xp.where(usable, gain, 1)
     if uses_likelihood:

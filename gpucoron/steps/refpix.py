@@ -1,8 +1,8 @@
 """refpix: correct bias drifts with reference pixels.
 
-NIRCam subarrays read through one output and MIRI full frames are corrected here. NIRCam full frames, and subarrays read
-through four outputs, go to a function that the caller hands in. Pseudo-reference pixels, spaceKLIP's, are rows and
-columns at the edges of a subarray that are dark enough to serve.
+This module corrects NIRCam subarrays with one output and MIRI full frames. For NIRCam full frames and subarrays with
+four outputs, the step calls a function of the caller. Pseudo-reference pixels, as in spaceKLIP, are rows and columns at
+the edges of a subarray that receive little light.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 from gpucoron.steps.values import Choice, Having, Number, Switch
 
-_PSEUDO = "pseudo-reference {}; -1: as many as touch the detector's border, else 4"
+_PSEUDO = "pseudo-reference {}; -1: those on the border of the detector, else 4"
 
 
 def _opened(settings, facts):
-    """Name the reference that it opens: only a near-infrared full frame is filtered."""
+    """List the reference that the step opens: 'sirs' filters near-infrared full frames only."""
     is_sirs = settings.refpix_algorithm == "sirs" and not facts.is_miri and "FULL" in facts.subarray
     return ["sirskernel"] if is_sirs else []
 
@@ -31,11 +31,11 @@ STEP = Step(
     jwst_class="RefPixStep",
     references=("refpix", "sirskernel"),
     parameters=(
-        P("odd_even_columns", "boolean", True, "treat odd and even columns apart"),
-        P("use_side_ref_pixels", "boolean", True, "use the reference columns for each row"),
+        P("odd_even_columns", "boolean", True, "treat odd and even columns separately"),
+        P("use_side_ref_pixels", "boolean", True, "correct each row with reference columns"),
         P("side_smoothing_length", "integer", 11, "running median along the side", "rows", minimum=2, maximum=4095),
         P("side_gain", "float", 1.0, "factor on the side signal", finite=True),
-        P("odd_even_rows", "boolean", True, "treat odd and even rows apart"),
+        P("odd_even_rows", "boolean", True, "treat odd and even rows separately"),
         P("ovr_corr_mitigation_ftr", "float", 3.0, "protection from overcorrection (IRS2)"),
         P("preserve_irs2_refpix", "boolean", False, "keep reference pixels (IRS2)"),
         P("irs2_mean_subtraction", "boolean", False, "subtract a mean offset first (IRS2)"),
@@ -43,19 +43,19 @@ STEP = Step(
             "refpix_algorithm",
             "option",
             "median",
-            "side pixels of full frames",
+            "algorithm for side pixels of full frames",
             options=("median", "sirs"),
         ),
         P("sigreject", "float", 4.0, "outlier rejection (sirs)", "sigma", minimum=0),
         P("gaussmooth", "float", 1.0, "width of the low-pass filter (sirs)", "pixels", minimum=0.01, maximum=1e6),
         P("halfwidth", "integer", 30, "half width of the kernel (sirs)", "pixels", minimum=0, maximum=1024),
-        P("siglimit", "float", 3.0, "clipping of reference pixels", "sigma", minimum=0),
+        P("siglimit", "float", 3.0, "sigma clipping of reference pixels", "sigma", minimum=0),
         P("nlower", "integer", None, _PSEUDO.format("rows at the bottom"), "rows", minimum=-1, ours=True),
         P("nupper", "integer", None, _PSEUDO.format("rows at the top"), "rows", minimum=-1, ours=True),
         P("nleft", "integer", None, _PSEUDO.format("columns at the left"), "columns", minimum=-1, ours=True),
         P("nright", "integer", None, _PSEUDO.format("columns at the right"), "columns", minimum=-1, ours=True),
-        P("nrow_off", "integer", None, "offset of those rows from the edge", "rows", minimum=0, ours=True),
-        P("ncol_off", "integer", None, "offset of those columns from the edge", "columns", minimum=0, ours=True),
+        P("nrow_off", "integer", None, "offset of these rows from the edge", "rows", minimum=0, ours=True),
+        P("ncol_off", "integer", None, "offset of these columns from the edge", "columns", minimum=0, ours=True),
     ),
     opens=_opened,
     helpers=("full_frame",),
@@ -75,19 +75,19 @@ STEP = Step(
     },
 )
 
-#: MIRI's columns belong to its four amplifiers in turn; so do its four reference columns on either side.
+#: MIRI reads its columns with four amplifiers in turn; so the four reference columns on each side
 MIRI_AMPLIFIERS = 4
 
-#: Width of the border of reference pixels of a near-infrared detector, and the detector's own, pixels.
+#: width of the border of reference pixels, and of the whole near-infrared detector, pixels
 BORDER, NIR_SIZE = 4, 2048
 
-#: As a number of rows or columns: where the subarray touches the border.
+#: number of rows or columns that means: those on the border of the detector
 AUTOMATIC = -1
 
 
 @dataclass(frozen=True)
 class PseudoReference:
-    """Rows and columns at the edges of a subarray that serve as reference pixels, counted inwards from an offset."""
+    """Numbers of rows and columns at the edges of a subarray that are used as reference pixels, after an offset."""
 
     nlower: int = 0
     nupper: int = 0
@@ -110,22 +110,22 @@ def _edges(size, n_first, n_last, offset):
 
 
 def default_pseudo_reference(facts):
-    """Choose pseudo-reference pixels from where a subarray touches the detector's border of reference pixels.
+    """Choose pseudo-reference pixels from the position of a subarray on the detector.
 
     Parameters
     ----------
-    facts
-        xstart, ystart, xsize and ysize of the subarray, counted from 1 in the science orientation.
+    facts : Facts
+        xstart, ystart, xsize and ysize of the subarray are used.
 
     Returns
     -------
     nlower, nupper, nleft, nright : int
-        The rows and columns of the border inside the subarray. Four each for a pair of sides that both lie off the
-        border.
+        Numbers of rows and columns of the detector's border inside the subarray; four at opposite sides if neither is
+        on the border.
 
     Notes
     -----
-    Source: the defaults of spaceKLIP 2.2, ``run_single_file``, which asks webbpsf_ext's ``nrc_ref_info`` by aperture.
+    Source: the defaults of spaceKLIP 2.2, ``run_single_file``, which uses ``nrc_ref_info`` of webbpsf_ext.
     """
 
     def overlap(start, size):
@@ -138,13 +138,13 @@ def default_pseudo_reference(facts):
 
 
 def choose_pseudo_reference(parameters, facts):
-    """Settle the step's parameters: None is 0, `AUTOMATIC` is what `default_pseudo_reference` says of that side.
+    """Choose pseudo-reference pixels: None means 0, `AUTOMATIC` the number of `default_pseudo_reference`.
 
     Parameters
     ----------
     parameters
-        nlower, nupper, nleft, nright, nrow_off, ncol_off.
-    facts
+        nlower, nupper, nleft, nright, nrow_off and ncol_off are used.
+    facts : Facts
         As in `default_pseudo_reference`.
 
     Returns
@@ -181,28 +181,28 @@ _COUNT, _SIGLIMIT = Number(whole=True, minimum=0), Number("standard deviations",
 
 @on_arrays(values=Array("n k", "float", on_host=True), siglimit=_SIGLIMIT)
 def clipped_means(values, siglimit, *, backend=None):
-    """Compute the mean of each row after clipping it, until nothing is clipped any more.
+    """Compute the mean of each row after iterative sigma clipping.
 
-    Rows with as many values left are treated together, each with the float32 sums that it would have by itself.
+    Rows with the same number of remaining values are processed together, without changing their float32 sums.
 
     Parameters
     ----------
     values : (n, k) float32
     siglimit : float, standard deviations
     backend : str or Backend, optional
-        The means are taken on the host whatever it is.
+        Ignored: the means are computed on the host.
 
     Returns
     -------
     means : (n,) float32
-        NaN where nothing is left.
+        NaN if no values remain.
     constant : (n,) bool
         True where all values of a row are equal.
 
     Notes
     -----
-    Source: jwst 3.0, ``Dataset.sigma_clip``; `scipy.stats.sigmaclip`. jwst takes the mean of equal values in float64:
-    the same number, but what is computed from it stays float64 there.
+    Source: jwst 3.0, ``Dataset.sigma_clip``; `scipy.stats.sigmaclip`. jwst computes the mean of equal values in
+    float64: the same number, but later results in jwst are float64.
     """
     constant = values.std(axis=1, dtype=np.float64) == 0
     means = np.where(constant, values[:, 0], values.dtype.type(np.nan))
@@ -230,31 +230,31 @@ def clipped_means(values, siglimit, *, backend=None):
     siglimit=_SIGLIMIT,
 )
 def correct_nir_subarray(data, pixeldq, facts, *, odd_even_columns=True, siglimit=3.0, backend=None):
-    """Subtract the clipped mean of a subarray's own reference pixels from each of its groups, in place.
+    """Subtract the clipped mean of the reference pixels of a subarray from each of its groups, in place.
 
     Parameters
     ----------
     data : (nints, ngroups, ny, nx) float32, DN
     pixeldq : (ny, nx) uint32
-        Pixels with REFERENCE_PIXEL and without DO_NOT_USE count.
-    facts
-        fastaxis (+-1) and slowaxis (+-2) of the exposure.
+        Pixels with REFERENCE_PIXEL and without DO_NOT_USE are used.
+    facts : Facts
+        fastaxis (+-1) and slowaxis (+-2) are used.
     odd_even_columns : bool
-        Treat odd and even columns apart. Where one kind has no reference pixels, all columns are treated alike (jwst
-        fails).
+        Treat odd and even columns separately. If one kind has no reference pixels, all columns are treated together
+        (jwst fails).
     siglimit : float, standard deviations
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
     int
-        Reference pixels used; with none of them nothing changes.
+        Number of reference pixels used; 0 if there are none and nothing changes.
 
     Notes
     -----
-    Source: jwst 3.0, ``NIRDataset.do_subarray_corrections``. The pixels are collected in the detector's order, on which
-    the float32 sums depend.
+    Source: jwst 3.0, ``NIRDataset.do_subarray_corrections``. The pixels are summed in the order of the detector,
+    because float32 sums depend on the order.
     """
     good = ((pixeldq & REFERENCE_PIXEL) != 0) & ((pixeldq & DO_NOT_USE) == 0)
     flip = (Ellipsis, slice(None, None, 1 if facts.slowaxis > 0 else -1), slice(None, None, facts.fastaxis))
@@ -262,7 +262,7 @@ def correct_nir_subarray(data, pixeldq, facts, *, odd_even_columns=True, siglimi
     if rows.size == 0:
         return 0
     signals = backend.to_host(data[flip][:, :, rows, columns]).reshape(-1, rows.size)
-    # Which kind is called odd does not matter, so the subarray's own columns are counted.
+    # Both kinds are treated alike, so columns may be counted from the edge of the subarray.
     odd = backend.to_host(columns % 2 == 1)
 
     def subtract(signal, target):
@@ -287,28 +287,28 @@ def correct_nir_subarray(data, pixeldq, facts, *, odd_even_columns=True, siglimi
     side_gain=Number(finite=True),
 )
 def correct_sides(data, pixeldq, pseudo, *, side_smoothing_length=11, side_gain=1.0, missing=None, backend=None):
-    """Subtract from each row the running median of pseudo-reference columns at its two ends, in place.
+    """Subtract the running median of pseudo-reference columns at both ends from each row, in place.
 
     Parameters
     ----------
     data : (nints, ngroups, ny, nx) float32, DN
     pixeldq : (ny, nx) uint32
-        Pixels with DO_NOT_USE do not count.
+        Pixels with DO_NOT_USE are ignored.
     pseudo : PseudoReference
-        nleft, nright and ncol_off.
+        nleft, nright and ncol_off are used.
     side_smoothing_length : int, rows
-        Of the running median; an even one is taken one longer. Rows are mirrored at the edges.
+        Length of the running median; even lengths are increased by one. Rows are mirrored at the edges.
     side_gain : float
-        Factor on what is subtracted.
+        Factor on the correction.
     missing : (nints, ngroups, ny, nx) bool, optional
-        Values that do not count, such as those that were 0 in a ZEROFRAME.
+        True for values to ignore, such as zeros of a ZEROFRAME.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Notes
     -----
-    Source: jwst 3.0, ``NIRDataset.do_side_correction``: the median of all pixels of a side within the window, left and
-    right averaged where both have a good pixel. The float64 result is rounded to float32 once.
+    Source: jwst 3.0, ``NIRDataset.do_side_correction``: the median of all pixels of a side within the window; left and
+    right are averaged if both have a good pixel. The float64 result is rounded to float32 once.
     """
     xp = backend.xp
     good = ((pixeldq & DO_NOT_USE) == 0)[None]
@@ -328,7 +328,7 @@ def correct_sides(data, pixeldq, pseudo, *, side_smoothing_length=11, side_gain=
 
 
 def _smooth_side(columns, usable, length, xp):
-    """Take the running median of ``(ngroups, ny, k)`` columns: ``(ngroups, ny)`` float64, NaN where none is good."""
+    """Return the running median of ``(ngroups, ny, k)`` columns: ``(ngroups, ny)`` float64, NaN without good pixels."""
     ny = columns.shape[1]
     if length // 2 >= ny:
         msg = f"side_smoothing_length must be less than twice the subarray's {ny} rows"
@@ -347,31 +347,31 @@ def _smooth_side(columns, usable, length, xp):
     siglimit=_SIGLIMIT,
 )
 def correct_miri_frames(data, pixeldq, *, odd_even_rows=True, siglimit=3.0, backend=None):
-    """Subtract from MIRI full frames the drift of the reference columns since the first group, in place.
+    """Subtract the drift of the reference columns since the first group from MIRI full frames, in place.
 
-    The drift is the mean of the clipped means on the left and the right, for each amplifier and, with
-    ``odd_even_rows``, for odd and even rows apart.
+    The drift is the mean of the clipped means on the left and on the right, for each amplifier and, with
+    ``odd_even_rows``, separately for odd and even rows.
 
     Parameters
     ----------
     data : (nints, ngroups, ny, nx) float32, DN
         ``ny`` even, ``nx`` a multiple of four.
     pixeldq : (ny, nx) uint32
-        Pixels with DO_NOT_USE do not count.
+        Pixels with DO_NOT_USE are ignored.
     odd_even_rows : bool
     siglimit : float, standard deviations
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
     bool
-        False where some mean has no good pixel: then no drift is subtracted.
+        False if one of the means has no good pixels; then no drift is subtracted.
 
     Notes
     -----
-    Source: jwst 3.0, ``MIRIDataset.do_fullframe_corrections``. The first group is subtracted before and added back
-    after, which rounds, whether or not there is a drift to subtract.
+    Source: jwst 3.0, ``MIRIDataset.do_fullframe_corrections``. As there, the first group is subtracted before and added
+    back after the correction; this rounds the data even if no drift is subtracted.
     """
     drift = _miri_drift(data, pixeldq, odd_even_rows, siglimit, backend)
     ny, nx = data.shape[2:]
@@ -381,7 +381,7 @@ def correct_miri_frames(data, pixeldq, *, odd_even_rows=True, siglimit=3.0, back
             plane = data[integration, group]
             plane -= first
             if group and drift is not None:
-                # Two rows in one: all combinations of parity and amplifier lie along one axis.
+                # Join two rows, so that all combinations of parity and amplifier are along one axis.
                 pairs = plane.reshape(ny // 2, 2 * nx)
                 pairs -= backend.to_device(np.tile(drift[integration, group - 1], (1, nx // MIRI_AMPLIFIERS)).ravel())
             plane += first
@@ -391,7 +391,7 @@ def correct_miri_frames(data, pixeldq, *, odd_even_rows=True, siglimit=3.0, back
 def _miri_drift(data, pixeldq, odd_even_rows, siglimit, backend):
     """Measure the drift: (nints, ngroups - 1, 2, 4) for row parity and amplifier, or None if pixels are missing.
 
-    float32, or float64 where the values of a reference column are all equal, as in jwst.
+    As in jwst, it is float32, or float64 if all values of a reference column are equal.
     """
     n = MIRI_AMPLIFIERS
     nints, ngroups = data.shape[:2]
@@ -428,14 +428,14 @@ def _miri_drift(data, pixeldq, odd_even_rows, siglimit, backend):
 def run(exposure, references, parameters, backend, *, full_frame=None):
     """Run the step; see `gpucoron.steps`.
 
-    ``full_frame(exposure, references, parameters)`` corrects what is not corrected here, in place, and returns the
-    status.
+    ``full_frame(exposure, references, parameters)`` corrects near-infrared full frames and exposures with four outputs,
+    in place, and returns the status.
 
     Notes
     -----
-    Source: jwst 3.0, ``refpix``; spaceKLIP 2.2, ``do_pseudo_refpix``, for the pseudo-reference rows. The columns are a
-    correction of their own here: in spaceKLIP they join the mean of the rows. Pseudo-reference pixels are for subarrays
-    read through one output; other exposures are corrected as if none were asked for.
+    Source: jwst 3.0, ``refpix``; spaceKLIP 2.2, ``do_pseudo_refpix``, for the pseudo-reference rows. Pseudo-reference
+    columns are a separate correction here; spaceKLIP averages them together with the rows. Pseudo-reference pixels are
+    only used for subarrays with one output.
     """
     facts = exposure.facts
     ny, nx = exposure.data.shape[2:]
@@ -465,7 +465,7 @@ def run(exposure, references, parameters, backend, *, full_frame=None):
     pixeldq = exposure.pixeldq
     for rows in pseudo.rows(ny):
         if rows.stop > rows.start:
-            # A new array each time: the exposure's own flags stay as they are.
+            # Copy: the flags of the exposure must not change.
             pixeldq = pixeldq.copy()
             pixeldq[rows] |= pixeldq.dtype.type(REFERENCE_PIXEL)
     has_sides = parameters.use_side_ref_pixels and pseudo.nleft + pseudo.nright > 0
@@ -493,7 +493,7 @@ def run(exposure, references, parameters, backend, *, full_frame=None):
 
     corrected = correct(exposure.data)
     if corrected and exposure.zeroframe is not None and facts.zero_frame:
-        # Zeros of the ZEROFRAME mean bad data and stay zero.
+        # Zeros of the ZEROFRAME mark bad data and stay zero.
         bad = exposure.zeroframe == 0
         correct(exposure.zeroframe[:, None], bad[:, None])
         exposure.zeroframe[bad] = 0

@@ -21,19 +21,19 @@ STEP = Step(
     ngroups=Number(whole=True, minimum=1),
 )
 def subtract_reset(data, reset, *, first_integration=1, nints=None, ngroups=None, backend=None):
-    """Subtract the reset anomaly of each integration, in place; NaN in the reference counts as zero.
+    """Subtract the reset anomaly of each integration, in place. NaN in the reference counts as zero.
 
     Parameters
     ----------
     data : (nints, ngroups, ny, nx) float32, DN
     reset : (reset_nints, reset_ngroups, ny, nx) float32, DN
-        Later integrations take its last one; later groups are left alone.
+        Later integrations use the last one. Later groups are not changed.
     first_integration : int
         Number of the first integration within the exposure, from one (INTSTART).
     nints, ngroups : int, optional
-        How much of ``reset`` counts; by default all.
+        Use only these integrations and groups of ``reset``; by default all.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Notes
     -----
@@ -49,9 +49,9 @@ def subtract_reset(data, reset, *, first_integration=1, nints=None, ngroups=None
     ngroups = min(data.shape[1], ngroups)
     current, frames = None, None
     for index in range(data.shape[0]):
-        wanted = min(first_integration - 1 + index, nints - 1)
-        if wanted != current:
-            current, frames = wanted, reset[wanted, :ngroups]
+        reset_integration = min(first_integration - 1 + index, nints - 1)
+        if reset_integration != current:
+            current, frames = reset_integration, reset[reset_integration, :ngroups]
             frames = xp.where(xp.isnan(frames), frames.dtype.type(0), frames)
         data[index, :ngroups] -= frames
 

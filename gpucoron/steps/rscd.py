@@ -1,4 +1,4 @@
-"""rscd: leave out the first groups of MIRI ramps, which the preceding reset disturbs.
+"""rscd: flag the first groups of MIRI ramps, which the preceding reset disturbs.
 
 Ramps that saturate early keep some of these groups, so that a slope can still be fitted.
 """
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 STEP = Step(
     name="rscd",
-    title="leave out groups after a reset (MIRI)",
+    title="flag groups after a reset (MIRI)",
     jwst_class="RscdStep",
     references=("rscd",),
     opens=lambda settings, facts: ("rscd",) if facts.is_miri else (),
@@ -22,7 +22,7 @@ STEP = Step(
 
 
 def find_skips(table, subarray, readpatt):
-    """Find how many groups the reference leaves out.
+    """Find the numbers of groups to flag in the reference.
 
     Parameters
     ----------
@@ -33,9 +33,9 @@ def find_skips(table, subarray, readpatt):
     Returns
     -------
     (int, int) or None
-        Groups of the first and of the later integrations; None without a matching row. The first that matches counts.
+        Groups in the first and in later integrations, from the first matching row; None if no row matches.
     """
-    # An older name of the slitless prism's subarray.
+    # SUBPRISM is an older name of this subarray
     subarray = "SLITLESSPRISM" if subarray.upper() == "SUBPRISM" else subarray
     for row in table:
         if _text(row["subarray"]) == subarray and _text(row["readpatt"]) == readpatt:
@@ -44,7 +44,7 @@ def find_skips(table, subarray, readpatt):
 
 
 def limit_skips(skip_first, skip_later, ngroups):
-    """Leave at least three groups of each integration, one of which lastframe takes; with five or fewer, skip one."""
+    """Keep at least three groups of each integration, as lastframe flags one; of five or fewer groups, flag one."""
     if ngroups <= 5:
         skip_first = skip_later = 1
     most = max(0, ngroups - 3)
@@ -57,10 +57,10 @@ def limit_skips(skip_first, skip_later, ngroups):
     skip=Number("groups", whole=True, minimum=0),
 )
 def flag_first_groups(groupdq, pixeldq, skip, *, backend=None):
-    """Set DO_NOT_USE in the first ``skip`` groups, fewer where the ramp saturates early, in place.
+    """Set DO_NOT_USE in the first ``skip`` groups, or in fewer groups of ramps that saturate early, in place.
 
-    Where the second group after the skipped ones is saturated and the first of all is not, the number is lowered one by
-    one until that group is not; such pixels get FLUX_ESTIMATED in ``pixeldq``.
+    If the second group after the skipped ones is saturated and the first group of the ramp is not, the number is
+    lowered step by step until that group is not saturated. Such pixels get FLUX_ESTIMATED in ``pixeldq``.
 
     Parameters
     ----------
@@ -69,12 +69,12 @@ def flag_first_groups(groupdq, pixeldq, skip, *, backend=None):
     pixeldq : (ny, nx) uint32
     skip : int
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
     n_lowered, n_first_kept : int
-        Pixels that keep some of the groups, and pixels that keep all of them.
+        Numbers of pixels that keep some of the groups, and that keep all of them.
 
     Notes
     -----
@@ -131,7 +131,7 @@ def run(exposure, references, parameters, backend):
     if starts:
         n_lowered, n_kept = flag_first_groups(groupdq[:1], pixeldq, skip_first, backend=backend)
         meta |= _meta("int1", skip_first, n_lowered, n_kept)
-    # NINTS counts the whole exposure, of which this may be a segment.
+    # NINTS counts the integrations of the whole exposure, also in a segment
     if (facts.nints or nints) > 1 or nints > 1 or not starts:
         later = groupdq[1 if starts else 0 :]
         n_lowered, n_kept = 0, 0
@@ -150,7 +150,7 @@ def _meta(which, skip, n_lowered, n_kept):
 
 
 def _text(value):
-    """Turn a table's string, which may be bytes padded with blanks, into a plain one."""
+    """Convert a string of a table, which may be bytes with trailing blanks, to plain text."""
     if isinstance(value, bytes):
         value = value.decode("ascii")
     return str(value).strip()

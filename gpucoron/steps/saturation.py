@@ -1,6 +1,6 @@
-"""saturation: flag saturated groups and the A/D floor, with their neighbours.
+"""saturation: flag saturated groups, groups at the A/D floor, and their neighbours.
 
-spaceKLIP's custom part, for the near infrared: growth without corners, and RC pixels that count as saturated.
+Options of spaceKLIP, for the near infrared: growth without corners, and RC pixels that count as saturated.
 """
 
 from gpucoron.backends.masks import grow_cross, grow_square
@@ -17,38 +17,38 @@ STEP = Step(
     jwst_class="SaturationStep",
     references=("saturation", "superbias"),
     parameters=(
-        P("n_pix_grow_sat", "integer", 1, "how far saturation grows into its neighbours", "pixels"),
-        P("use_readpatt", "boolean", True, "look for saturation hidden by averaged frames"),
-        P("grow_diagonal", "boolean", True, "grow over corners too", ours=True),
+        P("n_pix_grow_sat", "integer", 1, "number of pixels by which saturation grows", "pixels"),
+        P("use_readpatt", "boolean", True, "find saturation that is hidden by averaged frames"),
+        P("grow_diagonal", "boolean", True, "also grow diagonally", ours=True),
         P("flag_rcsat", "boolean", False, "count RC pixels as saturated in all groups", ours=True),
     ),
     profiles=dict.fromkeys(("spaceklip", SPACEKLIP_CLASS), Preset({"grow_diagonal": False}, instruments=("NIRCAM",))),
     keywords={"n_pix_grow_sat": "n_pix_grow_sat", "grow_diagonal": "grow_diagonal", "flag_rcsat": "flag_rcsat"},
 )
 
-#: A threshold that the 16-bit A/D converter cannot reach, DN.
+#: a threshold above the range of the 16-bit A/D converter, DN
 UNREACHABLE = 65536.0
 
 
 @on_arrays(threshold=Array(IMAGE, unit="DN"), dq=Array(IMAGE, "uint32"))
 def prepare_threshold(threshold, dq=0, *, backend=None):
-    """Raise the threshold out of reach where the reference knows none; a new array.
+    """Return thresholds that are out of reach for pixels without a threshold, as a new array.
 
     Parameters
     ----------
     threshold : (ny, nx) float32, DN
     dq : (ny, nx) uint32, optional
-        Of the reference. NO_SAT_CHECK marks pixels without a threshold; so does a NaN.
+        DQ of the reference. NO_SAT_CHECK, or a NaN threshold, marks pixels without a threshold.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
     threshold : (ny, nx) float32
     checked : (ny, nx) bool
-        False where there is no threshold.
+        False for pixels without a threshold.
     dq : (ny, nx) uint32
-        With NO_SAT_CHECK where the threshold was NaN.
+        With NO_SAT_CHECK if the threshold was NaN.
     """
     xp = backend.xp
     unknown = xp.isnan(threshold)
@@ -85,7 +85,7 @@ def flag_saturated(
     in_place=False,
     backend=None,
 ):
-    """Flag saturated groups and the A/D floor, and spread the flags to neighbours: the step on arrays.
+    """Flag saturated groups and groups at the A/D floor, and spread the flags to neighbours.
 
     Parameters
     ----------
@@ -94,23 +94,23 @@ def flag_saturated(
     groupdq : (nints, ngroups, ny, nx) uint8
     pixeldq : (ny, nx) uint32
     threshold : (ny, nx) float32, DN
-        NaN where none is known.
+        NaN for pixels without a threshold.
     dq : (ny, nx) uint32, optional
-        Of the reference. NO_SAT_CHECK marks pixels without a threshold.
+        DQ of the reference. NO_SAT_CHECK marks pixels without a threshold.
     superbias : (ny, nx) float32, DN, optional
-        For the read-pattern pass; by default zero.
+        Used with ``nframes``; by default zero.
     nframes : int, optional
-        Frames averaged into a group: look for saturation that averaging hides. By default this is not done.
+        Number of frames averaged into a group: find saturation that averaging hides. By default it is not searched for.
     n_pix_grow_sat : int
-        How far saturation grows into its neighbours.
+        Number of pixels by which saturation grows.
     grow_diagonal : bool
-        Grow over corners too.
+        Also grow diagonally.
     flag_rcsat : bool
         Count RC pixels as saturated in all groups.
     in_place : bool
-        Change ``groupdq`` and ``pixeldq`` in place, instead of copies.
+        Change ``groupdq`` and ``pixeldq`` in place instead of copies.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -150,7 +150,7 @@ def flag_rc_pixels(groupdq, rc, *, backend=None):
     groupdq : (nints, ngroups, ny, nx) uint8
     rc : (ny, nx) bool
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
     """
     groupdq |= rc.astype(groupdq.dtype) * groupdq.dtype.type(SATURATED)
 
@@ -163,7 +163,7 @@ def flag_rc_pixels(groupdq, rc, *, backend=None):
     grow_diagonal=Switch(),
 )
 def blank_zeroframe(zeroframe, threshold, n_pix_grow_sat, *, grow_diagonal=True, rc=None, backend=None):
-    """Set the ZEROFRAME to zero, in place, where it is saturated, next to that, or at the A/D floor.
+    """Set pixels of the ZEROFRAME to zero, in place: saturated pixels, their neighbours, and the A/D floor.
 
     Parameters
     ----------
@@ -171,12 +171,11 @@ def blank_zeroframe(zeroframe, threshold, n_pix_grow_sat, *, grow_diagonal=True,
     threshold : (ny, nx) float32, DN
     n_pix_grow_sat : int
     grow_diagonal : bool
-        Without it, growth goes up, down, left and right only, and starts from every pixel that is zero, those at the
-        A/D floor among them.
+        Also grow diagonally. If false, growth also starts from pixels at the A/D floor.
     rc : (ny, nx) bool, optional
         Pixels that count as saturated.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Notes
     -----
@@ -199,14 +198,14 @@ def run(exposure, references, parameters, backend):
     Notes
     -----
     Source: jwst 3.0, ``saturation``, and stcal 1.20, ``flag_saturated_pixels``; spaceKLIP 2.2, ``do_saturation``, for
-    ``flag_rcsat`` and for growth without ``grow_diagonal``. Like there, both are left out for MIRI.
+    ``flag_rcsat`` and for growth without ``grow_diagonal``. As in spaceKLIP, both are ignored for MIRI.
     """
     reference = references["saturation"]
     if reference is None:
         return skipped("there is no saturation reference")
     facts, xp = exposure.facts, backend.xp
     superbias = references.get("superbias")
-    growth = min(parameters.n_pix_grow_sat, max(exposure.data.shape[-2:]))  # further, there are no pixels
+    growth = min(parameters.n_pix_grow_sat, max(exposure.data.shape[-2:]))  # at most the whole image
     grow_diagonal = parameters.grow_diagonal or facts.is_miri
     rc = None
     if parameters.flag_rcsat and not facts.is_miri:

@@ -1,7 +1,7 @@
-"""subtract_1overf: take 1/f noise, the slow drift of the readout along each frame, off ramps or count rates.
+"""subtract_1overf: subtract 1/f noise, the slow drift of the readout along each frame, from ramps or count rates.
 
-The scene is taken out first: with several integrations by what they have in common, with a single one by masking
-sources. What is left is smoothed along the readout (`Backend.fit_1overf`) and subtracted from the data.
+The scene is removed first: the mean of several integrations is subtracted; for a single integration sources are masked.
+The residual is smoothed along the readout (`Backend.fit_1overf`) and subtracted from the data.
 """
 
 from dataclasses import replace
@@ -30,33 +30,40 @@ __all__ = [
 
 
 def _half_pairs(settings):
-    """Companions are pairs."""
-    given = settings.companions or ()
-    if len(given) % 2 == 0:
+    """Refuse companions that are not pairs of coordinates."""
+    coordinates = settings.companions or ()
+    if len(coordinates) % 2 == 0:
         return None
-    return f"subtract_1overf.companions: expected pairs x, y, got {len(given)} numbers"
+    return f"subtract_1overf.companions: expected pairs x, y, got {len(coordinates)} numbers"
 
 
 STEP = Step(
     name="subtract_1overf",
-    title="remove 1/f noise",
+    title="subtract 1/f noise",
     references=("saturation",),
     parameters=(
-        P("model_type", "option", "savgol", "how rows are fitted", options=("savgol", "median", "mean", "fft")),
+        P("model_type", "option", "savgol", "model of the rows", options=("savgol", "median", "mean", "fft")),
         P("sat_frac", "float", 0.5, "fraction of the saturation level up to which groups are fitted", minimum=0),
         P("combine_ints", "boolean", True, "one source mask for all integrations"),
-        P("vertical_corr", "boolean", True, "columns after rows"),
+        P("vertical_corr", "boolean", True, "correct columns after rows"),
         P("channel_averaging", "boolean", False, "one model for all four outputs of a full frame"),
         P(
             "rate_combination",
             "option",
             "weighted",
-            "how the rate follows the corrected integrations",
+            "weights of the corrected integrations in the rate",
             options=RATE_COMBINATIONS,
         ),
         P("companions", "float_list", None, "known companions, x, y, x, y, ..., from 0", "pixels", finite=True),
-        P("companion_radius", "float", 5.0, "circle around each that the fit leaves alone", "pixels", minimum=0),
-        P("user_mask", "array", None, "pixels that the fit leaves alone: True", reads=("NPY",)),
+        P(
+            "companion_radius",
+            "float",
+            5.0,
+            "radius around companions to exclude from the fit",
+            "pixels",
+            minimum=0,
+        ),
+        P("user_mask", "array", None, "mask of pixels to exclude from the fit: True", reads=("NPY",)),
         P("nproc", "integer", None, "accepted and not used", unused=OWN_THREADS),
     ),
     skipped=True,
@@ -64,7 +71,7 @@ STEP = Step(
     helpers=("stage",),
     profiles=dict.fromkeys(("spaceklip", SPACEKLIP_CLASS), Preset({"skip": False}, instruments=("NIRCAM",))),
     keywords={"skip_fnoise": "skip", "skip_fnoise_vert": "not vertical_corr"},
-    cleans_groups=lambda of_run: of_run.stage_1overf == "groups",
+    cleans_groups=lambda run_parameters: run_parameters.stage_1overf == "groups",
     refuses=_half_pairs,
     checks=lambda settings, shape: check_sources(shape[-2:], settings.companions or (), settings.user_mask),
 )
@@ -79,20 +86,20 @@ MODEL_TYPES = ("savgol", "median", "mean", "fft")
     niter=Number(whole=True, minimum=1),
 )
 def background_mask(image, bad=None, *, nsigma=3, niter=3, backend=None):
-    """Find an image's background: what is near its median and part of no source.
+    """Find the background of an image: pixels near its median that belong to no source.
 
     Parameters
     ----------
     image : (ny, nx) float32
         NaN is never background.
     bad : (ny, nx) bool, optional
-        True where a pixel is not background anyway; counts as None where it is True everywhere.
+        True for pixels that are never background; ignored if it is True everywhere.
     nsigma : float
-        Cut about the median in the first round; later rounds cut at 3.
+        Clipping about the median in the first iteration; later iterations clip at 3.
     niter : int
-        Rounds at most.
+        Largest number of iterations.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -101,7 +108,8 @@ def background_mask(image, bad=None, *, nsigma=3, niter=3, backend=None):
 
     Notes
     -----
-    The method is in `gpucoron.backends.backend.Backend.background_mask`. Source: spaceKLIP 2.2, ``create_bkg_mask``.
+    `gpucoron.backends.backend.Backend.background_mask` describes the method. Source: spaceKLIP 2.2,
+    ``create_bkg_mask``.
 
     Examples
     --------
@@ -114,7 +122,7 @@ def background_mask(image, bad=None, *, nsigma=3, niter=3, backend=None):
     return backend.background_mask(image[None], None if bad is None else bad[None], settings=settings)[0]
 
 
-#: how noise is fitted, for all functions that do
+#: arguments of all functions that fit noise
 _HOW = {
     "model_type": Choice(*MODEL_TYPES),
     "vertical_corr": Switch(),
@@ -147,33 +155,33 @@ def fit_noise(
     Parameters
     ----------
     image : (ny, nx) float32
-        Best without the scene; NaN does not count.
+        Preferably without the scene. NaN is ignored.
     mask : (ny, nx) bool
-        True where a pixel is background.
+        True for background pixels.
     model_type : {'savgol', 'median', 'mean', 'fft'}
         See `gpucoron.backends.backend.Backend.fit_1overf`.
     vertical_corr : bool
-        Then fit what is left along the slow axis too.
+        Also fit the residual along the slow axis.
     flatten_model : bool
-        Take out of the model what is broad along the slow axis: sources that the mask missed.
+        Remove broad structures along the slow axis from the model: sources that are not masked.
     slowaxis : int
         2 or -2: rows are read one after the other; 1 or -1: columns.
     noutputs : int
-        Amplifiers, side by side along the fast axis, each fitted by itself.
+        Number of amplifiers, side by side along the fast axis. Each is fitted separately.
     channel_averaging : bool
-        With several outputs, fit first what they have in common; even ones are read in the other direction.
+        With several outputs, first fit their common noise. Even outputs are read in the other direction.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
     (ny, nx) float32
-        The model, in the image's units; its constant is arbitrary.
+        The model, in the units of the image, with an arbitrary constant.
 
     Notes
     -----
-    Source: spaceKLIP 2.2, ``CleanSubarray`` and ``CleanFullFrame``. There, with ``slowaxis`` 1, the common model is
-    turned along the wrong axis; here the result is that of the transposed image, transposed.
+    Source: spaceKLIP 2.2, ``CleanSubarray`` and ``CleanFullFrame``. For ``slowaxis`` 1, spaceKLIP flips the common
+    model along the wrong axis; here the result is that of the transposed image, transposed.
     """
     settings = Subtract1OverfSettings(model_type, vertical_corr, flatten_model, noutputs, channel_averaging)
     return _fit(backend, image[None], mask[None], slowaxis, settings)[0]
@@ -197,19 +205,19 @@ def noise_of_rateints(
     protected=None,
     backend=None,
 ):
-    """Find the 1/f noise of each integration's count rates.
+    """Fit the 1/f noise of the count rates of each integration.
 
     Parameters
     ----------
     data : (nints, ny, nx) float32, DN/s
     dq : (nints, ny, nx) uint32
-        Pixels with DO_NOT_USE do not count.
+        Pixels with DO_NOT_USE are ignored.
     model_type, vertical_corr, slowaxis, noutputs, channel_averaging
         As in `fit_noise`.
     protected : (ny, nx) bool, optional
-        True where the fit leaves pixels alone: known sources. They are corrected by what their rows show elsewhere.
+        True for pixels to exclude from the fit: known sources. They are corrected using the rest of their rows.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -218,9 +226,9 @@ def noise_of_rateints(
 
     Notes
     -----
-    Source: spaceKLIP 2.2, ``OneOverfStep.proc_CubeModel``. With several integrations the scene is their mean, each
-    output's background subtracted before, and freed of 1/f noise itself. A single integration is fitted as it is, and
-    the model flattened.
+    Source: spaceKLIP 2.2, ``OneOverfStep.proc_CubeModel``. With several integrations, the scene is their mean, after
+    subtraction of the background of each output and of the 1/f noise of the mean. A single integration is fitted
+    directly, and the model is flattened.
     """
     flags = (dq & DO_NOT_USE) != 0
     nints = data.shape[0]
@@ -262,26 +270,26 @@ def noise_of_ramp(
     protected=None,
     backend=None,
 ):
-    """Find the 1/f noise of each group.
+    """Fit the 1/f noise of each group.
 
     Parameters
     ----------
     data : (nints, ngroups, ny, nx) float32, DN
         Linear ramps.
     groupdq : (nints, ngroups, ny, nx) uint8
-        From its first DO_NOT_USE on, a ramp does not count.
+        Groups from the first DO_NOT_USE of a ramp on are ignored.
     saturation : (ny, nx) float32, DN
     group_time : float, s
     sat_frac : float
-        Fraction of the saturation level up to which groups tell a pixel's slope.
+        Fraction of the saturation level up to which groups are used for the slope of a pixel.
     combine_ints : bool
-        Fit the slope to the mean ramp of all integrations, instead of averaging each one's slope.
+        Fit the slope to the mean ramp of all integrations, instead of averaging the slopes of the integrations.
     model_type, vertical_corr, slowaxis, noutputs, channel_averaging
         As in `fit_noise`.
     protected : (ny, nx) bool, optional
-        True where the fit leaves pixels alone: known sources.
+        True for pixels to exclude from the fit: known sources.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
@@ -290,9 +298,9 @@ def noise_of_ramp(
 
     Notes
     -----
-    Source: spaceKLIP 2.2, ``OneOverfStep.proc_RampModel``. With several integrations the scene is a straight ramp, of
-    the mean slope freed of 1/f noise itself, on each integration's pedestal. Of a single integration only the pedestal
-    is subtracted, and the model is flattened.
+    Source: spaceKLIP 2.2, ``OneOverfStep.proc_RampModel``. With several integrations, the scene is a straight ramp: the
+    mean slope, after subtraction of its 1/f noise, and the pedestal of each integration. For a single integration, only
+    the pedestal is subtracted, and the model is flattened.
     """
     noise = backend.xp.empty(data.shape, backend.xp.float32)
     options = {
@@ -327,7 +335,7 @@ def _noise_by_integration(
     channel_averaging,
     protected,
 ):
-    """Yield the noise of one integration after the other, (ngroups, ny, nx): no second ramp is ever needed."""
+    """Yield the noise of one integration after the other, (ngroups, ny, nx), without a second ramp in memory."""
     xp = backend.xp
     nints, ngroups = data.shape[:2]
     settings = Subtract1OverfSettings(model_type, vertical_corr, nints == 1, noutputs, channel_averaging)
@@ -355,7 +363,7 @@ def _noise_by_integration(
 
 
 def _fit(backend, images, masks, slowaxis, settings):
-    """Fit images in the detector's orientation: the operation knows rows as the fast axis."""
+    """Fit images in the orientation of the detector: in the operation, rows are along the fast axis."""
     is_turned = _reads_columns(slowaxis)
     if is_turned:
         images, masks = images.swapaxes(1, 2), masks.swapaxes(1, 2)
@@ -374,7 +382,7 @@ def _reads_columns(slowaxis):
 
 
 def _grow(mask, backend):
-    """Grow a mask by one pixel, over corners too."""
+    """Grow a mask by one pixel, also diagonally."""
     return backend.ndimage.binary_dilation(mask, structure=backend.xp.ones((3, 3), bool))
 
 
@@ -383,13 +391,13 @@ def _unprotected(masks, protected):
 
 
 def _clean_scene(scene, mask, slowaxis, noutputs, protected, backend):
-    """Take 1/f noise off the mean scene, by a flattened model of its rows."""
+    """Subtract 1/f noise from the mean scene, with a flattened model of its rows."""
     mask = _unprotected(mask, protected)
     return scene - fit_noise(scene, mask, flatten_model=True, slowaxis=slowaxis, noutputs=noutputs, backend=backend)
 
 
 def _subtract_backgrounds(data, slowaxis, noutputs, backend):
-    """Subtract from each integration and output the median of its background; a copy."""
+    """Return a copy of which the median of the background of each integration and output is subtracted."""
     data = data.astype(backend.xp.float32)
     turned = data.swapaxes(1, 2) if _reads_columns(slowaxis) else data
     width = turned.shape[2] // noutputs
@@ -403,7 +411,7 @@ def _subtract_backgrounds(data, slowaxis, noutputs, backend):
 
 
 def _mean_of_integrations(data, xp):
-    """Average the integrations without NaN, (ny, nx) float32; NaN where there is nothing else."""
+    """Average the integrations without NaN, (ny, nx) float32; the mean is NaN if all are NaN."""
     known = ~xp.isnan(data)
     count = known.sum(axis=0)
     total = xp.where(known, data, xp.float32(0)).sum(axis=0)
@@ -411,7 +419,7 @@ def _mean_of_integrations(data, xp):
 
 
 def _near_median(image, xp):
-    """Tell which pixels are within the resistant mean's first cut, 3 median deviations over 0.6745."""
+    """Mark pixels within the first cut of the resistant mean, 3 median deviations over 0.6745."""
     deviation = abs(image - xp.median(image))
     return deviation <= CUT * sigma_from_mad(xp.median(deviation), deviation.mean)
 
@@ -424,16 +432,16 @@ def run(exposure, references, parameters, backend, stage):
     exposure, references, parameters, backend
         See `gpucoron.steps`. ``parameters.user_mask`` is an array (ny, nx) or None.
     stage : {'groups', 'ints'}
-        'groups', before ramp_fit: corrects the ramp. 'ints', after it and before gain_scale: corrects the rateints and
-        makes the rate from them. Either way ``exposure.removed_1overf`` keeps the mean of what was subtracted.
+        'groups': correct the ramps, before ramp_fit. 'ints': correct the rateints after ramp_fit and before gain_scale,
+        and compute the rate from them. ``exposure.removed_1overf`` is the mean of the subtracted noise.
 
     Notes
     -----
-    Source: spaceKLIP 2.2, ``OneOverfStep`` and ``Coron1Pipeline``. ``nproc`` is not used: threads follow the backend.
+    Source: spaceKLIP 2.2, ``OneOverfStep`` and ``Coron1Pipeline``. ``nproc`` has no effect.
     """
     facts, user_mask = exposure.facts, parameters.user_mask
     if facts.is_miri:
-        return skipped("not for MIRI: 1/f noise of this kind comes with the near-infrared detectors")
+        return skipped("not for MIRI: only near-infrared detectors have this kind of 1/f noise")
     options = {
         "model_type": parameters.model_type,
         "vertical_corr": parameters.vertical_corr,

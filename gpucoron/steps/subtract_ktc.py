@@ -1,4 +1,4 @@
-"""subtract_ktc: take each ramp's pedestal off, which the reset of the pixel left there at random (kTC noise)."""
+"""subtract_ktc: subtract the pedestal of each ramp, which changes at random with every reset (kTC noise)."""
 
 from gpucoron import get_by_old_name
 from gpucoron.backends.operations.subtract_ktc import SubtractKtcSettings
@@ -9,7 +9,7 @@ from gpucoron.steps.values import Number
 
 STEP = Step(
     name="subtract_ktc",
-    title="remove each pixel's pedestal",
+    title="subtract the pedestal of each ramp",
     references=("saturation",),
     parameters=(
         P("sat_frac", "float", 0.5, "fraction of the saturation level up to which groups are fitted", minimum=0),
@@ -30,8 +30,8 @@ STEP = Step(
 def fit_ktc(data, groupdq, saturation, group_time, *, sat_frac=0.5, backend=None):
     """Fit the pedestal and the slope of every ramp by a straight line through its groups far from saturation.
 
-    The line is unweighted and goes through all groups up to the last one that is below ``sat_frac * saturation`` and
-    before the first that is DO_NOT_USE or NaN.
+    All groups have equal weights. The fit ends at the last group below ``sat_frac * saturation``, and before the first
+    group that is DO_NOT_USE or NaN.
 
     Parameters
     ----------
@@ -43,15 +43,15 @@ def fit_ktc(data, groupdq, saturation, group_time, *, sat_frac=0.5, backend=None
     sat_frac : float
         Fraction of the saturation level up to which groups are fitted.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Returns
     -------
     pedestal : (nints, ny, nx) float64, DN
-        The line's value at time zero, one ``group_time`` before the first group; 0 where fewer than two groups are
-        left to fit.
+        Value of the line at time zero, one ``group_time`` before the first group; 0 if fewer than two groups can be
+        fitted.
     slope : (nints, ny, nx) float64, DN/s
-        Likewise 0.
+        0 for the same ramps.
 
     Notes
     -----
@@ -71,14 +71,14 @@ def fit_ktc(data, groupdq, saturation, group_time, *, sat_frac=0.5, backend=None
 
 @on_arrays(data=Array(RAMP), groupdq=Array(RAMP, "uint8"), saturation=Array(IMAGE))
 def check_ramp(data, groupdq, saturation, *, backend=None):
-    """Refuse arrays that do not belong together, as every function here does by itself.
+    """Refuse arrays whose shapes do not match. The other functions of this module check them too.
 
     Parameters
     ----------
     data, groupdq, saturation
         As for `fit_ktc`.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
     """
 
 
@@ -87,11 +87,11 @@ def run(exposure, references, parameters, backend):
 
     Notes
     -----
-    Source: spaceKLIP 2.2, ``kTCSubtractStep``. Where ZEROFRAME serves, the fit had too few groups for a pedestal, and
-    nothing is subtracted.
+    Source: spaceKLIP 2.2, ``kTCSubtractStep``. Ramps for which the ZEROFRAME is used have too few groups for a fit, and
+    nothing is subtracted from them.
     """
     if exposure.facts.is_miri:
-        return skipped("not for MIRI, whose pixels' kTC noise is not known apart")
+        return skipped("not for MIRI: its kTC noise cannot be measured separately")
     if references["saturation"] is None:
         return skipped("there is no saturation reference")
     pedestal, _ = fit_ktc(

@@ -17,16 +17,16 @@ STEP = Step(
     zeroframe=Array(CUBE, unit="DN", in_place=True),
 )
 def subtract_superbias(data, bias, zeroframe=None, *, backend=None):
-    """Subtract a bias image, in place; NaN in it counts as zero.
+    """Subtract a bias image, in place. NaN in the image counts as zero.
 
     Parameters
     ----------
     data : (nints, ngroups, ny, nx) float32, DN
     bias : (ny, nx) float32, DN
     zeroframe : (nints, ny, nx) float32 or None, DN
-        Its zeros mean bad data and stay zero.
+        Zeros mark bad data and stay zero.
     backend : str or Backend, optional
-        Where to work; by default where the arrays are.
+        The default is the device of the arrays.
 
     Notes
     -----

@@ -1,7 +1,6 @@
-"""What the array functions of the steps take besides arrays: each kind of value, what it accepts, and how it says no.
+"""Kinds of arguments of the array functions, other than arrays: the accepted values, and errors for others.
 
-A value that a run hands on was settled before (`gpucoron.parameters`), so that most of these rules are for those who
-call a function themselves.
+The engine has checked its values before (`gpucoron.parameters`), so most of these rules apply to direct calls.
 """
 
 import math
@@ -13,12 +12,12 @@ import numpy as np
 from gpucoron.errors import ArgumentError
 from gpucoron.parameters import Bounds
 
-#: longest value that a message repeats, characters
+#: longest value that a message quotes, characters
 _LONGEST = 60
 
 
 class Plain:
-    """What all kinds have in common: no unit, and a value is needed."""
+    """Base class of all kinds: without a unit, and None is not accepted."""
 
     unit = ""
     optional = False
@@ -26,20 +25,20 @@ class Plain:
 
 @dataclass(frozen=True)
 class Number(Bounds):
-    """One number, within bounds that are not checked in a run: there the step's own parameter decides.
+    """One number within bounds. In a run the bounds are not checked, because the parameter of the step was.
 
     Attributes
     ----------
     unit : str
-        For messages.
+        Unit for messages.
     positive : bool
-        Above 0 and finite, in a run as well.
+        Above 0 and finite; also checked in a run.
     whole : bool
-        Without a fraction; 2.0 is taken as 2.
+        An integer; 2.0 becomes 2.
     nan : bool
         NaN is accepted.
     optional : bool
-        As a field: None is accepted.
+        None is accepted for an attribute of an object.
     """
 
     unit: str = ""
@@ -50,17 +49,17 @@ class Number(Bounds):
 
     @property
     def expected(self):
-        """What a message says that it must be."""
-        words = ["a whole number" if self.whole else "a finite number" if self.finite else "a number"]
-        words += [f"in {self.unit}"] if self.unit and not self.whole else []
+        """The description of accepted numbers for messages."""
+        parts = ["a whole number" if self.whole else "a finite number" if self.finite else "a number"]
+        parts += [f"in {self.unit}"] if self.unit and not self.whole else []
         if self.minimum is not None:
-            words.append(f"of {self.minimum} or more")
+            parts.append(f"of {self.minimum} or more")
         elif self.positive or self.above is not None:
-            words.append(f"above {0 if self.positive else self.above}")
-        return " ".join(words)
+            parts.append(f"above {0 if self.positive else self.above}")
+        return " ".join(parts)
 
     def take(self, name, value, *, strict=True):
-        """Give a number as Python has it, or refuse it; without ``strict`` as in a run."""
+        """Return a Python number, or raise an ArgumentError; ``strict`` is false in a run."""
         if isinstance(value, np.ndarray) and value.ndim == 0:
             value = value[()]
         is_number = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
@@ -78,10 +77,10 @@ class Number(Bounds):
 
 @dataclass(frozen=True)
 class Switch(Plain):
-    """True or false; 1 and 0 stand for them."""
+    """True or false; 1 and 0 are accepted too."""
 
     def take(self, name, value):
-        """Give the value as a bool, or refuse it."""
+        """Return the value as a bool, or raise an ArgumentError."""
         if isinstance(value, np.ndarray) and value.ndim == 0:
             value = value[()]
         if not isinstance(value, numbers.Integral | np.bool_) or value not in (0, 1):
@@ -99,7 +98,7 @@ class Choice(Plain):
         object.__setattr__(self, "options", options)
 
     def take(self, name, value):
-        """Give the option, or refuse the value."""
+        """Return the option, or raise an ArgumentError."""
         is_plain = isinstance(value, str | numbers.Integral) and not isinstance(value, bool)
         if not is_plain or value not in self.options:
             refuse(name, f"one of {', '.join(map(str, self.options))}", value)
@@ -108,9 +107,10 @@ class Choice(Plain):
 
 @dataclass(frozen=True, init=False)
 class Having(Plain):
-    """An object of a kind, known by what it has.
+    """An object with certain attributes; it is passed on unchanged.
 
-    ``names`` are attributes of any value; ``kinds`` of a value of a kind, by name. The object is passed on as it is.
+    ``what`` is its description for messages, ``names`` are attributes with any value, and ``kinds`` maps attributes to
+    the kinds of their values.
     """
 
     what: str
@@ -122,7 +122,7 @@ class Having(Plain):
             object.__setattr__(self, name, value)
 
     def take(self, name, value):
-        """Give the object, or refuse it."""
+        """Return the object, or raise an ArgumentError."""
         missing = [each for each in (*self.names, *self.kinds) if not hasattr(value, each)]
         if missing:
             without = f", which has no {missing[0]}" if len(missing) < len(self.names) + len(self.kinds) else ""
@@ -136,27 +136,27 @@ class Having(Plain):
 
 @dataclass(frozen=True)
 class Options(Plain):
-    """Keywords that a function takes beside its own, by name; others are for what it calls to refuse."""
+    """Additional keywords of a function, by name; unknown keywords are refused by the function that it calls."""
 
     kinds: dict
 
     def take(self, name, value):
-        """Give the keywords, each as its kind gives it."""
+        """Return the keywords with their converted values."""
         return {key: self.kinds[key].take(key, own) if key in self.kinds else own for key, own in value.items()}
 
 
 @dataclass(frozen=True)
 class Kind(Plain):
-    """Anything else: ``check`` raises for what is none, and the value is passed on as it is.
+    """Any other value: ``check`` raises an error for invalid values; valid values are passed on unchanged.
 
-    An ArgumentError of ``check`` tells what is wrong; at another error the message says what was expected.
+    The message is that of ``check`` if it raises an ArgumentError; for other errors it says what was expected.
     """
 
     what: str
     check: object
 
     def take(self, name, value):
-        """Give the value, or refuse it."""
+        """Return the value, or raise an ArgumentError."""
         try:
             self.check(value)
         except ArgumentError as error:
@@ -168,21 +168,21 @@ class Kind(Plain):
 
 
 def kinds_of(settings, **others):
-    """List the kinds of an operation's settings, by name: 0 or more, or true or false, unless ``others`` say so.
+    """Return the kinds of the settings of an operation, by name.
 
     Parameters
     ----------
     settings : type
-        A dataclass whose fields are float, int or bool, or among the others.
+        A dataclass. Fields of type float and int must be 0 or more.
     **others
-        Kinds by the fields' names.
+        Kinds of the other fields, by name.
     """
     usual = {float: Number(minimum=0), int: Number(whole=True, minimum=0), bool: Switch()}
     return {each.name: others.get(each.name) or usual[each.type] for each in fields(settings)}
 
 
 def refuse(name, expected, value, more=""):
-    """Raise the ArgumentError for a value that is none of the expected."""
+    """Raise the ArgumentError for an unexpected value."""
     text = repr(value)
     if len(text) > _LONGEST or "\n" in text:
         text = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
@@ -191,7 +191,7 @@ def refuse(name, expected, value, more=""):
 
 
 def refuse_units(name, value, unit=""):
-    """Refuse quantities, whose unit would be lost without a word."""
+    """Refuse quantities, because their unit would be lost."""
     is_value = isinstance(value, np.ndarray | np.generic | numbers.Number) or hasattr(value, "to_value")
     # astropy's quantities and columns have a unit; plain arrays and numbers have none
     if is_value and getattr(value, "unit", None) is not None:
@@ -200,9 +200,9 @@ def refuse_units(name, value, unit=""):
 
 
 def check_numbers(values, count=None):
-    """Refuse what is no flat sequence of finite numbers, of ``count`` of them where that is given."""
-    numbers_given = np.asarray(values)
-    if numbers_given.ndim != 1 or numbers_given.dtype.kind not in "fiu":
+    """Refuse values that are not a flat sequence of finite numbers, or not ``count`` of them."""
+    array = np.asarray(values)
+    if array.ndim != 1 or array.dtype.kind not in "fiu":
         raise TypeError(values)
-    if count not in (None, len(numbers_given)) or not np.isfinite(numbers_given).all():
+    if count not in (None, len(array)) or not np.isfinite(array).all():
         raise ValueError(values)

@@ -1,8 +1,8 @@
-"""What an exposure takes in anonymous memory under a limit, measured in a process of its own.
+"""Measure the anonymous memory of an exposure under a limit, in a new process.
 
-``python measure_memory.py SMALL LARGE FOLDER ROOM OPTIONS``: reduces a small exposure, so that all programs are loaded,
-then the large one with ROOM bytes more than that takes, and without a limit; prints a JSON object. The references of
-each are in ``crds`` beside it.
+``python measure_memory.py SMALL LARGE FOLDER ROOM OPTIONS`` reduces a small exposure to load all libraries, then the
+large one with ROOM bytes in addition, and without a limit; prints a JSON object. The references of each are in
+``crds`` next to it.
 """
 
 import json
@@ -51,7 +51,8 @@ def main():
     print(json.dumps(said))
 
 
-#: another process watches, so that nothing here holds it up: Linux keeps no high-water mark of anonymous memory
+#: another process samples the memory, so that this one is not delayed: Linux keeps no high-water mark of anonymous
+#: memory
 WATCHING = """
 import select, sys
 from gpucoron.backends.process_memory import anonymous_memory
@@ -68,7 +69,7 @@ while True:
 
 
 class Watch:
-    """The largest anonymous memory of this process since it was asked for last."""
+    """The peak anonymous memory of this process since the last query."""
 
     def __init__(self):
         command = [sys.executable, "-c", WATCHING, str(os.getpid())]
@@ -87,7 +88,7 @@ def _reduce(path, output_dir, options, **more):
 
 
 def _differences(run, limited, whole_run, whole):
-    """Name the arrays that are not the same bits."""
+    """Return the names of arrays that are not bit-identical."""
     pairs = {f"{product} {name}": (product, name) for product in ("rate", "rateints") for name in SLOPE_ARRAYS}
     different = [
         label
@@ -95,9 +96,9 @@ def _differences(run, limited, whole_run, whole):
         if not np.array_equal(_bits(getattr(limited[product], name)), _bits(getattr(whole[product], name)))
     ]
     for name in ("data", "groupdq", "pixeldq", "zeroframe"):
-        ours, wanted = getattr(run.exposure, name), getattr(whole_run.exposure, name)
-        if wanted is not None and not all(
-            np.array_equal(_bits(a), _bits(b)) for a, b in zip(ours, wanted, strict=True)
+        ours, expected = getattr(run.exposure, name), getattr(whole_run.exposure, name)
+        if expected is not None and not all(
+            np.array_equal(_bits(a), _bits(b)) for a, b in zip(ours, expected, strict=True)
         ):
             different.append(name)
     return different

@@ -1,4 +1,4 @@
-"""What stands for a backend and for its memory, wherever they may be given: one meaning, and one message."""
+"""Names of backends and memory limits have the same meaning and the same error message everywhere."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_sizes(size):
 
 
 @pytest.mark.parametrize("size", NO_SIZES)
-def test_what_is_no_size(size):
+def test_invalid_memory_sizes(size):
     for error in (ParameterError, ValueError):
         with pytest.raises(
             error, match="^max_memory: expected a size such as '4G', .* a positive number of bytes, got"
@@ -62,7 +62,7 @@ def test_no_size_is_no_limit():
 
 
 @pytest.mark.parametrize("name", [*CHOICES, *BACKENDS])
-def test_options_that_nobody_takes_are_refused_by_name(name):
+def test_unknown_options_are_refused_by_name(name):
     every = {option for kind in BACKENDS.values() for option in kind.options}
     for option in every - set(options_of(name)):
         owner = next(each for each, kind in BACKENDS.items() if option in kind.options)
@@ -96,7 +96,7 @@ def test_tiles(value):
 
 @pytest.mark.parametrize("value", [5, 0.5, True, b"folder"])
 def test_options_of_another_kind_are_refused_by_name(value):
-    """No device is needed for that: a backend as a parameter would ask for it."""
+    """No device is needed, because the options are checked first."""
     for name, option, expected in (
         ("cpu", "scratch_dir", "the path of a folder"),
         ("auto", "cupy", "a module like CuPy"),
@@ -128,11 +128,11 @@ def test_the_function_is_named_where_its_backend_cannot_be():
     assert (data == 1).all()
 
 
-def test_a_choice_leaves_out_what_its_backend_has_no_use_for(caplog):
+def test_a_choice_ignores_options_of_its_other_backends(caplog):
     with caplog.at_level("INFO"):
         backend = get_backend("auto", device=0, n_threads=1)
     unused = {"device", "n_threads"} - set(BACKENDS[backend.name].options)
-    assert f"backend '{backend.name}' has no use for {', '.join(unused)}" in caplog.text
+    assert f"backend '{backend.name}' ignores {', '.join(unused)}" in caplog.text
 
 
 def test_none_is_auto_and_a_backend_is_itself():
@@ -140,13 +140,13 @@ def test_none_is_auto_and_a_backend_is_itself():
     backend = get_backend("numpy")
     assert get_backend(backend) is backend
     assert get_backend(backend, max_memory=None) is backend
-    with pytest.raises(ArgumentError, match="n_threads: a Backend has its own"):
+    with pytest.raises(ArgumentError, match="n_threads: a Backend already has its options"):
         get_backend(backend, n_threads=2)
 
 
 @pytest.mark.parametrize("name", ["numpy", "cpu"])
 def test_answers_come_home_together(name):
-    """Of tuples and of slopes every array; None and numbers stay."""
+    """All arrays in tuples and slopes are copied to the host; None and numbers are unchanged."""
     from gpucoron.steps.ramp_fit import fit
 
     data = 20.0 * np.arange(1, 7)[:, None, None] + np.zeros((2, 6, 2, 2))
@@ -172,7 +172,7 @@ COATS = {
 
 
 @pytest.mark.parametrize("coat", COATS)
-def test_what_is_no_backend_or_size_is_refused_at_once(coat, nircam, tmp_path):
+def test_invalid_backends_and_sizes_are_refused_at_once(coat, nircam, tmp_path):
     out = tmp_path / "out"
     with nircam.cache.activate():
         for options, error, message in (
@@ -203,7 +203,7 @@ def test_a_small_limit_given_as_text_counts(nircam, tmp_path, caplog):
 
 
 def test_a_backend_has_its_own_memory(nircam, tmp_path):
-    with nircam.cache.activate(), pytest.raises(ParameterError, match="max_memory: a Backend has its own"):
+    with nircam.cache.activate(), pytest.raises(ParameterError, match="max_memory: a Backend already has its options"):
         reduce_file(nircam.path, tmp_path, backend=get_backend("numpy"), max_memory="4G")
 
 

@@ -1,4 +1,4 @@
-"""An exposure that the memory does not hold: its ramps are in a file, the peak is bounded, the answers are the same."""
+"""An exposure larger than the memory: its ramps are in a file, peak memory is bounded, and results are the same."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from tests.cases.jump import simulate as simulate_jumps
 from tests.cases.parity_edits import saturate_at_borders, several_jumps
 from tests.cases.pipelines import SLOPE_ARRAYS
 
-#: arguments of simulated exposures whose ramps are larger than the memory allowed, and how they are reduced
+#: arguments of simulated exposures whose ramps exceed the memory limit, and how they are reduced
 PEAKS = {
     "MIRI": (
         ("MIRI", "MASK1550", "FASTR1", 30, 12),
@@ -37,12 +37,12 @@ PEAKS = {
         {"profile": "spaceklip", "stage_1overf": "groups", "steps": {"subtract_1overf": {"model_type": "median"}}},
     ),
 }
-#: bytes above what the programs take: references, products and the smallest pieces take some 110 MB of them
+#: bytes in addition to the loaded libraries: references, products and the smallest chunks need about 110 MB of these
 ROOM = 125_000_000
 
 
 def measure(exposures, folder, name):
-    """Reduce a case under a limit in a process of its own; see measure_memory.py."""
+    """Reduce a case under a limit in a new process; see measure_memory.py."""
     arguments, more, options = PEAKS[name]
     small = exposures(*arguments[:3], 10, 3, **more)
     large = exposures(*arguments, **more)
@@ -60,16 +60,16 @@ def measure(exposures, folder, name):
 @pytest.mark.skipif(anonymous_memory() == 0, reason="the system does not tell anonymous memory")
 @pytest.mark.parametrize("name", PEAKS)
 def test_the_peak_stays_within_the_limit(exposures, tmp_path, name):
-    said = measure(exposures, tmp_path, name)
-    assert said["in_chunks"] == [True, False]
-    assert said["different"] == []
-    assert said["peak"] <= 1.1 * said["limit"], said
-    assert not any("at least" in words for words in said["words"]), said["words"]
-    # Else there was nothing to hold.
-    assert said["unlimited_peak"] > 1.1 * said["limit"], said
+    measured = measure(exposures, tmp_path, name)
+    assert measured["in_chunks"] == [True, False]
+    assert measured["different"] == []
+    assert measured["peak"] <= 1.1 * measured["limit"], measured
+    assert not any("at least" in words for words in measured["words"]), measured["words"]
+    # Otherwise there was nothing to limit.
+    assert measured["unlimited_peak"] > 1.1 * measured["limit"], measured
 
 
-def test_a_limit_that_cannot_be_kept_is_told_and_never_shows_in_the_answer(exposures, tmp_path, caplog):
+def test_a_limit_that_is_too_small_is_reported_and_does_not_change_the_result(exposures, tmp_path, caplog):
     case = exposures("NIRCAM", "SUB320A335R", "RAPID", 6, 2, shape=(32, 40))
     with case.cache.activate():
         _run, whole, _ = gpucoron.reduce_file(case.path, tmp_path / "a", backend="cpu")
@@ -79,12 +79,12 @@ def test_a_limit_that_cannot_be_kept_is_told_and_never_shows_in_the_answer(expos
         for name in SLOPE_ARRAYS:
             np.testing.assert_array_equal(getattr(limited[product], name), getattr(whole[product], name), err_msg=name)
     assert not [path for path in (tmp_path / "b").iterdir() if path.name.startswith(".")]
-    told = re.search(r"max_memory \(--max-memory\) is 10 MB, but this exposure needs (\d+) MB at least", caplog.text)
-    assert told
-    assert int(told[1]) > 30
+    match = re.search(r"max_memory \(--max-memory\) is 10 MB, but this exposure needs (\d+) MB at least", caplog.text)
+    assert match
+    assert int(match[1]) > 30
 
 
-def test_what_is_asked_for_is_not_told(exposures, tmp_path, caplog):
+def test_a_sufficient_limit_is_not_mentioned(exposures, tmp_path, caplog):
     case = exposures("NIRCAM", "SUB320A335R", "RAPID", 6, 2, shape=(32, 40))
     with case.cache.activate():
         gpucoron.reduce_file(case.path, tmp_path, backend="cpu", max_memory=10_000_000_000)
@@ -96,7 +96,7 @@ def saturating_jumps(simulation):
     saturate_at_borders(simulation)
 
 
-#: operation that looks at rows around a chunk -> the step's parameter with which it needs none
+#: operation that needs neighbouring rows -> the step's parameter with which it needs none
 NO_HALO = {"flag_saturation": ("saturation", "n_pix_grow_sat", 0), "search_jumps": ("jump", "flag_4_neighbors", False)}
 
 
@@ -107,7 +107,7 @@ def test_all_that_look_at_rows_around_a_chunk_are_known():
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_no_rows_around_a_chunk(exposures, tmp_path, monkeypatch, rows):
-    """With the ramps in a scratch file."""
+    """The ramps are in a scratch file."""
     case = exposures("NIRCAM", "SUB320A335R", "SHALLOW4", 5, 2, shape=(12, 16), edit=saturating_jumps)
     monkeypatch.setattr(chunks.Loop, "fitting", lambda self, budget: rows)
     steps, found = {step: {name: value} for step, name, value in NO_HALO.values()}, {}
@@ -128,7 +128,7 @@ def test_no_rows_around_a_chunk(exposures, tmp_path, monkeypatch, rows):
 @pytest.mark.parametrize("name", ["numpy", "native"])
 @pytest.mark.parametrize("mode", ["one after the other", "in one pass", "by clipping"])
 def test_operations_in_chunks_of_a_file(tmp_path, name, mode):
-    """Long ramps, which are the kernels' where there is a compiler."""
+    """Long ramps, for which the kernels are used if there is a compiler."""
     options = {"one after the other": {"min_diffs_single_pass": 99}, "by clipping": {"minimum_sigclip_groups": 3}}
     data, groupdq, gain, readnoise = simulate_jumps(np.random.default_rng(4), (3, 34, 23, 12))
     expected = groupdq.copy()
@@ -146,7 +146,7 @@ def test_operations_in_chunks_of_a_file(tmp_path, name, mode):
     assert not list(tmp_path.iterdir())
 
 
-def test_ramps_in_files_are_plain_arrays_that_nobody_finds(tmp_path):
+def test_ramps_in_files_are_plain_arrays_of_unlinked_files(tmp_path):
     files = ScratchFiles(scratch_dir=tmp_path)
     ramp, image = files.zeros((5, 7, 64, 100), np.float32), files.zeros((64, 100), np.float32)
     assert type(ramp) is np.ndarray
@@ -164,7 +164,7 @@ def test_ramps_in_files_are_plain_arrays_that_nobody_finds(tmp_path):
     assert anonymous_memory() - before < large.nbytes / 4
 
 
-def test_a_disk_without_room_is_told(tmp_path):
+def test_a_full_disk_is_reported(tmp_path):
     with pytest.raises(OutputError, match="no room for a scratch file of .* GB"):
         ScratchFiles(scratch_dir=tmp_path).empty((10**6, 10**4, 64, 100), np.float32)
 
@@ -201,11 +201,11 @@ def test_the_limit_of_a_cgroup_counts(monkeypatch, tmp_path):
 
 
 def test_the_peak_can_be_reset():
-    process_memory.forget_high_water()
-    before = process_memory.high_water()
+    process_memory.reset_peak_memory()
+    before = process_memory.peak_memory()
     block = np.ones(50_000_000, np.uint8)
-    assert process_memory.high_water() > before + 40_000_000
+    assert process_memory.peak_memory() > before + 40_000_000
     del block
     if Path("/proc/self/clear_refs").exists():
-        process_memory.forget_high_water()
-        assert process_memory.high_water() < before + 40_000_000
+        process_memory.reset_peak_memory()
+        assert process_memory.peak_memory() < before + 40_000_000

@@ -1,4 +1,4 @@
-"""Exposures larger than the device's memory: the same bits in chunks of any size, and the memory that was promised."""
+"""Exposures larger than the device memory: the same bits with chunks of any size, within the promised memory."""
 
 import copy
 import logging
@@ -25,7 +25,7 @@ from tests.cases.ramp_fit import TIMES
 from tests.cases.ramp_fit import simulate as simulate_ramps
 from tests.cases.saturation import saturating_ramps, saturation_reference
 
-#: rows of a chunk; the images here have 9 rows and more
+#: rows of a chunk; the images here have at least 9 rows
 ROWS = [1, 2, 4, 7]
 
 
@@ -36,12 +36,12 @@ def inner(request):
 
 @pytest.fixture
 def by_number(monkeypatch):
-    """Let a budget be a number of rows or items, whatever the memory."""
+    """Make a budget count rows or items instead of bytes."""
     monkeypatch.setattr(chunks.Loop, "fitting", lambda self, budget: budget)
 
 
 def cut(inner, budget):
-    """Give a backend that works in chunks, and a list of what its device does: (name, shape of the data)."""
+    """Return a backend that works in chunks, and a list of the calls of its device: (name, shape of the data)."""
     device, seen = copy.copy(inner.device), []
 
     def execute(operation, arguments, settings):
@@ -53,7 +53,7 @@ def cut(inner, budget):
 
 
 def run_both(inner, n, name, in_place, *arrays, **options):
-    """Run an operation at once and in chunks, hold what it leaves and answers equal; return answer and chunks."""
+    """Run an operation on the whole and in chunks, compare arrays and results; return result and chunks."""
 
     def copied(array):
         return array.copy() if isinstance(array, np.ndarray) else array
@@ -78,7 +78,7 @@ def run_both(inner, n, name, in_place, *arrays, **options):
 
 
 def assert_same(found, expected, inner):
-    """Hold answers of any kind equal; those in chunks lie on the host."""
+    """Compare results of any type; those from chunks must be on the host."""
     if hasattr(expected, "__dict__") and not hasattr(expected, "dtype"):
         found, expected = (tuple(vars(each).values()) for each in (found, expected))
     if isinstance(expected, tuple):
@@ -125,7 +125,7 @@ def test_jumps(inner, by_number, n_rows, options):
 
 
 def test_jumps_that_reach_far_and_wide(inner, by_number):
-    """Neighbours across every border of chunks, and groups after jumps that a neighbour's flag makes."""
+    """Neighbours across every border of chunks, and groups after jumps that a flag of a neighbour causes."""
     ramps = simulate_jumps(np.random.default_rng(3), (2, 12, 13, 9))
     options = {
         "rejection_threshold": 2.0, "min_jump_to_flag_neighbors": 0.5, "max_jump_to_flag_neighbors": 1e9,
@@ -134,13 +134,13 @@ def test_jumps_that_reach_far_and_wide(inner, by_number):
     for n_rows in (1, 2, 3, 5, 8, 12):
         count, seen = run_both(inner, n_rows, "detect_jumps", [1], *ramps, **options)
         assert count > 100
-        # A row above and one below go along.
+        # One row above and one below are included.
         assert [shape[2] for _, shape in seen[1:-1]] == [n_rows + 2] * (len(seen) - 2)
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 5])
-def test_what_is_decided_by_the_whole_image(inner, by_number, n_rows):
-    """Rows without a usable group, groups lost in some rows only, and groups full of jumps there."""
+def test_decisions_that_need_the_whole_image(inner, by_number, n_rows):
+    """Rows without a usable group, groups that are bad in some rows only, and groups full of jumps there."""
     ramps = simulate_jumps(np.random.default_rng(5), (4, 9, 10, 11))
     ramps[1][:, :, :2] |= DO_NOT_USE
     ramps[1][:, 2:6, 4] |= DO_NOT_USE
@@ -148,7 +148,7 @@ def test_what_is_decided_by_the_whole_image(inner, by_number, n_rows):
     for options in ({}, {"min_diffs_single_pass": 3}, {"minimum_sigclip_groups": 4}, {"minimum_sigclip_groups": 36}):
         count, _ = run_both(inner, n_rows, "detect_jumps", [1], *ramps, **options)
         assert count > 0
-    # Too few groups: nothing is searched, and nothing goes to the device.
+    # Too few groups: nothing is searched, and nothing is copied to the device.
     ramps[1][:, 2:] |= DO_NOT_USE
     count, seen = run_both(inner, n_rows, "detect_jumps", [1], *ramps)
     assert count == -99
@@ -202,7 +202,7 @@ def test_1overf(inner, by_number, n, model_type):
     images = np.random.default_rng(n).normal(size=(5, 24, 64)).astype(np.float32)
     masks, _ = run_both(inner, n, "background_mask", [], images, None)
     _, seen = run_both(inner, n, "fit_1overf", [], images, inner.to_host(masks), model_type=model_type)
-    # What has no kernel runs where the images are.
+    # Operations without a kernel run where the images are.
     assert len(seen) == (0 if inner.name in ("host", "cuda") and model_type == "fft" else -(-5 // n))
 
 
@@ -235,7 +235,7 @@ def test_emicorr(inner, by_number, n):
 
 
 def test_out_of_memory_halves_the_chunk(late_cupy, caplog):
-    """A device that has less than it said: the same bits, and the log says so."""
+    """A device with less memory than it reported: the same bits, and the log reports it."""
     ramps = simulate_jumps(np.random.default_rng(7), (2, 8, 12, 9))
     expected = ramps[1].copy()
     count = get_backend("host", n_threads=1).detect_jumps(ramps[0], expected, *ramps[2:])
@@ -244,7 +244,7 @@ def test_out_of_memory_halves_the_chunk(late_cupy, caplog):
         flags = ramps[1].copy()
         late_cupy.failures, late_cupy.releases = failures, 0
         caplog.clear()
-        # The third failure of five hits a chunk of two rows, the fourth one of a row.
+        # The third of five failures hits a chunk of two rows, the fourth a chunk of one row.
         if failures == 5:
             with pytest.raises(MemoryError, match=r"search_jumps: .* cannot hold one row of 2 x 8 x 9"):
                 backend.detect_jumps(ramps[0], flags, *ramps[2:])
@@ -260,7 +260,7 @@ def test_out_of_memory_halves_the_chunk(late_cupy, caplog):
 
 
 def test_out_of_memory_in_a_later_chunk(late_cupy, by_number):
-    """What was done stays done, and the rows above are still seen as they were."""
+    """Finished chunks are kept, and later ones still see the original rows above them."""
     rng = np.random.default_rng(8)
     data = saturating_ramps(rng, (2, 7, 20, 12))
     groupdq = np.zeros(data.shape, np.uint8)
@@ -272,7 +272,7 @@ def test_out_of_memory_in_a_later_chunk(late_cupy, by_number):
     execute = backend.device.execute
 
     def failing(operation, arguments, settings):
-        # The third chunk has the rows from 12 to 18 and four around them on both sides, as far as there are any.
+        # The third chunk holds the rows 12 to 18, with up to four rows on both sides.
         if len(seen) == 2:
             late_cupy.failures = 1
         return execute(operation, arguments, settings)
@@ -286,7 +286,7 @@ def test_out_of_memory_in_a_later_chunk(late_cupy, by_number):
 
 
 def test_no_memory_for_the_answer(by_number, monkeypatch):
-    """What a chunk changes is put in place last: the chunk is done again on what it was."""
+    """A chunk writes its changes at the end: it is repeated on unchanged data."""
     data, groupdq, gain, readnoise = simulate_jumps(np.random.default_rng(5), (2, 12, 8, 9))
     times, whole = np.arange(1.0, 13.0), get_backend("numpy", n_threads=1)
     expected, found = groupdq.copy(), groupdq.copy()
@@ -312,7 +312,7 @@ def test_no_memory_for_the_answer(by_number, monkeypatch):
 
 
 def calls():
-    """Give calls that use all memory which an operation may take: (operation, arguments by name, settings)."""
+    """Return calls that use as much memory as an operation may need: (operation, arguments by name, settings)."""
     rng = np.random.default_rng(1)
     shape = (3, 40, 80, 100)
     image = shape[2:]
@@ -341,7 +341,7 @@ def calls():
     yield "measure_scatter", {"data": data}, {}
     yield "subtract_emicorr", {"data": data} | wave, {}
     images = rng.normal(size=(80, 64, 100)).astype(np.float32)
-    # Backwards: what lies in one piece is not copied on the host.
+    # Reversed arrays: contiguous ones are not copied on the host.
     reversed_ = {"images": images[::-1], "masks": (images < 2)[::-1]}
     yield "fit_1overf", reversed_, {"vertical_corr": True, "flatten_model": True}
     yield (
@@ -354,27 +354,27 @@ def calls():
 @pytest.mark.parametrize("inner", backend_params(["host"]), indirect=True, scope="module")
 @pytest.mark.parametrize("call", list(calls()), ids=lambda call: call[0])
 def test_memory_is_as_the_model_says(inner, call):
-    """On the host an array is an array: what a chunk takes there at its peak is what a device must have."""
+    """On the host the peak memory of a chunk can be measured; a device needs the same."""
     name, arguments, settings = call
     operation = getattr(operations, name)
     need = memory_needed(operation, {place: arguments.get(place) for place in operation.signature.parameters})
-    getattr(inner.in_chunks(need.of(4)), name)(**arguments, **settings)  # warm: compiled code
+    getattr(inner.in_chunks(need.of(4)), name)(**arguments, **settings)  # warm up: compiled code
     peaks = []
     for n in (20, 40):
         tracemalloc.start()
         try:
             answer = getattr(inner.in_chunks(need.of(n)), name)(**arguments, **settings)
-            # Results on the host are not the device's; they are there from the second chunk on, which is the last.
+            # Results on the host need no device memory; they exist from the second, last chunk on.
             peaks.append(tracemalloc.get_traced_memory()[1] - sum(array.nbytes for array in arrays_of(answer)))
         finally:
             tracemalloc.stop()
-    # The slope is the model's bytes per row; the host holds small things besides.
+    # The slope is the model's bytes per row; the host also holds small objects.
     assert (peaks[1] - peaks[0]) / 20 == pytest.approx(need.each, rel=0.15)
     assert peaks[0] <= 1.05 * need.of(20) + 1e5
 
 
 def arrays_of(answer):
-    """List the arrays of an answer."""
+    """List the arrays of a result."""
     if answer is None:
         return []
     if isinstance(answer, tuple):
@@ -382,7 +382,7 @@ def arrays_of(answer):
     return [answer] if hasattr(answer, "nbytes") else arrays_of(tuple(vars(answer).values()))
 
 
-def test_what_fits_is_left_alone():
+def test_operations_that_fit_are_not_cut():
     shape = (2, 5, 16, 16)
     needed = exposure_memory(shape)
     assert exposure_memory(shape, has_zeroframe=True) > needed
@@ -402,7 +402,7 @@ def test_the_devices_free_memory_is_the_default_limit(late_cupy):
     needed = exposure_memory(shape)
     late_cupy.memory = int(needed / 0.9) + 2
     assert backend.fitting(shape) is backend
-    # The exposure's own arrays are there already: they do not count twice.
+    # The arrays of the exposure exist already and are not counted twice.
     late_cupy.memory = int(needed / 0.9 / 2)
     assert backend.fitting(shape, held=needed // 2 + 2) is backend
     assert backend.fitting(shape).device is backend.device
@@ -428,7 +428,7 @@ def test_the_whole_pipeline_gives_the_same_bits(exposures, inner, arguments, cap
     limited = get_backend(inner.name, max_memory=40_000)
     with case.cache.activate():
         expected = run_ours(case.path, backend=inner)
-        # Read for the device, and then found to be too large; or known before.
+        # Found too large when it has been read for the device, or before.
         assert isinstance(Exposure.read(case.path, limited).data, np.ndarray)
         found = run_ours(case.path, backend=limited)
     assert "in chunks" in caplog.text
@@ -442,7 +442,7 @@ def test_the_whole_pipeline_gives_the_same_bits(exposures, inner, arguments, cap
 
 
 class OnDevice:
-    """An array that NumPy does not know."""
+    """An array that NumPy cannot read."""
 
     def __init__(self, array):
         self.array, self.nbytes = array, array.nbytes

@@ -1,4 +1,4 @@
-"""A device that runs out of memory in the middle of an exposure: it starts again in chunks, and says what ran where."""
+"""A device that runs out of memory during an exposure: it is restarted in chunks, and the log names what ran where."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +16,7 @@ from gpucoron.io.products import history_of
 from tests.cases.backends import usable_backend
 from tests.stand_ins.fake_cupy import OutOfMemoryError
 
-#: a kernel, flags while the file is read, a custom operation that is NumPy's in chunks, and the transfer of references
+#: a kernel, flags while the file is read, a custom operation that runs in NumPy in chunks, the transfer of references
 FULL_AT = ("fit_ramps", "zeros", "fit_ktc", "to_device")
 
 
@@ -27,17 +27,17 @@ def case(exposures):
 
 @pytest.fixture
 def host(request):
-    """The kernels on the host in place of a device, with a limit as a device has one."""
+    """The kernels on the host instead of a device, with a memory limit as on a device."""
     return usable_backend("host", request.config, max_memory=10**9)
 
 
 def fill_up_once(monkeypatch, method, error=None):
-    """Make the device's memory full at the first call of an operation, or of one of its own methods."""
+    """Raise MemoryError at the first call of an operation, or of one of its methods."""
     return fill_up(monkeypatch, HostDevice, method, lambda calls: len(calls) == 1, error)
 
 
 def fill_up(monkeypatch, device, name, is_now, error=None):
-    """Make a device's memory full at those calls of an operation; return what has been called."""
+    """Raise MemoryError at the given calls of an operation; return the list of calls."""
     method = name if hasattr(device, name) else "execute"
     original, calls = getattr(device, method), []
 
@@ -68,7 +68,7 @@ def test_the_exposure_starts_again(case, host, tmp_path, monkeypatch, caplog, me
     assert "starts again, in chunks of rows" in caplog.text
     assert_same_products(models, expected)
     assert len(paths) == 2
-    # Each step is told once, with who did it.
+    # Each step is logged once, with the backend that ran it.
     assert len({record.name for record in run.records}) == len(run.records)
     workers = {record.name: record.workers for record in run.records if record.status == "COMPLETE"}
     assert workers["linearity"] == workers["jump"] == workers["ipc"] == workers["subtract_ktc"] == ("host",)
@@ -86,7 +86,7 @@ def test_in_a_batch(case, host, tmp_path, monkeypatch):
     monkeypatch.setattr("gpucoron.batch.job._backend", lambda name, options: host)
     job = {
         "path": str(case.path), "stage": str(tmp_path), "log": str(tmp_path / "log.txt"), "attempt": 1,
-        "about": {"exposure": "x"}, "profile": "jwst", "steps": {}, "of_run": {}, "backend": "host",
+        "record_fields": {"exposure": "x"}, "profile": "jwst", "steps": {}, "run_parameters": {}, "backend": "host",
         "backend_options": {}, "environment": {},
     }  # fmt: skip
     with case.cache.activate():
@@ -123,8 +123,8 @@ def test_a_row_too_large_for_chunks_is_no_reason_to_start_again(case, request, t
     assert len(calls) == 1
 
 
-def test_what_was_saved_before_is_replaced(case, host, tmp_path, monkeypatch):
-    """Also by a product of a step before any that has run; the folder keeps nothing of the first try."""
+def test_products_of_the_first_attempt_are_replaced(case, host, tmp_path, monkeypatch):
+    """Also products of a step that had finished before; the folder keeps nothing of the first attempt."""
     asked = {"save_intermediates": True, "steps": {"group_scale": {"save_results": True}}}
     with case.cache.activate():
         _, expected, names = gpucoron.reduce_file(case.path, tmp_path / "a", backend="numpy", **asked)
@@ -137,7 +137,7 @@ def test_what_was_saved_before_is_replaced(case, host, tmp_path, monkeypatch):
                 if hdu.name in ("SCI", "ERR", "DQ", "PIXELDQ", "GROUPDQ"):
                     np.testing.assert_array_equal(other[hdu.name].data, hdu.data, err_msg=f"{path.name} {hdu.name}")
             history = "".join(other[0].header["HISTORY"])
-            # Nothing was sent to the device before the first heavy step.
+            # Nothing was copied to the device before the first heavy step.
             assert ("backend numpy+host," if "linearity" in history else "backend numpy") in history
 
 
@@ -165,7 +165,7 @@ def test_the_cpu_has_nothing_else_to_try(case, tmp_path, monkeypatch):
         (RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered"), False),
     ],
 )
-def test_what_cuda_says_where_its_memory_is_full(late_cupy, error, is_full):
+def test_errors_of_cuda_that_mean_out_of_memory(late_cupy, error, is_full):
     assert get_backend("cuda", cupy=late_cupy).is_out_of_memory(error) == is_full
 
 
@@ -177,7 +177,7 @@ def run_with(case, backend, **options):
         return run_steps(plan(Exposure.read(case.path, backend), backend=backend, **options))
 
 
-def test_one_backend_for_all_is_told_in_one_word(case):
+def test_a_single_backend_is_named_once(case):
     run = run_with(case, gpucoron.get_backend("numpy"))
     assert run.workers == ["numpy"]
     (first, *others) = history_of(run)
@@ -185,19 +185,19 @@ def test_one_backend_for_all_is_told_in_one_word(case):
     assert not any("where each step ran" in line for line in others)
 
 
-def test_a_backend_in_several_threads_tells_them_apart(case, host):
+def test_a_backend_records_its_threads_separately(case, host):
     def run(model_type):
         steps = {"subtract_1overf": {"skip": False, "model_type": model_type}}
         return {record.name: record.workers for record in run_with(case, host, steps=steps).records}
 
     with case.cache.activate(), ThreadPoolExecutor(3) as pool:
-        told = list(pool.map(run, ["fft", "median", "fft"]))
-    assert [where["jump"] for where in told] == 3 * [("host",)]
-    assert told[0] == told[2]
-    assert told[0]["subtract_1overf"] == ("host", "numpy")
+        backends_of_steps = list(pool.map(run, ["fft", "median", "fft"]))
+    assert [where["jump"] for where in backends_of_steps] == 3 * [("host",)]
+    assert backends_of_steps[0] == backends_of_steps[2]
+    assert backends_of_steps[0]["subtract_1overf"] == ("host", "numpy")
 
 
-def test_a_round_trip_is_told(case, host):
+def test_a_round_trip_is_recorded(case, host):
     run = run_with(case, host, profile="spaceklip", steps={"subtract_1overf": {"model_type": "fft"}})
     where = {record.name: record.workers for record in run.records if record.status == "COMPLETE"}
     assert where["subtract_1overf"] == ("host", "numpy")
@@ -206,7 +206,7 @@ def test_a_round_trip_is_told(case, host):
 
 
 def test_chunks_give_the_devices_own_bits(case, host, tmp_path, monkeypatch):
-    """But for 1/f noise, whose sums NumPy makes in another order: then within rounding."""
+    """Except for 1/f noise, for which NumPy sums in another order: equal within rounding."""
     for profile, tolerance in (("jwst", 0), ("spaceklip", 2e-4)):
         with case.cache.activate(), monkeypatch.context() as patch:
             _, expected, _ = gpucoron.reduce_file(
@@ -222,7 +222,7 @@ def test_chunks_give_the_devices_own_bits(case, host, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("max_memory", [None, 1000])
-def test_jwsts_own_code_is_told(case, max_memory):
+def test_jwsts_code_is_recorded(case, max_memory):
     native = gpucoron.get_backend("numpy", max_memory=max_memory)
     run = run_with(case, native, steps={"clean_flicker_noise": {"skip": False}, "jump": {"expand_large_events": True}})
     where = {record.name: record.workers for record in run.records if record.status == "COMPLETE"}

@@ -1,4 +1,4 @@
-"""A batch: what it finds, plans, leaves alone and records; as a library and from the command line."""
+"""A batch: files found, the plan, exposures not reduced again, and records; from Python and from the command line."""
 
 import io
 import json
@@ -14,7 +14,7 @@ import pytest
 from astropy.io import fits
 
 import gpucoron.batch
-from gpucoron.batch.inputs import find_files, group_name, read_input, refuse_twins
+from gpucoron.batch.inputs import find_files, group_name, read_input, refuse_duplicates
 from gpucoron.batch.plan import make_plan, parse_shard, settle
 from gpucoron.batch.progress import Bar, PlainLines
 from gpucoron.errors import InputError, ParameterError
@@ -55,7 +55,7 @@ for result in gpucoron.batch.reduce(sys.argv[1], sys.argv[2], backend="cpu", wor
 
 @pytest.fixture(scope="module")
 def reduced(raw, tmp_path_factory):
-    """A batch run by a script without a guard: (its folder, what the script printed)."""
+    """A batch run by a script without a ``__main__`` guard: (its folder, the script's output)."""
     folder = tmp_path_factory.mktemp("reduced")
     (folder / "script.py").write_text(SCRIPT)
     done = subprocess.run(
@@ -72,9 +72,9 @@ def plan_of(raw, output, **options):
 
 
 def test_a_script_needs_no_guard(raw, reduced):
-    output, said = reduced
-    assert said.count("top level") == 1
-    assert said.count(" done ['rate', 'rateints']") == 5
+    output, printed = reduced
+    assert printed.count("top level") == 1
+    assert printed.count(" done ['rate', 'rateints']") == 5
     assert leftovers(output) == []
     assert len(products(output)) == 10
     found = records(output)
@@ -114,7 +114,7 @@ def test_same_bytes_as_one_file_alone(raw, reduced, tmp_path):
 
 
 def test_workers_with_little_memory(raw, reduced, tmp_path):
-    """The limit of the command line reaches the workers: their ramps are in a file beside the products."""
+    """The limit of the command line applies to the workers: their ramps are in a file next to the products."""
     output = tmp_path / "out"
     raw.run(output, "--max-memory", "10M", "--workers", "1", paths=[raw.files[1]])
     alone = products(output)
@@ -125,7 +125,7 @@ def test_workers_with_little_memory(raw, reduced, tmp_path):
     assert leftovers(output) == []
 
 
-def test_what_is_done_is_left_alone(raw, reduced):
+def test_finished_exposures_are_not_reduced_again(raw, reduced):
     output, _said = reduced
     before = records(output)
     plan = plan_of(raw, output)
@@ -143,7 +143,7 @@ def test_what_is_done_is_left_alone(raw, reduced):
     [
         ({"steps": {"jump": {"rejection_threshold": 5.0}}}, "jump.rejection_threshold: default, now 5.0"),
         ({"profile": "spaceklip"}, "profile: jwst, now spaceklip"),
-        ({"of_run": {"save_calibrated_ramp": True}}, "run.save_calibrated_ramp: default, now True"),
+        ({"run_parameters": {"save_calibrated_ramp": True}}, "run.save_calibrated_ramp: default, now True"),
     ],
 )
 def test_products_of_other_parameters_are_replaced_on_request_alone(raw, reduced, change, what):
@@ -156,10 +156,10 @@ def test_products_of_other_parameters_are_replaced_on_request_alone(raw, reduced
 
 
 def test_all_are_done_again_on_request(raw, reduced):
-    assert [planned.reason for planned in plan_of(raw, reduced[0], redo="all").todo] == ["all are wanted"] * 5
+    assert [planned.reason for planned in plan_of(raw, reduced[0], redo="all").todo] == ["all are reduced"] * 5
 
 
-def test_what_is_missing_or_stale_is_done_again(raw, reduced, tmp_path):
+def test_missing_or_outdated_products_are_made_again(raw, reduced, tmp_path):
     output = tmp_path / "out"
     shutil.copytree(reduced[0], output)
     changed = records(output)
@@ -172,7 +172,7 @@ def test_what_is_missing_or_stale_is_done_again(raw, reduced, tmp_path):
     (output / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in changed) + torn)
     reasons = {planned.input.name: planned.reason for planned in plan_of(raw, output).todo}
     expected = ["was made with context jwst_0001.pmap", "was made with jwst 1.0.0", "failed before"]
-    expected += ["the input is another", f"{changed[4]['outputs']['rate']} is missing"]
+    expected += ["the input has changed", f"{changed[4]['outputs']['rate']} is missing"]
     assert [reasons[record["exposure"]] for record in changed] == expected
     only = plan_of(raw, output, redo="failed").todo
     assert [planned.input.name for planned in only] == [changed[2]["exposure"]]
@@ -190,13 +190,13 @@ def test_an_input_of_the_same_size_is_compared(raw, reduced, tmp_path):
         with fits.open(copy) as hdus:
             content[hdus["SCI"].fileinfo()["datLoc"] + 100] ^= 1
         copy.write_bytes(content)
-        assert [planned.reason for planned in make_plan([copy], reduced[0]).todo] == ["the input is another"]
+        assert [planned.reason for planned in make_plan([copy], reduced[0]).todo] == ["the input has changed"]
 
 
 def test_shards_share_a_folder(raw, reduced, tmp_path):
     shards = [raw.start(tmp_path, "--workers", "1", "--shard", f"{index}/2") for index in (1, 2)]
-    said = [process.communicate(timeout=HANG) for process in shards]
-    assert [process.returncode for process in shards] == [0, 0], said
+    printed = [process.communicate(timeout=HANG) for process in shards]
+    assert [process.returncode for process in shards] == [0, 0], printed
     assert {path.name for path in tmp_path.glob("*.jsonl")} >= {"manifest-1-of-2.jsonl", "manifest-2-of-2.jsonl"}
     assert sorted(record["exposure"] for record in records(tmp_path)) == sorted(read_manifests(reduced[0])[0])
     assert products(tmp_path) == products(reduced[0])
@@ -205,15 +205,15 @@ def test_shards_share_a_folder(raw, reduced, tmp_path):
 
 
 def test_dry_run(raw, tmp_path):
-    said = raw.run(tmp_path / "none", "--dry-run")
+    printed = raw.run(tmp_path / "none", "--dry-run")
     assert not (tmp_path / "none").exists()
-    assert "5 of 5 exposures to reduce, 1 skipped" in said
-    assert "8 references" in said
-    assert "jwst_nircam_linearity_9001.fits" in said
-    assert re.search(r"memory up to 0\.2\d GB per worker", said)
-    assert re.search(r"expected time about \d+ s", said)
-    group = said.index("jw01386009001_02101_00001\n")
-    assert said.index("jw01386009001_02101_00001-seg002_nrcalong") > group
+    assert "5 of 5 exposures to reduce, 1 skipped" in printed
+    assert "8 references" in printed
+    assert "jwst_nircam_linearity_9001.fits" in printed
+    assert re.search(r"memory up to 0\.2\d GB per worker", printed)
+    assert re.search(r"expected time about \d+ s", printed)
+    group = printed.index("jw01386009001_02101_00001\n")
+    assert printed.index("jw01386009001_02101_00001-seg002_nrcalong") > group
 
 
 def test_find_files(raw, tmp_path):
@@ -228,7 +228,7 @@ def test_find_files(raw, tmp_path):
     link.unlink()
     shutil.copy(raw.files[0], tmp_path)
     inputs = [read_input(path) for path in find_files([tmp_path, raw.path])]
-    refuse_twins(inputs)
+    refuse_duplicates(inputs)
     assert [found.path.name for found in inputs if found.error] == [raw.files[0].name] * 2
     assert all("products of the same name" in str(found.error) for found in inputs if found.error)
     (tmp_path / "more").symlink_to(raw.path / "more")
@@ -237,7 +237,7 @@ def test_find_files(raw, tmp_path):
     listed.write_text(f"@{listed}\n")
     with pytest.raises(InputError, match="the list names itself"):
         find_files(f"@{listed}")
-    with pytest.raises(InputError, match="it is no list"):
+    with pytest.raises(InputError, match="not a list"):
         find_files(f"@{raw.files[0]}")
     for nothing in (tmp_path / "absent", "@absent"):
         with pytest.raises(InputError, match="absent"):
@@ -297,8 +297,8 @@ def test_references_are_read_once_per_worker(raw, tmp_path, monkeypatch):
             record = reduce_job(
                 {
                     "path": str(path), "stage": str(tmp_path / path.name), "log": str(tmp_path / "log"), "attempt": 1,
-                    "about": {"exposure": path.name.removesuffix("_uncal.fits")}, "profile": "jwst", "steps": {},
-                    "of_run": {}, "backend": "cpu", "backend_options": {}, "environment": {},
+                    "record_fields": {"exposure": path.name.removesuffix("_uncal.fits")}, "profile": "jwst",
+                    "steps": {}, "run_parameters": {}, "backend": "cpu", "backend_options": {}, "environment": {},
                 }
             )  # fmt: skip
             assert record["status"] == "done"
@@ -317,9 +317,9 @@ def test_damaged_references_are_named(raw, tmp_path, monkeypatch):
         from crds.core import heavy_client
 
         size = os.path.getsize(good)
-        told = {"good.fits": {"size": size, "sha1sum": "0" * 40}, "bad.fits": {"size": size, "sha1sum": "none"}}
+        file_info = {"good.fits": {"size": size, "sha1sum": "0" * 40}, "bad.fits": {"size": size, "sha1sum": "none"}}
         monkeypatch.setattr(heavy_client, "get_config_info", lambda observatory: SimpleNamespace(connected=True))
-        monkeypatch.setattr(api, "get_file_info_map", lambda observatory, files, fields: told)
+        monkeypatch.setattr(api, "get_file_info_map", lambda observatory, files, fields: file_info)
         damaged = find_damaged([good, bad])
     assert "SHA-1" in damaged[str(good)]
     assert f"{size - 3000} bytes" in damaged[str(bad)]
@@ -336,7 +336,7 @@ def test_an_exposure_is_not_reduced_with_a_damaged_reference(tmp_path):
     assert "delete it" in result.message
 
 
-def test_workers_share_what_there_is(monkeypatch):
+def test_workers_share_cores_and_memory(monkeypatch):
     from gpucoron.backends import tiles
     from gpucoron.backends.devices import cuda_device
     from gpucoron.batch.pool import worker_options
@@ -350,12 +350,12 @@ def test_workers_share_what_there_is(monkeypatch):
 
     assert options() == [{"n_threads": 1}] * 8
     assert options(memory=4e9) == [{"n_threads": 4}] * 2
-    # More than fits: each has its part, and so has one alone.
+    # More than fits: each worker gets its share, and so does a single one.
     assert options(memory=4e9, workers=3, scratch_dir="out") == [
         {"n_threads": 2, "max_memory": 3_333_333_333, "scratch_dir": "out"}
     ] * 3  # fmt: skip
     assert options(memory=11e9) == [{"n_threads": 8, "max_memory": 10_000_000_000}]
-    # A limit of one's own makes room for more workers.
+    # With a smaller limit, more workers fit.
     assert options(memory=4e9, max_memory=2_000_000_000) == [{"n_threads": 1, "max_memory": 2_000_000_000}] * 5
     assert options(memory=1e9, max_memory=2_000_000_000) == [{"n_threads": 1, "max_memory": 2_000_000_000}] * 8
     monkeypatch.setattr("gpucoron.backends.backend_status", lambda: {"cuda": (True, "two GPUs")})
@@ -368,19 +368,19 @@ def test_workers_share_what_there_is(monkeypatch):
         options(backend="cuda", devices=[5])
 
 
-def test_what_a_batch_says(capsys):
+def test_output_of_a_batch(capsys):
     record = {"seconds": {"total": 1.5}}
     good = gpucoron.batch.Result("one", None, "done", {}, "", record)
     bad = gpucoron.batch.Result("two", None, "failed", {}, "damaged; download it again\nmore", record)
     plan = SimpleNamespace(todo=[good, bad], exposures=[good, bad], context="jwst_9001.pmap")
     stream = io.StringIO()
-    for tell in (PlainLines(stream), Bar()):
-        tell.planning(1, 2)
-        tell.planned(plan)
-        tell.step("one", "jump")
-        tell.result(good)
-        tell.result(bad)
-        tell.close()
+    for progress in (PlainLines(stream), Bar()):
+        progress.planning(1, 2)
+        progress.planned(plan)
+        progress.step("one", "jump")
+        progress.result(good)
+        progress.result(bad)
+        progress.close()
     lines = stream.getvalue().splitlines()
     assert lines[0] == "2 exposures, 2 to reduce; context jwst_9001.pmap"
     assert lines[2].startswith("[2/2, 1 failed, 0 s left] failed")

@@ -1,4 +1,4 @@
-"""A batch on a Dask cluster: a scheduler and two workers in processes of their own."""
+"""A batch on a Dask cluster: a scheduler and two workers in separate processes."""
 
 import json
 import os
@@ -17,10 +17,10 @@ pytest.importorskip("distributed", reason="Dask distributed is not installed: pi
 
 @pytest.fixture
 def cluster(tmp_path):
-    """Start a scheduler and two workers; give the scheduler's address."""
+    """Start a scheduler and two workers; return the address of the scheduler."""
     raw = Raw(tmp_path, 4)
     file = tmp_path / "scheduler.json"
-    # the workers know nothing of CRDS: the jobs tell them
+    # the workers have no CRDS settings: the jobs contain them
     common = {
         "env": {**os.environ, "PYTHONPATH": HOME},
         "stdout": subprocess.DEVNULL,

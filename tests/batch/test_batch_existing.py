@@ -1,4 +1,4 @@
-"""What a batch does to products that are there: refused by name, replaced on request, recognised across versions."""
+"""What a batch does with existing products: refused by name, replaced on request, recognised across versions."""
 
 import hashlib
 import json
@@ -13,8 +13,8 @@ from unittest.mock import patch
 import pytest
 
 import gpucoron.batch
-from gpucoron.batch import asked
-from gpucoron.batch.decision import decide
+from gpucoron.batch import request
+from gpucoron.batch.decision import decide_reduction
 from gpucoron.batch.job import reduce_job
 from gpucoron.batch.plan import make_plan, settle
 from gpucoron.batch.progress import Silent
@@ -35,14 +35,14 @@ def raw(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def headers():
-    """Let headers be read once for all plans: it is what a plan takes longest for."""
+    """Read headers once for all plans, which takes most of the time of a plan."""
     with patch.object(Exposure, "read_headers", cache(Exposure.read_headers)):
         yield
 
 
 @contextmanager
 def working_here(raw):
-    """Let a batch work in this process, which spares the start of workers."""
+    """Run a batch in this process, without starting workers."""
 
     def run_here(jobs, options, descriptors=(), early=()):
         while jobs:
@@ -65,7 +65,7 @@ def here(raw):
 
 @pytest.fixture(scope="module")
 def finished(raw, tmp_path_factory):
-    """The folder of a finished batch; not to be changed."""
+    """The folder of a finished batch; tests must not change it."""
     output = tmp_path_factory.mktemp("finished")
     with working_here(raw):
         assert len(list(gpucoron.batch.reduce(raw.path, output, backend="numpy", workers=1))) == 2
@@ -78,13 +78,13 @@ def output(finished, tmp_path):
 
 
 def plan_of(raw, output, **options):
-    """Plan, and tell for each exposure what would be done, and why."""
-    profile, steps, of_run = (
-        options.pop(name, usual) for name, usual in (("profile", "jwst"), ("steps", {}), ("of_run", {}))
+    """Plan, and return for each exposure what would be done, and why."""
+    profile, steps, run_parameters = (
+        options.pop(name, usual) for name, usual in (("profile", "jwst"), ("steps", {}), ("run_parameters", {}))
     )
-    steps = settle(profile, steps, of_run)
+    steps = settle(profile, steps, run_parameters)
     with raw.cache.activate():
-        plan = make_plan([raw.path], output, profile=profile, steps=steps, of_run=of_run, **options)
+        plan = make_plan([raw.path], output, profile=profile, steps=steps, run_parameters=run_parameters, **options)
     assert [planned.error for planned in plan.exposures] == [None] * 2
     return [
         ("refuse" if planned.refused else "reduce" if planned.todo else "leave", planned.reason)
@@ -97,21 +97,21 @@ def batch(raw, output, *arguments):
 
 
 def test_one_foreign_product_among_many(raw, here, tmp_path, capsys):
-    """It is refused by name, the others are reduced; --dry-run said so; on request it is replaced, and it alone."""
+    """Its exposure is refused by name, also by --dry-run, and the others are reduced; on request it is replaced."""
     foreign = tmp_path / f"{raw.names[0]}_rateints.fits"
     foreign.write_text("somebody else's")
-    reason = f"{foreign.name} is there, and no manifest here knows it"
+    reason = f"{foreign.name} exists, and no manifest in this folder lists it"
     assert batch(raw, tmp_path, "--dry-run") == 2
-    said = capsys.readouterr().out
-    assert f"refuse  {raw.names[0]}" in said
-    assert f"({reason})" in said
-    assert "1 of 2 exposures to reduce" in said
+    printed = capsys.readouterr().out
+    assert f"refuse  {raw.names[0]}" in printed
+    assert f"({reason})" in printed
+    assert "1 of 2 exposures to reduce" in printed
     assert batch(raw, tmp_path) == 2
-    said, told = capsys.readouterr()
-    assert "1 done, 1 refused" in said
-    assert f"{reason}; use --overwrite" in told
-    assert "1 exposure was refused" in told
-    assert "--resume --overwrite replaces what is there" in told
+    printed, stderr = capsys.readouterr()
+    assert "1 done, 1 refused" in printed
+    assert f"{reason}; use --overwrite" in stderr
+    assert "1 exposure was refused" in stderr
+    assert "--resume --overwrite replaces these products" in stderr
     assert foreign.read_text() == "somebody else's"
     assert not (tmp_path / f"{raw.names[0]}_rate.fits").exists()
     assert [(record["exposure"], record["status"]) for record in lines(tmp_path)] == [
@@ -140,7 +140,7 @@ def test_overwrite_alone_reduces_everything_again(raw, here, output, capsys):
 
 
 class Meanwhile(Silent):
-    """Somebody puts a file into the folder while the batch is at work."""
+    """Write a file of another origin into the folder while the batch runs."""
 
     def __init__(self, path):
         self.path = path
@@ -151,7 +151,7 @@ class Meanwhile(Silent):
 
 @pytest.mark.parametrize("steps", [{}, {"linearity": {"save_results": True, "search_output_file": False}}])
 def test_a_product_that_is_in_the_way_only_in_the_end(raw, here, tmp_path, steps):
-    """None of the products is moved then. What is named by the header is known in the end alone."""
+    """Then no product is moved. A name that depends on the header is known only at the end."""
     name = raw.names[0]
     foreign = tmp_path / (f"{name}_linearity.fits" if steps else f"{name}_rate.fits")
     results = gpucoron.batch.reduce(
@@ -159,7 +159,7 @@ def test_a_product_that_is_in_the_way_only_in_the_end(raw, here, tmp_path, steps
     )
     (result,) = results
     assert result.status == "refused"
-    assert result.message.startswith(f"{foreign.name} is there, and no manifest here knows it; use --overwrite")
+    assert result.message.startswith(f"{foreign.name} exists, and no manifest in this folder lists it; use --overwrite")
     assert foreign.read_text() == "somebody else's"
     assert [path.name for path in tmp_path.glob("*.fits")] == [foreign.name]
     assert lines(tmp_path) == []
@@ -174,7 +174,7 @@ def test_extra_products_are_known_before(raw, finished, tmp_path):
     asks = (
         {"steps": {"ramp_fit": {"save_opt": True}}},
         {"steps": {"jump": {"save_results": True, "output_dir": str(elsewhere)}}},
-        {"of_run": {"save_calibrated_ramp": True}},
+        {"run_parameters": {"save_calibrated_ramp": True}},
         {"steps": {"ramp_fit": {"skip": True}}},
     )
     for options in asks:
@@ -191,15 +191,15 @@ def test_results_of_steps_in_other_folders(raw, here, tmp_path, where):
     options = {"steps": steps, "backend": "numpy", "workers": 1}
     assert [result.status for result in gpucoron.batch.reduce(raw.files[0], output, **options)] == ["done"]
     made = elsewhere / f"{raw.names[0]}_jump.fits"
-    told = f"elsewhere/{made.name}" if where.startswith("out") else str(made)
-    assert read_manifests(output)[0][raw.names[0]]["outputs"]["jump"] == told
+    recorded = f"elsewhere/{made.name}" if where.startswith("out") else str(made)
+    assert read_manifests(output)[0][raw.names[0]]["outputs"]["jump"] == recorded
     assert list(gpucoron.batch.reduce(raw.files[0], output, **options)) == []
     made.unlink()
-    assert plan_of(raw, output, steps=steps)[0] == ("reduce", f"{told} is missing")
+    assert plan_of(raw, output, steps=steps)[0] == ("reduce", f"{recorded} is missing")
 
 
 def test_killed_when_a_step_has_written_elsewhere(raw, here, tmp_path, monkeypatch):
-    """It is recorded before it is written, for it does not pass through the batch's own folder."""
+    """Such a product is recorded before it is written, because it bypasses the staging folder."""
     from gpucoron.batch import run
 
     def end(*arguments):
@@ -215,7 +215,7 @@ def test_killed_when_a_step_has_written_elsewhere(raw, here, tmp_path, monkeypat
 
 
 def test_a_started_record_is_whose_products_are(raw, output):
-    """What was moved when the batch was killed is ours, whatever of it is there; the report shows it, too."""
+    """Products that were moved before the batch was killed belong to it, even if some are missing; so in the report."""
     from gpucoron.report import write_report
 
     record = read_manifests(output)[0][raw.names[0]]
@@ -230,7 +230,7 @@ def test_a_started_record_is_whose_products_are(raw, output):
 
 
 def test_an_input_of_an_earlier_date(raw, output, tmp_path):
-    """A file from the archive has the archive's date, which may be before the first one was reduced."""
+    """A file from the archive has the archive's date, which may be older than the first reduction."""
     copy = shutil.copy2(raw.files[0], tmp_path / raw.files[0].name)
     with raw.cache.activate():
         assert [planned.reason for planned in make_plan([copy], output).exposures] == ["done"]
@@ -238,24 +238,24 @@ def test_an_input_of_an_earlier_date(raw, output, tmp_path):
         content[-2881] ^= 1
         copy.write_bytes(content)
         os.utime(copy, (1e9, 1e9))
-        assert [planned.reason for planned in make_plan([copy], output).exposures] == ["the input is another"]
+        assert [planned.reason for planned in make_plan([copy], output).exposures] == ["the input has changed"]
         shutil.copy(raw.files[0], copy)
         assert [planned.reason for planned in make_plan([copy], output).exposures] == ["done"]
 
 
-# 0.1.0 kept no list of what was asked, but the parameters as they were settled, and a digest of them
+# gpucoron 0.1.0 stored no request, but the final parameters and their digest
 
 
 def as_0_1_0_wrote(record, states=None):
-    """Make the record that gpucoron 0.1.0 has left of an exposure."""
+    """Make the record of an exposure as gpucoron 0.1.0 wrote it."""
     old = {name: value for name, value in record.items() if name not in ("asked", "input_date")}
-    told = [record["profile"], record["parameters"], states or {}]
-    text = json.dumps(told, sort_keys=True, default=str)
+    content = [record["profile"], record["parameters"], states or {}]
+    text = json.dumps(content, sort_keys=True, default=str)
     return old | {"parameters_digest": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def rewrite(output, change):
-    """Change each record that says what came of an exposure; there were no others in 0.1.0."""
+    """Change each record of a finished exposure; 0.1.0 wrote no others."""
     text = "".join(json.dumps(change(record)) + "\n" for record in records(output))
     (output / "manifest.jsonl").write_text(text)
 
@@ -264,28 +264,28 @@ def test_folders_of_0_1_0(raw, output):
     rewrite(output, as_0_1_0_wrote)
     assert plan_of(raw, output) == [("leave", "done")] * 2
     assert plan_of(raw, output, steps={"jump": {"rejection_threshold": 4}}) == [("leave", "done")] * 2
-    told = "other parameters (jump.rejection_threshold: 4.0, now 5.0)"
-    assert plan_of(raw, output, steps={"jump": {"rejection_threshold": 5}}) == [("refuse", told)] * 2
+    reason = "other parameters (jump.rejection_threshold: 4.0, now 5.0)"
+    assert plan_of(raw, output, steps={"jump": {"rejection_threshold": 5}}) == [("refuse", reason)] * 2
     assert plan_of(raw, output, profile="spaceklip")[0] == ("refuse", "other parameters (profile: jwst, now spaceklip)")
-    # the user asked for something then, and no more; and CRDS's files asked for it, in another context
+    # the user set one parameter only, and CRDS files the same, in another context
     cut = {"jump": {"rejection_threshold": 5.0}}
     rewrite(output, lambda record: as_0_1_0_wrote({**record, "parameters": cut}))
-    told = "other parameters (jump.rejection_threshold: 5.0, now 4.0)"
-    assert plan_of(raw, output) == [("refuse", told)] * 2
+    reason = "other parameters (jump.rejection_threshold: 5.0, now 4.0)"
+    assert plan_of(raw, output) == [("refuse", reason)] * 2
     rewrite(output, lambda record: {**record, "context": "jwst_0001.pmap"})
     assert plan_of(raw, output) == [("reduce", "was made with context jwst_0001.pmap")] * 2
-    assert plan_of(raw, output, use_pars=False) == [("refuse", told)] * 2
+    assert plan_of(raw, output, use_pars=False) == [("refuse", reason)] * 2
 
 
 def test_files_of_parameters_then_and_now(raw, output, tmp_path):
-    """0.1.0 kept their sizes and dates in the digest; now it is what they hold that counts."""
+    """The digest of 0.1.0 held their sizes and dates; now their contents count."""
     (gain,) = (raw.cache.path / "references").rglob("*gain*.fits")
     mine = shutil.copy(gain, tmp_path / "mine.fits")
     steps = {"ramp_fit": {"override_gain": str(mine)}}
-    changed = "other parameters (the file of ramp_fit.override_gain is another)"
+    changed = "other parameters (the file of ramp_fit.override_gain has changed)"
     with raw.cache.activate():
         now = make_plan([raw.path], tmp_path / "none", steps=steps).exposures[0]
-    rewrite(output, lambda record: record | {"parameters": steps, "asked": now.asked})
+    rewrite(output, lambda record: record | {"parameters": steps, "asked": now.request})
     assert plan_of(raw, output, steps=steps) == [("leave", "done")] * 2
     os.utime(mine, (1e9, 1e9))
     assert plan_of(raw, output, steps=steps) == [("leave", "done")] * 2
@@ -301,19 +301,19 @@ def test_files_of_parameters_then_and_now(raw, output, tmp_path):
 
 @pytest.mark.parametrize("is_old", [False, True])
 def test_a_later_version_has_other_parameters(raw, output, monkeypatch, is_old):
-    """One is new, one has another name, one another default: that makes no products outdated."""
+    """A new parameter, a renamed one and a new default do not make products outdated."""
     cut = {"jump": {"rejection_threshold": 5.0}}
     with raw.cache.activate():
         before = make_plan([raw.path], output, steps=cut).exposures[0]
-    told = {"parameters": cut, "asked": before.asked, "parameters_digest": before.digest}
-    rewrite(output, lambda record: as_0_1_0_wrote(record | told) if is_old else record | told)
+    old_fields = {"parameters": cut, "asked": before.request, "parameters_digest": before.digest}
+    rewrite(output, lambda record: as_0_1_0_wrote(record | old_fields) if is_old else record | old_fields)
     assert plan_of(raw, output, steps=cut) == [("leave", "done")] * 2
     jump = STEPS["jump"]
     known = {**jump.known, "new": P("new", "float", 1.0, "was not there before")}
     known["cut"] = replace(known.pop("rejection_threshold"), name="cut")
     known["three_group_rejection_threshold"] = replace(known["three_group_rejection_threshold"], default=6.5)
     monkeypatch.setitem(vars(jump), "known", known)
-    monkeypatch.setitem(asked.RENAMED, "jump.rejection_threshold", "jump.cut")
+    monkeypatch.setitem(request.RENAMED, "jump.rejection_threshold", "jump.cut")
     assert plan_of(raw, output, steps={"jump": {"cut": 5}}) == [("leave", "done")] * 2
     with raw.cache.activate():
         assert make_plan([raw.path], output, steps={"jump": {"cut": 5.0}}).exposures[0].digest == before.digest
@@ -325,7 +325,7 @@ def test_a_later_version_has_other_parameters(raw, output, monkeypatch, is_old):
 
 def test_renamed_again_and_again():
     names = {"old_jump": "jump", "jump.a": "jump.b", "jump.b": "jump.c"}
-    assert [asked._todays_name(name, names) for name in ("old_jump.a", "jump.b", "jump.x")] == [
+    assert [request._current_name(name, names) for name in ("old_jump.a", "jump.b", "jump.x")] == [
         "jump.c",
         "jump.c",
         "jump.x",
@@ -333,7 +333,7 @@ def test_renamed_again_and_again():
 
 
 def test_records_that_were_edited(raw, output):
-    """Whatever a manifest holds, it can be decided."""
+    """A decision is possible for any contents of a manifest."""
     with raw.cache.activate():
         plan = make_plan([raw.path], output)
     for odd in (None, [], "x", {"parameters": []}, {"parameters": {}, "files": {"a": 1}}):
@@ -342,7 +342,7 @@ def test_records_that_were_edited(raw, output):
                 file.write(json.dumps({**plan.past.last[raw.names[0]], field: odd}) + "\n")
             past = read_past(output)
             assert past.n_damaged == 0
-            decision = decide(plan.exposures[0], past, output_dir=output, context=plan.context)
+            decision = decide_reduction(plan.exposures[0], past, output_dir=output, context=plan.context)
             wanted = {"outputs": "done", "asked": "done", "seconds": "done", "shape": "done", "started": "done"}
             expected = wanted.get(field, decision.reason)
             assert decision.reason == expected, (field, odd)
@@ -350,7 +350,7 @@ def test_records_that_were_edited(raw, output):
 
 
 def killed(work):
-    """Do something in a process of its own that kills itself; fail if it does not."""
+    """Run a function in a new process that kills itself; fail if it does not."""
     child = os.fork()
     if child == 0:
         signal.alarm(HANG)
@@ -365,13 +365,13 @@ def killed(work):
 
 @pytest.mark.parametrize("n_moved", [1, 3])
 def test_killed_while_products_are_put_in_place(raw, here, output, n_moved):
-    """Over products of other parameters, on request: the same command goes on without the flag, another does not."""
+    """With products of other parameters, on request: the same command continues without the flag, another does not."""
     cut = {"jump": {"rejection_threshold": 5.0}}
     options = {"steps": cut, "backend": "numpy", "workers": 1}
     real_move, real_append, left = os.replace, Manifest.append, [n_moved]
 
     def move(source, target):
-        if "-stage-" not in str(target):  # else it is written whole, no more
+        if "-stage-" not in str(target):  # otherwise it is written completely, and nothing else
             if not left[0]:
                 os.kill(os.getpid(), signal.SIGKILL)
             left[0] -= 1
@@ -405,7 +405,7 @@ def test_a_product_of_one_name_belongs_to_one_exposure(raw, here, tmp_path, over
     status = {result.exposure: result for result in found}
     assert [status[name].status for name in raw.names] == ["done", "failed"]
     assert f"fixed_jump.fits would replace that of {raw.names[0]}" in status[raw.names[1]].message
-    # also where the other one is no part of this batch
+    # even if the other exposure is not in this batch
     left = list(gpucoron.batch.reduce(raw.files[1], tmp_path, steps=steps, backend="numpy", workers=1))
     assert [result.status for result in left] == ["refused"]
     assert f"fixed_jump.fits is a product of {raw.names[0]}" in left[0].message
@@ -415,7 +415,7 @@ def test_a_folder_in_the_place_of_a_product(raw, here, tmp_path):
     (tmp_path / f"{raw.names[0]}_rateints.fits").mkdir()
     found = list(gpucoron.batch.reduce(raw.files[0], tmp_path, overwrite=True, backend="numpy", workers=1))
     assert [result.status for result in found] == ["failed"]
-    assert "a folder is in the way" in found[0].message
+    assert "a folder has the name of a product" in found[0].message
     assert not list(tmp_path.glob("*_rate.fits"))
 
 
@@ -423,7 +423,7 @@ def test_a_folder_in_the_place_of_a_product(raw, here, tmp_path):
     "change",
     [{"seconds": {"total": "x"}}, {"shape": 5}, {"shape": ["a"]}, {"shape": [None]}, {"outputs": {"rate": "x" * 5000}}],
 )
-def test_what_is_odd_in_a_record_ends_no_plan(raw, here, output, change):
+def test_odd_records_do_not_stop_a_plan(raw, here, output, change):
     path = output / "manifest.jsonl"
     records_there = [json.loads(line) | change for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(record) + "\n" for record in records_there))
@@ -459,7 +459,7 @@ def test_a_cut_file_is_known_to_the_plan(raw, here, tmp_path):
         *({"steps": steps} for steps in (5, {"jump": 5}, [("jump", {})], {5: {}}, {"jump": {5: 1}})),
     ],
 )
-def test_what_cannot_be_meant_is_refused_at_once(raw, tmp_path, given):
+def test_invalid_arguments_are_refused_at_once(raw, tmp_path, given):
     with pytest.raises(ParameterError):
         gpucoron.batch.reduce(raw.path, **({"output_dir": tmp_path / "out"} | given))
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""What may happen to a batch, on real processes: killed, out of room, given damaged files; it goes on from there."""
+"""A batch in real processes survives kills, a full disk and damaged files, and continues from there."""
 
 import random
 import shutil
@@ -23,7 +23,7 @@ def raw(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(raw, tmp_path_factory):
-    """The products of a batch that nothing happened to."""
+    """The products of a batch without faults."""
     output = tmp_path_factory.mktemp("undisturbed")
     raw.run(output, "--workers", "2")
     made = products(output)
@@ -32,7 +32,7 @@ def undisturbed(raw, tmp_path_factory):
 
 
 def check_complete(raw, output, undisturbed):
-    """See that all is there as if nothing had happened, and that nothing was done twice."""
+    """Check that the results are as without faults, and that no exposure was reduced twice."""
     assert products(output) == undisturbed
     assert leftovers(output) == []
     done = [record["exposure"] for record in records(output) if record["status"] == "done"]
@@ -126,7 +126,7 @@ def test_interrupted(raw, undisturbed, tmp_path):
 
 
 def test_killed_workers(raw, undisturbed, tmp_path):
-    """One exposure loses its worker once, another one whenever it is tried."""
+    """One exposure loses its worker once, another one on every attempt."""
     once, always = raw.names[2], raw.names[5]
     output, log = tmp_path / "out", tmp_path / "deaths"
     log.write_text("")
@@ -161,9 +161,9 @@ def small_disk(tmp_path):
 
 
 def test_full_disk(raw, undisturbed, small_disk):
-    said = raw.run(small_disk, "--workers", "2", expect=2)
-    assert "the disk is full" in said
-    assert "make room" in said
+    printed = raw.run(small_disk, "--workers", "2", expect=2)
+    assert "the disk is full" in printed
+    assert "make room" in printed
     assert leftovers(small_disk) == []
     whole = products(small_disk)
     done = [record for record in records(small_disk) if record["status"] == "done"]
@@ -184,7 +184,7 @@ def test_damaged_inputs_among_good_ones(raw, tmp_path):
     truncated.write_bytes(raw.files[3].read_bytes()[:-30_000])
     (folder / "jw01386099001_02101_00001_nrcalong_uncal.fits").write_text("this is no FITS file")
     output = tmp_path / "out"
-    said = raw.run(output, "--workers", "1", paths=[folder], expect=2)
+    printed = raw.run(output, "--workers", "1", paths=[folder], expect=2)
     found = {record["exposure"]: record for record in records(output)}
     assert sorted(record["status"] for record in found.values()) == ["done"] * 3 + ["failed"] * 2
     of_truncated = found[raw.files[3].name.removesuffix("_uncal.fits")]
@@ -192,15 +192,15 @@ def test_damaged_inputs_among_good_ones(raw, tmp_path):
     assert "truncated" in of_truncated["error"]["message"]
     assert "download it again" in of_truncated["error"]["message"]
     assert "Traceback" in of_truncated["error"]["traceback"]
-    assert "jw01386099001_02101_00001_nrcalong" in said
-    # once it has been downloaded again
+    assert "jw01386099001_02101_00001_nrcalong" in printed
+    # once the file has been downloaded again
     shutil.copy(raw.files[3], truncated)
     raw.run(output, "--workers", "1", paths=[folder], expect=2)
     assert len(products(output)) == 8
 
 
 def test_a_reference_that_vanishes_after_the_plan(tmp_path):
-    """Workers look references up again, without a connection: each exposure says what it lacks."""
+    """Workers look up references again, without a connection: each exposure reports its missing reference."""
     raw = Raw(tmp_path, 2)
     (gain,) = (raw.cache.path / "references").rglob("*gain*.fits")
     hidden = tmp_path / "gain.fits"
@@ -224,22 +224,22 @@ def test_a_second_batch_waits_for_the_first(raw, undisturbed, tmp_path):
     first = raw.start(tmp_path, "--workers", "2")
     wait_for_lines(tmp_path, first, 1)
     second = raw.start(tmp_path, "--workers", "2")
-    said = second.communicate(timeout=HANG)
+    printed = second.communicate(timeout=HANG)
     first.communicate(timeout=HANG)
     assert first.returncode == 0
-    if second.returncode:  # the first one took its time
-        assert "another batch is at work" in "".join(said)
+    if second.returncode:  # the first batch was still running
+        assert "another batch is running" in "".join(printed)
     check_complete(raw, tmp_path, undisturbed)
 
 
 def test_a_batch_that_stays_is_not_waited_for(tmp_path):
     with (
         Manifest(tmp_path),
-        pytest.raises(OutputError, match="another batch is at work.*--shard"),
+        pytest.raises(OutputError, match="another batch is running.*--shard"),
         Manifest(tmp_path, patience=0.2),
     ):
         pass
-    with Manifest(tmp_path), pytest.raises(OutputError, match="at work"), Manifest(tmp_path, (1, 2), patience=0.2):
+    with Manifest(tmp_path), pytest.raises(OutputError, match="is running"), Manifest(tmp_path, (1, 2), patience=0.2):
         pass
     with Manifest(tmp_path, (1, 2)), Manifest(tmp_path, (2, 2), patience=0.2):
         pass

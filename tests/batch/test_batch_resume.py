@@ -1,7 +1,7 @@
-"""What a batch does again, refuses and leaves alone: drawn histories beside a model of the documented rules.
+"""What a batch reduces again, refuses and keeps: random histories compared with a model of the documented rules.
 
-No exposure is reduced: what stands for it writes the files that it would have made. Plan, decisions, manifest, lock and
-the moving of products are the real ones.
+No exposure is reduced: a replacement writes the files that it would have made. Plan, decisions, manifest, lock and
+moving of products are the real ones.
 """
 
 import json
@@ -25,7 +25,7 @@ from gpucoron.batch.plan import make_plan, settle  # noqa: E402
 from gpucoron.facts import Facts  # noqa: E402
 
 NAMES = ("a", "b", "c")
-#: what a user may ask for: name -> (arguments, what the products then depend on, the products)
+#: possible requests: name -> (arguments, what the products depend on, the products)
 USUAL = ("rate", "rateints")
 ASKED = {
     "nothing": ({}, "usual", USUAL),
@@ -40,12 +40,12 @@ ASKED = {
 
 
 class Killed(BaseException):
-    """The batch ends here."""
+    """Ends the batch at this point."""
 
 
 @lru_cache
 def settled(profile, steps, of_run):
-    """Settle parameters as the engine does for an exposure, without one."""
+    """Resolve parameters as the engine does for an exposure, without one."""
     from gpucoron.engine import settle as settle_all
 
     parameters, of_run, _pars = settle_all(profile=profile, steps=json.loads(steps), pipeline=json.loads(of_run))
@@ -53,10 +53,10 @@ def settled(profile, steps, of_run):
 
 
 def planned_run(look_up):
-    """What `gpucoron.engine.plan` makes of an exposure, as far as a batch looks at it."""
+    """The part of the result of `gpucoron.engine.plan` that a batch reads."""
     from gpucoron.engine import order_of
 
-    asked = look_up._asked
+    asked = look_up._options
     parameters, of_run = settled(asked["profile"], json.dumps(asked["steps"]), json.dumps(asked["pipeline"]))
     exposure = SimpleNamespace(meta=SimpleNamespace(meta=SimpleNamespace(filename="header.fits")))
     order = order_of(Facts("NIRCAM"))
@@ -81,7 +81,7 @@ def read_input(path):
 
 
 class World:
-    """A folder of raw exposures, one of products, CRDS's context, versions; and what happens to batches."""
+    """A folder of raw exposures, one of products, the CRDS context, versions; and events during batches."""
 
     def __init__(self, folder):
         self.raw, self.output = folder / "raw", folder / "out"
@@ -92,14 +92,14 @@ class World:
 
     @contextmanager
     def standing_in(self):
-        """Replace CRDS, headers and workers by what stands for them."""
-        from gpucoron.batch.plan import _LookUp
+        """Replace CRDS, headers and workers by test doubles."""
+        from gpucoron.batch.plan import _ReferenceLookUp
 
-        real_ask, moved = _LookUp._ask, __import__("os").replace
+        real_look_up, moved = _ReferenceLookUp._look_up, __import__("os").replace
 
         def ask(look_up, found):
             with patch("gpucoron.engine.plan", lambda exposure, **options: planned_run(look_up)):
-                return real_ask(look_up, found)
+                return real_look_up(look_up, found)
 
         def move(source, target):
             if self.moves_left is not None:
@@ -111,7 +111,7 @@ class World:
         exposure = SimpleNamespace(meta=SimpleNamespace(meta=SimpleNamespace(observation=SimpleNamespace())))
         changes = {
             "gpucoron.batch.plan.read_input": read_input,
-            "gpucoron.batch.plan._LookUp._ask": ask,
+            "gpucoron.batch.plan._ReferenceLookUp._look_up": ask,
             "gpucoron.io.exposure.Exposure.read_headers": lambda path: exposure,
             "gpucoron.io.crds_lookup.crds_context": lambda: (f"jwst_{self.context:04}.pmap", "14"),
             "gpucoron.io.crds_cache.find_damaged": lambda paths: {},
@@ -133,16 +133,23 @@ class World:
             yield "result", job, self.reduce_job(job)
 
     def reduce_job(self, job):
-        """Write what an exposure would leave; its content tells what it depends on."""
-        from gpucoron.batch.job import now, who
+        """Write the products of an exposure; their contents show what they depend on."""
+        from gpucoron.batch.job import process_info, utc_now
         from gpucoron.files import file_digest
 
-        name, stage, path = job["about"]["exposure"], Path(job["stage"]), Path(job["path"])
-        versions = {**who()["versions"], "gpucoron": f"0.{self.version}"}
-        record = {**job["about"], **who(), "versions": versions, "attempt": 1, "started": now(), "outputs": {}}
+        name, stage, path = job["record_fields"]["exposure"], Path(job["stage"]), Path(job["path"])
+        versions = {**process_info()["versions"], "gpucoron": f"0.{self.version}"}
+        record = {
+            **job["record_fields"],
+            **process_info(),
+            "versions": versions,
+            "attempt": 1,
+            "started": utc_now(),
+            "outputs": {},
+        }
         record |= {"input_sha256": file_digest(path), "seconds": {"total": 1.0}}
         if name in self.failing:
-            return {**record, "status": "failed", "error": {"type": "X", "message": "no"}, "finished": now()}
+            return {**record, "status": "failed", "error": {"type": "X", "message": "no"}, "finished": utc_now()}
         kinds = next(kinds for given, _key, kinds in ASKED.values() if as_asked(given) == asked_of(job))
         kinds = [*kinds, *(["surprise"] if name in self.surprising else [])]
         (stage / "previews").mkdir(parents=True)
@@ -150,7 +157,7 @@ class World:
         for kind in kinds:
             (stage / f"{name}_{kind}.fits").write_text(f"batch {path.read_text()}")
         outputs = {kind: f"{name}_{kind}.fits" for kind in kinds}
-        return {**record, "status": "done", "outputs": outputs, "finished": now()}
+        return {**record, "status": "done", "outputs": outputs, "finished": utc_now()}
 
 
 def as_asked(given):
@@ -160,11 +167,11 @@ def as_asked(given):
 
 
 def asked_of(job):
-    return [job["profile"], job["steps"], job["of_run"]]
+    return [job["profile"], job["steps"], job["run_parameters"]]
 
 
 class Resuming(stateful.RuleBasedStateMachine):
-    """The rules of docs/batch.md, written down once more: who reads them decides as the batch does."""
+    """The rules of docs/batch.md, implemented independently: they must decide like the batch."""
 
     def __init__(self):
         super().__init__()
@@ -172,7 +179,7 @@ class Resuming(stateful.RuleBasedStateMachine):
         self.world = World(self.folder)
         self.standing_in = self.world.standing_in()
         self.standing_in.__enter__()
-        # exposure -> how often its input has changed; what the last attempt came to; what made each file
+        # exposure -> how often its input has changed; result of the last attempt; what made each file
         self.inputs, self.last, self.files, self.known = dict.fromkeys(NAMES, 0), {}, {}, {}
         self.asked = "nothing"
         for name in NAMES:
@@ -188,14 +195,14 @@ class Resuming(stateful.RuleBasedStateMachine):
     def stamp(self, name):
         return {"context": self.world.context, "version": self.world.version, "input": self.inputs[name]}
 
-    # what the rules say
+    # decisions by the rules
 
     def expected(self, name, asked, redo="needed", overwrite=False, kinds=None):
-        """Tell 'reduce', 'refuse' or 'leave', and a word of the reason."""
+        """Return 'reduce', 'refuse' or 'leave', and part of the reason."""
         _given, key, usual = ASKED[asked]
         last = self.last.get(name)
         if redo == "all":
-            wanted = "all are wanted"
+            wanted = "all are reduced"
         elif redo == "failed":
             wanted = "failed before" if last and last["status"] == "failed" else None
         elif last is None:
@@ -213,7 +220,7 @@ class Resuming(stateful.RuleBasedStateMachine):
         elif last["version"] != self.world.version:
             wanted = "made with gpucoron"
         elif last["input"] != self.inputs[name]:
-            wanted = "input is another"
+            wanted = "input has changed"
         else:
             wanted = None
         if wanted is None:
@@ -229,10 +236,10 @@ class Resuming(stateful.RuleBasedStateMachine):
         there = [file for file in there if file in self.files]
         makers = [self.known.get(file) for file in there]
         if None in makers:
-            return "no manifest here knows"
+            return "no manifest in this folder lists"
         return "other parameters" if any(maker["key"] != key for maker in makers) else None
 
-    # what may happen to the folder
+    # events in the folder
 
     @stateful.rule(name=st.sampled_from(NAMES))
     def change_input(self, name):
@@ -319,7 +326,7 @@ class Resuming(stateful.RuleBasedStateMachine):
         assert not [path for path in world.output.iterdir() if path.name.startswith(".")]
 
     def after_reducing(self, name, key, kinds, result, overwrite, killed):
-        """Follow in the model what an exposure has come to that was begun."""
+        """Update the model with the result of an exposure that was started."""
         stamp = {"key": key, **self.stamp(name)}
         kinds = [*kinds, *(["surprise"] if name in self.world.surprising else [])]
         files = [f"{name}_{kind}.fits" for kind in kinds]
@@ -328,7 +335,7 @@ class Resuming(stateful.RuleBasedStateMachine):
             assert killed
             started = self.last_line(name)
             if started is None or started["status"] != "started":
-                return  # its turn had not come
+                return  # it had not been started
             made = {"status": "started", "files": files, **stamp}
             self.last[name] = self.known[name] = made
             self.known |= dict.fromkeys(files, made)
@@ -337,7 +344,7 @@ class Resuming(stateful.RuleBasedStateMachine):
             assert result.status == "failed"
             self.last[name] = {"status": "failed"}
         elif not overwrite and self.obstacle(name, key, kinds):
-            # it was known only in the end what there would be
+            # its products were known only at the end
             assert result.status == "refused"
             assert self.obstacle(name, key, kinds) in result.message
         else:
@@ -352,7 +359,7 @@ class Resuming(stateful.RuleBasedStateMachine):
                 assert (self.world.output / file).read_text().endswith(f"{self.inputs[name]:05}")
 
     def last_line(self, name):
-        """Read what the manifests told last of an exposure: only to know whether a killed batch had come to it."""
+        """Read the last manifest record of an exposure, only to know whether a killed batch had reached it."""
         from gpucoron.records.manifest import read_manifests
 
         record = read_manifests(self.world.output)[0].get(name)
@@ -366,12 +373,12 @@ class Resuming(stateful.RuleBasedStateMachine):
             for planned in plan.exposures:
                 assert planned.error is None
                 verdict, why = self.expected(planned.input.name, self.asked, redo, overwrite)
-                told = "refuse" if planned.refused else "reduce" if planned.todo else "leave"
-                assert (told, why in planned.reason) == (verdict, True), (planned.reason, verdict, why)
+                verdict_of_plan = "refuse" if planned.refused else "reduce" if planned.todo else "leave"
+                assert (verdict_of_plan, why in planned.reason) == (verdict, True), (planned.reason, verdict, why)
 
     @stateful.rule()
     def what_is_done_stays_done(self):
-        """After a batch that may do everything, the next one has nothing to do."""
+        """After a batch without limits, the next one has nothing to do."""
         self.run("needed", True, (1, 1), set(), set(), None)
         given = ASKED[self.asked][0]
         assert list(gpucoron.batch.reduce(self.world.raw, self.world.output, workers=1, **given)) == []
@@ -382,7 +389,7 @@ def plan_of(world, asked, redo="needed", overwrite=False):
     profile, steps = given.pop("profile", "jwst"), given.pop("steps", {})
     steps = settle(profile, steps, given)
     return make_plan(
-        [world.raw], world.output, profile=profile, steps=steps, of_run=given, redo=redo, overwrite=overwrite
+        [world.raw], world.output, profile=profile, steps=steps, run_parameters=given, redo=redo, overwrite=overwrite
     )
 
 

@@ -1,4 +1,4 @@
-"""Workers that start while a batch is planned: who gets them, and that none is left where there is no work."""
+"""Workers that start while a batch is planned: who uses them, and that none is left without work."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def test_they_do_the_work(raw, early, tmp_path):
     assert all(worker.process.returncode is not None for worker in early)
     assert reduce(raw, tmp_path, workers=2) == []
     assert len(early) == 2, "there was nothing to do"
-    # one exposure is unknown: it needs one process, however many are allowed
+    # one exposure is new: it needs one process, even if more are allowed
     manifest = tmp_path / "manifest.jsonl"
     lines = manifest.read_text().splitlines(keepends=True)
     manifest.write_text("".join(line for line in lines if raw.names[0] not in line))
@@ -61,7 +61,7 @@ def test_they_do_the_work(raw, early, tmp_path):
 
 
 def test_a_plan_that_fails_leaves_none(raw, early, tmp_path, monkeypatch):
-    import gpucoron.engine  # now: imported while the context is replaced, it would keep that
+    import gpucoron.engine  # now, because imported while the context is replaced, it would keep the replacement
 
     def fail():
         msg = "no context"
@@ -80,7 +80,7 @@ def test_a_plan_that_fails_leaves_none(raw, early, tmp_path, monkeypatch):
 
 
 def test_those_with_other_threads_are_not_taken(raw, early, tmp_path, monkeypatch):
-    """The guess was one worker with all cores; the plan asks for two that share them."""
+    """One worker with all cores was expected; the plan needs two that share them."""
     monkeypatch.setattr("gpucoron.backends.tiles.available_cores", lambda: 2)
     monkeypatch.setattr("gpucoron.backends.process_memory.free_memory", lambda: 4e9)
     monkeypatch.setattr(pool, "guess_memory", lambda files: 3e9)
@@ -102,11 +102,11 @@ print(reduce_job(json.loads(sys.argv[1]))["status"])
 """
 
 
-def test_a_warm_worker_follows_the_cache_that_it_is_told(raw, tmp_path):
-    """CRDS was imported when its variables still led elsewhere."""
+def test_a_warm_worker_uses_the_cache_of_its_job(raw, tmp_path):
+    """CRDS was imported while its variables pointed elsewhere."""
     job = {
         "path": str(raw.files[0]), "stage": str(tmp_path / "stage"), "log": str(tmp_path / "log"), "attempt": 1,
-        "about": {"exposure": "one"}, "profile": "jwst", "steps": {}, "of_run": {}, "backend": "cpu",
+        "record_fields": {"exposure": "one"}, "profile": "jwst", "steps": {}, "run_parameters": {}, "backend": "cpu",
         "backend_options": {}, "environment": raw.cache.environment,
     }  # fmt: skip
     elsewhere = {

@@ -1,4 +1,4 @@
-"""The persistence file in a batch: exposures in the order of time, whoever works on them, and nothing done twice."""
+"""The persistence file in a batch: exposures in order of time with any workers, and nothing reduced twice."""
 
 import shutil
 from pathlib import Path
@@ -19,7 +19,7 @@ from gpucoron.simulate import simulate
 from gpucoron.simulate.references import write_references
 from tests.cases.batches import records
 
-#: s from the start of one exposure to that of the next
+#: seconds between the starts of two exposures
 APART = 400.0
 #: pixels that the first exposure of each detector saturates
 BRIGHT = (slice(4, 9), slice(6, 16))
@@ -27,7 +27,7 @@ PERSISTENCE = dqflags.pixel["PERSISTENCE"]
 
 
 class Haunted:
-    """Three exposures of one detector, two of another; by name the first one is the last, and it saturates pixels."""
+    """Three exposures of one detector, two of another; the first by name is the last in time, and saturates pixels."""
 
     def __init__(self, folder):
         self.path = folder / "raw"
@@ -58,7 +58,7 @@ class Haunted:
 
 
 def shift_start(path, seconds):
-    """Let an exposure begin later: by its keywords, and by its table of integrations."""
+    """Delay the start of an exposure, in its keywords and its table of integrations."""
     with fits.open(path, mode="update") as hdus:
         hdus[0].header["EXPSTART"] += seconds / 86400
         table = hdus["INT_TIMES"].data
@@ -86,7 +86,7 @@ def steps(file, read=None):
 
 
 def reduce_all(haunted, output, file, paths=None, **options):
-    """Run a batch; exposure -> status of what it has reduced, in the order in which it ended."""
+    """Run a batch; return exposure -> status, in the order in which they ended."""
     with haunted.cache.activate():
         results = gpucoron.batch.reduce(
             paths or [haunted.path], output, steps=steps(file, options.pop("read", None)), backend="cpu", **options
@@ -100,7 +100,7 @@ def plan_of(haunted, output, file):
 
 
 def products(output):
-    """Read what all products hold, bit for bit; their HISTORY names the user's file."""
+    """Read the contents of all products, bit for bit; HISTORY names the user's file, which is omitted."""
     found = {}
     for path in sorted(output.glob("*.fits")):
         with fits.open(path) as hdus:
@@ -111,12 +111,12 @@ def products(output):
 
 
 def remembered(file):
-    """Digest what a persistence file holds for each detector."""
+    """Return the digest of a persistence file's entry for each detector."""
     return {name: entry_digest(entry) for name, entry in read_entries(file).items()}
 
 
 def warned(caplog):
-    """List what a batch has warned of, about persistence."""
+    """List the warnings of a batch about persistence."""
     ours = [record for record in caplog.records if record.name == "gpucoron.batch.persistence"]
     return "\n".join(record.getMessage() for record in ours)
 
@@ -127,7 +127,7 @@ def flagged(output, name):
 
 @pytest.fixture
 def here(monkeypatch):
-    """Let a batch work in this process, which spares the start of workers: the order in which it begins is the same."""
+    """Run a batch in this process, without starting workers: exposures start in the same order."""
     from gpucoron.batch import processes, run
     from gpucoron.batch.job import reduce_job
 
@@ -142,14 +142,14 @@ def here(monkeypatch):
 
 @pytest.fixture(scope="module")
 def clean(haunted, tmp_path_factory):
-    """One batch, start to end, with one worker: its folder."""
+    """The folder of one complete batch with one worker."""
     folder = tmp_path_factory.mktemp("clean")
     assert set(reduce_all(haunted, folder / "out", folder / "memory.asdf", workers=1).values()) == {"done"}
     return folder
 
 
-def test_what_persists_is_flagged_in_all_later_exposures(haunted, clean):
-    with_neighbours = 7 * 12  # saturation grows by a pixel
+def test_persistence_is_flagged_in_all_later_exposures(haunted, clean):
+    with_neighbours = 7 * 12  # saturation grows by one pixel
     assert [flagged(clean / "out", name) for name in haunted.names] == [with_neighbours] * 5
 
 
@@ -163,9 +163,9 @@ def test_batch_gives_jwsts_answer_in_the_order_of_time(haunted, clean, tmp_path)
             theirs = Detector1Pipeline.call(str(path), steps=steps(file))
             ours = fits.getdata(clean / "out" / path.name.replace("_uncal", "_rate"), "DQ")
             np.testing.assert_array_equal(ours, theirs.dq)
-    wanted = remembered(file)
-    assert set(wanted) == {"NRCALONG"}
-    assert remembered(clean / "out" / "persistence" / f"{haunted.names[1]}.asdf") == wanted
+    expected = remembered(file)
+    assert set(expected) == {"NRCALONG"}
+    assert remembered(clean / "out" / "persistence" / f"{haunted.names[1]}.asdf") == expected
     assert set(remembered(clean / "memory.asdf")) == {"NRCALONG", "NRCA2"}
 
 
@@ -186,14 +186,14 @@ def test_a_finished_batch_is_not_done_again(haunted, clean):
 
 
 def damaged(path):
-    """Let a file lose its end; give back what restores it."""
+    """Truncate a file; return a function that restores it."""
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     return lambda: path.write_bytes(whole)
 
 
 def test_a_failure_in_the_middle_costs_no_bit(haunted, clean, here, tmp_path):
-    """What follows the failed exposure is done again where it matters, and only there."""
+    """Exposures after the failed one are reduced again if their persistence changes, and only then."""
     output, file = tmp_path / "out", tmp_path / "memory.asdf"
     first, middle, last = haunted.names[:3]
     restore = damaged(haunted.files[0])
@@ -201,18 +201,18 @@ def test_a_failure_in_the_middle_costs_no_bit(haunted, clean, here, tmp_path):
         done = reduce_all(haunted, output, file, haunted.files[:3], workers=2)
         assert done == {first: "failed", middle: "done", last: "done"}
         assert flagged(output, last) == 0
-        # as long as it fails, the others find what they found
+        # while it fails, the others read the same persistence
         assert reduce_all(haunted, output, file, haunted.files[:3]) == {first: "failed"}
     finally:
         restore()
     assert reduce_all(haunted, output, file, haunted.files[:3]) == dict.fromkeys(haunted.names[:3], "done")
-    wanted = products(clean / "out")
-    assert products(output) == {key: wanted[key] for key in wanted if "nrcalong" in key[0]}
+    expected = products(clean / "out")
+    assert products(output) == {key: expected[key] for key in expected if "nrcalong" in key[0]}
     assert remembered(file) == {"NRCALONG": remembered(clean / "memory.asdf")["NRCALONG"]}
     assert reduce_all(haunted, output, file, haunted.files[:3]) == {}
 
 
-def test_an_interrupted_batch_goes_on_where_it_stopped(haunted, clean, here, tmp_path):
+def test_an_interrupted_batch_continues(haunted, clean, here, tmp_path):
     output, file = tmp_path / "out", tmp_path / "memory.asdf"
     with haunted.cache.activate():
         results = gpucoron.batch.reduce(haunted.files[:3], output, steps=steps(file), backend="cpu", workers=1)
@@ -220,8 +220,8 @@ def test_an_interrupted_batch_goes_on_where_it_stopped(haunted, clean, here, tmp
         results.close()
     assert remembered(file) == remembered(output / "persistence" / f"{stopped}.asdf")
     assert list(reduce_all(haunted, output, file, haunted.files[:3])) == haunted.names[1:3]
-    wanted = products(clean / "out")
-    assert products(output) == {key: wanted[key] for key in wanted if "nrcalong" in key[0]}
+    expected = products(clean / "out")
+    assert products(output) == {key: expected[key] for key in expected if "nrcalong" in key[0]}
 
 
 def test_dask_gives_the_same(haunted, clean, tmp_path):
@@ -231,8 +231,8 @@ def test_dask_gives_the_same(haunted, clean, tmp_path):
         dask = {"engine": "dask", "scheduler": cluster.scheduler_address}
         ended = list(reduce_all(haunted, tmp_path / "out", tmp_path / "memory.asdf", haunted.files[2::-1], **dask))
     assert ended == haunted.names[:3]
-    wanted = products(clean / "out")
-    assert products(tmp_path / "out") == {key: wanted[key] for key in wanted if "nrcalong" in key[0]}
+    expected = products(clean / "out")
+    assert products(tmp_path / "out") == {key: expected[key] for key in expected if "nrcalong" in key[0]}
 
 
 def test_run_takes_files_in_the_order_of_time(haunted, clean, tmp_path, caplog):
@@ -241,10 +241,10 @@ def test_run_takes_files_in_the_order_of_time(haunted, clean, tmp_path, caplog):
         command += ["--set", f"persistence.{name}={value}"]
     with haunted.cache.activate():
         assert cli.main(command) == 0
-    assert "taken in the order of time" in caplog.text
-    wanted = products(clean / "out")
+    assert "reduced in order of time" in caplog.text
+    expected = products(clean / "out")
     found = products(tmp_path / "out")
-    assert found == {key: wanted[key] for key in found}
+    assert found == {key: expected[key] for key in found}
     assert remembered(tmp_path / "memory.asdf") == remembered(
         clean / "out" / "persistence" / f"{haunted.names[1]}.asdf"
     )
@@ -252,7 +252,7 @@ def test_run_takes_files_in_the_order_of_time(haunted, clean, tmp_path, caplog):
 
 @pytest.fixture
 def copied(clean, tmp_path):
-    """The clean batch's folder, to be changed; its file is where it was."""
+    """A copy of the clean batch's folder that may be changed; its persistence file has the same path."""
     shutil.copytree(clean / "out", tmp_path / "out")
     kept = (clean / "memory.asdf").read_bytes()
     yield tmp_path / "out", clean / "memory.asdf"
@@ -263,7 +263,7 @@ def reasons(haunted, output, file):
     return {planned.input.name: planned.reason for planned in plan_of(haunted, output, file).todo}
 
 
-def test_plan_tells_what_has_to_be_done_again(haunted, copied):
+def test_the_plan_lists_exposures_to_reduce_again(haunted, copied):
     output, file = copied
     first, middle, last = haunted.names[:3]
     assert reasons(haunted, output, file) == {}
@@ -285,28 +285,28 @@ def test_a_file_that_others_have_changed_is_a_new_beginning(haunted, copied):
     entry = {**entries["NRCALONG"], "rows": np.array([20]), "cols": np.array([20]), "vals": np.array([4e9])}
     write_entries(file, {**entries, "NRCALONG": entry})
     found = reasons(haunted, output, file)
-    assert set(found) == set(haunted.names[:3])  # not the other detector's
-    assert found[haunted.names[0]] == "other persistence before it"
-    # removed, as it was before the first batch
+    assert set(found) == set(haunted.names[:3])  # not those of the other detector
+    assert found[haunted.names[0]] == "the persistence before it has changed"
+    # removed, as before the first batch
     file.unlink()
     assert reasons(haunted, output, file) == {}
 
 
-def test_a_later_batch_of_other_exposures_goes_on_from_the_earlier_ones(haunted, clean, here, tmp_path, caplog):
-    """Night by night into one folder, as all at once; and what is done again finds what it found."""
+def test_a_later_batch_of_other_exposures_continues_the_chain(haunted, clean, here, tmp_path, caplog):
+    """One batch per night into one folder gives the same as one batch; reducing again reads the same persistence."""
     output, file = tmp_path / "out", tmp_path / "memory.asdf"
-    nights, wanted = haunted.files[:3], remembered(clean / "memory.asdf")["NRCALONG"]
+    nights, expected = haunted.files[:3], remembered(clean / "memory.asdf")["NRCALONG"]
     for path in nights:
         assert list(reduce_all(haunted, output, file, [path]).values()) == ["done"]
     assert products(output) == {key: bits for key, bits in products(clean / "out").items() if "nrcalong" in key[0]}
-    assert remembered(file) == {"NRCALONG": wanted}
+    assert remembered(file) == {"NRCALONG": expected}
     assert not warned(caplog)
-    # one in the middle, by itself: the file goes on to hold what the last one has left
+    # only the middle one: the file still holds the persistence after the last one
     assert reduce_all(haunted, output, file, [nights[1]]) == {}
     assert list(reduce_all(haunted, output, file, [nights[1]], redo="all")) == [haunted.names[1]]
-    assert warned(caplog).startswith(f"persistence: {haunted.names[2]} began after")
+    assert warned(caplog).startswith(f"persistence: {haunted.names[2]} started after")
     assert products(output) == {key: bits for key, bits in products(clean / "out").items() if "nrcalong" in key[0]}
-    assert remembered(file) == {"NRCALONG": wanted}
+    assert remembered(file) == {"NRCALONG": expected}
     assert reduce_all(haunted, output, file, nights) == {}
 
 
@@ -316,25 +316,25 @@ def test_an_earlier_exposure_that_comes_later_is_no_secret(haunted, clean, here,
     reduce_all(haunted, output, file, haunted.files[1:3])
     assert flagged(output, last) == 0
     assert reduce_all(haunted, output, file, haunted.files[:1]) == {first: "done"}
-    assert f"{middle}, {last} began after exposures of this batch" in warned(caplog)
+    assert f"{middle}, {last} started after exposures of this batch" in warned(caplog)
     assert reduce_all(haunted, output, file, haunted.files[:3]) == {middle: "done", last: "done"}
     assert products(output) == {key: bits for key, bits in products(clean / "out").items() if "nrcalong" in key[0]}
     assert remembered(file)["NRCALONG"] == remembered(clean / "memory.asdf")["NRCALONG"]
 
 
-def test_what_another_folder_has_added_in_between_is_not_lost(haunted, clean, here, tmp_path):
-    """The second night is reduced elsewhere: the third begins from the file, and so does a rerun of it."""
+def test_persistence_added_by_another_folder_is_kept(haunted, clean, here, tmp_path):
+    """The second night is reduced elsewhere: the third starts from the file, and so does its rerun."""
     file = tmp_path / "memory.asdf"
     for path, folder in zip(haunted.files[:3], ("out", "elsewhere", "out"), strict=True):
         assert list(reduce_all(haunted, tmp_path / folder, file, [path]).values()) == ["done"]
-    wanted = remembered(clean / "out" / "persistence" / f"{haunted.names[2]}.asdf")
-    assert remembered(file) == wanted
+    expected = remembered(clean / "out" / "persistence" / f"{haunted.names[2]}.asdf")
+    assert remembered(file) == expected
     assert reduce_all(haunted, tmp_path / "out", file, [haunted.files[2]]) == {}
     assert reduce_all(haunted, tmp_path / "out", file, [haunted.files[2]], redo="all") == {haunted.names[2]: "done"}
-    assert remembered(file) == wanted
+    assert remembered(file) == expected
 
 
-def test_two_files_of_a_folder_do_not_share_what_was_before(haunted, here, tmp_path):
+def test_two_files_of_a_folder_have_separate_beginnings(haunted, here, tmp_path):
     output, chain = tmp_path / "out", haunted.files[:2]
     reduce_all(haunted, output, tmp_path / "a.asdf", chain[:1])
     reduce_all(haunted, output, tmp_path / "b.asdf", chain[1:])
@@ -343,13 +343,13 @@ def test_two_files_of_a_folder_do_not_share_what_was_before(haunted, here, tmp_p
 
 
 def test_shards_are_refused_with_the_reason(haunted, tmp_path):
-    with pytest.raises(ParameterError, match="cannot go with --shard: every shard would write that file"):
+    with pytest.raises(ParameterError, match="cannot be used with --shard: every shard would write that file"):
         reduce_all(haunted, tmp_path / "out", tmp_path / "memory.asdf", shard="1/2")
 
 
 @pytest.fixture
 def moved(haunted, tmp_path):
-    """The last exposure of the first detector, as if of a subarray elsewhere on it, with the same number of pixels."""
+    """The last exposure of the first detector, moved to another subarray with the same number of pixels."""
     path = Path(shutil.copy(haunted.files[2], tmp_path))
     with fits.open(path, mode="update") as hdus:
         hdus[0].header["SUBSTRT1"] += 4
@@ -357,26 +357,26 @@ def moved(haunted, tmp_path):
 
 
 def test_subarrays_that_share_a_file_are_refused_by_name(haunted, moved, copied):
-    """Those of one batch, and those that the folder knows; jwst's file would flag wrong pixels in silence."""
+    """In one batch, and across batches in the folder; jwst's file would flag wrong pixels silently."""
     output, file = copied
     for paths, folder in (([*haunted.files[:2], moved], output.with_name("new")), ([moved], output)):
         with haunted.cache.activate(), pytest.raises(ParameterError, match="different subarrays") as caught:
             make_plan(paths, folder, steps=settle("jwst", steps(file), {}))
-        for words in (str(file), haunted.names[0], haunted.names[2], "24 x 24 pixels from", "a file of their own"):
+        for words in (str(file), haunted.names[0], haunted.names[2], "24 x 24 pixels from", "with a separate file"):
             assert words in str(caught.value)
-    with haunted.cache.activate():  # each may have its own
+    with haunted.cache.activate():  # each may have a separate file
         plan = make_plan([moved], output, steps=settle("jwst", steps(file.with_name("other.asdf")), {}))
     assert [planned.error for planned in plan.exposures] == [None]
 
 
 def test_run_warns_of_subarrays_that_share_a_file(haunted, moved, tmp_path, caplog):
-    from gpucoron.cli.run import _in_turn
+    from gpucoron.cli.run import _sort_by_start
 
     parameters = settle_all(steps=steps(tmp_path / "memory.asdf"))[0]
     paths = [str(path) for path in (haunted.files[0], haunted.files[4])]
-    assert _in_turn(paths, parameters) == paths
-    assert not caplog.records  # detectors have no pixels in common
-    assert _in_turn([*paths, str(moved)], parameters)[-1] == str(moved)
+    assert _sort_by_start(paths, parameters) == paths
+    assert not caplog.records  # detectors share no pixels
+    assert _sort_by_start([*paths, str(moved)], parameters)[-1] == str(moved)
     assert f"{haunted.names[0]} (24 x 24 pixels from" in caplog.text
     assert "different subarrays" in caplog.text
 
@@ -384,15 +384,15 @@ def test_run_warns_of_subarrays_that_share_a_file(haunted, moved, tmp_path, capl
 @pytest.mark.parametrize("name", ["save_persistence", "persistence_array_file"])
 @pytest.mark.parametrize("seconds", [None, 0, -5])
 def test_files_without_a_window_are_refused_before_the_work(name, seconds, haunted, tmp_path):
-    """jwst's step ends as FAILED then, and writes no file."""
+    """jwst's step would fail, and write no file."""
     from jwst.persistence.persistence_step import PersistenceStep
 
     assert PersistenceStep(persistence_time=seconds).process_persistence_options(None) == "Failed"
-    wanted = {"skip": False, "persistence_time": seconds, name: str(tmp_path / "memory.asdf")}
+    settings = {"skip": False, "persistence_time": seconds, name: str(tmp_path / "memory.asdf")}
     for reduce in (
-        lambda: settle_all(steps={"persistence": wanted}),
-        lambda: gpucoron.batch.reduce([haunted.path], tmp_path / "out", steps={"persistence": wanted}),
-        lambda: gpucoron.reduce_file(haunted.files[0], tmp_path / "out", steps={"persistence": wanted}),
+        lambda: settle_all(steps={"persistence": settings}),
+        lambda: gpucoron.batch.reduce([haunted.path], tmp_path / "out", steps={"persistence": settings}),
+        lambda: gpucoron.reduce_file(haunted.files[0], tmp_path / "out", steps={"persistence": settings}),
     ):
         with haunted.cache.activate(), pytest.raises(ParameterError, match=f"persistence.{name}=.*memory.*") as caught:
             reduce()
@@ -400,14 +400,14 @@ def test_files_without_a_window_are_refused_before_the_work(name, seconds, haunt
             caught.value
         )
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-    settle_all(steps={"persistence": {**wanted, "skip": True}})
+    settle_all(steps={"persistence": {**settings, "skip": True}})
     settle_all(steps={"persistence": {"skip": False, "persistence_time": seconds}})
 
 
 def test_a_file_that_is_no_asdf_is_the_error_of_each_exposure(haunted, here, tmp_path):
     file = tmp_path / "memory.asdf"
     file.write_text("nothing of the kind")
-    with pytest.raises(ParameterError, match="persistence_array_file: .*it is no ASDF file"):
+    with pytest.raises(ParameterError, match="persistence_array_file: .*it is not in ASDF format"):
         reduce_all(haunted, tmp_path / "out", file)
     assert not (tmp_path / "out").exists()
     file.write_text("#ASDF 1.0.0, and nothing of the kind")
@@ -419,13 +419,13 @@ def test_a_file_that_is_no_asdf_is_the_error_of_each_exposure(haunted, here, tmp
 
 
 def test_without_a_common_file_exposures_do_not_wait(haunted, here, tmp_path):
-    """Each reads what was there before; what the last one in time leaves is written."""
+    """Each reads the original file; that of the last one in time is written at the end."""
     read = tmp_path / "before.asdf"
     plan_steps = settle("jwst", steps(tmp_path / "after", read), {})
     with haunted.cache.activate():
         plan = make_plan([haunted.path], tmp_path / "out", steps=plan_steps)
-    assert {planned.carried.chained for planned in plan.exposures} == {False}
-    assert {str(planned.carried.file) for planned in plan.exposures} == {str(tmp_path / "after.asdf")}
+    assert {planned.persistence_file.chained for planned in plan.exposures} == {False}
+    assert {str(planned.persistence_file.path) for planned in plan.exposures} == {str(tmp_path / "after.asdf")}
     done = reduce_all(haunted, tmp_path / "out", tmp_path / "after", haunted.files[:2], read=read, workers=2)
     assert set(done.values()) == {"done"}
     first, second = haunted.names[:2]

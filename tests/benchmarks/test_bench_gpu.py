@@ -1,4 +1,4 @@
-"""The GPU benchmark rehearsed on the host build: it runs without jwst and astropy, and writes all of its figures."""
+"""Rehearsal of the GPU benchmark on the host build: it runs without jwst and astropy, and writes all results."""
 
 import json
 import subprocess
@@ -71,7 +71,7 @@ def test_it_says_where_it_ran(figures):
 
 @pytest.mark.parametrize("name", ["nircam", "miri"])
 def test_a_whole_exposure_takes_no_more_memory_than_estimated(name, monkeypatch, request):
-    """Over the host build every array is the host's, so that its peak is what a device must hold."""
+    """On the host build every array is on the host, so that its peak memory is what a device must have."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import array_exposures as arrays
     import bench_gpu
@@ -87,7 +87,7 @@ def test_a_whole_exposure_takes_no_more_memory_than_estimated(name, monkeypatch,
         tracemalloc.reset_peak()
         bench_gpu.run_steps(case, arrays.make_exposure(case, data, backend), references, backend)
 
-    reduce()  # warm: imports, compiled code
+    reduce()  # warm up: imports, compiled code
     tracemalloc.start()
     try:
         reduce()

@@ -1,4 +1,4 @@
-"""The parts of the first contact: what they compare, count and keep, one by one."""
+"""The parts of the first contact: what each compares, counts and saves."""
 
 import itertools
 import json
@@ -21,7 +21,7 @@ sys.path.append(str(BENCHMARKS))
 import bench_gpu
 import contact_tests
 import first_contact
-from compare_arrays import compare, tell
+from compare_arrays import compare, summarize
 from contact_machine import compile_everything
 from contact_part import SPOILED, Part, Wrong, read_record
 
@@ -31,7 +31,7 @@ def part(tmp_path):
     return Part(tmp_path / "record.json", tmp_path, 100, 0, False)
 
 
-def test_each_check_is_kept_as_soon_as_it_is_made(part, tmp_path, capsys):
+def test_each_check_is_saved_at_once(part, tmp_path, capsys):
     def look(name, **figures):
         record = read_record(tmp_path / "record.json")
         assert record["running"] == name
@@ -51,7 +51,7 @@ def test_each_check_is_kept_as_soon_as_it_is_made(part, tmp_path, capsys):
         ("two", False, "by 3"),
     ]
     assert "BAD  two" in capsys.readouterr().out
-    # The process that comes after this one makes neither again.
+    # The next process repeats neither check.
     after = Part(tmp_path / "record.json", tmp_path, 100, 0, False)
     assert after.check("one", fail)
     assert not after.check("two", fail)
@@ -78,7 +78,7 @@ def test_a_comparison_is_right_wrong_or_not_done(part, tmp_path):
     assert record["figures"]["wrong"]["against"] == "other"
 
 
-def test_grossly_wrong_products_are_found_whatever_their_number():
+def test_grossly_wrong_products_are_found():
     """Three rows of a large product."""
     good = {"rate rate": np.ones((400, 400), np.float32), "rate dq": np.zeros((400, 400), np.uint32)}
     bad = {name: array.copy() for name, array in good.items()}
@@ -92,7 +92,7 @@ def test_a_comparison_without_a_place_for_libraries_is_not_done(part, tmp_path):
         raise OSError(30, "Read-only file system")
 
     assert part.compare("clipped", refuse, SimpleNamespace(name="host"))
-    # NumPy needs no libraries: there it is a fault.
+    # NumPy needs no libraries: for it this is an error.
     assert not part.compare("saturation", refuse, SimpleNamespace(name="numpy"))
     checks = read_record(tmp_path / "record.json")["checks"]
     assert [check["ok"] for check in checks] == [None, False]
@@ -137,7 +137,7 @@ def test_a_full_disk_is_counted_and_ends_nothing(tmp_path, monkeypatch, capsys):
     assert run.path.exists()
 
 
-def test_what_is_wrong_is_told_before_what_is_absent(tmp_path):
+def test_failed_checks_override_the_status(tmp_path):
     def judge(status, *oks):
         checks = [{"name": "a", "ok": ok, "told": "", "seconds": 0} for ok in oks]
         found = {"checks": checks, "figures": {}, "running": None, "status": status}
@@ -158,7 +158,7 @@ def test_half_a_line_of_outcomes_takes_nothing_with_it(part, tmp_path):
     assert (check["name"], check["ok"]) == ("test_a.py::test_b", False)
 
 
-#: answers as compute-sanitizer does: it finds the fault that is named, unless it is asked about the kernels
+#: results like those of compute-sanitizer: it detects the named fault, except when it checks the kernels
 SANITIZER = """#!/bin/sh
 case "$*" in
     *{found}*) echo "Invalid __global__ write; 1 hazard"; exit 66;;
@@ -167,16 +167,16 @@ esac
 
 
 def test_a_sanitizer_is_believed_only_if_it_finds_a_fault(tmp_path, monkeypatch):
-    sanitizer, told = tmp_path / "compute-sanitizer", []
+    sanitizer, results = tmp_path / "compute-sanitizer", []
     monkeypatch.setattr("tests.tools.sanitize_gpu.find_sanitizer", lambda: str(sanitizer))
-    # Patterns of the command in which it finds a fault: both faults; one of them; everything.
+    # Patterns of the command for which it reports a fault: both faults; one of them; everything.
     for number, found in enumerate(('"py overrun"*|*"py race"', '"py overrun"', "exercise_kernels")):
         sanitizer.write_text(SANITIZER.format(found=found))
         sanitizer.chmod(0o755)
         record = tmp_path / f"{number}.json"
         contact_tests.run_sanitizers(Part(record, tmp_path, 100, 0, False))
-        told.append([check["ok"] for check in read_record(record)["checks"]])
-    assert told == [[True] * 4, [True, True, False, True], [True, False, True, False]]
+        results.append([check["ok"] for check in read_record(record)["checks"]])
+    assert results == [[True] * 4, [True, True, False, True], [True, False, True, False]]
 
 
 def test_a_sanitizer_that_is_absent_is_no_fault(part, tmp_path, monkeypatch):
@@ -213,47 +213,47 @@ def test_a_process_whose_device_answers_no_more_ends(part, tmp_path, monkeypatch
 def test_kernels_are_compiled_once_and_loaded_whole(tmp_path, monkeypatch):
     cupy = make_fake_cupy(monkeypatch, tmp_path)
     monkeypatch.setattr("gpucoron.backends.get_backend", lambda name: get_backend("cuda", cupy=cupy))
-    told = []
+    results = []
     for number in range(2):
         record = tmp_path / f"{number}.json"
         compile_everything(Part(record, tmp_path, 100, 0, False))
-        told.append({check["name"]: check["told"] for check in read_record(record)["checks"]})
-    assert set(told[0]) == {f"{source} is loaded" for source in SOURCES}
-    assert all(words.endswith("compiled") for words in told[0].values())
-    assert all(words.endswith("from the cache") for words in told[1].values())
+        results.append({check["name"]: check["told"] for check in read_record(record)["checks"]})
+    assert set(results[0]) == {f"{source} is loaded" for source in SOURCES}
+    assert all(words.endswith("compiled") for words in results[0].values())
+    assert all(words.endswith("from the cache") for words in results[1].values())
     assert len(cupy.loaded) == 2 * len(SOURCES)
-    assert f"{len(instantiations('jump.cu'))} functions" in told[0]["jump.cu is loaded"]
+    assert f"{len(instantiations('jump.cu'))} functions" in results[0]["jump.cu is loaded"]
 
 
 @pytest.mark.slow
 def test_every_part_runs_over_the_stand_in_for_cupy(tmp_path, monkeypatch, request):
-    """What the scripts themselves do with a device is what CuPy does, as far as the real CuPy can tell."""
+    """The benchmark scripts call CuPy correctly, as far as the real CuPy can check."""
     runner = usable_backend("host", request.config, n_threads=1)
     cupy = make_fake_cupy(monkeypatch, tmp_path, runner=runner)
     backend = get_backend("cuda", cupy=cupy)
-    # Threads that wait for each other are real ones here.
+    # Threads that wait for each other are real threads here.
     device, host = backend.device, runner.device
     device.block_threads, device.frame_threads = host.block_threads, host.frame_threads
     device.choose_lanes = host.choose_lanes
     watch(cupy, monkeypatch)
-    told = {}
+    results = {}
     for name in ("machine", "compile", "operations", "steps", "kernels", "chunks", "timing", "cpu"):
         part = Part(tmp_path / f"{name}.json", tmp_path, 1000, 0, True)
         part._backend = backend
         module, _, function = first_contact.PARTS[name].function.partition(":")
         getattr(import_module(module), function)(part)
-        told[name] = read_record(tmp_path / f"{name}.json")
-        assert [check for check in told[name]["checks"] if not check["ok"]] == []
-    assert told["machine"]["figures"]["machine"]["nvrtc"] == [13, 0]
-    assert told["machine"]["figures"]["machine"]["device"] == "Fake"
-    for case in told["timing"]["figures"]["cases"].values():
+        results[name] = read_record(tmp_path / f"{name}.json")
+        assert [check for check in results[name]["checks"] if not check["ok"]] == []
+    assert results["machine"]["figures"]["machine"]["nvrtc"] == [13, 0]
+    assert results["machine"]["figures"]["machine"]["device"] == "Fake"
+    for case in results["timing"]["figures"]["cases"].values():
         assert case["peak_memory_over_ramp"] > 0
         assert min(step["seconds"] for step in case["steps"].values()) > 0
-    assert all(counts["against"] == "cuda" for counts in told["chunks"]["figures"].values())
+    assert all(counts["against"] == "cuda" for counts in results["chunks"]["figures"].values())
 
 
 def watch(cupy, monkeypatch):
-    """Add to the stand-in what only benchmarks ask of a device: its clock, and how much memory is taken."""
+    """Add to the stand-in what only benchmarks use: the device's clock, and its free memory."""
 
     ticks = itertools.count()
 
@@ -282,7 +282,7 @@ def test_differences_are_counted():
     expected = {"rate": np.float32([1, 2, np.nan, 0.001]), "dq": np.uint32([0, 4, 1, 0])}
     found = {"rate": expected["rate"].copy(), "dq": expected["dq"].copy()}
     counts = compare(found, expected)
-    assert tell(counts) == "the same bits in 8 values"
+    assert summarize(counts) == "the same bits in 8 values"
     found["rate"][1] = np.nextafter(found["rate"][1], np.float32(3))
     assert compare(found, expected)["beyond"] == 1
     counts = compare(found, expected, 2e-7)

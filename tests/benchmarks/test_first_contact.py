@@ -1,4 +1,4 @@
-"""The first contact with a GPU, rehearsed as on a bare machine; what is wrong there is counted, whatever it does."""
+"""Rehearsal of the first contact with a GPU, as on a bare machine; every error is counted."""
 
 import json
 import re
@@ -22,7 +22,7 @@ import first_contact
 
 
 def rehearse(tmp_path, root, *options):
-    """Rehearse on a bare machine; return the exit status, what was printed, and the one JSON file's content."""
+    """Rehearse on a bare machine; return the exit status, the output, and the contents of the JSON file."""
     environment = make_environment(tmp_path / "site") | {"GPUCORON_COMMIT": "abc1234"}
     output = tmp_path / "output"
     status, printed = run_script(
@@ -38,30 +38,30 @@ def rehearse(tmp_path, root, *options):
 @pytest.mark.slow
 def test_a_rehearsal_finds_nothing_wrong_and_measures_everything(tmp_path, request):
     usable_backend("host", request.config)
-    status, printed, path, told = rehearse(tmp_path, ROOT)
+    status, printed, path, results = rehearse(tmp_path, ROOT)
     assert status == 0, printed[-6000:]
-    assert told["wrong"] == 0
-    assert list(told["parts"]) == list(first_contact.PARTS)
+    assert results["wrong"] == 0
+    assert list(results["parts"]) == list(first_contact.PARTS)
     # Only a device has memory that runs out.
-    assert {name for name, part in told["parts"].items() if part["status"] != "ok"} == {"memory-tests"}
-    assert told["parts"]["memory-tests"]["status"] == "not done"
-    for name, part in told["parts"].items():
+    assert {name for name, part in results["parts"].items() if part["status"] != "ok"} == {"memory-tests"}
+    assert results["parts"]["memory-tests"]["status"] == "not done"
+    for name, part in results["parts"].items():
         assert part["budget"] > part["seconds"] > 0
         assert part["checks"], name
         assert all({"name", "ok", "told", "seconds"} == set(check) for check in part["checks"])
         assert f"\n== {name}: " in printed
 
-    machine, figures = told["machine"], {name: part["figures"] for name, part in told["parts"].items()}
+    machine, figures = results["machine"], {name: part["figures"] for name, part in results["parts"].items()}
     assert machine["backend"] == "host"
     assert re.fullmatch(rf"{machine['date'][:10]}-first-contact-host-{machine['commit']}\.json", path.name)
     here = figures["machine"]["here"]
     assert {name for name, is_here in here.items() if is_here} - {"compute-sanitizer"} == {"pytest", "g++"}
 
-    sources = {check["name"].removesuffix(" is loaded") for check in told["parts"]["compile"]["checks"]}
+    sources = {check["name"].removesuffix(" is loaded") for check in results["parts"]["compile"]["checks"]}
     assert sources == set(SOURCES)
     assert figures["operations"]["microseconds"]
     for name in ("operations", "steps", "kernels", "chunks"):
-        for check in told["parts"][name]["checks"]:
+        for check in results["parts"][name]["checks"]:
             if check["name"] != "the cost of an operation":
                 counts = figures[name][check["name"]]
                 assert counts["values"] > 0
@@ -91,7 +91,7 @@ def test_a_rehearsal_finds_nothing_wrong_and_measures_everything(tmp_path, reque
 
 
 def copy_tree(folder):
-    """Copy what the script needs, to break it."""
+    """Copy the files that the script needs, to modify them."""
     for name in ("gpucoron", "kernels", "benchmarks", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results", "data"))
     return folder
@@ -104,8 +104,8 @@ def edit(path, before, after):
 
 
 @pytest.mark.slow
-def test_whatever_goes_wrong_is_counted_and_the_rest_goes_on(tmp_path, request):
-    """A kernel that is wrong, one that kills its process, one that does not compile, and a part that hangs."""
+def test_every_error_is_counted_and_the_other_parts_run(tmp_path, request):
+    """A wrong kernel, one that kills its process, one that does not compile, and a part that hangs."""
     usable_backend("host", request.config)
     root = copy_tree(tmp_path / "tree")
     break_kernels(root / "kernels")
@@ -115,38 +115,38 @@ def test_whatever_goes_wrong_is_counted_and_the_rest_goes_on(tmp_path, request):
         'part.check("a check that hangs", lambda: time.sleep(1000))\n    part.check("the cost of an operation", ',
     )
     parts = ("machine", "compile", "operations", "kernels", "chunks")
-    # Time is what ends a part. The budget is many times what the checks before the hanging one take.
-    status, printed, _, told = rehearse(tmp_path, root, "--parts", *parts, "--budget", "operations=30")
-    assert list(told["parts"]) == list(parts)
+    # The part ends when its time is over. The checks before the hanging one need much less time.
+    status, printed, _, results = rehearse(tmp_path, root, "--parts", *parts, "--budget", "operations=30")
+    assert list(results["parts"]) == list(parts)
     wrong = {
         name: {check["name"]: check["told"] for check in part["checks"] if check["ok"] is False}
-        for name, part in told["parts"].items()
+        for name, part in results["parts"].items()
     }
 
     assert set(wrong["compile"]) == {"subtract_1overf.cu is loaded"}
     assert "subtract_1overf.cu" in wrong["compile"]["subtract_1overf.cu is loaded"]
-    assert len(told["parts"]["compile"]["checks"]) == len(SOURCES)
+    assert len(results["parts"]["compile"]["checks"]) == len(SOURCES)
 
-    operations = told["parts"]["operations"]
+    operations = results["parts"]["operations"]
     assert operations["status"] == "cut after 30 s, in 'a check that hangs'"
     assert operations["wrong"] == 1
-    # What was measured before is there, and where it hung was printed.
+    # Earlier results are kept, and the position where it hung was printed.
     assert operations["figures"]["medians"]["values"] > 0
     assert any("contact_machine.py" in line for line in operations["printed"])
 
-    kernels = told["parts"]["kernels"]
+    kernels = results["parts"]["kernels"]
     assert kernels["status"] == "wrong"
     assert {name for name in wrong["kernels"] if not name.startswith("subtract_1overf")} == {"emicorr", "subtract_ktc"}
     assert "SIGSEGV" in wrong["kernels"]["emicorr"]
     assert "beyond the tolerance (in mean slope, pedestal)" in wrong["kernels"]["subtract_ktc"]
-    # The process that died was followed by another, which did not begin anew.
+    # A new process continued after the one that died, without repeating checks.
     names = [check["name"] for check in kernels["checks"]]
     assert names.index("emicorr") < names.index("likelihood, sound")
     assert len(names) == len(set(names))
     assert kernels["figures"]["likelihood, sound"]["values"] > 0
 
-    assert told["parts"]["chunks"]["status"] == "ok"
-    assert status == told["wrong"] == sum(map(len, wrong.values())) + 1
+    assert results["parts"]["chunks"]["status"] == "ok"
+    assert status == results["wrong"] == sum(map(len, wrong.values())) + 1
     for name in ("emicorr", "subtract_1overf.cu is loaded", "subtract_ktc"):
         assert name in printed[printed.index(" wrong in ") :]
 
@@ -162,9 +162,9 @@ def test_without_a_device_nothing_is_tried(tmp_path):
     status, printed = run_script(environment, BENCHMARKS / "first_contact.py", "--output", tmp_path / "output")
     assert status == 1, printed
     (path,) = (tmp_path / "output").iterdir()
-    told = json.loads(path.read_text())
-    assert list(told["parts"]) == ["machine"]
-    (check,) = told["parts"]["machine"]["checks"]
+    results = json.loads(path.read_text())
+    assert list(results["parts"]) == ["machine"]
+    (check,) = results["parts"]["machine"]["checks"]
     assert "backend 'cuda' cannot run here" in check["told"]
     assert "no other part can run" in printed
 
@@ -173,7 +173,7 @@ def test_options_that_cannot_be_meant_are_refused(tmp_path, capsys):
     for arguments, words in (
         (["--rehearse"], "needs --output"),
         (["--budget", "everything=3"], "no part 'everything'"),
-        (["--budget", "compile=long"], "'long' is no number of seconds"),
+        (["--budget", "compile=long"], "'long' is not a number of seconds"),
         (["--parts", "everything"], "invalid choice"),
     ):
         with pytest.raises(SystemExit) as ended:
@@ -185,7 +185,7 @@ def test_options_that_cannot_be_meant_are_refused(tmp_path, capsys):
         assert options.parts == ["machine", "timing"]
 
 
-def test_budgets_fill_the_time_and_long_parts_take_what_is_left(monkeypatch, tmp_path):
+def test_long_parts_get_the_remaining_time(monkeypatch, tmp_path):
     assert sum(plan.budget for plan in first_contact.PARTS.values()) == first_contact.DEADLINE < 540
     now = 1000.0
     monkeypatch.setattr(first_contact.time, "time", lambda: now)
@@ -193,15 +193,15 @@ def test_budgets_fill_the_time_and_long_parts_take_what_is_left(monkeypatch, tmp
     budgets = {name: plan.budget for name, plan in first_contact.PARTS.items()}
     assert run.seconds_for("timing") == budgets["timing"]
     assert run.seconds_for("cpu") == 7
-    # All later parts keep theirs.
+    # All later parts keep their budgets.
     assert run.seconds_for("tests") == first_contact.DEADLINE - budgets["sanitizers"]
     now += first_contact.DEADLINE - 20
     assert run.seconds_for("timing") == run.seconds_for("tests") == 20
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_whoever_ends_the_run_ends_its_part(tmp_path, how):
-    """A part that hangs silently would keep the device."""
+def test_ending_the_run_ends_its_part(tmp_path, how):
+    """A part that hangs would keep the device."""
     root = copy_tree(tmp_path / "tree")
     edit(
         root / "benchmarks" / "contact_machine.py",

@@ -1,1 +1,1 @@
-"""Shared cases: small ramps, exposures, batches and references that tests of several folders use."""
+"""Shared test cases: small ramps, exposures, batches and references."""

@@ -1,4 +1,4 @@
-"""Arguments for every array function of the steps: small arrays, on which each of them has something to do."""
+"""Arguments for every array function of the steps: small arrays on which each function has an effect."""
 
 import copy
 from importlib import import_module
@@ -16,7 +16,7 @@ from gpucoron.steps.emicorr import ReadTimes
 from gpucoron.steps.likelihood import list_read_times
 from gpucoron.steps.refpix import PseudoReference
 
-#: modules with array functions that declare no step of their own
+#: modules with array functions but without a step declaration
 SHARED = ("likelihood", "group_matching", "combined_rate", "known_sources")
 SHAPE = NINTS, NGROUPS, NY, NX = 2, 6, 16, 20
 
@@ -37,7 +37,7 @@ FUNCTIONS = {name: function for name, function in functions().items() if hasattr
 
 
 def make_arrays():
-    """Make an array for every name under which the functions take one."""
+    """Make an array for every argument name of the functions."""
     rng = np.random.default_rng(3)
     data = (rng.normal(300, 20, SHAPE).cumsum(axis=1) + rng.normal(0, 50, (NINTS, 1, NY, NX))).astype(np.float32)
     data[:, 3:, ::5, ::7] += 9000
@@ -104,7 +104,7 @@ def slopes(shape, seed=4):
 
 
 FACTS = Facts("NIRCAM", fastaxis=-1, slowaxis=2, group_time=2.0, frame_time=1.0, nframes=2, groupgap=0)
-#: what is no array, for each name under which functions must be given it
+#: values of arguments that must not be arrays
 OTHERS = {
     "frame_divisor": 4,
     "nframes": 3,
@@ -125,7 +125,7 @@ OTHERS = {
     "times": ReadTimes(1, 70, 0),
     "shape": (NY, NX),
 }
-#: further arguments of a function, which go before; None: the optional array is left out
+#: additional arguments of a function; None: the optional array is omitted
 OF_FUNCTIONS = {
     "apply_rateints_outliers.find_outliers": {"sigma_cut": 5.0},
     "combined_rate.combine_rateints": {"fitted": slopes((NINTS, NY, NX), 9)},
@@ -144,19 +144,19 @@ OF_FUNCTIONS = {
     "ramp_fit.select_groups": {"firstgroup": 1, "lastgroup": 4},
     "likelihood.fit_integrations": {"zeroframe": None},
 }
-#: arrays of other axes than elsewhere
+#: arrays with other axes than in other functions
 CUBES = {"subtract_1overf.noise_of_rateints": ("data",)}
 IMAGES = {"rate": (NY, NX), "rateints": (NINTS, NY, NX), "fitted": (NINTS, NY, NX), "slopes": (NY, NX)}
 
 
 def settings_of_jump():
-    """Make parameters for which the gain is looked at."""
+    """Make parameters with which the gain is used."""
     after = {"after_jump_flag_dn1": 100.0, "after_jump_flag_time1": 4.0}
     return STEPS["jump"].settings(**after, apply_minimum_groups=False)
 
 
 def make_arguments(name):
-    """Make fresh arguments, by name, of a function; without ``backend``."""
+    """Make new arguments of a function, by name, without ``backend``."""
     import inspect
 
     function, arrays = FUNCTIONS[name], make_arrays()
@@ -182,7 +182,7 @@ def make_arguments(name):
 
 
 def call(name, arguments, **options):
-    """Call a function: what it answers, and all arrays that it was given, as they are after it."""
+    """Call a function; return its result, and all arrays that it received as they are afterwards."""
     function = FUNCTIONS[name]
     if name == "jump.electron_thresholds":
         return function(arguments["gain"], 100.0, 200.0, **options)
@@ -190,7 +190,7 @@ def call(name, arguments, **options):
 
 
 def flat(answer):
-    """List the arrays and numbers of an answer, those of Slopes and the like one by one."""
+    """List the arrays and numbers of a result; those of Slopes and similar objects separately."""
     if hasattr(answer, "__dataclass_fields__"):
         answer = tuple(getattr(answer, each) for each in answer.__dataclass_fields__)
     if isinstance(answer, (tuple, list)):

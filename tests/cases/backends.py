@@ -5,7 +5,20 @@ import os
 import pytest
 
 #: packages that a machine with a GPU may lack: jwst, what tests compare with it, what reads and writes files, and tools
-PEERS = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "astropy", "matplotlib", "rich", "psutil", "PIL")
+PEERS = (
+    "jwst",
+    "stcal",
+    "stdatamodels",
+    "stpipe",
+    "crds",
+    "asdf",
+    "astropy",
+    "matplotlib",
+    "rich",
+    "psutil",
+    "PIL",
+    "threadpoolctl",
+)
 
 
 def backend_params(names):
@@ -14,7 +27,7 @@ def backend_params(names):
 
 
 def usable_backend(name, config, **options):
-    """Make a backend; skip where it cannot run, but fail where it must: g++ in CI, a GPU with --require-gpu."""
+    """Make a backend; skip the test if it cannot run, but fail if it must: g++ in CI, a GPU with --require-gpu."""
     from gpucoron.backends import backend_status, get_backend
 
     usable, reason = backend_status()[name]

@@ -1,4 +1,4 @@
-"""Folders of tiny exposures, and batches of them in processes of their own."""
+"""Folders of tiny exposures, and batches of them in separate processes."""
 
 import json
 import os
@@ -19,7 +19,7 @@ HOME = str(ROOT)
 
 
 class Raw:
-    """A folder of tiny NIRCam exposures, ``names`` their exposures' names, with a CRDS cache of their own."""
+    """A folder of tiny NIRCam exposures with their CRDS cache; ``names`` are the names of the exposures."""
 
     def __init__(self, folder, count, **arguments):
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,12 +41,12 @@ class Raw:
         self.names = sorted(path.name.removesuffix("_uncal.fits") for path in self.files)
 
     def environment(self, *folders):
-        """Variables for a process that uses the cache, modules of these folders, and the package of this checkout."""
+        """Environment variables for a process that uses the cache, these folders of modules, and this package."""
         path = os.pathsep.join([*map(str, folders), HOME])
         return {**os.environ, **self.cache.environment, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
     def start(self, output, *arguments, paths=None, folders=()):
-        """Start ``gpucoron batch`` in another process, which finds modules in ``folders`` first."""
+        """Start ``gpucoron batch`` in a new process, which imports from ``folders`` first."""
         command = [sys.executable, "-m", "gpucoron.cli", "batch", *map(str, paths or [self.path])]
         return subprocess.Popen(
             [*command, "-o", str(output), "--backend", "cpu", *arguments],
@@ -57,7 +57,7 @@ class Raw:
         )
 
     def run(self, output, *arguments, paths=None, expect=0):
-        """Run ``gpucoron batch`` to its end; return what it said."""
+        """Run ``gpucoron batch`` until it ends; return its output."""
         process = self.start(output, *arguments, paths=paths)
         out, err = process.communicate(timeout=HANG)
         assert process.returncode == expect, out + err
@@ -65,7 +65,7 @@ class Raw:
 
 
 def lines(output):
-    """Read all lines of a folder's manifests."""
+    """Read all lines of the manifests in a folder."""
     return [
         json.loads(line)
         for path in sorted(Path(output).glob("manifest*.jsonl"))
@@ -74,17 +74,17 @@ def lines(output):
 
 
 def records(output):
-    """Read what a folder's manifests tell of exposures that came to an end, one way or another."""
+    """Read the manifest records of finished exposures, failed ones included."""
     return [record for record in lines(output) if record["status"] != "started"]
 
 
 def products(output):
-    """Read all products: name -> their bytes without dates, the hash of a header that holds one, and the log."""
+    """Read all products: name -> their bytes without dates, or the hash of the header if it holds one, and the log."""
     return {path.name: _timeless(path) for path in sorted(Path(output).glob("*.fits"))}
 
 
 def _timeless(path):
-    """Read a product's extensions: (name, header, content), without what tells when and how fast it was made."""
+    """Read the extensions of a product: (name, header, content), without times and durations."""
     whole = path.read_bytes()
     date = rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?|_fits_hash: [0-9a-f]{64}"
     parts = []
@@ -93,19 +93,19 @@ def _timeless(path):
             place = hdu.fileinfo()
             header = whole[place["hdrLoc"] : place["datLoc"]]
             content = whole[place["datLoc"] : place["datLoc"] + place["datSpan"]]
-            if hdu.name == "ASDF":  # the log is in there, and its length in the header
+            if hdu.name == "ASDF":  # the header holds the log and its length
                 header, content = b"", re.sub(rb"(?ms)^cal_logs:.*?^(?=\S)", b"", content).rstrip(b"\0")
             parts.append((hdu.name, re.sub(date, b"", header), re.sub(date, b"", content)))
     return parts
 
 
 def leftovers(output):
-    """List what only a batch at work may have in its folder."""
+    """List files that only a running batch may have in its folder."""
     return [path.name for path in Path(output).iterdir() if path.name.startswith(".")]
 
 
 def wait_for_lines(output, process, count):
-    """Wait until a batch has recorded the end of so many exposures; the batch itself must not end before."""
+    """Wait until a running batch has recorded the end of ``count`` exposures."""
 
     def are_there():
         assert process.poll() is None, process.communicate()

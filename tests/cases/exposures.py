@@ -1,4 +1,4 @@
-"""Simulated exposures for the tests, each with a CRDS cache of its own."""
+"""Simulated exposures for the tests, each with its CRDS cache."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ class Case:
 
 
 class CaseMaker:
-    """Makes cases and remembers them: the same call gives the same case."""
+    """Make and cache simulated exposures: equal calls return the same case."""
 
     def __init__(self, tmp_path_factory):
         self._factory = tmp_path_factory
@@ -58,7 +58,7 @@ class CaseMaker:
 
 
 def write_ramp(path, mark):
-    """Turn ``*_uncal.fits`` into ``*_ramp.fits`` with the flags that ``mark`` sets."""
+    """Convert ``*_uncal.fits`` into ``*_ramp.fits`` with the flags that ``mark`` sets."""
     from stdatamodels.jwst.datamodels import RampModel
 
     ramp = path.with_name(path.name.replace("_uncal", "_ramp"))

@@ -45,7 +45,7 @@ OPTIONS = {
 
 
 def simulate(rng, shape, *, hits=0.02, bad=True, step=None, gain_scatter=0.05):
-    """Make ramps with jumps, and with flags, NaN and impossible gains where ``bad``; DN in multiples of ``step``."""
+    """Make ramps with jumps, and with ``bad`` also flags, NaN and invalid gains; DN in multiples of ``step``."""
     nints, ngroups, ny, nx = shape
     flux = 20 * (1 + 20 * (rng.random((ny, nx)) > 0.9))
     counts = rng.poisson(flux, size=shape).astype(float)
@@ -71,7 +71,7 @@ def simulate(rng, shape, *, hits=0.02, bad=True, step=None, gain_scatter=0.05):
 
 
 def after_round_trip(options, gain):
-    """Pass the thresholds in electrons through DN and back, as stcal's caller must, to the same float64."""
+    """Convert thresholds from electrons to DN and back, as stcal's caller must, to the same float64."""
     median_gain = np.float64(np.nanmedian(gain))
     thresholds = {
         name: value / median_gain * median_gain for name, value in options.items() if name[:-1].endswith("_e")

@@ -37,7 +37,7 @@ def make_exposure(rng, nints=3, ngroups=8, *, zeroframe=False, **facts):
     slope = rng.gamma(1, 3000, (nints, 1, NY, NX))
     data = 10000 + slope * np.arange(1, ngroups + 1)[:, None, None] + rng.normal(0, 20, shape)
     groupdq = np.where(data > 30000, SATURATED, 0) | rng.choice([0, 1, 4, 64], p=[0.7, 0.1, 0.1, 0.1], size=shape)
-    # Flags of later groups need not follow from those of earlier ones.
+    # Flags of later groups need not follow from those of earlier ones
     groupdq = np.where(rng.random(shape) < 0.02, groupdq ^ SATURATED, groupdq)
     zero = rng.normal(9000, 50, (nints, NY, NX)) * (rng.random((nints, NY, NX)) > 0.1)
     return Exposure(
@@ -50,7 +50,7 @@ def make_exposure(rng, nints=3, ngroups=8, *, zeroframe=False, **facts):
 
 
 def make_model(exposure):
-    """Make the RampModel that jwst would see."""
+    """Make the RampModel that jwst would get."""
     from stdatamodels.jwst.datamodels import RampModel
 
     facts = exposure.facts
@@ -70,7 +70,7 @@ def make_model(exposure):
 
 
 def in_subarray(model, exposure):
-    """Give a reference model the exposure's place on the detector, so that jwst does not cut it."""
+    """Give a reference model the exposure's position on the detector, so that jwst does not cut it."""
     for name in ("xstart", "ystart", "xsize", "ysize"):
         setattr(model.meta.subarray, name, getattr(exposure.facts, name))
     model.meta.instrument.name = exposure.facts.instrument
@@ -78,7 +78,7 @@ def in_subarray(model, exposure):
 
 
 def reference(facts=None, **arrays):
-    """Make a reference as the steps see it: read-only arrays and facts."""
+    """Make a reference as for the steps: read-only arrays and facts."""
     for array in arrays.values():
         if array is not None:
             array.flags.writeable = False

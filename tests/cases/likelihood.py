@@ -1,4 +1,4 @@
-"""Ramps for the tests of the likelihood fit, and what the engine gives to the steps that use it."""
+"""Ramps for tests of the likelihood fit, and the inputs of the steps that use it."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ BACKEND = get_backend("numpy", n_threads=1)
 
 
 def draw_diffs(rng, read_times, npixels, *, jumps=0.3, faintest=-1.0, brightest=2.5, used=1.0):
-    """Draw ramps read by read; return (diffs, sig, mask of those in use)."""
+    """Draw ramps read by read; return (diffs, sig, mask of the differences in use)."""
     reads = np.concatenate([np.atleast_1d(times) for times in read_times])
     rate, sig = 10 ** rng.uniform(faintest, brightest, npixels), rng.uniform(5, 15, npixels)
     steps = rng.poisson(rate * np.diff(reads, prepend=0)[:, None]).astype(float)
@@ -38,7 +38,7 @@ PATTERNS = {
 
 
 def make_arrays(seed=0, *, nints=3, ngroups=8, shape=(20, 30), nframes=1, groupgap=0, frame_time=5.3, read_times=None):
-    """Make ramps with jumps, saturation, flags of all kinds and pixels without proper noise."""
+    """Make ramps with jumps, saturation, all kinds of flags and pixels with invalid noise."""
     rng = np.random.default_rng(seed)
     explicit = {} if read_times is None else {"read_times": [np.atleast_1d(times) for times in read_times]}
     if explicit:

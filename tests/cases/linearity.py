@@ -6,7 +6,7 @@ from gpucoron.dq import SATURATED
 
 
 def linearity_case(rng, n_coeffs, shape=(3, 6, 5, 37)):
-    """Make ramps, flags, coefficients and inverse ones: NaN, saturation anywhere, all groups saturated."""
+    """Make ramps, flags, coefficients and inverse coefficients: NaN, saturation anywhere, all groups saturated."""
     data = (np.arange(1, shape[1] + 1)[:, None, None] * rng.gamma(1, 3000, (shape[0], 1, *shape[2:]))).astype(
         np.float32
     )

@@ -1,4 +1,4 @@
-"""What test databases are made of: simulated exposures of NIRCam and MIRI, of every type."""
+"""Exposures of the test databases: simulated NIRCam and MIRI exposures of every type."""
 
 import numpy as np
 from astropy.io import fits
@@ -7,13 +7,13 @@ from astropy.table import MaskedColumn, Table
 from gpucoron.database import create_database
 from gpucoron.simulate import simulate
 
-#: instrument -> subarray, read pattern, detector in the file's name, key
+#: instrument -> subarray, read pattern, detector in the file name, key
 MODES = {
     "NIRCAM": ("SUB320A335R", "RAPID", "JWST_NIRCAM_NRCALONG_F444W_MASKRND_MASK335R_SUB320A335R"),
     "MIRI": ("MASK1550", "FASTR1", "JWST_MIRI_MIRIMAGE_F1550C_NONE_4QPM_1550_MASK1550"),
 }
 LYOT = "JWST_MIRI_MIRIMAGE_F2300C_NONE_LYOT_2300_MASKLYOT"
-#: spaceKLIP 2.2's columns, in its order: text in columns of objects
+#: columns of spaceKLIP 2.2, in its order: text in columns of objects
 COLUMNS = [
     "TYPE", "EXP_TYPE", "DATAMODL", "TELESCOP", "TARGPROP", "TARG_RA", "TARG_DEC", "INSTRUME", "DETECTOR", "FILTER",
     "CWAVEL", "DWAVEL", "PUPIL", "CORONMSK", "EXPSTART", "NINTS", "EFFINTTM", "SUBARRAY", "NUMDTHPT", "XOFFSET",
@@ -26,8 +26,8 @@ OBJECTS = [
     "SUBARRAY", "APERNAME", "PPS_APER", "BUNIT", "ALIGN_SHIFT", "CENTER_SHIFT", "ALIGN_MASK", "CENTER_MASK",
     "FITSFILE", "MASKFILE",
 ]  # fmt: skip
-#: (observation, exposure, role, target, integrations, roll, dither) of what is observed, and its type, in the table's
-#: order. spaceKLIP calls the reference's acquisition SCI_TA, for HD-1 is in HD-12; all else it calls the same.
+#: (observation, exposure, role, target, integrations, roll, dither) and type of each exposure, in the order of the
+#: table. spaceKLIP calls the reference's acquisition SCI_TA, because HD-1 is part of HD-12; all other types agree.
 OBSERVED = [
     ((1, 1, "TA", "HD-1", 2, 100.0, (1, 1)), "SCI_TA"),
     ((1, 2, "SCI", "HD-1", 2, 100.0, (1, 1)), "SCI"),
@@ -44,7 +44,7 @@ RIGHT = [type_ for _what, type_ in OBSERVED]
 
 
 def observe(folder, instrument, subarray=None, only=None):
-    """Simulate what is observed, and write it."""
+    """Simulate the exposures and write them."""
     subarray, readpatt = subarray or MODES[instrument][0], MODES[instrument][1]
     simulations = []
     for (observation, exposure, role, target, nints, roll, dither), _type in (
@@ -97,6 +97,6 @@ def write_like(path, raw_file, unit, data, **keywords):
 
 
 def tables_of(*paths, types=None):
-    """Make the least that run_obs takes: raw files in one concatenation, science if nothing else is said."""
+    """Make the smallest database for run_obs: raw files in one concatenation, of type science by default."""
     types = types or ["SCI"] * len(paths)
     return {"K": Table({"FITSFILE": [str(path) for path in paths], "DATAMODL": ["STAGE0"] * len(paths), "TYPE": types})}

@@ -1,7 +1,7 @@
-"""The parity matrix: every mode, branch and flag that a coronagraph can meet, as one table of small exposures.
+"""The parity matrix: every mode, branch and flag that a coronagraph can have, as one table of small exposures.
 
-Each case goes through jwst's Detector1Pipeline and through ours; see ``test_parity.py``. ``quick`` cases run with every
-test run, the others with ``--full-parity``. What the matrix leaves out is in `NOT_COMPARED`, with the reason.
+Each case is reduced with jwst's Detector1Pipeline and with gpucoron; see ``test_parity.py``. ``quick`` cases are part
+of every test run, the others run with ``--full-parity``. `NOT_COMPARED` lists what the matrix omits, with the reason.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from gpucoron.simulate import Effects, Scene
 from gpucoron.simulate.detectors import DETECTORS, find_subarray
 from tests.cases import parity_edits as edits
 
-#: float32 rounding: the fit's powers and sums are taken in another order than in stcal's C
+#: float32 rounding: the fit's powers and sums are computed in another order than in stcal's C code
 RTOL = 2e-6
-#: agreed for LIKELY, whose recursions are summed in another order
+#: tolerance for LIKELY, whose recursions are summed in another order
 LIKELY_RTOL = 1e-5
 
 
@@ -23,9 +23,10 @@ class ParityCase:
     """One exposure, its references, and the parameters of the steps.
 
     ``exposure`` and ``simulated`` are the arguments of ``simulate``, ``options`` those of ``ReferenceOptions``;
-    ``edit`` and ``mark`` are of ``parity_edits``. ``about`` names steps that must change the ramp, and ``shows`` flags
-    that must be set at its end, in jwst's own answer: without them a case would show nothing. ``writes`` tells that
-    the steps' own extra products are compared too.
+    ``edit`` and ``mark`` are functions of ``parity_edits``. ``about`` lists steps that must change the ramp, and
+    ``shows``
+    flags that must be set in jwst's final result; otherwise the case would prove nothing. ``writes`` requests that the
+    additional products of the steps are compared, too.
     """
 
     name: str
@@ -48,7 +49,7 @@ class ParityCase:
 
 
 def _halo(instrument, subarray, readpatt, ngroups, wells=2.0):
-    """Make a scene whose brightest pixels would reach so many full wells by the last group."""
+    """Make a scene whose brightest pixels would reach a multiple of the full well by the last group."""
     found = find_subarray(instrument, subarray)
     nframes, groupgap = READ_PATTERNS[instrument][readpatt]
     seconds = found.frame_time * (nframes + groupgap) * ngroups * (8.6 if readpatt == "SLOWR1" else 1)
@@ -169,7 +170,7 @@ def _jump():
     yield one("min_diffs_single_pass", "RAPID", 6, 2, {"min_diffs_single_pass": 4}, quick=True)
     yield one("iterative-many-groups", "RAPID", 20, 1, {"min_diffs_single_pass": 50})
     yield one("sigma-clip-integrations", "RAPID", 5, 101, shape=(24, 32), quick=True)
-    # of 12 values none can lie 4 sigma off
+    # among 12 values none can differ by 4 sigma
     few = {"rejection_threshold": 3.0}
     yield one("sigma-clip-minimum", "RAPID", 5, 12, few | {"minimum_sigclip_groups": 12}, quick=True)
     yield one("sigma-clip-below-minimum", "RAPID", 5, 12, few | {"minimum_sigclip_groups": 13})
@@ -364,7 +365,7 @@ def _optional_steps():
         ("no-background", {"background_method": None, "fit_histogram": True}),
     ):
         more = {"steps": {"clean_flicker_noise": on | settings}, "shape": (64, 320)}
-        # jwst's fft finds nothing to take away in this subarray
+        # jwst's fft finds no noise to subtract in this subarray
         more["about"] = () if name == "fft" else ("clean_flicker_noise",)
         yield _nircam(group, f"clean_flicker_noise-{name}", "SHALLOW4", 5, 2, quick=name == "median", **more)
     yield _nircam(group, "picture_frame", "RAPID", 4, 1, steps={"picture_frame": on}, quick=True)
@@ -404,7 +405,7 @@ def _all_cases():
 #: name -> ParityCase
 CASES = _all_cases()
 
-#: (what, why): all that a coronagraph's stage 1 may meet and the matrix does not compare
+#: (what, reason): features of stage 1 for coronagraphs that the matrix does not compare
 NOT_COMPARED = (
     (
         "picture_frame's correction",

@@ -1,18 +1,18 @@
-"""What the parity cases do to a simulated exposure, so that a branch is taken for certain.
+"""Edits of a simulated exposure that make sure that a branch of the code is used.
 
-An edit changes the raw counts of a `Simulation` in place; a marker the flags of the ramp that is made of it.
+An edit changes the raw counts of a `Simulation` in place; a marker changes the flags of a ramp.
 """
 
 import numpy as np
 
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, DROPOUT, JUMP_DET, OUTLIER, PERSISTENCE, SATURATED, UNRELIABLE_FLAT
 
-#: what the A/D converter gives at most
+#: largest value of the A/D converter
 TOP = 65535
 
 
 def _raise(data, integration, group, y, x, counts):
-    """Add counts from a group on, as a hit does."""
+    """Add counts from a group on, like a cosmic-ray hit."""
     ramp = data[integration][group:, y, x]
     data[integration][group:, y, x] = np.minimum(ramp + np.asarray(counts, np.int64), TOP)
 
@@ -27,7 +27,7 @@ def _borders(shape):
 
 
 def several_jumps(simulation):
-    """One to three hits in every tenth ramp; some ramps are hit in the last group, some in every one."""
+    """Add one to three hits to every tenth ramp; some ramps have a hit in the last group, some in every group."""
     data = simulation.data
     nints, ngroups, ny, nx = data.shape
     rng = np.random.default_rng(11)
@@ -43,7 +43,7 @@ def several_jumps(simulation):
 
 
 def hits_at_borders(simulation):
-    """Hits of growing size at corners and edges, each beside a ramp that saturates."""
+    """Add hits of increasing size at corners and edges, each next to a saturated ramp."""
     data = simulation.data
     nints, ngroups, ny, nx = data.shape
     for number, (y, x) in enumerate(_borders((ny, nx))):
@@ -54,7 +54,7 @@ def hits_at_borders(simulation):
 
 
 def saturate_at_borders(simulation):
-    """Full wells at corners and edges, from the first group on, from the second, ..., in the last."""
+    """Saturate pixels at corners and edges from the first group on, from the second, ..., in the last."""
     data, zeroframe = simulation.data, simulation.zeroframe
     nints, ngroups = data.shape[:2]
     for number, (y, x) in enumerate(_borders(data.shape[2:])):
@@ -65,7 +65,7 @@ def saturate_at_borders(simulation):
 
 
 def saturate_within_a_group(simulation):
-    """Hits so late in the second group that only the third group shows the full well."""
+    """Add hits so late in the second group that only the third group reaches the full well."""
     data = simulation.data
     ny, nx = data.shape[2:]
     rng = np.random.default_rng(13)
@@ -75,7 +75,7 @@ def saturate_within_a_group(simulation):
 
 
 def floor_at_borders(simulation):
-    """The A/D floor at corners and edges: one group, all groups from one on, and the ZEROFRAME."""
+    """Set pixels at corners and edges to the A/D floor: in one group, in all groups from one on, and in ZEROFRAME."""
     data, zeroframe = simulation.data, simulation.zeroframe
     nints, ngroups = data.shape[:2]
     for number, (y, x) in enumerate(_borders(data.shape[2:])):
@@ -87,7 +87,7 @@ def floor_at_borders(simulation):
 
 
 def few_good_groups(simulation):
-    """Stripes of rows that saturate after one or two groups, and in the first with a good, full or empty ZEROFRAME."""
+    """Saturate stripes of rows after one or two groups, and in the first group with good, full or empty ZEROFRAME."""
     data, zeroframe = simulation.data, simulation.zeroframe
     for row in range(4, data.shape[2], 6):
         kind = (row - 4) // 6 % 5
@@ -98,13 +98,13 @@ def few_good_groups(simulation):
 
 
 def one_integration_saturated(simulation):
-    """The first integration saturates at once in half of the rows; the others are good."""
+    """Saturate half of the rows at once in the first integration."""
     data = simulation.data
     data[0, :, : data.shape[2] // 2] = TOP
 
 
 def snowballs(simulation):
-    """Round events: with a core that saturates at once, one group later, or never, in the middle and near an edge."""
+    """Add round events: the core saturates at once, one group later, or never; in the middle and near an edge."""
     data = simulation.data
     nints, ngroups, ny, nx = data.shape
     y, x = np.indices((ny, nx))
@@ -125,7 +125,7 @@ def snowballs(simulation):
 
 
 def showers(simulation):
-    """Faint extended events: each pixel within the noise, the area far above it."""
+    """Add faint extended events: each pixel is within the noise, the sum far above it."""
     data = simulation.data
     nints, ngroups, ny, nx = data.shape
     y, x = np.indices((ny, nx))
@@ -140,7 +140,7 @@ def showers(simulation):
 
 
 def group_flags(groupdq, pixeldq):
-    """All kinds of flags in the groups: DO_NOT_USE in the middle, alone and beside others; and some of the pixels."""
+    """Set all kinds of group flags: DO_NOT_USE in the middle, alone and with other flags; and some pixel flags."""
     rng = np.random.default_rng(17)
     nints, ngroups, ny, nx = groupdq.shape
     for flags, share in (
@@ -155,7 +155,7 @@ def group_flags(groupdq, pixeldq):
     ):
         groupdq[rng.random(groupdq.shape) < share] |= flags
     groupdq[0, ngroups // 2, : ny // 4] |= DO_NOT_USE
-    # a single good group, anywhere
+    # one good group, anywhere
     lonely = rng.random((nints, ny, nx)) < 0.05
     good = rng.integers(0, ngroups, (nints, ny, nx))
     for group in range(ngroups):
@@ -167,19 +167,19 @@ def group_flags(groupdq, pixeldq):
 
 
 def whole_groups(groupdq, pixeldq):
-    """Leading groups and the last one are DO_NOT_USE everywhere, and the first good one has jumps."""
+    """Set DO_NOT_USE for all pixels in the first groups and the last one, and jumps in the first good group."""
     groupdq[:, :2] |= DO_NOT_USE
     groupdq[:, -1] |= DO_NOT_USE
     groupdq[:, 2, ::3] |= JUMP_DET
 
 
 def no_groups(groupdq, pixeldq):
-    """Every group is DO_NOT_USE everywhere."""
+    """Set DO_NOT_USE for all pixels in every group."""
     groupdq |= DO_NOT_USE
 
 
 def charge_loss(groupdq, pixeldq):
-    """Charge migration found after some good groups, from the second on, and everywhere."""
+    """Add charge migration after some good groups, from the second group on, and everywhere."""
     ny = groupdq.shape[2]
     groupdq[:, 3:, : ny // 3] |= CHARGELOSS | DO_NOT_USE
     groupdq[:, 1:, ny // 3 : ny // 2] |= CHARGELOSS | DO_NOT_USE

@@ -1,4 +1,4 @@
-"""What differs between jwst's answer and ours: one row per step, the table of all cases, and the page of it."""
+"""Differences between the results of jwst and gpucoron: a row for each step, a table of all cases, and its page."""
 
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -48,16 +48,16 @@ class Row:
 
 
 def compare_arrays(step, ours, theirs):
-    """Compare two sets of arrays by name: a `Row`, and what cannot be compared at all."""
+    """Compare two sets of arrays by name; return a `Row` and the names of arrays that cannot be compared."""
     row, problems = Row(step), []
     for name in (*FLAGS, *VALUES):
         expected, found = theirs.get(name), ours.get(name)
         if expected is None or found is None:
-            # jwst gives some arrays a default where there are none; a missing one here is told by its absence there
+            # jwst fills some missing arrays with a default; for gpucoron the missing array itself shows it
             if expected is not None and name != "zeroframe":
                 problems.append(f"{step}: {name} is missing")
             continue
-        # what jwst reads from a file and does not touch keeps the file's byte order
+        # arrays that jwst reads from a file without changing keep the byte order of the file
         if found.shape != expected.shape or found.dtype.newbyteorder("=") != expected.dtype.newbyteorder("="):
             problems.append(f"{step}: {name} is {found.dtype}{found.shape}, not {expected.dtype}{expected.shape}")
         elif name in FLAGS:
@@ -77,7 +77,7 @@ def _compare_values(found, expected):
 
 
 def name_flags(flags):
-    """Name the bits that are set anywhere."""
+    """Return the names of all bits that are set anywhere."""
     bits = int(np.bitwise_or.reduce(flags, axis=None))
     return {name for name, value in vars(dq).items() if name.isupper() and value & bits}
 
@@ -93,7 +93,7 @@ def format_lines(results):
 
 
 def _summarize(rows):
-    """Put the steps that are equal to the bit into one row, and keep the others."""
+    """Combine the bit-identical steps into one row, and keep the others."""
     rows = [Row(**row) for row in rows]
     exact = [row.step for row in rows if row.exact]
     if exact:
@@ -143,5 +143,5 @@ def _describe(case):
 
 
 def as_dicts(rows):
-    """Turn rows into plain dicts, which pytest-xdist can hand over."""
+    """Convert rows into plain dicts, which pytest-xdist can send."""
     return [asdict(row) for row in rows]

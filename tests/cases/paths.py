@@ -1,4 +1,4 @@
-"""Where the repository, its benchmarks and the data of the tests are."""
+"""Paths of the repository, its benchmarks and the test data."""
 
 from pathlib import Path
 

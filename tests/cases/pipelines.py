@@ -1,4 +1,4 @@
-"""What jwst gives, step by step, for the parity tests; and what we give, in the same form."""
+"""Run jwst and gpucoron step by step and return their results in the same form, for the parity tests."""
 
 import gc
 from contextlib import ExitStack
@@ -26,12 +26,12 @@ class Snapshots:
 
 @cache
 def remember_schemas():
-    """Let asdf keep the schemas that it has parsed: parsing them again and again is half of a small case's time."""
+    """Cache the schemas that asdf has parsed; parsing them repeatedly takes half of the time of a small case."""
     from asdf import schema
 
     make_loader, kept = getattr(schema, "_make_schema_loader", None), {}
     if make_loader is None:
-        return  # an asdf that does it otherwise
+        return  # a version of asdf without this function
 
     def make():
         load = make_loader()
@@ -47,9 +47,9 @@ def remember_schemas():
 
 
 def run_jwst(path, steps=None, *, start="call", save_results=False, **options):
-    """Run jwst's Detector1Pipeline, and keep the ramp after every step; `options` are the pipeline's.
+    """Run jwst's Detector1Pipeline and copy the ramp after every step; `options` are parameters of the pipeline.
 
-    ``start`` is 'call', which applies CRDS's parameter files, or 'run', of an instance, which does not.
+    ``start`` is 'call', which applies CRDS parameter files, or 'run' of an instance, which does not.
     """
     from jwst.pipeline import Detector1Pipeline
 
@@ -62,7 +62,7 @@ def run_jwst(path, steps=None, *, start="call", save_results=False, **options):
         def run(self, *args):
             result = original(self, *args)
             if name == "gain_scale" and result.data.ndim == 4:
-                return result  # nothing was fitted
+                return result  # no ramp was fitted
             if name == "gain_scale":
                 product = "rateints" if result.data.ndim == 3 else "rate"
                 setattr(seen, product, _slopes(result))
@@ -77,7 +77,7 @@ def run_jwst(path, steps=None, *, start="call", save_results=False, **options):
     with ExitStack() as stack:
         for name, step_class in Detector1Pipeline.step_defs.items():
             stack.enter_context(listen_to(name, step_class))
-        # every step of jwst collects garbage: half of a small case's time, unless old objects are left out
+        # every step of jwst runs the garbage collector: half of the time of a small case, unless old objects are frozen
         gc.freeze()
         stack.callback(gc.unfreeze)
         options = {"steps": steps or {}, "save_results": save_results, **options}
@@ -89,18 +89,18 @@ def run_jwst(path, steps=None, *, start="call", save_results=False, **options):
 
 
 def keywords_of(model):
-    """Give what a model's header says, by dotted names."""
+    """Return the header of a model by dotted names."""
     return {name: value for name, value in model.to_flat_dict(include_arrays=False).items() if value is not None}
 
 
 def tables_of(model):
-    """Give the rows of a model's tables, by name."""
+    """Return the rows of a model's tables, by name."""
     names = [name for name in ("int_times", "group") if model.hasattr(name)]
     return {name: np.array(getattr(model, name)).tolist() for name in names}
 
 
 def _open(path):
-    """Open a ramp file, its ZEROFRAME in the machine's byte order: stcal 1.20 forgets to swap it, and reads garbage."""
+    """Open a ramp file; convert ZEROFRAME to native byte order, because stcal 1.20 does not swap it and misreads it."""
     if not path.name.endswith("_ramp.fits"):
         return str(path)
     from stdatamodels.jwst.datamodels import RampModel
@@ -112,7 +112,7 @@ def _open(path):
 
 
 def run_ours(path, steps=None, backend="cpu", output_dir=None, **options):
-    """Run our engine on the same file, and keep the same."""
+    """Run gpucoron's engine on the same file, and return the same results."""
     from gpucoron.engine import plan, run_steps
     from gpucoron.io import products
     from gpucoron.io.exposure import Exposure
@@ -149,7 +149,7 @@ def _copy(array):
 
 
 def assert_same_values(ours, theirs, rtol, name):
-    """Compare floats: NaN in the same places, values within rtol of jwst's."""
+    """Compare floats: equal positions of NaN, and values within rtol of jwst's."""
     assert ours.dtype == theirs.dtype, name
     assert ours.shape == theirs.shape, name
     np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs), err_msg=f"{name}: NaN")

@@ -1,6 +1,7 @@
-"""A coronagraphic observation of a star with a planet, simulated, and the planet measured after PSF subtraction.
+"""Simulate a coronagraphic observation of a star with a planet, and measure the planet after PSF subtraction.
 
-Two rolls of the star, a reference star, target acquisitions and, for MIRI, backgrounds; for what comes after stage 1.
+The observation has two rolls of the star, a reference star, target acquisitions and, for MIRI, backgrounds. It is for
+tests of the stages after stage 1.
 """
 
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ ROLLS = (0.0, 12.0)
 
 @dataclass(frozen=True)
 class Observation:
-    """What was simulated: paths of the exposures by role, the CRDS cache, and the exposure at roll 0."""
+    """The simulated files: paths of the exposures by role, the CRDS cache, and the exposure at roll 0."""
 
     paths: dict
     cache: object
@@ -36,17 +37,17 @@ class Observation:
 
     @property
     def fwhm(self):
-        """Of the simulated planet, pixels."""
+        """Width of the simulated planet, pixels."""
         return DETECTORS[self.first.subarray.detector].fwhm
 
     @property
     def flux(self):
-        """The planet's flux as stage 2 gives it: MJy/sr, summed over its pixels."""
+        """Flux of the planet in stage-2 units: MJy/sr, summed over its pixels."""
         sub = self.first.subarray
         return self.first.truth.companion_rate / DETECTORS[sub.detector].gain * PHOTMJSR[sub.instrument]
 
     def locate(self, header):
-        """Find where the planet is from the star with north up and east left, pixels, by the WCS of a rate at roll 0.
+        """Return the planet's offset from the star with north up, east left, pixels, from the WCS of a rate at roll 0.
 
         Parameters
         ----------
@@ -82,13 +83,13 @@ def observe(instrument, folder, *, shape=None, roles=("SCI", "REF", "TA", "BG"))
     other = replace(scene, companion_contrast=0.0, star=1.3 * scene.star)
     empty = replace(scene, companion_contrast=0.0, star=0.0)
     acquisition = replace(scene, companion_contrast=0.0, star=1e-2 * scene.star)
-    wanted = [("SCI", scene, {"roll": roll}) for roll in ROLLS]
-    wanted += [("REF", other, {})]
-    wanted += [("TA", acquisition, {}), ("TA", acquisition, {"target": "REFERENCE"})]
+    expected = [("SCI", scene, {"roll": roll}) for roll in ROLLS]
+    expected += [("REF", other, {})]
+    expected += [("TA", acquisition, {}), ("TA", acquisition, {"target": "REFERENCE"})]
     if instrument == "MIRI":
-        wanted += [("BG", empty, {}), ("BG", empty, {"target": "REFERENCE-BG"})]
+        expected += [("BG", empty, {}), ("BG", empty, {"target": "REFERENCE-BG"})]
     simulations, paths = [], {}
-    for number, (role, sky, settings) in enumerate(wanted, 1):
+    for number, (role, sky, settings) in enumerate(expected, 1):
         if role not in roles:
             continue
         simulation = simulate(
@@ -103,7 +104,7 @@ def observe(instrument, folder, *, shape=None, roles=("SCI", "REF", "TA", "BG"))
 
 
 def folder_of(folder):
-    """Make the folder of the raw files."""
+    """Return the folder of the raw files."""
     raw = folder / "raw"
     raw.mkdir(parents=True, exist_ok=True)
     return raw
@@ -111,7 +112,7 @@ def folder_of(folder):
 
 @dataclass(frozen=True)
 class Found:
-    """A planet as measured: offset from the star with north up (pixels), flux, and peak over the scatter around."""
+    """A measured planet: offset from the star with north up (pixels), flux, and peak over the surrounding scatter."""
 
     dx: float
     dy: float
@@ -120,16 +121,16 @@ class Found:
 
 
 def measure(image, center, expected, fwhm):
-    """Measure the planet: a Gaussian of known width, fitted to the pixels around the brightest one near `expected`.
+    """Measure the planet: fit a Gaussian of known width to the pixels around the brightest one near `expected`.
 
     Parameters
     ----------
     image : (ny, nx)
-        After PSF subtraction, north up; NaN where there is nothing.
+        After PSF subtraction, north up; NaN where there are no data.
     center : (float, float)
-        The star, 0-based (x, y).
+        Position of the star, 0-based (x, y).
     expected : (float, float)
-        Where the planet should be, pixels from the star; it is looked for within two fwhm.
+        Expected position of the planet, pixels from the star; it is searched within two fwhm.
     fwhm : float
 
     Returns
@@ -152,7 +153,7 @@ def measure(image, center, expected, fwhm):
         return model - image[stamp]
 
     amplitude, dx, dy, _floor = least_squares(residual, [image.flat[peak], *start, 0.0]).x
-    # The scatter in the ring of the planet, away from it.
+    # Scatter in a ring at the radius of the planet, excluding the planet.
     ring = abs(np.hypot(x, y) - np.hypot(*expected)) < fwhm
     ring &= (np.hypot(x - dx, y - dy) > 3 * fwhm) & np.isfinite(image)
     scatter = 1.4826 * np.median(abs(image[ring] - np.median(image[ring])))
@@ -160,17 +161,17 @@ def measure(image, center, expected, fwhm):
 
 
 def subtract(science, references, folder, *, mode="ADI+RDI", numbasis=3, **options):
-    """Subtract the star with pyKLIP, and give the image with north up and the star's place in it.
+    """Subtract the star with pyKLIP; return the image with north up and the position of the star in it.
 
     Parameters
     ----------
     science, references : list of path
         Stage-2 products.
     folder : path
-        For what pyKLIP writes.
+        Output folder of pyKLIP.
     mode : str
     numbasis : int
-        KL modes.
+        Number of KL modes.
     **options
         For ``JWSTData``.
 

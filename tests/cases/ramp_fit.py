@@ -10,12 +10,12 @@ from gpucoron.steps.ramp_fit import fit
 
 TIMES = {"group_time": 10.73676, "frame_time": 1.07368, "nframes": 8}
 FIELDS = {"rate": "slope", "dq": "dq", "var_poisson": "var_poisson", "var_rnoise": "var_rnoise", "err": "err"}
-#: stcal is compiled without fused operations on x86-64 only; there the answers are the same bits
+#: stcal is compiled without fused operations on x86-64 only; there its results are bit-identical
 SAME_BITS = platform.machine() == "x86_64"
 
 
 def simulate(seed, nints, ngroups, ny=9, nx=11, *, flagged=0.1, step=None):
-    """Make ramps with everything that may go wrong, DN in multiples of ``step``; arrays by the names of fit_ramps."""
+    """Make ramps with all kinds of defects, DN in multiples of ``step``; return arrays by the names of fit_ramps."""
     rng = np.random.default_rng(seed)
     shape, cube, image = (nints, ngroups, ny, nx), (nints, ny, nx), (ny, nx)
     flux = 10 ** rng.uniform(-1, 3.5, image)
@@ -65,7 +65,7 @@ def simulate(seed, nints, ngroups, ny=9, nx=11, *, flagged=0.1, step=None):
 
 
 def plain(nints=1, ngroups=6, ny=1, nx=1, rate=7.0):
-    """Make straight, unflagged ramps of ``rate`` DN per group and good pixels."""
+    """Make linear, unflagged ramps of ``rate`` DN per group and good pixels."""
     image = (ny, nx)
     data = np.broadcast_to(100 + rate * np.arange(ngroups, dtype=np.float32)[:, None, None], (nints, ngroups, ny, nx))
     return {
@@ -108,7 +108,7 @@ def fit_with_stcal(arrays, *, instrument="NIRCAM", suppress_one_group=False, wit
 
 
 def assert_same(products, expected):
-    """Hold rate and rateints to stcal's: flags and NaN equal, values the same bits or, with other compilers, near."""
+    """Compare rate and rateints with stcal: flags and NaN equal, values bit-identical or, on other compilers, close."""
     for ours, theirs in zip(products, expected, strict=True):
         for name, key in FIELDS.items():
             mine, wanted = getattr(ours, name), theirs[key]
@@ -120,7 +120,7 @@ def assert_same(products, expected):
 
 
 def fit_and_compare(arrays, *, suppress_one_group=False, instrument="NIRCAM", **times):
-    """Fit with both and compare, edited flags included; return our products."""
+    """Fit with both and compare, edited flags included; return gpucoron's products."""
     expected, edited = fit_with_stcal(arrays, suppress_one_group=suppress_one_group, instrument=instrument, **times)
     mine = {name: array.copy() for name, array in arrays.items()}
     products = fit(

@@ -1,4 +1,4 @@
-"""Folders as a batch leaves them: manifests and previews, without any exposure being reduced."""
+"""Folders with the manifests and previews of a batch, made without reducing any exposure."""
 
 import json
 
@@ -67,21 +67,21 @@ def make_record(number=0, **changes):
 
 
 def make_failure(number, message):
-    """Make the record of an exposure that failed before anything was read."""
+    """Make the record of an exposure that failed before it was read."""
     error = {"type": "InputError", "message": message, "traceback": TRACEBACK}
     nothing = {"outputs": {}, "steps": [], "seconds": {"total": 0.02}, "flags": {}, "peak_memory": None, "shape": None}
     return make_record(number, status="failed", error=error, **nothing)
 
 
 def write_manifest(folder, records, name="manifest.jsonl", ending=""):
-    """Write records, one a line; ``ending`` follows the last line's end."""
+    """Write records, one per line; ``ending`` is appended at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(record) + "\n" for record in records) + ending
     (folder / name).write_text(text, "utf-8")
 
 
 def make_scene(shape=(96, 120), seed=0):
-    """Draw a star behind a coronagraph with noise, and flags: (rate, dq)."""
+    """Draw a star behind a coronagraph with noise, and flags; return (rate, dq)."""
     rng = np.random.default_rng(seed)
     y, x = np.indices(shape)
     r = np.hypot(x - shape[1] / 2, y - shape[0] / 2)
@@ -95,7 +95,7 @@ def make_scene(shape=(96, 120), seed=0):
 
 
 def make_preview(seed=0, ngroups=12):
-    """Make a preview as `gpucoron.records.previews.save_preview` does, from drawn images."""
+    """Make a preview like `gpucoron.records.previews.save_preview`, from drawn images."""
     preview = preview_of_rate(*make_scene(seed=seed))
     rng = np.random.default_rng(seed)
     rows = np.cumsum(rng.normal(size=preview.rate.shape[0]))[:, None] + rng.normal(0, 0.3, preview.rate.shape)
@@ -107,7 +107,7 @@ def make_preview(seed=0, ngroups=12):
 
 
 def write_preview(folder, exposure, preview):
-    """Write a preview where the report looks for it."""
+    """Write a preview where the report expects it."""
     known = {name: value for name, value in vars(preview).items() if value is not None}
     assert isinstance(preview, Preview)
     write_whole(preview_path(folder, exposure), lambda file: np.savez_compressed(file, **known))

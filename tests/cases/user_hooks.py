@@ -1,20 +1,20 @@
-"""What a user puts before and after a step: steps, functions and commands, as jwst takes them."""
+"""User hooks before and after a step: steps, functions and commands, as jwst accepts them."""
 
 import numpy as np
 from jwst.stpipe import Step
 
-#: (hook, kind of model) in the order of the calls
+#: (hook, type of model) in the order of the calls
 CALLS = []
 
 
 class Shift(Step):
-    """Add a constant to the data, by a whole number so that float32 holds it exactly."""
+    """Add a constant to the data, an integer, so that float32 holds it exactly."""
 
     class_alias = "shift"
     spec = "by = float(default=32.0)"
 
     def process(self, *models):
-        """Note what came, and change it in place."""
+        """Record the input, and change it in place."""
         for model in models[0] if isinstance(models[0], (tuple, list)) else models:
             CALLS.append((self.parent.name if self.parent else self.name, type(model).__name__))
             model.data += np.float32(self.by)
@@ -43,7 +43,7 @@ class Crop(Step):
     spec = "groups = integer(default=5)"
 
     def process(self, model):
-        """Cut the last groups off."""
+        """Remove the last groups."""
         result = model.copy()
         result.data = model.data[:, : self.groups]
         result.groupdq = model.groupdq[:, : self.groups]
@@ -65,12 +65,12 @@ def fail(model):
 
 
 def forget(model):
-    """Return what is no model."""
+    """Return an object that is not a model."""
     return np.zeros(3)
 
 
 def crop_data_alone(model):
-    """Cut groups of the data, and forget the flags."""
+    """Remove groups of the data but not of the flags."""
     result = model.copy()
     result.data = model.data[:, :4]
     return result

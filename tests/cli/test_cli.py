@@ -1,6 +1,7 @@
 """The command line: the demo as a newcomer runs it, info, several files at once."""
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,28 +15,28 @@ from gpucoron.cli.options import parse_settings
 
 def test_demo(tmp_path, capsys):
     assert main(["demo", "-o", str(tmp_path), "--backend", "cpu"]) == 0
-    said = capsys.readouterr().out
-    medians = [float(text) for text in re.findall(r"median ([+-][0-9.]+)", said)]
+    printed = capsys.readouterr().out
+    medians = [float(text) for text in re.findall(r"median ([+-][0-9.]+)", printed)]
     assert len(medians) == 2
     assert all(abs(median) < 0.05 for median in medians)
-    named = [Path(name.rstrip(":")) for name in re.findall(r"^wrote (\S+)", said, re.M)]
+    named = [Path(name.rstrip(":")) for name in re.findall(r"^wrote (\S+)", printed, re.M)]
     assert sorted(path.name.rsplit("_", 1)[-1] for path in named) == sorted(
         ["demo.png", "rate.fits", "rate.fits", "rateints.fits", "rateints.fits"]
     )
     assert all(path.stat().st_size > 10_000 for path in named)
     for step in ("saturation", "linearity", "jump", "ramp_fit"):
-        assert re.search(rf"^{step} +COMPLETE +[0-9.]+", said, re.M)
+        assert re.search(rf"^{step} +COMPLETE +[0-9.]+", printed, re.M)
 
 
 def test_info(exposures, capsys):
     case = exposures("NIRCAM", "SUB320A335R", "RAPID", 4, 2, shape=(24, 32))
     with case.cache.activate():
         assert main(["info"]) == 0
-    said = capsys.readouterr().out
-    assert gpucoron.__version__ in said
-    assert case.cache.context in said
-    assert str(case.cache.path) in said
-    assert re.search(r"cuda: (usable|not usable) \(.{5,}\)", said)
+    printed = capsys.readouterr().out
+    assert gpucoron.__version__ in printed
+    assert case.cache.context in printed
+    assert str(case.cache.path) in printed
+    assert re.search(r"cuda: (usable|not usable) \(.{5,}\)", printed)
 
 
 def test_one_bad_file_does_not_stop_the_others(exposures, tmp_path, capsys):
@@ -54,13 +55,20 @@ def test_an_unavailable_backend_is_refused_with_its_reason(exposures, tmp_path, 
 
     usable, reason = backend_status()["cuda"]
     if usable:
-        return  # nothing to refuse here
+        return  # it is available: nothing to refuse
     case = exposures("NIRCAM", "SUB320A335R", "RAPID", 4, 2, shape=(24, 32))
     with case.cache.activate():
         assert main(["run", str(case.path), "-o", str(tmp_path), "--backend", "cuda"]) == 2
     message = capsys.readouterr().err
     assert reason in message
     assert "backend='cpu'" in message
+
+
+def test_a_batch_that_cannot_start_restores_the_handler_of_sigterm(tmp_path, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["batch", str(tmp_path), "-o", str(tmp_path / "out"), "--workers", "0"]) == 2
+    assert "workers must be a whole number" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_every_backend_of_the_table_can_be_asked_for(capsys):

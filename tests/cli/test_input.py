@@ -1,4 +1,4 @@
-"""Bad input: a named error in one line, exit code 2 from the command, and nothing written."""
+"""Bad input: a specific error in one line, exit code 2, and no files written."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def case(exposures):
 
 @pytest.fixture
 def change(case, tmp_path):
-    """Write a changed copy of a good exposure: ``change(edit) -> path``, with ``edit(hdus)`` in place."""
+    """Write a modified copy of a good exposure: ``change(edit) -> path``, with ``edit(hdus)`` in place."""
 
     def write(edit):
         path = tmp_path / case.path.name
@@ -32,7 +32,7 @@ def _set(keyword, value):
     def edit(hdus):
         if value is None:
             del hdus[0].header[keyword]
-            # the metadata's second home
+            # the second copy of the metadata
             del hdus["ASDF"]
         else:
             hdus[0].header[keyword] = value
@@ -94,7 +94,7 @@ def test_irs2_is_refused(change):
         Exposure.read(change(edit))
 
 
-def test_what_is_no_fits_file_is_refused(tmp_path):
+def test_a_file_that_is_not_fits_is_refused(tmp_path):
     path = tmp_path / "x_uncal.fits"
     path.write_text("not an exposure\n" * 100)
     with pytest.raises(InputError, match=r"x_uncal.fits: not a FITS file"):
@@ -114,7 +114,7 @@ def test_a_truncated_file_is_refused(case, tmp_path, share):
 
 def test_other_exposure_types_work_with_a_warning(change, caplog):
     Exposure.read(change(_set("EXP_TYPE", "NRC_TSIMAGE")))
-    assert "NRC_TSIMAGE is no coronagraphy" in caplog.text
+    assert "NRC_TSIMAGE is not coronagraphy" in caplog.text
 
 
 def _damage(path, edit):
@@ -157,7 +157,7 @@ def test_references_that_cannot_be(case, tmp_path, capsys):
     reference.write_text("nothing")
     with case.cache.activate():
         assert main(["run", str(case.path), "-o", str(output), "--set", f"jump.override_gain={reference}"]) == 2
-    assert "it is no FITS or ASDF file" in capsys.readouterr().err
+    assert "it is not in FITS or ASDF format" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("reftype", ["gain", "readnoise"])
@@ -177,7 +177,7 @@ def test_a_missing_reference_file_is_named(exposures, tmp_path, capsys):
     assert victim.name in capsys.readouterr().err
 
 
-def test_without_a_crds_context_the_way_out_is_told(case, tmp_path, monkeypatch, capsys):
+def test_without_a_crds_context_the_error_names_the_settings(case, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CRDS_PATH", str(tmp_path / "empty"))
     monkeypatch.setenv("CRDS_SERVER_URL", "https://jwst-serverless.stsci.edu")
     monkeypatch.delenv("CRDS_CONTEXT", raising=False)
@@ -196,7 +196,7 @@ def test_an_output_folder_that_cannot_be(case, tmp_path):
         prepare_output(occupied / "below", [], overwrite=False)
 
 
-def test_existing_products_are_kept_unless_told(case, tmp_path, capsys):
+def test_existing_products_are_kept_without_overwrite(case, tmp_path, capsys):
     arguments = ["run", str(case.path), "-o", str(tmp_path), "--backend", "cpu", "-q"]
     with case.cache.activate():
         assert main(arguments) == 0

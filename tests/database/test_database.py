@@ -1,7 +1,7 @@
-"""Databases without spaceKLIP: its concatenations, types and columns, from headers alone.
+"""Databases without spaceKLIP: its concatenations, types and columns, from headers only.
 
-Keys, types, names of columns and their order were compared with those that spaceKLIP 2.2's own Database gave for these
-files; where they differ, the test says so.
+Keys, types, column names and their order were compared with those of spaceKLIP 2.2's Database for these files; the
+tests name the differences.
 """
 
 import gzip
@@ -50,7 +50,7 @@ def test_types_and_columns(raw, instrument):
     expected = {
         "TARGPROP": [what[3] for what, _type in OBSERVED],
         "NINTS": [what[4] for what, _type in OBSERVED],
-        # V3 of the aperture's y axis is 4.45 degrees for MIRI
+        # V3IdlYAngle of the aperture is 4.45 degrees for MIRI
         "ROLL_REF": [what[5] + (4.45 if instrument == "MIRI" else 0) for what, _type in OBSERVED],
         "NUMDTHPT": [what[6][1] for what, _type in OBSERVED],
         "XOFFSET": [0.01 * (what[6][0] - 1) for what, _type in OBSERVED],
@@ -60,7 +60,7 @@ def test_types_and_columns(raw, instrument):
     }
     for name, values in expected.items():
         assert list(table[name]) == pytest.approx(values) if table[name].dtype == float else list(table[name]) == values
-    # SIAF's mean scale of the aperture at the mask, as spaceKLIP has it
+    # SIAF's mean pixel scale of the aperture at the mask, as in spaceKLIP
     science = table[table["TYPE"] == "SCI"][0]
     assert science["PIXSCALE"] == pytest.approx({"NIRCAM": 0.062424185, "MIRI": 0.110531925}[instrument], rel=1e-6)
     assert science["CWAVEL"] == pytest.approx({"NIRCAM": 4.4394, "MIRI": 15.5220}[instrument], abs=1e-4)
@@ -69,7 +69,7 @@ def test_types_and_columns(raw, instrument):
 
 
 def test_acquisitions_of_the_lyot_mask(tmp_path):
-    """spaceKLIP 2.2 raises 'Could not associate TA files': it looks for 2300 in MASKLYOT."""
+    """spaceKLIP 2.2 raises 'Could not associate TA files', because it searches for 2300 in MASKLYOT."""
     observe(tmp_path, "MIRI", "MASKLYOT")
     database = make(tmp_path)
     assert list(database.obs) == [LYOT]
@@ -87,7 +87,7 @@ def test_order_of_files_does_not_matter(raw):
 
 
 def test_any_name_and_compression(raw, tmp_path):
-    """The content tells what a file is; what is no raw exposure is left alone in a folder, and refused if named."""
+    """The contents of a file determine its type; a file that is not a raw exposure is skipped, or refused if named."""
     expected = make(raw)
     names = {}
     for number, path in enumerate(sorted(raw.glob("*.fits"))):
@@ -102,7 +102,7 @@ def test_any_name_and_compression(raw, tmp_path):
     for key, table in found.obs.items():
         types = dict(zip(expected.obs[key]["FITSFILE"], expected.obs[key]["TYPE"], strict=True))
         assert {names[path]: type_ for path, type_ in zip(table["FITSFILE"], table["TYPE"], strict=True)} == types
-    with pytest.raises(InputError, match="image.fits: no exposure of stages 0 to 2"):
+    with pytest.raises(InputError, match="image.fits: not an exposure of stages 0 to 2"):
         make([tmp_path / "image.fits"])
     (table,) = make([rate]).obs.values()
     assert list(table["DATAMODL"]) == ["STAGE1"]
@@ -122,7 +122,7 @@ def test_any_name_and_compression(raw, tmp_path):
         (None, 3, {}, None),
     ],
 )
-def test_content_tells_the_stage(raw, tmp_path, unit, axes, keywords, stage):
+def test_the_stage_follows_from_the_contents(raw, tmp_path, unit, axes, keywords, stage):
     file = next(raw.glob("*.fits"))
     path = write_like(tmp_path / "x.fits", file, unit, np.zeros((2, 2, 2, 2)[:axes], np.float32), **keywords)
     with fits.open(path) as hdus:
@@ -139,7 +139,7 @@ def test_segments_count_their_own_integrations(tmp_path):
 
 
 def test_acquisition_joins_its_own_observation(tmp_path):
-    """Two filters behind one mask, each with an acquisition: the filter comes first that was observed with it."""
+    """Two filters behind one mask, each with an acquisition: the filter of the same observation is first."""
     for observation, filter_ in ((1, "F444W"), (2, "F356W")):
         for exposure, role in enumerate(("TA", "SCI"), 1):
             options = {} if role == "TA" else {"filter": filter_}
@@ -152,11 +152,11 @@ def test_acquisition_joins_its_own_observation(tmp_path):
         assert len({name[:10] for name in names_of(table)}) == 1, key
 
 
-def test_acquisition_without_science_stands_alone(raw, caplog):
+def test_acquisition_without_science_is_a_separate_concatenation(raw, caplog):
     (path,) = raw.glob("jw01386001001_02101_00001_nrcalong*")
     database = make(path)
-    assert list(database.obs) == ["JWST_NIRCAM_NRCALONG_F335M_MASKRND_MASK335R_SUBNDA335R"]  # spaceKLIP's key
-    assert "no exposure behind the mask" in caplog.text
+    assert list(database.obs) == ["JWST_NIRCAM_NRCALONG_F335M_MASKRND_MASK335R_SUBNDA335R"]  # key in spaceKLIP
+    assert "no exposure with the mask" in caplog.text
 
 
 def test_lists_of_references_and_backgrounds(raw):
@@ -176,14 +176,14 @@ def test_lists_of_references_and_backgrounds(raw):
 
 
 def test_without_names_lengths_decide(raw):
-    """All acquisitions are then the science target's, and backgrounds go to those that were exposed alike."""
+    """All acquisitions are then those of the science target, and backgrounds are matched by exposure settings."""
     types = [list(table["TYPE"]) for table in make(raw, assoc_using_targname=False).obs.values()]
     assert types == [[type_.replace("REF_TA", "SCI_TA") for type_ in RIGHT]] * 2
 
 
 @pytest.fixture
 def changed(raw, tmp_path):
-    """A function that copies MIRI's exposures with changed keywords: None removes one."""
+    """A function that copies MIRI's exposures with changed keywords; None removes a keyword."""
 
     def change(**keywords):
         for path in raw.glob("*mirimage*"):
@@ -200,12 +200,12 @@ def changed(raw, tmp_path):
     return change
 
 
-def test_dithers_tell_references_where_the_header_does_not(changed):
+def test_dithers_identify_references_without_the_keyword(changed):
     (table,) = make(changed(IS_PSF=None)).obs.values()
     assert list(table["TYPE"]) == RIGHT
 
 
-def test_headers_that_do_not_tell(changed):
+def test_headers_without_the_keywords(changed):
     folder = changed(IS_PSF=None, NUMDTHPT=1)
     with pytest.raises(InputError, match="IS_PSF is missing.*psflibpaths"):
         make(folder)
@@ -217,7 +217,7 @@ def test_headers_that_do_not_tell(changed):
 def test_background_without_partner_is_kept(changed, caplog):
     (table,) = make(changed(BKGDTARG=True, TARGPROP="SKY")).obs.values()
     assert set(table["TYPE"]) == {"SCI_TA", "SCI_BG", "REF_BG"}
-    assert "no exposure is as long" in caplog.text
+    assert "no exposure has the duration" in caplog.text
 
 
 @pytest.mark.parametrize("keyword", ["INSTRUME", "DETECTOR", "FILTER", "SUBARRAY", "EXP_TYPE"])
@@ -227,7 +227,7 @@ def test_keyword_that_is_needed(changed, keyword):
 
 
 def test_keywords_that_are_not_needed(changed):
-    """spaceKLIP's own defaults."""
+    """Defaults of spaceKLIP."""
     absent = (
         "TARGPROP",
         "PPS_APER",
@@ -260,7 +260,7 @@ def test_selection(raw):
     assert numbers(exp_type="MIR_TACQ") == ["001", "002", "003"]
     assert numbers(apername="MIRIM_MASK1550") == numbers(apername_pps="MIRIM_MASK1550") == numbers(vst_grp_act="02101")
     assert numbers(file_type="uncal.fits") == numbers(file_type="_uncal.fits") == numbers()
-    with pytest.raises(InputError, match="no exposure there"):
+    with pytest.raises(InputError, match="no matching exposure there"):
         make(raw, pid=1387)
 
 
@@ -269,12 +269,12 @@ def test_folder_of_the_archive(raw, tmp_path, monkeypatch):
     monkeypatch.setenv("JWSTDOWNLOAD_OUTDIR", str(tmp_path))
     assert len(create_database("reduced", 1386, obsids=[4], verbose=False).obs) == 2
     monkeypatch.delenv("JWSTDOWNLOAD_OUTDIR")
-    with pytest.raises(ParameterError, match="input_dir: name the folder"):
+    with pytest.raises(ParameterError, match="input_dir: give the folder"):
         create_database(raw)
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"readlevel": 3}, "readlevel"),
         ({"cr_from_siaf": True}, "cr_from_siaf"),
@@ -283,21 +283,21 @@ def test_folder_of_the_archive(raw, tmp_path, monkeypatch):
         ({"output_dir": ["a_uncal.fits"]}, "input_dir="),
     ],
 )
-def test_options_without_a_meaning(raw, options, told):
-    with pytest.raises(ParameterError, match=told):
+def test_options_without_a_meaning(raw, options, message):
+    with pytest.raises(ParameterError, match=message):
         create_database(**{"output_dir": "reduced", "input_dir": raw, **options})
 
 
 def test_files_that_cannot_be_taken(raw, tmp_path):
     with pytest.raises(InputError, match="absent: no such file or folder"):
         make(tmp_path / "absent")
-    with pytest.raises(InputError, match="no exposure there"):
+    with pytest.raises(InputError, match="no matching exposure there"):
         make(tmp_path)
     with pytest.raises(InputError, match="an empty list"):
         make([])
     file = next(raw.glob("*.fits"))
     shutil.copy(file, tmp_path / file.name)
-    with pytest.raises(InputError, match="products of the same name"):
+    with pytest.raises(InputError, match="products with the same name"):
         make([file, tmp_path / file.name])
     (tmp_path / "bad.fits").write_text("no")
     with pytest.raises(InputError, match="bad.fits: not a FITS file"):
@@ -368,7 +368,7 @@ def test_mask_without_aperture():
     assert _find_mask({"CORONMSK": "MASKA335R"}) == "MASK335R"
 
 
-# -- from raw exposures to products --
+# -- from raw exposures to products
 
 
 @pytest.mark.parametrize("instrument", MODES)
@@ -376,14 +376,14 @@ def test_database_is_reduced(instrument, tmp_path):
     cache = write_references(observe(tmp_path, instrument, only=(1, 4, 6, 7)), tmp_path / "crds")
     database = create_database(tmp_path / "reduced", input_dir=tmp_path, verbose=False)
     key = MODES[instrument][2]
-    assert list(database.obs) == [key]  # the references below are no exposures
+    assert list(database.obs) == [key]  # the references below are not exposures
     with cache.activate():
         gpucoron.run_obs(database, backend="cpu")
     assert set(database.obs[key]["DATAMODL"]) == {"STAGE1"}
     assert set(database.obs[key]["BUNIT"]) == {"DN/s"}
     assert list(database.obs[key]["TYPE"]) == ["SCI", "REF_TA", "REF_BG", "REF"]
-    # the products, found by their headers, are the same database
+    # the products, identified by their headers, give the same database
     again = create_database(tmp_path / "reduced", input_dir=tmp_path / "reduced" / "stage1", file_type="rateints.fits")
     for name in ("TYPE", "DATAMODL", "FITSFILE", "NINTS", "ROLL_REF", "PIXSCALE"):
         assert list(again.obs[key][name]) == list(database.obs[key][name]), name
-    assert read_observation(database.obs[key]["FITSFILE"][1]).key != key  # an acquisition's own filter
+    assert read_observation(database.obs[key]["FITSFILE"][1]).key != key  # filter of an acquisition

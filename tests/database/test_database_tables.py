@@ -1,4 +1,4 @@
-"""The tables of a database: updated, written and read, and taken from others or refused by name."""
+"""The tables of a database: updated, written and read, and accepted from other programs or refused by name."""
 
 from collections import UserDict
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ def test_update(raw, tmp_path):
     database = make(raw)
     key = MODES["MIRI"][2]
     table = database.obs[key]
-    # a folder's name says nothing: spaceKLIP takes this one for STAGE0
+    # the folder's name must not matter: spaceKLIP takes this one for STAGE0
     folder = tmp_path / "from_uncal"
     folder.mkdir()
     product = write_like(folder / "x.fits", table["FITSFILE"][1], "DN/s", np.zeros((2, 3, 3), np.float32))
@@ -42,7 +42,7 @@ def test_updates_that_are_refused(raw, tmp_path):
     key = MODES["MIRI"][2]
     file = database.obs[key]["FITSFILE"][0]
     ramp = write_like(tmp_path / "x_ramp.fits", file, "DN", np.zeros((2, 2, 2, 2), np.float32), S_DQINIT="COMPLETE")
-    for arguments, options, error, told in (
+    for arguments, options, error, message in (
         ((key[:-1], 0, file), {}, ParameterError, f"did you mean '{key}'"),
         ((key, 10, file), {}, ParameterError, "no row 10; it has 10 rows"),
         ((key, 0, file), {"nint": 3}, ParameterError, "did you mean 'nints'"),
@@ -50,7 +50,7 @@ def test_updates_that_are_refused(raw, tmp_path):
         ((key, 0, ramp), {}, InputError, "x_ramp.fits: neither"),
     ):
         before = str(database.obs[key])
-        with pytest.raises(error, match=told):
+        with pytest.raises(error, match=message):
             database.update_obs(*arguments, **options)
         assert str(database.obs[key]) == before
     database.obs[key].remove_column("NINTS")
@@ -65,19 +65,19 @@ def test_round_trip(raw, tmp_path):
     again = Database.read(path)
     assert_equal(again, database)
     assert again.output_dir == "reduced"
-    assert {type(cell) for table in again.obs.values() for cell in table["FITSFILE"]} == {str}  # not NumPy's
+    assert {type(cell) for table in again.obs.values() for cell in table["FITSFILE"]} == {str}  # plain Python objects
     first = path.read_bytes()
-    again.write(path)  # replaces it
+    again.write(path)  # replaces the file
     assert path.read_bytes() == first
     assert [file.name for file in path.parent.iterdir()] == ["database.ecsv"]
-    # anybody can read it
+    # readable for everyone
     table = Table.read(path, format="ascii.ecsv")
     assert list(table["CONCATENATION"]) == sorted([key for *_how, key in MODES.values()] * 10)
     again.update_obs(MODES["MIRI"][2], 1, table["FITSFILE"][0], crpix1=3.0)
 
 
 def test_round_trip_of_any_tables(tmp_path):
-    """Other columns and types in each, masked values, units, odd names."""
+    """Different columns and types in each, masked values, units, unusual names."""
     ragged = np.empty(2, object)
     ragged[:] = [np.zeros((3, 2)), (1, 2.5)]
     first = Table(
@@ -130,7 +130,7 @@ def small(raw, **columns):
     return Table({"TYPE": ["SCI", "REF"], "DATAMODL": ["STAGE0", "STAGE0"], "FITSFILE": files} | columns)
 
 
-def test_what_can_serve(raw, tmp_path, monkeypatch):
+def test_accepted_databases(raw, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     database = make(raw)
     assert as_database(database) is database
@@ -141,10 +141,10 @@ def test_what_can_serve(raw, tmp_path, monkeypatch):
     assert as_database(tables, tmp_path).output_dir == str(tmp_path)
     assert as_database(tables).obs["a"] is tables["a"]
     assert list(as_database(UserDict(tables)).obs) == ["a"]
-    # nobody looks for what will not be reduced, nor for files of databases: the run reports them one by one
+    # not checked: files that will not be reduced, and files of database objects, which run_obs reports one by one
     as_database({"a": small(raw, DATAMODL=["STAGE0", "STAGE1"], FITSFILE=[tables["a"]["FITSFILE"][0], "gone"])})
     as_database(SimpleNamespace(obs={"a": small(raw, FITSFILE=["gone", "too"])}, output_dir="x", update_obs=print))
-    with pytest.raises(ParameterError, match="output_dir: the database has its own, reduced"):
+    with pytest.raises(ParameterError, match="output_dir: the database already has one, reduced"):
         as_database(database, tmp_path)
 
 
@@ -176,18 +176,18 @@ def test_tables_of_any_make_are_updated(raw, tmp_path, kind):
 
 
 class DataFrame:
-    """What pandas calls its own."""
+    """A table with the interface of pandas."""
 
     __module__ = "pandas.core.frame"
 
 
 WRONG = {
-    "a list of files": (lambda raw: ["a_uncal.fits"], "list is no database, it lacks obs, output_dir, update_obs"),
-    "None": (lambda raw: None, "NoneType is no database"),
-    "a folder": (lambda raw: str(raw), r"a path is no database.*create_database.*Database\.read"),
-    "a path": (lambda raw: raw / "absent.ecsv", "absent.ecsv: a path is no database"),
-    "one table": (small, "one table is no database; give it a name"),
-    "a DataFrame": (lambda raw: DataFrame(), r"pandas\.core\.frame\.DataFrame is no database"),
+    "a list of files": (lambda raw: ["a_uncal.fits"], "list is not a database, it lacks obs, output_dir, update_obs"),
+    "None": (lambda raw: None, "NoneType is not a database"),
+    "a folder": (lambda raw: str(raw), r"a path is not a database.*create_database.*Database\.read"),
+    "a path": (lambda raw: raw / "absent.ecsv", "absent.ecsv: a path is not a database"),
+    "one table": (small, "one table is not a database; give it a name"),
+    "a DataFrame": (lambda raw: DataFrame(), r"pandas\.core\.frame\.DataFrame is not a database"),
     "no update_obs": (lambda raw: SimpleNamespace(obs={}, output_dir="x"), "it lacks update_obs"),
     "obs is a list": (
         lambda raw: SimpleNamespace(obs=[small(raw)], output_dir="x", update_obs=print),
@@ -199,7 +199,7 @@ WRONG = {
         lambda raw: {"one": ["x_uncal.fits"]},
         "concatenation one: expected an astropy Table, got list",
     ),
-    "a dict of DataFrames": (lambda raw: {"one": DataFrame()}, r"concatenation one: .*make it one, Table\.from_pandas"),
+    "a dict of DataFrames": (lambda raw: {"one": DataFrame()}, r"concatenation one: .*convert it: Table\.from_pandas"),
     "a spaceKLIP Database of lists": (
         lambda raw: SimpleNamespace(obs={"one": [1]}, output_dir="x", update_obs=print),
         "concatenation one: expected an astropy Table",
@@ -228,9 +228,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_cannot_serve(raw, what):
-    given, told = WRONG[what]
-    with pytest.raises(ParameterError, match=told):
+def test_refused_databases(raw, what):
+    given, message = WRONG[what]
+    with pytest.raises(ParameterError, match=message):
         as_database(given(raw))
 
 

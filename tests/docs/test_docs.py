@@ -1,4 +1,4 @@
-"""The examples of the README and of the documentation do what they say, on a small simulated exposure."""
+"""The examples of the README and the documentation run as described, on a small simulated exposure."""
 
 import re
 import shutil
@@ -9,10 +9,10 @@ import pytest
 from tests.cases.paths import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "recipes").glob("*.md"))]
-#: its examples need no exposure, and print what it says: test_array_functions.py
+#: its examples need no exposure, and print their results: test_array_functions.py
 PAGES.remove(ROOT / "docs" / "api.md")
 
-#: what an example needs that a test machine does not have
+#: requirements of examples that a test machine does not meet
 NEEDS = {
     "dask_jobqueue": "a cluster with a queue",
     "dask_cuda": "a machine with GPUs",
@@ -25,7 +25,7 @@ ARCHIVE_NAME = "jw01386001001_0310a_00001_nrcalong_uncal.fits"
 
 
 def blocks_of(page):
-    """List a page's blocks of code: (language, text)."""
+    """List the code blocks of a page: (language, text)."""
     return re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
@@ -52,7 +52,7 @@ def case(exposures):
 
 @pytest.fixture(scope="module")
 def stage1(case, tmp_path_factory):
-    """The products of the exposure, from which some pages go on."""
+    """The products of the exposure, with which some pages continue."""
     from gpucoron.engine import reduce_file
 
     folder = tmp_path_factory.mktemp("stage1")
@@ -64,7 +64,7 @@ def stage1(case, tmp_path_factory):
 
 @pytest.fixture
 def folder(case, stage1, tmp_path, monkeypatch):
-    """A folder with the files that the examples name: one exposure, and its products."""
+    """A folder with the files that the examples name: one exposure under their names, and its products."""
     monkeypatch.chdir(tmp_path)
     Path("raw").mkdir()
     shutil.copytree(stage1, "stage1")

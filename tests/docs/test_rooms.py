@@ -1,4 +1,4 @@
-"""Who may import what: the rooms of the house, read from the code itself (docs/rooms.py, which also draws them)."""
+"""Import rules between the modules and packages ("rooms"), checked in the source (docs/rooms.py also draws them)."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ from gpucoron.backends import get_backend
 from tests.cases.paths import ROOT
 
 MOST_ROOMS = 20
-#: the rooms, top first: what stands lower knows nothing of what stands above it
+#: the rooms, top first: a room may only import rooms below it
 ORDER = (
     "__main__",
     "cli",
@@ -38,14 +38,14 @@ ORDER = (
     "dq",
     "files",
     "errors",
-    "__init__",  # the version and the public names: all may import it, so that it imports nothing
+    "__init__",  # the version and the public names: every module may import it, so it imports none
 )
-#: inside backends: what is not named, its single modules, stands below
+#: inside backends: modules that are not listed are below
 ORDER_OF_BACKENDS = ("__init__", "backend", "budget", "operations", "devices")
 
 JWST = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "gwcs")
 CUPY = ("cupy", "cupyx", "cupy_backends")
-#: where each of these may be imported, by the beginning of the path; and what to do elsewhere
+#: where each of these may be imported, by the beginning of the path; and the advice to others
 KNOWN_ONLY_TO = {
     JWST: (
         (
@@ -58,12 +58,15 @@ KNOWN_ONLY_TO = {
     CUPY: (("gpucoron/backends/devices/cuda",), "use the namespace or the methods of the backend (backend.xp, ...)"),
 }
 ARRAYS_ALONE = ("gpucoron/steps/", "gpucoron/backends/")
+#: modules that use declared attributes only: settings, facts, exposures and references are dataclasses
+DECLARED = ("steps/", "backends/", "parameters/", "engine.py", "borrowed.py", "facts.py")
+DECLARED += ("io/references.py", "io/user_files.py", "io/products.py")
 LOGGING_SETUP = ("basicConfig", "dictConfig", "fileConfig", "addHandler", "removeHandler", "handlers")
 
 
 @pytest.fixture(scope="module")
 def rooms():
-    """The module that reads imports; it lies beside the pages that it draws."""
+    """The module that reads imports, which is among the pages' scripts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "docs"))
         import rooms
@@ -75,13 +78,13 @@ def house(rooms):
     return rooms.read_package(Path(gpucoron.__file__).parent)
 
 
-def tell(found, advice):
-    """Put what was found, one a line, and what to do into a message."""
+def as_message(found, advice):
+    """Format a message with one finding per line, and the advice."""
     return "\n".join([*map(str, found), f"-> {advice}"])
 
 
-def tell_circles(circles, arrows):
-    """Name for each circle its members, and each import on it with its line."""
+def format_circles(circles, arrows):
+    """Format each circle with its members and the lines of their imports."""
     for circle in circles:
         yield f"circle: {' -> '.join([*circle, circle[0]])}"
         for arrow in zip(circle, [*circle[1:], circle[0]], strict=True):
@@ -97,7 +100,7 @@ def is_dynamic_import(name):
 
 
 def dynamic_imports(house):
-    """List the imports by name that stand outside an ``__init__``."""
+    """List the imports by name outside of an ``__init__``."""
     return [use for use in house.uses(is_dynamic_import) if not house.paths[use[0]].endswith("/__init__.py")]
 
 
@@ -107,12 +110,16 @@ def belongs_to(name, packages):
 
 def test_few_rooms_at_the_top(house):
     found = sorted(house.rooms())
-    assert len(found) <= MOST_ROOMS, tell(found, f"at most {MOST_ROOMS}: put a new module into the room it belongs to")
+    assert len(found) <= MOST_ROOMS, as_message(
+        found, f"at most {MOST_ROOMS}: put a new module into the room it belongs to"
+    )
 
 
 def test_each_room_has_its_place(house):
     strange = set(house.rooms()) - set(ORDER)
-    assert not strange, tell(sorted(strange), "say in ORDER where it stands, and in docs/architecture.md what it does")
+    assert not strange, as_message(
+        sorted(strange), "say in ORDER where it stands, and in docs/architecture.md what it does"
+    )
 
 
 @pytest.mark.parametrize(("inside", "order"), [("gpucoron", ORDER), ("gpucoron.backends", ORDER_OF_BACKENDS)])
@@ -121,49 +128,87 @@ def test_no_arrow_upward(rooms, house, inside, order):
     advice = (
         f"{' > '.join(order)} > all else, downward only: move what both need below both, or hand it over as an argument"
     )
-    assert not found, tell(found, advice)
+    assert not found, as_message(found, advice)
 
 
 @pytest.mark.parametrize("inside", ["gpucoron", "gpucoron.backends"])
 def test_no_circle_between_rooms(rooms, house, inside):
     arrows = house.arrows(inside)
     found = rooms.find_circles(arrows)
-    assert not found, tell(tell_circles(found, arrows), "cut one arrow of each: move what both need below both")
+    assert not found, as_message(format_circles(found, arrows), "cut one arrow of each: move what both need below both")
 
 
 def test_no_circle_between_modules(rooms, house):
     arrows = rooms.module_arrows(house)
     found = rooms.find_circles(arrows)
     advice = "an import inside a function closes a circle too; cut one arrow of each: move what both need below both"
-    assert not found, tell(tell_circles(found, arrows), advice)
+    assert not found, as_message(format_circles(found, arrows), advice)
 
 
 def test_imports_can_be_read(house):
     found = [f"{where}: {module} uses {name}" for module, name, where in dynamic_imports(house)]
-    assert not found, tell(found, "write the import out, or let the __init__ of the package gather its modules")
+    assert not found, as_message(found, "write the import out, or let the __init__ of the package gather its modules")
 
 
 @pytest.mark.parametrize("packages", KNOWN_ONLY_TO, ids=lambda packages: packages[0])
 def test_few_rooms_know_it(house, packages):
     where, advice = KNOWN_ONLY_TO[packages]
     found = [one for one in house.outer if belongs_to(one.target, packages) and not one.where.startswith(where)]
-    assert not found, tell(found, f"only {', '.join(where)}* may: {advice}")
+    assert not found, as_message(found, f"only {', '.join(where)}* may: {advice}")
 
 
 def test_steps_and_backends_see_arrays_alone(house):
     reads_fits = [one for one in house.outer if belongs_to(one.target, ("astropy.io",))]
     found = [one for one in reads_fits if one.where.startswith(ARRAYS_ALONE)]
-    assert not found, tell(found, "read and write files in io/ or records/, and hand the arrays over")
+    assert not found, as_message(found, "read and write files in io/ or records/, and hand the arrays over")
 
 
 def test_steps_and_backends_set_no_logging_up(house):
     uses = house.uses(is_logging_setup)
     found = [f"{where}: {module} uses {name}" for module, name, where in uses if where.startswith(ARRAYS_ALONE)]
-    assert not found, tell(found, "log = logging.getLogger(__name__) is enough; who runs the step sets logging up")
+    assert not found, as_message(
+        found, "log = logging.getLogger(__name__) is enough; who runs the step sets logging up"
+    )
+
+
+def undeclared(text):
+    """List the lines that make a SimpleNamespace, or call getattr with a default, without a comment that says why."""
+    lines = text.splitlines()
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func).rpartition(".")[2]
+        is_one = name == "SimpleNamespace" or (name == "getattr" and len(node.args) > 2)
+        has_reason = "# " in lines[node.lineno - 1] or lines[node.lineno - 2].strip().startswith("# ")
+        if is_one and not has_reason:
+            yield node.lineno
+
+
+def test_attributes_are_declared():
+    package = Path(gpucoron.__file__).parent
+    paths = [path for path in package.rglob("*.py") if path.relative_to(package).as_posix().startswith(DECLARED)]
+    assert len(paths) > 60
+    found = [f"{path}:{line}" for path in paths for line in undeclared(path.read_text(encoding="utf-8"))]
+    advice = "declare the attribute with a default, or say in a comment why it may be missing"
+    assert not found, as_message(found, advice)
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("x = getattr(a, 'b', None)", [1]),
+        ("x = getattr(a, 'b')", []),
+        ("import types\nx = types.SimpleNamespace(a=1)", [2]),
+        ("# modules may lack it\nx = getattr(a, 'b', None)", []),
+        ("x = getattr(a, 'b', None)  # modules may lack it", []),
+    ],
+)
+def test_reader_finds_undeclared_attributes(text, lines):
+    assert list(undeclared(text)) == lines
 
 
 def list_test_imports(text):
-    """List what a file imports from a module of tests, or from ``conftest``."""
+    """List the imports of a file from test modules or ``conftest``."""
     found = re.findall(r"^\s*(?:from|import)\s+(\S+(?:[ ]import[ ].*)?)", text, re.MULTILINE)
     return [name for name in found if re.search(r"(^|\.| )(test_\w+|conftest)\b", name)]
 
@@ -175,7 +220,7 @@ def test_no_test_imports_from_another():
         for path in sorted((ROOT / folder).rglob("*.py"))
         for name in list_test_imports(path.read_text(encoding="utf-8"))
     ]
-    assert not found, tell(found, "move what both need into tests/cases")
+    assert not found, as_message(found, "move what both need into tests/cases")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +261,7 @@ def test_no_test_judges_by_time():
         if not str(path.relative_to(ROOT)).startswith(("tests/tools/", *CLOCK_FILES))
         for line in list_clock_calls(path.read_text(encoding="utf-8"))
     ]
-    assert not found, tell(found, "wait for an event: tests.cases.waiting.wait_for")
+    assert not found, as_message(found, "wait for an event: tests.cases.waiting.wait_for")
 
 
 def test_reader_finds_clocks():
@@ -252,7 +297,7 @@ def test_reader_finds_a_circle(rooms, small_house, how):
     circles = rooms.find_circles(arrows)
     assert circles == [["small.a", "small.b"]]
     line = b.count("\n") + 1
-    assert f"small/b.py:{line}: small.b imports small.a" in tell(tell_circles(circles, arrows), "cut it")
+    assert f"small/b.py:{line}: small.b imports small.a" in as_message(format_circles(circles, arrows), "cut it")
 
 
 def test_reader_finds_a_long_circle_between_rooms(rooms, small_house):
@@ -341,10 +386,10 @@ def test_picture_shows_each_room_on_its_floor(rooms, small_house, monkeypatch):
         left, right = sorted((one, other), key=lambda box: box["x"])
         assert one["y"] != other["y"] or left["x"] + left["width"] < right["x"]
     arrows = [path.get("class") for path in picture.findall(f"{svg}path")]
-    assert sorted(arrows) == ["of-a of-b", "of-a of-d", "of-b of-c", "upward of-c of-b"]  # a -> c follows
+    assert sorted(arrows) == ["of-a of-b", "of-a of-d", "of-b of-c", "upward of-c of-b"]  # implies a -> c
 
 
-#: what version 0.1 documented, beside the steps, which have not moved
+#: documented in version 0.1, besides the steps, which have not moved
 DOCUMENTED = """
     gpucoron.backends.backend_status gpucoron.backends.base.Backend gpucoron.backends.base.Slopes
     gpucoron.backends.get_backend gpucoron.batch.Result gpucoron.batch.reduce gpucoron.batch_inputs.find_files
@@ -362,13 +407,13 @@ DOCUMENTED = """
 
 @pytest.mark.filterwarnings("ignore:.* is now :DeprecationWarning")
 @pytest.mark.parametrize("path", DOCUMENTED.split())
-def test_what_was_documented_is_still_there(path):
+def test_documented_names_still_exist(path):
     module, _, name = path.rpartition(".")
     assert callable(getattr(import_module(module), name))
 
 
 @pytest.mark.parametrize("old", [name for name in OLD_PATHS if not name.endswith("__main__")])
-def test_old_paths_still_work_and_tell_the_new_one(old):
+def test_old_paths_still_work_and_name_the_new_one(old):
     sys.modules.pop(old, None)
     with pytest.warns(DeprecationWarning, match=f"{old} is now {OLD_PATHS[old]}"):
         module = import_module(old)

@@ -1,4 +1,4 @@
-"""The scripts of benchmarks/validation run, and the page of validation says what their results say."""
+"""The scripts of benchmarks/validation run, and the validation page reports their results."""
 
 import json
 import os

@@ -1,1 +1,1 @@
-"""Exposures, settings and damaged files drawn at random."""
+"""Random exposures, settings and damaged files."""

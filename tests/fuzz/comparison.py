@@ -1,4 +1,4 @@
-"""One drawn case through jwst and through every way of ours, and what differs."""
+"""Run a random case with jwst and with every configuration of gpucoron, and compare the results."""
 
 import re
 from contextlib import ExitStack
@@ -28,10 +28,10 @@ from tests.fuzz.drawn_settings import OUT
 
 #: whether the likelihood fit gives the same bits on every backend
 LIKELY_IS_EXACT = True
-#: of the brightest pixel. The fit of 1/f noise sums in another order on the kernels than in NumPy; what it takes from
+#: relative to the brightest pixel. The kernels sum in another order than NumPy in the fit of 1/f noise; the noise of
 #: slopes is rounded to float32 in DN/s, and multiplied by the time of each group.
 SUBTRACT_1OVERF_TOLERANCE = 1e-5
-#: refused here and not by jwst: pattern of the message -> why; docs/deviations.md lists them
+#: refused by gpucoron but not by jwst: pattern of the message -> reason; docs/deviations.md lists them
 REFUSED_HERE = {
     r"persistence.*persistence_time": "a persistence file without a positive persistence_time",
     r"ParameterError: .*expected .*, got ": "a value that the declaration does not admit",
@@ -41,7 +41,7 @@ REFUSED_HERE = {
     r"reference.*shape|shape.*reference": "a reference of another shape",
     r"cannot be matched to|read pattern": "a dark that cannot be matched to the read pattern",
 }
-#: what jwst cannot do and we can: pattern of its message -> why; docs/deviations.md lists them
+#: failures of jwst only: pattern of its message -> reason; docs/deviations.md lists them
 JWST_FAILS = {
     "IndexError: index 1 is out of bounds for axis 0 with size 1": "one group and inverse linearity coefficients",
     "No attribute 'err'": "GAINFACT, and no fit whose rates it scales",
@@ -49,7 +49,7 @@ JWST_FAILS = {
     r"could not be broadcast together with shapes \(0|index \d\d+ is out of bounds for axis 0": "saturation that grows "
     "beyond the image",
 }
-#: what no two runs have in common, or what names the software, a file or a folder
+#: keywords that differ between runs, or name the software, a file or a folder
 _NOT_COMPARED = re.compile(
     r"(meta\.)?(date|filename|model_type|calibration_software.*|cal_logs.*|filetype|asdf.*|history.*|_fits_hash)$|"
     r"^(cal_logs|history|extra_fits|asdf)"
@@ -58,10 +58,10 @@ _NOT_COMPARED = re.compile(
 
 @dataclass(frozen=True)
 class Way:
-    """How we run a case: by which call, on which backend, with how many threads, in chunks of how many rows.
+    """A configuration of gpucoron: the call, the backend, the number of threads and of rows per chunk.
 
-    ``memory`` is the limit in bytes, with which the ramps lie in a scratch file; ``rows`` None leaves the size of the
-    chunks to the limit.
+    ``memory`` is the limit in bytes, with the ramps in a scratch file; with ``rows`` None the limit determines the
+    chunks.
     """
 
     coat: str = "reduce_file"
@@ -75,7 +75,7 @@ class Way:
 
 
 def draw_way(rng, case):
-    """Draw the way that is compared with the first one, NumPy on one thread: a backend, a small memory or a coat."""
+    """Draw the configuration that is compared with the first one, NumPy on one thread."""
     kernels = ("native", "host") if LIKELY_IS_EXACT or not uses_likelihood(case) else ("native",)
     kind = str(rng.choice(["backend", "memory", "coat"], p=[0.35, 0.4, 0.25]))
     if kind == "memory":
@@ -87,26 +87,26 @@ def draw_way(rng, case):
 
 
 def uses_likelihood(case):
-    """Tell whether a case may fit by likelihood, by any of its settings."""
+    """Return whether a case may fit by likelihood, by any of its settings."""
     text = f"{case.settings.steps} {case.settings.pars}"
     return "LIKELY" in text or "experimental_jumpramp" in text
 
 
 def subtracts_1overf(case):
-    """Tell whether spaceKLIP's removal of 1/f noise may run."""
+    """Return whether spaceKLIP's subtraction of 1/f noise may run."""
     return case.profile == "spaceklip" or "subtract_1overf" in case.settings.steps
 
 
 @dataclass
 class Outcome:
-    """What came of a case: 'equal', 'refused by both', 'refused here', 'jwst fails', or 'different'."""
+    """Result of a case: 'equal', 'refused by both', 'refused here', 'jwst fails', or 'different'."""
 
     kind: str
     why: str = ""
 
 
 def settings_for(case, folder):
-    """Give the steps' settings for a side, which writes into a folder of its own."""
+    """Return the steps' settings for one side, which writes into its own folder."""
 
     def place(value):
         return value.replace(OUT, str(folder)) if isinstance(value, str) else value
@@ -115,7 +115,7 @@ def settings_for(case, folder):
 
 
 def run_ours(case, way, folder):
-    """Run a case one of our ways; give what it leaves."""
+    """Run a case in one configuration of gpucoron; return the results."""
     remember_schemas()
     folder.mkdir()
     options = {"n_threads": way.threads, "max_memory": way.memory, "scratch_dir": str(folder)}
@@ -125,7 +125,7 @@ def run_ours(case, way, folder):
         backend = get_backend(way.backend, **options)
         steps = settings_for(case, folder)
         if way.coat == "reduce_file":
-            # what is written is compared with jwst's alone
+            # written files are compared only with those of jwst
             return _reduce(case, steps, backend, folder, save_results=case.writes and way == Way())
         return _by_coat(case, steps, backend, folder, way.coat)
 
@@ -155,7 +155,7 @@ def _reduce(case, steps, backend, folder, save_results):
 
 
 def _by_coat(case, steps, backend, folder, start):
-    """Go by the pipeline's class; its products are read from their files."""
+    """Run the pipeline class; its products are read from their files."""
     options = {"steps": steps, "backend": backend, "output_dir": str(folder), "save_results": True}
     options |= case.settings.of_run
     if start == "call":
@@ -175,12 +175,12 @@ _HDUS = {"data": "SCI"}
 
 
 def judge(case, folder, rng):
-    """Run a case through jwst and through our ways, and compare; give its `Outcome`."""
+    """Run a case with jwst and with gpucoron, and compare; return its `Outcome`."""
     with case.cache.activate(), np.errstate(all="ignore"):
         ours = _attempt(run_ours, case, Way(), folder / "ours")
         if isinstance(ours, Exception) and not isinstance(ours, GpucoronError):
             return Outcome("different", f"we crash: {type(ours).__name__}: {ours}")
-        outcome = Outcome("refused by all ways", told(ours)) if isinstance(ours, Exception) else Outcome("equal")
+        outcome = Outcome("refused by all ways", message_of(ours)) if isinstance(ours, Exception) else Outcome("equal")
         if not case.custom:
             outcome = _beside_jwst(case, ours, folder)
         if outcome.kind == "different":
@@ -201,8 +201,8 @@ def _attempt(run, *arguments, **options):
         return error
 
 
-def told(error):
-    """Say what an error says."""
+def message_of(error):
+    """Return the message of an error."""
     return f"{type(error).__name__}: {error}"
 
 
@@ -217,12 +217,12 @@ def _beside_jwst(case, ours, folder):
         _scale_once(case, theirs)
     if isinstance(ours, Exception):
         if isinstance(theirs, Exception):
-            return Outcome("refused by both", told(ours))
-        why = next((why for pattern, why in REFUSED_HERE.items() if re.search(pattern, told(ours))), None)
-        return Outcome("refused here" if why else "different", why or f"refused here, not by jwst: {told(ours)}")
+            return Outcome("refused by both", message_of(ours))
+        why = next((why for pattern, why in REFUSED_HERE.items() if re.search(pattern, message_of(ours))), None)
+        return Outcome("refused here" if why else "different", why or f"refused here, not by jwst: {message_of(ours)}")
     if isinstance(theirs, Exception):
-        why = next((why for pattern, why in JWST_FAILS.items() if re.search(pattern, told(theirs))), None)
-        return Outcome("jwst fails" if why else "different", why or f"jwst fails, and we do not: {told(theirs)}")
+        why = next((why for pattern, why in JWST_FAILS.items() if re.search(pattern, message_of(theirs))), None)
+        return Outcome("jwst fails" if why else "different", why or f"jwst fails, and we do not: {message_of(theirs)}")
     different = compare(case, ours, theirs)
     if not different and case.writes:
         different = _compare_files(folder / "ours", theirs_dir, is_likely=uses_likelihood(case))
@@ -230,7 +230,7 @@ def _beside_jwst(case, ours, folder):
 
 
 def _scale_once(case, theirs):
-    """Undo that jwst's LIKELY scales the rateints of a single integration twice: tests/steps/test_gain_factor.py."""
+    """Undo jwst's second scaling of the rateints of a single integration by LIKELY: tests/steps/test_gain_factor.py."""
     factor = theirs.keywords.get("rateints", {}).get("meta.exposure.gain_factor")
     is_shared = factor and theirs.model is not None and np.shares_memory(theirs.model.data, theirs.last_scaled)
     if is_shared:
@@ -239,7 +239,7 @@ def _scale_once(case, theirs):
 
 
 def compare(case, ours, theirs):
-    """Name the first step or product in which we differ from jwst; '' where there is none."""
+    """Return the first step or product that differs from jwst; '' if there is none."""
     is_likely = uses_likelihood(case)
     for step, arrays in theirs.ramps.items():
         different = _compare_step(step, ours.ramps.get(step), arrays)
@@ -275,7 +275,7 @@ def _compare_step(step, found, expected):
 
 
 def _first(found, expected):
-    """Show the first pixel that differs."""
+    """Describe the first pixel that differs."""
     for name, wanted in expected.items():
         if wanted is None or found.get(name) is None or np.array_equal(found[name], wanted, equal_nan=True):
             continue
@@ -286,7 +286,7 @@ def _first(found, expected):
 
 
 def _compare_likely(product, found, expected):
-    """As tests/steps/test_likely.py: few ramps, in which rounding decides between differences, may have other flags."""
+    """As in tests/steps/test_likely.py: flags may differ in a few ramps in which rounding selects a difference."""
     same = found["dq"] == expected["dq"]
     if (~same).mean() > 0.006:
         return f"{(~same).sum()} pixels have other flags"
@@ -297,7 +297,7 @@ def _compare_likely(product, found, expected):
     return ""
 
 
-#: what is written here alone: ours and jwst's. docs/deviations.md
+#: written by one side only; see docs/deviations.md
 _ONLY_HERE = {"cal_step.dark_sub": ("SKIPPED", None)}
 
 
@@ -313,9 +313,9 @@ def _compare_keywords(found, expected):
 
 
 def _compare_files(ours, theirs, *, is_likely):
-    """Compare what both sides have written: names, images, tables; of LIKELY as closely as its rates."""
+    """Compare the files of both sides: names, images, tables; those of LIKELY with the tolerance of its rates."""
     found, expected = ({path.name: path for path in sorted(folder.glob("*.*"))} for folder in (ours, theirs))
-    # holds other groups here: docs/deviations.md
+    # contains other groups in gpucoron: docs/deviations.md
     for files in (found, expected):
         files.pop("drawn_dark.fits", None)
     if found.keys() != expected.keys():
@@ -336,33 +336,33 @@ def _compare_files(ours, theirs, *, is_likely):
 _CARDS = re.compile(r"DATE|FILENAME|CAL_VER|CAL_VCS|CHECKSUM|DATASUM|HISTORY|COMMENT|DATAMODL|^$")
 
 
-def _compare_hdus(mine, wanted, *, is_likely):
-    if wanted.name == "ASDF":
+def _compare_hdus(mine, expected, *, is_likely):
+    if expected.name == "ASDF":
         return ""
-    for card in sorted(set(mine.header) | set(wanted.header)):
-        if card in ("CRDS_CTX", "CRDS_VER") and card not in wanted.header:
-            continue  # jwst tells them from the first step on that opens a reference
-        if card == "S_DARK" and card not in wanted.header and mine.header[card] == "SKIPPED":
+    for card in sorted(set(mine.header) | set(expected.header)):
+        if card in ("CRDS_CTX", "CRDS_VER") and card not in expected.header:
+            continue  # jwst writes them after the first step that opens a reference
+        if card == "S_DARK" and card not in expected.header and mine.header[card] == "SKIPPED":
             continue  # as in the keywords of the products
-        if card == "S_RAMP" and wanted.header.get("DATAMODL") == "ImageModel" and card not in wanted.header:
-            continue  # chi square, which jwst saves before the step is noted
-        if not _CARDS.search(card) and mine.header.get(card) != wanted.header.get(card):
-            return f"{card} is {mine.header.get(card)!r}, not {wanted.header.get(card)!r}"
-    if wanted.data is None:
+        if card == "S_RAMP" and expected.header.get("DATAMODL") == "ImageModel" and card not in expected.header:
+            continue  # chi square, which jwst saves before the step is recorded
+        if not _CARDS.search(card) and mine.header.get(card) != expected.header.get(card):
+            return f"{card} is {mine.header.get(card)!r}, not {expected.header.get(card)!r}"
+    if expected.data is None:
         return "" if mine.data is None else "data where there should be none"
-    if wanted.data.dtype.names:
-        return "" if mine.data.tolist() == wanted.data.tolist() else "another table"
-    same = np.array_equal(mine.data, wanted.data, equal_nan=wanted.data.dtype.kind == "f")
-    if is_likely and not same and wanted.data.dtype.kind == "f":
+    if expected.data.dtype.names:
+        return "" if mine.data.tolist() == expected.data.tolist() else "another table"
+    same = np.array_equal(mine.data, expected.data, equal_nan=expected.data.dtype.kind == "f")
+    if is_likely and not same and expected.data.dtype.kind == "f":
         # a rate or chi square of 0 is a sum that cancels
-        same = np.allclose(mine.data, wanted.data, rtol=LIKELY_RTOL, atol=1e-12, equal_nan=True)
-    return "" if same else f"other values: {_first({'': mine.data}, {'': wanted.data})}"
+        same = np.allclose(mine.data, expected.data, rtol=LIKELY_RTOL, atol=1e-12, equal_nan=True)
+    return "" if same else f"other values: {_first({'': mine.data}, {'': expected.data})}"
 
 
 def _between_ways(first, other, tolerance):
-    """Compare two ways of ours, to the bit unless ``tolerance`` says otherwise; '' where they are equal."""
+    """Compare two configurations of gpucoron bit for bit, or to ``tolerance``; return '' if they are equal."""
     if isinstance(first, Exception) or isinstance(other, Exception):
-        both = [told(each) if isinstance(each, Exception) else "an answer" for each in (first, other)]
+        both = [message_of(each) if isinstance(each, Exception) else "an answer" for each in (first, other)]
         return "" if type(first) is type(other) else f"{both[0]}, and {both[1]}"
     for step, arrays in other.ramps.items():
         different = _compare_rounded(step, arrays, first.ramps.get(step), tolerance)
@@ -381,7 +381,7 @@ def _between_ways(first, other, tolerance):
 
 
 def _compare_rounded(step, found, expected, tolerance):
-    """Compare to the bit, or values to a tolerance of the largest one."""
+    """Compare bit for bit, or values relative to the largest one."""
     different = _compare_step(step, found, expected)
     if not different or not tolerance:
         return different

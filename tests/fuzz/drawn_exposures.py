@@ -1,7 +1,7 @@
-"""Exposures drawn at random, each by its number alone: the file, its references, and what is asked of stage 1.
+"""Random exposures, each defined by its number: the file, its references, and the settings of stage 1.
 
-``draw_case(1234, folder)`` gives the same case on any machine. Cases that follow each other share the subarray, and so
-the references that all of theirs are made of.
+``draw_case(1234, folder)`` returns the same case on any machine. Consecutive cases share the subarray, and the full
+references from which theirs are cut.
 """
 
 import shutil
@@ -23,9 +23,9 @@ from tests.cases.parity_edits import TOP
 from tests.fuzz.drawn_settings import Drawn, draw_settings
 
 SEED = 20260718
-#: cases that follow each other and share the subarray
+#: number of consecutive cases that share a subarray
 PER_SUBARRAY = 5
-#: rows and columns of the references that all of a subarray's are cut from, and pixels around them
+#: rows and columns of the full references of a subarray, and pixels around them
 LARGEST, MARGIN = (28, 40), 5
 #: frames of the longest dark
 _FRAMES = 80
@@ -51,7 +51,7 @@ _REFERENCE_FLAGS = (
 
 @dataclass
 class DrawnCase:
-    """One case: what was drawn, in words for a message, and the files that were made of it."""
+    """One case: a description of what was drawn, and its files."""
 
     number: int
     exposure: dict
@@ -66,11 +66,11 @@ class DrawnCase:
     path: Path = None
     cache: CrdsCache = None
 
-    def told(self):
-        """Say what was drawn, where it differs from the usual."""
+    def description(self):
+        """Describe what was drawn, except defaults."""
         parts = [f"case {self.number}: {self.exposure}, by {self.start!r}, profile {self.profile!r}"]
-        told = ("counts", "flags", "references")
-        parts += [f"{name}: {getattr(self, name)}" for name in told if getattr(self, name)]
+        parts_changed = ("counts", "flags", "references")
+        parts += [f"{name}: {getattr(self, name)}" for name in parts_changed if getattr(self, name)]
         parts += [f"{name}: {value}" for name, value in vars(self.settings).items() if value]
         return "\n  ".join(parts)
 
@@ -97,7 +97,7 @@ def draw_case(number, folder):
 
 
 def _some(rng, *shares):
-    """Draw a share: none as often as not."""
+    """Draw a fraction: 0 in half of the cases."""
     return float(rng.choice([0.0] * len(shares) + list(shares)))
 
 
@@ -128,15 +128,15 @@ def _draw_exposure(rng, instrument, subarray):
         scene=Scene(halo=wells * DETECTORS[found.detector].well / seconds / 1e7),
         effects=Effects(cosmic_rays=hits, emi=True),
     )  # fmt: skip
-    told = {"subarray": subarray, "readpatt": readpatt, "ngroups": ngroups, "nints": nints, **more, "wells": wells}
-    return simulation, told | {"cosmic_rays": hits}
+    options = {"subarray": subarray, "readpatt": readpatt, "ngroups": ngroups, "nints": nints, **more, "wells": wells}
+    return simulation, options | {"cosmic_rays": hits}
 
 
 # -------------------------------------------------------------------------------------------------------- the exposure
 
 
 def _write_exposure(rng, simulation, case, folder):
-    """Change counts; write ``*_uncal.fits``, or ``*_ramp.fits`` with flags and values that no detector gives."""
+    """Change counts; write ``*_uncal.fits``, or ``*_ramp.fits`` with flags and values that no detector produces."""
     data, zeroframe = simulation.data, simulation.zeroframe
     case.counts = {
         name: share
@@ -210,7 +210,7 @@ def _write_named_files(rng, shape, folder):
 
 
 class Bases:
-    """The whole references of each subarray, written once in a process, of which those of the cases are cut."""
+    """The full references of each subarray, written once per process; those of the cases are cut from them."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -233,13 +233,13 @@ bases = None
 
 
 def use_bases(folder):
-    """Say where the whole references go."""
+    """Set the folder of the full references."""
     global bases
     bases = Bases(folder)
 
 
 def _write_references(rng, simulation, case, folder):
-    """Make a CRDS cache of the case's own: references cut and spoilt, some of them missing, and parameter files."""
+    """Make the CRDS cache of a case: cut and damaged references, some missing, and parameter files."""
     instrument = simulation.subarray.instrument
     whole = bases.of(instrument, simulation.subarray_name)
     path = folder / "crds"
@@ -264,7 +264,7 @@ def _write_references(rng, simulation, case, folder):
 
 
 def _spoil(rng, source, name, simulation, reftype):
-    """Write a reference for a case: cut to it, or with pixels around it, and with values and flags that are bad."""
+    """Write a reference for a case: of its size or larger, with bad values and flags."""
     done = {}
     with fits.open(source) as hdus:
         if "ASDF" in hdus:
@@ -322,7 +322,7 @@ def _spoil_flags(rng, hdu, done):
 
 
 def _spoil_values(rng, hdu, reftype, done):
-    """Put NaN, zeros, wrong signs and noise into some pixels of every plane, or of each plane by itself."""
+    """Put NaN, zeros, wrong signs and noise into some pixels of every plane, or of each plane separately."""
     data = hdu.data
     for word, chance in (("nan", 0.25), ("zero", 0.12), ("negative", 0.08), ("noisy", 0.12)):
         if rng.random() > chance:

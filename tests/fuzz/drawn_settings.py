@@ -1,4 +1,4 @@
-"""Parameters drawn from what the steps declare: kind, bounds and choices, so that a new one joins by itself."""
+"""Random parameters from the declarations of the steps: kinds, bounds and options, so that new ones are included."""
 
 from dataclasses import dataclass, field
 
@@ -7,10 +7,10 @@ from gpucoron.parameters import convert
 from gpucoron.simulate.crds import STEP_CLASSES
 from gpucoron.steps import STEPS
 
-#: stands for the folder of the side that runs, in the value of a parameter that names a file
+#: placeholder for the folder of the running side, in file names
 OUT = "<out>"
 
-#: text of this parameter -> what may be drawn; {} is the case's own folder. Any other text is a word.
+#: text of this parameter -> possible values; {} is the folder of the case. Any other text is a word.
 _TEXTS = {
     ("dq_init", "user_supplied_dq"): (*["{}/user_dq.fits"] * 9, "{}/nowhere.fits"),
     ("dark_current", "dark_output"): (f"{OUT}/drawn_dark.fits",),
@@ -18,7 +18,7 @@ _TEXTS = {
     ("persistence", "save_persistence"): (f"{OUT}/drawn_persistence.asdf",),
     ("persistence", "persistence_array_file"): (None,),
     ("emicorr", "user_supplied_reffile"): (None,),
-    # jwst's answer in several processes is not always its answer in one
+    # jwst's result in several processes is not always that in one
     ("jump", "maximum_cores"): ("1", "none"),
     ("ramp_fit", "maximum_cores"): ("1", "none"),
     # "advanced" compares exposures
@@ -26,17 +26,17 @@ _TEXTS = {
 }
 #: parameter -> what is usually set with it
 _NEEDED = {"save_persistence": {"persistence_time": 20, "skip": False}, "mask_method": {"custom_group": 2}}
-#: as the others, but drawn for nothing: jwst takes seconds with them, or its answer depends on the machine
+#: like the others, but never drawn: jwst takes seconds with them, or its result depends on the machine
 _LEFT_ALONE = (("emicorr", "onthefly_corr_freq"),)
-#: of what every step has, what shows in jwst's products too; the names of files have tests of their own
+#: parameters common to all steps that also change jwst's products; file names have separate tests
 _COMMON = ("save_results", "suffix")
-#: parameters that mean nothing unless another is set, which is then set as often as not
+#: parameters without effect unless another is set, which is then set in half of the cases
 _OPENED_BY = {"expand_large_events": 6, "find_showers": 6}
 
 
 @dataclass
 class Drawn:
-    """Settings as a user would give them: of the steps, in parameter files of CRDS's, and of the run as a whole."""
+    """Settings as a user gives them: of the steps, in CRDS parameter files, and of the whole run."""
 
     steps: dict = field(default_factory=dict)
     pars: dict = field(default_factory=dict)
@@ -50,15 +50,15 @@ def draw_settings(rng, order, folder, *, custom, with_pars, writes):
     ----------
     rng : numpy.random.Generator
     order : sequence of str
-        The steps that the exposure takes.
+        The steps of the exposure.
     folder : str
-        Where the files are that parameters name.
+        Folder of the files that parameters name.
     custom : bool
-        Of spaceKLIP's steps too, and of what jwst's steps have here alone; else what jwst has.
+        Also of spaceKLIP's steps, and of parameters that only gpucoron has in jwst's steps.
     with_pars : bool
-        Some of it in parameter files of CRDS's.
+        Some of them in CRDS parameter files.
     writes : bool
-        The results of steps are saved now and then.
+        Sometimes save the results of steps.
     """
     drawn = Drawn()
     for name in order:
@@ -94,7 +94,7 @@ def _put_away(rng, drawn, name, own, in_file):
 
 
 def _draw_step(rng, step, folder, *, custom):
-    """Draw which parameters of a step are set, and to what."""
+    """Draw which parameters of a step are set, and their values."""
     values = {}
     if rng.random() < (0.35 if step.skipped else 0.06):
         values["skip"] = not step.skipped
@@ -115,7 +115,7 @@ def _draw_step(rng, step, folder, *, custom):
 
 
 def _draw_value(rng, step_name, parameter, folder):
-    """Draw a value that the declaration accepts; one of thirty is drawn whether it does or not."""
+    """Draw a value that the declaration accepts; one in thirty may be invalid."""
     if (step_name, parameter.name) in _LEFT_ALONE:
         return parameter.default
     is_free = rng.random() < 1 / 30

@@ -1,4 +1,4 @@
-"""What can be wrong with the file of an exposure, drawn by a number: the same number damages a file alike."""
+"""Random damage of an exposure's file, defined by a number: the same number gives the same damage."""
 
 import bz2
 import gzip
@@ -14,19 +14,19 @@ from astropy.io import fits
 
 BLOCK, CARD = 2880, 80
 
-#: keywords that stage 1, CRDS or the readers look at; half of the drawn cards are of these
+#: keywords that stage 1, CRDS or the readers use; half of the drawn cards are of these
 KEYWORDS = (
     "INSTRUME", "DETECTOR", "EXP_TYPE", "READPATT", "SUBARRAY", "FILTER", "PUPIL", "CORONMSK", "TARGNAME", "DATE-OBS",
     "TIME-OBS", "EXPSTART", "NINTS", "NGROUPS", "NFRAMES", "GROUPGAP", "FRMDIVSR", "TFRAME", "TGROUP", "INTSTART",
     "INTEND", "SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2", "FASTAXIS", "SLOWAXIS", "NOUTPUTS", "ZEROFRAM",
     "NSAMPLES", "DRPFRMS1", "GAINFACT", "NSPRSTRP", "TSOVISIT", "DATAMODL", "TELESCOP", "FILENAME", "CHANNEL", "MODULE",
 )  # fmt: skip
-#: those that tell how an extension is stored
+#: keywords that describe how an extension is stored
 STRUCTURE = (
     "SIMPLE", "XTENSION", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3", "NAXIS4", "PCOUNT", "GCOUNT", "BSCALE",
     "BZERO", "EXTNAME", "EXTVER", "TFIELDS", "TFORM1", "TTYPE1", "TTYPE2", "EXTEND", "BLANK", "ZIMAGE",
 )  # fmt: skip
-#: how a value is written in a card
+#: formats of a value in a card
 VALUES = (
     "0", "1", "2", "3", "5", "-1", "-7", "99", "4000", "65536", "1000000000", "99999999999999999999", "0.0", "1.5",
     "-2.5",
@@ -37,7 +37,7 @@ VALUES = (
 
 @dataclass
 class Mutation:
-    """A damaged file: where it is, what was done to it, and what has to come of it: 'same', 'refused' or anything."""
+    """A damaged file: its path, the damage, and the expected result: 'same', 'refused' or anything."""
 
     path: Path
     what: str
@@ -70,12 +70,12 @@ class _Mutator:
         header = bool(self.rng.integers(2)) or not place["datSpan"]
         low = place["hdrLoc"] if header else place["datLoc"]
         high = place["datLoc"] if header else place["datLoc"] + place["datSpan"]
-        told = []
+        flipped = []
         for _ in range(int(self.pick([1, 1, 2, 8]))):
             at, bit = int(self.rng.integers(low, high)), int(self.rng.integers(8))
             self.content[at] ^= 1 << bit
-            told.append(f"{at}.{bit}")
-        return self.write(f"bits {', '.join(told)} of the {'header' if header else 'data'} of {name}")
+            flipped.append(f"{at}.{bit}")
+        return self.write(f"bits {', '.join(flipped)} of the {'header' if header else 'data'} of {name}")
 
     def _cards(self, name):
         place = self.parts[name]
@@ -85,12 +85,12 @@ class _Mutator:
         ]
 
     def change_card(self):
-        """Give a keyword another value, take it away, or let it stand twice."""
+        """Change the value of a keyword, remove it, or duplicate it."""
         kind = self.pick(["stage", "stage", "structure", "any"])
         name = "PRIMARY" if kind == "stage" else self.pick(list(self.parts))
         cards = [(at, word) for at, word in self._cards(name) if word]
-        wanted = {"stage": KEYWORDS, "structure": STRUCTURE}.get(kind)
-        chosen = [one for one in cards if wanted is None or one[1] in wanted]
+        keywords = {"stage": KEYWORDS, "structure": STRUCTURE}.get(kind)
+        chosen = [one for one in cards if keywords is None or one[1] in keywords]
         at, keyword = self.pick(chosen)
         way = self.pick(["value"] * 6 + ["missing", "twice", "new"])
         value = self.pick(VALUES)
@@ -112,7 +112,7 @@ class _Mutator:
         return self.write(f"card {keyword} of {name}: {way} {'' if way == 'missing' else value!r}")
 
     def change_extension(self):
-        """Take extensions away, double them, put them elsewhere, or give them another kind or shape."""
+        """Remove, duplicate or move extensions, or change their type or shape."""
         path = self.folder / self.name
         with fits.open(self.source) as hdus:
             index = int(self.rng.integers(1, len(hdus)))
@@ -149,7 +149,7 @@ class _Mutator:
         return Mutation(path, f"extension {name}: {way}")
 
     def add_flags(self):
-        """Add GROUPDQ, PIXELDQ or a ZEROFRAME, of a right or a wrong shape and kind."""
+        """Add GROUPDQ, PIXELDQ or a ZEROFRAME of right or wrong shape and type."""
         path = self.folder / self.name
         with fits.open(self.source) as hdus:
             nints, ngroups, ny, nx = hdus["SCI"].shape
@@ -162,7 +162,7 @@ class _Mutator:
         return Mutation(path, f"new {name} {shape} {np.dtype(dtype)}")
 
     def change_length(self):
-        """Cut the file, or let it go on."""
+        """Truncate the file, or extend it."""
         size = len(self.content)
         ends = [place["hdrLoc"] for place in self.parts.values()] + [place["datLoc"] for place in self.parts.values()]
         way = self.pick(
@@ -183,7 +183,7 @@ class _Mutator:
         return self.write(f"tail: {way}", "same" if way in ("blank", "zeros") else "refused", self.content + tails[way])
 
     def compress(self):
-        """Compress the file, and damage what came of it."""
+        """Compress the file, and damage the result."""
         kind = self.pick(["gz", "gz", "bz2", "xz", "zip"])
         packed = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
         if kind == "zip":
@@ -199,12 +199,12 @@ class _Mutator:
             content[int(self.rng.integers(12, len(content)))] ^= 1 << int(self.rng.integers(8))
         elif way == "tail":
             content += self.rng.bytes(100)
-        # the header of gzip has fields without a meaning here, and what follows xz's and bzip2's end is no data
+        # gzip's header has unused fields, and bytes after the end of xz and bzip2 are not data
         expect = {"whole": "same", "cut": "refused"}.get(way, "refused" if kind == "gz" and way == "flipped" else "")
         return self.write(f"{kind} {way}", expect, content, name)
 
     def sum_up(self):
-        """Write check sums, and change data or headers afterwards."""
+        """Write checksums, and change data or headers afterwards."""
         path = self.folder / self.name
         with fits.open(self.source) as hdus:
             hdus.writeto(path, checksum=True)
@@ -226,7 +226,7 @@ class _Mutator:
         return Mutation(path, f"sums: {way} of {name}", expect)
 
     def rename(self):
-        """Give the file a name that is no usual one."""
+        """Give the file an unusual name."""
         name = self.pick(
             ["Stern é_uncal.fits", "a\nb_uncal.fits", "with blank_uncal.fits", "x.fits", "it's [1]_uncal.fits",
              "tab\t_uncal.fits", "\udcff_uncal.fits", "x_uncal.FITS", "x_uncal.fits.gz", "\u661f_uncal.fits"]
@@ -236,7 +236,7 @@ class _Mutator:
         return self.write(f"name {name!r}", "same" if is_usual else "refused", name=name)
 
     def replace(self):
-        """Put something into its place that is no regular file."""
+        """Replace it by something that is not a regular file."""
         path = self.folder / self.name
         kind = self.pick(["fifo", "zero", "socket", "folder", "dangling", "empty", "text", "loop"])
         if kind == "fifo":
@@ -245,7 +245,7 @@ class _Mutator:
             path.symlink_to("/dev/zero")
         elif kind == "socket":
             here = os.getcwd()
-            os.chdir(self.folder)  # the names of sockets are short
+            os.chdir(self.folder)  # names of sockets are short
             with socket.socket(socket.AF_UNIX) as one:
                 one.bind(path.name)
             os.chdir(here)
@@ -270,10 +270,10 @@ def mutate(number, sources, folder):
     Parameters
     ----------
     number : int
-        Decides about everything.
+        Determines everything.
     sources : list of Path
     folder : Path
-        Where the damaged file is made.
+        Folder for the damaged file.
 
     Returns
     -------

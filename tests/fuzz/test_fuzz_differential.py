@@ -1,6 +1,7 @@
-"""Drawn cases through jwst and through every way of ours: the same flags, the same NaN, the same values.
+"""Random cases with jwst and every configuration of gpucoron: the same flags, the same NaN, the same values.
 
-``--fuzz 2000`` runs so many cases, ``--fuzz-case 1234`` one of them. A failure tells what was drawn and the first step
+``--fuzz 2000`` runs so many cases, ``--fuzz-case 1234`` one of them. A failure reports what was drawn and the first
+step
 that differs.
 """
 
@@ -18,7 +19,7 @@ from tests.tools import fuzz_summary
 
 pytestmark = pytest.mark.parity
 
-#: cases with every run of the tests
+#: number of cases in every test run
 FEW = 60
 
 
@@ -34,7 +35,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(scope="module", autouse=True)
 def bases(tmp_path_factory):
-    """Give this process a folder for the references that those of the cases are made of."""
+    """Give this process a folder for the full references of the cases."""
     drawn_exposures.use_bases(tmp_path_factory.mktemp("bases"))
 
 
@@ -46,7 +47,7 @@ def test_drawn_cases(numbers, tmp_path, record_property):
         outcome = judge(case, folder, np.random.default_rng([SEED, number, 1]))
         record_property("fuzz", ["differential", number, outcome.kind, outcome.why])
         if outcome.kind == "different":
-            failures.append(f"{case.told()}\n  -> {outcome.why}")
+            failures.append(f"{case.description()}\n  -> {outcome.why}")
         shutil.rmtree(folder)
     assert not failures, "\n\n".join(failures)
 

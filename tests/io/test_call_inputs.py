@@ -1,4 +1,4 @@
-"""What a reduction can be given; and ramps whose arrays and keywords disagree in numbers."""
+"""Types of input that a reduction accepts; and ramps whose arrays disagree with their keywords."""
 
 import json
 import logging
@@ -40,27 +40,27 @@ def container(case, tmp_path):
     return ModelContainer([datamodels.RampModel(str(case.path))])
 
 
-#: what is given -> words of the error
+#: input -> part of the error message
 STRANGE = {
     "a list of one": (lambda case, tmp_path: [str(case.path)], "of the type list.*call it once for each exposure"),
     "a list of two": (lambda case, tmp_path: [case.path, case.path], "of the type list.*call it once"),
     "a tuple": (lambda case, tmp_path: (str(case.path),), "of the type tuple"),
     "an open FITS file": (lambda case, tmp_path: fits.open(case.path), "of the type HDUList"),
-    "an association": (association, "mine_asn.json: an association; stage 1 takes its exposures one by one"),
+    "an association": (association, "mine_asn.json: an association; stage 1 processes one exposure at a time"),
     "a library": (library, "of the type ModelLibrary.*call it once"),
     "a container": (container, "of the type ModelContainer.*call it once"),
     "bytes": (lambda case, tmp_path: str(case.path).encode(), "of the type bytes"),
     "an array": (lambda case, tmp_path: np.zeros((2, 5, 8, 8)), "of the type ndarray"),
     "nothing": (lambda case, tmp_path: None, "is missing"),
-    "an empty text": (lambda case, tmp_path: "", "an empty text"),
-    "a folder": (lambda case, tmp_path: tmp_path, "a folder; name its files"),
+    "an empty string": (lambda case, tmp_path: "", "an empty string"),
+    "a folder": (lambda case, tmp_path: tmp_path, "a folder; give its files"),
     "no such file": (lambda case, tmp_path: "no_uncal.fits", "no such file"),
 }
 
 
 @pytest.mark.parametrize("what", STRANGE)
-def test_what_is_accepted_is_named(what, case, tmp_path):
-    """jwst takes none of these either: it ends in a TypeError, a ValueError or an AttributeError."""
+def test_other_inputs_are_refused_with_the_accepted_ones(what, case, tmp_path):
+    """jwst accepts none of these either: it raises TypeError, ValueError or AttributeError."""
     make, words = STRANGE[what]
     given = make(case, tmp_path)
     if "type" in words:
@@ -79,7 +79,7 @@ def test_what_is_accepted_is_named(what, case, tmp_path):
 
 
 @pytest.mark.parametrize("given", [None, 3, [b"x_uncal.fits"], [["x_uncal.fits"]]])
-def test_what_a_batch_takes_is_named(given, tmp_path):
+def test_other_inputs_of_a_batch_are_refused(given, tmp_path):
     with pytest.raises(InputError, match="expected files, folders, patterns or @list"):
         list(batch.reduce(given, tmp_path))
 
@@ -99,7 +99,7 @@ def edited(path, tmp_path, edit):
 
 
 def cut(groups=0, ints=0, **keywords):
-    """Make an edit that takes groups and integrations off the end, and sets keywords."""
+    """Make an edit that removes groups and integrations at the end, and sets keywords."""
 
     def edit(hdus):
         nints, ngroups = hdus["SCI"].data.shape[:2]
@@ -116,13 +116,13 @@ def cut(groups=0, ints=0, **keywords):
     ("edit", "warning"),
     [
         (cut(groups=2), "NGROUPS is 6, but SCI holds 4 groups"),
-        (cut(ints=1), "the keywords tell of 2 integrations, but SCI holds 1"),
-        (cut(NINTS=1), "the keywords tell of 1 integrations, but SCI holds 2"),
+        (cut(ints=1), "the keywords give 2 integrations, but SCI holds 1"),
+        (cut(NINTS=1), "the keywords give 1 integrations, but SCI holds 2"),
     ],
     ids=["fewer groups", "fewer integrations", "more integrations"],
 )
-def test_arrays_that_the_keywords_do_not_tell_of(edit, warning, case, tmp_path, caplog):
-    """jwst takes them as they are: so do we, with a warning."""
+def test_arrays_that_disagree_with_the_keywords(edit, warning, case, tmp_path, caplog):
+    """jwst uses the arrays as they are, and so does gpucoron, with a warning."""
     from jwst.pipeline import Detector1Pipeline
 
     path = edited(case.path, tmp_path, edit)
@@ -140,13 +140,13 @@ def test_arrays_that_the_keywords_do_not_tell_of(edit, warning, case, tmp_path, 
 
 
 def test_a_miri_ramp_that_was_cut(exposures, tmp_path, caplog):
-    """jwst's reset fails on it, for it counts by the keywords; ours counts what is there."""
+    """jwst's reset step fails, because it uses the keyword; gpucoron uses the number of groups in the data."""
     case = exposures("MIRI", "MASK1550", "FASTR1", 8, 2, shape=(32, 40))
     path = edited(case.path, tmp_path, cut(groups=1, ints=1))
     with case.cache.activate(), caplog.at_level(logging.WARNING, "gpucoron"):
         _run, models, _paths = gpucoron.reduce_file(path, tmp_path / "ours", backend="cpu")
         _run, whole, _paths = gpucoron.reduce_file(case.path, tmp_path / "whole", backend="cpu")
-    assert caplog.text.count("these count") == 2
+    assert caplog.text.count("SCI is used") == 2
     assert models["rateints"].data.shape == (1, 32, 40)
     good = (models["rate"].dq == 0) & (whole["rateints"].dq[0] == 0)
     assert good.mean() > 0.5
@@ -169,14 +169,14 @@ def _cut_without_zeroframe(hdus):
     ],
     ids=["more groups", "ZEROFRAME"],
 )
-def test_what_cannot_be_reconciled_is_refused(edit, words, case, tmp_path):
+def test_contradictory_arrays_are_refused(edit, words, case, tmp_path):
     path = edited(case.path, tmp_path, edit)
     with case.cache.activate(), pytest.raises(InputError, match=words):
         gpucoron.reduce_file(path, tmp_path / "out", backend="cpu")
 
 
 def test_flags_of_another_shape_begin_afresh(case):
-    """As those of a file do."""
+    """As for a file."""
     from stdatamodels.jwst import datamodels
 
     from gpucoron.io.exposure import Exposure

@@ -1,4 +1,4 @@
-"""What CRDS cannot give is one error, in every coat: a file that its context names, or the context itself."""
+"""Failures of CRDS are one error in every entry point: a missing file that the context names, or a missing context."""
 
 import hashlib
 import os
@@ -24,14 +24,14 @@ from gpucoron.io.parameter_files import parameters_from_crds
 
 @pytest.fixture(scope="module")
 def case(exposures):
-    """Make an exposure whose parameter file is seen in the result: with it thousands of jumps are found."""
+    """Make an exposure whose parameter file changes the result: with it thousands of jumps are found."""
     pars = {"pars-jumpstep": {"rejection_threshold": 1.0}}
     return exposures("NIRCAM", "SUB320A335R", "RAPID", 6, 2, shape=(32, 40), pars=pars)
 
 
 @pytest.fixture
 def copy_of(case, tmp_path):
-    """Make copies of the cache that lack files, or whose rules are edited."""
+    """Make copies of the cache with missing files or edited rules."""
 
     def make(without=(), edit=()):
         folder = shutil.copytree(case.cache.path, tmp_path / "cache")
@@ -48,7 +48,7 @@ def copy_of(case, tmp_path):
 
 
 def _rewrite(path, old, new):
-    """Edit rules; CRDS checks the sha1 of all their lines but the one that holds it."""
+    """Edit rules; CRDS checks the sha1 of all lines except the one that holds it."""
     text = path.read_text()
     assert old in text
     lines = [line for line in text.replace(old, new).split("\n") if "sha1sum" not in line]
@@ -112,8 +112,8 @@ def test_a_reference_that_the_cache_lacks(coat, case, copy_of, tmp_path):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("missing", ["*pars-jumpstep*.asdf", "*pars-jumpstep*.rmap"])
-def test_jwst_goes_on_with_its_defaults(missing, case, copy_of):
-    """The difference that docs/deviations.md tells."""
+def test_jwst_continues_with_its_defaults(missing, case, copy_of):
+    """A difference listed in docs/deviations.md."""
     from jwst.pipeline import Detector1Pipeline
 
     with copy_of(without=[missing]).activate():
@@ -131,7 +131,7 @@ def test_jwst_goes_on_with_its_defaults(missing, case, copy_of):
     ids=["N/A", "unknown type", "no rule for this date", "N/A by rule"],
 )
 def test_rules_without_a_file_are_no_fault(edit, case, copy_of):
-    """As in jwst, whose own reading is beside ours."""
+    """As in jwst, whose reader is called for comparison."""
     from jwst.pipeline import Detector1Pipeline
 
     with copy_of(without=["*pars-jumpstep*.asdf"], edit=[edit]).activate():
@@ -140,8 +140,8 @@ def test_rules_without_a_file_are_no_fault(edit, case, copy_of):
             assert pipeline.get_config_from_reference(str(case.path))["steps"]["jump"] == {}
 
 
-def test_what_the_cache_lacks_is_fetched(case, copy_of, monkeypatch):
-    """CRDS is asked for the missing file alone; a server is played here."""
+def test_missing_files_of_the_cache_are_downloaded(case, copy_of, monkeypatch):
+    """Only the missing file is requested from CRDS; a fake server answers."""
     import crds
 
     cache, asked = copy_of(without=["*pars-jumpstep*.asdf"]), []
@@ -171,8 +171,8 @@ def test_a_wrong_context_is_one_line(command, verbosity, case, tmp_path, capfd):
         assert word in line
 
 
-def test_a_wrong_context_in_a_process_of_its_own(case, tmp_path):
-    """Nothing has set up CRDS's log before."""
+def test_a_wrong_context_in_a_new_process(case, tmp_path):
+    """Without CRDS's log configured before."""
     environment = {**os.environ, **case.cache.environment, "CRDS_CONTEXT": "jwst_9999.pmap"}
     command = [sys.executable, "-m", "gpucoron", "run", case.path, "-o", tmp_path, "-q"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -185,8 +185,8 @@ def test_a_wrong_context_in_a_process_of_its_own(case, tmp_path):
 def test_a_wrong_context_in_python(coat, context, case, tmp_path, capfd):
     with replace(case.cache, context=context).activate(), pytest.raises(ReferenceFileError, match=context):
         coat(case.path, tmp_path)
-    told = capfd.readouterr().err.splitlines()
-    assert not [line for line in told if "Traceback" in line or "CRDS" in line]
+    lines = capfd.readouterr().err.splitlines()
+    assert not [line for line in lines if "Traceback" in line or "CRDS" in line]
 
 
 def test_a_wrong_context_ends_a_batch_at_once(case, tmp_path):
@@ -223,7 +223,7 @@ def test_a_full_cache_needs_no_server(case):
 
 
 def test_clean_flicker_noise_without_a_read_noise(case, copy_of, tmp_path):
-    """jwst makes a draft of the rate there, and fails inside; a mask of the user's needs no draft."""
+    """There jwst makes a draft rate, and fails inside; with a user mask it needs no draft."""
     edit = ("*.imap", "'READNOISE': 'jwst_nircam_readnoise_9001.rmap'", "'READNOISE': 'N/A'")
     steps = {"clean_flicker_noise": {"skip": False}, "jump": {"skip": True}, "ramp_fit": {"skip": True}}
     with copy_of(edit=[edit]).activate():

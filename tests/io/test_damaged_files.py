@@ -1,4 +1,4 @@
-"""Damaged files and contradictory headers, one of each kind: refused by name, and the others go on."""
+"""Damaged files and contradictory headers, one of each kind: refused by name, without effect on other files."""
 
 import gzip
 import logging
@@ -23,7 +23,7 @@ from gpucoron.errors import (
     ReferenceFileError,
     TooLittleMemoryError,
 )
-from gpucoron.io.boundary import told_of
+from gpucoron.io.boundary import converted_errors
 from gpucoron.io.exposure import Exposure
 from gpucoron.io.fits_layout import CheckSum, read_layout
 from gpucoron.io.names import split_name
@@ -43,13 +43,13 @@ def miri(exposures):
 
 
 def places(path):
-    """Say where each extension of a file begins, and where its data do."""
+    """Return where each extension of a file begins, and where its data begin."""
     with fits.open(path) as hdus:
         return {hdu.name: hdu.fileinfo() for hdu in hdus}
 
 
 def with_card(path, folder, keyword, value, extension="PRIMARY"):
-    """Copy a file with other bytes in one card; without the card if there is no value."""
+    """Copy a file with one card changed, or removed if there is no value."""
     content = bytearray(path.read_bytes())
     at = content.index(f"{keyword:8}=".encode(), places(path)[extension]["hdrLoc"])
     content[at : at + CARD] = (f"{keyword:8}= {value}" if value else "").ljust(CARD)[:CARD].encode("latin1")
@@ -66,23 +66,23 @@ def edited(path, folder, edit):
     return copy
 
 
-#: keyword, value, extension, words of the refusal; all of them before a byte of the data is read
+#: keyword, value, extension, part of the error message; all are refused before any data are read
 STRUCTURE = [
     ("NAXIS1", "-20", "SCI", "NAXIS1 is -20"),
     ("NAXIS1", "1000000000", "SCI", "SCI: truncated"),
-    ("NAXIS4", "1", "SCI", "no header where one is due|more data than its header"),
+    ("NAXIS4", "1", "SCI", "no header at its start|more data than its header"),
     ("BITPIX", "17", "SCI", "BITPIX is 17"),
     ("NAXIS", "'four'", "SCI", "NAXIS is 'four'"),
     ("GCOUNT", "2", "SCI", "GCOUNT 2"),
     ("PCOUNT", "", "SCI", "PCOUNT is missing"),
     ("BSCALE", "'one'", "SCI", "BSCALE is 'one'"),
     ("BZERO", "1E999", "SCI", "BZERO is inf"),
-    ("TFORM1", "'7J'", "GROUP", "its columns have"),
+    ("TFORM1", "'7J'", "GROUP", "its columns add up to"),
     ("XTENSION", "'BINTABLE'", "SCI", "BINTABLE|TFIELDS is missing"),
-    ("TARGNAME", "'a\x07b'", "PRIMARY", "TARGNAME of its header holds characters"),
-    ("TIME-OBS", "'a\nb'", "PRIMARY", "TIME-OBS of its header"),
-    ("TGROUP", "NaN", "PRIMARY", "TGROUP is NaN, no value of FITS"),
-    ("SIMPLE", "T\x00", "PRIMARY", "SIMPLE of its header"),
+    ("TARGNAME", "'a\x07b'", "PRIMARY", "TARGNAME in its header is not printable ASCII"),
+    ("TIME-OBS", "'a\nb'", "PRIMARY", "TIME-OBS in its header"),
+    ("TGROUP", "NaN", "PRIMARY", "TGROUP is NaN, not a FITS value"),
+    ("SIMPLE", "T\x00", "PRIMARY", "SIMPLE in its header"),
 ]
 
 
@@ -104,7 +104,7 @@ NUMBERS = [
     ("GROUPGAP", "-1", "GROUPGAP is -1"),
     ("SUBSIZE1", "4000", "SUBSIZE1 is 4000"),
     ("SUBSIZE2", "15", "SUBSIZE2 is 15, but SCI has 16 rows"),
-    ("SUBSTRT1", "2040", "SUBSTRT1 is 2040, and 20 pixels from there reach beyond the detector"),
+    ("SUBSTRT1", "2040", "SUBSTRT1 is 2040, but 20 pixels from there extend beyond the detector"),
     ("FASTAXIS", "0", "FASTAXIS is 0"),
     ("FASTAXIS", "2", "FASTAXIS is 2 and SLOWAXIS 2"),
     ("INSTRUME", "5", "INSTRUME is 5"),
@@ -124,7 +124,7 @@ def set_keywords(without=(), **values):
         hdus[0].header.update(values)
         for keyword in without:
             del hdus[0].header[keyword]
-            # the metadata's second home, and the keyword that tells of it
+            # the second copy of the metadata, and the keyword that names it
             if "ASDF" in hdus:
                 del hdus["ASDF"], hdus[0].header["DATAMODL"]
 
@@ -135,7 +135,7 @@ def set_keywords(without=(), **values):
     ("edit", "words"),
     [
         (set_keywords(INTSTART=-1), "INTSTART is -1"),
-        (set_keywords(INTSTART=2, INTEND=1), "INTSTART is 2, INTEND 1 .*that is no integration"),
+        (set_keywords(INTSTART=2, INTEND=1), "INTSTART is 2, INTEND 1 .*they describe no integrations"),
         (set_keywords(NINTS=1), "NINTS 1, but SCI holds 2 integrations"),
         (set_keywords(INTSTART=2, INTEND=2), "INTEND 2 .*but SCI holds 2 integrations"),
         (set_keywords(without=["SUBSIZE1"]), "SUBSIZE1 is missing"),
@@ -152,14 +152,14 @@ def test_keywords_that_contradict_the_arrays(miri, tmp_path, edit, words):
     ("edit", "words"),
     [
         (set_keywords(NFRAMES=4), "READPATT is MEDIUM8, but NFRAMES and GROUPGAP are 4 and 2 instead of 8 and 2"),
-        (set_keywords(TFRAME=5.0), "TGROUP is 10.6904 s, but NFRAMES and GROUPGAP make 10 frames of 5 s"),
+        (set_keywords(TFRAME=5.0), "TGROUP is 10.6904 s, but NFRAMES and GROUPGAP give 10 frames of 5 s"),
         (set_keywords(INTEND=3), "INTEND is 3, but NINTS is 2"),
         (set_keywords(ZEROFRAM=False), "ZEROFRAM is not set: the ZEROFRAME extension is not used"),
         (
             lambda hdus: hdus[0].header.append(("TGROUP", 5.0, "another"), end=True),
-            "TGROUP stands twice in the header of PRIMARY, with two values: the first one counts",
+            "TGROUP occurs twice in the header of PRIMARY, with different values: the first one is used",
         ),
-        (lambda hdus: hdus.append(hdus["SCI"].copy()), "SCI stands there twice: the first one counts"),
+        (lambda hdus: hdus.append(hdus["SCI"].copy()), "SCI occurs twice: the first one is used"),
         (
             lambda hdus: hdus.insert(2, fits.ImageHDU(np.zeros((3, 4), np.int32), name="PIXELDQ")),
             r"PIXELDQ has the shape \(3, 4\), not \(16, 20\): its flags are not used",
@@ -167,7 +167,7 @@ def test_keywords_that_contradict_the_arrays(miri, tmp_path, edit, words):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_decided_as_in_jwst_is_told(nircam, tmp_path, caplog, edit, words):
+def test_contradictions_resolved_as_in_jwst_are_logged(nircam, tmp_path, caplog, edit, words):
     Exposure.read(edited(nircam.path, tmp_path, edit))
     assert [record for record in caplog.records if re.search(words, record.getMessage())]
 
@@ -193,9 +193,9 @@ def _flat_zeroframe(hdus):
 
 
 EXTENSIONS = {
-    "GROUP is an image": (_image("GROUP"), "GROUP is no table, but of the kind image"),
-    "ASDF is an image": (_image("ASDF"), "ASDF is no table"),
-    "PIXELDQ is a table": (_table("PIXELDQ"), "PIXELDQ is no image, but of the kind table"),
+    "GROUP is an image": (_image("GROUP"), "GROUP is not a FITS table"),
+    "ASDF is an image": (_image("ASDF"), "ASDF is not a FITS table"),
+    "PIXELDQ is a table": (_table("PIXELDQ"), "PIXELDQ is not a FITS image"),
     "INT_TIMES lacks a column": (
         _without_column("INT_TIMES", "int_mid_MJD_UTC"),
         "INT_TIMES lacks the columns INT_MID_MJD_UTC",
@@ -223,7 +223,7 @@ def test_a_damaged_asdf_extension(nircam, tmp_path):
 
 
 def test_every_cut_and_every_tail_is_seen(nircam, tmp_path):
-    """Within headers, before them, within data and their padding; what follows the last extension is blank."""
+    """In and before headers, in data and their padding; bytes after the last extension are zeros."""
     path, content = tmp_path / "x_uncal.fits", nircam.path.read_bytes()
     edges = [place[where] for place in places(nircam.path).values() for where in ("hdrLoc", "datLoc")]
     cuts = {edge + more for edge in edges for more in (0, 80, 500)}
@@ -236,7 +236,7 @@ def test_every_cut_and_every_tail_is_seen(nircam, tmp_path):
         assert len(read_layout(path).parts) == 6
     for tail in (b"x", bytes(9000) + b"x", content):
         path.write_bytes(content + tail)
-        with pytest.raises(InputError, match="goes on with what is no FITS|no header where one is due"):
+        with pytest.raises(InputError, match="followed by data that are not FITS|no header at its start"):
             read_layout(path)
 
 
@@ -244,7 +244,7 @@ def test_a_compressed_file_is_read_to_its_end(nircam, tmp_path):
     path, packed = tmp_path / "x_uncal.fits.gz", bytearray(gzip.compress(nircam.path.read_bytes(), 1))
     path.write_bytes(packed)
     np.testing.assert_array_equal(Exposure.read(path).data, Exposure.read(nircam.path).data)
-    for at in (-6, len(packed) // 2):  # the check sum, and what it is of
+    for at in (-6, len(packed) // 2):  # the checksum, and its data
         packed[at] ^= 1
         path.write_bytes(packed)
         packed[at] ^= 1
@@ -264,11 +264,11 @@ def test_wrong_sums_of_the_data_are_refused(nircam, tmp_path, name):
     content = bytearray(path.read_bytes())
     content[places(path)[name]["datLoc"] + 3] ^= 2
     path.write_bytes(content)
-    with pytest.raises(InputError, match=f"{name}: the data are damaged: DATASUM is [0-9]+, and their sum"):
+    with pytest.raises(InputError, match=f"{name}: damaged data: DATASUM is [0-9]+, but their checksum is"):
         Exposure.read(path)
 
 
-def test_a_header_changed_later_is_told(nircam, tmp_path, caplog):
+def test_a_header_changed_later_is_logged(nircam, tmp_path, caplog):
     path = tmp_path / "x_uncal.fits"
     with fits.open(nircam.path) as hdus:
         hdus.writeto(path, checksum=True)
@@ -277,12 +277,12 @@ def test_a_header_changed_later_is_told(nircam, tmp_path, caplog):
     content = path.read_bytes().replace(b"BUNIT   = 'DN", b"BUNIT   = 'dn", 1)
     path.write_bytes(content)
     Exposure.read(path)
-    assert "SCI: CHECKSUM does not fit its header" in caplog.text
+    assert "SCI: CHECKSUM does not match" in caplog.text
 
 
 @pytest.mark.parity
 def test_headers_as_astropy_writes_them(nircam, tmp_path):
-    """Comments may look like values, and long texts go on in further cards."""
+    """Comments may look like values, and long strings continue in further cards."""
     from jwst.pipeline import Detector1Pipeline
 
     copy = tmp_path / "x_uncal.fits"
@@ -314,39 +314,39 @@ def test_the_sum_is_astropys():
 # ------------------------------------------------------------------------------------------------------- the boundary
 
 
-def test_what_is_no_regular_file_is_not_opened(nircam, tmp_path, capsys):
-    """A pipe would wait for ever, and /dev/zero never ends."""
+def test_only_regular_files_are_opened(nircam, tmp_path, capsys):
+    """A pipe would block forever, and /dev/zero never ends."""
     os.mkfifo(tmp_path / "a_uncal.fits")
     (tmp_path / "b_uncal.fits").symlink_to("/dev/zero")
     (tmp_path / "c_uncal.fits").mkdir()
     with_card(nircam.path, tmp_path, "DATE-OBS", "'2022\x1b'").rename(tmp_path / "d_uncal.fits")
     (tmp_path / "e_uncal.fits").symlink_to(nircam.path)
     for name in "abc":
-        with no_hang(), pytest.raises(InputError, match=f"{name}_uncal.fits: (no regular file|a folder)"):
+        with no_hang(), pytest.raises(InputError, match=f"{name}_uncal.fits: (not a regular file|a folder)"):
             Exposure.read(tmp_path / f"{name}_uncal.fits")
     with no_hang(), nircam.cache.activate():
         planned = {one.input.name: one.error for one in make_plan(tmp_path, tmp_path / "out").exposures}
         names = [str(tmp_path / f"{name}_uncal.fits") for name in "abcde"]
         assert main(["run", *names, "-o", str(tmp_path / "out"), "--backend", "cpu", "-q"]) == 2
     assert [name for name, error in planned.items() if error is None] == ["e"]
-    assert "characters that are no text" in str(planned["d"])
-    told = capsys.readouterr().err
-    assert all(f"{name}_uncal.fits" in told for name in "abcd")
-    assert "4 of 5 files failed" in told
+    assert "is not printable ASCII" in str(planned["d"])
+    stderr = capsys.readouterr().err
+    assert all(f"{name}_uncal.fits" in stderr for name in "abcd")
+    assert "4 of 5 files failed" in stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["e_rate.fits", "e_rateints.fits"]
 
 
 def test_a_file_that_a_batch_cannot_read_is_kept_with_its_reason(nircam, tmp_path):
     found = read_input(with_card(nircam.path, tmp_path, "EXPSTART", "'never'"))
     assert found.error is None
-    assert found.begun is not None  # by DATE-OBS
+    assert found.start is not None  # from DATE-OBS
     found = read_input(with_card(nircam.path, tmp_path, "NAXIS2", "-1", "SCI"))
     assert isinstance(found.error, InputError)
-    assert found.about["exposure"] == "x"
+    assert found.record_fields["exposure"] == "x"
 
 
 def test_a_date_that_the_header_lacks_is_found_where_jwst_finds_it(nircam, tmp_path):
-    """In the ASDF extension; the plan of a batch takes the references that the reduction will take."""
+    """In the ASDF extension; the plan of a batch selects the same references as the reduction."""
     with_card(nircam.path, tmp_path, "DATE-OBS", "")
     (tmp_path / "y_uncal.fits").symlink_to("nowhere")
     with nircam.cache.activate():
@@ -358,7 +358,7 @@ def test_a_date_that_the_header_lacks_is_found_where_jwst_finds_it(nircam, tmp_p
 
 
 def test_names_of_files(nircam, tmp_path, capsys):
-    """What FITS headers cannot hold is refused on one line; folders may be called as they like."""
+    """Names that FITS headers cannot hold are refused in one line; folders may have any name."""
     folder = tmp_path / "Stern\u00e9 und\nStaub"
     folder.mkdir()
     names = {"a\nb_uncal.fits": 2, "\u661f_uncal.fits": 2, "with blank_uncal.fits": 0}
@@ -366,9 +366,9 @@ def test_names_of_files(nircam, tmp_path, capsys):
         (folder / name).write_bytes(nircam.path.read_bytes())
         with nircam.cache.activate():
             assert main(["run", str(folder / name), "-o", str(folder / "out"), "--backend", "cpu", "-q"]) == due
-        told = capsys.readouterr().err
-        assert told.count("\n") == (1 if due else 0), told
-        assert not due or "rename the input" in told
+        stderr = capsys.readouterr().err
+        assert stderr.count("\n") == (1 if due else 0), stderr
+        assert not due or "rename the input" in stderr
 
 
 def test_an_error_of_ours_ends_no_command(nircam, miri, tmp_path, monkeypatch, capsys, caplog):
@@ -383,9 +383,9 @@ def test_an_error_of_ours_ends_no_command(nircam, miri, tmp_path, monkeypatch, c
     for case, due in ((nircam, 2), (miri, 0)):
         with case.cache.activate():
             assert main(["run", str(case.path), "-o", str(tmp_path), "--backend", "cpu", "-q"]) == due
-    told = capsys.readouterr().err
-    assert f"{nircam.path.name}: saturation: an internal error of gpucoron (AttributeError: of a kind" in told
-    assert "please report it with the log" in told
+    stderr = capsys.readouterr().err
+    assert f"{nircam.path.name}: saturation: an internal error of gpucoron (AttributeError: of a kind" in stderr
+    assert "please report it with the log" in stderr
     assert "Traceback" in caplog.text
     with nircam.cache.activate(), pytest.raises(InternalError) as caught:
         gpucoron.Coron1Pipeline.call(str(nircam.path), backend="cpu")
@@ -395,10 +395,10 @@ def test_an_error_of_ours_ends_no_command(nircam, miri, tmp_path, monkeypatch, c
 @pytest.mark.parametrize(
     ("error", "reading", "kind", "words"),
     [
-        (KeyError("SCI"), True, InputError, "x: jump: damaged, or not as jwst's exposures are .KeyError"),
+        (KeyError("SCI"), True, InputError, "x: jump: damaged, or not a JWST exposure .KeyError"),
         (KeyError("SCI"), False, InternalError, "x: jump: an internal error"),
         (ValueError("no such pixel"), False, InputError, "x: jump: no such pixel"),
-        (ZeroDivisionError("by zero"), False, InputError, "cannot work on these data .*check the file"),
+        (ZeroDivisionError("by zero"), False, InputError, "these data cannot be processed .*check the file"),
         (MemoryError("1 TB"), True, TooLittleMemoryError, "too little memory .1 TB.*max_memory"),
         (OSError(28, "No space left"), False, OutputError, "the disk is full"),
         (OutputError("named already"), True, OutputError, "^named already$"),
@@ -408,7 +408,7 @@ def test_every_error_has_a_kind(error, reading, kind, words, caplog):
     with (
         caplog.at_level(logging.DEBUG, "gpucoron"),
         pytest.raises(GpucoronError, match=words) as caught,
-        told_of("x", "jump", reading=reading),
+        converted_errors("x", "jump", reading=reading),
     ):
         raise error
     assert type(caught.value) is kind
@@ -417,8 +417,8 @@ def test_every_error_has_a_kind(error, reading, kind, words, caplog):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_what_ends_the_program_ends_it(error):
-    with pytest.raises(error), told_of("x"):
+def test_exceptions_that_end_the_program_are_not_caught(error):
+    with pytest.raises(error), converted_errors("x"):
         raise error
 
 
@@ -434,19 +434,19 @@ def test_a_damaged_file_through_jwsts_call(nircam, tmp_path):
                 reduce()
 
 
-def test_what_a_parameter_names_is_looked_at_first(nircam, tmp_path):
-    """Each of these would be read without an end."""
+def test_files_named_by_parameters_are_checked_first(nircam, tmp_path):
+    """Each of these would be read forever."""
     pipe, lie = tmp_path / "pipe", tmp_path / "lie.fits"
     os.mkfifo(pipe)
     gain = next((nircam.cache.path / "references").rglob("*gain*.fits"))
     with_card(gain, tmp_path, "NAXIS1", "-20", "SCI").rename(lie)
     faults = {
         ("dq_init", "user_supplied_dq"): (lie, ParameterError, "NAXIS1 is -20"),
-        ("mask_groups", "mask_array"): (pipe, ParameterError, "no regular file"),
+        ("mask_groups", "mask_array"): (pipe, ParameterError, "not a regular file"),
         ("clean_flicker_noise", "user_mask"): (
             pipe,
             ParameterError,
-            "clean_flicker_noise.user_mask: .*no regular file",
+            "clean_flicker_noise.user_mask: .*not a regular file",
         ),
         ("jump", "override_gain"): (lie, ReferenceFileError, "gain reference of .* is damaged .*NAXIS1 is -20"),
     }
@@ -456,8 +456,8 @@ def test_what_a_parameter_names_is_looked_at_first(nircam, tmp_path):
             gpucoron.reduce_file(nircam.path, tmp_path / "out", backend="cpu", steps=steps)
 
 
-def test_no_product_is_told_however_quiet(miri, tmp_path, capsys):
-    """Every group saturated: nothing is wrong with the file, and nothing can be fitted."""
+def test_a_missing_product_is_reported_even_with_quiet(miri, tmp_path, capsys):
+    """Every group is saturated: the file is valid, but there is nothing to fit."""
     copy = with_card(miri.path, tmp_path, "BSCALE", f"{65536:>20}", "SCI")
     with miri.cache.activate():
         assert main(["run", str(copy), "-o", str(tmp_path / "out"), "--backend", "numpy", "-q"]) == 0

@@ -1,4 +1,4 @@
-"""What a reduction logs, what its products hold of it, and that nobody else hears of it."""
+"""The log of a reduction, the part of it in the products, and that other loggers are not affected."""
 
 import logging
 import re
@@ -28,7 +28,7 @@ def nircam(exposures):
 
 
 def log_of(path):
-    """Read the log that a product holds."""
+    """Read the log in a product."""
     from stdatamodels.jwst import datamodels
 
     with datamodels.open(path) as model:
@@ -36,7 +36,7 @@ def log_of(path):
 
 
 @pytest.mark.parity
-def test_the_log_tells_what_jwsts_tells(case, tmp_path, capsys):
+def test_the_log_has_the_lines_of_jwsts(case, tmp_path, capsys):
     from jwst.pipeline import Detector1Pipeline
 
     shown, kept = {}, {}
@@ -57,13 +57,13 @@ def test_the_log_tells_what_jwsts_tells(case, tmp_path, capsys):
             {re.sub(".*/", "", str(match)).upper() for match in re.findall(pattern, text)} for text in shown.values()
         )
         assert theirs, pattern
-        assert theirs <= ours, pattern  # ours names our own steps too
+        assert theirs <= ours, pattern  # gpucoron also logs its own steps
     ours = kept[gpucoron.Coron1Pipeline]
     assert any("parameters are:" in line and "rejection_threshold" in line for line in ours)
     assert sum(bool(re.search(r"Flagged \d+ jumps", line)) for line in ours) == 1
     assert any(re.search(r"Step ipc (skipped: there is no ipc|done in)", line) for line in ours)
     assert shown[gpucoron.Coron1Pipeline].count("Step jump running on") == 1
-    # what is shown has the whole paths, what is kept has not
+    # the printed log has full paths, the saved one does not
     assert str(case.cache.path) in shown[gpucoron.Coron1Pipeline]
     assert str(case.cache.path) not in "\n".join(ours)
 
@@ -114,7 +114,7 @@ def test_every_product_holds_the_log(nircam, tmp_path, reduce):
 
 
 def test_the_optional_fit_is_jwsts(case, tmp_path):
-    """The header of fitopt is that of jwst's own, under its name, whatever the products are called."""
+    """The header of fitopt has jwst's keywords, for any name of the products."""
     from jwst.pipeline import Detector1Pipeline
 
     headers = {}
@@ -133,7 +133,7 @@ def test_the_optional_fit_is_jwsts(case, tmp_path):
 
 
 def test_threads_do_not_mix(exposures, tmp_path):
-    """Exposures that are reduced side by side keep their own lines, and leave the loggers as they were."""
+    """Exposures that are reduced in parallel keep separate logs, and do not change the loggers."""
     cases = [exposures("NIRCAM", "SUB320A335R", "RAPID", 4, 1, shape=(24, 24), seed=seed) for seed in (1, 2)]
     paths = [tmp_path / f"x{number}_uncal.fits" for number in range(4)]
     for number, path in enumerate(paths):
@@ -165,13 +165,13 @@ def test_threads_do_not_mix(exposures, tmp_path):
 
 
 def loggers():
-    """Tell levels, handlers and filters of the loggers that a reduction may touch."""
+    """Return levels, handlers and filters of the loggers that a reduction may change."""
     found = [logging.getLogger(), *map(logging.getLogger, (*logs.LOGGERS, "gpucoron.coron1pipeline"))]
     return [(one.name, one.level, [(handler, list(handler.filters)) for handler in one.handlers]) for one in found]
 
 
 class Heard(logging.Handler):
-    """Keeps what reaches it."""
+    """A handler that keeps its records."""
 
     def __init__(self):
         super().__init__()
@@ -182,8 +182,8 @@ class Heard(logging.Handler):
 
 
 @pytest.mark.parametrize("level", [logging.WARNING, logging.INFO])
-def test_nobody_hears_more_than_before(nircam, tmp_path, level):
-    """What is recorded for the products is shown to nobody who has not asked for it."""
+def test_other_loggers_get_no_more_records(nircam, tmp_path, level):
+    """Records for the products are not passed to other handlers."""
     root, handler = logging.getLogger(), Heard()
     root.addHandler(handler)
     before, theirs = root.level, loggers()
@@ -204,26 +204,26 @@ def test_nobody_hears_more_than_before(nircam, tmp_path, level):
 
 def test_the_lowest_level_counts_until_its_end():
     logger = logging.getLogger("gpucoron.io.logs.test")
-    with logs.heard(logger.name, logging.ERROR):
+    with logs.shown(logger.name, logging.ERROR):
         assert logger.level == logging.ERROR
-        with logs.heard(logger.name, logging.INFO):
+        with logs.shown(logger.name, logging.INFO):
             assert logger.level == logging.INFO
         assert logger.level == logging.ERROR
-        logger.setLevel(logging.DEBUG)  # somebody else's wish is left alone
+        logger.setLevel(logging.DEBUG)  # a level that the user has set is kept
     assert logger.level == logging.DEBUG
 
 
-def test_what_is_nobodys_business(monkeypatch):
+def test_logs_are_scrubbed_of_private_data(monkeypatch):
     monkeypatch.setattr(logs.getpass, "getuser", lambda: "marie")
     monkeypatch.setattr(logs.socket, "gethostname", lambda: "node-7")
-    logs._names.cache_clear()
+    logs._private_names.cache_clear()
     try:
         text = logs.scrub(
             "read '/home/marie/my/x_uncal.fits' and crds://jwst_a.fits, out/y.fits by marie on node-7 (10.0.0.12, "
             "fe80::1:2) at 18:28:44.237, jwst 3.0.0; mariembad is a town"
         )
     finally:
-        logs._names.cache_clear()
+        logs._private_names.cache_clear()
     assert text == (
         "read 'x_uncal.fits' and crds://jwst_a.fits, out/y.fits by (user) on (host) ((address), (address)) at "
         "18:28:44.237, jwst 3.0.0; mariembad is a town"

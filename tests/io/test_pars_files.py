@@ -1,4 +1,4 @@
-"""Parameter files: CRDS's where they apply, and the user's own, as jwst takes them."""
+"""Parameter files: from CRDS and from the user, applied as in jwst."""
 
 import asdf
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 import gpucoron
 from gpucoron.batch.job import reduce_job
-from gpucoron.batch.persistence import Memory
+from gpucoron.batch.persistence import PersistenceChains
 from gpucoron.batch.plan import make_plan
 from gpucoron.batch.run import _job
 from gpucoron.cli import main
@@ -31,14 +31,14 @@ def case(exposures):
 
 @pytest.fixture(scope="module")
 def newer(exposures):
-    """Make an exposure with a parameter file that sets what no step knows."""
+    """Make an exposure with a parameter file that sets unknown parameters."""
     pars = {"pars-jumpstep": {"rejection_threshold": 5.0, "sigma_clip_twice": True}}
     return exposures("NIRCAM", "SUB320A335R", "RAPID", 4, 2, shape=(16, 24), pars=pars)
 
 
 @pytest.fixture
 def write(tmp_path):
-    """Write parameter files as CRDS has them."""
+    """Write parameter files as in CRDS."""
 
     def write_file(name, class_, parameters, steps=(), step_name=None):
         head = {"class": class_, "name": step_name or class_.rpartition(".")[2]}
@@ -61,7 +61,7 @@ def history(path):
     return "".join(fits.getheader(path)["HISTORY"])
 
 
-# where CRDS's files apply
+# where CRDS parameter files apply
 
 
 @pytest.mark.parametrize("value", ["true", "True", "t", "yes", "y", "TRUE", "1", "on", "false", "no", ""])
@@ -71,7 +71,7 @@ def test_the_variable_reads_as_stpipe_reads_it(value, monkeypatch, caplog):
     monkeypatch.setenv(DISABLED_BY, value)
     assert takes_crds_pars("jwst") is not get_disable_crds_steppars()
     assert not takes_crds_pars("spaceklip")
-    # what was asked for in words counts more
+    # parameters given directly have priority
     assert takes_crds_pars("jwst", True)
     assert not takes_crds_pars("jwst", False)
     assert bool(caplog.records) is (value in ("TRUE", "1", "on"))
@@ -88,20 +88,22 @@ def test_crds_files_left_out(how, command, case, tmp_path, monkeypatch):
     with case.cache.activate():
         assert main([*arguments, *(["--no-pars"] if how == "--no-pars" else [])]) == 0
     assert not list(tmp_path.glob("*_ramp.fits"))
-    told = history(next(tmp_path.glob("*_rate.fits")))
-    assert "rejection_threshold" not in told
-    assert "parameter files" not in told
+    text = history(next(tmp_path.glob("*_rate.fits")))
+    assert "rejection_threshold" not in text
+    assert "parameter files" not in text
 
 
-def test_a_job_takes_what_the_batch_has_settled(case, tmp_path, monkeypatch):
-    """The variable is set where the batch starts, and not where its worker runs (Dask)."""
+def test_a_job_uses_the_parameters_of_the_batch(case, tmp_path, monkeypatch):
+    """The variable is set where the batch starts, but not where its worker runs (Dask)."""
     monkeypatch.setenv(DISABLED_BY, "true")
-    asked = {"profile": "jwst", "steps": {}, "of_run": {}, "use_pars": takes_crds_pars("jwst"), "pars": []}
+    asked = {"profile": "jwst", "steps": {}, "run_parameters": {}, "use_pars": takes_crds_pars("jwst"), "pars": []}
     pool = {"backend": "numpy", "max_memory": None, "scratch_dir": str(tmp_path), "workers": 1, "devices": None}
     with case.cache.activate():
         found = make_plan([case.path], tmp_path)
         (tmp_path / "logs").mkdir()
-        job = _job(found.exposures[0], found, tmp_path / "stage", asked, {**pool, "engine": "local"}, Memory(found))
+        job = _job(
+            found.exposures[0], found, tmp_path / "stage", asked, {**pool, "engine": "local"}, PersistenceChains(found)
+        )
         monkeypatch.delenv(DISABLED_BY)
         record = reduce_job(job)
     assert record["status"] == "done", record
@@ -140,13 +142,13 @@ def test_call_names_the_files_too(case, write, tmp_path):
     with case.cache.activate():
         gpucoron.Coron1Pipeline.call(str(case.path), **options)
         run = plan(Exposure.read(case.path), backend="numpy", pars=own)
-    told = history(next(tmp_path.glob("*_rate.fits")))
-    assert f"parameter files: {', '.join(run.pars_files)}" in told
+    text = history(next(tmp_path.glob("*_rate.fits")))
+    assert f"parameter files: {', '.join(run.pars_files)}" in text
     assert len(run.pars_files) == 3
-    assert '"rejection_threshold": 6.0' in told
+    assert '"rejection_threshold": 6.0' in text
 
 
-# the user's own
+# the user's file
 
 
 def test_precedence(case, write):
@@ -218,7 +220,7 @@ def test_files_that_stpipe_writes(kind, tmp_path, caplog):
     assert not [record for record in caplog.records if record.name.startswith("gpucoron")]
 
 
-def test_what_has_no_effect_is_said(write, caplog):
+def test_parameters_without_effect_are_reported(write, caplog):
     settle(pars=write("one.asdf", "gpucoron.pipeline.Coron1Pipeline", {"backend": "cuda", "suffix": None}))
     (record,) = caplog.records
     assert "one.asdf: backend='cuda' of a pipeline has no effect" in record.getMessage()
@@ -232,13 +234,13 @@ def test_a_file_that_is_wrong(write, tmp_path, case, capfd):
     (tmp_path / "cut.asdf").write_bytes(whole.read_bytes()[:300])
     wrong = {
         tmp_path / "absent.asdf": "no such parameter file",
-        tmp_path / "text.asdf": "no parameter file",
-        tmp_path / "empty.asdf": "no parameter file",
-        tmp_path / "emicorr.asdf": "no parameter file",
+        tmp_path / "text.asdf": "not a parameter file",
+        tmp_path / "empty.asdf": "not a parameter file",
+        tmp_path / "emicorr.asdf": "not a parameter file",
         tmp_path / "cut.asdf": "damaged",
-        case.path: "no parameter file",
+        case.path: "not a parameter file",
         tmp_path: "no such parameter file",
-        write("klip.asdf", "jwst.coron.KlipStep", {"truncate": 5}): "no step of stage 1",
+        write("klip.asdf", "jwst.coron.KlipStep", {"truncate": 5}): "not a step of stage 1",
         write(
             "typo.asdf", JUMP, {"rejection_treshold": 6.0}
         ): "jump.rejection_treshold, which does not exist (did you mean 'rejection_threshold'?)",
@@ -267,7 +269,7 @@ def test_a_changed_file_is_other_parameters(case, write, tmp_path):
     path = str(write("one.asdf", JUMP, {"rejection_threshold": 6.0}))
     first = by_batch(pars=[path]).digest
     copy = str(write("two.asdf", JUMP, {"rejection_threshold": 6.0}))
-    # what counts is what the file holds
+    # the contents of the file count
     same = [{"pars": [path]}, {"pars": [copy]}, {"steps": {"jump": {"rejection_threshold": "6"}}}]
     assert [by_batch(**options).digest for options in same] == [first] * 3
     write("one.asdf", JUMP, {"rejection_threshold": 6.5})
@@ -279,7 +281,7 @@ def test_a_changed_file_is_other_parameters(case, write, tmp_path):
 
 
 @pytest.mark.parity
-def test_jwst_refuses_what_it_does_not_know(newer):
+def test_jwst_refuses_unknown_parameters(newer):
     from jwst.pipeline import Detector1Pipeline
     from stpipe.exceptions import ValidationError
 
@@ -311,7 +313,7 @@ def test_a_parameter_of_a_newer_jwst(coat, newer, exposures, tmp_path, capfd):
 
 
 def test_the_way_on(newer, write, tmp_path):
-    """CRDS's files left out, and a copy of the one that was refused given."""
+    """Ignore CRDS parameter files, and give a copy of the refused one."""
     own = write("copy.asdf", JUMP, {"rejection_threshold": 5.0})
     with newer.cache.activate():
         arguments = ["run", str(newer.path), "-o", str(tmp_path), "--backend", "numpy", "-q"]
@@ -319,8 +321,8 @@ def test_the_way_on(newer, write, tmp_path):
     assert '"rejection_threshold": 5.0' in history(next(tmp_path.glob("*_rate.fits")))
 
 
-def test_a_batch_goes_on_with_the_others(newer, write, tmp_path):
-    """The exposure whose parameter file is refused fails; that of another instrument is reduced."""
+def test_a_batch_continues_with_the_other_exposures(newer, write, tmp_path):
+    """The exposure whose parameter file is refused fails; that of the other instrument is reduced."""
     from gpucoron.simulate import simulate
     from gpucoron.simulate.references import write_references
 

@@ -1,4 +1,4 @@
-"""Products are named as jwst names them, from any file that a reduction starts with, by every way to reduce."""
+"""Products have jwst's names, for every kind of input file and every entry point."""
 
 import gzip
 import re
@@ -7,7 +7,7 @@ import pytest
 from astropy.io import fits
 
 import gpucoron
-from gpucoron.batch.inputs import Input, exposure_name, find_files, refuse_twins
+from gpucoron.batch.inputs import Input, exposure_name, find_files, refuse_duplicates
 from gpucoron.batch.run import _move_products
 from gpucoron.errors import OutputError
 from gpucoron.io.products import product_path
@@ -21,7 +21,7 @@ NAMES = (
 
 
 def names_by(pipeline, name):
-    """Ask a pipeline's own machinery what it calls the products of a file."""
+    """Get the names of the products of a file from the pipeline class itself."""
     pipeline.set_primary_input(f"raw/{name}")
     return [pipeline.make_output_path(suffix=suffix) for suffix in ("rate", "rateints", "jump")]
 
@@ -38,14 +38,14 @@ def test_names_are_jwsts(name):
 
 @pytest.mark.parametrize("name", ["x_uncal.fits.gz", *(f"x_{step}.fits" for step in STEPS)])
 def test_further_names_that_all_ways_know(name):
-    """A compressed file is named like the file in it, and our own steps are steps too."""
+    """A compressed file is named after its contents, and gpucoron's own steps are known, too."""
     ours = [product_path(name, "", suffix).name for suffix in ("rate", "rateints", "jump")]
     assert ours == ["x_rate.fits", "x_rateints.fits", "x_jump.fits"]
     assert ours == names_by(gpucoron.Coron1Pipeline(), name)
     assert exposure_name(name) == "x"
 
 
-def test_a_reduction_goes_on_from_a_step(exposures, tmp_path):
+def test_a_reduction_continues_from_a_step(exposures, tmp_path):
     case = exposures("NIRCAM", "SUB320A335R", "SHALLOW4", 5, 2, shape=(32, 40))
     given = {name: tmp_path / name for name in ("x_jump.fits", "y_uncal.fits.gz")}
     given["x_jump.fits"].write_bytes(case.path.read_bytes())
@@ -66,13 +66,13 @@ def test_a_batch_refuses_products_of_one_name(tmp_path):
     for name in ("x_uncal.fits", "x_jump.fits"):
         (tmp_path / name).touch()
     inputs = [Input("x", "x", path, 0) for path in find_files([tmp_path / "x_uncal.fits", tmp_path / "x_jump.fits"])]
-    refuse_twins(inputs)
+    refuse_duplicates(inputs)
     for found in inputs:
         assert re.search(r"x_jump.fits and .*x_uncal.fits would make products of the same name", str(found.error))
 
 
 def test_a_batch_spares_its_input(tmp_path):
-    """Products appear all or none, and none that would replace the exposure itself."""
+    """All products are written or none, and none that would replace the input."""
     (tmp_path / "stage").mkdir()
     for name in ("x_dq_init.fits", "x_jump.fits"):
         (tmp_path / "stage" / name).write_text("new")

@@ -1,4 +1,4 @@
-"""The products: complete, whole, and welcome in jwst's next stage."""
+"""The products are complete, and accepted by jwst's next stage."""
 
 import numpy as np
 import pytest
@@ -50,14 +50,14 @@ def test_int_times_and_arrays(reduced):
 def test_intermediates_and_the_ramp(case, reduced):
     run, _models, paths = reduced
     suffixes = {path.stem.split("nrcalong_")[1] for path in paths.values()}
-    # jwst saves the result of its own steps also where they had nothing to do
+    # jwst also saves the results of its own steps that did nothing
     done = {record.name for record in run.records if record.reason != "switched off"}
     done -= {record.name for record in run.records if STEPS[record.name].custom and record.status != "COMPLETE"}
     assert suffixes == (done - {"ramp_fit", "gain_scale"}) | {"ramp", "rate", "rateints"}
 
 
 def test_a_saved_ramp_can_be_reduced_again(case, reduced, tmp_path):
-    """A ramp that was calibrated needs no more than the fit: the same rate comes out."""
+    """A calibrated ramp needs only the fit: the rate is the same."""
     run, models, paths = reduced
     ramp = next(path for path in paths.values() if path.name.endswith("_ramp.fits"))
     before_fit = {
@@ -125,8 +125,8 @@ def test_the_dark_as_it_was_subtracted(case, tmp_path):
 
 
 @pytest.mark.parametrize("product", ["rate", "rateints"])
-def test_unvalidated_products_are_what_validation_would_leave(reduced, tmp_path, product):
-    """Products are made without jwst's check of each assignment: every keyword, table and array is as with it."""
+def test_unvalidated_products_equal_validated_ones(reduced, tmp_path, product):
+    """Products are made without jwst's check of each assignment; every keyword, table and array is as with it."""
     from stdatamodels.jwst import datamodels
 
     run, _models, paths = reduced
@@ -139,7 +139,7 @@ def test_unvalidated_products_are_what_validation_would_leave(reduced, tmp_path,
     with fits.open(tmp_path / written.name) as expected, fits.open(written) as found:
         assert [hdu.name for hdu in found] == [hdu.name for hdu in expected]
         for ours, theirs in zip(found, expected, strict=True):
-            # the log, which goes on, is in the tree
+            # the log, which has grown, is in the tree
             other = ("NAXIS1", "TFORM1") if ours.name == "ASDF" else ("DATE",)
             cards = [[card for card in hdu.header.cards if card.keyword not in other] for hdu in (ours, theirs)]
             assert [tuple(card) for card in cards[0]] == [tuple(card) for card in cards[1]], ours.name
@@ -152,7 +152,7 @@ def test_unvalidated_products_are_what_validation_would_leave(reduced, tmp_path,
         found.validate()
         trees = [dict(one.to_flat_dict(include_arrays=False)) for one in (found, expected)]
         for tree in trees:
-            # when it was written, and its log, which goes on; the HISTORY cards are compared above
+            # the date, and the log, which has grown; the HISTORY cards are compared above
             later = ("meta.date", "_fits_hash", "history", "cal_logs")
             for key in [key for key in tree if key.startswith(later)]:
                 del tree[key]

@@ -1,4 +1,4 @@
-"""A real exposure: the FGS acquisition that ships inside the installed jwst, labelled as an image."""
+"""A real exposure: the FGS acquisition from the installed jwst, labelled as an image."""
 
 import warnings
 from pathlib import Path
@@ -27,7 +27,7 @@ def exposure(tmp_path_factory):
     with fits.open(ON_ORBIT) as hdus:
         hdus[0].header["EXP_TYPE"] = "FGS_IMAGE"
         header = hdus[0].header
-        # pixels with no light: their level is the bias
+        # pixels without light: their level is the bias
         bias = float(np.percentile(hdus["SCI"].data[:, 0], 20))
         hdus.writeto(path)
 

@@ -1,4 +1,4 @@
-"""The headers of the products: every keyword of references, steps and versions is jwst's."""
+"""Headers of the products: every keyword of references, steps and versions is as in jwst."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from gpucoron.simulate.later_references import write_later_references
 from gpucoron.simulate.references import write_references
 
 ON, OFF = {"skip": False}, {"skip": True}
-#: setting of the steps, for each kind of exposure
+#: settings of the steps, for each kind of exposure
 CASES = {
     "nircam-default": ("nircam", {}),
     "nircam-flat": ("nircam", {"clean_flicker_noise": ON | {"apply_flat_field": True}, "jump": OFF}),
@@ -22,7 +22,7 @@ CASES = {
     "miri-on-the-fly": ("miri", {"emicorr": ON | {"onthefly_corr_freq": [390.625]}}),
     "miri-emicorr-n/a": ("miri", {"emicorr": ON | {"override_emicorr": "N/A"}, "rscd": OFF, "reset": OFF, "jump": OFF}),
 }
-#: when it was written, and what docs/deviations.md tells of
+#: dates, and keywords listed in docs/deviations.md
 OTHERWISE = ("DATE", "HISTORY", "COMMENT", "")
 
 
@@ -58,12 +58,12 @@ def test_keywords_are_jwsts(name, raw, tmp_path):
     assert ours.keys() == theirs.keys()
     for product, header in theirs.items():
         assert any(key.startswith("R_") for key in header)
-        told = [{key: one[key] for key in one if key not in OTHERWISE} for one in (ours[product], header)]
-        assert told[0] == told[1]
+        headers = [{key: one[key] for key in one if key not in OTHERWISE} for one in (ours[product], header)]
+        assert headers[0] == headers[1]
 
 
 def test_an_override_is_named_as_it_was_given(tmp_path):
-    """jwst does not follow links either."""
+    """jwst does not resolve links either."""
     from gpucoron.steps import STEPS
 
     (tmp_path / "real.fits").touch()

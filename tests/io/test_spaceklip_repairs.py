@@ -1,4 +1,4 @@
-"""What spaceKLIP lacks is put back where it is absent, and nothing else is touched."""
+"""Missing data of spaceKLIP are added if they are absent, and nothing else is changed."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import pytest
 
 from gpucoron.io.spaceklip_repairs import Preparation, find_missing
 
-#: a package as pysiaf is where GitHub did not answer: without prd_list
+#: pysiaf as installed when GitHub did not answer: without prd_list
 FAKE_PYSIAF = """
     import sys, types, pathlib, tempfile
     from importlib.machinery import ModuleSpec
@@ -23,14 +23,14 @@ FAKE_PYSIAF = """
 
 
 def run(code):
-    """Run in a process of its own: the repairs are for a whole process."""
+    """Run in a new process, because the repairs affect a whole process."""
     script = textwrap.dedent(FAKE_PYSIAF) + textwrap.dedent(code)
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_what_is_absent_is_put_back_once():
+def test_missing_data_are_added_once():
     run("""
         import io, sys
         import numpy as np
@@ -40,8 +40,8 @@ def test_what_is_absent_is_put_back_once():
         vars(stpipe).pop("log", None)
         sys.modules.pop("stpipe.log", None)
         from gpucoron.io import spaceklip_repairs
-        there = spaceklip_repairs._is_there
-        spaceklip_repairs._is_there = lambda name: name != "stpipe.log" and there(name)
+        there = spaceklip_repairs._is_installed
+        spaceklip_repairs._is_installed = lambda name: name != "stpipe.log" and there(name)
         from gpucoron.coron1pipeline import prepare_spaceklip
 
         first = prepare_spaceklip()
@@ -60,7 +60,7 @@ def test_what_is_absent_is_put_back_once():
     """)
 
 
-def test_what_is_there_is_left_alone():
+def test_existing_data_are_not_changed():
     run("""
         import sys, types
         import numpy as np, stpipe, pysiaf
@@ -76,7 +76,7 @@ def test_what_is_there_is_left_alone():
     """)
 
 
-def test_preparing_imports_neither_spaceklip_nor_what_downloads():
+def test_preparing_imports_no_spaceklip_and_downloads_nothing():
     loaded = run("""
         from gpucoron.coron1pipeline import prepare_spaceklip
         prepare_spaceklip()
@@ -88,7 +88,7 @@ def test_preparing_imports_neither_spaceklip_nor_what_downloads():
 
 @pytest.fixture
 def data(monkeypatch, tmp_path):
-    """All data in place."""
+    """All data are present."""
     (tmp_path / "stpsf").mkdir()
     (tmp_path / "stpsf" / "version.txt").write_text("2.2.0")
     (tmp_path / "cdbs" / "calspec").mkdir(parents=True)
@@ -106,7 +106,7 @@ def missing_data():
 
 def test_data_that_are_there_are_not_missing(data, monkeypatch):
     assert missing_data() == []
-    # where stpsf and webbpsf_ext look without the variables
+    # where stpsf and webbpsf_ext search without the variables
     monkeypatch.delenv("STPSF_PATH")
     monkeypatch.delenv("PYSYN_CDBS")
     monkeypatch.setenv("WEBBPSF_EXT_PATH", str(data))
@@ -122,13 +122,13 @@ def test_data_that_are_there_are_not_missing(data, monkeypatch):
         ("PYSYN_CDBS", ("WEBBPSF_EXT_PATH", "PYSYN_CDBS", "TypeError")),
     ],
 )
-def test_each_missing_variable_is_told(data, monkeypatch, variable, words):
+def test_each_missing_variable_is_reported(data, monkeypatch, variable, words):
     monkeypatch.delenv(variable)
     (line,) = missing_data()
     assert all(word in line for word in words)
 
 
-def test_missing_files_are_told_with_their_place(data):
+def test_missing_files_are_reported_with_their_paths(data):
     (data / "stpsf" / "version.txt").unlink()
     (data / "cdbs" / "calspec" / "alpha_lyr_stis_011.fits").unlink()
     first, second = missing_data()
@@ -137,7 +137,7 @@ def test_missing_files_are_told_with_their_place(data):
     assert "https://ssb.stsci.edu/trds/calspec/alpha_lyr_stis_011.fits" in second
 
 
-def test_packages_that_do_not_go_together_are_told(data, monkeypatch):
+def test_incompatible_packages_are_reported(data, monkeypatch):
     from gpucoron.io import spaceklip_repairs
 
     versions = {"numpy": (1, 26, 4), "pyklip": (2, 10, 1)}
@@ -147,7 +147,7 @@ def test_packages_that_do_not_go_together_are_told(data, monkeypatch):
     assert not any("pyklip<2.10.1" in line for line in find_missing())
 
 
-def test_a_checkout_without_xara_is_told(data, monkeypatch, tmp_path):
+def test_a_checkout_without_xara_is_reported(data, monkeypatch, tmp_path):
     package = tmp_path / "site" / "spaceKLIP"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -157,6 +157,6 @@ def test_a_checkout_without_xara_is_told(data, monkeypatch, tmp_path):
     assert not any("spaceKLIP.xara" in line for line in find_missing())
 
 
-def test_preparation_says_what_it_did():
+def test_preparation_reports_its_changes():
     assert str(Preparation()) == "nothing had to be restored"
     assert str(Preparation(("a: why",), ("b",))) == "restored: a: why\nmissing: b"

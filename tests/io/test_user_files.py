@@ -1,4 +1,4 @@
-"""Flags of the user's own: cut to the subarray by the rule by which jwst cuts its references."""
+"""Flags of the user: cut to the subarray like jwst's references."""
 
 import logging
 
@@ -18,7 +18,7 @@ KINDS = ("full frame", "full frame with keywords", "larger subarray", "its own")
 
 
 def written(folder, flags, extension=False, **keywords):
-    """Write flags as users do: into the primary HDU, or into an extension."""
+    """Write flags like a user: into the primary HDU, or into an extension."""
     path = folder / "flags.fits"
     header = fits.Header(keywords)
     hdus = (
@@ -77,17 +77,17 @@ def test_each_way_to_say_where_they_begin(instrument, kind, exposures, tmp_path)
     first = {"full frame with keywords": (1, 1), "larger subarray": (x - 3, y - 5)}.get(kind)
     keywords = {} if first is None else {"SUBSTRT1": first[0], "SUBSTRT2": first[1]}
     corner = {"larger subarray": (3, 5), "its own": (0, 0)}.get(kind, (x - 1, y - 1))
-    wanted = flags[corner[1] : corner[1] + ny, corner[0] : corner[0] + nx]
+    expected = flags[corner[1] : corner[1] + ny, corner[0] : corner[0] + nx]
     found = read(exposure, written(tmp_path, flags, **keywords))
     assert found.dtype == np.uint32
-    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(
     ("shape", "keywords", "message"),
     [
-        ((30, 30), {}, r"\(30, 30\).*\(24, 16\).*no SUBSTRT1 and SUBSTRT2"),
-        ((30, 30), {"SUBSTRT1": 1, "SUBSTRT2": 1}, r"\(30, 30\) from \(1, 1\).*does not hold the \(24, 16\)"),
+        ((30, 30), {}, r"\(30, 30\).*\(24, 16\).*SUBSTRT1 and SUBSTRT2 are missing"),
+        ((30, 30), {"SUBSTRT1": 1, "SUBSTRT2": 1}, r"\(30, 30\) from \(1, 1\).*does not cover the \(24, 16\)"),
         ((2, 24, 16), {}, r"\(2, 24, 16\)"),
         ((1024, 1032), {}, r"full frame, 2048 x 2048"),
     ],
@@ -120,12 +120,12 @@ def _image(value, dtype, start=None):
     return write
 
 
-#: what is written, and words of the error
+#: contents of the file, and part of the error message
 FAULTS = {
-    "missing": (lambda path: None, "No such file or directory.*give a FITS file with an image of DQ flags"),
+    "missing": (lambda path: None, "no such file.*give a FITS file with an image of DQ flags"),
     "no FITS": (_text, "cannot be read .*give a FITS file with an image of DQ flags"),
-    "a table": (_table, "is no image"),
-    "NaN": (_image(np.nan, np.float32), "whole numbers from 0 to 4294967295, and 1 pixels are not.* nan;"),
+    "a table": (_table, "is not an image"),
+    "NaN": (_image(np.nan, np.float32), "from 0 to 4294967295, but 1 pixels have other values, first nan;"),
     "infinite": (_image(np.inf, np.float32), "whole numbers"),
     "a half": (_image(1.5, np.float32), "whole numbers.* 1.5;"),
     "negative": (_image(-1, np.int32), "whole numbers.* -1;"),

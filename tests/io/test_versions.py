@@ -1,4 +1,4 @@
-"""Versions of other packages: their ranges, what is said outside of them, and what products say of jwst's."""
+"""Versions of other packages: their ranges, messages outside of these, and the versions in the products."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ from tests.tools.oldest_versions import read_pins
 
 @pytest.fixture
 def pretend(monkeypatch):
-    """A function that pretends other versions: package -> version, or None for a package that is missing."""
+    """A function that patches versions: package -> version, or None for a missing package."""
 
     def pretend(**others):
         real = versions.installed
@@ -35,7 +35,7 @@ def pretend(monkeypatch):
 
 
 def requirements():
-    """Read pyproject's requirements: package -> (lower bound, upper bound or None)."""
+    """Read the requirements in pyproject: package -> (lower bound, upper bound or None)."""
     lines = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     found = {}
     for line in lines:
@@ -45,26 +45,26 @@ def requirements():
 
 
 def test_the_ranges_are_those_of_the_installation():
-    wanted = requirements()
-    assert {package: wanted[package] for package in versions.RANGES} == dict(versions.RANGES)
+    expected = requirements()
+    assert {package: expected[package] for package in versions.RANGES} == dict(versions.RANGES)
 
 
 def test_the_oldest_are_tested():
-    """Each lower bound is pinned for the tests with the oldest: the release that the bound names."""
+    """Each lower bound is pinned for the tests of the oldest versions: the release of that number."""
     pins = read_pins()
     assert {name: versions._numbers(oldest) for name, (oldest, _beyond) in requirements().items()} == {
         name: versions._numbers(pins[name]) for name in requirements()
     }
 
 
-def test_what_is_installed_is_within(pretend, caplog):
+def test_installed_versions_are_in_range(pretend, caplog):
     pretend()
     versions.check_versions()
     assert not caplog.records
 
 
 @pytest.mark.parametrize(
-    ("package", "found", "told"),
+    ("package", "found", "message"),
     [
         ("jwst", "1.20.2", "jwst 1.20.2 is installed, gpucoron needs jwst>=2.0,<3.1: "),
         ("jwst", None, "jwst is not installed, gpucoron needs jwst>=2.0,<3.1: "),
@@ -72,34 +72,34 @@ def test_what_is_installed_is_within(pretend, caplog):
         ("scipy", "1.14.0rc1", "scipy 1.14.0rc1 is installed, gpucoron needs scipy>=1.14.1: "),
     ],
 )
-def test_what_is_too_old_is_refused_with_the_way_out(pretend, package, found, told):
+def test_too_old_versions_are_refused(pretend, package, found, message):
     pretend(**{package: found})
     with pytest.raises(VersionError) as caught:
         versions.check_versions()
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(message)
     assert f"-m pip install '{package}>=" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("found", ["2.0.0", "2.0.1", "2.1", "3.0.0", "3.0.7.dev3+g1234"])
-def test_what_lies_within_is_not_told(pretend, caplog, found):
+def test_versions_in_range_are_not_reported(pretend, caplog, found):
     pretend(jwst=found)
     versions.check_versions()
     assert not caplog.records
 
 
 @pytest.mark.parametrize(("package", "found"), [("jwst", "3.1.0"), ("jwst", "4.0"), ("numpy", "3.0.0")])
-def test_what_is_newer_is_told_once(pretend, caplog, package, found):
+def test_newer_versions_are_reported_once(pretend, caplog, package, found):
     pretend(**{package: found})
     with caplog.at_level(logging.WARNING):
         versions.check_versions()
         versions.check_versions()
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"{package} {found} is newer than gpucoron has been tested with")
+    assert record.getMessage().startswith(f"{package} {found} is newer than the tested versions")
 
 
 def test_every_coat_refuses_before_any_work(pretend, tmp_path, capsys):
-    """The input does not exist: whoever looked for it first would say so."""
+    """The input does not exist: a look for it before the check would raise another error."""
     pretend(jwst="1.20.2")
     absent, output = tmp_path / "x_uncal.fits", tmp_path / "out"
     database = SimpleNamespace(output_dir=str(output), obs={})
@@ -119,7 +119,7 @@ def test_every_coat_refuses_before_any_work(pretend, tmp_path, capsys):
 
 
 def run_with(tmp_path, found, *arguments):
-    """Run the command line in an environment whose jwst says that it is another version."""
+    """Run the command line with a patched version of jwst."""
     about = tmp_path / "site" / f"jwst-{found}.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: jwst\nVersion: {found}\n")
@@ -139,12 +139,12 @@ def test_the_command_line_refuses_in_one_line(tmp_path, command):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("found", "told"), [("1.19.0", "gpucoron needs"), ("3.1.0", "is newer than")])
-def test_info_tells_the_state(tmp_path, found, told):
+@pytest.mark.parametrize(("found", "message"), [("1.19.0", "gpucoron needs"), ("3.1.0", "is newer than")])
+def test_info_reports_versions(tmp_path, found, message):
     done = run_with(tmp_path, found, "info")
     assert done.returncode == 0
     (line,) = (line for line in done.stdout.splitlines() if line.startswith(f"  jwst {found}"))
-    assert told in line
+    assert message in line
 
 
 # ------------------------------------------------------------------------------------------------------------- products
@@ -174,8 +174,8 @@ def test_products_say_as_which_jwst_they_are_where_it_is_another(case, tmp_path,
     assert not any("own steps" in line for line in history(case, tmp_path))
 
 
-def test_inverse_coefficients_are_read_whatever_the_data_model_knows(exposures):
-    """The data model of jwst 2.0 does not know them: they are read from the file all the same."""
+def test_inverse_coefficients_are_read_with_any_data_model(exposures):
+    """The data model of jwst 2.0 lacks them, so they are read directly from the file."""
     from gpucoron.io.exposure import Exposure
     from gpucoron.io.references import find_references, read_reference
 

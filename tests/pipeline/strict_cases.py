@@ -8,7 +8,7 @@ from gpucoron.simulate import Effects
 from tests.cases import parity_edits as edits
 
 SHAPE = 32, 40
-#: an exposure -> arguments of the maker
+#: exposure -> arguments of the maker
 IMPERFECT = {"nan_fraction": 0.02, "no_lin_corr_fraction": 0.02, "no_sat_check_fraction": 0.02}
 IMPERFECT |= {"negative_gain_fraction": 0.02, "unreliable_fraction": 0.02, "gain_factor": 2.0}
 NIRCAM = ("NIRCAM", "SUB320A335R")
@@ -36,13 +36,13 @@ DEFAULTS = {"shape": SHAPE, "edit": edits.several_jumps}
 
 @dataclass
 class StrictCase:
-    """An exposure, parameters of the steps and of the run, and facts that the file would have had."""
+    """An exposure, parameters of the steps and of the run, and facts as from a file."""
 
     exposure: str
     steps: dict = field(default_factory=dict)
     run: dict = field(default_factory=dict)
     facts: dict = field(default_factory=dict)
-    #: 'numpy', or 'host': with the kernels, for what NumPy sums in another order
+    #: 'numpy', or 'host' (with kernels) where NumPy sums in another order
     against: str = "numpy"
     #: steps that must have run
     ran: tuple = ()
@@ -162,7 +162,7 @@ CASES = {
     "1/f in groups, means": subtract_1overf("groups", "mean", "averaged"),
     "1/f in groups, cosines": subtract_1overf("groups", "fft", "one"),
     "1/f along columns": subtract_1overf("ints", "savgol", facts={"slowaxis": -1, "fastaxis": 2}),
-    # refpix of four outputs, and of columns, is jwst's
+    # for four outputs and for columns, refpix runs jwst's code
     "1/f, four outputs": subtract_1overf("ints", "savgol", facts=FOUR, channel_averaging=True),
     "1/f in groups, four outputs": subtract_1overf("groups", "median", "averaged", facts=FOUR, channel_averaging=True),
 }  # fmt: skip

@@ -1,6 +1,6 @@
-"""What comes after stage 1 takes our products as it takes jwst's: jwst's stages 2 and 3, and pyKLIP.
+"""The stages after stage 1 accept gpucoron's products like jwst's: jwst's stages 2 and 3, and pyKLIP.
 
-spaceKLIP itself is on no index: tests/tools/run_with_spaceklip.py runs it.
+spaceKLIP is in no package index: tests/tools/run_with_spaceklip.py runs it.
 """
 
 import gc
@@ -13,14 +13,14 @@ from astropy.io import fits
 
 from tests.cases.planets import ROLLS, measure, observe, subtract
 
-#: a part of each subarray with the star in its middle: what KLIP does does not depend on the size
+#: a part of each subarray with the star at its centre: the results of KLIP do not depend on the size
 SHAPES = {"NIRCAM": (96, 96), "MIRI": (96, 108)}
 ARRAYS = ("SCI", "ERR", "VAR_POISSON", "VAR_RNOISE", "VAR_FLAT")
 
 
 @pytest.fixture
 def without_network(monkeypatch):
-    """pyKLIP asks a server for the wavelengths of filters, and has a table for when it does not answer."""
+    """pyKLIP requests the wavelengths of filters from a server, and uses a table if it does not answer."""
     from astroquery.svo_fps import SvoFps
 
     def refuse(*args, **kwargs):
@@ -32,8 +32,8 @@ def without_network(monkeypatch):
 @pytest.mark.parity
 @pytest.mark.slow
 @pytest.mark.parametrize("instrument", list(SHAPES))
-def test_what_follows_stage_1(instrument, tmp_path, without_network):
-    """One test an instrument: making the products takes long, and each worker of pytest-xdist would make its own."""
+def test_later_stages(instrument, tmp_path, without_network):
+    """One test per instrument: each worker of pytest-xdist would have to make the products, which takes long."""
     reduced = reduce_both_ways(instrument, tmp_path)
     check_that_stage_2_gives_the_same(reduced)
     check_that_stage_3_gives_the_same(reduced)
@@ -45,7 +45,7 @@ def test_what_follows_stage_1(instrument, tmp_path, without_network):
 
 
 def reduce_both_ways(instrument, folder):
-    """Take two rolls and a reference through stages 1 to 3: stage 1 ours with jwst's defaults, and jwst's."""
+    """Reduce two rolls and a reference with stages 1 to 3: with stage 1 of gpucoron (jwst's defaults) and of jwst."""
     from jwst.pipeline import Detector1Pipeline, Image2Pipeline
 
     from gpucoron.engine import reduce_file
@@ -53,7 +53,7 @@ def reduce_both_ways(instrument, folder):
     observation = observe(instrument, folder, shape=SHAPES[instrument], roles=("SCI", "REF"))
     raw = [path for paths in observation.paths.values() for path in paths]
     sides = {}
-    # every step of jwst collects garbage: half of a small case's time, unless old objects are left out
+    # every step of jwst runs the garbage collector: half of the time of a small case, unless old objects are frozen
     gc.freeze()
     try:
         with observation.cache.activate():
@@ -77,7 +77,7 @@ def reduce_both_ways(instrument, folder):
 
 
 def _run_coron3(folder, science, references):
-    """Run jwst's stage 3; gives the subtracted exposures and the combined image."""
+    """Run jwst's stage 3; return the subtracted exposures and the combined image."""
     from jwst.pipeline import Coron3Pipeline
 
     members = [{"expname": str(path), "exptype": "science"} for path in science]
@@ -88,7 +88,7 @@ def _run_coron3(folder, science, references):
     }  # fmt: skip
     path = folder / "coron3_asn.json"
     path.write_text(json.dumps(association))
-    # klip.truncate: as many modes as the reference has integrations, or fewer
+    # klip.truncate: at most as many modes as the reference has integrations
     Coron3Pipeline.call(str(path), steps={"klip": {"truncate": 3}}, save_results=True, output_dir=str(folder))
     return sorted(folder.glob("*_psfsub.fits")), folder / "combined_i2d.fits"
 
@@ -107,11 +107,11 @@ def _compare(one, other, rtol, floor):
 
 
 def check_that_stage_2_gives_the_same(reduced):
-    # They are two: ours says so.
+    # These keywords differ: gpucoron names itself.
     assert ["HISTORY" in fits.getheader(side.rateints[0]) for side in (reduced.ours, reduced.jwst)] == [True, False]
     assert len(reduced.ours.calints) == 3
     for ours, theirs in zip(reduced.ours.calints, reduced.jwst.calints, strict=True):
-        # Stage 1 agrees to float32 rounding; stage 2 multiplies.
+        # Stage 1 agrees to float32 rounding, which stage 2 multiplies.
         _compare(ours, theirs, rtol=2e-5, floor=2e-6)
         header = fits.getheader(ours)
         assert {header[f"S_{step}"] for step in ("WCS", "FLAT", "PHOTOM")} == {"COMPLETE"}
@@ -121,13 +121,13 @@ def check_that_stage_2_gives_the_same(reduced):
 def check_that_stage_3_gives_the_same(reduced):
     assert len(reduced.ours.psfsub) == len(ROLLS)
     for ours, theirs in zip(reduced.ours.psfsub, reduced.jwst.psfsub, strict=True):
-        # KLIP subtracts nearly equal images: what is left keeps their rounding, which the floor measures.
+        # KLIP subtracts nearly equal images: the difference keeps their rounding, for which the floor allows.
         _compare(ours, theirs, rtol=1e-4, floor=1e-4)
     _compare(reduced.ours.i2d, reduced.jwst.i2d, rtol=1e-4, floor=1e-4)
 
 
 def check_the_sky(reduced):
-    """Stage 2's WCS puts the star and the planet where they were simulated."""
+    """Check that stage 2's WCS has the star and the planet at their simulated positions."""
     from stdatamodels.jwst import datamodels
 
     observation = reduced.observation
@@ -138,19 +138,19 @@ def check_the_sky(reduced):
     assert star == pytest.approx((65.0, -25.0), abs=1e-7)
     west = -(planet[0] - star[0]) * np.cos(np.radians(star[1])) / scale
     expected = observation.locate(fits.getheader(reduced.ours.rateints[0], "SCI"))
-    # The header's PC is a rotation alone, as in the archive's files, though pixels differ by 1 % in x and y.
+    # PC in the header is a pure rotation, as in archive files, although pixel scales differ by 1 % in x and y.
     assert (west, (planet[1] - star[1]) / scale) == pytest.approx(expected, abs=0.03)
 
 
 def check_that_pyklip_finds_the_planet(reduced, mode, folder):
-    """It is where it was put and as bright, and opposite of the star is none."""
+    """Check that the planet has its position and brightness, and that there is none opposite of the star."""
     observation, paths = reduced.observation, reduced.ours.calints
     image, center = subtract(paths[:-1], paths[-1:], folder, mode=mode)
     expected = observation.locate(fits.getheader(reduced.ours.rateints[0], "SCI"))
     found = measure(image, center, expected, observation.fwhm)
-    # pyKLIP takes pixels for square, they differ by 1 %: 0.2 pixels at the planet.
+    # pyKLIP assumes square pixels; the scales differ by 1 %: 0.2 pixels at the planet.
     assert np.hypot(found.dx - expected[0], found.dy - expected[1]) < 0.3
-    # KLIP takes some of the planet's light with the star's; nothing here corrects for that.
+    # KLIP subtracts part of the planet's light with the star; this is not corrected here.
     assert found.flux == pytest.approx(observation.flux, rel=0.1)
     assert found.signal_to_noise > 20
     opposite = measure(image, center, (-expected[0], -expected[1]), observation.fwhm)
@@ -164,7 +164,7 @@ def check_what_jwst_data_reads(reduced):
     dataset = JWSTData([str(path) for path in paths[:-1]], [str(paths[-1])])
     with fits.open(paths[0]) as first:
         nints, scale = first["SCI"].data.shape[0], first["SCI"].header["PIXAR_A2"]
-    # The position angle of the array's y axis: the roll, and what the aperture is turned against V3.
+    # The position angle of the array's y axis: the roll, and the rotation of the aperture against V3.
     turned = {"NIRCAM": 0.0, "MIRI": 4.45}[observation.first.subarray.instrument]
     np.testing.assert_allclose(dataset.PAs, np.repeat(np.add(ROLLS, turned), nints))
     shape = np.array(dataset.input.shape[1:])
@@ -173,7 +173,7 @@ def check_what_jwst_data_reads(reduced):
 
 
 def check_keywords(reduced):
-    """docs/with_spaceklip.md tells which keywords come from the raw file through stage 1, and which from stage 2."""
+    """Check docs/with_spaceklip.md: which keywords come from the raw file through stage 1, and which from stage 2."""
     raw, rateints, calints = reduced.observation.paths["SCI"][1], reduced.ours.rateints[1], reduced.ours.calints[1]
     for keyword in ("ROLL_REF", "V3I_YANG", "VPARITY", "CRPIX1", "CRPIX2", "CRVAL1", "CRVAL2"):
         assert fits.getval(rateints, keyword, "SCI") == fits.getval(raw, keyword, "SCI")
@@ -181,4 +181,4 @@ def check_keywords(reduced):
         assert fits.getval(rateints, keyword) == fits.getval(raw, keyword)
     assert "PIXAR_A2" not in fits.getheader(rateints, "SCI")
     assert fits.getval(calints, "PIXAR_A2", "SCI") > 0
-    assert "STARCENX" not in fits.getheader(calints, "SCI")  # spaceKLIP's image tools write it
+    assert "STARCENX" not in fits.getheader(calints, "SCI")  # written by spaceKLIP's image tools

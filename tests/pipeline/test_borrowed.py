@@ -1,4 +1,4 @@
-"""The steps that still run jwst's code: through our engine they give what jwst's pipeline gives."""
+"""The steps that still run jwst's code: in gpucoron's engine they give the results of jwst's pipeline."""
 
 import logging
 
@@ -18,11 +18,11 @@ NIRCAM = (("NIRCAM", "SUB320A335R", "RAPID", 8, 2), {"shape": (40, 320)})
 MIRI = (("MIRI", "MASK1550", "FASTR1", 20, 2), {"shape": (40, 288), "effects": Effects(emi=True)})
 
 CASES = {
-    "emicorr": (*MIRI, {"emicorr": {"skip": False}}),  # ours; here for the whole pipeline
+    "emicorr": (*MIRI, {"emicorr": {"skip": False}}),  # a step of gpucoron, here for the whole pipeline
     "sequential": (*MIRI, {"emicorr": {"skip": False, "algorithm": "sequential"}}),
     "clean_flicker_noise": (*NIRCAM, {"clean_flicker_noise": {"skip": False}}),
     "persistence": (*NIRCAM, {"persistence": {"skip": False, "persistence_time": 100, "dn_threshold": 20000.0}}),
-    "likely": (*NIRCAM, {"ramp_fit": {"algorithm": "LIKELY"}}),  # ours; here for the whole pipeline
+    "likely": (*NIRCAM, {"ramp_fit": {"algorithm": "LIKELY"}}),  # a step of gpucoron, here for the whole pipeline
     "snowballs": (*NIRCAM, {"jump": {"expand_large_events": True, "min_jump_area": 3.0, "edge_size": 10}}),
     "showers": (*MIRI, {"jump": {"find_showers": True, "extend_min_area": 20}}),
 }
@@ -38,7 +38,7 @@ def test_borrowed_steps_give_jwsts_answer(name, exposures):
         for key in ("groupdq", "pixeldq"):
             assert_same_flags(ours.ramps[step][key], arrays[key], f"{step} {key}")
         assert_same_values(ours.ramps[step]["data"], arrays["data"], 2e-6, step)
-    # the recursions of LIKELY are summed in another order than stcal's: 1e-5 is agreed
+    # the recursions of LIKELY are summed in another order than stcal's: the tolerance is 1e-5
     rtol = 1e-5 if name == "likely" else 2e-6
     for product in ("rate", "rateints"):
         assert_same_flags(getattr(ours, product)["dq"], getattr(theirs, product)["dq"], product)
@@ -61,7 +61,7 @@ def test_the_full_frame_is_jwsts(exposures):
 
 @pytest.mark.parametrize("opt_name", ["", "mine.fits"])
 def test_the_chi_square_of_likely_is_jwsts(exposures, tmp_path, monkeypatch, opt_name):
-    """Ours, of our own fit, under jwst's name."""
+    """Chi-square of gpucoron's fit, with jwst's file name."""
 
     case = exposures(*NIRCAM[0], **NIRCAM[1])
     steps = {"ramp_fit": {"algorithm": "LIKELY", "save_opt": True, "opt_name": opt_name}}
@@ -73,9 +73,9 @@ def test_the_chi_square_of_likely_is_jwsts(exposures, tmp_path, monkeypatch, opt
     (found,) = (tmp_path / "ours").glob("*_likely_chisq.fits")
     assert not opt_name or found.name == "mine_likely_chisq.fits"
     if not opt_name:
-        (wanted,) = (*tmp_path.glob("*_likely_chisq.fits"), *case.path.parent.glob("*_likely_chisq.fits"))
-        assert found.name == wanted.name
-        mine, theirs = fits.getdata(found), fits.getdata(wanted)
+        (expected,) = (*tmp_path.glob("*_likely_chisq.fits"), *case.path.parent.glob("*_likely_chisq.fits"))
+        assert found.name == expected.name
+        mine, theirs = fits.getdata(found), fits.getdata(expected)
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
         assert mine.dtype == theirs.dtype
         assert np.nanmedian(mine) > 1
@@ -103,11 +103,11 @@ def _half_an_entry(folder):
 
 _HAUNTED = {"skip": False, "persistence_time": 100, "dn_threshold": 2e4}
 
-#: step -> parameters, made in a folder; words of the error, its kind
+#: step -> parameters, made in a folder; part of the error message, type of the error
 FAULTS = {
     "pixels beyond": (
         "persistence", lambda folder: {**_HAUNTED, "persistence_array_file": _of_another_detector_size(folder)},
-        "may be of a larger one", InputError,
+        "may belong to a larger one", InputError,
     ),
     "half an entry": (
         "persistence", lambda folder: {**_HAUNTED, "persistence_array_file": _half_an_entry(folder)},
@@ -117,7 +117,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_what_jwsts_code_raises_names_the_exposure_and_the_step(name, exposures, tmp_path, caplog):
+def test_errors_of_jwsts_code_name_the_exposure_and_the_step(name, exposures, tmp_path, caplog):
     step, parameters, words, kind = FAULTS[name]
     case = exposures(*NIRCAM[0], **NIRCAM[1])
     with case.cache.activate(), caplog.at_level(logging.DEBUG, "gpucoron.borrowed"), pytest.raises(kind) as caught:
@@ -144,7 +144,7 @@ def test_what_jwsts_code_raises_names_the_exposure_and_the_step(name, exposures,
     ],
 )
 def test_every_borrowed_step_has_the_same_boundary(helper, name, target, way, exposures, monkeypatch):
-    """Each entry to jwst's and stcal's code, with an error that nobody foresaw."""
+    """Each call of jwst's and stcal's code, with an unexpected error."""
     from gpucoron.borrowed import HELPERS
     from gpucoron.engine import plan
     from gpucoron.io.exposure import Exposure
@@ -182,9 +182,9 @@ def test_the_other_files_of_a_command_go_on(exposures, tmp_path, capsys):
         command += ["--set", f"persistence.{name}={value}"]
     with large.cache.activate():
         assert cli.main(command) == 2
-    told = capsys.readouterr().err
-    assert small.path.name in told
-    assert "Traceback" not in told
+    stderr = capsys.readouterr().err
+    assert small.path.name in stderr
+    assert "Traceback" not in stderr
     assert [path.name for path in (tmp_path / "out").glob("*_rate.fits")] == [
         large.path.name.replace("_uncal", "_rate")
     ]

@@ -1,4 +1,4 @@
-"""Calls of run_obs and run_single_file as they are made by mistake: nothing is lost, and nothing is taken otherwise."""
+"""Mistaken calls of run_obs and run_single_file: nothing is lost, and nothing is misinterpreted."""
 
 import numpy as np
 import pytest
@@ -73,7 +73,7 @@ def test_damaged_products_are_made_again(damage, nircam, tmp_path):
 
 
 def test_no_groups_are_no_groups(nircam, tmp_path):
-    """An empty list is not a wish for masks by brightness, which need a science exposure."""
+    """An empty list does not request masks by brightness, which need a science exposure."""
     tables = tables_of(nircam.path, types=["REF"])
     with nircam.cache.activate():
         coron1pipeline.run_obs(tables, steps={"mask_groups": {"groups": []}}, output_dir=tmp_path)
@@ -81,11 +81,11 @@ def test_no_groups_are_no_groups(nircam, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("masking", "told"),
+    ("masking", "message"),
     [({"types": ["REFERENCE"]}, "'REF'"), ({"mask_method": "custom"}, "custom_group")],
 )
-def test_masks_that_cannot_be(masking, told, nircam, tmp_path):
-    with nircam.cache.activate(), pytest.raises(ParameterError, match=told):
+def test_masks_that_cannot_be(masking, message, nircam, tmp_path):
+    with nircam.cache.activate(), pytest.raises(ParameterError, match=message):
         coron1pipeline.run_obs(
             tables_of(nircam.path, types=["REF"]), steps={"mask_groups": masking}, output_dir=tmp_path
         )
@@ -114,7 +114,7 @@ def test_an_input_is_not_replaced(nircam, tmp_path):
 
 @pytest.mark.parametrize("types", [("REF", "SCI"), ("REF", "REF")])
 def test_a_reference_of_two_concatenations(types, nircam, tmp_path):
-    """With the same mask it serves both; where only one of them masks it, the second must not replace the first's."""
+    """With one mask for both it is reduced once; if only one masks it, the second must not replace the first."""
     obs = {key: tables_of(nircam.path, types=[type_])["K"] for key, type_ in zip("AB", types, strict=True)}
     masking = {"mask_groups": {"mask_method": "custom", "custom_group": 3}}
     with nircam.cache.activate():

@@ -1,12 +1,13 @@
-"""The declarations against the installed jwst, and the rules of settling parameters."""
+"""The declarations compared with the installed jwst, and the rules for resolving parameters."""
 
 import logging
+from dataclasses import FrozenInstanceError
 
 import pytest
 
 from gpucoron import engine
 from gpucoron.errors import ParameterError
-from gpucoron.parameters import changed, convert, resolve, without_comparisons, without_unused
+from gpucoron.parameters import PIPELINE, RunParameters, changed, convert, resolve, without_comparisons, without_unused
 from gpucoron.steps import STEPS, declared
 
 CUSTOM = {
@@ -45,7 +46,7 @@ def test_names_and_defaults_are_jwsts(name, jwst_steps):
     common = set(Step.load_spec_file()) - {"skip"}
     theirs = {key: defaults[key] for key in spec if key not in common and not key.startswith("override_")}
     ours = {key: parameter.default for key, parameter in declared(name).items() if not key.startswith("override_")}
-    # those of every step: as many of jwst's as we have, with its defaults
+    # parameters of every step: a subset of jwst's, with its defaults
     shared = {key: ours.pop(key) for key in common if key in ours}
     assert {"save_results", "suffix", "output_dir"} <= set(shared)
     assert shared == {key: defaults[key] for key in shared}
@@ -63,6 +64,40 @@ def test_layers():
     assert settled["jump"].rejection_threshold == 6.0
     assert steps == {"jump": {"rejection_threshold": "6"}}
     assert changed(STEPS, settled) == {"jump": {"rejection_threshold": 6.0}}
+
+
+@pytest.mark.parametrize("step", STEPS.values(), ids=lambda step: step.name)
+def test_parameters_of_a_step_are_a_frozen_dataclass(step):
+    settings = step.settings(skip=True)
+    assert vars(settings) == {**step.defaults("jwst"), "skip": True}
+    assert list(vars(settings)) == list(step.known)
+    with pytest.raises(FrozenInstanceError):
+        settings.skip = False
+    with pytest.raises(TypeError, match="no_such_parameter"):
+        step.settings(no_such_parameter=1)
+
+
+def test_settings_do_not_share_lists():
+    one, other = STEPS["jump"].settings(), STEPS["jump"].settings()
+    one.pre_hooks.append("echo")
+    assert other.pre_hooks == STEPS["jump"].known["pre_hooks"].default == []
+
+
+def test_runs_do_not_share_changes():
+    """Steps are switched on and off in new objects."""
+    settled, run_parameters, _files = engine.settle(steps={"experimental_jumpramp": {"use": True}})
+    assert settled["ramp_fit"].skip and not STEPS["ramp_fit"].default_settings.skip
+    assert not engine.settle()[0]["ramp_fit"].skip
+    assert vars(run_parameters) == {parameter.name: parameter.default for parameter in PIPELINE}
+
+
+def test_the_old_name_of_the_parameters_of_a_run():
+    run = engine.Run(
+        exposure=None, backend=None, profile="jwst", parameters={}, run_parameters=RunParameters(), references={},
+        pars_files=[], context=(), order=(),
+    )  # fmt: skip
+    with pytest.warns(DeprecationWarning, match="run_parameters"):
+        assert run.of_run is run.run_parameters
 
 
 def test_spaceklip_profile():
@@ -86,7 +121,7 @@ def test_spaceklip_profile():
     assert miri["charge_migration"].skip
     assert miri["subtract_ktc"].skip
     assert miri["ipc"].skip
-    # parameter files overrule the profile; that CRDS's are not asked for here, the engine decides
+    # parameter files override the profile; the engine decides that those of CRDS are not requested here
     other = resolve(STEPS, "spaceklip", from_files={"jump": {"rejection_threshold": 9.0}})
     assert other["jump"].rejection_threshold == 9.0
 
@@ -123,12 +158,12 @@ def test_values_are_converted(step, name, text, value):
         ("rampfit", "skip", True, "did you mean 'ramp_fit'"),
     ],
 )
-def test_what_cannot_be_is_refused(step, name, value, words):
+def test_impossible_values_are_refused(step, name, value, words):
     with pytest.raises(ParameterError, match=words):
         resolve(STEPS, steps={step: {name: value}})
 
 
-def test_what_another_step_replaces_is_named_in_one_warning(caplog):
+def test_replaced_steps_are_named_in_one_warning(caplog):
     steps = {
         "experimental_jumpramp": {"use": "True"},
         "ramp_fit": {"firstgroup": 1, "algorithm": "LIKELY", "suppress_one_group": False, "save_calibrated_ramp": True},
@@ -137,7 +172,7 @@ def test_what_another_step_replaces_is_named_in_one_warning(caplog):
     with caplog.at_level(logging.WARNING, logger="gpucoron"):
         settled, of_run, _files = engine.settle(steps=steps)
     (record,) = caplog.records
-    # what a profile sets was perhaps not set by the user
+    # a value of the profile may not have been set by the user
     assert record.getMessage() == (
         "jump.rejection_threshold, ramp_fit.algorithm are accepted and not used: "
         "experimental_jumpramp replaces jump and ramp_fit"
@@ -161,14 +196,14 @@ def test_what_another_step_replaces_is_named_in_one_warning(caplog):
         ({}, []),
     ],
 )
-def test_what_compares_exposures_is_not_used_for_one(given, named, caplog):
+def test_parameters_that_compare_exposures_are_not_used_for_one(given, named, caplog):
     steps = {"mask_groups": given, "jump": None}
     with caplog.at_level(logging.WARNING, logger="gpucoron"):
         kept = without_comparisons(STEPS, steps)
     assert kept == {"mask_groups": {name: given[name] for name in given if name not in named}, "jump": {}}
     assert steps == {"mask_groups": given, "jump": None}
-    told = [record.getMessage() for record in caplog.records]
-    assert [text.partition(":")[0] for text in told] == (
+    messages = [record.getMessage() for record in caplog.records]
+    assert [text.partition(":")[0] for text in messages] == (
         [", ".join(f"mask_groups.{name}" for name in named)] if named else []
     )
-    assert all("run_obs" in text and "mask_groups.groups" in text for text in told)
+    assert all("run_obs" in text and "mask_groups.groups" in text for text in messages)

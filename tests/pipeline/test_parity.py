@@ -1,4 +1,4 @@
-"""The same file, the same references, through jwst and through gpucoron: step by step and end to end.
+"""The same file and references, reduced with jwst and with gpucoron: step by step and end to end.
 
 The cases are in ``tests/cases/parity.py``. Quick cases always run; ``--full-parity`` runs all of them.
 ``--parity-page PATH`` writes the page of results.
@@ -61,7 +61,7 @@ def test_jwsts_answer(case, exposures, record_property, tmp_path):
 
 
 def _show_what_it_is_about(case, theirs):
-    """Check that jwst did what the case is for: else equal answers would say nothing."""
+    """Check that jwst had the effect that the case is for; otherwise equal results would prove nothing."""
     names = list(theirs.ramps)
     for step in case.about:
         before, after = theirs.ramps[names[names.index(step) - 1]], theirs.ramps[step]
@@ -82,7 +82,7 @@ def _compare_headers(theirs, ours):
     ours_model, theirs_model = ours.rate_model, theirs.model
     expected = {key: value for key, value in theirs_model.meta.cal_step.instance.items() if value is not None}
     found = {key: value for key, value in ours_model.meta.cal_step.instance.items() if value is not None}
-    # a dark that was switched off: jwst writes the class's alias, which is no keyword of its schema, or nothing
+    # a dark that was switched off: jwst writes the alias of the class, which is not in its schema, or nothing
     expected.pop("dark_current", None)
     if "dark_sub" not in expected and found.get("dark_sub") == "SKIPPED":
         del found["dark_sub"]

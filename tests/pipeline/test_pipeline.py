@@ -1,4 +1,4 @@
-"""The entry points: Coron1Pipeline, strun, run_single_file, gpucoron run; and CRDS's parameter files."""
+"""The entry points: Coron1Pipeline, strun, run_single_file, gpucoron run; and CRDS parameter files."""
 
 import os
 import subprocess
@@ -84,7 +84,7 @@ def test_parameter_files_agree_with_stpipes_reading(case):
     assert len(files) == 3
 
 
-def test_the_product_says_what_was_applied(case, tmp_path):
+def test_the_product_records_the_parameter_files(case, tmp_path):
     with case.cache.activate():
         gpucoron.reduce_file(case.path, tmp_path, backend="cpu", steps={"jump": {"sat_expand": 3}})
     from astropy.io import fits
@@ -137,8 +137,8 @@ def test_call_refuses_unknown_names_with_the_nearest(case):
         gpucoron.Coron1Pipeline.call(str(case.path), steps={"jump": {"rejection_treshold": 5}})
 
 
-def test_call_leaves_what_run_leaves(case, tmp_path):
-    """Further products have the same names and the same values, whoever starts the run."""
+def test_call_writes_the_same_products_as_run(case, tmp_path):
+    """Additional products have the same names and the same values for every entry point."""
     from astropy.io import fits
 
     steps = {
@@ -188,7 +188,7 @@ def test_run_single_file(case, tmp_path):
     assert cube.data.ndim == 3
     assert rate.meta.cal_step.charge_migration == "COMPLETE"
     assert rate.meta.cal_step.dark_sub == "SKIPPED"
-    # rows share their 1/f noise: taking it out leaves less of it
+    # rows share their 1/f noise: subtracting it reduces the noise
     assert _row_scatter(rate) < _row_scatter(plain)
     assert {path.name.rsplit("_", 1)[1] for path in tmp_path.iterdir()} == {"rate.fits", "rateints.fits", "ramp.fits"}
     with pytest.raises(ParameterError, match="did you mean 'skip_ktc'"):

@@ -1,4 +1,4 @@
-"""run_obs on an object shaped like spaceKLIP's Database, for NIRCam and MIRI."""
+"""run_obs on an object like spaceKLIP's Database, for NIRCam and MIRI."""
 
 import copy
 import logging
@@ -22,7 +22,7 @@ CROP = {"cropwidth": 12, "edgewidth": 6}
 
 
 class Database:
-    """What run_obs needs of spaceKLIP's Database."""
+    """The part of spaceKLIP's Database that run_obs uses."""
 
     def __init__(self, output_dir, obs):
         self.output_dir, self.obs, self.updates = str(output_dir), obs, []
@@ -35,7 +35,7 @@ class Database:
 
 @pytest.fixture(scope="module", params=["NIRCAM", "MIRI"])
 def observed(request, tmp_path_factory):
-    """Simulate two concatenations, one of each kind of exposure in either: (key -> rows, cache)."""
+    """Simulate two concatenations, with one exposure of each type: (key -> rows, cache)."""
     folder = tmp_path_factory.mktemp("database")
     arguments = ("NIRCAM", "SUB320A335R", "RAPID") if request.param == "NIRCAM" else ("MIRI", "MASK1550", "FASTR1")
     faint = SCENES[request.param]
@@ -45,7 +45,7 @@ def observed(request, tmp_path_factory):
         key = f"JWST_{request.param}_{concatenation}"
         for number, type_ in enumerate(TYPES, 1):
             scene = scenes.get(type_, replace(faint, star=0.0, companion_contrast=0.0))
-            # the second concatenation has other ramps
+            # the second concatenation has different ramps
             simulation = simulate(
                 *arguments, NGROUPS + concatenation - 1, 2, seed=number, scene=scene, shape=SHAPE,
                 observation=number, exposure=concatenation,
@@ -80,9 +80,9 @@ def test_everything_raw_is_reduced(observed, tmp_path, caplog):
         assert path == database.obs[key]["FITSFILE"][index]
         history = "".join(fits.getheader(path)["HISTORY"])
         assert '"rejection_threshold": 5.0' in history
-        # masks are the references'
+        # only references are masked
         assert ("mask_groups" in history) == (database.obs[key]["TYPE"][index] in ("REF", "REF_BG"))
-        # MIRI leaves out the first groups of later integrations, and the mask the last ones
+        # MIRI excludes the first groups of later integrations, and the mask the last ones
         assert np.isfinite(fits.getdata(path, "SCI")[0]).mean() > 0.9
 
 
@@ -115,14 +115,14 @@ def test_one_bad_file_does_not_end_the_run(observed, tmp_path):
     assert isinstance(first, InputError)
     assert str(bad) in first.__notes__[0]
     assert "absent.fits" in str(second)
-    # the original traceback: it leads to where the file was read
+    # the original traceback, with the line that reads the file
     frames = [frame.f_code.co_name for frame, _ in walk_tb(first.__traceback__)]
     assert frames[-1] == "_read_part"
     assert "read" in frames
 
 
 def test_masks_without_science_exposures(observed, tmp_path):
-    """The references cannot be masked; all else is reduced, and the concatenation is named."""
+    """The references cannot be masked; the others are reduced, and the concatenation is named."""
     rows, cache = observed
     key = next(iter(rows))
     some = {key: [row for row in rows[key] if row[2] in ("REF", "REF_BG", "SCI_BG")]}

@@ -1,4 +1,4 @@
-"""Each step alone, on a model or a file: the arrays, flags and keywords of jwst's own single step."""
+"""Each step alone, on a model or a file: arrays, flags and keywords as of jwst's single step."""
 
 import pickle
 import subprocess
@@ -18,9 +18,9 @@ EXPOSURES = {
     "nircam": ("NIRCAM", "SUB320A335R", "RAPID", 6, 2),
     "miri": ("MIRI", "MASK1550", "FASTR1", 8, 2),
 }
-#: run in both pipelines by jwst's own code
+#: steps that run jwst's code in both pipelines
 BORROWED = ("persistence", "picture_frame", "clean_flicker_noise")
-#: the dates of the models, and what no step leaves; jwst tells CRDS's context where the step has opened a reference
+#: dates of the models, and keywords that no step sets; jwst sets the CRDS context if the step has opened a reference
 PASSED_OVER = (
     "meta.date",
     "meta.filename",
@@ -56,7 +56,7 @@ def assert_same_models(ours, theirs):
 
 @pytest.mark.parametrize("exposure", EXPOSURES)
 def test_every_step_answers_as_jwsts_own(exposures, exposure):
-    """Also the steps of the other instrument, of which jwst makes skipped ones."""
+    """Also steps of the other instrument, which jwst skips."""
     from jwst.pipeline import Detector1Pipeline
     from stdatamodels.jwst import datamodels
 
@@ -228,7 +228,7 @@ class TestCustomSteps:
             ("gain_scale", InputError, "gain_scale: .*needs a rate or rateints"),
         ],
     )
-    def test_what_cannot_run_alone_says_so(self, case, name, kind, words):
+    def test_steps_that_cannot_run_alone_raise(self, case, name, kind, words):
         from gpucoron import Coron1Pipeline
 
         with case.cache.activate(), pytest.raises(kind, match=words):

@@ -1,6 +1,6 @@
-"""Every call, keyword and dictionary that spaceKLIP 2.2 documents for stage 1, replayed: nothing is refused.
+"""All calls, keywords and dictionaries that spaceKLIP 2.2 documents for stage 1: none is refused.
 
-Names and values are those of its docstrings and of its two tutorials; what each must lead to stands beside it.
+Names and values are those of its docstrings and its two tutorials; the expected effect is next to each.
 """
 
 import copy
@@ -25,12 +25,12 @@ SWITCHED_ON = {"skip": False}
 
 
 def jump_thresholds(value):
-    """As both tutorials set them."""
+    """As in both tutorials."""
     names = ("rejection_threshold", "three_group_rejection_threshold", "four_group_rejection_threshold")
     return {**dict.fromkeys(names, value), "maximum_cores": "all"}
 
 
-#: the steps of the tutorial of MIRI, and what must come of them: step -> parameter -> value
+#: the steps of the MIRI tutorial, and their expected effect: step -> parameter -> value
 MIRI_TUTORIAL = {
     "group_scale": SWITCHED_ON,
     "dq_init": {"skip": False, "save_results": False},
@@ -67,7 +67,7 @@ NIRCAM_TUTORIAL = {
     "gain_scale": SWITCHED_ON,
 }
 TUTORIALS = {"MIRI": MIRI_TUTORIAL, "NIRCAM": NIRCAM_TUTORIAL}
-#: parameters that spaceKLIP's own steps declare, with values other than their defaults
+#: parameters that spaceKLIP's own steps declare, with values other than the defaults
 DECLARED_BY_SPACEKLIP = {
     "subtract_ktc": {"sat_frac": 0.4},
     "subtract_1overf": {
@@ -82,7 +82,7 @@ DECLARED_BY_SPACEKLIP = {
     "refpix": {"nlower": 3, "nupper": 2, "nrow_off": 1, "nleft": 1, "nright": 1, "ncol_off": 1},
     "ramp_fit": {"save_calibrated_ramp": True, "suppress_one_group": True, "maximum_cores": "half"},
 }
-#: keyword of run_single_file and run_obs, a value -> the step and parameter that must hold another value for it
+#: keyword of run_single_file and run_obs, a value -> the step and parameter that must then have another value
 KEYWORDS = {
     ("flag_rcsat", True): ("saturation", "flag_rcsat", True),
     ("grow_diagonal", True): ("saturation", "grow_diagonal", True),
@@ -134,7 +134,7 @@ def history_of(folder):
 
 
 def test_the_dictionary_of_the_tutorial(case, tmp_path, caplog):
-    """The call as the tutorial makes it: keyword by keyword, and nothing but what it asks for differs."""
+    """The call of the tutorial: only the parameters that it sets differ."""
     instrument = fits.getheader(case.path)["INSTRUME"]
     steps = TUTORIALS[instrument]
     given = copy.deepcopy(steps)
@@ -143,13 +143,13 @@ def test_the_dictionary_of_the_tutorial(case, tmp_path, caplog):
         coron1pipeline.run_obs(database=tables, steps=steps, subdir="stage1", output_dir=tmp_path)
         plain = coron1pipeline.run_single_file(case.path, tmp_path / "plain", skip_ipc=True)
     assert steps == given
-    (told,) = tables["K"]["FITSFILE"]
-    assert told.endswith("_rateints.fits")
+    (row_path,) = tables["K"]["FITSFILE"]
+    assert row_path.endswith("_rateints.fits")
     assert names_in(tmp_path / "stage1") == {"rate.fits", "rateints.fits"}
     threshold = steps["jump"]["rejection_threshold"]
     assert ('"rejection_threshold": 8.0' in history_of(tmp_path / "stage1")) == (threshold == 8.0)
     for name in ("jump.maximum_cores", "ramp_fit.maximum_cores"):
-        assert caplog.text.count(f"{name} is accepted and not used: threads follow the cores") == 1
+        assert caplog.text.count(f"{name} is accepted and not used: gpucoron uses all cores") == 1
     if instrument == "NIRCAM":
         assert "subtract_1overf.nproc is accepted and not used" in caplog.text
     rate = fits.getdata(next((tmp_path / "stage1").glob("*_rate.fits")), "SCI")
@@ -170,7 +170,7 @@ def test_parameters_of_spaceklips_steps(step, caplog):
 
 @pytest.mark.parametrize("keyword", [*KEYWORDS, *OF_RUN], ids=lambda keyword: keyword[0])
 def test_keywords_have_their_effect(keyword, nircam, tmp_path, monkeypatch):
-    """What the engine is given: each documented keyword changes the one parameter that it names."""
+    """The engine's parameters: each documented keyword changes only the parameter that it names."""
     name, value = keyword
     seen = []
 
@@ -197,7 +197,7 @@ def test_keywords_have_their_effect(keyword, nircam, tmp_path, monkeypatch):
         assert not changes
     else:
         assert changes == {OF_RUN[keyword]: value}
-        # the outliers are a step, which that switches on
+        # the outliers are a step, which that keyword switches on
         switched = {("apply_rateints_outliers", "skip"): (True, False)} if name == "rate_int_outliers" else {}
         assert differences == switched
         assert result == ("rateints" if name == "return_rateints" else "rate")
@@ -206,7 +206,7 @@ def test_keywords_have_their_effect(keyword, nircam, tmp_path, monkeypatch):
 def test_the_number_of_processes(nircam, tmp_path, caplog):
     with nircam.cache.activate(), caplog.at_level(logging.WARNING, logger="gpucoron"):
         coron1pipeline.run_single_file(nircam.path, tmp_path, maximum_cores="half")
-    assert caplog.text.count("ramp_fit.maximum_cores is accepted and not used: threads") == 1
+    assert caplog.text.count("ramp_fit.maximum_cores is accepted and not used: gpucoron uses") == 1
     assert "maximum_cores" not in history_of(tmp_path)
 
 
@@ -218,7 +218,7 @@ def test_save_results(nircam, tmp_path):
 
 
 def test_signatures():
-    """The arguments that are given by place stand where spaceKLIP has them."""
+    """Positional arguments have the same order as in spaceKLIP."""
     single = list(inspect.signature(coron1pipeline.run_single_file).parameters)
     assert single[:4] == ["fitspath", "output_dir", "steps", "verbose"]
     every = list(inspect.signature(coron1pipeline.run_obs).parameters)
@@ -237,7 +237,7 @@ def test_the_older_name_of_fitspath(nircam, tmp_path):
 
 @pytest.mark.parametrize("value", [False, True])
 def test_ramp_fit_save_calibrated_ramp(value, case, tmp_path):
-    """True is the run's own, whichever way it is asked for."""
+    """True is the whole run's parameter, in either form."""
     steps = {"ramp_fit": {"save_calibrated_ramp": value}}
     with case.cache.activate():
         coron1pipeline.run_single_file(case.path, tmp_path / "single", steps)
@@ -257,7 +257,7 @@ def test_ramp_fit_save_calibrated_ramp(value, case, tmp_path):
 
 
 def test_intermediates_of_slopes(nircam, tmp_path):
-    """What spaceKLIP saves after the fit: rateints without 1/f noise, and both results of the likelihood fit."""
+    """spaceKLIP saves after the fit: rateints without 1/f noise, and both results of the likelihood fit."""
     with nircam.cache.activate():
         coron1pipeline.run_single_file(nircam.path, tmp_path / "ints", save_intermediates=True)
         coron1pipeline.run_single_file(
@@ -272,7 +272,7 @@ def test_intermediates_of_slopes(nircam, tmp_path):
     def read(folder, end):
         return fits.getdata(next((tmp_path / folder).glob(f"*_{end}.fits")), "SCI")
 
-    # no gain_scale here: the rateints are what 1/f noise was removed from last
+    # no gain_scale here: the last change of the rateints is the subtraction of 1/f noise
     np.testing.assert_array_equal(read("ints", "subtract_1overf"), read("ints", "rateints"))
     assert read("groups", "subtract_1overf").ndim == 4
     before, after = read("likely", "experimental_jumpramp1"), read("likely", "subtract_1overf")
@@ -301,8 +301,8 @@ coron1pipeline.run_obs({{"JWST_NIRCAM": table}}, output_dir={folder!r}, {options
 @pytest.mark.parametrize(
     ("options", "named", "detailed"), [("", True, False), ("verbose=True", True, True), ("quiet=True", False, False)]
 )
-def test_a_plain_script_tells_what_it_does(options, named, detailed, nircam, tmp_path):
-    """Nobody has set up logging: as spaceKLIP, concatenations and files are named, and with verbose the steps."""
+def test_a_plain_script_logs_its_progress(options, named, detailed, nircam, tmp_path):
+    """Without configured logging, concatenations and files are named, as in spaceKLIP, and with verbose the steps."""
     script = SCRIPT.format(names=[str(nircam.path)], folder=str(tmp_path), options=options)
     with nircam.cache.activate():
         done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
@@ -326,7 +326,7 @@ def test_verbose_leaves_logging_as_it_was(nircam, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["x_uncal.fits.gz", "uncal_mine.fits", "x_ramp.fits", "X_UNCAL.fits", "plain.fits"])
-def test_the_database_is_told_of_what_was_written(name, nircam, tmp_path):
+def test_products_are_entered_into_the_database(name, nircam, tmp_path):
     import gzip
 
     content = nircam.path.read_bytes()
@@ -345,8 +345,8 @@ def test_the_database_is_told_of_what_was_written(name, nircam, tmp_path):
     assert list(again["K"]["FITSFILE"]) == [str(product)]
 
 
-def test_an_older_product_is_not_told(nircam, tmp_path):
-    """Without a fit this run makes no rateints; those of an earlier one are not its result."""
+def test_an_older_product_is_not_entered(nircam, tmp_path):
+    """Without a fit this run makes no rateints; those of an earlier run are not entered."""
     tables = tables_of(nircam.path)
     with nircam.cache.activate():
         coron1pipeline.run_single_file(nircam.path, tmp_path / "stage1")
@@ -369,8 +369,8 @@ def test_two_files_of_one_product(nircam, tmp_path):
     assert [name.endswith("_rateints.fits") for name in tables["K"]["FITSFILE"]] == [True, False]
 
 
-def test_a_dictionary_that_spaceklip_has_had(nircam, tmp_path):
-    """Its run_obs leaves notes of its own in the caller's dictionary."""
+def test_a_dictionary_used_by_spaceklip_before(nircam, tmp_path):
+    """Its run_obs adds entries to the caller's dictionary."""
     notes = {"maxgrps_faint": 3, "maxgrps_bright": 2, "cropmask": np.zeros((1, 4, 4), bool), "refbg_maxcounts": 5.0}
     with nircam.cache.activate():
         coron1pipeline.run_single_file(nircam.path, tmp_path, {"mask_groups": {"skip": True, **notes}})
@@ -378,7 +378,7 @@ def test_a_dictionary_that_spaceklip_has_had(nircam, tmp_path):
 
 
 def test_the_pipeline_class_of_spaceklip(case, tmp_path):
-    """Its defaults, on the instance and in the product: as run_single_file with what differs there."""
+    """Its defaults, on the instance and in the product: like run_single_file except for the documented differences."""
     pipeline = coron1pipeline.Coron1Pipeline_spaceKLIP(output_dir=str(tmp_path))
     assert gpucoron.Coron1Pipeline_spaceKLIP is type(pipeline)
     assert (pipeline.saturation.grow_diagonal, pipeline.saturation.flag_rcsat) == (False, False)
@@ -407,7 +407,7 @@ def test_the_pipeline_class_of_spaceklip(case, tmp_path):
 
 
 class TestGroups:
-    """A plain list of groups to leave out, without a database."""
+    """A list of groups to exclude, without a database."""
 
     def test_every_way_leaves_the_same_out(self, nircam, tmp_path):
         steps = {"mask_groups": {"groups": [0, -1]}}

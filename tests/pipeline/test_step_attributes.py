@@ -1,4 +1,4 @@
-"""Every attribute that stpipe gives to every step has the effect that it has in jwst's own pipeline."""
+"""Every attribute that stpipe adds to every step has the same effect as in jwst's pipeline."""
 
 import logging
 
@@ -17,10 +17,10 @@ EXPOSURES = {
     "nircam": ("NIRCAM", "SUB320A335R", "RAPID", 6, 2),
     "miri": ("MIRI", "MASK1550", "FASTR1", 8, 2),
 }
-#: one step of each kind that the other instrument has too; jwst's own code is slow on the others
+#: one step of each kind that also exists for the other instrument; jwst's code is slow for the others
 HOOKED = ("group_scale", "saturation", "ipc", "linearity", "jump", "persistence", "ramp_fit", "gain_scale")
 
-#: attribute -> what is set on every step, by its name
+#: attribute -> value for every step, by its name
 VALUES = {
     "save_results": lambda name: {"save_results": True},
     "suffix": lambda name: {"save_results": True, "suffix": f"of-{name}"},
@@ -35,13 +35,13 @@ VALUES = {
     "output_use_index": lambda name: {"output_use_index": False},
     "input_dir": lambda name: {"input_dir": "elsewhere"},
 }
-#: of these the other instrument's steps too
+#: for these also the steps of the other instrument
 OF_BOTH = ("save_results", "output_dir", "pre_hooks", "post_hooks")
 WALK = [("nircam", name) for name in VALUES] + [("miri", name) for name in OF_BOTH]
 
 
 def own_steps(pipeline_class):
-    """Name the steps of jwst's that both pipelines have and that run quickly."""
+    """Return the names of jwst's steps that both pipelines have and that run quickly."""
     return [name for name, step in STEPS.items() if not step.custom and name in pipeline_class.step_defs]
 
 
@@ -62,7 +62,7 @@ def assert_same_file(ours, theirs):
 
 
 def run_both(case, tmp_path, monkeypatch, value_of, how):
-    """Reduce with both pipelines, every step set alike; give the folders, rates and calls of hooks."""
+    """Reduce with both pipelines and the same settings; return the folders, rates and calls of hooks."""
     from jwst.pipeline import Detector1Pipeline
 
     from gpucoron import Coron1Pipeline
@@ -90,9 +90,9 @@ def run_both(case, tmp_path, monkeypatch, value_of, how):
 
 @pytest.mark.parametrize(("exposure", "attribute"), WALK)
 def test_each_attribute_has_jwsts_effect(exposures, exposure, attribute, tmp_path, monkeypatch):
-    """But where jwst's pipeline overwrites what the user has set: see docs/deviations.md."""
+    """Except where jwst's pipeline overwrites a value of the user: see docs/deviations.md."""
     case = exposures(*EXPOSURES[exposure], shape=(24, 32))
-    # stpipe makes hooks when a step is made: set on an instance, jwst passes over them
+    # stpipe makes hooks when a step is made: jwst ignores those set on an instance
     how = "call" if attribute.endswith("hooks") else "instance"
     found = run_both(case, tmp_path, monkeypatch, VALUES[attribute], how)
     (ours, rate, calls), (theirs, due, due_calls) = found["ours"], found["theirs"]
@@ -109,7 +109,7 @@ def test_each_attribute_has_jwsts_effect(exposures, exposure, attribute, tmp_pat
         }
         due_names = [f"{moved[name]}/{name}" if name in moved else name for name in due_names]
     if attribute in ("output_use_model", "search_output_file"):
-        # jwst writes the rateints over the rate here
+        # here jwst replaces the rate by the rateints
         both = [name for name in due_names if name.endswith("_ramp_fit.fits")]
         due_names = [name for name in due_names if name not in both]
         due_names += [name.replace("_ramp_fit", f"_{number}_ramp_fit") for name in both for number in (0, 1)]
@@ -147,18 +147,18 @@ def test_reduce_file_has_the_same_effect(exposures, attribute, tmp_path, monkeyp
     assert len(files_in(tmp_path / "run")) == 2 + 6
 
 
-def test_what_has_no_effect_is_named(exposures, tmp_path, caplog):
+def test_attributes_without_effect_are_named(exposures, tmp_path, caplog):
     from gpucoron.engine import reduce_file
 
     case = exposures(*EXPOSURES["nircam"], shape=(24, 32))
     with case.cache.activate(), caplog.at_level(logging.WARNING):
         reduce_file(case.path, tmp_path, steps={"jump": {"input_dir": "elsewhere", "output_use_index": False}})
-    told = [message for message in caplog.messages if "accepted and not used" in message]
-    assert [message.split()[0] for message in told] == ["jump.input_dir", "jump.output_use_index"]
+    unused = [message for message in caplog.messages if "accepted and not used" in message]
+    assert [message.split()[0] for message in unused] == ["jump.input_dir", "jump.output_use_index"]
 
 
 @pytest.mark.parametrize("coat", ["call", "reduce_file"])
-def test_what_compares_exposures_is_named(exposures, tmp_path, caplog, coat):
+def test_parameters_that_compare_exposures_are_named(exposures, tmp_path, caplog, coat):
     from gpucoron import Coron1Pipeline
     from gpucoron.engine import reduce_file
 
@@ -169,12 +169,12 @@ def test_what_compares_exposures_is_named(exposures, tmp_path, caplog, coat):
             Coron1Pipeline.call(str(case.path), steps=steps)
         else:
             reduce_file(case.path, tmp_path, steps=steps)
-    (told,) = [message for message in caplog.messages if "mask_groups" in message]
-    assert told.startswith("mask_groups.cropwidth: not used, for each exposure is reduced by itself")
+    (warning,) = [message for message in caplog.messages if "mask_groups" in message]
+    assert warning.startswith("mask_groups.cropwidth: not used, because each exposure is reduced on its own")
 
 
 class TestStrangers:
-    """What does not exist, or cannot be, is refused by name."""
+    """Unknown names and impossible values are refused by name."""
 
     @pytest.mark.parametrize(
         ("owner", "name", "near"),
@@ -203,9 +203,9 @@ class TestStrangers:
     @pytest.mark.parametrize(
         ("values", "words"),
         [
-            ({"save_results": True, "suffix": "rate"}, "suffix: 'rate' cannot be"),
-            ({"output_file": "mine", "suffix": "a/b"}, "suffix: 'a/b' cannot be"),
-            ({"save_results": True, "output_ext": ".txt"}, "output_ext: '.txt' cannot be written"),
+            ({"save_results": True, "suffix": "rate"}, "suffix: 'rate' is not allowed"),
+            ({"output_file": "mine", "suffix": "a/b"}, "suffix: 'a/b' is not allowed"),
+            ({"save_results": True, "output_ext": ".txt"}, "output_ext: '.txt' is not supported"),
         ],
     )
     def test_a_file_that_cannot_be(self, exposures, tmp_path, values, words):
@@ -218,7 +218,7 @@ class TestStrangers:
 
 
 class TestWrongKinds:
-    """What stpipe would refuse in its own words, or pass over, is told with step and parameter."""
+    """Values that stpipe refuses with its own message, or ignores, are refused with step and parameter."""
 
     @pytest.fixture(scope="class")
     def case(self, exposures):
@@ -229,7 +229,7 @@ class TestWrongKinds:
         [
             ({"jump": None}, "jump: a pipeline of gpucoron runs its own step, not a NoneType"),
             ({"jump": {"skip": True}}, "jump: .*not a dict; set its attributes .pipeline.jump.skip = True"),
-            ({"steps": {"jump": {"skip": True}}}, "calwebb_coron1.steps: it counts when a pipeline is made"),
+            ({"steps": {"jump": {"skip": True}}}, "calwebb_coron1.steps: used only when a pipeline is created"),
             ({"jump.rejection_threshold": "abc"}, "jump.rejection_threshold: expected float"),
             ({"jump.rejection_threshold": np.ones(3)}, "jump.rejection_threshold: .*array of shape"),
             ({"superbias.override_superbias": np.ones(3)}, "superbias.override_superbias: .*array of shape"),
@@ -256,7 +256,7 @@ class TestWrongKinds:
             ({"steps": {"jmp": {}}}, "no step 'jmp'; did you mean 'jump'"),
             ({"steps": {"jump": 5}}, "jump: expected a dictionary of parameters, got 5"),
             ({"save_rsults": True}, "no parameter of calwebb_coron1 'save_rsults'; did you mean 'save_results'"),
-            ({"config_file": "/nope.asdf"}, "/nope.asdf: there is no such parameter file"),
+            ({"config_file": "/nope.asdf"}, "/nope.asdf: no such parameter file"),
         ],
     )
     @pytest.mark.parametrize("way", ["call", "made"])
@@ -264,7 +264,7 @@ class TestWrongKinds:
         from gpucoron import Coron1Pipeline
 
         if way == "made" and "config_file" in values:
-            return  # there it only says where relative names begin
+            return  # there it is only the folder of relative names
         with case.cache.activate(), pytest.raises(ParameterError, match=words):
             Coron1Pipeline.call(str(case.path), **values) if way == "call" else Coron1Pipeline(**values)
 
@@ -302,7 +302,7 @@ class TestWrongKinds:
         ):
             reduce_file(case.path, tmp_path, steps=steps)
 
-    def test_a_subclass_has_attributes_of_its_own(self, case):
+    def test_a_subclass_may_have_more_attributes(self, case):
         from gpucoron import Coron1Pipeline
 
         class Mine(Coron1Pipeline):
@@ -315,7 +315,7 @@ class TestWrongKinds:
 
 
 class TestHooks:
-    """Hooks in every way to start a run, and their faults."""
+    """Hooks in every entry point, and their errors."""
 
     @pytest.fixture(scope="class")
     def case(self, exposures):
@@ -337,7 +337,7 @@ class TestHooks:
         "hooks", ["tests.cases.user_hooks.Copy, tests.cases.user_hooks.double", [user_hooks.Copy(), user_hooks.double]]
     )
     @pytest.mark.parametrize("coat", ["reduce_file", "call", "instance", "run_single_file"])
-    def test_they_run_whatever_they_are(self, case, theirs, tmp_path, hooks, coat):
+    def test_hooks_of_every_kind_run(self, case, theirs, tmp_path, hooks, coat):
         from gpucoron import Coron1Pipeline
         from gpucoron.coron1pipeline import run_single_file
         from gpucoron.engine import reduce_file
@@ -358,7 +358,7 @@ class TestHooks:
                 off = ("subtract_ktc", "subtract_1overf")
                 plain = {"saturation": {}, "jump": {}} | steps
                 run_single_file(str(case.path), str(tmp_path), steps=plain | {name: {"skip": True} for name in off})
-                return  # its defaults are others: that it takes them is what is asked here
+                return  # its defaults differ: this only checks that it accepts them
         for key in SLOPE_ARRAYS:
             np.testing.assert_array_equal(getattr(rate, key), getattr(theirs, key), err_msg=key)
         assert rate.meta.target.proposer_name == theirs.meta.target.proposer_name == "by a hook"
@@ -383,7 +383,7 @@ class TestHooks:
             reduce_file(case.path, tmp_path, steps={"rscd": {"pre_hooks": [user_hooks.double]}})
         assert "hooks of rscd: not run" in caplog.text
 
-    def test_what_they_write_is_in_the_products(self, case, tmp_path):
+    def test_changes_by_hooks_are_in_the_products(self, case, tmp_path):
         from astropy.io import fits
 
         from gpucoron.engine import reduce_file
@@ -438,11 +438,11 @@ class TestHooks:
             (
                 "tests.cases.user_hooks.crop_data_alone",
                 InputError,
-                "jump: what its hook returned: .*and the flags have others",
+                "jump: the result of its hook: .*the ramp has the shape .*, but GROUPDQ",
             ),
             ("tests.cases.user_hooks.nothing", ParameterError, "jump.pre_hooks: .*tests.cases.user_hooks.nothing"),
-            ("hook", ParameterError, "jump.pre_hooks: there is no 'hook'"),
-            ("no_such_module.Hook", ParameterError, "jump.pre_hooks: there is no 'no_such_module.Hook'"),
+            ("hook", ParameterError, "jump.pre_hooks: 'hook' does not exist"),
+            ("no_such_module.Hook", ParameterError, "jump.pre_hooks: 'no_such_module.Hook' does not exist"),
             (5, ParameterError, "jump.pre_hooks: expected hooks, got"),
             ("false {0}", InputError, "jump: the hook .* failed .*returned error code"),
         ],

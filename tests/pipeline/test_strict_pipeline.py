@@ -1,6 +1,6 @@
-"""The whole package over the stand-in that refuses what CuPy refuses: all steps, products and previews; the same bits.
+"""The whole package on the strict stand-in for CuPy: all steps, products and previews have the same bits.
 
-`strict_cupy` says what is refused. Each case runs on the CPU first: on the NumPy backend, or on the host build where
+`strict_cupy` defines what is refused. Each case first runs on the CPU: on the NumPy backend, or on the host build where
 NumPy sums in another order than the kernels.
 """
 
@@ -36,21 +36,21 @@ from tests.stand_ins.strict_coverage import collect_asked, names_in_source, note
 #: path -> reference on the host
 READ = {}
 
-#: cases that also run with a device that is too small for them
+#: cases that also run with a device that is too small
 SPILLED = ("averaged groups", "likely", "MIRI with emicorr", "spaceKLIP, rates", "spaceKLIP, groups")
 
 
 @pytest.fixture
 def cupy(request, monkeypatch, tmp_path, tmp_path_factory):
-    """The stand-in; all but the smallest arrays go through pinned memory of a few hundred bytes."""
+    """The stand-in; all but the smallest arrays are copied through pinned memory of a few hundred bytes."""
     monkeypatch.setattr(cuda_device, "LARGE", 1000)
     monkeypatch.setattr(CudaDevice, "words_at_once", 5000)
-    # On the host, threads that wait for each other are real ones: few of them.
+    # Threads that wait for each other are real ones on the host: use few.
     monkeypatch.setattr(CudaDevice, "choose_lanes", lambda self, n_pixels, n_units: 1)
     monkeypatch.setattr(CudaDevice, "block_threads", HostDevice.block_threads)
     monkeypatch.setattr(CudaDevice, "frame_threads", HostDevice.frame_threads)
     fake = make_fake_cupy(monkeypatch, tmp_path, runner=HostDevice(1), judge=judge_or_skip())
-    # References stay on the device from one exposure to the next, but this device is new. They are read once.
+    # References stay on the device between exposures, but this device is new. They are read once.
     STORE.clear()
     read = references.read_reference
 
@@ -119,7 +119,7 @@ def test_every_step_of_exposures_that_are_too_large(name, exposures, cupy, monke
     case = CASES[name]
     made = make(exposures, case, monkeypatch)
     with made.cache.activate():
-        # What runs in NumPy there does so here.
+        # Parts that run in NumPy there also do here.
         expected = run(made, case, of_cpu(case, max_memory=100_000))
         found = run(made, case, get_backend("cuda", device=1, cupy=cupy, max_memory=100_000))
     assert "in chunks" in caplog.text
@@ -149,7 +149,7 @@ PRODUCTS = {
 
 
 def reduce(made, case, backend, folder, monkeypatch):
-    """Reduce an exposure as a batch does: its record, its preview, and the arrays of all its files."""
+    """Reduce an exposure as in a batch: return its record, its preview, and the arrays of all its files."""
     from astropy.io import fits
 
     from gpucoron.batch.job import reduce_job
@@ -160,8 +160,8 @@ def reduce(made, case, backend, folder, monkeypatch):
     of_run = {name: value for name, value in case.run.items() if name != "profile"}
     job = {
         "path": str(made.path), "stage": str(folder), "log": str(folder) + ".log", "attempt": 1,
-        "about": {"exposure": "x"}, "profile": profile, "steps": case.steps, "of_run": of_run, "backend": "cuda",
-        "backend_options": {}, "environment": {},
+        "record_fields": {"exposure": "x"}, "profile": profile, "steps": case.steps, "run_parameters": of_run,
+        "backend": "cuda", "backend_options": {}, "environment": {},
     }  # fmt: skip
     record = reduce_job(job)
     assert record["status"] in ("done", "no rate"), record["error"]["traceback"]
@@ -197,12 +197,12 @@ def test_products_previews_and_records(name, exposures, cupy, monkeypatch, tmp_p
 
 
 def copies(backend, *arrays):
-    """Copy arrays to a backend's device; the CPU gets copies too."""
+    """Copy arrays to a backend's device; also on the CPU."""
     return [backend.to_device(np.array(array)) for array in arrays]
 
 
 def assert_functions_agree(cupy, act, *arrays):
-    """Run ``act(backend, *arrays)`` on both; it returns the arrays that shall be equal."""
+    """Run ``act(backend, *arrays)`` on both; it returns the arrays to compare."""
     on_host, on_device = get_backend("host", n_threads=1), get_backend("cuda", device=1, cupy=cupy)
     expected = act(on_host, *copies(on_host, *arrays))
     found = act(on_device, *copies(on_device, *arrays))
@@ -306,7 +306,7 @@ def test_noise_of_ramps(cupy, rng, options):
 
 
 def test_a_quiet_scene_and_quiet_integrations(cupy, rng):
-    """More than half of the values are equal: the mean deviation stands in for the median one."""
+    """More than half of the values are equal: the mean deviation replaces the median one."""
     from gpucoron.steps.apply_rateints_outliers import find_outliers
     from gpucoron.steps.subtract_1overf import noise_of_ramp
 
@@ -320,7 +320,7 @@ def test_a_quiet_scene_and_quiet_integrations(cupy, rng):
     assert_functions_agree(cupy, find, cube, data, np.zeros(data.shape, np.uint8), np.full((24, 32), 6e4, np.float32))
 
 
-#: fits of 1/f noise take long where threads that wait for each other are real: test_noise_of_ramps, and the cases above
+#: fits of 1/f noise are slow with real threads that wait for each other: see test_noise_of_ramps, and the cases above
 SLOW = ("subtract_1overf.noise_of_ramp", "subtract_1overf.noise_of_rateints")
 
 
@@ -329,7 +329,7 @@ def works_on_host(name):
 
 
 def on_device(value, backend):
-    """Send arrays, also those of Slopes and of an exposure."""
+    """Copy arrays to the device, also those of Slopes and of an exposure."""
     if isinstance(value, np.ndarray):
         return backend.to_device(value)
     if isinstance(value, Slopes):
@@ -341,7 +341,7 @@ def on_device(value, backend):
 
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in SLOW])
 def test_array_functions(cupy, name):
-    """Device arrays give what host arrays give, and stay on the device; host arrays that are changed are changed."""
+    """Device arrays give the same as host arrays, and stay on the device; changed host arrays are changed in place."""
     on_cpu, on_gpu = get_backend("host", n_threads=1), get_backend("cuda", device=1, cupy=cupy)
     arguments = make_arguments(name)
     expected = flat(call(name, arguments, backend=on_cpu))
@@ -350,7 +350,7 @@ def test_array_functions(cupy, name):
     for given in (sent, here):
         found = flat(call(name, given, backend=on_gpu))
         for ours, theirs in zip(found, expected, strict=True):
-            # The amplitudes of interference are found on the host.
+            # The amplitudes of interference are computed on the host.
             if isinstance(theirs, np.ndarray) and not works_on_host(name) and not name.startswith("emicorr"):
                 assert isinstance(ours, cupy.ndarray)
             np.testing.assert_array_equal(on_gpu.to_host(ours) if hasattr(ours, "get") else ours, theirs)
@@ -364,7 +364,7 @@ def test_array_functions(cupy, name):
 
 
 def test_device_arrays_of_any_kind(cupy, monkeypatch):
-    """Images that stand for ramps, gaps, other dtypes; a mix of sides without a backend is refused."""
+    """Images used as ramps, gaps, other dtypes; a mix of host and device arrays without a backend is refused."""
     from gpucoron.errors import ArgumentError
     from gpucoron.steps import arguments, saturation
 
@@ -403,7 +403,7 @@ def test_device_arrays_of_any_kind(cupy, monkeypatch):
 
 # ------------------------------------------------------------------------------------------------------------- coverage
 
-#: names and files: not seen by the stand-in, or not asked here, and why
+#: names and files that the stand-in does not see, or that are not used here, and why
 NOT_ASKED = {
     "cuda": "devices, streams and pinned memory are the stand-in's own: test_upload.py",
     "ndarray": "the type of the arrays",
@@ -415,7 +415,7 @@ NOT_ASKED = {
 
 @pytest.mark.after_its_module
 def test_every_name_of_cupy_has_been_asked_for(request, tmp_path_factory):
-    """Each place in the source where something is asked of ``xp`` or ``ndimage`` has been run by this module."""
+    """Each use of ``xp`` or ``ndimage`` in the source is run by this module."""
     judge_or_skip()
     own = [item for item in request.session.items if item.path == request.node.path and item is not request.node]
     asked = collect_asked(tmp_path_factory, [item for item in own if "cupy" in item.fixturenames])

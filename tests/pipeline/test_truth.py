@@ -1,4 +1,4 @@
-"""Rates and errors against the truth of the simulation."""
+"""Rates and errors compared with the truth of the simulation."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from gpucoron.simulate.compare import pulls
     ids=["rapid", "deep8", "miri"],
 )
 def test_pulls(arguments, options, exposures, tmp_path):
-    # 1/f noise exceeds what jwst's ERR accounts for, by design: it is another step's to remove
+    # jwst's ERR does not include 1/f noise; another step removes it
     case = exposures(*arguments, effects=Effects(one_over_f=0.0), seed=11, **options)
     with case.cache.activate():
         _run, models, _paths = reduce_file(case.path, tmp_path, backend="cpu", save_results=False)

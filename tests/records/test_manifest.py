@@ -1,4 +1,4 @@
-"""The manifest and its lock beside a model: torn lines, several files, other versions, killed holders."""
+"""The manifest and its lock compared with a model: incomplete lines, several files, other versions, kills."""
 
 import fcntl
 import json
@@ -25,7 +25,7 @@ from gpucoron.records.manifest import FIELDS, Manifest, manifest_name, read_mani
 
 SHARDS = ((1, 1), (1, 2), (2, 2))
 NAMES = ("a", "b", "c")
-#: lines that are no records: of whatever else, and of records that were torn in the middle of a file
+#: lines that are not records: other text, and incomplete records in the middle of a file
 RUBBISH = (
     "{}",
     "[]",
@@ -41,13 +41,13 @@ FEWER = settings(max_examples=max(1, settings.default.max_examples // 20), state
 
 
 class Recording(stateful.RuleBasedStateMachine):
-    """Batches append to the manifests of a folder; somebody reads at any moment; crashes tear last lines."""
+    """Batches append to the manifests of a folder, which is read at any time; crashes leave incomplete last lines."""
 
     def __init__(self):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.clock = 0
-        # manifest -> its records in order; and how many lines are damaged
+        # manifest -> its records in order; and number of damaged lines
         self.written, self.n_damaged = {shard: [] for shard in SHARDS}, 0
 
     def teardown(self):
@@ -80,7 +80,7 @@ class Recording(stateful.RuleBasedStateMachine):
                 self.written[shard].append({**record, "status": "started"})
             manifest.append(record)
         self.written[shard].append(record)
-        # whoever reads while it is being written sees the lines that are whole
+        # reading during a write returns the complete lines
         content = self.path(shard).read_bytes()
         assert content[size:].count(b"\n") == 1 + (is_started and bool(kinds))
         assert list(json.loads(content.splitlines()[-1])) == list(FIELDS)
@@ -94,7 +94,7 @@ class Recording(stateful.RuleBasedStateMachine):
 
     @stateful.rule(shard=st.sampled_from(SHARDS), n_bytes=st.integers(1, 60))
     def crash(self, shard, n_bytes):
-        """The machine goes down while a line is written: the next batch takes away what there is of it."""
+        """The machine crashes while a line is written: the next batch removes the incomplete line."""
         with self.path(shard).open("ab") as file:
             file.write(json.dumps(self.make_record("a", "done", ["rate"])).encode()[:n_bytes])
         with Manifest(self.folder, shard, patience=0):
@@ -102,7 +102,7 @@ class Recording(stateful.RuleBasedStateMachine):
 
     @stateful.rule(shard=st.sampled_from(SHARDS))
     def edit(self, shard):
-        """Some editors leave a last line without its end; it is a record all the same, also for the next batch."""
+        """Some editors omit the last line's end; it is still a record, also for the next batch."""
         record = self.make_record("b", "done", ["rate"])
         with self.path(shard).open("a") as file:
             file.write(json.dumps(record))
@@ -119,7 +119,7 @@ class Recording(stateful.RuleBasedStateMachine):
 
     @stateful.rule(shard=st.sampled_from(SHARDS), name=st.sampled_from(NAMES), odd=st.sampled_from([None, 1, [], "x"]))
     def write_as_another_version(self, shard, name, odd):
-        """Fields that are new, missing, or of another kind."""
+        """Fields that are new, missing, or of another type."""
         record = self.make_record(name, "done", [])
         line = {**record, "outputs": odd, "versions": odd, "parameters": odd, "of_another_version": {"x": 1}}
         with self.path(shard).open("a") as file:
@@ -131,7 +131,7 @@ class Recording(stateful.RuleBasedStateMachine):
         self.compare(self.written)
 
     def compare(self, written):
-        """Compare what is read with the model: of all records of an exposure the youngest counts."""
+        """Compare the records read with the model: the last record of an exposure counts."""
         past = read_past(self.folder)
         everything = sorted((record for records in written.values() for record in records), key=_moment)
         last = {record["exposure"]: record for record in everything}
@@ -161,7 +161,7 @@ test_records_are_read_as_they_were_written = Recording.TestCase
 
 
 class Locking(stateful.RuleBasedStateMachine):
-    """Three batches want a folder, whole or a shard of it; each may end in its own way, or leave children."""
+    """Three batches need a folder, whole or a shard of it; each may end in any way, or leave child processes."""
 
     def __init__(self):
         super().__init__()
@@ -183,9 +183,9 @@ class Locking(stateful.RuleBasedStateMachine):
     def held(self):
         return [shard for _holder, shard in [*self.holders.values(), *self.children]]
 
-    @stateful.rule(who=st.integers(0, 2), shard=st.sampled_from(SHARDS))
-    def enter(self, who, shard):
-        if who in self.holders:
+    @stateful.rule(batch=st.integers(0, 2), shard=st.sampled_from(SHARDS))
+    def enter(self, batch, shard):
+        if batch in self.holders:
             return
         others = self.held()
         is_free = shard not in others and (1, 1) not in others and (not others or shard != (1, 1))
@@ -193,19 +193,19 @@ class Locking(stateful.RuleBasedStateMachine):
         if is_free:
             assert manifest.__enter__() is manifest
             manifest.append({"exposure": "x", "status": "failed"})
-            self.holders[who] = manifest, shard
+            self.holders[batch] = manifest, shard
         else:
-            with pytest.raises(OutputError, match="another batch is at work"):
+            with pytest.raises(OutputError, match="another batch is running"):
                 manifest.__enter__()
             assert manifest.descriptors == ()
 
     @stateful.precondition(lambda self: self.holders)
-    @stateful.rule(who=st.integers(0, 2), how=st.sampled_from(["end", "error", "leave a child"]))
-    def leave(self, who, how):
-        if who not in self.holders:
+    @stateful.rule(batch=st.integers(0, 2), how=st.sampled_from(["end", "error", "leave a child"]))
+    def leave(self, batch, how):
+        if batch not in self.holders:
             return
-        manifest, shard = self.holders.pop(who)
-        if how == "leave a child":  # a worker that has not noticed yet holds the lock on
+        manifest, shard = self.holders.pop(batch)
+        if how == "leave a child":  # a worker that has not yet noticed holds the lock
             self.children.append(([os.dup(descriptor) for descriptor in manifest.descriptors], shard))
         if how == "error":
             with pytest.raises(KeyboardInterrupt), _leaving(manifest):
@@ -222,15 +222,15 @@ class Locking(stateful.RuleBasedStateMachine):
     @stateful.precondition(lambda self: not (self.holders or self.children))
     @stateful.rule(shard=st.sampled_from(SHARDS), is_there=st.booleans())
     def change_the_files(self, shard, is_there):
-        """What lies there from earlier batches is no lock, and neither is its absence."""
+        """A file of earlier batches is not a lock, and neither is its absence."""
         path = self.folder / manifest_name(shard)
         path.touch()
         if not is_there:
             path.unlink()
 
     @stateful.invariant()
-    def nobody_is_alone_who_is_not(self):
-        """What a stranger finds locked is what the model says."""
+    def locks_agree_with_the_model(self):
+        """A lock attempt by another process gives the result of the model."""
         for shard in SHARDS:
             path = self.folder / manifest_name(shard)
             if path.exists():
@@ -244,7 +244,7 @@ class Locking(stateful.RuleBasedStateMachine):
 
 
 class _leaving:
-    """Enter nothing, leave a manifest."""
+    """Enter without work, and leave a manifest."""
 
     def __init__(self, manifest):
         self.manifest = manifest
@@ -261,7 +261,7 @@ test_one_batch_at_a_time = Locking.TestCase
 
 
 def test_three_contenders_take_turns(tmp_path):
-    """None loses a record, and no two of them are in at once."""
+    """No record is lost, and no two batches hold the folder at once."""
     inside, most, errors = [], [], []
 
     def work(number):
@@ -307,7 +307,7 @@ def test_a_killed_holder_holds_no_longer(tmp_path, monkeypatch):
 
         try:
             assert holder.stdout.readline() == b"in\n"
-            with pytest.raises(OutputError, match="another batch is at work"), Manifest(tmp_path, patience=0):
+            with pytest.raises(OutputError, match="another batch is running"), Manifest(tmp_path, patience=0):
                 pass
             # The next batch waits before it tries again: then the holder is killed.
             monkeypatch.setattr("gpucoron.records.manifest.time.sleep", kill_and_sleep)
@@ -320,7 +320,7 @@ def test_a_killed_holder_holds_no_longer(tmp_path, monkeypatch):
 
 
 def test_a_manifest_that_is_taken_away_is_no_lock(tmp_path):
-    """Who makes the file anew holds the folder; who held the old one is told when it matters."""
+    """The process that creates the file anew holds the folder; the old holder gets an error when it writes."""
     with Manifest(tmp_path) as first:
         (tmp_path / "manifest.jsonl").unlink()
         with Manifest(tmp_path, patience=0) as second:
@@ -336,7 +336,7 @@ def test_a_file_that_changes_while_it_is_locked_is_locked_again(tmp_path, monkey
     def flock_late(descriptor, kind):
         monkeypatch.setattr(fcntl, "flock", real)
         real(descriptor, kind)
-        path.unlink()  # between opening and locking, as far as we can see
+        path.unlink()  # between opening and locking
 
     monkeypatch.setattr(fcntl, "flock", flock_late)
     with Manifest(tmp_path, patience=0) as manifest:
@@ -369,7 +369,7 @@ def test_folders_that_cannot_be_written_to(tmp_path):
     (tmp_path / "manifest.jsonl").mkdir()
     with pytest.raises(OutputError, match="manifest.jsonl: cannot write there"):
         Manifest(tmp_path).__enter__()
-    with pytest.raises(OutputError, match="manifest.jsonl: the manifest cannot be read"):
+    with pytest.raises(OutputError, match="manifest.jsonl: cannot be read"):
         read_manifests(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The report: what it takes from manifests, previews and products, and that text from files stays text."""
+"""The report: data from manifests, previews and products, and escaping of text from files."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ from tests.cases.records import make_failure, make_preview, make_record, make_sc
 
 
 class Page(HTMLParser):
-    """A report as a browser takes it apart."""
+    """A report as parsed by a browser."""
 
     def __init__(self, path):
         super().__init__()
@@ -71,7 +71,7 @@ def data_url(png):
 
 @pytest.fixture(scope="module")
 def reduced(exposures, tmp_path_factory):
-    """A NIRCam exposure reduced by both custom steps that a report draws: (folder, exposure, run, preview)."""
+    """A NIRCam exposure reduced with both custom steps that a report draws: (folder, exposure, run, preview)."""
     case = exposures("NIRCAM", "SUB320A335R", "RAPID", 5, 2)
     folder = tmp_path_factory.mktemp("reduced")
     with case.cache.activate():
@@ -113,7 +113,7 @@ def test_a_damaged_line_in_the_middle_is_counted(tmp_path):
     (tmp_path / "manifest.jsonl").write_text(f'{{"exp\n\n[1]\n{json.dumps(make_record(3))}\n')
     page = Page(write_report(tmp_path))
     assert list(page.rows) == [make_record(3)["exposure"]]
-    assert page.table["notes"] == ["2 lines of the manifest could not be read and are left out."]
+    assert page.table["notes"] == ["2 lines of the manifest could not be read and are ignored."]
 
 
 def test_a_failure_has_its_message_and_traceback(tmp_path):
@@ -128,7 +128,7 @@ def test_a_failure_has_its_message_and_traceback(tmp_path):
     assert ["Failed", "1"] in page.table["summary"]
 
 
-def test_what_an_exposure_shows(tmp_path):
+def test_details_of_an_exposure(tmp_path):
     record, preview = make_record(4), make_preview()
     write_manifest(tmp_path, [record])
     write_preview(tmp_path, record["exposure"], preview)
@@ -136,7 +136,7 @@ def test_what_an_exposure_shows(tmp_path):
     row, detail = page.rows[record["exposure"]], page.detail(record["exposure"])
     assert (row["target"], row["filter"], row["mask"]) == ("HD 141569", "F210M", "MASKA210R")
     assert row["shape"] == "4 × 10 × 640 × 640"
-    # the table counts the rate's pixels, a manifest the samples of groups
+    # the table counts pixels of the rate, a manifest samples of groups
     assert row["jump"] == preview.named_flags()["JUMP_DET"] != record["flags"]["JUMP_DET"]
     jump, hot = (next(flag for flag in detail["flags"] if flag["name"] == name) for name in ("JUMP_DET", "HOT"))
     assert (jump["pixels"], jump["samples"]) == (row["jump"], record["flags"]["JUMP_DET"])
@@ -152,7 +152,7 @@ def test_what_an_exposure_shows(tmp_path):
 @pytest.mark.parametrize(
     "poison", ["</script><script>alert(1)</script>", "<!--<script>", '"><img src=x onerror=alert(1)>']
 )
-def test_what_comes_from_files_stays_text(tmp_path, poison):
+def test_text_from_files_is_escaped(tmp_path, poison):
     def spoil(value):
         if isinstance(value, dict):
             return {poison + key: spoil(item) for key, item in value.items()} | {k: spoil(v) for k, v in value.items()}
@@ -224,7 +224,7 @@ def test_preview_of_a_run(reduced):
 
 
 @pytest.mark.parametrize("stage", ["groups", "ints"])
-def test_the_record_of_removed_noise_is_the_mean_of_what_was_subtracted(exposures, stage):
+def test_the_record_of_removed_noise_is_the_mean_subtracted_noise(exposures, stage):
     from gpucoron.engine import plan, run_steps
     from gpucoron.io.exposure import Exposure
 
@@ -250,7 +250,7 @@ def test_the_record_of_removed_noise_is_the_mean_of_what_was_subtracted(exposure
     expected = difference.reshape(-1, 48, 64).mean(axis=0)
     fitted = np.isfinite(expected)
     assert fitted.mean() > 0.9
-    # the difference of two float32 images has their rounding
+    # the difference of two float32 images includes their rounding
     atol = 1e-7 * np.nanmax(np.abs(before[at][1]))
     assert np.std(removed[fitted]) > 100 * atol
     np.testing.assert_allclose(removed[fitted], expected[fitted], atol=atol, rtol=1e-5)
@@ -269,9 +269,13 @@ def test_a_folder_without_manifest_is_read_from_its_products(reduced, tmp_path):
         "three_group_rejection_threshold": 4.0,
     }
     assert {"name": "jump detection", "status": "COMPLETE"}.items() <= detail["steps"][7].items()
-    told = dict(detail["facts"])
-    assert (told["backend"], told["profile"], told["CRDS context"]) == (run.backend.name, "spaceklip", run.context[0])
-    assert "subtract_1overf" in told["history"]
+    shown = dict(detail["facts"])
+    assert (shown["backend"], shown["profile"], shown["CRDS context"]) == (
+        run.backend.name,
+        "spaceklip",
+        run.context[0],
+    )
+    assert "subtract_1overf" in shown["history"]
 
 
 def test_without_a_preview_the_product_is_drawn(reduced, tmp_path):
@@ -296,7 +300,7 @@ def test_a_single_product(reduced, tmp_path):
         assert set(page.detail(exposure)["images"]) == {"rate", "flags", "noise"}
 
 
-def test_damaged_previews_and_products_are_told(tmp_path):
+def test_damaged_previews_and_products_are_reported(tmp_path):
     record = make_record(0)
     write_manifest(tmp_path, [record])
     preview_path(tmp_path, record["exposure"]).parent.mkdir()
@@ -351,13 +355,13 @@ def test_group_fractions():
     np.testing.assert_allclose(group_fractions(groupdq, SATURATED), [0, 0.5, 0.25])
 
 
-def test_png_is_what_it_encodes():
+def test_png_decodes_to_the_image():
     image = np.random.default_rng(1).integers(0, 255, (6, 9, 3), np.uint8)
     np.testing.assert_array_equal(decode_png(data_url(encode_png(image))), image)
 
 
-def test_png_with_a_palette_is_what_it_encodes():
-    """As many colours as a page's images have: one for no value and 48 shades."""
+def test_png_with_a_palette_decodes_to_the_image():
+    """As many colours as in the images of a page: one for missing values and 48 shades."""
     rng = np.random.default_rng(2)
     palette = rng.integers(0, 255, (49, 3), np.uint8)
     image = rng.integers(0, 49, (6, 9), np.uint8)
@@ -377,7 +381,7 @@ def test_the_legend_has_the_colours_of_the_pictures():
 
 def test_long_history_entries_are_joined():
     entries = ["another tool", "gpucoron jump: {" + 100 * "a" + " b" + 80 * "c" + "}", "gpucoron 0.1.0, backend numpy"]
-    entries[1] = entries[1][:71] + " " + entries[1][71:]  # a blank at the card's end
+    entries[1] = entries[1][:71] + " " + entries[1][71:]  # a blank at the end of the card
     cards = [entry[at : at + 72].rstrip() for entry in entries for at in range(0, len(entry), 72)]
     assert join_cards(cards) == entries
 

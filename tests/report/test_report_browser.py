@@ -1,4 +1,4 @@
-"""The report in a real browser: headless Chromium opens it, sorts, filters, opens rows; nothing goes over a network."""
+"""The report in a real browser: headless Chromium opens it, sorts, filters, opens rows; there is no network access."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ FLAGS = (
     "--window-size=1440,1000",
 )
 BROKEN = "x_uncal.fits: truncated: 81920 bytes; <b>download</b> it again"
-#: the least contrast of WCAG 2 (AA) for text, over every element with text of its own that can be seen
+#: the minimum contrast of WCAG 2 (AA), for every visible element with text
 LOW_CONTRAST = """
 const parse = (text) => (text.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
 const luminance = (rgb) => rgb.slice(0, 3).map((value) => value / 255)
@@ -91,7 +91,7 @@ def page(tmp_path_factory):
 
 @pytest.fixture
 def opened(browser, page):
-    """The page, open and ready; afterwards the browser has nothing to complain of and has asked for nothing else."""
+    """The page, open and ready; at the end the browser must have logged no errors and requested nothing else."""
     browser.get("about:blank")
     _drain(browser)
     browser.get(page.as_uri())
@@ -109,7 +109,7 @@ def _wait_until_ready(browser):
 
 
 def _drain(browser):
-    """Take what the browser logged since: (complaints, addresses asked for)."""
+    """Return what the browser has logged since the last call: (errors, requested addresses)."""
     complaints = [entry["message"] for entry in browser.get_log("browser")]
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     requests = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
@@ -117,7 +117,7 @@ def _drain(browser):
 
 
 def column(browser, name):
-    """Read a column of the rows made so far, by the header's text."""
+    """Read a column of the existing rows, by the text of its header."""
     headers = [cell.text.split("\n")[0].strip(" ▲▼") for cell in browser.find_elements(By.CSS_SELECTOR, "thead th")]
     script = "return [...document.querySelectorAll('tr.row')].map((row) => row.cells[arguments[0]].textContent)"
     return browser.execute_script(script, headers.index(name))
@@ -160,10 +160,10 @@ def test_500_exposures_open_and_answer(browser, page):
         ),
     ):
         act()
-        # two frames later, whatever the act set off is on the screen
+        # after two frames, all effects of the action are visible
         browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
         assert shows()
-        # The page makes far fewer rows than there are exposures: that is why it opens and answers at once.
+        # fewer rows are made than there are exposures, so that the page opens and reacts at once
         assert 20 < len(browser.find_elements(By.CSS_SELECTOR, "tr.row")) < N_EXPOSURES / 2
     complaints, requests = _drain(browser)
     assert complaints == []
@@ -200,7 +200,7 @@ def test_sorting_by_mouse_and_keyboard(opened):
     assert opened.switch_to.active_element == header(opened, "Jumps")
 
 
-def test_what_is_unknown_comes_last(opened):
+def test_unknown_values_are_sorted_last(opened):
     search(opened, "nrca2 00001_nrca2 jw01386001")
     for _ in range(2):
         header(opened, "Memory").click()
@@ -235,7 +235,7 @@ def test_opening_a_row(opened):
     panel = opened.find_element(By.CSS_SELECTOR, "tr.detail")
     assert panel.is_displayed()
     assert len(panel.find_elements(By.CSS_SELECTOR, ".pictures img")) == 3
-    said = panel.text
+    printed = panel.text
     for expected in (
         "subtract_1overf",
         "19319 jumps",
@@ -243,7 +243,7 @@ def test_opening_a_row(opened):
         "jwst_1464.pmap",
         "Switched off: ipc",
     ):
-        assert expected in said
+        assert expected in printed
     bars = {
         row.find_element(By.CSS_SELECTOR, ".step").text: row.find_element(By.CSS_SELECTOR, ".bar > div").size["width"]
         for row in panel.find_elements(By.CSS_SELECTOR, ".steps tbody tr:not(.quiet)")
@@ -254,7 +254,7 @@ def test_opening_a_row(opened):
     chart = panel.find_element(By.CSS_SELECTOR, "svg")
     assert "at most" in chart.get_attribute("aria-label")
     assert len(chart.find_elements(By.CSS_SELECTOR, "polyline")) == 2
-    # an open row stays open through a sort
+    # an open row stays open when the table is sorted
     header(opened, "Target").click()
     header(opened, "Exposure").click()
     assert opened.find_element(By.CSS_SELECTOR, "tr.row .name").get_attribute("aria-expanded") == "true"
@@ -274,13 +274,13 @@ def test_a_failure(opened):
 
 
 def test_an_address_names_an_exposure(browser, page):
-    wanted = make_record(402)["exposure"]
+    expected = make_record(402)["exposure"]
     browser.get("about:blank")
     _drain(browser)
-    browser.get(f"{page.as_uri()}#{wanted}")
+    browser.get(f"{page.as_uri()}#{expected}")
     _wait_until_ready(browser)
     opened = browser.find_element(By.CSS_SELECTOR, "tr.row.open .name")
-    assert opened.text.replace("▶", "").strip() == wanted
+    assert opened.text.replace("▶", "").strip() == expected
     assert 0 <= browser.execute_script("return arguments[0].getBoundingClientRect().top", opened) < 1000
     assert _drain(browser)[0] == []
 

@@ -1,4 +1,4 @@
-"""A small concatenation of SCI and REF exposures, its group masks by each method, and their reduction."""
+"""A small concatenation of SCI and REF exposures, its group masks by each method, and its reduction."""
 
 from dataclasses import replace
 
@@ -47,7 +47,7 @@ def test_masked_references_reduce(concatenation, method, tmp_path):
             if method == "custom":
                 assert kept == 6
             elif method == "basic":
-                # twice the light: about half the groups reach the same signal
+                # with twice the light, about half the groups reach the same signal
                 assert abs(kept - NGROUPS / 2) <= 2
             steps = {"mask_groups": {"skip": False, "mask_array": mask}}
             gpucoron.run_single_file(paths[name], tmp_path, steps, backend="cpu")

@@ -1,4 +1,4 @@
-"""The simulator: its truth agrees with its counts, its files and references with jwst and CRDS."""
+"""The simulator: its truth agrees with its counts, and its files and references are valid for jwst and CRDS."""
 
 import os
 from dataclasses import replace
@@ -34,7 +34,7 @@ def miri(ngroups=8, nints=2, **kwargs):
 
 
 def group_times(simulation):
-    """Mean time of each group's frames after the reset, s."""
+    """Mean time of the frames of each group after the reset, s."""
     middle = simulation.frame_time * (simulation.nframes + 1) / 2
     return middle + simulation.group_time * np.arange(simulation.data.shape[1])
 
@@ -106,7 +106,7 @@ def test_one_over_f_correlates_along_a_row():
     rows = noise.mean(axis=-1) - noise.mean(axis=(-1, -2))[..., None]
     white = np.std(noise) / np.sqrt(64)
     assert np.std(rows) > 3 * white
-    # Rows are read one after the other: neighbours in time stay alike, and columns know nothing of it.
+    # Rows are read one after another: neighbours in time are correlated, columns are not.
     assert np.mean(rows[..., 1:] * rows[..., :-1]) > 0.3 * np.mean(rows**2)
 
 
@@ -162,7 +162,7 @@ def test_linearity_coefficients_undo_the_bending():
     pixels = bent.pixels
     raw = bent.data.astype(float) - pixels.bias
     linear = sum(c * raw**k for k, c in enumerate(pixels.to_linear_coefficients().astype(float)))
-    # half a DN of rounding in each, on a slope of at most 1.2
+    # half a DN of rounding in each, for a slope of at most 1.2
     np.testing.assert_allclose(linear, straight.data - pixels.bias, atol=1.2)
     assert np.max(straight.data.astype(float) - bent.data) > 500
     back = sum(c * linear**k for k, c in enumerate(pixels.to_raw_coefficients().astype(float)))
@@ -176,7 +176,7 @@ def test_zero_frame_is_the_first_frame(readpatt):
     assert miri().zeroframe is None
     if readpatt == "RAPID":
         np.testing.assert_array_equal(difference, 0)
-    else:  # the mean of eight frames lies 3.5 frames later
+    else:  # the mean time of eight frames is 3.5 frames later
         expected = 200.0 * 3.5 * simulation.frame_time / simulation.pixels.kind.gain
         assert np.median(difference) == pytest.approx(expected, rel=0.03)
 
@@ -337,7 +337,7 @@ def test_contradictions_are_refused(shared_cache):
 
 
 def test_saturation_reference_grows_over_subarrays(tmp_path):
-    """CRDS matches it by the detector alone: the second subarray's must hold the first one's."""
+    """CRDS selects it by detector only: that of the second subarray must include the first one."""
     from stdatamodels.jwst.datamodels import SaturationModel
 
     for name in ("SUB320A430R", "SUB320A335R"):
@@ -370,7 +370,7 @@ def test_jwst_cuts_references_with_a_margin(tmp_path):
 
 
 def correct(simulation, tmp_path, names, **options):
-    """Run jwst's own steps on a simulation, with its references."""
+    """Run jwst's steps on a simulation, with its references."""
     from stdatamodels.jwst.datamodels import RampModel
 
     cache = write_references(simulation, tmp_path / "crds", options=ReferenceOptions(**options))
@@ -384,13 +384,13 @@ def correct(simulation, tmp_path, names, **options):
 
 @pytest.mark.parity
 def test_jwst_recovers_the_quiet_ramp(tmp_path):
-    """All systematic effects and no noise: jwst's steps with these references give back rate x time."""
+    """All systematic effects and no noise: jwst's steps with these references recover rate x time."""
     effects = Effects(poisson=False, read_noise=False, one_over_f=0, ktc=False, cosmic_rays=0, bad_pixels=False)
     simulation = nircam("SHALLOW4", ngroups=5, nints=1, effects=effects, scene=1500.0)
     steps = ("dq_init", "saturation", "ipc", "superbias", "linearity", "dark_current")
     data = correct(simulation, tmp_path, steps, inverse_linearity=True)
     expected = simulation.truth.rate * group_times(simulation)[:, None, None]
-    # The outermost pixels lose charge to, and get none from, what lies beyond the subarray.
+    # The outermost pixels lose charge to pixels beyond the subarray, but receive none from them.
     inner = np.s_[..., 3:-3, 3:-3]
     np.testing.assert_allclose(data[0][inner], expected[inner], atol=1.5)
 
@@ -408,7 +408,7 @@ ROLE_KEYWORDS = ("EXP_TYPE", "IS_PSF", "BKGDTARG", "TARGPROP", "FILTER", "SUBARR
 
 
 @pytest.mark.parametrize("make", [nircam, miri])
-def test_header_tells_the_role(make, tmp_path):
+def test_the_header_has_the_role(make, tmp_path):
     found = {}
     for number, role in enumerate(("SCI", "REF", "TA", "BG"), 1):
         header = fits.getheader(make(ngroups=2, nints=1, role=role, observation=number).write(tmp_path))
@@ -429,7 +429,7 @@ def test_header_tells_the_role(make, tmp_path):
 
 @pytest.mark.parametrize("make", [nircam, miri])
 def test_roll_turns_the_sky(make, tmp_path):
-    """The header's WCS finds the companion at the same place of the sky at every roll."""
+    """The WCS in the header gives the companion the same sky position at every roll."""
     scene = Scene(companion_offset=(5.0, 3.0))
     places = []
     for number, roll in enumerate((-10.0, 0.0, 35.0), 1):
@@ -441,7 +441,7 @@ def test_roll_turns_the_sky(make, tmp_path):
         assert header["ROLL_REF"] == header["PA_V3"] == roll % 360
         assert (primary["PATT_NUM"], primary["NUMDTHPT"]) == (2, 5)
         assert (primary["XOFFSET"], primary["YOFFSET"]) == (0.01, -0.02)
-        # square pixels: SIAF's own are not, by two per cent
+        # square pixels, whereas SIAF's differ by two per cent
         header["CDELT1"] = header["CDELT2"]
         places.append(WCS(header, naxis=2).pixel_to_world(*simulation.truth.companion))
     for place in places:

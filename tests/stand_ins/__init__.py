@@ -1,1 +1,1 @@
-"""Stand-ins for what a test machine lacks: CuPy with a device, hypothesis, a machine without other packages."""
+"""Stand-ins for missing packages and devices: CuPy with a device, hypothesis, a machine without other packages."""

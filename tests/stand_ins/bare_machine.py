@@ -1,4 +1,4 @@
-"""Processes that find no more than a bare machine with a GPU has: NumPy, SciPy, pytest, and what these need."""
+"""Processes that see only the packages of a bare GPU machine: NumPy, SciPy, pytest, and their dependencies."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from importlib.metadata import distribution, packages_distributions
 
 WANTED = ("numpy", "scipy", "pytest")
 
-#: what Python runs at its start, in child processes too
+#: code that Python runs at its start, also in child processes
 SITE = '''
 import os
 import sys
@@ -48,14 +48,14 @@ def list_allowed():
         name = waiting.pop().lower()
         if name not in allowed:
             allowed.add(name)
-            # Requirements with a condition are those of other systems, and of extras.
+            # Conditional requirements are for other systems and for extras.
             required = [one for one in distribution(name).requires or [] if ";" not in one]
             waiting += [re.match(r"[\w.-]+", one)[0] for one in required]
     return allowed
 
 
 def make_environment(folder):
-    """Write what hides the rest into a folder; return the environment in which it is hidden."""
+    """Write the code that hides all other packages into a folder; return an environment that uses it."""
     allowed = list_allowed()
     hidden = {name for name, owners in packages_distributions().items() if not {o.lower() for o in owners} & allowed}
     folder.mkdir(exist_ok=True)
@@ -66,7 +66,7 @@ def make_environment(folder):
 
 
 def run_script(environment, *words):
-    """Run Python there; return its exit status and what was printed."""
+    """Run Python in that environment; return its exit status and output."""
     done = subprocess.run(
         [sys.executable, *map(str, words)], env=environment, check=False, text=True, errors="replace",
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

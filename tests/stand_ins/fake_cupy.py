@@ -1,9 +1,9 @@
-"""A stand-in for CuPy with two devices: it notes launches, and runs them through the host build if it is given one.
+"""A stand-in for CuPy with two devices: it records launches, and runs them with the host build if it has one.
 
-Like a device it does nothing at once: copies and launches wait in a queue until somebody waits for them, so that a
-buffer which is filled again too early shows in the numbers. An operation on arrays comes after all that waits. The
-arrays are no NumPy arrays and refuse what CuPy refuses: see `strict_cupy`. Where the real CuPy cannot be found, names,
-arguments and dtypes are not checked.
+Like a device it delays its work: copies and launches wait in a queue until they are waited for, so that a buffer that
+is reused too early changes the results. An operation on arrays follows all queued work. The arrays are not NumPy
+arrays, and refuse what CuPy refuses: see `strict_cupy`. If the real CuPy is not installed, names, arguments and dtypes
+are not checked.
 """
 
 import ctypes
@@ -23,16 +23,16 @@ from tests.stand_ins.strict_cupy import FakeArray, FakeModule, FakeUfunc, operat
 
 __all__ = ["FakeArray", "FakeCupy", "OutOfMemoryError", "make_fake_cupy", "on_device"]
 
-#: what uninitialized memory holds
+#: value of uninitialized memory
 GARBAGE = 123
 
 
 class OutOfMemoryError(MemoryError):
-    """As CuPy's."""
+    """Same name as in CuPy."""
 
 
 class PinnedMemory(bytearray):
-    """Host memory that a device may read and write by itself."""
+    """Host memory that a device may read and write directly."""
 
     __hash__ = object.__hash__
 
@@ -42,25 +42,25 @@ class PinnedMemory(bytearray):
 
 
 class FakeCupy:
-    """What gpucoron uses of CuPy.
+    """The part of CuPy that gpucoron uses.
 
     Parameters
     ----------
     compute_capability : str
     runner : HostDevice or its Backend, optional
-        Runs the launches; without it they are only noted.
+        Runs the launches; without it they are only recorded.
     memory : int
         Bytes on each device.
     judge : real_cupy.Judge or None
-        The real CuPy; by default the one that is found. None: nothing is checked.
+        The real CuPy; by default the installed one. None: nothing is checked.
 
     Attributes
     ----------
     counts : Counter
-        Kernel launches ('launches'), operations of CuPy that need the device ('operations'), waits for it ('syncs'),
-        and 'bytes up', 'bytes down'.
+        Kernel launches ('launches'), CuPy operations on the device ('operations'), synchronizations ('syncs'), and
+        'bytes up', 'bytes down'.
     asked : set of (str, int, str)
-        File and line that have asked the module for a name; 'ndimage.<name>' for those of ``cupyx.scipy.ndimage``.
+        File and line where a name of the module was used; 'ndimage.<name>' for those of ``cupyx.scipy.ndimage``.
     whole_copies : list of int
         Bytes of each array that CuPy itself copied up or down.
     pinned : list of int
@@ -76,7 +76,7 @@ class FakeCupy:
         self.launches, self.loaded, self.compiled, self.queue = [], [], [], []
         self.pinned, self.whole_copies = [], []
         self.counts, self.asked = Counter(), set()
-        #: allocations that fail before others succeed
+        #: number of allocations that fail before others succeed
         self.failures = 0
         self.releases = self.pinned_releases = 0
         self._pinned_memory = weakref.WeakSet()
@@ -117,7 +117,7 @@ class FakeCupy:
 
             def synchronize(self):
                 fake.counts["syncs"] += 1
-                # What another thread has taken out of the queue may not be done yet.
+                # Another thread may still work on what it has removed from the queue.
                 with fake._working:
                     if self._marker in fake.queue:
                         fake.finish(self._marker)
@@ -149,7 +149,7 @@ class FakeCupy:
 
     @property
     def current(self):
-        """The current device, which each thread has for itself."""
+        """The current device of the thread."""
         return getattr(self._thread, "device", 0)
 
     @current.setter
@@ -157,7 +157,7 @@ class FakeCupy:
         self._thread.device = device
 
     def finish(self, until=None):
-        """Do what waits in the queue, in its order."""
+        """Execute the queued work in order."""
         with self._working:
             while self.queue:
                 work = self.queue.pop(0)
@@ -203,11 +203,11 @@ class FakeCupy:
         return memory
 
     def live_pinned_bytes(self):
-        """Count the bytes of pinned memory that somebody holds."""
+        """Count the bytes of pinned memory in use."""
         return sum(map(len, self._pinned_memory))
 
     def pointer(self, array):
-        """Give what CuPy calls ``array.data``."""
+        """Return the equivalent of ``array.data`` in CuPy."""
 
         def start(address, n_bytes, copy):
             assert n_bytes == array.nbytes, f"{n_bytes} bytes for an array of {array.nbytes}"
@@ -236,7 +236,7 @@ class FakeCupy:
         )
 
     def note_download(self, n_bytes):
-        """Note that CuPy copies a whole array down, and waits for it."""
+        """Record that CuPy copies a whole array down, and wait for it."""
         self.counts["syncs"] += 1
         self.counts["bytes down"] += n_bytes
         self.whole_copies.append(n_bytes)
@@ -256,7 +256,7 @@ class FakeCupy:
         return lambda *arguments, **options: operate(self, name, known, arguments, options, real)
 
     def note_asked(self, name):
-        """Note who has asked for a name: whoever called the function that calls this one."""
+        """Record where a name was used: in the caller of the function that calls this one."""
         frame = sys._getframe(2)
         self.asked.add((frame.f_code.co_filename, frame.f_lineno, name))
 
@@ -296,18 +296,18 @@ class FakeCupy:
 
 
 def on_device(array, device=0, cupy=None):
-    """Put values on a device without copying them through anything."""
+    """Put values on a device without copying them through any buffer."""
     values = array.raw if isinstance(array, FakeArray) else np.asarray(array)
     return FakeArray(values, device, cupy or FakeCupy(judge=None))
 
 
 def lowered_name(kernel, variant):
-    """Name an instantiation as the fake compiler does."""
+    """Return the name of an instantiation in the fake compiler."""
     return f"{kernel.name}{variant}"
 
 
 def run_on_host(runner, name, grid, block, arguments):
-    """Run a launch through the host build."""
+    """Run a launch with the host build."""
     kernel, variant = next(
         (kernel, variant)
         for kernel in KERNELS.values()
@@ -324,7 +324,7 @@ def run_on_host(runner, name, grid, block, arguments):
 
 
 def make_fake_cupy(monkeypatch, folder, **options):
-    """Make a fake CuPy with its ``cupyx``, a compiler that only notes what it was asked for, an empty cache folder."""
+    """Make a fake CuPy with its ``cupyx``, a compiler that only records its calls, and an empty cache folder."""
     from gpucoron.backends.devices import cuda_loader
 
     fake = FakeCupy(**options)

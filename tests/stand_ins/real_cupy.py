@@ -1,9 +1,9 @@
-"""The real CuPy as the judge of its stand-in: it can be imported without a driver, and most of what it refuses it
-refuses before it touches a device.
+"""The real CuPy checks its stand-in: it can be imported without a driver, and refuses most invalid calls before it
+touches a device.
 
 Each call is made twice: in NumPy for the values, and before that in the real CuPy on *ghosts*, CuPy arrays of the same
-shape, strides and dtype over memory that is no device's. CuPy either refuses them, gives back a view, or fails because
-there is no driver; then it has accepted what it was given. Which loop a ufunc would run is asked of CuPy as well.
+shape, strides and dtype over memory of no device. CuPy then refuses them, returns a view, or fails because there is no
+driver; in the last case it has accepted the arguments. The real CuPy also selects the loop of a ufunc.
 """
 
 import sys
@@ -17,7 +17,7 @@ import pytest
 
 from tests.tools import peers
 
-#: where the wheels of CuPy and of its own needs are unpacked: nothing else in the environment may see them
+#: folder of the unpacked wheels of CuPy and its dependencies; other parts of the environment must not see them
 FOLDER = peers.FOLDER / "cupy"
 MISSING = f"the real CuPy is neither installed nor unpacked in {FOLDER}: run make, which puts it there"
 HAS_GPU = "there is a GPU: test_gpu.py asks the real CuPy there"
@@ -32,25 +32,25 @@ _NEEDED = (
     _DRIVER,
 )
 
-#: how an array gets into a message
+#: format of an array in a message
 _WRITTEN = ("__repr__", "__str__", "__format__")
 
-#: what a call gave that needed a device
+#: result of a call that needed a device
 TOUCHED = object()
 
 
 class DifferentDtype(TypeError):
-    """CuPy would give an array of another dtype than NumPy does."""
+    """CuPy would return an array of another dtype than NumPy."""
 
 
 @cache
 def find_judge():
-    """Import CuPy, and leave no trace of it in this process.
+    """Import CuPy without changing this process.
 
     Returns
     -------
     (Judge, '') or (None, str)
-        Or why there is none. On a machine with a GPU there is none: there ghosts would be worked on.
+        The reason if there is none. On a machine with a GPU there is none, because there CuPy would compute on ghosts.
     """
     installed = find_spec("cupy") is not None
     if not (installed or (FOLDER / "cupy").is_dir()):
@@ -80,7 +80,7 @@ def find_judge():
 
 
 def judge_or_skip():
-    """Give the judge; without one the test is skipped, but fails where the run calls itself CI."""
+    """Return the judge; without one skip the test, or fail if the run is in CI."""
     judge, reason = find_judge()
     if reason == HAS_GPU:
         pytest.skip(reason)
@@ -90,13 +90,13 @@ def judge_or_skip():
 
 
 class Judge:
-    """The real CuPy, asked what it would do.
+    """The real CuPy, which checks calls.
 
     Parameters
     ----------
     cupy : module
     modules : dict
-        Name -> module, of it and of all that belongs to it.
+        Name -> module, of CuPy and its dependencies.
     """
 
     def __init__(self, cupy, modules):
@@ -105,7 +105,7 @@ class Judge:
         self._needs_device = (cupy.cuda.runtime.CUDARuntimeError, driver.CUDADriverError)
         core = cupy._core
         math, statistics, logic = core._routines_math, core._routines_statistics, core._routines_logic
-        #: functions and methods that are a single kernel: CuPy tells the dtype of what they give
+        #: functions and methods of one kernel, for which CuPy reports the dtype of the result
         self._kernels = {
             "where": cupy._sorting.search._where_ufunc, "clip": math.clip, "sum": math.sum_auto_dtype,
             "prod": math.prod_auto_dtype, "nansum": math.nansum_auto_dtype, "min": statistics.amin,
@@ -124,27 +124,27 @@ class Judge:
         self._n_modules = len(sys.modules)
 
     def _note_imports(self):
-        """Let what CuPy has imported late go with the rest at the end of the test."""
+        """Remove modules that CuPy imports later at the end of the test, too."""
         for name in [name for name in sys.modules if name.split(".")[0] in _PACKAGES and name not in self.modules]:
             self.modules[name] = sys.modules.pop(name)
             self._monkeypatch.setitem(sys.modules, name, self.modules[name])
         self._n_modules = len(sys.modules)
 
     def ghost(self, array, device):
-        """Make a CuPy array over the memory of a NumPy array; nothing may ever read it."""
+        """Make a CuPy array over the memory of a NumPy array; it must never be read."""
         memory = self.cupy.cuda.memory
         owner = memory.UnownedMemory(array.ctypes.data, max(array.nbytes, 1), array, device_id=device)
         pointer = memory.MemoryPointer(owner, 0)
         return self.cupy.ndarray(array.shape, array.dtype, memptr=pointer, strides=array.strides)
 
     def ask(self, function, *arguments, **options):
-        """Call a function of CuPy on ghosts: what it gives, or `TOUCHED`; what it refuses it raises."""
+        """Call a function of CuPy on ghosts; return its result or `TOUCHED`, or raise what CuPy raises."""
         try:
             return function(*arguments, **options)
         except self._needs_device as error:
             frames = traceback.walk_tb(error.__traceback__)
             if any(frame.f_code.co_name.endswith(_WRITTEN) for frame, _ in frames):
-                # It wanted to write an array into the message of an error.
+                # CuPy tried to format an array for an error message.
                 msg = f"{getattr(function, '__name__', function)} refuses its arguments"
                 raise TypeError(msg) from error
             return TOUCHED
@@ -153,13 +153,13 @@ class Judge:
                 self._note_imports()
 
     def output_dtypes(self, ufunc, arguments, options):
-        """Ask which loop a ufunc would run.
+        """Return the dtypes of the loop that a ufunc would run.
 
         Parameters
         ----------
         ufunc : cupy.ufunc
         arguments : list
-            Ghosts and scalars; outputs too, where they are given by position.
+            Ghosts and scalars; also outputs if they are positional.
         options : dict
 
         Returns
@@ -169,7 +169,7 @@ class Judge:
         Raises
         ------
         TypeError, ValueError
-            As CuPy raises them: keywords, host arrays, dtypes without a loop, an ``out`` of the wrong kind or shape.
+            As raised by CuPy: keywords, host arrays, dtypes without a loop, an ``out`` of the wrong dtype or shape.
         """
         key = (ufunc.name, *map(_kind, arguments), *((name, _kind(value)) for name, value in sorted(options.items())))
         if key not in self._loops:
@@ -200,7 +200,7 @@ class Judge:
         return dtypes
 
     def result_dtype(self, name, arguments, options):
-        """Ask for the dtype of what a function gives that is a single kernel; None where it is not."""
+        """Return the dtype of the result of a function of one kernel; None for other functions."""
         kernel = self._kernels.get(name)
         if kernel is None or options.get("dtype") is not None or options.get("out") is not None:
             return None
@@ -214,7 +214,7 @@ class Judge:
 
 
 def _kind(value):
-    """Tell what of a ufunc's argument decides about its loop."""
+    """Return the property of a ufunc's argument that selects its loop."""
     if isinstance(value, (tuple, list)):
         return type(value), *map(_kind, value)
     if isinstance(value, (type, str, np.dtype)) or value is None:

@@ -1,4 +1,4 @@
-"""Where our code asks CuPy for something, read from the source; and where it has done so, in all test processes."""
+"""Places in the source that use CuPy, and which of them ran, in all test processes."""
 
 import ast
 import json
@@ -10,7 +10,7 @@ import gpucoron
 from tests.cases.waiting import wait_for
 
 PACKAGE = Path(gpucoron.__file__).parent
-#: what sees device arrays
+#: modules that receive device arrays
 SOURCES = (
     *sorted(PACKAGE.glob("steps/*.py")),
     *sorted(PACKAGE.glob("backends/*.py")),
@@ -25,7 +25,7 @@ SOURCES = (
 
 
 def names_in_source(paths=SOURCES):
-    """List where something is asked of ``xp`` and ``ndimage``: (file, line, name)."""
+    """List uses of ``xp`` and ``ndimage``: (file, line, name)."""
     found = set()
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -46,7 +46,7 @@ def _folder(tmp_path_factory):
 
 
 def note_asked(tmp_path_factory, node, asked):
-    """Note what a test has asked for."""
+    """Record the names that a test has used."""
     path = _folder(tmp_path_factory) / f"{uuid4().hex}.json"
     scratch = path.with_suffix(".part")
     ours = sorted(place for place in asked if place[0].startswith(str(PACKAGE)))
@@ -55,10 +55,10 @@ def note_asked(tmp_path_factory, node, asked):
 
 
 def collect_asked(tmp_path_factory, nodes):
-    """Collect what tests have asked for, when all of them are done."""
-    wanted = {node.nodeid for node in nodes}
+    """Wait until tests are done; return the names that they have used."""
+    expected = {node.nodeid for node in nodes}
     folder = _folder(tmp_path_factory)
-    wait_for(lambda: len(list(folder.glob("*.json"))) >= len(wanted))
+    wait_for(lambda: len(list(folder.glob("*.json"))) >= len(expected))
     noted = [json.loads(path.read_text()) for path in folder.glob("*.json")]
-    assert wanted <= {nodeid for nodeid, _ in noted}
+    assert expected <= {nodeid for nodeid, _ in noted}
     return {tuple(place) for _, places in noted for place in places}

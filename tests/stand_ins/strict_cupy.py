@@ -1,9 +1,9 @@
-"""Arrays, ufuncs and functions of the stand-in for CuPy: values by NumPy, refusals by the real CuPy (`real_cupy`).
+"""Arrays, ufuncs and functions of the stand-in for CuPy: values by NumPy, errors by the real CuPy (`real_cupy`).
 
-Its arrays are no NumPy arrays. Where CuPy can be imported, they refuse what it refuses: names, arguments, dtypes
-without a loop, host arrays among device arrays, implicit conversion. By rules of their own they also refuse what CuPy
-does but nobody wants: a host array or a list as an index, or as the values assigned to one (a hidden copy each time),
-arrays of another device than the current one, and results of another dtype than NumPy's.
+The arrays are not NumPy arrays. If CuPy is installed, they refuse what it refuses: names, arguments, dtypes without a
+loop, host arrays among device arrays, implicit conversion. They also refuse calls that CuPy accepts but gpucoron should
+not make: a host array or a list as an index, or assigned to one (a hidden copy each time), arrays of another device
+than the current one, and results of another dtype than NumPy's.
 """
 
 import operator
@@ -14,25 +14,25 @@ import numpy as np
 
 from tests.stand_ins.real_cupy import TOUCHED, DifferentDtype
 
-#: functions whose new arrays keep the order of axes in memory; all others make C-contiguous ones
+#: functions whose new arrays keep the order of axes in memory; all others return C-contiguous arrays
 _KEEP_LAYOUT = ("astype", "empty_like", "zeros_like", "ones_like", "full_like")
 
-#: answers of these are no arrays
+#: functions that do not return arrays
 _HOST_ANSWERS = ("ndim", "shape", "size", "result_type", "can_cast", "isscalar", "iscomplexobj", "min_scalar_type")
 
-#: methods after which the host knows something that only the device knew
+#: methods that transfer a value to the host
 _WAIT = ("nonzero", "unique", "argwhere", "flatnonzero")
 
 _SCALARS = (bool, int, float, complex, np.generic)
 
 
 class FakeArray:
-    """An array that lies on a device of the stand-in.
+    """An array on a device of the stand-in.
 
     Parameters
     ----------
     values : numpy.ndarray
-        What it holds, once all that waits in the queue is done.
+        Its values after all queued work.
     device : int
     cupy : FakeCupy
     ghost : cupy.ndarray, optional
@@ -46,14 +46,14 @@ class FakeArray:
         self.raw, self.device, self.cupy, self._ghost = values, SimpleNamespace(id=device), cupy, ghost
 
     def ghost(self, judge):
-        """Give the same array for the real CuPy."""
+        """Return the same array for the real CuPy."""
         if self._ghost is None:
             self._ghost = judge.ghost(self.raw, self.device.id)
         return self._ghost
 
     @property
     def values(self):
-        """The values, after all work that waits."""
+        """The values, after all queued work."""
         self.cupy.finish()
         return self.raw
 
@@ -153,7 +153,7 @@ class FakeArray:
         _check_key(key)
         refuse_host_arrays("assignment", (value,))
         if _is_view(key) and isinstance(value, FakeArray) and _are_same(self[key], value):
-            return  # as CuPy: after an in-place operation on a view, Python assigns the view to its own place
+            return  # as in CuPy: after an in-place operation on a view, Python assigns the view to itself
         operate(self.cupy, "setitem", operator.setitem, (self, key, value), {}, operator.setitem)
 
     # -------------------------------------------------------------------------------------------------- protocols
@@ -245,7 +245,7 @@ class FakeUfunc:
         if self._real is None:
             method = getattr(self._ufunc, name)
             return lambda *arguments, **options: operate(self._cupy, name, method, arguments, options, None)
-        # CuPy's own methods ask the array for its sum and the like, or say that they do not exist.
+        # CuPy's methods call the array's sum and others, or report that they do not exist.
         return getattr(self._real, name)
 
 
@@ -263,7 +263,7 @@ class FakeModule:
 
 
 def operate(cupy, name, compute, arguments, options, real):
-    """Do something with device arrays: ask the real CuPy, then NumPy.
+    """Run a function on device arrays: first in the real CuPy, then in NumPy.
 
     Parameters
     ----------
@@ -298,7 +298,7 @@ def operate(cupy, name, compute, arguments, options, real):
 
 
 def wrap(cupy, name, result, seen, given):
-    """Make arrays of the stand-in of what NumPy gives, views where the real CuPy gives views."""
+    """Wrap NumPy's results as arrays of the stand-in; views where the real CuPy returns views."""
     if isinstance(result, (tuple, list)):
         parts = seen if isinstance(seen, (tuple, list)) else [seen] * len(result)
         wrapped = [wrap(cupy, name, part, known, given) for part, known in zip(result, parts, strict=True)]
@@ -327,7 +327,7 @@ def wrap(cupy, name, result, seen, given):
 
 
 def quiet():
-    """Keep NumPy from warning of what a device does silently."""
+    """Suppress NumPy's warnings about operations that a device does silently."""
     return _Quiet()
 
 
@@ -344,7 +344,7 @@ class _Quiet:
 
 
 def device_arrays(values):
-    """List the device arrays among arguments, in lists of them too."""
+    """List the device arrays among arguments, also in lists."""
     for value in values:
         if isinstance(value, FakeArray):
             yield value
@@ -353,7 +353,7 @@ def device_arrays(values):
 
 
 def check_devices(cupy, values):
-    """Refuse arrays that do not lie on the current device: CuPy would read them across, if it can at all."""
+    """Refuse arrays on another device than the current one, which CuPy would read across devices or not at all."""
     for array in device_arrays(values):
         if array.device.id != cupy.current:
             msg = (
@@ -364,7 +364,7 @@ def check_devices(cupy, values):
 
 
 def refuse_host_arrays(what, values):
-    """Refuse NumPy arrays among arguments, in lists of them too."""
+    """Refuse NumPy arrays among arguments, also in lists."""
     for value in values:
         if isinstance(value, np.ndarray):
             msg = f"{what}: Unsupported type {type(value)}: a host array among device arrays"
@@ -374,7 +374,7 @@ def refuse_host_arrays(what, values):
 
 
 def as_values(value):
-    """Replace device arrays by what they hold."""
+    """Replace device arrays by their values."""
     return _replace(value, lambda array: array.raw)
 
 

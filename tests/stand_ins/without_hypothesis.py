@@ -1,4 +1,4 @@
-"""Takes the place of hypothesis on a machine that lacks it: its users are imported, tests that draw are skipped."""
+"""Replacement for hypothesis on machines without it: tests can be imported; those that draw examples are skipped."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -7,7 +7,7 @@ import pytest
 
 
 class Strategy:
-    """Any strategy, and what makes it: whatever is asked of it or done to it gives it again."""
+    """Any strategy or function that makes one: every attribute and call returns it again."""
 
     def __getattr__(self, name):
         if name.startswith("__"):
@@ -22,7 +22,7 @@ class Strategy:
 
 
 class Settings:
-    """Settings that leave a test as it is."""
+    """Settings without effect."""
 
     default = SimpleNamespace(max_examples=0)
 
@@ -39,7 +39,7 @@ def given(*strategies, **named):
 
 
 def install():
-    """Let ``import hypothesis`` find this."""
+    """Let ``import hypothesis`` find this module."""
     package, strategies = ModuleType("hypothesis"), ModuleType("hypothesis.strategies")
     strategies.__getattr__ = package.__getattr__ = lambda name: getattr(Strategy(), name)
     package.given, package.settings, package.strategies = given, Settings, strategies

@@ -1,9 +1,9 @@
-"""Odd values for every kind of parameter, and the settings with which a parameter of jwst's steps matters."""
+"""Odd values for every kind of parameter, and the settings with which a parameter of jwst's steps has an effect."""
 
 import numpy as np
 
 INF, NAN = float("inf"), float("nan")
-#: kind of parameter -> values that somebody may give, besides files
+#: kind of parameter -> values that a user may give, besides files
 ODD = {
     "float": [0.0, -1.0, 0.5, 1e-300, 1e300, 2.0**63, NAN, INF, -INF, "", "word", None, [1.0], "none"],
     "integer": [0, -1, 1, 2, 100, 2**31, 2**63, -(2**63), 10**400, 1e300, NAN, INF, "", "word", None, 2.5, [1], True],
@@ -17,13 +17,13 @@ ODD = {
     "flags": [None, 5, True, [1], np.ones(2)],
     "hooks": ["", "nothing.at.all", 5, [5], None, [""], "a(", ["no_such_module.Step"]],
 }
-#: names of files: missing, empty, of no kind, a folder, a device, a FITS file without an image, an array, ...
+#: names of files: missing, empty, of no type, a folder, a device, a FITS file without an image, an array, ...
 FILES = (
     "", " ", "missing.fits", "empty", "text", "folder", "/dev/null", "bare.fits", "small.npy", "no/such/folder/x",
     "x" * 300, "fifo",
 )  # fmt: skip
 
-#: (instrument, step, settings, parameters that matter with them): what jwst is run for beside us
+#: (instrument, step, settings, parameters that have an effect with them): cases in which jwst is run for comparison
 MATTERS = (
     ("nircam", "saturation", {}, ("n_pix_grow_sat", "use_readpatt")),
     ("nircam", "charge_migration", {}, ("signal_threshold",)),
@@ -56,7 +56,7 @@ MATTERS = (
     ("nircam", "clean_flicker_noise", {"background_method": "model"}, ("background_box_size", "n_sigma")),
 )  # fmt: skip
 
-#: of these, what is compared at every test run; the others with --full-parity
+#: the part of these that every test run compares; the others with --full-parity
 QUICK = (
     ("saturation", "n_pix_grow_sat", -1),
     ("jump", "rejection_threshold", 0.0),
@@ -82,7 +82,7 @@ def make_files(folder):
 
 
 def values_for(parameter):
-    """List the odd values of a parameter, its own edges and options, and names of files where it takes any text."""
+    """List the odd values of a parameter, its bounds and options, and names of files if it accepts any text."""
     values = [*ODD[parameter.kind], *parameter.options]
     edges = [edge for edge in (parameter.minimum, parameter.maximum, parameter.above) if edge is not None]
     if parameter.kind in ("float", "integer"):

@@ -1,6 +1,6 @@
-"""The array functions of the steps: any backend, arrays as users have them, errors by name; the API page.
+"""The array functions of the steps: any backend, all kinds of arrays, errors by name; the API page.
 
-They are found by walking the modules (`tests.cases.arrays`), so that a new one is tested as soon as it is there.
+They are found by importing the modules (`tests.cases.arrays`), so that new ones are tested automatically.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ REFERENCE = get_backend("numpy", n_threads=1)
 
 
 def results(name, arguments, **options):
-    """Call a function: its answer in pieces, and what it has made of its arrays."""
+    """Call a function; return its result in parts, and its changed arrays."""
     answer = flat(call(name, arguments, **options))
     return answer + [value for value in arguments.values() if isinstance(value, np.ndarray)]
 
@@ -60,7 +60,7 @@ def is_changed(name, key, arguments):
 
 
 def test_every_step_has_one():
-    """Steps that only hand an exposure to jwst's own code have no arithmetic to offer."""
+    """Steps that only pass an exposure to jwst's code have no array functions."""
     have = {name.partition(".")[0] for name in FUNCTIONS}
     without = set(STEPS) - have
     assert {name.partition(".")[0] for name in functions()}.isdisjoint(without)
@@ -69,13 +69,13 @@ def test_every_step_has_one():
 
 
 def test_every_function_of_arrays_takes_a_backend():
-    """Whatever takes an argument of a name that is an array elsewhere takes it, and a backend, as the others do."""
+    """Every function with an argument that is an array elsewhere accepts it as an array, and a backend."""
     names = {key for _, key in ARRAYS} | {"rate", "rateints", "slopes"}
     signatures = {name: inspect.signature(function).parameters for name, function in functions().items()}
     of_arrays = {name for name, parameters in signatures.items() if names & set(parameters)}
     # There the threshold is a percentage.
     of_arrays -= {"group_matching.choose_groups_advanced", "group_matching.prepare_masks"}
-    # It looks at what a step's parameters name, before anything is on a device.
+    # It checks the parameters of a step, before any array is on a device.
     of_arrays -= {"known_sources.check_sources"}
     assert of_arrays == set(FUNCTIONS)
     assert all(signatures[name]["backend"].default is None for name in FUNCTIONS)
@@ -89,11 +89,11 @@ def test_docstrings_say_what_is_changed(name):
 
 
 def test_arrays_of_one_name_are_of_one_kind():
-    """``data`` is float32 wherever it is a ramp; flags are of jwst's dtypes."""
+    """``data`` is float32 wherever it is a ramp; flags have jwst's dtypes."""
     kinds = {}
     for name, key in ARRAYS:
         kind = FUNCTIONS[name].declared[key]
-        # A mask is jwst's reference of this name in dq_init, and true or false elsewhere.
+        # A mask is jwst's reference of this name in dq_init, and boolean elsewhere.
         if kind.dtype != "real" and "..." not in kind.axes and key != "mask":
             kinds.setdefault((key, kind.axes), set()).add(kind.dtype)
     assert {key: dtypes for key, dtypes in kinds.items() if len(dtypes) > 1} == {}
@@ -113,7 +113,7 @@ def test_any_backend_gives_the_same_bits(name):
 
 
 @pytest.mark.parametrize("backend", [5, 2.0, object(), ["cpu"]])
-def test_what_is_no_backend_is_refused(backend):
+def test_invalid_backends_are_refused(backend):
     with pytest.raises(ParameterError, match="^jump.flag_jumps: backend: expected one of auto, .* a Backend or None"):
         call("jump.flag_jumps", make_arguments("jump.flag_jumps"), backend=backend)
 
@@ -160,7 +160,7 @@ CHANGES = [
 
 @pytest.mark.parametrize(("name", "key", "change"), CHANGES)
 def test_dtypes_and_layouts_do_not_matter(name, key, change):
-    """FITS is big-endian, flags may be any integers: the answer is that of plain arrays, in place too."""
+    """FITS is big-endian, flags may be any integers: the result is that of plain arrays, also in place."""
     expected = results(name, make_arguments(name))
     arguments = make_arguments(name)
     arguments[key] = change(arguments[key])
@@ -189,12 +189,12 @@ def test_lists_are_taken_where_nothing_is_changed_in_place(name, key):
     arguments = make_arguments(name)
     arguments[key] = arguments[key].tolist()
     if is_changed(name, key, arguments):
-        with pytest.raises(ArgumentError, match=f"{name}: {key}: expected an array, for it is changed in place"):
+        with pytest.raises(ArgumentError, match=f"{name}: {key}: expected an array, because it is changed in place"):
             call(name, arguments)
         return
     plain = make_arguments(name)
     if plain[key].dtype.kind == "f" and FUNCTIONS[name].declared[key].dtype in ("float", "real"):
-        plain[key] = plain[key].astype(np.float64)  # as lists are
+        plain[key] = plain[key].astype(np.float64)  # as for lists
     others = [each for each, value in plain.items() if isinstance(value, np.ndarray) and each != key]
     expected, found = flat(call(name, plain)), flat(call(name, arguments))
     expected, found = ([*answer, *map(of.get, others)] for answer, of in ((expected, plain), (found, arguments)))
@@ -203,7 +203,7 @@ def test_lists_are_taken_where_nothing_is_changed_in_place(name, key):
 
 
 @pytest.mark.parametrize(("name", "key"), GIVEN)
-def test_what_makes_no_sense_is_refused_by_name(name, key):
+def test_invalid_arguments_are_refused_by_name(name, key):
     from astropy import units
 
     plain, kind = make_arguments(name)[key], FUNCTIONS[name].declared[key]
@@ -247,7 +247,7 @@ def test_the_function_that_was_called_is_named_not_one_inside():
 
 
 def known_axes(name):
-    """List the arrays of a function all of whose axes are known from the arrays before, and that stay as they are."""
+    """List the arrays of a function whose axes are all known from the arrays before, and that are not changed."""
     seen = set()
     for key, kind in FUNCTIONS[name].declared.items():
         if not isinstance(kind, Array) or "|" in kind.axes or "..." in kind.axes:
@@ -260,7 +260,7 @@ def known_axes(name):
 @pytest.mark.parametrize(
     ("name", "key"), [(name, key) for name in FUNCTIONS for key in known_axes(name) if (name, key) in GIVEN]
 )
-def test_a_scalar_stands_for_an_array(name, key):
+def test_a_scalar_is_accepted_for_an_array(name, key):
     arguments, spread = make_arguments(name), make_arguments(name)
     value = arguments[key].reshape(-1)[-1]
     spread[key] = np.full_like(arguments[key], value)
@@ -284,18 +284,18 @@ def test_leading_axes_of_length_one_may_be_missing_or_too_many():
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float16])
-def test_what_cannot_hold_the_result_is_not_changed_in_place(dtype):
+def test_arrays_that_cannot_hold_the_result_are_not_changed_in_place(dtype):
     arguments = make_arguments("superbias.subtract_superbias")
     arguments["data"] = abs(arguments["data"]).astype(dtype)
     with pytest.raises(ArgumentError, match=f"data: is {np.dtype(dtype)} and would be .*; give it as float32"):
         call("superbias.subtract_superbias", arguments)
-    # but where a copy is changed
+    # except where a copy is changed
     corrected, _ = linearity.correct_linearity(arguments["data"], 0, 0, make_arrays()["coeffs"])
     assert corrected.dtype == np.float32
 
 
 def test_one_integration_and_one_group():
-    """Where a function needs more groups it says how many; else one will do."""
+    """A function that needs more groups says how many; otherwise one is enough."""
     for name in FUNCTIONS:
         arguments = make_arguments(name)
         ramps = [key for key, value in arguments.items() if getattr(value, "shape", None) == (2, 6, 16, 20)]
@@ -410,12 +410,12 @@ def blocks():
 
 @pytest.mark.parametrize("text", blocks(), ids=[text.split("import ")[-1].splitlines()[0] for text in blocks()])
 def test_an_example_prints_what_the_page_says(text):
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
         exec(compile(text, "example", "exec"), {"__name__": "example"})
     promised = re.findall(r"^ *print\(.*\)  # (.*)$", text, flags=re.MULTILINE)
     assert promised
-    assert told.getvalue().splitlines() == promised
+    assert printed.getvalue().splitlines() == promised
 
 
 def test_every_function_has_its_example_and_its_row():

@@ -1,6 +1,6 @@
-"""What the array functions take besides arrays: every argument is declared, and nonsense is refused by name.
+"""Arguments of the array functions other than arrays: each is declared, and invalid values are refused by name.
 
-The values that make no sense follow from the declarations, so that a new argument is tested as soon as it is there.
+The invalid values follow from the declarations, so that new arguments are tested automatically.
 """
 
 import inspect
@@ -40,7 +40,7 @@ def test_every_argument_is_declared(name, key):
 
 
 def nonsense_for(kind, default):
-    """List what is none of a kind."""
+    """List values that are not of a kind."""
     if isinstance(kind, Number):
         values = ["x", [1.0], True, 1j] + [None] * (default is not None) + [float("nan")] * (not kind.nan)
         values += [1.5, float("inf")] if kind.whole else []
@@ -98,9 +98,9 @@ def test_fields_that_make_no_sense_are_refused_by_name(name, key, field, value):
 def test_the_messages_of_values():
     arguments = make_arguments("jump.flag_jumps")
     arguments["nframes"] = -1
-    with pytest.raises(ArgumentError) as told:
+    with pytest.raises(ArgumentError) as caught:
         call("jump.flag_jumps", arguments)
-    assert str(told.value) == "jump.flag_jumps: nframes: expected a whole number of 1 or more, got -1"
+    assert str(caught.value) == "jump.flag_jumps: nframes: expected a whole number of 1 or more, got -1"
     arguments = make_arguments("dark_current.subtract_dark")
     arguments["pattern"] = SimpleNamespace(nframes=1)
     with pytest.raises(ArgumentError, match=r"pattern: expected a ReadPattern, got .*, which has no total_frames"):
@@ -113,7 +113,7 @@ def test_the_messages_of_values():
 
 
 def same_names():
-    """List the values that are parameters of a step too, under the same name."""
+    """List the arguments that are also parameters of a step, with the same name."""
     for name, function in FUNCTIONS.items():
         module = name.partition(".")[0]
         own = {each.name: each for each in STEPS[module].parameters} if module in STEPS else {}
@@ -129,20 +129,20 @@ def same_names():
     ("name", "key", "kind", "parameter"), [pytest.param(*each, id=".".join(each[:2])) for each in same_names()]
 )
 def test_a_parameter_of_the_step_is_the_same_kind_of_value(name, key, kind, parameter):
-    wanted = {"integer": Number, "float": Number, "boolean": Switch, "option": Choice}.get(parameter.kind, Kind)
-    assert type(kind) is wanted
-    if wanted is Number:
+    expected = {"integer": Number, "float": Number, "boolean": Switch, "option": Choice}.get(parameter.kind, Kind)
+    assert type(kind) is expected
+    if expected is Number:
         assert kind.whole == (parameter.kind == "integer")
-        # a step may accept less than its function, whose method fails later than jwst's
+        # a step may accept fewer values than its function, which fails later than jwst's
         assert all(edge is None or kind.hold(edge) for edge in (parameter.minimum, parameter.maximum))
-    if wanted is Choice:
+    if expected is Choice:
         assert kind.options == parameter.options
-    if parameter.default is not None and wanted is not Kind:
+    if parameter.default is not None and expected is not Kind:
         assert kind.take(key, parameter.default) == parameter.default
 
 
 def test_a_run_is_not_held_to_the_least_values():
-    """Its parameters are checked where they are settled, as jwst's are: what jwst takes, the step takes."""
+    """Its parameters are checked when they are resolved, as in jwst: the step accepts what jwst accepts."""
     arguments = make_arguments("refpix.clipped_means")
     with pytest.raises(ArgumentError, match="siglimit: expected a number in standard deviations of 0 or more, got -1"):
         call("refpix.clipped_means", {**arguments, "siglimit": -1})
@@ -175,7 +175,7 @@ PARTS = [
     ("reset.subtract_reset", "ngroups", 4, "the reset has 3, not 4"),
     ("ipc.correct_ipc", "edges", (4, 0, 0), "expected numbers of rows and columns"),
     ("ipc.correct_ipc", "edges", (4, 0, 0, 1.5), "expected numbers of rows and columns"),
-    ("ipc.correct_ipc", "edges", (-4, 0, 0, 0), ".* leave nothing"),
+    ("ipc.correct_ipc", "edges", (-4, 0, 0, 0), ".* leave no pixels"),
     ("dark_current.subtract_dark", "lines", [5], "line: expected a Line, got 5"),
     ("likelihood.fit_integrations", "read_times", [[2.0, "x"]], "expected for each resultant its time"),
     ("group_matching.sum_ring", "center", (9.0, None), "expected two coordinates"),
@@ -187,14 +187,14 @@ PARTS = [
 
 
 @pytest.mark.parametrize(("name", "key", "value", "message"), PARTS)
-def test_what_is_wrong_inside_is_refused_by_name(name, key, value, message):
+def test_invalid_elements_are_refused_by_name(name, key, value, message):
     prefix = "mask_array must be a boolean array" if key == "mask" else f"{key}: {message}"
     with pytest.raises(ArgumentError, match=f"^{re.escape(name)}: {prefix}"):
         call(name, {**make_arguments(name), key: value})
 
 
 def test_good_values_are_taken_in_any_form():
-    """NumPy's numbers and truths, whole numbers as floats, 0 and 1 for switches."""
+    """NumPy numbers and booleans, whole numbers as floats, 0 and 1 for booleans."""
     assert Number(whole=True, minimum=1).take("n", np.float32(2.0)) == 2
     assert Number().take("x", np.array(1.5)) == 1.5
     assert Number(minimum=0).take("x", float("inf")) == float("inf")

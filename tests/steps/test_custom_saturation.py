@@ -1,4 +1,4 @@
-"""saturation as spaceKLIP grows it: without corners, with RC pixels, in the ZEROFRAME too."""
+"""saturation with spaceKLIP's growth: without corners, with RC pixels, also in the ZEROFRAME."""
 
 import copy
 import itertools
@@ -19,7 +19,7 @@ SHAPE = (2, 6, 26, 22)
 
 
 def make_exposure(rng, shape=SHAPE, instrument="NIRCAM"):
-    """Make ramps that saturate, some late within a group, with RC pixels, earlier flags and a ZEROFRAME."""
+    """Make ramps that saturate, some late in a group, with RC pixels, earlier flags and a ZEROFRAME."""
     nints, ngroups, ny, nx = shape
     slope = rng.choice([10.0, 4000.0, 15000.0], p=[0.9, 0.06, 0.04], size=(nints, 1, ny, nx))
     data = 8000 + slope * np.arange(1, ngroups + 1)[:, None, None]
@@ -58,7 +58,7 @@ def grow_as_scipy(masks, n_pixels):
 
 
 def run_peer(exposure, references, parameters):
-    """Run spaceKLIP's sequence on stcal: RC pixels first, the default flags with or without growth, growth last."""
+    """Run spaceKLIP's sequence on stcal: RC pixels first, the default flags with or without growth, then growth."""
     from stcal.saturation.saturation import flag_saturated_pixels
     from stdatamodels.jwst.datamodels import dqflags
 
@@ -99,7 +99,7 @@ def test_flags_as_spaceklip(rng, n_pixels, flag_rcsat, n_threads):
     parameters = make_parameters(n_pix_grow_sat=n_pixels, flag_rcsat=flag_rcsat)
     groupdq, pixeldq, zeroframe = run_peer(exposure, references, parameters)
     if n_pixels == 0 and flag_rcsat:
-        # The peer's growth, by no pixel, leaves RC pixels in the ZEROFRAME.
+        # A growth by zero pixels in spaceKLIP leaves RC pixels in the ZEROFRAME.
         zeroframe[:, (exposure.pixeldq & RC) != 0] = 0
     default = make_parameters(n_pix_grow_sat=n_pixels, grow_diagonal=True)
     default_groupdq, _, default_zeroframe = run_peer(exposure, references, default)
@@ -117,7 +117,7 @@ def test_flags_as_spaceklip(rng, n_pixels, flag_rcsat, n_threads):
 
 @pytest.mark.parity
 def test_rc_pixels_with_growth_over_corners(rng):
-    """Flags as the peer's; in the ZEROFRAME, RC pixels count as saturated too, where the peer forgets them."""
+    """Flags as in spaceKLIP; in the ZEROFRAME, RC pixels also count as saturated, which spaceKLIP omits."""
     exposure, references = make_exposure(rng), make_references(rng)
     parameters = make_parameters(grow_diagonal=True, flag_rcsat=True)
     groupdq, pixeldq, zeroframe = run_peer(exposure, references, parameters)
@@ -145,7 +145,7 @@ def test_corners_by_hand(grow_diagonal, corner):
 
 
 def test_only_saturation_grows_without_corners():
-    """A diluted group, flagged DO_NOT_USE, and the A/D floor stay where they are; a square would carry the first."""
+    """A diluted group with DO_NOT_USE, and the A/D floor, do not grow; a square would grow the first."""
     data = np.full((1, 4, 7, 7), 10000, np.float32)
     data[0, :, 3, 3] = (20000, 45000, 60000, 60000)
     data[0, 0, 0, 0] = 0
@@ -168,7 +168,7 @@ def test_only_saturation_grows_without_corners():
 
 
 def test_miri_is_left_to_the_default(rng):
-    """spaceKLIP's options are for NIRCam: with MIRI they change nothing."""
+    """spaceKLIP's options are for NIRCam: for MIRI they have no effect."""
     exposure, references = make_exposure(rng, instrument="MIRI"), make_references(rng)
     default = copy.deepcopy(exposure)
     saturation.run(exposure, references, make_parameters(flag_rcsat=True), get_backend("numpy", n_threads=1))

@@ -52,7 +52,7 @@ def test_dark(rng, pattern, dark_pattern, dark_ngroups, start, miri):
     for name in ("data", "groupdq", "pixeldq"):
         np.testing.assert_array_equal(getattr(exposure, name), getattr(expected, name), err_msg=name)
     if outcome.status == "COMPLETE":
-        # jwst saves the dark's further groups too, where it needs no averaging.
+        # jwst also saves the additional groups of the dark, if it is not averaged.
         kept = averaged.data[..., :8, :, :].astype(np.float32)
         np.testing.assert_array_equal(exposure.matched_dark, kept)
 
@@ -90,7 +90,7 @@ def test_average_dark_current(rng, image, header, parameter):
 @pytest.mark.parametrize(("nframes", "groupgap"), [(1, 0), (2, 1)])
 @pytest.mark.parametrize(("start", "own"), [(1, [0, 1, 2]), (2, [1, 2, 3]), (3, [2, 3, 3]), (5, [3, 3, 3])])
 def test_later_segments_take_their_own_dark_on_request(rng, start, own, nframes, groupgap):
-    """By default jwst's answer, the last integration; by parameter the dark that the simulated segment has."""
+    """By default as in jwst, the last integration; by parameter the dark of the simulated segment."""
     from stcal.dark_current import dark_sub
     from stdatamodels.jwst.datamodels import DarkMIRIModel
 
@@ -120,7 +120,7 @@ def test_later_segments_take_their_own_dark_on_request(rng, start, own, nframes,
 
 @pytest.mark.parametrize("algorithm", ["OLS_C", "LIKELY"])
 def test_the_average_dark_applies_on_request(rng, algorithm):
-    """jwst never takes the reference's image of it, and adds e-/s to DN/s; with both mended the errors are true."""
+    """jwst never uses the error image of the reference, and adds e-/s to DN/s; with both fixed the errors are right."""
     rate, gain, shape = 40.0, 2.0, (1, 10, 60, 60)
     electrons = np.cumsum(rng.poisson(rate * 5.0, shape), axis=1)
     data = (electrons / gain + rng.normal(0, 2, shape)).astype(np.float32)
@@ -154,7 +154,7 @@ def test_the_average_dark_applies_on_request(rng, algorithm):
         pulls[applies, converts] = np.nanstd(exposure.rate.rate / exposure.rate.err)
     assert pulls[False, False] > 1.7
     assert pulls[True, False] < 0.85
-    # LIKELY's search for jumps knows no dark, and takes some of its noise for jumps
+    # LIKELY's jump search ignores the dark's noise, and takes some of it for jumps
     assert abs(pulls[True, True] - 1) < {"OLS_C": 0.1, "LIKELY": 0.25}[algorithm]
 
 

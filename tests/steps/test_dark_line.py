@@ -1,4 +1,4 @@
-"""A dark that is too short, continued along a line: against polynomial fits, and against noise that is known."""
+"""A dark that is too short, extrapolated along a line: compared with polynomial fits, and with known noise."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from tests.cases.backends import usable_backend
 
 SHAPE = (64, 64)
 NOISE = 2.0  # DN in a group of the dark
-#: s, as of MIRI's coronagraphs
+#: group time of MIRI's coronagraphs, s
 GROUP_TIME = 0.24
 
 
@@ -55,7 +55,7 @@ def test_it_is_a_polynomial_fit(n_groups):
 
 def test_too_few_values_are_continued_as_by_jwst():
     dark = np.arange(24, dtype=np.float32).reshape(6, 2, 2) ** 2
-    dark[1:4, 0, 0] = np.nan  # two are left of five
+    dark[1:4, 0, 0] = np.nan  # two of five are left
     dark[1:5, 0, 1] = np.nan  # one is left
     line = fit_line(dark, xp=np)
     assert line.at(8)[0, 0] == dark[5, 0, 0] + 3 * (dark[5, 0, 0] - dark[4, 0, 0])
@@ -69,7 +69,7 @@ def test_too_few_values_are_continued_as_by_jwst():
 
 
 def make_exposure(nints, ngroups, backend, nframes=1, groupgap=0, *, rate=50.0, **facts):
-    """Make ramps without noise, of a rate in DN/s."""
+    """Make ramps without noise, with a rate in DN/s."""
     group = np.arange(ngroups, dtype=np.float32)[:, None, None]
     data = np.broadcast_to(rate * GROUP_TIME * (group + 1), (nints, ngroups, *SHAPE)).astype(np.float32)
     defaults = {
@@ -84,7 +84,7 @@ def make_exposure(nints, ngroups, backend, nframes=1, groupgap=0, *, rate=50.0, 
     )
 
 
-#: dark's groups and integrations (0: no such axis), exposure's integrations, groups, frames in a group and gap
+#: groups and integrations of the dark (0: no such axis); integrations, groups, frames per group and gap of the exposure
 CASES = {
     "ten of forty": (10, 0, 3, 40, 1, 0),
     "thirty of forty": (30, 0, 2, 40, 1, 0),
@@ -92,16 +92,16 @@ CASES = {
     "MIRI's two integrations": (10, 2, 4, 40, 1, 0),
     "averaged groups": (20, 0, 2, 12, 4, 1),
 }
-#: 4096 pixels of three degrees of freedom and more: their mean square is known to 2 %
+#: 4096 pixels of at least three degrees of freedom: their mean square is known to 2 %
 TOLERANCES = dict.fromkeys(CASES, 0.06)
-#: a bright ramp's fit gives most weight to its ends, and the error is that of equal weights: 16 % were seen
+#: the fit of a bright ramp gives most weight to its ends, and the error assumes equal weights: up to 16 % were found
 TOLERANCES["thirty of forty"] = 0.2
 
 
 def reduce_with(case, backend, how, fit="OLS_C", flags=0):
     """Subtract a dark of pure noise and fit: rate and rateints, on the host.
 
-    ``how`` it is continued: by the 'line', 'jwst', or by the 'truth', which is zero.
+    ``how`` is the extrapolation: by the 'line', 'jwst', or by the 'truth', which is zero.
     """
     dark_groups, dark_nints, nints, ngroups, nframes, groupgap = CASES[case]
     rng = np.random.default_rng(3)
@@ -136,21 +136,21 @@ def reduce_with(case, backend, how, fit="OLS_C", flags=0):
 
 
 def assert_the_error_is_the_scatter(case, backend, fit="OLS_C"):
-    """Compare with the same dark, continued by the truth."""
+    """Compare with the same dark, extrapolated by the truth."""
     found, truth = (reduce_with(case, backend, how, fit) for how in ("line", "truth"))
     jwsts = reduce_with(case, get_backend("numpy"), "jwst", fit)
-    for ours, wanted, theirs in zip(found, truth, jwsts, strict=True):
-        scatter = np.sqrt(np.mean((ours.rate - wanted.rate) ** 2))
-        added = np.sqrt(np.mean(ours.var_rnoise.astype(float) - wanted.var_rnoise))
+    for ours, expected, theirs in zip(found, truth, jwsts, strict=True):
+        scatter = np.sqrt(np.mean((ours.rate - expected.rate) ** 2))
+        added = np.sqrt(np.mean(ours.var_rnoise.astype(float) - expected.var_rnoise))
         assert abs(scatter / added - 1) < TOLERANCES[case], (scatter, added)
         np.testing.assert_allclose(ours.err**2, ours.var_poisson + ours.var_rnoise, rtol=1e-5)
-        assert np.sqrt(np.mean((theirs.rate - wanted.rate) ** 2)) > 3 * scatter
+        assert np.sqrt(np.mean((theirs.rate - expected.rate) ** 2)) > 3 * scatter
     return found
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_error_is_the_scatter(case, backend):
-    """It is the same in all integrations that share a dark, so that their mean has all of it."""
+    """The error is the same in all integrations that share a dark, so that their mean has all of it."""
     rate, rateints = assert_the_error_is_the_scatter(case, backend)
     if case == "ten of forty":
         assert np.mean(rate.var_rnoise) > 0.9 * np.mean(rateints.var_rnoise[0])
@@ -179,7 +179,7 @@ def test_chunks_of_rows_give_the_same(name, request):
 
 
 def noisy_dark(case, folder):
-    """Add noise to a case's dark reference: the path of the copy."""
+    """Add noise to a case's dark reference; return the path of the copy."""
     (path,) = case.cache.path.rglob("*dark*.fits")
     with fits.open(path) as hdus:
         dark = hdus["SCI"].data
@@ -218,7 +218,7 @@ def test_pixels_without_a_line_are_named(n_groups, exposures, tmp_path, caplog):
 
 
 def test_an_exposure_of_known_truth(exposures, tmp_path, caplog, monkeypatch):
-    """Beside the perfect dark; and a pixel that is fitted again keeps the error."""
+    """Compared with the perfect dark; and a refitted pixel keeps the error."""
     arguments = {"shape": (32, 32), "effects": Effects(cosmic_rays=0)}
     case = exposures("MIRI", "MASK1550", "FASTR1", 40, 12, options={"dark_groups": 10}, **arguments)
     perfect = exposures("MIRI", "MASK1550", "FASTR1", 40, 12, **arguments)
@@ -235,10 +235,10 @@ def test_an_exposure_of_known_truth(exposures, tmp_path, caplog, monkeypatch):
     assert f"continued by 30 groups along a line through its last {FEWEST_GROUPS}" in caplog.text
     for name in ("rate", "rateints"):
         np.testing.assert_array_equal(models[name].err, again[name].err)
-        found, wanted = models[name], truth[name]
-        # MIRI's first integration settles: there the dark bends
+        found, expected = models[name], truth[name]
+        # MIRI's first integration settles: there the dark is not a line
         late = slice(None) if name == "rate" else slice(1, None)
-        off, added = (found.data - wanted.data)[late], (found.err**2 - wanted.err**2)[late]
-        good = np.isfinite(off) & (found.dq[late] & DO_NOT_USE == 0) & (wanted.dq[late] & DO_NOT_USE == 0)
+        off, added = (found.data - expected.data)[late], (found.err**2 - expected.err**2)[late]
+        good = np.isfinite(off) & (found.dq[late] & DO_NOT_USE == 0) & (expected.dq[late] & DO_NOT_USE == 0)
         # 1000 pixels, three degrees of freedom
         assert abs(np.sqrt(np.mean(off[good] ** 2) / np.mean(added[good])) - 1) < 0.12

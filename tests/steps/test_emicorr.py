@@ -1,4 +1,4 @@
-"""emicorr: jwst's answer in every mode, the same from every backend, and interference that is really gone."""
+"""emicorr: jwst's result in every mode, the same on every backend, and complete removal of simulated interference."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from gpucoron.steps.emicorr import ReadTimes, apply_emicorr
 
 DEFINITION = get_backend("numpy", n_threads=1)
 
-#: shape, frequency, bins of the wave, clocks, each integration by itself
+#: shape, frequency, bins of the wave, clocks, whether each integration is fitted separately
 CASES = {
     "MASK1550": ((3, 12, 24, 288), 390.625, 64, ReadTimes(1, 82, 23968), False),
     "separate": ((3, 12, 24, 288), 218.52055, 100, ReadTimes(1, 82, 23968), True),
@@ -29,7 +29,7 @@ CASES = {
 
 
 def disturbed_ramps(shape, frequency, n_bins, times, seed=0):
-    """Make ramps of whole counts with interference; data, flags of pixels, the wave."""
+    """Make ramps of integer counts with interference; return data, pixel flags, the wave."""
     rng = np.random.default_rng(seed)
     nints, ngroups, ny, nx = shape
     centres = (np.arange(n_bins) + 0.5) / n_bins
@@ -76,7 +76,7 @@ def test_backends_agree_on_the_joint_fit(kernel_backend, name):
     apply_emicorr(
         on_device, kernel_backend.to_device(pixeldq), waves, times, fit_ints_separately=separate, backend=kernel_backend
     )
-    # The matrices' sums differ by rounding in float64, which a tie may show in a last bit of float32.
+    # The sums of the matrices differ by rounding in float64, which may change a last bit of float32 at a tie.
     np.testing.assert_allclose(kernel_backend.to_host(on_device), expected, rtol=1.2e-7, atol=0)
 
 
@@ -110,7 +110,7 @@ def test_each_operation_is_its_definition(kernel_backend):
     "backend",
     [
         get_backend("numpy", n_threads=3),
-        # Room for three rows of eight, and for less than an integration.
+        # Memory for three rows of eight, and for less than an integration.
         Backend(NumpyDevice(1), home=NumpyDevice(1), budget=230_000),
     ],
     ids=["threads", "chunks"],
@@ -127,7 +127,7 @@ def test_threads_and_chunks_do_not_show(backend):
 
 
 def test_emicorr_removes_it_all():
-    """What was put in comes out again: the correction leaves the ramps of the same exposure without interference."""
+    """The correction recovers the ramps of the same exposure without interference."""
     arguments, shape = ("MIRI", "MASK1550", "FASTR1", 10, 2), (40, 288)
     quiet = Effects(cosmic_rays=0, reset=False, rscd=False, last_frame=False)
     with_it, without = (
@@ -136,7 +136,7 @@ def test_emicorr_removes_it_all():
     )
     before = (with_it - without).std()
     wave = np.sin(2 * np.pi * (np.arange(64) + 0.5) / 64)
-    # The reset's frame is simulated as long as the subarray's others.
+    # The reset frame is simulated with the same length as the others of the subarray.
     frame = 40 * 82 + (1024 - 40) * 7
     flags = np.zeros(shape, np.uint32)
     (amplitudes,) = apply_emicorr(with_it, flags, [(390.625, wave)], ReadTimes(1, 82, frame))
@@ -146,7 +146,7 @@ def test_emicorr_removes_it_all():
     np.testing.assert_allclose(np.abs(amplitudes), 8, rtol=0.03)
 
 
-def test_what_cannot_be_fitted_is_left_alone(caplog):
+def test_ramps_that_cannot_be_fitted_are_not_changed(caplog):
     times, wave = ReadTimes(1, 82, 0), np.sin(np.arange(20))
     data = np.full((1, 4, 4, 16), 100, np.float32)
     flags = np.ones((4, 16), np.uint32)
@@ -165,7 +165,7 @@ FACTS = {"instrument": "MIRI", "detector": "MIRIMAGE", "subarray": "MASK1550", "
 
 
 def run_step(reference, ngroups=5, settings=(), **facts):
-    """Run the step on flat ramps; where jwst's own step would run, the answer is 'jwst'."""
+    """Run the step on flat ramps; if jwst's step would run, the result is 'jwst'."""
     case = {"rowclocks": 82, "frameclocks": 23968}
     cases = {
         "MASK1550": {**case, "freqs": {"FAST": ["Hz390"], "SLOW": {"MIRIMAGE": ["Hz390"]}}},

@@ -1,4 +1,4 @@
-"""GAINFACT of the gain reference: rate and rateints are scaled by it once, also where they hold the same numbers."""
+"""GAINFACT of the gain reference: rate and rateints are scaled once, also if they hold the same numbers."""
 
 import numpy as np
 import pytest
@@ -8,13 +8,13 @@ from tests.cases.parity import LIKELY_RTOL
 from tests.cases.pipelines import SLOPE_ARRAYS, run_jwst, run_ours
 
 FACTOR = 2.0
-#: what an array is multiplied with, where it is scaled once
+#: factor of an array that is scaled once
 SCALE = {"data": FACTOR, "err": FACTOR, "var_poisson": FACTOR**2, "var_rnoise": FACTOR**2, "dq": 1}
 
 
 @pytest.fixture(scope="module")
 def by_algorithm(exposures):
-    """Give one integration by each algorithm: the exposure, jwst's products, ours, and ours without gain_scale."""
+    """Reduce one integration with each algorithm: exposure, jwst's products, gpucoron's, those without gain_scale."""
     arguments = ("NIRCAM", "SUB320A335R", "RAPID", 6, 1)
     case = exposures(*arguments, shape=(16, 24), options={"gain_factor": FACTOR})
     found = {}
@@ -33,21 +33,21 @@ def by_algorithm(exposures):
 def test_one_integration_is_scaled_once(by_algorithm, algorithm, product):
     _case, theirs, ours, unscaled = by_algorithm[algorithm]
     for name in SLOPE_ARRAYS:
-        wanted = getattr(unscaled, product)[name] * SCALE[name]
-        np.testing.assert_array_equal(getattr(ours, product)[name], wanted, err_msg=name)
+        expected = getattr(unscaled, product)[name] * SCALE[name]
+        np.testing.assert_array_equal(getattr(ours, product)[name], expected, err_msg=name)
         if algorithm == "OLS_C":
-            np.testing.assert_array_equal(getattr(theirs, product)[name], wanted, err_msg=name)
+            np.testing.assert_array_equal(getattr(theirs, product)[name], expected, err_msg=name)
 
 
 @pytest.mark.parity
 def test_jwst_scales_the_only_integration_of_likely_twice(by_algorithm):
-    """Its rate is a view of its rateints. If this fails, jwst is mended: take the line out of docs/deviations.md."""
+    """Its rate is a view of its rateints. If this fails, jwst is fixed: remove the line in docs/deviations.md."""
     _case, theirs, ours, _ = by_algorithm["LIKELY"]
     products = {"rate": {name: getattr(theirs.model, name) for name in SLOPE_ARRAYS}, "rateints": theirs.rateints}
     for product, arrays in products.items():
         for name in SLOPE_ARRAYS:
-            wanted = getattr(ours, product)[name] * SCALE[name]
-            np.testing.assert_allclose(arrays[name], wanted, rtol=LIKELY_RTOL, err_msg=f"{product} {name}")
+            expected = getattr(ours, product)[name] * SCALE[name]
+            np.testing.assert_allclose(arrays[name], expected, rtol=LIKELY_RTOL, err_msg=f"{product} {name}")
 
 
 @pytest.mark.parametrize("algorithm", ["OLS_C", "LIKELY"])
@@ -60,7 +60,7 @@ def test_the_rate_is_the_truths_scaled_once(by_algorithm, algorithm):
 
 @pytest.mark.parity
 def test_without_rates_nothing_is_scaled(by_algorithm, tmp_path):
-    """The ramp is the product; jwst fails on it. If it no longer does: mended, see docs/deviations.md."""
+    """The ramp is the product; jwst fails. If it no longer does, it is fixed: see docs/deviations.md."""
     case = by_algorithm["OLS_C"][0]
     steps = {"ramp_fit": {"skip": True}}
     with case.cache.activate():

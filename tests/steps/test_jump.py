@@ -1,4 +1,4 @@
-"""Jump detection: every group flag equal to stcal's, for any tile, any thread, and what the step makes of it."""
+"""Jump detection: every group flag equal to stcal's, for any tile and thread; and the step."""
 
 import tracemalloc
 
@@ -22,7 +22,7 @@ def detect_jumps(*arrays, n_threads=1, tile_bytes=TILE_BYTES, **options):
 
 
 def assert_equal_to_stcal(ramps, **options):
-    """Compare every byte of groupdq and the count; return the groups that are flagged newly."""
+    """Compare every byte of groupdq and the count; return the newly flagged groups."""
     expected, _, expected_number = detect_with_stcal(*ramps, **options)
     data, groupdq, gain, readnoise = ramps
     found = groupdq.copy()
@@ -36,7 +36,7 @@ def assert_equal_to_stcal(ramps, **options):
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_flags_equal_stcals(shape, options):
-    """Eleven kinds of search on nine shapes, each on smooth values and on coarse ones, which tie."""
+    """Eleven kinds of search on nine shapes, each on smooth values and on coarse ones with ties."""
     rng = np.random.default_rng([*shape, len(options)])
     new = assert_equal_to_stcal(simulate(rng, shape), **options)
     assert new > 0 or options is OPTIONS["clip over integrations"]
@@ -47,7 +47,7 @@ def test_flags_equal_stcals(shape, options):
 @pytest.mark.parametrize("options", [{}, OPTIONS["clip all"], OPTIONS["one pass"]], ids=["default", "clip", "one pass"])
 @pytest.mark.parametrize("lost", [[0], [-1], [0, -1], [2, 3], range(1, 7), range(8)], ids=str)
 def test_groups_lost_for_all_pixels(lost, options):
-    """What is global in stcal stays so: groups that are DO_NOT_USE everywhere choose the search, or forbid it."""
+    """As in stcal, groups that are DO_NOT_USE everywhere determine the search, or prevent it."""
     rng = np.random.default_rng(len(lost))
     data, groupdq, gain, readnoise = simulate(rng, (3, 9, 8, 9))
     groupdq[:, list(lost)] |= DO_NOT_USE
@@ -58,7 +58,7 @@ def test_groups_lost_for_all_pixels(lost, options):
 @pytest.mark.parity
 @pytest.mark.parametrize("flag", [JUMP_DET, SATURATED | JUMP_DET])
 def test_clipping_clears_groups_full_of_jumps(flag):
-    """A group whose pixels are all jumps loses them again, but only where they are the only flag."""
+    """A group in which all pixels have jumps loses these flags, but only where they are the only flag."""
     rng = np.random.default_rng(6)
     data, groupdq, gain, readnoise = simulate(rng, (12, 5, 6, 6))
     groupdq[3, 2] |= JUMP_DET
@@ -72,7 +72,7 @@ def test_clipping_clears_groups_full_of_jumps(flag):
 
 @pytest.mark.parity
 def test_two_groups_are_enough_for_clipping_only():
-    """Two groups: too few to search, unless there are integrations to clip over."""
+    """Two groups are too few to search, unless there are integrations to clip over."""
     ramps = simulate(np.random.default_rng(2), (20, 2, 6, 7))
     assert_equal_to_stcal(ramps)
     assert assert_equal_to_stcal(ramps, minimum_sigclip_groups=20, rejection_threshold=3.0) > 0
@@ -80,7 +80,7 @@ def test_two_groups_are_enough_for_clipping_only():
 
 @pytest.mark.parity
 def test_infinite_values():
-    """Infinite data end as stcal ends them: jumps in the iterative search, never in one pass."""
+    """Infinite data as in stcal: jumps in the iterative search, never in one pass."""
     rng = np.random.default_rng(5)
     data, groupdq, gain, readnoise = simulate(rng, (2, 6, 8, 9))
     data[rng.random(data.shape) < 0.1] = np.inf
@@ -103,10 +103,10 @@ def test_infinite_values():
     ids=["first jump", "second jump", "third jump", "one pass", "smallest neighbour", "largest neighbour"],
 )
 def test_thresholds_cut_at_the_same_float64(threshold, at_least, options):
-    """Every rounding is stcal's: the flags change between the same two neighbouring float64 thresholds."""
+    """Every rounding is stcal's: the flags change between the same two adjacent float64 thresholds."""
     for seed in range(10):
         rng = np.random.default_rng(seed)
-        # Steps larger than the values have mantissas that fill float32; odd and even numbers have other medians.
+        # Steps larger than the values have mantissas that fill float32; odd and even numbers have different medians.
         data = rng.normal(0, 9, size=(1, 8 + seed % 2, 1, 2)).astype(np.float32)
         gain, readnoise = rng.uniform(1, 3, size=(2, 1, 2)).astype(np.float32)
         data[..., 1] = 0
@@ -149,7 +149,7 @@ def quiet_ramps(shape):
 
 @pytest.mark.parametrize("y, x, neighbors", [(2, 2, 4), (0, 0, 2), (4, 2, 3), (2, 5, 3)])
 def test_a_jump_and_its_neighbors(y, x, neighbors):
-    """One jump of 36 sigma is found in its group, and its neighbours in the image, even at the edges."""
+    """One jump of 36 sigma is flagged in its group, and so are its neighbours in the image, even at the edges."""
     data, groupdq, gain, readnoise = quiet_ramps((2, 8, 5, 6))
     data[1, 3:, y, x] += 200
     assert detect_jumps(data, groupdq, gain, readnoise) == 1
@@ -169,7 +169,7 @@ def test_unusable_neighbors_are_left_alone(flag):
 
 
 def test_groups_after_a_jump():
-    """The groups that follow a large jump are flagged, up to the end of the ramp and not beyond."""
+    """The groups after a large jump are flagged, up to the end of the ramp and not beyond."""
     data, groupdq, gain, readnoise = quiet_ramps((2, 8, 5, 5))
     data[0, 3:, 2, 2] += 200
     data[0, 6:, 0, 0] += 200
@@ -181,7 +181,7 @@ def test_groups_after_a_jump():
 
 
 def test_too_few_groups_are_counted_as_stcal_does():
-    """With two usable groups nothing is searched; a redundant jump flag goes all the same."""
+    """With two usable groups nothing is searched, but a redundant jump flag is cleared."""
     data, groupdq, gain, readnoise = quiet_ramps((1, 4, 3, 3))
     data[0, 2:] += 500
     groupdq[0, :2] = DO_NOT_USE
@@ -191,7 +191,7 @@ def test_too_few_groups_are_counted_as_stcal_does():
 
 
 def test_memory_stays_with_the_tiles():
-    """A search over 6 MB of data takes less than 1.5 MB more in small tiles."""
+    """A search over 6 MB of data needs less than 1.5 MB more in small tiles."""
     ramps = simulate(np.random.default_rng(1), (4, 10, 200, 200), bad=False, hits=0.001)
     tracemalloc.start()
     try:
@@ -203,7 +203,7 @@ def test_memory_stays_with_the_tiles():
 
 
 def test_inputs_stay_as_they_were():
-    """Only groupdq may change: everything else is given read-only."""
+    """Only groupdq may change: everything else is read-only."""
     data, groupdq, gain, readnoise = simulate(np.random.default_rng(3), (2, 8, 6, 6))
     for array in (data, gain, readnoise):
         array.flags.writeable = False
@@ -221,7 +221,7 @@ def test_inputs_stay_as_they_were():
     ],
 )
 def test_wrong_arrays_are_named(change, message):
-    """A wrong shape or dtype is an error that says which array, not a wrong answer."""
+    """A wrong shape or dtype is an error that names the array, not a wrong result."""
     with pytest.raises(ValueError, match=message):
         flag_jumps(*change(quiet_ramps((1, 5, 4, 4))), backend=get_backend("numpy", n_threads=1))
 
@@ -291,7 +291,7 @@ def test_step_skips_short_ramps_and_missing_references():
 
 
 def test_step_hands_large_events_over():
-    """The function for large events gets the step's arrays after the search, and its number enters the metadata."""
+    """The function for large events gets the step's arrays after the search, and its number is in the metadata."""
     ramps = quiet_ramps((2, 8, 5, 6))
     ramps[0][1, 3:, 2, 2] += 200
     seen = []
@@ -313,7 +313,7 @@ def test_step_hands_large_events_over():
 
 
 def test_missing_gain_is_flagged():
-    """NaN, zero and negative gains make the pixel unusable, as jwst has it."""
+    """NaN, zero and negative gains make the pixel unusable, as in jwst."""
     pixeldq = np.full((1, 4), 8, np.uint32)
     flag_missing_gain(pixeldq, np.array([[2, np.nan, 0, -1]], np.float32))
     np.testing.assert_array_equal(pixeldq, [[8] + 3 * [8 | NO_GAIN_VALUE | DO_NOT_USE]])

@@ -1,4 +1,4 @@
-"""Snowballs and showers that are truly there: found, and flagged as jwst's JumpStep flags them, on every backend."""
+"""Simulated snowballs and showers: found, and flagged as by jwst's JumpStep, on every backend."""
 
 from functools import partial
 
@@ -14,12 +14,12 @@ from gpucoron.parameters import resolve
 from gpucoron.steps import STEPS, jump
 from tests.cases.jump import run_jwst_step
 
-#: parameters of ours that jwst does not have
+#: parameters of gpucoron that jwst lacks
 OWN = ("apply_max_shower_amplitude", "apply_minimum_groups")
 
 
 def quiet_ramps(rng, shape, *, slope, gain, readnoise):
-    """Make ramps of ``slope`` DN a group with photon and read noise; ``readnoise`` is that of a difference, DN."""
+    """Make ramps of ``slope`` DN per group with photon and read noise; ``readnoise`` is that of a difference, DN."""
     nints, ngroups, ny, nx = shape
     electrons = np.cumsum(rng.poisson(slope * gain, shape), axis=1)
     data = electrons / gain + rng.normal(0, readnoise / np.sqrt(2), shape) + 1000
@@ -40,14 +40,14 @@ def make_snowballs(rng, shape=(3, 8, 90, 96)):
         if core:
             data[integration, group:, disk(shape, y, x, core)] = 60000
             groupdq[integration, group:, disk(shape, y, x, core)] |= SATURATED
-    # what an expanded core finds there
+    # covered by an expanded core
     groupdq[0, 5, 45:50, 56] |= DO_NOT_USE
     groupdq[0, :, 46, 38] |= PERSISTENCE
     return data, groupdq, gain, readnoise
 
 
 def make_showers(rng, shape=(2, 14, 80, 90), *, electrons=25.0):
-    """Make two faint showers of radius 9, some two sigma each, and unusable groups of all kinds."""
+    """Make two faint showers of radius 9, about two sigma per pixel, and unusable groups of all kinds."""
     data, groupdq, gain, readnoise = quiet_ramps(rng, shape, slope=10, gain=4.0, readnoise=2.0)
     showers = np.zeros(shape, bool)
     for integration, group, y, x in ((0, 5, 30, 35), (1, 9, 50, 60)):
@@ -64,7 +64,7 @@ def make_showers(rng, shape=(2, 14, 80, 90), *, electrons=25.0):
 
 
 def run_ours(ramps, backend, *, nframes=1, group_time=5.3452, pixeldq=None, **parameters):
-    """Run our step on copies; return the outcome, and groupdq on the host."""
+    """Run gpucoron's step on copies; return the outcome, and groupdq on the host."""
     data, groupdq, gain, readnoise = (backend.to_device(array.copy()) for array in ramps)
     exposure = Exposure(
         data=data,
@@ -80,7 +80,7 @@ def run_ours(ramps, backend, *, nframes=1, group_time=5.3452, pixeldq=None, **pa
 
 
 def compare(tmp_path, ramps, backend, **parameters):
-    """Hold flags and the number of events to jwst's; return groupdq and the number in the metadata."""
+    """Compare flags and the number of events with jwst; return groupdq and the number in the metadata."""
     theirs = run_jwst_step(tmp_path, ramps, **parameters)
     outcome, groupdq, pixeldq = run_ours(ramps, backend, **parameters)
     np.testing.assert_array_equal(groupdq, theirs.groupdq)
@@ -108,10 +108,10 @@ def test_snowballs_are_jwsts(tmp_path, backend, parameters):
     ramps = make_snowballs(np.random.default_rng(1))
     _, plain, _ = run_ours(ramps, backend)
     found, events = compare(tmp_path, ramps, backend, expand_large_events=True, **parameters)
-    # where both are looked for, the number is that of the showers
+    # if both are searched, the number is that of the showers
     assert events > 0 or "find_showers" in parameters
     new = (found & ~plain) != 0
-    # beyond the jump's own radius, in its own group
+    # beyond the radius of the jump, in its group
     assert (new[0, 3] & ~disk(ramps[0].shape, 45, 50, 12)).any()
     core = disk(ramps[0].shape, 45, 50, 3)
     next_integration = ((found[1, :, core] & JUMP_DET) != 0).all(axis=0)
@@ -121,7 +121,7 @@ def test_snowballs_are_jwsts(tmp_path, backend, parameters):
         np.testing.assert_array_equal(next_integration, (np.arange(8) >= 1) & (np.arange(8) < masked))
     else:
         assert not next_integration.any()
-    # a core that is more than one pixel larger, from its group on
+    # a core larger by more than one pixel, from its group on
     grown = disk(ramps[0].shape, 45, 50, 6) & ~disk(ramps[0].shape, 45, 50, 5)
     if "sat_required_snowball" not in parameters and "min_sat_radius_extend" not in parameters:
         assert ((found[0, 3:, grown] & SATURATED) != 0).mean() > 0.5
@@ -149,7 +149,7 @@ def test_showers_are_jwsts(tmp_path, backend, shape, parameters):
 
 @pytest.mark.parity
 def test_showers_where_no_jumps_were_searched(tmp_path, backend):
-    """With an integration that is lost nothing is searched; stcal then looks for showers in all groups' data."""
+    """With a bad integration nothing is searched; stcal then searches showers in the data of all groups."""
     ramps, _ = make_showers(np.random.default_rng(3), (3, 14, 80, 90))
     ramps[1][2, 1:] |= DO_NOT_USE
     found, events = compare(tmp_path, ramps, backend, find_showers=True, group_time=2.775)
@@ -171,7 +171,7 @@ def test_reference_pixels_have_no_showers(backend):
 
 
 def test_max_shower_amplitude_applies_on_request(backend):
-    """jwst's answer does not depend on it; applied, it bounds what a shower may change."""
+    """jwst's result does not depend on it; if applied, it limits how much a shower may change."""
     ramps, showers = make_showers(np.random.default_rng(5))
     options = {"find_showers": True, "group_time": 0.5}
 

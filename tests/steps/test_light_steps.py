@@ -1,4 +1,4 @@
-"""The light steps against jwst's own, on small arrays: data to the bit, flags, and what is skipped."""
+"""The light steps compared with jwst's, on small arrays: data to the bit, flags, and skips."""
 
 from dataclasses import replace
 
@@ -175,7 +175,7 @@ def test_ipc(rng, instrument, xstart, ystart, kernel_shape, per_pixel):
     assert_same(exposure, model)
     np.testing.assert_array_equal(in_chunks, exposure.data)
     assert tuple(edges) == tuple(get_num_ref_pixels(model))
-    # Reference pixels stay as they are.
+    # Reference pixels are not changed.
     science = np.zeros((NY, NX), bool)
     science[edges.bottom : NY - edges.top, edges.left : NX - edges.right] = True
     np.testing.assert_array_equal(exposure.data[..., ~science], original[..., ~science])
@@ -252,7 +252,7 @@ def test_charge_migration(rng, ngroups, threshold):
     from jwst.charge_migration import ChargeMigrationStep
 
     exposure = make_exposure(rng, 2, ngroups)
-    # Signals need not rise, and exactly DO_NOT_USE keeps a group from counting.
+    # Signals need not increase, and only DO_NOT_USE alone excludes a group.
     exposure.data[rng.random(exposure.data.shape) < 0.2] = 5000
     exposure.data[0, 1, :, :2] = np.nan
     exposure.groupdq[rng.random(exposure.data.shape) < 0.3] = DO_NOT_USE
@@ -292,7 +292,7 @@ def test_gain_scale(rng, factor, in_reference):
     assert np.array_equal(exposure.rate.rate, rate_before) == (used is None)
 
 
-# What is skipped
+# skipped steps
 
 
 @pytest.mark.parametrize(

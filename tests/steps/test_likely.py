@@ -38,7 +38,7 @@ def fit_with_stcal(arrays, *, with_zeroframe, with_dark):
     ramps.set_meta("NIRCAM", times["frame_time"], group_time, times["groupgap"], times["nframes"], 0)
     ramps.set_dqflags(dqflags.pixel)
     if "read_times" in arrays:
-        # stcal edits the list
+        # stcal changes the list
         ramps.read_pattern = [np.atleast_1d(times) for times in arrays["read_times"]]
     with np.errstate(all="ignore"):
         image, cube, _ = ramp_fit_data(
@@ -77,7 +77,7 @@ def test_likely_is_stcals(backend, case, with_zeroframe, with_dark, caplog):
 
 
 def assert_same_fit(backend, exposure, arrays, image, cube, groupdq):
-    """Hold flags to equality with stcal's, and rates, errors and chi-square, summed in another order, to 1e-5."""
+    """Compare flags with stcal for equality, and rates, errors and chi-square, summed in another order, to 1e-5."""
     for name in ("data", "groupdq", "pixeldq", "zeroframe", "average_dark_current"):
         value = getattr(exposure, name)
         setattr(exposure, name, None if value is None else backend.to_device(value.copy()))
@@ -122,9 +122,9 @@ def test_explicit_read_times_go_before_the_pattern():
 
 @pytest.mark.parity
 def test_a_ramp_does_not_depend_on_its_row():
-    """Rounding decides between its last differences: stcal sums otherwise where no other ramp of the row is left.
+    """Rounding selects among its last differences: stcal sums differently if no other ramp of the row is left.
 
-    Then one of its ramps loses another difference alone than among others; ours have what stcal's have among others.
+    Then one of its ramps loses another difference alone than in a row; gpucoron's is always as in stcal's row.
     """
     rng, times = np.random.default_rng(0), PATTERNS["one read"] + [1.07 * 9]
     drawn = draw_diffs(rng, times, 1500, faintest=-2, jumps=0.8, used=0.5)
@@ -132,7 +132,7 @@ def test_a_ramp_does_not_depend_on_its_row():
     row = mask_with_stcal(diffs.copy(), times, sig, used)
     alone = [mask_with_stcal(diffs[:, k : k + 1].copy(), times, sig[k : k + 1], used[:, k : k + 1]) for k in range(20)]
     if numpy_has_these_bits():
-        # elsewhere other ramps are on edge
+        # elsewhere other ramps are close to a threshold
         assert (np.concatenate(alone, axis=1) != row).any(axis=0).sum() == 1
     for k in (slice(None), *(slice(k, k + 1) for k in range(20))):
         fit = BACKEND.fit_likelihood(diffs[:, k].copy(), times, sig[k], diffs2use=used[:, k], rules="stcal")

@@ -1,4 +1,4 @@
-"""linearity against stcal."""
+"""linearity compared with stcal."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ SHAPE = (3, 6, 24, 20)
 
 
 def coefficients(rng, n, sign):
-    """Make coefficients of a realistic size, some of them unusable in one way or another."""
+    """Make coefficients of realistic size, some of them unusable for different reasons."""
     coeffs = rng.normal(1, 0.2, (n, *SHAPE[2:])) * (10.0 ** -(5 * np.arange(n)))[:, None, None] * sign
     coeffs[0] = rng.normal(0, 1, SHAPE[2:])
     coeffs[1] = rng.normal(1, 0.01, SHAPE[2:])
@@ -29,7 +29,7 @@ def make_case(rng):
     ramps = np.arange(1, SHAPE[1] + 1)[:, None, None] * rng.gamma(1, 3000, (SHAPE[0], 1, *SHAPE[2:]))
     data = (ramps + rng.normal(0, 20, SHAPE)).astype(np.float32)
     data[rng.random(SHAPE) < 0.01] = np.nan
-    # Saturation: none, from some group on, all groups, and now and then not monotonic.
+    # Saturation: none, from some group on, in all groups, and sometimes not monotonic.
     since = rng.integers(0, 15, SHAPE[0:1] + SHAPE[2:])
     groupdq = np.where(np.arange(SHAPE[1])[:, None, None] >= since[:, None], SATURATED, 0).astype(np.uint8)
     groupdq[rng.random(SHAPE) < 0.03] ^= SATURATED
@@ -96,7 +96,7 @@ def test_same_bits_as_stcal(rng, monkeypatch, n_coeffs, with_inverse, nframes, n
 
 
 def test_reads_matter(rng):
-    """Guards the parity test: the read-averaged form must differ from the plain polynomial."""
+    """A check of the parity test: the read-averaged form must differ from the plain polynomial."""
     data, groupdq, *_ = make_case(rng)
     coeffs = np.zeros((3, *SHAPE[2:]), np.float32)
     coeffs[1], coeffs[2] = 1, 2e-6
@@ -110,7 +110,7 @@ def test_reads_matter(rng):
 
 
 def test_one_group_takes_the_polynomial(rng):
-    """stcal fails on a single group of averaged reads; the polynomial is what can be done."""
+    """stcal fails on a single group of averaged reads; gpucoron applies the polynomial."""
     data = rng.normal(9000, 500, (2, 1, 5, 4)).astype(np.float32)
     coeffs = np.full((3, 5, 4), [[[0]], [[1]], [[1e-6]]], np.float32)
     expected = data + np.float32(1e-6) * data * data

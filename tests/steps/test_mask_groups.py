@@ -1,4 +1,4 @@
-"""mask_groups: the choices of spaceKLIP's functions, its faults put right, and the step that applies a mask."""
+"""mask_groups: the choices of spaceKLIP's functions, corrections of its faults, and the step that applies a mask."""
 
 from dataclasses import replace
 
@@ -61,12 +61,12 @@ def test_advanced_is_spaceklips(oracle, crop, edge, threshold):
     assert match.peak == oracle[f"peak_{case}"]
     np.testing.assert_array_equal(match.regions, oracle[f"regions_{case}"])
     assert 0.1 < match.regions.mean() < 0.9
-    # With its fault put back, that the whole ring counts as bright, all pixels keep what they keep there.
+    # With its fault restored, that the whole ring counts as bright, all pixels keep the same groups as there.
     everywhere = replace(match, regions=np.ones_like(match.regions))
     for name in ("ref0", "ref1", "bg"):
         kept = keep_by_brightness(cores[name], everywhere, edgewidth=edge, is_background=name == "bg")
         np.testing.assert_array_equal(kept, oracle[f"kept_{name}_{case}"])
-        # Without it fewer pixels are masked: the bright part of the ring is brighter than all of it.
+        # Without it fewer pixels are masked: the bright part of the ring is brighter than the whole ring.
         right = keep_by_brightness(cores[name], match, edgewidth=edge, is_background=name == "bg")
         assert (right >= kept).mean() > 0.9
 
@@ -90,7 +90,7 @@ def test_prepare_masks_is_the_sum_of_its_parts(oracle):
 
 
 def make_ramp(name, kind, flux, ngroups=8, nints=2, shape=(64, 64), center=(32.5, 32.5)):
-    """Make a raw exposure whose signal grows in proportion to time: a disc of ``flux`` DN a group on a background."""
+    """Make a raw exposure with a signal proportional to time: a disc of ``flux`` DN per group on a background."""
     rows, columns = np.indices(shape)
     image = 20 + flux * np.exp(-np.hypot(rows - 31.5, columns - 31.5) / 12)
     data = 4000 + image * np.arange(1, ngroups + 1)[:, None, None] + np.zeros((nints, 1, 1, 1))
@@ -105,7 +105,7 @@ def test_brighter_references_lose_their_late_groups(method):
     masks = prepare_masks("c1", science, references, mask_method=method)
     for exposure in references:
         mask = masks[exposure.name]
-        # Each by its own number of groups, whatever that of the last reference is.
+        # Each reference by its own number of groups, independent of the last reference.
         assert mask.shape[1] == exposure.data.shape[1]
         middle = mask[0, :, mask.shape[2] // 2, mask.shape[3] // 2]
         np.testing.assert_array_equal(middle, np.arange(exposure.data.shape[1]) >= 4)
@@ -124,8 +124,8 @@ def test_science_is_masked_only_where_asked_for_and_brighter(method):
     assert list(masks) == ["b"]
 
 
-def test_custom_group_is_what_is_kept():
-    """N groups are kept, not N + 1; neither SCI nor REF is needed, for nothing is compared."""
+def test_custom_group_is_the_number_of_kept_groups():
+    """N groups are kept, not N + 1; neither SCI nor REF is needed, because nothing is compared."""
     exposures = [make_ramp("b", "REF", 100, ngroups=6), make_ramp("g", "REF_BG", 1, ngroups=3)]
     masks = prepare_masks("c1", [make_ramp("a", "SCI", 1)], exposures, mask_method="custom", custom_group=4)
     assert set(masks) == {"b", "g"}
@@ -136,7 +136,7 @@ def test_custom_group_is_what_is_kept():
 
 
 def test_concatenations_leave_nothing_behind():
-    """The second concatenation's answer does not depend on the first's."""
+    """The result for the second concatenation does not depend on the first."""
     science = [make_ramp("a", "SCI", 500)]
     near, far = [make_ramp("b", "REF", 700)], [make_ramp("b", "REF", 2000)]
     options = {"mask_method": "advanced"}
@@ -166,7 +166,7 @@ def test_exposures_are_read_once_and_one_at_a_time():
 def test_numbers_follow_the_brightness():
     """From n_faint at the faintest bright pixel of the ring to n_bright at the peak, and n_bright beyond it."""
     last = np.zeros((12, 12))
-    # The ring's bright region holds 10, the rest of the ring 0; the peak near the center is 50.
+    # The bright part of the ring is 10, the rest of the ring 0; the peak near the center is 50.
     last[2:10, 2:10] = 0
     last[2, 2:10] = 10
     last[5, 5], last[5, 6], last[6, 6] = 50, 30, 29.9
@@ -178,23 +178,23 @@ def test_numbers_follow_the_brightness():
     kept = keep_by_brightness(core, match, edgewidth=2)
     assert (kept[5, 5], kept[5, 6], kept[6, 6], kept[2, 4], kept[11, 0]) == (2, 4, 4, 6, 6)
     assert kept[0, 0] == kept[4, 4] == 9
-    # The peer gives a pixel brighter than the peak, here a hot one outside, the number of the faint ones.
+    # spaceKLIP gives a pixel brighter than the peak, here a hot one outside, the number of the faint ones.
     assert kept[0, 5] == 2
     background = keep_by_brightness(core, match, edgewidth=2, is_background=True)
     assert (background[5, 5], background[2, 4], background[0, 0]) == (4, 6, 9)
-    # More groups than the exposure has cannot be kept.
+    # An exposure cannot keep more groups than it has.
     short = replace(core, groups=np.zeros((3, 8, 8)))
     assert keep_by_brightness(short, match, edgewidth=2).max() == 3
-    # Without any contrast all bright pixels are like the brightest.
+    # Without contrast all bright pixels are treated like the brightest.
     flat = replace(core, last=np.full((12, 12), 5.0))
     assert (keep_by_brightness(flat, match, edgewidth=2) == 2).all()
 
 
 def test_basic_by_hand():
-    """The exposure with the nearest group of all decides, by the median over its integrations; then the median."""
+    """The exposure with the closest group decides, by the median over its integrations; then the median."""
     first = np.array([[0, 10, 20, 30], [0, 18, 40, 60], [0, 40.5, 90, 99]])
     second = np.array([[0, 16, 17, 19.5]])
-    # 19 is nearest to the second's last group; 40 to the first's, in groups 3, 2 and 1 of its integrations.
+    # 19 is closest to the last group of the second exposure; 40 to the first, in groups 3, 2 and 1 of its integrations.
     others = [np.array([[0, 0, 19], [5, 5, 40]]), np.array([[7, 40]])]
     assert choose_groups_basic([first, second], others) == 3
     assert choose_groups_basic([first, second], others[:1]) == 3
@@ -202,7 +202,7 @@ def test_basic_by_hand():
 
 
 def test_first_region_serves_for_all_references():
-    """In one science exposure's region the reference reaches the level in group 2, in the other's it never does."""
+    """In one science exposure's region the reference reaches the level in group 2, in the other's never."""
     science, reference = np.full((2, 1, 8, 8), 30.0), np.zeros((4, 8, 8))
     science[0, 0, 0, 0] = science[1, 0, 7, 7] = 31
     reference[:, :2, :2] = 15 * np.arange(4)[:, None, None]
@@ -240,7 +240,10 @@ def test_a_missing_type_names_the_concatenation(method):
         ({"mask_method": "custom"}, "c1: mask_method 'custom' needs custom_group"),
         ({"mask_method": "custom", "custom_group": 0}, "at least 1, not 0"),
         ({"edgewidth": 20}, "edgewidth must lie between 0 and cropwidth, 20, not be 20"),
-        ({"cropwidth": 40}, r"c1: a: a cropwidth of 40 around CRPIX \(32.5, 32.5\) leaves the image of 64 x 64 pixels"),
+        (
+            {"cropwidth": 40},
+            r"c1: a: a cropwidth of 40 around CRPIX \(32.5, 32.5\) exceeds the image of 64 x 64 pixels",
+        ),
         ({"mask_method": "advanced", "threshold": 99.9, "edgewidth": 3}, "c1: no pixel above the 99.9th percentile"),
     ],
 )

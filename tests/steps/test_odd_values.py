@@ -1,7 +1,7 @@
-"""Every declared parameter at its odd values: a plain error before any work, or a result; jwst's where it gives one.
+"""Odd values of every declared parameter: a clear error before any work, or a result, which is jwst's if it has one.
 
-All of them are settled at every run; the steps run, beside jwst's own, for a few of those that are accepted, and for
-all of them with ``--full-parity``, which prints the numbers.
+All of them are resolved in every run; some of the accepted ones are also run with jwst for comparison, and all of them
+with ``--full-parity``, which prints the numbers.
 """
 
 from collections import Counter
@@ -24,14 +24,14 @@ from tests.steps.odd_values import MATTERS, QUICK, make_files, values_for
 
 ARRAYS = ("data", "groupdq", "pixeldq", "dq", "err", "var_poisson", "var_rnoise")
 EXPOSURES = {"nircam": ("NIRCAM", "SUB320A335R", "RAPID", 6, 2), "miri": ("MIRI", "MASK1550", "FASTR1", 8, 2)}
-#: one that the parameter's declaration refuses, for every way to give one
+#: a value that the declaration of the parameter refuses, for every entry point
 REFUSED = {"jump": {"extend_outer_radius": 0}}
 WORDS = r"jump\.extend_outer_radius: expected float, from 0\.01 to 256, got "
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """Stand in a folder with the files that odd values name."""
+    """Change to a folder with the files that odd values name."""
     make_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -43,7 +43,7 @@ def cases(exposures):
 
 
 def settled(step, name, value):
-    """Say 'accepted', or 'refused' where the error is plain: one line that names step and parameter."""
+    """Return 'accepted', or 'refused' if the error is clear: one line that names step and parameter."""
     steps = {step: {"skip": False, name: value}}
     try:
         engine.settle(steps=steps)
@@ -105,12 +105,12 @@ def test_bounds():
         ("emicorr", "user_supplied_reffile", "missing.asdf", "there is no such file; give ASDF, or do without"),
         ("emicorr", "onthefly_corr_freq", [0.0], "each from 0.01 to 50000"),
         ("subtract_1overf", "user_mask", "folder", "it is a folder; give NPY"),
-        ("dq_init", "user_supplied_dq", "fifo", "it is no regular file"),
-        ("dq_init", "user_supplied_dq", "text", "it is no FITS file"),
-        ("jump", "override_gain", "/dev/null", "it is no regular file"),
-        ("persistence", "persistence_array_file", "text", "it is no ASDF file"),
-        ("persistence", "save_persistence", "no/such/folder/x.asdf", "there is no folder no/such/folder to write to"),
-        ("ramp_fit", "int_name", "x" * 300, "no file can have so long a name"),
+        ("dq_init", "user_supplied_dq", "fifo", "it is not a regular file"),
+        ("dq_init", "user_supplied_dq", "text", "it is not in FITS format"),
+        ("jump", "override_gain", "/dev/null", "it is not a regular file"),
+        ("persistence", "persistence_array_file", "text", "it is not in ASDF format"),
+        ("persistence", "save_persistence", "no/such/folder/x.asdf", "there is no writable folder no/such/folder"),
+        ("ramp_fit", "int_name", "x" * 300, "the file name is too long"),
         ("dark_current", "dark_output", "a\0b", "expected string"),
         ("jump", "post_hooks", "nothing.at.all", "cannot be imported"),
         ("subtract_1overf", "companions", [1.0, 2.0, 3.0], "pairs x, y, got 3 numbers"),
@@ -121,11 +121,11 @@ def test_files_are_looked_at_before_any_work(step, name, value, words, here):
         engine.settle(steps={step: {"skip": False, "persistence_time": 9, name: value} if step == "persistence" else {
             "skip": False, name: value}})  # fmt: skip
     if name not in ("post_hooks", "background_box_size", "onthefly_corr_freq", "dark_output"):
-        # of a step that does not run, no file is read or written
+        # for a step that does not run, no file is read or written
         engine.settle(steps={step: {"skip": True, name: value}})
 
 
-def test_what_stands_for_no_file(here):
+def test_values_that_mean_no_file(here):
     for value in (None, "None", "none"):
         parameters, _of_run, _files = engine.settle(steps={"clean_flicker_noise": {"skip": False, "user_mask": value}})
         assert parameters["clean_flicker_noise"].user_mask is None
@@ -139,7 +139,7 @@ def test_what_stands_for_no_file(here):
 
 
 class TestEveryWay:
-    """The same check, however a value comes."""
+    """The same check for every way to give a value."""
 
     def test_by_attribute(self, cases):
         pipeline = gpucoron.Coron1Pipeline()
@@ -152,14 +152,14 @@ class TestEveryWay:
             gpucoron.Coron1Pipeline.call(str(cases["nircam"].path), steps=REFUSED)
 
     def test_by_run_single_file(self, cases, tmp_path):
-        """Before the exposure is read, or its products have a folder."""
+        """Before the exposure is read, or a folder for its products is made."""
         with pytest.raises(ParameterError, match=WORDS):
             gpucoron.run_single_file(cases["nircam"].path, tmp_path / "out", steps=REFUSED)
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize("command", ["run", "batch"])
     def test_by_the_command_line(self, command, tmp_path, capsys):
-        """No file is looked at, and none is made: it is no matter of the file."""
+        """No file is read or written, because the error does not depend on the file."""
         output = tmp_path / "out"
         assert main([command, "no_such_uncal.fits", "-o", str(output), "--set", "jump.extend_outer_radius=0"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
@@ -185,7 +185,9 @@ class TestEveryWay:
         ("miri", "dq_init", {"user_supplied_dq": "bare.fits"}, "user_supplied_dq"),
     ],
 )
-def test_what_does_not_go_with_the_exposure_ends_before_the_first_step(instrument, step, settings, words, here, cases):
+def test_parameters_that_contradict_the_exposure_fail_before_the_first_step(
+    instrument, step, settings, words, here, cases
+):
     case, done = cases[instrument], []
     with case.cache.activate():
         run = engine.plan(Exposure.read(case.path), steps={step: {"skip": False, **settings}}, backend="numpy")
@@ -220,7 +222,7 @@ def _cases(full):
 
 @pytest.fixture(scope="module")
 def ramps(cases):
-    """Make ramps on which the steps find something: hits, a snowball's core, a glow, lost groups."""
+    """Make ramps with features for the steps: hits, the core of a snowball, a glow, bad groups."""
     from stdatamodels.jwst.datamodels import RampModel
 
     made = {}
@@ -264,7 +266,8 @@ def assert_same(ours, theirs, rtol=0):
         assert set(right) <= set(left)
         for key, due in right.items():
             if rtol and due.dtype.kind == "f":
-                # a rate of 0 is a sum of differences that cancel but for rounding, by the order of the sum
+                # a rate of 0 is a sum of differences that cancel except for rounding, which depends on the order of the
+                # sum
                 np.testing.assert_allclose(left[key], due, rtol=rtol, atol=1e-12, equal_nan=True, err_msg=key)
             else:
                 np.testing.assert_array_equal(left[key], due, err_msg=key)
@@ -272,7 +275,7 @@ def assert_same(ours, theirs, rtol=0):
 
 @pytest.mark.parity
 def test_accepted_values_give_jwsts_result(odd, cases, ramps, tmp_path, monkeypatch):
-    """And the same bits with little memory, by chunks of rows from scratch files, and from the kernels."""
+    """And the same bits with little memory, in chunks of rows from scratch files, and with the kernels."""
     from jwst.pipeline import Detector1Pipeline
 
     instrument, step, settings, name, value = odd
@@ -287,6 +290,6 @@ def test_accepted_values_give_jwsts_result(odd, cases, ramps, tmp_path, monkeypa
             return  # jwst's growth fails on a smaller image, or takes hours
         theirs = Detector1Pipeline.step_defs[step].call(model.copy(), skip=False, save_results=False, **values)
     theirs = [each for each in (theirs if isinstance(theirs, tuple) else (theirs,)) if each is not None]
-    # the sums of LIKELY and the powers of the weights are taken in another order, as in docs/parity.md
+    # LIKELY and the powers of the weights are summed in another order, as in docs/parity.md
     rtol = {"OLS_C": 2e-6, "LIKELY": 1e-5}[values.get("algorithm", "OLS_C")] if step == "ramp_fit" else 0
     assert_same(found, arrays_of(*theirs), rtol)

@@ -1,4 +1,4 @@
-"""refpix with pseudo-reference pixels: rows as spaceKLIP takes them, columns as a correction of their own."""
+"""refpix with pseudo-reference pixels: rows as in spaceKLIP, columns as a separate correction."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def make_facts(**changed):
 
 
 def make_exposure(rng, facts):
-    """Make a drifting ramp with row noise, bright outliers, bad pixels and a ZEROFRAME with holes."""
+    """Make a drifting ramp with row noise, bright outliers, bad pixels and a ZEROFRAME with zeros."""
     shape = (2, 3, facts.ysize, facts.xsize)
     data = rng.normal(12000, 20, shape) + rng.normal(0, 100, shape[:2])[..., None, None]
     data += rng.normal(0, 40, shape[:3])[..., None] + 50 * (np.arange(facts.xsize) % 2)
@@ -121,7 +121,7 @@ def test_off_is_jwsts_step(rng, asked):
 
 
 def side_by_jwst(ramp, pixeldq, columns, length):
-    """Smooth the columns of each group with jwst's own running median: (ngroups, ny)."""
+    """Smooth the columns of each group with jwst's running median: (ngroups, ny)."""
     from jwst.refpix.reference_pixels import NIRDataset
 
     dataset = NIRDataset.__new__(NIRDataset)
@@ -143,7 +143,7 @@ def test_sides_as_jwsts_full_frames(rng, asked, left, right):
     from jwst.refpix.reference_pixels import NIRDataset
 
     exposure, parameters = make_exposure(rng, make_facts()), make_parameters(**asked)
-    # Rows without a good pixel on one side, or on both, within the whole window.
+    # Rows without a good pixel on one side, or on both, in the whole window.
     exposure.pixeldq[:16, :6] |= DO_NOT_USE
     exposure.pixeldq[:14, 33:] |= DO_NOT_USE
     rows_only = copy_of(exposure)
@@ -168,7 +168,7 @@ def test_sides_as_jwsts_full_frames(rng, asked, left, right):
 
 
 def test_sides_take_out_noise_of_rows(rng):
-    """Noise that lasts over a few rows goes; that of single rows is smoothed over and stays."""
+    """Noise common to a few rows is removed; that of single rows is smoothed and stays."""
     facts = make_facts(ysize=200)
     slow = np.cumsum(rng.normal(0, 3, (2, 3, facts.ysize)), axis=2).astype(np.float32)
     exposure = make_exposure(rng, facts)
@@ -179,7 +179,7 @@ def test_sides_take_out_noise_of_rows(rng):
 
 
 def test_zeros_of_the_zeroframe(rng):
-    """They mean bad data: they stay, and they do not enter the running median."""
+    """They mean bad data: they are kept, and excluded from the running median."""
     exposure = make_exposure(rng, make_facts())
     zeroframe = np.full_like(exposure.zeroframe, 100)
     zeroframe[:, 18:] += 7
@@ -188,14 +188,14 @@ def test_zeros_of_the_zeroframe(rng):
     bad = zeroframe == 0
     refpix.run(exposure, {}, make_parameters(nlower=4, nupper=0, nleft=4, odd_even_columns=False), BACKEND)
     np.testing.assert_array_equal(exposure.zeroframe[bad], 0)
-    # All of a row's level is in its one good column on the left.
+    # The only good column on the left has all of the level of a row.
     np.testing.assert_allclose(exposure.zeroframe[~bad], 0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("placed", "expected"),
     [
-        # coronagraphic subarrays lie far from every edge
+        # coronagraphic subarrays are far from every edge
         ({"xstart": 814, "ystart": 1502, "xsize": 320, "ysize": 320}, (4, 4, 4, 4)),
         ({"xstart": 1, "ystart": 1, "xsize": 64, "ysize": 64}, (4, 0, 4, 0)),
         ({"xstart": 1887, "ystart": 3, "xsize": 160, "ysize": 160}, (2, 0, 0, 2)),

@@ -1,4 +1,4 @@
-"""Ramp fitting: flags, rates and variances equal to stcal's OLS_C, for any tile and thread; the step's own rules."""
+"""Ramp fitting: flags, rates and variances equal to stcal's OLS_C, for any tile and thread; and the step."""
 
 import logging
 
@@ -43,7 +43,7 @@ def test_everything_at_once(nints, ngroups, flagged):
         if not dark:
             del arrays["dark_current"]
         if suppress and ngroups == 1:
-            continue  # neither stcal's caller nor ours suppresses then
+            continue  # then neither stcal's caller nor gpucoron suppresses
         fit_and_compare(arrays, suppress_one_group=suppress, nframes=(1, 8, 4, 2)[seed])
 
 
@@ -59,7 +59,7 @@ def test_odd_shapes(shape):
 @pytest.mark.parametrize("nx", [1, 2, 5])
 @pytest.mark.parametrize("flags", [GOOD, PERSISTENCE])
 def test_a_constant_ramp_has_the_same_rounding_noise(nx, flags):
-    # Its slope is what is left by the order of the sums: about 1e-14 DN/s.
+    # Its slope is a rounding residual of the order of the sums: about 1e-14 DN/s.
     arrays = plain(nints=1, ngroups=41, nx=nx, rate=0.0)
     arrays["groupdq"][...] = flags
     arrays["data"] += np.float32(0.7)
@@ -155,7 +155,7 @@ def test_miri_groups(lost):
 @pytest.mark.parity
 @pytest.mark.parametrize(("late", "ngroups"), [(1, 4), (2, 5), (3, 12), (4, 30), (5, 5), (3, 5)])
 def test_first_groups_lost_in_most_pixels(late, ngroups):
-    """As rscd leaves MIRI's ramps: lost in most pixels, not in all; some lose one group more, some a later one."""
+    """As MIRI's ramps after rscd: bad in most pixels, not in all; some lose one group more, some a later one."""
     arrays = simulate(late, 3, ngroups, flagged=0.01)
     rng = np.random.default_rng(late)
     arrays["groupdq"][:, :late, rng.random(arrays["gain"].shape) < 0.9] = DO_NOT_USE
@@ -179,13 +179,13 @@ def test_tiles_and_threads_change_nothing(shape):
     arrays = simulate(3, *shape, flagged=0.05)
     arrays["groupdq"][:, :, :3] = 0  # tiles of clean ramps only
     arrays["groupdq"][:, :, 6:8] |= PERSISTENCE  # and of flagged ones only
-    arrays["groupdq"][:, :1, 8:11] = DO_NOT_USE  # most begin with the second group in some, not in others
+    arrays["groupdq"][:, :1, 8:11] = DO_NOT_USE  # most start with the second group in some, but not in others
     arrays["original_groupdq"] = arrays["groupdq"]
     before = {name: array.copy() for name, array in arrays.items()}
-    wanted = fit_ramps(NumpyDevice(1, tile_bytes=2**30), **arrays, settings=SETTINGS)
+    expected = fit_ramps(NumpyDevice(1, tile_bytes=2**30), **arrays, settings=SETTINGS)
     for n_threads, tile_bytes in ((1, 1), (3, 1), (2, 4 * 13 * shape[0] * shape[1] * 5)):
         products = fit_ramps(NumpyDevice(n_threads, tile_bytes=tile_bytes), **arrays, settings=SETTINGS)
-        for ours, theirs in zip(products, wanted, strict=True):
+        for ours, theirs in zip(products, expected, strict=True):
             for name in FIELDS:
                 assert getattr(ours, name).tobytes() == getattr(theirs, name).tobytes(), name
     for name, array in arrays.items():
@@ -194,17 +194,17 @@ def test_tiles_and_threads_change_nothing(shape):
 
 def test_block_size_changes_nothing(monkeypatch):
     arrays = simulate(4, 3, 12, flagged=0.1)
-    wanted = fit_ramps(NumpyDevice(1), **arrays, settings=SETTINGS)
+    expected = fit_ramps(NumpyDevice(1), **arrays, settings=SETTINGS)
     for samples in (1, 50, 1000):
         monkeypatch.setattr("gpucoron.backends.operations.ramp_fit.segments.BLOCK_SAMPLES", samples)
         products = fit_ramps(NumpyDevice(1), **arrays, settings=SETTINGS)
-        for ours, theirs in zip(products, wanted, strict=True):
+        for ours, theirs in zip(products, expected, strict=True):
             for name in FIELDS:
                 assert getattr(ours, name).tobytes() == getattr(theirs, name).tobytes(), name
 
 
 def test_a_straight_ramp_has_its_rate_and_variances():
-    """The textbook's numbers, not stcal's: rate, 12 R^2 / (n^3 - n), Poisson noise over the length."""
+    """The textbook values, not stcal's: rate, 12 R^2 / (n^3 - n), Poisson noise over the length."""
     arrays = plain(nints=4, ngroups=6, rate=8.0)
     rate, rateints = fit(**arrays, group_time=2.0, nframes=1, suppress_one_group=False)
     assert rate.rate[0, 0] == pytest.approx(4.0)
@@ -257,7 +257,7 @@ def test_weights_are_those_of_fixsen():
 
 @pytest.mark.parametrize("n", range(1, MOST_PLANES + 1))
 def test_median_network(n):
-    # Zeros and ones in every order up to 2^12 columns prove a network of comparisons; beyond, samples do.
+    # Zeros and ones in every order up to 2^12 columns prove a network of comparisons; larger ones are sampled.
     if n <= 12:
         planes = (np.arange(2**n) >> np.arange(n)[:, None] & 1).astype(float)
     else:
@@ -313,14 +313,14 @@ def test_find_usable_groups(caplog):
     groupdq[0, 0, 0, 0] = GOOD
     assert find_usable_groups(groupdq) == slice(0, 5)
     groupdq[:, 1:] |= DO_NOT_USE
-    assert find_usable_groups(groupdq) == slice(0, 5)  # of the groups at the end only the last one goes
+    assert find_usable_groups(groupdq) == slice(0, 5)  # only the last group at the end is removed
     groupdq[...] |= DO_NOT_USE
     assert find_usable_groups(groupdq) is None
     assert caplog.records[-1].levelname == "ERROR"
 
 
 def make_step_inputs(arrays, *, instrument="NIRCAM", gain_factor=None, **parameters):
-    """Make what the engine gives to the step, from copies."""
+    """Make the inputs of the step, from copies."""
     arrays = {name: array.copy() for name, array in arrays.items()}
     exposure = Exposure(
         data=arrays["data"],
@@ -340,7 +340,7 @@ def make_step_inputs(arrays, *, instrument="NIRCAM", gain_factor=None, **paramet
 
 
 def fit_model_with_stcal(arrays, *, instrument, suppress_one_group, firstgroup, lastgroup):
-    """Do with a RampModel what jwst's step does between the references and the products."""
+    """Process a RampModel like jwst's step between the references and the products."""
     from jwst.ramp_fitting.ramp_fit_step import set_groupdq
     from stcal.ramp_fitting.ramp_fit import ramp_fit
     from stdatamodels.jwst.datamodels import RampModel, dqflags

@@ -1,4 +1,4 @@
-"""apply_rateints_outliers: spaceKLIP's outliers, and a refit of the touched pixels with a full refit's bits."""
+"""apply_rateints_outliers: spaceKLIP's outliers, and a refit of the affected pixels with the bits of a full refit."""
 
 import copy
 
@@ -31,9 +31,9 @@ def test_outliers_are_spaceklips():
 
 
 def test_first_cut_not_the_second():
-    """The first cut, by the median absolute deviation, spares what a second one, by the rest's scatter, would take."""
+    """The first cut, by the median absolute deviation, keeps values that a second, by the rest's scatter, cuts."""
     cube = np.zeros((11, 1, 1), np.float32)
-    # MAD 4: the first cut lies at 3 x 4 / 0.6745 = 17.8; the others' standard deviation is 3.2.
+    # MAD 4: the first cut is at 3 x 4 / 0.6745 = 17.8; the standard deviation of the others is 3.2.
     cube[:, 0, 0] = (-4, -4, -4, -4, 0, 0, 4, 4, 4, 4, 17)
     assert not find_outliers(cube, sigma_cut=3).any()
     cube[10] = 18
@@ -42,12 +42,12 @@ def test_first_cut_not_the_second():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint16])
 def test_equal_values(dtype):
-    """Where most values are equal, the mean deviation takes the place of the MAD: 12.5 times it at 10 sigma."""
+    """If most values are equal, the mean deviation replaces the MAD: 12.5 times it at 10 sigma."""
     cube = np.full((20, 1, 3), 7, dtype)
     cube[3, 0, 0] += 100
     cube[4:6, 0, 1] += 100
     expected = np.zeros(cube.shape, bool)
-    # One of 20 lies at 20 times the mean deviation, two of 20 at 10 times it.
+    # One of 20 is at 20 times the mean deviation, two of 20 at 10 times it.
     expected[3, 0, 0] = True
     np.testing.assert_array_equal(find_outliers(cube), expected)
 
@@ -92,7 +92,7 @@ def make_exposure(rng, instrument="NIRCAM", *, shape=(14, 7, 9, 11), start=None,
     flux = 10 ** rng.uniform(1, 3, (ny, nx))
     data = rng.normal(0, 8, shape) + np.cumsum(rng.poisson(flux, shape), axis=1)
     if instrument == "MIRI":
-        # The first integration settles: it lies off all others, in every pixel.
+        # The first integration settles: it differs from all others, in every pixel.
         data[0] += np.arange(ngroups)[:, None, None] * 400
     for _ in range(6):
         integration, y, x = rng.integers(1, nints), rng.integers(ny), rng.integers(nx)
@@ -161,7 +161,7 @@ def assert_same_slopes(ours, expected, where=...):
 
 
 def refit_as_peer(exposure, references, fit):
-    """Do what spaceKLIP does after a fit: flag outliers in all groups, and fit everything again."""
+    """Repeat what spaceKLIP does after a fit: flag outliers in all groups, and fit everything again."""
     first = 1 if exposure.facts.instrument == "MIRI" else 0
     bad = np.zeros(exposure.rateints.rate.shape, bool)
     bad[first:] = find_outliers(exposure.rateints.rate[first:])
@@ -187,7 +187,7 @@ def test_refit_of_some_pixels_is_the_full_refit(rng, instrument, backend):
     assert_same_slopes(exposure, peer)
     np.testing.assert_array_equal(exposure.groupdq, peer.groupdq)
     np.testing.assert_array_equal(references["gain"].data, gain)
-    # ... and it did something: outliers and the image are others, and the flags say so.
+    # ... and it had an effect: outliers exist, the image has changed, and the flags show it.
     found = np.nonzero(bad & (once.rateints.rate > 5000))
     assert found[0].size >= 5
     assert (exposure.rateints.rate[found] != once.rateints.rate[found]).all()
@@ -197,12 +197,12 @@ def test_refit_of_some_pixels_is_the_full_refit(rng, instrument, backend):
 
 @pytest.mark.parametrize("instrument", ["NIRCAM", "MIRI"])
 def test_untouched_pixels_keep_their_first_fit(rng, instrument):
-    """With suppress_one_group a full refit would see flags that the first fit set or cleared itself."""
+    """With suppress_one_group a full refit would read flags that the first fit set or cleared."""
     exposure, references = make_exposure(rng, instrument), make_references(rng)
-    # A ramp with one good group, the rest lost to charge migration: its read noise depends on the flags of before.
+    # A ramp with one good group, the others lost to charge migration: its read noise depends on the earlier flags.
     exposure.groupdq[7, :, 6, 6] = CHARGELOSS | DO_NOT_USE
     exposure.groupdq[7, 2, 6, 6] = 0
-    # MIRI's first usable group loses its JUMP_DET, and only then is it good.
+    # MIRI's first usable group loses its JUMP_DET, and only then it is good.
     exposure.groupdq[8, :, 6, 7] = DO_NOT_USE
     exposure.groupdq[8, 1, 6, 7] = JUMP_DET
     fit = fit_by(BACKEND, suppress_one_group=True)
@@ -217,7 +217,7 @@ def test_untouched_pixels_keep_their_first_fit(rng, instrument):
 
 @pytest.mark.parametrize(("start", "has_first"), [(None, True), (1, True), (15, False)])
 def test_first_integration_of_miri(rng, start, has_first):
-    """It is neither compared nor an outlier, and stays in the products; a later segment does not hold it."""
+    """It is neither compared nor an outlier, and is kept in the products; a later segment does not contain it."""
     exposure, references = make_exposure(rng, "MIRI", start=start), make_references(rng)
     fit = fit_by(BACKEND)
     fit(exposure, references)
@@ -232,7 +232,7 @@ def test_first_integration_of_miri(rng, start, has_first):
 
 
 def test_all_touched_pixels_without_a_rate(rng):
-    """Pixels that are saturated in every integration are fitted again beside no other; the fit must not give up."""
+    """Pixels that are saturated in every integration are refitted alone; the fit must not fail."""
     exposure, references = make_exposure(rng, shape=(12, 5, 9, 11)), make_references(rng)
     exposure.data[:] = 100 * np.arange(5)[:, None, None] + rng.normal(0, 3, exposure.data.shape)
     exposure.groupdq[:] = 0
@@ -248,7 +248,7 @@ def test_all_touched_pixels_without_a_rate(rng):
 
 
 def test_groups_that_only_the_outliers_held(rng):
-    """Where the outliers were the last to use MIRI's first group, every pixel loses it, so every pixel is fitted."""
+    """If only the outliers used MIRI's first group, every pixel loses it, so every pixel is refitted."""
     exposure, references = make_exposure(rng, "MIRI"), make_references(rng)
     exposure.data[3, :, 1, 1] += np.arange(7) * 1e5
     exposure.groupdq[3, :, 1, 1] = 0

@@ -1,4 +1,4 @@
-"""refpix against jwst."""
+"""refpix compared with jwst."""
 
 import numpy as np
 import pytest
@@ -109,7 +109,7 @@ def test_nircam_subarrays_as_jwst(rng, placed, changed):
     facts, parameters = nircam_facts(**placed), make_parameters(**changed)
     data, pixeldq, zeroframe = nircam_arrays(rng, facts)
     if facts.xstart == 4:
-        # One column of reference pixels has one parity only, with which jwst fails; make a neighbour one too.
+        # One column of reference pixels has one parity only, for which jwst fails; also use a neighbouring column.
         pixeldq[:, 1] |= REFERENCE_PIXEL
     status, expected, expected_zeroframe = run_jwst(
         data, pixeldq, zeroframe if facts.zero_frame else None, facts, parameters
@@ -126,7 +126,7 @@ def test_nircam_subarrays_as_jwst(rng, placed, changed):
 
 
 def test_one_parity_only(rng):
-    """jwst fails where all good reference pixels lie in columns of one kind; all columns then share their mean."""
+    """jwst fails if all good reference pixels have one column parity; gpucoron uses their mean for all columns."""
     facts = nircam_facts(xstart=4, ystart=700, zero_frame=False)
     data, pixeldq, _ = nircam_arrays(rng, facts)
     alike = data.copy()
@@ -143,8 +143,7 @@ def miri_case(rng, case):
     pixeldq = np.zeros(data.shape[2:], np.uint32)
     pixeldq[rng.random(pixeldq.shape) < 0.02] = DO_NOT_USE
     if case == "constant":
-        # All differences of one reference column are equal: jwst goes on in float64 from there.
-        # The drift is large, so that the last bit of it shows.
+        # All differences of one reference column are equal: jwst continues in float64 from there.
         data[:, 1:] += 30000
         data[..., 2] = np.float32([1000.1, 31003.7, 31009.3])[:, None]
     if case == "missing":
@@ -201,7 +200,7 @@ def test_clipping_is_scipys(rng, size):
 
 
 def test_who_corrects_what(rng):
-    """MIRI subarrays are skipped; four outputs and full frames go to the function that was handed in."""
+    """MIRI subarrays are skipped; four outputs and full frames are passed to the given function."""
     data = np.zeros((1, 2, 32, 32), np.float32)
     exposure = Exposure(data=data, pixeldq=np.zeros((32, 32), np.uint32), facts=nircam_facts(instrument="MIRI"))
     assert refpix.run(exposure, {}, make_parameters(), BACKEND).status == "SKIPPED"

@@ -1,4 +1,4 @@
-"""saturation against stcal and jwst, and by itself."""
+"""saturation compared with stcal and jwst, and alone."""
 
 import itertools
 
@@ -95,17 +95,17 @@ def test_same_flags_as_stcal(rng, nframes, n_pix_grow_sat, with_bias, ngroups, n
 @pytest.mark.parametrize(
     ("ramp", "nframes", "expected"),
     [
-        # pass 1 only: single reads hide nothing
+        # pass 1 only: single reads are not averaged
         ((9000, 45000, 60000, 60000), 1, (0, 0, SATURATED, SATURATED)),
-        # pass 2: the second group reaches 50000 x 6.5 / 8, and the first foretold saturation, so pass 3 is silent
+        # pass 2: the second group reaches 50000 x 6.5 / 8, and the first predicted saturation, so pass 3 does nothing
         ((20000, 45000, 60000, 60000), 4, (0, DO_NOT_USE, SATURATED, SATURATED)),
         ((20000, 40000, 60000, 60000), 4, (0, 0, SATURATED, SATURATED)),
-        # pass 3: far below the diluted threshold, but a jump of more than a quarter of what is left to saturation
+        # pass 3: far below the diluted threshold, but a jump of more than a quarter of the remaining range
         ((9000, 29000, 60000, 60000), 4, (0, DO_NOT_USE, SATURATED, SATURATED)),
         ((9000, 19000, 60000, 60000), 4, (0, 0, SATURATED, SATURATED)),
-        # the first group foretells 10000 / 2.5 x 12 above the bias of 8000: saturation, and no surprise
+        # the first group predicts 10000 / 2.5 x 12 above the bias of 8000: expected saturation
         ((18000, 30000, 60000, 60000), 4, (0, 0, SATURATED, SATURATED)),
-        # the A/D floor, which does not go on, and a dip after saturation, which stays flagged
+        # the A/D floor, which does not propagate, and a dip after saturation, which stays flagged
         ((0, 9000, 60000, 9000), 4, (AD_FLOOR | DO_NOT_USE, 0, SATURATED, SATURATED)),
     ],
 )
@@ -133,7 +133,7 @@ def test_growth_is_stcals(rng, n_pixels):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (2, 2), (3, 2)])
 @pytest.mark.parametrize("n_pixels", [0, 1, 2, 6])
 def test_growth_on_tiny_images(shape, n_pixels):
-    """stcal fails on these; the definition of a dilation does not."""
+    """stcal fails on these; gpucoron follows the definition of a dilation."""
     mask = np.zeros(shape, bool)
     mask[0, 0] = True
     rows, columns = np.indices(shape)

@@ -1,4 +1,4 @@
-"""What steps declare of themselves: the table is whole, and nobody else need know a step by its name."""
+"""Declarations of the steps: the table is complete, and no other module needs to know a step by its name."""
 
 import ast
 import inspect
@@ -41,7 +41,7 @@ GENERIC = (
 
 
 def constants(tree):
-    """List the strings of a piece of code that are names of steps."""
+    """List the strings in a piece of code that are names of steps."""
     found = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     return [value for value in found if isinstance(value, str) and value in STEPS]
 
@@ -66,7 +66,7 @@ def test_the_orders_name_steps_and_the_table_is_read_only():
 
 
 def test_the_table_gathers_itself(tmp_path, monkeypatch):
-    """A new module beside the others is all that the table needs."""
+    """The table needs only a new module in the folder."""
     from gpucoron import steps
 
     text = "from gpucoron.steps.declaration import Step\n\nSTEP = Step('brand_new', 'something new')\n"
@@ -97,7 +97,7 @@ def test_the_engine_knows_steps_by_their_order_alone():
 
 
 @pytest.mark.parametrize("room", GENERIC)
-def test_what_treats_all_steps_alike_names_none(room):
+def test_generic_modules_name_no_step(room):
     assert constants(ast.parse((PACKAGE / f"{room}.py").read_text(encoding="utf-8"))) == []
 
 
@@ -116,7 +116,7 @@ def test_imports_among_steps_go_in_no_circle():
 
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=list(STEPS))
-def test_a_declaration_names_what_there_is(step):
+def test_declared_names_exist(step):
     signature = list(inspect.signature(import_module(f"gpucoron.steps.{step.name}").run).parameters)
     assert signature[:4] == ["exposure", "references", "parameters", "backend"]
     assert tuple(signature[4:]) == step.helpers
@@ -213,7 +213,7 @@ def test_results_are_saved_as_they_stand(name, asked, rateints, expected, monkey
     record = SimpleNamespace(name=name, reason="", status=asked.get("status", "COMPLETE"))
     found = products.extra_products(run, record)
     assert [extra.suffix for extra, model in found] == expected
-    # the calibrated ramp is the run's product, and goes where those go
+    # the calibrated ramp is a product of the run, and in the same folder
     assert all(extra.folder == ("" if extra.suffix == "ramp" else "there") for extra, model in found)
     kinds = {None: ["ramp"] * len(found)}.get(rateints, [[], ["rateints"], ["rate", "rateints"]][min(len(found), 2)])
     assert [model for extra, model in found] == kinds
@@ -223,8 +223,8 @@ def exposure_of(instrument="NIRCAM", subarray="SUB320A335R"):
     return Exposure(facts=Facts(instrument, subarray=subarray))
 
 
-def test_what_comes_later_decides(monkeypatch):
-    """Defaults, the profile, CRDS's parameter files, the user."""
+def test_later_sources_override_earlier_ones(monkeypatch):
+    """Defaults, the profile, CRDS parameter files, the user."""
     asked = []
 
     def files(exposure):

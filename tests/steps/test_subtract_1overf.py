@@ -1,4 +1,4 @@
-"""subtract_1overf: masks and models against spaceKLIP's figures, its parts by hand, and what it does to the truth."""
+"""subtract_1overf: masks and models compared with results of spaceKLIP, its parts separately, and with the truth."""
 
 from functools import lru_cache
 
@@ -30,13 +30,13 @@ from gpucoron.steps.subtract_1overf import (
 from gpucoron.steps.subtract_ktc import fit_ktc
 from tests.cases.paths import DATA
 
-#: of the model's own rms
+#: fraction of the model's rms
 TOLERANCE = {"savgol": 1e-3, "median": 1e-5, "mean": 1e-5}
 SAMPLED = np.s_[..., 3::7, 2::5]
 
 
 def make_pink(rng, shape, rms):
-    """Make 1/f noise along frames that are read row after row."""
+    """Make 1/f noise along frames that are read row by row."""
     n = shape[-2] * shape[-1]
     frequency = np.fft.rfftfreq(n)
     frequency[0] = 1
@@ -136,8 +136,8 @@ def test_holes_are_bridged_between_smooth_values():
     good = np.ones(200, bool)
     good[[0, 1, 50, 51, 52, 120, 199]] = False
     bridged = bridge_holes(np.where(good, line, np.nan).astype(np.float32), good)
-    # A straight line is its own smooth version; beyond the ends the bridge is level. Holes are closed for the smooth
-    # values at their sides, which bends the line a little.
+    # A straight line is its own smooth version; beyond the ends the interpolation is constant. Holes are filled by the
+    # smooth values at their sides, which bends the line a little.
     np.testing.assert_array_equal(bridged[good], line[good])
     np.testing.assert_allclose(bridged[[50, 51, 52, 120]], [50, 51, 52, 120], atol=1.0)
     np.testing.assert_allclose(bridged[[0, 1]], 2, atol=1e-3)
@@ -165,7 +165,7 @@ def test_samples_left_out_later_are_as_if_left_out_at_once(n, share, seed):
 
 
 @pytest.mark.parametrize("model_type", ["savgol", "median", "mean", "fft"])
-def test_model_follows_noise_and_not_what_is_masked(model_type):
+def test_the_model_follows_noise_and_ignores_masked_samples(model_type):
     rng = np.random.default_rng(2)
     pink = make_pink(rng, (96, 160), 4.0)
     image = pink + rng.normal(0, 1, pink.shape).astype(np.float32)
@@ -177,7 +177,7 @@ def test_model_follows_noise_and_not_what_is_masked(model_type):
     model = fit_noise(image, mask, model_type=model_type)
     assert np.isfinite(model).all()
     used = mask & np.isfinite(image)
-    # The window, and a row's single number, leave the fast part of the noise.
+    # The window, and a single number per row, do not remove the fast part of the noise.
     left = np.std((pink - model)[used]) / np.std(pink[used])
     assert left < {"savgol": 0.6, "fft": 0.6}.get(model_type, 0.7)
     hole = np.mean((model - pink)[40:60, 70:100])
@@ -187,7 +187,7 @@ def test_model_follows_noise_and_not_what_is_masked(model_type):
 @pytest.mark.parametrize("model_type", ["savgol", "median", "mean", "fft"])
 @pytest.mark.parametrize("noutputs", [1, 4])
 def test_slow_axis_1_is_the_transposed_of_2(model_type, noutputs):
-    """Also with the common model of several outputs, which spaceKLIP turns along the wrong axis."""
+    """Also with the common model of several outputs, which spaceKLIP transposes along the wrong axis."""
     rng = np.random.default_rng(3)
     image = make_pink(rng, (64, 64), 3.0) + rng.normal(0, 1, (64, 64)).astype(np.float32)
     mask = rng.random(image.shape) < 0.95
@@ -198,7 +198,7 @@ def test_slow_axis_1_is_the_transposed_of_2(model_type, noutputs):
 
 
 def test_common_noise_of_outputs_read_along_columns_is_found():
-    """What spaceKLIP's fault costs: turned the wrong way, the common model makes things worse than none."""
+    """The effect of spaceKLIP's fault: with the wrong axis, the common model is worse than none."""
     rng = np.random.default_rng(4)
     common = make_pink(rng, (256, 64), 4.0)
     frame = np.concatenate([common[:, ::-1], common, common[:, ::-1], common], axis=1)
@@ -286,13 +286,13 @@ def test_weighted_rate_and_its_errors():
     kept = [0, 2, 3]
     weights = 1 / (rateints.var_poisson[kept, 2, 3] + rateints.var_rnoise[kept, 2, 3])
     np.testing.assert_allclose(new.rate[2, 3], np.average(rateints.rate[kept, 2, 3], weights=weights), rtol=1e-6)
-    # No integration has a rate: as it was.
+    # No integration has a rate: unchanged.
     assert new.rate[0, 0] == new.err[0, 0] == new.var_poisson[0, 0] == 7
     np.testing.assert_array_equal(new.dq, rate.dq)
 
 
 def test_variances_from_own_rates_do_not_pull_the_rate_down():
-    """LIKELY's photon noise follows from each integration's own rate: the bright ones must not weigh less."""
+    """LIKELY's photon noise follows from the rate of each integration: bright ones must not get less weight."""
     rng = np.random.default_rng(10)
     shape, seconds = (12, 150, 150), 10.0
     counts = rng.poisson(3.0 * seconds, shape) / seconds
@@ -386,7 +386,7 @@ def test_step_at_ints_corrects_rateints_and_rate():
     np.testing.assert_array_equal(exposure.data, ramp)
 
 
-def test_step_leaves_alone_what_it_is_told_to():
+def test_the_step_protects_given_sources():
     exposure, references = make_exposure()
     user_mask = np.zeros((64, 64), bool)
     user_mask[5:15, 50:] = True
@@ -421,7 +421,7 @@ COMPANION = (195, 135)
 
 @lru_cache(2)
 def observe(nints):
-    """Simulate a coronagraph as it is before this step, linear ramps without bias, with strong 1/f noise."""
+    """Simulate a coronagraph before this step, linear ramps without bias, with strong 1/f noise."""
     effects = Effects(**QUIET, one_over_f=3.0, bad_pixels=False)
     scene = Scene(companion_contrast=0.0, halo=1e-5)
     simulation = simulate("NIRCAM", "SUB320A335R", "RAPID", 5, nints, seed=5, scene=scene, effects=effects)
@@ -432,7 +432,7 @@ def observe(nints):
 
 
 def rms_of_rows(images):
-    """Take the rms over rows of the mean of each, over which 1/f noise is slow."""
+    """Return the rms over rows of the mean of each row, to which 1/f noise contributes."""
     rows = images.mean(axis=-1)
     return np.sqrt(np.mean((rows - rows.mean(axis=-1, keepdims=True)) ** 2))
 
@@ -450,7 +450,7 @@ def test_noise_left_along_rows_of_the_rates(model_type):
 
 
 def make_sources():
-    """Make a companion and a faint disc seen at an angle, whose peak is about the noise of one integration; DN/s."""
+    """Make a companion and a faint inclined disc, with a peak of about the noise of one integration; DN/s."""
     yy, xx = np.indices(SHAPE)
     companion = 60 * np.exp(-((xx - COMPANION[0]) ** 2 + (yy - COMPANION[1]) ** 2) / 2)
     r = np.hypot(xx - 160, (yy - 160) / 0.6)
@@ -459,7 +459,7 @@ def make_sources():
 
 
 def measure_loss(rates, light, protected=None):
-    """Measure which share of a source's flux, weighted by its own shape, the correction takes away."""
+    """Measure the fraction of a source's flux, weighted by its shape, that the correction removes."""
     dq = np.zeros(rates.shape, np.uint32)
     with_source = noise_of_rateints(rates + light, dq, protected=protected)
     taken = (with_source - noise_of_rateints(rates, dq, protected=protected)).mean(axis=0)
@@ -477,7 +477,7 @@ def test_flux_of_a_faint_disc_is_not_lost_under_a_mask():
     light = make_sources()["disc"]
     protected = protect_sources(SHAPE, mask=light > 0.02)
     assert abs(measure_loss(observe(nints=6)[2], light, protected)) < 0.005
-    # Without the mask a single integration cannot tell it from noise: the mask is what saves it.
+    # Without the mask a single integration cannot distinguish it from noise; the mask protects it.
     alone = observe(nints=1)[2]
     assert measure_loss(alone, light) > 0.02
     assert abs(measure_loss(alone, light, protected)) < 0.005

@@ -1,4 +1,4 @@
-"""subtract_ktc: pedestals against spaceKLIP's figures, against NumPy's own fit, by hand, and against the truth."""
+"""subtract_ktc: pedestals compared with results of spaceKLIP, with NumPy's fit, by hand, and with the truth."""
 
 import numpy as np
 import pytest
@@ -37,9 +37,9 @@ def test_same_as_spaceklip():
     ("values", "flags", "n_fitted"),
     [
         ([15, 20, 27, 29], None, 4),
-        ([15, 20, 120, 29, 33], None, 5),  # above the limit inside: still part of the line
+        ([15, 20, 120, 29, 33], None, 5),  # above the limit in the middle: still part of the line
         ([15, 20, 27, 120], None, 3),
-        ([15, 20, 27, 29], [0, 0, DO_NOT_USE, 0], 2),  # lost from there on
+        ([15, 20, 27, 29], [0, 0, DO_NOT_USE, 0], 2),  # bad from there on
         ([15, 20, 27, 29], [0, JUMP_DET, 0, 0], 4),
         ([15, 20, np.nan, 29], None, 2),
         ([15, 120, 130, 140], None, 0),
@@ -127,7 +127,7 @@ def test_step_is_skipped_with_a_reason(instrument, reference):
     np.testing.assert_array_equal(exposure.data, before)
 
 
-def test_error_on_truth_is_what_read_noise_explains():
+def test_error_on_truth_is_explained_by_read_noise():
     effects = Effects(
         one_over_f=0, superbias=False, nonlinearity=False, saturation=False, ipc=False, cosmic_rays=0, bad_pixels=False
     )
@@ -139,7 +139,7 @@ def test_error_on_truth_is_what_read_noise_explains():
     pedestal, _ = fit_ktc(data, np.zeros(data.shape, np.uint8), saturation, simulation.group_time)
     n = data.shape[1]
     error = pedestal - simulation.truth.ktc
-    # Variance of a line's value one step before its first of n points.
+    # Variance of the extrapolation of a line to one step before its first of n points.
     expected = simulation.pixels.read_noise / simulation.pixels.gain * np.sqrt((4 * n + 2) / (n * (n - 1)))
     assert abs(np.std(error / expected) - 1) < 0.02
     assert abs(np.mean(error)) < 4 * expected.mean() / np.sqrt(error.size) + 0.1

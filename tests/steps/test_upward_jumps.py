@@ -1,4 +1,4 @@
-"""Where few differences are left of a ramp, jumps are only upward: exact ramps on every backend, and the truth."""
+"""If few differences of a ramp are left, only upward jumps count: exact ramps on every backend, and the truth."""
 
 import numpy as np
 import pytest
@@ -12,13 +12,13 @@ from gpucoron.steps import experimental_jumpramp, ramp_fit
 from gpucoron.steps.likelihood import fit_exposure, list_read_times
 from tests.cases.likelihood import BACKEND, make_arrays, make_exposure, make_step_inputs
 
-#: what a pixel without a hit gives, and what hits add, e-/s
+#: rate of a pixel without a hit, and charge of hits, e-/s
 B, A = 2.0, 200.0
 NAN = np.nan
 
 
 def fit_ramps(backend, nframes, diffs, used=None, sig=8.0, **options):
-    """Fit (ramps, differences) of groups of so many frames: (rates, which differences stay)."""
+    """Fit (ramps, differences) of groups of several frames: (rates, which differences are kept)."""
     diffs = np.array(diffs, np.float64).T
     read_times = list_read_times(len(diffs) + 1, nframes, 5.3, nframes + 2)
     sig = np.broadcast_to(sig, diffs.shape[1]).copy()
@@ -29,7 +29,7 @@ def fit_ramps(backend, nframes, diffs, used=None, sig=8.0, **options):
     return backend.to_host(fit.countrate), backend.to_host(fit.diffs2use).T.tolist()
 
 
-#: name -> (frames in a group, differences, which stay)
+#: name -> (frames per group, differences, which are kept)
 RAMPS = {
     "a hit in the second group": (8, (A, A, B), (0, 0, 1)),
     "a hit in the third group": (8, (B, A, A), (1, 0, 0)),
@@ -57,7 +57,7 @@ RAMPS = {
 
 @pytest.mark.parametrize("rules", ["sound", "stcal", "spaceklip"])
 @pytest.mark.parametrize("name", RAMPS)
-def test_what_was_not_hit_stays(backend, name, rules):
+def test_differences_without_hits_are_kept(backend, name, rules):
     nframes, diffs, expected = RAMPS[name]
     rates, kept = fit_ramps(backend, nframes, [diffs], rules=rules, max_diffs_one_sided=4)
     assert kept == [list(expected)]
@@ -71,7 +71,7 @@ def test_what_was_not_hit_stays(backend, name, rules):
         ((A, A, B, B, B), (1, 1, 1, 0, 0), (0, 0, 1, 0, 0)),
         ((-A, B, A, A, 0), (0, 1, 1, 1, 0), (0, 1, 0, 0, 0)),
         ((B, -A, A, B, -A), (0, 0, 1, 1, 0), (0, 0, 0, 1, 0)),
-        # the neighbours are out: nothing couples what is left
+        # the neighbours are excluded: nothing couples the others
         ((A, 0, B, 0, A), (1, 0, 1, 0, 1), (0, 0, 1, 0, 0)),
     ],
 )
@@ -89,19 +89,19 @@ def test_a_ramp_with_nan_loses_nothing(backend):
 
 
 def test_the_limit_is_a_number_of_differences(backend):
-    # The two that agree win, hit or not, as in spaceKLIP.
+    # The two that agree are kept, hit or not, as in spaceKLIP.
     assert fit_ramps(backend, 8, [(A, 1.001 * A, B)])[1] == [[1, 1, 0]]
     assert fit_ramps(backend, 8, [(A, 1.001 * A, B)], max_diffs_one_sided=2)[1] == [[1, 1, 0]]
     assert fit_ramps(backend, 8, [(A, 1.001 * A, B)], max_diffs_one_sided=3)[1] == [[0, 0, 1]]
-    # Above the limit a difference that is too low goes.
+    # Above the limit a difference that is too low is excluded.
     low = (B, B, B, -A, B)
     assert fit_ramps(backend, 1, [low], max_diffs_one_sided=4)[1] == [[1, 1, 1, 0, 1]]
     assert fit_ramps(backend, 1, [low], max_diffs_one_sided=5)[1] == [[0, 0, 0, 1, 0]]
 
 
 def test_likely_within_the_limit_has_the_sound_formulas(backend):
-    # Without photon noise a pair of six single differences cannot be fitted; if rounding makes it NaN, that spares the
-    # ramp in jwst.
+    # Without photon noise a pair of six single differences cannot be fitted; if rounding makes it NaN, jwst keeps the
+    # ramp.
     rng = np.random.default_rng(6)
     diffs, sig = rng.normal(-0.5, 0.1, (400, 6)), rng.uniform(6, 10, 400)
     diffs[:, 2] += A
@@ -186,7 +186,7 @@ def test_likely_is_one_sided_on_request():
 def test_rates_of_pixels_that_were_hit_are_true(readpatt, ngroups):
     off = ("one_over_f", "ktc", "superbias", "nonlinearity", "ipc", "bad_pixels", "saturation")
     shape, nints = (120, 120), 4
-    # so many cosmic rays that three ramps in a hundred are hit hard: few are hit twice
+    # so many cosmic rays that three ramps in a hundred have a strong hit; few have two
     rays = {"RAPID": 167.0, "SHALLOW2": 30.0, "MEDIUM8": 17.5, "DEEP8": 7.6}[readpatt]
     simulation = simulate(
         "NIRCAM", "SUB320A335R", readpatt, ngroups, nints, shape=shape, scene=np.full(shape, 3.0, np.float32), seed=4,
@@ -229,7 +229,7 @@ def test_rates_of_pixels_that_were_hit_are_true(readpatt, ngroups):
 
     one_sided, bias = shares(jumpramp(None))
     assert one_sided < 0.006
-    # what is left out in ramps without a hit does not draw their rates down
+    # exclusions in ramps without a hit do not lower their rates
     assert abs(bias) < 0.05
     assert shares(likely(4))[0] < 0.006
     if (readpatt, ngroups) == ("MEDIUM8", 4):

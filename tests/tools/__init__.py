@@ -1,1 +1,1 @@
-"""Programs for development that pytest does not collect: run them as ``python -m tests.tools.NAME``."""
+"""Development programs that pytest does not collect: run them as ``python -m tests.tools.NAME``."""

@@ -1,4 +1,4 @@
-"""Run every kernel on small arrays: what the sanitizers watch, on the host or on a GPU. Not a test by itself.
+"""Run every kernel on small arrays, for the sanitizers, on the host or on a GPU. This is not a test.
 
 Usage: python -m tests.tools.exercise_kernels all | overrun | race [--backend host | cuda]
 """
@@ -19,7 +19,7 @@ TIMES = {"group_time": 2.0, "frame_time": 0.5, "nframes": 4}
 
 
 def make_ramps(rng, shape):
-    """Make ramps with jumps, flags of all kinds and NaN; data, groupdq, gain, read noise."""
+    """Make ramps with jumps, flags of all kinds and NaN; return data, groupdq, gain, read noise."""
     data = np.cumsum(rng.normal(30, 9, shape) + (rng.random(shape) < 0.05) * 700, axis=1).astype(np.float32)
     data[rng.random(shape) < 0.01] = np.nan
     flags = [0, DO_NOT_USE, SATURATED, JUMP_DET, CHARGELOSS | DO_NOT_USE]
@@ -29,10 +29,10 @@ def make_ramps(rng, shape):
 
 
 class Exercise:
-    """One backend, with so many threads to a pixel where they can share one; notes what it launches."""
+    """Launch kernels on one backend, with a number of threads per pixel where possible; record the launches."""
 
     def __init__(self, name, lanes):
-        # A launch with one worker: where kernels touch each other's bytes on purpose, that is no race.
+        # A launch with one worker: kernels that write adjacent bytes on purpose are then no race.
         self.backend = get_backend("host", n_threads=2) if name == "host" else get_backend(name)
         self.alone = get_backend("host", n_threads=1) if name == "host" else self.backend
         self.launched = set()
@@ -48,7 +48,7 @@ class Exercise:
         return launch_and_note
 
     def send(self, *arrays):
-        """Copy arrays to the device, each into an allocation of its own."""
+        """Copy arrays to the device, each into a separate allocation."""
         return [self.backend.to_device(np.array(array)) for array in arrays]
 
     def run(self):
@@ -91,7 +91,7 @@ class Exercise:
         self.fit(ramps)
 
     def run_jumps(self, ramps):
-        """Launch what depends on the threads that share a pixel, and the jumps' other kernels."""
+        """Launch the kernels that depend on the threads per pixel, and the other jump kernels."""
         backend = self.backend
         after = {"after_jump_flag_n1": 2, "after_jump_flag_e1": 100.0}
         for options in ({}, {"min_diffs_single_pass": 1, **after}, {"min_diffs_single_pass": 500, **after}):
@@ -117,7 +117,7 @@ class Exercise:
         self.run_custom(data, groupdq, gain, readnoise)
 
     def run_custom(self, data, groupdq, gain, readnoise):
-        """Launch what spaceKLIP's steps add."""
+        """Launch the kernels of spaceKLIP's steps."""
         backend, ngroups = self.backend, data.shape[1]
         pedestal, _ = backend.fit_ktc(data, groupdq, gain * 1000, group_time=2.0)
         backend.fit_mean_slope(data, groupdq, pedestal, gain * 1000, group_time=2.0)
@@ -135,7 +135,7 @@ class Exercise:
             backend.fit_1overf(data[0, :3], masks, model_type=model_type, vertical_corr=True, flatten_model=True)
 
     def run_emicorr(self, ngroups):
-        """Launch what emicorr does, on ramps whose rows are whole quads; with a bin in which there is none."""
+        """Launch the kernels of emicorr, on ramps with complete quads of columns, and with an empty bin."""
         backend, n_bins = self.backend, 6
         rng = np.random.default_rng(3)
         data, wave = rng.normal(900, 9, (5, ngroups, 3, 8)).astype(np.float32), rng.normal(size=(4, n_bins + 1))
@@ -161,7 +161,7 @@ def exercise(name):
 
 
 def overrun(name):
-    """Tell a kernel that an array is larger than it is."""
+    """Pass a kernel a size larger than the array."""
     backend = Exercise(name, 1).alone
     grid, block = geometry(4096, 32)
     groupdq = backend.to_device(np.ones(64, np.uint8))
@@ -170,7 +170,7 @@ def overrun(name):
 
 
 def race(name):
-    """Let threads write where others read; on a GPU in shared memory, which is what its tool watches."""
+    """Let threads write where others read; on a GPU in shared memory, which racecheck watches."""
     if name == "cuda":
         race_in_shared_memory()
         return
@@ -201,7 +201,7 @@ def main():
     if options.backend == "cuda":
         import cupy
 
-        # Without the pool an array ends where its allocation ends, so that an overrun shows.
+        # Without the pool an array ends where its allocation ends, so that an overrun is detected.
         cupy.cuda.set_allocator(None)
     {"all": exercise, "overrun": overrun, "race": race}[options.what](options.backend)
 

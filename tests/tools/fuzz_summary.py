@@ -1,7 +1,7 @@
-"""Count what the two fuzzers have found: ``python -m tests.tools.fuzz_summary OUTCOMES [--save]``.
+"""Count the results of the two fuzzers: ``python -m tests.tools.fuzz_summary OUTCOMES [--save]``.
 
-OUTCOMES is what pytest's ``--outcomes`` has written, also of a run that was stopped: what is there is counted.
-``--save`` keeps the counts in tests/data/fuzz.json, and writes them into docs/parity.md.
+OUTCOMES is the file of pytest's ``--outcomes``, also of an interrupted run. ``--save`` saves the counts in
+tests/data/fuzz.json, and writes them into docs/parity.md.
 """
 
 import argparse
@@ -19,7 +19,7 @@ KEPT = ROOT / "tests" / "data" / "fuzz.json"
 PAGE = ROOT / "docs" / "parity.md"
 HEADING = "## Drawn cases"
 
-#: what may come of a case of the differential fuzzer -> in words
+#: results of a case of the differential fuzzer -> description
 KINDS = {
     "equal": "equal to the bit; LIKELY beside jwst as agreed",
     "refused by both": "refused by jwst and by gpucoron",
@@ -31,7 +31,7 @@ KINDS = {
 
 
 def count(lines):
-    """Count the outcomes of both fuzzers: name -> kind -> number; and why, kind -> reason -> number."""
+    """Count the outcomes of both fuzzers: name -> kind -> number; and the reasons, kind -> reason -> number."""
     cases, files = {}, Counter()
     for line in map(json.loads, lines):
         if "test_fuzz_files" in line["test"]:
@@ -49,7 +49,7 @@ def count(lines):
 
 
 def section():
-    """Give the page's section on the last long run that was kept; nothing where none was."""
+    """Return the page's section on the last saved long run; nothing if there was none."""
     if not KEPT.exists():
         return []
     kept = json.loads(KEPT.read_text())
@@ -68,8 +68,8 @@ def section():
         lines += [f"- {why}: {n}" for why, n in sorted(reasons.items(), key=lambda each: -each[1])] or ["- nothing"]
     files = kept["counts"].get("files, tests of ten cases")
     if files:
-        told = ", ".join(f"{n} {outcome}" for outcome, n in files.items())
-        lines += ["", f"The fuzzer of damaged files, in tests of ten cases each: {told}."]
+        counts = ", ".join(f"{n} {outcome}" for outcome, n in files.items())
+        lines += ["", f"The fuzzer of damaged files, in tests of ten cases each: {counts}."]
     return [*lines, ""]
 
 
@@ -81,7 +81,7 @@ def put_into(page):
 
 
 def main():
-    """Print the counts, and keep them where that is asked for."""
+    """Print the counts, and save them with --save."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("outcomes", type=Path)
     parser.add_argument("--save", action="store_true")

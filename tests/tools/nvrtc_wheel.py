@@ -1,4 +1,4 @@
-"""NVRTC from the wheel ``nvidia-cuda-nvrtc``, with the functions of CuPy's ``cupy.cuda.nvrtc``: no driver, no CuPy."""
+"""NVRTC from the wheel ``nvidia-cuda-nvrtc``, with the functions of ``cupy.cuda.nvrtc``; needs no driver or CuPy."""
 
 import ctypes
 from importlib.util import find_spec
@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 class NvrtcError(Exception):
-    """What NVRTC answered."""
+    """An error of NVRTC."""
 
 
 def find_library(folder=None):
-    """Find the library in the environment, or in a folder where a wheel is unpacked; None where it is missing."""
+    """Find the library in the environment, or in a folder with an unpacked wheel; None if it is missing."""
     if folder is None:
         spec = find_spec("nvidia")
         folders = list(spec.submodule_search_locations) if spec else []
@@ -24,7 +24,7 @@ class Nvrtc:
     """One library."""
 
     def __init__(self, path):
-        # NVRTC looks for its companion by name, which finds one that is loaded already.
+        # NVRTC looks for its companion library by name, and finds one that is already loaded.
         for companion in Path(path).parent.glob("libnvrtc-builtins.so.*"):
             ctypes.CDLL(str(companion))
         self._library = ctypes.CDLL(str(path))

@@ -1,4 +1,4 @@
-"""Where an older jwst itself answers otherwise: the figures of docs/coming_from_jwst.md.
+"""Differences between an older jwst and the newest: the figures of docs/coming_from_jwst.md.
 
 python -m tests.tools.oldest_versions simulate RAW
 python -m tests.tools.older_jwst run RAW newest.npz          with each Python
@@ -19,7 +19,7 @@ WAYS = {"default": {}, "likely": {"jump": {"skip": True}, "ramp_fit": {"algorith
 
 
 def run_all(raw, output):
-    """Run the installed jwst's Detector1Pipeline on each exposure; keep what each step leaves."""
+    """Run the installed jwst's Detector1Pipeline on each exposure; save the result of each step."""
     from gpucoron.io.crds_cache import use_environment
 
     kept = {}
@@ -39,7 +39,7 @@ def compare(newest, oldest):
     newest, oldest = np.load(newest), np.load(oldest)
     for key in newest.files:
         if key.split("|")[2] == "persistence":
-            continue  # it runs elsewhere
+            continue  # it runs at another position
         if key not in oldest.files:
             print(f"{key}: missing")
             continue

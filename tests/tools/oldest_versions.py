@@ -1,12 +1,12 @@
-"""The oldest versions that we admit give the bits of the newest: ``make test-oldest``, by the Python of the newest.
+"""The oldest supported versions give the bits of the newest: ``make test-oldest``, with the Python of the newest.
 
-The same simulated files are reduced in both environments, in every way that there is, and the products compared: arrays
-bit for bit, headers but for what names versions and times. Then the quick part of the suite runs on the oldest.
+The same simulated files are reduced in both environments, by every entry point, and the products compared: arrays bit
+for bit, headers except for versions and times. Then the quick part of the test suite runs on the oldest versions.
 
-    python -m tests.tools.oldest_versions                        everything
-    python -m tests.tools.oldest_versions simulate RAW
-    python -m tests.tools.oldest_versions reduce RAW OUTPUT      reduce, in whatever environment this is
-    python -m tests.tools.oldest_versions compare OUTPUT OUTPUT
+python -m tests.tools.oldest_versions                        everything
+python -m tests.tools.oldest_versions simulate RAW
+python -m tests.tools.oldest_versions reduce RAW OUTPUT      reduce, in the current environment
+python -m tests.tools.oldest_versions compare OUTPUT OUTPUT
 """
 
 import json
@@ -21,11 +21,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PINS = HERE / "oldest.txt"
-#: the environment of the oldest, beside the peers' (tests/tools/peers.py)
+#: the environment of the oldest versions, next to the peers' (tests/tools/peers.py)
 FOLDER = Path(sys.prefix) / "oldest"
 
-#: modules that run on the oldest, too: what touches jwst's models, CRDS, NumPy and the coats; no kernels, which know
-#: none of them
+#: test modules that also run on the oldest versions: those that use jwst's models, CRDS, NumPy and the entry points,
+#: but not the kernels, which use none of these
 SUITE = (
     "backends/operations/test_drawn.py", "cli", "database", "io/test_products.py", "io/test_real_input.py",
     "io/test_versions.py", "pipeline/test_borrowed.py", "pipeline/test_parameters.py", "pipeline/test_pipeline.py",
@@ -47,9 +47,9 @@ _CUSTOM = {
     "subtract_1overf": {"skip": False},
     "experimental_jumpramp": {"skip": False},
 }
-#: runs stcal's own code
+#: runs stcal's code
 _BORROWED = {"jump": {"expand_large_events": True}}
-#: name of a way -> keyword arguments of `reduce_file`
+#: name of a configuration -> keyword arguments of `reduce_file`
 WAYS = {
     "numpy": {"backend": "numpy"},
     "cpu": {"backend": "cpu"},
@@ -58,16 +58,16 @@ WAYS = {
     "custom": {"profile": "spaceklip", "steps": _CUSTOM, "backend": "numpy", "stage_1overf": "groups"},
     "emicorr": {"steps": {"emicorr": {"skip": False}}, "backend": "cpu"},
 }
-#: How far values may be apart, in widths of the image (16 to 84 %), where 1/f noise was removed before: each BLAS sums
-#: the float32 products of matrices in an order of its own. All else has the same bits.
+#: tolerance in widths of the image (16 to 84 %) after the subtraction of 1/f noise, because each BLAS sums the float32
+#: products of matrices in a different order. All other values have the same bits.
 _SUBTRACT_1OVERF = 2e-4
 _WITH_1OVERF = ("spaceklip", "custom", "run_obs")
-#: keywords that name versions and times, and what borrowed code has made
+#: keywords with versions and times, and those of borrowed code
 _OTHERWISE = ("DATE", "CAL_VER", "CAL_VCS", "CRDS_VER", "CHECKSUM", "DATASUM", "HISTORY", "COMMENT", "")
 
 
 def main(arguments):
-    """Do what the command line says; return the exit code."""
+    """Run the command; return the exit code."""
     if arguments[:1] == ["simulate"]:
         simulate_all(Path(arguments[1]))
         return 0
@@ -75,7 +75,7 @@ def main(arguments):
         reduce_all(*map(Path, arguments[1:]))
         return 0
     if arguments[:1] == ["compare"]:
-        return tell(*compare_all(*map(Path, arguments[1:])))
+        return print_result(*compare_all(*map(Path, arguments[1:])))
     with tempfile.TemporaryDirectory(prefix="gpucoron-oldest-") as folder:
         raw, newest, oldest = (Path(folder) / name for name in ("raw", "newest", "oldest"))
         timed("simulate", simulate_all, raw)
@@ -83,12 +83,12 @@ def main(arguments):
             python = timed("install the oldest", make_environment)
             with reducing(python, raw, oldest):
                 pass
-        code = tell(*timed("compare", compare_all, newest, oldest))
+        code = print_result(*timed("compare", compare_all, newest, oldest))
     return code or timed("tests with the oldest", run_suite, python)
 
 
 def timed(what, function, *arguments):
-    """Call a function, and print what it took."""
+    """Call a function, and print its duration."""
     start = time.monotonic()
     print(f"== {what}", flush=True)
     result = function(*arguments)
@@ -96,15 +96,15 @@ def timed(what, function, *arguments):
     return result
 
 
-def tell(compared, problems):
-    """Print what a comparison has found; return the exit code."""
+def print_result(compared, problems):
+    """Print the result of a comparison; return the exit code."""
     print(f"{compared} products compared, {len(problems)} differences", *problems, sep="\n")
     return 1 if problems or not compared else 0
 
 
 @contextmanager
 def reducing(python, raw, output):
-    """Reduce everything by a Python beside the block, which takes the gpucoron that is installed there."""
+    """Reduce everything in another Python while the block runs, with the gpucoron installed there."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     start = time.monotonic()
     with open(output.with_suffix(".log"), "w+") as log:
@@ -123,13 +123,13 @@ def reducing(python, raw, output):
 
 
 def make_environment():
-    """Install the oldest versions into an environment of their own, once; return its Python."""
+    """Install the oldest versions into a separate environment, once; return its Python."""
     python, stamp = FOLDER / "bin" / "python", FOLDER / ".made"
     pins = PINS.read_text() + (ROOT / "pyproject.toml").read_text()
     if not stamp.is_file() or stamp.read_text() != pins:
         subprocess.run([sys.executable, "-m", "venv", "--clear", FOLDER], check=True)
         install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", PINS]
-        # what has no wheel would be compiled, for minutes
+        # packages without a wheel would be compiled, for minutes
         binary = ["--only-binary", ",".join(read_pins())]
         tools = ["pytest", "pytest-xdist", "hypothesis"]
         subprocess.run([*install, *binary, *tools, "--editable", ROOT], check=True)
@@ -166,7 +166,7 @@ def simulate_all(raw):
 
 
 def reduce_all(raw, output):
-    """Reduce each exposure in every way: each into ``output/exposure/way``."""
+    """Reduce each exposure in every configuration, into ``output/exposure/way``."""
     import gpucoron
     from gpucoron.batch import reduce
     from gpucoron.io.crds_cache import use_environment
@@ -194,7 +194,7 @@ def reduce_all(raw, output):
 
 
 def _database(path, output_dir):
-    """Make the least that run_obs needs of spaceKLIP's Database."""
+    """Make the part of spaceKLIP's Database that run_obs needs."""
     from types import SimpleNamespace
 
     from astropy.table import Table
@@ -248,7 +248,7 @@ def _compare(newest, oldest, way):
 
 
 def _is_close(expected, found):
-    """Tell whether two images agree to the rounding of 1/f noise."""
+    """Return whether two images agree to the rounding of 1/f noise."""
     import numpy as np
 
     if expected.dtype.kind != "f" or expected.shape != found.shape:
@@ -258,7 +258,7 @@ def _is_close(expected, found):
 
 
 def _describe(expected, found):
-    """Say how far two images are apart."""
+    """Describe the difference of two images."""
     import numpy as np
 
     if expected.shape != found.shape or expected.dtype != found.dtype:
@@ -273,7 +273,7 @@ def _describe(expected, found):
 
 
 def _compare_histories(newest, oldest, way):
-    """The oldest says as which jwst our steps answer, and both say whose code was borrowed; the rest is the same."""
+    """Compare HISTORY: the oldest also names the jwst version that the steps reproduce, and both name borrowed code."""
     old = read_pins()
     own = f"gpucoron own steps: as jwst 3.0, with jwst {old['jwst']} installed"
     if own not in oldest or "own steps" in newest:
@@ -287,7 +287,7 @@ def _compare_histories(newest, oldest, way):
 
 
 def read_pins():
-    """Read the pins: package -> version."""
+    """Read the pinned versions: package -> version."""
     lines = [line.partition("#")[0].strip() for line in PINS.read_text().splitlines()]
     return dict(line.split("==") for line in lines if line)
 

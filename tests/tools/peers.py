@@ -1,7 +1,8 @@
-"""The real counterparts that no environment holds side by side: several versions of NVRTC, and CuPy without a driver.
+"""Packages to compare with that one environment cannot hold: several versions of NVRTC, and CuPy without a driver.
 
-``python -m tests.tools.peers`` unpacks each into a folder of its own below ``<prefix>/peers``; ``make test`` calls it.
-Nothing there is imported or linked by accident.
+``python -m tests.tools.peers`` unpacks each into a separate folder in ``<prefix>/peers``; ``make test`` calls it.
+Nothing
+there is imported or linked by accident.
 """
 
 import os
@@ -13,14 +14,14 @@ import pytest
 
 FOLDER = Path(sys.prefix) / "peers"
 
-#: extra -> NVRTC's distribution, and the versions that the kernels are compiled with besides the newest, which is in
-#: the environment itself; the first is the oldest that the extra admits
+#: extra -> NVRTC's distribution, and the versions with which the kernels are compiled in addition to the newest, which
+#: is installed in the environment; the first is the oldest that the extra allows
 NVRTC = {
     "cuda12": ("nvidia-cuda-nvrtc-cu12", ("12.4.127", "12.9.86")),
     "cuda13": ("nvidia-cuda-nvrtc", ("13.0.88",)),
 }
 
-#: folder -> what is unpacked there
+#: folder -> packages that are unpacked there
 REQUIREMENTS = {
     "cupy": ("cupy-cuda13x>=14.1,<15", "cuda-pathfinder>=1.3.4,<2"),
     **{f"nvrtc-{number}": (f"{name}=={number}",) for name, numbers in NVRTC.values() for number in numbers},
@@ -28,9 +29,9 @@ REQUIREMENTS = {
 
 
 def find(name):
-    """Find the folder of a counterpart.
+    """Find the folder of a package.
 
-    Where it is missing, the test is skipped, but in a run that calls itself CI it fails.
+    If it is missing, the test is skipped, or fails in CI.
     """
     folder = FOLDER / name
     if not folder.is_dir():
@@ -39,12 +40,12 @@ def find(name):
 
 
 def miss(reason):
-    """Skip a test that lacks its counterpart; in a run that calls itself CI, fail."""
+    """Skip a test without its package; fail in CI."""
     (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
 
 def fetch():
-    """Unpack what is missing; tell what cannot be had here."""
+    """Unpack missing packages; print which are not available."""
     for name, requirements in REQUIREMENTS.items():
         folder = FOLDER / name
         if folder.is_dir():

@@ -1,12 +1,12 @@
-"""Run spaceKLIP around gpucoron's stage 1 on simulated observations: no test that pytest collects.
+"""Run spaceKLIP with gpucoron's stage 1 on simulated observations; pytest does not collect this.
 
-    python -m tests.tools.run_with_spaceklip --spaceklip CHECKOUT [--instrument NIRCAM MIRI] [--folder FOLDER]
+python -m tests.tools.run_with_spaceklip --spaceklip CHECKOUT [--instrument NIRCAM MIRI] [--folder FOLDER]
 
-spaceKLIP is on no index, so that this is run by hand, in an environment as docs/with_spaceklip.md describes. In order:
-gpucoron.simulate -> spaceKLIP's create_database -> gpucoron's run_obs -> spaceKLIP's coron2pipeline -> its ImageTools
--> its pyklippipeline -> the planet is measured, and compared with what was put in. It works without a network: the data
-that spaceKLIP's dependencies download when they are imported are replaced by stand-ins (top hats for filters, a black
-body for Vega), made below, unless --own-data says that yours are to be used.
+spaceKLIP is in no package index, so this is run by hand, in an environment as described in docs/with_spaceklip.md. In
+order: gpucoron.simulate -> spaceKLIP's create_database -> gpucoron's run_obs -> spaceKLIP's coron2pipeline -> its
+ImageTools -> its pyklippipeline -> the planet is measured, and compared with the simulated one. It needs no network:
+the data that spaceKLIP's dependencies download on import are replaced by stand-ins (top hats for filters, a black body
+for Vega), made below, unless --own-data requests the user's data.
 """
 
 import argparse
@@ -21,19 +21,20 @@ from pathlib import Path
 
 import numpy as np
 
-#: the planet must be found within so many pixels: pyKLIP takes pixels for square, they differ by 1 % (0.2 at 24 pixels)
+#: largest offset of the planet, pixels: pyKLIP assumes square pixels, but scales differ by 1 % (0.2 at 24 pixels)
 POSITION = 0.3
-#: ... and its flux within this share: KLIP takes some of a planet's light with the star's, or adds some where the other
-#: roll has its mirror image, and that is not corrected for here
+#: ... and largest relative error of its flux: KLIP subtracts part of a planet's light with the star, or adds some where
+#: the other roll has its mirror image, and this is not corrected here
 FLUX = 0.10
 
-#: filters whose names stpsf's classes want first, and those of the coronagraphs and acquisitions
+#: filters whose names stpsf's classes use first, and those of the coronagraphs and acquisitions
 FILTERS = {
     "NIRCam": ("F200W", "F182M", "F210M", "F335M", "F444W", "F460M"),
     "NIRISS": ("F090W", "F444W"),
     "MIRI": ("F560W", "F1065C", "F1140C", "F1550C", "F2300C", "FND"),
 }
-#: what create_database makes of the exposures: NIRCam's acquisitions have a filter of their own, and so a concatenation
+#: concatenations that create_database makes of the exposures: NIRCam's acquisitions have another filter, and so another
+#: concatenation
 CONCATENATIONS = {
     "NIRCAM": [["REF", "SCI", "SCI"], ["SCI_TA", "SCI_TA"]],
     "MIRI": [["REF", "REF_BG", "REF_TA", "SCI", "SCI", "SCI_BG", "SCI_TA"]],
@@ -87,9 +88,9 @@ def use_checkout(checkout):
 
 
 def make_stand_ins(folder):
-    """Make the least data with which spaceKLIP's dependencies can be imported; gives the variables that name them.
+    """Make the smallest data with which spaceKLIP's dependencies can be imported; return the environment variables.
 
-    No result below depends on the values: wavelengths get into tables and headers alone.
+    No result below depends on the values: wavelengths are only written into tables and headers.
     """
     from astropy import units as u
     from astropy.io import fits
@@ -111,7 +112,7 @@ def make_stand_ins(folder):
             table.header["WAVEUNIT"] = "Angstrom"
             table.writeto(stpsf / instrument / "filters" / f"{name}_throughput.fits")
     (stpsf / "version.txt").write_text("99.0.0\n")
-    fits.PrimaryHDU().writeto(stpsf / "JWST_OTE_OPD_stand_in.fits")  # it is looked for, not read
+    fits.PrimaryHDU().writeto(stpsf / "JWST_OTE_OPD_stand_in.fits")  # it must exist, but is not read
 
     waves = np.geomspace(900, 3.5e5, 3000) * u.AA
     surface = BlackBody(9600 * u.K)(waves) * 7e-17 * u.sr
@@ -127,7 +128,7 @@ def make_stand_ins(folder):
 
 @contextmanager
 def step(name):
-    """Say which step it is, and how long it took."""
+    """Print the name of a step and its duration."""
     start = time.perf_counter()
     print(f"-- {name}", flush=True)
     yield
@@ -135,7 +136,7 @@ def step(name):
 
 
 def run(instrument, folder):
-    """Take one instrument from raw exposures to the planet."""
+    """Process one instrument from raw exposures to the planet."""
     from astropy.io import fits
 
     from gpucoron import coron1pipeline
@@ -162,7 +163,7 @@ def run(instrument, folder):
             check("in MJy/sr", column(database, "BUNIT") == {"MJy/sr"})
         rate_at_zero = fits.getheader(next((folder / "out" / "stage1").glob("*1386001*rateints.fits")), "SCI")
 
-        # NIRCam's acquisitions have done their part: the tools fail on a concatenation without any of their types.
+        # NIRCam's acquisitions are no longer needed: the tools fail on a concatenation without any of their types.
         for other in set(database.obs) - {key}:
             del database.obs[other]
         tools = imagetools.ImageTools(database)
@@ -209,13 +210,13 @@ def column(database, name):
 
 
 def find(database, key, kind):
-    """List the files of a kind."""
+    """List the files of a type."""
     table = database.obs[key]
     return sorted(str(path) for path, found in zip(table["FITSFILE"], table["TYPE"], strict=True) if found == kind)
 
 
 def check(what, holds):
-    """Say what holds; end if it does not."""
+    """Print a check; exit if it fails."""
     print(f"   {'yes' if holds else 'NO'}: {what}", flush=True)
     if not holds:
         sys.exit(1)

@@ -1,7 +1,6 @@
 """Run the kernels on a GPU under compute-sanitizer: no access out of bounds, no hazard in shared memory.
 
-Each tool must also find a fault that is made on purpose, or its silence would mean nothing. Part of ``make gpu``; by
-itself it fails where there is no GPU or no compute-sanitizer.
+Each tool must also detect a deliberate fault. Part of ``make gpu``; alone it fails without a GPU or compute-sanitizer.
 
 Usage: python -m tests.tools.sanitize_gpu
 """
@@ -15,38 +14,38 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 FAULT = 66
-#: tool -> (the fault that it must find, words of its report)
+#: tool -> (the fault that it must detect, text of its report)
 TOOLS = {"memcheck": ("overrun", "Invalid __global__"), "racecheck": ("race", "hazard")}
 
 
 def find_sanitizer():
-    """Find compute-sanitizer: on the path, or in the toolkit's usual place; None where it is missing."""
+    """Find compute-sanitizer: in PATH, or in the usual folder of the toolkit; None if it is missing."""
     toolkit = os.environ.get("CUDA_PATH", "/usr/local/cuda")
     return shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path=f"{toolkit}/bin")
 
 
 def run(sanitizer, tool, what, timeout=None):
-    """Run an exercise under a tool; return its exit status and what was printed."""
+    """Run an exercise under a tool; return its exit status and output."""
     script = [sys.executable, str(HERE / "exercise_kernels.py"), what, "--backend", "cuda"]
     command = [sanitizer, "--tool", tool, "--error-exitcode", str(FAULT), *script]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired as error:
-        said = (error.stdout or b"") + (error.stderr or b"")
-        return f"none after {timeout:.0f} s", said.decode(errors="replace")
+        printed = (error.stdout or b"") + (error.stderr or b"")
+        return f"none after {timeout:.0f} s", printed.decode(errors="replace")
     return done.returncode, done.stdout + done.stderr
 
 
 def find_problem(sanitizer, tool, is_sound, timeout=None):
-    """Run a tool over the kernels, or over the fault that it must find (``is_sound`` False); None, or what is wrong."""
+    """Run a tool on the kernels, or without ``is_sound`` on a deliberate fault; return None, or the problem."""
     fault, words = TOOLS[tool]
-    status, said = run(sanitizer, tool, "all" if is_sound else fault, timeout)
+    status, printed = run(sanitizer, tool, "all" if is_sound else fault, timeout)
     if is_sound:
-        return None if status == 0 else f"{tool}: exit status {status}\n{said[-6000:]}"
-    if status == FAULT and words in said:
+        return None if status == 0 else f"{tool}: exit status {status}\n{printed[-6000:]}"
+    if status == FAULT and words in printed:
         return None
-    return f"{tool} does not find the {fault} made on purpose (exit status {status}):\n{said[-3000:]}"
+    return f"{tool} does not find the {fault} made on purpose (exit status {status}):\n{printed[-3000:]}"
 
 
 def main():

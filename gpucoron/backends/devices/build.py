@@ -1,9 +1,9 @@
-"""Shared libraries of the CUDA kernels for the CPU: compiled when first asked for, kept, and how they are called.
+"""Shared libraries of the CUDA kernels for the CPU: compiled at first use, cached, and called through ctypes.
 
-The sources are the device's. The host build (`kernels/host/cuda_shim.hpp`) proves them where there is no GPU, threads
-and barriers included. The native build (`kernels/host/native.hpp`) is as fast as the compiler can make it: kernels of
-which a thread keeps to its own pixel are compiled for one pixel with its time axis contiguous; the others, and only if
-asked for, as loops over blocks of one thread.
+The sources are those of the GPU. The host build (`kernels/host/cuda_shim.hpp`) tests them without a GPU, with real
+threads and barriers. The native build (`kernels/host/native.hpp`) is optimized for speed: kernels in which a thread
+accesses only its own pixel are compiled for one pixel with a contiguous time axis, the others as loops over blocks of
+one thread.
 """
 
 import ctypes
@@ -27,23 +27,23 @@ HOST_OPTIONS = (
     "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas",
 )  # fmt: skip
 
-#: no contraction, as on the device; nothing here may change a bit of an answer
+#: no contraction, as on the device; no option may change the bits of a result
 NATIVE_OPTIONS = (
     "-std=c++20", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fPIC",
     "-shared", "-pthread", "-w",
 )  # fmt: skip
 
-#: with this in the environment nothing is compiled natively and NumPy does all
+#: environment variable; with the value 0 NumPy runs all operations and nothing is compiled
 SWITCH = "GPUCORON_NATIVE"
 
 
 def host_available():
-    """Tell whether the kernels can be compiled for the host.
+    """Return whether the kernels can be compiled for the host.
 
     Returns
     -------
     (bool, str)
-        Whether they can, and by what; or why not.
+        Whether they can, and the compiler or the reason why not.
     """
     compiler = shutil.which("g++")
     if compiler is None:
@@ -56,12 +56,12 @@ def host_available():
 
 
 def native_available():
-    """Tell whether the kernels can be compiled natively, as `host_available` does for the host."""
+    """Return whether the kernels can be compiled natively, as `host_available` for the host."""
     if os.environ.get(SWITCH, "1") == "0":
         return False, f"{SWITCH}=0 in the environment"
     compiler = _native_compiler()
     if compiler is None:
-        return False, "there is no g++ (or what CXX names) to compile the kernels for this CPU"
+        return False, "there is no g++ (or compiler named by CXX) to compile the kernels for this CPU"
     try:
         kernel_folder()
         _target(compiler, "-march=native")
@@ -71,17 +71,17 @@ def native_available():
 
 
 def _native_compiler():
-    words = shlex.split(os.environ.get("CXX", "")) or ["g++"]
-    found = shutil.which(words[0])
-    return None if found is None else (found, *words[1:])
+    command = shlex.split(os.environ.get("CXX", "")) or ["g++"]
+    found = shutil.which(command[0])
+    return None if found is None else (found, *command[1:])
 
 
 @cache
 def _target(compiler, *options):
-    """Digest what the compiler makes of this CPU, and its version: a library of another CPU is never loaded."""
+    """Return a digest of the compiler's version and its options for this CPU; each CPU needs its own libraries."""
     command = [*compiler, *options, "-E", "-v", "-x", "c++", os.devnull]
-    told = subprocess.run(command, capture_output=True, check=True, text=True)
-    return hashlib.sha256(told.stderr.encode()).hexdigest()
+    result = subprocess.run(command, capture_output=True, check=True, text=True)
+    return hashlib.sha256(result.stderr.encode()).hexdigest()
 
 
 @cache
@@ -92,19 +92,19 @@ def host_library(source, sanitize="", defines=()):
 
 @cache
 def library(source, by_pixel):
-    """Load a kernel file's native library, compiled if need be.
+    """Load the native library of a kernel file; compile it if necessary.
 
     Parameters
     ----------
     source : str
         As in `gpucoron.backends.kernel_files.SOURCES`.
     by_pixel : bool
-        Which of its kernels: those of which a thread keeps to its own pixel, or the others.
+        The library with the kernels in which a thread accesses only its own pixel, or with the others.
 
     Raises
     ------
     RuntimeError, OSError
-        It cannot be compiled or loaded; the message holds what the compiler said.
+        It cannot be compiled or loaded; the message includes that of the compiler.
     """
     usable, reason = native_available()
     if not usable:
@@ -121,14 +121,14 @@ def _load(path):
 
 
 def compile_for_host(source, sanitize="", defines=()):
-    """Compile one kernel file for the host, unless that was done before.
+    """Compile one kernel file for the host, unless the library is cached.
 
     Parameters
     ----------
     source : str
         As in `gpucoron.backends.kernel_files.SOURCES`.
     sanitize : str
-        For g++'s ``-fsanitize``.
+        Value of g++'s ``-fsanitize``.
     defines : sequence of str
         Macros: 'NAME=value'.
 
@@ -140,20 +140,20 @@ def compile_for_host(source, sanitize="", defines=()):
     Raises
     ------
     RuntimeError
-        The compiler is missing or failed; the message holds what it said.
+        The compiler is missing or failed; the message includes its output.
     """
     usable, compiler = host_available()
     if not usable:
         raise RuntimeError(compiler)
     options = [*HOST_OPTIONS, *(f"-D{define}" for define in defines)]
     if sanitize:
-        # Instrumented code takes long to optimise.
+        # Optimizing instrumented code is slow.
         options += [f"-fsanitize={sanitize}", "-g1", "-O0", "-fno-sanitize-recover=undefined"]
     return _build(f"host-{Path(source).stem}", source, host_source(source), (compiler,), options)
 
 
 def _build(name, source, text, compiler, options):
-    """Compile the text of a C++ file that includes a kernel file into the cache folder, unless it is there."""
+    """Compile a C++ text that includes a kernel file into the cache folder, unless the library is there."""
     import fcntl
 
     target = _target(compiler, *(option for option in options if option.startswith("-march")))
@@ -162,7 +162,7 @@ def _build(name, source, text, compiler, options):
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Built aside and moved into place: another process never loads half a library, and waits for this one's.
+    # Written under another name and renamed: other processes wait for the lock and never load half a library.
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
@@ -184,7 +184,7 @@ def _compile(compiler, options, source, text, built):
 
 
 def host_source(source):
-    """Write the C++ file that offers a kernel file's instantiations by number, types checked against the functions."""
+    """Return C++ code that calls the instantiations of a kernel file by number; the compiler checks their types."""
     bodies = []
     for kernel, variant in instantiations(source):
         waits = str(kernel.waits[kernel.variants.index(variant)]).lower()
@@ -195,7 +195,7 @@ def host_source(source):
 
 @cache
 def native_instantiations(source, by_pixel):
-    """List what a native library has: (kernel, variant), without those of which threads share a pixel or a row."""
+    """Return (kernel, variant) of a native library: all in which threads do not share a pixel or a row."""
     return tuple(
         (kernel, variant)
         for kernel, variant in instantiations(source)
@@ -204,7 +204,7 @@ def native_instantiations(source, by_pixel):
 
 
 def native_source(source, by_pixel):
-    """Write the C++ file of a native library, as `host_source`."""
+    """Return the C++ code of a native library, like `host_source`."""
     bodies = []
     for kernel, variant in native_instantiations(source, by_pixel):
         lines, passed = [], []
@@ -232,7 +232,7 @@ def native_source(source, by_pixel):
 
 
 def _offer(header, source, taken, bodies):
-    """Write what takes an instantiation's number and runs its lines; without the number it answers 1."""
+    """Return the C++ code of a function that runs an instantiation by number, and returns 1 for unknown numbers."""
     cases = ""
     for number, lines in enumerate(bodies):
         body = "\n      ".join([*lines, "return 0;"])
@@ -245,7 +245,7 @@ def _offer(header, source, taken, bodies):
 
 
 class Array(ctypes.Structure):
-    """An array as native.hpp has it."""
+    """The struct Array of native.hpp."""
 
     _fields_ = (
         ("base", ctypes.c_void_p),
@@ -256,7 +256,7 @@ class Array(ctypes.Structure):
 
 
 def argument_addresses(arguments):
-    """Make what cuLaunchKernel takes: an array of addresses of the arguments, and what must live as long."""
+    """Return an array of the addresses of the arguments, as for cuLaunchKernel, and the objects to keep alive."""
     keep = []
     for argument in arguments:
         if argument is None:

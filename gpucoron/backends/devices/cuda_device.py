@@ -1,4 +1,4 @@
-"""The CUDA backend: CuPy arrays and the raw kernels."""
+"""The CUDA device: CuPy arrays and raw kernels."""
 
 import threading
 from contextlib import suppress
@@ -11,32 +11,32 @@ from gpucoron.backends.devices.launch import checked_arguments
 from gpucoron.backends.kernel_files import KERNELS, kernel_folder
 from gpucoron.errors import BackendUnavailableError
 
-#: one more thread per pixel pays until this share of the device's threads is taken
+#: several threads per pixel are faster while the pixels use less than this fraction of the device's threads
 BUSY = 0.5
 
-#: share of the free memory that an exposure may take: allocations do not fit each other without gaps
+#: fraction of the free memory that an exposure may use: allocations leave gaps
 USABLE = 0.9
 
-#: bytes from which on an array travels in pieces: CuPy puts a whole array into pinned memory, which it then keeps
+#: bytes above which an array is copied in pieces: CuPy would copy it into pinned memory as a whole, and keep that
 LARGE = 2**20
 
-#: what CUDA's runtime and driver say where memory is full
+#: messages of CUDA's runtime and driver when the memory is full
 CUDA_IS_FULL = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
 
 
 def available(device=0, cupy=None):
-    """Tell whether the CUDA backend can run here; never raises.
+    """Return whether the CUDA backend can run here; never raises.
 
     Parameters
     ----------
     device : int
     cupy : module, optional
-        What stands in for CuPy in a test.
+        A replacement for CuPy in a test.
 
     Returns
     -------
     (bool, str)
-        Whether it can, and on what; or why not.
+        Whether it can run, and the name of the device or the reason why not.
     """
     if cupy is None:
         cupy, reason = import_cupy()
@@ -53,28 +53,28 @@ def available(device=0, cupy=None):
 
 
 def device_memory(device):
-    """Tell how many bytes of memory a device has, free or not; it is not taken into use for that."""
+    """Return the total memory of a device in bytes, without initializing it."""
     return int(import_cupy()[0].cuda.runtime.getDeviceProperties(device)["totalGlobalMem"])
 
 
 class CudaDevice(KernelDevice):
     """A GPU: heavy operations by CUDA kernels, light ones by CuPy.
 
-    A call makes it the current device of the calling thread.
+    Each call makes it the current device of the calling thread.
 
     Parameters
     ----------
     device : int
-        As CUDA counts them.
+        CUDA's number of the device.
     max_memory : int, optional
-        Bytes that an exposure may take on the device; by default most of what is free there. An exposure that needs
-        more is worked on in chunks.
+        Bytes that an exposure may use on the device; by default 90 % of the free memory. An exposure that needs more
+        is processed in chunks.
     scratch_dir : path, optional
-        For the ramps of an exposure that neither the device nor the host holds.
+        Folder for the ramps of an exposure that is too large for the memory of both device and host.
     defines : sequence of str
-        Macros that the kernels are compiled with ('NAME=value'), for measurements of variants.
+        Macros ('NAME=value') to compile the kernels with, for measurements of variants.
     cupy : module, optional
-        What stands in for CuPy in a test.
+        A replacement for CuPy in a test.
     """
 
     name = "cuda"
@@ -131,7 +131,7 @@ class CudaDevice(KernelDevice):
         self._device.synchronize()
 
     def is_out_of_memory(self, error):
-        # Not any MemoryError, which may be the host's. What CUDA takes beside CuPy's pool is told by CUDA.
+        # A plain MemoryError may be the host's. CUDA's own allocations fail with an error of CUDA.
         of_pool = isinstance(error, self.xp.cuda.memory.OutOfMemoryError)
         return of_pool or any(words in str(error) for words in CUDA_IS_FULL)
 
@@ -162,18 +162,18 @@ class CudaDevice(KernelDevice):
         return on_device
 
     def _pinned_buffers(self):
-        """Give two pieces of pinned memory, so that one is filled or emptied while the other travels."""
+        """Return two buffers in pinned memory: the CPU uses one while the other is copied."""
         if not self._pinned:
             self._pinned = [_PinnedBuffer(self.xp, 2 * self.words_at_once) for _ in range(2)]
         return self._pinned
 
     def _upload_buffers(self, n_words):
-        return [_CountsOnTheirWay(buffer, self.xp.empty(n_words, np.uint16)) for buffer in self._pinned_buffers()]
+        return [_UploadBuffer(buffer, self.xp.empty(n_words, np.uint16)) for buffer in self._pinned_buffers()]
 
     def _send(self, array, on_device):
-        """Copy an array of the host to one of the same shape on the device, through pinned memory."""
+        """Copy a host array to a device array of the same shape, through pinned memory."""
         if not array.flags.c_contiguous and array[0].nbytes >= LARGE:
-            # A copy in one piece would be as large as the array.
+            # A contiguous copy would be as large as the array.
             for part, place in zip(array, on_device, strict=True):
                 self._send(part, place)
             return
@@ -185,10 +185,10 @@ class CudaDevice(KernelDevice):
                 buffer.send(part, target[piece])
 
     def _fetch(self, array, on_host):
-        """Copy an array of the device to one of the same shape on the host, through pinned memory."""
+        """Copy a device array to a host array of the same shape, through pinned memory."""
         source, target = array.reshape(-1), on_host.reshape(-1)
 
-        def arrive(buffer, part, piece):
+        def finish(buffer, part, piece):
             buffer.wait()
             target[piece] = part
 
@@ -198,27 +198,27 @@ class CudaDevice(KernelDevice):
                 part = buffer.take(source.dtype, piece.stop - piece.start)
                 buffer.fetch(source[piece], part)
                 if before is not None:
-                    arrive(*before)
+                    finish(*before)
                 before = buffer, part, piece
             if before is not None:
-                arrive(*before)
+                finish(*before)
 
     def _pieces(self, flat):
-        """Cut a flat array into what fits into a pinned buffer: (buffer, slice), the buffers in turn."""
+        """Yield (buffer, slice) for the pieces of a flat array that fit into a pinned buffer; buffers take turns."""
         buffers = self._pinned_buffers()
         at_once = max(1, 2 * self.words_at_once // flat.dtype.itemsize)
         for number, start in enumerate(range(0, flat.size, at_once)):
             yield buffers[number % len(buffers)], slice(start, min(flat.size, start + at_once))
 
     def choose_lanes(self, n_pixels, n_units):
-        # Small subarrays alone do not fill a large device.
+        # With one thread per pixel, small subarrays do not fill a large device.
         return 4 if n_units >= 4 and n_pixels < BUSY * self._n_threads else 1
 
     def launch(self, name, grid, block, values, variant=()):
         arguments = checked_arguments(KERNELS[name], values, self._is_here)
         function = self._loader.function(self.device, name, variant)
         self._device.use()
-        # A null pointer travels as eight zero bytes; None means different things to different versions of CuPy.
+        # A null pointer is passed as eight zero bytes; the meaning of None depends on the version of CuPy.
         function(grid, block, tuple(np.uint64(0) if value is None else value for value in arguments))
 
     def _is_here(self, array):
@@ -226,7 +226,7 @@ class CudaDevice(KernelDevice):
 
 
 class _PinnedBuffer:
-    """A piece of the host's memory that the device reads and writes by itself, in the order of the current stream."""
+    """Pinned host memory, which the device reads and writes directly, in the order of the current stream."""
 
     def __init__(self, cupy, n_bytes):
         self._current_stream = cupy.cuda.get_current_stream
@@ -235,43 +235,43 @@ class _PinnedBuffer:
         self._done = None
 
     def take(self, dtype, n_values):
-        """Give room for values, once the last copy to or from here is done."""
+        """Wait for the last copy; return an array of ``n_values`` in the buffer."""
         self.wait()
         return self._bytes[: n_values * dtype.itemsize].view(dtype)
 
     def send(self, values, target):
-        """Start the copy of what was put here to the device."""
+        """Start to copy values in the buffer to the device."""
         stream = self._current_stream()
         target.data.copy_from_host_async(values.ctypes.data, values.nbytes, stream)
         self._done = stream.record()
 
     def fetch(self, source, values):
-        """Start the copy of what is on the device to here."""
+        """Start to copy a device array to values in the buffer."""
         stream = self._current_stream()
         source.data.copy_to_host_async(values.ctypes.data, values.nbytes, stream)
         self._done = stream.record()
 
     def wait(self):
-        """Wait until the last copy is done."""
+        """Wait until the last copy is complete."""
         if self._done is not None:
             self._done.synchronize()
             self._done = None
 
     def __del__(self):
-        # CuPy's pool would give the memory to the next one while the device still reads it.
+        # Otherwise CuPy's pool could reuse the memory while the device still reads it.
         with suppress(Exception):
             self.wait()
 
 
-class _CountsOnTheirWay:
-    """Raw counts that are read into pinned memory, and where they arrive on the device."""
+class _UploadBuffer:
+    """A pinned buffer for raw counts, and the array on the device to which they are copied."""
 
-    def __init__(self, pinned, arrived):
-        self._pinned, self._arrived = pinned, arrived
+    def __init__(self, pinned, on_device):
+        self._pinned, self._on_device = pinned, on_device
 
     def fill(self, read, n_words):
-        words = self._pinned.take(self._arrived.dtype, n_words)
+        words = self._pinned.take(self._on_device.dtype, n_words)
         read(words)
-        arrived = self._arrived[:n_words]
-        self._pinned.send(words, arrived)
-        return arrived
+        target = self._on_device[:n_words]
+        self._pinned.send(words, target)
+        return target

@@ -1,7 +1,7 @@
-"""Compile the CUDA kernels with NVRTC and keep them, per device.
+"""Compile the CUDA kernels with NVRTC and cache them, per device.
 
-This and `cuda_backend` are the only modules that import cupy. NVRTC is called directly: CuPy's own way of compiling
-adds ``-ftz=true`` to every kernel, and asks for a driver where none is needed.
+This module and `cuda_device` are the only ones that import cupy. NVRTC is called directly: CuPy's compiler function
+adds ``-ftz=true`` to every kernel and needs a driver.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ from gpucoron.backends.kernel_files import (
 )
 from gpucoron.files import appearing
 
-#: the oldest CuPy whose arithmetic is NumPy 2's and whose sort fails where memory is full (that of 14.0 gives wrong
-#: values), and the oldest NVRTC that the tests compile the kernels with: as the extras in pyproject.toml have it
+#: the oldest CuPy with the arithmetic of NumPy 2 and a sort that fails when memory is full (14.0 returns wrong values),
+#: and the oldest NVRTC in the tests; the extras in pyproject.toml have the same bounds
 OLDEST_CUPY = (14, 1)
 OLDEST_NVRTC = (12, 4)
 
@@ -37,7 +37,7 @@ def import_cupy():
     Returns
     -------
     (module, str) or (None, str)
-        CuPy and its version, or None and why there is none. A broken installation is a reason, not an exception.
+        CuPy and its version, or None and the reason. A broken installation gives a reason, not an exception.
     """
     try:
         import cupy
@@ -49,7 +49,7 @@ def import_cupy():
         return None, f"CuPy cannot be imported: {_in_one_line(error)}"
     except Exception as error:
         return None, f"CuPy cannot be imported: {_in_one_line(error)}"
-    # an empty folder called cupy can be imported too
+    # An empty folder called cupy can be imported too.
     found = getattr(cupy, "__version__", "?")
     if _numbers(found) < OLDEST_CUPY:
         return None, f"CuPy {found} is too old: CuPy {_dotted(OLDEST_CUPY)} or newer is needed ({_HOW_TO_GET_CUPY})"
@@ -63,7 +63,7 @@ def _needs_numpy_2():
 
 
 def _numbers(version):
-    """Read the first two numbers of a version."""
+    """Return the first two numbers of a version."""
     return tuple(int(number) for number in re.findall(r"\d+", str(version))[:2])
 
 
@@ -72,16 +72,16 @@ def _dotted(numbers):
 
 
 def _in_one_line(error):
-    """Give what an exception says in one line: CuPy tells the cause at the end of a page of advice."""
+    """Return the message of an exception in one line; CuPy writes the cause at the end of a page of advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip(" =")]
     causes = [place for place, line in enumerate(lines) if line == "Original error:"]
     return " ".join(lines[causes[-1] + 1 :] if causes else lines)
 
 
 def find_device(cupy, device=0):
-    """Tell whether a device can be used: (bool, what it is or why not).
+    """Return whether a device can be used: (bool, name of the device or reason why not).
 
-    A missing driver, or one that is too old or broken, is a reason, not an exception.
+    A missing, old or broken driver gives a reason, not an exception.
     """
     try:
         count = cupy.cuda.runtime.getDeviceCount()
@@ -103,7 +103,7 @@ def compile_kernels(nvrtc, source, target, options=DEVICE_OPTIONS):
     Parameters
     ----------
     nvrtc : module
-        ``cupy.cuda.nvrtc`` or what has its functions.
+        ``cupy.cuda.nvrtc`` or a module with its functions.
     source : str
         As in `gpucoron.backends.kernel_files.SOURCES`.
     target : str
@@ -117,12 +117,12 @@ def compile_kernels(nvrtc, source, target, options=DEVICE_OPTIONS):
     names : dict
         C++ name of an instantiation -> its name in the code.
     log : str
-        What the compiler said.
+        Messages of the compiler.
 
     Raises
     ------
     RuntimeError
-        The compiler failed; the message holds what it said.
+        The compiler failed; the message includes its log.
     """
     # NVRTC 12.4 leaves its thread in the locale "C": there Python would read and write files as ASCII from then on.
     with ThreadPoolExecutor(1) as thread:
@@ -156,39 +156,39 @@ def _compile(nvrtc, source, target, options):
 
 
 def choose_target(nvrtc, compute_capability):
-    """Choose what to compile for: the device's own architecture or, if NVRTC is older than that, PTX for the driver.
+    """Return the compile target: the device's architecture or, if NVRTC is older than that, PTX for the driver.
 
     Parameters
     ----------
     compute_capability : str
-        As CuPy gives it: '90'.
+        As CuPy returns it: '90'.
 
     Raises
     ------
     RuntimeError
-        This NVRTC no longer knows so old a device.
+        This NVRTC no longer supports so old a device.
     """
-    wanted = int(compute_capability)
-    known = [int(arch) for arch in nvrtc.getSupportedArchs()]
-    if wanted in known:
-        return f"sm_{wanted}"
-    older = [arch for arch in known if arch < wanted]
+    architecture = int(compute_capability)
+    supported = [int(arch) for arch in nvrtc.getSupportedArchs()]
+    if architecture in supported:
+        return f"sm_{architecture}"
+    older = [arch for arch in supported if arch < architecture]
     if not older:
         found = f"NVRTC {_dotted(nvrtc.getVersion())}"
-        msg = f"{found} does not compile for sm_{wanted}: a CUDA toolkit of an earlier major version is needed"
+        msg = f"{found} does not compile for sm_{architecture}: a CUDA toolkit of an earlier major version is needed"
         raise RuntimeError(msg)
     return f"compute_{max(older)}"
 
 
 class KernelLoader:
-    """Loaded kernels, per device.
+    """Compiles and loads kernels, and caches them per device.
 
     Parameters
     ----------
     cupy : module
-        CuPy, or what stands in for it in a test.
+        CuPy, or a replacement in a test.
     defines : sequence of str
-        Macros to compile with: 'NAME=value'.
+        Macros ('NAME=value') to compile with.
     """
 
     def __init__(self, cupy, defines=()):
@@ -198,7 +198,7 @@ class KernelLoader:
         self._functions = {}
 
     def function(self, device, name, variant=()):
-        """Give the function of an instantiation on a device, compiled and loaded if need be."""
+        """Return the function of an instantiation on a device; compile and load it if necessary."""
         key = (device, name, tuple(variant))
         if key not in self._functions:
             kernel = KERNELS[name]
@@ -217,7 +217,7 @@ class KernelLoader:
         return self._modules[device, source]
 
     def code(self, source, target):
-        """Give the compiled code of a kernel file: from the cache folder, else compiled and kept there.
+        """Return the compiled code of a kernel file from the cache folder; compile and store it if it is not there.
 
         Parameters
         ----------
@@ -239,20 +239,20 @@ class KernelLoader:
             if kept is not None:
                 return kept
         code, names, _ = compile_kernels(nvrtc, source, target, self._options)
-        # A folder that cannot be written to costs time at the next start, nothing else.
+        # Without a writable cache folder, the next process compiles again.
         with suppress(OSError), appearing(path) as (draft,):
             draft.write_bytes(_pack(code, names))
         return code, names
 
 
 def _pack(code, names):
-    """Join code and names into a file's content, with a digest, since such files are copied from machine to machine."""
+    """Return code and names as the content of a cache file, with a digest that detects damaged copies."""
     head = json.dumps(names).encode()
     return b"\n".join([hashlib.sha256(head + code).hexdigest().encode(), head, code])
 
 
 def _unpack(content):
-    """Give code and names; None where the file is damaged, and so is made again."""
+    """Return code and names; None if the file is damaged."""
     digest, _, rest = content.partition(b"\n")
     head, _, code = rest.partition(b"\n")
     return (code, json.loads(head)) if hashlib.sha256(head + code).hexdigest().encode() == digest else None

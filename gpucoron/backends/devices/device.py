@@ -1,29 +1,29 @@
-"""A device: an array namespace, copies to it and back, and how it runs an operation. It knows none of them."""
+"""A device: an array namespace, copies to it and back, and a method that runs any operation."""
 
 from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
 
-#: counts that pass through the host's cache together
+#: counts that are converted at a time, so that they stay in the cache
 WORDS_AT_ONCE = 2**18
 
 
 class Device(ABC):
-    """Where arrays lie and operations run."""
+    """Holds arrays and runs operations."""
 
     #: 'numpy', 'native', 'host' or 'cuda'
     name: str
-    #: the arrays stay in the CPU's memory, which must not be requested again
+    #: whether arrays stay in the host's memory, which must not be requested twice
     on_host = False
     #: array namespace: numpy or cupy
     xp: Any
-    #: threads for the operations in NumPy
+    #: threads of the operations in NumPy
     n_threads = 1
 
     @property
     def key(self):
-        """What tells this memory from another one."""
+        """Identifier of the memory."""
         return "host"
 
     @property
@@ -34,59 +34,59 @@ class Device(ABC):
         return scipy.ndimage
 
     def to_device(self, array):
-        """Copy a host array to the device (the same array where the device is the host)."""
+        """Copy a host array to the device; return the same array if the device is the host."""
         return array
 
     def to_host(self, array):
-        """Copy a device array to the host (the same array where the device is the host)."""
+        """Copy a device array to the host; return the same array if the device is the host."""
         return array
 
     def synchronize(self):
-        """Wait until the device is done (it always is, where the device is the host)."""
+        """Wait until the device has finished; nothing to do on the host."""
 
     @abstractmethod
     def runs(self, operation, settings):
-        """Tell whether an operation runs here, and not in NumPy on the host."""
+        """Return whether the operation runs on this device, and not in NumPy on the host."""
 
     @abstractmethod
     def execute(self, operation, arguments, settings):
-        """Run an operation on arguments that lie here, in the order of its definition."""
+        """Run an operation on arguments in this memory, in the order of its definition."""
 
     def is_out_of_memory(self, error):
-        """Tell whether an exception says that the device's memory is full."""
+        """Return whether an exception means that the memory of the device is full."""
         return isinstance(error, MemoryError)
 
     def memory_limit(self, held=0):
-        """Tell how many bytes an exposure may take on the device, ``held`` there already among them; None: no limit."""
+        """Return how many bytes an exposure may use, including ``held`` already used; None means no limit."""
 
     def release_memory(self):
-        """Give memory back to the device that is kept for later arrays."""
+        """Release memory that is cached for later arrays."""
 
     def zeros(self, shape, dtype):
-        """Make an array of zeros on the device."""
+        """Return an array of zeros on the device."""
         return self.xp.zeros(shape, dtype)
 
     def empty(self, shape, dtype):
-        """Make an array without values on the device."""
+        """Return an uninitialized array on the device."""
         return self.xp.empty(shape, dtype)
 
     def copy(self, array):
-        """Copy an array on the device."""
+        """Return a copy of an array on the device."""
         return array.copy()
 
     def load_counts(self, shape, read, *, offset=True):
-        """Read counts as FITS stores them, 16-bit and big-endian, into float32 on the device.
+        """Read 16-bit big-endian counts of a FITS file into a float32 array on the device.
 
-        The ramp is never held twice: words pass through a buffer, and a device sends one piece while the next is read.
+        Words pass through a small buffer, so the ramp is never in memory twice.
 
         Parameters
         ----------
         shape : tuple of int
-            Of the counts.
+            Shape of the counts.
         read : callable
-            ``read(words)`` fills a flat uint16 array with the next words of the file, as they stand there.
+            ``read(words)`` fills a flat uint16 array with the next words of the file, unchanged.
         offset : bool
-            The words are signed, with BZERO = 32768, the way in which FITS holds unsigned numbers; else unsigned.
+            Whether the words are signed with BZERO = 32768, as FITS stores unsigned numbers; otherwise unsigned.
 
         Returns
         -------
@@ -106,16 +106,16 @@ class Device(ABC):
         return counts
 
     def load_parts(self, shape, dtype, parts):
-        """Make an array of the items of its first axis, which come one after the other.
+        """Return an array, made from an iterable over the items of its first axis.
 
-        The host never holds two copies of the array; where a device has memory of its own, not even one.
+        The host never holds two copies of the array, and a GPU's array is never in host memory as a whole.
 
         Parameters
         ----------
         shape : tuple of int
         dtype : dtype
         parts : iterable of host arrays
-            As many as the first axis is long, of the shape of the other axes; cast to ``dtype``.
+            One per item of the first axis, with the shape of the other axes; cast to ``dtype``.
 
         Returns
         -------

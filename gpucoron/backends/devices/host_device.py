@@ -1,6 +1,6 @@
-"""The CUDA kernels on the CPU: the same files, compiled by g++ against a small shim and called through ctypes.
+"""The CUDA kernels on the CPU: the same files, compiled by g++ with a small shim and called through ctypes.
 
-It proves the kernels where there is no GPU. It is no faster than NumPy and is not meant for work.
+This tests the kernels without a GPU. It is not faster than NumPy and not meant for real work.
 """
 
 import ctypes
@@ -20,29 +20,29 @@ __all__ = ["HostDevice", "available"]
 
 
 class HostDevice(KernelDevice):
-    """Heavy operations by the CUDA kernels, compiled for the host.
+    """A device that runs the CUDA kernels, compiled for the host.
 
     Parameters
     ----------
     n_threads : int, optional
         Workers over the blocks of a launch; by default the cores that this process may use.
     sanitize : str, optional
-        For g++'s ``-fsanitize``; by default what the environment's ``GPUCORON_HOST_SANITIZE`` says. The process must
-        have the sanitizer's library loaded before (``LD_PRELOAD``).
+        For g++'s ``-fsanitize``; by default the environment variable ``GPUCORON_HOST_SANITIZE``. The library of the
+        sanitizer must be loaded when the process starts (``LD_PRELOAD``).
     lanes : {1, 4}
-        Threads that share a pixel where a kernel can do so.
+        Threads that share a pixel in kernels that support it.
     max_memory : int, optional
-        Bytes that an exposure may take; by default there is no limit. An exposure that needs more is worked on in
-        chunks, as on a device.
+        Bytes that an exposure may use; by default there is no limit. An exposure that needs more is processed in
+        chunks, as on a GPU.
     scratch_dir : path, optional
-        For the ramps of an exposure that the host's memory does not hold.
+        Folder for the ramps of an exposure that is too large for the host's memory.
     defines : sequence of str
-        Macros that the kernels are compiled with ('NAME=value'), for measurements of variants.
+        Macros ('NAME=value') to compile the kernels with, for measurements of variants.
     """
 
     name = "host"
     xp = np
-    # Few, since where threads wait for each other they are real ones; lanes need a whole warp.
+    # Few, because kernels with barriers use real threads; lanes need a whole warp.
     block_threads = 32
     frame_threads = 4
 

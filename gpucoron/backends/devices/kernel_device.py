@@ -1,4 +1,4 @@
-"""A device that runs the CUDA kernels: what the GPU and its stand-ins on the CPU share."""
+"""The base class of devices that run the CUDA kernels: a GPU, and the host and native builds on the CPU."""
 
 from abc import abstractmethod
 
@@ -10,26 +10,26 @@ from gpucoron.backends.devices.numpy_device import run_in_numpy
 
 
 class KernelDevice(Device):
-    """A device of which the heavy operations are kernels. `launch` is what a subclass adds."""
+    """A device that runs heavy operations by kernels. Subclasses add `launch` and `choose_lanes`."""
 
     #: threads in a block
     block_threads = 128
-    #: threads that go through a frame together
+    #: threads in a block that shares a frame
     frame_threads = 256
-    #: pixels that a thread takes together, frame by frame, where that is faster: on a CPU; else 0
+    #: pixels that a thread processes together, frame by frame, where that is faster (on a CPU); else 0
     strip_pixels = 0
-    #: counts that are read while as many are sent
+    #: counts that are read at a time, while the previous ones are sent
     words_at_once = 2**24
-    #: bytes of memory that likelihood fits may take beside the ramps; more lets more of them be under way
+    #: bytes of scratch memory for likelihood fits; more allow more fits at the same time
     scratch_bytes = 2**29
 
     @abstractmethod
     def launch(self, name, grid, block, values, variant=()):
-        """Run a kernel of the table with arguments by name, after checking them."""
+        """Check the arguments, given by name, and run a kernel of the table."""
 
     @abstractmethod
     def choose_lanes(self, n_pixels, n_units):
-        """Choose how many threads share a pixel that has ``n_units`` pieces of work."""
+        """Return how many threads share a pixel that has ``n_units`` pieces of work."""
 
     def runs(self, operation, settings):
         return operation.kernels is not None and operation.has_kernels(settings)
@@ -49,11 +49,11 @@ class KernelDevice(Device):
         self.launch(name, *geometry(1, self.frame_threads, n_frames), {"n_frames": n_frames, **values})
 
     def contiguous(self, array):
-        """Give an array on the device in one piece; None stays None."""
+        """Return the array C-contiguous on the device; None for None."""
         return None if array is None else self.xp.ascontiguousarray(self.to_device(array))
 
     def float64(self, array):
-        """Give an array, of the device or the host, as float64 on the device in one piece."""
+        """Return an array of the device or the host as C-contiguous float64 on the device."""
         return self.xp.ascontiguousarray(self.to_device(array), dtype=np.float64)
 
     def load_counts(self, shape, read, *, offset=True):
@@ -67,32 +67,32 @@ class KernelDevice(Device):
                 raw = buffers[number % len(buffers)].fill(read, piece.size)
                 self.convert_counts(raw, piece, offset=offset)
         finally:
-            # Nothing may be under way to or from the buffers when they go.
+            # The buffers must not be freed while a copy uses them.
             self.synchronize()
         return counts
 
     def convert_counts(self, raw, counts, *, offset):
-        """Convert counts as FITS stores them.
+        """Convert 16-bit counts of a FITS file to float32.
 
         Parameters
         ----------
         raw : array of uint16
-            Big-endian words, as they are in the file.
+            Big-endian words of the file.
         counts : array of float32, DN
-            Of as many values; filled.
+            Of the same size; filled.
         offset : bool
-            The words are signed with BZERO = 32768, as FITS stores unsigned numbers.
+            Whether the words are signed with BZERO = 32768, as FITS stores unsigned numbers.
         """
         grid, block = geometry(raw.size, self.block_threads)
         self.launch("convert_counts", grid, block, {"raw": raw, "counts": counts, "n_words": raw.size}, (bool(offset),))
 
     def _upload_buffers(self, n_words):
-        """Make what `load_counts` sends words with, in turn: ``fill(read, n)`` gives them on the device."""
+        """Return the buffers that `load_counts` uses in turn; ``fill(read, n)`` returns the words on the device."""
         return [_HostBuffer(n_words)]
 
 
 class _HostBuffer:
-    """A buffer that the kernels reach where it is."""
+    """A buffer in host memory, for kernels that run on the CPU."""
 
     def __init__(self, n_words):
         self._words = np.empty(n_words, np.uint16)

@@ -1,14 +1,14 @@
-"""What every launch goes through, on a device or on the host: checks of the arguments, and the geometry.
+"""Checks of arguments and the geometry of kernel launches, on a GPU and on the host.
 
-Raw kernels look at neither strides nor dtypes: a wrong array would give wrong numbers without a word.
+Raw kernels ignore strides and dtypes: a wrong array would give wrong numbers without an error.
 """
 
 import numpy as np
 
-#: CUDA's limit on blocks along y; kernels stride over what is beyond
+#: CUDA's limit on blocks along y; kernels loop over the rest
 MAX_BLOCKS_Y = 65535
 
-#: groups whose flags travel in one word, as in types.cuh
+#: groups whose flags share one word, as in types.cuh
 WORD_GROUPS = 32
 
 
@@ -21,17 +21,17 @@ def checked_arguments(kernel, values, is_on_device):
     values : dict
         Argument name -> array, number or (for arrays that may be null) None.
     is_on_device : callable
-        Tells whether an array lies where the kernel runs.
+        Returns whether an array is in the memory of the kernel.
 
     Returns
     -------
     list
-        In the kernel's order: arrays as they came, NumPy scalars of the declared types, None.
+        In the kernel's order: unchanged arrays, NumPy scalars of the declared types, None.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is missing or unknown, or an array is of another dtype, not C-contiguous, or elsewhere.
+        An argument is missing or unknown, or an array has a wrong dtype or memory, or is not C-contiguous.
     """
     expected = [argument.name for argument in kernel.arguments]
     if set(values) != set(expected):
@@ -76,9 +76,9 @@ def _checked(kernel, argument, value, is_on_device):
 
 
 def frames_apart(array):
-    """Count the frames from one integration's start to the next in a ramp; None where there is no such number.
+    """Return the number of frames between the starts of two integrations in memory; None if it is not whole.
 
-    A ramp of which the first or last groups were cut off still has whole frames side by side.
+    A ramp without its first or last groups still consists of contiguous frames.
     """
     if array.ndim != 4 or not array[:1].flags.c_contiguous:
         return None
@@ -90,7 +90,7 @@ def frames_apart(array):
 
 
 def geometry(n_threads, block_threads, n_rows=1):
-    """Lay out a launch over ``n_threads`` side by side and ``n_rows`` along y.
+    """Return the grid and the block of a launch with ``n_threads`` along x and ``n_rows`` along y.
 
     Returns
     -------
@@ -104,5 +104,5 @@ def geometry(n_threads, block_threads, n_rows=1):
 
 
 def words_of(ngroups):
-    """Count the words that hold a flag of ``ngroups`` groups."""
+    """Return the number of words that hold one flag of ``ngroups`` groups."""
     return -(-ngroups // WORD_GROUPS)

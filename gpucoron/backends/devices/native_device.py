@@ -1,7 +1,7 @@
-"""The fastest CPU device: NumPy, except for the operations in which the kernels, compiled for this CPU, are faster.
+"""The fastest CPU device: NumPy, and kernels compiled for this CPU for the operations in which they are faster.
 
-The answers have NumPy's bits. Where the kernels cannot be compiled, NumPy does all; docs/performance.md says which
-operation runs where, and why.
+Results have the same bits as NumPy's. If the kernels cannot be compiled, NumPy runs all operations;
+docs/performance.md lists which operations use kernels, and why.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class NativeDevice(NumpyDevice):
-    """Operations by the kernels compiled for this CPU, by NumPy where that is faster.
+    """Operations by kernels compiled for this CPU, or by NumPy where that is faster.
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ class NativeDevice(NumpyDevice):
         self.kernels = NativeKernels(self.n_threads)
 
     def execute(self, operation, arguments, settings):
-        wanted = () if operation.native is None else operation.native(settings, *arguments)
-        if wanted and all(_can_be_loaded(*each) for each in wanted):
+        libraries = () if operation.native is None else operation.native(settings, *arguments)
+        if libraries and all(_can_be_loaded(*each) for each in libraries):
             return operation.run(self.kernels, arguments, settings, operation.kernels)
         return super().execute(operation, arguments, settings)
 
@@ -48,8 +48,8 @@ _refused, _loading = set(), threading.Lock()
 
 
 def _can_be_loaded(source, by_pixel):
-    """Tell whether a kernel file's library is there, compiled if need be; a refusal is told once."""
-    # Threads of one operation ask at the same time.
+    """Return whether the library of a kernel file can be loaded, compiling it if necessary; log a failure once."""
+    # Threads of one operation may call this at the same time.
     with _loading:
         if source in _refused:
             return False
@@ -57,16 +57,16 @@ def _can_be_loaded(source, by_pixel):
             library(source, by_pixel)
         except (RuntimeError, OSError) as error:
             _refused.add(source)
-            log.warning("NumPy takes the place of the native kernels of %s: %s", source, error)
+            log.warning("NumPy replaces the native kernels of %s: %s", source, error)
             return False
         return True
 
 
 class NativeKernels(HostDevice):
-    """The launches of the kernels, in libraries compiled for this CPU."""
+    """Launches kernels in libraries compiled for this CPU."""
 
     name = "native"
-    # Frames are gone through by one thread: nobody waits.
+    # One thread processes a frame, so threads never wait.
     frame_threads = 1
     strip_pixels = 1024
 
@@ -89,16 +89,16 @@ class NativeKernels(HostDevice):
 
 
 def _describe(kernel, arguments, n_pixels):
-    """Describe a kernel's arrays as rows of pixels; what is no array has no rows."""
+    """Describe the arguments of a kernel as arrays of rows of pixels; other arguments have no rows."""
     described = (Array * len(arguments))()
     for place, declared, value in zip(described, kernel.arguments, arguments, strict=True):
         if isinstance(value, np.ndarray) and declared.is_shared:
-            # A row whose pixels are one.
+            # Item size 0: the same for all pixels.
             place.base, place.rows, place.item, place.is_read_only = value.ctypes.data, 1, 0, True
         elif isinstance(value, np.ndarray):
             n_items = value.size
             if not value.flags.c_contiguous:
-                # Integrations apart: what lies between them is a row like any other.
+                # Gaps between integrations count as rows.
                 n_items = value.strides[0] // value.itemsize * (len(value) - 1) + value[0].size
             rows, rest = divmod(n_items, n_pixels)
             if rest:

@@ -1,4 +1,4 @@
-"""The CPU: NumPy arrays, threads over tiles of rows; ramps in memory or, where they are too large for it, in files."""
+"""The CPU: NumPy arrays and threads over tiles of rows; ramps that are too large for memory are in files."""
 
 import mmap
 import os
@@ -13,13 +13,13 @@ from gpucoron.backends.process_memory import anonymous_memory, free_memory
 from gpucoron.backends.tiles import TILE_BYTES, available_cores
 from gpucoron.errors import OutputError
 
-#: arrays of a tile's size that NumPy makes on the way
+#: temporary arrays of the size of a tile in NumPy's operations
 TILE_ARRAYS = 10
 THREAD_BYTES = TILE_ARRAYS * TILE_BYTES
 
 
 def available():
-    """Tell whether NumPy can run here, as the other devices' modules do: (bool, str)."""
+    """Return whether NumPy can run here, as in the other devices' modules: (bool, str)."""
     return True, "NumPy"
 
 
@@ -31,14 +31,14 @@ class NumpyDevice(Device):
     n_threads : int, optional
         Threads for the heavy operations; by default the cores that this process may use.
     max_memory : int, optional
-        Bytes of anonymous memory that the process may have, all told; by default what it has and what the host and the
-        control group have free. The ramps of an exposure that needs more are in a scratch file, and the peak stays
-        within a tenth of the limit. Where programs, references and products alone take more, a warning tells how much
-        is needed. Steps that run jwst's code take whole ramps whatever the limit.
+        Limit of the anonymous memory of the process in bytes; by default the memory that it has, plus the free memory
+        of the host and its control group. If an exposure needs more, its ramps are in a scratch file; the peak is then
+        at most a tenth above the limit. If programs, references and products alone need more, a warning says how
+        much. The limit does not apply to steps that run jwst's code, which need whole ramps in memory.
     scratch_dir : path, optional
-        Where scratch files are; by default the folder for temporary files.
+        Folder of scratch files; by default the folder for temporary files.
     tile_bytes : int
-        Of the tiles of jump detection and ramp fit. No result depends on it, nor on the threads.
+        Size of the tiles of jump detection and ramp fit. Results do not depend on it, nor on the threads.
     """
 
     name = "numpy"
@@ -52,7 +52,7 @@ class NumpyDevice(Device):
         self.tile_bytes = tile_bytes
 
     def with_threads(self, n_threads):
-        """Give the same device with so many threads."""
+        """Return the same device with another number of threads."""
         return type(self)(
             n_threads, max_memory=self.max_memory, scratch_dir=self.scratch_dir, tile_bytes=self.tile_bytes
         )
@@ -69,23 +69,23 @@ class NumpyDevice(Device):
 
 
 class ScratchFiles(NumpyDevice):
-    """The CPU's memory for an exposure that is larger: its ramps lie in files without a name, mapped into memory.
+    """The CPU with ramps in unlinked files, mapped into memory, for exposures that are larger than the memory.
 
-    What of them is in memory is the system's page cache, which it takes back when it needs the room. Operations get
-    some rows at a time; light steps look at one integration or frame after the other.
+    The system can reclaim the pages of these files when it needs memory. Operations get some rows at a time; light
+    steps process one integration or frame after the other.
     """
 
     def empty(self, shape, dtype):
-        """Make an array without values; one with four axes is in a file."""
+        """Return an uninitialized array; an array with four axes is in a file."""
         if len(shape) != 4:
             return np.empty(shape, dtype)
         dtype = np.dtype(dtype)
         n_bytes = max(1, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
         folder = self.scratch_dir or tempfile.gettempdir()
         try:
-            # Nothing is left behind, however the process ends: the file has no name.
+            # The file has no name, so it disappears when the process ends.
             with tempfile.TemporaryFile(dir=folder, prefix=".gpucoron-") as file:
-                # Room on the disk is claimed now: later there would be no error to catch.
+                # Allocate the disk space now: later a full disk would kill the process.
                 _claim(file.fileno(), n_bytes)
                 mapping = mmap.mmap(file.fileno(), n_bytes)
         except OSError as error:
@@ -107,7 +107,7 @@ class ScratchFiles(NumpyDevice):
 
 
 def run_in_numpy(device, operation, arguments, settings):
-    """Run an operation that has no kernels on the host, and bring back to a device what it answers and changes."""
+    """Run an operation without kernels on the host; copy its result and changed arguments back to the device."""
     workers.note("numpy")
     on_host = [device.to_host(value) if hasattr(value, "shape") else value for value in arguments]
     answer = operation.run(NumpyDevice(), on_host, settings)

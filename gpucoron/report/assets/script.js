@@ -1,6 +1,6 @@
 "use strict";
-// The table of a report. Whatever comes from files enters the page as text, never as HTML; rows are made when they
-// are about to be seen, and a row's details when it is opened, so that thousands of exposures open at once.
+// The table of a report. All values from files are inserted as text, never as HTML. Rows are created when they scroll
+// into view, and the details of a row when it is opened, so that a page with thousands of exposures loads quickly.
 (() => {
   const CHUNK = 60;
   const STATUSES = { done: "✓ Done", failed: "✕ Failed", "no rate": "△ No rate", product: "○ Product only" };
@@ -12,17 +12,17 @@
     { key: "detector", label: "Detector", sub: "instrument" },
     { key: "filter", label: "Filter", sub: "mask" },
     { key: "subarray", label: "Subarray", sub: "shape" },
-    { key: "jump", label: "Jumps", number: percent, title: "share of the rate's pixels with a jump" },
-    { key: "saturated", label: "Saturated", number: percent, title: "share of the rate's pixels that saturate" },
-    { key: "unusable", label: "Unusable", number: percent, title: "share of the rate's pixels with DO_NOT_USE" },
-    { key: "seconds", label: "Time", number: seconds, title: "from file to file" },
-    { key: "memory", label: "Memory", number: bytes, title: "peak of the process" },
+    { key: "jump", label: "Jumps", number: percent, title: "fraction of pixels in the rate with a jump" },
+    { key: "saturated", label: "Saturated", number: percent, title: "fraction of pixels in the rate that saturate" },
+    { key: "unusable", label: "Unusable", number: percent, title: "fraction of pixels in the rate with DO_NOT_USE" },
+    { key: "seconds", label: "Time", number: seconds, title: "including reading and writing" },
+    { key: "memory", label: "Memory", number: bytes, title: "peak memory of the process" },
     { key: "finished", label: "Finished", text: day, second: time },
   ];
   const find = (id) => document.getElementById(id);
   const { rows, summary, notes } = JSON.parse(find("table").textContent);
   const body = document.querySelector("#exposures > tbody");
-  // a column that is empty throughout is left out
+  // empty columns are not shown
   const COLUMNS = ALL_COLUMNS.filter(({ key }) => !key || rows.some((row) => row[key] !== null && row[key] !== ""));
   const slowest = Math.max(0, ...rows.map((row) => row.seconds ?? 0));
   const order = new Intl.Collator("en", { numeric: true });
@@ -49,7 +49,7 @@
   function time(text) {
     return /T(\d\d:\d\d)/.exec(text)?.[1] ?? "";
   }
-  /** Let a name break after its underscores. */
+  /** Allow line breaks after the underscores of a name. */
   function breakable(name) {
     return name.split("_").flatMap((part, index) => (index ? ["_", document.createElement("wbr"), part] : [part]));
   }
@@ -57,7 +57,7 @@
     return typeof value === "string" ? value : JSON.stringify(value);
   }
 
-  /** Make an element: properties, then children; texts stay texts. */
+  /** Create an element with properties and children; strings become text nodes. */
   function make(tag, properties = {}, ...children) {
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(properties)) {
@@ -146,7 +146,7 @@
   function compare(a, b) {
     const [x, y] = [a[sorting.key], b[sorting.key]];
     const [noX, noY] = [x === null || x === "", y === null || y === ""];
-    if (noX || noY) return noX - noY; // what is unknown comes last either way
+    if (noX || noY) return noX - noY; // unknown values are last in both directions
     return sorting.direction * (typeof x === "number" ? x - y : order.compare(x, y));
   }
   function showMore() {
@@ -156,12 +156,12 @@
     find("sentinel").hidden = made === shown.length;
   }
   function refresh() {
-    const words = find("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const terms = find("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     const status = document.querySelector("#statuses input:checked").value;
     const [detector, subarray] = [find("detector").value, find("subarray").value];
     shown = rows.filter((row) =>
       (!status || row.status === status) && (!detector || row.detector === detector) &&
-      (!subarray || row.subarray === subarray) && words.every((word) => row.words.includes(word)));
+      (!subarray || row.subarray === subarray) && terms.every((term) => row.searchText.includes(term)));
     shown.sort(compare);
     body.replaceChildren();
     made = 0;
@@ -186,7 +186,7 @@
       if (column.title) button.title = column.title;
       button.addEventListener("click", () => {
         const again = sorting.key === column.key;
-        // numbers are wanted largest first
+        // sort numbers in descending order first
         sorting = { key: column.key, direction: again ? -sorting.direction : column.number ? -1 : 1 };
         markSorted();
         refresh();
@@ -198,10 +198,10 @@
   }
   function markSorted() {
     for (const cell of document.querySelectorAll("#exposures > thead th[data-key]")) {
-      const is = cell.dataset.key === sorting.key;
-      if (is) cell.setAttribute("aria-sort", sorting.direction > 0 ? "ascending" : "descending");
+      const isSorted = cell.dataset.key === sorting.key;
+      if (isSorted) cell.setAttribute("aria-sort", sorting.direction > 0 ? "ascending" : "descending");
       else cell.removeAttribute("aria-sort");
-      cell.querySelector(".arrow").textContent = is ? (sorting.direction > 0 ? "▲" : "▼") : "";
+      cell.querySelector(".arrow").textContent = isSorted ? (sorting.direction > 0 ? "▲" : "▼") : "";
     }
   }
   function makeFilters() {
@@ -229,7 +229,7 @@
     });
     for (const row of rows) {
       const texts = ["exposure", "status", "target", "instrument", "detector", "filter", "mask", "subarray", "error"];
-      row.words = texts.map((key) => row[key]).join(" ").toLowerCase();
+      row.searchText = texts.map((key) => row[key]).join(" ").toLowerCase();
     }
   }
 
@@ -256,7 +256,7 @@
     return failure;
   }
   function makePictures(row, detail) {
-    if (!Object.keys(detail.images).length) return make("p", { class: "quiet wide" }, detail.note || "No pictures of it.");
+    if (!Object.keys(detail.images).length) return make("p", { class: "quiet wide" }, detail.note || "No pictures.");
     const digits = (value) => Number(value.toPrecision(3)).toString();
     const { images, rate_range: range, noise_limit: limit, noise_unit: unit, binning } = detail;
     const legend = make("ul", { class: "legend" },
@@ -270,7 +270,7 @@
     };
     const figures = Object.entries(captions).map(([kind, [title, text]]) => {
       const has = Boolean(images[kind]);
-      const none = kind === "noise" ? "no 1/f noise was removed, or no record of it" : "no preview";
+      const none = kind === "noise" ? "no 1/f noise was removed, or not recorded" : "no preview";
       const picture = has ? make("img", { src: images[kind], alt: title + " of " + row.exposure })
         : make("div", { class: "none" }, none);
       return make("figure", {}, picture, make("figcaption", {}, make("strong", {}, title), has ? text : null));
@@ -279,7 +279,7 @@
     if (detail.note) pictures.append(make("p", { class: "quiet" }, detail.note));
     return pictures;
   }
-  /** Draw the share of pixels with a jump or saturation, group by group. */
+  /** Draw the fraction of pixels with a jump or saturation in each group. */
   function makeGroups(groups) {
     const n = Math.max(groups.jump.length, groups.saturated.length);
     if (n < 1) return null;
@@ -290,7 +290,7 @@
     const x = (group) => left + (width - left - right) * (n === 1 ? 0.5 : group / (n - 1));
     const y = (share) => height - bottom - (height - top - bottom) * (share / ceiling);
     const chart = draw("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", role: "img" });
-    chart.setAttribute("aria-label", "Share of pixels by group; at most " +
+    chart.setAttribute("aria-label", "Fraction of pixels by group; at most " +
       percent(Math.max(...groups.jump, 0)) + " jumps and " + percent(Math.max(...groups.saturated, 0)) + " saturated");
     for (const share of [0, ceiling / 2, ceiling]) {
       chart.append(draw("line", { class: share ? "grid" : "axis", x1: left, x2: width - right, y1: y(share), y2: y(share) }));
@@ -315,9 +315,9 @@
     const step = (width - left - right) / Math.max(n - 1, 1);
     for (let group = 0; group < n; group++) {
       const parts = ["jump", "saturated"].filter((kind) => group in groups[kind]);
-      const words = parts.map((kind) => kind + " " + percent(groups[kind][group])).join(", ");
+      const text = parts.map((kind) => kind + " " + percent(groups[kind][group])).join(", ");
       const area = { class: "hit", x: x(group) - step / 2, y: top, width: step, height: height - top - bottom };
-      chart.append(draw("rect", area, draw("title", {}, "group " + (group + 1) + ": " + words)));
+      chart.append(draw("rect", area, draw("title", {}, "group " + (group + 1) + ": " + text)));
     }
     const legend = make("ul", { class: "legend quiet" }, ...[["jump", "jump"], ["saturated", "saturated"]].map(
       ([kind, label]) => make("li", {}, make("span", { class: "swatch dot-" + kind, "aria-hidden": "true" }), label)));
@@ -338,25 +338,25 @@
       ...(isCounted ? [["of the ramp's samples", "number"]] : [])];
     return section("Flags", table("flags", head, lines));
   }
-  function makeSteps({ steps, seconds: taken }) {
+  function makeSteps({ steps, seconds: times }) {
     const off = steps.filter((step) => step.reason === "switched off").map((step) => step.name);
-    const before = ["read", "plan"].filter((name) => name in taken).map((name) => ({ name, seconds: taken[name] }));
-    const after = ["write"].filter((name) => name in taken).map((name) => ({ name, seconds: taken[name] }));
+    const before = ["read", "plan"].filter((name) => name in times).map((name) => ({ name, seconds: times[name] }));
+    const after = ["write"].filter((name) => name in times).map((name) => ({ name, seconds: times[name] }));
     const all = [...before, ...steps.filter((step) => step.reason !== "switched off"), ...after];
     if (!all.length && !off.length) return null;
     const isTimed = all.some((step) => typeof step.seconds === "number");
     const longest = Math.max(...all.map((step) => step.seconds ?? 0), 1e-9);
     const lines = all.map((step) => {
-      const known = typeof step.seconds === "number" && step.status !== "SKIPPED";
+      const hasTime = typeof step.seconds === "number" && step.status !== "SKIPPED";
       const flagged = Object.entries(step.flagged ?? {}).map(([what, count]) => plain(count) + " " + what);
       const remark = [step.status && step.status !== "COMPLETE" ? step.status.toLowerCase() : "", step.reason, ...flagged];
       return make("tr", { class: step.status === "SKIPPED" ? "quiet" : "" },
         make("td", { class: "step" }, step.name),
-        isTimed ? make("td", { class: "bar" }, known ? bar(step.seconds / longest) : null) : null,
-        isTimed ? make("td", { class: "number" }, known ? seconds(step.seconds) : "") : null,
+        isTimed ? make("td", { class: "bar" }, hasTime ? bar(step.seconds / longest) : null) : null,
+        isTimed ? make("td", { class: "number" }, hasTime ? seconds(step.seconds) : "") : null,
         make("td", { class: "value" }, remark.filter(Boolean).join(", ")));
     });
-    const title = typeof taken.total === "number" ? "Steps, " + seconds(taken.total) + " in all" : "Steps";
+    const title = typeof times.total === "number" ? "Steps, " + seconds(times.total) + " in all" : "Steps";
     const head = [["step"], ...(isTimed ? [[""], ["time", "number"]] : []), ["remark"]];
     const list = section(title, table("steps", head, lines));
     if (off.length) list.append(make("p", { class: "quiet" }, "Switched off: " + off.join(", ")));

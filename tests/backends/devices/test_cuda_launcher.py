@@ -1,4 +1,4 @@
-"""The launcher of the CUDA backend, with a stand-in for CuPy: checks, casts, geometry, caches, and reasons."""
+"""The launcher of the CUDA backend, with a stand-in for CuPy: checks, casts, geometry, caches, error messages."""
 
 import subprocess
 import sys
@@ -42,7 +42,7 @@ def check(values):
 
 def test_scalars_are_cast_as_declared():
     data, groupdq, coeffs, n_coeffs, n_frames, n_pixels = check(ramp_arguments(n_pixels=np.int32(20)))
-    # Python's integers would travel as 64 bits, and the next argument be read from the wrong place.
+    # Python's integers would be passed as 64 bits, and the next argument read at the wrong position.
     assert [type(value) for value in (n_coeffs, n_frames, n_pixels)] == [np.int32, np.int64, np.int64]
     assert data.dtype == np.float32
     kernel = KERNELS["clip_jumps"]
@@ -152,7 +152,7 @@ def test_kernels_are_compiled_once_per_device_and_machine(cupy):
     for _ in range(3):
         backend.linearity(*values, coeffs)
     assert cupy.compiled == [("linearity.cu", "sm_90")]
-    # Another process finds the code in the cache folder.
+    # Another process finds the compiled code in the cache folder.
     get_backend("cuda", cupy=cupy).linearity(*values, coeffs)
     assert cupy.compiled == [("linearity.cu", "sm_90")]
     assert len(cupy.loaded) == 2
@@ -193,7 +193,7 @@ def test_lanes_fill_a_large_device(cupy):
     backend = get_backend("cuda", cupy=cupy)
     assert backend.device.choose_lanes(224 * 288, 60 * 8) == 4
     assert backend.device.choose_lanes(2048 * 2048, 10) == 1
-    # With one piece of work there is nothing to share.
+    # One task is not shared among threads.
     assert backend.device.choose_lanes(320 * 320, 1) == 1
 
 
@@ -243,7 +243,7 @@ def test_a_broken_driver_is_a_reason(cupy, broken, words):
     ],
 )
 def test_without_a_working_cupy_the_cpu_backend_works(tmp_path, module, words):
-    """In a process of its own: CuPy is absent, or its import fails in one way or another."""
+    """In a new process: CuPy is missing, or its import fails in different ways."""
     if module is not None:
         (tmp_path / "cupy.py").write_text(module)
     code = f"""

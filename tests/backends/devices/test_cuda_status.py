@@ -1,4 +1,4 @@
-"""Why the CUDA backend cannot run: the reason is one line that says what to do."""
+"""The reason why the CUDA backend cannot run is one line that tells the user what to do."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from gpucoron.backends.devices.cuda_loader import find_device
 from tests.tools import peers
 
-#: what CuPy 14 says where NumPy is older than 2, page of advice and all
+#: message of CuPy 14 with NumPy older than 2, a page of advice
 ADVICE = """
 ================================================================
 Failed to import CuPy.
@@ -25,7 +25,7 @@ Original error:
 
 
 def status(folder, before=""):
-    """Ask for the CUDA backend's status in a process of its own, which finds the folder's CuPy."""
+    """Return the status of the CUDA backend in a new process, which imports CuPy from the folder."""
     code = f"""
         {before}
         import sys
@@ -47,7 +47,7 @@ def status(folder, before=""):
 def test_the_real_cupy_without_a_driver():
     folder = peers.find("cupy")
     reason = status(folder)
-    # A machine with a device would say more: then this test has nothing to see.
+    # On a machine with a device the reason would be another.
     assert reason.startswith(("CUDA does not work: cudaError", "there is no CUDA device"))
 
 

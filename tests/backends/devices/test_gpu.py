@@ -1,7 +1,7 @@
-"""What only a real device can show: its memory runs out, is given back, and stays where it was.
+"""Tests of device memory that need a real device: it runs out, is freed, and does not grow.
 
-Other processes may use the same device meanwhile: what is counted here is this process's own pool or, of the device's
-free memory, the middle of several tries.
+Other processes may use the same device, so these tests measure the pool of this process or, for the free memory of the
+device, the median of several tries.
 """
 
 import gc
@@ -22,9 +22,9 @@ SHAPE = (2, 12, 64, 64)
 
 @pytest.fixture
 def pool(gpu):
-    """The device's memory pool, empty; a limit that a test sets is taken away."""
+    """The device's memory pool, empty; the limit of a test is removed afterwards."""
     pool = gpu.xp.get_default_memory_pool()
-    # What other tests have left goes now, not in the middle of this one.
+    # Free memory of other tests now, not during this one.
     gc.collect()
     pool.free_all_blocks()
     yield pool
@@ -32,7 +32,7 @@ def pool(gpu):
     pool.free_all_blocks()
 
 
-def test_a_device_that_runs_out_of_memory_goes_on_with_less(gpu, pool, caplog):
+def test_out_of_memory_halves_the_chunks_on_a_device(gpu, pool, caplog):
     ramps = simulate_jumps(np.random.default_rng(1), SHAPE)
     expected, found = ramps[1].copy(), ramps[1].copy()
     count = get_backend("numpy").detect_jumps(ramps[0], expected, *ramps[2:])
@@ -45,12 +45,12 @@ def test_a_device_that_runs_out_of_memory_goes_on_with_less(gpu, pool, caplog):
 
 
 def test_a_chunk_takes_no_more_than_the_model_says(gpu, pool, caplog):
-    """The pool's limit is the model's number: nothing has to be halved."""
+    """The limit of the pool is the number of the model: no chunk must be halved."""
     arrays = simulate_ramps(2, 3, 30, 48, 64)
-    # groupdq stands for the original flags too
+    # groupdq is also used as the original flags
     need = memory_needed(fit_ramps, {**arrays, "original_groupdq": arrays["groupdq"]})
     backend = gpu.in_chunks(need.of(12))
-    backend.fit_ramps(**arrays, original_groupdq=arrays["groupdq"], **TIMES)  # warm: compiled code
+    backend.fit_ramps(**arrays, original_groupdq=arrays["groupdq"], **TIMES)  # warm up: compiled code
     pool.free_all_blocks()
     pool.set_limit(size=pool.used_bytes() + need.of(12))
     caplog.clear()
@@ -71,14 +71,14 @@ def test_memory_stays_where_it_was(gpu, pool):
     assert len(set(taken[2:])) == 1
 
 
-def test_the_limit_is_most_of_what_is_free(gpu, pool, monkeypatch):
-    """By the number that the device told at that moment: a moment later it may be another."""
-    runtime, told = gpu.xp.cuda.runtime, []
+def test_the_limit_is_most_of_the_free_memory(gpu, pool, monkeypatch):
+    """Compared with the number that the device reported at that moment, because it may change."""
+    runtime, reported = gpu.xp.cuda.runtime, []
     ask = runtime.memGetInfo
 
     def ask_and_note():
-        told.append(ask())
-        return told[-1]
+        reported.append(ask())
+        return reported[-1]
 
     monkeypatch.setattr(runtime, "memGetInfo", ask_and_note)
     kept = gpu.zeros((2**24,), np.uint8)
@@ -86,12 +86,12 @@ def test_the_limit_is_most_of_what_is_free(gpu, pool, monkeypatch):
     assert pool.free_bytes() >= 2**24
     for held in (0, 10**9):
         limit = gpu.memory_limit(held)
-        free, total = told[-1]
+        free, total = reported[-1]
         assert 0 < free < total
         assert limit == held + int(USABLE * (free + pool.free_bytes()))
 
 
-def test_the_limit_follows_what_is_free(gpu, pool):
+def test_the_limit_follows_the_free_memory(gpu, pool):
     size, drops = min(2**30, gpu.memory_limit() // 8), []
     for _ in range(21):
         before = gpu.memory_limit()

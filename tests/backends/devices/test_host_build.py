@@ -34,7 +34,7 @@ def test_without_a_compiler_there_is_a_reason(monkeypatch):
 
 
 def test_the_table_must_fit_the_kernels(host, monkeypatch, tmp_path):
-    """A type in the table that is not the kernel's is refused by the compiler, not found by wrong numbers."""
+    """A wrong type in the table is an error of the compiler, not wrong numbers."""
     monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path))
     right = build.host_source("raw_counts.cu")
     monkeypatch.setattr(build, "host_source", lambda source: right.replace("int64", "int"))

@@ -1,4 +1,4 @@
-"""The native backend: NumPy's bits on long ramps, NumPy itself on short ones and wherever the kernels cannot be had."""
+"""The native backend: kernels with NumPy's bits on long ramps, NumPy on short ones and without a compiler."""
 
 import logging
 
@@ -16,9 +16,9 @@ from tests.cases.linearity import linearity_case
 from tests.cases.ramp_fit import TIMES
 from tests.cases.ramp_fit import simulate as simulate_ramps
 
-#: more pixels than a tile, and a last tile that is not full
+#: more pixels than a tile, and an incomplete last tile
 IMAGE = (5, 31)
-#: groups of two integrations of which the kernels do everything
+#: groups of two integrations for which only kernels are used
 ALL_NATIVE = jump.MANY_SAMPLES // 2
 
 
@@ -29,7 +29,7 @@ def native(request):
 
 @pytest.fixture
 def nothing_loaded(monkeypatch, tmp_path):
-    """A process that has compiled nothing yet, with an empty cache."""
+    """A process that has not compiled anything, with an empty cache."""
     monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path))
     monkeypatch.setattr(native_device, "_refused", set())
     build.library.cache_clear()
@@ -40,7 +40,7 @@ def nothing_loaded(monkeypatch, tmp_path):
 
 
 def answers(backend, n_groups):
-    """Run the three operations that have kernels; return every array that they make or change."""
+    """Run the three operations with kernels; return every array that they make or change."""
     rng = np.random.default_rng(n_groups)
     data, groupdq, coeffs, _ = linearity_case(rng, 5, (2, n_groups, *IMAGE))
     backend.linearity(data, groupdq, coeffs)
@@ -61,7 +61,7 @@ def test_long_ramps_have_numpys_bits(native, n_groups):
 
 @pytest.fixture
 def launched(monkeypatch):
-    """Names of the native kernels that run."""
+    """Names of the native kernels that were launched."""
     names, launch = [], native_device.NativeKernels.launch
 
     def note(self, name, *arguments):
@@ -104,14 +104,14 @@ def test_emicorr_is_subtracted_as_by_numpy(native):
     np.testing.assert_array_equal(whole, expected)
 
 
-def test_a_compiler_that_fails_is_told_and_done_without(nothing_loaded, monkeypatch, caplog):
+def test_a_failing_compiler_is_logged_and_numpy_is_used(nothing_loaded, monkeypatch, caplog):
     usable_native = get_backend("native", n_threads=1)
     monkeypatch.setattr(build, "NATIVE_OPTIONS", (*build.NATIVE_OPTIONS, "--no-such-option"))
     with caplog.at_level(logging.WARNING):
         found = answers(usable_native, ALL_NATIVE)
     for one, other in zip(found, answers(get_backend("numpy", n_threads=1), ALL_NATIVE), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert sum("NumPy takes the place" in message for message in caplog.messages) == 3
+    assert sum("NumPy replaces the native kernels" in message for message in caplog.messages) == 3
 
 
 @pytest.mark.parametrize("reason", ["switch", "compiler"])
@@ -120,14 +120,14 @@ def test_cpu_is_numpy_where_nothing_can_be_compiled(nothing_loaded, monkeypatch,
         monkeypatch.setenv(build.SWITCH, "0")
     else:
         monkeypatch.setattr(build.shutil, "which", lambda name: None)
-    usable, told = backend_status()["native"]
+    usable, reason = backend_status()["native"]
     assert not usable
-    assert told in backend_status()["cpu"][1]
+    assert reason in backend_status()["cpu"][1]
     assert get_backend("cpu").name == "numpy"
 
 
 def test_options_are_known_or_refused():
-    """A choice takes what one of its backends takes; for any other the way out is named."""
+    """A choice accepts the options of each of its backends; for others the message names the way out."""
     with pytest.raises(ParameterError, match="'cpu' has no option device, which is for cuda; known: n_threads"):
         get_backend("cpu", device=3)
     with pytest.raises(TypeError, match="no option n_thread; known: .*n_threads"):

@@ -1,4 +1,4 @@
-"""The stand-in for CuPy refuses what CuPy refuses, and does what CuPy does; the real CuPy is asked."""
+"""The stand-in for CuPy refuses and computes the same as CuPy; checked against the real CuPy."""
 
 import ast
 import copy
@@ -30,13 +30,13 @@ def cupy(monkeypatch, tmp_path):
 
 @pytest.fixture
 def late(monkeypatch, tmp_path):
-    """The stand-in, with the real CuPy or without."""
+    """The stand-in, with or without the real CuPy."""
     return make_fake_cupy(monkeypatch, tmp_path)
 
 
 @pytest.fixture
 def a(cupy):
-    """Arrays of the stand-in: float32 (3, 4, 5) and its companions, and host arrays."""
+    """Arrays of the stand-in: float32 (3, 4, 5) and others, and host arrays."""
     values = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
     return SimpleNamespace(
         x=cupy.asarray(values), flags=cupy.asarray(np.arange(60, dtype=np.uint8).reshape(3, 4, 5)),
@@ -192,7 +192,7 @@ ACCEPTED = {
 
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_accepted(cupy, a, name):
-    """What CuPy takes gives NumPy's values; new arrays are C-contiguous, whatever NumPy's would be."""
+    """Calls that CuPy accepts return NumPy's values; new arrays are C-contiguous even if NumPy's are not."""
     found = ACCEPTED[name](cupy, a)
     module = SimpleNamespace(**{key: getattr(np, key) for key in dir(np)}, ndimage=__import__("scipy.ndimage").ndimage)
     on_host = SimpleNamespace(**{key: getattr(value, "raw", value) for key, value in vars(a).items()})
@@ -240,7 +240,7 @@ def test_views_and_operations_in_place(cupy, a):
 
 
 def test_another_dtype_than_numpys_is_refused(cupy, a, monkeypatch):
-    """No such case is known in CuPy 14; so CuPy is made to say another one."""
+    """No such case is known in CuPy 14, so CuPy is patched to return another dtype."""
     monkeypatch.setattr(cupy.judge, "output_dtypes", lambda *arguments: (np.dtype(np.float64),))
     with pytest.raises(DifferentDtype, match="CuPy gives float64, NumPy float32"):
         a.x + a.x
@@ -251,7 +251,7 @@ def test_memory_without_values_is_not_zero(late):
     assert (late.empty_like(late.zeros(3)).get() == 123).all()
 
 
-def test_what_crosses_is_counted(cupy, a):
+def test_transfers_are_counted(cupy, a):
     cupy.counts.clear()
     cupy.asarray(np.zeros(10))
     a.x.get()
@@ -278,7 +278,7 @@ def test_copies_and_launches_are_late(late):
     assert len(late.queue) == 2
     marker.synchronize()
     assert len(late.queue) == 1
-    # The first copy has found what was there when it ran.
+    # The first copy holds the values at the time when it ran.
     assert array.raw.tolist() == [2, 2, 2, 2]
     memory[:] = 3
     assert array.get().tolist() == [2, 3, 3, 3]
@@ -321,8 +321,8 @@ def test_kernels_take_arrays_of_their_device(late):
 # ------------------------------------------------------------------------------------------------------- the real CuPy
 
 
-def test_what_the_stand_in_has_of_its_own_exists(cupy):
-    """Its ``cuda``, its pools and copies: CuPy has everything by these names, and functions with these arguments."""
+def test_names_of_the_stand_in_exist_in_cupy(cupy):
+    """CuPy has all names that the stand-in defines in ``cuda``, pools and copies, with the same arguments."""
 
     def compare(ours, theirs, where):
         for name, value in vars(ours).items():
@@ -381,13 +381,13 @@ def test_without_cupy_tests_are_skipped_but_fail_in_ci(tmp_path, ci):
 
 # ------------------------------------------------------------------------------------ the stand-in's own part of CuPy
 
-#: who asks CuPy for devices, memory, streams and clocks, which the stand-in has of its own
+#: modules that use devices, memory, streams and clocks of CuPy, which the stand-in implements itself
 USERS = (
     *sorted(PACKAGE.glob("backends/devices/cuda_*.py")),
     ROOT / "benchmarks" / "bench_gpu.py",
 )
 
-#: class of the real CuPy -> what is asked of its objects
+#: class of the real CuPy -> attributes used on its objects
 OBJECTS = {
     "cuda.MemoryPointer": ("copy_from_host_async", "copy_to_host_async"),
     "cuda.MemoryPool": ("free_all_blocks", "free_bytes", "total_bytes", "used_bytes", "set_limit"),
@@ -400,7 +400,7 @@ OBJECTS = {
 
 
 def chains_below_cuda(path):
-    """List what a file asks of ``cupy.cuda``: the names after it, dotted."""
+    """List the names that a file uses below ``cupy.cuda``, dotted."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = []
@@ -413,7 +413,7 @@ def chains_below_cuda(path):
 
 
 @pytest.mark.parametrize("path", USERS, ids=lambda path: path.stem)
-def test_the_real_cupy_has_what_is_asked_of_cuda(path):
+def test_the_real_cupy_has_the_names_used_of_cuda(path):
     chains = chains_below_cuda(path)
     assert chains
     for chain in chains:
@@ -421,7 +421,7 @@ def test_the_real_cupy_has_what_is_asked_of_cuda(path):
 
 
 @pytest.mark.parametrize("name", OBJECTS)
-def test_the_real_cupys_objects_have_what_is_asked_of_them(name):
+def test_the_real_cupys_objects_have_the_attributes_used(name):
     real = attrgetter(name)(judge_or_skip().cupy)
     assert [each for each in OBJECTS[name] if not hasattr(real, each)] == []
 
@@ -429,7 +429,7 @@ def test_the_real_cupys_objects_have_what_is_asked_of_them(name):
 def test_the_real_cupy_says_that_memory_is_full_as_we_expect():
     cupy = judge_or_skip().cupy
     assert issubclass(cupy.cuda.memory.OutOfMemoryError, MemoryError)
-    # CUDA's number for it; the runtime's error has the name, by which it is known, without a device too.
+    # CUDA's error number; the runtime error has the name, also without a device.
     assert CUDA_IS_FULL[0] in str(cupy.cuda.runtime.CUDARuntimeError(2))
     for name in ("cudaDevAttrMultiProcessorCount", "cudaDevAttrMaxThreadsPerMultiProcessor"):
         assert hasattr(cupy.cuda.runtime, name)

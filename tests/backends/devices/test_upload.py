@@ -1,6 +1,6 @@
-"""Raw counts of a file go to the backend as they stand there: the same bits as astropy's reading, on every backend.
+"""Raw counts are copied from the file to the backend unchanged: the same bits as astropy reads, on every backend.
 
-To and from a device everything large travels in pieces of bounded size, through two pieces of pinned memory.
+Large arrays are copied to and from a device in chunks of bounded size, through two buffers of pinned memory.
 """
 
 import gzip
@@ -19,12 +19,12 @@ SHAPE = (3, 4, 5, 37)
 
 
 def as_in_file(counts, offset):
-    """Give the big-endian words of counts, as FITS or a plain file would hold them."""
+    """Return the big-endian words of counts, as in a FITS or plain file."""
     return ((counts.astype(np.int32) - 32768).astype(">i2") if offset else counts.astype(">u2")).tobytes()
 
 
 def reader(content):
-    """Make a ``read`` for `load_counts`, which must be asked for every word once."""
+    """Make a ``read`` function for `load_counts`; each word must be read exactly once."""
     stream = io.BytesIO(content)
 
     def read(words):
@@ -52,7 +52,7 @@ def test_every_count_on_every_backend(backend, offset):
 
 
 def test_many_pieces(backend, monkeypatch):
-    """More counts than pass at once, and a rest."""
+    """More counts than one chunk, and a remainder."""
     monkeypatch.setattr("gpucoron.backends.devices.device.WORDS_AT_ONCE", 100)
     if backend.name != "numpy":
         monkeypatch.setattr(backend.device, "words_at_once", 100)
@@ -68,7 +68,7 @@ def test_two_pinned_buffers_take_turns(late_cupy, monkeypatch, words_at_once):
     loaded = load(backend, counts, True)
     assert not late_cupy.queue
     np.testing.assert_array_equal(backend.to_host(loaded), counts)
-    # As large as they may be, whatever comes first: they serve for all that follows.
+    # The buffers have the maximum size at once, because they are reused.
     assert late_cupy.pinned == 2 * [2 * words_at_once]
 
 
@@ -83,7 +83,7 @@ def test_the_next_piece_is_read_before_the_last_one_is_converted(late_cupy, monk
         read(words)
 
     CudaDevice(cupy=late_cupy).load_counts(SHAPE, observed)
-    # A copy and a launch of the piece before wait while a piece is read, and no more than that.
+    # While a chunk is read, only a copy and a launch of the chunk before may wait.
     assert waiting[0] == 0
     assert set(waiting[1:]) == {2, 3}
 
@@ -106,7 +106,7 @@ def test_a_failing_read_leaves_nothing_under_way(late_cupy, monkeypatch):
 
 
 def large_arrays():
-    """Give arrays of at least `LARGE` bytes, of all kinds that travel."""
+    """Return arrays of at least `LARGE` bytes, of all types that are copied."""
     rng = np.random.default_rng(3)
     floats = rng.normal(size=(5, 100, 701)).astype(np.float32)
     yield "floats", floats
@@ -143,7 +143,7 @@ def test_the_source_may_change_after_the_copy_up(late_cupy):
 
 
 def test_every_kind_of_array_there_and_back(backend, monkeypatch):
-    """Over every backend, a real device too: in many pieces, whole, and of parts."""
+    """On every backend, also a real device: in many chunks, whole, and of parts."""
     if isinstance(backend, CudaDevice):
         backend.release_memory()
         monkeypatch.setattr(backend, "words_at_once", 2**17)
@@ -177,7 +177,7 @@ def check_parts(backend):
 
 
 def test_gaps_need_no_copy_of_the_whole(late_cupy):
-    """An array with gaps is copied item by item, where the items are large."""
+    """An array with gaps is copied item by item if the items are large."""
     backend = CudaDevice(cupy=late_cupy)
     array = np.zeros((8, LARGE, 2), np.uint8)[..., 0]
     backend.to_host(backend.to_device(np.ones(LARGE, np.uint8)))
@@ -186,7 +186,7 @@ def test_gaps_need_no_copy_of_the_whole(late_cupy):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert there.nbytes == 8 * LARGE
-    # What arrives takes as much; the copy of one item besides.
+    # The copied array needs as much; in addition only the copy of one item.
     assert peak < 9.5 * LARGE
 
 
@@ -227,7 +227,7 @@ def test_memory_is_given_back_when_nothing_is_under_way(late_cupy):
     assert not late_cupy.queue
     assert (late_cupy.releases, late_cupy.pinned_releases) == (1, 1)
     assert not late_cupy.live_pinned_bytes()
-    # The next large array gets new ones.
+    # The next large array uses new buffers.
     assert (backend.to_host(there) == 1).all()
     assert len(late_cupy.pinned) == 4
 
@@ -277,7 +277,7 @@ def test_a_file_goes_to_a_device(case, late_cupy):
 
 
 def other_files(case, folder):
-    """Write the exposure in other ways: each must be read through astropy."""
+    """Write the exposure in other forms, each of which must be read with astropy."""
     from astropy.io import fits
 
     zipped = folder / "x_uncal.fits.gz"
@@ -312,7 +312,7 @@ def flag_nothing(groupdq, pixeldq):
 
 
 def test_nothing_large_passes_cupys_own_staging(case, exposures, late_cupy, tmp_path, monkeypatch):
-    """Ramps of floats, compressed files and models: up in pieces, and down again."""
+    """Ramps of floats, compressed files and models: up in chunks, and down again."""
     from gpucoron.io.exposure import Exposure
 
     ramp = exposures("NIRCAM", "SUB320A335R", "SHALLOW4", 4, 2, shape=(24, 32), mark=flag_nothing)
@@ -346,5 +346,5 @@ def test_files_of_another_kind_take_the_other_way(case, tmp_path, monkeypatch):
 
         exposure = Exposure.read(path, backend)
         np.testing.assert_array_equal(exposure.data, as_astropy_reads(path)["SCI"], err_msg=path.name)
-    # the ZEROFRAMEs of all but the compressed file
+    # the ZEROFRAMEs of all except the compressed file
     assert asked == 4 * [(2, 24, 32)]

@@ -1,4 +1,4 @@
-"""The kernels of the coronagraphic steps give the NumPy definition's answers: on the host build, and on a GPU."""
+"""The kernels of the coronagraphic steps return the results of the NumPy definition, on the host build and on a GPU."""
 
 import numpy as np
 import pytest
@@ -14,14 +14,14 @@ from tests.cases.paths import DATA
 
 DEFINITION = get_backend("numpy", n_threads=1)
 
-#: of the model's rms, of a smoothed model: NumPy sums its windows in float32, the kernels in float64
+#: fraction of the model's rms, for a smoothed model: NumPy sums its windows in float32, the kernels in float64
 SUBTRACT_1OVERF_TOLERANCE = 2e-5
 
 quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def run_on(backend, operation, *arrays, **options):
-    """Run an operation on copies; return its answer on the host."""
+    """Run an operation on copies; return its result on the host."""
     arrays = [backend.to_device(array.copy()) if isinstance(array, np.ndarray) else array for array in arrays]
     answer = getattr(backend, operation)(*arrays, **options)
     return tuple(map(backend.to_host, answer)) if isinstance(answer, tuple) else backend.to_host(answer)
@@ -40,7 +40,7 @@ def test_operation_has_a_kernel(operation):
 
 @st.composite
 def ramps(draw):
-    """Ramps that climb through their limit, are lost here and there, and hold NaN and infinite values."""
+    """Ramps that cross their limit, have bad groups, and hold NaN and infinite values."""
     shape = (draw(st.integers(1, 4)), draw(st.integers(1, 9)), draw(st.integers(1, 4)), draw(st.integers(1, 40)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     data = np.cumsum(rng.uniform(-20, 60, shape), axis=1).astype(np.float32)
@@ -75,7 +75,7 @@ def test_slopes_of_mean_ramps(kernel_backend, ramp, group_time):
 
 
 def test_ktc_of_cut_ramps(kernel_backend):
-    """Neither kernel sees the space between integrations."""
+    """Neither kernel reads the memory between integrations."""
     rng = np.random.default_rng(4)
     data = np.cumsum(rng.uniform(0, 40, (3, 7, 4, 5)), axis=1).astype(np.float32)
     groupdq = (rng.random(data.shape) < 0.05).astype(np.uint8)
@@ -104,7 +104,7 @@ def test_ktc_is_spaceklips(kernel_backend):
 
 
 def make_read_times(n_resultants, n_reads, group_time=10.0):
-    """Give one time for each resultant, or a list of times of its reads."""
+    """Return one time for each resultant, or a list of times of its reads."""
     if n_reads == 1:
         return list(group_time * np.arange(1, n_resultants + 1))
     return [[group_time * k + j for j in range(1, n_reads + 1)] for k in range(n_resultants)]
@@ -171,7 +171,7 @@ def test_likelihood_of_ramps(kernel_backend, ngroups, n_reads, rules, one_sided,
     data = counts_with_jumps(rng, (ngroups, 2, *image), 0.05).swapaxes(0, 1).astype(np.float32)
     groupdq = rng.choice([0, DO_NOT_USE, SATURATED, JUMP_DET], p=[0.94, 0.02, 0.02, 0.02], size=data.shape)
     gain, readnoise = (rng.uniform(low, 3 * low, image).astype(np.float32) for low in (1, 5))
-    # Pixels without a gain, which have no proper covariance.
+    # Pixels without a gain, for which no covariance exists.
     gain[0, :4] = 0, -1, np.nan, np.inf
     readnoise[0, 4] = 0
     times = make_read_times(ngroups, n_reads)
@@ -196,7 +196,7 @@ def test_likelihood_of_ramps(kernel_backend, ngroups, n_reads, rules, one_sided,
 
 
 def test_likelihood_of_long_ramps_by_few_threads(kernel_backend, monkeypatch):
-    """Threads take ramp after ramp: the columns of one must not be seen by the next."""
+    """Each thread fits one ramp after another: columns of one must not affect the next."""
     monkeypatch.setattr(kernel_backend.device, "scratch_bytes", 0)
     rng = np.random.default_rng(5)
     times = make_read_times(90, 2)
@@ -214,7 +214,7 @@ def test_likelihood_of_long_ramps_by_few_threads(kernel_backend, monkeypatch):
 
 
 def make_frames(rng, shape):
-    """Make frames of noise that drifts along the readout, with sources, holes, NaN; and where they are background."""
+    """Make frames of noise that drifts along the readout, with sources, holes and NaN, and their background mask."""
     drift = np.cumsum(rng.normal(0, 0.3, (shape[0], shape[1] * shape[2])), axis=1).reshape(shape)
     frames = (drift - drift.mean() + rng.normal(0, 1, shape)).astype(np.float32)
     masks = rng.random(shape) < rng.uniform(0.5, 1, (shape[0], 1, 1))
@@ -228,7 +228,7 @@ def make_frames(rng, shape):
 
 def assert_same_models(found, expected, smoothed):
     assert found.dtype == np.float32
-    # Where the cut of outliers is met to a rounding error, a sample more or less may be left out.
+    # At a cut of outliers within rounding, one sample more or less may be excluded.
     off = (
         np.abs(found - expected) > SUBTRACT_1OVERF_TOLERANCE * max(expected.std(), 1e-3)
         if smoothed
@@ -264,8 +264,8 @@ def test_1overf(kernel_backend, model_type, options):
     seed=st.integers(0, 2**32 - 1),
 )
 @quick
-def test_1overf_of_what_little_is_good(kernel_backend, shape, good, model_type, vertical, seed):
-    """Down to no good sample at all; windows shrink to what there is."""
+def test_1overf_with_few_good_samples(kernel_backend, shape, good, model_type, vertical, seed):
+    """Down to no good sample at all; the windows shrink to the good samples."""
     rng = np.random.default_rng(seed)
     frames, masks = make_frames(rng, shape)
     masks &= rng.random(shape) < good
@@ -278,7 +278,7 @@ def test_1overf_of_what_little_is_good(kernel_backend, shape, good, model_type, 
 
 
 def test_1overf_of_frames_that_are_flat(kernel_backend):
-    """Median deviations of 0 give way to the mean deviation."""
+    """If the median deviation is 0, the mean deviation is used."""
     frames = np.zeros((2, 20, 30), np.float32)
     frames[0, ::4] = 1
     frames[1, 3, 4] = 100

@@ -1,6 +1,6 @@
-"""Without a GPU, all kernels compile for every architecture: no warnings, no spills, every instantiation is there.
+"""Without a GPU, all kernels compile for every architecture: no warnings, no spills, every instantiation exists.
 
-Also by the oldest and newest NVRTC that a GPU machine may have: what one takes, another may refuse.
+They also compile with the oldest and newest NVRTC that a GPU machine may have, because versions differ.
 """
 
 import json
@@ -44,9 +44,9 @@ from tests.cases.paths import ROOT
 from tests.tools import peers
 from tests.tools.nvrtc_wheel import Nvrtc, NvrtcError, find_library
 
-#: what the package claims to run on; an NVRTC that does not know one of them is not asked
+#: supported architectures; skipped for an NVRTC that does not know them
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
-#: NVRTCs besides the newest
+#: NVRTC versions in addition to the newest
 OTHERS = [name.removeprefix("nvrtc-") for name in peers.REQUIREMENTS if name.startswith("nvrtc-")]
 RESOURCES = re.compile(
     r"Compiling entry function '(?P<name>\w+)'.*?"
@@ -58,7 +58,7 @@ RESOURCES = re.compile(
 
 @pytest.fixture(scope="module")
 def nvrtc():
-    """The wheel's NVRTC; a run that calls itself CI must have it."""
+    """The wheel's NVRTC; it must be installed in CI."""
     library = find_library()
     if library is None:
         peers.miss("NVRTC is missing: pip install nvidia-cuda-nvrtc")
@@ -66,7 +66,7 @@ def nvrtc():
 
 
 def compile_and_look(nvrtc, source, architecture):
-    """Compile a file, and tell names, entry points and log; what an earlier run saw of the same sources is taken."""
+    """Compile a file and return names, entry points and log; reuse the result of an earlier run on the same sources."""
     options = (*DEVICE_OPTIONS, "-Xptxas=-v")
     key = repr((source_digest(source), source, architecture, options, nvrtc.getVersion()))
     seen = cache_folder() / f"seen-{sha256(key.encode()).hexdigest()[:20]}.json"
@@ -85,13 +85,13 @@ def test_every_instantiation_compiles_cleanly(nvrtc, source, architecture):
     if architecture not in nvrtc.getSupportedArchs():
         pytest.skip(f"NVRTC {nvrtc.getVersion()} does not know sm_{architecture}")
     log, names = compiled_cleanly(nvrtc, source, architecture)
-    wanted = [kernel.expression(variant) for kernel, variant in instantiations(source)]
+    expected = [kernel.expression(variant) for kernel, variant in instantiations(source)]
 
-    # Functions that a kernel calls have lines of their own.
+    # Functions that a kernel calls have separate lines.
     assert set(re.findall(r"(\d+) bytes (?:stack frame|spill)", log)) == {"0"}
     used = {match["name"]: match for match in RESOURCES.finditer(log)}
     print(f"\n{'registers':>9} {'stack':>6} {'spills':>7}  sm_{architecture}")
-    for expression in wanted:
+    for expression in expected:
         resources = used[names[expression]]
         spills = int(resources["stores"]) + int(resources["loads"])
         print(f"{resources['registers']:>9} {resources['stack']:>6} {spills:>7}  {expression}")
@@ -100,7 +100,7 @@ def test_every_instantiation_compiles_cleanly(nvrtc, source, architecture):
 @pytest.mark.parametrize("version", OTHERS)
 @pytest.mark.parametrize("source", SOURCES)
 def test_other_compilers_take_the_kernels(source, version):
-    """For what they have in common with the package's claim: the lowest architecture, the H100's, and the highest."""
+    """For architectures common to the compiler and the package: the lowest, that of the H100, and the highest."""
     nvrtc = Nvrtc(find_library(peers.find(f"nvrtc-{version}")))
     assert nvrtc.getVersion() == tuple(int(number) for number in version.split(".")[:2])
     for architecture in sorted({min(ARCHITECTURES), 90, max(nvrtc.getSupportedArchs())}):
@@ -109,8 +109,8 @@ def test_other_compilers_take_the_kernels(source, version):
 
 
 @pytest.mark.parametrize("version", OTHERS)
-def test_compiling_leaves_the_locale_as_it_is(version):
-    """NVRTC 12.4 sets its thread's own, after which files would be read as ASCII."""
+def test_compiling_does_not_change_the_locale(version):
+    """NVRTC 12.4 sets the locale of its thread, after which files would be read as ASCII."""
     code = f"""
         import locale, sys
         sys.path.insert(0, {str(ROOT)!r})
@@ -127,22 +127,22 @@ def test_compiling_leaves_the_locale_as_it_is(version):
 
 
 def compiled_cleanly(nvrtc, source, architecture):
-    """Compile a file; every instantiation must be there, and no warning. Return log and names."""
+    """Compile a file: every instantiation must exist, without warnings. Return log and names."""
     names, entries, log = compile_and_look(nvrtc, source, architecture)
 
-    wanted = [kernel.expression(variant) for kernel, variant in instantiations(source)]
-    assert sorted(names) == sorted(wanted)
+    expected = [kernel.expression(variant) for kernel, variant in instantiations(source)]
+    assert sorted(names) == sorted(expected)
     assert entries == sorted(names.values())
 
-    # The compiler's own lines start with 'ptxas'; anything else is a warning.
-    said = [line for line in log.splitlines() if line.strip() and not line.startswith("ptxas")]
-    assert not said, "\n".join(said)
+    # Lines of the compiler itself start with 'ptxas'; any other line is a warning.
+    printed = [line for line in log.splitlines() if line.strip() and not line.startswith("ptxas")]
+    assert not printed, "\n".join(printed)
     return log, names
 
 
 @pytest.mark.parametrize("extra", peers.NVRTC)
-def test_the_extras_admit_only_what_is_compiled_here(extra):
-    """The oldest NVRTC of each extra is compiled above; its newest is of the same major version."""
+def test_the_extras_allow_only_versions_compiled_here(extra):
+    """The oldest NVRTC of each extra is compiled above; its newest has the same major version."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     found = {one.name: one for one in map(Requirement, extras[extra])}
@@ -151,7 +151,7 @@ def test_the_extras_admit_only_what_is_compiled_here(extra):
     assert bounds(found[name]) == {">=": versions[0], "<": str(major + 1)}
     assert tuple(map(int, versions[0].split(".")[:2])) >= OLDEST_NVRTC
     assert bounds(found[f"cupy-{extra}x"]) == {">=": "{}.{}".format(*OLDEST_CUPY), "<": str(OLDEST_CUPY[0] + 1)}
-    # CuPy 14 needs NumPy 2; without a GPU, gpucoron goes with an older one.
+    # CuPy 14 needs NumPy 2; without a GPU, gpucoron works with an older one.
     assert bounds(found["numpy"]) == {">=": "2.0"}
 
 
@@ -161,7 +161,7 @@ def test_the_oldest_compiler_is_the_oldest_that_runs():
 
 
 def bounds(requirement):
-    """Give the bounds of a requirement: operator -> version."""
+    """Return the bounds of a requirement: operator -> version."""
     return {specifier.operator: specifier.version for specifier in requirement.specifier}
 
 
@@ -174,7 +174,7 @@ def test_ptx_for_a_device_newer_than_the_compiler(nvrtc):
 
 
 def test_cupys_own_functions_compile_as_the_loader_asks(nvrtc, tmp_path, monkeypatch):
-    """The real CuPy calls the NVRTC of the environment, in a process of its own; it needs no driver for that."""
+    """The real CuPy calls the NVRTC of the environment, in a new process; it needs no driver for that."""
     code = f"""
         import sys
         sys.path.insert(0, {str(peers.find("cupy"))!r})
@@ -193,7 +193,7 @@ def test_cupys_own_functions_compile_as_the_loader_asks(nvrtc, tmp_path, monkeyp
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
-    # What it kept, another process takes, whoever asks NVRTC there.
+    # Another process reuses the cached code, whichever NVRTC it has.
     loader = KernelLoader(SimpleNamespace(cuda=SimpleNamespace(nvrtc=nvrtc)))
     monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path))
     monkeypatch.setattr("gpucoron.backends.devices.cuda_loader.compile_kernels", None)
@@ -210,7 +210,7 @@ def test_errors_point_at_the_file(nvrtc, tmp_path, monkeypatch):
     folder = tmp_path / "kernels"
     (folder / "include").mkdir(parents=True)
     original = kernel_files.kernel_folder()
-    # Read before the folder has this file alone.
+    # Read before the folder contains only this file.
     assert "convert_counts" in KERNELS
     (folder / "include" / "types.cuh").write_text((original / "include" / "types.cuh").read_text())
     text = (original / "raw_counts.cu").read_text().replace("counts[at]", "count[at]")
@@ -221,8 +221,8 @@ def test_errors_point_at_the_file(nvrtc, tmp_path, monkeypatch):
         compile_kernels(nvrtc, "raw_counts.cu", "sm_90")
 
 
-def test_a_template_that_nobody_names_is_no_kernel(nvrtc):
-    # The reason for counting entry points: this compiles without a word, to nothing.
+def test_a_template_without_instantiation_is_not_compiled(nvrtc):
+    # The reason to count entry points: this compiles without a warning to an empty module.
     program = nvrtc.createProgram("template <int N> __global__ void lost(int* a) { *a = N; }", "lost.cu", (), ())
     nvrtc.compileProgram(program, ("-arch=sm_90",))
     assert b".text.lost" not in nvrtc.getCUBIN(program)
@@ -258,7 +258,7 @@ __global__ void second(int* counts) { }
 
 @pytest.fixture
 def read(tmp_path, monkeypatch):
-    """Read the kernels of a text with rows of the table: keyword arguments."""
+    """Read the kernels of a text with rows of the table, given as keyword arguments."""
 
     def read(text, **rows):
         (tmp_path / "some.cu").write_text(text)
@@ -276,8 +276,8 @@ def test_signatures_are_read(read):
     assert first.expression((True, 4)) == "gpucoron::first<true, 4>"
     assert (first.source, first.by_pixel, first.waits) == ("some.cu", True, (False, True))
     facts = ("name", "dtype", "is_array", "is_read_only", "may_be_null", "may_be_apart", "is_shared")
-    told = [tuple(getattr(argument, fact) for fact in facts) for argument in first.arguments]
-    assert told == [
+    found = [tuple(getattr(argument, fact) for fact in facts) for argument in first.arguments]
+    assert found == [
         ("data", "float32", True, True, False, True, True),
         ("flags", "uint8", True, False, True, True, False),
         ("scale", "float64", False, False, False, False, False),
@@ -309,7 +309,7 @@ FIRST = Row(((True, 1),))
         ((), {"first": Row(((True, 1),), apart="scale")}, r"kernel first: the table names \['scale'\]"),
     ],
 )
-def test_what_cannot_be_read_is_refused(read, change, rows, words):
+def test_unreadable_kernels_are_refused(read, change, rows, words):
     text = READABLE.replace(*change) if change else READABLE
     with pytest.raises(ValueError, match=words):
         read(text, **rows)
@@ -335,8 +335,8 @@ def test_kernels_are_found_in_the_wheel_and_in_the_repository(tmp_path, installe
     del sys.modules[spec.name]
 
 
-def test_the_digest_sees_what_a_file_is_compiled_from(tmp_path, monkeypatch):
-    # Read before the files are others.
+def test_the_digest_covers_all_sources_of_a_file(tmp_path, monkeypatch):
+    # Read before the files change.
     more = replace(KERNELS["clip_jumps"], variants=((True,),))
     (tmp_path / "include").mkdir()
     header = tmp_path / "include" / "types.cuh"
@@ -354,6 +354,6 @@ def test_the_digest_sees_what_a_file_is_compiled_from(tmp_path, monkeypatch):
     monkeypatch.setitem(KERNELS, "clip_jumps", more)
     seen.add(digest("jump.cu"))
     assert len(seen) == 4
-    # Another kernel's file is not compiled into this one.
+    # The kernel of another file is not compiled into this one.
     files[2].write_text("// two\n")
     assert digest("jump.cu") in seen

@@ -1,4 +1,4 @@
-"""The whole pipeline on the CUDA kernels, through the host build or on a GPU, gives what the CPU backend gives."""
+"""The whole pipeline on the CUDA kernels, with the host build or on a GPU, returns the results of the CPU backend."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from tests.cases.parity import CASES as PARITY_CASES
 from tests.cases.pipelines import run_ours
 
-#: of the parity matrix: a case for each way through the kernels
+#: cases of the parity matrix that cover all kernels
 CASES = (
     "nircam-shallow4-inverse",
     "nircam-medium8-inverse",

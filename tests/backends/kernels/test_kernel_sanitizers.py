@@ -1,6 +1,6 @@
 """The kernels under the sanitizers of g++: no access out of bounds, no undefined behaviour, no race between threads.
 
-Each sanitizer must also see a fault that is made on purpose, or its silence would mean nothing.
+Each sanitizer must also detect a deliberate fault.
 """
 
 import os
@@ -13,14 +13,14 @@ from gpucoron.backends.devices import build
 from tests.cases.paths import ROOT
 
 EXERCISE = ROOT / "tests" / "tools" / "exercise_kernels.py"
-#: -fsanitize -> the libraries that Python must have loaded first
+#: -fsanitize -> libraries that Python must load first
 LIBRARIES = {"address,undefined": ("libasan.so", "libubsan.so"), "thread": ("libtsan.so",)}
 
 pytestmark = pytest.mark.slow
 
 
 def run_exercise(what, sanitize):
-    """Run the exercise in a process that has the sanitizer's libraries; skip where they are missing, but not in CI."""
+    """Run the exercise in a process with the sanitizer's libraries; skip if they are missing, but not in CI."""
     usable, compiler = build.host_available()
     libraries = []
     if usable:
@@ -33,7 +33,7 @@ def run_exercise(what, sanitize):
     environment = os.environ | {
         "LD_PRELOAD": ":".join(libraries),
         "GPUCORON_HOST_SANITIZE": sanitize,
-        # Python itself leaks, and its allocator would hide small arrays from the address sanitizer.
+        # Python itself leaks memory, and its allocator would hide small arrays from the address sanitizer.
         "ASAN_OPTIONS": "detect_leaks=0",
         "PYTHONMALLOC": "malloc",
         "TSAN_OPTIONS": "exitcode=66",

@@ -1,6 +1,6 @@
-"""The CUDA kernels give the NumPy definition's answers: on the CPU through the host build, and on a GPU where it is.
+"""The CUDA kernels return the results of the NumPy definition: on the CPU with the host build, and on a GPU.
 
-The cases are those by which the definition is held to stcal; see the test of each operation.
+The cases are those in which the definition is compared with stcal; see the test of each operation.
 """
 
 import re
@@ -42,20 +42,20 @@ KERNEL_BACKENDS = [name for name in BACKENDS if name != "numpy"]
 
 @pytest.fixture(scope="module", params=backend_params(KERNEL_BACKENDS))
 def backend(request):
-    """Everything that runs the kernels; native ones also where NumPy would be taken for being faster."""
+    """All backends that run kernels; native also where it would choose NumPy as faster."""
     made = usable_backend(request.param, request.config)
     return Backend(made.device.kernels) if request.param == "native" else made
 
 
 def on_device(backend, array):
-    """Copy an array, so that what a kernel does to it stays apart."""
+    """Copy an array, so that a kernel does not change the original."""
     if isinstance(array, np.ndarray):
         return backend.to_device(array.copy())
     return array
 
 
 def run_on(backend, operation, in_place, *arrays, **options):
-    """Run an operation on copies; return what it left in its arrays of the positions ``in_place``, and its answer."""
+    """Run an operation on copies; return its arrays at the positions ``in_place``, and its result."""
     arrays = [on_device(backend, array) for array in arrays]
     options = {name: on_device(backend, value) for name, value in options.items()}
     answer = getattr(backend, operation)(*arrays, **options)
@@ -82,7 +82,7 @@ def test_counts_of_fits(backend, offset):
 @pytest.mark.parametrize("edges", [(0, 0, 0, 0), (4, 0, 0, 3), (1, 2, 4, 1)])
 @pytest.mark.parametrize(("side", "per_pixel"), [(3, False), (3, True), (5, False), (5, True), (7, True)])
 def test_ipc(backend, side, per_pixel, edges):
-    """More frames than a block goes through together; NaN and infinities spread, and zeros keep their sign."""
+    """More frames than a block processes at once; NaN and infinities spread, and zeros keep their sign."""
     rng = np.random.default_rng(5)
     shape = (3, 7, 13, 37)
     data = rng.normal(100, 30, shape).astype(np.float32)
@@ -124,7 +124,7 @@ def test_linearity(backend, n_coeffs):
 
 
 def test_linearity_in_strips(backend, monkeypatch):
-    """Strips of pixels, the last one shorter, give what single pixels give."""
+    """Strips of pixels, the last one shorter, return the same as single pixels."""
     data, groupdq, coeffs, _ = linearity_case(np.random.default_rng(1), 5)
     (expected,), _ = run_on(DEFINITION, "linearity", [0], data, groupdq, coeffs)
     for strip in (0, 1, 50, 1000):
@@ -134,7 +134,7 @@ def test_linearity_in_strips(backend, monkeypatch):
 
 
 def test_every_length_of_polynomial_is_one_polynomial(backend):
-    """The kernel for any length and those for one length each agree, by coefficients of zero."""
+    """The kernel for any length and those for one length agree, with coefficients of zero."""
     data, groupdq, coeffs, _ = linearity_case(np.random.default_rng(3), 2)
     (expected,), _ = run_on(DEFINITION, "linearity", [0], data, groupdq, coeffs)
     for length in [*POLYNOMIAL_LENGTHS[1:], 9]:
@@ -189,7 +189,7 @@ def test_saturation(backend, ngroups, nframes, n_pix_grow_sat):
 
 
 def assert_same_jumps(backend, ramps, **options):
-    """Hold flags and count to the definition's; return how many groups are flagged newly."""
+    """Compare flags and count with the definition's; return how many groups are newly flagged."""
     (data, expected), expected_count = run_on(DEFINITION, "detect_jumps", [0, 1], *ramps, **options)
     (data, found), count = run_on(backend, "detect_jumps", [0, 1], *ramps, **options)
     np.testing.assert_array_equal(found, expected)
@@ -209,7 +209,7 @@ def test_jumps(backend, shape, options):
 
 @pytest.mark.parametrize("shape", [(1, 3, 5, 7), (1, 34, 5, 7), (3, 6, 5, 7), (2, 70, 4, 5)], ids=str)
 def test_jumps_with_threads_that_share_a_pixel(shape, request):
-    """The same bits however many threads of a warp share a pixel (on the host they are real threads)."""
+    """The same bits for any number of threads per pixel in a warp (on the host they are real threads)."""
     backend = usable_backend("host", request.config, lanes=4)
     ramps = simulate_jumps(np.random.default_rng(shape), shape)
     for name in ("default", "one pass", "iteration", "after jumps", "neighbours"):
@@ -257,9 +257,9 @@ def test_jumps_are_stcals(backend, name):
 
 
 def medians_of(backend, differences):
-    """Let the jump kernel find the median of each column of ``differences`` (n, npixels), float32 over all groups."""
+    """Find the median of each column of ``differences`` (n, npixels), float32 over all groups, with the jump kernel."""
     n, n_pixels = differences.shape
-    # Samples at odd groups minus the zeros before them; the differences back to zero have a group that is flagged.
+    # Samples at odd groups minus zeros before them; the differences back to zero end in a flagged group.
     data = np.zeros((n, 2, 1, n_pixels), np.float32)
     data[:, 1, 0] = differences
     medians = on_device(backend, np.zeros((1, n_pixels)))
@@ -327,7 +327,7 @@ def test_median_of_anything(backend, numbers):
 
 
 def assert_same_slopes(backend, found, expected):
-    """Hold flags and values to equality, NaN to the same places."""
+    """Compare flags and values for equality, and NaN in the same positions."""
     for ours, theirs in zip(found, expected, strict=True):
         for field in fields(ours):
             mine, wanted = backend.to_host(getattr(ours, field.name)), getattr(theirs, field.name)
@@ -343,7 +343,7 @@ def fit_and_compare(backend, arrays, **options):
 
 
 def test_weights_are_the_definitions():
-    """The kernels read them from one table: the first half of each length's, class after class."""
+    """The kernels read them from one table: the first half of each length, one after another."""
     tables = weight_tables(60)
     assert not weight_tables(2).any()
     for length in range(3, 61):
@@ -355,7 +355,7 @@ def test_weights_are_the_definitions():
 
 
 def test_kernels_ask_for_no_function_that_libraries_round_in_their_own_way():
-    """Square roots, floors and fused multiply-adds are rounded in one way everywhere; powers and the like are not."""
+    """Square roots, floors and fused multiply-adds are rounded the same everywhere; powers and others are not."""
     others = "pow|exp|exp2|expm1|log|log2|log10|log1p|cbrt|hypot|sin|cos|tan|tanh|atan|atan2|erf|rsqrt"
     named = re.compile(rf"\b(?:{others})f?\s*\(")
     for path in kernel_folder().rglob("*.cu*"):
@@ -385,7 +385,7 @@ def test_ramp_fit_of_many_groups(backend):
 
 
 def test_large_variances_become_zero(backend):
-    """Read noise about the limit of 1e6 (DN/s)^2, on each side of it."""
+    """Read noise just below and above the limit of 1e6 (DN/s)^2."""
     arrays = plain(nints=2, ngroups=5, ny=4, nx=200)
     arrays["readnoise"] *= np.geomspace(1, 1e5, 800, dtype=np.float32).reshape(4, 200)
     arrays["groupdq"][0, 2] = JUMP_DET
@@ -398,7 +398,7 @@ def test_large_variances_become_zero(backend):
 
 @pytest.mark.parametrize("cut", [np.s_[:, 1:-1], np.s_[:, :-2], np.s_[1:, 2:]], ids=str)
 def test_ramp_fit_of_cut_ramps_makes_no_copy(backend, cut, monkeypatch):
-    """MIRI's first and last groups are cut off: the kernels step over them."""
+    """MIRI's first and last groups are removed as a view: the kernels skip them."""
     arrays = simulate_ramps(3, 3, 9)
     for name in ("zeroframe", "dark_current"):
         del arrays[name]
@@ -463,7 +463,7 @@ def test_read_only_references_may_be_read_but_not_changed(backend):
 
 @pytest.mark.parametrize("ngroups", [3, 4, 5, 10, 33, MOST_PLANES + 1])
 def test_whole_ramps(backend, ngroups):
-    """The fit of many ramps without a flag: NumPy's bits, whatever the gain and the noise are."""
+    """The fit of many ramps without a flag: NumPy's bits, for any gain and noise."""
     rng = np.random.default_rng(ngroups)
     nints, n_pixels = 3, 131
     flux = 10 ** rng.uniform(-1, 3.5, n_pixels)

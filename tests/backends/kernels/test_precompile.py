@@ -1,4 +1,4 @@
-"""Kernels compiled ahead, without a GPU, are what the loader takes on the machine that has one."""
+"""Kernels compiled in advance, without a GPU, are loaded on the machine with a GPU."""
 
 import shutil
 import sys
@@ -18,15 +18,15 @@ import precompile
 
 @pytest.fixture
 def library():
-    """NVRTC's library in the environment; a run that calls itself CI must have it."""
+    """The NVRTC library of the environment; it must be installed in CI."""
     found = find_library()
     if found is None:
         peers.miss("NVRTC is missing: pip install nvidia-cuda-nvrtc")
     return found
 
 
-def test_what_is_compiled_ahead_is_loaded_elsewhere(library, tmp_path, monkeypatch):
-    """By a copy of the project in another place, with the same version of NVRTC, and by no other version."""
+def test_precompiled_kernels_are_loaded_on_another_machine(library, tmp_path, monkeypatch):
+    """By a copy of the project in another folder, with the same version of NVRTC only."""
     monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path / "before"))
     nvrtc = Nvrtc(library)
     (made,) = precompile.precompile(nvrtc, tmp_path / "cache", sources=["raw_counts.cu"])

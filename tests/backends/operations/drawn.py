@@ -1,7 +1,7 @@
-"""What Hypothesis draws: small exposures of which anything may be wrong, and what the steps are asked to do with them.
+"""Hypothesis strategies: small exposures with any kind of defect, and parameters of the steps.
 
-The arrays come from a generator whose seed is drawn; what happens to them, and how often, is drawn by itself. So a
-failure shrinks to the few things that it takes.
+The arrays come from a generator with a drawn seed; the defects and their frequency are drawn separately. So a failing
+example shrinks to the few necessary defects.
 """
 
 import numpy as np
@@ -20,19 +20,19 @@ from gpucoron.dq import (
     SATURATED,
 )
 
-#: flags that a group may have from the steps before, as they set them
+#: flags of a group from earlier steps
 GROUP_FLAGS = (DO_NOT_USE, JUMP_DET, PERSISTENCE, AD_FLOOR | DO_NOT_USE, CHARGELOSS | DO_NOT_USE, CHARGELOSS, 8, 16)
-#: seldom so many that nothing else is left to be seen
+#: rarely so many that no good group is left
 SHARES = st.sampled_from([0.0, 0.0, 0.01, 0.03, 0.03, 0.1, 0.1, 0.4, 1.0])
 
 
 def a_fifth():
-    """Ask for a fifth of the profile's examples: what all backends share need not be drawn as often for each."""
+    """Use a fifth of the profile's examples, for tests that run for each backend."""
     return settings(max_examples=max(1, settings.default.max_examples // 5))
 
 
 def scatter(draw, rng, array, *values):
-    """Put ``values``, all of them equally likely, at random places of an array, in place: none, some or everywhere."""
+    """Put ``values``, all equally likely, at random positions of an array, in place: none, some or all."""
     share = draw(SHARES)
     if share:
         where = rng.random(array.shape) < share
@@ -44,12 +44,12 @@ def draw_rng(draw):
 
 
 def draw_shape(draw, most=(3, 12, 6, 6), least=(1, 1, 1, 1)):
-    # every length is as likely: integers() would prefer short ones
+    # all lengths are equally likely: integers() would prefer short ones
     return tuple(draw(st.sampled_from(range(low, high + 1))) for low, high in zip(least, most, strict=True))
 
 
 def draw_data(draw, rng, shape):
-    """Draw ramps in DN: noisy with jumps, coarse or of few values (they tie), constant, or from tiny to huge."""
+    """Draw ramps in DN: noisy with jumps, coarse or of few values (with ties), constant, or from tiny to huge."""
     kind = draw(st.sampled_from(["ramps", "coarse", "few values", "constant", "wide range"]))
     if kind == "few values":
         data = rng.integers(0, draw(st.integers(1, 8)), shape).astype(float)
@@ -73,7 +73,7 @@ def draw_data(draw, rng, shape):
 
 
 def draw_groupdq(draw, rng, shape):
-    """Draw group flags: single ones, SATURATED from any group on or not even monotonic, groups lost for all pixels."""
+    """Draw group flags: single ones, SATURATED from any group on or not monotonic, groups bad in all pixels."""
     groupdq = np.zeros(shape, np.uint8)
     for flag in draw(st.sets(st.sampled_from(GROUP_FLAGS), max_size=3)):
         groupdq[rng.random(shape) < draw(SHARES)] |= np.uint8(flag)
@@ -95,7 +95,7 @@ def draw_pixeldq(draw, rng, image):
 
 
 def draw_noise(draw, rng, image):
-    """Draw gain and read noise, float32: usual, coarse (so that ratios tie), and as they may be in bad pixels."""
+    """Draw gain and read noise, float32: normal, coarse (so that ratios tie), and invalid as in bad pixels."""
     gain, readnoise = rng.normal(1.9, 0.1, image), rng.normal(11, 1, image)
     if draw(st.booleans()):
         gain, readnoise = rng.choice([1, 0.3], size=image), rng.choice([0, 0.125, 1], size=image)
@@ -134,7 +134,7 @@ def linearity_cases(draw, least_nx=1):
         "pixeldq": draw_pixeldq(draw, rng, image),
         "zeroframe": zeroframe,
     }
-    # stcal cannot do a single group of averaged reads; see docs/deviations.md
+    # stcal cannot process a single group of averaged reads; see docs/deviations.md
     has_inverse = draw(st.booleans()) and (nframes == 1 or shape[1] > 1)
     return (
         arrays,
@@ -145,7 +145,7 @@ def linearity_cases(draw, least_nx=1):
 
 @st.composite
 def flag_cases(draw):
-    """Draw ``(groupdq, pixeldq, number of the first integration)`` for the steps that look at flags alone."""
+    """Draw ``(groupdq, pixeldq, number of the first integration)`` for the steps that only read flags."""
     rng, shape = draw_rng(draw), draw_shape(draw)
     groupdq = draw_groupdq(draw, rng, shape)
     return groupdq, draw_pixeldq(draw, rng, shape[2:]), draw(st.sampled_from([None, 1, 2, 5]))
@@ -153,7 +153,7 @@ def flag_cases(draw):
 
 @st.composite
 def charge_migration_cases(draw):
-    """Draw ``(data, groupdq, threshold)``: the threshold is met exactly, by many groups or by none."""
+    """Draw ``(data, groupdq, threshold)``: the threshold is met exactly, exceeded by many groups, or by none."""
     rng, shape = draw_rng(draw), draw_shape(draw, most=(3, 12, 7, 7))
     data = draw_data(draw, rng, shape)
     threshold = draw(st.sampled_from([-1.0, 0.0, 5.0, 100.0, 3000.0, 25000.0]))
@@ -175,7 +175,7 @@ def saturation_cases(draw):
     hit = (rng.random(shape) < draw(st.sampled_from([0, 0.05, 0.3]))) * rng.uniform(1000, 60000, shape)
     data = np.minimum(data + np.cumsum(hit, axis=1), 65535).astype(np.float32)
     if nframes is not None:
-        # where the averaging of the later groups makes rounding decide
+        # averaging of later groups may depend on rounding
         group = draw(st.integers(0, shape[1] - 1))
         reads = group * nframes + 1 + np.arange(nframes)
         edge = np.float32(np.float64(threshold) * (np.mean(reads) / reads[-1]))
@@ -205,7 +205,7 @@ def saturation_cases(draw):
 
 @st.composite
 def jump_cases(draw):
-    """Draw ``((data, groupdq, gain, readnoise), options)`` for the search for jumps, by any of its ways."""
+    """Draw ``((data, groupdq, gain, readnoise), options)`` for the jump search, in any of its modes."""
     rng, shape = draw_rng(draw), draw_shape(draw, (draw(st.sampled_from([1, 3, 12])), 14, 6, 6))
     gain, readnoise = draw_noise(draw, rng, shape[2:])
     if not (gain > 0).any() or np.nanmedian(gain) <= 0:
@@ -233,10 +233,10 @@ def jump_cases(draw):
 
 @st.composite
 def likelihood_cases(draw):
-    """Draw ``(data, groupdq, gain, readnoise), times, more arrays, options`` for the fit by likelihood.
+    """Draw ``(data, groupdq, gain, readnoise), times, more arrays, options`` for the likelihood fit.
 
-    Few groups in use, ramps that fall (their photon noise is 0), ties, pixels without proper noise and NaN: where the
-    peers' rules let the last bit decide.
+    Few good groups, falling ramps (with photon noise 0), ties, pixels with invalid noise and NaN: cases in which the
+    result may depend on the last bit.
     """
     rng, shape = draw_rng(draw), draw_shape(draw, (2, 24, 3, 17), (1, 2, 1, 1))
     ngroups, image = shape[1], shape[2:]
@@ -266,7 +266,7 @@ def likelihood_cases(draw):
 
 @st.composite
 def ramp_fit_cases(draw):
-    """Draw ``(arrays, options)`` for the fit: few ramps, any of whose groups may be lost in any way."""
+    """Draw ``(arrays, options)`` for the fit: few ramps, of which any group may be bad for any reason."""
     rng, shape = draw_rng(draw), draw_shape(draw)
     image, cube = shape[2:], (shape[0], *shape[2:])
     gain, readnoise = draw_noise(draw, rng, image)
@@ -284,7 +284,7 @@ def ramp_fit_cases(draw):
         arrays["zeroframe"] = rng.normal(50, 30, cube).astype(np.float32)
         scatter(draw, rng, arrays["zeroframe"], 0, np.nan)
     options = {
-        # neither stcal's caller nor ours suppresses a ramp of one group
+        # neither stcal's caller nor gpucoron suppresses a ramp of one group
         "suppress_one_group": draw(st.booleans()) and shape[1] > 1,
         "instrument": draw(st.sampled_from(["NIRCAM", "MIRI"])),
         "nframes": draw(st.sampled_from([1, 2, 4, 8])),

@@ -1,4 +1,4 @@
-"""Drawn at random: heavy steps against stcal's and jwst's array functions, and kernels against NumPy.
+"""Random examples: heavy steps compared with array functions of stcal and jwst, and kernels with NumPy.
 
 ``--hypothesis-profile=long`` draws forty times as many examples; see conftest.py.
 """
@@ -34,7 +34,7 @@ from tests.cases.jump import after_round_trip, detect_with_stcal
 from tests.cases.ramp_fit import TIMES, fit_and_compare
 
 DEFINITION = get_backend("numpy", n_threads=1)
-#: all operations by the kernels compiled for this CPU, of which its backend takes some
+#: all operations by the kernels compiled for this CPU, of which the native backend uses some
 NATIVE = Backend(get_backend("native").device.kernels) if backend_status()["native"][0] else None
 
 
@@ -43,7 +43,7 @@ def copies(arrays):
 
 
 def assert_equal_arrays(found, expected):
-    """Hold arrays by name to the same dtype, the same bits and NaN in the same places."""
+    """Compare arrays by name: the same dtype, the same bits and NaN in the same positions."""
     for name, wanted in expected.items():
         if wanted is None:
             assert found[name] is None, name
@@ -53,7 +53,7 @@ def assert_equal_arrays(found, expected):
 
 
 def run_step(step, arrays, references, backend, parameters=None, **facts):
-    """Run a step on copies, on a backend's device; return what it leaves in the exposure, on the host."""
+    """Run a step on copies on a backend's device; return the arrays of the exposure on the host."""
 
     def on_device(arrays):
         return {name: None if array is None else backend.to_device(array) for name, array in copies(arrays).items()}
@@ -110,7 +110,7 @@ def test_linearity_is_stcals(case):
 @a_fifth()
 @given(linearity_cases(least_nx=2))
 def test_linearity_by_kernels(kernel_backend, case):
-    """Of more than one column: NumPy, and so stcal, sums the reads of a single pixel in another order."""
+    """For more than one column: NumPy, and so stcal, sums the reads of a single pixel in another order."""
     assert_equal_arrays(correct(case, kernel_backend), correct(case, DEFINITION))
 
 
@@ -136,7 +136,7 @@ def test_charge_migration_is_jwsts(case):
 @pytest.mark.parity
 @pytest.mark.parametrize("threshold", [0, 5000, 25000, 25000.1, 64999, np.inf])
 def test_charge_migration_beside_saturation_and_edges(backend, threshold):
-    """Saturated groups count and are flagged, and so are neighbours, but none beyond the edges."""
+    """Saturated groups count and are flagged, and so are neighbours, but none outside the image."""
     data = np.zeros((2, 5, 6, 7), np.float32)
     groupdq = np.zeros(data.shape, np.uint8)
     for integration, group, y, x in ((0, 1, 0, 0), (0, 2, 5, 6), (0, 3, 2, 3), (1, 0, 0, 3), (1, 4, 3, 0)):
@@ -156,7 +156,7 @@ def test_charge_migration_beside_saturation_and_edges(backend, threshold):
 
 
 def make_model(groupdq, pixeldq, **exposure):
-    """Make what jwst's functions read of a RampModel."""
+    """Make the attributes of a RampModel that jwst's functions read."""
     nints, ngroups = groupdq.shape[:2]
     facts = {"nints": nints, "ngroups": ngroups, "integration_start": None, "integration_end": None} | exposure
     meta = SimpleNamespace(exposure=SimpleNamespace(**facts), cal_step=SimpleNamespace(), rscd=SimpleNamespace())
@@ -266,7 +266,7 @@ def test_saturation_by_kernels(kernel_backend, case):
 @pytest.mark.parity
 @given(jump_cases())
 def test_jumps_are_stcals(case):
-    """The flags and the count are stcal's; and the same in tiny strips on two threads."""
+    """The flags and the count are stcal's; also in tiny strips on two threads."""
     ramps, options = case
     expected, _, expected_number = detect_with_stcal(*ramps, **options)
     options = after_round_trip(options, ramps[2])
@@ -277,7 +277,8 @@ def test_jumps_are_stcals(case):
         assert number == expected_number
 
 
-# Astropy clips for the NumPy definition; before version 8 it left pairs of values alone at thresholds below 1 sigma.
+# The NumPy definition clips with astropy, which before version 8 did not clip pairs of values at thresholds below 1
+# sigma.
 @pytest.mark.skipif(is_older("astropy", "8"), reason="an older astropy clips otherwise")
 @a_fifth()
 @given(jump_cases())
@@ -338,7 +339,7 @@ def fit_likelihood_on(backend, case):
 @a_fifth()
 @given(likelihood_cases())
 def test_likelihood_by_kernels(kernel_backend, case):
-    """Flags, rates, errors and chi-square have NumPy's bits; so do those of the kernels compiled for this CPU."""
+    """Flags, rates, errors and chi-square have NumPy's bits; also those of the kernels compiled for this CPU."""
     expected = fit_likelihood_on(DEFINITION, case)
     assert_equal_arrays(fit_likelihood_on(kernel_backend, case), expected)
     if NATIVE is not None:

@@ -1,4 +1,4 @@
-"""Likelihood fit and jump rejection: against spaceKLIP's figures, stcal itself, dense matrices and the truth."""
+"""Likelihood fit and jump rejection, compared with results of spaceKLIP, stcal, dense matrices and the truth."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_the_fit_is_spaceklips(which):
     assert (figures["diffs2use"] == 0).any()
     np.testing.assert_array_equal(fit.diffs2use, figures["diffs2use"])
     for name in RESULTS:
-        # chi-square of one or two differences is what rounding leaves
+        # chi-square of one or two differences is a rounding residual
         np.testing.assert_allclose(getattr(fit, name), figures[name], rtol=1e-9, atol=1e-10, err_msg=name)
     if before is not None:
         assert (before != fit.diffs2use).any()
@@ -46,7 +46,7 @@ def test_the_fit_is_spaceklips(which):
 @pytest.mark.parametrize("used", [1.0, 0.7, 0.45])
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_the_same_differences_go_as_in_stcal(pattern, used):
-    # Few differences in use and little photon noise: here rounding alone decides, and it must be the same rounding.
+    # Few good differences and little photon noise: only rounding decides here, and it must be the same rounding.
     rng = np.random.default_rng([len(pattern), int(100 * used)])
     diffs, sig, mask = draw_diffs(rng, PATTERNS[pattern], 6000, faintest=-2.0, jumps=0.8, used=used)
     expected = mask_with_stcal(diffs, PATTERNS[pattern], sig, mask)
@@ -55,11 +55,11 @@ def test_the_same_differences_go_as_in_stcal(pattern, used):
     assert np.count_nonzero((expected != mask).any(axis=0)) > 200
 
 
-# The mathematics
+# mathematics
 
 
 def make_covariance(read_times, rate, sig):
-    """The covariance of resultant differences, from the covariance of single reads."""
+    """Return the covariance of resultant differences, from the covariance of single reads."""
     reads = np.concatenate([np.atleast_1d(times) for times in read_times])
     of_reads = rate * np.minimum.outer(reads, reads), sig**2 * np.eye(len(reads))
     group = np.repeat(np.arange(len(read_times)), [np.size(times) for times in read_times])
@@ -94,7 +94,7 @@ def test_the_fit_is_generalised_least_squares(pattern):
 
 
 @pytest.mark.parametrize("pattern", ["one read", "deep8", "uneven"])
-def test_what_goes_is_what_lowers_chi_square(pattern):
+def test_the_excluded_difference_lowers_chi_square(pattern):
     rng = np.random.default_rng(10)
     diffs, sig, used = draw_diffs(rng, PATTERNS[pattern], 30, jumps=1.0, used=0.9)
     used[:] |= used.sum(axis=0) < 4
@@ -181,7 +181,7 @@ def test_inputs_stay_and_more_dimensions_come_back():
 
 
 def simulate_arrays(readpatt, ngroups, nints, scene, *, cosmic_rays=0.0, saturation=False, seed=3):
-    """Simulate ramps without what other steps remove; return the arrays, the times and the simulation."""
+    """Simulate ramps without the effects that other steps correct; return the arrays, the times and the simulation."""
     off = ("one_over_f", "ktc", "superbias", "nonlinearity", "ipc", "bad_pixels")
     effects = Effects(cosmic_rays=cosmic_rays, saturation=saturation, **dict.fromkeys(off, 0))
     shape = scene.shape
@@ -222,7 +222,7 @@ def test_group_time_and_reads_are_the_patterns():
     assert abs(width - 1) < 0.06
     middle, width = spread((rate.rate - truth_of(simulation)) / rate.err)
     assert abs(width - 1) < 0.06
-    # spaceKLIP: one read per group, frame_time apart
+    # spaceKLIP: one read per group, spaced by frame_time
     flags = arrays["groupdq"].copy()
     theirs = BACKEND.fit_likelihood_ramps(
         arrays["data"], flags, arrays["gain"], arrays["readnoise"], times["frame_time"] * np.arange(1, 7)
@@ -241,7 +241,7 @@ def test_saturated_groups_are_left_out():
     ratio = (rateints.rate / truth_of(simulation))[usable]
     assert abs(np.median(ratio) - 1) < 0.01
     assert (rateints.dq[saturates] & SATURATED != 0).all()
-    # spaceKLIP: all groups count that are not DO_NOT_USE
+    # spaceKLIP: all groups without DO_NOT_USE count
     theirs = BACKEND.fit_likelihood_ramps(
         arrays["data"],
         arrays["groupdq"].copy(),
@@ -255,7 +255,7 @@ def test_saturated_groups_are_left_out():
 
 
 def test_the_first_guess_is_of_the_groups_in_use():
-    # Ramps of which most groups are out, and flat there: the median of all differences is 0, without photon noise.
+    # Flat ramps with mostly bad groups: the median of all differences is 0, without photon noise.
     arrays, times, simulation = simulate_arrays("RAPID", 10, 2, np.full((40, 50), 400.0))
     arrays["groupdq"][:, 4:] = SATURATED
     arrays["data"][:, 4:] = arrays["data"][:, 4:5]
@@ -280,7 +280,7 @@ def test_jumps_are_marked_where_they_are():
     found = (arrays["groupdq"] & JUMP_DET) != 0
     np.testing.assert_array_equal(arrays["groupdq"] & ~np.uint8(JUMP_DET), before)
     true, large = simulation.truth.mark_jumps(10), simulation.truth.mark_jumps(10, min_electrons=300.0)
-    # a jump into or out of a group that is out cannot be seen
+    # a jump between a good and a bad group cannot be seen
     lost = before & DO_NOT_USE != 0
     lost[:, 1:] |= lost[:, :-1].copy()
     assert large[~lost].sum() > 100
@@ -295,7 +295,7 @@ def test_jumps_are_marked_where_they_are():
 
 
 def test_a_pair_that_cannot_be_fitted_spares_no_jump():
-    # No photon noise, and a jump in the sixth difference that has gone: the second and third cannot be told apart.
+    # No photon noise, and a jump in the excluded sixth difference: the second and third cannot be distinguished.
     read_times = 1.069 * np.arange(1, 9)
     diffs = np.array([[256.6, -0.6, -33.3, 8.6, -0.8, 2186.9, -10.7]]).T
     rng = np.random.default_rng(16)
@@ -312,7 +312,7 @@ def test_a_pair_that_cannot_be_fitted_spares_no_jump():
 
 @pytest.mark.parametrize("pattern", ["one read", "deep8"])
 def test_of_two_the_smaller_stays(pattern):
-    # Whichever goes, chi-square is 0. Cosmic rays add charge.
+    # Whichever is excluded, chi-square is 0. Cosmic rays add charge.
     n = len(PATTERNS[pattern])
     rng = np.random.default_rng(17)
     diffs, sig, _ = draw_diffs(rng, PATTERNS[pattern], 400, jumps=0.0, faintest=1.0, brightest=1.0)
@@ -345,7 +345,7 @@ def test_the_average_survives_nan_and_its_error_shrinks():
 
 
 def test_the_average_is_not_drawn_to_faint_integrations():
-    # Few photons: an integration that happens to be faint looks less noisy than it is.
+    # Few photons: an integration that is faint by chance seems to have less noise.
     arrays, times, simulation = simulate_arrays("RAPID", 10, 20, np.full((40, 50), 60.0))
     arrays["readnoise"] *= np.float32(0.05)
     arrays["data"] = arrays["data"].astype(np.float32)
@@ -375,7 +375,7 @@ def test_flags_of_the_rate_are_those_of_its_integrations():
     assert rate.dq[3, 3] == SATURATED
     assert rate.dq[4, 4] == DO_NOT_USE
     assert np.isnan(rate.rate[4, 4])
-    # no two good groups in a row: no rate, and so it says
+    # no two consecutive good groups: no rate, and the flags say so
     np.testing.assert_array_equal(rateints.dq[:, 5, 5], (0, 0, DO_NOT_USE))
     assert rate.dq[5, 5] == 0
     assert rate.dq[1, 1] == HOT
@@ -404,7 +404,7 @@ def test_the_step_and_its_parameters():
     assert np.count_nonzero(other.groupdq & JUMP_DET) < np.count_nonzero(exposure.groupdq & JUMP_DET)
 
 
-def test_the_step_declines_what_it_cannot_do():
+def test_the_step_skips_unsuitable_exposures():
     arrays = make_arrays(20)
     exposure, references, parameters, backend = make_step_inputs(arrays, use=False)
     assert run_jumpramp(exposure, references, parameters, backend).status == "SKIPPED"
@@ -432,7 +432,7 @@ def test_combined_integrations_of_one_are_it():
 
 @pytest.mark.parametrize("outliers", [False, True])
 def test_first_and_last_group_apply_to_the_likelihood_too(exposures, tmp_path, outliers):
-    """As if the ramp had the groups within alone; LIKELY of the same groups is the installed jwst's twin."""
+    """As if the ramp had only the groups between; LIKELY on the same groups agrees with the installed jwst."""
     import gpucoron
 
     case = exposures("NIRCAM", "SUB320A335R", "RAPID", 9, 2, shape=(24, 24))
@@ -445,9 +445,9 @@ def test_first_and_last_group_apply_to_the_likelihood_too(exposures, tmp_path, o
             options = {"save_results": False, "rate_int_outliers": outliers}
             run, models, _paths = gpucoron.reduce_file(case.path, tmp_path, backend="numpy", steps=steps, **options)
             answers.append((models["rateints"], run.exposure.groupdq))
-    (ours, flags), (wanted, wanted_flags), (all_groups, _) = answers
+    (ours, flags), (expected, wanted_flags), (all_groups, _) = answers
     for name in ("data", "err", "dq", "var_poisson", "var_rnoise"):
-        np.testing.assert_array_equal(getattr(ours, name), getattr(wanted, name))
+        np.testing.assert_array_equal(getattr(ours, name), getattr(expected, name))
     np.testing.assert_array_equal(flags, wanted_flags)
     assert (flags[:, [0, 1, 7, 8]] & DO_NOT_USE).all()
     assert not np.array_equal(ours.data, all_groups.data, equal_nan=True)

@@ -24,7 +24,7 @@ def numbers():
 
 @pytest.fixture(scope="module")
 def compiled(host, tmp_path_factory):
-    """Take roots by kernels/include/root.cuh."""
+    """Compute roots with kernels/include/root.cuh."""
     folder = tmp_path_factory.mktemp("root")
     (folder / "root.cpp").write_text(
         '#include "host/cuda_shim.hpp"\n#include "root.cuh"\n'
@@ -56,7 +56,7 @@ def test_the_same_bits_in_numpy_and_in_the_kernels(numbers, compiled, n):
 
 @pytest.mark.parametrize("n", [3, 8, 41])
 def test_roots_are_right(numbers, n):
-    """To three quarters of the last bit; longer numbers tell."""
+    """To three quarters of the last bit, compared with longer numbers."""
     if np.finfo(np.longdouble).nmant < 63:
         pytest.skip("this machine has no longer numbers")
     with np.errstate(all="ignore"):
@@ -67,7 +67,7 @@ def test_roots_are_right(numbers, n):
 
 
 def test_flags_do_not_depend_on_numpys_power(monkeypatch):
-    """Few differences in use and little photon noise: another last bit of a root would show."""
+    """Few good differences and little photon noise: another last bit of a root would change the flags."""
     diffs, sig, used = draw_diffs(np.random.default_rng(3), PATTERNS["four groups"], 3000, faintest=-2.0, used=0.7)
 
     def fit():
