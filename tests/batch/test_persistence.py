@@ -304,7 +304,7 @@ def test_a_later_batch_of_other_exposures_continues_the_chain(haunted, clean, he
     # only the middle one: the file still holds the persistence after the last one
     assert reduce_all(haunted, output, file, [nights[1]]) == {}
     assert list(reduce_all(haunted, output, file, [nights[1]], redo="all")) == [haunted.names[1]]
-    assert warned(caplog).startswith(f"persistence: {haunted.names[2]} began after")
+    assert warned(caplog).startswith(f"persistence: {haunted.names[2]} started after")
     assert products(output) == {key: bits for key, bits in products(clean / "out").items() if "nrcalong" in key[0]}
     assert remembered(file) == {"NRCALONG": expected}
     assert reduce_all(haunted, output, file, nights) == {}

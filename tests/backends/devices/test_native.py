@@ -112,7 +112,7 @@ def test_a_failing_compiler_is_logged_and_numpy_is_used(nothing_loaded, monkeypa
         found = answers(usable_native, ALL_NATIVE)
     for one, other in zip(found, answers(get_backend("numpy", n_threads=1), ALL_NATIVE), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert sum("NumPy takes the place" in message for message in caplog.messages) == 3
+    assert sum("NumPy replaces the native kernels" in message for message in caplog.messages) == 3
 
 
 @pytest.mark.parametrize("reason", ["switch", "compiler"])
