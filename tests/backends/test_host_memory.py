@@ -79,7 +79,7 @@ def test_a_limit_that_is_too_small_is_reported_and_does_not_change_the_result(ex
         for name in SLOPE_ARRAYS:
             np.testing.assert_array_equal(getattr(limited[product], name), getattr(whole[product], name), err_msg=name)
     assert not [path for path in (tmp_path / "b").iterdir() if path.name.startswith(".")]
-    match = re.search(r"max_memory \(--max-memory\) is 10 MB, but this exposure needs (\d+) MB at least", caplog.text)
+    match = re.search(r"max_memory \(--max-memory\) is 10 MB, but this exposure needs at least (\d+) MB", caplog.text)
     assert match
     assert int(match[1]) > 30
 
