@@ -313,6 +313,9 @@ def test_a_later_version_has_other_parameters(raw, output, monkeypatch, is_old):
     known["cut"] = replace(known.pop("rejection_threshold"), name="cut")
     known["three_group_rejection_threshold"] = replace(known["three_group_rejection_threshold"], default=6.5)
     monkeypatch.setitem(vars(jump), "known", known)
+    assert jump.default_settings  # cached like its class, so that both are restored afterwards
+    for cached in ("settings_class", "default_settings"):
+        monkeypatch.delitem(vars(jump), cached)
     monkeypatch.setitem(request.RENAMED, "jump.rejection_threshold", "jump.cut")
     assert plan_of(raw, output, steps={"jump": {"cut": 5}}) == [("leave", "done")] * 2
     with raw.cache.activate():
