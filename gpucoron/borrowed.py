@@ -62,7 +62,7 @@ def check_borrowed(step):
     since = step.borrows_since
     if since and is_older("jwst", since):
         msg = (
-            f"{step.name} runs jwst's own code, and that of jwst {installed('jwst')} is another step than in {since}: "
+            f"{step.name} runs jwst's code, which is a different step in jwst {installed('jwst')} than in {since}: "
             f"skip it, or {shlex.quote(sys.executable)} -m pip install 'jwst>={since}'"
         )
         raise VersionError(msg)
@@ -91,7 +91,7 @@ def check_indirect(steps, parameters, references, owner):
         if missing:
             msg = (
                 f"{owner}: {step.name}: CRDS has no {' and no '.join(missing)} reference for it; jwst's code needs it "
-                f"for the draft of the rate that it makes in this step; do without: {step.name}.skip=True"
+                f"to make a draft of the rate in this step; skip the step: {step.name}.skip=True"
             )
             raise ReferenceFileError(msg)
 
@@ -111,7 +111,7 @@ def run_jwsts_own(run, step):
     """
     exposure, backend = run.exposure, run.backend
     if backend.xp is not np:
-        log.info("%s: %s runs jwst's code on the host: one round trip", exposure.name, step.name)
+        log.info("%s: %s runs jwst's code on the host: the ramps are copied there and back", exposure.name, step.name)
     backend.note_worker("jwst", alone=True)
     jwst_step = _make_step(run, step)
     model = jwst_step.process(ramp_without_signature(exposure, backend))
@@ -119,7 +119,7 @@ def run_jwsts_own(run, step):
     exposure.groupdq = backend.to_device(model.groupdq)
     exposure.pixeldq = backend.to_device(model.pixeldq)
     status = getattr(model.meta.cal_step, step.cal_step) or "COMPLETE"
-    reason = "" if status == "COMPLETE" else "jwst's step declined; its log says why"
+    reason = "" if status == "COMPLETE" else "jwst skipped the step; see the log"
     return Outcome(status, reason, opened=dict(jwst_step._reference_files_used))
 
 
@@ -258,7 +258,7 @@ def full_frame_refpix(exposure, references, parameters, *, backend):
     if "siglimit" in signature(reference_pixels.correct_model).parameters:
         options["siglimit"] = parameters.siglimit
     elif parameters.siglimit != _CLIPPING_OF_OLDER:
-        log.warning("refpix.siglimit has no effect on a full frame: jwst %s does not know it", installed("jwst"))
+        log.warning("refpix.siglimit has no effect on a full frame: jwst %s lacks this parameter", installed("jwst"))
     status = reference_pixels.correct_model(
         model,
         parameters.odd_even_columns,

@@ -339,7 +339,7 @@ def run_or_start_again(start, backend, *, after_step=None):
         msg = f"backend {backend.name!r} is out of memory, and its size is unknown ({reason}); set max_memory"
         raise MemoryError(msg)
     log.warning(
-        "out of device memory after %.1f s (%s): the exposure starts again, in chunks of rows",
+        "out of device memory after %.1f s (%s): the exposure is reduced again, in chunks of rows",
         time.perf_counter() - start_time, reason,
     )  # fmt: skip
     return run_steps(start(backend.in_chunks(limit)), after_step=after_step)

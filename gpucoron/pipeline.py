@@ -371,13 +371,13 @@ def _open_for(step, step_input, backend):
             return exposure_of_slopes(model)
     needs = ""
     if "fit" in step.helpers:
-        needs = "ramps and their fit: it runs in a pipeline"
+        needs = "ramps and their fit, so run it in a pipeline"
     elif not on_ramps:
         needs = "a rate or rateints model"
     elif n_axes < 4:
         needs = "a ramp or a rateints model"
     if needs:
-        msg = f"{step.name}: it needs {needs}; {step_input} has {n_axes} axes"
+        msg = f"{step.name}: needs {needs}; {step_input} has {n_axes} axes"
         raise InputError(msg)
     return Exposure.read(step_input, backend) if is_path else Exposure.from_model(step_input)
 

@@ -117,7 +117,7 @@ def pytest_configure(config):
     if config.getoption("--require-gpu"):
         config.stash[WHY_NO_GPU] = ""
     elif hasattr(config, "workerinput"):
-        # The main process has looked: all workers must collect the same tests.
+        # All workers must collect the same tests, so the main process checks once for a device.
         config.stash[WHY_NO_GPU] = config.workerinput["why_no_gpu"]
     else:
         usable, reason = backend_status()["cuda"]
@@ -129,7 +129,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node):
-    """Hand what was found about the device to a worker of pytest-xdist."""
+    """Pass the facts about the device to a worker of pytest-xdist."""
     node.workerinput["why_no_gpu"] = node.config.stash[WHY_NO_GPU]
 
 

@@ -100,7 +100,7 @@ def refuse_duplicates(inputs):
         by_name.setdefault(found.name, []).append(found)
     for duplicates in by_name.values():
         if len(duplicates) > 1:
-            msg = f"{' and '.join(str(found.path) for found in duplicates)} would make products of the same name"
+            msg = f"{' and '.join(str(found.path) for found in duplicates)} would write products of the same name"
             for found in duplicates:
                 found.error = found.error or InputError(f"{msg}; give only one of them")
 
@@ -109,7 +109,7 @@ def _expand(text, lists=()):
     if text.startswith("@"):
         name = os.path.realpath(text[1:])
         if name in lists:
-            msg = f"{text[1:]}: the list names itself"
+            msg = f"{text[1:]}: the list contains itself"
             raise InputError(msg)
         for line in _read_list(text[1:]):
             yield from _expand(line, (*lists, name))
@@ -176,7 +176,7 @@ def read_input(path):
             found.n_bytes = path.stat().st_size if path.exists() else 0
             layout = read_layout(path, until="SCI")
             if layout.find("SCI") is None:
-                msg = f"{path}: no SCI extension; a batch takes *_uncal.fits"
+                msg = f"{path}: no SCI extension; a batch reads *_uncal.fits"
                 raise InputError(msg)
             found.shape = layout.find("SCI").shape
             header = layout.parts[0].values

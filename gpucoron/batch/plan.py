@@ -161,7 +161,9 @@ def settle(profile, steps, run_parameters, pars=None):
                 msg = f"{step}.{name}: a batch needs hooks by name, as 'module.function' or 'module.Class'"
                 raise ParameterError(msg)
             elif hasattr(value, "shape"):
-                msg = f"{step}.{name}: a batch reads arrays from files; save it with numpy.save and give the path"
+                msg = (
+                    f"{step}.{name}: a batch reads arrays from files; save the array with numpy.save and give the path"
+                )
                 raise ParameterError(msg)
     return steps
 
@@ -317,7 +319,9 @@ def _name_products(planned, plan, makers):
     for name in planned.products:
         other = makers.setdefault(name, planned.input.name)
         if other != planned.input.name and planned.error is None:
-            msg = f"{planned.input.path}: {name} would replace that of {other}; do not set file names for a batch"
+            msg = (
+                f"{planned.input.path}: {name} would replace the product of {other}; do not set file names for a batch"
+            )
             planned.error = OutputError(msg)
 
 

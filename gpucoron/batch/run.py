@@ -134,9 +134,7 @@ def reduce(
         msg = f"redo must be one of {', '.join(REDO)}, engine one of {', '.join(ENGINES)}, not {redo!r} and {engine!r}"
         raise ParameterError(msg)
     if (engine == "dask") != bool(scheduler):
-        msg = (
-            "engine 'dask' needs scheduler='tcp://...', the address of the Dask scheduler, and no other engine takes it"
-        )
+        msg = "engine 'dask' needs scheduler='tcp://...', the address of the Dask scheduler; engine 'local' has none"
         raise ParameterError(msg)
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         msg = f"workers must be a whole number, 1 or more, not {workers!r}"
@@ -189,7 +187,7 @@ def _run(paths, output_dir, plan_options, pool, progress):
             (output_dir / "logs").mkdir(exist_ok=True)
             yield from _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early)
         except OSError as error:
-            msg = f"{output_dir}: cannot be written to ({error}); finished products are kept, run it again to continue"
+            msg = f"{output_dir}: cannot be written to ({error}); products are kept; run the batch again to continue"
             raise OutputError(msg) from error
         finally:
             for worker in early:  # workers that no engine has taken over
@@ -229,7 +227,7 @@ def _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early):
             left = len(plan.todo) - done
             msg = (
                 f"{plan.output_dir}: the disk is full; no product is incomplete. {left} exposures were not reduced: "
-                "make room and run it again"
+                "make room and run the batch again"
             )
             raise OutputError(msg)
         return result

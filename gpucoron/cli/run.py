@@ -59,14 +59,14 @@ def _run(options):
             failed += 1
             continue
         if not paths:
-            message = f"{path}: no product: there was no ramp that could be fitted"
+            message = f"{path}: no product: no ramp could be fitted"
             print(f"gpucoron: {on_one_line(message)}", file=sys.stderr)
         if not options.quiet:
             print(summary.headline(run))
             print(summary.step_table(run))
             for written in paths.values():
                 print(f"wrote {written}")
-            print(f"{time.perf_counter() - start:.1f} s in total, with reading and writing\n")
+            print(f"{time.perf_counter() - start:.1f} s in total, including reading and writing\n")
     if failed and len(options.files) > 1:
         print(f"gpucoron: {failed} of {len(options.files)} files failed", file=sys.stderr)
     return 2 if failed else 0

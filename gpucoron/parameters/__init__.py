@@ -1,6 +1,6 @@
 """Parameters: how one is declared, how a value is converted and checked, and which of several sources applies.
 
-This module knows no step. Each step declares its own parameters (`gpucoron.steps`); functions that need all of them
+This module imports no step. Each step declares its own parameters (`gpucoron.steps`); functions that need all of them
 take the table of steps, name -> Step, as an argument. The declarations are used to check the user's settings, and to
 make the ``spec`` of the jwst Pipeline class, the help of the command line and the table in the documentation.
 """

@@ -210,7 +210,7 @@ def as_backend(backend=None, *arrays):
     if not on_device:
         return get_backend("cpu")
     if any(isinstance(array, np.ndarray) and array.ndim for array in arrays):
-        msg = "some arrays are on a GPU and some are not; say which backend, 'cuda' or 'cpu', takes all of them"
+        msg = "some arrays are on a GPU and some are not; set the backend for all of them, 'cuda' or 'cpu'"
         raise ArgumentError(msg)
     return get_backend("cuda", device=on_device[0].device.id)
 

@@ -297,18 +297,18 @@ def run(exposure, references, parameters, backend):
         path = f"a line through its last {n_used}" if is_line else "its last two"
         log.warning("the dark is too short: continued by %d groups along %s", extrapolated, path)
         if lines is not None:
-            _tell_without_line(dark, is_line, xp)
+            _warn_without_line(dark, is_line, xp)
     exposure.pixeldq |= combine_dark_flags(reference.dq, backend=backend)
     if parameters.dark_output is not None:
         exposure.matched_dark = _collect_dark(dark, dark_pattern, pattern, exposure.data.shape[1], lines, xp)
     return Outcome()
 
 
-def _tell_without_line(dark, is_line, xp):
+def _warn_without_line(dark, is_line, xp):
     """Warn if `continue_by_line` has no effect, or not in all pixels."""
     if not is_line:
         log.warning(
-            "continue_by_line: no line can be fitted to the %d groups of the dark, %d or more are needed; "
+            "continue_by_line: no line can be fitted to the %d groups of the dark; %d or more are needed; "
             "ERR lacks the error of the continued dark",
             dark.shape[-3],
             FEWEST_VALUES,
@@ -319,7 +319,7 @@ def _tell_without_line(dark, is_line, xp):
     if count:
         log.warning(
             "continue_by_line: no line can be fitted to %d pixels of the dark, which have fewer than %d finite values "
-            "in its last %d groups: they are continued along the last two, and their ERR lacks the error of that",
+            "in its last %d groups: they are continued along the last two, and ERR lacks the error of this",
             count,
             FEWEST_VALUES,
             len(groups_of_line(dark.shape[-3])),
@@ -350,7 +350,9 @@ def _set_average_dark_current(exposure, reference, parameters, xp):
             if applies and image.shape == exposure.data.shape[2:]:
                 exposure.average_dark_current = image.astype("float32")
             elif applies:
-                log.warning("the dark reference's average dark current is %s pixels and not applied", image.shape)
+                log.warning(
+                    "the dark reference's average dark current has the shape %s and is not applied", image.shape
+                )
             else:
                 # jwst 3.0 compares the shape of the image with an attribute that is not set yet, and never uses it
                 log.warning("the average dark current of the dark reference is an image, which jwst 3.0 does not apply")

@@ -13,16 +13,20 @@ _NOT_IN_STAGE_1 = "jwst's steps of stage 1 do not read it either"
 
 #: parameters that every step has, as in jwst, besides ``skip`` and ``save_results``
 COMMON = (
-    Parameter("suffix", "string", None, "end of the file name of its result; None: the name of the step"),
-    Parameter("output_dir", "string", None, "folder for its result; None: that of the products", names=True),
+    Parameter("suffix", "string", None, "end of the file name of the result; None: the name of the step"),
+    Parameter("output_dir", "string", None, "folder for the result; None: the folder of the products", names=True),
     Parameter(
-        "output_file", "string", None, "name for its result instead of the exposure's; saves the result", names=True
+        "output_file",
+        "string",
+        None,
+        "file name for the result instead of the exposure's; saves the result",
+        names=True,
     ),
-    Parameter("output_ext", "string", ".fits", "file type of its result: .fits or .asdf"),
-    Parameter("output_use_model", "boolean", False, "name its result after the exposure and ignore output_file"),
-    Parameter("search_output_file", "boolean", True, "name its result after output_file of the pipeline"),
-    Parameter("pre_hooks", "hooks", [], "steps, functions or commands to run before it"),
-    Parameter("post_hooks", "hooks", [], "steps, functions or commands to run on its result"),
+    Parameter("output_ext", "string", ".fits", "file type of the result: .fits or .asdf"),
+    Parameter("output_use_model", "boolean", False, "name the result after the exposure and ignore output_file"),
+    Parameter("search_output_file", "boolean", True, "name the result after output_file of the pipeline"),
+    Parameter("pre_hooks", "hooks", [], "steps, functions or commands to run before the step"),
+    Parameter("post_hooks", "hooks", [], "steps, functions or commands to run on the result"),
     Parameter("output_use_index", "boolean", True, "accepted and not used", unused=_NOT_IN_STAGE_1),
     Parameter("input_dir", "string", None, "accepted and not used", unused=_NOT_IN_STAGE_1),
 )
@@ -219,7 +223,7 @@ class Step:
                     f"override_{reftype}",
                     "string",
                     None,
-                    f"a {reftype} file to use instead of CRDS's",
+                    f"a {reftype} file to use instead of the one from CRDS",
                     reads=("FITS", "ASDF"),
                 )
                 for reftype in self.references

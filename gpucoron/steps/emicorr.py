@@ -159,7 +159,7 @@ def apply_emicorr(data, pixeldq, waves, times, *, fit_ints_separately=False, bac
         msg = f"{ngroups} groups are too few to fit interference: three are needed"
         raise ValueError(msg)
     if nx % 4:
-        msg = f"rows of {nx} pixels: MIRI reads four pixels at once, so that 4 must divide it"
+        msg = f"rows of {nx} pixels: MIRI reads four pixels at once, so rows must be a multiple of 4"
         raise ValueError(msg)
     subtracted = []
     for frequency, values in waves:
@@ -171,7 +171,7 @@ def apply_emicorr(data, pixeldq, waves, times, *, fit_ints_separately=False, bac
         scatter = backend.measure_scatter(data)
         limit = 2 * np.median(backend.to_host(scatter))
         if not np.isfinite(limit):
-            log.warning("NaN among the data: no interference at %g Hz can be fitted", frequency)
+            log.warning("the data contain NaN: no interference at %g Hz can be fitted", frequency)
             continue
         good = (scatter < limit) & (pixeldq == 0)
         bins = (pixels * n_bins).astype(np.int32)
@@ -288,7 +288,7 @@ def _best_phase(trials, chisq):
     best = int(np.nanargmin(chisq))
     three = [best - 1, best, (best + 1) % len(trials)]
     if np.isnan(chisq[three]).any() or np.std(chisq[three]) == 0:
-        log.warning("chi-square is flat or NaN about its least value")
+        log.warning("chi-square is flat or NaN near its minimum")
         return trials[best]
     a, b, _ = np.polyfit(trials[three], chisq[three], 2)
     return -b / (2 * a)
@@ -329,7 +329,7 @@ def find_waves(reference, facts):
     known = reference.facts["frequencies"]
     unknown = [name for name in names if name not in known]
     if unknown:
-        msg = f"the reference names the frequency {unknown[0]} for {name} and does not hold it"
+        msg = f"the reference lists the frequency {unknown[0]} for {name} but does not contain it"
         raise ValueError(msg)
     return (
         [(known[name]["frequency"], known[name]["phase_amplitudes"]) for name in names],

@@ -40,7 +40,7 @@ def flag_first_group(groupdq, pixeldq, *, bright_use_group1=True, backend=None):
     Source: jwst 3.0, ``firstframe_sub``.
     """
     if groupdq.shape[1] < 3:
-        msg = f"groupdq: at least 3 groups are needed, here are {groupdq.shape[1]}"
+        msg = f"groupdq: at least 3 groups are needed, not {groupdq.shape[1]}"
         raise ValueError(msg)
     if not bright_use_group1:
         groupdq[:, 0] |= DO_NOT_USE

@@ -412,7 +412,7 @@ def _prepare(science, references, types, measure, choose):
 def _box(shape, center, cropwidth):
     """Cut a square of ``2 cropwidth`` pixels around a center."""
     if center is None or None in tuple(center):
-        msg = "there is no CRPIX, so that the position of the star is unknown"
+        msg = "there is no CRPIX: the position of the star is unknown"
         raise ValueError(msg)
     column, row = (int(coordinate) for coordinate in center)
     ny, nx = shape

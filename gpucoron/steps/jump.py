@@ -259,7 +259,7 @@ def run(exposure, references, parameters, backend, *, large_events=None):
             return skipped(f"there is no {name} reference")
     finds_events = parameters.expand_large_events or parameters.find_showers
     if finds_events and large_events is None:
-        msg = "expand_large_events and find_showers need a function that looks for large events"
+        msg = "expand_large_events and find_showers need a function that finds large events"
         raise ValueError(msg)
 
     gain, readnoise = references["gain"].data, references["readnoise"].data

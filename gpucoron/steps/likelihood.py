@@ -325,7 +325,7 @@ def fit_exposure(exposure, gain, readnoise, backend=None, *, dark_current=None, 
     if zeroframe is not None:
         split = split_first_read(read_times)
         if split is None:
-            log.warning("ZEROFRAME is not used: a group is a single frame, and ZEROFRAME the first of them")
+            log.warning("ZEROFRAME is not used: groups are single frames, and ZEROFRAME is the first one")
             zeroframe = None
         else:
             read_times = split

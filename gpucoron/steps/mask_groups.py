@@ -161,7 +161,7 @@ def list_groups(groups, ngroups):
     mask = np.zeros((1, ngroups, 1, 1), dtype=bool)
     mask[:, list(groups)] = True
     if mask.all():
-        msg = f"groups: nothing is left of ramps of {ngroups} groups without {', '.join(map(str, groups))}"
+        msg = f"groups: no group is left in ramps of {ngroups} groups without {', '.join(map(str, groups))}"
         raise ValueError(msg)
     return mask
 

@@ -202,10 +202,10 @@ def select_groups(groupdq, firstgroup=None, lastgroup=None, *, backend=None):
     first = 0 if firstgroup is None else firstgroup
     last = ngroups - 1 if lastgroup is None else lastgroup
     if first < 0:
-        log.warning("firstgroup %d is negative: 0 is taken", first)
+        log.warning("firstgroup %d is negative: 0 is used", first)
         first = 0
     if last >= ngroups:
-        log.warning("lastgroup %d is beyond the last of %d groups: %d is taken", last, ngroups, ngroups - 1)
+        log.warning("lastgroup %d is beyond the last of %d groups: %d is used", last, ngroups, ngroups - 1)
     if first >= last:
         log.warning("firstgroup %d must be less than lastgroup %d: both are ignored", first, last)
         return
@@ -305,7 +305,7 @@ def run(exposure, references, parameters, backend, *, optional_fit=None):
     reason = ""
     uses_likelihood = parameters.algorithm.upper() == "LIKELY"
     if uses_likelihood and ngroups < FEWEST_LIKELY_GROUPS:
-        reason = f"LIKELY needs at least {FEWEST_LIKELY_GROUPS} groups, here are {ngroups}: OLS_C is used"
+        reason = f"LIKELY needs at least {FEWEST_LIKELY_GROUPS} groups, not {ngroups}: OLS_C is used"
         log.warning("%s", reason)
         uses_likelihood = False
     meta = {}

@@ -457,7 +457,7 @@ def run(exposure, references, parameters, backend, *, full_frame=None):
         return skipped("the subarray does not fit into the detector")
     if not is_subarray or facts.noutputs == 4 or facts.fastaxis not in (1, -1):
         if full_frame is None:
-            msg = "refpix of near-infrared full frames and of four outputs needs full_frame, a function that does it"
+            msg = "refpix of near-infrared full frames and of four outputs needs the function full_frame"
             raise ValueError(msg)
         return Outcome(full_frame(exposure, references, parameters))
 

@@ -82,7 +82,7 @@ def flag_first_groups(groupdq, pixeldq, skip, *, backend=None):
     """
     xp = backend.xp
     if skip + 2 > groupdq.shape[1]:
-        msg = f"skip: to leave out {skip}, {skip + 2} groups are needed, here are {groupdq.shape[1]}"
+        msg = f"skip: skipping {skip} groups needs at least {skip + 2}, not {groupdq.shape[1]}"
         raise ValueError(msg)
     saturated_first = (groupdq[:, 0] & SATURATED) != 0
 
@@ -118,7 +118,7 @@ def run(exposure, references, parameters, backend):
     if skips is None:
         return skipped(f"the reference has no row for {facts.subarray}, {facts.readpatt}")
     if skips[0] < 0:
-        log.warning("the rscd reference is an old one without values for the first integration: 1 group is left out")
+        log.warning("the rscd reference is old and has no values for the first integration: 1 group is skipped")
         skips = 1, skips[1]
     groupdq, pixeldq = exposure.groupdq, exposure.pixeldq
     nints, ngroups = groupdq.shape[:2]

@@ -368,7 +368,7 @@ def _fit(backend, images, masks, slowaxis, settings):
     if is_turned:
         images, masks = images.swapaxes(1, 2), masks.swapaxes(1, 2)
     if images.shape[2] % settings.noutputs:
-        msg = f"{settings.noutputs} outputs do not share {images.shape[2]} pixels along the fast axis evenly"
+        msg = f"{images.shape[2]} pixels along the fast axis cannot be divided among {settings.noutputs} outputs"
         raise ValueError(msg)
     models = backend.fit_1overf(images, masks, settings=settings)
     return models.swapaxes(1, 2) if is_turned else models

@@ -368,7 +368,7 @@ def test_memory_is_as_the_model_says(inner, call):
             peaks.append(tracemalloc.get_traced_memory()[1] - sum(array.nbytes for array in arrays_of(answer)))
         finally:
             tracemalloc.stop()
-    # The slope is the model's bytes per row; the host also holds small objects.
+    # The memory per row must match the model; the host also holds small objects.
     assert (peaks[1] - peaks[0]) / 20 == pytest.approx(need.each, rel=0.15)
     assert peaks[0] <= 1.05 * need.of(20) + 1e5
 

@@ -65,7 +65,7 @@ def test_the_exposure_starts_again(case, host, tmp_path, monkeypatch, caplog, me
         calls = fill_up_once(monkeypatch, method)
         run, models, paths = gpucoron.reduce_file(case.path, tmp_path / "b", profile="spaceklip", backend=host)
     assert calls
-    assert "starts again, in chunks of rows" in caplog.text
+    assert "reduced again, in chunks of rows" in caplog.text
     assert_same_products(models, expected)
     assert len(paths) == 2
     # Each step is logged once, with the backend that ran it.
@@ -95,7 +95,7 @@ def test_in_a_batch(case, host, tmp_path, monkeypatch):
     assert record["backend"] == "numpy+host"
     steps = {step["name"]: step["backend"] for step in record["steps"]}
     assert (steps["linearity"], steps["superbias"], steps["persistence"]) == ("host", "numpy", "")
-    assert "starts again" in (tmp_path / "log.txt").read_text()
+    assert "reduced again" in (tmp_path / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("from_model", [False, True])

@@ -235,7 +235,7 @@ def test_find_files(raw, tmp_path):
     (tmp_path / "round").symlink_to(tmp_path)
     assert len(find_files(tmp_path)) == 4
     listed.write_text(f"@{listed}\n")
-    with pytest.raises(InputError, match="the list names itself"):
+    with pytest.raises(InputError, match="the list contains itself"):
         find_files(f"@{listed}")
     with pytest.raises(InputError, match="not a list"):
         find_files(f"@{raw.files[0]}")

@@ -407,7 +407,7 @@ def test_a_product_of_one_name_belongs_to_one_exposure(raw, here, tmp_path, over
     found = gpucoron.batch.reduce(raw.path, tmp_path, steps=steps, overwrite=overwrite, backend="numpy", workers=1)
     status = {result.exposure: result for result in found}
     assert [status[name].status for name in raw.names] == ["done", "failed"]
-    assert f"fixed_jump.fits would replace that of {raw.names[0]}" in status[raw.names[1]].message
+    assert f"fixed_jump.fits would replace the product of {raw.names[0]}" in status[raw.names[1]].message
     # even if the other exposure is not in this batch
     left = list(gpucoron.batch.reduce(raw.files[1], tmp_path, steps=steps, backend="numpy", workers=1))
     assert [result.status for result in left] == ["refused"]

@@ -227,7 +227,7 @@ def test_keyword_that_is_needed(changed, keyword):
 
 
 def test_keywords_that_are_not_needed(changed):
-    """Defaults of spaceKLIP."""
+    """Missing keywords get spaceKLIP's defaults."""
     absent = (
         "TARGPROP",
         "PPS_APER",

@@ -68,7 +68,7 @@ def test_a_batch_refuses_products_of_one_name(tmp_path):
     inputs = [Input("x", "x", path, 0) for path in find_files([tmp_path / "x_uncal.fits", tmp_path / "x_jump.fits"])]
     refuse_duplicates(inputs)
     for found in inputs:
-        assert re.search(r"x_jump.fits and .*x_uncal.fits would make products of the same name", str(found.error))
+        assert re.search(r"x_jump.fits and .*x_uncal.fits would write products of the same name", str(found.error))
 
 
 def test_a_batch_spares_its_input(tmp_path):

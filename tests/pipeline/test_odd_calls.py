@@ -114,7 +114,7 @@ def test_an_input_is_not_replaced(nircam, tmp_path):
 
 @pytest.mark.parametrize("types", [("REF", "SCI"), ("REF", "REF")])
 def test_a_reference_of_two_concatenations(types, nircam, tmp_path):
-    """With one mask for both it is reduced once; if only one masks it, the second must not replace the first."""
+    """A shared reference is reduced once if both have the same mask; otherwise the second is refused."""
     obs = {key: tables_of(nircam.path, types=[type_])["K"] for key, type_ in zip("AB", types, strict=True)}
     masking = {"mask_groups": {"mask_method": "custom", "custom_group": 3}}
     with nircam.cache.activate():

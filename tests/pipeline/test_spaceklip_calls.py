@@ -468,7 +468,7 @@ class TestGroups:
         [
             ({"groups": [5]}, "there is no group 5 in ramps of 5 groups, counted from 0 to 4"),
             ({"groups": [-6]}, "there is no group -6"),
-            ({"groups": [0, 1, 2, 3, -1]}, "nothing is left"),
+            ({"groups": [0, 1, 2, 3, -1]}, "no group is left"),
             ({"mask_method": "advanced"}, "give groups"),
         ],
     )

@@ -247,7 +247,7 @@ def test_wrong_wishes_are_refused():
     image, mask = np.zeros((16, 18), np.float32), np.ones((16, 18), bool)
     with pytest.raises(ValueError, match="model_type: expected one of savgol"):
         fit_noise(image, mask, model_type="spline")
-    with pytest.raises(ValueError, match="4 outputs do not share 18"):
+    with pytest.raises(ValueError, match="18 pixels along the fast axis"):
         fit_noise(image, mask, noutputs=4)
     with pytest.raises(ValueError, match="slowaxis: expected one of 2, -2, 1, -1"):
         fit_noise(image, mask, slowaxis=0)
