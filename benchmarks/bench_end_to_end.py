@@ -71,7 +71,7 @@ def measure(name, folder, options):
     print(f"gpucoron {figures['ours']['total']:.3f} s ({parts}), {figures['over_floor']:.2f}x the floor")
     print(f"{figures['ratio']:.1f}x faster than jwst")
     if not options.no_cold:
-        # gpucoron first: the floor saves the products that it finds
+        # Run gpucoron first: the floor saves the products that gpucoron wrote.
         figures["cold"] = {side: statistics.median(cold(side, name, folder) for _ in range(3)) for side in SIDES}
         message = ", ".join(f"{side} {seconds:.1f} s" for side, seconds in figures["cold"].items())
         print(f"in a process of its own, from start to end, medians of 3: {message}")

@@ -49,7 +49,7 @@ def _last_line(command):
 
 
 def compile_everything(part):
-    """Compile and load every kernel file in parallel, down to every function of the table."""
+    """Compile and load every kernel file in parallel, including every function of the table."""
     part.say(f"     kept in {cache_folder()} (GPUCORON_CACHE: {os.environ.get('GPUCORON_CACHE', 'not set')})")
     load, compiled = (_prepare_device if part.backend.name == "cuda" else _prepare_host)(part.backend)
 
@@ -94,7 +94,7 @@ def _prepare_device(backend):
 
 
 def _prepare_host(backend):
-    """The same for the host build."""
+    """Return such a function and set for the host build."""
     compiled, before = set(), {path.name for path in cache_folder().glob("host-*")}
 
     def load(source):

@@ -2,7 +2,7 @@
 
 python -m pytest benchmarks/test_steps.py [-k "ramp_fit and native"] [--benchmark-compare]
 
-The ramps are NIRCam's, 10 groups x 20 integrations, and for MIRI 60 groups x 4, both without files. The plain test run
+The ramps have 10 groups x 20 integrations for NIRCam and 60 x 4 for MIRI, both without files. The plain test run
 does not collect this file. Backends that are not available on this machine are skipped.
 """
 

@@ -134,7 +134,7 @@ def make_optional_fit(run, step):
     run.backend.note_worker("jwst")
     models = []
     jwst_step = _make_step(run, step)
-    jwst_step.save_model = lambda model, suffix, output_file: models.append(model)  # gpucoron saves it, signed
+    jwst_step.save_model = lambda model, suffix, output_file: models.append(model)  # gpucoron signs and saves it
     jwst_step.process(ramp_without_signature(run.exposure, run.backend))
     return models[0] if models else None
 
@@ -303,7 +303,7 @@ def _named(run, step, function):
         return _kind_of(error, texts)(msg)
 
     def call(*args, **kwargs):
-        # if the device is out of memory, the exposure starts again
+        # if the device is out of memory, the exposure is reduced again
         passed_on = None if run.backend.on_host else run.backend.is_out_of_memory
         with converted_errors(run.exposure.name, step.name, convert=convert, passed_on=passed_on):
             return function(*args, **kwargs)

@@ -132,7 +132,7 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
     Parameters
     ----------
     exposure : Exposure, optional
-        Without an exposure, the user's settings are checked and CRDS is not asked.
+        Without an exposure, the user's settings are checked without CRDS.
     profile, steps, pipeline, use_pars, pars
         As for `plan`.
 

@@ -184,7 +184,7 @@ EACH = [name for name in BACKENDS if name != "native"]
 
 @pytest.fixture(scope="session", params=backend_params(EACH))
 def backend(request):
-    """Every backend in turn, for tests of results that are common to all."""
+    """Every backend in turn, for tests of results that all must return."""
     return usable_backend(request.param, request.config)
 
 

@@ -280,7 +280,7 @@ def jwst_reduce(ramps, algorithm):
 
 
 def differ(ours, theirs):
-    """Compare Slopes with stcal's dict: pixels, rates more than 1e-4 of themselves or ERR apart, flags, NaN."""
+    """Count pixels, and differences from stcal's dict: rates by more than 1e-4 of rate and ERR, NaN, flags."""
     mine, other = ours.rate, theirs["slope"]
     with np.errstate(invalid="ignore"):
         apart = abs(mine - other) > 1e-4 * np.maximum(abs(other), theirs["err"])

@@ -1,4 +1,4 @@
-"""1/f noise that each model leaves, along and across rows and in the rate, and the flux that it removes from a source.
+"""1/f noise after each model, along and across rows and in the rate, and the flux that it removes from a source.
 
 python benchmarks/validation/subtract_1overf.py [--seeds 20] [--quick]
 """

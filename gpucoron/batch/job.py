@@ -279,7 +279,7 @@ def main():
     """Reduce jobs until standard input closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the batch stops its workers itself
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # libraries that print must not write among the answers
+    os.dup2(2, 1)  # text that libraries print must not mix with the results
     jobs = queue.Queue()
 
     def listen():
@@ -297,7 +297,7 @@ def main():
 
     threading.Thread(target=listen, daemon=True).start()
     logging.getLogger("CRDS").setLevel(logging.ERROR)
-    # imported before the first job arrives, so that no exposure is charged for it
+    # imported before the first job arrives, so that no exposure's time includes it
     from gpucoron import engine  # noqa: F401
     from gpucoron.io.warm_up import warm_up
     from gpucoron.records import previews  # noqa: F401

@@ -223,7 +223,7 @@ def _settle_chain(chain, plan, records):
     try:
         digest = beginning = entry_digest(_beginning(output_dir, chain[0]))
         again, is_after = None, False
-        # another program has changed the file since those with another beginning were reduced
+        # another program has changed the file since exposures with a different beginning were reduced
         others = [one for one in plan.earlier if one.key == _key(chain[0]) and one.beginning != beginning]
         plan.earlier = [one for one in plan.earlier if one not in others]
         outdated = [one.name for one in others if one.found is not None and _order(one) > _order(chain[0])]
@@ -351,7 +351,7 @@ class PersistenceChains:
         return self._next.get(planned.input.name)
 
     def start(self, planned):
-        """Note that an exposure starts: it reads the file of an earlier batch if one lies between."""
+        """Note that an exposure starts; it reads the file of an earlier batch's exposure directly before it."""
         between = self._in_between.get(planned.input.name)
         if between is not None:
             self._left[_key(planned)] = between
@@ -412,7 +412,7 @@ class PersistenceChains:
             entry = read_entries(state).get(detector)
             existing = read_entries(file)
             if entry_digest(existing.get(detector)) != entry_digest(entry):
-                # the note first: if the batch is killed in between, the next one recognizes the file
+                # write the digests first: if the batch is killed in between, the next one recognizes the file
                 self._note(planned, [entry_digest(entry)])
                 write_entries(file, {**existing, detector: entry})
 

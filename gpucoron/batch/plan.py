@@ -46,7 +46,7 @@ class Planned:
     Attributes
     ----------
     todo, refused, reason
-        Whether it will be reduced, or would be but for products that must not be replaced, and why or why not.
+        Whether it will be reduced, or refused because its products must not be replaced, and why.
     conflict : str
         Why its products must not be replaced; '' if they may.
     expected : list

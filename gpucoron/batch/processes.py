@@ -157,11 +157,11 @@ class Worker:
 
     @property
     def is_idle(self):
-        """Whether it is ready and has no job."""
+        """Whether the worker is ready and has no job."""
         return self.was_ready and self.job is None
 
     def read(self):
-        """Read its messages; return None if it is dead."""
+        """Read the worker's messages; return None if it is dead."""
         data = os.read(self.answers.fileno(), 2**20)
         if not data:
             return None
@@ -169,7 +169,7 @@ class Worker:
         return [json.loads(line) for line in lines]
 
     def assign_next(self, waiting, n_workers):
-        """Send it the next job, and announce the one after that, so that it can read ahead."""
+        """Send the next job, and announce the one after that, so that it can read ahead."""
         self.was_ready = True
         self.job, self.reserved = self.reserved, None
         if self.job is None and waiting:
@@ -182,7 +182,7 @@ class Worker:
             self._send({"next": self.reserved["path"]})
 
     def _send(self, message):
-        with contextlib.suppress(BrokenPipeError):  # a dead worker is detected when its answers are read
+        with contextlib.suppress(BrokenPipeError):  # a dead worker is detected when its messages are read
             self.process.stdin.write(json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
 
@@ -200,13 +200,13 @@ class Worker:
         return f"a worker process {what} ({how})" + (f"; the end of its output: {output}" if output else "")
 
     def stop(self):
-        """Let it exit by closing its input."""
+        """Close the worker's input, so that it exits."""
         self.process.stdin.close()
         self.process.wait()
         self.answers.close()
 
     def kill(self):
-        """Kill it."""
+        """Kill the worker."""
         self.process.kill()
         self.process.wait()
         self.answers.close()

@@ -147,7 +147,7 @@ def run_batch(options):
 
 
 def _describe_refused(count):
-    """Tell in one line how to reduce the exposures that were refused."""
+    """Describe in one line how to reduce the exposures that were refused."""
     were = "exposures were" if count > 1 else "exposure was"
     return (
         f"{count} {were} refused, so that no product is lost: --resume --overwrite replaces these products, "

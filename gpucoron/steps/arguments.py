@@ -93,7 +93,7 @@ def on_arrays(**declared):
         def call(*args, **kwargs):
             with _named(name) as is_own:
                 if "xp" in kwargs:
-                    warnings.warn(f"{name}: xp is not needed any more, see backend", DeprecationWarning, 3)
+                    warnings.warn(f"{name}: xp is no longer needed; use backend", DeprecationWarning, 3)
                     del kwargs["xp"]
                 try:
                     bound = signature.bind(*args, **kwargs)
@@ -201,7 +201,7 @@ def as_backend(backend=None, *arrays):
     ArgumentError, BackendUnavailableError
     """
     if isinstance(backend, ModuleType):
-        warnings.warn("a namespace is not needed any more, see backend", DeprecationWarning, 5)
+        warnings.warn("a namespace is no longer needed; use backend", DeprecationWarning, 5)
         backend = None
     if backend is not None:
         return get_backend(backend)

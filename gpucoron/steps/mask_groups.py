@@ -1,4 +1,4 @@
-"""mask_groups: exclude groups, so that science and reference reach the same signal, or as the user likes.
+"""mask_groups: exclude groups, so that science and reference reach the same signal, or as the user chooses.
 
 The slope of a ramp depends on its final signal, mainly through the brighter-fatter effect. A bright reference star is
 subtracted better if its ramp is only fitted up to the signal of the target. `prepare_masks` finds the number of groups

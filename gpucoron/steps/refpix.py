@@ -75,13 +75,13 @@ STEP = Step(
     },
 )
 
-#: MIRI reads its columns with four amplifiers in turn; so the four reference columns on each side
+#: MIRI reads columns, including the four reference columns on each side, with four amplifiers in turn
 MIRI_AMPLIFIERS = 4
 
 #: width of the border of reference pixels, and of the whole near-infrared detector, pixels
 BORDER, NIR_SIZE = 4, 2048
 
-#: number of rows or columns that means: those on the border of the detector
+#: number of rows or columns that selects those on the border of the detector
 AUTOMATIC = -1
 
 

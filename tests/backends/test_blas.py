@@ -64,7 +64,7 @@ def test_bits_do_not_depend_on_the_threads_of_blas(run):
 
 
 def test_bits_of_uncut_products_rest_on_the_limit(monkeypatch):
-    """Show that the limit does something: products that are not cut into pieces differ without it."""
+    """Show that the limit has an effect: products that are not cut into pieces differ without it."""
     monkeypatch.setattr(emicorr, "_PRODUCTS_AT_ONCE", 2**40)
     rng = np.random.default_rng(3)
     matrices = rng.normal(size=(30, 128)), rng.normal(size=(128, 500))

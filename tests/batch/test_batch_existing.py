@@ -97,7 +97,7 @@ def batch(raw, output, *arguments):
 
 
 def test_one_foreign_product_among_many(raw, here, tmp_path, capsys):
-    """Its exposure is refused by name, also by --dry-run, and the others are reduced; on request it is replaced."""
+    """Only that exposure is refused by name, also by --dry-run; on request the product is replaced."""
     foreign = tmp_path / f"{raw.names[0]}_rateints.fits"
     foreign.write_text("somebody else's")
     reason = f"{foreign.name} exists, and no manifest in this folder lists it"
@@ -151,7 +151,7 @@ class Meanwhile(Silent):
 
 @pytest.mark.parametrize("steps", [{}, {"linearity": {"save_results": True, "search_output_file": False}}])
 def test_a_product_that_is_in_the_way_only_in_the_end(raw, here, tmp_path, steps):
-    """Then no product is moved. A name that depends on the header is known only at the end."""
+    """No product is moved if one would be refused. A name that depends on the header is known only at the end."""
     name = raw.names[0]
     foreign = tmp_path / (f"{name}_linearity.fits" if steps else f"{name}_rate.fits")
     results = gpucoron.batch.reduce(
@@ -199,7 +199,7 @@ def test_results_of_steps_in_other_folders(raw, here, tmp_path, where):
 
 
 def test_killed_when_a_step_has_written_elsewhere(raw, here, tmp_path, monkeypatch):
-    """Such a product is recorded before it is written, because it bypasses the staging folder."""
+    """A product in another folder is recorded before it is written, because it bypasses the staging folder."""
     from gpucoron.batch import run
 
     def end(*arguments):
@@ -215,7 +215,7 @@ def test_killed_when_a_step_has_written_elsewhere(raw, here, tmp_path, monkeypat
 
 
 def test_a_started_record_is_whose_products_are(raw, output):
-    """Products that were moved before the batch was killed belong to it, even if some are missing; so in the report."""
+    """Products that were moved before the batch was killed belong to it, even if some are missing; the report agrees."""
     from gpucoron.report import write_report
 
     record = read_manifests(output)[0][raw.names[0]]
@@ -278,7 +278,7 @@ def test_folders_of_0_1_0(raw, output):
 
 
 def test_files_of_parameters_then_and_now(raw, output, tmp_path):
-    """The digest of 0.1.0 held their sizes and dates; now their contents count."""
+    """The digest of 0.1.0 held the files' sizes and dates; now their contents count."""
     (gain,) = (raw.cache.path / "references").rglob("*gain*.fits")
     mine = shutil.copy(gain, tmp_path / "mine.fits")
     steps = {"ramp_fit": {"override_gain": str(mine)}}

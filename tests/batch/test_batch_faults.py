@@ -111,7 +111,7 @@ def write_startup(folder, before):
 
 
 def test_interrupted(raw, undisturbed, tmp_path):
-    """A batch that is interrupted ends at once, whatever its workers do; the next one goes on."""
+    """A batch that is interrupted ends at once, whatever its workers do; the next one continues."""
     output, folder = tmp_path / "out", write_startup(tmp_path / "startup", HOLD.format(held=raw.names[3:]))
     process = raw.start(output, "--workers", "2", folders=[folder])
     wait_for_lines(output, process, 3)

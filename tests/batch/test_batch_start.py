@@ -1,4 +1,4 @@
-"""Workers that start while a batch is planned: who uses them, and that none is left without work."""
+"""Workers that start while a batch is planned: used by the batch, or stopped if not needed."""
 
 import json
 import os
@@ -75,7 +75,7 @@ def test_a_plan_that_fails_leaves_none(raw, early, tmp_path, monkeypatch):
     with pytest.raises(InputError):
         list(gpucoron.batch.reduce(tmp_path / "absent", tmp_path, workers=2))
     assert len(early) == 2
-    # and none of them keeps the lock
+    # and none of the workers holds the lock
     assert [result.status for result in reduce(raw, tmp_path, workers=1)] == ["done"] * 3
 
 

@@ -71,7 +71,7 @@ def observe(instrument, folder, *, shape=None, roles=("SCI", "REF", "TA", "BG"))
     shape : (ny, nx) or None
         A part of the subarray.
     roles : tuple of str
-        BG are MIRI's alone.
+        BG only for MIRI.
 
     Returns
     -------

@@ -176,7 +176,7 @@ def test_contradictory_arrays_are_refused(edit, words, case, tmp_path):
 
 
 def test_flags_of_another_shape_begin_afresh(case):
-    """As for a file."""
+    """New flags are made, as for a file."""
     from stdatamodels.jwst import datamodels
 
     from gpucoron.io.exposure import Exposure

@@ -172,7 +172,7 @@ def test_a_wrong_context_is_one_line(command, verbosity, case, tmp_path, capfd):
 
 
 def test_a_wrong_context_in_a_new_process(case, tmp_path):
-    """Without CRDS's log configured before."""
+    """The log of CRDS has not been configured in this process."""
     environment = {**os.environ, **case.cache.environment, "CRDS_CONTEXT": "jwst_9999.pmap"}
     command = [sys.executable, "-m", "gpucoron", "run", case.path, "-o", tmp_path, "-q"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -72,7 +72,7 @@ def test_a_batch_refuses_products_of_one_name(tmp_path):
 
 
 def test_a_batch_spares_its_input(tmp_path):
-    """All products are written or none, and none that would replace the input."""
+    """If one product would replace the input, none is written."""
     (tmp_path / "stage").mkdir()
     for name in ("x_dq_init.fits", "x_jump.fits"):
         (tmp_path / "stage" / name).write_text("new")

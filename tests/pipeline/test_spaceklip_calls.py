@@ -237,7 +237,7 @@ def test_the_older_name_of_fitspath(nircam, tmp_path):
 
 @pytest.mark.parametrize("value", [False, True])
 def test_ramp_fit_save_calibrated_ramp(value, case, tmp_path):
-    """True is the whole run's parameter, in either form."""
+    """True sets the parameter of the whole run, in either form."""
     steps = {"ramp_fit": {"save_calibrated_ramp": value}}
     with case.cache.activate():
         coron1pipeline.run_single_file(case.path, tmp_path / "single", steps)
@@ -302,7 +302,7 @@ coron1pipeline.run_obs({{"JWST_NIRCAM": table}}, output_dir={folder!r}, {options
     ("options", "named", "detailed"), [("", True, False), ("verbose=True", True, True), ("quiet=True", False, False)]
 )
 def test_a_plain_script_logs_its_progress(options, named, detailed, nircam, tmp_path):
-    """Without configured logging, concatenations and files are named, as in spaceKLIP, and with verbose the steps."""
+    """Without configured logging, the log names concatenations and files, as in spaceKLIP; verbose adds steps."""
     script = SCRIPT.format(names=[str(nircam.path)], folder=str(tmp_path), options=options)
     with nircam.cache.activate():
         done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)

@@ -35,7 +35,7 @@ VALUES = {
     "output_use_index": lambda name: {"output_use_index": False},
     "input_dir": lambda name: {"input_dir": "elsewhere"},
 }
-#: for these also the steps of the other instrument
+#: attributes that are also tested for the steps of the other instrument
 OF_BOTH = ("save_results", "output_dir", "pre_hooks", "post_hooks")
 WALK = [("nircam", name) for name in VALUES] + [("miri", name) for name in OF_BOTH]
 

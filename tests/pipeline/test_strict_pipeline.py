@@ -45,7 +45,7 @@ def cupy(request, monkeypatch, tmp_path, tmp_path_factory):
     """The stand-in; all but the smallest arrays are copied through pinned memory of a few hundred bytes."""
     monkeypatch.setattr(cuda_device, "LARGE", 1000)
     monkeypatch.setattr(CudaDevice, "words_at_once", 5000)
-    # Threads that wait for each other are real ones on the host: use few.
+    # On the host, threads that wait for each other are real threads: use few.
     monkeypatch.setattr(CudaDevice, "choose_lanes", lambda self, n_pixels, n_units: 1)
     monkeypatch.setattr(CudaDevice, "block_threads", HostDevice.block_threads)
     monkeypatch.setattr(CudaDevice, "frame_threads", HostDevice.frame_threads)
@@ -119,7 +119,7 @@ def test_every_step_of_exposures_that_are_too_large(name, exposures, cupy, monke
     case = CASES[name]
     made = make(exposures, case, monkeypatch)
     with made.cache.activate():
-        # Parts that run in NumPy there also do here.
+        # The same parts run in NumPy on both backends.
         expected = run(made, case, of_cpu(case, max_memory=100_000))
         found = run(made, case, get_backend("cuda", device=1, cupy=cupy, max_memory=100_000))
     assert "in chunks" in caplog.text

@@ -337,7 +337,7 @@ def test_contradictions_are_refused(shared_cache):
 
 
 def test_saturation_reference_grows_over_subarrays(tmp_path):
-    """CRDS selects it by detector only: that of the second subarray must include the first one."""
+    """CRDS selects the file by detector only: the file of the second subarray must include the first one."""
     from stdatamodels.jwst.datamodels import SaturationModel
 
     for name in ("SUB320A430R", "SUB320A335R"):
@@ -441,7 +441,7 @@ def test_roll_turns_the_sky(make, tmp_path):
         assert header["ROLL_REF"] == header["PA_V3"] == roll % 360
         assert (primary["PATT_NUM"], primary["NUMDTHPT"]) == (2, 5)
         assert (primary["XOFFSET"], primary["YOFFSET"]) == (0.01, -0.02)
-        # square pixels, whereas SIAF's differ by two per cent
+        # square pixels, whereas the two scales in SIAF differ by two per cent
         header["CDELT1"] = header["CDELT2"]
         places.append(WCS(header, naxis=2).pixel_to_world(*simulation.truth.companion))
     for place in places:

@@ -289,7 +289,7 @@ def test_arrays_that_cannot_hold_the_result_are_not_changed_in_place(dtype):
     arguments["data"] = abs(arguments["data"]).astype(dtype)
     with pytest.raises(ArgumentError, match=f"data: is {np.dtype(dtype)} and would be .*; give it as float32"):
         call("superbias.subtract_superbias", arguments)
-    # except where a copy is changed
+    # functions that change a copy are excepted
     corrected, _ = linearity.correct_linearity(arguments["data"], 0, 0, make_arrays()["coeffs"])
     assert corrected.dtype == np.float32
 

@@ -41,7 +41,7 @@ def test_one_integration_is_scaled_once(by_algorithm, algorithm, product):
 
 @pytest.mark.parity
 def test_jwst_scales_the_only_integration_of_likely_twice(by_algorithm):
-    """Its rate is a view of its rateints. If this fails, jwst is fixed: remove the line in docs/deviations.md."""
+    """jwst's rate is a view of its rateints. If this fails, jwst is fixed: remove the line in docs/deviations.md."""
     _case, theirs, ours, _ = by_algorithm["LIKELY"]
     products = {"rate": {name: getattr(theirs.model, name) for name in SLOPE_ARRAYS}, "rateints": theirs.rateints}
     for product, arrays in products.items():

@@ -103,7 +103,7 @@ def test_infinite_values():
     ids=["first jump", "second jump", "third jump", "one pass", "smallest neighbour", "largest neighbour"],
 )
 def test_thresholds_cut_at_the_same_float64(threshold, at_least, options):
-    """Every rounding is stcal's: the flags change between the same two adjacent float64 thresholds."""
+    """Every rounding is as in stcal: the flags change between the same two adjacent float64 thresholds."""
     for seed in range(10):
         rng = np.random.default_rng(seed)
         # Steps larger than the values have mantissas that fill float32; odd and even numbers have different medians.
@@ -320,7 +320,7 @@ def test_missing_gain_is_flagged():
 
 
 def test_thresholds_in_electrons():
-    """The median gain scales them, in float32; without any gain nothing exceeds them."""
+    """The median gain scales thresholds, in float32; without any gain nothing exceeds them."""
     gain = np.array([[2.1, 1.9, np.nan, 2.2]], np.float32)
     assert electron_thresholds(gain, 10.0, 0) == [float(np.float32(10) * np.float32(2.1)), 0.0]
     assert np.isnan(electron_thresholds(np.full((1, 2), np.nan, np.float32), 10.0))

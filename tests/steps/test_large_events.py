@@ -171,7 +171,7 @@ def test_reference_pixels_have_no_showers(backend):
 
 
 def test_max_shower_amplitude_applies_on_request(backend):
-    """jwst's result does not depend on it; if applied, it limits how much a shower may change."""
+    """jwst's result does not depend on this limit; if applied, it limits how much a shower may change."""
     ramps, showers = make_showers(np.random.default_rng(5))
     options = {"find_showers": True, "group_time": 0.5}
 

@@ -122,9 +122,9 @@ def test_explicit_read_times_go_before_the_pattern():
 
 @pytest.mark.parity
 def test_a_ramp_does_not_depend_on_its_row():
-    """Rounding selects among its last differences: stcal sums differently if no other ramp of the row is left.
+    """Rounding selects among the last differences: stcal sums differently if no other ramp of the row is left.
 
-    Then one of its ramps loses another difference alone than in a row; gpucoron's is always as in stcal's row.
+    In stcal, one ramp then loses a different difference alone than in a row; gpucoron agrees with the row.
     """
     rng, times = np.random.default_rng(0), PATTERNS["one read"] + [1.07 * 9]
     drawn = draw_diffs(rng, times, 1500, faintest=-2, jumps=0.8, used=0.5)

@@ -1,4 +1,4 @@
-"""Odd values of every declared parameter: a clear error before any work, or a result, which is jwst's if it has one.
+"""Odd values of every declared parameter: a clear error before any work, or the result of jwst if it has one.
 
 All of them are resolved in every run; some of the accepted ones are also run with jwst for comparison, and all of them
 with ``--full-parity``, which prints the numbers.

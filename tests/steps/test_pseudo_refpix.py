@@ -179,7 +179,7 @@ def test_sides_take_out_noise_of_rows(rng):
 
 
 def test_zeros_of_the_zeroframe(rng):
-    """They mean bad data: they are kept, and excluded from the running median."""
+    """Zeros mark bad data: they are kept, and excluded from the running median."""
     exposure = make_exposure(rng, make_facts())
     zeroframe = np.full_like(exposure.zeroframe, 100)
     zeroframe[:, 18:] += 7

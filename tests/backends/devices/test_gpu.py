@@ -45,7 +45,7 @@ def test_out_of_memory_halves_the_chunks_on_a_device(gpu, pool, caplog):
 
 
 def test_a_chunk_takes_no_more_than_the_model_says(gpu, pool, caplog):
-    """The limit of the pool is the number of the model: no chunk must be halved."""
+    """The pool is limited to the memory that the model predicts: no chunk must be halved."""
     arrays = simulate_ramps(2, 3, 30, 48, 64)
     # groupdq is also used as the original flags
     need = memory_needed(fit_ramps, {**arrays, "original_groupdq": arrays["groupdq"]})

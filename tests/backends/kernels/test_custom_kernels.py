@@ -265,7 +265,7 @@ def test_1overf(kernel_backend, model_type, options):
 )
 @quick
 def test_1overf_with_few_good_samples(kernel_backend, shape, good, model_type, vertical, seed):
-    """Down to no good sample at all; the windows shrink to the good samples."""
+    """Rows with few or no good samples; the windows shrink to the good samples."""
     rng = np.random.default_rng(seed)
     frames, masks = make_frames(rng, shape)
     masks &= rng.random(shape) < good
@@ -300,7 +300,7 @@ def test_frames_do_not_see_each_other(kernel_backend):
 
 
 def test_threads_that_share_a_row_give_its_median(request):
-    """On the host they are real threads."""
+    """The host build uses real threads."""
     backends = [usable_backend("host", request.config, lanes=lanes) for lanes in (1, 4)]
     assert all(isinstance(backend.device, HostDevice) for backend in backends)
     frames, masks = make_frames(np.random.default_rng(9), (1, 7, 40))

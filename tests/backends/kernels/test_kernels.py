@@ -343,7 +343,7 @@ def fit_and_compare(backend, arrays, **options):
 
 
 def test_weights_are_the_definitions():
-    """The kernels read them from one table: the first half of each length, one after another."""
+    """The kernels read the weights from one table: the first half for each length, one after another."""
     tables = weight_tables(60)
     assert not weight_tables(2).any()
     for length in range(3, 61):

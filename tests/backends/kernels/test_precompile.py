@@ -26,7 +26,7 @@ def library():
 
 
 def test_precompiled_kernels_are_loaded_on_another_machine(library, tmp_path, monkeypatch):
-    """By a copy of the project in another folder, with the same version of NVRTC only."""
+    """A copy of the project in another folder loads them, with the same version of NVRTC only."""
     monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path / "before"))
     nvrtc = Nvrtc(library)
     (made,) = precompile.precompile(nvrtc, tmp_path / "cache", sources=["raw_counts.cu"])

@@ -266,7 +266,7 @@ def test_saturation_by_kernels(kernel_backend, case):
 @pytest.mark.parity
 @given(jump_cases())
 def test_jumps_are_stcals(case):
-    """The flags and the count are stcal's; also in tiny strips on two threads."""
+    """The flags and the count equal those of stcal, also in tiny strips on two threads."""
     ramps, options = case
     expected, _, expected_number = detect_with_stcal(*ramps, **options)
     options = after_round_trip(options, ramps[2])

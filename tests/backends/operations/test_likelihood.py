@@ -432,7 +432,7 @@ def test_combined_integrations_of_one_are_it():
 
 @pytest.mark.parametrize("outliers", [False, True])
 def test_first_and_last_group_apply_to_the_likelihood_too(exposures, tmp_path, outliers):
-    """As if the ramp had only the groups between; LIKELY on the same groups agrees with the installed jwst."""
+    """Only the groups between them are used; LIKELY on the same groups agrees with the installed jwst."""
     import gpucoron
 
     case = exposures("NIRCAM", "SUB320A335R", "RAPID", 9, 2, shape=(24, 24))

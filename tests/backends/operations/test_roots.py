@@ -56,9 +56,9 @@ def test_the_same_bits_in_numpy_and_in_the_kernels(numbers, compiled, n):
 
 @pytest.mark.parametrize("n", [3, 8, 41])
 def test_roots_are_right(numbers, n):
-    """To three quarters of the last bit, compared with longer numbers."""
+    """Errors are below 3/4 of the last bit, compared with longer floats."""
     if np.finfo(np.longdouble).nmant < 63:
-        pytest.skip("this machine has no longer numbers")
+        pytest.skip("this machine has no longer floats")
     with np.errstate(all="ignore"):
         found, true = roots.compute_root(numbers, n), np.power(numbers.astype(np.longdouble), np.longdouble(1 / n))
     plain = np.isfinite(numbers) & (numbers > 0)
