@@ -90,8 +90,8 @@ def check_indirect(steps, parameters, references, owner):
         missing = [] if settings.skip else [name for name in step.indirect(settings) if references[name] == "N/A"]
         if missing:
             msg = (
-                f"{owner}: {step.name}: CRDS has no {' and no '.join(missing)} reference for it; jwst's code needs it "
-                f"to make a draft of the rate in this step; skip the step: {step.name}.skip=True"
+                f"{owner}: {step.name}: CRDS has no {' and no '.join(missing)} reference for this exposure; jwst's "
+                f"code needs it to make a draft of the rate; skip the step: {step.name}.skip=True"
             )
             raise ReferenceFileError(msg)
 

@@ -47,7 +47,7 @@ def worker_options(pool, memory):
     free, limit = free_memory(), pool["max_memory"]
     n_workers = pool["workers"] or max(1, min(cores, int(free // max(1, min(memory, limit or memory)))))
     if limit is None and n_workers * memory > free:
-        # The workers do not fit together: limit each to its share.
+        # The memory is too small for all workers together: limit each to its share.
         limit = int(free / n_workers)
     return [
         {"n_threads": max(1, cores // n_workers), **shared_options({**pool, "max_memory": limit})}

@@ -1,4 +1,4 @@
-"""The arguments of the array functions of the steps: backends by name, arrays of users, and named errors.
+"""The arguments of the array functions of the steps: backends by name, arrays of users, and error messages.
 
 The decorator `on_arrays` converts the arguments of these functions. The function then gets a `Backend`, and contiguous
 arrays on its device with the declared shape and dtype. Arrays that need no conversion are passed on unchanged.

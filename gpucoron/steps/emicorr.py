@@ -159,7 +159,7 @@ def apply_emicorr(data, pixeldq, waves, times, *, fit_ints_separately=False, bac
         msg = f"{ngroups} groups are too few to fit interference: three are needed"
         raise ValueError(msg)
     if nx % 4:
-        msg = f"rows of {nx} pixels: MIRI reads four pixels at once, so rows must be a multiple of 4"
+        msg = f"rows of {nx} pixels: MIRI reads four pixels at once; give a multiple of 4"
         raise ValueError(msg)
     subtracted = []
     for frequency, values in waves:

@@ -124,7 +124,7 @@ def test_a_row_too_large_for_chunks_is_no_reason_to_start_again(case, request, t
 
 
 def test_products_of_the_first_attempt_are_replaced(case, host, tmp_path, monkeypatch):
-    """Also products of a step that had finished before; the folder keeps nothing of the first attempt."""
+    """Products of steps that had finished are made again; the folder keeps nothing of the first attempt."""
     asked = {"save_intermediates": True, "steps": {"group_scale": {"save_results": True}}}
     with case.cache.activate():
         _, expected, names = gpucoron.reduce_file(case.path, tmp_path / "a", backend="numpy", **asked)
@@ -206,7 +206,7 @@ def test_a_round_trip_is_recorded(case, host):
 
 
 def test_chunks_give_the_devices_own_bits(case, host, tmp_path, monkeypatch):
-    """Except for 1/f noise, for which NumPy sums in another order: equal within rounding."""
+    """The bits are equal except for 1/f noise, for which NumPy sums in another order."""
     for profile, tolerance in (("jwst", 0), ("spaceklip", 2e-4)):
         with case.cache.activate(), monkeypatch.context() as patch:
             _, expected, _ = gpucoron.reduce_file(

@@ -114,7 +114,7 @@ def test_same_bytes_as_one_file_alone(raw, reduced, tmp_path):
 
 
 def test_workers_with_little_memory(raw, reduced, tmp_path):
-    """The limit of the command line applies to the workers: their ramps are in a file next to the products."""
+    """--max-memory applies to the workers: their ramps are in a file next to the products."""
     output = tmp_path / "out"
     raw.run(output, "--max-memory", "10M", "--workers", "1", paths=[raw.files[1]])
     alone = products(output)

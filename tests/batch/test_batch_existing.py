@@ -215,7 +215,7 @@ def test_killed_when_a_step_has_written_elsewhere(raw, here, tmp_path, monkeypat
 
 
 def test_a_started_record_is_whose_products_are(raw, output):
-    """Products that were moved before the batch was killed belong to it, even if some are missing; the report agrees."""
+    """Products that were moved before the batch was killed belong to it, even if some are missing: also in reports."""
     from gpucoron.report import write_report
 
     record = read_manifests(output)[0][raw.names[0]]
@@ -368,7 +368,7 @@ def killed(work):
 
 @pytest.mark.parametrize("n_moved", [1, 3])
 def test_killed_while_products_are_put_in_place(raw, here, output, n_moved):
-    """With products of other parameters, on request: the same command continues without the flag, another does not."""
+    """A batch that was replacing products is killed: the same command continues without the flag, another does not."""
     cut = {"jump": {"rejection_threshold": 5.0}}
     options = {"steps": cut, "backend": "numpy", "workers": 1}
     real_move, real_append, left = os.replace, Manifest.append, [n_moved]

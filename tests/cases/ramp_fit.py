@@ -120,7 +120,7 @@ def assert_same(products, expected):
 
 
 def fit_and_compare(arrays, *, suppress_one_group=False, instrument="NIRCAM", **times):
-    """Fit with both and compare, edited flags included; return gpucoron's products."""
+    """Fit with stcal and gpucoron, compare products and edited flags; return gpucoron's products."""
     expected, edited = fit_with_stcal(arrays, suppress_one_group=suppress_one_group, instrument=instrument, **times)
     mine = {name: array.copy() for name, array in arrays.items()}
     products = fit(

@@ -131,7 +131,7 @@ def test_jwst_continues_with_its_defaults(missing, case, copy_of):
     ids=["N/A", "unknown type", "no rule for this date", "N/A by rule"],
 )
 def test_rules_without_a_file_are_no_fault(edit, case, copy_of):
-    """As in jwst, whose reader is called for comparison."""
+    """The result is as in jwst, whose reader is called for comparison."""
     from jwst.pipeline import Detector1Pipeline
 
     with copy_of(without=["*pars-jumpstep*.asdf"], edit=[edit]).activate():
@@ -223,7 +223,7 @@ def test_a_full_cache_needs_no_server(case):
 
 
 def test_clean_flicker_noise_without_a_read_noise(case, copy_of, tmp_path):
-    """There jwst makes a draft rate, and fails inside; with a user mask it needs no draft."""
+    """jwst makes a draft rate in the step, and fails there; with a user mask it needs no draft."""
     edit = ("*.imap", "'READNOISE': 'jwst_nircam_readnoise_9001.rmap'", "'READNOISE': 'N/A'")
     steps = {"clean_flicker_noise": {"skip": False}, "jump": {"skip": True}, "ramp_fit": {"skip": True}}
     with copy_of(edit=[edit]).activate():

@@ -56,7 +56,7 @@ def assert_same_models(ours, theirs):
 
 @pytest.mark.parametrize("exposure", EXPOSURES)
 def test_every_step_answers_as_jwsts_own(exposures, exposure):
-    """Also steps of the other instrument, which jwst skips."""
+    """Each step, including those of the other instrument, which jwst skips."""
     from jwst.pipeline import Detector1Pipeline
     from stdatamodels.jwst import datamodels
 

@@ -370,7 +370,7 @@ def test_two_files_of_one_product(nircam, tmp_path):
 
 
 def test_a_dictionary_used_by_spaceklip_before(nircam, tmp_path):
-    """Its run_obs adds entries to the caller's dictionary."""
+    """spaceKLIP's run_obs adds entries to the caller's dictionary."""
     notes = {"maxgrps_faint": 3, "maxgrps_bright": 2, "cropmask": np.zeros((1, 4, 4), bool), "refbg_maxcounts": 5.0}
     with nircam.cache.activate():
         coron1pipeline.run_single_file(nircam.path, tmp_path, {"mask_groups": {"skip": True, **notes}})
@@ -378,7 +378,7 @@ def test_a_dictionary_used_by_spaceklip_before(nircam, tmp_path):
 
 
 def test_the_pipeline_class_of_spaceklip(case, tmp_path):
-    """Its defaults, on the instance and in the product: like run_single_file except for the documented differences."""
+    """Defaults on the instance and in the product: like run_single_file except for the documented differences."""
     pipeline = coron1pipeline.Coron1Pipeline_spaceKLIP(output_dir=str(tmp_path))
     assert gpucoron.Coron1Pipeline_spaceKLIP is type(pipeline)
     assert (pipeline.saturation.grow_diagonal, pipeline.saturation.flag_rcsat) == (False, False)

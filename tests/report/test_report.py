@@ -361,7 +361,7 @@ def test_png_decodes_to_the_image():
 
 
 def test_png_with_a_palette_decodes_to_the_image():
-    """As many colours as in the images of a page: one for missing values and 48 shades."""
+    """The images of a page have one colour for missing values and 48 shades."""
     rng = np.random.default_rng(2)
     palette = rng.integers(0, 255, (49, 3), np.uint8)
     image = rng.integers(0, 49, (6, 9), np.uint8)

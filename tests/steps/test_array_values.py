@@ -142,7 +142,7 @@ def test_a_parameter_of_the_step_is_the_same_kind_of_value(name, key, kind, para
 
 
 def test_a_run_is_not_held_to_the_least_values():
-    """Its parameters are checked when they are resolved, as in jwst: the step accepts what jwst accepts."""
+    """The step's parameters are checked when they are resolved; the step accepts the values that jwst accepts."""
     arguments = make_arguments("refpix.clipped_means")
     with pytest.raises(ArgumentError, match="siglimit: expected a number in standard deviations of 0 or more, got -1"):
         call("refpix.clipped_means", {**arguments, "siglimit": -1})

@@ -90,7 +90,7 @@ def test_average_dark_current(rng, image, header, parameter):
 @pytest.mark.parametrize(("nframes", "groupgap"), [(1, 0), (2, 1)])
 @pytest.mark.parametrize(("start", "own"), [(1, [0, 1, 2]), (2, [1, 2, 3]), (3, [2, 3, 3]), (5, [3, 3, 3])])
 def test_later_segments_take_their_own_dark_on_request(rng, start, own, nframes, groupgap):
-    """By default as in jwst, the last integration; by parameter the dark of the simulated segment."""
+    """The default is the last integration, as in jwst; a parameter selects the dark of the segment."""
     from stcal.dark_current import dark_sub
     from stdatamodels.jwst.datamodels import DarkMIRIModel
 

@@ -150,7 +150,7 @@ def assert_the_error_is_the_scatter(case, backend, fit="OLS_C"):
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_error_is_the_scatter(case, backend):
-    """The error is the same in all integrations that share a dark, so that their mean has all of it."""
+    """The error is the same in all integrations that share a dark, so their mean has the same error."""
     rate, rateints = assert_the_error_is_the_scatter(case, backend)
     if case == "ten of forty":
         assert np.mean(rate.var_rnoise) > 0.9 * np.mean(rateints.var_rnoise[0])
@@ -218,7 +218,7 @@ def test_pixels_without_a_line_are_named(n_groups, exposures, tmp_path, caplog):
 
 
 def test_an_exposure_of_known_truth(exposures, tmp_path, caplog, monkeypatch):
-    """Compared with the perfect dark; and a refitted pixel keeps the error."""
+    """The errors are compared with those of a perfect dark; a refitted pixel keeps the error."""
     arguments = {"shape": (32, 32), "effects": Effects(cosmic_rays=0)}
     case = exposures("MIRI", "MASK1550", "FASTR1", 40, 12, options={"dark_groups": 10}, **arguments)
     perfect = exposures("MIRI", "MASK1550", "FASTR1", 40, 12, **arguments)

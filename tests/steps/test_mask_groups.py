@@ -202,7 +202,7 @@ def test_basic_by_hand():
 
 
 def test_first_region_serves_for_all_references():
-    """In one science exposure's region the reference reaches the level in group 2, in the other's never."""
+    """In one science exposure's region the reference reaches the level in group 2, in that of the other never."""
     science, reference = np.full((2, 1, 8, 8), 30.0), np.zeros((4, 8, 8))
     science[0, 0, 0, 0] = science[1, 0, 7, 7] = 31
     reference[:, :2, :2] = 15 * np.arange(4)[:, None, None]

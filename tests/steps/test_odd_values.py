@@ -152,7 +152,7 @@ class TestEveryWay:
             gpucoron.Coron1Pipeline.call(str(cases["nircam"].path), steps=REFUSED)
 
     def test_by_run_single_file(self, cases, tmp_path):
-        """Before the exposure is read, or a folder for its products is made."""
+        """The error is raised before the exposure is read, or a folder for its products is made."""
         with pytest.raises(ParameterError, match=WORDS):
             gpucoron.run_single_file(cases["nircam"].path, tmp_path / "out", steps=REFUSED)
         assert not (tmp_path / "out").exists()
@@ -275,7 +275,7 @@ def assert_same(ours, theirs, rtol=0):
 
 @pytest.mark.parity
 def test_accepted_values_give_jwsts_result(odd, cases, ramps, tmp_path, monkeypatch):
-    """And the same bits with little memory, in chunks of rows from scratch files, and with the kernels."""
+    """The bits are the same with little memory, in chunks of rows from scratch files, and with the kernels."""
     from jwst.pipeline import Detector1Pipeline
 
     instrument, step, settings, name, value = odd

@@ -155,7 +155,7 @@ def test_miri_groups(lost):
 @pytest.mark.parity
 @pytest.mark.parametrize(("late", "ngroups"), [(1, 4), (2, 5), (3, 12), (4, 30), (5, 5), (3, 5)])
 def test_first_groups_lost_in_most_pixels(late, ngroups):
-    """As MIRI's ramps after rscd: bad in most pixels, not in all; some lose one group more, some a later one."""
+    """MIRI's first groups after rscd are bad in most pixels, not in all; some lose another group."""
     arrays = simulate(late, 3, ngroups, flagged=0.01)
     rng = np.random.default_rng(late)
     arrays["groupdq"][:, :late, rng.random(arrays["gain"].shape) < 0.9] = DO_NOT_USE

@@ -217,7 +217,7 @@ def test_untouched_pixels_keep_their_first_fit(rng, instrument):
 
 @pytest.mark.parametrize(("start", "has_first"), [(None, True), (1, True), (15, False)])
 def test_first_integration_of_miri(rng, start, has_first):
-    """It is not compared, but kept in the products; a later segment does not contain it."""
+    """MIRI's first integration is not compared but kept in the products; later segments lack it."""
     exposure, references = make_exposure(rng, "MIRI", start=start), make_references(rng)
     fit = fit_by(BACKEND)
     fit(exposure, references)

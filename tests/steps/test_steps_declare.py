@@ -224,7 +224,7 @@ def exposure_of(instrument="NIRCAM", subarray="SUB320A335R"):
 
 
 def test_later_sources_override_earlier_ones(monkeypatch):
-    """Defaults, the profile, CRDS parameter files, the user."""
+    """The order is: defaults, profile, CRDS parameter files, user."""
     asked = []
 
     def files(exposure):

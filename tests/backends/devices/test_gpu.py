@@ -72,7 +72,7 @@ def test_memory_stays_where_it_was(gpu, pool):
 
 
 def test_the_limit_is_most_of_the_free_memory(gpu, pool, monkeypatch):
-    """Compared with the number that the device reported at that moment, because it may change."""
+    """The free memory may change, so the expected number is the one that the device reported at that moment."""
     runtime, reported = gpu.xp.cuda.runtime, []
     ask = runtime.memGetInfo
 

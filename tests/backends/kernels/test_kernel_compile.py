@@ -100,7 +100,7 @@ def test_every_instantiation_compiles_cleanly(nvrtc, source, architecture):
 @pytest.mark.parametrize("version", OTHERS)
 @pytest.mark.parametrize("source", SOURCES)
 def test_other_compilers_take_the_kernels(source, version):
-    """For architectures common to the compiler and the package: the lowest, that of the H100, and the highest."""
+    """The architectures common to compiler and package: the lowest, that of the H100, and the highest."""
     nvrtc = Nvrtc(find_library(peers.find(f"nvrtc-{version}")))
     assert nvrtc.getVersion() == tuple(int(number) for number in version.split(".")[:2])
     for architecture in sorted({min(ARCHITECTURES), 90, max(nvrtc.getSupportedArchs())}):
