@@ -333,7 +333,7 @@ def check_chunks(part):
 
 
 def watch_chunks(backend, budget):
-    """Return a backend with a memory budget of so many bytes, and a list of the calls of its device."""
+    """Return a backend with a memory budget of ``budget`` bytes, and a list of the calls of its device."""
     device, sent = copy.copy(backend.device), []
 
     def execute(operation, arguments, settings):

@@ -297,8 +297,8 @@ def _named(run, step, function):
         advice = f"check {texts} and the exposure" if texts else "check the exposure and its references"
         hint = _hint(step, settings, error)
         msg = (
-            f"{run.exposure.name}: {step.name}: jwst's own code cannot work on it "
-            f"({type(error).__name__}: {first_line(error)}); {hint}{advice}, or do without: {_way_out(step)}"
+            f"{run.exposure.name}: {step.name}: jwst's own code failed "
+            f"({type(error).__name__}: {first_line(error)}); {hint}{advice}, or avoid that code: {_way_out(step)}"
         )
         return _kind_of(error, texts)(msg)
 

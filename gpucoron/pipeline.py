@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 __all__ = ["Coron1Pipeline", "Coron1Pipeline_spaceKLIP"]
 
 
-#: kind of a parameter that stpipe must not check, because it knows only strings and numbers
+#: kind of a parameter that stpipe must not check, because it supports only strings and numbers
 _CHECKED_LATER = "anything"
 
 

@@ -296,8 +296,7 @@ def ideal_error(rate, read_noise, read_times):
     """Compute the smallest standard deviation that an unbiased linear estimate of a rate can have.
 
     It is that of generalised least squares with the true covariance of the resultants' differences (Brandt 2024, PASP
-    136,
-    045004, equations 2 to 13).
+    136, 045004, equations 2 to 13).
 
     Parameters
     ----------

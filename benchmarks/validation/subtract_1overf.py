@@ -62,7 +62,7 @@ def correct_ints(products, model_type, slowaxis, *, vertical_corr=True):
 
 
 def correct_by_jwst(products, method, slowaxis):
-    """Correct the rateints with jwst's clean_flicker_noise and its defaults; None if it gives up."""
+    """Correct the rateints with jwst's clean_flicker_noise and its defaults; None if it does not complete."""
     from jwst.clean_flicker_noise.clean_flicker_noise import do_correction
     from stdatamodels.jwst.datamodels import CubeModel
 

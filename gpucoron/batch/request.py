@@ -76,7 +76,7 @@ def user_request(run, *, profile, steps, run_parameters, use_pars, from_files=({
 
 
 def request_digest(request):
-    """Return the digest of a request. New, renamed or re-defaulted parameters do not change it."""
+    """Return the digest of a request. New or renamed parameters and changed defaults do not change it."""
     first_names = {current: old for old, current in RENAMED.items()}
     return _digest(_rename(_without_dates(request), first_names))
 

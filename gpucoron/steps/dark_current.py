@@ -200,7 +200,7 @@ def subtract_dark(
     first_integration : int
         Number of the first integration within the exposure, from one (INTSTART).
     by_integration : bool
-        Each integration of a later segment uses the dark of its own number.
+        Each integration of a later segment uses the integration of the dark with the same number.
     lines : sequence of Line, optional
         Lines along which the integrations of a short dark are extended; by default along the last two groups.
     backend : str or Backend, optional

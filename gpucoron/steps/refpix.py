@@ -1,8 +1,8 @@
 """refpix: correct bias drifts with reference pixels.
 
 This module corrects NIRCam subarrays with one output and MIRI full frames. For NIRCam full frames and subarrays with
-four outputs, the step calls a function of the caller. Pseudo-reference pixels, as in spaceKLIP, are rows and columns at
-the edges of a subarray that receive little light.
+four outputs, the step calls a function that the caller passes. Pseudo-reference pixels, as in spaceKLIP, are rows and
+columns at the edges of a subarray that receive little light.
 """
 
 from dataclasses import dataclass

@@ -312,7 +312,7 @@ def test_damaged_references_are_named(raw, tmp_path, monkeypatch):
     bad.write_bytes(gain.read_bytes()[:-3000])
     with raw.cache.activate():
         assert list(find_damaged([good, bad])) == [str(bad)]
-        # with a server that knows sizes and checksums
+        # with a server that reports sizes and checksums
         from crds.client import api
         from crds.core import heavy_client
 

@@ -47,7 +47,7 @@ def workers_of(process):
 
 
 def draw_moment(rng):
-    """Draw what a batch of eight exposures must have done when it is killed: function of its process and folder."""
+    """Draw the moment at which a batch of eight exposures is killed, as a function of its process and folder."""
     kind, number = rng.choice(["workers", "placing", "ended"]), rng.randint(1, 7)
     if kind == "workers":
         return lambda process, output: workers_of(process)
@@ -104,7 +104,7 @@ def before(name):
 
 
 def write_startup(folder, before):
-    """Write what workers do before each exposure into a folder of modules; return the folder."""
+    """Write the code that workers run before each exposure into a folder of modules; return the folder."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(STARTUP.format(before=before))
     return folder

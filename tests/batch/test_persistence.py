@@ -74,7 +74,7 @@ def haunted(tmp_path_factory):
 
 
 def steps(file, read=None):
-    """Parameters of the persistence step that reads and writes one file."""
+    """Parameters with which the persistence step reads and writes one file."""
     return {
         "persistence": {
             "skip": False,

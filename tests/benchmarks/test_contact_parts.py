@@ -253,7 +253,7 @@ def test_every_part_runs_over_the_stand_in_for_cupy(tmp_path, monkeypatch, reque
 
 
 def watch(cupy, monkeypatch):
-    """Add to the stand-in what only benchmarks use: the device's clock, and its free memory."""
+    """Add the parts that only benchmarks use to the stand-in: the device's clock, and its free memory."""
 
     ticks = itertools.count()
 

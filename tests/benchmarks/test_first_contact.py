@@ -245,7 +245,7 @@ def test_a_bare_machine_collects_the_tests_that_need_its_device(tmp_path):
     renamed = {(module, name.replace("host", "cuda")) for module, name in chosen["host"]}
     on_device = {(module, name) for module, name in chosen["cuda"] if module != "test_gpu"}
     assert on_device < renamed
-    # what needs the host's own arrays
+    # these tests need host arrays
     assert {name.partition("[")[0] for _, name in renamed - on_device} == {
         "test_memory_is_as_the_model_says",
         "test_read_only_references_may_be_read_but_not_changed",

@@ -24,9 +24,8 @@ class ParityCase:
 
     ``exposure`` and ``simulated`` are the arguments of ``simulate``, ``options`` those of ``ReferenceOptions``;
     ``edit`` and ``mark`` are functions of ``parity_edits``. ``about`` lists steps that must change the ramp, and
-    ``shows``
-    flags that must be set in jwst's final result; otherwise the case would prove nothing. ``writes`` requests that the
-    additional products of the steps are compared, too.
+    ``shows`` flags that must be set in jwst's final result; otherwise the case would prove nothing. ``writes`` requests
+    that the additional products of the steps are compared, too.
     """
 
     name: str

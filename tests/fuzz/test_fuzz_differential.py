@@ -1,8 +1,7 @@
 """Random cases with jwst and every configuration of gpucoron: the same flags, the same NaN, the same values.
 
-``--fuzz 2000`` runs so many cases, ``--fuzz-case 1234`` one of them. A failure reports what was drawn and the first
-step
-that differs.
+``--fuzz 2000`` runs 2000 cases, ``--fuzz-case 1234`` a single case. A failure reports what was drawn and the first
+step that differs.
 """
 
 import json

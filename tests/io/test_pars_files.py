@@ -190,7 +190,7 @@ def test_as_jwst_takes_them(case, write, tmp_path):
     assert str(step) in history(product)
 
 
-# jwst 2 writes parameters that its older steps have
+# jwst 2 writes parameters of its older steps
 _DETECTOR1 = pytest.param("Detector1Pipeline", marks=pytest.mark.parity)
 
 

@@ -42,7 +42,7 @@ def test_first_cut_not_the_second():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint16])
 def test_equal_values(dtype):
-    """If most values are equal, the mean deviation replaces the MAD: 12.5 times it at 10 sigma."""
+    """If most values are equal, the mean deviation replaces the MAD: 10 sigma are 12.5 mean deviations."""
     cube = np.full((20, 1, 3), 7, dtype)
     cube[3, 0, 0] += 100
     cube[4:6, 0, 1] += 100
@@ -161,7 +161,7 @@ def assert_same_slopes(ours, expected, where=...):
 
 
 def refit_as_peer(exposure, references, fit):
-    """Repeat what spaceKLIP does after a fit: flag outliers in all groups, and fit everything again."""
+    """Repeat spaceKLIP's sequence after a fit: flag outliers in all groups, and fit everything again."""
     first = 1 if exposure.facts.instrument == "MIRI" else 0
     bad = np.zeros(exposure.rateints.rate.shape, bool)
     bad[first:] = find_outliers(exposure.rateints.rate[first:])

@@ -1,4 +1,4 @@
-"""Declarations of the steps: the table is complete, and no other module needs to know a step by its name."""
+"""Declarations of the steps: the table is complete, and no other module uses the name of a step."""
 
 import ast
 import inspect

@@ -186,7 +186,7 @@ def test_likely_is_one_sided_on_request():
 def test_rates_of_pixels_that_were_hit_are_true(readpatt, ngroups):
     off = ("one_over_f", "ktc", "superbias", "nonlinearity", "ipc", "bad_pixels", "saturation")
     shape, nints = (120, 120), 4
-    # so many cosmic rays that three ramps in a hundred have a strong hit; few have two
+    # three ramps in a hundred have a strong hit; few have two
     rays = {"RAPID": 167.0, "SHALLOW2": 30.0, "MEDIUM8": 17.5, "DEEP8": 7.6}[readpatt]
     simulation = simulate(
         "NIRCAM", "SUB320A335R", readpatt, ngroups, nints, shape=shape, scene=np.full(shape, 3.0, np.float32), seed=4,

@@ -1,8 +1,7 @@
 """Packages to compare with that one environment cannot hold: several versions of NVRTC, and CuPy without a driver.
 
 ``python -m tests.tools.peers`` unpacks each into a separate folder in ``<prefix>/peers``; ``make test`` calls it.
-Nothing
-there is imported or linked by accident.
+Nothing there is imported or linked by accident.
 """
 
 import os

@@ -44,7 +44,7 @@ from tests.cases.paths import ROOT
 from tests.tools import peers
 from tests.tools.nvrtc_wheel import Nvrtc, NvrtcError, find_library
 
-#: supported architectures; skipped for an NVRTC that does not know them
+#: supported architectures; skipped if NVRTC does not support them
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 #: NVRTC versions in addition to the newest
 OTHERS = [name.removeprefix("nvrtc-") for name in peers.REQUIREMENTS if name.startswith("nvrtc-")]

@@ -375,7 +375,7 @@ def test_flags_of_the_rate_are_those_of_its_integrations():
     assert rate.dq[3, 3] == SATURATED
     assert rate.dq[4, 4] == DO_NOT_USE
     assert np.isnan(rate.rate[4, 4])
-    # no two consecutive good groups: no rate, and the flags say so
+    # no two consecutive good groups: no rate, and DO_NOT_USE is set
     np.testing.assert_array_equal(rateints.dq[:, 5, 5], (0, 0, DO_NOT_USE))
     assert rate.dq[5, 5] == 0
     assert rate.dq[1, 1] == HOT
