@@ -82,7 +82,7 @@ def flag_first_groups(groupdq, pixeldq, skip, *, backend=None):
     """
     xp = backend.xp
     if skip + 2 > groupdq.shape[1]:
-        msg = f"skip: skipping {skip} groups needs at least {skip + 2}, not {groupdq.shape[1]}"
+        msg = f"skip: skipping {skip} groups needs at least {skip + 2} groups, not {groupdq.shape[1]}"
         raise ValueError(msg)
     saturated_first = (groupdq[:, 0] & SATURATED) != 0
 

@@ -350,7 +350,7 @@ def test_workers_share_cores_and_memory(monkeypatch):
 
     assert options() == [{"n_threads": 1}] * 8
     assert options(memory=4e9) == [{"n_threads": 4}] * 2
-    # More than fits: each worker gets its share, and so does a single one.
+    # The exposures need more than the memory: each worker gets a share, even a single one.
     assert options(memory=4e9, workers=3, scratch_dir="out") == [
         {"n_threads": 2, "max_memory": 3_333_333_333, "scratch_dir": "out"}
     ] * 3  # fmt: skip

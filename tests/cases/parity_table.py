@@ -53,7 +53,7 @@ def compare_arrays(step, ours, theirs):
     for name in (*FLAGS, *VALUES):
         expected, found = theirs.get(name), ours.get(name)
         if expected is None or found is None:
-            # jwst fills some missing arrays with a default; for gpucoron the missing array itself shows it
+            # jwst fills some missing arrays with a default; gpucoron's dict lacks them
             if expected is not None and name != "zeroframe":
                 problems.append(f"{step}: {name} is missing")
             continue

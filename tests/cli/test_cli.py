@@ -55,7 +55,7 @@ def test_an_unavailable_backend_is_refused_with_its_reason(exposures, tmp_path, 
 
     usable, reason = backend_status()["cuda"]
     if usable:
-        return  # it is available: nothing to refuse
+        return  # the backend is available, so it is not refused
     case = exposures("NIRCAM", "SUB320A335R", "RAPID", 4, 2, shape=(24, 32))
     with case.cache.activate():
         assert main(["run", str(case.path), "-o", str(tmp_path), "--backend", "cuda"]) == 2

@@ -103,7 +103,7 @@ def _half_an_entry(folder):
 
 _HAUNTED = {"skip": False, "persistence_time": 100, "dn_threshold": 2e4}
 
-#: step -> parameters, made in a folder; part of the error message, type of the error
+#: case -> step, function that makes its parameters in a folder, part of the error message, type of the error
 FAULTS = {
     "pixels beyond": (
         "persistence", lambda folder: {**_HAUNTED, "persistence_array_file": _of_another_detector_size(folder)},

@@ -73,9 +73,9 @@ def test_every_function_of_arrays_takes_a_backend():
     names = {key for _, key in ARRAYS} | {"rate", "rateints", "slopes"}
     signatures = {name: inspect.signature(function).parameters for name, function in functions().items()}
     of_arrays = {name for name, parameters in signatures.items() if names & set(parameters)}
-    # There the threshold is a percentage.
+    # In these functions the threshold is a percentage.
     of_arrays -= {"group_matching.choose_groups_advanced", "group_matching.prepare_masks"}
-    # It checks the parameters of a step, before any array is on a device.
+    # This function checks the parameters of a step, before any array is on a device.
     of_arrays -= {"known_sources.check_sources"}
     assert of_arrays == set(FUNCTIONS)
     assert all(signatures[name]["backend"].default is None for name in FUNCTIONS)

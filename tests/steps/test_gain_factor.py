@@ -60,7 +60,7 @@ def test_the_rate_is_the_truths_scaled_once(by_algorithm, algorithm):
 
 @pytest.mark.parity
 def test_without_rates_nothing_is_scaled(by_algorithm, tmp_path):
-    """The ramp is the product; jwst fails. If it no longer does, it is fixed: see docs/deviations.md."""
+    """The ramp is the product; jwst fails. If this fails, jwst is fixed: see docs/deviations.md."""
     case = by_algorithm["OLS_C"][0]
     steps = {"ramp_fit": {"skip": True}}
     with case.cache.activate():

@@ -61,12 +61,12 @@ def test_advanced_is_spaceklips(oracle, crop, edge, threshold):
     assert match.peak == oracle[f"peak_{case}"]
     np.testing.assert_array_equal(match.regions, oracle[f"regions_{case}"])
     assert 0.1 < match.regions.mean() < 0.9
-    # With its fault restored, that the whole ring counts as bright, all pixels keep the same groups as there.
+    # If the whole ring counts as bright, spaceKLIP's fault, all pixels keep the same groups as in spaceKLIP.
     everywhere = replace(match, regions=np.ones_like(match.regions))
     for name in ("ref0", "ref1", "bg"):
         kept = keep_by_brightness(cores[name], everywhere, edgewidth=edge, is_background=name == "bg")
         np.testing.assert_array_equal(kept, oracle[f"kept_{name}_{case}"])
-        # Without it fewer pixels are masked: the bright part of the ring is brighter than the whole ring.
+        # Without the fault fewer pixels are masked: the bright part of the ring is brighter than the whole ring.
         right = keep_by_brightness(cores[name], match, edgewidth=edge, is_background=name == "bg")
         assert (right >= kept).mean() > 0.9
 
@@ -105,7 +105,7 @@ def test_brighter_references_lose_their_late_groups(method):
     masks = prepare_masks("c1", science, references, mask_method=method)
     for exposure in references:
         mask = masks[exposure.name]
-        # Each reference by its own number of groups, independent of the last reference.
+        # Each reference has its own number of groups, independent of the last reference.
         assert mask.shape[1] == exposure.data.shape[1]
         middle = mask[0, :, mask.shape[2] // 2, mask.shape[3] // 2]
         np.testing.assert_array_equal(middle, np.arange(exposure.data.shape[1]) >= 4)
