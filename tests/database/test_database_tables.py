@@ -77,7 +77,7 @@ def test_round_trip(raw, tmp_path):
 
 
 def test_round_trip_of_any_tables(tmp_path):
-    """Different columns and types in each, masked values, units, unusual names."""
+    """Tables with different columns and types, masked values, units, unusual names."""
     ragged = np.empty(2, object)
     ragged[:] = [np.zeros((3, 2)), (1, 2.5)]
     first = Table(

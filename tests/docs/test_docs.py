@@ -9,7 +9,7 @@ import pytest
 from tests.cases.paths import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "recipes").glob("*.md"))]
-#: its examples need no exposure, and print their results: test_array_functions.py
+#: this page's examples need no exposure and print their results; test_array_functions.py runs them
 PAGES.remove(ROOT / "docs" / "api.md")
 
 #: requirements of examples that a test machine does not meet

@@ -191,7 +191,7 @@ def test_numbers_follow_the_brightness():
 
 
 def test_basic_by_hand():
-    """The exposure with the closest group decides, by the median over its integrations; then the median."""
+    """For each integration use the exposure with the closest group, and the median over its integrations."""
     first = np.array([[0, 10, 20, 30], [0, 18, 40, 60], [0, 40.5, 90, 99]])
     second = np.array([[0, 16, 17, 19.5]])
     # 19 is closest to the last group of the second exposure; 40 to the first, in groups 3, 2 and 1 of its integrations.
