@@ -158,7 +158,7 @@ def peak_of(side, name, folder, threads):
     import psutil
 
     from gpucoron.backends import get_backend
-    from gpucoron.backends.process_memory import forget_high_water, high_water
+    from gpucoron.backends.process_memory import peak_memory, reset_peak_memory
     from gpucoron.io.references import STORE
 
     backend = get_backend("cpu", n_threads=threads)
@@ -175,9 +175,9 @@ def peak_of(side, name, folder, threads):
     run("miri-small" if name.startswith("miri") else "nircam-small")
     STORE.clear()
     before = psutil.Process().memory_info().rss
-    forget_high_water()
+    reset_peak_memory()
     run(name)
-    peak = high_water()
+    peak = peak_memory()
     _, _, _, ngroups, nints = common.CASES[name]
     ny, nx = (224, 288) if name.startswith("miri") else (320, 320)
     ramp = np.dtype(np.float32).itemsize * ngroups * nints * ny * nx

@@ -75,7 +75,7 @@ def reduce(path, options):
     """Reduce the file in this process; return its times and memory."""
     import gpucoron
     from gpucoron.backends import get_backend
-    from gpucoron.backends.process_memory import high_water
+    from gpucoron.backends.process_memory import peak_memory
 
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -93,7 +93,7 @@ def reduce(path, options):
         "reads": reads,
         "seconds": seconds,
         "reads_per_second": reads / seconds,
-        "peak_mb": high_water() / 1e6,
+        "peak_mb": peak_memory() / 1e6,
         "backend": run.backend.name,
         "threads": run.backend.device.n_threads,
         "parts": {**run.phases, **{record.name: record.seconds for record in run.records}},

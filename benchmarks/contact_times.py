@@ -34,7 +34,7 @@ def measure_device(part):
 
         def measure(name=name, case=case):
             if "copy_bytes_per_second" not in part.figures:
-                raise NotDone("the rate of a copy is not known")
+                raise NotDone("the bandwidth of a copy is unknown")
             path = counts_of(part, name, case)
             rate = part.figures["copy_bytes_per_second"]
             figures, products = bench_gpu.measure(case, path, part.backend, rate, 1 if part.rehearse else 3)
@@ -62,7 +62,7 @@ def measure_cpu(part):
             nonlocal speed
             products = part.scratch / f"{name}.npz"
             if not products.exists():
-                raise NotDone("the device's products are not there")
+                raise NotDone("the products of the device are missing")
             expected = np.inf if speed is None else case.n_samples / speed
             if case is max(cases.values(), key=lambda one: one.n_samples) and 1.5 * expected > part.seconds_left():
                 raise NotDone(f"about {expected:.0f} s, and {part.seconds_left():.0f} s are left")

@@ -62,14 +62,14 @@ class Plan:
 PARTS = {
     "machine": Plan("contact_machine:describe_machine", "what machine is this", 15),
     "compile": Plan("contact_machine:compile_everything", "does every kernel compile and load", 60),
-    "operations": Plan("contact_machine:try_operations", "what do CuPy's own operations answer and cost", 25),
-    "steps": Plan("contact_answers:check_steps", "do the default steps give NumPy's answers", 60, long=True),
-    "kernels": Plan("contact_answers:check_operations", "does every operation give NumPy's answers", 60, long=True),
-    "chunks": Plan("contact_answers:check_chunks", "do chunks of rows give the whole's bits", 20),
-    "timing": Plan("contact_times:measure_device", "where does the time go", 100),
+    "operations": Plan("contact_machine:try_operations", "do CuPy's operations agree with NumPy's, at what cost", 25),
+    "steps": Plan("contact_answers:check_steps", "do the default steps agree with NumPy", 60, long=True),
+    "kernels": Plan("contact_answers:check_operations", "does every operation agree with NumPy", 60, long=True),
+    "chunks": Plan("contact_answers:check_chunks", "do chunks of rows give the same bits as the whole", 20),
+    "timing": Plan("contact_times:measure_device", "where is the time spent", 100),
     "cpu": Plan("contact_times:measure_cpu", "how fast is this machine's CPU", 40, long=True),
-    "memory-tests": Plan("contact_tests:run_memory_tests", "does the device's memory behave", 25),
-    "tests": Plan("contact_tests:run_device_tests", "do the tests pass that need a device", 75, long=True),
+    "memory-tests": Plan("contact_tests:run_memory_tests", "is device memory limited and freed", 25),
+    "tests": Plan("contact_tests:run_device_tests", "do the tests for a device pass", 75, long=True),
     "sanitizers": Plan("contact_tests:run_sanitizers", "do memcheck and racecheck find nothing", 50, long=True),
 }
 

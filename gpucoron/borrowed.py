@@ -18,7 +18,7 @@ import numpy as np
 
 from gpucoron.errors import InputError, OutputError, ParameterError, ReferenceFileError, VersionError
 from gpucoron.files import first_line
-from gpucoron.io.boundary import is_disk_full, told_of
+from gpucoron.io.boundary import converted_errors, is_disk_full
 from gpucoron.io.products import ramp_without_signature
 from gpucoron.io.user_files import check_texts, texts_of
 from gpucoron.io.versions import installed, is_older
@@ -290,7 +290,7 @@ def _named(run, step, function):
     ``__cause__``.
     """
 
-    def name(error):
+    def convert(error):
         log.debug("%s: %s: jwst's own code failed", run.exposure.name, step.name, exc_info=True)
         settings = run.parameters[step.name]
         texts = ", ".join(f"{step.name}.{name}={value}" for name, value in texts_of(step, settings).items())
@@ -304,8 +304,8 @@ def _named(run, step, function):
 
     def call(*args, **kwargs):
         # if the device is out of memory, the exposure starts again
-        spared = None if run.backend.on_host else run.backend.is_out_of_memory
-        with told_of(run.exposure.name, step.name, name=name, spared=spared):
+        passed_on = None if run.backend.on_host else run.backend.is_out_of_memory
+        with converted_errors(run.exposure.name, step.name, convert=convert, passed_on=passed_on):
             return function(*args, **kwargs)
 
     return call

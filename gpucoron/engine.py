@@ -16,7 +16,7 @@ from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
 from gpucoron.borrowed import check_borrowed, check_indirect
 from gpucoron.errors import ParameterError
 from gpucoron.io import logs, products
-from gpucoron.io.boundary import told_of
+from gpucoron.io.boundary import converted_errors
 from gpucoron.io.crds_lookup import crds_context
 from gpucoron.io.hooks import check_hooks, run_hooks
 from gpucoron.io.parameter_files import merge, parameters_from_crds, parameters_from_files, takes_crds_pars
@@ -380,7 +380,7 @@ def _run_one(step, run, references, settings):
     helpers = {name: _HELPERS[name](run, step) for name in step.helpers}
     files = ", ".join(str(reference.path) for reference in usable.values() if reference is not None)
     advice = f" (references: {files})" if files else ""
-    with told_of(exposure.name, step.name, advice=advice, spared=run.backend.is_out_of_memory):
+    with converted_errors(exposure.name, step.name, advice=advice, passed_on=run.backend.is_out_of_memory):
         return run_step(step.name, exposure, usable, settings, run.backend, **helpers)
 
 
@@ -461,7 +461,7 @@ def reduce_file(
         expected = [products.product_path(path, output_dir, suffix) for suffix in ("rate", "rateints")]
         products.prepare_output(output_dir, expected, overwrite, path)
     request = {"profile": profile, "steps": steps, "pipeline": run_parameters, "use_pars": use_pars, "pars": pars}
-    with told_of(path):
+    with converted_errors(path):
         return _reduce(path, output_dir, request, backend, save_results, after_step)
 
 

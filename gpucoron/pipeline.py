@@ -19,12 +19,12 @@ from gpucoron.backends.sizes import memory_size
 from gpucoron.engine import plan, run_or_start_again
 from gpucoron.errors import InputError
 from gpucoron.io import logs, products
-from gpucoron.io.boundary import told_of
+from gpucoron.io.boundary import converted_errors
 from gpucoron.io.exposure import Exposure
 from gpucoron.io.fits_layout import read_layout
 from gpucoron.io.parameter_files import config_from_crds, crds_pars_disabled
 from gpucoron.io.slopes import exposure_of_slopes
-from gpucoron.io.stpipe_base import Coat, check_input
+from gpucoron.io.stpipe_base import StepMixin, check_input
 from gpucoron.parameters import (
     FROM_FILES,
     PIPELINE,
@@ -77,7 +77,7 @@ def _config_from_reference(cls, dataset, disable=None, crds_observatory=None):
     return config
 
 
-class _SingleStep(Coat, JwstStep):
+class _SingleStep(StepMixin, JwstStep):
     """A step of `gpucoron.steps` as a jwst Step: it holds parameters for a pipeline and can run alone."""
 
     step = None
@@ -131,7 +131,7 @@ for _classes in (_STEP_CLASSES, _STEP_CLASSES_OF_SPACEKLIP):
     globals().update({step_class.__name__: step_class for step_class in _classes.values()})
 
 
-class Coron1Pipeline(Coat, Pipeline):
+class Coron1Pipeline(StepMixin, Pipeline):
     """JWST coronagraphy stage 1, from ``uncal`` to ``rateints`` and ``rate``.
 
     ``Coron1Pipeline.call(path, steps={"jump": {"rejection_threshold": 5}}, backend="cpu")`` applies CRDS parameter
@@ -201,7 +201,7 @@ class Coron1Pipeline(Coat, Pipeline):
         ImageModel, CubeModel (``return_rateints``) or RampModel (``ramp_fit`` skipped); None if nothing was fitted
         """
         self._input = check_input(step_input)
-        with told_of(self._input or step_input.meta.filename or "the model"):
+        with converted_errors(self._input or step_input.meta.filename or "the model"):
             return self._process(step_input)
 
     def _process(self, step_input):
@@ -319,7 +319,7 @@ def run_alone(owner, step_input):
         One of its subclasses.
     """
     path = check_input(step_input)
-    with told_of(path or step_input.meta.filename or "the model"):
+    with converted_errors(path or step_input.meta.filename or "the model"):
         return _run_alone(owner, step_input)
 
 

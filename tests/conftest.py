@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from gpucoron.backends import BACKENDS
+from gpucoron.backends import BACKENDS, backend_status
 from gpucoron.io.versions import ANSWERS_AS
-from tests.cases.backends import PEERS, usable_backend
+from tests.cases.backends import PEERS, backend_params, usable_backend
 
 # one BLAS thread per worker, because the tests run in parallel
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -51,11 +51,13 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """With --only-device, keep only the tests that need the device."""
+    """Leave out the cases of a missing device; with --require-gpu, keep only the cases of the device."""
     if config.getoption("--require-gpu"):
-        chosen = [item for item in items if needs_device(item, config.getoption("--device"))]
-        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
-        items[:] = chosen
+        deselect(config, items, lambda item: not runs_on(item, config.getoption("--device")))
+    elif config.stash[WHY_NO_GPU]:
+        deselect(config, items, lambda item: runs_on(item, "cuda"))
+    if not runs_whole_modules(config):
+        deselect(config, items, lambda item: item.get_closest_marker("after_its_module"))
     answers_as = skip_older_jwst()
     for item in items:
         if answers_as is not None and item.get_closest_marker("parity"):
@@ -73,14 +75,26 @@ def skip_older_jwst():
     return pytest.mark.skip(reason=f"jwst {installed} answers otherwise than {ANSWERS_AS}: docs/coming_from_jwst.md")
 
 
-def needs_device(item, device):
-    """Return whether a test runs on the device: by one of its parameters, or by a fixture for the GPU."""
-    if "gpu" in item.fixturenames:
-        return device == "cuda"
-    parameters = getattr(item, "callspec", None)
-    values = [] if parameters is None else parameters.params.values()
-    # Some parameters are arrays, which compare element by element.
-    return any(isinstance(value, str) and value == device for value in values)
+def deselect(config, items, is_left_out):
+    """Remove items from the list, and report them to pytest as deselected."""
+    kept, left_out = [], []
+    for item in items:
+        (left_out if is_left_out(item) else kept).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
+
+
+def runs_on(item, backend):
+    """Return whether a test is marked as a case of a backend."""
+    return any(backend in mark.args for mark in item.iter_markers("runs_on"))
+
+
+def runs_whole_modules(config):
+    """Return whether pytest was started without options that select single tests."""
+    # Without pytest's cache provider there is no option 'lf'.
+    options = (config.getoption(name, None) for name in ("keyword", "markexpr", "deselect", "lf"))
+    return not any(options) and not any("::" in argument for argument in config.args)
 
 
 def pytest_runtest_logreport(report):
@@ -95,12 +109,34 @@ def pytest_runtest_logreport(report):
 
 
 _outcomes = None
+#: why there are no cases of the backend 'cuda'; empty where they run
+WHY_NO_GPU = pytest.StashKey[str]()
 
 
 def pytest_configure(config):
+    if config.getoption("--require-gpu"):
+        config.stash[WHY_NO_GPU] = ""
+    elif hasattr(config, "workerinput"):
+        # The main process has looked: all workers must collect the same tests.
+        config.stash[WHY_NO_GPU] = config.workerinput["why_no_gpu"]
+    else:
+        usable, reason = backend_status()["cuda"]
+        config.stash[WHY_NO_GPU] = "" if usable else reason
     # With pytest-xdist, only the main process writes the outcomes.
     global _outcomes
     _outcomes = None if hasattr(config, "workerinput") else config.getoption("--outcomes")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """Hand what was found about the device to a worker of pytest-xdist."""
+    node.workerinput["why_no_gpu"] = node.config.stash[WHY_NO_GPU]
+
+
+def pytest_report_header(config):
+    if config.stash[WHY_NO_GPU]:
+        return f"backend cuda: its cases are left out ({config.stash[WHY_NO_GPU]})"
+    return None
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -146,16 +182,22 @@ def raw(tmp_path_factory):
 EACH = [name for name in BACKENDS if name != "native"]
 
 
-@pytest.fixture(scope="session", params=EACH)
+@pytest.fixture(scope="session", params=backend_params(EACH))
 def backend(request):
     """Every backend in turn, for tests of results that are common to all."""
     return usable_backend(request.param, request.config)
 
 
-@pytest.fixture(scope="session", params=[name for name in EACH if name != "numpy"])
+@pytest.fixture(scope="session", params=backend_params(name for name in EACH if name != "numpy"))
 def kernel_backend(request):
     """Every backend that runs the CUDA kernels, for tests against the NumPy definition."""
     return usable_backend(request.param, request.config)
+
+
+@pytest.fixture(scope="session")
+def host(request):
+    """The kernels, compiled by g++ for the CPU."""
+    return usable_backend("host", request.config)
 
 
 @pytest.fixture
@@ -166,10 +208,10 @@ def late_cupy(request, monkeypatch, tmp_path):
     return make_fake_cupy(monkeypatch, tmp_path, runner=usable_backend("host", request.config, n_threads=1))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", params=backend_params(["cuda"]))
 def gpu(request):
     """The CUDA backend of a real device."""
-    return usable_backend("cuda", request.config)
+    return usable_backend(request.param, request.config)
 
 
 def _missing_peer(config, error):

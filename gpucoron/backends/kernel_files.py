@@ -1,7 +1,7 @@
-"""The CUDA kernels as Python sees them: where their sources are, and every instantiation that may be asked for.
+"""The table of CUDA kernels: their source files, arguments and template instantiations.
 
-`KERNELS` has them by name. Names, types and template parameters are read from the ``.cu`` files; `TABLE` adds what C++
-does not say. The launchers take arguments and variants from there, and the compile steps what they compile.
+`KERNELS` maps names to kernels. Names, types and template parameters are read from the ``.cu`` files; `TABLE` adds what
+is not in the C++ code. Launches check their arguments against the table, and the compilers read the instantiations.
 """
 
 import hashlib
@@ -19,20 +19,20 @@ OWN_TYPES = ("uint8", "uint16", "uint32", "int64")
 DTYPES = {"int": np.dtype("int32"), "float": np.dtype("float32"), "double": np.dtype("float64")}
 DTYPES |= {name: np.dtype(name) for name in OWN_TYPES}
 
-#: options of every compilation for a device; the answers rest on them. Without ``-default-device``, NVRTC before 13.2
-#: takes generic lambdas for functions of the host.
+#: options of every compilation for a device; results depend on them. NVRTC before 13.2 needs ``-default-device``, or
+#: it treats generic lambdas as host functions.
 DEVICE_OPTIONS = ("-std=c++17", "-default-device", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true")
 
-#: numbers of coefficients with a kernel of their own; 0 stands for any other
+#: numbers of coefficients with a specialized kernel; 0 means any other number
 POLYNOMIAL_LENGTHS = (0, 2, 3, 4, 5, 6, 7, 8)
 
-#: pixels of the longest row that ``deconvolve_ipc`` takes, as in ipc.cu, and the sides of its convolution kernels
+#: longest row in pixels that ``deconvolve_ipc`` supports, as in ipc.cu, and the sides of its convolution kernels
 MOST_COLUMNS, SIDES = 2048, (3, 5)
 
 #: threads of a warp that may share a pixel
 LANES = (1, 4)
 
-#: integrations whose products with a wave one thread sums
+#: integrations that one thread of ``match_bins`` processes
 MATCHED_TOGETHER = 4
 
 #: threads that may share a row of a frame
@@ -41,15 +41,15 @@ ROW_LANES = (1, 32)
 
 @dataclass(frozen=True)
 class Row:
-    """What C++ does not say of a kernel."""
+    """Properties of a kernel that are not in its C++ code."""
 
-    variants: tuple[tuple, ...] = ((),)  # template arguments that it is compiled for
+    variants: tuple[tuple, ...] = ((),)  # template arguments to compile it for
     nulls: str = ""  # names of arrays that may be null
-    apart: str = ""  # names of arrays that may have space between the integrations of a ramp
-    shared: str = ""  # names of arrays that are no pixel's own, though a thread keeps to its own pixel
-    waits: bool = False  # threads of a block wait for each other, or have memory in common
-    by_pixel: bool = False  # a thread keeps to its own pixel, which is the last axis of every array that is not shared
-    lanes: int | None = None  # where a variant tells how many threads share a pixel or row; several wait for each other
+    apart: str = ""  # names of arrays that may have gaps between integrations
+    shared: str = ""  # with by_pixel: names of arrays that are the same for all pixels
+    waits: bool = False  # threads of a block wait for each other, or share memory
+    by_pixel: bool = False  # a thread accesses only its own pixel, on the last axis of every array not in `shared`
+    lanes: int | None = None  # index in a variant of the threads that share a pixel or row; several wait for each other
 
 
 _FLAGS = (False, True)
@@ -58,7 +58,7 @@ _LENGTHS = tuple((n,) for n in POLYNOMIAL_LENGTHS)
 # The first is ONE_PASS, ITERATIVE or AFTER_CLIPPING, as jump.cu and operations/jump/definition.py number them.
 _SEARCHES = (*((mode, lanes) for mode in (0, 1) for lanes in LANES), (2, 1))
 
-#: kernel file -> kernel -> row; a kernel of which there is nothing to add needs none
+#: kernel file -> kernel -> row; kernels without special properties need no row
 TABLE = {
     "raw_counts.cu": {"convert_counts": Row(_EITHER)},
     "linearity.cu": {
@@ -87,7 +87,7 @@ TABLE = {
         ),
         "combine_integrations": Row(nulls="restored_weights", by_pixel=True),
     },
-    # It has shared memory, though nobody waits.
+    # It has shared memory, but threads do not wait.
     "whole_ramps.cu": {"fit_whole_ramps": Row(waits=True)},
     "subtract_ktc.cu": {
         "fit_ktc": Row(by_pixel=True),
@@ -113,7 +113,7 @@ SOURCES = tuple(TABLE)
 class Argument:
     """One argument of a kernel, as declared.
 
-    ``may_be_apart`` allows space between the integrations of a ramp; ``is_shared`` means the same for all pixels.
+    ``may_be_apart`` allows gaps between the integrations of a ramp; ``is_shared`` means the same for all pixels.
     """
 
     name: str
@@ -128,9 +128,9 @@ class Argument:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A ``__global__`` function: its file, its arguments, and the template arguments that it is compiled for.
+    """A ``__global__`` function: its file, its arguments, and the template arguments to compile it for.
 
-    ``waits`` tells, per variant, whether threads of a block wait for each other; `Row` has the others.
+    ``waits`` says for each variant whether threads of a block wait for each other; `Row` describes the rest.
     """
 
     name: str
@@ -142,12 +142,12 @@ class Kernel:
     lanes: int | None = None
 
     def expression(self, variant=()):
-        """Spell the C++ name of an instantiation.
+        """Return the C++ name of an instantiation.
 
         Raises
         ------
         ValueError
-            It is not in the table, so nobody compiled it.
+            It is not in the table, so it is not compiled.
         """
         if tuple(variant) not in self.variants:
             msg = f"kernel {self.name} has no variant {tuple(variant)}; it has {list(self.variants)}"
@@ -161,13 +161,13 @@ class Kernel:
         return f"void (*)({', '.join(argument.declaration for argument in self.arguments)})"
 
 
-#: template parameters, name and arguments of a kernel; the latter two are None where it is written in another way
+#: template parameters, name and arguments of a kernel; name and arguments are None if it is written differently
 _KERNEL = re.compile(r"(?:template\s*<(.*)>\s*)?\b__global__\b\s*(?:void\s+(\w+)\s*\(([^()]*)\))?")
 _ARGUMENT = re.compile(r"(const\s+)?(\w+)(\s*\*\s*|\s+)(?:__restrict__\s+)?(\w+)")
 
 
 def read_kernels(source):
-    """Read the kernels of a file, and what the table adds.
+    """Read the kernels of a file, and add the properties from the table.
 
     Returns
     -------
@@ -177,7 +177,7 @@ def read_kernels(source):
     Raises
     ------
     ValueError
-        A kernel is beyond the parser, or the table does not fit it; the message names file and kernel.
+        The parser cannot read a kernel, or the table contradicts it; the message names file and kernel.
     """
     rows, text = TABLE[source], (kernel_folder() / source).read_text(encoding="utf-8")
     code = re.sub(r"//.*", "", text)
@@ -219,10 +219,10 @@ def _refuse(source, kernel, reason):
 
 
 class _Kernels(UserDict):
-    """Kernels by name, read from their files when the first is asked for: an import must not need the files."""
+    """Kernels by name, read from their files at first use, because importing must not need the files."""
 
     def __init__(self):
-        """Leave `data` to be read."""
+        """Do nothing: `data` is read at first use."""
 
     @cached_property
     def data(self):
@@ -233,7 +233,7 @@ KERNELS = _Kernels()
 
 
 def instantiations(source):
-    """List what a source file is compiled to.
+    """List the instantiations of a source file.
 
     Returns
     -------
@@ -244,12 +244,12 @@ def instantiations(source):
 
 
 def kernel_folder():
-    """Find the kernels: inside the installed package, else in the repository around it.
+    """Return the folder of the kernels: in the installed package, or in the repository.
 
     Raises
     ------
     FileNotFoundError
-        They are in neither place.
+        Neither folder exists.
     """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "_kernels", package.parent / "kernels"):
@@ -260,23 +260,20 @@ def kernel_folder():
 
 
 def read_source(source):
-    """Read a kernel file, with a ``#line`` by which the compiler's messages point at it."""
+    """Return the text of a kernel file, with a ``#line`` directive for the compiler's messages."""
     path = kernel_folder() / source
     return f'#line 1 "{path.as_posix()}"\n{path.read_text(encoding="utf-8")}'
 
 
 def read_headers():
-    """Read the headers of the kernels: name as in ``#include`` -> text."""
+    """Return the headers of the kernels: name as in ``#include`` -> text."""
     folder = kernel_folder() / "include"
     return {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.cuh"))}
 
 
 @cache
 def source_digest(source):
-    """Digest what a kernel file is compiled from: itself, every header, and its rows of the table.
-
-    A changed header is thus never served stale.
-    """
+    """Return a digest of a kernel file, all headers, and its rows of the table: the cached code depends on them."""
     folder = kernel_folder()
     rows = [kernel for kernel in KERNELS.values() if kernel.source == source]
     digest = hashlib.sha256(repr((DEVICE_OPTIONS, rows)).encode())
@@ -288,7 +285,7 @@ def source_digest(source):
 
 
 def cache_folder():
-    """Name the folder of compiled kernels: ``GPUCORON_CACHE``, else the user's cache."""
+    """Return the folder of compiled kernels: ``GPUCORON_CACHE``, or a folder in the user's cache."""
     if "GPUCORON_CACHE" in os.environ:
         return Path(os.environ["GPUCORON_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpucoron"

@@ -41,13 +41,13 @@ def anonymous_memory(pid=None):
         return 0
 
 
-def forget_high_water():
+def reset_peak_memory():
     """Reset the kernel's record of the largest resident memory of this process (Linux)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def high_water():
+def peak_memory():
     """Return the largest resident memory of this process in bytes.
 
     psutil does not report it, and getrusage includes the memory of the process that started this one.

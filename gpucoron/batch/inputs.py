@@ -165,14 +165,14 @@ def group_name(name):
 
 def read_input(path):
     """Read the headers of one file; store an error in the result, so that the other files can be reduced."""
-    from gpucoron.io.boundary import told_of
+    from gpucoron.io.boundary import converted_errors
     from gpucoron.io.fits_layout import read_layout
 
     name = exposure_name(path)
     found = Input(name, group_name(name), path, 0)
     header = {}
     try:
-        with told_of(path, reading=True):
+        with converted_errors(path, reading=True):
             found.n_bytes = path.stat().st_size if path.exists() else 0
             layout = read_layout(path, until="SCI")
             if layout.find("SCI") is None:

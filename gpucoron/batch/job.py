@@ -51,7 +51,7 @@ def reduce_job(job, notify=None):
 
 
 def _reduce(job, notify):
-    from gpucoron.backends.process_memory import forget_high_water, high_water
+    from gpucoron.backends.process_memory import peak_memory, reset_peak_memory
     from gpucoron.borrowed import standing_in
     from gpucoron.engine import reduce_file
     from gpucoron.io.crds_cache import use_environment
@@ -67,7 +67,7 @@ def _reduce(job, notify):
         "status": "failed",
         "outputs": {},
     }
-    forget_high_water()
+    reset_peak_memory()
 
     def after_step(run, step):
         if notify is not None:
@@ -101,7 +101,7 @@ def _reduce(job, notify):
             record |= {"status": "failed", "outputs": {}, "error": describe_error(error)}
             record["disk_full"] = is_caused_by_full_disk(error)
     record["seconds"] = {**(record.get("seconds") or {}), "total": round(time.perf_counter() - start, 4)}
-    record["peak_memory"] = high_water()
+    record["peak_memory"] = peak_memory()
     record["finished"] = utc_now()
     return record
 

@@ -24,7 +24,7 @@ from gpucoron.batch.inputs import (
 from gpucoron.batch.request import changed_parameters, request_digest, user_request
 from gpucoron.errors import GpucoronError, OutputError, ParameterError, ReferenceFileError
 from gpucoron.files import file_digest
-from gpucoron.io.boundary import told_of
+from gpucoron.io.boundary import converted_errors
 from gpucoron.io.parameter_files import parameters_from_files, takes_crds_pars
 from gpucoron.records.manifest import STARTED, Past, read_past
 from gpucoron.steps import STEPS
@@ -254,7 +254,7 @@ class _ReferenceLookUp:
         key = (planned.input.deciding, planned.input.date) if _has_date(planned.input) else planned.input.path
         if key not in self._answers:
             try:
-                with told_of(planned.input.path):
+                with converted_errors(planned.input.path):
                     self._answers[key] = self._look_up(planned.input)
             except GpucoronError as error:  # the other exposures can still be reduced
                 planned.error = error

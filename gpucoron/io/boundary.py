@@ -16,7 +16,7 @@ _REPORT = "please report it with the log"
 
 
 @contextmanager
-def told_of(exposure, step="", *, reading=False, advice="", name=None, spared=None):
+def converted_errors(exposure, step="", *, reading=False, advice="", convert=None, passed_on=None):
     """Convert every exception of the block into a GpucoronError that names the exposure and the step.
 
     Parameters
@@ -28,10 +28,10 @@ def told_of(exposure, step="", *, reading=False, advice="", name=None, spared=No
         The block reads the file, so any failure means that the file is damaged.
     advice : str, optional
         Appended to the message if the data cannot be used.
-    name : callable, optional
-        ``name(error)`` returns the GpucoronError to raise; used for jwst's own code.
-    spared : callable, optional
-        ``spared(error)`` returns whether to pass an exception on unchanged, because the caller handles it.
+    convert : callable, optional
+        ``convert(error)`` returns the GpucoronError to raise; used for jwst's own code.
+    passed_on : callable, optional
+        ``passed_on(error)`` returns whether to pass an exception on unchanged, because the caller handles it.
 
     Raises
     ------
@@ -45,15 +45,15 @@ def told_of(exposure, step="", *, reading=False, advice="", name=None, spared=No
     except GpucoronError:
         raise
     except Exception as error:
-        if spared is not None and spared(error):
+        if passed_on is not None and passed_on(error):
             raise
-        if name is not None:
-            raise name(error) from error
-        raise name_error(error, exposure, step, reading=reading, advice=advice) from error
+        if convert is not None:
+            raise convert(error) from error
+        raise convert_error(error, exposure, step, reading=reading, advice=advice) from error
 
 
-def name_error(error, exposure, step="", *, reading=False, advice=""):
-    """Convert any exception into a GpucoronError; see `told_of`."""
+def convert_error(error, exposure, step="", *, reading=False, advice=""):
+    """Convert any exception into a GpucoronError; see `converted_errors`."""
     owner = f"{exposure}: {step}" if step else f"{exposure}"
     what = f"{type(error).__name__}: {first_line(error)}"
     if isinstance(error, MemoryError):

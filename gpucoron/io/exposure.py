@@ -19,7 +19,7 @@ from gpucoron.backends import get_backend
 from gpucoron.errors import InputError
 from gpucoron.facts import Facts
 from gpucoron.files import first_line
-from gpucoron.io.boundary import told_of
+from gpucoron.io.boundary import converted_errors
 from gpucoron.io.fits_layout import CheckSum, Layout, check_sums, read_layout
 from gpucoron.io.keywords import check_keywords, facts_of, note_what_is_unusual
 
@@ -147,7 +147,7 @@ class Exposure:
         """
         path = check_path(path)
         backend = backend or get_backend("cpu")
-        with told_of(path, reading=True, spared=backend.is_out_of_memory):
+        with converted_errors(path, reading=True, passed_on=backend.is_out_of_memory):
             # checksums of raw counts are computed while they are read
             layout = read_layout(path, summed=lambda part: _has_sums(part) and not part.holds_counts)
             for part in layout.parts:
@@ -188,7 +188,7 @@ class Exposure:
             As `read`.
         """
         path = check_path(path)
-        with told_of(path, reading=True):
+        with converted_errors(path, reading=True):
             layout = read_layout(path)
             shape = layout.find("SCI").shape if layout.find("SCI") else ()
             with _opened(path, layout) as (_hdus, meta):

@@ -1,7 +1,7 @@
 """Hooks: code of the user that runs on jwst's models before or after a step, as in jwst.
 
 A hook is a jwst Step (class or instance), a function, the full name of one of these, or a shell command. It receives a
-model and may return another one; None means the model that it received. The exposure takes the arrays of the result.
+model and may return another one; None means the model that it received. The result replaces the arrays of the exposure.
 """
 
 import logging

@@ -112,7 +112,7 @@ def _printable(value):
     return value
 
 
-class Coat:
+class StepMixin:
     """Our part of a jwst Step or Pipeline; a mixin that precedes jwst's class."""
 
     def __init__(self, *args, **values):
@@ -171,7 +171,7 @@ class Coat:
             convert(parameter, getattr(self, parameter.name, parameter.default), step.name if step else "run")
         for name, step_class in getattr(self, "step_defs", {}).items():
             step = getattr(self, name)
-            if not isinstance(step, Coat) or getattr(step, "step", None) is not getattr(step_class, "step", None):
+            if not isinstance(step, StepMixin) or getattr(step, "step", None) is not getattr(step_class, "step", None):
                 msg = (
                     f"{name}: a pipeline of gpucoron runs its own step, not {_kind(step)}; set its attributes "
                     f"(pipeline.{name}.skip = True), or give your own step as a hook: {name}.post_hooks"

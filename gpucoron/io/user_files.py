@@ -90,7 +90,7 @@ def _check_file(path, parameter, owner):
             with open(path, "rb") as file:
                 begin = file.read(16)
             kinds = [kind for kind in parameter.reads if begin.startswith(_BEGINS[kind])]
-            fault = "" if kinds else f"not a {' or '.join(parameter.reads)} file" if begin else "empty"
+            fault = "" if kinds else f"not in {' or '.join(parameter.reads)} format" if begin else "empty"
         problem = fault and f"it is {fault}"
     except FileNotFoundError:
         problem = "" if parameter.may_be_missing and path.strip() else "there is no such file"

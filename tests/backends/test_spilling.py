@@ -17,6 +17,7 @@ from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.io.exposure import Exposure
 from gpucoron.steps.emicorr import ReadTimes, cubic_pieces
 from gpucoron.steps.ipc import ReferenceEdges
+from tests.cases.backends import backend_params, usable_backend
 from tests.cases.jump import OPTIONS as JUMP_OPTIONS
 from tests.cases.jump import simulate as simulate_jumps
 from tests.cases.linearity import linearity_case
@@ -28,10 +29,8 @@ from tests.cases.saturation import saturating_ramps, saturation_reference
 ROWS = [1, 2, 4, 7]
 
 
-@pytest.fixture(scope="module", params=list(BACKENDS))
+@pytest.fixture(scope="module", params=backend_params(BACKENDS))
 def inner(request):
-    from tests.cases.backends import usable_backend
-
     return usable_backend(request.param, request.config)
 
 
@@ -352,11 +351,10 @@ def calls():
     )
 
 
+@pytest.mark.parametrize("inner", backend_params(["host"]), indirect=True, scope="module")
 @pytest.mark.parametrize("call", list(calls()), ids=lambda call: call[0])
 def test_memory_is_as_the_model_says(inner, call):
     """On the host the peak memory of a chunk can be measured; a device needs the same."""
-    if inner.name != "host":
-        pytest.skip("the device's peak is measured in the benchmark")
     name, arguments, settings = call
     operation = getattr(operations, name)
     need = memory_needed(operation, {place: arguments.get(place) for place in operation.signature.parameters})
@@ -416,6 +414,8 @@ def test_the_devices_free_memory_is_the_default_limit(late_cupy):
 # -------------------------------------------------------------------------------------------------------- the pipeline
 
 
+# The backends of the CPU use its own memory: test_host_memory.py.
+@pytest.mark.parametrize("inner", backend_params(["host", "cuda"]), indirect=True, scope="module")
 @pytest.mark.parametrize(
     "arguments",
     [("NIRCAM", "SUB320A335R", "SHALLOW4", 5, 2), ("MIRI", "MASK1550", "FASTR1", 14, 2)],
@@ -424,8 +424,6 @@ def test_the_devices_free_memory_is_the_default_limit(late_cupy):
 def test_the_whole_pipeline_gives_the_same_bits(exposures, inner, arguments, caplog):
     from tests.cases.pipelines import run_ours
 
-    if inner.on_host:
-        pytest.skip("the CPU's own memory is the matter of test_host_memory.py")
     case = exposures(*arguments, shape=(40, 48), options={"inverse_linearity": True})
     limited = get_backend(inner.name, max_memory=40_000)
     with case.cache.activate():

@@ -80,17 +80,17 @@ def test_the_exposure_starts_again(case, host, tmp_path, monkeypatch, caplog, me
 
 
 def test_in_a_batch(case, host, tmp_path, monkeypatch):
-    from gpucoron.batch import job as batch_worker
+    from gpucoron.batch.job import reduce_job
 
     fill_up_once(monkeypatch, "search_jumps")
-    monkeypatch.setattr(batch_worker, "_backend", lambda name, options: host)
+    monkeypatch.setattr("gpucoron.batch.job._backend", lambda name, options: host)
     job = {
         "path": str(case.path), "stage": str(tmp_path), "log": str(tmp_path / "log.txt"), "attempt": 1,
         "record_fields": {"exposure": "x"}, "profile": "jwst", "steps": {}, "run_parameters": {}, "backend": "host",
         "backend_options": {}, "environment": {},
     }  # fmt: skip
     with case.cache.activate():
-        record = batch_worker.reduce_job(job)
+        record = reduce_job(job)
     assert record["status"] == "done", record.get("error")
     assert record["backend"] == "numpy+host"
     steps = {step["name"]: step["backend"] for step in record["steps"]}

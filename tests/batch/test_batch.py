@@ -22,6 +22,7 @@ from gpucoron.io.crds_cache import find_damaged
 from gpucoron.records.manifest import FIELDS, Manifest, read_manifests
 from gpucoron.simulate import simulate
 from tests.cases.batches import Raw, leftovers, products, records
+from tests.cases.waiting import HANG
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def reduced(raw, tmp_path_factory):
     (folder / "script.py").write_text(SCRIPT)
     done = subprocess.run(
         [sys.executable, "script.py", str(raw.path), "out"],
-        capture_output=True, text=True, cwd=folder, env=raw.environment(), timeout=120,
+        capture_output=True, text=True, cwd=folder, env=raw.environment(), timeout=HANG,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder / "out", done.stdout
@@ -194,7 +195,7 @@ def test_an_input_of_the_same_size_is_compared(raw, reduced, tmp_path):
 
 def test_shards_share_a_folder(raw, reduced, tmp_path):
     shards = [raw.start(tmp_path, "--workers", "1", "--shard", f"{index}/2") for index in (1, 2)]
-    printed = [process.communicate(timeout=120) for process in shards]
+    printed = [process.communicate(timeout=HANG) for process in shards]
     assert [process.returncode for process in shards] == [0, 0], printed
     assert {path.name for path in tmp_path.glob("*.jsonl")} >= {"manifest-1-of-2.jsonl", "manifest-2-of-2.jsonl"}
     assert sorted(record["exposure"] for record in records(tmp_path)) == sorted(read_manifests(reduced[0])[0])
@@ -284,7 +285,7 @@ def test_a_changed_file_is_another_parameter(raw, tmp_path, monkeypatch):
 
 
 def test_references_are_read_once_per_worker(raw, tmp_path, monkeypatch):
-    from gpucoron.batch import job as batch_worker
+    from gpucoron.batch.job import reduce_job
     from gpucoron.io import references
 
     read = []
@@ -293,7 +294,7 @@ def test_references_are_read_once_per_worker(raw, tmp_path, monkeypatch):
     monkeypatch.setattr(references, "read_reference", lambda *args: read.append(args[0]) or original(*args))
     with raw.cache.activate():
         for path in raw.files[:2]:
-            record = batch_worker.reduce_job(
+            record = reduce_job(
                 {
                     "path": str(path), "stage": str(tmp_path / path.name), "log": str(tmp_path / "log"), "attempt": 1,
                     "record_fields": {"exposure": path.name.removesuffix("_uncal.fits")}, "profile": "jwst",
@@ -337,15 +338,15 @@ def test_an_exposure_is_not_reduced_with_a_damaged_reference(tmp_path):
 
 def test_workers_share_cores_and_memory(monkeypatch):
     from gpucoron.backends import tiles
-    from gpucoron.backends.devices import cuda_device as cuda_backend
-    from gpucoron.batch import pool as batch_pool
+    from gpucoron.backends.devices import cuda_device
+    from gpucoron.batch.pool import worker_options
 
     monkeypatch.setattr(tiles, "available_cores", lambda: 8)
     monkeypatch.setattr("gpucoron.backends.process_memory.free_memory", lambda: 10e9)
 
     def options(memory=1e9, **pool):
         unset = dict.fromkeys(("workers", "devices", "max_memory", "scratch_dir"))
-        return batch_pool.worker_options({"backend": "cpu", **unset, **pool}, memory)
+        return worker_options({"backend": "cpu", **unset, **pool}, memory)
 
     assert options() == [{"n_threads": 1}] * 8
     assert options(memory=4e9) == [{"n_threads": 4}] * 2
@@ -358,8 +359,8 @@ def test_workers_share_cores_and_memory(monkeypatch):
     assert options(memory=4e9, max_memory=2_000_000_000) == [{"n_threads": 1, "max_memory": 2_000_000_000}] * 5
     assert options(memory=1e9, max_memory=2_000_000_000) == [{"n_threads": 1, "max_memory": 2_000_000_000}] * 8
     monkeypatch.setattr("gpucoron.backends.backend_status", lambda: {"cuda": (True, "two GPUs")})
-    monkeypatch.setattr(cuda_backend, "available", lambda device: (device < 2, "no such device"))
-    monkeypatch.setattr(cuda_backend, "device_memory", lambda device: 100)
+    monkeypatch.setattr(cuda_device, "available", lambda device: (device < 2, "no such device"))
+    monkeypatch.setattr(cuda_device, "device_memory", lambda device: 100)
     assert [(one["device"], one["max_memory"]) for one in options(backend="cuda")] == [(0, 42), (1, 42)] * 2
     assert [one["device"] for one in options(backend="cuda", workers=3, devices=[1])] == [1, 1, 1]
     assert [one["max_memory"] for one in options(backend="cuda", workers=1, max_memory=7)] == [7]

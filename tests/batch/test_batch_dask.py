@@ -9,7 +9,8 @@ import pytest
 
 import gpucoron.batch
 from gpucoron.errors import GpucoronError
-from tests.cases.batches import HOME, Raw, products, records, wait_for
+from tests.cases.batches import HOME, Raw, products, records
+from tests.cases.waiting import HANG, wait_for
 
 pytest.importorskip("distributed", reason="Dask distributed is not installed: pip install 'gpucoron[dask]'")
 
@@ -55,7 +56,7 @@ def cluster(tmp_path):
         for process in processes:
             process.terminate()
         for process in processes:
-            process.wait(timeout=30)
+            process.wait(timeout=HANG)
 
 
 def test_the_same_on_dask(cluster, tmp_path):

@@ -25,6 +25,7 @@ from gpucoron.parameters import P
 from gpucoron.records.manifest import Manifest, read_manifests, read_past
 from gpucoron.steps import STEPS
 from tests.cases.batches import Raw, lines, records
+from tests.cases.waiting import HANG
 
 
 @pytest.fixture(scope="module")
@@ -352,7 +353,7 @@ def killed(work):
     """Run a function in a new process that kills itself; fail if it does not."""
     child = os.fork()
     if child == 0:
-        signal.alarm(60)
+        signal.alarm(HANG)
         try:
             work()
         finally:

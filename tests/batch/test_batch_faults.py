@@ -1,12 +1,9 @@
 """A batch in real processes survives kills, a full disk and damaged files, and continues from there."""
 
-import os
 import random
 import shutil
 import signal
 import subprocess
-import threading
-import time
 
 import psutil
 import pytest
@@ -15,7 +12,8 @@ import gpucoron.batch
 import gpucoron.batch.progress
 from gpucoron.errors import OutputError
 from gpucoron.records.manifest import Manifest
-from tests.cases.batches import Raw, leftovers, products, records, wait_for_lines
+from tests.cases.batches import Raw, count_lines, leftovers, products, records, wait_for_lines
+from tests.cases.waiting import HANG, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +23,17 @@ def raw(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(raw, tmp_path_factory):
-    """The products of a batch without faults, and its duration."""
+    """The products of a batch without faults."""
     output = tmp_path_factory.mktemp("undisturbed")
-    start = time.monotonic()
     raw.run(output, "--workers", "2")
-    seconds = time.monotonic() - start
     made = products(output)
     assert len(made) == 2 * len(raw.files)
-    return made, seconds
+    return made
 
 
 def check_complete(raw, output, undisturbed):
     """Check that the results are as without faults, and that no exposure was reduced twice."""
-    assert products(output) == undisturbed[0]
+    assert products(output) == undisturbed
     assert leftovers(output) == []
     done = [record["exposure"] for record in records(output) if record["status"] == "done"]
     assert sorted(done) == raw.names
@@ -50,65 +46,96 @@ def workers_of(process):
         return []
 
 
+def draw_moment(rng):
+    """Draw what a batch of eight exposures must have done when it is killed: function of its process and folder."""
+    kind, number = rng.choice(["workers", "placing", "ended"]), rng.randint(1, 7)
+    if kind == "workers":
+        return lambda process, output: workers_of(process)
+    return lambda process, output: count_lines(output, kind) >= number
+
+
 def test_killed_at_any_moment(raw, undisturbed, tmp_path, request):
-    moments = random.Random(7)
+    rng = random.Random(7)
     for number in range(request.config.getoption("--batch-kills")):
         output = tmp_path / str(number)
         process = raw.start(output, "--workers", "2")
-        time.sleep(moments.uniform(0.1, 1.0) * undisturbed[1])
+        has_come = draw_moment(rng)
+        wait_for(lambda: has_come(process, output) or process.poll() is not None)  # noqa: B023 - called at once
         workers = workers_of(process)
         process.kill()
         process.communicate()
         before = [record["exposure"] for record in records(output)] if output.exists() else []
         raw.run(output, "--workers", "2")
-        assert not psutil.wait_procs(workers, timeout=5)[1], "a worker outlives its batch"
+        assert not psutil.wait_procs(workers, timeout=HANG)[1], "a worker outlives its batch"
         check_complete(raw, output, undisturbed)
         assert [record["exposure"] for record in records(output)][: len(before)] == before
         shutil.rmtree(output)
 
 
+#: a module that every Python process imports at its start: workers call `before` with the name of each exposure
+STARTUP = """
+import os, signal, sys
+from pathlib import Path
+
+{before}
+
+if "gpucoron.batch.job" in sys.orig_argv:
+    import gpucoron.engine
+    reduce_file = gpucoron.engine.reduce_file
+
+    def reduce_after(path, *arguments, **options):
+        before(Path(path).name.removesuffix("_uncal.fits"))
+        return reduce_file(path, *arguments, **options)
+
+    gpucoron.engine.reduce_file = reduce_after
+"""
+HOLD = """
+def before(name):
+    if name in {held!r}:
+        signal.pause()
+"""
+DIE = """
+def before(name):
+    deaths = Path({log!r}).read_text().split()
+    if name == {always!r} or (name == {once!r} and name not in deaths):
+        Path({log!r}).write_text(" ".join([*deaths, name]))
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def write_startup(folder, before):
+    """Write what workers do before each exposure into a folder of modules; return the folder."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(STARTUP.format(before=before))
+    return folder
+
+
 def test_interrupted(raw, undisturbed, tmp_path):
-    process = raw.start(tmp_path, "--workers", "2")
-    wait_for_lines(tmp_path, 2, process)
-    start = time.monotonic()
+    """A batch that is interrupted ends at once, whatever its workers do; the next one goes on."""
+    output, folder = tmp_path / "out", write_startup(tmp_path / "startup", HOLD.format(held=raw.names[3:]))
+    process = raw.start(output, "--workers", "2", folders=[folder])
+    wait_for_lines(output, process, 3)
     process.send_signal(signal.SIGINT)
-    _out, err = process.communicate(timeout=5)
-    assert time.monotonic() - start < 5
+    _out, err = process.communicate(timeout=HANG)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert leftovers(tmp_path) == []
-    assert 2 <= len(records(tmp_path)) < len(raw.files)
-    raw.run(tmp_path, "--workers", "2")
-    check_complete(raw, tmp_path, undisturbed)
+    assert leftovers(output) == []
+    assert sorted(record["exposure"] for record in records(output)) == raw.names[:3]
+    raw.run(output, "--workers", "1")
+    check_complete(raw, output, undisturbed)
 
 
 def test_killed_workers(raw, undisturbed, tmp_path):
     """One exposure loses its worker once, another one on every attempt."""
     once, always = raw.names[2], raw.names[5]
-    killed = []
-
-    def kill(process):
-        while process.poll() is None:
-            for worker in workers_of(process):
-                try:
-                    open_logs = {os.path.basename(file.path) for file in worker.open_files()}
-                except psutil.Error:
-                    continue
-                for name in (once, always):
-                    hit = f"{name}.log" in open_logs and worker.pid not in [pid for _name, pid in killed]
-                    if hit and not (name == once and once in [other for other, _pid in killed]):
-                        worker.kill()
-                        killed.append((name, worker.pid))
-            time.sleep(0.002)
-
-    process = raw.start(tmp_path, "--workers", "1")
-    killer = threading.Thread(target=kill, args=(process,))
-    killer.start()
-    _out, err = process.communicate(timeout=120)
-    killer.join()
-    assert [name for name, _pid in killed] == [once, always, always]
+    output, log = tmp_path / "out", tmp_path / "deaths"
+    log.write_text("")
+    folder = write_startup(tmp_path / "startup", DIE.format(once=once, always=always, log=str(log)))
+    process = raw.start(output, "--workers", "1", folders=[folder])
+    _out, err = process.communicate(timeout=HANG)
+    assert log.read_text().split() == [once, always, always]
     assert process.returncode == 2
-    found = {record["exposure"]: record for record in records(tmp_path)}
+    found = {record["exposure"]: record for record in records(output)}
     assert sorted(found) == raw.names
     assert (found[once]["status"], found[once]["attempt"]) == ("done", 2)
     assert (found[always]["status"], found[always]["attempt"]) == ("failed", 2)
@@ -116,8 +143,8 @@ def test_killed_workers(raw, undisturbed, tmp_path):
     assert "SIGKILL" in found[always]["error"]["message"]
     assert always in err
     assert "SIGKILL" in err
-    raw.run(tmp_path, "--workers", "1", "--retry-failed")
-    check_complete(raw, tmp_path, undisturbed)
+    raw.run(output, "--workers", "1", "--retry-failed")
+    check_complete(raw, output, undisturbed)
 
 
 @pytest.fixture
@@ -142,9 +169,9 @@ def test_full_disk(raw, undisturbed, small_disk):
     done = [record for record in records(small_disk) if record["status"] == "done"]
     assert 0 < len(done) < len(raw.files)
     assert sorted(whole) == sorted(name for record in done for name in record["outputs"].values())
-    assert all(undisturbed[0][name] == content for name, content in whole.items())
+    assert all(undisturbed[name] == content for name, content in whole.items())
     subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
-    raw.run(small_disk, "--workers", "2")
+    raw.run(small_disk, "--workers", "1")
     check_complete(raw, small_disk, undisturbed)
 
 
@@ -195,10 +222,10 @@ def test_a_reference_that_vanishes_after_the_plan(tmp_path):
 
 def test_a_second_batch_waits_for_the_first(raw, undisturbed, tmp_path):
     first = raw.start(tmp_path, "--workers", "2")
-    wait_for_lines(tmp_path, 1, first)
+    wait_for_lines(tmp_path, first, 1)
     second = raw.start(tmp_path, "--workers", "2")
-    printed = second.communicate(timeout=60)
-    first.communicate(timeout=60)
+    printed = second.communicate(timeout=HANG)
+    first.communicate(timeout=HANG)
     assert first.returncode == 0
     if second.returncode:  # the first batch was still running
         assert "another batch is running" in "".join(printed)
@@ -212,7 +239,7 @@ def test_a_batch_that_stays_is_not_waited_for(tmp_path):
         Manifest(tmp_path, patience=0.2),
     ):
         pass
-    with Manifest(tmp_path), pytest.raises(OutputError, match="at work"), Manifest(tmp_path, (1, 2), patience=0.2):
+    with Manifest(tmp_path), pytest.raises(OutputError, match="is running"), Manifest(tmp_path, (1, 2), patience=0.2):
         pass
     with Manifest(tmp_path, (1, 2)), Manifest(tmp_path, (2, 2), patience=0.2):
         pass

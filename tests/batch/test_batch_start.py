@@ -8,8 +8,7 @@ import sys
 import pytest
 
 import gpucoron.batch
-from gpucoron.batch import pool as batch_pool
-from gpucoron.batch import processes as batch_workers
+from gpucoron.batch import pool, processes
 from gpucoron.errors import InputError, ReferenceFileError
 from tests.cases.batches import Raw, records
 
@@ -25,14 +24,14 @@ def raw(tmp_path_factory):
 def early(monkeypatch):
     """The workers that were started early."""
     workers = []
-    original = batch_workers.start_workers
+    original = processes.start_workers
 
     def start(options, descriptors):
         made = original(options, descriptors)
         workers.extend(made)
         return made
 
-    monkeypatch.setattr(batch_workers, "start_workers", start)
+    monkeypatch.setattr(processes, "start_workers", start)
     return workers
 
 
@@ -84,7 +83,7 @@ def test_those_with_other_threads_are_not_taken(raw, early, tmp_path, monkeypatc
     """One worker with all cores was expected; the plan needs two that share them."""
     monkeypatch.setattr("gpucoron.backends.tiles.available_cores", lambda: 2)
     monkeypatch.setattr("gpucoron.backends.process_memory.free_memory", lambda: 4e9)
-    monkeypatch.setattr(batch_pool, "guess_memory", lambda files: 3e9)
+    monkeypatch.setattr(pool, "guess_memory", lambda files: 3e9)
     assert [result.status for result in reduce(raw, tmp_path)] == ["done"] * 3
     assert [worker.n_threads for worker in early] == [2]
     assert early[0].process.returncode is not None

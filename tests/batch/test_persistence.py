@@ -304,7 +304,7 @@ def test_a_later_batch_of_other_exposures_continues_the_chain(haunted, clean, he
     # only the middle one: the file still holds the persistence after the last one
     assert reduce_all(haunted, output, file, [nights[1]]) == {}
     assert list(reduce_all(haunted, output, file, [nights[1]], redo="all")) == [haunted.names[1]]
-    assert warned(caplog).startswith(f"persistence: {haunted.names[2]} began after")
+    assert warned(caplog).startswith(f"persistence: {haunted.names[2]} started after")
     assert products(output) == {key: bits for key, bits in products(clean / "out").items() if "nrcalong" in key[0]}
     assert remembered(file) == {"NRCALONG": expected}
     assert reduce_all(haunted, output, file, nights) == {}
@@ -407,7 +407,7 @@ def test_files_without_a_window_are_refused_before_the_work(name, seconds, haunt
 def test_a_file_that_is_no_asdf_is_the_error_of_each_exposure(haunted, here, tmp_path):
     file = tmp_path / "memory.asdf"
     file.write_text("nothing of the kind")
-    with pytest.raises(ParameterError, match="persistence_array_file: .*it is no ASDF file"):
+    with pytest.raises(ParameterError, match="persistence_array_file: .*it is not in ASDF format"):
         reduce_all(haunted, tmp_path / "out", file)
     assert not (tmp_path / "out").exists()
     file.write_text("#ASDF 1.0.0, and nothing of the kind")

@@ -21,6 +21,11 @@ PEERS = (
 )
 
 
+def backend_params(names):
+    """Make the parameters of a fixture that makes backends; each is marked with its backend."""
+    return [pytest.param(name, marks=pytest.mark.runs_on(name)) for name in names]
+
+
 def usable_backend(name, config, **options):
     """Make a backend; skip the test if it cannot run, but fail if it must: g++ in CI, a GPU with --require-gpu."""
     from gpucoron.backends import backend_status, get_backend

@@ -6,16 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from astropy.io import fits
 
-import gpucoron
 from gpucoron.simulate import simulate
 from gpucoron.simulate.references import write_references
+from tests.cases.paths import ROOT
+from tests.cases.waiting import HANG, wait_for
 
-HOME = str(Path(gpucoron.__file__).parent.parent)
+HOME = str(ROOT)
 
 
 class Raw:
@@ -40,16 +40,17 @@ class Raw:
             self.files.append(target)
         self.names = sorted(path.name.removesuffix("_uncal.fits") for path in self.files)
 
-    def environment(self):
-        """Environment variables for a process that uses the cache and this copy of the package."""
-        return {**os.environ, **self.cache.environment, "PYTHONPATH": HOME, "OMP_NUM_THREADS": "1"}
+    def environment(self, *folders):
+        """Environment variables for a process that uses the cache, these folders of modules, and this package."""
+        path = os.pathsep.join([*map(str, folders), HOME])
+        return {**os.environ, **self.cache.environment, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
-    def start(self, output, *arguments, paths=None):
-        """Start ``gpucoron batch`` in a new process."""
+    def start(self, output, *arguments, paths=None, folders=()):
+        """Start ``gpucoron batch`` in a new process, which imports from ``folders`` first."""
         command = [sys.executable, "-m", "gpucoron.cli", "batch", *map(str, paths or [self.path])]
         return subprocess.Popen(
             [*command, "-o", str(output), "--backend", "cpu", *arguments],
-            env=self.environment(),
+            env=self.environment(*folders),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -58,7 +59,7 @@ class Raw:
     def run(self, output, *arguments, paths=None, expect=0):
         """Run ``gpucoron batch`` until it ends; return its output."""
         process = self.start(output, *arguments, paths=paths)
-        out, err = process.communicate(timeout=600)
+        out, err = process.communicate(timeout=HANG)
         assert process.returncode == expect, out + err
         return out + err
 
@@ -103,26 +104,19 @@ def leftovers(output):
     return [path.name for path in Path(output).iterdir() if path.name.startswith(".")]
 
 
-def wait_for(condition, seconds=60):
-    """Wait until a condition is true, and return its value."""
-    end = time.monotonic() + seconds
-    while not (answer := condition()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.005)
-    return answer
+def wait_for_lines(output, process, count):
+    """Wait until a running batch has recorded the end of ``count`` exposures."""
 
-
-def wait_for_lines(output, count, process):
-    """Wait until a batch has recorded a number of exposures."""
-    path = Path(output) / "manifest.jsonl"
-
-    def there():
+    def are_there():
         assert process.poll() is None, process.communicate()
-        ended = (
-            [line for line in path.read_text().splitlines() if '"status": "started"' not in line]
-            if path.exists()
-            else []
-        )
-        return len(ended) >= count
+        return count_lines(output, "ended") >= count
 
-    wait_for(there)
+    wait_for(are_there)
+
+
+def count_lines(output, kind):
+    """Count lines of the manifest: exposures that were "placing" their products, or that have "ended"."""
+    path = Path(output) / "manifest.jsonl"
+    text = path.read_text() if path.exists() else ""
+    placing = text.count('"status": "started"')
+    return placing if kind == "placing" else text.count("\n") - placing

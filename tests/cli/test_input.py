@@ -157,7 +157,7 @@ def test_references_that_cannot_be(case, tmp_path, capsys):
     reference.write_text("nothing")
     with case.cache.activate():
         assert main(["run", str(case.path), "-o", str(output), "--set", f"jump.override_gain={reference}"]) == 2
-    assert "it is not a FITS or ASDF file" in capsys.readouterr().err
+    assert "it is not in FITS or ASDF format" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("reftype", ["gain", "readnoise"])

@@ -45,12 +45,29 @@ def test_there_are_examples():
     assert len(EXAMPLES) >= 8
 
 
+@pytest.fixture(scope="module")
+def case(exposures):
+    return exposures("NIRCAM", "SUB320A335R", "RAPID", 5, 2, shape=(32, 40))
+
+
+@pytest.fixture(scope="module")
+def stage1(case, tmp_path_factory):
+    """The products of the exposure, with which some pages continue."""
+    from gpucoron.engine import reduce_file
+
+    folder = tmp_path_factory.mktemp("stage1")
+    shutil.copy(case.path, folder / "x_uncal.fits")
+    with case.cache.activate():
+        reduce_file(folder / "x_uncal.fits", folder / "stage1", profile="jwst")
+    return folder / "stage1"
+
+
 @pytest.fixture
-def folder(exposures, tmp_path, monkeypatch):
+def folder(case, stage1, tmp_path, monkeypatch):
     """A folder with the files that the examples name: one exposure under their names, and its products."""
-    case = exposures("NIRCAM", "SUB320A335R", "RAPID", 5, 2, shape=(32, 40))
     monkeypatch.chdir(tmp_path)
     Path("raw").mkdir()
+    shutil.copytree(stage1, "stage1")
     for name in ("x_uncal.fits", "y_uncal.fits", ARCHIVE_NAME, f"raw/{ARCHIVE_NAME}"):
         shutil.copy(case.path, name)
     with case.cache.activate():
@@ -59,9 +76,6 @@ def folder(exposures, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("language", "text"), EXAMPLES)
 def test_example_runs(language, text, folder):
-    from gpucoron.engine import reduce_file
-
-    reduce_file("x_uncal.fits", "stage1", profile="jwst")  # some pages continue from here
     if language == "python":
         exec(compile(text, "example", "exec"), {"__name__": "example"})
     else:

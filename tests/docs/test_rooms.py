@@ -239,6 +239,35 @@ def test_reader_finds_imports_from_tests(line, is_found):
     assert bool(list_test_imports(f"import os\n{line}\n")) == is_found
 
 
+CLOCKS = ("sleep", "time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time")
+#: where tests may look at a clock: to end a test that hangs
+CLOCK_FILES = ("tests/cases/waiting.py",)
+
+
+def list_clock_calls(text):
+    """List the lines of a file that call a clock of `time`, or sleep."""
+    calls = [node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    return [
+        call.lineno
+        for call in calls
+        if isinstance(call, ast.Attribute) and getattr(call.value, "id", "") == "time" and call.attr in CLOCKS
+    ]
+
+
+def test_no_test_judges_by_time():
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        if not str(path.relative_to(ROOT)).startswith(("tests/tools/", *CLOCK_FILES))
+        for line in list_clock_calls(path.read_text(encoding="utf-8"))
+    ]
+    assert not found, as_message(found, "wait for an event: tests.cases.waiting.wait_for")
+
+
+def test_reader_finds_clocks():
+    assert list_clock_calls("import time\nstart = time.monotonic()\nf(time.sleep)\ntime.sleep(3)\n") == [2, 4]
+
+
 @pytest.fixture
 def small_house(rooms, tmp_path):
     """A function that writes a package, path -> text, and reads it."""

@@ -5,8 +5,6 @@
 
 import logging
 import resource
-import signal
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from gpucoron.batch.plan import make_plan
 from gpucoron.cli import main
 from gpucoron.files import on_one_line
 from gpucoron.io.products import product_path
+from tests.cases.waiting import no_hang
 from tests.fuzz.mutations import mutate
 
 #: number of cases in CI
@@ -25,7 +24,6 @@ AT_ONCE = 10
 SLOPES = ("SCI", "ERR", "DQ", "VAR_POISSON", "VAR_RNOISE")
 #: bytes that a case may need in addition to the process
 MOST_MEMORY = 300e6
-MOST_SECONDS = 600
 
 
 def pytest_generate_tests(metafunc):
@@ -68,21 +66,6 @@ def are_same(one, other):
     return one.keys() == other.keys() and all(one[key].tobytes() == other[key].tobytes() for key in one)
 
 
-@contextmanager
-def ends_in_time(seconds):
-    def stop(signum, frame):
-        msg = f"it took more than {seconds} s"
-        raise TimeoutError(msg)
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def compare_with_jwst(path, found, folder, label, warned):
     """Compare products with those of jwst's pipeline for the same file; return the differences.
 
@@ -121,7 +104,7 @@ def test_damaged_files(first, clean, tmp_path, request, capsys, caplog):
     cases = [mutate(number, clean[0], folder) for number in range(first, first + AT_ONCE)]
     paths = [mutation.path for _source, mutation in cases]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with cache.activate(), caplog.at_level(logging.WARNING), ends_in_time(MOST_SECONDS):
+    with cache.activate(), caplog.at_level(logging.WARNING), no_hang():
         code = main(["run", *map(str, paths), str(good), "-o", str(output), "--backend", "numpy", "-q"])
         printed = capsys.readouterr().err
         planned = {one.input.path: one.error for one in make_plan([*paths, good], tmp_path / "batch").exposures}

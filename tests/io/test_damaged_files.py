@@ -4,7 +4,6 @@ import gzip
 import logging
 import os
 import re
-import time
 
 import numpy as np
 import pytest
@@ -24,10 +23,11 @@ from gpucoron.errors import (
     ReferenceFileError,
     TooLittleMemoryError,
 )
-from gpucoron.io.boundary import told_of
+from gpucoron.io.boundary import converted_errors
 from gpucoron.io.exposure import Exposure
 from gpucoron.io.fits_layout import CheckSum, read_layout
 from gpucoron.io.names import split_name
+from tests.cases.waiting import no_hang
 
 CARD = 80
 
@@ -321,15 +321,13 @@ def test_only_regular_files_are_opened(nircam, tmp_path, capsys):
     (tmp_path / "c_uncal.fits").mkdir()
     with_card(nircam.path, tmp_path, "DATE-OBS", "'2022\x1b'").rename(tmp_path / "d_uncal.fits")
     (tmp_path / "e_uncal.fits").symlink_to(nircam.path)
-    begun = time.monotonic()
     for name in "abc":
-        with pytest.raises(InputError, match=f"{name}_uncal.fits: (not a regular file|a folder)"):
+        with no_hang(), pytest.raises(InputError, match=f"{name}_uncal.fits: (not a regular file|a folder)"):
             Exposure.read(tmp_path / f"{name}_uncal.fits")
-    with nircam.cache.activate():
+    with no_hang(), nircam.cache.activate():
         planned = {one.input.name: one.error for one in make_plan(tmp_path, tmp_path / "out").exposures}
         names = [str(tmp_path / f"{name}_uncal.fits") for name in "abcde"]
         assert main(["run", *names, "-o", str(tmp_path / "out"), "--backend", "cpu", "-q"]) == 2
-    assert time.monotonic() - begun < 60
     assert [name for name, error in planned.items() if error is None] == ["e"]
     assert "is not printable ASCII" in str(planned["d"])
     stderr = capsys.readouterr().err
@@ -410,7 +408,7 @@ def test_every_error_has_a_kind(error, reading, kind, words, caplog):
     with (
         caplog.at_level(logging.DEBUG, "gpucoron"),
         pytest.raises(GpucoronError, match=words) as caught,
-        told_of("x", "jump", reading=reading),
+        converted_errors("x", "jump", reading=reading),
     ):
         raise error
     assert type(caught.value) is kind
@@ -420,7 +418,7 @@ def test_every_error_has_a_kind(error, reading, kind, words, caplog):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
 def test_exceptions_that_end_the_program_are_not_caught(error):
-    with pytest.raises(error), told_of("x"):
+    with pytest.raises(error), converted_errors("x"):
         raise error
 
 

@@ -10,7 +10,7 @@ from astropy.io import fits
 
 from gpucoron import dq
 from gpucoron.cli import main
-from gpucoron.simulate import crds as simulated_crds
+from gpucoron.simulate.crds import MATCH_KEYS, CrdsCache, next_name, write_mappings
 from tests.cases.pipelines import SLOPE_ARRAYS, assert_same_flags, assert_same_values, run_jwst, run_ours
 
 ON_ORBIT = Path(jwst.__file__).parent / "lib/tests/data/add_wcs_default_acq1.fits"
@@ -43,7 +43,7 @@ def exposure(tmp_path_factory):
         about.subarray.xstart, about.subarray.ystart = header["SUBSTRT1"], header["SUBSTRT2"]
         about.subarray.ysize, about.subarray.xsize = SHAPE
         about.subarray.fastaxis, about.subarray.slowaxis = header["FASTAXIS"], header["SLOWAXIS"]
-        name = simulated_crds.next_name(crds, manifest, "FGS", reftype, "fits")
+        name = next_name(crds, manifest, "FGS", reftype, "fits")
         model.save(name)
         manifest["references"]["FGS"][reftype] = [{"match": [], "file": name.name}]
 
@@ -67,11 +67,10 @@ def exposure(tmp_path_factory):
     dark.meta.exposure.nframes, dark.meta.exposure.groupgap, dark.meta.exposure.ngroups = 1, 0, 4
     write("dark", dark)
 
-    known_instruments = simulated_crds.MATCH_KEYS
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(simulated_crds, "MATCH_KEYS", {**known_instruments, "FGS": {}})
-        context = simulated_crds.write_mappings(crds, manifest)
-    return path, simulated_crds.CrdsCache(crds.resolve(), context)
+        patch.setattr("gpucoron.simulate.crds.MATCH_KEYS", {**MATCH_KEYS, "FGS": {}})
+        context = write_mappings(crds, manifest)
+    return path, CrdsCache(crds.resolve(), context)
 
 
 @pytest.mark.parity

@@ -1,6 +1,6 @@
 """The same file and references, reduced with jwst and with gpucoron: step by step and end to end.
 
-The cases are in ``tests/cases/parity.py``. Quick ones run always, all of them with ``--full-parity``.
+The cases are in ``tests/cases/parity.py``. Quick cases always run; ``--full-parity`` runs all of them.
 ``--parity-page PATH`` writes the page of results.
 """
 

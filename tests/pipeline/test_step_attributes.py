@@ -203,9 +203,9 @@ class TestStrangers:
     @pytest.mark.parametrize(
         ("values", "words"),
         [
-            ({"save_results": True, "suffix": "rate"}, "suffix: 'rate' cannot be"),
-            ({"output_file": "mine", "suffix": "a/b"}, "suffix: 'a/b' cannot be"),
-            ({"save_results": True, "output_ext": ".txt"}, "output_ext: '.txt' cannot be written"),
+            ({"save_results": True, "suffix": "rate"}, "suffix: 'rate' is not allowed"),
+            ({"output_file": "mine", "suffix": "a/b"}, "suffix: 'a/b' is not allowed"),
+            ({"save_results": True, "output_ext": ".txt"}, "output_ext: '.txt' is not supported"),
         ],
     )
     def test_a_file_that_cannot_be(self, exposures, tmp_path, values, words):
@@ -256,7 +256,7 @@ class TestWrongKinds:
             ({"steps": {"jmp": {}}}, "no step 'jmp'; did you mean 'jump'"),
             ({"steps": {"jump": 5}}, "jump: expected a dictionary of parameters, got 5"),
             ({"save_rsults": True}, "no parameter of calwebb_coron1 'save_rsults'; did you mean 'save_results'"),
-            ({"config_file": "/nope.asdf"}, "/nope.asdf: there is no such parameter file"),
+            ({"config_file": "/nope.asdf"}, "/nope.asdf: no such parameter file"),
         ],
     )
     @pytest.mark.parametrize("way", ["call", "made"])

@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cases.batches import HOME
+from tests.cases.waiting import HANG
 
 stateful = pytest.importorskip("hypothesis.stateful", reason="hypothesis is not installed on this machine")
 from hypothesis import settings  # noqa: E402
@@ -286,28 +286,34 @@ def test_three_contenders_take_turns(tmp_path):
 
 
 HOLDER = """
-import sys, time
+import sys
 from gpucoron.records.manifest import Manifest
 
 with Manifest(sys.argv[1]) as manifest:
     manifest.append({"exposure": "held", "status": "done"})
     print("in", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
-def test_a_killed_holder_holds_no_longer(tmp_path):
+def test_a_killed_holder_holds_no_longer(tmp_path, monkeypatch):
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": HOME}) as holder:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, env={**os.environ, "PYTHONPATH": HOME}) as holder:
+
+        def kill_and_sleep(seconds, sleep=time.sleep):
+            holder.kill()
+            sleep(seconds)
+
         try:
             assert holder.stdout.readline() == b"in\n"
             with pytest.raises(OutputError, match="another batch is running"), Manifest(tmp_path, patience=0):
                 pass
-            threading.Timer(0.2, holder.send_signal, [signal.SIGKILL]).start()
-            start = time.monotonic()
-            with Manifest(tmp_path, patience=30) as manifest:
+            # The next batch waits before it tries again: then the holder is killed.
+            monkeypatch.setattr("gpucoron.records.manifest.time.sleep", kill_and_sleep)
+            with Manifest(tmp_path, patience=HANG) as manifest:
                 manifest.append({"exposure": "next", "status": "done"})
-            assert time.monotonic() - start < 20
+            assert holder.poll() is not None
         finally:
             holder.kill()
     assert set(read_manifests(tmp_path)[0]) == {"held", "next"}

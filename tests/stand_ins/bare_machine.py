@@ -59,9 +59,8 @@ def make_environment(folder):
     allowed = list_allowed()
     hidden = {name for name, owners in packages_distributions().items() if not {o.lower() for o in owners} & allowed}
     folder.mkdir(exist_ok=True)
-    # some distributions install a package "tests" of their own
-    hidden -= {"gpucoron", "tests"}
-    (folder / "sitecustomize.py").write_text(SITE.format(allowed=allowed, hidden=hidden))
+    # pyKLIP installs a package 'tests' too; the project's own comes first.
+    (folder / "sitecustomize.py").write_text(SITE.format(allowed=allowed, hidden=hidden - {"gpucoron", "tests"}))
     unset = {"PYTHONPATH", "CI", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER"}
     return {name: value for name, value in os.environ.items() if name not in unset} | {"PYTHONPATH": str(folder)}
 

@@ -3,10 +3,11 @@
 import ast
 import json
 import os
-import time
 from pathlib import Path
+from uuid import uuid4
 
 import gpucoron
+from tests.cases.waiting import wait_for
 
 PACKAGE = Path(gpucoron.__file__).parent
 #: modules that receive device arrays
@@ -21,8 +22,6 @@ SOURCES = (
     PACKAGE / "batch" / "job.py",
     PACKAGE / "records" / "previews.py",
 )
-#: longest wait for tests in other processes
-PATIENCE = 300
 
 
 def names_in_source(paths=SOURCES):
@@ -48,7 +47,7 @@ def _folder(tmp_path_factory):
 
 def note_asked(tmp_path_factory, node, asked):
     """Record the names that a test has used."""
-    path = _folder(tmp_path_factory) / f"{os.getpid()}-{time.monotonic_ns()}.json"
+    path = _folder(tmp_path_factory) / f"{uuid4().hex}.json"
     scratch = path.with_suffix(".part")
     ours = sorted(place for place in asked if place[0].startswith(str(PACKAGE)))
     scratch.write_text(json.dumps([node.nodeid, ours]))
@@ -56,12 +55,10 @@ def note_asked(tmp_path_factory, node, asked):
 
 
 def collect_asked(tmp_path_factory, nodes):
-    """Collect the names that tests have used, when all are done; None if some did not run."""
+    """Wait until tests are done; return the names that they have used."""
     expected = {node.nodeid for node in nodes}
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        noted = [json.loads(path.read_text()) for path in _folder(tmp_path_factory).glob("*.json")]
-        if expected <= {nodeid for nodeid, _ in noted}:
-            return {tuple(place) for _, places in noted for place in places}
-        time.sleep(0.5)
-    return None
+    folder = _folder(tmp_path_factory)
+    wait_for(lambda: len(list(folder.glob("*.json"))) >= len(expected))
+    noted = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    assert expected <= {nodeid for nodeid, _ in noted}
+    return {tuple(place) for _, places in noted for place in places}

@@ -15,6 +15,7 @@ from gpucoron.parameters import resolve
 from gpucoron.simulate import Effects
 from gpucoron.steps import STEPS, apply_rateints_outliers, dark_current, experimental_jumpramp, ramp_fit
 from gpucoron.steps.dark_line import FEWEST_GROUPS, fit_line, groups_of_line
+from tests.cases.backends import usable_backend
 
 SHAPE = (64, 64)
 NOISE = 2.0  # DN in a group of the dark
@@ -170,11 +171,8 @@ def test_ramps_that_end_within_the_dark_are_as_before(flags, backend):
 
 
 @pytest.mark.parametrize("name", ["numpy", "native"])
-def test_chunks_of_rows_give_the_same(name):
-    try:
-        whole, chunks = get_backend(name), get_backend(name, max_memory=200_000)
-    except gpucoron.errors.BackendUnavailableError as error:
-        pytest.skip(str(error))
+def test_chunks_of_rows_give_the_same(name, request):
+    whole, chunks = (usable_backend(name, request.config, **options) for options in ({}, {"max_memory": 200_000}))
     for one, other in zip(*(reduce_with("ten of forty", which, "line") for which in (whole, chunks)), strict=True):
         for field in vars(one):
             np.testing.assert_array_equal(getattr(one, field), getattr(other, field))

@@ -1,4 +1,4 @@
-"""The heavy operations, a room each: what they do in NumPy, by which kernels, and how their work may be cut."""
+"""The heavy operations, one package for each subject: definition in NumPy, kernels, and how the work may be divided."""
 
 from gpucoron.backends.operations.emicorr import match_emicorr, measure_scatter, subtract_emicorr, sum_by_phase
 from gpucoron.backends.operations.ipc import deconvolve_frames, deconvolve_ipc
@@ -17,7 +17,7 @@ from gpucoron.backends.operations.saturation import flag_saturation
 from gpucoron.backends.operations.subtract_1overf import background_mask, fit_1overf
 from gpucoron.backends.operations.subtract_ktc import fit_ktc, fit_mean_slope
 
-#: all of them
+#: all operations
 OPERATIONS = (
     background_mask,
     clear_groups_full_of_jumps,

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from gpucoron.backends import backend_status, get_backend
-from gpucoron.backends.devices import build
-from gpucoron.backends.devices import native_device as native_backend
+from gpucoron.backends.devices import build, native_device
 from gpucoron.backends.operations import jump, ramp_fit
 from gpucoron.errors import ParameterError
 from gpucoron.steps.ipc import ReferenceEdges
@@ -32,7 +31,7 @@ def native(request):
 def nothing_loaded(monkeypatch, tmp_path):
     """A process that has not compiled anything, with an empty cache."""
     monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path))
-    monkeypatch.setattr(native_backend, "_refused", set())
+    monkeypatch.setattr(native_device, "_refused", set())
     build.library.cache_clear()
     build._target.cache_clear()
     yield
@@ -63,13 +62,13 @@ def test_long_ramps_have_numpys_bits(native, n_groups):
 @pytest.fixture
 def launched(monkeypatch):
     """Names of the native kernels that were launched."""
-    names, launch = [], native_backend.NativeKernels.launch
+    names, launch = [], native_device.NativeKernels.launch
 
     def note(self, name, *arguments):
         names.append(name)
         launch(self, name, *arguments)
 
-    monkeypatch.setattr(native_backend.NativeKernels, "launch", note)
+    monkeypatch.setattr(native_device.NativeKernels, "launch", note)
     return names
 
 
@@ -112,7 +111,7 @@ def test_a_failing_compiler_is_logged_and_numpy_is_used(nothing_loaded, monkeypa
         found = answers(usable_native, ALL_NATIVE)
     for one, other in zip(found, answers(get_backend("numpy", n_threads=1), ALL_NATIVE), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert sum("NumPy takes the place" in message for message in caplog.messages) == 3
+    assert sum("NumPy replaces the native kernels" in message for message in caplog.messages) == 3
 
 
 @pytest.mark.parametrize("reason", ["switch", "compiler"])

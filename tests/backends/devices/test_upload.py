@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gpucoron.backends import get_backend
-from gpucoron.backends.devices import cuda_device as cuda_backend
+from gpucoron.backends.devices import cuda_device
 from gpucoron.backends.devices.cuda_device import LARGE, CudaDevice
 
 SHAPE = (3, 4, 5, 37)
@@ -318,7 +318,7 @@ def test_nothing_large_passes_cupys_own_staging(case, exposures, late_cupy, tmp_
     ramp = exposures("NIRCAM", "SUB320A335R", "SHALLOW4", 4, 2, shape=(24, 32), mark=flag_nothing)
     assert ramp.path.name.endswith("_ramp.fits")
 
-    monkeypatch.setattr(cuda_backend, "LARGE", 1000)
+    monkeypatch.setattr(cuda_device, "LARGE", 1000)
     monkeypatch.setattr(CudaDevice, "words_at_once", 700)
     backend = get_backend("cuda", cupy=late_cupy)
     for path in (case.path, ramp.path, *other_files(case, tmp_path)):

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpucoron.backends import BACKENDS, backend_status, get_backend
+from gpucoron.backends import BACKENDS, get_backend
 from gpucoron.backends.backend import Backend
-from gpucoron.backends.devices import build
 from gpucoron.backends.devices.launch import geometry
 from gpucoron.backends.devices.numpy_device import NumpyDevice
 from gpucoron.backends.kernel_files import MOST_COLUMNS, POLYNOMIAL_LENGTHS, kernel_folder
@@ -23,7 +22,7 @@ from gpucoron.backends.operations.ramp_fit.median_network import MOST_PLANES
 from gpucoron.backends.operations.ramp_fit.segments import Scratch, weight_table, weight_tables
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps.ipc import ReferenceEdges
-from tests.cases.backends import usable_backend
+from tests.cases.backends import backend_params, usable_backend
 from tests.cases.jump import OPTIONS as JUMP_OPTIONS
 from tests.cases.jump import SHAPES as JUMP_SHAPES
 from tests.cases.jump import detect_with_stcal
@@ -37,7 +36,11 @@ from tests.cases.saturation import saturating_ramps, saturation_reference
 DEFINITION = get_backend("numpy", n_threads=1)
 
 
-@pytest.fixture(scope="module", params=[name for name in BACKENDS if name != "numpy"])
+#: every backend that runs the kernels
+KERNEL_BACKENDS = [name for name in BACKENDS if name != "numpy"]
+
+
+@pytest.fixture(scope="module", params=backend_params(KERNEL_BACKENDS))
 def backend(request):
     """All backends that run kernels; native also where it would choose NumPy as faster."""
     made = usable_backend(request.param, request.config)
@@ -205,11 +208,9 @@ def test_jumps(backend, shape, options):
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 5, 7), (1, 34, 5, 7), (3, 6, 5, 7), (2, 70, 4, 5)], ids=str)
-def test_jumps_with_threads_that_share_a_pixel(shape):
+def test_jumps_with_threads_that_share_a_pixel(shape, request):
     """The same bits for any number of threads per pixel in a warp (on the host they are real threads)."""
-    if not backend_status()["host"][0]:
-        pytest.skip(backend_status()["host"][1])
-    backend = get_backend("host", lanes=4)
+    backend = usable_backend("host", request.config, lanes=4)
     ramps = simulate_jumps(np.random.default_rng(shape), shape)
     for name in ("default", "one pass", "iteration", "after jumps", "neighbours"):
         assert_same_jumps(backend, ramps, **JUMP_OPTIONS[name])
@@ -441,53 +442,20 @@ def test_ramp_fit_is_stcals(backend, ngroups):
             np.testing.assert_allclose(backend.to_host(getattr(ours, name)), theirs[key], rtol=2e-6, atol=0)
 
 
-# ------------------------------------------------------------------------------------------------------- the host build
+# -------------------------------------------------------------------------------------------------- read-only arrays
 
 
-def test_any_number_of_workers_gives_the_same_bits():
-    if not backend_status()["host"][0]:
-        pytest.skip(backend_status()["host"][1])
-    arrays = simulate_ramps(8, 3, 12, 9, 23)
-    ramps = simulate_jumps(np.random.default_rng(8), (3, 12, 9, 23))
-    answers = []
-    for n_threads in (1, 3):
-        backend = get_backend("host", n_threads=n_threads)
-        (flags,), count = run_on(backend, "detect_jumps", [1], *ramps)
-        _, (rate, rateints) = run_on(backend, "fit_ramps", [], **arrays, **TIMES)
-        answers.append([flags, np.array(count), *vars(rate).values(), *vars(rateints).values()])
-    for one, three in zip(*answers, strict=True):
-        np.testing.assert_array_equal(one, three)
-
-
+# CuPy's arrays cannot be read-only.
+@pytest.mark.parametrize(
+    "backend", backend_params(name for name in KERNEL_BACKENDS if name != "cuda"), indirect=True, scope="module"
+)
 def test_read_only_references_may_be_read_but_not_changed(backend):
-    if backend.name == "cuda":
-        pytest.skip("CuPy's arrays know no such flag")
     data, groupdq, coeffs, _ = linearity_case(np.random.default_rng(1), 5)
     coeffs.flags.writeable = False
     backend.linearity(data, groupdq, coeffs)
     data.flags.writeable = False
     with pytest.raises(ValueError, match="read-only"):
         backend.linearity(data, groupdq, coeffs)
-
-
-def test_without_a_compiler_there_is_a_reason(monkeypatch):
-    monkeypatch.setattr(build.shutil, "which", lambda name: None)
-    usable, reason = build.host_available()
-    assert not usable
-    assert "g++" in reason
-    with pytest.raises(RuntimeError, match=r"g\+\+"):
-        build.compile_for_host("raw_counts.cu")
-
-
-def test_the_table_must_fit_the_kernels(monkeypatch, tmp_path):
-    """A wrong type in the table is an error of the compiler, not wrong numbers."""
-    if not backend_status()["host"][0]:
-        pytest.skip(backend_status()["host"][1])
-    monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path))
-    right = build.host_source("raw_counts.cu")
-    monkeypatch.setattr(build, "host_source", lambda source: right.replace("int64", "int"))
-    with pytest.raises(RuntimeError, match="convert_counts"):
-        build.compile_for_host("raw_counts.cu")
 
 
 # ---------------------------------------------------------------------------------------------------------- whole ramps

@@ -6,7 +6,6 @@ import subprocess
 import numpy as np
 import pytest
 
-from gpucoron.backends import backend_status
 from gpucoron.backends.devices.build import HOST_OPTIONS
 from gpucoron.backends.kernel_files import kernel_folder
 from gpucoron.backends.operations.likelihood import roots
@@ -24,11 +23,8 @@ def numbers():
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
+def compiled(host, tmp_path_factory):
     """Compute roots with kernels/include/root.cuh."""
-    usable, compiler = backend_status()["host"]
-    if not usable:
-        pytest.skip(compiler)
     folder = tmp_path_factory.mktemp("root")
     (folder / "root.cpp").write_text(
         '#include "host/cuda_shim.hpp"\n#include "root.cuh"\n'

@@ -1,10 +1,10 @@
-"""Periodic interference (MIRI).
+"""Correction of MIRI's periodic electromagnetic interference (EMI).
 
-MIRI's four outputs are read at once: four pixels side by side, a *quad*, share the time at which they are read. A
-*wave* is one period of a function, in cubic pieces: ``(4, n_bins + 1)`` float64. With ``u = n_bins x + 1/2``, ``m`` its
-whole and ``f`` its fractional part, its value at the phase ``x`` in [0, 1) is
+MIRI reads its four outputs at the same time: four neighbouring pixels, a *quad*, share their read time. A *wave* is one
+period of the interference, in cubic pieces: ``(4, n_bins + 1)`` float64. With ``u = n_bins x + 1/2`` and its integer
+and fractional parts ``m`` and ``f``, its value at the phase ``x`` in [0, 1) is
 ``w[0, m] + f (w[1, m] + f (w[2, m] + f w[3, m]))``.
-Group phases ``d_j`` and the like are fractions of a period; they may be larger than 1.
+All phases are in units of a period, and may exceed 1.
 """
 
 from gpucoron.backends.operation import Operation
@@ -12,7 +12,7 @@ from gpucoron.backends.operations.emicorr import definition, kernels
 
 
 def _native(settings, data, *tables):
-    """List the native library for ramps in one piece."""
+    """List the native library, for contiguous ramps."""
     return [("emicorr.cu", False)] if data.flags.c_contiguous else []
 
 

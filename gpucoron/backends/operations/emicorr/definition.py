@@ -1,7 +1,7 @@
-"""Periodic interference in NumPy: sums over the wave's phase, the fit of a known wave to them, its subtraction.
+"""EMI correction in NumPy: sums by phase of the wave, the fit of the known wave to them, and its subtraction.
 
-`gpucoron.backends.operations.emicorr` says what a wave is. Sums are made in an order of their own, so that neither
-tiles nor threads show in a bit.
+`gpucoron.backends.operations.emicorr` defines the wave. The order of all sums is fixed, so results do not depend on
+tiles or threads.
 """
 
 import numpy as np
@@ -9,16 +9,16 @@ import numpy as np
 from gpucoron.backends.blas import one_blas_thread
 from gpucoron.backends.tiles import TILE_BYTES, for_each_tile
 
-#: bins of which the products are summed together, and groups of which the wave is worked out together
+#: bins whose products are summed together, and groups for which the wave is evaluated together
 _BINS_AT_ONCE, _GROUPS_AT_ONCE = 8, 128
 #: products of one matrix multiplication: so few that BLAS uses one thread even where nothing limits it
 _PRODUCTS_AT_ONCE = 2**18
-#: quadruples of pixels, of one frame and in all, for which the wave is worked out together
+#: quads, of one frame and in total, for which the wave is evaluated together
 _QUADS_OF_FRAME, _QUADS_AT_ONCE = 2**14, 2**16
 
 
 def measure_scatter(device, data):
-    """Measure the standard deviation of each ramp's groups, in float32, one group after the other (as numpy.std).
+    """Return the standard deviation over the groups of each ramp, in float32, summed group by group (as numpy.std).
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def measure_scatter(device, data):
         residual = np.empty((ngroups, rows.stop - rows.start, nx), np.float32)
         for integration in range(nints):
             tile, out = data[integration, :, rows], scatter[integration, rows]
-            # The groups one after the other: as numpy.std, which jwst asks, sums along this axis.
+            # Group by group, the order of numpy.std in jwst.
             np.add.reduce(tile, axis=0, out=out)
             np.divide(out, np.float32(ngroups), out=out)
             np.subtract(tile, out, out=residual)
@@ -51,9 +51,9 @@ def measure_scatter(device, data):
 
 
 def sum_by_phase(device, data, good, bins, n_bins):
-    """Sum the good pixels of each frame by the phase at which they are read.
+    """Sum the good pixels of each frame in bins of the phase at which they are read.
 
-    Within a quad ``(p0 + p1) + (p2 + p3)``, then quad after quad, all in float64.
+    In float64: ``(p0 + p1) + (p2 + p3)`` within a quad, then quad by quad.
 
     Parameters
     ----------
@@ -61,20 +61,20 @@ def sum_by_phase(device, data, good, bins, n_bins):
     data : (nints, ngroups, ny, nx) float32, DN
         Finite.
     good : (nints, ny, nx) bool
-        The pixels that count.
+        True for pixels to include.
     bins : (ny, nx / 4) int32
-        The bin of each quad's phase in the first group; below zero where it never counts. On the host.
+        Bin of each quad's phase in the first group, negative for quads to exclude. On the host.
     n_bins : int
 
     Returns
     -------
     sums : (nints, ngroups, n_bins) float64, DN
     counts : (nints, n_bins) float64
-        Pixels in the sums.
+        Number of pixels in each sum.
     """
     nints, ngroups, ny, nx = data.shape
     n_quads = bins.size
-    # Pixels that never count get a bin of their own, which is dropped.
+    # Excluded quads go into an extra bin, which is dropped.
     where = np.where(bins < 0, n_bins, bins).ravel().astype(np.intp)
     sums, counts = np.empty((nints, ngroups, n_bins)), np.empty((nints, n_bins))
     weights = good.reshape(nints, ny * nx).astype(np.float32)
@@ -97,23 +97,23 @@ def sum_by_phase(device, data, good, bins, n_bins):
 
 
 def match_emicorr(device, sums, counts, wave, group_phases, n_trials):
-    """Work out how chi-square depends on a wave's amplitude, at each of its trial phases ``k / n_trials``.
+    """Compute how chi-square depends on the wave's amplitude, at each trial phase ``k / n_trials``.
 
-    A straight line and ``c`` times the wave are fitted to each bin's ramp. What is left of chi-square without the
-    lines, less its value at c = 0, is ``A c^2 + B c`` with, over the bins p (n pixels) and groups g = 0, 1, ...,
+    A straight line and ``c`` times the wave are fitted to the ramp of each bin. With the best lines, chi-square minus
+    its value at c = 0 is ``A c^2 + B c``, with sums over bins p (of n pixels) and groups g = 0, 1, ...,
 
         A = sum_p n / D (-S_tt S_z^2 + 2 S_t S_z S_tz - G S_tz^2 + D S_zz)
         B = 2 sum_p ((S_tt S_z S_y - S_t S_tz S_y - S_t S_z S_ty + G S_tz S_ty) / D - S_yz)
 
     where the S are sums over the G groups, t = g, D = G S_tt - S_t^2, y are the bin's sums and z is the wave at
-    ``((p + 1/2) / n_bins + d_g) mod 1 + k / n_trials``. Devices sum in orders of their own, each in one for any number
-    of threads: they differ by rounding in float64.
+    ``((p + 1/2) / n_bins + d_g) mod 1 + k / n_trials``. The order of sums differs between devices, so their results
+    differ by float64 rounding; it does not depend on the number of threads.
 
     Parameters
     ----------
     device : Device
     sums, counts
-        As from `sum_by_phase`.
+        From `sum_by_phase`.
     wave : (4, n_bins + 1) float64
         On the host.
     group_phases : (ngroups,) float64
@@ -144,7 +144,7 @@ def match_emicorr(device, sums, counts, wave, group_phases, n_trials):
                 x, z, m, scratch = (array[: len(times[part])] for array in arrays)
                 np.add(phases[part, p, None], trials, out=x)
                 evaluate(wave, x, z, m, scratch)
-                # One matrix: products with 1, with t and with each integration's data.
+                # One matrix product: with 1, with t and with the data of each integration.
                 rows = np.concatenate([np.ones((1, len(z))), times[None, part], sums[:, part, p]])
                 products = _multiply(rows, z)
                 of_z[n, :2] += products[:2]
@@ -216,14 +216,14 @@ def subtract_emicorr(device, data, wave, pixel_phases, group_phases, integration
 
 
 def evaluate(wave, x, z, m, scratch):
-    """Evaluate a wave at phases, which are brought into [0, 1) in place.
+    """Evaluate a wave at phases, which are reduced to [0, 1) in place.
 
     Parameters
     ----------
     wave : (4, n_pieces) float64
         As in `gpucoron.backends.operations.emicorr`.
     x : (...) float64
-        Phases; left as the places within the pieces.
+        Phases; on return the positions within the pieces.
     z : (...) float64
         Filled with the wave's values.
     m : (...) intp
@@ -245,12 +245,12 @@ def evaluate(wave, x, z, m, scratch):
 
 
 def bin_phases(n_bins, group_phases):
-    """Give the middle of each bin in each group: (ngroups, n_bins) float64 in [0, 1)."""
+    """Return the phase of the middle of each bin in each group: (ngroups, n_bins) float64 in [0, 1)."""
     return ((np.arange(1, n_bins + 1) - 0.5) / n_bins + group_phases[:, None]) % 1
 
 
 def time_sums(ngroups):
-    """Give the sums of the groups' numbers, of their squares, and the determinant of a straight line's fit."""
+    """Return the sums of the group numbers and of their squares, and the determinant of a straight-line fit."""
     times = np.arange(ngroups)
     s_t, s_tt = float(times.sum()), float((times**2).sum())
     return s_t, s_tt, ngroups * s_tt - s_t**2

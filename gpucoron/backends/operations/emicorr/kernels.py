@@ -1,4 +1,4 @@
-"""Periodic interference by kernels; see `gpucoron.backends.operations.emicorr.definition`."""
+"""EMI correction by kernels; see `gpucoron.backends.operations.emicorr.definition`."""
 
 import numpy as np
 

@@ -1,11 +1,11 @@
-"""The capacitive coupling between pixels."""
+"""Correction of interpixel capacitance (IPC), the capacitive coupling between pixels."""
 
 from gpucoron.backends.operation import Operation
 from gpucoron.backends.operations.ipc import definition, kernels
 
 
 def _native(settings, data, *others):
-    """List the native library for frames in one piece."""
+    """List the native library, for contiguous frames."""
     return [("ipc.cu", False)] if data.flags.c_contiguous else []
 
 
@@ -20,7 +20,7 @@ deconvolve_frames = Operation(
 
 
 def deconvolve_ipc(backend, data, kernel, edges):
-    """Convolve every group with a deconvolution kernel, in place; reference pixels neither change nor contribute.
+    """Convolve every group with a deconvolution kernel, in place, without changing or using reference pixels.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def deconvolve_ipc(backend, data, kernel, edges):
     if not data.flags.c_contiguous:
         msg = "data must be C-contiguous: it is edited in place"
         raise ValueError(msg)
-    # Frames, not integrations: where memory is short, some of them are worked on at a time.
+    # As frames, so that chunks may be smaller than an integration.
     deconvolve_frames(backend, data.reshape(-1, *data.shape[-2:]), kernel, edges)
 
 

@@ -1,6 +1,6 @@
-"""The deconvolution of the capacitive coupling between pixels, frame by frame and in place.
+"""IPC correction: deconvolution of the capacitive coupling between pixels, frame by frame and in place.
 
-One function over the array namespace; kernels take the place of it for 3 x 3 and 5 x 5 pixels.
+One function for NumPy and CuPy arrays; 3 x 3 and 5 x 5 pixels also have kernels.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def deconvolve_ipc(data, kernel, edges, *, planes_at_once=1, xp=np):
-    """Convolve frames with a deconvolution kernel, in place; reference pixels neither change nor contribute.
+    """Convolve frames with a deconvolution kernel, in place, without changing or using reference pixels.
 
     Parameters
     ----------
@@ -18,14 +18,14 @@ def deconvolve_ipc(data, kernel, edges, *, planes_at_once=1, xp=np):
     kernel : (ky, kx) or, one per pixel, (ky, kx, ny, nx) float32
     edges : ReferenceEdges
     planes_at_once : int
-        Frames per pass; more of them mean fewer, larger operations, and more scratch memory. The result is the same.
+        Frames per pass; more frames mean fewer, larger operations and more scratch memory, with the same result.
     xp : module
         Namespace of the arrays.
 
     Notes
     -----
-    Source: jwst 3.0, ``ipc_convolve``. The order of the sum is jwst's: the kernel row by row, its middle last. Products
-    with a zero of the kernel are kept, for they spread NaN.
+    Source: jwst 3.0, ``ipc_convolve``. The sum has the order of jwst: the kernel row by row, its middle last. Products
+    with zeros of the kernel are included, because they spread NaN.
     """
     height, width = kernel.shape[:2]
     middle_row, middle_column = height // 2, width // 2
@@ -42,7 +42,7 @@ def deconvolve_ipc(data, kernel, edges, *, planes_at_once=1, xp=np):
     padded = xp.zeros((planes_at_once, ny + height - 1, nx + width - 1), dtype=data.dtype)
     product = xp.empty((planes_at_once, ny, nx), dtype=data.dtype)
     total = xp.empty_like(product)
-    # A kernel with an even side has its middle right of the centre; the border is wider before the pixels then.
+    # In a kernel with an even side the middle is right of the centre, so the border before the pixels is wider.
     inner = (Ellipsis, slice(middle_row, middle_row + ny), slice(middle_column, middle_column + nx))
     for start in range(0, planes.shape[0], planes_at_once):
         chunk = planes[start : start + planes_at_once]
@@ -50,7 +50,7 @@ def deconvolve_ipc(data, kernel, edges, *, planes_at_once=1, xp=np):
         padded[:n][inner] = chunk[science]
         total[:n] = 0
         for row, column in order:
-            # The kernel is flipped, as in a convolution; its middle falls on the pixel itself.
+            # The kernel is flipped, as in a convolution; its middle multiplies the pixel itself.
             y, x = height - row - 1, width - column - 1
             if (row, column) == (middle_row, middle_column):
                 y, x = row, column
@@ -60,7 +60,7 @@ def deconvolve_ipc(data, kernel, edges, *, planes_at_once=1, xp=np):
 
 
 def deconvolve_frames(device, data, kernel, edges):
-    """Do as `deconvolve_ipc`, a share of the frames on each thread; one frame at a time stays in the cache.
+    """Apply `deconvolve_ipc` to frames on several threads, one frame at a time so that it stays in the cache.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def deconvolve_frames(device, data, kernel, edges):
     bounds = [len(data) * share // n_shares for share in range(n_shares + 1)]
 
     def deconvolve(share):
-        # A thread has its own error state.
+        # NumPy's error state is per thread.
         with np.errstate(all="ignore"):
             deconvolve_ipc(data[bounds[share] : bounds[share + 1]], kernel, edges)
 

@@ -1,10 +1,10 @@
-"""The deconvolution of the coupling by a kernel; see `gpucoron.backends.operations.ipc.definition`."""
+"""IPC correction by a kernel; see `gpucoron.backends.operations.ipc.definition`."""
 
 from gpucoron.backends.devices.launch import geometry
 from gpucoron.backends.kernel_files import MOST_COLUMNS, SIDES
 from gpucoron.backends.operations.ipc.definition import deconvolve_ipc
 
-#: bytes of the frames that go through array functions together: a device wants few, large operations
+#: bytes of the frames that array functions process together: a GPU is faster with few, large operations
 _BYTES_AT_ONCE = 2**26
 
 

@@ -1,4 +1,4 @@
-"""Cosmic rays by two-point differences."""
+"""Jump detection by two-point differences."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,19 @@ from gpucoron.backends.devices.launch import words_of
 from gpucoron.backends.operation import Operation
 from gpucoron.backends.operations.jump import definition, kernels
 
-#: With fewer there is no second difference to compare with.
+#: With fewer groups there is no second difference to compare with.
 MINIMUM_GROUPS = 3
 
-#: What stcal counts when it finds too few groups to look for jumps.
+#: stcal's count of jumps if there are too few groups to search.
 NOT_SEARCHED = -99
 
-#: samples of a pixel from which on the native kernels, which take one pixel after the other, are faster
+#: samples per pixel above which the native kernels are faster than NumPy
 MANY_SAMPLES = 600
 
 
 @dataclass(frozen=True)
 class JumpSettings:
-    """How jumps are searched.
+    """Parameters of jump detection.
 
     Attributes
     ----------
@@ -30,14 +30,14 @@ class JumpSettings:
     after_jump_flag_e1, after_jump_flag_e2 : float, electrons
     after_jump_flag_n1, after_jump_flag_n2 : int, groups
     min_diffs_single_pass : int
-        Differences of an integration from which on one pass is enough.
+        Differences per integration from which on the search makes a single pass.
     minimum_groups : int
-        Nothing is searched where an integration has fewer usable groups, unless by clipping; at least 3, which stcal
-        takes whatever its parameter says.
+        There is no search, except by clipping, if an integration has fewer usable groups; at least 3, because stcal
+        uses 3 whatever its parameter is.
     minimum_sigclip_groups : int
-        Integrations, or differences, from which on outliers are clipped.
+        Integrations, or differences, from which on outliers are found by sigma clipping.
     only_use_ints : bool
-        Clip over the integrations, group by group.
+        Clip over the integrations, for each group separately.
     nframes : int
         Reads averaged into a group.
     """
@@ -60,7 +60,7 @@ class JumpSettings:
 
     @property
     def after(self):
-        """Pairs: the smallest jump after which groups are flagged, electrons, and how many."""
+        """Pairs: the smallest jump in electrons after which groups are flagged, and the number of groups."""
         return (
             (self.after_jump_flag_e1, self.after_jump_flag_n1),
             (self.after_jump_flag_e2, self.after_jump_flag_n2),
@@ -68,19 +68,19 @@ class JumpSettings:
 
     @property
     def flags_later_groups(self):
-        """Whether any groups after a jump are flagged."""
+        """Whether groups after jumps are flagged."""
         return any(n_groups > 0 for _, n_groups in self.after)
 
 
 def _native(settings, data, groupdq, *others):
-    """List the native libraries for long ramps in one piece."""
+    """List the native libraries, for long contiguous ramps."""
     is_long = data.shape[0] * data.shape[1] >= MANY_SAMPLES
     is_whole = data.flags.c_contiguous and groupdq.flags.c_contiguous
     return [("jump.cu", True), ("jump.cu", False)] if is_long and is_whole else []
 
 
 def _searching_bytes(nints, ngroups):
-    # jumps that reach their neighbours, the median, the count
+    # flags of jumps with neighbours to flag, the median, the count
     return 4 * nints * words_of(ngroups) + 8 + 4
 
 
@@ -107,10 +107,10 @@ clear_groups_full_of_jumps = Operation(
 
 
 def detect_jumps(backend, data, groupdq, gain, readnoise, *, settings):
-    """Flag jumps by two-point differences; sets JUMP_DET in ``groupdq``, in place.
+    """Flag jumps by two-point differences; set JUMP_DET in ``groupdq``, in place.
 
-    Outliers are found by clipping over integrations (or over all differences) where there are enough of them; else by
-    `search_jumps`. Which it is, is one choice for the whole image.
+    If there are enough integrations (or differences), outliers are found by sigma clipping, otherwise by
+    `search_jumps`. The choice is the same for the whole image.
 
     Parameters
     ----------
@@ -126,8 +126,8 @@ def detect_jumps(backend, data, groupdq, gain, readnoise, *, settings):
     Returns
     -------
     int
-        The number of primary cosmic rays, as stcal counts them: groups with JUMP_DET before their neighbours are
-        flagged; -99 where too few groups are usable and nothing was searched.
+        Number of primary cosmic rays, counted as in stcal: groups with JUMP_DET before neighbours are flagged; -99 if
+        there are too few usable groups to search.
 
     Notes
     -----

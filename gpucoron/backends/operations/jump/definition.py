@@ -1,7 +1,7 @@
 """Jump detection by two-point differences, in tiles of rows: stcal's ``detect_jumps_data`` without its large events.
 
-The search looks at one pixel at a time, so tiles are free; only the few jumps that reach their neighbours cross a
-tile's border. They are collected, and act once all tiles are searched. No copy of the ramp in electrons is made.
+Pixels are searched independently, in tiles. The few jumps with neighbours to flag are collected, and the neighbours are
+flagged when all tiles are done. The ramp is never copied as a whole.
 """
 
 import warnings
@@ -19,18 +19,18 @@ from gpucoron.backends.operations.jump.strips import UNUSABLE, Ramps
 from gpucoron.backends.tiles import for_each_tile
 from gpucoron.dq import DO_NOT_USE, JUMP_DET
 
-#: How jumps are searched; the numbers are those of jump.cu.
+#: Modes of the search, numbered as in jump.cu.
 ONE_PASS, ITERATIVE, AFTER_CLIPPING = 0, 1, 2
 
 
 def search_jumps(device, data, groupdq, gain, readnoise, mode, lost, *, settings):
-    """Search the jumps of some rows in a mode that was chosen for all; then their neighbours, and later groups.
+    """Find the jumps of some rows in a given mode; flag them, neighbours of medium jumps, and groups after large jumps.
 
-    A difference of two groups is a jump where it lies too far from the median difference of its pixel, over all
-    groups and integrations, in units of the noise that this median and the read noise let expect: in one pass, where
-    every integration has enough differences, else one jump after the other, with a new median after each. Then the
-    four neighbours of a jump of medium size are flagged, and the groups that follow a large one. Groups that are
-    DO_NOT_USE or SATURATED, and NaN, take no part; JUMP_DET is removed from such groups in the end.
+    A difference of two groups is a jump if its distance from the pixel's median difference, over all groups and
+    integrations, exceeds the threshold times the noise expected from this median and the read noise. The search makes
+    one pass if every integration has enough differences; otherwise it finds one jump at a time, with a new median
+    after each. Groups that are DO_NOT_USE or SATURATED, and NaN, are ignored; JUMP_DET is removed from such groups at
+    the end.
 
     Parameters
     ----------
@@ -42,19 +42,19 @@ def search_jumps(device, data, groupdq, gain, readnoise, mode, lost, *, settings
     readnoise : (ny, nx) float32, DN
         CDS noise, as in the reference file.
     mode : int
-        As from `choose_search`.
+        From `choose_search`.
     lost : (nints, ngroups) bool
-        As from `find_lost_groups`: what has no pixel to search would be NaN.
+        From `find_lost_groups`; they are left out, because all their differences would be NaN.
     settings : JumpSettings
 
     Returns
     -------
     (ny, 1) or (ny, nx) int
-        How many groups of each row, or pixel, have JUMP_DET before the neighbours are flagged.
+        Number of groups in each row, or pixel, with JUMP_DET before neighbours are flagged.
     """
     _check_contiguous(groupdq)
     ny = data.shape[2]
-    # The clipping over integrations has looked at every difference in its place.
+    # Clipping has used all differences.
     usable = ~lost if mode != AFTER_CLIPPING else np.ones(data.shape[:2], bool)
     ramps = Ramps(data, groupdq, gain, readnoise, settings.nframes, usable)
     thresholds = (
@@ -101,9 +101,9 @@ def clip_jumps(device, data, groupdq, gain, *, settings):
             how = (nints, ngroups - 1), settings.rejection_threshold, settings.only_use_ints
             strip.flag_jumps(*outliers_by_clipping(strip.differences, *how))
 
-    # The clipping over integrations wants every difference in its place.
+    # Clipping over integrations needs all differences.
     ramps = Ramps(data, groupdq, gain, None, 1, usable=np.ones((nints, ngroups), bool))
-    # astropy says once per strip that it left out NaN.
+    # astropy warns about NaN in each strip.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Input data contains invalid values", AstropyUserWarning)
         _over_strips(device, ramps, clip)
@@ -129,13 +129,13 @@ def find_lost_groups(device, groupdq):
 
 
 def drop_redundant_jumps(device, groupdq):
-    """Take JUMP_DET, in place, from groups that are DO_NOT_USE or SATURATED: (nints, ngroups, ny, nx) uint8."""
+    """Clear JUMP_DET, in place, in groups that are DO_NOT_USE or SATURATED: (nints, ngroups, ny, nx) uint8."""
     for flags in groupdq.reshape(-1, *groupdq.shape[2:]):
         flags &= np.where(flags & UNUSABLE, np.uint8(0xFF & ~JUMP_DET), np.uint8(0xFF))
 
 
 def clear_groups_full_of_jumps(device, groupdq):
-    """Take back, in place, the jumps of groups where every pixel is a jump or DO_NOT_USE, as stcal does after clipping.
+    """Clear, in place, the jumps of groups in which all pixels are JUMP_DET or DO_NOT_USE, as stcal after clipping.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def clear_groups_full_of_jumps(device, groupdq):
 
 
 def choose_search(lost, settings):
-    """Choose how jumps are searched, which is one choice for the whole image.
+    """Choose the mode of the search for the whole image.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def choose_search(lost, settings):
     Returns
     -------
     int or None
-        A mode of `search_jumps`; None where too few groups are left.
+        A mode of `search_jumps`; None if there are too few groups.
     """
     nints, ngroups = lost.shape
     n_clippable = nints if settings.only_use_ints else nints * ngroups - int(lost.sum())
@@ -172,10 +172,10 @@ def choose_search(lost, settings):
 
 
 def _over_strips(device, ramps, act):
-    """Call ``act(strip)`` for all strips; return the answers in the strips' order."""
+    """Call ``act(strip)`` for all strips, on threads; return the results in the order of the strips."""
 
     def act_on_tile(rows):
-        # A thread has its own error state. Invalid values are expected here, and end as NaN.
+        # NumPy's error state is per thread. Invalid values are expected and become NaN.
         with np.errstate(all="ignore"):
             return [act(strip) for strip in ramps.strips(rows, device.tile_bytes)]
 
@@ -197,7 +197,7 @@ def _search_in_one_pass(strip, threshold):
 
 
 def _jumps_that_reach(strip, smallest, largest):
-    """Find the jumps between ``smallest`` and ``largest`` sigma, old or new; return where they are in ``groupdq``."""
+    """Return the indices in flat ``groupdq`` of jumps between ``smallest`` and ``largest`` sigma."""
     which, pixel = strip.jumps()
     pixels, owner = _distinct(pixel, strip.pixels.size)
     medians = strip.medians(pixels)
@@ -208,7 +208,7 @@ def _jumps_that_reach(strip, smallest, largest):
 
 
 def _flag_neighbors(groupdq, jumps):
-    """Set JUMP_DET in the usable pixels above, below, left and right of ``jumps`` (indices of the flat array)."""
+    """Set JUMP_DET in the usable pixels above, below, left and right of jumps, given as indices of the flat array."""
     ny, nx = groupdq.shape[2:]
     flat = groupdq.reshape(-1)
     y, x = np.divmod(jumps % (ny * nx), nx)
@@ -220,7 +220,7 @@ def _flag_neighbors(groupdq, jumps):
 def _flag_after_jumps(strip, after):
     """Set JUMP_DET in the usable groups that follow a large jump of their pixel.
 
-    ``after`` holds pairs: the smallest jump, electrons, and how many groups to flag.
+    ``after`` contains pairs: the smallest jump in electrons, and the number of groups to flag.
     """
     nints, ngroups = strip.ramps.shape[:2]
     which, pixel = strip.jumps()
@@ -231,7 +231,7 @@ def _flag_after_jumps(strip, after):
         reach = min(n_groups, ngroups)
         large = (jump >= electrons) & (reach > 0)
         hit, column = _distinct(pixel[large], strip.pixels.size)
-        # The group of the latest large jump so far, and before the first one a group that is too long ago.
+        # The group of the latest large jump so far; before the first one, a group too early to matter.
         latest = np.full((nints, ngroups, hit.size), -reach - 1, np.int32)
         latest[integration[large], group[large], column] = group[large]
         np.maximum.accumulate(latest, axis=1, out=latest)
@@ -239,7 +239,7 @@ def _flag_after_jumps(strip, after):
 
 
 def _distinct(indices, length):
-    """Sort ``indices`` below ``length`` and drop repetitions; say also where each index went."""
+    """Return the sorted distinct ``indices`` below ``length``, and the position of each index among them."""
     present = np.zeros(length, bool)
     present[indices] = True
     return np.flatnonzero(present), (np.cumsum(present) - 1)[indices]

@@ -65,10 +65,10 @@ def clear_groups_full_of_jumps(device, groupdq):
 
 
 def _mark_full_groups(device, groupdq, mask):
-    """Mark the groups of which every pixel has a bit of ``mask``: (nints, ngroups) int32."""
+    """Return 1 for groups in which all pixels have a bit of ``mask``: (nints, ngroups) int32."""
     nints, ngroups, ny, nx = groupdq.shape
     full = device.xp.ones((nints, ngroups), np.int32)
-    # One block walks through a frame, and leaves it at the first pixel without the flag.
+    # One block per frame, which stops at the first pixel without the flag.
     device.over_frames(
         "planes_all_flagged", nints * ngroups, groupdq=groupdq, mask=mask, all_flagged=full, n_pixels=ny * nx
     )

@@ -1,13 +1,13 @@
-"""Which two-point differences of a pixel stand out: the arithmetic of jump detection, pixel by pixel.
+"""Outliers among the two-point differences of each pixel: the arithmetic of jump detection.
 
-The differences of one pixel over all integrations are sorted once, NaN last. Sorted, medians are look-ups, and the
-iterative search, which always takes away the values farthest from the median, becomes two pointers that close in from
-both ends. Screening is done in float32, every decision in float64, where stcal makes it.
+The differences of a pixel over all integrations are sorted once, NaN last. Medians are then look-ups, and the iterative
+search, which rejects the values farthest from the median, needs only two pointers that move inwards from both ends.
+Candidates are found in float32; every decision is made in float64, as in stcal.
 """
 
 import numpy as np
 
-#: Room for rounding when float32 screens a float64 decision; a hundred times what float32 needs.
+#: Relative margin when candidates are found in float32: a hundred times its rounding.
 SCREENING_MARGIN = 1e-5
 
 
@@ -24,7 +24,7 @@ def sort_by_pixel(differences, absolute=False):
     ordered : (npixels, ndiffs) float32
         Ascending along the second axis, NaN last.
     count : (npixels,) int64
-        Values of each pixel that are not NaN.
+        Number of values of each pixel that are not NaN.
     """
     ordered = np.empty(differences.shape[::-1], np.float32)
     if absolute:
@@ -36,7 +36,7 @@ def sort_by_pixel(differences, absolute=False):
 
 
 def signed_medians(differences):
-    """Take each pixel's median over its differences, NaN left out, in float64.
+    """Return each pixel's median over its differences, ignoring NaN, in float64.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def signed_medians(differences):
     Returns
     -------
     (npixels,) float64
-        NaN where a pixel has no value at all.
+        NaN for pixels without any value.
     """
     ordered, count = sort_by_pixel(differences)
     medians = np.full(count.size, np.nan)
@@ -64,12 +64,12 @@ def noise(medians, read_variance):
     Parameters
     ----------
     medians : (npixels,) float64
-        Electrons per group: the Poisson variance.
+        Electrons per group; equal to the Poisson variance.
     read_variance : (npixels,) float64
         Square of the CDS read noise over the frames of a group.
     """
     sigma = np.sqrt(np.abs(medians) + read_variance)
-    # A pixel without any noise must not divide to infinity.
+    # Avoid a division by zero for pixels without noise.
     sigma[sigma == 0] = np.nan
     return sigma
 
@@ -109,8 +109,8 @@ def outliers_in_one_pass(differences, medians, sigma, threshold):
 def outliers_by_iteration(differences, read_variance, thresholds):
     """Find outlying differences one by one, with a new median and a new noise after each.
 
-    A pass takes the absolute difference farthest from the median (and all that tie with it) over all integrations;
-    pixels without one above the threshold are finished.
+    Each pass rejects the absolute difference farthest from the median over all integrations, and all equal ones, if it
+    exceeds the threshold; otherwise the pixel is finished.
 
     Parameters
     ----------
@@ -126,15 +126,15 @@ def outliers_by_iteration(differences, read_variance, thresholds):
 
     Notes
     -----
-    Source: stcal ``iterative_jump``, with its rounding: the median is float64 in the first pass and float32 in the
-    later ones, the excess over it is always float32.
+    Source: stcal ``iterative_jump``, with its rounding: the median is float64 in the first pass and float32 in later
+    ones, the distance from it is always float32.
     """
     ordered, count = sort_by_pixel(differences, absolute=True)
     first, last = _close_in(ordered, count, read_variance, thresholds)
 
     (pixels,) = np.nonzero((first > 0) | (last < count))
     first, last = first[pixels], last[pixels]
-    # Nothing left: every value counts as beyond these bounds.
+    # If nothing is left, all values are outside these bounds.
     left = first < last
     lowest = np.where(left, ordered[pixels, np.where(left, first, 0)], np.inf)
     highest = np.where(left, ordered[pixels, np.where(left, last - 1, 0)], -1)
@@ -144,7 +144,7 @@ def outliers_by_iteration(differences, read_variance, thresholds):
 
 
 def _close_in(ordered, count, read_variance, thresholds):
-    """Reject from both ends of the sorted absolute differences; return the window [first, last) that is left."""
+    """Reject values at both ends of the sorted absolute differences; return the remaining window [first, last)."""
     flat = ordered.ravel()
     first = np.zeros_like(count)
     last = count.copy()
@@ -190,7 +190,7 @@ def _median_below_maximum(flat, low, high, top):
     rest = end - low
     lower = low + (rest - 1) // 2
     upper = np.where(number == 2, low, low + rest // 2)
-    # Where all values are equal nothing is left: no median, so no jump.
+    # If all values are equal, none is left, and there is no median and no jump.
     empty = rest == 0
     lower[empty] = low[empty]
     median = (flat[lower].astype(np.float64) + flat[upper]) / 2
@@ -199,7 +199,7 @@ def _median_below_maximum(flat, low, high, top):
 
 
 def _count_ties(flat, position, step, limit, median, excess):
-    """Count the values from ``position`` on, going by ``step``, that lie exactly ``excess`` from the median."""
+    """Count successive values from ``position``, in steps of ``step``, that are exactly ``excess`` from the median."""
     ties = np.zeros_like(position)
     (tied,) = np.nonzero(_excess(flat[position], median) == excess)
     while tied.size:
@@ -216,11 +216,11 @@ def outliers_by_clipping(differences, shape, threshold, only_use_ints):
     ----------
     differences : (nints * ndiffs, npixels) float32
     shape : (nints, ndiffs)
-        How the first axis is made up.
+        Lengths of the two axes that the first axis combines.
     threshold : float
         Clipping limit, sigma.
     only_use_ints : bool
-        Compare a difference only with the same difference of the other integrations, else with all of the pixel.
+        Compare a difference with the same difference of other integrations only, otherwise with all of the pixel.
 
     Returns
     -------
@@ -229,8 +229,8 @@ def outliers_by_clipping(differences, shape, threshold, only_use_ints):
 
     Notes
     -----
-    Source: stcal ``det_jump_sigma_clipping``. The clipping is astropy's: the last bit of its standard deviation
-    depends on the order in which it sums, which nothing else reproduces.
+    Source: stcal ``det_jump_sigma_clipping``. This calls astropy, because the last bit of its standard deviation
+    depends on its order of summation.
     """
     from astropy.stats import sigma_clip
 

@@ -1,7 +1,7 @@
-"""The ramps of jump detection, a strip at a time: differences in electrons, their flags, their medians.
+"""Strips of ramps for jump detection: differences in electrons, their flags and medians.
 
-A strip is a tile of rows, cut again into columns where even one row is large. It makes what it needs from the caller's
-arrays when asked for it, and writes JUMP_DET straight into the caller's ``groupdq``.
+A strip is a tile of rows, divided into columns if one row is too large. It computes arrays from the caller's when they
+are first used, and writes JUMP_DET into the caller's ``groupdq``.
 """
 
 from functools import cached_property
@@ -13,21 +13,21 @@ from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 
 UNUSABLE = DO_NOT_USE | SATURATED
 
-#: Floats between the rows of a transposed array, or else its columns share a few lines of the cache.
+#: Floats between the rows of a transposed array; otherwise its columns would share a few cache lines.
 _PADDING = 16
 
 
 class Ramps:
-    """The arrays of one search.
+    """Arrays of one search.
 
     Parameters
     ----------
     data, groupdq, gain, readnoise : arrays
-        As `gpucoron.backends.operations.jump.definition.detect_jumps` takes them.
+        As for `gpucoron.backends.operations.jump.definition.search_jumps`.
     nframes : int
         Reads averaged into a group.
     usable : (nints, ngroups) bool
-        Groups that have a pixel to search; the differences of the others are left out.
+        Groups with pixels to search; the differences of other groups are left out.
     """
 
     def __init__(self, data, groupdq, gain, readnoise, nframes, usable):
@@ -36,9 +36,9 @@ class Ramps:
         nints, ngroups, ny, nx = data.shape
         self.usable = np.flatnonzero(usable[:, 1:] & usable[:, :-1])
         group = np.arange(nints * ngroups).reshape(nints, ngroups)[:, 1:].ravel()[self.usable]
-        #: where in the flat ``groupdq`` the later group of each usable difference begins
+        #: start in flat ``groupdq`` of the later group of each usable difference
         self.planes = group * (ny * nx)
-        #: signed median difference, electrons, (ny * nx,) float64; NaN where nothing asked for it yet
+        #: signed median difference, electrons, (ny * nx,) float64; NaN until it is computed
         self.medians = np.full(ny * nx, np.nan)
 
     def strips(self, rows, tile_bytes):
@@ -50,13 +50,13 @@ class Ramps:
 
 
 class Strip:
-    """All groups of some neighbouring pixels; ``pixel`` counts these, ``which`` the usable differences."""
+    """All groups of some neighbouring pixels; ``pixel`` indexes the pixels, ``which`` the usable differences."""
 
     def __init__(self, ramps, rows, columns):
         self.ramps = ramps
         self.image_area = (rows, columns)
         nx = ramps.shape[3]
-        #: where in the flat image each pixel is
+        #: index of each pixel in the flat image
         self.pixels = (np.arange(rows.start, rows.stop)[:, None] * nx + np.arange(nx)[columns]).ravel()
         self.quality = ramps.groupdq[:, :, rows, columns]
         self.unusable = (self.quality & UNUSABLE) != 0
@@ -66,7 +66,7 @@ class Strip:
         """Differences of neighbouring groups, electrons, (ndiffs, npixels) float32; NaN next to an unusable group."""
         nints, ngroups = self.ramps.shape[:2]
         npixels = self.pixels.size
-        # float32 product, then float32 difference: in this order, as the last bit depends on it.
+        # Product, then difference, both float32: the last bit depends on the order.
         electrons = self.ramps.data[:, :, *self.image_area] * self.ramps.gain[self.image_area]
         np.copyto(electrons, np.nan, where=self.unusable)
         electrons = electrons.reshape(nints, ngroups, npixels)
@@ -84,7 +84,7 @@ class Strip:
         return (readnoise**2).ravel().astype(np.float64) / self.ramps.nframes
 
     def medians(self, pixels):
-        """Return the signed median difference of some pixels, float64, found earlier or now."""
+        """Return the signed median difference of some pixels, float64."""
         known = self.ramps.medians[self.pixels[pixels]]
         (unknown,) = np.nonzero(np.isnan(known))
         if unknown.size:
@@ -93,7 +93,7 @@ class Strip:
         return known
 
     def jumps(self):
-        """Find the usable differences whose later group has JUMP_DET: (which, pixel)."""
+        """Return (which, pixel) of the usable differences whose later group has JUMP_DET."""
         flags = (self.quality[:, 1:] & JUMP_DET) != 0
         flags = flags.reshape(-1, self.pixels.size)
         if self.ramps.usable.size < len(flags):
@@ -101,12 +101,12 @@ class Strip:
         return np.divmod(np.flatnonzero(flags), self.pixels.size)
 
     def groups(self, which):
-        """Say which integration and which group these differences lead to."""
+        """Return the integration and the later group of these differences."""
         ngroups, ny, nx = self.ramps.shape[1:]
         return np.divmod(self.ramps.planes[which] // (ny * nx), ngroups)
 
     def address(self, which, pixel):
-        """Say where in the flat ``groupdq`` the later groups of these differences are."""
+        """Return the indices in flat ``groupdq`` of the later groups of these differences."""
         return self.ramps.planes[which] + self.pixels[pixel]
 
     def flag_jumps(self, which, pixel):
@@ -123,14 +123,14 @@ class Strip:
         image_last[at] = flags
 
     def rows_with_jumps(self):
-        """Name the row of the image for every group that has JUMP_DET, usable or not: as often as there are groups."""
+        """Return the row of the image for every group with JUMP_DET, usable or not."""
         rows, columns = self.image_area
         found = np.flatnonzero((self.quality & JUMP_DET) != 0)
         return rows.start + found // self.quality.shape[3] % self.quality.shape[2]
 
     def remove_redundant_jumps(self):
-        """Clear JUMP_DET in groups that are DO_NOT_USE or SATURATED anyway."""
+        """Clear JUMP_DET in groups that are DO_NOT_USE or SATURATED."""
         redundant = ((self.quality & JUMP_DET) != 0) & self.unusable
         if redundant.any():
-            # Far faster than indexing with a mask.
+            # Faster than indexing with a mask.
             self.quality ^= redundant.view(np.uint8) * np.uint8(JUMP_DET)

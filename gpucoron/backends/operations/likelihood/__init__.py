@@ -1,4 +1,4 @@
-"""Ramps fitted by likelihood, without their jumps."""
+"""Likelihood fits of ramps, with rejection of jumps."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,17 @@ from gpucoron.backends.operations.likelihood import definition, kernels
 
 @dataclass(frozen=True)
 class LikelihoodSettings:
-    """How resultant differences are fitted.
+    """Parameters of the fit of resultant differences.
 
     Attributes
     ----------
     reject_jumps : bool
     threshold_oneomit, threshold_twoomit : float
-        Least drop of chi-square for leaving out one difference, or two neighbours.
+        Minimum decrease of chi-square for rejecting one difference, or two neighbours.
     rules : {'spaceklip', 'stcal', 'sound'}
-        Whose choices: see `gpucoron.backends.operations.likelihood.jumps.Rules`.
+        Variant of the algorithm: see `gpucoron.backends.operations.likelihood.jumps.Rules`.
     max_diffs_one_sided : int
-        Where so many differences or fewer are in use, jumps are only upward.
+        With this many used differences or fewer, only upward jumps are rejected.
     """
 
     reject_jumps: bool = True
@@ -31,12 +31,12 @@ class LikelihoodSettings:
 
 @dataclass(frozen=True)
 class LikelihoodRampSettings:
-    """How ramps are fitted, always without their jumps.
+    """Parameters of the fit of ramps, which always rejects jumps.
 
     Attributes
     ----------
     unusable : int
-        Flags of which each makes a group unusable.
+        Flags that make a group unusable.
     threshold_oneomit, threshold_twoomit, rules, max_diffs_one_sided
         As in `LikelihoodSettings`.
     """
@@ -49,8 +49,7 @@ class LikelihoodRampSettings:
 
 
 def _scratch_bytes(nints, ngroups):
-    # what the fit of a ramp keeps for each of its differences (as many as groups with a zero frame) and one more, and
-    # which differences are in use
+    # numbers for each difference (one per group with ZEROFRAME) and one more, and flags of used differences
     return nints * (8 * kernels.SCRATCH_ROWS * (ngroups + 1) + 4 * words_of(ngroups))
 
 

@@ -4,20 +4,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: Coefficients that agree to this are those of the same pattern of reads.
+#: Coefficients with a smaller relative difference belong to the same pattern of reads.
 SAME_PATTERN = 1e-12
 
 
 @dataclass(frozen=True)
 class Covariance:
-    """The covariance of resultant differences per unit of photon and of read noise: float64.
+    """The covariance of resultant differences, per unit of photon noise and of read noise, float64.
 
     Attributes
     ----------
     reads : (ngroups,) int
         Reads averaged into each resultant.
     delta_t : (ngroups - 1,) s
-        Distances of the resultants' mean times.
+        Differences of the resultants' mean times.
     alpha_photon, beta_photon : (ngroups - 1,) and (ngroups - 2,), 1/s
         Diagonal and off-diagonal for a rate of one per second.
     alpha_read, beta_read : (ngroups - 1,) and (ngroups - 2,), 1/s^2
@@ -37,11 +37,11 @@ class Covariance:
 
     @classmethod
     def of(cls, read_times):
-        """Make it from one time (s) for each resultant, or one list of the times of its reads."""
+        """Return the covariance for one time (s) per resultant, or one list of the times of its reads."""
         resultants = [np.atleast_1d(np.asarray(times, np.float64)) for times in read_times]
         n = np.array([len(times) for times in resultants])
         mean = np.array([np.mean(times) for times in resultants])
-        # The time up to which the photons of a resultant are, as far as their variance goes.
+        # Effective time of a resultant for its photon variance.
         tau = np.array([np.sum((2 * len(t) + 1 - 2 * np.arange(1, len(t) + 1)) * t) / len(t) ** 2 for t in resultants])
         delta = mean[1:] - mean[:-1]
         return cls(
@@ -54,7 +54,7 @@ class Covariance:
         )
 
     def kinds(self):
-        """Find the coefficients that occur: a list of (photon, read), and which of it is whose, for alpha and beta."""
+        """Return the distinct coefficients (photon, read), and the index among them of each, for alpha and for beta."""
         return (
             _distinct(np.column_stack([self.alpha_photon, self.alpha_read])),
             _distinct(np.column_stack([self.beta_photon, self.beta_read])),

@@ -1,9 +1,9 @@
-"""Ramps fitted by likelihood, in tiles of pixels: one sweep up the groups for the rate, one down for its variances.
+"""Likelihood fits of ramps, in tiles of pixels: one sweep up the groups for the rate, one down for its variances.
 
-The covariance of a ramp's resultant differences has three diagonals. Elimination without pivots, one group after the
-other, gives all that the fit needs, in a few numbers per pixel; nothing overflows, however long the ramp. Most ramps
-have no jump, and most of those say so at once: no rejection can lower chi-square by more than chi-square itself. The
-few that are left are decided in `gpucoron.backends.operations.likelihood.jumps`.
+The covariance of a ramp's resultant differences is tridiagonal. Elimination without pivoting, group by group, gives the
+fit with a few numbers per pixel, and cannot overflow. Most ramps have no jump, and for most of these a small chi-square
+proves it: no rejection can decrease chi-square by more than its value. The remaining ramps are searched in
+`gpucoron.backends.operations.likelihood.jumps`.
 """
 
 import threading
@@ -20,24 +20,24 @@ from gpucoron.backends.results import LikelihoodFit
 from gpucoron.backends.tiles import for_each_tile
 from gpucoron.dq import JUMP_DET
 
-#: Ramps that a sweep takes at once: a plane of them is 128 kB, and the dozen that it touches at once fit the cache.
+#: Ramps in a sweep: a plane of them is 128 kB, and the dozen planes in use fit into the cache.
 TILE_PIXELS = 16384
-#: Samples that a sweep takes at once: what it keeps for the way down is 4 MB an array, however long the ramps.
+#: Samples in a sweep: it limits the arrays for the sweep down to 4 MB each.
 TILE_SAMPLES = 2**19
-#: Bytes of a thread's piece of work, float32, out of which the ramps with jumps are gathered.
+#: Bytes of float32 samples in a thread's piece of work, from which the ramps with jumps are gathered.
 REGION_BYTES = 8 * 2**20
-#: Ramps with jumps that are decided at once.
+#: Ramps that are searched for jumps together.
 BATCH = 2048
-#: The quick search passes on what comes so close to a threshold.
+#: Ramps within this relative distance of a threshold are also searched.
 MARGIN = 1e-6
 
-#: what a fit gives for each ramp
+#: results of a fit for each ramp
 RESULTS = ("countrate", "uncert", "chisq", "var_poisson", "var_rdnoise")
 
 
 @dataclass(frozen=True)
 class _Common:
-    """What all tiles share."""
+    """Parameters that all tiles share."""
 
     covariance: Covariance
     rules: likelihood_jumps.Rules
@@ -56,14 +56,14 @@ class _Scratches(threading.local):
     """The scratch arrays of each thread."""
 
     def of_thread(self):
-        """Return this thread's own."""
+        """Return the scratch arrays of this thread."""
         if not hasattr(self, "scratch"):
             self.scratch = _Scratch()
         return self.scratch
 
 
 class _Scratch:
-    """A thread's arrays, kept from tile to tile: fresh ones would cost as much as the fit."""
+    """Arrays of a thread, reused for all tiles, because allocating new ones would take as long as the fit."""
 
     def __init__(self):
         self._buffers = {}
@@ -77,17 +77,17 @@ class _Scratch:
 
 
 class _Undecided:
-    """Ramps in which a jump may be, kept until there are enough to be worth their while."""
+    """Ramps that may have jumps, collected so that many are searched together."""
 
     def __init__(self):
         self._parts = []
 
     def add(self, where, *columns):
-        """Add ramps: ``where`` in the results they belong, and the columns of `settle`."""
+        """Add ramps: their indices ``where`` in the results, and the columns that `settle` uses."""
         self._parts.append((where, *columns))
 
     def settle(self, common, scratch):
-        """Search the ramps for jumps, and fit what is left of them.
+        """Search the ramps for jumps, and fit them without the rejected differences.
 
         Yields
         ------
@@ -104,35 +104,35 @@ class _Undecided:
             remaining = used.copy()
             how = common.covariance, common.thresholds, common.rules, common.max_diffs_one_sided
             rate = likelihood_jumps.reject_jumps(diffs, remaining, guess, gain, sig, *how)
-            # Which ramps come here without need is nobody's business: they keep the rate that they came with.
+            # Ramps without rejected differences keep the rate of the first fit, so that the selection has no effect.
             np.copyto(rate, whole, where=(remaining == used).all(axis=0) & ~_is_odd(guess / gain, sig * sig))
             yield where, _fit(diffs, remaining, rate, gain, sig, dark, common, scratch), used & ~remaining
 
 
 def fit_likelihood(device, diffs, read_times, sig, diffs2use=None, *, settings):
-    """Fit resultant differences by likelihood, and reject jumps before.
+    """Fit resultant differences by likelihood, after rejecting jumps.
 
-    The covariance of the differences, photon and read noise, is taken at a guess of the rate: the median difference
-    for the search of jumps, the rate that it leaves for the fit; without a search, the mean of the differences in
-    use. NaN in any difference, in use or not, makes the ramp NaN, and so does a ramp of which no difference is in use.
+    The covariance of the differences, photon and read noise, is computed for a guess of the rate: the median difference
+    in the search for jumps, and the resulting rate in the fit; without a search, the mean of the used differences. The
+    result is NaN if any difference is NaN, used or not, or if no difference is used.
 
     Parameters
     ----------
     device : Device
     diffs : (ngroups - 1, ...) float, electrons per second
-        Differences of resultants over the differences of their mean times.
+        Differences of resultants divided by the differences of their mean times.
     read_times : sequence of float, or of sequences of float, s
-        The time of each resultant, or of the reads that it is the mean of.
+        The time of each resultant, or the times of the reads averaged in it.
     sig : (...) float, electrons
         Noise of a single read.
     diffs2use : (ngroups - 1, ...) bool or uint8, optional
-        Which differences to use; all by default. Not changed.
+        Differences to use; all by default. Not changed.
     settings : LikelihoodSettings
 
     Returns
     -------
     LikelihoodFit
-        Float64, (...); ``diffs2use`` of the shape of ``diffs``.
+        Float64, (...); ``diffs2use`` has the shape of ``diffs``.
 
     Notes
     -----
@@ -149,7 +149,7 @@ def fit_likelihood(device, diffs, read_times, sig, diffs2use=None, *, settings):
     def fit_pixels(pixels):
         scratch, undecided = scratches.of_thread(), _Undecided()
         for tile in _cut(pixels, _tile_length(len(diffs))):
-            # A copy side by side: the sweeps walk through it several times.
+            # A contiguous copy, because the sweeps read it several times.
             columns = (np.array(diffs[:, tile], np.float64), used[:, tile], np.ones(1), sig[tile], np.zeros(1))
             with np.errstate(all="ignore"):
                 to_search = undecided if settings.reject_jumps else None
@@ -170,10 +170,10 @@ def fit_likelihood(device, diffs, read_times, sig, diffs2use=None, *, settings):
 def fit_likelihood_ramps(
     device, data, groupdq, gain, readnoise, read_times, dark_current=None, zeroframe=None, *, settings
 ):
-    """Fit ramps by likelihood, integration by integration, and flag the jumps that were found.
+    """Fit ramps by likelihood, for each integration separately, and flag the rejected jumps.
 
-    As `fit_likelihood`, for the differences of neighbouring groups that are both usable. JUMP_DET is set, in place,
-    in the group after a rejected difference.
+    As `fit_likelihood`, for the differences of neighbouring usable groups. JUMP_DET is set, in place, in the group
+    after a rejected difference.
 
     Parameters
     ----------
@@ -185,12 +185,12 @@ def fit_likelihood_ramps(
     readnoise : (ny, nx) float32, DN
         CDS noise, as in the reference file.
     read_times : sequence of float, or of sequences of float, s
-        As for `fit_likelihood`; with ``zeroframe`` the first entry is its time, and the second has the other reads of
-        the first group.
+        As for `fit_likelihood`; with ``zeroframe`` the first entry is its time, and the second lists the other reads
+        of the first group.
     dark_current : (ny, nx) float32, DN/s, optional
-        Dark current that is gone from ``data`` but not its noise: added to the guess for the fit.
+        Dark current that was subtracted from ``data``; added to the guess of the rate, because its noise remains.
     zeroframe : (nints, ny, nx) float32, DN, optional
-        The first read, which then stands alone, with the flags of the first group.
+        The first read, which is fitted as a separate group with the flags of the first one.
     settings : LikelihoodRampSettings
 
     Returns
@@ -208,7 +208,7 @@ def fit_likelihood_ramps(
     results = {name: np.empty((nints, ny, nx), np.float32) for name in RESULTS}
     flat = {name: values.reshape(-1) for name, values in results.items()}
     scratches = _Scratches()
-    # With ZEROFRAME, the first difference is one between reads of the first group.
+    # With ZEROFRAME, the first difference is between reads of the first group.
     first_later_group = 1 if zeroframe is None else 0
 
     def fit_rows(rows):
@@ -228,7 +228,7 @@ def fit_likelihood_ramps(
             for where, fit, rejected in undecided.settle(common, scratch):
                 for name, values in fit.items():
                     flat[name][where] = values
-                # The jump belongs to the group after it.
+                # The later group of the difference gets the flag.
                 group, hit = np.nonzero(rejected)
                 integration, row, column = np.unravel_index(where[hit], (nints, ny, nx))
                 groupdq[integration, group + first_later_group, row, column] |= np.uint8(JUMP_DET)
@@ -247,15 +247,15 @@ def _cut(rows, length):
 
 
 def _difference(groups, flags, zeroframe, covariance, scratch):
-    """Take the differences of neighbouring groups, counts per second, and tell which have two usable ones.
+    """Return the differences of neighbouring groups, counts per second, and which are between usable groups.
 
     Parameters
     ----------
     groups : (ngroups, npixels) float32
     flags : (ngroups, npixels) uint8
-        Not 0 where a group is unusable.
+        Nonzero if a group is unusable.
     zeroframe : (npixels,) float32 or None
-        The first read, which becomes a group of its own with the flags of the first.
+        The first read, which becomes a separate group with the flags of the first one.
 
     Returns
     -------
@@ -288,12 +288,12 @@ def _fit_tile(diffs, used, gain, sig, dark, start, common, undecided, scratch):
     sig : (npixels,) float64
         Noise of a single read, counts.
     dark : (npixels,) or (1,) float
-        Rate without signal, but with photon noise; counts per second.
+        Rate of the dark current, which adds photon noise but no signal; counts per second.
     start : int
-        Of the tile's first ramp, where it belongs in the results.
+        Index of the tile's first ramp in the results.
     common : _Common
     undecided : _Undecided or None
-        Takes the ramps in which a jump may be; None searches for none.
+        Collects the ramps that may have jumps; None for no search.
 
     Returns
     -------
@@ -313,9 +313,9 @@ def _fit_tile(diffs, used, gain, sig, dark, start, common, undecided, scratch):
 
 
 def _guess_rate(diffs, used, from_used, scratch):
-    """Take the median of the differences, all or the used ones, or 0 if that is more: (npixels,), NaN for any NaN."""
+    """Return the median of all or of the used differences, at least 0: (npixels,), NaN for any NaN."""
     ndiffs, npixels = diffs.shape
-    # The sweeps need this array only later.
+    # This array is free until the sweeps.
     planes = scratch("lower", ndiffs, npixels)
     planes[...] = diffs
     median = median_of_planes(planes, scratch("work", npixels))
@@ -330,7 +330,7 @@ def _guess_rate(diffs, used, from_used, scratch):
 
 
 def _prepare(diffs, used, scratch):
-    """Turn the mask into numbers, and what is out into 0: the arrays that the sweeps read."""
+    """Return the differences with unused ones set to 0, and the mask as float64."""
     kept = np.multiply(used, 1.0, out=scratch("kept", *diffs.shape))
     return np.multiply(diffs, kept, out=scratch("values", *diffs.shape)), kept
 
@@ -338,8 +338,8 @@ def _prepare(diffs, used, scratch):
 def _eliminate(values, kept, photons, noise, common, scratch):
     """Sweep up the groups: eliminate one difference after the other.
 
-    With ``C = L D L^T``, the sums of chi-square are those of squares of ``L^-1 d`` and ``L^-1 1`` over D. Between
-    differences of which one is out, L is 0: what is out only multiplies D.
+    With ``C = L D L^T``, the sums of chi-square are those of squares of ``L^-1 d`` and ``L^-1 1`` over D. L is 0 on
+    both sides of an unused difference.
 
     Returns
     -------
@@ -348,7 +348,7 @@ def _eliminate(values, kept, photons, noise, common, scratch):
 
     Notes
     -----
-    Fills the scratch arrays 'lower' (L), 'inverse' (1/D), 'signal' and 'ones' (the two, over D) for the way down.
+    Fills the scratch arrays 'lower' (L), 'inverse' (1/D), 'signal' and 'ones' (both vectors over D) for the sweep down.
     """
     ndiffs, npixels = values.shape
     (alphas, alpha_of), (betas, beta_of) = common.kinds
@@ -356,7 +356,7 @@ def _eliminate(values, kept, photons, noise, common, scratch):
     lower, inverse = scratch("lower", ndiffs, npixels), scratch("inverse", ndiffs, npixels)
     signal, ones = scratch("signal", ndiffs, npixels), scratch("ones", ndiffs, npixels)
     beside, work = scratch("beside", npixels), scratch("work", npixels)
-    # L^-1 d and L^-1 1, of this difference.
+    # L^-1 d and L^-1 1 of this difference.
     y, u = scratch("y", npixels), scratch("u", npixels)
     A, B, C = np.zeros((3, npixels))
     for i in range(ndiffs):
@@ -383,7 +383,7 @@ def _eliminate(values, kept, photons, noise, common, scratch):
 
 
 def _fit(diffs, used, rate, gain, sig, dark, common, scratch):
-    """Fit the ramps of a tile with the covariance of a rate, or of 0 if that is more; see `_fit_tile`."""
+    """Fit the ramps of a tile with the covariance for a rate, at least 0; see `_fit_tile`."""
     ndiffs, npixels = diffs.shape
     guess = rate * (rate > 0) + dark
     photons, noise = guess / gain, sig * sig
@@ -391,7 +391,7 @@ def _fit(diffs, used, rate, gain, sig, dark, common, scratch):
     (alphas, alpha_of), (betas, beta_of) = common.kinds
     squares, products = np.zeros((len(alphas), npixels)), np.zeros((len(betas), npixels))
     lower, ones = scratch("lower", ndiffs, npixels), scratch("ones", ndiffs, npixels)
-    # The weights of the differences, times C, on the way down.
+    # The weights of the differences times C.
     weight, work = scratch("y", npixels), scratch("work", npixels)
     weight[...] = ones[-1]
     squares[alpha_of[-1]] += np.multiply(weight, weight, out=work)
@@ -432,13 +432,13 @@ def _is_odd(photons, noise):
 
 
 def _search(diffs, used, guess, gain, sig, common, scratch):
-    """Fit the ramps of a tile with a guess of the rate, and find those of which a difference may have to go.
+    """Fit the ramps of a tile with a guess of the rate, and find those that may have differences to reject.
 
     Returns
     -------
     rate : (npixels,) float64
     ramps : (nramps,) int
-        All that may lose a difference, and some that will not.
+        All ramps with differences to reject, and some without.
     """
     photons, noise = guess / gain, sig * sig
     A, B, C = _eliminate(*_prepare(diffs, used, scratch), photons, noise, common, scratch)
@@ -451,17 +451,17 @@ def _search(diffs, used, guess, gain, sig, common, scratch):
 
 
 def _may_lose(ramps, rate, C, shape, common, scratch):
-    """Tell which of some ramps lose enough chi-square with a difference, or with two neighbours: (nramps,) bool.
+    """Return whether rejecting one difference, or two neighbours, decreases chi-square enough: (nramps,) bool.
 
-    On the way down come the residuals ``r = C^-1 (d - a)``, their covariance M for the best rate a, and ``r M^-1 r``,
-    the drop of chi-square. A difference that is out has r = 0.
+    The sweep down computes the residuals ``r = C^-1 (d - a)``, their covariance M for the best rate a, and the decrease
+    of chi-square, ``r M^-1 r``. An unused difference has r = 0.
     """
     lower, inverse, signal, ones = (
         scratch(name, *shape).take(ramps, axis=1) for name in ("lower", "inverse", "signal", "ones")
     )
     one, two = (threshold * (1 - MARGIN) for threshold in common.thresholds)
     pair_is_spoiled = common.covariance.reads[1:-1] > 1
-    # Of C^-1 d, C^-1 1 and C^-1, the last element and the last on the diagonal.
+    # The last elements of C^-1 d and C^-1 1, and the last diagonal element of C^-1.
     x, v, diagonal = signal[-1], ones[-1], inverse[-1]
     residual, own = x - rate * v, diagonal - v * v / C
     may_lose = ~(residual * residual / own <= one)

@@ -1,8 +1,8 @@
-"""Likelihood jump rejection: which resultant differences of a ramp to leave out.
+"""Likelihood jump rejection: choose the resultant differences of a ramp to leave out.
 
-The recursions of Brandt's papers in the order of his code, operation by operation. The order matters: where two choices
-are equally likely, or a pair cannot be told from the rest, rounding alone decides what stcal and spaceKLIP reject. Few
-ramps come here: `definition` has found out, in a cheaper way, where there is a choice.
+The recursions of Brandt's papers, with the operations in the order of his code. The order matters: if two choices are
+equally likely, or the fit of a pair is degenerate, rounding decides which differences stcal and spaceKLIP reject. Only
+few ramps are searched here: `definition` selects them in a faster way.
 """
 
 from dataclasses import dataclass
@@ -11,32 +11,33 @@ import numpy as np
 
 from gpucoron.backends.operations.likelihood.roots import root
 
-#: The determinant is brought back to one after this many differences, lest it overflow.
+#: The determinant is rescaled to one after this many differences, to avoid overflow.
 SCALED_EVERY = 10
-#: A ramp that rejection has left with so few differences is not searched again, unless jumps must be upward: nothing
-#: else tells which one is off.
+#: A ramp with so few remaining differences is not searched again, because they do not show which one is wrong, unless
+#: only upward jumps are rejected.
 TOO_FEW_TO_SEARCH = 3
-#: A determinant below this part of its terms is none.
+#: A determinant below this fraction of its terms counts as zero.
 ROUNDING = 1e-10
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Where the codes that share this algorithm part ways.
+    """Choices in which the codes with this algorithm differ.
 
     Attributes
     ----------
     guess_from_used : bool
-        The first guess of the rate is the median of the used differences, else of all, used or not.
+        The first guess of the rate is the median of the used differences, otherwise of all.
     scale_from_used : bool
-        The scale that keeps determinants near one is that of the used differences, else of all. Rounding differs.
+        Determinants are scaled by those of the used differences, otherwise of all. This changes rounding only.
     pairs_need_gain : bool
-        A pair goes only where pairs do better than single differences. Else a single difference next to one that is
-        out already counts as a pair, too, and twice if it stands between two of them: the rate is then doubled.
+        A pair is rejected only if this is better than rejecting a single difference. Otherwise a single difference next
+        to an unused one also counts as a pair, and twice if it is between two unused ones: the rate is then doubled.
     settles_ties : bool
-        A pair that cannot be fitted spares nobody; of two equal drops the first one goes first; and where a single
-        difference would be left, which always fits, the smallest one stays, because cosmic rays add charge. Else NaN
-        spares the ramp, equal drops go together with the sum of their rates, and rounding decides which one stays.
+        A degenerate pair does not affect the others; of two equal decreases the first is rejected first; if only one
+        difference would remain, which always fits, the smallest one is kept, because cosmic rays add charge.
+        Otherwise NaN ends the search of the ramp, differences with equal decreases are rejected together and their
+        rates added, and rounding decides which one is kept.
     """
 
     guess_from_used: bool
@@ -54,11 +55,11 @@ RULES = {
 
 @dataclass(frozen=True)
 class Solution:
-    """A fit by determinants, with the paper's symbols; sums are (npixels,), the rest (ndiffs, npixels) or so.
+    """A fit by determinants, with the paper's symbols; sums are (npixels,), other arrays about (ndiffs, npixels).
 
     ``theta`` and ``phi`` are the determinants of the leading and trailing blocks of the scaled covariance matrix,
     ``dB`` and ``dC`` its inverse times the differences and times ones; ``A``, ``B`` and ``C`` the sums of chi-square,
-    ``A - 2 a B + a^2 C`` over ``scale`` at rate a.
+    which is ``(A - 2 a B + a^2 C) / scale`` at rate a.
     """
 
     theta: np.ndarray
@@ -83,30 +84,30 @@ class Solution:
 
 
 def reject_jumps(diffs, used, guess, gain, sig, covariance, thresholds, rules, max_diffs_one_sided=0):
-    """Leave differences out, one or two neighbours at a time, as long as chi-square drops by more than a threshold.
+    """Reject differences, one or two neighbours at a time, while chi-square decreases by more than a threshold.
 
-    Cosmic rays only add charge. Where few differences are left, as many may be spoiled as not, or more, for a hit
-    within an averaged group spoils two. There a difference goes only if its fitted jump is positive (of a pair: both
-    jumps), and the smallest difference always stays.
+    Cosmic rays only add charge. If few differences are used, half of them or more may be contaminated, because a hit
+    within an averaged group affects two. In such ramps a difference is rejected only if its fitted jump is positive
+    (for a pair: both jumps), and the smallest difference is always kept.
 
     Parameters
     ----------
     diffs : (ndiffs, npixels) float64
-        Differences of resultants over their distance in time: counts per second.
+        Differences of resultants divided by their distance in time: counts per second.
     used : (ndiffs, npixels) bool
         Edited in place.
     guess : (npixels,) float64
-        Rate of the photon noise in the covariance.
+        Rate for the photon noise in the covariance.
     gain : (npixels,) float or 1.0
         Electrons per count.
     sig : (npixels,) float64
         Noise of a single read, counts.
     covariance : Covariance
     thresholds : tuple of float
-        Least drop of chi-square for one difference, and for two neighbours.
+        Minimum decrease of chi-square for one difference, and for two neighbours.
     rules : Rules
     max_diffs_one_sided : int
-        So many differences in use, or fewer, are few; 0 for jumps either way.
+        With this many used differences or fewer, only upward jumps are rejected; 0 for both directions always.
 
     Returns
     -------
@@ -115,9 +116,9 @@ def reject_jumps(diffs, used, guess, gain, sig, covariance, thresholds, rules, m
 
     Notes
     -----
-    Source: Brandt 2024, PASP 136, 045005, sections 3 and 4. Pairs are tried only around a resultant of several reads:
-    a jump within it spoils both of its differences. The papers let a jump have either sign. Maximising the same
-    likelihood over jumps that are not negative gives the rule for few differences.
+    Source: Brandt 2024, PASP 136, 045005, sections 3 and 4. Pairs are tried only around a resultant of several reads,
+    because a jump within it affects both differences. The papers allow jumps of either sign. Maximizing the same
+    likelihood over non-negative jumps gives the rule for few differences.
     """
     ndiffs, npixels = diffs.shape
     if ndiffs == 1:
@@ -152,7 +153,7 @@ def reject_jumps(diffs, used, guess, gain, sig, covariance, thresholds, rules, m
 
 
 def fit(diffs, used, guess, gain, sig, covariance, rules):
-    """Fit ramps by determinants: also where the photon noise is negative, for want of a gain.
+    """Fit ramps by determinants; also works for negative photon noise, from pixels without a valid gain.
 
     Parameters
     ----------
@@ -217,7 +218,7 @@ def solve(diffs, used, guess, gain, sig, covariance, rules):
 
     sign = np.ones((ndiffs, 1))
     sign[::2] = -1
-    # Capital letters of the paper; with the differences instead of ones they carry a D.
+    # Capital letters of the paper; names with D use the differences instead of ones.
     Theta, ThetaD = np.empty((ndiffs, npixels)), np.zeros((ndiffs + 1, npixels))
     Phi, PhiD = np.zeros((ndiffs, npixels)), np.zeros((ndiffs, npixels))
     Theta[0], ThetaD[1] = -theta[0], -d[0] * theta[0]
@@ -239,7 +240,7 @@ def solve(diffs, used, guess, gain, sig, covariance, rules):
 
 
 def _scale(alpha, beta):
-    """Find the factor of the covariance that makes its determinant one, (npixels,)."""
+    """Return the factor by which to divide the covariance so that its determinant is one, (npixels,)."""
     ndiffs, npixels = alpha.shape
     before, theta, scale = np.ones(npixels), alpha[0], np.ones(npixels)
     for i in range(2, ndiffs + 1):
@@ -253,7 +254,7 @@ def _scale(alpha, beta):
 
 
 def _omit(solution, diffs, used, rules, is_few):
-    """Leave out each difference, and each pair of neighbours, by the rules; only upward jumps count where few are left.
+    """Compute the fits without each difference, and each pair, by the rules; if few are used, only upward jumps count.
 
     Parameters
     ----------
@@ -265,7 +266,7 @@ def _omit(solution, diffs, used, rules, is_few):
     Returns
     -------
     drop_one, drop_two, rate_one, rate_two
-        As of `_omit_as_published`.
+        As from `_omit_as_published`.
     """
     if not (rules.settles_ties or is_few.any()):
         return _omit_as_published(solution, used)
@@ -278,9 +279,9 @@ def _omit(solution, diffs, used, rules, is_few):
 
 
 def _omit_as_published(solution, used):
-    """Leave out each difference, and each pair of neighbours: the drop of chi-square, and the rate without.
+    """Compute the decrease of chi-square, and the rate, without each difference and each pair of neighbours.
 
-    A pair that is the whole ramp gives rounding noise or NaN, and so do some others without photon noise, where
+    The result is rounding noise or NaN if the pair is the whole ramp, and for some pairs without photon noise, where
     ``shared`` is 0.
 
     Returns
@@ -288,7 +289,7 @@ def _omit_as_published(solution, used):
     drop_one : (ndiffs, npixels) float64
     drop_two : (ndiffs - 1, npixels) float64
     rate_one, rate_two : of the same shapes
-        What is out already cannot be left out again: 0 there, and for a pair what its other member alone gives.
+        For unused differences the decrease is 0; a pair with an unused difference gets the value of the other one.
     """
     s, A, B, C, dB, dC = solution, solution.A, solution.B, solution.C, solution.dB, solution.dC
     chisq = s.chisq
@@ -323,10 +324,11 @@ def _omit_as_published(solution, used):
 
 
 def _omit_by_residuals(solution, used, is_few=False):
-    """Leave out as `_omit_as_published` does, by formulas that hold for all pairs but the whole ramp: that gives 0.
+    """As `_omit_as_published`, by formulas that hold for all pairs except the whole ramp, where the decrease is 0.
 
-    With the residual ``r = C^-1 (d - a)`` and ``M`` its covariance for the best rate a, chi-square drops by r M^-1 r,
-    and the fitted jump is M^-1 r. Where ``is_few``, (npixels,) bool, the drop is 0 unless the jump is positive.
+    With the residual ``r = C^-1 (d - a)`` and its covariance ``M`` for the best rate a, chi-square decreases by
+    r M^-1 r, and the fitted jump is M^-1 r. Where ``is_few``, (npixels,) bool, the decrease is 0 unless the jump is
+    positive.
     """
     s, B, C, dB, dC = solution, solution.B, solution.C, solution.dB, solution.dC
     first, second = slice(None, -1), slice(1, None)
@@ -335,7 +337,7 @@ def _omit_by_residuals(solution, used, is_few=False):
     residual, own = dB - B / C * dC, inverse - dC**2 / C
     jump = residual / own
     determinant = own[first] * own[second] - beside**2
-    # What differs from 0 by rounding alone is 0.
+    # A determinant within rounding of 0 is 0.
     determinant[determinant < ROUNDING * own[first] * own[second]] = np.nan
     jumps = (
         (residual[first] * own[second] - residual[second] * beside) / determinant,
@@ -353,7 +355,7 @@ def _omit_by_residuals(solution, used, is_few=False):
 
 
 def _keep_the_smallest(drop_one, drop_two, diffs, used, is_few):
-    """Forbid, in place, what would take the smallest difference of a few, or leave a single other one."""
+    """Set decreases to 0, in place, for rejections of the smallest of few differences, or of all but a larger one."""
     number = np.count_nonzero(used, axis=0)
     smallest = np.argmin(np.where(used, diffs, np.inf), axis=0) == np.arange(len(diffs))[:, None]
     drop_one[smallest & (is_few | (number == 2))] = 0
@@ -361,8 +363,8 @@ def _keep_the_smallest(drop_one, drop_two, diffs, used, is_few):
 
 
 def _choose(drop_one, drop_two, pair_is_spoiled, thresholds, rules, is_few):
-    """Choose what goes: booleans of the shapes of the drops; a pair is named by its first member."""
-    # A product, not a choice: NaN where pairs are not tried spares the ramp, too.
+    """Return which differences and pairs to reject, as bool with the shapes of the decreases; pairs by first member."""
+    # A product, so that NaN ends the search also where pairs are not tried.
     best_one = drop_one.max(axis=0)
     best_two = (drop_two * pair_is_spoiled[:, None]).max(axis=0)
     one_is_better = best_one - thresholds[0] > best_two - thresholds[1]
@@ -379,7 +381,7 @@ def _choose(drop_one, drop_two, pair_is_spoiled, thresholds, rules, is_few):
 
 
 def add_up(values):
-    """Sum over the first axis, one after the other: NumPy's sum may pair them, depending on the shape."""
+    """Sum over the first axis in order; the order of NumPy's sum depends on the shape."""
     total = values[0].copy() if len(values) else np.zeros(values.shape[1:])
     for value in values[1:]:
         total += value

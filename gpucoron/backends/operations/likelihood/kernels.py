@@ -8,9 +8,9 @@ from gpucoron.backends.operations.likelihood.definition import RESULTS
 from gpucoron.backends.operations.likelihood.jumps import RULES
 from gpucoron.backends.results import LikelihoodFit
 
-#: numbers that a ramp's fit keeps per difference, as in likelihood_jumps.cuh
+#: float64 numbers per difference in a fit, as in likelihood_jumps.cuh
 SCRATCH_ROWS = 5
-#: bits of a kernel's ``rules``, as in likelihood.cuh
+#: bits of the argument ``rules``, as in likelihood.cuh
 RULE_BITS = {"guess_from_used": 1, "scale_from_used": 2, "pairs_need_gain": 4, "settles_ties": 8}
 REJECT_JUMPS = 16
 
@@ -50,7 +50,7 @@ def fit_likelihood_ramps(
 
 
 def tabulate_covariance(covariance):
-    """Make the table (16, ndiffs) float64 that the kernels read, rows as in likelihood.cuh, and count the kinds."""
+    """Return the table (16, ndiffs) float64 for the kernels, rows as in likelihood.cuh, and the numbers of kinds."""
     (alphas, alpha_of), (betas, beta_of) = covariance.kinds()
     table = np.zeros((16, len(covariance.delta_t)))
     table[0] = covariance.delta_t
@@ -70,11 +70,11 @@ def _rule_bits(rules):
 
 
 def _over_ramps(device, name, n_threads, read_times, settings, **values):
-    """Launch a fit with as many threads as there is scratch memory for."""
+    """Launch a fit with as many threads as the scratch memory allows."""
     table, n_kinds = tabulate_covariance(Covariance.of(read_times))
     n_diffs = table.shape[1]
     bytes_each = 8 * SCRATCH_ROWS * (n_diffs + 1) + 4 * words_of(n_diffs)
-    # Threads take ramp after ramp: one block is enough.
+    # Each thread fits one ramp after the other, so one block is enough.
     most = device.scratch_bytes // bytes_each // device.block_threads
     blocks = max(1, min(-(-n_threads // device.block_threads), most))
     n_threads = blocks * device.block_threads

@@ -1,15 +1,15 @@
-"""The n-th root of numbers, the same bits on every CPU and, in ``kernels/include/root.cuh``, on every device.
+"""The n-th root of numbers, with the same bits on every CPU and, in ``kernels/include/root.cuh``, on every GPU.
 
-A power may differ from another one in the last bit, by library and by CPU, and which difference of a ramp is left out
-may hang on that bit. Where NumPy's own power has these bits, it does the work.
+The last bit of a power depends on the library and the CPU, and rejected differences may depend on that bit. If NumPy's
+power has these bits on this CPU, it is used.
 
 ``x ** (1 / n)`` is ``2 ** (log2(x) / n)``. With ``x = m 2**e`` and ``r = k / 32`` near ``1 / m``, ``log2(x)`` is
-``e - log2(r) + log2(m r)``; then ``2 ** p`` is ``2 ** floor(p)`` times 2 to so many sixteenths, out of a table, times
-2 to what is left. What is large comes in two numbers, and each operation is one that IEEE 754 rounds in one way: sums,
-products, and products with a sum that are rounded once.
+``e - log2(r) + log2(m r)``; then ``2 ** p`` is ``2 ** floor(p)`` times a power of ``2 ** (1/16)`` from a table, times 2
+to the remainder. Large terms are sums of two numbers. All operations have one result by IEEE 754: sums, products, and
+fused products and sums.
 
 Source: tables, coefficients and order of operations are those of ``pow`` in Intel's SVML for AVX-512 (part of NumPy,
-BSD license), which NumPy runs on CPUs that know AVX-512: there, stcal's roots have these bits. The product with a sum:
+BSD license), which NumPy uses on CPUs with AVX-512; stcal's roots have these bits there. The fused product and sum:
 Boldo & Melquiond 2008, IEEE Trans. Comput. 57, 462.
 """
 
@@ -22,7 +22,7 @@ def _read(numbers):
     return np.array([float.fromhex(number) for number in numbers.split()])
 
 
-#: from which m on the next smaller k is taken, beginning with 64
+#: values of m from which on the next smaller k is used, beginning with 64
 NEXT_RECIPROCAL = _read(
     """
     0x1.0206p-1 0x1.0627p-1 0x1.0a6ap-1 0x1.0edp-1 0x1.135dp-1 0x1.180fp-1 0x1.1cf2p-1 0x1.21fdp-1 0x1.2736p-1
@@ -31,7 +31,7 @@ NEXT_RECIPROCAL = _read(
     0x1.c0ep-1 0x1.cd88p-1 0x1.dae6p-1 0x1.e915p-1 0x1.f823p-1
     """
 )
-#: -log2(k / 32), from k = 48 on plus 1, in two numbers: by k modulo 32
+#: -log2(k / 32), plus 1 from k = 48 on, as a sum of two numbers, by k modulo 32
 LOG_HIGH = _read(
     """
     0x0p0 -0x1.6bad3758ep-5 -0x1.663f6fac9p-4 -0x1.08c588cda8p-3 -0x1.5c01a39fcp-3 -0x1.acf5e2db5p-3
@@ -54,7 +54,7 @@ LOG_LOW = _read(
     0x1.52743318a8a57p-42 -0x1.4e55443478fep-42 -0x1.95539356f93dcp-43
     """
 )
-#: 2 ** (j / 16), and what it lacks, as a share of it
+#: 2 ** (j / 16), and its relative rounding error
 SIXTEENTHS = _read(
     """
     0x1p0 0x1.0b5586cf9890fp0 0x1.172b83c7d517bp0 0x1.2387a6e756238p0 0x1.306fe0a31b715p0 0x1.3dea64c123422p0
@@ -70,7 +70,7 @@ SIXTEENTHS_REST = _read(
     0x1.36eae30af0cb3p-56 0x1.4a385a63d07a7p-56 -0x1.ff7128fd391fp-55
     """
 )
-#: coefficients of the series of log2(1 + 2 h) beyond its first two terms, pair by pair from the last powers on
+#: coefficients of the series of log2(1 + 2 h) after its first two terms, in pairs from the highest powers
 LOG_SERIES = _read(
     """
     -0x1.27a394386376fp+7 0x1.4873cf87141d1p+6 -0x1.715473528efc1p+5 0x1.a617607e55815p+4
@@ -80,21 +80,21 @@ LOG_SERIES = _read(
 )
 #: 2 / ln(2)
 PER_HALF = float.fromhex("0x1.71547652b82fep+1")
-#: coefficients of the series of (2 ** f - 1) / f, from the last power on
+#: coefficients of the series of (2 ** f - 1) / f, from the highest power
 POWER_SERIES = _read(
     """
     0x1.4a1d7f58c2d59p-13 0x1.5d7472783d279p-10 0x1.3b2ad1b14ebaap-7 0x1.c6b08d4ad8eb9p-5
     0x1.ebfbdff84554dp-3 0x1.62e42fefa398bp-1
     """
 )
-#: numbers from here on have all their bits
+#: smaller numbers are subnormal
 NORMAL = 2.0**-1022
-#: a number times this, minus the same, minus the number, is its upper half
+#: factor of Veltkamp's splitting into an upper and a lower half
 HALVES = 2.0**27 + 1
 
 
 def root(numbers, n):
-    """Take the n-th root.
+    """Return the n-th root.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def root(numbers, n):
 
 @cache
 def numpy_has_these_bits():
-    """Tell whether NumPy's power is the same function on this CPU, by some thousand numbers, hard ones among them."""
+    """Return whether NumPy's power has the same bits on this CPU, for thousands of numbers with difficult cases."""
     near_edges = 1 + np.ldexp(np.arange(-20.0, 21), -15)
     edges = np.ldexp(np.multiply.outer(near_edges, NEXT_RECIPROCAL), np.arange(4)[:, None, None])
     below_one = 1 - np.ldexp(np.arange(1.0, 1000), -11)
@@ -130,10 +130,10 @@ def numpy_has_these_bits():
 
 
 def compute_root(numbers, n):
-    """Take the n-th root, for n from 3 on, by sums and products alone; as `root`."""
+    """Return the n-th root for n from 3 on, by sums and products only; as `root`."""
     numbers = np.asarray(numbers, np.float64)
     is_plain = (numbers > 0) & np.isfinite(numbers)
-    # the m of frexp is in [1/2, 1), with all bits for subnormal numbers too
+    # frexp returns m in [1/2, 1) with full precision, also for subnormal numbers.
     m, exponent = np.frexp(np.where(is_plain, numbers, 1.0))
     with np.errstate(all="ignore"):
         roots = _exponentiate(*_divide(*_take_logarithm(m, exponent), 1 / n))
@@ -142,7 +142,7 @@ def compute_root(numbers, n):
 
 
 def _take_logarithm(m, exponent):
-    """Compute log2(m) + exponent in two numbers."""
+    """Return log2(m) + exponent as a sum of two numbers."""
     k = 64 - np.searchsorted(NEXT_RECIPROCAL, m, side="right")
     h = _multiply_add(0.5 * m, k / 32, -0.5)
     hh = h * h
@@ -163,7 +163,7 @@ def _take_logarithm(m, exponent):
 
 
 def _divide(high, low, y):
-    """Multiply two numbers by y: a number toward zero, and the rest."""
+    """Return (high + low) y as a number rounded toward zero, and the rest."""
     nearest = high * y
     rest = _rest_of_product(high, y, nearest)
     of_high = _chop(nearest, rest)
@@ -179,7 +179,7 @@ def _divide(high, low, y):
 
 
 def _exponentiate(power, rest):
-    """Compute 2 ** (power + rest)."""
+    """Return 2 ** (power + rest)."""
     sixteenths = np.floor(16 * power)
     below = sixteenths / -16
     above = power + below
@@ -194,19 +194,19 @@ def _exponentiate(power, rest):
 
 
 def _chop(value, rest):
-    """Round toward zero what was rounded to nearest; ``rest`` is what the exact number has beyond ``value``."""
+    """Return a rounded ``value`` as if rounded toward zero; ``value + rest`` is the exact number."""
     beyond = (value != 0) & (rest != 0) & ((value > 0) != (rest > 0))
     return (value.view(np.int64) - beyond).view(np.float64)
 
 
 def _rest_of_sum(a, b, total):
-    """Give what a sum, rounded, lacks."""
+    """Return the rounding error of a sum."""
     of_b = total - a
     return (a - (total - of_b)) + (b - of_b)
 
 
 def _rest_of_product(a, b, product):
-    """Give what a product, rounded, lacks."""
+    """Return the rounding error of a product."""
     (a_high, a_low), (b_high, b_low) = _halve(a), _halve(b)
     return a_low * b_low - (((product - a_high * b_high) - a_low * b_high) - a_high * b_low)
 

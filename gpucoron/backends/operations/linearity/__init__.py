@@ -1,4 +1,4 @@
-"""The detector's non-linear response."""
+"""Linearity correction."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from gpucoron.backends.operations.linearity import definition, kernels
 
 @dataclass(frozen=True)
 class LinearitySettings:
-    """How the response is corrected.
+    """Parameters of the linearity correction.
 
     Attributes
     ----------
@@ -20,7 +20,7 @@ class LinearitySettings:
 
 
 def _native(settings, data, groupdq, coeffs, inverse_coeffs):
-    """List the native library for ramps in one piece: averaged reads are corrected by pixel, the rest in strips."""
+    """List the native library, for contiguous ramps: averaged reads are corrected by pixel, the rest in strips."""
     averaged = inverse_coeffs is not None and data.shape[1] > 1
     is_whole = data.flags.c_contiguous and groupdq.flags.c_contiguous
     return [("linearity.cu", averaged)] if is_whole else []

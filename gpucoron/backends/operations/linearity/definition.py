@@ -1,6 +1,6 @@
-"""The correction of the non-linear response: a polynomial per pixel, in place and in tiles of rows.
+"""Linearity correction: a polynomial per pixel, in place and in tiles of rows.
 
-Every operation is its own ufunc call, in the order of stcal, so that no bit differs.
+All operations are single ufunc calls in the order of stcal, so that results are bit-identical.
 """
 
 import numpy as np
@@ -8,19 +8,19 @@ import numpy as np
 from gpucoron.backends.tiles import even_tile_bytes, for_each_tile
 from gpucoron.dq import SATURATED
 
-#: Working arrays of one thread; operations on smaller ones end so soon that threads wait for the interpreter lock.
+#: Bytes of working arrays per thread; with smaller ones threads wait for the interpreter lock.
 SCRATCH_BYTES = 2**21
-#: A thread takes this much at once where there is enough: its scratch arrays are made once for each tile.
+#: Bytes of a tile; scratch arrays are allocated once per tile.
 TILE_BYTES = 2**24
 
 
 def linearity(device, data, groupdq, coeffs, inverse_coeffs=None, *, settings):
     """Correct the detector's non-linearity, in place.
 
-    A group without the SATURATED bit becomes ``c0 + c1 x + c2 x^2 + ...`` (Horner's scheme, float32); a saturated one
-    is left alone. With ``inverse_coeffs``, each group is taken as the mean of ``nframes`` reads: the reads are
-    predicted from the first and the last unsaturated group, made non-linear, shifted to the group's value, corrected
-    one by one and averaged again (float64, as stcal does it). NaN propagates.
+    A group without SATURATED becomes ``c0 + c1 x + c2 x^2 + ...`` (Horner's scheme, float32); saturated groups are not
+    changed. With ``inverse_coeffs``, each group is the mean of ``nframes`` reads. These are predicted from the first
+    and the last unsaturated group, made non-linear, shifted to the group's value, corrected and averaged (float64, as
+    in stcal). NaN propagates.
 
     Parameters
     ----------
@@ -28,13 +28,13 @@ def linearity(device, data, groupdq, coeffs, inverse_coeffs=None, *, settings):
     data : (nints, ngroups, ny, nx) float32, DN
     groupdq : (nints, ngroups, ny, nx) uint8
     coeffs, inverse_coeffs : (ncoeffs, ny, nx) float32
-        Benign (0, 1, 0, ...) where no correction is known.
+        (0, 1, 0, ...) for pixels without a correction.
     settings : LinearitySettings
 
     Notes
     -----
-    Source: stcal 1.20, ``linearity_correction`` (WFC3 Data Handbook, section 6.5). With a single group there is no rate
-    to predict reads from (stcal fails); the plain polynomial is used.
+    Source: stcal 1.20, ``linearity_correction`` (WFC3 Data Handbook, section 6.5). A single group gives no rate to
+    predict reads (stcal fails); the plain polynomial is used.
     """
     nints, ngroups, _, nx = data.shape
     nframes, averaged = settings.nframes, inverse_coeffs is not None and ngroups > 1
@@ -42,7 +42,7 @@ def linearity(device, data, groupdq, coeffs, inverse_coeffs=None, *, settings):
     rows_at_once = max(1, SCRATCH_BYTES // read_bytes)
 
     def correct(rows):
-        # One scratch array for all bands: a fresh one for each would cost more in page faults than the arithmetic.
+        # One scratch array for all bands: allocating one for each would take longer than the arithmetic.
         n_rows = min(rows_at_once, rows.stop - rows.start)
         n_ints = 1 if averaged else max(1, min(nints, rows_at_once // n_rows))
         shape = (2, nframes, n_rows, nx) if averaged else (n_ints, ngroups, n_rows, nx)
@@ -73,13 +73,13 @@ def _polynomial(values, coeffs, result=None):
 
 
 def _correct_reads(ramp, flags, coeffs, inverse_coeffs, nframes, work):
-    """Correct one integration's groups, each taken as the mean of ``nframes`` predicted reads (float64)."""
+    """Correct the groups of one integration, each as the mean of ``nframes`` predicted reads (float64)."""
     ngroups = ramp.shape[0]
     saturated = (flags & np.uint8(SATURATED)) != 0
     reads = 1 + np.arange(ngroups * nframes).reshape(ngroups, nframes)
     mean_read = reads.mean(axis=1)
 
-    # The last unsaturated group may be touched by saturation: the one before it ends the ramp.
+    # The last unsaturated group may be partially saturated, so the ramp ends one group earlier.
     last = np.maximum(ngroups - saturated.sum(axis=0, dtype=np.int32) - 1, 2) - 1
     first_signal = _linearised(ramp[0], saturated[0], coeffs)
     last_signal = _linearised(
@@ -87,7 +87,7 @@ def _correct_reads(ramp, flags, coeffs, inverse_coeffs, nframes, work):
         np.take_along_axis(saturated, last[np.newaxis], axis=0)[0],
         coeffs,
     )
-    # DN per read: a float32 difference over a float64 number of reads.
+    # DN per read: a float32 difference divided by a float64 number of reads.
     rate = (last_signal - first_signal) / (mean_read[last] - mean_read[0])
 
     read_signals, corrected_reads = work

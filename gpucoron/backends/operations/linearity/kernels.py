@@ -1,4 +1,4 @@
-"""The correction of the non-linear response by kernels; see `gpucoron.backends.operations.linearity.definition`."""
+"""Linearity correction by kernels; see `gpucoron.backends.operations.linearity.definition`."""
 
 from gpucoron.backends.devices.launch import geometry
 from gpucoron.backends.kernel_files import POLYNOMIAL_LENGTHS
@@ -25,5 +25,5 @@ def linearity(device, data, groupdq, coeffs, inverse_coeffs=None, *, settings):
 
 
 def _length(coeffs):
-    """Give the length that the kernel of a polynomial is compiled for."""
+    """Return the number of coefficients of the compiled kernel; 0 for the general one."""
     return len(coeffs) if len(coeffs) in POLYNOMIAL_LENGTHS else 0

@@ -1,4 +1,4 @@
-"""Count rates by segments of optimally weighted least squares."""
+"""Ramp fitting: count rates by optimally weighted least squares of segments."""
 
 from dataclasses import dataclass
 
@@ -9,22 +9,22 @@ from gpucoron.backends.operations.ramp_fit.whole_ramps import fit_whole_ramps
 
 __all__ = ["MANY_SAMPLES", "RampFitSettings", "fit_ramps", "fit_whole_ramps"]
 
-#: groups of a ramp from which on the native kernels, which take one ramp after the other, are faster
+#: groups per ramp above which the native kernels are faster than NumPy
 MANY_SAMPLES = 66
 
 
 @dataclass(frozen=True)
 class RampFitSettings:
-    """How ramps were read and are fitted.
+    """Read pattern and parameters of ramp fitting.
 
     Attributes
     ----------
     group_time, frame_time : float, s
-        From group to group, and of a frame.
+        Time from group to group, and of a frame.
     nframes, groupgap : int
-        Frames averaged into a group, and dropped between groups. The gap enters only through ``group_time``.
+        Frames averaged into a group, and dropped between groups. The gap only affects ``group_time``.
     suppress_one_group : bool
-        Ramps with a single good group are flagged already: no group has a timing of its own, and ZEROFRAME is not used.
+        Ramps with a single good group are already flagged: no group gets a special time, and ZEROFRAME is not used.
     """
 
     group_time: float
@@ -40,12 +40,12 @@ def _native(settings, data, *others):
 
 
 def _working_bytes(nints, ngroups):
-    # slope sums and two or three kinds of weights, float64; states; the products of the integrations and of the image
+    # slope sums and up to three kinds of weights, float64; states; products of the integrations and of the image
     return (4 * 8 + 4 + 20) * nints + 8 + 20
 
 
 def _table_bytes(nints, ngroups):
-    # the weights of all segments that may be, float32
+    # the weights of all possible segments, float32
     return 4 * len(POWERS) * ((ngroups + 1) ** 2 // 4)
 
 

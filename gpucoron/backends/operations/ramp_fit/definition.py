@@ -1,8 +1,8 @@
-"""Ramp fitting by segments of optimally weighted least squares, equal to stcal's ``OLS_C``.
+"""Ramp fitting by optimally weighted least squares of segments, equal to stcal's ``OLS_C``.
 
-Most ramps have no flag, or none but DO_NOT_USE in the same first groups: they are one segment each, and a tile of them
-is fitted in one pass over the groups. The rest, flagged or with values that are not finite, is gathered and fitted
-segment by segment; see `ramp_segments`.
+Most ramps have no flags, or only DO_NOT_USE in the same first groups. They consist of one segment, and all of them in a
+tile are fitted together. Ramps with other flags, or values that are not finite, are gathered and fitted by segment:
+see `segments`.
 """
 
 import threading
@@ -22,7 +22,7 @@ from gpucoron.backends.results import Slopes
 from gpucoron.backends.tiles import for_each_tile
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE, PERSISTENCE, SATURATED
 
-#: stcal writes variances from here on as 0, (DN/s)^2
+#: larger variances are written as 0, as in stcal, (DN/s)^2
 LARGE_VARIANCE = 1e6
 
 _INVALID = DO_NOT_USE | SATURATED
@@ -30,7 +30,7 @@ _INVALID = DO_NOT_USE | SATURATED
 
 @dataclass(frozen=True)
 class Times:
-    """Times in seconds. stcal reads them as float32 and goes on in float64."""
+    """Times in seconds. stcal rounds them to float32 and continues in float64."""
 
     group: float
     frame: float
@@ -38,15 +38,15 @@ class Times:
 
     @classmethod
     def of(cls, settings):
-        """Take them from RampFitSettings."""
+        """Return the times of RampFitSettings."""
         frame = float(np.float32(settings.frame_time))
-        # A first group on its own has integrated for half of its frames, and half a frame.
+        # Effective time of a single first group.
         return cls(float(np.float32(settings.group_time)), frame, (settings.nframes + 1.0) * frame / 2.0)
 
 
 @dataclass(frozen=True)
 class _Pixels:
-    """The pixels of a tile, (npixels,) each: float64, but the flags."""
+    """The pixels of a tile, (npixels,) each: float64 except the flags."""
 
     dq: np.ndarray
     gain: np.ndarray
@@ -58,8 +58,8 @@ class _Pixels:
 class _Gathered:
     """The ramps of a tile that need segments, as columns.
 
-    ``which`` is their place among the tile's ramps (integration after integration), ``pixel`` the pixel; ``samples`` is
-    float64 (ngroups, nramps), NaN where saturated; ``single_group_time`` is what a segment of one group has integrated.
+    ``which`` is the index among the tile's ramps (integration by integration), ``pixel`` the pixel; ``samples`` is
+    float64 (ngroups, nramps), NaN where saturated; ``single_group_time`` is the time of a segment of one group.
     """
 
     which: np.ndarray
@@ -72,7 +72,7 @@ class _Gathered:
 
 
 class _RampSums:
-    """What a tile's ramps add to the products, (nints, npixels) float64: sums over the segments of a ramp."""
+    """Sums over the segments of each ramp of a tile, (nints, npixels) float64."""
 
     def __init__(self, shape):
         self.inverse_read = np.zeros(shape)
@@ -94,9 +94,9 @@ def fit_ramps(
     *,
     settings,
 ):
-    """Fit every ramp by segments of optimally weighted least squares (``OLS_C``).
+    """Fit every ramp by optimally weighted least squares of its segments (``OLS_C``).
 
-    Neither ``data`` nor the flags are changed. Both may be cut along the groups (views).
+    Neither ``data`` nor the flags are changed. Both may be views of some groups.
 
     Parameters
     ----------
@@ -110,9 +110,9 @@ def fit_ramps(
     dark_current : (ny, nx) float32 or None
         Average dark current, DN/s, for the Poisson variance.
     zeroframe : (nints, ny, nx) float32 or None
-        Replaces the first group of ramps without a good group, where it is not 0.
+        Replaces the first group of ramps without good groups, where it is not 0.
     original_groupdq : (nints, ngroups, ny, nx) uint8 or None
-        Flags that count for the read-noise variance when groups were lost to charge migration.
+        Flags for the read-noise variance if groups were flagged for charge migration.
     settings : RampFitSettings
 
     Returns
@@ -121,16 +121,16 @@ def fit_ramps(
 
     Notes
     -----
-    Source: stcal 1.20, ``OLS_C`` (Robberto 2008, JWST-STScI-0001490; Fixsen et al. 2000, PASP 112, 1350). Every float64
-    operation comes in the order of stcal's C source, so that on the same machine the results are the same bits.
+    Source: stcal 1.20, ``OLS_C`` (Robberto 2008, JWST-STScI-0001490; Fixsen et al. 2000, PASP 112, 1350). All float64
+    operations have the order of stcal's C source, so the results are bit-identical on the same machine.
     """
     nints, _, ny, nx = data.shape
     times = Times.of(settings)
-    # The step's scaling to electrons per group: float64, then rounded.
+    # Scaled to electrons per group in float64, then rounded.
     with np.errstate(all="ignore"):
         noise = (readnoise * (gain.astype(np.float64) / np.sqrt(np.float64(2 * settings.nframes)))).astype(np.float32)
     rate, rateints = (Slopes.empty(shape, np) for shape in ((ny, nx), (nints, ny, nx)))
-    # Tiles are shared out among the threads already.
+    # The tiles already use all threads.
     alone = device.with_threads(1)
     scratch_of = threading.local()
 
@@ -213,25 +213,26 @@ def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppres
 
 
 def _find_whole_ramps(groupdq, flags):
-    """Find the first group of most ramps, and which ramps are not good from it on and DO_NOT_USE alone before it.
+    """Find the first good group of most ramps, and the ramps with other flags.
 
-    MIRI's first groups are DO_NOT_USE in most pixels, not in all.
+    The first groups of MIRI are DO_NOT_USE in most pixels, but not in all.
 
     Parameters
     ----------
     groupdq : (nints, ngroups, npixels) uint8
     flags : (nints, npixels) uint8
-        Those of all groups.
+        Flags of all groups combined.
 
     Returns
     -------
     first : int
     is_other : (nints * npixels,) bool
+        Ramps that are not DO_NOT_USE in all groups before ``first`` and without flags from it on.
     """
     is_clean = flags == 0
     first = 0
     before = is_late = flags == DO_NOT_USE
-    # More than half of the ramps: whatever is chosen, the answers are the same.
+    # The choice affects only the speed, not the results.
     while first < groupdq.shape[1] and 2 * np.count_nonzero(is_late) > is_late.size:
         before = is_late
         is_late = is_late & (groupdq[:, first] == DO_NOT_USE)
@@ -244,7 +245,7 @@ def _find_whole_ramps(groupdq, flags):
 
 
 def _gather(samples, groupdq, needed, zeroframe, times, suppress_one_group):
-    """Gather the ramps that need segments; ZEROFRAME stands in for ramps without a good group."""
+    """Gather the ramps that need segments; ZEROFRAME replaces the first group of ramps without good groups."""
     nints, ngroups, npixels = groupdq.shape
     which = np.flatnonzero(needed)
     integration, pixel = np.divmod(which, npixels)
@@ -265,10 +266,10 @@ def _gather(samples, groupdq, needed, zeroframe, times, suppress_one_group):
 
 
 def _gathered_medians(ramps, times, scratch):
-    """The median rates of gathered ramps, (nramps,) float64, DN/s."""
+    """Return the median rates of gathered ramps, (nramps,) float64, DN/s."""
     ngroups, nramps = ramps.samples.shape
     if ngroups == 1:
-        # stcal keeps NaN here, and counts groups of any flag.
+        # stcal keeps NaN here, and ignores the flags.
         return ramps.samples[0] / times.one_group
     medians = np.empty(nramps)
     for block in scratch.blocks(nramps):
@@ -280,7 +281,7 @@ def _gathered_medians(ramps, times, scratch):
 
 
 def _add_up(values):
-    """Sum over integrations, one after the other: a sum of NumPy's may pair them, depending on the shape."""
+    """Sum over integrations in order; the order of NumPy's sum depends on the shape."""
     total = np.zeros(values.shape[1:])
     for value in values:
         total += value
@@ -288,7 +289,7 @@ def _add_up(values):
 
 
 def _sum_whole_ramps(sums, slopes, ngroups, signal, pixels, times):
-    """Fill in the sums of ramps that are one segment of all groups; they differ between integrations by the slope."""
+    """Fill in the sums of ramps that are one segment of all groups; only the slope depends on the integration."""
     var_poisson = signal / (times.group * pixels.gain * (ngroups - 1.0))
     var_read = read_noise_variance(ngroups, pixels.gain, pixels.read_noise, times.group)
     np.divide(slopes, var_read, out=sums.slope)
@@ -298,8 +299,8 @@ def _sum_whole_ramps(sums, slopes, ngroups, signal, pixels, times):
 
 
 def _sum_segments(sums, ramps, signal, pixels, times, scratch):
-    """Fit the segments of gathered ramps and put their sums in place of what is there."""
-    # A ramp that is saturated from the start has no segment, whatever follows.
+    """Fit the segments of gathered ramps, and write their sums."""
+    # A ramp with a saturated first group has no segments.
     segments = find_segments(np.where(ramps.groupdq[0] & SATURATED, ramps.groupdq[0], ramps.groupdq))
     pixel = ramps.pixel[segments.ramp]
     gain, read_noise = pixels.gain[pixel], pixels.read_noise[pixel]
@@ -311,7 +312,7 @@ def _sum_segments(sums, ramps, signal, pixels, times, scratch):
     var_read = read_noise_variance(segments.length, gain, read_noise, time)
 
     def put(target, values):
-        # bincount adds one after the other, in the order of the segments
+        # bincount adds in the order of the segments.
         target.reshape(-1)[ramps.which] = np.bincount(segments.ramp, values, len(ramps.which))
 
     put(sums.slope, slope / var_read)
@@ -321,7 +322,7 @@ def _sum_segments(sums, ramps, signal, pixels, times, scratch):
 
 
 def _finish_rateints(sums, flags, ramps, pixels):
-    """Turn the sums into rates and variances of each integration; partial saturation is not yet flagged."""
+    """Return the rates, variances and flags of each integration, without flags of partial saturation."""
     dq = pixels.dq | (flags & np.uint8(JUMP_DET | PERSISTENCE))
     starts_saturated = ramps.groupdq[0] & SATURATED != 0
     lost = np.all(ramps.groupdq & _INVALID, axis=0) | starts_saturated
@@ -344,7 +345,7 @@ def _finish_rateints(sums, flags, ramps, pixels):
 
 
 def _finish_rate(sums, flags, rateints, pixels):
-    """Combine the integrations, weighted by their read noise."""
+    """Return the rate: the mean of the integrations, weighted by their read noise."""
     dq = pixels.dq | (np.bitwise_or.reduce(flags, axis=0) & np.uint8(JUMP_DET | PERSISTENCE))
     dq |= np.bitwise_and.reduce(rateints["dq"], axis=0) & np.uint32(_INVALID)
 
@@ -364,14 +365,14 @@ def _finish_rate(sums, flags, rateints, pixels):
 
 
 def _invert(inverse_variance):
-    """Invert where positive, else 0; a large variance is 0, too."""
+    """Return the inverse where it is positive and below `LARGE_VARIANCE`, else 0."""
     variance = np.where(inverse_variance > 0, 1 / inverse_variance, 0)
     variance[variance >= LARGE_VARIANCE] = 0
     return variance
 
 
 def _flag_partial_saturation(rate, rateints, flags, ramps):
-    """Flag ramps that saturate somewhere; their slopes stay."""
+    """Set SATURATED for ramps with saturated groups; their slopes are kept."""
     partial = flags & np.uint8(SATURATED)
     if len(ramps.samples) == 1:
         partial.reshape(-1)[ramps.which[ramps.is_zeroframe]] = 0
@@ -380,15 +381,15 @@ def _flag_partial_saturation(rate, rateints, flags, ramps):
 
 
 def _restore_charge_loss(rate, rateints, flags, original_groupdq, ramps, pixels, times):
-    """Take the read-noise variance from the groups that were good before charge migration was flagged.
+    """Compute the read-noise variance from the groups that were good before charge migration was flagged.
 
-    Only the read-noise variance follows, not the error: so does stcal.
+    As in stcal, the error is not changed.
     """
     lossy = flags & CHARGELOSS != 0
     affected = lossy.any(axis=0)
     if not affected.any():
         return
-    # All of these are among the gathered ramps, which know how long a single group has integrated.
+    # All of these are among the gathered ramps.
     chosen = lossy.reshape(-1)[ramps.which]
     which, pixel = ramps.which[chosen], ramps.pixel[chosen]
     dq = original_groupdq[which // lossy.shape[1], :, pixel].T

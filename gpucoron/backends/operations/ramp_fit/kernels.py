@@ -45,7 +45,7 @@ def fit_ramps(
     )  # fmt: skip
     signal = xp.empty(image, np.float64)
     device.over_pixels("average_median_rates", ny * nx, 1, median_rates=median_rates, signal=signal, n_ints=nints)
-    # The median rates have served: their array takes the next kernel's weights.
+    # The array of median rates is free now.
     poisson_weights = median_rates
     restored_weights = None if original_groupdq is None else xp.empty(cube, np.float64)
     device.over_pixels(
@@ -62,7 +62,7 @@ def fit_ramps(
 
 
 def _side_by_side(device, *ramps):
-    """Give ramps with integrations equally far apart, and how many frames that is; copies only if need be."""
+    """Return ramps with the same number of frames from one integration to the next, and that number; copy if needed."""
     apart = {frames_apart(ramp) for ramp in ramps if ramp is not None}
     if len(apart) == 1 and None not in apart:
         return *ramps, apart.pop()

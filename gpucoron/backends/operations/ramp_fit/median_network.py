@@ -1,19 +1,19 @@
 """Medians of a few planes, pixel by pixel, with a sorting network.
 
-A network compares the same pairs whatever the values are, so that each comparison is one `numpy.minimum` and one
-`numpy.maximum` over whole planes. For a few planes this is several times as fast as partitioning every pixel.
+A network compares the same pairs for all values, so each comparison is one `numpy.minimum` and one `numpy.maximum` of
+whole planes. For a few planes this is several times as fast as partitioning every pixel.
 """
 
 from functools import lru_cache
 
 import numpy as np
 
-#: With more planes than this, partitioning wins.
+#: With more planes, partitioning is faster.
 MOST_PLANES = 64
 
 
 def median_of_planes(planes, spare):
-    """Take the median over the first axis.
+    """Return the median over the first axis.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def median_of_planes(planes, spare):
     Returns
     -------
     (npixels,) float
-        For an even ``n``, half the sum of the two middle values.
+        For an even ``n``, the mean of the two middle values.
     """
     planes = list(planes)
     n = len(planes)
@@ -43,9 +43,9 @@ def median_of_planes(planes, spare):
 
 @lru_cache
 def median_network(n):
-    """List the comparisons (low, high, minimum needed, maximum needed) that bring the median of ``n`` to the middle.
+    """Return the comparisons (low, high, minimum needed, maximum needed) that sort the median of ``n`` to the middle.
 
-    Batcher's odd-even merge sort (1968, AFIPS 32, 307), without what the middle does not depend on.
+    Batcher's odd-even merge sort (1968, AFIPS 32, 307), without comparisons that do not affect the middle.
     """
     comparisons = []
     size = 1

@@ -1,7 +1,7 @@
-"""Segments of ramps: where they begin and end, how they are weighted, and what slope each one has.
+"""Segments of ramps: their limits, weights and slopes.
 
-A segment is a run of usable groups between cosmic rays. Ramps come as columns, ``(ngroups, nramps)``; the work is
-vectorised over ramps or segments, in blocks that fit the cache.
+A segment is a run of usable groups between cosmic rays. Ramps are columns, ``(ngroups, nramps)``; the work is
+vectorized over ramps or segments, in blocks that fit into the cache.
 """
 
 import math
@@ -13,18 +13,17 @@ import numpy as np
 from gpucoron.backends.operations.ramp_fit.median_network import MOST_PLANES, median_of_planes
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, PERSISTENCE
 
-#: A segment's signal-to-noise ratio picks the power of its weights: below 5 the first, from 100 on the last.
+#: The signal-to-noise ratio of a segment selects the power of its weights: the first below 5, the last from 100 on.
 SNR_LIMITS = (5.0, 10.0, 20.0, 50.0, 100.0)
 POWERS = (0.0, 0.4, 1.0, 3.0, 6.0, 10.0)
 
-#: Samples worked on at once, float64. A core's cache would hold a quarter of them, but the operations on so few end so
-#: soon that threads wait for the interpreter lock.
+#: Float64 samples in a block. Smaller blocks fit the cache better, but threads then wait for the interpreter lock.
 BLOCK_SAMPLES = 2**18
 
 
 @dataclass(frozen=True)
 class Segments:
-    """Segments of several ramps, in the order of the ramps and, within a ramp, of time.
+    """Segments of several ramps, sorted by ramp and, within a ramp, by time.
 
     ``ramp`` is the column of the ramp, ``start`` the first group and ``length`` the number of groups, (nsegments,).
     """
@@ -35,11 +34,11 @@ class Segments:
 
 
 def find_segments(groupdq):
-    """Cut ramps into segments.
+    """Divide ramps into segments.
 
-    A segment is a run of groups without any flag but PERSISTENCE, led by the group before it if that one has JUMP_DET
-    (and at most PERSISTENCE beside it). Segments of one group count only where a ramp has none longer, and then only
-    the first one.
+    A segment is a run of groups without flags other than PERSISTENCE, plus the group before it if that has JUMP_DET
+    and no other flags except PERSISTENCE. Segments of one group are used only if a ramp has no longer ones, and then
+    only the first.
 
     Parameters
     ----------
@@ -50,7 +49,7 @@ def find_segments(groupdq):
     Segments
     """
     ngroups, nramps = groupdq.shape
-    # One ramp after the other, parted by a flagged group: a run is then a run of the flat array.
+    # All ramps in one array, separated by a flagged group.
     flags = np.full((nramps, ngroups + 1), DO_NOT_USE, np.uint8)
     flags[:, 1:] = groupdq.T
     flags = flags.reshape(-1)
@@ -73,26 +72,26 @@ def find_segments(groupdq):
 
 
 class Scratch:
-    """Arrays for one block of ramps, used again and again: fresh pages would cost more than the arithmetic on them."""
+    """Arrays for one block of ramps, reused for all blocks, because allocating new ones would be slow."""
 
     def __init__(self, ngroups):
         self.ramps = max(2, BLOCK_SAMPLES // ngroups)
         self._arrays = np.empty((4, ngroups * self.ramps))
 
     def array(self, which, *shape):
-        """Array number ``which`` of four as float64 of this shape."""
+        """Return array ``which`` of four as float64 of this shape."""
         return self._arrays[which, : math.prod(shape)].reshape(shape)
 
     def blocks(self, nramps):
-        """Cut ``nramps`` into slices that fit."""
+        """Return slices of ``nramps`` that fit into the arrays."""
         return [slice(start, min(start + self.ramps, nramps)) for start in range(0, nramps, self.ramps)]
 
 
 def median_rates(samples, group_time, groupdq, scratch):
-    """Take the median rate of each ramp, for the Poisson variance.
+    """Return the median rate of each ramp, for the Poisson variance.
 
-    It is the median of the first differences, without those that touch a DO_NOT_USE or NaN group or lead to a
-    JUMP_DET group. A ramp without differences answers its first group over ``group_time``, if that is usable, else 0.
+    It is the median of the first differences, without those of DO_NOT_USE or NaN groups and those with JUMP_DET in the
+    later group. Without any difference it is the first group over ``group_time``, or 0 if that group is not usable.
 
     Parameters
     ----------
@@ -100,7 +99,7 @@ def median_rates(samples, group_time, groupdq, scratch):
         NaN where saturated; ``nramps`` at most ``scratch.ramps``.
     group_time : float, s
     groupdq : (ngroups, nramps) uint8 or None
-        None if nothing is flagged and nothing NaN.
+        None if there are no flags and no NaN.
     scratch : Scratch
 
     Returns
@@ -124,10 +123,10 @@ def median_rates(samples, group_time, groupdq, scratch):
         lower, upper = (ngroups - 2) // 2, (ngroups - 1) // 2
         rows.partition((lower, upper) if lower < upper else upper, axis=1)
         return (rows[:, upper] + rows[:, lower]) / 2
-    rows.sort(axis=1)  # NaN go last
+    rows.sort(axis=1)  # NaN last
     n_valid = np.maximum(n_valid, 1)
     ramps = np.arange(nramps)
-    # An odd count has one middle, and x + x halves without loss.
+    # For an odd count both are the same value x, and (x + x) / 2 is exact.
     median = (rows[ramps, n_valid // 2] + rows[ramps, (n_valid - 1) // 2]) / 2
     median[np.isnan(median)] = 0
     return median
@@ -146,7 +145,7 @@ def weighting_class(rise, gain, read_noise):
     Returns
     -------
     (n,) intp
-        A ratio of NaN has the last class.
+        NaN ratios are in the last class.
     """
     signal = rise * gain
     variance = read_noise * read_noise + signal
@@ -160,7 +159,7 @@ def weighting_class(rise, gain, read_noise):
 
 @lru_cache(maxsize=4096)
 def weight_table(length):
-    """Tabulate the weights of a segment's groups, before division by the squared read noise.
+    """Return the weights of a segment's groups, before division by the squared read noise.
 
     The weight of group ``i`` is ``|(i - m) / m| ** power`` with ``m = (length - 1) / 2``, rounded to float32 as by
     ``powf``.
@@ -178,13 +177,13 @@ def weight_table(length):
 
 @lru_cache(maxsize=4)
 def weight_tables(longest):
-    """Put the weights of all segments of so many groups or fewer behind each other, as the kernels read them.
+    """Return the weights of all segments of up to ``longest`` groups in one array, as the kernels read them.
 
     Returns
     -------
     (n,) float32
-        For each length from 0 on, and each of `POWERS`, those of the first half of the groups, which the others mirror.
-        The parts of length 0 to 2, for which there are no weights, are 0.
+        For each length from 0 on, and each of `POWERS`: the weights of the first half of the groups; the second half
+        is symmetric. The parts for lengths 0 to 2 are 0.
     """
     tables = np.zeros(len(POWERS) * ((longest + 1) ** 2 // 4), np.float32)
     for length in range(3, longest + 1):
@@ -196,7 +195,7 @@ def weight_tables(longest):
 
 
 def _half_of_weights(length):
-    """Tabulate the weights of the first half of a segment's groups: (len(POWERS), (length + 1) // 2) float32."""
+    """Return the weights of the first half of a segment's groups: (len(POWERS), (length + 1) // 2) float32."""
     middle = (length - 1) / 2
     distance = np.abs((np.arange((length + 1) // 2) - middle) * (1 / middle)).astype(np.float32)
     weights = np.ones((len(POWERS), len(distance)), np.float32)
@@ -204,7 +203,7 @@ def _half_of_weights(length):
         if power == 1:
             weight[...] = distance
         elif power > 0:
-            # NumPy's scalars call the C library's powf, which its array loops need not.
+            # NumPy's scalars call powf of the C library, as stcal; its array loops may not.
             weight[...] = [x**power for x in distance]
     return weights
 
@@ -212,7 +211,7 @@ def _half_of_weights(length):
 def weighted_slopes(values, numbers, weights, inverse_variance, scratch):
     """Fit straight lines with weights.
 
-    Float64, summed in the order of the groups and without fused operations: this makes slopes equal to stcal's.
+    Float64, summed in the order of the groups and without fused operations, so that slopes are equal to stcal's.
 
     Parameters
     ----------
@@ -223,7 +222,7 @@ def weighted_slopes(values, numbers, weights, inverse_variance, scratch):
         Overwritten.
     inverse_variance : (n,) float64
     scratch : Scratch
-        Of its arrays, number 2 is used.
+        Array 2 is overwritten.
 
     Returns
     -------
@@ -240,14 +239,14 @@ def weighted_slopes(values, numbers, weights, inverse_variance, scratch):
 
 
 def _sum_groups(values):
-    """Sum over the first axis, one after the other: with a second axis of one, NumPy would add in pairs."""
+    """Sum over the first axis in order; NumPy's sum has another order if the second axis has length 1."""
     if values.shape[1] == 1:
         return np.cumsum(values, axis=0)[-1]
     return np.add.reduce(values, axis=0)
 
 
 def segment_slopes(samples, segments, gain, read_noise, group_time, single_group_time, scratch):
-    """Fit each segment.
+    """Fit the slope of each segment.
 
     Parameters
     ----------
@@ -258,13 +257,13 @@ def segment_slopes(samples, segments, gain, read_noise, group_time, single_group
     read_noise : (nsegments,) float64, e-
     group_time : float, s
     single_group_time : (nsegments,) float64, s
-        The time that a segment of one group has integrated.
+        Integration time of a segment of one group.
     scratch : Scratch
 
     Returns
     -------
     (nsegments,) float64, DN/s
-        NaN in a good group counts as 0 in segments of three groups and more; in shorter ones it makes the slope NaN.
+        NaN in a good group counts as 0 in segments of three groups or more; in shorter ones the slope is NaN.
     """
     nramps = samples.shape[1]
     samples = samples.reshape(-1)
@@ -274,7 +273,7 @@ def segment_slopes(samples, segments, gain, read_noise, group_time, single_group
     rise = samples[begin + (length - 1) * nramps] - first
     slopes = np.where(length == 1, first / single_group_time, rise / group_time)
 
-    # By length, so that the segments of a block are about equally long.
+    # Sorted by length, so that the segments of a block have similar lengths.
     order = np.argsort(-length, kind="stable")
     order = order[: np.count_nonzero(length > 2)]
     if not order.size:
@@ -288,7 +287,7 @@ def segment_slopes(samples, segments, gain, read_noise, group_time, single_group
         shape = longest, len(length[block])
         step = np.arange(longest)[:, np.newaxis]
         place = np.add(begin[block], step * nramps, out=scratch.array(0, *shape).view(np.intp))
-        # Past the end of a shorter segment the weight is 0, and the value must be finite.
+        # Beyond the end of a shorter segment the weight is 0, and the value must be finite.
         values = samples.take(place, out=scratch.array(1, *shape), mode="clip")
         unused = np.isnan(values)
         if length[block][-1] < longest:
@@ -302,7 +301,7 @@ def segment_slopes(samples, segments, gain, read_noise, group_time, single_group
 
 
 def _stack_weights(length, classes):
-    """Stack the weight tables of the lengths that occur, (longest, rows), and tell each segment's row."""
+    """Return the weight tables of all occurring lengths, (longest, rows), and the row of each segment."""
     occurring, which = np.unique(length, return_inverse=True)
     weights = np.zeros((occurring[-1], len(occurring), len(POWERS)))
     for i, n in enumerate(occurring):
@@ -311,19 +310,19 @@ def _stack_weights(length, classes):
 
 
 def read_noise_variance(length, gain, read_noise, time):
-    """Variance of a segment's slope from read noise, (DN/s)^2.
+    """Return the variance of a segment's slope from read noise, (DN/s)^2.
 
     Parameters
     ----------
     length : int or (nsegments,) int
     gain, read_noise : float64, e-/DN and e-
     time : float or float64, s
-        ``group_time``; for a segment of one group, the time that it has integrated.
+        ``group_time``; for a segment of one group, its integration time.
 
     Notes
     -----
     ``12 R^2 / (n^3 - n) / t^2`` of Robberto (2008, JWST-STScI-0001490), where one group counts as two; 0 for three
-    groups and more where the gain is not positive.
+    groups or more if the gain is not positive.
     """
     n = np.maximum(length, 2).astype(np.float64)
     noise = read_noise / time

@@ -1,4 +1,4 @@
-"""The fit of many ramps without a flag, which most ramps of an exposure are: part of `fit_ramps` in NumPy."""
+"""The fit of ramps without flags, the majority in an exposure: part of `fit_ramps` in NumPy."""
 
 import numpy as np
 
@@ -9,24 +9,24 @@ from gpucoron.backends.operations.ramp_fit.segments import median_rates, weight_
 
 
 def fit_whole_ramps(device, samples, first, gain, readnoise, group_time, scratch):
-    """Fit all ramps of a tile as if none had a flag.
+    """Fit all ramps of a tile as if they had no flags.
 
     Parameters
     ----------
     device : Device
     samples : (ngroups, nints * npixels) float64, DN
-        Three groups at least; for the kernel, at most `median_network.MOST_PLANES` differences.
+        At least three groups; for the kernel, at most `median_network.MOST_PLANES` differences.
     first : int
-        The number of the first of these groups.
+        Number of the first of these groups in the ramp.
     gain, readnoise : (npixels,) float64, e-/DN and e-
     group_time : float, s
     scratch : Scratch or None
-        Not needed by the kernel.
+        None for the kernel.
 
     Returns
     -------
     slopes, medians : (nints * npixels,) float64
-        Slopes in DN/s, NaN where a value is not finite or the read noise is of no use; medians are anything there.
+        DN/s. Slopes are NaN for values that are not finite or invalid read noise; the medians there are undefined.
     """
     ngroups, nramps = samples.shape
     repeats = nramps // len(gain)
@@ -61,7 +61,7 @@ def _launch(device, samples, first, gain, readnoise, group_time, scratch):
 
 
 def _native(settings, samples, *others):
-    """List the native library, where the kernel has a network for so many differences."""
+    """List the native library, if the kernel has a sorting network for this number of differences."""
     return [("whole_ramps.cu", False)] if len(samples) - 1 <= MOST_PLANES else []
 
 

@@ -1,4 +1,4 @@
-"""Saturation and the A/D floor."""
+"""Flags of saturation and of the A/D floor."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,16 @@ from gpucoron.backends.operations.saturation import definition, kernels
 
 @dataclass(frozen=True)
 class SaturationSettings:
-    """How saturation is flagged.
+    """Parameters of the saturation flags.
 
     Attributes
     ----------
     n_pix_grow_sat : int
-        How far it grows.
+        Pixels by which saturation grows.
     nframes : int or None
-        Frames averaged into a group; None switches the read-pattern passes off.
+        Frames averaged into a group; None disables the read-pattern passes.
     grow_diagonal : bool
-        Grow over corners too.
+        Whether flags grow to diagonal neighbours.
     """
 
     n_pix_grow_sat: int = 1
@@ -27,7 +27,7 @@ class SaturationSettings:
 
     @property
     def n_pix_square(self):
-        """How far flags grow by a square."""
+        """Pixels by which flags grow as a square."""
         return self.n_pix_grow_sat if self.grow_diagonal else 0
 
 
@@ -36,8 +36,8 @@ flag_saturation = Operation(
     kernels.flag_saturation,
     settings=SaturationSettings,
     written=("groupdq",),
-    # Flags grow in the first pass, are looked at in the second, and grow again.
+    # Flags grow in the first pass and again after the second, which depends on them.
     halo=lambda settings: 2 * max(settings.n_pix_grow_sat, 0),
-    # the groups that grow: saturated, and spoiled where those are kept
+    # words with the groups to grow: saturated ones, and partially saturated ones if separate
     working_bytes=lambda nints, ngroups: 2 * 4 * nints * words_of(ngroups),
 )

@@ -1,7 +1,7 @@
 """Flags of saturation and of the A/D floor, integration by integration.
 
-One image of flags per integration remembers what has saturated so far. The second and the third pass only look at the
-pixels whose flags qualify them: a ramp crosses its threshold once, so these are few.
+An image per integration stores which pixels have saturated so far. The second and the third pass look only at the few
+pixels with the right flags in neighbouring groups.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from gpucoron.backends.masks import grow_cross, grow_square
 from gpucoron.backends.tiles import even_tile_bytes, for_each_tile
 from gpucoron.dq import AD_FLOOR, DO_NOT_USE, SATURATED
 
-#: pixels of a group, of some integrations together, that an operation works on
+#: pixels of a group, in several integrations, that are processed together
 PIXELS_AT_ONCE = 2**19
 
 
@@ -18,14 +18,14 @@ def flag_saturation(device, data, groupdq, threshold, checked, bias=None, *, set
     """Flag saturation and the A/D floor through the groups, in place.
 
     1. From the first group at or above ``threshold`` on: SATURATED; a group at or below zero: AD_FLOOR and
-       DO_NOT_USE; SATURATED then grows by a square of ``n_pix_grow_sat`` pixels within its group.
-    2. With ``nframes`` (the read-pattern pass), backward through the groups: a group that is not yet flagged,
-       precedes a saturated one and reaches the threshold diluted by the averaging becomes DO_NOT_USE, and grows.
-    3. With ``nframes`` and more than two groups: a second group that jumps towards a third, saturated one becomes
-       DO_NOT_USE, where the first group foretold no saturation.
+       DO_NOT_USE. SATURATED then grows by a square of ``n_pix_grow_sat`` pixels within its group.
+    2. With ``nframes`` (the read-pattern pass), backward through the groups: an unflagged group before a saturated one
+       becomes DO_NOT_USE, and grows, if it reaches the threshold for a mean whose last read saturated.
+    3. With ``nframes`` and more than two groups: a second group that jumps towards a saturated third one becomes
+       DO_NOT_USE, if the first group did not predict the saturation.
 
-    Without ``grow_diagonal`` nothing grows in these passes. At the end SATURATED, and it alone, grows within its
-    group by ``n_pix_grow_sat`` steps up, down, left or right (spaceKLIP's growth).
+    Without ``grow_diagonal`` nothing grows in these passes. Instead, at the end, SATURATED alone grows within its group
+    by ``n_pix_grow_sat`` steps up, down, left or right (as in spaceKLIP).
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def flag_saturation(device, data, groupdq, threshold, checked, bias=None, *, set
     threshold : (ny, nx) float32, DN
         Above the A/D range where ``checked`` is False.
     checked : (ny, nx) bool
-        False where the reference knows no threshold.
+        False where the reference has no threshold.
     bias : (ny, nx) float32 or None
         Superbias for pass 3, DN; None counts as zero.
     settings : SaturationSettings
@@ -43,8 +43,8 @@ def flag_saturation(device, data, groupdq, threshold, checked, bias=None, *, set
     Notes
     -----
     Source: stcal 1.20, ``flag_saturated_pixels``; spaceKLIP 2.2, ``do_saturation``, for growth without corners. The
-    read pattern is the one that jwst 3.0 builds: group ``g`` holds reads ``g nframes + 1`` to ``(g + 1) nframes``,
-    whatever GROUPGAP says.
+    read pattern is that of jwst 3.0: group ``g`` contains reads ``g nframes + 1`` to ``(g + 1) nframes``, for any
+    GROUPGAP.
     """
     nframes, square = settings.nframes, settings.n_pix_square
 
@@ -65,7 +65,7 @@ def flag_saturation(device, data, groupdq, threshold, checked, bias=None, *, set
 
 
 def _flag_forward(ramps, flags, threshold, n_pix_grow_sat):
-    """Pass 1: everything from the first saturated group on, and the A/D floor of each group."""
+    """Pass 1: all groups from the first saturated one on, and the A/D floor."""
     reached = np.zeros((len(ramps), *threshold.shape), np.uint8)
     test, saturated = np.empty(reached.shape, bool), np.empty_like(reached)
     flagged = test.view(np.uint8)
@@ -74,7 +74,7 @@ def _flag_forward(ramps, flags, threshold, n_pix_grow_sat):
         np.greater_equal(plane, threshold, out=test)
         flagged *= np.uint8(SATURATED)
         reached |= flagged
-        # Flags that were there before grow too, but do not go on to later groups.
+        # Existing flags grow too, but do not continue in later groups.
         np.bitwise_and(plane_flags, np.uint8(SATURATED), out=saturated)
         saturated |= reached
         np.less_equal(plane, 0, out=test)
@@ -86,16 +86,16 @@ def _flag_forward(ramps, flags, threshold, n_pix_grow_sat):
 
 
 def _flag_diluted(ramp, flags, threshold, checked, n_pix_grow_sat, nframes):
-    """Pass 2: groups before a saturated one that reach the threshold of a mean whose last read saturated."""
+    """Pass 2: groups before a saturated one that reach the threshold for a mean whose last read saturated."""
     spoiled = np.uint8(SATURATED | DO_NOT_USE)
     for group in range(ramp.shape[0] - 2, -1, -1):
         reads = _reads_of_group(group, nframes)
         dilution = np.mean(reads) / reads[-1]
         if dilution == 1:
             continue
-        # Flat indices: finding them takes an eighth of the time of rows and columns.
+        # Finding flat indices is eight times faster than rows and columns.
         pixels = np.flatnonzero(((flags[group] & spoiled) == 0) & ((flags[group + 1] & np.uint8(SATURATED)) != 0))
-        # float64, as stcal: the product of a float32 threshold and the dilution must not be rounded.
+        # float64, as in stcal: the product of a float32 threshold and the dilution must not be rounded.
         limit = threshold.ravel()[pixels] * np.where(checked.ravel()[pixels], dilution, 1.0)
         partial = pixels[ramp[group].ravel()[pixels] >= limit]
         if partial.size:
@@ -103,13 +103,13 @@ def _flag_diluted(ramp, flags, threshold, checked, n_pix_grow_sat, nframes):
 
 
 def _flag_second_group(ramp, flags, threshold, nframes, bias):
-    """Pass 3: a second group that jumps towards a saturated third one which the first group did not foretell."""
+    """Pass 3: a second group that jumps towards a saturated third one, which the first group did not predict."""
     saturated = np.uint8(SATURATED)
     pixels = np.flatnonzero(((flags[2] & saturated) != 0) & ((flags[1] & saturated) == 0))
     limit = threshold.ravel()[pixels]
     first, second = ramp[0].ravel()[pixels], ramp[1].ravel()[pixels]
     pedestal = 0.0 if bias is None else bias.ravel()[pixels]
-    # The mean read is a float64: so is the prediction, while the jump and its allowance stay float32.
+    # The prediction is float64, because the mean read is; the jump and its limit are float32.
     prediction = (
         (first - pedestal).astype(np.float64) / np.mean(_reads_of_group(0, nframes)) * _reads_of_group(2, nframes)[-1]
     )
@@ -127,12 +127,12 @@ def _grow_without_corners(flags, n_pixels):
 
 
 def _flag_image(shape, pixels):
-    """Make an image that is DO_NOT_USE at some flat indices."""
+    """Return an image with DO_NOT_USE at some flat indices."""
     image = np.zeros(shape, dtype=np.uint8)
     image.ravel()[pixels] = DO_NOT_USE
     return image
 
 
 def _reads_of_group(group, nframes):
-    """List the reads, counted from one, that jwst takes a group to be averaged from."""
+    """Return the reads, counted from one, that are averaged into a group according to jwst."""
     return [group * nframes + read + 1 for read in range(nframes)]

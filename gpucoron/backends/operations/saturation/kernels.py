@@ -22,7 +22,7 @@ def flag_saturation(device, data, groupdq, threshold, checked, bias=None, *, set
         "mark_saturation", ny * nx, nints, data=data, groupdq=groupdq, threshold=threshold, words=saturated, **ramp
     )
     grow(saturated, SATURATED, settings.n_pix_square)
-    # A group of one read is not diluted.
+    # The mean of one read is not diluted.
     diluted = settings.nframes is not None and settings.nframes > 1
     second = settings.nframes is not None and ngroups > 2
     spoiled = None

@@ -1,4 +1,4 @@
-"""1/f noise."""
+"""1/f noise: background masks and models of the noise."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from gpucoron.backends.operations.subtract_1overf import background, definition,
 
 @dataclass(frozen=True)
 class BackgroundSettings:
-    """What counts as background.
+    """Parameters of the background mask.
 
     Attributes
     ----------
     nsigma : float
-        Cut about the median in the first round; later rounds cut at 3.
+        Clipping limit about the median in the first round; 3 in later rounds.
     niter : int
-        Rounds at most.
+        Maximum number of rounds.
     """
 
     nsigma: float = 3
@@ -25,19 +25,19 @@ class BackgroundSettings:
 
 @dataclass(frozen=True)
 class Subtract1OverfSettings:
-    """How 1/f noise is fitted.
+    """Parameters of the fit of 1/f noise.
 
     Attributes
     ----------
     model_type : {'savgol', 'median', 'mean', 'fft'}
     vertical_corr : bool
-        Fit columns to what is left, likewise; the window is then a third of a column, for several outputs 127.
+        Whether to fit the residual along columns too, with a window of a third of a column, or 127 for several outputs.
     flatten_model : bool
-        Take out of the model what is broad along columns: a cubic in a window of up to 255 rows.
+        Whether to subtract from the model its smooth part along columns: a cubic in a window of up to 255 rows.
     noutputs : int
-        Amplifiers, side by side along the rows; each is fitted by itself, odd ones read the other way round.
+        Amplifiers, side by side along the rows, fitted separately; odd ones are read in the opposite direction.
     channel_averaging : bool
-        Fit first what the outputs have in common.
+        Whether to fit the mean of the outputs first.
     """
 
     model_type: str = "savgol"
@@ -48,9 +48,9 @@ class Subtract1OverfSettings:
 
 
 def _fitting_bytes(n_images):
-    # Most of all for columns of two outputs: the model of rows and half a frame that the outputs share; what is left,
-    # its flags, and those of the last output; the packed line, its places, the bridged and the smoothed one; counts of
-    # two rounds, and flags as numbers.
+    # The maximum is for columns with two outputs: the model of the rows and half a frame that the outputs share; the
+    # residual, its flags, and those of the last output; the packed line, its indices, the bridged line and the
+    # smoothed line; counts of two rounds, and flags as integers.
     return (4 + 2 + 5 + 3 + 4 * 4 + 3 * 4) * n_images
 
 

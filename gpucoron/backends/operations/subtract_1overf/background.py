@@ -1,4 +1,4 @@
-"""Which pixels of an image are background: a cut about the median, and a search for extended sources, repeated."""
+"""Background masks: repeated clipping about the median and search for extended sources."""
 
 from functools import lru_cache
 
@@ -7,20 +7,20 @@ import numpy as np
 from gpucoron.backends.operations.subtract_1overf.frames import for_each_frame
 from gpucoron.backends.statistics import CUT, median_of_sorted, sigma_from_mad
 
-#: Width (pixels) and half size of the Gaussian that sources are looked for with.
+#: Sigma and half size of the Gaussian for the search of sources, pixels.
 _KERNEL_SIGMA, _KERNEL_HALF = 2.0, 2
-#: A source is this many connected pixels (over their edges) above so many sigma of the unsmoothed image.
+#: A source has at least this many connected pixels (over edges) above this many sigma of the unsmoothed image.
 _SOURCE_PIXELS, _SOURCE_SIGMA = 7, 2.0
 
 
 def background_mask(device, images, bad=None, *, settings):
-    """Find the background pixels of each image: what is near the median and part of no source.
+    """Find the background pixels of each image: near the median and not part of a source.
 
-    1. Centre c: the median of the good pixels; sigma: the median distance of those below c, over 0.6745.
-    2. Pixels further than ``nsigma`` sigma from c are out.
-    3. Pixels are out that belong to 7 or more neighbours (over edges) above 2 sigma in the image smoothed by a Gaussian
-       of sigma 2 on 5 x 5 pixels, without NaN, with zeros around, after the median of what is left is subtracted.
-    4. Again from 1 with what is left (and always 3 sigma), ``niter`` times in all or until nothing changes.
+    1. c is the median of the good pixels, sigma the median distance of those below c, over 0.6745.
+    2. Pixels further than ``nsigma`` sigma from c are excluded.
+    3. The median of the remaining pixels is subtracted, and the image smoothed by a Gaussian of sigma 2 on 5 x 5 pixels
+       (ignoring NaN, with zeros outside). Areas of 7 or more connected pixels above 2 sigma are excluded.
+    4. Repeat from 1 with the remaining pixels and 3 sigma, ``niter`` times in total or until nothing changes.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def background_mask(device, images, bad=None, *, settings):
     images : (n, ny, nx) float
         NaN and infinite pixels are never background.
     bad : (n, ny, nx) bool or None
-        True where a pixel is out from the start; in an image of which all pixels are, none is.
+        True for pixels to exclude from the start; ignored for images in which all pixels are True.
     settings : BackgroundSettings
 
     Returns
@@ -59,9 +59,9 @@ def _find_background(image, bad, settings):
         if round_ and not len(ordered):
             break
         centre, sigma = _describe_lower_half(ordered)
-        # Later rounds cut at three sigma, whatever the first one did.
+        # Later rounds always use three sigma.
         reach = np.float32(settings.nsigma if round_ == 0 else CUT) * sigma
-        if np.isnan(reach):  # no value is below the median
+        if np.isnan(reach):  # no values below the median
             reach = np.float32(np.inf)
         lowest, highest = centre - reach, centre + reach
         new = image >= lowest
@@ -71,7 +71,7 @@ def _find_background(image, bad, settings):
         sources = _find_sources(smooth, median_of_sorted(ordered) * offset + np.float32(_SOURCE_SIGMA) * sigma, new)
         if len(sources):
             new.reshape(-1)[sources] = False
-            ordered = _take_out(ordered, image.reshape(-1)[sources])
+            ordered = _remove(ordered, image.reshape(-1)[sources])
         unchanged = round_ > 0 and np.count_nonzero(new) == np.count_nonzero(good)
         good = new
         if unchanged:
@@ -80,7 +80,7 @@ def _find_background(image, bad, settings):
 
 
 def _describe_lower_half(ordered):
-    """Give the median, and sigma from the values below it: sources leave those alone."""
+    """Return the median, and sigma from the values below it, which are not affected by sources."""
     centre = median_of_sorted(ordered)
     below = ordered[: np.searchsorted(ordered, centre)]
     n = len(below)
@@ -88,8 +88,8 @@ def _describe_lower_half(ordered):
     return centre, np.float32(sigma_from_mad(mad, lambda: (centre - below).mean(), multiplies=True))
 
 
-def _take_out(ordered, values):
-    """Take values out of a sorted array that holds them."""
+def _remove(ordered, values):
+    """Return a sorted array without some of its values."""
     values = np.sort(values)
     first = np.searchsorted(ordered, values)
     repeats = np.arange(len(values)) - np.searchsorted(values, values)
@@ -98,13 +98,13 @@ def _take_out(ordered, values):
 
 @lru_cache(1)
 def _gaussian():
-    """Make the weights of a row of the kernel, from its middle outwards."""
+    """Return the weights of a row of the kernel, from its middle outwards."""
     weights = np.exp(-(np.arange(_KERNEL_HALF + 1) ** 2) / (2 * _KERNEL_SIGMA**2))
     return (weights / (2 * weights.sum() - weights[0])).astype(np.float32)
 
 
 def _convolve(image):
-    """Smooth a float32 image by the Gaussian, with zeros around it."""
+    """Return a float32 image smoothed by the Gaussian, with zeros outside."""
     ny, nx = image.shape
     half, weights = _KERNEL_HALF, _gaussian()
     padded = np.zeros((ny + 2 * half, nx), np.float32)
@@ -126,31 +126,31 @@ def _convolve(image):
 
 @lru_cache(4)
 def _weight_of_array(shape):
-    """Tell how much of the kernel lies within the array."""
+    """Return the part of the kernel inside the array, for each pixel."""
     weight = _convolve(np.ones(shape, np.float32))
     weight.flags.writeable = False
     return weight
 
 
 def _smooth(image, valid):
-    """Smooth an image, NaN left out, zeros around it; and smooth a one, to subtract any background later."""
+    """Return the smoothed image (ignoring NaN, zeros outside), and a smoothed image of ones to scale backgrounds."""
     inside = _weight_of_array(image.shape)
     if valid.all():
         return _convolve(image), inside
     seen = _convolve(valid.astype(np.float32))
     weight = 1 - inside + seen
-    weight[weight < 1e-6] = np.nan  # nothing but NaN around
+    weight[weight < 1e-6] = np.nan  # only NaN in the kernel
     return _convolve(np.where(valid, image, np.float32(0))) / weight, seen / weight
 
 
 def _find_sources(smooth, threshold, good):
-    """Find the pixels, by flat index, of connected areas of the smoothed image that are bright and large enough."""
+    """Return the flat indices of pixels in large connected areas of the smoothed image above the threshold."""
     bright = smooth > threshold
     bright &= good
     where = np.flatnonzero(bright)
     if len(where) < _SOURCE_PIXELS:
         return where[:0]
-    import scipy.ndimage  # where it is needed: it takes long to import
+    import scipy.ndimage  # slow to import
 
     labels, n_areas = scipy.ndimage.label(bright)
     of_pixel = labels.reshape(-1)[where]

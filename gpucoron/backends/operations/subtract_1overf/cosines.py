@@ -1,22 +1,22 @@
 """A masked Fourier fit along rows: slow cosines through the background pixels, by least squares.
 
-After NSClean (Rauscher 2024, PASP 136, 015001). The cosines are the Fourier series of the row continued by its mirror
-image, so that the two ends of a row need not meet.
+After NSClean (Rauscher 2024, PASP 136, 015001). The cosines are the Fourier series of the row and its mirror image, so
+that the two ends of a row may differ.
 """
 
 from functools import lru_cache
 
 import numpy as np
 
-#: Periods (pixels) down to which a cosine is kept whole, and at which it is gone.
+#: Periods (pixels) down to which cosines are kept, and at which their weight reaches 0.
 _KEPT, _GONE = 128, 64
-#: Pull of all but the mean towards zero, in units of a complete row: 1 % there, more where holes leave little to fit.
+#: Regularization of all terms but the mean, relative to a complete row: 1 % there, more in rows with few good pixels.
 _PULL = 0.01
 
 
 @lru_cache(8)
 def _cosines(nx):
-    """Make the cosines (nx, n_modes), their products (nx, n_modes^2) and each one's share in the model (n_modes,)."""
+    """Return the cosines (nx, n_modes), their products (nx, n_modes^2) and their weights in the model (n_modes,)."""
     n_modes = 1 + 2 * nx // _GONE
     phase = np.pi * (np.arange(nx) + 0.5) / nx
     modes = np.cos(phase[:, None] * np.arange(n_modes)) * np.sqrt(np.where(np.arange(n_modes) > 0, 2, 1))
@@ -27,12 +27,12 @@ def _cosines(nx):
 
 
 def fit_cosines(values, good):
-    """Fit each row's noise below a frequency.
+    """Return a model of each row's noise at low frequencies.
 
     Parameters
     ----------
     values : (ny, nx) float32
-        Anything, NaN too, where not good.
+        Any value, including NaN, where not good.
     good : (ny, nx) bool
 
     Returns

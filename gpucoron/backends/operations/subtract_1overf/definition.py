@@ -1,6 +1,6 @@
-"""1/f noise of images from their background pixels: along rows first, then, if asked, along columns of what is left.
+"""Models of 1/f noise from the background pixels of images: along rows, then optionally along columns of the residual.
 
-Here rows are always the fast axis; a caller whose detector reads along columns transposes.
+Rows are always the fast axis; callers transpose images of detectors that read along columns.
 """
 
 import numpy as np
@@ -12,33 +12,33 @@ from gpucoron.backends.operations.subtract_1overf.frames import for_each_frame
 from gpucoron.backends.operations.subtract_1overf.savgol import ORDER, MaskedLine, odd_window
 from gpucoron.backends.statistics import CUT, median, median_of_rows, resistant_mean, sigma_from_mad
 
-#: Window along the fast axis, and the largest one of the flattening across it.
+#: Window along the fast axis, and the largest window of the flattening across it.
 WINDOW, FLATTENING_WINDOW = 127, 255
-#: How often samples of a model that stray from their row are left out.
+#: Maximum number of rounds in which outliers of the model are left out.
 ROUNDS = 5
 
 
 def fit_1overf(device, images, masks, *, settings):
-    """Fit the 1/f noise of each image, whose rows are the fast axis.
+    """Fit the 1/f noise of each image, with rows as the fast axis.
 
-    Pixels count where ``masks`` says so and they are within 3 median deviations of the image's median, over 0.6745, as
-    are their four neighbours. The median of these is subtracted. Then, by ``model_type``:
+    Good pixels are those in ``masks`` that are, with their four neighbours, within 3 sigma of the image's median, with
+    sigma from the median absolute deviation. Their median is subtracted. Then, by ``model_type``:
 
-    - 'savgol': the image as one line, row after row; holes are bridged linearly between values smoothed by a cubic over
-      33 good samples; a cubic in a window of 127 samples gives the model. Samples at which the model is more than 3
-      standard deviations from the median of their row are left out, up to five times, and the model is fitted again.
-    - 'median': each row's median.
-    - 'mean': each row's mean within 3 sigma of its median (``resistant_mean`` of the IDL Astronomy User's Library).
-    - 'fft': cosines of periods longer than about 100 pixels, fitted to each row by least squares (Rauscher 2024).
+    - 'savgol': the image is one line, row after row. Holes are bridged linearly between values of cubic fits to 33
+      good samples; the model is a cubic fit in a window of 127 samples. Samples at which the model is more than 3
+      standard deviations from the median of their row are left out, and the model is fitted again, up to five times.
+    - 'median': the median of each row.
+    - 'mean': the mean of each row within 3 sigma of its median (``resistant_mean`` of AstroIDL).
+    - 'fft': cosines with periods longer than about 100 pixels, fitted to each row by least squares (Rauscher 2024).
 
-    A row without a pixel that counts is 0 with the last three.
+    The last three are 0 in rows without good pixels.
 
     Parameters
     ----------
     device : Device
     images : (n, ny, nx) float
     masks : (n, ny, nx) bool
-        True where a pixel is background.
+        True for background pixels.
     settings : Subtract1OverfSettings
 
     Returns
@@ -73,10 +73,10 @@ def _fit_image(image, mask, settings):
 
 
 def _fit_outputs(image, mask, settings):
-    """Fit each output amplifier by itself, what they have in common first; then columns over the whole image."""
+    """Fit each output amplifier separately, after their mean if requested; then columns over the whole image."""
     width = image.shape[1] // settings.noutputs
     channels = [slice(k * width, (k + 1) * width) for k in range(settings.noutputs)]
-    # Every second output is read in the other direction.
+    # Every second output is read in the opposite direction.
     directions = [slice(None, None, -1 if k % 2 == 0 else 1) for k in range(settings.noutputs)]
     common = np.zeros((image.shape[0], width), np.float32)
     if settings.channel_averaging:
@@ -93,7 +93,7 @@ def _fit_outputs(image, mask, settings):
 
 
 def _fit_common(image, mask, channels, directions, settings):
-    """Fit the mean of all outputs, turned so that they are read in the same direction."""
+    """Fit the mean of all outputs, flipped to the same direction of readout."""
     good = mask & ~np.isnan(image)
     total = np.zeros((image.shape[0], channels[0].stop), np.float32)
     count = np.zeros(total.shape, np.float32)
@@ -108,7 +108,7 @@ def _fit_common(image, mask, channels, directions, settings):
 
 
 def _centre(image, mask):
-    """Subtract the median of the good pixels; outliers of the image and their four neighbours are not good."""
+    """Subtract the median of the good pixels; exclude outliers and their four neighbours from the good pixels."""
     finite = np.isfinite(image)
     outlying = ~finite
     samples = image.reshape(-1) if finite.all() else image[finite]
@@ -124,18 +124,18 @@ def _centre(image, mask):
 
 
 def _fit_along(values, good, settings):
-    """Fit rows; if asked, take out of the model what is broad along columns: that is sources, 1/f noise is not."""
+    """Fit rows; optionally subtract from the model its smooth part along columns, which is sources, not 1/f noise."""
     model = _fit_rows(values, good, settings.model_type, WINDOW)
     if not settings.flatten_model:
         return model
-    from scipy.signal import savgol_filter  # 0.4 s, which only this option should take
+    from scipy.signal import savgol_filter  # takes 0.4 s to import
 
     ny = model.shape[0]
     return model - savgol_filter(model, odd_window(min(ny - 1, FLATTENING_WINDOW), ny), ORDER, axis=0)
 
 
 def _fit_rows(values, good, model_type, window):
-    """Fit the noise along rows; ``good`` loses what strays from a smoothed model."""
+    """Fit the noise along rows; for smoothed models, exclude outliers of the model from ``good``."""
     if model_type == "median":
         return np.repeat(median_of_rows(values, good)[:, None], values.shape[1], axis=1)
     if model_type == "mean":
@@ -146,7 +146,7 @@ def _fit_rows(values, good, model_type, window):
 
 
 def _smooth_rows(values, good, window):
-    """Smooth the image as one line of rows; leave out where that strays from the row's median, and smooth again."""
+    """Smooth the image as one line; leave out samples where the model is far from the row's median, and repeat."""
     shape = values.shape
     line = MaskedLine(values.reshape(-1), good.reshape(-1), odd_window(window, values.size))
     model = line.model.reshape(shape)
@@ -165,7 +165,7 @@ def _smooth_rows(values, good, window):
 
 
 class _Strays:
-    """How far a model strays from the medians of its rows, kept up to date row by row."""
+    """Deviations of a model from the medians of its rows, updated row by row."""
 
     def __init__(self, values, good, model):
         self.values, self.good, self.model = values, good, model
@@ -188,7 +188,7 @@ class _Strays:
         return deviation
 
     def find(self):
-        """Find the good pixels, by flat index, that stray more than 3 sigma."""
+        """Return the flat indices of good pixels with deviations of more than 3 sigma."""
         n = max(np.count_nonzero(self.good), 1)
         scatter = max(self.squares.sum() - self.sums.sum() ** 2 / n, 0.0)
         reach = np.float32(CUT * np.sqrt(scatter / max(n - 1, 1)))

@@ -1,4 +1,4 @@
-"""1/f noise by kernels; see `gpucoron.backends.operations.subtract_1overf.definition`."""
+"""Models of 1/f noise by kernels; see `gpucoron.backends.operations.subtract_1overf.definition`."""
 
 from functools import lru_cache
 
@@ -25,10 +25,10 @@ def fit_1overf(device, images, masks, *, settings):
 
 
 def _fit_outputs(device, images, masks, settings):
-    """Fit each output amplifier by itself, what they have in common first; then columns over the whole image."""
+    """Fit each output amplifier separately, after their mean if requested; then columns over the whole image."""
     width = images.shape[2] // settings.noutputs
     channels = [np.s_[:, :, k * width : (k + 1) * width] for k in range(settings.noutputs)]
-    # Every second output is read in the other direction.
+    # Every second output is read in the opposite direction.
     directions = [np.s_[:, :, :: -1 if k % 2 == 0 else 1] for k in range(settings.noutputs)]
     shared = None
     if settings.channel_averaging:
@@ -46,7 +46,7 @@ def _fit_outputs(device, images, masks, settings):
 
 
 def _average_outputs(device, images, masks, channels, directions):
-    """Average the outputs, turned so that they are read in the same direction; and tell where there is any."""
+    """Return the mean of the outputs, flipped to the same direction of readout, and where it exists."""
     xp = device.xp
     total = count = np.float32(0)
     for channel, direction in zip(channels, directions, strict=True):
@@ -64,7 +64,7 @@ def _turn(device, frames):
 
 
 def _find_medians(device, frames, good=None, centres=None):
-    """Find each frame's median and mean, or those of the distances from ``centres``; two (n,) float32."""
+    """Return each frame's median and mean, or those of the distances from ``centres``: two (n,) float32."""
     n, ny, nx = frames.shape
     medians, means = (device.xp.empty(n, np.float32) for _ in range(2))
     device.over_frames(
@@ -75,7 +75,7 @@ def _find_medians(device, frames, good=None, centres=None):
 
 
 def _centre_frames(device, images, masks):
-    """Subtract the median of the good pixels; outliers and their four neighbours are not good."""
+    """Subtract the median of the good pixels; exclude outliers and their four neighbours from the good pixels."""
     n, ny, nx = images.shape
     xp = device.xp
     medians, _ = _find_medians(device, images)
@@ -88,7 +88,7 @@ def _centre_frames(device, images, masks):
     }  # fmt: skip
     device.launch("mark_good", *geometry(ny * nx, device.block_threads, n), values)
     medians, _ = _find_medians(device, images, good)
-    # Where nothing is good, nothing is subtracted.
+    # In frames without good pixels, nothing is subtracted.
     return images - xp.nan_to_num(medians)[:, None, None], good
 
 
@@ -103,7 +103,7 @@ def _fit_along(device, values, good, settings):
 
 
 def _fit_rows(device, values, good, model_type, window):
-    """Fit the noise along rows; ``good`` loses what strays from a smoothed model."""
+    """Fit the noise along rows; for smoothed models, exclude outliers of the model from ``good``."""
     if model_type == "savgol":
         return _smooth_rows(device, values, good, window)
     rows = _summarize_rows(device, values, good, is_mean=model_type == "mean")
@@ -113,7 +113,7 @@ def _fit_rows(device, values, good, model_type, window):
 def _summarize_rows(device, values, good, is_mean=False, active=None):
     n, ny, nx = values.shape
     results = device.xp.zeros((n, ny), np.float32)
-    # Rows are always shared, where threads can share at all: their values lie side by side.
+    # Threads always share a row if the device supports it, because its values are contiguous.
     lanes = ROW_LANES[-1] if device.choose_lanes(1, nx) > 1 else 1
     arguments = {
         "frames": values, "good": good, "active": active, "results": results, "n_rows": n * ny, "ny": ny, "nx": nx,
@@ -125,7 +125,7 @@ def _summarize_rows(device, values, good, is_mean=False, active=None):
 
 
 def _smooth_rows(device, values, good, window):
-    """Smooth each image as one line of rows; leave out where that strays from its row, and smooth again."""
+    """Smooth each image as one line; leave out samples where the model is far from the row's median, and repeat."""
     n, ny, nx = values.shape
     xp, length = device.xp, ny * nx
     window = odd_window(window, length)
@@ -162,11 +162,11 @@ def _smooth_lines(device, lines, window, active=None, smooth=None):
 
 @lru_cache(32)
 def _projection(window):
-    """Make a fit's matrix (window, window), contiguous."""
+    """Return the contiguous matrix of a cubic fit, (window, window)."""
     return np.ascontiguousarray(projection(window))
 
 
 @lru_cache(1)
 def _bridge_projections():
-    """Put the matrices of the fits to 5, 7, ... 33 samples one after the other."""
+    """Return the matrices of the fits to 5, 7, ... 33 samples in one flat array."""
     return np.concatenate([projection(window).reshape(-1) for window in range(ORDER + 2, BRIDGE + 1, 2)])

@@ -1,7 +1,7 @@
-"""Savitzky-Golay smoothing of a line with holes, from which samples can be left out later at little cost.
+"""Savitzky-Golay smoothing of a line with holes; leaving out more samples later is fast.
 
-A cubic is fitted to a window around each sample and gives that sample's value: a product of the window with one
-vector. A block of neighbouring outputs is one small matrix product, the same for every block.
+The value at each sample is that of a cubic fit to a window around it: a product of the window with a vector. A block of
+neighbouring outputs is a small matrix product, with the same matrix for all blocks.
 """
 
 from functools import lru_cache
@@ -9,9 +9,9 @@ from functools import lru_cache
 import numpy as np
 
 ORDER = 3
-#: Window of the smoothing that holes are bridged with.
+#: Window of the smoothing at the sides of holes.
 BRIDGE = 33
-#: Samples of a piece; around what is left out, whole pieces are bridged again.
+#: Samples of a piece; holes are bridged again in whole pieces.
 _PIECE = 80
 #: Outputs of a block.
 _BLOCK = 32
@@ -21,14 +21,14 @@ _FEW = 2**18
 
 @lru_cache(32)
 def projection(window):
-    """Make the matrix (window, window) that fits a cubic to a window's samples: row i gives its value at sample i."""
+    """Return the matrix (window, window) of a cubic fit to a window's samples; row i gives the value at sample i."""
     q, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, window), ORDER + 1))
     return q @ q.T
 
 
 @lru_cache(32)
 def _block_matrix(window):
-    """Make the matrix (block + window - 1, block) that takes the samples of a block and its margins to its outputs."""
+    """Return the matrix (block + window - 1, block) that maps the samples of a block with margins to its outputs."""
     weights = projection(window)[window // 2]
     matrix = np.zeros((_BLOCK + window - 1, _BLOCK), np.float32)
     for j in range(_BLOCK):
@@ -38,7 +38,7 @@ def _block_matrix(window):
 
 @lru_cache(32)
 def _bridge_matrix(window):
-    """Make the matrix (window + 1, 2) that takes samples to the smooth values of the two in their middle."""
+    """Return the matrix (window + 1, 2) that maps samples to the smooth values of the two in the middle."""
     weights = projection(window)[window // 2]
     matrix = np.zeros((window + 1, 2), np.float32)
     matrix[:-1, 0] = matrix[1:, 1] = weights
@@ -46,13 +46,13 @@ def _bridge_matrix(window):
 
 
 def odd_window(window, length):
-    """Fit a window to lines of ``length``: odd, and of five samples at least where the line has as many."""
+    """Return a window for lines of ``length``: odd, and at least five samples if the line is long enough."""
     window = min(max(window, ORDER + 2), length)
     return window if window % 2 else window - 1
 
 
 def _windows(samples, window):
-    """View all windows of a contiguous line, (n - window + 1, window); NumPy's own function takes longer to call."""
+    """Return a view of all windows of a line, (n - window + 1, window); NumPy's function for this is slower to call."""
     step = samples.strides[0]
     return np.ndarray((len(samples) - window + 1, window), samples.dtype, samples, strides=(step, step))
 
@@ -70,15 +70,15 @@ def _multiply(rows, matrix):
 
 
 def bridge_holes(samples, good):
-    """Bridge each hole by a straight line between the good samples at its sides.
+    """Fill each hole with a straight line between the good samples at its sides.
 
-    Each of the two is taken as the cubic fit to its 33 good neighbours has it, as if there were no holes. Beyond the
-    outermost good samples the bridge is level.
+    The values of both are those of cubic fits to 33 good neighbours, as if there were no holes. Beyond the outermost
+    good samples the line is constant.
 
     Parameters
     ----------
     samples : (n,) float32
-        Anything, NaN too, where not good.
+        Any value, including NaN, where not good.
     good : (n,) bool
 
     Returns
@@ -95,7 +95,7 @@ def bridge_holes(samples, good):
     if not n_kept:
         filled[:] = 0
         return filled
-    # How many good samples come before a hole tells which run of holes it is in.
+    # Holes with the same number of good samples before them are in the same run.
     before = holes - np.arange(len(holes))
     is_last = np.ones(len(holes), bool)
     np.not_equal(before[1:], before[:-1], out=is_last[:-1])
@@ -114,7 +114,7 @@ def bridge_holes(samples, good):
 
 
 def _smooth_sides(samples, left, right):
-    """Smooth the good samples, without holes between them, at the sides of each run; two (n_runs,) float64."""
+    """Return the smooth values of the good samples at both sides of each run of holes: (2, n_runs) float64."""
     window = odd_window(BRIDGE, len(samples))
     if window < ORDER + 2:
         return samples[left].astype(np.float64), samples[right].astype(np.float64)
@@ -133,12 +133,12 @@ def _smooth_sides(samples, left, right):
 
 
 class MaskedLine:
-    """A line with its holes bridged (`bridge_holes`), smoothed; its ends take the cubics of the end windows.
+    """A smoothed line with bridged holes (`bridge_holes`); its ends have the values of the cubics in the end windows.
 
     Parameters
     ----------
     samples : (n,) float32
-        Anything, NaN too, where not good.
+        Any value, including NaN, where not good.
     good : (n,) bool
     window : int
         Odd, at most n.
@@ -156,7 +156,7 @@ class MaskedLine:
     def __init__(self, samples, good, window):
         n, half = len(samples), window // 2
         self._n, self._window = n, window
-        # With room for a last piece and a last block.
+        # Padded to complete the last piece and the last block.
         self._n_blocks = -(-(n - 2 * half) // _BLOCK)
         room = max(-(-n // _PIECE) * _PIECE, self._n_blocks * _BLOCK + window - 1)
         room = -(-room // _PIECE) * _PIECE
@@ -171,17 +171,17 @@ class MaskedLine:
         self._smooth_ends()
 
     def leave_out(self, samples):
-        """Leave out further samples, given by their indices, and correct the model where that changes it.
+        """Leave out more samples, given by their indices, and update the model.
 
         Returns
         -------
         (m,) int
-            Which samples of the model were worked out again, among others twice.
+            Indices of the samples of the model that were computed again; they may repeat.
         """
         self._good[samples] = False
         changed = self._bridge_around(samples)
         half = self._window // 2
-        # The blocks of outputs that see a changed sample.
+        # The blocks of outputs with a changed sample in their windows.
         first = np.maximum(changed - 2 * half, 0) // _BLOCK
         last = np.minimum(changed // _BLOCK, self._n_blocks - 1)
         runs = np.bincount(first, minlength=self._n_blocks + 1) - np.bincount(last + 1, minlength=self._n_blocks + 1)
@@ -194,13 +194,13 @@ class MaskedLine:
         return touched
 
     def _bridge_around(self, samples):
-        """Bridge the holes again near some samples; return which samples of the line changed."""
+        """Bridge the holes near some samples again; return the indices of the changed samples of the line."""
         n_pieces = len(self._good) // _PIECE
         touched = np.zeros(n_pieces, bool)
         touched[samples // _PIECE] = True
         core = _widen(touched)
         pieces = _widen(core)
-        # The pieces between, with enough good samples, keep what is on one side out of sight of the other.
+        # Pieces with enough good samples between the changed ones make them independent; otherwise do all pieces.
         between = self._good.reshape(n_pieces, _PIECE)[pieces & ~touched]
         if len(between) and between.sum(axis=1, dtype=np.uint16).min() <= BRIDGE:
             core[:] = pieces[:] = True
@@ -219,12 +219,12 @@ class MaskedLine:
         return where
 
     def _smooth(self, blocks):
-        """Work out blocks of outputs, given by their numbers, (n_blocks, block)."""
+        """Return blocks of outputs, given by their numbers, (n_blocks, block)."""
         windows = _windows(self._filled, _BLOCK + self._window - 1)[blocks * _BLOCK]
         return _multiply(windows, _block_matrix(self._window))
 
     def _smooth_ends(self):
-        """Work out the ends, where a window cannot be centred; return which samples they are."""
+        """Compute the ends, where windows cannot be centred; return the indices of their samples."""
         n, window = self._n, self._window
         half, fit = window // 2, projection(window)
         self.model[:half] = fit[:half] @ self._filled[:window]

@@ -1,4 +1,4 @@
-"""Pedestals and slopes of ramps by straight lines through their early groups."""
+"""The kTC pedestals and slopes of ramps, from straight lines through their early groups."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from gpucoron.backends.operations.subtract_ktc import definition, kernels
 
 @dataclass(frozen=True)
 class SubtractKtcSettings:
-    """When groups were read.
+    """Parameters of the fit of kTC pedestals.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
-"""The pedestal of every ramp by a straight line through its unsaturated groups, in running sums.
+"""The kTC pedestal of every ramp, from a straight line through its unsaturated groups, by running sums.
 
-A line through the first n groups, equally spaced, needs two sums that grow group by group: one pass over the ramp
-serves pixels of every n, and the sums of those that end early are copied as it goes by.
+A line through the first n groups, equally spaced, needs two sums. One pass over the groups computes them for all n; for
+pixels with fewer groups the sums are saved at their last group.
 """
 
 import numpy as np
@@ -16,8 +16,8 @@ _TILE_BYTES = 2**18
 def fit_ktc(device, data, groupdq, limit, *, settings):
     """Fit each ramp's pedestal and slope by an unweighted straight line through its early groups.
 
-    The line goes through all groups up to the last one that is below ``limit`` and not lost; from its first group
-    that is DO_NOT_USE or NaN on, a ramp is lost. Group k (from 0) is read at ``(k + 1) group_time``.
+    The line uses all groups up to the last one that is below ``limit`` and usable. Groups are usable before the first
+    one that is DO_NOT_USE or NaN. Group k (from 0) is read at ``(k + 1) group_time``.
 
     Parameters
     ----------
@@ -25,15 +25,15 @@ def fit_ktc(device, data, groupdq, limit, *, settings):
     data : (nints, ngroups, ny, nx) float32, DN
     groupdq : (nints, ngroups, ny, nx) uint8
     limit : (ny, nx) float, DN
-        Where NaN, no group counts.
+        If NaN, no group is used.
     settings : SubtractKtcSettings
 
     Returns
     -------
     pedestal : (nints, ny, nx) float64, DN
-        The line's value at time zero; 0 where fewer than two groups are left.
+        The line's value at time zero; 0 if fewer than two groups are used.
     slope : (nints, ny, nx) float64, DN/s
-        Likewise 0.
+        0 if fewer than two groups are used.
 
     Notes
     -----
@@ -54,9 +54,9 @@ def fit_ktc(device, data, groupdq, limit, *, settings):
 
 
 def fit_mean_slope(device, data, groupdq, pedestal, limit, *, settings):
-    """Fit one slope to the ramps of all integrations, averaged group by group without their pedestals.
+    """Fit one slope to the mean ramp of all integrations, after subtraction of their pedestals.
 
-    Lost groups, as in `fit_ktc`, do not count in the average; a group lost in all integrations ends the ramp.
+    The mean uses the usable groups, as in `fit_ktc`; a group that is usable in no integration ends the ramp.
 
     Parameters
     ----------
@@ -64,12 +64,12 @@ def fit_mean_slope(device, data, groupdq, pedestal, limit, *, settings):
         As in `fit_ktc`.
     pedestal : (nints, ny, nx) float64, DN
     limit : (ny, nx) float, DN
-        As in `fit_ktc`, for ramps without pedestal.
+        As in `fit_ktc`, after subtraction of the pedestal.
 
     Returns
     -------
     (ny, nx) float64, DN/s
-        0 where fewer than two groups are left.
+        0 if fewer than two groups are used.
 
     Notes
     -----
@@ -86,7 +86,7 @@ def fit_mean_slope(device, data, groupdq, pedestal, limit, *, settings):
 
 
 def _find_lost(ramp, flags):
-    """Yield for each group which pixels are lost: flagged or NaN here or in a group before."""
+    """Yield for each group which pixels are lost: flagged or NaN in this group or an earlier one."""
     lost = np.zeros(ramp.shape[1:], bool)
     for group, dq in zip(ramp, flags, strict=True):
         lost |= (dq & DO_NOT_USE) != 0
@@ -95,7 +95,7 @@ def _find_lost(ramp, flags):
 
 
 def _average_ramps(data, groupdq, pedestal):
-    """Average the integrations without their pedestals, group by group, over the pixels that are not lost."""
+    """Return the mean of the integrations without their pedestals and lost pixels, and in which groups all are lost."""
     nints, ngroups = data.shape[:2]
     mean = np.zeros(data.shape[1:])
     count = np.full(data.shape[1:], nints, np.float64)
@@ -111,7 +111,7 @@ def _average_ramps(data, groupdq, pedestal):
 
 
 def _measure(ramp, lost, limit):
-    """Count the groups up to the last one that is below its limit and not lost, (ny, nx) uint16."""
+    """Return the number of groups up to the last one that is below its limit and not lost, (ny, nx) uint16."""
     length = np.zeros(limit.shape, np.uint16)
     for g, (group, gone) in enumerate(zip(ramp, lost, strict=True)):
         ends = (group < limit) & ~gone
@@ -120,7 +120,7 @@ def _measure(ramp, lost, limit):
 
 
 def _fit_lines(ramp, length, group_time):
-    """Fit each pixel's first ``length`` groups: the line's value at time zero and its slope; 0, 0 below two groups."""
+    """Fit each pixel's first ``length`` groups; return the value at time zero and the slope, 0 below two groups."""
     # With S = y_0 + ... and D the sum of all S so far, sum of k y_k = n S - D.
     total, sum_of_totals = np.zeros((2, *length.shape))
     early = np.zeros((2, *length.shape))

@@ -1,4 +1,4 @@
-"""Pedestals by kernels; see `gpucoron.backends.operations.subtract_ktc.definition`."""
+"""The kTC pedestals by kernels; see `gpucoron.backends.operations.subtract_ktc.definition`."""
 
 import numpy as np
 
