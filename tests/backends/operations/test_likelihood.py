@@ -1,5 +1,7 @@
 """Likelihood fit and jump rejection, compared with results of spaceKLIP, stcal, dense matrices and the truth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -409,7 +411,7 @@ def test_the_step_skips_unsuitable_exposures():
     exposure, references, parameters, backend = make_step_inputs(arrays, use=False)
     assert run_jumpramp(exposure, references, parameters, backend).status == "SKIPPED"
     assert exposure.rate is None
-    parameters.use = True
+    parameters = replace(parameters, use=True)
     assert run_jumpramp(exposure, references | {"gain": None}, parameters, backend).status == "SKIPPED"
     exposure.data, exposure.groupdq = exposure.data[:, :1], exposure.groupdq[:, :1]
     assert run_jumpramp(exposure, references, parameters, backend).status == "SKIPPED"
