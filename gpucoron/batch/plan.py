@@ -89,7 +89,7 @@ class Planned:
     product_bytes: int = 0
 
     def require(self, reason):
-        """Reduce it again for this reason; refuse it if its products must not be replaced."""
+        """Plan to reduce the exposure again for this reason; refuse it if its products must not be replaced."""
         self.todo, self.refused, self.reason = not self.conflict, bool(self.conflict), self.conflict or reason
 
 

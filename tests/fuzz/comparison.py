@@ -286,7 +286,7 @@ def _first(found, expected):
 
 
 def _compare_likely(product, found, expected):
-    """As in tests/steps/test_likely.py: flags may differ in a few ramps in which rounding selects a difference."""
+    """Compare results of LIKELY: flags may differ in a few ramps in which rounding selects a difference."""
     same = found["dq"] == expected["dq"]
     if (~same).mean() > 0.006:
         return f"{(~same).sum()} pixels have other flags"

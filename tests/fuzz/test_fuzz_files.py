@@ -69,7 +69,7 @@ def are_same(one, other):
 def compare_with_jwst(path, found, folder, label, warned):
     """Compare products with those of jwst's pipeline for the same file; return the differences.
 
-    ``warned`` holds the log messages about it: jwst fails for MIRI ramps shorter than their keywords say.
+    ``warned`` holds the log messages about the file: jwst fails for MIRI ramps shorter than their keywords say.
     """
     from jwst.pipeline import Detector1Pipeline
 

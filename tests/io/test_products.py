@@ -126,7 +126,7 @@ def test_the_dark_as_it_was_subtracted(case, tmp_path):
 
 @pytest.mark.parametrize("product", ["rate", "rateints"])
 def test_unvalidated_products_equal_validated_ones(reduced, tmp_path, product):
-    """Products are made without jwst's check of each assignment; every keyword, table and array is the same as with it."""
+    """Products made without jwst's check of each assignment have the same keywords, tables and arrays."""
     from stdatamodels.jwst import datamodels
 
     run, _models, paths = reduced
