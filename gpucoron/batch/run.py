@@ -134,7 +134,9 @@ def reduce(
         msg = f"redo must be one of {', '.join(REDO)}, engine one of {', '.join(ENGINES)}, not {redo!r} and {engine!r}"
         raise ParameterError(msg)
     if (engine == "dask") != bool(scheduler):
-        msg = "engine 'dask' needs scheduler='tcp://...', the address of the Dask scheduler; engine 'local' has none"
+        msg = (
+            "engine 'dask' needs scheduler='tcp://...', the address of the Dask scheduler; engine 'local' accepts none"
+        )
         raise ParameterError(msg)
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
         msg = f"workers must be a whole number, 1 or more, not {workers!r}"
