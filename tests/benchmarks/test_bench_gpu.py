@@ -71,7 +71,7 @@ def test_it_says_where_it_ran(figures):
 
 @pytest.mark.parametrize("name", ["nircam", "miri"])
 def test_a_whole_exposure_takes_no_more_memory_than_estimated(name, monkeypatch, request):
-    """On the host build every array is on the host, so that its peak memory is what a device must have."""
+    """On the host build every array is on the host, so that its peak memory is the memory that a device needs."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import array_exposures as arrays
     import bench_gpu

@@ -4,7 +4,7 @@ import signal
 import time
 from contextlib import contextmanager
 
-#: s after which a test that still waits is taken for hanging; far longer than any wait on a slow, busy machine
+#: s after which a test that still waits counts as hanging; far longer than any wait on a slow, busy machine
 HANG = 900
 
 

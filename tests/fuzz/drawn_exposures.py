@@ -228,7 +228,7 @@ class Bases:
         return {path.stem.split("_")[2]: path for path in found}
 
 
-#: of this process; set before the first case is drawn
+#: the folder of the full references in this process; set before the first case is drawn
 bases = None
 
 

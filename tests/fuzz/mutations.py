@@ -236,7 +236,7 @@ class _Mutator:
         return self.write(f"name {name!r}", "same" if is_usual else "refused", name=name)
 
     def replace(self):
-        """Replace it by something that is not a regular file."""
+        """Replace the file by something that is not a regular file."""
         path = self.folder / self.name
         kind = self.pick(["fifo", "zero", "socket", "folder", "dangling", "empty", "text", "loop"])
         if kind == "fifo":

@@ -31,7 +31,7 @@ def test_outliers_are_spaceklips():
 
 
 def test_first_cut_not_the_second():
-    """The first cut, by the median absolute deviation, keeps values that a second cut, by the scatter of the rest, removes."""
+    """The first cut, by the MAD, keeps values that a second cut, by the scatter of the rest, would remove."""
     cube = np.zeros((11, 1, 1), np.float32)
     # MAD 4: the first cut is at 3 x 4 / 0.6745 = 17.8; the standard deviation of the others is 3.2.
     cube[:, 0, 0] = (-4, -4, -4, -4, 0, 0, 4, 4, 4, 4, 17)
