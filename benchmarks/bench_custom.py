@@ -13,7 +13,7 @@ import numpy as np
 
 #: seconds of spaceKLIP 2.2 on jwst 1.18 on one x86-64 core of another machine, for orientation only
 PEER = {"1/f on 200 frames": 54.0, "1/f on 20 rateints": 5.1, "ktc": 0.8}
-#: ramps per second of its likelihood fit with jump rejection
+#: ramps per second of spaceKLIP's likelihood fit with jump rejection
 PEER_RAMPS = 8.6e4
 
 

@@ -189,7 +189,7 @@ class Worker:
             self.process.stdin.flush()
 
     def describe_death(self, what):
-        """Return a message with its exit code or signal and the end of its stderr."""
+        """Return a message with the worker's exit code or signal and the end of its stderr."""
         code = self.process.wait()
         self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - _TAIL))
         output = self._stderr.read().decode(errors="replace").strip()

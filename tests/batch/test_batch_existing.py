@@ -267,7 +267,7 @@ def test_folders_of_0_1_0(raw, output):
     reason = "other parameters (jump.rejection_threshold: 4.0, now 5.0)"
     assert plan_of(raw, output, steps={"jump": {"rejection_threshold": 5}}) == [("refuse", reason)] * 2
     assert plan_of(raw, output, profile="spaceklip")[0] == ("refuse", "other parameters (profile: jwst, now spaceklip)")
-    # the user set one parameter only, and CRDS files the same, in another context
+    # the user set one parameter only; CRDS files, in another context, set it too
     cut = {"jump": {"rejection_threshold": 5.0}}
     rewrite(output, lambda record: as_0_1_0_wrote({**record, "parameters": cut}))
     reason = "other parameters (jump.rejection_threshold: 5.0, now 4.0)"

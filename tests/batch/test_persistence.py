@@ -419,7 +419,7 @@ def test_a_file_that_is_no_asdf_is_the_error_of_each_exposure(haunted, here, tmp
 
 
 def test_without_a_common_file_exposures_do_not_wait(haunted, here, tmp_path):
-    """Each reads the original file; that of the last one in time is written at the end."""
+    """Each exposure reads the original file; the result of the last one in time is written at the end."""
     read = tmp_path / "before.asdf"
     plan_steps = settle("jwst", steps(tmp_path / "after", read), {})
     with haunted.cache.activate():

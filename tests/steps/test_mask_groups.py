@@ -178,7 +178,7 @@ def test_numbers_follow_the_brightness():
     kept = keep_by_brightness(core, match, edgewidth=2)
     assert (kept[5, 5], kept[5, 6], kept[6, 6], kept[2, 4], kept[11, 0]) == (2, 4, 4, 6, 6)
     assert kept[0, 0] == kept[4, 4] == 9
-    # spaceKLIP gives a pixel brighter than the peak, here a hot one outside, the number of the faint ones.
+    # In spaceKLIP a pixel brighter than the peak, here a hot one outside, keeps as many groups as the faint ones.
     assert kept[0, 5] == 2
     background = keep_by_brightness(core, match, edgewidth=2, is_background=True)
     assert (background[5, 5], background[2, 4], background[0, 0]) == (4, 6, 9)

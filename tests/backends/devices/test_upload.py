@@ -186,7 +186,7 @@ def test_gaps_need_no_copy_of_the_whole(late_cupy):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert there.nbytes == 8 * LARGE
-    # The copied array needs as much; in addition only the copy of one item.
+    # Besides the copied array, memory is needed only for the copy of one item.
     assert peak < 9.5 * LARGE
 
 

@@ -1,4 +1,4 @@
-"""The roots that keep determinants near one: the same bits in NumPy, with and without its power, and in the kernels."""
+"""Roots that keep determinants near one: the same bits in NumPy, with and without its ``power``, and in kernels."""
 
 import ctypes
 import subprocess
