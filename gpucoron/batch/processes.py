@@ -90,9 +90,8 @@ def run_locally(jobs, options, descriptors=(), early=()):
                         yield "step", worker.job, message["step"]
                         continue
                     failures, job = 0, worker.job
-                    worker.assign_next(
-                        waiting, len(workers)
-                    )  # before the result is yielded, so that the worker need not wait for the caller
+                    # before the result is yielded, so that the worker need not wait for the caller
+                    worker.assign_next(waiting, len(workers))
                     if message["event"] == "result":
                         yield "result", job, message["record"]
                     if worker.is_idle:  # the caller may have appended a job
