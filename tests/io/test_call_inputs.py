@@ -80,7 +80,7 @@ def test_other_inputs_are_refused_with_the_accepted_ones(what, case, tmp_path):
 
 @pytest.mark.parametrize("given", [None, 3, [b"x_uncal.fits"], [["x_uncal.fits"]]])
 def test_other_inputs_of_a_batch_are_refused(given, tmp_path):
-    with pytest.raises(InputError, match="expected files, folders, patterns or @list"):
+    with pytest.raises(InputError, match="expected one or several files, folders, patterns or @list"):
         list(batch.reduce(given, tmp_path))
 
 
