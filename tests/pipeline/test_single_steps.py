@@ -224,7 +224,7 @@ class TestCustomSteps:
     @pytest.mark.parametrize(
         ("name", "kind", "words"),
         [
-            ("apply_rateints_outliers", InputError, "apply_rateints_outliers: .*runs in a pipeline"),
+            ("apply_rateints_outliers", InputError, "apply_rateints_outliers: .*run it in a pipeline"),
             ("gain_scale", InputError, "gain_scale: .*needs a rate or rateints"),
         ],
     )
