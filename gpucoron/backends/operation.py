@@ -129,7 +129,7 @@ def settings_from(kind, parameters, **others):
         A dataclass.
     parameters : namespace
     **others
-        Go before the parameters.
+        Override the parameters.
     """
     names = {each.name for each in fields(kind)}
     return kind(**{name: value for name, value in vars(parameters).items() if name in names} | others)

@@ -137,7 +137,7 @@ struct Omission {
   double rate;
 };
 
-// By the published formulas; a pair that is the whole ramp gives rounding noise or NaN.
+// By the published formulas; for a pair that is the whole ramp, the result is rounding noise or NaN.
 template <class Source>
 struct PublishedOmissions {
   const Determinants<Source>& s;
@@ -153,10 +153,10 @@ struct PublishedOmissions {
     return {s.chisq() - chisq, a};
   }
 
-  // With what each of the two does alone.
+  // `first` and `second`: the result without each of the two alone.
   __device__ Omission two(int i, const Omission& first, const Omission& second) const {
     const Scratch& scratch = s.ramp.scratch;
-    // A pair with an unused difference is the other one alone.
+    // For a pair with an unused difference, omit only the other one.
     if (!scratch.is_used(i)) return second;
     if (!scratch.is_used(i + 1)) return first;
     const double A = s.A, B = s.B, C = s.C;

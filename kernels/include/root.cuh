@@ -14,7 +14,7 @@
 
 namespace gpucoron {
 
-// Values of m from which on the next smaller k is used, beginning with 64.
+// Lower limits of m for k = 63, 62, ...; below the first one k is 64.
 __device__ constexpr double NEXT_RECIPROCAL[32] = {
     0x1.0206p-1, 0x1.0627p-1, 0x1.0a6ap-1, 0x1.0edp-1,  0x1.135dp-1, 0x1.180fp-1, 0x1.1cf2p-1, 0x1.21fdp-1,
     0x1.2736p-1, 0x1.2c9fp-1, 0x1.324p-1,  0x1.3812p-1, 0x1.3e25p-1, 0x1.446ep-1, 0x1.4afep-1, 0x1.51d2p-1,

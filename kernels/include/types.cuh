@@ -4,7 +4,7 @@
 // one integration. Threads of a warp process neighbouring pixels, so that all loads are coalesced.
 #pragma once
 
-// Before a loop with independent iterations over neighbours, which a CPU may vectorize.
+// Write this before a loop over neighbours with independent iterations, so that a CPU may vectorize it.
 #ifdef GPUCORON_KEEP
 #define GPUCORON_VECTORS _Pragma("GCC ivdep")
 #else
