@@ -99,7 +99,7 @@ def create_database(
     Raises
     ------
     InputError
-        A file does not exist, is damaged, lacks a required keyword or would give the same product as another one; or
+        A file does not exist, is damaged, lacks a required keyword or has the same product name as another one; or
         nothing was found.
     ParameterError
         An option is not supported.
@@ -182,7 +182,7 @@ class Database:
         found |= library or {}
         if not found:
             listed = paths if isinstance(paths, str | os.PathLike) else ", ".join(map(str, paths)) or "an empty list"
-            msg = f"{listed}: no matching exposure there"
+            msg = f"{listed}: found no matching exposure"
             raise InputError(msg)
         backgrounds = set() if bgpaths is None else set(find_exposures(bgpaths, Selection()))
         if backgrounds - set(found):

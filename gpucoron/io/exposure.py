@@ -21,7 +21,7 @@ from gpucoron.facts import Facts
 from gpucoron.files import first_line
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.fits_layout import CheckSum, Layout, check_sums, read_layout
-from gpucoron.io.keywords import check_keywords, facts_of, note_what_is_unusual
+from gpucoron.io.keywords import check_keywords, facts_of, warn_of_contradictions
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class Exposure:
                     path=path,
                     home=chosen if chosen is not backend else None,
                 )
-        note_what_is_unusual(exposure.name, facts, shape)
+        warn_of_contradictions(exposure.name, facts, shape)
         return exposure
 
     @classmethod
@@ -236,7 +236,7 @@ class Exposure:
             facts=facts,
             meta=ramp,
         )
-        note_what_is_unusual(exposure.name, facts, shape)
+        warn_of_contradictions(exposure.name, facts, shape)
         return exposure
 
     @property

@@ -45,7 +45,7 @@ class _Wrapped:
 
 
 def wrap(values, owner):
-    """Convert a dictionary of parameters for stpipe: wrap arrays, make Steps of functions and strings of paths.
+    """Convert a dictionary of parameters for stpipe: wrap arrays, functions become Steps, paths strings.
 
     Parameters
     ----------

@@ -56,7 +56,7 @@ def check_files(table, parameters):
 
 
 def texts_of(step, settings):
-    """Return name -> value of the texts among a step's parameters that differ from their defaults; most name files."""
+    """Return the text parameters of a step that differ from their defaults, mostly file names: name -> value."""
     names = [name for name, one in step.known.items() if one.kind == "string" and not one.unused]
     texts = {name: getattr(settings, name) for name in names}
     return {name: value for name, value in texts.items() if value and value != step.known[name].default}
@@ -111,7 +111,7 @@ def _check_name(path, owner, in_folder):
         msg = f"{owner}: {path!r}: there is no writable folder {folder}; create it, or give another file"
         raise ParameterError(msg)
     if in_folder and os.path.exists(path) and not os.path.isfile(path):
-        msg = f"{owner}: {path!r}: exists and is not a file; give another"
+        msg = f"{owner}: {path!r}: this is not a file; give another path"
         raise ParameterError(msg)
 
 
@@ -181,7 +181,7 @@ def with_files_read(step, settings, exposure):
     Returns
     -------
     settings
-        The same with arrays in the place of paths.
+        The same with arrays instead of paths.
 
     Raises
     ------
