@@ -374,7 +374,7 @@ def _against_jwst(case):
 
 
 def with_error_of_mean(figure, scale=1.0):
-    """Average over the positions of a figure; return the mean, and its error if they were independent."""
+    """Average over the positions of a figure; return the mean, and its error for independent positions."""
     mean, error = figure["mean"], figure["error"]
     n = len(mean)
     if any(e is None for e in error):

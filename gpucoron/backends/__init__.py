@@ -166,7 +166,7 @@ def check_backend(backend, *, by_name=False):
 
 
 def options_of(name):
-    """Return the options of ``get_backend`` for a name: those of the backend, or of all that the name may choose."""
+    """Return the options of ``get_backend`` for a name: those of the backend, or of all backends that it may choose."""
     return tuple(dict.fromkeys(option for each in CHOICES.get(name, (name,)) for option in BACKENDS[each].options))
 
 

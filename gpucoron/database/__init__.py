@@ -304,7 +304,7 @@ def as_database(database, output_dir=None):
     Parameters
     ----------
     database : Database, spaceKLIP Database, or dict
-        A dict has the items name of a concatenation -> astropy Table. The files of its raw rows must exist, and its
+        A dict maps names of concatenations to astropy Tables. The files of its raw rows must exist, and its
         tables are updated in place.
     output_dir : str or Path, optional
         Only for a dict; by default the current folder.

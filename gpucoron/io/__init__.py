@@ -1,1 +1,1 @@
-"""Exposures, references and products: in the file formats of jwst and CRDS."""
+"""Exposures, references and products in the file formats of jwst and CRDS."""

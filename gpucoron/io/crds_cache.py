@@ -85,7 +85,7 @@ def _find_damage(path, info):
                 return f"it has {size} bytes, but {info['size']} in CRDS"
             sha1 = info.get("sha1sum", "none")
             if sha1 not in ("", "none") and file_digest(path, "sha1") != sha1:
-                return f"its SHA-1 is not {sha1}, as in CRDS"
+                return f"its SHA-1 differs from that in CRDS, {sha1}"
         elif path.endswith(".fits"):
             read_layout(Path(path), strict=False)
     except Exception as error:  # a damaged file can raise almost anything

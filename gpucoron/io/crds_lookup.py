@@ -114,8 +114,8 @@ def _fetch(parameters, selected, owner, context):
     if absent:
         reason = f" ({first_line(cause)})" if cause else ""
         msg = (
-            f"{owner}: the context {context} selects {', '.join(absent)}, missing in the cache, and the "
-            f"download failed{reason}; {_advice()}"
+            f"{owner}: {', '.join(absent)} of the context {context}: not in the cache, and the download "
+            f"failed{reason}; {_advice()}"
         )
         if any(reftype.startswith("pars-") for reftype in selected):
             msg += "; or disable CRDS parameter files: --no-pars (use_pars=False)"

@@ -315,7 +315,7 @@ def _window(path, reftype, model, shape, exposure):
     if x < 0 or y < 0 or x + nx > shape[-1] or y + ny > shape[-2]:
         msg = (
             f"{path}: the {reftype} reference covers {shape[-1]} x {shape[-2]} pixels from ({xstart}, {ystart}), "
-            f"which does not cover the {nx} x {ny} from ({facts.xstart}, {facts.ystart}) of {exposure.name}"
+            f"but not the {nx} x {ny} pixels from ({facts.xstart}, {facts.ystart}) of {exposure.name}"
         )
         raise ReferenceFileError(msg)
     return slice(y, y + ny), slice(x, x + nx)

@@ -231,8 +231,8 @@ def _read_flags(path, owner, exposure):
 def _cut(flags, header, path, owner, exposure):
     """Cut flags to the subarray of an exposure, by jwst's rule for references.
 
-    As in jwst, flags with the shape of the exposure are used unchanged. SUBSTRT1 and SUBSTRT2 give the first pixel of
-    others, which must be a full frame if these keywords are missing.
+    As in jwst, flags with the shape of the exposure are used unchanged. SUBSTRT1 and SUBSTRT2 are the first pixel of
+    other flags, which must be a full frame if these keywords are missing.
     """
     facts, (ny, nx) = exposure.facts, exposure.data.shape[-2:]
     start = header.get("SUBSTRT1"), header.get("SUBSTRT2")

@@ -58,7 +58,7 @@ __device__ constexpr double SIXTEENTHS_REST[16] = {
 // 2 / ln(2).
 __device__ constexpr double PER_HALF = 0x1.71547652b82fep+1;
 
-// `value`, rounded to nearest, as if rounded toward zero; the exact number is value + rest.
+// Round toward zero a number whose nearest double is `value`; the exact number is value + rest.
 __device__ inline double chopped(double value, double rest) {
   const bool is_beyond = (value > 0.0 && rest < 0.0) || (value < 0.0 && rest > 0.0);
   return is_beyond ? __longlong_as_double(__double_as_longlong(value) - 1) : value;

@@ -30,7 +30,7 @@ constexpr uint32 NO_GAIN_VALUE = 1u << 19;
 // Flags of groups whose value must not be used.
 constexpr uint32 UNUSABLE = DO_NOT_USE | SATURATED;
 
-// Groups with a flag in one word.
+// Groups whose flags share one word.
 constexpr int WORD_GROUPS = 32;
 
 // NaN is detected by comparison; the compiler options keep IEEE arithmetic.

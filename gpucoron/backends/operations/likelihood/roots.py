@@ -120,7 +120,7 @@ def root(numbers, n):
 
 @cache
 def numpy_has_these_bits():
-    """Return whether NumPy's power has the same bits on this CPU, for thousands of numbers with difficult cases."""
+    """Return whether NumPy's power equals `compute_root` on this CPU, for thousands of numbers with difficult cases."""
     near_edges = 1 + np.ldexp(np.arange(-20.0, 21), -15)
     edges = np.ldexp(np.multiply.outer(near_edges, NEXT_RECIPROCAL), np.arange(4)[:, None, None])
     below_one = 1 - np.ldexp(np.arange(1.0, 1000), -11)
@@ -194,7 +194,7 @@ def _exponentiate(power, rest):
 
 
 def _chop(value, rest):
-    """Return a rounded ``value`` as if rounded toward zero; ``value + rest`` is the exact number."""
+    """Round toward zero a number whose nearest double is ``value``; the exact number is ``value + rest``."""
     beyond = (value != 0) & (rest != 0) & ((value > 0) != (rest > 0))
     return (value.view(np.int64) - beyond).view(np.float64)
 
