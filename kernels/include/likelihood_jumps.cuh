@@ -223,7 +223,7 @@ struct ResidualOmissions {
     const double own1 = own(i), own2 = own(i + 1);
     const double beside = s.beside(i) - dC1 * dC2 / s.C;
     double determinant = own1 * own2 - beside * beside;
-    // A determinant within rounding of 0 is 0.
+    // A determinant that is 0 within rounding counts as 0.
     if (determinant < ROUNDING * own1 * own2) determinant = double_nan();
     const double jump1 = (residual1 * own2 - residual2 * beside) / determinant;
     const double jump2 = (residual2 * own1 - residual1 * beside) / determinant;

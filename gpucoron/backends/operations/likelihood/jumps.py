@@ -337,7 +337,7 @@ def _omit_by_residuals(solution, used, is_few=False):
     residual, own = dB - B / C * dC, inverse - dC**2 / C
     jump = residual / own
     determinant = own[first] * own[second] - beside**2
-    # A determinant within rounding of 0 is 0.
+    # A determinant that is 0 within rounding counts as 0.
     determinant[determinant < ROUNDING * own[first] * own[second]] = np.nan
     jumps = (
         (residual[first] * own[second] - residual[second] * beside) / determinant,
