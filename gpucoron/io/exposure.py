@@ -368,7 +368,7 @@ def _check_end(path, layout, facts):
         _check_zeroframe(path, zeroframe.shape, layout.find("SCI").shape)
     if primary.value("DATAMODL") and layout.find("ASDF") is None:
         msg = (
-            f"{path}: truncated: the ASDF extension is missing, with which jwst's data models end every file "
+            f"{path}: truncated: the ASDF extension at the end of every jwst data model is missing "
             f"(DATAMODL is {primary.value('DATAMODL')}); download it again, or remove DATAMODL if the extension was "
             "removed on purpose"
         )

@@ -303,7 +303,7 @@ def test_files_that_cannot_be_taken(raw, tmp_path):
     with pytest.raises(InputError, match="bad.fits: not a FITS file"):
         make(tmp_path)
     other = write_like(tmp_path / "n.fits", file, "DN", np.zeros((2, 2, 2, 2), np.float32), INSTRUME="NIRSPEC")
-    with pytest.raises(InputError, match="n.fits: from JWST NIRSPEC"):
+    with pytest.raises(InputError, match="n.fits: it is from JWST NIRSPEC"):
         make(other)
 
 
