@@ -1,6 +1,6 @@
 """Write the page of changes from the fragments in ``docs/changes``."""
 
-_TITLES = {"feature": "New", "fix": "Mended", "deviation": "Where it differs from its peers"}
+_TITLES = {"feature": "New", "fix": "Fixed", "deviation": "Differences from jwst and spaceKLIP"}
 
 
 def write_changelog(fragments, path):

@@ -16,16 +16,16 @@ _HEAD = """# Parameters
 
 % Written by docs/parameter_tables.py at every build; edit the declarations in gpucoron/steps/ instead.
 
-Names are jwst's and spaceKLIP's. A parameter is set with `--set step.parameter=value`, with
-`steps={"step": {"parameter": value}}`, or with `strun calwebb_coron1 FILE --steps.step.parameter=value`; an unknown one
-is refused with the nearest known name, and one that is accepted for compatibility alone is named in a warning.
+The names are those of jwst and spaceKLIP. Set a parameter with `--set step.parameter=value`, with
+`steps={"step": {"parameter": value}}`, or with `strun calwebb_coron1 FILE --steps.step.parameter=value`. An error for
+an unknown parameter suggests the nearest name. Parameters that are accepted only for compatibility cause a warning.
 
-A value outside the bounds below, NaN for any number, and a file that is missing or of another kind are refused before
-any work, with the step's and the parameter's name. Most bounds are where jwst's own code fails; see [](deviations.md).
+A value outside the bounds below, NaN, and a file that is missing or of the wrong kind are refused before any work; the
+message names the step and the parameter. Beyond most bounds jwst's own code fails; see [](deviations.md).
 
-The `jwst` profile is what `Detector1Pipeline.call` gives: the defaults below, with CRDS's parameter files on top. The
-`spaceklip` profile is what spaceKLIP's `run_single_file` sets; it reads none of
-CRDS's parameter files unless asked to. Your own parameter files overrule either: [](references.md).
+The `jwst` profile has the values of `Detector1Pipeline.call`: the defaults below, overridden by the CRDS parameter
+files. The `spaceklip` profile has those of spaceKLIP's `run_single_file`, and by default reads no CRDS parameter files.
+Your own parameter files override both: [](references.md).
 """
 
 _SECTION = """### {name}
@@ -99,11 +99,11 @@ def _lines():
     for instrument in ("NIRCam", "MIRI"):
         order = order_of(Facts(instrument.upper()))
         yield f"{instrument} order: {', '.join(order)}.\n"
-    yield "With `stage_1overf` at `groups`, subtract_1overf comes right after subtract_ktc.\n"
+    yield "With `stage_1overf` at `groups`, subtract_1overf runs directly after subtract_ktc.\n"
     yield "## The run as a whole\n"
     yield from _table(PIPELINE, {})
     yield "## Every step\n"
-    yield "Beside `skip`, `save_results`, and `override_<type>` for each reference type that it uses:\n"
+    yield "In addition to `skip`, `save_results`, and `override_<type>` for each reference type that it uses:\n"
     yield from _table(COMMON, {})
     for step in STEPS.values():
         yield f"## {step.name}\n"
@@ -111,7 +111,7 @@ def _lines():
 
 
 def _parameters_of(step):
-    """Return what a step is, whether it runs by default, and its parameters."""
+    """Yield the description of a step, whether it runs by default, and its parameters."""
     kind = "custom step of spaceKLIP" if step.custom else f"jwst's `{step.jwst_class}`"
     needs = f"; references: {', '.join(step.references)}" if step.references else ""
     yield f"{step.title[0].upper()}{step.title[1:]} ({kind}{needs}).\n"
@@ -150,7 +150,7 @@ def _accepted(parameter):
     """Return which values of its kind a parameter accepts, and which kinds of files."""
     if parameter.options:
         return ", ".join(map(str, parameter.options))
-    words = [f"{' or '.join(map(str, parameter.counts))} values"] if parameter.counts else []
-    words += [parameter.description] if parameter.description else []
-    words += [f"{' or '.join(parameter.reads)} file"] if parameter.reads else []
-    return ", ".join(words) or "any"
+    parts = [f"{' or '.join(map(str, parameter.counts))} values"] if parameter.counts else []
+    parts += [parameter.description] if parameter.description else []
+    parts += [f"{' or '.join(parameter.reads)} file"] if parameter.reads else []
+    return ", ".join(parts) or "any"

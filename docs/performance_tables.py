@@ -3,7 +3,7 @@
 import json
 import statistics
 
-_SIDES = {"jwst": "jwst", "ours": "gpucoron", "1 thread": "gpucoron, 1 thread", "numpy": "gpucoron, NumPy alone"}
+_SIDES = {"jwst": "jwst", "ours": "gpucoron", "1 thread": "gpucoron, 1 thread", "numpy": "gpucoron, NumPy only"}
 
 
 def write_measured(results, path):
@@ -49,22 +49,22 @@ def _engine(figures):
         ratios = [f"{case['ratios'][side]:.1f} times" if side in case["ratios"] else "" for side in sides]
         yield "| jwst takes | " + " | ".join(ratios) + " |"
         yield ""
-        yield f"Medians of {figures['repeat']}, side by side in one process; steps that took us a millisecond are left"
-        yield f"out, but counted. One thread takes {case['scaling']:.2f} times as long as two."
+        yield f"Medians of {figures['repeat']} runs in one process. Steps below 1 ms are not listed, but included in"
+        yield f"the sum. One thread takes {case['scaling']:.2f} times as long as two."
         if "memory" in case:
             ours, theirs = case["memory"]["ours"], case["memory"]["jwst"]
             yield (
-                f"Peak memory over the imports': {ours['peak_mb']:.0f} MB, jwst {theirs['peak_mb']:.0f} MB, for a "
-                f"float32 ramp of {ours['ramp_mb']:.0f} MB."
+                f"Peak memory beyond that of the imports: {ours['peak_mb']:.0f} MB, jwst {theirs['peak_mb']:.0f} MB, "
+                f"for a float32 ramp of {ours['ramp_mb']:.0f} MB."
             )
         yield ""
     yield _where(figures) + "\n"
 
 
 def _end_to_end(figures):
-    yield "### From file to files\n"
-    yield "Seconds in one warm process, and in a process of its own from its start to its end. The floor is opening the"
-    yield "file with jwst's reader, and saving rate and rateints.\n"
+    yield "### Including all I/O\n"
+    yield "Seconds in one warm process, and in a separate process including start-up. The floor is the time of opening"
+    yield "the file with jwst's reader, and of saving rate and rateints.\n"
     yield "| exposure | read | plan | steps | write | gpucoron | floor | jwst | cold: gpucoron | floor | jwst |"
     yield "|---" * 11 + "|"
     for name, case in figures["cases"].items():
@@ -81,20 +81,20 @@ def _end_to_end(figures):
 
 def _large(figures):
     yield "### A large exposure\n"
-    yield f"MIRI, 250 groups x 60 integrations with emicorr, a file of {figures['file_gb']:.2f} GB, from file to files:"
+    yield f"MIRI, 250 groups x 60 integrations with emicorr, a file of {figures['file_gb']:.2f} GB, including all I/O:"
     yield f"{figures['seconds']:.0f} s, {figures['reads_per_second']:.0f} reads/s, peak"
     yield f"memory {figures['peak_mb']:.0f} MB ({figures['max_memory_gb']:g} GB allowed)."
     parts = sorted(figures["parts"].items(), key=lambda part: -part[1])
     longest = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts[:6])
-    yield f"What takes longest: {longest}.\n"
+    yield f"The longest parts: {longest}.\n"
     yield _where(figures) + "\n"
 
 
 def _batch(figures):
     yield "### A batch\n"
-    yield f"{figures['exposures']} NIRCam exposures (9 references, 2 science), {figures['workers']} workers; how many"
-    yield "times longer jwst takes, in one warm process, or in a process for each exposure:\n"
-    yield "| against | times |"
+    yield f"{figures['exposures']} NIRCam exposures (9 references, 2 science), {figures['workers']} workers. The ratio"
+    yield "is the time of jwst, in one warm process or in one process per exposure, over that of gpucoron:\n"
+    yield "| compared with | ratio |"
     yield "|---|---|"
     yield from (f"| {name} | {ratio:.1f} |" for name, ratio in figures["ratios"].items())
     parts, floor = dict(figures["parts"]), figures["floor"]

@@ -64,7 +64,7 @@ def draw(package, inside):
     rooms, arrows = package.rooms(inside), package.arrows(inside)
     floors = floors_of(rooms, arrows)
     down = {arrow for arrow in arrows if floors[arrow[0]] > floors[arrow[1]]}
-    shown = _without_what_follows(down)
+    shown = _without_implied_arrows(down)
     labels = {room: _label(package, inside, room) for room in rooms}
     ways = [_way(start, end, floors) for start, end in sorted(shown)]
     widths = {room: max(80, len(label) * _LETTER + 20) for room, label in labels.items()}
@@ -111,7 +111,7 @@ def _label(package, inside, room):
     return f"{room}/" if room != "__init__" and path.endswith("/__init__.py") else f"{room}.py"
 
 
-def _without_what_follows(arrows):
+def _without_implied_arrows(arrows):
     """Omit each arrow whose end is also reached by a longer path; the arrows form no circle."""
     after = {}
     for start, end in arrows:
@@ -127,7 +127,7 @@ def _without_what_follows(arrows):
 
 
 def _way(start, end, floors):
-    """List what an arrow passes: a room, one lane on each floor between, a room."""
+    """List the places on an arrow: its first room, one lane on each floor between, its last room."""
     lanes = [(start, end, floor) for floor in range(floors[start] - 1, floors[end], -1)]
     return (start, *lanes, end)
 

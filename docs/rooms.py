@@ -192,7 +192,7 @@ def _successors(arrows):
 
 
 def _shortest_way_back(start, after):
-    """Search breadth-first; return the nodes from ``start`` to the last before ``start`` again, or None."""
+    """Return the nodes of the shortest circle through ``start``, beginning with it; None if there is none."""
     came_from = {}
     queue = deque([start])
     while queue:

@@ -96,10 +96,10 @@ def _draw_values(before, after, path):
     limit = np.nanpercentile(np.abs(image - np.nanmedian(image)), 99)
     middle = float(np.nanmedian(image))
     figure, (left, right) = _figure()
-    title = f"after less before, group {group}"
+    title = f"after minus before, group {group}"
     _show(figure, left, image, title, "DN", cmap="RdBu_r", vmin=middle - limit, vmax=middle + limit)
     size = np.nan_to_num(np.abs(image - middle))
-    size[:, :4] = 0  # MIRI's reference pixels
+    size[:, :4] = 0  # the reference pixels of MIRI
     row, column = np.unravel_index(np.argsort(size, axis=None)[int(0.98 * size.size)], size.shape)
     for number in range(len(before)):
         ramp = after[number, :, row, column] - before[number, :, row, column]

@@ -1,6 +1,6 @@
 """The part of the validation page about ramps of few groups."""
 
-from validation_words import number, say, table
+from validation_text import number, say, table
 
 #: longest ramps, and searches, in the table by read pattern
 MOST_GROUPS = 7
@@ -12,14 +12,14 @@ def write_few_groups(figures):
     some = figures["cases"]
     searches, groups = list(some[-1]["searches"]), sorted({case["case"][2] for case in some})
     patterns, backgrounds = list(dict.fromkeys(case["case"][1] for case in some)), sorted({c["case"][3] for c in some})
-    take = _Taker(figures)
+    take = _Selector(figures)
     yield "### Few groups\n"
     yield say(
         f"Ramps of {groups[0]} to {groups[-1]} groups, {figures['nints']} integrations, in every read pattern",
         f"({', '.join(patterns)}) with {' and '.join(f'{value:g}' for value in backgrounds)} e⁻/s. Cosmic rays hit",
         f"about {100 * figures['share_hit']:.0f} % of the ramps; rates are those of ramps with a hit of at least",
-        f"{figures['energy']} e⁻. The number after a search is its `max_diffs_one_sided`: where a ramp has so many",
-        "differences or fewer, only upward jumps are rejected (0: jumps either way, as in spaceKLIP and jwst). `jump`",
+        f"{figures['energy']} e⁻. The number after a search is its `max_diffs_one_sided`: with so many",
+        "differences or fewer, only upward jumps are rejected (0: both directions, as in spaceKLIP and jwst). `jump`",
         "runs without `flag_4_neighbors`.",
     )
     header = ("search", *(f"{ngroups} groups" for ngroups in groups))
@@ -41,8 +41,8 @@ def write_few_groups(figures):
     ]
     yield from table(("pattern", *(f"{ngroups} groups" for ngroups in few)), rows)
     yield say(
-        "**False alarms** in a million ramps without a hit, mean over patterns and backgrounds; and of their pulls the",
-        "median and the mean that are furthest from 0.",
+        "**False alarms** per million ramps without a hit, mean over patterns and backgrounds; and the median and mean",
+        "of their pulls that are furthest from 0.",
     )
     rows = []
     for search in searches:
@@ -52,7 +52,7 @@ def write_few_groups(figures):
     yield from _judge(take, groups)
 
 
-class _Taker:
+class _Selector:
     """Select the figures of a search from the cases: all, or by number of groups, read pattern and so on."""
 
     def __init__(self, figures):
@@ -86,7 +86,7 @@ def _furthest(values):
 
 
 def _judge(take, groups):
-    """Explain the limit of four, its cost, and what cannot be known."""
+    """Explain the limit of four, its cost, and the hits that cannot be found."""
     moved = max(
         abs(ours - theirs)
         for name in ("median", "mean")
@@ -98,7 +98,7 @@ def _judge(take, groups):
     if 5 in groups:
         three, four = (max(take.with_cases(search, "far", 5)) for search in ("jumpramp, 3", "jumpramp, 4"))
         yield say(
-            "Why 4 and not 3: with five groups a hit within a group spoils two of four differences, which agree with",
+            "Why 4 and not 3: with five groups a hit within a group affects two of four differences, which agree with",
             f"each other as well as the good ones do. With the limit at 3, {number(three[0], 2)} % of the rates are",
             f"off by more than 10 sigma ({three[1][1]}). With the limit at 4 it is at most {number(four[0], 2)} %:",
             "these ramps have more than one hit.",
@@ -106,14 +106,15 @@ def _judge(take, groups):
     if 7 in groups:
         spared = max(take.with_cases("LIKELY, 4", "far", 7))
         yield say(
-            "LIKELY has another fault with seven groups of single reads:",
-            f"{number(spared[0], 2)} % in {spared[1][1]}. Where the median difference is not positive its formula for",
-            "one of the pairs has no solution. If rounding makes that NaN, the ramp loses nothing, as in jwst. Where",
-            "`max_diffs_one_sided` applies it has the formulas of experimental_jumpramp, and 6 mends this too.",
+            "LIKELY has another problem with seven groups of single reads:",
+            f"{number(spared[0], 2)} % in {spared[1][1]}. If the median difference is not positive, its formula for",
+            "one of the pairs has no solution. If rounding makes that NaN, nothing is rejected, as in jwst. Where",
+            "`max_diffs_one_sided` applies, LIKELY uses the formulas of experimental_jumpramp, and",
+            "6 solves this problem too.",
         )
     two = max(take.with_cases("jumpramp, 4", "far", 3))
     yield say(
-        "Three groups have two differences, and the smaller one stays. A hit within the second group spoils both, and",
-        f"nothing in that integration shows it: {number(two[0], 2)} % in {two[1][1]}. `jump` compares the",
-        "integrations, and leaves such ramps without a rate.",
+        "Three groups have two differences, and the smaller one stays. A hit within the second group affects both, and",
+        f"cannot be found in that integration: {number(two[0], 2)} % in {two[1][1]}. `jump` compares the",
+        "integrations, and such ramps have no rate.",
     )

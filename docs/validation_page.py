@@ -3,18 +3,18 @@
 import json
 
 from validation_few_groups import write_few_groups
-from validation_words import compare, exact, number, pick, point, say, table, with_error
+from validation_text import compare, exact, number, pick, point, say, table, with_error
 
 _HEAD = """# Validation
 
-% Written by docs/validation_page.py from benchmarks/validation/results/*.json; `make validation` measures anew.
+% Written by docs/validation_page.py from benchmarks/validation/results/*.json; `make validation` updates both.
 
-gpucoron and jwst {jwst} (stcal {stcal}) on the same simulated exposures, whose truth is known. Every figure is
+gpucoron and jwst {jwst} (stcal {stcal}) on the same simulated exposures with known truth. Every figure is
 a mean over independent exposures ({seeds}), with the error of that mean after ±; widths are robust, half the
-distance between the quantiles at ±1 sigma. `make validation` measures everything anew and writes this page;
-each script in `benchmarks/validation/` runs by itself too, and `--seeds 1` shows a single exposure. The
+distance between the quantiles at ±1 sigma. `make validation` repeats all measurements and writes this page;
+each script in `benchmarks/validation/` can also run separately, and `--seeds 1` shows a single exposure. The
 simulations (`gpucoron.simulate`) have photon, read, kTC and 1/f noise, cosmic rays and saturation. Bias,
-linearity and the like are perfect in all sections but the first.
+linearity and other corrections are perfect except in the first section.
 """
 
 
@@ -64,7 +64,7 @@ def _head(found):
 
 
 def write_summary(found):
-    """Summarize what is good, what is not, and where jwst or another choice is better."""
+    """Summarize the strengths and weaknesses, and the cases in which jwst or another choice is better."""
     yield "## In short\n"
     if "pipeline" in found:
         cases = found["pipeline"]["cases"].values()
@@ -74,9 +74,9 @@ def write_summary(found):
         off, case, flux = _worst(found["rates"], "OLS_C", "pull_width")
         right = abs(_worst(found["rates"], "LIKELY", "pull_width")[0] - 1)
         yield point(
-            "OLS_C's ERR, the same in jwst, is wrong for faint pixels with many groups:",
+            "ERR of OLS_C, as in jwst, is wrong for faint pixels with many groups:",
             f"the scatter is {number(off)} times ERR at {flux:g} e⁻/s in {case}.",
-            f"LIKELY's is right within {number(100 * right, 2)} %.",
+            f"ERR of LIKELY is right within {number(100 * right, 2)} %.",
         )
     if "jumps" in found:
         few = found["jumps"]["cases"][0]
@@ -84,7 +84,7 @@ def write_summary(found):
         yield point(
             f"LIKELY without `jump` leaves some strong hits in ramps of {few['case'][1]} groups:",
             f"{with_error(left, -1)} ERR on average with 3000 e⁻.",
-            "With `jump` before it, or with experimental_jumpramp, it does not.",
+            "With `jump` before it, and in experimental_jumpramp, this does not happen.",
         )
     if "subtract_1overf" in found:
         yield from _summarise_1overf(found["subtract_1overf"])
@@ -119,10 +119,10 @@ def _summarise_contrast(case, choices, rings):
 def write_pipeline(figures):
     yield "## From file to rate\n"
     yield say(
-        "Every effect of the detector but 1/f noise, through both pipelines with their defaults: the median and "
-        "width of\n"
-        "(rate - truth) / ERR in good pixels, and how many pixels of the rate differ (beyond 1e-5 of the rate or "
-        "ERR).\n"
+        "All detector effects except 1/f noise, reduced by both pipelines with their defaults: the median and width "
+        "of\n"
+        "(rate - truth) / ERR in good pixels, and the number of pixels whose rates differ by more than 1e-5 of the "
+        "rate or ERR.\n"
     )
     rows = []
     for name, case in figures["cases"].items():
@@ -166,24 +166,24 @@ def write_rates(figures):
     yield say(
         f"Flat strips of known flux, {figures['nints']} integrations, NIRCam SUB320A335R and MIRI MASK1550. In "
         f"each cell\n"
-        f"{' / '.join(ways)}; the first two after `jump`. A dash: saturated.\n"
+        f"{' / '.join(ways)}; the first two after `jump`. A dash means saturated.\n"
     )
     yield say(
-        "**Is ERR right?** Width of (rate - truth) / ERR in pixels without hit and saturation; 1 is right, "
-        "more is an ERR that is too small."
+        "**Is ERR right?** Width of (rate - truth) / ERR in pixels without hits and saturation; 1 is right, "
+        "above 1, ERR is too small."
     )
     yield from _by_flux(figures, wanted, of_ways(pull_width, 3))
     worst = _worst(figures, ways[0], "pull_width")
     likely = _worst(figures, ways[1], "pull_width")
     yield say(
-        f"OLS_C's ERR, jwst's to the bit, is furthest off at {worst[1]} with {worst[2]:g} e⁻/s, where the scatter is\n"
-        f"{number(worst[0])} times ERR: its weights follow the signal-to-noise ratio, and its variances do not "
-        f"follow them.\n"
-        f"LIKELY's is furthest off at {likely[1]} with {likely[2]:g} e⁻/s: {number(likely[0])}.\n"
+        f"ERR of OLS_C, bit-identical to jwst, is worst at {worst[1]} with {worst[2]:g} e⁻/s, where the scatter is\n"
+        f"{number(worst[0])} times ERR: its weights depend on the signal-to-noise ratio, but its variances ignore "
+        f"them.\n"
+        f"ERR of LIKELY is worst at {likely[1]} with {likely[2]:g} e⁻/s: {number(likely[0])}.\n"
     )
     yield say(
         "**Is the rate as good as it can be?** Scatter over that of generalised least squares with the true "
-        "covariance; 1 is the best there is."
+        "covariance; 1 is the optimum."
     )
     yield from _by_flux(figures, wanted, of_ways(over_ideal, 3))
     yield "**Is it biased?** Mean of (rate - truth) / ERR, in the same pixels.\n"
@@ -195,8 +195,8 @@ def write_rates(figures):
     )
     yield f"The errors of these means are {number(error, 2)} or less.\n"
     yield say(
-        "**Pixels hit by cosmic rays, and saturated in part.** Share of hit pixels more than 5 ERR off, all "
-        "fluxes; width of the pull of saturated ones."
+        "**Pixels hit by cosmic rays, and partially saturated pixels.** Fraction of hit pixels off by more than 5 ERR, "
+        "all fluxes; width of the pull of saturated pixels."
     )
     rows = []
     for case in figures["cases"]:
@@ -238,12 +238,12 @@ def _peer_of_rates(figures):
                 f"{total['groups_flagged_otherwise']} groups\n"
                 f"and {total['flags']} pixels have other flags, and {total['apart']} of {total['pixels']} rates "
                 f"differ by more than\n"
-                "1e-4 of themselves or of ERR.\n"
+                "1e-4 of the rate or ERR.\n"
             )
     yield say(
-        "(Where LIKELY's differ, the rate of one integration is zero but for rounding: the weight of its photon "
-        "noise in the\n"
-        "average hangs on the sign of that, in both.)\n"
+        "(Where the rates of LIKELY differ, the rate of one integration is zero within rounding. In both packages, the "
+        "weight of\n"
+        "its photon noise in the average depends on the sign of this rate.)\n"
     )
 
 
@@ -259,11 +259,11 @@ def write_jumps(figures):
 
     yield "## Jumps\n"
     yield say(
-        f"Hits of known charge are put into one pixel in nine, {figures['nints']} integrations; a fit with the "
-        f"hits less the\n"
-        "fit of the same noise without them is the bias. `jump` with its defaults is jwst's: "
+        f"Hits of known charge are put into one pixel in nine, {figures['nints']} integrations; the bias is "
+        f"the fit with\n"
+        "the hits minus the fit of the same noise without them. `jump` has the defaults of jwst: "
         f"{sum(case['jwst']['unequal_groups'] for case in figures['cases'])} of\n"
-        f"{sum(case['jwst']['groups'] for case in figures['cases']):.3g} groups are flagged otherwise by stcal.\n"
+        f"{sum(case['jwst']['groups'] for case in figures['cases']):.3g} groups have other flags in stcal.\n"
     )
     yield say(
         "**Completeness.** Charge at which half of the hits are found, e⁻: in the first difference / in the "
@@ -278,8 +278,8 @@ def write_jumps(figures):
     yield "**False alarms** per million differences without a hit.\n"
     yield from table(("groups, background", *searches), rows(lambda search: with_error(search["alarms"], digits=0)))
     yield say(
-        "**Bias left** by hits of all places, in ERR of one integration: the largest, and the charge at "
-        "which; then with 3000 e⁻."
+        "**Bias left** by hits of all places, in ERR of one integration: the largest and its charge; "
+        "then the bias with 3000 e⁻."
     )
 
     def largest(search):
@@ -294,20 +294,20 @@ def write_jumps(figures):
         (case for case in figures["cases"]), key=lambda case: pick(case["searches"]["experimental_jumpramp"]["alarms"])
     )
     yield say(
-        f"LIKELY needs `jump` before it where groups are few: alone it lets a share of strong hits in faint "
-        f"pixels pass, with\n"
-        f"{few['case'][1]} groups a mean of {with_error(alone, -1)} ERR for hits of 3000 e⁻ (`jump` and OLS_C:\n"
-        f"{with_error(both, -1)}); experimental_jumpramp mends that. Both search at the median difference, which "
-        f"is often\n"
-        "below zero where a pixel sees little light: photon noise then counts as none, and what it adds up to "
-        "over many\n"
-        f"groups looks like jumps. Worst is {label(many)}: "
+        f"LIKELY needs `jump` before it if groups are few: alone it misses some strong hits in faint "
+        f"pixels, with\n"
+        f"{few['case'][1]} groups a mean bias of {with_error(alone, -1)} ERR for hits of 3000 e⁻ (`jump` and OLS_C:\n"
+        f"{with_error(both, -1)}); experimental_jumpramp does not miss them. Both search with the median "
+        "difference\n"
+        "as the rate, which is often negative in faint pixels. Photon noise then counts as zero, and its sum over\n"
+        "many groups looks like jumps.\n"
+        f"The worst case is {label(many)}: "
         f"{with_error(many['searches']['experimental_jumpramp']['alarms'], digits=0)} false alarms per million for\n"
         f"experimental_jumpramp, {with_error(many['searches']['jump, OLS_C']['alarms'], digits=0)} for `jump`.\n"
     )
     yield "![Completeness by energy](_generated/validation_jumps.png)\n"
     yield say(
-        "*Share of hits found by their charge, in the middle of the ramp (lines) and in the first difference (dotted).*"
+        "*Fraction of hits found, by charge, in the middle of the ramp (lines) and in the first difference (dotted).*"
     )
 
 
@@ -326,7 +326,7 @@ def write_1overf(figures):
     yield say(
         f"A star of {exact(figures['star'])} e⁻/s behind its mask, 160 x 160 pixels of SUB320A335R, RAPID with "
         f"{figures['ngroups']} groups,\n"
-        f"{figures['strength']:g} times the usual 1/f noise. `groups` includes `subtract_ktc`; jwst's is "
+        f"{figures['strength']:g} times the usual 1/f noise. `groups` includes `subtract_ktc`; *jwst median* is "
         f"`clean_flicker_noise` with its\n"
         "defaults, on the rateints.\n"
     )
@@ -335,7 +335,7 @@ def write_1overf(figures):
         noise, kept = case["noise"], case["kept"]
         yield f"### {case['nints']} integration{'' if few else 's'}\n"
         yield say(
-            "rms of the rows' means of one integration beyond 1\" and robust scatter of the final rate at each "
+            'rms of the row means of one integration beyond 1", and robust scatter of the final rate at each '
             "separation, DN/s."
         )
         header = ("correction", "rows", *(f'{s:g}"' for s in separations))
@@ -346,7 +346,7 @@ def write_1overf(figures):
         yield from table(header, rows)
         best = min((name for name in noise if name in kept), key=lambda name: pick(noise[name]["rows_rms"]))
         yield say(
-            f"Fewest stripes are left by *{best}*: {with_error(noise[best]['rows_rms'])} of "
+            f"The fewest stripes remain with *{best}*: {with_error(noise[best]['rows_rms'])} of "
             f"{with_error(noise['none']['rows_rms'])} DN/s."
         )
         if "jwst median" in noise:
@@ -357,7 +357,7 @@ def write_1overf(figures):
         titles = [f"{kind} {exact(float(size))}" for kind, size in map(str.split, names)]
         yield from table(("correction", *titles), rows)
     yield "![Power spectra](_generated/validation_subtract_1overf.png)\n"
-    yield say("*Power of one integration less the truth, along rows (left) and across them (right), by frequency.*")
+    yield say("*Power of one integration minus the truth, along rows (left) and across them (right), by frequency.*")
 
 
 def _against_jwst(case):
@@ -367,14 +367,14 @@ def _against_jwst(case):
     of_first = [number(case["rows_rms_of_seed_1"][name]) for name in names]
     word = compare(pick(ours), pick(theirs))
     return say(
-        f"Of the two row medians of rateints, gpucoron's leaves {word}{' than' * (word != 'as much')}"
-        f"{' as' * (word == 'as much')} jwst's: {with_error(ours, digits=3)} and {with_error(theirs, digits=3)} DN/s, "
-        f"with seed 1 alone {of_first[0]} and {of_first[1]}."
+        f"Of the two row medians of rateints, that of gpucoron leaves {word}{' than' * (word != 'as much')}"
+        f"{' as' * (word == 'as much')} that of jwst: {with_error(ours, digits=3)} and {with_error(theirs, digits=3)} "
+        f"DN/s, with seed 1 alone {of_first[0]} and {of_first[1]}."
     )
 
 
 def with_error_of_mean(figure, scale=1.0):
-    """Average over the positions of a figure; return the mean, and its error if they were independent."""
+    """Average over the positions of a figure; return the mean, and its error for independent positions."""
     mean, error = figure["mean"], figure["error"]
     n = len(mean)
     if any(e is None for e in error):
@@ -387,11 +387,11 @@ def write_contrast(figures):
     middle = range(len(rings) - 1)
     yield "## Two rolls\n"
     yield say(
-        "Two exposures of one star less each other, filtered with a companion's shape: 5 sigma of what is left, "
+        "The difference of two exposures of a star, filtered with the shape of a companion: 5 sigma of the residual, "
         "over the flux\n"
-        "of the star without its mask. The telescope is perfectly stable here, so that speckles cancel; what "
-        "differs is\n"
-        "stage 1 alone. The tables have the ratio to jwst's defaults on the same seeds (less than 1: deeper), "
+        "of the star without its mask. The telescope is perfectly stable here, so that speckles cancel, and only "
+        "stage 1\n"
+        "differs. The tables list the ratio to jwst's defaults for the same seeds (below 1: deeper), "
         "and the flux kept\n"
         f'of a companion of {exact(figures["companion"])} at 1".\n'
     )
@@ -400,7 +400,7 @@ def write_contrast(figures):
         yield f"### A {case}\n"
         yield say(
             f"{exact(setting['star'])} e⁻/s, {setting['readpatt']} with {setting['ngroups']} groups and",
-            f"{setting['nints']} integrations a roll, the usual 1/f noise, a pedestal that drifts by",
+            f"{setting['nints']} integrations per roll, the usual 1/f noise, a pedestal that drifts by",
             f"{setting['drift']:g} DN rms.",
         )
         first = next(iter(choices.values()))
@@ -425,7 +425,7 @@ def _best_choices(choices, rings):
     for k in (0, n // 2, n - 1):
         best = min(choices, key=lambda name: pick(choices[name]["ratio"], k))
         sentences.append(f'at {rings[k]:g} to {rings[k + 1]:g}" *{best}* ({with_error(choices[best]["ratio"], k)})')
-    text = "Deepest is " + ", ".join(sentences) + "."
+    text = "The deepest is " + ", ".join(sentences) + "."
     peer, own = "rows, jwst's clean_flicker_noise at ints", "rows, 1/f savgol at ints"
     if peer in choices and own in choices:
         wins, of_first = (
@@ -451,7 +451,7 @@ def write_custom(figures):
         f"{with_error(ktc['first_group'], 1)} DN after; the rate by {with_error(ktc['scatter'], 0, digits=4)} and "
         f"{with_error(ktc['scatter'], 1, digits=4)} DN/s (largest "
         f"change\n{number(pick(ktc['largest_change_in_sigma']), 2)} ERR). "
-        "It buys nothing in a rate by itself.\n"
+        "Alone, it does not improve the rate.\n"
     )
     refpix, n = figures["refpix"]["offset_and_scatter"], len(figures["seeds"])
     yield say(
@@ -472,9 +472,7 @@ def write_custom(figures):
             cells.append("; ".join(pairs))
         rows.append((f"{drift:g} DN", *cells))
     yield from table(("drift", "none", "rows", "rows and columns"), rows)
-    yield say(
-        "Rows fix the common offset where the pedestal drifts, and also subtract the background that falls on them."
-    )
+    yield say("Rows correct the common offset if the pedestal drifts, but also subtract the background in these rows.")
     yield from _growth(figures)
     out = figures["outliers"]
     yield say(
@@ -486,9 +484,8 @@ def write_custom(figures):
     yield from table(("pixels", "before", "after"), rows)
     left = figures["masks"]["left_and_noise"]
     yield say(
-        "**mask_groups.** A MIRI star less a reference with more light, where charge moves to emptier neighbours "
-        "as pixels fill\n"
-        "(docs/pictures/mask_groups.py): rms left and noise, % of the star's peak.\n"
+        "**mask_groups.** A MIRI star minus a brighter reference, with the brighter-fatter effect\n"
+        "(docs/pictures/mask_groups.py): residual rms and noise, % of the star's peak.\n"
     )
     rows = []
     for b, brightness in enumerate(figures["brightnesses"]):
@@ -503,11 +500,11 @@ def write_custom(figures):
 def _growth(figures):
     beside = figures["growth"]["beside"]
     yield say(
-        "**Growth around saturation.** Pixels beside saturated ones, with and without a share of the charge "
+        "**Growth around saturation.** Pixels beside saturated ones, with and without a fraction of the charge "
         "above the full well\n"
-        "that reaches each neighbour: median of (rate - truth) / truth in %, width of (rate - truth) / ERR, and "
-        "the share of groups that\n"
-        "growth takes.\n"
+        "that spills into each neighbour: median of (rate - truth) / truth in %, width of (rate - truth) / ERR, and "
+        "the fraction\n"
+        "of groups that growth flags.\n"
     )
     rows = []
     for s, share in enumerate(figures["spills"]):
@@ -524,7 +521,8 @@ def _growth(figures):
         rows.append((f"{100 * share:g} %", *cells))
     yield from table(("spilled", "no growth", "`grow_diagonal=False`", "with corners"), rows)
     yield say(
-        "Without spilling, growth only costs groups; with it, sides alone are enough, for charge comes over sides."
+        "Without spilling, growth only costs groups. With it, growth without corners is enough, because charge "
+        "spills over sides."
     )
 
 

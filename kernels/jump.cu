@@ -140,7 +140,7 @@ __global__ void planes_all_flagged(const uint8* groupdq, int mask, int* all_flag
   for (int64 frame = blockIdx.y; frame < n_frames; frame += gridDim.y) {
     if (threadIdx.x == 0) n_missing = 0;
     __syncthreads();
-    // The first pixels decide for most frames.
+    // In most frames, one of the first pixels clears the flag.
     for (int64 pixel = thread_pixel(); pixel < n_pixels; pixel += int64(gridDim.x) * blockDim.x)
       if (!(groupdq[frame * n_pixels + pixel] & uint32(mask))) {
         atomicOr(&n_missing, 1);

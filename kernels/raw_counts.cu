@@ -1,9 +1,9 @@
-// Counts as FITS stores them, big-endian 16-bit words, to float32.
+// Convert counts as FITS stores them, big-endian 16-bit words, to float32.
 #include "types.cuh"
 
 namespace gpucoron {
 
-// OFFSET: signed words with BZERO = 32768, the way in which FITS holds unsigned ones. grid: words.
+// OFFSET: signed words with BZERO = 32768, as FITS stores unsigned numbers. grid: words.
 template <bool OFFSET>
 __global__ void convert_counts(const uint16* raw, float* counts, int64 n_words) {
   const int64 stride = int64(gridDim.x) * blockDim.x;

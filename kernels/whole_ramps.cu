@@ -43,7 +43,7 @@ __global__ void fit_whole_ramps(const double* __restrict__ samples, const double
       classes[at] = int64(!(signal_to_noise < 5.0)) + int64(!(signal_to_noise < 10.0)) + int64(!(signal_to_noise < 20.0)) +
                     int64(!(signal_to_noise < 50.0)) + int64(!(signal_to_noise < 100.0));
       inverse_variance[at] = 1.0 / noise_variance;
-      // -0.0 keeps the sign of a first summand of zero.
+      // With -0.0 as the start, a first summand of -0.0 keeps its sign.
       sum_w[at] = sum_x[at] = sum_y[at] = sum_xy[at] = sum_xx[at] = -0.0;
       rate[at] = start[at] / group_time;
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gpucoron.backends import BACKENDS, backend_status
-from gpucoron.io.versions import ANSWERS_AS
+from gpucoron.io.versions import REPRODUCED_JWST
 from tests.cases.backends import PEERS, backend_params, usable_backend
 
 # one BLAS thread per worker, because the tests run in parallel
@@ -70,9 +70,9 @@ def skip_older_jwst():
         installed = version("jwst")
     except PackageNotFoundError:
         return None
-    if int(installed.partition(".")[0]) >= int(ANSWERS_AS.partition(".")[0]):
+    if int(installed.partition(".")[0]) >= int(REPRODUCED_JWST.partition(".")[0]):
         return None
-    return pytest.mark.skip(reason=f"jwst {installed} answers otherwise than {ANSWERS_AS}: docs/coming_from_jwst.md")
+    return pytest.mark.skip(reason=f"jwst {installed} differs from {REPRODUCED_JWST}: docs/coming_from_jwst.md")
 
 
 def deselect(config, items, is_left_out):

@@ -51,7 +51,7 @@ def correct(simulation, ramps, edges):
 
 
 def detrend(signal):
-    """Subtract a straight line along the groups, axis 1: it adds no scatter to a slope, and contains the background."""
+    """Subtract a straight line along the groups, axis 1: it contains the background and adds no scatter to rates."""
     t = np.arange(signal.shape[1]) - (signal.shape[1] - 1) / 2
     t = t.reshape(1, -1, *[1] * (signal.ndim - 2))
     signal = signal - signal.mean(axis=1, keepdims=True)

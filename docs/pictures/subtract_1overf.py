@@ -41,7 +41,7 @@ def rms_of_rows(images):
 
 
 def measure_noise_left(nints):
-    """Measure the 1/f noise in the rows of the rates, relative to that before: model -> (at 'groups', at 'ints')."""
+    """Measure the 1/f noise left in rows of the rates, as a fraction: model -> (at 'groups', at 'ints')."""
     simulation, ramp = observe(nints)
     rates, truth = fit_rates(*ramp), fit_rates(simulation.truth.one_over_f, *ramp[1:])
     dq = np.zeros(rates.shape, np.uint32)

@@ -39,11 +39,11 @@ class Kind:
         return import_module(f"gpucoron.backends.devices.{self.device.partition(':')[0]}")
 
     def status(self):
-        """Return whether it can run here, and its description or the reason why not: (bool, str)."""
+        """Return whether the backend can run here, and its description or the reason why not: (bool, str)."""
         return self._module.available()
 
     def make(self, options):
-        """Make its device from the options that it accepts."""
+        """Make the device from the options that it accepts."""
         kind = getattr(self._module, self.device.partition(":")[2])
         return kind(**{name: value for name, value in options.items() if name in self.options})
 
@@ -116,7 +116,7 @@ def get_backend(name="auto", **options):
         if usable:
             log.info("backend %r is %r: %s", name, candidate, reason)
             return _make(candidate, options)
-        log.info("backend %r: not %r, since %s", name, candidate, reason)
+        log.info("backend %r: %r cannot run: %s", name, candidate, reason)
     usable, reason = _status(last, options)
     if not usable:
         msg = f"backend {name!r} cannot run here: {reason}; use backend={BACKENDS[last].instead!r}"
@@ -166,7 +166,7 @@ def check_backend(backend, *, by_name=False):
 
 
 def options_of(name):
-    """Return the options of ``get_backend`` for a name: those of the backend, or of all that the name may choose."""
+    """Return the options of ``get_backend`` for a name: those of the backend, or of all backends that it may choose."""
     return tuple(dict.fromkeys(option for each in CHOICES.get(name, (name,)) for option in BACKENDS[each].options))
 
 

@@ -134,11 +134,11 @@ class Backend:
         self.device.release_memory()
 
     def note_worker(self, name, *, alone=False):
-        """Record that another backend, or 'jwst', works on the step of this thread; ``alone``: instead of this one."""
+        """Record that another backend, or 'jwst', works on this thread's step; if ``alone``, instead of this one."""
         workers.note(name, alone=alone)
 
     def take_workers(self):
-        """Return the names of all that worked on the step of this thread since the last call, this backend first."""
+        """Return the names of all backends that worked on this thread's step since the last call, this one first."""
         names, alone = workers.take()
         if self.is_in_chunks and not self.on_host:
             # Work that sent no chunk to the device ran on the host.

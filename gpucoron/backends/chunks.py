@@ -123,7 +123,7 @@ class Loop:
             else:
                 start = stop
                 continue
-            # Only now, after its exception, are the arrays of the failed chunk freed.
+            # The exception refers to the arrays of the failed chunk, so their memory can be released only here.
             self.device.release_memory()
             self.at_once = (stop - start + 1) // 2
             log.warning(

@@ -36,20 +36,20 @@ class Operation:
     halo : callable
         Number of rows around a chunk that its result depends on, from the settings.
     working_bytes : callable
-        Bytes per pixel that it needs on a device besides its arguments, from the axes before the image of the first.
+        Bytes per pixel needed on a device besides the arguments, from the axes before the image of the first argument.
     scratch_bytes : callable
         The same for scratch arrays, whose total size is limited for a whole exposure.
     table_bytes : callable
         Bytes that do not depend on the size of the image, from the same axes.
     at_home : bool
-        It needs whole frames, so it always runs in the memory of the exposure.
+        The operation needs whole frames, so it always runs in the memory of the exposure.
     has_kernels : callable
         Returns whether the kernels support the settings.
     native : callable, optional
         ``native(settings, *arguments)`` returns the libraries of native kernels, as (file, by pixel), if they are
         faster than NumPy for these arguments, else an empty list.
     of_others : bool
-        The definition calls other operations and gets the backend, not a device.
+        The definition calls other operations; its first argument is the backend, not a device.
     """
 
     definition: Callable
@@ -121,7 +121,7 @@ class Operation:
 
 
 def settings_from(kind, parameters, **others):
-    """Make an operation's settings from the step's parameters of the same names, and from values that it computed.
+    """Make an operation's settings from the step's parameters of the same names, and from values computed by the step.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def settings_from(kind, parameters, **others):
         A dataclass.
     parameters : namespace
     **others
-        Go before the parameters.
+        Override the parameters.
     """
     names = {each.name for each in fields(kind)}
     return kind(**{name: value for name, value in vars(parameters).items() if name in names} | others)

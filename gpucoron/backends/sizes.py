@@ -42,7 +42,7 @@ def memory_size(size, name="max_memory"):
     # bool is a Real too
     elif isinstance(size, numbers.Real) and not isinstance(size, bool):
         n_bytes = size
-    if n_bytes is None or not 1 <= n_bytes < _LIMIT:  # NaN is neither
+    if n_bytes is None or not 1 <= n_bytes < _LIMIT:  # also refuses NaN
         msg = f"{name}: expected a size such as '4G', '500M', '4 GiB' or a positive number of bytes, got {size!r}"
         raise ArgumentError(msg)
     return int(n_bytes)

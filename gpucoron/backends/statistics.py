@@ -81,11 +81,11 @@ def sigma_from_mad(mad, mean_deviation, *, multiplies=False, xp=np):
     ----------
     mad : float scalar or array
     mean_deviation : callable or array
-        The mean absolute deviation, which serves where the MAD is zero. A callable is called only if the MAD is zero
-        somewhere: without arguments for a scalar; for an array with a mask, and returns the values in the mask.
+        The mean absolute deviation, used where the MAD is zero. A callable is called only if the MAD is zero somewhere:
+        without arguments for a scalar, with a mask for an array, for which it returns the values in the mask.
     multiplies : bool
-        Multiply by 1.4826, as the kernels do in float32, instead of dividing by 0.6745, as AstroIDL does: they differ
-        in the last bit.
+        Multiply by 1.4826, as the kernels do in float32, instead of dividing by 0.6745, as AstroIDL does; the
+        results differ in the last bit.
     xp : module
         Namespace of the array.
 
@@ -110,14 +110,14 @@ def sigma_from_mad(mad, mean_deviation, *, multiplies=False, xp=np):
 
 
 def resistant_mean(values, good=None, *, axis, xp=np):
-    """Return the mean within 3 sigma of the median, sigma from what lies within 3 median deviations.
+    """Return the mean within 3 sigma of the median, with sigma from the values within 3 median deviations.
 
     Parameters
     ----------
     values : array of float
         Without NaN where good.
     good : array of bool, optional
-        Values that count, of rows (``axis`` 1) alone; by default all.
+        Values to include, only for rows (``axis`` 1); by default all.
     axis : int
     xp : module
         Namespace of the array.
@@ -125,7 +125,7 @@ def resistant_mean(values, good=None, *, axis, xp=np):
     Returns
     -------
     array of the same dtype
-        0 where no value counts.
+        0 where no value is included.
 
     Notes
     -----

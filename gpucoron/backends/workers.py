@@ -3,24 +3,24 @@
 import threading
 
 
-class _Noted(threading.local):
-    """The names that were noted in a thread."""
+class _Workers(threading.local):
+    """The names of the backends that have worked on the step of a thread."""
 
     names = ()
     alone = False
 
 
-_noted = _Noted()
+_workers = _Workers()
 
 
 def note(name, *, alone=False):
-    """Note a backend, or 'jwst', that works on this thread's step; ``alone``: the exposure's own backend does not."""
-    _noted.names = (*_noted.names, name)
-    _noted.alone = alone or _noted.alone
+    """Record that a backend, or 'jwst', works on this thread's step; ``alone``: without the exposure's backend."""
+    _workers.names = (*_workers.names, name)
+    _workers.alone = alone or _workers.alone
 
 
 def take():
-    """Return the names noted in this thread since the last call, and whether they worked alone; forget both."""
-    noted = list(dict.fromkeys(_noted.names)), _noted.alone
-    _noted.names, _noted.alone = (), False
-    return noted
+    """Return and clear the names recorded in this thread since the last call, and whether they worked alone."""
+    names, alone = list(dict.fromkeys(_workers.names)), _workers.alone
+    _workers.names, _workers.alone = (), False
+    return names, alone

@@ -99,7 +99,7 @@ def create_database(
     Raises
     ------
     InputError
-        A file does not exist, is damaged, lacks a required keyword or would give the same product as another one; or
+        A file does not exist, is damaged, lacks a required keyword or has the same product name as another one; or
         nothing was found.
     ParameterError
         An option is not supported.
@@ -182,7 +182,7 @@ class Database:
         found |= library or {}
         if not found:
             listed = paths if isinstance(paths, str | os.PathLike) else ", ".join(map(str, paths)) or "an empty list"
-            msg = f"{listed}: no matching exposure there"
+            msg = f"{listed}: found no matching exposure"
             raise InputError(msg)
         backgrounds = set() if bgpaths is None else set(find_exposures(bgpaths, Selection()))
         if backgrounds - set(found):
@@ -304,7 +304,7 @@ def as_database(database, output_dir=None):
     Parameters
     ----------
     database : Database, spaceKLIP Database, or dict
-        A dict has the items name of a concatenation -> astropy Table. The files of its raw rows must exist, and its
+        A dict maps names of concatenations to astropy Tables. The files of its raw rows must exist, and its
         tables are updated in place.
     output_dir : str or Path, optional
         Only for a dict; by default the current folder.

@@ -96,12 +96,12 @@ def _expand(paths):
 
 
 def refuse_same_products(paths):
-    """Refuse two files that would give products with the same name."""
+    """Refuse two files whose products would have the same name."""
     made = {}
     for path in paths:
         other = made.setdefault(product_path(path, "", "rateints").name, path)
         if other is not path:
-            msg = f"{other} and {path} would give products with the same name; leave one of them out"
+            msg = f"{other} and {path}: their products would have the same name; leave one of them out"
             raise InputError(msg)
 
 

@@ -1,1 +1,1 @@
-"""Exposures, references and products: the files that jwst and CRDS know."""
+"""Exposures, references and products in the file formats of jwst and CRDS."""

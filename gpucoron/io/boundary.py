@@ -58,7 +58,7 @@ def convert_error(error, exposure, step="", *, reading=False, advice=""):
     what = f"{type(error).__name__}: {first_line(error)}"
     if isinstance(error, MemoryError):
         problem = f"{owner}: too little memory ({first_line(error)})"
-        return TooLittleMemoryError(f"{problem}; free some, or give a smaller --max-memory (max_memory)")
+        return TooLittleMemoryError(f"{problem}; free memory, or give a smaller --max-memory (max_memory)")
     if is_disk_full(error):
         return OutputError(f"{owner}: the disk is full ({first_line(error)}); make room, or choose another folder")
     if reading or is_of_data(error):

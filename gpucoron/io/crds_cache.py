@@ -22,7 +22,7 @@ def offline_environment(context):
 
 
 def use_environment(environment):
-    """Apply such variables to CRDS in this process, even if it was used before."""
+    """Apply these environment variables to CRDS in this process, even if it was used before."""
     if all(os.environ.get(name) == value for name, value in environment.items()):
         return
     os.environ.update(environment)
@@ -55,7 +55,7 @@ def find_damaged(paths):
     for path in paths:
         damage = _find_damage(path, by_name.get(Path(path).name))
         if damage:
-            damaged[path] = f"{path}: the reference is damaged: {damage}; delete it, so that CRDS fetches it again"
+            damaged[path] = f"{path}: the reference is damaged: {damage}; delete it, so that CRDS downloads it again"
     return damaged
 
 
@@ -70,7 +70,7 @@ def _file_info_from_server(names):
         if not heavy_client.get_config_info("jwst").connected:
             return {}
         answers = api.get_file_info_map("jwst", files=names, fields=["size", "sha1sum"])
-    except Exception as error:  # the references themselves were found
+    except Exception as error:  # the look-up has worked, so the references exist
         log.warning("the CRDS server returns no checksums (%s); references are checked by their headers", error)
         return {}
     return {name: answer for name, answer in answers.items() if isinstance(answer, dict)}
@@ -85,7 +85,7 @@ def _find_damage(path, info):
                 return f"it has {size} bytes, but {info['size']} in CRDS"
             sha1 = info.get("sha1sum", "none")
             if sha1 not in ("", "none") and file_digest(path, "sha1") != sha1:
-                return f"its SHA-1 is not {sha1}, as in CRDS"
+                return f"its SHA-1 differs from that in CRDS, {sha1}"
         elif path.endswith(".fits"):
             read_layout(Path(path), strict=False)
     except Exception as error:  # a damaged file can raise almost anything

@@ -114,11 +114,11 @@ def _fetch(parameters, selected, owner, context):
     if absent:
         reason = f" ({first_line(cause)})" if cause else ""
         msg = (
-            f"{owner}: the context {context} names {', '.join(absent)}, not in the cache and cannot be "
-            f"fetched{reason}; {_advice()}"
+            f"{owner}: {', '.join(absent)} of the context {context}: not in the cache, and the download "
+            f"failed{reason}; {_advice()}"
         )
         if any(reftype.startswith("pars-") for reftype in selected):
-            msg += "; or do without CRDS parameter files: --no-pars (use_pars=False)"
+            msg += "; or disable CRDS parameter files: --no-pars (use_pars=False)"
         raise ReferenceFileError(msg) from None
     return paths
 
@@ -170,7 +170,7 @@ def _or_fetched(context, load):
         return load()
     except Exception as error:
         subject = "it is" if missing == context else f"the rules {missing} of the context {context} are"
-        msg = f"{subject} not in the cache and cannot be fetched ({first_line(error)})"
+        msg = f"{subject} not in the cache and cannot be downloaded ({first_line(error)})"
         raise _MissingRulesError(msg) from error
 
 

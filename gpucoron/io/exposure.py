@@ -21,7 +21,7 @@ from gpucoron.facts import Facts
 from gpucoron.files import first_line
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.fits_layout import CheckSum, Layout, check_sums, read_layout
-from gpucoron.io.keywords import check_keywords, facts_of, note_what_is_unusual
+from gpucoron.io.keywords import check_keywords, facts_of, warn_of_contradictions
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class Exposure:
                     path=path,
                     home=chosen if chosen is not backend else None,
                 )
-        note_what_is_unusual(exposure.name, facts, shape)
+        warn_of_contradictions(exposure.name, facts, shape)
         return exposure
 
     @classmethod
@@ -236,7 +236,7 @@ class Exposure:
             facts=facts,
             meta=ramp,
         )
-        note_what_is_unusual(exposure.name, facts, shape)
+        warn_of_contradictions(exposure.name, facts, shape)
         return exposure
 
     @property
@@ -368,7 +368,7 @@ def _check_end(path, layout, facts):
         _check_zeroframe(path, zeroframe.shape, layout.find("SCI").shape)
     if primary.value("DATAMODL") and layout.find("ASDF") is None:
         msg = (
-            f"{path}: truncated: the ASDF extension is missing, with which jwst's data models end every file "
+            f"{path}: truncated: the ASDF extension at the end of every jwst data model is missing "
             f"(DATAMODL is {primary.value('DATAMODL')}); download it again, or remove DATAMODL if the extension was "
             "removed on purpose"
         )

@@ -197,14 +197,14 @@ def _check_against_arrays(name, facts, shape):
         raise InputError(msg)
 
 
-def note_what_is_unusual(name, facts, shape):
+def warn_of_contradictions(name, facts, shape):
     """Warn of contradictions that do not affect the result, or that are resolved as in jwst."""
     nints, ngroups = shape[:2]
     if facts.ngroups != ngroups:
         log.warning("%s: NGROUPS is %d, but SCI holds %d groups: SCI is used", name, facts.ngroups, ngroups)
     count = _count_by_keywords(facts)
     if count is not None and count != nints:
-        log.warning("%s: the keywords give %d integrations, but SCI holds %d: SCI is used", name, count, nints)
+        log.warning("%s: the keywords specify %d integrations, but SCI holds %d: SCI is used", name, count, nints)
     if None not in (facts.integration_end, facts.nints) and facts.integration_end > facts.nints:
         log.warning("%s: INTEND is %d, but NINTS is %d: INTEND is used", name, facts.integration_end, facts.nints)
     pattern = READ_PATTERNS.get(facts.instrument, {}).get(facts.readpatt)
@@ -218,7 +218,7 @@ def note_what_is_unusual(name, facts, shape):
         expected = facts.frame_time * sum(found)
         if abs(facts.group_time - expected) > 0.01 * expected:
             log.warning(
-                "%s: TGROUP is %g s, but NFRAMES and GROUPGAP give %d frames of %g s (TFRAME): steps use either",
+                "%s: TGROUP is %g s, but NFRAMES and GROUPGAP mean %d frames of %g s (TFRAME): both are used",
                 name, facts.group_time, sum(found), facts.frame_time,
             )  # fmt: skip
     if facts.instrument not in ("NIRCAM", "MIRI"):

@@ -25,7 +25,7 @@ def split_name(name):
     Notes
     -----
     Source: jwst 3.0, ``lib.suffix`` and stpipe's ``_make_output_path``. In addition, ``.gz`` is removed, and the
-    names of our own steps are suffixes.
+    names of our own steps are also suffixes.
     """
     path = Path(name)
     if path.suffix in (".gz", ".bz2", ".xz"):

@@ -149,7 +149,7 @@ def read_observation(path):
     instrument = _text(primary, "INSTRUME")
     if _text(primary, "TELESCOP", "JWST") != "JWST" or instrument not in _INSTRUMENTS:
         supported = ", ".join(_INSTRUMENTS)
-        msg = f"{path}: from {_text(primary, 'TELESCOP', 'JWST')} {instrument}, not JWST {supported}; leave it out"
+        msg = f"{path}: it is from {_text(primary, 'TELESCOP', 'JWST')} {instrument}, not JWST {supported}; omit it"
         raise InputError(msg)
     target = _text(primary, "TARGPROP")
     is_named_background = "BG" in target.upper() or "BACK" in target.upper()

@@ -24,7 +24,7 @@ DISABLED_BY = "STPIPE_DISABLE_CRDS_STEPPARS"
 
 #: parameters in the file of a pipeline that only ``.call`` and ``strun`` use
 _PIPELINE_ONLY = {"skip", "save_results", "backend", "max_memory", *(parameter.name for parameter in COMMON)}
-#: those of them that would change a run -> the value without an effect
+#: parameter of a pipeline that would change a run -> its value without an effect
 _UNUSED_UNLESS = {
     "pre_hooks": [],
     "post_hooks": [],
@@ -72,7 +72,7 @@ def takes_crds_pars(profile, use_pars=None):
 
 
 def as_paths(pars):
-    """Return the absolute paths of the parameter files that a user gives (None, a path, or a sequence of paths)."""
+    """Return the absolute paths of the parameter files of a user (None, a path, or a sequence of paths)."""
     given = [] if pars is None else [pars] if isinstance(pars, (str, Path)) else pars
     if not isinstance(given, (list, tuple)) or not all(isinstance(one, (str, Path)) and str(one) for one in given):
         msg = f"pars: expected the path of a parameter file, or a list of paths, got {pars!r}"

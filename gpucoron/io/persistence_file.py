@@ -1,4 +1,4 @@
-"""The ASDF file in which jwst's persistence step stores, for each detector, until when its pixels persist."""
+"""The ASDF file in which jwst's persistence step stores, for each detector, when the persistence of its pixels ends."""
 
 import hashlib
 import os
@@ -64,7 +64,7 @@ def write_entries(path, entries):
 
 
 def entry_digest(entry):
-    """Return a digest of the pixels in an entry; None, no entry, also has one."""
+    """Return a digest of the pixels in an entry, or of None if there is no entry."""
     if entry is None:
         return "none"
     try:

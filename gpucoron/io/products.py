@@ -16,7 +16,7 @@ from gpucoron.files import appearing
 from gpucoron.io import logs
 from gpucoron.io.names import split_name
 from gpucoron.io.slopes import model_of_slopes
-from gpucoron.io.versions import ANSWERS_AS, installed
+from gpucoron.io.versions import REPRODUCED_JWST, installed
 from gpucoron.parameters import changed
 from gpucoron.steps import STEPS
 from gpucoron.steps.declaration import Extra
@@ -288,8 +288,8 @@ def name_of_hook(hook):
 def _versions_of(run):
     """List the versions of jwst that our own steps reproduce, and that borrowed steps run."""
     lines = []
-    if not installed("jwst").startswith(f"{ANSWERS_AS}."):
-        lines.append(f"gpucoron own steps: as jwst {ANSWERS_AS}, with jwst {installed('jwst')} installed")
+    if not installed("jwst").startswith(f"{REPRODUCED_JWST}."):
+        lines.append(f"gpucoron own steps: as jwst {REPRODUCED_JWST}, with jwst {installed('jwst')} installed")
     borrowed = [record.name for record in run.records if "jwst" in record.workers]
     if borrowed:
         code = f"jwst {installed('jwst')}, stcal {installed('stcal')}"
@@ -299,7 +299,7 @@ def _versions_of(run):
 
 def backends_of(run):
     """Return the backends that processed an exposure, such as 'cuda' or 'cuda+numpy', without jwst's own code."""
-    # before the first step: the backend of the run
+    # no step has run yet: return the backend of the run
     return "+".join(worker for worker in run.workers if worker != "jwst") or run.backend.take_workers()[0]
 
 
@@ -368,7 +368,7 @@ def prepare_output(output_dir, paths, overwrite, input_path=None):
         with tempfile.TemporaryFile(dir=output_dir):
             pass
     except OSError as error:
-        msg = f"{output_dir}: cannot write there ({error.strerror}); choose another output folder"
+        msg = f"{output_dir}: cannot write in this folder ({error.strerror}); choose another output folder"
         raise OutputError(msg) from None
     existing = [str(path) for path in paths if path.exists()]
     if existing and not overwrite:

@@ -73,13 +73,13 @@ class Reference:
 
     @property
     def arrays(self):
-        """Name -> array of the arrays that the reference has, the table included."""
+        """Arrays of the reference, including the table: name -> array."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         return {name: array for name, array in arrays.items() if array is not None}
 
     @property
     def nbytes(self):
-        """Bytes that the arrays take."""
+        """Size of the arrays in bytes."""
         return sum(array.nbytes for array in self.arrays.values())
 
     def on(self, backend):
@@ -151,7 +151,7 @@ def find_references(exposure, reftypes, overrides=None):
     if unmatched:
         reasons = "; ".join(f"{reftype}: {reason}" for reftype, reason in unmatched.items())
         msg = (
-            f"{exposure.name}: CRDS's rules name no reference for it ({reasons}); give one with "
+            f"{exposure.name}: the CRDS rules select no reference for it ({reasons}); give one with "
             f"override_{min(unmatched)}, skip the step, or use another context (CRDS_CONTEXT)"
         )
         raise ReferenceFileError(msg)
@@ -200,7 +200,7 @@ def read_reference(reftype, path, exposure):
     except (ReferenceFileError, MemoryError):
         raise
     except Exception as error:  # a damaged file can raise almost anything
-        msg = f"{path}: the {reftype} reference of {exposure.name} is damaged ({first_line(error)}); fetch it again"
+        msg = f"{path}: the {reftype} reference of {exposure.name} is damaged ({first_line(error)}); download it again"
         raise ReferenceFileError(msg) from error
 
 
@@ -224,7 +224,7 @@ def _read_reference(reftype, path, exposure):
         }
         main = names[0] if names else "table"
         if arrays[main] is None:
-            msg = f"{path}: the {reftype} reference of {exposure.name} holds no {main} array; fetch it again"
+            msg = f"{path}: the {reftype} reference of {exposure.name} holds no {main} array; download it again"
             raise ReferenceFileError(msg)
         if arrays[main].dtype.kind == "f" and all(np.isnan(row).all() for row in _rows(arrays[main])):
             msg = (
@@ -259,7 +259,7 @@ def _read_emicorr(path, exposure):
             }
             cases = copy_tree(model.subarray_cases.instance)
     except Exception as error:  # a damaged file can raise almost anything
-        msg = f"{path}: the emicorr reference of {exposure.name} is damaged ({first_line(error)}); fetch it again"
+        msg = f"{path}: the emicorr reference of {exposure.name} is damaged ({first_line(error)}); download it again"
         raise ReferenceFileError(msg) from error
     for name, entry in frequencies.items():
         wave = entry["phase_amplitudes"]
@@ -315,7 +315,7 @@ def _window(path, reftype, model, shape, exposure):
     if x < 0 or y < 0 or x + nx > shape[-1] or y + ny > shape[-2]:
         msg = (
             f"{path}: the {reftype} reference covers {shape[-1]} x {shape[-2]} pixels from ({xstart}, {ystart}), "
-            f"which does not cover the {nx} x {ny} from ({facts.xstart}, {facts.ystart}) of {exposure.name}"
+            f"but not the {nx} x {ny} pixels from ({facts.xstart}, {facts.ystart}) of {exposure.name}"
         )
         raise ReferenceFileError(msg)
     return slice(y, y + ny), slice(x, x + nx)

@@ -1,4 +1,4 @@
-"""The differences of our jwst Steps and Pipelines from jwst's: accepted values, logging, names of products.
+"""How our jwst Steps and Pipelines differ from those of jwst: accepted values, logging, names of products.
 
 stpipe checks only strings and numbers, so arrays, functions and backends bypass it. Values that stpipe would refuse, or
 ignore silently, raise a GpucoronError that names the step and the parameter.
@@ -45,7 +45,7 @@ class _Wrapped:
 
 
 def wrap(values, owner):
-    """Convert a dictionary of parameters for stpipe: wrap arrays, make Steps of functions and strings of paths.
+    """Convert parameters for stpipe: arrays are wrapped, functions become Steps, and paths become strings.
 
     Parameters
     ----------

@@ -56,7 +56,7 @@ def check_files(table, parameters):
 
 
 def texts_of(step, settings):
-    """Return name -> value of the texts among a step's parameters that differ from their defaults; most name files."""
+    """Return the text parameters of a step that differ from their defaults, mostly file names: name -> value."""
     names = [name for name, one in step.known.items() if one.kind == "string" and not one.unused]
     texts = {name: getattr(settings, name) for name in names}
     return {name: value for name, value in texts.items() if value and value != step.known[name].default}
@@ -111,7 +111,7 @@ def _check_name(path, owner, in_folder):
         msg = f"{owner}: {path!r}: there is no writable folder {folder}; create it, or give another file"
         raise ParameterError(msg)
     if in_folder and os.path.exists(path) and not os.path.isfile(path):
-        msg = f"{owner}: {path!r}: exists and is not a file; give another"
+        msg = f"{owner}: {path!r}: this is not a file; give another path"
         raise ParameterError(msg)
 
 
@@ -181,7 +181,7 @@ def with_files_read(step, settings, exposure):
     Returns
     -------
     settings
-        The same with arrays in the place of paths.
+        The same with arrays instead of paths.
 
     Raises
     ------
@@ -231,8 +231,8 @@ def _read_flags(path, owner, exposure):
 def _cut(flags, header, path, owner, exposure):
     """Cut flags to the subarray of an exposure, by jwst's rule for references.
 
-    As in jwst, flags with the shape of the exposure are used unchanged. SUBSTRT1 and SUBSTRT2 give the first pixel of
-    others, which must be a full frame if these keywords are missing.
+    As in jwst, flags with the shape of the exposure are used unchanged. SUBSTRT1 and SUBSTRT2 are the first pixel of
+    other flags, which must be a full frame if these keywords are missing.
     """
     facts, (ny, nx) = exposure.facts, exposure.data.shape[-2:]
     start = header.get("SUBSTRT1"), header.get("SUBSTRT2")

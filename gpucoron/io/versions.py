@@ -26,8 +26,8 @@ RANGES = MappingProxyType(
     }
 )
 
-#: the version of jwst that our own steps reproduce, whichever is installed
-ANSWERS_AS = "3.0"
+#: the version of jwst that our own steps reproduce, independent of the installed one
+REPRODUCED_JWST = "3.0"
 
 
 def installed(package):

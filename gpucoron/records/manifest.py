@@ -163,7 +163,7 @@ def _open(path):
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     except OSError as error:
-        msg = f"{path}: cannot write there ({error.strerror}); choose another output folder"
+        msg = f"{path}: cannot be written ({error.strerror}); choose another output folder"
         raise OutputError(msg) from None
 
 

@@ -85,7 +85,7 @@ def _records_of_folder(folder):
                     "error": {"type": "damaged product", "message": str(error)},
                 }
     if not records:
-        msg = f"{folder}: neither manifest.jsonl nor *_rate.fits in there; give the folder that holds the products"
+        msg = f"{folder}: neither manifest.jsonl nor *_rate.fits in this folder; give the folder with the products"
         raise InputError(msg)
     return records, n_damaged
 

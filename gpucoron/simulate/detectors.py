@@ -136,7 +136,7 @@ _INVERSE_TERMS = 6
 
 
 def find_subarray(instrument, subarray, detector=None):
-    """Return a subarray by name, a full frame also by detector (by default the first one)."""
+    """Return a subarray by name and, for full frames, by detector (by default the first one)."""
     instrument, subarray = instrument.upper(), subarray.upper()
     for key, found in SUBARRAYS.items():
         if key[:2] == (instrument, subarray) and detector in (None, found.detector):
@@ -233,9 +233,9 @@ def make_pixels(detector, xstart, ystart, nx, ny, *, seed=0, bad_pixels=True, no
     xstart, ystart, nx, ny : int
         1-based corner in the science frame, and size.
     seed : int
-        Another seed gives another detector of the same kind.
+        Another seed is another detector of the same kind.
     bad_pixels, nonlinearity, superbias : bool
-        False gives no bad pixels; a linear detector; the same bias everywhere.
+        False means no bad pixels; a linear detector; the same bias everywhere.
 
     Returns
     -------

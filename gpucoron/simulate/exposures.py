@@ -294,7 +294,7 @@ def simulate(
     effects : Effects or None
         None uses the defaults of `Effects`.
     first_integration : int
-        1-based; a value above 1 gives a later segment of a longer exposure.
+        1-based; a value above 1 is for a later segment of a longer exposure.
     total_nints : int or None
         Integrations of the whole exposure; by default this file is the last segment.
     shape : (ny, nx) or None
@@ -304,7 +304,7 @@ def simulate(
     detector : str or None
         Detector of NIRCam full frames: NRCALONG (default) or NRCA2.
     detector_seed : int
-        Another seed gives another detector of the same kind.
+        Another seed is another detector of the same kind.
     filter : str or None
         By default the usual one for the mask.
     program, observation, exposure : int
@@ -343,7 +343,7 @@ def simulate(
     last = first_integration + nints - 1
     total_nints = last if total_nints is None else total_nints
     if last > total_nints:
-        msg = f"integrations {first_integration} to {last} are more than the exposure's {total_nints}"
+        msg = f"integrations {first_integration} to {last} exceed total_nints, {total_nints}"
         raise ValueError(msg)
     ny, nx = shape or (found.ny, found.nx)
     if ny > found.ny or nx > found.nx:

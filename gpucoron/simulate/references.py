@@ -46,7 +46,7 @@ class ReferenceOptions:
     ----------
     margin : int
         Pixels around the subarray in references that jwst cuts (not dark and reset). The margin ends at the edges of
-        the detector, so that a large one gives references of the whole detector.
+        the detector, so that with a large one references cover the whole detector.
     inverse_linearity : bool
         Add inverse coefficients to the NIRCam linearity reference; jwst then corrects averaged frames one by one.
     nan_fraction, no_lin_corr_fraction, no_sat_check_fraction : float

@@ -81,7 +81,7 @@ class Series {
     for (std::size_t i = 0; i < length; ++i) visit(real(places[i]));
   }
 
-  // Functions for order_statistics.cuh, without a call for each value.
+  // Functions for order_statistics.cuh that need no call for each value.
   int count() const {
     Order found = 0;
     for (std::size_t i = 0; i < length; ++i) found += places[i] != NOTHING;

@@ -24,7 +24,7 @@ struct PixelRamps {
     return (groupdq[frame * n_pixels] & UNUSABLE) ? float_nan() : electrons;
   }
 
-  // Calls visit(unit, group, frame, difference) for the differences of this lane: sample(frame) - sample(frame - 1).
+  // Call visit(unit, group, frame, difference) for the differences of this lane: sample(frame) - sample(frame - 1).
   template <class Lanes, class Visit>
   __device__ void each_difference(Visit visit) const {
     const int n_words = words_of(n_groups);

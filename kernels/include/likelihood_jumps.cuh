@@ -137,7 +137,7 @@ struct Omission {
   double rate;
 };
 
-// By the published formulas; a pair that is the whole ramp gives rounding noise or NaN.
+// By the published formulas; for a pair that is the whole ramp, the result is rounding noise or NaN.
 template <class Source>
 struct PublishedOmissions {
   const Determinants<Source>& s;
@@ -153,10 +153,10 @@ struct PublishedOmissions {
     return {s.chisq() - chisq, a};
   }
 
-  // With what each of the two does alone.
+  // `first` and `second`: the result without each of the two alone.
   __device__ Omission two(int i, const Omission& first, const Omission& second) const {
     const Scratch& scratch = s.ramp.scratch;
-    // A pair with an unused difference is the other one alone.
+    // For a pair with an unused difference, omit only the other one.
     if (!scratch.is_used(i)) return second;
     if (!scratch.is_used(i + 1)) return first;
     const double A = s.A, B = s.B, C = s.C;
@@ -223,7 +223,7 @@ struct ResidualOmissions {
     const double own1 = own(i), own2 = own(i + 1);
     const double beside = s.beside(i) - dC1 * dC2 / s.C;
     double determinant = own1 * own2 - beside * beside;
-    // A determinant within rounding of 0 is 0.
+    // A determinant that is 0 within rounding counts as 0.
     if (determinant < ROUNDING * own1 * own2) determinant = double_nan();
     const double jump1 = (residual1 * own2 - residual2 * beside) / determinant;
     const double jump2 = (residual2 * own1 - residual1 * beside) / determinant;

@@ -14,7 +14,7 @@
 
 namespace gpucoron {
 
-// Values of m from which on the next smaller k is used, beginning with 64.
+// Lower limits of m for k = 63, 62, ...; below the first one k is 64.
 __device__ constexpr double NEXT_RECIPROCAL[32] = {
     0x1.0206p-1, 0x1.0627p-1, 0x1.0a6ap-1, 0x1.0edp-1,  0x1.135dp-1, 0x1.180fp-1, 0x1.1cf2p-1, 0x1.21fdp-1,
     0x1.2736p-1, 0x1.2c9fp-1, 0x1.324p-1,  0x1.3812p-1, 0x1.3e25p-1, 0x1.446ep-1, 0x1.4afep-1, 0x1.51d2p-1,
@@ -58,7 +58,7 @@ __device__ constexpr double SIXTEENTHS_REST[16] = {
 // 2 / ln(2).
 __device__ constexpr double PER_HALF = 0x1.71547652b82fep+1;
 
-// `value`, rounded to nearest, as if rounded toward zero; the exact number is value + rest.
+// Round toward zero a number whose nearest double is `value`; the exact number is value + rest.
 __device__ inline double chopped(double value, double rest) {
   const bool is_beyond = (value > 0.0 && rest < 0.0) || (value < 0.0 && rest > 0.0);
   return is_beyond ? __longlong_as_double(__double_as_longlong(value) - 1) : value;

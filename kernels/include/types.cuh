@@ -4,7 +4,7 @@
 // one integration. Threads of a warp process neighbouring pixels, so that all loads are coalesced.
 #pragma once
 
-// Before a loop with independent iterations over neighbours, which a CPU may vectorize.
+// Write this before a loop over neighbours with independent iterations, so that a CPU may vectorize it.
 #ifdef GPUCORON_KEEP
 #define GPUCORON_VECTORS _Pragma("GCC ivdep")
 #else
@@ -30,7 +30,7 @@ constexpr uint32 NO_GAIN_VALUE = 1u << 19;
 // Flags of groups whose value must not be used.
 constexpr uint32 UNUSABLE = DO_NOT_USE | SATURATED;
 
-// Groups with a flag in one word.
+// Groups whose flags share one word.
 constexpr int WORD_GROUPS = 32;
 
 // NaN is detected by comparison; the compiler options keep IEEE arithmetic.

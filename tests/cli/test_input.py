@@ -192,7 +192,7 @@ def test_an_output_folder_that_cannot_be(case, tmp_path):
 
     occupied = tmp_path / "file"
     occupied.write_text("")
-    with pytest.raises(OutputError, match="cannot write there"):
+    with pytest.raises(OutputError, match="cannot write in this folder"):
         prepare_output(occupied / "below", [], overwrite=False)
 
 

@@ -260,7 +260,7 @@ def test_selection(raw):
     assert numbers(exp_type="MIR_TACQ") == ["001", "002", "003"]
     assert numbers(apername="MIRIM_MASK1550") == numbers(apername_pps="MIRIM_MASK1550") == numbers(vst_grp_act="02101")
     assert numbers(file_type="uncal.fits") == numbers(file_type="_uncal.fits") == numbers()
-    with pytest.raises(InputError, match="no matching exposure there"):
+    with pytest.raises(InputError, match="found no matching exposure"):
         make(raw, pid=1387)
 
 
@@ -291,19 +291,19 @@ def test_options_without_a_meaning(raw, options, message):
 def test_files_that_cannot_be_taken(raw, tmp_path):
     with pytest.raises(InputError, match="absent: no such file or folder"):
         make(tmp_path / "absent")
-    with pytest.raises(InputError, match="no matching exposure there"):
+    with pytest.raises(InputError, match="found no matching exposure"):
         make(tmp_path)
     with pytest.raises(InputError, match="an empty list"):
         make([])
     file = next(raw.glob("*.fits"))
     shutil.copy(file, tmp_path / file.name)
-    with pytest.raises(InputError, match="products with the same name"):
+    with pytest.raises(InputError, match="products would have the same name"):
         make([file, tmp_path / file.name])
     (tmp_path / "bad.fits").write_text("no")
     with pytest.raises(InputError, match="bad.fits: not a FITS file"):
         make(tmp_path)
     other = write_like(tmp_path / "n.fits", file, "DN", np.zeros((2, 2, 2, 2), np.float32), INSTRUME="NIRSPEC")
-    with pytest.raises(InputError, match="n.fits: from JWST NIRSPEC"):
+    with pytest.raises(InputError, match="n.fits: it is from JWST NIRSPEC"):
         make(other)
 
 

@@ -116,8 +116,8 @@ def cut(groups=0, ints=0, **keywords):
     ("edit", "warning"),
     [
         (cut(groups=2), "NGROUPS is 6, but SCI holds 4 groups"),
-        (cut(ints=1), "the keywords give 2 integrations, but SCI holds 1"),
-        (cut(NINTS=1), "the keywords give 1 integrations, but SCI holds 2"),
+        (cut(ints=1), "the keywords specify 2 integrations, but SCI holds 1"),
+        (cut(NINTS=1), "the keywords specify 1 integrations, but SCI holds 2"),
     ],
     ids=["fewer groups", "fewer integrations", "more integrations"],
 )

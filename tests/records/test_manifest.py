@@ -364,10 +364,10 @@ def test_a_lock_that_fails_leaves_nothing_open(tmp_path, monkeypatch, error, wor
 
 def test_folders_that_cannot_be_written_to(tmp_path):
     for folder in (Path("/proc/self"), tmp_path / "none"):  # not even by root
-        with pytest.raises(OutputError, match="cannot write there.*choose another output folder"):
+        with pytest.raises(OutputError, match="cannot be written.*choose another output folder"):
             Manifest(folder).__enter__()
     (tmp_path / "manifest.jsonl").mkdir()
-    with pytest.raises(OutputError, match="manifest.jsonl: cannot write there"):
+    with pytest.raises(OutputError, match="manifest.jsonl: cannot be written"):
         Manifest(tmp_path).__enter__()
     with pytest.raises(OutputError, match="manifest.jsonl: cannot be read"):
         read_manifests(tmp_path)

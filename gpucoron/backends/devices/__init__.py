@@ -1,1 +1,1 @@
-"""Where arrays lie and kernels run: NumPy, the kernels on this CPU, and CUDA."""
+"""Devices, which hold arrays and run kernels: NumPy, the kernels on this CPU, and CUDA."""

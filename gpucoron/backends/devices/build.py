@@ -58,7 +58,7 @@ def host_available():
 def native_available():
     """Return whether the kernels can be compiled natively, as `host_available` for the host."""
     if os.environ.get(SWITCH, "1") == "0":
-        return False, f"{SWITCH}=0 in the environment"
+        return False, f"the environment sets {SWITCH}=0"
     compiler = _native_compiler()
     if compiler is None:
         return False, "there is no g++ (or compiler named by CXX) to compile the kernels for this CPU"

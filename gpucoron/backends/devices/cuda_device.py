@@ -204,7 +204,7 @@ class CudaDevice(KernelDevice):
                 finish(*before)
 
     def _pieces(self, flat):
-        """Yield (buffer, slice) for the pieces of a flat array that fit into a pinned buffer; buffers take turns."""
+        """Yield (buffer, slice) for the pieces of a flat array that fit into a pinned buffer; the buffers alternate."""
         buffers = self._pinned_buffers()
         at_once = max(1, 2 * self.words_at_once // flat.dtype.itemsize)
         for number, start in enumerate(range(0, flat.size, at_once)):

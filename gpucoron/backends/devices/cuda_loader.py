@@ -37,7 +37,7 @@ def import_cupy():
     Returns
     -------
     (module, str) or (None, str)
-        CuPy and its version, or None and the reason. A broken installation gives a reason, not an exception.
+        CuPy and its version, or None and the reason. A broken installation is reported, not raised.
     """
     try:
         import cupy
@@ -81,7 +81,7 @@ def _in_one_line(error):
 def find_device(cupy, device=0):
     """Return whether a device can be used: (bool, name of the device or reason why not).
 
-    A missing, old or broken driver gives a reason, not an exception.
+    A missing, old or broken driver is reported, not raised.
     """
     try:
         count = cupy.cuda.runtime.getDeviceCount()
@@ -93,7 +93,7 @@ def find_device(cupy, device=0):
         return False, f"CUDA does not work: {_in_one_line(error)}"
     if nvrtc < OLDEST_NVRTC:
         found = f"CuPy finds {_dotted(nvrtc)} ({_HOW_TO_GET_CUPY})"
-        return False, f"the kernels need NVRTC {_dotted(OLDEST_NVRTC)} or newer, and {found}"
+        return False, f"the kernels need NVRTC {_dotted(OLDEST_NVRTC)} or newer, but {found}"
     return True, name.decode() if isinstance(name, bytes) else str(name)
 
 
@@ -139,7 +139,7 @@ def _compile(nvrtc, source, target, options):
         tuple(name.encode() for name in headers),
     )
     try:
-        # A template that nobody names becomes no kernel at all.
+        # NVRTC compiles only the instantiations of a template that are named.
         for expression in expressions:
             nvrtc.addNameExpression(program, expression)
         try:
@@ -166,7 +166,7 @@ def choose_target(nvrtc, compute_capability):
     Raises
     ------
     RuntimeError
-        This NVRTC no longer supports so old a device.
+        This NVRTC no longer supports such an old device.
     """
     architecture = int(compute_capability)
     supported = [int(arch) for arch in nvrtc.getSupportedArchs()]

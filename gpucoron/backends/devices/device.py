@@ -42,7 +42,7 @@ class Device(ABC):
         return array
 
     def synchronize(self):
-        """Wait until the device has finished; nothing to do on the host."""
+        """Wait until the device has finished; no effect on the host."""
 
     @abstractmethod
     def runs(self, operation, settings):

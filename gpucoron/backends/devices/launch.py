@@ -1,6 +1,6 @@
 """Checks of arguments and the geometry of kernel launches, on a GPU and on the host.
 
-Raw kernels ignore strides and dtypes: a wrong array would give wrong numbers without an error.
+Raw kernels ignore strides and dtypes: a wrong array would produce wrong numbers without an error.
 """
 
 import numpy as np
@@ -59,14 +59,14 @@ def _checked(kernel, argument, value, is_on_device):
         msg = f"{where}: an array is needed"
         raise TypeError(msg)
     if not is_on_device(value):
-        msg = f"{where}: a {type(value).__name__} that is not on the kernel's device"
+        msg = f"{where}: the {type(value).__name__} is not on the kernel's device"
         raise TypeError(msg)
     if value.dtype != argument.dtype:
         msg = f"{where}: dtype {value.dtype}, but {argument.dtype} is needed"
         raise TypeError(msg)
-    # Read-only references may be read; CuPy's flags have no "writeable".
+    # Kernels may read read-only arrays; the flags of CuPy arrays have no "writeable".
     if not argument.is_read_only and not getattr(value.flags, "writeable", True):
-        msg = f"{where}: a read-only array, which the kernel would change"
+        msg = f"{where}: the array is read-only, but the kernel changes it"
         raise ValueError(msg)
     apart = argument.may_be_apart and frames_apart(value) is not None
     if not value.flags.c_contiguous and not apart:

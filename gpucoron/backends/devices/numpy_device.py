@@ -90,8 +90,8 @@ class ScratchFiles(NumpyDevice):
                 mapping = mmap.mmap(file.fileno(), n_bytes)
         except OSError as error:
             msg = (
-                f"{folder}: no room for a scratch file of {n_bytes / 1e9:.3g} GB ({error.strerror}); free some, choose "
-                "another output folder, or allow more memory (--max-memory, max_memory=...)"
+                f"{folder}: no room for a scratch file of {n_bytes / 1e9:.3g} GB ({error.strerror}); free disk "
+                "space, choose another output folder, or allow more memory (--max-memory, max_memory=...)"
             )
             raise OutputError(msg) from error
         return np.frombuffer(mapping, dtype, n_bytes // dtype.itemsize).reshape(shape)

@@ -76,4 +76,4 @@ def test_an_nvrtc_that_is_too_old(version, usable):
     if usable:
         assert reason == "A device"
     else:
-        assert f"need NVRTC 12.4 or newer, and CuPy finds {version[0]}.{version[1]} (pip install" in reason
+        assert f"need NVRTC 12.4 or newer, but CuPy finds {version[0]}.{version[1]} (pip install" in reason

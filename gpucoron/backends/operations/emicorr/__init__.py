@@ -12,7 +12,7 @@ from gpucoron.backends.operations.emicorr import definition, kernels
 
 
 def _native(settings, data, *tables):
-    """List the native library, for contiguous ramps."""
+    """Return the native library if the ramps are contiguous."""
     return [("emicorr.cu", False)] if data.flags.c_contiguous else []
 
 

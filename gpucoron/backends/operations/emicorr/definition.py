@@ -37,7 +37,7 @@ def measure_scatter(device, data):
         residual = np.empty((ngroups, rows.stop - rows.start, nx), np.float32)
         for integration in range(nints):
             tile, out = data[integration, :, rows], scatter[integration, rows]
-            # Group by group, the order of numpy.std in jwst.
+            # The sum is made group by group, as by numpy.std in jwst.
             np.add.reduce(tile, axis=0, out=out)
             np.divide(out, np.float32(ngroups), out=out)
             np.subtract(tile, out, out=residual)

@@ -5,7 +5,7 @@ from gpucoron.backends.operations.ipc import definition, kernels
 
 
 def _native(settings, data, *others):
-    """List the native library, for contiguous frames."""
+    """Return the native library if the frames are contiguous."""
     return [("ipc.cu", False)] if data.flags.c_contiguous else []
 
 

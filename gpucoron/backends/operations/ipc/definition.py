@@ -1,6 +1,6 @@
 """IPC correction: deconvolution of the capacitive coupling between pixels, frame by frame and in place.
 
-One function for NumPy and CuPy arrays; 3 x 3 and 5 x 5 pixels also have kernels.
+One function for NumPy and CuPy arrays. For 3 x 3 and 5 x 5 pixels there are also compiled kernels.
 """
 
 from concurrent.futures import ThreadPoolExecutor

@@ -73,7 +73,7 @@ class JumpSettings:
 
 
 def _native(settings, data, groupdq, *others):
-    """List the native libraries, for long contiguous ramps."""
+    """Return the native libraries if the ramps are long and contiguous."""
     is_long = data.shape[0] * data.shape[1] >= MANY_SAMPLES
     is_whole = data.flags.c_contiguous and groupdq.flags.c_contiguous
     return [("jump.cu", True), ("jump.cu", False)] if is_long and is_whole else []

@@ -135,7 +135,7 @@ def drop_redundant_jumps(device, groupdq):
 
 
 def clear_groups_full_of_jumps(device, groupdq):
-    """Clear, in place, the jumps of groups in which all pixels are JUMP_DET or DO_NOT_USE, as stcal after clipping.
+    """Clear, in place, the jumps of groups in which all pixels are JUMP_DET or DO_NOT_USE, as in stcal's clipping.
 
     Parameters
     ----------

@@ -179,7 +179,7 @@ def _excess(values, median):
 def _median_below_maximum(flat, low, high, top):
     """Return the median of ``flat[low:high]`` in float64, as stcal's ``calc_med_first_diffs`` defines it.
 
-    Four values or more: all that equal the maximum are left out; three: their median; two: the smaller one.
+    From four values on, all that equal the maximum are excluded; of two values, the smaller one is returned.
     """
     number = high - low
     end = high - (number >= 4)

@@ -105,7 +105,7 @@ class _Undecided:
             how = common.covariance, common.thresholds, common.rules, common.max_diffs_one_sided
             rate = likelihood_jumps.reject_jumps(diffs, remaining, guess, gain, sig, *how)
             # Ramps without rejected differences keep the rate of the first fit, so that the selection has no effect.
-            np.copyto(rate, whole, where=(remaining == used).all(axis=0) & ~_is_odd(guess / gain, sig * sig))
+            np.copyto(rate, whole, where=(remaining == used).all(axis=0) & ~_lacks_covariance(guess / gain, sig * sig))
             yield where, _fit(diffs, remaining, rate, gain, sig, dark, common, scratch), used & ~remaining
 
 
@@ -247,7 +247,7 @@ def _cut(rows, length):
 
 
 def _difference(groups, flags, zeroframe, covariance, scratch):
-    """Return the differences of neighbouring groups, counts per second, and which are between usable groups.
+    """Return the differences of neighbouring groups, counts per second, and whether both groups are usable.
 
     Parameters
     ----------
@@ -417,7 +417,7 @@ def _fit(diffs, used, rate, gain, sig, dark, common, scratch):
         "var_poisson": photons * per_photon * inverse * inverse,
         "var_rdnoise": noise * per_read * inverse * inverse,
     }
-    odd = np.flatnonzero(_is_odd(photons, noise))
+    odd = np.flatnonzero(_lacks_covariance(photons, noise))
     if odd.size:
         columns = (np.broadcast_to(values, npixels)[odd] for values in (guess, gain, sig))
         exact = likelihood_jumps.fit(diffs[:, odd], used[:, odd], *columns, common.covariance, common.rules)
@@ -426,8 +426,8 @@ def _fit(diffs, used, rate, gain, sig, dark, common, scratch):
     return fit
 
 
-def _is_odd(photons, noise):
-    """Tell which pixels have no proper covariance; what comes out is NaN or nonsense, but the same as stcal's."""
+def _lacks_covariance(photons, noise):
+    """Return which pixels have no valid covariance; their results are NaN or meaningless, as in stcal."""
     return (photons < 0) | (noise <= 0) | np.isinf(photons)
 
 
@@ -443,7 +443,7 @@ def _search(diffs, used, guess, gain, sig, common, scratch):
     photons, noise = guess / gain, sig * sig
     A, B, C = _eliminate(*_prepare(diffs, used, scratch), photons, noise, common, scratch)
     rate = B / C
-    odd = _is_odd(photons, noise)
+    odd = _lacks_covariance(photons, noise)
     ramps = np.flatnonzero((A - B * rate > min(common.thresholds) * (1 - MARGIN)) | odd)
     if ramps.size:
         ramps = ramps[_may_lose(ramps, rate[ramps], C[ramps], diffs.shape, common, scratch) | odd[ramps]]

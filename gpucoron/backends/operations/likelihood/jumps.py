@@ -22,7 +22,7 @@ ROUNDING = 1e-10
 
 @dataclass(frozen=True)
 class Rules:
-    """Choices in which the codes with this algorithm differ.
+    """Differences between the implementations of this algorithm.
 
     Attributes
     ----------
@@ -337,7 +337,7 @@ def _omit_by_residuals(solution, used, is_few=False):
     residual, own = dB - B / C * dC, inverse - dC**2 / C
     jump = residual / own
     determinant = own[first] * own[second] - beside**2
-    # A determinant within rounding of 0 is 0.
+    # A determinant that is 0 within rounding counts as 0.
     determinant[determinant < ROUNDING * own[first] * own[second]] = np.nan
     jumps = (
         (residual[first] * own[second] - residual[second] * beside) / determinant,
@@ -355,7 +355,7 @@ def _omit_by_residuals(solution, used, is_few=False):
 
 
 def _keep_the_smallest(drop_one, drop_two, diffs, used, is_few):
-    """Set decreases to 0, in place, for rejections of the smallest of few differences, or of all but a larger one."""
+    """Set decreases to 0, in place, for rejections of the smallest difference if few are used or one would remain."""
     number = np.count_nonzero(used, axis=0)
     smallest = np.argmin(np.where(used, diffs, np.inf), axis=0) == np.arange(len(diffs))[:, None]
     drop_one[smallest & (is_few | (number == 2))] = 0

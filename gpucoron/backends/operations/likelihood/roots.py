@@ -22,7 +22,7 @@ def _read(numbers):
     return np.array([float.fromhex(number) for number in numbers.split()])
 
 
-#: values of m from which on the next smaller k is used, beginning with 64
+#: lower limits of m for k = 63, 62, ...; below the first one k is 64
 NEXT_RECIPROCAL = _read(
     """
     0x1.0206p-1 0x1.0627p-1 0x1.0a6ap-1 0x1.0edp-1 0x1.135dp-1 0x1.180fp-1 0x1.1cf2p-1 0x1.21fdp-1 0x1.2736p-1
@@ -99,7 +99,7 @@ def root(numbers, n):
     Parameters
     ----------
     numbers : (...) float64
-        Negative ones give NaN.
+        The root of a negative number is NaN.
     n : int
         2 or more.
 
@@ -120,7 +120,7 @@ def root(numbers, n):
 
 @cache
 def numpy_has_these_bits():
-    """Return whether NumPy's power has the same bits on this CPU, for thousands of numbers with difficult cases."""
+    """Return whether NumPy's power equals `compute_root` on this CPU, for thousands of numbers with difficult cases."""
     near_edges = 1 + np.ldexp(np.arange(-20.0, 21), -15)
     edges = np.ldexp(np.multiply.outer(near_edges, NEXT_RECIPROCAL), np.arange(4)[:, None, None])
     below_one = 1 - np.ldexp(np.arange(1.0, 1000), -11)
@@ -194,7 +194,7 @@ def _exponentiate(power, rest):
 
 
 def _chop(value, rest):
-    """Return a rounded ``value`` as if rounded toward zero; ``value + rest`` is the exact number."""
+    """Round toward zero a number whose nearest double is ``value``; the exact number is ``value + rest``."""
     beyond = (value != 0) & (rest != 0) & ((value > 0) != (rest > 0))
     return (value.view(np.int64) - beyond).view(np.float64)
 
@@ -224,7 +224,7 @@ def _multiply_add(a, b, c):
     with_rest = c + rest
     total = product + with_rest
     left, more = _rest_of_sum(c, rest, with_rest), _rest_of_sum(product, with_rest, total)
-    # Of what is left the last bit is set if it is not exact: so the final sum is rounded as the exact one is.
+    # Round the small terms to odd, so that the final sum is rounded only once.
     small = np.asarray(left + more)
     lost = _rest_of_sum(left, more, small)
     bits = small.view(np.int64)

@@ -20,7 +20,7 @@ class LinearitySettings:
 
 
 def _native(settings, data, groupdq, coeffs, inverse_coeffs):
-    """List the native library, for contiguous ramps: averaged reads are corrected by pixel, the rest in strips."""
+    """Return the native library if the ramps are contiguous: by pixel for averaged reads, otherwise in strips."""
     averaged = inverse_coeffs is not None and data.shape[1] > 1
     is_whole = data.flags.c_contiguous and groupdq.flags.c_contiguous
     return [("linearity.cu", averaged)] if is_whole else []

@@ -33,8 +33,8 @@ def linearity(device, data, groupdq, coeffs, inverse_coeffs=None, *, settings):
 
     Notes
     -----
-    Source: stcal 1.20, ``linearity_correction`` (WFC3 Data Handbook, section 6.5). A single group gives no rate to
-    predict reads (stcal fails); the plain polynomial is used.
+    Source: stcal 1.20, ``linearity_correction`` (WFC3 Data Handbook, section 6.5). With a single group
+    there is no rate to predict reads (stcal fails); the plain polynomial is used.
     """
     nints, ngroups, _, nx = data.shape
     nframes, averaged = settings.nframes, inverse_coeffs is not None and ngroups > 1

@@ -35,7 +35,7 @@ class RampFitSettings:
 
 
 def _native(settings, data, *others):
-    """List the native libraries for long ramps."""
+    """Return the native library if the ramps are long."""
     return [("ramp_fit.cu", True)] if data.shape[1] >= MANY_SAMPLES else []
 
 

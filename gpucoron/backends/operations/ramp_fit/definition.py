@@ -227,7 +227,7 @@ def _find_whole_ramps(groupdq, flags):
     -------
     first : int
     is_other : (nints * npixels,) bool
-        Ramps that are not DO_NOT_USE in all groups before ``first`` and without flags from it on.
+        False for ramps with DO_NOT_USE in all groups before ``first``, and without flags from ``first`` on.
     """
     is_clean = flags == 0
     first = 0

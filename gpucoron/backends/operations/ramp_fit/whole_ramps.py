@@ -61,7 +61,7 @@ def _launch(device, samples, first, gain, readnoise, group_time, scratch):
 
 
 def _native(settings, samples, *others):
-    """List the native library, if the kernel has a sorting network for this number of differences."""
+    """Return the native library if the kernel has a sorting network for this number of differences."""
     return [("whole_ramps.cu", False)] if len(samples) - 1 <= MOST_PLANES else []
 
 

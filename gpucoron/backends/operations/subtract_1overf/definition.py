@@ -73,7 +73,7 @@ def _fit_image(image, mask, settings):
 
 
 def _fit_outputs(image, mask, settings):
-    """Fit each output amplifier separately, after their mean if requested; then columns over the whole image."""
+    """Fit the mean of the output amplifiers if requested, then each amplifier, then columns of the whole image."""
     width = image.shape[1] // settings.noutputs
     channels = [slice(k * width, (k + 1) * width) for k in range(settings.noutputs)]
     # Every second output is read in the opposite direction.

@@ -25,7 +25,7 @@ def fit_1overf(device, images, masks, *, settings):
 
 
 def _fit_outputs(device, images, masks, settings):
-    """Fit each output amplifier separately, after their mean if requested; then columns over the whole image."""
+    """Fit the mean of the output amplifiers if requested, then each amplifier, then columns of the whole image."""
     width = images.shape[2] // settings.noutputs
     channels = [np.s_[:, :, k * width : (k + 1) * width] for k in range(settings.noutputs)]
     # Every second output is read in the opposite direction.

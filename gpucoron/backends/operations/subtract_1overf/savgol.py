@@ -21,7 +21,7 @@ _FEW = 2**18
 
 @lru_cache(32)
 def projection(window):
-    """Return the matrix (window, window) of a cubic fit to a window's samples; row i gives the value at sample i."""
+    """Return the matrix (window, window) of a cubic fit to a window's samples; row i is for the value at sample i."""
     q, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, window), ORDER + 1))
     return q @ q.T
 

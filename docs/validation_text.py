@@ -23,7 +23,7 @@ def table(header, rows):
 
 
 def number(value, digits=3):
-    """Format a number with a number of digits; a dash for None."""
+    """Format a number with ``digits`` significant digits; a dash for None."""
     if value is None:
         return "-"
     return f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:.0f}"
