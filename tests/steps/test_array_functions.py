@@ -121,7 +121,7 @@ def test_invalid_backends_are_refused(backend):
 def test_old_calls_with_a_namespace_go_on_to_work():
     arguments = make_arguments("superbias.subtract_superbias")
     expected = results("superbias.subtract_superbias", make_arguments("superbias.subtract_superbias"))
-    with pytest.warns(DeprecationWarning, match="xp is not needed"):
+    with pytest.warns(DeprecationWarning, match="xp is no longer needed"):
         assert_same(results("superbias.subtract_superbias", arguments, xp=np), expected)
     arrays = make_arrays()
     with pytest.warns(DeprecationWarning, match="namespace is not needed"):
