@@ -52,10 +52,35 @@ OLD_NAMES = {
         "match_wave": "match_emicorr",
         "subtract_wave": "subtract_emicorr",
     },
-    "gpucoron.backends.operations.subtract_1overf": {"FlickerSettings": "Subtract1OverfSettings"},
-    "gpucoron.backends.operations.subtract_ktc": {"PedestalSettings": "SubtractKtcSettings"},
+    "gpucoron.backends.operations": {
+        "deconvolve_coupling": "deconvolve_ipc",
+        "fit_flicker": "fit_1overf",
+        "fit_pedestal": "fit_ktc",
+        "match_wave": "match_emicorr",
+        "subtract_wave": "subtract_emicorr",
+    },
+    "gpucoron.backends.operations.emicorr": {"match_wave": "match_emicorr", "subtract_wave": "subtract_emicorr"},
+    "gpucoron.backends.operations.ipc": {"deconvolve_coupling": "deconvolve_ipc"},
+    "gpucoron.backends.operations.subtract_1overf": {
+        "FlickerSettings": "Subtract1OverfSettings",
+        "fit_flicker": "fit_1overf",
+    },
+    "gpucoron.backends.operations.subtract_1overf.definition": {"fit_flicker": "fit_1overf"},
+    "gpucoron.backends.operations.subtract_ktc": {
+        "PedestalSettings": "SubtractKtcSettings",
+        "fit_pedestal": "fit_ktc",
+    },
+    "gpucoron.batch.inputs.Input": {"about": "record_fields", "begun": "start", "place": "region"},
+    "gpucoron.batch.plan.Plan": {"known": "earlier"},
+    "gpucoron.batch.plan.Planned": {
+        "asked": "request",
+        "carried": "persistence_file",
+        "follows": "previous_digests",
+        "obstacle": "conflict",
+    },
     "gpucoron.steps.emicorr": {"subtract_interference": "apply_emicorr"},
     "gpucoron.steps.ipc": {"correct_coupling": "correct_ipc", "deconvolve_coupling": "deconvolve_ipc"},
+    "gpucoron.steps.subtract_1overf": {"FlickerSettings": "Subtract1OverfSettings"},
     "gpucoron.steps.subtract_ktc": {"fit_pedestal": "fit_ktc"},
 }
 
@@ -95,8 +120,9 @@ def get_by_old_name(where, name, owner=None):
     """
     new = OLD_NAMES[where].get(name)
     if new is None:
-        msg = f"{where} has no attribute {name!r}"
-        raise AttributeError(msg)
+        kind = f"module {where!r}" if owner is None else f"{type(owner).__name__!r} object"
+        msg = f"{kind} has no attribute {name!r}"
+        raise AttributeError(msg, name=name, obj=sys.modules[where] if owner is None else owner)
     warnings.warn(f"{where}.{name} is now {new}", DeprecationWarning, stacklevel=3)
     return getattr(sys.modules[where] if owner is None else owner, new)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gpucoron import get_by_old_name
 from gpucoron.errors import GpucoronError, InputError
 
 CORONAGRAPHY = ("NRC_CORON", "MIR_4QPM", "MIR_LYOT")
@@ -58,6 +59,9 @@ class Input:
     start: tuple | None = None
     region: tuple = ()
     error: Exception | None = None
+
+    def __getattr__(self, name):
+        return get_by_old_name("gpucoron.batch.inputs.Input", name, self)
 
 
 def find_files(paths):

@@ -7,9 +7,11 @@ import logging
 import os
 import re
 import statistics
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gpucoron import get_by_old_name
 from gpucoron.batch import persistence
 from gpucoron.batch.decision import decide_reduction, product_name
 from gpucoron.batch.inputs import (
@@ -88,6 +90,9 @@ class Planned:
     memory: int = 0
     product_bytes: int = 0
 
+    def __getattr__(self, name):
+        return get_by_old_name("gpucoron.batch.plan.Planned", name, self)
+
     def require(self, reason):
         """Plan to reduce the exposure again for this reason; refuse it if its products must not be replaced."""
         self.todo, self.refused, self.reason = not self.conflict, bool(self.conflict), self.conflict or reason
@@ -120,6 +125,9 @@ class Plan:
     earlier: list = field(default_factory=list)
     past: Past = field(default_factory=Past)
     overwrite: bool = False
+
+    def __getattr__(self, name):
+        return get_by_old_name("gpucoron.batch.plan.Plan", name, self)
 
     @property
     def todo(self):
@@ -175,6 +183,7 @@ def make_plan(
     profile="jwst",
     steps=None,
     run_parameters=None,
+    of_run=None,
     use_pars=None,
     pars=None,
     include_all=False,
@@ -186,7 +195,8 @@ def make_plan(
 ):
     """Plan a batch; see `gpucoron.batch.reduce` for the parameters.
 
-    ``on_found`` is called with the files that will probably be reduced, before any header is read.
+    ``on_found`` is called with the files that will probably be reduced, before any header is read. ``of_run`` is the
+    former name of ``run_parameters``.
 
     Returns
     -------
@@ -194,6 +204,9 @@ def make_plan(
     """
     from gpucoron.io.crds_lookup import crds_context
 
+    if of_run is not None:
+        warnings.warn("make_plan: of_run is now called run_parameters", DeprecationWarning, stacklevel=2)
+        run_parameters = of_run
     output_dir = Path(output_dir)
     past = read_past(output_dir)
     records = past.last

@@ -44,10 +44,13 @@ PIPELINE = (
 )
 
 
-def settings_class(name, parameters):
-    """Make a frozen dataclass with a field for each parameter; the default values are those of the declarations."""
+def settings_class(name, parameters, module):
+    """Make a frozen dataclass with a field for each parameter; the default values are those of the declarations.
+
+    ``module`` is the module that has the class as an attribute: without it, objects cannot be pickled.
+    """
     fields = [(one.name, object, _field_default(one.default)) for one in parameters]
-    return make_dataclass(name, fields, frozen=True, kw_only=True)
+    return make_dataclass(name, fields, frozen=True, kw_only=True, namespace={"__module__": module})
 
 
 def _field_default(value):
@@ -56,7 +59,7 @@ def _field_default(value):
 
 
 #: the parameters of the run as a whole, as they apply to a run
-RunParameters = settings_class("RunParameters", PIPELINE)
+RunParameters = settings_class("RunParameters", PIPELINE, __name__)
 
 
 def known_parameters(table, step_name):

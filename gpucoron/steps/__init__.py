@@ -62,7 +62,10 @@ def run_step(step_name, exposure, references, parameters, backend, **helpers):
 
 
 def __getattr__(name):
-    """Return the jwst Step with this class name, for ``strun gpucoron.steps.SaturationStep``."""
+    """Return a jwst Step, for ``strun gpucoron.steps.SaturationStep``, or the class of a step's parameters."""
+    for step in STEPS.values():
+        if name == step.settings_name:
+            return step.settings_class
     if name in {step.class_name for step in STEPS.values()}:
         # import lazily: the steps themselves must not import jwst
         return getattr(import_module("gpucoron.pipeline"), name)

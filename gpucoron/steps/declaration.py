@@ -234,7 +234,12 @@ class Step:
     @cached_property
     def settings_class(self):
         """The frozen dataclass of its parameters: one field for each in `known`."""
-        return settings_class(f"{self.class_name.removesuffix('Step')}Parameters", self.known.values())
+        return settings_class(self.settings_name, self.known.values(), "gpucoron.steps")
+
+    @property
+    def settings_name(self):
+        """Name of `settings_class`, in `gpucoron.steps`."""
+        return f"{self.class_name.removesuffix('Step')}Parameters"
 
     @cached_property
     def default_settings(self):

@@ -6,6 +6,7 @@ The residual is smoothed along the readout (`Backend.fit_1overf`) and subtracted
 
 from dataclasses import replace
 
+from gpucoron import get_by_old_name
 from gpucoron.backends.operations.subtract_1overf import BackgroundSettings, Subtract1OverfSettings
 from gpucoron.backends.operations.subtract_ktc import SubtractKtcSettings
 from gpucoron.backends.statistics import CUT, resistant_mean, sigma_from_mad
@@ -478,3 +479,7 @@ def run(exposure, references, parameters, backend, stage):
         removed += noise.mean(axis=0)
     exposure.removed_1overf = removed / exposure.data.shape[0]
     return Outcome()
+
+
+def __getattr__(name):
+    return get_by_old_name(__name__, name)

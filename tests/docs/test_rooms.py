@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import partial
 from importlib import import_module
 from itertools import combinations
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 import gpucoron
 from gpucoron import OLD_NAMES, OLD_PATHS
 from gpucoron.backends import get_backend
+from gpucoron.batch.inputs import Input
+from gpucoron.batch.plan import Plan, Planned
 from tests.cases.paths import ROOT
 
 MOST_ROOMS = 20
@@ -420,10 +423,19 @@ def test_old_paths_still_work_and_name_the_new_one(old):
     assert module is import_module(OLD_PATHS[old])
 
 
+#: class in `OLD_NAMES` -> function that makes an instance
+INSTANCES = {
+    "gpucoron.backends.backend.Backend": partial(get_backend, "numpy"),
+    "gpucoron.batch.inputs.Input": partial(Input, "x", "x", Path("x_uncal.fits"), 1),
+    "gpucoron.batch.plan.Plan": partial(Plan, Path("out"), [], [], "jwst_0001.pmap"),
+    "gpucoron.batch.plan.Planned": partial(Planned, None),
+}
+
+
 @pytest.mark.parametrize(("where", "old"), [(where, old) for where, names in OLD_NAMES.items() for old in names])
 def test_old_names_still_work_and_warn(where, old):
     new = OLD_NAMES[where][old]
-    owner = get_backend("numpy") if where.endswith(".Backend") else import_module(where)
+    owner = INSTANCES[where]() if where in INSTANCES else import_module(where)
     with pytest.warns(DeprecationWarning, match=f"{where}.{old} is now {new}"):
         assert getattr(owner, old) == getattr(owner, new)
     with pytest.raises(AttributeError, match="no attribute 'never'"):

@@ -1,11 +1,13 @@
 """The declarations compared with the installed jwst, and the rules for resolving parameters."""
 
 import logging
+import pickle
 from dataclasses import FrozenInstanceError
 
 import pytest
 
 from gpucoron import engine
+from gpucoron.batch.plan import make_plan
 from gpucoron.errors import ParameterError
 from gpucoron.parameters import PIPELINE, RunParameters, changed, convert, resolve, without_comparisons, without_unused
 from gpucoron.steps import STEPS, declared
@@ -71,6 +73,7 @@ def test_parameters_of_a_step_are_a_frozen_dataclass(step):
     settings = step.settings(skip=True)
     assert vars(settings) == {**step.defaults("jwst"), "skip": True}
     assert list(vars(settings)) == list(step.known)
+    assert pickle.loads(pickle.dumps(settings)) == settings
     with pytest.raises(FrozenInstanceError):
         settings.skip = False
     with pytest.raises(TypeError, match="no_such_parameter"):
@@ -89,6 +92,22 @@ def test_runs_do_not_share_changes():
     assert settled["ramp_fit"].skip and not STEPS["ramp_fit"].default_settings.skip
     assert not engine.settle()[0]["ramp_fit"].skip
     assert vars(run_parameters) == {parameter.name: parameter.default for parameter in PIPELINE}
+
+
+def test_parameters_can_be_pickled():
+    settled, run_parameters, _files = engine.settle(steps={"jump": {"rejection_threshold": 5}})
+    assert pickle.loads(pickle.dumps((settled, run_parameters))) == (settled, run_parameters)
+
+
+def test_the_old_name_of_run_parameters_of_a_plan(exposures, tmp_path):
+    case = exposures("NIRCAM", "SUB320A335R", "RAPID", 4, 1, shape=(24, 24))
+    wanted = {"save_calibrated_ramp": True}
+    with case.cache.activate():
+        plan = make_plan(case.path, tmp_path / "out", run_parameters=wanted)
+        with pytest.warns(DeprecationWarning, match="run_parameters"):
+            old = make_plan(case.path, tmp_path / "out", of_run=wanted)
+        plain = make_plan(case.path, tmp_path / "out")
+    assert old.exposures[0].products == plan.exposures[0].products != plain.exposures[0].products
 
 
 def test_the_old_name_of_the_parameters_of_a_run():

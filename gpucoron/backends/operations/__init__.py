@@ -1,5 +1,6 @@
 """The heavy operations, one package for each subject: definition in NumPy, kernels, and how the work may be divided."""
 
+from gpucoron import get_by_old_name
 from gpucoron.backends.operations.emicorr import match_emicorr, measure_scatter, subtract_emicorr, sum_by_phase
 from gpucoron.backends.operations.ipc import deconvolve_frames, deconvolve_ipc
 from gpucoron.backends.operations.jump import (
@@ -42,3 +43,7 @@ OPERATIONS = (
     subtract_emicorr,
     sum_by_phase,
 )
+
+
+def __getattr__(name):
+    return get_by_old_name(__name__, name)

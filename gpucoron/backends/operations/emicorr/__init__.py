@@ -7,6 +7,7 @@ and fractional parts ``m`` and ``f``, its value at the phase ``x`` in [0, 1) is
 All phases are in units of a period, and may exceed 1.
 """
 
+from gpucoron import get_by_old_name
 from gpucoron.backends.operation import Operation
 from gpucoron.backends.operations.emicorr import definition, kernels
 
@@ -41,3 +42,7 @@ subtract_emicorr = Operation(
     whole=("wave", "group_phases", "integration_phases", "amplitudes"),
     native=_native,
 )
+
+
+def __getattr__(name):
+    return get_by_old_name(__name__, name)

@@ -1,5 +1,6 @@
 """Correction of interpixel capacitance (IPC), the capacitive coupling between pixels."""
 
+from gpucoron import get_by_old_name
 from gpucoron.backends.operation import Operation
 from gpucoron.backends.operations.ipc import definition, kernels
 
@@ -42,3 +43,7 @@ def deconvolve_ipc(backend, data, kernel, edges):
 
 
 deconvolve_ipc = Operation(deconvolve_ipc, of_others=True)
+
+
+def __getattr__(name):
+    return get_by_old_name(__name__, name)

@@ -5,6 +5,7 @@ Rows are always the fast axis; callers transpose images of detectors that read a
 
 import numpy as np
 
+from gpucoron import get_by_old_name
 from gpucoron.backends.blas import one_blas_thread
 from gpucoron.backends.masks import grow_cross
 from gpucoron.backends.operations.subtract_1overf.cosines import fit_cosines
@@ -196,3 +197,7 @@ class _Strays:
         nx = self.values.shape[1]
         at = (np.abs(self._deviate(rows)) > reach).reshape(-1).nonzero()[0]
         return rows[at // nx] * nx + at % nx
+
+
+def __getattr__(name):
+    return get_by_old_name(__name__, name)
