@@ -202,5 +202,5 @@ def test_a_step_that_an_older_jwst_does_not_have_is_refused(case, tmp_path, pret
         if skip:
             plan(exposure, steps=steps, backend="numpy")
             return
-        with pytest.raises(VersionError, match=r"persistence runs jwst's own code.*skip it, or .*'jwst>=3\.0'"):
+        with pytest.raises(VersionError, match=r"persistence runs jwst's code.*skip it, or .*'jwst>=3\.0'"):
             plan(exposure, steps=steps, backend="numpy")
