@@ -118,13 +118,13 @@ def test_invalid_backends_are_refused(backend):
         call("jump.flag_jumps", make_arguments("jump.flag_jumps"), backend=backend)
 
 
-def test_old_calls_with_a_namespace_go_on_to_work():
+def test_old_calls_with_a_namespace_still_work():
     arguments = make_arguments("superbias.subtract_superbias")
     expected = results("superbias.subtract_superbias", make_arguments("superbias.subtract_superbias"))
     with pytest.warns(DeprecationWarning, match="xp is no longer needed"):
         assert_same(results("superbias.subtract_superbias", arguments, xp=np), expected)
     arrays = make_arrays()
-    with pytest.warns(DeprecationWarning, match="namespace is not needed"):
+    with pytest.warns(DeprecationWarning, match="namespace is no longer needed"):
         FUNCTIONS["likelihood.summarise_flags"](arrays["groupdq"], arrays["pixeldq"], np)
 
 
