@@ -8,6 +8,7 @@ import os
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,7 @@ class ReferenceStore:
     def __init__(self, max_bytes=2 * 2**30):
         self.max_bytes = max_bytes
         self._kept = OrderedDict()
+        self._lock = Lock()  # exposures may be reduced in parallel threads
 
     def get(self, reftype, path, exposure, backend):
         """Return a reference from the cache, or read it."""
@@ -107,11 +109,15 @@ class ReferenceStore:
         facts = exposure.facts
         window = (facts.xstart, facts.ystart, facts.xsize, facts.ysize, exposure.data.shape[-2:])
         key = (reftype, str(path), stat.st_mtime_ns, stat.st_size, window, facts.instrument, backend.home.key)
-        if key not in self._kept:
-            self._kept[key] = read_reference(reftype, path, exposure).on(backend)
+        with self._lock:
+            reference = self._kept.get(key)
+        if reference is None:
+            reference = read_reference(reftype, path, exposure).on(backend)
+        with self._lock:
+            self._kept[key] = reference
+            self._kept.move_to_end(key)
             self._shrink()
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        return reference
 
     def _shrink(self):
         while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self.max_bytes:
@@ -119,7 +125,8 @@ class ReferenceStore:
 
     def clear(self):
         """Empty the cache."""
-        self._kept.clear()
+        with self._lock:
+            self._kept.clear()
 
 
 #: the cache of this process
