@@ -244,7 +244,7 @@ def run_obs(
 
 @dataclass(frozen=True)
 class _Reduction:
-    """How every file of a database is reduced; see `run_obs`."""
+    """The settings for all files of a database; see `run_obs`."""
 
     settings: dict
     options: dict

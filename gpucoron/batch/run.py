@@ -364,7 +364,7 @@ def _record_external_products(job, planned, plan, manifest):
 
 
 def _put_in_place(record, folder, planned, plan, manifest):
-    """Move all products of an exposure to the output folder; none if one must not be replaced.
+    """Move all products of an exposure to the output folder; none if an existing one must not be replaced.
 
     Returns
     -------

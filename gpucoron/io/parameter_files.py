@@ -62,7 +62,7 @@ def crds_pars_disabled():
 
     disabled = get_disable_crds_steppars()
     if not disabled and value.lower() not in ("false", "f", "no", "n", "0"):
-        log.warning("%s=%s has no effect, as in stpipe: accepted are true, True, t, yes and y", DISABLED_BY, value)
+        log.warning("%s=%s has no effect, as in stpipe: only true, True, t, yes and y are accepted", DISABLED_BY, value)
     return disabled
 
 

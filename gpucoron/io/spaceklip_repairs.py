@@ -195,7 +195,7 @@ def _restore_prd_list():
     return pysiaf.prd_list == versions
 
 
-#: name, why it is missing, function that restores it: returns whether the name is now ours
+#: name, why it is missing, function that restores it, and returns whether the name is the restored one
 REPAIRS = (
     ("stpipe.log", "private since stpipe 1.0; create_database calls it", _restore_stpipe_log),
     ("numpy.alltrue", "removed in NumPy 2.0; fnoise_clean calls it", _restore_alltrue),

@@ -319,7 +319,7 @@ def _warn_without_line(dark, is_line, xp):
     if count:
         log.warning(
             "continue_by_line: no line can be fitted to %d pixels of the dark, which have fewer than %d finite values "
-            "in its last %d groups: they are continued along the last two, without the error of this in ERR",
+            "in its last %d groups: they are continued along the last two; ERR lacks the error of their continued dark",
             count,
             FEWEST_VALUES,
             len(groups_of_line(dark.shape[-3])),

@@ -141,9 +141,9 @@ def add_dark_error(exposure, *, xp):
     -----
     A slope is a weighted sum of the groups, and an error of the dark enters with the same weights. Here the weights are
     those of one line through all good groups with equal weights. This is exact if all fitted groups are beyond the
-    dark. It is 16 % too low if a quarter of the groups of a bright ramp is, because the fit gives more weight to the
-    ends of the ramp. The weights of the integrations in the rate follow from their variances. As in jwst, the noise of
-    the dark's own groups is not propagated. (This method is new in gpucoron.)
+    dark. The error is 16 % too low if a quarter of the groups of a bright ramp is beyond it, because the fit gives more
+    weight to the ends of the ramp. The weights of the integrations in the rate follow from their variances. As in jwst,
+    the noise of the dark's own groups is not propagated. (This method is new in gpucoron.)
     """
     error = exposure.dark_error
     if error is None or exposure.rateints is None:

@@ -48,7 +48,7 @@ _COMPARING = ("types", "cropwidth", "edgewidth", "threshold")
 
 
 def _meaningless_alone(values):
-    """List parameters that only compare exposures, unless groups of this exposure are given; run refuses 'advanced'."""
+    """List parameters without effect on a single exposure, unless its groups are given; `run` refuses 'advanced'."""
     names = ("groups", "mask_array", "custom_group")
     if str(values.get("skip")).lower() == "true" or any(values.get(name) is not None for name in names):
         return []
