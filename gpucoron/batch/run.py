@@ -101,7 +101,7 @@ def reduce(
     include_all : bool
         Also reduce exposures that are not coronagraphy.
     redo : {'needed', 'failed', 'all'}
-        'needed' reduces exposures that are new, failed or unfinished, that lack a product, and whose products were made
+        'needed' reduces exposures that are new, failed or unfinished, that lack a product, or whose products were made
         from another input, in another context, with another version, or, if ``overwrite`` allows it, with other
         parameters; 'failed' reduces only failed ones; 'all' reduces all.
     overwrite : bool

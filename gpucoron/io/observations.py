@@ -1,4 +1,4 @@
-"""Read from the headers of an exposure its role in an observation: target, roll, dither, aperture, type.
+"""Read the role of an exposure in an observation from its headers: target, roll, dither, aperture, type.
 
 The names of the columns are those of spaceKLIP's tables.
 """

@@ -1,4 +1,4 @@
-"""Make spaceKLIP 2.2 run with current packages: restore names that they removed, and report what is missing.
+"""Make spaceKLIP 2.2 run with current packages: restore names that they removed, and report missing requirements.
 
 All names that spaceKLIP uses were checked against its dependencies in 2026 (jwst 2.0.1 and 3.0, NumPy 1.26 and 2.3,
 pysiaf 0.25 and 0.29). Three no longer exist; `REPAIRS` restores them. Data that its dependencies download on import

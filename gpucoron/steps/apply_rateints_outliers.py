@@ -21,8 +21,15 @@ STEP = Step(
     title="refit pixels without their outlying integrations",
     references=("gain", "readnoise"),
     parameters=(
-        P("sigma_cut", "float", 10.0, "least distance of an outlier from the median of its pixel", "sigma", minimum=0),
-        P("nint_min", "integer", 10, "least number of integrations to compare", "integrations", minimum=0),
+        P(
+            "sigma_cut",
+            "float",
+            10.0,
+            "minimum distance of an outlier from the median of its pixel",
+            "sigma",
+            minimum=0,
+        ),
+        P("nint_min", "integer", 10, "minimum number of integrations to compare", "integrations", minimum=0),
     ),
     skipped=True,
     saves={"rateints": "{}"},
@@ -50,7 +57,7 @@ def find_outliers(cube, *, sigma_cut=10, nint_min=10, backend=None):
     cube : (nints, ny, nx) float
         Rates in DN/s, or other values that should be equal in all integrations. An image, (ny, nx), has no outliers.
     sigma_cut : float
-        Least distance of an outlier, in standard deviations, which are estimated from the median absolute deviation.
+        Minimum distance of an outlier, in standard deviations, which are estimated from the median absolute deviation.
     nint_min : int
         With fewer integrations, nothing is an outlier.
     backend : str or Backend, optional

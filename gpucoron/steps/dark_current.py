@@ -129,7 +129,7 @@ class MatchedDark:
         return total.astype(self.dark.dtype)
 
     def continued(self, index):
-        """Return the fraction of a group beyond the reference, and the mean index there times that fraction."""
+        """Return the fraction of a group beyond the reference, and the mean index of that part times the fraction."""
         start, nframes = (index, 1) if self.same_pattern else (self._start(index), self.pattern.nframes)
         beyond = [frame for frame in range(start, start + nframes) if frame >= self.dark.shape[0]]
         return len(beyond) / nframes, sum(beyond) / nframes

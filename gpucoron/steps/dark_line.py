@@ -10,7 +10,7 @@ from gpucoron.dq import DO_NOT_USE, SATURATED
 PART = 1 / 4
 #: but at least this number of groups: a line has two free parameters, the other groups measure the scatter
 FEWEST_GROUPS = 5
-#: least number of finite values of a pixel for which the scatter is known
+#: minimum number of finite values of a pixel for which the scatter is known
 FEWEST_VALUES = 3
 
 
@@ -110,7 +110,7 @@ class DarkError:
 
     ``lines`` holds the lines of the dark's integrations, ``shares`` the index of the line for each integration of the
     exposure. ``parts`` and ``indices`` have one number per group of the exposure: the fraction of the group on the
-    line, and the mean index there times that fraction.
+    line, and the mean index of that part times the fraction.
     """
 
     lines: tuple

@@ -30,7 +30,7 @@ STEP = Step(
             "persistence_array_file",
             "string",
             None,
-            "ASDF file with a time for each pixel",
+            "ASDF file with the end of persistence of each pixel",
             reads=("ASDF",),
             may_be_missing=True,
         ),

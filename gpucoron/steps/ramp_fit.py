@@ -72,7 +72,7 @@ STEP = Step(
     for_run=("save_calibrated_ramp",),
 )
 
-#: least number of groups for LIKELY, which also looks for jumps
+#: minimum number of groups for LIKELY, which also looks for jumps
 FEWEST_LIKELY_GROUPS = 4
 
 
