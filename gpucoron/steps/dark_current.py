@@ -214,7 +214,8 @@ def subtract_dark(
     Notes
     -----
     Source: stcal 1.20, ``dark_sub``. If stcal averages a MIRI dark for a segment with fewer integrations than the dark,
-    the last integration of the average stays zero and nothing is subtracted; here the last integration of the dark is.
+    the last integration of the average stays zero and nothing is subtracted; gpucoron subtracts the last integration of
+    the dark.
     """
     nints, ngroups = data.shape[:2]
     if dark.ndim == 3:
