@@ -105,7 +105,7 @@ class Plan:
     Attributes
     ----------
     exposures : list of Planned
-        In order.
+        Sorted by instrument, detector and name.
     left_out : list of (Input, str)
         Files that are not reduced, with the reason.
     context : str

@@ -60,7 +60,7 @@ STEP = Step(
     name="mask_groups",
     title="exclude groups, mainly late groups of brighter references",
     parameters=(
-        P("groups", "int_list", None, "groups to exclude, from 0; negative numbers count from the end"),
+        P("groups", "int_list", None, "groups to exclude, counted from 0; negative numbers count from the end"),
         P("mask_method", "option", "basic", "method to choose groups", options=("basic", "advanced", "custom")),
         P("types", "string_list", ["REF", "REF_BG"], "types of exposures that get a mask"),
         P("cropwidth", "integer", None, "half width of the square; None: 20 (basic) or 30", "pixels", minimum=1),

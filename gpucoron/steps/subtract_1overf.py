@@ -55,7 +55,7 @@ STEP = Step(
             "weights of the corrected integrations in the rate",
             options=RATE_COMBINATIONS,
         ),
-        P("companions", "float_list", None, "known companions, x, y, x, y, ..., from 0", "pixels", finite=True),
+        P("companions", "float_list", None, "known companions, x, y, x, y, ..., counted from 0", "pixels", finite=True),
         P(
             "companion_radius",
             "float",
@@ -64,7 +64,7 @@ STEP = Step(
             "pixels",
             minimum=0,
         ),
-        P("user_mask", "array", None, "mask of pixels to exclude from the fit: True", reads=("NPY",)),
+        P("user_mask", "array", None, "mask: True for pixels to exclude from the fit", reads=("NPY",)),
         P("nproc", "integer", None, "accepted and not used", unused=OWN_THREADS),
     ),
     skipped=True,
@@ -398,7 +398,7 @@ def _clean_scene(scene, mask, slowaxis, noutputs, protected, backend):
 
 
 def _subtract_backgrounds(data, slowaxis, noutputs, backend):
-    """Return a copy of which the median of the background of each integration and output is subtracted."""
+    """Return a copy without the median of the background of each integration and output."""
     data = data.astype(backend.xp.float32)
     turned = data.swapaxes(1, 2) if _reads_columns(slowaxis) else data
     width = turned.shape[2] // noutputs
