@@ -179,7 +179,7 @@ def plan_persistence(plan, records, shard):
 def describe_subarray_conflict(written, regions):
     """Return an error message if exposures of different subarrays share a persistence file.
 
-    The file counts rows and columns within the subarray.
+    Rows and columns in the file are relative to the subarray.
 
     Parameters
     ----------

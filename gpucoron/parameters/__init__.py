@@ -149,7 +149,7 @@ def resolve(table, profile="jwst", *, from_files=None, steps=None, instrument="N
 
 
 def settle_run(table, settled, given):
-    """Settle the parameters of the run as a whole, and switch steps on or off as the parameters demand.
+    """Settle the parameters of the run as a whole, and switch steps on or off accordingly.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ STEP = Step(
             "apply_average_dark_image",
             "boolean",
             False,
-            "use the image of the average dark current in the reference, as jwst intends",
+            "use the image of the average dark current in the reference, as intended in jwst",
             ours=True,
         ),
         P(

@@ -295,7 +295,7 @@ def _best_phase(trials, chisq):
 
 
 def find_waves(reference, facts):
-    """Look up the waves that disturb an exposure, and its clocks.
+    """Look up the waves that disturb an exposure, and the clocks of its readout.
 
     Parameters
     ----------
