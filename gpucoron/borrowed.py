@@ -185,7 +185,7 @@ def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, 
     data, groupdq, pixeldq, gain, readnoise = map(backend.to_host, (data, groupdq, pixeldq, gain, readnoise))
     # stcal reads these attributes of a model, and no others
     meta = SimpleNamespace(exposure=SimpleNamespace(nframes=facts.nframes))
-    model = SimpleNamespace(data=data, groupdq=groupdq, pixeldq=pixeldq, meta=meta)  # see above
+    model = SimpleNamespace(data=data, groupdq=groupdq, pixeldq=pixeldq, meta=meta)
     jump_data = JumpData(model, gain, readnoise, dqflags.pixel)
     jump_data.set_snowball_info(
         parameters.expand_large_events,

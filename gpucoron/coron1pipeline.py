@@ -244,7 +244,7 @@ def run_obs(
 
 @dataclass(frozen=True)
 class _Reduction:
-    """How every file of a database is reduced; see `run_obs`."""
+    """The settings for all files of a database; see `run_obs`."""
 
     settings: dict
     options: dict
@@ -258,7 +258,7 @@ class _Reduction:
         return product_path(name, self.output_dir, "rateints")
 
     def reduce(self, row, masking):
-        """Reduce a file unless its product exists and is kept; return the rateints, None if no ramp could be fitted."""
+        """Reduce a file unless its product is kept; return the path of the rateints, None if no ramp can be fitted."""
         product, tail = self.product_of(row.name), os.path.basename(row.name)
         if not self.overwrite and product.is_file():
             if is_whole(product):

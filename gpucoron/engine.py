@@ -449,7 +449,7 @@ def reduce_file(
     Raises
     ------
     GpucoronError
-        Nothing was written.
+        Neither rate nor rateints was written.
     """
     from gpucoron.io.exposure import check_path
 

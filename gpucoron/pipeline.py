@@ -135,8 +135,7 @@ class Coron1Pipeline(StepMixin, Pipeline):
     """JWST coronagraphy stage 1, from ``uncal`` to ``rateints`` and ``rate``.
 
     ``Coron1Pipeline.call(path, steps={"jump": {"rejection_threshold": 5}}, backend="cpu")`` applies CRDS parameter
-    files like ``.call()`` of jwst; ``.run()`` of an instance does not. ``strun calwebb_coron1 FILE`` does the same from
-    the command line.
+    files like ``.call()`` of jwst, and like ``strun calwebb_coron1 FILE``; ``.run()`` of an instance does not.
 
     Parameters
     ----------

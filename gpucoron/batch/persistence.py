@@ -76,7 +76,7 @@ def written_file(parameters):
 
     Returns
     -------
-    Carried or None
+    PersistenceFile or None
     """
     settings = parameters["persistence"]
     if settings.skip or not settings.save_persistence:
@@ -179,11 +179,11 @@ def plan_persistence(plan, records, shard):
 def describe_subarray_conflict(written, regions):
     """Return an error message if exposures of different subarrays share a persistence file.
 
-    The file counts rows and columns within the subarray.
+    Rows and columns in the file are relative to the subarray.
 
     Parameters
     ----------
-    written : Carried
+    written : PersistenceFile
         The file.
     regions : list of (str, tuple)
         Names of exposures of one detector, each with SUBSTRT1, SUBSTRT2, and the number of rows and columns.
@@ -268,7 +268,7 @@ def _settle_chain(chain, plan, records):
 
 
 def _found(record):
-    """Return from a record the digests of the beginning of its chain, and of the persistence that the exposure read."""
+    """Return two digests of a record: of the beginning of its chain, and of the persistence that the exposure read."""
     stored = record.get("persistence")
     return (stored["beginning"], stored["found"]) if isinstance(stored, dict) else None
 
@@ -357,7 +357,7 @@ class PersistenceChains:
             self._left[_key(planned)] = between
 
     def record(self, planned):
-        """Return what the manifest stores for later batches; None for an exposure that writes no persistence."""
+        """Return the record for later batches; None for an exposure that writes no persistence."""
         if planned.persistence_file is None:
             return None
         chained = planned.persistence_file.chained
@@ -387,7 +387,7 @@ class PersistenceChains:
             self._left[_key(planned)] = state_path(self._output_dir, planned.input.name)
 
     def files(self, planned, stage):
-        """Return the files of an exposure's step: it reads that of the exposure before it and writes into its stage."""
+        """Return the files of the persistence step: it reads that of the previous exposure, and writes to ``stage``."""
         if planned.persistence_file is None:
             return {}
         files = {"save_persistence": str(state_path(stage, planned.input.name))}

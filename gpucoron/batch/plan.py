@@ -56,7 +56,7 @@ class Planned:
     products : tuple of str
         Names of these in the manifest.
     request : dict
-        What the user requested, see `gpucoron.batch.request.user_request`.
+        The user's request, see `gpucoron.batch.request.user_request`.
     digest : str
         Digest of the request.
     own_files : dict
@@ -100,12 +100,12 @@ class Planned:
 
 @dataclass
 class Plan:
-    """What a batch will do.
+    """The plan of a batch.
 
     Attributes
     ----------
     exposures : list of Planned
-        In order.
+        Sorted by instrument, detector and name.
     left_out : list of (Input, str)
         Files that are not reduced, with the reason.
     context : str

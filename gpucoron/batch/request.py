@@ -1,6 +1,6 @@
-"""What the user requested of a batch, and whether existing products were made with the same request.
+"""The user's request to a batch, and whether existing products were made with the same request.
 
-A request holds what the user sets: the profile, the given parameters, the contents of the files that they name, and
+A request holds the user's settings: the profile, the given parameters, the contents of the files that they name, and
 whether CRDS parameter files apply. Defaults, profiles and CRDS files change with versions and contexts, which are
 compared separately. So a new parameter or a new default makes no product outdated.
 """
@@ -46,7 +46,7 @@ def changed_parameters(run):
 
 
 def user_request(run, *, profile, steps, run_parameters, use_pars, from_files=({}, {})):
-    """Return what the user requested, as the manifest stores it.
+    """Return the user's request, as the manifest stores it.
 
     Parameters
     ----------

@@ -101,7 +101,7 @@ def reduce(
     include_all : bool
         Also reduce exposures that are not coronagraphy.
     redo : {'needed', 'failed', 'all'}
-        'needed' reduces exposures that are new, failed or unfinished, that lack a product, and whose products were made
+        'needed' reduces exposures that are new, failed or unfinished, that lack a product, or whose products were made
         from another input, in another context, with another version, or, if ``overwrite`` allows it, with other
         parameters; 'failed' reduces only failed ones; 'all' reduces all.
     overwrite : bool
@@ -364,7 +364,7 @@ def _record_external_products(job, planned, plan, manifest):
 
 
 def _put_in_place(record, folder, planned, plan, manifest):
-    """Move all products of an exposure to the output folder; none if one must not be replaced.
+    """Move all products of an exposure to the output folder; none if an existing one must not be replaced.
 
     Returns
     -------

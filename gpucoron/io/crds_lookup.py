@@ -132,7 +132,7 @@ def _load_context(context):
     except Exception as error:
         folder = _mappings_folder()
         cached = sorted(path.name for path in folder.glob("*.pmap"))
-        listed = f"{folder} holds {', '.join(cached[-_LISTED:])}" if cached else f"{folder} holds none"
+        listed = f"{folder} holds {', '.join(cached[-_LISTED:])}" if cached else f"{folder} holds no context"
         msg = f"CRDS context {context} cannot be read: {first_line(error)}; {listed}; {_advice()}"
         raise ReferenceFileError(msg) from None
 

@@ -149,7 +149,7 @@ def refuse_missing(hooks, owner):
 
 
 def as_step(command):
-    """Wrap a function in a jwst Step, because stpipe takes functions only by name; return all else unchanged."""
+    """Wrap a function in a jwst Step, because stpipe takes functions only by name; return other hooks unchanged."""
     from jwst.stpipe import Step as JwstStep
 
     is_step = isinstance(command, (str, JwstStep)) or (isinstance(command, type) and issubclass(command, JwstStep))

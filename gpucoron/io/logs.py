@@ -36,7 +36,7 @@ def recorded():
     ------
     list of str
         One line per message in the format of jwst's ``cal_logs``, without folders, network addresses, user and host
-        names. It grows until the block ends; `lines_so_far` returns the same list.
+        names. The list grows until the block ends; `lines_so_far` returns the same list.
     """
     recorder = (threading.get_ident(), [])
     with _LEVELS.lock:

@@ -1,4 +1,4 @@
-"""Read from the headers of an exposure its role in an observation: target, roll, dither, aperture, type.
+"""Read the role of an exposure in an observation from its headers: target, roll, dither, aperture, type.
 
 The names of the columns are those of spaceKLIP's tables.
 """
@@ -265,7 +265,7 @@ def _find_mask(primary):
 def _find_aperture(primary):
     """Return the aperture of this detector at the mask in the pointing; APERNAME may lack the mask or a bar's filter.
 
-    Source: webbpsf_ext, ``get_coron_apname``, and SIAF for what exists.
+    Source: webbpsf_ext, ``get_coron_apname``, and SIAF for the apertures that exist.
     """
     aperture, pointing = _text(primary, "APERNAME"), _text(primary, "PPS_APER")
     is_wide = "400X256" in pointing or "400X256" in _text(primary, "SUBARRAY")

@@ -47,7 +47,7 @@ _HEAD = ("class", "name", "steps")
 
 _ADVICE_ON_CRDS = (
     "the file may be for a newer jwst: update gpucoron, use an older context (CRDS_CONTEXT), or disable CRDS "
-    f"parameter files (--no-pars, use_pars=False, {DISABLED_BY}=true) and give a copy of this one without it "
+    f"parameter files (--no-pars, use_pars=False, {DISABLED_BY}=true) and give a copy of the file without it "
     "(--pars FILE, pars=FILE; for .call and strun a configuration file)"
 )
 _ADVICE_ON_OWN = "remove it from the file"
@@ -62,7 +62,7 @@ def crds_pars_disabled():
 
     disabled = get_disable_crds_steppars()
     if not disabled and value.lower() not in ("false", "f", "no", "n", "0"):
-        log.warning("%s=%s has no effect, as in stpipe: accepted are true, True, t, yes and y", DISABLED_BY, value)
+        log.warning("%s=%s has no effect, as in stpipe: only true, True, t, yes and y are accepted", DISABLED_BY, value)
     return disabled
 
 

@@ -275,7 +275,7 @@ def history_of(run):
 
 
 def _printable(value):
-    """Convert a value to a string for the history; for a hook its name, the same in every process."""
+    """Convert a value to a string for the history; for a hook its name, which is the same in every process."""
     return name_of_hook(value) if callable(value) or hasattr(value, "run") else str(value)
 
 

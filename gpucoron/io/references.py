@@ -226,7 +226,7 @@ def _read_reference(reftype, path, exposure):
         # the schemas of some types have no exposure, or not all of its keywords
         exposure_meta = getattr(model.meta, "exposure", None)
         facts = {
-            name: getattr(exposure_meta, name, None)  # as above
+            name: getattr(exposure_meta, name, None)
             for name in ("nints", "ngroups", "nframes", "groupgap", "gain_factor", "average_dark_current")
         }
         main = names[0] if names else "table"
@@ -316,7 +316,7 @@ def _window(path, reftype, model, shape, exposure):
             raise ReferenceFileError(msg)
         xstart = ystart = 1
     if None in (facts.xstart, facts.ystart):
-        msg = f"{exposure.name}: SUBSTRT1 or SUBSTRT2 is missing, so that {path} cannot be cut to it"
+        msg = f"{exposure.name}: SUBSTRT1 or SUBSTRT2 is missing, so that {path} cannot be cut to its subarray"
         raise ReferenceFileError(msg)
     x, y = facts.xstart - xstart, facts.ystart - ystart
     if x < 0 or y < 0 or x + nx > shape[-1] or y + ny > shape[-2]:

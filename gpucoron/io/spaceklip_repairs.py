@@ -1,4 +1,4 @@
-"""Make spaceKLIP 2.2 run with current packages: restore names that they removed, and report what is missing.
+"""Make spaceKLIP 2.2 run with current packages: restore names that they removed, and report missing requirements.
 
 All names that spaceKLIP uses were checked against its dependencies in 2026 (jwst 2.0.1 and 3.0, NumPy 1.26 and 2.3,
 pysiaf 0.25 and 0.29). Three no longer exist; `REPAIRS` restores them. Data that its dependencies download on import
@@ -195,7 +195,7 @@ def _restore_prd_list():
     return pysiaf.prd_list == versions
 
 
-#: name, why it is missing, function that restores it: returns whether the name is now ours
+#: name, why it is missing, function that restores it, and returns whether the name is the restored one
 REPAIRS = (
     ("stpipe.log", "private since stpipe 1.0; create_database calls it", _restore_stpipe_log),
     ("numpy.alltrue", "removed in NumPy 2.0; fnoise_clean calls it", _restore_alltrue),

@@ -31,7 +31,7 @@ _TAKEN_BY_STPIPE = {"name", "class", "parent", "config_file", "logcfg", "configu
 
 
 def check_input(given=None):
-    """Refuse input that cannot be reduced, before stpipe sees it. Return its path, or None for an open model."""
+    """Refuse input that cannot be reduced, before stpipe opens it. Return its path, or None for an open model."""
     if isinstance(given, datamodels.JwstDataModel):
         return None
     return check_path(given, also=", or one open RampModel or Level1bModel")

@@ -258,7 +258,9 @@ def _cut(flags, header, path, owner, exposure):
         )
         raise InputError(msg)
     if None in here:
-        msg = f"{exposure.name}: SUBSTRT1 or SUBSTRT2 is missing, so that {path} cannot be cut to it; {advice}"
+        msg = (
+            f"{exposure.name}: SUBSTRT1 or SUBSTRT2 is missing, so that {path} cannot be cut to its subarray; {advice}"
+        )
         raise InputError(msg)
     x, y = here[0] - start[0], here[1] - start[1]
     if x < 0 or y < 0 or x + nx > flags.shape[1] or y + ny > flags.shape[0]:

@@ -36,11 +36,11 @@ OWN_THREADS = "gpucoron uses all cores available to the process, and results do 
 
 #: parameters of the run as a whole
 PIPELINE = (
-    P("save_calibrated_ramp", "boolean", False, "save the ramp as ramp_fit sees it"),
+    P("save_calibrated_ramp", "boolean", False, "save the ramp before it is fitted"),
     P("save_intermediates", "boolean", False, "save the result of every step"),
     P("return_rateints", "boolean", False, "return the rateints instead of the rate"),
     P("stage_1overf", "option", "ints", "where 1/f noise is removed", options=("groups", "ints")),
-    P("rate_int_outliers", "boolean", False, "find outliers among the integrations, and fit them again"),
+    P("rate_int_outliers", "boolean", False, "refit pixels without their outlying integrations"),
 )
 
 
@@ -149,7 +149,7 @@ def resolve(table, profile="jwst", *, from_files=None, steps=None, instrument="N
 
 
 def settle_run(table, settled, given):
-    """Settle the parameters of the run as a whole, and switch steps on or off as the parameters demand.
+    """Settle the parameters of the run as a whole, and switch steps on or off accordingly.
 
     Parameters
     ----------

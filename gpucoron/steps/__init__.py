@@ -56,7 +56,7 @@ def declared(step_name):
 
 
 def run_step(step_name, exposure, references, parameters, backend, **helpers):
-    """Run a step by its name; see above."""
+    """Run a step by its name, and return its Outcome."""
     with unnamed():  # the engine adds the name of the step to errors
         return _MODULES[step_name].run(exposure, references, parameters, backend, **helpers)
 

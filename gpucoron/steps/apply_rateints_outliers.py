@@ -18,11 +18,18 @@ from gpucoron.steps.values import Number
 
 STEP = Step(
     name="apply_rateints_outliers",
-    title="find outliers among the integrations, and fit them again",
+    title="refit pixels without their outlying integrations",
     references=("gain", "readnoise"),
     parameters=(
-        P("sigma_cut", "float", 10.0, "least distance of an outlier from the median of its pixel", "sigma", minimum=0),
-        P("nint_min", "integer", 10, "least number of integrations to compare", "integrations", minimum=0),
+        P(
+            "sigma_cut",
+            "float",
+            10.0,
+            "minimum distance of an outlier from the median of its pixel",
+            "sigma",
+            minimum=0,
+        ),
+        P("nint_min", "integer", 10, "minimum number of integrations to compare", "integrations", minimum=0),
     ),
     skipped=True,
     saves={"rateints": "{}"},
@@ -50,7 +57,7 @@ def find_outliers(cube, *, sigma_cut=10, nint_min=10, backend=None):
     cube : (nints, ny, nx) float
         Rates in DN/s, or other values that should be equal in all integrations. An image, (ny, nx), has no outliers.
     sigma_cut : float
-        Least distance of an outlier, in standard deviations, which are estimated from the median absolute deviation.
+        Minimum distance of an outlier, in standard deviations, which are estimated from the median absolute deviation.
     nint_min : int
         With fewer integrations, nothing is an outlier.
     backend : str or Backend, optional
@@ -66,7 +73,7 @@ def find_outliers(cube, *, sigma_cut=10, nint_min=10, backend=None):
     Source: spaceKLIP 2.2, ``cube_outlier_detection``, by way of webbpsf_ext's ``robust.mean`` (AstroIDL's
     ``resistant_mean``): the mask of its first cut, ``|x - median| > sigma_cut * MAD / 0.6745``, not of the second.
     If more than half of the values are equal, so that the MAD is 0, the mean absolute deviation over 0.8 is used. All
-    calculations have the precision of the cube, so that the same values are cut.
+    calculations have the precision of the cube, to cut the same values as spaceKLIP.
 
     Examples
     --------
@@ -107,7 +114,7 @@ def gather_pixels(exposure, references, rows, columns, *, backend):
     """Make a small exposure from some pixels of a large one, in one row, which can be fitted like any exposure.
 
     The row ends with one additional pixel. It is DO_NOT_USE in exactly those groups that are DO_NOT_USE everywhere in
-    the whole exposure, and never saturated. So decisions of the fit about all pixels are those for the whole exposure.
+    the whole exposure, and never saturated. So decisions about all pixels are the same as for the whole exposure.
 
     Parameters
     ----------

@@ -5,7 +5,7 @@ from gpucoron.steps.declaration import Step
 
 
 def _for_the_draft(settings):
-    """List the references for the draft of the rate on which jwst's step looks for sources."""
+    """List the references for the draft of the rate in which jwst's step looks for sources."""
     has_mask = str(settings.user_mask).lower() != "none" and settings.background_method != "median_image"
     return () if has_mask else ("gain", "readnoise")
 

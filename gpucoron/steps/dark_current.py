@@ -41,7 +41,7 @@ STEP = Step(
             "apply_average_dark_image",
             "boolean",
             False,
-            "use the image of the average dark current in the reference, as jwst intends",
+            "use the image of the average dark current in the reference, as intended in jwst",
             ours=True,
         ),
         P(
@@ -129,7 +129,7 @@ class MatchedDark:
         return total.astype(self.dark.dtype)
 
     def continued(self, index):
-        """Return the fraction of a group beyond the reference, and the mean index there times that fraction."""
+        """Return the fraction of a group beyond the reference, and the mean index of that part times the fraction."""
         start, nframes = (index, 1) if self.same_pattern else (self._start(index), self.pattern.nframes)
         beyond = [frame for frame in range(start, start + nframes) if frame >= self.dark.shape[0]]
         return len(beyond) / nframes, sum(beyond) / nframes
@@ -214,7 +214,8 @@ def subtract_dark(
     Notes
     -----
     Source: stcal 1.20, ``dark_sub``. If stcal averages a MIRI dark for a segment with fewer integrations than the dark,
-    the last integration of the average stays zero and nothing is subtracted; here the last integration of the dark is.
+    the last integration of the average stays zero and nothing is subtracted; gpucoron subtracts the last integration of
+    the dark.
     """
     nints, ngroups = data.shape[:2]
     if dark.ndim == 3:
@@ -319,7 +320,7 @@ def _warn_without_line(dark, is_line, xp):
     if count:
         log.warning(
             "continue_by_line: no line can be fitted to %d pixels of the dark, which have fewer than %d finite values "
-            "in its last %d groups: they are continued along the last two, without the error of this in ERR",
+            "in its last %d groups: they are continued along the last two; ERR lacks the error of their continued dark",
             count,
             FEWEST_VALUES,
             len(groups_of_line(dark.shape[-3])),

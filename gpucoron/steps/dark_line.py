@@ -10,7 +10,7 @@ from gpucoron.dq import DO_NOT_USE, SATURATED
 PART = 1 / 4
 #: but at least this number of groups: a line has two free parameters, the other groups measure the scatter
 FEWEST_GROUPS = 5
-#: least number of finite values of a pixel for which the scatter is known
+#: minimum number of finite values of a pixel for which the scatter is known
 FEWEST_VALUES = 3
 
 
@@ -110,7 +110,7 @@ class DarkError:
 
     ``lines`` holds the lines of the dark's integrations, ``shares`` the index of the line for each integration of the
     exposure. ``parts`` and ``indices`` have one number per group of the exposure: the fraction of the group on the
-    line, and the mean index there times that fraction.
+    line, and the mean index of that part times the fraction.
     """
 
     lines: tuple
@@ -141,9 +141,9 @@ def add_dark_error(exposure, *, xp):
     -----
     A slope is a weighted sum of the groups, and an error of the dark enters with the same weights. Here the weights are
     those of one line through all good groups with equal weights. This is exact if all fitted groups are beyond the
-    dark. It is 16 % too low if a quarter of the groups of a bright ramp is, because the fit gives more weight to the
-    ends of the ramp. The weights of the integrations in the rate follow from their variances. As in jwst, the noise of
-    the dark's own groups is not propagated. (This method is new in gpucoron.)
+    dark. The error is 16 % too low if a quarter of the groups of a bright ramp is beyond it, because the fit gives more
+    weight to the ends of the ramp. The weights of the integrations in the rate follow from their variances. As in jwst,
+    the noise of the dark's own groups is not propagated. (This method is new in gpucoron.)
     """
     error = exposure.dark_error
     if error is None or exposure.rateints is None:

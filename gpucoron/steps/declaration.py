@@ -112,7 +112,7 @@ class Step:
     references : tuple of str
         Types of references, each with a parameter ``override_<type>``.
     parameters : tuple of Parameter
-        Parameters of this step; `known` has those of all steps too.
+        Parameters of this step; `known` adds those common to all steps.
     cal_step : str
         Keyword under ``meta.cal_step`` for its status; by default its name.
     skipped : bool
@@ -213,7 +213,7 @@ class Step:
 
     @cached_property
     def known(self):
-        """name -> Parameter, for its own parameters and those of all steps."""
+        """name -> Parameter, for its own parameters and those common to all steps."""
         common = (
             Parameter("skip", "boolean", self.skipped, "do not run this step"),
             Parameter("save_results", "boolean", False, "save the result of this step"),

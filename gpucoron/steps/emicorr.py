@@ -295,7 +295,7 @@ def _best_phase(trials, chisq):
 
 
 def find_waves(reference, facts):
-    """Look up the waves that disturb an exposure, and its clocks.
+    """Look up the waves that disturb an exposure, and the clocks of its readout.
 
     Parameters
     ----------
@@ -329,7 +329,7 @@ def find_waves(reference, facts):
     known = reference.facts["frequencies"]
     unknown = [name for name in names if name not in known]
     if unknown:
-        msg = f"the reference lists the frequency {unknown[0]} for {name} but does not contain it"
+        msg = f"the reference lists the frequency {unknown[0]} for {name}, but has no wave for it"
         raise ValueError(msg)
     return (
         [(known[name]["frequency"], known[name]["phase_amplitudes"]) for name in names],

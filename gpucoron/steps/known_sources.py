@@ -31,7 +31,7 @@ def protect_sources(shape, companions=(), radius=5.0, mask=None, *, backend=None
     radius : float, pixels
         Radius of the circle around each companion.
     mask : (ny, nx) bool, optional
-        Further pixels to exclude: True.
+        True for further pixels to exclude.
     backend : str or Backend, optional
         Device of the result; the default is the device of the mask.
 

@@ -80,7 +80,7 @@ def fit_likelihood(
     -------
     LikelihoodFit
         ``countrate``, ``uncert`` (e-/s), ``chisq``, ``var_poisson``, ``var_rdnoise`` ((e-/s)^2), (...) float64, and
-        ``diffs2use``, (nresultants - 1, ...) uint8. NaN if no difference is good, or one is NaN.
+        ``diffs2use``, (nresultants - 1, ...) uint8. All floats are NaN if no difference is good, or one is NaN.
 
     Notes
     -----

@@ -48,7 +48,7 @@ _COMPARING = ("types", "cropwidth", "edgewidth", "threshold")
 
 
 def _meaningless_alone(values):
-    """List parameters that only compare exposures, unless groups of this exposure are given; run refuses 'advanced'."""
+    """List parameters without effect on a single exposure, unless its groups are given; `run` refuses 'advanced'."""
     names = ("groups", "mask_array", "custom_group")
     if str(values.get("skip")).lower() == "true" or any(values.get(name) is not None for name in names):
         return []
@@ -60,12 +60,20 @@ STEP = Step(
     name="mask_groups",
     title="exclude groups, mainly late groups of brighter references",
     parameters=(
-        P("groups", "int_list", None, "groups to exclude, from 0; negative numbers count from the end"),
+        P("groups", "int_list", None, "groups to exclude, counted from 0; negative numbers count from the end"),
         P("mask_method", "option", "basic", "method to choose groups", options=("basic", "advanced", "custom")),
         P("types", "string_list", ["REF", "REF_BG"], "types of exposures that get a mask"),
         P("cropwidth", "integer", None, "half width of the square; None: 20 (basic) or 30", "pixels", minimum=1),
         P("edgewidth", "integer", None, "width of the ring; None: 10 (basic) or 20", "pixels", minimum=1),
-        P("threshold", "float", 85.0, "bright above this percentile (advanced)", "percent", minimum=0, maximum=100),
+        P(
+            "threshold",
+            "float",
+            85.0,
+            "percentile above which pixels are bright (advanced)",
+            "percent",
+            minimum=0,
+            maximum=100,
+        ),
         P("custom_group", "integer", None, "groups to keep (custom)", "groups", minimum=1),
         P("mask_array", "array", None, "mask of this exposure: True for groups to exclude", reads=("NPY",)),
         P("mask_sigma_med", "float", None, "accepted and not used", unused=_NO_SUCH_CUT),

@@ -30,7 +30,7 @@ STEP = Step(
             "persistence_array_file",
             "string",
             None,
-            "ASDF file with a time for each pixel",
+            "ASDF file with the end of persistence of each pixel",
             reads=("ASDF",),
             may_be_missing=True,
         ),
@@ -44,7 +44,7 @@ STEP = Step(
         (
             "persistence_array_file",
             IndexError,
-            "the file counts pixels within a subarray, and may belong to a larger one: give a file that was written by "
+            "the rows and columns in the file may be those of a larger subarray: give a file that was written by "
             "exposures of this subarray only",
         ),
     ),

@@ -46,8 +46,8 @@ STEP = Step(
         P("save_opt", "boolean", False, "save the optional product"),
         P("opt_name", "string", "", "name of the optional product", names=True),
         P("suppress_one_group", "boolean", True, "reject ramps with a single good group"),
-        P("firstgroup", "integer", None, "ignore groups before this one, from 0"),
-        P("lastgroup", "integer", None, "ignore groups after this one, from 0"),
+        P("firstgroup", "integer", None, "ignore groups before this one, counted from 0"),
+        P("lastgroup", "integer", None, "ignore groups after this one, counted from 0"),
         P("maximum_cores", "string", "1", "accepted and not used", unused=OWN_THREADS),
         P("save_calibrated_ramp", "boolean", False, "same as the parameter of the run", ours=True),
         P("convert_average_dark", "boolean", False, "convert the average dark current to DN/s first", ours=True),
@@ -72,7 +72,7 @@ STEP = Step(
     for_run=("save_calibrated_ramp",),
 )
 
-#: least number of groups for LIKELY, which also looks for jumps
+#: minimum number of groups for LIKELY, which also looks for jumps
 FEWEST_LIKELY_GROUPS = 4
 
 

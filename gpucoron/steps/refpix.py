@@ -16,7 +16,7 @@ from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 from gpucoron.steps.values import Choice, Having, Number, Switch
 
-_PSEUDO = "pseudo-reference {}; -1: those on the border of the detector, else 4"
+_PSEUDO = "pseudo-reference {}; -1: as many as on the border of the detector, 4 if none is"
 
 
 def _opened(settings, facts):
@@ -54,8 +54,16 @@ STEP = Step(
         P("nupper", "integer", None, _PSEUDO.format("rows at the top"), "rows", minimum=-1, ours=True),
         P("nleft", "integer", None, _PSEUDO.format("columns at the left"), "columns", minimum=-1, ours=True),
         P("nright", "integer", None, _PSEUDO.format("columns at the right"), "columns", minimum=-1, ours=True),
-        P("nrow_off", "integer", None, "offset of these rows from the edge", "rows", minimum=0, ours=True),
-        P("ncol_off", "integer", None, "offset of these columns from the edge", "columns", minimum=0, ours=True),
+        P("nrow_off", "integer", None, "offset of pseudo-reference rows from the edge", "rows", minimum=0, ours=True),
+        P(
+            "ncol_off",
+            "integer",
+            None,
+            "offset of pseudo-reference columns from the edge",
+            "columns",
+            minimum=0,
+            ours=True,
+        ),
     ),
     opens=_opened,
     helpers=("full_frame",),

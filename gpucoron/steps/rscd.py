@@ -22,7 +22,7 @@ STEP = Step(
 
 
 def find_skips(table, subarray, readpatt):
-    """Find the numbers of groups to flag in the reference.
+    """Read the numbers of groups to flag from the reference.
 
     Parameters
     ----------

@@ -64,7 +64,7 @@ STEP = Step(
             "pixels",
             minimum=0,
         ),
-        P("user_mask", "array", None, "mask of pixels to exclude from the fit: True", reads=("NPY",)),
+        P("user_mask", "array", None, "mask: True for pixels to exclude from the fit", reads=("NPY",)),
         P("nproc", "integer", None, "accepted and not used", unused=OWN_THREADS),
     ),
     skipped=True,
@@ -398,7 +398,7 @@ def _clean_scene(scene, mask, slowaxis, noutputs, protected, backend):
 
 
 def _subtract_backgrounds(data, slowaxis, noutputs, backend):
-    """Return a copy of which the median of the background of each integration and output is subtracted."""
+    """Return a copy without the median of the background of each integration and output."""
     data = data.astype(backend.xp.float32)
     turned = data.swapaxes(1, 2) if _reads_columns(slowaxis) else data
     width = turned.shape[2] // noutputs
