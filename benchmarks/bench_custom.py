@@ -37,7 +37,7 @@ def main():
         print(f"{name:<28} {figures['seconds'][name]:9.3f} {PEER.get(name, float('nan')):7.1f}")
     ramps = 20 * 320 * 320 / figures["seconds"]["likelihood fit and jumps"]
     figures["likelihood_ramps_per_second"] = ramps
-    print(f"likelihood: {ramps:.3g} ramps/s ({10 * ramps:.3g} reads/s); the peer's: {PEER_RAMPS:.2g} ramps/s")
+    print(f"likelihood: {ramps:.3g} ramps/s ({10 * ramps:.3g} reads/s); spaceKLIP: {PEER_RAMPS:.2g} ramps/s")
     if options.save:
         print("wrote", common.save("custom", figures))
 

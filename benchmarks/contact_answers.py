@@ -248,7 +248,7 @@ def emicorr_case(shape):
         ramp = backend.to_device(data.copy())
         amplitudes = apply_emicorr(ramp, backend.zeros((ny, nx), np.uint32), waves, times, backend=backend)
         if not all(np.abs(one).min() > 1 for one in amplitudes):
-            msg = f"amplitudes of 8 DN were put in, and {amplitudes} found"
+            msg = f"amplitudes of 8 DN were injected, and {amplitudes} measured"
             raise ValueError(msg)
         return {"data": ramp}
 

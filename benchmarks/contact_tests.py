@@ -65,7 +65,7 @@ def run_pytest(part, arguments):
         counts = keep_outcomes(part, outcomes)
         message = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "no test ran"
         if status == NO_TESTS and part.rehearse:
-            raise NotDone("only a device has such tests")
+            raise NotDone("the host build has no such tests")
         # 1: some tests failed; each is reported as a check.
         if status not in (0, 1) or not counts:
             raise Wrong(f"{message}; pytest: {status}")

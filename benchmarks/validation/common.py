@@ -82,7 +82,7 @@ def rounded(figures, digits=3):
 
 
 def width(values):
-    """Return half the distance between the quantiles at +-1 sigma, a robust standard deviation; NaN if too few."""
+    """Return half the distance between the quantiles at +-1 sigma, a robust standard deviation; NaN below 5 values."""
     values = np.asarray(values)[np.isfinite(values)]
     if values.size < 5:
         return np.nan

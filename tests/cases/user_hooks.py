@@ -8,7 +8,7 @@ CALLS = []
 
 
 class Shift(Step):
-    """Add a constant to the data, an integer, so that float32 holds it exactly."""
+    """Add an integer to the data, which is exact in float32."""
 
     class_alias = "shift"
     spec = "by = float(default=32.0)"
