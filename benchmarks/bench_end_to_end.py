@@ -90,7 +90,7 @@ def by_us(path, name, products):
 
 
 def by_jwst(path, name, products):
-    """Reduce a file with jwst into a new folder; return seconds."""
+    """Reduce a file with jwst; return seconds."""
     from jwst.pipeline import Detector1Pipeline
 
     start = time.perf_counter()

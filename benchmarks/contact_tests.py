@@ -97,7 +97,7 @@ def run_sanitizers(part):
         return
     sanitizer = sanitize_gpu.find_sanitizer()
     if sanitizer is None:
-        part.say("     compute-sanitizer is not here; it comes with the CUDA toolkit")
+        part.say("     compute-sanitizer is missing; it comes with the CUDA toolkit")
         part.check("every kernel is exercised", lambda: exercise(part, "cuda"))
         part.end("absent")
         return

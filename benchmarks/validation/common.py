@@ -207,7 +207,7 @@ def fit_ols(ramps):
 
 
 def fit_likely(ramps, **options):
-    """Fit by LIKELY, which searches jumps again; return (rate, rateints)."""
+    """Fit by LIKELY, which searches for jumps again; return (rate, rateints)."""
     exposure = Exposure(data=ramps.data, groupdq=ramps.groupdq, pixeldq=ramps.pixeldq, facts=ramps.facts)
     return fit_exposure(exposure, ramps.gain, ramps.readnoise, BACKEND, **options)[:2]
 
