@@ -11,7 +11,7 @@ import time
 import common
 import numpy as np
 
-#: seconds of spaceKLIP 2.2 on jwst 1.18 on one x86-64 core of another machine, for orientation only
+#: column 'peer': seconds of spaceKLIP 2.2 on jwst 1.18 on one x86-64 core of another machine, for orientation only
 PEER = {"1/f on 200 frames": 54.0, "1/f on 20 rateints": 5.1, "ktc": 0.8}
 #: ramps per second of spaceKLIP's likelihood fit with jump rejection
 PEER_RAMPS = 8.6e4
@@ -25,7 +25,7 @@ def main():
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     figures = {"threads": options.threads, "repeat": options.repeat, "seconds": {}}
-    print(f"{'what':<28} {'seconds':>9} {'peer':>7}   {options.threads} threads, medians of {options.repeat}")
+    print(f"{'step':<28} {'seconds':>9} {'peer':>7}   {options.threads} threads, medians of {options.repeat}")
     for name, function in jobs(options.threads):
         function()
         seconds = []

@@ -80,7 +80,7 @@ def add_hits(ramps, hits, energies):
     facts = ramps.facts
     cadence = facts.nframes + facts.groupgap
     charge = np.asarray(energies, float)[hits["energy"]] / ramps.gain[hits["y"], hits["x"]]
-    # the frame in which the hit arrives; only later frames of the group include it
+    # the first frame, counted from the gap before the group, that includes the hit
     frame = np.floor(hits["share"] * cadence)
     in_group = np.where(frame >= facts.groupgap, (facts.nframes - (frame - facts.groupgap)) / facts.nframes, 1.0)
     for group in range(ramps.data.shape[1]):
