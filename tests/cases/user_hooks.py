@@ -8,7 +8,7 @@ CALLS = []
 
 
 class Shift(Step):
-    """Add an integer to the data, which is exact in float32."""
+    """Add an integer, which float32 holds exactly, to the data."""
 
     class_alias = "shift"
     spec = "by = float(default=32.0)"
