@@ -105,7 +105,7 @@ def run_jwst(files, environment):
 
 
 def loop_over(files):
-    """Reduce files with jwst in this process; return the seconds of the first, of each other one, and of the floor."""
+    """Reduce files with jwst in this process; return seconds: first run, each warm run, and each floor."""
     import logging
 
     from jwst.pipeline import Detector1Pipeline

@@ -11,7 +11,7 @@ import time
 import common
 import numpy as np
 
-#: seconds of spaceKLIP 2.2 on jwst 1.18 on one x86-64 core of another machine, for orientation only
+#: column 'peer': seconds of spaceKLIP 2.2 on jwst 1.18 on one x86-64 core of another machine, for orientation only
 PEER = {"1/f on 200 frames": 54.0, "1/f on 20 rateints": 5.1, "ktc": 0.8}
 #: ramps per second of spaceKLIP's likelihood fit with jump rejection
 PEER_RAMPS = 8.6e4
@@ -25,7 +25,7 @@ def main():
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     figures = {"threads": options.threads, "repeat": options.repeat, "seconds": {}}
-    print(f"{'what':<28} {'seconds':>9} {'peer':>7}   {options.threads} threads, medians of {options.repeat}")
+    print(f"{'step':<28} {'seconds':>9} {'peer':>7}   {options.threads} threads, medians of {options.repeat}")
     for name, function in jobs(options.threads):
         function()
         seconds = []
@@ -37,7 +37,7 @@ def main():
         print(f"{name:<28} {figures['seconds'][name]:9.3f} {PEER.get(name, float('nan')):7.1f}")
     ramps = 20 * 320 * 320 / figures["seconds"]["likelihood fit and jumps"]
     figures["likelihood_ramps_per_second"] = ramps
-    print(f"likelihood: {ramps:.3g} ramps/s ({10 * ramps:.3g} reads/s); the peer's: {PEER_RAMPS:.2g} ramps/s")
+    print(f"likelihood: {ramps:.3g} ramps/s ({10 * ramps:.3g} reads/s); spaceKLIP: {PEER_RAMPS:.2g} ramps/s")
     if options.save:
         print("wrote", common.save("custom", figures))
 

@@ -74,7 +74,7 @@ def measure(name, folder, options):
         # Run gpucoron first: the floor saves the products that gpucoron wrote.
         figures["cold"] = {side: statistics.median(cold(side, name, folder) for _ in range(3)) for side in SIDES}
         message = ", ".join(f"{side} {seconds:.1f} s" for side, seconds in figures["cold"].items())
-        print(f"in a process of its own, from start to end, medians of 3: {message}")
+        print(f"in a new process, from start to end, medians of 3: {message}")
     return figures
 
 
@@ -90,7 +90,7 @@ def by_us(path, name, products):
 
 
 def by_jwst(path, name, products):
-    """Reduce a file with jwst into a new folder; return seconds."""
+    """Reduce a file with jwst; return seconds."""
     from jwst.pipeline import Detector1Pipeline
 
     start = time.perf_counter()

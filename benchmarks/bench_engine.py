@@ -84,7 +84,7 @@ def measure(name, folder, options):
     figures["scaling"] = statistics.median(a / b for a, b in zip(totals["1 thread"], totals["ours"], strict=True))
     print(_row("all steps", {side: statistics.median(of) for side, of in totals.items()}, figures["ratios"]["ours"]))
     message = ", ".join(f"{side} {ratio:.1f}x" for side, ratio in figures["ratios"].items())
-    print(f"jwst over: {message}; 1 thread over {ours.device.n_threads}: {figures['scaling']:.2f}x")
+    print(f"speed relative to jwst: {message}; 1 thread over {ours.device.n_threads}: {figures['scaling']:.2f}x")
     _compare_with_last(name, figures["ratios"])
     if not options.no_memory:
         sides = ("jwst", "ours", "emicorr") if name.startswith("miri") else ("jwst", "ours")

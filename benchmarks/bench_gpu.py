@@ -441,7 +441,7 @@ def main(arguments=None):
             show(name, found)
         smallest = min(cases.values(), key=lambda case: case.n_samples)
         figures["long_life"] = measure_long_life(smallest, backend, Path(folder), options.exposures)
-        print("\nin a row:", figures["long_life"])
+        print("\nexposures in a row:", figures["long_life"])
         if not options.no_variants:
             # Several threads per pixel are slow on the host.
             tried = dict(list(cases.items())[:1]) if options.rehearse else cases

@@ -1,6 +1,6 @@
 """Measure how closely `--max-memory` is kept: the peak anonymous memory of a process that reduces an exposure.
 
-python benchmarks/bench_memory.py [--threads 2] [--folder DIR] [--save]
+python benchmarks/bench_memory.py [--cases miri-60x16 ...] [--folder DIR] [--save]
 
 Each reduction runs in a new process, which is sampled from outside every millisecond, because Linux keeps no
 high-water mark of anonymous memory. The products are compared byte for byte with those of a run without a limit.

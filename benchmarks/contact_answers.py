@@ -189,7 +189,7 @@ def plain_operations(shape):
 
 
 def jumps(ramps, options):
-    """Return a function that searches jumps and returns flags and count."""
+    """Return a function that detects jumps and returns flags and count."""
 
     def run(backend):
         given = send(backend, *ramps)
@@ -210,7 +210,7 @@ def clippings(shape):
 
 
 def fit_of_averaged_groups(shape):
-    """Return a ramp fit with all optional inputs."""
+    """Return a function that fits ramps with all optional inputs."""
     rng = np.random.default_rng(10)
     ramps = make_ramps(rng, shape)
     first = rng.normal(20, 4, (shape[0], *shape[2:])).astype(np.float32)
@@ -230,7 +230,7 @@ def fit_of_averaged_groups(shape):
 
 
 def emicorr_case(shape):
-    """Return ramps with two waves, and a function that subtracts these."""
+    """Return a function that subtracts two waves from ramps."""
     rng = np.random.default_rng(11)
     nints, ngroups, ny, nx = shape[:3] + (shape[3] // 4 * 4,)
     phases = (np.arange(50) + 0.5) / 50
@@ -248,7 +248,7 @@ def emicorr_case(shape):
         ramp = backend.to_device(data.copy())
         amplitudes = apply_emicorr(ramp, backend.zeros((ny, nx), np.uint32), waves, times, backend=backend)
         if not all(np.abs(one).min() > 1 for one in amplitudes):
-            msg = f"amplitudes of 8 DN were put in, and {amplitudes} found"
+            msg = f"amplitudes of 8 DN were injected, and {amplitudes} measured"
             raise ValueError(msg)
         return {"data": ramp}
 

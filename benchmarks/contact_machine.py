@@ -94,7 +94,7 @@ def _prepare_device(backend):
 
 
 def _prepare_host(backend):
-    """Return such a function and set for the host build."""
+    """As `_prepare_device`, for the host build."""
     compiled, before = set(), {path.name for path in cache_folder().glob("host-*")}
 
     def load(source):

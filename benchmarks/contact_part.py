@@ -127,7 +127,7 @@ class Part:
 
         def call():
             if reference is None:
-                raise NotDone("g++ is not installed, which the kernels on the CPU need for the comparison")
+                raise NotDone("the comparison needs g++ to compile the kernels for the CPU")
             try:
                 expected = to_host(reference, (made_by or run)(reference))
             except OSError as error:

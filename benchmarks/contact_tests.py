@@ -65,7 +65,7 @@ def run_pytest(part, arguments):
         counts = keep_outcomes(part, outcomes)
         message = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "no test ran"
         if status == NO_TESTS and part.rehearse:
-            raise NotDone("only a device has such tests")
+            raise NotDone("the host build has no such tests")
         # 1: some tests failed; each is reported as a check.
         if status not in (0, 1) or not counts:
             raise Wrong(f"{message}; pytest: {status}")
@@ -97,7 +97,7 @@ def run_sanitizers(part):
         return
     sanitizer = sanitize_gpu.find_sanitizer()
     if sanitizer is None:
-        part.say("     compute-sanitizer is not here; it comes with the CUDA toolkit")
+        part.say("     compute-sanitizer is missing; it comes with the CUDA toolkit")
         part.check("every kernel is exercised", lambda: exercise(part, "cuda"))
         part.end("absent")
         return

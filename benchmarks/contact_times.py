@@ -46,7 +46,7 @@ def measure_device(part):
             bench_gpu.show(name, figures, N_KERNELS)
             ms = {key: figures[f"{key}_seconds"] * 1e3 for key in ("device", "wall", "warm_up")}
             return (
-                f"{ms['device']:.1f} ms on the device, {ms['wall']:.1f} ms by the clock, {ms['warm_up']:.0f} at first"
+                f"{ms['device']:.1f} ms on the device, {ms['wall']:.1f} ms of wall time, {ms['warm_up']:.0f} at first"
             )
 
         part.check(name, measure)

@@ -42,7 +42,7 @@ REHEARSAL_FACTOR = 10
 #: number of output lines that are saved if a part does not end normally
 TAIL = 60
 
-#: largest exit status that shells do not take for a signal
+#: largest exit status that shells do not interpret as a signal
 MOST = 100
 
 

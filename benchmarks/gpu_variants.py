@@ -88,7 +88,7 @@ def measure_variants(cases, like, folder, clock_of, repeat):
             }  # fmt: skip
             print(f"{variant.name:<18} {seconds:10.5f} s {ratio:6.2f}  {variant.prediction}", flush=True)
             if not same:
-                raise SystemExit(f"variant {variant.name} on {name} gives other flags")
+                raise SystemExit(f"variant {variant.name} on {name} sets other flags")
             del backend, flags
         path.unlink()
     return found

@@ -22,7 +22,7 @@ __global__ void measure_scatter(const float* data, float* scatter, int n_ints, i
 }
 
 // Sum each frame's good pixels by bin. order : the numbers of the included quads, sorted by bin; starts : start of each bin
-// in it, (n_bins + 1). sums : (nints, ngroups, n_bins), counts : (nints, n_bins). grid: bins x frames.
+// in `order`, (n_bins + 1). sums : (nints, ngroups, n_bins), counts : (nints, n_bins). grid: bins x frames.
 __global__ void sum_quads(const float* data, const uint8* good, const int* order, const int* starts, double* sums,
                           double* counts, int n_ints, int n_groups, int64 n_pixels, int n_bins) {
   const int64 bin = thread_pixel();

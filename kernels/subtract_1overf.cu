@@ -36,7 +36,7 @@ __global__ void find_frame_medians(const float* frames, const uint8* good, const
   }
 }
 
-// Mark good pixels: background, with no distance from the frame's median above `reaches` in it or its four neighbours.
+// Mark good pixels: background pixels that are, with their four neighbours, within `reaches` of the frame's median.
 // grid: pixels x frames.
 __global__ void mark_good(const float* frames, const uint8* masks, const float* medians, const float* reaches, uint8* good,
                           int64 n_frames, int ny, int nx) {

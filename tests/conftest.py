@@ -38,14 +38,14 @@ def pytest_addoption(parser):
         "--device",
         choices=["cuda", "host"],
         default="cuda",
-        help="the backend that --require-gpu means (host: rehearse)",
+        help="the backend for --require-gpu (host: rehearsal)",
     )
-    parser.addoption("--outcomes", type=Path, metavar="PATH", help="write the outcome of each test, a JSON a line")
+    parser.addoption("--outcomes", type=Path, metavar="PATH", help="write each outcome, one JSON object per line")
     parser.addoption("--batch-kills", type=int, default=1, help="moments at which a batch is killed (default: 1)")
-    parser.addoption("--batch-many", type=int, default=30, help="exposures in one worker, for its memory (default: 30)")
-    parser.addoption("--fuzz", type=int, help="cases of each fuzzer")
-    parser.addoption("--fuzz-case", type=int, help="this case of the differential fuzzer alone")
-    parser.addoption("--full-parity", action="store_true", help="all cases of the parity matrix, not the quick ones")
+    parser.addoption("--batch-many", type=int, default=30, help="exposures in one worker in memory tests (default: 30)")
+    parser.addoption("--fuzz", type=int, help="number of cases of each fuzzer")
+    parser.addoption("--fuzz-case", type=int, help="only this case of the differential fuzzer")
+    parser.addoption("--full-parity", action="store_true", help="all cases of the parity matrix, not only quick ones")
     parser.addoption("--parity-page", metavar="PATH", help="write the page of the parity matrix's results")
 
 
@@ -215,7 +215,7 @@ def gpu(request):
 
 
 def _missing_peer(config, error):
-    """Return the peer package that a test needs and a GPU machine lacks."""
+    """Return the package that a test needs and a GPU machine lacks."""
     name = (getattr(error, "name", None) or "").partition(".")[0]
     if config.getoption("--require-gpu") and name in PEERS and find_spec(name) is None:
         return name
@@ -229,7 +229,7 @@ _n_modules_frozen = 0
 def _freeze_imports():
     """Exclude imported modules from garbage collection.
 
-    jwst collects garbage after every step; with all modules to search that takes two thirds of a small exposure's time.
+    jwst collects garbage after every step; searching all modules takes two thirds of the time of a small exposure.
     """
     global _n_modules_frozen
     if len(sys.modules) > _n_modules_frozen + 100:

@@ -15,7 +15,7 @@ SCRIPTS = ("rates", "jumps", "few_groups", "subtract_1overf", "contrast", "custo
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--only", default=",".join(SCRIPTS), help="scripts, with commas between them; none writes the page alone"
+        "--only", default=",".join(SCRIPTS), help="scripts, separated by commas; 'none' only writes the page"
     )
     parser.add_argument("--page", type=Path, default=DOCS / "validation.md", help="Markdown to write")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")

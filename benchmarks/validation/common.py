@@ -82,7 +82,7 @@ def rounded(figures, digits=3):
 
 
 def width(values):
-    """Return half the distance between the quantiles at +-1 sigma, a robust standard deviation; NaN if too few."""
+    """Return half the distance between the quantiles at +-1 sigma, a robust standard deviation; NaN below 5 values."""
     values = np.asarray(values)[np.isfinite(values)]
     if values.size < 5:
         return np.nan
@@ -207,7 +207,7 @@ def fit_ols(ramps):
 
 
 def fit_likely(ramps, **options):
-    """Fit by LIKELY, which searches jumps again; return (rate, rateints)."""
+    """Fit by LIKELY, which searches for jumps again; return (rate, rateints)."""
     exposure = Exposure(data=ramps.data, groupdq=ramps.groupdq, pixeldq=ramps.pixeldq, facts=ramps.facts)
     return fit_exposure(exposure, ramps.gain, ramps.readnoise, BACKEND, **options)[:2]
 

@@ -1,6 +1,6 @@
 """Jump rejection: completeness by energy and position in the ramp, false alarms, and the remaining bias of the rate.
 
-Each exposure is fitted with and without added hits, so that the bias is that of the hit and not of the noise.
+Each exposure is fitted with and without added hits, so that the bias is due to the hit and not to the noise.
 
 python benchmarks/validation/jumps.py [--seeds 24] [--quick]
 """
@@ -80,7 +80,7 @@ def add_hits(ramps, hits, energies):
     facts = ramps.facts
     cadence = facts.nframes + facts.groupgap
     charge = np.asarray(energies, float)[hits["energy"]] / ramps.gain[hits["y"], hits["x"]]
-    # the frame in which the hit arrives; it is in the frames of the group that are read later
+    # the first frame, counted from the gap before the group, that includes the hit
     frame = np.floor(hits["share"] * cadence)
     in_group = np.where(frame >= facts.groupgap, (facts.nframes - (frame - facts.groupgap)) / facts.nframes, 1.0)
     for group in range(ramps.data.shape[1]):

@@ -24,7 +24,7 @@ SHAPE = (96, 112)
 
 
 def run_both(case, seed, folder, shape):
-    """Reduce one exposure with both; return figures of each side, and the differences."""
+    """Reduce one exposure with jwst and gpucoron; return figures of each side, and the differences."""
     from jwst.pipeline import Detector1Pipeline
 
     # ERR does not include 1/f noise, and no default step removes it

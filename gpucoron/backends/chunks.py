@@ -17,7 +17,7 @@ FIXED_BYTES = 2**14
 
 @dataclass(frozen=True)
 class Need:
-    """Memory that an operation needs: ``each`` bytes per row or item, and ``fixed`` ones."""
+    """Memory that an operation needs: ``each`` bytes per row or item, plus ``fixed`` bytes."""
 
     each: int
     fixed: int

@@ -55,7 +55,7 @@ class Row:
 _FLAGS = (False, True)
 _EITHER = tuple((f,) for f in _FLAGS)
 _LENGTHS = tuple((n,) for n in POLYNOMIAL_LENGTHS)
-# The first is ONE_PASS, ITERATIVE or AFTER_CLIPPING, as jump.cu and operations/jump/definition.py number them.
+# The first number is ONE_PASS, ITERATIVE or AFTER_CLIPPING, as jump.cu and operations/jump/definition.py number them.
 _SEARCHES = (*((mode, lanes) for mode in (0, 1) for lanes in LANES), (2, 1))
 
 #: kernel file -> kernel -> row; kernels without special properties need no row
@@ -161,7 +161,7 @@ class Kernel:
         return f"void (*)({', '.join(argument.declaration for argument in self.arguments)})"
 
 
-#: template parameters, name and arguments of a kernel; name and arguments are None if it is written differently
+#: template parameters, name and arguments of a kernel; name and arguments are None for another form of declaration
 _KERNEL = re.compile(r"(?:template\s*<(.*)>\s*)?\b__global__\b\s*(?:void\s+(\w+)\s*\(([^()]*)\))?")
 _ARGUMENT = re.compile(r"(const\s+)?(\w+)(\s*\*\s*|\s+)(?:__restrict__\s+)?(\w+)")
 

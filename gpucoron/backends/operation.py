@@ -110,7 +110,7 @@ class Operation:
             msg = f"settings must be {kind.__name__}, not {type(settings).__name__}"
             raise TypeError(msg)
         if named:
-            msg = f"{', '.join(named)} given beside settings" if settings else f"unknown arguments {', '.join(named)}"
+            msg = f"{', '.join(named)} given besides settings" if settings else f"unknown arguments {', '.join(named)}"
             raise TypeError(msg)
         return settings
 

@@ -26,7 +26,7 @@ class Slopes:
 
 @dataclass(frozen=True)
 class LikelihoodFit:
-    """Ramps fitted by likelihood, one value each.
+    """Results of likelihood fits, one value per ramp.
 
     ``countrate`` and its standard deviation ``uncert`` are counts per second; the sum of ``var_poisson`` and
     ``var_rdnoise`` is its variance; ``chisq`` has no unit. ``diffs2use`` is uint8, 1 for each resultant difference

@@ -1,7 +1,7 @@
 """Robust means and widths of arrays with outliers.
 
 They follow the ``resistant_mean`` of the IDL Astronomy User's Library (AstroIDL), which spaceKLIP uses: the standard
-deviation is the median absolute deviation (MAD) over 0.6745, or the mean one over 0.8 where the MAD is zero.
+deviation is the median absolute deviation (MAD) over 0.6745; where that is zero, the mean absolute deviation over 0.8.
 """
 
 import numpy as np

@@ -80,7 +80,7 @@ def create_database(
     bgpaths : str, Path, or a list of them, optional
         Which of these files are backgrounds, in addition to those marked in their headers.
     assoc_using_targname : bool
-        Assign an acquisition or background to the target or reference whose name is part of its own name.
+        Assign an acquisition or background to the target or reference whose name its target name contains.
     verbose : bool
         Print the summary.
     readlevel : str or int

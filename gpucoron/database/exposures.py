@@ -209,7 +209,7 @@ def _match_times(background, type_, group):
 
 
 def _match_names(one, type_, group):
-    """Assign an acquisition or background to the longest target name that is part of its own."""
+    """Assign an acquisition or background to the longest target name that its name contains."""
     role, suffix = type_.split("_")
     longest = {"SCI": 0, "REF": 0}
     for kind, other in group:

@@ -176,7 +176,7 @@ def _find_preview(folder, record):
             return load_preview(stored), note
         except InputError as error:
             note = str(error)
-    # without its folder, so that a manifest cannot open files elsewhere
+    # Ignore its folder, so that a manifest cannot refer to files elsewhere.
     name = Path(_text(_dict(record, "outputs").get("rate"))).name
     if name and (folder / name).is_file():
         try:

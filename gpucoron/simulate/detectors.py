@@ -149,8 +149,8 @@ def find_subarray(instrument, subarray, detector=None):
 def find_acquisition(name, subarray):
     """Return the subarray of the target acquisition for a mask: ``(name, Subarray)``.
 
-    For NIRCam it is a small subarray beside the mask; for MIRI the subarray of the mask with the filter FND, whose
-    header names no mask. Source: SIAF (PRDOPSSOC-075) and the APT templates.
+    For NIRCam it is a small subarray beside the mask; for MIRI the subarray of the mask, with the filter FND and
+    no mask in the header. Source: SIAF (PRDOPSSOC-075) and the APT templates.
     """
     if subarray.instrument == "MIRI":
         return name, replace(subarray, filter="FND", coronagraph=None, exp_type="MIR_TACQ")

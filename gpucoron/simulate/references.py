@@ -51,7 +51,7 @@ class ReferenceOptions:
         Add inverse coefficients to the NIRCam linearity reference; jwst then corrects averaged frames one by one.
     nan_fraction, no_lin_corr_fraction, no_sat_check_fraction : float
         Fraction of pixels with NaN in saturation, superbias, linearity, gain, readnoise and dark (the same pixels),
-        and with these flags.
+        and with NO_LIN_CORR and NO_SAT_CHECK.
     negative_gain_fraction, unreliable_fraction : float
         Fraction of pixels with a negative gain, and with UNRELIABLE_SLOPE in the mask, UNRELIABLE_BIAS in the
         superbias, UNRELIABLE_FLAT in the reset and UNRELIABLE_DARK in the dark reference.

@@ -1,4 +1,4 @@
-// The threads of a block share a frame, with the functions of `Lanes`. All threads must take the same branches.
+// The threads of a block that share a frame, with the same functions as `Lanes`. All threads must take the same branches.
 #pragma once
 
 #include "types.cuh"

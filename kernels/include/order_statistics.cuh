@@ -1,9 +1,9 @@
 // Exact order statistics of a series that is only ever streamed: nothing is sorted or moved.
 //
-// Real numbers become unsigned keys of the same order (the sign bit turned, negative numbers inverted). Each pass counts
+// Real numbers become unsigned keys of the same order (the sign bit flipped, negative numbers inverted). Each pass counts
 // the keys below some pivots, which narrows the bracket about the wanted rank 16 times (float) or 8 times (double). The
 // first passes place the pivots at equal steps of value, which is good for noise about a level; the following ones at equal
-// steps of key, which ends for any values.
+// steps of key, which converges for any values.
 #pragma once
 
 #include "types.cuh"

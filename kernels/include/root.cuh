@@ -1,7 +1,7 @@
 // The n-th root of a number, with the same bits on every device, as in operations/likelihood/roots.py.
 //
 // The last bit of pow() depends on the library and the CPU, and rejected differences may depend on that bit. This function
-// uses only additions, products and explicit fused multiply-adds, which have one result by IEEE 754.
+// uses only additions, products and explicit fused multiply-adds, whose results IEEE 754 defines.
 //
 // x^(1/n) = 2^(log2(x) / n). With x = m 2^e and r = k / 32 near 1 / m, log2(x) = e - log2(r) + log2(1 + R) and R = m r - 1;
 // then 2^p = 2^floor(p) T 2^f with T from a table and 0 <= f < 1/16. The large part of log2(x) is a sum of two numbers.

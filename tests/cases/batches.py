@@ -79,7 +79,7 @@ def records(output):
 
 
 def products(output):
-    """Read all products: name -> their bytes without dates, or the hash of the header if it holds one, and the log."""
+    """Read all products: name -> their bytes without dates, the hash of the header and the log."""
     return {path.name: _timeless(path) for path in sorted(Path(output).glob("*.fits"))}
 
 

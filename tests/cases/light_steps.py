@@ -78,7 +78,7 @@ def in_subarray(model, exposure):
 
 
 def reference(facts=None, **arrays):
-    """Make a reference as for the steps: read-only arrays and facts."""
+    """Make a reference as the steps receive it: read-only arrays and facts."""
     for array in arrays.values():
         if array is not None:
             array.flags.writeable = False

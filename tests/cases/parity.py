@@ -396,7 +396,7 @@ def _all_cases():
     cases = [case for make in _SETS for case in make()]
     by_name = {case.name: case for case in cases}
     if len(by_name) < len(cases):
-        msg = "two parity cases have one name"
+        msg = "two parity cases have the same name"
         raise ValueError(msg)
     return by_name
 

@@ -8,7 +8,7 @@ CALLS = []
 
 
 class Shift(Step):
-    """Add a constant to the data, an integer, so that float32 holds it exactly."""
+    """Add an integer, which float32 holds exactly, to the data."""
 
     class_alias = "shift"
     spec = "by = float(default=32.0)"

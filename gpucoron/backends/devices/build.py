@@ -56,7 +56,7 @@ def host_available():
 
 
 def native_available():
-    """Return whether the kernels can be compiled natively, as `host_available` for the host."""
+    """Return whether the kernels can be compiled natively; the result is as in `host_available`."""
     if os.environ.get(SWITCH, "1") == "0":
         return False, f"the environment sets {SWITCH}=0"
     compiler = _native_compiler()

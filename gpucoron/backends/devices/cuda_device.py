@@ -17,7 +17,7 @@ BUSY = 0.5
 #: fraction of the free memory that an exposure may use: allocations leave gaps
 USABLE = 0.9
 
-#: bytes above which an array is copied in pieces: CuPy would copy it into pinned memory as a whole, and keep that
+#: bytes above which an array is copied in pieces: CuPy would copy it into pinned memory as a whole, and keep the copy
 LARGE = 2**20
 
 #: messages of CUDA's runtime and driver when the memory is full
@@ -60,7 +60,7 @@ def device_memory(device):
 class CudaDevice(KernelDevice):
     """A GPU: heavy operations by CUDA kernels, light ones by CuPy.
 
-    Each call makes it the current device of the calling thread.
+    Each call makes the GPU the current device of the calling thread.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ class CudaDevice(KernelDevice):
         self._device.synchronize()
 
     def is_out_of_memory(self, error):
-        # A plain MemoryError may be the host's. CUDA's own allocations fail with an error of CUDA.
+        # A plain MemoryError may come from the host. CUDA's allocations raise an error of CUDA.
         of_pool = isinstance(error, self.xp.cuda.memory.OutOfMemoryError)
         return of_pool or any(words in str(error) for words in CUDA_IS_FULL)
 

@@ -31,7 +31,7 @@ class NumpyDevice(Device):
     n_threads : int, optional
         Threads for the heavy operations; by default the cores that this process may use.
     max_memory : int, optional
-        Limit of the anonymous memory of the process in bytes; by default the memory that it has, plus the free memory
+        Limit of the anonymous memory of the process in bytes; by default the memory in use, plus the free memory
         of the host and its control group. If an exposure needs more, its ramps are in a scratch file; the peak is then
         at most a tenth above the limit. If programs, references and products alone need more, a warning says how
         much. The limit does not apply to steps that run jwst's code, which need whole ramps in memory.

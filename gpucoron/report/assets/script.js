@@ -390,7 +390,7 @@
   const observer = new IntersectionObserver((entries) => {
     if (!entries.at(-1).isIntersecting || made === shown.length) return;
     showMore();
-    // it reports changes alone; observed anew, it also reports that the end is still in sight
+    // an observer reports only changes; when restarted, it also reports that the end is still visible
     observer.unobserve(find("sentinel"));
     observer.observe(find("sentinel"));
   }, { rootMargin: "800px" });

@@ -1,7 +1,7 @@
 """Strips of ramps for jump detection: differences in electrons, their flags and medians.
 
-A strip is a tile of rows, divided into columns if one row is too large. It computes arrays from the caller's when they
-are first used, and writes JUMP_DET into the caller's ``groupdq``.
+A strip is a tile of rows, divided into columns if one row is too large. It computes its arrays when they are
+first used, and writes JUMP_DET into the ``groupdq`` of the caller.
 """
 
 from functools import cached_property

@@ -5,8 +5,8 @@ power has these bits on this CPU, it is used.
 
 ``x ** (1 / n)`` is ``2 ** (log2(x) / n)``. With ``x = m 2**e`` and ``r = k / 32`` near ``1 / m``, ``log2(x)`` is
 ``e - log2(r) + log2(m r)``; then ``2 ** p`` is ``2 ** floor(p)`` times a power of ``2 ** (1/16)`` from a table, times 2
-to the remainder. Large terms are sums of two numbers. All operations have one result by IEEE 754: sums, products, and
-fused products and sums.
+to the remainder. Large terms are sums of two numbers. IEEE 754 defines the result of each operation: sums, products,
+and fused products and sums.
 
 Source: tables, coefficients and order of operations are those of ``pow`` in Intel's SVML for AVX-512 (part of NumPy,
 BSD license), which NumPy uses on CPUs with AVX-512; stcal's roots have these bits there. The fused product and sum:
@@ -120,7 +120,7 @@ def root(numbers, n):
 
 @cache
 def numpy_has_these_bits():
-    """Return whether NumPy's power equals `compute_root` on this CPU, for thousands of numbers with difficult cases."""
+    """Return whether NumPy's power equals `compute_root` on this CPU, for thousands of numbers, also difficult ones."""
     near_edges = 1 + np.ldexp(np.arange(-20.0, 21), -15)
     edges = np.ldexp(np.multiply.outer(near_edges, NEXT_RECIPROCAL), np.arange(4)[:, None, None])
     below_one = 1 - np.ldexp(np.arange(1.0, 1000), -11)

@@ -1,7 +1,7 @@
 """A masked Fourier fit along rows: slow cosines through the background pixels, by least squares.
 
-After NSClean (Rauscher 2024, PASP 136, 015001). The cosines are the Fourier series of the row and its mirror image, so
-that the two ends of a row may differ.
+Based on NSClean (Rauscher 2024, PASP 136, 015001). The cosines are the Fourier series of the row and its mirror image,
+so that the two ends of a row may differ.
 """
 
 from functools import lru_cache

@@ -125,7 +125,7 @@ def _centre(image, mask):
 
 
 def _fit_along(values, good, settings):
-    """Fit rows; optionally subtract from the model its smooth part along columns, which is sources, not 1/f noise."""
+    """Fit rows; optionally subtract from the model its smooth part along columns, which is due to sources."""
     model = _fit_rows(values, good, settings.model_type, WINDOW)
     if not settings.flatten_model:
         return model

@@ -72,7 +72,7 @@ def _multiply(rows, matrix):
 def bridge_holes(samples, good):
     """Fill each hole with a straight line between the good samples at its sides.
 
-    The values of both are those of cubic fits to 33 good neighbours, as if there were no holes. Beyond the outermost
+    The line connects values of cubic fits to 33 good neighbours, as if there were no holes. Beyond the outermost
     good samples the line is constant.
 
     Parameters
