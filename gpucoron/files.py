@@ -56,7 +56,7 @@ def write_whole(path, write):
         with appearing(path) as (draft,), draft.open("wb") as file:
             write(file)
     except OSError as error:
-        msg = f"{path}: could not be written ({error.strerror or error}); choose another folder, or make room"
+        msg = f"{path}: could not be written ({error.strerror or error}); choose another folder, or free disk space"
         raise OutputError(msg) from error
 
 

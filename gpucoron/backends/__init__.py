@@ -160,7 +160,7 @@ def check_backend(backend, *, by_name=False):
         msg = f"backend: expected one of {choices}{also} or None, got {backend!r}"
         raise ArgumentError(msg)
     if by_name:
-        msg = f"backend: other processes make their own, by name: give one of {choices}, not a Backend"
+        msg = f"backend: other processes need the name of a backend: give one of {choices}, not a Backend"
         raise ArgumentError(msg)
     return backend
 

@@ -199,7 +199,7 @@ def describe_subarray_conflict(written, regions):
     first, other = (f"{name} ({x} x {y} pixels from {corner})" for name, (*corner, y, x) in (regions[0], other))
     return (
         f"persistence.save_persistence={written.path}: {first} and {other} are of one detector and different "
-        "subarrays; the file counts pixels within the subarray, so wrong pixels would be flagged: reduce each subarray "
+        "subarrays; its pixels are counted within the subarray, so wrong pixels would be flagged: reduce each subarray "
         "separately, with a separate file"
     )
 

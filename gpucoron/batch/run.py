@@ -229,7 +229,7 @@ def _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early):
             left = len(plan.todo) - done
             msg = (
                 f"{plan.output_dir}: the disk is full; no product is incomplete. {left} exposures were not reduced: "
-                "make room and run the batch again"
+                "free disk space and run the batch again"
             )
             raise OutputError(msg)
         return result

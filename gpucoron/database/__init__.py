@@ -42,9 +42,9 @@ _CHANGES = (
 )  # fmt: skip
 #: required columns of a concatenation -> their contents
 _NEEDED = {
-    "TYPE": f"what each exposure is, one of {', '.join(TYPES)}",
-    "DATAMODL": f"its stage, one of {', '.join(STAGES)}; raw exposures are STAGE0",
-    "FITSFILE": "its path",
+    "TYPE": f"the type of the exposure, one of {', '.join(TYPES)}",
+    "DATAMODL": f"the stage of the file, one of {', '.join(STAGES)}; raw exposures are STAGE0",
+    "FITSFILE": "the path of the file",
 }
 
 

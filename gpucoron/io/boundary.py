@@ -60,7 +60,9 @@ def convert_error(error, exposure, step="", *, reading=False, advice=""):
         problem = f"{owner}: too little memory ({first_line(error)})"
         return TooLittleMemoryError(f"{problem}; free memory, or give a smaller --max-memory (max_memory)")
     if is_disk_full(error):
-        return OutputError(f"{owner}: the disk is full ({first_line(error)}); make room, or choose another folder")
+        return OutputError(
+            f"{owner}: the disk is full ({first_line(error)}); free disk space, or choose another folder"
+        )
     if reading or is_of_data(error):
         log.debug("%s: traceback of the error", owner, exc_info=error)
         if reading:

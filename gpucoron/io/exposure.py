@@ -409,7 +409,8 @@ def _has_sums(part):
 
 def _check_zeroframe(name, shape, shape_of_ramp):
     if shape and tuple(shape) != (shape_of_ramp[0], *shape_of_ramp[2:]):
-        msg = f"{name}: ZEROFRAME has the shape {tuple(shape)}, but SCI {tuple(shape_of_ramp)}; cut both alike"
+        shapes = f"ZEROFRAME has the shape {tuple(shape)}, but SCI has {tuple(shape_of_ramp)}"
+        msg = f"{name}: {shapes}; cut both to the same integrations"
         raise InputError(msg)
 
 

@@ -121,7 +121,8 @@ class Manifest:
             os.fsync(descriptor)
         except OSError as error:
             os.ftruncate(descriptor, before)
-            msg = f"{self.path}: {record.get('exposure')} cannot be recorded ({error}); make room and run it again"
+            exposure = record.get("exposure")
+            msg = f"{self.path}: {exposure} cannot be recorded ({error}); free disk space and run the batch again"
             raise OutputError(msg) from error
 
     def _lock(self, path, kind):

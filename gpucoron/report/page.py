@@ -104,7 +104,7 @@ def _stem(path):
     for suffix in _PRODUCTS:
         if stem.endswith(suffix) and path.suffix == ".fits":
             return stem.removesuffix(suffix)
-    msg = f"{path}: not a *_rate.fits or *_rateints.fits; a report starts from products, or from their folder"
+    msg = f"{path}: not a *_rate.fits or *_rateints.fits; give products, or the folder with the products"
     raise InputError(msg)
 
 

@@ -326,15 +326,13 @@ class _Placed:
         if dtype.kind == "u" and array.size and not np.can_cast(array.dtype, dtype, "safe"):
             least, most = int(array.min()), int(array.max())
             if least < 0 or most > np.iinfo(dtype).max:
-                self._refuse(f"its values go from {least} to {most}, beyond {dtype}")
+                self._refuse(f"its values range from {least} to {most}, beyond {dtype}")
         return dtype
 
     def _check_writable(self, given, array, shape, dtype):
         if is_on_device(given) and self.backend.xp is np:
             where = self.backend.name
-            self._refuse(
-                f"is on a GPU and is changed in place, which backend {where!r} cannot; give a copy, array.get()"
-            )
+            self._refuse(f"is on a GPU, where backend {where!r} cannot change it in place; give a copy, array.get()")
         if isinstance(array, np.ndarray) and not array.flags.writeable:
             self._refuse("is read-only and would be changed in place; give a copy")
         if not np.can_cast(dtype, array.dtype, "safe"):

@@ -44,7 +44,7 @@ def subtract_reset(data, reset, *, first_integration=1, nints=None, ngroups=None
     ngroups = reset.shape[1] if ngroups is None else ngroups
     for name, value, most in (("nints", nints, reset.shape[0]), ("ngroups", ngroups, reset.shape[1])):
         if value > most:
-            msg = f"{name}: the reset has only {most}, not {value}"
+            msg = f"{name}: the reset reference has {most}, fewer than {value}"
             raise ValueError(msg)
     ngroups = min(data.shape[1], ngroups)
     current, frames = None, None

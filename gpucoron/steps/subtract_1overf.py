@@ -55,7 +55,7 @@ STEP = Step(
             "weights of the corrected integrations in the rate",
             options=RATE_COMBINATIONS,
         ),
-        P("companions", "float_list", None, "known companions, x, y, x, y, ..., from 0", "pixels", finite=True),
+        P("companions", "float_list", None, "known companions, x, y, x, y, ..., counted from 0", "pixels", finite=True),
         P(
             "companion_radius",
             "float",

@@ -210,7 +210,7 @@ def test_a_backend_has_its_own_memory(nircam, tmp_path):
 def test_a_batch_takes_backends_by_name(nircam, tmp_path):
     with (
         nircam.cache.activate(),
-        pytest.raises(ParameterError, match="backend: other processes make their own, by name"),
+        pytest.raises(ParameterError, match="backend: other processes need the name of a backend"),
     ):
         batch.reduce(nircam.path, tmp_path, backend=get_backend("numpy"))
 

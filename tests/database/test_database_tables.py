@@ -210,7 +210,7 @@ WRONG = {
     ),
     "an unknown stage": (
         lambda raw: {"one": small(raw, DATAMODL=["stage0", "STAGE0"])},
-        "concatenation one, column DATAMODL, row 0: .*'stage0'.*expected its stage.*raw exposures are STAGE0",
+        "concatenation one, column DATAMODL, row 0: .*'stage0'.*expected the stage of the file.*raw .* STAGE0",
     ),
     "a number": (
         lambda raw: {"one": small(raw, TYPE=[1.0, 2.0])},
@@ -218,7 +218,7 @@ WRONG = {
     ),
     "an empty path": (
         lambda raw: {"one": small(raw, FITSFILE=["", "x"])},
-        "concatenation one, column FITSFILE, row 0: .*''.*expected its path",
+        "concatenation one, column FITSFILE, row 0: .*''.*expected the path of the file",
     ),
     "a missing file": (
         lambda raw: {"good": small(raw), "one": small(raw, FITSFILE=[small(raw)["FITSFILE"][0], "gone.fits"])},

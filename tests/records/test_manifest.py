@@ -380,7 +380,7 @@ def test_a_line_that_does_not_fit_leaves_the_file_as_it_was(tmp_path, monkeypatc
         real = os.write
         with monkeypatch.context() as patch:
             patch.setattr(os, "write", lambda descriptor, line: real(descriptor, line[:10]))
-            with pytest.raises(OutputError, match="b cannot be recorded .*make room"):
+            with pytest.raises(OutputError, match="b cannot be recorded .*free disk space"):
                 manifest.append({"exposure": "b", "status": "done"})
         assert (tmp_path / "manifest.jsonl").read_bytes() == before
         manifest.append({"exposure": "c", "status": "done"})

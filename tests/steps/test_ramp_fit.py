@@ -423,7 +423,7 @@ def test_likely_falls_back_below_four_groups(caplog):
 
 def test_wrong_arrays_are_named():
     arrays = plain()
-    with pytest.raises(ValueError, match="ramp_fit.fit: groupdq: its values go from 300 to 300, beyond uint8"):
+    with pytest.raises(ValueError, match="ramp_fit.fit: groupdq: its values range from 300 to 300, beyond uint8"):
         fit(**(arrays | {"groupdq": np.full(arrays["data"].shape, 300)}), **TIMES)
     with pytest.raises(ValueError, match="ramp_fit.fit: gain: expected"):
         fit(**(arrays | {"gain": arrays["gain"][:, :0]}), **TIMES)
