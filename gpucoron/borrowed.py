@@ -183,8 +183,9 @@ def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, 
     backend.note_worker("jwst")
     on_device = groupdq, pixeldq
     data, groupdq, pixeldq, gain, readnoise = map(backend.to_host, (data, groupdq, pixeldq, gain, readnoise))
-    # stcal reads these attributes of a model, and no others
+    # stcal reads the number of frames from the metadata
     meta = SimpleNamespace(exposure=SimpleNamespace(nframes=facts.nframes))
+    # stcal reads these attributes of a model, and no others
     model = SimpleNamespace(data=data, groupdq=groupdq, pixeldq=pixeldq, meta=meta)
     jump_data = JumpData(model, gain, readnoise, dqflags.pixel)
     jump_data.set_snowball_info(

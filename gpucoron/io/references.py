@@ -226,7 +226,7 @@ def _read_reference(reftype, path, exposure):
         # the schemas of some types have no exposure, or not all of its keywords
         exposure_meta = getattr(model.meta, "exposure", None)
         facts = {
-            name: getattr(exposure_meta, name, None)
+            name: getattr(exposure_meta, name, None)  # not in every schema
             for name in ("nints", "ngroups", "nframes", "groupgap", "gain_factor", "average_dark_current")
         }
         main = names[0] if names else "table"

@@ -392,7 +392,7 @@ def test_nothing_to_report(tmp_path, capsys):
     assert main(["report", str(tmp_path / "missing")]) == 2
     assert "no such file or folder" in capsys.readouterr().err
     (tmp_path / "x_uncal.fits").write_text("no")
-    with pytest.raises(InputError, match="report starts from products"):
+    with pytest.raises(InputError, match="give products, or the folder"):
         write_report(tmp_path / "x_uncal.fits")
     (tmp_path / "x_rateints.fits").write_text("no")
     with pytest.raises(InputError, match=r"needs its \*_rate.fits"):
