@@ -107,7 +107,7 @@ _HAUNTED = {"skip": False, "persistence_time": 100, "dn_threshold": 2e4}
 FAULTS = {
     "pixels beyond": (
         "persistence", lambda folder: {**_HAUNTED, "persistence_array_file": _of_another_detector_size(folder)},
-        "may belong to a larger one", InputError,
+        "may be those of a larger subarray", InputError,
     ),
     "half an entry": (
         "persistence", lambda folder: {**_HAUNTED, "persistence_array_file": _half_an_entry(folder)},
