@@ -8,7 +8,7 @@ make the ``spec`` of the jwst Pipeline class, the help of the command line and t
 import difflib
 import logging
 from collections.abc import Mapping
-from dataclasses import field, make_dataclass, replace
+from dataclasses import MISSING, field, fields, make_dataclass, replace
 from functools import partial
 
 from gpucoron.errors import ParameterError
@@ -49,8 +49,33 @@ def settings_class(name, parameters, module):
 
     ``module`` is the module that has the class as an attribute: without it, objects cannot be pickled.
     """
-    fields = [(one.name, object, _field_default(one.default)) for one in parameters]
-    return make_dataclass(name, fields, frozen=True, kw_only=True, namespace={"__module__": module})
+    declared = [(one.name, object, _field_default(one.default)) for one in parameters]
+    namespace = {"__module__": module, "__doc__": f"Parameters: {', '.join(name for name, *_ in declared)}."}
+    return make_dataclass(
+        name, declared, bases=(_Settings,), namespace=namespace, frozen=True, init=False, eq=False, repr=False
+    )
+
+
+class _Settings:
+    """Methods that dataclasses would compile for each class, at every start of the program."""
+
+    def __init__(self, **values):
+        known = fields(self)
+        unknown = values.keys() - {one.name for one in known}
+        if unknown:
+            msg = f"{type(self).__name__} has no parameter {', '.join(sorted(unknown))}"
+            raise TypeError(msg)
+        vars(self).update({one.name: values[one.name] if one.name in values else _default_of(one) for one in known})
+
+    def __eq__(self, other):
+        return vars(self) == vars(other) if type(other) is type(self) else NotImplemented
+
+    def __repr__(self):
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+
+def _default_of(one):
+    return one.default if one.default_factory is MISSING else one.default_factory()
 
 
 def _field_default(value):
