@@ -43,22 +43,18 @@ OLD_PATHS = {
     "gpucoron.summary": "gpucoron.cli.summary",
 }
 
+_OLD_OPERATIONS = {
+    "deconvolve_coupling": "deconvolve_ipc",
+    "fit_flicker": "fit_1overf",
+    "fit_pedestal": "fit_ktc",
+    "match_wave": "match_emicorr",
+    "subtract_wave": "subtract_emicorr",
+}
+
 #: module or class -> names that older versions had in it -> where the same thing is now
 OLD_NAMES = {
-    "gpucoron.backends.backend.Backend": {
-        "deconvolve_coupling": "deconvolve_ipc",
-        "fit_flicker": "fit_1overf",
-        "fit_pedestal": "fit_ktc",
-        "match_wave": "match_emicorr",
-        "subtract_wave": "subtract_emicorr",
-    },
-    "gpucoron.backends.operations": {
-        "deconvolve_coupling": "deconvolve_ipc",
-        "fit_flicker": "fit_1overf",
-        "fit_pedestal": "fit_ktc",
-        "match_wave": "match_emicorr",
-        "subtract_wave": "subtract_emicorr",
-    },
+    "gpucoron.backends.backend.Backend": _OLD_OPERATIONS,
+    "gpucoron.backends.operations": _OLD_OPERATIONS,
     "gpucoron.backends.operations.emicorr": {"match_wave": "match_emicorr", "subtract_wave": "subtract_emicorr"},
     "gpucoron.backends.operations.ipc": {"deconvolve_coupling": "deconvolve_ipc"},
     "gpucoron.backends.operations.subtract_1overf": {
@@ -78,6 +74,7 @@ OLD_NAMES = {
         "follows": "previous_digests",
         "obstacle": "conflict",
     },
+    "gpucoron.engine.Run": {"of_run": "run_parameters"},
     "gpucoron.steps.emicorr": {"subtract_interference": "apply_emicorr"},
     "gpucoron.steps.ipc": {"correct_coupling": "correct_ipc", "deconvolve_coupling": "deconvolve_ipc"},
     "gpucoron.steps.subtract_1overf": {"FlickerSettings": "Subtract1OverfSettings"},

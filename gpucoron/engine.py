@@ -7,10 +7,10 @@ Every way to start a reduction uses this module: file -> Exposure on the device 
 import gc
 import logging
 import time
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gpucoron import get_by_old_name
 from gpucoron.backends import check_backend, get_backend
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
 from gpucoron.borrowed import check_borrowed, check_indirect
@@ -83,11 +83,8 @@ class Run:
     notes: list = field(default_factory=list)
     log_lines: list = field(default_factory=logs.lines_so_far)
 
-    @property
-    def of_run(self):
-        """The old name of ``run_parameters``."""
-        warnings.warn("Run.of_run is now called Run.run_parameters", DeprecationWarning, 2)
-        return self.run_parameters
+    def __getattr__(self, name):
+        return get_by_old_name("gpucoron.engine.Run", name, self)
 
     @property
     def seconds(self):

@@ -249,7 +249,7 @@ def _add(steps, run_parameters, config, file_name, step_name, advice):
     if step_name is not None:
         steps.setdefault(step_name, {}).update(_checked(file_name, step_name, _values(config), advice))
         return
-    run_parameters.update(_checked_of_run(file_name, _values(config), advice))
+    run_parameters.update(_checked_run_parameters(file_name, _values(config), advice))
     for name, section in config.get("steps", {}).items():
         steps.setdefault(name, {}).update(_checked(file_name, name, _values(section), advice))
 
@@ -283,7 +283,7 @@ def _refuse(file_name, name, known, advice, owner=""):
     raise ParameterError(msg)
 
 
-def _checked_of_run(file_name, values, advice):
+def _checked_run_parameters(file_name, values, advice):
     known = {parameter.name: parameter for parameter in PIPELINE}
     for name, value in values.items():
         if name not in known and name not in _PIPELINE_ONLY:

@@ -44,12 +44,14 @@ class Killed(BaseException):
 
 
 @lru_cache
-def settled(profile, steps, of_run):
+def settled(profile, steps, run_parameters):
     """Resolve parameters as the engine does for an exposure, without one."""
     from gpucoron.engine import settle as settle_all
 
-    parameters, of_run, _pars = settle_all(profile=profile, steps=json.loads(steps), pipeline=json.loads(of_run))
-    return parameters, of_run
+    parameters, run_parameters, _pars = settle_all(
+        profile=profile, steps=json.loads(steps), pipeline=json.loads(run_parameters)
+    )
+    return parameters, run_parameters
 
 
 def planned_run(look_up):
@@ -57,13 +59,13 @@ def planned_run(look_up):
     from gpucoron.engine import order_of
 
     asked = look_up._options
-    parameters, of_run = settled(asked["profile"], json.dumps(asked["steps"]), json.dumps(asked["pipeline"]))
+    parameters, run_parameters = settled(asked["profile"], json.dumps(asked["steps"]), json.dumps(asked["pipeline"]))
     exposure = SimpleNamespace(meta=SimpleNamespace(meta=SimpleNamespace(filename="header.fits")))
     order = order_of(Facts("NIRCAM"))
     return SimpleNamespace(
         exposure=exposure,
         parameters=parameters,
-        run_parameters=of_run,
+        run_parameters=run_parameters,
         references={},
         pars_files=[],
         order=order,

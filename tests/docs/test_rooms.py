@@ -17,6 +17,8 @@ from gpucoron import OLD_NAMES, OLD_PATHS
 from gpucoron.backends import get_backend
 from gpucoron.batch.inputs import Input
 from gpucoron.batch.plan import Plan, Planned
+from gpucoron.engine import Run
+from gpucoron.parameters import RunParameters
 from tests.cases.paths import ROOT
 
 MOST_ROOMS = 20
@@ -429,6 +431,7 @@ INSTANCES = {
     "gpucoron.batch.inputs.Input": partial(Input, "x", "x", Path("x_uncal.fits"), 1),
     "gpucoron.batch.plan.Plan": partial(Plan, Path("out"), [], [], "jwst_0001.pmap"),
     "gpucoron.batch.plan.Planned": partial(Planned, None),
+    "gpucoron.engine.Run": partial(Run, None, None, "jwst", {}, RunParameters(), {}, [], (), ()),
 }
 
 

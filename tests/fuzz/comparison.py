@@ -144,7 +144,7 @@ def _reduce(case, steps, backend, folder, save_results):
     _run, models, _paths = reduce_file(
         case.path, folder, profile=case.profile, steps=steps, backend=backend, after_step=keep,
         save_results=save_results,
-        use_pars=None if case.start == "call" else False, **case.settings.of_run,
+        use_pars=None if case.start == "call" else False, **case.settings.run_parameters,
     )  # fmt: skip
     for name in ("rate", "rateints"):
         if models.get(name) is not None:
@@ -157,7 +157,7 @@ def _reduce(case, steps, backend, folder, save_results):
 def _by_coat(case, steps, backend, folder, start):
     """Run the pipeline class; its products are read from their files."""
     options = {"steps": steps, "backend": backend, "output_dir": str(folder), "save_results": True}
-    options |= case.settings.of_run
+    options |= case.settings.run_parameters
     if start == "call":
         Coron1Pipeline.call(str(case.path), **options)
     else:

@@ -40,7 +40,7 @@ class Drawn:
 
     steps: dict = field(default_factory=dict)
     pars: dict = field(default_factory=dict)
-    of_run: dict = field(default_factory=dict)
+    run_parameters: dict = field(default_factory=dict)
 
 
 def draw_settings(rng, order, folder, *, custom, with_pars, writes):
@@ -74,7 +74,10 @@ def draw_settings(rng, order, folder, *, custom, with_pars, writes):
         own = {key: value for key, value in values.items() if key not in in_file or rng.random() < 0.2}
         _put_away(rng, drawn, name, own, {key: values[key] for key in in_file})
     if custom:
-        drawn.of_run = {"stage_1overf": str(rng.choice(["groups", "ints"])), "rate_int_outliers": rng.random() < 0.3}
+        drawn.run_parameters = {
+            "stage_1overf": str(rng.choice(["groups", "ints"])),
+            "rate_int_outliers": rng.random() < 0.3,
+        }
     return drawn
 
 

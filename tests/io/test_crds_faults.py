@@ -155,7 +155,7 @@ def test_missing_files_of_the_cache_are_downloaded(case, copy_of, monkeypatch):
 
     monkeypatch.setattr(crds, "getreferences", fetch)
     with cache.activate():
-        steps, _of_run, _files = parameters_from_crds(Exposure.read(case.path))
+        steps, _run_parameters, _files = parameters_from_crds(Exposure.read(case.path))
     assert asked == ["pars-jumpstep"]
     assert steps == {"jump": {"rejection_threshold": 1.0}}
 

@@ -210,9 +210,9 @@ def test_files_that_stpipe_writes(kind, tmp_path, caplog):
         pipeline = (gpucoron.Coron1Pipeline if kind == "Coron1Pipeline" else Detector1Pipeline)()
         pipeline.jump.rejection_threshold, pipeline.save_calibrated_ramp = 3.5, True
         pipeline.export_config(path, include_metadata=True)
-    parameters, of_run, files = settle(pars=path)
+    parameters, run_parameters, files = settle(pars=path)
     assert files == [str(path)]
-    assert of_run.save_calibrated_ramp is ("Pipeline" in kind)
+    assert run_parameters.save_calibrated_ramp is ("Pipeline" in kind)
     if kind == "SubtractKtcStep":
         assert not parameters["subtract_ktc"].skip
     else:

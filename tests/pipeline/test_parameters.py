@@ -189,7 +189,7 @@ def test_replaced_steps_are_named_in_one_warning(caplog):
         "jump": {"rejection_threshold": 7.0, "four_group_rejection_threshold": 4.0, "skip": False},
     }
     with caplog.at_level(logging.WARNING, logger="gpucoron"):
-        settled, of_run, _files = engine.settle(steps=steps)
+        settled, run_parameters, _files = engine.settle(steps=steps)
     (record,) = caplog.records
     # a value of the profile may not have been set by the user
     assert record.getMessage() == (
@@ -197,7 +197,7 @@ def test_replaced_steps_are_named_in_one_warning(caplog):
         "experimental_jumpramp replaces jump and ramp_fit"
     )
     assert settled["jump"].skip
-    assert of_run.save_calibrated_ramp
+    assert run_parameters.save_calibrated_ramp
     caplog.clear()
     engine.settle(steps={**without_unused(STEPS, steps)})
     engine.settle(steps={**steps, "experimental_jumpramp": {"use": False}})

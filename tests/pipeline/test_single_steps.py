@@ -185,11 +185,13 @@ class TestCustomSteps:
         order = ("dq_init", "saturation", "superbias", "refpix", "linearity")
         others = {other: {"skip": other not in order} for other in STEPS}
         settings = {name: {"skip": False} | values | ({"use": True} if STEPS[name].switch else {})}
-        of_run = {"stage_1overf": "groups"}
+        run_parameters = {"stage_1overf": "groups"}
         with case.cache.activate():
-            before = run_steps(plan(Exposure.read(case.path), steps=others, pipeline=of_run, use_pars=False))
+            before = run_steps(plan(Exposure.read(case.path), steps=others, pipeline=run_parameters, use_pars=False))
             model = products.ramp_model(before).copy()
-            whole = run_steps(plan(Exposure.read(case.path), steps=others | settings, pipeline=of_run, use_pars=False))
+            whole = run_steps(
+                plan(Exposure.read(case.path), steps=others | settings, pipeline=run_parameters, use_pars=False)
+            )
             step = getattr(Coron1Pipeline(), name)
             step.skip = False
             for key, value in values.items():

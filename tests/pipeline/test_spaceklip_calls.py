@@ -160,12 +160,12 @@ def test_the_dictionary_of_the_tutorial(case, tmp_path, caplog):
 def test_parameters_of_spaceklips_steps(step, caplog):
     values = DECLARED_BY_SPACEKLIP[step]
     with caplog.at_level(logging.WARNING, logger="gpucoron"):
-        parameters, of_run, _files = engine.settle(profile="spaceklip", steps={step: values})
+        parameters, run_parameters, _files = engine.settle(profile="spaceklip", steps={step: values})
     for name, value in values.items():
         assert getattr(parameters[step], name) == value
         not_used = f"{step}.{name} is accepted and not used: " in caplog.text
         assert not_used == (name in ("nproc", "mask_sigma_med", "mask_window", "maximum_cores"))
-    assert of_run.save_calibrated_ramp == (step == "ramp_fit")
+    assert run_parameters.save_calibrated_ramp == (step == "ramp_fit")
 
 
 @pytest.mark.parametrize("keyword", [*KEYWORDS, *OF_RUN], ids=lambda keyword: keyword[0])
@@ -174,8 +174,10 @@ def test_keywords_have_their_effect(keyword, nircam, tmp_path, monkeypatch):
     name, value = keyword
     seen = []
 
-    def reduce_file(path, output_dir, *, profile, steps, backend, overwrite, max_memory, save_results=True, **of_run):
-        seen.append(engine.settle(engine_exposure, profile=profile, steps=steps, pipeline=of_run)[:2])
+    def reduce_file(
+        path, output_dir, *, profile, steps, backend, overwrite, max_memory, save_results=True, **run_parameters
+    ):
+        seen.append(engine.settle(engine_exposure, profile=profile, steps=steps, pipeline=run_parameters)[:2])
         return None, {"rate": "rate", "rateints": "rateints"}, {}
 
     with nircam.cache.activate():

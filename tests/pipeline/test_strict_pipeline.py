@@ -157,10 +157,10 @@ def reduce(made, case, backend, folder, monkeypatch):
 
     monkeypatch.setattr("gpucoron.batch.job._backend", lambda name, options: backend)
     profile = case.run.get("profile", "jwst")
-    of_run = {name: value for name, value in case.run.items() if name != "profile"}
+    run_parameters = {name: value for name, value in case.run.items() if name != "profile"}
     job = {
         "path": str(made.path), "stage": str(folder), "log": str(folder) + ".log", "attempt": 1,
-        "record_fields": {"exposure": "x"}, "profile": profile, "steps": case.steps, "run_parameters": of_run,
+        "record_fields": {"exposure": "x"}, "profile": profile, "steps": case.steps, "run_parameters": run_parameters,
         "backend": "cuda", "backend_options": {}, "environment": {},
     }  # fmt: skip
     record = reduce_job(job)

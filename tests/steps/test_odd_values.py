@@ -127,9 +127,11 @@ def test_files_are_looked_at_before_any_work(step, name, value, words, here):
 
 def test_values_that_mean_no_file(here):
     for value in (None, "None", "none"):
-        parameters, _of_run, _files = engine.settle(steps={"clean_flicker_noise": {"skip": False, "user_mask": value}})
+        parameters, _run_parameters, _files = engine.settle(
+            steps={"clean_flicker_noise": {"skip": False, "user_mask": value}}
+        )
         assert parameters["clean_flicker_noise"].user_mask is None
-    parameters, _of_run, _files = engine.settle(
+    parameters, _run_parameters, _files = engine.settle(
         steps={"superbias": {"override_superbias": "N/A"}, "dark_current": {"dark_output": ""}}
     )
     assert parameters["superbias"].override_superbias == "N/A"

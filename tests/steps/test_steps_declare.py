@@ -234,15 +234,15 @@ def test_later_sources_override_earlier_ones(monkeypatch):
 
     monkeypatch.setattr(engine, "parameters_from_crds", files)
     user = {"jump": {"rejection_threshold": "6"}}
-    parameters, of_run, applied = engine.settle(exposure_of(), steps=user, pipeline={"stage_1overf": "ints"})
+    parameters, run_parameters, applied = engine.settle(exposure_of(), steps=user, pipeline={"stage_1overf": "ints"})
     jump = parameters["jump"]
     assert (jump.rejection_threshold, jump.sat_expand, jump.edge_size) == (6.0, 3, 25)
     assert parameters["ipc"].skip
-    assert (of_run.save_calibrated_ramp, of_run.stage_1overf, applied) == (True, "ints", ["a file"])
-    parameters, of_run, applied = engine.settle(exposure_of(), profile="spaceklip", steps=user)
+    assert (run_parameters.save_calibrated_ramp, run_parameters.stage_1overf, applied) == (True, "ints", ["a file"])
+    parameters, run_parameters, applied = engine.settle(exposure_of(), profile="spaceklip", steps=user)
     jump = parameters["jump"]
     assert (jump.rejection_threshold, jump.three_group_rejection_threshold, jump.sat_expand) == (6.0, 4.0, 2)
-    assert (of_run.save_calibrated_ramp, applied) == (False, [])
+    assert (run_parameters.save_calibrated_ramp, applied) == (False, [])
     assert len(asked) == 1
     assert engine.settle(exposure_of(), use_pars=False)[2] == []
     assert engine.settle()[2] == []
@@ -252,9 +252,9 @@ def test_later_sources_override_earlier_ones(monkeypatch):
 
 
 def test_steps_are_switched_on_in_favour_of_others():
-    parameters, _of_run, _files = engine.settle(steps={"experimental_jumpramp": {"use": True}})
+    parameters, _run_parameters, _files = engine.settle(steps={"experimental_jumpramp": {"use": True}})
     assert [parameters[name].skip for name in ("experimental_jumpramp", "jump", "ramp_fit")] == [False, True, True]
-    parameters, _of_run, _files = engine.settle(pipeline={"rate_int_outliers": True})
+    parameters, _run_parameters, _files = engine.settle(pipeline={"rate_int_outliers": True})
     assert not parameters["apply_rateints_outliers"].skip
     assert parameters["experimental_jumpramp"].skip
 
@@ -270,7 +270,7 @@ def test_steps_are_switched_on_in_favour_of_others():
     ],
 )
 def test_a_profile_knows_for_which_exposures_it_is(instrument, subarray, dark, ipc, one_over_f):
-    parameters, _of_run, _files = engine.settle(exposure_of(instrument, subarray), profile="spaceklip")
+    parameters, _run_parameters, _files = engine.settle(exposure_of(instrument, subarray), profile="spaceklip")
     found = [parameters[name].skip for name in ("dark_current", "ipc", "subtract_1overf")]
     assert found == [dark, ipc, one_over_f]
 
