@@ -30,8 +30,7 @@ STARS = {"bright star": 1e7, "faint star": 1e6}
 CONTRAST = 1e-4
 #: position angle of the companion in each roll, degrees
 ANGLES = (40.0, 50.0)
-REFPIX = {"nlower": 4, "nupper": 4, "nrow_off": 0, "ncol_off": 0, "siglimit": 3.0, "odd_even_columns": True}
-REFPIX |= {"side_smoothing_length": 11, "side_gain": 1.0}
+REFPIX = {"nlower": 4, "nupper": 4, "nrow_off": 0, "ncol_off": 0}
 
 
 def observe_roll(case, seed, roll):

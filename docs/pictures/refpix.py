@@ -44,9 +44,7 @@ def correct(simulation, ramps, edges):
     facts = {"instrument": "NIRCAM", "noutputs": 1, "fastaxis": kind.fastaxis, "slowaxis": kind.slowaxis}
     facts |= {"xstart": subarray.xstart, "ystart": subarray.ystart, "xsize": nx, "ysize": ny}
     exposure = Exposure(data=ramps.copy(), pixeldq=np.zeros((ny, nx), np.uint32), facts=Facts(**facts))
-    options = {"nrow_off": 0, "ncol_off": 0, "siglimit": 3.0, "odd_even_columns": True, "use_side_ref_pixels": True}
-    options |= {"side_smoothing_length": 11, "side_gain": 1.0}
-    refpix.run(exposure, {}, refpix.STEP.settings(**options, **edges), BACKEND)
+    refpix.run(exposure, {}, refpix.STEP.settings(nrow_off=0, ncol_off=0, **edges), BACKEND)
     return exposure.data
 
 

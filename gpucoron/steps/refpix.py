@@ -17,6 +17,7 @@ from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 from gpucoron.steps.values import Choice, Having, Number, Switch
 
 _PSEUDO = "pseudo-reference {}; -1: as many as on the border of the detector, 4 if none is"
+_OFFSET = "offset of pseudo-reference {} from the edge"
 
 
 def _opened(settings, facts):
@@ -54,16 +55,8 @@ STEP = Step(
         P("nupper", "integer", None, _PSEUDO.format("rows at the top"), "rows", minimum=-1, ours=True),
         P("nleft", "integer", None, _PSEUDO.format("columns at the left"), "columns", minimum=-1, ours=True),
         P("nright", "integer", None, _PSEUDO.format("columns at the right"), "columns", minimum=-1, ours=True),
-        P("nrow_off", "integer", None, "offset of pseudo-reference rows from the edge", "rows", minimum=0, ours=True),
-        P(
-            "ncol_off",
-            "integer",
-            None,
-            "offset of pseudo-reference columns from the edge",
-            "columns",
-            minimum=0,
-            ours=True,
-        ),
+        P("nrow_off", "integer", None, _OFFSET.format("rows"), "rows", minimum=0, ours=True),
+        P("ncol_off", "integer", None, _OFFSET.format("columns"), "columns", minimum=0, ours=True),
     ),
     opens=_opened,
     helpers=("full_frame",),
@@ -73,14 +66,7 @@ STEP = Step(
             {"nlower": 4, "nupper": 4, "nleft": 0, "nright": 0, "nrow_off": 0, "ncol_off": 0}, instruments=("NIRCAM",)
         ),
     },
-    keywords={
-        "nlower": "nlower",
-        "nupper": "nupper",
-        "nrow_off": "nrow_off",
-        "nleft": "nleft",
-        "nright": "nright",
-        "ncol_off": "ncol_off",
-    },
+    keywords={name: name for name in ("nlower", "nupper", "nrow_off", "nleft", "nright", "ncol_off")},
 )
 
 #: MIRI reads columns, including the four reference columns on each side, with four amplifiers in turn

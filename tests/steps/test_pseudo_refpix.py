@@ -9,39 +9,16 @@ from gpucoron.facts import Facts
 from gpucoron.io.exposure import Exposure
 from gpucoron.steps import refpix
 from gpucoron.steps.refpix import AUTOMATIC, PseudoReference, choose_pseudo_reference, default_pseudo_reference
+from tests.cases.refpix import nircam_facts
 
 BACKEND = get_backend("numpy", n_threads=1)
-OFF = dict.fromkeys(("nlower", "nupper", "nleft", "nright", "nrow_off", "ncol_off"))
-JWST = {
-    "odd_even_columns": True,
-    "use_side_ref_pixels": True,
-    "side_smoothing_length": 11,
-    "side_gain": 1.0,
-    "odd_even_rows": True,
-    "refpix_algorithm": "median",
-    "siglimit": 3.0,
-}
-
-
-def make_parameters(**changed):
-    return refpix.STEP.settings(**{**JWST, **OFF, **changed})
 
 
 def make_facts(**changed):
-    facts = {
-        "instrument": "NIRCAM",
-        "detector": "NRCALONG",
-        "subarray": "SUB320A430R",
-        "xstart": 814,
-        "ystart": 1502,
-        "xsize": 42,
-        "ysize": 36,
-        "fastaxis": -1,
-        "slowaxis": 2,
-        "noutputs": 1,
-        "zero_frame": True,
-    }
-    return Facts(**facts | changed)
+    """Return facts of a subarray away from the border of the detector."""
+    return nircam_facts(
+        **{"subarray": "SUB320A430R", "xstart": 814, "ystart": 1502, "xsize": 42, "ysize": 36, **changed}
+    )
 
 
 def make_exposure(rng, facts):
@@ -99,7 +76,7 @@ def run_jwst_with_rows(exposure, rows, siglimit, odd_even_columns):
     ],
 )
 def test_rows_as_spaceklip(rng, placed, asked, rows):
-    exposure, parameters = make_exposure(rng, make_facts(**placed)), make_parameters(**asked)
+    exposure, parameters = make_exposure(rng, make_facts(**placed)), refpix.STEP.settings(**asked)
     data, zeroframe = run_jwst_with_rows(exposure, rows, parameters.siglimit, parameters.odd_even_columns)
     before = copy_of(exposure)
     outcome = refpix.run(exposure, {}, parameters, BACKEND)
@@ -115,7 +92,7 @@ def test_rows_as_spaceklip(rng, placed, asked, rows):
 def test_off_is_jwsts_step(rng, asked):
     exposure = make_exposure(rng, make_facts())
     before = copy_of(exposure)
-    outcome = refpix.run(exposure, {}, make_parameters(**asked), BACKEND)
+    outcome = refpix.run(exposure, {}, refpix.STEP.settings(**asked), BACKEND)
     assert outcome.reason == "no valid reference pixels: nothing was changed"
     np.testing.assert_array_equal(exposure.data, before.data)
 
@@ -142,12 +119,12 @@ def test_sides_as_jwsts_full_frames(rng, asked, left, right):
     """The smoothing, the average of both sides and the gain are those of jwst's full-frame correction."""
     from jwst.refpix.reference_pixels import NIRDataset
 
-    exposure, parameters = make_exposure(rng, make_facts()), make_parameters(**asked)
+    exposure, parameters = make_exposure(rng, make_facts()), refpix.STEP.settings(**asked)
     # Rows without a good pixel on one side, or on both, in the whole window.
     exposure.pixeldq[:16, :6] |= DO_NOT_USE
     exposure.pixeldq[:14, 33:] |= DO_NOT_USE
     rows_only = copy_of(exposure)
-    refpix.run(rows_only, {}, make_parameters(**{**asked, "nleft": 0, "nright": 0}), BACKEND)
+    refpix.run(rows_only, {}, refpix.STEP.settings(**{**asked, "nleft": 0, "nright": 0}), BACKEND)
 
     dataset = NIRDataset.__new__(NIRDataset)
     expected = rows_only.data.copy()
@@ -174,7 +151,7 @@ def test_sides_take_out_noise_of_rows(rng):
     exposure = make_exposure(rng, facts)
     exposure.data[:] = slow[..., None] + rng.normal(0, 2, exposure.data.shape)
     before = exposure.data.mean(axis=3).std()
-    refpix.run(exposure, {}, make_parameters(nleft=4, nright=4), BACKEND)
+    refpix.run(exposure, {}, refpix.STEP.settings(nleft=4, nright=4), BACKEND)
     assert exposure.data.mean(axis=3).std() < 0.3 * before
 
 
@@ -186,7 +163,7 @@ def test_zeros_of_the_zeroframe(rng):
     zeroframe[:, :, :3] = zeroframe[:, :, 20] = 0
     exposure.zeroframe, exposure.pixeldq = zeroframe, np.zeros_like(exposure.pixeldq)
     bad = zeroframe == 0
-    refpix.run(exposure, {}, make_parameters(nlower=4, nupper=0, nleft=4, odd_even_columns=False), BACKEND)
+    refpix.run(exposure, {}, refpix.STEP.settings(nlower=4, nupper=0, nleft=4, odd_even_columns=False), BACKEND)
     np.testing.assert_array_equal(exposure.zeroframe[bad], 0)
     # The only good column on the left has all of the level of a row.
     np.testing.assert_allclose(exposure.zeroframe[~bad], 0, atol=1e-4)
@@ -210,22 +187,22 @@ def test_defaults_follow_the_border(placed, expected):
 
 def test_parameters_are_checked():
     facts = make_facts()
-    chosen = choose_pseudo_reference(make_parameters(nlower=AUTOMATIC, nright=3, nrow_off=2), facts)
+    chosen = choose_pseudo_reference(refpix.STEP.settings(nlower=AUTOMATIC, nright=3, nrow_off=2), facts)
     assert chosen == PseudoReference(nlower=4, nright=3, nrow_off=2)
     with pytest.raises(ValueError, match="nupper must be 0 or more, or -1 for automatic, not -2"):
-        choose_pseudo_reference(make_parameters(nupper=-2), facts)
+        choose_pseudo_reference(refpix.STEP.settings(nupper=-2), facts)
     with pytest.raises(ValueError, match="nrow_off must be 0 or more, not -1"):
-        choose_pseudo_reference(make_parameters(nlower=4, nrow_off=-1), facts)
+        choose_pseudo_reference(refpix.STEP.settings(nlower=4, nrow_off=-1), facts)
     with pytest.raises(ValueError, match="36 rows, too few for 38"):
-        choose_pseudo_reference(make_parameters(nupper=4, nrow_off=34), facts)
+        choose_pseudo_reference(refpix.STEP.settings(nupper=4, nrow_off=34), facts)
     with pytest.raises(ValueError, match="42 columns, too few for 43"):
-        choose_pseudo_reference(make_parameters(nleft=43), facts)
+        choose_pseudo_reference(refpix.STEP.settings(nleft=43), facts)
 
 
 def test_window_longer_than_the_subarray(rng):
     exposure = make_exposure(rng, make_facts(ysize=5))
     with pytest.raises(ValueError, match="side_smoothing_length must be less than twice the subarray's 5 rows"):
-        refpix.run(exposure, {}, make_parameters(nleft=4), BACKEND)
+        refpix.run(exposure, {}, refpix.STEP.settings(nleft=4), BACKEND)
 
 
 @pytest.fixture

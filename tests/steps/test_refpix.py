@@ -8,22 +8,9 @@ from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
 from gpucoron.facts import Facts
 from gpucoron.io.exposure import Exposure
 from gpucoron.steps import refpix
+from tests.cases.refpix import nircam_facts
 
 BACKEND = get_backend("numpy", n_threads=1)
-
-
-def make_parameters(**changed):
-    parameters = {
-        "odd_even_columns": True,
-        "use_side_ref_pixels": True,
-        "side_smoothing_length": 11,
-        "side_gain": 1.0,
-        "odd_even_rows": True,
-        "refpix_algorithm": "median",
-        "siglimit": 3.0,
-        **dict.fromkeys(("nlower", "nupper", "nleft", "nright", "nrow_off", "ncol_off")),
-    }
-    return refpix.STEP.settings(**parameters | changed)
 
 
 def run_jwst(data, pixeldq, zeroframe, facts, parameters):
@@ -60,23 +47,6 @@ def run_jwst(data, pixeldq, zeroframe, facts, parameters):
     return status, model.data, model.zeroframe if zeroframe is not None else None
 
 
-def nircam_facts(**changed):
-    facts = {
-        "instrument": "NIRCAM",
-        "detector": "NRCALONG",
-        "subarray": "SUB64",
-        "xstart": 1,
-        "ystart": 1,
-        "xsize": 40,
-        "ysize": 36,
-        "fastaxis": -1,
-        "slowaxis": 2,
-        "noutputs": 1,
-        "zero_frame": True,
-    }
-    return Facts(**facts | changed)
-
-
 def nircam_arrays(rng, facts):
     """Make a drifting ramp with outliers, and pixel flags with good and bad reference pixels."""
     shape = (2, 3, facts.ysize, facts.xsize)
@@ -106,7 +76,7 @@ def nircam_arrays(rng, facts):
     ],
 )
 def test_nircam_subarrays_as_jwst(rng, placed, changed):
-    facts, parameters = nircam_facts(**placed), make_parameters(**changed)
+    facts, parameters = nircam_facts(**placed), refpix.STEP.settings(**changed)
     data, pixeldq, zeroframe = nircam_arrays(rng, facts)
     if facts.xstart == 4:
         # One column of reference pixels has one parity only, for which jwst fails; also use a neighbouring column.
@@ -171,7 +141,7 @@ def test_miri_full_frames_as_jwst(rng, case, odd_even_rows):
         noutputs=4,
         zero_frame=False,
     )
-    parameters = make_parameters(odd_even_rows=odd_even_rows)
+    parameters = refpix.STEP.settings(odd_even_rows=odd_even_rows)
     status, expected, _ = run_jwst(data, pixeldq, None, facts, parameters)
     exposure = Exposure(data=data, pixeldq=pixeldq, facts=facts)
     outcome = refpix.run(exposure, {}, parameters, BACKEND)
@@ -203,10 +173,10 @@ def test_who_corrects_what(rng):
     """MIRI subarrays are skipped; four outputs and full frames are passed to the given function."""
     data = np.zeros((1, 2, 32, 32), np.float32)
     exposure = Exposure(data=data, pixeldq=np.zeros((32, 32), np.uint32), facts=nircam_facts(instrument="MIRI"))
-    assert refpix.run(exposure, {}, make_parameters(), BACKEND).status == "SKIPPED"
+    assert refpix.run(exposure, {}, refpix.STEP.settings(), BACKEND).status == "SKIPPED"
 
     exposure.facts = nircam_facts(xstart=2040, xsize=32)
-    assert refpix.run(exposure, {}, make_parameters(), BACKEND).status == "SKIPPED"
+    assert refpix.run(exposure, {}, refpix.STEP.settings(), BACKEND).status == "SKIPPED"
 
     exposure.facts = nircam_facts(noutputs=4)
     calls = []
@@ -215,7 +185,7 @@ def test_who_corrects_what(rng):
         calls.append(arguments)
         return "SKIPPED"
 
-    parameters = make_parameters()
+    parameters = refpix.STEP.settings()
     outcome = refpix.run(exposure, {"refpix": None}, parameters, BACKEND, full_frame=full_frame)
     assert outcome.status == "SKIPPED" and calls == [(exposure, {"refpix": None}, parameters)]
     with pytest.raises(ValueError, match="full_frame"):
