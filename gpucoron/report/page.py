@@ -4,23 +4,18 @@ The page shows the contents of manifests and previews. If they are missing, it s
 the ``rate`` products instead.
 """
 
-import base64
-import hashlib
-import html
 import json
 import logging
 import math
-from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
-from gpucoron import __version__, dq
+from gpucoron import dq
 from gpucoron.errors import InputError
 from gpucoron.files import write_whole
 from gpucoron.records.headers import read_product
 from gpucoron.records.manifest import read_manifests
 from gpucoron.records.previews import Preview, load_preview, preview_of_product, preview_path
+from gpucoron.report.frame import page_frame
 from gpucoron.report.images import images_of
 
 log = logging.getLogger(__name__)
@@ -110,22 +105,12 @@ def _stem(path):
 
 def _write_page(file, title, folder, records, n_damaged):
     """Write the page one exposure at a time, to save memory."""
-    page = files("gpucoron") / "report" / "assets"
-    style, script = ((page / name).read_text("utf-8") for name in ("style.css", "script.js"))
-    values = {
-        "title": html.escape(title),
-        "footer": html.escape(f"Written by gpucoron {__version__} at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
-        "style": style,
-        "script": script,
-        "style_hash": _hash(style),
-        "script_hash": _hash(script),
-    }
+    before, after = page_frame(title)
 
     def write(text):
         file.write(text.encode("utf-8"))
 
-    before, after = map(Template, (page / "page.html").read_text("utf-8").split("$data"))
-    write(before.substitute(values))
+    write(before)
     rows = []
     for index, record in enumerate(records.values()):
         row, detail = describe(record, *_find_preview(folder, record))
@@ -133,12 +118,7 @@ def _write_page(file, title, folder, records, n_damaged):
         write(_json_block(f"exposure-{index}", detail))
     table = {"rows": rows, "summary": summarize(records.values()), "notes": _notes(n_damaged)}
     write(_json_block("table", table))
-    write(after.substitute(values))
-
-
-def _hash(text):
-    """Return the hash by which the content security policy of the page allows a script or style."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode()
+    write(after)
 
 
 def _json_block(name, value):
