@@ -1,4 +1,4 @@
-"""The frame of the page: its template with the style and the script, which the security policy allows by their hashes."""
+"""The frame of the page: its template, style and script, which the security policy allows by their hashes."""
 
 import base64
 import hashlib

@@ -3,7 +3,7 @@ const exposureOf = new WeakMap();
 
 function makeDetail(row, span) {
   const detail = detailOf(row);
-  const exposure = { row, detail, integration: 0, describe: placeIn(row), onMark: () => {} };
+  const exposure = { row, detail, integration: null, describe: placeIn(row), onMark: () => {} };
   const panel = make("div", { class: "panel" });
   const pixel = makePixel(exposure);
   const images = make("div", { class: "wide image-place", "data-part": "images" }, make("p", { class: "quiet" }, "Decoding the images …"));

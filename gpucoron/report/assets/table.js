@@ -93,7 +93,8 @@ function makeCell(row, column) {
     second ? make("div", { class: "sub" }, second) : null);
 }
 function makeThumbs(row) {
-  const { thumbs = {} } = detailOf(row);
+  const detail = detailOf(row);
+  const thumbs = detail.thumbs ?? detail.images ?? {};
   return make("div", { class: "thumbs" }, ...["rate", "flags", "noise"].map((kind) => {
     if (!thumbs[kind]) return make("div", { class: "none" });
     return make("img", { src: thumbs[kind], alt: kind + " of " + row.exposure, width: "44", height: "44" });

@@ -72,6 +72,6 @@ function makeHelp() {
     make("li", { id: "see-" + key }, make("strong", {}, label), ": open an exposure and choose it at the top. It " + help + "."));
   find("help").append(make("ul", {}, ...items), make("p", {},
     "Images: the wheel or + and − zoom, a drag or the arrow keys move, a double click or 0 shows all. All images of an " +
-    "exposure show the same region. Hold the pointer over a pixel to read it; click it to see its ramp. Pixels are counted " +
-    "from zero, and the first row is at the bottom."));
+    "exposure show the same region. Hold the pointer over a pixel to read it; click it to see its ramp. Pixels and integrations " +
+    "are counted from zero, and the first row is at the bottom."));
 }
