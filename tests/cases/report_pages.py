@@ -158,7 +158,9 @@ def write_page(
         detail, blocks = make_detail(row, drawn[number % 5], tiles), dict(packed[number % 5])
         change(row, detail, blocks)
         rows.append(row)
-        parts += [_block(f"exposure-{number}", detail), _block(f"images-{number}", blocks)]
+        parts.append(_block(f"exposure-{number}", detail))
+        if blocks:
+            parts.append(_block(f"images-{number}", blocks))
         if tiles and write_own_tiles:
             write_tiles(folder / tiles, row["exposure"], drawn[number])
     sets = []
