@@ -227,6 +227,9 @@ function makeColumnChooser() {
     chooser.querySelector("summary").focus();
   });
 }
+function filterState() {
+  return JSON.stringify([...new FormData(find("filters"))]);
+}
 function makeFilters() {
   const counts = new Map();
   for (const row of rows) counts.set(row.status, (counts.get(row.status) ?? 0) + 1);
@@ -247,7 +250,14 @@ function makeFilters() {
   find("statuses").closest("fieldset").hidden = counts.size < 2;
   find("filters").hidden = rows.length < 2;
   find("filters").addEventListener("submit", (event) => event.preventDefault());
-  for (const kind of ["input", "change"]) find("filters").addEventListener(kind, refresh);
+  let last = filterState();
+  const filter = () => {
+    // a field that loses the focus reports a change that its input has reported before
+    if (filterState() !== last) refresh();
+    last = filterState();
+  };
+  for (const kind of ["input", "change"]) find("filters").addEventListener(kind, filter);
+  find("filters").addEventListener("reset", () => (last = ""));
   find("reset").addEventListener("click", () => {
     find("filters").reset();
     refresh();
