@@ -186,9 +186,7 @@ def _read_preview(stored):
 def _read_version_1(stored):
     """Read a preview whose ``rate``, ``flags`` and ``noise`` are thumbnails of up to 128 pixels a side."""
     values = {
-        name: stored[name]
-        for name in ("jump_fraction", "saturated_fraction", "flag_fractions")
-        if name in stored.files
+        name: stored[name] for name in ("jump_fraction", "saturated_fraction", "flag_fractions") if name in stored.files
     }
     values |= {name: stored[kind][..., ::2, ::2] for kind, name in _THUMBS.items() if kind in stored.files}
     if not values:
