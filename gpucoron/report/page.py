@@ -4,18 +4,11 @@ The page shows the contents of manifests and previews. If they are missing, it s
 the ``rate`` products instead.
 """
 
-import base64
-import hashlib
-import html
 import json
 import logging
 import math
-from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
-from gpucoron import __version__
 from gpucoron.errors import InputError
 from gpucoron.files import write_whole
 from gpucoron.records.commands import command_again, command_ramp
@@ -23,6 +16,7 @@ from gpucoron.records.headers import read_product
 from gpucoron.records.manifest import read_manifests
 from gpucoron.report.details import describe, summarize
 from gpucoron.report.exposures import choose_longest, find_exposure
+from gpucoron.report.frame import page_frame
 from gpucoron.report.images import images_of
 from gpucoron.report.outliers import mark_outliers
 from gpucoron.report.sets import find_sets, quicklooks_of, title_of
@@ -111,22 +105,12 @@ def _stem(path):
 
 def _write_page(file, title, folder, path, records, n_damaged):
     """Write the page one exposure at a time, to save memory."""
-    page = files("gpucoron") / "report" / "assets"
-    style, script = ((page / name).read_text("utf-8") for name in ("style.css", "script.js"))
-    values = {
-        "title": html.escape(title),
-        "footer": html.escape(f"Written by gpucoron {__version__} at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
-        "style": style,
-        "script": script,
-        "style_hash": _hash(style),
-        "script_hash": _hash(script),
-    }
+    before, after = page_frame(title)
 
     def write(text):
         file.write(text.encode("utf-8"))
 
-    before, after = map(Template, (page / "page.html").read_text("utf-8").split("$data"))
-    write(before.substitute(values))
+    write(before)
     longest = choose_longest(folder, records.values())
     members, described = [], []
     for index, record in enumerate(records.values()):
@@ -155,12 +139,7 @@ def _write_page(file, title, folder, path, records, n_damaged):
         write(_json_block(name, {"quicklooks": quicklooks}))
     table = {"rows": rows, "summary": summarize(described), "notes": _notes(n_damaged), "sets": sets}
     write(_json_block("table", table))
-    write(after.substitute(values))
-
-
-def _hash(text):
-    """Return the hash by which the content security policy of the page allows a script or style."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode()
+    write(after)
 
 
 def _json_block(name, value):
