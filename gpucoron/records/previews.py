@@ -210,7 +210,7 @@ def preview_of_run(run):
         slopes = exposure.rateints
         integrations = Integrations(slopes.rate, slopes.err, slopes.dq, to_host)
         noise = read_noise_of_ramps(exposure.data, exposure.groupdq, exposure.pixeldq, star, to_host)
-        _add_integrations(preview, measure_integrations(integrations, star, noise))
+        add_integrations(preview, measure_integrations(integrations, star, noise))
     if exposure.removed_1overf is not None:
         in_groups = run.run_parameters.stage_1overf == "groups"
         removed = to_host(exposure.removed_1overf)
@@ -260,14 +260,15 @@ def preview_of_product(path, rateints=None):
             at = rateints
             with fits.open(rateints, memmap=False) as hdus:
                 sections = [hdus[name].section for name in ("SCI", "ERR", "DQ")]
-                _add_integrations(preview, measure_integrations(Integrations(*sections), star))
+                add_integrations(preview, measure_integrations(Integrations(*sections), star))
     except Exception as error:  # a damaged file can raise almost anything
         msg = f"{at}: not a readable {'rate' if at is path else 'rateints'} product ({error})"
         raise InputError(msg) from error
     return preview
 
 
-def _add_integrations(preview, measured):
+def add_integrations(preview, measured):
+    """Add the numbers of integrations to a preview, and their medians to those of the exposure."""
     preview.integrations = {name: [_rounded(value) for value in values] for name, values in measured.items()}
     if preview.exposure is not None:
         for name in ("read_noise", "row_noise"):
