@@ -26,8 +26,8 @@ from gpucoron.records.previews import (
     save_preview,
 )
 from gpucoron.report import write_report
-from gpucoron.report.images import CATEGORY_COLOURS, GOOD_COLOUR, colour_flags, encode_png
 from gpucoron.report.details import describe
+from gpucoron.report.images import CATEGORY_COLOURS, GOOD_COLOUR, colour_flags, encode_png
 from tests.cases.records import make_failure, make_preview, make_record, make_scene, write_manifest, write_preview
 
 
