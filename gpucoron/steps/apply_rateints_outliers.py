@@ -13,7 +13,7 @@ from gpucoron.backends.tiles import row_tiles
 from gpucoron.dq import DO_NOT_USE, GOOD, JUMP_DET
 from gpucoron.parameters import P
 from gpucoron.steps.arguments import Array, on_arrays
-from gpucoron.steps.declaration import Outcome, Step, skipped
+from gpucoron.steps.declaration import Outcome, Step, skipped, whole_frame
 from gpucoron.steps.values import Number
 
 STEP = Step(
@@ -35,6 +35,7 @@ STEP = Step(
     saves={"rateints": "{}"},
     helpers=("fit",),
     run_switch="rate_int_outliers",
+    reach=whole_frame,  # the number of outliers decides which pixels are fitted again
 )
 
 #: if more than this fraction of the pixels has outliers, the whole exposure is fitted again

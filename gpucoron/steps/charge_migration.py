@@ -15,6 +15,7 @@ STEP = Step(
     skipped=True,
     profiles={"spaceklip": Preset({"skip": False}, instruments=("NIRCAM",))},
     keywords={"skip_charge": "skip"},
+    reach=lambda settings, facts: 1,
 )
 
 

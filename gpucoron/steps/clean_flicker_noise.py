@@ -1,7 +1,7 @@
 """clean_flicker_noise: remove 1/f noise with jwst's own code."""
 
 from gpucoron.parameters import P
-from gpucoron.steps.declaration import Step
+from gpucoron.steps.declaration import Step, whole_frame
 
 
 def _for_the_draft(settings):
@@ -59,6 +59,7 @@ STEP = Step(
             "background; its shape is that of the exposure, (ny, nx) or (nints, ny, nx)",
         ),
     ),
+    reach=whole_frame,
 )
 
 

@@ -11,6 +11,12 @@ from gpucoron.parameters import Parameter, settings_class
 #: why parameters that jwst's steps have, but do not use in stage 1, have no effect
 _NOT_IN_STAGE_1 = "jwst's steps of stage 1 do not read it either"
 
+
+def whole_frame(settings, facts):
+    """Return the reach of a step whose result for a pixel depends on the whole frame."""
+    return None
+
+
 #: parameters that every step has, as in jwst, besides ``skip`` and ``save_results``
 COMMON = (
     Parameter("suffix", "string", None, "end of the file name of the result; None: the name of the step"),
@@ -155,6 +161,9 @@ class Step:
     refuses : callable, optional
         ``refuses(settings)`` returns a message if parameters contradict each other, or None. It is called before any
         work, unless the step is skipped.
+    reach : callable
+        ``reach(settings, facts)`` returns from how many pixels around a pixel its result depends, 0 for the pixel alone
+        and None for the whole frame, so that a ramp can be traced on a small part of the frame.
     run_switch : str
         Parameter of the run as a whole that switches it on.
     for_run : tuple of str
@@ -189,6 +198,7 @@ class Step:
     takes_over: tuple = ()
     alone: Callable | None = None
     refuses: Callable | None = None
+    reach: Callable = lambda settings, facts: 0
     run_switch: str = ""
     for_run: tuple = ()
     cleans_groups: Callable | None = None

@@ -11,7 +11,7 @@ import numpy as np
 from gpucoron import get_by_old_name
 from gpucoron.parameters import P
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
-from gpucoron.steps.declaration import Outcome, Step, skipped
+from gpucoron.steps.declaration import Outcome, Step, skipped, whole_frame
 from gpucoron.steps.values import Having, Kind, Number, Switch, check_numbers
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ STEP = Step(
     skipped=True,
     helpers=("jwsts_own",),
     borrows="jwst.emicorr.emicorr_step",
+    reach=whole_frame,
 )
 
 #: seconds between two reads

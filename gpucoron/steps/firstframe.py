@@ -6,7 +6,7 @@ jwst sets this flag in rscd now and skips the step by default; so does gpucoron.
 from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
 from gpucoron.parameters import P
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
-from gpucoron.steps.declaration import Outcome, Step, skipped
+from gpucoron.steps.declaration import Outcome, Step, skipped, whole_frame
 from gpucoron.steps.values import Switch
 
 STEP = Step(
@@ -15,6 +15,7 @@ STEP = Step(
     jwst_class="FirstFrameStep",
     parameters=(P("bright_use_group1", "boolean", True, "keep group 1 if group 3 is saturated"),),
     skipped=True,
+    reach=whole_frame,  # which groups are lost in every pixel decides on the fit
 )
 
 

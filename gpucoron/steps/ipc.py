@@ -5,7 +5,7 @@ from collections import namedtuple
 from gpucoron import get_by_old_name
 from gpucoron.parameters import SPACEKLIP_CLASS
 from gpucoron.steps.arguments import Array, on_arrays
-from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
+from gpucoron.steps.declaration import Outcome, Preset, Step, skipped, whole_frame
 from gpucoron.steps.values import Kind, Switch, check_numbers
 
 STEP = Step(
@@ -15,6 +15,7 @@ STEP = Step(
     references=("ipc",),
     profiles=dict.fromkeys(("spaceklip", SPACEKLIP_CLASS), Preset({"skip": True}, instruments=("MIRI",))),
     keywords={"skip_ipc": "skip"},
+    reach=whole_frame,  # the reference decides on the size of the kernel
 )
 
 #: number of reference rows and columns at the four edges of a subarray

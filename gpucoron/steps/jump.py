@@ -13,6 +13,19 @@ from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 from gpucoron.steps.values import Having, Number, Options, Switch, kinds_of
 
+
+def _reach(settings, facts):
+    """Return the reach: the neighbours of a jump, or the whole frame.
+
+    Large events need the frame, clipping compares whole groups, and groups after jumps depend on the median gain.
+    """
+    n_compared = (facts.nints or 1) * (1 if settings.only_use_ints else facts.ngroups or 1)
+    longest = max(settings.after_jump_flag_time1, settings.after_jump_flag_time2)
+    flags_later_groups = longest >= (facts.group_time or 0)
+    finds_events = settings.expand_large_events or settings.find_showers
+    return None if finds_events or flags_later_groups or n_compared >= settings.minimum_sigclip_groups else 1
+
+
 STEP = Step(
     name="jump",
     title="flag cosmic rays",
@@ -80,6 +93,7 @@ STEP = Step(
         "three_group_rejection_threshold": "three_group_rejection_threshold",
         "four_group_rejection_threshold": "four_group_rejection_threshold",
     },
+    reach=_reach,
 )
 
 

@@ -2,12 +2,13 @@
 
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.steps.arguments import RAMP, Array, on_arrays
-from gpucoron.steps.declaration import Outcome, Step, skipped
+from gpucoron.steps.declaration import Outcome, Step, skipped, whole_frame
 
 STEP = Step(
     name="lastframe",
     title="flag the last group (MIRI)",
     jwst_class="LastFrameStep",
+    reach=whole_frame,  # as in firstframe
 )
 
 

@@ -56,6 +56,11 @@ def _meaningless_alone(values):
     return basic + [name for name in _COMPARING if values.get(name) is not None]
 
 
+def _names_groups(settings):
+    """Return whether the parameters name groups of a single exposure."""
+    return settings.mask_array is not None or bool(settings.groups) or settings.custom_group is not None
+
+
 STEP = Step(
     name="mask_groups",
     title="exclude groups, mainly late groups of brighter references",
@@ -81,6 +86,7 @@ STEP = Step(
     ),
     alone=_meaningless_alone,
     checks=lambda settings, shape: _check_groups(settings, shape),
+    reach=lambda settings, facts: None if _names_groups(settings) else 0,  # as in firstframe
 )
 
 

@@ -1,7 +1,7 @@
 """persistence: flag persistence, with jwst's own code."""
 
 from gpucoron.parameters import P
-from gpucoron.steps.declaration import Step
+from gpucoron.steps.declaration import Step, whole_frame
 
 #: parameters that name files
 _FILES = ("save_persistence", "persistence_array_file")
@@ -51,6 +51,7 @@ STEP = Step(
     leaves="calibrated ramp",
     keywords={"skip_persistence": "skip"},
     refuses=_without_time,
+    reach=whole_frame,
 )
 
 

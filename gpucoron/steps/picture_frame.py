@@ -1,7 +1,7 @@
 """picture_frame: remove the thermal picture frame, with jwst's own code."""
 
 from gpucoron.parameters import P
-from gpucoron.steps.declaration import Step
+from gpucoron.steps.declaration import Step, whole_frame
 
 STEP = Step(
     name="picture_frame",
@@ -17,6 +17,7 @@ STEP = Step(
     skipped=True,
     helpers=("jwsts_own",),
     borrows="jwst.picture_frame.picture_frame_step",
+    reach=whole_frame,
 )
 
 

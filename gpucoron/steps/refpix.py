@@ -13,7 +13,7 @@ from gpucoron.backends.statistics import median_of_last
 from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
 from gpucoron.parameters import SPACEKLIP_CLASS, P
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
-from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
+from gpucoron.steps.declaration import Outcome, Preset, Step, skipped, whole_frame
 from gpucoron.steps.values import Choice, Having, Number, Switch
 
 _PSEUDO = "pseudo-reference {}; -1: as many as on the border of the detector, 4 if none is"
@@ -67,6 +67,7 @@ STEP = Step(
         ),
     },
     keywords={name: name for name in ("nlower", "nupper", "nrow_off", "nleft", "nright", "ncol_off")},
+    reach=whole_frame,
 )
 
 #: MIRI reads columns, including the four reference columns on each side, with four amplifiers in turn

@@ -7,7 +7,7 @@ import logging
 
 from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
-from gpucoron.steps.declaration import Outcome, Step, skipped
+from gpucoron.steps.declaration import Outcome, Step, skipped, whole_frame
 from gpucoron.steps.values import Number
 
 log = logging.getLogger(__name__)
@@ -18,6 +18,7 @@ STEP = Step(
     jwst_class="RscdStep",
     references=("rscd",),
     opens=lambda settings, facts: ("rscd",) if facts.is_miri else (),
+    reach=whole_frame,  # as in firstframe
 )
 
 

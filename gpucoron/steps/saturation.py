@@ -24,6 +24,8 @@ STEP = Step(
     ),
     profiles=dict.fromkeys(("spaceklip", SPACEKLIP_CLASS), Preset({"grow_diagonal": False}, instruments=("NIRCAM",))),
     keywords={"n_pix_grow_sat": "n_pix_grow_sat", "grow_diagonal": "grow_diagonal", "flag_rcsat": "flag_rcsat"},
+    # it grows first, and a group before a grown one may grow again
+    reach=lambda settings, facts: 2 * settings.n_pix_grow_sat,
 )
 
 #: a threshold above the range of the 16-bit A/D converter, DN

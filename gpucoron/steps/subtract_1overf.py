@@ -14,7 +14,7 @@ from gpucoron.dq import DO_NOT_USE
 from gpucoron.parameters import OWN_THREADS, SPACEKLIP_CLASS, P
 from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, on_arrays
 from gpucoron.steps.combined_rate import RATE_COMBINATIONS, combine_rateints
-from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
+from gpucoron.steps.declaration import Outcome, Preset, Step, skipped, whole_frame
 from gpucoron.steps.known_sources import check_sources, protect_sources
 from gpucoron.steps.subtract_ktc import fit_ktc
 from gpucoron.steps.values import Choice, Number, Switch
@@ -75,6 +75,7 @@ STEP = Step(
     cleans_groups=lambda run_parameters: run_parameters.stage_1overf == "groups",
     refuses=_half_pairs,
     checks=lambda settings, shape: check_sources(shape[-2:], settings.companions or (), settings.user_mask),
+    reach=whole_frame,
 )
 
 MODEL_TYPES = ("savgol", "median", "mean", "fft")

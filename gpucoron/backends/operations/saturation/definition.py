@@ -50,10 +50,10 @@ def flag_saturation(device, data, groupdq, threshold, checked, bias=None, *, set
 
     def flag_integrations(some):
         with np.errstate(invalid="ignore", over="ignore"):
-            _flag_forward(data[some], groupdq[some], threshold, square)
+            flag_forward(data[some], groupdq[some], threshold, square)
             for ramp, flags in zip(data[some], groupdq[some], strict=True):
                 if nframes is not None:
-                    _flag_diluted(ramp, flags, threshold, checked, square, nframes)
+                    flag_diluted(ramp, flags, threshold, checked, square, nframes)
                     if ramp.shape[0] > 2:
                         _flag_second_group(ramp, flags, threshold, nframes, bias)
                 if not settings.grow_diagonal:
@@ -64,7 +64,7 @@ def flag_saturation(device, data, groupdq, threshold, checked, bias=None, *, set
     for_each_tile(flag_integrations, shape, n_threads, even_tile_bytes(shape, n_threads, 4 * PIXELS_AT_ONCE))
 
 
-def _flag_forward(ramps, flags, threshold, n_pix_grow_sat):
+def flag_forward(ramps, flags, threshold, n_pix_grow_sat):
     """Pass 1: all groups from the first saturated one on, and the A/D floor."""
     reached = np.zeros((len(ramps), *threshold.shape), np.uint8)
     test, saturated = np.empty(reached.shape, bool), np.empty_like(reached)
@@ -85,7 +85,7 @@ def _flag_forward(ramps, flags, threshold, n_pix_grow_sat):
                 frame_flags |= grow_square(found, n_pix_grow_sat)
 
 
-def _flag_diluted(ramp, flags, threshold, checked, n_pix_grow_sat, nframes):
+def flag_diluted(ramp, flags, threshold, checked, n_pix_grow_sat, nframes):
     """Pass 2: groups before a saturated one that reach the threshold for a mean whose last read saturated."""
     spoiled = np.uint8(SATURATED | DO_NOT_USE)
     for group in range(ramp.shape[0] - 2, -1, -1):
