@@ -10,6 +10,7 @@ import html
 import json
 import logging
 import math
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -32,7 +33,7 @@ _COLUMNS = {"jump": "JUMP_DET", "saturated": "SATURATED", "unusable": "DO_NOT_US
 _FIRST_OF_PIXELS = dq.RESERVED
 
 
-def write_report(folder, path=None):
+def write_report(folder, path=None, *, serve=""):
     """Write the report of a folder or of a single product.
 
     Parameters
@@ -41,6 +42,8 @@ def write_report(folder, path=None):
         Folder with products, with or without manifests; or the path of one ``*_rate.fits`` or ``*_rateints.fits``.
     path : str or Path, optional
         Path of the page; by default ``report.html`` in the folder, or ``<exposure>_report.html`` beside the product.
+    serve : str, optional
+        Address below which `gpucoron.report.serve` serves the page; without it, the page needs no server.
 
     Returns
     -------
@@ -54,20 +57,61 @@ def write_report(folder, path=None):
     OutputError
         The page cannot be written.
     """
-    folder = Path(folder)
-    if folder.is_dir():
-        records, n_damaged = _records_of_folder(folder)
-        title, target = folder.resolve().name or str(folder), folder / "report.html"
-    elif folder.is_file():
-        title, folder = _stem(folder), folder.parent
-        records, n_damaged = _record_of_product(folder, title), 0
-        target = folder / f"{title}_report.html"
-    else:
-        msg = f"{folder}: no such file or folder; give a folder of products, or one *_rate.fits"
-        raise InputError(msg)
-    path = Path(path) if path is not None else target
-    write_whole(path, lambda file: _write_page(file, title, folder, records, n_damaged))
+    found = find_records(folder)
+    path = Path(path) if path is not None else found.page
+    write_whole(path, lambda file: _write_page(file, found, serve))
     return path
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a report is about: its title, the folder of the products, and the records of the exposures.
+
+    Attributes
+    ----------
+    title : str
+    folder : Path
+    page : Path
+        Where the page is written by default.
+    records : dict
+        Exposure -> its record, from a manifest or from the header of its product.
+    n_damaged : int
+        Number of lines of the manifests that are not records.
+    """
+
+    title: str
+    folder: Path
+    page: Path
+    records: dict
+    n_damaged: int = 0
+
+
+def find_records(path):
+    """Find the exposures of a report.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder with products, or one ``*_rate.fits`` or ``*_rateints.fits``.
+
+    Returns
+    -------
+    Found
+
+    Raises
+    ------
+    InputError
+        There are no products to report on.
+    """
+    path = Path(path)
+    if path.is_dir():
+        title = path.resolve().name or str(path)
+        return Found(title, path, path / "report.html", *_records_of_folder(path))
+    if path.is_file():
+        exposure, folder = _stem(path), path.parent
+        return Found(exposure, folder, folder / f"{exposure}_report.html", _record_of_product(folder, exposure))
+    msg = f"{path}: no such file or folder; give a folder of products, or one *_rate.fits"
+    raise InputError(msg)
 
 
 def _records_of_folder(folder):
@@ -108,12 +152,14 @@ def _stem(path):
     raise InputError(msg)
 
 
-def _write_page(file, title, folder, records, n_damaged):
+def _write_page(file, found, serve=""):
     """Write the page one exposure at a time, to save memory."""
     page = files("gpucoron") / "report" / "assets"
     style, script = ((page / name).read_text("utf-8") for name in ("style.css", "script.js"))
     values = {
-        "title": html.escape(title),
+        "title": html.escape(found.title),
+        "serve": f' data-serve="{html.escape(serve)}"' if serve else "",
+        "served_policy": "; frame-src 'self'" if serve else "",
         "footer": html.escape(f"Written by gpucoron {__version__} at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
         "style": style,
         "script": script,
@@ -127,11 +173,11 @@ def _write_page(file, title, folder, records, n_damaged):
     before, after = map(Template, (page / "page.html").read_text("utf-8").split("$data"))
     write(before.substitute(values))
     rows = []
-    for index, record in enumerate(records.values()):
-        row, detail = describe(record, *_find_preview(folder, record))
+    for index, record in enumerate(found.records.values()):
+        row, detail = describe(record, *_find_preview(found.folder, record))
         rows.append({"id": index, **row})
         write(_json_block(f"exposure-{index}", detail))
-    table = {"rows": rows, "summary": summarize(records.values()), "notes": _notes(n_damaged)}
+    table = {"rows": rows, "summary": summarize(found.records.values()), "notes": _notes(found.n_damaged)}
     write(_json_block("table", table))
     write(after.substitute(values))
 
