@@ -16,6 +16,7 @@ _HOME = {
     "Exposure": "gpucoron.io.exposure",
     "GpucoronError": "gpucoron.errors",
     "get_backend": "gpucoron.backends",
+    "plot_ramp": "gpucoron.report.ramp",
     "reduce_file": "gpucoron.engine",
     "run_obs": "gpucoron.coron1pipeline",
     "run_single_file": "gpucoron.coron1pipeline",

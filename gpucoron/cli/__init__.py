@@ -1,17 +1,17 @@
-"""The command line: ``gpucoron run | batch | demo | info | report``. Large libraries are imported when first used."""
+"""The command line: ``gpucoron run | batch | ramp | report | demo | info``. Large libraries are imported late."""
 
 import argparse
 import logging
 import sys
 
 from gpucoron import __version__
-from gpucoron.cli import batch, demo, info, report, run
+from gpucoron.cli import batch, demo, info, ramp, report, run
 from gpucoron.errors import GpucoronError
 from gpucoron.files import on_one_line
 from gpucoron.io.versions import check_versions
 
 #: commands that reduce data and need the right versions of jwst and others; `info` lists the versions instead
-_REDUCING = ("run", "batch", "demo")
+_REDUCING = ("run", "batch", "ramp", "demo")
 
 
 def main(arguments=None):
@@ -36,14 +36,17 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"gpucoron {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (run, batch, demo, info, report):
+    for command in (run, batch, ramp, report, demo, info):
         command.add_parser(commands)
     return parser
 
 
 def _log_to_stderr(options):
     level = logging.INFO if options.verbose else logging.ERROR if options.quiet else logging.WARNING
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    # its own level: the log file of an exposure needs more messages
+    handler.setLevel(level)
+    logging.basicConfig(handlers=[handler], level=level, format="%(levelname)s %(name)s: %(message)s")
     _CRDS.level = level if options.verbose else logging.ERROR
     logging.getLogger("CRDS").addFilter(_CRDS)
 

@@ -7,10 +7,19 @@ from gpucoron.errors import ParameterError
 
 
 def add_common(parser):
-    """Add the options of all commands that reduce data."""
+    """Add the options of all commands that write products."""
     parser.add_argument(
         "-o", "--output-dir", required=True, metavar="DIR", help="folder for the products; created if needed"
     )
+    add_settings(parser)
+    parser.add_argument(
+        "--save-calibrated-ramp", action="store_true", default=None, help="save the ramp before it is fitted"
+    )
+    parser.add_argument("--save-intermediates", action="store_true", default=None, help="save the result of every step")
+
+
+def add_settings(parser):
+    """Add the options that decide on the results of a reduction."""
     add_backend(parser)
     parser.add_argument(
         "--profile",
@@ -41,10 +50,6 @@ def add_common(parser):
         help="ignore CRDS parameter files, as with STPIPE_DISABLE_CRDS_STEPPARS=true",
     )
     parser.add_argument("--skip", action="append", default=[], metavar="STEP", help="skip a step; may be repeated")
-    parser.add_argument(
-        "--save-calibrated-ramp", action="store_true", default=None, help="save the ramp before it is fitted"
-    )
-    parser.add_argument("--save-intermediates", action="store_true", default=None, help="save the result of every step")
     parser.add_argument(
         "--stage-1overf", choices=("groups", "ints"), help="remove 1/f noise from groups or rateints (default: ints)"
     )
@@ -100,4 +105,6 @@ def parse_settings(settings, skip=()):
 def run_parameters_of(options):
     """Return the given options that are parameters of the whole run."""
     names = ("save_calibrated_ramp", "save_intermediates", "stage_1overf", "rate_int_outliers")
-    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    # a command that writes no products lacks the options for saving
+    given = {name: getattr(options, name, None) for name in names}
+    return {name: value for name, value in given.items() if value is not None}

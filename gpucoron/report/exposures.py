@@ -1,9 +1,7 @@
 """The files of an exposure that the report reads: its preview, and its products where the preview lacks something."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 from gpucoron.errors import InputError
 from gpucoron.records.headers import read_observed
@@ -48,12 +46,6 @@ class ExposureFiles:
         rate = self.preview.rate
         return self.preview if rate is not None and binning_of(rate.shape, longest) > 1 else None
 
-    def links(self, page):
-        """List the log and the products: (label, address relative to the page)."""
-        log = self.folder / "logs" / f"{Path(self.record['exposure']).name}.log"
-        found = [("log", log)] if log.is_file() else []
-        return [(label, _address(path, page)) for label, path in [*found, *self.products.items()]]
-
     def references(self):
         """List the references: (type, name of the file)."""
         references = self.record.get("references")
@@ -70,10 +62,6 @@ class ExposureFiles:
     def record_fields(self):
         """Return the record without steps and parameters, which are large."""
         return {name: value for name, value in self.record.items() if name not in ("steps", "parameters", "asked")}
-
-
-def _address(path, page):
-    return quote(Path(os.path.relpath(path, page.parent)).as_posix())
 
 
 def find_exposure(folder, record):

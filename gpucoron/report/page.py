@@ -5,29 +5,23 @@ the ``rate`` products instead.
 """
 
 import json
-import logging
 import math
 from pathlib import Path
 
-from gpucoron.errors import InputError
 from gpucoron.files import write_whole
 from gpucoron.records.commands import command_again, command_ramp
-from gpucoron.records.headers import read_product
-from gpucoron.records.manifest import read_manifests
 from gpucoron.report.details import describe, summarize
 from gpucoron.report.exposures import choose_longest, find_exposure
+from gpucoron.report.found import find_records
 from gpucoron.report.frame import page_frame
 from gpucoron.report.images import images_of
+from gpucoron.report.links import links_of
 from gpucoron.report.outliers import mark_outliers
 from gpucoron.report.sets import find_sets, quicklooks_of, title_of
-from gpucoron.report.tiles import write_tiles
-
-log = logging.getLogger(__name__)
-
-_PRODUCTS = ("_rate", "_rateints")
+from gpucoron.report.tiles import tiles_address, write_tiles
 
 
-def write_report(folder, path=None):
+def write_report(folder, path=None, *, serve=""):
     """Write the report of a folder or of a single product.
 
     Parameters
@@ -36,6 +30,8 @@ def write_report(folder, path=None):
         Folder with products, with or without manifests; or the path of one ``*_rate.fits`` or ``*_rateints.fits``.
     path : str or Path, optional
         Path of the page; by default ``report.html`` in the folder, or ``<exposure>_report.html`` beside the product.
+    serve : str, optional
+        Address below which `gpucoron.report.serve` serves the page; without it, the page needs no server.
 
     Returns
     -------
@@ -49,78 +45,32 @@ def write_report(folder, path=None):
     OutputError
         The page cannot be written.
     """
-    folder = Path(folder)
-    if folder.is_dir():
-        records, n_damaged = _records_of_folder(folder)
-        title, target = folder.resolve().name or str(folder), folder / "report.html"
-    elif folder.is_file():
-        title, folder = _stem(folder), folder.parent
-        records, n_damaged = _record_of_product(folder, title), 0
-        target = folder / f"{title}_report.html"
-    else:
-        msg = f"{folder}: no such file or folder; give a folder of products, or one *_rate.fits"
-        raise InputError(msg)
-    path = Path(path) if path is not None else target
-    write_whole(path, lambda file: _write_page(file, title, folder, path, records, n_damaged))
+    found = find_records(folder)
+    path = Path(path) if path is not None else found.page
+    write_whole(path, lambda file: _write_page(file, found, path, serve))
     return path
 
 
-def _records_of_folder(folder):
-    """Return the records of all exposures in the manifests, and of products without a record."""
-    records, n_damaged = read_manifests(folder)
-    for product in sorted(folder.glob("*_rate.fits")):
-        if _stem(product) not in records:
-            try:
-                records[_stem(product)] = read_product(product)
-            except InputError as error:
-                log.warning("%s", error)
-                records[_stem(product)] = {
-                    "exposure": _stem(product),
-                    "status": "failed",
-                    "error": {"type": "damaged product", "message": str(error)},
-                }
-    if not records:
-        msg = f"{folder}: neither manifest.jsonl nor *_rate.fits in this folder; give the folder with the products"
-        raise InputError(msg)
-    return records, n_damaged
-
-
-def _record_of_product(folder, exposure):
-    records, _ = read_manifests(folder)
-    rate = folder / f"{exposure}_rate.fits"
-    if exposure in records:
-        return {exposure: records[exposure]}
-    return {exposure: read_product(rate)}
-
-
-def _stem(path):
-    """Return the name of the exposure of a product."""
-    stem = path.name.removesuffix(".fits")
-    for suffix in _PRODUCTS:
-        if stem.endswith(suffix) and path.suffix == ".fits":
-            return stem.removesuffix(suffix)
-    msg = f"{path}: not a *_rate.fits or *_rateints.fits; give products, or the folder with the products"
-    raise InputError(msg)
-
-
-def _write_page(file, title, folder, path, records, n_damaged):
+def _write_page(file, found, path, serve):
     """Write the page one exposure at a time, to save memory."""
-    before, after = page_frame(title)
+    before, after = page_frame(found.title, serve)
 
     def write(text):
         file.write(text.encode("utf-8"))
 
     write(before)
-    longest = choose_longest(folder, records.values())
+    longest = choose_longest(found.folder, found.records.values())
     members, described = [], []
-    for index, record in enumerate(records.values()):
-        exposure = find_exposure(folder, record)
+    for index, record in enumerate(found.records.values()):
+        exposure = find_exposure(found.folder, record)
         row, detail = describe(exposure.record, exposure.preview, exposure.note)
+        record = exposure.record
         detail |= {
-            "tiles": write_tiles(path, row["exposure"], exposure.products.get("rateints"), exposure.averaged(longest)),
-            "links": exposure.links(path),
+            # a server writes them when they are asked for
+            "tiles": tiles_address(path, exposure, longest) if serve else write_tiles(path, exposure, longest),
+            "links": links_of(record, found.folder, path, serve),
             "references": exposure.references(),
-            "commands": {"again": command_again(exposure.record), "ramp": command_ramp(exposure.record)},
+            "commands": {"again": command_again(record), "ramp": command_ramp(record)},
         }
         write(_json_block(f"exposure-{index}", detail))
         write(_json_block(f"images-{index}", images_of(exposure.preview, longest)))
@@ -134,10 +84,9 @@ def _write_page(file, title, folder, path, records, n_damaged):
     for number, group in enumerate(find_sets(members)):
         quicklooks = quicklooks_of(group, longest)
         ids = [member.row["id"] for member in group]
-        name = f"set-{number}"
         sets.append({"id": number, "title": title_of(group), "exposures": ids, "has_quicklooks": bool(quicklooks)})
-        write(_json_block(name, {"quicklooks": quicklooks}))
-    table = {"rows": rows, "summary": summarize(described), "notes": _notes(n_damaged), "sets": sets}
+        write(_json_block(f"set-{number}", {"quicklooks": quicklooks}))
+    table = {"rows": rows, "summary": summarize(described), "notes": _notes(found.n_damaged), "sets": sets}
     write(_json_block("table", table))
     write(after)
 

@@ -12,9 +12,20 @@ from gpucoron.io.references import load_references
 from gpucoron.report.ramp.jump_causes import JumpSearch
 from gpucoron.steps.saturation import prepare_threshold
 
-_GROUP_FLAGS = {
-    name: value for name, value in vars(dq).items() if name.isupper() and isinstance(value, int) and 0 < value < 256
-}
+#: names of the flags of pixels and groups
+FLAGS = {name: value for name, value in vars(dq).items() if name.isupper() and isinstance(value, int) and value}
+_GROUP_FLAGS = {name: value for name, value in FLAGS.items() if value < dq.RESERVED}
+
+
+def flag_names(flags):
+    """Return the names of the flags in a number, in the order of their bits.
+
+    Examples
+    --------
+    >>> flag_names(5)
+    ['DO_NOT_USE', 'JUMP_DET']
+    """
+    return [name for name, value in FLAGS.items() if int(flags) & value]
 
 
 @dataclass(frozen=True)
@@ -166,6 +177,18 @@ _SIMPLE = {
 }
 
 
+class _ExplainBadPixel(_Explainer):
+    """A pixel that the mask, or the user's flags, mark as unusable."""
+
+    def say(self, integration, group, flag):
+        row, column = self.context.around.box.row, self.context.around.box.column
+        mask = self.context.reference("mask", "dq")
+        names = flag_names(mask[row, column]) if mask is not None else []
+        if "DO_NOT_USE" in names:
+            return f"the mask reference marks the pixel: {', '.join(names)}", None
+        return "the flags of dq_init.user_supplied_dq mark the pixel", None
+
+
 class _ExplainSaturation(_Explainer):
     """Own saturation, growth from a neighbour, hidden saturation, the A/D floor, and RC pixels."""
 
@@ -290,6 +313,7 @@ class _ExplainFit(_Explainer):
 
 
 _EXPLAINERS = {
+    "dq_init": _ExplainBadPixel,
     "saturation": _ExplainSaturation,
     "charge_migration": _ExplainChargeMigration,
     "jump": _ExplainJump,

@@ -9,6 +9,7 @@ from gpucoron.dq import DO_NOT_USE
 from gpucoron.io.references import STORE
 from gpucoron.parameters import FROM_FILES
 from gpucoron.steps import STEPS
+from gpucoron.steps.saturation import UNREACHABLE
 
 #: data and calibration of the added column: any valid values
 _PLAIN = 1.0
@@ -170,11 +171,12 @@ class CutReferences:
     def get(self, reftype, path, exposure, backend):
         """Return a reference for the pixels of the cut exposure."""
         reference = STORE.get(reftype, path, self.whole, self.backend)
-        shape = self.whole.data.shape[-2:]
-        return replace(reference, **{name: self._cut(array, shape) for name, array in reference.arrays.items()})
+        # the added column must not saturate: that would spread to the pixels beside it
+        filling = UNREACHABLE if reftype == "saturation" else _PLAIN
+        return replace(reference, **{name: self._cut(array, filling) for name, array in reference.arrays.items()})
 
-    def _cut(self, array, shape):
-        if array.dtype.names is not None or array.shape[-2:] != shape:
+    def _cut(self, array, filling):
+        if array.dtype.names is not None or array.shape[-2:] != self.whole.data.shape[-2:]:
             return array
         is_flags = array.dtype.kind in "iu"
-        return _with_column(self.backend.to_host(self.box.of(array)), 0 if is_flags else _PLAIN)
+        return _with_column(self.backend.to_host(self.box.of(array)), 0 if is_flags else filling)

@@ -1,6 +1,5 @@
 """Fit one pixel with both algorithms, OLS_C and LIKELY, and compare them by chi-square."""
 
-import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -102,9 +101,9 @@ def fit_both(exposure, references, settings, row, column):
         nints, ngroups = exposure.data.shape[:2]
         if algorithm == "LIKELY" and ngroups < FEWEST_LIKELY_GROUPS:
             continue
-        trial = replace(
-            exposure, data=exposure.data.copy(), groupdq=exposure.groupdq.copy(), meta=copy.copy(exposure.meta)
-        )
+        trial = replace(exposure, data=exposure.data.copy(), groupdq=exposure.groupdq.copy())
+        if algorithm == "LIKELY" and (exposure.facts.nframes or 1) == 1:
+            trial.zeroframe = None  # it is the first group: LIKELY would warn that it is not used
         before = exposure.groupdq[:, :, row, column]
         run_step("ramp_fit", trial, references, replace(settings, algorithm=algorithm, skip=False), backend)
         if trial.rateints is None:

@@ -15,25 +15,10 @@ from gpucoron.io.boundary import converted_errors
 from gpucoron.io.exposure import Exposure, check_path
 from gpucoron.io.logs import recorded
 from gpucoron.io.references import load_references
-from gpucoron.report.ramp.causes import Neighbourhood, StepContext, explain
+from gpucoron.report.ramp.causes import FLAGS, Neighbourhood, StepContext, explain
 from gpucoron.report.ramp.cut import Box, CutReferences, cut_exposure, split_order
 from gpucoron.report.ramp.fits import fit_both
 from gpucoron.steps import STEPS
-
-#: names of the flags of groups and pixels
-FLAGS = {name: value for name, value in vars(dq).items() if name.isupper() and isinstance(value, int) and value}
-GROUP_FLAGS = {name: value for name, value in FLAGS.items() if value < dq.RESERVED}
-
-
-def flag_names(flags, known=None):
-    """Return the names of the flags in a number, in the order of their bits.
-
-    Examples
-    --------
-    >>> flag_names(5)
-    ['DO_NOT_USE', 'JUMP_DET']
-    """
-    return [name for name, value in (known or FLAGS).items() if int(flags) & value]
 
 
 @dataclass(frozen=True, eq=False)
