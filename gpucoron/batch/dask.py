@@ -1,7 +1,8 @@
 """Run a batch on a Dask cluster that the user has started (``pip install gpucoron[dask]``)."""
 
 from gpucoron.backends import options_of
-from gpucoron.batch.job import process_info, reduce_job, utc_now
+from gpucoron.batch.job import reduce_job
+from gpucoron.batch.record import process_info, utc_now
 from gpucoron.errors import GpucoronError
 
 

@@ -84,19 +84,18 @@ def _needs_reduction(planned, past, output_dir, context, redo):
     for package, current in (("gpucoron", __version__), ("jwst", version("jwst"))):
         if record["versions"].get(package) != current:
             return True, f"was made with {package} {record['versions'].get(package)}"
-    if _has_input_changed(planned.input, record):
+    if has_input_changed(planned.input.path, record):
         return True, "the input has changed"
     return False, "done"
 
 
-def _has_input_changed(found, record):
+def has_input_changed(path, record):
     """Return whether an input file differs from the one in the record; it is read only if its date has changed."""
-    if found.n_bytes != record.get("input_bytes"):
-        return True
     try:
-        if _has_same_date(found.path.stat(), record):
-            return False
-        return file_digest(found.path) != record.get("input_sha256")
+        stat = path.stat()
+        if stat.st_size != record.get("input_bytes"):
+            return True
+        return not _has_same_date(stat, record) and file_digest(path) != record.get("input_sha256")
     except OSError:
         return True
 

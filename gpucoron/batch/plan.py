@@ -159,13 +159,8 @@ def settle(profile, steps, run_parameters, pars=None):
     steps, _parameters = engine.check_request(profile=profile, steps=steps, pipeline=run_parameters, pars=pars)
     for step, values in steps.items():
         for name, value in values.items():
-            # the persistence file may be written while the batch runs
-            is_persistence = f"{step}.{name}" in persistence.FILES
-            if isinstance(value, (str, Path)) and (os.path.isfile(value) or (is_persistence and value)):
-                values[name] = os.path.abspath(value)
-            elif isinstance(value, Path):
-                values[name] = str(value)
-            elif STEPS[step].known[name].kind == "hooks" and any(not isinstance(hook, str) for hook in value):
+            values[name] = with_whole_path(step, name, value)
+            if STEPS[step].known[name].kind == "hooks" and any(not isinstance(hook, str) for hook in value):
                 msg = f"{step}.{name}: a batch needs hooks by name, as 'module.function' or 'module.Class'"
                 raise ParameterError(msg)
             elif hasattr(value, "shape"):
@@ -174,6 +169,15 @@ def settle(profile, steps, run_parameters, pars=None):
                 )
                 raise ParameterError(msg)
     return steps
+
+
+def with_whole_path(step, name, value):
+    """Return the value of a parameter; if it names a file, as an absolute path that any process can open."""
+    # the persistence file may be written later
+    is_persistence = f"{step}.{name}" in persistence.FILES
+    if isinstance(value, (str, Path)) and (os.path.isfile(value) or (is_persistence and value)):
+        return os.path.abspath(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def make_plan(

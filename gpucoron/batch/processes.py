@@ -16,7 +16,7 @@ import tempfile
 from collections import deque
 from pathlib import Path
 
-from gpucoron.batch.job import process_info, utc_now
+from gpucoron.batch.record import process_info, utc_now
 from gpucoron.errors import BackendUnavailableError, GpucoronError
 
 #: how often an exposure is tried in total if its worker dies

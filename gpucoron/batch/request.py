@@ -14,6 +14,7 @@ from gpucoron import __version__
 from gpucoron.batch import persistence
 from gpucoron.files import file_digest
 from gpucoron.parameters import PIPELINE, changed, convert
+from gpucoron.records.commands import find_parameter
 from gpucoron.steps import STEPS
 
 #: old names of steps ('step') and parameters ('step.parameter') -> their current names
@@ -22,13 +23,6 @@ RENAMED = {}
 _RUN_PARAMETERS = {parameter.name: parameter for parameter in PIPELINE}
 _MISSING = object()
 _MOST_NAMED = 4
-
-
-def find_parameter(name):
-    """Return the Parameter named ``step.parameter``, or ``run.parameter`` for the whole run; None if unknown."""
-    step, _, parameter = name.partition(".")
-    parameters = _RUN_PARAMETERS if step == "run" else STEPS[step].known if step in STEPS else {}
-    return parameters.get(parameter)
 
 
 def changed_parameters(run):
@@ -50,8 +44,9 @@ def user_request(run, *, profile, steps, run_parameters, use_pars, from_files=({
 
     Parameters
     ----------
-    run : Run
-        The planned run of an exposure; its parameters may name files.
+    run : Run or None
+        The planned run of an exposure; its parameters may name files. None leaves these files out, for an exposure
+        that failed before it was planned.
     profile, steps, run_parameters
         As the user gave them, see `gpucoron.batch.reduce`.
     use_pars : bool
@@ -71,7 +66,9 @@ def user_request(run, *, profile, steps, run_parameters, use_pars, from_files=({
         parameter = find_parameter(name)
         if parameter is not None and not parameter.unused:
             parameters[name] = convert(parameter, value, name.partition(".")[0])
-    files = _files_of(changed_parameters(run), leave_out=persistence.parameters_of_batch_files(run.parameters))
+    files = {}
+    if run is not None:
+        files = _files_of(changed_parameters(run), leave_out=persistence.parameters_of_batch_files(run.parameters))
     return {"profile": profile, "use_pars": bool(use_pars), "parameters": _as_json(parameters), "files": files}
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from gpucoron.backends import check_backend
 from gpucoron.backends.sizes import memory_size
 from gpucoron.batch.decision import HOW_TO_OVERWRITE, find_conflict, product_name
-from gpucoron.batch.job import describe_error, is_caused_by_full_disk, process_info, utc_now
+from gpucoron.batch.job import is_caused_by_full_disk
 from gpucoron.batch.persistence import PersistenceChains
 from gpucoron.batch.plan import REDO, make_plan, parse_shard, settle
+from gpucoron.batch.record import date_of, describe_error, process_info, utc_now
 from gpucoron.errors import GpucoronError, OutputError, ParameterError
 from gpucoron.io.parameter_files import as_paths, takes_crds_pars
 from gpucoron.records.manifest import Manifest, read_past
@@ -326,21 +327,13 @@ def _record_fields(planned, plan, plan_options):
     """Return the fields of a manifest record that are known before the exposure is reduced."""
     return {
         **planned.input.record_fields,
-        "input_date": _date_of(planned.input.path),
+        "input_date": date_of(planned.input.path),
         "context": plan.context,
         "profile": plan_options["profile"],
         "parameters": planned.parameters,
         "parameters_digest": planned.digest,
         "asked": planned.request,
     }
-
-
-def _date_of(path):
-    """Return the modification time of a file, ns; None if it cannot be read."""
-    try:
-        return os.stat(path).st_mtime_ns
-    except OSError:
-        return None
 
 
 def _record_of_error(planned, plan, plan_options):

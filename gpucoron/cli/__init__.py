@@ -43,7 +43,10 @@ def _parser():
 
 def _log_to_stderr(options):
     level = logging.INFO if options.verbose else logging.ERROR if options.quiet else logging.WARNING
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    # its own level: the log file of an exposure needs more messages
+    handler.setLevel(level)
+    logging.basicConfig(handlers=[handler], level=level, format="%(levelname)s %(name)s: %(message)s")
     _CRDS.level = level if options.verbose else logging.ERROR
     logging.getLogger("CRDS").addFilter(_CRDS)
 

@@ -28,21 +28,24 @@ def add_parser(commands):
 
 
 def _run(options):
+    from gpucoron.batch.single import reduce_and_record
     from gpucoron.cli import summary
-    from gpucoron.engine import check_request, reduce_file
+    from gpucoron.engine import check_request
     from gpucoron.io.crds_lookup import crds_context
     from gpucoron.io.warm_up import warm_up
+    from gpucoron.records.manifest import refuse_in_use
 
     steps, run_parameters = parse_settings(options.settings, options.skip), run_parameters_of(options)
     # report a misspelt parameter or a wrong context once, not for each file
     steps, parameters = check_request(profile=options.profile, steps=steps, pipeline=run_parameters, pars=options.pars)
+    refuse_in_use(options.output_dir)
     crds_context()
     warm_up()
     failed = 0
     for path in _sort_by_start(options.files, parameters):
         start = time.perf_counter()
         try:
-            run, _models, paths = reduce_file(
+            run, _models, paths = reduce_and_record(
                 path,
                 options.output_dir,
                 profile=options.profile,

@@ -5,6 +5,8 @@ batch holds it until the batch and all processes that it started have ended.
 
 Before the products of an exposure are moved into place, a record with the status ``started`` names them. The final
 record follows. So after a kill in between, the next batch recognizes these products as its own.
+
+``runs.jsonl`` holds the records of single runs (`gpucoron.records.runs`). Reports read it, batches do not.
 """
 
 import fcntl
@@ -21,12 +23,14 @@ FIELDS = (
     "exposure", "input", "input_bytes", "input_sha256", "outputs", "status", "started", "finished", "versions",
     "context", "profile", "parameters", "parameters_digest", "backend", "steps", "seconds", "peak_memory", "flags",
     "instrument", "detector", "subarray", "exp_type", "filter", "coronmsk", "target", "shape", "error", "host", "pid",
-    "attempt", "persistence", "asked", "input_date",
+    "attempt", "persistence", "asked", "input_date", "input_path", "observed", "references",
 )  # fmt: skip
 
 #: fields of finished exposures only
 _OF_THE_END = ("finished", "steps", "seconds", "peak_memory", "flags", "error")
 
+#: the file with the records of single runs, which batches do not read
+RUNS = "runs.jsonl"
 #: the status of an exposure whose products are being moved into place
 STARTED = "started"
 #: seconds in which the processes of a killed batch should end
@@ -55,6 +59,9 @@ class Manifest:
     OutputError
         On entry: another batch is using the folder, or the folder cannot be written to.
     """
+
+    #: advice to the user after an error
+    _again = "run the batch again"
 
     def __init__(self, folder, shard=(1, 1), patience=PATIENCE):
         self.folder, self.shard, self.patience = Path(folder), shard, patience
@@ -111,7 +118,7 @@ class Manifest:
         line = (json.dumps({name: record.get(name) for name in FIELDS}, default=str) + "\n").encode()
         descriptor = self._descriptors[-1]
         if not _is_file_at(descriptor, self.path):
-            msg = f"{self.path}: was removed or replaced during the batch; run it again to continue"
+            msg = f"{self.path}: was removed or replaced meanwhile; {self._again}"
             raise OutputError(msg)
         before = os.fstat(descriptor).st_size
         try:
@@ -122,7 +129,7 @@ class Manifest:
         except OSError as error:
             os.ftruncate(descriptor, before)
             exposure = record.get("exposure")
-            msg = f"{self.path}: {exposure} cannot be recorded ({error}); free disk space and run the batch again"
+            msg = f"{self.path}: {exposure} cannot be recorded ({error}); free disk space and {self._again}"
             raise OutputError(msg) from error
 
     def _lock(self, path, kind):
@@ -134,11 +141,7 @@ class Manifest:
                 fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    msg = (
-                        f"{path}: another batch is running in this folder; wait for it, choose another folder, or "
-                        "divide the work with --shard"
-                    )
-                    raise OutputError(msg) from None
+                    raise OutputError(self._describe_holder(path)) from None
                 time.sleep(0.1)
             except OSError as error:
                 msg = f"{path}: cannot be locked ({error.strerror}); choose an output folder on another file system"
@@ -148,6 +151,12 @@ class Manifest:
                     return
             # the file was replaced meanwhile: lock the new one
             os.close(self._descriptors.pop())
+
+    def _describe_holder(self, path):
+        return (
+            f"{path}: another batch is running in this folder; wait for it, choose another folder, or divide the work "
+            "with --shard"
+        )
 
     def _end_last_line(self):
         """Remove an incomplete last line that a crash left; complete a record that lacks only the newline."""
@@ -231,28 +240,37 @@ def read_past(folder):
         A manifest cannot be read.
     """
     folder, past = Path(folder), Past()
-    for path in sorted([*folder.glob("manifest.jsonl"), *folder.glob("manifest-*-of-*.jsonl")]):
-        of_file = Past()
-        try:
-            *lines, unfinished = path.read_bytes().split(b"\n")
-        except OSError as error:
-            msg = f"{path}: cannot be read ({error.strerror}); check its permissions, or choose another output folder"
-            raise OutputError(msg) from error
-        for line in lines:
-            record = _parse(line)
-            if record is not None:
-                of_file.add(record)
-            elif line.strip():
-                of_file.n_damaged += 1
-        record = _parse(unfinished)
+    for path in _manifests(folder):
+        past.merge(_read(path))
+    return past
+
+
+def _manifests(folder):
+    return sorted([*folder.glob("manifest.jsonl"), *folder.glob("manifest-*-of-*.jsonl")])
+
+
+def _read(path):
+    """Read the records of one file."""
+    past = Past()
+    try:
+        *lines, unfinished = path.read_bytes().split(b"\n")
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror}); check its permissions, or choose another output folder"
+        raise OutputError(msg) from error
+    for line in lines:
+        record = _parse(line)
         if record is not None:
-            of_file.add(record)
-        past.merge(of_file)
+            past.add(record)
+        elif line.strip():
+            past.n_damaged += 1
+    record = _parse(unfinished)
+    if record is not None:
+        past.add(record)
     return past
 
 
 def read_manifests(folder):
-    """Read the last record of each exposure from the manifests of a folder; see `read_past`.
+    """Read the last record of each exposure from the manifests of a folder and from the records of single runs.
 
     Parameters
     ----------
@@ -261,12 +279,48 @@ def read_manifests(folder):
     Returns
     -------
     records : dict
-        Exposure -> its last record. If several manifests have one, the one that finished last is used.
+        Exposure -> its last record. If several files have one, the one that finished last is used.
     n_damaged : int
         Number of lines that are not records, except an unfinished last line.
+
+    Raises
+    ------
+    OutputError
+        A file cannot be read.
     """
     past = read_past(folder)
+    if (Path(folder) / RUNS).exists():
+        past.merge(_read(Path(folder) / RUNS))
     return past.last, past.n_damaged
+
+
+def refuse_in_use(folder):
+    """Raise an error if a batch is running in a folder. No file is created, and no lock is kept.
+
+    Parameters
+    ----------
+    folder : str or Path
+        It need not exist.
+
+    Raises
+    ------
+    OutputError
+        A batch, or a shard of one, holds the lock of its manifest.
+    """
+    folder = Path(folder)
+    for path in _manifests(folder):
+        try:
+            with path.open("rb") as file:
+                # shared: a shard locks the folder's manifest in the same way, and its own manifest exclusively
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            msg = (
+                f"{folder}: a batch is running in this folder ({path.name} is locked); wait until it ends, or choose "
+                "another output folder"
+            )
+            raise OutputError(msg) from None
+        except OSError:  # it cannot be read or locked, so no batch can use it either
+            continue
 
 
 def _parse(line):

@@ -1,4 +1,4 @@
-"""The frame of the page: its template, style and script, which the security policy allows by their hashes."""
+"""The frame of the page: a template with the style and the script, which the security policy allows by their hashes."""
 
 import base64
 import hashlib
@@ -16,12 +16,14 @@ SCRIPTS = (
 )  # fmt: skip
 
 
-def page_frame(title):
+def page_frame(title, serve=""):
     """Return the page around its JSON blocks.
 
     Parameters
     ----------
     title : str
+    serve : str, optional
+        Address below which the page is served; see `gpucoron.report.serve`.
 
     Returns
     -------
@@ -34,6 +36,7 @@ def page_frame(title):
     script = "\n".join(['"use strict";', "(() => {", *parts, "})();", ""])
     values = {
         "title": html.escape(title),
+        "serve": f' data-serve="{html.escape(serve)}"' if serve else "",
         "footer": html.escape(f"Written by gpucoron {__version__} at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
         "style": style,
         "script": script,

@@ -82,7 +82,7 @@ def test_a_bad_exposure_is_refused_with_its_name(name, change, case, tmp_path, c
     message = capsys.readouterr().err
     assert path.name in message
     assert words in message
-    assert not list(output.iterdir())
+    assert not list(output.glob("*.fits"))
 
 
 def test_irs2_is_refused(change):
@@ -134,7 +134,7 @@ def test_references_that_cannot_be(case, tmp_path, capsys):
         with case.cache.activate():
             code = main(["run", str(case.path), "-o", str(output), "--set", f"{step}.override_{reftype}={reference}"])
         assert code == 2
-        assert not list(output.iterdir())
+        assert not list(output.glob("*.fits"))
         return capsys.readouterr().err
 
     found = {path.name.split("_")[2]: path for path in (case.cache.path / "references").rglob("*.fits")}
@@ -200,13 +200,16 @@ def test_existing_products_are_kept_without_overwrite(case, tmp_path, capsys):
     arguments = ["run", str(case.path), "-o", str(tmp_path), "--backend", "cpu", "-q"]
     with case.cache.activate():
         assert main(arguments) == 0
-        before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-        assert sorted(path.name.rsplit("_", 1)[1] for path in before) == ["rate.fits", "rateints.fits"]
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
+        assert sorted(path.name.rsplit("_", 1)[1] for path in tmp_path.glob("*.fits")) == [
+            "rate.fits",
+            "rateints.fits",
+        ]
         assert main(arguments) == 2
         assert "--overwrite" in capsys.readouterr().err
-        assert before == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+        assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
         assert main([*arguments, "--overwrite"]) == 0
-    assert before != {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert before != {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
 
 
 def test_unknown_names_are_refused_with_the_nearest(case, tmp_path, capsys):

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from gpucoron.batch.inputs import exposure_name
 from gpucoron.batch.plan import make_plan
 from gpucoron.cli import main
 from gpucoron.files import on_one_line
 from gpucoron.io.products import product_path
+from gpucoron.records.manifest import read_manifests
 from tests.cases.waiting import no_hang
 from tests.fuzz.mutations import mutate
 
@@ -118,6 +120,11 @@ def test_damaged_files(first, clean, tmp_path, request, capsys, caplog):
         faults.append(f"a traceback: {caplog.text}")
     left = {path.name for path in output.iterdir()}
     left -= {product_path(path, output, kind).name for path in (*paths, good) for kind in ("rate", "rateints")}
+    left -= {"runs.jsonl", "logs", "previews"}
+    recorded = read_manifests(output)[0]
+    not_recorded = [path.name for path in (*paths, good) if exposure_name(path) not in recorded]
+    if not_recorded:
+        faults.append(f"not recorded: {not_recorded}")
     if left:
         faults.append(f"what is left: {left}")
     lines = [line for line in printed.splitlines() if line.startswith("gpucoron: ")]
