@@ -2,7 +2,7 @@
 
 python benchmarks/report_in_browser.py PAGE
 
-The heap is that of JavaScript after a garbage collection, without images and the text of the page. The resident memory is
+The heap is that of JavaScript after a garbage collection, without images and the text of the page. Resident memory is
 that of all processes of the browser, without what they share.
 """
 
