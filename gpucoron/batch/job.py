@@ -49,7 +49,6 @@ def _reduce(job, notify):
     from gpucoron.borrowed import standing_in
     from gpucoron.engine import reduce_file
     from gpucoron.io.crds_cache import use_environment
-    from gpucoron.records.observed import observed_fields
     from gpucoron.records.previews import preview_path, save_preview
 
     start = time.perf_counter()
@@ -91,7 +90,6 @@ def _reduce(job, notify):
                 )
             record |= run_fields(run, paths, record["exposure"], stage)
             save_preview(run, preview_path(stage, record["exposure"]))
-            record |= observed_fields(run)
             record["status"] = "done" if paths else "no rate"
         except (Exception, SystemExit) as error:  # the next exposure may succeed
             log.error("%s failed: %s", record["exposure"], error)

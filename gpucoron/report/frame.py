@@ -1,4 +1,4 @@
-"""The frame of the page: its template with the style and the script, which its security policy names by hashes."""
+"""The frame of the page: a template with the style and the script, which the security policy allows by their hashes."""
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ def page_frame(title, serve=""):
     ----------
     title : str
     serve : str, optional
-        Address below which the page is served.
+        Address below which the page is served; see `gpucoron.report.serve`.
 
     Returns
     -------
