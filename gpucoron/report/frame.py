@@ -37,6 +37,9 @@ def page_frame(title, serve=""):
     values = {
         "title": html.escape(title),
         "serve": f' data-serve="{html.escape(serve)}"' if serve else "",
+        # from a file, 'self' does not include the scripts beside the page
+        "tiles": "'self'" if serve else "'self' file:",
+        "served_policy": "; frame-src 'self'" if serve else "",
         "footer": html.escape(f"Written by gpucoron {__version__} at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
         "style": style,
         "script": script,
