@@ -10,6 +10,8 @@ from gpucoron.backends.statistics import MAD_TO_SIGMA
 
 #: step of the levels: a value is stored to 0.5 % where it is large, and to 1/200 of the noise where it is small
 STEP = 0.01
+#: largest step of an image whose noise is small compared with that of another one
+COARSEST = 0.1
 #: the highest level; 0 is NaN
 HIGHEST = 65535
 #: at most so many flags fit into an image of flags
@@ -46,7 +48,7 @@ class QuantisedImage:
     binning: int = 1
 
     @classmethod
-    def of(cls, image, unit="DN/s", step=STEP, binning=1):
+    def of(cls, image, unit="DN/s", step=STEP, binning=1, noise=0.0):
         """Quantise an image.
 
         Parameters
@@ -57,6 +59,9 @@ class QuantisedImage:
         step : float
             Larger where the levels do not suffice for the range of the image.
         binning : int
+        noise : float
+            Noise of another image to which this one is added or compared: near the centre, half a percent of it is
+            precise enough. A step of at most a tenth is used.
 
         Notes
         -----
@@ -70,6 +75,7 @@ class QuantisedImage:
             return cls(image.shape, pack(np.zeros(image.shape, np.uint16)), 0.0, 1.0, 1.0, step, unit, binning)
         centre = float(np.median(finite))
         soft = MAD_TO_SIGMA * float(np.median(np.abs(finite - centre))) or float(np.ptp(finite)) / 100 or 1.0
+        step = max(step, min(step * noise / soft, COARSEST))
         scaled = np.arcsinh((finite - centre) / soft)
         low, high = scaled.min(), scaled.max()
         step = max(step, (high - low) / (HIGHEST - 258))

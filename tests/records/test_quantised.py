@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gpucoron import dq
-from gpucoron.records.quantised import HIGHEST, STEP, FlagImage, QuantisedImage, pack, unpack
+from gpucoron.records.quantised import COARSEST, HIGHEST, STEP, FlagImage, QuantisedImage, pack, unpack
 from tests.cases.decoded import decode
 
 FLAGS = {name: value for name, value in vars(dq).items() if name.isupper() and value}
@@ -70,6 +70,16 @@ def test_more_range_than_levels():
     assert stored.step > STEP
     assert (stored.levels.min(), stored.levels.max()) > (0, HIGHEST - 300)
     np.testing.assert_allclose(decode(stored.to_json())[0, -2:], image[0, -2:], rtol=stored.step)
+
+
+def test_a_faint_image_is_as_precise_as_the_one_to_which_it_is_added():
+    image = noisy(0.2, shape=(60, 60))
+    stored = QuantisedImage.of(image, noise=1.0)
+    assert stored.step == pytest.approx(STEP / stored.soft)
+    off = np.abs(decode(stored.to_json()) - image)
+    assert np.all(off <= 1.001 * STEP / 2 * (1.0 + np.abs(image - stored.centre) / stored.soft))
+    assert QuantisedImage.of(image, noise=1e9).step == COARSEST
+    assert QuantisedImage.of(image, noise=1e-9).step == STEP
 
 
 def test_sizes():
