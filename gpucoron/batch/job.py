@@ -56,6 +56,7 @@ def _reduce(job, notify):
     record = {
         **job["record_fields"],
         **process_info(),
+        "input_path": os.path.abspath(job["path"]),
         "attempt": job["attempt"],
         "started": utc_now(),
         "status": "failed",

@@ -39,7 +39,7 @@ def describe_error(error):
 
 
 def run_fields(run, paths, exposure, folder):
-    """Return the record fields that a reduction adds: products, parameters, steps, times and flags.
+    """Return the record fields that a reduction adds: products, parameters, steps, times, flags, what it is of.
 
     Parameters
     ----------
@@ -55,6 +55,7 @@ def run_fields(run, paths, exposure, folder):
     from gpucoron.batch.decision import product_name
     from gpucoron.batch.request import changed_parameters
     from gpucoron.io.products import backends_of
+    from gpucoron.records.observed import observed_fields
 
     phases = {name: round(seconds, 4) for name, seconds in run.phases.items()}
     steps = [
@@ -81,6 +82,7 @@ def run_fields(run, paths, exposure, folder):
             "write": phases["write"],
         },
         "flags": count_flags(run),
+        **observed_fields(run),
     }
 
 

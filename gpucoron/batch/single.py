@@ -121,6 +121,7 @@ class _Recorder:
 
         return {
             **read_input(self._path).record_fields,
+            "input_path": str(self._path),
             "input_date": self._input_date,
             "input_sha256": DIGESTS.sha256(str(self._path)),
         }

@@ -3,6 +3,7 @@
 import json
 
 from gpucoron.errors import InputError
+from gpucoron.records.observed import describe_observation, references_of_header
 
 _KEYWORDS = {
     "instrument": "INSTRUME",
@@ -35,13 +36,7 @@ def read_product(path):
     InputError
         The file is missing or damaged.
     """
-    from astropy.io import fits
-
-    try:
-        header = fits.getheader(path)
-    except OSError as error:
-        msg = f"{path}: not a readable FITS file ({error}); a report of one exposure needs its *_rate.fits"
-        raise InputError(msg) from None
+    header, science = _read_headers(path)
     steps = [
         {"name": header.comments[keyword].lower() or keyword, "status": value}
         for keyword, value in header.items()
@@ -55,8 +50,44 @@ def read_product(path):
         **{name: header.get(keyword) for name, keyword in _KEYWORDS.items()},
         "shape": axes if None not in axes else None,
         "steps": steps,
+        **_observed(header, science),
         **_read_history(join_cards(header.get("HISTORY", ())), header.get("CAL_VER")),
     }
+
+
+def read_observed(path):
+    """Read what a product is of: the fields ``observed`` and ``references`` of a record.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    dict
+        See `gpucoron.records.observed.observed_fields`.
+
+    Raises
+    ------
+    InputError
+        The file is missing or damaged.
+    """
+    return _observed(*_read_headers(path))
+
+
+def _observed(header, science):
+    return {"observed": describe_observation(header, science), "references": references_of_header(header)}
+
+
+def _read_headers(path):
+    from astropy.io import fits
+
+    try:
+        with fits.open(path, memmap=False) as hdus:
+            return hdus[0].header, hdus["SCI"].header if "SCI" in hdus else {}
+    except OSError as error:
+        msg = f"{path}: not a readable FITS file ({error}); a report of one exposure needs its *_rate.fits"
+        raise InputError(msg) from None
 
 
 def join_cards(cards):

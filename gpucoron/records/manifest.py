@@ -23,7 +23,7 @@ FIELDS = (
     "exposure", "input", "input_bytes", "input_sha256", "outputs", "status", "started", "finished", "versions",
     "context", "profile", "parameters", "parameters_digest", "backend", "steps", "seconds", "peak_memory", "flags",
     "instrument", "detector", "subarray", "exp_type", "filter", "coronmsk", "target", "shape", "error", "host", "pid",
-    "attempt", "persistence", "asked", "input_date",
+    "attempt", "persistence", "asked", "input_date", "input_path", "observed", "references",
 )  # fmt: skip
 
 #: fields of finished exposures only

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpucoron.backends.statistics import MAD_TO_SIGMA
 
-#: step of the levels: a value is stored to 1 % where it is large, and to a hundredth of the noise where it is small
+#: step of the levels: a value is stored to 0.5 % where it is large, and to 1/200 of the noise where it is small
 STEP = 0.01
 #: the highest level; 0 is NaN
 HIGHEST = 65535
@@ -20,25 +20,33 @@ MOST_FLAGS = 16
 class QuantisedImage:
     """An image as levels of an asinh scale: ``value = centre + soft * sinh((level - zero) * step)``.
 
+    Level 0 is a pixel without a value. The levels are kept compressed.
+
     Attributes
     ----------
-    levels : (ny, nx) uint16
-        0 for pixels without a value.
+    shape : (int, int)
+        Rows and columns.
+    packed : bytes
+        The levels, uint16, as `pack` compresses them.
     centre, soft : float
         Median and noise of the image, in its unit.
     zero, step : float
     unit : str
+    binning : int
+        Side of the blocks of pixels that were averaged.
     """
 
-    levels: np.ndarray
+    shape: tuple
+    packed: bytes
     centre: float
     soft: float
     zero: float
     step: float
     unit: str = "DN/s"
+    binning: int = 1
 
     @classmethod
-    def of(cls, image, unit="DN/s", step=STEP):
+    def of(cls, image, unit="DN/s", step=STEP, binning=1):
         """Quantise an image.
 
         Parameters
@@ -48,33 +56,56 @@ class QuantisedImage:
         unit : str
         step : float
             Larger where the levels do not suffice for the range of the image.
+        binning : int
+
+        Notes
+        -----
+        A value is stored within ``step / 2 * (abs(value - centre) + soft)``. The noise ``soft`` is the median absolute
+        deviation as a standard deviation; where it is zero, a hundredth of the range of the image.
         """
         image = np.asarray(image, np.float64)
         is_finite = np.isfinite(image)
         finite = image[is_finite]
         if not finite.size:
-            return cls(np.zeros(image.shape, np.uint16), 0.0, 1.0, 1.0, step, unit)
+            return cls(image.shape, pack(np.zeros(image.shape, np.uint16)), 0.0, 1.0, 1.0, step, unit, binning)
         centre = float(np.median(finite))
-        extent = float(np.ptp(finite))
-        soft = MAD_TO_SIGMA * float(np.median(np.abs(finite - centre))) or extent / 100 or 1.0
+        soft = MAD_TO_SIGMA * float(np.median(np.abs(finite - centre))) or float(np.ptp(finite)) / 100 or 1.0
         scaled = np.arcsinh((finite - centre) / soft)
         low, high = scaled.min(), scaled.max()
-        step = max(step, (high - low) / (HIGHEST - 1))
-        zero = 1 - np.floor(low / step)
+        step = max(step, (high - low) / (HIGHEST - 258))
+        # the centre in the middle of a high byte, so that most pixels share it: it compresses better
+        zero = 128 + 256 * np.ceil((1 - np.floor(low / step) - 128) / 256)
         levels = np.zeros(image.shape, np.uint16)
         levels[is_finite] = np.clip(np.rint(scaled / step + zero), 1, HIGHEST)
-        return cls(levels, centre, soft, float(zero), float(step), unit)
+        return cls(image.shape, pack(levels), centre, soft, float(zero), float(step), unit, binning)
+
+    @property
+    def levels(self):
+        """The levels: (ny, nx) uint16."""
+        return unpack(self.packed, self.shape)
 
     def values(self):
         """Return the image: (ny, nx) float32, NaN for pixels without a value."""
-        values = self.centre + self.soft * np.sinh((self.levels - self.zero) * self.step)
-        return np.where(self.levels > 0, values, np.nan).astype(np.float32)
+        levels = self.levels
+        values = self.centre + self.soft * np.sinh((levels - self.zero) * self.step)
+        return np.where(levels > 0, values, np.nan).astype(np.float32)
+
+    def header(self):
+        """Return everything except the levels, as in the page."""
+        names = ("centre", "soft", "zero", "step", "unit")
+        header = {"w": self.shape[1], "h": self.shape[0], **{name: getattr(self, name) for name in names}}
+        return header | ({"binning": self.binning} if self.binning > 1 else {})
+
+    @classmethod
+    def from_header(cls, header, packed):
+        """Undo `header`."""
+        names = ("centre", "soft", "zero", "step", "unit")
+        numbers = [header[name] for name in names]
+        return cls((header["h"], header["w"]), packed, *numbers, header.get("binning", 1))
 
     def to_json(self):
         """Return the image for the page; row 0 is the first row of the array."""
-        ny, nx = self.levels.shape
-        numbers = {name: getattr(self, name) for name in ("centre", "soft", "zero", "step", "unit")}
-        return {"w": nx, "h": ny, **numbers, "data": pack(self.levels)}
+        return {**self.header(), "data": base64.b64encode(self.packed).decode()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,14 +114,20 @@ class FlagImage:
 
     Attributes
     ----------
-    bits : (ny, nx) uint16
-        Bit ``i`` is the flag ``names[i]``.
+    shape : (int, int)
+        Rows and columns.
+    packed : bytes
+        The bits, uint16, as `pack` compresses them; bit ``i`` is the flag ``names[i]``.
     names : tuple of str
         At most `MOST_FLAGS`: those of the most pixels are kept.
+    binning : int
+        Side of the blocks of pixels that were combined; a block has the flags of all its pixels.
     """
 
-    bits: np.ndarray
+    shape: tuple
+    packed: bytes
     names: tuple
+    binning: int = 1
 
     @classmethod
     def of(cls, dq, flags):
@@ -102,27 +139,55 @@ class FlagImage:
         flags : dict
             Name -> value of the flags to keep.
         """
-        counts = {name: np.count_nonzero(dq & np.uint32(value)) for name, value in flags.items()}
-        kept = sorted((name for name in counts if counts[name]), key=lambda name: -counts[name])[:MOST_FLAGS]
+        seen = int(np.bitwise_or.reduce(dq, axis=None)) if dq.size else 0
+        counts = {name: np.count_nonzero(dq & np.uint32(flag)) for name, flag in flags.items() if seen & flag}
+        kept = sorted(counts, key=lambda name: -counts[name])[:MOST_FLAGS]
         names = tuple(name for name in flags if name in kept)
         bits = np.zeros(dq.shape, np.uint16)
         for number, name in enumerate(names):
             bits |= ((dq & np.uint32(flags[name])) != 0).astype(np.uint16) << np.uint16(number)
-        return cls(bits, names)
+        return cls(dq.shape, pack(bits), names)
+
+    @property
+    def bits(self):
+        """The bits: (ny, nx) uint16."""
+        return unpack(self.packed, self.shape)
+
+    def mask(self, name):
+        """Mark the pixels with a flag: (ny, nx) bool."""
+        if name not in self.names:
+            return np.zeros(self.shape, bool)
+        return (self.bits >> np.uint16(self.names.index(name)) & 1).astype(bool)
+
+    def binned(self, binning):
+        """Combine the flags of square blocks of ``binning`` pixels a side."""
+        starts = [np.arange(0, size, binning) for size in self.shape]
+        rows = np.bitwise_or.reduceat(self.bits, starts[0], axis=0)
+        bits = np.bitwise_or.reduceat(rows, starts[1], axis=1)
+        return FlagImage(bits.shape, pack(bits), self.names, binning)
+
+    def header(self):
+        """Return everything except the bits, as in the page."""
+        header = {"w": self.shape[1], "h": self.shape[0], "names": list(self.names)}
+        return header | ({"binning": self.binning} if self.binning > 1 else {})
+
+    @classmethod
+    def from_header(cls, header, packed):
+        """Undo `header`."""
+        return cls((header["h"], header["w"]), packed, tuple(header["names"]), header.get("binning", 1))
 
     def to_json(self):
         """Return the flags for the page; row 0 is the first row of the array."""
-        ny, nx = self.bits.shape
-        return {"w": nx, "h": ny, "names": list(self.names), "data": pack(self.bits)}
+        return {**self.header(), "data": base64.b64encode(self.packed).decode()}
 
 
 def pack(levels):
-    """Compress (zlib) the low bytes of all pixels, then the high bytes, and encode them as base64."""
-    words = np.ascontiguousarray(levels, "<u2").view(np.uint8).reshape(-1, 2)
-    return base64.b64encode(zlib.compress(words.T.tobytes(), 6)).decode()
+    """Compress (zlib) the low bytes of all pixels, then the high bytes."""
+    words = np.ascontiguousarray(levels, "<u2").reshape(-1, 1).view(np.uint8)
+    return zlib.compress(words.T.tobytes(), 6)
 
 
-def unpack(data, shape):
+def unpack(packed, shape):
     """Undo `pack`: (ny, nx) uint16."""
-    planes = np.frombuffer(zlib.decompress(base64.b64decode(data)), np.uint8).reshape(2, -1)
+    planes = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(2, -1)
     return (planes[0] | planes[1].astype(np.uint16) << np.uint16(8)).reshape(shape)

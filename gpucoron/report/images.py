@@ -1,9 +1,12 @@
-"""Encode the images of a preview as PNG in ``data:`` URLs, small enough for hundreds of them on one page."""
+"""The images of a page: thumbnails as PNG in ``data:`` URLs, and quantised images that the page decodes."""
 
 import base64
 from io import BytesIO
 
 import numpy as np
+
+from gpucoron.records.previews import block_average
+from gpucoron.records.quantised import FlagImage, QuantisedImage
 
 #: colours of good pixels and of the categories of previews, also in the legend of the page
 GOOD_COLOUR = (18, 22, 28)
@@ -13,8 +16,8 @@ _SHADES = 48
 _NO_VALUE = (128, 128, 128)
 
 
-def images_of(preview):
-    """Draw the images of a preview.
+def draw_thumbs(preview):
+    """Draw the thumbnails of a preview.
 
     Parameters
     ----------
@@ -25,14 +28,44 @@ def images_of(preview):
     dict
         'rate', 'flags' and 'noise' -> ``data:image/png;base64,...``, without missing ones. Row 0 is at the bottom.
     """
+    draw = {
+        "rate": lambda levels: _with_palette(levels, "inferno"),
+        "flags": lambda flags: _data_url(encode_png(colour_flags(flags)[::-1])),
+        "noise": lambda levels: _with_palette(levels, "RdBu_r"),
+    }
+    return {kind: draw[kind](image) for kind, image in preview.thumbs().items()}
+
+
+def images_of(preview, longest):
+    """Return the images of a preview for the page: 'rate', 'flags', 'removed' -> JSON, without missing ones.
+
+    Parameters
+    ----------
+    preview : gpucoron.records.previews.Preview
+    longest : int
+        Longest side in pixels; larger images are averaged over square blocks, and flags combined.
+    """
     images = {}
-    if preview.rate is not None:
-        images["rate"] = _with_palette(preview.rate, "inferno")
-    if preview.flags is not None:
-        images["flags"] = _data_url(encode_png(colour_flags(preview.flags)[::-1]))
-    if preview.noise is not None:
-        images["noise"] = _with_palette(preview.noise, "RdBu_r")
+    for kind in ("rate", "flags", "removed"):
+        image = getattr(preview, kind)
+        if image is not None:
+            images[kind] = fit_image(image, longest).to_json()
     return images
+
+
+def fit_image(image, longest):
+    """Average an image over square blocks, so that no side is longer; combine flags."""
+    binning = binning_of(image.shape, longest)
+    if binning == 1:
+        return image
+    if isinstance(image, FlagImage):
+        return image.binned(binning)
+    return QuantisedImage.of(block_average(image.values(), binning), image.unit, image.step, binning)
+
+
+def binning_of(shape, longest):
+    """Return the side of the blocks over which an image is averaged in the page."""
+    return -(-max(shape) // longest)
 
 
 def colour_flags(flags):
@@ -43,7 +76,7 @@ def colour_flags(flags):
     Parameters
     ----------
     flags : (3, h, w) uint8
-        See `gpucoron.records.previews.Preview`.
+        ``flags_thumb`` of `gpucoron.records.previews.Preview`.
 
     Returns
     -------

@@ -4,33 +4,29 @@ The page shows the contents of manifests and previews. If they are missing, it s
 the ``rate`` products instead.
 """
 
-import base64
-import hashlib
-import html
 import json
 import logging
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 
-from gpucoron import __version__, dq
 from gpucoron.errors import InputError
 from gpucoron.files import write_whole
+from gpucoron.records.commands import command_again, command_ramp
 from gpucoron.records.headers import read_product
 from gpucoron.records.manifest import read_manifests
-from gpucoron.records.previews import Preview, load_preview, preview_of_product, preview_path
+from gpucoron.report.details import describe, summarize
+from gpucoron.report.exposures import choose_longest, find_exposure
+from gpucoron.report.frame import page_frame
 from gpucoron.report.images import images_of
+from gpucoron.report.links import links_of
+from gpucoron.report.outliers import mark_outliers
+from gpucoron.report.sets import find_sets, quicklooks_of, title_of
+from gpucoron.report.tiles import write_tiles
 
 log = logging.getLogger(__name__)
 
 _PRODUCTS = ("_rate", "_rateints")
-#: column of the table -> DQ flag
-_COLUMNS = {"jump": "JUMP_DET", "saturated": "SATURATED", "unusable": "DO_NOT_USE"}
-#: lower flags fit into the 8 bits of GROUPDQ
-_FIRST_OF_PIXELS = dq.RESERVED
 
 
 def write_report(folder, path=None, *, serve=""):
@@ -59,7 +55,7 @@ def write_report(folder, path=None, *, serve=""):
     """
     found = find_records(folder)
     path = Path(path) if path is not None else found.page
-    write_whole(path, lambda file: _write_page(file, found, serve))
+    write_whole(path, lambda file: _write_page(file, found, path, serve))
     return path
 
 
@@ -152,39 +148,44 @@ def _stem(path):
     raise InputError(msg)
 
 
-def _write_page(file, found, serve=""):
+def _write_page(file, found, path, serve=""):
     """Write the page one exposure at a time, to save memory."""
-    page = files("gpucoron") / "report" / "assets"
-    style, script = ((page / name).read_text("utf-8") for name in ("style.css", "script.js"))
-    values = {
-        "title": html.escape(found.title),
-        "serve": f' data-serve="{html.escape(serve)}"' if serve else "",
-        "served_policy": "; frame-src 'self'" if serve else "",
-        "footer": html.escape(f"Written by gpucoron {__version__} at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
-        "style": style,
-        "script": script,
-        "style_hash": _hash(style),
-        "script_hash": _hash(script),
-    }
+    folder, records = found.folder, found.records
+    before, after = page_frame(found.title, serve)
 
     def write(text):
         file.write(text.encode("utf-8"))
 
-    before, after = map(Template, (page / "page.html").read_text("utf-8").split("$data"))
-    write(before.substitute(values))
-    rows = []
-    for index, record in enumerate(found.records.values()):
-        row, detail = describe(record, *_find_preview(found.folder, record))
-        rows.append({"id": index, **row})
+    write(before)
+    longest = choose_longest(folder, records.values())
+    members, described = [], []
+    for index, record in enumerate(records.values()):
+        exposure = find_exposure(folder, record)
+        row, detail = describe(exposure.record, exposure.preview, exposure.note)
+        detail |= {
+            "tiles": write_tiles(path, row["exposure"], exposure.products.get("rateints"), exposure.averaged(longest)),
+            "links": links_of(folder, exposure.record, path, serve),
+            "references": exposure.references(),
+            "commands": {"again": command_again(exposure.record), "ramp": command_ramp(exposure.record)},
+        }
         write(_json_block(f"exposure-{index}", detail))
-    table = {"rows": rows, "summary": summarize(found.records.values()), "notes": _notes(found.n_damaged)}
+        write(_json_block(f"images-{index}", images_of(exposure.preview, longest)))
+        members.append(exposure.member({"id": index, **row}))
+        described.append(exposure.record_fields())
+    # in the order of time; those without a time last, in the order of their records
+    members.sort(key=lambda member: (not member.row["start"], member.row["start"]))
+    rows = [member.row for member in members]
+    mark_outliers(rows)
+    sets = []
+    for number, group in enumerate(find_sets(members)):
+        quicklooks = quicklooks_of(group, longest)
+        ids = [member.row["id"] for member in group]
+        name = f"set-{number}"
+        sets.append({"id": number, "title": title_of(group), "exposures": ids, "has_quicklooks": bool(quicklooks)})
+        write(_json_block(name, {"quicklooks": quicklooks}))
+    table = {"rows": rows, "summary": summarize(described), "notes": _notes(found.n_damaged), "sets": sets}
     write(_json_block("table", table))
-    write(after.substitute(values))
-
-
-def _hash(text):
-    """Return the hash by which the content security policy of the page allows a script or style."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode()
+    write(after)
 
 
 def _json_block(name, value):
@@ -211,193 +212,3 @@ def _notes(n_damaged):
         return []
     lines = "1 line" if n_damaged == 1 else f"{n_damaged} lines"
     return [f"{lines} of the manifest could not be read and are ignored."]
-
-
-def _find_preview(folder, record):
-    """Load the preview of an exposure, or make one from its product; return it with a note on unreadable files."""
-    stored = preview_path(folder, Path(record["exposure"]).name)
-    note = ""
-    if stored.is_file():
-        try:
-            return load_preview(stored), note
-        except InputError as error:
-            note = str(error)
-    # Ignore its folder, so that a manifest cannot refer to files elsewhere.
-    name = Path(_text(_dict(record, "outputs").get("rate"))).name
-    if name and (folder / name).is_file():
-        try:
-            return preview_of_product(folder / name), note
-        except InputError as error:
-            note = str(error)
-    return Preview(), note
-
-
-def describe(record, preview, note=""):
-    """Collect the contents of the page for one exposure.
-
-    Parameters
-    ----------
-    record : dict
-        A record of a manifest; any field may be missing.
-    preview : Preview
-    note : str, optional
-        Shown beside the images.
-
-    Returns
-    -------
-    row : dict
-        Strings, numbers or None: the row of the table, for sorting and searching too.
-    detail : dict
-        The details that an open row shows.
-    """
-    pixel_shares = preview.named_flags()
-    error = record.get("error")
-    if error is not None and not isinstance(error, dict):
-        error = {"message": error}
-    seconds = {name: value for name, value in _dict(record, "seconds").items() if _number(value) is not None}
-    shape = record.get("shape")
-    row = {
-        "exposure": record["exposure"],
-        "status": _text(record.get("status")),
-        "target": _text(record.get("target")),
-        "instrument": _text(record.get("instrument")),
-        "detector": _text(record.get("detector")),
-        "filter": _text(record.get("filter")),
-        "mask": _text(record.get("coronmsk")),
-        "subarray": _text(record.get("subarray")),
-        "shape": " × ".join(map(str, shape)) if isinstance(shape, list) else "",
-        **{column: pixel_shares.get(name) for column, name in _COLUMNS.items()},
-        "seconds": _number(seconds.get("total")),
-        "memory": _number(record.get("peak_memory")),
-        "finished": _text(record.get("finished")),
-        "error": _text(error.get("message")) if error else "",
-    }
-    steps = record.get("steps") if isinstance(record.get("steps"), list) else []
-    parameters = _dict(record, "parameters")
-    detail = {
-        "images": images_of(preview),
-        "rate_range": None if preview.rate_range is None else [float(value) for value in preview.rate_range],
-        "noise_limit": preview.noise_limit,
-        "noise_unit": preview.noise_unit,
-        "binning": preview.binning,
-        "note": note,
-        "groups": {
-            "jump": _shares(preview.jump_fraction),
-            "saturated": _shares(preview.saturated_fraction),
-        },
-        "flags": _flags(_dict(record, "flags"), pixel_shares),
-        "error": {key: _text(error.get(key)) for key in ("type", "message", "traceback")} if error else None,
-        "steps": [_step(step) for step in steps if isinstance(step, dict)],
-        "seconds": seconds,
-        "parameters": {step: _dict(parameters, step) for step in parameters},
-        "facts": _facts(record),
-    }
-    return row, detail
-
-
-def _flags(from_manifest, pixel_shares):
-    """List all flags: name, fraction of the pixels of the rate, fraction of the samples of the ramp; None if unknown.
-
-    A manifest counts group flags over samples, and all others over pixels.
-    """
-    sample_shares = {}
-    for name, value in from_manifest.items():
-        if 0 < getattr(dq, name, 0) < _FIRST_OF_PIXELS:
-            sample_shares[name] = _number(value)
-        else:
-            pixel_shares = pixel_shares | {name: _number(value)}
-    names = sorted(pixel_shares | sample_shares)
-    return [{"name": name, "pixels": pixel_shares.get(name), "samples": sample_shares.get(name)} for name in names]
-
-
-def _step(step):
-    return {
-        "name": _text(step.get("name")),
-        "status": _text(step.get("status")),
-        "reason": _text(step.get("reason")),
-        "seconds": _number(step.get("seconds")),
-        "flagged": _dict(step, "flagged"),
-    }
-
-
-def _facts(record):
-    """List the provenance of the products of an exposure: (label, text)."""
-    size = _number(record.get("input_bytes"))
-    facts = {
-        "input": record.get("input"),
-        "input size": f"{size / 1e6:.1f} MB" if size is not None else "",
-        "input SHA-256": record.get("input_sha256"),
-        "products": ", ".join(_text(name) for name in _dict(record, "outputs").values()),
-        "EXP_TYPE": record.get("exp_type"),
-        "versions": _versions(record),
-        "CRDS context": record.get("context"),
-        "profile": record.get("profile"),
-        "parameters' digest": record.get("parameters_digest"),
-        "backend": record.get("backend"),
-        "started": record.get("started"),
-        "finished": record.get("finished"),
-        "host": record.get("host"),
-        "process": record.get("pid"),
-        "attempt": record.get("attempt"),
-        "history": record.get("history"),
-    }
-    return [(label, _text(value)) for label, value in facts.items() if _text(value)]
-
-
-def summarize(records):
-    """Summarize all exposures: pairs (label, text)."""
-    records = list(records)
-
-    def distinct(values):
-        return ", ".join(sorted({text for text in values if text}))
-
-    def total(values):
-        numbers = [value for value in map(_number, values) if value is not None]
-        return sum(numbers) if numbers else None
-
-    failed = sum(record.get("status") == "failed" for record in records)
-    size = total(record.get("input_bytes") for record in records)
-    seconds = total(_dict(record, "seconds").get("total") for record in records)
-    finished = max((_text(record.get("finished")) for record in records), default="")
-    pairs = {
-        "Exposures": str(len(records)),
-        "Failed": str(failed) if failed else "",
-        "Input": f"{size / 1e9:.2f} GB" if size else "",
-        "Sum of times": _duration(seconds) if seconds is not None else "",
-        "Last finished": finished[:16].replace("T", " "),
-        "Backend": distinct(_text(record.get("backend")) for record in records),
-        "Profile": distinct(_text(record.get("profile")) for record in records),
-        "CRDS context": distinct(_text(record.get("context")) for record in records),
-        "Versions": " / ".join(sorted({_versions(record) for record in records} - {""})),
-    }
-    return [(label, text) for label, text in pairs.items() if text]
-
-
-def _versions(record):
-    return ", ".join(f"{name} {version}" for name, version in _dict(record, "versions").items() if version)
-
-
-def _duration(seconds):
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _shares(fractions):
-    """Round fractions to the precision of a chart."""
-    return [] if fractions is None else [float(f"{value:.4g}") for value in fractions]
-
-
-def _text(value):
-    return "" if value is None else str(value)
-
-
-def _number(value):
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return value if is_number else None
-
-
-def _dict(record, key):
-    """Return a dictionary of a record; an empty one if a user has edited the manifest."""
-    value = record.get(key)
-    return value if isinstance(value, dict) else {}

@@ -5,7 +5,9 @@ import json
 import numpy as np
 
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
-from gpucoron.records.previews import Preview, preview_of_rate, preview_path, write_whole
+from gpucoron.records import previews
+from gpucoron.records.measures import Integrations, measure_exposure, measure_integrations
+from gpucoron.records.quantised import QuantisedImage
 
 _SETUPS = (
     ("NIRCAM", "NRCALONG", "SUB320A335R", "F444W", "MASKA335R", "NRC_CORON", [2, 15, 320, 320]),
@@ -62,6 +64,18 @@ def make_record(number=0, **changes):
         "host": "node7",
         "pid": 4321,
         "attempt": 1,
+        "input_path": f"/data/uncal/{exposure}_uncal.fits",
+        "observed": {
+            "start": f"2026-01-{1 + number // 60 % 28:02d}T{number // 60 % 24:02d}:{number % 60:02d}:00.000",
+            "program": "01386",
+            "observation": f"{number // 100 + 1:03d}",
+            "roll": (15.2, 24.9)[number // 3 % 2],
+            "role": ("science", "science", "reference")[number // 6 % 3],
+            "dither": f"{number % 9 + 1} of 9",
+            "exptime": 213.8,
+            "corner": [492, 1502],
+        },
+        "references": {"gain": "jwst_nircam_gain_0097.fits", "readnoise": "jwst_nircam_readnoise_0224.fits"},
     }
     return record | changes
 
@@ -94,20 +108,25 @@ def make_scene(shape=(96, 120), seed=0):
     return rate.astype(np.float32), dq.astype(np.uint32)
 
 
-def make_preview(seed=0, ngroups=12):
+def make_preview(seed=0, ngroups=12, nints=4, shape=(96, 120)):
     """Make a preview like `gpucoron.records.previews.save_preview`, from drawn images."""
-    preview = preview_of_rate(*make_scene(seed=seed))
+    rate, dq = make_scene(shape, seed)
     rng = np.random.default_rng(seed)
-    rows = np.cumsum(rng.normal(size=preview.rate.shape[0]))[:, None] + rng.normal(0, 0.3, preview.rate.shape)
-    preview.noise = (128 + 127 * np.tanh(rows / 4)).astype(np.uint8)
-    preview.noise_limit, preview.noise_unit = 0.049, "DN/s"
+    err = np.full(shape, 0.3, np.float32)
+    star = ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
+    removed = np.cumsum(rng.normal(0, 0.01, shape[0]))[:, None] + rng.normal(0, 0.003, shape)
+    preview = previews.preview_of_rate(rate, dq)
+    preview.removed = QuantisedImage.of(removed, step=0.02)
+    preview.noise_thumb = (128 + 127 * np.tanh(previews.block_average(removed, 2) / 0.04)).astype(np.uint8)
     preview.jump_fraction = rng.uniform(0.002, 0.008, ngroups)
     preview.saturated_fraction = np.linspace(0, 0.006, ngroups) ** 1.5
+    images = (rate + rng.normal(0, 0.6, (nints, *shape))).astype(np.float32)
+    integrations = Integrations(images, np.full(images.shape, 0.6, np.float32), np.broadcast_to(dq, images.shape))
+    preview.exposure = measure_exposure(rate, err, dq, star) | {"jump_rate": float(rng.normal(5, 0.3))}
+    previews.add_integrations(preview, measure_integrations(integrations, star, list(rng.normal(9, 0.1, nints))))
     return preview
 
 
 def write_preview(folder, exposure, preview):
     """Write a preview where the report expects it."""
-    known = {name: value for name, value in vars(preview).items() if value is not None}
-    assert isinstance(preview, Preview)
-    write_whole(preview_path(folder, exposure), lambda file: np.savez_compressed(file, **known))
+    previews.write_preview(preview, previews.preview_path(folder, exposure))

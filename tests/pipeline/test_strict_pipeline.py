@@ -153,7 +153,7 @@ def reduce(made, case, backend, folder, monkeypatch):
     from astropy.io import fits
 
     from gpucoron.batch.job import reduce_job
-    from gpucoron.records.previews import load_preview, preview_path
+    from gpucoron.records.previews import preview_path
 
     monkeypatch.setattr("gpucoron.batch.job._backend", lambda name, options: backend)
     profile = case.run.get("profile", "jwst")
@@ -169,7 +169,8 @@ def reduce(made, case, backend, folder, monkeypatch):
     for path in folder.glob("*.fits"):
         with fits.open(path) as hdus:
             arrays |= {(path.name, hdu.name): hdu.data for hdu in hdus if hdu.is_image and hdu.data is not None}
-    return record, vars(load_preview(preview_path(folder, "x"))), arrays
+    with np.load(preview_path(folder, "x")) as preview:
+        return record, dict(preview), arrays
 
 
 @pytest.mark.parametrize("name", PRODUCTS)

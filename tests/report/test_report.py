@@ -26,8 +26,8 @@ from gpucoron.records.previews import (
     save_preview,
 )
 from gpucoron.report import write_report
+from gpucoron.report.details import describe
 from gpucoron.report.images import CATEGORY_COLOURS, GOOD_COLOUR, colour_flags, encode_png
-from gpucoron.report.page import describe
 from tests.cases.records import make_failure, make_preview, make_record, make_scene, write_manifest, write_preview
 
 
@@ -56,6 +56,12 @@ class Page(HTMLParser):
 
     def detail(self, exposure):
         return json.loads(self._blocks[f"exposure-{self.rows[exposure]['id']}"])
+
+    def images(self, exposure):
+        return json.loads(self._blocks[f"images-{self.rows[exposure]['id']}"])
+
+    def quicklooks(self, number):
+        return json.loads(self._blocks[f"set-{number}"])["quicklooks"]
 
 
 def decode_png(url):
@@ -142,7 +148,8 @@ def test_details_of_an_exposure(tmp_path):
     assert (jump["pixels"], jump["samples"]) == (row["jump"], record["flags"]["JUMP_DET"])
     assert (hot["pixels"], hot["samples"]) == (record["flags"]["HOT"], None)
     assert row["seconds"] == pytest.approx(record["seconds"]["total"])
-    assert set(detail["images"]) == {"rate", "flags", "noise"}
+    assert set(detail["thumbs"]) == {"rate", "flags", "noise"}
+    assert set(page.images(record["exposure"])) == {"rate", "flags", "removed"}
     assert detail["groups"]["jump"] == pytest.approx(list(preview.jump_fraction), rel=1e-3)
     assert [step["name"] for step in detail["steps"]] == [step["name"] for step in record["steps"]]
     assert detail["parameters"] == record["parameters"]
@@ -205,22 +212,28 @@ def test_preview_of_a_run(reduced):
     folder, exposure, run, preview = reduced
     path = preview_path(folder, exposure)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
-    assert path.stat().st_size < 60_000
     stored = load_preview(path)
-    for name, value in vars(preview).items():
-        np.testing.assert_array_equal(getattr(stored, name), value)
-    rate = run.exposure.rate
-    assert stored.rate.shape == (107, 107)
+    assert stored.n_bytes == preview.n_bytes < 300_000
+    rate, removed = run.exposure.rate, run.exposure.removed_1overf
+    for image, true, close in ((stored.rate, rate.rate, 0.005), (stored.removed, removed, 0.01)):
+        found, known = image.values(), np.isfinite(true)
+        np.testing.assert_array_equal(np.isfinite(found), known)
+        off = np.abs(found - true)[known] / (np.abs(true - image.centre) + image.soft)[known]
+        assert off.max() < 1.01 * close  # half a level
+    for name, value in {"JUMP_DET": JUMP_DET, "SATURATED": SATURATED, "DO_NOT_USE": DO_NOT_USE}.items():
+        np.testing.assert_array_equal(stored.flags.mask(name), (rate.dq & value) != 0)
+    assert (stored.rate.unit, stored.removed.unit) == ("DN/s", "DN/s")
+    assert {kind: image.shape[-2:] for kind, image in stored.thumbs().items()} == dict.fromkeys(
+        ("rate", "flags", "noise"), (64, 64)
+    )
     assert stored.named_flags()["JUMP_DET"] == pytest.approx(np.mean((rate.dq & JUMP_DET) != 0))
     groupdq = run.exposure.groupdq
     np.testing.assert_allclose(stored.saturated_fraction, ((groupdq & SATURATED) != 0).mean(axis=(0, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(stored.jump_fraction, ((groupdq & JUMP_DET) != 0).mean(axis=(0, 2, 3)), rtol=1e-6)
     assert stored.jump_fraction.max() > 0
-    removed = block_average(run.exposure.removed_1overf, 3)
-    shown = (stored.noise.astype(float) - 128) / 127 * stored.noise_limit
-    inside = np.abs(removed) < stored.noise_limit
-    np.testing.assert_allclose(shown[inside], removed[inside], atol=stored.noise_limit / 127)
-    assert stored.noise_unit == "DN/s"
+    assert stored.exposure == preview.exposure
+    assert stored.integrations == preview.integrations
+    assert {len(values) for values in stored.integrations.values()} == {2}
 
 
 @pytest.mark.parametrize("stage", ["groups", "ints"])
@@ -284,12 +297,14 @@ def test_without_a_preview_the_product_is_drawn(reduced, tmp_path):
     alone.write_bytes((folder / alone.name).read_bytes())
     write_manifest(tmp_path, [make_record(0, exposure=exposure, outputs={"rate": alone.name}), make_record(1)])
     page = Page(write_report(tmp_path))
-    drawn = page.detail(exposure)["images"]
-    assert set(drawn) == {"rate", "flags"}
+    drawn = page.detail(exposure)["thumbs"]
+    assert set(drawn) == set(page.images(exposure)) == {"rate", "flags"}
     expected = preview_of_rate(*_read(alone))
-    np.testing.assert_array_equal(decode_png(drawn["flags"]), colour_flags(expected.flags)[::-1])
-    np.testing.assert_array_equal(expected.rate, preview.rate)
-    assert page.detail(make_record(1)["exposure"])["images"] == {}
+    np.testing.assert_array_equal(decode_png(drawn["flags"]), colour_flags(expected.flags_thumb)[::-1])
+    np.testing.assert_array_equal(expected.rate.levels, preview.rate.levels)
+    assert page.rows[exposure]["background"] == preview.exposure["background"]
+    assert page.detail(make_record(1)["exposure"])["thumbs"] == {}
+    assert page.images(make_record(1)["exposure"]) == {}
 
 
 def test_a_single_product(reduced, tmp_path):
@@ -297,7 +312,7 @@ def test_a_single_product(reduced, tmp_path):
     for suffix in ("rate", "rateints"):
         page = Page(write_report(folder / f"{exposure}_{suffix}.fits", tmp_path / f"{suffix}.html"))
         assert list(page.rows) == [exposure]
-        assert set(page.detail(exposure)["images"]) == {"rate", "flags", "noise"}
+        assert set(page.images(exposure)) == {"rate", "flags", "removed"}
 
 
 def test_damaged_previews_and_products_are_reported(tmp_path):
@@ -317,14 +332,15 @@ def test_a_manifest_opens_no_file_outside_its_folder(tmp_path, reduced):
     outside = str(folder / f"{exposure}_rate.fits")
     write_manifest(tmp_path, [make_record(0, exposure="../../x", outputs={"rate": outside})])
     page = Page(write_report(tmp_path))
-    assert page.detail("../../x")["images"] == {}
+    assert page.images("../../x") == {}
+    assert page.detail("../../x")["links"] == []
 
 
 @pytest.mark.parametrize("image", [np.full((5, 7), np.nan), np.zeros((5, 7)), np.full((1, 1), 3.0)])
 def test_images_without_contrast(image):
     preview = preview_of_rate(image.astype(np.float32), np.zeros(image.shape, np.uint32))
-    assert preview.rate.shape == image.shape
-    assert np.all((preview.rate == 0) == np.isnan(image))
+    assert preview.rate_thumb.shape == image.shape
+    assert np.all((preview.rate_thumb == 0) == np.isnan(image))
 
 
 def test_blocks():
@@ -341,7 +357,7 @@ def test_blocks():
 
 def test_a_pixel_is_counted_as_the_gravest_that_it_is():
     dq = np.array([[JUMP_DET, JUMP_DET | SATURATED, DO_NOT_USE | SATURATED | JUMP_DET, 0]], np.uint32)
-    flags = preview_of_rate(np.ones(dq.shape, np.float32), dq).flags
+    flags = preview_of_rate(np.ones(dq.shape, np.float32), dq).flags_thumb
     np.testing.assert_array_equal(flags[:, 0] // 255, [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]])
     colours = colour_flags(flags)[0]
     np.testing.assert_array_equal(colours, [*CATEGORY_COLOURS.values(), GOOD_COLOUR])
@@ -426,6 +442,6 @@ def _read(path):
 
 def test_scene_is_worth_drawing():
     rate, dq = make_scene()
-    levels = preview_of_rate(rate, dq).rate
+    levels = preview_of_rate(rate, dq).rate.levels
     assert levels[np.isnan(rate)].max() == 0
-    assert np.ptp(levels[np.isfinite(rate)].astype(int)) == 254
+    assert np.ptp(levels[np.isfinite(rate)].astype(int)) > 300

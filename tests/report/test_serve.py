@@ -35,8 +35,8 @@ def make_folder(folder):
     """Make a folder of three exposures: reduced, failed, and of a version that recorded no request."""
     raw = folder.parent / "raw_uncal.fits"
     raw.write_bytes(b"raw counts")
-    fields = {"input": str(raw), "input_bytes": 10, "input_date": os.stat(raw).st_mtime_ns}
-    records = [make_record(0, asked=ASKED, **fields), make_failure(1, "cut short"), make_record(2, input=str(raw))]
+    fields = {"input": str(raw), "input_path": str(raw), "input_bytes": 10, "input_date": os.stat(raw).st_mtime_ns}
+    records = [make_record(0, asked=ASKED, **fields), make_failure(1, "cut short"), make_record(2, **fields)]
     write_manifest(folder, records)
     write_preview(folder, records[0]["exposure"], make_preview())
     for name in (records[0]["outputs"]["rate"], f"logs/{records[0]['exposure']}.log"):

@@ -1,0 +1,344 @@
+"""Numbers by which an exposure is judged: background, read noise, row noise, shifts of the star, saturation, jumps.
+
+All of them are robust statistics of few pixels, taken one integration at a time: the record of a reduction must not
+take much of its time or memory.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpucoron.backends.statistics import MAD_TO_SIGMA, median, median_of_last
+from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL, SATURATED
+from gpucoron.records.shifts import Shift, measure_shift
+
+#: pixels farther from the star than this fraction of the shorter side are the outside of the image
+OUTSIDE = 0.375
+#: second differences of an integration that are enough for its read noise: to 0.3 %
+_ENOUGH_SAMPLES = 60_000
+_GOLDEN = (np.sqrt(5) - 1) / 2
+#: pixels of all integrations whose median is taken at a time
+_MOST_PIXELS = 4_000_000
+#: a saturated region belongs to the star if it comes so near, pixels
+_NEAR_STAR = 5
+#: side of a pixel, cm
+PIXEL_PITCH = {"NIRCAM": 18e-4, "MIRI": 25e-4}
+_BINS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Integrations:
+    """The slopes of all integrations, on any device or in a file.
+
+    Attributes
+    ----------
+    rate, err : (nints, ny, nx) float32, DN/s
+        Anything that slices can be taken of.
+    dq : (nints, ny, nx) uint32
+    fetch : callable
+        Makes a NumPy array of a slice.
+    """
+
+    rate: Any
+    err: Any
+    dq: Any
+    fetch: Callable = np.asarray
+
+    @property
+    def shape(self):
+        """(nints, ny, nx)."""
+        return tuple(self.rate.shape)
+
+    def image(self, number):
+        """Return the rate of an integration, NaN where it is unusable: (ny, nx) float32."""
+        return usable(self.fetch(self.rate[number]), self.fetch(self.dq[number]))
+
+    def middle(self):
+        """Find the middle values of each pixel over its usable integrations; returns a `Middle`."""
+        nints, ny, nx = self.shape
+        rows = max(1, _MOST_PIXELS // (nints * nx))
+        planes = np.empty((4, ny, nx), np.float32)
+        for start in range(0, ny, rows):
+            part = slice(start, start + rows)
+            block = usable(self.fetch(self.rate[:, part]), self.fetch(self.dq[:, part]))
+            # NaN are sorted to the end
+            ordered = np.sort(np.ascontiguousarray(np.moveaxis(block, 0, -1)), axis=-1)
+            count = nints - np.isnan(ordered).sum(axis=-1)
+            for plane, index in zip(
+                planes, (count // 2 - 1, count // 2, (count - 1) // 2, (count + 1) // 2), strict=True
+            ):
+                index = np.clip(index, 0, nints - 1)[..., None]
+                found = np.take_along_axis(ordered, index, axis=-1)[..., 0]
+                plane[part] = np.where(count > 1, found, np.nan)
+        return Middle(*planes)
+
+
+@dataclass(frozen=True, eq=False)
+class Middle:
+    """The values in the middle of each pixel's sorted integrations, (ny, nx) float32; NaN with fewer than two."""
+
+    low: np.ndarray
+    after_low: np.ndarray
+    high: np.ndarray
+    after_high: np.ndarray
+
+    def without(self, image):
+        """Return the median of the other integrations than this one, which is one of them: (ny, nx) float32."""
+        low = np.where(self.low < image, self.low, self.after_low)
+        high = np.where(self.high < image, self.high, self.after_high)
+        return (low + high) / np.float32(2)
+
+
+def usable(rate, dq):
+    """Return the rate with NaN where it is DO_NOT_USE, a reference pixel or not finite: float32, a copy."""
+    bad = (dq & np.uint32(DO_NOT_USE | REFERENCE_PIXEL)) != 0
+    return np.where(bad | ~np.isfinite(rate), np.float32(np.nan), rate).astype(np.float32, copy=False)
+
+
+def find_outside(shape, star):
+    """Mark the outside of an image: pixels farther from the star than 3/4 of half the shorter side.
+
+    Parameters
+    ----------
+    shape : (ny, nx)
+    star : (x, y)
+        0-based.
+
+    Returns
+    -------
+    (ny, nx) bool
+    """
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    return np.hypot(x - star[0], y - star[1]) > OUTSIDE * min(shape)
+
+
+def robust_width(values):
+    """Return the standard deviation of a normal distribution with the median absolute deviation of these values.
+
+    Parameters
+    ----------
+    values : array of float
+        NaN are ignored.
+
+    Returns
+    -------
+    float
+        NaN without values.
+    """
+    values = np.asarray(values)
+    values = values[np.isfinite(values)]
+    return MAD_TO_SIGMA * float(median(np.abs(values - median(values)))) if values.size else np.nan
+
+
+def measure_integrations(integrations, star, read_noise=None):
+    """Measure each integration.
+
+    Parameters
+    ----------
+    integrations : Integrations
+    star : (x, y)
+        0-based.
+    read_noise : list of float, optional
+        See `read_noise_of_ramps`.
+
+    Returns
+    -------
+    dict
+        Each a list with one number per integration, NaN where it is unknown.
+
+        median : DN/s
+            Of all usable pixels.
+        background : DN/s
+            Median of the usable pixels of the outside, see `find_outside`.
+        row_noise : DN/s
+            Robust width of the medians of the rows of the integration minus the median of the other integrations,
+            times ``sqrt(1 - 1/nints)`` for the noise of these. NaN with one integration. Noise of the pixels is part of
+            it: with ``nx`` pixels in a row, 1.25 / sqrt(nx) of it.
+        read_noise : DN
+        shift_x, shift_y, shift_x_error, shift_y_error : pixels
+            Shift of the star against the median of the other integrations, see
+            `gpucoron.records.shifts.measure_shift`; the shift is NaN where it is less than three times its error.
+    """
+    nints, *shape = integrations.shape
+    outside = find_outside(shape, star)
+    middle = integrations.middle() if nints > 1 else None
+    rows = {name: [] for name in ("median", "background", "row_noise")}
+    shifts = []
+    for number in range(nints):
+        image = integrations.image(number)
+        rows["median"].append(_median_of(image))
+        rows["background"].append(_median_of(image[outside]))
+        if middle is None:
+            rows["row_noise"].append(np.nan)
+            shifts.append(Shift())
+            continue
+        # not of all integrations: a median of few integrations follows each of them
+        reference = middle.without(image)
+        noise = robust_width(median_of_last(image - reference, xp=np)) * np.sqrt(1 - 1 / nints)
+        rows["row_noise"].append(float(noise))
+        shifts.append(measure_shift(image, integrations.fetch(integrations.err[number]), reference, star))
+    rows["read_noise"] = list(read_noise) if read_noise is not None else [np.nan] * nints
+    rows["shift_x"] = [shift.x if shift.is_significant_x else np.nan for shift in shifts]
+    rows["shift_y"] = [shift.y if shift.is_significant_y else np.nan for shift in shifts]
+    rows["shift_x_error"] = [shift.x_error for shift in shifts]
+    rows["shift_y_error"] = [shift.y_error for shift in shifts]
+    return rows
+
+
+def _median_of(image):
+    values = image[np.isfinite(image)]
+    return float(median(values))
+
+
+def read_noise_of_ramps(data, groupdq, pixeldq, star, fetch=np.asarray):
+    """Measure the read noise of each integration in the outside of the image.
+
+    It is the robust width of the second differences ``data[g+1] - 2 data[g] + data[g-1]`` of three successive groups
+    without any flag, divided by sqrt(6). A constant flux cancels in it; the photon noise of one group, and 1/f noise
+    that was not removed, are part of it. As many groups are used as give 60,000 differences, spread evenly over
+    the ramp.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32, DN
+        The corrected ramps.
+    groupdq : (nints, ngroups, ny, nx) uint8
+    pixeldq : (ny, nx) uint32
+    star : (x, y)
+    fetch : callable
+        Makes a NumPy array of one group.
+
+    Returns
+    -------
+    list of float
+        DN; NaN for each integration with fewer than three groups.
+    """
+    nints, ngroups, *shape = data.shape
+    if ngroups < 3:
+        return [np.nan] * nints
+    region = find_outside(shape, star) & ((fetch(pixeldq) & np.uint32(DO_NOT_USE | REFERENCE_PIXEL)) == 0)
+    region = np.flatnonzero(region)
+    # multiples of the golden ratio are spread evenly, however many of them are needed
+    middles = 1 + np.argsort(np.arange(1, ngroups - 1) * _GOLDEN % 1)
+    widths = []
+    for ramp, flags in zip(data, groupdq, strict=True):
+        differences, count = [np.empty(0, np.float32)], 0
+        for group in middles:
+            around = (group - 1, group, group + 1)
+            flagged = np.bitwise_or.reduce([fetch(flags[at]).reshape(-1)[region] for at in around])
+            before, here, after = (fetch(ramp[at]).reshape(-1)[region] for at in around)
+            difference = ((after - here) - (here - before))[flagged == 0]
+            if difference.size:
+                # a step of the whole frame between two groups is no noise of its pixels
+                differences.append(difference - median(difference))
+            count += difference.size
+            if count >= _ENOUGH_SAMPLES:
+                break
+        widths.append(robust_width(np.concatenate(differences)) / np.sqrt(6))
+    return [float(width) for width in widths]
+
+
+def measure_exposure(rate, err, dq, star):
+    """Measure the rate of an exposure.
+
+    Parameters
+    ----------
+    rate, err : (ny, nx) float32, DN/s
+    dq : (ny, nx) uint32
+    star : (x, y)
+
+    Returns
+    -------
+    dict
+        background : float, DN/s
+            Median of the usable pixels of the outside, see `find_outside`.
+        saturated_radius : float, pixels
+            See `saturated_radius`.
+        histogram : dict or None
+            See `histogram_of`.
+    """
+    image = usable(rate, dq)
+    return {
+        "background": _median_of(image[find_outside(image.shape, star)]),
+        "saturated_radius": saturated_radius(dq, star),
+        "histogram": histogram_of(image, err),
+    }
+
+
+def saturated_radius(dq, star):
+    """Return the radius of the circle with the area of the saturated pixels at the star.
+
+    Parameters
+    ----------
+    dq : (ny, nx) uint32
+        Flags of the rate.
+    star : (x, y)
+
+    Returns
+    -------
+    float
+        ``sqrt(n / pi)`` pixels, with ``n`` the SATURATED pixels of the connected region that contains or encloses the
+        star, or else of the nearest one within five pixels of it. 0 if there is none.
+    """
+    from scipy import ndimage
+
+    saturated = (dq & np.uint32(SATURATED)) != 0
+    # behind a mask the star itself need not saturate: its surroundings do
+    labels, count = ndimage.label(ndimage.binary_fill_holes(saturated), np.ones((3, 3)))
+    if not count:
+        return 0.0
+    y, x = np.nonzero(labels)
+    distance = np.hypot(x - star[0], y - star[1])
+    nearest = np.argmin(distance)
+    if distance[nearest] > _NEAR_STAR:
+        return 0.0
+    return float(np.sqrt(np.count_nonzero(saturated & (labels == labels[y[nearest], x[nearest]])) / np.pi))
+
+
+def histogram_of(image, err):
+    """Count rate over error.
+
+    Parameters
+    ----------
+    image : (ny, nx) float32
+        Rate, NaN where unusable.
+    err : (ny, nx) float32
+
+    Returns
+    -------
+    dict or None
+        edges : list of n + 1 float
+            Evenly from the 0.5th to the 99.5th percentile, outwards to two digits; pixels beyond are not counted.
+        counts : list of n int
+        None if no pixel has a rate and an error.
+    """
+    good = np.isfinite(image) & np.isfinite(err) & (err > 0)
+    if not good.any():
+        return None
+    ratio = (image[good] / err[good]).astype(np.float64)
+    low, high = np.percentile(ratio, (0.5, 99.5))
+    width = float(f"{max(high - low, 1e-3) / _BINS:.2g}")
+    edges = np.floor(low / width) * width + width * np.arange(_BINS + 3)
+    counts, _ = np.histogram(ratio, edges)
+    return {"edges": [float(f"{edge:.6g}") for edge in edges], "counts": [int(count) for count in counts]}
+
+
+def jump_rate(primary_cosmic_rays, instrument):
+    """Convert jwst's number of primary cosmic rays to hits per second and cm^2.
+
+    Parameters
+    ----------
+    primary_cosmic_rays : float or None
+        PRIMECRS: per 1000 pixels and second.
+    instrument : str
+
+    Returns
+    -------
+    float
+        NaN if unknown.
+    """
+    pitch = PIXEL_PITCH.get((instrument or "").upper())
+    is_known = isinstance(primary_cosmic_rays, (int, float)) and primary_cosmic_rays >= 0 and pitch is not None
+    return primary_cosmic_rays / 1000 / pitch**2 if is_known else np.nan

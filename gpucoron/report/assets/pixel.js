@@ -1,0 +1,40 @@
+// The marked pixel of an exposure: its ramp where the page is served, else the command that draws it.
+function makePixel(exposure) {
+  const place = make("div", { class: "pixel wide", hidden: true, "aria-live": "polite" });
+  const served = document.documentElement.dataset.serve;
+  const n = exposure.detail.integrations?.median?.length ?? 0;
+  exposure.onMark = (pixel) => {
+    const [x, y] = pixel;
+    place.hidden = false;
+    const content = make("div", { class: "ramp" });
+    let integration = exposure.integration ?? 0;
+    const update = () => content.replaceChildren(served ? makeFrame(served, exposure, pixel, integration)
+      : makeRampCommand(exposure, pixel, integration));
+    const number = make("input", { type: "number", min: "1", value: String(integration + 1), "aria-label": "Integration of the ramp" });
+    if (n) number.max = String(n);
+    number.addEventListener("change", () => {
+      if (!Number.isInteger(number.valueAsNumber) || number.valueAsNumber < 1) return;
+      integration = number.valueAsNumber - 1;
+      update();
+    });
+    const close = makeButton("Close", () => {
+      place.hidden = true;
+      exposure.view.mark(null);
+    });
+    update();
+    place.replaceChildren(
+      make("div", { class: "controls" }, make("strong", {}, "Pixel " + placeOf([x, y])),
+        make("label", { class: "small" }, make("span", {}, "integration"), number), close),
+      make("p", {}, exposure.describe(pixel)), content);
+  };
+  return place;
+}
+function makeFrame(served, { row }, [x, y], integration) {
+  const query = new URLSearchParams({ exposure: row.exposure, x, y, int: integration + 1 });
+  return make("iframe", { src: served + "/ramp?" + query, title: "Ramp of pixel " + placeOf([x, y]) + " of " + row.exposure });
+}
+function makeRampCommand({ detail }, [x, y], integration) {
+  const command = (detail.commands?.ramp ?? "").replace("{x}", x).replace("{y}", y + " --int " + (integration + 1));
+  if (!command) return make("p", { class: "quiet" }, "The ramp cannot be shown: the report does not know the uncal file.");
+  return makeCommand("Its ramp and why it is flagged:", command);
+}

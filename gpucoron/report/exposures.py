@@ -1,0 +1,130 @@
+"""The files of an exposure that the report reads: its preview, and its products where the preview lacks something."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpucoron.errors import InputError
+from gpucoron.records.headers import read_observed
+from gpucoron.records.previews import Preview, load_preview, preview_of_product, preview_path
+from gpucoron.report.images import binning_of
+from gpucoron.report.links import find_products
+from gpucoron.report.sets import Member
+
+#: a page may have so many bytes for each exposure of a large folder, and so many in any case
+BYTES_PER_EXPOSURE, LEAST_BYTES = 300_000, 100_000_000
+#: longest side of the images in a page, pixels; the first one that keeps it small enough
+_SIDES = (640, 320, 256, 160)
+#: bytes of an exposure's thumbnails and tables in a page, and of its images per pixel
+_BYTES_OF_TABLES, _BYTES_PER_PIXEL = 35_000, 2.0
+#: images of quick-looks per exposure, at most, compared with those of the exposure
+_QUICKLOOKS = 1.3
+
+
+@dataclass(frozen=True, eq=False)
+class ExposureFiles:
+    """What the report knows of an exposure.
+
+    Attributes
+    ----------
+    folder : Path
+    record : dict
+        With ``observed`` and ``references``, from the product if the manifest lacks them.
+    products : dict
+        Kind -> path of the products that exist, such as 'rate' and 'rateints'.
+    preview : Preview
+    note : str
+        About files that cannot be read.
+    """
+
+    folder: Path
+    record: dict
+    products: dict
+    preview: Preview
+    note: str = ""
+
+    def averaged(self, longest):
+        """Return the preview if the page averages its images, because a side is longer; else None."""
+        rate = self.preview.rate
+        return self.preview if rate is not None and binning_of(rate.shape, longest) > 1 else None
+
+    def references(self):
+        """List the references: (type, name of the file)."""
+        references = self.record.get("references")
+        return sorted(references.items()) if isinstance(references, dict) else []
+
+    def member(self, row):
+        """Return the exposure as a member of a set, without its images."""
+        observed = self.record.get("observed")
+        program = observed.get("program") if isinstance(observed, dict) else ""
+        stored = preview_path(self.folder, Path(self.record["exposure"]).name)
+        load = (lambda: load_preview(stored).removed) if self.preview.removed is not None else (lambda: None)
+        return Member(row, str(program or ""), self.products.get("rate"), load)
+
+    def record_fields(self):
+        """Return the record without steps and parameters, which are large."""
+        return {name: value for name, value in self.record.items() if name not in ("steps", "parameters", "asked")}
+
+
+def find_exposure(folder, record):
+    """Load the preview of an exposure, and make from its products what the preview or the record lacks.
+
+    Parameters
+    ----------
+    folder : Path
+    record : dict
+        A record of a manifest; any field except ``exposure`` may be missing.
+
+    Returns
+    -------
+    ExposureFiles
+    """
+    products = find_products(folder, record)
+    stored = preview_path(folder, Path(record["exposure"]).name)
+    preview, notes = Preview(), []
+    if stored.is_file():
+        try:
+            preview = load_preview(stored)
+        except InputError as error:
+            notes.append(str(error))
+    try:
+        if "rate" in products and not preview.is_complete:
+            preview = preview.completed_by(preview_of_product(products["rate"], products.get("rateints")))
+        if "rate" in products and not (record.get("observed") and record.get("references")):
+            found = read_observed(products["rate"])
+            record = record | {name: record.get(name) or value for name, value in found.items()}
+    except InputError as error:
+        notes.append(str(error))
+    return ExposureFiles(folder, record, products, preview, "; ".join(notes))
+
+
+def choose_longest(folder, records):
+    """Choose the longest side of the images in a page, so that a page of many exposures stays below 150 MB.
+
+    Parameters
+    ----------
+    folder : Path
+    records : iterable of dict
+
+    Returns
+    -------
+    int
+        640 pixels or fewer: the page averages larger images, and their tiles have them at full resolution.
+    """
+    sizes = []
+    for record in records:
+        shape = record.get("shape")
+        is_known = isinstance(shape, list) and len(shape) == 4
+        stored = preview_path(folder, Path(record["exposure"]).name)
+        side = max(shape[-2:]) if is_known else _SIDES[0]
+        pixels = shape[-1] * shape[-2] if is_known else side**2
+        try:
+            n_bytes = stored.stat().st_size * 4 / 3
+        except OSError:
+            n_bytes = _BYTES_PER_PIXEL * pixels
+        sizes.append((max(n_bytes, 0), max(side, 1)))
+    allowed = max(LEAST_BYTES, BYTES_PER_EXPOSURE * len(sizes))
+    for longest in _SIDES:
+        images = sum(n_bytes / binning_of((side,), longest) ** 2 for n_bytes, side in sizes)
+        if _QUICKLOOKS * images + _BYTES_OF_TABLES * len(sizes) <= allowed:
+            break
+    return longest
