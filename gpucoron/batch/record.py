@@ -39,7 +39,7 @@ def describe_error(error):
 
 
 def run_fields(run, paths, exposure, folder):
-    """Return the record fields that a reduction adds: products, parameters, steps, times, flags, what it is of.
+    """Return the record fields that a reduction adds: what it is of, products, parameters, steps, times and flags.
 
     Parameters
     ----------

@@ -14,8 +14,8 @@ from gpucoron.report.sets import Member
 BYTES_PER_EXPOSURE, LEAST_BYTES = 300_000, 100_000_000
 #: longest side of the images in a page, pixels; the first one that keeps it small enough
 _SIDES = (640, 320, 256, 160)
-#: bytes of an exposure's thumbnails and tables in a page, and of its images per pixel
-_BYTES_OF_TABLES, _BYTES_PER_PIXEL = 35_000, 2.0
+#: bytes of an exposure's thumbnails and tables in a page, and of its images per pixel, at least
+_BYTES_OF_TABLES, _LEAST_BYTES_PER_PIXEL = 25_000, 1.5
 #: images of quick-looks per exposure, at most, compared with those of the exposure
 _QUICKLOOKS = 1.3
 
@@ -114,14 +114,12 @@ def choose_longest(folder, records):
     for record in records:
         shape = record.get("shape")
         is_known = isinstance(shape, list) and len(shape) == 4
+        ny, nx = shape[-2:] if is_known else (_SIDES[0], _SIDES[0])
         stored = preview_path(folder, Path(record["exposure"]).name)
-        side = max(shape[-2:]) if is_known else _SIDES[0]
-        pixels = shape[-1] * shape[-2] if is_known else side**2
-        try:
-            n_bytes = stored.stat().st_size * 4 / 3
-        except OSError:
-            n_bytes = _BYTES_PER_PIXEL * pixels
-        sizes.append((max(n_bytes, 0), max(side, 1)))
+        n_bytes = stored.stat().st_size * 4 / 3 if stored.is_file() else 0
+        # a small file is of an older version, without images
+        n_bytes = max(n_bytes, _LEAST_BYTES_PER_PIXEL * nx * ny)
+        sizes.append((n_bytes, max(nx, ny, 1)))
     allowed = max(LEAST_BYTES, BYTES_PER_EXPOSURE * len(sizes))
     for longest in _SIDES:
         images = sum(n_bytes / binning_of((side,), longest) ** 2 for n_bytes, side in sizes)

@@ -1,4 +1,4 @@
-"""The frame of the page: its template with style and script, which the security policy allows by their hashes."""
+"""The frame of the page: a template with the style and the script, which the security policy allows by their hashes."""
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ def page_frame(title, serve=""):
     ----------
     title : str
     serve : str, optional
-        Address below which the page is served; it may then show other pages of the server.
+        Address below which the page is served; see `gpucoron.report.serve`.
 
     Returns
     -------
@@ -37,6 +37,8 @@ def page_frame(title, serve=""):
     values = {
         "title": html.escape(title),
         "serve": f' data-serve="{html.escape(serve)}"' if serve else "",
+        # from a file, 'self' does not include the scripts beside the page
+        "tiles": "'self'" if serve else "'self' file:",
         "served_policy": "; frame-src 'self'" if serve else "",
         "footer": html.escape(f"Written by gpucoron {__version__} at {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"),
         "style": style,

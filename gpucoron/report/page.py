@@ -5,28 +5,20 @@ the ``rate`` products instead.
 """
 
 import json
-import logging
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
-from gpucoron.errors import InputError
 from gpucoron.files import write_whole
 from gpucoron.records.commands import command_again, command_ramp
-from gpucoron.records.headers import read_product
-from gpucoron.records.manifest import read_manifests
 from gpucoron.report.details import describe, summarize
 from gpucoron.report.exposures import choose_longest, find_exposure
+from gpucoron.report.found import find_records
 from gpucoron.report.frame import page_frame
 from gpucoron.report.images import images_of
 from gpucoron.report.links import links_of
 from gpucoron.report.outliers import mark_outliers
 from gpucoron.report.sets import find_sets, quicklooks_of, title_of
-from gpucoron.report.tiles import write_tiles
-
-log = logging.getLogger(__name__)
-
-_PRODUCTS = ("_rate", "_rateints")
+from gpucoron.report.tiles import tiles_address, write_tiles
 
 
 def write_report(folder, path=None, *, serve=""):
@@ -59,114 +51,26 @@ def write_report(folder, path=None, *, serve=""):
     return path
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a report is about: its title, the folder of the products, and the records of the exposures.
-
-    Attributes
-    ----------
-    title : str
-    folder : Path
-    page : Path
-        Where the page is written by default.
-    records : dict
-        Exposure -> its record, from a manifest or from the header of its product.
-    n_damaged : int
-        Number of lines of the manifests that are not records.
-    """
-
-    title: str
-    folder: Path
-    page: Path
-    records: dict
-    n_damaged: int = 0
-
-
-def find_records(path):
-    """Find the exposures of a report.
-
-    Parameters
-    ----------
-    path : str or Path
-        Folder with products, or one ``*_rate.fits`` or ``*_rateints.fits``.
-
-    Returns
-    -------
-    Found
-
-    Raises
-    ------
-    InputError
-        There are no products to report on.
-    """
-    path = Path(path)
-    if path.is_dir():
-        title = path.resolve().name or str(path)
-        return Found(title, path, path / "report.html", *_records_of_folder(path))
-    if path.is_file():
-        exposure, folder = _stem(path), path.parent
-        return Found(exposure, folder, folder / f"{exposure}_report.html", _record_of_product(folder, exposure))
-    msg = f"{path}: no such file or folder; give a folder of products, or one *_rate.fits"
-    raise InputError(msg)
-
-
-def _records_of_folder(folder):
-    """Return the records of all exposures in the manifests, and of products without a record."""
-    records, n_damaged = read_manifests(folder)
-    for product in sorted(folder.glob("*_rate.fits")):
-        if _stem(product) not in records:
-            try:
-                records[_stem(product)] = read_product(product)
-            except InputError as error:
-                log.warning("%s", error)
-                records[_stem(product)] = {
-                    "exposure": _stem(product),
-                    "status": "failed",
-                    "error": {"type": "damaged product", "message": str(error)},
-                }
-    if not records:
-        msg = f"{folder}: neither manifest.jsonl nor *_rate.fits in this folder; give the folder with the products"
-        raise InputError(msg)
-    return records, n_damaged
-
-
-def _record_of_product(folder, exposure):
-    records, _ = read_manifests(folder)
-    rate = folder / f"{exposure}_rate.fits"
-    if exposure in records:
-        return {exposure: records[exposure]}
-    return {exposure: read_product(rate)}
-
-
-def _stem(path):
-    """Return the name of the exposure of a product."""
-    stem = path.name.removesuffix(".fits")
-    for suffix in _PRODUCTS:
-        if stem.endswith(suffix) and path.suffix == ".fits":
-            return stem.removesuffix(suffix)
-    msg = f"{path}: not a *_rate.fits or *_rateints.fits; give products, or the folder with the products"
-    raise InputError(msg)
-
-
-def _write_page(file, found, path, serve=""):
+def _write_page(file, found, path, serve):
     """Write the page one exposure at a time, to save memory."""
-    folder, records = found.folder, found.records
     before, after = page_frame(found.title, serve)
 
     def write(text):
         file.write(text.encode("utf-8"))
 
     write(before)
-    longest = choose_longest(folder, records.values())
+    longest = choose_longest(found.folder, found.records.values())
     members, described = [], []
-    for index, record in enumerate(records.values()):
-        exposure = find_exposure(folder, record)
+    for index, record in enumerate(found.records.values()):
+        exposure = find_exposure(found.folder, record)
         row, detail = describe(exposure.record, exposure.preview, exposure.note)
+        record = exposure.record
         detail |= {
-            "tiles": write_tiles(path, row["exposure"], exposure.products.get("rateints"), exposure.averaged(longest)),
-            "links": links_of(folder, exposure.record, path, serve),
+            # a server writes them when they are asked for
+            "tiles": tiles_address(path, exposure, longest) if serve else write_tiles(path, exposure, longest),
+            "links": links_of(found.folder, record, path, serve),
             "references": exposure.references(),
-            "commands": {"again": command_again(exposure.record), "ramp": command_ramp(exposure.record)},
+            "commands": {"again": command_again(record), "ramp": command_ramp(record)},
         }
         write(_json_block(f"exposure-{index}", detail))
         write(_json_block(f"images-{index}", images_of(exposure.preview, longest)))
@@ -180,9 +84,8 @@ def _write_page(file, found, path, serve=""):
     for number, group in enumerate(find_sets(members)):
         quicklooks = quicklooks_of(group, longest)
         ids = [member.row["id"] for member in group]
-        name = f"set-{number}"
         sets.append({"id": number, "title": title_of(group), "exposures": ids, "has_quicklooks": bool(quicklooks)})
-        write(_json_block(name, {"quicklooks": quicklooks}))
+        write(_json_block(f"set-{number}", {"quicklooks": quicklooks}))
     table = {"rows": rows, "summary": summarize(described), "notes": _notes(found.n_damaged), "sets": sets}
     write(_json_block("table", table))
     write(after)

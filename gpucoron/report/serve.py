@@ -24,8 +24,10 @@ from gpucoron.batch.decision import has_input_changed
 from gpucoron.errors import GpucoronError, InputError, OutputError, ParameterError
 from gpucoron.files import on_one_line
 from gpucoron.records.commands import input_path, request_of
+from gpucoron.report.found import find_records
 from gpucoron.report.links import SERVED, linked_files
-from gpucoron.report.page import find_records, write_report
+from gpucoron.report.page import write_report
+from gpucoron.report.tiles import write_tiles_named
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +106,7 @@ class ReportServer(ThreadingHTTPServer):
         First part of all addresses.
     page : Path
         The page; all files in its folder are sent.
-    found : gpucoron.report.page.Found
+    found : gpucoron.report.found.Found
         The records of the page.
     """
 
@@ -134,7 +136,7 @@ class ReportServer(ThreadingHTTPServer):
             return self.page
         # the names of existing files are compared, so that no name leads out of the folder
         beside = {path.relative_to(self.page.parent).as_posix(): path for path in self.page.parent.rglob("*")}
-        return beside.get(name)
+        return beside.get(name) or write_tiles_named(self.page, self.found, name)
 
     def handle_error(self, request, client_address):
         """Log an unexpected error; a browser that closes its connection is none."""
@@ -150,7 +152,7 @@ def ramp_of(found, exposure, x, y, integration=None):
 
     Parameters
     ----------
-    found : gpucoron.report.page.Found
+    found : gpucoron.report.found.Found
     exposure : str
         Name of the exposure.
     x, y : str or int

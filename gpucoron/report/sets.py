@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpucoron.errors import InputError
-from gpucoron.records.measures import usable
+from gpucoron.records.measures import robust_width, usable
 from gpucoron.records.observed import find_star
 from gpucoron.records.quantised import QuantisedImage
 from gpucoron.report.images import fit_image
@@ -22,6 +22,8 @@ _SAME = ("program", "instrument", "detector", "filter", "mask", "subarray")
 _ROLL_STEP = 1.0
 #: pixels to which the scale of the reference is fitted: within this fraction of the shorter side of the star
 _FITTED = 0.25
+#: fewer pixels determine no scale; pixels farther from the first fit are left out, standard deviations
+_LEAST_PIXELS, _CLIP = 10, 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +96,10 @@ def quicklooks_of(group, longest):
     Notes
     -----
     The first quick-look is the mean of the exposures of the first roll of the science target minus that of the second
-    roll. The second one is the mean of all science exposures minus the scaled mean of the references; scale and a
-    constant are fitted by least squares to the usable pixels within a quarter of the shorter side of the star. Pixels
-    with DO_NOT_USE in all exposures of one side have no value.
+    roll. The second one is the mean of all science exposures minus the scaled mean of the references. Scale and a
+    constant are fitted by least squares to the usable pixels within a quarter of the shorter side of the star; a second
+    fit leaves out pixels more than 5 standard deviations from the first one. Pixels with DO_NOT_USE in all exposures of
+    one side have no value.
     """
     science = [member for member in group if member.row["role"] == "science" and member.product is not None]
     references = [member for member in group if member.row["role"] == "reference" and member.product is not None]
@@ -189,12 +192,23 @@ def _mean_removed(members, shape):
 
 
 def _fit_scale(image, reference, star):
-    """Fit ``image = scale * reference + constant`` by least squares near the star; 1 if that is impossible."""
+    """Fit ``image = scale * reference + constant`` near the star by least squares; 1 if that is impossible.
+
+    A second fit leaves out pixels more than 5 standard deviations from the first one: companions and bad pixels.
+    """
     y, x = np.ogrid[: image.shape[0], : image.shape[1]]
     near = np.hypot(x - star[0], y - star[1]) <= _FITTED * min(image.shape)
     use = near & np.isfinite(image) & np.isfinite(reference)
-    if np.count_nonzero(use) < 10:
-        return 1.0
-    ours, theirs = image[use] - image[use].mean(), reference[use] - reference[use].mean()
-    power = float((theirs**2).sum())
-    return float((ours * theirs).sum()) / power if power > 0 else 1.0
+    scale = 1.0
+    for _ in range(2):
+        if np.count_nonzero(use) < _LEAST_PIXELS:
+            return scale
+        theirs = reference[use] - reference[use].mean()
+        power = float((theirs**2).sum())
+        if not power > 0:
+            return scale
+        scale = float((image[use] * theirs).sum()) / power
+        residual = image - scale * reference
+        middle = np.median(residual[use])
+        use &= np.abs(residual - middle) <= _CLIP * robust_width(residual[use])
+    return scale

@@ -12,6 +12,7 @@ from gpucoron.errors import InputError
 from gpucoron.files import write_whole
 from gpucoron.records.measures import usable
 from gpucoron.records.quantised import QuantisedImage
+from gpucoron.report.exposures import choose_longest, find_exposure
 
 log = logging.getLogger(__name__)
 
@@ -21,41 +22,83 @@ _MARK = "// gpucoron tiles 1"
 _STEP = 0.02
 
 
-def write_tiles(page, exposure, product, preview=None):
+def tiles_address(page, exposure, longest):
+    """Return the address of the script of an exposure, relative to the page; None if it has none.
+
+    Parameters
+    ----------
+    page : str or Path
+        The page; the scripts are in the folder ``<stem of the page>_tiles`` beside it.
+    exposure : gpucoron.report.exposures.ExposureFiles
+    longest : int
+        Longest side of the images in the page; a script has larger ones at full resolution.
+    """
+    if "rateints" not in exposure.products and exposure.averaged(longest) is None:
+        return None
+    path = _path(page, exposure.record["exposure"])
+    return f"{quote(path.parent.name)}/{quote(path.name)}"
+
+
+def write_tiles(page, exposure, longest):
     """Write the script of an exposure, unless it exists and is newer than the product.
 
     Parameters
     ----------
-    page : Path
-        The page; the scripts are in the folder ``<stem of the page>_tiles`` beside it.
-    exposure : str
-    product : Path or None
-        Its ``*_rateints.fits``, or None if there is none.
-    preview : gpucoron.records.previews.Preview, optional
-        Given if the page has averaged its images: the script then has them at full resolution.
+    page, exposure, longest
+        See `tiles_address`.
 
     Returns
     -------
     str or None
-        Address of the script, relative to the page; None if there is nothing to write, or if the product is damaged.
+        See `tiles_address`; also None if the product is damaged.
 
     Raises
     ------
     OutputError
         The script cannot be written.
     """
-    if product is None and preview is None:
+    address = tiles_address(page, exposure, longest)
+    if address is None:
         return None
-    folder = page.with_name(f"{page.stem}_tiles")
-    path = folder / f"{Path(exposure).name}_tiles.js"
+    name, product = exposure.record["exposure"], exposure.products.get("rateints")
+    path, preview = _path(page, name), exposure.averaged(longest)
     mark = f"{_MARK}{' full' if preview is not None else ''}\n".encode()
     if not _is_current(path, mark, product):
         try:
-            write_whole(path, lambda file: _write(file, mark, exposure, product, preview))
+            write_whole(path, lambda file: _write(file, mark, name, product, preview))
         except InputError as error:
             log.warning("%s", error)
             return None
-    return f"{quote(folder.name)}/{quote(path.name)}"
+    return address
+
+
+def write_tiles_named(page, found, name):
+    """Write the script that a served page asks for.
+
+    Parameters
+    ----------
+    page : str or Path
+    found : gpucoron.report.found.Found
+    name : str
+        Its path relative to the page.
+
+    Returns
+    -------
+    Path or None
+        None if no exposure of the report has a script of this name.
+    """
+    for record in found.records.values():
+        path = _path(page, record["exposure"])
+        if f"{path.parent.name}/{path.name}" == name:
+            exposure = find_exposure(found.folder, record)
+            longest = choose_longest(found.folder, found.records.values())
+            return path if write_tiles(page, exposure, longest) else None
+    return None
+
+
+def _path(page, name):
+    page = Path(page)
+    return page.with_name(f"{page.stem}_tiles") / f"{Path(name).name}_tiles.js"
 
 
 def _is_current(path, mark, product):

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+from astropy.io import fits
 
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.records import previews
@@ -125,6 +126,25 @@ def make_preview(seed=0, ngroups=12, nints=4, shape=(96, 120)):
     preview.exposure = measure_exposure(rate, err, dq, star) | {"jump_rate": float(rng.normal(5, 0.3))}
     previews.add_integrations(preview, measure_integrations(integrations, star, list(rng.normal(9, 0.1, nints))))
     return preview
+
+
+def write_product(folder, exposure, rate, dq, err=None, suffix="rate", **keywords):
+    """Write the extensions of a product that a report reads: rate or rateints."""
+    primary, science = fits.PrimaryHDU(), fits.ImageHDU(np.asarray(rate, np.float32), name="SCI")
+    for keyword, value in keywords.items():
+        header = (
+            science.header if keyword in ("CRPIX1", "CRPIX2", "ROLL_REF", "V3I_YANG", "VPARITY") else primary.header
+        )
+        header[keyword.replace("_BEG", "-BEG")] = value
+    err = np.full(np.shape(rate), 0.3) if err is None else err
+    others = [
+        fits.ImageHDU(np.asarray(err, np.float32), name="ERR"),
+        fits.ImageHDU(np.asarray(dq, np.uint32), name="DQ"),
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{exposure}_{suffix}.fits"
+    fits.HDUList([primary, science, *others]).writeto(path, overwrite=True)
+    return path
 
 
 def write_preview(folder, exposure, preview):

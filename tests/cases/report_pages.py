@@ -1,5 +1,6 @@
-"""Report pages of drawn images in the format of their JSON blocks, without products; the arrays behind are known."""
+"""Report pages from drawn images, in the format of their JSON blocks; the arrays behind them are known."""
 
+import base64
 import json
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import numpy as np
 from gpucoron.dq import DO_NOT_USE, HOT, JUMP_DET, SATURATED
 from gpucoron.records.quantised import FlagImage, QuantisedImage
 from gpucoron.report.frame import page_frame
+from gpucoron.report.images import encode_png
 from tests.cases.records import make_scene
 
 SHAPE = (96, 120)
@@ -39,8 +41,7 @@ def draw_exposure(seed, shape=SHAPE):
     removed = np.repeat(rng.normal(0, 0.2, (shape[0], 1)), shape[1], axis=1) + 0.01 * np.arange(shape[1])
     integrations = rate + rng.normal(0, 0.3, (N_INTEGRATIONS, *shape))
     number, y, x, brightness = PLANTED
-    if number < N_INTEGRATIONS:
-        integrations[number, y, x] = np.nan_to_num(rate[y, x]) + brightness
+    integrations[number, y, x] = np.nan_to_num(rate[y, x]) + brightness
     return Drawn(rate, dq, removed.astype(np.float32), integrations.astype(np.float32))
 
 
@@ -132,7 +133,9 @@ def make_detail(row, drawn, tiles=None):
     }
 
 
-def write_page(folder, n=10, shape=SHAPE, docs="", with_tiles=True, change=lambda row, detail, blocks: None):
+def write_page(
+    folder, n=10, shape=SHAPE, docs="", with_tiles=True, write_own_tiles=True, change=lambda row, detail, blocks: None
+):
     """Write a page of ``n`` exposures; return its path and the arrays of the first five exposures.
 
     ``change(row, detail, blocks)`` may edit each exposure before it is written.
@@ -155,8 +158,10 @@ def write_page(folder, n=10, shape=SHAPE, docs="", with_tiles=True, change=lambd
         detail, blocks = make_detail(row, drawn[number % 5], tiles), dict(packed[number % 5])
         change(row, detail, blocks)
         rows.append(row)
-        parts += [_block(f"exposure-{number}", detail), _block(f"images-{number}", blocks)]
-        if tiles:
+        parts.append(_block(f"exposure-{number}", detail))
+        if blocks:
+            parts.append(_block(f"images-{number}", blocks))
+        if tiles and write_own_tiles:
             write_tiles(folder / tiles, row["exposure"], drawn[number])
     sets = []
     for first in range(0, n, 5):
@@ -211,10 +216,7 @@ def _block(name, value):
 
 
 def _dot():
-    import base64
-
-    from gpucoron.report.images import encode_png
-
+    """Return a small picture as a data URL."""
     ramp = np.add.outer(np.arange(32), np.arange(32)).astype(np.uint8)
     return "data:image/png;base64," + base64.b64encode(encode_png(np.dstack([ramp * 4, ramp, 200 - ramp]))).decode()
 

@@ -8,6 +8,7 @@ import pytest
 
 from gpucoron import dq
 from gpucoron.records.quantised import HIGHEST, STEP, FlagImage, QuantisedImage, pack, unpack
+from tests.cases.decoded import decode
 
 FLAGS = {name: value for name, value in vars(dq).items() if name.isupper() and value}
 
@@ -32,15 +33,6 @@ IMAGES = {
     "constant": np.full((5, 7), -1e-3),
     "zeros": np.zeros((5, 7)),
 }
-
-
-def decode(image):
-    """Decode an image as the page does, from its JSON alone."""
-    planes = np.frombuffer(zlib.decompress(base64.b64decode(image["data"])), np.uint8)
-    half = image["w"] * image["h"]
-    levels = (planes[:half] + 256 * planes[half:].astype(int)).reshape(image["h"], image["w"])
-    values = image["centre"] + image["soft"] * np.sinh((levels - image["zero"]) * image["step"])
-    return np.where(levels == 0, np.nan, values)
 
 
 @pytest.mark.parametrize("name", IMAGES)

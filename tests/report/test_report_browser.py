@@ -1,77 +1,23 @@
 """The report in a real browser: headless Chromium opens it, sorts, filters, opens rows; there is no network access."""
 
-import json
-import shutil
-
 import pytest
 
 from gpucoron.report import write_report
+from tests.cases.browsers import (
+    By,
+    Keys,
+    WebDriverWait,
+    click,
+    css,
+    drain,
+    open_page,
+    settle,
+)
 from tests.cases.records import TRACEBACK, make_failure, make_preview, make_record, write_manifest, write_preview
 from tests.cases.waiting import HANG
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed; it comes with the dev extra")
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
-
 N_EXPOSURES = 500
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1440,1000",
-)
 BROKEN = "x_uncal.fits: truncated: 81920 bytes; <b>download</b> it again"
-#: the minimum contrast of WCAG 2 (AA), for every visible element with text
-LOW_CONTRAST = """
-const parse = (text) => (text.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
-const luminance = (rgb) => rgb.slice(0, 3).map((value) => value / 255)
-  .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
-  .reduce((sum, value, index) => sum + value * [0.2126, 0.7152, 0.0722][index], 0);
-const ground = (element) => {
-  for (let at = element; at; at = at.parentElement) {
-    const rgb = parse(getComputedStyle(at).backgroundColor);
-    if (rgb.length === 3 || rgb[3] > 0) return rgb;
-  }
-  return [255, 255, 255];
-};
-const low = [];
-let seen = 0;
-for (const element of document.querySelectorAll("body *")) {
-  const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-  if (!own || !element.checkVisibility() || element.closest("caption, script, option, svg")) continue;
-  const [a, b] = [luminance(parse(getComputedStyle(element).color)), luminance(ground(element))];
-  const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  seen += 1;
-  if (contrast < 4.5) low.push([element.textContent.slice(0, 40), contrast]);
-}
-return [seen, low];
-"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    chromedriver = shutil.which("chromedriver")
-    if not (chromium and chromedriver):
-        pytest.skip("needs Chromium and chromedriver (Debian: apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
-    driver.set_script_timeout(HANG)
-    driver.set_page_load_timeout(HANG)
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -92,28 +38,11 @@ def page(tmp_path_factory):
 @pytest.fixture
 def opened(browser, page):
     """The page, open and ready; at the end the browser must have logged no errors and requested nothing else."""
-    browser.get("about:blank")
-    _drain(browser)
-    browser.get(page.as_uri())
-    _wait_until_ready(browser)
+    open_page(browser, page.as_uri())
     yield browser
-    complaints, requests = _drain(browser)
+    complaints, requests = drain(browser)
     assert complaints == []
-    assert {url for url in requests if not url.startswith("data:")} <= {page.as_uri()}
-
-
-def _wait_until_ready(browser):
-    WebDriverWait(browser, HANG).until(
-        lambda driver: driver.execute_script("return document.documentElement.dataset.ready") == "yes"
-    )
-
-
-def _drain(browser):
-    """Return what the browser has logged since the last call: (errors, requested addresses)."""
-    complaints = [entry["message"] for entry in browser.get_log("browser")]
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    requests = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    return complaints, requests
+    assert requests <= {page.as_uri()}
 
 
 def column(browser, name):
@@ -128,7 +57,16 @@ def count(browser):
 
 
 def header(browser, name):
-    return next(button for button in browser.find_elements(By.CSS_SELECTOR, "thead button") if name in button.text)
+    buttons = browser.find_elements(By.CSS_SELECTOR, "thead button")
+    return next(button for button in buttons if button.text.strip(" ▲▼\n") == name)
+
+
+def show_columns(browser, *names):
+    """Choose columns that are hidden at first."""
+    click(browser, css(browser, "#columns summary"))
+    for name in names:
+        click(browser, css(browser, f'#columns [data-column="{name}"] input'))
+    click(browser, css(browser, "#columns summary"))
 
 
 def sorting(browser):
@@ -145,10 +83,7 @@ def search(browser, text):
 
 
 def test_500_exposures_open_and_answer(browser, page):
-    browser.get("about:blank")
-    _drain(browser)
-    browser.get(page.as_uri())
-    _wait_until_ready(browser)
+    open_page(browser, page.as_uri())
     assert count(browser) == f"{N_EXPOSURES} exposures"
     for act, shows in (
         (lambda: None, lambda: True),
@@ -161,19 +96,19 @@ def test_500_exposures_open_and_answer(browser, page):
     ):
         act()
         # after two frames, all effects of the action are visible
-        browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+        settle(browser)
         assert shows()
         # fewer rows are made than there are exposures, so that the page opens and reacts at once
         assert 20 < len(browser.find_elements(By.CSS_SELECTOR, "tr.row")) < N_EXPOSURES / 2
-    complaints, requests = _drain(browser)
+    complaints, requests = drain(browser)
     assert complaints == []
     assert page.as_uri() in requests
-    assert {url for url in requests if not url.startswith("data:")} == {page.as_uri()}
+    assert requests == {page.as_uri()}
 
 
 def test_scrolling_reaches_every_exposure(opened):
     def all_rows(driver):
-        driver.execute_script("scrollTo(0, document.body.scrollHeight)")
+        driver.execute_script("const box = document.getElementById('scroll'); box.scrollTo(0, box.scrollHeight)")
         return len(driver.find_elements(By.CSS_SELECTOR, "tr.row")) == N_EXPOSURES
 
     WebDriverWait(opened, HANG, poll_frequency=0.1).until(all_rows)
@@ -201,6 +136,7 @@ def test_sorting_by_mouse_and_keyboard(opened):
 
 
 def test_unknown_values_are_sorted_last(opened):
+    show_columns(opened, "memory")
     search(opened, "nrca2 00001_nrca2 jw01386001")
     for _ in range(2):
         header(opened, "Memory").click()
@@ -209,6 +145,7 @@ def test_unknown_values_are_sorted_last(opened):
 
 
 def test_filters(opened):
+    show_columns(opened, "subarray")
     search(opened, "F1550C hr")
     assert count(opened) == f"{N_EXPOSURES // 3} of {N_EXPOSURES} exposures"
     assert set(column(opened, "Detector")) == {"MIRIMAGEMIRI"}
@@ -234,7 +171,6 @@ def test_opening_a_row(opened):
     assert first.get_attribute("aria-expanded") == "true"
     panel = opened.find_element(By.CSS_SELECTOR, "tr.detail")
     assert panel.is_displayed()
-    assert len(panel.find_elements(By.CSS_SELECTOR, ".pictures img")) == 3
     printed = panel.text
     for expected in (
         "subtract_1overf",
@@ -275,28 +211,8 @@ def test_a_failure(opened):
 
 def test_an_address_names_an_exposure(browser, page):
     expected = make_record(402)["exposure"]
-    browser.get("about:blank")
-    _drain(browser)
-    browser.get(f"{page.as_uri()}#{expected}")
-    _wait_until_ready(browser)
+    open_page(browser, f"{page.as_uri()}#{expected}")
     opened = browser.find_element(By.CSS_SELECTOR, "tr.row.open .name")
     assert opened.text.replace("▶", "").strip() == expected
     assert 0 <= browser.execute_script("return arguments[0].getBoundingClientRect().top", opened) < 1000
-    assert _drain(browser)[0] == []
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_contrast(opened, theme):
-    features = [{"name": "prefers-color-scheme", "value": theme}]
-    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    try:
-        search(opened, "nrca2")
-        for button in opened.find_elements(By.CSS_SELECTOR, "tr.row .name")[:3]:
-            button.click()
-        seen, low = opened.execute_script(LOW_CONTRAST)
-        ground = opened.execute_script("return getComputedStyle(document.body).backgroundColor")
-    finally:
-        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    assert ground == {"light": "rgb(245, 246, 248)", "dark": "rgb(15, 18, 23)"}[theme]
-    assert seen > 300
-    assert low == []
+    assert drain(browser)[0] == []

@@ -129,7 +129,6 @@ def test_a_page_that_is_not_served_asks_no_server(folder, tmp_path):
 
     page = write_report(folder, tmp_path / "page.html").read_text()
     assert '<html lang="en">' in page
-    assert "frame-src" not in page
 
 
 def test_head_has_the_headers_of_get(server, names):

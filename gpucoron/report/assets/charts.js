@@ -1,6 +1,10 @@
 // Charts as SVG: lines, points with error bars, histograms. A click or Enter picks a point.
 const CHART = { width: 520, height: 170, left: 58, right: 12, top: 10, bottom: 36 };
 
+/** The width of a chart in a column of the window, so that its text has about the size of the page's. */
+function chartWidth() {
+  return innerWidth < 1200 ? 400 : 560;
+}
 /** Round numbers between two limits, about n of them. */
 function ticks(low, high, n = 4) {
   const rough = (high - low) / n;

@@ -3,12 +3,12 @@ const exposureOf = new WeakMap();
 
 function makeDetail(row, span) {
   const detail = detailOf(row);
-  const exposure = { row, detail, integration: 0, describe: placeIn(row), onMark: () => {} };
+  const exposure = { row, detail, integration: null, describe: placeIn(row), onMark: () => {} };
   const panel = make("div", { class: "panel" });
   const pixel = makePixel(exposure);
   const images = make("div", { class: "wide image-place", "data-part": "images" }, make("p", { class: "quiet" }, "Decoding the images …"));
   const profiles = make("div", { class: "wide", "data-part": "profiles" });
-  exposure.ready = showImages(exposure, images, profiles);
+  exposure.ready = showImages(exposure, images, profiles).then(() => exposure.updateViews?.());
   panel.append(...[
     makeFailure(detail.error), makeViews(exposure), images, pixel, profiles, makeIntegrations(exposure),
     makeHistogram(detail.histogram), makeGroups(detail.groups), makeFlags(detail.flags ?? []), makeSteps(detail),
@@ -27,6 +27,7 @@ async function showImages(exposure, place, profiles, decode = () => decodeExposu
     decoded = await decode();
   } catch (error) {
     place.replaceChildren(make("p", { class: "problem", role: "alert" }, error.message));
+    exposure.decoded = null;
     return;
   }
   if (!decoded || !(decoded.rate || decoded.flags || decoded.removed)) {

@@ -90,7 +90,7 @@ function makeProfile(view, lines, direction, isUsable, isPart, colours) {
     ({ colour: colours[key], y: profileOf(image, direction, isUsable, [x0, x1, y0, y1]) }));
   const x = Array.from({ length: (direction === "row" ? y1 - y0 : x1 - x0) }, (_, index) => (from + index) * binning);
   return makeChart({
-    label: "Median of each " + direction, x, series, xLabel: direction === "row" ? "row (y)" : "column (x)", yLabel: lines[0] ? "median (" + lines[0][1].unit + ")" : "median",
+    label: "Median of each " + direction, x, series, size: { width: chartWidth() }, xLabel: direction === "row" ? "row (y)" : "column (x)", yLabel: lines[0] ? "median (" + lines[0][1].unit + ")" : "median",
     textAt: (at) => direction + " " + x[at] + ": " + lines.map(([, image, name], index) =>
       name.toLowerCase() + " " + digits(series[index].y[at], 4) + " " + image.unit).join(", "),
   });
@@ -113,7 +113,7 @@ function makeHistogram(histogram) {
   const model = { name: "Gaussian", colour: 1, y: gauss.map((count) => (count < 0.3 ? null : Math.log10(count))) };
   const chart = makeChart({
     label: "Histogram of rate / ERR", x: edges, series: [steps, model], xLabel: "rate / ERR", yLabel: "pixels",
-    yLimits: [Math.log10(0.5), highest],
+    yLimits: [Math.log10(0.5), highest], size: { width: chartWidth() },
     yTicks: Array.from({ length: highest + 1 }, (_, power) => [power, (10 ** power).toLocaleString("en")]),
     textAt: (at) => (at < counts.length ? "rate / ERR from " + digits(edges[at]) + " to " + digits(edges[at + 1]) + ": " +
       counted(counts[at], "pixel") + "; Gaussian: " + digits(gauss[at], 3) : ""),

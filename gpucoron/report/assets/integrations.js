@@ -35,10 +35,10 @@ function makeStrips(integrations, show) {
     const textAt = (at) => {
       const error = errors?.[at] ? " ± " + digits(errors[at], 2) : "";
       const text = values[at] === null ? "no significant value" + error : digits(values[at], 4) + error + " " + unit;
-      return "integration " + (at + 1) + ": " + text;
+      return "integration " + at + ": " + text;
     };
     const chart = makeChart({
-      label: name + " of each integration", x: values.map((_, at) => at + 1), xLabel: "integration", yLabel: unit, textAt,
+      label: name + " of each integration", x: values.map((_, at) => at), xLabel: "integration", yLabel: unit, textAt,
       series: [{ kind: "points", y: values, error: errors, colour: 0 }], onPick: show, size: { width: 330, height: 140 },
       xTicks: integrationTicks(values.length),
     });
@@ -54,7 +54,7 @@ function makeStrips(integrations, show) {
 function integrationTicks(n) {
   const step = Math.max(1, Math.ceil(n / 8));
   const found = [];
-  for (let at = 1; at <= n; at += step) found.push([at, String(at)]);
+  for (let at = 0; at < n; at += step) found.push([at, String(at)]);
   return found;
 }
 
@@ -86,7 +86,7 @@ function makeIntegrations(exposure) {
     exposure.integration = number;
     (await Promise.resolve(load()).catch(() => null))?.show(number);
   };
-  if (integrations) strips.append(...makeStrips(integrations, exposure.showIntegration));
+  if (integrations) strips.append(...makeStrips(integrations, tiles ? exposure.showIntegration : undefined));
   const made = section("Integrations", make("div", { class: "integrations" }, place, strips));
   made.className = "wide";
   made.dataset.part = "integrations";
@@ -109,10 +109,10 @@ async function makePlayer(exposure, { images: packed }, strips) {
   const controls = [
     makeScaleControls("integration", plainScale), makeScaleControls("difference", differenceScale, ["diverging", "grey", "inferno"]),
   ];
-  const state = { number: 0, isDifference: false, median: null, timer: null };
+  const state = { number: exposure.integration ?? 0, isDifference: false, median: null, timer: null };
   const slider = make("input", { type: "range", min: "0", max: String(n - 1), step: "1", value: "0", "aria-label": "Integration" });
   const name = make("output", { class: "name-of-integration" });
-  const other = make("input", { type: "number", min: "1", max: String(n), value: String(Math.min(2, n)), "aria-label": "Blink with integration" });
+  const other = make("input", { type: "number", min: "0", max: String(n - 1), value: String(Math.min(1, n - 1)), "aria-label": "Blink with integration" });
 
   const medianImage = async () => {
     if (state.median) return state.median;
@@ -130,9 +130,9 @@ async function makePlayer(exposure, { images: packed }, strips) {
     return state.median;
   };
   const show = async (number) => {
-    state.number = exposure.integration = number;
+    state.number = number;
     slider.value = number;
-    name.textContent = "integration " + (number + 1) + " of " + n;
+    name.textContent = "integration " + number + " of 0 to " + (n - 1);
     const image = await decodeImage(packed[number]);
     const difference = state.isDifference ? subtractImages(image, await medianImage()) : null;
     if (state.number !== number) return; // another one was chosen meanwhile
@@ -142,6 +142,11 @@ async function makePlayer(exposure, { images: packed }, strips) {
     panels[1].element.hidden = controls[1].hidden = !state.isDifference;
     for (const dot of strips.querySelectorAll("circle.point")) dot.classList.toggle("current", Number(dot.dataset.at) === number);
     element.dataset.shown = number + (state.isDifference ? "-difference" : "");
+  };
+  /** Show an integration that the user has chosen: ramps are then of this one. */
+  const choose = (number) => {
+    exposure.integration = number;
+    return show(number);
   };
   const buttons = { play: null, blink: null };
   const run = (which, next) => {
@@ -159,10 +164,10 @@ async function makePlayer(exposure, { images: packed }, strips) {
   };
   buttons.play = makeButton("Play", () => run("play", () => (state.number + 1) % n), { "aria-pressed": "false" });
   buttons.blink = makeButton("Blink", () => {
-    const pair = [state.number, Math.max(0, Math.min(n - 1, (other.valueAsNumber || 1) - 1))];
+    const pair = [state.number, Math.max(0, Math.min(n - 1, other.valueAsNumber || 0))];
     run("blink", () => (state.number === pair[0] ? pair[1] : pair[0]));
   }, { "aria-pressed": "false" });
-  slider.addEventListener("input", () => show(slider.valueAsNumber));
+  slider.addEventListener("input", () => choose(slider.valueAsNumber));
   const difference = makeCheckbox("difference to the median", false, async (is) => {
     state.isDifference = is;
     if (is && !state.median) {
@@ -174,7 +179,7 @@ async function makePlayer(exposure, { images: packed }, strips) {
     }
     await show(state.number);
   });
-  const step = (by) => () => show((state.number + by + n) % n);
+  const step = (by) => () => choose((state.number + by + n) % n);
   const describe = (pixel) => [placeIn(exposure.row)(pixel), panels[state.isDifference ? 1 : 0].describe(pixel),
     exposure.choice && exposure.flagsPanel ? exposure.flagsPanel.describe(pixel) : ""].filter(Boolean).join(" · ");
   const element = make("div", { class: "player" },
@@ -185,6 +190,6 @@ async function makePlayer(exposure, { images: packed }, strips) {
       make("label", { class: "small" }, make("span", {}, "with"), other), difference),
     make("div", { class: "controls" }, ...controls), makeReadout(view, describe),
     make("div", { class: "images", "data-panels": "1" }, ...panels.map((panel) => panel.element)));
-  await show(exposure.integration ?? 0);
+  await show(state.number);
   return { element, show };
 }

@@ -7,14 +7,16 @@ function makePixel(exposure) {
     const [x, y] = pixel;
     place.hidden = false;
     const content = make("div", { class: "ramp" });
-    let integration = exposure.integration ?? 0;
+    let { integration } = exposure; // null: the first one in which the pixel has a jump
     const update = () => content.replaceChildren(served ? makeFrame(served, exposure, pixel, integration)
       : makeRampCommand(exposure, pixel, integration));
-    const number = make("input", { type: "number", min: "1", value: String(integration + 1), "aria-label": "Integration of the ramp" });
-    if (n) number.max = String(n);
+    const number = make("input", { type: "number", min: "0", value: integration === null ? "" : String(integration),
+      placeholder: "with a jump", "aria-label": "Integration of the ramp, from 0",
+      title: "counted from 0; empty: the first integration in which the pixel has a jump" });
+    if (n) number.max = String(n - 1);
     number.addEventListener("change", () => {
-      if (!Number.isInteger(number.valueAsNumber) || number.valueAsNumber < 1) return;
-      integration = number.valueAsNumber - 1;
+      if (!number.validity.valid) return;
+      integration = number.value === "" ? null : number.valueAsNumber;
       update();
     });
     const close = makeButton("Close", () => {
@@ -30,11 +32,13 @@ function makePixel(exposure) {
   return place;
 }
 function makeFrame(served, { row }, [x, y], integration) {
-  const query = new URLSearchParams({ exposure: row.exposure, x, y, int: integration + 1 });
+  const query = new URLSearchParams({ exposure: row.exposure, x, y });
+  if (integration !== null) query.set("int", integration);
   return make("iframe", { src: served + "/ramp?" + query, title: "Ramp of pixel " + placeOf([x, y]) + " of " + row.exposure });
 }
 function makeRampCommand({ detail }, [x, y], integration) {
-  const command = (detail.commands?.ramp ?? "").replace("{x}", x).replace("{y}", y + " --int " + (integration + 1));
+  const place = integration === null ? String(y) : y + " --int " + integration;
+  const command = (detail.commands?.ramp ?? "").replace("{x}", x).replace("{y}", place);
   if (!command) return make("p", { class: "quiet" }, "The ramp cannot be shown: the report does not know the uncal file.");
   return makeCommand("Its ramp and why it is flagged:", command);
 }

@@ -93,7 +93,8 @@ function makeCell(row, column) {
     second ? make("div", { class: "sub" }, second) : null);
 }
 function makeThumbs(row) {
-  const { thumbs = {} } = detailOf(row);
+  const detail = detailOf(row);
+  const thumbs = detail.thumbs ?? detail.images ?? {};
   return make("div", { class: "thumbs" }, ...["rate", "flags", "noise"].map((kind) => {
     if (!thumbs[kind]) return make("div", { class: "none" });
     return make("img", { src: thumbs[kind], alt: kind + " of " + row.exposure, width: "44", height: "44" });
@@ -226,6 +227,9 @@ function makeColumnChooser() {
     chooser.querySelector("summary").focus();
   });
 }
+function filterState() {
+  return JSON.stringify([...new FormData(find("filters"))]);
+}
 function makeFilters() {
   const counts = new Map();
   for (const row of rows) counts.set(row.status, (counts.get(row.status) ?? 0) + 1);
@@ -246,7 +250,14 @@ function makeFilters() {
   find("statuses").closest("fieldset").hidden = counts.size < 2;
   find("filters").hidden = rows.length < 2;
   find("filters").addEventListener("submit", (event) => event.preventDefault());
-  for (const kind of ["input", "change"]) find("filters").addEventListener(kind, refresh);
+  let last = filterState();
+  const filter = () => {
+    // a field that loses the focus reports a change that its input has reported before
+    if (filterState() !== last) refresh();
+    last = filterState();
+  };
+  for (const kind of ["input", "change"]) find("filters").addEventListener(kind, filter);
+  find("filters").addEventListener("reset", () => (last = ""));
   find("reset").addEventListener("click", () => {
     find("filters").reset();
     refresh();

@@ -31,8 +31,9 @@ const VIEWS = [
     } },
 ];
 
-function lackOfFlags({ row }) {
-  return find("images-" + row.id) ? "" : "needs the rate product";
+/** What the views of flags lack; before the images are decoded, whether there are any. */
+function lackOfFlags({ row, decoded = find("images-" + row.id) && { flags: true } }) {
+  return decoded?.flags ? "" : "needs the rate product";
 }
 function isRolls({ title }) {
   return /^roll\b/i.test(title);
@@ -48,9 +49,8 @@ function hasRolls(exposures) {
 }
 /** Show a view of an exposure: bring it into the window. */
 async function showView(exposure, { lack, show }) {
-  if (lack(exposure)) return;
   await exposure.ready;
-  if (lack === lackOfFlags && !exposure.choice) return;
+  if (lack(exposure)) return;
   const element = await show(exposure);
   if (!element) return;
   element.scrollIntoView({ block: "start" });
@@ -60,11 +60,15 @@ async function showView(exposure, { lack, show }) {
 function makeViews(exposure) {
   if (exposure.detail.error) return null;
   const buttons = VIEWS.map((view) => {
-    const lack = view.lack(exposure);
-    const button = makeButton(view.label, () => showView(exposure, view), { title: lack || view.help, disabled: Boolean(lack) });
+    const button = makeButton(view.label, () => showView(exposure, view));
     button.dataset.view = view.key;
     return button;
   });
+  exposure.updateViews = () => VIEWS.forEach((view, index) => {
+    const lack = view.lack(exposure);
+    Object.assign(buttons[index], { title: lack || view.help, disabled: Boolean(lack) });
+  });
+  exposure.updateViews();
   return make("div", { class: "views wide controls", role: "group", "aria-label": "Views" }, make("strong", {}, "See"), ...buttons);
 }
 function makeHelp() {
@@ -72,6 +76,6 @@ function makeHelp() {
     make("li", { id: "see-" + key }, make("strong", {}, label), ": open an exposure and choose it at the top. It " + help + "."));
   find("help").append(make("ul", {}, ...items), make("p", {},
     "Images: the wheel or + and − zoom, a drag or the arrow keys move, a double click or 0 shows all. All images of an " +
-    "exposure show the same region. Hold the pointer over a pixel to read it; click it to see its ramp. Pixels are counted " +
-    "from zero, and the first row is at the bottom."));
+    "exposure show the same region. Hold the pointer over a pixel to read it; click it to see its ramp. Pixels and integrations " +
+    "are counted from zero, and the first row is at the bottom."));
 }

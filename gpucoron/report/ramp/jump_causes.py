@@ -106,8 +106,8 @@ class JumpSearch:
 
     def _say_hit(self, at):
         if self.mode == definition.AFTER_CLIPPING:
-            return f"hit: clipped at {self.settings.rejection_threshold:g} sigma among the integrations"
-        return f"hit: {self._distance(at)}"
+            return f"primary hit: clipped at {self.settings.rejection_threshold:g} sigma among the integrations"
+        return f"primary hit: {self._distance(at)}"
 
     def _distance(self, at):
         distance = self.at_rejection.get(at, abs(self.sigma[at]))

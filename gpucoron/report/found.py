@@ -1,0 +1,102 @@
+"""The exposures of a report: from the manifests of a folder, from the records of single runs, or from products."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpucoron.errors import InputError
+from gpucoron.records.headers import read_product
+from gpucoron.records.manifest import read_manifests
+
+log = logging.getLogger(__name__)
+
+_PRODUCTS = ("_rate", "_rateints")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a report is about: its title, the folder of the products, and the records of the exposures.
+
+    Attributes
+    ----------
+    title : str
+    folder : Path
+    page : Path
+        Where the page is written by default.
+    records : dict
+        Exposure -> its record, from a manifest or from the header of its product.
+    n_damaged : int
+        Number of lines of the manifests that are not records.
+    """
+
+    title: str
+    folder: Path
+    page: Path
+    records: dict
+    n_damaged: int = 0
+
+
+def find_records(path):
+    """Find the exposures of a report.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder with products, or one ``*_rate.fits`` or ``*_rateints.fits``.
+
+    Returns
+    -------
+    Found
+
+    Raises
+    ------
+    InputError
+        There are no products to report on.
+    """
+    path = Path(path)
+    if path.is_dir():
+        title = path.resolve().name or str(path)
+        return Found(title, path, path / "report.html", *_records_of_folder(path))
+    if path.is_file():
+        exposure, folder = _stem(path), path.parent
+        return Found(exposure, folder, folder / f"{exposure}_report.html", _record_of_product(folder, exposure))
+    msg = f"{path}: no such file or folder; give a folder of products, or one *_rate.fits"
+    raise InputError(msg)
+
+
+def _records_of_folder(folder):
+    """Return the records of all exposures in the manifests, and of products without a record."""
+    records, n_damaged = read_manifests(folder)
+    for product in sorted(folder.glob("*_rate.fits")):
+        if _stem(product) not in records:
+            try:
+                records[_stem(product)] = read_product(product)
+            except InputError as error:
+                log.warning("%s", error)
+                records[_stem(product)] = {
+                    "exposure": _stem(product),
+                    "status": "failed",
+                    "error": {"type": "damaged product", "message": str(error)},
+                }
+    if not records:
+        msg = f"{folder}: neither manifest.jsonl nor *_rate.fits in this folder; give the folder with the products"
+        raise InputError(msg)
+    return records, n_damaged
+
+
+def _record_of_product(folder, exposure):
+    records, _ = read_manifests(folder)
+    rate = folder / f"{exposure}_rate.fits"
+    if exposure in records:
+        return {exposure: records[exposure]}
+    return {exposure: read_product(rate)}
+
+
+def _stem(path):
+    """Return the name of the exposure of a product."""
+    stem = path.name.removesuffix(".fits")
+    for suffix in _PRODUCTS:
+        if stem.endswith(suffix) and path.suffix == ".fits":
+            return stem.removesuffix(suffix)
+    msg = f"{path}: not a *_rate.fits or *_rateints.fits; give products, or the folder with the products"
+    raise InputError(msg)
