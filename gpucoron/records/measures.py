@@ -20,7 +20,7 @@ OUTSIDE = 0.375
 _ENOUGH_SAMPLES = 60_000
 _GOLDEN = (np.sqrt(5) - 1) / 2
 #: pixels of all integrations whose median is taken at a time
-_MOST_PIXELS = 4_000_000
+_MOST_PIXELS = 1_000_000
 #: a saturated region belongs to the star if it comes so near, pixels
 _NEAR_STAR = 5
 #: side of a pixel, cm
