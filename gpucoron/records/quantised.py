@@ -71,6 +71,7 @@ class QuantisedImage:
         deviation as a standard deviation; where it is zero, a hundredth of the range of the image.
         """
         image = np.asarray(image)
+        image = image.astype(image.dtype.newbyteorder("="), copy=False)  # a FITS file is big-endian
         is_finite, levels = np.isfinite(image), np.zeros(image.shape, np.uint16)
         finite = image[is_finite]
         if not finite.size:
