@@ -57,7 +57,7 @@ def reduce_and_record(path, output_dir, *, overwrite=False, backend="auto", max_
         try:
             run, models, paths = reduce_file(path, output_dir, **options)
         except Exception as error:
-            log.error("%s failed: %s", recorder.exposure, error)
+            log.info("%s failed: %s", recorder.exposure, error)  # for the log file: the caller reports the error
             recorder.record_failure(error)
             raise
         recorder.record_success(run, paths)

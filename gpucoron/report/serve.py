@@ -144,7 +144,7 @@ class ReportServer(ThreadingHTTPServer):
 
 
 def _linked(found):
-    return {name for record in found.records.values() for _label, name in linked_files(record, found.folder)}
+    return {name for record in found.records.values() for _label, name in linked_files(found.folder, record)}
 
 
 def ramp_of(found, exposure, x, y, integration=None):

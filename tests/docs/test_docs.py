@@ -18,6 +18,7 @@ NEEDS = {
     "dask_cuda": "a machine with GPUs",
     '"cuda"': "a GPU",
     "spaceKLIP": "spaceKLIP itself",
+    "--serve": "a person who ends it; tests/report/test_serve.py does",
     "--scheduler": "a Dask scheduler; tests/batch/test_batch_dask.py starts one",
     "/archive/": "a cluster with a queue",
 }

@@ -75,11 +75,14 @@ def test_the_path_of_the_input_may_hold_anything():
     assert options.output_dir == "my folder"
 
 
-def test_the_command_of_a_ramp_has_places_for_the_pixel():
-    record = make(ask(use_pars=False, steps={"jump": {"rejection_threshold": 5}}))
-    words = shlex.split(command_ramp(record).format(x=12, y=7))
-    assert words[:5] == ["gpucoron", "ramp", PATH, "12", "7"]
-    assert words[5:] == ["--profile", "jwst", "--no-pars", "--set", "jump.rejection_threshold=5.0"]
+@pytest.mark.parametrize("name", REQUESTS)
+def test_the_command_of_a_ramp_makes_the_request_too(name):
+    record = make(ask(**REQUESTS[name]))
+    command = command_ramp(record)
+    assert command.startswith(f"gpucoron ramp {PATH} {{x}} {{y}} --profile ")
+    options, again = read(command.replace("{x}", "12").replace("{y}", "7"))
+    assert (options.command, options.file, options.x, options.y) == ("ramp", PATH, "12", "7")
+    assert again == read(command_again(record))[1]
 
 
 #: requests that no command makes: what is lost is named
