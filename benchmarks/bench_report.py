@@ -1,4 +1,4 @@
-"""Measure the report of a large batch: size of the page, time and memory to write it, and its tiles.
+"""Measure the report of a large batch: size of the page, time and memory to write and to open it, and its tiles.
 
 python benchmarks/bench_report.py [--count 500] [--folder DIR] [--save]
 
@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 import common
+from report_in_browser import measure_in_browser, print_figures
 
 #: name -> arguments of ``gpucoron.simulate.simulate``
 KINDS = {
@@ -56,8 +57,14 @@ def main():
             f"{name:22s} {figure['seconds']:7.1f} s, {figure['peak_memory'] / 1e6:5.0f} MB of memory, "
             f"page of {figure['bytes'] / 1e6:.1f} MB"
         )
+    browser = measure_in_browser(batch / "report.html")
+    if browser:
+        print_figures(browser)
+    else:
+        print("Chromium and chromedriver are not installed: the page is not measured in a browser")
     if options.save:
-        print("wrote", common.save("report", {"count": options.count, "nints": options.nints, "pages": figures}))
+        figures = {"count": options.count, "nints": options.nints, "pages": figures, "browser": browser}
+        print("wrote", common.save("report", figures))
 
 
 def make_batch(folder, count, nints=2):
