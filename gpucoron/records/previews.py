@@ -28,8 +28,6 @@ from gpucoron.records.quantised import FlagImage, QuantisedImage
 VERSION = 2
 #: longest side of a thumbnail, pixels
 LONGEST_SIDE = 64
-#: step of the levels of removed noise: to 1 %
-_NOISE_STEP = 0.02
 #: categories of flagged pixels by increasing severity; a pixel is counted in its most severe category
 CATEGORIES = {"jump": JUMP_DET, "saturated": SATURATED, "do not use": DO_NOT_USE}
 _FLAG_NAMES = {"JUMP_DET": JUMP_DET, "SATURATED": SATURATED, "DO_NOT_USE": DO_NOT_USE}
@@ -214,9 +212,10 @@ def preview_of_run(run):
     if exposure.removed_1overf is not None:
         in_groups = run.run_parameters.stage_1overf == "groups"
         removed = to_host(exposure.removed_1overf)
-        preview.removed = QuantisedImage.of(
-            removed * (1 if in_groups else _gain_factor(run)), "DN" if in_groups else "DN/s", _NOISE_STEP
-        )
+        # as precise as the rate to which it is added
+        noise = preview.rate.soft if preview.rate is not None and not in_groups else 0.0
+        unit, factor = ("DN", 1) if in_groups else ("DN/s", _gain_factor(run))
+        preview.removed = QuantisedImage.of(removed * factor, unit, noise=noise)
         preview.noise_thumb = _noise_levels(block_average(removed, _binning(removed.shape)))
     preview.jump_fraction = group_fractions(exposure.groupdq, JUMP_DET, run.backend.xp)
     preview.saturated_fraction = group_fractions(exposure.groupdq, SATURATED, run.backend.xp)

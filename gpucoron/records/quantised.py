@@ -10,8 +10,12 @@ from gpucoron.backends.statistics import MAD_TO_SIGMA
 
 #: step of the levels: a value is stored to 0.5 % where it is large, and to 1/200 of the noise where it is small
 STEP = 0.01
+#: largest step of an image whose noise is small compared with that of another one
+COARSEST = 0.1
 #: the highest level; 0 is NaN
 HIGHEST = 65535
+#: float32 above this are converted to float64
+_LARGEST = 1e30
 #: at most so many flags fit into an image of flags
 MOST_FLAGS = 16
 
@@ -46,7 +50,7 @@ class QuantisedImage:
     binning: int = 1
 
     @classmethod
-    def of(cls, image, unit="DN/s", step=STEP, binning=1):
+    def of(cls, image, unit="DN/s", step=STEP, binning=1, noise=0.0):
         """Quantise an image.
 
         Parameters
@@ -57,27 +61,34 @@ class QuantisedImage:
         step : float
             Larger where the levels do not suffice for the range of the image.
         binning : int
+        noise : float
+            Noise of another image to which this one is added or compared: near the centre, half a percent of it is
+            precise enough. A step of at most a tenth is used.
 
         Notes
         -----
         A value is stored within ``step / 2 * (abs(value - centre) + soft)``. The noise ``soft`` is the median absolute
         deviation as a standard deviation; where it is zero, a hundredth of the range of the image.
         """
-        image = np.asarray(image, np.float64)
-        is_finite = np.isfinite(image)
+        image = np.asarray(image)
+        image = image.astype(image.dtype.newbyteorder("="), copy=False)  # a FITS file is big-endian
+        is_finite, levels = np.isfinite(image), np.zeros(image.shape, np.uint16)
         finite = image[is_finite]
         if not finite.size:
-            return cls(image.shape, pack(np.zeros(image.shape, np.uint16)), 0.0, 1.0, 1.0, step, unit, binning)
+            return cls(image.shape, pack(levels), 0.0, 1.0, 1.0, step, unit, binning)
+        # float32 is precise enough, but its largest numbers have no differences
+        if finite.dtype != np.float32 or np.abs(finite).max() > _LARGEST:
+            finite = finite.astype(np.float64)
         centre = float(np.median(finite))
         soft = MAD_TO_SIGMA * float(np.median(np.abs(finite - centre))) or float(np.ptp(finite)) / 100 or 1.0
+        step = max(step, min(step * noise / soft, COARSEST))
         scaled = np.arcsinh((finite - centre) / soft)
-        low, high = scaled.min(), scaled.max()
+        low, high = float(scaled.min()), float(scaled.max())
         step = max(step, (high - low) / (HIGHEST - 258))
         # the centre in the middle of a high byte, so that most pixels share it: it compresses better
-        zero = 128 + 256 * np.ceil((1 - np.floor(low / step) - 128) / 256)
-        levels = np.zeros(image.shape, np.uint16)
+        zero = float(128 + 256 * np.ceil((1 - np.floor(low / step) - 128) / 256))
         levels[is_finite] = np.clip(np.rint(scaled / step + zero), 1, HIGHEST)
-        return cls(image.shape, pack(levels), centre, soft, float(zero), float(step), unit, binning)
+        return cls(image.shape, pack(levels), centre, soft, zero, float(step), unit, binning)
 
     @property
     def levels(self):

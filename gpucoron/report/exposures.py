@@ -8,16 +8,16 @@ from gpucoron.records.headers import read_observed
 from gpucoron.records.previews import Preview, load_preview, preview_of_product, preview_path
 from gpucoron.report.images import binning_of
 from gpucoron.report.links import find_products
-from gpucoron.report.sets import Member
+from gpucoron.report.sets import Member, setting_of
 
 #: a page may have so many bytes for each exposure of a large folder, and so many in any case
 BYTES_PER_EXPOSURE, LEAST_BYTES = 300_000, 100_000_000
 #: longest side of the images in a page, pixels; the first one that keeps it small enough
 _SIDES = (640, 320, 256, 160)
 #: bytes of an exposure's thumbnails and tables in a page, and of its images per pixel, at least
-_BYTES_OF_TABLES, _LEAST_BYTES_PER_PIXEL = 25_000, 1.5
-#: images of quick-looks per exposure, at most, compared with those of the exposure
-_QUICKLOOKS = 1.3
+_BYTES_OF_TABLES, _LEAST_BYTES_PER_PIXEL = 22_000, 1.5
+#: bytes of the quick-looks of a set per pixel: two, with three images
+_BYTES_OF_QUICKLOOKS = 8.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +54,9 @@ class ExposureFiles:
 
     def member(self, row):
         """Return the exposure as a member of a set, without its images."""
-        observed = self.record.get("observed")
-        program = observed.get("program") if isinstance(observed, dict) else ""
         stored = preview_path(self.folder, Path(self.record["exposure"]).name)
         load = (lambda: load_preview(stored).removed) if self.preview.removed is not None else (lambda: None)
-        return Member(row, str(program or ""), self.products.get("rate"), load)
+        return Member(row, setting_of(self.record), self.products.get("rate"), load)
 
     def record_fields(self):
         """Return the record without steps and parameters, which are large."""
@@ -97,8 +95,21 @@ def find_exposure(folder, record):
     return ExposureFiles(folder, record, products, preview, "; ".join(notes))
 
 
-def choose_longest(folder, records):
-    """Choose the longest side of the images in a page, so that a page of many exposures stays below 150 MB.
+@dataclass(frozen=True)
+class Sides:
+    """The longest side of images in a page, pixels; larger ones are averaged over square blocks.
+
+    Attributes
+    ----------
+    images, quicklooks : int
+    """
+
+    images: int = _SIDES[0]
+    quicklooks: int = _SIDES[0]
+
+
+def choose_sides(folder, records):
+    """Choose the longest sides of images, so that a page has at most 300 kB for each of many exposures.
 
     Parameters
     ----------
@@ -107,10 +118,11 @@ def choose_longest(folder, records):
 
     Returns
     -------
-    int
-        640 pixels or fewer: the page averages larger images, and their tiles have them at full resolution.
+    Sides
+        640 pixels or fewer. Quick-looks are averaged before images of exposures, of which the tiles have the full
+        resolution.
     """
-    sizes = []
+    images, sets = [], {}
     for record in records:
         shape = record.get("shape")
         is_known = isinstance(shape, list) and len(shape) == 4
@@ -118,11 +130,16 @@ def choose_longest(folder, records):
         stored = preview_path(folder, Path(record["exposure"]).name)
         n_bytes = stored.stat().st_size * 4 / 3 if stored.is_file() else 0
         # a small file is of an older version, without images
-        n_bytes = max(n_bytes, _LEAST_BYTES_PER_PIXEL * nx * ny)
-        sizes.append((n_bytes, max(nx, ny, 1)))
-    allowed = max(LEAST_BYTES, BYTES_PER_EXPOSURE * len(sizes))
-    for longest in _SIDES:
-        images = sum(n_bytes / binning_of((side,), longest) ** 2 for n_bytes, side in sizes)
-        if _QUICKLOOKS * images + _BYTES_OF_TABLES * len(sizes) <= allowed:
+        images.append((max(n_bytes, _LEAST_BYTES_PER_PIXEL * nx * ny), max(nx, ny, 1)))
+        sets.setdefault(setting_of(record), []).append((_BYTES_OF_QUICKLOOKS * nx * ny, max(nx, ny, 1)))
+    quicklooks = [group[0] for setting, group in sets.items() if setting is not None and len(group) > 1]
+    allowed = max(LEAST_BYTES, BYTES_PER_EXPOSURE * len(images)) - _BYTES_OF_TABLES * len(images)
+
+    def total(pairs, longest):
+        return sum(n_bytes / binning_of((side,), longest) ** 2 for n_bytes, side in pairs)
+
+    choices = [Sides(one, other) for one in _SIDES for other in _SIDES if other <= one]
+    for sides in choices:
+        if total(images, sides.images) + total(quicklooks, sides.quicklooks) <= allowed:
             break
-    return longest
+    return sides

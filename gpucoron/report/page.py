@@ -11,7 +11,7 @@ from pathlib import Path
 from gpucoron.files import write_whole
 from gpucoron.records.commands import command_again, command_ramp
 from gpucoron.report.details import describe, summarize
-from gpucoron.report.exposures import choose_longest, find_exposure
+from gpucoron.report.exposures import choose_sides, find_exposure
 from gpucoron.report.found import find_records
 from gpucoron.report.frame import page_frame
 from gpucoron.report.images import images_of
@@ -59,7 +59,8 @@ def _write_page(file, found, path, serve):
         file.write(text.encode("utf-8"))
 
     write(before)
-    longest = choose_longest(found.folder, found.records.values())
+    sides = choose_sides(found.folder, found.records.values())
+    longest = sides.images
     members, described = [], []
     for index, record in enumerate(found.records.values()):
         exposure = find_exposure(found.folder, record)
@@ -82,7 +83,7 @@ def _write_page(file, found, path, serve):
     mark_outliers(rows)
     sets = []
     for number, group in enumerate(find_sets(members)):
-        quicklooks = quicklooks_of(group, longest)
+        quicklooks = quicklooks_of(group, sides.quicklooks)
         ids = [member.row["id"] for member in group]
         sets.append({"id": number, "title": title_of(group), "exposures": ids, "has_quicklooks": bool(quicklooks)})
         write(_json_block(f"set-{number}", {"quicklooks": quicklooks}))

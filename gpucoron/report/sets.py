@@ -16,10 +16,12 @@ from gpucoron.report.images import fit_image
 
 log = logging.getLogger(__name__)
 
-#: exposures of a set have the same values of these
-_SAME = ("program", "instrument", "detector", "filter", "mask", "subarray")
+#: exposures of a set have the same values of these fields of their records, and the same program
+_SAME = ("instrument", "detector", "filter", "coronmsk", "subarray")
 #: rolls that differ by less are one, degrees
 _ROLL_STEP = 1.0
+#: step of the levels: to 1 %
+_STEP = 0.02
 #: pixels to which the scale of the reference is fitted: within this fraction of the shorter side of the star
 _FITTED = 0.25
 #: fewer pixels determine no scale; pixels farther from the first fit are left out, standard deviations
@@ -34,7 +36,8 @@ class Member:
     ----------
     row : dict
         Its row of the table.
-    program : str
+    setting : tuple or None
+        See `setting_of`.
     product : Path or None
         Its ``*_rate.fits``.
     load_removed : callable
@@ -42,7 +45,7 @@ class Member:
     """
 
     row: dict
-    program: str
+    setting: tuple | None
     product: object
     load_removed: object
 
@@ -63,17 +66,37 @@ def find_sets(members):
     """
     groups = {}
     for member in members:
-        row = member.row
-        if row["detector"] and row["filter"] and row["role"] != "acquisition":
-            groups.setdefault((member.program, *(row[key] for key in _SAME[1:])), []).append(member)
+        if member.setting is not None:
+            groups.setdefault(member.setting, []).append(member)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def setting_of(record):
+    """Return what the exposures of a set have in common; None for an exposure that belongs to no set.
+
+    Parameters
+    ----------
+    record : dict
+        A record of a manifest.
+
+    Returns
+    -------
+    tuple of str, or None
+        Program, instrument, detector, filter, mask, subarray.
+    """
+    observed = record.get("observed")
+    observed = observed if isinstance(observed, dict) else {}
+    setting = {name: str(record.get(name) or "") for name in _SAME}
+    if not (setting["detector"] and setting["filter"]) or observed.get("role") == "acquisition":
+        return None
+    return (str(observed.get("program") or ""), *setting.values())
 
 
 def title_of(group):
     """Return the title of a set, such as 'Program 01386: NRCALONG F444W MASKA335R SUB320A335R'."""
-    row = group[0].row
-    setting = " ".join(row[key] for key in _SAME[2:] if row[key])
-    return f"Program {group[0].program}: {setting}" if group[0].program else setting
+    program, _instrument, *names = group[0].setting
+    setting = " ".join(name for name in names if name)
+    return f"Program {program}: {setting}" if program else setting
 
 
 def quicklooks_of(group, longest):
@@ -149,12 +172,13 @@ def _quicklook(title, note, ours, theirs, is_scaled, longest):
         raise InputError(msg)
     scale = _fit_scale(image, reference, star) if is_scaled else 1.0
     after = image - scale * reference
-    images = {"after": after}
+    images = {"after": QuantisedImage.of(after, step=_STEP)}
     removed = [_mean_removed(side, image.shape) for side in (ours, theirs)]
     if all(noise is not None for noise in removed):
-        images["removed"] = removed[0] - scale * removed[1]
-        images["before"] = after + images["removed"]
-    packed = {kind: fit_image(QuantisedImage.of(values), longest).to_json() for kind, values in images.items()}
+        noise = removed[0] - scale * removed[1]
+        images["before"] = QuantisedImage.of(after + noise, step=_STEP)
+        images["removed"] = QuantisedImage.of(noise, step=_STEP, noise=images["after"].soft)
+    packed = {kind: fit_image(image, longest).to_json() for kind, image in images.items()}
     return {"title": title, "note": note.format(scale=f"{scale:.4g}"), "images": packed}
 
 

@@ -12,7 +12,7 @@ from gpucoron.errors import InputError
 from gpucoron.files import write_whole
 from gpucoron.records.measures import usable
 from gpucoron.records.quantised import QuantisedImage
-from gpucoron.report.exposures import choose_longest, find_exposure
+from gpucoron.report.exposures import choose_sides, find_exposure
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def write_tiles_named(page, found, name):
         path = _path(page, record["exposure"])
         if f"{path.parent.name}/{path.name}" == name:
             exposure = find_exposure(found.folder, record)
-            longest = choose_longest(found.folder, found.records.values())
+            longest = choose_sides(found.folder, found.records.values()).images
             return path if write_tiles(page, exposure, longest) else None
     return None
 

@@ -65,7 +65,6 @@ def make_record(number=0, **changes):
         "host": "node7",
         "pid": 4321,
         "attempt": 1,
-        "input_path": f"/data/uncal/{exposure}_uncal.fits",
         "observed": {
             "start": f"2026-01-{1 + number // 60 % 28:02d}T{number // 60 % 24:02d}:{number % 60:02d}:00.000",
             "program": "01386",

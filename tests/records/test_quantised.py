@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gpucoron import dq
-from gpucoron.records.quantised import HIGHEST, STEP, FlagImage, QuantisedImage, pack, unpack
+from gpucoron.records.quantised import COARSEST, HIGHEST, STEP, FlagImage, QuantisedImage, pack, unpack
 from tests.cases.decoded import decode
 
 FLAGS = {name: value for name, value in vars(dq).items() if name.isupper() and value}
@@ -37,13 +37,15 @@ IMAGES = {
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_round_trip(name):
-    image = np.asarray(IMAGES[name], np.float64)
-    stored = QuantisedImage.of(image)
+    stored = QuantisedImage.of(IMAGES[name])
+    image = IMAGES[name].astype(np.float64)
     found = decode(stored.to_json())
-    # the last term is the rounding of float64 sums
-    close = STEP / 2 if name != "all ranges" else 0.006  # more range than 65534 levels of 1 % have
-    allowed = 1.001 * close * (np.abs(image - stored.centre) + stored.soft) + 1e-15 * np.abs(image)
+    close = STEP / 2 if name != "all ranges" else 0.006  # more range than 65000 levels of 1 % have
+    # the last term is the rounding of float32 and float64
+    rounding = 1e-7 if IMAGES[name].dtype == np.float32 else 1e-15
+    allowed = 1.001 * close * (np.abs(image - stored.centre) + stored.soft) + rounding * np.abs(image)
     assert np.all(np.abs(found - image) <= allowed)
+    # the levels are exact, the page's numbers float64
     np.testing.assert_allclose(stored.values(), found, rtol=1e-6)
 
 
@@ -70,6 +72,16 @@ def test_more_range_than_levels():
     assert stored.step > STEP
     assert (stored.levels.min(), stored.levels.max()) > (0, HIGHEST - 300)
     np.testing.assert_allclose(decode(stored.to_json())[0, -2:], image[0, -2:], rtol=stored.step)
+
+
+def test_a_faint_image_is_as_precise_as_the_one_to_which_it_is_added():
+    image = noisy(0.2, shape=(60, 60))
+    stored = QuantisedImage.of(image, noise=1.0)
+    assert stored.step == pytest.approx(STEP / stored.soft)
+    off = np.abs(decode(stored.to_json()) - image)
+    assert np.all(off <= 1.001 * STEP / 2 * (1.0 + np.abs(image - stored.centre) / stored.soft))
+    assert QuantisedImage.of(image, noise=1e9).step == COARSEST
+    assert QuantisedImage.of(image, noise=1e-9).step == STEP
 
 
 def test_sizes():

@@ -118,7 +118,7 @@ def test_scrolling_reaches_every_exposure(opened):
 
 
 def test_sorting_by_mouse_and_keyboard(opened):
-    assert sorting(opened) == [("Exposure", "ascending")]
+    assert sorting(opened) == [("Observed", "ascending")]
     header(opened, "Time").click()
     times = [float(text.removesuffix(" s")) for text in column(opened, "Time")]
     assert sorting(opened) == [("Time", "descending")]
@@ -187,7 +187,7 @@ def test_opening_a_row(opened):
     assert bars["jump"] == max(bars.values())
     assert bars["ramp_fit"] / bars["jump"] == pytest.approx(0.34 / 0.61, abs=0.02)
     assert {"read", "plan", "write"} < set(bars)
-    chart = panel.find_element(By.CSS_SELECTOR, "svg")
+    chart = panel.find_element(By.CSS_SELECTOR, 'svg[aria-label^="Fraction"]')
     assert "at most" in chart.get_attribute("aria-label")
     assert len(chart.find_elements(By.CSS_SELECTOR, "polyline")) == 2
     # an open row stays open when the table is sorted

@@ -10,7 +10,9 @@ from gpucoron.dq import DO_NOT_USE, HOT
 from gpucoron.errors import OutputError
 from gpucoron.records.quantised import FlagImage, QuantisedImage
 from gpucoron.report import write_report
-from gpucoron.report.exposures import choose_longest
+from gpucoron.report.exposures import Sides, choose_sides
+from gpucoron.report.found import find_records
+from gpucoron.report.tiles import write_tiles_named
 from tests.cases.decoded import decode, decode_flags
 from tests.cases.parsed_page import Page
 from tests.cases.records import make_preview, make_record, make_scene, write_manifest, write_preview, write_product
@@ -122,10 +124,30 @@ def test_large_images_are_averaged_in_the_page(tmp_path):
     np.testing.assert_array_equal(decode_flags(tiles["full"]["flags"])["HOT"], (dq & HOT) != 0)
 
 
-@pytest.mark.parametrize(("count", "shape", "longest"), [
-    (1, [2, 5, 320, 320], 640), (100, [2, 5, 320, 320], 640), (3, [2, 5, 2048, 2048], 640),
-    (500, [2, 5, 256, 256], 640), (500, [2, 5, 640, 640], 320),
+def test_a_served_page_writes_them_when_asked(folder, tmp_path):
+    path, exposure, rate, _ = folder
+    found, page = find_records(path), tmp_path / "served" / "report.html"
+    address = Page(write_report(path, page, serve="/token")).detail(exposure)["tiles"]
+    assert address == f"report_tiles/{exposure}_tiles.js"
+    assert [file.name for file in page.parent.iterdir()] == ["report.html"]
+    assert len(run_script(write_tiles_named(page, found, address))[1]["images"]) == len(rate)
+    assert write_tiles_named(page, found, "report_tiles/../../x_tiles.js") is None
+    assert write_tiles_named(page, found, "report_tiles/x_tiles.js") is None
+
+
+@pytest.mark.parametrize(("count", "shape", "sides"), [
+    (1, [2, 5, 320, 320], (640, 640)), (100, [2, 5, 320, 320], (640, 640)), (3, [2, 5, 2048, 2048], (640, 640)),
+    (500, [2, 5, 256, 256], (640, 640)), (500, [2, 5, 640, 640], (320, 320)),
 ])  # fmt: skip
-def test_the_page_stays_small(tmp_path, count, shape, longest):
+def test_the_page_stays_small(tmp_path, count, shape, sides):
     """500 exposures of 640 pixels a side would have 600 MB at full resolution."""
-    assert choose_longest(tmp_path, [make_record(number, shape=shape) for number in range(count)]) == longest
+    records = [make_record(number, shape=shape) for number in range(count)]
+    assert choose_sides(tmp_path, records) == Sides(*sides)
+
+
+def test_quicklooks_are_averaged_first(tmp_path):
+    """150 sets of 320 pixels a side: 122 MB of quick-looks, and 88 MB of exposures."""
+    records = [make_record(number, shape=[2, 5, 320, 320]) for number in range(500)]
+    for number, record in enumerate(records):
+        record["observed"] = record["observed"] | {"program": str(number // 10)}
+    assert choose_sides(tmp_path, records) == Sides(640, 256)

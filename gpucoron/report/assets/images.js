@@ -95,6 +95,7 @@ function makeProfile(view, lines, direction, isUsable, isPart, colours) {
       name.toLowerCase() + " " + digits(series[index].y[at], 4) + " " + image.unit).join(", "),
   });
 }
+const SUPERSCRIPTS = [..."⁰¹²³⁴⁵⁶⁷⁸⁹"];
 /** The histogram of rate / ERR with a Gaussian of width 1 about its median. */
 function makeHistogram(histogram) {
   if (!histogram) return null;
@@ -114,7 +115,7 @@ function makeHistogram(histogram) {
   const chart = makeChart({
     label: "Histogram of rate / ERR", x: edges, series: [steps, model], xLabel: "rate / ERR", yLabel: "pixels",
     yLimits: [Math.log10(0.5), highest], size: { width: chartWidth() },
-    yTicks: Array.from({ length: highest + 1 }, (_, power) => [power, (10 ** power).toLocaleString("en")]),
+    yTicks: Array.from({ length: highest + 1 }, (_, power) => [power, power < 3 ? String(10 ** power) : "10" + SUPERSCRIPTS[power]]),
     textAt: (at) => (at < counts.length ? "rate / ERR from " + digits(edges[at]) + " to " + digits(edges[at + 1]) + ": " +
       counted(counts[at], "pixel") + "; Gaussian: " + digits(gauss[at], 3) : ""),
   });

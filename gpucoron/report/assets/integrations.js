@@ -46,9 +46,12 @@ function makeStrips(integrations, show) {
     chart.prepend(make("figcaption", {}, make("strong", {}, name + " of each integration")));
     return chart;
   });
-  const isBlank = ["shift_x", "shift_y"].some((key) => integrations[key]?.includes(null));
-  if (isBlank) made.push(make("p", { class: "quiet" },
-    "Shifts are measured against the median integration. Those below 3 times their error are left blank."));
+  const shifts = [integrations.shift_x, integrations.shift_y].filter(Boolean).flat();
+  if (shifts.includes(null)) {
+    const isAnyKnown = shifts.some((value) => value !== null);
+    made.push(make("p", { class: "quiet" }, "Shifts of the star are measured against the median integration. " +
+      (isAnyKnown ? "Those below 3 times their error are left blank." : "None is larger than 3 times its error.")));
+  }
   return made;
 }
 function integrationTicks(n) {
