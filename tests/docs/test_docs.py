@@ -46,6 +46,18 @@ def test_there_are_examples():
     assert len(EXAMPLES) >= 8
 
 
+def test_the_views_of_the_report_are_described():
+    script = (ROOT / "gpucoron" / "report" / "assets" / "views.js").read_text()
+    keys = re.findall(r'^  \{ key: "([\w-]+)"', script, flags=re.MULTILINE)
+    page = (ROOT / "docs" / "report.md").read_text()
+    assert len(keys) == 4
+    assert [key for key in keys if f"`{key}`" not in page] == []
+    recipes = "".join(path.read_text() for path in (ROOT / "docs" / "recipes").glob("*.md"))
+    places = re.findall(r"^\((view-\w+)\)=$", page, flags=re.MULTILINE)
+    assert len(places) == 4
+    assert [place for place in places if f"({place})" not in recipes] == []
+
+
 @pytest.fixture(scope="module")
 def case(exposures):
     return exposures("NIRCAM", "SUB320A335R", "RAPID", 5, 2, shape=(32, 40))
