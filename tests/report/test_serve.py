@@ -224,7 +224,7 @@ def test_the_reason_for_no_ramp_is_a_page(server, names, asked, tmp_path):
         f"exposure={names[0]}&x=1": (422, "y: expected a whole number"),
         f"exposure={names[0]}&x=1&y=1&int=two": (422, "int: expected a whole number"),
         "exposure=<b>none</b>&x=1&y=1".replace("<", "%3C").replace(">", "%3E"): (422, "&lt;b&gt;none&lt;/b&gt;: this"),
-        "": (422, "this report has no such exposure"),
+        "x=1&y=1": (422, "this report has no such exposure"),
         f"exposure={names[1]}&x=1&y=1": (422, "its parameters are not recorded completely"),
         f"exposure={names[2]}&x=1&y=1": (422, "its parameters are not recorded completely"),
         f"exposure={names[0]}&x=-1&y=7": (500, "internal error: ZeroDivisionError: a bug"),
@@ -237,6 +237,16 @@ def test_the_reason_for_no_ramp_is_a_page(server, names, asked, tmp_path):
         assert "Traceback" not in answer[1]
     (tmp_path / "raw_uncal.fits").write_bytes(b"other counts")
     assert "has changed since" in get(server, f"ramp?exposure={names[0]}&x=1&y=1")[1]
+
+
+def test_a_click_runs_no_program_that_a_manifest_names(server, names, asked):
+    record = server.found.records[names[0]]
+    record["asked"]["parameters"]["jump.pre_hooks"] = ["os.remove"]
+    status, body, _ = get(server, f"ramp?exposure={names[0]}&x=12&y=7")
+    assert status == 422
+    assert f"gpucoron ramp {record['input_path']} 12 7 --profile jwst" in body
+    assert "--set jump.pre_hooks=os.remove" in body
+    assert asked == []
 
 
 def test_one_ramp_at_a_time_and_none_for_a_browser_that_has_left(server, names, asked, monkeypatch):
