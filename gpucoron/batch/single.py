@@ -6,15 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from gpucoron.batch.record import (
-    DIGESTS,
-    date_of,
-    describe_error,
-    log_to,
-    process_info,
-    run_fields,
-    utc_now,
-)
+from gpucoron.batch.record import DIGESTS, date_of, describe_error, log_to, process_info, run_fields, utc_now
 from gpucoron.errors import GpucoronError
 
 log = logging.getLogger(__name__)
@@ -57,7 +49,7 @@ def reduce_and_record(path, output_dir, *, overwrite=False, backend="auto", max_
         try:
             run, models, paths = reduce_file(path, output_dir, **options)
         except Exception as error:
-            log.error("%s failed: %s", recorder.exposure, error)
+            log.info("%s failed: %s", recorder.exposure, error)  # for the log file: the caller reports the error
             recorder.record_failure(error)
             raise
         recorder.record_success(run, paths)

@@ -17,8 +17,11 @@ from gpucoron.steps import STEPS
 AGAIN = "again"
 
 _RUN_PARAMETERS = {parameter.name: parameter for parameter in PIPELINE}
-#: parameters of the whole run that change no product: they have no option
-_OF_PYTHON = ("return_rateints",)
+#: parameters of the whole run that change no result of a command, which has no option for them
+_WITHOUT_EFFECT = {
+    "run": ("return_rateints",),
+    "ramp": ("return_rateints", "save_calibrated_ramp", "save_intermediates"),
+}
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def command_ramp(record):
 def _command(name, record, *arguments):
     """Write a command; ``arguments`` follow the path of the input."""
     request, path = request_of(record), input_path(record)
-    options = _options(request) if request is not None and path else None
+    options = _options(request, _WITHOUT_EFFECT[name]) if request is not None and path else None
     if options is None or any("{x}" in text or "{y}" in text for text in (path, *options)):
         return ""
     # a relative path that begins with a dash would be an option
@@ -134,8 +137,8 @@ def _command(name, record, *arguments):
     return " ".join(["gpucoron", name, shlex.quote(path), *quoted, *map(shlex.quote, options)])
 
 
-def _options(request):
-    """Return the options that make a request; None if there are none that do."""
+def _options(request, without_effect):
+    """Return the options that make a request, except for parameters without effect; None if there are none that do."""
     options = ["--profile", request.profile]
     if request.profile == "jwst" and not request.use_pars:
         options.append("--no-pars")
@@ -149,7 +152,7 @@ def _options(request):
             options += ["--set", f"{step}.{name}={text}"]
     for name, value in request.run_parameters.items():
         option = f"--{name.replace('_', '-')}"
-        if name in _OF_PYTHON:
+        if name in without_effect:
             continue
         if _RUN_PARAMETERS[name].kind == "option":
             options += [option, str(value)]

@@ -20,7 +20,7 @@ OUTSIDE = 0.375
 _ENOUGH_SAMPLES = 60_000
 _GOLDEN = (np.sqrt(5) - 1) / 2
 #: pixels of all integrations whose median is taken at a time
-_MOST_PIXELS = 4_000_000
+_MOST_PIXELS = 1_000_000
 #: a saturated region belongs to the star if it comes so near, pixels
 _NEAR_STAR = 5
 #: side of a pixel, cm
@@ -310,7 +310,8 @@ def histogram_of(image, err):
     -------
     dict or None
         edges : list of n + 1 float
-            Evenly from the 0.5th to the 99.5th percentile, outwards to two digits; pixels beyond are not counted.
+            Evenly from 8 robust widths below the median to 16 above it, for the star, but not beyond the pixels;
+            others are not counted.
         counts : list of n int
         None if no pixel has a rate and an error.
     """
@@ -318,9 +319,10 @@ def histogram_of(image, err):
     if not good.any():
         return None
     ratio = (image[good] / err[good]).astype(np.float64)
-    low, high = np.percentile(ratio, (0.5, 99.5))
-    width = float(f"{max(high - low, 1e-3) / _BINS:.2g}")
-    edges = np.floor(low / width) * width + width * np.arange(_BINS + 3)
+    middle, spread = float(median(ratio)), robust_width(ratio)
+    low, high = max(ratio.min(), middle - 8 * spread), min(ratio.max(), middle + 16 * spread)
+    width = float(f"{max(high - low, 1e-3 * abs(middle), 1e-3) / _BINS:.2g}")
+    edges = np.floor(low / width) * width + width * np.arange(int((high - low) / width) + 3)
     counts, _ = np.histogram(ratio, edges)
     return {"edges": [float(f"{edge:.6g}") for edge in edges], "counts": [int(count) for count in counts]}
 

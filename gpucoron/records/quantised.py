@@ -14,6 +14,8 @@ STEP = 0.01
 COARSEST = 0.1
 #: the highest level; 0 is NaN
 HIGHEST = 65535
+#: float32 above this are converted to float64
+_LARGEST = 1e30
 #: at most so many flags fit into an image of flags
 MOST_FLAGS = 16
 
@@ -68,22 +70,25 @@ class QuantisedImage:
         A value is stored within ``step / 2 * (abs(value - centre) + soft)``. The noise ``soft`` is the median absolute
         deviation as a standard deviation; where it is zero, a hundredth of the range of the image.
         """
-        image = np.asarray(image, np.float64)
-        is_finite = np.isfinite(image)
+        image = np.asarray(image)
+        image = image.astype(image.dtype.newbyteorder("="), copy=False)  # a FITS file is big-endian
+        is_finite, levels = np.isfinite(image), np.zeros(image.shape, np.uint16)
         finite = image[is_finite]
         if not finite.size:
-            return cls(image.shape, pack(np.zeros(image.shape, np.uint16)), 0.0, 1.0, 1.0, step, unit, binning)
+            return cls(image.shape, pack(levels), 0.0, 1.0, 1.0, step, unit, binning)
+        # float32 is precise enough, but its largest numbers have no differences
+        if finite.dtype != np.float32 or np.abs(finite).max() > _LARGEST:
+            finite = finite.astype(np.float64)
         centre = float(np.median(finite))
         soft = MAD_TO_SIGMA * float(np.median(np.abs(finite - centre))) or float(np.ptp(finite)) / 100 or 1.0
         step = max(step, min(step * noise / soft, COARSEST))
         scaled = np.arcsinh((finite - centre) / soft)
-        low, high = scaled.min(), scaled.max()
+        low, high = float(scaled.min()), float(scaled.max())
         step = max(step, (high - low) / (HIGHEST - 258))
         # the centre in the middle of a high byte, so that most pixels share it: it compresses better
-        zero = 128 + 256 * np.ceil((1 - np.floor(low / step) - 128) / 256)
-        levels = np.zeros(image.shape, np.uint16)
+        zero = float(128 + 256 * np.ceil((1 - np.floor(low / step) - 128) / 256))
         levels[is_finite] = np.clip(np.rint(scaled / step + zero), 1, HIGHEST)
-        return cls(image.shape, pack(levels), centre, soft, float(zero), float(step), unit, binning)
+        return cls(image.shape, pack(levels), centre, soft, zero, float(step), unit, binning)
 
     @property
     def levels(self):

@@ -53,7 +53,7 @@ def describe(record, preview, note=""):
         "finished": _text(record.get("finished")),
         "error": _text(error.get("message")) if error else "",
         **_observed(record),
-        **{name: _number((preview.exposure or {}).get(name)) for name in _NUMBERS},
+        **{name: _rounded(_number((preview.exposure or {}).get(name))) for name in _NUMBERS},
     }
     steps = record.get("steps") if isinstance(record.get("steps"), list) else []
     parameters = _dict(record, "parameters")
@@ -198,6 +198,11 @@ def _text(value):
 def _number(value):
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     return value if is_number else None
+
+
+def _rounded(value):
+    """Round to five digits."""
+    return None if value is None else float(f"{value:.5g}")
 
 
 def _dict(record, key):

@@ -7,6 +7,7 @@ from gpucoron.errors import InputError
 from gpucoron.records.headers import read_observed
 from gpucoron.records.previews import Preview, load_preview, preview_of_product, preview_path
 from gpucoron.report.images import binning_of
+from gpucoron.report.links import find_products
 from gpucoron.report.sets import Member, setting_of
 
 #: a page may have so many bytes for each exposure of a large folder, and so many in any case
@@ -92,18 +93,6 @@ def find_exposure(folder, record):
     except InputError as error:
         notes.append(str(error))
     return ExposureFiles(folder, record, products, preview, "; ".join(notes))
-
-
-def find_products(folder, record):
-    """Return the products of an exposure that exist in a folder: kind -> path.
-
-    The folders of their names are ignored, so that a manifest cannot refer to files elsewhere.
-    """
-    outputs = record.get("outputs")
-    names = {kind: Path(str(name)).name for kind, name in outputs.items()} if isinstance(outputs, dict) else {}
-    if record.get("status") == "product":
-        names["rateints"] = f"{Path(record['exposure']).name}_rateints.fits"
-    return {kind: folder / name for kind, name in names.items() if name and (folder / name).is_file()}
 
 
 @dataclass(frozen=True)

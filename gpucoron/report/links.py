@@ -1,4 +1,4 @@
-"""The files that a report links to: the log and the products of each exposure."""
+"""The files of an exposure that a report links to: its log and its products."""
 
 import os
 from pathlib import Path
@@ -8,38 +8,46 @@ from urllib.parse import quote
 SERVED = "files"
 
 
-def linked_files(record, folder):
-    """List the log and the products of an exposure that exist in the folder of its record.
+def find_products(folder, record):
+    """Return the products of an exposure that exist in a folder: kind -> path.
+
+    The folders of their names are ignored, so that a manifest cannot refer to files elsewhere.
+    """
+    outputs = record.get("outputs")
+    names = {kind: Path(str(name)).name for kind, name in outputs.items()} if isinstance(outputs, dict) else {}
+    if record.get("status") == "product":
+        names["rateints"] = f"{Path(record['exposure']).name}_rateints.fits"
+    return {kind: folder / name for kind, name in names.items() if name and (folder / name).is_file()}
+
+
+def linked_files(folder, record):
+    """List the log and the products of an exposure that exist.
 
     Parameters
     ----------
+    folder : Path
+        Folder of the products.
     record : dict
-        A record of a manifest; any field may be missing.
-    folder : str or Path
+        A record of a manifest; any field except ``exposure`` may be missing.
 
     Returns
     -------
     list of (str, str)
-        Label ('log', or the kind of the product) and path relative to the folder. Products elsewhere are left out, so
-        that a manifest cannot refer to other files.
+        Label ('log', or the kind of the product) and path relative to the folder.
     """
-    names = {"log": f"logs/{Path(str(record.get('exposure'))).name}.log"}
-    outputs = record.get("outputs")
-    if isinstance(outputs, dict):
-        names |= {str(kind): name for kind, name in outputs.items() if _is_inside(name)}
-    return [(label, name) for label, name in names.items() if (Path(folder) / name).is_file()]
+    log = f"logs/{Path(record['exposure']).name}.log"
+    found = [("log", log)] if (folder / log).is_file() else []
+    return [*found, *((kind, path.name) for kind, path in find_products(folder, record).items())]
 
 
-def links_of(record, folder, page, serve=""):
+def links_of(folder, record, page, serve=""):
     """List the links of an exposure, as the page shows them.
 
     Parameters
     ----------
-    record : dict
-        A record of a manifest; any field may be missing.
-    folder : str or Path
-        Folder of the products.
-    page : str or Path
+    folder, record
+        As for `linked_files`.
+    page : Path
         Path of the page, to which the addresses are relative.
     serve : str, optional
         Address below which the report is served: then the addresses are absolute.
@@ -49,20 +57,12 @@ def links_of(record, folder, page, serve=""):
     list of [str, str]
         Label and address.
     """
-    start = Path(page).absolute().parent
     links = []
-    for label, name in linked_files(record, folder):
+    for label, name in linked_files(folder, record):
         if serve:
             links.append([label, f"{serve}/{SERVED}/{quote(name)}"])
         else:
-            # "./" so that a colon in a name does not end a scheme
-            relative = Path(os.path.relpath(Path(folder).absolute() / name, start)).as_posix()
+            relative = Path(os.path.relpath(folder / name, page.parent)).as_posix()
+            # a colon in a name must not end a scheme
             links.append([label, quote(relative if relative.startswith("../") else f"./{relative}")])
     return links
-
-
-def _is_inside(name):
-    """Return whether a name is a path below the folder, without a way out."""
-    if not isinstance(name, str) or not name or "\0" in name or os.path.isabs(name):
-        return False
-    return ".." not in Path(name).parts

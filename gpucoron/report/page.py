@@ -69,7 +69,7 @@ def _write_page(file, found, path, serve):
         detail |= {
             # a server writes them when they are asked for
             "tiles": tiles_address(path, exposure, longest) if serve else write_tiles(path, exposure, longest),
-            "links": links_of(record, found.folder, path, serve),
+            "links": links_of(found.folder, record, path, serve),
             "references": exposure.references(),
             "commands": {"again": command_again(record), "ramp": command_ramp(record)},
         }

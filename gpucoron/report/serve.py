@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from gpucoron.batch.decision import has_input_changed
 from gpucoron.errors import GpucoronError, InputError, OutputError, ParameterError
 from gpucoron.files import on_one_line
-from gpucoron.records.commands import input_path, request_of
+from gpucoron.records.commands import command_ramp, input_path, request_of
 from gpucoron.report.found import find_records
 from gpucoron.report.links import SERVED, linked_files
 from gpucoron.report.page import write_report
@@ -144,7 +144,7 @@ class ReportServer(ThreadingHTTPServer):
 
 
 def _linked(found):
-    return {name for record in found.records.values() for _label, name in linked_files(record, found.folder)}
+    return {name for record in found.records.values() for _label, name in linked_files(found.folder, record)}
 
 
 def ramp_of(found, exposure, x, y, integration=None):
@@ -174,6 +174,7 @@ def ramp_of(found, exposure, x, y, integration=None):
     """
     from gpucoron.report.ramp import ramp_page, trace_ramp
 
+    x, y, integration = _whole_number("x", x), _whole_number("y", y), _whole_number("int", integration, optional=True)
     record = found.records.get(exposure)
     if record is None:
         msg = f"{exposure}: this report has no such exposure"
@@ -188,10 +189,14 @@ def ramp_of(found, exposure, x, y, integration=None):
             f"version; use gpucoron ramp {path} X Y with your parameters"
         )
         raise InputError(msg)
+    if any(values.get(kind) for values in request.steps.values() for kind in ("pre_hooks", "post_hooks")):
+        # a click must not run programs that the manifest of a folder names
+        command = command_ramp(record).replace("{x}", str(x)).replace("{y}", str(y))
+        msg = f"{exposure}: was reduced with hooks, which only a command runs: {command}"
+        raise InputError(msg)
     if Path(path).is_file() and has_input_changed(Path(path), record):
         msg = f"{path}: has changed since {exposure} was reduced; reduce it again with gpucoron run or gpucoron batch"
         raise InputError(msg)
-    x, y, integration = _whole_number("x", x), _whole_number("y", y), _whole_number("int", integration, optional=True)
     trace = trace_ramp(
         path,
         x,

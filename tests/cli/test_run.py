@@ -60,6 +60,7 @@ def load_preview(folder, name):
 def test_the_records_are_those_of_a_batch(raw, cut, tmp_path):
     _, printed = run(raw, *raw.files, cut, "-o", tmp_path / "run", *OPTIONS, expect=2)
     assert "INFO" not in printed  # the log file has these messages
+    assert len([line for line in printed.splitlines() if cut.name in line]) == 1
     raw.run(tmp_path / "batch", *OPTIONS, paths=[*raw.files, cut], expect=2)
     of_runs, of_batch = by_name(runs(tmp_path / "run")), by_name(records(tmp_path / "batch"))
     assert set(of_runs) == set(of_batch) == {*raw.names, cut.name.removesuffix("_uncal.fits")}

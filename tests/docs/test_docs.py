@@ -18,6 +18,7 @@ NEEDS = {
     "dask_cuda": "a machine with GPUs",
     '"cuda"': "a GPU",
     "spaceKLIP": "spaceKLIP itself",
+    "--serve": "a person who ends it; tests/report/test_serve.py does",
     "--scheduler": "a Dask scheduler; tests/batch/test_batch_dask.py starts one",
     "/archive/": "a cluster with a queue",
 }
@@ -43,6 +44,18 @@ EXAMPLES = list(_examples())
 def test_there_are_examples():
     assert {"python", ""} <= {example.values[0] for example in EXAMPLES}
     assert len(EXAMPLES) >= 8
+
+
+def test_the_views_of_the_report_are_described():
+    script = (ROOT / "gpucoron" / "report" / "assets" / "views.js").read_text()
+    keys = re.findall(r'^  \{ key: "([\w-]+)"', script, flags=re.MULTILINE)
+    page = (ROOT / "docs" / "report.md").read_text()
+    assert len(keys) == 4
+    assert [key for key in keys if f"`{key}`" not in page] == []
+    recipes = "".join(path.read_text() for path in (ROOT / "docs" / "recipes").glob("*.md"))
+    places = re.findall(r"^\((view-\w+)\)=$", page, flags=re.MULTILINE)
+    assert len(places) == 4
+    assert [place for place in places if f"({place})" not in recipes] == []
 
 
 @pytest.fixture(scope="module")

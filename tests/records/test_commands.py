@@ -75,11 +75,17 @@ def test_the_path_of_the_input_may_hold_anything():
     assert options.output_dir == "my folder"
 
 
-def test_the_command_of_a_ramp_has_places_for_the_pixel():
-    record = make(ask(use_pars=False, steps={"jump": {"rejection_threshold": 5}}))
-    words = shlex.split(command_ramp(record).format(x=12, y=7))
-    assert words[:5] == ["gpucoron", "ramp", PATH, "12", "7"]
-    assert words[5:] == ["--profile", "jwst", "--no-pars", "--set", "jump.rejection_threshold=5.0"]
+@pytest.mark.parametrize("name", REQUESTS)
+def test_the_command_of_a_ramp_makes_the_request_too(name):
+    record = make(ask(**REQUESTS[name]))
+    command = command_ramp(record)
+    assert command.startswith(f"gpucoron ramp {PATH} {{x}} {{y}} --profile ")
+    options, again = read(command.replace("{x}", "12").replace("{y}", "7"))
+    assert (options.command, options.file, options.x, options.y) == ("ramp", PATH, "12", "7")
+    expected = read(command_again(record))[1]
+    for name in ("run.save_calibrated_ramp", "run.save_intermediates"):  # a ramp saves neither
+        expected["parameters"].pop(name, None)
+    assert again == expected
 
 
 #: requests that no command makes: what is lost is named
@@ -90,7 +96,7 @@ WITHOUT_COMMAND = {
     "an empty list": {"steps": {"mask_groups": {"types": []}}},
     "a blank at the end of a text": {"steps": {"ramp_fit": {"opt_name": "x "}}},
     "parameter files of CRDS beside spaceKLIP's profile": {"profile": "spaceklip", "use_pars": True},
-    "what a parameter file may switch on, switched off": {"save_intermediates": False},
+    "what a parameter file may switch on, switched off": {"rate_int_outliers": False},
 }
 
 
@@ -98,6 +104,12 @@ WITHOUT_COMMAND = {
 def test_no_command_is_better_than_a_wrong_one(name):
     record = make(ask(**WITHOUT_COMMAND[name]))
     assert command_again(record) == command_ramp(record) == ""
+
+
+def test_what_is_saved_does_not_matter_for_a_ramp():
+    record = make(ask(save_intermediates=False))  # a parameter file may switch it on, and no option switches it off
+    assert command_again(record) == ""
+    assert command_ramp(record) == f"gpucoron ramp {PATH} {{x}} {{y}} --profile jwst"
 
 
 @pytest.mark.parametrize(

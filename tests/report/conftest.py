@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
-    from tests.cases.browsers import start_chromium  # skips where selenium is missing, which a conftest must not do
+    from tests.cases.browsers import start_chromium  # skips where selenium is missing
 
     driver = start_chromium(tmp_path_factory.mktemp("profile"))
     yield driver

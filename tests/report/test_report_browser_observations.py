@@ -238,9 +238,7 @@ def test_views_that_lack_their_data_say_so(browser, tmp_path):
 
 def test_a_served_page_shows_the_ramp(browser, tmp_path):
     """The page asks for the ramp of the pixel below the token, and its tiles come from the same server."""
-    path, _ = write_page(tmp_path / "TOKEN", n=1)
-    text = path.read_text("utf-8").replace("<html ", '<html data-serve="/TOKEN" ', 1)
-    path.write_text(text, "utf-8")
+    path, _ = write_page(tmp_path / "TOKEN", n=1, serve="/TOKEN")
     (tmp_path / "TOKEN" / "ramp").write_text("<!doctype html><p>the ramp</p>")
     asked = []
 

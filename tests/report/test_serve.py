@@ -1,6 +1,7 @@
 """The served report, asked as a browser, and as those who should get nothing, would ask."""
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 
@@ -35,8 +37,8 @@ def make_folder(folder):
     """Make a folder of three exposures: reduced, failed, and of a version that recorded no request."""
     raw = folder.parent / "raw_uncal.fits"
     raw.write_bytes(b"raw counts")
-    fields = {"input": str(raw), "input_bytes": 10, "input_date": os.stat(raw).st_mtime_ns}
-    records = [make_record(0, asked=ASKED, **fields), make_failure(1, "cut short"), make_record(2, input=str(raw))]
+    fields = {"input": str(raw), "input_path": str(raw), "input_bytes": 10, "input_date": os.stat(raw).st_mtime_ns}
+    records = [make_record(0, asked=ASKED, **fields), make_failure(1, "cut short"), make_record(2, **fields)]
     write_manifest(folder, records)
     write_preview(folder, records[0]["exposure"], make_preview())
     for name in (records[0]["outputs"]["rate"], f"logs/{records[0]['exposure']}.log"):
@@ -222,7 +224,7 @@ def test_the_reason_for_no_ramp_is_a_page(server, names, asked, tmp_path):
         f"exposure={names[0]}&x=1": (422, "y: expected a whole number"),
         f"exposure={names[0]}&x=1&y=1&int=two": (422, "int: expected a whole number"),
         "exposure=<b>none</b>&x=1&y=1".replace("<", "%3C").replace(">", "%3E"): (422, "&lt;b&gt;none&lt;/b&gt;: this"),
-        "": (422, "this report has no such exposure"),
+        "x=1&y=1": (422, "this report has no such exposure"),
         f"exposure={names[1]}&x=1&y=1": (422, "its parameters are not recorded completely"),
         f"exposure={names[2]}&x=1&y=1": (422, "its parameters are not recorded completely"),
         f"exposure={names[0]}&x=-1&y=7": (500, "internal error: ZeroDivisionError: a bug"),
@@ -235,6 +237,16 @@ def test_the_reason_for_no_ramp_is_a_page(server, names, asked, tmp_path):
         assert "Traceback" not in answer[1]
     (tmp_path / "raw_uncal.fits").write_bytes(b"other counts")
     assert "has changed since" in get(server, f"ramp?exposure={names[0]}&x=1&y=1")[1]
+
+
+def test_a_click_runs_no_program_that_a_manifest_names(server, names, asked):
+    record = server.found.records[names[0]]
+    record["asked"]["parameters"]["jump.pre_hooks"] = ["os.remove"]
+    status, body, _ = get(server, f"ramp?exposure={names[0]}&x=12&y=7")
+    assert status == 422
+    assert f"gpucoron ramp {record['input_path']} 12 7 --profile jwst" in body
+    assert "--set jump.pre_hooks=os.remove" in body
+    assert asked == []
 
 
 def test_one_ramp_at_a_time_and_none_for_a_browser_that_has_left(server, names, asked, monkeypatch):
@@ -356,3 +368,44 @@ def test_a_single_product(folder, names):
     with serving(path) as server:
         assert list(server.found.records) == names[:1]
         assert Path(server.page).read_text().count('id="exposure-') == 1
+
+
+def test_a_real_exposure_from_raw_file_to_ramp(exposures, tmp_path):
+    """Each address on the page leads to its file, and the ramp is that of the raw file."""
+    from gpucoron.report.ramp import ramp_page, trace_ramp
+
+    case = exposures("NIRCAM", "SUB320A335R", "RAPID", 4, 2, shape=(24, 32))
+    folder, settings = tmp_path / "stage1", {"jump": {"rejection_threshold": 5.0}}
+    arguments = ["-o", str(folder), "-q", "--set", "jump.rejection_threshold=5", "--no-pars"]
+    with case.cache.activate():
+        assert main(["run", str(case.path), *arguments]) == 0
+        before = contents(folder)
+        with serving(folder) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                page = get(server, "")[1]
+                (detail,) = re.findall(r'<script type="application/json" id="exposure-0">(.*?)</script>', page)
+                detail = json.loads(detail)
+                assert [label for label, _ in detail["links"]] == ["log", "rate", "rateints"]
+                for _, address in detail["links"]:
+                    with urllib.request.urlopen(urljoin(server.url, address)) as answer:
+                        assert answer.read() == (folder / address.partition("/files/")[2]).read_bytes()
+                exposure = case.path.name.removesuffix("_uncal.fits")
+                with urllib.request.urlopen(urljoin(server.url, detail["tiles"])) as answer:
+                    assert answer.headers["Content-Type"].startswith("text/javascript")
+                    assert f'gpucoronTiles("{exposure}"' in answer.read().decode()
+                status, body, _ = get(server, f"ramp?exposure={exposure}&x=9&y=7&int=1")
+                outside = get(server, f"ramp?exposure={exposure}&x=32&y=7")
+            finally:
+                server.shutdown()
+                thread.join()
+        trace = trace_ramp(case.path, 9, 7, steps=settings, use_pars=False)
+    assert status == 200
+    assert without_times(body) == without_times(ramp_page(trace, 1))
+    assert outside[0] == 422
+    assert contents(folder) == before
+
+
+def without_times(page):
+    return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "", page)
