@@ -198,7 +198,7 @@ def read_noise_of_ramps(data, groupdq, pixeldq, star, fetch=np.asarray):
     It is the robust width of the second differences ``data[g+1] - 2 data[g] + data[g-1]`` of three successive groups
     without any flag, divided by sqrt(6). A constant flux cancels in it; the photon noise of one group, and 1/f noise
     that was not removed, are part of it. As many groups are used as give 30,000 differences, spread evenly over
-    the ramp, and at most some 10,000 pixels of each.
+    the ramp, and of each at most 20,000 pixels.
 
     Parameters
     ----------
