@@ -6,15 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from gpucoron.batch.record import (
-    DIGESTS,
-    date_of,
-    describe_error,
-    log_to,
-    process_info,
-    run_fields,
-    utc_now,
-)
+from gpucoron.batch.record import DIGESTS, date_of, describe_error, log_to, process_info, run_fields, utc_now
 from gpucoron.errors import GpucoronError
 
 log = logging.getLogger(__name__)

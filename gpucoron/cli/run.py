@@ -35,10 +35,10 @@ def _run(options):
     from gpucoron.io.warm_up import warm_up
     from gpucoron.records.manifest import refuse_in_use
 
+    refuse_in_use(options.output_dir)
     steps, run_parameters = parse_settings(options.settings, options.skip), run_parameters_of(options)
     # report a misspelt parameter or a wrong context once, not for each file
     steps, parameters = check_request(profile=options.profile, steps=steps, pipeline=run_parameters, pars=options.pars)
-    refuse_in_use(options.output_dir)
     crds_context()
     warm_up()
     failed = 0

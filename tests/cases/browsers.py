@@ -12,7 +12,7 @@ from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
 FLAGS = (
     "--headless",
@@ -132,6 +132,12 @@ def click(browser, element):
     """Bring an element into the window and click it with the mouse."""
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
     ActionChains(browser).move_to_element(element).click().perform()
+    settle(browser)
+
+
+def choose(browser, select, text):
+    """Choose an option by its text."""
+    Select(select).select_by_visible_text(text)
     settle(browser)
 
 

@@ -134,7 +134,14 @@ def make_detail(row, drawn, tiles=None):
 
 
 def write_page(
-    folder, n=10, shape=SHAPE, docs="", with_tiles=True, write_own_tiles=True, change=lambda row, detail, blocks: None
+    folder,
+    n=10,
+    shape=SHAPE,
+    docs="",
+    with_tiles=True,
+    write_own_tiles=True,
+    change=lambda row, detail, blocks: None,
+    serve="",
 ):
     """Write a page of ``n`` exposures; return its path and the arrays of the first five exposures.
 
@@ -150,7 +157,7 @@ def write_page(
         }
         for one in drawn
     ]
-    before, after = page_frame("stage1")
+    before, after = page_frame("stage1", serve)
     rows, parts = [], [before]
     for number in range(n):
         row = make_row(number)

@@ -7,6 +7,7 @@ from tests.cases.browsers import (
     By,
     Keys,
     WebDriverWait,
+    choose,
     click,
     css,
     drain,
@@ -159,7 +160,7 @@ def test_filters(opened):
     label.click()
     assert column(opened, "Status") == ["△ No rate"]
     opened.find_element(By.CSS_SELECTOR, "#statuses label").click()
-    opened.find_element(By.ID, "subarray").send_keys("MASK1550")
+    choose(opened, opened.find_element(By.ID, "subarray"), "MASK1550")
     assert set(column(opened, "Subarray")) == {"MASK15504 × 40 × 224 × 288"}
 
 

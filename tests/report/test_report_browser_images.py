@@ -12,6 +12,7 @@ from tests.cases.browsers import (
     By,
     Keys,
     all_css,
+    choose,
     click,
     css,
     drain,
@@ -186,6 +187,22 @@ def test_zoom_and_region_are_the_same_in_all_panels(opened):
     assert zoom(opened) == 1
 
 
+def test_the_wheel_scrolls_the_page_on_until_the_pointer_moves(opened):
+    """A page that is scrolled under the pointer brings images there, which must not catch the wheel."""
+    y, x = PIXEL
+    point(opened, "rate", y, x)
+    dx, dy = offset(opened, "rate", y, x)
+    opened.execute_script("document.getElementById('scroll').scrollBy(0, 8)")
+    settle(opened)
+    ActionChains(opened).scroll_from_origin(_origin(canvas(opened, "rate"), dx, dy), 0, -120).perform()
+    settle(opened)
+    assert zoom(opened) == 1
+    point(opened, "rate", y, x + 2)
+    ActionChains(opened).scroll_from_origin(_origin(canvas(opened, "rate"), dx, dy), 0, -120).perform()
+    settle(opened)
+    assert zoom(opened) == pytest.approx(1.25)
+
+
 def test_a_drag_moves_the_region_and_marks_nothing(opened):
     for _ in range(2):
         click(opened, css(opened, 'tr.detail button[aria-label="Zoom in"]'))
@@ -243,17 +260,14 @@ def test_stretch_limits_and_colours(opened):
         replace(field, value)
     settle(opened)
     stretch, colours = group.find_elements(By.TAG_NAME, "select")
-    stretch.send_keys("linear")
-    settle(opened)
+    choose(opened, stretch, "linear")
     assert labels() == [-2, 1, 4, 7, 10]
-    colours.send_keys("grey")
-    settle(opened)
+    choose(opened, colours, "grey")
     y, x = np.argwhere(opened.drawn.dq == 0)[30]
     grey = 255 * np.clip((seen[y, x] + 2) / 12, 0, 1)
     # 256 shades
     assert colour(opened, "rate", y, x) == pytest.approx([grey] * 3, abs=1.5)
-    stretch.send_keys("log")
-    settle(opened)
+    choose(opened, stretch, "log")
     assert labels()[0] == -2
     assert labels()[2] < 0
     # a range upside down is refused
@@ -300,8 +314,7 @@ def test_profiles_are_medians_of_usable_pixels(opened):
     # of the region in view: the middle quarter of each side
     for _ in range(2):
         click(opened, css(opened, 'tr.detail button[aria-label="Zoom in"]'))
-    css(opened, "tr.detail .profiles select").send_keys("the region")
-    settle(opened)
+    choose(opened, css(opened, "tr.detail .profiles select"), "the region in view")
     y0, x0 = (3 * size // 8 for size in SHAPE)
     part = usable[y0 : y0 + SHAPE[0] // 4, x0 : x0 + SHAPE[1] // 4]
     texts = _walk(opened, "Median of each column")

@@ -9,7 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from tests.cases.browsers import ActionChains, By, Keys, all_css, click, css, drain, open_page, settle, until
+from tests.cases.browsers import ActionChains, By, Keys, all_css, choose, click, css, drain, open_page, settle, until
 from tests.cases.report_pages import FLAGS, difference_of_rolls, make_row, shown, write_page
 
 N_EXPOSURES = 10
@@ -107,6 +107,11 @@ def test_quicklooks(opened, page):
     click(opened, star.find_element(By.TAG_NAME, "summary"))
     until(opened, "return document.querySelectorAll('.quicklook canvas[data-panel]').length === 4")
     assert "The reference is scaled by 0.9." in star.text
+    # closed ones give their memory back
+    click(opened, rolls.find_element(By.TAG_NAME, "summary"))
+    assert len(all_css(opened, ".quicklook canvas[data-panel]")) == 1
+    click(opened, rolls.find_element(By.TAG_NAME, "summary"))
+    until(opened, "return document.querySelectorAll('.quicklook canvas[data-panel]').length === 4")
 
 
 def test_trends(opened):
@@ -131,6 +136,12 @@ def test_trends(opened):
     assert {text.text for text in all_css(opened, "#trends .legend li")} == {
         "NRCALONG F356W", "NRCALONG F444W", "outlier"
     }  # fmt: skip
+    # one detector and filter alone
+    choice = css(opened, "#trends select")
+    choose(opened, choice, "NRCALONG F444W")
+    assert len(all_css(opened, '[data-trend="background"] circle.point')) == 5
+    assert not all_css(opened, '[data-trend="background"] circle.marked')
+    choose(opened, choice, "all detectors and filters")
     # a point names its exposure, and opens it
     marked = css(opened, '[data-trend="background"] circle.marked')
     opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", marked)
@@ -227,9 +238,7 @@ def test_views_that_lack_their_data_say_so(browser, tmp_path):
 
 def test_a_served_page_shows_the_ramp(browser, tmp_path):
     """The page asks for the ramp of the pixel below the token, and its tiles come from the same server."""
-    path, _ = write_page(tmp_path / "TOKEN", n=1)
-    text = path.read_text("utf-8").replace("<html ", '<html data-serve="/TOKEN" ', 1)
-    path.write_text(text, "utf-8")
+    path, _ = write_page(tmp_path / "TOKEN", n=1, serve="/TOKEN")
     (tmp_path / "TOKEN" / "ramp").write_text("<!doctype html><p>the ramp</p>")
     asked = []
 

@@ -1,7 +1,7 @@
 // Elements, formats and reading of the JSON blocks. All values from files are inserted as text, never as HTML.
 const find = (id) => document.getElementById(id);
 const order = new Intl.Collator("en", { numeric: true });
-const { rows, summary, notes, sets = [], commands = {}, docs = "" } = readBlock("table");
+const { rows, summary, notes, sets = [], docs = "" } = readBlock("table");
 const rowById = new Map(rows.map((row) => [row.id, row]));
 
 /** Parse a JSON block of the page; null if the page has none of this name. */
@@ -118,8 +118,9 @@ function makeLink(label, address) {
   if (/^[a-z][a-z0-9+.-]*:|^\/\//i.test(address)) return make("span", {}, label);
   return make("a", { href: address }, label);
 }
+/** The name of a step, linked to its page where the page knows the documentation's address. */
 function stepName(name) {
-  if (!/^https?:\/\//.test(docs)) return name;
+  if (!/^\w+$/.test(name) || !/^https?:\/\//.test(docs)) return name;
   return make("a", { href: docs.replace(/\/?$/, "/") + "steps/" + encodeURIComponent(name) + ".html" }, name);
 }
 /** Call a function once before the next frame, however often it is asked for. */

@@ -34,7 +34,7 @@ function padded(numbers, part = 0.06) {
  * series: [{name, y, error, kind: "line", "points" or "steps", colour: number of a class, marks: Set of indices}];
  * values that are null or NaN are left out. textAt(index) is shown beside the chart and as the title of a point.
  */
-function makeChart({ label, x, series, xLabel, yLabel, xTicks, yTicks, yLimits, size = {}, textAt, onPick, colourAt }) {
+function makeChart({ label, x, series, xLabel, yLabel, xTicks, yTicks, yLimits, size = {}, textAt, onPick, hint, colourAt }) {
   const { width, height, left, right, top, bottom } = { ...CHART, ...size };
   const [x0, x1] = padded(x, series.some((one) => one.kind === "points") ? 0.03 : 0);
   const all = series.flatMap(({ y, error }) => y.flatMap((value, at) =>
@@ -59,7 +59,7 @@ function makeChart({ label, x, series, xLabel, yLabel, xTicks, yTicks, yLimits, 
   if (yLabel) svg.append(draw("text", { class: "ylabel", transform: `translate(11 ${(top + height - bottom) / 2}) rotate(-90)`,
     "text-anchor": "middle" }, yLabel));
   for (const one of series) svg.append(drawSeries(one, x, toX, toY, colourAt));
-  return addPicking(svg, { label, x, series, toX, textAt, onPick, top, foot: height - bottom });
+  return addPicking(svg, { label, x, series, toX, textAt, onPick, hint, top, foot: height - bottom });
 }
 function drawSeries({ y, error, kind = "line", colour = 0, marks = new Set() }, x, toX, toY, colourAt) {
   const group = draw("g", { class: `series series-${colour} ${kind}` });
@@ -90,10 +90,9 @@ function drawSeries({ y, error, kind = "line", colour = 0, marks = new Set() }, 
   return group;
 }
 /** Let the pointer and the arrow keys choose the nearest point; a click or Enter picks it. */
-function addPicking(svg, { label, x, series, toX, textAt, onPick, top, foot }) {
+function addPicking(svg, { label, x, series, toX, textAt, onPick, hint = "", top, foot }) {
   const figure = make("figure", { class: "chart-frame" }, svg);
   if (!textAt) return figure;
-  const hint = onPick ? "Click a point to open it." : "";
   const text = make("p", { class: "chart-text quiet" }, hint);
   figure.append(text);
   const known = x.map((_, at) => at).filter((at) => at < Math.max(...series.map(({ y }) => y.length)));

@@ -12,11 +12,11 @@ function makeZoom(view) {
     makeButton("Fit", () => view.fit(), { title: "show the whole image (key 0, double click)" }), text);
 }
 /** The line that reads out the pixel under the cursor, or the marked one. */
-function makeReadout(view, describe) {
+function makeReadout(view, describe, hint = "click to see the ramp") {
   const line = make("p", { class: "readout", role: "status" });
   const update = () => {
     const pixel = view.cursor ?? view.marked;
-    line.textContent = pixel ? describe(pixel) : "Move the pointer over an image to read its pixels; click to see the ramp.";
+    line.textContent = pixel ? describe(pixel) : "Move the pointer over an image to read its pixels; " + hint + ".";
     line.classList.toggle("quiet", !pixel);
   };
   view.listeners.add(update);

@@ -29,7 +29,7 @@ function makeImageSet({ panels, flags = null, view = null, isDifference = false,
     make("div", { class: "controls" },
       ...Object.entries(scales).map(([kind, scale]) => makeScaleControls(names[kind], scale))),
     choice && choice.flags.names.length ? make("div", { class: "controls" }, makeFlagControls(choice)) : null,
-    makeReadout(view, describe), grid);
+    makeReadout(view, describe, onMark ? undefined : "a click marks a pixel"), grid);
   return { element, view, choice, scales, panels: made, describe, showPanels };
 }
 function placeOf([x, y]) {

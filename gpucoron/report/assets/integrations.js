@@ -39,7 +39,7 @@ function makeStrips(integrations, show) {
     };
     const chart = makeChart({
       label: name + " of each integration", x: values.map((_, at) => at), xLabel: "integration", yLabel: unit, textAt,
-      series: [{ kind: "points", y: values, error: errors, colour: 0 }], onPick: show, size: { width: 330, height: 140 },
+      series: [{ kind: "points", y: values, error: errors, colour: 0 }], onPick: show, hint: show ? "Click a point to show its integration." : "", size: { width: 330, height: 140 },
       xTicks: integrationTicks(values.length),
     });
     chart.dataset.strip = key;
@@ -158,7 +158,14 @@ async function makePlayer(exposure, { images: packed }, strips) {
     if (isOn) return;
     state.running = which;
     buttons[which].setAttribute("aria-pressed", "true");
-    state.timer = setInterval(() => (element.isConnected ? show(next()) : stop()), BLINK_MS);
+    state.timer = setInterval(async () => {
+      if (!element.isConnected) return stop();
+      if (state.isBusy) return undefined; // a slow machine shows every integration, later
+      state.isBusy = true;
+      await show(next());
+      state.isBusy = false;
+      return undefined;
+    }, BLINK_MS);
   };
   const stop = () => {
     clearInterval(state.timer);

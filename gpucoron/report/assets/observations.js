@@ -64,7 +64,13 @@ function makeQuicklook({ title, note, images }) {
       place.append(make("p", { class: "problem", role: "alert" }, error.message));
     }
   };
-  element.addEventListener("toggle", () => element.open && show());
+  element.addEventListener("toggle", () => {
+    if (element.open) show();
+    else {
+      place.replaceChildren(); // frees the memory of its images
+      isShown = null;
+    }
+  });
   return { title, element, show };
 }
 /** Open the first quick-look of a set that a condition chooses; return its profiles. */

@@ -8,10 +8,10 @@ function makePixel(exposure) {
     place.hidden = false;
     const content = make("div", { class: "ramp" });
     let { integration } = exposure; // null: the first one in which the pixel has a jump
-    const update = () => content.replaceChildren(served ? makeFrame(served, exposure, pixel, integration)
-      : makeRampCommand(exposure, pixel, integration));
+    const update = () => content.replaceChildren(...(served ? makeFrame(served, exposure, pixel, integration) : []),
+      makeRampCommand(exposure, pixel, integration));
     const number = make("input", { type: "number", min: "0", value: integration === null ? "" : String(integration),
-      placeholder: "with a jump", "aria-label": "Integration of the ramp, from 0",
+      placeholder: "any", "aria-label": "Integration of the ramp, from 0",
       title: "counted from 0; empty: the first integration in which the pixel has a jump" });
     if (n) number.max = String(n - 1);
     number.addEventListener("change", () => {
@@ -34,11 +34,14 @@ function makePixel(exposure) {
 function makeFrame(served, { row }, [x, y], integration) {
   const query = new URLSearchParams({ exposure: row.exposure, x, y });
   if (integration !== null) query.set("int", integration);
-  return make("iframe", { src: served + "/ramp?" + query, title: "Ramp of pixel " + placeOf([x, y]) + " of " + row.exposure });
+  const wait = make("p", { class: "quiet", role: "status" }, "The ramp is being traced …");
+  const frame = make("iframe", { src: served + "/ramp?" + query, title: "Ramp of pixel " + placeOf([x, y]) + " of " + row.exposure });
+  frame.addEventListener("load", () => wait.remove());
+  return [wait, frame];
 }
 function makeRampCommand({ detail }, [x, y], integration) {
   const place = integration === null ? String(y) : y + " --int " + integration;
   const command = (detail.commands?.ramp ?? "").replace("{x}", x).replace("{y}", place);
-  if (!command) return make("p", { class: "quiet" }, "The ramp cannot be shown: the report does not know the uncal file.");
-  return makeCommand("Its ramp and why it is flagged:", command);
+  if (!command) return make("p", { class: "quiet" }, "There is no command for its ramp: the report does not know the uncal file.");
+  return makeCommand("Its ramp and the causes of its flags:", command);
 }

@@ -16,13 +16,24 @@ function makeTrends() {
     place.append(...fillTrends(keys));
   });
 }
+/** The charts, and a choice of a detector and filter where there are several. */
 function fillTrends(keys) {
-  const members = rows.filter((row) => keys.some((key) => !isEmpty(row[key])));
+  const known = rows.filter((row) => keys.some((key) => !isEmpty(row[key])));
+  const names = [...new Set(known.map(nameOfSetting))].sort(order.compare);
+  const place = make("div", {});
+  const show = (name) => place.replaceChildren(...chartTrends(keys, known.filter((row) => !name || nameOfSetting(row) === name), names));
+  show("");
+  const choices = [["", "all detectors and filters"], ...names.map((name) => [name, name])];
+  return [names.length > 1 ? make("div", { class: "controls" }, makeSelect("of", choices, "", show)) : null, place].filter(Boolean);
+}
+function nameOfSetting(row) {
+  return [row.detector, row.filter].filter(Boolean).join(" ");
+}
+function chartTrends(keys, members, names) {
   const isTimed = members.every((row) => !isEmpty(row.start) && Number.isFinite(startOf(row)));
   members.sort((a, b) => (isTimed ? startOf(a) - startOf(b) : 0) || order.compare(a.exposure, b.exposure));
   const x = members.map((row, at) => (isTimed ? startOf(row) : at + 1));
-  const names = [...new Set(members.map((row) => [row.detector, row.filter].filter(Boolean).join(" ")))].sort(order.compare);
-  const colourAt = (at) => names.indexOf([members[at].detector, members[at].filter].filter(Boolean).join(" ")) % 8;
+  const colourAt = (at) => names.indexOf(nameOfSetting(members[at])) % 8;
   const columns = new Map(ALL_COLUMNS.map((column) => [column.key, column]));
   const charts = keys.map((key) => {
     const { number } = columns.get(key);
@@ -39,7 +50,7 @@ function fillTrends(keys) {
     chart.prepend(make("figcaption", {}, make("strong", {}, label)));
     return chart;
   });
-  const legend = makeLegend([...names.slice(0, 8).map((name, at) => [name, at])]);
+  const legend = makeLegend(names.map((name, at) => [name, at % 8]));
   legend.append(make("li", {}, make("span", { class: "swatch ring", "aria-hidden": "true" }), "outlier"));
   return [legend, make("div", { class: "charts three" }, ...charts)];
 }

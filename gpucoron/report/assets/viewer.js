@@ -4,6 +4,14 @@ const MOST_ZOOM = 200;
 const WHEEL_STEP = 1.25;
 /** px that the pointer may move during a click */
 const CLICK = 4;
+/** Whether the pointer has moved since the page was scrolled: the wheel then zooms, else the page scrolls on. */
+const pointer = { at: "", isMoved: false };
+document.addEventListener("scroll", () => (pointer.isMoved = false), { capture: true, passive: true });
+document.addEventListener("pointermove", ({ clientX, clientY }) => {
+  // after a scroll, browsers report a move to where the pointer is
+  if (pointer.at !== clientX + "," + clientY) pointer.isMoved = true;
+  pointer.at = clientX + "," + clientY;
+}, { capture: true, passive: true });
 
 /** The region that linked panels show, the pixel under the cursor and the marked pixel. */
 class View {
@@ -167,7 +175,7 @@ class Panel {
     canvas.addEventListener("pointerleave", () => held || view.pointAt(null));
     canvas.addEventListener("dblclick", () => view.fit());
     canvas.addEventListener("wheel", (event) => {
-      if (event.deltaY > 0 && view.zoom === 1) return; // the page scrolls on
+      if (!pointer.isMoved || (event.deltaY > 0 && view.zoom === 1)) return;
       event.preventDefault();
       view.zoomAbout(WHEEL_STEP ** -Math.sign(event.deltaY), ...this.pointAt(event));
     }, { passive: false });
