@@ -67,6 +67,8 @@ def _serve(options):
         msg = "--output: not with --serve, which writes no page; leave one of them out"
         raise ParameterError(msg)
     before = signal.signal(signal.SIGTERM, _interrupt)
+    if not options.quiet:
+        print(f"reading {options.folder}", flush=True)
     try:
         with serving(options.folder, options.port or 0) as server:
             # flushed, so that a program that starts this one can read the address

@@ -215,7 +215,7 @@ def preview_of_run(run):
         # as precise as the rate to which it is added
         noise = preview.rate.soft if preview.rate is not None and not in_groups else 0.0
         unit, factor = ("DN", 1) if in_groups else ("DN/s", _gain_factor(run))
-        preview.removed = QuantisedImage.of(removed * factor, unit, noise=noise)
+        preview.removed = QuantisedImage.of(removed * factor, unit, noise=noise, repeats=True)
         preview.noise_thumb = _noise_levels(block_average(removed, _binning(removed.shape)))
     preview.jump_fraction = group_fractions(exposure.groupdq, JUMP_DET, run.backend.xp)
     preview.saturated_fraction = group_fractions(exposure.groupdq, SATURATED, run.backend.xp)

@@ -50,7 +50,7 @@ class QuantisedImage:
     binning: int = 1
 
     @classmethod
-    def of(cls, image, unit="DN/s", step=STEP, binning=1, noise=0.0):
+    def of(cls, image, unit="DN/s", step=STEP, binning=1, noise=0.0, repeats=False):
         """Quantise an image.
 
         Parameters
@@ -64,6 +64,8 @@ class QuantisedImage:
         noise : float
             Noise of another image to which this one is added or compared: near the centre, half a percent of it is
             precise enough. A step of at most a tenth is used.
+        repeats : bool
+            Whether rows or parts of them repeat, as in 1/f noise: it compresses better, but three times as slowly.
 
         Notes
         -----
@@ -88,7 +90,7 @@ class QuantisedImage:
         # the centre in the middle of a high byte, so that most pixels share it: it compresses better
         zero = float(128 + 256 * np.ceil((1 - np.floor(low / step) - 128) / 256))
         levels[is_finite] = np.clip(np.rint(scaled / step + zero), 1, HIGHEST)
-        return cls(image.shape, pack(levels), centre, soft, zero, float(step), unit, binning)
+        return cls(image.shape, pack(levels, repeats), centre, soft, zero, float(step), unit, binning)
 
     @property
     def levels(self):
@@ -192,10 +194,12 @@ class FlagImage:
         return {**self.header(), "data": base64.b64encode(self.packed).decode()}
 
 
-def pack(levels):
-    """Compress (zlib) the low bytes of all pixels, then the high bytes."""
+def pack(levels, repeats=False):
+    """Compress (zlib) the low bytes of all pixels, then the high bytes; search for repeated parts if there are any."""
     words = np.ascontiguousarray(levels, "<u2").reshape(-1, 1).view(np.uint8)
-    return zlib.compress(words.T.tobytes(), 6)
+    strategy = zlib.Z_DEFAULT_STRATEGY if repeats else zlib.Z_RLE
+    packer = zlib.compressobj(6, zlib.DEFLATED, 15, 9, strategy)
+    return packer.compress(words.T.tobytes()) + packer.flush()
 
 
 def unpack(packed, shape):

@@ -235,7 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif name == "ramp":
             self._send_ramp(parse_qs(address.query))
         else:
-            self._send_file(self.server.find_file(unquote(name)))
+            self._send_file(self._find_file(unquote(name)))
 
     do_HEAD = do_GET
 
@@ -245,6 +245,13 @@ class _Handler(BaseHTTPRequestHandler):
         hosts = {f"{name}:{self.server.server_port}" for name in (HOST, "localhost")}
         is_same = secrets.compare_digest(token.encode("utf-8", "replace"), self.server.token.encode())
         return is_same and self.headers.get("Host") in hosts
+
+    def _find_file(self, name):
+        try:
+            return self.server.find_file(name)
+        except GpucoronError as error:  # the temporary folder is full
+            log.error("%s", error)
+            return None
 
     def _send_file(self, path):
         try:

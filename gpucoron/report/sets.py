@@ -177,7 +177,7 @@ def _quicklook(title, note, ours, theirs, is_scaled, longest):
     if all(noise is not None for noise in removed):
         noise = removed[0] - scale * removed[1]
         images["before"] = QuantisedImage.of(after + noise, step=_STEP)
-        images["removed"] = QuantisedImage.of(noise, step=_STEP, noise=images["after"].soft)
+        images["removed"] = QuantisedImage.of(noise, step=_STEP, noise=images["after"].soft, repeats=True)
     packed = {kind: fit_image(image, longest).to_json() for kind, image in images.items()}
     return {"title": title, "note": note.format(scale=f"{scale:.4g}"), "images": packed}
 

@@ -23,6 +23,8 @@ NEEDS = {
     "/archive/": "a cluster with a queue",
 }
 ARCHIVE_NAME = "jw01386001001_0310a_00001_nrcalong_uncal.fits"
+#: of the page on ramps, which asks for a pixel at x = 52
+SIMULATED_NAME = "jw01386001001_02101_00001_nrcalong_uncal.fits"
 
 
 def blocks_of(page):
@@ -60,7 +62,7 @@ def test_the_views_of_the_report_are_described():
 
 @pytest.fixture(scope="module")
 def case(exposures):
-    return exposures("NIRCAM", "SUB320A335R", "RAPID", 5, 2, shape=(32, 40))
+    return exposures("NIRCAM", "SUB320A335R", "RAPID", 5, 2, shape=(32, 64))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,7 @@ def folder(case, stage1, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("raw").mkdir()
     shutil.copytree(stage1, "stage1")
-    for name in ("x_uncal.fits", "y_uncal.fits", ARCHIVE_NAME, f"raw/{ARCHIVE_NAME}"):
+    for name in ("x_uncal.fits", "y_uncal.fits", ARCHIVE_NAME, SIMULATED_NAME, f"raw/{ARCHIVE_NAME}"):
         shutil.copy(case.path, name)
     with case.cache.activate():
         yield tmp_path

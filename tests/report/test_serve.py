@@ -315,7 +315,8 @@ def test_ctrl_c_ends_it(folder, tmp_path, number):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment, **pipes) as process:
         try:
-            line, hint = process.stdout.readline(), process.stdout.readline()
+            beginning, line, hint = (process.stdout.readline() for _ in range(3))
+            assert beginning == f"reading {folder}\n"
             assert hint == "Ctrl-C ends it\n"
             url = re.fullmatch(r"the report is at (http://127\.0\.0\.1:\d+/[\w-]{40,}/)\n", line)[1]
             with urllib.request.urlopen(url) as answer:
@@ -330,6 +331,16 @@ def test_ctrl_c_ends_it(folder, tmp_path, number):
         urllib.request.urlopen(url)
     assert contents(folder) == before
     assert list(scratch.iterdir()) == []
+
+
+def test_integrations_that_cannot_be_written_end_nothing(server, names, monkeypatch, caplog):
+    def fail(page, found, name):
+        raise OutputError(f"{name}: could not be written (No space left on device)")
+
+    monkeypatch.setattr("gpucoron.report.serve.write_tiles_named", fail)
+    assert get(server, f"report_tiles/{names[0]}_tiles.js")[:2] == (404, "Not Found\n")
+    assert "No space left on device" in caplog.text
+    assert get(server, "")[0] == 200
 
 
 def test_a_port_that_is_taken(folder):
