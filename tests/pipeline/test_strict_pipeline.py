@@ -19,12 +19,14 @@ from gpucoron.backends.results import Slopes
 from gpucoron.io import references
 from gpucoron.io.exposure import Exposure
 from gpucoron.io.references import STORE, Reference
+from gpucoron.report.ramp import trace_ramp
 from tests.cases.arrays import FUNCTIONS, call, flat, make_arguments
 from tests.cases.pipelines import run_ours
 from tests.pipeline.strict_cases import (
     CASES,
     DEFAULTS,
     EXPOSURES,
+    NIRCAM,
     StrictCase,
     late_groups,
     on,
@@ -99,6 +101,22 @@ def assert_same(found, expected):
 
 def of_cpu(case, **options):
     return get_backend("host", n_threads=1, **options) if case.against == "host" else get_backend("numpy")
+
+
+def test_a_traced_pixel(exposures, cupy):
+    """The frame is on the device, the pixels around the traced one on the host."""
+    made = exposures(*NIRCAM, "SHALLOW4", 6, 3, **DEFAULTS)
+    with made.cache.activate():
+        on_cpu, on_gpu = (
+            trace_ramp(made.path, 17, 20, profile="spaceklip", backend=backend)
+            for backend in (get_backend("host", n_threads=1), get_backend("cuda", device=1, cupy=cupy))
+        )
+    assert on_gpu.steps[0].on_frame
+    for ours, theirs in zip(on_gpu.steps, on_cpu.steps, strict=True):
+        np.testing.assert_array_equal(ours.after.data, theirs.after.data, ours.name)
+        np.testing.assert_array_equal(ours.after.groupdq, theirs.after.groupdq, ours.name)
+        assert ours.causes == theirs.causes
+    np.testing.assert_array_equal(on_gpu.corrected.rateints["rate"], on_cpu.corrected.rateints["rate"])
 
 
 @pytest.mark.parametrize("name", CASES)

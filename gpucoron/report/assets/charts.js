@@ -22,7 +22,8 @@ function timeTicks(low, high) {
 /** The limits of numbers with room beside them. */
 function padded(numbers, part = 0.06) {
   let [low, high] = [Infinity, -Infinity];
-  for (const number of numbers) if (Number.isFinite(number)) [low, high] = [Math.min(low, number), Math.max(high, number)];
+  for (const number of numbers)
+    if (Number.isFinite(number)) [low, high] = [Math.min(low, number), Math.max(high, number)];
   if (!(low <= high)) return [0, 1];
   const room = (high - low) * part || Math.abs(low) * part || 0.5;
   return [low - room, high + room];
@@ -34,30 +35,61 @@ function padded(numbers, part = 0.06) {
  * series: [{name, y, error, kind: "line", "points" or "steps", colour: number of a class, marks: Set of indices}];
  * values that are null or NaN are left out. textAt(index) is shown beside the chart and as the title of a point.
  */
-function makeChart({ label, x, series, xLabel, yLabel, xTicks, yTicks, yLimits, size = {}, textAt, onPick, hint, colourAt }) {
+function makeChart({
+  label,
+  x,
+  series,
+  xLabel,
+  yLabel,
+  xTicks,
+  yTicks,
+  yLimits,
+  size = {},
+  textAt,
+  onPick,
+  hint,
+  colourAt,
+}) {
   const { width, height, left, right, top, bottom } = { ...CHART, ...size };
   const [x0, x1] = padded(x, series.some((one) => one.kind === "points") ? 0.03 : 0);
-  const all = series.flatMap(({ y, error }) => y.flatMap((value, at) =>
-    value === null || !Number.isFinite(value) ? [] : error?.[at] ? [value - error[at], value + error[at]] : [value]));
+  const all = series.flatMap(({ y, error }) =>
+    y.flatMap((value, at) =>
+      value === null || !Number.isFinite(value) ? [] : error?.[at] ? [value - error[at], value + error[at]] : [value],
+    ),
+  );
   const [y0, y1] = yLimits ?? padded(all);
   const toX = (value) => left + ((width - left - right) * (value - x0)) / (x1 - x0);
   const toY = (value) => height - bottom - ((height - top - bottom) * (value - y0)) / (y1 - y0);
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", role: "img", "aria-label": label });
   for (const [at, text] of yTicks ?? ticks(y0, y1).map((value) => [value, digits(value, 4)])) {
-    svg.append(draw("line", { class: "grid", x1: left, x2: width - right, y1: toY(at), y2: toY(at) }),
-      draw("text", { x: left - 6, y: toY(at) + 4, "text-anchor": "end" }, text));
+    svg.append(
+      draw("line", { class: "grid", x1: left, x2: width - right, y1: toY(at), y2: toY(at) }),
+      draw("text", { x: left - 6, y: toY(at) + 4, "text-anchor": "end" }, text),
+    );
   }
   svg.append(draw("line", { class: "axis", x1: left, x2: width - right, y1: height - bottom, y2: height - bottom }));
   const along = xTicks ?? ticks(x0, x1, 6).map((value) => [value, digits(value, 6)]);
   along.forEach(([at, text], index) => {
     const isWide = text.length > 8;
     const anchor = isWide ? (index ? "end" : "start") : "middle";
-    svg.append(draw("line", { class: "axis", x1: toX(at), x2: toX(at), y1: height - bottom, y2: height - bottom + 4 }),
-      draw("text", { x: toX(at), y: height - bottom + 16, "text-anchor": anchor }, text));
+    svg.append(
+      draw("line", { class: "axis", x1: toX(at), x2: toX(at), y1: height - bottom, y2: height - bottom + 4 }),
+      draw("text", { x: toX(at), y: height - bottom + 16, "text-anchor": anchor }, text),
+    );
   });
   svg.append(draw("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, xLabel));
-  if (yLabel) svg.append(draw("text", { class: "ylabel", transform: `translate(11 ${(top + height - bottom) / 2}) rotate(-90)`,
-    "text-anchor": "middle" }, yLabel));
+  if (yLabel)
+    svg.append(
+      draw(
+        "text",
+        {
+          class: "ylabel",
+          transform: `translate(11 ${(top + height - bottom) / 2}) rotate(-90)`,
+          "text-anchor": "middle",
+        },
+        yLabel,
+      ),
+    );
   for (const one of series) svg.append(drawSeries(one, x, toX, toY, colourAt));
   return addPicking(svg, { label, x, series, toX, textAt, onPick, hint, top, foot: height - bottom });
 }
@@ -69,7 +101,9 @@ function drawSeries({ y, error, kind = "line", colour = 0, marks = new Set() }, 
       if (!isKnown(at)) continue;
       const [cx, cy] = [toX(x[at]).toFixed(1), toY(y[at]).toFixed(1)];
       if (error?.[at]) {
-        group.append(draw("line", { class: "error", x1: cx, x2: cx, y1: toY(y[at] - error[at]), y2: toY(y[at] + error[at]) }));
+        group.append(
+          draw("line", { class: "error", x1: cx, x2: cx, y1: toY(y[at] - error[at]), y2: toY(y[at] + error[at]) }),
+        );
       }
       const own = colourAt ? ` series-${colourAt(at)}` : "";
       const mark = { class: "point" + own + (marks.has(at) ? " marked" : ""), cx, cy, r: marks.has(at) ? 5 : 3 };
@@ -83,7 +117,8 @@ function drawSeries({ y, error, kind = "line", colour = 0, marks = new Set() }, 
   for (let at = 0; at < y.length; at++) {
     if (!isKnown(at)) continue;
     const start = at === 0 || !isKnown(at - 1) ? "M" : "L";
-    if (kind === "steps") path += `${start}${toX(x[at]).toFixed(1)} ${toY(y[at]).toFixed(1)}H${toX(x[at + 1]).toFixed(1)}`;
+    if (kind === "steps")
+      path += `${start}${toX(x[at]).toFixed(1)} ${toY(y[at]).toFixed(1)}H${toX(x[at + 1]).toFixed(1)}`;
     else path += `${start}${toX(x[at]).toFixed(1)} ${toY(y[at]).toFixed(1)}`;
   }
   group.append(draw("path", { d: path || "M0 0" }));
@@ -117,7 +152,8 @@ function addPicking(svg, { label, x, series, toX, textAt, onPick, hint = "", top
     const scale = svg.viewBox.baseVal.width / box.width;
     const [px, py] = [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
     const dots = [...svg.querySelectorAll("circle.point")];
-    if (!dots.length) return known.reduce((best, at) => (Math.abs(toX(x[at]) - px) < Math.abs(toX(x[best]) - px) ? at : best));
+    if (!dots.length)
+      return known.reduce((best, at) => (Math.abs(toX(x[at]) - px) < Math.abs(toX(x[best]) - px) ? at : best));
     const far = (dot) => Math.hypot(dot.getAttribute("cx") - px, 0.3 * (dot.getAttribute("cy") - py));
     return Number(dots.reduce((best, dot) => (far(dot) < far(best) ? dot : best)).dataset.at);
   };
@@ -138,9 +174,13 @@ function addPicking(svg, { label, x, series, toX, textAt, onPick, hint = "", top
 }
 /** The names of lines with their colours; a checkbox where a line can be switched off. */
 function makeLegend(names, onChange) {
-  return make("ul", { class: "legend quiet" }, ...names.map(([name, colour, isOn = true], index) => {
-    const swatch = make("span", { class: `swatch fill-${colour}`, "aria-hidden": "true" });
-    const parts = onChange ? [makeCheckbox([swatch, name], isOn, (is) => onChange(index, is))] : [swatch, name];
-    return make("li", {}, ...parts);
-  }));
+  return make(
+    "ul",
+    { class: "legend quiet" },
+    ...names.map(([name, colour, isOn = true], index) => {
+      const swatch = make("span", { class: `swatch fill-${colour}`, "aria-hidden": "true" });
+      const parts = onChange ? [makeCheckbox([swatch, name], isOn, (is) => onChange(index, is))] : [swatch, name];
+      return make("li", {}, ...parts);
+    }),
+  );
 }

@@ -1,25 +1,67 @@
 // Colours: from a value to a colour by a stretch and a colour map, and the colours of flags.
 const COLOUR_MAPS = {
-  inferno: ["000004", "160b39", "420a68", "6a176e", "932667", "bc3754", "dd513a", "f37819", "fca50a", "f6d746", "fcffa4"],
+  inferno: [
+    "000004",
+    "160b39",
+    "420a68",
+    "6a176e",
+    "932667",
+    "bc3754",
+    "dd513a",
+    "f37819",
+    "fca50a",
+    "f6d746",
+    "fcffa4",
+  ],
   grey: ["000000", "ffffff"],
-  diverging: ["053061", "2166ac", "4393c3", "92c5de", "d1e5f0", "f7f7f7", "fddbc7", "f4a582", "d6604d", "b2182b", "67001f"],
+  diverging: [
+    "053061",
+    "2166ac",
+    "4393c3",
+    "92c5de",
+    "d1e5f0",
+    "f7f7f7",
+    "fddbc7",
+    "f4a582",
+    "d6604d",
+    "b2182b",
+    "67001f",
+  ],
 };
 /** colour of pixels without a value, different from all colours of the map */
 const NO_VALUE = { inferno: [128, 128, 128], grey: [38, 70, 110], diverging: [90, 90, 90] };
 const FLAG_COLOURS = { JUMP_DET: "3987e5", SATURATED: "eb6834", DO_NOT_USE: "969aa3" };
 const MORE_COLOURS = [
-  "e8c33d", "4fb286", "c678dd", "e06c9f", "56c7d8", "a8d65c", "ff9f8a", "8f9dff", "d9a066", "b8b8ff", "7fd1ae", "f2a2d6",
-  "c9d1d9", "ffd27f", "9ad0f5", "d7f08a",
+  "e8c33d",
+  "4fb286",
+  "c678dd",
+  "e06c9f",
+  "56c7d8",
+  "a8d65c",
+  "ff9f8a",
+  "8f9dff",
+  "d9a066",
+  "b8b8ff",
+  "7fd1ae",
+  "f2a2d6",
+  "c9d1d9",
+  "ffd27f",
+  "9ad0f5",
+  "d7f08a",
 ];
 const GOOD_COLOUR = [18, 22, 28];
 const N_COLOURS = 256;
 /** A stretch maps the share of the range [0, 1] of a value to the share of the colours, and back. */
 const STRETCHES = {
   linear: { to: (value) => value, back: (value) => value },
-  asinh: { to: (value, { centre, soft }) => Math.asinh((value - centre) / soft),
-    back: (value, { centre, soft }) => centre + soft * Math.sinh(value) },
-  log: { to: (value, { low, high }) => Math.log10(1 + (999 * Math.max(0, value - low)) / (high - low)),
-    back: (value, { low, high }) => low + ((10 ** value - 1) * (high - low)) / 999 },
+  asinh: {
+    to: (value, { centre, soft }) => Math.asinh((value - centre) / soft),
+    back: (value, { centre, soft }) => centre + soft * Math.sinh(value),
+  },
+  log: {
+    to: (value, { low, high }) => Math.log10(1 + (999 * Math.max(0, value - low)) / (high - low)),
+    back: (value, { low, high }) => low + ((10 ** value - 1) * (high - low)) / 999,
+  },
 };
 
 function parseColour(text) {

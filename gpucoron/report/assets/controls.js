@@ -6,10 +6,14 @@ function makeZoom(view) {
   const update = () => (text.textContent = "× " + digits(view.zoom, 3));
   view.listeners.add(update);
   update();
-  return make("div", { class: "group", role: "group", "aria-label": "Zoom" },
+  return make(
+    "div",
+    { class: "group", role: "group", "aria-label": "Zoom" },
     makeButton("−", () => view.zoomAbout(0.5), { "aria-label": "Zoom out", title: "zoom out (key −)" }),
     makeButton("+", () => view.zoomAbout(2), { "aria-label": "Zoom in", title: "zoom in (key +)" }),
-    makeButton("Fit", () => view.fit(), { title: "show the whole image (key 0, double click)" }), text);
+    makeButton("Fit", () => view.fit(), { title: "show the whole image (key 0, double click)" }),
+    text,
+  );
 }
 /** The line that reads out the pixel under the cursor, or the marked one. */
 function makeReadout(view, describe, hint = "click to see the ramp") {
@@ -26,7 +30,11 @@ function makeReadout(view, describe, hint = "click to see the ramp") {
 /** Stretch, limits and colours of a scale. */
 function makeScaleControls(label, scale, colours = Object.keys(COLOUR_MAPS)) {
   const limits = ["low", "high"].map((name) => {
-    const input = make("input", { type: "number", step: "any", "aria-label": (name === "low" ? "Lower" : "Upper") + " limit" });
+    const input = make("input", {
+      type: "number",
+      step: "any",
+      "aria-label": (name === "low" ? "Lower" : "Upper") + " limit",
+    });
     input.dataset.limit = name;
     input.addEventListener("change", () => {
       const changed = { low: scale.low, high: scale.high, [name]: input.valueAsNumber };
@@ -39,14 +47,22 @@ function makeScaleControls(label, scale, colours = Object.keys(COLOUR_MAPS)) {
   scale.listeners.add(update);
   update();
   const names = Object.keys(STRETCHES).map((name) => [name, name]);
-  return make("div", { class: "group scale", role: "group", "aria-label": "Colours of " + label },
+  return make(
+    "div",
+    { class: "group scale", role: "group", "aria-label": "Colours of " + label },
     make("strong", {}, label),
     makeSelect("stretch", names, scale.stretch, (stretch) => scale.change({ stretch })),
     make("label", { class: "small" }, make("span", {}, "from"), limits[0]),
     make("label", { class: "small" }, make("span", {}, "to"), limits[1]),
     makeButton("99.5 %", () => scale.useShare(0.995), { title: "limits between which 99.5 % of the pixels lie" }),
     makeButton("min–max", () => scale.useShare(1), { title: "limits at the smallest and the largest value" }),
-    makeSelect("colours", colours.map((name) => [name, name]), scale.colours, (name) => scale.change({ colours: name })));
+    makeSelect(
+      "colours",
+      colours.map((name) => [name, name]),
+      scale.colours,
+      (name) => scale.change({ colours: name }),
+    ),
+  );
 }
 /** A checkbox for each flag, and one that draws the flags over the images. */
 function makeFlagControls(choice) {
@@ -54,8 +70,11 @@ function makeFlagControls(choice) {
   const boxes = names.map((name, bit) => {
     const swatch = make("span", { class: "swatch", "aria-hidden": "true" });
     swatch.style.background = "rgb(" + choice.colours[bit].join(" ") + ")";
-    const label = makeCheckbox([swatch, name, make("span", { class: "quiet" }, counts[bit].toLocaleString("en"))], true,
-      (isShown) => choice.change({ shown: choice.shown.map((old, other) => (other === bit ? isShown : old)) }));
+    const label = makeCheckbox(
+      [swatch, name, make("span", { class: "quiet" }, counts[bit].toLocaleString("en"))],
+      true,
+      (isShown) => choice.change({ shown: choice.shown.map((old, other) => (other === bit ? isShown : old)) }),
+    );
     label.dataset.flag = name;
     return label;
   });
@@ -67,8 +86,15 @@ function makeFlagControls(choice) {
   };
   choice.listeners.add(update);
   const all = (isShown) => () => choice.change({ shown: names.map(() => isShown) });
-  return make("div", { class: "group flags-shown", role: "group", "aria-label": "Flags" },
-    make("strong", {}, "Flags"), over, makeButton("all", all(true)), makeButton("none", all(false)), ...boxes);
+  return make(
+    "div",
+    { class: "group flags-shown", role: "group", "aria-label": "Flags" },
+    make("strong", {}, "Flags"),
+    over,
+    makeButton("all", all(true)),
+    makeButton("none", all(false)),
+    ...boxes,
+  );
 }
 /** A checkbox for each panel, so that the others get more room: its element, and a function that shows some panels. */
 function makePanelControls(panels, grid) {
@@ -92,7 +118,14 @@ function makePanelControls(panels, grid) {
     update();
   };
   update();
-  const element = panels.length < 2 ? null
-    : make("div", { class: "group", role: "group", "aria-label": "Images shown" }, make("strong", {}, "Show"), ...boxes);
+  const element =
+    panels.length < 2
+      ? null
+      : make(
+          "div",
+          { class: "group", role: "group", "aria-label": "Images shown" },
+          make("strong", {}, "Show"),
+          ...boxes,
+        );
   return { element, showPanels };
 }

@@ -6,14 +6,30 @@ function makeDetail(row, span) {
   const exposure = { row, detail, integration: null, describe: placeIn(row), onMark: () => {} };
   const panel = make("div", { class: "panel" });
   const pixel = makePixel(exposure);
-  const images = make("div", { class: "wide image-place", "data-part": "images" }, make("p", { class: "quiet" }, "Decoding the images …"));
+  const images = make(
+    "div",
+    { class: "wide image-place", "data-part": "images" },
+    make("p", { class: "quiet" }, "Decoding the images …"),
+  );
   const profiles = make("div", { class: "wide", "data-part": "profiles" });
   exposure.ready = showImages(exposure, images, profiles).then(() => exposure.updateViews?.());
-  panel.append(...[
-    makeFailure(detail.error), makeViews(exposure), images, pixel, profiles, makeIntegrations(exposure),
-    makeHistogram(detail.histogram), makeGroups(detail.groups), makeFlags(detail.flags ?? []), makeSteps(detail),
-    makeParameters(detail.parameters ?? {}), makeReferences(detail.references), makeFacts(detail),
-  ].filter(Boolean));
+  panel.append(
+    ...[
+      makeFailure(detail.error),
+      makeViews(exposure),
+      images,
+      pixel,
+      profiles,
+      makeIntegrations(exposure),
+      makeHistogram(detail.histogram),
+      makeGroups(detail.groups),
+      makeFlags(detail.flags ?? []),
+      makeSteps(detail),
+      makeParameters(detail.parameters ?? {}),
+      makeReferences(detail.references),
+      makeFacts(detail),
+    ].filter(Boolean),
+  );
   const line = make("tr", { class: "detail" }, make("td", { colspan: String(span) }, panel));
   exposureOf.set(line, Object.assign(exposure, { panel }));
   return line;
@@ -36,27 +52,38 @@ async function showImages(exposure, place, profiles, decode = () => decodeExposu
   }
   const panels = panelsOf(decoded);
   const set = makeImageSet({
-    panels, flags: decoded.flags, view: exposure.view, describePlace: placeIn(row), onMark: (pixel) => exposure.onMark(pixel),
+    panels,
+    flags: decoded.flags,
+    view: exposure.view,
+    describePlace: placeIn(row),
+    onMark: (pixel) => exposure.onMark(pixel),
   });
   Object.assign(exposure, { view: set.view, choice: set.choice, describe: set.describe, set, decoded });
   exposure.flagsPanel = set.panels.find((panel) => panel.isFlags);
   const { binning } = panels[0]?.image ?? decoded.flags;
   const more = binning > 1 && detail.tiles ? makeFullButton(exposure, place, profiles) : null;
-  const hint = decoded.removed ? null : make("p", { class: "quiet" }, "No 1/f noise was removed, or it was not recorded.");
+  const hint = decoded.removed
+    ? null
+    : make("p", { class: "quiet" }, "No 1/f noise was removed, or it was not recorded.");
   place.replaceChildren(...[note, more, set.element, hint].filter(Boolean));
-  const lines = panels.filter(({ image, scale }) => scale === "rate" || image.unit === panels[0].image.unit)
+  const lines = panels
+    .filter(({ image, scale }) => scale === "rate" || image.unit === panels[0].image.unit)
     .map(({ key, title, image }) => [key, image, title]);
   if (lines.length) profiles.replaceChildren(makeProfiles(set.view, lines, decoded.flags));
 }
 function makeFullButton(exposure, place, profiles) {
-  const button = makeButton("Show every pixel", async () => {
-    button.disabled = true;
-    const decode = async () => {
-      const { full } = await loadTiles(exposure.row.exposure, exposure.detail.tiles);
-      return full ? decodeAll(full) : null;
-    };
-    await showImages(exposure, place, profiles, decode);
-  }, { title: "loads the full resolution from " + exposure.detail.tiles });
+  const button = makeButton(
+    "Show every pixel",
+    async () => {
+      button.disabled = true;
+      const decode = async () => {
+        const { full } = await loadTiles(exposure.row.exposure, exposure.detail.tiles);
+        return full ? decodeAll(full) : null;
+      };
+      await showImages(exposure, place, profiles, decode);
+    },
+    { title: "loads the full resolution from " + exposure.detail.tiles },
+  );
   return button;
 }
 function makeFailure(error) {
@@ -64,7 +91,9 @@ function makeFailure(error) {
   const failure = section(error.type || "Failed", make("p", {}, error.message || "no message"));
   failure.className = "failure wide";
   if (error.traceback) {
-    failure.append(make("details", {}, make("summary", {}, "Traceback"), make("pre", { tabindex: "0" }, error.traceback)));
+    failure.append(
+      make("details", {}, make("summary", {}, "Traceback"), make("pre", { tabindex: "0" }, error.traceback)),
+    );
   }
   return failure;
 }

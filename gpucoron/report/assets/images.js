@@ -18,18 +18,27 @@ function makeImageSet({ panels, flags = null, view = null, isDifference = false,
     scales[kind] = new Scale(images, isSigned ? { stretch: "linear", colours: "diverging", isSymmetric: true } : {});
   }
   const made = panels.map((panel) => new Panel(view, { ...panel, scale: scales[panel.scale], flags: choice, onMark }));
-  if (choice) made.splice(1, 0, new Panel(view, { key: "flags", title: "Flags", flags: choice, isFlags: true, onMark }));
+  if (choice)
+    made.splice(1, 0, new Panel(view, { key: "flags", title: "Flags", flags: choice, isFlags: true, onMark }));
   const grid = make("div", { class: "images" }, ...made.map((panel) => panel.element));
   for (const panel of made) panel.canvas.style.aspectRatio = view.w + " / " + view.h;
-  const describe = (pixel) => [describePlace(pixel), ...made.map((panel) => panel.describe(pixel))].filter(Boolean).join(" · ");
+  const describe = (pixel) =>
+    [describePlace(pixel), ...made.map((panel) => panel.describe(pixel))].filter(Boolean).join(" · ");
   const names = { rate: panels.find((panel) => panel.scale === "rate")?.title, removed: "1/f noise removed" };
   const { element: shows, showPanels } = makePanelControls(made, grid);
-  const element = make("div", { class: "image-set" },
+  const element = make(
+    "div",
+    { class: "image-set" },
     make("div", { class: "controls" }, makeZoom(view), shows),
-    make("div", { class: "controls" },
-      ...Object.entries(scales).map(([kind, scale]) => makeScaleControls(names[kind], scale))),
+    make(
+      "div",
+      { class: "controls" },
+      ...Object.entries(scales).map(([kind, scale]) => makeScaleControls(names[kind], scale)),
+    ),
     choice && choice.flags.names.length ? make("div", { class: "controls" }, makeFlagControls(choice)) : null,
-    makeReadout(view, describe, onMark ? undefined : "a click marks a pixel"), grid);
+    makeReadout(view, describe, onMark ? undefined : "a click marks a pixel"),
+    grid,
+  );
   return { element, view, choice, scales, panels: made, describe, showPanels };
 }
 function placeOf([x, y]) {
@@ -56,12 +65,22 @@ function makeProfiles(view, lines, flags) {
   const charts = make("div", { class: "charts two" });
   const update = () => {
     const shown = lines.filter((_, index) => isOn[index]);
-    charts.replaceChildren(...["row", "column"].map((direction) => makeProfile(view, shown, direction, isUsable, isPart, colours)));
+    charts.replaceChildren(
+      ...["row", "column"].map((direction) => makeProfile(view, shown, direction, isUsable, isPart, colours)),
+    );
   };
-  const region = makeSelect("of", [["whole", "the whole image"], ["part", "the region in view"]], "whole", (value) => {
-    isPart = value === "part";
-    update();
-  });
+  const region = makeSelect(
+    "of",
+    [
+      ["whole", "the whole image"],
+      ["part", "the region in view"],
+    ],
+    "whole",
+    (value) => {
+      isPart = value === "part";
+      update();
+    },
+  );
   let seen = "";
   view.listeners.add(() => {
     const now = view.region().join();
@@ -69,12 +88,19 @@ function makeProfiles(view, lines, flags) {
     seen = now;
   });
   update();
-  const legend = makeLegend(lines.map(([key, , name], index) => [name.toLowerCase(), colours[key], isOn[index]]), (index, is) => {
-    isOn[index] = is;
-    update();
-  });
-  const profiles = section("Median of each row and of each column", make("div", { class: "controls" }, region, legend), charts,
-    make("p", { class: "quiet" }, "Pixels with DO_NOT_USE are left out."));
+  const legend = makeLegend(
+    lines.map(([key, , name], index) => [name.toLowerCase(), colours[key], isOn[index]]),
+    (index, is) => {
+      isOn[index] = is;
+      update();
+    },
+  );
+  const profiles = section(
+    "Median of each row and of each column",
+    make("div", { class: "controls" }, region, legend),
+    charts,
+    make("p", { class: "quiet" }, "Pixels with DO_NOT_USE are left out."),
+  );
   profiles.className = "wide profiles";
   profiles.dataset.part = "profiles";
   return profiles;
@@ -84,15 +110,29 @@ function makeProfile(view, lines, direction, isUsable, isPart, colours) {
   const region = isPart ? view.region() : whole;
   const { binning, w, h } = lines[0]?.[1] ?? { binning: 1, w: view.w, h: view.h };
   const [x0, x1, y0, y1] = region.map((edge, index) =>
-    Math.min(index < 2 ? w : h, index % 2 ? Math.ceil(edge / binning) : Math.floor(edge / binning)));
+    Math.min(index < 2 ? w : h, index % 2 ? Math.ceil(edge / binning) : Math.floor(edge / binning)),
+  );
   const from = direction === "row" ? y0 : x0;
-  const series = lines.map(([key, image]) =>
-    ({ colour: colours[key], y: profileOf(image, direction, isUsable, [x0, x1, y0, y1]) }));
-  const x = Array.from({ length: (direction === "row" ? y1 - y0 : x1 - x0) }, (_, index) => (from + index) * binning);
+  const series = lines.map(([key, image]) => ({
+    colour: colours[key],
+    y: profileOf(image, direction, isUsable, [x0, x1, y0, y1]),
+  }));
+  const x = Array.from({ length: direction === "row" ? y1 - y0 : x1 - x0 }, (_, index) => (from + index) * binning);
   return makeChart({
-    label: "Median of each " + direction, x, series, size: { width: chartWidth() }, xLabel: direction === "row" ? "row (y)" : "column (x)", yLabel: lines[0] ? "median (" + lines[0][1].unit + ")" : "median",
-    textAt: (at) => direction + " " + x[at] + ": " + lines.map(([, image, name], index) =>
-      name.toLowerCase() + " " + digits(series[index].y[at], 4) + " " + image.unit).join(", "),
+    label: "Median of each " + direction,
+    x,
+    series,
+    size: { width: chartWidth() },
+    xLabel: direction === "row" ? "row (y)" : "column (x)",
+    yLabel: lines[0] ? "median (" + lines[0][1].unit + ")" : "median",
+    textAt: (at) =>
+      direction +
+      " " +
+      x[at] +
+      ": " +
+      lines
+        .map(([, image, name], index) => name.toLowerCase() + " " + digits(series[index].y[at], 4) + " " + image.unit)
+        .join(", "),
   });
 }
 const SUPERSCRIPTS = [..."⁰¹²³⁴⁵⁶⁷⁸⁹"];
@@ -107,19 +147,40 @@ function makeHistogram(histogram) {
   const width = edges[1] - edges[0];
   const centre = middle + width / 2;
   const logOf = (count) => (count > 0 ? Math.log10(count) : null);
-  const gauss = edges.slice(0, -1).map((edge) =>
-    (total * width * Math.exp(-0.5 * (edge + width / 2 - centre) ** 2)) / Math.sqrt(2 * Math.PI));
+  const gauss = edges
+    .slice(0, -1)
+    .map((edge) => (total * width * Math.exp(-0.5 * (edge + width / 2 - centre) ** 2)) / Math.sqrt(2 * Math.PI));
   const highest = Math.ceil(Math.log10(Math.max(...counts, ...gauss)) * 1.02);
   const steps = { name: "pixels", kind: "steps", colour: 0, y: counts.map(logOf) };
   const model = { name: "Gaussian", colour: 1, y: gauss.map((count) => (count < 0.3 ? null : Math.log10(count))) };
   const chart = makeChart({
-    label: "Histogram of rate / ERR", x: edges, series: [steps, model], xLabel: "rate / ERR", yLabel: "pixels",
-    yLimits: [Math.log10(0.5), highest], size: { width: chartWidth() },
-    yTicks: Array.from({ length: highest + 1 }, (_, power) => [power, power < 3 ? String(10 ** power) : "10" + SUPERSCRIPTS[power]]),
-    textAt: (at) => (at < counts.length ? "rate / ERR from " + digits(edges[at]) + " to " + digits(edges[at + 1]) + ": " +
-      counted(counts[at], "pixel") + "; Gaussian: " + digits(gauss[at], 3) : ""),
+    label: "Histogram of rate / ERR",
+    x: edges,
+    series: [steps, model],
+    xLabel: "rate / ERR",
+    yLabel: "pixels",
+    yLimits: [Math.log10(0.5), highest],
+    size: { width: chartWidth() },
+    yTicks: Array.from({ length: highest + 1 }, (_, power) => [
+      power,
+      power < 3 ? String(10 ** power) : "10" + SUPERSCRIPTS[power],
+    ]),
+    textAt: (at) =>
+      at < counts.length
+        ? "rate / ERR from " +
+          digits(edges[at]) +
+          " to " +
+          digits(edges[at + 1]) +
+          ": " +
+          counted(counts[at], "pixel") +
+          "; Gaussian: " +
+          digits(gauss[at], 3)
+        : "",
   });
-  const legend = makeLegend([["pixels without DO_NOT_USE", 0], ["Gaussian of width 1 about the median", 1]]);
+  const legend = makeLegend([
+    ["pixels without DO_NOT_USE", 0],
+    ["Gaussian of width 1 about the median", 1],
+  ]);
   return section("Histogram of rate / ERR", legend, chart);
 }
 

@@ -26,31 +26,50 @@ function loadTiles(exposure, address) {
 /** Charts of median, background, noises and shifts per integration; a click shows the integration. */
 function makeStrips(integrations, show) {
   const charts = [
-    ["median", "Median", "DN/s"], ["background", "Background", "DN/s"], ["row_noise", "Row noise", "DN/s"],
-    ["read_noise", "Read noise", "DN"], ["shift_x", "Shift in x", "pixels"], ["shift_y", "Shift in y", "pixels"],
+    ["median", "Median", "DN/s"],
+    ["background", "Background", "DN/s"],
+    ["row_noise", "Row noise", "DN/s"],
+    ["read_noise", "Read noise", "DN"],
+    ["shift_x", "Shift in x", "pixels"],
+    ["shift_y", "Shift in y", "pixels"],
   ];
-  const made = charts.filter(([key]) => integrations[key]?.some((value) => value !== null)).map(([key, name, unit]) => {
-    const values = integrations[key];
-    const errors = integrations[key + "_error"];
-    const textAt = (at) => {
-      const error = errors?.[at] ? " ± " + digits(errors[at], 2) : "";
-      const text = values[at] === null ? "no significant value" + error : digits(values[at], 4) + error + " " + unit;
-      return "integration " + at + ": " + text;
-    };
-    const chart = makeChart({
-      label: name + " of each integration", x: values.map((_, at) => at), xLabel: "integration", yLabel: unit, textAt,
-      series: [{ kind: "points", y: values, error: errors, colour: 0 }], onPick: show, hint: show ? "Click a point to show its integration." : "", size: { width: 330, height: 140 },
-      xTicks: integrationTicks(values.length),
+  const made = charts
+    .filter(([key]) => integrations[key]?.some((value) => value !== null))
+    .map(([key, name, unit]) => {
+      const values = integrations[key];
+      const errors = integrations[key + "_error"];
+      const textAt = (at) => {
+        const error = errors?.[at] ? " ± " + digits(errors[at], 2) : "";
+        const text = values[at] === null ? "no significant value" + error : digits(values[at], 4) + error + " " + unit;
+        return "integration " + at + ": " + text;
+      };
+      const chart = makeChart({
+        label: name + " of each integration",
+        x: values.map((_, at) => at),
+        xLabel: "integration",
+        yLabel: unit,
+        textAt,
+        series: [{ kind: "points", y: values, error: errors, colour: 0 }],
+        onPick: show,
+        hint: show ? "Click a point to show its integration." : "",
+        size: { width: 330, height: 140 },
+        xTicks: integrationTicks(values.length),
+      });
+      chart.dataset.strip = key;
+      chart.prepend(make("figcaption", {}, make("strong", {}, name + " of each integration")));
+      return chart;
     });
-    chart.dataset.strip = key;
-    chart.prepend(make("figcaption", {}, make("strong", {}, name + " of each integration")));
-    return chart;
-  });
   const shifts = [integrations.shift_x, integrations.shift_y].filter(Boolean).flat();
   if (shifts.includes(null)) {
     const isAnyKnown = shifts.some((value) => value !== null);
-    made.push(make("p", { class: "quiet" }, "Shifts of the star are measured against the median integration. " +
-      (isAnyKnown ? "Those below 3 times their error are left blank." : "None is larger than 3 times its error.")));
+    made.push(
+      make(
+        "p",
+        { class: "quiet" },
+        "Shifts of the star are measured against the median integration. " +
+          (isAnyKnown ? "Those below 3 times their error are left blank." : "None is larger than 3 times its error."),
+      ),
+    );
   }
   return made;
 }
@@ -77,13 +96,18 @@ function makeIntegrations(exposure) {
       place.replaceChildren((await viewer).element);
     } catch (error) {
       viewer = null;
-      place.replaceChildren(make("p", { class: "problem", role: "alert" }, error.message), makeButton("Try again", load));
+      place.replaceChildren(
+        make("p", { class: "problem", role: "alert" }, error.message),
+        makeButton("Try again", load),
+      );
     }
     return viewer;
   };
   if (tiles) {
-    place.append(makeButton("Load the integrations", load, { "data-loads": "integrations" }),
-      make("p", { class: "quiet" }, "They are in " + tiles + "."));
+    place.append(
+      makeButton("Load the integrations", load, { "data-loads": "integrations" }),
+      make("p", { class: "quiet" }, "They are in " + tiles + "."),
+    );
   } else place.append(make("p", { class: "quiet" }, "There are no images of the integrations beside this page."));
   exposure.showIntegration = async (number) => {
     exposure.integration = number;
@@ -102,7 +126,10 @@ async function makePlayer(exposure, { images: packed }, strips) {
   const n = packed.length;
   const first = await decodeImage(packed[0]);
   const view = exposure.view ?? new View(first.w * first.binning, first.h * first.binning);
-  const [plainScale, differenceScale] = [new Scale([first]), new Scale([first], { stretch: "linear", colours: "diverging" })];
+  const [plainScale, differenceScale] = [
+    new Scale([first]),
+    new Scale([first], { stretch: "linear", colours: "diverging" }),
+  ];
   const common = { flags: exposure.choice ?? null, onMark: exposure.onMark, image: first };
   const panels = [
     new Panel(view, { ...common, key: "integration", title: "Integration", scale: plainScale }),
@@ -110,12 +137,26 @@ async function makePlayer(exposure, { images: packed }, strips) {
   ];
   for (const panel of panels) panel.canvas.style.aspectRatio = view.w + " / " + view.h;
   const controls = [
-    makeScaleControls("integration", plainScale), makeScaleControls("difference", differenceScale, ["diverging", "grey", "inferno"]),
+    makeScaleControls("integration", plainScale),
+    makeScaleControls("difference", differenceScale, ["diverging", "grey", "inferno"]),
   ];
   const state = { number: exposure.integration ?? 0, isDifference: false, median: null, timer: null };
-  const slider = make("input", { type: "range", min: "0", max: String(n - 1), step: "1", value: "0", "aria-label": "Integration" });
+  const slider = make("input", {
+    type: "range",
+    min: "0",
+    max: String(n - 1),
+    step: "1",
+    value: "0",
+    "aria-label": "Integration",
+  });
   const name = make("output", { class: "name-of-integration" });
-  const other = make("input", { type: "number", min: "0", max: String(n - 1), value: String(Math.min(1, n - 1)), "aria-label": "Blink with integration" });
+  const other = make("input", {
+    type: "number",
+    min: "0",
+    max: String(n - 1),
+    value: String(Math.min(1, n - 1)),
+    "aria-label": "Blink with integration",
+  });
 
   const medianImage = async () => {
     if (state.median) return state.median;
@@ -143,7 +184,8 @@ async function makePlayer(exposure, { images: packed }, strips) {
     if (difference) panels[1].use(difference);
     panels[0].element.hidden = controls[0].hidden = state.isDifference;
     panels[1].element.hidden = controls[1].hidden = !state.isDifference;
-    for (const dot of strips.querySelectorAll("circle.point")) dot.classList.toggle("current", Number(dot.dataset.at) === number);
+    for (const dot of strips.querySelectorAll("circle.point"))
+      dot.classList.toggle("current", Number(dot.dataset.at) === number);
     element.dataset.shown = number + (state.isDifference ? "-difference" : "");
   };
   /** Show an integration that the user has chosen: ramps are then of this one. */
@@ -173,10 +215,14 @@ async function makePlayer(exposure, { images: packed }, strips) {
     for (const button of Object.values(buttons)) button.setAttribute("aria-pressed", "false");
   };
   buttons.play = makeButton("Play", () => run("play", () => (state.number + 1) % n), { "aria-pressed": "false" });
-  buttons.blink = makeButton("Blink", () => {
-    const pair = [state.number, Math.max(0, Math.min(n - 1, other.valueAsNumber || 0))];
-    run("blink", () => (state.number === pair[0] ? pair[1] : pair[0]));
-  }, { "aria-pressed": "false" });
+  buttons.blink = makeButton(
+    "Blink",
+    () => {
+      const pair = [state.number, Math.max(0, Math.min(n - 1, other.valueAsNumber || 0))];
+      run("blink", () => (state.number === pair[0] ? pair[1] : pair[0]));
+    },
+    { "aria-pressed": "false" },
+  );
   slider.addEventListener("input", () => choose(slider.valueAsNumber));
   const difference = makeCheckbox("difference to the median", false, async (is) => {
     state.isDifference = is;
@@ -190,16 +236,37 @@ async function makePlayer(exposure, { images: packed }, strips) {
     await show(state.number);
   });
   const step = (by) => () => choose((state.number + by + n) % n);
-  const describe = (pixel) => [placeIn(exposure.row)(pixel), panels[state.isDifference ? 1 : 0].describe(pixel),
-    exposure.choice && exposure.flagsPanel ? exposure.flagsPanel.describe(pixel) : ""].filter(Boolean).join(" · ");
-  const element = make("div", { class: "player" },
-    make("div", { class: "controls" },
-      makeButton("‹", step(-1), { "aria-label": "Previous integration" }), slider,
-      makeButton("›", step(1), { "aria-label": "Next integration" }), name),
-    make("div", { class: "controls" }, buttons.play, buttons.blink,
-      make("label", { class: "small" }, make("span", {}, "with"), other), difference),
-    make("div", { class: "controls" }, ...controls), makeReadout(view, describe),
-    make("div", { class: "images", "data-panels": "1" }, ...panels.map((panel) => panel.element)));
+  const describe = (pixel) =>
+    [
+      placeIn(exposure.row)(pixel),
+      panels[state.isDifference ? 1 : 0].describe(pixel),
+      exposure.choice && exposure.flagsPanel ? exposure.flagsPanel.describe(pixel) : "",
+    ]
+      .filter(Boolean)
+      .join(" · ");
+  const element = make(
+    "div",
+    { class: "player" },
+    make(
+      "div",
+      { class: "controls" },
+      makeButton("‹", step(-1), { "aria-label": "Previous integration" }),
+      slider,
+      makeButton("›", step(1), { "aria-label": "Next integration" }),
+      name,
+    ),
+    make(
+      "div",
+      { class: "controls" },
+      buttons.play,
+      buttons.blink,
+      make("label", { class: "small" }, make("span", {}, "with"), other),
+      difference,
+    ),
+    make("div", { class: "controls" }, ...controls),
+    makeReadout(view, describe),
+    make("div", { class: "images", "data-panels": "1" }, ...panels.map((panel) => panel.element)),
+  );
   await show(state.number);
   return { element, show };
 }

@@ -8,11 +8,19 @@ function makePixel(exposure) {
     place.hidden = false;
     const content = make("div", { class: "ramp" });
     let { integration } = exposure; // null: the first one in which the pixel has a jump
-    const update = () => content.replaceChildren(...(served ? makeFrame(served, exposure, pixel, integration) : []),
-      makeRampCommand(exposure, pixel, integration));
-    const number = make("input", { type: "number", min: "0", value: integration === null ? "" : String(integration),
-      placeholder: "any", "aria-label": "Integration of the ramp, from 0",
-      title: "counted from 0; empty: the first integration in which the pixel has a jump" });
+    const update = () =>
+      content.replaceChildren(
+        ...(served ? makeFrame(served, exposure, pixel, integration) : []),
+        makeRampCommand(exposure, pixel, integration),
+      );
+    const number = make("input", {
+      type: "number",
+      min: "0",
+      value: integration === null ? "" : String(integration),
+      placeholder: "any",
+      "aria-label": "Integration of the ramp, from 0",
+      title: "counted from 0; empty: the first integration in which the pixel has a jump",
+    });
     if (n) number.max = String(n - 1);
     number.addEventListener("change", () => {
       if (!number.validity.valid) return;
@@ -25,9 +33,16 @@ function makePixel(exposure) {
     });
     update();
     place.replaceChildren(
-      make("div", { class: "controls" }, make("strong", {}, "Pixel " + placeOf([x, y])),
-        make("label", { class: "small" }, make("span", {}, "integration"), number), close),
-      make("p", {}, exposure.describe(pixel)), content);
+      make(
+        "div",
+        { class: "controls" },
+        make("strong", {}, "Pixel " + placeOf([x, y])),
+        make("label", { class: "small" }, make("span", {}, "integration"), number),
+        close,
+      ),
+      make("p", {}, exposure.describe(pixel)),
+      content,
+    );
   };
   return place;
 }
@@ -35,13 +50,17 @@ function makeFrame(served, { row }, [x, y], integration) {
   const query = new URLSearchParams({ exposure: row.exposure, x, y });
   if (integration !== null) query.set("int", integration);
   const wait = make("p", { class: "quiet", role: "status" }, "The ramp is being traced …");
-  const frame = make("iframe", { src: served + "/ramp?" + query, title: "Ramp of pixel " + placeOf([x, y]) + " of " + row.exposure });
+  const frame = make("iframe", {
+    src: served + "/ramp?" + query,
+    title: "Ramp of pixel " + placeOf([x, y]) + " of " + row.exposure,
+  });
   frame.addEventListener("load", () => wait.remove());
   return [wait, frame];
 }
 function makeRampCommand({ detail }, [x, y], integration) {
   const place = integration === null ? String(y) : y + " --int " + integration;
   const command = (detail.commands?.ramp ?? "").replace("{x}", x).replace("{y}", place);
-  if (!command) return make("p", { class: "quiet" }, "There is no command for its ramp: the report does not know the uncal file.");
+  if (!command)
+    return make("p", { class: "quiet" }, "There is no command for its ramp: the report does not know the uncal file.");
   return makeCommand("Its ramp and the causes of its flags:", command);
 }

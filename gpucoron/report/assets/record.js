@@ -10,10 +10,18 @@ function makeGroups(groups = { jump: [], saturated: [] }) {
   const x = (group) => left + (width - left - right) * (n === 1 ? 0.5 : group / (n - 1));
   const y = (share) => height - bottom - (height - top - bottom) * (share / ceiling);
   const chart = draw("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", role: "img" });
-  chart.setAttribute("aria-label", "Fraction of pixels by group; at most " +
-    percent(Math.max(...groups.jump, 0)) + " jumps and " + percent(Math.max(...groups.saturated, 0)) + " saturated");
+  chart.setAttribute(
+    "aria-label",
+    "Fraction of pixels by group; at most " +
+      percent(Math.max(...groups.jump, 0)) +
+      " jumps and " +
+      percent(Math.max(...groups.saturated, 0)) +
+      " saturated",
+  );
   for (const share of [0, ceiling / 2, ceiling]) {
-    chart.append(draw("line", { class: share ? "grid" : "axis", x1: left, x2: width - right, y1: y(share), y2: y(share) }));
+    chart.append(
+      draw("line", { class: share ? "grid" : "axis", x1: left, x2: width - right, y1: y(share), y2: y(share) }),
+    );
     const label = Number((100 * share).toPrecision(3)) + " %";
     chart.append(draw("text", { x: left - 7, y: y(share) + 4, "text-anchor": "end" }, label));
   }
@@ -39,8 +47,16 @@ function makeGroups(groups = { jump: [], saturated: [] }) {
     const area = { class: "hit", x: x(group) - step / 2, y: top, width: step, height: height - top - bottom };
     chart.append(draw("rect", area, draw("title", {}, "group " + (group + 1) + ": " + text)));
   }
-  const legend = make("ul", { class: "legend quiet" }, ...[["jump", "jump"], ["saturated", "saturated"]].map(
-    ([kind, label]) => make("li", {}, make("span", { class: "swatch dot-" + kind, "aria-hidden": "true" }), label)));
+  const legend = make(
+    "ul",
+    { class: "legend quiet" },
+    ...[
+      ["jump", "jump"],
+      ["saturated", "saturated"],
+    ].map(([kind, label]) =>
+      make("li", {}, make("span", { class: "swatch dot-" + kind, "aria-hidden": "true" }), label),
+    ),
+  );
   return section("Flagged pixels by group", legend, chart);
 }
 function makeFlags(flags) {
@@ -48,10 +64,16 @@ function makeFlags(flags) {
   const share = (value) => make("td", { class: "number" }, value === null ? "–" : percent(value));
   const isCounted = flags.some((flag) => flag.samples !== null);
   const most = (flag) => Math.max(flag.pixels ?? 0, flag.samples ?? 0);
-  const lines = [...flags].sort((a, b) => most(b) - most(a)).map((flag) =>
-    make("tr", {}, make("td", {}, flag.name), share(flag.pixels), isCounted ? share(flag.samples) : null));
-  const head = [["flag"], ["of the rate's pixels", "number"],
-    ...(isCounted ? [["of the ramp's samples", "number"]] : [])];
+  const lines = [...flags]
+    .sort((a, b) => most(b) - most(a))
+    .map((flag) =>
+      make("tr", {}, make("td", {}, flag.name), share(flag.pixels), isCounted ? share(flag.samples) : null),
+    );
+  const head = [
+    ["flag"],
+    ["of the rate's pixels", "number"],
+    ...(isCounted ? [["of the ramp's samples", "number"]] : []),
+  ];
   return section("Flags", makeTable("flags", head, lines));
 }
 function makeSteps({ steps = [], seconds: times = {} }) {
@@ -65,12 +87,19 @@ function makeSteps({ steps = [], seconds: times = {} }) {
   const lines = all.map((step) => {
     const hasTime = typeof step.seconds === "number" && step.status !== "SKIPPED";
     const flagged = Object.entries(step.flagged ?? {}).map(([what, count]) => plain(count) + " " + what);
-    const remark = [step.status && step.status !== "COMPLETE" ? step.status.toLowerCase() : "", step.reason, ...flagged];
-    return make("tr", { class: step.status === "SKIPPED" ? "quiet" : "" },
+    const remark = [
+      step.status && step.status !== "COMPLETE" ? step.status.toLowerCase() : "",
+      step.reason,
+      ...flagged,
+    ];
+    return make(
+      "tr",
+      { class: step.status === "SKIPPED" ? "quiet" : "" },
       make("td", { class: "step" }, "status" in step ? stepName(step.name) : step.name),
       isTimed ? make("td", { class: "bar" }, hasTime ? bar(step.seconds / longest) : null) : null,
       isTimed ? make("td", { class: "number" }, hasTime ? seconds(step.seconds) : "") : null,
-      make("td", { class: "value" }, remark.filter(Boolean).join(", ")));
+      make("td", { class: "value" }, remark.filter(Boolean).join(", ")),
+    );
   });
   const title = typeof times.total === "number" ? "Steps, " + seconds(times.total) + " in all" : "Steps";
   const head = [["step"], ...(isTimed ? [[""], ["time", "number"]] : []), ["remark"]];
@@ -81,7 +110,9 @@ function makeSteps({ steps = [], seconds: times = {} }) {
 function makeParameters(parameters) {
   const lines = Object.entries(parameters).flatMap(([step, values]) =>
     Object.entries(values).map(([name, value]) =>
-      make("tr", {}, make("td", {}, step + "." + name), make("td", { class: "value" }, plain(value)))));
+      make("tr", {}, make("td", {}, step + "." + name), make("td", { class: "value" }, plain(value))),
+    ),
+  );
   const title = "Parameters that differ from jwst's defaults";
   if (!lines.length) return section(title, make("p", { class: "quiet" }, "none, or no record of them"));
   return section(title, makeTable("", [["parameter"], ["value"]], lines));
@@ -90,7 +121,8 @@ function makeParameters(parameters) {
 function makeReferences(references) {
   if (!references?.length) return null;
   const lines = references.map(([type, name]) =>
-    make("tr", {}, make("td", {}, type), make("td", { class: "value" }, name)));
+    make("tr", {}, make("td", {}, type), make("td", { class: "value" }, name)),
+  );
   return section("References", makeTable("references", [["type"], ["file"]], lines));
 }
 /** Provenance: facts, links to log and products, the command that makes the products again. */
@@ -103,6 +135,7 @@ function makeFacts({ facts = [], links = [], commands: own = {} }) {
     const items = links.map(([label, address]) => make("li", {}, makeLink(label, address)));
     about.append(make("h3", {}, "Files"), make("ul", { class: "links" }, ...items));
   }
-  if (own.again) about.append(make("h3", {}, "Again"), makeCommand("The command that makes these products:", own.again));
+  if (own.again)
+    about.append(make("h3", {}, "Again"), makeCommand("The command that makes these products:", own.again));
   return about;
 }

@@ -18,7 +18,12 @@ const ALL_COLUMNS = [
   { key: "exptime", label: "Exp. time", number: seconds, title: "exposure time" },
   { key: "background", label: "Background", number: withUnit("DN/s"), title: "background of the rate" },
   { key: "read_noise", label: "Read noise", number: withUnit("DN"), title: "read noise measured in the exposure" },
-  { key: "row_noise", label: "Row noise", number: withUnit("DN/s"), title: "scatter of the medians of the rows of the rate" },
+  {
+    key: "row_noise",
+    label: "Row noise",
+    number: withUnit("DN/s"),
+    title: "scatter of the medians of the rows of an integration less the other integrations",
+  },
   { key: "saturated_radius", label: "Sat. radius", number: withUnit("px"), title: "radius of the saturated core" },
   { key: "jump_rate", label: "Jump rate", number: withUnit("/s/cm²"), title: "jumps per second and cm²" },
   { key: "jump", label: "Jumps", number: percent, title: "fraction of pixels in the rate with a jump" },
@@ -30,7 +35,17 @@ const ALL_COLUMNS = [
 ].map((column) => ({ name: column.key, ...column }));
 const HIDDEN_AT_FIRST = new Set(["subarray", "memory", "finished"]);
 const SEARCHED = [
-  "exposure", "status", "target", "instrument", "detector", "filter", "mask", "subarray", "observation", "role", "error",
+  "exposure",
+  "status",
+  "target",
+  "instrument",
+  "detector",
+  "filter",
+  "mask",
+  "subarray",
+  "observation",
+  "role",
+  "error",
 ];
 const body = document.querySelector("#exposures > tbody");
 const isEmpty = (value) => value === null || value === undefined || value === "";
@@ -71,8 +86,12 @@ function makeCell(row, column) {
   const { key } = column;
   if (key === "exposure") {
     const turn = make("span", { class: "turn", "aria-hidden": "true" }, "▶");
-    const button = make("button", { type: "button", class: "name", "aria-expanded": "false" },
-      turn, make("span", {}, ...breakable(row.exposure)));
+    const button = make(
+      "button",
+      { type: "button", class: "name", "aria-expanded": "false" },
+      turn,
+      make("span", {}, ...breakable(row.exposure)),
+    );
     const why = row.error ? make("p", { class: "why" }, row.error) : null;
     return make("td", { class: "first" }, button, why);
   }
@@ -89,16 +108,24 @@ function makeCell(row, column) {
     return cell;
   }
   const second = column.sub ? row[column.sub] : column.second ? column.second(value ?? "") : "";
-  return make("td", { class: "text" }, column.text ? column.text(value ?? "") : value ?? "",
-    second ? make("div", { class: "sub" }, second) : null);
+  return make(
+    "td",
+    { class: "text" },
+    column.text ? column.text(value ?? "") : (value ?? ""),
+    second ? make("div", { class: "sub" }, second) : null,
+  );
 }
 function makeThumbs(row) {
   const detail = detailOf(row);
   const thumbs = detail.thumbs ?? detail.images ?? {};
-  return make("div", { class: "thumbs" }, ...["rate", "flags", "noise"].map((kind) => {
-    if (!thumbs[kind]) return make("div", { class: "none" });
-    return make("img", { src: thumbs[kind], alt: kind + " of " + row.exposure, width: "44", height: "44" });
-  }));
+  return make(
+    "div",
+    { class: "thumbs" },
+    ...["rate", "flags", "noise"].map((kind) => {
+      if (!thumbs[kind]) return make("div", { class: "none" });
+      return make("img", { src: thumbs[kind], alt: kind + " of " + row.exposure, width: "44", height: "44" });
+    }),
+  );
 }
 function toggle(line, row) {
   if (open.delete(row.id)) {
@@ -118,7 +145,9 @@ function setOpen(line, is) {
 function compare(a, b) {
   const [x, y] = [a[sorting.key], b[sorting.key]];
   if (isEmpty(x) || isEmpty(y)) return isEmpty(x) - isEmpty(y); // unknown values are last in both directions
-  return sorting.direction * (typeof x === "number" ? x - y : order.compare(x, y)) || order.compare(a.exposure, b.exposure);
+  return (
+    sorting.direction * (typeof x === "number" ? x - y : order.compare(x, y)) || order.compare(a.exposure, b.exposure)
+  );
 }
 function showMore() {
   body.append(...shown.slice(made, made + CHUNK).flatMap(makeRow));
@@ -130,18 +159,24 @@ function refresh() {
   const status = document.querySelector("#statuses input:checked").value;
   const [detector, subarray] = [find("detector").value, find("subarray").value];
   const isOutliers = find("outliers").checked;
-  shown = rows.filter((row) =>
-    (!status || row.status === status) && (!detector || row.detector === detector) &&
-    (!subarray || row.subarray === subarray) && (!isOutliers || row.outliers?.length) &&
-    terms.every((term) => row.searchText.includes(term)));
+  shown = rows.filter(
+    (row) =>
+      (!status || row.status === status) &&
+      (!detector || row.detector === detector) &&
+      (!subarray || row.subarray === subarray) &&
+      (!isOutliers || row.outliers?.length) &&
+      terms.every((term) => row.searchText.includes(term)),
+  );
   shown.sort(compare);
   body.replaceChildren();
   made = 0;
   showMore();
   find("empty").hidden = shown.length > 0;
   find("scroll").hidden = shown.length === 0;
-  find("count").textContent = shown.length === rows.length
-    ? counted(rows.length, "exposure") : shown.length + " of " + counted(rows.length, "exposure");
+  find("count").textContent =
+    shown.length === rows.length
+      ? counted(rows.length, "exposure")
+      : shown.length + " of " + counted(rows.length, "exposure");
 }
 
 // --- outliers --------------------------------------------------------------------------------------------------------
@@ -152,8 +187,10 @@ function setupOf(row) {
 function explainOutlier(row, { key, label, number }) {
   const alike = rows.filter((other) => setupOf(other) === setupOf(row) && !isEmpty(other[key]));
   const median = medianOf(alike.map((other) => other[key]));
-  return `outlier: ${label.toLowerCase()} ${number(row[key])}; the median of the ${counted(alike.length, "exposure")} ` +
-    `with ${setupOf(row)} is ${number(median)}, more than 5 σ away`;
+  return (
+    `outlier: ${label.toLowerCase()} ${number(row[key])}; the median of the ${counted(alike.length, "exposure")} ` +
+    `with ${setupOf(row)} is ${number(median)}, more than 5 σ away`
+  );
 }
 function markOutlier(cell, row, column) {
   if (!row.outliers?.includes(column.key)) return;
@@ -168,7 +205,10 @@ function makeHeader() {
   const header = document.querySelector("#exposures > thead > tr");
   header.replaceChildren();
   for (const column of columnsShown()) {
-    const cell = make("th", { scope: "col", class: column.number ? "number" : column.key === "exposure" ? "first" : "" });
+    const cell = make("th", {
+      scope: "col",
+      class: column.number ? "number" : column.key === "exposure" ? "first" : "",
+    });
     header.append(cell);
     if (!column.key) {
       cell.append(make("span", { class: "plain" }, column.label));
@@ -218,8 +258,14 @@ function makeColumnChooser() {
     for (const box of boxes) box.firstElementChild.checked = !hiddenColumns.has(box.dataset.column);
     redo();
   };
-  chooser.append(make("div", { class: "menu" }, make("div", { class: "group" },
-    makeButton("All", set([])), makeButton("Usual", set(HIDDEN_AT_FIRST))), ...boxes));
+  chooser.append(
+    make(
+      "div",
+      { class: "menu" },
+      make("div", { class: "group" }, makeButton("All", set([])), makeButton("Usual", set(HIDDEN_AT_FIRST))),
+      ...boxes,
+    ),
+  );
   addEventListener("pointerdown", (event) => event.target.closest?.("#columns") || (chooser.open = false));
   chooser.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
@@ -263,7 +309,10 @@ function makeFilters() {
     refresh();
     find("search").focus();
   });
-  for (const row of rows) row.searchText = SEARCHED.map((key) => row[key] ?? "").join(" ").toLowerCase();
+  for (const row of rows)
+    row.searchText = SEARCHED.map((key) => row[key] ?? "")
+      .join(" ")
+      .toLowerCase();
 }
 /** Show an exposure in the table and open it, whatever the filters are; return its details. */
 function openExposure(row) {

@@ -1,9 +1,18 @@
 // Trends over a batch: the numbers of the exposures against their start, or in order where the start is unknown.
 const TREND_NAMES = {
-  background: "Background", read_noise: "Read noise", row_noise: "Row noise", saturated_radius: "Saturated radius",
+  background: "Background",
+  read_noise: "Read noise",
+  row_noise: "Row noise",
+  saturated_radius: "Saturated radius",
   jump_rate: "Jump rate",
 };
-const TREND_UNITS = { background: "DN/s", read_noise: "DN", row_noise: "DN/s", saturated_radius: "pixels", jump_rate: "/s/cm²" };
+const TREND_UNITS = {
+  background: "DN/s",
+  read_noise: "DN",
+  row_noise: "DN/s",
+  saturated_radius: "pixels",
+  jump_rate: "/s/cm²",
+};
 
 function makeTrends() {
   const place = find("trends");
@@ -21,10 +30,20 @@ function fillTrends(keys) {
   const known = rows.filter((row) => keys.some((key) => !isEmpty(row[key])));
   const names = [...new Set(known.map(nameOfSetting))].sort(order.compare);
   const place = make("div", {});
-  const show = (name) => place.replaceChildren(...chartTrends(keys, known.filter((row) => !name || nameOfSetting(row) === name), names));
+  const show = (name) =>
+    place.replaceChildren(
+      ...chartTrends(
+        keys,
+        known.filter((row) => !name || nameOfSetting(row) === name),
+        names,
+      ),
+    );
   show("");
   const choices = [["", "all detectors and filters"], ...names.map((name) => [name, name])];
-  return [names.length > 1 ? make("div", { class: "controls" }, makeSelect("of", choices, "", show)) : null, place].filter(Boolean);
+  return [
+    names.length > 1 ? make("div", { class: "controls" }, makeSelect("of", choices, "", show)) : null,
+    place,
+  ].filter(Boolean);
 }
 function nameOfSetting(row) {
   return [row.detector, row.filter].filter(Boolean).join(" ");
@@ -41,10 +60,20 @@ function chartTrends(keys, members, names) {
     const y = members.map((row) => row[key] ?? null);
     const marks = new Set(members.flatMap((row, at) => (row.outliers?.includes(key) ? [at] : [])));
     const chart = makeChart({
-      label: label + " of each exposure", x, xLabel: isTimed ? "start (UTC)" : "exposure in order of name", yLabel: TREND_UNITS[key],
-      xTicks: isTimed ? timeTicks(x[0], x.at(-1)) : undefined, series: [{ kind: "points", y, marks }], colourAt,
-      size: { width: 420, height: 160 }, onPick: (at) => openExposure(members[at]),
-      textAt: (at) => members[at].exposure + ": " + (y[at] === null ? "no value" : number(y[at])) + (marks.has(at) ? ", outlier" : ""),
+      label: label + " of each exposure",
+      x,
+      xLabel: isTimed ? "start (UTC)" : "exposure in order of name",
+      yLabel: TREND_UNITS[key],
+      xTicks: isTimed ? timeTicks(x[0], x.at(-1)) : undefined,
+      series: [{ kind: "points", y, marks }],
+      colourAt,
+      size: { width: 420, height: 160 },
+      onPick: (at) => openExposure(members[at]),
+      textAt: (at) =>
+        members[at].exposure +
+        ": " +
+        (y[at] === null ? "no value" : number(y[at])) +
+        (marks.has(at) ? ", outlier" : ""),
     });
     chart.dataset.trend = key;
     chart.prepend(make("figcaption", {}, make("strong", {}, label)));

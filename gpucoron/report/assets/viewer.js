@@ -7,11 +7,15 @@ const CLICK = 4;
 /** Whether the pointer has moved since the page was scrolled: the wheel then zooms, else the page scrolls on. */
 const pointer = { at: "", isMoved: false };
 document.addEventListener("scroll", () => (pointer.isMoved = false), { capture: true, passive: true });
-document.addEventListener("pointermove", ({ clientX, clientY }) => {
-  // after a scroll, browsers report a move to where the pointer is
-  if (pointer.at !== clientX + "," + clientY) pointer.isMoved = true;
-  pointer.at = clientX + "," + clientY;
-}, { capture: true, passive: true });
+document.addEventListener(
+  "pointermove",
+  ({ clientX, clientY }) => {
+    // after a scroll, browsers report a move to where the pointer is
+    if (pointer.at !== clientX + "," + clientY) pointer.isMoved = true;
+    pointer.at = clientX + "," + clientY;
+  },
+  { capture: true, passive: true },
+);
 
 /** The region that linked panels show, the pixel under the cursor and the marked pixel. */
 class View {
@@ -55,8 +59,10 @@ class View {
   region() {
     const [halfX, halfY] = [this.w / 2 / this.zoom, this.h / 2 / this.zoom];
     return [
-      Math.max(0, Math.floor(this.x - halfX)), Math.min(this.w, Math.ceil(this.x + halfX)),
-      Math.max(0, Math.floor(this.y - halfY)), Math.min(this.h, Math.ceil(this.y + halfY)),
+      Math.max(0, Math.floor(this.x - halfX)),
+      Math.min(this.w, Math.ceil(this.x + halfX)),
+      Math.max(0, Math.floor(this.y - halfY)),
+      Math.min(this.h, Math.ceil(this.y + halfY)),
     ];
   }
 }
@@ -65,15 +71,22 @@ class View {
 class Panel {
   constructor(view, { key, title, note = "", image, scale = null, flags = null, isFlags = false, onMark = () => {} }) {
     Object.assign(this, { view, key, title, image, scale, flags, isFlags, onMark });
-    this.canvas = make("canvas", { tabindex: "0", role: "img", "aria-label": title +
-      ". Plus and minus zoom, arrows move, 0 fits; Shift and arrows move the cursor, Enter marks the pixel." });
+    this.canvas = make("canvas", {
+      tabindex: "0",
+      role: "img",
+      "aria-label":
+        title + ". Plus and minus zoom, arrows move, 0 fits; Shift and arrows move the cursor, Enter marks the pixel.",
+    });
     this.canvas.dataset.panel = key;
     this.note = make("span", { class: "quiet" }, note);
     this.caption = make("figcaption", {}, make("strong", {}, title), this.note);
     this.element = make("figure", { class: "image" }, this.caption, make("div", { class: "frame" }, this.canvas));
     this.element.dataset.panel = key;
-    this.element.append(scale ? makeColourBar(scale, image.unit)
-      : make("p", { class: "quiet below" }, "A pixel with several flags has the colour of the rarest."));
+    this.element.append(
+      scale
+        ? makeColourBar(scale, image.unit)
+        : make("p", { class: "quiet below" }, "A pixel with several flags has the colour of the rarest."),
+    );
     this.picture = make("canvas");
     this.repaint = onNextFrame(() => this.paint());
     this.redraw = onNextFrame(() => this.show());
@@ -174,11 +187,15 @@ class Panel {
     canvas.addEventListener("pointercancel", () => (held = null));
     canvas.addEventListener("pointerleave", () => held || view.pointAt(null));
     canvas.addEventListener("dblclick", () => view.fit());
-    canvas.addEventListener("wheel", (event) => {
-      if (!pointer.isMoved || (event.deltaY > 0 && view.zoom === 1)) return;
-      event.preventDefault();
-      view.zoomAbout(WHEEL_STEP ** -Math.sign(event.deltaY), ...this.pointAt(event));
-    }, { passive: false });
+    canvas.addEventListener(
+      "wheel",
+      (event) => {
+        if (!pointer.isMoved || (event.deltaY > 0 && view.zoom === 1)) return;
+        event.preventDefault();
+        view.zoomAbout(WHEEL_STEP ** -Math.sign(event.deltaY), ...this.pointAt(event));
+      },
+      { passive: false },
+    );
     canvas.addEventListener("keydown", (event) => this.press(event));
   }
   press(event) {
@@ -216,8 +233,9 @@ class Panel {
     if (at < 0) return "";
     if (this.isFlags) return "flags: " + (this.flags.namesAt(at).join(", ") || "none");
     const value = this.image.values[at];
-    return this.title.toLowerCase() + ": " +
-      (Number.isNaN(value) ? "no value" : digits(value, 4) + " " + this.image.unit);
+    return (
+      this.title.toLowerCase() + ": " + (Number.isNaN(value) ? "no value" : digits(value, 4) + " " + this.image.unit)
+    );
   }
 }
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpucoron.report.ramp.causes import FLAGS, flag_names
+from gpucoron.report.ramp.fits import ALGORITHMS
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,31 @@ def fit_rows(trace, integration):
     for fit in trace.fits:
         if fit.integration != integration:
             continue
-        chisq = f"{fit.chisq:.4g} / {fit.ndof}" if np.isfinite(fit.chisq) else "–"
         segments = ", ".join(
             f"groups {part.first} to {part.last}: {part.slope:.5g}" if part.last > part.first else f"group {part.first}"
             for part in fit.segments
         )
-        rows.append((fit.algorithm, _value(fit.rate, fit.err), chisq, segments or "none"))
+        rows.append((fit.algorithm, _value(fit.rate, fit.err), _chisq(fit), segments or "none"))
+    return rows
+
+
+def _chisq(fit):
+    return f"{fit.chisq:.4g} / {fit.ndof}" if np.isfinite(fit.chisq) else "–"
+
+
+def integration_rows(trace):
+    """Return (integration, rate in rateints, chi-square of OLS_C and of LIKELY, flags of its groups), as text."""
+    final, rows = trace.corrected, []
+    chisq = {(fit.algorithm, fit.integration): _chisq(fit) for fit in trace.fits}
+    for integration in range(trace.nints):
+        slopes = final.rateints
+        rate = "" if slopes is None else _value(slopes["rate"][integration], slopes["err"][integration])
+        counts = [
+            f"{name} {np.count_nonzero(final.groupdq[integration] & FLAGS[name])}"
+            for name in flag_names(np.bitwise_or.reduce(final.groupdq[integration]))
+        ]
+        both = (chisq.get((name, integration), "–") for name in ALGORITHMS)
+        rows.append((integration, rate, *both, ", ".join(counts) or "none"))
     return rows
 
 

@@ -32,6 +32,9 @@ dd { margin: 0; overflow-wrap: anywhere; }
 """
 
 
+_INTEGRATIONS = ("integration", "rate in rateints", "chi-square OLS_C", "LIKELY", "groups with flags")
+
+
 def ramp_page(trace, integration=None):
     """Return the page of a traced pixel.
 
@@ -69,6 +72,7 @@ def ramp_page(trace, integration=None):
         _table("Flags and their causes", ("groups", "flag", "step", "cause"), groups)
         or "<h2>Flags and their causes</h2><p>No group is flagged.</p>",
         _table("Steps", ("step", "status", "at this pixel, in this integration"), steps),
+        _table("All integrations", _INTEGRATIONS, describe.integration_rows(trace)),
         "<h2>Exposure</h2>" + _list(describe.facts_of(trace)),
         f'<p class="quiet">gpucoron {__version__}</p>',
     ]

@@ -12,7 +12,7 @@ from gpucoron.cli import main
 from gpucoron.errors import ParameterError
 from gpucoron.report.ramp import fits as ramp_fits
 from gpucoron.report.ramp import ramp_page, trace_ramp, write_ramp
-from gpucoron.report.ramp.describe import as_text, group_rows, merge_groups
+from gpucoron.report.ramp.describe import as_text, group_rows, integration_rows, merge_groups
 from gpucoron.simulate import Effects
 
 SHAPE = (32, 36)
@@ -89,6 +89,20 @@ def test_the_integration_is_the_one_asked_for(trace):
         assert f"{fit.rate:.5g} ±" in as_text(trace, integration)
     with pytest.raises(ParameterError, match="3 integrations, counted from 0: 0 to 2"):
         ramp_page(trace, 3)
+
+
+def test_the_page_lists_all_integrations(trace):
+    rows = integration_rows(trace)
+    assert [row[0] for row in rows] == [0, 1, 2]
+    text = " ".join(Text(ramp_page(trace)).text)
+    for integration, rate, ols, likely, flags in rows:
+        fits = {fit.algorithm: fit for fit in trace.fits if fit.integration == integration}
+        assert rate.startswith(f"{fits['OLS_C'].rate:.5g} ± ")
+        for name, shown in (("OLS_C", ols), ("LIKELY", likely)):
+            assert shown == f"{fits[name].chisq:.4g} / {fits[name].ndof}"
+        n_jumps = np.count_nonzero(trace.corrected.groupdq[integration])
+        assert flags == (f"JUMP_DET {n_jumps}" if n_jumps else "none")
+        assert rate in text
 
 
 def test_groups_with_the_same_cause_are_merged():
