@@ -60,7 +60,8 @@ def fit_image(image, longest):
         return image
     if isinstance(image, FlagImage):
         return image.binned(binning)
-    return QuantisedImage.of(block_average(image.values(), binning), image.unit, image.step, binning)
+    averages = block_average(image.values(), binning)
+    return QuantisedImage.of(averages, image.unit, image.step, binning, repeats=True)
 
 
 def binning_of(shape, longest):
