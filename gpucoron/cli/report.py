@@ -35,6 +35,12 @@ def add_parser(commands):
         help="port for --serve, from 1 to 65535 (default: a free one); for a remote machine, forward it with "
         "ssh -L N:127.0.0.1:N HOST",
     )
+    report.add_argument(
+        "--docs",
+        default="",
+        metavar="ADDRESS",
+        help="address of the documentation (https://...), to which the names of the steps then link",
+    )
     add_verbosity(report)
     report.set_defaults(function=_run)
 
@@ -55,7 +61,7 @@ def _run(options):
         raise ParameterError(msg)
     from gpucoron.report import write_report
 
-    path = write_report(options.folder, options.output)
+    path = write_report(options.folder, options.output, docs=options.docs)
     if not options.quiet:
         print(f"wrote {path}")
     return 0
@@ -72,7 +78,7 @@ def _serve(options):
     if not options.quiet:
         print(f"reading {options.folder}", flush=True)
     try:
-        with serving(options.folder, options.port or 0) as server:
+        with serving(options.folder, options.port or 0, options.docs) as server:
             # flushed, so that a program that starts this one can read the address
             print(f"the report is at {server.url}\nCtrl-C ends it", flush=True)
             threading.Thread(target=_prepare, daemon=True).start()

@@ -8,6 +8,7 @@ import json
 import math
 from pathlib import Path
 
+from gpucoron.errors import ParameterError
 from gpucoron.files import write_whole
 from gpucoron.records.commands import command_again, command_ramp
 from gpucoron.report.details import describe, summarize
@@ -21,7 +22,7 @@ from gpucoron.report.sets import find_sets, quicklooks_of, title_of
 from gpucoron.report.tiles import tiles_address, write_tiles
 
 
-def write_report(folder, path=None, *, serve=""):
+def write_report(folder, path=None, *, serve="", docs=""):
     """Write the report of a folder or of a single product.
 
     Parameters
@@ -32,6 +33,8 @@ def write_report(folder, path=None, *, serve=""):
         Path of the page; by default ``report.html`` in the folder, or ``<exposure>_report.html`` beside the product.
     serve : str, optional
         Address below which `gpucoron.report.serve` serves the page; without it, the page needs no server.
+    docs : str, optional
+        Address of the documentation, https:// or http://, to which the names of the steps then link.
 
     Returns
     -------
@@ -44,14 +47,19 @@ def write_report(folder, path=None, *, serve=""):
         There are no products to report on.
     OutputError
         The page cannot be written.
+    ParameterError
+        The address of the documentation is not one of the web.
     """
+    if docs and not docs.startswith(("https://", "http://")):
+        msg = f"--docs {docs}: expected an address that begins with https:// or http://"
+        raise ParameterError(msg)
     found = find_records(folder)
     path = Path(path) if path is not None else found.page
-    write_whole(path, lambda file: _write_page(file, found, path, serve))
+    write_whole(path, lambda file: _write_page(file, found, path, serve, docs))
     return path
 
 
-def _write_page(file, found, path, serve):
+def _write_page(file, found, path, serve, docs):
     """Write the page one exposure at a time, to save memory."""
     before, after = page_frame(found.title, serve)
 
@@ -88,6 +96,7 @@ def _write_page(file, found, path, serve):
         sets.append({"id": number, "title": title_of(group), "exposures": ids, "has_quicklooks": bool(quicklooks)})
         write(_json_block(f"set-{number}", {"quicklooks": quicklooks}))
     table = {"rows": rows, "summary": summarize(described), "notes": _notes(found.n_damaged), "sets": sets}
+    table["docs"] = docs
     write(_json_block("table", table))
     write(after)
 

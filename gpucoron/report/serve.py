@@ -58,7 +58,7 @@ _MESSAGE = """<!doctype html>
 
 
 @contextlib.contextmanager
-def serving(folder, port=0):
+def serving(folder, port=0, docs=""):
     """Serve the report of a folder or a product while the block runs.
 
     Parameters
@@ -67,6 +67,8 @@ def serving(folder, port=0):
         As for `gpucoron.report.write_report`.
     port : int
         0 chooses a free one.
+    docs : str, optional
+        As for `gpucoron.report.write_report`.
 
     Yields
     ------
@@ -83,7 +85,7 @@ def serving(folder, port=0):
     with tempfile.TemporaryDirectory(prefix="gpucoron-report-") as scratch:
         token = secrets.token_urlsafe()
         found = find_records(folder)
-        page = write_report(folder, Path(scratch) / "page" / "report.html", serve=f"/{token}")
+        page = write_report(folder, Path(scratch) / "page" / "report.html", serve=f"/{token}", docs=docs)
         try:
             server = ReportServer(port, token, page, found)
         except OSError as error:

@@ -157,6 +157,14 @@ def test_the_page_needs_no_network(tmp_path):
     assert "unsafe" not in policy
 
 
+def test_steps_link_to_the_documentation(tmp_path, capsys):
+    write_manifest(tmp_path, [make_record(0)])
+    assert main(["report", str(tmp_path), "--docs", "https://docs.example.org"]) == 0
+    assert Page(tmp_path / "report.html").table["docs"] == "https://docs.example.org"
+    assert main(["report", str(tmp_path), "--docs", "javascript:alert(1)"]) == 2
+    assert "--docs javascript:alert(1): expected an address" in capsys.readouterr().err
+
+
 def test_numbers_that_json_does_not_know(tmp_path):
     flags = {"JUMP_DET": float("nan"), "SATURATED": float("inf"), "HOT": "many", "no_such": 0.1}
     parameters = {"jump": {"rejection_threshold": float("inf")}, "ipc": None}
