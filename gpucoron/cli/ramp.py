@@ -26,12 +26,14 @@ def add_parser(commands):
 
 
 def _run(options):
+    from gpucoron.io.warm_up import warm_up
     from gpucoron.report.ramp import trace_ramp, write_ramp
     from gpucoron.report.ramp.describe import as_text
     from gpucoron.report.ramp.plot import check_output
 
     if options.output:
         check_output(options.output)
+    warm_up()
     trace = trace_ramp(
         options.file,
         options.x,

@@ -1,8 +1,10 @@
 """``gpucoron report``: write one HTML page of a batch or a product, or show it in a browser."""
 
 import argparse
+import contextlib
 import signal
 import sys
+import threading
 
 from gpucoron.cli.options import add_verbosity
 from gpucoron.errors import ParameterError
@@ -73,12 +75,22 @@ def _serve(options):
         with serving(options.folder, options.port or 0) as server:
             # flushed, so that a program that starts this one can read the address
             print(f"the report is at {server.url}\nCtrl-C ends it", flush=True)
+            threading.Thread(target=_prepare, daemon=True).start()
             server.serve_forever()
     except KeyboardInterrupt:
         print("", file=sys.stderr)  # after the ^C of the terminal
     finally:
         signal.signal(signal.SIGTERM, before)
     return 0
+
+
+def _prepare():
+    """Import what the first ramp needs, while the user looks at the page."""
+    from gpucoron.io.warm_up import warm_up
+
+    with contextlib.suppress(Exception):  # the first ramp reports what is wrong
+        warm_up()
+        from gpucoron.report import ramp  # noqa: F401
 
 
 def _interrupt(number, frame):

@@ -16,8 +16,8 @@ from gpucoron.records.shifts import Shift, measure_shift
 
 #: pixels farther from the star than this fraction of the shorter side are the outside of the image
 OUTSIDE = 0.375
-#: second differences of an integration that are enough for its read noise: to 0.3 %
-_ENOUGH_SAMPLES = 60_000
+#: second differences of an integration that are enough for its read noise, to 0.7 %; and pixels of a group
+_ENOUGH_SAMPLES, _ENOUGH_PIXELS = 30_000, 10_000
 _GOLDEN = (np.sqrt(5) - 1) / 2
 #: pixels of all integrations whose median is taken at a time
 _MOST_PIXELS = 1_000_000
@@ -197,8 +197,8 @@ def read_noise_of_ramps(data, groupdq, pixeldq, star, fetch=np.asarray):
 
     It is the robust width of the second differences ``data[g+1] - 2 data[g] + data[g-1]`` of three successive groups
     without any flag, divided by sqrt(6). A constant flux cancels in it; the photon noise of one group, and 1/f noise
-    that was not removed, are part of it. As many groups are used as give 60,000 differences, spread evenly over
-    the ramp.
+    that was not removed, are part of it. As many groups are used as give 30,000 differences, spread evenly over
+    the ramp, and of each at most 20,000 pixels.
 
     Parameters
     ----------
@@ -220,6 +220,8 @@ def read_noise_of_ramps(data, groupdq, pixeldq, star, fetch=np.asarray):
         return [np.nan] * nints
     region = find_outside(shape, star) & ((fetch(pixeldq) & np.uint32(DO_NOT_USE | REFERENCE_PIXEL)) == 0)
     region = np.flatnonzero(region)
+    # an odd step, so that all channels of the readout are among the columns
+    region = region[:: len(region) // _ENOUGH_PIXELS | 1]
     # multiples of the golden ratio are spread evenly, however many of them are needed
     middles = 1 + np.argsort(np.arange(1, ngroups - 1) * _GOLDEN % 1)
     widths = []

@@ -198,11 +198,10 @@ def trace_ramp(
     steps, _parameters = check_request(profile=profile, steps=steps, pipeline=run_parameters, pars=pars)
     backend = get_backend(backend)
     with converted_errors(path):
-        exposure = Exposure.read_headers(path)
+        exposure = Exposure.read(path, backend)
         x, y = _check_pixel(path, x, y, exposure)
         if integration is not None:
             check_integration(integration, exposure.data.shape[0], path)
-        exposure = Exposure.read(path, backend)
         request = {"profile": profile, "steps": steps, "pipeline": run_parameters, "use_pars": use_pars, "pars": pars}
         return _trace(plan(exposure, backend=backend, **request), x, y)
 
