@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpucoron.dq import DO_NOT_USE, HOT, JUMP_DET, SATURATED
+from gpucoron.dq import DO_NOT_USE, HOT, JUMP_DET, REFERENCE_PIXEL, SATURATED
 from gpucoron.records.quantised import FlagImage, QuantisedImage
 from gpucoron.report.frame import page_frame
 from gpucoron.report.images import encode_png
@@ -16,7 +16,13 @@ SHAPE = (96, 120)
 N_INTEGRATIONS = 6
 #: a source that only one integration has: integration, row, column, DN/s
 PLANTED = (4, 30, 90, 25.0)
-FLAGS = {"DO_NOT_USE": DO_NOT_USE, "SATURATED": SATURATED, "JUMP_DET": JUMP_DET, "HOT": HOT}
+FLAGS = {
+    "DO_NOT_USE": DO_NOT_USE,
+    "SATURATED": SATURATED,
+    "JUMP_DET": JUMP_DET,
+    "HOT": HOT,
+    "REFERENCE_PIXEL": REFERENCE_PIXEL,
+}
 #: rows with an outlier: number of the exposure -> columns
 OUTLIERS = {5: ["background", "jump_rate"]}
 #: role and roll of the exposures of a set
@@ -38,6 +44,7 @@ def draw_exposure(seed, shape=SHAPE):
     rng = np.random.default_rng(seed)
     rate, dq = make_scene(shape, seed)
     dq |= np.where(rng.random(shape) < 0.004, HOT | DO_NOT_USE, 0).astype(np.uint32)
+    dq[:, :2] |= REFERENCE_PIXEL
     removed = np.repeat(rng.normal(0, 0.2, (shape[0], 1)), shape[1], axis=1) + 0.01 * np.arange(shape[1])
     integrations = rate + rng.normal(0, 0.3, (N_INTEGRATIONS, *shape))
     number, y, x, brightness = PLANTED

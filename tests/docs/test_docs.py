@@ -50,7 +50,7 @@ def test_there_are_examples():
 
 def test_the_views_of_the_report_are_described():
     script = (ROOT / "gpucoron" / "report" / "assets" / "views.js").read_text()
-    keys = re.findall(r'^  \{ key: "([\w-]+)"', script, flags=re.MULTILINE)
+    keys = re.findall(r'^    key: "([\w-]+)"', script, flags=re.MULTILINE)
     page = (ROOT / "docs" / "report.md").read_text()
     assert len(keys) == 4
     assert [key for key in keys if f"`{key}`" not in page] == []

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from gpucoron.dq import DO_NOT_USE, HOT
+from gpucoron.dq import DO_NOT_USE, HOT, REFERENCE_PIXEL
 from tests.cases import report_pages
 from tests.cases.browsers import (
     ActionChains,
@@ -302,7 +302,7 @@ def test_panels_can_be_left_out(opened):
 
 
 def test_profiles_are_medians_of_usable_pixels(opened):
-    usable = np.where(opened.drawn.dq & DO_NOT_USE, np.nan, shown(opened.drawn.rate))
+    usable = np.where(opened.drawn.dq & (DO_NOT_USE | REFERENCE_PIXEL), np.nan, shown(opened.drawn.rate))
     removed = shown(opened.drawn.removed)
     texts = _walk(opened, "Median of each row")
     assert len(texts) == SHAPE[0]

@@ -1,5 +1,5 @@
 // Images and flags of the page: decoded when they are shown. Also the statistics of their pixels.
-const LUMP = 0x8000;
+const N_LEVELS = 65536;
 
 /** Decompress the two byte planes of an image to its 16-bit levels. */
 async function unpack(data, n) {
@@ -20,7 +20,7 @@ async function unpack(data, n) {
 async function decodeImage(image) {
   const { w, h, centre, soft, zero, step, unit, binning = 1 } = image;
   const levels = await unpack(image.data, w * h);
-  const table = new Float32Array(LUMP * 2).fill(NaN);
+  const table = new Float32Array(N_LEVELS).fill(NaN);
   const values = new Float32Array(w * h);
   for (let at = 0; at < values.length; at++) {
     const level = levels[at];

@@ -50,10 +50,11 @@ function placeIn(row) {
   if (!Array.isArray(corner)) return placeOf;
   return ([x, y]) => placeOf([x, y]) + " (detector " + (corner[0] + x) + ", " + (corner[1] + y) + ")";
 }
-/** Whether a pixel counts in profiles: every pixel without DO_NOT_USE. */
+/** Whether a pixel counts in profiles: neither DO_NOT_USE nor a reference pixel. */
 function usableBy(flags) {
-  const bit = flags ? flags.names.indexOf("DO_NOT_USE") : -1;
-  return bit < 0 ? () => true : (at) => !(flags.bits[at] & (1 << bit));
+  const unusable = ["DO_NOT_USE", "REFERENCE_PIXEL"].map((name) => flags?.names.indexOf(name) ?? -1);
+  const mask = unusable.reduce((bits, bit) => (bit < 0 ? bits : bits | (1 << bit)), 0);
+  return (at) => !mask || !(flags.bits[at] & mask);
 }
 
 /** Charts of the median of each row and of each column; lines are [name, image] pairs. */
@@ -99,7 +100,7 @@ function makeProfiles(view, lines, flags) {
     "Median of each row and of each column",
     make("div", { class: "controls" }, region, legend),
     charts,
-    make("p", { class: "quiet" }, "Pixels with DO_NOT_USE are left out."),
+    make("p", { class: "quiet" }, "Pixels with DO_NOT_USE and reference pixels are left out."),
   );
   profiles.className = "wide profiles";
   profiles.dataset.part = "profiles";

@@ -116,8 +116,7 @@ function makeCell(row, column) {
   );
 }
 function makeThumbs(row) {
-  const detail = detailOf(row);
-  const thumbs = detail.thumbs ?? detail.images ?? {};
+  const { thumbs = {} } = detailOf(row);
   return make(
     "div",
     { class: "thumbs" },
