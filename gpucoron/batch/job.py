@@ -89,7 +89,7 @@ def _reduce(job, notify):
                     **job["run_parameters"],
                 )
             record |= run_fields(run, paths, record["exposure"], stage)
-            save_preview(run, preview_path(stage, record["exposure"]))
+            save_preview(run, preview_path(stage, record["exposure"]), record["product_date"])
             record["status"] = "done" if paths else "no rate"
         except (Exception, SystemExit) as error:  # the next exposure may succeed
             log.error("%s failed: %s", record["exposure"], error)

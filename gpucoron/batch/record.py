@@ -55,6 +55,7 @@ def run_fields(run, paths, exposure, folder):
     from gpucoron.batch.decision import product_name
     from gpucoron.batch.request import changed_parameters
     from gpucoron.io.products import backends_of
+    from gpucoron.records.headers import product_date
     from gpucoron.records.observed import observed_fields
 
     phases = {name: round(seconds, 4) for name, seconds in run.phases.items()}
@@ -69,8 +70,10 @@ def run_fields(run, paths, exposure, folder):
         }
         for step in run.records
     ]
+    kinds = {_product_kind(stem, exposure): path for stem, path in paths.items()}
     return {
-        "outputs": {_product_kind(stem, exposure): product_name(path, folder) for stem, path in paths.items()},
+        "outputs": {kind: product_name(path, folder) for kind, path in kinds.items()},
+        "product_date": product_date(kinds.get("rate")),
         "context": run.context[0],
         "parameters": changed_parameters(run),
         "backend": backends_of(run),

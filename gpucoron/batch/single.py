@@ -80,14 +80,17 @@ class _Recorder:
         """Save the preview, and append the record of an exposure that was reduced."""
         from gpucoron.records.previews import preview_path, save_preview
 
-        def fields():
-            return {**run_fields(run, paths, self.exposure, self._folder), "status": "done" if paths else "no rate"}
+        done = {}
 
+        def fields():
+            done.update(run_fields(run, paths, self.exposure, self._folder), status="done" if paths else "no rate")
+            return done
+
+        self._append(fields, run)
         try:
-            save_preview(run, preview_path(self._folder, self.exposure))
+            save_preview(run, preview_path(self._folder, self.exposure), done.get("product_date", ""))
         except Exception as error:  # the products are written
             log.warning("%s: no preview for the report: %s", self.exposure, error)
-        self._append(fields, run)
 
     def record_failure(self, error):
         """Append the record of an exposure that failed."""

@@ -44,6 +44,7 @@ def _run(options):
     failed = 0
     for path in _sort_by_start(options.files, parameters):
         start = time.perf_counter()
+        refuse_in_use(options.output_dir)  # a batch may have started meanwhile
         try:
             run, _models, paths = reduce_and_record(
                 path,

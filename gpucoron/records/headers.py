@@ -19,6 +19,21 @@ _KEYWORDS = {
 _CARD = 72  # characters of a HISTORY card
 
 
+def product_date(path):
+    """Return the keyword DATE of a product, which every writing sets anew; '' if it is unknown.
+
+    Parameters
+    ----------
+    path : str or Path or None
+    """
+    from astropy.io import fits
+
+    try:
+        return str(fits.getheader(path).get("DATE", "")) if path is not None else ""
+    except Exception:  # a damaged file can raise almost anything
+        return ""
+
+
 def read_product(path):
     """Make a record in the format of a manifest from the header and history of a ``rate`` product.
 

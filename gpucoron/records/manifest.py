@@ -23,7 +23,7 @@ FIELDS = (
     "exposure", "input", "input_bytes", "input_sha256", "outputs", "status", "started", "finished", "versions",
     "context", "profile", "parameters", "parameters_digest", "backend", "steps", "seconds", "peak_memory", "flags",
     "instrument", "detector", "subarray", "exp_type", "filter", "coronmsk", "target", "shape", "error", "host", "pid",
-    "attempt", "persistence", "asked", "input_date", "input_path", "observed", "references",
+    "attempt", "persistence", "asked", "input_date", "input_path", "observed", "references", "product_date",
 )  # fmt: skip
 
 #: fields of finished exposures only
@@ -267,6 +267,29 @@ def _read(path):
     if record is not None:
         past.add(record)
     return past
+
+
+def read_reductions(folder):
+    """Read the records of a folder for a report: of batches and of single runs.
+
+    Parameters
+    ----------
+    folder : str or Path
+
+    Returns
+    -------
+    Past
+    problems : list of str
+        Messages about files that cannot be read, which are left out.
+    """
+    folder, past, problems = Path(folder), Past(), []
+    for path in [*_manifests(folder), folder / RUNS]:
+        if os.path.lexists(path):
+            try:
+                past.merge(_read(path))
+            except OutputError as error:
+                problems.append(f"{path}: cannot be read ({error.__cause__.strerror})")
+    return past, problems
 
 
 def read_manifests(folder):

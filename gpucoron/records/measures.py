@@ -320,7 +320,7 @@ def histogram_of(image, err):
     good = np.isfinite(image) & np.isfinite(err) & (err > 0)
     if not good.any():
         return None
-    ratio = (image[good] / err[good]).astype(np.float64)
+    ratio = image[good].astype(np.float64) / err[good]
     middle, spread = float(median(ratio)), robust_width(ratio)
     low, high = max(ratio.min(), middle - 8 * spread), min(ratio.max(), middle + 16 * spread)
     width = float(f"{max(high - low, 1e-3 * abs(middle), 1e-3) / _BINS:.2g}")

@@ -64,6 +64,8 @@ class Preview:
         ``row_noise`` (DN/s), medians over the integrations, and ``jump_rate`` (per s and cm^2).
     integrations : dict or None
         Lists of numbers, one per integration, see `gpucoron.records.measures.measure_integrations`.
+    product_date : str or None
+        Keyword DATE of the rate product that it belongs to.
     """
 
     rate: QuantisedImage | None = None
@@ -77,6 +79,7 @@ class Preview:
     flag_fractions: np.ndarray | None = None
     exposure: dict | None = None
     integrations: dict | None = None
+    product_date: str | None = None
 
     @property
     def is_complete(self):
@@ -111,7 +114,7 @@ def preview_path(folder, exposure):
     return Path(folder) / "previews" / f"{exposure}.npz"
 
 
-def save_preview(run, path):
+def save_preview(run, path, product_date=""):
     """Write the preview of a reduced exposure, completely or not at all.
 
     Parameters
@@ -120,6 +123,8 @@ def save_preview(run, path):
         After its last step. Its arrays are not changed; those on a device are copied one integration at a time.
     path : str or Path
         Path of the ``.npz``; see `preview_path`. Its folder is created, and an existing file is replaced.
+    product_date : str, optional
+        Keyword DATE of the rate product, by which a report recognizes that the product was replaced later.
 
     Returns
     -------
@@ -131,6 +136,7 @@ def save_preview(run, path):
         The preview cannot be written.
     """
     preview = preview_of_run(run)
+    preview.product_date = product_date or None
     write_preview(preview, path)
     return preview
 
@@ -143,7 +149,7 @@ def write_preview(preview, path):
         if field.name in _IMAGES and value is not None:
             values[field.name] = np.frombuffer(value.packed, np.uint8)
             values[f"{field.name}_header"] = np.array(json.dumps(value.header()))
-        elif isinstance(value, dict):
+        elif isinstance(value, (dict, str)):
             values[field.name] = np.array(json.dumps(value))
         elif value is not None:
             values[field.name] = value

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpucoron.errors import InputError
-from gpucoron.records.headers import read_observed
+from gpucoron.records.headers import product_date, read_observed, read_product
 from gpucoron.records.previews import Preview, load_preview, preview_of_product, preview_path
 from gpucoron.report.images import binning_of
 from gpucoron.report.links import find_products
@@ -78,13 +78,20 @@ def find_exposure(folder, record):
     """
     products = find_products(folder, record)
     stored = preview_path(folder, Path(record["exposure"]).name)
-    preview, notes = Preview(), []
+    preview, notes = Preview(), [record["note"]] if record.get("note") else []
     if stored.is_file():
         try:
             preview = load_preview(stored)
         except InputError as error:
             notes.append(str(error))
+    date = product_date(products.get("rate"))
+    if _is_other(preview.product_date, date):
+        preview = Preview()
+        notes.append("the preview is of an earlier product: images and numbers are those of the products")
     try:
+        if _is_other(record.get("product_date"), date):
+            record = read_product(products["rate"])
+            notes.append("the products were written again after the last record: what is shown is from the products")
         if "rate" in products and not preview.is_complete:
             preview = preview.completed_by(preview_of_product(products["rate"], products.get("rateints")))
         if "rate" in products and not (record.get("observed") and record.get("references")):
@@ -93,6 +100,11 @@ def find_exposure(folder, record):
     except InputError as error:
         notes.append(str(error))
     return ExposureFiles(folder, record, products, preview, "; ".join(notes))
+
+
+def _is_other(recorded, date):
+    """Return whether a record or preview is known to be of another product than the one in the folder."""
+    return bool(recorded) and bool(date) and recorded != date
 
 
 @dataclass(frozen=True)

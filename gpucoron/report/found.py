@@ -1,12 +1,12 @@
 """The exposures of a report: from the manifests of a folder, from the records of single runs, or from products."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpucoron.errors import InputError
 from gpucoron.records.headers import read_product
-from gpucoron.records.manifest import read_manifests
+from gpucoron.records.manifest import read_reductions
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ class Found:
         Exposure -> its record, from a manifest or from the header of its product.
     n_damaged : int
         Number of lines of the manifests that are not records.
+    problems : list of str
+        Messages about records that cannot be read.
     """
 
     title: str
@@ -34,6 +36,7 @@ class Found:
     page: Path
     records: dict
     n_damaged: int = 0
+    problems: list = field(default_factory=list)
 
 
 def find_records(path):
@@ -66,7 +69,7 @@ def find_records(path):
 
 def _records_of_folder(folder):
     """Return the records of all exposures in the manifests, and of products without a record."""
-    records, n_damaged = read_manifests(folder)
+    records, n_damaged, problems = _read_records(folder)
     for product in sorted(folder.glob("*_rate.fits")):
         if _stem(product) not in records:
             try:
@@ -78,14 +81,32 @@ def _records_of_folder(folder):
                     "status": "failed",
                     "error": {"type": "damaged product", "message": str(error)},
                 }
+    for problem in problems:
+        log.warning("%s: left out", problem)
     if not records:
         msg = f"{folder}: neither manifest.jsonl nor *_rate.fits in this folder; give the folder with the products"
         raise InputError(msg)
-    return records, n_damaged
+    return records, n_damaged, problems
+
+
+def _read_records(folder):
+    """Read the last record of each exposure; a failure keeps the products of the reduction before it."""
+    past, problems = read_reductions(folder)
+    records = {}
+    for exposure, record in past.last.items():
+        made = past.made.get(exposure)
+        if record["status"] == "failed" and made is not None and made["status"] != "failed":
+            note = (
+                f"the last attempt, {record.get('finished') or ''}, failed: products, images and numbers are of the "
+                f"reduction of {made.get('finished') or 'before'}"
+            )
+            record = made | {"status": "failed", "error": record.get("error"), "note": note}
+        records[exposure] = record
+    return records, past.n_damaged, problems
 
 
 def _record_of_product(folder, exposure):
-    records, _ = read_manifests(folder)
+    records, _, _ = _read_records(folder)
     rate = folder / f"{exposure}_rate.fits"
     if exposure in records:
         return {exposure: records[exposure]}

@@ -95,7 +95,7 @@ def _write_page(file, found, path, serve, docs):
         ids = [member.row["id"] for member in group]
         sets.append({"id": number, "title": title_of(group), "exposures": ids, "has_quicklooks": bool(quicklooks)})
         write(_json_block(f"set-{number}", {"quicklooks": quicklooks}))
-    table = {"rows": rows, "summary": summarize(described), "notes": _notes(found.n_damaged), "sets": sets}
+    table = {"rows": rows, "summary": summarize(described), "notes": _notes(found), "sets": sets}
     table["docs"] = docs
     write(_json_block("table", table))
     write(after)
@@ -120,8 +120,9 @@ def _plain(value):
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
-def _notes(n_damaged):
-    if not n_damaged:
-        return []
-    lines = "1 line" if n_damaged == 1 else f"{n_damaged} lines"
-    return [f"{lines} of the manifest could not be read and are ignored."]
+def _notes(found):
+    notes = [f"{problem}; its records are left out." for problem in found.problems]
+    if found.n_damaged:
+        lines = "1 line" if found.n_damaged == 1 else f"{found.n_damaged} lines"
+        notes.append(f"{lines} of the manifest could not be read and are ignored.")
+    return notes

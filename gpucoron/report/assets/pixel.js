@@ -43,8 +43,14 @@ function makePixel(exposure) {
       make("p", {}, exposure.describe(pixel)),
       content,
     );
+    revealIfHidden(place);
   };
   return place;
+}
+/** Scroll to the ramp if nothing of it is in view: below the images it would not be noticed. */
+function revealIfHidden(place) {
+  const { top, bottom } = place.getBoundingClientRect();
+  if (top > innerHeight - 40 || bottom < 40) place.scrollIntoView({ block: "nearest" });
 }
 function makeFrame(served, { row }, [x, y], integration) {
   const query = new URLSearchParams({ exposure: row.exposure, x, y });

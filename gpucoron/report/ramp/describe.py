@@ -23,7 +23,9 @@ def headline(trace, integration):
     place = f"pixel {trace.x} {trace.y}"
     if trace.detector is not None:
         place += f" (on the detector, counted from 1: {trace.detector[0]} {trace.detector[1]})"
-    return f"{trace.path.name}: {place}, integration {integration} of {trace.nints}, counted from 0"
+    text = f"{trace.path.name}: {place}, integration {integration} of {trace.nints}, counted from 0"
+    start = trace.facts.integration_start or 1
+    return text if start == 1 else f"{text} (number {start + integration} of the whole exposure, counted from 1)"
 
 
 def facts_of(trace):
@@ -97,15 +99,25 @@ def integration_rows(trace):
 
 
 def group_rows(trace, integration):
-    """Return (group, flag, step, cause) for each flag that a group has at the end."""
+    """Return (group, flag, step, cause) for each flag that a group has at the end, and for counts that are NaN."""
     rows, causes = [], trace.causes(integration)
     for group, flags in enumerate(trace.corrected.groupdq[integration]):
+        if not np.isfinite(trace.corrected.data[integration, group]):
+            rows.append((group, "NaN", _first_nan(trace, integration, group), "the counts are not a number"))
         for name in flag_names(flags):
             found = [cause for cause in causes.get(group, ()) if cause.flag == name]
             if not found:
                 rows.append((group, name, "", "set in the file"))
             rows.extend((group, name, cause.step, cause.text) for cause in found)
     return rows
+
+
+def _first_nan(trace, integration, group):
+    """Return the step that set the counts of a group to NaN; '' if the file has them."""
+    for step in trace.steps:
+        if not np.isfinite(step.after.data[integration, group]):
+            return step.name if np.isfinite(step.before.data[integration, group]) else ""
+    return ""
 
 
 def merge_groups(rows):

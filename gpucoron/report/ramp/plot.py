@@ -79,9 +79,12 @@ def write_ramp(trace, path, integration=None):
 
 
 def check_output(path):
-    """Return the path of a file to write; refuse other types than pictures and pages."""
+    """Return the path of a file to write; refuse other types than pictures and pages, and folders that do not exist."""
     path = Path(path)
     if path.suffix.lower() not in KINDS:
         msg = f"{path}: give a name that ends in {' or '.join(KINDS)}"
+        raise ParameterError(msg)
+    if not path.parent.is_dir():
+        msg = f"{path}: there is no folder {path.parent}; create it, or choose another one"
         raise ParameterError(msg)
     return path
