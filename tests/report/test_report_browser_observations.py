@@ -256,6 +256,9 @@ def test_a_served_page_shows_the_ramp(browser, tmp_path):
         until(browser, "return document.querySelectorAll('tr.detail .images canvas').length >= 4")
         click(browser, css(browser, 'tr.detail canvas[data-panel="rate"]'))
         until(browser, "return document.querySelector('.pixel iframe')")
+        # it lies below the images: nobody would notice it if the page did not scroll there
+        place = "document.querySelector('.pixel').getBoundingClientRect()"
+        until(browser, f"return {place}.top < innerHeight - 40 && {place}.bottom > 40")
         click(browser, css(browser, '[data-loads="integrations"]'))
         until(browser, "return document.querySelector('.player')?.dataset.shown === '0'")
         click(browser, css(browser, '[aria-label="Next integration"]'))

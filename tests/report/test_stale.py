@@ -1,4 +1,4 @@
-"""A report shows what belongs together: products, previews and records of one reduction, and says what it leaves out."""
+"""A report shows products, previews and records of one reduction together, and says what it leaves out."""
 
 import json
 

@@ -1,6 +1,7 @@
 """The command, the picture and the page of a traced pixel."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 
@@ -75,8 +76,6 @@ def test_the_page_needs_no_other_file(trace):
 
 
 def test_text_from_files_is_escaped(trace):
-    from dataclasses import replace
-
     page = ramp_page(replace(trace, target="<img src=x onerror=alert(1)>"))
     assert "<img" not in page
     assert "&lt;img" in page
@@ -115,6 +114,27 @@ def test_groups_with_the_same_cause_are_merged():
     assert merge_groups(rows) == [
         ("0 to 1", "DO_NOT_USE", "rscd", "a"), ("3", "DO_NOT_USE", "rscd", "a"), ("3", "X", "b", "c"),
     ]  # fmt: skip
+
+
+def test_groups_that_are_not_a_number(trace):
+    """They have no flag, and yet the fit cannot use them."""
+    steps = []
+    for step in trace.steps:
+        before = steps[-1].after if steps else step.before
+        data = step.after.data.copy()
+        if step.name == "linearity" or (steps and np.isnan(before.data).any()):
+            data[0, 3:5] = np.nan
+        steps.append(replace(step, before=before, after=replace(step.after, data=data)))
+    spoiled = replace(trace, steps=tuple(steps))
+    found = [row for row in merge_groups(group_rows(spoiled, 0)) if row[1] == "NaN"]
+    assert found == [("3 to 4", "NaN", "linearity", "the counts are not a number")]
+    assert "set groups to NaN" in as_text(spoiled, 0)
+
+
+def test_a_segment_names_the_integration_of_the_exposure(trace):
+    assert "of the whole exposure" not in as_text(trace, 1)
+    segment = replace(trace, facts=replace(trace.facts, integration_start=4))
+    assert "integration 1 of 3, counted from 0 (number 5 of the whole exposure, counted from 1)" in as_text(segment, 1)
 
 
 def test_plot_ramp(case, trace, tmp_path):
@@ -173,6 +193,7 @@ def test_the_command(case, trace, tmp_path, capsys):
         (["0", "0", "--int", "3"], "--int 3: the exposure has 3 integrations, counted from 0: 0 to 2"),
         (["0", "0", "--int", "1.5"], "--int 1.5: the exposure has 3 integrations"),
         (["0", "0", "-o", "ramp.pdf"], "ramp.pdf: give a name that ends in .png or .html"),
+        (["0", "0", "-o", "nowhere/ramp.png"], "nowhere/ramp.png: there is no folder nowhere"),
         (["0", "0", "--set", "jump.treshold=4"], "no parameter of jump 'treshold'"),
     ],
 )
