@@ -169,7 +169,7 @@ def plain_operations(shape):
         return {"pedestal": pedestal, "slope": slope, "mean slope": mean}
 
     def count_flags(backend):
-        from gpucoron.batch.job import count_flags
+        from gpucoron.batch.record import count_flags
         from gpucoron.records.previews import group_fractions
 
         flags = backend.to_device(groupdq.copy())
