@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from gpucoron.cli import main
 from gpucoron.records.manifest import Manifest, read_manifests, read_past
@@ -15,7 +16,7 @@ from tests.cases.waiting import HANG
 
 OPTIONS = ("--set", "subtract_1overf.skip=false", "--set", "jump.rejection_threshold=5", "--profile", "spaceklip")
 #: fields that differ between two reductions of the same file
-OF_THE_OCCASION = {"started", "finished", "seconds", "peak_memory", "pid"}
+OF_THE_OCCASION = {"product_date", "started", "finished", "seconds", "peak_memory", "pid"}
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +54,9 @@ def by_name(found):
 
 
 def load_preview(folder, name):
+    """Return the parts of a preview without the date of its product."""
     with np.load(preview_path(folder, name)) as stored:
-        return {part: stored[part].tobytes() for part in stored.files}
+        return {part: stored[part].tobytes() for part in stored.files if part != "product_date"}
 
 
 def test_the_records_are_those_of_a_batch(raw, cut, tmp_path):
@@ -70,6 +72,7 @@ def test_the_records_are_those_of_a_batch(raw, cut, tmp_path):
             del step["seconds"]
         differing = {field for field in ours if ours[field] != theirs[field]}
         assert differing <= OF_THE_OCCASION
+        assert ours["product_date"] == fits.getheader(tmp_path / "run" / f"{name}_rate.fits")["DATE"]
         assert set(ours["seconds"]) == set(theirs["seconds"])
         assert load_preview(tmp_path / "run", name) == load_preview(tmp_path / "batch", name)
         log = (tmp_path / "run" / "logs" / f"{name}.log").read_text()

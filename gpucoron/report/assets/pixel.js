@@ -47,10 +47,17 @@ function makePixel(exposure) {
   };
   return place;
 }
+/** ms after a click in which a second one makes it a double click, which must find the image where it was */
+const DOUBLE_CLICK = 400;
+let revealing = 0;
+document.addEventListener("dblclick", () => clearTimeout(revealing));
 /** Scroll to the ramp if nothing of it is in view: below the images it would not be noticed. */
 function revealIfHidden(place) {
-  const { top, bottom } = place.getBoundingClientRect();
-  if (top > innerHeight - 40 || bottom < 40) place.scrollIntoView({ block: "nearest" });
+  clearTimeout(revealing);
+  revealing = setTimeout(() => {
+    const { top, bottom } = place.getBoundingClientRect();
+    if (top > innerHeight - 40 || bottom < 40) place.scrollIntoView({ block: "nearest" });
+  }, DOUBLE_CLICK);
 }
 function makeFrame(served, { row }, [x, y], integration) {
   const query = new URLSearchParams({ exposure: row.exposure, x, y });
