@@ -254,7 +254,10 @@ def test_a_served_page_shows_the_ramp(browser, tmp_path):
     try:
         open_page(browser, f"http://127.0.0.1:{server.server_port}/TOKEN/report.html")
         until(browser, "return document.querySelectorAll('tr.detail .images canvas').length >= 4")
-        click(browser, css(browser, 'tr.detail canvas[data-panel="rate"]'))
+        rate = css(browser, 'tr.detail canvas[data-panel="rate"]')
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", rate)
+        settle(browser)  # a scroll after the click would keep the page from scrolling to the ramp
+        click(browser, rate)
         until(browser, "return document.querySelector('.pixel iframe')")
         # it lies below the images: nobody would notice it if the page did not scroll there
         place = "document.querySelector('.pixel').getBoundingClientRect()"

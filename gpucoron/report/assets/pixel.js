@@ -50,7 +50,10 @@ function makePixel(exposure) {
 /** ms after a click in which a second one makes it a double click, which must find the image where it was */
 const DOUBLE_CLICK = 400;
 let revealing = 0;
-document.addEventListener("dblclick", () => clearTimeout(revealing));
+// a user who clicks again, types or scrolls looks elsewhere
+for (const kind of ["pointerdown", "keydown", "wheel", "scroll"]) {
+  document.addEventListener(kind, () => clearTimeout(revealing), { capture: true, passive: true });
+}
 /** Scroll to the ramp if nothing of it is in view: below the images it would not be noticed. */
 function revealIfHidden(place) {
   clearTimeout(revealing);
