@@ -37,3 +37,8 @@ FLUX_ESTIMATED = 2**28
 MSA_FAILED_OPEN = 2**29
 OTHER_BAD_PIXEL = 2**30
 REFERENCE_PIXEL = 2**31
+
+
+def flags_by_name():
+    """Return name -> value of all flags, in the order of their bits."""
+    return {name: value for name, value in globals().items() if name.isupper() and value}

@@ -98,7 +98,7 @@ def count_flags(run):
     """Count DQ flags: name -> fraction of the samples (group flags) or of the pixels (all other flags)."""
     from gpucoron import dq
 
-    names = {value: name for name, value in vars(dq).items() if name.isupper() and value}
+    names = {value: name for name, value in dq.flags_by_name().items()}
     counts = {}
     for plane in run.exposure.groupdq:
         # bits above the highest flag need no count

@@ -32,7 +32,7 @@ LONGEST_SIDE = 64
 CATEGORIES = {"jump": JUMP_DET, "saturated": SATURATED, "do not use": DO_NOT_USE}
 _FLAG_NAMES = {"JUMP_DET": JUMP_DET, "SATURATED": SATURATED, "DO_NOT_USE": DO_NOT_USE}
 #: all flags of a pixel
-FLAGS = {name: value for name, value in vars(dq_values).items() if name.isupper() and value}
+FLAGS = dq_values.flags_by_name()
 _IMAGES = {"rate": QuantisedImage, "flags": FlagImage, "removed": QuantisedImage}
 _THUMBS = {"rate": "rate_thumb", "flags": "flags_thumb", "noise": "noise_thumb"}
 

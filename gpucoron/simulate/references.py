@@ -259,7 +259,7 @@ def save_reference(model, simulation, reftype, name, box=None, flags=None):
 
 def _list_flags():
     """Make the DQ_DEF table of all flags."""
-    flags = {name: value for name, value in vars(dq).items() if name.isupper() and value}
+    flags = dq.flags_by_name()
     rows = [(value.bit_length() - 1, value, name.encode(), name.encode()) for name, value in flags.items()]
     return np.array(rows, [("BIT", "<i4"), ("VALUE", "<u4"), ("NAME", "S40"), ("DESCRIPTION", "S80")])
 

@@ -13,7 +13,7 @@ from gpucoron.report.ramp.jump_causes import JumpSearch
 from gpucoron.steps.saturation import prepare_threshold
 
 #: names of the flags of pixels and groups
-FLAGS = {name: value for name, value in vars(dq).items() if name.isupper() and isinstance(value, int) and value}
+FLAGS = dq.flags_by_name()
 _GROUP_FLAGS = {name: value for name, value in FLAGS.items() if value < dq.RESERVED}
 
 
@@ -173,7 +173,6 @@ _SIMPLE = {
     ("persistence", dq.PERSISTENCE): "a bright source was seen by this pixel shortly before",
     ("persistence", dq.DO_NOT_USE): "a bright source was seen by this pixel shortly before (persistence_dnu)",
     ("experimental_jumpramp", dq.JUMP_DET): "the likelihood fit rejected the difference to the group before",
-    ("group_scale", dq.DO_NOT_USE): "set by group_scale",
 }
 
 

@@ -27,7 +27,7 @@ def draw(trace, integration):
 
     final = trace.corrected
     flags, data = final.groupdq[integration], final.data[integration].astype(np.float64)
-    names = [name for name in FLAGS if name in flag_names(np.bitwise_or.reduce(flags))]
+    names = flag_names(np.bitwise_or.reduce(flags))
     figure = Figure(figsize=(9, 8.4), layout="constrained", facecolor=_GROUND)
     heights = [1.2, 2.6, 1.3, 0.25 + 0.22 * max(1, len(names))]
     raw, ramp, residuals, strip = figure.subplots(4, 1, sharex=True, height_ratios=heights)
