@@ -15,6 +15,7 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
+from gpucoron.batch.progress import place_of
 from gpucoron.batch.record import DIGESTS, describe_error, log_to, process_info, run_fields, utc_now
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ def reduce_job(job, notify=None):
         ``backend_options``, ``environment`` (of CRDS); ``persistence``, the files that its persistence step reads and
         writes instead of the user's, or empty.
     notify : callable, optional
-        Called as ``notify(step_name)`` after each step.
+        Called as ``notify("begin", name, number, count)`` before each step, see
+        `gpucoron.batch.progress.Silent.begin_step`, and as ``notify("step", name)`` after it.
 
     Returns
     -------
@@ -64,9 +66,14 @@ def _reduce(job, notify):
     }
     reset_peak_memory()
 
+    def before_step(run, name):
+        place = None if notify is None else place_of(run, name)
+        if place is not None:
+            notify("begin", name, *place)
+
     def after_step(run, step):
         if notify is not None:
-            notify(step.name)
+            notify("step", step.name)
 
     with log_to(job["log"], append=job["attempt"] > 1):
         try:
@@ -83,6 +90,7 @@ def _reduce(job, notify):
                     steps=job["steps"],
                     backend=backend,
                     overwrite=True,
+                    before_step=before_step,
                     after_step=after_step,
                     use_pars=job.get("use_pars"),
                     pars=job.get("pars"),
@@ -156,7 +164,8 @@ def main():
     warm_up()
     answer(event="ready", pid=os.getpid())
     while True:
-        answer(event="result", record=reduce_job(jobs.get(), lambda step: answer(event="step", step=step)))
+        record = reduce_job(jobs.get(), lambda event, *of_step: answer(event=event, step=of_step))
+        answer(event="result", record=record)
 
 
 if __name__ == "__main__":

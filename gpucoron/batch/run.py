@@ -279,8 +279,9 @@ def _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early):
             events = run_locally(jobs, options, manifest.descriptors, early)
         with contextlib.closing(events):
             for kind, job, value in events:
-                if kind == "step":
-                    progress.step(job["record_fields"]["exposure"], value)
+                if kind in ("begin", "step"):
+                    tell = progress.begin_step if kind == "begin" else progress.step
+                    tell(job["record_fields"]["exposure"], *value)
                     continue
                 planned = running.pop(job["record_fields"]["exposure"])
                 result = finish(value, Path(job["stage"]), planned)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gpucoron.errors import ParameterError
-from gpucoron.files import write_whole
+from gpucoron.files import check_folder, write_whole
 from gpucoron.report.ramp.page import ramp_page
 from gpucoron.report.ramp.picture import draw
 from gpucoron.report.ramp.trace import trace_ramp
@@ -79,7 +79,7 @@ def write_ramp(trace, path, integration=None):
 
 
 def check_output(path):
-    """Return the path of a file to write; refuse other types than pictures and pages, and folders that do not exist."""
+    """Return the path of a file to write; refuse other types than pictures and pages, and bad folders."""
     path = Path(path)
     if path.suffix.lower() not in KINDS:
         msg = f"{path}: give a name that ends in {' or '.join(KINDS)}"
@@ -87,4 +87,5 @@ def check_output(path):
     if not path.parent.is_dir():
         msg = f"{path}: there is no folder {path.parent}; create it, or choose another one"
         raise ParameterError(msg)
+    check_folder(path.parent)
     return path
