@@ -29,10 +29,10 @@ def reduce_job(job, notify=None):
     Parameters
     ----------
     job : dict
-        ``path``, ``stage`` (folder for the products), ``log``, ``attempt``, ``record_fields`` (fields of the record
-        that are known in advance), ``profile``, ``steps``, ``run_parameters``, ``use_pars``, ``pars``, ``backend``,
-        ``backend_options``, ``environment`` (of CRDS); ``persistence``, the files that its persistence step reads and
-        writes instead of the user's, or empty.
+        ``path``, ``stage`` (folder for the products), ``output_dir`` (where they will be moved to), ``log``,
+        ``attempt``, ``record_fields`` (fields of the record that are known in advance), ``profile``, ``steps``,
+        ``run_parameters``, ``use_pars``, ``pars``, ``backend``, ``backend_options``, ``environment`` (of CRDS);
+        ``persistence``, the files that its persistence step reads and writes instead of the user's, or empty.
     notify : callable, optional
         Called as ``notify("begin", name, number, count)`` before each step, see
         `gpucoron.batch.progress.Silent.begin_step`, and as ``notify("step", name)`` after it.
@@ -75,7 +75,8 @@ def _reduce(job, notify):
         if notify is not None:
             notify("step", step.name)
 
-    with log_to(job["log"], append=job["attempt"] > 1):
+    staged = (str(stage), job.get("output_dir", str(stage)))
+    with log_to(job["log"], append=job["attempt"] > 1, staged=staged):
         try:
             use_environment(job["environment"])
             record["input_sha256"] = DIGESTS.sha256(job["path"])
@@ -101,7 +102,8 @@ def _reduce(job, notify):
             record["status"] = "done" if paths else "no rate"
         except (Exception, SystemExit) as error:  # the next exposure may succeed
             log.error("%s failed: %s", record["exposure"], error)
-            record |= {"status": "failed", "outputs": {}, "error": describe_error(error)}
+            error_fields = {name: text.replace(*staged) for name, text in describe_error(error).items()}
+            record |= {"status": "failed", "outputs": {}, "error": error_fields}
             record["disk_full"] = is_caused_by_full_disk(error)
     record["seconds"] = {**(record.get("seconds") or {}), "total": round(time.perf_counter() - start, 4)}
     record["peak_memory"] = peak_memory()

@@ -15,11 +15,13 @@ from pathlib import Path
 from gpucoron.backends import check_backend
 from gpucoron.backends.sizes import memory_size
 from gpucoron.batch.decision import HOW_TO_OVERWRITE, find_conflict, product_name
+from gpucoron.batch.inputs import find_files
 from gpucoron.batch.job import is_caused_by_full_disk
 from gpucoron.batch.persistence import PersistenceChains
 from gpucoron.batch.plan import REDO, make_plan, parse_shard, settle
 from gpucoron.batch.record import date_of, describe_error, process_info, utc_now
 from gpucoron.errors import GpucoronError, OutputError, ParameterError
+from gpucoron.files import check_folder
 from gpucoron.io.parameter_files import as_paths, takes_crds_pars
 from gpucoron.records.manifest import Manifest, read_past
 
@@ -158,7 +160,8 @@ def reduce(
     output_dir = Path(os.path.abspath(_check_output_dir(output_dir)))
     pool = {"backend": backend, "workers": workers, "devices": devices, "engine": engine, "scheduler": scheduler}
     pool |= {"max_memory": max_memory, "scratch_dir": str(output_dir)}
-    return _run(paths, output_dir, plan_options, pool, progress)
+    check_folder(output_dir)
+    return _run(find_files(paths), output_dir, plan_options, pool, progress)
 
 
 def _check_output_dir(output_dir):
@@ -169,7 +172,7 @@ def _check_output_dir(output_dir):
     return output_dir
 
 
-def _run(paths, output_dir, plan_options, pool, progress):
+def _run(files, output_dir, plan_options, pool, progress):
     from gpucoron.batch.progress import Silent
     from gpucoron.io.products import prepare_output
 
@@ -184,8 +187,10 @@ def _run(paths, output_dir, plan_options, pool, progress):
             early.extend(_start_early(files, pool, manifest.descriptors))
 
         try:
-            plan = make_plan(paths, output_dir, **plan_options, on_found=start_early)
+            plan = make_plan(files, output_dir, **plan_options, on_found=start_early)
             progress.planned(plan)
+            if not (plan.todo or plan.refused):
+                return
             stage.mkdir(exist_ok=True)
             (output_dir / "logs").mkdir(exist_ok=True)
             yield from _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early)
@@ -309,6 +314,7 @@ def _job(planned, plan, stage, plan_options, pool, chains):
     return {
         "path": str(planned.input.path),
         "stage": str(stage),
+        "output_dir": str(plan.output_dir),
         "log": str(plan.output_dir / "logs" / f"{name}.log"),
         "attempt": 1,
         "record_fields": {**_record_fields(planned, plan, plan_options), "persistence": chains.record(planned)},
