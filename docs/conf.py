@@ -35,6 +35,7 @@ exclude_patterns = [
     "_generated/api_operations.md",
     "_generated/api_steps.md",
     "_generated/backends.md",
+    "_generated/defaults_*",
     "_generated/parameters_*",
     "_generated/performance_measured.md",
     "_generated/tutorials/sg_*",
