@@ -49,8 +49,8 @@ def _engine(figures):
         ratios = [f"{case['ratios'][side]:.1f} times" if side in case["ratios"] else "" for side in sides]
         yield "| jwst relative to gpucoron | " + " | ".join(ratios) + " |"
         yield ""
-        yield f"Medians of {figures['repeat']} runs in one process. Steps below 1 ms are not listed, but included in the"
-        yield f"sum. One thread takes {case['scaling']:.2f} times as long as two."
+        yield f"Medians of {figures['repeat']} runs in one process. Steps below 1 ms are not listed, but are part of"
+        yield f"the sum. One thread takes {case['scaling']:.2f} times as long as two."
         if "memory" in case:
             ours, theirs = case["memory"]["ours"], case["memory"]["jwst"]
             yield (
