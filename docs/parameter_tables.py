@@ -1,7 +1,7 @@
 """Write the page of parameters from the declarations of the steps in ``gpucoron.steps``."""
 
 from importlib import import_module
-from inspect import isfunction
+from inspect import getdoc, isfunction, signature
 
 from gpucoron.backends import BACKENDS, CHOICES
 from gpucoron.backends.backend import Backend
@@ -11,6 +11,9 @@ from gpucoron.facts import Facts
 from gpucoron.parameters import PIPELINE
 from gpucoron.steps import STEPS
 from gpucoron.steps.declaration import COMMON
+
+#: modules of functions that steps share
+SHARED_MODULES = ("likelihood", "group_matching", "combined_rate", "known_sources")
 
 _HEAD = """# Parameters
 
@@ -83,10 +86,28 @@ def write_api_of_steps(path):
 
 def _sections():
     for name in sorted([*STEPS, "likelihood"]):
-        module = import_module(f"gpucoron.steps.{name}")
-        public = [key for key, value in vars(module).items() if isfunction(value) and not key.startswith("_")]
-        if any(getattr(module, key).__module__ == module.__name__ and key != "run" for key in public):
+        if _functions_of(name):
             yield _SECTION.format(name=name)
+
+
+def write_functions_of_steps(path):
+    """Write the API page's table of the functions on arrays, with the first lines of their docstrings."""
+    _write(path, ["| function | what it does |", "|---|---|", *_rows_of_functions(), ""])
+
+
+def _rows_of_functions():
+    for name in (*STEPS, *SHARED_MODULES):
+        for key, function in _functions_of(name).items():
+            if hasattr(function, "declared"):
+                text = getdoc(function).partition("\n\n")[0].replace("\n", " ").replace("``", "`")
+                yield f"| `{name}.{key}{signature(function)}` | {text} |"
+
+
+def _functions_of(name):
+    """Return the public functions of a module of steps, except ``run``: name -> function."""
+    module = import_module(f"gpucoron.steps.{name}")
+    found = {key: value for key, value in vars(module).items() if isfunction(value) and key[0] != "_" and key != "run"}
+    return {key: value for key, value in found.items() if value.__module__ == module.__name__}
 
 
 def _write(path, lines):
