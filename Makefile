@@ -76,7 +76,7 @@ gpu-bench:
 clean:
 	rm -rf $(VENV) docs/_build demo
 
-# errors of pip only: what it warns of is the configuration of the machine
+# Only errors are printed: the warnings of pip concern the configuration of the machine.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable
 
 $(VENV)/.run: pyproject.toml
