@@ -98,4 +98,5 @@ def _draw_panel(figure, axis, title, image, style, unit):
         bar.set_ticks(range(4), labels=["good", "cosmic ray", "saturated", "do not use"], fontsize=12)
     elif title == "rate":
         # between zero and the end of the linear part the default ticks overlap
-        bar.set_ticks([0, *(tick for tick in 10.0 ** np.arange(-3, 5) if shown.norm.linthresh < tick < shown.norm.vmax)])
+        low, high = shown.norm.linthresh, shown.norm.vmax
+        bar.set_ticks([0, *(tick for tick in 10.0 ** np.arange(-3, 5) if low < tick < high)])
