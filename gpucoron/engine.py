@@ -7,10 +7,8 @@ Every way to start a reduction uses this module: file -> Exposure on the device 
 import gc
 import logging
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpucoron import get_by_old_name
 from gpucoron.backends import check_backend, get_backend
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
 from gpucoron.borrowed import check_borrowed, check_indirect
@@ -24,6 +22,8 @@ from gpucoron.io.references import STORE, find_references, load_references
 from gpucoron.io.user_files import check_files, read_files
 from gpucoron.io.versions import check_versions
 from gpucoron.parameters import copied_steps, resolve, settle_run, tell_unused, without_comparisons, without_unused
+from gpucoron.records.run import Run as Run
+from gpucoron.records.run import StepRecord as StepRecord
 from gpucoron.steps import STEPS, run_step, skipped
 
 log = logging.getLogger(__name__)
@@ -41,69 +41,6 @@ _LAST_STEPS = (
     "clean_flicker_noise", "persistence", "ramp_fit", "experimental_jumpramp", "apply_rateints_outliers",
     ("subtract_1overf", "ints"), "gain_scale",
 )  # fmt: skip
-
-
-@dataclass
-class StepRecord:
-    """The status and the time of one step; ``workers`` names the backends that worked on it, or 'jwst'."""
-
-    name: str
-    status: str
-    seconds: float
-    reason: str = ""
-    flagged: dict = field(default_factory=dict)
-    workers: tuple = ()
-
-
-@dataclass
-class Run:
-    """The plan of one exposure, and the records of the steps that have run.
-
-    ``parameters`` maps each step to its parameters, a frozen dataclass; ``run_parameters`` are those of the run as a
-    whole. ``references`` maps reference type to path or 'N/A' from CRDS, and 'step.type' to the path of an override.
-    ``pars_files`` lists the parameter files that were applied: names of CRDS files, paths of the user's files.
-    ``context`` holds the CRDS context and the version of the CRDS software. ``order`` names the steps as they run.
-    ``output_dir`` is the folder for extra products of steps; None is the current folder. ``phases`` holds the seconds
-    that `reduce_file` spent on reading, planning and writing. ``notes`` are lines for the history of the products,
-    ``log_lines`` is the log for them, see `gpucoron.io.logs.recorded`.
-    """
-
-    exposure: object
-    backend: object
-    profile: str
-    parameters: dict
-    run_parameters: object
-    references: dict
-    pars_files: list
-    context: tuple
-    order: tuple
-    output_dir: object = None
-    records: list = field(default_factory=list)
-    phases: dict = field(default_factory=dict)
-    notes: list = field(default_factory=list)
-    log_lines: list = field(default_factory=logs.lines_so_far)
-
-    def __getattr__(self, name):
-        return get_by_old_name("gpucoron.engine.Run", name, self)
-
-    @property
-    def seconds(self):
-        """Seconds spent in the steps."""
-        return sum(record.seconds for record in self.records)
-
-    @property
-    def workers(self):
-        """Names of the backends that have worked on the exposure, or 'jwst', in the order of their first step."""
-        return list(dict.fromkeys(worker for record in self.records for worker in record.workers))
-
-    def reference_path(self, step, reftype):
-        """Return the path of a step's reference: the override or that of CRDS; None if it was not looked up."""
-        return self.references.get(f"{step}.{reftype}", self.references.get(reftype))
-
-    @property
-    def fits(self):
-        """Whether any step fits the ramps. If not, the ramp is the product."""
-        return any(STEPS[name].fits and not self.parameters[name].skip for name in self.order)
 
 
 def order_of(facts, stage_1overf="ints"):
@@ -260,6 +197,7 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
         pars_files=pars_files,
         context=context,
         order=order,
+        log_lines=logs.lines_so_far(),
     )
 
 

@@ -23,6 +23,7 @@ from gpucoron.database.tables import (
     TYPES,
     make_table,
     set_cell,
+    shorten,
     stack_tables,
     summarize,
     to_text,
@@ -30,6 +31,7 @@ from gpucoron.database.tables import (
 )
 from gpucoron.errors import InputError, ParameterError
 from gpucoron.files import first_line, write_whole
+from gpucoron.interactive import table as html_table
 from gpucoron.io.observations import find_stage, read_headers
 from gpucoron.parameters import refuse_unknown
 
@@ -166,6 +168,13 @@ class Database:
     def __repr__(self):
         count = sum(len(table) for table in self.obs.values())
         return f"<Database: {len(self.obs)} concatenations, {count} exposures, output_dir={self.output_dir!r}>"
+
+    def _repr_html_(self):
+        parts = [html_table(repr(self)[1:-1], (), [])]
+        for key, table in self.obs.items():
+            shown = shorten(table)
+            parts.append(html_table(key, tuple(shown.colnames), [tuple(map(str, row)) for row in shown]))
+        return "\n".join(parts)
 
     def read_jwst_s012_data(
         self, datapaths, psflibpaths=None, bgpaths=None, cr_from_siaf=False, assoc_using_targname=True

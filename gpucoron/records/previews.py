@@ -15,6 +15,7 @@ from gpucoron.backends.statistics import MAD_TO_SIGMA
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.errors import InputError
 from gpucoron.files import write_whole
+from gpucoron.interactive import Shown
 from gpucoron.records.measures import (
     Integrations,
     jump_rate,
@@ -37,8 +38,8 @@ _IMAGES = {"rate": QuantisedImage, "flags": FlagImage, "removed": QuantisedImage
 _THUMBS = {"rate": "rate_thumb", "flags": "flags_thumb", "noise": "noise_thumb"}
 
 
-@dataclass
-class Preview:
+@dataclass(repr=False)
+class Preview(Shown):
     """The preview of an exposure. Missing images and numbers are None.
 
     Attributes

@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from gpucoron import dq
+from gpucoron.interactive import Shown
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,8 @@ def find_acquisition(name, subarray):
     return name, replace(found, aperture=aperture, exp_type="NRC_TACQ")
 
 
-@dataclass(frozen=True)
-class Pixels:
+@dataclass(frozen=True, repr=False)
+class Pixels(Shown):
     """The properties of a box of pixels, each (ny, nx) float32 unless noted.
 
     ``gain`` e-/DN; ``read_noise`` e- (one read); ``bias`` DN; ``dark`` e-/s; ``full_well`` DN on the linear scale of
@@ -183,6 +184,10 @@ class Pixels:
     settling: np.ndarray
     dq: np.ndarray
     lottery: np.ndarray
+
+    def _summary(self):
+        ny, nx = self.gain.shape
+        return f"{ny} x {nx} from ({self.xstart}, {self.ystart}), {int((self.dq > 0).sum()):,} with flags"
 
     @property
     def is_reference(self):
