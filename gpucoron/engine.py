@@ -13,6 +13,7 @@ from gpucoron.backends import check_backend, get_backend
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
 from gpucoron.borrowed import check_borrowed, check_indirect
 from gpucoron.errors import ParameterError
+from gpucoron.interactive import public
 from gpucoron.io import logs, products
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.crds_lookup import crds_context
@@ -57,6 +58,7 @@ def order_of(facts, stage_1overf="ints"):
     return tuple(name for name, stage in staged if stage == stage_1overf)
 
 
+@public
 def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars=None, pars=None):
     """Settle the parameters of a run; every way to start a run uses this function.
 
@@ -101,6 +103,7 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
     return parameters, run_parameters, [*crds_files, *user_files]
 
 
+@public
 def check_request(*, profile="jwst", steps=None, pipeline=None, pars=None):
     """Check the user's settings before any file is opened, and warn about settings without effect.
 
@@ -129,6 +132,7 @@ def _check_together(parameters):
             raise ParameterError(problem)
 
 
+@public
 def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto", use_pars=None, pars=None, only=None):
     """Settle the parameters and look up the references of an exposure, before any step runs.
 
@@ -201,6 +205,7 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
     )
 
 
+@public
 def run_steps(run, *, until=None, after_step=None, store=None):
     """Run the steps of a plan on its exposure, in place.
 
@@ -338,6 +343,7 @@ _HELPERS = {
 }
 
 
+@public
 @logs.recorded()
 def reduce_file(
     path, output_dir, *, profile="jwst", steps=None, backend="auto", overwrite=False, save_results=True, use_pars=None,

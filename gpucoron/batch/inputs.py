@@ -11,7 +11,7 @@ import numpy as np
 
 from gpucoron import get_by_old_name
 from gpucoron.errors import GpucoronError, InputError
-from gpucoron.interactive import Shown
+from gpucoron.interactive import Shown, public
 
 CORONAGRAPHY = ("NRC_CORON", "MIR_4QPM", "MIR_LYOT")
 
@@ -69,6 +69,7 @@ class Input(Shown):
         return get_by_old_name("gpucoron.batch.inputs.Input", name, self)
 
 
+@public
 def find_files(paths):
     """Find the input files.
 

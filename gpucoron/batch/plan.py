@@ -26,7 +26,7 @@ from gpucoron.batch.inputs import (
 from gpucoron.batch.request import changed_parameters, request_digest, user_request
 from gpucoron.errors import GpucoronError, OutputError, ParameterError, ReferenceFileError
 from gpucoron.files import file_digest
-from gpucoron.interactive import Shown, table
+from gpucoron.interactive import Shown, public, table
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.parameter_files import parameters_from_files, takes_crds_pars
 from gpucoron.records.manifest import STARTED, Past, read_past
@@ -205,6 +205,7 @@ def with_whole_path(step, name, value):
     return str(value) if isinstance(value, Path) else value
 
 
+@public
 def make_plan(
     paths,
     output_dir,
@@ -234,7 +235,7 @@ def make_plan(
     from gpucoron.io.crds_lookup import crds_context
 
     if of_run is not None:
-        warnings.warn("make_plan: of_run is now called run_parameters", DeprecationWarning, stacklevel=2)
+        warnings.warn("make_plan: of_run is now called run_parameters", DeprecationWarning, stacklevel=3)
         run_parameters = of_run
     output_dir = Path(output_dir)
     past = read_past(output_dir)

@@ -20,7 +20,7 @@ from gpucoron.batch.persistence import PersistenceChains
 from gpucoron.batch.plan import REDO, make_plan, parse_shard, settle
 from gpucoron.batch.record import date_of, describe_error, process_info, utc_now
 from gpucoron.errors import GpucoronError, OutputError, ParameterError
-from gpucoron.interactive import Shown
+from gpucoron.interactive import Shown, public
 from gpucoron.io.parameter_files import as_paths, takes_crds_pars
 from gpucoron.records.manifest import Manifest, read_past
 
@@ -65,6 +65,7 @@ class Result(Shown):
         return [*rows, *([("message", self.message)] if self.message else []), ("seconds", seconds)]
 
 
+@public
 def reduce(
     paths,
     output_dir,
@@ -179,6 +180,7 @@ def _check_output_dir(output_dir):
     return output_dir
 
 
+@public
 def _run(paths, output_dir, plan_options, pool, progress):
     from gpucoron.batch.progress import Silent
     from gpucoron.io.products import prepare_output

@@ -19,7 +19,7 @@ from gpucoron.backends import get_backend
 from gpucoron.errors import InputError
 from gpucoron.facts import Facts
 from gpucoron.files import first_line
-from gpucoron.interactive import Shown
+from gpucoron.interactive import Shown, public
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.fits_layout import CheckSum, Layout, check_sums, read_layout
 from gpucoron.io.keywords import check_keywords, facts_of, warn_of_contradictions
@@ -141,6 +141,7 @@ class Exposure(Shown):
         return [(name, value) for name, value in values.items() if value is not None and name not in _NOT_SHOWN]
 
     @classmethod
+    @public
     def read(cls, path, backend=None):
         """Read ``*_uncal.fits`` or ``*_ramp.fits``.
 
@@ -191,6 +192,7 @@ class Exposure(Shown):
         return exposure
 
     @classmethod
+    @public
     def read_headers(cls, path):
         """Read only the headers and tables, which ``engine.plan`` needs.
 
@@ -227,6 +229,7 @@ class Exposure(Shown):
         )
 
     @classmethod
+    @public
     def from_model(cls, model):
         """Copy the arrays of an open ``RampModel`` or ``Level1bModel``, which is not changed."""
         from stdatamodels.jwst import datamodels

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpucoron import get_by_old_name
-from gpucoron.interactive import Shown, table
+from gpucoron.interactive import Shown, public, table
 from gpucoron.steps import STEPS
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ class Run(Shown):
         """Whether any step fits the ramps. If not, the ramp is the product."""
         return any(STEPS[name].fits and not self.parameters[name].skip for name in self.order)
 
+    @public
     def plot(self, path: str | Path | None = None) -> Figure:
         """Draw the rate, its error and its flags, and the time of each step.
 

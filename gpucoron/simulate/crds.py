@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpucoron.interactive import Shown, table
+from gpucoron.interactive import Shown, public, table
 
 MANIFEST = "simulated.json"
 USE_AFTER = "2021-01-01T00:00:00"
@@ -167,6 +167,7 @@ class CrdsCache(Shown):
             utils.clear_function_caches()
 
 
+@public
 def open_cache(crds_path):
     """Open a cache that ``write_references`` wrote."""
     manifest = json.loads((Path(crds_path) / MANIFEST).read_text(encoding="utf-8"))

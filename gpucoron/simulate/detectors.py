@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from gpucoron import dq
+from gpucoron.errors import ArgumentError
 from gpucoron.interactive import Shown
 
 
@@ -144,7 +145,7 @@ def find_subarray(instrument, subarray, detector=None):
             return found
     names = sorted({key[1] for key in SUBARRAYS if key[0] == instrument}) or sorted({k[0] for k in SUBARRAYS})
     msg = f"no subarray {subarray!r} of {instrument!r} (detector {detector or 'any'}); known: {', '.join(names)}"
-    raise ValueError(msg)
+    raise ArgumentError(msg)
 
 
 def find_acquisition(name, subarray):

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.ndimage
 
 from gpucoron.facts import READ_PATTERNS
-from gpucoron.interactive import Shown
+from gpucoron.interactive import Shown, public
 from gpucoron.simulate.camera import Camera
 from gpucoron.simulate.detectors import (
     SLOW_OVER_FAST,
@@ -235,6 +235,7 @@ class Simulation(Shown):
             detector=self.subarray.detector.lower(), **names
         )
 
+    @public
     def write(self, folder):
         """Write the exposure as ``*_uncal.fits`` for jwst's pipelines; create the folder, and return the path."""
         from stdatamodels.jwst.datamodels import Level1bModel
@@ -254,6 +255,7 @@ class Simulation(Shown):
         return path
 
 
+@public
 def simulate(
     instrument,
     subarray,

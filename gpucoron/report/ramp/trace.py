@@ -11,7 +11,7 @@ from gpucoron import dq
 from gpucoron.backends import get_backend
 from gpucoron.engine import check_request, plan, run_steps
 from gpucoron.errors import InputError, ParameterError
-from gpucoron.interactive import Shown, table
+from gpucoron.interactive import Shown, public, table
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.exposure import Exposure, check_path
 from gpucoron.io.logs import recorded
@@ -174,6 +174,7 @@ def _whole_number(value):
     return number if number == value or isinstance(value, str) else None
 
 
+@public
 @recorded()
 def trace_ramp(
     path, x, y, *, integration=None, profile="jwst", steps=None, backend="auto", use_pars=None, pars=None,
