@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from gpucoron.errors import ArgumentError, GpucoronError
+from gpucoron.errors import ArgumentError, GpucoronError, ParameterError
 
 #: the environment variable that keeps all frames of tracebacks, if it is 'full'
 VARIABLE = "GPUCORON_TRACEBACK"
@@ -63,7 +63,7 @@ def public(function: _Function) -> _Function:
             try:
                 return function(*args, **kwargs)
             except GpucoronError as error:
-                short = _shortened(error)
+                short = _shortened(_with_hint(error, signature, kwargs))
             except TypeError as error:
                 short = _wrong_call(function.__qualname__, signature, args, kwargs)
                 if short is None:
@@ -78,7 +78,10 @@ def public(function: _Function) -> _Function:
                 short = None  # the traceback refers to this frame
 
     # a traceback names the function, not the wrapper
-    call.__code__ = call.__code__.replace(co_name=function.__name__, co_qualname=function.__qualname__)
+    code: Any = call.__code__  # type: ignore[attr-defined]
+    call.__code__ = code.replace(  # type: ignore[attr-defined]
+        co_name=function.__name__, co_qualname=function.__qualname__
+    )
     return call  # type: ignore[return-value]
 
 
@@ -106,23 +109,37 @@ def _wrong_call(name, signature, args, kwargs):
     try:
         signature.bind(*args, **kwargs)
     except TypeError as problem:
-        named = [
-            one.name for one in signature.parameters.values() if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
-        ]
+        named = _named(signature)
         given = dict.fromkeys([*named[: len(args)], *kwargs])
         free = [one for one in named if one not in given]
-        hints = [suggest(one, free) for one in kwargs if one not in named]
+        hints = [_suggest(one, free) for one in kwargs if one not in named]
         return ArgumentError("; ".join([f"{name}: {problem}", *filter(None, hints)]))
     return None
 
 
-def suggest(name, known):
+def _with_hint(error, signature, kwargs):
+    """Return an error about a parameter of the run; if it is a misspelt argument of the function, the message says so."""
+    if type(error) is ParameterError:
+        named = _named(signature)
+        hints = [_suggest(one, named) for one in kwargs if one not in named and f"{one!r}" in str(error)]
+        if any(hints):
+            error.args = ("; ".join([str(error), *filter(None, hints)]),)
+    return error
+
+
+def _named(signature):
+    """List the arguments of a function that have a name."""
+    parameters = signature.parameters.values()
+    return [one.name for one in parameters if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]
+
+
+def _suggest(name, known):
     """Return the question whether a similar known name was meant; '' if none is similar."""
-    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.75)
     return f"did you mean {near[0]!r} instead of {name!r}?" if near else ""
 
 
-def text_of(value: object) -> str:
+def text_of(value: Any) -> str:
     """Describe a value in a few words; of an array only the dtype and the shape, without reading it."""
     if all(hasattr(value, name) for name in ("dtype", "shape", "ndim")) and value.ndim:
         return f"{value.dtype} {tuple(value.shape)}"

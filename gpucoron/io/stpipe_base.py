@@ -41,7 +41,6 @@ def check_input(given=None):
 class _Wrapped:
     """An array hidden from stpipe, which compares values and cannot compare arrays."""
 
-    @public
     def __init__(self, array):
         self.array = array
 
@@ -117,6 +116,7 @@ def _printable(value):
 class StepMixin:
     """Our part of a jwst Step or Pipeline; a mixin that precedes jwst's class."""
 
+    @public
     def __init__(self, *args, **values):
         _check_names(type(self), values)
         with _stpipe_errors_of(self.class_alias):
