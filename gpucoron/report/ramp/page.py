@@ -4,6 +4,7 @@ import html
 from io import StringIO
 
 from gpucoron import __version__
+from gpucoron.interactive import public
 from gpucoron.report.ramp import describe
 from gpucoron.report.ramp.picture import draw
 
@@ -35,6 +36,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
 _INTEGRATIONS = ("integration", "rate in rateints", "chi-square OLS_C", "LIKELY", "groups with flags")
 
 
+@public
 def ramp_page(trace, integration=None):
     """Return the page of a traced pixel.
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from gpucoron.errors import ParameterError
 from gpucoron.files import write_whole
+from gpucoron.interactive import public
 from gpucoron.report.ramp.page import ramp_page
 from gpucoron.report.ramp.picture import draw
 from gpucoron.report.ramp.trace import trace_ramp
@@ -13,6 +14,7 @@ KINDS = (".png", ".html")
 _RESOLUTION = 150
 
 
+@public
 def plot_ramp(path, x, y, *, integration=None, output=None, **settings):
     """Plot the ramp of a pixel: raw and corrected counts, both fits, residuals, and flags.
 
@@ -49,6 +51,7 @@ def plot_ramp(path, x, y, *, integration=None, output=None, **settings):
     return draw(trace, trace.choose_integration(integration))
 
 
+@public
 def write_ramp(trace, path, integration=None):
     """Write a trace as a picture or a page, completely or not at all.
 
