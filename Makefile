@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-oldest parity fuzz docs lint bench bench-quick validation gpu gpu-test gpu-sanitize gpu-bench clean
+.PHONY: demo test test-oldest test-pythons parity fuzz docs lint bench bench-quick validation gpu gpu-test gpu-sanitize gpu-bench clean
 
 demo: $(VENV)/.run
 	$(BIN)/gpucoron demo
@@ -15,6 +15,10 @@ test: $(VENV)/.dev
 # the oldest versions that pyproject.toml admits, in an environment of their own, against results of the newest: 5 minutes
 test-oldest: $(VENV)/.dev
 	$(BIN)/python -m tests.tools.oldest_versions
+
+# sdist and wheel, and the wheel on every other supported Python that is found: 3 minutes
+test-pythons: $(VENV)/.dev
+	$(BIN)/python -m tests.tools.other_pythons $(if $(CI),--require)
 
 # all cases of the matrix against the installed jwst, and the page of the results
 parity: $(VENV)/.dev

@@ -6,13 +6,13 @@ from pathlib import Path
 import gpucoron
 
 sys.path.insert(0, str(Path(__file__).parent))
-from changelog import write_changelog
 from example_report import write_example
 from parameter_tables import write_api_of_operations, write_api_of_steps, write_backends, write_parameter_pages
 from performance_tables import write_measured
 from picture_pages import draw_pictures
 from room_pictures import draw_rooms
 from step_pictures import draw_step_pictures
+from unreleased import write_unreleased
 from validation_page import write_validation_page
 from validation_plots import draw_validation
 
@@ -37,6 +37,7 @@ exclude_patterns = [
     "_generated/backends.md",
     "_generated/parameters_*",
     "_generated/performance_measured.md",
+    "_generated/unreleased.md",
     "_generated/tutorials/sg_*",
 ]
 html_theme = "furo"
@@ -63,7 +64,7 @@ write_parameter_pages(HERE / "parameters.md", GENERATED)
 write_api_of_operations(GENERATED / "api_operations.md")
 write_backends(GENERATED / "backends.md")
 write_api_of_steps(GENERATED / "api_steps.md")
-write_changelog(HERE / "changes", HERE / "changelog.md")
+write_unreleased(HERE.parent, GENERATED / "unreleased.md")
 draw_pictures(HERE / "pictures", GENERATED)
 draw_step_pictures(GENERATED)
 draw_rooms(HERE.parent / "gpucoron", GENERATED)

@@ -8,7 +8,7 @@ import warnings
 from importlib import import_module
 from importlib.util import find_spec, spec_from_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _HOME = {
     "Coron1Pipeline": "gpucoron.pipeline",
