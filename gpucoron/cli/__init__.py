@@ -1,11 +1,11 @@
-"""The command line: ``gpucoron run | batch | ramp | report | demo | info``. Large libraries are imported late."""
+"""The command line: ``gpucoron run | batch | ramp | ...``, one module each. Large libraries are imported late."""
 
 import argparse
 import logging
 import sys
 
 from gpucoron import __version__
-from gpucoron.cli import batch, demo, info, ramp, report, run
+from gpucoron.cli import batch, compare, demo, info, ramp, report, run, steps
 from gpucoron.cli.output import NO_READER, complain, flush_output, report_crash, report_error
 from gpucoron.errors import GpucoronError
 from gpucoron.io.versions import check_versions
@@ -16,7 +16,7 @@ _REDUCING = ("run", "batch", "ramp", "demo")
 EXIT_CODES = """\
 exit codes:
   0    success
-  1    an internal error of gpucoron
+  1    an internal error of gpucoron; for compare: the reductions differ
   2    wrong usage, or an exposure failed or was refused
   130  interrupted (Ctrl-C)
   141  nobody reads the output, as after "| head"; run, batch and demo finish their work first
@@ -66,7 +66,7 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"gpucoron {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (run, batch, ramp, report, demo, info):
+    for command in (run, batch, ramp, report, compare, steps, demo, info):
         command.add_parser(commands)
     return parser
 
