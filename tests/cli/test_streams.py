@@ -102,9 +102,9 @@ def test_the_running_step_is_shown_on_a_terminal(raw, tmp_path):
     thread.start()
     try:
         # the steps that are not switched off: those of the table
-        wait_for(lambda: re.search(rb"jump, step (\d+) of (\d+)", printed) or process.poll() is not None)
-        number, count = map(int, re.search(rb"jump, step (\d+) of (\d+)", printed).groups())
-        assert raw.files[0].name.encode() in printed
+        wait_for(lambda: re.search(rb"jump \((\d+) of (\d+)\)", printed) or process.poll() is not None)
+        number, count = map(int, re.search(rb"jump \((\d+) of (\d+)\)", printed).groups())
+        assert raw.names[0].encode() in printed
     finally:
         (tmp_path / "go").touch()
         out, _ = process.communicate(timeout=HANG)
