@@ -81,7 +81,8 @@ def test_help_lists_the_exit_codes(capsys):
         main(["--help"])
     assert ended.value.code == 0
     listed = capsys.readouterr().out.partition("exit codes:\n")[2].splitlines()
-    assert [int(line.split()[0]) for line in listed] == [0, 1, 2, 130, NO_READER]
+    codes = [int(line.split()[0]) for line in listed if line.split()[0].isdigit()]
+    assert codes == [0, 1, 2, 130, NO_READER]
     for wrong in (["run"], ["nothing"], ["run", "x.fits", "-o", "out", "-q", "-v"]):
         with pytest.raises(SystemExit) as ended:
             main(wrong)
