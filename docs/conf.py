@@ -1,6 +1,7 @@
 """Sphinx configuration. Every build writes tables from the declarations of the steps, and draws pictures."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import gpucoron
@@ -48,7 +49,12 @@ exclude_patterns = [
     "_generated/unreleased.md",
     "_generated/tutorials/sg_*",
 ]
+# MathJax from a package: Sphinx would load it from another host. This file of MathJax needs no others, not even fonts.
+mathjax_path = "tex-svg.js"
+_MATHJAX = Path(import_module("sphinx-mathjax-offline").__file__).parent / "static" / "mathjax" / mathjax_path
+
 html_theme = "furo"
+html_static_path = [str(_MATHJAX)]
 html_extra_path = ["_generated/pages"]
 html_title = f"gpucoron {version}"
 myst_enable_extensions = ["colon_fence", "dollarmath"]

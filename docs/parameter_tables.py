@@ -11,6 +11,7 @@ from gpucoron.facts import Facts
 from gpucoron.parameters import PIPELINE
 from gpucoron.steps import STEPS
 from gpucoron.steps.declaration import COMMON
+from gpucoron.steps.describe import accepted_values
 
 #: modules of functions that steps share
 SHARED_MODULES = ("likelihood", "group_matching", "combined_rate", "known_sources")
@@ -179,17 +180,7 @@ def _table(parameters, spaceklip):
         default = parameter.default
         other = spaceklip.get(parameter.name, default)
         yield (
-            f"| `{parameter.name}` | {parameter.kind} | {_accepted(parameter)} | `{default!r}` | `{other!r}` "
+            f"| `{parameter.name}` | {parameter.kind} | {accepted_values(parameter)} | `{default!r}` | `{other!r}` "
             f"| {parameter.unit or '-'} | {': '.join(filter(None, (parameter.meaning, parameter.unused)))} |"
         )
     yield ""
-
-
-def _accepted(parameter):
-    """Return which values of its kind a parameter accepts, and which kinds of files."""
-    if parameter.options:
-        return ", ".join(map(str, parameter.options))
-    parts = [f"{' or '.join(map(str, parameter.counts))} values"] if parameter.counts else []
-    parts += [parameter.description] if parameter.description else []
-    parts += [f"{' or '.join(parameter.reads)} file"] if parameter.reads else []
-    return ", ".join(parts) or "any"
