@@ -8,7 +8,13 @@ import gpucoron
 
 sys.path.insert(0, str(Path(__file__).parent))
 from example_report import write_example
-from parameter_tables import write_api_of_operations, write_api_of_steps, write_backends, write_parameter_pages
+from parameter_tables import (
+    write_api_of_operations,
+    write_api_of_steps,
+    write_backends,
+    write_functions_of_steps,
+    write_parameter_pages,
+)
 from performance_tables import write_measured
 from picture_pages import draw_pictures
 from room_pictures import draw_rooms
@@ -36,6 +42,8 @@ exclude_patterns = [
     "_generated/api_operations.md",
     "_generated/api_steps.md",
     "_generated/backends.md",
+    "_generated/defaults_*",
+    "_generated/functions_of_steps.md",
     "_generated/parameters_*",
     "_generated/performance_measured.md",
     "_generated/unreleased.md",
@@ -70,6 +78,7 @@ write_parameter_pages(HERE / "parameters.md", GENERATED)
 write_api_of_operations(GENERATED / "api_operations.md")
 write_backends(GENERATED / "backends.md")
 write_api_of_steps(GENERATED / "api_steps.md")
+write_functions_of_steps(GENERATED / "functions_of_steps.md")
 write_unreleased(HERE.parent, GENERATED / "unreleased.md")
 draw_pictures(HERE / "pictures", GENERATED)
 draw_step_pictures(GENERATED)

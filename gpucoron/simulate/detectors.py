@@ -10,6 +10,8 @@ from functools import lru_cache
 import numpy as np
 
 from gpucoron import dq
+from gpucoron.errors import ArgumentError
+from gpucoron.interactive import Shown
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def find_subarray(instrument, subarray, detector=None):
             return found
     names = sorted({key[1] for key in SUBARRAYS if key[0] == instrument}) or sorted({k[0] for k in SUBARRAYS})
     msg = f"no subarray {subarray!r} of {instrument!r} (detector {detector or 'any'}); known: {', '.join(names)}"
-    raise ValueError(msg)
+    raise ArgumentError(msg)
 
 
 def find_acquisition(name, subarray):
@@ -159,8 +161,8 @@ def find_acquisition(name, subarray):
     return name, replace(found, aperture=aperture, exp_type="NRC_TACQ")
 
 
-@dataclass(frozen=True)
-class Pixels:
+@dataclass(frozen=True, repr=False)
+class Pixels(Shown):
     """The properties of a box of pixels, each (ny, nx) float32 unless noted.
 
     ``gain`` e-/DN; ``read_noise`` e- (one read); ``bias`` DN; ``dark`` e-/s; ``full_well`` DN on the linear scale of
@@ -183,6 +185,10 @@ class Pixels:
     settling: np.ndarray
     dq: np.ndarray
     lottery: np.ndarray
+
+    def _summary(self):
+        ny, nx = self.gain.shape
+        return f"{ny} x {nx} from ({self.xstart}, {self.ystart}), {int((self.dq > 0).sum()):,} with flags"
 
     @property
     def is_reference(self):

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.ndimage
 
 from gpucoron.facts import READ_PATTERNS
+from gpucoron.interactive import Shown, public
 from gpucoron.simulate.camera import Camera
 from gpucoron.simulate.detectors import (
     SLOW_OVER_FAST,
@@ -123,8 +124,8 @@ class Effects:
     emi: bool = False
 
 
-@dataclass(frozen=True)
-class Truth:
+@dataclass(frozen=True, repr=False)
+class Truth(Shown):
     """The truth about a simulated exposure; the properties of pixels are in ``Simulation.pixels``.
 
     Attributes
@@ -165,6 +166,12 @@ class Truth:
     companion: tuple
     companion_rate: float
 
+    def _summary(self):
+        ny, nx = self.rate.shape
+        companion = f"companion of {self.companion_rate:.4g} e-/s at ({self.companion[0]:.1f}, {self.companion[1]:.1f})"
+        where = f"star at ({self.star[0]:.1f}, {self.star[1]:.1f}), {companion}"
+        return f"{ny} x {nx}: {where}, {len(self.cosmic_rays):,} pixels hit by cosmic rays"
+
     def mark_jumps(self, ngroups, min_electrons=0.0):
         """Return the groups in which a ramp jumps: (nints, ngroups, ny, nx) bool.
 
@@ -178,8 +185,8 @@ class Truth:
         return jumps
 
 
-@dataclass(frozen=True)
-class Simulation:
+@dataclass(frozen=True, repr=False)
+class Simulation(Shown):
     """One simulated exposure, or one segment of it.
 
     ``data`` is (nints, ngroups, ny, nx) uint16, ``zeroframe`` (nints, ny, nx) uint16 or None.
@@ -207,6 +214,11 @@ class Simulation:
     dither: tuple = (1, 1)
     offset: tuple = (0.0, 0.0)
 
+    def _summary(self):
+        nints, ngroups, ny, nx = self.data.shape
+        of = f"{self.subarray.detector} {self.subarray_name} {self.readpatt}, {self.filter}, {self.role}"
+        return f"{self.filename}: {of}, {nints} integrations x {ngroups} groups x {ny} x {nx}"
+
     @property
     def group_time(self):
         """Seconds from one group to the next."""
@@ -223,6 +235,7 @@ class Simulation:
             detector=self.subarray.detector.lower(), **names
         )
 
+    @public
     def write(self, folder):
         """Write the exposure as ``*_uncal.fits`` for jwst's pipelines; create the folder, and return the path."""
         from stdatamodels.jwst.datamodels import Level1bModel
@@ -242,6 +255,7 @@ class Simulation:
         return path
 
 
+@public
 def simulate(
     instrument,
     subarray,

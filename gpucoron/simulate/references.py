@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from gpucoron import dq
+from gpucoron.interactive import public
 from gpucoron.io.older_jwst import set_array
 from gpucoron.simulate.camera import (
     EMI_FREQUENCY,
@@ -76,6 +77,7 @@ class ReferenceOptions:
     dark_groups: int | None = None
 
 
+@public
 def write_references(simulations, crds_path, *, options=None, pars=None):
     """Write all references that simulated exposures need to a new or existing CRDS cache.
 
