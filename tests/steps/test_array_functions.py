@@ -418,12 +418,19 @@ def test_an_example_prints_what_the_page_says(text):
     assert printed.getvalue().splitlines() == promised
 
 
+def without_types(signature):
+    """Return a signature without annotations."""
+    bare = [one.replace(annotation=inspect.Parameter.empty) for one in signature.parameters.values()]
+    return signature.replace(parameters=bare, return_annotation=inspect.Signature.empty)
+
+
 def test_every_function_has_its_example_and_its_row():
     page, examples = PAGE.read_text(), "\n".join(blocks())
     for name, function in FUNCTIONS.items():
         short = name.partition(".")[2]
         assert re.search(rf"\b{short}\(", examples), f"docs/api.md has no example of {name}"
-        assert f"| `{name}{inspect.signature(function)}` |" in page, f"docs/api.md: {name}{inspect.signature(function)}"
+        call = f"{name}{without_types(inspect.signature(function))}"
+        assert f"| `{call}` |" in page, f"docs/api.md: {call}"
         for key, kind in function.declared.items():
             if isinstance(kind, (Array, Images)):
                 assert re.search(rf"^    (\w+, )*{key}\b", function.__doc__, re.MULTILINE), (name, key)
