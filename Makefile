@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test test-oldest test-pythons parity fuzz docs lint bench bench-quick validation gpu gpu-test gpu-sanitize gpu-bench clean
 
 demo: $(VENV)/.run
-	$(BIN)/gpucoron demo
+	@$(BIN)/gpucoron demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m tests.tools.peers
@@ -80,12 +80,17 @@ gpu-bench:
 clean:
 	rm -rf $(VENV) docs/_build demo
 
+# Only errors are printed: the warnings of pip concern the configuration of the machine.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable
+
 $(VENV)/.run: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gpucoron needs Python 3.11 or newer; try make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gpucoron needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	@echo "installing gpucoron and its dependencies into $(VENV); this takes a few minutes the first time"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
+	@echo "installing what tests and documentation need into $(VENV)"
+	@$(PIP_INSTALL) '.[dev,docs]'
 	@touch $@
