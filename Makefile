@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-oldest parity fuzz docs lint bench bench-quick validation gpu gpu-test gpu-sanitize gpu-bench clean
+.PHONY: demo test test-oldest test-pythons parity fuzz docs lint bench bench-quick validation gpu gpu-test gpu-sanitize gpu-bench clean
 
 demo: $(VENV)/.run
-	$(BIN)/gpucoron demo
+	@$(BIN)/gpucoron demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m tests.tools.peers
@@ -15,6 +15,10 @@ test: $(VENV)/.dev
 # the oldest versions that pyproject.toml admits, in an environment of their own, against results of the newest: 5 minutes
 test-oldest: $(VENV)/.dev
 	$(BIN)/python -m tests.tools.oldest_versions
+
+# sdist and wheel, and the wheel on every other supported Python that is found: 3 minutes
+test-pythons: $(VENV)/.dev
+	$(BIN)/python -m tests.tools.other_pythons $(if $(CI),--require)
 
 # all cases of the matrix against the installed jwst, and the page of the results
 parity: $(VENV)/.dev
@@ -76,12 +80,17 @@ gpu-bench:
 clean:
 	rm -rf $(VENV) docs/_build demo
 
+# Only errors are printed: the warnings of pip concern the configuration of the machine.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable
+
 $(VENV)/.run: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gpucoron needs Python 3.11 or newer; try make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gpucoron needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	@echo "installing gpucoron and its dependencies into $(VENV); this takes a few minutes the first time"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
+	@echo "installing what tests and documentation need into $(VENV)"
+	@$(PIP_INSTALL) '.[dev,docs]'
 	@touch $@

@@ -1,18 +1,25 @@
 """Sphinx configuration. Every build writes tables from the declarations of the steps, and draws pictures."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import gpucoron
 
 sys.path.insert(0, str(Path(__file__).parent))
-from changelog import write_changelog
 from example_report import write_example
-from parameter_tables import write_api_of_operations, write_api_of_steps, write_backends, write_parameter_pages
+from parameter_tables import (
+    write_api_of_operations,
+    write_api_of_steps,
+    write_backends,
+    write_functions_of_steps,
+    write_parameter_pages,
+)
 from performance_tables import write_measured
 from picture_pages import draw_pictures
 from room_pictures import draw_rooms
 from step_pictures import draw_step_pictures
+from unreleased import write_unreleased
 from validation_page import write_validation_page
 from validation_plots import draw_validation
 
@@ -35,11 +42,19 @@ exclude_patterns = [
     "_generated/api_operations.md",
     "_generated/api_steps.md",
     "_generated/backends.md",
+    "_generated/defaults_*",
+    "_generated/functions_of_steps.md",
     "_generated/parameters_*",
     "_generated/performance_measured.md",
+    "_generated/unreleased.md",
     "_generated/tutorials/sg_*",
 ]
+# MathJax from a package: Sphinx would load it from another host. This file of MathJax needs no others, not even fonts.
+mathjax_path = "tex-svg.js"
+_MATHJAX = Path(import_module("sphinx-mathjax-offline").__file__).parent / "static" / "mathjax" / mathjax_path
+
 html_theme = "furo"
+html_static_path = [str(_MATHJAX)]
 html_extra_path = ["_generated/pages"]
 html_title = f"gpucoron {version}"
 myst_enable_extensions = ["colon_fence", "dollarmath"]
@@ -63,7 +78,8 @@ write_parameter_pages(HERE / "parameters.md", GENERATED)
 write_api_of_operations(GENERATED / "api_operations.md")
 write_backends(GENERATED / "backends.md")
 write_api_of_steps(GENERATED / "api_steps.md")
-write_changelog(HERE / "changes", HERE / "changelog.md")
+write_functions_of_steps(GENERATED / "functions_of_steps.md")
+write_unreleased(HERE.parent, GENERATED / "unreleased.md")
 draw_pictures(HERE / "pictures", GENERATED)
 draw_step_pictures(GENERATED)
 draw_rooms(HERE.parent / "gpucoron", GENERATED)

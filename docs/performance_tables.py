@@ -47,9 +47,9 @@ def _engine(figures):
         totals = {side: statistics.median(case["totals"][side]) for side in sides}
         yield "| all steps | " + " | ".join(f"{totals[side]:.2f}" for side in sides) + " |"
         ratios = [f"{case['ratios'][side]:.1f} times" if side in case["ratios"] else "" for side in sides]
-        yield "| jwst takes | " + " | ".join(ratios) + " |"
+        yield "| jwst relative to gpucoron | " + " | ".join(ratios) + " |"
         yield ""
-        yield f"Medians of {figures['repeat']} runs in one process. Steps below 1 ms are not listed, but included in"
+        yield f"Medians of {figures['repeat']} runs in one process. Steps below 1 ms are not listed, but are part of"
         yield f"the sum. One thread takes {case['scaling']:.2f} times as long as two."
         if "memory" in case:
             ours, theirs = case["memory"]["ours"], case["memory"]["jwst"]
@@ -63,8 +63,8 @@ def _engine(figures):
 
 def _end_to_end(figures):
     yield "### Including all I/O\n"
-    yield "Seconds in one warm process, and in a separate process including start-up. The floor is the time of opening"
-    yield "the file with jwst's reader, and of saving rate and rateints.\n"
+    yield "Seconds in one warm process, and in a separate (cold) process including start-up. The floor is the time to"
+    yield "open the file with jwst's reader and to save rate and rateints.\n"
     yield "| exposure | read | plan | steps | write | gpucoron | floor | jwst | cold: gpucoron | floor | jwst |"
     yield "|---" * 11 + "|"
     for name, case in figures["cases"].items():
@@ -73,7 +73,7 @@ def _end_to_end(figures):
         cells = [f"{seconds:.3f}" for seconds in warm] + [f"{seconds:.1f}" for seconds in cold]
         yield f"| {name} | " + " | ".join(cells) + " |"
     yield ""
-    yield f"Medians of {figures['repeat']} (cold: of 3). Warm, gpucoron takes "
+    yield f"Medians of {figures['repeat']} runs (cold: of 3). In the warm process, gpucoron takes "
     yield ", ".join(f"{case['over_floor']:.1f}" for case in figures["cases"].values()) + " times the floor, jwst"
     yield ", ".join(f"{case['jwst_over_floor']:.1f}" for case in figures["cases"].values()) + ".\n"
     yield _where(figures) + "\n"
@@ -93,14 +93,15 @@ def _large(figures):
 def _batch(figures):
     yield "### A batch\n"
     yield f"{figures['exposures']} NIRCam exposures (9 references, 2 science), {figures['workers']} workers. The ratio"
-    yield "is the time of jwst, in one warm process or in one process per exposure, over that of gpucoron:\n"
+    yield "is the time of jwst, in one warm process or in one process per exposure, divided by that of gpucoron:\n"
     yield "| compared with | ratio |"
     yield "|---|---|"
-    yield from (f"| {name} | {ratio:.1f} |" for name, ratio in figures["ratios"].items())
+    for name, ratio in figures["ratios"].items():
+        yield f"| {name.replace('with our start', 'including the start of gpucoron')} | {ratio:.1f} |"
     parts, floor = dict(figures["parts"]), figures["floor"]
     total = parts.pop("total")
     yield ""
     spent = ", ".join(f"{name} {part:.2f}" for name, part in parts.items())
     yield f"A warm exposure takes {total:.2f} s ({spent}), {total / floor:.1f} times the floor of {floor:.2f} s:"
-    yield "opening a ramp with jwst's reader, saving rate and rateints.\n"
+    yield "opening the ramp with jwst's reader, and saving rate and rateints.\n"
     yield _where(figures) + "\n"

@@ -210,9 +210,14 @@ def _shortest_way_back(start, after):
 
 
 def _imported(tree, module, is_package):
-    """Yield (dotted name, line) of all imports of a module; relative names are made absolute."""
+    """Yield (dotted name, line) of all imports of a module; relative names are made absolute.
+
+    The top package repeats for type checkers the names that it loads when they are used; these do not count.
+    """
     home = module if is_package else module.rpartition(".")[0]
-    for node in ast.walk(tree):
+    is_top = "." not in module
+    nodes = [node for node in tree.body if not (is_top and _is_for_types(node))]
+    for node in (inner for outer in nodes for inner in ast.walk(outer)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node.lineno
@@ -221,6 +226,10 @@ def _imported(tree, module, is_package):
             base = ".".join([*parts, *([node.module] if node.module else [])])
             for alias in node.names:
                 yield f"{base}.{alias.name}", node.lineno
+
+
+def _is_for_types(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def _resolve(target, modules):

@@ -17,22 +17,22 @@ def write_few_groups(figures):
     yield say(
         f"Ramps of {groups[0]} to {groups[-1]} groups, {figures['nints']} integrations, in every read pattern",
         f"({', '.join(patterns)}) with {' and '.join(f'{value:g}' for value in backgrounds)} e⁻/s. Cosmic rays hit",
-        f"about {100 * figures['share_hit']:.0f} % of the ramps; rates are those of ramps with a hit of at least",
-        f"{figures['energy']} e⁻. The number after a search is its `max_diffs_one_sided`: with so many",
-        "differences or fewer, only upward jumps are rejected (0: both directions, as in spaceKLIP and jwst). `jump`",
-        "runs without `flag_4_neighbors`.",
+        f"about {100 * figures['share_hit']:.0f} % of the ramps; the rates are those of ramps with a hit of at least",
+        f"{figures['energy']} e⁻. *jumpramp* is experimental_jumpramp. The number after a search is its",
+        "`max_diffs_one_sided`: in ramps with at most this number of differences, only upward jumps are rejected (0:",
+        "both directions, as in spaceKLIP and jwst). `jump` runs without `flag_4_neighbors`.",
     )
     header = ("search", *(f"{ngroups} groups" for ngroups in groups))
     for name, text in (
-        ("far", "are off by more than 10 sigma"),
-        ("off", "are off by more than 5 sigma"),
+        ("far", "are wrong by more than 10 sigma"),
+        ("off", "are wrong by more than 5 sigma"),
         ("lost", "are NaN"),
     ):
-        yield f"**Percent of the rates of hit ramps that {text}**, worst pattern and background.\n"
+        yield f"**Percentage of the rates of hit ramps that {text}**, for the worst pattern and background.\n"
         rows = [[search, *(_write(max, take(search, name, n)) for n in groups)] for search in searches]
         yield from table(header, rows)
     yield say(
-        f"**By pattern**, percent off by more than 10 sigma at {backgrounds[0]:g} e⁻/s: {'; '.join(SEARCHES)}.",
+        f"**By pattern**, percentage wrong by more than 10 sigma at {backgrounds[0]:g} e⁻/s: {'; '.join(SEARCHES)}.",
     )
     few = [ngroups for ngroups in groups if ngroups <= MOST_GROUPS]
     rows = [
@@ -41,8 +41,9 @@ def write_few_groups(figures):
     ]
     yield from table(("pattern", *(f"{ngroups} groups" for ngroups in few)), rows)
     yield say(
-        "**False alarms** per million ramps without a hit, mean over patterns and backgrounds; and the median and mean",
-        "of their pulls that are furthest from 0.",
+        "**False alarms** per million ramps without a hit, averaged over patterns and backgrounds. The last columns",
+        "are the median and the mean of (rate - truth) / ERR of these ramps, for the case in which they are furthest",
+        "from 0.",
     )
     rows = []
     for search in searches:
@@ -92,29 +93,27 @@ def _judge(take, groups):
         for name in ("median", "mean")
         for ours, theirs in zip(take("jumpramp, 4", name), take("jumpramp, 0", name), strict=True)
     )
-    yield say(
-        f"With the limit at 4, no median or mean pull of ramps without a hit moves by more than {number(moved, 1)}."
-    )
+    yield say(f"With the limit at 4, no median or mean of ramps without a hit changes by more than {number(moved, 1)}.")
     if 5 in groups:
         three, four = (max(take.with_cases(search, "far", 5)) for search in ("jumpramp, 3", "jumpramp, 4"))
         yield say(
-            "Why 4 and not 3: with five groups a hit within a group affects two of four differences, which agree with",
-            f"each other as well as the good ones do. With the limit at 3, {number(three[0], 2)} % of the rates are",
-            f"off by more than 10 sigma ({three[1][1]}). With the limit at 4 it is at most {number(four[0], 2)} %:",
-            "these ramps have more than one hit.",
+            "Why 4 and not 3? With five groups, a hit within a group affects two of four differences, and they agree",
+            f"as well as the two good ones. With the limit at 3, {number(three[0], 2)} % of the rates are wrong by",
+            f"more than 10 sigma ({three[1][1]}). With the limit at 4, at most {number(four[0], 2)} % are wrong; these",
+            "ramps have more than one hit.",
         )
     if 7 in groups:
         spared = max(take.with_cases("LIKELY, 4", "far", 7))
         yield say(
             "LIKELY has another problem with seven groups of single reads:",
-            f"{number(spared[0], 2)} % in {spared[1][1]}. If the median difference is not positive, its formula for",
-            "one of the pairs has no solution. If rounding makes that NaN, nothing is rejected, as in jwst. Where",
-            "`max_diffs_one_sided` applies, LIKELY uses the formulas of experimental_jumpramp, and",
-            "6 solves this problem too.",
+            f"{number(spared[0], 2)} % are wrong in {spared[1][1]}. If the median difference is not positive, its",
+            "formula for one of the pairs has no solution. If rounding makes the result NaN, nothing is rejected, as",
+            "in jwst. In ramps to which `max_diffs_one_sided` applies, LIKELY uses the formulas of",
+            "experimental_jumpramp, so a value of 6 solves this problem too.",
         )
     two = max(take.with_cases("jumpramp, 4", "far", 3))
     yield say(
-        "Three groups have two differences, and the smaller one stays. A hit within the second group affects both, and",
-        f"cannot be found in that integration: {number(two[0], 2)} % in {two[1][1]}. `jump` compares the",
-        "integrations, and such ramps have no rate.",
+        "Three groups have two differences, and the smaller one is kept. A hit within the second group affects both,",
+        f"and the integration alone does not show it: {number(two[0], 2)} % are wrong in {two[1][1]}. `jump` compares",
+        "the integrations; it flags such ramps, and they have no rate.",
     )

@@ -3,18 +3,20 @@
 import json
 
 from validation_few_groups import write_few_groups
-from validation_text import compare, exact, number, pick, point, say, table, with_error
+from validation_text import exact, number, pick, point, say, table, with_error
 
 _HEAD = """# Validation
 
 % Written by docs/validation_page.py from benchmarks/validation/results/*.json; `make validation` updates both.
 
-gpucoron and jwst {jwst} (stcal {stcal}) on the same simulated exposures with known truth. Every figure is
-a mean over independent exposures ({seeds}), with the error of that mean after ±; widths are robust, half the
-distance between the quantiles at ±1 sigma. `make validation` repeats all measurements and writes this page;
-each script in `benchmarks/validation/` can also run separately, and `--seeds 1` shows a single exposure. The
-simulations (`gpucoron.simulate`) have photon, read, kTC and 1/f noise, cosmic rays and saturation. Bias,
-linearity and other corrections are perfect except in the first section.
+This page compares gpucoron with jwst {jwst} (stcal {stcal}) on the same simulated exposures, whose true rates
+are known. Every number is a mean over independent exposures ({seeds}), followed by the error of the mean (±).
+Widths are robust: half the distance between the quantiles at ±1 sigma. The simulations (`gpucoron.simulate`)
+contain photon, read, kTC and 1/f noise, cosmic rays and saturation. Bias, linearity and other corrections are
+perfect except in the first section.
+
+`make validation` repeats all measurements and writes this page. Each script in `benchmarks/validation/` can also
+be run separately; `--seeds 1` uses a single exposure.
 """
 
 
@@ -69,22 +71,22 @@ def write_summary(found):
     if "pipeline" in found:
         cases = found["pipeline"]["cases"].values()
         apart, pixels = (sum(case[key] for case in cases) for key in ("apart", "pixels"))
-        yield point(f"From file to rate, {apart} of {pixels} rates differ from jwst's.")
+        yield point(f"From file to rate, {apart} of {pixels} rates differ from those of jwst.")
     if "rates" in found:
         off, case, flux = _worst(found["rates"], "OLS_C", "pull_width")
         right = abs(_worst(found["rates"], "LIKELY", "pull_width")[0] - 1)
         yield point(
             "ERR of OLS_C, as in jwst, is wrong for faint pixels with many groups:",
             f"the scatter is {number(off)} times ERR at {flux:g} e⁻/s in {case}.",
-            f"ERR of LIKELY is right within {number(100 * right, 2)} %.",
+            f"ERR of LIKELY is correct to {number(100 * right, 2)} %.",
         )
     if "jumps" in found:
         few = found["jumps"]["cases"][0]
         left = few["searches"]["LIKELY alone"]["bias_in_sigma"]
         yield point(
-            f"LIKELY without `jump` leaves some strong hits in ramps of {few['case'][1]} groups:",
-            f"{with_error(left, -1)} ERR on average with 3000 e⁻.",
-            "With `jump` before it, and in experimental_jumpramp, this does not happen.",
+            f"LIKELY without `jump` misses some strong hits in ramps of {few['case'][1]} groups:",
+            f"the mean bias is {with_error(left, -1)} ERR for hits of 3000 e⁻.",
+            "LIKELY after `jump`, and experimental_jumpramp, do not miss them.",
         )
     if "subtract_1overf" in found:
         yield from _summarise_1overf(found["subtract_1overf"])
@@ -99,9 +101,9 @@ def _summarise_1overf(figures):
         rows = {name: part["rows_rms"] for name, part in case["noise"].items()}
         best, *_, worst = sorted(case["kept"], key=lambda name: pick(rows[name]))
         yield point(
-            f"1/f noise with {case['nints']} integration{'s' * (case['nints'] > 1)}: fewest stripes with *{best}*",
-            f"({with_error(rows[best])} of {with_error(rows['none'])} DN/s), most with *{worst}*",
-            f"({with_error(rows[worst])}).",
+            f"1/f noise with {case['nints']} integration{'s' * (case['nints'] > 1)}: of",
+            f"{with_error(rows['none'])} DN/s in the row means, *{best}* leaves least ({with_error(rows[best])}) and",
+            f"*{worst}* leaves most ({with_error(rows[worst])}).",
         )
 
 
@@ -112,17 +114,16 @@ def _summarise_contrast(case, choices, rings):
     for where, chosen in (('within 1.5"', inner), ('beyond 2"', outer)):
         means = {name: _mean_of([pick(part["ratio"], k) for k in chosen]) for name, part in choices.items()}
         best = min(means, key=means.get)
-        parts.append(f"{where} with *{best}* ({means[best]:.2f} of jwst's defaults)")
-    return point(f"Two rolls of a {case}: least noise", ", ".join(parts) + ".")
+        parts.append(f"with *{best}* {where} ({means[best]:.2f})")
+    return point(f"Two rolls of a {case}: relative to jwst's defaults, the noise is lowest", " and ".join(parts) + ".")
 
 
 def write_pipeline(figures):
     yield "## From file to rate\n"
     yield say(
-        "All detector effects except 1/f noise, reduced by both pipelines with their defaults: the median and width "
-        "of\n"
-        "(rate - truth) / ERR in good pixels, and the number of pixels whose rates differ by more than 1e-5 of the "
-        "rate or ERR.\n"
+        "Exposures with all detector effects except 1/f noise are reduced by both pipelines with their defaults. The "
+        "table gives the median and width of (rate - truth) / ERR in good pixels, and the number of pixels whose "
+        "rates differ by more than 1e-5 of the rate or ERR."
     )
     rows = []
     for name, case in figures["cases"].items():
@@ -164,25 +165,23 @@ def write_rates(figures):
 
     yield "## Rates and their errors\n"
     yield say(
-        f"Flat strips of known flux, {figures['nints']} integrations, NIRCam SUB320A335R and MIRI MASK1550. In "
-        f"each cell\n"
-        f"{' / '.join(ways)}; the first two after `jump`. A dash means saturated.\n"
+        f"Flat strips of known flux, {figures['nints']} integrations, NIRCam SUB320A335R and MIRI MASK1550. Each cell "
+        f"gives {' / '.join(ways)}; the first two follow `jump`. A dash means saturated."
     )
     yield say(
-        "**Is ERR right?** Width of (rate - truth) / ERR in pixels without hits and saturation; 1 is right, "
-        "above 1, ERR is too small."
+        "**Is ERR correct?** Width of (rate - truth) / ERR in pixels without hits and saturation. It should be 1; if "
+        "it is larger, ERR is too small."
     )
     yield from _by_flux(figures, wanted, of_ways(pull_width, 3))
     worst = _worst(figures, ways[0], "pull_width")
     likely = _worst(figures, ways[1], "pull_width")
     yield say(
-        f"ERR of OLS_C, bit-identical to jwst, is worst at {worst[1]} with {worst[2]:g} e⁻/s, where the scatter is\n"
-        f"{number(worst[0])} times ERR: its weights depend on the signal-to-noise ratio, but its variances ignore "
-        f"them.\n"
-        f"ERR of LIKELY is worst at {likely[1]} with {likely[2]:g} e⁻/s: {number(likely[0])}.\n"
+        f"ERR of OLS_C, bit-identical to jwst, is worst at {worst[1]} with {worst[2]:g} e⁻/s, where the scatter is "
+        f"{number(worst[0])} times ERR: the weights depend on the signal-to-noise ratio, but the variances do not "
+        f"include the weights. ERR of LIKELY is worst at {likely[1]} with {likely[2]:g} e⁻/s: {number(likely[0])}."
     )
     yield say(
-        "**Is the rate as good as it can be?** Scatter over that of generalised least squares with the true "
+        "**Is the rate as good as possible?** Scatter divided by that of generalised least squares with the true "
         "covariance; 1 is the optimum."
     )
     yield from _by_flux(figures, wanted, of_ways(over_ideal, 3))
@@ -195,8 +194,8 @@ def write_rates(figures):
     )
     yield f"The errors of these means are {number(error, 2)} or less.\n"
     yield say(
-        "**Pixels hit by cosmic rays, and partially saturated pixels.** Fraction of hit pixels off by more than 5 ERR, "
-        "all fluxes; width of the pull of saturated pixels."
+        "**Pixels hit by cosmic rays, and partially saturated pixels.** Percentage of hit pixels whose rates are wrong "
+        "by more than 5 ERR, for all fluxes, and the width of (rate - truth) / ERR of saturated pixels."
     )
     rows = []
     for case in figures["cases"]:
@@ -204,12 +203,12 @@ def write_rates(figures):
         off = " / ".join(number(_mean_of(part["hit"]["beyond_5_sigma"]["mean"], 100), 2) for part in parts)
         widths = " / ".join(number(_mean_of(part["saturated"]["pull_width"]["mean"]), 3) for part in parts)
         rows.append((_case(case["case"]), off, widths))
-    yield from table(("groups", "hit, beyond 5 ERR, %", "saturated, width"), rows)
+    yield from table(("groups", "hit: wrong by more than 5 ERR, %", "saturated: width"), rows)
     yield from _peer_of_rates(figures)
-    yield "![Width of the pulls and scatter over the ideal, by flux](_generated/validation_rates.png)\n"
+    yield "![Width of (rate - truth) / ERR and scatter over the ideal, by flux](_generated/validation_rates.png)\n"
     yield "*Width of (rate - truth) / ERR by flux (above), and scatter over the ideal (below).*\n"
-    yield "![Distribution of pulls](_generated/validation_pulls.png)\n"
-    yield "*Distribution of (rate - truth) / ERR at 10 e⁻/s; the line is the normal one.*\n"
+    yield "![Distribution of (rate - truth) / ERR](_generated/validation_pulls.png)\n"
+    yield "*Distribution of (rate - truth) / ERR at 10 e⁻/s; the line is the normal distribution.*\n"
 
 
 def _worst(figures, way, name):
@@ -235,15 +234,12 @@ def _peer_of_rates(figures):
             total = {key: sum(part[key] for part in parts) for key in parts[0]}
             yield say(
                 f"jwst's own `jump` and {way} on {total['seeds']} of these exposures: "
-                f"{total['groups_flagged_otherwise']} groups\n"
-                f"and {total['flags']} pixels have other flags, and {total['apart']} of {total['pixels']} rates "
-                f"differ by more than\n"
-                "1e-4 of the rate or ERR.\n"
+                f"{total['groups_flagged_otherwise']} groups and {total['flags']} pixels have other flags, and "
+                f"{total['apart']} of {total['pixels']} rates differ by more than 1e-4 of the rate or ERR."
             )
     yield say(
         "(Where the rates of LIKELY differ, the rate of one integration is zero within rounding. In both packages, the "
-        "weight of\n"
-        "its photon noise in the average depends on the sign of this rate.)\n"
+        "weight of its photon noise in the average depends on the sign of this rate.)"
     )
 
 
@@ -259,15 +255,14 @@ def write_jumps(figures):
 
     yield "## Jumps\n"
     yield say(
-        f"Hits of known charge are put into one pixel in nine, {figures['nints']} integrations; the bias is "
-        f"the fit with\n"
-        "the hits minus the fit of the same noise without them. `jump` has the defaults of jwst: "
-        f"{sum(case['jwst']['unequal_groups'] for case in figures['cases'])} of\n"
-        f"{sum(case['jwst']['groups'] for case in figures['cases']):.3g} groups have other flags in stcal.\n"
+        f"Hits of known charge are added to one pixel in nine, {figures['nints']} integrations. The bias is the "
+        "difference of two fits, with and without the hits, to the same noise. `jump` has the defaults of jwst: "
+        f"{sum(case['jwst']['unequal_groups'] for case in figures['cases'])} of "
+        f"{sum(case['jwst']['groups'] for case in figures['cases']):.3g} groups have other flags in stcal."
     )
     yield say(
-        "**Completeness.** Charge at which half of the hits are found, e⁻: in the first difference / in the "
-        "middle / in the last."
+        "**Completeness.** Charge at which half of the hits are found, e⁻: in the first / a middle / the last "
+        "difference."
     )
 
     def halves(search):
@@ -278,8 +273,8 @@ def write_jumps(figures):
     yield "**False alarms** per million differences without a hit.\n"
     yield from table(("groups, background", *searches), rows(lambda search: with_error(search["alarms"], digits=0)))
     yield say(
-        "**Bias left** by hits of all places, in ERR of one integration: the largest and its charge; "
-        "then the bias with 3000 e⁻."
+        "**Remaining bias** of hits in all differences, in ERR of one integration: the largest bias and the charge at "
+        "which it occurs, then the bias for 3000 e⁻."
     )
 
     def largest(search):
@@ -294,20 +289,17 @@ def write_jumps(figures):
         (case for case in figures["cases"]), key=lambda case: pick(case["searches"]["experimental_jumpramp"]["alarms"])
     )
     yield say(
-        f"LIKELY needs `jump` before it if groups are few: alone it misses some strong hits in faint "
-        f"pixels, with\n"
-        f"{few['case'][1]} groups a mean bias of {with_error(alone, -1)} ERR for hits of 3000 e⁻ (`jump` and OLS_C:\n"
-        f"{with_error(both, -1)}); experimental_jumpramp does not miss them. Both search with the median "
-        "difference\n"
-        "as the rate, which is often negative in faint pixels. Photon noise then counts as zero, and its sum over\n"
-        "many groups looks like jumps.\n"
-        f"The worst case is {label(many)}: "
-        f"{with_error(many['searches']['experimental_jumpramp']['alarms'], digits=0)} false alarms per million for\n"
-        f"experimental_jumpramp, {with_error(many['searches']['jump, OLS_C']['alarms'], digits=0)} for `jump`.\n"
+        "With few groups LIKELY needs `jump` before it. Alone it misses some strong hits in faint pixels: with "
+        f"{few['case'][1]} groups the mean bias is {with_error(alone, -1)} ERR for hits of 3000 e⁻ (`jump` and OLS_C: "
+        f"{with_error(both, -1)}). experimental_jumpramp does not miss them. The searches of both use the median "
+        "difference as the rate, which is often negative in faint pixels. Then photon noise counts as zero, and its "
+        f"sum over many groups is mistaken for jumps. The worst case is {label(many)}: "
+        f"{with_error(many['searches']['experimental_jumpramp']['alarms'], digits=0)} false alarms per million for "
+        f"experimental_jumpramp, {with_error(many['searches']['jump, OLS_C']['alarms'], digits=0)} for `jump`."
     )
-    yield "![Completeness by energy](_generated/validation_jumps.png)\n"
+    yield "![Completeness by charge](_generated/validation_jumps.png)\n"
     yield say(
-        "*Fraction of hits found, by charge, in the middle of the ramp (lines) and in the first difference (dotted).*"
+        "*Fraction of hits found, by charge, in the middle of the ramp (solid) and in the first difference (dotted).*"
     )
 
 
@@ -325,18 +317,17 @@ def write_1overf(figures):
     yield "## 1/f noise\n"
     yield say(
         f"A star of {exact(figures['star'])} e⁻/s behind its mask, 160 x 160 pixels of SUB320A335R, RAPID with "
-        f"{figures['ngroups']} groups,\n"
-        f"{figures['strength']:g} times the usual 1/f noise. `groups` includes `subtract_ktc`; *jwst median* is "
-        f"`clean_flicker_noise` with its\n"
-        "defaults, on the rateints.\n"
+        f"{figures['ngroups']} groups, {figures['strength']:g} times the usual 1/f noise. Corrections are named by the "
+        "`model_type` and the stage of `subtract_1overf`; `groups` includes `subtract_ktc`. *jwst median* is "
+        "`clean_flicker_noise` with its defaults, on the rateints."
     )
     for case in figures["cases"]:
         few = case["nints"] == 1
         noise, kept = case["noise"], case["kept"]
         yield f"### {case['nints']} integration{'' if few else 's'}\n"
         yield say(
-            'rms of the row means of one integration beyond 1", and robust scatter of the final rate at each '
-            "separation, DN/s."
+            'The rms of the row means of one integration beyond 1", and the robust scatter of the final rate at each '
+            "separation, in DN/s."
         )
         header = ("correction", "rows", *(f'{s:g}"' for s in separations))
         rows = [
@@ -346,13 +337,16 @@ def write_1overf(figures):
         yield from table(header, rows)
         best = min((name for name in noise if name in kept), key=lambda name: pick(noise[name]["rows_rms"]))
         yield say(
-            f"The fewest stripes remain with *{best}*: {with_error(noise[best]['rows_rms'])} of "
+            f"*{best}* leaves least noise in the rows: {with_error(noise[best]['rows_rms'])} of "
             f"{with_error(noise['none']['rows_rms'])} DN/s."
         )
         if "jwst median" in noise:
             yield _against_jwst(case)
         names = list(next(iter(kept.values())))
-        yield say("Flux kept, %: companions by contrast, mean of the four separations; the disc by its peak in e⁻/s.")
+        yield say(
+            "Flux kept, in %, of companions (by contrast; mean of the four separations) and of a disc (by its peak in "
+            "e⁻/s)."
+        )
         rows = [(name, *(with_error_of_mean(part[source], 100) for source in names)) for name, part in kept.items()]
         titles = [f"{kind} {exact(float(size))}" for kind, size in map(str.split, names)]
         yield from table(("correction", *titles), rows)
@@ -365,11 +359,9 @@ def _against_jwst(case):
     names = ("median, ints", "jwst median")
     ours, theirs = (case["noise"][name]["rows_rms"] for name in names)
     of_first = [number(case["rows_rms_of_seed_1"][name]) for name in names]
-    word = compare(pick(ours), pick(theirs))
     return say(
-        f"Of the two row medians of rateints, that of gpucoron leaves {word}{' than' * (word != 'as much')}"
-        f"{' as' * (word == 'as much')} that of jwst: {with_error(ours, digits=3)} and {with_error(theirs, digits=3)} "
-        f"DN/s, with seed 1 alone {of_first[0]} and {of_first[1]}."
+        f"Row medians of rateints leave {with_error(ours, digits=3)} DN/s with gpucoron and "
+        f"{with_error(theirs, digits=3)} DN/s with jwst (with seed 1 alone {of_first[0]} and {of_first[1]})."
     )
 
 
@@ -387,13 +379,16 @@ def write_contrast(figures):
     middle = range(len(rings) - 1)
     yield "## Two rolls\n"
     yield say(
-        "The difference of two exposures of a star, filtered with the shape of a companion: 5 sigma of the residual, "
-        "over the flux\n"
-        "of the star without its mask. The telescope is perfectly stable here, so that speckles cancel, and only "
-        "stage 1\n"
-        "differs. The tables list the ratio to jwst's defaults for the same seeds (below 1: deeper), "
-        "and the flux kept\n"
-        f'of a companion of {exact(figures["companion"])} at 1".\n'
+        "Two exposures of a star at different roll angles are subtracted, and the difference is filtered with the "
+        "shape of a companion. The contrast is 5 sigma of the result divided by the flux of the star without its mask. "
+        "The simulated telescope is perfectly stable, so that speckles cancel and only stage 1 matters. The tables "
+        "list the ratio to the contrast with jwst's defaults for the same seeds (below 1: deeper), and the fraction of "
+        "the flux "
+        f'that is kept of a companion of {exact(figures["companion"])} at 1".'
+    )
+    yield say(
+        "In the names of choices, *rows* are pseudo-reference rows and *sides* pseudo-reference columns; *no columns* "
+        "is `vertical_corr=False`, *outliers* is apply_rateints_outliers, and *jumpramp* is experimental_jumpramp."
     )
     for case, choices in figures["cases"].items():
         setting = figures["settings"][case]
@@ -416,7 +411,7 @@ def write_contrast(figures):
         yield from table(("choice", *(f'{rings[k]:g}-{rings[k + 1]:g}"' for k in middle), "kept"), rows)
         yield _best_choices(choices, rings)
     yield "![5-sigma noise by separation](_generated/validation_contrast.png)\n"
-    yield "*5-sigma noise of the difference of two rolls by separation.*\n"
+    yield "*5-sigma noise of the difference of two rolls, by separation.*\n"
 
 
 def _best_choices(choices, rings):
@@ -424,8 +419,9 @@ def _best_choices(choices, rings):
     sentences = []
     for k in (0, n // 2, n - 1):
         best = min(choices, key=lambda name: pick(choices[name]["ratio"], k))
-        sentences.append(f'at {rings[k]:g} to {rings[k + 1]:g}" *{best}* ({with_error(choices[best]["ratio"], k)})')
-    text = "The deepest is " + ", ".join(sentences) + "."
+        ratio = with_error(choices[best]["ratio"], k)
+        sentences.append(f'*{best}* at {rings[k]:g} to {rings[k + 1]:g}" ({ratio})')
+    text = "The deepest contrast is that of " + ", ".join(sentences) + "."
     peer, own = "rows, jwst's clean_flicker_noise at ints", "rows, 1/f savgol at ints"
     if peer in choices and own in choices:
         wins, of_first = (
@@ -436,8 +432,8 @@ def _best_choices(choices, rings):
             )
         )
         text += (
-            f" jwst's clean_flicker_noise is deeper than spaceKLIP's default, `savgol`, in {wins} of the {n} rings,"
-            f" with seed 1 alone in {of_first}."
+            f" jwst's clean_flicker_noise is deeper than spaceKLIP's default, `savgol`, in {wins} of the {n} rings"
+            f" (with seed 1 alone in {of_first})."
         )
     return say(text)
 
@@ -446,19 +442,17 @@ def write_custom(figures):
     yield "## The other custom steps\n"
     ktc = figures["ktc"]
     yield say(
-        f"**subtract_ktc.** A pixel's first group scatters over the integrations by "
-        f"{with_error(ktc['first_group'], 0)} DN before and\n"
-        f"{with_error(ktc['first_group'], 1)} DN after; the rate by {with_error(ktc['scatter'], 0, digits=4)} and "
-        f"{with_error(ktc['scatter'], 1, digits=4)} DN/s (largest "
-        f"change\n{number(pick(ktc['largest_change_in_sigma']), 2)} ERR). "
-        "Alone, it does not improve the rate.\n"
+        "**subtract_ktc.** Over the integrations, the first group of a pixel scatters by "
+        f"{with_error(ktc['first_group'], 0)} DN before and {with_error(ktc['first_group'], 1)} DN after the step. The "
+        f"rate scatters by {with_error(ktc['scatter'], 0, digits=4)} and {with_error(ktc['scatter'], 1, digits=4)} "
+        f"DN/s (largest change {number(pick(ktc['largest_change_in_sigma']), 2)} ERR): the step alone does not improve "
+        "the rate."
     )
     refpix, n = figures["refpix"]["offset_and_scatter"], len(figures["seeds"])
     yield say(
-        '**Pseudo-reference pixels.** RAPID, 6 groups, 4 integrations, usual 1/f noise; beyond 1" of a star: '
-        "scatter over the\n"
-        "seeds of the rate's common offset, and the robust scatter of its pixels, DN/s; the second pair after "
-        "1/f `savgol` at `ints`.\n"
+        '**Pseudo-reference pixels.** RAPID, 6 groups, 4 integrations, the usual 1/f noise, beyond 1" of a star. The '
+        "first number is the scatter over the seeds of the common offset of the rate, the second the robust scatter of "
+        "its pixels, DN/s. The second pair follows after 1/f `savgol` at `ints`."
     )
     rows = []
     for d, drift in enumerate(figures["drifts"]):
@@ -472,20 +466,23 @@ def write_custom(figures):
             cells.append("; ".join(pairs))
         rows.append((f"{drift:g} DN", *cells))
     yield from table(("drift", "none", "rows", "rows and columns"), rows)
-    yield say("Rows correct the common offset if the pedestal drifts, but also subtract the background in these rows.")
+    yield say(
+        "The rows correct the common offset of a drifting pedestal, but also subtract the background in these rows."
+    )
     yield from _growth(figures)
     out = figures["outliers"]
     yield say(
-        "**apply_rateints_outliers.** 12 integrations of 6 groups, 20 times the usual cosmic rays, 3 % telegraph "
-        "pixels that\n"
-        "wander by 200 e⁻ in one integration in ten; rms error of the rate, e⁻/s, before and after.\n"
+        "**apply_rateints_outliers.** 12 integrations of 6 groups with 20 times the usual cosmic rays. 3 % of the "
+        "pixels are telegraph pixels, which change by 200 e⁻ in one integration in ten. The table gives the rms error "
+        "of the rate, e⁻/s, before and after the step."
     )
     rows = [(name, with_error(part, 0), with_error(part, 1)) for name, part in out.items()]
     yield from table(("pixels", "before", "after"), rows)
     left = figures["masks"]["left_and_noise"]
     yield say(
-        "**mask_groups.** A MIRI star minus a brighter reference, with the brighter-fatter effect\n"
-        "(docs/pictures/mask_groups.py): residual rms and noise, % of the star's peak.\n"
+        "**mask_groups.** A MIRI star minus a brighter reference, with the brighter-fatter effect "
+        "(docs/pictures/mask_groups.py). The table gives the rms of the residual and of the noise, in % of the star's "
+        "peak."
     )
     rows = []
     for b, brightness in enumerate(figures["brightnesses"]):
@@ -500,11 +497,9 @@ def write_custom(figures):
 def _growth(figures):
     beside = figures["growth"]["beside"]
     yield say(
-        "**Growth around saturation.** Pixels beside saturated ones, with and without a fraction of the charge "
-        "above the full well\n"
-        "that spills into each neighbour: median of (rate - truth) / truth in %, width of (rate - truth) / ERR, and "
-        "the fraction\n"
-        "of groups that growth flags.\n"
+        "**Growth around saturation.** Pixels next to saturated ones, without and with a fraction of the charge above "
+        "the full well that spills into each neighbour. The table gives the median of (rate - truth) / truth in %, the "
+        "width of (rate - truth) / ERR, and the percentage of groups that growth flags."
     )
     rows = []
     for s, share in enumerate(figures["spills"]):
@@ -519,10 +514,10 @@ def _growth(figures):
             for g in range(3)
         ]
         rows.append((f"{100 * share:g} %", *cells))
-    yield from table(("spilled", "no growth", "`grow_diagonal=False`", "with corners"), rows)
+    yield from table(("spilled", "no growth", "`grow_diagonal=False`", "diagonal growth"), rows)
     yield say(
-        "Without spilling, growth only costs groups. With it, growth without corners is enough, because charge "
-        "spills over sides."
+        "Without spilled charge, growth only flags good groups. With it, growth without diagonals is enough, because "
+        "charge spills across the sides of pixels."
     )
 
 

@@ -99,7 +99,7 @@ def _draw_jumps(figures):
             axis.plot(figures["energies"], found[places.index("first")], ":", color=color)
         axis.set(xscale="log", xlabel="electrons")
         axis.set_title("{} {}, {:g} e⁻/s".format(*case["case"]), fontsize=10)
-    axes[0, 0].set_ylabel("share found")
+    axes[0, 0].set_ylabel("fraction found")
     axes[0, -1].legend(fontsize=7)
     return figure
 

@@ -51,10 +51,3 @@ def pick(figure, *index):
     for i in index:
         mean = mean[i]
     return mean
-
-
-def compare(ours, theirs, less="less", more="more", share=0.02):
-    """Describe in a word how two figures compare."""
-    if abs(ours - theirs) <= share * abs(theirs):
-        return "as much"
-    return less if ours < theirs else more

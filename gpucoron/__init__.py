@@ -1,14 +1,42 @@
 """JWST coronagraphy stage 1, from ``*_uncal.fits`` to ``*_rateints.fits`` and ``*_rate.fits``.
 
-Public names are loaded when first used: importing gpucoron imports neither jwst nor cupy.
+Public names and subpackages are loaded when first used: importing gpucoron imports neither jwst nor cupy.
 """
 
 import sys
 import warnings
 from importlib import import_module
 from importlib.util import find_spec, spec_from_loader
+from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from gpucoron import backends as backends
+    from gpucoron import batch as batch
+    from gpucoron import coron1pipeline as coron1pipeline
+    from gpucoron import database as database
+    from gpucoron import dq as dq
+    from gpucoron import engine as engine
+    from gpucoron import errors as errors
+    from gpucoron import facts as facts
+    from gpucoron import io as io
+    from gpucoron import parameters as parameters
+    from gpucoron import pipeline as pipeline
+    from gpucoron import records as records
+    from gpucoron import report as report
+    from gpucoron import simulate as simulate
+    from gpucoron import steps as steps
+    from gpucoron.backends import get_backend as get_backend
+    from gpucoron.coron1pipeline import run_obs as run_obs
+    from gpucoron.coron1pipeline import run_single_file as run_single_file
+    from gpucoron.engine import reduce_file as reduce_file
+    from gpucoron.errors import GpucoronError as GpucoronError
+    from gpucoron.io.exposure import Exposure as Exposure
+    from gpucoron.pipeline import Coron1Pipeline as Coron1Pipeline
+    from gpucoron.pipeline import Coron1Pipeline_spaceKLIP as Coron1Pipeline_spaceKLIP
+    from gpucoron.report.ramp import plot_ramp as plot_ramp
+    from gpucoron.steps import stpipe_steps as stpipe_steps
+
+__version__ = "0.2.0.dev0"
 
 _HOME = {
     "Coron1Pipeline": "gpucoron.pipeline",
@@ -22,6 +50,12 @@ _HOME = {
     "run_single_file": "gpucoron.coron1pipeline",
     "stpipe_steps": "gpucoron.steps",
 }
+
+#: modules and subpackages that are attributes of the package before anything imports them
+_MODULES = (
+    "backends", "batch", "coron1pipeline", "database", "dq", "engine", "errors", "facts", "io", "parameters",
+    "pipeline", "records", "report", "simulate", "steps",
+)  # fmt: skip
 
 #: module paths of older versions -> current paths
 OLD_PATHS = {
@@ -88,15 +122,59 @@ __all__ = ["__version__", *sorted(_HOME)]
 def __getattr__(name):
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
+    if name in _MODULES:
+        return import_module(f"gpucoron.{name}")
     if f"gpucoron.{name}" in OLD_PATHS:
         globals()[name] = import_module(_warn(f"gpucoron.{name}"))
         return globals()[name]
+    raise AttributeError(_no_attribute(name), name=name)
+
+
+def _no_attribute(name):
+    """Describe a missing attribute, and name the most similar one."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, __dir__(), n=1)
     msg = f"module 'gpucoron' has no attribute {name!r}"
-    raise AttributeError(msg)
+    return f"{msg}; did you mean {near[0]!r}?" if near else msg
 
 
 def __dir__():
-    return __all__
+    return [*__all__, *_MODULES]
+
+
+def lazy_package(package, path, home=None):
+    """Make the ``__getattr__`` and ``__dir__`` of a subpackage whose modules are loaded when they are first used.
+
+    Parameters
+    ----------
+    package : str
+        Its ``__name__``.
+    path : list of str
+        Its ``__path__``.
+    home : dict, optional
+        Name of a public object -> the module that has it.
+
+    Returns
+    -------
+    (callable, callable)
+    """
+    home = home or {}
+
+    def load(name):
+        if name in home:
+            return getattr(import_module(home[name]), name)
+        if name in names():
+            return import_module(f"{package}.{name}")
+        msg = f"module {package!r} has no attribute {name!r}"
+        raise AttributeError(msg, name=name, obj=sys.modules[package])
+
+    def names():
+        from pkgutil import iter_modules
+
+        return sorted([*home, *(found.name for found in iter_modules(path) if not found.name.startswith("_"))])
+
+    return load, names
 
 
 def get_by_old_name(where, name, owner=None):

@@ -11,6 +11,7 @@ from gpucoron import engine
 from gpucoron.backends import check_backend
 from gpucoron.backends.sizes import memory_size
 from gpucoron.errors import OutputError, ParameterError
+from gpucoron.interactive import public
 from gpucoron.io.fits_layout import is_whole
 from gpucoron.io.logs import shown
 from gpucoron.io.products import product_path
@@ -50,6 +51,7 @@ def __getattr__(name):
     raise AttributeError(msg)
 
 
+@public
 def run_single_file(
     fitspath=None,
     output_dir=None,
@@ -102,7 +104,7 @@ def run_single_file(
     Source of the interface: spaceKLIP 2.2, ``coron1pipeline.run_single_file``.
     """
     if "path" in kwargs:
-        warnings.warn("run_single_file(path=...) is now called fitspath, as in spaceKLIP", DeprecationWarning, 2)
+        warnings.warn("run_single_file(path=...) is now called fitspath, as in spaceKLIP", DeprecationWarning, 3)
         fitspath = kwargs.pop("path")
     for name, value in (("fitspath", fitspath), ("output_dir", output_dir)):
         if value is None:
@@ -161,6 +163,7 @@ def _split_arguments(steps, kwargs):
     return settings, options
 
 
+@public
 def run_obs(
     database,
     steps=None,

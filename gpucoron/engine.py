@@ -7,14 +7,13 @@ Every way to start a reduction uses this module: file -> Exposure on the device 
 import gc
 import logging
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpucoron import get_by_old_name
 from gpucoron.backends import check_backend, get_backend
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
 from gpucoron.borrowed import check_borrowed, check_indirect
 from gpucoron.errors import ParameterError
+from gpucoron.interactive import public
 from gpucoron.io import logs, products
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.crds_lookup import crds_context
@@ -24,6 +23,8 @@ from gpucoron.io.references import STORE, find_references, load_references
 from gpucoron.io.user_files import check_files, read_files
 from gpucoron.io.versions import check_versions
 from gpucoron.parameters import copied_steps, resolve, settle_run, tell_unused, without_comparisons, without_unused
+from gpucoron.records.run import Run as Run
+from gpucoron.records.run import StepRecord as StepRecord
 from gpucoron.steps import STEPS, run_step, skipped
 
 log = logging.getLogger(__name__)
@@ -43,69 +44,6 @@ _LAST_STEPS = (
 )  # fmt: skip
 
 
-@dataclass
-class StepRecord:
-    """The status and the time of one step; ``workers`` names the backends that worked on it, or 'jwst'."""
-
-    name: str
-    status: str
-    seconds: float
-    reason: str = ""
-    flagged: dict = field(default_factory=dict)
-    workers: tuple = ()
-
-
-@dataclass
-class Run:
-    """The plan of one exposure, and the records of the steps that have run.
-
-    ``parameters`` maps each step to its parameters, a frozen dataclass; ``run_parameters`` are those of the run as a
-    whole. ``references`` maps reference type to path or 'N/A' from CRDS, and 'step.type' to the path of an override.
-    ``pars_files`` lists the parameter files that were applied: names of CRDS files, paths of the user's files.
-    ``context`` holds the CRDS context and the version of the CRDS software. ``order`` names the steps as they run.
-    ``output_dir`` is the folder for extra products of steps; None is the current folder. ``phases`` holds the seconds
-    that `reduce_file` spent on reading, planning and writing. ``notes`` are lines for the history of the products,
-    ``log_lines`` is the log for them, see `gpucoron.io.logs.recorded`.
-    """
-
-    exposure: object
-    backend: object
-    profile: str
-    parameters: dict
-    run_parameters: object
-    references: dict
-    pars_files: list
-    context: tuple
-    order: tuple
-    output_dir: object = None
-    records: list = field(default_factory=list)
-    phases: dict = field(default_factory=dict)
-    notes: list = field(default_factory=list)
-    log_lines: list = field(default_factory=logs.lines_so_far)
-
-    def __getattr__(self, name):
-        return get_by_old_name("gpucoron.engine.Run", name, self)
-
-    @property
-    def seconds(self):
-        """Seconds spent in the steps."""
-        return sum(record.seconds for record in self.records)
-
-    @property
-    def workers(self):
-        """Names of the backends that have worked on the exposure, or 'jwst', in the order of their first step."""
-        return list(dict.fromkeys(worker for record in self.records for worker in record.workers))
-
-    def reference_path(self, step, reftype):
-        """Return the path of a step's reference: the override or that of CRDS; None if it was not looked up."""
-        return self.references.get(f"{step}.{reftype}", self.references.get(reftype))
-
-    @property
-    def fits(self):
-        """Whether any step fits the ramps. If not, the ramp is the product."""
-        return any(STEPS[name].fits and not self.parameters[name].skip for name in self.order)
-
-
 def order_of(facts, stage_1overf="ints"):
     """Return the names of the steps in the order in which they run on an exposure.
 
@@ -120,6 +58,7 @@ def order_of(facts, stage_1overf="ints"):
     return tuple(name for name, stage in staged if stage == stage_1overf)
 
 
+@public
 def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars=None, pars=None):
     """Settle the parameters of a run; every way to start a run uses this function.
 
@@ -164,6 +103,7 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
     return parameters, run_parameters, [*crds_files, *user_files]
 
 
+@public
 def check_request(*, profile="jwst", steps=None, pipeline=None, pars=None):
     """Check the user's settings before any file is opened, and warn about settings without effect.
 
@@ -192,6 +132,7 @@ def _check_together(parameters):
             raise ParameterError(problem)
 
 
+@public
 def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto", use_pars=None, pars=None, only=None):
     """Settle the parameters and look up the references of an exposure, before any step runs.
 
@@ -260,9 +201,11 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
         pars_files=pars_files,
         context=context,
         order=order,
+        log_lines=logs.lines_so_far(),
     )
 
 
+@public
 def run_steps(run, *, until=None, after_step=None, store=None):
     """Run the steps of a plan on its exposure, in place.
 
@@ -400,6 +343,7 @@ _HELPERS = {
 }
 
 
+@public
 @logs.recorded()
 def reduce_file(
     path, output_dir, *, profile="jwst", steps=None, backend="auto", overwrite=False, save_results=True, use_pars=None,

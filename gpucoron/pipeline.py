@@ -18,6 +18,7 @@ from gpucoron.backends import NAMES, get_backend
 from gpucoron.backends.sizes import memory_size
 from gpucoron.engine import plan, run_or_start_again
 from gpucoron.errors import InputError
+from gpucoron.interactive import public
 from gpucoron.io import logs, products
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.exposure import Exposure
@@ -187,6 +188,7 @@ class Coron1Pipeline(StepMixin, Pipeline):
         return pipeline
 
     @classmethod
+    @public
     def call(cls, *args, **kwargs):
         """Run on a file or a model with CRDS parameter files; see ``stpipe.Step.call``."""
         memory_size(kwargs.get("max_memory"))  # fail before CRDS is queried

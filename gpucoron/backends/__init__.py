@@ -8,6 +8,7 @@ from importlib import import_module
 
 from gpucoron.backends.sizes import memory_size
 from gpucoron.errors import ArgumentError, BackendUnavailableError
+from gpucoron.interactive import public
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ CHOICES = {"auto": ("cuda", "native", "numpy"), "cpu": ("native", "numpy")}
 NAMES = (*CHOICES, *BACKENDS)
 
 
+@public
 def get_backend(name="auto", **options):
     """Return a backend.
 
@@ -221,6 +223,7 @@ def _make(name, options):
     return Backend(BACKENDS[name].make(options))
 
 
+@public
 def backend_status():
     """Return which backends can run here: name -> (usable, reason)."""
     status = {name: kind.status() for name, kind in BACKENDS.items()}

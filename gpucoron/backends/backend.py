@@ -18,6 +18,7 @@ from gpucoron.backends.chunks import map_arrays
 from gpucoron.backends.devices.numpy_device import NumpyDevice, ScratchFiles
 from gpucoron.backends.process_memory import anonymous_memory
 from gpucoron.backends.results import LikelihoodFit, Slopes
+from gpucoron.interactive import table
 
 __all__ = ["Backend", "LikelihoodFit", "Slopes"]
 
@@ -66,6 +67,21 @@ class Backend:
 
     def __getattr__(self, name):
         return get_by_old_name("gpucoron.backends.backend.Backend", name, self)
+
+    def __repr__(self):
+        chunks = f", in chunks of {self.budget / 1e9:.3g} GB" if self.is_in_chunks and self.budget else ""
+        return f"<Backend {self.name}: {self.device.summary}{chunks}>"
+
+    def _repr_html_(self):
+        limit = self.device.max_memory
+        rows = [
+            ("name", self.name),
+            ("device", self.device.summary),
+            ("memory of the arrays", "host" if self.home.xp is np else self.home.summary),
+            ("max_memory", "the free memory" if limit is None else f"{limit / 1e9:.3g} GB"),
+            ("scratch_dir", str(self.device.scratch_dir or tempfile.gettempdir())),
+        ]
+        return table(repr(self)[1:-1], (), rows)
 
     @property
     def name(self):

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+from gpucoron.interactive import Shown
 
-@dataclass(frozen=True)
-class Slopes:
+
+@dataclass(frozen=True, repr=False)
+class Slopes(Shown):
     """Count rates of one product: ``(ny, nx)`` for the rate, ``(nints, ny, nx)`` for the rateints.
 
     ``rate`` and ``err`` are float32 DN/s, the variances float32 (DN/s)^2, ``dq`` uint32 with jwst's pixel flags.
@@ -24,8 +26,8 @@ class Slopes:
         return cls(images[0], xp.empty(shape, xp.uint32), *images[1:])
 
 
-@dataclass(frozen=True)
-class LikelihoodFit:
+@dataclass(frozen=True, repr=False)
+class LikelihoodFit(Shown):
     """Results of likelihood fits, one value per ramp.
 
     ``countrate`` and its standard deviation ``uncert`` are counts per second; the sum of ``var_poisson`` and

@@ -11,6 +11,7 @@ import numpy as np
 
 from gpucoron import get_by_old_name
 from gpucoron.errors import GpucoronError, InputError
+from gpucoron.interactive import Shown, public
 
 CORONAGRAPHY = ("NRC_CORON", "MIR_4QPM", "MIR_LYOT")
 
@@ -25,8 +26,8 @@ _DECIDING = (
 _INPUTS = ("_uncal.fits", "_uncal.fits.gz")
 
 
-@dataclass
-class Input:
+@dataclass(repr=False)
+class Input(Shown):
     """One input file of a batch and the contents of its headers.
 
     Attributes
@@ -60,10 +61,15 @@ class Input:
     region: tuple = ()
     error: Exception | None = None
 
+    def _summary(self):
+        size = " x ".join(map(str, self.shape)) or "unknown size"
+        return f"{self.name}: {size}{f', {self.error}' if self.error else ''}"
+
     def __getattr__(self, name):
         return get_by_old_name("gpucoron.batch.inputs.Input", name, self)
 
 
+@public
 def find_files(paths):
     """Find the input files.
 

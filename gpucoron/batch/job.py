@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from gpucoron.batch.record import DIGESTS, describe_error, log_to, process_info, run_fields, utc_now
+from gpucoron.interactive import full_tracebacks
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ def reduce_job(job, notify=None):
         return _reduce(job, notify)
 
 
+@full_tracebacks()
 def _reduce(job, notify):
     from gpucoron.backends.process_memory import peak_memory, reset_peak_memory
     from gpucoron.borrowed import standing_in

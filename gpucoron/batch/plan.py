@@ -26,6 +26,7 @@ from gpucoron.batch.inputs import (
 from gpucoron.batch.request import changed_parameters, request_digest, user_request
 from gpucoron.errors import GpucoronError, OutputError, ParameterError, ReferenceFileError
 from gpucoron.files import file_digest
+from gpucoron.interactive import Shown, public, table
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.parameter_files import parameters_from_files, takes_crds_pars
 from gpucoron.records.manifest import STARTED, Past, read_past
@@ -41,8 +42,8 @@ PROCESS_BYTES = 200_000_000
 _SECONDS_PER_FILE, _SECONDS_PER_SAMPLE = 0.4, 1.2e-7
 
 
-@dataclass
-class Planned:
+@dataclass(repr=False)
+class Planned(Shown):
     """The plan for one exposure.
 
     Attributes
@@ -93,13 +94,23 @@ class Planned:
     def __getattr__(self, name):
         return get_by_old_name("gpucoron.batch.plan.Planned", name, self)
 
+    @property
+    def state(self):
+        """'refused', 'error', 'to reduce' or 'up to date'."""
+        if self.refused:
+            return "refused"
+        return "error" if self.error is not None else "to reduce" if self.todo else "up to date"
+
+    def _summary(self):
+        return f"{self.input.name}: {self.state}: {self.error or self.reason}"
+
     def require(self, reason):
         """Plan to reduce the exposure again for this reason; refuse it if its products must not be replaced."""
         self.todo, self.refused, self.reason = not self.conflict, bool(self.conflict), self.conflict or reason
 
 
-@dataclass
-class Plan:
+@dataclass(repr=False)
+class Plan(Shown):
     """The plan of a batch.
 
     Attributes
@@ -128,6 +139,20 @@ class Plan:
 
     def __getattr__(self, name):
         return get_by_old_name("gpucoron.batch.plan.Plan", name, self)
+
+    def _summary(self):
+        states = [planned.state for planned in self.exposures]
+        counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
+        left = [f"{len(self.left_out)} left out"] if self.left_out else []
+        return f"for {self.output_dir}: {', '.join([*counts, *left]) or 'no exposures'}; {self.context}"
+
+    def _repr_html_(self):
+        rows = [
+            (one.input.name, one.state, str(one.error or one.reason), f"{one.seconds:.1f}", f"{one.memory / 1e9:.2f}")
+            for one in self.exposures
+        ]
+        rows += [(found.name, "left out", reason, "", "") for found, reason in self.left_out]
+        return table(f"Plan {self._summary()}", ("exposure", "state", "reason", "seconds", "memory (GB)"), rows)
 
     @property
     def todo(self):
@@ -180,6 +205,7 @@ def with_whole_path(step, name, value):
     return str(value) if isinstance(value, Path) else value
 
 
+@public
 def make_plan(
     paths,
     output_dir,
@@ -209,7 +235,7 @@ def make_plan(
     from gpucoron.io.crds_lookup import crds_context
 
     if of_run is not None:
-        warnings.warn("make_plan: of_run is now called run_parameters", DeprecationWarning, stacklevel=2)
+        warnings.warn("make_plan: of_run is now called run_parameters", DeprecationWarning, stacklevel=3)
         run_parameters = of_run
     output_dir = Path(output_dir)
     past = read_past(output_dir)

@@ -20,6 +20,7 @@ from gpucoron.batch.persistence import PersistenceChains
 from gpucoron.batch.plan import REDO, make_plan, parse_shard, settle
 from gpucoron.batch.record import date_of, describe_error, process_info, utc_now
 from gpucoron.errors import GpucoronError, OutputError, ParameterError
+from gpucoron.interactive import Shown, public
 from gpucoron.io.parameter_files import as_paths, takes_crds_pars
 from gpucoron.records.manifest import Manifest, read_past
 
@@ -28,8 +29,8 @@ ENGINES = ("local", "dask")
 REFUSED = "refused"
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, repr=False)
+class Result(Shown):
     """The result of one exposure.
 
     Attributes
@@ -54,7 +55,17 @@ class Result:
     message: str
     record: dict
 
+    def _summary(self):
+        names = f": {', '.join(self.outputs)}" if self.outputs else ""
+        return f"{self.exposure}: {self.status}{names}{f': {self.message}' if self.message else ''}"
 
+    def _fields(self):
+        seconds = (self.record.get("seconds") or {}).get("total")
+        rows = [("input", str(self.input)), *((name, str(path)) for name, path in self.outputs.items())]
+        return [*rows, *([("message", self.message)] if self.message else []), ("seconds", seconds)]
+
+
+@public
 def reduce(
     paths,
     output_dir,
@@ -169,6 +180,7 @@ def _check_output_dir(output_dir):
     return output_dir
 
 
+@public
 def _run(paths, output_dir, plan_options, pool, progress):
     from gpucoron.batch.progress import Silent
     from gpucoron.io.products import prepare_output

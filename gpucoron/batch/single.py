@@ -8,10 +8,12 @@ from pathlib import Path
 
 from gpucoron.batch.record import DIGESTS, date_of, describe_error, log_to, process_info, run_fields, utc_now
 from gpucoron.errors import GpucoronError
+from gpucoron.interactive import full_tracebacks
 
 log = logging.getLogger(__name__)
 
 
+@full_tracebacks()
 def reduce_and_record(path, output_dir, *, overwrite=False, backend="auto", max_memory=None, **request):
     """Reduce one file, and record it for the report in ``runs.jsonl`` of the output folder.
 

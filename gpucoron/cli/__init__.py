@@ -1,11 +1,11 @@
-"""The command line: ``gpucoron run | batch | ramp | report | demo | info``. Large libraries are imported late."""
+"""The command line: ``gpucoron run | batch | ramp | ...``, one module each. Large libraries are imported late."""
 
 import argparse
 import logging
 import sys
 
 from gpucoron import __version__
-from gpucoron.cli import batch, demo, info, ramp, report, run
+from gpucoron.cli import batch, compare, demo, info, ramp, report, run, steps
 from gpucoron.errors import GpucoronError
 from gpucoron.files import on_one_line
 from gpucoron.io.versions import check_versions
@@ -36,7 +36,7 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"gpucoron {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (run, batch, ramp, report, demo, info):
+    for command in (run, batch, ramp, report, compare, steps, demo, info):
         command.add_parser(commands)
     return parser
 

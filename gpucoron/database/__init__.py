@@ -23,6 +23,7 @@ from gpucoron.database.tables import (
     TYPES,
     make_table,
     set_cell,
+    shorten,
     stack_tables,
     summarize,
     to_text,
@@ -30,6 +31,8 @@ from gpucoron.database.tables import (
 )
 from gpucoron.errors import InputError, ParameterError
 from gpucoron.files import first_line, write_whole
+from gpucoron.interactive import public
+from gpucoron.interactive import table as html_table
 from gpucoron.io.observations import find_stage, read_headers
 from gpucoron.parameters import refuse_unknown
 
@@ -48,6 +51,7 @@ _NEEDED = {
 }
 
 
+@public
 def create_database(
     output_dir=".",
     pid=None,
@@ -167,6 +171,14 @@ class Database:
         count = sum(len(table) for table in self.obs.values())
         return f"<Database: {len(self.obs)} concatenations, {count} exposures, output_dir={self.output_dir!r}>"
 
+    def _repr_html_(self):
+        parts = [html_table(repr(self)[1:-1], (), [])]
+        for key, table in self.obs.items():
+            shown = shorten(table)
+            parts.append(html_table(key, tuple(shown.colnames), [tuple(map(str, row)) for row in shown]))
+        return "\n".join(parts)
+
+    @public
     def read_jwst_s012_data(
         self, datapaths, psflibpaths=None, bgpaths=None, cr_from_siaf=False, assoc_using_targname=True
     ):
@@ -196,6 +208,7 @@ class Database:
         if self.verbose:
             self.summary()
 
+    @public
     def update_obs(self, key, index, fitsfile, maskfile=None, *, update_pxar=False, **changes):
         """Set the new file of a row.
 
@@ -265,6 +278,7 @@ class Database:
         print(text, file=file)
         return text
 
+    @public
     def write(self, path):
         """Write all tables to one ECSV file, completely or not at all; an existing file is replaced.
 
@@ -278,6 +292,7 @@ class Database:
         write_whole(path, lambda file: file.write(text.getvalue().encode(errors="surrogateescape")))
 
     @classmethod
+    @public
     def read(cls, path):
         """Read a file that `write` wrote, with the same keys, paths, types of columns and masked values.
 
@@ -298,6 +313,7 @@ class Database:
             raise InputError(msg) from error
 
 
+@public
 def as_database(database, output_dir=None):
     """Check that an object can be used as a database, and make a `Database` of a dict.
 

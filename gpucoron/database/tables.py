@@ -81,13 +81,18 @@ def summarize(key, table):
     """Format a concatenation for printing: counts, and a line for each exposure; offsets in mas."""
     text = {
         name: [to_text(value) or "?" for value in table[name]] if name in table.colnames else ["?"] * len(table)
-        for name in ("TYPE", "DATAMODL", "FITSFILE")
+        for name in ("TYPE", "DATAMODL")
     }
     lines = [key]
     for stage in sorted(set(text["DATAMODL"])):
         types = [type_ for type_, found in zip(text["TYPE"], text["DATAMODL"], strict=True) if found == stage]
         counts = ", ".join(f"{count} {type_}" for type_, count in sorted(Counter(types).items(), key=_rank))
         lines.append(f"  {stage}: {len(types)} files: {counts}")
+    return "\n".join([*lines, *(f"  {line}" for line in shorten(table).pformat(max_lines=-1, max_width=-1))])
+
+
+def shorten(table):
+    """Return the columns of a concatenation that are printed, with rounded numbers and file names without folders."""
     shown = Table({"ROW": np.arange(len(table))})
     for name in _SHOWN:
         if name in table.colnames:
@@ -95,8 +100,9 @@ def summarize(key, table):
     for name in ("XOFFSET", "YOFFSET"):
         if name in table.colnames and table[name].dtype.kind == "f":
             shown[f"{name[0]} (mas)"] = np.round(np.asarray(table[name]) * 1e3, 1) + 0.0
-    shown["FITSFILE"] = [os.path.basename(path) for path in text["FITSFILE"]]
-    return "\n".join([*lines, *(f"  {line}" for line in shown.pformat(max_lines=-1, max_width=-1))])
+    files = table["FITSFILE"] if "FITSFILE" in table.colnames else ["?"] * len(table)
+    shown["FITSFILE"] = [os.path.basename(to_text(path) or "?") for path in files]
+    return shown
 
 
 def _rank(item):

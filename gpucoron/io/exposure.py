@@ -19,6 +19,7 @@ from gpucoron.backends import get_backend
 from gpucoron.errors import InputError
 from gpucoron.facts import Facts
 from gpucoron.files import first_line
+from gpucoron.interactive import Shown, public
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.fits_layout import CheckSum, Layout, check_sums, read_layout
 from gpucoron.io.keywords import check_keywords, facts_of, warn_of_contradictions
@@ -32,6 +33,7 @@ _TABLES = ("GROUP", "INT_TIMES", "ASDF")
 _LOST = re.compile(r"Extension \(\W*(\w+)\W*, \d+\) not found")
 #: attributes on the device of the backend
 _ON_DEVICE = ("data", "groupdq", "pixeldq", "zeroframe")
+_NOT_SHOWN = ("facts", "meta", "home")
 #: accepted input, for messages
 _ACCEPTED = "the path of one *_uncal.fits or *_ramp.fits (str or Path)"
 
@@ -67,8 +69,8 @@ def check_path(given, also=""):
     return path
 
 
-@dataclass
-class Exposure:
+@dataclass(repr=False)
+class Exposure(Shown):
     """The arrays of one exposure on one device.
 
     Attributes
@@ -123,7 +125,23 @@ class Exposure:
             return self.path.name
         return "the exposure" if self.meta is None else str(self.meta.meta.filename)
 
+    @property
+    def summary(self):
+        """The name, the instrument, the subarray, the read pattern and the size, for messages."""
+        facts, shape = self.facts, () if self.data is None else self.data.shape
+        of = "" if facts is None else f" {facts.instrument} {facts.subarray} {facts.readpatt},"
+        size = "{} integrations x {} groups x {} x {}".format(*shape) if len(shape) == 4 else "no ramps"
+        return f"{self.name}:{of} {size}"
+
+    def _summary(self):
+        return self.summary
+
+    def _fields(self):
+        values = {**vars(self), **({} if self.facts is None else vars(self.facts))}
+        return [(name, value) for name, value in values.items() if value is not None and name not in _NOT_SHOWN]
+
     @classmethod
+    @public
     def read(cls, path, backend=None):
         """Read ``*_uncal.fits`` or ``*_ramp.fits``.
 
@@ -174,6 +192,7 @@ class Exposure:
         return exposure
 
     @classmethod
+    @public
     def read_headers(cls, path):
         """Read only the headers and tables, which ``engine.plan`` needs.
 
@@ -210,6 +229,7 @@ class Exposure:
         )
 
     @classmethod
+    @public
     def from_model(cls, model):
         """Copy the arrays of an open ``RampModel`` or ``Level1bModel``, which is not changed."""
         from stdatamodels.jwst import datamodels

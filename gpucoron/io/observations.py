@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpucoron.errors import InputError
+from gpucoron.interactive import public
 
 # Mean wavelength and width in micron. Sources: WavelengthMean and (MIRI) WidthEff of the SVO Filter Profile Service;
 # for NIRCam the bandwidths of JDox, "NIRCam Filters".
@@ -120,6 +121,7 @@ def find_stage(primary, science):
     return "STAGE2" if axes in (2, 3) and unit in ("MJY/SR", "MJY", "JY") else None
 
 
+@public
 def read_observation(path):
     """Read the headers of a file.
 

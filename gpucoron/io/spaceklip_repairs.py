@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
+from gpucoron.interactive import public
+
 log = logging.getLogger(__name__)
 
 #: default location of the data of stpsf, without STPSF_PATH
@@ -42,6 +44,7 @@ class Preparation:
         return "\n".join([*restored, *(f"missing: {line}" for line in self.missing)])
 
 
+@public
 def prepare_spaceklip():
     """Restore names of other packages that spaceKLIP 2.2 needs, and report missing requirements.
 

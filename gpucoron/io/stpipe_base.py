@@ -15,6 +15,7 @@ from stpipe.config_parser import Section, ValidationError
 from gpucoron.backends.backend import Backend
 from gpucoron.errors import ParameterError
 from gpucoron.files import first_line
+from gpucoron.interactive import public
 from gpucoron.io import logs
 from gpucoron.io.exposure import check_path
 from gpucoron.io.hooks import as_step, make_hooks, refuse_missing
@@ -115,6 +116,7 @@ def _printable(value):
 class StepMixin:
     """Our part of a jwst Step or Pipeline; a mixin that precedes jwst's class."""
 
+    @public
     def __init__(self, *args, **values):
         _check_names(type(self), values)
         with _stpipe_errors_of(self.class_alias):
@@ -128,6 +130,7 @@ class StepMixin:
             refuse_missing(getattr(self, f"_{when}_hooks"), f"{self.class_alias}.{when}_hooks")
 
     @classmethod
+    @public
     def call(cls, *args, **values):
         """Run on a file or a model, with the parameter files of CRDS; see ``stpipe.Step.call``."""
         check_input(*args[:1])
@@ -139,6 +142,7 @@ class StepMixin:
         with _stpipe_errors_of(f"{config_file}: {cls.class_alias}" if config_file else cls.class_alias):
             return super().call(*args, **wrap(values, cls.class_alias))
 
+    @public
     @logs.recorded()
     def run(self, *args):
         """Run on a file or a model; see ``stpipe.Step.run``. The log in the products contains only this run."""

@@ -66,7 +66,7 @@ def read_product(path):
         "shape": axes if None not in axes else None,
         "steps": steps,
         **_observed(header, science),
-        **_read_history(join_cards(header.get("HISTORY", ())), header.get("CAL_VER")),
+        **read_history(join_cards(header.get("HISTORY", ())), header.get("CAL_VER")),
     }
 
 
@@ -125,7 +125,7 @@ def join_cards(cards):
     return entries
 
 
-def _read_history(entries, jwst_version):
+def read_history(entries, jwst_version):
     """Parse the entries written by `gpucoron.io.products.history_of`; join all others unchanged."""
     parameters, software, others = {}, {}, []
     for entry in entries:

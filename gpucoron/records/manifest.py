@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpucoron.errors import OutputError
+from gpucoron.interactive import public
 
 #: fields of each line, in this order
 FIELDS = (
@@ -292,6 +293,7 @@ def read_reductions(folder):
     return past, problems
 
 
+@public
 def read_manifests(folder):
     """Read the last record of each exposure from the manifests of a folder and from the records of single runs.
 

@@ -15,6 +15,7 @@ from gpucoron.backends.statistics import MAD_TO_SIGMA
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.errors import InputError
 from gpucoron.files import write_whole
+from gpucoron.interactive import Shown, public
 from gpucoron.records.measures import (
     Integrations,
     jump_rate,
@@ -37,8 +38,8 @@ _IMAGES = {"rate": QuantisedImage, "flags": FlagImage, "removed": QuantisedImage
 _THUMBS = {"rate": "rate_thumb", "flags": "flags_thumb", "noise": "noise_thumb"}
 
 
-@dataclass
-class Preview:
+@dataclass(repr=False)
+class Preview(Shown):
     """The preview of an exposure. Missing images and numbers are None.
 
     Attributes
@@ -114,6 +115,7 @@ def preview_path(folder, exposure):
     return Path(folder) / "previews" / f"{exposure}.npz"
 
 
+@public
 def save_preview(run, path, product_date=""):
     """Write the preview of a reduced exposure, completely or not at all.
 
@@ -156,6 +158,7 @@ def write_preview(preview, path):
     write_whole(path, lambda file: np.savez_compressed(file, **values))
 
 
+@public
 def load_preview(path):
     """Read a preview that `save_preview` wrote; one of version 1 has thumbnails and shares only.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gpucoron.errors import ParameterError
 from gpucoron.files import write_whole
+from gpucoron.interactive import public
 from gpucoron.records.commands import command_again, command_ramp
 from gpucoron.report.details import describe, summarize
 from gpucoron.report.exposures import choose_sides, find_exposure
@@ -22,6 +23,7 @@ from gpucoron.report.sets import find_sets, quicklooks_of, title_of
 from gpucoron.report.tiles import tiles_address, write_tiles
 
 
+@public
 def write_report(folder, path=None, *, serve="", docs=""):
     """Write the report of a folder or of a single product.
 

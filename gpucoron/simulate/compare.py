@@ -32,7 +32,7 @@ def compare_with_truth(simulation, model):
 
 
 def draw(pictures, path):
-    """Draw one row per exposure: raw last group, rate, flags, residual.
+    """Draw one row per exposure: raw last group, rate, flags, residual; a circle marks the companion.
 
     Parameters
     ----------
@@ -41,34 +41,62 @@ def draw(pictures, path):
         Path of the PNG.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.colors import BoundaryNorm, ListedColormap, SymLogNorm
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(16, 4.1 * len(pictures)), layout="constrained")
+    figure = Figure(figsize=(15, 3.2 * len(pictures) + 0.6), layout="compressed")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(pictures), 4, squeeze=False)
-    classes = ListedColormap(["white", "tab:blue", "tab:orange", "tab:red"])
+    circle = None
     for row, (simulation, model) in zip(axes, pictures, strict=True):
-        last = simulation.data[0, -1].astype(float)
-        rate = np.asarray(model.data)
-        linear = max(float(np.nanpercentile(np.abs(rate), 50)), 1e-3)
-        stretch = SymLogNorm(linthresh=linear, vmin=-linear, vmax=float(np.nanpercentile(rate, 99.9)))
-        flags = np.zeros(rate.shape, int)
-        flags[(model.dq & dq.JUMP_DET) != 0] = 1
-        flags[(model.dq & dq.SATURATED) != 0] = 2
-        flags[(model.dq & dq.DO_NOT_USE) != 0] = 3
-        residual = np.where(good_pixels(model), (rate - simulation.truth.rate) / model.err, np.nan)
-        panels = [
-            ("raw, last group", last, {"vmin": np.percentile(last, 1), "vmax": np.percentile(last, 99.5)}, "DN"),
-            ("rate", rate, {"norm": stretch}, "DN/s"),
-            ("flags", flags, {"cmap": classes, "norm": BoundaryNorm(np.arange(-0.5, 4), 4)}, ""),
-            ("(rate - truth) / err", residual, {"cmap": "RdBu_r", "vmin": -5, "vmax": 5}, "sigma"),
-        ]
-        for axis, (title, image, style, unit) in zip(row, panels, strict=True):
-            shown = axis.imshow(image, origin="lower", interpolation="nearest", **style)
-            axis.set_title(f"{simulation.subarray_name}: {title}")
-            axis.plot(*simulation.truth.companion, "o", mfc="none", mec="lime", ms=14)
-            bar = figure.colorbar(shown, ax=axis, shrink=0.85, label=unit)
-            if title == "flags":
-                bar.set_ticks(range(4), labels=["good", "jump", "saturated", "do not use"])
-    figure.savefig(path, dpi=80)
+        for axis, panel in zip(row, _panels(simulation, model), strict=True):
+            _draw_panel(figure, axis, *panel)
+            (circle,) = axis.plot(*simulation.truth.companion, "o", mfc="none", mec="magenta", mew=2, ms=15)
+        row[0].set_ylabel(_describe(simulation), fontsize=14)
+    if circle is not None:
+        figure.legend([circle], ["position of the simulated companion"], loc="outside lower center", fontsize=13)
+    figure.savefig(path, dpi=80, bbox_inches="tight")
+
+
+def _describe(simulation):
+    """Name the instrument, the subarray and the filter of an exposure, in two lines."""
+    instrument = {"NIRCAM": "NIRCam"}.get(simulation.subarray.instrument, simulation.subarray.instrument)
+    return f"{instrument}\n{simulation.subarray_name}, {simulation.filter}"
+
+
+def _panels(simulation, model):
+    """Return the four pictures of an exposure: title, image, style, label of the colour bar."""
+    from matplotlib.colors import BoundaryNorm, ListedColormap, SymLogNorm
+
+    last = simulation.data[0, -1].astype(float)
+    rate = np.asarray(model.data)
+    linear = max(float(np.nanpercentile(np.abs(rate), 50)), 1e-3)
+    stretch = SymLogNorm(linthresh=linear, vmin=-linear, vmax=float(np.nanpercentile(rate, 99.9)))
+    classes = ListedColormap(["white", "tab:blue", "tab:orange", "tab:red"])
+    flags = np.zeros(rate.shape, int)
+    flags[(model.dq & dq.JUMP_DET) != 0] = 1
+    flags[(model.dq & dq.SATURATED) != 0] = 2
+    flags[(model.dq & dq.DO_NOT_USE) != 0] = 3
+    residual = np.where(good_pixels(model), (rate - simulation.truth.rate) / model.err, np.nan)
+    counts = {"vmin": np.percentile(last, 1), "vmax": np.percentile(last, 99.5)}
+    return [
+        ("raw counts, last group", last, counts, "DN"),
+        ("rate", rate, {"norm": stretch}, "DN/s"),
+        ("flags", flags, {"cmap": classes, "norm": BoundaryNorm(np.arange(-0.5, 4), 4)}, ""),
+        ("(rate - truth) / error", residual, {"cmap": "RdBu_r", "vmin": -5, "vmax": 5}, "sigma"),
+    ]
+
+
+def _draw_panel(figure, axis, title, image, style, unit):
+    """Draw one image with its title and colour bar."""
+    shown = axis.imshow(image, origin="lower", interpolation="nearest", **style)
+    axis.set_title(title, fontsize=14)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    bar = figure.colorbar(shown, ax=axis, shrink=0.95)
+    bar.set_label(unit, fontsize=12)
+    if title == "flags":
+        bar.set_ticks(range(4), labels=["good", "cosmic ray", "saturated", "do not use"], fontsize=12)
+    elif title == "rate":
+        # between zero and the end of the linear part the default ticks overlap
+        low, high = shown.norm.linthresh, shown.norm.vmax
+        bar.set_ticks([0, *(tick for tick in 10.0 ** np.arange(-3, 5) if low < tick < high)])

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpucoron.interactive import Shown, public, table
+
 MANIFEST = "simulated.json"
 USE_AFTER = "2021-01-01T00:00:00"
 _D, _S = "META.INSTRUMENT.DETECTOR", "META.SUBARRAY.NAME"
@@ -103,12 +105,24 @@ _NOWHERE_ELSE = {
 }
 
 
-@dataclass(frozen=True)
-class CrdsCache:
+@dataclass(frozen=True, repr=False)
+class CrdsCache(Shown):
     """A CRDS cache on disk, and its context (``*.pmap``)."""
 
     path: Path
     context: str
+
+    def _summary(self):
+        return f"{self.path}: {self.context}"
+
+    def _repr_html_(self):
+        references = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))["references"]
+        rows = [
+            (instrument, reftype, ", ".join(entry["file"] for entry in entries))
+            for instrument, types in references.items()
+            for reftype, entries in types.items()
+        ]
+        return table(f"CrdsCache {self._summary()}", ("instrument", "type", "references"), rows)
 
     @property
     def environment(self):
@@ -153,6 +167,7 @@ class CrdsCache:
             utils.clear_function_caches()
 
 
+@public
 def open_cache(crds_path):
     """Open a cache that ``write_references`` wrote."""
     manifest = json.loads((Path(crds_path) / MANIFEST).read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ import numpy as np
 
 from gpucoron import dq
 from gpucoron.errors import ArgumentError
+from gpucoron.interactive import Shown
 
 
 @dataclass(frozen=True)
@@ -163,8 +164,8 @@ def find_acquisition(name, subarray):
     return name, replace(found, aperture=aperture, exp_type="NRC_TACQ")
 
 
-@dataclass(frozen=True)
-class Pixels:
+@dataclass(frozen=True, repr=False)
+class Pixels(Shown):
     """The properties of a box of pixels, each (ny, nx) float32 unless noted.
 
     ``gain`` e-/DN; ``read_noise`` e- (one read); ``bias`` DN; ``dark`` e-/s; ``full_well`` DN on the linear scale of
@@ -187,6 +188,10 @@ class Pixels:
     settling: np.ndarray
     dq: np.ndarray
     lottery: np.ndarray
+
+    def _summary(self):
+        ny, nx = self.gain.shape
+        return f"{ny} x {nx} from ({self.xstart}, {self.ystart}), {int((self.dq > 0).sum()):,} with flags"
 
     @property
     def is_reference(self):

@@ -15,6 +15,7 @@ import numpy as np
 
 from gpucoron.errors import ArgumentError
 from gpucoron.facts import READ_PATTERNS
+from gpucoron.interactive import Shown, public
 from gpucoron.simulate.arguments import (
     count_groups,
     refuse_in_acquisition,
@@ -68,8 +69,8 @@ class Effects:
     emi: bool = False
 
 
-@dataclass(frozen=True)
-class Truth:
+@dataclass(frozen=True, repr=False)
+class Truth(Shown):
     """The truth about a simulated exposure; the properties of pixels are in ``Simulation.pixels``.
 
     Attributes
@@ -110,6 +111,12 @@ class Truth:
     companion: tuple
     companion_rate: float
 
+    def _summary(self):
+        ny, nx = self.rate.shape
+        companion = f"companion of {self.companion_rate:.4g} e-/s at ({self.companion[0]:.1f}, {self.companion[1]:.1f})"
+        where = f"star at ({self.star[0]:.1f}, {self.star[1]:.1f}), {companion}"
+        return f"{ny} x {nx}: {where}, {len(self.cosmic_rays):,} pixels hit by cosmic rays"
+
     def mark_jumps(self, ngroups, min_electrons=0.0):
         """Return the groups in which a ramp jumps: (nints, ngroups, ny, nx) bool.
 
@@ -123,8 +130,8 @@ class Truth:
         return jumps
 
 
-@dataclass(frozen=True)
-class Simulation:
+@dataclass(frozen=True, repr=False)
+class Simulation(Shown):
     """One simulated exposure, or one segment of it.
 
     ``data`` is (nints, ngroups, ny, nx) uint16, ``zeroframe`` (nints, ny, nx) uint16 or None.
@@ -169,6 +176,11 @@ class Simulation:
         """The expected noise of the rate, without 1/f noise: `gpucoron.simulate.predictions.Noise`."""
         return expect_noise(self)
 
+    def _summary(self):
+        nints, ngroups, ny, nx = self.data.shape
+        of = f"{self.subarray.detector} {self.subarray_name} {self.readpatt}, {self.filter}, {self.role}"
+        return f"{self.filename}: {of}, {nints} integrations x {ngroups} groups x {ny} x {nx}"
+
     @property
     def group_time(self):
         """Seconds from one group to the next."""
@@ -185,6 +197,7 @@ class Simulation:
             detector=self.subarray.detector.lower(), **names
         )
 
+    @public
     def write(self, folder):
         """Write the exposure as ``*_uncal.fits`` for jwst's pipelines; create the folder, and return the path."""
         from stdatamodels.jwst.datamodels import Level1bModel
@@ -204,6 +217,7 @@ class Simulation:
         return path
 
 
+@public
 def simulate(
     instrument,
     subarray,

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from gpucoron import dq
+from gpucoron.interactive import public
 from gpucoron.simulate.crds import LATER_KEYS, MANIFEST, CrdsCache, next_name, write_mappings
 from gpucoron.simulate.detectors import SUBARRAYS, find_acquisition
 from gpucoron.simulate.keywords import describe
@@ -25,6 +26,7 @@ PHOTMJSR = {"NIRCAM": 0.5, "MIRI": 2.0}
 _SQUARE_ARCSEC = (np.pi / 180 / 3600) ** 2  # sr
 
 
+@public
 def write_later_references(simulations, crds_path):
     """Add references of stages 2 and 3 to a cache that `write_references` created.
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from gpucoron import dq
 from gpucoron.errors import ArgumentError
+from gpucoron.interactive import public
 from gpucoron.io.older_jwst import set_array
 from gpucoron.simulate.camera import (
     EMI_FREQUENCY,
@@ -77,6 +78,7 @@ class ReferenceOptions:
     dark_groups: int | None = None
 
 
+@public
 def write_references(simulations, crds_path, *, options=None, pars=None):
     """Write all references that simulated exposures need to a new or existing CRDS cache.
 

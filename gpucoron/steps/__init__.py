@@ -55,6 +55,11 @@ def declared(step_name):
     return known_parameters(STEPS, step_name)
 
 
+def module_of(step_name):
+    """Return the module that declares a step."""
+    return _MODULES[step_name]
+
+
 def run_step(step_name, exposure, references, parameters, backend, **helpers):
     """Run a step by its name, and return its Outcome."""
     with unnamed():  # the engine adds the name of the step to errors

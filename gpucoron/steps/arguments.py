@@ -17,6 +17,7 @@ import numpy as np
 from gpucoron.backends import get_backend
 from gpucoron.backends.results import Slopes
 from gpucoron.errors import ArgumentError, BackendUnavailableError
+from gpucoron.interactive import public
 from gpucoron.steps.values import Number, refuse_units
 
 #: names of axes, for declarations and messages
@@ -102,6 +103,7 @@ def on_arrays(**declared):
                 bound.apply_defaults()
                 return _call(function, signature, bound, placed, values, is_own=is_own)
 
+        call = public(call)
         call.declared = declared
         return call
 

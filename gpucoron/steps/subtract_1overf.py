@@ -45,7 +45,7 @@ STEP = Step(
     parameters=(
         P("model_type", "option", "savgol", "model of the rows", options=("savgol", "median", "mean", "fft")),
         P("sat_frac", "float", 0.5, "fraction of the saturation level up to which groups are fitted", minimum=0),
-        P("combine_ints", "boolean", True, "one source mask for all integrations"),
+        P("combine_ints", "boolean", True, "fit the slope to the mean ramp of all integrations (groups)"),
         P("vertical_corr", "boolean", True, "correct columns after rows"),
         P("channel_averaging", "boolean", False, "one model for all four outputs of a full frame"),
         P(

@@ -77,7 +77,8 @@ def test_the_same_on_dask(cluster, tmp_path):
         assert record.keys() == local[exposure].keys()
         for field in ("status", "outputs", "parameters_digest", "input_sha256", "flags", "context"):
             assert record[field] == local[exposure][field], field
-    assert len({record["pid"] for record in on_dask.values()}) == 2
+    # the damaged file is refused where the batch was planned
+    assert len({record["pid"] for record in on_dask.values() if record["status"] == "done"}) == 2
 
 
 def test_no_scheduler_there(tmp_path, monkeypatch):

@@ -310,7 +310,7 @@ def _ramp_fit():
 
 
 def _flags():
-    group = "Flags, and pixels that references do not know"
+    group = "Flags, and pixels without reference values"
     everything = {"no_lin_corr_fraction": 0.02, "no_sat_check_fraction": 0.02, "negative_gain_fraction": 0.02}
     everything |= {"nan_fraction": 0.02, "unreliable_fraction": 0.02}
     shows = ("NO_LIN_CORR", "NO_SAT_CHECK", "NO_GAIN_VALUE", "UNRELIABLE_DARK", "UNRELIABLE_SLOPE")
@@ -407,24 +407,24 @@ CASES = _all_cases()
 #: (what, reason): features of stage 1 for coronagraphs that the matrix does not compare
 NOT_COMPARED = (
     (
-        "picture_frame's correction",
-        "jwst 3.0 has it for full frames of NIRSpec alone; for a coronagraph it is skipped, and that is compared",
+        "the correction of picture_frame",
+        "jwst 3.0 only applies it to full frames of NIRSpec; for coronagraphs it is skipped, and this is compared",
     ),
     (
-        "references of STScI's CRDS, and exposures from orbit",
-        "none of them ships with the tests: all references and coronagraphs here are simulated",
+        "references of STScI's CRDS, and real exposures",
+        "the tests contain none of them: all references and exposures here are simulated",
     ),
     (
         "the ZEROFRAME of a `*_ramp.fits` in the fit",
-        "stcal 1.20 does not swap its bytes and fits garbage; here jwst is handed it in the machine's byte order",
+        "stcal 1.20 reads it in the wrong byte order; here jwst gets it in the byte order of the machine",
     ),
     ("refpix with `refpix_algorithm = sirs`", "the simulator makes no sirskernel reference"),
     ("clean_flicker_noise with a flat, a user's mask or `autoparam`", "the simulator makes no flat reference"),
-    ("emicorr with `onthefly_corr_freq`", "jwst derives its wave from the data and needs a full-length exposure"),
-    ("`maximum_cores` other than 1", "jwst's answer in several processes is not always its answer in one"),
-    ("`use_ellipses` of jump", "jwst 3.0 accepts it and does nothing with it"),
-    ("explicit read times (`read_times`), superstripes, IRS2", "no coronagraph is read like that"),
-    ("full frames with more groups", "memory: the full frames run with 3 (NIRCam) and 5 or 6 groups (MIRI)"),
-    ("ERR of ramps", "neither jwst 3.0 nor gpucoron keeps it"),
-    ("timings, dates and history in the headers", "they differ between any two runs"),
+    ("emicorr with `onthefly_corr_freq`", "jwst measures the wave in the data, for which it needs a long exposure"),
+    ("`maximum_cores` other than 1", "with several processes, the results of jwst are not always those of one process"),
+    ("`use_ellipses` of jump", "jwst 3.0 accepts it but does not use it"),
+    ("explicit read times (`read_times`), superstripes, IRS2", "coronagraphic exposures do not use them"),
+    ("full frames with more groups", "they need too much memory: full frames have 3 (NIRCam) and 5 or 6 groups (MIRI)"),
+    ("ERR of ramps", "neither jwst 3.0 nor gpucoron stores it"),
+    ("timings, dates and history in the headers", "they differ between runs"),
 )

@@ -16,20 +16,21 @@ PAGE_HEAD = """# Parity with jwst
 
 % Written by `make parity`; edit tests/cases/parity.py or tests/cases/parity_table.py instead.
 
-Every case below is a simulated exposure with references of its own. It went through the `Detector1Pipeline` of jwst
-{jwst} (stcal {stcal}, NumPy {numpy}) and through gpucoron's CPU backend, with the same parameters. The ramps were
-compared after every step, and so were the products, the status of every step, the references' names and the rates of
-cosmic rays and large events.
+Every case below is a simulated exposure with its own references. It was reduced with the `Detector1Pipeline` of jwst
+{jwst} (stcal {stcal}, NumPy {numpy}) and with gpucoron's CPU backend, with the same parameters. The comparison
+includes the ramps after every step, the products, the status of every step, the names of the references, and the rates
+of cosmic rays and large events.
 
-- *DQ bits*: bits that differ in GROUPDQ and PIXELDQ, or in the products' DQ.
-- *NaN*: places where one is NaN and the other is not.
-- *largest difference*: of SCI, ZEROFRAME, ERR and the variances, relative; 0 is equal to the bit. Rounding of float32
-  is 6e-8 an operation; a test fails above {rtol:g}, for LIKELY above {likely:g}.
+- *case*: name, subarray, read pattern, integrations x groups, and parameters that differ from the defaults.
+- *DQ bits*: number of bits that differ in GROUPDQ and PIXELDQ, or in the DQ of the products.
+- *NaN*: number of values that are NaN in only one of the two.
+- *largest difference*: largest relative difference of SCI, ZEROFRAME, ERR and the variances; 0 means bit-identical. The
+  rounding error of float32 is 6e-8 per operation; a test fails above {rtol:g}, for LIKELY above {likely:g}.
 
-{n_cases} cases, {n_equal} of them with the same DQ bits and NaN throughout; the largest difference is {largest}.
-`pytest -m parity` runs {n_quick} of them, `make parity` all, and writes this page. The CUDA kernels, through the host
-build or on a GPU, are held against the CPU backend by `tests/backends/kernels/test_kernel_pipeline.py`, over cases of
-the same table.
+Of {n_cases} cases, {n_equal} have equal DQ bits and NaN everywhere; the largest difference is {largest}.
+`pytest -m parity` runs {n_quick} of the cases. `make parity` runs all and writes this page.
+`tests/backends/kernels/test_kernel_pipeline.py` compares the CUDA kernels, in the host build or on a GPU, with the CPU
+backend, for cases of the same table.
 """
 
 
@@ -125,7 +126,7 @@ def write_page(path, results):
                 value = f"{row.largest:.1e}" if row.largest else "0"
                 lines.append(f"| {label} | {row.step} | {row.bits} | {row.nans} | {value} |")
         lines.append("")
-    lines += ["## Not compared", "", "| what | why |", "|---|---|"]
+    lines += ["## Not compared", "", "| what | reason |", "|---|---|"]
     lines += [f"| {what} | {why} |" for what, why in NOT_COMPARED]
     path.write_text(put_into("\n".join(lines) + "\n"))
 

@@ -34,18 +34,18 @@ SUBTRACT_1OVERF_TOLERANCE = 1e-5
 #: refused by gpucoron but not by jwst: pattern of the message -> reason; docs/deviations.md lists them
 REFUSED_HERE = {
     r"persistence.*persistence_time": "a persistence file without a positive persistence_time",
-    r"ParameterError: .*expected .*, got ": "a value that the declaration does not admit",
-    r"no (gain|readnoise) reference": "gain or read noise N/A, and too few groups for jwst's jump to open it",
-    r"would replace that of": "results of two steps under one name",
-    r"there is no such file": "a missing file of a step that has nothing to do",
+    r"ParameterError: .*expected .*, got ": "a value outside the declared bounds",
+    r"no (gain|readnoise) reference": "gain or read noise N/A, with too few groups for jwst's jump to read it",
+    r"would replace that of": "results of two steps with one name",
+    r"there is no such file": "a missing file for a step that has nothing to do",
     r"reference.*shape|shape.*reference": "a reference of another shape",
-    r"cannot be matched to|read pattern": "a dark that cannot be matched to the read pattern",
+    r"cannot be matched to|read pattern": "a dark that does not fit the read pattern",
 }
 #: failures of jwst only: pattern of its message -> reason; docs/deviations.md lists them
 JWST_FAILS = {
     "IndexError: index 1 is out of bounds for axis 0 with size 1": "one group and inverse linearity coefficients",
-    "No attribute 'err'": "GAINFACT, and no fit whose rates it scales",
-    "arrays used as indices must be of integer": "reference pixels of a subarray in even columns alone, or in odd ones",
+    "No attribute 'err'": "GAINFACT without a ramp fit",
+    "arrays used as indices must be of integer": "a subarray with reference pixels only in even or only in odd columns",
     r"could not be broadcast together with shapes \(0|index \d\d+ is out of bounds for axis 0": "saturation that grows "
     "beyond the image",
 }

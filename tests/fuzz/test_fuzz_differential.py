@@ -64,6 +64,6 @@ def test_the_summary_counts_each_case_once(tmp_path, monkeypatch):
     monkeypatch.setattr(fuzz_summary, "KEPT", tmp_path / "fuzz.json")
     page = "# Parity\n\n## Jump\n\nrow\n\n## Not compared\n\nrest\n"
     once = fuzz_summary.put_into(page)
-    assert "2 cases, 2026-01-02, jwst 3.0" in once and "| different | 1 |" in once
+    assert "(2026-01-02; jwst 3.0) had 2 cases." in once and "| different | 1 |" in once
     assert once == fuzz_summary.put_into(once)
     assert re.findall("^## .*", once, re.M) == ["## Jump", "## Drawn cases", "## Not compared"]

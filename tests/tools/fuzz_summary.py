@@ -21,13 +21,15 @@ HEADING = "## Drawn cases"
 
 #: results of a case of the differential fuzzer -> description
 KINDS = {
-    "equal": "equal to the bit; LIKELY beside jwst as agreed",
+    "equal": "bit-identical (LIKELY: equal to jwst within the tolerance)",
     "refused by both": "refused by jwst and by gpucoron",
     "refused here": "refused by gpucoron alone",
-    "jwst fails": "jwst fails, gpucoron gives an answer",
-    "refused by all ways": "settings that jwst does not have: refused by gpucoron, whichever way it runs",
+    "jwst fails": "jwst fails, gpucoron gives a result",
+    "refused by all ways": "settings that jwst does not have, refused by gpucoron in every way to run it",
     "different": "different",
 }
+#: kinds of which the page lists the reasons -> title of the list
+REASONS = {"refused here": "Why only gpucoron refuses", "jwst fails": "Why only jwst fails"}
 
 
 def count(lines):
@@ -39,10 +41,7 @@ def count(lines):
         for _fuzzer, number, kind, why in line["fuzz"]:
             cases[number] = kind, why
     found = {"differential": dict(Counter(kind for kind, _why in cases.values()))}
-    reasons = {
-        kind: dict(Counter(why for each, why in cases.values() if each == kind))
-        for kind in ("refused here", "jwst fails")
-    }
+    reasons = {kind: dict(Counter(why for each, why in cases.values() if each == kind)) for kind in REASONS}
     if files:
         found["files, tests of ten cases"] = dict(files)
     return found, reasons, {number: why for number, (kind, why) in cases.items() if kind == "different"}
@@ -56,20 +55,20 @@ def section():
     counts, packages = kept["counts"]["differential"], ", ".join(f"{name} {v}" for name, v in kept["versions"].items())
     lines = [
         HEADING, "",
-        "`make fuzz N=2000` draws exposures, flags, references, parameter files and all declared parameters at random, "
-        "and compares jwst with gpucoron, and gpucoron's backends, memory limits, threads and ways to start with each "
-        f"other; 60 cases run with every test run. The last long run: {sum(counts.values())} cases, {kept['date']}, "
-        f"{packages}.", "",
-        "| what came of it | cases |", "|---|---|",
+        "`make fuzz N=2000` draws exposures, flags, references, parameter files and all declared parameters at random. "
+        "It compares gpucoron with jwst, and gpucoron's backends, memory limits, numbers of threads and ways to start "
+        f"with each other. Every test run includes 60 cases. The last long run ({kept['date']}; {packages}) had "
+        f"{sum(counts.values())} cases.", "",
+        "| result | cases |", "|---|---|",
     ]  # fmt: skip
     lines += [f"| {words} | {counts.get(kind, 0)} |" for kind, words in KINDS.items()]
     for kind, reasons in kept["reasons"].items():
-        lines += ["", f"{KINDS[kind].capitalize()}, because of:", ""]
+        lines += ["", f"{REASONS[kind]}:", ""]
         lines += [f"- {why}: {n}" for why, n in sorted(reasons.items(), key=lambda each: -each[1])] or ["- nothing"]
     files = kept["counts"].get("files, tests of ten cases")
     if files:
         counts = ", ".join(f"{n} {outcome}" for outcome, n in files.items())
-        lines += ["", f"The fuzzer of damaged files, in tests of ten cases each: {counts}."]
+        lines += ["", f"A second fuzzer damages files. Its tests of ten files each: {counts}."]
     return [*lines, ""]
 
 

@@ -95,6 +95,10 @@ class CudaDevice(KernelDevice):
         self._n_threads = attributes["MultiProcessorCount"] * attributes["MaxThreadsPerMultiProcessor"]
 
     @property
+    def summary(self):
+        return f"GPU {self.device}"
+
+    @property
     def key(self):
         return f"cuda {self.device}"
 

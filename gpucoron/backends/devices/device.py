@@ -20,11 +20,20 @@ class Device(ABC):
     xp: Any
     #: threads of the operations in NumPy
     n_threads = 1
+    #: the user's limit in bytes; None means the free memory
+    max_memory = None
+    #: folder of scratch files; None means that for temporary files
+    scratch_dir = None
 
     @property
     def key(self):
         """Identifier of the memory."""
         return "host"
+
+    @property
+    def summary(self):
+        """What the device works with, in a few words."""
+        return f"{self.n_threads} thread{'' if self.n_threads == 1 else 's'}"
 
     @property
     def ndimage(self):

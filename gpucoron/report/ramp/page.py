@@ -4,37 +4,15 @@ import html
 from io import StringIO
 
 from gpucoron import __version__
+from gpucoron.interactive import public
 from gpucoron.report.ramp import describe
 from gpucoron.report.ramp.picture import draw
-
-_STYLE = """
-:root { color-scheme: light dark; --page: #f5f6f8; --line: #d6dbe2; --text: #171c24; --muted: #545d6b; }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #0f1217; --line: #2f3742; --text: #e8ebf0; --muted: #a4adba; }
-}
-body { margin: 0; padding: 20px 24px 32px; background: var(--page); color: var(--text);
-  font: 14px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", Arial, sans-serif;
-  font-variant-numeric: tabular-nums; }
-h1 { margin: 0 0 4px; font-size: 18px; overflow-wrap: anywhere; }
-h2 { margin: 22px 0 6px; font-size: 14px; }
-p { margin: 2px 0; }
-.quiet, .quiet td { color: var(--muted); }
-figure { margin: 14px 0 0; }
-figure svg { display: block; max-width: 900px; width: 100%; height: auto; border: 1px solid var(--line);
-  border-radius: 6px; background: #fff; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 13px; }
-th, td { padding: 3px 16px 3px 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-th { color: var(--muted); font-weight: 400; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; margin: 10px 0 0; }
-dt { color: var(--muted); }
-dd { margin: 0; overflow-wrap: anywhere; }
-"""
-
+from gpucoron.report.sheet import sheet, sheet_list, sheet_table
 
 _INTEGRATIONS = ("integration", "rate in rateints", "chi-square OLS_C", "LIKELY", "groups with flags")
 
 
+@public
 def ramp_page(trace, integration=None):
     """Return the page of a traced pixel.
 
@@ -64,26 +42,19 @@ def ramp_page(trace, integration=None):
         f"<h1>{html.escape(describe.headline(trace, chosen))}</h1>",
         f"<p>{html.escape(describe.product_line(trace, chosen))}</p>",
         f"<figure>{_svg(trace, chosen)}</figure>",
-        _table(
+        sheet_table(
             "Fits",
             ("fit", "rate", "chi-square / degrees of freedom", "segments (DN/s)"),
             describe.fit_rows(trace, chosen),
         ),
-        _table("Flags and their causes", ("groups", "flag", "step", "cause"), groups)
+        sheet_table("Flags and their causes", ("groups", "flag", "step", "cause"), groups)
         or "<h2>Flags and their causes</h2><p>No group is flagged.</p>",
-        _table("Steps", ("step", "status", "at this pixel, in this integration"), steps),
-        _table("All integrations", _INTEGRATIONS, describe.integration_rows(trace)),
-        "<h2>Exposure</h2>" + _list(describe.facts_of(trace)),
+        sheet_table("Steps", ("step", "status", "at this pixel, in this integration"), steps),
+        sheet_table("All integrations", _INTEGRATIONS, describe.integration_rows(trace)),
+        "<h2>Exposure</h2>" + sheet_list(describe.facts_of(trace)),
         f'<p class="quiet">gpucoron {__version__}</p>',
     ]
-    title = html.escape(f"{trace.x}, {trace.y} · {trace.path.name}")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"<title>{title}</title><style>{_STYLE}</style></head><body>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
+    return sheet(f"{trace.x}, {trace.y} · {trace.path.name}", parts)
 
 
 def _svg(trace, integration):
@@ -95,25 +66,3 @@ def _svg(trace, integration):
         draw(trace, integration).savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     return text[text.index("<svg") :]
-
-
-def _table(title, head, rows):
-    """Return a table; a last cell beyond the header is the class of the row."""
-    if not rows:
-        return ""
-    lines = []
-    for row in rows:
-        cells, name = row[: len(head)], row[len(head)] if len(row) > len(head) else ""
-        cells = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
-        lines.append(f'<tr class="{name}">{cells}</tr>' if name else f"<tr>{cells}</tr>")
-    header = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
-    body = "".join(lines)
-    return (
-        f'<h2>{html.escape(title)}</h2><div class="scroll"><table><thead><tr>{header}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _list(pairs):
-    items = "".join(f"<dt>{html.escape(label)}</dt><dd>{html.escape(text)}</dd>" for label, text in pairs)
-    return f"<dl>{items}</dl>"

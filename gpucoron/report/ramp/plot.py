@@ -1,9 +1,8 @@
 """Plot the ramp of a pixel, and write it as a picture or a page."""
 
-from pathlib import Path
-
-from gpucoron.errors import ParameterError
 from gpucoron.files import write_whole
+from gpucoron.interactive import public
+from gpucoron.report import outputs
 from gpucoron.report.ramp.page import ramp_page
 from gpucoron.report.ramp.picture import draw
 from gpucoron.report.ramp.trace import trace_ramp
@@ -13,6 +12,7 @@ KINDS = (".png", ".html")
 _RESOLUTION = 150
 
 
+@public
 def plot_ramp(path, x, y, *, integration=None, output=None, **settings):
     """Plot the ramp of a pixel: raw and corrected counts, both fits, residuals, and flags.
 
@@ -49,6 +49,7 @@ def plot_ramp(path, x, y, *, integration=None, output=None, **settings):
     return draw(trace, trace.choose_integration(integration))
 
 
+@public
 def write_ramp(trace, path, integration=None):
     """Write a trace as a picture or a page, completely or not at all.
 
@@ -80,11 +81,4 @@ def write_ramp(trace, path, integration=None):
 
 def check_output(path):
     """Return the path of a file to write; refuse other types than pictures and pages, and folders that do not exist."""
-    path = Path(path)
-    if path.suffix.lower() not in KINDS:
-        msg = f"{path}: give a name that ends in {' or '.join(KINDS)}"
-        raise ParameterError(msg)
-    if not path.parent.is_dir():
-        msg = f"{path}: there is no folder {path.parent}; create it, or choose another one"
-        raise ParameterError(msg)
-    return path
+    return outputs.check_output(path, KINDS)

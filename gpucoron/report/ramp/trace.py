@@ -11,6 +11,7 @@ from gpucoron import dq
 from gpucoron.backends import get_backend
 from gpucoron.engine import check_request, plan, run_steps
 from gpucoron.errors import InputError, ParameterError
+from gpucoron.interactive import Shown, public, table
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.exposure import Exposure, check_path
 from gpucoron.io.logs import recorded
@@ -21,8 +22,8 @@ from gpucoron.report.ramp.fits import fit_both
 from gpucoron.steps import STEPS
 
 
-@dataclass(frozen=True, eq=False)
-class PixelState:
+@dataclass(frozen=True, eq=False, repr=False)
+class PixelState(Shown):
     """One pixel after a step.
 
     Attributes
@@ -41,8 +42,8 @@ class PixelState:
     rateints: dict | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class TracedStep:
+@dataclass(frozen=True, eq=False, repr=False)
+class TracedStep(Shown):
     """What one step did to the pixel.
 
     Attributes
@@ -64,9 +65,12 @@ class TracedStep:
     after: PixelState
     causes: tuple = ()
 
+    def _summary(self):
+        return f"{self.name}: {self.status.lower()}, {len(self.causes)} flags set"
 
-@dataclass(frozen=True, eq=False)
-class RampTrace:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RampTrace(Shown):
     """The ramp of one pixel through all steps.
 
     Attributes
@@ -101,6 +105,19 @@ class RampTrace:
     fits: tuple
     gain: float
     readnoise: float
+
+    def _summary(self):
+        nints, ngroups = self.raw.data.shape
+        return f"{self.path.name}: pixel {self.x}, {self.y}: {nints} integrations x {ngroups} groups"
+
+    def _repr_html_(self):
+        rows = [
+            (cause.integration, cause.group, cause.flag, step.name, cause.text)
+            for step in self.steps
+            for cause in step.causes
+        ]
+        header = ("integration", "group", "flag", "step", "cause")
+        return table(f"RampTrace {self._summary()}", header, rows, "" if rows else "no flags")
 
     @property
     def nints(self):
@@ -157,6 +174,7 @@ def _whole_number(value):
     return number if number == value or isinstance(value, str) else None
 
 
+@public
 @recorded()
 def trace_ramp(
     path, x, y, *, integration=None, profile="jwst", steps=None, backend="auto", use_pars=None, pars=None,
