@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from gpucoron import dq
+from gpucoron.errors import ArgumentError
 from gpucoron.interactive import public
 from gpucoron.io.older_jwst import set_array
 from gpucoron.simulate.camera import (
@@ -97,9 +98,9 @@ def write_references(simulations, crds_path, *, options=None, pars=None):
 
     Raises
     ------
-    ValueError
-        The cache has references for another seed of the same detector, other effects, or another shape of the same
-        subarray.
+    ArgumentError
+        The folder is a CRDS cache that was not simulated, or has references for another seed of the same detector,
+        other effects, or another shape of the same subarray. It is also a ValueError.
     """
     path = Path(crds_path)
     options = options or ReferenceOptions()
@@ -108,6 +109,9 @@ def write_references(simulations, crds_path, *, options=None, pars=None):
     manifest = {"serial": 9000, "references": {}, "files": {}, "boxes": {}}
     if manifest_path.exists():
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+    elif (path / "mappings").exists():
+        msg = f"{path} is a CRDS cache that was not simulated; use another folder"
+        raise ArgumentError(msg)
     manifest["serial"] += 1
     for simulation in simulations:
         _check_agreement(manifest, simulation, options)
@@ -134,8 +138,11 @@ def _check_agreement(manifest, simulation, options):
     for key, value in ((sub.detector, properties), (f"{sub.detector} {simulation.subarray_name}", box_of(simulation))):
         cached = manifest["boxes"].setdefault(key, value)
         if cached != value:
+            if isinstance(value, dict):
+                differ = [name for name in value if cached.get(name) != value[name]]
+                cached, value = ({name: one.get(name) for name in differ} for one in (cached, value))
             msg = f"the references of {key} in this cache are for {cached}, not for {value}; use another cache"
-            raise ValueError(msg)
+            raise ArgumentError(msg)
 
 
 def box_of(simulation):
