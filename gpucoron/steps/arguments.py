@@ -12,19 +12,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from types import ModuleType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from gpucoron.backends import get_backend
-from gpucoron.backends.backend import Backend
+from gpucoron.backends.backend import BackendLike as BackendLike
 from gpucoron.backends.results import Slopes
 from gpucoron.errors import ArgumentError, BackendUnavailableError
 from gpucoron.interactive import public
 from gpucoron.steps.values import Number, refuse_units
-
-#: the argument ``backend``: a name for `gpucoron.backends.get_backend`, a Backend, or None for that of the arrays
-BackendLike: TypeAlias = str | Backend | None
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
