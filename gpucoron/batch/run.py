@@ -54,9 +54,9 @@ class Result(Shown):
     exposure: str
     input: Path
     status: str
-    outputs: dict
+    outputs: dict[str, Path]
     message: str
-    record: dict
+    record: dict[str, Any]
 
     def _summary(self):
         names = f": {', '.join(self.outputs)}" if self.outputs else ""

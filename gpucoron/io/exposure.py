@@ -131,8 +131,6 @@ class Exposure(Shown):
         size = "{} integrations x {} groups x {} x {}".format(*shape) if len(shape) == 4 else "no ramps"
         return f"{self.name}:{of} {size}"
 
-    summary = property(_summary)
-
     def _fields(self):
         values = {**vars(self), **({} if self.facts is None else vars(self.facts)), "facts": None, "meta": None}
         return [(name, value) for name, value in values.items() if value is not None]
