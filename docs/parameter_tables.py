@@ -1,7 +1,7 @@
 """Write the page of parameters from the declarations of the steps in ``gpucoron.steps``."""
 
 from importlib import import_module
-from inspect import getdoc, isfunction, signature
+from inspect import Parameter, Signature, getdoc, isfunction, signature
 
 from gpucoron.backends import BACKENDS, CHOICES
 from gpucoron.backends.backend import Backend
@@ -101,7 +101,13 @@ def _rows_of_functions():
         for key, function in _functions_of(name).items():
             if hasattr(function, "declared"):
                 text = getdoc(function).partition("\n\n")[0].replace("\n", " ").replace("``", "`")
-                yield f"| `{name}.{key}{signature(function)}` | {text} |"
+                yield f"| `{name}.{key}{_without_types(signature(function))}` | {text} |"
+
+
+def _without_types(found):
+    """Return a signature without annotations; the full one stands below the table."""
+    bare = [one.replace(annotation=Parameter.empty) for one in found.parameters.values()]
+    return found.replace(parameters=bare, return_annotation=Signature.empty)
 
 
 def _functions_of(name):

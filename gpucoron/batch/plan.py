@@ -8,8 +8,10 @@ import os
 import re
 import statistics
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from gpucoron import get_by_old_name
 from gpucoron.batch import persistence
@@ -25,10 +27,11 @@ from gpucoron.batch.inputs import (
 )
 from gpucoron.batch.request import changed_parameters, request_digest, user_request
 from gpucoron.errors import GpucoronError, OutputError, ParameterError, ReferenceFileError
-from gpucoron.files import file_digest
+from gpucoron.files import AnyPath, Paths, file_digest
 from gpucoron.interactive import Shown, public, table
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.parameter_files import parameters_from_files, takes_crds_pars
+from gpucoron.parameters import Profile, StepSettings
 from gpucoron.records.manifest import STARTED, Past, read_past
 from gpucoron.steps import STEPS
 
@@ -207,22 +210,22 @@ def with_whole_path(step, name, value):
 
 @public
 def make_plan(
-    paths,
-    output_dir,
+    paths: Paths,
+    output_dir: AnyPath,
     *,
-    profile="jwst",
-    steps=None,
-    run_parameters=None,
-    of_run=None,
-    use_pars=None,
-    pars=None,
-    include_all=False,
-    redo="needed",
-    overwrite=False,
-    shard=(1, 1),
-    progress=None,
-    on_found=None,
-):
+    profile: Profile = "jwst",
+    steps: StepSettings | None = None,
+    run_parameters: Mapping[str, Any] | None = None,
+    of_run: Mapping[str, Any] | None = None,
+    use_pars: bool | None = None,
+    pars: Paths | None = None,
+    include_all: bool = False,
+    redo: Literal["needed", "failed", "all"] = "needed",
+    overwrite: bool = False,
+    shard: tuple[int, int] = (1, 1),
+    progress: Any = None,
+    on_found: Callable[[list[Path]], object] | None = None,
+) -> Plan:
     """Plan a batch; see `gpucoron.batch.reduce` for the parameters.
 
     ``on_found`` is called with the files that will probably be reduced, before any header is read. ``of_run`` is the
@@ -259,7 +262,7 @@ def make_plan(
     look_up = _ReferenceLookUp(
         profile=profile, steps=steps or {}, pipeline=run_parameters or {}, use_pars=use_pars, pars=pars
     )
-    makers = {}
+    makers: dict[str, str] = {}
     for number, found in enumerate(inputs, 1):
         planned = Planned(found, error=found.error)
         if planned.error is None:

@@ -144,7 +144,10 @@ def find_subarray(instrument, subarray, detector=None):
         if key[:2] == (instrument, subarray) and detector in (None, found.detector):
             return found
     names = sorted({key[1] for key in SUBARRAYS if key[0] == instrument}) or sorted({k[0] for k in SUBARRAYS})
-    msg = f"no subarray {subarray!r} of {instrument!r} (detector {detector or 'any'}); known: {', '.join(names)}"
+    if not any(key[0] == instrument for key in SUBARRAYS):
+        msg = f"instrument: no {instrument!r}; known: {', '.join(names)}"
+    else:
+        msg = f"subarray: no {subarray!r} of {instrument} (detector {detector or 'any'}); known: {', '.join(names)}"
     raise ArgumentError(msg)
 
 
