@@ -5,7 +5,7 @@ import logging
 import sys
 
 from gpucoron import __version__
-from gpucoron.cli import batch, compare, demo, info, ramp, report, run, steps
+from gpucoron.cli import batch, cache, compare, demo, info, ramp, report, run, steps
 from gpucoron.errors import GpucoronError
 from gpucoron.files import on_one_line
 from gpucoron.io.versions import check_versions
@@ -36,7 +36,7 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"gpucoron {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (run, batch, ramp, report, compare, steps, demo, info):
+    for command in (run, batch, ramp, report, compare, steps, cache, demo, info):
         command.add_parser(commands)
     return parser
 
