@@ -112,7 +112,7 @@ def _summary(files):
 
 
 def _list(options):
-    from gpucoron.backends.devices.kernel_cache import list_kernels
+    from gpucoron.backends.kernel_cache import list_kernels
     from gpucoron.backends.kernel_files import cache_folder
     from gpucoron.io.crds_files import cache_folders, list_files
 
@@ -152,7 +152,7 @@ def _print_json(files, folders, kernels, kernel_folder):
 
 
 def _show_size(options):
-    from gpucoron.backends.devices.kernel_cache import list_kernels
+    from gpucoron.backends.kernel_cache import list_kernels
     from gpucoron.io.crds_files import list_files
 
     files = list_files()
@@ -164,7 +164,7 @@ def _show_size(options):
 
 
 def _verify(options):
-    from gpucoron.backends.devices.kernel_cache import find_damage, list_kernels
+    from gpucoron.backends.kernel_cache import find_damage, list_kernels
     from gpucoron.io.crds_cache import find_damaged
     from gpucoron.io.crds_files import find_damaged_rules, list_files
 
@@ -252,7 +252,7 @@ def _prefetch_references(options):
 
 def _compile_kernels(options):
     """Compile the kernels for this machine."""
-    from gpucoron.backends.devices.kernel_cache import compile_all, list_kernels
+    from gpucoron.backends.kernel_cache import compile_all, list_kernels
     from gpucoron.errors import OutputError
     from gpucoron.files import first_line
 
@@ -303,7 +303,7 @@ def _clear_references(options):
 
 
 def _clear_kernels(options):
-    from gpucoron.backends.devices.kernel_cache import list_kernels, remove_kernels
+    from gpucoron.backends.kernel_cache import list_kernels, remove_kernels
     from gpucoron.errors import OutputError
 
     kernels = [kernel for kernel in list_kernels() if not options.unused or kernel.is_used is False]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gpucoron.backends.devices import build, kernel_cache
+from gpucoron.backends import kernel_cache
+from gpucoron.backends.devices import build
 from gpucoron.cli import main
 from gpucoron.io.crds_files import cache_folders
 from gpucoron.simulate.crds import CrdsCache

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gpucoron.backends.devices import build, cuda_loader
 from gpucoron.backends.kernel_files import SOURCES, cache_folder
+from gpucoron.backends.operations import OPERATIONS
 from gpucoron.files import first_line
 
 _LIBRARY = re.compile(r"(native|host)-(\w+?)(?:-pixels|-plain)?-[0-9a-f]{20}\.(so|lock)")
@@ -71,8 +72,6 @@ def list_kernels():
 
 def libraries():
     """Return the native libraries that operations use: pairs of kernel file and whether by pixel."""
-    from gpucoron.backends.operations import OPERATIONS
-
     return tuple(dict.fromkeys(library for operation in OPERATIONS for library in operation.libraries))
 
 

@@ -1,6 +1,7 @@
 """The list of native libraries that are compiled in advance has all that operations load."""
 
-from gpucoron.backends.devices import build, cuda_loader, kernel_cache, native_device
+from gpucoron.backends import kernel_cache
+from gpucoron.backends.devices import build, cuda_loader, native_device
 from gpucoron.backends.operations import OPERATIONS
 from gpucoron.engine import reduce_file
 from tests.cases.backends import usable_backend
