@@ -67,6 +67,8 @@ class Planned(Shown):
         The user's parameter files and their digests.
     error : Exception or None
         Why it cannot be reduced.
+    pars_files : list of str
+        Names of the parameter files of CRDS that apply.
     persistence_file : PersistenceFile or None
         The persistence file that it writes.
     previous_digests : tuple or None
@@ -88,6 +90,7 @@ class Planned(Shown):
     expected: list = field(default_factory=list)
     products: tuple = ()
     error: Exception | None = None
+    pars_files: list = field(default_factory=list)
     persistence_file: persistence.PersistenceFile | None = None
     previous_digests: tuple | None = None
     seconds: float = 0.0
@@ -246,15 +249,7 @@ def make_plan(
     files = find_files(paths)
     if on_found is not None:
         on_found(select_shard(_not_done(files, records, redo), shard))
-    inputs, left_out = [], []
-    for path in files:
-        found = read_input(path)
-        if is_selected(found, include_all):
-            inputs.append(found)
-        else:
-            left_out.append(
-                (found, f"EXP_TYPE {found.record_fields['exp_type']} is not coronagraphy; --all includes it")
-            )
+    inputs, left_out = _read_inputs(files, include_all)
     refuse_duplicates(inputs)
     inputs = select_shard(inputs, shard)
     inputs.sort(key=lambda found: (*(str(found.record_fields[key]) for key in ("instrument", "detector")), found.name))
@@ -276,6 +271,51 @@ def make_plan(
     _check_references(plan)
     _estimate(plan, records)
     return plan
+
+
+def plan_references(
+    paths, *, profile="jwst", steps=None, run_parameters=None, use_pars=None, pars=None, include_all=False
+):
+    """Look up all references and parameter files that exposures need, and download those missing in the cache.
+
+    Parameters
+    ----------
+    paths, profile, steps, run_parameters, use_pars, pars, include_all
+        As for `make_plan`.
+
+    Returns
+    -------
+    Plan
+        Without an output folder. An exposure whose references are missing or damaged has an ``error``.
+    """
+    from gpucoron.io.crds_lookup import crds_context
+
+    inputs, left_out = _read_inputs(find_files(paths), include_all)
+    plan = Plan(Path(), [], left_out, crds_context()[0])
+    look_up = _ReferenceLookUp(
+        profile=profile, steps=steps or {}, pipeline=run_parameters or {}, use_pars=use_pars, pars=pars
+    )
+    for found in inputs:
+        planned = Planned(found, error=found.error)
+        if planned.error is None:
+            look_up.fill(planned)
+        plan.exposures.append(planned)
+    _check_references(plan)
+    return plan
+
+
+def _read_inputs(files, include_all):
+    """Read the headers of files; return those to reduce, and the others with the reason."""
+    inputs, left_out = [], []
+    for path in files:
+        found = read_input(path)
+        if is_selected(found, include_all):
+            inputs.append(found)
+        else:
+            left_out.append(
+                (found, f"EXP_TYPE {found.record_fields['exp_type']} is not coronagraphy; --all includes it")
+            )
+    return inputs, left_out
 
 
 def _not_done(files, records, redo):
@@ -331,6 +371,7 @@ class _ReferenceLookUp:
             "request": request,
             "digest": request_digest(request),
             "own_files": self._own_files,
+            "pars_files": [name for name in run.pars_files if not os.path.isabs(name)],
             "expected": expected_products(run),
             "persistence_file": persistence.written_file(run.parameters),
         }
