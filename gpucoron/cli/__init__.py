@@ -5,13 +5,13 @@ import logging
 import sys
 
 from gpucoron import __version__
-from gpucoron.cli import batch, compare, demo, info, ramp, report, run, steps
+from gpucoron.cli import batch, compare, demo, info, ramp, report, run, simulate, steps
 from gpucoron.errors import GpucoronError
 from gpucoron.files import on_one_line
 from gpucoron.io.versions import check_versions
 
 #: commands that reduce data and need the right versions of jwst and others; `info` lists the versions instead
-_REDUCING = ("run", "batch", "ramp", "demo")
+_REDUCING = ("run", "batch", "ramp", "simulate", "demo")
 
 
 def main(arguments=None):
@@ -36,7 +36,7 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"gpucoron {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (run, batch, ramp, report, compare, steps, demo, info):
+    for command in (run, batch, ramp, report, compare, steps, simulate, demo, info):
         command.add_parser(commands)
     return parser
 
