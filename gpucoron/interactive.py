@@ -118,7 +118,7 @@ def _wrong_call(name, signature, args, kwargs):
 
 
 def _with_hint(error, signature, kwargs):
-    """Return an error about a parameter of the run; if it is a misspelt argument of the function, the message says so."""
+    """Return an error about a parameter; if that is a misspelt argument of the function, the message says so."""
     if type(error) is ParameterError:
         named = _named(signature)
         hints = [_suggest(one, named) for one in kwargs if one not in named and f"{one!r}" in str(error)]
