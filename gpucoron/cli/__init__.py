@@ -6,14 +6,14 @@ import logging
 import sys
 
 from gpucoron import __version__
-from gpucoron.cli import batch, cache, compare, demo, info, ramp, report, run, steps
+from gpucoron.cli import batch, cache, compare, demo, info, ramp, report, run, simulate, steps
 from gpucoron.cli.completion import complete
 from gpucoron.errors import GpucoronError
 from gpucoron.files import on_one_line
 from gpucoron.io.versions import check_versions
 
 #: commands that reduce data and need the right versions of jwst and others; `info` lists the versions instead
-_REDUCING = ("run", "batch", "ramp", "demo")
+_REDUCING = ("run", "batch", "ramp", "simulate", "demo")
 
 
 def main(arguments=None):
@@ -40,7 +40,7 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"gpucoron {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (run, batch, ramp, report, compare, steps, cache, demo, info):
+    for command in (run, batch, ramp, report, compare, steps, cache, simulate, demo, info):
         command.add_parser(commands)
     return parser
 
