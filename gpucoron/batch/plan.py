@@ -8,8 +8,10 @@ import os
 import re
 import statistics
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from gpucoron import get_by_old_name
 from gpucoron.batch import persistence
@@ -26,10 +28,11 @@ from gpucoron.batch.inputs import (
 )
 from gpucoron.batch.request import changed_parameters, request_digest, user_request
 from gpucoron.errors import GpucoronError, OutputError, ParameterError, ReferenceFileError
-from gpucoron.files import file_digest
+from gpucoron.files import AnyPath, Paths, file_digest
 from gpucoron.interactive import Shown, public, table
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.parameter_files import parameters_from_files, takes_crds_pars
+from gpucoron.parameters import Profile, StepSettings
 from gpucoron.records.manifest import STARTED, Past, read_past
 from gpucoron.steps import STEPS
 
@@ -65,6 +68,8 @@ class Planned(Shown):
         The user's parameter files and their digests.
     error : Exception or None
         Why it cannot be reduced.
+    pars_files : list of str
+        Names of the parameter files of CRDS that apply.
     persistence_file : PersistenceFile or None
         The persistence file that it writes.
     previous_digests : tuple or None
@@ -86,6 +91,7 @@ class Planned(Shown):
     expected: list = field(default_factory=list)
     products: tuple = ()
     error: Exception | None = None
+    pars_files: list = field(default_factory=list)
     persistence_file: persistence.PersistenceFile | None = None
     previous_digests: tuple | None = None
     seconds: float = 0.0
@@ -208,22 +214,22 @@ def with_whole_path(step, name, value):
 
 @public
 def make_plan(
-    paths,
-    output_dir,
+    paths: Paths,
+    output_dir: AnyPath,
     *,
-    profile="jwst",
-    steps=None,
-    run_parameters=None,
-    of_run=None,
-    use_pars=None,
-    pars=None,
-    include_all=False,
-    redo="needed",
-    overwrite=False,
-    shard=(1, 1),
-    progress=None,
-    on_found=None,
-):
+    profile: Profile = "jwst",
+    steps: StepSettings | None = None,
+    run_parameters: Mapping[str, Any] | None = None,
+    of_run: Mapping[str, Any] | None = None,
+    use_pars: bool | None = None,
+    pars: Paths | None = None,
+    include_all: bool = False,
+    redo: Literal["needed", "failed", "all"] = "needed",
+    overwrite: bool = False,
+    shard: tuple[int, int] = (1, 1),
+    progress: Any = None,
+    on_found: Callable[[list[Path]], object] | None = None,
+) -> Plan:
     """Plan a batch; see `gpucoron.batch.reduce` for the parameters.
 
     ``on_found`` is called with the files that will probably be reduced, before any header is read. ``of_run`` is the
@@ -246,23 +252,20 @@ def make_plan(
         request = {"profile": profile, "steps": steps or {}, "run_parameters": run_parameters or {}}
         request = user_request(None, **request, use_pars=takes_crds_pars(profile, use_pars))
         done = find_finished(files, past, output_dir, request, include_all=include_all, shard=shard)
-        context = None if done is None else crds_context()[0]
+        context = "" if done is None else crds_context()[0]
         if done is not None and all(records[found.name].get("context") == context for found in done[0]):
-            planned = [Planned(found, todo=False, reason="done") for found in sorted(done[0], key=_order)]
-            return Plan(output_dir, planned, _with_reason(done[1]), context, past=past, overwrite=overwrite)
+            finished = [Planned(found, todo=False, reason="done") for found in sorted(done[0], key=_order)]
+            return Plan(output_dir, finished, _with_reason(done[1]), context, past=past, overwrite=overwrite)
     if on_found is not None:
         on_found(select_shard(_not_done(files, records, redo), shard))
-    inputs, left_out = [], []
-    for path in files:
-        found = read_input(path)
-        (inputs if is_selected(found, include_all) else left_out).append(found)
+    inputs, left_out = _read_inputs(files, include_all)
     refuse_duplicates(inputs)
     inputs = sorted(select_shard(inputs, shard), key=_order)
     plan = Plan(output_dir, [], _with_reason(left_out), crds_context()[0], past=past, overwrite=overwrite)
     look_up = _ReferenceLookUp(
         profile=profile, steps=steps or {}, pipeline=run_parameters or {}, use_pars=use_pars, pars=pars
     )
-    makers = {}
+    makers: dict[str, str] = {}
     for number, found in enumerate(inputs, 1):
         planned = Planned(found, error=found.error)
         if planned.error is None:
@@ -276,6 +279,46 @@ def make_plan(
     _check_references(plan)
     _estimate(plan, records)
     return plan
+
+
+def plan_references(
+    paths, *, profile="jwst", steps=None, run_parameters=None, use_pars=None, pars=None, include_all=False
+):
+    """Look up all references and parameter files that exposures need, and download those missing in the cache.
+
+    Parameters
+    ----------
+    paths, profile, steps, run_parameters, use_pars, pars, include_all
+        As for `make_plan`.
+
+    Returns
+    -------
+    Plan
+        Without an output folder. An exposure whose references are missing or damaged has an ``error``.
+    """
+    from gpucoron.io.crds_lookup import crds_context
+
+    inputs, left_out = _read_inputs(find_files(paths), include_all)
+    plan = Plan(Path(), [], _with_reason(left_out), crds_context()[0])
+    look_up = _ReferenceLookUp(
+        profile=profile, steps=steps or {}, pipeline=run_parameters or {}, use_pars=use_pars, pars=pars
+    )
+    for found in inputs:
+        planned = Planned(found, error=found.error)
+        if planned.error is None:
+            look_up.fill(planned)
+        plan.exposures.append(planned)
+    _check_references(plan)
+    return plan
+
+
+def _read_inputs(files, include_all):
+    """Read the headers of files; return those to reduce, and the others."""
+    inputs, left_out = [], []
+    for path in files:
+        found = read_input(path)
+        (inputs if is_selected(found, include_all) else left_out).append(found)
+    return inputs, left_out
 
 
 def _order(found):
@@ -343,6 +386,7 @@ class _ReferenceLookUp:
             "request": request,
             "digest": request_digest(request),
             "own_files": self._own_files,
+            "pars_files": [name for name in run.pars_files if not os.path.isabs(name)],
             "expected": expected_products(run),
             "persistence_file": persistence.written_file(run.parameters),
         }

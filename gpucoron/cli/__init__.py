@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command line: ``gpucoron run | batch | ramp | ...``, one module each. Large libraries are imported late."""
 
 import argparse
@@ -5,18 +6,19 @@ import logging
 import sys
 
 from gpucoron import __version__
-from gpucoron.cli import batch, compare, demo, info, ramp, report, run, steps
+from gpucoron.cli import batch, cache, compare, demo, info, ramp, report, run, simulate, steps
+from gpucoron.cli.completion import complete
 from gpucoron.cli.output import NO_READER, complain, flush_output, report_crash, report_error
 from gpucoron.errors import GpucoronError
 from gpucoron.io.versions import check_versions
 
 #: commands that reduce data and need the right versions of jwst and others; `info` lists the versions instead
-_REDUCING = ("run", "batch", "ramp", "demo")
+_REDUCING = ("run", "batch", "ramp", "simulate", "demo")
 
 EXIT_CODES = """\
 exit codes:
   0    success
-  1    an internal error of gpucoron; for compare: the reductions differ
+  1    an internal error of gpucoron; compare: the reductions differ; cache verify: a file is damaged
   2    wrong usage, or an exposure failed or was refused
   130  interrupted (Ctrl-C)
   141  nobody reads the output, as after "| head"; run, batch and demo instead finish
@@ -39,7 +41,9 @@ def main(arguments=None):
 
 
 def _run(arguments):
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    complete(parser)
+    options = parser.parse_args(arguments)
     _log_to_stderr(options)
     try:
         if options.command in _REDUCING:
@@ -67,7 +71,7 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"gpucoron {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (run, batch, ramp, report, compare, steps, demo, info):
+    for command in (run, batch, ramp, report, compare, steps, cache, simulate, demo, info):
         command.add_parser(commands)
     return parser
 

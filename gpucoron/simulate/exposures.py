@@ -7,14 +7,24 @@
 `gpucoron.simulate.write_references` makes its references.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-import scipy.ndimage
+from numpy.typing import ArrayLike, NDArray
 
+from gpucoron.errors import ArgumentError
 from gpucoron.facts import READ_PATTERNS
+from gpucoron.files import AnyPath
 from gpucoron.interactive import Shown, public
+from gpucoron.simulate.arguments import (
+    count_groups,
+    refuse_in_acquisition,
+    refuse_in_background,
+    refuse_with_array,
+)
 from gpucoron.simulate.camera import Camera
 from gpucoron.simulate.detectors import (
     SLOW_OVER_FAST,
@@ -24,78 +34,16 @@ from gpucoron.simulate.detectors import (
     find_subarray,
     make_pixels,
 )
-from gpucoron.simulate.keywords import describe, list_groups, list_integrations, start_integrations
-
-
-@dataclass(frozen=True)
-class Scene:
-    """The light on the detector, in electrons.
-
-    Attributes
-    ----------
-    star : float
-        Electrons per second of the star without the mask.
-    halo : float
-        Peak of the residual halo per pixel, relative to the star.
-    slope : float
-        The halo decreases as 1/r**slope.
-    speckle : float
-        rms of the speckles, relative to the mean halo.
-    companion_contrast : float
-        Flux of the companion, relative to the star.
-    companion_offset : tuple of float
-        (dx, dy) from the star, pixels.
-    background : float
-        e-/s/pixel
-    center : tuple of float or None
-        Position of the star, 0-based (x, y); by default the centre of the array.
-    seed : int
-        Seed of the speckles; part of the scene, so that all segments of an exposure have the same speckles.
-    """
-
-    star: float = 1e7
-    halo: float = 3e-5
-    slope: float = 2.5
-    speckle: float = 0.4
-    companion_contrast: float = 1e-4
-    companion_offset: tuple = (20.0, 12.0)
-    background: float = 0.5
-    center: tuple | None = None
-    seed: int = 0
-
-    def locate(self, shape):
-        """Return the positions of the star and its companion, 0-based: ``((x, y), (x, y))``."""
-        ny, nx = shape
-        x, y = self.center or ((nx - 1) / 2, (ny - 1) / 2)
-        return (x, y), (x + self.companion_offset[0], y + self.companion_offset[1])
-
-    def turned(self, roll):
-        """Return the scene for a telescope rolled by `roll` degrees, with the companion rotated around the star."""
-        angle = np.radians(roll)
-        (x, y), cosine, sine = self.companion_offset, np.cos(angle), np.sin(angle)
-        return replace(self, companion_offset=(float(x * cosine + y * sine), float(y * cosine - x * sine)))
-
-    def render(self, shape, fwhm):
-        """Render the scene, (ny, nx) float32 e-/s; `fwhm` is that of the companion and of speckles, in pixels."""
-        (x0, y0), (xc, yc) = self.locate(shape)
-        y, x = np.indices(shape, dtype=np.float32)
-        r = np.hypot(x - x0, y - y0) / (3 * fwhm)
-        # Dark behind the mask, brightest at its edge (three fwhm from the star), a power law beyond.
-        halo = r**2 / (1 + r ** (2 + self.slope)) * 2
-        rng = np.random.default_rng([self.seed, 57])
-        speckles = scipy.ndimage.gaussian_filter(rng.standard_normal(shape), fwhm / 2.355)
-        halo *= np.maximum(1 + self.speckle * speckles / speckles.std(), 0.05)
-        sigma = fwhm / 2.355
-        spread = np.exp(-((x - xc) ** 2 + (y - yc) ** 2) / (2 * sigma**2)) / (2 * np.pi * sigma**2)
-        companion = self.star * self.companion_contrast * spread
-        return (self.star * self.halo * halo + companion + self.background).astype(np.float32)
-
-
-#: MIRI has a bright background and short exposures, so its star is brighter
-SCENES = {"NIRCAM": Scene(), "MIRI": Scene(star=3e7, halo=1e-4, background=100.0)}
-
-#: role of an exposure -> default name of its target in the proposal
-ROLES = {"SCI": "SIMULATED", "REF": "REFERENCE", "TA": "SIMULATED", "BG": "SIMULATED-BG"}
+from gpucoron.simulate.geometry import place
+from gpucoron.simulate.keywords import (
+    describe,
+    list_groups,
+    list_integrations,
+    start_integrations,
+)
+from gpucoron.simulate.photometry import choose_filter, electrons_of, width_of
+from gpucoron.simulate.predictions import expect_noise, expect_saturation
+from gpucoron.simulate.scenes import ROLES, Scene, usual_scene
 
 
 @dataclass(frozen=True)
@@ -172,7 +120,7 @@ class Truth(Shown):
         where = f"star at ({self.star[0]:.1f}, {self.star[1]:.1f}), {companion}"
         return f"{ny} x {nx}: {where}, {len(self.cosmic_rays):,} pixels hit by cosmic rays"
 
-    def mark_jumps(self, ngroups, min_electrons=0.0):
+    def mark_jumps(self, ngroups: int, min_electrons: float = 0.0) -> NDArray[np.bool_]:
         """Return the groups in which a ramp jumps: (nints, ngroups, ny, nx) bool.
 
         The first group cannot jump. With averaged frames, a hit during a group changes this group and the next one.
@@ -213,6 +161,23 @@ class Simulation(Shown):
     roll: float = 0.0
     dither: tuple = (1, 1)
     offset: tuple = (0.0, 0.0)
+    scene: Scene | None = field(default=None, repr=False)  # None: the sky was given as an array
+    fwhm: float = 0.0  # of a point source, pixels
+
+    @property
+    def shift(self):
+        """The displacement of the star by the dither, (dx, dy) in pixels."""
+        return (0.0, 0.0) if self.scene is None else self.scene.shift
+
+    @property
+    def saturation(self):
+        """When the pixels are expected to saturate: `gpucoron.simulate.predictions.Saturation`."""
+        return expect_saturation(self)
+
+    @property
+    def noise(self):
+        """The expected noise of the rate, without 1/f noise: `gpucoron.simulate.predictions.Noise`."""
+        return expect_noise(self)
 
     def _summary(self):
         nints, ngroups, ny, nx = self.data.shape
@@ -220,23 +185,21 @@ class Simulation(Shown):
         return f"{self.filename}: {of}, {nints} integrations x {ngroups} groups x {ny} x {nx}"
 
     @property
-    def group_time(self):
+    def group_time(self) -> float:
         """Seconds from one group to the next."""
         return self.frame_time * (self.nframes + self.groupgap)
 
     @property
-    def filename(self):
+    def filename(self) -> str:
         """The file name that the archive would use."""
         names = dict(self.names, segment="")
         nints = self.data.shape[0]
         if self.total_nints > nints:
             names["segment"] = f"-seg{(self.first_integration - 1) // nints + 1:03d}"
-        return "jw{program}{observation}001_{visit_group}101_{exposure}{segment}_{detector}_uncal.fits".format(
-            detector=self.subarray.detector.lower(), **names
-        )
+        return file_name(self.subarray.detector, **names)
 
     @public
-    def write(self, folder):
+    def write(self, folder: AnyPath) -> Path:
         """Write the exposure as ``*_uncal.fits`` for jwst's pipelines; create the folder, and return the path."""
         from stdatamodels.jwst.datamodels import Level1bModel
 
@@ -255,33 +218,51 @@ class Simulation(Shown):
         return path
 
 
+def file_name(detector, program, observation, visit_group, exposure, segment=""):
+    """Return the file name that the archive would use; the numbers are texts with leading zeros."""
+    return f"jw{program}{observation}001_{visit_group}101_{exposure}{segment}_{detector.lower()}_uncal.fits"
+
+
+def number_names(program, observation, exposure):
+    """Return the parts of the file name from the numbers of a visit and an exposure."""
+    return {
+        "program": f"{program:05d}",
+        "observation": f"{observation:03d}",
+        "visit_group": "02",
+        "exposure": f"{exposure:05d}",
+    }
+
+
 @public
 def simulate(
-    instrument,
-    subarray,
-    readpatt,
-    ngroups,
-    nints,
+    instrument: str,
+    subarray: str,
+    readpatt: str,
+    ngroups: int | None = None,
+    nints: int | None = None,
     *,
-    seed=0,
-    scene=None,
-    effects=None,
-    first_integration=1,
-    total_nints=None,
-    shape=None,
-    zeroframe=True,
-    detector=None,
-    detector_seed=0,
-    filter=None,
-    program=1386,
-    observation=1,
-    exposure=1,
-    role="SCI",
-    target=None,
-    roll=0.0,
-    dither=(1, 1),
-    offset=(0.0, 0.0),
-):
+    seed: int = 0,
+    scene: Scene | ArrayLike | None = None,
+    effects: Effects | None = None,
+    first_integration: int = 1,
+    total_nints: int | None = None,
+    shape: tuple[int, int] | None = None,
+    zeroframe: bool = True,
+    detector: str | None = None,
+    detector_seed: int = 0,
+    filter: str | None = None,
+    program: int = 1386,
+    observation: int = 1,
+    exposure: int = 1,
+    role: Literal["SCI", "REF", "TA", "BG"] = "SCI",
+    target: str | None = None,
+    roll: float = 0.0,
+    dither: tuple[int, int] | int = (1, 1),
+    offset: tuple[float, float] = (0.0, 0.0),
+    magnitude: float | None = None,
+    companion: Any = None,
+    exposure_time: float | None = None,
+) -> Simulation:
     """Simulate a coronagraphic exposure of NIRCam or MIRI.
 
     The charge increases frame by frame by Poisson increments of light and dark current, and by cosmic rays; a gap
@@ -300,7 +281,7 @@ def simulate(
     readpatt : str
         NIRCam: RAPID, BRIGHT1, ..., DEEP8. MIRI: FASTR1, SLOWR1.
     ngroups, nints : int
-        Groups per integration and integrations in this file.
+        Groups per integration and integrations in this file. With `exposure_time`, give one of them.
     seed : int
         Seed of all noise.
     scene : Scene, (ny, nx) array of e-/s, or None
@@ -320,7 +301,8 @@ def simulate(
     detector_seed : int
         Another seed is another detector of the same kind.
     filter : str or None
-        By default the usual one for the mask.
+        By default the usual one for the mask. The width of the PSF grows with the wavelength, and the zero point of
+        `magnitude` is that of the filter. The masks of MIRI have one filter each.
     program, observation, exposure : int
         Numbers in the file name and header.
     role : {'SCI', 'REF', 'TA', 'BG'}
@@ -335,34 +317,67 @@ def simulate(
     dither : (int, int)
         Position in the dither pattern and number of positions (PATT_NUM, NUMDTHPT).
     offset : (float, float)
-        Arcsec in x and y from the start of the pattern (XOFFSET, YOFFSET); only in the header, the star does not move.
+        Arcsec in x and y of the aperture from the start of the pattern (XOFFSET, YOFFSET). The star of a ``Scene``
+        moves behind the mask by this much, with its halo, speckles and companion. An array is not moved.
+    magnitude : float or None
+        Vega magnitude of the star in the filter, instead of ``star`` of the scene. The zero points are in
+        ``gpucoron.simulate.photometry``.
+    companion : (float, float) or None
+        Separation of the companion, arcsec, and position angle, degrees east of north, instead of
+        ``companion_offset`` of the scene.
+    exposure_time : float or None
+        Effective exposure time (EFFEXPTM), s. It decides on the number of integrations, or of groups if `nints` is
+        given; it is rounded up to whole ones.
 
     Returns
     -------
     Simulation
+
+    Raises
+    ------
+    ArgumentError
+        A value is unknown or out of range, or two arguments contradict each other. It is also a ValueError.
     """
     instrument, readpatt = instrument.upper(), readpatt.upper()
     found, subarray_name = find_subarray(instrument, subarray, detector), subarray.upper()
     if role not in ROLES:
-        msg = f"no role {role!r}; known: {', '.join(ROLES)}"
-        raise ValueError(msg)
+        msg = f"role: no role {role!r}; known: {', '.join(ROLES)}"
+        raise ArgumentError(msg)
     if role == "TA":
+        refuse_in_acquisition(filter=filter, magnitude=magnitude, companion=companion)
         subarray_name, found = find_acquisition(subarray_name, found)
+    elif role == "BG":
+        refuse_in_background(scene, magnitude=magnitude, companion=companion)
     if readpatt not in READ_PATTERNS[instrument]:
-        msg = f"no read pattern {readpatt!r} of {instrument}; known: {', '.join(READ_PATTERNS[instrument])}"
-        raise ValueError(msg)
+        known = ", ".join(READ_PATTERNS[instrument])
+        msg = f"readpatt: no read pattern {readpatt!r} of {instrument}; known: {known}"
+        raise ArgumentError(msg)
+    nframes, groupgap = READ_PATTERNS[instrument][readpatt]
+    frame_time = found.frame_time * (SLOW_OVER_FAST if readpatt == "SLOWR1" else 1)
+    if exposure_time is not None and (first_integration > 1 or total_nints is not None):
+        msg = "exposure_time: it is that of a whole exposure; leave first_integration and total_nints out"
+        raise ArgumentError(msg)
+    ngroups, nints = count_groups(exposure_time, ngroups, nints, nframes, groupgap, frame_time)
     if ngroups < 1 or nints < 1 or first_integration < 1:
         msg = f"ngroups, nints and first_integration must be 1 or more, not {ngroups}, {nints}, {first_integration}"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
     last = first_integration + nints - 1
     total_nints = last if total_nints is None else total_nints
     if last > total_nints:
         msg = f"integrations {first_integration} to {last} exceed total_nints, {total_nints}"
-        raise ValueError(msg)
+        raise ArgumentError(msg)
+    number, positions = dither
+    if not 1 <= number <= positions:
+        msg = f"dither: position {number} of {positions}; expected positions from 1 to the number of positions"
+        raise ArgumentError(msg)
+    if not all(map(math.isfinite, (roll, *offset))):
+        msg = f"roll and offset: expected finite numbers, got {roll} and {offset}"
+        raise ArgumentError(msg)
     ny, nx = shape or (found.ny, found.nx)
     if ny > found.ny or nx > found.nx:
-        msg = f"shape {(ny, nx)} is larger than {subarray_name}, {(found.ny, found.nx)}"
-        raise ValueError(msg)
+        msg = f"shape: {(ny, nx)} is larger than {subarray_name}, {(found.ny, found.nx)}"
+        raise ArgumentError(msg)
+    filter = found.filter if role == "TA" else choose_filter(found, filter)
 
     effects = effects or Effects()
     pixels = make_pixels(
@@ -376,15 +391,20 @@ def simulate(
         nonlinearity=effects.nonlinearity,
         superbias=effects.superbias,
     )
-    scene = _usual_scene(instrument, role) if scene is None else scene
+    fwhm = pixels.kind.fwhm if role == "TA" else width_of(found, filter, pixels.kind.fwhm)
+    scene = usual_scene(instrument, role) if scene is None else scene
     if isinstance(scene, Scene):
-        scene = scene.turned(roll) if roll else scene
-        sky = scene.render((ny, nx), pixels.kind.fwhm)
+        if magnitude is not None:
+            scene = replace(scene, star=electrons_of(magnitude, found.detector, filter))
+        if companion is not None and not scene.star * scene.companion_contrast:
+            msg = "companion: the scene has no companion; its companion_contrast is 0"
+            raise ArgumentError(msg)
+        observed = scene = place(scene, found, roll, offset, companion)
+        sky = scene.render((ny, nx), fwhm)
     else:
+        refuse_with_array(magnitude=magnitude, companion=companion)
         sky = np.broadcast_to(np.asarray(scene, np.float32), (ny, nx))
-        scene = Scene(companion_contrast=0.0)
-    nframes, groupgap = READ_PATTERNS[instrument][readpatt]
-    frame_time = found.frame_time * (SLOW_OVER_FAST if readpatt == "SLOWR1" else 1)
+        observed, scene = None, Scene(companion_contrast=0.0)
 
     camera = Camera(found, subarray_name, pixels, effects, sky, readpatt, ngroups, nframes, groupgap, frame_time)
     data = np.empty((nints, ngroups, ny, nx), np.uint16)
@@ -404,7 +424,7 @@ def simulate(
         integration.hits["integration"] = i
         hits.append(integration.hits)
 
-    star, companion = scene.locate((ny, nx))
+    star, companion_place = scene.locate((ny, nx))
     truth = Truth(
         rate=camera.light / pixels.gain,
         dark_rate=camera.dark / pixels.gain,
@@ -415,7 +435,7 @@ def simulate(
         saturated_from=saturated_from,
         dq=pixels.dq,
         star=star,
-        companion=companion,
+        companion=companion_place,
         companion_rate=scene.star * scene.companion_contrast,
     )
     return Simulation(
@@ -429,26 +449,17 @@ def simulate(
         nframes=nframes,
         groupgap=groupgap,
         frame_time=frame_time,
-        filter=filter or found.filter,
+        filter=filter,
         effects=effects,
         detector_seed=detector_seed,
         first_integration=first_integration,
         total_nints=total_nints,
-        names={
-            "program": f"{program:05d}",
-            "observation": f"{observation:03d}",
-            "visit_group": "02",
-            "exposure": f"{exposure:05d}",
-        },
+        names=number_names(program, observation, exposure),
         role=role,
         target=target or ROLES[role],
         roll=float(roll),
         dither=tuple(dither),
         offset=(float(offset[0]), float(offset[1])),
+        scene=observed,
+        fwhm=fwhm,
     )
-
-
-def _usual_scene(instrument, role):
-    """Return the default scene of an instrument and a role."""
-    without = {"REF": {"companion_contrast": 0.0}, "BG": {"companion_contrast": 0.0, "star": 0.0}}
-    return replace(SCENES[instrument], **without.get(role, {}))

@@ -2,30 +2,12 @@
 
 import numpy as np
 
+from gpucoron.simulate.geometry import PIXEL_SCALE, rotation, to_sky, v3_angle
+
 # Start and pointing of all simulated exposures; nominal values that stage 2 accepts.
 _START = np.datetime64("2022-07-25T00:00:00.000000")
 _MJD_EPOCH = np.datetime64("1858-11-17T00:00:00.000000")
 _TARGET = (65.0, -25.0)
-#: aperture -> arcsec per pixel in x and y (SIAF, PRDOPSSOC-075)
-_PIXEL_SCALE = {
-    "NRCA2_MASK210R": (0.030533, 0.0308138),
-    "NRCA2_FULL_MASK210R": (0.030533, 0.0308138),
-    "NRCA5_MASK335R": (0.0620165, 0.0628319),
-    "NRCA5_FULL_MASK335R": (0.0620165, 0.0628319),
-    "NRCA5_MASK430R": (0.0620553, 0.0628871),
-    "NRCA5_MASKLWB": (0.0623562, 0.0630809),
-    "NRCA4_MASKSWB": (0.0306243, 0.0309101),
-    "NRCA2_TAMASK210R": (0.0305757, 0.0308031),
-    "NRCA5_TAMASK335R": (0.0620691, 0.0627775),
-    "NRCA5_TAMASK430R": (0.0620763, 0.0628222),
-    "NRCA5_TAMASKLWBL": (0.0622981, 0.0629957),
-    "NRCA4_TAMASKSWBS": (0.0306119, 0.0308936),
-    "MIRIM_MASK1065": (0.1102096, 0.109101),
-    "MIRIM_MASK1140": (0.1102459, 0.1106553),
-    "MIRIM_MASK1550": (0.1100977, 0.1109661),
-    "MIRIM_MASKLYOT": (0.1097492, 0.1102616),
-    "MIRIM_FULL": (0.1104981, 0.1113359),
-}
 _REFERENCE_POINT = {"NRCALONG": (89.0, -492.0), "NRCA2": (106.0, -450.0), "NRCA4": (73.0, -554.0)}  # V2, V3, arcsec
 
 
@@ -33,9 +15,14 @@ def _to_mjd(times):
     return (times - _MJD_EPOCH) / np.timedelta64(1, "us") / 86400e6
 
 
+def integration_time(ngroups, nframes, groupgap, frame_time):
+    """Return the seconds from the reset to the last read of an integration."""
+    return frame_time * ((nframes + groupgap) * ngroups - groupgap)
+
+
 def _integration_time(simulation):
-    """Return the seconds from the first reset to the last read of an integration."""
-    return simulation.group_time * simulation.data.shape[1] - simulation.frame_time * simulation.groupgap
+    """Return the seconds from the reset to the last read of an integration of a simulation."""
+    return integration_time(simulation.data.shape[1], simulation.nframes, simulation.groupgap, simulation.frame_time)
 
 
 def start_integrations(simulation):
@@ -91,14 +78,15 @@ def describe(simulation):
     end = start + np.timedelta64(round(exposure_seconds * 1e6), "us")
     (mjd_start, mjd_mid, mjd_end) = (float(_to_mjd(t)) for t in (start, middle, end))
     date, time = np.datetime_as_string(start, "ms").split("T")
-    xscale, yscale = _PIXEL_SCALE[sub.aperture]
-    v3yangle = 0.0 if nircam else 4.45
-    # Angle of the aperture's y axis, east of north; the x axis is mirrored (VPARITY is -1).
-    angle = np.radians(simulation.roll + v3yangle)
-    sine, cosine = float(np.sin(angle)), float(np.cos(angle))
+    xscale, yscale = PIXEL_SCALE[sub.aperture]
+    v3yangle = v3_angle(sub)
+    matrix = rotation(sub, simulation.roll).tolist()
     number, total_points = simulation.dither
     v2, v3 = _REFERENCE_POINT.get(sub.detector, (-414.0, -400.0))
-    star = simulation.truth.star
+    # A dither moves the star, not the reference point of the aperture, which then has other coordinates.
+    star, shift = simulation.truth.star, simulation.shift
+    east, north = (float(value) / 3600 for value in to_sky(sub, simulation.roll, (-shift[0], -shift[1])))
+    reference = _TARGET[0] + east / float(np.cos(np.radians(_TARGET[1]))), _TARGET[1] + north
     return {
         "filename": simulation.filename,
         "telescope": "JWST",
@@ -203,26 +191,26 @@ def describe(simulation):
         "pointing.dec_v1": _TARGET[1] - v3 / 3600,
         "pointing.pa_v3": simulation.roll % 360,
         "wcsinfo.wcsaxes": 2,
-        "wcsinfo.crpix1": star[0] + 1,
-        "wcsinfo.crpix2": star[1] + 1,
-        "wcsinfo.crval1": _TARGET[0],
-        "wcsinfo.crval2": _TARGET[1],
+        "wcsinfo.crpix1": star[0] - shift[0] + 1,
+        "wcsinfo.crpix2": star[1] - shift[1] + 1,
+        "wcsinfo.crval1": reference[0],
+        "wcsinfo.crval2": reference[1],
         "wcsinfo.ctype1": "RA---TAN",
         "wcsinfo.ctype2": "DEC--TAN",
         "wcsinfo.cunit1": "deg",
         "wcsinfo.cunit2": "deg",
         "wcsinfo.cdelt1": xscale / 3600,
         "wcsinfo.cdelt2": yscale / 3600,
-        "wcsinfo.pc1_1": -cosine,
-        "wcsinfo.pc1_2": sine,
-        "wcsinfo.pc2_1": sine,
-        "wcsinfo.pc2_2": cosine,
+        "wcsinfo.pc1_1": matrix[0][0],
+        "wcsinfo.pc1_2": matrix[0][1],
+        "wcsinfo.pc2_1": matrix[1][0],
+        "wcsinfo.pc2_2": matrix[1][1],
         "wcsinfo.v2_ref": v2,
         "wcsinfo.v3_ref": v3,
         "wcsinfo.vparity": -1,
         "wcsinfo.v3yangle": v3yangle,
-        "wcsinfo.ra_ref": _TARGET[0],
-        "wcsinfo.dec_ref": _TARGET[1],
+        "wcsinfo.ra_ref": reference[0],
+        "wcsinfo.dec_ref": reference[1],
         "wcsinfo.roll_ref": simulation.roll % 360,
         "bunit_data": "DN",
     }

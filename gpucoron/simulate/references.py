@@ -9,12 +9,16 @@ STScI. References cover the subarray, plus an optional margin, not the whole det
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gpucoron import dq
+from gpucoron.errors import ArgumentError
+from gpucoron.files import AnyPath
 from gpucoron.interactive import public
 from gpucoron.io.older_jwst import set_array
 from gpucoron.simulate.camera import (
@@ -37,6 +41,7 @@ from gpucoron.simulate.crds import (
     write_parameters,
 )
 from gpucoron.simulate.detectors import DETECTORS, ROW_CLOCKS, SUBARRAYS, make_pixels
+from gpucoron.simulate.exposures import Simulation
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,13 @@ class ReferenceOptions:
 
 
 @public
-def write_references(simulations, crds_path, *, options=None, pars=None):
+def write_references(
+    simulations: Simulation | Iterable[Simulation],
+    crds_path: AnyPath,
+    *,
+    options: ReferenceOptions | None = None,
+    pars: Mapping[str, Mapping[str, Any]] | None = None,
+) -> CrdsCache:
     """Write all references that simulated exposures need to a new or existing CRDS cache.
 
     Parameters
@@ -97,9 +108,9 @@ def write_references(simulations, crds_path, *, options=None, pars=None):
 
     Raises
     ------
-    ValueError
-        The cache has references for another seed of the same detector, other effects, or another shape of the same
-        subarray.
+    ArgumentError
+        The folder is a CRDS cache that was not simulated, or has references for another seed of the same detector,
+        other effects, or another shape of the same subarray. It is also a ValueError.
     """
     path = Path(crds_path)
     options = options or ReferenceOptions()
@@ -108,6 +119,9 @@ def write_references(simulations, crds_path, *, options=None, pars=None):
     manifest = {"serial": 9000, "references": {}, "files": {}, "boxes": {}}
     if manifest_path.exists():
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+    elif (path / "mappings").exists():
+        msg = f"{path} is a CRDS cache that was not simulated; use another folder"
+        raise ArgumentError(msg)
     manifest["serial"] += 1
     for simulation in simulations:
         _check_agreement(manifest, simulation, options)
@@ -134,8 +148,11 @@ def _check_agreement(manifest, simulation, options):
     for key, value in ((sub.detector, properties), (f"{sub.detector} {simulation.subarray_name}", box_of(simulation))):
         cached = manifest["boxes"].setdefault(key, value)
         if cached != value:
+            if isinstance(value, dict):
+                differ = [name for name in value if cached.get(name) != value[name]]
+                cached, value = ({name: one.get(name) for name in differ} for one in (cached, value))
             msg = f"the references of {key} in this cache are for {cached}, not for {value}; use another cache"
-            raise ValueError(msg)
+            raise ArgumentError(msg)
 
 
 def box_of(simulation):

@@ -21,8 +21,7 @@ from gpucoron.records.measures import (
 )
 from gpucoron.records.previews import preview_of_run
 from gpucoron.records.shifts import gradients, measure_shift
-from gpucoron.simulate import Effects, simulate
-from gpucoron.simulate.exposures import SCENES
+from gpucoron.simulate import SCENES, Effects, simulate
 
 SHAPE = (80, 96)
 STAR = (47.5, 39.5)

@@ -433,14 +433,9 @@ def test_roll_turns_the_sky(make, tmp_path):
     scene = Scene(companion_offset=(5.0, 3.0))
     places = []
     for number, roll in enumerate((-10.0, 0.0, 35.0), 1):
-        simulation = make(
-            ngroups=2, nints=1, scene=scene, roll=roll, dither=(2, 5), offset=(0.01, -0.02), observation=number
-        )
-        path = simulation.write(tmp_path)
-        primary, header = fits.getheader(path), fits.getheader(path, "SCI")
+        simulation = make(ngroups=2, nints=1, scene=scene, roll=roll, observation=number)
+        header = fits.getheader(simulation.write(tmp_path), "SCI")
         assert header["ROLL_REF"] == header["PA_V3"] == roll % 360
-        assert (primary["PATT_NUM"], primary["NUMDTHPT"]) == (2, 5)
-        assert (primary["XOFFSET"], primary["YOFFSET"]) == (0.01, -0.02)
         # square pixels, whereas the two scales in SIAF differ by two per cent
         header["CDELT1"] = header["CDELT2"]
         places.append(WCS(header, naxis=2).pixel_to_world(*simulation.truth.companion))
