@@ -16,6 +16,7 @@ from typing import Any, Literal
 from gpucoron import get_by_old_name
 from gpucoron.batch import persistence
 from gpucoron.batch.decision import decide_reduction, product_name
+from gpucoron.batch.finished import find_finished
 from gpucoron.batch.inputs import (
     Input,
     exposure_name,
@@ -67,6 +68,8 @@ class Planned(Shown):
         The user's parameter files and their digests.
     error : Exception or None
         Why it cannot be reduced.
+    pars_files : list of str
+        Names of the parameter files of CRDS that apply.
     persistence_file : PersistenceFile or None
         The persistence file that it writes.
     previous_digests : tuple or None
@@ -88,6 +91,7 @@ class Planned(Shown):
     expected: list = field(default_factory=list)
     products: tuple = ()
     error: Exception | None = None
+    pars_files: list = field(default_factory=list)
     persistence_file: persistence.PersistenceFile | None = None
     previous_digests: tuple | None = None
     seconds: float = 0.0
@@ -244,21 +248,20 @@ def make_plan(
     past = read_past(output_dir)
     records = past.last
     files = find_files(paths)
+    if redo == "needed" and not pars:
+        request = {"profile": profile, "steps": steps or {}, "run_parameters": run_parameters or {}}
+        request = user_request(None, **request, use_pars=takes_crds_pars(profile, use_pars))
+        done = find_finished(files, past, output_dir, request, include_all=include_all, shard=shard)
+        context = "" if done is None else crds_context()[0]
+        if done is not None and all(records[found.name].get("context") == context for found in done[0]):
+            finished = [Planned(found, todo=False, reason="done") for found in sorted(done[0], key=_order)]
+            return Plan(output_dir, finished, _with_reason(done[1]), context, past=past, overwrite=overwrite)
     if on_found is not None:
         on_found(select_shard(_not_done(files, records, redo), shard))
-    inputs, left_out = [], []
-    for path in files:
-        found = read_input(path)
-        if is_selected(found, include_all):
-            inputs.append(found)
-        else:
-            left_out.append(
-                (found, f"EXP_TYPE {found.record_fields['exp_type']} is not coronagraphy; --all includes it")
-            )
+    inputs, left_out = _read_inputs(files, include_all)
     refuse_duplicates(inputs)
-    inputs = select_shard(inputs, shard)
-    inputs.sort(key=lambda found: (*(str(found.record_fields[key]) for key in ("instrument", "detector")), found.name))
-    plan = Plan(output_dir, [], left_out, crds_context()[0], past=past, overwrite=overwrite)
+    inputs = sorted(select_shard(inputs, shard), key=_order)
+    plan = Plan(output_dir, [], _with_reason(left_out), crds_context()[0], past=past, overwrite=overwrite)
     look_up = _ReferenceLookUp(
         profile=profile, steps=steps or {}, pipeline=run_parameters or {}, use_pars=use_pars, pars=pars
     )
@@ -276,6 +279,58 @@ def make_plan(
     _check_references(plan)
     _estimate(plan, records)
     return plan
+
+
+def plan_references(
+    paths, *, profile="jwst", steps=None, run_parameters=None, use_pars=None, pars=None, include_all=False
+):
+    """Look up all references and parameter files that exposures need, and download those missing in the cache.
+
+    Parameters
+    ----------
+    paths, profile, steps, run_parameters, use_pars, pars, include_all
+        As for `make_plan`.
+
+    Returns
+    -------
+    Plan
+        Without an output folder. An exposure whose references are missing or damaged has an ``error``.
+    """
+    from gpucoron.io.crds_lookup import crds_context
+
+    inputs, left_out = _read_inputs(find_files(paths), include_all)
+    plan = Plan(Path(), [], _with_reason(left_out), crds_context()[0])
+    look_up = _ReferenceLookUp(
+        profile=profile, steps=steps or {}, pipeline=run_parameters or {}, use_pars=use_pars, pars=pars
+    )
+    for found in inputs:
+        planned = Planned(found, error=found.error)
+        if planned.error is None:
+            look_up.fill(planned)
+        plan.exposures.append(planned)
+    _check_references(plan)
+    return plan
+
+
+def _read_inputs(files, include_all):
+    """Read the headers of files; return those to reduce, and the others."""
+    inputs, left_out = [], []
+    for path in files:
+        found = read_input(path)
+        (inputs if is_selected(found, include_all) else left_out).append(found)
+    return inputs, left_out
+
+
+def _order(found):
+    return (*(str(found.record_fields[key]) for key in ("instrument", "detector")), found.name)
+
+
+def _with_reason(left_out):
+    """Return the files that do not belong to the batch, with the reason."""
+    return [
+        (found, f"EXP_TYPE {found.record_fields['exp_type']} is not coronagraphy; --all includes it")
+        for found in left_out
+    ]
 
 
 def _not_done(files, records, redo):
@@ -331,6 +386,7 @@ class _ReferenceLookUp:
             "request": request,
             "digest": request_digest(request),
             "own_files": self._own_files,
+            "pars_files": [name for name in run.pars_files if not os.path.isabs(name)],
             "expected": expected_products(run),
             "persistence_file": persistence.written_file(run.parameters),
         }

@@ -18,9 +18,10 @@ def add_common(parser):
     parser.add_argument("--save-intermediates", action="store_true", default=None, help="save the result of every step")
 
 
-def add_settings(parser):
-    """Add the options that decide on the results of a reduction."""
-    add_backend(parser)
+def add_settings(parser, *, backend=True):
+    """Add the options that decide on the results of a reduction; without ``backend`` only those that change them."""
+    if backend:
+        add_backend(parser)
     parser.add_argument(
         "--profile",
         default="jwst",
@@ -81,10 +82,9 @@ def add_backend(parser):
 
 
 def add_verbosity(parser):
-    parser.add_argument(
-        "-v", "--verbose", action="store_true", help="log every step, and the messages of jwst and CRDS"
-    )
-    parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("-v", "--verbose", action="store_true", help="log every step, and the messages of jwst and CRDS")
+    how.add_argument("-q", "--quiet", action="store_true", help="print errors only")
 
 
 def parse_settings(settings, skip=()):

@@ -151,6 +151,25 @@ def find_subarray(instrument, subarray, detector=None):
     raise ArgumentError(msg)
 
 
+def find_mask(instrument, mask, detector=None):
+    """Return the name of the subarray of a mask (the first, if there are several), or of a subarray.
+
+    Parameters
+    ----------
+    instrument : str
+    mask : str
+        A coronagraph as in CORONMSK, also without the module ('MASKA335R', 'MASK335R', '4QPM_1550'), or a subarray.
+    detector : str or None
+    """
+    name = mask.upper()
+    for key, found in SUBARRAYS.items():
+        names = (found.coronagraph, found.coronagraph.replace("MASKA", "MASK"))
+        if key[0] == instrument.upper() and detector in (None, found.detector) and name in names and key[1] != "FULL":
+            return key[1]
+    find_subarray(instrument, name, detector)
+    return name
+
+
 def find_acquisition(name, subarray):
     """Return the subarray of the target acquisition for a mask: ``(name, Subarray)``.
 

@@ -196,9 +196,7 @@ class Simulation(Shown):
         nints = self.data.shape[0]
         if self.total_nints > nints:
             names["segment"] = f"-seg{(self.first_integration - 1) // nints + 1:03d}"
-        return "jw{program}{observation}001_{visit_group}101_{exposure}{segment}_{detector}_uncal.fits".format(
-            detector=self.subarray.detector.lower(), **names
-        )
+        return file_name(self.subarray.detector, **names)
 
     @public
     def write(self, folder: AnyPath) -> Path:
@@ -218,6 +216,21 @@ class Simulation(Shown):
             model.int_times = list_integrations(self, starts, model.get_dtype("int_times"))
             model.save(path)
         return path
+
+
+def file_name(detector, program, observation, visit_group, exposure, segment=""):
+    """Return the file name that the archive would use; the numbers are texts with leading zeros."""
+    return f"jw{program}{observation}001_{visit_group}101_{exposure}{segment}_{detector.lower()}_uncal.fits"
+
+
+def number_names(program, observation, exposure):
+    """Return the parts of the file name from the numbers of a visit and an exposure."""
+    return {
+        "program": f"{program:05d}",
+        "observation": f"{observation:03d}",
+        "visit_group": "02",
+        "exposure": f"{exposure:05d}",
+    }
 
 
 @public
@@ -383,6 +396,9 @@ def simulate(
     if isinstance(scene, Scene):
         if magnitude is not None:
             scene = replace(scene, star=electrons_of(magnitude, found.detector, filter))
+        if companion is not None and not scene.star * scene.companion_contrast:
+            msg = "companion: the scene has no companion; its companion_contrast is 0"
+            raise ArgumentError(msg)
         observed = scene = place(scene, found, roll, offset, companion)
         sky = scene.render((ny, nx), fwhm)
     else:
@@ -438,12 +454,7 @@ def simulate(
         detector_seed=detector_seed,
         first_integration=first_integration,
         total_nints=total_nints,
-        names={
-            "program": f"{program:05d}",
-            "observation": f"{observation:03d}",
-            "visit_group": "02",
-            "exposure": f"{exposure:05d}",
-        },
+        names=number_names(program, observation, exposure),
         role=role,
         target=target or ROLES[role],
         roll=float(roll),
