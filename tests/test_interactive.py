@@ -25,7 +25,7 @@ from gpucoron.errors import ArgumentError, GpucoronError, InputError, ParameterE
 from gpucoron.interactive import public, table
 from gpucoron.io.exposure import Exposure
 from gpucoron.records import manifest, previews
-from gpucoron.report import ramp
+from gpucoron.report import compare, ramp
 from gpucoron.simulate import simulate
 from gpucoron.simulate.crds import CrdsCache
 from gpucoron.steps import STEPS
@@ -180,6 +180,7 @@ PUBLIC = {
     "gpucoron.records.manifest": ("read_manifests",),
     "gpucoron.records.previews": ("save_preview", "load_preview"),
     "gpucoron.report": ("write_report",),
+    "gpucoron.report.compare": ("compare_reductions", "write_comparison"),
     "gpucoron.report.ramp": ("trace_ramp", "plot_ramp", "write_ramp", "ramp_page"),
     "gpucoron.simulate": ("simulate", "write_references", "write_later_references"),
     "gpucoron.simulate.crds": ("open_cache",),
@@ -229,9 +230,9 @@ def test_every_name_in_all_is_listed():
     listed = {name.rpartition(".")[2] for name in public_functions()}
     others = {"Coron1Pipeline", "Coron1Pipeline_spaceKLIP", "Exposure", "GpucoronError", "__version__", "stpipe_steps"}
     others |= {"Effects", "ReferenceOptions", "SCENES", "Scene", "Simulation", "Truth", "Result", "RampTrace"}
-    others |= {"STAGES", "TYPES", "Database"}
-    for module in (gpucoron, gpucoron.simulate, gpucoron.batch, gpucoron.report, ramp, database):
-        assert set(module.__all__) <= listed | others | {"Noise", "predict"}, module.__name__
+    others |= {"STAGES", "TYPES", "Database", "Comparison"}
+    for module in (gpucoron, gpucoron.simulate, gpucoron.batch, gpucoron.report, ramp, compare, database):
+        assert set(module.__all__) <= listed | others, module.__name__
 
 
 class Reader(HTMLParser):
@@ -272,6 +273,8 @@ def objects(exposures, tmp_path_factory):
         trace = ramp.trace_ramp(case.path, 5, 6, backend="numpy")
         of_folder = database.create_database(folder, input_dir=case.path, verbose=False)
         pipeline = gpucoron.Coron1Pipeline(steps={"jump": {"rejection_threshold": 5}}, backend="cpu")
+        engine.reduce_file(case.path, folder / "two", backend="numpy", steps={"jump": {"skip": True}})
+    comparison = compare.compare_reductions(folder / "one", folder / "two")
     preview = previews.save_preview(run, folder / "preview.npz")
     outputs = {"rate": folder / "x_rate.fits"}
     record = {"seconds": {"total": 1.5}, "steps": [{"name": name} for name in STEPS] * 50}
@@ -281,12 +284,14 @@ def objects(exposures, tmp_path_factory):
         "CrdsCache": case.cache, "Plan": planned, "Planned": planned.exposures[0], "Input": planned.exposures[0].input,
         "Result": Result("x", case.path, "done", outputs, "", record), "RampTrace": trace, "Database": of_folder,
         "TracedStep": trace.steps[0], "PixelState": trace.raw, "Preview": preview, "Coron1Pipeline": pipeline,
+        "Comparison": comparison, "PairComparison": comparison.pairs[0],
     }  # fmt: skip
 
 
 SHOWN = (
     "Run", "Exposure", "Slopes", "Backend", "Simulation", "Truth", "Pixels", "CrdsCache", "Plan", "Planned", "Input",
-    "Result", "RampTrace", "Database", "TracedStep", "PixelState", "Preview", "Coron1Pipeline",
+    "Result", "RampTrace", "Database", "TracedStep", "PixelState", "Preview", "Coron1Pipeline", "Comparison",
+    "PairComparison",
 )  # fmt: skip
 
 
@@ -311,6 +316,7 @@ def test_representations_say_what_an_object_is(objects):
     assert "jump.rejection_threshold=5" in repr(objects["Coron1Pipeline"])
     assert "1 to reduce" in repr(objects["Plan"])
     assert "float32 (24, 24)" in repr(objects["Slopes"])
+    assert "2 of 2 products differ" in repr(objects["Comparison"])
 
 
 def test_the_table_of_a_run_has_its_steps(objects):
