@@ -38,6 +38,7 @@ docs: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # half an hour on two quiet cores; the exposures are simulated once
 bench: BENCH := $(BIN)/python benchmarks

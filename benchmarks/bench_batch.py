@@ -84,7 +84,7 @@ def run_batch(files, output, workers, environment):
     """Run a batch; return its total seconds, and the seconds of each exposure in a warm worker."""
     shutil.rmtree(output, ignore_errors=True)
     start = time.perf_counter()
-    command = [sys.executable, "-m", "gpucoron.cli", "batch", *map(str, files), "-o", str(output), "-q"]
+    command = [sys.executable, "-m", "gpucoron", "batch", *map(str, files), "-o", str(output), "-q"]
     subprocess.run([*command, "--backend", "cpu", "--workers", str(workers)], env=environment, check=True)
     seconds = time.perf_counter() - start
     records = [json.loads(line) for line in (output / "manifest.jsonl").read_text().splitlines()]

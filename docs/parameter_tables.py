@@ -1,17 +1,17 @@
 """Write the page of parameters from the declarations of the steps in ``gpucoron.steps``."""
 
 from importlib import import_module
-from inspect import getdoc, isfunction, signature
+from inspect import Parameter, Signature, getdoc, isfunction, signature
 
 from gpucoron.backends import BACKENDS, CHOICES
 from gpucoron.backends.backend import Backend
 from gpucoron.backends.operation import Operation
 from gpucoron.engine import order_of
 from gpucoron.facts import Facts
-from gpucoron.parameters import PIPELINE
+from gpucoron.parameters import PIPELINE, PROFILES
 from gpucoron.steps import STEPS
 from gpucoron.steps.declaration import COMMON
-from gpucoron.steps.describe import accepted_values
+from gpucoron.steps.describe import INSTRUMENTS, accepted_values, describe_switch
 
 #: modules of functions that steps share
 SHARED_MODULES = ("likelihood", "group_matching", "combined_rate", "known_sources")
@@ -101,7 +101,13 @@ def _rows_of_functions():
         for key, function in _functions_of(name).items():
             if hasattr(function, "declared"):
                 text = getdoc(function).partition("\n\n")[0].replace("\n", " ").replace("``", "`")
-                yield f"| `{name}.{key}{signature(function)}` | {text} |"
+                yield f"| `{name}.{key}{_without_types(signature(function))}` | {text} |"
+
+
+def _without_types(found):
+    """Return a signature without annotations; the full one stands below the table."""
+    bare = [one.replace(annotation=Parameter.empty) for one in found.parameters.values()]
+    return found.replace(parameters=bare, return_annotation=Signature.empty)
 
 
 def _functions_of(name):
@@ -138,30 +144,16 @@ def _lines():
 
 def _defaults_of(step):
     """Return in which profiles a step runs, where it comes from, and which references it reads."""
-    preset = step.profiles.get("spaceklip")
-    skip = preset.values.get("skip", step.skipped) if preset else step.skipped
-    state = {True: "off", False: "on"}
-    where = f"{state[step.skipped].capitalize()} in both profiles"
-    if skip != step.skipped:
-        other = f"{state[skip]} {_exposures_of(preset)} in the `spaceklip` profile"
-        where = f"{state[step.skipped].capitalize()} in the `jwst` profile, {other}"
+    instruments = [name for name in INSTRUMENTS if step.name in order_of(Facts(name))]
+    runs = {profile: describe_switch(step, profile, instruments) for profile in PROFILES}
+    where = ", ".join(f"{text} in the `{profile}` profile" for profile, text in runs.items())
+    if len(set(runs.values())) == 1:
+        where = f"{runs['jwst']} in both profiles"
+    if len(instruments) == 1:
+        where += f", {INSTRUMENTS[instruments[0]]} only"
     source = "a step of spaceKLIP" if step.custom else f"jwst's `{step.jwst_class}`"
     references = f"; reference files: {', '.join(step.references)}" if step.references else ""
-    return f"**Default.** {where}{_only(step)} ({source}{references})."
-
-
-def _exposures_of(preset):
-    """Return for which exposures a profile differs from jwst."""
-    names = " and ".join({"NIRCAM": "NIRCam"}.get(name, name) for name in preset.instruments)
-    return f"for {names} subarrays".replace("  ", " ") if preset.subarrays_only else f"for {names}"
-
-
-def _only(step):
-    """Return the only instrument whose exposures go through the step, if there is one."""
-    for name, other in (("NIRCam", "MIRI"), ("MIRI", "NIRCam")):
-        if step.name not in order_of(Facts(other.upper())):
-            return f", {name} only"
-    return ""
+    return f"**Default.** {where[0].upper()}{where[1:]} ({source}{references})."
 
 
 def _parameters_of(step):

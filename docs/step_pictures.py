@@ -104,7 +104,7 @@ def _draw_values(before, after, path):
     for number in range(len(before)):
         ramp = after[number, :, row, column] - before[number, :, row, column]
         right.plot(ramp, "o-", ms=4, label=f"integration {number + 1}")
-    right.set_title(f"after less before, row {row}, column {column}", fontsize=10)
+    right.set_title(f"after minus before, row {row}, column {column}", fontsize=10)
     right.set(xlabel="group", ylabel="DN")
     right.legend(fontsize=8)
     figure.savefig(path, dpi=65)
@@ -125,7 +125,7 @@ def _draw_flags(before, after, data, path):
         line = right.plot(groups, ramp, "-", lw=0.8, label=f"integration {number + 1}")[0]
         right.plot(groups[~mark], ramp[~mark], "o", color=line.get_color(), ms=4)
         right.plot(groups[mark], ramp[mark], "o", color=line.get_color(), mfc="white", ms=6)
-    right.set_title(f"row {row}, column {column}; open: flagged", fontsize=10)
+    right.set_title(f"row {row}, column {column}; open symbols: flagged", fontsize=10)
     right.set(xlabel="group", ylabel="DN")
     right.legend(fontsize=8)
     figure.savefig(path, dpi=65)

@@ -119,15 +119,17 @@ OLD_NAMES = {
 __all__ = ["__version__", *sorted(_HOME)]
 
 
-def __getattr__(name):
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    if name in _MODULES:
-        return import_module(f"gpucoron.{name}")
-    if f"gpucoron.{name}" in OLD_PATHS:
-        globals()[name] = import_module(_warn(f"gpucoron.{name}"))
-        return globals()[name]
-    raise AttributeError(_no_attribute(name), name=name)
+if not TYPE_CHECKING:  # a type checker would accept every name
+
+    def __getattr__(name):
+        if name in _HOME:
+            return getattr(import_module(_HOME[name]), name)
+        if name in _MODULES:
+            return import_module(f"gpucoron.{name}")
+        if f"gpucoron.{name}" in OLD_PATHS:
+            globals()[name] = import_module(_warn(f"gpucoron.{name}"))
+            return globals()[name]
+        raise AttributeError(_no_attribute(name), name=name)
 
 
 def _no_attribute(name):

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """``python -m gpucoron``: the command line."""
 
 import sys

@@ -7,6 +7,7 @@ Errors of that code become a GpucoronError that names the file and the step.
 import logging
 import shlex
 import sys
+from collections.abc import Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -33,7 +34,7 @@ _OURS = ("skip", "save_results", *(parameter.name for parameter in COMMON))
 _CLIPPING_OF_OLDER = 3.0
 
 #: step -> parameter -> path: files that replace those that the user has named
-_stand_ins = ContextVar("stand_ins", default=MappingProxyType({}))
+_stand_ins: ContextVar[Mapping] = ContextVar("stand_ins", default=MappingProxyType({}))
 
 
 @contextmanager

@@ -6,17 +6,29 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gpucoron import engine
 from gpucoron.backends import check_backend
+from gpucoron.backends.backend import BackendLike
 from gpucoron.backends.sizes import memory_size
 from gpucoron.errors import OutputError, ParameterError
+from gpucoron.files import AnyPath
 from gpucoron.interactive import public
 from gpucoron.io.fits_layout import is_whole
 from gpucoron.io.logs import shown
 from gpucoron.io.products import product_path
 from gpucoron.io.spaceklip_repairs import prepare_spaceklip as prepare_spaceklip
-from gpucoron.parameters import PIPELINE, P, convert, copied_steps, refuse_unknown, without_unused
+from gpucoron.parameters import (
+    PIPELINE,
+    P,
+    Profile,
+    StepSettings,
+    convert,
+    copied_steps,
+    refuse_unknown,
+    without_unused,
+)
 from gpucoron.steps import STEPS
 
 log = logging.getLogger(__name__)
@@ -53,16 +65,16 @@ def __getattr__(name):
 
 @public
 def run_single_file(
-    fitspath=None,
-    output_dir=None,
-    steps=None,
-    verbose=False,
+    fitspath: AnyPath | None = None,
+    output_dir: AnyPath | None = None,
+    steps: StepSettings | None = None,
+    verbose: bool = False,
     *,
-    backend="auto",
-    profile="spaceklip",
-    max_memory=None,
-    **kwargs,
-):
+    backend: BackendLike = "auto",
+    profile: Profile = "spaceklip",
+    max_memory: int | str | None = None,
+    **kwargs: Any,
+) -> Any:
     """Reduce one file with spaceKLIP's defaults. Existing products are overwritten, as in spaceKLIP.
 
     Parameters
@@ -165,19 +177,19 @@ def _split_arguments(steps, kwargs):
 
 @public
 def run_obs(
-    database,
-    steps=None,
-    subdir="stage1",
-    overwrite=True,
-    quiet=False,
-    verbose=False,
-    backend="auto",
+    database: Any,
+    steps: StepSettings | None = None,
+    subdir: str = "stage1",
+    overwrite: bool = True,
+    quiet: bool = False,
+    verbose: bool = False,
+    backend: BackendLike = "auto",
     *,
-    profile="spaceklip",
-    output_dir=None,
-    max_memory=None,
-    **kwargs,
-):
+    profile: Profile = "spaceklip",
+    output_dir: AnyPath | None = None,
+    max_memory: int | str | None = None,
+    **kwargs: Any,
+) -> None:
     """Reduce all raw exposures of a database, and enter the products into it.
 
     Parameters
@@ -226,9 +238,9 @@ def run_obs(
 
     check_backend(backend)  # once for all files
     memory_size(max_memory)
-    steps = copied_steps(steps)
-    star_center = _check_center(steps.get("mask_groups", {}).pop("star_center", None))
-    settings, options = _split_arguments(steps, kwargs)
+    copied = copied_steps(steps)
+    star_center = _check_center(copied.get("mask_groups", {}).pop("star_center", None))
+    settings, options = _split_arguments(copied, kwargs)
     masking = settings.pop("mask_groups", {})
     checked = {**settings, "mask_groups": {"skip": not masking, **masking}}
     with shown("gpucoron" if verbose and not quiet else __name__, logging.WARNING if quiet else logging.INFO):

@@ -7,22 +7,38 @@ Every way to start a reduction uses this module: file -> Exposure on the device 
 import gc
 import logging
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from gpucoron.backends import check_backend, get_backend
+from gpucoron.backends.backend import BackendLike
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
 from gpucoron.borrowed import check_borrowed, check_indirect
 from gpucoron.errors import ParameterError
+from gpucoron.facts import Facts
+from gpucoron.files import AnyPath, Paths
 from gpucoron.interactive import public
 from gpucoron.io import logs, products
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.crds_lookup import crds_context
+from gpucoron.io.exposure import Exposure
 from gpucoron.io.hooks import check_hooks, run_hooks
 from gpucoron.io.parameter_files import merge, parameters_from_crds, parameters_from_files, takes_crds_pars
 from gpucoron.io.references import STORE, find_references, load_references
 from gpucoron.io.user_files import check_files, read_files
 from gpucoron.io.versions import check_versions
-from gpucoron.parameters import copied_steps, resolve, settle_run, tell_unused, without_comparisons, without_unused
+from gpucoron.parameters import (
+    Profile,
+    RunParameters,
+    StepSettings,
+    copied_steps,
+    resolve,
+    settle_run,
+    tell_unused,
+    without_comparisons,
+    without_unused,
+)
 from gpucoron.records.run import Run as Run
 from gpucoron.records.run import StepRecord as StepRecord
 from gpucoron.steps import STEPS, run_step, skipped
@@ -44,7 +60,7 @@ _LAST_STEPS = (
 )  # fmt: skip
 
 
-def order_of(facts, stage_1overf="ints"):
+def order_of(facts: Facts, stage_1overf: str = "ints") -> tuple[str, ...]:
     """Return the names of the steps in the order in which they run on an exposure.
 
     Parameters
@@ -59,7 +75,15 @@ def order_of(facts, stage_1overf="ints"):
 
 
 @public
-def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars=None, pars=None):
+def settle(
+    exposure: Exposure | None = None,
+    *,
+    profile: Profile = "jwst",
+    steps: StepSettings | None = None,
+    pipeline: Mapping[str, Any] | None = None,
+    use_pars: bool | None = None,
+    pars: Paths | None = None,
+) -> tuple[dict[str, Any], RunParameters, list[str]]:
     """Settle the parameters of a run; every way to start a run uses this function.
 
     The order of precedence is: the user's parameters, the user's parameter files, the parameter files of CRDS, the
@@ -104,7 +128,13 @@ def settle(exposure=None, *, profile="jwst", steps=None, pipeline=None, use_pars
 
 
 @public
-def check_request(*, profile="jwst", steps=None, pipeline=None, pars=None):
+def check_request(
+    *,
+    profile: Profile = "jwst",
+    steps: StepSettings | None = None,
+    pipeline: Mapping[str, Any] | None = None,
+    pars: Paths | None = None,
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Check the user's settings before any file is opened, and warn about settings without effect.
 
     Parameters
@@ -133,7 +163,17 @@ def _check_together(parameters):
 
 
 @public
-def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto", use_pars=None, pars=None, only=None):
+def plan(
+    exposure: Exposure,
+    *,
+    profile: Profile = "jwst",
+    steps: StepSettings | None = None,
+    pipeline: Mapping[str, Any] | None = None,
+    backend: BackendLike = "auto",
+    use_pars: bool | None = None,
+    pars: Paths | None = None,
+    only: str | None = None,
+) -> Run:
     """Settle the parameters and look up the references of an exposure, before any step runs.
 
     Parameters
@@ -173,7 +213,9 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
     for name in STEPS.keys() - set(order):
         if parameters[name].pre_hooks or parameters[name].post_hooks:
             log.warning("%s: hooks of %s: not run, this instrument has no such step", exposure.name, name)
-    reftypes, overrides, latest = [], {}, {}
+    reftypes: list[str] = []
+    overrides: dict[str, Any] = {}
+    latest: dict[str, Any] = {}
     for name in order:
         step, settings = STEPS[name], parameters[name]
         if settings.skip:
@@ -206,7 +248,13 @@ def plan(exposure, *, profile="jwst", steps=None, pipeline=None, backend="auto",
 
 
 @public
-def run_steps(run, *, until=None, after_step=None, store=None):
+def run_steps(
+    run: Run,
+    *,
+    until: str | None = None,
+    after_step: Callable[[Run, StepRecord], object] | None = None,
+    store: Any = None,
+) -> Run:
     """Run the steps of a plan on its exposure, in place.
 
     Parameters
@@ -346,9 +394,20 @@ _HELPERS = {
 @public
 @logs.recorded()
 def reduce_file(
-    path, output_dir, *, profile="jwst", steps=None, backend="auto", overwrite=False, save_results=True, use_pars=None,
-    pars=None, after_step=None, max_memory=None, **run_parameters,
-):  # fmt: skip
+    path: AnyPath,
+    output_dir: AnyPath,
+    *,
+    profile: Profile = "jwst",
+    steps: StepSettings | None = None,
+    backend: BackendLike = "auto",
+    overwrite: bool = False,
+    save_results: bool = True,
+    use_pars: bool | None = None,
+    pars: Paths | None = None,
+    after_step: Callable[[Run, StepRecord], object] | None = None,
+    max_memory: int | str | None = None,
+    **run_parameters: Any,
+) -> tuple[Run, dict[str, Any], dict[str, Path]]:
     """Reduce one file: read it, run stage 1, write ``rate`` and ``rateints``.
 
     Parameters

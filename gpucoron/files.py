@@ -3,10 +3,16 @@
 import hashlib
 import os
 import tempfile
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 from gpucoron.errors import OutputError
+
+#: the path of one file or folder; and of one or several
+AnyPath: TypeAlias = str | Path
+Paths: TypeAlias = AnyPath | Sequence[AnyPath]
 
 
 @contextmanager

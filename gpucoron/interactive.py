@@ -187,6 +187,11 @@ class Shown:
         """Return what the object is, in one line without its class."""
         return ", ".join(f"{name}: {text_of(value)}" for name, value in self._fields())
 
+    @property
+    def summary(self) -> str:
+        """What the object is, in one line."""
+        return self._summary()
+
     def _fields(self) -> list[tuple[str, Any]]:
         """Return the rows of the table."""
         return [(one.name, getattr(self, one.name)) for one in fields(self) if one.repr]  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jwst.stpipe import Pipeline
@@ -189,12 +190,12 @@ class Coron1Pipeline(StepMixin, Pipeline):
 
     @classmethod
     @public
-    def call(cls, *args, **kwargs):
+    def call(cls, *args: Any, **kwargs: Any) -> Any:
         """Run on a file or a model with CRDS parameter files; see ``stpipe.Step.call``."""
         memory_size(kwargs.get("max_memory"))  # fail before CRDS is queried
         return super().call(*args, **kwargs)
 
-    def process(self, step_input=None):
+    def process(self, step_input: Any = None) -> Any:
         """Run the engine on a path or an open model.
 
         Returns

@@ -3,14 +3,8 @@
 python docs/pictures/apply_rateints_outliers.py [folder]
 """
 
-import sys
-from pathlib import Path
-
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from _shared import QUIET, draw_images, main
 
 from gpucoron.backends import get_backend
 from gpucoron.facts import Facts
@@ -26,7 +20,6 @@ NGROUPS, NINTS = 10, 20
 N_EVENTS = 15
 #: Afterglow of a large event: electrons in its first group, and its decay time in groups.
 BRIGHTEST, DECAY = 50.0, 10.0
-QUIET = {"superbias": False, "nonlinearity": False, "saturation": False, "ipc": False, "bad_pixels": False}
 
 
 def observe(seed=1):
@@ -92,21 +85,12 @@ def draw(path):
     observed = observe()
     before, after, _ = reduce(observed)
     truth = observed[3]
-    panels = {"before, less the truth": before - truth, "after, less the truth": after - truth}
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.9), sharey=True, layout="constrained")
-    for axis, (title, image) in zip(axes, panels.items(), strict=True):
-        shown = axis.imshow(image, vmin=-1.5, vmax=1.5, cmap="RdBu", origin="lower", interpolation="nearest")
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("column")
-    axes[0].set_ylabel("row")
-    figure.colorbar(shown, ax=axes, label="DN/s", shrink=0.85)
-    figure.savefig(path, dpi=65)
+    panels = {"before, minus the truth": before - truth, "after, minus the truth": after - truth}
+    draw_images(path, panels, "DN/s", vmin=-1.5, vmax=1.5, cmap="RdBu")
 
 
-def main(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    draw(folder / "apply_rateints_outliers.png")
-    print(f"wrote {folder / 'apply_rateints_outliers.png'}")
+def measure_all():
+    """Print the numbers of the page."""
     observed = observe()
     before, after, outliers = reduce(observed)
     truth, glowing = observed[3:]
@@ -121,4 +105,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "_generated")
+    main(__file__, draw, measure_all)

@@ -3,27 +3,20 @@
 python docs/pictures/emicorr.py [folder]
 """
 
-import sys
-from pathlib import Path
-
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from _shared import QUIET, draw_images, main
 
 from gpucoron.simulate import Effects, simulate
 from gpucoron.steps.emicorr import ReadTimes, apply_emicorr
 
-QUIET = {"superbias": False, "nonlinearity": False, "saturation": False, "ipc": False, "bad_pixels": False}
-QUIET |= {"cosmic_rays": 0, "reset": False, "rscd": False, "last_frame": False}
+STEADY = QUIET | {"cosmic_rays": 0, "reset": False, "rscd": False, "last_frame": False}
 
 
 def observe(ngroups):
     """Simulate dark ramps with interference and correct them: before, after, and the same exposure without it."""
     arguments, shape = ("MIRI", "MASK1550", "FASTR1", ngroups, 2), (64, 288)
     disturbed, clean = (
-        simulate(*arguments, shape=shape, scene=np.float32(0), effects=Effects(**QUIET, emi=emi)).data.astype(
+        simulate(*arguments, shape=shape, scene=np.float32(0), effects=Effects(**STEADY, emi=emi)).data.astype(
             np.float32
         )
         for emi in (True, False)
@@ -37,22 +30,13 @@ def observe(ngroups):
 
 def draw(path):
     disturbed, corrected, _ = observe(10)
-    panels = {"group 2 less group 1": disturbed, "the same after emicorr": corrected}
-    figure, axes = plt.subplots(2, 1, figsize=(8, 4.6), sharex=True, layout="constrained")
-    for axis, (title, ramps) in zip(axes, panels.items(), strict=True):
-        image = ramps[0, 1] - ramps[0, 0]
-        shown = axis.imshow(image, vmin=-30, vmax=30, cmap="viridis", origin="lower", interpolation="nearest")
-        axis.set_title(title, fontsize=10)
-        axis.set_ylabel("row")
-    axes[1].set_xlabel("column")
-    figure.colorbar(shown, ax=axes, label="DN", shrink=0.85)
-    figure.savefig(path, dpi=65)
+    differences = [ramps[0, 1] - ramps[0, 0] for ramps in (disturbed, corrected)]
+    panels = dict(zip(("group 2 minus group 1", "the same after emicorr"), differences, strict=True))
+    draw_images(path, panels, "DN", figsize=(8, 4.6), rows=2, vmin=-30, vmax=30, cmap="viridis")
 
 
-def main(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    draw(folder / "emicorr.png")
-    print(f"wrote {folder / 'emicorr.png'}")
+def measure_all():
+    """Print the numbers of the page."""
     for ngroups in (3, 5, 10, 40):
         disturbed, corrected, clean = observe(ngroups)
         left = [(ramps - clean).std() for ramps in (disturbed, corrected)]
@@ -61,4 +45,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "_generated")
+    main(__file__, draw, measure_all)

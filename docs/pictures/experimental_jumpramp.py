@@ -3,14 +3,8 @@
 python docs/pictures/experimental_jumpramp.py [folder]
 """
 
-import sys
-from pathlib import Path
-
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from _shared import QUIET, draw_images, main
 
 from gpucoron.backends import get_backend
 from gpucoron.dq import JUMP_DET
@@ -20,7 +14,6 @@ from gpucoron.steps.jump import flag_jumps
 
 BACKEND = get_backend("cpu")
 SHAPE = (160, 160)
-QUIET = {"superbias": False, "nonlinearity": False, "saturation": False, "ipc": False, "bad_pixels": False}
 SIZES = ((30, 100), (100, 300), (300, 1000), (1000, np.inf))
 
 
@@ -79,21 +72,12 @@ def draw(path):
     span = times["group_time"] * 7
     before = (arrays["data"][0, -1] - arrays["data"][0, 0]) / span
     rate, _ = fit_without_jumps(**arrays, **times, backend=BACKEND)
-    panels = {"last group less first": before, "experimental_jumpramp": rate.rate}
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.9), sharey=True, layout="constrained")
-    for axis, (title, image) in zip(axes, panels.items(), strict=True):
-        shown = axis.imshow(image, vmin=0, vmax=2.5, cmap="viridis", origin="lower", interpolation="nearest")
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("column")
-    axes[0].set_ylabel("row")
-    figure.colorbar(shown, ax=axes, label="DN/s", shrink=0.85)
-    figure.savefig(path, dpi=65)
+    panels = {"last minus first group": before, "experimental_jumpramp": rate.rate}
+    draw_images(path, panels, "DN/s", vmin=0, vmax=2.5, cmap="viridis")
 
 
-def main(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    draw(folder / "experimental_jumpramp.png")
-    print(f"wrote {folder / 'experimental_jumpramp.png'}")
+def measure_all():
+    """Print the numbers of the page."""
     sizes = ", ".join(f"{low} to {high}" for low, high in SIZES)
     print(f"jumps found, by their electrons ({sizes}); false alarms in a million differences")
     for readpatt, brightnesses in (("RAPID", (1.0, 30.0, 1000.0)), ("DEEP8", (0.1, 3.0, 100.0))):
@@ -106,4 +90,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "_generated")
+    main(__file__, draw, measure_all)

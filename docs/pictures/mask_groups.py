@@ -3,14 +3,8 @@
 python docs/pictures/mask_groups.py [folder]
 """
 
-import sys
-from pathlib import Path
-
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from _shared import draw_images, main
 
 from gpucoron.backends import get_backend
 from gpucoron.simulate import Effects, simulate
@@ -93,23 +87,12 @@ def measure():
 
 def draw(path):
     results, peak = measure()
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), sharey=True, layout="constrained")
-    for axis, (name, (image, *_)) in zip(axes, results.items(), strict=True):
-        percent = 100 * image[CROP, CROP] / peak
-        shown = axis.imshow(
-            percent, vmin=-1, vmax=1, extent=EXTENT, cmap="RdBu", origin="lower", interpolation="nearest"
-        )
-        axis.set_title(name, fontsize=10)
-        axis.set_xlabel("column")
-    axes[0].set_ylabel("row")
-    figure.colorbar(shown, ax=axes, label="% of the star's peak", shrink=0.85)
-    figure.savefig(path, dpi=65)
+    panels = {name: 100 * image[CROP, CROP] / peak for name, (image, *_) in results.items()}
+    draw_images(path, panels, "% of the star's peak", figsize=(10, 3.6), vmin=-1, vmax=1, extent=EXTENT, cmap="RdBu")
 
 
-def main(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    draw(folder / "mask_groups.png")
-    print(f"wrote {folder / 'mask_groups.png'}")
+def measure_all():
+    """Print the numbers of the page."""
     results, peak = measure()
     for name, (_, kept, rms, noise) in results.items():
         print(
@@ -119,4 +102,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "_generated")
+    main(__file__, draw, measure_all)

@@ -3,14 +3,9 @@
 python docs/pictures/refpix.py [folder]
 """
 
-import sys
-from pathlib import Path
-
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from _shared import QUIET, main
+from matplotlib.figure import Figure
 
 from gpucoron.backends import get_backend
 from gpucoron.facts import Facts
@@ -21,7 +16,6 @@ from gpucoron.steps import refpix
 BACKEND = get_backend("cpu")
 ROWS = {"nlower": 4, "nupper": 4, "nleft": 0, "nright": 0}
 SIDES = {"nlower": 4, "nupper": 4, "nleft": 4, "nright": 4}
-QUIET = {"superbias": False, "nonlinearity": False, "saturation": False, "ipc": False, "bad_pixels": False}
 
 
 def observe(drift, *, seed=1, ngroups=6):
@@ -76,7 +70,8 @@ def draw(path):
     panels = {"before": noise}
     for name, edges in (("rows", ROWS), ("rows, then columns", SIDES)):
         panels[name] = noise + (correct(simulation, ramps, edges) - ramps)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for (name, ramp), color in zip(panels.items(), ("black", "tab:orange", "tab:blue"), strict=True):
         rows = detrend(ramp.mean(axis=3))[0]
         left.plot(np.arange(1, len(rows) + 1), rows.mean(axis=1), "o-", color=color, label=name)
@@ -87,10 +82,8 @@ def draw(path):
     figure.savefig(path, dpi=65)
 
 
-def main(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    draw(folder / "refpix.png")
-    print(f"wrote {folder / 'refpix.png'}")
+def measure_all():
+    """Print the numbers of the page."""
     for drift in (0.0, 2.0, 5.0):
         for name, edges in (("rows", ROWS), ("rows and columns", SIDES)):
             groups, rows, groups_left, rows_left = measure(drift, edges)
@@ -101,4 +94,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "_generated")
+    main(__file__, draw, measure_all)

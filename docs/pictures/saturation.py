@@ -1,17 +1,12 @@
-"""Flags around saturated speckles, grown with corners and without: the picture and the numbers of its page.
+"""Flags around saturated speckles, grown with diagonals and without: the picture and the numbers of its page.
 
 python docs/pictures/saturation.py [folder]
 """
 
-import sys
-from pathlib import Path
-
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from _shared import main
 from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
 
 from gpucoron.backends import get_backend
 from gpucoron.dq import SATURATED
@@ -59,8 +54,9 @@ def mark_true(simulation):
 def draw(path):
     simulation = observe()
     true = mark_true(simulation)[0, -1]
-    figure, axes = plt.subplots(1, 2, figsize=(8, 4.6), sharey=True, layout="constrained")
-    for axis, diagonal, title in ((axes[0], True, "with corners"), (axes[1], False, "grow_diagonal=False")):
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, diagonal, title in ((axes[0], True, "diagonal growth"), (axes[1], False, "grow_diagonal=False")):
         flagged = flag(simulation, grow_diagonal=diagonal)[0, -1]
         kinds = np.where(true, 2, flagged)
         colors = ListedColormap(["white", "tab:orange", "black"])
@@ -71,10 +67,8 @@ def draw(path):
     figure.savefig(path, dpi=65)
 
 
-def main(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    draw(folder / "saturation.png")
-    print(f"wrote {folder / 'saturation.png'}")
+def measure_all():
+    """Print the numbers of the page."""
     simulation = observe()
     true = mark_true(simulation)
     print(f"at the full well: {np.count_nonzero(true)} groups, {np.count_nonzero(true[0, -1])} pixels in the last one")
@@ -90,4 +84,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "_generated")
+    main(__file__, draw, measure_all)

@@ -3,14 +3,8 @@
 python docs/pictures/subtract_1overf.py [folder]
 """
 
-import sys
-from pathlib import Path
-
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from _shared import QUIET, draw_images, main
 
 from gpucoron.simulate import Effects, Scene, simulate
 from gpucoron.steps.subtract_1overf import MODEL_TYPES, noise_of_ramp, noise_of_rateints, protect_sources
@@ -18,7 +12,6 @@ from gpucoron.steps.subtract_ktc import fit_ktc
 
 SHAPE = (320, 320)
 COMPANION = (195, 135)
-QUIET = {"superbias": False, "nonlinearity": False, "saturation": False, "ipc": False, "bad_pixels": False}
 
 
 def observe(nints, *, seed=1, one_over_f=3.0):
@@ -79,21 +72,12 @@ def draw(path):
     rates = fit_rates(*ramp)
     noise = noise_of_rateints(rates, np.zeros(rates.shape, np.uint32))
     before = rates[0] - simulation.truth.rate - simulation.truth.dark_rate
-    panels = {"before, less the truth": before, "noise found": noise[0], "after, less the truth": before - noise[0]}
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), sharey=True, layout="constrained")
-    for axis, (title, image) in zip(axes, panels.items(), strict=True):
-        shown = axis.imshow(image, vmin=-4, vmax=4, cmap="RdBu", origin="lower", interpolation="nearest")
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("column")
-    axes[0].set_ylabel("row")
-    figure.colorbar(shown, ax=axes, label="DN/s", shrink=0.85)
-    figure.savefig(path, dpi=65)
+    panels = {"before, minus the truth": before, "fitted noise": noise[0], "after, minus the truth": before - noise[0]}
+    draw_images(path, panels, "DN/s", figsize=(10, 3.6), vmin=-4, vmax=4, cmap="RdBu")
 
 
-def main(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    draw(folder / "subtract_1overf.png")
-    print(f"wrote {folder / 'subtract_1overf.png'}")
+def measure_all():
+    """Print the numbers of the page."""
     for nints in (1, 2, 6):
         for model_type, (at_groups, at_ints) in measure_noise_left(nints).items():
             print(f"{nints} integrations, {model_type:6}: left at groups {at_groups:.2f}, at ints {at_ints:.2f}")
@@ -113,4 +97,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "_generated")
+    main(__file__, draw, measure_all)

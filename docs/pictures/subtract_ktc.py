@@ -3,19 +3,11 @@
 python docs/pictures/subtract_ktc.py [folder]
 """
 
-import sys
-from pathlib import Path
-
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from _shared import QUIET, draw_images, main
 
 from gpucoron.simulate import Effects, simulate
 from gpucoron.steps.subtract_ktc import fit_ktc
-
-QUIET = {"superbias": False, "nonlinearity": False, "saturation": False, "ipc": False, "bad_pixels": False}
 
 
 def observe(ngroups, **options):
@@ -31,21 +23,12 @@ def draw(path):
     simulation, ramp = observe(10)
     pedestal, _ = fit_ktc(*ramp)
     first = ramp[0][0, 0]
-    panels = {"first group": first, "first group, less its pedestal": first - pedestal[0]}
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3.9), sharey=True, layout="constrained")
-    for axis, (title, image) in zip(axes, panels.items(), strict=True):
-        shown = axis.imshow(image, vmin=-80, vmax=400, cmap="viridis", origin="lower", interpolation="nearest")
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("column")
-    axes[0].set_ylabel("row")
-    figure.colorbar(shown, ax=axes, label="DN", shrink=0.85)
-    figure.savefig(path, dpi=65)
+    panels = {"first group": first, "first group minus pedestal": first - pedestal[0]}
+    draw_images(path, panels, "DN", vmin=-80, vmax=400, cmap="viridis")
 
 
-def main(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-    draw(folder / "subtract_ktc.png")
-    print(f"wrote {folder / 'subtract_ktc.png'}")
+def measure_all():
+    """Print the numbers of the page."""
     for n in (2, 3, 5, 10, 20):
         simulation, ramp = observe(n, scene=np.float32(0))
         error = fit_ktc(*ramp)[0] - simulation.truth.ktc
@@ -56,4 +39,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "_generated")
+    main(__file__, draw, measure_all)

@@ -5,10 +5,14 @@ import operator
 import os
 from dataclasses import dataclass
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from gpucoron.backends.sizes import memory_size
 from gpucoron.errors import ArgumentError, BackendUnavailableError
 from gpucoron.interactive import public
+
+if TYPE_CHECKING:
+    from gpucoron.backends.backend import Backend
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +81,7 @@ NAMES = (*CHOICES, *BACKENDS)
 
 
 @public
-def get_backend(name="auto", **options):
+def get_backend(name: "str | Backend | None" = "auto", **options: Any) -> "Backend":
     """Return a backend.
 
     Parameters
@@ -128,7 +132,7 @@ def get_backend(name="auto", **options):
     return _make(last, options)
 
 
-def check_backend(backend, *, by_name=False):
+def check_backend(backend: "str | Backend | None", *, by_name: bool = False) -> Any:
     """Raise an error unless the value names or is a backend; no backend is made.
 
     Parameters
@@ -224,7 +228,7 @@ def _make(name, options):
 
 
 @public
-def backend_status():
+def backend_status() -> dict[str, tuple[bool, str]]:
     """Return which backends can run here: name -> (usable, reason)."""
     status = {name: kind.status() for name, kind in BACKENDS.items()}
     chosen = next(name for name in CHOICES["cpu"] if status[name][0])

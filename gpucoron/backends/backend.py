@@ -8,6 +8,7 @@ new arrays. They neither log nor check parameters: the step does that before.
 import copy
 import logging
 import tempfile
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from gpucoron import get_by_old_name
 from gpucoron.backends import operations, workers
 from gpucoron.backends.budget import exposure_memory, scratch_memory
 from gpucoron.backends.chunks import map_arrays
+from gpucoron.backends.devices.device import Device
 from gpucoron.backends.devices.numpy_device import NumpyDevice, ScratchFiles
 from gpucoron.backends.process_memory import anonymous_memory
 from gpucoron.backends.results import LikelihoodFit, Slopes
@@ -60,7 +62,7 @@ class Backend:
     fit_likelihood_ramps = operations.fit_likelihood_ramps
     fit_ramps = operations.fit_ramps
 
-    def __init__(self, device, *, home=None, budget=None):
+    def __init__(self, device: Device, *, home: Device | None = None, budget: int | None = None) -> None:
         self.device = device
         self.home = device if home is None else home
         self.budget = budget
@@ -84,44 +86,44 @@ class Backend:
         return table(repr(self)[1:-1], (), rows)
 
     @property
-    def name(self):
+    def name(self) -> str:
         """'numpy', 'native', 'host' or 'cuda'."""
         return self.device.name
 
     @property
-    def on_host(self):
+    def on_host(self) -> bool:
         """Whether the device uses the memory of the host, which must not be requested twice."""
         return self.device.on_host
 
     @property
-    def xp(self):
+    def xp(self) -> Any:
         """Array namespace: numpy or cupy."""
         return self.home.xp
 
     @property
-    def ndimage(self):
+    def ndimage(self) -> Any:
         """scipy.ndimage or cupyx.scipy.ndimage."""
         return self.home.ndimage
 
-    def to_device(self, array):
+    def to_device(self, array: Any) -> Any:
         """Copy a host array to the memory of the exposure; return the same array if that is the host."""
         if self.home.xp is np and not isinstance(array, np.ndarray):
             return self.device.to_host(array)
         return self.home.to_device(array)
 
-    def to_host(self, array):
+    def to_host(self, array: Any) -> Any:
         """Copy an array, or each array of a tuple or of Slopes, to the host; return host arrays unchanged."""
         return map_arrays(array, lambda each: each if isinstance(each, np.ndarray) else self.device.to_host(each))
 
-    def zeros(self, shape, dtype):
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """Return an array of zeros."""
         return self.home.zeros(shape, dtype)
 
-    def empty(self, shape, dtype):
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """Return an uninitialized array."""
         return self.home.empty(shape, dtype)
 
-    def copy(self, array):
+    def copy(self, array: Any) -> Any:
         """Return a copy of an array."""
         return self.home.copy(array)
 
@@ -133,19 +135,19 @@ class Backend:
         """Return an array made of parts; see `gpucoron.backends.devices.device.Device.load_parts`."""
         return self.home.load_parts(shape, dtype, parts)
 
-    def synchronize(self):
+    def synchronize(self) -> None:
         """Wait until the device has finished."""
         self.device.synchronize()
 
-    def is_out_of_memory(self, error):
+    def is_out_of_memory(self, error: BaseException) -> bool:
         """Return whether an exception means that the memory of the device is full."""
         return self.device.is_out_of_memory(error)
 
-    def memory_limit(self, held=0):
+    def memory_limit(self, held: int = 0) -> int | None:
         """Return how many bytes an exposure may use, including ``held`` already used; None means no limit."""
         return None if self.is_in_chunks else self.device.memory_limit(held)
 
-    def release_memory(self):
+    def release_memory(self) -> None:
         """Release memory that is cached for later arrays."""
         self.device.release_memory()
 
@@ -162,11 +164,11 @@ class Backend:
         return names if alone else list(dict.fromkeys([self.name, *names]))
 
     @property
-    def is_in_chunks(self):
+    def is_in_chunks(self) -> bool:
         """Whether the device processes the exposure in chunks of rows, because its arrays are in another memory."""
         return self.home is not self.device
 
-    def fitting(self, shape, *, has_zeroframe=False, held=0):
+    def fitting(self, shape: tuple[int, ...], *, has_zeroframe: bool = False, held: int = 0) -> "Backend":
         """Return the backend for an exposure: this one, or one that works in chunks if the memory is too small.
 
         Parameters
@@ -182,7 +184,7 @@ class Backend:
         needed = exposure_memory(shape, has_zeroframe=has_zeroframe)
         return self if needed <= limit else self.in_chunks(limit, needed)
 
-    def in_chunks(self, limit, needed=0):
+    def in_chunks(self, limit: int, needed: int = 0) -> "Backend":
         """Return the backend for an exposure that needs more memory than ``limit`` bytes.
 
         For a GPU the arrays stay in the memory of the host. For the CPU, or if the host has too little memory as well,
@@ -198,7 +200,9 @@ class Backend:
         if self.on_host:
             device = copy.copy(self.device)
             device.max_memory = self.device.max_memory or limit + anonymous_memory()
-            home = ScratchFiles(device.n_threads, max_memory=device.max_memory, scratch_dir=device.scratch_dir)
+            home: NumpyDevice = ScratchFiles(
+                device.n_threads, max_memory=device.max_memory, scratch_dir=device.scratch_dir
+            )
             return Backend(device, home=home, budget=max(1, int(limit)))
         home = NumpyDevice()
         there = home.memory_limit()
@@ -242,3 +246,7 @@ class Backend:
             limit = self.home.max_memory / 1e9
             return f"is larger than the {limit:.3g} GB allowed; its ramps are in a scratch file in {folder}"
         return f"stays on the host; backend {self.name!r} processes it in chunks of {self.budget / 1e9:.3g} GB"
+
+
+#: an argument ``backend``: a name for `gpucoron.backends.get_backend`, a Backend, or None for the default
+BackendLike: TypeAlias = str | Backend | None

@@ -48,6 +48,8 @@ class Operation:
     native : callable, optional
         ``native(settings, *arguments)`` returns the libraries of native kernels, as (file, by pixel), if they are
         faster than NumPy for these arguments, else an empty list.
+    libraries : tuple of (str, bool)
+        All libraries that ``native`` may return, to compile them in advance.
     of_others : bool
         The definition calls other operations; its first argument is the backend, not a device.
     """
@@ -65,6 +67,7 @@ class Operation:
     at_home: bool = False
     has_kernels: Callable = lambda settings: True
     native: Callable | None = None
+    libraries: tuple[tuple[str, bool], ...] = ()
     of_others: bool = False
 
     def __post_init__(self):

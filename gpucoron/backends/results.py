@@ -1,7 +1,7 @@
 """Results of the fits: named arrays, on any device."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from gpucoron.interactive import Shown
 
@@ -20,7 +20,7 @@ class Slopes(Shown):
     err: Any
 
     @classmethod
-    def empty(cls, shape, xp):
+    def empty(cls, shape: tuple[int, ...], xp: Any) -> Self:
         """Return uninitialized slopes in a namespace."""
         images = [xp.empty(shape, xp.float32) for _ in range(4)]
         return cls(images[0], xp.empty(shape, xp.uint32), *images[1:])

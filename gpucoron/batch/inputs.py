@@ -11,6 +11,7 @@ import numpy as np
 
 from gpucoron import get_by_old_name
 from gpucoron.errors import GpucoronError, InputError
+from gpucoron.files import Paths
 from gpucoron.interactive import Shown, public
 
 CORONAGRAPHY = ("NRC_CORON", "MIR_4QPM", "MIR_LYOT")
@@ -70,7 +71,7 @@ class Input(Shown):
 
 
 @public
-def find_files(paths):
+def find_files(paths: Paths) -> list[Path]:
     """Find the input files.
 
     Parameters
@@ -89,7 +90,7 @@ def find_files(paths):
     InputError
         A path does not exist, no file was found, or a list is not a text file.
     """
-    found = {}
+    found: dict[str, Path] = {}
     given = [paths] if isinstance(paths, (str, Path)) or not isinstance(paths, Iterable) else list(paths)
     if not all(isinstance(path, (str, Path)) for path in given):
         msg = f"expected one or several files, folders, patterns or @list, as str or Path; got {type(paths).__name__}"
@@ -173,7 +174,7 @@ def group_name(name):
     return match.group(1) if match else without_segment
 
 
-def read_input(path):
+def read_input(path: Path) -> Input:
     """Read the headers of one file; store an error in the result, so that the other files can be reduced."""
     from gpucoron.io.boundary import converted_errors
     from gpucoron.io.fits_layout import read_layout

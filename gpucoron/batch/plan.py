@@ -8,8 +8,10 @@ import os
 import re
 import statistics
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from gpucoron import get_by_old_name
 from gpucoron.batch import persistence
@@ -25,10 +27,11 @@ from gpucoron.batch.inputs import (
 )
 from gpucoron.batch.request import changed_parameters, request_digest, user_request
 from gpucoron.errors import GpucoronError, OutputError, ParameterError, ReferenceFileError
-from gpucoron.files import file_digest
+from gpucoron.files import AnyPath, Paths, file_digest
 from gpucoron.interactive import Shown, public, table
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.parameter_files import parameters_from_files, takes_crds_pars
+from gpucoron.parameters import Profile, StepSettings
 from gpucoron.records.manifest import STARTED, Past, read_past
 from gpucoron.steps import STEPS
 
@@ -64,6 +67,8 @@ class Planned(Shown):
         The user's parameter files and their digests.
     error : Exception or None
         Why it cannot be reduced.
+    pars_files : list of str
+        Names of the parameter files of CRDS that apply.
     persistence_file : PersistenceFile or None
         The persistence file that it writes.
     previous_digests : tuple or None
@@ -85,6 +90,7 @@ class Planned(Shown):
     expected: list = field(default_factory=list)
     products: tuple = ()
     error: Exception | None = None
+    pars_files: list = field(default_factory=list)
     persistence_file: persistence.PersistenceFile | None = None
     previous_digests: tuple | None = None
     seconds: float = 0.0
@@ -207,22 +213,22 @@ def with_whole_path(step, name, value):
 
 @public
 def make_plan(
-    paths,
-    output_dir,
+    paths: Paths,
+    output_dir: AnyPath,
     *,
-    profile="jwst",
-    steps=None,
-    run_parameters=None,
-    of_run=None,
-    use_pars=None,
-    pars=None,
-    include_all=False,
-    redo="needed",
-    overwrite=False,
-    shard=(1, 1),
-    progress=None,
-    on_found=None,
-):
+    profile: Profile = "jwst",
+    steps: StepSettings | None = None,
+    run_parameters: Mapping[str, Any] | None = None,
+    of_run: Mapping[str, Any] | None = None,
+    use_pars: bool | None = None,
+    pars: Paths | None = None,
+    include_all: bool = False,
+    redo: Literal["needed", "failed", "all"] = "needed",
+    overwrite: bool = False,
+    shard: tuple[int, int] = (1, 1),
+    progress: Any = None,
+    on_found: Callable[[list[Path]], object] | None = None,
+) -> Plan:
     """Plan a batch; see `gpucoron.batch.reduce` for the parameters.
 
     ``on_found`` is called with the files that will probably be reduced, before any header is read. ``of_run`` is the
@@ -243,15 +249,7 @@ def make_plan(
     files = find_files(paths)
     if on_found is not None:
         on_found(select_shard(_not_done(files, records, redo), shard))
-    inputs, left_out = [], []
-    for path in files:
-        found = read_input(path)
-        if is_selected(found, include_all):
-            inputs.append(found)
-        else:
-            left_out.append(
-                (found, f"EXP_TYPE {found.record_fields['exp_type']} is not coronagraphy; --all includes it")
-            )
+    inputs, left_out = _read_inputs(files, include_all)
     refuse_duplicates(inputs)
     inputs = select_shard(inputs, shard)
     inputs.sort(key=lambda found: (*(str(found.record_fields[key]) for key in ("instrument", "detector")), found.name))
@@ -259,7 +257,7 @@ def make_plan(
     look_up = _ReferenceLookUp(
         profile=profile, steps=steps or {}, pipeline=run_parameters or {}, use_pars=use_pars, pars=pars
     )
-    makers = {}
+    makers: dict[str, str] = {}
     for number, found in enumerate(inputs, 1):
         planned = Planned(found, error=found.error)
         if planned.error is None:
@@ -273,6 +271,51 @@ def make_plan(
     _check_references(plan)
     _estimate(plan, records)
     return plan
+
+
+def plan_references(
+    paths, *, profile="jwst", steps=None, run_parameters=None, use_pars=None, pars=None, include_all=False
+):
+    """Look up all references and parameter files that exposures need, and download those missing in the cache.
+
+    Parameters
+    ----------
+    paths, profile, steps, run_parameters, use_pars, pars, include_all
+        As for `make_plan`.
+
+    Returns
+    -------
+    Plan
+        Without an output folder. An exposure whose references are missing or damaged has an ``error``.
+    """
+    from gpucoron.io.crds_lookup import crds_context
+
+    inputs, left_out = _read_inputs(find_files(paths), include_all)
+    plan = Plan(Path(), [], left_out, crds_context()[0])
+    look_up = _ReferenceLookUp(
+        profile=profile, steps=steps or {}, pipeline=run_parameters or {}, use_pars=use_pars, pars=pars
+    )
+    for found in inputs:
+        planned = Planned(found, error=found.error)
+        if planned.error is None:
+            look_up.fill(planned)
+        plan.exposures.append(planned)
+    _check_references(plan)
+    return plan
+
+
+def _read_inputs(files, include_all):
+    """Read the headers of files; return those to reduce, and the others with the reason."""
+    inputs, left_out = [], []
+    for path in files:
+        found = read_input(path)
+        if is_selected(found, include_all):
+            inputs.append(found)
+        else:
+            left_out.append(
+                (found, f"EXP_TYPE {found.record_fields['exp_type']} is not coronagraphy; --all includes it")
+            )
+    return inputs, left_out
 
 
 def _not_done(files, records, redo):
@@ -328,6 +371,7 @@ class _ReferenceLookUp:
             "request": request,
             "digest": request_digest(request),
             "own_files": self._own_files,
+            "pars_files": [name for name in run.pars_files if not os.path.isabs(name)],
             "expected": expected_products(run),
             "persistence_file": persistence.written_file(run.parameters),
         }

@@ -18,7 +18,7 @@ from gpucoron.records.commands import find_parameter
 from gpucoron.steps import STEPS
 
 #: old names of steps ('step') and parameters ('step.parameter') -> their current names
-RENAMED = {}
+RENAMED: dict[str, str] = {}
 
 _RUN_PARAMETERS = {parameter.name: parameter for parameter in PIPELINE}
 _MISSING = object()

@@ -8,9 +8,10 @@ import contextlib
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from gpucoron.backends import check_backend
 from gpucoron.backends.sizes import memory_size
@@ -20,8 +21,10 @@ from gpucoron.batch.persistence import PersistenceChains
 from gpucoron.batch.plan import REDO, make_plan, parse_shard, settle
 from gpucoron.batch.record import date_of, describe_error, process_info, utc_now
 from gpucoron.errors import GpucoronError, OutputError, ParameterError
+from gpucoron.files import AnyPath, Paths
 from gpucoron.interactive import Shown, public
 from gpucoron.io.parameter_files import as_paths, takes_crds_pars
+from gpucoron.parameters import Profile, StepSettings
 from gpucoron.records.manifest import Manifest, read_past
 
 ENGINES = ("local", "dask")
@@ -51,9 +54,9 @@ class Result(Shown):
     exposure: str
     input: Path
     status: str
-    outputs: dict
+    outputs: dict[str, Path]
     message: str
-    record: dict
+    record: dict[str, Any]
 
     def _summary(self):
         names = f": {', '.join(self.outputs)}" if self.outputs else ""
@@ -67,25 +70,25 @@ class Result(Shown):
 
 @public
 def reduce(
-    paths,
-    output_dir,
+    paths: Paths,
+    output_dir: AnyPath,
     *,
-    profile="jwst",
-    steps=None,
-    backend="auto",
-    workers=None,
-    devices=None,
-    max_memory=None,
-    use_pars=None,
-    pars=None,
-    include_all=False,
-    redo="needed",
-    overwrite=False,
-    shard="1/1",
-    engine="local",
-    scheduler=None,
-    progress=None,
-    **run_parameters,
+    profile: Profile = "jwst",
+    steps: StepSettings | None = None,
+    backend: str | None = "auto",
+    workers: int | None = None,
+    devices: Sequence[int] | None = None,
+    max_memory: int | str | None = None,
+    use_pars: bool | None = None,
+    pars: Paths | None = None,
+    include_all: bool = False,
+    redo: Literal["needed", "failed", "all"] = "needed",
+    overwrite: bool = False,
+    shard: str = "1/1",
+    engine: Literal["local", "dask"] = "local",
+    scheduler: str | None = None,
+    progress: Any = None,
+    **run_parameters: Any,
 ) -> Iterator[Result]:
     """Reduce many exposures; the products, a log and a line of the manifest for each appear in one folder.
 

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command line: ``gpucoron run | batch | ramp | ...``, one module each. Large libraries are imported late."""
 
 import argparse
@@ -5,7 +6,8 @@ import logging
 import sys
 
 from gpucoron import __version__
-from gpucoron.cli import batch, compare, demo, info, ramp, report, run, simulate, steps
+from gpucoron.cli import batch, cache, compare, demo, info, ramp, report, run, simulate, steps
+from gpucoron.cli.completion import complete
 from gpucoron.errors import GpucoronError
 from gpucoron.files import on_one_line
 from gpucoron.io.versions import check_versions
@@ -16,7 +18,9 @@ _REDUCING = ("run", "batch", "ramp", "simulate", "demo")
 
 def main(arguments=None):
     """Run the command line; return the exit code: 0, or 2 if a file could not be reduced."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    complete(parser)
+    options = parser.parse_args(arguments)
     _log_to_stderr(options)
     try:
         if options.command in _REDUCING:
@@ -36,7 +40,7 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"gpucoron {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (run, batch, ramp, report, compare, steps, simulate, demo, info):
+    for command in (run, batch, ramp, report, compare, steps, cache, simulate, demo, info):
         command.add_parser(commands)
     return parser
 

@@ -18,9 +18,10 @@ def add_common(parser):
     parser.add_argument("--save-intermediates", action="store_true", default=None, help="save the result of every step")
 
 
-def add_settings(parser):
-    """Add the options that decide on the results of a reduction."""
-    add_backend(parser)
+def add_settings(parser, *, backend=True):
+    """Add the options that decide on the results of a reduction; without ``backend`` only those that change them."""
+    if backend:
+        add_backend(parser)
     parser.add_argument(
         "--profile",
         default="jwst",

@@ -10,9 +10,10 @@ of spaceKLIP.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
+from typing import Any, Self, TextIO
 
 import numpy as np
 from astropy.table import Table
@@ -30,7 +31,7 @@ from gpucoron.database.tables import (
     unstack_tables,
 )
 from gpucoron.errors import InputError, ParameterError
-from gpucoron.files import first_line, write_whole
+from gpucoron.files import AnyPath, Paths, first_line, write_whole
 from gpucoron.interactive import public
 from gpucoron.interactive import table as html_table
 from gpucoron.io.observations import find_stage, read_headers
@@ -53,18 +54,18 @@ _NEEDED = {
 
 @public
 def create_database(
-    output_dir=".",
-    pid=None,
-    obsids=None,
-    input_dir=None,
-    psflibpaths=None,
-    bgpaths=None,
-    assoc_using_targname=True,
-    verbose=True,
-    readlevel="012",
-    cr_from_siaf=False,
-    **selection,
-):
+    output_dir: AnyPath = ".",
+    pid: int | None = None,
+    obsids: int | Sequence[int] | None = None,
+    input_dir: Paths | None = None,
+    psflibpaths: Paths | None = None,
+    bgpaths: Paths | None = None,
+    assoc_using_targname: bool = True,
+    verbose: bool = True,
+    readlevel: str | int = "012",
+    cr_from_siaf: bool = False,
+    **selection: str,
+) -> "Database":
     """Sort exposures into concatenations by their headers.
 
     Parameters
@@ -162,7 +163,7 @@ class Database:
         Whether to print the summary after reading exposures.
     """
 
-    def __init__(self, output_dir=".", obs=None):
+    def __init__(self, output_dir: AnyPath = ".", obs: dict[str, Any] | None = None) -> None:
         self.output_dir = os.fspath(output_dir)
         self.obs = {} if obs is None else obs
         self.verbose = True
@@ -180,8 +181,13 @@ class Database:
 
     @public
     def read_jwst_s012_data(
-        self, datapaths, psflibpaths=None, bgpaths=None, cr_from_siaf=False, assoc_using_targname=True
-    ):
+        self,
+        datapaths: Paths,
+        psflibpaths: Paths | None = None,
+        bgpaths: Paths | None = None,
+        cr_from_siaf: bool = False,
+        assoc_using_targname: bool = True,
+    ) -> None:
         """Sort files into concatenations, which replace those with the same name; see `create_database`."""
         self._read(datapaths, psflibpaths, bgpaths, cr_from_siaf, assoc_using_targname, Selection())
 
@@ -209,7 +215,16 @@ class Database:
             self.summary()
 
     @public
-    def update_obs(self, key, index, fitsfile, maskfile=None, *, update_pxar=False, **changes):
+    def update_obs(
+        self,
+        key: str,
+        index: int,
+        fitsfile: AnyPath,
+        maskfile: AnyPath | None = None,
+        *,
+        update_pxar: bool = False,
+        **changes: Any,
+    ) -> None:
         """Set the new file of a row.
 
         This sets FITSFILE, DATAMODL (the stage, from the content of the file) and BUNIT. Text columns become wider if
@@ -266,7 +281,7 @@ class Database:
                 msg = f"{key}: there is no column {name}; add it, or omit {name.lower()}"
                 raise ParameterError(msg)
 
-    def summary(self, file=None):
+    def summary(self, file: TextIO | None = None) -> str:
         """Print the number of exposures of each type in each concatenation, and a row for each. Return the text.
 
         Parameters
@@ -279,7 +294,7 @@ class Database:
         return text
 
     @public
-    def write(self, path):
+    def write(self, path: AnyPath) -> None:
         """Write all tables to one ECSV file, completely or not at all; an existing file is replaced.
 
         Raises
@@ -293,7 +308,7 @@ class Database:
 
     @classmethod
     @public
-    def read(cls, path):
+    def read(cls, path: AnyPath) -> Self:
         """Read a file that `write` wrote, with the same keys, paths, types of columns and masked values.
 
         Raises
@@ -314,7 +329,7 @@ class Database:
 
 
 @public
-def as_database(database, output_dir=None):
+def as_database(database: Any, output_dir: AnyPath | None = None) -> Any:
     """Check that an object can be used as a database, and make a `Database` of a dict.
 
     Parameters

@@ -11,14 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from gpucoron.backends import get_backend
+from gpucoron.backends.backend import Backend
 from gpucoron.errors import InputError
 from gpucoron.facts import Facts
-from gpucoron.files import first_line
+from gpucoron.files import AnyPath, first_line
 from gpucoron.interactive import Shown, public
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.fits_layout import CheckSum, Layout, check_sums, read_layout
@@ -33,12 +34,11 @@ _TABLES = ("GROUP", "INT_TIMES", "ASDF")
 _LOST = re.compile(r"Extension \(\W*(\w+)\W*, \d+\) not found")
 #: attributes on the device of the backend
 _ON_DEVICE = ("data", "groupdq", "pixeldq", "zeroframe")
-_NOT_SHOWN = ("facts", "meta", "home")
 #: accepted input, for messages
 _ACCEPTED = "the path of one *_uncal.fits or *_ramp.fits (str or Path)"
 
 
-def check_path(given, also=""):
+def check_path(given: Any, also: str = "") -> Path:
     """Check that the input is the path of one exposure, before it is opened.
 
     Parameters
@@ -56,9 +56,9 @@ def check_path(given, also=""):
     InputError
     """
     if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
-        kind = {None: "missing", "": "an empty string"}.get(given if isinstance(given, str | None) else 0)
-        kind = kind or f"of the type {type(given).__name__}"
-        several = isinstance(given, (list, tuple)) or type(given).__name__ in ("ModelContainer", "ModelLibrary")
+        of_type = type(given).__name__
+        kind = {"NoneType": "missing", "str": "an empty string"}.get(of_type, f"of the type {of_type}")
+        several = isinstance(given, (list, tuple)) or of_type in ("ModelContainer", "ModelLibrary")
         way_out = "; call it once for each exposure, or reduce many with gpucoron.batch.reduce" if several else ""
         msg = f"the input is {kind}; expected {_ACCEPTED}{also}{way_out}"
         raise InputError(msg)
@@ -105,7 +105,7 @@ class Exposure(Shown):
     groupdq: Any = None
     pixeldq: Any = None
     zeroframe: Any = None
-    facts: Facts | None = None
+    facts: Facts = None  # type: ignore[assignment]  # all readers set it
     meta: Any = None
     path: Path | None = None
     average_dark_current: Any = None
@@ -119,30 +119,25 @@ class Exposure(Shown):
     home: Any = None
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The name of the file, for messages."""
-        if self.path:
-            return self.path.name
-        return "the exposure" if self.meta is None else str(self.meta.meta.filename)
+        of_model = "the exposure" if self.meta is None else str(self.meta.meta.filename)
+        return self.path.name if self.path else of_model
 
-    @property
-    def summary(self):
-        """The name, the instrument, the subarray, the read pattern and the size, for messages."""
+    def _summary(self) -> str:
+        """Return the name, the instrument, the subarray, the read pattern and the size, for messages."""
         facts, shape = self.facts, () if self.data is None else self.data.shape
         of = "" if facts is None else f" {facts.instrument} {facts.subarray} {facts.readpatt},"
         size = "{} integrations x {} groups x {} x {}".format(*shape) if len(shape) == 4 else "no ramps"
         return f"{self.name}:{of} {size}"
 
-    def _summary(self):
-        return self.summary
-
     def _fields(self):
-        values = {**vars(self), **({} if self.facts is None else vars(self.facts))}
-        return [(name, value) for name, value in values.items() if value is not None and name not in _NOT_SHOWN]
+        values = {**vars(self), **({} if self.facts is None else vars(self.facts)), "facts": None, "meta": None}
+        return [(name, value) for name, value in values.items() if value is not None]
 
     @classmethod
     @public
-    def read(cls, path, backend=None):
+    def read(cls, path: AnyPath, backend: Backend | None = None) -> Self:
         """Read ``*_uncal.fits`` or ``*_ramp.fits``.
 
         Parameters
@@ -163,8 +158,7 @@ class Exposure(Shown):
         InputError
             The file is missing, damaged or not an exposure that stage 1 can process; the message says what to do.
         """
-        path = check_path(path)
-        backend = backend or get_backend("cpu")
+        path, backend = check_path(path), backend or get_backend("cpu")
         with converted_errors(path, reading=True, passed_on=backend.is_out_of_memory):
             # checksums of raw counts are computed while they are read
             layout = read_layout(path, summed=lambda part: _has_sums(part) and not part.holds_counts)
@@ -193,7 +187,7 @@ class Exposure(Shown):
 
     @classmethod
     @public
-    def read_headers(cls, path):
+    def read_headers(cls, path: AnyPath) -> Self:
         """Read only the headers and tables, which ``engine.plan`` needs.
 
         Returns
@@ -216,7 +210,7 @@ class Exposure(Shown):
         return cls.without_pixels(shape, facts, meta, path=path)
 
     @classmethod
-    def without_pixels(cls, shape, facts, meta, **attributes):
+    def without_pixels(cls, shape: tuple[int, ...], facts: Facts, meta: Any, **attributes: Any) -> Self:
         """Make an exposure whose ramps hold zeros and use no memory."""
         return cls(
             data=np.broadcast_to(np.float32(0), shape),
@@ -230,7 +224,7 @@ class Exposure(Shown):
 
     @classmethod
     @public
-    def from_model(cls, model):
+    def from_model(cls, model: Any) -> Self:
         """Copy the arrays of an open ``RampModel`` or ``Level1bModel``, which is not changed."""
         from stdatamodels.jwst import datamodels
 
@@ -260,12 +254,12 @@ class Exposure(Shown):
         return exposure
 
     @property
-    def device_bytes(self):
+    def device_bytes(self) -> int:
         """Bytes of the arrays on a device; 0 on the host."""
         arrays = [getattr(self, name) for name in _ON_DEVICE]
         return sum(array.nbytes for array in arrays if array is not None and not isinstance(array, np.ndarray))
 
-    def settle_on(self, backend):
+    def settle_on(self, backend: Backend) -> Backend:
         """Move the arrays to the device of a backend, in place, and return the backend that will process them.
 
         Returns
@@ -277,12 +271,12 @@ class Exposure(Shown):
         if self.home is not None:
             return self.home
         if not backend.on_host:
-            sizes = {"has_zeroframe": self.zeroframe is not None, "held": self.device_bytes}
+            sizes: dict[str, Any] = {"has_zeroframe": self.zeroframe is not None, "held": self.device_bytes}
             backend = backend.fitting(self.data.shape, **sizes)
         self.move_to(backend)
         return backend
 
-    def move_to(self, backend):
+    def move_to(self, backend: Backend) -> Self:
         """Move the arrays to the device of a backend, in place."""
         for name in _ON_DEVICE:
             array = getattr(self, name)
@@ -290,7 +284,7 @@ class Exposure(Shown):
                 setattr(self, name, backend.to_device(array))
         return self
 
-    def take(self, model, backend):
+    def take(self, model: Any, backend: Backend) -> None:
         """Replace the arrays and metadata by those of a ``RampModel`` that was made from this exposure.
 
         Parameters

@@ -199,7 +199,7 @@ class _Recorder(logging.Handler):
 class _Scrubbed(logging.Formatter):
     """Format a message as jwst does, in UTC, without private data."""
 
-    converter = time.gmtime
+    converter = time.gmtime  # type: ignore[assignment]
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = None
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpucoron.errors import InputError
+from gpucoron.files import AnyPath
 from gpucoron.interactive import public
 
 # Mean wavelength and width in micron. Sources: WavelengthMean and (MIRI) WidthEff of the SVO Filter Profile Service;
@@ -122,7 +123,7 @@ def find_stage(primary, science):
 
 
 @public
-def read_observation(path):
+def read_observation(path: AnyPath) -> Observation | None:
     """Read the headers of a file.
 
     Parameters

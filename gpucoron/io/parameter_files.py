@@ -25,7 +25,7 @@ DISABLED_BY = "STPIPE_DISABLE_CRDS_STEPPARS"
 #: parameters in the file of a pipeline that only ``.call`` and ``strun`` use
 _PIPELINE_ONLY = {"skip", "save_results", "backend", "max_memory", *(parameter.name for parameter in COMMON)}
 #: parameter of a pipeline that would change a run -> its value without an effect
-_UNUSED_UNLESS = {
+_UNUSED_UNLESS: dict[str, object] = {
     "pre_hooks": [],
     "post_hooks": [],
     "output_file": None,

@@ -45,7 +45,7 @@ class Preparation:
 
 
 @public
-def prepare_spaceklip():
+def prepare_spaceklip() -> Preparation:
     """Restore names of other packages that spaceKLIP 2.2 needs, and report missing requirements.
 
     Call this before ``import spaceKLIP``. Existing names are never changed, a second call has no effect, and spaceKLIP

@@ -7,6 +7,7 @@ ignore silently, raise a GpucoronError that names the step and the parameter.
 import os
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from jwst.stpipe import Step as JwstStep
 from stdatamodels.jwst import datamodels
@@ -117,7 +118,7 @@ class StepMixin:
     """Our part of a jwst Step or Pipeline; a mixin that precedes jwst's class."""
 
     @public
-    def __init__(self, *args, **values):
+    def __init__(self, *args: Any, **values: Any) -> None:
         _check_names(type(self), values)
         with _stpipe_errors_of(self.class_alias):
             super().__init__(*args, **wrap(values, self.class_alias))
@@ -131,7 +132,7 @@ class StepMixin:
 
     @classmethod
     @public
-    def call(cls, *args, **values):
+    def call(cls, *args: Any, **values: Any) -> Any:
         """Run on a file or a model, with the parameter files of CRDS; see ``stpipe.Step.call``."""
         check_input(*args[:1])
         _check_names(cls, values)
@@ -144,7 +145,7 @@ class StepMixin:
 
     @public
     @logs.recorded()
-    def run(self, *args):
+    def run(self, *args: Any) -> Any:
         """Run on a file or a model; see ``stpipe.Step.run``. The log in the products contains only this run."""
         self.settle_attributes()
         with _stpipe_errors_of(self.class_alias):

@@ -10,12 +10,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import MISSING, field, fields, make_dataclass, replace
 from functools import partial
+from typing import Any, Literal, TypeAlias
 
 from gpucoron.errors import ParameterError
 from gpucoron.parameters.kinds import Bounds, P, Parameter, accepted, convert, quote
 
 __all__ = [
-    "FROM_FILES", "OWN_THREADS", "PIPELINE", "PROFILES", "SPACEKLIP_CLASS", "Bounds", "P", "Parameter", "RunParameters",
+    "FROM_FILES", "OWN_THREADS", "PIPELINE", "PROFILES", "SPACEKLIP_CLASS", "Bounds", "P", "Parameter", "Profile",
+    "RunParameters", "StepSettings",
     "accepted", "changed", "convert", "copied_steps", "differs", "known_parameters", "refuse_unknown", "resolve",
     "settings_class", "settle_run", "tell_unused", "unused", "without_comparisons", "without_unused",
 ]  # fmt: skip
@@ -23,6 +25,9 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 PROFILES = ("jwst", "spaceklip")
+#: the argument ``profile``, and the argument ``steps``: step -> parameter -> value
+Profile: TypeAlias = Literal["jwst", "spaceklip"]
+StepSettings: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 #: name of the preset with the values that spaceKLIP's pipeline class sets; its run_single_file sets more
 SPACEKLIP_CLASS = "Coron1Pipeline_spaceKLIP"

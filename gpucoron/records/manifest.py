@@ -15,8 +15,10 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gpucoron.errors import OutputError
+from gpucoron.files import AnyPath
 from gpucoron.interactive import public
 
 #: fields of each line, in this order
@@ -294,7 +296,7 @@ def read_reductions(folder):
 
 
 @public
-def read_manifests(folder):
+def read_manifests(folder: AnyPath) -> tuple[dict[str, dict[str, Any]], int]:
     """Read the last record of each exposure from the manifests of a folder and from the records of single runs.
 
     Parameters

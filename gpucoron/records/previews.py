@@ -7,6 +7,7 @@ compressed; thumbnails of them, averaged over square blocks, in 8 bits. A previe
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from gpucoron import dq as dq_values
 from gpucoron.backends.statistics import MAD_TO_SIGMA
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.errors import InputError
-from gpucoron.files import write_whole
+from gpucoron.files import AnyPath, write_whole
 from gpucoron.interactive import Shown, public
 from gpucoron.records.measures import (
     Integrations,
@@ -110,13 +111,13 @@ class Preview(Shown):
         return Preview(**{name: getattr(other, name) if value is None else value for name, value in values.items()})
 
 
-def preview_path(folder, exposure):
+def preview_path(folder: AnyPath, exposure: str) -> Path:
     """Return the path of the preview of an exposure: ``folder/previews/<exposure>.npz``."""
     return Path(folder) / "previews" / f"{exposure}.npz"
 
 
 @public
-def save_preview(run, path, product_date=""):
+def save_preview(run: Any, path: AnyPath, product_date: str = "") -> Preview:
     """Write the preview of a reduced exposure, completely or not at all.
 
     Parameters
@@ -159,7 +160,7 @@ def write_preview(preview, path):
 
 
 @public
-def load_preview(path):
+def load_preview(path: AnyPath) -> Preview:
     """Read a preview that `save_preview` wrote; one of version 1 has thumbnails and shares only.
 
     Raises

@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 
 from gpucoron.errors import ParameterError
-from gpucoron.files import write_whole
+from gpucoron.files import AnyPath, write_whole
 from gpucoron.interactive import public
 from gpucoron.records.commands import command_again, command_ramp
 from gpucoron.report.details import describe, summarize
@@ -24,7 +24,7 @@ from gpucoron.report.tiles import tiles_address, write_tiles
 
 
 @public
-def write_report(folder, path=None, *, serve="", docs=""):
+def write_report(folder: AnyPath, path: AnyPath | None = None, *, serve: str = "", docs: str = "") -> Path:
     """Write the report of a folder or of a single product.
 
     Parameters

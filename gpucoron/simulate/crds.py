@@ -6,10 +6,13 @@ The layout and the mappings follow CRDS 14 (https://jwst-crds.stsci.edu).
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
+from gpucoron.files import AnyPath
 from gpucoron.interactive import Shown, public, table
 
 MANIFEST = "simulated.json"
@@ -125,7 +128,7 @@ class CrdsCache(Shown):
         return table(f"CrdsCache {self._summary()}", ("instrument", "type", "references"), rows)
 
     @property
-    def environment(self):
+    def environment(self) -> dict[str, str]:
         """The environment variables that make CRDS use only this cache, for child processes."""
         return {
             "CRDS_PATH": str(self.path),
@@ -135,7 +138,7 @@ class CrdsCache(Shown):
         }
 
     @contextmanager
-    def activate(self):
+    def activate(self) -> Iterator[Self]:
         """Make CRDS in this process use the cache until the ``with`` block ends. Not thread-safe.
 
         CRDS reads its environment variables at each call, but caches mappings by name, and the server. Both are reset
@@ -168,7 +171,7 @@ class CrdsCache(Shown):
 
 
 @public
-def open_cache(crds_path):
+def open_cache(crds_path: AnyPath) -> CrdsCache:
     """Open a cache that ``write_references`` wrote."""
     manifest = json.loads((Path(crds_path) / MANIFEST).read_text(encoding="utf-8"))
     return CrdsCache(Path(crds_path).resolve(), f"jwst_{manifest['serial']}.pmap")

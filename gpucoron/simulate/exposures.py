@@ -10,11 +10,14 @@
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.errors import ArgumentError
 from gpucoron.facts import READ_PATTERNS
+from gpucoron.files import AnyPath
 from gpucoron.interactive import Shown, public
 from gpucoron.simulate.arguments import (
     count_groups,
@@ -117,7 +120,7 @@ class Truth(Shown):
         where = f"star at ({self.star[0]:.1f}, {self.star[1]:.1f}), {companion}"
         return f"{ny} x {nx}: {where}, {len(self.cosmic_rays):,} pixels hit by cosmic rays"
 
-    def mark_jumps(self, ngroups, min_electrons=0.0):
+    def mark_jumps(self, ngroups: int, min_electrons: float = 0.0) -> NDArray[np.bool_]:
         """Return the groups in which a ramp jumps: (nints, ngroups, ny, nx) bool.
 
         The first group cannot jump. With averaged frames, a hit during a group changes this group and the next one.
@@ -182,12 +185,12 @@ class Simulation(Shown):
         return f"{self.filename}: {of}, {nints} integrations x {ngroups} groups x {ny} x {nx}"
 
     @property
-    def group_time(self):
+    def group_time(self) -> float:
         """Seconds from one group to the next."""
         return self.frame_time * (self.nframes + self.groupgap)
 
     @property
-    def filename(self):
+    def filename(self) -> str:
         """The file name that the archive would use."""
         names = dict(self.names, segment="")
         nints = self.data.shape[0]
@@ -196,7 +199,7 @@ class Simulation(Shown):
         return file_name(self.subarray.detector, **names)
 
     @public
-    def write(self, folder):
+    def write(self, folder: AnyPath) -> Path:
         """Write the exposure as ``*_uncal.fits`` for jwst's pipelines; create the folder, and return the path."""
         from stdatamodels.jwst.datamodels import Level1bModel
 
@@ -232,34 +235,34 @@ def number_names(program, observation, exposure):
 
 @public
 def simulate(
-    instrument,
-    subarray,
-    readpatt,
-    ngroups=None,
-    nints=None,
+    instrument: str,
+    subarray: str,
+    readpatt: str,
+    ngroups: int | None = None,
+    nints: int | None = None,
     *,
-    seed=0,
-    scene=None,
-    effects=None,
-    first_integration=1,
-    total_nints=None,
-    shape=None,
-    zeroframe=True,
-    detector=None,
-    detector_seed=0,
-    filter=None,
-    program=1386,
-    observation=1,
-    exposure=1,
-    role="SCI",
-    target=None,
-    roll=0.0,
-    dither=(1, 1),
-    offset=(0.0, 0.0),
-    magnitude=None,
-    companion=None,
-    exposure_time=None,
-):
+    seed: int = 0,
+    scene: Scene | ArrayLike | None = None,
+    effects: Effects | None = None,
+    first_integration: int = 1,
+    total_nints: int | None = None,
+    shape: tuple[int, int] | None = None,
+    zeroframe: bool = True,
+    detector: str | None = None,
+    detector_seed: int = 0,
+    filter: str | None = None,
+    program: int = 1386,
+    observation: int = 1,
+    exposure: int = 1,
+    role: Literal["SCI", "REF", "TA", "BG"] = "SCI",
+    target: str | None = None,
+    roll: float = 0.0,
+    dither: tuple[int, int] | int = (1, 1),
+    offset: tuple[float, float] = (0.0, 0.0),
+    magnitude: float | None = None,
+    companion: Any = None,
+    exposure_time: float | None = None,
+) -> Simulation:
     """Simulate a coronagraphic exposure of NIRCam or MIRI.
 
     The charge increases frame by frame by Poisson increments of light and dark current, and by cosmic rays; a gap

@@ -10,14 +10,17 @@ keywords of the exposures, and one factor converts DN/s to MJy/sr.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from gpucoron import dq
+from gpucoron.files import AnyPath
 from gpucoron.interactive import public
 from gpucoron.simulate.crds import LATER_KEYS, MANIFEST, CrdsCache, next_name, write_mappings
 from gpucoron.simulate.detectors import SUBARRAYS, find_acquisition
+from gpucoron.simulate.exposures import Simulation
 from gpucoron.simulate.keywords import describe
 from gpucoron.simulate.references import box_of, match_values, save_reference
 
@@ -27,7 +30,7 @@ _SQUARE_ARCSEC = (np.pi / 180 / 3600) ** 2  # sr
 
 
 @public
-def write_later_references(simulations, crds_path):
+def write_later_references(simulations: Simulation | Iterable[Simulation], crds_path: AnyPath) -> CrdsCache:
     """Add references of stages 2 and 3 to a cache that `write_references` created.
 
     Parameters

@@ -9,13 +9,16 @@ STScI. References cover the subarray, plus an optional margin, not the whole det
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gpucoron import dq
 from gpucoron.errors import ArgumentError
+from gpucoron.files import AnyPath
 from gpucoron.interactive import public
 from gpucoron.io.older_jwst import set_array
 from gpucoron.simulate.camera import (
@@ -38,6 +41,7 @@ from gpucoron.simulate.crds import (
     write_parameters,
 )
 from gpucoron.simulate.detectors import DETECTORS, ROW_CLOCKS, SUBARRAYS, make_pixels
+from gpucoron.simulate.exposures import Simulation
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,13 @@ class ReferenceOptions:
 
 
 @public
-def write_references(simulations, crds_path, *, options=None, pars=None):
+def write_references(
+    simulations: Simulation | Iterable[Simulation],
+    crds_path: AnyPath,
+    *,
+    options: ReferenceOptions | None = None,
+    pars: Mapping[str, Mapping[str, Any]] | None = None,
+) -> CrdsCache:
     """Write all references that simulated exposures need to a new or existing CRDS cache.
 
     Parameters

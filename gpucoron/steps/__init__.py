@@ -11,11 +11,12 @@ A step module holds
 Steps only use arrays and parameters: no FITS, no CRDS, no datamodels. The table of all steps is made from the modules.
 """
 
+from collections.abc import Mapping
 from importlib import import_module
 from pkgutil import iter_modules
 from types import MappingProxyType
 
-from gpucoron.parameters import known_parameters
+from gpucoron.parameters import Parameter, known_parameters
 from gpucoron.steps.arguments import unnamed
 from gpucoron.steps.declaration import Outcome, skipped
 
@@ -44,7 +45,7 @@ _MODULES = _gather()
 STEPS = MappingProxyType({name: module.STEP for name, module in _MODULES.items()})
 
 
-def declared(step_name):
+def declared(step_name: str) -> Mapping[str, Parameter]:
     """Return name -> Parameter of a step, including the parameters that all steps have.
 
     Raises
@@ -78,7 +79,7 @@ def __getattr__(name):
     raise AttributeError(msg)
 
 
-def stpipe_steps():
+def stpipe_steps() -> list[tuple[str, str, bool]]:
     """List the classes for ``strun``: (class, alias, whether it is a pipeline); ``gpucoron_jump`` is our jump."""
     steps = [(f"gpucoron.pipeline.{step.class_name}", f"gpucoron_{name}", False) for name, step in STEPS.items()]
     return [("gpucoron.pipeline.Coron1Pipeline", "calwebb_coron1", True), *steps]

@@ -7,12 +7,13 @@ cosmic rays that it misses.
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.backends.statistics import median_of_last, sigma_from_mad
 from gpucoron.backends.tiles import row_tiles
 from gpucoron.dq import DO_NOT_USE, GOOD, JUMP_DET
 from gpucoron.parameters import P
-from gpucoron.steps.arguments import Array, on_arrays
+from gpucoron.steps.arguments import Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped, whole_frame
 from gpucoron.steps.values import Number
 
@@ -50,7 +51,9 @@ PLAIN_VALUE = 1.0
     sigma_cut=Number("sigma", minimum=0),
     nint_min=Number("integrations", whole=True, minimum=0),
 )
-def find_outliers(cube, *, sigma_cut=10, nint_min=10, backend=None):
+def find_outliers(
+    cube: ArrayLike, *, sigma_cut: float = 10, nint_min: int = 10, backend: BackendLike = None
+) -> NDArray[np.bool_]:
     """Find values far from the median of their pixel over the integrations.
 
     Parameters

@@ -7,18 +7,23 @@ arrays on its device with the declared shape and dtype. Arrays that need no conv
 import functools
 import inspect
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from types import ModuleType
+from typing import Any, TypeVar
 
 import numpy as np
 
 from gpucoron.backends import get_backend
+from gpucoron.backends.backend import BackendLike as BackendLike
 from gpucoron.backends.results import Slopes
 from gpucoron.errors import ArgumentError, BackendUnavailableError
 from gpucoron.interactive import public
 from gpucoron.steps.values import Number, refuse_units
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 #: names of axes, for declarations and messages
 RAMP, CUBE, IMAGE = "nints ngroups ny nx", "nints ny nx", "ny nx"
@@ -69,7 +74,7 @@ class Images:
 _inside = ContextVar("_inside", default=False)
 
 
-def on_arrays(**declared):
+def on_arrays(**declared: Any) -> Callable[[_Function], _Function]:
     """Return a decorator that converts the arguments of a function.
 
     Parameters

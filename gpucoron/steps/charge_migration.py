@@ -1,9 +1,13 @@
 """charge_migration: flag groups that are bright enough to lose charge to their neighbours."""
 
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
+
 from gpucoron.backends.masks import grow_cross
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE
 from gpucoron.parameters import P
-from gpucoron.steps.arguments import RAMP, Array, on_arrays
+from gpucoron.steps.arguments import RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 from gpucoron.steps.values import Number
 
@@ -24,7 +28,9 @@ STEP = Step(
     groupdq=Array(RAMP, "uint8", in_place=True),
     signal_threshold=Number("DN"),
 )
-def flag_charge_migration(data, groupdq, signal_threshold, *, backend=None):
+def flag_charge_migration(
+    data: ArrayLike, groupdq: NDArray[Any], signal_threshold: float, *, backend: BackendLike = None
+) -> None:
     """Set CHARGELOSS and DO_NOT_USE in a bright group and all later ones, also in the four neighbours, in place.
 
     A group above the threshold is ignored if its only flag is DO_NOT_USE.

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from gpucoron.steps.arguments import CUBE, IMAGE, Images, on_arrays
+from gpucoron.backends.results import Slopes
+from gpucoron.steps.arguments import CUBE, IMAGE, BackendLike, Images, on_arrays
 from gpucoron.steps.values import Choice
 
 RATE_COMBINATIONS = ("weighted", "nanmean")
@@ -14,7 +15,14 @@ RATE_COMBINATIONS = ("weighted", "nanmean")
     fitted=Images(CUBE),
     combination=Choice(*RATE_COMBINATIONS),
 )
-def combine_rateints(rate, rateints, *, fitted=None, combination="weighted", backend=None):
+def combine_rateints(
+    rate: Slopes,
+    rateints: Slopes,
+    *,
+    fitted: Slopes | None = None,
+    combination: str = "weighted",
+    backend: BackendLike = None,
+) -> Slopes:
     """Combine corrected integrations into a new rate.
 
     If the variances of integrations follow from their own rates, as for LIKELY, the weighted mean is too low: faint

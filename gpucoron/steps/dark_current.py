@@ -4,9 +4,13 @@ import logging
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.parameters import P
-from gpucoron.steps.arguments import RAMP, Array, on_arrays
+from gpucoron.steps.arguments import RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.dark_line import FEWEST_VALUES, DarkError, count_without_line, fit_line, groups_of_line
 from gpucoron.steps.declaration import Extra, Outcome, Preset, Step, skipped
 from gpucoron.steps.values import Having, Kind, Number, Switch
@@ -185,8 +189,16 @@ _READ_PATTERN = Having(
     lines=_LINES,
 )
 def subtract_dark(
-    data, dark, dark_pattern, pattern, *, first_integration=1, by_integration=False, lines=None, backend=None
-):
+    data: NDArray[Any],
+    dark: ArrayLike,
+    dark_pattern: ReadPattern,
+    pattern: ReadPattern,
+    *,
+    first_integration: int = 1,
+    by_integration: bool = False,
+    lines: Any = None,
+    backend: BackendLike = None,
+) -> int:
     """Subtract a dark from every group, in place.
 
     Parameters
@@ -234,7 +246,7 @@ def subtract_dark(
 
 
 @on_arrays(dq=Array("ny nx | dark_nints one ny nx", "uint32"))
-def combine_dark_flags(dq, *, backend=None):
+def combine_dark_flags(dq: ArrayLike, *, backend: BackendLike = None) -> NDArray[np.uint32]:
     """Combine the flags of a dark.
 
     Parameters

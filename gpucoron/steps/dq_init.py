@@ -1,8 +1,12 @@
 """dq_init: initialise the data-quality flags from the mask reference."""
 
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
+
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.parameters import P
-from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 
 STEP = Step(
@@ -19,7 +23,9 @@ STEP = Step(
     pixeldq=Array(IMAGE, "uint32", in_place=True),
     mask=Array(IMAGE, "uint32"),
 )
-def initialize_flags(groupdq, pixeldq, mask, *, backend=None):
+def initialize_flags(
+    groupdq: NDArray[Any], pixeldq: NDArray[Any], mask: ArrayLike, *, backend: BackendLike = None
+) -> None:
     """Add a mask to the pixel flags, and its DO_NOT_USE to every group, in place.
 
     Parameters

@@ -4,13 +4,16 @@ The default algorithm, 'joint', is implemented here; 'sequential' and ``onthefly
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from gpucoron import get_by_old_name
 from gpucoron.parameters import P
-from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped, whole_frame
 from gpucoron.steps.values import Having, Kind, Number, Switch, check_numbers
 
@@ -128,7 +131,15 @@ _READ_TIMES = Having(
     times=_READ_TIMES,
     fit_ints_separately=Switch(),
 )
-def apply_emicorr(data, pixeldq, waves, times, *, fit_ints_separately=False, backend=None):
+def apply_emicorr(
+    data: NDArray[Any],
+    pixeldq: ArrayLike,
+    waves: Sequence[tuple[float, ArrayLike]],
+    times: ReadTimes,
+    *,
+    fit_ints_separately: bool = False,
+    backend: BackendLike = None,
+) -> list[NDArray[np.float64]]:
     """Fit the amplitude and phase of one wave after the other, together with straight ramps, and subtract it in place.
 
     The fit uses pixels without flags whose standard deviation over the groups is below twice the median.
@@ -194,7 +205,7 @@ def apply_emicorr(data, pixeldq, waves, times, *, fit_ints_separately=False, bac
 
 
 @on_arrays(values=Array("n_bins", "float64", unit="DN", on_host=True))
-def cubic_pieces(values, *, backend=None):
+def cubic_pieces(values: ArrayLike, *, backend: BackendLike = None) -> NDArray[np.float64]:
     """Interpolate one period of a wave, extended by one value at both ends, with a cubic spline.
 
     Parameters
@@ -227,7 +238,9 @@ def cubic_pieces(values, *, backend=None):
     linear=Array("nints n_trials", "float64", on_host=True),
     advances=Array("nints", "float64", on_host=True),
 )
-def fit_phase(quadratic, linear, advances, *, backend=None):
+def fit_phase(
+    quadratic: ArrayLike, linear: ArrayLike, advances: ArrayLike, *, backend: BackendLike = None
+) -> tuple[float, float]:
     """Find the phase of the minimum of chi-square, and the amplitude of the wave there.
 
     Parameters

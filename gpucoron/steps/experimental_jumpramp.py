@@ -1,11 +1,15 @@
 """experimental_jumpramp: jump rejection and ramp fit by likelihood in one step, instead of jump and ramp_fit."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.backends.operations.likelihood import LikelihoodRampSettings
+from gpucoron.backends.results import Slopes
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.parameters import OWN_THREADS, P
-from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.dark_line import add_dark_error
 from gpucoron.steps.declaration import Outcome, Step, skipped
 from gpucoron.steps.jump import flag_missing_gain
@@ -61,20 +65,20 @@ FEWEST_GROUPS = 2
     max_diffs_one_sided=Number(whole=True, minimum=0),
 )
 def fit_without_jumps(
-    data,
-    groupdq,
-    pixeldq,
-    gain,
-    readnoise,
+    data: ArrayLike,
+    groupdq: NDArray[Any],
+    pixeldq: ArrayLike,
+    gain: ArrayLike,
+    readnoise: ArrayLike,
     *,
-    frame_time,
-    group_time,
-    nframes=1,
-    noise_scale=1.0,
-    nan_dnu=True,
-    max_diffs_one_sided=MAX_DIFFS_ONE_SIDED,
-    backend=None,
-):
+    frame_time: float,
+    group_time: float,
+    nframes: int = 1,
+    noise_scale: float = 1.0,
+    nan_dnu: bool = True,
+    max_diffs_one_sided: int = MAX_DIFFS_ONE_SIDED,
+    backend: BackendLike = None,
+) -> tuple[Slopes, Slopes]:
     """Reject jumps by likelihood, fit the remaining groups of each ramp, and combine the integrations.
 
     Parameters

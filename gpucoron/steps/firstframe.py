@@ -3,9 +3,13 @@
 jwst sets this flag in rscd now and skips the step by default; so does gpucoron.
 """
 
+from typing import Any
+
+from numpy.typing import NDArray
+
 from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
 from gpucoron.parameters import P
-from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped, whole_frame
 from gpucoron.steps.values import Switch
 
@@ -24,7 +28,9 @@ STEP = Step(
     pixeldq=Array(IMAGE, "uint32", in_place=True),
     bright_use_group1=Switch(),
 )
-def flag_first_group(groupdq, pixeldq, *, bright_use_group1=True, backend=None):
+def flag_first_group(
+    groupdq: NDArray[Any], pixeldq: NDArray[Any], *, bright_use_group1: bool = True, backend: BackendLike = None
+) -> None:
     """Set DO_NOT_USE in the first group, in place. Ramps need at least three groups.
 
     Parameters

@@ -1,6 +1,7 @@
 """gain_scale: rescale the rates of a detector with a non-standard gain to the standard gain."""
 
-from gpucoron.steps.arguments import Images, on_arrays
+from gpucoron.backends.results import Slopes
+from gpucoron.steps.arguments import BackendLike, Images, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 from gpucoron.steps.values import Number
 
@@ -18,7 +19,7 @@ STEP = Step(
     slopes=Images("... ny nx", in_place=True),
     gain_factor=Number(above=0, finite=True),
 )
-def scale_slopes(slopes, gain_factor, *, backend=None):
+def scale_slopes(slopes: Slopes, gain_factor: float, *, backend: BackendLike = None) -> None:
     """Multiply rate and error by ``gain_factor``, the variances by its square, in place.
 
     Parameters

@@ -5,12 +5,14 @@
 exposure, which the step `mask_groups` applies.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from gpucoron.steps.arguments import RAMP, Array, on_arrays, unnamed
+from gpucoron.steps.arguments import RAMP, Array, BackendLike, on_arrays, unnamed
 from gpucoron.steps.values import Kind, Number, check_numbers
 
 METHODS = ("basic", "advanced", "custom")
@@ -85,7 +87,9 @@ _CENTER = Kind("two coordinates, in pixels", lambda center: check_numbers(center
     cropwidth=Number("pixels", whole=True, minimum=1),
     edgewidth=Number("pixels", whole=True, minimum=1),
 )
-def sum_ring(data, center, *, cropwidth=20, edgewidth=10, backend=None):
+def sum_ring(
+    data: ArrayLike, center: Sequence[float], *, cropwidth: int = 20, edgewidth: int = 10, backend: BackendLike = None
+) -> NDArray[np.float64]:
     """Sum a ring around the center of every group, after subtracting the median of the image.
 
     Parameters
@@ -144,7 +148,7 @@ def choose_groups_basic(own_sums, other_sums):
     center=_CENTER,
     cropwidth=Number("pixels", whole=True, minimum=1),
 )
-def measure_core(data, center, *, cropwidth=30, backend=None):
+def measure_core(data: ArrayLike, center: Sequence[float], *, cropwidth: int = 30, backend: BackendLike = None) -> Core:
     """Measure an exposure for the advanced method.
 
     Parameters

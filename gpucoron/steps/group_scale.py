@@ -4,7 +4,11 @@ On board, the sum of NFRAMES frames is divided by FRMDIVSR, a power of two. If t
 their ratio.
 """
 
-from gpucoron.steps.arguments import RAMP, Array, on_arrays
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gpucoron.steps.arguments import RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 from gpucoron.steps.values import Number
 
@@ -20,7 +24,7 @@ STEP = Step(
     frame_divisor=Number(positive=True, whole=True),
     nframes=Number(positive=True, whole=True),
 )
-def scale_groups(data, frame_divisor, nframes, *, backend=None):
+def scale_groups(data: NDArray[Any], frame_divisor: int, nframes: int, *, backend: BackendLike = None) -> None:
     """Multiply all groups by ``frame_divisor / nframes``, in place.
 
     Parameters

@@ -1,10 +1,14 @@
 """ipc: deconvolve the capacitive coupling between pixels."""
 
 from collections import namedtuple
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from gpucoron import get_by_old_name
 from gpucoron.parameters import SPACEKLIP_CLASS
-from gpucoron.steps.arguments import Array, on_arrays
+from gpucoron.steps.arguments import Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped, whole_frame
 from gpucoron.steps.values import Kind, Switch, check_numbers
 
@@ -58,7 +62,14 @@ _EDGES = Kind("numbers of rows and columns, (bottom, top, left, right)", _check_
     edges=_EDGES,
     in_place=Switch(),
 )
-def correct_ipc(data, kernel, edges=NO_EDGES, *, in_place=False, backend=None):
+def correct_ipc(
+    data: ArrayLike,
+    kernel: ArrayLike,
+    edges: ReferenceEdges = NO_EDGES,
+    *,
+    in_place: bool = False,
+    backend: BackendLike = None,
+) -> NDArray[np.float32]:
     """Correct every group for the coupling, by a convolution with a deconvolution kernel.
 
     Parameters
@@ -103,7 +114,9 @@ def correct_ipc(data, kernel, edges=NO_EDGES, *, in_place=False, backend=None):
     kernel=Array("ky kx | ky kx ny nx"),
     edges=_EDGES,
 )
-def deconvolve_ipc(data, kernel, edges=NO_EDGES, *, backend=None):
+def deconvolve_ipc(
+    data: NDArray[Any], kernel: ArrayLike, edges: ReferenceEdges = NO_EDGES, *, backend: BackendLike = None
+) -> None:
     """Correct the coupling in place: `correct_ipc` with ``in_place``, without a return value.
 
     Parameters

@@ -2,14 +2,17 @@
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.backends.operation import settings_from
 from gpucoron.backends.operations.jump import MINIMUM_GROUPS, JumpSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE
+from gpucoron.facts import Facts
 from gpucoron.parameters import OWN_THREADS, P
-from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 from gpucoron.steps.values import Having, Number, Options, Switch, kinds_of
 
@@ -119,7 +122,16 @@ _SETTINGS = kinds_of(
     settings=Having("JumpSettings", **_SETTINGS),
     options=Options(_SETTINGS),
 )
-def flag_jumps(data, groupdq, gain, readnoise, *, backend=None, settings=None, **options):
+def flag_jumps(
+    data: ArrayLike,
+    groupdq: NDArray[Any],
+    gain: ArrayLike,
+    readnoise: ArrayLike,
+    *,
+    backend: BackendLike = None,
+    settings: JumpSettings | None = None,
+    **options: Any,
+) -> int:
     """Flag jumps by the two-point difference method: set JUMP_DET in ``groupdq``, in place.
 
     Parameters
@@ -156,7 +168,7 @@ def flag_jumps(data, groupdq, gain, readnoise, *, backend=None, settings=None, *
 
 
 @on_arrays(pixeldq=Array(IMAGE, "uint32", in_place=True), gain=Array(IMAGE, unit="e-/DN"))
-def flag_missing_gain(pixeldq, gain, *, backend=None):
+def flag_missing_gain(pixeldq: NDArray[Any], gain: ArrayLike, *, backend: BackendLike = None) -> None:
     """Set NO_GAIN_VALUE and DO_NOT_USE in ``pixeldq``, in place, for pixels with a NaN gain or one not above zero.
 
     Parameters
@@ -174,7 +186,7 @@ def flag_missing_gain(pixeldq, gain, *, backend=None):
     gain=Array("... ny nx", unit="e-/DN", on_host=True),
     counts=Number("DN"),
 )
-def electron_thresholds(gain, *counts, backend=None):
+def electron_thresholds(gain: ArrayLike, *counts: float, backend: BackendLike = None) -> list[float]:
     """Convert thresholds from DN to electrons with the median gain, rounded to float32 as in jwst.
 
     Parameters
@@ -214,7 +226,7 @@ _FACTS = Having(
     parameters=_PARAMETERS,
     facts=_FACTS,
 )
-def settle(parameters, facts, gain, *, backend=None):
+def settle(parameters: Any, facts: Facts, gain: ArrayLike, *, backend: BackendLike = None) -> JumpSettings:
     """Make the settings of the search from the parameters of the step.
 
     Parameters

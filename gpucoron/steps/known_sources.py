@@ -1,6 +1,11 @@
 """Masks of known sources, which are excluded from the fit of 1/f noise."""
 
-from gpucoron.steps.arguments import IMAGE, Array, on_arrays
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpucoron.steps.arguments import IMAGE, Array, BackendLike, on_arrays
 from gpucoron.steps.values import Kind, Number, check_numbers
 
 
@@ -20,7 +25,14 @@ _COMPANIONS = Kind("numbers x1, y1, x2, y2, ..., in pixels", check_numbers)
     companions=_COMPANIONS,
     radius=Number("pixels", minimum=0),
 )
-def protect_sources(shape, companions=(), radius=5.0, mask=None, *, backend=None):
+def protect_sources(
+    shape: tuple[int, int],
+    companions: Any = (),
+    radius: float = 5.0,
+    mask: ArrayLike | None = None,
+    *,
+    backend: BackendLike = None,
+) -> NDArray[np.bool_] | None:
     """Mark the pixels that are excluded from the fit.
 
     Parameters

@@ -1,7 +1,11 @@
 """lastframe: flag the last group of MIRI ramps, which the reset of neighbouring rows disturbs."""
 
+from typing import Any
+
+from numpy.typing import NDArray
+
 from gpucoron.dq import DO_NOT_USE
-from gpucoron.steps.arguments import RAMP, Array, on_arrays
+from gpucoron.steps.arguments import RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped, whole_frame
 
 STEP = Step(
@@ -13,7 +17,7 @@ STEP = Step(
 
 
 @on_arrays(groupdq=Array(RAMP, "uint8", in_place=True))
-def flag_last_group(groupdq, *, backend=None):
+def flag_last_group(groupdq: NDArray[Any], *, backend: BackendLike = None) -> None:
     """Set DO_NOT_USE in the last group, in place.
 
     Parameters

@@ -1,14 +1,16 @@
 """Fits by likelihood, for the algorithm LIKELY of ramp_fit and for experimental_jumpramp."""
 
 import logging
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.backends.operations.likelihood import LikelihoodRampSettings, LikelihoodSettings
-from gpucoron.backends.results import Slopes
+from gpucoron.backends.results import LikelihoodFit, Slopes
 from gpucoron.backends.statistics import median_of_last
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
-from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, Images, on_arrays
+from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, BackendLike, Images, on_arrays
 from gpucoron.steps.values import Choice, Having, Kind, Number, Switch, check_numbers, kinds_of
 
 log = logging.getLogger(__name__)
@@ -37,17 +39,17 @@ _READ_TIMES = Kind("for each resultant its time, or those of its reads, in s", _
     max_diffs_one_sided=Number(whole=True, minimum=0),
 )
 def fit_likelihood(
-    diffs,
-    read_times,
-    sig,
+    diffs: ArrayLike,
+    read_times: Any,
+    sig: ArrayLike,
     *,
-    diffs2use=None,
-    reject_jumps=True,
-    threshold_oneomit=20.25,
-    threshold_twoomit=23.8,
-    max_diffs_one_sided=0,
-    backend=None,
-):
+    diffs2use: ArrayLike | None = None,
+    reject_jumps: bool = True,
+    threshold_oneomit: float = 20.25,
+    threshold_twoomit: float = 23.8,
+    max_diffs_one_sided: int = 0,
+    backend: BackendLike = None,
+) -> LikelihoodFit:
     """Reject jumps by likelihood, and fit the remaining differences of each ramp with optimal weights.
 
     A ramp is given as the differences d of its resultants (groups), divided by their separations in time. Their
@@ -142,18 +144,18 @@ _SETTINGS = Having(
     settings=_SETTINGS,
 )
 def fit_integrations(
-    data,
-    groupdq,
-    pixeldq,
-    gain,
-    readnoise,
-    read_times,
+    data: ArrayLike,
+    groupdq: NDArray[Any],
+    pixeldq: ArrayLike,
+    gain: ArrayLike,
+    readnoise: ArrayLike,
+    read_times: Any,
     *,
-    dark_current=None,
-    zeroframe=None,
-    settings=DEFAULTS,
-    backend=None,
-):
+    dark_current: ArrayLike | None = None,
+    zeroframe: ArrayLike | None = None,
+    settings: LikelihoodRampSettings = DEFAULTS,
+    backend: BackendLike = None,
+) -> tuple[Slopes, NDArray[np.float32]]:
     """Fit ramps by likelihood.
 
     Parameters
@@ -182,7 +184,7 @@ def fit_integrations(
 
 
 @on_arrays(groupdq=Array(RAMP, "uint8"), pixeldq=Array(IMAGE, "uint32"))
-def summarise_flags(groupdq, pixeldq, backend=None):
+def summarise_flags(groupdq: ArrayLike, pixeldq: ArrayLike, backend: BackendLike = None) -> NDArray[np.uint32]:
     """Return the flags of each integration: those of the pixel, and those that follow from its groups.
 
     SATURATED and JUMP_DET are set if any group has them, DO_NOT_USE if no group is good.
@@ -215,7 +217,7 @@ def summarise_flags(groupdq, pixeldq, backend=None):
 
 
 @on_arrays(rateints=Images(CUBE))
-def combine_integrations(rateints, backend=None):
+def combine_integrations(rateints: Slopes, backend: BackendLike = None) -> Slopes:
     """Average the integrations with optimal weights, without NaN.
 
     The photon noise of all integrations is that of their common rate. With the noise of their own rates, faint
@@ -286,7 +288,15 @@ _EXPOSURE = Having(
     exposure=_EXPOSURE,
     max_diffs_one_sided=Number(whole=True, minimum=0),
 )
-def fit_exposure(exposure, gain, readnoise, backend=None, *, dark_current=None, max_diffs_one_sided=0):
+def fit_exposure(
+    exposure: Any,
+    gain: ArrayLike,
+    readnoise: ArrayLike,
+    backend: BackendLike = None,
+    *,
+    dark_current: ArrayLike | None = None,
+    max_diffs_one_sided: int = 0,
+) -> tuple[Slopes, Slopes, NDArray[np.float32]]:
     """Fit an exposure as stcal's LIKELY does.
 
     Parameters

@@ -1,8 +1,11 @@
 """linearity: correct the detector's non-linear response with a polynomial per pixel."""
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from gpucoron.backends.operations.linearity import LinearitySettings
 from gpucoron.dq import NO_LIN_CORR, SATURATED
-from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 from gpucoron.steps.values import Number, Switch
 
@@ -15,7 +18,9 @@ STEP = Step(
 
 
 @on_arrays(coeffs=Array("ncoeffs ny nx"), dq=Array(IMAGE, "uint32"))
-def prepare_coefficients(coeffs, dq=0, *, backend=None):
+def prepare_coefficients(
+    coeffs: ArrayLike, dq: ArrayLike = 0, *, backend: BackendLike = None
+) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
     """Return coefficients with (0, 1, 0, ...) where there is no usable correction, as a new array.
 
     Parameters
@@ -58,8 +63,17 @@ def prepare_coefficients(coeffs, dq=0, *, backend=None):
     in_place=Switch(),
 )
 def correct_linearity(
-    data, groupdq, pixeldq, coeffs, dq=0, *, inverse_coeffs=None, nframes=1, in_place=False, backend=None
-):
+    data: ArrayLike,
+    groupdq: ArrayLike,
+    pixeldq: ArrayLike,
+    coeffs: ArrayLike,
+    dq: ArrayLike = 0,
+    *,
+    inverse_coeffs: ArrayLike | None = None,
+    nframes: int = 1,
+    in_place: bool = False,
+    backend: BackendLike = None,
+) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
     """Correct the non-linear response of every group that is not saturated.
 
     Parameters

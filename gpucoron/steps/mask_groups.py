@@ -5,11 +5,14 @@ subtracted better if its ramp is only fitted up to the signal of the target. `pr
 for whole concatenations (`gpucoron.steps.group_matching`). The step itself only applies a mask or a list of groups.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.parameters import P
-from gpucoron.steps.arguments import RAMP, Array, as_backend, on_arrays
+from gpucoron.steps.arguments import RAMP, Array, BackendLike, as_backend, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 from gpucoron.steps.group_matching import (
     Core,
@@ -94,7 +97,7 @@ STEP = Step(
     groupdq=Array(RAMP, "uint8", in_place=True),
     mask=Kind("an array of true and false", np.shape),
 )
-def apply_mask(groupdq, mask, *, backend=None):
+def apply_mask(groupdq: NDArray[Any], mask: Any, *, backend: BackendLike = None) -> int:
     """Set DO_NOT_USE where a mask is true, in place. Other flags do not change.
 
     Parameters

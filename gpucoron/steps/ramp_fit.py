@@ -1,11 +1,15 @@
 """ramp_fit: fit count rates and their variances to the ramps."""
 
 import logging
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.backends.operations.ramp_fit import RampFitSettings
+from gpucoron.backends.results import Slopes
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
 from gpucoron.parameters import OWN_THREADS, P
-from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, on_arrays
+from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.dark_line import add_dark_error
 from gpucoron.steps.declaration import Extra, Outcome, Preset, Step, skipped
 from gpucoron.steps.likelihood import fit_exposure as fit_exposure_by_likelihood
@@ -92,22 +96,22 @@ FEWEST_LIKELY_GROUPS = 4
     drop_flagged_groups=Switch(),
 )
 def fit(
-    data,
-    groupdq,
-    pixeldq,
-    gain,
-    readnoise,
-    group_time,
+    data: ArrayLike,
+    groupdq: NDArray[Any],
+    pixeldq: ArrayLike,
+    gain: ArrayLike,
+    readnoise: ArrayLike,
+    group_time: float,
     *,
-    frame_time=None,
-    nframes=1,
-    groupgap=0,
-    dark_current=None,
-    zeroframe=None,
-    suppress_one_group=True,
-    drop_flagged_groups=False,
-    backend=None,
-):
+    frame_time: float | None = None,
+    nframes: int = 1,
+    groupgap: int = 0,
+    dark_current: ArrayLike | None = None,
+    zeroframe: ArrayLike | None = None,
+    suppress_one_group: bool = True,
+    drop_flagged_groups: bool = False,
+    backend: BackendLike = None,
+) -> tuple[Slopes, Slopes] | tuple[None, None]:
     """Fit the segments of every ramp by optimally weighted least squares, and combine the integrations.
 
     Parameters
@@ -181,7 +185,9 @@ def fit(
     firstgroup=Number(whole=True),
     lastgroup=Number(whole=True),
 )
-def select_groups(groupdq, firstgroup=None, lastgroup=None, *, backend=None):
+def select_groups(
+    groupdq: NDArray[Any], firstgroup: int | None = None, lastgroup: int | None = None, *, backend: BackendLike = None
+) -> None:
     """Set DO_NOT_USE before ``firstgroup`` and after ``lastgroup``, in place.
 
     Parameters
@@ -214,7 +220,7 @@ def select_groups(groupdq, firstgroup=None, lastgroup=None, *, backend=None):
 
 
 @on_arrays(groupdq=Array(RAMP, "uint8", in_place=True))
-def suppress_single_groups(groupdq, *, backend=None):
+def suppress_single_groups(groupdq: NDArray[Any], *, backend: BackendLike = None) -> None:
     """Set DO_NOT_USE in all groups of ramps with one good group, in place. Groups with only PERSISTENCE are good.
 
     Parameters
@@ -235,7 +241,7 @@ def suppress_single_groups(groupdq, *, backend=None):
 
 
 @on_arrays(groupdq=Array(RAMP, "uint8", in_place=True))
-def find_usable_groups(groupdq, *, backend=None):
+def find_usable_groups(groupdq: NDArray[Any], *, backend: BackendLike = None) -> slice | None:
     """Find the usable groups of MIRI ramps, without those that the first and last frames affect.
 
     Leading groups, and the last group, are not usable if they are DO_NOT_USE in every pixel and integration. JUMP_DET

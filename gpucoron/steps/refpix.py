@@ -5,15 +5,21 @@ four outputs, the step calls a function that the caller passes. Pseudo-reference
 columns at the edges of a subarray that receive little light.
 """
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.backends.statistics import median_of_last
 from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
+from gpucoron.facts import Facts
 from gpucoron.parameters import SPACEKLIP_CLASS, P
-from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped, whole_frame
+from gpucoron.steps.pseudo_reference import AUTOMATIC as AUTOMATIC
+from gpucoron.steps.pseudo_reference import PseudoReference as PseudoReference
+from gpucoron.steps.pseudo_reference import choose_pseudo_reference as choose_pseudo_reference
+from gpucoron.steps.pseudo_reference import default_pseudo_reference as default_pseudo_reference
 from gpucoron.steps.values import Choice, Having, Number, Switch
 
 _PSEUDO = "pseudo-reference {}; -1: as many as on the border of the detector, 4 if none is"
@@ -73,109 +79,14 @@ STEP = Step(
 #: MIRI reads columns, including the four reference columns on each side, with four amplifiers in turn
 MIRI_AMPLIFIERS = 4
 
-#: width of the border of reference pixels, and of the whole near-infrared detector, pixels
-BORDER, NIR_SIZE = 4, 2048
-
-#: number of rows or columns that selects those on the border of the detector
-AUTOMATIC = -1
-
-
-@dataclass(frozen=True)
-class PseudoReference:
-    """Numbers of rows and columns at the edges of a subarray that are used as reference pixels, after an offset."""
-
-    nlower: int = 0
-    nupper: int = 0
-    nleft: int = 0
-    nright: int = 0
-    nrow_off: int = 0
-    ncol_off: int = 0
-
-    def rows(self, ny):
-        """List the two slices of rows, which may be empty."""
-        return _edges(ny, self.nlower, self.nupper, self.nrow_off)
-
-    def columns(self, nx):
-        """List the two slices of columns, which may be empty."""
-        return _edges(nx, self.nleft, self.nright, self.ncol_off)
-
-
-def _edges(size, n_first, n_last, offset):
-    return slice(offset, offset + n_first), slice(size - offset - n_last, size - offset)
-
-
-def default_pseudo_reference(facts):
-    """Choose pseudo-reference pixels from the position of a subarray on the detector.
-
-    Parameters
-    ----------
-    facts : Facts
-        xstart, ystart, xsize and ysize of the subarray are used.
-
-    Returns
-    -------
-    nlower, nupper, nleft, nright : int
-        Numbers of rows and columns of the detector's border inside the subarray; four at opposite sides if neither is
-        on the border.
-
-    Notes
-    -----
-    Source: the defaults of spaceKLIP 2.2, ``run_single_file``, which uses ``nrc_ref_info`` of webbpsf_ext.
-    """
-
-    def overlap(start, size):
-        before = start - 1
-        after = NIR_SIZE - (before + size)
-        pair = max(0, BORDER - before), max(0, BORDER - after)
-        return pair if any(pair) else (BORDER, BORDER)
-
-    return *overlap(facts.ystart, facts.ysize), *overlap(facts.xstart, facts.xsize)
-
-
-def choose_pseudo_reference(parameters, facts):
-    """Choose pseudo-reference pixels: None means 0, `AUTOMATIC` the number of `default_pseudo_reference`.
-
-    Parameters
-    ----------
-    parameters
-        nlower, nupper, nleft, nright, nrow_off and ncol_off are used.
-    facts : Facts
-        As in `default_pseudo_reference`.
-
-    Returns
-    -------
-    PseudoReference
-
-    Raises
-    ------
-    ValueError
-        A number is negative, or the rows or columns do not fit into the subarray.
-    """
-    sides = ("nlower", "nupper", "nleft", "nright")
-    values = {name: getattr(parameters, name) or 0 for name in (*sides, "nrow_off", "ncol_off")}
-    if AUTOMATIC in (values[name] for name in sides):
-        for name, count in zip(sides, default_pseudo_reference(facts), strict=True):
-            values[name] = count if values[name] == AUTOMATIC else values[name]
-    for name, value in values.items():
-        if value < 0:
-            msg = f"{name} must be 0 or more" + (f", or {AUTOMATIC} for automatic" if name in sides else "")
-            raise ValueError(f"{msg}, not {value}")
-    chosen = PseudoReference(**values)
-    for kind, used, size in (
-        ("rows", chosen.nrow_off + max(chosen.nlower, chosen.nupper), facts.ysize),
-        ("columns", chosen.ncol_off + max(chosen.nleft, chosen.nright), facts.xsize),
-    ):
-        if used > size:
-            msg = f"the subarray has {size} {kind}, too few for {used} pseudo-reference {kind} with their offset"
-            raise ValueError(msg)
-    return chosen
-
 
 _COUNT, _SIGLIMIT = Number(whole=True, minimum=0), Number("standard deviations", minimum=0)
 
 
 @on_arrays(values=Array("n k", "float", on_host=True), siglimit=_SIGLIMIT)
-def clipped_means(values, siglimit, *, backend=None):
+def clipped_means(
+    values: ArrayLike, siglimit: float, *, backend: BackendLike = None
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Compute the mean of each row after iterative sigma clipping.
 
     Rows with the same number of remaining values are processed together, without changing their float32 sums.
@@ -224,7 +135,15 @@ def clipped_means(values, siglimit, *, backend=None):
     odd_even_columns=Switch(),
     siglimit=_SIGLIMIT,
 )
-def correct_nir_subarray(data, pixeldq, facts, *, odd_even_columns=True, siglimit=3.0, backend=None):
+def correct_nir_subarray(
+    data: NDArray[Any],
+    pixeldq: ArrayLike,
+    facts: Facts,
+    *,
+    odd_even_columns: bool = True,
+    siglimit: float = 3.0,
+    backend: BackendLike = None,
+) -> int:
     """Subtract the clipped mean of the reference pixels of a subarray from each of its groups, in place.
 
     Parameters
@@ -281,7 +200,16 @@ def correct_nir_subarray(data, pixeldq, facts, *, odd_even_columns=True, siglimi
     side_smoothing_length=Number("rows", whole=True, minimum=1),
     side_gain=Number(finite=True),
 )
-def correct_sides(data, pixeldq, pseudo, *, side_smoothing_length=11, side_gain=1.0, missing=None, backend=None):
+def correct_sides(
+    data: NDArray[Any],
+    pixeldq: ArrayLike,
+    pseudo: PseudoReference,
+    *,
+    side_smoothing_length: int = 11,
+    side_gain: float = 1.0,
+    missing: ArrayLike | None = None,
+    backend: BackendLike = None,
+) -> None:
     """Subtract the running median of pseudo-reference columns at both ends from each row, in place.
 
     Parameters
@@ -341,7 +269,14 @@ def _smooth_side(columns, usable, length, xp):
     odd_even_rows=Switch(),
     siglimit=_SIGLIMIT,
 )
-def correct_miri_frames(data, pixeldq, *, odd_even_rows=True, siglimit=3.0, backend=None):
+def correct_miri_frames(
+    data: NDArray[Any],
+    pixeldq: ArrayLike,
+    *,
+    odd_even_rows: bool = True,
+    siglimit: float = 3.0,
+    backend: BackendLike = None,
+) -> bool:
     """Subtract the drift of the reference columns since the first group from MIRI full frames, in place.
 
     The drift is the mean of the clipped means on the left and on the right, for each amplifier and, with

@@ -1,6 +1,10 @@
 """reset: subtract the reset anomaly from the first groups of MIRI ramps."""
 
-from gpucoron.steps.arguments import RAMP, Array, on_arrays
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
+
+from gpucoron.steps.arguments import RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 from gpucoron.steps.values import Number
 
@@ -20,7 +24,15 @@ STEP = Step(
     nints=Number(whole=True, minimum=1),
     ngroups=Number(whole=True, minimum=1),
 )
-def subtract_reset(data, reset, *, first_integration=1, nints=None, ngroups=None, backend=None):
+def subtract_reset(
+    data: NDArray[Any],
+    reset: ArrayLike,
+    *,
+    first_integration: int = 1,
+    nints: int | None = None,
+    ngroups: int | None = None,
+    backend: BackendLike = None,
+) -> None:
     """Subtract the reset anomaly of each integration, in place. NaN in the reference counts as zero.
 
     Parameters

@@ -4,9 +4,12 @@ Ramps that saturate early keep some of these groups, so that a slope can still b
 """
 
 import logging
+from typing import Any
+
+from numpy.typing import NDArray
 
 from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
-from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped, whole_frame
 from gpucoron.steps.values import Number
 
@@ -57,7 +60,9 @@ def limit_skips(skip_first, skip_later, ngroups):
     pixeldq=Array(IMAGE, "uint32", in_place=True),
     skip=Number("groups", whole=True, minimum=0),
 )
-def flag_first_groups(groupdq, pixeldq, skip, *, backend=None):
+def flag_first_groups(
+    groupdq: NDArray[Any], pixeldq: NDArray[Any], skip: int, *, backend: BackendLike = None
+) -> tuple[int, int]:
     """Set DO_NOT_USE in the first ``skip`` groups, or in fewer groups of ramps that saturate early, in place.
 
     If the second group after the skipped ones is saturated and the first group of the ramp is not, the number is

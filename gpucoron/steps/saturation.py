@@ -3,11 +3,16 @@
 Options of spaceKLIP, for the near infrared: growth without corners, and RC pixels that count as saturated.
 """
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from gpucoron.backends.masks import grow_cross, grow_square
 from gpucoron.backends.operations.saturation import SaturationSettings
 from gpucoron.dq import AD_FLOOR, NO_SAT_CHECK, RC, SATURATED
 from gpucoron.parameters import SPACEKLIP_CLASS, P
-from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, on_arrays
+from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 from gpucoron.steps.values import Number, Switch
 
@@ -33,7 +38,9 @@ UNREACHABLE = 65536.0
 
 
 @on_arrays(threshold=Array(IMAGE, unit="DN"), dq=Array(IMAGE, "uint32"))
-def prepare_threshold(threshold, dq=0, *, backend=None):
+def prepare_threshold(
+    threshold: ArrayLike, dq: ArrayLike = 0, *, backend: BackendLike = None
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.uint32]]:
     """Return thresholds that are out of reach for pixels without a threshold, as a new array.
 
     Parameters
@@ -73,20 +80,20 @@ def prepare_threshold(threshold, dq=0, *, backend=None):
     in_place=Switch(),
 )
 def flag_saturated(
-    data,
-    groupdq,
-    pixeldq,
-    threshold,
-    dq=0,
+    data: ArrayLike,
+    groupdq: ArrayLike,
+    pixeldq: ArrayLike,
+    threshold: ArrayLike,
+    dq: ArrayLike = 0,
     *,
-    superbias=None,
-    nframes=None,
-    n_pix_grow_sat=1,
-    grow_diagonal=True,
-    flag_rcsat=False,
-    in_place=False,
-    backend=None,
-):
+    superbias: ArrayLike | None = None,
+    nframes: int | None = None,
+    n_pix_grow_sat: int = 1,
+    grow_diagonal: bool = True,
+    flag_rcsat: bool = False,
+    in_place: bool = False,
+    backend: BackendLike = None,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
     """Flag saturated groups and groups at the A/D floor, and spread the flags to neighbours.
 
     Parameters
@@ -144,7 +151,7 @@ def flag_saturated(
 
 
 @on_arrays(groupdq=Array(RAMP, "uint8", in_place=True), rc=Array(IMAGE, "bool"))
-def flag_rc_pixels(groupdq, rc, *, backend=None):
+def flag_rc_pixels(groupdq: NDArray[Any], rc: ArrayLike, *, backend: BackendLike = None) -> None:
     """Set SATURATED in all groups of RC pixels, in place.
 
     Parameters
@@ -164,7 +171,15 @@ def flag_rc_pixels(groupdq, rc, *, backend=None):
     n_pix_grow_sat=Number("pixels", whole=True, minimum=0),
     grow_diagonal=Switch(),
 )
-def blank_zeroframe(zeroframe, threshold, n_pix_grow_sat, *, grow_diagonal=True, rc=None, backend=None):
+def blank_zeroframe(
+    zeroframe: NDArray[Any],
+    threshold: ArrayLike,
+    n_pix_grow_sat: int,
+    *,
+    grow_diagonal: bool = True,
+    rc: ArrayLike | None = None,
+    backend: BackendLike = None,
+) -> None:
     """Set pixels of the ZEROFRAME to zero, in place: saturated pixels, their neighbours, and the A/D floor.
 
     Parameters

@@ -6,13 +6,16 @@ The residual is smoothed along the readout (`Backend.fit_1overf`) and subtracted
 
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from gpucoron import get_by_old_name
 from gpucoron.backends.operations.subtract_1overf import BackgroundSettings, Subtract1OverfSettings
 from gpucoron.backends.operations.subtract_ktc import SubtractKtcSettings
 from gpucoron.backends.statistics import CUT, resistant_mean, sigma_from_mad
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.parameters import OWN_THREADS, SPACEKLIP_CLASS, P
-from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, on_arrays
+from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.combined_rate import RATE_COMBINATIONS, combine_rateints
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped, whole_frame
 from gpucoron.steps.known_sources import check_sources, protect_sources
@@ -87,7 +90,9 @@ MODEL_TYPES = ("savgol", "median", "mean", "fft")
     nsigma=Number("sigma", minimum=0),
     niter=Number(whole=True, minimum=1),
 )
-def background_mask(image, bad=None, *, nsigma=3, niter=3, backend=None):
+def background_mask(
+    image: ArrayLike, bad: ArrayLike | None = None, *, nsigma: float = 3, niter: int = 3, backend: BackendLike = None
+) -> NDArray[np.bool_]:
     """Find the background of an image: pixels near its median that belong to no source.
 
     Parameters
@@ -141,17 +146,17 @@ _HOW = {
     flatten_model=Switch(),
 )
 def fit_noise(
-    image,
-    mask,
+    image: ArrayLike,
+    mask: ArrayLike,
     *,
-    model_type="savgol",
-    vertical_corr=False,
-    flatten_model=False,
-    slowaxis=2,
-    noutputs=1,
-    channel_averaging=False,
-    backend=None,
-):
+    model_type: str = "savgol",
+    vertical_corr: bool = False,
+    flatten_model: bool = False,
+    slowaxis: int = 2,
+    noutputs: int = 1,
+    channel_averaging: bool = False,
+    backend: BackendLike = None,
+) -> NDArray[np.float32]:
     """Fit the 1/f noise of an image through its background pixels.
 
     Parameters
@@ -196,17 +201,17 @@ def fit_noise(
     **_HOW,
 )
 def noise_of_rateints(
-    data,
-    dq,
+    data: ArrayLike,
+    dq: ArrayLike,
     *,
-    model_type="savgol",
-    vertical_corr=True,
-    slowaxis=2,
-    noutputs=1,
-    channel_averaging=False,
-    protected=None,
-    backend=None,
-):
+    model_type: str = "savgol",
+    vertical_corr: bool = True,
+    slowaxis: int = 2,
+    noutputs: int = 1,
+    channel_averaging: bool = False,
+    protected: ArrayLike | None = None,
+    backend: BackendLike = None,
+) -> NDArray[np.float32]:
     """Fit the 1/f noise of the count rates of each integration.
 
     Parameters
@@ -257,21 +262,21 @@ def noise_of_rateints(
     **_HOW,
 )
 def noise_of_ramp(
-    data,
-    groupdq,
-    saturation,
-    group_time,
+    data: ArrayLike,
+    groupdq: ArrayLike,
+    saturation: ArrayLike,
+    group_time: float,
     *,
-    sat_frac=0.5,
-    combine_ints=True,
-    model_type="savgol",
-    vertical_corr=True,
-    slowaxis=2,
-    noutputs=1,
-    channel_averaging=False,
-    protected=None,
-    backend=None,
-):
+    sat_frac: float = 0.5,
+    combine_ints: bool = True,
+    model_type: str = "savgol",
+    vertical_corr: bool = True,
+    slowaxis: int = 2,
+    noutputs: int = 1,
+    channel_averaging: bool = False,
+    protected: ArrayLike | None = None,
+    backend: BackendLike = None,
+) -> NDArray[np.float32]:
     """Fit the 1/f noise of each group.
 
     Parameters

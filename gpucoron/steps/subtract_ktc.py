@@ -1,9 +1,12 @@
 """subtract_ktc: subtract the pedestal of each ramp, which changes at random with every reset (kTC noise)."""
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from gpucoron import get_by_old_name
 from gpucoron.backends.operations.subtract_ktc import SubtractKtcSettings
 from gpucoron.parameters import SPACEKLIP_CLASS, P
-from gpucoron.steps.arguments import IMAGE, RAMP, Array, on_arrays
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 from gpucoron.steps.values import Number
 
@@ -27,7 +30,15 @@ STEP = Step(
     group_time=Number("s", positive=True),
     sat_frac=Number(minimum=0),
 )
-def fit_ktc(data, groupdq, saturation, group_time, *, sat_frac=0.5, backend=None):
+def fit_ktc(
+    data: ArrayLike,
+    groupdq: ArrayLike,
+    saturation: ArrayLike,
+    group_time: float,
+    *,
+    sat_frac: float = 0.5,
+    backend: BackendLike = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fit the pedestal and the slope of every ramp by a straight line through its groups far from saturation.
 
     All groups have equal weights. The fit ends at the last group below ``sat_frac * saturation``, and before the first
@@ -70,7 +81,7 @@ def fit_ktc(data, groupdq, saturation, group_time, *, sat_frac=0.5, backend=None
 
 
 @on_arrays(data=Array(RAMP), groupdq=Array(RAMP, "uint8"), saturation=Array(IMAGE))
-def check_ramp(data, groupdq, saturation, *, backend=None):
+def check_ramp(data: ArrayLike, groupdq: ArrayLike, saturation: ArrayLike, *, backend: BackendLike = None) -> None:
     """Refuse arrays whose shapes do not match. The other functions of this module check them too.
 
     Parameters

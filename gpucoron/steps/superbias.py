@@ -1,6 +1,10 @@
 """superbias: subtract the detector's bias structure from every group."""
 
-from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, on_arrays
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
+
+from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped
 
 STEP = Step(
@@ -16,7 +20,9 @@ STEP = Step(
     bias=Array(IMAGE, unit="DN"),
     zeroframe=Array(CUBE, unit="DN", in_place=True),
 )
-def subtract_superbias(data, bias, zeroframe=None, *, backend=None):
+def subtract_superbias(
+    data: NDArray[Any], bias: ArrayLike, zeroframe: NDArray[Any] | None = None, *, backend: BackendLike = None
+) -> None:
     """Subtract a bias image, in place. NaN in the image counts as zero.
 
     Parameters

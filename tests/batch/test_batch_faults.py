@@ -140,7 +140,7 @@ def test_killed_workers(raw, undisturbed, tmp_path):
     assert (found[once]["status"], found[once]["attempt"]) == ("done", 2)
     assert (found[always]["status"], found[always]["attempt"]) == ("failed", 2)
     assert found[always]["error"]["type"] == "WorkerDied"
-    assert "SIGKILL" in found[always]["error"]["message"]
+    assert "SIGKILL, perhaps because memory ran out" in found[always]["error"]["message"]
     assert always in err
     assert "SIGKILL" in err
     raw.run(output, "--workers", "1", "--retry-failed")

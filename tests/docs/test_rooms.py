@@ -47,7 +47,7 @@ ORDER = (
     "__init__",  # the version and the public names: every module may import it, so it imports none
 )
 #: inside backends: modules that are not listed are below
-ORDER_OF_BACKENDS = ("__init__", "backend", "budget", "operations", "devices")
+ORDER_OF_BACKENDS = ("__init__", "backend", "budget", "kernel_cache", "operations", "devices")
 
 JWST = ("jwst", "stcal", "stdatamodels", "stpipe", "crds", "asdf", "gwcs")
 CUPY = ("cupy", "cupyx", "cupy_backends")

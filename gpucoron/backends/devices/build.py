@@ -109,9 +109,30 @@ def library(source, by_pixel):
     usable, reason = native_available()
     if not usable:
         raise RuntimeError(reason)
+    return _load(_build(*_native_recipe(source, by_pixel)))
+
+
+def native_path(source, by_pixel):
+    """Return the path in the cache folder of a native library, whether it is compiled or not; see `library`.
+
+    Raises
+    ------
+    OSError, subprocess.SubprocessError
+        There is no compiler.
+    """
+    return _path(*_native_recipe(source, by_pixel))
+
+
+def compile_natively(source, by_pixel):
+    """Compile a native library without loading it, unless it is cached; return its path. See `library`."""
+    return _build(*_native_recipe(source, by_pixel))
+
+
+def _native_recipe(source, by_pixel):
+    """Return the arguments of `_build` for a native library."""
     name = f"native-{Path(source).stem}-{'pixels' if by_pixel else 'plain'}"
     options = [*NATIVE_OPTIONS, *(["-DGPUCORON_PIXELS"] if by_pixel else [])]
-    return _load(_build(name, source, native_source(source, by_pixel), _native_compiler(), options))
+    return name, source, native_source(source, by_pixel), _native_compiler(), options
 
 
 def _load(path):
@@ -152,13 +173,18 @@ def compile_for_host(source, sanitize="", defines=()):
     return _build(f"host-{Path(source).stem}", source, host_source(source), (compiler,), options)
 
 
+def _path(name, source, text, compiler, options):
+    """Return the path of a library; its name has a digest of all that its code depends on."""
+    target = _target(compiler, *(option for option in options if option.startswith("-march")))
+    key = hashlib.sha256(repr((source_digest(source), text, options, compiler, target)).encode()).hexdigest()[:20]
+    return cache_folder() / f"{name}-{key}.so"
+
+
 def _build(name, source, text, compiler, options):
     """Compile a C++ text that includes a kernel file into the cache folder, unless the library is there."""
     import fcntl
 
-    target = _target(compiler, *(option for option in options if option.startswith("-march")))
-    key = hashlib.sha256(repr((source_digest(source), text, options, compiler, target)).encode()).hexdigest()[:20]
-    path = cache_folder() / f"{name}-{key}.so"
+    path = _path(name, source, text, compiler, options)
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)

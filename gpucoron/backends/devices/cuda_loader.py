@@ -230,12 +230,9 @@ class KernelLoader:
         names : dict
             C++ name of an instantiation -> its name in the code.
         """
-        nvrtc = self._cupy.cuda.nvrtc
-        key = repr((source_digest(source), source, target, self._options, tuple(nvrtc.getVersion())))
-        digest = hashlib.sha256(key.encode()).hexdigest()[:20]
-        path = cache_folder() / f"{source.removesuffix('.cu')}-{target}-{digest}.bin"
+        nvrtc, path = self._cupy.cuda.nvrtc, self.path(source, target)
         with suppress(OSError):
-            kept = _unpack(path.read_bytes())
+            kept = unpack_code(path.read_bytes())
             if kept is not None:
                 return kept
         code, names, _ = compile_kernels(nvrtc, source, target, self._options)
@@ -244,6 +241,13 @@ class KernelLoader:
             draft.write_bytes(_pack(code, names))
         return code, names
 
+    def path(self, source, target):
+        """Return the path of the compiled code of a kernel file in the cache folder, whether it exists or not."""
+        nvrtc = self._cupy.cuda.nvrtc
+        key = repr((source_digest(source), source, target, self._options, tuple(nvrtc.getVersion())))
+        digest = hashlib.sha256(key.encode()).hexdigest()[:20]
+        return cache_folder() / f"{source.removesuffix('.cu')}-{target}-{digest}.bin"
+
 
 def _pack(code, names):
     """Return code and names as the content of a cache file, with a digest that detects damaged copies."""
@@ -251,7 +255,7 @@ def _pack(code, names):
     return b"\n".join([hashlib.sha256(head + code).hexdigest().encode(), head, code])
 
 
-def _unpack(content):
+def unpack_code(content):
     """Return code and names; None if the file is damaged."""
     digest, _, rest = content.partition(b"\n")
     head, _, code = rest.partition(b"\n")

@@ -44,7 +44,8 @@ class NativeDevice(NumpyDevice):
         return super().execute(operation, arguments, settings)
 
 
-_refused, _loading = set(), threading.Lock()
+_refused: set[str] = set()
+_loading = threading.Lock()
 
 
 def _can_be_loaded(source, by_pixel):

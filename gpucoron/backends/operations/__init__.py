@@ -18,6 +18,32 @@ from gpucoron.backends.operations.saturation import flag_saturation
 from gpucoron.backends.operations.subtract_1overf import background_mask, fit_1overf
 from gpucoron.backends.operations.subtract_ktc import fit_ktc, fit_mean_slope
 
+__all__ = [
+    "OPERATIONS",
+    "background_mask",
+    "clear_groups_full_of_jumps",
+    "clip_jumps",
+    "deconvolve_frames",
+    "deconvolve_ipc",
+    "detect_jumps",
+    "drop_redundant_jumps",
+    "find_lost_groups",
+    "fit_1overf",
+    "fit_ktc",
+    "fit_likelihood",
+    "fit_likelihood_ramps",
+    "fit_mean_slope",
+    "fit_ramps",
+    "fit_whole_ramps",
+    "flag_saturation",
+    "linearity",
+    "match_emicorr",
+    "measure_scatter",
+    "search_jumps",
+    "subtract_emicorr",
+    "sum_by_phase",
+]
+
 #: all operations
 OPERATIONS = (
     background_mask,

@@ -7,13 +7,14 @@ from gpucoron import __version__
 from gpucoron.interactive import public
 from gpucoron.report.ramp import describe
 from gpucoron.report.ramp.picture import draw
+from gpucoron.report.ramp.trace import RampTrace
 from gpucoron.report.sheet import sheet, sheet_list, sheet_table
 
 _INTEGRATIONS = ("integration", "rate in rateints", "chi-square OLS_C", "LIKELY", "groups with flags")
 
 
 @public
-def ramp_page(trace, integration=None):
+def ramp_page(trace: RampTrace, integration: int | None = None) -> str:
     """Return the page of a traced pixel.
 
     Parameters

@@ -1,11 +1,17 @@
 """Plot the ramp of a pixel, and write it as a picture or a page."""
 
-from gpucoron.files import write_whole
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpucoron.files import AnyPath, write_whole
 from gpucoron.interactive import public
 from gpucoron.report import outputs
 from gpucoron.report.ramp.page import ramp_page
 from gpucoron.report.ramp.picture import draw
-from gpucoron.report.ramp.trace import trace_ramp
+from gpucoron.report.ramp.trace import RampTrace, trace_ramp
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: ends of the names of files that can be written
 KINDS = (".png", ".html")
@@ -13,7 +19,9 @@ _RESOLUTION = 150
 
 
 @public
-def plot_ramp(path, x, y, *, integration=None, output=None, **settings):
+def plot_ramp(
+    path: AnyPath, x: int, y: int, *, integration: int | None = None, output: AnyPath | None = None, **settings: Any
+) -> "Figure":
     """Plot the ramp of a pixel: raw and corrected counts, both fits, residuals, and flags.
 
     Parameters
@@ -50,7 +58,7 @@ def plot_ramp(path, x, y, *, integration=None, output=None, **settings):
 
 
 @public
-def write_ramp(trace, path, integration=None):
+def write_ramp(trace: RampTrace, path: AnyPath, integration: int | None = None) -> Path:
     """Write a trace as a picture or a page, completely or not at all.
 
     Parameters
@@ -79,6 +87,6 @@ def write_ramp(trace, path, integration=None):
     return path
 
 
-def check_output(path):
+def check_output(path: AnyPath) -> Path:
     """Return the path of a file to write; refuse other types than pictures and pages, and folders that do not exist."""
     return outputs.check_output(path, KINDS)

@@ -9,13 +9,16 @@ import numpy as np
 
 from gpucoron import dq
 from gpucoron.backends import get_backend
+from gpucoron.backends.backend import BackendLike
 from gpucoron.engine import check_request, plan, run_steps
 from gpucoron.errors import InputError, ParameterError
+from gpucoron.files import AnyPath, Paths
 from gpucoron.interactive import Shown, public, table
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.exposure import Exposure, check_path
 from gpucoron.io.logs import recorded
 from gpucoron.io.references import load_references
+from gpucoron.parameters import Profile, StepSettings
 from gpucoron.report.ramp.causes import FLAGS, Neighbourhood, StepContext, explain
 from gpucoron.report.ramp.cut import Box, CutReferences, cut_exposure, split_order
 from gpucoron.report.ramp.fits import fit_both
@@ -120,29 +123,30 @@ class RampTrace(Shown):
         return table(f"RampTrace {self._summary()}", header, rows, "" if rows else "no flags")
 
     @property
-    def nints(self):
+    def nints(self) -> int:
         """Number of integrations."""
         return self.raw.data.shape[0]
 
     @property
-    def corrected(self):
+    def corrected(self) -> PixelState:
         """State of the ramp at the fit: after the last step that changes groups."""
         return self.steps[-1].after if self.steps else self.raw
 
     @property
-    def detector(self):
+    def detector(self) -> tuple[int, int] | None:
         """The one-based detector coordinates (x, y) of the pixel, or None."""
         return None if self.corner is None else (self.corner[0] + self.x, self.corner[1] + self.y)
 
-    def causes(self, integration):
+    def causes(self, integration: int) -> dict[int, list[Any]]:
         """Return group -> causes of the flags that the group has at the end, in the order of the steps."""
-        found, final = {}, self.corrected.groupdq[integration]
+        found: dict[int, list[Any]] = {}
+        final = self.corrected.groupdq[integration]
         for cause in (cause for step in self.steps for cause in step.causes):
             if cause.integration == integration and final[cause.group] & FLAGS[cause.flag]:
                 found.setdefault(cause.group, []).append(cause)
         return found
 
-    def choose_integration(self, integration=None):
+    def choose_integration(self, integration: int | None = None) -> int:
         """Return the given integration, or by default the first one with a jump, else the first one.
 
         Raises
@@ -177,9 +181,18 @@ def _whole_number(value):
 @public
 @recorded()
 def trace_ramp(
-    path, x, y, *, integration=None, profile="jwst", steps=None, backend="auto", use_pars=None, pars=None,
-    **run_parameters,
-):  # fmt: skip
+    path: AnyPath,
+    x: int,
+    y: int,
+    *,
+    integration: int | None = None,
+    profile: Profile = "jwst",
+    steps: StepSettings | None = None,
+    backend: BackendLike = "auto",
+    use_pars: bool | None = None,
+    pars: Paths | None = None,
+    **run_parameters: Any,
+) -> RampTrace:
     """Trace a pixel through stage 1.
 
     Steps that need the whole frame, and all steps before them, run on it. All others run on the pixels that decide on
@@ -220,7 +233,13 @@ def trace_ramp(
         x, y = _check_pixel(path, x, y, exposure)
         if integration is not None:
             check_integration(integration, exposure.data.shape[0], path)
-        request = {"profile": profile, "steps": steps, "pipeline": run_parameters, "use_pars": use_pars, "pars": pars}
+        request: dict[str, Any] = {
+            "profile": profile,
+            "steps": steps,
+            "pipeline": run_parameters,
+            "use_pars": use_pars,
+            "pars": pars,
+        }
         return _trace(plan(exposure, backend=backend, **request), x, y)
 
 

@@ -41,6 +41,7 @@ subtract_emicorr = Operation(
     written=("data",),
     whole=("wave", "group_phases", "integration_phases", "amplitudes"),
     native=_native,
+    libraries=(("emicorr.cu", False),),
 )
 
 

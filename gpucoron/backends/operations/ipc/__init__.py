@@ -17,6 +17,7 @@ deconvolve_frames = Operation(
     cut="items",
     whole=("kernel", "edges"),
     native=_native,
+    libraries=(("ipc.cu", False),),
 )
 
 

@@ -72,11 +72,14 @@ class JumpSettings:
         return any(n_groups > 0 for _, n_groups in self.after)
 
 
+_LIBRARIES = (("jump.cu", True), ("jump.cu", False))
+
+
 def _native(settings, data, groupdq, *others):
     """Return the native libraries if the ramps are long and contiguous."""
     is_long = data.shape[0] * data.shape[1] >= MANY_SAMPLES
     is_whole = data.flags.c_contiguous and groupdq.flags.c_contiguous
-    return [("jump.cu", True), ("jump.cu", False)] if is_long and is_whole else []
+    return list(_LIBRARIES) if is_long and is_whole else []
 
 
 def _searching_bytes(nints, ngroups):
@@ -93,9 +96,15 @@ search_jumps = Operation(
     halo=lambda settings: 1 if settings.flag_4_neighbors else 0,
     working_bytes=_searching_bytes,
     native=_native,
+    libraries=_LIBRARIES,
 )
 clip_jumps = Operation(
-    definition.clip_jumps, kernels.clip_jumps, settings=JumpSettings, written=("groupdq",), native=_native
+    definition.clip_jumps,
+    kernels.clip_jumps,
+    settings=JumpSettings,
+    written=("groupdq",),
+    native=_native,
+    libraries=_LIBRARIES,
 )
 find_lost_groups = Operation(definition.find_lost_groups, kernels.find_lost_groups, at_home=True)
 drop_redundant_jumps = Operation(

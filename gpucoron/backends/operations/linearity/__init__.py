@@ -32,4 +32,5 @@ linearity = Operation(
     settings=LinearitySettings,
     written=("data",),
     native=_native,
+    libraries=(("linearity.cu", True), ("linearity.cu", False)),
 )

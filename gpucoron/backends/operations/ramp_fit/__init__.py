@@ -56,4 +56,5 @@ fit_ramps = Operation(
     working_bytes=_working_bytes,
     table_bytes=_table_bytes,
     native=_native,
+    libraries=(("ramp_fit.cu", True),),
 )

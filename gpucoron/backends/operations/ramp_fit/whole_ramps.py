@@ -65,4 +65,6 @@ def _native(settings, samples, *others):
     return [("whole_ramps.cu", False)] if len(samples) - 1 <= MOST_PLANES else []
 
 
-fit_whole_ramps = Operation(fit_whole_ramps, _launch, cut=None, native=_native)
+fit_whole_ramps = Operation(  # type: ignore[assignment]
+    fit_whole_ramps, _launch, cut=None, native=_native, libraries=(("whole_ramps.cu", False),)
+)
