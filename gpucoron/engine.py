@@ -252,6 +252,7 @@ def run_steps(
     run: Run,
     *,
     until: str | None = None,
+    before_step: Callable[[Run, str], object] | None = None,
     after_step: Callable[[Run, StepRecord], object] | None = None,
     store: Any = None,
 ) -> Run:
@@ -262,8 +263,8 @@ def run_steps(
     run : Run
     until : str, optional
         Stop before this step.
-    after_step : callable, optional
-        Called as ``after_step(run, record)`` after each step.
+    before_step, after_step : callable, optional
+        Called as ``before_step(run, name)`` and ``after_step(run, record)`` around each step of ``run.order``.
     store : ReferenceStore, optional
         Cache of references; by default that of the process.
 
@@ -287,11 +288,11 @@ def run_steps(
     backend.settle(exposure.data.shape, cleans_groups=cleans_groups)
     settings = read_files([STEPS[name] for name in run.order], run.parameters, exposure)
     logs.log_run(run)
-    _run_each(run, references, settings, until, after_step)
+    _run_each(run, references, settings, until, before_step, after_step)
     return run
 
 
-def run_or_start_again(start, backend, *, after_step=None):
+def run_or_start_again(start, backend, *, before_step=None, after_step=None):
     """Run the steps of an exposure; if its device runs out of memory, start again and process blocks of rows.
 
     Parameters
@@ -300,7 +301,7 @@ def run_or_start_again(start, backend, *, after_step=None):
         ``start(backend)`` reads the exposure and returns its `Run`. It is called again to start again, because steps
         work in place and cannot be repeated on the same arrays.
     backend : Backend
-    after_step : callable, optional
+    before_step, after_step : callable, optional
         As for `run_steps`; called again for the repeated steps.
 
     Returns
@@ -311,7 +312,7 @@ def run_or_start_again(start, backend, *, after_step=None):
     start_time, run = time.perf_counter(), None
     try:
         run = start(backend)
-        return run_steps(run, after_step=after_step)
+        return run_steps(run, before_step=before_step, after_step=after_step)
     except Exception as error:
         is_in_chunks = run is not None and run.backend is not backend
         if backend.on_host or is_in_chunks or not backend.is_out_of_memory(error):
@@ -330,14 +331,16 @@ def run_or_start_again(start, backend, *, after_step=None):
         "out of device memory after %.1f s (%s): the exposure is reduced again, in chunks of rows",
         time.perf_counter() - start_time, reason,
     )  # fmt: skip
-    return run_steps(start(backend.in_chunks(limit)), after_step=after_step)
+    return run_steps(start(backend.in_chunks(limit)), before_step=before_step, after_step=after_step)
 
 
-def _run_each(run, references, settings, until, after_step):
+def _run_each(run, references, settings, until, before_step, after_step):
     backend = run.backend
     for name in run.order:
         if name == until:
             break
+        if before_step is not None:
+            before_step(run, name)
         backend.take_workers()
         start = time.perf_counter()
         logs.log_start(run, STEPS[name])
@@ -404,6 +407,7 @@ def reduce_file(
     save_results: bool = True,
     use_pars: bool | None = None,
     pars: Paths | None = None,
+    before_step: Callable[[Run, str], object] | None = None,
     after_step: Callable[[Run, StepRecord], object] | None = None,
     max_memory: int | str | None = None,
     **run_parameters: Any,
@@ -428,8 +432,8 @@ def reduce_file(
         If false, write nothing.
     use_pars, pars
         Parameter files of CRDS, and your own: see `plan`.
-    after_step : callable, optional
-        Called as ``after_step(run, record)`` after each step.
+    before_step, after_step : callable, optional
+        Called as ``before_step(run, name)`` and ``after_step(run, record)`` around each step of ``run.order``.
     max_memory : int or str, optional
         Limit in bytes, or text such as '4G', on the anonymous memory of the process (CPU backend) or on the memory of
         the exposure on its device. The default is the free memory. Larger exposures are processed in chunks of rows,
@@ -462,10 +466,10 @@ def reduce_file(
         products.prepare_output(output_dir, expected, overwrite, path)
     request = {"profile": profile, "steps": steps, "pipeline": run_parameters, "use_pars": use_pars, "pars": pars}
     with converted_errors(path):
-        return _reduce(path, output_dir, request, backend, save_results, after_step)
+        return _reduce(path, output_dir, request, backend, save_results, before_step, after_step)
 
 
-def _reduce(path, output_dir, request, backend, save_results, after_step):
+def _reduce(path, output_dir, request, backend, save_results, before_step, after_step):
     """Reduce a file whose settings were checked; ``request`` holds the keywords of `plan`."""
     from gpucoron.io.exposure import Exposure
 
@@ -484,7 +488,7 @@ def _reduce(path, output_dir, request, backend, save_results, after_step):
 
     paths = {}
     save = products.saving_extras(extra_at if save_results else None, after_step, paths)
-    run = run_or_start_again(start, backend, after_step=save)
+    run = run_or_start_again(start, backend, before_step=before_step, after_step=save)
     end_of_steps = time.perf_counter()
     models = {"rate": products.rate_model(run), "rateints": products.rateints_model(run)}
     if not run.fits:

@@ -43,6 +43,29 @@ def appearing(*paths):
             os.replace(draft, path)
 
 
+def check_folder(folder):
+    """Check that files can be written to a folder, or that it can be created. Nothing is created.
+
+    Parameters
+    ----------
+    folder : str or Path
+
+    Raises
+    ------
+    OutputError
+    """
+    nearest = Path(os.path.abspath(folder))
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        reason = "it is a file" if nearest == Path(os.path.abspath(folder)) and nearest.is_file() else error.strerror
+        msg = f"{folder}: cannot write in this folder ({reason}); choose another output folder"
+        raise OutputError(msg) from None
+
+
 def write_whole(path, write):
     """Write a file atomically: completely or not at all.
 

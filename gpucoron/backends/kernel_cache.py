@@ -128,7 +128,7 @@ def _is_complete(path):
         head = file.read(64)
         if len(head) < 64 or head[:4] != b"\x7fELF":
             return False
-        start, size, number = struct.unpack_from("<Q", head, 40)[0], *struct.unpack_from("<HH", head, 58)
+        (start,), (size, number) = struct.unpack_from("<Q", head, 40), struct.unpack_from("<HH", head, 58)
         return path.stat().st_size >= start + size * number
 
 

@@ -81,12 +81,20 @@ def _needs_reduction(planned, past, output_dir, context, redo):
         return True, f"other parameters ({change})"
     if record.get("context") != context:
         return True, f"was made with context {record.get('context')}"
-    for package, current in (("gpucoron", __version__), ("jwst", version("jwst"))):
-        if record["versions"].get(package) != current:
-            return True, f"was made with {package} {record['versions'].get(package)}"
+    other_version = describe_other_version(record)
+    if other_version:
+        return True, other_version
     if has_input_changed(planned.input.path, record):
         return True, "the input has changed"
     return False, "done"
+
+
+def describe_other_version(record):
+    """Say which other version of gpucoron or jwst made the products; '' if they are from the current ones."""
+    for package, current in (("gpucoron", __version__), ("jwst", version("jwst"))):
+        if record["versions"].get(package) != current:
+            return f"was made with {package} {record['versions'].get(package)}"
+    return ""
 
 
 def has_input_changed(path, record):

@@ -88,16 +88,20 @@ def find_files(paths: Paths) -> list[Path]:
     Raises
     ------
     InputError
-        A path does not exist, no file was found, or a list is not a text file.
+        Paths do not exist, no file was found, or a list is not a text file.
     """
     found: dict[str, Path] = {}
     given = [paths] if isinstance(paths, (str, Path)) or not isinstance(paths, Iterable) else list(paths)
     if not all(isinstance(path, (str, Path)) for path in given):
         msg = f"expected one or several files, folders, patterns or @list, as str or Path; got {type(paths).__name__}"
         raise InputError(msg)
+    missing: list[str] = []
     for path in given:
-        for file in _expand(str(path)):
+        for file in _expand(str(path), missing):
             found.setdefault(os.path.realpath(file), Path(os.path.abspath(file)))
+    if missing:
+        msg = f"{', '.join(missing)}: no such file or folder; give files, folders, patterns in quotes, or @LIST"
+        raise InputError(msg)
     if not found:
         msg = f"{', '.join(map(str, given))}: no *_uncal.fits found"
         raise InputError(msg)
@@ -116,14 +120,15 @@ def refuse_duplicates(inputs):
                 found.error = found.error or InputError(f"{msg}; give only one of them")
 
 
-def _expand(text, lists=()):
+def _expand(text, missing, lists=()):
+    """Yield the files that one argument stands for; append to ``missing`` what does not exist."""
     if text.startswith("@"):
         name = os.path.realpath(text[1:])
         if name in lists:
             msg = f"{text[1:]}: the list contains itself"
             raise InputError(msg)
         for line in _read_list(text[1:]):
-            yield from _expand(line, (*lists, name))
+            yield from _expand(line, missing, (*lists, name))
     elif os.path.isdir(text):
         seen = set()
         for folder, subfolders, names in os.walk(text, followlinks=True):
@@ -139,12 +144,11 @@ def _expand(text, lists=()):
     elif glob.has_magic(text):
         for match in sorted(glob.glob(text, recursive=True)):
             if os.path.isdir(match):
-                yield from _expand(match)
+                yield from _expand(match, missing)
             else:
                 yield match
     else:
-        msg = f"{text}: no such file or folder"
-        raise InputError(msg)
+        missing.append(text)
 
 
 def _read_list(path):

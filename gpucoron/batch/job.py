@@ -15,6 +15,7 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
+from gpucoron.batch.progress import place_of
 from gpucoron.batch.record import DIGESTS, describe_error, log_to, process_info, run_fields, utc_now
 from gpucoron.interactive import full_tracebacks
 
@@ -29,12 +30,13 @@ def reduce_job(job, notify=None):
     Parameters
     ----------
     job : dict
-        ``path``, ``stage`` (folder for the products), ``log``, ``attempt``, ``record_fields`` (fields of the record
-        that are known in advance), ``profile``, ``steps``, ``run_parameters``, ``use_pars``, ``pars``, ``backend``,
-        ``backend_options``, ``environment`` (of CRDS); ``persistence``, the files that its persistence step reads and
-        writes instead of the user's, or empty.
+        ``path``, ``stage`` (folder for the products), ``output_dir`` (where they will be moved to), ``log``,
+        ``attempt``, ``record_fields`` (fields of the record that are known in advance), ``profile``, ``steps``,
+        ``run_parameters``, ``use_pars``, ``pars``, ``backend``, ``backend_options``, ``environment`` (of CRDS);
+        ``persistence``, the files that its persistence step reads and writes instead of the user's, or empty.
     notify : callable, optional
-        Called as ``notify(step_name)`` after each step.
+        Called as ``notify("begin", name, number, count)`` before each step, see
+        `gpucoron.batch.progress.Silent.begin_step`, and as ``notify("step", name)`` after it.
 
     Returns
     -------
@@ -66,11 +68,17 @@ def _reduce(job, notify):
     }
     reset_peak_memory()
 
+    def before_step(run, name):
+        place = None if notify is None else place_of(run, name)
+        if place is not None:
+            notify("begin", name, *place)
+
     def after_step(run, step):
         if notify is not None:
-            notify(step.name)
+            notify("step", step.name)
 
-    with log_to(job["log"], append=job["attempt"] > 1):
+    staged = (str(stage), job.get("output_dir", str(stage)))
+    with log_to(job["log"], append=job["attempt"] > 1, staged=staged):
         try:
             use_environment(job["environment"])
             record["input_sha256"] = DIGESTS.sha256(job["path"])
@@ -85,6 +93,7 @@ def _reduce(job, notify):
                     steps=job["steps"],
                     backend=backend,
                     overwrite=True,
+                    before_step=before_step,
                     after_step=after_step,
                     use_pars=job.get("use_pars"),
                     pars=job.get("pars"),
@@ -95,7 +104,8 @@ def _reduce(job, notify):
             record["status"] = "done" if paths else "no rate"
         except (Exception, SystemExit) as error:  # the next exposure may succeed
             log.error("%s failed: %s", record["exposure"], error)
-            record |= {"status": "failed", "outputs": {}, "error": describe_error(error)}
+            error_fields = {name: text.replace(*staged) for name, text in describe_error(error).items()}
+            record |= {"status": "failed", "outputs": {}, "error": error_fields}
             record["disk_full"] = is_caused_by_full_disk(error)
     record["seconds"] = {**(record.get("seconds") or {}), "total": round(time.perf_counter() - start, 4)}
     record["peak_memory"] = peak_memory()
@@ -158,7 +168,8 @@ def main():
     warm_up()
     answer(event="ready", pid=os.getpid())
     while True:
-        answer(event="result", record=reduce_job(jobs.get(), lambda step: answer(event="step", step=step)))
+        record = reduce_job(jobs.get(), lambda event, *of_step: answer(event=event, step=of_step))
+        answer(event="result", record=record)
 
 
 if __name__ == "__main__":

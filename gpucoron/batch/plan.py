@@ -16,6 +16,7 @@ from typing import Any, Literal
 from gpucoron import get_by_old_name
 from gpucoron.batch import persistence
 from gpucoron.batch.decision import decide_reduction, product_name
+from gpucoron.batch.finished import find_finished
 from gpucoron.batch.inputs import (
     Input,
     exposure_name,
@@ -247,13 +248,20 @@ def make_plan(
     past = read_past(output_dir)
     records = past.last
     files = find_files(paths)
+    if redo == "needed" and not pars:
+        request = {"profile": profile, "steps": steps or {}, "run_parameters": run_parameters or {}}
+        request = user_request(None, **request, use_pars=takes_crds_pars(profile, use_pars))
+        done = find_finished(files, past, output_dir, request, include_all=include_all, shard=shard)
+        context = "" if done is None else crds_context()[0]
+        if done is not None and all(records[found.name].get("context") == context for found in done[0]):
+            finished = [Planned(found, todo=False, reason="done") for found in sorted(done[0], key=_order)]
+            return Plan(output_dir, finished, _with_reason(done[1]), context, past=past, overwrite=overwrite)
     if on_found is not None:
         on_found(select_shard(_not_done(files, records, redo), shard))
     inputs, left_out = _read_inputs(files, include_all)
     refuse_duplicates(inputs)
-    inputs = select_shard(inputs, shard)
-    inputs.sort(key=lambda found: (*(str(found.record_fields[key]) for key in ("instrument", "detector")), found.name))
-    plan = Plan(output_dir, [], left_out, crds_context()[0], past=past, overwrite=overwrite)
+    inputs = sorted(select_shard(inputs, shard), key=_order)
+    plan = Plan(output_dir, [], _with_reason(left_out), crds_context()[0], past=past, overwrite=overwrite)
     look_up = _ReferenceLookUp(
         profile=profile, steps=steps or {}, pipeline=run_parameters or {}, use_pars=use_pars, pars=pars
     )
@@ -291,7 +299,7 @@ def plan_references(
     from gpucoron.io.crds_lookup import crds_context
 
     inputs, left_out = _read_inputs(find_files(paths), include_all)
-    plan = Plan(Path(), [], left_out, crds_context()[0])
+    plan = Plan(Path(), [], _with_reason(left_out), crds_context()[0])
     look_up = _ReferenceLookUp(
         profile=profile, steps=steps or {}, pipeline=run_parameters or {}, use_pars=use_pars, pars=pars
     )
@@ -305,17 +313,24 @@ def plan_references(
 
 
 def _read_inputs(files, include_all):
-    """Read the headers of files; return those to reduce, and the others with the reason."""
+    """Read the headers of files; return those to reduce, and the others."""
     inputs, left_out = [], []
     for path in files:
         found = read_input(path)
-        if is_selected(found, include_all):
-            inputs.append(found)
-        else:
-            left_out.append(
-                (found, f"EXP_TYPE {found.record_fields['exp_type']} is not coronagraphy; --all includes it")
-            )
+        (inputs if is_selected(found, include_all) else left_out).append(found)
     return inputs, left_out
+
+
+def _order(found):
+    return (*(str(found.record_fields[key]) for key in ("instrument", "detector")), found.name)
+
+
+def _with_reason(left_out):
+    """Return the files that do not belong to the batch, with the reason."""
+    return [
+        (found, f"EXP_TYPE {found.record_fields['exp_type']} is not coronagraphy; --all includes it")
+        for found in left_out
+    ]
 
 
 def _not_done(files, records, redo):

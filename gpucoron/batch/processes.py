@@ -58,7 +58,8 @@ def run_locally(jobs, options, descriptors=(), early=()):
 
     Yields
     ------
-    ('step', job, name) or ('result', job, record)
+    ('begin', job, (name, number, count)), ('step', job, (name,)) or ('result', job, record)
+        What happens to a job; see `gpucoron.batch.progress.Silent` for the first two.
 
     Raises
     ------
@@ -86,8 +87,8 @@ def run_locally(jobs, options, descriptors=(), early=()):
                 worker = key.data
                 messages = worker.read()
                 for message in messages or ():
-                    if message["event"] == "step":
-                        yield "step", worker.job, message["step"]
+                    if message["event"] in ("begin", "step"):
+                        yield message["event"], worker.job, message["step"]
                         continue
                     failures, job = 0, worker.job
                     # before the result is yielded, so that the worker need not wait for the caller

@@ -1,7 +1,8 @@
-"""Show the progress of a batch: a bar in a terminal, plain lines elsewhere, or nothing."""
+"""Show the progress of a batch or of single runs: bars in a terminal, plain lines elsewhere, or nothing."""
 
 import sys
 import time
+from contextlib import contextmanager
 
 
 class Silent:
@@ -18,6 +19,9 @@ class Silent:
 
     def started(self, n_workers):
         """Called when the workers start."""
+
+    def begin_step(self, exposure, step, number, count):
+        """Called when an exposure begins a step, the ``number``-th of ``count`` that are not switched off."""
 
     def step(self, exposure, step):
         """Called when an exposure has completed a step."""
@@ -37,6 +41,12 @@ def describe_result(result, width=0):
     return f"{result.status:<7} {result.exposure:<{width}}{took}{why}"
 
 
+def place_of(run, name):
+    """Return the number of a step among those of a run that are not switched off, and their count; None for others."""
+    steps = [step for step in run.order if not run.parameters[step].skip]
+    return (steps.index(name) + 1, len(steps)) if name in steps else None
+
+
 class PlainLines(Silent):
     """Print one line per exposure, for logs and pipes."""
 
@@ -46,11 +56,16 @@ class PlainLines(Silent):
         self._start = time.monotonic()
 
     def _say(self, text):
-        print(text, file=self._stream, flush=True)
+        try:
+            print(text, file=self._stream, flush=True)
+        except BrokenPipeError:  # the batch goes on without a reader
+            self._stream = None
+            self._say = lambda text: None
 
     def planned(self, plan):
         self._count, self._start = len(plan.todo), time.monotonic()
-        self._say(f"{len(plan.exposures)} exposures, {self._count} to reduce; context {plan.context}")
+        exposures = f"{len(plan.exposures)} exposure{'' if len(plan.exposures) == 1 else 's'}"
+        self._say(f"{exposures}, {self._count} to reduce; context {plan.context}")
 
     def refused(self, result):
         self._say(describe_result(result))
@@ -58,38 +73,21 @@ class PlainLines(Silent):
     def result(self, result):
         self._done += 1
         self._failed += result.status == "failed"
-        rate = self._done / max(time.monotonic() - self._start, 1e-3)
-        left = (self._count - self._done) / rate
+        left = _seconds_left(self._start, self._done, self._count)
         self._say(f"[{self._done}/{self._count}, {self._failed} failed, {left:.0f} s left] {describe_result(result)}")
 
 
+def _seconds_left(start, done, count):
+    return (count - done) * (time.monotonic() - start) / max(done, 1)
+
+
 class Bar(Silent):
-    """Show a bar with the current exposures, the rate, the time left and the failures."""
+    """Show a bar for the batch, and below it one for each exposure that is being reduced, with its step."""
 
     def __init__(self):
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            SpinnerColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[remark]}"),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._task = self._progress.add_task("planning", total=None, rate="", remark="")
-        self._at_work, self._failed, self._done = {}, 0, 0
+        self._progress = _make_bars()
+        self._task = self._progress.add_task("planning", total=None, remark="")
+        self._rows, self._count, self._failed, self._done = {}, 0, 0, 0
         self._start = time.monotonic()
 
     def planning(self, number, count):
@@ -97,36 +95,98 @@ class Bar(Silent):
         self._progress.update(self._task, completed=number, total=count)
 
     def planned(self, plan):
-        self._start = time.monotonic()
-        self._progress.reset(self._task, total=len(plan.todo), description="reducing", rate="", remark="")
+        self._start, self._count = time.monotonic(), len(plan.todo)
+        self._progress.reset(self._task, total=self._count, description="reducing", remark="")
 
     def refused(self, result):
-        self._progress.console.print(describe_result(result), highlight=False, markup=False, soft_wrap=True)
+        self._print(result)
 
-    def step(self, exposure, step):
-        self._at_work[exposure] = step
-        self._show()
+    def begin_step(self, exposure, step, number, count):
+        if exposure not in self._rows:
+            self._rows[exposure] = self._progress.add_task(exposure, remark="")
+        self._progress.update(
+            self._rows[exposure], completed=number - 1, total=count, remark=_remark(step, number, count)
+        )
 
     def result(self, result):
-        self._at_work.pop(result.exposure, None)
+        if result.exposure in self._rows:
+            self._progress.remove_task(self._rows.pop(result.exposure))
         self._done += 1
         self._failed += result.status == "failed"
         if result.status != "done":
-            self._progress.console.print(describe_result(result), highlight=False, markup=False, soft_wrap=True)
-        self._show()
+            self._print(result)
+        rate = 60 * self._done / max(time.monotonic() - self._start, 1e-3)
+        failed = f", {self._failed} failed" if self._failed else ""
+        left = _seconds_left(self._start, self._done, self._count)
+        remark = f"{self._done} of {self._count}, {rate:.1f}/min, {left:.0f} s left{failed}"
+        self._progress.update(self._task, completed=self._done, remark=remark)
 
-    def _show(self):
-        rate = self._done / max(time.monotonic() - self._start, 1e-3)
-        now = ", ".join(f"{exposure} after {step}" for exposure, step in self._at_work.items())
-        failed = f"{self._failed} failed  " if self._failed else ""
-        self._progress.update(self._task, completed=self._done, rate=f"{60 * rate:.1f}/min", remark=failed + now)
+    def _print(self, result):
+        self._progress.console.print(describe_result(result), highlight=False, markup=False, soft_wrap=True)
 
     def close(self):
         self._progress.stop()
 
 
 def choose_progress(quiet):
-    """Return how to show progress: not at all, by a bar in a terminal, or by lines elsewhere."""
+    """Return how to show the progress of a batch: not at all, by bars in a terminal, or by lines elsewhere."""
     if quiet:
         return Silent()
     return Bar() if sys.stderr.isatty() else PlainLines()
+
+
+@contextmanager
+def showing_steps(exposure, quiet=False):
+    """Show the step of one exposure that runs now, if stderr is a terminal; nothing is left at the end.
+
+    Parameters
+    ----------
+    exposure : str
+        Its name.
+    quiet : bool
+        Show nothing.
+
+    Yields
+    ------
+    dict
+        ``before_step`` and ``after_step`` for `gpucoron.engine.reduce_file`; empty if nothing is shown.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield {}
+        return
+    bars = _make_bars()
+    task = bars.add_task(exposure, total=None, remark="reading")
+
+    def before_step(run, name):
+        place = place_of(run, name)
+        if place is not None:
+            bars.update(task, completed=place[0] - 1, total=place[1], remark=_remark(name, *place))
+
+    def after_step(run, record):
+        if record.name == run.order[-1]:
+            bars.update(task, completed=1, total=1, remark="writing")
+
+    with bars:
+        yield {"before_step": before_step, "after_step": after_step}
+
+
+def _remark(step, number, count):
+    return f"{step}, step {number} of {count}"
+
+
+def _make_bars():
+    """Make a display of bars that is redrawn a few times a second, by a thread of its own, and vanishes at its end."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[remark]}", markup=False),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,  # it would be printed to stderr
+        refresh_per_second=4,
+    )

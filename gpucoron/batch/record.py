@@ -115,8 +115,17 @@ def count_flags(run):
 
 
 @contextlib.contextmanager
-def log_to(path, append=False):
-    """Write all log records to the log file of an exposure; ignore a log file that cannot be written."""
+def log_to(path, append=False, staged=("", "")):
+    """Write all log records to the log file of an exposure; ignore a log file that cannot be written.
+
+    Parameters
+    ----------
+    path : str or Path
+    append : bool
+        Keep what the file holds.
+    staged : (str, str)
+        Folder from which the products will be moved, and the folder to which: the log names the latter.
+    """
     from gpucoron.io.logs import shown
 
     try:
@@ -126,7 +135,7 @@ def log_to(path, append=False):
     except OSError:
         yield
         return
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Formatter(*staged))
     handler.handleError = lambda record: None
     root = logging.getLogger()
     root.addHandler(handler)
@@ -137,6 +146,18 @@ def log_to(path, append=False):
         root.removeHandler(handler)
         with contextlib.suppress(OSError):  # the disk may be too full for the rest of the buffer
             handler.close()
+
+
+class _Formatter(logging.Formatter):
+    """The format of log files, with the final paths of products."""
+
+    def __init__(self, stage, output_dir):
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._stage, self._output_dir = stage, output_dir
+
+    def format(self, record):
+        text = super().format(record)
+        return text.replace(self._stage, self._output_dir) if self._stage else text
 
 
 class InputDigests:

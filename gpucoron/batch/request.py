@@ -189,14 +189,49 @@ def _changed_files(record, was, planned):
     return named
 
 
+def is_same_request(record, request):
+    """Return whether a record was surely made with a request, without reading the files that its parameters name.
+
+    Parameters
+    ----------
+    record : dict
+    request : dict
+        See `user_request`; its ``files`` are ignored.
+
+    Returns
+    -------
+    bool
+        False if the request may differ: `describe_changes` decides then. Files are compared by size and date.
+    """
+    old = record.get("asked")
+    if not _is_complete(old):
+        return False
+    found = {
+        name: list(_size_and_date(path)) for name, path in _named_files(record["parameters"], persistence.FILES[:1])
+    }
+    is_same = all(_is_same(old.get(part), request[part]) for part in ("profile", "use_pars", "parameters"))
+    return is_same and found == {name: state[:2] for name, state in old["files"].items()}
+
+
 def _files_of(parameters, leave_out):
     """Return size, date and SHA-256 of the files that parameters name; ``leave_out`` names parameters to ignore."""
     files = {}
+    for name, path in _named_files(parameters, leave_out):
+        size, date = _size_and_date(path)
+        files[name] = [size, date, _file_digest(path, size, date)]
+    return files
+
+
+def _named_files(parameters, leave_out):
+    """Yield the parameters that name existing files, with the files: ('step.parameter', path)."""
     for name, value in _flat(parameters).items():
         if isinstance(value, str) and os.path.isabs(value) and os.path.isfile(value) and name not in leave_out:
-            stat = os.stat(value)
-            files[name] = [stat.st_size, stat.st_mtime_ns, _file_digest(value, stat.st_size, stat.st_mtime_ns)]
-    return files
+            yield name, value
+
+
+def _size_and_date(path):
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns
 
 
 @lru_cache(maxsize=64)

@@ -16,12 +16,13 @@ from typing import Any, Literal
 from gpucoron.backends import check_backend
 from gpucoron.backends.sizes import memory_size
 from gpucoron.batch.decision import HOW_TO_OVERWRITE, find_conflict, product_name
+from gpucoron.batch.inputs import find_files
 from gpucoron.batch.job import is_caused_by_full_disk
 from gpucoron.batch.persistence import PersistenceChains
 from gpucoron.batch.plan import REDO, make_plan, parse_shard, settle
 from gpucoron.batch.record import date_of, describe_error, process_info, utc_now
 from gpucoron.errors import GpucoronError, OutputError, ParameterError
-from gpucoron.files import AnyPath, Paths
+from gpucoron.files import AnyPath, Paths, check_folder
 from gpucoron.interactive import Shown, public
 from gpucoron.io.parameter_files import as_paths, takes_crds_pars
 from gpucoron.parameters import Profile, StepSettings
@@ -172,7 +173,8 @@ def reduce(
     output_dir = Path(os.path.abspath(_check_output_dir(output_dir)))
     pool = {"backend": backend, "workers": workers, "devices": devices, "engine": engine, "scheduler": scheduler}
     pool |= {"max_memory": max_memory, "scratch_dir": str(output_dir)}
-    return _run(paths, output_dir, plan_options, pool, progress)
+    check_folder(output_dir)
+    return _run(find_files(paths), output_dir, plan_options, pool, progress)
 
 
 def _check_output_dir(output_dir):
@@ -184,7 +186,7 @@ def _check_output_dir(output_dir):
 
 
 @public
-def _run(paths, output_dir, plan_options, pool, progress):
+def _run(files, output_dir, plan_options, pool, progress):
     from gpucoron.batch.progress import Silent
     from gpucoron.io.products import prepare_output
 
@@ -199,8 +201,10 @@ def _run(paths, output_dir, plan_options, pool, progress):
             early.extend(_start_early(files, pool, manifest.descriptors))
 
         try:
-            plan = make_plan(paths, output_dir, **plan_options, on_found=start_early)
+            plan = make_plan(files, output_dir, **plan_options, on_found=start_early)
             progress.planned(plan)
+            if not (plan.todo or plan.refused):
+                return
             stage.mkdir(exist_ok=True)
             (output_dir / "logs").mkdir(exist_ok=True)
             yield from _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early)
@@ -294,8 +298,9 @@ def _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early):
             events = run_locally(jobs, options, manifest.descriptors, early)
         with contextlib.closing(events):
             for kind, job, value in events:
-                if kind == "step":
-                    progress.step(job["record_fields"]["exposure"], value)
+                if kind in ("begin", "step"):
+                    tell = progress.begin_step if kind == "begin" else progress.step
+                    tell(job["record_fields"]["exposure"], *value)
                     continue
                 planned = running.pop(job["record_fields"]["exposure"])
                 result = finish(value, Path(job["stage"]), planned)
@@ -323,6 +328,7 @@ def _job(planned, plan, stage, plan_options, pool, chains):
     return {
         "path": str(planned.input.path),
         "stage": str(stage),
+        "output_dir": str(plan.output_dir),
         "log": str(plan.output_dir / "logs" / f"{name}.log"),
         "attempt": 1,
         "record_fields": {**_record_fields(planned, plan, plan_options), "persistence": chains.record(planned)},

@@ -14,14 +14,16 @@ log = logging.getLogger(__name__)
 
 
 @full_tracebacks()
-def reduce_and_record(path, output_dir, *, overwrite=False, backend="auto", max_memory=None, **request):
+def reduce_and_record(
+    path, output_dir, *, overwrite=False, backend="auto", max_memory=None, before_step=None, after_step=None, **request
+):
     """Reduce one file, and record it for the report in ``runs.jsonl`` of the output folder.
 
     The preview goes to ``previews``, the log to ``logs``. If one of the three cannot be written, there is a warning.
 
     Parameters
     ----------
-    path, output_dir, overwrite, backend, max_memory
+    path, output_dir, overwrite, backend, max_memory, before_step, after_step
         See `gpucoron.engine.reduce_file`.
     **request
         ``profile``, ``steps``, ``use_pars``, ``pars``, and the parameters of the run as a whole. Unlike in
@@ -42,6 +44,7 @@ def reduce_and_record(path, output_dir, *, overwrite=False, backend="auto", max_
     from gpucoron.io.products import prepare_output, product_path
 
     options = {"overwrite": overwrite, "backend": backend, "max_memory": max_memory, **request}
+    options |= {"before_step": before_step, "after_step": after_step}
     if not os.path.isfile(path):
         return reduce_file(path, output_dir, **options)  # raises the error
     expected = [product_path(Path(path), output_dir, suffix) for suffix in ("rate", "rateints")]
@@ -58,6 +61,13 @@ def reduce_and_record(path, output_dir, *, overwrite=False, backend="auto", max_
     return run, models, paths
 
 
+def log_path(output_dir, path):
+    """Return the log file of the reduction of a file."""
+    from gpucoron.batch.inputs import exposure_name
+
+    return Path(os.path.abspath(output_dir)) / "logs" / f"{exposure_name(path)}.log"
+
+
 class _Recorder:
     """Collect the record of one reduction, and append it at the end; a problem is a warning."""
 
@@ -70,7 +80,7 @@ class _Recorder:
         self._request, self.exposure = request, exposure_name(path)
         self._begun = {**process_info(), "attempt": 1, "started": utc_now()}
         self._input_date = date_of(self._path)
-        self.log_path = self._folder / "logs" / f"{self.exposure}.log"
+        self.log_path = log_path(output_dir, path)
         try:
             self.log_path.parent.mkdir(exist_ok=True)
         except OSError as error:

@@ -3,10 +3,11 @@
 import argparse
 import contextlib
 import signal
-import sys
 import time
+from pathlib import Path
 
 from gpucoron.cli.options import add_common, memory_size, parse_settings, run_parameters_of
+from gpucoron.cli.output import complain, say
 
 _EPILOG = """\
 examples:
@@ -87,7 +88,7 @@ def run_batch(options):
     from gpucoron.batch.plan import make_plan, parse_shard, settle
     from gpucoron.batch.progress import choose_progress, describe_result
     from gpucoron.errors import ParameterError
-    from gpucoron.files import on_one_line
+    from gpucoron.records.manifest import manifest_name
 
     steps = parse_settings(options.settings, options.skip)
     run_parameters = run_parameters_of(options)
@@ -137,12 +138,13 @@ def run_batch(options):
     finally:
         signal.signal(signal.SIGTERM, previous)
     for result in not_reduced:
-        print(f"gpucoron: {on_one_line(describe_result(result))}", file=sys.stderr)
+        complain(describe_result(result))
     if not options.quiet:
         summary = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "nothing to do"
-        print(f"{summary}; {time.monotonic() - start:.1f} s; see {options.output_dir}/manifest*.jsonl")
+        manifest = Path(options.output_dir) / manifest_name(parse_shard(options.shard))
+        say(f"{summary}; {time.monotonic() - start:.1f} s; see {manifest}")
     if counts.get("refused"):
-        print(f"gpucoron: {_describe_refused(counts['refused'])}", file=sys.stderr)
+        complain(_describe_refused(counts["refused"]))
     return 2 if not_reduced else 0
 
 

@@ -42,7 +42,7 @@ def demo(output_dir, *, seed=1, backend="auto", quiet=False):
     quiet : bool
         Print nothing.
     """
-    from gpucoron.cli import summary
+    from gpucoron.cli import output, summary
     from gpucoron.engine import reduce_file
     from gpucoron.io.products import prepare_output
     from gpucoron.simulate import simulate, write_references
@@ -52,9 +52,7 @@ def demo(output_dir, *, seed=1, backend="auto", quiet=False):
     output_dir = Path(output_dir)
     prepare_output(output_dir, [], overwrite=True)
 
-    def say(text):
-        if not quiet:
-            print(text, flush=True)
+    say = (lambda text: None) if quiet else output.say
 
     say("simulating NIRCam SUB320A335R DEEP8, 15 groups x 2 integrations, and MIRI MASK1550 FASTR1, 40 x 4 ...")
     simulations = [

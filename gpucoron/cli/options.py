@@ -82,10 +82,9 @@ def add_backend(parser):
 
 
 def add_verbosity(parser):
-    parser.add_argument(
-        "-v", "--verbose", action="store_true", help="log every step, and the messages of jwst and CRDS"
-    )
-    parser.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("-v", "--verbose", action="store_true", help="log every step, and the messages of jwst and CRDS")
+    how.add_argument("-q", "--quiet", action="store_true", help="print errors only")
 
 
 def parse_settings(settings, skip=()):

@@ -26,6 +26,10 @@ def add_parser(commands):
 
 
 def _run(options):
+    from gpucoron.io.input_paths import check_inputs
+
+    check_inputs([options.file], advice_for_folder="give one of its files, *_uncal.fits or *_ramp.fits")
+
     from gpucoron.io.warm_up import warm_up
     from gpucoron.report.ramp import trace_ramp, write_ramp
     from gpucoron.report.ramp.describe import as_text

@@ -1,12 +1,14 @@
 """``gpucoron run``: reduce files one after another."""
 
 import logging
-import sys
+import os
 import time
 
+from gpucoron.backends import BACKENDS, get_backend
 from gpucoron.cli.options import add_common, memory_size, parse_settings, run_parameters_of
+from gpucoron.cli.output import complain, report_error, say
 from gpucoron.errors import GpucoronError
-from gpucoron.files import on_one_line
+from gpucoron.files import check_folder
 
 log = logging.getLogger(__name__)
 
@@ -28,52 +30,65 @@ def add_parser(commands):
 
 
 def _run(options):
-    from gpucoron.batch.single import reduce_and_record
-    from gpucoron.cli import summary
+    from gpucoron.io.input_paths import check_inputs
+    from gpucoron.records.manifest import refuse_in_use
+
+    # what is wrong with the whole request is reported once, before libraries are loaded and folders created
+    refuse_in_use(options.output_dir)
+    check_inputs(options.files, advice_for_folder=f"use gpucoron batch {{}} -o {options.output_dir}")
+    check_folder(options.output_dir)
+    steps, run_parameters = parse_settings(options.settings, options.skip), run_parameters_of(options)
+
     from gpucoron.engine import check_request
     from gpucoron.io.crds_lookup import crds_context
     from gpucoron.io.warm_up import warm_up
-    from gpucoron.records.manifest import refuse_in_use
 
-    refuse_in_use(options.output_dir)
-    steps, run_parameters = parse_settings(options.settings, options.skip), run_parameters_of(options)
-    # report a misspelt parameter or a wrong context once, not for each file
     steps, parameters = check_request(profile=options.profile, steps=steps, pipeline=run_parameters, pars=options.pars)
+    if options.backend in BACKENDS:  # the others choose one that can run
+        get_backend(options.backend)
     crds_context()
     warm_up()
+    request = {"profile": options.profile, "steps": steps, "use_pars": options.use_pars, "pars": options.pars}
     failed = 0
-    for path in _sort_by_start(options.files, parameters):
-        start = time.perf_counter()
-        refuse_in_use(options.output_dir)  # a batch may have started meanwhile
-        try:
+    for number, path in enumerate(_sort_by_start(options.files, parameters)):
+        if number:
+            refuse_in_use(options.output_dir)  # a batch may have started meanwhile
+        failed += not _reduce(path, options, {**request, **run_parameters})
+    if failed and len(options.files) > 1:
+        complain(f"{failed} of {len(options.files)} files failed")
+    return 2 if failed else 0
+
+
+def _reduce(path, options, request):
+    """Reduce one file and print its summary; return whether it was reduced."""
+    from gpucoron.batch.progress import showing_steps
+    from gpucoron.batch.single import log_path, reduce_and_record
+    from gpucoron.cli import summary
+
+    start, name = time.perf_counter(), os.path.basename(path)
+    try:
+        with showing_steps(name, options.quiet) as hooks:
             run, _models, paths = reduce_and_record(
                 path,
                 options.output_dir,
-                profile=options.profile,
-                steps=steps,
                 backend=options.backend,
                 overwrite=options.overwrite,
                 max_memory=options.max_memory,
-                use_pars=options.use_pars,
-                pars=options.pars,
-                **run_parameters,
+                **hooks,
+                **request,
             )
-        except GpucoronError as error:
-            print(f"gpucoron: {on_one_line(error)}", file=sys.stderr)
-            failed += 1
-            continue
-        if not paths:
-            message = f"{path}: no product: no ramp could be fitted"
-            print(f"gpucoron: {on_one_line(message)}", file=sys.stderr)
-        if not options.quiet:
-            print(summary.headline(run))
-            print(summary.step_table(run))
-            for written in paths.values():
-                print(f"wrote {written}")
-            print(f"{time.perf_counter() - start:.1f} s in total, including reading and writing\n")
-    if failed and len(options.files) > 1:
-        print(f"gpucoron: {failed} of {len(options.files)} files failed", file=sys.stderr)
-    return 2 if failed else 0
+    except GpucoronError as error:
+        report_error(error, verbose=options.verbose, log=log_path(options.output_dir, path))
+        return False
+    if not paths:
+        complain(f"{path}: no product: no ramp could be fitted")
+    if not options.quiet:
+        say(summary.headline(run))
+        say(summary.step_table(run, with_all=options.verbose))
+        for written in paths.values():
+            say(f"wrote {written}")
+        say(f"{time.perf_counter() - start:.1f} s in total, including reading and writing\n")
+    return True
 
 
 def _sort_by_start(files, parameters):

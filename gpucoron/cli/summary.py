@@ -1,15 +1,25 @@
 """Summarize a run as plain text: the table of steps that the command line prints."""
 
 from gpucoron.io.products import backends_of
+from gpucoron.records.remarks import OFF, describe_outcome
 
 
-def step_table(run):
-    """Return a table of the steps: status, seconds, counts of flags, or why a step did not run."""
-    rows = [("step", "status", "seconds", "flags, or why skipped")]
+def step_table(run, *, with_all=False):
+    """Return a table of the steps: status, seconds, and the remark that reports have, too.
+
+    Parameters
+    ----------
+    run : Run
+        After its last step.
+    with_all : bool
+        Also list the steps that are switched off.
+    """
+    rows = [("step", "status", "seconds", "remark")]
     for record in run.records:
-        flagged = ", ".join(f"{count:,} {what}" for what, count in record.flagged.items())
-        remark = flagged if record.status == "COMPLETE" else record.reason
-        rows.append((record.name, record.status, f"{record.seconds:.3f}", remark))
+        if with_all or record.reason != OFF:
+            # the status has its own column
+            remark = describe_outcome("COMPLETE", record.reason, record.flagged)
+            rows.append((record.name, record.status, f"{record.seconds:.3f}", remark))
     rows.append(("all steps", "", f"{run.seconds:.3f}", ""))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [

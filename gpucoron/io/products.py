@@ -7,12 +7,11 @@ differ from the defaults of jwst.
 import json
 import logging
 import os
-import tempfile
 from pathlib import Path
 
 from gpucoron import __version__
 from gpucoron.errors import OutputError, ParameterError
-from gpucoron.files import appearing
+from gpucoron.files import appearing, check_folder
 from gpucoron.io import logs
 from gpucoron.io.names import split_name
 from gpucoron.io.slopes import model_of_slopes
@@ -363,10 +362,9 @@ def prepare_output(output_dir, paths, overwrite, input_path=None):
     """
     output_dir = Path(output_dir)
     _refuse_names(paths, input_path)
+    check_folder(output_dir)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output_dir):
-            pass
     except OSError as error:
         msg = f"{output_dir}: cannot write in this folder ({error.strerror}); choose another output folder"
         raise OutputError(msg) from None

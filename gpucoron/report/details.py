@@ -3,6 +3,7 @@
 import math
 
 from gpucoron import dq
+from gpucoron.records.remarks import OFF, describe_outcome
 from gpucoron.report.images import draw_thumbs
 
 #: column of the table -> DQ flag
@@ -109,12 +110,13 @@ def _flags(from_manifest, pixel_shares):
 
 
 def _step(step):
+    status, reason = _text(step.get("status")), _text(step.get("reason"))
     return {
         "name": _text(step.get("name")),
-        "status": _text(step.get("status")),
-        "reason": _text(step.get("reason")),
+        "status": status,
+        "off": reason == OFF,
+        "remark": describe_outcome(status, reason, _dict(step, "flagged")),
         "seconds": _number(step.get("seconds")),
-        "flagged": _dict(step, "flagged"),
     }
 
 

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from gpucoron.errors import ParameterError
+from gpucoron.files import check_folder
 
 
 def check_output(path, kinds):
-    """Return the path of a file to write; refuse other types of file, and folders that do not exist.
+    """Return the path of a file to write; refuse other types of file, and folders that cannot be written to.
 
     Parameters
     ----------
@@ -20,7 +21,7 @@ def check_output(path, kinds):
 
     Raises
     ------
-    ParameterError
+    ParameterError, OutputError
     """
     path = Path(path)
     if path.suffix.lower() not in kinds:
@@ -29,4 +30,5 @@ def check_output(path, kinds):
     if not path.parent.is_dir():
         msg = f"{path}: there is no folder {path.parent}; create it, or choose another one"
         raise ParameterError(msg)
+    check_folder(path.parent)
     return path

@@ -175,7 +175,7 @@ def test_opening_a_row(opened):
     printed = panel.text
     for expected in (
         "subtract_1overf",
-        "19319 jumps",
+        "19,319 jumps",
         "jump.rejection_threshold",
         "jwst_1464.pmap",
         "Switched off: ipc",

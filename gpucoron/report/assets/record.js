@@ -77,28 +77,22 @@ function makeFlags(flags) {
   return section("Flags", makeTable("flags", head, lines));
 }
 function makeSteps({ steps = [], seconds: times = {} }) {
-  const off = steps.filter((step) => step.reason === "switched off").map((step) => step.name);
+  const off = steps.filter((step) => step.off).map((step) => step.name);
   const before = ["read", "plan"].filter((name) => name in times).map((name) => ({ name, seconds: times[name] }));
   const after = ["write"].filter((name) => name in times).map((name) => ({ name, seconds: times[name] }));
-  const all = [...before, ...steps.filter((step) => step.reason !== "switched off"), ...after];
+  const all = [...before, ...steps.filter((step) => !step.off), ...after];
   if (!all.length && !off.length) return null;
   const isTimed = all.some((step) => typeof step.seconds === "number");
   const longest = Math.max(...all.map((step) => step.seconds ?? 0), 1e-9);
   const lines = all.map((step) => {
     const hasTime = typeof step.seconds === "number" && step.status !== "SKIPPED";
-    const flagged = Object.entries(step.flagged ?? {}).map(([what, count]) => plain(count) + " " + what);
-    const remark = [
-      step.status && step.status !== "COMPLETE" ? step.status.toLowerCase() : "",
-      step.reason,
-      ...flagged,
-    ];
     return make(
       "tr",
       { class: step.status === "SKIPPED" ? "quiet" : "" },
       make("td", { class: "step" }, "status" in step ? stepName(step.name) : step.name),
       isTimed ? make("td", { class: "bar" }, hasTime ? bar(step.seconds / longest) : null) : null,
       isTimed ? make("td", { class: "number" }, hasTime ? seconds(step.seconds) : "") : null,
-      make("td", { class: "value" }, remark.filter(Boolean).join(", ")),
+      make("td", { class: "value" }, step.remark ?? ""),
     );
   });
   const title = typeof times.total === "number" ? "Steps, " + seconds(times.total) + " in all" : "Steps";

@@ -16,6 +16,7 @@ from gpucoron.files import AnyPath, Paths
 from gpucoron.interactive import Shown, public, table
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.exposure import Exposure, check_path
+from gpucoron.io.input_paths import describe_product
 from gpucoron.io.logs import recorded
 from gpucoron.io.references import load_references
 from gpucoron.parameters import Profile, StepSettings
@@ -225,7 +226,9 @@ def trace_ramp(
         As `gpucoron.reduce_file`.
     """
     path = check_path(path)
-    _check_name(path)
+    is_product = describe_product(path)
+    if is_product:
+        raise InputError(is_product)
     steps, _parameters = check_request(profile=profile, steps=steps, pipeline=run_parameters, pars=pars)
     backend = get_backend(backend)
     with converted_errors(path):
@@ -241,15 +244,6 @@ def trace_ramp(
             "pars": pars,
         }
         return _trace(plan(exposure, backend=backend, **request), x, y)
-
-
-def _check_name(path):
-    """Refuse products: the ramps are in the uncal."""
-    for suffix in ("_rate", "_rateints", "_calints", "_cal"):
-        if path.name.endswith((f"{suffix}.fits", f"{suffix}.fits.gz")):
-            uncal = path.with_name(path.name.replace(f"{suffix}.fits", "_uncal.fits"))
-            msg = f"{path}: a product without ramps; give the exposure that it was made of, such as {uncal}"
-            raise InputError(msg)
 
 
 def _check_pixel(path, x, y, exposure):
