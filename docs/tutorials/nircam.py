@@ -191,4 +191,27 @@ plt.show()
 # What the numbers say
 # --------------------
 #
-# NIRCAM_COMMENT
+# In this pair of exposures, all choices find the companion with its true flux within the error, and their limits agree
+# within 5 %. One pair cannot tell them apart. The table has the means of eight pairs with other seeds, relative to
+# jwst's defaults. The flux is a difference, and the true flux is 10.66 DN/s.
+#
+# ===========================  ==============  ==============  ============  ==============
+# choice                       noise at 20 px  noise at 40 px  rows          flux, DN/s
+# ===========================  ==============  ==============  ============  ==============
+# pseudo-reference pixels      1.00 +- 0.01    1.00 +- 0.01    1.00 +- 0.01  -0.01 +- 0.01
+# 1/f on rateints              1.04 +- 0.04    0.95 +- 0.02    0.48 +- 0.01  0.30 +- 0.19
+# 1/f on groups, kTC removed   1.02 +- 0.03    0.96 +- 0.01    0.49 +- 0.01  0.37 +- 0.16
+# 1/f on rateints, medians     0.98 +- 0.02    0.96 +- 0.02    0.73 +- 0.02  0.20 +- 0.16
+# likelihood jumps and fit     1.00 +- 0.01    0.99 +- 0.01    0.98 +- 0.01  0.03 +- 0.02
+# spaceKLIP's defaults         1.05 +- 0.04    0.98 +- 0.02    0.49 +- 0.01  0.12 +- 0.17
+# ===========================  ==============  ==============  ============  ==============
+#
+# - The correction of 1/f noise halves the scatter from row to row, but companions are not detected better. Most of the
+#   noise is photon noise and read noise: in simulations without 1/f noise, the noise is lower by only 11 +- 3 % at 20
+#   pixels and 8 +- 3 % at 40 pixels. The Savitzky-Golay filter of ``subtract_1overf`` estimates the stripes from noisy
+#   images. Near the star this adds about as much noise as it removes. Far from the star it gains 5 %.
+# - At the usual strength of 1/f noise, leave ``subtract_1overf`` out, or use ``model_type="median"``, which added no
+#   noise in these tests. Use the filter if the stripes are much stronger than here.
+# - Whether a choice helps depends on the star, the number of groups and the separation. The page on validation repeats
+#   this comparison with more seeds, stars and read patterns, and with three times the usual 1/f noise. For a real
+#   target, do the same: reduce with each choice, subtract the rolls, and compare.
