@@ -12,7 +12,7 @@ from gpucoron.interactive import public
 from gpucoron.io.fits_layout import read_layout
 from gpucoron.report.compare.differences import Comparison, PairComparison
 from gpucoron.report.compare.headers import compare_headers
-from gpucoron.report.compare.measure import ArrayMeter, FlagMeter, MapMaker, find_changed
+from gpucoron.report.compare.measure import ArrayMeter, FlagMeter, MapMaker, are_identical, find_changed
 
 #: ends of the names of the products in a folder that are compared
 KINDS = ("_rate.fits", "_rateints.fits")
@@ -134,18 +134,25 @@ def _compare_planes(first, second, tolerance, rtol, with_maps):
         is_changed, science = False, None
         for name, meter in meters.items():
             planes = first.plane(name, number), second.plane(name, number)
-            changed, differences = find_changed(*planes, tolerance, rtol)
-            meter.add(*planes, changed, differences, err if _ARRAYS[name] else None, integration)
-            is_changed = is_changed or bool(changed.any())
+            if are_identical(*planes):  # most planes are, and comparing bits is fast
+                meter.add_unchanged(planes[0].size)
+                changes = np.zeros(planes[0].shape, bool), np.zeros(planes[0].shape)
+            else:
+                changes = find_changed(*planes, tolerance, rtol)
+                meter.add(*planes, *changes, err if _ARRAYS[name] else None, integration)
+            is_changed = is_changed or bool(changes[0].any())
             if name == "SCI":
-                science = (*planes, changed, differences)
+                science = (*planes, *changes)
         bits = (np.zeros(first.shape[-2:], np.uint32),) * 2
         if flags is not None:
             bits = flags.add(first.plane("DQ", number), second.plane("DQ", number))
-            is_changed = is_changed or bool(bits[0].any() or bits[1].any())
-        if is_changed and integration is not None:
+        are_flags_changed = bool(bits[0].any() or bits[1].any())
+        if (is_changed or are_flags_changed) and integration is not None:
             integrations.append(integration)
-        maker.add(*science, err, *bits, integration)
+        if science[2].any() or are_flags_changed:
+            maker.add(*science, err, *bits, integration)
+        else:
+            maker.add_unchanged(science[0])
     results = {
         "arrays": tuple(meter.result() for meter in meters.values()),
         "flags": None if flags is None else flags.result(),
