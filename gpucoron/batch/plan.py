@@ -254,7 +254,7 @@ def make_plan(
         done = find_finished(files, past, output_dir, request, include_all=include_all, shard=shard)
         context = "" if done is None else crds_context()[0]
         if done is not None and all(records[found.name].get("context") == context for found in done[0]):
-            finished = [Planned(found, todo=False, reason="done") for found in sorted(done[0], key=_order)]
+            finished = [_up_to_date(found, records[found.name]) for found in sorted(done[0], key=_order)]
             return Plan(output_dir, finished, _with_reason(done[1]), context, past=past, overwrite=overwrite)
     if on_found is not None:
         on_found(select_shard(_not_done(files, records, redo), shard))
@@ -319,6 +319,12 @@ def _read_inputs(files, include_all):
         found = read_input(path)
         (inputs if is_selected(found, include_all) else left_out).append(found)
     return inputs, left_out
+
+
+def _up_to_date(found, record):
+    """Return the plan of an exposure that is done; its request is that of its record."""
+    fields = {"request": record["asked"], "parameters": record["parameters"], "digest": record["parameters_digest"]}
+    return Planned(found, todo=False, reason="done", **fields)
 
 
 def _order(found):

@@ -170,7 +170,7 @@ def test_every_change_is_found(finished, monkeypatch, change):
 
 
 def decided(planned):
-    return planned.input.name, planned.todo, planned.refused, planned.reason
+    return planned.input.name, planned.todo, planned.refused, planned.reason, planned.parameters, planned.digest
 
 
 def restore(raw, kept):
