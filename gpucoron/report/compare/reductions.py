@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from gpucoron.errors import InputError, ParameterError
-from gpucoron.files import first_line
+from gpucoron.files import AnyPath, first_line
+from gpucoron.interactive import public
 from gpucoron.io.fits_layout import read_layout
 from gpucoron.report.compare.differences import Comparison, PairComparison
 from gpucoron.report.compare.headers import compare_headers
@@ -21,7 +22,10 @@ _ARRAYS = {"SCI": True, "ERR": True, "VAR_POISSON": False, "VAR_RNOISE": False}
 _LEFT_OUT = ("PRIMARY", "ASDF", "DQ", *_ARRAYS)
 
 
-def compare_reductions(first, second, *, tolerance=0.0, rtol=0.0, maps=True):
+@public
+def compare_reductions(
+    first: AnyPath, second: AnyPath, *, tolerance: float = 0.0, rtol: float = 0.0, maps: bool = True
+) -> Comparison:
     """Compare two reductions product by product.
 
     Parameters
