@@ -58,6 +58,7 @@ html_static_path = [str(_MATHJAX)]
 html_extra_path = ["_generated/pages"]
 html_title = f"gpucoron {version}"
 myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 2
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 napoleon_use_rtype = False
