@@ -29,7 +29,7 @@ NEEDS = {
     "dask_jobqueue": "a cluster with a queue",
     "dask_cuda": "a machine with GPUs",
     '"cuda"': "a GPU",
-    "spaceKLIP": "spaceKLIP itself",
+    "from spaceKLIP": "spaceKLIP itself",
     "--serve": "a person who ends it; tests/report/test_serve.py does",
     "--scheduler": "a Dask scheduler; tests/batch/test_batch_dask.py starts one",
     "/archive/": "a cluster with a queue",
