@@ -37,7 +37,7 @@ from gpucoron.io import exposure
 def stop(*arguments):
     raise SystemExit("first byte")
 
-exposure._read_samples = stop
+exposure._File.read_samples = stop
 cli.main(sys.argv[1:])
 """
 

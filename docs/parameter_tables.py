@@ -86,7 +86,7 @@ def write_api_of_steps(path):
 
 
 def _sections():
-    for name in sorted([*STEPS, "likelihood"]):
+    for name in sorted([*STEPS, "likelihood", "pseudo_reference"]):
         if _functions_of(name):
             yield _SECTION.format(name=name)
 

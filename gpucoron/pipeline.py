@@ -19,7 +19,7 @@ from gpucoron.backends import NAMES, get_backend
 from gpucoron.backends.sizes import memory_size
 from gpucoron.engine import plan, run_or_start_again
 from gpucoron.errors import InputError
-from gpucoron.interactive import public
+from gpucoron.interactive import public, text_of
 from gpucoron.io import logs, products
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.exposure import Exposure
@@ -85,6 +85,9 @@ class _SingleStep(StepMixin, JwstStep):
     step = None
     spec = ""
     prefetch_references = False
+
+    def __repr__(self):
+        return f"<{type(self).__name__}: {', '.join(_changes(self)) or 'defaults'}>"
 
     @classmethod
     def get_config_reftype(cls):
@@ -172,6 +175,14 @@ class Coron1Pipeline(StepMixin, Pipeline):
 
     # the engine looks up references itself, and fewer of them
     prefetch_references = False
+
+    def __repr__(self):
+        backend = getattr(self.backend, "name", self.backend)
+        of_run = [
+            f"{one.name}={getattr(self, one.name)!r}" for one in PIPELINE if getattr(self, one.name) != one.default
+        ]
+        of_steps = [f"{name}.{text}" for name in STEPS for text in _changes(getattr(self, name), self.preset)]
+        return f"<{type(self).__name__}: {', '.join([f'backend={backend!r}', *of_run, *of_steps])}>"
 
     @classmethod
     def get_config_reftype(cls):
@@ -382,6 +393,13 @@ def _open_for(step, step_input, backend):
         msg = f"{step.name}: needs {needs}; {step_input} has {n_axes} axes"
         raise InputError(msg)
     return Exposure.read(step_input, backend) if is_path else Exposure.from_model(step_input)
+
+
+def _changes(owner, preset="jwst"):
+    """List the parameters of a step that differ from its defaults, as 'name=value'."""
+    defaults = owner.step.defaults(preset)
+    values = {name: value for name, value in _values_of(owner).items() if name in defaults}
+    return [f"{name}={text_of(value)}" for name, value in values.items() if differs(value, defaults[name])]
 
 
 def _values_of(owner):

@@ -4,6 +4,10 @@ import sys
 import time
 from contextlib import contextmanager
 
+_BAR_WIDTH = 10
+#: width of the spinner, the step and the time, with the spaces between them
+_OTHER_COLUMNS = 44
+
 
 class Silent:
     """Show nothing; the base class of the other ways to show progress."""
@@ -85,7 +89,9 @@ class Bar(Silent):
     """Show a bar for the batch, and below it one for each exposure that is being reduced, with its step."""
 
     def __init__(self):
-        self._progress = _make_bars()
+        from rich.progress import BarColumn
+
+        self._progress = _make_display(BarColumn(_BAR_WIDTH))
         self._task = self._progress.add_task("planning", total=None, remark="")
         self._rows, self._count, self._failed, self._done = {}, 0, 0, 0
         self._start = time.monotonic()
@@ -103,10 +109,10 @@ class Bar(Silent):
 
     def begin_step(self, exposure, step, number, count):
         if exposure not in self._rows:
-            self._rows[exposure] = self._progress.add_task(exposure, remark="")
-        self._progress.update(
-            self._rows[exposure], completed=number - 1, total=count, remark=_remark(step, number, count)
-        )
+            name = _shorten(exposure, self._progress, _BAR_WIDTH + 1)
+            self._rows[exposure] = self._progress.add_task(name, remark="")
+        remark = _remark(step, number, count)
+        self._progress.update(self._rows[exposure], completed=number - 1, total=count, remark=remark)
 
     def result(self, result):
         if result.exposure in self._rows:
@@ -154,35 +160,41 @@ def showing_steps(exposure, quiet=False):
     if quiet or not sys.stderr.isatty():
         yield {}
         return
-    bars = _make_bars()
-    task = bars.add_task(exposure, total=None, remark="reading")
+    display = _make_display()
+    task = display.add_task(_shorten(exposure, display), total=None, remark="reading")
 
     def before_step(run, name):
         place = place_of(run, name)
         if place is not None:
-            bars.update(task, completed=place[0] - 1, total=place[1], remark=_remark(name, *place))
+            display.update(task, remark=_remark(name, *place))
 
     def after_step(run, record):
         if record.name == run.order[-1]:
-            bars.update(task, completed=1, total=1, remark="writing")
+            display.update(task, remark="writing")
 
-    with bars:
+    with display:
         yield {"before_step": before_step, "after_step": after_step}
 
 
 def _remark(step, number, count):
-    return f"{step}, step {number} of {count}"
+    return f"{step} ({number} of {count})"
 
 
-def _make_bars():
-    """Make a display of bars that is redrawn a few times a second, by a thread of its own, and vanishes at its end."""
+def _shorten(name, display, bar_width=0):
+    """Return the end of a name that leaves room for the other columns of its row."""
+    room = max(display.console.width - bar_width - _OTHER_COLUMNS, 10)
+    return name if len(name) <= room else f"…{name[1 - room :]}"
+
+
+def _make_display(*bar):
+    """Make rows that are redrawn a few times a second, by a thread of their own, and vanish at the end."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=20),
+        *bar,
         TextColumn("{task.fields[remark]}", markup=False),
         TimeElapsedColumn(),
         console=Console(stderr=True),

@@ -21,7 +21,8 @@ exit codes:
   1    an internal error of gpucoron; compare: the reductions differ; cache verify: a file is damaged
   2    wrong usage, or an exposure failed or was refused
   130  interrupted (Ctrl-C)
-  141  nobody reads the output, as after "| head"; run, batch and demo finish their work first
+  141  nobody reads the output, as after "| head"; run, batch and demo instead finish
+       their work and return their usual code
 """
 
 

@@ -1,7 +1,6 @@
 """``gpucoron run``: reduce files one after another."""
 
 import logging
-import os
 import time
 
 from gpucoron.backends import BACKENDS, get_backend
@@ -61,13 +60,14 @@ def _run(options):
 
 def _reduce(path, options, request):
     """Reduce one file and print its summary; return whether it was reduced."""
+    from gpucoron.batch.inputs import exposure_name
     from gpucoron.batch.progress import showing_steps
     from gpucoron.batch.single import log_path, reduce_and_record
     from gpucoron.cli import summary
 
-    start, name = time.perf_counter(), os.path.basename(path)
+    start = time.perf_counter()
     try:
-        with showing_steps(name, options.quiet) as hooks:
+        with showing_steps(exposure_name(path), options.quiet) as hooks:
             run, _models, paths = reduce_and_record(
                 path,
                 options.output_dir,

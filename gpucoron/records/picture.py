@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.colors import BoundaryNorm, ListedColormap, LogNorm, SymLogNorm
 from matplotlib.figure import Figure
 
@@ -71,8 +72,8 @@ def draw_run(run, path=None):
 
 
 def _draw_image(figure, axes, title, image, unit, norm):
-    shown = axes.imshow(image, origin="lower", norm=norm, cmap="magma", interpolation="nearest")
-    shown.cmap.set_bad("#b9bec7")
+    colours = colormaps["magma"].with_extremes(bad="#b9bec7")
+    shown = axes.imshow(image, origin="lower", norm=norm, cmap=colours, interpolation="nearest")
     axes.set_title(title, fontsize=10)
     axes.tick_params(labelsize=8)
     figure.colorbar(shown, ax=axes, label=unit, shrink=0.85)

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from gpucoron.errors import ParameterError
-from gpucoron.files import check_folder
+from gpucoron.files import AnyPath, check_folder
 
 
-def check_output(path, kinds):
+def check_output(path: AnyPath, kinds: tuple[str, ...]) -> Path:
     """Return the path of a file to write; refuse other types of file, and folders that cannot be written to.
 
     Parameters

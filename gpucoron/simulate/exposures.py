@@ -10,7 +10,7 @@
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,7 +42,7 @@ from gpucoron.simulate.keywords import (
     start_integrations,
 )
 from gpucoron.simulate.photometry import choose_filter, electrons_of, width_of
-from gpucoron.simulate.predictions import expect_noise, expect_saturation
+from gpucoron.simulate.predictions import Noise, Saturation, expect_noise, expect_saturation
 from gpucoron.simulate.scenes import ROLES, Scene, usual_scene
 
 
@@ -165,17 +165,17 @@ class Simulation(Shown):
     fwhm: float = 0.0  # of a point source, pixels
 
     @property
-    def shift(self):
+    def shift(self) -> tuple[float, float]:
         """The displacement of the star by the dither, (dx, dy) in pixels."""
         return (0.0, 0.0) if self.scene is None else self.scene.shift
 
     @property
-    def saturation(self):
+    def saturation(self) -> Saturation:
         """When the pixels are expected to saturate: `gpucoron.simulate.predictions.Saturation`."""
         return expect_saturation(self)
 
     @property
-    def noise(self):
+    def noise(self) -> Noise:
         """The expected noise of the rate, without 1/f noise: `gpucoron.simulate.predictions.Noise`."""
         return expect_noise(self)
 
@@ -257,10 +257,10 @@ def simulate(
     role: Literal["SCI", "REF", "TA", "BG"] = "SCI",
     target: str | None = None,
     roll: float = 0.0,
-    dither: tuple[int, int] | int = (1, 1),
+    dither: tuple[int, int] = (1, 1),
     offset: tuple[float, float] = (0.0, 0.0),
     magnitude: float | None = None,
-    companion: Any = None,
+    companion: tuple[float, float] | None = None,
     exposure_time: float | None = None,
 ) -> Simulation:
     """Simulate a coronagraphic exposure of NIRCam or MIRI.

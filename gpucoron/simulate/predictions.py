@@ -9,11 +9,12 @@ from math import sqrt
 import numpy as np
 
 from gpucoron import dq
+from gpucoron.interactive import Shown
 from gpucoron.simulate.camera import RSCD_GROUPS
 
 
-@dataclass(frozen=True)
-class Saturation:
+@dataclass(frozen=True, repr=False)
+class Saturation(Shown):
     """When the pixels of a simulated exposure are expected to saturate. Cosmic rays and kTC noise are left out.
 
     Attributes
@@ -33,38 +34,43 @@ class Saturation:
     group: np.ndarray
     ngroups: int
     good: np.ndarray
-    companion: tuple | None
+    companion: tuple[int, int] | None
+
+    def _summary(self):
+        x, y = self.brightest
+        first = f"the first after {self.first_seconds:.4g} s at ({x}, {y})"
+        return f"{self.count:,} pixels within {self.ngroups} groups, {first}"
 
     @property
-    def brightest(self):
+    def brightest(self) -> tuple[int, int]:
         """The good pixel that saturates first: (x, y)."""
         y, x = np.unravel_index(np.argmin(np.where(self.good, self.seconds, np.inf)), self.good.shape)
         return int(x), int(y)
 
     @property
-    def first_seconds(self):
+    def first_seconds(self) -> float:
         """Seconds until the brightest pixel saturates."""
         x, y = self.brightest
         return float(self.seconds[y, x])
 
     @property
-    def first_group(self):
+    def first_group(self) -> int:
         """The group (from 0) in which the brightest pixel saturates; `ngroups` if it does not."""
         x, y = self.brightest
         return int(self.group[y, x])
 
     @property
-    def companion_seconds(self):
+    def companion_seconds(self) -> float | None:
         """Seconds until the pixel of the companion saturates; None without companion."""
         return None if self.companion is None else float(self.seconds[self.companion[::-1]])
 
     @property
-    def companion_group(self):
+    def companion_group(self) -> int | None:
         """The group (from 0) in which the pixel of the companion saturates; None without companion."""
         return None if self.companion is None else int(self.group[self.companion[::-1]])
 
     @property
-    def count(self):
+    def count(self) -> int:
         """The number of good pixels that saturate."""
         return int(np.count_nonzero((self.group < self.ngroups) & self.good))
 
@@ -77,13 +83,13 @@ class PixelNoise:
     photon: float
 
     @property
-    def total(self):
+    def total(self) -> float:
         """Read noise and photon noise together."""
         return sqrt(self.read**2 + self.photon**2)
 
 
-@dataclass(frozen=True)
-class Noise:
+@dataclass(frozen=True, repr=False)
+class Noise(Shown):
     """The expected noise of the rate of all integrations of a file.
 
     It is that of ERR after jwst's default steps: an uncorrelated read noise and the photon noise of light and dark
@@ -119,13 +125,18 @@ class Noise:
     signal: float
     signal_noise: float
 
+    def _summary(self):
+        ratio = self.signal_to_noise
+        companion = "no companion" if ratio is None else f"companion with S/N {ratio:.3g}"
+        return f"{self.background.total:.3g} DN/s in the background, {companion}"
+
     @property
     def total(self):
         """Read noise and photon noise of each pixel together, (ny, nx) DN/s."""
         return np.hypot(self.read, self.photon)
 
     @property
-    def signal_to_noise(self):
+    def signal_to_noise(self) -> float | None:
         """S/N of the companion in the aperture; None without companion."""
         return self.signal / self.signal_noise if self.companion is not None and self.signal_noise else None
 

@@ -377,6 +377,7 @@ def test_output_of_a_batch(capsys):
     for progress in (PlainLines(stream), Bar()):
         progress.planning(1, 2)
         progress.planned(plan)
+        progress.begin_step("one", "jump", 9, 16)
         progress.step("one", "jump")
         progress.result(good)
         progress.result(bad)

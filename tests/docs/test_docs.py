@@ -33,6 +33,7 @@ NEEDS = {
     "--serve": "a person who ends it; tests/report/test_serve.py does",
     "--scheduler": "a Dask scheduler; tests/batch/test_batch_dask.py starts one",
     "/archive/": "a cluster with a queue",
+    "$PWD/sim/crds": "references of a simulated programme; tests/cli/test_simulate.py makes and reduces one",
 }
 ARCHIVE_NAME = "jw01386001001_0310a_00001_nrcalong_uncal.fits"
 #: of the page on ramps, which asks for a pixel at x = 52
@@ -119,6 +120,8 @@ def _run_command(arguments, *, only_plan=False):
     arguments = [name for word in arguments for name in (sorted(glob.glob(word)) or [word])]
     if arguments[0] in ("run", "batch"):
         arguments = [*arguments, "--overwrite"]
+    if arguments[0] == "simulate":
+        arguments = [*arguments, "--shape", "24x32", "--groups", "2"]
     if arguments[0] == "batch" and only_plan:
         arguments = [*arguments, "--dry-run"]
     assert main(arguments) == 0, arguments

@@ -28,6 +28,7 @@ def test_quiet_ramps_saturate_in_the_predicted_group(readpatt):
     assert predicted.first_group == first[predicted.good].min()
     x, y = predicted.brightest
     assert first[y, x] == predicted.first_group
+    assert f"{predicted.count:,} pixels within 12 groups" in repr(predicted)
     assert predicted.companion_group == first[predicted.companion[::-1]]
 
 
@@ -93,6 +94,7 @@ def test_the_measured_scatter_is_the_predicted_noise(case, tmp_path):
     measured = aperture.mean() - rest
     assert measured == pytest.approx(noise.signal, abs=5 * noise.signal_noise)
     assert noise.signal_to_noise == pytest.approx(noise.signal / noise.signal_noise)
+    assert f"S/N {noise.signal_to_noise:.3g}" in repr(noise)
 
 
 def test_more_integrations_have_less_noise():

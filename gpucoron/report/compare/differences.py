@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from gpucoron.interactive import Shown, table
+
 #: groups of keywords that differ between any two runs: they are shown, but no difference
 NOTES = ("versions",)
 
@@ -88,8 +90,8 @@ class PixelChange:
     lost: tuple
 
 
-@dataclass(frozen=True, eq=False)
-class Maps:
+@dataclass(frozen=True, eq=False, repr=False)
+class Maps(Shown):
     """Maps of the changes of a product, each (ny, nx).
 
     In a cube, ``science`` and ``in_err`` are those of the integration in which the pixel changed most, and ``changed``
@@ -110,8 +112,8 @@ class Maps:
     changed: Any
 
 
-@dataclass(frozen=True)
-class PairComparison:
+@dataclass(frozen=True, repr=False)
+class PairComparison(Shown):
     """What changed between two products of the same name.
 
     Attributes
@@ -145,6 +147,13 @@ class PairComparison:
     pixels: tuple = ()
     maps: Maps | None = field(default=None, repr=False, compare=False)
 
+    def _summary(self):
+        return f"{self.name}: {self._state()}"
+
+    def _state(self):
+        found = [("data differ", self.data_differ), ("headers differ", self.headers_differ)]
+        return ", ".join(words for words, differs in found if differs) or "no difference"
+
     @property
     def data_differ(self):
         """Whether values, flags or extensions differ."""
@@ -162,8 +171,8 @@ class PairComparison:
         return self.data_differ or self.headers_differ
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
     """Two reductions, product by product.
 
     Attributes
@@ -184,6 +193,17 @@ class Comparison:
     pairs: tuple
     only_first: tuple = ()
     only_second: tuple = ()
+
+    def _summary(self):
+        n_alone = len(self.only_first) + len(self.only_second)
+        counts = f"{sum(pair.differs for pair in self.pairs)} of {len(self.pairs)} products differ"
+        return f"{self.first} and {self.second}: {counts}" + (f", {n_alone} without a partner" if n_alone else "")
+
+    def _repr_html_(self):
+        rows = [(pair.name, pair._state()) for pair in self.pairs]
+        rows += [(name, f"only in {self.first}") for name in self.only_first]
+        rows += [(name, f"only in {self.second}") for name in self.only_second]
+        return table(f"Comparison {self._summary()}", ("product", "what changed"), rows)
 
     @property
     def differs(self):

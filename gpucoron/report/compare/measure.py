@@ -91,6 +91,10 @@ class ArrayMeter:
             if largest is not None:
                 self._in_err = max(largest, self._in_err or 0.0)
 
+    def add_unchanged(self, n_values):
+        """Add a plane without any difference."""
+        self._n_values += n_values
+
     def result(self):
         """Return an ArrayDifference."""
         sample, n_sampled = self._sample.values, self._sample.values.size
@@ -160,14 +164,22 @@ class MapMaker:
             self._science[is_larger], self._in_err[is_larger] = differences[is_larger], in_err[is_larger]
         self._keep_largest(first, second, changed, in_err, gained, lost, integration)
 
+    def add_unchanged(self, science):
+        """Add a plane of SCI without any difference."""
+        self._missing &= np.isnan(science)
+
     def _keep_largest(self, first, second, changed, in_err, gained, lost, integration):
         """Rank changes by their size in units of ERR; NaN that came or went is largest, flags alone are smallest."""
         is_candidate = changed | (gained != 0) | (lost != 0)
         sizes = np.where(changed, np.where(np.isnan(in_err), np.inf, np.abs(in_err)), 0.0)
+        if len(self._pixels) == MOST_PIXELS:
+            is_candidate &= sizes > self._pixels[-1][0]
         places = np.flatnonzero(is_candidate)
         if places.size > MOST_PIXELS:
-            largest = np.argsort(-sizes.ravel()[places], kind="stable")[:MOST_PIXELS]
-            places = places[largest]
+            ranks = sizes.ravel()[places]
+            least = np.partition(ranks, -MOST_PIXELS)[-MOST_PIXELS]
+            larger = places[ranks > least]
+            places = np.concatenate([larger, places[ranks == least][: MOST_PIXELS - larger.size]])
         for place in places:
             y, x = divmod(int(place), first.shape[1])
             change = PixelChange(
@@ -194,6 +206,12 @@ class MapMaker:
         for image in (self._science, self._in_err):
             image[without_value] = np.nan
         return Maps(self._science, self._in_err, self._changed)
+
+
+def are_identical(first, second):
+    """Return whether two planes have the same bits."""
+    kind = f"u{first.dtype.itemsize}"
+    return first.dtype == second.dtype and bool((first.view(kind) == second.view(kind)).all())
 
 
 def in_units_of(err, differences):

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from gpucoron.errors import InputError, ParameterError
-from gpucoron.files import first_line
+from gpucoron.files import AnyPath, first_line
+from gpucoron.interactive import public
 from gpucoron.io.fits_layout import read_layout
 from gpucoron.report.compare.differences import Comparison, PairComparison
 from gpucoron.report.compare.headers import compare_headers
-from gpucoron.report.compare.measure import ArrayMeter, FlagMeter, MapMaker, find_changed
+from gpucoron.report.compare.measure import ArrayMeter, FlagMeter, MapMaker, are_identical, find_changed
 
 #: ends of the names of the products in a folder that are compared
 KINDS = ("_rate.fits", "_rateints.fits")
@@ -21,7 +22,10 @@ _ARRAYS = {"SCI": True, "ERR": True, "VAR_POISSON": False, "VAR_RNOISE": False}
 _LEFT_OUT = ("PRIMARY", "ASDF", "DQ", *_ARRAYS)
 
 
-def compare_reductions(first, second, *, tolerance=0.0, rtol=0.0, maps=True):
+@public
+def compare_reductions(
+    first: AnyPath, second: AnyPath, *, tolerance: float = 0.0, rtol: float = 0.0, maps: bool = True
+) -> Comparison:
     """Compare two reductions product by product.
 
     Parameters
@@ -130,18 +134,25 @@ def _compare_planes(first, second, tolerance, rtol, with_maps):
         is_changed, science = False, None
         for name, meter in meters.items():
             planes = first.plane(name, number), second.plane(name, number)
-            changed, differences = find_changed(*planes, tolerance, rtol)
-            meter.add(*planes, changed, differences, err if _ARRAYS[name] else None, integration)
-            is_changed = is_changed or bool(changed.any())
+            if are_identical(*planes):  # most planes are, and comparing bits is fast
+                meter.add_unchanged(planes[0].size)
+                changes = np.zeros(planes[0].shape, bool), np.zeros(planes[0].shape)
+            else:
+                changes = find_changed(*planes, tolerance, rtol)
+                meter.add(*planes, *changes, err if _ARRAYS[name] else None, integration)
+            is_changed = is_changed or bool(changes[0].any())
             if name == "SCI":
-                science = (*planes, changed, differences)
+                science = (*planes, *changes)
         bits = (np.zeros(first.shape[-2:], np.uint32),) * 2
         if flags is not None:
             bits = flags.add(first.plane("DQ", number), second.plane("DQ", number))
-            is_changed = is_changed or bool(bits[0].any() or bits[1].any())
-        if is_changed and integration is not None:
+        are_flags_changed = bool(bits[0].any() or bits[1].any())
+        if (is_changed or are_flags_changed) and integration is not None:
             integrations.append(integration)
-        maker.add(*science, err, *bits, integration)
+        if science[2].any() or are_flags_changed:
+            maker.add(*science, err, *bits, integration)
+        else:
+            maker.add_unchanged(science[0])
     results = {
         "arrays": tuple(meter.result() for meter in meters.values()),
         "flags": None if flags is None else flags.result(),

@@ -39,9 +39,12 @@ def headline(comparison):
     """Describe in one line what was compared, and how many products differ."""
     n_pairs, n_differ = len(comparison.pairs), sum(pair.differs for pair in comparison.pairs)
     products = "1 product" if n_pairs == 1 else f"{n_pairs} products"
-    outcome = "nothing differs" if not comparison.differs else f"{n_differ} of {products} differ"
-    if not comparison.differs:
-        outcome = f"{products}, {outcome}"
+    if not n_pairs:
+        outcome = "no product is in both"
+    elif not comparison.differs:
+        outcome = f"{products}, nothing differs"
+    else:
+        outcome = f"{n_differ} of {products} {'differs' if n_differ == 1 else 'differ'}"
     return f"{comparison.first} and {comparison.second}: {outcome}{_describe_tolerance(comparison)}"
 
 

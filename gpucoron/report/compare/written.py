@@ -1,9 +1,12 @@
 """Write a comparison as a page, a picture or a table."""
 
 import json
+from pathlib import Path
 
-from gpucoron.files import write_whole
+from gpucoron.files import AnyPath, write_whole
+from gpucoron.interactive import public
 from gpucoron.report import outputs
+from gpucoron.report.compare.differences import Comparison
 
 #: ends of the names of files that can be written
 KINDS = (".html", ".png", ".json")
@@ -12,12 +15,13 @@ _RESOLUTION = 110
 MOST_DRAWN = 12
 
 
-def check_output(path):
+def check_output(path: AnyPath) -> Path:
     """Return the path of a file to write; refuse other types of file, and folders that do not exist."""
     return outputs.check_output(path, KINDS)
 
 
-def write_comparison(comparison, path):
+@public
+def write_comparison(comparison: Comparison, path: AnyPath) -> Path:
     """Write a comparison, completely or not at all.
 
     Parameters
