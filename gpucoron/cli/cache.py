@@ -1,9 +1,9 @@
 """``gpucoron cache``: references of CRDS and compiled kernels: list, check, download and remove them."""
 
 import argparse
-import sys
 
 from gpucoron.cli.options import add_settings, add_verbosity, parse_settings, run_parameters_of
+from gpucoron.cli.output import complain
 
 _EPILOG = """\
 examples:
@@ -192,7 +192,7 @@ def _verify(options):
         print(f"rules of CRDS: {_summary(rules)}, checked by SHA-1")
         print(f"compiled kernels: {_summary(kernels)}, {n_used} of them used by this version on this machine")
     for message in problems.values():
-        print(f"gpucoron: {message}", file=sys.stderr)
+        complain(message)
     if not options.quiet:
         n_damaged = (
             "no file is" if not problems else "1 file is" if len(problems) == 1 else f"{len(problems)} files are"
@@ -216,7 +216,6 @@ def _prefetch(options):
 def _prefetch_references(options):
     """Download references and parameter files; return the exit code."""
     from gpucoron.batch.plan import plan_references, settle
-    from gpucoron.files import on_one_line
     from gpucoron.io.crds_files import list_files
 
     before = {file.path for file in list_files()}
@@ -235,7 +234,7 @@ def _prefetch_references(options):
     new = [file for file in list_files() if file.path not in before]
     failed = [planned for planned in plan.exposures if planned.error]
     for planned in failed:
-        print(f"gpucoron: {on_one_line(planned.error)}", file=sys.stderr)
+        complain(planned.error)
     if not options.quiet:
         pars_files = sorted({name for planned in plan.exposures for name in planned.pars_files})
         n_exposures = len(plan.exposures)

@@ -26,12 +26,13 @@ def complete(parser):
 
 def _attach(parser):
     """Give the arguments of a parser and of its commands their completers."""
-    from argcomplete.completers import DirectoriesCompleter, FilesCompleter
+    from argcomplete.completers import ChoicesCompleter, DirectoriesCompleter, FilesCompleter
 
     completers = {
         "settings": complete_settings,
         "skip": complete_steps,
         "name": complete_names,
+        "instrument": ChoicesCompleter(("NIRCAM", "MIRI")),
         "files": FilesCompleter(_EXPOSURES),
         "file": FilesCompleter(_EXPOSURES),
         "paths": FilesCompleter(_EXPOSURES),

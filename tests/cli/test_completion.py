@@ -70,6 +70,7 @@ def test_commands_steps_parameters_and_values(program, tmp_path):
     )
     assert completions("gpucoron run --set jump.skip=t") == ["true"]
     assert completions("gpucoron steps lin") == ["linearity"]
+    assert completions("gpucoron simulate N") == ["NIRCAM"]
     assert completions("gpucoron steps run.stage") == ["run.stage_1overf"]
 
 

@@ -235,8 +235,10 @@ class _Product:
         return plane.astype(np.uint32) if name == "DQ" else plane
 
     def content(self, name):
-        """Return the bytes of an extension."""
-        part = self.part(name)
-        with self.path.open("rb") as file:
-            file.seek(part.start)
-            return file.read(part.size)
+        """Return the bytes of an extension, as its header describes them."""
+        try:
+            data = self._hdus[name].data
+        except Exception as error:  # a damaged file can raise almost anything
+            msg = f"{self.path}: {name} cannot be read ({first_line(error)}); make the product again"
+            raise InputError(msg) from error
+        return b"" if data is None else data.tobytes()

@@ -1,5 +1,6 @@
 """`gpucoron compare`: the numbers are those of a brute-force comparison with astropy and NumPy."""
 
+import gzip
 import json
 import shutil
 from dataclasses import FrozenInstanceError
@@ -255,6 +256,13 @@ def test_a_file_and_a_folder_in_either_order(reductions):
     compared = [compare_reductions(rate, reductions[0]), compare_reductions(reductions[0], rate)]
     assert [len(one.pairs) for one in compared] == [1, 1]
     assert compared[0].pairs[0].arrays[0].median == -compared[1].pairs[0].arrays[0].median != 0
+
+
+def test_a_compressed_product_is_the_same(reductions, tmp_path):
+    rateints = find(reductions[0], "rateints")
+    packed = tmp_path / f"{rateints.name}.gz"
+    packed.write_bytes(gzip.compress(rateints.read_bytes(), 1))
+    assert not compare_reductions(rateints, packed).differs
 
 
 def test_other_shapes_and_missing_extensions(reductions, changed):
