@@ -4,6 +4,7 @@ import ast
 import inspect
 import logging
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -30,6 +31,7 @@ from gpucoron.simulate import simulate
 from gpucoron.simulate.crds import CrdsCache
 from gpucoron.steps import STEPS
 from gpucoron.steps import jump as jump_step
+from tests.cases.paths import ROOT
 
 PACKAGE = Path(gpucoron.__file__).parent
 
@@ -233,6 +235,16 @@ def test_every_name_in_all_is_listed():
     others |= {"STAGES", "TYPES", "Database", "Comparison"}
     for module in (gpucoron, gpucoron.simulate, gpucoron.batch, gpucoron.report, ramp, compare, database):
         assert set(module.__all__) <= listed | others, module.__name__
+
+
+def test_every_documented_function_is_listed():
+    documented = re.findall(r"autofunction:: (\S+)", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"))
+    listed = {id(inspect.unwrap(function)) for function in public_functions().values()}
+    split = {name: name.rpartition(".")[::2] for name in documented}
+    functions = {name: inspect.unwrap(getattr(_find(owner), last)) for name, (owner, last) in split.items()}
+    missing = [name for name, function in functions.items() if id(function) not in listed]
+    # it builds a path and raises nothing
+    assert missing == ["gpucoron.records.previews.preview_path"]
 
 
 class Reader(HTMLParser):

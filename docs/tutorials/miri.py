@@ -184,9 +184,10 @@ plt.show()
 # What the numbers say
 # --------------------
 #
-# - **The flux.** The choices give 165 to 169 DN/s with an error of 11 to 13 DN/s, about 1.4 standard deviations above the
-#   true 150.3 DN/s. They deviate together, because they share the photons. The deviation is noise: in a simulation
-#   without noise, the default steps give 150.4 DN/s, and four pairs with different seeds gave 170, 132, 140 and 154 DN/s.
+# - **The flux.** The choices give 165 to 169 DN/s with an error of 11 to 13 DN/s, about 1.4 standard deviations above
+#   the true 150.3 DN/s. They deviate together, because they share the photons. The deviation is noise: in a simulation
+#   without noise, the default steps give 150.4 DN/s, and four pairs with different seeds gave 170, 132, 140 and 154
+#   DN/s.
 # - **Interference.** ``emicorr`` changes the flux by less than 1 DN/s and leaves the limit as it is. The interference
 #   has an amplitude of 8 DN and another phase in each group. The fit averages it over 35 groups and 6 integrations,
 #   and what remains is smaller than the photon noise.

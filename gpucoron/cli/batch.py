@@ -138,7 +138,7 @@ def run_batch(options):
     finally:
         signal.signal(signal.SIGTERM, previous)
     for result in not_reduced:
-        complain(describe_result(result))
+        complain(f"{describe_result(result)}{_name_log(result, options.output_dir)}")
     if not options.quiet:
         summary = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "nothing to do"
         manifest = Path(options.output_dir) / manifest_name(parse_shard(options.shard))
@@ -146,6 +146,13 @@ def run_batch(options):
     if counts.get("refused"):
         complain(_describe_refused(counts["refused"]))
     return 2 if not_reduced else 0
+
+
+def _name_log(result, output_dir):
+    """Name the log file with the traceback of an internal error."""
+    log = Path(output_dir) / "logs" / f"{result.exposure}.log"
+    is_internal = result.status == "failed" and result.record["error"]["type"] == "InternalError"
+    return f"; traceback: {log}" if is_internal and log.is_file() else ""
 
 
 def _describe_refused(count):

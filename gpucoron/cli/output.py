@@ -36,7 +36,7 @@ def drop_output(stream):
 
 
 def flush_output():
-    """Flush stdout and stderr; return whether both still have readers."""
+    """Flush stdout and stderr; return whether the results, on stdout, had a reader to the end."""
     are_read = True
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -44,7 +44,7 @@ def flush_output():
                 stream.flush()
         except BrokenPipeError:
             drop_output(stream)
-            are_read = False
+            are_read = are_read and stream is not sys.stdout
     return are_read
 
 

@@ -67,7 +67,8 @@ def _reduce(path, options, request):
 
     start = time.perf_counter()
     try:
-        with showing_steps(exposure_name(path), options.quiet) as hooks:
+        # with -v, the log has the steps
+        with showing_steps(exposure_name(path), options.quiet or options.verbose) as hooks:
             run, _models, paths = reduce_and_record(
                 path,
                 options.output_dir,

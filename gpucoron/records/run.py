@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpucoron import get_by_old_name
 from gpucoron.interactive import Shown, public, table
+from gpucoron.records.remarks import OFF, describe_outcome
 from gpucoron.steps import STEPS
 
 if TYPE_CHECKING:
@@ -26,12 +27,6 @@ class StepRecord:
     reason: str = ""
     flagged: dict[str, int] = field(default_factory=dict)
     workers: tuple[str, ...] = ()
-
-    @property
-    def remark(self) -> str:
-        """The numbers of flags that the step has set, or why it did not run."""
-        flagged = ", ".join(f"{count:,} {what}" for what, count in self.flagged.items())
-        return flagged if self.status == "COMPLETE" else self.reason
 
 
 @dataclass(repr=False)
@@ -147,9 +142,12 @@ class Run(Shown):
         return "; ".join([about, ", ".join(settings), state])
 
     def _repr_html_(self) -> str:
-        shown = [record for record in self.records if record.reason != "switched off"]
-        rows = [(one.name, one.status.lower(), f"{one.seconds:.3f}", one.remark) for one in shown]
+        rows = [
+            (one.name, one.status.lower(), f"{one.seconds:.3f}", describe_outcome("COMPLETE", one.reason, one.flagged))
+            for one in self.records
+            if one.reason != OFF
+        ]
         rows.append(("all steps", "", f"{self.seconds:.3f}", ""))
-        off = [record.name for record in self.records if record.reason == "switched off"]
+        off = [record.name for record in self.records if record.reason == OFF]
         note = f"switched off: {', '.join(off)}" if off else ""
-        return table(f"Run {self._summary()}", ("step", "status", "seconds", "flags, or why skipped"), rows, note)
+        return table(f"Run {self._summary()}", ("step", "status", "seconds", "remark"), rows, note)

@@ -113,3 +113,9 @@ def test_the_running_step_is_shown_on_a_terminal(raw, tmp_path):
     assert process.returncode == 0
     steps = re.findall(r"^(\w+) +(?:COMPLETE|SKIPPED) ", out, re.MULTILINE)
     assert (steps.index("jump") + 1, len(steps)) == (number, count)
+
+
+def test_a_batch_without_a_reader_of_its_lines_is_finished(raw, unread, tmp_path):
+    code, printed, _ = run(raw.environment(), "batch", raw.path, "-o", tmp_path, "--backend", "cpu", stderr=unread)
+    assert code == 0
+    assert printed.startswith("1 done; ")

@@ -27,7 +27,7 @@ def parse_gpucoron(words):
 
 def check_options_of_gpucoron(words):
     """Check the command and the options of a command that leaves out other arguments."""
-    if words[0].startswith("-"):
+    if words[0].startswith("-") or words[0] == "COMMAND":
         return _parser().parse_args(["info"])
     commands = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction)).choices
     assert words[0] in commands

@@ -108,6 +108,7 @@ def _without_a_gpu(monkeypatch):
 #: message of the page -> the command that prints it, or a function that prepares and returns it
 PROVOKED = {
     "no such file": lambda _: ["run", "y_uncal.fits", "-o", "stage1"],
+    "is a folder; use gpucoron batch": lambda _: ["run", ".", "-o", "stage1"],
     "truncated: ... bytes; download it again": _truncate,
     "SCI has 2 axes, a ramp has 4": _give_a_rate,
     "no *_uncal.fits found": lambda _: ["batch", "raw*", "-o", "stage1"],
