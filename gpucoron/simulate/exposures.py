@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.errors import ArgumentError
 from gpucoron.facts import READ_PATTERNS
-from gpucoron.files import AnyPath
+from gpucoron.files import AnyPath, appearing
 from gpucoron.interactive import Shown, public
 from gpucoron.simulate.arguments import (
     count_groups,
@@ -204,8 +204,7 @@ class Simulation(Shown):
         from stdatamodels.jwst.datamodels import Level1bModel
 
         path = Path(folder) / self.filename
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with Level1bModel(self.data) as model:
+        with appearing(path) as (draft,), Level1bModel(self.data) as model:
             for keyword, value in describe(self).items():
                 if value is not None:
                     model[f"meta.{keyword}"] = value
@@ -214,7 +213,7 @@ class Simulation(Shown):
             starts = start_integrations(self)
             model.group = list_groups(self, starts, model.get_dtype("group"))
             model.int_times = list_integrations(self, starts, model.get_dtype("int_times"))
-            model.save(path)
+            model.save(draft)
         return path
 
 
