@@ -22,7 +22,7 @@ from gpucoron.interactive import public
 from gpucoron.io import logs, products
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.crds_lookup import crds_context
-from gpucoron.io.exposure import Exposure
+from gpucoron.io.exposure import Exposure, check_path
 from gpucoron.io.hooks import check_hooks, run_hooks
 from gpucoron.io.parameter_files import merge, parameters_from_crds, parameters_from_files, takes_crds_pars
 from gpucoron.io.references import STORE, find_references, load_references
@@ -455,8 +455,6 @@ def reduce_file(
     GpucoronError
         Neither rate nor rateints was written.
     """
-    from gpucoron.io.exposure import check_path
-
     path = check_path(path)
     steps, _parameters = check_request(profile=profile, steps=steps, pipeline=run_parameters, pars=pars)
     scratch = {"scratch_dir": output_dir} if save_results and isinstance(check_backend(backend), str) else {}
@@ -471,8 +469,6 @@ def reduce_file(
 
 def _reduce(path, output_dir, request, backend, save_results, before_step, after_step):
     """Reduce a file whose settings were checked; ``request`` holds the keywords of `plan`."""
-    from gpucoron.io.exposure import Exposure
-
     def start(backend):
         start_time = time.perf_counter()
         exposure = Exposure.read(path, backend)
