@@ -200,8 +200,7 @@ def describe(simulation, path, cache):
         *describe_saturation(simulation.saturation, simulation),
         *describe_noise(simulation.noise),
         f"references in {cache.path}; to reduce the exposure:",
-        f"  export CRDS_PATH={quote(str(cache.path))}",
-        "  export CRDS_SERVER_URL=https://crds-serverless.stsci.edu",
+        *(f"  export {name}={quote(cache.environment[name])}" for name in ("CRDS_PATH", "CRDS_SERVER_URL")),
         f"  gpucoron run {quote(str(path))} -o {quote(str(path.parent / 'stage1'))}",
     ]
     return "\n".join(lines)

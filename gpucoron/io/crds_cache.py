@@ -10,12 +10,12 @@ from gpucoron.io.fits_layout import check_sums, read_layout
 log = logging.getLogger(__name__)
 
 #: with this address CRDS opens no connection
-_NO_SERVER = "https://jwst-serverless.stsci.edu"
+NO_SERVER = "https://jwst-serverless.stsci.edu"
 
 
 def offline_environment(context):
     """Return the environment variables that restrict CRDS in other processes to this cache and context."""
-    environment = {"CRDS_SERVER_URL": _NO_SERVER, "CRDS_CONTEXT": context, "CRDS_READONLY_CACHE": "1"}
+    environment = {"CRDS_SERVER_URL": NO_SERVER, "CRDS_CONTEXT": context, "CRDS_READONLY_CACHE": "1"}
     if "CRDS_PATH" in os.environ:
         environment["CRDS_PATH"] = os.environ["CRDS_PATH"]
     return environment

@@ -17,6 +17,7 @@ p { margin: 2px 0; }
 figure { margin: 14px 0 0; }
 figure svg, figure img { display: block; max-width: 900px; width: 100%; height: auto; border: 1px solid var(--line);
   border-radius: 6px; background: #fff; }
+figure img { max-width: 1320px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; }
 th, td { padding: 3px 16px 3px 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }

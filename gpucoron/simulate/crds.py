@@ -14,6 +14,7 @@ from typing import Self
 
 from gpucoron.files import AnyPath
 from gpucoron.interactive import Shown, public, table
+from gpucoron.io.crds_cache import NO_SERVER
 
 MANIFEST = "simulated.json"
 USE_AFTER = "2021-01-01T00:00:00"
@@ -132,7 +133,7 @@ class CrdsCache(Shown):
         """The environment variables that make CRDS use only this cache, for child processes."""
         return {
             "CRDS_PATH": str(self.path),
-            "CRDS_SERVER_URL": "https://jwst-serverless.stsci.edu",  # with this address CRDS opens no connection
+            "CRDS_SERVER_URL": NO_SERVER,
             "CRDS_CONTEXT": self.context,
             "CRDS_READONLY_CACHE": "1",
         }

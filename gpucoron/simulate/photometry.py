@@ -4,11 +4,12 @@ The zero points are e-/s of a star of Vega magnitude 0, through the Lyot stop, w
 
 NIRCam: the in-flight throughput of the telescope, the filter and the detector, the sapphire substrate of the masks and
 the wedge of the Lyot stop (webbpsf_ext 1.2.1), integrated over the spectrum of Vega for 25.4 m2, times 0.19 for the
-open part of the Lyot stop (JDox, NIRCam Coronagraphic Occulting Masks and Lyot Stops). Without substrate, wedge and
-stop, F444W gives 9.7e9 e-/s, which agrees within 7 % with PHOTMJSR of JDox and 1.8 e-/DN.
+open part of the Lyot stop (JDox, NIRCam Coronagraphic Occulting Masks and Lyot Stops).
 
 MIRI: bandwidth (JDox, MIRI Coronagraphic Imaging), peak photon conversion efficiency of 0.3 (F2300C: 0.25; webbpsf_ext)
-and Lyot stop of 62 % (F2300C: 72 %; Boccaletti et al. 2015, PASP 127, 633). These are rough, to about 30 %.
+and Lyot stop of 62 % (F2300C: 72 %; Boccaletti et al. 2015, PASP 127, 633). A rectangular bandpass makes these rough.
+
+None of them has been compared with coronagraphic photometry in orbit.
 
 Vega: log-log interpolation in wavelength between the fluxes of 2MASS (Cohen et al. 2003), IRAC (Reach et al. 2005),
 WISE W3 (Jarrett et al. 2011) and MIPS 24 um (Rieke et al. 2008).

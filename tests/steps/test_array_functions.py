@@ -433,10 +433,11 @@ def test_the_page_lists_every_function(monkeypatch, tmp_path):
     from parameter_tables import write_functions_of_steps
 
     write_functions_of_steps(tmp_path / "table.md")
-    rows = re.findall(r"^\| `(\w+\.\w+)\((.*)\)` \| (\w.*) \|$", (tmp_path / "table.md").read_text(), re.MULTILINE)
-    assert {name: f"({arguments})" for name, arguments, _ in rows} == {
-        name: str(inspect.signature(function)) for name, function in FUNCTIONS.items()
-    }
+    rows = re.findall(r"^\| `(\w+\.\w+)\(([^|]*)\)` \| \w[^|]* \|$", (tmp_path / "table.md").read_text(), re.MULTILINE)
+    found = {name: re.findall(r"(?:^|, )\**(\w+)(?==|,|$)", arguments) for name, arguments in rows}
+    assert found.keys() == FUNCTIONS.keys()
+    for name, function in FUNCTIONS.items():
+        assert set(inspect.signature(function).parameters) <= set(found[name]), name
 
 
 def test_modules_can_be_imported_as_the_page_says():

@@ -13,8 +13,8 @@ CHANGES = {
     "became NaN": (NAN_GAINED, "#d1602b"),
 }
 _MISSING, _GROUND = "#d6dbe2", "#ffffff"
-#: longest side of a drawn map; larger ones are reduced by blocks
-_LONGEST = 512
+#: longest side of a drawn map; larger ones are reduced by blocks, so that a panel has a point for each
+_LONGEST = 320
 #: at most so many changed blocks get a ring, so that single pixels are seen
 _MOST_RINGS = 40
 _PAIR_SIZE = (12.0, 4.4)
