@@ -469,6 +469,7 @@ def reduce_file(
 
 def _reduce(path, output_dir, request, backend, save_results, before_step, after_step):
     """Reduce a file whose settings were checked; ``request`` holds the keywords of `plan`."""
+
     def start(backend):
         start_time = time.perf_counter()
         exposure = Exposure.read(path, backend)

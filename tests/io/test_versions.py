@@ -36,9 +36,9 @@ def pretend(monkeypatch):
 
 def requirements():
     """Read the requirements in pyproject: package -> (lower bound, upper bound or None)."""
-    lines = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     found = {}
-    for line in lines:
+    for line in [*project["dependencies"], *project["optional-dependencies"]["dask"]]:
         name, oldest, beyond = re.fullmatch(r"([a-z]+)>=([\d.]+)(?:,<([\d.]+))?", line).groups()
         found[name] = (oldest, beyond)
     return found

@@ -27,7 +27,7 @@ FOLDER = Path(sys.prefix) / "oldest"
 #: test modules that also run on the oldest versions: those that use jwst's models, CRDS, NumPy and the entry points,
 #: but not the kernels, which use none of these
 SUITE = (
-    "backends/operations/test_drawn.py", "cli", "database", "io/test_products.py", "io/test_real_input.py",
+    "backends/operations/test_drawn.py", "batch/test_batch_dask.py", "cli", "database", "io/test_products.py", "io/test_real_input.py",
     "io/test_versions.py", "pipeline/test_borrowed.py", "pipeline/test_parameters.py", "pipeline/test_pipeline.py",
     "pipeline/test_run_obs.py", "simulate/test_simulate.py", "steps/test_dark_current.py", "steps/test_light_steps.py",
     "steps/test_linearity.py", "steps/test_steps_declare.py",
@@ -132,7 +132,7 @@ def make_environment():
         # packages without a wheel would be compiled, for minutes
         binary = ["--only-binary", ",".join(read_pins())]
         tools = ["pytest", "pytest-xdist", "hypothesis"]
-        subprocess.run([*install, *binary, *tools, "--editable", ROOT], check=True)
+        subprocess.run([*install, *binary, *tools, "--editable", f"{ROOT}[dask]"], check=True)
         stamp.write_text(pins)
     return python
 
