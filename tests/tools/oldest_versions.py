@@ -27,10 +27,10 @@ FOLDER = Path(sys.prefix) / "oldest"
 #: test modules that also run on the oldest versions: those that use jwst's models, CRDS, NumPy and the entry points,
 #: but not the kernels, which use none of these
 SUITE = (
-    "backends/operations/test_drawn.py", "batch/test_batch_dask.py", "cli", "database", "io/test_products.py", "io/test_real_input.py",
-    "io/test_versions.py", "pipeline/test_borrowed.py", "pipeline/test_parameters.py", "pipeline/test_pipeline.py",
-    "pipeline/test_run_obs.py", "simulate/test_simulate.py", "steps/test_dark_current.py", "steps/test_light_steps.py",
-    "steps/test_linearity.py", "steps/test_steps_declare.py",
+    "backends/operations/test_drawn.py", "batch/test_batch_dask.py", "cli", "database", "io/test_products.py",
+    "io/test_real_input.py", "io/test_versions.py", "pipeline/test_borrowed.py", "pipeline/test_parameters.py",
+    "pipeline/test_pipeline.py", "pipeline/test_run_obs.py", "simulate/test_simulate.py", "steps/test_dark_current.py",
+    "steps/test_light_steps.py", "steps/test_linearity.py", "steps/test_steps_declare.py",
 )  # fmt: skip
 
 #: name -> arguments of `simulate`, options of the references, and whether the references have parameter files
