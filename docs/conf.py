@@ -25,6 +25,7 @@ from validation_plots import draw_validation
 
 project = "gpucoron"
 author = "The gpucoron developers"
+project_copyright = "2026, the gpucoron developers"
 release = version = gpucoron.__version__
 extensions = [
     "myst_parser",
