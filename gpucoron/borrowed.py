@@ -18,8 +18,8 @@ from types import MappingProxyType, SimpleNamespace
 import numpy as np
 
 from gpucoron.errors import InputError, OutputError, ParameterError, ReferenceFileError, VersionError
-from gpucoron.files import first_line
-from gpucoron.io.boundary import converted_errors, is_disk_full
+from gpucoron.files import first_line, is_disk_full
+from gpucoron.io.boundary import converted_errors
 from gpucoron.io.products import ramp_without_signature
 from gpucoron.io.user_files import check_texts, texts_of
 from gpucoron.io.versions import installed, is_older

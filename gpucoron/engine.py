@@ -464,10 +464,10 @@ def reduce_file(
         products.prepare_output(output_dir, expected, overwrite, path)
     request = {"profile": profile, "steps": steps, "pipeline": run_parameters, "use_pars": use_pars, "pars": pars}
     with converted_errors(path):
-        return _reduce(path, output_dir, request, backend, save_results, before_step, after_step)
+        return _reduce(path, output_dir, request, backend, save_results, overwrite, before_step, after_step)
 
 
-def _reduce(path, output_dir, request, backend, save_results, before_step, after_step):
+def _reduce(path, output_dir, request, backend, save_results, overwrite, before_step, after_step):
     """Reduce a file whose settings were checked; ``request`` holds the keywords of `plan`."""
 
     def start(backend):
@@ -494,7 +494,7 @@ def _reduce(path, output_dir, request, backend, save_results, before_step, after
     not_empty = {suffix: model for suffix, model in models.items() if model is not None}
     if save_results and not_empty:
         to_write = {extra_at(products.Extra(kind, suffix=kind)): model for kind, model in not_empty.items()}
-        products.save(to_write)
+        products.save(to_write, overwrite=overwrite)
         paths.update({path.stem: path for path in to_write})
     run.phases["write"] = time.perf_counter() - end_of_steps
     return run, models, paths

@@ -25,6 +25,10 @@ class OutputError(GpucoronError):
     """A product cannot be written, or already exists."""
 
 
+class ProductExistsError(OutputError):
+    """A product already exists and must not be replaced."""
+
+
 class VersionError(GpucoronError):
     """A required package is missing or too old."""
 

@@ -1,7 +1,9 @@
 """Write files atomically and compute their digests."""
 
+import errno
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -13,16 +15,20 @@ from gpucoron.errors import OutputError
 #: the path of one file or folder; and of one or several
 AnyPath: TypeAlias = str | Path
 Paths: TypeAlias = AnyPath | Sequence[AnyPath]
+#: messages of astropy and NumPy about a full disk, which have no errno
+_FULL = re.compile(r"Not enough space on disk|\d+ requested and \d+ written")
 
 
 @contextmanager
-def appearing(*paths):
+def appearing(*paths, replace=True):
     """Create several files of one folder together at the end of the block, or none of them.
 
     Parameters
     ----------
     *paths : str or Path
         Final paths; their folder is created if it does not exist.
+    replace : bool
+        Replace existing files. Otherwise, if one of the files exists at the end of the block, none is created.
 
     Yields
     ------
@@ -33,14 +39,41 @@ def appearing(*paths):
     ------
     OSError
         The folder cannot be created or written to.
+    FileExistsError
+        A file exists and must not be replaced; its ``filename`` is the path.
     """
     paths = [Path(path) for path in paths]
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=paths[0].parent, prefix=".gpucoron-") as folder:
         drafts = [Path(folder) / path.name for path in paths]
         yield drafts
+        if not replace:
+            _link(drafts, paths)
+            return
         for draft, path in zip(drafts, paths, strict=True):
             os.replace(draft, path)
+
+
+def _link(drafts, paths):
+    """Give files their final names, or none of them if one exists. Other processes may do the same."""
+    done = []
+    try:
+        for draft, path in zip(drafts, paths, strict=True):
+            _link_one(draft, path)
+            done.append(path)
+    except OSError:
+        for path in done:
+            path.unlink()
+        raise
+
+
+def _link_one(draft, path):
+    try:
+        os.link(draft, path)
+    except OSError:
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.replace(draft, path)  # the file system has no hard links
 
 
 def check_folder(folder):
@@ -81,12 +114,41 @@ def write_whole(path, write):
     OutputError
         The folder cannot be created or written to, or the disk is full.
     """
+    with writing(path), appearing(path) as (draft,), draft.open("wb") as file:
+        write(file)
+
+
+@contextmanager
+def writing(path):
+    """Convert an OSError of the block, which writes a file, into an OutputError that names the file.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be created or written to, or the disk is full.
+    """
     try:
-        with appearing(path) as (draft,), draft.open("wb") as file:
-            write(file)
+        yield
     except OSError as error:
-        msg = f"{path}: could not be written ({error.strerror or error}); choose another folder, or free disk space"
+        if is_disk_full(error):
+            msg = f"{path}: the disk is full ({first_line(error)}); free disk space, or choose another folder"
+        else:
+            msg = f"{path}: could not be written ({error.strerror or error}); choose another folder"
         raise OutputError(msg) from error
+
+
+def is_disk_full(error):
+    """Return whether an exception means that the disk is full: by its number, or by the words of astropy or NumPy."""
+    while isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or _FULL.search(str(error)):
+            return True
+        # astropy raises another OSError while it handles the first one
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def file_digest(path, algorithm="sha256"):

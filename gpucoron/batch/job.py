@@ -17,6 +17,7 @@ from pathlib import Path
 
 from gpucoron.batch.progress import place_of
 from gpucoron.batch.record import DIGESTS, describe_error, log_to, process_info, run_fields, utc_now
+from gpucoron.files import is_disk_full
 from gpucoron.interactive import full_tracebacks
 
 log = logging.getLogger(__name__)
@@ -129,8 +130,6 @@ def _backend(name, options):
 
 def is_caused_by_full_disk(error):
     """Return whether an exception, or one that caused it, reports a full disk."""
-    from gpucoron.io.boundary import is_disk_full
-
     while error is not None:
         if is_disk_full(error):
             return True

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gpucoron.batch.record import DIGESTS, date_of, describe_error, log_to, process_info, run_fields, utc_now
-from gpucoron.errors import GpucoronError
+from gpucoron.errors import GpucoronError, ProductExistsError
 from gpucoron.interactive import full_tracebacks
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def reduce_and_record(
     ------
     GpucoronError
         Neither rate nor rateints was written. The failure is recorded, unless the file does not exist, or its products
-        exist and must not be replaced: then nothing was tried.
+        exist and must not be replaced.
     """
     from gpucoron.engine import reduce_file
     from gpucoron.io.products import prepare_output, product_path
@@ -53,6 +53,8 @@ def reduce_and_record(
     with log_to(recorder.log_path):
         try:
             run, models, paths = reduce_file(path, output_dir, **options)
+        except ProductExistsError:  # another process has written them meanwhile, and recorded them
+            raise
         except Exception as error:
             log.info("%s failed: %s", recorder.exposure, error)  # for the log file: the caller reports the error
             recorder.record_failure(error)

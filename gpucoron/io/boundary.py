@@ -1,11 +1,10 @@
 """Convert every error of an exposure into a GpucoronError that names the exposure."""
 
-import errno
 import logging
 from contextlib import contextmanager
 
 from gpucoron.errors import GpucoronError, InputError, InternalError, OutputError, TooLittleMemoryError
-from gpucoron.files import first_line
+from gpucoron.files import first_line, is_disk_full
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +72,6 @@ def convert_error(error, exposure, step="", *, reading=False, advice=""):
     log.error("%s: an internal error of gpucoron; %s", owner, _REPORT, exc_info=error)
     msg = f"{owner}: an internal error of gpucoron ({what}); {_REPORT}, and leave this file out for now"
     return InternalError(msg)
-
-
-def is_disk_full(error):
-    """Return whether an exception means that the disk is full."""
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_of_data(error):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gpucoron.errors import OutputError, ParameterError
-from gpucoron.files import appearing, first_line
+from gpucoron.errors import ParameterError
+from gpucoron.files import appearing, first_line, writing
 from gpucoron.io.asdf_trees import copy_tree
 
 #: entries that ASDF adds to a tree
@@ -55,12 +55,8 @@ def write_entries(path, entries):
     """Write a persistence file completely or not at all; raise OutputError if that fails."""
     import asdf
 
-    try:
-        with appearing(path) as (draft,):
-            asdf.AsdfFile(entries).write_to(draft)
-    except OSError as error:
-        msg = f"{path}: the persistence file could not be written ({error.strerror or error}); choose another folder"
-        raise OutputError(msg) from error
+    with writing(path), appearing(path) as (draft,):
+        asdf.AsdfFile(entries).write_to(draft)
 
 
 def entry_digest(entry):

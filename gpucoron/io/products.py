@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 
 from gpucoron import __version__
-from gpucoron.errors import OutputError, ParameterError
-from gpucoron.files import appearing, check_folder
+from gpucoron.errors import OutputError, ParameterError, ProductExistsError
+from gpucoron.files import appearing, check_folder, first_line, is_disk_full
 from gpucoron.io import logs
 from gpucoron.io.names import split_name
 from gpucoron.io.slopes import model_of_slopes
@@ -370,8 +370,13 @@ def prepare_output(output_dir, paths, overwrite, input_path=None):
         raise OutputError(msg) from None
     existing = [str(path) for path in paths if path.exists()]
     if existing and not overwrite:
-        msg = f"{', '.join(existing)}: exists already; use --overwrite (overwrite=True), or another folder"
-        raise OutputError(msg)
+        raise _exists_already(existing)
+
+
+def _exists_already(existing):
+    """Return the error for products that exist and must not be replaced."""
+    msg = f"{', '.join(existing)}: exists already; use --overwrite (overwrite=True), or another folder"
+    return ProductExistsError(msg)
 
 
 def spare_input(path, input_path):
@@ -392,30 +397,37 @@ def _refuse_names(paths, owner=None):
             raise OutputError(msg)
 
 
-def save(models):
+def save(models, *, overwrite=True):
     """Write products completely or not at all.
 
     Parameters
     ----------
     models : dict
         path -> model, all in one folder. All are written before the first one gets its final name.
+    overwrite : bool
+        Replace existing files.
 
     Raises
     ------
     OutputError
-        The disk is full, or the folder cannot be written to.
+        The disk is full, the folder cannot be written to, or a file exists and must not be replaced.
     """
     models = {Path(path): model for path, model in models.items()}
     folder = next(iter(models)).parent
     _refuse_names(models)
     try:
-        with appearing(*models) as drafts:
+        with appearing(*models, replace=overwrite) as drafts:
             for draft, model in zip(drafts, models.values(), strict=True):
                 model.save(str(draft))
         for path in models:
             log.info("Saved model in %s", path)
+    except FileExistsError as error:
+        raise _exists_already([str(error.filename)]) from error
     except OSError as error:
-        msg = f"{folder}: the products could not be written ({error}); no incomplete file remains"
+        if is_disk_full(error):
+            msg = f"{folder}: the disk is full ({first_line(error)}); no incomplete file remains; free disk space"
+        else:
+            msg = f"{folder}: the products could not be written ({error}); no incomplete file remains"
         raise OutputError(msg) from error
 
 

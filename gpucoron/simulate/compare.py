@@ -3,6 +3,7 @@
 import numpy as np
 
 from gpucoron import dq
+from gpucoron.files import write_whole
 
 _NOT_GOOD = dq.DO_NOT_USE | dq.SATURATED | dq.JUMP_DET
 
@@ -54,7 +55,7 @@ def draw(pictures, path):
         row[0].set_ylabel(_describe(simulation), fontsize=14)
     if circle is not None:
         figure.legend([circle], ["position of the simulated companion"], loc="outside lower center", fontsize=13)
-    figure.savefig(path, dpi=80, bbox_inches="tight")
+    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=80, bbox_inches="tight"))
 
 
 def _describe(simulation):

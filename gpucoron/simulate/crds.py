@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from gpucoron.files import AnyPath
+from gpucoron.files import AnyPath, appearing, write_whole, writing
 from gpucoron.interactive import Shown, public, table
 from gpucoron.io.crds_cache import NO_SERVER
 
@@ -184,7 +184,8 @@ def next_name(path, manifest, instrument, reftype, extension):
     key = f"{instrument}/{reftype}"
     files[key] = files.get(key, 9000) + 1
     folder = path / "references" / "jwst" / instrument.lower()
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     return folder / f"jwst_{instrument.lower()}_{reftype}_{files[key]}.{extension}"
 
 
@@ -218,7 +219,8 @@ def write_parameters(path, manifest, instrument, reftype, values):
         "useafter": USE_AFTER,
     }
     name = next_name(path, manifest, instrument, reftype, "asdf")
-    asdf.AsdfFile(tree).write_to(name)
+    with writing(name), appearing(name) as (draft,):
+        asdf.AsdfFile(tree).write_to(draft)
     manifest["references"].setdefault(instrument, {})[reftype] = [{"match": [], "file": name.name}]
 
 
@@ -230,7 +232,6 @@ def write_mappings(path, manifest):
     """Write mappings with a new serial number, and the configuration of CRDS; return the name of the context."""
     serial = manifest["serial"]
     folder = path / "mappings" / "jwst"
-    folder.mkdir(parents=True, exist_ok=True)
     pars = [*map(_config_type, STEP_CLASSES.values()), *_PIPELINES]
     instruments = {}
     for instrument, references in manifest["references"].items():
@@ -257,11 +258,10 @@ def write_mappings(path, manifest):
     _write_mapping(folder / context, _mapping_header("PIPELINE", context, ("META.INSTRUMENT.NAME",)), repr(instruments))
 
     config = path / "config" / "jwst"
-    config.mkdir(parents=True, exist_ok=True)
     server = {"observatory": "jwst", "bad_files_list": [], "latest_context": context}
     server["last_synced"] = "2024-01-01 00:00:00.0"
-    (config / "server_config").write_text(repr(server), encoding="utf-8")
-    (config / "ref_cache_subdir_mode").write_text("instrument\n")
+    write_whole(config / "server_config", lambda file: file.write(repr(server).encode()))
+    write_whole(config / "ref_cache_subdir_mode", lambda file: file.write(b"instrument\n"))
     return context
 
 
@@ -275,4 +275,4 @@ def _write_mapping(path, header, selector):
     lines += [f"selector = {selector}", ""]
     digest = hashlib.sha1("\n".join(lines).encode()).hexdigest()
     lines.insert(1, f"    'sha1sum': {digest!r},")
-    path.write_text("\n".join(lines), encoding="utf-8")
+    write_whole(path, lambda file: file.write("\n".join(lines).encode()))

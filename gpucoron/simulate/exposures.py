@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.errors import ArgumentError
 from gpucoron.facts import READ_PATTERNS
-from gpucoron.files import AnyPath, appearing
+from gpucoron.files import AnyPath, appearing, writing
 from gpucoron.interactive import Shown, public
 from gpucoron.simulate.arguments import (
     count_groups,
@@ -200,11 +200,17 @@ class Simulation(Shown):
 
     @public
     def write(self, folder: AnyPath) -> Path:
-        """Write the exposure as ``*_uncal.fits`` for jwst's pipelines; create the folder, and return the path."""
+        """Write the exposure as ``*_uncal.fits`` for jwst's pipelines; create the folder, and return the path.
+
+        Raises
+        ------
+        OutputError
+            The folder cannot be created or written to, or the disk is full. No incomplete file remains.
+        """
         from stdatamodels.jwst.datamodels import Level1bModel
 
         path = Path(folder) / self.filename
-        with appearing(path) as (draft,), Level1bModel(self.data) as model:
+        with writing(path), appearing(path) as (draft,), Level1bModel(self.data) as model:
             for keyword, value in describe(self).items():
                 if value is not None:
                     model[f"meta.{keyword}"] = value

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from gpucoron import dq
-from gpucoron.files import AnyPath
+from gpucoron.files import AnyPath, appearing, write_whole, writing
 from gpucoron.interactive import public
 from gpucoron.simulate.crds import LATER_KEYS, MANIFEST, CrdsCache, next_name, write_mappings
 from gpucoron.simulate.detectors import SUBARRAYS, find_acquisition
@@ -47,6 +47,8 @@ def write_later_references(simulations: Simulation | Iterable[Simulation], crds_
     ------
     FileNotFoundError
         The cache does not exist.
+    OutputError
+        The folder cannot be written to, or the disk is full. No incomplete file remains.
     """
     path = Path(crds_path)
     simulations = list(simulations) if isinstance(simulations, (list, tuple)) else [simulations]
@@ -63,10 +65,11 @@ def write_later_references(simulations: Simulation | Iterable[Simulation], crds_
                 continue
             extension = "asdf" if reftype in ("distortion", "filteroffset") else "fits"
             name = next_name(path, manifest, instrument, reftype, extension)
-            _BUILDERS[reftype](simulation, name)
+            with writing(name), appearing(name) as (draft,):
+                _BUILDERS[reftype](simulation, draft)
             entries.append({"match": match, "file": name.name})
     context = write_mappings(path, manifest)
-    (path / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    write_whole(path / MANIFEST, lambda file: file.write(json.dumps(manifest, indent=1).encode()))
     return CrdsCache(path.resolve(), context)
 
 

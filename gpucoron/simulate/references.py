@@ -18,7 +18,7 @@ import numpy as np
 
 from gpucoron import dq
 from gpucoron.errors import ArgumentError
-from gpucoron.files import AnyPath
+from gpucoron.files import AnyPath, appearing, write_whole, writing
 from gpucoron.interactive import public
 from gpucoron.io.older_jwst import set_array
 from gpucoron.simulate.camera import (
@@ -111,6 +111,8 @@ def write_references(
     ArgumentError
         The folder is a CRDS cache that was not simulated, or has references for another seed of the same detector,
         other effects, or another shape of the same subarray. It is also a ValueError.
+    OutputError
+        The folder cannot be written to, or the disk is full. No incomplete file remains.
     """
     path = Path(crds_path)
     options = options or ReferenceOptions()
@@ -131,7 +133,7 @@ def write_references(
             write_parameters(path, manifest, simulation.subarray.instrument, reftype, values)
 
     context = write_mappings(path, manifest)
-    manifest_path.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    write_whole(manifest_path, lambda file: file.write(json.dumps(manifest, indent=1).encode()))
     return CrdsCache(path.resolve(), context)
 
 
@@ -210,7 +212,8 @@ def _add_reference(path, manifest, simulation, reftype, options):
             return
         entries.remove(entry)
     name = next_name(path, manifest, instrument, reftype, "asdf" if reftype == "emicorr" else "fits")
-    _BUILDERS[reftype](simulation, box, planes, options, name)
+    with writing(name), appearing(name) as (draft,):
+        _BUILDERS[reftype](simulation, box, planes, options, draft)
     entries.append({"match": match, "file": name.name, "box": box, "planes": planes})
 
 

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from gpucoron.batch.single import reduce_and_record
 from gpucoron.cli import main
+from gpucoron.errors import ProductExistsError
 from gpucoron.records.manifest import Manifest, read_manifests, read_past
 from gpucoron.records.previews import preview_path
 from tests.cases.batches import Raw, records
+from tests.cases.full_disk import fill_disk
 from tests.cases.waiting import HANG
 
 OPTIONS = ("--set", "subtract_1overf.skip=false", "--set", "jump.rejection_threshold=5", "--profile", "spaceklip")
@@ -152,3 +155,30 @@ def test_the_folder_of_a_running_batch_is_refused_before_anything_is_read(raw, t
     assert "a batch is running in this folder" in message
     assert "choose another output folder" in message
     assert "none_uncal.fits" not in message
+
+
+def test_a_full_disk_is_told(raw, tmp_path, monkeypatch, capsys):
+    fill_disk(monkeypatch, 2, "_rateints.fits")
+    with raw.cache.activate():
+        assert main(["run", str(raw.files[0]), "-o", str(tmp_path), "--backend", "numpy"]) == 2
+    assert f"{tmp_path}: the disk is full (Not enough space on disk" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.glob("*.fits")] == []
+    assert [record["status"] for record in runs(tmp_path)] == ["failed"]
+
+
+def test_products_that_appear_meanwhile_are_kept(raw, tmp_path):
+    """Another process reduces the same file into the same folder, and is faster."""
+    theirs = tmp_path / f"{raw.names[0]}_rateints.fits"
+
+    def write_theirs(run, name):
+        theirs.write_text("of the other process")
+
+    request = {"profile": "jwst", "steps": {}, "use_pars": None, "pars": None}
+    with raw.cache.activate():
+        with pytest.raises(ProductExistsError, match=f"{theirs}: exists already; use --overwrite"):
+            reduce_and_record(raw.files[0], tmp_path, backend="numpy", before_step=write_theirs, **request)
+        assert theirs.read_text() == "of the other process"
+        assert [path.name for path in tmp_path.glob("*.fits")] == [theirs.name]
+        assert runs(tmp_path) == []
+        reduce_and_record(raw.files[0], tmp_path, backend="numpy", overwrite=True, before_step=write_theirs, **request)
+    assert theirs.stat().st_size > 2880

@@ -15,7 +15,9 @@ from astropy.wcs import WCS
 
 from gpucoron.cli import main
 from gpucoron.database import create_database
+from gpucoron.io.fits_layout import is_whole
 from gpucoron.simulate.photometry import ZERO_POINTS
+from tests.cases.full_disk import fill_disk
 
 SMALL = ["--shape", "64x72", "--groups", "6", "--ints", "2"]
 PLANET = ["--magnitude", "6", "--contrast", "2e-3", "--separation", "1.2", "--angle", "60"]
@@ -177,3 +179,19 @@ def test_list_names_what_is_known(capsys):
     printed = capsys.readouterr().out
     for name in ("MASKA335R", "4QPM_1550", "SUB320ALWB", "MASKLYOT", "DEEP8", "FASTR1", *ZERO_POINTS["NRCALONG"]):
         assert name in printed
+
+
+@pytest.mark.parametrize(("ending", "written"), [(".fits", 10), ("_uncal.fits", 1)])
+def test_a_full_disk_leaves_no_cut_file(ending, written, tmp_path, capsys, monkeypatch):
+    """The disk is full at a reference, or at the exposure; afterwards the same command succeeds."""
+    command = ["simulate", "nircam", "-o", str(tmp_path), "--shape", "16x16", "--groups", "2", "--ints", "1"]
+    with monkeypatch.context() as patch:
+        fill_disk(patch, written, ending)
+        assert main(command) == 2
+    assert f"{ending}: the disk is full (Not enough space on disk" in capsys.readouterr().err
+    assert not list(tmp_path.rglob(".*"))
+    assert not list(tmp_path.glob("*.fits"))
+    references = list(tmp_path.rglob("*.fits"))
+    assert references
+    assert all(map(is_whole, references))
+    assert main(command) == 0

@@ -401,6 +401,8 @@ def test_an_error_of_ours_ends_no_command(nircam, miri, tmp_path, monkeypatch, c
         (ZeroDivisionError("by zero"), False, InputError, "these data cannot be processed .*check the file"),
         (MemoryError("1 TB"), True, TooLittleMemoryError, "too little memory .1 TB.*max_memory"),
         (OSError(28, "No space left"), False, OutputError, "the disk is full"),
+        (OSError("Not enough space on disk: requested 8, available 0. "), True, OutputError, "the disk is full"),
+        (OSError("4096 requested and 3136 written"), False, OutputError, "the disk is full"),
         (OutputError("named already"), True, OutputError, "^named already$"),
     ],
 )
