@@ -11,10 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gpucoron import __version__
+from gpucoron.batch.outputs import is_damaged, is_replaced
 from gpucoron.batch.request import describe_changes
 from gpucoron.files import file_digest
 from gpucoron.records.manifest import STARTED
 
+#: the reason if an exposure needs no reduction
+DONE = "done"
 #: advice to the user when an exposure is refused
 HOW_TO_OVERWRITE = "use --overwrite (overwrite=True), or another folder"
 
@@ -76,6 +79,12 @@ def _needs_reduction(planned, past, output_dir, context, redo):
     missing = [name for name in record["outputs"].values() if not (output_dir / name).is_file()]
     if missing:
         return True, f"{missing[0]} is missing"
+    damaged = [name for name in record["outputs"].values() if is_damaged(record, name, output_dir)]
+    if damaged:
+        return True, f"product {damaged[0]} is damaged or was replaced"
+    replaced = [name for name in record["outputs"].values() if is_replaced(record, name, output_dir)]
+    if replaced:
+        return True, f"product {replaced[0]} was replaced"
     change = "" if planned.error else describe_changes(record, planned, context)
     if change:
         return True, f"other parameters ({change})"
@@ -86,7 +95,7 @@ def _needs_reduction(planned, past, output_dir, context, redo):
         return True, other_version
     if has_input_changed(planned.input.path, record):
         return True, "the input has changed"
-    return False, "done"
+    return False, DONE
 
 
 def describe_other_version(record):
@@ -150,7 +159,7 @@ def find_conflict(products, planned, past, output_dir, context):
         if not os.path.lexists(output_dir / name):
             continue
         maker = past.makers.get(name)
-        if maker is None:
+        if maker is None or is_replaced(maker, name, output_dir):
             unknown.append(name)
         elif maker["exposure"] != planned.input.name:
             others.setdefault(maker["exposure"], name)

@@ -5,6 +5,7 @@ Then no reference is looked up and no exposure is opened. If anything may have c
 
 from gpucoron.batch.decision import describe_other_version
 from gpucoron.batch.inputs import Input, exposure_name, group_name, is_selected, read_input, select_shard
+from gpucoron.batch.outputs import is_untouched
 from gpucoron.batch.request import is_same_request
 from gpucoron.records.manifest import STARTED
 
@@ -54,7 +55,7 @@ def _is_finished(record, output_dir, request):
     return (
         record["status"] not in ("", "failed", STARTED)
         and record.get("persistence") is None
-        and all((output_dir / name).is_file() for name in record["outputs"].values())
+        and all(is_untouched(record, name, output_dir) for name in record["outputs"].values())
         and not describe_other_version(record)
         and is_same_request(record, request)
     )

@@ -440,6 +440,9 @@ def _decide(planned, plan, redo):
     )
     planned.todo, planned.refused = decision.todo, decision.refused
     planned.reason, planned.conflict = decision.reason, decision.conflict
+    has_conflict = planned.error is not None and (planned.input.error or isinstance(planned.error, OutputError))
+    if redo == "needed" and has_conflict:  # tell it even if the exposure is done: its products may be of either file
+        planned.todo = True
 
 
 def _check_references(plan):

@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 from gpucoron.backends import check_backend
 from gpucoron.backends.sizes import memory_size
-from gpucoron.batch.decision import HOW_TO_OVERWRITE, find_conflict, product_name
+from gpucoron.batch.decision import DONE, HOW_TO_OVERWRITE, find_conflict, product_name
 from gpucoron.batch.inputs import find_files
 from gpucoron.batch.job import is_caused_by_full_disk
+from gpucoron.batch.outputs import describe_outputs
 from gpucoron.batch.persistence import PersistenceChains
 from gpucoron.batch.plan import REDO, make_plan, parse_shard, settle
 from gpucoron.batch.record import date_of, describe_error, process_info, utc_now
@@ -241,7 +242,8 @@ def _reduce_planned(plan, stage, manifest, plan_options, pool, progress, early):
                 record |= {"status": "failed", "outputs": {}, "error": describe_error(error)}
                 is_full = is_caused_by_full_disk(error)
         shutil.rmtree(folder, ignore_errors=True)
-        if record["status"] != REFUSED:  # a refused exposure keeps its products and its record
+        is_kept = planned.error is not None and planned.reason == DONE
+        if record["status"] != REFUSED and not is_kept:  # otherwise it keeps its products and its record
             manifest.append(record)
         result = _result(record, plan.output_dir)
         progress.result(result)
@@ -400,7 +402,7 @@ def _put_in_place(record, folder, planned, plan, manifest):
     if products:
         plan.past.add(manifest.start(record, record["outputs"]))
     _move_products(folder, plan.output_dir, record["input"])
-    return record
+    return record | {"output_files": describe_outputs(record["outputs"], plan.output_dir)}
 
 
 def _targets(folder, output_dir, input_path):

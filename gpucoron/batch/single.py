@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from gpucoron.batch.outputs import describe_outputs
 from gpucoron.batch.record import DIGESTS, date_of, describe_error, log_to, process_info, run_fields, utc_now
 from gpucoron.errors import GpucoronError, ProductExistsError
 from gpucoron.interactive import full_tracebacks
@@ -98,6 +99,7 @@ class _Recorder:
 
         def fields():
             done.update(run_fields(run, paths, self.exposure, self._folder), status="done" if paths else "no rate")
+            done["output_files"] = describe_outputs(done["outputs"], self._folder)
             return done
 
         self._append(fields, run)

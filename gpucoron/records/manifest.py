@@ -27,10 +27,11 @@ FIELDS = (
     "context", "profile", "parameters", "parameters_digest", "backend", "steps", "seconds", "peak_memory", "flags",
     "instrument", "detector", "subarray", "exp_type", "filter", "coronmsk", "target", "shape", "error", "host", "pid",
     "attempt", "persistence", "asked", "input_date", "input_path", "observed", "references", "product_date",
+    "output_files",
 )  # fmt: skip
 
 #: fields of finished exposures only
-_OF_THE_END = ("finished", "steps", "seconds", "peak_memory", "flags", "error")
+_OF_THE_END = ("finished", "steps", "seconds", "peak_memory", "flags", "error", "output_files")
 
 #: the file with the records of single runs, which batches do not read
 RUNS = "runs.jsonl"

@@ -21,6 +21,7 @@ from gpucoron.batch.progress import Silent
 from gpucoron.cli import main
 from gpucoron.errors import ParameterError
 from gpucoron.io.exposure import Exposure
+from gpucoron.io.fits_layout import is_whole
 from gpucoron.parameters import P
 from gpucoron.records.manifest import Manifest, read_manifests, read_past
 from gpucoron.steps import STEPS
@@ -466,3 +467,32 @@ def test_invalid_arguments_are_refused_at_once(raw, tmp_path, given):
     with pytest.raises(ParameterError):
         gpucoron.batch.reduce(raw.path, **({"output_dir": tmp_path / "out"} | given))
     assert not (tmp_path / "out").exists()
+
+
+def test_damaged_and_replaced_products(raw, here, output, capsys):
+    """A damaged product is reduced again; another whole file in its place is refused."""
+    empty, other = (output / f"{name}_rate.fits" for name in raw.names)
+    empty.write_bytes(b"")
+    shutil.copy(output / f"{raw.names[1]}_rateints.fits", other)
+    kept = other.read_bytes()
+    reasons = [
+        ("reduce", f"product {empty.name} is damaged or was replaced"),
+        ("refuse", f"{other.name} exists, and no manifest in this folder lists it"),
+    ]
+    assert plan_of(raw, output) == reasons
+    assert batch(raw, output) == 2
+    assert "1 done, 1 refused" in capsys.readouterr().out
+    assert is_whole(empty)
+    assert other.read_bytes() == kept
+    assert plan_of(raw, output, overwrite=True) == [("leave", "done"), ("reduce", f"product {other.name} was replaced")]
+
+
+def test_two_files_of_one_exposure_after_it_is_done(raw, here, output, tmp_path, capsys):
+    """The conflict is told as in a new folder, and products and records are kept."""
+    command = ["batch", str(raw.path), shutil.copy(raw.files[0], tmp_path), "-o", str(output), "--backend", "numpy"]
+    before = lines(output)
+    for arguments in (["--dry-run"], []):
+        assert main([*command, *arguments]) == 2
+        assert "would write products of the same name" in "".join(capsys.readouterr())
+    assert lines(output) == before
+    assert batch(raw, output) == 0

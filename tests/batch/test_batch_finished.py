@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 import gpucoron.batch.plan
 from gpucoron.batch.plan import make_plan, settle
@@ -105,6 +106,20 @@ def remove_product(finished, patch):
     next(finished[1].glob("*_rateints.fits")).unlink()
 
 
+def cut_product(finished, patch):
+    path = next(finished[1].glob("*_rateints.fits"))
+    path.write_bytes(path.read_bytes()[:-2880])
+
+
+def write_product_again(finished, patch):
+    fits.setval(next(finished[1].glob("*_rate.fits")), "DATE", value="2026-01-01T00:00:00.000")
+
+
+def copy_folder(finished, patch):
+    for path in finished[1].glob("*.fits"):
+        os.utime(path)
+
+
 def other_context(finished, patch):
     patch.setattr("gpucoron.io.crds_lookup.crds_context", lambda: ("jwst_1.pmap", "1"))
     patch.setattr("gpucoron.engine.crds_context", lambda: ("jwst_1.pmap", "1"))
@@ -133,6 +148,9 @@ CHANGES = {
     "nothing": (None, {}, False),
     "the input": (touch, {}, True),
     "a product is missing": (remove_product, {}, True),
+    "a product is cut": (cut_product, {}, True),
+    "a product is another": (write_product_again, {}, True),
+    "products have other dates": (copy_folder, {}, False),
     "the context": (other_context, {}, True),
     "the version": (other_version, {}, True),
     "the contents of a file": (other_mask, {}, True),

@@ -19,7 +19,7 @@ from tests.cases.waiting import HANG
 
 OPTIONS = ("--set", "subtract_1overf.skip=false", "--set", "jump.rejection_threshold=5", "--profile", "spaceklip")
 #: fields that differ between two reductions of the same file
-OF_THE_OCCASION = {"product_date", "started", "finished", "seconds", "peak_memory", "pid"}
+OF_THE_OCCASION = {"product_date", "output_files", "started", "finished", "seconds", "peak_memory", "pid"}
 
 
 @pytest.fixture(scope="module")
