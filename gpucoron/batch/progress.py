@@ -1,5 +1,6 @@
 """Show the progress of a batch or of single runs: bars in a terminal, plain lines elsewhere, or nothing."""
 
+import os
 import sys
 import time
 from contextlib import contextmanager
@@ -138,7 +139,12 @@ def choose_progress(quiet):
     """Return how to show the progress of a batch: not at all, by bars in a terminal, or by lines elsewhere."""
     if quiet:
         return Silent()
-    return Bar() if sys.stderr.isatty() else PlainLines()
+    return Bar() if _can_redraw() else PlainLines()
+
+
+def _can_redraw():
+    """Return whether stderr is a terminal that can draw over its lines."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
 @contextmanager
@@ -157,7 +163,7 @@ def showing_steps(exposure, quiet=False):
     dict
         ``before_step`` and ``after_step`` for `gpucoron.engine.reduce_file`; empty if nothing is shown.
     """
-    if quiet or not sys.stderr.isatty():
+    if quiet or not _can_redraw():
         yield {}
         return
     display = _make_display()

@@ -10,6 +10,8 @@ from gpucoron.cli import batch, cache, compare, demo, info, ramp, report, run, s
 from gpucoron.cli.completion import complete
 from gpucoron.cli.output import NO_READER, complain, flush_output, report_crash, report_error
 from gpucoron.errors import GpucoronError
+from gpucoron.files import on_one_line
+from gpucoron.io.boundary import is_disk_full
 from gpucoron.io.versions import check_versions
 
 #: commands that reduce data and need the right versions of jwst and others; `info` lists the versions instead
@@ -19,7 +21,7 @@ EXIT_CODES = """\
 exit codes:
   0    success
   1    an internal error of gpucoron; compare: the reductions differ; cache verify: a file is damaged
-  2    wrong usage, or an exposure failed or was refused
+  2    wrong usage, an exposure failed or was refused, or the disk is full
   130  interrupted (Ctrl-C)
   141  nobody reads the output, as after "| head"; run, batch and demo instead finish
        their work and return their usual code
@@ -31,13 +33,14 @@ def main(arguments=None):
     try:
         code = _run(arguments)
     except SystemExit:  # argparse has printed a help text or an error
-        if flush_output():
-            raise
-        return NO_READER
+        code = flush_output()
+        if code:
+            return code
+        raise
     except BrokenPipeError:
         flush_output()
         return NO_READER
-    return code if flush_output() else NO_READER
+    return flush_output() or code
 
 
 def _run(arguments):
@@ -58,6 +61,9 @@ def _run(arguments):
     except BrokenPipeError:
         raise
     except Exception as error:
+        if is_disk_full(error):
+            complain(f"the disk is full ({on_one_line(error)}); free disk space, or choose another folder")
+            return 2
         report_crash(error, verbose=options.verbose)
         return 1
 

@@ -1,4 +1,4 @@
-"""Print results and errors; a reader that ends early, such as ``head``, stops no reduction and causes no traceback."""
+"""Print results and errors. No reduction stops because its output has no reader, as after ``| head``, or no room."""
 
 import os
 import sys
@@ -12,40 +12,55 @@ from gpucoron.files import first_line, on_one_line
 NO_READER = 141
 
 
+#: exit code of a command whose output could not be written
+UNWRITTEN = 2
+
+
+def prepare_streams():
+    """Replace closed streams by the null device, and print characters that stdout cannot encode as escapes."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # the parent has closed it
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
+    if hasattr(sys.stdout, "reconfigure"):  # tests and notebooks have others
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def say(text):
-    """Print a result. Without a reader, drop this and all later output, so that the work goes on."""
+    """Print a result. If it cannot be written, drop this and all later output, so that the work goes on."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:
-        drop_output(sys.stdout)
+    except OSError as error:
+        _give_up(sys.stdout, error)
 
 
 def complain(text):
-    """Print a line to stderr, or drop it if nobody reads."""
+    """Print a line to stderr, or drop it if it cannot be written."""
     try:
         print(f"gpucoron: {on_one_line(text)}", file=sys.stderr, flush=True)
-    except BrokenPipeError:
-        drop_output(sys.stderr)
+    except OSError as error:
+        _give_up(sys.stderr, error)
 
 
-def drop_output(stream):
-    """Redirect a stream without a reader to the null device."""
+def _give_up(stream, error):
+    """Redirect a stream to the null device, because it cannot be written."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
     os.close(null)
+    if not isinstance(error, BrokenPipeError):
+        complain(f"the output cannot be written: {error.strerror}")
 
 
 def flush_output():
-    """Flush stdout and stderr; return whether the results, on stdout, had a reader to the end."""
-    are_read = True
+    """Flush stdout and stderr; return 0, or the exit code if the results, on stdout, were not all written."""
+    code = 0
     for stream in (sys.stdout, sys.stderr):
         try:
-            if stream is not None:  # a process may have none
-                stream.flush()
-        except BrokenPipeError:
-            drop_output(stream)
-            are_read = are_read and stream is not sys.stdout
-    return are_read
+            stream.flush()
+        except OSError as error:
+            _give_up(stream, error)
+            if stream is sys.stdout:
+                code = NO_READER if isinstance(error, BrokenPipeError) else UNWRITTEN
+    return code
 
 
 def report_error(error, *, verbose, log=""):

@@ -3,13 +3,15 @@
 import os
 import pty
 import re
+import shlex
 import subprocess
 import sys
 import threading
 
 import pytest
 
-from gpucoron.cli.output import NO_READER
+from gpucoron.batch.progress import Bar, PlainLines, choose_progress, showing_steps
+from gpucoron.cli.output import NO_READER, UNWRITTEN
 from tests.cases.batches import Raw
 from tests.cases.waiting import HANG, wait_for
 
@@ -59,6 +61,58 @@ def test_output_that_nobody_reads_is_quiet(raw, unread):
         assert run(buffered, *arguments, stdout=unread) == (NO_READER, None, "")
     assert run(buffered, "steps", stdout=unread, stderr=unread)[0] == NO_READER
     assert run({**buffered, "PYTHONUNBUFFERED": "1"}, "steps", stdout=unread) == (NO_READER, None, "")
+
+
+def test_output_without_room_is_an_error_and_no_verdict():
+    buffered = without(os.environ, "PYTHONUNBUFFERED")
+    with open("/dev/full", "w") as full:
+        code, _, warned = run(buffered, "--version", stdout=full)
+        assert (code, warned) == (UNWRITTEN, "gpucoron: the output cannot be written: No space left on device\n")
+        code, _, warned = run({**buffered, "PYTHONUNBUFFERED": "1"}, "steps", stdout=full)
+        assert (code, warned.splitlines()[0][:30]) == (2, "gpucoron: the disk is full ([E")
+
+
+def test_closed_streams_stop_no_reduction(raw, tmp_path):
+    arguments = ("batch", raw.path, "-o", tmp_path, "--backend", "cpu", "--workers", "1")
+    line = f"exec {shlex.join(command(*arguments))} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", line], env=raw.environment(), timeout=HANG).returncode == 0
+    assert len(list(tmp_path.glob("*_rate.fits"))) == 1
+
+
+def test_characters_that_stdout_lacks_are_escaped(tmp_path):
+    (tmp_path / "é").mkdir()
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    code, printed, _ = run({**environment, "CRDS_PATH": str(tmp_path / "é")}, "info")
+    assert code == 0
+    assert "\\xe9" in printed
+
+
+def test_an_interruption_while_modules_are_imported_is_one_line():
+    code = (
+        "import sys, gpucoron.__main__\n"
+        "class Interrupt:\n"
+        "    @staticmethod\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        if name == 'gpucoron.cli':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt)\n"
+        "sys.exit(gpucoron.__main__.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "gpucoron: interrupted\n")
+
+
+def test_a_terminal_that_cannot_redraw_gets_lines(monkeypatch):
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setenv("TERM", "xterm")
+        assert isinstance(choose_progress(False), Bar)
+        monkeypatch.setenv("TERM", "dumb")
+        assert isinstance(choose_progress(False), PlainLines)
+        with showing_steps("x") as hooks:
+            assert hooks == {}
+    os.close(ours)
 
 
 def test_a_reduction_that_nobody_reads_is_finished(raw, unread, tmp_path):

@@ -97,10 +97,10 @@ class ArrayMeter:
 
     def result(self):
         """Return an ArrayDifference."""
-        sample, n_sampled = self._sample.values, self._sample.values.size
+        sample = self._sample.values[np.isfinite(self._sample.values)]
+        n_sampled = sample.size
         median = float(np.median(sample)) if n_sampled else 0.0
-        with np.errstate(invalid="ignore"):
-            scatter = MAD_TO_SIGMA * float(np.median(np.abs(sample - median))) if n_sampled else 0.0
+        scatter = MAD_TO_SIGMA * float(np.median(np.abs(sample - median))) if n_sampled else 0.0
         return ArrayDifference(
             name=self.name,
             unit=self._unit,

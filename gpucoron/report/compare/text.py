@@ -45,6 +45,9 @@ def headline(comparison):
         outcome = f"{products}, nothing differs"
     else:
         outcome = f"{n_differ} of {products} {'differs' if n_differ == 1 else 'differ'}"
+    n_single = len(comparison.only_first) + len(comparison.only_second)
+    if n_single and n_pairs:
+        outcome += f", {n_single} only in one of them"
     return f"{comparison.first} and {comparison.second}: {outcome}{_describe_tolerance(comparison)}"
 
 

@@ -171,12 +171,14 @@ def test_nan_that_came_and_went(reductions, changed):
         hdus["SCI"].data[y, x] = 1.0
         hdus["SCI"].data[12, 12] = np.nan
         hdus["SCI"].data[13, 13] = np.inf
+        hdus["SCI"].data[14, 14] = -np.inf
 
     pair = pair_of(compare_reductions(reductions[0], changed(edit, "rate"), tolerance=1e9, rtol=1.0), "rate")
     science = pair.arrays[0]
-    assert (science.n_different, science.n_nan_gained, science.n_nan_lost) == (3, 1, 1)
+    assert (science.n_different, science.n_nan_gained, science.n_nan_lost) == (4, 1, 1)
     assert science.largest == np.inf
-    assert {(pixel.x, pixel.y) for pixel in pair.pixels} == {(x, y), (12, 12), (13, 13)}
+    assert (science.median, science.scatter) == (0.0, 0.0)  # no finite number differs
+    assert {(pixel.x, pixel.y) for pixel in pair.pixels} == {(x, y), (12, 12), (13, 13), (14, 14)}
     assert np.isnan(pair.maps.science[12, 12])
     assert pair.maps.changed[12, 12] == 4
     assert pair.maps.changed[y, x] == 8
@@ -248,7 +250,9 @@ def test_products_without_partner(reductions, tmp_path, capsys):
     (tmp_path / "one").mkdir()
     shutil.copy(find(reductions[0], "rate"), tmp_path / "one")
     assert main(["compare", str(reductions[0]), str(tmp_path / "one")]) == 1
-    assert f"only in {reductions[0]}: {find(reductions[0], 'rateints').name}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"only in {reductions[0]}: {find(reductions[0], 'rateints').name}" in printed
+    assert printed.splitlines()[0].endswith(": 0 of 1 product differ, 1 only in one of them")
 
 
 def test_a_file_and_a_folder_in_either_order(reductions):
