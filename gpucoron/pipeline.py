@@ -276,7 +276,7 @@ class Coron1Pipeline(StepMixin, Pipeline):
         path = Path(self.make_output_path(basepath=output_file, suffix=suffix, **components))
         if folder:
             path = Path(os.path.expandvars(os.path.expanduser(folder))) / path.name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        products.prepare_output(path.parent, [], overwrite=True)
         products.spare_input(path, self._input)
         return path
 

@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from shlex import quote
 
@@ -25,6 +26,21 @@ _OPTIONS = {
     "dither": "--dither",
     "shape": "--shape",
     "role": "--role",
+    "scene": "--magnitude, --star, --contrast, --background",
+    "scene.star": "--star",
+    "scene.companion_contrast": "--contrast",
+    "scene.background": "--background",
+    "effects.one_over_f": "--one-over-f",
+    "effects.cosmic_rays": "--cosmic-rays",
+}
+#: arguments whose options have the same name
+_SAME = ("detector", "nints", "target", "program", "observation", "exposure", "seed", "roll", "offset")
+_OPTIONS |= {name: f"--{name}" for name in _SAME} | {"nints": "--ints"}
+
+#: option -> the only instrument that has the effect
+_ONLY = {
+    "one_over_f": ("NIRCAM", "the simulated MIRI has no 1/f noise"),
+    "emi": ("MIRI", "only MIRI has this interference"),
 }
 
 
@@ -89,12 +105,12 @@ def add_parser(commands):
         "--seed", type=int, metavar="N", help="seed of the noise (default: differs for each observation and exposure)"
     )
     effects.add_argument(
-        "--one-over-f", type=_not_negative, default=1.0, metavar="F", help="1/f noise, 1 is usual (default: 1)"
+        "--one-over-f", type=_not_negative, metavar="F", help="NIRCam: 1/f noise, 1 is usual (default: 1)"
     )
+    effects.add_argument("--cosmic-rays", type=_not_negative, metavar="F", help="cosmic rays, 1 is usual (default: 1)")
     effects.add_argument(
-        "--cosmic-rays", type=_not_negative, default=1.0, metavar="F", help="cosmic rays, 1 is usual (default: 1)"
+        "--emi", action="store_true", default=None, help="MIRI: electromagnetic interference at 390 Hz"
     )
-    effects.add_argument("--emi", action="store_true", help="MIRI: electromagnetic interference at 390 Hz")
     add_verbosity(parser)
     parser.set_defaults(function=_run)
 
@@ -106,7 +122,7 @@ def _run(options):
     if options.instrument is None or options.output_dir is None:
         msg = "give an instrument and a folder, for example gpucoron simulate NIRCAM -o sim; --list lists the masks"
         raise ParameterError(msg)
-    from gpucoron.io.products import prepare_output
+    from gpucoron.files import check_folder
     from gpucoron.simulate import simulate, write_references
 
     try:
@@ -115,7 +131,7 @@ def _run(options):
         if path.exists() and not options.overwrite:
             msg = f"{path} exists; give another --observation or --exposure, or --overwrite"
             raise OutputError(msg)
-        prepare_output(options.output_dir, [], overwrite=True)
+        check_folder(options.output_dir)
         simulation = simulate(**arguments)
     except ArgumentError as error:
         raise ParameterError(_with_option(str(error))) from None
@@ -134,6 +150,7 @@ def _run(options):
 def _arguments_of(options):
     """Return the file name and the arguments of `simulate`."""
     from gpucoron.simulate import Effects
+    from gpucoron.simulate.arguments import check_arguments
     from gpucoron.simulate.detectors import find_mask, find_subarray
     from gpucoron.simulate.exposures import file_name, number_names
     from gpucoron.simulate.scenes import usual_scene
@@ -147,9 +164,10 @@ def _arguments_of(options):
     if (options.separation is None) != (options.angle is None):
         msg = "companion: give both, or none"
         raise ArgumentError(msg)
-    if options.emi and options.instrument != "MIRI":
-        msg = "--emi: only MIRI has this interference"
-        raise ParameterError(msg)
+    for name, (instrument, reason) in _ONLY.items():
+        if getattr(options, name) is not None and options.instrument != instrument:
+            msg = f"--{name.replace('_', '-')}: {reason}; leave it out"
+            raise ParameterError(msg)
     ngroups, nints = options.groups, options.ints
     if options.exposure_time is None:
         ngroups, nints = ngroups or 10, nints or 2
@@ -163,6 +181,8 @@ def _arguments_of(options):
     if options.role == "BG" and options.magnitude is not None:
         msg = "magnitude: a background has no star"
         raise ArgumentError(msg)
+    effects = {name: getattr(options, name) for name in ("one_over_f", "cosmic_rays", "emi")}
+    effects = {name: value for name, value in effects.items() if value is not None}
     companion = None if options.separation is None else (options.separation, options.angle)
     arguments = {
         "instrument": options.instrument,
@@ -172,13 +192,14 @@ def _arguments_of(options):
         "nints": nints,
         "exposure_time": options.exposure_time,
         "scene": replace(usual_scene(options.instrument, options.role), **changes) if changes else None,
-        "effects": Effects(one_over_f=options.one_over_f, cosmic_rays=options.cosmic_rays, emi=options.emi),
+        "effects": Effects(**effects),
         "companion": companion,
         "seed": options.seed if options.seed is not None else 1000 * options.observation + options.exposure,
     }
     same = ("filter", "detector", "shape", "magnitude", "role", "target", "roll", "dither", "offset")
     same += ("program", "observation", "exposure")
     arguments |= {name: getattr(options, name) for name in same}
+    check_arguments(arguments)  # before the folder is made
     names = number_names(options.program, options.observation, options.exposure)
     return file_name(detector, **names), arguments
 
@@ -227,13 +248,19 @@ def _when(seconds, group, ngroups):
 def describe_noise(noise):
     """Describe the expected noise: a list of lines."""
     places = {"background": noise.background, "companion": noise.companion}
+    places = {name: pixel for name, pixel in places.items() if pixel is not None}
+    missing = [name for name, pixel in places.items() if not isfinite(pixel.total)]
     lines = [
         f"{'noise of the rate:' if name == 'background' else '':<19}{pixel.total:.3g} DN/s per pixel in the {name} "
         f"(read noise {pixel.read:.3g}, photons {pixel.photon:.3g})"
         for name, pixel in places.items()
-        if pixel is not None
+        if name not in missing
     ]
-    if noise.companion is not None:
+    if missing:
+        lines.append(
+            f"no slope, and no noise of the rate, in the {' and the '.join(missing)}: fewer than two unsaturated groups"
+        )
+    if noise.signal_to_noise is not None:
         lines.append(
             f"companion: {noise.signal:.4g} DN/s within {noise.radius:.2g} pixels, S/N {noise.signal_to_noise:.3g} "
             "with photon and read noise alone"

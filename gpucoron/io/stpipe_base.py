@@ -15,7 +15,7 @@ from stpipe.config_parser import Section, ValidationError
 
 from gpucoron.backends.backend import Backend
 from gpucoron.errors import ParameterError
-from gpucoron.files import first_line
+from gpucoron.files import check_folder, first_line
 from gpucoron.interactive import public
 from gpucoron.io import logs
 from gpucoron.io.exposure import check_path
@@ -148,6 +148,9 @@ class StepMixin:
     def run(self, *args: Any) -> Any:
         """Run on a file or a model; see ``stpipe.Step.run``. The log in the products contains only this run."""
         self.settle_attributes()
+        folder = os.path.expandvars(os.path.expanduser(self.output_dir or ""))
+        if folder and (self.save_results or not os.path.isdir(folder)):
+            check_folder(folder)  # stpipe makes the folder even if nothing is saved
         with _stpipe_errors_of(self.class_alias):
             return super().run(*args)
 

@@ -23,6 +23,32 @@ EMI_AMPLITUDE = 8.0  # DN
 _RC_TIME = 30.0  # s
 
 
+@dataclass(frozen=True)
+class Effects:
+    """The effects in a simulation; those of the other instrument are ignored.
+
+    ``one_over_f`` and ``cosmic_rays`` are factors relative to the usual strength, the others are switches. ERR does not
+    include 1/f noise: switch it off to compare scatter with ERR. kTC noise is one offset per pixel and integration, and
+    cancels in every slope. ``reset``, ``rscd``, ``last_frame`` and ``emi`` apply only to MIRI.
+    """
+
+    poisson: bool = True
+    dark: bool = True
+    read_noise: bool = True
+    one_over_f: float = 1.0
+    ktc: bool = True
+    superbias: bool = True
+    nonlinearity: bool = True
+    saturation: bool = True
+    ipc: bool | None = None  # None: only in NIRCam, where jwst corrects it by default
+    cosmic_rays: float = 1.0
+    bad_pixels: bool = True
+    reset: bool = True
+    rscd: bool = True
+    last_frame: bool = True
+    emi: bool = False
+
+
 @dataclass
 class Integration:
     """The truth about one integration."""

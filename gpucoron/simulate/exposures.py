@@ -7,7 +7,6 @@
 `gpucoron.simulate.write_references` makes its references.
 """
 
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -20,13 +19,18 @@ from gpucoron.facts import READ_PATTERNS
 from gpucoron.files import AnyPath, appearing, writing
 from gpucoron.interactive import Shown, public
 from gpucoron.simulate.arguments import (
+    check_arguments,
+    check_light,
     count_groups,
+    read_sky,
     refuse_in_acquisition,
     refuse_in_background,
+    refuse_too_large,
     refuse_with_array,
 )
-from gpucoron.simulate.camera import Camera
+from gpucoron.simulate.camera import Camera, Effects
 from gpucoron.simulate.detectors import (
+    DETECTORS,
     SLOW_OVER_FAST,
     Pixels,
     Subarray,
@@ -44,32 +48,6 @@ from gpucoron.simulate.keywords import (
 from gpucoron.simulate.photometry import choose_filter, electrons_of, width_of
 from gpucoron.simulate.predictions import Noise, Saturation, expect_noise, expect_saturation
 from gpucoron.simulate.scenes import ROLES, Scene, usual_scene
-
-
-@dataclass(frozen=True)
-class Effects:
-    """The effects in a simulation; those of the other instrument are ignored.
-
-    ``one_over_f`` and ``cosmic_rays`` are factors relative to the usual strength, the others are switches. ERR does not
-    include 1/f noise: switch it off to compare scatter with ERR. kTC noise is one offset per pixel and integration, and
-    cancels in every slope. ``reset``, ``rscd``, ``last_frame`` and ``emi`` apply only to MIRI.
-    """
-
-    poisson: bool = True
-    dark: bool = True
-    read_noise: bool = True
-    one_over_f: float = 1.0
-    ktc: bool = True
-    superbias: bool = True
-    nonlinearity: bool = True
-    saturation: bool = True
-    ipc: bool | None = None  # None: only in NIRCam, where jwst corrects it by default
-    cosmic_rays: float = 1.0
-    bad_pixels: bool = True
-    reset: bool = True
-    rscd: bool = True
-    last_frame: bool = True
-    emi: bool = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -341,8 +319,10 @@ def simulate(
     Raises
     ------
     ArgumentError
-        A value is unknown or out of range, or two arguments contradict each other. It is also a ValueError.
+        A value is unknown or out of range, two arguments contradict each other, or the exposure needs more memory than
+        is free. The message starts with the name of the argument. It is also a ValueError.
     """
+    check_arguments(locals())  # nothing but the arguments so far
     instrument, readpatt = instrument.upper(), readpatt.upper()
     found, subarray_name = find_subarray(instrument, subarray, detector), subarray.upper()
     if role not in ROLES:
@@ -363,20 +343,14 @@ def simulate(
         msg = "exposure_time: it is that of a whole exposure; leave first_integration and total_nints out"
         raise ArgumentError(msg)
     ngroups, nints = count_groups(exposure_time, ngroups, nints, nframes, groupgap, frame_time)
-    if ngroups < 1 or nints < 1 or first_integration < 1:
-        msg = f"ngroups, nints and first_integration must be 1 or more, not {ngroups}, {nints}, {first_integration}"
-        raise ArgumentError(msg)
     last = first_integration + nints - 1
     total_nints = last if total_nints is None else total_nints
     if last > total_nints:
-        msg = f"integrations {first_integration} to {last} exceed total_nints, {total_nints}"
+        msg = f"total_nints: integrations {first_integration} to {last} exceed total_nints, {total_nints}"
         raise ArgumentError(msg)
     number, positions = dither
     if not 1 <= number <= positions:
         msg = f"dither: position {number} of {positions}; expected positions from 1 to the number of positions"
-        raise ArgumentError(msg)
-    if not all(map(math.isfinite, (roll, *offset))):
-        msg = f"roll and offset: expected finite numbers, got {roll} and {offset}"
         raise ArgumentError(msg)
     ny, nx = shape or (found.ny, found.nx)
     if ny > found.ny or nx > found.nx:
@@ -385,6 +359,23 @@ def simulate(
     filter = found.filter if role == "TA" else choose_filter(found, filter)
 
     effects = effects or Effects()
+    kind = DETECTORS[found.detector]
+    refuse_too_large(kind, effects, (nints, ngroups, ny, nx), frame_time * ((nframes + groupgap) * ngroups - groupgap))
+    fwhm = kind.fwhm if role == "TA" else width_of(found, filter, kind.fwhm)
+    scene = usual_scene(instrument, role) if scene is None else scene
+    if isinstance(scene, Scene):
+        if magnitude is not None:
+            scene = replace(scene, star=electrons_of(magnitude, found.detector, filter))
+        if companion is not None and not scene.star * scene.companion_contrast:
+            msg = "companion: the scene has no companion; its companion_contrast is 0"
+            raise ArgumentError(msg)
+        observed = scene = place(scene, found, roll, offset, companion)
+        sky = scene.render((ny, nx), fwhm)
+        check_light(sky)
+    else:
+        refuse_with_array(magnitude=magnitude, companion=companion)
+        sky = read_sky(scene, (ny, nx))
+        observed, scene = None, Scene(companion_contrast=0.0)
     pixels = make_pixels(
         found.detector,
         found.xstart,
@@ -396,20 +387,6 @@ def simulate(
         nonlinearity=effects.nonlinearity,
         superbias=effects.superbias,
     )
-    fwhm = pixels.kind.fwhm if role == "TA" else width_of(found, filter, pixels.kind.fwhm)
-    scene = usual_scene(instrument, role) if scene is None else scene
-    if isinstance(scene, Scene):
-        if magnitude is not None:
-            scene = replace(scene, star=electrons_of(magnitude, found.detector, filter))
-        if companion is not None and not scene.star * scene.companion_contrast:
-            msg = "companion: the scene has no companion; its companion_contrast is 0"
-            raise ArgumentError(msg)
-        observed = scene = place(scene, found, roll, offset, companion)
-        sky = scene.render((ny, nx), fwhm)
-    else:
-        refuse_with_array(magnitude=magnitude, companion=companion)
-        sky = np.broadcast_to(np.asarray(scene, np.float32), (ny, nx))
-        observed, scene = None, Scene(companion_contrast=0.0)
 
     camera = Camera(found, subarray_name, pixels, effects, sky, readpatt, ngroups, nframes, groupgap, frame_time)
     data = np.empty((nints, ngroups, ny, nx), np.uint16)

@@ -4,7 +4,7 @@ The predictions use the light, the dark current, the full wells and the read noi
 """
 
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, nan, sqrt
 
 import numpy as np
 
@@ -102,7 +102,7 @@ class Noise(Shown):
     good : (ny, nx) bool
         Pixels with light and without DO_NOT_USE.
     background : PixelNoise
-        Median of the half of the good pixels that has less light.
+        Median of the half of the good pixels that has less light; NaN if all of them have fewer than two groups.
     companion : PixelNoise or None
         In the pixel of the companion.
     radius : float
@@ -127,8 +127,11 @@ class Noise(Shown):
 
     def _summary(self):
         ratio = self.signal_to_noise
-        companion = "no companion" if ratio is None else f"companion with S/N {ratio:.3g}"
-        return f"{self.background.total:.3g} DN/s in the background, {companion}"
+        companion = "no companion" if self.companion is None else "no estimate for the companion"
+        if ratio is not None:
+            companion = f"companion with S/N {ratio:.3g}"
+        background = self.background.total
+        return f"{f'{background:.3g} DN/s' if isfinite(background) else 'no estimate'} in the background, {companion}"
 
     @property
     def total(self):
@@ -137,7 +140,7 @@ class Noise(Shown):
 
     @property
     def signal_to_noise(self) -> float | None:
-        """S/N of the companion in the aperture; None without companion."""
+        """S/N of the companion in the aperture; None without companion, or with fewer than two groups in all pixels."""
         return self.signal / self.signal_noise if self.companion is not None and self.signal_noise else None
 
 
@@ -181,8 +184,11 @@ def expect_noise(simulation):
         read, photon = (np.sqrt(part) / weights for part in (read_part, photon_part))
 
     rate = simulation.truth.rate
-    dark_half = good & np.isfinite(read) & (rate <= np.median(rate[good]))
-    background = PixelNoise(*(float(np.median(part[dark_half])) for part in (read, photon)))
+    dark_half = good & np.isfinite(read)
+    dark_half[dark_half] = rate[dark_half] <= np.median(rate[good])
+    background = PixelNoise(nan, nan)
+    if dark_half.any():
+        background = PixelNoise(*(float(np.median(part[dark_half])) for part in (read, photon)))
     place, companion = _companion_pixel(simulation), None
     aperture, signal, signal_noise = np.zeros_like(good), 0.0, 0.0
     if place is not None:

@@ -67,7 +67,7 @@ class Scene:
         halo = r**2 / (1 + r ** (2 + self.slope)) * 2
         rng = np.random.default_rng([self.seed, 57])
         speckles = scipy.ndimage.gaussian_filter(rng.standard_normal(shape), fwhm / 2.355)
-        rms = speckles.std()
+        rms = speckles.std() or 1.0  # a single pixel has no speckles
         if any(self.shift):
             speckles = scipy.ndimage.shift(speckles, self.shift[::-1], mode="nearest")
         halo *= np.maximum(1 + self.speckle * speckles / rms, 0.05)

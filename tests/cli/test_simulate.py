@@ -112,6 +112,21 @@ def test_an_exposure_is_not_replaced(programme, capsys):
         (["NIRCAM", "-o", "DIR", "--dither", "6/5"], "--dither: position 6 of 5"),
         (["NIRCAM", "-o", "DIR", "--shape", "400x20"], "--shape: (400, 20) is larger"),
         (["NIRCAM", "-o", "DIR", "--emi"], "--emi: only MIRI"),
+        (["MIRI", "-o", "DIR", "--one-over-f", "10"], "--one-over-f: the simulated MIRI has no 1/f noise"),
+        (["NIRCAM", "-o", "DIR", "--magnitude", "nan"], "--magnitude: expected a number from -10 to 60 mag, got nan"),
+        (["NIRCAM", "-o", "DIR", "--magnitude=-40"], "--magnitude: expected a number from -10 to 60 mag, got -40"),
+        (["NIRCAM", "-o", "DIR", "--star", "1e300"], "--star: expected a number from 0"),
+        (["NIRCAM", "-o", "DIR", "--contrast", "1e300"], "--contrast: expected a number from 0"),
+        (["NIRCAM", "-o", "DIR", "--background", "1e12"], "--background: expected a number from 0 to 1e+09"),
+        (["NIRCAM", "-o", "DIR", "--seed=-1"], "--seed: expected a whole number of 0 or more"),
+        (["NIRCAM", "-o", "DIR", "--target", "é"], "--target: expected at most 68 printable ASCII"),
+        (["NIRCAM", "-o", "DIR", "--roll", "inf"], "--roll: expected a number from -360"),
+        (["NIRCAM", "-o", "DIR", "--observation", "1000"], "--observation: expected a whole number from 1 to 999"),
+        (["NIRCAM", "-o", "DIR", "--groups", "100000000"], "--groups: expected a whole number from 1 to 32767"),
+        (["NIRCAM", "-o", "DIR", "--exposure-time", "1e12"], "--exposure-time: expected seconds above 0, at most"),
+        (["NIRCAM", "-o", "DIR", "--exposure-time", "1e6", "--groups", "1"], "--exposure-time: 1e+06 s are 1 groups"),
+        (["MIRI", "-o", "DIR", "--groups", "32767", "--ints", "65535"], "--groups, --ints, --exposure-time: 32767"),
+        (["NIRCAM", "-o", "DIR", "--cosmic-rays", "1e9"], "--cosmic-rays: expected a number from 0 to 1000"),
         (["MIRI", "-o", "DIR", "--role", "BG", "--star", "3"], "--role BG: a background has no star"),
         (["MIRI", "-o", "DIR", "--role", "BG", "--magnitude", "3"], "--magnitude: a background has no star"),
     ],
@@ -120,7 +135,7 @@ def test_errors_name_the_option(options, message, tmp_path, capsys):
     folder = tmp_path / "new"
     assert main(["simulate", *(str(folder) if option == "DIR" else option for option in options)]) == 2
     assert message in capsys.readouterr().err
-    assert not list(folder.glob("*"))
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
@@ -172,6 +187,16 @@ def test_every_option_reaches_the_file(tmp_path, capsys):
     assert {name: header[name] for name in expected} == expected
     assert science["ROLL_REF"] == 345.0
     assert fits.getdata(path, "SCI").shape == (2, 3, 20, 24)
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_group_has_no_estimate_of_the_noise(tmp_path, capsys):
+    options = ["simulate", "NIRCAM", "-o", str(tmp_path), "--shape", "48x60", "--groups", "1", "--ints", "1"]
+    assert main(options) == 0
+    printed = capsys.readouterr().out
+    assert "no slope, and no noise of the rate, in the background and the companion" in printed
+    assert "S/N" not in printed
+    assert fits.getheader(min(tmp_path.glob("*_uncal.fits")))["NGROUPS"] == 1
 
 
 def test_list_names_what_is_known(capsys):

@@ -92,6 +92,15 @@ def test_masks_that_cannot_be(masking, message, nircam, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("saved", [{"save_results": True}, {"save_calibrated_ramp": True}], ids=str)
+def test_a_folder_that_cannot_be_made(saved, nircam, tmp_path):
+    (tmp_path / "file").touch()
+    folder = str(tmp_path / "file" / "out")
+    with nircam.cache.activate(), pytest.raises(OutputError, match=f"^{folder}: cannot write in this folder") as error:
+        gpucoron.Coron1Pipeline.call(str(nircam.path), output_dir=folder, backend="cpu", **saved)
+    assert len(error.traceback) == 2  # this test and call
+
+
 def test_nothing_for_a_step_in_call(nircam):
     with nircam.cache.activate():
         model = gpucoron.Coron1Pipeline.call(str(nircam.path), steps={"jump": None}, backend="cpu")

@@ -140,7 +140,7 @@ def test_the_exposure_time_is_reached(arguments, wanted, expected, tmp_path):
         ({"companion": (1.0, 0.0), "scene": 3.0}, "companion: the scene is an array"),
         ({"dither": (6, 5)}, "dither: position 6 of 5"),
         ({"dither": (0, 5)}, "dither: position 0 of 5"),
-        ({"roll": float("nan")}, "roll and offset: expected finite"),
+        ({"roll": float("nan")}, "roll: expected a number from -360"),
     ],
 )
 def test_contradictions_are_named(arguments, message):

@@ -214,7 +214,7 @@ def test_miri_reset_decays_and_depends_on_the_integration():
     [
         (("NIRCAM", "SUB999", "RAPID", 5, 2), "SUB320A335R"),
         (("NIRCAM", "SUB320A335R", "FASTR1", 5, 2), "DEEP8"),
-        (("MIRI", "MASK1550", "FASTR1", 0, 2), "1 or more"),
+        (("MIRI", "MASK1550", "FASTR1", 0, 2), "from 1 to 32767"),
     ],
 )
 def test_wrong_input_is_named(arguments, message):
