@@ -116,12 +116,13 @@ def test_the_traceback_of_an_exposure_is_in_its_log(raw, tmp_path, monkeypatch, 
     monkeypatch.setattr(engine, "run_step", crash)
     root = logging.getLogger()
     # pytest's handlers stay in place otherwise, and the command line adds none
-    before, root.handlers[:] = root.handlers[:], []
+    level, before, root.handlers[:] = root.level, root.handlers[:], []
     try:
         with raw.cache.activate():
             assert main(["run", str(raw.files[0]), "-o", str(tmp_path), *["-v"] * verbose]) == 2
     finally:
         root.handlers[:] = before
+        root.setLevel(level)
     printed = capsys.readouterr().err
     log = tmp_path / "logs" / f"{raw.names[0]}.log"
     assert ("Traceback" in printed) == verbose

@@ -326,13 +326,16 @@ def test_only_regular_files_are_opened(nircam, tmp_path, capsys):
             Exposure.read(tmp_path / f"{name}_uncal.fits")
     with no_hang(), nircam.cache.activate():
         planned = {one.input.name: one.error for one in make_plan(tmp_path, tmp_path / "out").exposures}
-        names = [str(tmp_path / f"{name}_uncal.fits") for name in "abcde"]
-        assert main(["run", *names, "-o", str(tmp_path / "out"), "--backend", "cpu", "-q"]) == 2
+        run = ["run", "-o", str(tmp_path / "out"), "--backend", "cpu", "-q"]
+        assert main([*run, str(tmp_path / "c_uncal.fits"), str(tmp_path / "e_uncal.fits")]) == 2
+        assert "c_uncal.fits is a folder; use gpucoron batch" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+        assert main([*run, *(str(tmp_path / f"{name}_uncal.fits") for name in "abde")]) == 2
     assert [name for name, error in planned.items() if error is None] == ["e"]
     assert "is not printable ASCII" in str(planned["d"])
     stderr = capsys.readouterr().err
-    assert all(f"{name}_uncal.fits" in stderr for name in "abcd")
-    assert "4 of 5 files failed" in stderr
+    assert all(f"{name}_uncal.fits" in stderr for name in "abd")
+    assert "3 of 4 files failed" in stderr
     assert sorted(path.name for path in (tmp_path / "out").glob("*.fits")) == ["e_rate.fits", "e_rateints.fits"]
 
 

@@ -162,8 +162,9 @@ class TestEveryWay:
     @pytest.mark.parametrize("command", ["run", "batch"])
     def test_by_the_command_line(self, command, tmp_path, capsys):
         """No file is read or written, because the error does not depend on the file."""
-        output = tmp_path / "out"
-        assert main([command, "no_such_uncal.fits", "-o", str(output), "--set", "jump.extend_outer_radius=0"]) == 2
+        output, path = tmp_path / "out", tmp_path / "empty_uncal.fits"
+        path.touch()
+        assert main([command, str(path), "-o", str(output), "--set", "jump.extend_outer_radius=0"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert "jump.extend_outer_radius: expected float, from 0.01 to 256, got '0'" in line
         assert not output.exists()

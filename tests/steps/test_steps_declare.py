@@ -22,7 +22,8 @@ from gpucoron.steps import STEPS, declared
 from gpucoron.steps.declaration import COMMON
 
 PACKAGE = Path(gpucoron.__file__).parent
-MODULES = sorted(path.stem for path in (PACKAGE / "steps").glob("*.py") if path.stem != "__init__")
+#: `describe` describes the steps of the table
+MODULES = sorted(path.stem for path in (PACKAGE / "steps").glob("*.py") if path.stem not in ("__init__", "describe"))
 FACTS = {name: Facts(name, subarray="FULL") for name in ("NIRCAM", "MIRI")}
 ORDERS = [engine.order_of(facts, stage) for facts in FACTS.values() for stage in ("groups", "ints")]
 
