@@ -10,8 +10,7 @@ from gpucoron.cli import batch, cache, compare, demo, info, ramp, report, run, s
 from gpucoron.cli.completion import complete
 from gpucoron.cli.output import NO_READER, complain, flush_output, report_crash, report_error
 from gpucoron.errors import GpucoronError
-from gpucoron.files import on_one_line
-from gpucoron.io.boundary import is_disk_full
+from gpucoron.files import is_disk_full, on_one_line
 from gpucoron.io.versions import check_versions
 
 #: commands that reduce data and need the right versions of jwst and others; `info` lists the versions instead
