@@ -85,9 +85,10 @@ class Recording(stateful.RuleBasedStateMachine):
         assert content[size:].count(b"\n") == 1 + (is_started and bool(kinds))
         assert list(json.loads(content.splitlines()[-1])) == list(FIELDS)
         self.path(shard).write_bytes(content[: size + int(cut * (len(content) - size - 2))])
-        n_whole = self.path(shard).read_bytes()[size:].count(b"\n")
+        # a line that lacks only its end is still a record
+        has_first = self.path(shard).read_bytes()[size:].startswith(content[size:].splitlines()[0])
         whole = {**self.written, shard: self.written[shard][: -1 - (is_started and bool(kinds))]}
-        if n_whole:
+        if has_first:
             whole[shard] = [*whole[shard], self.written[shard][-2]]
         self.compare(whole)
         self.path(shard).write_bytes(content)
