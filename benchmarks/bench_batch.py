@@ -56,28 +56,17 @@ def main():
 
 def make_set(folder, copies):
     """Simulate the set and copy it; return (files, cache)."""
-    from gpucoron.simulate import simulate
-    from gpucoron.simulate.crds import open_cache
-    from gpucoron.simulate.references import write_references
-
+    exposures = [(("NIRCAM", "SUB320A335R", readpatt, ngroups, 2), {}) for readpatt, ngroups in SET]
+    made, cache = common.make_set(exposures, folder)
     raw = folder / "raw"
-    if not raw.exists():
-        raw.mkdir(parents=True)
-        made = [
-            simulate("NIRCAM", "SUB320A335R", readpatt, ngroups, 2, seed=number, observation=number)
-            for number, (readpatt, ngroups) in enumerate(SET, 1)
-        ]
-        write_references(made, folder / "crds")
-        for simulation in made:
-            simulation.write(raw)
-    files = sorted(path for path in raw.iterdir() if "_00001_" in path.name)
+    files = [path for path in made if "_00001_" in path.name]
     for copy in range(2, copies + 1):
         for path in files[: len(SET)]:
             other = raw / re.sub(r"_00001_", f"_{copy:05d}_", path.name)
             if not other.exists():
                 shutil.copy(path, other)
             files.append(other)
-    return files, open_cache(folder / "crds")
+    return files, cache
 
 
 def run_batch(files, output, workers, environment):

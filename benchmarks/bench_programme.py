@@ -44,7 +44,12 @@ def main():
     folder = Path(options.folder or tempfile.mkdtemp(prefix="gpucoron-bench-"))
     figures = {"workers": options.workers}
     for instrument in PROGRAMMES:
-        files, cache = make_programme(instrument, folder / instrument)
+        exposures = [
+            ((instrument, *arguments), settings)
+            for arguments, settings, count in PROGRAMMES[instrument]
+            for _ in range(count)
+        ]
+        files, cache = common.make_set(exposures, folder / instrument)
         environment = {**os.environ, **cache.environment}
         setting = ["--set", "emicorr.skip=False"] if instrument == "MIRI" else []
         seconds = [
@@ -63,27 +68,6 @@ def main():
         )
     if options.save:
         print("wrote", common.save("programme", figures))
-
-
-def make_programme(instrument, folder):
-    """Simulate the exposures of a programme, or use the existing ones; return (files, cache)."""
-    from gpucoron.simulate import Effects, simulate, write_references
-    from gpucoron.simulate.crds import open_cache
-
-    raw = folder / "raw"
-    if not raw.exists():
-        raw.mkdir(parents=True)
-        one_of_each, number = [], 0
-        for arguments, settings, count in PROGRAMMES[instrument]:
-            for _ in range(count):
-                number += 1
-                simulation = simulate(
-                    instrument, *arguments, seed=number, observation=number, effects=Effects(emi=True), **settings
-                )
-                simulation.write(raw)
-            one_of_each.append(simulation)
-        write_references(one_of_each, folder / "crds")
-    return sorted(raw.glob("*_uncal.fits")), open_cache(folder / "crds")
 
 
 def run_batch(arguments, output, workers, environment):

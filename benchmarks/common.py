@@ -48,6 +48,27 @@ def make_case(name, folder):
     return simulation.write(folder), cache
 
 
+def make_set(exposures, folder):
+    """Simulate several exposures with their references, or use the existing ones; return (files, cache).
+
+    ``exposures`` holds the arguments and the keyword arguments of `gpucoron.simulate.simulate` for each.
+    """
+    from gpucoron.simulate import Effects, simulate
+    from gpucoron.simulate.crds import open_cache
+    from gpucoron.simulate.references import write_references
+
+    raw = folder / "raw"
+    if not raw.exists():
+        raw.mkdir(parents=True)
+        one_of_each = {}  # exposures of one kind share their references
+        for number, (arguments, keywords) in enumerate(exposures, 1):
+            simulation = simulate(*arguments, seed=number, observation=number, effects=Effects(emi=True), **keywords)
+            simulation.write(raw)
+            one_of_each.setdefault((arguments, *keywords.items()), simulation)
+        write_references(list(one_of_each.values()), folder / "crds")
+    return sorted(raw.glob("*_uncal.fits")), open_cache(folder / "crds")
+
+
 @contextmanager
 def timed_jwst_steps():
     """Time every step of jwst's pipeline: yield a dict step -> seconds, which is filled while jwst runs."""

@@ -76,6 +76,28 @@ def _link_one(draft, path):
         os.replace(draft, path)  # the file system has no hard links
 
 
+def list_tree(folder):
+    """Yield the paths of all files below a folder, sorted; linked folders are followed, hidden ones are not.
+
+    Parameters
+    ----------
+    folder : str or Path
+
+    Yields
+    ------
+    str
+    """
+    seen = set()
+    for where, subfolders, names in os.walk(folder, followlinks=True):
+        # a link may point to a folder above itself
+        if os.path.realpath(where) in seen:
+            subfolders[:] = []
+            continue
+        seen.add(os.path.realpath(where))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        yield from (os.path.join(where, name) for name in sorted(names))
+
+
 def check_folder(folder):
     """Check that files can be written to a folder, or that it can be created. Nothing is created.
 

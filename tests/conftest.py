@@ -276,3 +276,14 @@ def pytest_pycollect_makemodule(module_path, parent):
     if parent.config.getoption("--require-gpu"):
         return _ModuleWithoutPeers.from_parent(parent, path=module_path)
     return None
+
+
+@pytest.fixture
+def without_network(monkeypatch):
+    """pyKLIP requests the wavelengths of filters from a server, and uses a table if it does not answer."""
+    from astroquery.svo_fps import SvoFps
+
+    def refuse(*args, **kwargs):
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(SvoFps, "get_filter_list", refuse)

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpucoron import get_by_old_name
 from gpucoron.errors import GpucoronError, InputError
-from gpucoron.files import Paths
+from gpucoron.files import Paths, list_tree
 from gpucoron.interactive import Shown, public
 
 CORONAGRAPHY = ("NRC_CORON", "MIR_4QPM", "MIR_LYOT")
@@ -130,15 +130,7 @@ def _expand(text, missing, lists=()):
         for line in _read_list(text[1:]):
             yield from _expand(line, missing, (*lists, name))
     elif os.path.isdir(text):
-        seen = set()
-        for folder, subfolders, names in os.walk(text, followlinks=True):
-            # a link may point to a folder above itself
-            if os.path.realpath(folder) in seen:
-                subfolders[:] = []
-                continue
-            seen.add(os.path.realpath(folder))
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            yield from (os.path.join(folder, name) for name in sorted(names) if name.endswith(_INPUTS))
+        yield from (path for path in list_tree(text) if path.endswith(_INPUTS))
     elif os.path.lexists(text):  # a broken link is reported as an error of that file
         yield text
     elif glob.has_magic(text):

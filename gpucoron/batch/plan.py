@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from gpucoron import get_by_old_name
 from gpucoron.batch import persistence
-from gpucoron.batch.decision import decide_reduction, product_name
+from gpucoron.batch.decision import DONE, decide_reduction, product_name
 from gpucoron.batch.finished import find_finished
 from gpucoron.batch.inputs import (
     Input,
@@ -324,7 +324,7 @@ def _read_inputs(files, include_all):
 def _up_to_date(found, record):
     """Return the plan of an exposure that is done; its request is that of its record."""
     fields = {"request": record["asked"], "parameters": record["parameters"], "digest": record["parameters_digest"]}
-    return Planned(found, todo=False, reason="done", **fields)
+    return Planned(found, todo=False, reason=DONE, **fields)
 
 
 def _order(found):

@@ -178,15 +178,11 @@ def _verify(options):
         _print_lines(f"  {count:,} checked by {check}" for check, count in by_check.items())
     problems |= find_damaged_rules(rules)
     kernels = list_kernels()
-    damage = {kernel: find_damage(kernel) for kernel in kernels}
-    problems |= {
-        str(
-            kernel.path
-        ): f"{kernel.path}: damaged: {text}; gpucoron cache clear --kernels removes all compiled kernels, "
-        "which are then compiled again"
-        for kernel, text in damage.items()
-        if text
-    }
+    for kernel in kernels:
+        damage = find_damage(kernel)
+        if damage:
+            advice = "gpucoron cache clear --kernels removes all compiled kernels, which are then compiled again"
+            problems[str(kernel.path)] = f"{kernel.path}: damaged: {damage}; {advice}"
     if not options.quiet:
         n_used = sum(kernel.is_used is True for kernel in kernels)
         print(f"rules of CRDS: {_summary(rules)}, checked by SHA-1")

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from gpucoron.errors import OutputError, ParameterError, ReferenceFileError
-from gpucoron.files import first_line
+from gpucoron.files import first_line, list_tree
 
 #: instrument and type in the name of a reference, such as jwst_nircam_dark_0123.fits
 _REFERENCE = re.compile(r"jwst_([a-z0-9]+)_([a-z0-9-]+)_\w+\.[a-z0-9]+")
@@ -59,25 +59,16 @@ def list_files():
     """
     found = []
     for kind, folder in cache_folders().items():
-        seen = set()
-        for where, folders, names in os.walk(folder, followlinks=True):
-            # a link may point to a folder above itself
-            if os.path.realpath(where) in seen:
-                folders[:] = []
+        for path in map(Path, list_tree(folder)):
+            if kind == "rules" and path.suffix not in _RULES:
                 continue
-            seen.add(os.path.realpath(where))
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
-                path = Path(where, name)
-                if kind == "rules" and path.suffix not in _RULES:
-                    continue
-                named = _REFERENCE.fullmatch(name) if kind == "reference" else None
-                instrument, reftype = ("other", "other") if named is None else named.groups()
-                try:
-                    n_bytes = path.stat().st_size
-                except OSError:  # a broken link, or a file that another process has removed
-                    n_bytes = 0
-                found.append(CachedFile(path, kind, instrument, reftype, n_bytes))
+            named = _REFERENCE.fullmatch(path.name) if kind == "reference" else None
+            instrument, reftype = ("other", "other") if named is None else named.groups()
+            try:
+                n_bytes = path.stat().st_size
+            except OSError:  # a broken link, or a file that another process has removed
+                n_bytes = 0
+            found.append(CachedFile(path, kind, instrument, reftype, n_bytes))
     return tuple(sorted(found, key=lambda file: (file.kind, file.instrument, file.reftype, file.path.name)))
 
 

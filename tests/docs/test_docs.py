@@ -127,17 +127,6 @@ def _run_command(arguments, *, only_plan=False):
     assert main(arguments) == 0, arguments
 
 
-@pytest.fixture
-def without_network(monkeypatch):
-    """pyKLIP requests the wavelengths of filters from a server, and uses a table if it does not answer."""
-    from astroquery.svo_fps import SvoFps
-
-    def refuse(*args, **kwargs):
-        raise OSError("no network in tests")
-
-    monkeypatch.setattr(SvoFps, "get_filter_list", refuse)
-
-
 @pytest.mark.slow
 def test_after_stage_1(tmp_path, monkeypatch, capsys, without_network):
     """The examples of the page continue each other: from a simulated observation to the planet."""

@@ -18,17 +18,6 @@ SHAPES = {"NIRCAM": (96, 96), "MIRI": (96, 108)}
 ARRAYS = ("SCI", "ERR", "VAR_POISSON", "VAR_RNOISE", "VAR_FLAT")
 
 
-@pytest.fixture
-def without_network(monkeypatch):
-    """pyKLIP requests the wavelengths of filters from a server, and uses a table if it does not answer."""
-    from astroquery.svo_fps import SvoFps
-
-    def refuse(*args, **kwargs):
-        raise OSError("no network in tests")
-
-    monkeypatch.setattr(SvoFps, "get_filter_list", refuse)
-
-
 @pytest.mark.parity
 @pytest.mark.slow
 @pytest.mark.parametrize("instrument", list(SHAPES))

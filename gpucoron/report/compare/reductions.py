@@ -1,7 +1,7 @@
 """Compare the products of two reductions, integration by integration."""
 
 import math
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -226,19 +226,22 @@ class _Product:
 
     def plane(self, name, number):
         """Return an integration of an array, (ny, nx); of an image, all of it."""
-        try:
+        with self._reading(name):
             section = self._hdus[name].section
             plane = section[number] if len(self.shape) == 3 else section[:]
-        except Exception as error:  # a damaged file can raise almost anything
-            msg = f"{self.path}: {name} cannot be read ({first_line(error)}); make the product again"
-            raise InputError(msg) from error
         return plane.astype(np.uint32) if name == "DQ" else plane
 
     def content(self, name):
         """Return the bytes of an extension, as its header describes them."""
-        try:
+        with self._reading(name):
             data = self._hdus[name].data
+        return b"" if data is None else data.tobytes()
+
+    @contextmanager
+    def _reading(self, name):
+        """Convert an error of the block, which reads an extension, into an InputError."""
+        try:
+            yield
         except Exception as error:  # a damaged file can raise almost anything
             msg = f"{self.path}: {name} cannot be read ({first_line(error)}); make the product again"
             raise InputError(msg) from error
-        return b"" if data is None else data.tobytes()
