@@ -40,12 +40,17 @@ MIRI_CLEAN = CLEAN | {"reset": False, "rscd": False, "last_frame": False, "dark"
 SATURATION_SHARE = 0.98
 
 
-def parse(description, argv=None, *, seeds=24):
-    """Parse the arguments that all scripts have; ``quick`` is the smallest size at which everything still runs."""
+def parse(description, argv=None, *, seeds=24, more=()):
+    """Parse the arguments that all scripts have, and `more`; ``quick`` is the smallest size that runs everything.
+
+    ``more`` are pairs of a name and the keyword arguments of ``add_argument``.
+    """
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=seeds, help="independent exposures of each case")
     parser.add_argument("--quick", action="store_true", help="two seeds of the smallest cases: a smoke test")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON")
+    for name, settings in more:
+        parser.add_argument(name, **settings)
     options = parser.parse_args(argv)
     if options.quick:
         options.seeds = 2

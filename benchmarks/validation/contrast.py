@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import scenes
 from common import BACKEND, find_jumps, fit_jumpramp, fit_likely, fit_ols, observe, over_seeds, parse, save, width
+from corrections import correct_by_jwst, correct_ints
 from scipy.ndimage import gaussian_filter
-from subtract_1overf import correct_by_jwst, correct_ints
 
 from gpucoron.io.exposure import Exposure
 from gpucoron.io.references import Reference
@@ -129,13 +129,9 @@ def measure(rates, lights, gain, star):
     """Measure 5-sigma noise relative to the star in rings, and the companion's flux in the difference over truth."""
     difference = ((rates[0].rate - rates[1].rate) * gain).astype(float)
     known = np.isfinite(difference)
-    filled = np.where(known, difference, 0.0)
-    # the matched filter of a companion, normalised to its flux
-    sigma = scenes.FWHM / 2.355
-    weight = gaussian_filter(known.astype(float), sigma)
-    filtered = gaussian_filter(filled, sigma) / np.maximum(weight, 0.3) * (4 * np.pi * sigma**2)
+    filtered = scenes.match(difference)
     signal = lights[0] - lights[1]
-    clean = gaussian_filter(abs(signal), 2 * sigma) < 1e-3 * abs(signal).max()
+    clean = gaussian_filter(abs(signal), 2 * scenes.FWHM / 2.355) < 1e-3 * abs(signal).max()
     r = scenes.radius()
     noise, per_pixel = [], []
     for low, high in zip(RINGS[:-1], RINGS[1:], strict=True):

@@ -2,6 +2,7 @@
 
 import numpy as np
 from common import PIXEL_SCALE, width
+from scipy.ndimage import gaussian_filter
 
 #: electrons per second of the star without its mask
 STAR = 1e7
@@ -15,10 +16,10 @@ def center():
     return (SHAPE[1] - 1) / 2, (SHAPE[0] - 1) / 2
 
 
-def radius():
-    """Compute the distance of each pixel from the star, arcsec."""
+def radius(place=None):
+    """Compute the distance of each pixel from the star, by default in the centre, arcsec."""
     y, x = np.indices(SHAPE)
-    x0, y0 = center()
+    x0, y0 = place or center()
     return np.hypot(x - x0, y - y0) * PIXEL_SCALE["NIRCAM"]
 
 
@@ -35,10 +36,10 @@ def companions(contrast, angle=40.0):
     return np.array(made, np.float32)
 
 
-def disc(peak):
-    """Make a ring of 1.6" at an inclination of 53 degrees, ``(ny, nx)`` e-/s."""
+def disc(peak, place=None):
+    """Make a ring of 1.6" at an inclination of 53 degrees around the star, ``(ny, nx)`` e-/s."""
     y, x = np.indices(SHAPE)
-    x0, y0 = center()
+    x0, y0 = place or center()
     r = np.hypot(x - x0, (y - y0) / 0.6)
     return (peak * np.exp(-(((r - 25) / 6) ** 2))).astype(np.float32)
 
@@ -54,3 +55,12 @@ def scatter_at(image, half_width=0.12):
     """Measure the robust scatter of an image in a ring at each separation."""
     r = radius()
     return [width(image[abs(r - separation) < half_width]) for separation in SEPARATIONS]
+
+
+def match(image):
+    """Filter an image with the shape of a companion, normalised to its flux; NaN pixels have no weight."""
+    known = np.isfinite(image)
+    sigma = FWHM / 2.355
+    weight = gaussian_filter(known.astype(float), sigma)
+    filtered = gaussian_filter(np.where(known, image, 0.0), sigma)
+    return filtered / np.maximum(weight, 0.3) * (4 * np.pi * sigma**2)

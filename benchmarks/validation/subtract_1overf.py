@@ -7,12 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import scenes
-from common import BACKEND, find_jumps, fit_ols, observe, over_seeds, parse, save
+from common import find_jumps, fit_ols, observe, over_seeds, parse, save
+from corrections import correct_by_jwst, correct_groups, correct_ints, with_light
 
-from gpucoron.backends.results import Slopes
 from gpucoron.simulate import Scene
-from gpucoron.steps.subtract_1overf import MODEL_TYPES, combine_rateints, noise_of_ramp, noise_of_rateints
-from gpucoron.steps.subtract_ktc import fit_ktc
+from gpucoron.steps.subtract_1overf import MODEL_TYPES
 
 NGROUPS = 6
 #: integrations of the two observations
@@ -33,51 +32,6 @@ def simulate(seed, nints, one_over_f=STRENGTH):
     ramps = observe("NIRCAM", "RAPID", NGROUPS, nints, scene, scenes.SHAPE, seed=seed, effects=effects)
     find_jumps(ramps)
     return ramps
-
-
-def with_light(ramps, light):
-    """Add noiseless light, (ny, nx) e-/s, to a copy of the ramps."""
-    lit = ramps.copy()
-    times = ramps.facts.group_time * np.arange(1, NGROUPS + 1, dtype=np.float32)[:, None, None]
-    lit.data += times * (light / ramps.gain)
-    return lit
-
-
-def correct_groups(ramps, model_type):
-    """Correct the ramps in spaceKLIP's order: pedestals, then 1/f noise, then the fit."""
-    ramps = ramps.copy()
-    options = {"model_type": model_type, "slowaxis": ramps.facts.slowaxis, "backend": BACKEND}
-    args = (ramps.data, ramps.groupdq, ramps.saturation, ramps.facts.group_time)
-    ramps.data -= fit_ktc(*args, backend=BACKEND)[0][:, None].astype(np.float32)
-    ramps.data -= noise_of_ramp(*args, **options)
-    return fit_ols(ramps)
-
-
-def correct_ints(products, model_type, slowaxis, *, vertical_corr=True):
-    rate, rateints = products
-    options = {"model_type": model_type, "vertical_corr": vertical_corr, "slowaxis": slowaxis, "backend": BACKEND}
-    noise = noise_of_rateints(rateints.rate, rateints.dq, **options)
-    corrected = Slopes(**{**vars(rateints), "rate": rateints.rate - noise})
-    return combine_rateints(rate, corrected, fitted=rateints), corrected
-
-
-def correct_by_jwst(products, method, slowaxis):
-    """Correct the rateints with jwst's clean_flicker_noise and its defaults; None if it does not complete."""
-    from jwst.clean_flicker_noise.clean_flicker_noise import do_correction
-    from stdatamodels.jwst.datamodels import CubeModel
-
-    rate, rateints = products
-    with CubeModel(data=rateints.rate.copy(), dq=rateints.dq.copy()) as model:
-        model.meta.instrument.detector = "NRCALONG"
-        model.meta.subarray.name = "SUB320A335R"
-        model.meta.subarray.slowaxis = slowaxis
-        model.meta.exposure.type = "NRC_CORON"
-        with np.errstate(all="ignore"):
-            result = do_correction(model, fit_method=method)
-        if result[-1] != "COMPLETE":
-            return None
-        corrected = Slopes(**{**vars(rateints), "rate": np.array(result[0].data)})
-    return combine_rateints(rate, corrected, fitted=rateints), corrected
 
 
 def list_ways(peers):
