@@ -2,6 +2,7 @@
 
 import json
 
+from validation_companion_noise import summarize_companion_noise, write_companion_noise
 from validation_few_groups import write_few_groups
 from validation_text import exact, number, pick, point, say, table, with_error
 
@@ -90,6 +91,8 @@ def write_summary(found):
         )
     if "subtract_1overf" in found:
         yield from _summarise_1overf(found["subtract_1overf"])
+    if "companion_noise" in found:
+        yield from summarize_companion_noise(found["companion_noise"])
     if "contrast" in found:
         for case, choices in found["contrast"]["cases"].items():
             yield _summarise_contrast(case, choices, found["contrast"]["rings"])
@@ -527,6 +530,7 @@ _SECTIONS = {
     "jumps": write_jumps,
     "few_groups": write_few_groups,
     "subtract_1overf": write_1overf,
+    "companion_noise": write_companion_noise,
     "contrast": write_contrast,
     "custom": write_custom,
 }

@@ -20,6 +20,7 @@ def draw_validation(results, folder):
         ("pulls", _draw_pulls, "rates"),
         ("jumps", _draw_jumps, "jumps"),
         ("subtract_1overf", _draw_1overf, "subtract_1overf"),
+        ("companion_noise", _draw_companion_noise, "companion_noise"),
         ("contrast", _draw_contrast, "contrast"),
     ):
         path = folder / f"validation_{name}.png"
@@ -117,6 +118,32 @@ def _draw_1overf(figures):
     axes[0].set(xscale="log", yscale="log", xlabel="cycles per pixel along rows", ylabel="power, (DN/s)²")
     axes[1].set(xscale="log", xlabel="cycles per pixel across rows")
     axes[1].legend(fontsize=8)
+    return figure
+
+
+def _draw_companion_noise(figures):
+    """Draw one exposure: the strengths of the 1/f noise below each other, the scenes side by side."""
+    exposures = list(dict.fromkeys((case["nints"], case["ngroups"]) for case in figures["cases"]))
+    chosen = (1, 10) if (1, 10) in exposures else exposures[0]
+    cases = [case for case in figures["cases"] if (case["nints"], case["ngroups"]) == chosen]
+    scenes, strengths = (list(dict.fromkeys(case[key] for case in cases)) for key in ("scene", "strength"))
+    rings = np.array(figures["rings"])
+    middle = (rings[:-1] + rings[1:]) / 2
+    figure, axes = plt.subplots(
+        len(strengths), len(scenes), figsize=(2.6 * len(scenes) + 1, 2.8 * len(strengths)), sharex=True, sharey="row",
+        layout="constrained", squeeze=False,
+    )  # fmt: skip
+    for case in cases:
+        axis = axes[strengths.index(case["strength"]), scenes.index(case["scene"])]
+        for color, (name, method) in zip(_COLORS, case["methods"].items(), strict=False):
+            axis.errorbar(middle, *_values(method["ratio"]), color=color, label=name, marker=".", lw=1)
+        axis.axhline(1, color="gray", lw=0.5)
+        axis.set_title(f"{case['scene']}, {chosen[0]}x{chosen[1]}", fontsize=10)
+    for axis, strength in zip(axes[:, 0], strengths, strict=True):
+        axis.set_ylabel(f"noise, 1/f times {strength:g}")
+    for axis in axes[-1]:
+        axis.set_xlabel("arcsec")
+    axes[0, -1].legend(fontsize=7)
     return figure
 
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 DOCS = Path(__file__).parents[2] / "docs"
-SCRIPTS = ("rates", "jumps", "few_groups", "subtract_1overf", "contrast", "custom", "pipeline")
+SCRIPTS = ("rates", "jumps", "few_groups", "subtract_1overf", "companion_noise", "contrast", "custom", "pipeline")
 
 
 def main():

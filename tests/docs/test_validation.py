@@ -54,6 +54,7 @@ def test_every_script_runs_at_its_smallest_size(tmp_path):
         "## Rates and their errors",
         "## Jumps",
         "## 1/f noise",
+        "## Noise for companions",
         "## Two rolls",
         "## The other custom steps",
     ]
