@@ -20,6 +20,7 @@ _SCENES = {
 #: methods to which the goal applies; the others are compared in the same way
 _OWN = ("rows", "kriging")
 _PEERS = ("none", "jwst")
+_KINDS = ("ratio", "rms_ratio")
 #: the smallest fraction of a light that a correction should keep
 _LEAST_KEPT = 0.98
 
@@ -108,7 +109,7 @@ def _describe(case):
 
 
 def _noise(case, name):
-    return " / ".join("-" if ratio is None else f"{ratio:.2f}" for ratio in pick(case["methods"][name]["ratio"]))
+    return " / ".join("-" if ratio is None else f"{ratio:.2f}" for ratio in _ratios(case, name))
 
 
 def _worst_error(cases):
@@ -123,14 +124,18 @@ def _worst_error(cases):
 
 
 def _mean_ratio(figures, name, strength):
-    ratios = [
-        ratio
-        for case in figures["cases"]
-        if case["strength"] == strength
-        for ratio in pick(case["methods"][name]["ratio"])
-        if ratio is not None
-    ]
-    return sum(ratios) / len(ratios) if ratios else None
+    cases = [case for case in figures["cases"] if case["strength"] == strength]
+    return _mean(ratio for case in cases for ratio in _ratios(case, name))
+
+
+def _ratios(case, name, kind="ratio"):
+    """Return the noise of a method in the rings, as a width or as an rms."""
+    return pick(case["methods"][name]["ratio"]) if kind == "ratio" else case["methods"][name]["rms_ratio"]
+
+
+def _mean(values):
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _above(figures, name, peer):
@@ -155,7 +160,8 @@ def _compare(figures, names):
     yield say(
         "**Goal for the noise:** in no ring above that without a correction or that of jwst by more than twice the",
         "error of the mean difference on the same seeds. The table gives in how many rings each method is above. By",
-        "chance, methods of equal noise would be above in about 3 % of the rings.",
+        "chance, methods of equal noise would be above in about 3 % of the rings. The last columns are the mean of all",
+        "rings, and that of the classical rms instead of the width.",
     )
     rows = []
     for name in names:
@@ -163,9 +169,10 @@ def _compare(figures, names):
         for peer in peers:
             found, n = _above(figures, name, peer)
             cells.append("" if name == peer else f"{len(found)} of {n}")
-        rows.append((_title(name), *cells))
+        means = (_mean(item for case in figures["cases"] for item in _ratios(case, name, kind)) for kind in _KINDS)
+        rows.append((_title(name), *cells, *(number(mean) for mean in means)))
     header = {"none": "above no correction", "jwst": "above jwst median"}
-    yield from table(("method", *(header[peer] for peer in peers)), rows)
+    yield from table(("method", *(header[peer] for peer in peers), "mean noise", "mean rms"), rows)
     for name in names:
         if name in _OWN:
             missed = [_tell(figures, name, peer, *item) for peer in peers for item in _above(figures, name, peer)[0]]

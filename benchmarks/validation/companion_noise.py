@@ -148,18 +148,18 @@ def summarize(samples, names):
 
 
 def show(part, names):
-    """Print the table of one case, strength and scene: noise of the rings, then the fractions kept in %."""
+    """Print the table of one case, strength and scene: noise of the rings, its mean as rms, pulls, fractions kept."""
     lights = list(list_lights(scenes.center()))
     print(f"\n{part['nints']}x{part['ngroups']}, 1/f {part['strength']:g}, {part['scene']}")
     rings = "".join(f"{f'{low:g}-{high:g}':>14}" for low, high in zip(RINGS[:-1], RINGS[1:], strict=True))
-    print(f"{'method':14}{rings}{'pull':>8}  kept %: {', '.join(lights)}")
+    print(f"{'method':14}{rings}{'rms':>8}{'pull':>8}  kept %: {', '.join(lights)}")
     for name in names:
         method = part["methods"][name]
         pairs = zip(method["ratio"]["mean"], method["ratio"]["error"], strict=True)
         noise = "".join(f"{mean:8.3f}±{error:.3f}" for mean, error in pairs)
         kept = [np.atleast_1d(100 * method["kept"][light]["mean"]) for light in lights] if "kept" in method else []
         shown = "; ".join(" ".join(f"{value:.1f}" for value in values) for values in kept)
-        print(f"{name:14}{noise}{method['pull']['mean']:8.3f}  {shown}")
+        print(f"{name:14}{noise}{np.mean(method['rms_ratio']):8.3f}{method['pull']['mean']:8.3f}  {shown}")
 
 
 def main(argv=None):
@@ -216,7 +216,7 @@ def collect(results, wanted, strengths, options):
             show(part, options.methods)
             parts.append(part)
         medians = {name: np.median([seconds[name] for _, seconds in of_seeds]) for name in options.methods}
-        print("s per reduction: " + ", ".join(f"{name} {value:.2f}" for name, value in medians.items()), flush=True)
+        print("s per reduction: " + ", ".join(f"{name} {value:.3f}" for name, value in medians.items()), flush=True)
     return parts
 
 

@@ -122,10 +122,11 @@ def make_figures(**above):
         return {"mean": mean, "error": [0.01] * 4 if isinstance(mean, list) else 0.01}
 
     kept = {"companions 1e-06": figure([1.0, 0.99, 1.0, 0.9]), "ring 1": figure(0.97)}
-    methods = {"none": {"ratio": figure([1.1, 1.2, 1.3, 1.4]), "pull": figure(1.2)}}
+    methods = {"none": {"ratio": figure([1.1, 1.2, 1.3, 1.4]), "rms_ratio": [1.5] * 4, "pull": figure(1.2)}}
     for name, difference in above.items():
         methods[name] = {
             "ratio": figure([1.0, 1.1, 1.2, None]),
+            "rms_ratio": [1.2, 1.2, 1.5, None],
             "pull": figure(1.1),
             "kept": kept,
             "above_none": figure(difference),
@@ -138,8 +139,9 @@ def test_page_tells_which_goals_are_missed(section):
     figures = make_figures(rows=[0.03, 0.01, -0.2, None], kriging=[-0.1, 0.0, 0.019, -0.3])
     page = " ".join(" ".join(section.write_companion_noise(figures)).split())
     assert "| 1x6 | bar | 1.10 / 1.20 / 1.30 / 1.40 | 1.00 / 1.10 / 1.20 / - |" in page
-    assert "| rows | 1 of 3 |" in page
-    assert "| kriging | 0 of 4 |" in page
+    assert "| none | | 1.25 | 1.5 |" in page
+    assert "| rows | 1 of 3 | 1.1 | 1.3 |" in page
+    assert "| kriging | 0 of 4 | 1.1 | 1.3 |" in page
     assert (
         '*rows* misses the goal in: 1x6, bar, 3 times the usual 1/f noise, 0.3-1": 0.03 ± 0.01 above no correction.'
     ) in page
