@@ -25,7 +25,8 @@ class Facts:
 
     None means that the keyword is missing. ``nints`` and ``ngroups`` are those of the keywords, which count the whole
     exposure; the arrays of a segment have fewer integrations. ``integration_start`` and ``integration_end`` are None in
-    an unsegmented file. ``read_times`` lists for each group the times of its reads; None means a regular pattern.
+    an unsegmented file. ``crpix1`` and ``crpix2`` are the star's
+    place in the file's image. ``read_times`` lists for each group the times of its reads; None means a regular pattern.
     """
 
     instrument: str
@@ -54,6 +55,8 @@ class Facts:
     gain_factor: float | None = None
     nsamples: int | None = None
     read_times: tuple | None = None
+    crpix1: float | None = None
+    crpix2: float | None = None
 
     @property
     def is_miri(self):

@@ -4,10 +4,16 @@ A method is a function of the ramps and of the star's 0-based (x, y). It returns
 it does not complete. It does not change the ramps and must not use their truth.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from common import BACKEND, fit_ols
 
 from gpucoron.backends.results import Slopes
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
+from gpucoron.steps import subtract_1overf
+from gpucoron.steps.noise_error import add_noise_error
 from gpucoron.steps.subtract_1overf import combine_rateints, noise_of_ramp, noise_of_rateints
 from gpucoron.steps.subtract_ktc import fit_ktc
 
@@ -58,6 +64,25 @@ def correct_by_jwst(products, method, slowaxis):
     return combine_rateints(rate, corrected, fitted=rateints), corrected
 
 
+def correct_linear(ramps, center, model_type):
+    """Correct the ramps by the step itself, at stage 'groups', and fit them with its remaining error."""
+    x, y = center
+    exposure = Exposure(
+        data=ramps.data.copy(), groupdq=ramps.groupdq.copy(), pixeldq=ramps.pixeldq,
+        facts=replace(ramps.facts, crpix1=x + 1, crpix2=y + 1),
+    )  # fmt: skip
+    references = {name: Reference(data=getattr(ramps, name)) for name in ("gain", "readnoise")}
+
+    def fit(exposure, references):
+        exposure.rate, exposure.rateints = fit_ols(replace(ramps, data=exposure.data, groupdq=exposure.groupdq))
+
+    parameters = subtract_1overf.STEP.settings(model_type=model_type)
+    subtract_1overf.run(exposure, references, parameters, BACKEND, "groups", fit)
+    fit(exposure, references)
+    add_noise_error(exposure, xp=np)
+    return exposure.rate, exposure.rateints
+
+
 #: name -> method; names without the stage are those of rateints
 METHODS = {
     "none": lambda ramps, center: fit_ols(ramps),
@@ -65,4 +90,6 @@ METHODS = {
     "savgol": lambda ramps, center: correct_ints(fit_ols(ramps), "savgol", ramps.facts.slowaxis),
     "median": lambda ramps, center: correct_ints(fit_ols(ramps), "median", ramps.facts.slowaxis),
     "jwst": lambda ramps, center: correct_by_jwst(fit_ols(ramps), "median", ramps.facts.slowaxis),
+    "rows": lambda ramps, center: correct_linear(ramps, center, "rows"),
+    "kriging": lambda ramps, center: correct_linear(ramps, center, "kriging"),
 }

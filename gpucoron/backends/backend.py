@@ -58,6 +58,11 @@ class Backend:
     fit_mean_slope = operations.fit_mean_slope
     background_mask = operations.background_mask
     fit_1overf = operations.fit_1overf
+    measure_1overf = operations.measure_1overf
+    gather_contrasts = operations.gather_contrasts
+    subtract_contrasts = operations.subtract_contrasts
+    krige_slopes = operations.krige_slopes
+    krige_differences = operations.krige_differences
     fit_likelihood = operations.fit_likelihood
     fit_likelihood_ramps = operations.fit_likelihood_ramps
     fit_ramps = operations.fit_ramps

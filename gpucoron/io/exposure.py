@@ -97,6 +97,8 @@ class Exposure(Shown):
         jwst's optional product of the segmented fit; set by ramp_fit.
     removed_1overf : (ny, nx) float32 or None
         Mean of the 1/f noise that subtract_1overf removed: DN at stage 'groups', DN/s at stage 'ints'.
+    noise_error : NoiseError or None
+        Set by subtract_1overf at stage 'groups' if it knows what remains of the noise, read by the fits.
     home : Backend or None
         The backend that must process the arrays because they do not fit into memory.
     """
@@ -116,6 +118,7 @@ class Exposure(Shown):
     likelihood_chisq: Any = None
     optional_fit: Any = None
     removed_1overf: Any = None
+    noise_error: Any = None
     home: Any = None
 
     @property

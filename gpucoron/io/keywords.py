@@ -105,6 +105,8 @@ def facts_of(name, model, shape):
         drop_frames1=meta.exposure.drop_frames1,
         gain_factor=meta.exposure.gain_factor,
         nsamples=meta.exposure.nsamples,
+        crpix1=meta.wcsinfo.crpix1,
+        crpix2=meta.wcsinfo.crpix2,
     )
     _check_against_arrays(name, facts, shape)
     return facts

@@ -14,6 +14,7 @@ from gpucoron.steps.dark_line import add_dark_error
 from gpucoron.steps.declaration import Outcome, Step, skipped
 from gpucoron.steps.jump import flag_missing_gain
 from gpucoron.steps.likelihood import combine_integrations, fit_integrations, list_read_times
+from gpucoron.steps.noise_error import add_noise_error
 from gpucoron.steps.ramp_fit import select_groups
 from gpucoron.steps.values import Number, Switch
 
@@ -179,5 +180,6 @@ def run(exposure, references, parameters, backend, *, replaced=None):
         backend=backend,
     )
     add_dark_error(exposure, xp=backend.xp)
+    add_noise_error(exposure, xp=backend.xp)
     jumps = sum(int(((flags & JUMP_DET) != 0).sum()) for flags in exposure.groupdq)
     return Outcome(flagged={"jumps": jumps}, meta=meta)

@@ -14,6 +14,7 @@ from gpucoron.steps.dark_line import add_dark_error
 from gpucoron.steps.declaration import Extra, Outcome, Preset, Step, skipped
 from gpucoron.steps.likelihood import fit_exposure as fit_exposure_by_likelihood
 from gpucoron.steps.likelihood import fit_likelihood
+from gpucoron.steps.noise_error import add_noise_error
 from gpucoron.steps.values import Number, Switch
 
 __all__ = ["find_usable_groups", "fit", "fit_likelihood", "run", "select_groups", "suppress_single_groups"]
@@ -355,4 +356,5 @@ def run(exposure, references, parameters, backend, *, optional_fit=None):
     if exposure.rate is None:
         return skipped("there is nothing to fit: no usable groups, or all ramps saturated", **meta)
     add_dark_error(exposure, xp=backend.xp)
+    add_noise_error(exposure, xp=backend.xp)
     return Outcome(reason=reason, meta=meta)

@@ -19,6 +19,8 @@ from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, BackendLike, on_a
 from gpucoron.steps.combined_rate import RATE_COMBINATIONS, combine_rateints
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped, whole_frame
 from gpucoron.steps.known_sources import check_sources, protect_sources
+from gpucoron.steps.kriging_1overf import clean_groups, clean_rateints
+from gpucoron.steps.noise_error import add_noise_error
 from gpucoron.steps.subtract_ktc import fit_ktc
 from gpucoron.steps.values import Choice, Number, Switch
 
@@ -41,12 +43,32 @@ def _half_pairs(settings):
     return f"subtract_1overf.companions: expected pairs x, y, got {len(coordinates)} numbers"
 
 
+#: models that smooth residuals row by row, as in spaceKLIP, and those that estimate noise of a known spectrum
+MODEL_TYPES, LINEAR_MODELS = ("savgol", "median", "mean", "fft"), ("rows", "kriging")
+
+
+def _opens(settings, facts):
+    """Return the references that a model needs at stage 'groups'."""
+    return ("gain", "readnoise") if settings.model_type in LINEAR_MODELS else ("saturation",)
+
+
 STEP = Step(
     name="subtract_1overf",
     title="subtract 1/f noise",
-    references=("saturation",),
+    references=("saturation", "gain", "readnoise"),
+    opens=_opens,
     parameters=(
-        P("model_type", "option", "savgol", "model of the rows", options=("savgol", "median", "mean", "fft")),
+        P("model_type", "option", "savgol", "model of the noise", options=MODEL_TYPES + LINEAR_MODELS),
+        P("relaxation", "float", 2.0, "larger values of kriging remove less noise and less of the scene", minimum=1),
+        P(
+            "amplitude",
+            "float",
+            None,
+            "power of the noise of a group at 1 cycle per pixel; None: measured",
+            "DN^2",
+            minimum=0,
+        ),
+        P("exponent", "float", None, "exponent of the power; None: measured", minimum=0, maximum=3),
         P("sat_frac", "float", 0.5, "fraction of the saturation level up to which groups are fitted", minimum=0),
         P("combine_ints", "boolean", True, "fit the slope to the mean ramp of all integrations (groups)"),
         P("vertical_corr", "boolean", True, "correct columns after rows"),
@@ -72,7 +94,7 @@ STEP = Step(
     ),
     skipped=True,
     saves={"rateints": "{}"},
-    helpers=("stage",),
+    helpers=("stage", "fit"),
     profiles=dict.fromkeys(("spaceklip", SPACEKLIP_CLASS), Preset({"skip": False}, instruments=("NIRCAM",))),
     keywords={"skip_fnoise": "skip", "skip_fnoise_vert": "not vertical_corr"},
     cleans_groups=lambda run_parameters: run_parameters.stage_1overf == "groups",
@@ -80,8 +102,6 @@ STEP = Step(
     checks=lambda settings, shape: check_sources(shape[-2:], settings.companions or (), settings.user_mask),
     reach=whole_frame,
 )
-
-MODEL_TYPES = ("savgol", "median", "mean", "fft")
 
 
 @on_arrays(
@@ -431,7 +451,7 @@ def _near_median(image, xp):
     return deviation <= CUT * sigma_from_mad(xp.median(deviation), deviation.mean)
 
 
-def run(exposure, references, parameters, backend, stage):
+def run(exposure, references, parameters, backend, stage, fit):
     """Run the step; see `gpucoron.steps`.
 
     Parameters
@@ -441,6 +461,9 @@ def run(exposure, references, parameters, backend, stage):
     stage : {'groups', 'ints'}
         'groups': correct the ramps, before ramp_fit. 'ints': correct the rateints after ramp_fit and before gain_scale,
         and compute the rate from them. ``exposure.removed_1overf`` is the mean of the subtracted noise.
+    fit : callable
+        ``fit(exposure, references)`` fits the ramps of an exposure as later in the run; used by 'rows' and 'kriging' at
+        stage 'groups'.
 
     Notes
     -----
@@ -449,6 +472,8 @@ def run(exposure, references, parameters, backend, stage):
     facts, user_mask = exposure.facts, parameters.user_mask
     if facts.is_miri:
         return skipped("not for MIRI: only near-infrared detectors have this kind of 1/f noise")
+    if parameters.model_type in LINEAR_MODELS:
+        return _run_linear(exposure, references, parameters, backend, stage, fit)
     options = {
         "model_type": parameters.model_type,
         "vertical_corr": parameters.vertical_corr,
@@ -484,6 +509,27 @@ def run(exposure, references, parameters, backend, stage):
         exposure.data[integration] -= noise
         removed += noise.mean(axis=0)
     exposure.removed_1overf = removed / exposure.data.shape[0]
+    return Outcome()
+
+
+def _run_linear(exposure, references, parameters, backend, stage, fit):
+    """Run the models 'rows' and 'kriging'."""
+    if stage == "ints":
+        if exposure.rateints is None:
+            return skipped("there are no rateints")
+        fitted = exposure.rateints
+        exposure.rateints, exposure.removed_1overf, error, _ = clean_rateints(exposure, parameters, backend)
+        if exposure.rate is not None:
+            options = {"combination": parameters.rate_combination, "backend": backend}
+            exposure.rate = combine_rateints(exposure.rate, exposure.rateints, fitted=fitted, **options)
+        exposure.noise_error = error
+        add_noise_error(exposure, xp=backend.xp)
+        return Outcome()
+    for name in ("gain", "readnoise"):
+        if references[name] is None:
+            return skipped(f"there is no {name} reference")
+    gain, readnoise = (references[name].data for name in ("gain", "readnoise"))
+    clean_groups(exposure, gain, readnoise, parameters, backend, lambda trial: fit(trial, references))
     return Outcome()
 
 

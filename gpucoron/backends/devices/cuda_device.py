@@ -108,6 +108,12 @@ class CudaDevice(KernelDevice):
 
         return cupyx.scipy.ndimage
 
+    @property
+    def fft(self):
+        import cupyx.scipy.fft
+
+        return cupyx.scipy.fft
+
     def to_device(self, array):
         self._device.use()
         if not isinstance(array, np.ndarray):

@@ -42,6 +42,13 @@ class Device(ABC):
 
         return scipy.ndimage
 
+    @property
+    def fft(self):
+        """scipy.fft or cupyx.scipy.fft."""
+        import scipy.fft
+
+        return scipy.fft
+
     def to_device(self, array):
         """Copy a host array to the device; return the same array if the device is the host."""
         return array

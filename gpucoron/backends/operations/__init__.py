@@ -15,7 +15,15 @@ from gpucoron.backends.operations.likelihood import fit_likelihood, fit_likeliho
 from gpucoron.backends.operations.linearity import linearity
 from gpucoron.backends.operations.ramp_fit import fit_ramps, fit_whole_ramps
 from gpucoron.backends.operations.saturation import flag_saturation
-from gpucoron.backends.operations.subtract_1overf import background_mask, fit_1overf
+from gpucoron.backends.operations.subtract_1overf import (
+    background_mask,
+    fit_1overf,
+    gather_contrasts,
+    krige_differences,
+    krige_slopes,
+    measure_1overf,
+    subtract_contrasts,
+)
 from gpucoron.backends.operations.subtract_ktc import fit_ktc, fit_mean_slope
 
 __all__ = [
@@ -36,10 +44,15 @@ __all__ = [
     "fit_ramps",
     "fit_whole_ramps",
     "flag_saturation",
+    "gather_contrasts",
+    "krige_differences",
+    "krige_slopes",
     "linearity",
     "match_emicorr",
+    "measure_1overf",
     "measure_scatter",
     "search_jumps",
+    "subtract_contrasts",
     "subtract_emicorr",
     "sum_by_phase",
 ]
@@ -62,10 +75,15 @@ OPERATIONS = (
     fit_ramps,
     fit_whole_ramps,
     flag_saturation,
+    gather_contrasts,
+    krige_differences,
+    krige_slopes,
     linearity,
     match_emicorr,
+    measure_1overf,
     measure_scatter,
     search_jumps,
+    subtract_contrasts,
     subtract_emicorr,
     sum_by_phase,
 )

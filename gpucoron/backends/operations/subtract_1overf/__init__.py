@@ -4,7 +4,15 @@ from dataclasses import dataclass
 
 from gpucoron import get_by_old_name
 from gpucoron.backends.operation import Operation
-from gpucoron.backends.operations.subtract_1overf import background, definition, kernels
+from gpucoron.backends.operations.subtract_1overf import (
+    background,
+    contrasts,
+    definition,
+    differences,
+    kernels,
+    slopes,
+    spectrum,
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,41 @@ fit_1overf = Operation(
     working_bytes=_fitting_bytes,
     has_kernels=lambda settings: settings.model_type != "fft",
 )
+
+#: bytes per pixel of an integration's contrasts: their values, variances and weights, and the vectors of the solver
+_CONTRAST_BYTES = 64
+
+
+def _contrast_bytes(nints, ngroups):
+    return nints * (8 * ngroups + _CONTRAST_BYTES * min(ngroups, contrasts.MOST_CONTRASTS))
+
+
+# These work on whole frames, by transforms and matrix products of the array namespace: one definition for all devices.
+gather_contrasts = Operation(
+    contrasts.gather_contrasts,
+    contrasts.gather_contrasts,
+    settings=contrasts.ContrastSettings,
+    at_home=True,
+)
+measure_1overf = Operation(
+    spectrum.measure_1overf, spectrum.measure_1overf, settings=spectrum.SpectrumSettings, at_home=True
+)
+subtract_contrasts = Operation(
+    contrasts.subtract_contrasts,
+    contrasts.subtract_contrasts,
+    settings=contrasts.ContrastSettings,
+    written=("data",),
+    cut="items",
+    whole=("gain", "readnoise"),
+    working_bytes=_contrast_bytes,
+)
+krige_differences = Operation(
+    differences.krige_differences,
+    differences.krige_differences,
+    settings=differences.DifferenceSettings,
+    at_home=True,
+)
+krige_slopes = Operation(slopes.krige_slopes, slopes.krige_slopes, settings=slopes.KrigingSettings, at_home=True)
 
 
 def __getattr__(name):

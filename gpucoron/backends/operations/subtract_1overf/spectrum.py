@@ -1,0 +1,213 @@
+"""The power spectrum of 1/f noise, measured in images without a scene."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpucoron.backends.operations.subtract_1overf.readout import Readout, fast_length, power_law
+
+#: exponents of the power law that are tried, and the steps to the better ones on both sides
+EXPONENTS, FINER = np.arange(0.5, 1.61, 0.1), (0.05, 0.025)
+#: bins of the spectrum, equal in the logarithm of the frequency
+N_BINS = 35
+#: rounds of the fit for one exponent, and the smallest power, relative to the white noise
+ROUNDS, SMALLEST = 20, 1e-9
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """The power A f^-alpha of 1/f noise, f in cycles per pixel of the readout.
+
+    Attributes
+    ----------
+    amplitude : float
+        A, in the square of the unit of an image.
+    exponent : float
+        alpha.
+    """
+
+    amplitude: float
+    exponent: float
+
+    def power(self, readout):
+        """Return the power of the samples of a `Readout`, (n // 2 + 1,) float64."""
+        return power_law(readout.frequencies, self.amplitude, self.exponent, readout.bin_width)
+
+    def scaled(self, factor):
+        """Return the spectrum of noise whose variance is larger by a factor."""
+        return PowerLaw(self.amplitude * factor, self.exponent)
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The spectrum of 1/f noise of the readout.
+
+    Attributes
+    ----------
+    common : PowerLaw
+        Noise that all outputs have in common.
+    own : PowerLaw or None
+        Noise of each output; None with one output.
+    """
+
+    common: PowerLaw
+    own: PowerLaw | None = None
+
+    def scaled(self, factor):
+        """Return the spectrum of noise whose variance is larger by a factor."""
+        return Spectrum(self.common.scaled(factor), self.own and self.own.scaled(factor))
+
+    def powers(self, readout):
+        """Return the power of the samples of each kind of noise: a list of (n // 2 + 1,) float64."""
+        return [law.power(readout) for law in (self.common, self.own) if law is not None]
+
+
+#: spectrum of one group, DN^2, for exposures in which it cannot be measured: the usual one of NIRCam's detectors
+USUAL = PowerLaw(0.14, 1.0)
+#: part of the power that is common to several outputs: 3 e- to 1 e- in the HxRG simulator of Rauscher (2015)
+COMMON_SHARE = 0.9
+
+
+def usual_spectrum(noutputs=1):
+    """Return the usual spectrum of one group, DN^2."""
+    if noutputs == 1:
+        return Spectrum(USUAL)
+    return Spectrum(USUAL.scaled(COMMON_SHARE), USUAL.scaled(1 - COMMON_SHARE))
+
+
+@dataclass(frozen=True)
+class SpectrumSettings:
+    """Parameters of the spectrum.
+
+    Attributes
+    ----------
+    noutputs : int
+        Outputs side by side along the rows.
+    exponent : float or None
+        The exponent, if it is known.
+    """
+
+    noutputs: int = 1
+    exponent: float | None = None
+
+
+def measure_1overf(device, images, masks, *, settings):
+    """Measure the power of 1/f noise and of white noise in images without a scene.
+
+    The mean periodogram of the masked series is compared with its expectation: for a power law, the transform of its
+    covariance times the autocorrelation of the mask; white noise is added. Amplitude and white noise are fitted by
+    scoring with Whittle's likelihood in bins of the frequency; of several exponents, the most likely one is taken. With
+    several outputs, the mean of the outputs and the differences from it are measured separately.
+
+    Parameters
+    ----------
+    device : Device
+    images : (n, ny, nx) float32
+        Independent images with the same noise and mean 0, in the order of readout: rows along the fast axis, the first
+        pixel read first.
+    masks : (n, ny, nx) bool
+        True for pixels to use.
+    settings : SpectrumSettings
+
+    Returns
+    -------
+    (2, 3) float64
+        Amplitude, exponent, and power of the white noise, on the host: of the noise that all outputs have in common,
+        and of that of each output. With one output, the second row is 0.
+
+    Notes
+    -----
+    Source: Whittle (1953, Arkiv for Matematik 2, 423) for the likelihood.
+    """
+    noutputs = settings.noutputs
+    readout = Readout(images.shape[1:], noutputs, bin_width=1)
+    length = fast_length(2 * readout.ny * readout.period)
+    found = np.zeros((2, 3))
+    found[0] = _measure(device, images, masks, readout, length, settings.exponent, _mean_of_outputs)
+    if noutputs > 1:
+        found[1] = _measure(device, images, masks, readout, length, settings.exponent, _differences)
+        # the mean of n independent outputs has 1/n of their power, and a difference from it the rest
+        found[1, ::2] /= 1 - 1 / noutputs
+        found[0, 0] = max(found[0, 0] - found[1, 0] / noutputs, 0)
+    return found
+
+
+def _mean_of_outputs(values, known, xp):
+    count = known.sum(axis=0, keepdims=True)
+    return values.sum(axis=0, keepdims=True) / xp.maximum(count, 1), count == len(known)
+
+
+def _differences(values, known, xp):
+    mean, everywhere = _mean_of_outputs(values, known, xp)
+    return values - mean, xp.broadcast_to(everywhere, values.shape)
+
+
+def _measure(device, images, masks, readout, length, exponent, combine):
+    """Fit the spectrum of the series that ``combine`` makes of the outputs."""
+    xp, fft = device.xp, device.fft
+    power, of_masks, n = 0, 0, 0
+    for image, mask in zip(images, masks, strict=True):
+        values, known = readout.gather(xp.where(mask, image, 0), xp), readout.gather(mask.astype(np.float32), xp) > 0
+        values, known = combine(values, known, xp)
+        known = known.astype(np.float32)
+        center = (values * known).sum() / xp.maximum(known.sum(), 1)
+        values = (values - center) * known
+        # In double precision: the mask has far more power than the noise.
+        power = power + (abs(fft.rfft(values, length, axis=-1)) ** 2).astype(np.float64).sum(axis=0)
+        of_masks = of_masks + (abs(fft.rfft(known.astype(np.float64), length, axis=-1)) ** 2).sum(axis=0)
+        n += len(values)
+    power, of_masks = (device.to_host(each) / max(n, 1) for each in (power, of_masks))
+    return _fit(power, of_masks, length, readout, n, exponent)
+
+
+def _fit(power, of_masks, length, readout, n, exponent):
+    """Fit a power law and white noise to a mean periodogram, by the periodogram of the masks."""
+    import scipy.fft
+
+    overlap = scipy.fft.irfft(of_masks, length)
+    if overlap[0] < 1:
+        return 0.0, USUAL.exponent, 0.0
+    frequencies = np.fft.rfftfreq(length)
+    edges = np.geomspace(1 / (readout.ny * readout.width), 0.5, N_BINS + 1)
+    bins = np.digitize(frequencies, edges) - 1
+    inside = (bins >= 0) & (bins < N_BINS)
+    counts = np.bincount(bins[inside], minlength=N_BINS)
+    filled = counts > 0
+
+    def average(values):
+        return np.bincount(bins[inside], values[inside], N_BINS)[filled] / counts[filled]
+
+    observed, white = average(power), np.full(filled.sum(), overlap[0])
+    # Half of the frequencies of a series that is padded to twice its length are independent.
+    weights = counts[filled] / 2 * n
+
+    def fit(alpha):
+        covariance = scipy.fft.irfft(power_law(frequencies, 1.0, alpha), length)
+        expected = average(np.maximum(scipy.fft.rfft(covariance * overlap).real, 0))
+        return _score(np.stack([expected, white], axis=1), observed, weights)
+
+    if exponent is not None:
+        _, amplitude, noise = fit(exponent)
+        return amplitude, exponent, noise
+    fits = {alpha: fit(alpha) for alpha in EXPONENTS}
+    for step in FINER:
+        best = min(fits, key=lambda alpha: fits[alpha][0])
+        fits |= {alpha: fit(alpha) for alpha in (best - step, best + step)}
+    best = min(fits, key=lambda alpha: fits[alpha][0])
+    return fits[best][1], float(best), fits[best][2]
+
+
+def _score(design, observed, weights):
+    """Fit the two amplitudes of a spectrum by Fisher scoring; return minus the log likelihood and the amplitudes."""
+    white = max(observed[-5:].mean() / design[-1, 1], np.finfo(float).tiny)
+    amplitudes = np.array([0.0, white])
+    for _ in range(ROUNDS):
+        expected = design @ amplitudes
+        weighted = design * (weights / expected**2)[:, None]
+        new = np.linalg.lstsq(weighted.T @ design, weighted.T @ observed, rcond=None)[0]
+        new = np.maximum(new, [0.0, SMALLEST * white])
+        if np.allclose(new, amplitudes, rtol=1e-6, atol=0):
+            break
+        amplitudes = new
+    expected = design @ amplitudes
+    return float((weights * (np.log(expected) + observed / expected)).sum()), *map(float, amplitudes)

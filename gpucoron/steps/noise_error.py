@@ -1,0 +1,100 @@
+"""What remains of 1/f noise after its correction, for the errors of the slopes."""
+
+from dataclasses import dataclass
+
+from gpucoron.backends.operations.subtract_1overf.readout import Readout, variance_of
+from gpucoron.backends.operations.subtract_1overf.slopes import QUIET, relax
+
+
+@dataclass(frozen=True)
+class NoiseError:
+    """The variance that remains of 1/f noise, beyond the variances of a fit, (DN/s)^2.
+
+    Attributes
+    ----------
+    rateints : (nints,) float
+    rate : float
+    """
+
+    rateints: tuple
+    rate: float
+
+
+def remaining_error(spectrum, of_mean, of_differences, relaxation, noutputs, *, xp):
+    """Return what remains of 1/f noise after kriging, in quiet pixels.
+
+    Parameters
+    ----------
+    spectrum : Spectrum or None
+        Of the slopes of one integration, (DN/s)^2.
+    of_mean : (ny, nx) float32, (DN/s)^2
+        Variance of the mean of the integrations without 1/f noise; infinite where it is unknown.
+    of_differences : (nints, ny, nx) float32, (DN/s)^2
+        The same for the differences from the mean.
+    relaxation : float
+    noutputs : int
+    xp : module
+
+    Returns
+    -------
+    NoiseError
+
+    Notes
+    -----
+    In a quiet pixel, the estimate is the series filtered by H = C / (C + V), with the relaxed C. The error of the
+    corrected rate is that of (1 - H) applied to 1/f and white noise; the variance of the latter is in ERR already.
+    """
+    nints = len(of_differences)
+    if spectrum is None:
+        return NoiseError((0.0,) * nints, 0.0)
+    shape = of_mean.shape
+    rate = _excess(spectrum.scaled(1 / nints), _quiet(of_mean, xp), relaxation, shape, noutputs)
+    share = 1 - 1 / nints
+    others = [0.0] * nints
+    if nints > 1:
+        differences = spectrum.scaled(share)
+        others = [_excess(differences, _quiet(each, xp), 1.0, shape, noutputs) for each in of_differences]
+    return NoiseError(tuple(max(rate + each, 0.0) for each in others), max(rate, 0.0))
+
+
+def _excess(spectrum, noise, relaxation, shape, noutputs):
+    if not noise > 0:
+        return 0.0
+    fine, coarse = Readout(shape, noutputs, bin_width=1), Readout(shape, noutputs)
+    total = 0.0
+    # all outputs show the common noise
+    for power, of_white in zip(spectrum.powers(fine), (noise / noutputs, noise), strict=False):
+        relaxed = relax(power, of_white, relaxation) * (fine.frequencies <= coarse.frequencies[-1])
+        left = of_white / (relaxed + of_white)
+        total += variance_of(left**2 * (power + of_white) - of_white, fine)
+    return total
+
+
+def _quiet(variance, xp):
+    known = variance[xp.isfinite(variance)]
+    return float(xp.percentile(known, QUIET)) if known.size else 0.0
+
+
+def add_noise_error(exposure, *, xp):
+    """Add what remains of 1/f noise to the variances of an exposure's slopes, in place.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        ``rate`` and ``rateints`` (Slopes) are changed if ``noise_error`` (NoiseError) is not None: ``var_rnoise``,
+        because it is noise of the readout, and ``err``.
+    xp : module
+        Namespace of the arrays.
+    """
+    error = exposure.noise_error
+    if error is None or exposure.rateints is None:
+        return
+    for integration, variance in enumerate(error.rateints):
+        _add(exposure.rateints.var_rnoise[integration], exposure.rateints.err[integration], variance, xp)
+    _add(exposure.rate.var_rnoise, exposure.rate.err, error.rate, xp)
+
+
+def _add(var_rnoise, err, variance, xp):
+    known = xp.isfinite(err) & (err > 0)
+    err[...] = xp.where(known, xp.sqrt(err.astype(xp.float64) ** 2 + variance), err)
+    var_rnoise[...] = xp.where(known, var_rnoise + xp.float32(variance), var_rnoise)
