@@ -53,20 +53,21 @@ def remaining_error(spectrum, of_mean, of_differences, relaxation, noutputs, *, 
     others = [0.0] * nints
     if nints > 1:
         differences = spectrum.scaled(share)
-        others = [_excess(differences, _quiet(each, xp), 1.0, shape, noutputs) for each in of_differences]
+        others = [_excess(differences, _quiet(each, xp), None, shape, noutputs) for each in of_differences]
     return NoiseError(tuple(max(rate + each, 0.0) for each in others), max(rate, 0.0))
 
 
 def _excess(spectrum, noise, relaxation, shape, noutputs):
+    """Return the variance of the error beyond that of white noise; a relaxation of None is that of differences."""
     if not noise > 0:
         return 0.0
     fine, coarse = Readout(shape, noutputs, bin_width=1), Readout(shape, noutputs)
     total = 0.0
     # all outputs show the common noise
-    for power, of_white in zip(spectrum.powers(fine), (noise / noutputs, noise), strict=False):
-        relaxed = relax(power, of_white, relaxation) * (fine.frequencies <= coarse.frequencies[-1])
-        left = of_white / (relaxed + of_white)
-        total += variance_of(left**2 * (power + of_white) - of_white, fine)
+    for power, white in zip(spectrum.powers(fine), (noise / noutputs, noise), strict=False):
+        estimated = power if relaxation is None else relax(power, white, relaxation, fine)
+        left = white / (estimated * (fine.frequencies <= coarse.frequencies[-1]) + white)
+        total += variance_of(left**2 * (power + white) - white, fine)
     return total
 
 

@@ -1,15 +1,20 @@
 """The scene of an image as a random field whose variance is estimated from the image: what 1/f noise is not.
 
-The scene is a radial profile around the star and three fields of blobs: of the size of the PSF, and 3 and 9 times as
-large. Each field has its own variance at every pixel.
+The scene is a radial profile around the star and fields of blobs: round ones of the size of the PSF, and 3 and 9 times
+as large; and blobs along rows, for spikes and bars. Each field has its own variance at every pixel.
 """
+
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 #: radii at which the radial profile is free, pixels
 KNOTS = (0, 3, 6, 9, 12, 16, 21, 28, 37, 50, 66, 88, 117, 156, 208, 300, 430, 600, 850, 1200, 1700, 2900)
-#: widths (sigma) of the blobs, pixels; the first is that of the PSF of NIRCam's long-wavelength channel
+#: widths (sigma) of the round blobs, pixels; the first is that of the PSF of NIRCam's long-wavelength channel
 WIDTHS = (0.98, 3.0, 9.0)
+#: widths of the blobs along rows, across and along them
+LONG = (0.98, 9.0)
 #: distance of two blobs, relative to their width: the variance of their sum is the same everywhere to 0.1 %
 SPACING = 1.5
 #: noise that is subtracted from the variance of each field, relative to the white noise: more for large blobs, because
@@ -135,14 +140,13 @@ class Blobs:
     Parameters
     ----------
     shape : (ny, nx)
-    width : float
-        Sigma, pixels.
+    widths : (float, float)
+        Sigma across and along rows, pixels.
     xp : module
     """
 
-    def __init__(self, shape, width, xp):
-        spacing = max(SPACING * width, 1.0)
-        rows, columns = (_gaussians(n, width, spacing) for n in shape)
+    def __init__(self, shape, widths, xp):
+        rows, columns = (_gaussians(n, width, SPACING * width) for n, width in zip(shape, widths, strict=True))
         self._rows, self._columns = xp.asarray(rows), xp.asarray(columns)
         self._rows_squared, self._columns_squared = self._rows**2, self._columns**2
         self.shape = rows.shape[1], columns.shape[1]
@@ -169,33 +173,87 @@ def _gaussians(n, width, spacing):
     return (values * np.sqrt(spacing / (width * np.sqrt(np.pi)))).astype(np.float32)
 
 
-def smooth(image, sigma, device, axis=None):
-    """Smooth an image by a Gaussian, or along one axis, with zeros outside."""
-    sigma = sigma if axis is None else tuple(sigma if k == axis else 0 for k in range(2))
+def smooth(image, sigma, device):
+    """Smooth an image by a Gaussian of a width, or of widths across and along rows, with zeros outside."""
     return device.ndimage.gaussian_filter(image, sigma, mode="constant", truncate=TRUNCATE)
 
 
+@dataclass(frozen=True)
+class Band:
+    """The difference of an image that is smoothed by a Gaussian and one that is smoothed more.
+
+    Attributes
+    ----------
+    less, more : (float, float)
+        Widths (sigma) across and along rows, pixels; ``more`` is None for a difference from 0.
+    """
+
+    less: tuple
+    more: tuple | None
+
+    def of(self, image, weights, device):
+        """Return the band of an image with weights."""
+        band = _mean(image, weights, self.less, device)
+        return band if self.more is None else band - _mean(image, weights, self.more, device)
+
+    @cached_property
+    def white(self):
+        """Variance of white noise of variance 1 in the band."""
+        first = [_kernel(sigma) for sigma in self.less]
+        variance = np.prod([(kernel**2).sum() for kernel in first])
+        if self.more is None:
+            return variance
+        second = [_kernel(sigma) for sigma in self.more]
+        common = 1.0
+        for one, other in zip(first, second, strict=True):
+            edge = (len(other) - len(one)) // 2
+            common *= (other[edge : edge + len(one)] * one).sum()
+        return variance + np.prod([(kernel**2).sum() for kernel in second]) - 2 * common
+
+    def share(self, widths):
+        """Return the variance in the band of a field of blobs with variance 1."""
+
+        def part(sigmas):
+            return np.prod([w / np.hypot(w, s) for w, s in zip(widths, sigmas, strict=True)])
+
+        if self.more is None:
+            return part(self.less)
+        mixed = tuple(np.sqrt((one**2 + other**2) / 2) for one, other in zip(self.less, self.more, strict=True))
+        return part(self.less) + part(self.more) - 2 * part(mixed)
+
+    def of_readout(self, power, readout):
+        """Return the variance of 1/f noise in the band: its part that differs from row to row."""
+        across, along = self.less[0], self.less[1]
+        seen = np.exp(-((2 * np.pi * readout.frequencies * along) ** 2))
+        per_row = readout.frequencies * readout.period * readout.bin_width
+        seen *= np.minimum(per_row, 1)
+        total = float(2 * (power * seen).sum() / readout.n) * readout.bin_width
+        return total * (_kernel(across) ** 2).sum()
+
+
 class Scene:
-    """Estimates the variances of the three fields.
+    """Estimates the variances of the fields.
 
     Parameters
     ----------
     shape : (ny, nx)
     rings : Rings
+    power : (n // 2 + 1,) float64
+        Power of the samples of 1/f noise.
+    readout : Readout
     device : Device
     """
 
-    def __init__(self, shape, rings, device):
+    def __init__(self, shape, rings, power, readout, device):
         self.shape, self.rings, self.device = shape, rings, device
-        self.blobs = [Blobs(shape, width, device.xp) for width in WIDTHS]
+        self._widths = [(width, width) for width in WIDTHS]
+        self.blobs = [Blobs(shape, widths, device.xp) for widths in (*self._widths, LONG)]
         # smoothing that keeps a blob's height, as the noise around it is small
-        self._levels = [width / np.sqrt(2) for width in WIDTHS]
-        self._white = [_white_noise(*pair) for pair in self._pairs()]
-
-    def _pairs(self):
-        return [
-            (level, self._levels[j + 1] if j + 1 < len(self._levels) else None) for j, level in enumerate(self._levels)
-        ]
+        levels = [(width / np.sqrt(2),) * 2 for width in WIDTHS]
+        self._bands = [Band(less, more) for less, more in zip(levels, [*levels[1:], None], strict=True)]
+        across, along = LONG[0] / np.sqrt(2), LONG[1] / np.sqrt(2)
+        self._long = Band((across, along), (levels[1][0], along))
+        self._of_readout = np.float32(self._long.of_readout(power, readout))
 
     def variances(self, residual, weights, noise):
         """Estimate the variance of each field at each pixel.
@@ -212,74 +270,62 @@ class Scene:
         Returns
         -------
         list of (ny, nx) float32
+            In the order of `blobs`.
 
         Notes
         -----
         A band of the residual is the difference of two smoothed images. In it, white noise has a known variance, and
-        that of a field is a known share. The variance of a field is what its band has more than white noise and the
-        fields of smaller blobs: on average over a ring, and beyond it in places where that is significant. What remains
-        of 1/f noise must not count as scene: the averages over rings are those of a residual without its smooth part
-        along rows, and local excesses are those over the average of the full residual.
+        that of a field is a known share. The variance of a field of round blobs is what its band has more than white
+        noise and the fields of smaller blobs: on average over a ring, and beyond it in places where that is
+        significant. What remains of 1/f noise must not count as scene: the averages over rings are those of a residual
+        without its smooth part along rows, and local excesses are those over the average of the full residual. Blobs
+        along rows are only where their band is significantly above all of that and the full 1/f noise.
         """
-        device, xp, rings = self.device, self.device.xp, self.rings
+        xp, rings = self.device.xp, self.rings
         known = weights > 0
-        bands = self._bands(residual, weights)
-        bands_without_rows = self._bands(residual - self._along_rows(residual, noise, known), weights)
+        without_rows = residual - self._along_rows(residual, noise, known)
         found = []
-        for j, width in enumerate(WIDTHS):
-            below = (NOISE[j] * self._white[j]) * noise
-            for k in range(j):
-                below = below + found[k] * self._share(WIDTHS[k], j)
-            base = rings.clipped_means(bands_without_rows[j] ** 2, known) - rings.means(below, known)
-            base = xp.maximum(base, 0)
-            squares = bands[j] ** 2
+        for j, (band, widths) in enumerate(zip(self._bands, self._widths, strict=True)):
+            below = (NOISE[j] * band.white) * noise
+            for smaller, variance in zip(self._widths, found, strict=False):
+                below = below + variance * band.share(smaller)
+            base = rings.clipped_means(band.of(without_rows, weights, self.device) ** 2, known)
+            base = xp.maximum(base - rings.means(below, known), 0)
+            squares = band.of(residual, weights, self.device) ** 2
             usual = xp.maximum(below + base, rings.clipped_means(squares, known))
-            # the local mean of n independent squares scatters by sqrt(2 / n) of them
-            n = max(2 * WINDOW**2, 1)
-            local = smooth(squares, WINDOW * width, device)
-            local = xp.where(local > usual * (1 + SIGNIFICANT * np.sqrt(2 / n)), local - usual, 0)
-            spots = 2 * smooth(xp.where(squares > SIGNIFICANT**2 * usual, squares, 0), width, device)
-            spots = xp.maximum(spots - usual, 0)
-            found.append(((base + xp.maximum(local, spots)) / self._share(width, j)).astype(np.float32))
+            excess = xp.maximum(self._local_excess(squares, usual, widths), self._spots(squares, usual, widths))
+            found.append(((base + excess) / band.share(widths)).astype(np.float32))
+        usual = (NOISE[0] * self._long.white) * noise + self._of_readout
+        for widths, variance in zip(self._widths, found, strict=True):
+            usual = usual + variance * self._long.share(widths)
+        squares = self._long.of(residual, weights, self.device) ** 2
+        found.append((self._local_excess(squares, usual, LONG) / self._long.share(LONG)).astype(np.float32))
         return found
+
+    def _local_excess(self, squares, usual, widths):
+        """Return how much the local mean of squares is above the usual one, where that is significant."""
+        n = max(2 * WINDOW**2, 1)  # independent values in the window
+        local = smooth(squares, tuple(WINDOW * width for width in widths), self.device)
+        limit = usual * np.float32(1 + SIGNIFICANT * np.sqrt(2 / n))
+        return self.device.xp.where(local > limit, local - usual, 0)
+
+    def _spots(self, squares, usual, widths):
+        """Return the same for single places that are significant."""
+        xp = self.device.xp
+        spots = xp.where(squares > SIGNIFICANT**2 * usual, squares, np.float32(0))
+        return xp.maximum(2 * smooth(spots, widths, self.device) - usual, 0)
 
     def _along_rows(self, residual, noise, known):
         """Return the smooth part of the residual along rows, to which bright pixels contribute little."""
-        brightness = _mean(residual, known.astype(np.float32), 1.0, self.device)
+        brightness = _mean(residual, known.astype(np.float32), (1.0, 1.0), self.device)
         weights = self.device.xp.where(known, 1 / (noise + (brightness / 2) ** 2), 0).astype(np.float32)
-        return _mean(residual, weights, ALONG_ROWS, self.device, axis=1)
-
-    def _bands(self, residual, weights):
-        levels = [_mean(residual, weights, level, self.device) for level in self._levels]
-        return [level - after for level, after in zip(levels, [*levels[1:], 0], strict=True)]
-
-    def _share(self, width, j):
-        """Return the variance of a field in a band, of a field with variance 1."""
-        level, following = self._pairs()[j]
-
-        def part(sigma):
-            return width**2 / (width**2 + sigma**2)
-
-        if following is None:
-            return part(level)
-        return part(level) + part(following) - 2 * part(np.sqrt((level**2 + following**2) / 2))
+        return _mean(residual, weights, (0, ALONG_ROWS), self.device)
 
 
-def _mean(image, weights, sigma, device, axis=None):
+def _mean(image, weights, sigma, device):
     """Return the weighted local mean of an image."""
-    total = smooth(weights, sigma, device, axis)
-    return smooth(weights * image, sigma, device, axis) / device.xp.maximum(total, np.float32(1e-30))
-
-
-def _white_noise(level, following):
-    """Return the variance of white noise of variance 1 in the band between two smoothed images."""
-    first = _kernel(level)
-    if following is None:
-        return (first**2).sum() ** 2
-    second = _kernel(following)
-    edge = (len(second) - len(first)) // 2
-    common = (second[edge : edge + len(first)] * first).sum()
-    return (first**2).sum() ** 2 + (second**2).sum() ** 2 - 2 * common**2
+    total = smooth(weights, sigma, device)
+    return smooth(weights * image, sigma, device) / device.xp.maximum(total, np.float32(1e-30))
 
 
 def _kernel(sigma):

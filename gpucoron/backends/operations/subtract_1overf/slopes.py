@@ -14,6 +14,8 @@ from gpucoron.backends.operations.subtract_1overf.spectrum import Spectrum
 ROUNDS = (10, 10, 1)
 #: uncertainty of the scene's model, relative to the brightness
 IMPERFECT = 0.02
+#: slower variations, in rows, are left in the image
+SLOW = 110
 #: residuals beyond so many sigma are left out of the next round
 OUTLYING = 6
 #: the typical white noise is that of the quiet pixels: this percentile
@@ -45,21 +47,29 @@ class KrigingSettings:
     relaxation: float = 2.0
 
 
-def relax(power, noise, relaxation):
-    """Return the power of 1/f noise whose kriging leaves more: max(0, (C + V) / a - V).
+def relax(power, noise, relaxation, readout):
+    """Return the power of the part of the 1/f noise that is estimated: max(0, (C + V) / a - V), without slow noise.
 
     Without a scene, the part that is removed of a frequency becomes max(0, 1 - a V / (C + V)), instead of C / (C + V).
+    No field of the scene is as large as variations over more than `SLOW` rows, which are left: discs would be lost.
 
     Parameters
     ----------
-    power : array of float
-        C.
+    power : (n // 2 + 1,) float64
+        C, of the samples.
     noise : float
-        V, the variance of white noise.
+        V, the variance of the white noise of a pixel.
     relaxation : float
         a.
+    readout : Readout
+
+    Returns
+    -------
+    (n // 2 + 1,) float64
     """
-    return np.maximum((power + noise) / relaxation - noise, 0)
+    noise = noise / readout.bin_width
+    periods = (readout.frequencies * readout.period * readout.bin_width * SLOW) ** 4
+    return np.maximum((power + noise) / relaxation - noise, 0) * (periods / (1 + periods))
 
 
 def krige_slopes(device, image, variance, is_reference=None, *, settings):
@@ -113,12 +123,9 @@ def _krige(device, image, variance, is_reference, settings):
     if settings.spectrum is None:
         return noise
     readout = Readout(image.shape, settings.noutputs)
-    relaxed = [
-        relax(power, quiet / readout.bin_width, settings.relaxation) for power in settings.spectrum.powers(readout)
-    ]
-    for power in relaxed:
-        power[0] = 0
-    scene = Scene(image.shape, rings, device)
+    powers = settings.spectrum.powers(readout)
+    relaxed = [relax(power, quiet, settings.relaxation, readout) for power in powers]
+    scene = Scene(image.shape, rings, sum(powers), readout, device)
     system = _System(Sources(relaxed, readout, device), rings, scene, sees)
 
     solution = None
