@@ -85,14 +85,16 @@ class _Ramps:
         self.whole &= xp.isfinite(values).all(axis=0) & (gain > 0) & xp.isfinite(self.read) & (self.read > 0)
 
     def center(self, known, xp):
-        """Subtract the median of each contrast; return the medians and the pixels within 5 sigma."""
-        ordered = xp.sort(xp.where(known, self.values, np.float32(np.inf)).reshape(len(self.values), -1), axis=1)
-        middle = ordered[:, max(int(known.sum()) - 1, 0) // 2][:, None, None]
+        """Return the contrasts less their medians, 0 where not known, and the medians (n, 1, 1)."""
+        middle = _medians(xp.where(known, self.values, np.float32(np.inf)), known, xp)
         middle = xp.where(xp.isfinite(middle), middle, np.float32(0))
-        values = xp.where(known, self.values - middle, np.float32(0))
-        spread = xp.sort(xp.where(known, abs(values), np.float32(np.inf)).reshape(len(values), -1), axis=1)
-        width = spread[:, max(int(known.sum()) - 1, 0) // 2][:, None, None] * np.float32(MAD_TO_SIGMA)
-        return values, middle, width
+        return xp.where(known, self.values - middle, np.float32(0)), middle
+
+
+def _medians(values, known, xp):
+    """Return the lower medians (n, 1, 1) of images in which pixels that are not known are infinite."""
+    middle = max(int(known.sum()) - 1, 0) // 2
+    return xp.partition(values.reshape(len(values), -1), middle, axis=1)[:, middle][:, None, None]
 
 
 def gather_contrasts(device, data, groupdq, gain, readnoise, *, settings):
@@ -121,9 +123,10 @@ def gather_contrasts(device, data, groupdq, gain, readnoise, *, settings):
     for ramp, flags in zip(data, groupdq, strict=True):
         ramps = _Ramps(ramp, flags, gain, readnoise, settings.times, xp)
         faint = ramps.whole & (ramps.photon.max(axis=0) < BRIGHT * ramps.read)
-        values, _, width = ramps.center(faint, xp)
+        values, _ = ramps.center(faint, xp)
+        deviation = _medians(xp.where(faint, abs(values), np.float32(np.inf)), faint, xp)
         images.append(values)
-        masks.append(faint & (abs(values) <= OUTLYING * width))
+        masks.append(faint & (abs(values) <= (OUTLYING * np.float32(MAD_TO_SIGMA)) * deviation))
     return xp.concatenate(images), xp.concatenate(masks)
 
 
@@ -156,7 +159,7 @@ def _correct(device, data, groupdq, gain, readnoise, settings):
     ramps = _Ramps(data, groupdq, gain, readnoise, settings.times, xp)
     if not len(ramps.values):
         return
-    values, middle, _ = ramps.center(ramps.whole, xp)
+    values, middle = ramps.center(ramps.whole, xp)
     variance = ramps.read + ramps.photon
     readout = Readout(data.shape[1:], settings.noutputs)
     known = ramps.whole
