@@ -376,10 +376,14 @@ def _run_one(step, run, references, settings):
 
 
 def _make_fit(run, step):
-    """Make ``fit(exposure, references)``: the same fit as that of the run, without its extra products."""
+    """Make ``fit(exposure, references)``: the same fit as that of the run, without its extra products.
+
+    For a step that runs alone, it is ramp_fit.
+    """
 
     def fit(exposure, references):
-        name = next(name for name in run.order if STEPS[name].fits and not run.parameters[name].skip)
+        fits = (name for name in run.order if STEPS[name].fits and not run.parameters[name].skip)
+        name = next(fits, "ramp_fit")
         return run_step(name, exposure, references, run.parameters[name], run.backend)
 
     return fit

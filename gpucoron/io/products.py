@@ -252,6 +252,10 @@ def _sign(model, run):
     for line in history_of(run):
         model.add_history_entry(line)
     model.cal_logs = {logs.ALIAS: run.log_lines}
+    if run.keywords:
+        cards = [[keyword, *value] for keyword, value in run.keywords.items()]
+        kept = model.extra_fits.instance.get("PRIMARY", {}).get("header", []) if model.hasattr("extra_fits") else []
+        model.update({"extra_fits": {"PRIMARY": {"header": [*kept, *cards]}}}, extra_fits=True)
 
 
 def history_of(run):
@@ -313,6 +317,7 @@ def note_step(run, step, outcome):
         for parent in parents:
             node = getattr(node, parent)
         setattr(node, last, value)
+    run.keywords.update(outcome.keywords)
     if outcome.reason == "switched off":
         return
     opened = outcome.opened

@@ -55,6 +55,8 @@ class Outcome:
     opened : dict or None
         Reference type -> name, for the references that the products name. The engine replaces the names of references
         that it has looked up. None means all references that the step declares for the exposure.
+    keywords : dict
+        What the step has measured, for the primary header of the products: keyword -> (value, comment).
     """
 
     status: str = "COMPLETE"
@@ -62,6 +64,7 @@ class Outcome:
     flagged: dict = field(default_factory=dict)
     meta: dict = field(default_factory=dict)
     opened: dict | None = None
+    keywords: dict = field(default_factory=dict)
 
 
 def skipped(reason, *, opened=None, **meta):
