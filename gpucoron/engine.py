@@ -376,10 +376,7 @@ def _run_one(step, run, references, settings):
 
 
 def _make_fit(run, step):
-    """Make ``fit(exposure, references)``: the same fit as that of the run, without its extra products.
-
-    For a step that runs alone, it is ramp_fit.
-    """
+    """Make ``fit(exposure, references)``: the fit of the run (for a single step: ramp_fit), without extra products."""
 
     def fit(exposure, references):
         fits = (name for name in run.order if STEPS[name].fits and not run.parameters[name].skip)

@@ -171,7 +171,14 @@ def subtract_contrasts(
     backend.subtract_contrasts(*arrays, settings=settings)
 
 
-@on_arrays(rateints=Images(CUBE), is_reference=Array(IMAGE, "bool"), center=_CENTER, **_READOUT)
+@on_arrays(
+    rateints=Images(CUBE),
+    is_reference=Array(IMAGE, "bool"),
+    protected=Array(IMAGE, "bool"),
+    relaxation=Number(minimum=1),
+    center=_CENTER,
+    **_READOUT,
+)
 def noise_of_slopes(
     rateints: Slopes,
     *,
@@ -179,6 +186,7 @@ def noise_of_slopes(
     relaxation: float = 2.0,
     center: Any = None,
     is_reference: ArrayLike | None = None,
+    protected: ArrayLike | None = None,
     slowaxis: int = 2,
     fastaxis: int = 1,
     noutputs: int = 1,
@@ -199,6 +207,8 @@ def noise_of_slopes(
         The star, pixels from 0; by default the centre. A few pixels off do not matter.
     is_reference : (ny, nx) bool, optional
         True for reference pixels, which see no scene.
+    protected : (ny, nx) bool, optional
+        True for pixels that are ignored, but get a value: known sources.
     slowaxis, fastaxis, noutputs
         As in `measure_spectrum`.
     backend : str or Backend, optional
@@ -228,10 +238,11 @@ def noise_of_slopes(
     if abs(slowaxis) == 1:
         x, y = y, x
     place = float(nx - 1 - x if fastaxis < 0 else x), float(ny - 1 - y if slowaxis < 0 else y)
+    usable = True if protected is None else ~in_order(protected, slowaxis, fastaxis)
     variance = xp.empty(rate.shape, xp.float32)
     weight, mean = xp.zeros((2, ny, nx))
     for integration in range(nints):
-        known = xp.isfinite(rate[integration]) & ((dq[integration] & DO_NOT_USE) == 0)
+        known = xp.isfinite(rate[integration]) & ((dq[integration] & DO_NOT_USE) == 0) & usable
         photon = xp.where(known & xp.isfinite(poisson[integration]), poisson[integration], xp.float32(0))
         of_one = backend.ndimage.gaussian_filter(photon, SMOOTHING, mode="nearest") + read[integration]
         known &= xp.isfinite(of_one) & (of_one > 0)

@@ -9,6 +9,7 @@ from gpucoron.backends.operations.subtract_1overf.spectrum import PowerLaw, Spec
 from gpucoron.dq import REFERENCE_PIXEL
 from gpucoron.steps.combined_rate import combine_rateints
 from gpucoron.steps.declaration import Outcome, skipped
+from gpucoron.steps.known_sources import protect_sources
 from gpucoron.steps.kriging_1overf import (
     measure_spectrum,
     noise_of_slopes,
@@ -93,6 +94,7 @@ def clean_groups(exposure, gain, readnoise, parameters, backend, fit):
         relaxation=parameters.relaxation,
         center=star(facts, exposure.data.shape[-2:]),
         is_reference=(exposure.pixeldq & REFERENCE_PIXEL) != 0,
+        protected=_protected(exposure, parameters, backend),
         backend=backend,
         **readout,
     )
@@ -136,6 +138,7 @@ def clean_rateints(exposure, parameters, backend):
         relaxation=parameters.relaxation,
         center=star(facts, rateints.rate.shape[-2:]),
         is_reference=None if exposure.pixeldq is None else (exposure.pixeldq & REFERENCE_PIXEL) != 0,
+        protected=_protected(exposure, parameters, backend),
         backend=backend,
         **readout,
     )
@@ -170,6 +173,12 @@ def _readout(facts):
     if abs(fastaxis) == abs(slowaxis):
         fastaxis = 3 - abs(slowaxis)
     return {"slowaxis": slowaxis, "fastaxis": fastaxis, "noutputs": facts.noutputs or 1}
+
+
+def _protected(exposure, parameters, backend):
+    """Return the mask of the user's sources, or None."""
+    shape, companions = exposure.data.shape[-2:], parameters.companions or ()
+    return protect_sources(shape, companions, parameters.companion_radius, parameters.user_mask, backend=backend)
 
 
 def _given(parameters, noutputs):

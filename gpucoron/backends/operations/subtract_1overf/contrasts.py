@@ -16,7 +16,7 @@ from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 MOST_CONTRASTS = 11
 #: samples of a contrast beyond so many sigma are left out
 OUTLYING = 5
-#: photon noise relative to the read noise, above which a pixel tells little of the spectrum
+#: photon noise relative to the read noise, above which a pixel tells little of the spectrum, if others are fainter
 BRIGHT = 0.5
 
 
@@ -116,13 +116,15 @@ def gather_contrasts(device, data, groupdq, gain, readnoise, *, settings):
     -------
     images : (n, ny, nx) float32, DN
     masks : (n, ny, nx) bool
-        True for good pixels whose photon noise is small.
+        True for good pixels whose photon noise is small, or below its median.
     """
     xp = device.xp
     images, masks = [], []
     for ramp, flags in zip(data, groupdq, strict=True):
         ramps = _Ramps(ramp, flags, gain, readnoise, settings.times, xp)
-        faint = ramps.whole & (ramps.photon.max(axis=0) < BRIGHT * ramps.read)
+        photon = ramps.photon.max(axis=0)
+        usual = _medians(xp.where(ramps.whole, photon, np.float32(np.inf))[None], ramps.whole, xp)[0]
+        faint = ramps.whole & ((photon < BRIGHT * ramps.read) | (photon <= usual))
         values, _ = ramps.center(faint, xp)
         deviation = _medians(xp.where(faint, abs(values), np.float32(np.inf)), faint, xp)
         images.append(values)
