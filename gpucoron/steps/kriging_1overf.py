@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpucoron.backends.operations.subtract_1overf.contrasts import OUTLYING, ContrastSettings
+from gpucoron.backends.operations.subtract_1overf.contrasts import LOST, MOST_CONTRASTS, OUTLYING, ContrastSettings
 from gpucoron.backends.operations.subtract_1overf.differences import DifferenceSettings
 from gpucoron.backends.operations.subtract_1overf.readout import from_order, in_order
 from gpucoron.backends.operations.subtract_1overf.slopes import KrigingSettings
@@ -102,13 +102,13 @@ def measure_spectrum(
     See `gpucoron.backends.backend.Backend.measure_1overf`. The amplitude is accurate to about 10 % with ten groups of
     one integration of 320 x 320 pixels.
     """
-    ngroups = data.shape[1]
-    per_integration = min(ngroups - 2, MOST_IMAGES)
+    groups = _used_groups(groupdq, backend)
+    per_integration = min(len(groups) - 2, MOST_CONTRASTS)
     if per_integration < 1:
         return None
     n_ints = min(len(data), max(1, MOST_IMAGES // per_integration))
     chosen = np.linspace(0, len(data) - 1, n_ints).astype(int)
-    settings = ContrastSettings(tuple(map(float, times)))
+    settings = ContrastSettings(tuple(map(float, times)), groups=groups)
     found = []
     for integration in chosen:
         part = slice(integration, integration + 1)
@@ -116,6 +116,15 @@ def measure_spectrum(
         found.append(backend.gather_contrasts(*arrays, settings=settings))
     images, masks = (backend.xp.concatenate(arrays) for arrays in zip(*found, strict=True))
     return _fit_spectrum(images, masks, exponent, noutputs, backend)
+
+
+def _used_groups(groupdq, backend):
+    """List the groups that are not lost in all pixels of all integrations."""
+    lost = (groupdq[0] & LOST) != 0
+    for flags in groupdq[1:]:
+        lost &= (flags & LOST) != 0
+    everywhere = backend.to_host(lost.all(axis=(1, 2)))
+    return tuple(int(group) for group in np.flatnonzero(~everywhere))
 
 
 def _fit_spectrum(images, masks, exponent, noutputs, backend):
@@ -166,7 +175,7 @@ def subtract_contrasts(
     -----
     See `gpucoron.backends.backend.Backend.subtract_contrasts`.
     """
-    settings = ContrastSettings(tuple(map(float, times)), spectrum, noutputs)
+    settings = ContrastSettings(tuple(map(float, times)), spectrum, noutputs, _used_groups(groupdq, backend))
     arrays = (in_order(array, slowaxis, fastaxis) for array in (data, groupdq, gain, readnoise))
     backend.subtract_contrasts(*arrays, settings=settings)
 
