@@ -5,8 +5,10 @@ from functools import partial
 
 import numpy as np
 
+from gpucoron.backends.operations.subtract_1overf.contrasts import contrasts_of
 from gpucoron.backends.operations.subtract_1overf.spectrum import PowerLaw, Spectrum, usual_spectrum
-from gpucoron.dq import REFERENCE_PIXEL
+from gpucoron.backends.results import Slopes
+from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
 from gpucoron.steps.combined_rate import combine_rateints
 from gpucoron.steps.declaration import Outcome, skipped
 from gpucoron.steps.known_sources import protect_sources
@@ -77,6 +79,9 @@ def clean_groups(exposure, gain, readnoise, parameters, backend, fit):
     readout = _readout(facts)
     times = group_times(facts, exposure.data.shape[1])
     readnoise = readnoise / np.float32(np.sqrt(facts.nframes or 1))
+    is_reference = (exposure.pixeldq & REFERENCE_PIXEL) != 0
+    # no photons
+    gain = backend.xp.where(is_reference, backend.xp.float32(np.inf), gain)
     arrays = (exposure.data, exposure.groupdq, gain, readnoise, times)
     spectrum = _given(parameters, readout["noutputs"])
     if spectrum is None and parameters.model_type == "kriging":
@@ -89,11 +94,11 @@ def clean_groups(exposure, gain, readnoise, parameters, backend, fit):
     if trial.rateints is None:
         return used
     noise, exposure.noise_error = noise_of_slopes(
-        trial.rateints,
+        _with_reference_pixels(trial.rateints, exposure.data, is_reference, readnoise, times, backend),
         spectrum=used and used.scaled(slope_factor(times)),
         relaxation=parameters.relaxation,
         center=star(facts, exposure.data.shape[-2:]),
-        is_reference=(exposure.pixeldq & REFERENCE_PIXEL) != 0,
+        is_reference=is_reference,
         protected=_protected(exposure, parameters, backend),
         backend=backend,
         **readout,
@@ -103,6 +108,25 @@ def clean_groups(exposure, gain, readnoise, parameters, backend, fit):
             exposure.data[integration, group] -= of_slope * np.float32(time)
     exposure.removed_1overf = noise.mean(axis=0) * np.float32(np.mean(times))
     return used
+
+
+def _with_reference_pixels(rateints, data, is_reference, readnoise, times, backend):
+    """Return slopes also of reference pixels, which the fit may leave out: those of unweighted fits."""
+    if not bool(is_reference.any()):
+        return rateints
+    xp = backend.xp
+    rate, dq, var_poisson, var_rnoise = (
+        array.copy() for array in (rateints.rate, rateints.dq, rateints.var_poisson, rateints.var_rnoise)
+    )
+    _, weights = contrasts_of(times)
+    variance = readnoise[is_reference] ** 2 / 2 * np.float32((weights**2).sum())
+    for integration in range(len(rate)):
+        slope = sum(np.float32(weight) * data[integration, group] for group, weight in enumerate(weights))
+        rate[integration][is_reference] = slope[is_reference]
+        dq[integration][is_reference] &= dq.dtype.type(~np.uint32(DO_NOT_USE))
+        var_poisson[integration][is_reference] = 0
+        var_rnoise[integration][is_reference] = variance
+    return Slopes(rate, dq, var_poisson, var_rnoise, xp.sqrt(var_poisson + var_rnoise))
 
 
 def clean_rateints(exposure, parameters, backend):
