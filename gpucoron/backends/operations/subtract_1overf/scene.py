@@ -45,7 +45,7 @@ class Rings:
     """
 
     def __init__(self, shape, center, device):
-        xp = self.xp = device.xp
+        self.xp, to_device = device.xp, device.to_device
         y, x = np.indices(shape)
         radius = np.hypot(x - center[0], y - center[1])
         knots = np.array(KNOTS, float)
@@ -59,15 +59,15 @@ class Rings:
         place = np.arange(counts.max())
         first = np.concatenate([[0], np.cumsum(counts)[:-1]])
         is_there = place < counts[:, None]
-        self._members = xp.asarray(order[np.where(is_there, first[:, None] + place, 0)].astype(np.int32))
-        self._is_there = xp.asarray(is_there)
+        self._members = to_device(order[np.where(is_there, first[:, None] + place, 0)].astype(np.int32))
+        self._is_there = to_device(is_there)
         middles = (radius.reshape(-1)[order].cumsum()[np.cumsum(counts) - 1], counts)
         self._middles = np.diff(np.concatenate([[0], middles[0]])) / np.maximum(counts, 1)
         self._radius = radius.astype(np.float32)
-        self._ring = xp.asarray(ring.reshape(-1))
-        self._share = xp.asarray(((radius - knots[ring]) / (knots[ring + 1] - knots[ring])).astype(np.float32))
-        self._index = xp.asarray(ring)
-        self._on_device_radius = xp.asarray(self._radius)
+        self._ring = to_device(ring.reshape(-1))
+        self._share = to_device(((radius - knots[ring]) / (knots[ring + 1] - knots[ring])).astype(np.float32))
+        self._index = to_device(ring)
+        self._on_device_radius = to_device(self._radius)
         self._device = device
 
     def profile(self, values):
@@ -142,12 +142,12 @@ class Blobs:
     shape : (ny, nx)
     widths : (float, float)
         Sigma across and along rows, pixels.
-    xp : module
+    device : Device
     """
 
-    def __init__(self, shape, widths, xp):
+    def __init__(self, shape, widths, device):
         rows, columns = (_gaussians(n, width, SPACING * width) for n, width in zip(shape, widths, strict=True))
-        self._rows, self._columns = xp.asarray(rows), xp.asarray(columns)
+        self._rows, self._columns = device.to_device(rows), device.to_device(columns)
         self._rows_squared, self._columns_squared = self._rows**2, self._columns**2
         self.shape = rows.shape[1], columns.shape[1]
         self.size = self.shape[0] * self.shape[1]
@@ -247,7 +247,7 @@ class Scene:
     def __init__(self, shape, rings, power, readout, device):
         self.shape, self.rings, self.device = shape, rings, device
         self._widths = [(width, width) for width in WIDTHS]
-        self.blobs = [Blobs(shape, widths, device.xp) for widths in (*self._widths, LONG)]
+        self.blobs = [Blobs(shape, widths, device) for widths in (*self._widths, LONG)]
         # smoothing that keeps a blob's height, as the noise around it is small
         levels = [(width / np.sqrt(2),) * 2 for width in WIDTHS]
         self._bands = [Band(less, more) for less, more in zip(levels, [*levels[1:], None], strict=True)]
