@@ -15,7 +15,7 @@ KNOTS = (0, 3, 6, 9, 12, 16, 21, 28, 37, 50, 66, 88, 117, 156, 208, 300, 430, 60
 WIDTHS = (0.98, 3.0, 9.0)
 #: widths of the blobs along rows, across and along them
 LONG = (0.98, 9.0)
-#: distance of two blobs, relative to their width: the variance of their sum is the same everywhere to 0.1 %
+#: distance of two blobs, relative to their width: the variance of their sum is the same everywhere to 5 %
 SPACING = 1.5
 #: noise that is subtracted from the variance of each field, relative to the white noise: more for large blobs, because
 #: the remaining 1/f noise resembles them
