@@ -15,6 +15,7 @@ from functools import partial
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import scipy.fft
 import scipy.ndimage
 
 from gpucoron.backends.kernel_files import KERNELS
@@ -60,7 +61,8 @@ class FakeCupy:
         Kernel launches ('launches'), CuPy operations on the device ('operations'), synchronizations ('syncs'), and
         'bytes up', 'bytes down'.
     asked : set of (str, int, str)
-        File and line where a name of the module was used; 'ndimage.<name>' for those of ``cupyx.scipy.ndimage``.
+        File and line where a name of the module was used; 'ndimage.<name>' for those of ``cupyx.scipy.ndimage``,
+        'fft.<name>' for those of ``cupyx.scipy.fft``.
     whole_copies : list of int
         Bytes of each array that CuPy itself copied up or down.
     pinned : list of int
@@ -83,8 +85,12 @@ class FakeCupy:
         self._thread = threading.local()
         self._working = threading.RLock()
         self.cuda = self._make_cuda(compute_capability, getattr(runner, "device", runner))
-        module = None if self.judge is None else self.judge.modules["cupyx.scipy.ndimage"]
-        self.ndimage = FakeModule(self, "ndimage", scipy.ndimage, module)
+        self.ndimage = self._make_module("ndimage", scipy.ndimage)
+        self.fft = self._make_module("fft", scipy.fft)
+
+    def _make_module(self, name, module):
+        real = None if self.judge is None else self.judge.modules[f"cupyx.scipy.{name}"]
+        return FakeModule(self, name, module, real)
 
     def _make_cuda(fake, compute_capability, runner):
         class Device:
@@ -275,6 +281,12 @@ class FakeCupy:
         made.raw[...] = GARBAGE
         return made
 
+    def matmul(self, *arguments, **options):
+        # not a ufunc in CuPy
+        self.note_asked("matmul")
+        real = None if self.judge is None else self.judge.cupy.matmul
+        return operate(self, "matmul", np.matmul, arguments, options, real)
+
     def asarray(self, array, dtype=None, **options):
         self.note_asked("asarray")
         if isinstance(array, FakeArray):
@@ -331,8 +343,12 @@ def make_fake_cupy(monkeypatch, folder, **options):
     if fake.judge is not None:
         fake.judge.install(monkeypatch)
     cupyx = ModuleType("cupyx")
-    cupyx.scipy = SimpleNamespace(ndimage=fake.ndimage)
-    for name, module in {"cupyx": cupyx, "cupyx.scipy": cupyx.scipy, "cupyx.scipy.ndimage": fake.ndimage}.items():
+    cupyx.scipy = ModuleType("cupyx.scipy")
+    modules = {"cupyx": cupyx, "cupyx.scipy": cupyx.scipy}
+    for name in ("ndimage", "fft"):
+        modules[f"cupyx.scipy.{name}"] = getattr(fake, name)
+        setattr(cupyx.scipy, name, getattr(fake, name))
+    for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
 
     def compile_kernels(nvrtc, source, target, options=()):

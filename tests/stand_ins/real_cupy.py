@@ -11,6 +11,7 @@ import traceback
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,9 +27,12 @@ _PACKAGES = ("cupy", "cupyx", "cupy_backends", "cuda")
 _DRIVER = "cupy_backends.cuda.api.driver"
 _NEEDED = (
     "cupy",
+    "cupy.fft._fft",
+    "cupyx.scipy.fft",
     "cupyx.scipy.ndimage",
     "cupyx.scipy.special",
     "cupy._sorting.search",
+    "cupy_backends.cuda.libs",
     _DRIVER,
 )
 
@@ -101,7 +105,7 @@ class Judge:
 
     def __init__(self, cupy, modules):
         self.cupy, self.modules = cupy, modules
-        driver = modules.get(_DRIVER) or import_module(_DRIVER)
+        driver = self._module(_DRIVER)
         self._needs_device = (cupy.cuda.runtime.CUDARuntimeError, driver.CUDADriverError)
         core = cupy._core
         math, statistics, logic = core._routines_math, core._routines_statistics, core._routines_logic
@@ -113,8 +117,21 @@ class Judge:
             "any": logic.any,
         }  # fmt: skip
         self._scalar = core._scalar.CScalar
+        self._fft = self._module("cupy.fft._fft")
+        self._stand_in_for_libraries()
         self._monkeypatch, self._n_modules = None, len(sys.modules)
         self._loops = {}
+
+    def _module(self, name):
+        return self.modules.get(name) or import_module(name)
+
+    def _stand_in_for_libraries(self):
+        """Replace cuFFT and cuBLAS, which CuPy loads before it checks any argument; after that they need a device."""
+        needs_device = self.cupy.cuda.runtime.getDeviceCount
+        names = {"CUFFT_FORWARD": -1, "CUFFT_INVERSE": 1, "CUFFT_R2C": 0x2A, "CUFFT_C2R": 0x2C, "CUFFT_C2C": 0x29}
+        names |= {"CUFFT_D2Z": 0x6A, "CUFFT_Z2D": 0x6C, "CUFFT_Z2Z": 0x69}
+        self.cupy.cuda.cufft = SimpleNamespace(**names, get_current_plan=needs_device)
+        self._module("cupy_backends.cuda.libs").cublas = SimpleNamespace()
 
     def install(self, monkeypatch):
         """Let CuPy's own imports find CuPy, until the end of the test."""
@@ -200,7 +217,10 @@ class Judge:
         return dtypes
 
     def result_dtype(self, name, arguments, options):
-        """Return the dtype of the result of a function of one kernel; None for other functions."""
+        """Return the dtype of the result of a function of one kernel, or of a transform; None for other functions."""
+        if name in ("rfft", "irfft"):
+            dtype = self._fft._output_dtype(arguments[0].dtype, "R2C" if name == "rfft" else "C2R")
+            return np.result_type(dtype, np.complex64) if name == "rfft" else np.dtype(dtype).type(0).real.dtype
         kernel = self._kernels.get(name)
         if kernel is None or options.get("dtype") is not None or options.get("out") is not None:
             return None

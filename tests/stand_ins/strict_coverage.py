@@ -17,6 +17,10 @@ SOURCES = (
     *(PACKAGE / "backends" / "devices" / f"{name}_device.py" for name in ("cuda", "kernel")),
     *sorted(PACKAGE.glob("backends/operations/*/kernels.py")),
     PACKAGE / "backends" / "operations" / "ipc" / "definition.py",
+    *(
+        PACKAGE / "backends" / "operations" / "subtract_1overf" / f"{name}.py"
+        for name in ("readout", "spectrum", "kriging", "contrasts", "differences", "scene", "slopes")
+    ),
     *(PACKAGE / f"{name}.py" for name in ("borrowed", "engine")),
     *(PACKAGE / "io" / f"{name}.py" for name in ("exposure", "products")),
     PACKAGE / "batch" / "job.py",
@@ -25,15 +29,20 @@ SOURCES = (
 
 
 def names_in_source(paths=SOURCES):
-    """List uses of ``xp`` and ``ndimage``: (file, line, name)."""
+    """List uses of ``xp``, ``ndimage`` and ``fft``: (file, line, name)."""
     found = set()
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute):
-                owner = getattr(node.value, "attr", getattr(node.value, "id", None))
-                if owner in ("xp", "ndimage"):
-                    found.add((str(path), node.lineno, node.attr if owner == "xp" else f"ndimage.{node.attr}"))
+                owner = getattr(node.value, "attr", getattr(node.value, "id", "")).lstrip("_")
+                if owner in ("xp", "ndimage", "fft") and not _is_of_host(node.value):
+                    found.add((str(path), node.lineno, node.attr if owner == "xp" else f"{owner}.{node.attr}"))
     return found
+
+
+def _is_of_host(module):
+    """Return whether a module is ``np.fft`` or the like, which is never CuPy's."""
+    return getattr(getattr(module, "value", None), "id", None) in ("np", "numpy", "scipy")
 
 
 def _folder(tmp_path_factory):

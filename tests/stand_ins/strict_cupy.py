@@ -20,8 +20,8 @@ _KEEP_LAYOUT = ("astype", "empty_like", "zeros_like", "ones_like", "full_like")
 #: functions that do not return arrays
 _HOST_ANSWERS = ("ndim", "shape", "size", "result_type", "can_cast", "isscalar", "iscomplexobj", "min_scalar_type")
 
-#: methods that transfer a value to the host
-_WAIT = ("nonzero", "unique", "argwhere", "flatnonzero")
+#: functions that transfer values to the host, and how many
+_WAIT = {"nonzero": 1, "unique": 1, "argwhere": 1, "flatnonzero": 1, "bincount": 2}
 
 _SCALARS = (bool, int, float, complex, np.generic)
 
@@ -209,6 +209,14 @@ for _name, _ufunc in {"neg": "negative", "abs": "absolute", "invert": "invert"}.
     setattr(FakeArray, f"__{_name}__", lambda self, ufunc=_ufunc: getattr(self.cupy, ufunc)(self))
 
 
+def _matmul(self, other):
+    return self.cupy.matmul(self, other) if isinstance(other, (FakeArray, np.ndarray)) else NotImplemented
+
+
+FakeArray.__matmul__ = _matmul
+FakeArray.__rmatmul__ = lambda self, other: self.cupy.matmul(other, self)
+
+
 class FakeUfunc:
     """A ufunc of the stand-in: NumPy's values, CuPy's loops.
 
@@ -289,7 +297,8 @@ def operate(cupy, name, compute, arguments, options, real):
     cupy.finish()
     if seen is TOUCHED or seen is None:
         cupy.counts["operations"] += 1
-        cupy.counts["syncs"] += name in _WAIT or (name in ("getitem", "setitem") and _has_mask(arguments[1]))
+        has_mask = name in ("getitem", "setitem") and _has_mask(arguments[1])
+        cupy.counts["syncs"] += 1 if has_mask else _WAIT.get(name, 0)
     with quiet():
         result = compute(*as_values(arguments), **as_values(options))
     if dtype is not None:

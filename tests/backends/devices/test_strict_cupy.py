@@ -12,6 +12,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.fft
+import scipy.ndimage
 
 import gpucoron
 from gpucoron.backends.devices.cuda_device import CUDA_IS_FULL
@@ -110,6 +112,25 @@ REFUSED = {
     "a host mask": (TypeError, lambda xp, a: a.x[a.host > 3]),
     "a list as an index": (TypeError, lambda xp, a: a.x[[0, 1]]),
     "a device array as an index of a host array": ((TypeError, IndexError), lambda xp, a: a.host[a.indices]),
+    # transforms, products and tables
+    "no such transform": (AttributeError, lambda xp, a: xp.fft.no_such_transform),
+    "threads of a transform": (TypeError, lambda xp, a: xp.fft.rfft(a.x, workers=2)),
+    "a transform along an axis that is not there": ((IndexError, ValueError), lambda xp, a: xp.fft.rfft(a.x, axis=3)),
+    "a transform of a host array": (TypeError, lambda xp, a: xp.fft.irfft(a.host)),
+    "an unknown norm": (ValueError, lambda xp, a: xp.fft.rfft(a.x, norm="none")),
+    "matrices that do not fit": (ValueError, lambda xp, a: a.x @ a.x),
+    "times a host matrix": (TypeError, lambda xp, a: a.x @ a.host[0].T),
+    "a host matrix times": (TypeError, lambda xp, a: a.host[0].T @ a.x[0]),
+    "a matrix times a list": (TypeError, lambda xp, a: a.x @ [1, 2, 3, 4, 5]),
+    "a matrix times a number": (TypeError, lambda xp, a: a.x @ 2),
+    "counts of floats": (TypeError, lambda xp, a: xp.bincount(a.x[0, 0])),
+    "counts with too few weights": (ValueError, lambda xp, a: xp.bincount(a.signed, weights=a.x[0, 0, :2])),
+    "interpolation at places with gaps": (
+        NotImplementedError, lambda xp, a: xp.interp(a.x[0].T, a.doubles[0, 0], a.doubles[0, 0]),
+    ),
+    "repetition by a host array": (TypeError, lambda xp, a: xp.repeat(a.x, a.host[0, 0].astype(int), axis=-1)),
+    "a view of another shape": (ValueError, lambda xp, a: xp.broadcast_to(a.x, (3, 4, 6))),
+    "a keyword of percentiles": (TypeError, lambda xp, a: xp.percentile(a.x, 25, weights=a.x)),
     # conversion
     "asarray": (TypeError, lambda xp, a: np.asarray(a.x)),
     "array of arrays": ((TypeError, ValueError), lambda xp, a: np.array([a.x, a.x])),
@@ -186,6 +207,23 @@ ACCEPTED = {
     "dilation": lambda xp, a: xp.ndimage.binary_dilation(a.mask[0], structure=xp.ones((3, 3), bool)),
     "count": lambda xp, a: xp.count_nonzero(a.flags & 4),
     "not a number": lambda xp, a: xp.full((2, 3), xp.nan, dtype="float32"),
+    "transform": lambda xp, a: xp.fft.rfft(a.x, axis=-1),
+    "padded transform": lambda xp, a: xp.fft.rfft(a.doubles, 16, axis=1),
+    "transform of integers": lambda xp, a: xp.fft.rfft(a.flags),
+    "inverse transform": lambda xp, a: xp.fft.irfft(xp.fft.rfft(a.x) * a.x[..., :3], 5, axis=-1),
+    "power spectrum": lambda xp, a: (abs(xp.fft.rfft(a.x)) ** 2).astype(np.float64),
+    "matrix product": lambda xp, a: a.x[0] @ a.x[1].T,
+    "products of many matrices": lambda xp, a: a.x @ a.x[0].T,
+    "matrix times vector": lambda xp, a: a.x[0].T @ a.x[0, :, 1],
+    "product in double precision": lambda xp, a: a.x[0] @ a.doubles[0].T,
+    "counts": lambda xp, a: xp.bincount(a.signed, minlength=7),
+    "weighted counts": lambda xp, a: xp.bincount(a.signed, weights=a.x[0, 0], minlength=7),
+    "percentile": lambda xp, a: xp.percentile(a.x[a.mask], 25),
+    "interpolation": lambda xp, a: xp.interp(a.x, a.doubles[0, 0], a.doubles[0, 1]),
+    "repetition": lambda xp, a: xp.repeat(a.x, 4, axis=-1),
+    "concatenated": lambda xp, a: xp.concatenate([a.x, a.x[..., ::-1]], axis=-1),
+    "partition": lambda xp, a: xp.sort(xp.partition(a.x, 2, axis=1)[:, :2], axis=1),
+    "smoothing": lambda xp, a: xp.ndimage.gaussian_filter(a.x[0], (1.5, 0), mode="constant", truncate=4.0),
     "row of numbers": lambda xp, a: xp.arange(5)[:, None],
 }  # fmt: skip
 
@@ -194,7 +232,8 @@ ACCEPTED = {
 def test_accepted(cupy, a, name):
     """Calls that CuPy accepts return NumPy's values; new arrays are C-contiguous even if NumPy's are not."""
     found = ACCEPTED[name](cupy, a)
-    module = SimpleNamespace(**{key: getattr(np, key) for key in dir(np)}, ndimage=__import__("scipy.ndimage").ndimage)
+    names = {key: getattr(np, key) for key in dir(np)}
+    module = SimpleNamespace(**names | {"ndimage": scipy.ndimage, "fft": scipy.fft})
     on_host = SimpleNamespace(**{key: getattr(value, "raw", value) for key, value in vars(a).items()})
     expected = ACCEPTED[name](module, on_host)
     assert isinstance(found, cupy.ndarray)
@@ -259,6 +298,8 @@ def test_transfers_are_counted(cupy, a):
     a.x[a.mask]
     cupy.nonzero(a.mask)
     assert cupy.counts == {"bytes up": 80, "bytes down": 240 + 1, "syncs": 4, "operations": 3}
+    cupy.bincount(a.signed)
+    assert cupy.counts["syncs"] == 6
 
 
 # ------------------------------------------------------------------------------------------------- copies and launches

@@ -82,8 +82,8 @@ class Sources:
         roots = [np.sqrt(powers[0])]
         if self.has_own:
             roots += [np.sqrt(powers[1])] * readout.noutputs
-        self._roots = self.xp.asarray(np.array(roots, np.float32))
-        self._powers = self.xp.asarray(np.array(roots, np.float32) ** 2)
+        self._roots = device.to_device(np.array(roots, np.float32))
+        self._powers = device.to_device(np.array(roots, np.float32) ** 2)
         #: number of series z
         self.n = len(roots)
 

@@ -15,7 +15,7 @@ KNOTS = (0, 3, 6, 9, 12, 16, 21, 28, 37, 50, 66, 88, 117, 156, 208, 300, 430, 60
 WIDTHS = (0.98, 3.0, 9.0)
 #: widths of the blobs along rows, across and along them
 LONG = (0.98, 9.0)
-#: distance of two blobs, relative to their width: the variance of their sum is the same everywhere to 0.1 %
+#: distance of two blobs, relative to their width: the variance of their sum is the same everywhere to 5 %
 SPACING = 1.5
 #: noise that is subtracted from the variance of each field, relative to the white noise: more for large blobs, because
 #: the remaining 1/f noise resembles them
@@ -45,7 +45,7 @@ class Rings:
     """
 
     def __init__(self, shape, center, device):
-        xp = self.xp = device.xp
+        self.xp, to_device = device.xp, device.to_device
         y, x = np.indices(shape)
         radius = np.hypot(x - center[0], y - center[1])
         knots = np.array(KNOTS, float)
@@ -63,12 +63,12 @@ class Rings:
         place = np.arange(counts.max())
         is_there = place < counts[:, None]
         places = np.where(is_there, first[:, None] + place * steps[:, None], 0)
-        self._members, self._is_there = xp.asarray(order[places].astype(np.int32)), xp.asarray(is_there)
+        self._members, self._is_there = to_device(order[places].astype(np.int32)), to_device(is_there)
         self._radius = radius.astype(np.float32)
-        self._ring = xp.asarray(ring.reshape(-1))
-        self._share = xp.asarray(((radius - knots[ring]) / (knots[ring + 1] - knots[ring])).astype(np.float32))
-        self._index = xp.asarray(ring)
-        self._on_device_radius = xp.asarray(self._radius)
+        self._ring = to_device(ring.reshape(-1))
+        self._share = to_device(((radius - knots[ring]) / (knots[ring + 1] - knots[ring])).astype(np.float32))
+        self._index = to_device(ring)
+        self._on_device_radius = to_device(self._radius)
         self._device = device
 
     def profile(self, values):
@@ -143,12 +143,12 @@ class Blobs:
     shape : (ny, nx)
     widths : (float, float)
         Sigma across and along rows, pixels.
-    xp : module
+    device : Device
     """
 
-    def __init__(self, shape, widths, xp):
+    def __init__(self, shape, widths, device):
         rows, columns = (_gaussians(n, width, SPACING * width) for n, width in zip(shape, widths, strict=True))
-        self._rows, self._columns = xp.asarray(rows), xp.asarray(columns)
+        self._rows, self._columns = device.to_device(rows), device.to_device(columns)
         self._rows_squared, self._columns_squared = self._rows**2, self._columns**2
         self.shape = rows.shape[1], columns.shape[1]
         self.size = self.shape[0] * self.shape[1]
@@ -248,7 +248,7 @@ class Scene:
     def __init__(self, shape, rings, power, readout, device):
         self.shape, self.rings, self.device = shape, rings, device
         self._widths = [(width, width) for width in WIDTHS]
-        self.blobs = [Blobs(shape, widths, device.xp) for widths in (*self._widths, LONG)]
+        self.blobs = [Blobs(shape, widths, device) for widths in (*self._widths, LONG)]
         # smoothing that keeps a blob's height, as the noise around it is small
         levels = [(width / np.sqrt(2),) * 2 for width in WIDTHS]
         self._bands = [Band(less, more) for less, more in zip(levels, [*levels[1:], None], strict=True)]
