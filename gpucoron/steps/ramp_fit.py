@@ -67,7 +67,10 @@ STEP = Step(
     ),
     helpers=("optional_fit",),
     borrows="jwst.ramp_fitting.ramp_fit_step",
-    profiles={"spaceklip": Preset({"suppress_one_group": False})},
+    profiles={
+        "spaceklip": Preset({"suppress_one_group": False}),
+        "recommended": Preset({"algorithm": "LIKELY", "max_diffs_one_sided": 6}),
+    },
     keywords={"suppress_one_group": "suppress_one_group", "maximum_cores": "maximum_cores"},
     leaves="slopes",
     saves={"rate": "0_{}", "rateints": "1_{}"},

@@ -71,6 +71,7 @@ STEP = Step(
         SPACEKLIP_CLASS: Preset(
             {"nlower": 4, "nupper": 4, "nleft": 0, "nright": 0, "nrow_off": 0, "ncol_off": 0}, instruments=("NIRCAM",)
         ),
+        "recommended": Preset({"nlower": -1, "nupper": -1}, instruments=("NIRCAM",), subarrays_only=True),
     },
     keywords={name: name for name in ("nlower", "nupper", "nrow_off", "nleft", "nright", "ncol_off")},
     reach=whole_frame,
