@@ -262,7 +262,9 @@ def _not_taken_over(table, step, steps):
     for replaced in step.replaces:
         owner = table[replaced]
         for name, value in dict(steps.get(replaced) or {}).items():
-            usual = [owner.known[name].default, *(preset.values.get(name) for preset in owner.profiles.values())]
+            # values that spaceKLIP's dictionaries repeat
+            presets = [preset for profile, preset in owner.profiles.items() if profile not in BASED_ON_JWST]
+            usual = [owner.known[name].default, *(preset.values.get(name) for preset in presets)]
             is_set = hasattr(value, "shape") or convert(owner.known[name], value, replaced) not in (None, *usual)
             # the hooks of a skipped step run too
             has_effect = name in ("skip", "pre_hooks", "post_hooks", *owner.for_run)
