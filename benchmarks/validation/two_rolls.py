@@ -81,7 +81,8 @@ def measure(rates, errors, signal, star, view):
     Returns
     -------
     dict
-        ``contrast``: 5-sigma noise of each ring relative to the star. ``kept``: fraction of the companion's flux.
+        ``contrast``: 5-sigma noise of each ring relative to the star. ``scatter``: noise of single pixels in each ring,
+        e-/s, more precise where pixels are independent. ``kept``: fraction of the companion's flux.
         ``pull_width``: width of difference / ERR. ``far``: differences beyond 5 ERR, per million. ``false_peaks``:
         peaks beyond 5 times the noise of their ring. ``lost``: pixels without a rate, per million.
     """
@@ -102,6 +103,7 @@ def measure(rates, errors, signal, star, view):
     known = np.isfinite(pull)
     return {
         "contrast": SIGNIFICANT * noise / star,
+        "scatter": np.array([width(difference[ring]) for ring in rings]),
         "kept": scenes.share_kept(difference, signal),
         "pull_width": width(pull),
         "far": 1e6 * (abs(pull[known]) > SIGNIFICANT).mean(),
@@ -125,22 +127,25 @@ def compare(samples, bases, view):
     -------
     dict
         choice -> figure -> ``mean`` and ``error``, and ``base``. ``inner`` and ``outer`` are ratios of noise, averaged
-        over rings; ``contrast`` is that of the first choice only.
+        over rings; ``pixels_inner`` and ``pixels_outer`` those of the noise of single pixels; ``contrast`` is that of
+        the first choice only.
     """
     inner = view.is_inner()
     result = {}
     for choice, of_seeds in samples.items():
-        ratio = _noise_of(of_seeds) / _noise_of(samples[bases[choice]])
+        of_base = samples[bases[choice]]
+        ratio = _all(of_seeds, "contrast") / _all(of_base, "contrast")
+        of_pixels = _all(of_seeds, "scatter") / _all(of_base, "scatter")
         result[choice] = {"base": bases[choice], "ratio": over_seeds(ratio)}
-        result[choice] |= {
-            name: over_seeds(ratio[:, where].mean(axis=1)) for name, where in (("inner", inner), ("outer", ~inner))
-        }
+        for name, where in (("inner", inner), ("outer", ~inner)):
+            result[choice][name] = over_seeds(ratio[:, where].mean(axis=1))
+            result[choice][f"pixels_{name}"] = over_seeds(of_pixels[:, where].mean(axis=1))
         for name in ("kept", "pull_width", "far", "false_peaks", "lost"):
             result[choice][name] = over_seeds([sample[name] for sample in of_seeds])
     first = next(iter(samples))
-    result[first]["contrast"] = over_seeds(_noise_of(samples[first]))
+    result[first]["contrast"] = over_seeds(_all(samples[first], "contrast"))
     return result
 
 
-def _noise_of(of_seeds):
-    return np.array([sample["contrast"] for sample in of_seeds])
+def _all(of_seeds, name):
+    return np.array([sample[name] for sample in of_seeds])
