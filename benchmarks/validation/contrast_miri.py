@@ -37,15 +37,17 @@ SHORT = 0.5
 EFFECTS = Effects(emi=True)
 PARS = {"pars-emicorrstep": {"skip": False}}
 ONE_SIDED = 6
+SOUND = {"algorithm": "LIKELY", "jump_rules": "sound"}
 
 BASE, SHORT_DARK = "jwst defaults", "short dark"
 #: name -> (the choice with which it is compared, keywords of `reduce_file`, cases, all if empty)
 CHOICES = {
     BASE: (BASE, {}, ()),
     "LIKELY": (BASE, {"steps": {"ramp_fit": {"algorithm": "LIKELY"}}}, ()),
-    "LIKELY, one-sided": (
-        BASE,
-        {"steps": {"ramp_fit": {"algorithm": "LIKELY", "max_diffs_one_sided": ONE_SIDED}}},
+    "LIKELY, sound rules": (BASE, {"steps": {"ramp_fit": SOUND}}, ()),
+    "LIKELY, sound rules, one-sided": (
+        "LIKELY, sound rules",
+        {"steps": {"ramp_fit": SOUND | {"max_diffs_one_sided": ONE_SIDED}}},
         ("saturated star", "few groups"),
     ),
     "experimental_jumpramp": (BASE, {"steps": {"experimental_jumpramp": {"use": True}}}, ()),

@@ -15,21 +15,22 @@ from two_rolls import View, compare, measure
 from gpucoron.steps import STEPS
 
 VIEW = View(scenes.SHAPE, PIXEL_SCALE["NIRCAM"], scenes.FWHM, contrast.RINGS)
-ONE_SIDED = 6
 BASE, ROWS = "jwst defaults", "pseudo-reference rows"
-LIKELY_ONE_SIDED = partial(fit_likely, max_diffs_one_sided=ONE_SIDED)
+SOUND = partial(fit_likely, rules="sound")
+ONE_SIDED = partial(SOUND, max_diffs_one_sided=6)
 #: name -> (the choice with which it is compared, options of `contrast.reduce`)
 CHOICES = {
     BASE: (BASE, {}),
     ROWS: (BASE, {"rows": True}),
     "LIKELY": (BASE, {"fit": fit_likely}),
-    "LIKELY, one-sided": (BASE, {"fit": LIKELY_ONE_SIDED}),
+    "LIKELY, sound rules": (BASE, {"fit": SOUND}),
     "experimental_jumpramp": (BASE, {"jump": False, "fit": fit_jumpramp}),
     "saturation without corners": (BASE, {"corners": False}),
     "outliers with refit": (BASE, {"outliers": True}),
     "1/f median at ints, no columns": (BASE, {"ints": "median", "columns": False}),
     "rows, LIKELY": (ROWS, {"rows": True, "fit": fit_likely}),
-    "rows, LIKELY, one-sided": (ROWS, {"rows": True, "fit": LIKELY_ONE_SIDED}),
+    "rows, LIKELY, sound rules": (ROWS, {"rows": True, "fit": SOUND}),
+    "rows, LIKELY, sound rules, one-sided": ("rows, LIKELY, sound rules", {"rows": True, "fit": ONE_SIDED}),
     "rows, experimental_jumpramp": (ROWS, {"rows": True, "jump": False, "fit": fit_jumpramp}),
     "rows, outliers with refit": (ROWS, {"rows": True, "outliers": True}),
     "rows, 1/f median at ints, no columns": (ROWS, {"rows": True, "ints": "median", "columns": False}),
@@ -41,7 +42,7 @@ def recommended():
     """Return the options of `contrast.reduce` that make the profile `recommended` of a NIRCam subarray."""
     values = {name: STEPS[name].defaults("recommended", "NIRCAM", "SUB320A335R") for name in STEPS}
     fit, noise = values["ramp_fit"], values["subtract_1overf"]
-    likely = partial(fit_likely, max_diffs_one_sided=fit["max_diffs_one_sided"])
+    likely = partial(fit_likely, rules=fit["jump_rules"], max_diffs_one_sided=fit["max_diffs_one_sided"])
     options = {"fit": likely} if fit["algorithm"] == "LIKELY" else {}
     if not noise["skip"]:
         options |= {"ints": noise["model_type"], "columns": noise["vertical_corr"]}
