@@ -70,9 +70,11 @@ def observe_roll(case, seed, roll):
     return ramps, companion
 
 
-def subtract_rows(ramps, sides=0):
+def subtract_rows(ramps, sides=0, keep_light=False):
     """Run refpix with four pseudo-reference rows at each end, and with columns."""
-    parameters = refpix.STEP.settings(**REFPIX, nleft=sides, nright=sides, use_side_ref_pixels=sides > 0)
+    parameters = refpix.STEP.settings(
+        **REFPIX, nleft=sides, nright=sides, use_side_ref_pixels=sides > 0, keep_light=keep_light
+    )
     exposure = Exposure(data=ramps.data, pixeldq=ramps.pixeldq, facts=ramps.facts)
     refpix.run(exposure, {}, parameters, BACKEND)
 
@@ -109,14 +111,14 @@ def refit_outliers(ramps, products, fit):
 
 
 def reduce(
-    ramps, *, corners=True, rows=False, sides=0, jump=True, groups=None, ints=None, fit=fit_ols, outliers=False,
-    columns=True,
+    ramps, *, corners=True, rows=False, sides=0, light=False, jump=True, groups=None, ints=None, fit=fit_ols,
+    outliers=False, columns=True,
 ):  # fmt: skip
     """Reduce a copy of the ramps with the chosen steps; return the rate."""
     ramps = ramps.copy()
     grow(ramps, corners)
     if rows:
-        subtract_rows(ramps, sides)
+        subtract_rows(ramps, sides, light)
     if jump:
         find_jumps(ramps)
     if groups:

@@ -15,26 +15,28 @@ from two_rolls import View, compare, measure
 from gpucoron.steps import STEPS
 
 VIEW = View(scenes.SHAPE, PIXEL_SCALE["NIRCAM"], scenes.FWHM, contrast.RINGS)
-BASE, ROWS = "jwst defaults", "pseudo-reference rows"
+BASE, ROWS = "jwst defaults", "rows, keep_light"
+LIT = {"rows": True, "light": True}
 SOUND = partial(fit_likely, rules="sound")
 ONE_SIDED = partial(SOUND, max_diffs_one_sided=6)
 #: name -> (the choice with which it is compared, options of `contrast.reduce`)
 CHOICES = {
     BASE: (BASE, {}),
-    ROWS: (BASE, {"rows": True}),
+    "rows": (BASE, {"rows": True}),
+    ROWS: (BASE, LIT),
     "LIKELY": (BASE, {"fit": fit_likely}),
     "LIKELY, sound rules": (BASE, {"fit": SOUND}),
     "experimental_jumpramp": (BASE, {"jump": False, "fit": fit_jumpramp}),
     "saturation without corners": (BASE, {"corners": False}),
     "outliers with refit": (BASE, {"outliers": True}),
     "1/f median at ints, no columns": (BASE, {"ints": "median", "columns": False}),
-    "rows, LIKELY": (ROWS, {"rows": True, "fit": fit_likely}),
-    "rows, LIKELY, sound rules": (ROWS, {"rows": True, "fit": SOUND}),
-    "rows, LIKELY, sound rules, one-sided": ("rows, LIKELY, sound rules", {"rows": True, "fit": ONE_SIDED}),
-    "rows, experimental_jumpramp": (ROWS, {"rows": True, "jump": False, "fit": fit_jumpramp}),
-    "rows, outliers with refit": (ROWS, {"rows": True, "outliers": True}),
-    "rows, 1/f median at ints, no columns": (ROWS, {"rows": True, "ints": "median", "columns": False}),
-    "rows, 1/f median at groups": (ROWS, {"rows": True, "groups": "median"}),
+    "rows, LIKELY": (ROWS, LIT | {"fit": fit_likely}),
+    "rows, LIKELY, sound rules": (ROWS, LIT | {"fit": SOUND}),
+    "rows, LIKELY, sound rules, one-sided": ("rows, LIKELY, sound rules", LIT | {"fit": ONE_SIDED}),
+    "rows, experimental_jumpramp": (ROWS, LIT | {"jump": False, "fit": fit_jumpramp}),
+    "rows, outliers with refit": (ROWS, LIT | {"outliers": True}),
+    "rows, 1/f median at ints, no columns": (ROWS, LIT | {"ints": "median", "columns": False}),
+    "rows, 1/f median at groups": (ROWS, LIT | {"groups": "median"}),
 }
 
 
@@ -48,6 +50,7 @@ def recommended():
         options |= {"ints": noise["model_type"], "columns": noise["vertical_corr"]}
     return options | {
         "rows": values["refpix"]["nlower"] is not None,
+        "light": values["refpix"]["keep_light"],
         "corners": values["saturation"]["grow_diagonal"],
         "outliers": not values["apply_rateints_outliers"]["skip"],
     }
