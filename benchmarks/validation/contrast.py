@@ -41,9 +41,9 @@ RINGS = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 #: groups
 CASES = {"bright star": ("RAPID", 6, 10, 1.0, 3.0), "faint star": ("SHALLOW4", 6, 10, 1.0, 3.0)}
 STARS = {"bright star": 1e7, "faint star": 1e6}
-#: a case of `contrast_nircam` alone, whose star saturates pixels within 0.7"
-SATURATED_CASE = {"saturated star": ("SHALLOW4", 10, 10, 1.0, 3.0)}
-SATURATED_STAR = {"saturated star": 1.5e8}
+#: cases of `contrast_nircam` alone: a star that saturates pixels within 0.7", and long ramps
+MORE_CASES = {"saturated star": ("SHALLOW4", 10, 10, 1.0, 3.0), "long ramps": ("RAPID", 50, 4, 1.0, 3.0)}
+MORE_STARS = {"saturated star": 1.5e8, "long ramps": 1e6}
 #: fraction of the charge above the full well that spills into each neighbour
 SPILL = 0.01
 VIEW = View(scenes.SHAPE, PIXEL_SCALE["NIRCAM"], scenes.FWHM, RINGS)
@@ -55,8 +55,8 @@ REFPIX = {"nlower": 4, "nupper": 4, "nrow_off": 0, "ncol_off": 0}
 
 def observe_roll(case, seed, roll):
     """Simulate one roll: ramps with a drifting pedestal and the light of the companion."""
-    readpatt, ngroups, nints, one_over_f, drift = (CASES | SATURATED_CASE)[case]
-    flux = (STARS | SATURATED_STAR)[case]
+    readpatt, ngroups, nints, one_over_f, drift = (CASES | MORE_CASES)[case]
+    flux = (STARS | MORE_STARS)[case]
     star = Scene(star=flux, halo=1e-5, companion_contrast=0.0).render(scenes.SHAPE, scenes.FWHM)
     # one companion, at 1": contrast relative to a star that does not saturate
     companion = scenes.companions(CONTRAST * min(flux / scenes.STAR, 1), ANGLES[roll])[1]

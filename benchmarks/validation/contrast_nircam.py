@@ -73,7 +73,7 @@ def run_case(case, star, options, choices):
 def main(argv=None):
     options = parse(__doc__, argv, seeds=20)
     choices = CHOICES | {"recommended": (BASE, recommended())}
-    cases, stars = contrast.CASES | contrast.SATURATED_CASE, contrast.STARS | contrast.SATURATED_STAR
+    cases, stars = contrast.CASES | contrast.MORE_CASES, contrast.STARS | contrast.MORE_STARS
     if options.quick:
         choices, cases = (
             {name: choices[name] for name in ("jwst defaults", "recommended")},

@@ -14,7 +14,7 @@ from gpucoron.backends.tiles import row_tiles
 from gpucoron.dq import DO_NOT_USE, GOOD, JUMP_DET
 from gpucoron.parameters import P
 from gpucoron.steps.arguments import Array, BackendLike, on_arrays
-from gpucoron.steps.declaration import Outcome, Preset, Step, skipped, whole_frame
+from gpucoron.steps.declaration import Outcome, Step, skipped, whole_frame
 from gpucoron.steps.values import Number
 
 STEP = Step(
@@ -33,7 +33,6 @@ STEP = Step(
         P("nint_min", "integer", 10, "minimum number of integrations to compare", "integrations", minimum=0),
     ),
     skipped=True,
-    profiles={"recommended": Preset({"skip": False})},
     saves={"rateints": "{}"},
     helpers=("fit",),
     run_switch="rate_int_outliers",

@@ -77,7 +77,7 @@ STEP = Step(
     borrows="jwst.ramp_fitting.ramp_fit_step",
     profiles={
         "spaceklip": Preset({"suppress_one_group": False}),
-        "recommended": Preset({"algorithm": "LIKELY", "max_diffs_one_sided": 6, "jump_rules": "sound"}),
+        "recommended": Preset({"algorithm": "LIKELY", "jump_rules": "sound"}, instruments=("MIRI",)),
     },
     keywords={"suppress_one_group": "suppress_one_group", "maximum_cores": "maximum_cores"},
     leaves="slopes",
