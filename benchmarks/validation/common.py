@@ -55,7 +55,7 @@ def parse(description, argv=None, *, seeds=24):
     return options
 
 
-def save(name, options, figures):
+def save(name, options, figures, digits=3):
     """Save figures with versions and seeds, rounded to significant digits; return the path."""
     options.results.mkdir(parents=True, exist_ok=True)
     path = options.results / f"{name}.json"
@@ -64,7 +64,7 @@ def save(name, options, figures):
         "seeds": list(range(1, options.seeds + 1)),
         "quick": options.quick,
     }
-    path.write_text(json.dumps(head | rounded(figures), indent=None, separators=(",", ":")) + "\n")
+    path.write_text(json.dumps(head | rounded(figures, digits), indent=None, separators=(",", ":")) + "\n")
     print(f"wrote {path}")
     return path
 

@@ -137,7 +137,7 @@ def main(argv=None):
     names = ("ngroups", "nints", "star", "background")
     settings = {case: dict(zip(names, CASES[case], strict=True)) for case in cases}
     figures = {case: run_case(case, options, choices, view) for case in cases}
-    return save("contrast_miri", options, {"rings": view.rings, "settings": settings, "cases": figures})
+    return save("contrast_miri", options, {"rings": view.rings, "settings": settings, "cases": figures}, digits=4)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def main(argv=None):
     names = ("readpatt", "ngroups", "nints", "one_over_f", "drift")
     settings = {case: dict(zip(names, values, strict=True)) | {"star": stars[case]} for case, values in cases.items()}
     figures = {case: run_case(case, stars[case], options, choices) for case in cases}
-    return save("contrast_nircam", options, {"rings": VIEW.rings, "settings": settings, "cases": figures})
+    return save("contrast_nircam", options, {"rings": VIEW.rings, "settings": settings, "cases": figures}, digits=4)
 
 
 if __name__ == "__main__":
