@@ -175,8 +175,8 @@ def _likely_reason(cases, found):
     widths = (_of(cases, choice, "faint star", what="pull") for choice in (_BASE, sound))
     text = f"width of difference / ERR: {' with OLS_C, '.join(widths)} with LIKELY; "
     text += ", ".join(_of(cases, sound, case, what="pixels") for case in ("faint star", "few groups"))
-    if len(found.get("rates", {}).get("cases", ())) > 1:
-        case = next(case for case in found["rates"]["cases"] if case["case"] == ["MIRI", "FASTR1", 250])
+    rates = found.get("rates", {}).get("cases", ())
+    for case in (case for case in rates if case["case"] == ["MIRI", "FASTR1", 250]):
         worst = {
             way: max((pick(case["ways"][way]["clean"]["pull_width"], k) or 1) for k in range(10))
             for way in ("OLS_C", "LIKELY")
