@@ -10,9 +10,23 @@ from dataclasses import replace
 
 import numpy as np
 import scenes
-from common import BACKEND, find_jumps, fit_jumpramp, fit_likely, fit_ols, observe, over_seeds, parse, save, width
+from common import (
+    BACKEND,
+    PIXEL_SCALE,
+    find_jumps,
+    fit_jumpramp,
+    fit_likely,
+    fit_ols,
+    grow,
+    observe,
+    over_seeds,
+    parse,
+    save,
+    spill,
+    width,
+)
 from corrections import correct_by_jwst, correct_ints
-from scipy.ndimage import gaussian_filter
+from two_rolls import View, filter_difference, is_clean
 
 from gpucoron.io.exposure import Exposure
 from gpucoron.io.references import Reference
@@ -27,6 +41,12 @@ RINGS = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 #: groups
 CASES = {"bright star": ("RAPID", 6, 10, 1.0, 3.0), "faint star": ("SHALLOW4", 6, 10, 1.0, 3.0)}
 STARS = {"bright star": 1e7, "faint star": 1e6}
+#: cases of `contrast_nircam` alone: a star that saturates pixels within 0.7", and long ramps
+MORE_CASES = {"saturated star": ("SHALLOW4", 10, 10, 1.0, 3.0), "long ramps": ("RAPID", 50, 4, 1.0, 3.0)}
+MORE_STARS = {"saturated star": 1.5e8, "long ramps": 1e6}
+#: fraction of the charge above the full well that spills into each neighbour
+SPILL = 0.01
+VIEW = View(scenes.SHAPE, PIXEL_SCALE["NIRCAM"], scenes.FWHM, RINGS)
 CONTRAST = 1e-4
 #: position angle of the companion in each roll, degrees
 ANGLES = (40.0, 50.0)
@@ -35,22 +55,26 @@ REFPIX = {"nlower": 4, "nupper": 4, "nrow_off": 0, "ncol_off": 0}
 
 def observe_roll(case, seed, roll):
     """Simulate one roll: ramps with a drifting pedestal and the light of the companion."""
-    readpatt, ngroups, nints, one_over_f, drift = CASES[case]
-    star = Scene(star=STARS[case], halo=1e-5, companion_contrast=0.0).render(scenes.SHAPE, scenes.FWHM)
-    # one companion, at 1": contrast relative to the brightest star
-    companion = scenes.companions(CONTRAST * STARS[case] / scenes.STAR, ANGLES[roll])[1]
+    readpatt, ngroups, nints, one_over_f, drift = (CASES | MORE_CASES)[case]
+    flux = (STARS | MORE_STARS)[case]
+    star = Scene(star=flux, halo=1e-5, companion_contrast=0.0).render(scenes.SHAPE, scenes.FWHM)
+    # one companion, at 1": contrast relative to a star that does not saturate
+    companion = scenes.companions(CONTRAST * min(flux / scenes.STAR, 1), ANGLES[roll])[1]
     ramps = observe(
         "NIRCAM", readpatt, ngroups, nints, star + companion, scenes.SHAPE,
         seed=1000 * (roll + 1) + seed, effects={"one_over_f": one_over_f},
     )  # fmt: skip
+    spill(ramps, SPILL)
     rng = np.random.default_rng([seed, roll])
     ramps.data += drift * rng.standard_normal((nints, ngroups, 1, 1)).astype(np.float32)
     return ramps, companion
 
 
-def subtract_rows(ramps, sides=0):
+def subtract_rows(ramps, sides=0, keep_light=False):
     """Run refpix with four pseudo-reference rows at each end, and with columns."""
-    parameters = refpix.STEP.settings(**REFPIX, nleft=sides, nright=sides, use_side_ref_pixels=sides > 0)
+    parameters = refpix.STEP.settings(
+        **REFPIX, nleft=sides, nright=sides, use_side_ref_pixels=sides > 0, keep_light=keep_light
+    )
     exposure = Exposure(data=ramps.data, pixeldq=ramps.pixeldq, facts=ramps.facts)
     refpix.run(exposure, {}, parameters, BACKEND)
 
@@ -86,11 +110,15 @@ def refit_outliers(ramps, products, fit):
     return exposure.rate, exposure.rateints
 
 
-def reduce(ramps, *, rows=False, sides=0, jump=True, groups=None, ints=None, fit=fit_ols, outliers=False, columns=True):
+def reduce(
+    ramps, *, corners=True, rows=False, sides=0, light=False, jump=True, groups=None, ints=None, fit=fit_ols,
+    outliers=False, columns=True,
+):  # fmt: skip
     """Reduce a copy of the ramps with the chosen steps; return the rate."""
     ramps = ramps.copy()
+    grow(ramps, corners)
     if rows:
-        subtract_rows(ramps, sides)
+        subtract_rows(ramps, sides, light)
     if jump:
         find_jumps(ramps)
     if groups:
@@ -128,16 +156,11 @@ QUICK = ("jwst defaults", "rows, 1/f savgol at ints, outliers")
 def measure(rates, lights, gain, star):
     """Measure 5-sigma noise relative to the star in rings, and the companion's flux in the difference over truth."""
     difference = ((rates[0].rate - rates[1].rate) * gain).astype(float)
-    known = np.isfinite(difference)
-    filtered = scenes.match(difference)
     signal = lights[0] - lights[1]
-    clean = gaussian_filter(abs(signal), 2 * scenes.FWHM / 2.355) < 1e-3 * abs(signal).max()
-    r = scenes.radius()
-    noise, per_pixel = [], []
-    for low, high in zip(RINGS[:-1], RINGS[1:], strict=True):
-        ring = (r >= low) & (r < high) & clean
-        noise.append(5 * width(filtered[ring]) / star)
-        per_pixel.append(width(difference[ring & known]))
+    filtered, clean = filter_difference(difference, VIEW), is_clean(signal, VIEW)
+    rings = [ring & clean for ring in VIEW.annuli()]
+    noise = [5 * width(filtered[ring]) / star for ring in rings]
+    per_pixel = [width(difference[ring]) for ring in rings]
     return noise, per_pixel, scenes.share_kept(difference, signal)
 
 
