@@ -108,6 +108,15 @@ def over_seeds(samples):
     return {"mean": mean, "error": error}
 
 
+def with_worst(samples, badness, seeds=None):
+    """Average over the seeds, by default 1, 2, ..., and name the one with the largest badness; 0 if none is known."""
+    badness = np.asarray(badness, float)
+    known = np.isfinite(badness)
+    seeds = np.arange(1, len(badness) + 1) if seeds is None else np.asarray(seeds)
+    worst = np.where(known.any(axis=0), seeds[np.where(known, badness, -np.inf).argmax(axis=0)], 0)
+    return over_seeds(samples) | {"worst_seed": worst}
+
+
 @dataclass
 class Ramps:
     """One exposure as the steps receive it, with its truth.
