@@ -258,7 +258,7 @@ def main(argv=None):
         figures = collect(map(measure_seed, tasks), wanted, strengths, options, with_spectrum)
     shapes = {scene: images[scene][0].shape for scene in chosen}
     setting = {"rings": RINGS, "contrasts": CONTRASTS, "discs": DISCS, "star": scenes.STAR, "shapes": shapes}
-    return save("companion_noise", options, setting | figures)
+    return save("companion_noise", options, setting | figures, digits=4)
 
 
 def collect(results, wanted, strengths, options, with_spectrum):
