@@ -183,8 +183,9 @@ def summarize_wrong(samples):
     noise, kept = {}, {}
     for name in WRONG:
         of_seeds = [sample["methods"][name] for sample in samples]
-        kept[name] = average_kept(of_seeds)[f"companions {CONTRASTS[0]:g}"]
-        noise[name] = np.array([part["noise"] for part in of_seeds]) / kept[name]["mean"]
+        kept[name] = average_kept(of_seeds).get(f"companions {CONTRASTS[0]:g}")
+        share = kept[name]["mean"] if kept[name] else 1.0
+        noise[name] = np.array([part["noise"] for part in of_seeds]) / share
     first, *others = WRONG
     found = {}
     for name in others:
