@@ -24,7 +24,7 @@ from gpucoron.io.boundary import converted_errors
 from gpucoron.io.crds_lookup import crds_context
 from gpucoron.io.exposure import Exposure, check_path
 from gpucoron.io.hooks import check_hooks, run_hooks
-from gpucoron.io.parameter_files import merge, parameters_from_crds, parameters_from_files, takes_crds_pars
+from gpucoron.io.parameter_files import parameters_from_crds, parameters_from_files, takes_crds_pars
 from gpucoron.io.references import STORE, find_references, load_references
 from gpucoron.io.user_files import check_files, read_files
 from gpucoron.io.versions import check_versions
@@ -87,7 +87,7 @@ def settle(
     """Settle the parameters of a run; every way to start a run uses this function.
 
     The order of precedence is: the user's parameters, the user's parameter files, the parameter files of CRDS, the
-    profile, the defaults.
+    profile, the defaults. The ``recommended`` profile takes precedence over the parameter files of CRDS.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def settle(
     if exposure is not None and takes_crds_pars(profile, use_pars):
         from_crds, run_from_crds, crds_files = parameters_from_crds(exposure)
     from_user, run_from_user, user_files = parameters_from_files(pars)
-    parameters = resolve(STEPS, profile, from_files=merge(from_crds, from_user), steps=steps, **facts)
+    parameters = resolve(STEPS, profile, from_crds=from_crds, from_files=from_user, steps=steps, **facts)
     run_settings = {**run_from_crds, **run_from_user, **(pipeline or {})}
     parameters, run_parameters = settle_run(STEPS, parameters, run_settings)
     _check_together(parameters)
@@ -179,7 +179,7 @@ def plan(
     Parameters
     ----------
     exposure : Exposure
-    profile : {'jwst', 'spaceklip'}
+    profile : {'jwst', 'spaceklip', 'recommended'}
         The set of defaults.
     steps : dict of dicts, optional
         step -> parameter -> value.
@@ -188,8 +188,8 @@ def plan(
     backend : str or Backend, optional
         See `gpucoron.backends.get_backend`; None is 'auto'.
     use_pars : bool, optional
-        Apply the parameter files of CRDS. The default is true in the ``jwst`` profile, unless the environment variable
-        STPIPE_DISABLE_CRDS_STEPPARS switches them off.
+        Apply the parameter files of CRDS. The default is true in the ``jwst`` and ``recommended`` profiles, unless the
+        environment variable STPIPE_DISABLE_CRDS_STEPPARS switches them off.
     pars : str, Path or sequence of them, optional
         Your own parameter files, of a step or of a pipeline. They take precedence over CRDS; ``steps`` takes
         precedence over them.
@@ -421,7 +421,7 @@ def reduce_file(
         ``*_uncal.fits`` or ``*_ramp.fits``.
     output_dir : str or Path
         Created if it does not exist.
-    profile : {'jwst', 'spaceklip'}
+    profile : {'jwst', 'spaceklip', 'recommended'}
         The set of defaults.
     steps : dict of dicts, optional
         step -> parameter -> value. Not changed.

@@ -40,7 +40,7 @@ class Run(Shown):
     ----------
     exposure : Exposure
     backend : Backend
-    profile : {'jwst', 'spaceklip'}
+    profile : {'jwst', 'spaceklip', 'recommended'}
     parameters : dict
         step -> its parameters, a frozen dataclass.
     run_parameters : RunParameters

@@ -105,6 +105,12 @@ CASES = {
         "averaged", {"ramp_fit": {"algorithm": "LIKELY", "convert_average_dark": True, "max_diffs_one_sided": 4}},
         against="host",
     ),
+    "recommended": StrictCase(
+        "averaged", {}, {"profile": "recommended"}, against="host", ran=("refpix", "subtract_1overf")
+    ),
+    "likely, sound rules": StrictCase(
+        "many", {"ramp_fit": {"algorithm": "LIKELY", "jump_rules": "sound"}}, against="host"
+    ),
     "clean_flicker_noise": StrictCase("one", on("clean_flicker_noise"), ran=("clean_flicker_noise",)),
     "persistence": StrictCase("many", on("persistence", persistence_time=100, dn_threshold=20000.0)),
     "snowballs": StrictCase("snowballs", {"jump": {"expand_large_events": True}}),
