@@ -70,7 +70,7 @@ def check_borrowed(step):
 
 
 def check_indirect(steps, parameters, references, owner):
-    """Refuse steps if the jwst code that they run needs a reference that CRDS does not have for the exposure.
+    """Refuse steps that need a further reference which CRDS does not have for the exposure.
 
     Parameters
     ----------
@@ -91,8 +91,8 @@ def check_indirect(steps, parameters, references, owner):
         missing = [] if settings.skip else [name for name in step.indirect(settings) if references[name] == "N/A"]
         if missing:
             msg = (
-                f"{owner}: {step.name}: CRDS has no {' and no '.join(missing)} reference for this exposure; jwst's "
-                f"code needs it to make a draft of the rate; skip the step: {step.name}.skip=True"
+                f"{owner}: {step.name}: CRDS has no {' and no '.join(missing)} reference for this exposure; the step "
+                f"needs it to make a draft of the rate; skip the step: {step.name}.skip=True"
             )
             raise ReferenceFileError(msg)
 

@@ -367,7 +367,8 @@ def _run_with_hooks(step, run, references, settings):
 def _run_one(step, run, references, settings):
     """Run a step; its errors name the file, the step and the references."""
     exposure = run.exposure
-    usable = {reftype: references.get(f"{step.name}.{reftype}", references.get(reftype)) for reftype in step.references}
+    reftypes = (*step.references, *step.indirect(settings))
+    usable = {reftype: references.get(f"{step.name}.{reftype}", references.get(reftype)) for reftype in reftypes}
     helpers = {name: _HELPERS[name](run, step) for name in step.helpers}
     files = ", ".join(str(reference.path) for reference in usable.values() if reference is not None)
     advice = f" (references: {files})" if files else ""

@@ -95,6 +95,8 @@ class Exposure(Shown):
         Chi-square of the LIKELY fit, summed over integrations; set by ramp_fit.
     optional_fit : RampFitOutputModel or None
         jwst's optional product of the segmented fit; set by ramp_fit.
+    flicker_mask, flicker_background, flicker_noise : float32 arrays or None
+        What clean_flicker_noise saves: (ny, nx) or (nints, ny, nx), and twice (nints, ngroups, ny, nx), DN.
     removed_1overf : (ny, nx) float32 or None
         Mean of the 1/f noise that subtract_1overf removed: DN at stage 'groups', DN/s at stage 'ints'.
     home : Backend or None
@@ -115,6 +117,9 @@ class Exposure(Shown):
     rateints: Any = None
     likelihood_chisq: Any = None
     optional_fit: Any = None
+    flicker_mask: Any = None
+    flicker_background: Any = None
+    flicker_noise: Any = None
     removed_1overf: Any = None
     home: Any = None
 

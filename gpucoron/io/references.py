@@ -32,6 +32,7 @@ _READERS = {
     "dark": ("DarkModel", ("data", "dq", "average_dark_current"), False),
     "reset": ("ResetModel", ("data", "dq"), False),
     "rscd": ("RSCDModel", (), False),
+    "flat": ("FlatModel", ("data", "dq"), True),
 }
 _DARK_CLASS = {"MIRI": "DarkMIRIModel", "NIRSPEC": "DarkNirspecModel"}
 
@@ -39,7 +40,7 @@ _DARK_CLASS = {"MIRI": "DarkMIRIModel", "NIRSPEC": "DarkNirspecModel"}
 _ARRAYS = ("data", "dq", "coeffs", "inv_coeffs", "average_dark_current", "table")
 
 #: types that only a borrowed step opens
-_OPENED_BY_JWST = ("refpix", "sirskernel", "pictureframe", "flat", "pastasoss")
+_OPENED_BY_JWST = ("refpix", "sirskernel", "pictureframe", "pastasoss")
 
 #: types that jwst requires
 _INDISPENSABLE = ("gain", "readnoise")

@@ -90,8 +90,8 @@ class Preset:
 class Extra:
     """The description of an extra product of a step, from which a model and a file are made.
 
-    ``kind`` is 'ramp', 'rate' or 'rateints' (the current data of the exposure), 'image', 'dark' (like the dark
-    reference of the step) or 'optional fit' (``array`` is jwst's own model). The name of the file is ``file_name``, or
+    ``kind`` is 'ramp', 'rate' or 'rateints' (the current data of the exposure), 'image', 'array' (an image, a cube or a
+    ramp by its axes), 'dark' (like the dark reference of the step) or 'optional fit' (``array`` is jwst's own model). The name of the file is ``file_name``, or
     ``stem`` or the name of the products followed by ``suffix``. It is written to ``folder``, or to the folder of the
     products. ``ext`` is the type of file.
     """
@@ -126,8 +126,8 @@ class Step:
     opens : callable, optional
         ``opens(settings, facts)`` lists the ``references`` that it opens for an exposure; by default all.
     indirect : callable
-        ``indirect(settings)`` lists further types of references that the jwst code of this step looks up and requires.
-        They are checked before any work.
+        ``indirect(settings)`` lists further types of references that the step requires, without parameters to override
+        them; products do not name them. They are checked before any work.
     checks : callable, optional
         ``checks(settings, shape)`` raises a ValueError if an array among its parameters does not fit ramps of that
         shape. It is called before any work.
