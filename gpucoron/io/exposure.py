@@ -221,7 +221,6 @@ class Exposure(Shown):
             data=np.broadcast_to(np.float32(0), shape),
             groupdq=np.broadcast_to(np.uint8(0), shape),
             pixeldq=np.broadcast_to(np.uint32(0), shape[-2:]),
-            zeroframe=None,
             facts=facts,
             meta=meta,
             **attributes,
@@ -243,8 +242,7 @@ class Exposure(Shown):
         facts = facts_of(name, model, shape)
         ramp = datamodels.RampModel()
         ramp.update(model, extra_fits=True)
-        ramp.int_times = model.int_times
-        ramp.group = model.group
+        ramp.int_times, ramp.group = model.int_times, model.group
         zeroframe = model.zeroframe if facts.zero_frame else None
         _check_zeroframe(name, zeroframe is not None and zeroframe.shape, shape)
         exposure = cls(
@@ -276,8 +274,7 @@ class Exposure(Shown):
         if self.home is not None:
             return self.home
         if not backend.on_host:
-            sizes: dict[str, Any] = {"has_zeroframe": self.zeroframe is not None, "held": self.device_bytes}
-            backend = backend.fitting(self.data.shape, **sizes)
+            backend = backend.fitting(self.data.shape, has_zeroframe=self.zeroframe is not None, held=self.device_bytes)
         self.move_to(backend)
         return backend
 

@@ -1,20 +1,18 @@
 """clean_flicker_noise: subtract 1/f noise as jwst does, by the medians of the lines of each difference of groups."""
 
 import logging
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.backends.statistics import median_of_last
-from gpucoron.dq import DO_NOT_USE, JUMP_DET, NO_FLAT_FIELD, NON_SCIENCE
+from gpucoron.dq import DO_NOT_USE, JUMP_DET
 from gpucoron.parameters import P
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Extra, Outcome, Step, whole_frame
-from gpucoron.steps.flicker_background import clip_masks, fill_flat, subtract_background
-from gpucoron.steps.flicker_parameters import choose_parameters
-from gpucoron.steps.ramp_fit import fit
+from gpucoron.steps.flicker_background import clip_masks, subtract_background
+from gpucoron.steps.flicker_scene import choose, draft_rates, not_sky, read_flat, relative_flux
 from gpucoron.steps.values import Choice, Kind, Number, Switch, check_numbers
 
 __all__ = ["clean_groups", "find_background", "run"]
@@ -26,7 +24,7 @@ PIXELS_AT_ONCE = 2**22
 #: size of a near-infrared detector along its slow axis, and its number of amplifiers
 FULL_FRAME, AMPLIFIERS = 2048, 4
 #: exposure types of time series, in which jwst scales the median image by the light curve of the target
-_TIME_SERIES = ("NRC_TSIMAGE", "NRC_TSGRISM")
+_TIME_SERIES = ("NRC_TSIMAGE", "NRC_TSGRISM", "NIS_SOSS", "NRS_BRIGHTOBJ")
 
 
 def _needs_draft(settings, has_mask):
@@ -36,7 +34,7 @@ def _needs_draft(settings, has_mask):
 def _for_the_draft(settings):
     """List the references for the draft of the rate, in which the step looks for sources."""
     has_mask = str(settings.user_mask).lower() != "none"
-    return ("gain", "readnoise") if _needs_draft(settings, has_mask) else ()
+    return ("gain", "readnoise") if settings.autoparam or _needs_draft(settings, has_mask) else ()
 
 
 def _opens(settings, facts):
@@ -335,7 +333,9 @@ class _Cleaner:
         parts = AMPLIFIERS if self.by_channel and lines.shape[2] == FULL_FRAME else 1
         size = lines.shape[2] // parts
         medians = median_of_last(xp.ascontiguousarray(lines).reshape(*lines.shape[:2], parts, size), xp=xp)
-        stripes = xp.repeat(xp.where(xp.isnan(medians), medians.dtype.type(0), medians), size if parts > 1 else 1, axis=2)
+        stripes = xp.repeat(
+            xp.where(xp.isnan(medians), medians.dtype.type(0), medians), size if parts > 1 else 1, axis=2
+        )
         return stripes if self.axis == 1 else stripes.swapaxes(1, 2)
 
 
@@ -346,6 +346,10 @@ def _refusal(parameters, facts, nints):
         return f"it does not apply to exposures of the type {exp_type}"
     if parameters.fit_method == "fft":
         return f"fit_method fft is made for NIRSpec's spectra and does not apply to exposures of the type {exp_type}"
+    special = ("autoparam", parameters.autoparam), ("mask_science_regions", parameters.mask_science_regions)
+    special = [name for name, is_set in special if is_set]
+    if special and facts.instrument not in ("NIRCAM", "MIRI"):
+        return f"{' and '.join(special)}: only jwst's own step has rules for exposures of {facts.instrument}"
     if parameters.background_method == "median_image":
         if nints < 2:
             return "background_method median_image needs several integrations"
@@ -354,107 +358,18 @@ def _refusal(parameters, facts, nints):
     return ""
 
 
-def _draft(exposure, references, backend):
-    """Fit the ramps with the defaults of jwst; return the rate and the rateints, or None twice."""
-    facts = exposure.facts
-    return fit(
-        exposure.data,
-        backend.copy(exposure.groupdq),
-        exposure.pixeldq,
-        references["gain"].data,
-        references["readnoise"].data,
-        facts.group_time,
-        frame_time=facts.frame_time,
-        nframes=facts.nframes or 1,
-        groupgap=facts.groupgap or 0,
-        dark_current=exposure.average_dark_current,
-        zeroframe=exposure.zeroframe,
-        drop_flagged_groups=facts.is_miri,
-        backend=backend,
-    )
-
-
-def _read_flat(reference, backend):
-    """Return the flat without gaps; its gaps are filled on the host."""
-    return None if reference is None else backend.to_device(fill_flat(backend.to_host(reference.data)))
-
-
-def _choose(parameters, exposure, references, backend):
-    """Replace the parameters that ``autoparam`` chooses; jwst has rules for images only."""
-    exp_type = exposure.facts.exp_type
-    if exp_type != "NRC_IMAGE":
-        log.warning("autoparam has no rule for exposures of the type %s: it is ignored", exp_type)
-        return parameters
-    rate, _rateints = _draft(exposure, references, backend)
-    if rate is None:
-        return parameters
-    flat = references["flat"]
-    image = backend.to_host(rate.rate)
-    if flat is not None:
-        image = image / fill_flat(backend.to_host(flat.data))
-    chosen = choose_parameters(image, abs(exposure.facts.slowaxis) - 1)
-    chosen["apply_flat_field"] = flat is not None
-    log.info("autoparam: %s", ", ".join(f"{name}={value}" for name, value in chosen.items()))
-    return replace(parameters, **chosen)
-
-
-def _not_sky(rates, flat, xp):
-    """Return where the flags of the rates or of the flat mark pixels of a MIRI image that do not see the sky."""
-    hidden = (rates.dq & (DO_NOT_USE | NON_SCIENCE)) != 0
-    if flat is None:
-        return hidden
-    is_flagged = (flat.dq & (DO_NOT_USE | NON_SCIENCE | NO_FLAT_FIELD)) != 0
-    return hidden | is_flagged | xp.isnan(flat.data) | (flat.data == 0)
-
-
-def _relative_flux(rateints, xp):
-    """Return the median of each integration relative to their median, (nints,); None if all are NaN."""
-    flux = median_of_last(rateints.reshape(len(rateints), -1), xp=xp)
-    flux = flux / median_of_last(flux[None], xp=xp)
-    is_known = xp.isfinite(flux)
-    if not bool(is_known.any()):
-        return None
-    n_unknown = int((~is_known).sum())
-    if n_unknown:
-        log.warning("%d integrations without a finite flux are scaled by the median flux", n_unknown)
-    known = xp.where(is_known, flux, flux.dtype.type(np.nan))
-    return xp.where(is_known, flux, median_of_last(known[None], xp=xp))
-
-
 def _find_scene(rates, flat, references, parameters, facts, backend):
     """Return the mask of the background for draft rates, (ny, nx) or (nints, ny, nx)."""
     xp = backend.xp
     data = rates.rate if flat is None else rates.rate / flat
     if parameters.mask_science_regions and facts.exp_type == "MIR_IMAGE":
-        data = xp.where(_not_sky(rates, references["flat"], xp), data.dtype.type(np.nan), data)
-    return find_background(
-        data, n_sigma=parameters.n_sigma, fit_histogram=parameters.fit_histogram, backend=backend
-    )
+        data = xp.where(not_sky(rates, references["flat"], xp), data.dtype.type(np.nan), data)
+    return find_background(data, n_sigma=parameters.n_sigma, fit_histogram=parameters.fit_histogram, backend=backend)
 
 
-def _fits(mask, shape):
-    """Return whether a mask has the shape of the exposure."""
-    return mask.shape in (shape[-2:], (shape[0], *shape[-2:]))
-
-
-def run(exposure, references, parameters, backend):
-    """Run the step; see `gpucoron.steps`.
-
-    With ``save_mask``, ``save_background`` and ``save_noise`` it sets ``exposure.flicker_mask``, float32 of the shape of
-    the mask, and ``exposure.flicker_background`` and ``exposure.flicker_noise``, DN, of the shape of the ramps.
-
-    Notes
-    -----
-    Source: jwst 3.0, ``CleanFlickerNoiseStep``. A step that does not apply is FAILED, as there.
-    """
+def _clean_exposure(exposure, references, parameters, backend):
+    """Correct the ramps in place; return why they cannot be corrected, or ''."""
     facts, xp = exposure.facts, backend.xp
-    if parameters.autoparam:
-        parameters = _choose(parameters, exposure, references, backend)
-    nints = exposure.data.shape[0]
-    reason = _refusal(parameters, facts, nints)
-    if reason:
-        log.warning("%s", reason)
-        return Outcome("FAILED", reason)
     uses_median_image = parameters.background_method == "median_image"
     single_mask = parameters.single_mask and not uses_median_image
     if parameters.single_mask and uses_median_image:
@@ -463,26 +378,25 @@ def run(exposure, references, parameters, backend):
     if by_channel and (facts.is_miri or str(facts.subarray).upper() != "FULL"):
         log.warning("fit_by_channel only applies to full frames of near-infrared detectors: it is ignored")
         by_channel = False
-    flat = _read_flat(references["flat"], backend) if parameters.apply_flat_field else None
+    flat = read_flat(references["flat"], backend) if parameters.apply_flat_field else None
     mask, flux = parameters.user_mask, None
     if _needs_draft(parameters, mask is not None):
-        rate, rateints = _draft(exposure, references, backend)
+        rate, rateints = draft_rates(exposure, references, backend)
         if rate is None:
-            return Outcome("FAILED", "there is no draft of the rate, because no ramp can be fitted")
+            return "there is no draft of the rate, because no ramp can be fitted"
         rates = rate if single_mask else rateints
         if mask is None:
             mask = _find_scene(rates, flat, references, parameters, facts, backend)
         if uses_median_image:
-            flux = _relative_flux(rates.rate if flat is None else rates.rate / flat, xp)
+            flux = relative_flux(rates.rate if flat is None else rates.rate / flat, xp)
             if flux is None:
-                return Outcome("FAILED", "there is no median image, because no integration has a finite flux")
-    if not _fits(mask, exposure.data.shape):
-        reason = f"the mask has the shape {mask.shape}, which is not that of the exposure, {exposure.data.shape}"
-        log.warning("%s", reason)
-        return Outcome("FAILED", reason)
+                return "there is no median image, because no integration has a finite flux"
+    shape = exposure.data.shape
+    if mask.shape not in (shape[-2:], (shape[0], *shape[-2:])):
+        return f"the mask has the shape {mask.shape}, which is not that of the exposure, {shape}"
     mask = backend.to_device(mask)
     before = backend.copy(exposure.data) if parameters.save_noise else None
-    background = clean_groups(
+    exposure.flicker_background = clean_groups(
         exposure.data,
         exposure.groupdq,
         mask,
@@ -499,7 +413,27 @@ def run(exposure, references, parameters, backend):
     )
     if parameters.save_mask:
         exposure.flicker_mask = mask.astype(np.float32)
-    exposure.flicker_background = background
     if before is not None:
         exposure.flicker_noise = xp.subtract(exposure.data, before, out=before)
-    return Outcome()
+    return ""
+
+
+def run(exposure, references, parameters, backend):
+    """Run the step; see `gpucoron.steps`.
+
+    With ``save_mask``, ``save_background`` and ``save_noise`` it sets ``exposure.flicker_mask``, with the shape of the
+    mask, and ``exposure.flicker_background`` and ``exposure.flicker_noise``, DN, with that of the ramps; all float32.
+
+    Notes
+    -----
+    Source: jwst 3.0, ``CleanFlickerNoiseStep``. A step that does not apply is FAILED, as there, and so is one without
+    a usable mask. As in jwst, products do not name a flat whose flags alone are used.
+    """
+    names_flat = parameters.apply_flat_field or (parameters.autoparam and exposure.facts.exp_type == "NRC_IMAGE")
+    if parameters.autoparam:
+        parameters = choose(parameters, exposure, references, backend)
+    reason = _refusal(parameters, exposure.facts, exposure.data.shape[0])
+    reason = reason or _clean_exposure(exposure, references, parameters, backend)
+    if reason:
+        log.warning("%s", reason)
+    return Outcome("FAILED" if reason else "COMPLETE", reason, opened=None if names_flat else {})

@@ -147,10 +147,12 @@ def _fit_histogram(pixels, row, center, sigma):
         return height * np.exp(-0.5 * ((x - mean) / width) ** 2)
 
     to_device, to_host = pixels.backend.to_device, pixels.backend.to_host
+    values = pixels.values[row, int(pixels.first[row, 0]) : int(pixels.last[row, 0])]
+    if len(values) == 0:
+        return center, sigma
     try:
         span = (center - HISTOGRAM_WIDTH * sigma, center + HISTOGRAM_WIDTH * sigma)
         edges = np.histogram_bin_edges(np.empty(0), BINS, span)
-        values = pixels.values[row, int(pixels.first[row, 0]) : int(pixels.last[row, 0])]
         below = to_host(pixels.backend.xp.searchsorted(values, to_device(edges), side="left"))
         below[-1] = int((values <= edges[-1]).sum())  # the last bin includes its upper edge
         counts = np.diff(below)
