@@ -106,6 +106,26 @@ CASES = {
         against="host",
     ),
     "clean_flicker_noise": StrictCase("one", on("clean_flicker_noise"), ran=("clean_flicker_noise",)),
+    "clean_flicker_noise, a model": StrictCase(
+        "many", on("clean_flicker_noise", background_method="model", single_mask=False, fit_by_channel=True),
+        ran=("clean_flicker_noise",),
+    ),
+    "clean_flicker_noise, a histogram": StrictCase(
+        "averaged", on("clean_flicker_noise", background_method=None, fit_histogram=True, save_noise=True),
+        ran=("clean_flicker_noise",),
+    ),
+    "clean_flicker_noise, the median image": StrictCase(
+        "many", on("clean_flicker_noise", background_method="median_image", save_background=True, save_mask=True),
+        ran=("clean_flicker_noise",),
+    ),
+    "clean_flicker_noise along columns": StrictCase(
+        "one", on("clean_flicker_noise", autoparam=True), facts={"slowaxis": -1, "fastaxis": 2, "exp_type": "NRC_IMAGE"},
+        ran=("clean_flicker_noise",),
+    ),
+    "clean_flicker_noise of a MIRI image": StrictCase(
+        "bright", on("clean_flicker_noise", mask_science_regions=True), facts={"exp_type": "MIR_IMAGE"},
+        ran=("clean_flicker_noise",),
+    ),
     "persistence": StrictCase("many", on("persistence", persistence_time=100, dn_threshold=20000.0)),
     "snowballs": StrictCase("snowballs", {"jump": {"expand_large_events": True}}),
     # and of MIRI
