@@ -10,9 +10,9 @@ from gpucoron.backends.statistics import median_of_last
 from gpucoron.dq import DO_NOT_USE, JUMP_DET
 from gpucoron.parameters import P
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
+from gpucoron.steps.clean_flicker_noise_background import clip_masks, subtract_background
+from gpucoron.steps.clean_flicker_noise_scene import choose, draft_rates, not_sky, read_flat, relative_flux
 from gpucoron.steps.declaration import Extra, Outcome, Step, whole_frame
-from gpucoron.steps.flicker_background import clip_masks, subtract_background
-from gpucoron.steps.flicker_scene import choose, draft_rates, not_sky, read_flat, relative_flux
 from gpucoron.steps.values import Choice, Kind, Number, Switch, check_numbers
 
 __all__ = ["clean_groups", "find_background", "run"]
@@ -168,7 +168,7 @@ def _check_box(value):
     mask=Array("ny nx|nints ny nx", "bool"),
     flat=Array(IMAGE),
     flux=Array("nints"),
-    background_method=Choice("median", "model", "median_image", "none"),
+    background_method=Choice("median", "model", "median_image", None),
     background_box_size=Kind("two whole numbers, 1 or more", _check_box),
     n_sigma=Number("sigma"),
     slowaxis=Choice(2, -2, 1, -1),
@@ -182,7 +182,7 @@ def clean_groups(
     *,
     flat: ArrayLike | None = None,
     flux: ArrayLike | None = None,
-    background_method: str = "median",
+    background_method: str | None = "median",
     background_box_size: Any = None,
     n_sigma: float = 2.0,
     slowaxis: int = 2,
@@ -204,7 +204,7 @@ def clean_groups(
         The differences are divided by it before the fit. Without zeros and NaN.
     flux : (nints,) float32, optional
         For 'median_image': the brightness of each integration relative to the median.
-    background_method : {'median', 'model', 'median_image', 'none'}
+    background_method : {'median', 'model', 'median_image', None}
         What is subtracted before the fit and added again: the median of the background; a smooth model of it
         (photutils' ``Background2D``, on the host); the median of the integrations, scaled by ``flux``; or nothing.
     background_box_size : (int, int), optional
@@ -402,7 +402,7 @@ def _clean_exposure(exposure, references, parameters, backend):
         mask,
         flat=flat,
         flux=flux,
-        background_method=parameters.background_method or "none",
+        background_method=parameters.background_method,
         background_box_size=parameters.background_box_size,
         n_sigma=parameters.n_sigma,
         # the noise of MIRI is along columns

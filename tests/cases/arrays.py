@@ -144,7 +144,7 @@ OF_FUNCTIONS = {
     "gain_scale.scale_slopes": {},
     "group_matching.measure_core": {"cropwidth": 5},
     "group_matching.sum_ring": {"cropwidth": 6, "edgewidth": 3},
-    "clean_flicker_noise.clean_groups": {"mask": ~mask_of_sources(), "with_background": True},
+    "clean_flicker_noise.clean_groups": {"mask": ~mask_of_sources(), "flux": None, "with_background": True},
     "ipc.correct_ipc": {"edges": (4, 0, 0, 2)},
     "jump.flag_jumps": {"rejection_threshold": 5.0, "nframes": 2},
     "known_sources.protect_sources": {"companions": (5.0, 6.0), "radius": 2.0, "backend": None},

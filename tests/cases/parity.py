@@ -421,7 +421,7 @@ NOT_COMPARED = (
     ("refpix with `refpix_algorithm = sirs`", "the simulator makes no sirskernel reference"),
     (
         "clean_flicker_noise with a flat, a user's mask, `median_image` or `autoparam`",
-        "these exposures have no flat and no distortion reference; `tests/steps/test_clean_flicker_noise.py` compares them",
+        "these exposures have no such references; `tests/steps/test_clean_flicker_noise.py` compares it",
     ),
     ("emicorr with `onthefly_corr_freq`", "jwst measures the wave in the data, for which it needs a long exposure"),
     ("`maximum_cores` other than 1", "with several processes, the results of jwst are not always those of one process"),

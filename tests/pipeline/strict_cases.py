@@ -119,8 +119,8 @@ CASES = {
         ran=("clean_flicker_noise",),
     ),
     "clean_flicker_noise along columns": StrictCase(
-        "one", on("clean_flicker_noise", autoparam=True), facts={"slowaxis": -1, "fastaxis": 2, "exp_type": "NRC_IMAGE"},
-        ran=("clean_flicker_noise",),
+        "one", on("clean_flicker_noise", autoparam=True), ran=("clean_flicker_noise",),
+        facts={"slowaxis": -1, "fastaxis": 2, "exp_type": "NRC_IMAGE"},
     ),
     "clean_flicker_noise of a MIRI image": StrictCase(
         "bright", on("clean_flicker_noise", mask_science_regions=True), facts={"exp_type": "MIR_IMAGE"},

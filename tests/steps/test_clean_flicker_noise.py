@@ -13,9 +13,9 @@ from gpucoron.simulate import simulate
 from gpucoron.simulate.later_references import write_later_references
 from gpucoron.simulate.references import write_references
 from gpucoron.steps import clean_flicker_noise
-from gpucoron.steps.flicker_background import default_box, fill_flat
-from gpucoron.steps.flicker_parameters import _decide, choose_parameters
-from gpucoron.steps.flicker_scene import relative_flux
+from gpucoron.steps.clean_flicker_noise_background import default_box, fill_flat
+from gpucoron.steps.clean_flicker_noise_parameters import _decide, choose_parameters
+from gpucoron.steps.clean_flicker_noise_scene import relative_flux
 
 pytestmark = pytest.mark.parity
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from gpucoron.backends.statistics import median_of_last
 from gpucoron.dq import DO_NOT_USE, NO_FLAT_FIELD, NON_SCIENCE
-from gpucoron.steps.flicker_background import fill_flat
-from gpucoron.steps.flicker_parameters import choose_parameters
+from gpucoron.steps.clean_flicker_noise_background import fill_flat
+from gpucoron.steps.clean_flicker_noise_parameters import choose_parameters
 from gpucoron.steps.ramp_fit import fit
 
 log = logging.getLogger(__name__)

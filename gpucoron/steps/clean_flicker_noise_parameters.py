@@ -9,7 +9,7 @@ import numpy as np
 
 from gpucoron.backends import get_backend
 from gpucoron.backends.statistics import median_of_last
-from gpucoron.steps.flicker_background import clip_masks, model_background, subtract_background
+from gpucoron.steps.clean_flicker_noise_background import clip_masks, model_background, subtract_background
 
 log = logging.getLogger(__name__)
 
