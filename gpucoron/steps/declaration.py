@@ -138,7 +138,7 @@ class Step:
     borrows_since : str
         The first version of jwst with this step, if an older step has the same name; '' otherwise.
     hints : tuple of (str, type, str)
-        A parameter that names a file, the error that jwst's code raises for a wrong file, and advice on the file.
+        A parameter that names a file for jwst's code or models, the error that they raise for a wrong file, and advice.
     profiles : mapping of str to Preset
         Values of profiles; the key `gpucoron.parameters.SPACEKLIP_CLASS` is for internal use.
     keywords : mapping of str to str

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from gpucoron.backends import get_backend
-from gpucoron.dq import DO_NOT_USE, JUMP_DET
+from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
 from gpucoron.simulate import simulate
 from gpucoron.simulate.later_references import write_later_references
 from gpucoron.simulate.references import write_references
@@ -57,15 +59,16 @@ IDS = ["-".join(f"{value}".replace("{}/", "") for value in each.values()) or "de
 class Case:
     """A calibrated ramp, its folder and its cache."""
 
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder, *arguments, later=True):
         from stdatamodels.jwst import datamodels
 
         from gpucoron import Coron1Pipeline
 
         simulation = simulate(*arguments, shape=SHAPE)
         path = simulation.write(folder)
-        write_references([simulation], folder / "crds")
-        self.folder, self.cache = folder, write_later_references([simulation], folder / "crds")
+        self.folder, self.cache = folder, write_references([simulation], folder / "crds")
+        if later:  # references of stage 2: a flat
+            self.cache = write_later_references([simulation], folder / "crds")
         off = {name: {"skip": True} for name in ("ramp_fit", "gain_scale")}
         with self.cache.activate():
             self.ramp = Coron1Pipeline.call(str(path), backend="cpu", steps=off)
@@ -212,6 +215,88 @@ class TestOtherExposures:
         ramp.meta.subarray.slowaxis, ramp.meta.subarray.fastaxis = -1, 2
         theirs, ours = run_both(nircam, SAVED, ramp, tmp_path)
         assert_same(theirs, ours)
+
+
+class TestDeviations:
+    """Where jwst fails, or only its own step applies: docs/deviations.md."""
+
+    def ours(self, case, ramp, **settings):
+        from gpucoron.pipeline import CleanFlickerNoiseStep
+
+        with case.cache.activate():
+            return CleanFlickerNoiseStep(skip=False, **settings).run(ramp)
+
+    def theirs(self, case, ramp, **settings):
+        from jwst.clean_flicker_noise import CleanFlickerNoiseStep
+
+        with case.cache.activate(), warnings.catch_warnings(action="ignore"):
+            return CleanFlickerNoiseStep(skip=False, **settings).run(ramp)
+
+    def test_the_median_image_needs_no_coordinates(self, tmp_path):
+        case = Case(tmp_path, "NIRCAM", "SUB320A335R", "RAPID", 3, 2, later=False)
+        with pytest.raises(ValueError, match="assign_wcs needs reference files"):
+            self.theirs(case, case.ramp.copy(), background_method="median_image")
+        found = self.ours(case, case.ramp, background_method="median_image")
+        assert found.meta.cal_step.clean_flicker_noise == "COMPLETE"
+
+    def test_ramps_that_cannot_be_fitted(self, nircam, caplog):
+        ramp = nircam.ramp.copy()
+        ramp.groupdq[:, 0] |= SATURATED
+        with pytest.raises(AttributeError):
+            self.theirs(nircam, ramp.copy())
+        with caplog.at_level(logging.WARNING):
+            found = self.ours(nircam, ramp)
+        assert found.meta.cal_step.clean_flicker_noise == "FAILED"
+        assert "no draft of the rate" in caplog.text
+        np.testing.assert_array_equal(found.data, ramp.data)
+
+    @pytest.mark.parametrize(
+        ("exp_type", "settings", "words"),
+        [
+            ("NRC_TSIMAGE", {"background_method": "median_image"}, "light curve"),
+            ("NRC_TSGRISM", {"background_method": "median_image"}, "light curve"),
+            ("NIS_IMAGE", {"autoparam": True}, "only jwst's own step has rules for exposures of NIRISS"),
+            ("NRS_IFU", {"mask_science_regions": True}, "only jwst's own step has rules for exposures of NIRSPEC"),
+            ("NRS_IFU", {"fit_method": "fft"}, "fit_method fft"),
+        ],
+    )
+    def test_modes_for_spectra_and_light_curves(self, exp_type, settings, words):
+        instrument = {"NRC": "NIRCAM", "NIS": "NIRISS", "NRS": "NIRSPEC"}[exp_type[:3]]
+        data = np.ones((2, 3, 4, 5), np.float32)
+        exposure = Exposure(data=data, facts=Facts(instrument, exp_type=exp_type))
+        step = clean_flicker_noise.STEP
+        outcome = clean_flicker_noise.run(exposure, {"flat": None}, step.settings(**settings), get_backend("numpy"))
+        assert outcome.status == "FAILED"
+        assert words in outcome.reason
+        assert (data == 1).all()
+
+
+@pytest.mark.parametrize(
+    "settings", [SAVED, {"background_method": "median_image", **SAVED}, {"user_mask": "{}/cube.fits"}]
+)
+def test_ramps_in_a_scratch_file(settings, nircam, tmp_path):
+    """Products and saved arrays do not depend on the memory limit."""
+    from stdatamodels.jwst import datamodels
+
+    import gpucoron
+
+    settings = {
+        key: value.format(nircam.folder) if isinstance(value, str) else value for key, value in settings.items()
+    }
+    path, folders = next(nircam.folder.glob("*_uncal.fits")), [tmp_path / "whole", tmp_path / "limited"]
+    for folder, limit in zip(folders, (None, 1000), strict=True):
+        backend = get_backend("numpy", max_memory=limit, scratch_dir=tmp_path)
+        with nircam.cache.activate():
+            steps = {"clean_flicker_noise": {"skip": False, **settings}}
+            run, _models, _paths = gpucoron.reduce_file(path, folder, backend=backend, steps=steps)
+        assert {record.name: record.status for record in run.records}["clean_flicker_noise"] == "COMPLETE"
+        assert run.backend.is_in_chunks == (limit is not None)
+    names = sorted(file.name for file in folders[0].glob("*.fits"))
+    assert names == sorted(file.name for file in folders[1].glob("*.fits"))
+    assert len(names) == 2 + 3 * ("save_mask" in settings)
+    for name in names:
+        with datamodels.open(folders[0] / name) as whole, datamodels.open(folders[1] / name) as limited:
+            np.testing.assert_array_equal(limited.data, whole.data, err_msg=name)
 
 
 def full_frame(ngroups, mask, folder):
