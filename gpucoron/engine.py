@@ -14,7 +14,7 @@ from typing import Any
 from gpucoron.backends import check_backend, get_backend
 from gpucoron.backends.backend import BackendLike
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
-from gpucoron.borrowed import check_borrowed, check_indirect
+from gpucoron.borrowed import check_borrowed
 from gpucoron.errors import ParameterError
 from gpucoron.facts import Facts
 from gpucoron.files import AnyPath, Paths
@@ -25,7 +25,7 @@ from gpucoron.io.crds_lookup import crds_context
 from gpucoron.io.exposure import Exposure, check_path
 from gpucoron.io.hooks import check_hooks, run_hooks
 from gpucoron.io.parameter_files import parameters_from_crds, parameters_from_files, takes_crds_pars
-from gpucoron.io.references import STORE, find_references, load_references
+from gpucoron.io.references import STORE, check_indirect, find_references, load_references
 from gpucoron.io.user_files import check_files, read_files
 from gpucoron.io.versions import check_versions
 from gpucoron.parameters import (
@@ -51,8 +51,7 @@ _MIRI_STEPS = (
     "group_scale", "dq_init", "emicorr", "saturation", "ipc", "firstframe", "lastframe", "reset", "linearity", "rscd",
     "dark_current", "refpix",
 )  # fmt: skip
-#: for both instruments, with the custom steps of spaceKLIP; the second item of a pair is the ``stage_1overf`` at which
-#: the step runs
+#: for both instruments, with the custom steps of spaceKLIP; a pair is a step and the ``stage_1overf`` at which it runs
 _LAST_STEPS = (
     "charge_migration", "jump", "mask_groups", "subtract_ktc", ("subtract_1overf", "groups"), "picture_frame",
     "clean_flicker_noise", "persistence", "ramp_fit", "experimental_jumpramp", "apply_rateints_outliers",
@@ -367,7 +366,8 @@ def _run_with_hooks(step, run, references, settings):
 def _run_one(step, run, references, settings):
     """Run a step; its errors name the file, the step and the references."""
     exposure = run.exposure
-    usable = {reftype: references.get(f"{step.name}.{reftype}", references.get(reftype)) for reftype in step.references}
+    reftypes = (*step.references, *step.indirect(settings))
+    usable = {reftype: references.get(f"{step.name}.{reftype}", references.get(reftype)) for reftype in reftypes}
     helpers = {name: _HELPERS[name](run, step) for name in step.helpers}
     files = ", ".join(str(reference.path) for reference in usable.values() if reference is not None)
     advice = f" (references: {files})" if files else ""
@@ -379,8 +379,7 @@ def _make_fit(run, step):
     """Make ``fit(exposure, references)``: the fit of the run (for a single step: ramp_fit), without extra products."""
 
     def fit(exposure, references):
-        fits = (name for name in run.order if STEPS[name].fits and not run.parameters[name].skip)
-        name = next(fits, "ramp_fit")
+        name = next((name for name in run.order if STEPS[name].fits and not run.parameters[name].skip), "ramp_fit")
         return run_step(name, exposure, references, run.parameters[name], run.backend)
 
     return fit
