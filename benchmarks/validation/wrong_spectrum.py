@@ -11,7 +11,8 @@ from common import BACKEND
 from corrections import correct_linear
 
 from gpucoron.backends.operations.subtract_1overf.readout import Readout
-from gpucoron.steps.kriging_1overf import group_times, measure_spectrum
+from gpucoron.steps.kriging_1overf import measure_spectrum
+from gpucoron.steps.linear_1overf import group_times
 
 #: integrations and groups, and scene, of the measurement
 CASE, SCENE = (1, 10), "halo"
