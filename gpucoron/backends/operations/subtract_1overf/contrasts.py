@@ -86,7 +86,10 @@ class _Ramps:
         of_slope = np.zeros(ngroups, np.float32)
         of_slope[used] = slope
         whole = (gain > 0) & xp.isfinite(readnoise) & (readnoise > 0)
-        self.whole = xp.stack([whole & ((each[used] & LOST) == 0).all(axis=0) for each in groupdq])[:, None]
+        flags = np.zeros((ngroups, 1, 1), np.uint8)
+        flags[used] = LOST
+        flags = xp.asarray(flags)
+        self.whole = xp.stack([whole & ((each & flags) == 0).all(axis=0) for each in groupdq])[:, None]
         weights = xp.asarray(np.concatenate([self.weights, of_slope[:, None]], axis=1).T)
         values = (weights @ data.reshape(n, ngroups, -1)).reshape(n, -1, ny, nx)
         self.values, rate = values[:, :-1], xp.maximum(values[:, -1:], 0)
