@@ -137,12 +137,12 @@ def _light_reason(cases, found):
     return f"width of difference / ERR: {without} without it, {with_light} with it; the noise is the same"
 
 
-def _flicker_reason(cases, found):
-    chosen = _flicker_choice(cases)
+def _reason_of_1overf(cases, found):
+    chosen = _choice_of_1overf(cases)
     return f"added to the rows: {_of(cases, chosen, 'bright star')}, {_of(cases, chosen, 'faint star')}; see below"
 
 
-def _flicker_choice(cases):
+def _choice_of_1overf(cases):
     """Return the choice that adds the 1/f correction of the profile to the rows."""
     model = STEPS["subtract_1overf"].defaults("recommended", "NIRCAM", "SUB320A335R")["model_type"]
     some = next(iter(cases.values()))
@@ -200,7 +200,7 @@ _REASONS = {
         "refpix.nlower": _rows_reason,
         "refpix.nupper": lambda cases, found: "as `nlower`",
         "refpix.keep_light": _light_reason,
-        "subtract_1overf.skip": _flicker_reason,
+        "subtract_1overf.skip": _reason_of_1overf,
         "subtract_1overf.model_type": lambda cases, found: "the least noise of those measured; see below",
         "subtract_1overf.vertical_corr": _columns_reason,
     },
@@ -210,7 +210,7 @@ _REASONS = {
 
 def _open_nircam(figures, found):
     cases = figures["cases"]
-    chosen = _flicker_choice(cases)
+    chosen = _choice_of_1overf(cases)
     yield "### The model of 1/f noise\n"
     yield say(
         "**The correction depends on the star.** It is useful where 1/f noise is not small compared with photon",
