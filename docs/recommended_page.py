@@ -281,8 +281,15 @@ def _nircam_likely(cases, found):
     return (
         f"after the rows {_range(cases, 'rows, LIKELY, sound rules')}, without the rows "
         f"{_range(cases, 'LIKELY, sound rules')}: a drifting pedestal looks like jumps. Width of difference / ERR "
-        f"after the rows: {err}.{_write_lost(found)}"
+        f"after the rows: {err}.{_write_lost(found)} For long ramps it is worth setting, with "
+        f'`jump_rules="sound"`: {_far(cases, _ROWS)} of a million differences are beyond 5 ERR with OLS_C, '
+        f"{_far(cases, 'rows, LIKELY, sound rules')} with LIKELY."
     )
+
+
+def _far(cases, choice):
+    part = cases.get("long ramps", {}).get(choice)
+    return "-" if part is None else with_error(part["far"], digits=0)
 
 
 def _write_lost(found):
