@@ -166,6 +166,31 @@ def _columns_reason(cases, found):
     )
 
 
+#: model of 1/f noise -> its choice in the results of `contrast`
+_MODELS = {
+    "`median`": "rows, 1/f median at ints, no columns",
+    "`savgol`": "rows, 1/f savgol at ints, no columns",
+    "`fft`": "rows, 1/f fft at ints",
+    "jwst's `clean_flicker_noise` on the rateints": "rows, jwst's clean_flicker_noise at ints",
+}
+
+
+def _model_reason(cases, found):
+    measured = found.get("contrast", {}).get("cases", {})
+    parts = [
+        f"{name} "
+        + " and ".join(f"{_mean_ratio(case[choice]['ratio']):.3f}" for case in measured.values() if choice in case)
+        for name, choice in _MODELS.items()
+        if any(choice in case for case in measured.values())
+    ]
+    if not parts:
+        return "see below"
+    return (
+        f"mean ratio of all rings, {' and '.join(measured)}: {', '.join(parts)} ([](validation.md)). It is the best of "
+        "`subtract_1overf`"
+    )
+
+
 def _mean_ratio(ratio):
     return sum(ratio["mean"]) / len(ratio["mean"])
 
@@ -201,7 +226,7 @@ _REASONS = {
         "refpix.nupper": lambda cases, found: "as `nlower`",
         "refpix.keep_light": _light_reason,
         "subtract_1overf.skip": _reason_of_1overf,
-        "subtract_1overf.model_type": lambda cases, found: "the least noise of those measured; see below",
+        "subtract_1overf.model_type": _model_reason,
         "subtract_1overf.vertical_corr": _columns_reason,
     },
     "miri": {"ramp_fit.algorithm": _likely_reason, "ramp_fit.jump_rules": _sound_reason},
@@ -253,7 +278,7 @@ def _open_miri(figures, found):
     yield say("**The whole profile**:", f"{_whole(figures['cases'])}.")
     yield say(
         "The matched filter has few independent places in a ring of MIRI's resolution, so that its noise is uncertain.",
-        "Without 1/f noise, pixels are independent: the noise of single pixels, in the tables above, is more precise.",
+        "Without 1/f noise, pixels are independent: the noise of single pixels is more precise.",
     )
 
 
