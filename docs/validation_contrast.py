@@ -67,8 +67,8 @@ def _write_per_flux(figures, choices):
     middle = range(len(rings) - 1)
     yield say(
         "Noise per flux: the same ratio, with the noise divided by the fraction kept of a companion of",
-        f"{figures['faint_flux']:g} e⁻/s in the ring. The last column gives this fraction in %: the mean of the rings, and",
-        "in brackets the lowest.",
+        f"{figures['faint_flux']:g} e⁻/s in the ring. The last column gives this fraction in %: the mean of the rings,",
+        "and in brackets the lowest.",
     )
     rows = []
     for name, part in choices.items():
