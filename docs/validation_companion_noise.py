@@ -220,7 +220,7 @@ def _write_wrong_spectrum(figures):
 def _write_pulls(figures, names):
     yield say(
         f'**Is ERR correct?** Width of (rate - truth) / ERR beyond {figures["rings"][0]:g}", from the lowest to the',
-        "highest of the scenes. ERR does not include 1/f noise.",
+        "highest of the scenes. ERR does not include 1/f noise; *kriging* adds what it leaves of it.",
     )
     rows = []
     for strength in _list_strengths(figures):

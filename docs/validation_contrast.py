@@ -66,8 +66,9 @@ def _write_per_flux(figures, choices):
     rings = figures["rings"]
     middle = range(len(rings) - 1)
     yield say(
-        f"The same ratio of the noise divided by the fraction kept of a faint companion of {figures['faint_flux']:g}",
-        "e⁻/s in the ring, and this fraction in %: the mean of the rings, and in brackets the lowest.",
+        "Noise per flux: the same ratio, with the noise divided by the fraction kept of a companion of",
+        f"{figures['faint_flux']:g} e⁻/s in the ring. The last column gives this fraction in %: the mean of the rings,",
+        "and in brackets the lowest.",
     )
     rows = []
     for name, part in choices.items():
