@@ -1,4 +1,4 @@
-"""Models 'kriging' and 'rows' of subtract_1overf: ramps, slopes, orientations and threads, beside the simulated truth."""
+"""Models 'kriging' and 'rows' of subtract_1overf: ramps, slopes, orientations and threads, beside the truth."""
 
 from dataclasses import fields, replace
 

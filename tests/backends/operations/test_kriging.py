@@ -1,4 +1,4 @@
-"""The operations of kriging 1/f noise beside dense matrices, the spectrum beside the truth, and the order of readout."""
+"""Kriging of 1/f noise beside dense matrices, the spectrum beside the truth, and the order of readout."""
 
 import numpy as np
 import pytest
