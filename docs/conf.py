@@ -17,6 +17,7 @@ from parameter_tables import (
 )
 from performance_tables import write_measured
 from picture_pages import draw_pictures
+from recommended_page import write_recommended_page
 from room_pictures import draw_rooms
 from step_pictures import draw_step_pictures
 from unreleased import write_unreleased
@@ -88,4 +89,5 @@ draw_rooms(HERE.parent / "gpucoron", GENERATED)
 write_example(GENERATED / "pages" / "report_example.html")
 write_measured(HERE.parent / "benchmarks" / "results", GENERATED / "performance_measured.md")
 write_validation_page(RESULTS, HERE / "validation.md")
+write_recommended_page(RESULTS, HERE / "recommended.md")
 draw_validation(RESULTS, GENERATED)

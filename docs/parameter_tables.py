@@ -30,7 +30,8 @@ wrong kind. The message names the step and the parameter. Outside most bounds jw
 
 The `jwst` profile has the values of `Detector1Pipeline.call`: the defaults below, overridden by the CRDS parameter
 files. The `spaceklip` profile has the values of spaceKLIP's `run_single_file`, and by default reads no CRDS parameter
-files. Your own parameter files override both: [](references.md).
+files. The `recommended` profile has those of `jwst`, with the CRDS parameter files, and overrides some of them:
+[](recommended.md). Your own parameter files override all three: [](references.md).
 """
 
 _SECTION = """### {name}
@@ -148,7 +149,7 @@ def _defaults_of(step):
     runs = {profile: describe_switch(step, profile, instruments) for profile in PROFILES}
     where = ", ".join(f"{text} in the `{profile}` profile" for profile, text in runs.items())
     if len(set(runs.values())) == 1:
-        where = f"{runs['jwst']} in both profiles"
+        where = f"{runs['jwst']} in all profiles"
     if len(instruments) == 1:
         where += f", {INSTRUMENTS[instruments[0]]} only"
     source = "a step of spaceKLIP" if step.custom else f"jwst's `{step.jwst_class}`"
@@ -158,21 +159,21 @@ def _defaults_of(step):
 
 def _parameters_of(step):
     """Yield the table of a step's parameters."""
-    preset = step.profiles.get("spaceklip")
     if step.parameters:
-        yield from _table(step.parameters, dict(preset.values) if preset else {})
+        yield from _table(step.parameters, step.profiles)
     else:
         yield "The step has no parameters of its own.\n"
 
 
-def _table(parameters, spaceklip):
-    yield "| parameter | kind | accepted | `jwst` | `spaceklip` | unit | meaning |"
-    yield "|---|---|---|---|---|---|---|"
+def _table(parameters, profiles):
+    presets = [profiles.get(profile) for profile in PROFILES]
+    yield f"| parameter | kind | accepted | {' | '.join(f'`{profile}`' for profile in PROFILES)} | unit | meaning |"
+    yield "|---" * (5 + len(PROFILES)) + "|"
     for parameter in parameters:
-        default = parameter.default
-        other = spaceklip.get(parameter.name, default)
+        values = [dict(preset.values if preset else {}).get(parameter.name, parameter.default) for preset in presets]
         yield (
-            f"| `{parameter.name}` | {parameter.kind} | {accepted_values(parameter)} | `{default!r}` | `{other!r}` "
+            f"| `{parameter.name}` | {parameter.kind} | {accepted_values(parameter)} "
+            f"| {' | '.join(f'`{value!r}`' for value in values)} "
             f"| {parameter.unit or '-'} | {': '.join(filter(None, (parameter.meaning, parameter.unused)))} |"
         )
     yield ""

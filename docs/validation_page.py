@@ -3,8 +3,9 @@
 import json
 
 from validation_companion_noise import summarize_companion_noise, write_companion_noise
+from validation_contrast import summarize_contrast, write_contrast
 from validation_few_groups import write_few_groups
-from validation_text import exact, number, pick, point, say, table, with_error
+from validation_text import exact, mean_of, number, pick, point, say, table, with_error
 
 _HEAD = """# Validation
 
@@ -95,7 +96,7 @@ def write_summary(found):
         yield from summarize_companion_noise(found["companion_noise"])
     if "contrast" in found:
         for case, choices in found["contrast"]["cases"].items():
-            yield _summarise_contrast(case, choices, found["contrast"]["rings"])
+            yield summarize_contrast(case, choices, found["contrast"]["rings"])
     yield ""
 
 
@@ -108,17 +109,6 @@ def _summarise_1overf(figures):
             f"{with_error(rows['none'])} DN/s in the row means, *{best}* leaves least ({with_error(rows[best])}) and",
             f"*{worst}* leaves most ({with_error(rows[worst])}).",
         )
-
-
-def _summarise_contrast(case, choices, rings):
-    inner = [k for k in range(len(rings) - 1) if rings[k + 1] <= 1.5]
-    outer = [k for k in range(len(rings) - 1) if rings[k] >= 2]
-    parts = []
-    for where, chosen in (('within 1.5"', inner), ('beyond 2"', outer)):
-        means = {name: _mean_of([pick(part["ratio"], k) for k in chosen]) for name, part in choices.items()}
-        best = min(means, key=means.get)
-        parts.append(f"with *{best}* {where} ({means[best]:.2f})")
-    return point(f"Two rolls of a {case}: relative to jwst's defaults, the noise is lowest", " and ".join(parts) + ".")
 
 
 def write_pipeline(figures):
@@ -203,8 +193,8 @@ def write_rates(figures):
     rows = []
     for case in figures["cases"]:
         parts = [case["ways"][way] for way in ways]
-        off = " / ".join(number(_mean_of(part["hit"]["beyond_5_sigma"]["mean"], 100), 2) for part in parts)
-        widths = " / ".join(number(_mean_of(part["saturated"]["pull_width"]["mean"]), 3) for part in parts)
+        off = " / ".join(number(mean_of(part["hit"]["beyond_5_sigma"]["mean"], 100), 2) for part in parts)
+        widths = " / ".join(number(mean_of(part["saturated"]["pull_width"]["mean"]), 3) for part in parts)
         rows.append((_case(case["case"]), off, widths))
     yield from table(("groups", "hit: wrong by more than 5 ERR, %", "saturated: width"), rows)
     yield from _peer_of_rates(figures)
@@ -223,11 +213,6 @@ def _worst(figures, way, name):
         if value is not None
     ]
     return max(found, key=lambda item: abs(item[0] - 1))
-
-
-def _mean_of(values, scale=1.0):
-    known = [value for value in values if value is not None]
-    return scale * sum(known) / len(known) if known else None
 
 
 def _peer_of_rates(figures):
@@ -375,70 +360,6 @@ def with_error_of_mean(figure, scale=1.0):
     if any(e is None for e in error):
         return f"{scale * sum(mean) / n:.1f}"
     return f"{scale * sum(mean) / n:.1f} ± {scale * sum(e * e for e in error) ** 0.5 / n:.1f}"
-
-
-def write_contrast(figures):
-    rings = figures["rings"]
-    middle = range(len(rings) - 1)
-    yield "## Two rolls\n"
-    yield say(
-        "Two exposures of a star at different roll angles are subtracted, and the difference is filtered with the "
-        "shape of a companion. The contrast is 5 sigma of the result divided by the flux of the star without its mask. "
-        "The simulated telescope is perfectly stable, so that speckles cancel and only stage 1 matters. The tables "
-        "list the ratio to the contrast with jwst's defaults for the same seeds (below 1: deeper), and the fraction of "
-        "the flux "
-        f'that is kept of a companion of {exact(figures["companion"])} at 1".'
-    )
-    yield say(
-        "In the names of choices, *rows* are pseudo-reference rows and *sides* pseudo-reference columns; *no columns* "
-        "is `vertical_corr=False`, *outliers* is apply_rateints_outliers, and *jumpramp* is experimental_jumpramp."
-    )
-    for case, choices in figures["cases"].items():
-        setting = figures["settings"][case]
-        yield f"### A {case}\n"
-        yield say(
-            f"{exact(setting['star'])} e⁻/s, {setting['readpatt']} with {setting['ngroups']} groups and",
-            f"{setting['nints']} integrations per roll, the usual 1/f noise, a pedestal that drifts by",
-            f"{setting['drift']:g} DN rms.",
-        )
-        first = next(iter(choices.values()))
-        rows = [("*5 sigma, jwst defaults, 1e-6*", *(number(1e6 * pick(first["contrast"], k), 3) for k in middle), "")]
-        for name, part in choices.items():
-            rows.append(
-                (
-                    name,
-                    *(with_error(part["ratio"], k) for k in middle),
-                    with_error(part["companion_kept"], digits=3),
-                )
-            )
-        yield from table(("choice", *(f'{rings[k]:g}-{rings[k + 1]:g}"' for k in middle), "kept"), rows)
-        yield _best_choices(choices, rings)
-    yield "![5-sigma noise by separation](_generated/validation_contrast.png)\n"
-    yield "*5-sigma noise of the difference of two rolls, by separation.*\n"
-
-
-def _best_choices(choices, rings):
-    n = len(rings) - 1
-    sentences = []
-    for k in (0, n // 2, n - 1):
-        best = min(choices, key=lambda name: pick(choices[name]["ratio"], k))
-        ratio = with_error(choices[best]["ratio"], k)
-        sentences.append(f'*{best}* at {rings[k]:g} to {rings[k + 1]:g}" ({ratio})')
-    text = "The deepest contrast is that of " + ", ".join(sentences) + "."
-    peer, own = "rows, jwst's clean_flicker_noise at ints", "rows, 1/f savgol at ints"
-    if peer in choices and own in choices:
-        wins, of_first = (
-            sum(theirs < ours for theirs, ours in zip(*pair, strict=True))
-            for pair in (
-                [choices[name]["ratio"]["mean"] for name in (peer, own)],
-                [choices[name]["ratio_of_seed_1"] for name in (peer, own)],
-            )
-        )
-        text += (
-            f" jwst's clean_flicker_noise is deeper than spaceKLIP's default, `savgol`, in {wins} of the {n} rings"
-            f" (with seed 1 alone in {of_first})."
-        )
-    return say(text)
 
 
 def write_custom(figures):

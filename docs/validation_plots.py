@@ -8,7 +8,10 @@ import numpy as np
 from validation_page import find_results, read_results
 
 #: convert missing figures from None to NaN
-_COLORS = ("black", "tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink")
+_COLORS = (
+    "black", "tab:orange", "tab:blue", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:gray",
+    "tab:olive", "tab:cyan",
+)  # fmt: skip
 
 
 def draw_validation(results, folder):

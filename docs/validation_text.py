@@ -51,3 +51,14 @@ def pick(figure, *index):
     for i in index:
         mean = mean[i]
     return mean
+
+
+def mean_of(values, scale=1.0):
+    """Return the mean of the known values; None if there are none."""
+    known = [value for value in values if value is not None]
+    return scale * sum(known) / len(known) if known else None
+
+
+def times_usual(strength):
+    """Describe the strength of 1/f noise."""
+    return "the usual" if strength == 1 else f"{strength:g} times the usual"

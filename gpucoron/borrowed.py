@@ -17,7 +17,7 @@ from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 
-from gpucoron.errors import InputError, OutputError, ParameterError, ReferenceFileError, VersionError
+from gpucoron.errors import InputError, OutputError, ParameterError, VersionError
 from gpucoron.files import first_line, is_disk_full
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.products import ramp_without_signature
@@ -67,34 +67,6 @@ def check_borrowed(step):
             f"skip it, or {shlex.quote(sys.executable)} -m pip install 'jwst>={since}'"
         )
         raise VersionError(msg)
-
-
-def check_indirect(steps, parameters, references, owner):
-    """Refuse steps if the jwst code that they run needs a reference that CRDS does not have for the exposure.
-
-    Parameters
-    ----------
-    steps : iterable of Step
-    parameters : mapping
-        step -> its parameters, settled.
-    references : dict
-        From `gpucoron.io.references.find_references`.
-    owner : str
-        Name of the exposure, for messages.
-
-    Raises
-    ------
-    ReferenceFileError
-    """
-    for step in steps:
-        settings = parameters[step.name]
-        missing = [] if settings.skip else [name for name in step.indirect(settings) if references[name] == "N/A"]
-        if missing:
-            msg = (
-                f"{owner}: {step.name}: CRDS has no {' and no '.join(missing)} reference for this exposure; jwst's "
-                f"code needs it to make a draft of the rate; skip the step: {step.name}.skip=True"
-            )
-            raise ReferenceFileError(msg)
 
 
 def run_jwsts_own(run, step):

@@ -89,7 +89,7 @@ def run_single_file(
         Log every step, to the handlers of ``logging`` if there are any, else to stderr.
     backend : {'auto', 'cpu', 'cuda'} or Backend, optional
         None is 'auto'.
-    profile : {'spaceklip', 'jwst'}
+    profile : {'spaceklip', 'jwst', 'recommended'}
         Default parameters to use.
     max_memory : int or str, optional
         Bytes, or text such as '4G'; see `gpucoron.engine.reduce_file`.
@@ -213,7 +213,7 @@ def run_obs(
         there are any, else to stderr.
     backend : {'auto', 'cpu', 'cuda'} or Backend, optional
         None is 'auto'.
-    profile : {'spaceklip', 'jwst'}
+    profile : {'spaceklip', 'jwst', 'recommended'}
         Default parameters to use.
     max_memory : int or str, optional
         Bytes, or text such as '4G'; see `gpucoron.engine.reduce_file`.

@@ -14,7 +14,7 @@ from typing import Any
 from gpucoron.backends import check_backend, get_backend
 from gpucoron.backends.backend import BackendLike
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
-from gpucoron.borrowed import check_borrowed, check_indirect
+from gpucoron.borrowed import check_borrowed
 from gpucoron.errors import ParameterError
 from gpucoron.facts import Facts
 from gpucoron.files import AnyPath, Paths
@@ -24,8 +24,8 @@ from gpucoron.io.boundary import converted_errors
 from gpucoron.io.crds_lookup import crds_context
 from gpucoron.io.exposure import Exposure, check_path
 from gpucoron.io.hooks import check_hooks, run_hooks
-from gpucoron.io.parameter_files import merge, parameters_from_crds, parameters_from_files, takes_crds_pars
-from gpucoron.io.references import STORE, find_references, load_references
+from gpucoron.io.parameter_files import parameters_from_crds, parameters_from_files, takes_crds_pars
+from gpucoron.io.references import STORE, check_indirect, find_references, load_references
 from gpucoron.io.user_files import check_files, read_files
 from gpucoron.io.versions import check_versions
 from gpucoron.parameters import (
@@ -51,8 +51,7 @@ _MIRI_STEPS = (
     "group_scale", "dq_init", "emicorr", "saturation", "ipc", "firstframe", "lastframe", "reset", "linearity", "rscd",
     "dark_current", "refpix",
 )  # fmt: skip
-#: for both instruments, with the custom steps of spaceKLIP; the second item of a pair is the ``stage_1overf`` at which
-#: the step runs
+#: for both instruments, with the custom steps of spaceKLIP; a pair is a step and the ``stage_1overf`` at which it runs
 _LAST_STEPS = (
     "charge_migration", "jump", "mask_groups", "subtract_ktc", ("subtract_1overf", "groups"), "picture_frame",
     "clean_flicker_noise", "persistence", "ramp_fit", "experimental_jumpramp", "apply_rateints_outliers",
@@ -87,7 +86,7 @@ def settle(
     """Settle the parameters of a run; every way to start a run uses this function.
 
     The order of precedence is: the user's parameters, the user's parameter files, the parameter files of CRDS, the
-    profile, the defaults.
+    profile, the defaults. The ``recommended`` profile takes precedence over the parameter files of CRDS.
 
     Parameters
     ----------
@@ -116,7 +115,7 @@ def settle(
     if exposure is not None and takes_crds_pars(profile, use_pars):
         from_crds, run_from_crds, crds_files = parameters_from_crds(exposure)
     from_user, run_from_user, user_files = parameters_from_files(pars)
-    parameters = resolve(STEPS, profile, from_files=merge(from_crds, from_user), steps=steps, **facts)
+    parameters = resolve(STEPS, profile, from_crds=from_crds, from_files=from_user, steps=steps, **facts)
     run_settings = {**run_from_crds, **run_from_user, **(pipeline or {})}
     parameters, run_parameters = settle_run(STEPS, parameters, run_settings)
     _check_together(parameters)
@@ -179,7 +178,7 @@ def plan(
     Parameters
     ----------
     exposure : Exposure
-    profile : {'jwst', 'spaceklip'}
+    profile : {'jwst', 'spaceklip', 'recommended'}
         The set of defaults.
     steps : dict of dicts, optional
         step -> parameter -> value.
@@ -188,8 +187,8 @@ def plan(
     backend : str or Backend, optional
         See `gpucoron.backends.get_backend`; None is 'auto'.
     use_pars : bool, optional
-        Apply the parameter files of CRDS. The default is true in the ``jwst`` profile, unless the environment variable
-        STPIPE_DISABLE_CRDS_STEPPARS switches them off.
+        Apply the parameter files of CRDS. The default is true in the ``jwst`` and ``recommended`` profiles, unless the
+        environment variable STPIPE_DISABLE_CRDS_STEPPARS switches them off.
     pars : str, Path or sequence of them, optional
         Your own parameter files, of a step or of a pipeline. They take precedence over CRDS; ``steps`` takes
         precedence over them.
@@ -367,7 +366,8 @@ def _run_with_hooks(step, run, references, settings):
 def _run_one(step, run, references, settings):
     """Run a step; its errors name the file, the step and the references."""
     exposure = run.exposure
-    usable = {reftype: references.get(f"{step.name}.{reftype}", references.get(reftype)) for reftype in step.references}
+    reftypes = (*step.references, *step.indirect(settings))
+    usable = {reftype: references.get(f"{step.name}.{reftype}", references.get(reftype)) for reftype in reftypes}
     helpers = {name: _HELPERS[name](run, step) for name in step.helpers}
     files = ", ".join(str(reference.path) for reference in usable.values() if reference is not None)
     advice = f" (references: {files})" if files else ""
@@ -376,10 +376,10 @@ def _run_one(step, run, references, settings):
 
 
 def _make_fit(run, step):
-    """Make ``fit(exposure, references)``: the same fit as that of the run, without its extra products."""
+    """Make ``fit(exposure, references)``: the fit of the run (for a single step: ramp_fit), without extra products."""
 
     def fit(exposure, references):
-        name = next(name for name in run.order if STEPS[name].fits and not run.parameters[name].skip)
+        name = next((name for name in run.order if STEPS[name].fits and not run.parameters[name].skip), "ramp_fit")
         return run_step(name, exposure, references, run.parameters[name], run.backend)
 
     return fit
@@ -420,7 +420,7 @@ def reduce_file(
         ``*_uncal.fits`` or ``*_ramp.fits``.
     output_dir : str or Path
         Created if it does not exist.
-    profile : {'jwst', 'spaceklip'}
+    profile : {'jwst', 'spaceklip', 'recommended'}
         The set of defaults.
     steps : dict of dicts, optional
         step -> parameter -> value. Not changed.

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+from scipy.ndimage import binary_dilation
 
 from gpucoron.backends import get_backend
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
@@ -59,7 +60,7 @@ def parse(description, argv=None, *, seeds=24, more=()):
     return options
 
 
-def save(name, options, figures):
+def save(name, options, figures, digits=3):
     """Save figures with versions and seeds, rounded to significant digits; return the path."""
     options.results.mkdir(parents=True, exist_ok=True)
     path = options.results / f"{name}.json"
@@ -68,7 +69,7 @@ def save(name, options, figures):
         "seeds": list(range(1, options.seeds + 1)),
         "quick": options.quick,
     }
-    path.write_text(json.dumps(head | rounded(figures), indent=None, separators=(",", ":")) + "\n")
+    path.write_text(json.dumps(head | rounded(figures, digits), indent=None, separators=(",", ":")) + "\n")
     print(f"wrote {path}")
     return path
 
@@ -105,6 +106,15 @@ def over_seeds(samples):
     square = np.where(known, (samples - mean) ** 2, 0).sum(axis=0)
     error = np.where(n > 1, np.sqrt(square / np.maximum(n - 1, 1) / np.maximum(n, 1)), np.nan)
     return {"mean": mean, "error": error}
+
+
+def with_worst(samples, badness, seeds=None):
+    """Average over the seeds, by default 1, 2, ..., and name the one with the largest badness; 0 if none is known."""
+    badness = np.asarray(badness, float)
+    known = np.isfinite(badness)
+    seeds = np.arange(1, len(badness) + 1) if seeds is None else np.asarray(seeds)
+    worst = np.where(known.any(axis=0), seeds[np.where(known, badness, -np.inf).argmax(axis=0)], 0)
+    return over_seeds(samples) | {"worst_seed": worst}
 
 
 @dataclass
@@ -195,6 +205,29 @@ def observe(instrument, readpatt, ngroups, nints, scene, shape, *, seed, flag=Tr
         facts=facts,
         simulation=simulation,
     )
+
+
+def spill(ramps, share):
+    """Add to each neighbour a fraction of the charge above the full well of a pixel, in place."""
+    times = ramps.facts.group_time * np.arange(1, ramps.data.shape[1] + 1)[:, None, None]
+    well = ramps.simulation.pixels.full_well
+    excess = share * np.maximum(ramps.truth * times - well, 0)
+    moved = np.zeros_like(excess)
+    moved[:, 1:] += excess[:, :-1]
+    moved[:, :-1] += excess[:, 1:]
+    moved[:, :, 1:] += excess[:, :, :-1]
+    moved[:, :, :-1] += excess[:, :, 1:]
+    saturated = ramps.truth * times >= well
+    ramps.data += np.where(saturated, 0, moved).astype(np.float32)
+
+
+def grow(ramps, diagonal):
+    """Grow SATURATED by one pixel in each group, with or without corners, in place."""
+    square = np.ones((3, 3), bool)
+    cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
+    saturated = (ramps.groupdq & SATURATED) != 0
+    structure = (square if diagonal else cross)[None, None]
+    ramps.groupdq |= binary_dilation(saturated, structure).astype(np.uint8) * np.uint8(SATURATED)
 
 
 def find_jumps(ramps, **options):

@@ -1,10 +1,12 @@
 """Noise for companions after each correction of 1/f noise, relative to exposures without it, in rings around the star.
 
 The noise is that of the matched filter of a companion on the rate minus the true rate, divided by the fraction of the
-flux of companions that the correction keeps. The reference is the same exposure without 1/f noise and correction.
+flux of companions that the correction keeps. The reference is the same exposure without 1/f noise and correction. A
+second part measures kriging with a wrong spectrum of the noise (`wrong_spectrum`).
 
 python benchmarks/validation/companion_noise.py [--seeds 20] [--quick] [--jobs 2] [--methods none,jwst]
     [--cases 1x10,6x6] [--strengths 1,3] [--only-scenes halo,spikes] [--scenes FILE.npz] [--kept-seeds 5]
+    [--parts methods,spectrum]
 """
 
 import logging
@@ -17,8 +19,9 @@ from time import perf_counter
 import coronagraph_scenes
 import numpy as np
 import scenes
-from common import find_jumps, fit_ols, observe, over_seeds, parse, save, width
+from common import find_jumps, fit_ols, observe, over_seeds, parse, save, width, with_worst
 from corrections import METHODS, with_light
+from wrong_spectrum import CASE, SCENE, WRONG
 
 #: edges of the rings, arcsec
 RINGS = (0.3, 1.0, 1.75, 2.5, 4.0)
@@ -34,33 +37,36 @@ CONTRASTS = (1e-6, 1e-5)
 DISCS = (1.0, 10.0)
 #: methods to which each method is compared on the same seeds
 PEERS = ("none", "jwst")
+#: the method to which the goals of the page apply: the seeds that show it worst are saved
+OWN = "kriging"
+PARTS = ("methods", "spectrum")
 
 
 def simulate(case, strength, image, seed):
     """Simulate one exposure of a scene, with its jumps flagged."""
     nints, ngroups = case
     effects = {"one_over_f": strength, "cosmic_rays": 1.0}
-    ramps = observe("NIRCAM", "RAPID", ngroups, nints, image, scenes.SHAPE, seed=seed, effects=effects)
+    ramps = observe("NIRCAM", "RAPID", ngroups, nints, image, image.shape, seed=seed, effects=effects)
     find_jumps(ramps)
     return ramps
 
 
-def list_lights(center):
+def list_lights(center, shape=scenes.SHAPE):
     """List the lights of which the kept fraction is measured: name -> (light, its parts), e-/s."""
     lights = {}
     for contrast in CONTRASTS:
-        parts = coronagraph_scenes.companions(contrast, center)
+        parts = coronagraph_scenes.companions(contrast, center, shape)
         lights[f"companions {contrast:g}"] = parts.sum(axis=0), parts
     for peak in DISCS:
         for name, draw in (("ring", scenes.disc), ("disc", coronagraph_scenes.extended_disc)):
-            light = draw(peak, center)
+            light = draw(peak, center, shape)
             lights[f"{name} {peak:g}"] = light, light[None]
     return lights
 
 
-def list_rings(center):
-    """Return the pixels of each ring, (n, ny, nx) bool."""
-    r = scenes.radius(center)
+def list_rings(center, shape=scenes.SHAPE):
+    """Return the pixels of each ring inside the image, (n, ny, nx) bool."""
+    r = scenes.radius(center, shape)
     return np.array([(r >= low) & (r < high) for low, high in zip(RINGS[:-1], RINGS[1:], strict=True)])
 
 
@@ -68,22 +74,24 @@ def measure_noise(ramps, rate, center):
     """Measure a rate: noise of the matched filter in each ring, robust and rms, in e-/s, and the width of the pulls."""
     off = ((rate.rate - ramps.truth) * ramps.gain).astype(float)
     filtered, known = scenes.match(off), np.isfinite(off)
-    rings = list_rings(center)
+    rings = list_rings(center, off.shape)
     with np.errstate(invalid="ignore", divide="ignore"):
         pulls = (rate.rate - ramps.truth) / rate.err
     return {
         "noise": [width(filtered[ring & known]) for ring in rings],
         "rms": [np.std(filtered[ring & known]) for ring in rings],
-        "pull": width(pulls[scenes.radius(center) >= RINGS[0]]),
+        "pull": width(pulls[scenes.radius(center, off.shape) >= RINGS[0]]),
     }
 
 
-def measure_kept(correct, ramps, before, center):
-    """Measure the fraction of each light that a method keeps: of companions by ring, of discs as a whole."""
+def measure_kept(correct, ramps, before, center, names):
+    """Measure the fraction of the named lights that a method keeps: of companions by ring, of discs as a whole."""
     separations = np.array([separation for separation, _ in coronagraph_scenes.COMPANIONS])
     of_ring = np.digitize(separations, RINGS) - 1
     kept = {}
-    for name, (light, parts) in list_lights(center).items():
+    lights = list_lights(center, ramps.data.shape[-2:])
+    for name in names:
+        light, parts = lights[name]
         products = correct(with_light(ramps, light), center)
         if products is None:
             shares = np.full(len(parts), np.nan)
@@ -97,22 +105,23 @@ def measure_kept(correct, ramps, before, center):
 
 def measure_seed(task):
     """Measure all methods on one seed; return one dict per strength, and seconds of each reduction."""
-    case, (image, center), seed, strengths, names, with_kept = task
+    case, (image, center), seed, strengths, methods, lights = task
     quiet = simulate(case, NEGLIGIBLE, image, seed)
     floor = measure_noise(quiet, fit_ols(quiet)[0], center)
-    found, seconds = [], {name: [] for name in names}
+    found, seconds = [], {name: [] for name in methods}
     for strength in strengths:
         ramps = simulate(case, strength, image, seed)
         of_methods = {}
-        for name in names:
+        for name in methods:
+            correct = (METHODS | WRONG)[name]
             start = perf_counter()
-            products = METHODS[name](ramps, center)
+            products = correct(ramps, center)
             seconds[name].append(perf_counter() - start)
             if products is None:
                 continue
             of_methods[name] = measure_noise(ramps, products[0], center)
-            if with_kept and name != "none":
-                of_methods[name]["kept"] = measure_kept(METHODS[name], ramps, products[0], center)
+            if lights and name != "none":
+                of_methods[name]["kept"] = measure_kept(correct, ramps, products[0], center, lights)
         found.append({"floor": floor, "methods": of_methods})
     return found, seconds
 
@@ -124,16 +133,16 @@ def summarize(samples, names):
     ratios, methods = {}, {}
     for name in names:
         of_seeds = [sample["methods"].get(name, missing) for sample in samples]
-        all_kept = [part["kept"] for part in of_seeds if "kept" in part]
-        kept = {light: over_seeds([part[light] for part in all_kept]) for light in (all_kept[0] if all_kept else ())}
+        kept = average_kept(of_seeds)
         # the mean of the seeds: the noise of a single one would be that of the companions
         share = kept[f"companions {CONTRASTS[0]:g}"]["mean"] if kept else 1.0
         ratios[name] = np.array([part["noise"] for part in of_seeds]) / share / floors["noise"]
+        pulls = np.array([part["pull"] for part in of_seeds])
         rms = np.array([part["rms"] for part in of_seeds]) / share / floors["rms"]
         methods[name] = {
-            "ratio": over_seeds(ratios[name]),
+            "ratio": with_worst(ratios[name], ratios[name]),
             "rms_ratio": over_seeds(rms)["mean"],
-            "pull": over_seeds([part["pull"] for part in of_seeds]),
+            "pull": with_worst(pulls, abs(pulls - 1)),
         }
         if kept:
             methods[name]["kept"] = kept
@@ -142,14 +151,52 @@ def summarize(samples, names):
             methods[name]["gave_up"] = gave_up
     for name, peer in product(names, PEERS):
         if peer in ratios and name != peer:
-            methods[name][f"above_{peer}"] = over_seeds(ratios[name] - ratios[peer])
+            excess = ratios[name] - ratios[peer]
+            methods[name][f"above_{peer}"] = with_worst(excess, excess)
     pull = over_seeds([sample["floor"]["pull"] for sample in samples])
+    for name in methods.keys() - {OWN}:
+        drop_worst(methods[name])
     return {"floor": over_seeds(floors["noise"])["mean"], "floor_pull": pull, "methods": methods}
+
+
+def average_kept(of_seeds):
+    """Average the fractions kept of each light over the seeds on which they were measured."""
+    measured = [(seed, part["kept"]) for seed, part in enumerate(of_seeds, 1) if "kept" in part]
+    seeds = [seed for seed, _ in measured]
+    kept = {}
+    for light in measured[0][1] if measured else ():
+        shares = np.array([part[light] for _, part in measured])
+        kept[light] = with_worst(shares, -shares, seeds)
+    return kept
+
+
+def drop_worst(figures):
+    """Drop the worst seeds from the figures, in place."""
+    figures.pop("worst_seed", None)
+    for part in figures.values():
+        if isinstance(part, dict):
+            drop_worst(part)
+
+
+def summarize_wrong(samples):
+    """Average the noise with each wrong spectrum per flux kept, relative to that with the measured one."""
+    noise, kept = {}, {}
+    for name in WRONG:
+        of_seeds = [sample["methods"][name] for sample in samples]
+        kept[name] = average_kept(of_seeds).get(f"companions {CONTRASTS[0]:g}")
+        share = kept[name]["mean"] if kept[name] else 1.0
+        noise[name] = np.array([part["noise"] for part in of_seeds]) / share
+    first, *others = WRONG
+    found = {}
+    for name in others:
+        relative = noise[name] / noise[first]
+        found[name] = {"relative": with_worst(relative, relative), "kept": kept[name]}
+    return found
 
 
 def show(part, names):
     """Print the table of one case, strength and scene: noise of the rings, its mean as rms, pulls, fractions kept."""
-    lights = list(list_lights(scenes.center()))
+    lights = list_lights(scenes.center())
     print(f"\n{part['nints']}x{part['ngroups']}, 1/f {part['strength']:g}, {part['scene']}")
     rings = "".join(f"{f'{low:g}-{high:g}':>14}" for low, high in zip(RINGS[:-1], RINGS[1:], strict=True))
     print(f"{'method':14}{rings}{'rms':>8}{'pull':>8}  kept %: {', '.join(lights)}")
@@ -175,6 +222,7 @@ def main(argv=None):
             ("--strengths", {"type": words, "default": STRENGTHS, "help": "1/f noise relative to the usual one"}),
             ("--only-scenes", {"type": words, "default": None, "help": "names, separated by commas"}),
             ("--scenes", {"type": Path, "help": "npz file of further scenes"}),
+            ("--parts", {"type": words, "default": PARTS, "help": f"of {', '.join(PARTS)}, separated by commas"}),
             ("--kept-seeds", {"type": int, "default": None, "help": "measure the kept flux on the first seeds only"}),
         ],
     )  # fmt: skip
@@ -184,30 +232,39 @@ def main(argv=None):
     chosen = options.only_scenes or list(images)
     if options.quick:
         cases, strengths, chosen = cases[:1], strengths[-1:], chosen[:1]
-    for name in {*options.methods} - {*METHODS} | {*chosen} - {*images}:
-        msg = f"{name}: expected methods of {', '.join(METHODS)} and scenes of {', '.join(images)}"
-        raise ValueError(msg)
+    for given, known in ((options.methods, METHODS), (chosen, images), (options.parts, PARTS)):
+        for name in {*given} - {*known}:
+            msg = f"{name}: expected some of {', '.join(known)}"
+            raise ValueError(msg)
     n_kept = options.seeds if options.kept_seeds is None else options.kept_seeds
-    wanted = list(product(cases, chosen))
+    wanted = list(product(cases, chosen)) if "methods" in options.parts else []
+    lights = list(list_lights(scenes.center()))
+    seeds = range(1, options.seeds + 1)
     tasks = [
-        (case, images[scene], seed, strengths, options.methods, seed <= n_kept)
+        (case, images[scene], seed, strengths, options.methods, lights if seed <= n_kept else ())
         for case, scene in wanted
-        for seed in range(1, options.seeds + 1)
+        for seed in seeds
     ]
+    with_spectrum = "spectrum" in options.parts
+    if with_spectrum:
+        tasks += [
+            (CASE, images[SCENE], seed, strengths, list(WRONG), lights[:1] if seed <= n_kept else ()) for seed in seeds
+        ]
     if options.jobs > 1:
         with ProcessPoolExecutor(
             options.jobs, get_context("spawn"), initializer=logging.disable, initargs=(logging.WARNING,)
         ) as pool:
-            parts = collect(pool.map(measure_seed, tasks), wanted, strengths, options)
+            figures = collect(pool.map(measure_seed, tasks), wanted, strengths, options, with_spectrum)
     else:
-        parts = collect(map(measure_seed, tasks), wanted, strengths, options)
-    setting = {"rings": RINGS, "contrasts": CONTRASTS, "discs": DISCS, "star": scenes.STAR}
-    return save("companion_noise", options, {**setting, "cases": parts})
+        figures = collect(map(measure_seed, tasks), wanted, strengths, options, with_spectrum)
+    shapes = {scene: images[scene][0].shape for scene in chosen}
+    setting = {"rings": RINGS, "contrasts": CONTRASTS, "discs": DISCS, "star": scenes.STAR, "shapes": shapes}
+    return save("companion_noise", options, setting | figures, digits=4)
 
 
-def collect(results, wanted, strengths, options):
+def collect(results, wanted, strengths, options, with_spectrum):
     """Summarize and show the results of the tasks, in their order, as soon as all seeds of a case are there."""
-    parts = []
+    parts, wrong = [], []
     for case, scene in wanted:
         of_seeds = [next(results) for _ in range(options.seeds)]
         for k, strength in enumerate(strengths):
@@ -217,7 +274,16 @@ def collect(results, wanted, strengths, options):
             parts.append(part)
         medians = {name: np.median([seconds[name] for _, seconds in of_seeds]) for name in options.methods}
         print("s per reduction: " + ", ".join(f"{name} {value:.3f}" for name, value in medians.items()), flush=True)
-    return parts
+    of_seeds = list(results) if with_spectrum else []
+    for k, strength in enumerate(strengths if with_spectrum else ()):
+        methods = summarize_wrong([found[k] for found, _ in of_seeds])
+        wrong.append({"strength": strength, "methods": methods})
+        print(f"\nspectrum pretended wrong, {CASE[0]}x{CASE[1]}, 1/f {strength:g}, {SCENE}: relative noise")
+        for name, method in methods.items():
+            pairs = zip(method["relative"]["mean"], method["relative"]["error"], strict=True)
+            print(f"{name:14}" + "".join(f"{mean:8.3f}±{error:.3f}" for mean, error in pairs), flush=True)
+    spectrum = {"nints": CASE[0], "ngroups": CASE[1], "scene": SCENE, "cases": wrong}
+    return {"cases": parts} | ({"wrong_spectrum": spectrum} if with_spectrum else {})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Images behind a coronagraph for validation, e-/s, and the place of the star; all are independent of the noise.
 
-Each scene is ``(image, center)``: ``scenes.SHAPE`` float32, and the 0-based (x, y) of the star.
+Each scene is ``(image, center)``: (ny, nx) float32, and the 0-based (x, y) of the star. Those that are drawn here have
+``scenes.SHAPE`` and the star in the centre.
 """
 
 import numpy as np
@@ -40,22 +41,21 @@ def make_scenes(path=None):
 def read_scenes(path):
     """Read the images of an npz file, e-/s, as ``real 1``, ...: each NAME beside NAME_center, the star's (y, x).
 
-    A larger image is cut around the star, but not beyond its edges. Negative values, which are noise, become 0.
+    The whole image is used. The star is so far from its edges that it contains all companions. Negative values, which
+    are noise, become 0.
     """
+    farthest = max(separation for separation, _ in COMPANIONS) / PIXEL_SCALE["NIRCAM"] + 2 * scenes.FWHM
     found = {}
     with np.load(path) as file:
         for name in file.files:
             if f"{name}_center" not in file.files:
                 continue
             image, place = np.nan_to_num(file[name]), file[f"{name}_center"].astype(float)
-            if min(np.subtract(image.shape, scenes.SHAPE)) < 0:
-                msg = f"{name}: expected an image of at least {scenes.SHAPE}, got {image.shape}"
-                raise ValueError(msg)
-            middle = np.array(scenes.center()[::-1])
-            corner = np.clip(np.rint(place - middle), 0, np.subtract(image.shape, scenes.SHAPE)).astype(int)
-            cut = image[tuple(slice(low, low + size) for low, size in zip(corner, scenes.SHAPE, strict=True))]
-            y, x = place - corner
-            found[f"real {len(found) + 1}"] = (np.maximum(cut, 0).astype(np.float32), (float(x), float(y)))
+            if min(*place, *(np.array(image.shape) - 1 - place)) < farthest:
+                msg = f"{name}: expected a star at least {farthest:.0f} pixels from the edges, got {place.tolist()}"
+                raise ValueError(f"{msg} in {image.shape}")
+            y, x = place
+            found[f"real {len(found) + 1}"] = (np.maximum(image, 0).astype(np.float32), (float(x), float(y)))
     return found
 
 
@@ -129,21 +129,21 @@ def bar():
     return (halo(scenes.STAR) + lobes) * (1 - (1 - transmission) * behind)
 
 
-def companions(contrast, center):
-    """Render ``COMPANIONS`` of the bright star one by one, (n, ny, nx) e-/s."""
-    y, x = np.indices(scenes.SHAPE)
+def companions(contrast, center, shape=scenes.SHAPE, places=COMPANIONS):
+    """Render companions of the bright star one by one, (n, ny, nx) e-/s; `places` are as in ``COMPANIONS``."""
+    y, x = np.indices(shape)
     sigma = scenes.FWHM / 2.355
     made = []
-    for separation, angle in COMPANIONS:
+    for separation, angle in places:
         r, phi = separation / PIXEL_SCALE["NIRCAM"], np.deg2rad(angle)
         distance = (x - center[0] - r * np.cos(phi)) ** 2 + (y - center[1] - r * np.sin(phi)) ** 2
         made.append(scenes.STAR * contrast * np.exp(-distance / (2 * sigma**2)) / (2 * np.pi * sigma**2))
     return np.array(made, np.float32)
 
 
-def extended_disc(peak, center):
+def extended_disc(peak, center, shape=scenes.SHAPE):
     """Render a disc inclined by 70 degrees with an exponential profile to the edge of the image, (ny, nx) e-/s."""
-    y, x = np.indices(scenes.SHAPE)
+    y, x = np.indices(shape)
     along, across = rotate(x - center[0], y - center[1], np.deg2rad(30))
     r = np.hypot(along, across / np.cos(np.deg2rad(70)))
     return (peak * np.exp(-r / 30)).astype(np.float32)

@@ -64,21 +64,25 @@ def correct_by_jwst(products, method, slowaxis):
     return combine_rateints(rate, corrected, fitted=rateints), corrected
 
 
-def correct_linear(ramps, center, model_type):
-    """Correct the ramps by the step itself, at stage 'groups', and fit them with its remaining error."""
+def correct_linear(ramps, center, model_type, fit=fit_ols, **settings):
+    """Correct the ramps by the step itself, at stage 'groups', and fit them with its remaining error.
+
+    ``fit`` is a function of ramps, like `common.fit_ols`; ``settings`` are further parameters of the step.
+    """
     x, y = center
     exposure = Exposure(
-        data=ramps.data.copy(), groupdq=ramps.groupdq.copy(), pixeldq=ramps.pixeldq,
+        data=ramps.data.copy(), groupdq=ramps.groupdq.copy(), pixeldq=ramps.pixeldq.copy(),
         facts=replace(ramps.facts, crpix1=x + 1, crpix2=y + 1),
     )  # fmt: skip
     references = {name: Reference(data=getattr(ramps, name)) for name in ("gain", "readnoise")}
 
-    def fit(exposure, references):
-        exposure.rate, exposure.rateints = fit_ols(replace(ramps, data=exposure.data, groupdq=exposure.groupdq))
+    def fit_exposure(exposure, references):
+        arrays = {name: getattr(exposure, name) for name in ("data", "groupdq", "pixeldq")}
+        exposure.rate, exposure.rateints = fit(replace(ramps, **arrays))
 
-    parameters = subtract_1overf.STEP.settings(model_type=model_type)
-    subtract_1overf.run(exposure, references, parameters, BACKEND, "groups", fit)
-    fit(exposure, references)
+    parameters = subtract_1overf.STEP.settings(model_type=model_type, **settings)
+    subtract_1overf.run(exposure, references, parameters, BACKEND, "groups", fit_exposure)
+    fit_exposure(exposure, references)
     add_noise_error(exposure, xp=np)
     return exposure.rate, exposure.rateints
 

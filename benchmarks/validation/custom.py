@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import scenes
-from common import find_jumps, fit_ols, observe, over_seeds, parse, save, width
+from common import find_jumps, fit_ols, grow, observe, over_seeds, parse, save, spill, width
 from contrast import refit_outliers, subtract_ktc, subtract_rows
 from scipy.ndimage import binary_dilation
 from subtract_1overf import correct_ints
@@ -71,29 +71,6 @@ def measure_refpix(seed):
                 row.append([np.nanmedian(off), width(off)])
         errors.append(row)
     return {"offset_and_scatter": errors}
-
-
-def spill(ramps, share):
-    """Add to each neighbour a fraction of the charge above the full well of a pixel, in place."""
-    times = ramps.facts.group_time * np.arange(1, ramps.data.shape[1] + 1)[:, None, None]
-    well = ramps.simulation.pixels.full_well
-    excess = share * np.maximum(ramps.truth * times - well, 0)
-    moved = np.zeros_like(excess)
-    moved[:, 1:] += excess[:, :-1]
-    moved[:, :-1] += excess[:, 1:]
-    moved[:, :, 1:] += excess[:, :, :-1]
-    moved[:, :, :-1] += excess[:, :, 1:]
-    saturated = ramps.truth * times >= well
-    ramps.data += np.where(saturated, 0, moved).astype(np.float32)
-
-
-def grow(ramps, diagonal):
-    """Grow SATURATED by one pixel in each group, with or without corners, in place."""
-    square = np.ones((3, 3), bool)
-    cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
-    saturated = (ramps.groupdq & SATURATED) != 0
-    structure = (square if diagonal else cross)[None, None]
-    ramps.groupdq |= binary_dilation(saturated, structure).astype(np.uint8) * np.uint8(SATURATED)
 
 
 def measure_growth(seed):

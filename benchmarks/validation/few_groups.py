@@ -81,8 +81,8 @@ def measure(search, ramps, strong, untouched):
     return *shares, 100 * lost.mean(), 1e6 * flagged.mean(), *quiet
 
 
-def run_case(instrument, readpatt, ngroups, background, options):
-    searches = {name: search for name, search in SEARCHES.items() if ngroups >= FEWEST_LIKELY or "LIKELY" not in name}
+def run_case(instrument, readpatt, ngroups, background, options, searches=SEARCHES):
+    searches = {name: search for name, search in searches.items() if ngroups >= FEWEST_LIKELY or "LIKELY" not in name}
     samples, n_hits = {name: [] for name in searches}, 0
     effects = {"one_over_f": 0.0, "cosmic_rays": count_hits(instrument, readpatt, ngroups)}
     for seed in range(1, options.seeds + 1):

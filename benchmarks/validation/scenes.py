@@ -16,9 +16,9 @@ def center():
     return (SHAPE[1] - 1) / 2, (SHAPE[0] - 1) / 2
 
 
-def radius(place=None):
+def radius(place=None, shape=SHAPE):
     """Compute the distance of each pixel from the star, by default in the centre, arcsec."""
-    y, x = np.indices(SHAPE)
+    y, x = np.indices(shape)
     x0, y0 = place or center()
     return np.hypot(x - x0, y - y0) * PIXEL_SCALE["NIRCAM"]
 
@@ -36,9 +36,9 @@ def companions(contrast, angle=40.0):
     return np.array(made, np.float32)
 
 
-def disc(peak, place=None):
+def disc(peak, place=None, shape=SHAPE):
     """Make a ring of 1.6" at an inclination of 53 degrees around the star, ``(ny, nx)`` e-/s."""
-    y, x = np.indices(SHAPE)
+    y, x = np.indices(shape)
     x0, y0 = place or center()
     r = np.hypot(x - x0, (y - y0) / 0.6)
     return (peak * np.exp(-(((r - 25) / 6) ** 2))).astype(np.float32)

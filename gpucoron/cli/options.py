@@ -25,8 +25,9 @@ def add_settings(parser, *, backend=True):
     parser.add_argument(
         "--profile",
         default="jwst",
-        choices=("jwst", "spaceklip"),
-        help="default parameters: of jwst, with CRDS parameter files, or of spaceKLIP (default: jwst)",
+        choices=("jwst", "spaceklip", "recommended"),
+        help="default parameters: of jwst, with CRDS parameter files; of spaceKLIP; or recommended, those of jwst with "
+        "the changes that lowered the noise of simulated observations (default: jwst)",
     )
     parser.add_argument(
         "--set",

@@ -87,18 +87,18 @@ class Exposure(Shown):
         Set by dark_current, read by ramp_fit.
     matched_dark : array or None, DN
         The subtracted dark, kept only if ``dark_output`` is set.
-    dark_error : DarkError or None
-        Set by dark_current where it extrapolates the dark with a known error, read by the fits.
+    dark_error, noise_error : DarkError, NoiseError or None
+        Of an extrapolated dark, and of 1/f noise that subtract_1overf left at stage 'groups'; read by the fits.
     rate, rateints : Slopes or None
         Set by ramp_fit.
     likelihood_chisq : (ny, nx) float32 or None
         Chi-square of the LIKELY fit, summed over integrations; set by ramp_fit.
     optional_fit : RampFitOutputModel or None
         jwst's optional product of the segmented fit; set by ramp_fit.
+    flicker_mask, flicker_background, flicker_noise : float32 arrays or None
+        What clean_flicker_noise saves: (ny, nx) or (nints, ny, nx), and twice (nints, ngroups, ny, nx), DN.
     removed_1overf : (ny, nx) float32 or None
         Mean of the 1/f noise that subtract_1overf removed: DN at stage 'groups', DN/s at stage 'ints'.
-    noise_error : NoiseError or None
-        Set by subtract_1overf at stage 'groups' if it knows what remains of the noise, read by the fits.
     home : Backend or None
         The backend that must process the arrays because they do not fit into memory.
     """
@@ -117,6 +117,9 @@ class Exposure(Shown):
     rateints: Any = None
     likelihood_chisq: Any = None
     optional_fit: Any = None
+    flicker_mask: Any = None
+    flicker_background: Any = None
+    flicker_noise: Any = None
     removed_1overf: Any = None
     noise_error: Any = None
     home: Any = None
@@ -219,7 +222,6 @@ class Exposure(Shown):
             data=np.broadcast_to(np.float32(0), shape),
             groupdq=np.broadcast_to(np.uint8(0), shape),
             pixeldq=np.broadcast_to(np.uint32(0), shape[-2:]),
-            zeroframe=None,
             facts=facts,
             meta=meta,
             **attributes,
@@ -241,8 +243,7 @@ class Exposure(Shown):
         facts = facts_of(name, model, shape)
         ramp = datamodels.RampModel()
         ramp.update(model, extra_fits=True)
-        ramp.int_times = model.int_times
-        ramp.group = model.group
+        ramp.int_times, ramp.group = model.int_times, model.group
         zeroframe = model.zeroframe if facts.zero_frame else None
         _check_zeroframe(name, zeroframe is not None and zeroframe.shape, shape)
         exposure = cls(
@@ -274,8 +275,7 @@ class Exposure(Shown):
         if self.home is not None:
             return self.home
         if not backend.on_host:
-            sizes: dict[str, Any] = {"has_zeroframe": self.zeroframe is not None, "held": self.device_bytes}
-            backend = backend.fitting(self.data.shape, **sizes)
+            backend = backend.fitting(self.data.shape, has_zeroframe=self.zeroframe is not None, held=self.device_bytes)
         self.move_to(backend)
         return backend
 

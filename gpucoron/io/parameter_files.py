@@ -13,7 +13,7 @@ from pathlib import Path
 from gpucoron.errors import ParameterError, ReferenceFileError
 from gpucoron.files import first_line
 from gpucoron.io.crds_lookup import look_up
-from gpucoron.parameters import PIPELINE, convert
+from gpucoron.parameters import BASED_ON_JWST, PIPELINE, convert
 from gpucoron.steps import STEPS
 from gpucoron.steps.declaration import COMMON
 
@@ -67,8 +67,8 @@ def crds_pars_disabled():
 
 
 def takes_crds_pars(profile, use_pars=None):
-    """Return whether CRDS parameter files apply; by default in the ``jwst`` profile, as in jwst's .call()."""
-    return profile == "jwst" and not crds_pars_disabled() if use_pars is None else bool(use_pars)
+    """Return whether CRDS parameter files apply; by default in profiles based on jwst, as in jwst's .call()."""
+    return profile in BASED_ON_JWST and not crds_pars_disabled() if use_pars is None else bool(use_pars)
 
 
 def as_paths(pars):
@@ -139,15 +139,6 @@ def parameters_from_files(pars):
             raise ParameterError(str(error)) from error
         _add(steps, run_parameters, config, path, _step_of(config, path), _ADVICE_ON_OWN)
     return steps, run_parameters, paths
-
-
-def merge(*layers):
-    """Merge dictionaries step -> parameter -> value; later ones override earlier ones."""
-    merged = {}
-    for layer in layers:
-        for step_name, values in layer.items():
-            merged[step_name] = {**merged.get(step_name, {}), **values}
-    return merged
 
 
 def config_from_crds(stpipe_class, metadata):

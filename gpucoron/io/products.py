@@ -190,6 +190,18 @@ def _image_model(run, step, extra):
     return model
 
 
+def _array_model(run, step, extra):
+    """Make an image, a cube or a ramp, according to the axes of the array, with the metadata of the exposure."""
+    from stdatamodels.jwst import datamodels
+
+    array = run.backend.to_host(extra.array)
+    model_class = {2: datamodels.ImageModel, 3: datamodels.CubeModel, 4: datamodels.RampModel}[array.ndim]
+    model = model_class(data=array)
+    model.update(run.exposure.meta)
+    _sign(model, run)
+    return model
+
+
 def _optional_fit_model(run, step, extra):
     """Add the version keywords to the model that jwst's fit made."""
     _sign(extra.array, run)
@@ -217,6 +229,7 @@ _MODELS = {
     "rate": lambda run, step, extra: rate_model(run),
     "rateints": lambda run, step, extra: rateints_model(run),
     "image": _image_model,
+    "array": _array_model,
     "dark": _dark_model,
     "optional fit": _optional_fit_model,
 }
@@ -252,6 +265,10 @@ def _sign(model, run):
     for line in history_of(run):
         model.add_history_entry(line)
     model.cal_logs = {logs.ALIAS: run.log_lines}
+    if run.keywords:
+        cards = [[keyword, *value] for keyword, value in run.keywords.items()]
+        kept = model.extra_fits.instance.get("PRIMARY", {}).get("header", []) if model.hasattr("extra_fits") else []
+        model.update({"extra_fits": {"PRIMARY": {"header": [*kept, *cards]}}}, extra_fits=True)
 
 
 def history_of(run):
@@ -313,6 +330,7 @@ def note_step(run, step, outcome):
         for parent in parents:
             node = getattr(node, parent)
         setattr(node, last, value)
+    run.keywords.update(outcome.keywords)
     if outcome.reason == "switched off":
         return
     opened = outcome.opened

@@ -32,14 +32,15 @@ _READERS = {
     "dark": ("DarkModel", ("data", "dq", "average_dark_current"), False),
     "reset": ("ResetModel", ("data", "dq"), False),
     "rscd": ("RSCDModel", (), False),
+    "flat": ("FlatModel", ("data", "dq"), True),
 }
 _DARK_CLASS = {"MIRI": "DarkMIRIModel", "NIRSPEC": "DarkNirspecModel"}
 
 #: names of all arrays of references
 _ARRAYS = ("data", "dq", "coeffs", "inv_coeffs", "average_dark_current", "table")
 
-#: types that only a borrowed step opens
-_OPENED_BY_JWST = ("refpix", "sirskernel", "pictureframe", "flat", "pastasoss")
+#: types that only jwst's own code opens
+_OPENED_BY_JWST = ("refpix", "sirskernel", "pictureframe", "pastasoss")
 
 #: types that jwst requires
 _INDISPENSABLE = ("gain", "readnoise")
@@ -163,6 +164,34 @@ def find_references(exposure, reftypes, overrides=None):
         )
         raise ReferenceFileError(msg)
     return {**paths, **overrides}
+
+
+def check_indirect(steps, parameters, references, owner):
+    """Refuse steps that need a further reference which CRDS does not have for the exposure.
+
+    Parameters
+    ----------
+    steps : iterable of Step
+    parameters : mapping
+        step -> its parameters, settled.
+    references : dict
+        From `find_references`.
+    owner : str
+        Name of the exposure, for messages.
+
+    Raises
+    ------
+    ReferenceFileError
+    """
+    for step in steps:
+        settings = parameters[step.name]
+        missing = [] if settings.skip else [name for name in step.indirect(settings) if references[name] == "N/A"]
+        if missing:
+            msg = (
+                f"{owner}: {step.name}: CRDS has no {' and no '.join(missing)} reference for this exposure; the step "
+                f"needs it to make a draft of the rate; skip the step: {step.name}.skip=True"
+            )
+            raise ReferenceFileError(msg)
 
 
 def load_references(exposure, paths, backend, store=None):

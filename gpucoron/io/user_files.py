@@ -142,9 +142,6 @@ def read_files(steps, parameters, exposure):
         if parameters[step.name].skip:
             continue
         settings = read[step.name] = with_files_read(step, parameters[step.name], exposure)
-        for name, parameter in step.known.items():
-            if parameter.holds and getattr(settings, name):
-                _check_model(getattr(settings, name), parameter, step)
         if step.checks is not None:
             try:
                 step.checks(settings, exposure.data.shape)
@@ -152,19 +149,6 @@ def read_files(steps, parameters, exposure):
                 msg = f"{exposure.name}: {step.name}: {error}"
                 raise InputError(msg) from error
     return read
-
-
-def _check_model(path, parameter, step):
-    """Refuse a file that jwst's own code could not read later."""
-    from stdatamodels.jwst import datamodels
-
-    try:
-        with warnings.catch_warnings(action="ignore"), datamodels.open(path) as model:
-            np.array(getattr(model, parameter.holds)).astype(bool)
-    except Exception as error:  # a damaged file can raise almost anything
-        hint = "; ".join(hint for name, _kind, hint in step.hints if name == parameter.name)
-        msg = f"{step.name}.{parameter.name}: {path}: jwst cannot read it ({first_line(error)}); {hint}"
-        raise ParameterError(msg) from error
 
 
 def with_files_read(step, settings, exposure):
@@ -195,7 +179,28 @@ def with_files_read(step, settings, exposure):
         for name, parameter in step.known.items()
         if parameter.kind in FROM_FILES and getattr(settings, name) is not None
     }
+    read |= {
+        name: _read_mask(getattr(settings, name), parameter, step)
+        for name, parameter in step.known.items()
+        if parameter.holds and getattr(settings, name)
+    }
     return replace(settings, **read) if read else settings
+
+
+def _read_mask(path, parameter, step):
+    """Read a mask, an array of bool, from a file that jwst can open as a model."""
+    from stdatamodels.jwst import datamodels
+
+    owner = f"{step.name}.{parameter.name}"
+    try:
+        if str(path).endswith(".fits"):
+            read_layout(Path(path), strict=False)  # refuses damaged files before jwst allocates memory
+        with warnings.catch_warnings(action="ignore"), datamodels.open(path) as model:
+            return np.array(getattr(model, parameter.holds)).astype(bool)
+    except Exception as error:  # a damaged file can raise almost anything
+        hint = "; ".join(hint for name, _kind, hint in step.hints if name == parameter.name)
+        msg = f"{owner}: {path}: jwst cannot read it ({first_line(error)}); {hint}"
+        raise ParameterError(msg) from error
 
 
 def _read_flags(path, owner, exposure):

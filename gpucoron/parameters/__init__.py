@@ -16,17 +16,19 @@ from gpucoron.errors import ParameterError
 from gpucoron.parameters.kinds import Bounds, P, Parameter, accepted, convert, quote
 
 __all__ = [
-    "FROM_FILES", "OWN_THREADS", "PIPELINE", "PROFILES", "SPACEKLIP_CLASS", "Bounds", "P", "Parameter", "Profile",
-    "RunParameters", "StepSettings",
+    "BASED_ON_JWST", "FROM_FILES", "OWN_THREADS", "PIPELINE", "PROFILES", "SPACEKLIP_CLASS", "Bounds", "P", "Parameter",
+    "Profile", "RunParameters", "StepSettings",
     "accepted", "changed", "convert", "copied_steps", "differs", "known_parameters", "refuse_unknown", "resolve",
     "settings_class", "settle_run", "tell_unused", "unused", "without_comparisons", "without_unused",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
-PROFILES = ("jwst", "spaceklip")
+PROFILES = ("jwst", "spaceklip", "recommended")
+#: profiles that start from jwst's parameters, by default with the parameter files of CRDS
+BASED_ON_JWST = ("jwst", "recommended")
 #: the argument ``profile``, and the argument ``steps``: step -> parameter -> value
-Profile: TypeAlias = Literal["jwst", "spaceklip"]
+Profile: TypeAlias = Literal["jwst", "spaceklip", "recommended"]
 StepSettings: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 #: name of the preset with the values that spaceKLIP's pipeline class sets; its run_single_file sets more
@@ -137,20 +139,23 @@ def refuse_unknown(what, name, known):
     raise ParameterError(msg)
 
 
-def resolve(table, profile="jwst", *, from_files=None, steps=None, instrument="NIRCAM", subarray=""):
-    """Return the parameters of all steps. The order of precedence is: user, parameter files, profile, defaults.
+def resolve(table, profile="jwst", *, from_crds=None, from_files=None, steps=None, instrument="NIRCAM", subarray=""):
+    """Return the parameters of all steps.
+
+    The order of precedence is: the user, the user's files, the files of CRDS, the profile, the defaults. A profile that
+    is based on jwst changes jwst's parameters, and so takes precedence over the files of CRDS.
 
     Parameters
     ----------
     table : mapping
         name -> Step.
-    profile : 'jwst' or 'spaceklip'
-    from_files : dict of dicts, optional
-        step -> parameter -> value from parameter files.
+    profile : {'jwst', 'spaceklip', 'recommended'}
+    from_crds, from_files : dict of dicts, optional
+        step -> parameter -> value from parameter files of CRDS and of the user.
     steps : dict of dicts, optional
         step -> parameter -> value from the user. Not changed.
     instrument, subarray : str
-        The spaceklip profile depends on them.
+        The profiles depend on them.
 
     Returns
     -------
@@ -164,8 +169,10 @@ def resolve(table, profile="jwst", *, from_files=None, steps=None, instrument="N
     """
     if profile not in PROFILES:
         refuse_unknown("profile", profile, PROFILES)
-    changes = {step_name: dict(step.preset_values(profile, instrument, subarray)) for step_name, step in table.items()}
-    for layer in (from_files or {}, steps or {}):
+    presets = {name: step.preset_values(profile, instrument, subarray) for name, step in table.items()}
+    lowest = (from_crds or {}, presets) if profile in BASED_ON_JWST else (presets, from_crds or {})
+    changes = {step_name: {} for step_name in table}
+    for layer in (*lowest, from_files or {}, steps or {}):
         for step_name, values in layer.items():
             known = known_parameters(table, step_name)
             for name, value in dict(values or {}).items():
@@ -255,7 +262,9 @@ def _not_taken_over(table, step, steps):
     for replaced in step.replaces:
         owner = table[replaced]
         for name, value in dict(steps.get(replaced) or {}).items():
-            usual = [owner.known[name].default, *(preset.values.get(name) for preset in owner.profiles.values())]
+            # values that spaceKLIP's dictionaries repeat
+            presets = [preset for profile, preset in owner.profiles.items() if profile not in BASED_ON_JWST]
+            usual = [owner.known[name].default, *(preset.values.get(name) for preset in presets)]
             is_set = hasattr(value, "shape") or convert(owner.known[name], value, replaced) not in (None, *usual)
             # the hooks of a skipped step run too
             has_effect = name in ("skip", "pre_hooks", "post_hooks", *owner.for_run)

@@ -81,7 +81,7 @@ class Parameter(Bounds):
     reads : tuple of str
         Kinds of file ('FITS', 'ASDF') that a text may name. The file must exist before any work starts.
     holds : str
-        The array that jwst's own code reads from that file.
+        The array in that file, a model of jwst, that the step gets: a mask.
     may_be_missing : bool
         The file need not exist.
     names : bool

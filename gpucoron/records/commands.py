@@ -10,7 +10,7 @@ import shlex
 from dataclasses import dataclass, field
 
 from gpucoron.errors import ParameterError
-from gpucoron.parameters import PIPELINE, convert
+from gpucoron.parameters import BASED_ON_JWST, PIPELINE, convert
 from gpucoron.steps import STEPS
 
 #: the folder for products that are made again, below the current one, so that none is replaced
@@ -140,9 +140,10 @@ def _command(name, record, *arguments):
 def _options(request, without_effect):
     """Return the options that make a request, except for parameters without effect; None if there are none that do."""
     options = ["--profile", request.profile]
-    if request.profile == "jwst" and not request.use_pars:
+    is_based_on_jwst = request.profile in BASED_ON_JWST
+    if is_based_on_jwst and not request.use_pars:
         options.append("--no-pars")
-    elif request.profile != "jwst" and request.use_pars:
+    elif not is_based_on_jwst and request.use_pars:
         return None  # no option switches CRDS parameter files on
     for step, values in request.steps.items():
         for name, value in values.items():

@@ -40,7 +40,7 @@ class Run(Shown):
     ----------
     exposure : Exposure
     backend : Backend
-    profile : {'jwst', 'spaceklip'}
+    profile : {'jwst', 'spaceklip', 'recommended'}
     parameters : dict
         step -> its parameters, a frozen dataclass.
     run_parameters : RunParameters
@@ -60,6 +60,8 @@ class Run(Shown):
         The seconds that `gpucoron.reduce_file` spent on reading, planning and writing.
     notes : list of str
         Lines for the history of the products.
+    keywords : dict
+        What steps have measured, for the primary header of the products: keyword -> (value, comment).
     log_lines : list of str
         The log for the products, see `gpucoron.io.logs.recorded`.
     """
@@ -77,6 +79,7 @@ class Run(Shown):
     records: list[StepRecord] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    keywords: dict[str, tuple[Any, str]] = field(default_factory=dict)
     log_lines: list[str] = field(default_factory=list)
 
     if not TYPE_CHECKING:  # a type checker would accept every attribute

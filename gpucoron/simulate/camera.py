@@ -206,7 +206,9 @@ class Camera:
         if outputs > 1:
             # The larger part is common to all outputs: 3 e- to 1 e- in Rauscher's HxRG simulator.
             parts = [np.float32(0.949) * parts[0] + np.float32(0.316) * part for part in parts[1:]]
-        image = np.concatenate([part[:, : nx // outputs] for part in parts], axis=1)
+        # neighbouring outputs are read in opposite directions
+        images = [part[:, : nx // outputs][:, :: -1 if k % 2 else 1] for k, part in enumerate(parts)]
+        image = np.concatenate(images, axis=1)
         image = image[:: int(np.sign(kind.slowaxis)), :: int(np.sign(kind.fastaxis))]
         # The same noise continues at lower frequencies from frame to frame.
         return (image + np.float32(0.5 * drift)) * (

@@ -1,13 +1,62 @@
-"""clean_flicker_noise: remove 1/f noise with jwst's own code."""
+"""clean_flicker_noise: subtract 1/f noise as jwst does, by the medians of the lines of each difference of groups."""
 
+import logging
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpucoron.backends.statistics import median_of_last
+from gpucoron.dq import DO_NOT_USE, JUMP_DET
 from gpucoron.parameters import P
-from gpucoron.steps.declaration import Step, whole_frame
+from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
+from gpucoron.steps.clean_flicker_noise_background import clip_masks, subtract_background
+from gpucoron.steps.clean_flicker_noise_scene import choose, draft_rates, not_sky, read_flat, relative_flux
+from gpucoron.steps.declaration import Extra, Outcome, Step, whole_frame
+from gpucoron.steps.values import Choice, Kind, Number, Switch, check_numbers
+
+__all__ = ["clean_groups", "find_background", "run"]
+
+log = logging.getLogger(__name__)
+
+#: pixels that a GPU processes at a time
+PIXELS_AT_ONCE = 2**22
+#: size of a near-infrared detector along its slow axis, and its number of amplifiers
+FULL_FRAME, AMPLIFIERS = 2048, 4
+#: exposure types of time series, in which jwst scales the median image by the light curve of the target
+_TIME_SERIES = ("NRC_TSIMAGE", "NRC_TSGRISM", "NIS_SOSS", "NRS_BRIGHTOBJ")
+
+
+def _needs_draft(settings, has_mask):
+    return not has_mask or settings.background_method == "median_image"
 
 
 def _for_the_draft(settings):
-    """List the references for the draft of the rate in which jwst's step looks for sources."""
-    has_mask = str(settings.user_mask).lower() != "none" and settings.background_method != "median_image"
-    return () if has_mask else ("gain", "readnoise")
+    """List the references for the draft of the rate, in which the step looks for sources."""
+    has_mask = str(settings.user_mask).lower() != "none"
+    return ("gain", "readnoise") if settings.autoparam or _needs_draft(settings, has_mask) else ()
+
+
+def _opens(settings, facts):
+    """List the references that it opens. In MIRI images, the flags of the flat tell where the sky is."""
+    is_chosen = settings.autoparam and facts.exp_type == "NRC_IMAGE"
+    is_masked = settings.mask_science_regions and facts.exp_type == "MIR_IMAGE"
+    return ["flat"] if settings.apply_flat_field or is_chosen or is_masked else []
+
+
+def _saved(exposure, settings):
+    """List the products of ``save_mask``, ``save_background`` and ``save_noise``."""
+    products = (
+        (settings.save_mask, "mask", exposure.flicker_mask),
+        (settings.save_background, "flicker_bkg", exposure.flicker_background),
+        (settings.save_noise, "flicker_noise", exposure.flicker_noise),
+    )
+    place = {"folder": settings.output_dir or "", "ext": "." + settings.output_ext.removeprefix(".")}
+    return [
+        Extra("array", array, suffix=suffix, **place)
+        for is_saved, suffix, array in products
+        if is_saved and array is not None
+    ]
 
 
 STEP = Step(
@@ -48,9 +97,7 @@ STEP = Step(
     ),
     skipped=True,
     indirect=_for_the_draft,
-    opens=lambda settings, facts: ["flat"] if settings.apply_flat_field else [],
-    helpers=("jwsts_own",),
-    borrows="jwst.clean_flicker_noise.clean_flicker_noise_step",
+    opens=_opens,
     hints=(
         (
             "user_mask",
@@ -59,10 +106,334 @@ STEP = Step(
             "background; its shape is that of the exposure, (ny, nx) or (nints, ny, nx)",
         ),
     ),
+    extras=_saved,
     reach=whole_frame,
 )
 
 
-def run(exposure, references, parameters, backend, *, jwsts_own):
-    """Run the step; see `gpucoron.steps`. ``jwsts_own()`` runs jwst's step on the host."""
-    return jwsts_own()
+@on_arrays(
+    rates=Array("ny nx|nints ny nx", unit="DN/s"),
+    n_sigma=Number("sigma"),
+    fit_histogram=Switch(),
+)
+def find_background(
+    rates: ArrayLike, *, n_sigma: float = 2.0, fit_histogram: bool = False, backend: BackendLike = None
+) -> NDArray[np.bool_]:
+    """Find the background of count rates: pixels near the median, neither bright nor bad.
+
+    Parameters
+    ----------
+    rates : (ny, nx) or (nints, ny, nx) float32, DN/s
+        Each image is treated separately. NaN and exact zeros are not background.
+    n_sigma : float
+        Standard deviations above the center from which a pixel is a source; below the center, the limit is 3. With 0 or
+        less, only NaN and zeros are masked.
+    fit_histogram : bool
+        Center and standard deviation are those of a Gaussian that is fitted to the histogram, on the host, instead of
+        the clipped median and standard deviation.
+    backend : str or Backend, optional
+        The default is the device of the arrays.
+
+    Returns
+    -------
+    bool, the shape of the rates
+        True for background.
+
+    Notes
+    -----
+    Source: jwst 3.0, ``create_mask``.
+    """
+    xp = backend.xp
+    images = rates.reshape(-1, *rates.shape[-2:])
+    masks = ~(xp.isnan(images) | (images == 0))
+    if n_sigma > 0:
+        masks = xp.concatenate(
+            [
+                clip_masks(image[None], mask[None], 3.0, n_sigma, histogram=fit_histogram, backend=backend)
+                for image, mask in zip(images, masks, strict=True)
+            ]
+        )
+    return masks.reshape(rates.shape)
+
+
+def _check_box(value):
+    check_numbers(value, 2)
+    if any(side != int(side) or side < 1 for side in value):
+        raise ValueError(value)
+
+
+@on_arrays(
+    data=Array(RAMP, unit="DN", in_place=True),
+    groupdq=Array(RAMP, "uint8"),
+    mask=Array("ny nx|nints ny nx", "bool"),
+    flat=Array(IMAGE),
+    flux=Array("nints"),
+    background_method=Choice("median", "model", "median_image", None),
+    background_box_size=Kind("two whole numbers, 1 or more", _check_box),
+    n_sigma=Number("sigma"),
+    slowaxis=Choice(2, -2, 1, -1),
+    fit_by_channel=Switch(),
+    with_background=Switch(),
+)
+def clean_groups(
+    data: NDArray[Any],
+    groupdq: ArrayLike,
+    mask: ArrayLike,
+    *,
+    flat: ArrayLike | None = None,
+    flux: ArrayLike | None = None,
+    background_method: str | None = "median",
+    background_box_size: Any = None,
+    n_sigma: float = 2.0,
+    slowaxis: int = 2,
+    fit_by_channel: bool = False,
+    with_background: bool = False,
+    backend: BackendLike = None,
+) -> NDArray[np.float32] | None:
+    """Subtract the medians of the lines from the difference of each group to the one before, in place.
+
+    Parameters
+    ----------
+    data : (nints, ngroups, ny, nx) float32, DN
+        The first group is not changed, except with 'median_image'.
+    groupdq : (nints, ngroups, ny, nx) uint8
+        DO_NOT_USE and JUMP_DET exclude pixels from the fit of their group.
+    mask : (ny, nx) or (nints, ny, nx) bool
+        True for background, from `find_background`. The other pixels are corrected too, but not fitted.
+    flat : (ny, nx) float32, optional
+        The differences are divided by it before the fit. Without zeros and NaN.
+    flux : (nints,) float32, optional
+        For 'median_image': the brightness of each integration relative to the median.
+    background_method : {'median', 'model', 'median_image', None}
+        What is subtracted before the fit and added again: the median of the background; a smooth model of it
+        (photutils' ``Background2D``, on the host); the median of the integrations, scaled by ``flux``; or nothing.
+    background_box_size : (int, int), optional
+        Height and width of the boxes of the model; by default the largest numbers up to 32 that divide the image.
+    n_sigma : float
+        Clipping about the background of each difference; 0 or less: none.
+    slowaxis : int
+        2 or -2: rows have a common offset; 1 or -1: columns.
+    fit_by_channel : bool
+        Fit the four amplifiers of a full frame separately.
+    with_background : bool
+        Return the backgrounds.
+    backend : str or Backend, optional
+        The default is the device of the arrays.
+
+    Returns
+    -------
+    (nints, ngroups, ny, nx) float32, DN, or None
+        The background of each difference, 0 where there is none.
+
+    Notes
+    -----
+    Source: jwst 3.0, ``clean_flicker_noise`` with ``fit_method`` median, after ``image1overf`` by C. Willott. A
+    corrected difference is added to the corrected group before it, so that NaN remains in all later groups. A group
+    without any usable pixel is not changed. With 'median_image', groups are corrected instead of differences, without
+    regard to flags.
+
+    Examples
+    --------
+    >>> clean_groups(data, groupdq, find_background(rate))  # doctest: +SKIP
+    """
+    cleaner = _Cleaner(flat, background_method, background_box_size, n_sigma, slowaxis, fit_by_channel, backend)
+    backgrounds = backend.zeros(data.shape, np.float32) if with_background else None
+    if background_method == "median_image":
+        if flux is None:
+            msg = "flux: background_method 'median_image' needs the brightness of each integration"
+            raise ValueError(msg)
+        _clean_median_residuals(data, mask, flux, cleaner, backgrounds)
+    else:
+        _clean_differences(data, groupdq, mask, cleaner, backgrounds)
+    return backgrounds
+
+
+def _clean_differences(data, groupdq, mask, cleaner, backgrounds):
+    """Clean the differences of successive groups, and add them up again."""
+    xp = cleaner.backend.xp
+    nints, ngroups = data.shape[:2]
+    for integration in range(nints):
+        before = data[integration, 0].copy()
+        scene = mask if mask.ndim == 2 else mask[integration]
+        for start, stop in cleaner.blocks(1, ngroups, data.shape[2:]):
+            groups = data[integration, start:stop]
+            differences = groups - xp.concatenate([before[None], groups[:-1]])
+            before = groups[-1].copy()
+            masks = scene & ((groupdq[integration, start:stop] & (DO_NOT_USE | JUMP_DET)) == 0)
+            cleaned, background, usable = cleaner.clean(differences, masks)
+            for number, group in enumerate(range(start, stop)):
+                if not _tell(usable[number], integration, group):
+                    continue
+                data[integration, group] = data[integration, group - 1] + cleaned[number]
+                if backgrounds is not None:
+                    backgrounds[integration, group] = background[number]
+
+
+def _clean_median_residuals(data, mask, flux, cleaner, backgrounds):
+    """Clean the residuals of groups from the median of the integrations."""
+    xp = cleaner.backend.xp
+    nints, ngroups = data.shape[:2]
+    median = xp.stack([median_of_last(xp.moveaxis(data[:, group], 0, -1), xp=xp) for group in range(ngroups)])
+    for integration in range(nints):
+        scene = mask if mask.ndim == 2 else mask[integration]
+        for start, stop in cleaner.blocks(0, ngroups, data.shape[2:]):
+            expected = flux[integration] * median[start:stop]
+            masks = xp.broadcast_to(scene, expected.shape)
+            cleaned, _background, usable = cleaner.clean(data[integration, start:stop] - expected, masks)
+            for number, group in enumerate(range(start, stop)):
+                if not _tell(usable[number], integration, group):
+                    continue
+                data[integration, group] = expected[number] + cleaned[number]
+                if backgrounds is not None:
+                    backgrounds[integration, group] = expected[number]
+
+
+def _tell(is_usable, integration, group):
+    """Warn of an image that cannot be cleaned; return whether it can."""
+    if not is_usable:
+        log.warning("no usable pixel in integration %d, group %d: not corrected", integration + 1, group + 1)
+    return is_usable
+
+
+class _Cleaner:
+    """Cleans stacks of images, one image at a time on the CPU, several on a GPU."""
+
+    def __init__(self, flat, background_method, box, n_sigma, slowaxis, by_channel, backend):
+        self.flat, self.method, self.box, self.n_sigma = flat, background_method, box, n_sigma
+        self.axis, self.by_channel, self.backend = abs(slowaxis) - 1, by_channel, backend
+
+    def blocks(self, first, end, shape):
+        """Yield ranges of groups to clean at a time: one that fits in the cache, or enough to occupy a GPU."""
+        size = 1 if self.backend.xp is np else max(1, PIXELS_AT_ONCE // (shape[0] * shape[1]))
+        for start in range(first, end, size):
+            yield start, min(start + size, end)
+
+    def clean(self, images, masks):
+        """Return cleaned images (n, ny, nx), their backgrounds, and a list that tells which images are usable."""
+        xp = self.backend.xp
+        images = images if self.flat is None else images / self.flat
+        lost = xp.isnan(images)
+        images, masks = xp.where(lost, images.dtype.type(0), images), masks & ~lost
+        usable = self.backend.to_host(masks.any(axis=(1, 2))).tolist()
+        if self.method in ("median", "model"):
+            residuals, backgrounds, masks = subtract_background(
+                images, masks, self.method, box=self.box, n_sigma=self.n_sigma, backend=self.backend
+            )
+        else:
+            residuals, backgrounds = images, xp.zeros((len(images), 1, 1), images.dtype)
+        cleaned = residuals - self._stripes(residuals, masks) + backgrounds
+        cleaned = cleaned if self.flat is None else cleaned * self.flat
+        return xp.where(lost, cleaned.dtype.type(np.nan), cleaned), backgrounds, usable
+
+    def _stripes(self, images, masks):
+        """Return the medians of lines, 0 for lines without background."""
+        xp = self.backend.xp
+        lines = xp.where(masks, images, images.dtype.type(np.nan))
+        lines = lines if self.axis == 1 else lines.swapaxes(1, 2)
+        parts = AMPLIFIERS if self.by_channel and lines.shape[2] == FULL_FRAME else 1
+        size = lines.shape[2] // parts
+        medians = median_of_last(xp.ascontiguousarray(lines).reshape(*lines.shape[:2], parts, size), xp=xp)
+        stripes = xp.repeat(
+            xp.where(xp.isnan(medians), medians.dtype.type(0), medians), size if parts > 1 else 1, axis=2
+        )
+        return stripes if self.axis == 1 else stripes.swapaxes(1, 2)
+
+
+def _refusal(parameters, facts, nints):
+    """Return why the step does not apply to an exposure, or ''."""
+    exp_type = facts.exp_type or facts.instrument
+    if exp_type.startswith("MIR") and exp_type != "MIR_IMAGE":
+        return f"it does not apply to exposures of the type {exp_type}"
+    if parameters.fit_method == "fft":
+        return f"fit_method fft is made for NIRSpec's spectra and does not apply to exposures of the type {exp_type}"
+    special = ("autoparam", parameters.autoparam), ("mask_science_regions", parameters.mask_science_regions)
+    special = [name for name, is_set in special if is_set]
+    if special and facts.instrument not in ("NIRCAM", "MIRI"):
+        return f"{' and '.join(special)}: only jwst's own step has rules for exposures of {facts.instrument}"
+    if parameters.background_method == "median_image":
+        if nints < 2:
+            return "background_method median_image needs several integrations"
+        if exp_type in _TIME_SERIES:
+            return f"background_method median_image needs jwst's light curve for exposures of the type {exp_type}"
+    return ""
+
+
+def _find_scene(rates, flat, references, parameters, facts, backend):
+    """Return the mask of the background for draft rates, (ny, nx) or (nints, ny, nx)."""
+    xp = backend.xp
+    data = rates.rate if flat is None else rates.rate / flat
+    if parameters.mask_science_regions and facts.exp_type == "MIR_IMAGE":
+        data = xp.where(not_sky(rates, references["flat"], xp), data.dtype.type(np.nan), data)
+    return find_background(data, n_sigma=parameters.n_sigma, fit_histogram=parameters.fit_histogram, backend=backend)
+
+
+def _clean_exposure(exposure, references, parameters, backend):
+    """Correct the ramps in place; return why they cannot be corrected, or ''."""
+    facts, xp = exposure.facts, backend.xp
+    uses_median_image = parameters.background_method == "median_image"
+    single_mask = parameters.single_mask and not uses_median_image
+    if parameters.single_mask and uses_median_image:
+        log.warning("background_method median_image needs a mask for each integration: single_mask is ignored")
+    by_channel = parameters.fit_by_channel
+    if by_channel and (facts.is_miri or str(facts.subarray).upper() != "FULL"):
+        log.warning("fit_by_channel only applies to full frames of near-infrared detectors: it is ignored")
+        by_channel = False
+    flat = read_flat(references["flat"], backend) if parameters.apply_flat_field else None
+    mask, flux = parameters.user_mask, None
+    if _needs_draft(parameters, mask is not None):
+        rate, rateints = draft_rates(exposure, references, backend)
+        if rate is None:
+            return "there is no draft of the rate, because no ramp can be fitted"
+        rates = rate if single_mask else rateints
+        if mask is None:
+            mask = _find_scene(rates, flat, references, parameters, facts, backend)
+        if uses_median_image:
+            flux = relative_flux(rates.rate if flat is None else rates.rate / flat, xp)
+            if flux is None:
+                return "there is no median image, because no integration has a finite flux"
+    shape = exposure.data.shape
+    if mask.shape not in (shape[-2:], (shape[0], *shape[-2:])):
+        return f"the mask has the shape {mask.shape}, which is not that of the exposure, {shape}"
+    mask = backend.to_device(mask)
+    before = backend.copy(exposure.data) if parameters.save_noise else None
+    exposure.flicker_background = clean_groups(
+        exposure.data,
+        exposure.groupdq,
+        mask,
+        flat=flat,
+        flux=flux,
+        background_method=parameters.background_method,
+        background_box_size=parameters.background_box_size,
+        n_sigma=parameters.n_sigma,
+        # the noise of MIRI is along columns
+        slowaxis=1 if facts.is_miri else facts.slowaxis,
+        fit_by_channel=by_channel,
+        with_background=parameters.save_background,
+        backend=backend,
+    )
+    if parameters.save_mask:
+        exposure.flicker_mask = mask.astype(np.float32)
+    if before is not None:
+        exposure.flicker_noise = xp.subtract(exposure.data, before, out=before)
+    return ""
+
+
+def run(exposure, references, parameters, backend):
+    """Run the step; see `gpucoron.steps`.
+
+    With ``save_mask``, ``save_background`` and ``save_noise`` it sets ``exposure.flicker_mask``, with the shape of the
+    mask, and ``exposure.flicker_background`` and ``exposure.flicker_noise``, DN, with that of the ramps; all float32.
+
+    Notes
+    -----
+    Source: jwst 3.0, ``CleanFlickerNoiseStep``. A step that does not apply is FAILED, as there, and so is one without
+    a usable mask. As in jwst, products do not name a flat whose flags alone are used.
+    """
+    names_flat = parameters.apply_flat_field or (parameters.autoparam and exposure.facts.exp_type == "NRC_IMAGE")
+    if parameters.autoparam:
+        parameters = choose(parameters, exposure, references, backend)
+    reason = _refusal(parameters, exposure.facts, exposure.data.shape[0])
+    reason = reason or _clean_exposure(exposure, references, parameters, backend)
+    if reason:
+        log.warning("%s", reason)
+    return Outcome("FAILED" if reason else "COMPLETE", reason, opened=None if names_flat else {})

@@ -55,6 +55,8 @@ class Outcome:
     opened : dict or None
         Reference type -> name, for the references that the products name. The engine replaces the names of references
         that it has looked up. None means all references that the step declares for the exposure.
+    keywords : dict
+        What the step has measured, for the primary header of the products: keyword -> (value, comment).
     """
 
     status: str = "COMPLETE"
@@ -62,6 +64,7 @@ class Outcome:
     flagged: dict = field(default_factory=dict)
     meta: dict = field(default_factory=dict)
     opened: dict | None = None
+    keywords: dict = field(default_factory=dict)
 
 
 def skipped(reason, *, opened=None, **meta):
@@ -90,10 +93,10 @@ class Preset:
 class Extra:
     """The description of an extra product of a step, from which a model and a file are made.
 
-    ``kind`` is 'ramp', 'rate' or 'rateints' (the current data of the exposure), 'image', 'dark' (like the dark
-    reference of the step) or 'optional fit' (``array`` is jwst's own model). The name of the file is ``file_name``, or
-    ``stem`` or the name of the products followed by ``suffix``. It is written to ``folder``, or to the folder of the
-    products. ``ext`` is the type of file.
+    ``kind`` is 'ramp', 'rate' or 'rateints' (the current data of the exposure), 'image', 'array' (an image, a cube or a
+    ramp by its axes), 'dark' (like the dark reference of the step) or 'optional fit' (``array`` is jwst's own model).
+    The name of the file is ``file_name``, or ``stem`` or the name of the products followed by ``suffix``. It is written
+    to ``folder``, or to the folder of the products. ``ext`` is the type of file.
     """
 
     kind: str
@@ -126,8 +129,8 @@ class Step:
     opens : callable, optional
         ``opens(settings, facts)`` lists the ``references`` that it opens for an exposure; by default all.
     indirect : callable
-        ``indirect(settings)`` lists further types of references that the jwst code of this step looks up and requires.
-        They are checked before any work.
+        ``indirect(settings)`` lists further types of references that the step requires, without parameters to override
+        them; products do not name them. They are checked before any work.
     checks : callable, optional
         ``checks(settings, shape)`` raises a ValueError if an array among its parameters does not fit ramps of that
         shape. It is called before any work.
@@ -138,7 +141,7 @@ class Step:
     borrows_since : str
         The first version of jwst with this step, if an older step has the same name; '' otherwise.
     hints : tuple of (str, type, str)
-        A parameter that names a file, the error that jwst's code raises for a wrong file, and advice on the file.
+        A parameter that names a file for jwst's code or models, the error that they raise for a wrong file, and advice.
     profiles : mapping of str to Preset
         Values of profiles; the key `gpucoron.parameters.SPACEKLIP_CLASS` is for internal use.
     keywords : mapping of str to str

@@ -201,7 +201,13 @@ def _describe_exposures(exposures, every):
         chosen = {exposure[index] for exposure in exposures}
         if exposures == [exposure for exposure in every if exposure[index] in chosen]:
             return ", ".join(names[name] for name in names if name in chosen)
-    return ", ".join(f"{INSTRUMENTS[instrument]} {frame}" for instrument, frame in exposures)
+    texts = []
+    for instrument in dict.fromkeys(instrument for instrument, _ in exposures):
+        of_instrument = [exposure for exposure in exposures if exposure[0] == instrument]
+        is_whole = of_instrument == [exposure for exposure in every if exposure[0] == instrument]
+        name = INSTRUMENTS[instrument]
+        texts += [name] if is_whole else [f"{name} {frame}" for _, frame in of_instrument]
+    return ", ".join(texts)
 
 
 def _products(step, orders):

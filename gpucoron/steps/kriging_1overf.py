@@ -5,13 +5,12 @@ corrected first. What is left is the 1/f noise of the slopes, which is separated
 integrations, and then estimated for their differences, which show no scene.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpucoron.backends.operations.subtract_1overf.contrasts import OUTLYING, ContrastSettings
+from gpucoron.backends.operations.subtract_1overf.contrasts import LOST, MOST_CONTRASTS, OUTLYING, ContrastSettings
 from gpucoron.backends.operations.subtract_1overf.differences import DifferenceSettings
 from gpucoron.backends.operations.subtract_1overf.readout import from_order, in_order
 from gpucoron.backends.operations.subtract_1overf.slopes import KrigingSettings
@@ -23,7 +22,7 @@ from gpucoron.backends.operations.subtract_1overf.spectrum import (
 )
 from gpucoron.backends.results import Slopes
 from gpucoron.backends.statistics import MAD_TO_SIGMA
-from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
+from gpucoron.dq import DO_NOT_USE
 from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, BackendLike, Images, on_arrays
 from gpucoron.steps.noise_error import NoiseError, remaining_error
 from gpucoron.steps.values import Choice, Kind, Number, check_numbers
@@ -103,13 +102,13 @@ def measure_spectrum(
     See `gpucoron.backends.backend.Backend.measure_1overf`. The amplitude is accurate to about 10 % with ten groups of
     one integration of 320 x 320 pixels.
     """
-    ngroups = data.shape[1]
-    per_integration = min(ngroups - 2, MOST_IMAGES)
+    groups = _used_groups(groupdq, backend)
+    per_integration = min(len(groups) - 2, MOST_CONTRASTS)
     if per_integration < 1:
         return None
     n_ints = min(len(data), max(1, MOST_IMAGES // per_integration))
     chosen = np.linspace(0, len(data) - 1, n_ints).astype(int)
-    settings = ContrastSettings(tuple(map(float, times)))
+    settings = ContrastSettings(tuple(map(float, times)), groups=groups)
     found = []
     for integration in chosen:
         part = slice(integration, integration + 1)
@@ -117,6 +116,15 @@ def measure_spectrum(
         found.append(backend.gather_contrasts(*arrays, settings=settings))
     images, masks = (backend.xp.concatenate(arrays) for arrays in zip(*found, strict=True))
     return _fit_spectrum(images, masks, exponent, noutputs, backend)
+
+
+def _used_groups(groupdq, backend):
+    """List the groups that are not lost in all pixels of all integrations."""
+    lost = (groupdq[0] & LOST) != 0
+    for flags in groupdq[1:]:
+        lost &= (flags & LOST) != 0
+    everywhere = backend.to_host(lost.all(axis=(1, 2)))
+    return tuple(int(group) for group in np.flatnonzero(~everywhere))
 
 
 def _fit_spectrum(images, masks, exponent, noutputs, backend):
@@ -167,12 +175,19 @@ def subtract_contrasts(
     -----
     See `gpucoron.backends.backend.Backend.subtract_contrasts`.
     """
-    settings = ContrastSettings(tuple(map(float, times)), spectrum, noutputs)
+    settings = ContrastSettings(tuple(map(float, times)), spectrum, noutputs, _used_groups(groupdq, backend))
     arrays = (in_order(array, slowaxis, fastaxis) for array in (data, groupdq, gain, readnoise))
     backend.subtract_contrasts(*arrays, settings=settings)
 
 
-@on_arrays(rateints=Images(CUBE), is_reference=Array(IMAGE, "bool"), center=_CENTER, **_READOUT)
+@on_arrays(
+    rateints=Images(CUBE),
+    is_reference=Array(IMAGE, "bool"),
+    protected=Array(IMAGE, "bool"),
+    relaxation=Number(minimum=1),
+    center=_CENTER,
+    **_READOUT,
+)
 def noise_of_slopes(
     rateints: Slopes,
     *,
@@ -180,6 +195,7 @@ def noise_of_slopes(
     relaxation: float = 2.0,
     center: Any = None,
     is_reference: ArrayLike | None = None,
+    protected: ArrayLike | None = None,
     slowaxis: int = 2,
     fastaxis: int = 1,
     noutputs: int = 1,
@@ -200,6 +216,8 @@ def noise_of_slopes(
         The star, pixels from 0; by default the centre. A few pixels off do not matter.
     is_reference : (ny, nx) bool, optional
         True for reference pixels, which see no scene.
+    protected : (ny, nx) bool, optional
+        True for pixels that are ignored, but get a value: known sources.
     slowaxis, fastaxis, noutputs
         As in `measure_spectrum`.
     backend : str or Backend, optional
@@ -229,10 +247,11 @@ def noise_of_slopes(
     if abs(slowaxis) == 1:
         x, y = y, x
     place = float(nx - 1 - x if fastaxis < 0 else x), float(ny - 1 - y if slowaxis < 0 else y)
+    usable = True if protected is None else ~in_order(protected, slowaxis, fastaxis)
     variance = xp.empty(rate.shape, xp.float32)
     weight, mean = xp.zeros((2, ny, nx))
     for integration in range(nints):
-        known = xp.isfinite(rate[integration]) & ((dq[integration] & DO_NOT_USE) == 0)
+        known = xp.isfinite(rate[integration]) & ((dq[integration] & DO_NOT_USE) == 0) & usable
         photon = xp.where(known & xp.isfinite(poisson[integration]), poisson[integration], xp.float32(0))
         of_one = backend.ndimage.gaussian_filter(photon, SMOOTHING, mode="nearest") + read[integration]
         known &= xp.isfinite(of_one) & (of_one > 0)
@@ -297,132 +316,3 @@ def _centered(image, known, xp):
     image = image - xp.median(values)
     width = xp.median(abs(image[known])) * MAD_TO_SIGMA
     return image, known & (abs(image) <= OUTLYING * width)
-
-
-def clean_groups(exposure, gain, readnoise, parameters, backend, fit):
-    """Subtract 1/f noise from the ramps of an exposure in two stages, in place.
-
-    Parameters
-    ----------
-    exposure : Exposure
-        ``data`` is changed, ``removed_1overf`` and ``noise_error`` are set.
-    gain, readnoise : (ny, nx) float32
-        As in `measure_spectrum`.
-    parameters : Parameters of subtract_1overf
-    backend : Backend
-    fit : callable
-        ``fit(exposure)`` fits the ramps of an exposure and sets its rates.
-
-    Returns
-    -------
-    Spectrum or None
-        That was used, DN^2.
-    """
-    facts = exposure.facts
-    readout = _readout(facts)
-    times = group_times(facts, exposure.data.shape[1])
-    readnoise = readnoise / np.float32(np.sqrt(facts.nframes or 1))
-    arrays = (exposure.data, exposure.groupdq, gain, readnoise, times)
-    spectrum = _given(parameters, readout["noutputs"])
-    if spectrum is None and parameters.model_type == "kriging":
-        spectrum = measure_spectrum(*arrays, exponent=parameters.exponent, backend=backend, **readout)
-        spectrum = spectrum or usual_spectrum(readout["noutputs"])
-    used = spectrum if parameters.model_type == "kriging" else None
-    subtract_contrasts(*arrays, spectrum=used, backend=backend, **readout)
-    trial = replace(exposure, groupdq=backend.copy(exposure.groupdq), pixeldq=backend.copy(exposure.pixeldq))
-    fit(trial)
-    if trial.rateints is None:
-        return used
-    noise, exposure.noise_error = noise_of_slopes(
-        trial.rateints,
-        spectrum=used and used.scaled(slope_factor(times)),
-        relaxation=parameters.relaxation,
-        center=star(facts, exposure.data.shape[-2:]),
-        is_reference=(exposure.pixeldq & REFERENCE_PIXEL) != 0,
-        backend=backend,
-        **readout,
-    )
-    for integration, of_slope in enumerate(noise):
-        for group, time in enumerate(times):
-            exposure.data[integration, group] -= of_slope * np.float32(time)
-    exposure.removed_1overf = noise.mean(axis=0) * np.float32(np.mean(times))
-    return used
-
-
-def clean_rateints(exposure, parameters, backend):
-    """Return rateints without 1/f noise, the mean of what was removed, and the spectrum of one group that was used.
-
-    Parameters
-    ----------
-    exposure : Exposure
-        With ``rateints``.
-    parameters : Parameters of subtract_1overf
-    backend : Backend
-
-    Returns
-    -------
-    rateints : Slopes
-    noise : (ny, nx) float32, DN/s
-    error : NoiseError
-    spectrum : Spectrum or None
-        DN^2.
-    """
-    facts, rateints = exposure.facts, exposure.rateints
-    readout = _readout(facts)
-    factor = slope_factor(group_times(facts, facts.ngroups or exposure.data.shape[1]))
-    spectrum = None
-    if parameters.model_type == "kriging":
-        spectrum = _given(parameters, readout["noutputs"])
-        if spectrum is None:
-            found = spectrum_of_integrations(rateints, parameters.exponent, backend=backend, **readout)
-            spectrum = found.scaled(1 / factor) if found else usual_spectrum(readout["noutputs"])
-    noise, error = noise_of_slopes(
-        rateints,
-        spectrum=spectrum and spectrum.scaled(factor),
-        relaxation=parameters.relaxation,
-        center=star(facts, rateints.rate.shape[-2:]),
-        is_reference=None if exposure.pixeldq is None else (exposure.pixeldq & REFERENCE_PIXEL) != 0,
-        backend=backend,
-        **readout,
-    )
-    return replace(rateints, rate=rateints.rate - noise), noise.mean(axis=0), error, spectrum
-
-
-def group_times(facts, ngroups):
-    """Return the mean time of each group since the reset, (ngroups,) float64, s."""
-    frames = facts.nframes or 1
-    frame_time = facts.frame_time or facts.group_time / (frames + (facts.groupgap or 0))
-    return facts.group_time * np.arange(ngroups) + frame_time * (frames + 1) / 2
-
-
-def slope_factor(times):
-    """Return the power of the 1/f noise of slopes relative to that of groups: 1 / sum (t - mean t)^2, 1/s^2."""
-    spread = float(((times - times.mean()) ** 2).sum())
-    return 1 / spread if spread > 0 else 1 / float(times[0]) ** 2
-
-
-def star(facts, shape):
-    """Return the star's place, (x, y) in pixels from 0: the reference point of the image, or else its centre."""
-    ny, nx = shape
-    x, y = facts.crpix1, facts.crpix2
-    if x is not None and y is not None and 0.5 <= x <= nx + 0.5 and 0.5 <= y <= ny + 0.5:
-        return x - 1, y - 1
-    return (nx - 1) / 2, (ny - 1) / 2
-
-
-def _readout(facts):
-    slowaxis = facts.slowaxis or 2
-    fastaxis = facts.fastaxis or 1
-    if abs(fastaxis) == abs(slowaxis):
-        fastaxis = 3 - abs(slowaxis)
-    return {"slowaxis": slowaxis, "fastaxis": fastaxis, "noutputs": facts.noutputs or 1}
-
-
-def _given(parameters, noutputs):
-    """Return the spectrum of the parameters, or None if its amplitude is to be measured."""
-    if parameters.amplitude is None:
-        return None
-    usual = usual_spectrum(noutputs)
-    exponent = usual.common.exponent if parameters.exponent is None else parameters.exponent
-    factor = parameters.amplitude / usual_spectrum().common.amplitude
-    return Spectrum(*(law and PowerLaw(law.amplitude * factor, exponent) for law in (usual.common, usual.own)))

@@ -1,7 +1,7 @@
 """Fits by likelihood, for the algorithm LIKELY of ramp_fit and for experimental_jumpramp."""
 
 import logging
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -287,6 +287,7 @@ _EXPOSURE = Having(
     dark_current=Array(IMAGE, unit="DN/s"),
     exposure=_EXPOSURE,
     max_diffs_one_sided=Number(whole=True, minimum=0),
+    rules=Choice("stcal", "sound"),
 )
 def fit_exposure(
     exposure: Any,
@@ -296,6 +297,7 @@ def fit_exposure(
     *,
     dark_current: ArrayLike | None = None,
     max_diffs_one_sided: int = 0,
+    rules: Literal["stcal", "sound"] = "stcal",
 ) -> tuple[Slopes, Slopes, NDArray[np.float32]]:
     """Fit an exposure as stcal's LIKELY does.
 
@@ -313,6 +315,10 @@ def fit_exposure(
     max_diffs_one_sided : int
         Reject only upward jumps in ramps with at most this number of usable differences; 0 rejects jumps in both
         directions, as in stcal.
+    rules : {'stcal', 'sound'}
+        Rules of the search for jumps. With those of stcal, the photon noise is that of the median of all differences,
+        also saturated ones, which are zero: in a ramp that is saturated half of the time it is too small, and good
+        differences are rejected. The sound rules are those of experimental_jumpramp.
 
     Returns
     -------
@@ -348,7 +354,7 @@ def fit_exposure(
         read_times,
         dark_current=dark_current,
         zeroframe=zeroframe,
-        settings=LikelihoodRampSettings(max_diffs_one_sided=max_diffs_one_sided),
+        settings=LikelihoodRampSettings(rules=rules, max_diffs_one_sided=max_diffs_one_sided),
         backend=backend,
     )
     return combine_integrations(rateints, backend), rateints, chisq.sum(axis=0)

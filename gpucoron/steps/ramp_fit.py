@@ -65,10 +65,21 @@ STEP = Step(
             ours=True,
             maximum=65535,
         ),
+        P(
+            "jump_rules",
+            "option",
+            "stcal",
+            "LIKELY: rules of its search for jumps: those of stcal, or corrected as in experimental_jumpramp",
+            options=("stcal", "sound"),
+            ours=True,
+        ),
     ),
     helpers=("optional_fit",),
     borrows="jwst.ramp_fitting.ramp_fit_step",
-    profiles={"spaceklip": Preset({"suppress_one_group": False})},
+    profiles={
+        "spaceklip": Preset({"suppress_one_group": False}),
+        "recommended": Preset({"algorithm": "LIKELY", "jump_rules": "sound"}, instruments=("MIRI",)),
+    },
     keywords={"suppress_one_group": "suppress_one_group", "maximum_cores": "maximum_cores"},
     leaves="slopes",
     saves={"rate": "0_{}", "rateints": "1_{}"},
@@ -334,6 +345,7 @@ def run(exposure, references, parameters, backend, *, optional_fit=None):
             backend,
             dark_current=dark_current,
             max_diffs_one_sided=parameters.max_diffs_one_sided,
+            rules=parameters.jump_rules,
         )
     else:
         products = fit(

@@ -63,6 +63,14 @@ STEP = Step(
         P("nright", "integer", None, _PSEUDO.format("columns at the right"), "columns", minimum=-1, ours=True),
         P("nrow_off", "integer", None, _OFFSET.format("rows"), "rows", minimum=0, ours=True),
         P("ncol_off", "integer", None, _OFFSET.format("columns"), "columns", minimum=0, ours=True),
+        P(
+            "keep_light",
+            "boolean",
+            False,
+            "subtract from subarrays only the changes of the reference rows about their mean straight ramp: their "
+            "light stays in the data",
+            ours=True,
+        ),
     ),
     opens=_opened,
     helpers=("full_frame",),
@@ -70,6 +78,9 @@ STEP = Step(
         "spaceklip": Preset({"nlower": -1, "nupper": -1, "nrow_off": 0}, instruments=("NIRCAM",)),
         SPACEKLIP_CLASS: Preset(
             {"nlower": 4, "nupper": 4, "nleft": 0, "nright": 0, "nrow_off": 0, "ncol_off": 0}, instruments=("NIRCAM",)
+        ),
+        "recommended": Preset(
+            {"nlower": -1, "nupper": -1, "keep_light": True}, instruments=("NIRCAM",), subarrays_only=True
         ),
     },
     keywords={name: name for name in ("nlower", "nupper", "nrow_off", "nleft", "nright", "ncol_off")},
@@ -134,6 +145,7 @@ def clipped_means(
     facts=Having("facts of the exposure", fastaxis=Choice(1, -1), slowaxis=Choice(2, -2)),
     odd_even_columns=Switch(),
     siglimit=_SIGLIMIT,
+    keep_light=Switch(),
 )
 def correct_nir_subarray(
     data: NDArray[Any],
@@ -142,6 +154,7 @@ def correct_nir_subarray(
     *,
     odd_even_columns: bool = True,
     siglimit: float = 3.0,
+    keep_light: bool = False,
     backend: BackendLike = None,
 ) -> int:
     """Subtract the clipped mean of the reference pixels of a subarray from each of its groups, in place.
@@ -157,6 +170,9 @@ def correct_nir_subarray(
         Treat odd and even columns separately. If one kind has no reference pixels, all columns are treated together
         (jwst fails).
     siglimit : float, standard deviations
+    keep_light : bool
+        Subtract only the departure of these means from one straight line through the groups, fitted to their average
+        over the integrations, so that light on the reference pixels is not subtracted.
     backend : str or Backend, optional
         The default is the device of the arrays.
 
@@ -170,6 +186,31 @@ def correct_nir_subarray(
     Source: jwst 3.0, ``NIRDataset.do_subarray_corrections``. The pixels are summed in the order of the detector,
     because float32 sums depend on the order.
     """
+    light = _Light(np.arange(data.shape[1])) if keep_light else None
+    return _subtract_means(data, pixeldq, facts, odd_even_columns, siglimit, light, backend)
+
+
+class _Light:
+    """The light on reference pixels: for each kind of column a straight line through the means of the groups.
+
+    All integrations have the same line, because light is constant and drifts are not.
+    """
+
+    def __init__(self, times):
+        self.times, self.lines = np.asarray(times, np.float64), {}
+
+    def without(self, kind, means, times=None):
+        """Return the means (nints, ntimes) without the line, which is fitted to the first means of a kind."""
+        if kind not in self.lines:
+            average = means.mean(axis=0, dtype=np.float64)
+            self.lines[kind] = np.polynomial.polynomial.polyfit(self.times, average, 1)
+        at = self.times if times is None else np.asarray(times, np.float64)
+        constant, slope = self.lines[kind]
+        return (means - (constant + slope * at)).astype(means.dtype)
+
+
+def _subtract_means(data, pixeldq, facts, odd_even_columns, siglimit, light, backend, times=None):
+    """Subtract the means of `correct_nir_subarray`, without their ``light`` if it is not None."""
     good = ((pixeldq & REFERENCE_PIXEL) != 0) & ((pixeldq & DO_NOT_USE) == 0)
     flip = (Ellipsis, slice(None, None, 1 if facts.slowaxis > 0 else -1), slice(None, None, facts.fastaxis))
     rows, columns = backend.xp.nonzero(good[flip])
@@ -179,14 +220,16 @@ def correct_nir_subarray(
     # Both kinds are treated alike, so columns may be counted from the edge of the subarray.
     odd = backend.to_host(columns % 2 == 1)
 
-    def subtract(signal, target):
-        shape = (*data.shape[:2], 1, 1)
+    def subtract(signal, target, kind=None):
         means, _ = clipped_means(signal, siglimit, backend=backend)
-        target -= backend.to_device(means.reshape(shape))
+        means = means.reshape(data.shape[:2])
+        if light is not None:
+            means = light.without(kind, means, times)
+        target -= backend.to_device(means[:, :, None, None])
 
     if odd_even_columns and odd.any() and not odd.all():
         for kind in (0, 1):
-            subtract(signals[:, odd == bool(kind)], data[flip][..., kind::2])
+            subtract(signals[:, odd == bool(kind)], data[flip][..., kind::2], kind)
     else:
         subtract(signals, data)
     return int(rows.size)
@@ -400,14 +443,14 @@ def run(exposure, references, parameters, backend, *, full_frame=None):
             pixeldq[rows] |= pixeldq.dtype.type(REFERENCE_PIXEL)
     has_sides = parameters.use_side_ref_pixels and pseudo.nleft + pseudo.nright > 0
 
-    def correct(data, missing=None):
-        n_used = correct_nir_subarray(
-            data,
-            pixeldq,
-            facts,
-            odd_even_columns=parameters.odd_even_columns,
-            siglimit=parameters.siglimit,
-            backend=backend,
+    light = None
+    if parameters.keep_light and exposure.data.shape[1] > 1:
+        nframes, groupgap = facts.nframes or 1, facts.groupgap or 0
+        light = _Light(np.arange(exposure.data.shape[1]) * (nframes + groupgap) + (nframes - 1) / 2)
+
+    def correct(data, missing=None, times=None):
+        n_used = _subtract_means(
+            data, pixeldq, facts, parameters.odd_even_columns, parameters.siglimit, light, backend, times
         )
         if has_sides:
             correct_sides(
@@ -425,6 +468,6 @@ def run(exposure, references, parameters, backend, *, full_frame=None):
     if corrected and exposure.zeroframe is not None and facts.zero_frame:
         # Zeros of the ZEROFRAME mark bad data and stay zero.
         bad = exposure.zeroframe == 0
-        correct(exposure.zeroframe[:, None], bad[:, None])
+        correct(exposure.zeroframe[:, None], bad[:, None], times=[0.0])
         exposure.zeroframe[bad] = 0
     return Outcome(reason="" if corrected else "no valid reference pixels: nothing was changed")

@@ -27,7 +27,9 @@ STEP = Step(
         P("grow_diagonal", "boolean", True, "also grow diagonally", ours=True),
         P("flag_rcsat", "boolean", False, "count RC pixels as saturated in all groups", ours=True),
     ),
-    profiles=dict.fromkeys(("spaceklip", SPACEKLIP_CLASS), Preset({"grow_diagonal": False}, instruments=("NIRCAM",))),
+    profiles=dict.fromkeys(
+        ("spaceklip", SPACEKLIP_CLASS, "recommended"), Preset({"grow_diagonal": False}, instruments=("NIRCAM",))
+    ),
     keywords={"n_pix_grow_sat": "n_pix_grow_sat", "grow_diagonal": "grow_diagonal", "flag_rcsat": "flag_rcsat"},
     # it grows first, and a group before a grown one may grow again
     reach=lambda settings, facts: 2 * settings.n_pix_grow_sat,

@@ -12,15 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from gpucoron import get_by_old_name
 from gpucoron.backends.operations.subtract_1overf import BackgroundSettings, Subtract1OverfSettings
 from gpucoron.backends.operations.subtract_ktc import SubtractKtcSettings
-from gpucoron.backends.statistics import CUT, resistant_mean, sigma_from_mad
+from gpucoron.backends.statistics import resistant_mean
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.parameters import OWN_THREADS, SPACEKLIP_CLASS, P
 from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.combined_rate import RATE_COMBINATIONS, combine_rateints
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped, whole_frame
 from gpucoron.steps.known_sources import check_sources, protect_sources
-from gpucoron.steps.kriging_1overf import clean_groups, clean_rateints
-from gpucoron.steps.noise_error import add_noise_error
+from gpucoron.steps.linear_1overf import run_linear
+from gpucoron.steps.mean_scene import grow, mean_of_integrations, near_median, reads_columns, subtract_backgrounds
 from gpucoron.steps.subtract_ktc import fit_ktc
 from gpucoron.steps.values import Choice, Number, Switch
 
@@ -95,7 +95,14 @@ STEP = Step(
     skipped=True,
     saves={"rateints": "{}"},
     helpers=("stage", "fit"),
-    profiles=dict.fromkeys(("spaceklip", SPACEKLIP_CLASS), Preset({"skip": False}, instruments=("NIRCAM",))),
+    profiles={
+        **dict.fromkeys(("spaceklip", SPACEKLIP_CLASS), Preset({"skip": False}, instruments=("NIRCAM",))),
+        "recommended": Preset(
+            {"skip": False, "model_type": "median", "vertical_corr": False},
+            instruments=("NIRCAM",),
+            subarrays_only=True,
+        ),
+    },
     keywords={"skip_fnoise": "skip", "skip_fnoise_vert": "not vertical_corr"},
     cleans_groups=lambda run_parameters: run_parameters.stage_1overf == "groups",
     refuses=_half_pairs,
@@ -262,10 +269,10 @@ def noise_of_rateints(
     settings = Subtract1OverfSettings(model_type, vertical_corr, nints == 1, noutputs, channel_averaging)
     residual = data
     if nints > 1:
-        residual = _subtract_backgrounds(data, slowaxis, noutputs, backend)
-        mean = _mean_of_integrations(residual, backend.xp)
+        residual = subtract_backgrounds(data, slowaxis, noutputs, backend)
+        mean = mean_of_integrations(residual, backend.xp)
         mask = background_mask(mean, backend=backend)
-        mask = ~_grow(~mask, backend)
+        mask = ~grow(~mask, backend)
         residual -= _clean_scene(mean, mask, slowaxis, noutputs, protected, backend)
     masks = _unprotected(backend.background_mask(residual, flags), protected)
     return _fit(backend, residual, masks, slowaxis, settings)
@@ -374,7 +381,7 @@ def _noise_by_integration(
             slope = backend.fit_mean_slope(data, groupdq, pedestal, limit, settings=SubtractKtcSettings(group_time))
         else:
             slope = resistant_mean(slope, axis=0, xp=xp)
-        mask = ~_grow(~_near_median(slope, xp), backend)
+        mask = ~grow(~near_median(slope, xp), backend)
         scene = _clean_scene(slope, mask, slowaxis, noutputs, protected, backend)
     residual = xp.empty(data.shape[1:], xp.float32)
     lost = xp.empty(data.shape[1:], bool)
@@ -391,7 +398,7 @@ def _noise_by_integration(
 
 def _fit(backend, images, masks, slowaxis, settings):
     """Fit images in the orientation of the detector: in the operation, rows are along the fast axis."""
-    is_turned = _reads_columns(slowaxis)
+    is_turned = reads_columns(slowaxis)
     if is_turned:
         images, masks = images.swapaxes(1, 2), masks.swapaxes(1, 2)
     if images.shape[2] % settings.noutputs:
@@ -399,18 +406,6 @@ def _fit(backend, images, masks, slowaxis, settings):
         raise ValueError(msg)
     models = backend.fit_1overf(images, masks, settings=settings)
     return models.swapaxes(1, 2) if is_turned else models
-
-
-def _reads_columns(slowaxis):
-    if abs(slowaxis) not in (1, 2):
-        msg = f"slowaxis must be 1, 2, -1 or -2, not {slowaxis}"
-        raise ValueError(msg)
-    return abs(slowaxis) == 1
-
-
-def _grow(mask, backend):
-    """Grow a mask by one pixel, also diagonally."""
-    return backend.ndimage.binary_dilation(mask, structure=backend.xp.ones((3, 3), bool))
 
 
 def _unprotected(masks, protected):
@@ -423,35 +418,7 @@ def _clean_scene(scene, mask, slowaxis, noutputs, protected, backend):
     return scene - fit_noise(scene, mask, flatten_model=True, slowaxis=slowaxis, noutputs=noutputs, backend=backend)
 
 
-def _subtract_backgrounds(data, slowaxis, noutputs, backend):
-    """Return a copy without the median of the background of each integration and output."""
-    data = data.astype(backend.xp.float32)
-    turned = data.swapaxes(1, 2) if _reads_columns(slowaxis) else data
-    width = turned.shape[2] // noutputs
-    for output in range(noutputs):
-        images = turned[:, :, output * width : (output + 1) * width]
-        masks = backend.background_mask(images, None)
-        for image, mask in zip(images, masks, strict=True):
-            if bool(mask.any()):
-                image -= backend.xp.median(image[mask])
-    return data
-
-
-def _mean_of_integrations(data, xp):
-    """Average the integrations without NaN, (ny, nx) float32; the mean is NaN if all are NaN."""
-    known = ~xp.isnan(data)
-    count = known.sum(axis=0)
-    total = xp.where(known, data, xp.float32(0)).sum(axis=0)
-    return xp.where(count > 0, total / xp.maximum(count, 1).astype(xp.float32), xp.float32(xp.nan))
-
-
-def _near_median(image, xp):
-    """Mark pixels within the first cut of the resistant mean, 3 median deviations over 0.6745."""
-    deviation = abs(image - xp.median(image))
-    return deviation <= CUT * sigma_from_mad(xp.median(deviation), deviation.mean)
-
-
-def run(exposure, references, parameters, backend, stage, fit):
+def run(exposure, references, parameters, backend, stage, fit=None):
     """Run the step; see `gpucoron.steps`.
 
     Parameters
@@ -462,7 +429,7 @@ def run(exposure, references, parameters, backend, stage, fit):
         'groups': correct the ramps, before ramp_fit. 'ints': correct the rateints after ramp_fit and before gain_scale,
         and compute the rate from them. ``exposure.removed_1overf`` is the mean of the subtracted noise.
     fit : callable
-        ``fit(exposure, references)`` fits the ramps of an exposure as later in the run; used by 'rows' and 'kriging' at
+        ``fit(exposure, references)`` fits the ramps of an exposure as later in the run; 'rows' and 'kriging' need it at
         stage 'groups'.
 
     Notes
@@ -473,7 +440,7 @@ def run(exposure, references, parameters, backend, stage, fit):
     if facts.is_miri:
         return skipped("not for MIRI: only near-infrared detectors have this kind of 1/f noise")
     if parameters.model_type in LINEAR_MODELS:
-        return _run_linear(exposure, references, parameters, backend, stage, fit)
+        return run_linear(exposure, references, parameters, backend, stage, fit)
     options = {
         "model_type": parameters.model_type,
         "vertical_corr": parameters.vertical_corr,
@@ -509,27 +476,6 @@ def run(exposure, references, parameters, backend, stage, fit):
         exposure.data[integration] -= noise
         removed += noise.mean(axis=0)
     exposure.removed_1overf = removed / exposure.data.shape[0]
-    return Outcome()
-
-
-def _run_linear(exposure, references, parameters, backend, stage, fit):
-    """Run the models 'rows' and 'kriging'."""
-    if stage == "ints":
-        if exposure.rateints is None:
-            return skipped("there are no rateints")
-        fitted = exposure.rateints
-        exposure.rateints, exposure.removed_1overf, error, _ = clean_rateints(exposure, parameters, backend)
-        if exposure.rate is not None:
-            options = {"combination": parameters.rate_combination, "backend": backend}
-            exposure.rate = combine_rateints(exposure.rate, exposure.rateints, fitted=fitted, **options)
-        exposure.noise_error = error
-        add_noise_error(exposure, xp=backend.xp)
-        return Outcome()
-    for name in ("gain", "readnoise"):
-        if references[name] is None:
-            return skipped(f"there is no {name} reference")
-    gain, readnoise = (references[name].data for name in ("gain", "readnoise"))
-    clean_groups(exposure, gain, readnoise, parameters, backend, lambda trial: fit(trial, references))
     return Outcome()
 
 

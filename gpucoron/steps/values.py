@@ -90,7 +90,7 @@ class Switch(Plain):
 
 @dataclass(frozen=True, init=False)
 class Choice(Plain):
-    """One of several names or numbers."""
+    """One of several names or numbers, or None."""
 
     options: tuple
 
@@ -99,7 +99,7 @@ class Choice(Plain):
 
     def take(self, name, value):
         """Return the option, or raise an ArgumentError."""
-        is_plain = isinstance(value, str | numbers.Integral) and not isinstance(value, bool)
+        is_plain = value is None or (isinstance(value, str | numbers.Integral) and not isinstance(value, bool))
         if not is_plain or value not in self.options:
             refuse(name, f"one of {', '.join(map(str, self.options))}", value)
         return value

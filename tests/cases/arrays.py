@@ -81,6 +81,9 @@ def make_arrays():
         "bad": mask,
         "image": image,
         "cube": cube,
+        "rates": cube,
+        "flat": image / np.float32(10),
+        "flux": np.float32([0.9, 1.1]),
         "coeffs": coeffs,
         "inverse_coeffs": coeffs * np.array([1, 1, -1, 1], np.float32)[:, None, None],
         "kernel": kernel,
@@ -125,6 +128,15 @@ OTHERS = {
     "times": ReadTimes(1, 70, 0),
     "shape": (NY, NX),
 }
+
+
+def mask_of_sources():
+    """Make a mask that is true for a source."""
+    mask = np.zeros((NY, NX), bool)
+    mask[4:7, 4:9] = True
+    return mask
+
+
 #: additional arguments of a function; None: the optional array is omitted
 OF_FUNCTIONS = {
     "apply_rateints_outliers.find_outliers": {"sigma_cut": 5.0},
@@ -132,6 +144,7 @@ OF_FUNCTIONS = {
     "gain_scale.scale_slopes": {},
     "group_matching.measure_core": {"cropwidth": 5},
     "group_matching.sum_ring": {"cropwidth": 6, "edgewidth": 3},
+    "clean_flicker_noise.clean_groups": {"mask": ~mask_of_sources(), "flux": None, "with_background": True},
     "ipc.correct_ipc": {"edges": (4, 0, 0, 2)},
     "jump.flag_jumps": {"rejection_threshold": 5.0, "nframes": 2},
     "known_sources.protect_sources": {"companions": (5.0, 6.0), "radius": 2.0, "backend": None},

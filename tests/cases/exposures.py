@@ -7,6 +7,7 @@ import numpy as np
 
 from gpucoron.simulate import Simulation, simulate
 from gpucoron.simulate.crds import CrdsCache
+from gpucoron.simulate.later_references import write_later_references
 from gpucoron.simulate.references import ReferenceOptions, write_references
 
 
@@ -38,10 +39,15 @@ class CaseMaker:
         pars=None,
         edit=None,
         mark=None,
+        later=False,
         **kwargs,
     ):
-        """Simulate and write; ``edit(simulation)`` changes counts, ``mark(groupdq, pixeldq)`` makes it a ramp file."""
-        key = repr((instrument, subarray, readpatt, ngroups, nints, options, pars, edit, mark, sorted(kwargs.items())))
+        """Simulate and write; ``edit(simulation)`` changes counts, ``mark(groupdq, pixeldq)`` makes it a ramp file.
+
+        With ``later``, the cache also has the references of later stages, for example a flat.
+        """
+        about = instrument, subarray, readpatt, ngroups, nints, options, pars, edit, mark, later
+        key = repr((*about, sorted(kwargs.items())))
         if key not in self._made:
             folder = self._factory.mktemp(f"{subarray}-{readpatt}-")
             simulation = simulate(instrument, subarray, readpatt, ngroups, nints, **kwargs)
@@ -50,6 +56,8 @@ class CaseMaker:
             cache = write_references(
                 simulation, folder / "crds", options=ReferenceOptions(**(options or {})), pars=pars
             )
+            if later:
+                cache = write_later_references([simulation], folder / "crds")
             path = simulation.write(folder)
             if mark is not None:
                 path = write_ramp(path, mark)

@@ -364,7 +364,7 @@ def _optional_steps():
         ("no-background", {"background_method": None, "fit_histogram": True}),
     ):
         more = {"steps": {"clean_flicker_noise": on | settings}, "shape": (64, 320)}
-        # jwst's fft finds no noise to subtract in this subarray
+        # jwst applies fft to NIRSpec only
         more["about"] = () if name == "fft" else ("clean_flicker_noise",)
         yield _nircam(group, f"clean_flicker_noise-{name}", "SHALLOW4", 5, 2, quick=name == "median", **more)
     yield _nircam(group, "picture_frame", "RAPID", 4, 1, steps={"picture_frame": on}, quick=True)
@@ -419,7 +419,10 @@ NOT_COMPARED = (
         "stcal 1.20 reads it in the wrong byte order; here jwst gets it in the byte order of the machine",
     ),
     ("refpix with `refpix_algorithm = sirs`", "the simulator makes no sirskernel reference"),
-    ("clean_flicker_noise with a flat, a user's mask or `autoparam`", "the simulator makes no flat reference"),
+    (
+        "clean_flicker_noise with a flat, a user's mask, `median_image` or `autoparam`",
+        "these exposures have no such references; `tests/steps/test_clean_flicker_noise.py` compares it",
+    ),
     ("emicorr with `onthefly_corr_freq`", "jwst measures the wave in the data, for which it needs a long exposure"),
     ("`maximum_cores` other than 1", "with several processes, the results of jwst are not always those of one process"),
     ("`use_ellipses` of jump", "jwst 3.0 accepts it but does not use it"),

@@ -45,6 +45,7 @@ REFUSED_HERE = {
 JWST_FAILS = {
     "IndexError: index 1 is out of bounds for axis 0 with size 1": "one group and inverse linearity coefficients",
     "No attribute 'err'": "GAINFACT without a ramp fit",
+    "assign_wcs needs reference files": "the median image of clean_flicker_noise without a distortion reference",
     "arrays used as indices must be of integer": "a subarray with reference pixels only in even or only in odd columns",
     r"could not be broadcast together with shapes \(0|index \d\d+ is out of bounds for axis 0": "saturation that grows "
     "beyond the image",

@@ -14,6 +14,7 @@ from gpucoron.engine import plan, settle
 from gpucoron.errors import ParameterError
 from gpucoron.io.exposure import Exposure
 from gpucoron.io.parameter_files import DISABLED_BY, parameters_from_files, takes_crds_pars
+from gpucoron.parameters import PROFILES
 from tests.cases.pipelines import SLOPE_ARRAYS
 
 JUMP = "jwst.jump.jump_step.JumpStep"
@@ -70,6 +71,7 @@ def test_the_variable_reads_as_stpipe_reads_it(value, monkeypatch, caplog):
 
     monkeypatch.setenv(DISABLED_BY, value)
     assert takes_crds_pars("jwst") is not get_disable_crds_steppars()
+    assert takes_crds_pars("recommended") is takes_crds_pars("jwst")
     assert not takes_crds_pars("spaceklip")
     # parameters given directly have priority
     assert takes_crds_pars("jwst", True)
@@ -126,7 +128,7 @@ def test_strun_leaves_them_out(how, case, tmp_path, monkeypatch):
     assert not any(klip["steps"].values())
 
 
-@pytest.mark.parametrize("profile", ["jwst", "spaceklip"])
+@pytest.mark.parametrize("profile", PROFILES)
 def test_use_pars_applies_crds_files_in_any_profile(profile, case):
     run = planned(case, profile=profile, use_pars=True)
     assert run.parameters["jump"].rejection_threshold == 5.0

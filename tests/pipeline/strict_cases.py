@@ -24,6 +24,7 @@ EXPOSURES = {
     "discarded": (("MIRI", "MASK1550", "FASTR1", 10, 2), {"mark": edits.whole_groups}),
     "snowballs": ((*NIRCAM, "RAPID", 9, 3), {"edit": edits.snowballs, "shape": (96, 112)}),
     "short dark": (("MIRI", "MASK1550", "FASTR1", 16, 13), {"options": {**IMPERFECT, "dark_groups": 8}}),
+    "with a flat": (("MIRI", "MASK1550", "FASTR1", 8, 2), {"later": True}),
     "wide": (("MIRI", "MASK1550", "FASTR1", 8, 2), {"effects": Effects(emi=True), "shape": (40, 288)}),
     "showers": (("MIRI", "MASK1550", "FASTR1", 20, 2), {"edit": edits.showers, "shape": (96, 112)}),
     "miri": (
@@ -105,7 +106,33 @@ CASES = {
         "averaged", {"ramp_fit": {"algorithm": "LIKELY", "convert_average_dark": True, "max_diffs_one_sided": 4}},
         against="host",
     ),
+    "recommended": StrictCase(
+        "averaged", {}, {"profile": "recommended"}, against="host", ran=("refpix", "subtract_1overf")
+    ),
+    "likely, sound rules": StrictCase(
+        "many", {"ramp_fit": {"algorithm": "LIKELY", "jump_rules": "sound"}}, against="host"
+    ),
     "clean_flicker_noise": StrictCase("one", on("clean_flicker_noise"), ran=("clean_flicker_noise",)),
+    "clean_flicker_noise, a model": StrictCase(
+        "many", on("clean_flicker_noise", background_method="model", single_mask=False, fit_by_channel=True),
+        ran=("clean_flicker_noise",),
+    ),
+    "clean_flicker_noise, a histogram": StrictCase(
+        "averaged", on("clean_flicker_noise", background_method=None, fit_histogram=True, save_noise=True),
+        ran=("clean_flicker_noise",),
+    ),
+    "clean_flicker_noise, the median image": StrictCase(
+        "many", on("clean_flicker_noise", background_method="median_image", save_background=True, save_mask=True),
+        ran=("clean_flicker_noise",),
+    ),
+    "clean_flicker_noise along columns": StrictCase(
+        "one", on("clean_flicker_noise", autoparam=True), ran=("clean_flicker_noise",),
+        facts={"slowaxis": -1, "fastaxis": 2, "exp_type": "NRC_IMAGE"},
+    ),
+    "clean_flicker_noise of a MIRI image": StrictCase(
+        "with a flat", on("clean_flicker_noise", mask_science_regions=True, apply_flat_field=True),
+        facts={"exp_type": "MIR_IMAGE"}, ran=("clean_flicker_noise",),
+    ),
     "persistence": StrictCase("many", on("persistence", persistence_time=100, dn_threshold=20000.0)),
     "snowballs": StrictCase("snowballs", {"jump": {"expand_large_events": True}}),
     # and of MIRI

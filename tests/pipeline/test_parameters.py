@@ -16,8 +16,8 @@ CUSTOM = {
     "saturation": {"grow_diagonal", "flag_rcsat"},
     "dark_current": {"dark_by_integration", "apply_average_dark_image", "continue_by_line"},
     "jump": {"apply_max_shower_amplitude", "apply_minimum_groups"},
-    "ramp_fit": {"convert_average_dark", "max_diffs_one_sided", "save_calibrated_ramp"},
-    "refpix": {"nlower", "nupper", "nleft", "nright", "nrow_off", "ncol_off"},
+    "ramp_fit": {"convert_average_dark", "jump_rules", "max_diffs_one_sided", "save_calibrated_ramp"},
+    "refpix": {"nlower", "nupper", "nleft", "nright", "nrow_off", "ncol_off", "keep_light"},
 }
 
 

@@ -36,6 +36,8 @@ def read(command):
 REQUESTS = {
     "defaults": {},
     "spaceklip": {"profile": "spaceklip"},
+    "recommended": {"profile": "recommended"},
+    "recommended without parameter files": {"profile": "recommended", "use_pars": False},
     "without parameter files": {"use_pars": False},
     "numbers": {"steps": {"jump": {"rejection_threshold": 4.5, "max_jump_to_flag_neighbors": 1e30}}},
     "booleans": {"steps": {"jump": {"skip": True, "find_showers": False}, "ipc": {"skip": False}}},

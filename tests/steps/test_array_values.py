@@ -51,7 +51,7 @@ def nonsense_for(kind, default):
     if isinstance(kind, Switch):
         return ["x", "true", float("nan"), 1.5, -1, None, [True]]
     if isinstance(kind, Choice):
-        return ["x", float("nan"), 1.5, 7, None]
+        return ["x", float("nan"), 1.5, 7] + [None] * (None not in kind.options)
     return ["x", float("nan"), 1.5, -1] + [None] * (default is not None)
 
 

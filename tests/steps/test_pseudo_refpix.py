@@ -208,3 +208,52 @@ def test_window_longer_than_the_subarray(rng):
 @pytest.fixture
 def rng():
     return np.random.default_rng(22)
+
+
+def make_light(rng, nints, nframes=1, groupgap=0):
+    """Make groups of a uniform light, different for odd columns, with drifting pedestals: (exposure, light, drifts)."""
+    facts = make_facts(nframes=nframes, groupgap=groupgap)
+    times = np.arange(6.0) * (nframes + groupgap) + (nframes - 1) / 2
+    slope = np.where(np.arange(facts.xsize) % 2, 7.0, 5.0)
+    light = 12000 + times[:, None, None] * slope * np.ones((facts.ysize, 1))
+    drifts = rng.normal(0, 100, (nints, 6, 1, 1))
+    zeroframe = np.broadcast_to(light[0] - times[0] * slope, (nints, *light.shape[1:]))
+    exposure = Exposure(
+        data=(light + drifts).astype(np.float32), pixeldq=np.zeros(light.shape[1:], np.uint32),
+        zeroframe=(zeroframe + 30).astype(np.float32), facts=facts,
+    )  # fmt: skip
+    return exposure, light, drifts
+
+
+@pytest.mark.parametrize(("nframes", "groupgap"), [(1, 0), (4, 1)])
+def test_the_light_of_the_rows_stays(rng, nframes, groupgap):
+    exposure, light, drifts = make_light(rng, 5, nframes, groupgap)
+    parameters = refpix.STEP.settings(nlower=4, nupper=4, keep_light=True)
+    assert refpix.run(exposure, {}, parameters, BACKEND).status == "COMPLETE"
+    # what remains of the drifts is the straight line through their average over the integrations
+    times = np.arange(6.0) * (nframes + groupgap) + (nframes - 1) / 2
+    line = np.polynomial.Polynomial.fit(times, drifts.mean(axis=0).ravel(), 1)
+    expected = light + line(times)[:, None, None]
+    # float32 has steps of 0.001 at 12000 DN
+    np.testing.assert_allclose(exposure.data, np.broadcast_to(expected, exposure.data.shape), atol=0.01)
+    # the ZEROFRAME is the first read of the same ramp, so that its own drift of 30 DN is removed
+    np.testing.assert_allclose(exposure.zeroframe, 12000 + line(0), atol=0.01)
+
+
+def test_without_keep_light_the_rows_are_subtracted_as_a_whole(rng):
+    exposure, _light, _drifts = make_light(rng, 2)
+    refpix.run(exposure, {}, refpix.STEP.settings(nlower=4, nupper=4), BACKEND)
+    np.testing.assert_allclose(exposure.data, 0, atol=0.01)
+
+
+def test_the_light_stays_in_arrays_and_needs_two_groups(rng):
+    exposure, light, _drifts = make_light(rng, 3)
+    rows = np.full_like(exposure.pixeldq, REFERENCE_PIXEL)
+    data = exposure.data.copy()
+    assert refpix.correct_nir_subarray(data, rows, exposure.facts, keep_light=True, backend=BACKEND) == rows.size
+    assert np.ptp(data, axis=0).max() < 0.01
+    np.testing.assert_allclose(np.diff(data.mean(axis=(0, 2, 3)), n=2), 0, atol=0.01)
+    single = Exposure(data=exposure.data[:, :1].copy(), pixeldq=exposure.pixeldq, facts=exposure.facts)
+    refpix.run(single, {}, refpix.STEP.settings(nlower=4, nupper=4, keep_light=True), BACKEND)
+    # a single group has no slope to keep
+    np.testing.assert_allclose(single.data, 0, atol=0.01)

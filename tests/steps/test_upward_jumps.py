@@ -184,6 +184,32 @@ def test_likely_is_one_sided_on_request():
     assert declared["max_diffs_one_sided"] == 0
 
 
+def test_sound_rules_keep_the_groups_of_ramps_that_saturate():
+    """Half of the differences are zero: with their median as the rate, stcal's search expects too little noise."""
+    rng = np.random.default_rng(8)
+    shape, ngroups, rate, saturated_from = (40, 40), 30, 20000.0, 14
+    arrays = make_arrays(ngroups=ngroups, nints=2, shape=shape, nframes=1, groupgap=0)
+    for name, value in (("gain", 2.0), ("readnoise", 8.0), ("groupdq", 0), ("pixeldq", 0)):
+        arrays[name] = np.full_like(arrays[name], value)
+    times = make_exposure(arrays).facts.frame_time
+    electrons = rng.poisson(rate * times, (2, ngroups, *shape)).cumsum(axis=1)
+    arrays["data"] = np.minimum(electrons, electrons[:, saturated_from : saturated_from + 1]).astype(np.float32) / 2
+    arrays["groupdq"][:, saturated_from:] |= SATURATED
+    share, scatter = {}, {}
+    for rules in ("stcal", "sound"):
+        inputs = make_step_inputs(arrays, step="ramp_fit", jump_rules=rules)
+        ramp_fit.run(*inputs)
+        exposure = inputs[0]
+        share[rules] = ((exposure.groupdq & JUMP_DET) != 0).any(axis=1).mean()
+        scatter[rules] = exposure.rateints.rate.std()
+        np.testing.assert_allclose(np.median(exposure.rateints.rate), rate / 2, rtol=2e-3)
+    assert share["stcal"] > 0.5
+    assert share["sound"] < 0.01
+    assert scatter["sound"] < 0.9 * scatter["stcal"]
+    declared = {parameter.name: parameter.default for parameter in ramp_fit.STEP.parameters}
+    assert declared["jump_rules"] == LikelihoodRampSettings().rules == "stcal"
+
+
 @pytest.mark.parametrize(("readpatt", "ngroups"), [("RAPID", 4), ("SHALLOW2", 5), ("MEDIUM8", 4), ("DEEP8", 5)])
 def test_rates_of_pixels_that_were_hit_are_true(readpatt, ngroups):
     off = ("one_over_f", "ktc", "superbias", "nonlinearity", "ipc", "bad_pixels", "saturation")

@@ -104,7 +104,7 @@ def choose_backend() -> None:
 def look_at_ramps() -> None:
     assert_type(plot_ramp("x_uncal.fits", 10, 20, output="ramp.html"), Figure)
     assert_type(gpucoron.report.ramp.ramp_page(trace_ramp("x_uncal.fits", 10, 20)), str)
-    trace = trace_ramp("x_uncal.fits", 10, 20, profile="spaceklip")
+    trace = trace_ramp("x_uncal.fits", 10, 20, profile="recommended")
     assert_type(trace, RampTrace)
     assert_type(trace.nints, int)
     assert_type(write_ramp(trace, "ramp.png"), Path)

@@ -12,12 +12,16 @@ from gpucoron.backends.operations.subtract_1overf.spectrum import Spectrum
 from gpucoron.backends.statistics import MAD_TO_SIGMA
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 
+#: flags of lost groups
+LOST = np.uint8(DO_NOT_USE | SATURATED | JUMP_DET)
 #: polynomials in time that are looked at: higher ones hardly change a slope
 MOST_CONTRASTS = 11
 #: samples of a contrast beyond so many sigma are left out
 OUTLYING = 5
-#: photon noise relative to the read noise, above which a pixel tells little of the spectrum
+#: photon noise relative to the read noise, above which a pixel tells little of the spectrum, if others are fainter
 BRIGHT = 0.5
+#: integrations that a GPU corrects at the same time
+AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,14 @@ class ContrastSettings:
         Power of the 1/f noise of a group, DN^2. None: rows are corrected by their weighted means.
     noutputs : int
         Outputs side by side along the rows.
+    groups : tuple of int or None
+        Groups to use, if others are lost in all pixels; these are not changed.
     """
 
     times: tuple
     spectrum: Spectrum | None = None
     noutputs: int = 1
+    groups: tuple | None = None
 
 
 def contrasts_of(times):
@@ -67,34 +74,42 @@ def photon_variance(contrasts, times):
 
 
 class _Ramps:
-    """Contrasts of one integration: values, variances, and pixels without any lost group."""
+    """Contrasts of some integrations: values, variances, and pixels without any lost group."""
 
-    def __init__(self, data, groupdq, gain, readnoise, times, xp):
-        flags = np.uint8(DO_NOT_USE | SATURATED | JUMP_DET)
-        lost = (groupdq & flags) != 0
-        self.whole = ~lost.any(axis=0)
-        self.times = np.asarray(times, float)
-        self.contrasts, slope = contrasts_of(self.times)
-        weights = xp.asarray(np.concatenate([self.contrasts, slope[:, None]], axis=1).T.astype(np.float32))
-        flat = data.reshape(len(data), -1)
-        values = (weights @ flat).reshape(-1, *data.shape[1:])
-        self.values, rate = values[:-1], xp.maximum(values[-1], 0)
+    def __init__(self, data, groupdq, gain, readnoise, settings, xp):
+        n, ngroups, ny, nx = data.shape
+        used = list(range(ngroups)) if settings.groups is None else list(settings.groups)
+        times = np.asarray(settings.times, float)[used]
+        contrasts, slope = contrasts_of(times)
+        self.weights = np.zeros((ngroups, contrasts.shape[1]), np.float32)
+        self.weights[used] = contrasts
+        of_slope = np.zeros(ngroups, np.float32)
+        of_slope[used] = slope
+        whole = (gain > 0) & xp.isfinite(readnoise) & (readnoise > 0)
+        self.whole = xp.stack([whole & ((each[used] & LOST) == 0).all(axis=0) for each in groupdq])[:, None]
+        weights = xp.asarray(np.concatenate([self.weights, of_slope[:, None]], axis=1).T)
+        values = (weights @ data.reshape(n, ngroups, -1)).reshape(n, -1, ny, nx)
+        self.values, rate = values[:, :-1], xp.maximum(values[:, -1:], 0)
         self.read = readnoise**2 / 2
-        photon = xp.asarray(photon_variance(self.contrasts, self.times).astype(np.float32))
+        photon = xp.asarray(photon_variance(contrasts, times).astype(np.float32))
         self.photon = photon[:, None, None] * (rate / gain)
-        self.whole &= xp.isfinite(values).all(axis=0) & (gain > 0) & xp.isfinite(self.read) & (self.read > 0)
+        self.whole &= xp.isfinite(values).all(axis=1, keepdims=True)
 
     def center(self, known, xp):
-        """Return the contrasts less their medians, 0 where not known, and the medians (n, 1, 1)."""
+        """Return the contrasts less their medians, 0 where not known, and the medians (n, q, 1, 1)."""
         middle = _medians(xp.where(known, self.values, np.float32(np.inf)), known, xp)
         middle = xp.where(xp.isfinite(middle), middle, np.float32(0))
         return xp.where(known, self.values - middle, np.float32(0)), middle
 
 
 def _medians(values, known, xp):
-    """Return the lower medians (n, 1, 1) of images in which pixels that are not known are infinite."""
-    middle = max(int(known.sum()) - 1, 0) // 2
-    return xp.partition(values.reshape(len(values), -1), middle, axis=1)[:, middle][:, None, None]
+    """Return the lower medians (n, q, 1, 1) of images that are infinite where they are not known (n, 1, ny, nx)."""
+    counts = known.sum(axis=(1, 2, 3))
+    middle = xp.maximum(counts - 1, 0) // 2
+    values = values.reshape(*values.shape[:2], -1)
+    ordered = xp.partition(values, sorted({int(each) for each in middle}), axis=2)
+    where = xp.broadcast_to(middle[:, None, None], (*values.shape[:2], 1))
+    return xp.take_along_axis(ordered, where, axis=2)[..., None]
 
 
 def gather_contrasts(device, data, groupdq, gain, readnoise, *, settings):
@@ -110,24 +125,23 @@ def gather_contrasts(device, data, groupdq, gain, readnoise, *, settings):
     readnoise : (ny, nx) float32, DN
         Of the difference of two groups.
     settings : ContrastSettings
-        Only ``times`` is used.
+        Only ``times`` and ``groups`` are used.
 
     Returns
     -------
     images : (n, ny, nx) float32, DN
     masks : (n, ny, nx) bool
-        True for good pixels whose photon noise is small.
+        True for good pixels whose photon noise is small, or below its median.
     """
     xp = device.xp
-    images, masks = [], []
-    for ramp, flags in zip(data, groupdq, strict=True):
-        ramps = _Ramps(ramp, flags, gain, readnoise, settings.times, xp)
-        faint = ramps.whole & (ramps.photon.max(axis=0) < BRIGHT * ramps.read)
-        values, _ = ramps.center(faint, xp)
-        deviation = _medians(xp.where(faint, abs(values), np.float32(np.inf)), faint, xp)
-        images.append(values)
-        masks.append(faint & (abs(values) <= (OUTLYING * np.float32(MAD_TO_SIGMA)) * deviation))
-    return xp.concatenate(images), xp.concatenate(masks)
+    ramps = _Ramps(data, groupdq, gain, readnoise, settings, xp)
+    photon = ramps.photon.max(axis=1, keepdims=True)
+    usual = _medians(xp.where(ramps.whole, photon, np.float32(np.inf)), ramps.whole, xp)
+    faint = ramps.whole & ((photon < BRIGHT * ramps.read) | (photon <= usual))
+    values, _ = ramps.center(faint, xp)
+    deviation = _medians(xp.where(faint, abs(values), np.float32(np.inf)), faint, xp)
+    masks = faint & (abs(values) <= (OUTLYING * np.float32(MAD_TO_SIGMA)) * deviation)
+    return values.reshape(-1, *values.shape[2:]), masks.reshape(-1, *values.shape[2:])
 
 
 def subtract_contrasts(device, data, groupdq, gain, readnoise, *, settings):
@@ -147,34 +161,36 @@ def subtract_contrasts(device, data, groupdq, gain, readnoise, *, settings):
     settings : ContrastSettings
     """
 
-    def correct(integration):
-        _correct(device, data[integration], groupdq[integration], gain, readnoise, settings)
+    # On the host an integration stays in the cache; a GPU is faster with several at the same time.
+    at_once = 1 if device.on_host else AT_ONCE
+
+    def correct(index):
+        part = slice(index * at_once, (index + 1) * at_once)
+        _correct(device, data[part], groupdq[part], gain, readnoise, settings)
 
     with one_blas_thread():
-        for_each_frame(correct, len(data), device.n_threads if device.on_host else 1)
+        for_each_frame(correct, -(-len(data) // at_once), device.n_threads if device.on_host else 1)
 
 
 def _correct(device, data, groupdq, gain, readnoise, settings):
     xp = device.xp
-    ramps = _Ramps(data, groupdq, gain, readnoise, settings.times, xp)
-    if not len(ramps.values):
+    ramps = _Ramps(data, groupdq, gain, readnoise, settings, xp)
+    if not ramps.weights.shape[1]:
         return
     values, middle = ramps.center(ramps.whole, xp)
     variance = ramps.read + ramps.photon
-    readout = Readout(data.shape[1:], settings.noutputs)
-    known = ramps.whole
+    known, shape = ramps.whole, data.shape[2:]
     if settings.spectrum is not None:
-        full = Readout(data.shape[1:], settings.noutputs, bin_width=1)
+        full = Readout(shape, settings.noutputs, bin_width=1)
         of_pixel = sum(variance_of(power, full) for power in settings.spectrum.powers(full))
         known = known & (values**2 <= OUTLYING**2 * (variance + np.float32(of_pixel)))
-    weights = xp.broadcast_to(xp.where(known, 1 / variance, np.float32(0)).astype(np.float32), values.shape)
+    weights = xp.where(known, 1 / variance, np.float32(0)).astype(np.float32)
     if settings.spectrum is None:
-        ny, nx = data.shape[1:]
-        parts = (*values.shape[:-1], settings.noutputs, nx // settings.noutputs)
+        parts = (*values.shape[:-1], settings.noutputs, shape[1] // settings.noutputs)
         noise = row_means(values.reshape(parts), weights.reshape(parts), xp)
         noise = xp.broadcast_to(noise, parts).reshape(values.shape)
     else:
+        readout = Readout(shape, settings.noutputs)
         noise = krige(values, weights, settings.spectrum.powers(readout), readout, device)
-    weights = xp.asarray(ramps.contrasts.astype(np.float32))
-    noise = (noise + middle).reshape(len(noise), -1)
-    data -= (weights @ noise).reshape(data.shape)
+    noise = (noise + middle).reshape(*noise.shape[:2], -1)
+    data -= (xp.asarray(ramps.weights) @ noise).reshape(data.shape)

@@ -10,6 +10,8 @@ from gpucoron.backends.operations.subtract_1overf.kriging import krige, row_mean
 from gpucoron.backends.operations.subtract_1overf.readout import Readout, variance_of
 from gpucoron.backends.operations.subtract_1overf.spectrum import Spectrum
 
+#: images that a GPU corrects at the same time
+AT_ONCE = 16
 #: differences beyond so many sigma, also of 1/f noise, are left out
 OUTLYING = 5
 
@@ -51,25 +53,29 @@ def krige_differences(device, images, variances, *, settings):
     readout = Readout(images.shape[1:], settings.noutputs)
     powers = None if settings.spectrum is None else settings.spectrum.powers(readout)
 
+    at_once = 1 if device.on_host else AT_ONCE
+
     def estimate(index):
-        noise[index] = _estimate(images[index], variances[index], powers, readout, device)
+        part = slice(index * at_once, (index + 1) * at_once)
+        noise[part] = _estimate(images[part], variances[part], powers, readout, device)
 
     with one_blas_thread():
-        for_each_frame(estimate, len(images), device.n_threads if device.on_host else 1)
+        for_each_frame(estimate, -(-len(images) // at_once), device.n_threads if device.on_host else 1)
     return noise
 
 
-def _estimate(image, variance, powers, readout, device):
+def _estimate(images, variances, powers, readout, device):
     xp = device.xp
-    known = xp.isfinite(image) & xp.isfinite(variance) & (variance > 0)
-    image, variance = xp.where(known, image, np.float32(0)), xp.where(known, variance, np.float32(1))
-    weights = xp.where(known, 1 / variance, np.float32(0)).astype(np.float32)
-    offset = (weights * image).sum() / xp.maximum(weights.sum(), np.float32(1e-30))
-    image = image - offset
+    known = xp.isfinite(images) & xp.isfinite(variances) & (variances > 0)
+    images, variances = xp.where(known, images, np.float32(0)), xp.where(known, variances, np.float32(1))
+    weights = xp.where(known, 1 / variances, np.float32(0)).astype(np.float32)
+    total = weights.sum(axis=(1, 2), keepdims=True)
+    offsets = (weights * images).sum(axis=(1, 2), keepdims=True) / xp.maximum(total, np.float32(1e-30))
+    images = images - offsets
     if powers is None:
-        outputs = (readout.ny, readout.noutputs, readout.width)
-        means = row_means(image.reshape(outputs), weights.reshape(outputs), xp)
-        return offset + xp.broadcast_to(means, outputs).reshape(image.shape)
+        outputs = (len(images), readout.ny, readout.noutputs, readout.width)
+        means = row_means(images.reshape(outputs), weights.reshape(outputs), xp)
+        return offsets + xp.broadcast_to(means, outputs).reshape(images.shape)
     of_noise = sum(variance_of(power, readout) for power in powers)
-    usual = image**2 <= OUTLYING**2 * (variance + np.float32(of_noise))
-    return offset + krige(image, weights * usual, powers, readout, device)
+    usual = images**2 <= OUTLYING**2 * (variances + np.float32(of_noise))
+    return offsets + krige(images, weights * usual, powers, readout, device)

@@ -28,8 +28,8 @@ SIGNIFICANT = 3
 WINDOW = 1.5
 #: width (sigma) of the smoothing along rows that separates remaining 1/f noise from the scene, pixels
 ALONG_ROWS = 12
-#: fewest pixels of a ring with a median of its own
-FEWEST = 5
+#: fewest pixels of a ring with a median of its own, and most pixels of a ring that are used for it
+FEWEST, MOST = 5, 2**16
 TRUNCATE = 4.0
 
 
@@ -55,14 +55,15 @@ class Rings:
         ring = np.clip(np.searchsorted(knots, radius, side="right") - 1, 0, self.n - 2)
         order = np.argsort(ring, axis=None, kind="stable")
         counts = np.bincount(ring.reshape(-1), minlength=self.n - 1)
-        # the pixels of each ring in a row, which ends with copies of the first pixel
-        place = np.arange(counts.max())
         first = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        self._middles = np.bincount(ring.reshape(-1), radius.reshape(-1), self.n - 1) / np.maximum(counts, 1)
+        # the pixels of each ring in a row, every n-th one if there are many; the row ends with copies of any pixel
+        steps = -(-counts // MOST)
+        counts = -(-counts // np.maximum(steps, 1))
+        place = np.arange(counts.max())
         is_there = place < counts[:, None]
-        self._members = to_device(order[np.where(is_there, first[:, None] + place, 0)].astype(np.int32))
-        self._is_there = to_device(is_there)
-        middles = (radius.reshape(-1)[order].cumsum()[np.cumsum(counts) - 1], counts)
-        self._middles = np.diff(np.concatenate([[0], middles[0]])) / np.maximum(counts, 1)
+        places = np.where(is_there, first[:, None] + place * steps[:, None], 0)
+        self._members, self._is_there = to_device(order[places].astype(np.int32)), to_device(is_there)
         self._radius = radius.astype(np.float32)
         self._ring = to_device(ring.reshape(-1))
         self._share = to_device(((radius - knots[ring]) / (knots[ring + 1] - knots[ring])).astype(np.float32))

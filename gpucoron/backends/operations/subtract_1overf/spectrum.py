@@ -194,7 +194,7 @@ def _fit(power, of_masks, length, readout, n, exponent):
         best = min(fits, key=lambda alpha: fits[alpha][0])
         fits |= {alpha: fit(alpha) for alpha in (best - step, best + step)}
     best = min(fits, key=lambda alpha: fits[alpha][0])
-    return fits[best][1], float(best), fits[best][2]
+    return fits[best][1], round(float(best), 3), fits[best][2]
 
 
 def _score(design, observed, weights):

@@ -1,0 +1,215 @@
+"""The models of subtract_1overf that estimate the noise linearly, 'rows' and 'kriging', on whole exposures."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from gpucoron.backends.operations.subtract_1overf.contrasts import contrasts_of
+from gpucoron.backends.operations.subtract_1overf.spectrum import PowerLaw, Spectrum, usual_spectrum
+from gpucoron.backends.results import Slopes
+from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
+from gpucoron.steps.combined_rate import combine_rateints
+from gpucoron.steps.declaration import Outcome, skipped
+from gpucoron.steps.known_sources import protect_sources
+from gpucoron.steps.kriging_1overf import (
+    measure_spectrum,
+    noise_of_slopes,
+    spectrum_of_integrations,
+    subtract_contrasts,
+)
+from gpucoron.steps.noise_error import add_noise_error
+
+
+def run_linear(exposure, references, parameters, backend, stage, fit):
+    """Run the step subtract_1overf with the models 'rows' and 'kriging'; see `gpucoron.steps.subtract_1overf.run`."""
+    if stage == "ints":
+        if exposure.rateints is None:
+            return skipped("there are no rateints")
+        fitted = exposure.rateints
+        exposure.rateints, exposure.removed_1overf, error, spectrum = clean_rateints(exposure, parameters, backend)
+        if exposure.rate is not None:
+            options = {"combination": parameters.rate_combination, "backend": backend}
+            exposure.rate = combine_rateints(exposure.rate, exposure.rateints, fitted=fitted, **options)
+        exposure.noise_error = error
+        add_noise_error(exposure, xp=backend.xp)
+        return Outcome(keywords=_keywords(spectrum, error))
+    for name in ("gain", "readnoise"):
+        if references[name] is None:
+            return skipped(f"there is no {name} reference")
+    gain, readnoise = (references[name].data for name in ("gain", "readnoise"))
+    fit_again = partial(fit, references=references)
+    spectrum = clean_groups(exposure, gain, readnoise, parameters, backend, fit_again)
+    return Outcome(keywords=_keywords(spectrum, exposure.noise_error))
+
+
+def _keywords(spectrum, error):
+    """Describe the noise for the header."""
+    if spectrum is None or error is None:
+        return {}
+    laws = {"": spectrum.common} | ({"O": spectrum.own} if spectrum.own else {})
+    keywords = {}
+    for end, law in laws.items():
+        keywords["FNAMP" + end] = round(law.amplitude, 5), "[DN^2] 1/f power of a group at 1 cycle/pix"
+        keywords["FNEXP" + end] = round(law.exponent, 3), "exponent of this power"
+    keywords["FNLEFT"] = float(f"{np.sqrt(error.rate):.4g}"), "[DN/s] 1/f noise left in the rate, rms"
+    return keywords
+
+
+def clean_groups(exposure, gain, readnoise, parameters, backend, fit):
+    """Subtract 1/f noise from the ramps of an exposure in two stages, in place.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        ``data`` is changed, ``removed_1overf`` and ``noise_error`` are set.
+    gain, readnoise : (ny, nx) float32
+        As in `measure_spectrum`.
+    parameters : Parameters of subtract_1overf
+    backend : Backend
+    fit : callable
+        ``fit(exposure)`` fits the ramps of an exposure and sets its rates.
+
+    Returns
+    -------
+    Spectrum or None
+        That was used, DN^2.
+    """
+    facts = exposure.facts
+    readout = _readout(facts)
+    times = group_times(facts, exposure.data.shape[1])
+    readnoise = readnoise / np.float32(np.sqrt(facts.nframes or 1))
+    is_reference = (exposure.pixeldq & REFERENCE_PIXEL) != 0
+    # no photons
+    gain = backend.xp.where(is_reference, backend.xp.float32(np.inf), gain)
+    arrays = (exposure.data, exposure.groupdq, gain, readnoise, times)
+    spectrum = _given(parameters, readout["noutputs"])
+    if spectrum is None and parameters.model_type == "kriging":
+        spectrum = measure_spectrum(*arrays, exponent=parameters.exponent, backend=backend, **readout)
+        spectrum = spectrum or usual_spectrum(readout["noutputs"])
+    used = spectrum if parameters.model_type == "kriging" else None
+    subtract_contrasts(*arrays, spectrum=used, backend=backend, **readout)
+    trial = replace(exposure, groupdq=backend.copy(exposure.groupdq), pixeldq=backend.copy(exposure.pixeldq))
+    fit(trial)
+    if trial.rateints is None:
+        return used
+    noise, exposure.noise_error = noise_of_slopes(
+        _with_reference_pixels(trial.rateints, exposure.data, is_reference, readnoise, times, backend),
+        spectrum=used and used.scaled(slope_factor(times)),
+        relaxation=parameters.relaxation,
+        center=star(facts, exposure.data.shape[-2:]),
+        is_reference=is_reference,
+        protected=_protected(exposure, parameters, backend),
+        backend=backend,
+        **readout,
+    )
+    for integration, of_slope in enumerate(noise):
+        for group, time in enumerate(times):
+            exposure.data[integration, group] -= of_slope * np.float32(time)
+    exposure.removed_1overf = noise.mean(axis=0) * np.float32(np.mean(times))
+    return used
+
+
+def _with_reference_pixels(rateints, data, is_reference, readnoise, times, backend):
+    """Return slopes also of reference pixels, which the fit may leave out: those of unweighted fits."""
+    if not bool(is_reference.any()):
+        return rateints
+    xp = backend.xp
+    rate, dq, var_poisson, var_rnoise = (
+        array.copy() for array in (rateints.rate, rateints.dq, rateints.var_poisson, rateints.var_rnoise)
+    )
+    _, weights = contrasts_of(times)
+    variance = readnoise[is_reference] ** 2 / 2 * np.float32((weights**2).sum())
+    for integration in range(len(rate)):
+        slope = sum(np.float32(weight) * data[integration, group] for group, weight in enumerate(weights))
+        rate[integration][is_reference] = slope[is_reference]
+        dq[integration][is_reference] &= dq.dtype.type(~np.uint32(DO_NOT_USE))
+        var_poisson[integration][is_reference] = 0
+        var_rnoise[integration][is_reference] = variance
+    return Slopes(rate, dq, var_poisson, var_rnoise, xp.sqrt(var_poisson + var_rnoise))
+
+
+def clean_rateints(exposure, parameters, backend):
+    """Return rateints without 1/f noise, the mean of what was removed, and the spectrum of one group that was used.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        With ``rateints``.
+    parameters : Parameters of subtract_1overf
+    backend : Backend
+
+    Returns
+    -------
+    rateints : Slopes
+    noise : (ny, nx) float32, DN/s
+    error : NoiseError
+    spectrum : Spectrum or None
+        DN^2.
+    """
+    facts, rateints = exposure.facts, exposure.rateints
+    readout = _readout(facts)
+    factor = slope_factor(group_times(facts, facts.ngroups or exposure.data.shape[1]))
+    spectrum = None
+    if parameters.model_type == "kriging":
+        spectrum = _given(parameters, readout["noutputs"])
+        if spectrum is None:
+            found = spectrum_of_integrations(rateints, parameters.exponent, backend=backend, **readout)
+            spectrum = found.scaled(1 / factor) if found else usual_spectrum(readout["noutputs"])
+    noise, error = noise_of_slopes(
+        rateints,
+        spectrum=spectrum and spectrum.scaled(factor),
+        relaxation=parameters.relaxation,
+        center=star(facts, rateints.rate.shape[-2:]),
+        is_reference=None if exposure.pixeldq is None else (exposure.pixeldq & REFERENCE_PIXEL) != 0,
+        protected=_protected(exposure, parameters, backend),
+        backend=backend,
+        **readout,
+    )
+    return replace(rateints, rate=rateints.rate - noise), noise.mean(axis=0), error, spectrum
+
+
+def group_times(facts, ngroups):
+    """Return the mean time of each group since the reset, (ngroups,) float64, s."""
+    frames = facts.nframes or 1
+    frame_time = facts.frame_time or facts.group_time / (frames + (facts.groupgap or 0))
+    return facts.group_time * np.arange(ngroups) + frame_time * (frames + 1) / 2
+
+
+def slope_factor(times):
+    """Return the power of the 1/f noise of slopes relative to that of groups: 1 / sum (t - mean t)^2, 1/s^2."""
+    spread = float(((times - times.mean()) ** 2).sum())
+    return 1 / spread if spread > 0 else 1 / float(times[0]) ** 2
+
+
+def star(facts, shape):
+    """Return the star's place, (x, y) in pixels from 0: the reference point of the image, or else its centre."""
+    ny, nx = shape
+    x, y = facts.crpix1, facts.crpix2
+    if x is not None and y is not None and 0.5 <= x <= nx + 0.5 and 0.5 <= y <= ny + 0.5:
+        return x - 1, y - 1
+    return (nx - 1) / 2, (ny - 1) / 2
+
+
+def _readout(facts):
+    slowaxis = facts.slowaxis or 2
+    fastaxis = facts.fastaxis or 1
+    if abs(fastaxis) == abs(slowaxis):
+        fastaxis = 3 - abs(slowaxis)
+    return {"slowaxis": slowaxis, "fastaxis": fastaxis, "noutputs": facts.noutputs or 1}
+
+
+def _protected(exposure, parameters, backend):
+    """Return the mask of the user's sources, or None."""
+    shape, companions = exposure.data.shape[-2:], parameters.companions or ()
+    return protect_sources(shape, companions, parameters.companion_radius, parameters.user_mask, backend=backend)
+
+
+def _given(parameters, noutputs):
+    """Return the spectrum of the parameters, or None if its amplitude is to be measured."""
+    if parameters.amplitude is None:
+        return None
+    usual = usual_spectrum(noutputs)
+    exponent = usual.common.exponent if parameters.exponent is None else parameters.exponent
+    factor = parameters.amplitude / usual_spectrum().common.amplitude
+    return Spectrum(*(law and PowerLaw(law.amplitude * factor, exponent) for law in (usual.common, usual.own)))
