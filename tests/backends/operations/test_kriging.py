@@ -1,4 +1,4 @@
-"""The operations of kriging 1/f noise: beside dense matrices, the spectrum beside the truth, and the order of readout."""
+"""Kriging of 1/f noise beside dense matrices, the spectrum beside the truth, and the order of readout."""
 
 import numpy as np
 import pytest
@@ -153,7 +153,7 @@ def test_systems_without_right_hand_sides_give_zeros():
     np.testing.assert_allclose(found, right / 2)
 
 
-# -------------------------------------------------------------------------------------------------- beside dense matrices
+# ------------------------------------------------------------------------------------------------ beside dense matrices
 
 
 def covariance_of_samples(powers, readout):
