@@ -198,6 +198,8 @@ def _array_model(run, step, extra):
     model_class = {2: datamodels.ImageModel, 3: datamodels.CubeModel, 4: datamodels.RampModel}[array.ndim]
     model = model_class(data=array)
     model.update(run.exposure.meta)
+    # jwst saves such arrays before it records the step
+    setattr(model.meta.cal_step, step.cal_step, None)
     _sign(model, run)
     return model
 

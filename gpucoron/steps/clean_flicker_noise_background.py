@@ -241,7 +241,7 @@ def model_background(image, mask, box=None):
     Returns
     -------
     (ny, nx) float32
-        The median of the image everywhere, if no box has enough pixels.
+        The median of the image everywhere, if no box has enough pixels; NaN without background.
 
     Notes
     -----
@@ -251,6 +251,8 @@ def model_background(image, mask, box=None):
     from astropy.utils.exceptions import AstropyUserWarning
     from photutils.background import Background2D, MedianBackground
 
+    if not mask.any():
+        return np.full(image.shape, np.nan, image.dtype)
     box = default_box(image.shape) if box is None else list(box)
     if any(size % side for size, side in zip(image.shape, box, strict=True)):
         log.warning("boxes of %s pixels do not divide an image of %s evenly", box, image.shape)
@@ -266,7 +268,7 @@ def model_background(image, mask, box=None):
             ).background
     except ValueError as error:
         log.warning("the background cannot be fitted (%s): its median is used", error)
-        return np.full(image.shape, np.nanmedian(image[mask]) if mask.any() else np.nan, image.dtype)
+        return np.full(image.shape, np.nanmedian(image[mask]), image.dtype)
 
 
 def default_box(shape):

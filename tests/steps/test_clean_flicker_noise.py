@@ -2,10 +2,12 @@
 
 import itertools
 import logging
+import re
 import warnings
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from gpucoron.backends import get_backend
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
@@ -109,7 +111,11 @@ def single(tmp_path_factory):
     return Case(tmp_path_factory.mktemp("single"), "NIRCAM", "SUB320A335R", "SHALLOW4", 2, 1)
 
 
-def run_both(case, settings, ramp, folder, caplog=None):
+#: keywords of saved files that differ: dates, the status of a previous run, and the flat (docs/deviations.md)
+OTHERWISE = re.compile(r"DATE|HISTORY|COMMENT|CAL_V|S_CLNFNS|R_FLAT|^$")
+
+
+def run_both(case, settings, ramp, folder):
     """Run jwst's step and ours on a model; return both results and the files that they saved."""
     from jwst.clean_flicker_noise import CleanFlickerNoiseStep
     from stdatamodels.jwst import datamodels
@@ -129,6 +135,9 @@ def run_both(case, settings, ramp, folder, caplog=None):
         for path in place.iterdir():
             with datamodels.open(path) as model:
                 saved[path.name] = type(model).__name__, np.array(model.data)
+            if not path.name.endswith("_mask.fits"):
+                header = fits.getheader(path)
+                saved[path.name] += ({key: header[key] for key in header if not OTHERWISE.search(key)},)
         results.append((result, saved))
     return results
 
@@ -140,9 +149,10 @@ def assert_same(theirs, ours):
     for keyword in ("cal_step.clean_flicker_noise", "ref_file.flat.name", "ref_file.gain.name"):
         assert found[f"meta.{keyword}"] == due[f"meta.{keyword}"], keyword
     assert files.keys() == due_files.keys()
-    for name, (kind, array) in due_files.items():
+    for name, (kind, array, *header) in due_files.items():
         assert files[name][0] == kind
         np.testing.assert_array_equal(files[name][1], array, err_msg=name)
+        assert files[name][2:] == tuple(header)
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=IDS)
@@ -238,6 +248,13 @@ class TestDeviations:
             self.theirs(case, case.ramp.copy(), background_method="median_image")
         found = self.ours(case, case.ramp, background_method="median_image")
         assert found.meta.cal_step.clean_flicker_noise == "COMPLETE"
+
+    def test_a_mask_has_the_header_of_the_exposure(self, single, tmp_path):
+        _theirs, (result, _files) = run_both(single, {"save_mask": True}, single.ramp, tmp_path)
+        headers = [fits.getheader(next(tmp_path.glob(f"{who}/*_mask.fits"))) for who in ("gpucoron", "jwst")]
+        assert [header["S_RAMP"] for header in headers] == ["SKIPPED", "COMPLETE"]
+        assert "S_CLNFNS" not in headers[0]
+        assert result.meta.cal_step.clean_flicker_noise == "COMPLETE"
 
     def test_ramps_that_cannot_be_fitted(self, nircam, caplog):
         ramp = nircam.ramp.copy()
