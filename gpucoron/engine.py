@@ -29,6 +29,7 @@ from gpucoron.io.references import STORE, check_indirect, find_references, load_
 from gpucoron.io.user_files import check_files, read_files
 from gpucoron.io.versions import check_versions
 from gpucoron.parameters import (
+    RUN_PRESETS,
     Profile,
     RunParameters,
     StepSettings,
@@ -116,7 +117,7 @@ def settle(
         from_crds, run_from_crds, crds_files = parameters_from_crds(exposure)
     from_user, run_from_user, user_files = parameters_from_files(pars)
     parameters = resolve(STEPS, profile, from_crds=from_crds, from_files=from_user, steps=steps, **facts)
-    run_settings = {**run_from_crds, **run_from_user, **(pipeline or {})}
+    run_settings = {**run_from_crds, **RUN_PRESETS.get(profile, {}), **run_from_user, **(pipeline or {})}
     parameters, run_parameters = settle_run(STEPS, parameters, run_settings)
     _check_together(parameters)
     products.check_files_of_results(parameters, run_parameters)

@@ -12,6 +12,7 @@ import scenes
 from common import PIXEL_SCALE, fit_jumpramp, fit_likely, parse, save
 from two_rolls import View, compare, measure
 
+from gpucoron.parameters import RUN_PRESETS
 from gpucoron.steps import STEPS
 
 VIEW = View(scenes.SHAPE, PIXEL_SCALE["NIRCAM"], scenes.FWHM, contrast.RINGS)
@@ -37,6 +38,10 @@ CHOICES = {
     "rows, outliers with refit": (ROWS, LIT | {"outliers": True}),
     "rows, 1/f median at ints, no columns": (ROWS, LIT | {"ints": "median", "columns": False}),
     "rows, 1/f median at groups": (ROWS, LIT | {"groups": "median"}),
+    "rows, 1/f weighted rows at groups": (ROWS, LIT | {"groups": "rows"}),
+    "rows, 1/f kriging at groups": (ROWS, LIT | {"groups": "kriging"}),
+    "rows, LIKELY, sound rules, 1/f kriging at groups": (ROWS, LIT | {"fit": SOUND, "groups": "kriging"}),
+    "rows, jwst's clean_flicker_noise at ints": (ROWS, LIT | {"ints": "jwst"}),
 }
 
 
@@ -47,7 +52,7 @@ def recommended():
     likely = partial(fit_likely, rules=fit["jump_rules"], max_diffs_one_sided=fit["max_diffs_one_sided"])
     options = {"fit": likely} if fit["algorithm"] == "LIKELY" else {}
     if not noise["skip"]:
-        options |= {"ints": noise["model_type"], "columns": noise["vertical_corr"]}
+        options |= {RUN_PRESETS["recommended"]["stage_1overf"]: noise["model_type"]}
     return options | {
         "rows": values["refpix"]["nlower"] is not None,
         "light": values["refpix"]["keep_light"],

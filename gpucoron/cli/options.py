@@ -53,7 +53,9 @@ def add_settings(parser, *, backend=True):
     )
     parser.add_argument("--skip", action="append", default=[], metavar="STEP", help="skip a step; may be repeated")
     parser.add_argument(
-        "--stage-1overf", choices=("groups", "ints"), help="remove 1/f noise from groups or rateints (default: ints)"
+        "--stage-1overf",
+        choices=("groups", "ints"),
+        help="remove 1/f noise from groups or rateints (default: ints; with the profile recommended: groups)",
     )
     parser.add_argument(
         "--rate-int-outliers",

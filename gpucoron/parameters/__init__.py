@@ -50,6 +50,9 @@ PIPELINE = (
     P("rate_int_outliers", "boolean", False, "refit pixels without their outlying integrations"),
 )
 
+#: parameters of the run as a whole that a profile changes
+RUN_PRESETS: Mapping[str, Mapping[str, Any]] = {"recommended": {"stage_1overf": "groups"}}
+
 
 def settings_class(name, parameters, module):
     """Make a frozen dataclass with a field for each parameter; the default values are those of the declarations.

@@ -97,11 +97,7 @@ STEP = Step(
     helpers=("stage", "fit"),
     profiles={
         **dict.fromkeys(("spaceklip", SPACEKLIP_CLASS), Preset({"skip": False}, instruments=("NIRCAM",))),
-        "recommended": Preset(
-            {"skip": False, "model_type": "median", "vertical_corr": False},
-            instruments=("NIRCAM",),
-            subarrays_only=True,
-        ),
+        "recommended": Preset({"skip": False, "model_type": "kriging"}, instruments=("NIRCAM",), subarrays_only=True),
     },
     keywords={"skip_fnoise": "skip", "skip_fnoise_vert": "not vertical_corr"},
     cleans_groups=lambda run_parameters: run_parameters.stage_1overf == "groups",

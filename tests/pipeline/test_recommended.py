@@ -16,7 +16,7 @@ from gpucoron.steps import STEPS
 NIRCAM = {
     "saturation": {"grow_diagonal": False},
     "refpix": {"nlower": -1, "nupper": -1, "keep_light": True},
-    "subtract_1overf": {"skip": False, "model_type": "median", "vertical_corr": False},
+    "subtract_1overf": {"skip": False, "model_type": "kriging"},
 }
 MIRI = {"ramp_fit": {"algorithm": "LIKELY", "jump_rules": "sound"}}
 
