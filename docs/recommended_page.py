@@ -137,12 +137,12 @@ def _light_reason(cases, found):
     return f"width of difference / ERR: {without} without it, {with_light} with it; the noise is the same"
 
 
-def _flicker_reason(cases, found):
-    chosen = _flicker_choice(cases)
+def _reason_of_1overf(cases, found):
+    chosen = _choice_of_1overf(cases)
     return f"added to the rows: {_of(cases, chosen, 'bright star')}, {_of(cases, chosen, 'faint star')}; see below"
 
 
-def _flicker_choice(cases):
+def _choice_of_1overf(cases):
     """Return the choice that adds the 1/f correction of the profile to the rows."""
     model = STEPS["subtract_1overf"].defaults("recommended", "NIRCAM", "SUB320A335R")["model_type"]
     some = next(iter(cases.values()))
@@ -163,6 +163,31 @@ def _columns_reason(cases, found):
     return (
         "columns carry no 1/f noise of NIRCam's readout: the mean ratio of all rings is "
         f"{ratios[0]:.3f} without and {ratios[1]:.3f} with them (bright star, [](validation.md))"
+    )
+
+
+#: model of 1/f noise -> its choice in the results of `contrast`
+_MODELS = {
+    "`median`": "rows, 1/f median at ints, no columns",
+    "`savgol`": "rows, 1/f savgol at ints, no columns",
+    "`fft`": "rows, 1/f fft at ints",
+    "jwst's `clean_flicker_noise` on the rateints": "rows, jwst's clean_flicker_noise at ints",
+}
+
+
+def _model_reason(cases, found):
+    measured = found.get("contrast", {}).get("cases", {})
+    parts = [
+        f"{name} "
+        + " and ".join(f"{_mean_ratio(case[choice]['ratio']):.3f}" for case in measured.values() if choice in case)
+        for name, choice in _MODELS.items()
+        if any(choice in case for case in measured.values())
+    ]
+    if not parts:
+        return "see below"
+    return (
+        f"mean ratio of all rings, {' and '.join(measured)}: {', '.join(parts)} ([](validation.md)). It is the best of "
+        "`subtract_1overf`"
     )
 
 
@@ -200,8 +225,8 @@ _REASONS = {
         "refpix.nlower": _rows_reason,
         "refpix.nupper": lambda cases, found: "as `nlower`",
         "refpix.keep_light": _light_reason,
-        "subtract_1overf.skip": _flicker_reason,
-        "subtract_1overf.model_type": lambda cases, found: "the least noise of those measured; see below",
+        "subtract_1overf.skip": _reason_of_1overf,
+        "subtract_1overf.model_type": _model_reason,
         "subtract_1overf.vertical_corr": _columns_reason,
     },
     "miri": {"ramp_fit.algorithm": _likely_reason, "ramp_fit.jump_rules": _sound_reason},
@@ -210,7 +235,7 @@ _REASONS = {
 
 def _open_nircam(figures, found):
     cases = figures["cases"]
-    chosen = _flicker_choice(cases)
+    chosen = _choice_of_1overf(cases)
     yield "### The model of 1/f noise\n"
     yield say(
         "**The correction depends on the star.** It is useful where 1/f noise is not small compared with photon",
@@ -253,7 +278,7 @@ def _open_miri(figures, found):
     yield say("**The whole profile**:", f"{_whole(figures['cases'])}.")
     yield say(
         "The matched filter has few independent places in a ring of MIRI's resolution, so that its noise is uncertain.",
-        "Without 1/f noise, pixels are independent: the noise of single pixels, in the tables above, is more precise.",
+        "Without 1/f noise, pixels are independent: the noise of single pixels is more precise.",
     )
 
 
@@ -281,8 +306,15 @@ def _nircam_likely(cases, found):
     return (
         f"after the rows {_range(cases, 'rows, LIKELY, sound rules')}, without the rows "
         f"{_range(cases, 'LIKELY, sound rules')}: a drifting pedestal looks like jumps. Width of difference / ERR "
-        f"after the rows: {err}.{_write_lost(found)}"
+        f"after the rows: {err}.{_write_lost(found)} For long ramps it is worth setting, with "
+        f'`jump_rules="sound"`: {_far(cases, _ROWS)} of a million differences are beyond 5 ERR with OLS_C, '
+        f"{_far(cases, 'rows, LIKELY, sound rules')} with LIKELY."
     )
+
+
+def _far(cases, choice):
+    part = cases.get("long ramps", {}).get(choice)
+    return "-" if part is None else with_error(part["far"], digits=0)
 
 
 def _write_lost(found):

@@ -62,7 +62,7 @@ def read_results(folder):
 
 def _head(found):
     some = next(iter(found.values()))["versions"]
-    numbers = {len(figures["seeds"]) for name, figures in found.items() if name != "pipeline"}
+    numbers = {len(figures["seeds"]) for name, figures in found.items() if name in {*_SECTIONS} - {"pipeline"}}
     seeds = f"{min(numbers)} to {max(numbers)} seeds" if len(numbers) > 1 else f"{min(numbers, default=0)} seeds"
     return _HEAD.format(jwst=some["jwst"], stcal=some["stcal"], seeds=seeds)
 

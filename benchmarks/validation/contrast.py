@@ -124,12 +124,16 @@ def refit_outliers(ramps, products, fit):
 
 
 def reduce(
-    ramps, *, corners=True, rows=False, sides=0, light=False, jump=True, groups=None, ints=None, fit=fit_ols,
+    ramps, *, corners=None, rows=False, sides=0, light=False, jump=True, groups=None, ints=None, fit=fit_ols,
     outliers=False, columns=True,
 ):  # fmt: skip
-    """Reduce a copy of the ramps with the chosen steps; return the rate."""
+    """Reduce a copy of the ramps with the chosen steps; return the rate.
+
+    Saturation grows with or without ``corners``; None is for stars that saturate no pixel.
+    """
     ramps = ramps.copy()
-    grow(ramps, corners)
+    if corners is not None:
+        grow(ramps, corners)
     if rows:
         subtract_rows(ramps, sides, light)
     if jump:

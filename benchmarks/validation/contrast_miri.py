@@ -3,7 +3,7 @@
 Two exposures of a star behind a four-quadrant phase mask, with every effect that the simulator has, are written as raw
 files with their references, and reduced as a user would. A parameter file switches emicorr on, as CRDS's does.
 
-python benchmarks/validation/contrast_miri.py [--seeds 20] [--quick]
+python benchmarks/validation/contrast_miri.py [--seeds 6] [--quick]
 """
 
 import logging
@@ -24,10 +24,10 @@ VIEW = View((96, 96), PIXEL_SCALE["MIRI"], KIND.fwhm, (0.5, 0.75, 1.0, 1.5, 2.0,
 SMALL = View((64, 64), PIXEL_SCALE["MIRI"], KIND.fwhm, (0.5, 1.0, 2.0, 3.0))
 #: groups, integrations, star (e-/s without its mask), background (e-/s)
 CASES = {
-    "bright star": (60, 11, 3e7, 100.0),
-    "faint star": (250, 4, 1e6, 10.0),
-    "saturated star": (60, 11, 3e8, 100.0),
     "few groups": (8, 30, 3e7, 10.0),
+    "saturated star": (60, 11, 3e8, 100.0),
+    "faint star": (250, 4, 1e6, 10.0),
+    "bright star": (60, 11, 3e7, 100.0),
 }
 HALO = 1e-4
 #: of the companion: contrast (of a star that does not saturate), separation in arcsec, position angles in degrees
@@ -52,7 +52,7 @@ CHOICES = {
     ),
     "experimental_jumpramp": (BASE, {"steps": {"experimental_jumpramp": {"use": True}}}, ()),
     "recommended": (BASE, {"profile": "recommended"}, ()),
-    "spaceklip profile": (BASE, {"profile": "spaceklip"}, ("bright star", "saturated star", "few groups")),
+    "spaceklip profile": (BASE, {"profile": "spaceklip"}, ("few groups",)),
     "without emicorr": (BASE, {"steps": {"emicorr": {"skip": True}}}, ("faint star", "few groups")),
     "outliers with refit": (BASE, {"rate_int_outliers": True}, ("bright star", "few groups")),
     "saturation without corners": (BASE, {"steps": {"saturation": {"grow_diagonal": False}}}, ("saturated star",)),
@@ -131,13 +131,19 @@ def run_case(case, options, choices, view):
 
 
 def main(argv=None):
-    options = parse(__doc__, argv, seeds=20)
+    # from raw counts it takes longer than from ramps
+    options = parse(__doc__, argv, seeds=6)
     logging.disable(logging.CRITICAL)
     cases, choices, view = (list(CASES)[:1], QUICK, SMALL) if options.quick else (list(CASES), list(CHOICES), VIEW)
     names = ("ngroups", "nints", "star", "background")
     settings = {case: dict(zip(names, CASES[case], strict=True)) for case in cases}
-    figures = {case: run_case(case, options, choices, view) for case in cases}
-    return save("contrast_miri", options, {"rings": view.rings, "settings": settings, "cases": figures}, digits=4)
+    figures = {}
+    for case in cases:
+        figures[case] = run_case(case, options, choices, view)
+        # after every case, because all of them take long
+        known = {name: settings[name] for name in figures}
+        path = save("contrast_miri", options, {"rings": view.rings, "settings": known, "cases": figures}, digits=4)
+    return path
 
 
 if __name__ == "__main__":

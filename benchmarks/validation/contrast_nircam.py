@@ -63,7 +63,7 @@ def run_case(case, star, options, choices):
         signal = rolls[0][1] - rolls[1][1]
         gain = rolls[0][0].gain
         for name, (_base, settings) in choices.items():
-            slopes = [contrast.reduce(ramps, **settings) for ramps, _ in rolls]
+            slopes = [contrast.reduce(ramps, **({"corners": True} | settings)) for ramps, _ in rolls]
             rates, errors = ([getattr(slope, part) * gain for slope in slopes] for part in ("rate", "err"))
             samples[name].append(measure(rates, errors, signal, star, VIEW))
         print(case, seed, flush=True)

@@ -139,7 +139,8 @@ def _table():
             rows.append((step.name, step.title, *switches, ", ".join(step.references)))
         parts.append(f"{INSTRUMENTS[instrument]}, in the order in which the steps run\n\n{_columns(rows)}")
     parts.append(
-        "on, off: by default in the profile. CRDS parameter files, which the jwst profile reads, may change it.\n"
+        "on, off: by default in the profile. CRDS parameter files, which the jwst and recommended profiles read, may\n"
+        "change it.\n"
         "With stage_1overf=groups, subtract_1overf runs directly after subtract_ktc.\n"
         "gpucoron steps STEP shows the parameters of a step, gpucoron steps run those of the run as a whole."
     )
