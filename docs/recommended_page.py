@@ -6,7 +6,7 @@ The settings come from the declarations of the steps. A setting without a reason
 from validation_page import read_results
 from validation_text import exact, number, pick, point, say, table, with_error
 
-from gpucoron.parameters import differs, resolve
+from gpucoron.parameters import PIPELINE, RUN_PRESETS, differs, resolve
 from gpucoron.steps import STEPS
 
 _HEAD = """# The recommended settings
@@ -54,12 +54,16 @@ def write_recommended_page(results, path):
 
 def list_settings(instrument, subarray):
     """List the settings of the profile that differ from jwst's defaults: (step.parameter, value, default)."""
-    return [
+    of_run = {parameter.name: parameter.default for parameter in PIPELINE}
+    settings = [
         (f"{name}.{key}", value, STEPS[name].known[key].default)
         for name, values in resolve(STEPS, "recommended", instrument=instrument, subarray=subarray).items()
         for key, value in vars(values).items()
         if differs(value, STEPS[name].known[key].default)
     ]
+    if any(name.startswith("subtract_1overf.") for name, *_ in settings):
+        settings += [(name, value, of_run[name]) for name, value in RUN_PRESETS["recommended"].items()]
+    return settings
 
 
 def _write_instrument(name, found):
@@ -138,16 +142,14 @@ def _light_reason(cases, found):
 
 
 def _reason_of_1overf(cases, found):
-    chosen = _choice_of_1overf(cases)
+    chosen = _choice_of_1overf()
     return f"added to the rows: {_of(cases, chosen, 'bright star')}, {_of(cases, chosen, 'faint star')}; see below"
 
 
-def _choice_of_1overf(cases):
+def _choice_of_1overf():
     """Return the choice that adds the 1/f correction of the profile to the rows."""
     model = STEPS["subtract_1overf"].defaults("recommended", "NIRCAM", "SUB320A335R")["model_type"]
-    some = next(iter(cases.values()))
-    named = f"rows, 1/f {model} at ints, no columns"
-    return named if named in some else "rows, 1/f median at ints, no columns"
+    return f"rows, 1/f {model} at {RUN_PRESETS['recommended']['stage_1overf']}"
 
 
 def _corners_reason(cases, found):
@@ -155,19 +157,13 @@ def _corners_reason(cases, found):
     return f"good pixels around a saturated core: {figure}"
 
 
-def _columns_reason(cases, found):
-    choices = found.get("contrast", {}).get("cases", {}).get("bright star", {})
-    if "rows, 1/f median at ints" not in choices:
-        return "columns carry no 1/f noise of NIRCam's readout"
-    ratios = [_mean_ratio(choices[f"rows, 1/f median at ints{columns}"]["ratio"]) for columns in (", no columns", "")]
-    return (
-        "columns carry no 1/f noise of NIRCam's readout: the mean ratio of all rings is "
-        f"{ratios[0]:.3f} without and {ratios[1]:.3f} with them (bright star, [](validation.md))"
-    )
+def _stage_reason(cases, found):
+    return "`kriging` measures the spectrum of the noise in the groups, without the scene"
 
 
 #: model of 1/f noise -> its choice in the results of `contrast`
 _MODELS = {
+    "`kriging`": "rows, kriging at groups",
     "`median`": "rows, 1/f median at ints, no columns",
     "`savgol`": "rows, 1/f savgol at ints, no columns",
     "`fft`": "rows, 1/f fft at ints",
@@ -179,16 +175,13 @@ def _model_reason(cases, found):
     measured = found.get("contrast", {}).get("cases", {})
     parts = [
         f"{name} "
-        + " and ".join(f"{_mean_ratio(case[choice]['ratio']):.3f}" for case in measured.values() if choice in case)
+        + " / ".join(f"{_mean_ratio(case[choice]['ratio']):.3f}" for case in measured.values() if choice in case)
         for name, choice in _MODELS.items()
         if any(choice in case for case in measured.values())
     ]
     if not parts:
         return "see below"
-    return (
-        f"mean ratio of all rings, {' and '.join(measured)}: {', '.join(parts)} ([](validation.md)). It is the best of "
-        "`subtract_1overf`"
-    )
+    return f"mean ratio of all rings, {', '.join(measured)}: {', '.join(parts)}; lower is better ([](validation.md))"
 
 
 def _mean_ratio(ratio):
@@ -227,7 +220,7 @@ _REASONS = {
         "refpix.keep_light": _light_reason,
         "subtract_1overf.skip": _reason_of_1overf,
         "subtract_1overf.model_type": _model_reason,
-        "subtract_1overf.vertical_corr": _columns_reason,
+        "stage_1overf": _stage_reason,
     },
     "miri": {"ramp_fit.algorithm": _likely_reason, "ramp_fit.jump_rules": _sound_reason},
 }
@@ -235,13 +228,12 @@ _REASONS = {
 
 def _open_nircam(figures, found):
     cases = figures["cases"]
-    chosen = _choice_of_1overf(cases)
+    chosen = _choice_of_1overf()
     yield "### The model of 1/f noise\n"
     yield say(
-        "**The correction depends on the star.** It is useful where 1/f noise is not small compared with photon",
-        f"noise. For a very bright star it adds noise: {_of(cases, chosen, 'saturated star')}, because the model of a",
-        "row is fitted to pixels with the photon noise of the star. Use `--set subtract_1overf.skip=True` for such",
-        "stars.",
+        "**A star that is so bright that photon noise is all**:",
+        f"{_of(cases, chosen, 'saturated star')} for `kriging`, because it knows the photon noise of each pixel;",
+        f"{_of(cases, 'rows, 1/f median at ints, no columns', 'saturated star')} for the medians of rows.",
     )
     yield from _write_companion_noise(found)
     yield "### All figures\n"
@@ -362,7 +354,16 @@ _NOT_CHOSEN = {
         "`ramp_fit.max_diffs_one_sided`": _one_sided,
         "`experimental_jumpramp`": _not_chosen("rows, experimental_jumpramp"),
         "`rate_int_outliers`": _not_chosen("outliers with refit", _NO_GAIN_WITH_RAYS),
-        "1/f noise at `groups`": _not_chosen("rows, 1/f median at groups", "worse for bright stars"),
+        "`subtract_1overf.model_type=median`, at `ints`": _not_chosen(
+            "rows, 1/f median at ints, no columns", "worse for bright stars"
+        ),
+        "`subtract_1overf.model_type=median`, at `groups`": _not_chosen(
+            "rows, 1/f median at groups", "worse for bright stars"
+        ),
+        "`subtract_1overf.model_type=rows`": _not_chosen(
+            "rows, 1/f weighted rows at groups", "simpler than `kriging`, and its errors do not change"
+        ),
+        "`clean_flicker_noise`": _not_chosen("rows, jwst's clean_flicker_noise at ints", "`kriging` leaves less"),
         "Not measured": lambda cases, found: (
             "`charge_migration`, which CRDS's parameter files switch on, because the simulator has no charge "
             "migration; full frames."
