@@ -76,6 +76,16 @@ def test_parameter_files_of_crds_apply(nircam, monkeypatch):
     assert check_request(profile="recommended")[1]["refpix"].keep_light
 
 
+def test_the_stage_of_its_model(nircam, tmp_path):
+    """The stage is a parameter of the run as a whole."""
+    assert settle(profile="recommended")[1].stage_1overf == "groups"
+    assert settle(profile="recommended", pipeline={"stage_1overf": "ints"})[1].stage_1overf == "ints"
+    assert settle(profile="jwst")[1].stage_1overf == settle(profile="spaceklip")[1].stage_1overf == "ints"
+    with nircam.cache.activate():
+        run = plan(Exposure.read(nircam.path), profile="recommended", backend="cpu")
+    assert run.order.index("subtract_1overf") < run.order.index("ramp_fit")
+
+
 def explicit(settings, **more):
     return {"steps": {**settings, **more}}
 
@@ -84,7 +94,8 @@ def test_nircam_is_the_jwst_profile_with_its_settings(nircam, tmp_path):
     with nircam.cache.activate():
         arguments = ["run", str(nircam.path), "-o", str(tmp_path), "--profile", "recommended", "--backend", "cpu", "-q"]
         assert main(arguments) == 0
-        _, expected, _ = reduce_file(nircam.path, tmp_path, backend="cpu", save_results=False, **explicit(NIRCAM))
+        of_profile = explicit(NIRCAM) | {"stage_1overf": "groups"}
+        _, expected, _ = reduce_file(nircam.path, tmp_path, backend="cpu", save_results=False, **of_profile)
         _, plain, _ = reduce_file(nircam.path, tmp_path, backend="cpu", save_results=False)
     (path,) = tmp_path.glob("*_rate.fits")
     with fits.open(path) as product:
