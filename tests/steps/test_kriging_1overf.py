@@ -57,7 +57,7 @@ def correct(ramps, spectrum=STRONG, backend=NUMPY, **options):
 
 
 @pytest.mark.parametrize("spectrum", [STRONG, None], ids=["kriging", "rows"])
-def test_pedestals_and_slopes_are_unchanged(rng, spectrum):
+def test_constants_and_slopes_are_unchanged(rng, spectrum):
     """Whatever the scene and the noise are, also in pixels that have lost groups."""
     scene = 50 * rng.random(SHAPE) ** 8 * make_scene(SHAPE, STAR)
     ramps, _ = observe(rng, nints=2, scene=scene)
