@@ -164,6 +164,8 @@ def subtract_contrasts(device, data, groupdq, gain, readnoise, *, settings):
     settings : ContrastSettings
     """
 
+    # In chunks, arrays that are not divided are still on the host.
+    gain, readnoise = device.to_device(gain), device.to_device(readnoise)
     # On the host an integration stays in the cache; a GPU is faster with several at the same time.
     at_once = 1 if device.on_host else AT_ONCE
 
