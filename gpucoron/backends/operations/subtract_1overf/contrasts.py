@@ -95,7 +95,7 @@ class _Ramps:
         self.values, rate = values[:, :-1], xp.maximum(values[:, -1:], 0)
         self.read = readnoise**2 / 2
         photon = xp.asarray(photon_variance(contrasts, times).astype(np.float32))
-        self.photon = photon[:, None, None] * (rate / gain)
+        self.photon = photon[:, None, None] * (rate / xp.where(gain > 0, gain, np.float32(1)))
         self.whole &= xp.isfinite(values).all(axis=1, keepdims=True)
 
     def center(self, known, xp):
