@@ -380,7 +380,9 @@ def _make_fit(run, step):
     """Make ``fit(exposure, references)``: the fit of the run (for a single step: ramp_fit), without extra products."""
 
     def fit(exposure, references):
-        name = next((name for name in run.order if STEPS[name].fits and not run.parameters[name].skip), "ramp_fit")
+        fits = [name for name in run.order if STEPS[name].fits and not run.parameters[name].skip]
+        usual = [name for name, each in STEPS.items() if each.fits and not each.skipped]
+        name = (fits or usual)[0]
         return run_step(name, exposure, references, run.parameters[name], run.backend)
 
     return fit

@@ -175,7 +175,10 @@ def subtract_contrasts(
     -----
     See `gpucoron.backends.backend.Backend.subtract_contrasts`.
     """
-    settings = ContrastSettings(tuple(map(float, times)), spectrum, noutputs, _used_groups(groupdq, backend))
+    groups = _used_groups(groupdq, backend)
+    if len(groups) < 3:
+        return  # there is nothing but pedestals and slopes
+    settings = ContrastSettings(tuple(map(float, times)), spectrum, noutputs, groups)
     arrays = (in_order(array, slowaxis, fastaxis) for array in (data, groupdq, gain, readnoise))
     backend.subtract_contrasts(*arrays, settings=settings)
 

@@ -13,6 +13,7 @@ from gpucoron.backends.backend import Backend
 from gpucoron.backends.budget import exposure_memory
 from gpucoron.backends.chunks import memory_needed
 from gpucoron.backends.devices.numpy_device import NumpyDevice
+from gpucoron.backends.operations.subtract_1overf.spectrum import PowerLaw, Spectrum
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.io.exposure import Exposure
 from gpucoron.steps.emicorr import ReadTimes, cubic_pieces
@@ -204,6 +205,17 @@ def test_1overf(inner, by_number, n, model_type):
     _, seen = run_both(inner, n, "fit_1overf", [], images, inner.to_host(masks), model_type=model_type)
     # Operations without a kernel run where the images are.
     assert len(seen) == (0 if inner.name in ("host", "cuda") and model_type == "fft" else -(-5 // n))
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("model_type", ["kriging", "rows"])
+def test_contrasts_of_1overf(inner, by_number, n, model_type):
+    data, groupdq, gain, readnoise = simulate_jumps(np.random.default_rng(n), (3, 6, 16, 24))
+    spectrum = Spectrum(PowerLaw(1.0, 1.0)) if model_type == "kriging" else None
+    arrays = data, groupdq, gain, readnoise
+    times = tuple(10.0 * np.arange(1, 7))
+    _, seen = run_both(inner, n, "subtract_contrasts", [0], *arrays, times=times, spectrum=spectrum)
+    assert len(seen) == -(-3 // n)
 
 
 @pytest.mark.parametrize("n", [1, 4])

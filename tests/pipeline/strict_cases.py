@@ -8,6 +8,12 @@ from gpucoron.simulate import Effects
 from tests.cases import parity_edits as edits
 
 SHAPE = 32, 40
+
+
+def reference_rows(groupdq, pixeldq):
+    pixeldq[:4] = pixeldq[-4:] = 1 << 31
+
+
 #: exposure -> arguments of the maker
 IMPERFECT = {"nan_fraction": 0.02, "no_lin_corr_fraction": 0.02, "no_sat_check_fraction": 0.02}
 IMPERFECT |= {"negative_gain_fraction": 0.02, "unreliable_fraction": 0.02, "gain_factor": 2.0}
@@ -21,6 +27,7 @@ EXPOSURES = {
     "one": ((*NIRCAM, "BRIGHT1", 5, 1), {"edit": edits.saturate_at_borders}),
     "bright": (("MIRI", "MASK1550", "FASTR1", 9, 3), {"edit": edits.saturate_at_borders}),
     "flagged": ((*NIRCAM, "BRIGHT2", 8, 2), {"mark": edits.charge_loss}),
+    "with reference pixels": ((*NIRCAM, "BRIGHT2", 6, 2), {"mark": reference_rows}),
     "discarded": (("MIRI", "MASK1550", "FASTR1", 10, 2), {"mark": edits.whole_groups}),
     "snowballs": ((*NIRCAM, "RAPID", 9, 3), {"edit": edits.snowballs, "shape": (96, 112)}),
     "short dark": (("MIRI", "MASK1550", "FASTR1", 16, 13), {"options": {**IMPERFECT, "dark_groups": 8}}),
@@ -197,6 +204,7 @@ CASES = {
     "1/f in groups, kriging": subtract_1overf("groups", "kriging", "averaged"),
     "1/f in groups, kriging of one integration": subtract_1overf("groups", "kriging", "one", amplitude=0.2),
     "1/f in groups, kriging of four outputs": subtract_1overf("groups", "kriging", "averaged", facts=FOUR),
+    "1/f in groups, kriging and reference pixels": subtract_1overf("groups", "kriging", "with reference pixels"),
     "1/f in groups, weighted rows": subtract_1overf("groups", "rows", facts=FOUR),
     # for four outputs and for columns, refpix runs jwst's code
     "1/f, four outputs": subtract_1overf("ints", "savgol", facts=FOUR, channel_averaging=True),

@@ -11,7 +11,7 @@ from gpucoron.errors import ParameterError
 from gpucoron.parameters import resolve
 from gpucoron.simulate import Effects, Scene
 from gpucoron.steps import STEPS, subtract_1overf
-from gpucoron.steps.kriging_1overf import clean_rateints, star
+from gpucoron.steps.linear_1overf import clean_rateints, star
 from gpucoron.steps.noise_error import NoiseError, add_noise_error
 from tests.cases.pipelines import SLOPE_ARRAYS, run_ours
 
@@ -106,6 +106,16 @@ def test_a_given_spectrum_is_used(reduce):
     less, _ = used(exposure, amplitude=1.26, relaxation=8.0)
     changes = [(each - exposure.rateints.rate).std() for each in (less, most)]
     assert changes[0] < 0.8 * changes[1]
+
+
+@pytest.mark.parametrize("stage", ["groups", "ints"])
+def test_the_spectrum_is_in_the_header(reduce, stage):
+    run = reduce(3, 1, stage, model_type="kriging").run
+    (amplitude, _), (exponent, _), (left, _) = (run.keywords[key] for key in ("FNAMP", "FNEXP", "FNLEFT"))
+    # three times the usual noise
+    assert amplitude == pytest.approx(9 * 0.14, rel=0.6)
+    assert exponent == pytest.approx(1, abs=0.2)
+    assert left == pytest.approx(np.sqrt(run.exposure.noise_error.rate), rel=1e-3)
 
 
 @pytest.mark.parametrize("stage", ["groups", "ints"])

@@ -15,6 +15,7 @@ from gpucoron.backends.operations.likelihood import LikelihoodRampSettings
 from gpucoron.errors import ArgumentError
 from gpucoron.steps import STEPS
 from gpucoron.steps.arguments import Array, Images, unnamed
+from gpucoron.steps.subtract_1overf import LINEAR_MODELS
 from gpucoron.steps.values import Choice, Having, Kind, Number, Options, Switch
 from tests.cases.arrays import FUNCTIONS, call, make_arguments
 
@@ -125,6 +126,10 @@ def same_names():
                 yield name, key, kind, own[key]
 
 
+#: options of a step for which there are other functions
+OF_OTHERS = {"model_type": LINEAR_MODELS}
+
+
 @pytest.mark.parametrize(
     ("name", "key", "kind", "parameter"), [pytest.param(*each, id=".".join(each[:2])) for each in same_names()]
 )
@@ -136,7 +141,7 @@ def test_a_parameter_of_the_step_is_the_same_kind_of_value(name, key, kind, para
         # a step may accept fewer values than its function
         assert all(edge is None or kind.hold(edge) for edge in (parameter.minimum, parameter.maximum))
     if expected is Choice:
-        assert kind.options == parameter.options
+        assert kind.options + OF_OTHERS.get(key, ()) == parameter.options
     if parameter.default is not None and expected is not Kind:
         assert kind.take(key, parameter.default) == parameter.default
 

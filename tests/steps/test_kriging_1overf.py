@@ -10,13 +10,8 @@ from gpucoron.backends.operations.subtract_1overf.readout import from_order
 from gpucoron.backends.operations.subtract_1overf.spectrum import PowerLaw, Spectrum, usual_spectrum
 from gpucoron.backends.results import Slopes
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
-from gpucoron.steps.kriging_1overf import (
-    group_times,
-    measure_spectrum,
-    noise_of_slopes,
-    slope_factor,
-    subtract_contrasts,
-)
+from gpucoron.steps.kriging_1overf import measure_spectrum, noise_of_slopes, subtract_contrasts
+from gpucoron.steps.linear_1overf import group_times, slope_factor
 from tests.cases.kriging import make_1overf, make_psf, make_ramps, make_scene
 
 SHAPE = 48, 64
@@ -57,7 +52,7 @@ def correct(ramps, spectrum=STRONG, backend=NUMPY, **options):
 
 
 @pytest.mark.parametrize("spectrum", [STRONG, None], ids=["kriging", "rows"])
-def test_pedestals_and_slopes_are_unchanged(rng, spectrum):
+def test_constants_and_slopes_are_unchanged(rng, spectrum):
     """Whatever the scene and the noise are, also in pixels that have lost groups."""
     scene = 50 * rng.random(SHAPE) ** 8 * make_scene(SHAPE, STAR)
     ramps, _ = observe(rng, nints=2, scene=scene)
@@ -151,9 +146,17 @@ def test_the_spectrum_of_ramps_is_measured(rng, nints, exponent):
     assert found.common.exponent == pytest.approx(EXPONENT, abs=0.1 if exponent is None else 0)
 
 
-def test_bright_images_have_no_spectrum(rng):
-    ramps, _ = observe(rng, scene=np.full(SHAPE, 100.0))
+def test_the_spectrum_of_bright_images_is_that_of_their_fainter_half(rng):
+    ramps, _ = observe(rng, nints=2, scene=np.full(SHAPE, 50.0))
+    found = measure_spectrum(*arrays_of(ramps), exponent=EXPONENT, backend=NUMPY)
+    # less than the photon noise at nearly all frequencies
+    assert found.common.amplitude == pytest.approx(AMPLITUDE, rel=0.4)
+    ramps.groupdq[:, 3] = DO_NOT_USE
+    ramps.groupdq[:, 4] = JUMP_DET
+    assert np.isfinite(correct(ramps)).all()
+    ramps.groupdq[:] = SATURATED
     assert measure_spectrum(*arrays_of(ramps), backend=NUMPY) is None
+    np.testing.assert_array_equal(correct(ramps), ramps.data)
 
 
 # -------------------------------------------------------------------------------------------------------------- slopes
@@ -248,6 +251,19 @@ def test_unknown_pixels_do_not_contribute(rng):
         np.testing.assert_array_equal(found, expected)
     smooth = estimate(slopes)
     assert abs(smooth[:, 30, 40:60] - smooth[:, 30, 36:37]).max() < 6 * smooth.std()
+
+
+@pytest.mark.parametrize("spectrum", [OF_SLOPE, None], ids=["kriging", "rows"])
+def test_protected_pixels_do_not_contribute(rng, spectrum):
+    slopes, _ = make_slopes(rng, nints=2)
+    protected = np.zeros(SHAPE, bool)
+    protected[8:17, 6:15] = True
+    other = copy_of(slopes)
+    other.rate[:, protected] += 50
+    expected, found = (estimate(each, spectrum, protected=protected) for each in (slopes, other))
+    np.testing.assert_array_equal(found, expected)
+    assert (estimate(other, spectrum) != expected).any()
+    assert np.isfinite(found[:, protected]).all()
 
 
 @pytest.mark.parametrize("spectrum", [OF_SLOPE, None], ids=["kriging", "rows"])

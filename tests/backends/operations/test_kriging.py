@@ -1,9 +1,12 @@
 """Kriging of 1/f noise beside dense matrices, the spectrum beside the truth, and the order of readout."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from gpucoron.backends import get_backend
+from gpucoron.backends.operations import subtract_contrasts
 from gpucoron.backends.operations.subtract_1overf.kriging import (
     CLIPPED,
     Sources,
@@ -391,3 +394,28 @@ def test_images_of_any_size(rng, shape, spectrum):
     assert noise.shape == shape
     assert noise.dtype == np.float32
     assert np.isfinite(noise).all()
+
+
+# -------------------------------------------------------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize("noutputs", [1, 4])
+@pytest.mark.parametrize("ngroups", [3, 8, 16, 120])
+def test_memory_of_an_integration_is_as_the_model_says(rng, ngroups, noutputs):
+    """Threads work on one integration each: a chunk needs at most what the model says for each of its integrations."""
+    shape, times = (160, 160), tuple(10.0 * np.arange(1, ngroups + 1))
+    data = rng.normal(1000, 8, (1, ngroups, *shape)).astype(np.float32)
+    groupdq = np.zeros(data.shape, np.uint8)
+    gain, readnoise = (np.full(shape, value, np.float32) for value in (2, 8))
+    spectrum = Spectrum(PowerLaw(1.0, 1.0), PowerLaw(0.1, 1.0) if noutputs > 1 else None)
+    peaks = []
+    for _ in range(2):  # the first call imports
+        tracemalloc.start()
+        try:
+            options = {"times": times, "spectrum": spectrum, "noutputs": noutputs}
+            NUMPY.subtract_contrasts(data, groupdq, gain, readnoise, **options)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    model = subtract_contrasts.working_bytes(1, ngroups) * shape[0] * shape[1]
+    assert peaks[1] == pytest.approx(model, rel=0.15, abs=2e5)

@@ -72,12 +72,14 @@ fit_1overf = Operation(
     has_kernels=lambda settings: settings.model_type != "fft",
 )
 
-#: bytes per pixel of an integration's contrasts: their values, variances and weights, and the vectors of the solver
-_CONTRAST_BYTES = 64
+#: measured bytes per pixel of an integration: of each contrast and all others while they are kriged, and of each
+#: contrast when the noise of the groups is computed
+_KRIGED, _OTHERS, _SUBTRACTED = 45, 16, 25
 
 
 def _contrast_bytes(nints, ngroups):
-    return nints * (8 * ngroups + _CONTRAST_BYTES * min(ngroups, contrasts.MOST_CONTRASTS))
+    n = min(max(ngroups - 2, 0), contrasts.MOST_CONTRASTS)
+    return nints * max(_KRIGED * n + _OTHERS, _SUBTRACTED * n + 4 * ngroups + _OTHERS)
 
 
 # These work on whole frames, by transforms and matrix products of the array namespace: one definition for all devices.

@@ -95,7 +95,7 @@ class _Ramps:
         self.values, rate = values[:, :-1], xp.maximum(values[:, -1:], 0)
         self.read = readnoise**2 / 2
         photon = xp.asarray(photon_variance(contrasts, times).astype(np.float32))
-        self.photon = photon[:, None, None] * (rate / gain)
+        self.photon = photon[:, None, None] * (rate / xp.where(gain > 0, gain, np.float32(1)))
         self.whole &= xp.isfinite(values).all(axis=1, keepdims=True)
 
     def center(self, known, xp):
@@ -164,6 +164,8 @@ def subtract_contrasts(device, data, groupdq, gain, readnoise, *, settings):
     settings : ContrastSettings
     """
 
+    # In chunks, arrays that are not divided are still on the host.
+    gain, readnoise = device.to_device(gain), device.to_device(readnoise)
     # On the host an integration stays in the cache; a GPU is faster with several at the same time.
     at_once = 1 if device.on_host else AT_ONCE
 
