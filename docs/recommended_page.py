@@ -361,9 +361,13 @@ _NOT_CHOSEN = {
             "rows, 1/f median at groups", "worse for bright stars"
         ),
         "`subtract_1overf.model_type=rows`": _not_chosen(
-            "rows, 1/f weighted rows at groups", "simpler than `kriging`, and its errors do not change"
+            "rows, 1/f weighted rows at groups",
+            "as good as `kriging` in this smooth halo, but with spikes and bars it adds noise ([](validation.md)), and it "
+            "does not change ERR",
         ),
-        "`clean_flicker_noise`": _not_chosen("rows, jwst's clean_flicker_noise at ints", "`kriging` leaves less"),
+        "`clean_flicker_noise`": _not_chosen(
+            "rows, jwst's clean_flicker_noise at ints", "`kriging` leaves less, above all with spikes and bars"
+        ),
         "Not measured": lambda cases, found: (
             "`charge_migration`, which CRDS's parameter files switch on, because the simulator has no charge "
             "migration; full frames."
