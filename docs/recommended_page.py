@@ -362,8 +362,8 @@ _NOT_CHOSEN = {
         ),
         "`subtract_1overf.model_type=rows`": _not_chosen(
             "rows, 1/f weighted rows at groups",
-            "as good as `kriging` in this smooth halo, but with spikes and bars it adds noise ([](validation.md)); it does "
-            "not change ERR",
+            "as good as `kriging` in this smooth halo, but with spikes and bars it adds noise ([](validation.md)); ERR "
+            "does not change",
         ),
         "`clean_flicker_noise`": _not_chosen(
             "rows, jwst's clean_flicker_noise at ints", "`kriging` leaves less, above all with spikes and bars"
