@@ -67,6 +67,7 @@ STEP = Step(
             "power of the noise of a group at 1 cycle per pixel; None: measured",
             "DN^2",
             minimum=0,
+            maximum=1e6,  # thousands of DN rms; beyond 1e20, float32 overflows
         ),
         P("exponent", "float", None, "exponent of the power; None: measured", minimum=0, maximum=3),
         P("sat_frac", "float", 0.5, "fraction of the saturation level up to which groups are fitted", minimum=0),

@@ -36,6 +36,11 @@ PEAKS = {
         {},
         {"profile": "spaceklip", "stage_1overf": "groups", "steps": {"subtract_1overf": {"model_type": "median"}}},
     ),
+    "NIRCam with kriging": (
+        ("NIRCAM", "SUB320A335R", "RAPID", 20, 12),
+        {},
+        {"profile": "spaceklip", "stage_1overf": "groups", "steps": {"subtract_1overf": {"model_type": "kriging"}}},
+    ),
 }
 #: bytes in addition to the loaded libraries: references, products and the smallest chunks need about 110 MB of these
 ROOM = 125_000_000

@@ -133,6 +133,7 @@ def test_a_given_amplitude_removes_more(exposures, reduce, stage):
         ("relaxation", 0.5),
         ("relaxation", "word"),
         ("amplitude", -1.0),
+        ("amplitude", 1e7),
         ("amplitude", float("nan")),
         ("exponent", 4.0),
         ("exponent", -0.1),

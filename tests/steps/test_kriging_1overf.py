@@ -285,6 +285,21 @@ def test_images_without_anything_do_no_harm(rng, spectrum, nints):
     assert set(error.rateints) == {0.0}
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("amplitude", [0.0, 1e-300, 1e6])
+@pytest.mark.parametrize("exponent", [0.0, 3.0])
+@pytest.mark.parametrize("relaxation", [1.0, 1e300])
+def test_extreme_parameters_give_finite_images(rng, amplitude, exponent, relaxation):
+    """The bounds of the step's parameters."""
+    slopes, _ = make_slopes(rng, nints=2)
+    ramps, _ = observe(rng)
+    spectrum = Spectrum(PowerLaw(amplitude, exponent))
+    noise, error = noise_of_slopes(slopes, spectrum=spectrum, relaxation=relaxation, backend=NUMPY)
+    assert np.isfinite(noise).all()
+    assert np.isfinite([error.rate, *error.rateints]).all()
+    assert np.isfinite(correct(ramps, spectrum)).all()
+
+
 def test_one_lost_integration_leaves_the_others(rng):
     slopes, noise = make_slopes(rng, nints=3)
     slopes.rate[1] = np.nan
