@@ -252,7 +252,7 @@ def noise_of_slopes(
     place = float(nx - 1 - x if fastaxis < 0 else x), float(ny - 1 - y if slowaxis < 0 else y)
     usable = True if protected is None else ~in_order(protected, slowaxis, fastaxis)
     variance = xp.empty(rate.shape, xp.float32)
-    weight, mean = xp.zeros((2, ny, nx))
+    weight, mean, count = xp.zeros((3, ny, nx))
     for integration in range(nints):
         known = xp.isfinite(rate[integration]) & ((dq[integration] & DO_NOT_USE) == 0) & usable
         photon = xp.where(known & xp.isfinite(poisson[integration]), poisson[integration], xp.float32(0))
@@ -261,6 +261,7 @@ def noise_of_slopes(
         variance[integration] = xp.where(known, of_one, xp.float32(xp.inf))
         share = xp.where(known, 1 / xp.where(known, of_one, 1), 0)
         weight += share
+        count += known
         mean += share * xp.where(known, rate[integration], 0)
     some = weight > 0
     mean = xp.where(some, mean / xp.where(some, weight, 1), 0).astype(xp.float32)
@@ -272,6 +273,8 @@ def noise_of_slopes(
     share = 1 - 1 / nints
     if nints > 1:
         differences = DifferenceSettings(spectrum and spectrum.scaled(share), noutputs)
+        # with one integration, the difference from the mean says nothing
+        variance[:, count < 2] = xp.inf
         variance *= share
         noise += backend.krige_differences(rate - mean, variance, settings=differences)
     error = remaining_error(spectrum, of_mean, variance, relaxation, noutputs, xp=xp)

@@ -443,3 +443,23 @@ def test_the_usual_spectrum_is_shared_among_outputs():
     assert four.common.amplitude + four.own.amplitude == pytest.approx(one.common.amplitude)
     assert one.own is None
     assert four.scaled(3).own.amplitude == pytest.approx(3 * four.own.amplitude)
+
+
+def test_a_group_that_is_lost_everywhere_may_be_nan(rng):
+    """The other groups are corrected as if it were not there."""
+    groups, ny, nx = 7, 24, 32
+    times = 10.0 * np.arange(1, groups + 1)
+    stripes = rng.normal(0, 5, (1, groups, ny, 1)).astype(np.float32)
+    data = np.broadcast_to(stripes, (1, groups, ny, nx)) + rng.normal(0, 1, (1, groups, ny, nx)).astype(np.float32)
+    groupdq = np.zeros(data.shape, np.uint8)
+    groupdq[:, 3] = 1
+    lost = data.copy()
+    lost[:, 3] = np.nan
+    kept = [0, 1, 2, 4, 5, 6]
+    small = data[:, kept].copy()
+    spectrum = Spectrum(PowerLaw(1.0, 1.0))
+    for ramp, flags, of_groups in ((lost, groupdq, times), (small, groupdq[:, kept], times[kept])):
+        subtract_contrasts(ramp, flags, 2.0, 3.0, of_groups, spectrum=spectrum, backend="cpu")
+    assert np.isnan(lost[:, 3]).all()
+    np.testing.assert_allclose(lost[:, kept], small, atol=1e-3)
+    assert np.diff(small, 2, axis=1).std() < 0.7 * np.diff(data[:, kept], 2, axis=1).std()

@@ -91,6 +91,9 @@ class _Ramps:
         flags = xp.asarray(flags)
         self.whole = xp.stack([whole & ((each & flags) == 0).all(axis=0) for each in groupdq])[:, None]
         weights = xp.asarray(np.concatenate([self.weights, of_slope[:, None]], axis=1).T)
+        if len(used) < ngroups:
+            # they may be NaN
+            data = xp.where(flags > 0, data, np.float32(0))
         values = (weights @ data.reshape(n, ngroups, -1)).reshape(n, -1, ny, nx)
         self.values, rate = values[:, :-1], xp.maximum(values[:, -1:], 0)
         self.read = readnoise**2 / 2
