@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpucoron.backends.operations.subtract_1overf.contrasts import LOST, MOST_CONTRASTS, OUTLYING, ContrastSettings
+from gpucoron.backends.operations.subtract_1overf.contrasts import (
+    BRIGHT,
+    LOST,
+    MOST_CONTRASTS,
+    OUTLYING,
+    ContrastSettings,
+)
 from gpucoron.backends.operations.subtract_1overf.differences import DifferenceSettings
 from gpucoron.backends.operations.subtract_1overf.readout import from_order, in_order
 from gpucoron.backends.operations.subtract_1overf.slopes import KrigingSettings
@@ -31,6 +37,8 @@ from gpucoron.steps.values import Choice, Kind, Number, check_numbers
 MOST_IMAGES = 24
 #: with fewer images the exponent is not measured
 FEWEST_IMAGES = 4
+#: images with fewer good pixels tell nothing of the spectrum: the scatter of the amplitude would be its size
+FEWEST_PIXELS = 500
 #: smoothing (sigma) of the photon variances, which depend on the noise of the rates, pixels
 SMOOTHING = 1.5
 
@@ -102,7 +110,11 @@ def measure_spectrum(
     See `gpucoron.backends.backend.Backend.measure_1overf`. The amplitude is accurate to about 10 % with ten groups of
     one integration of 320 x 320 pixels.
     """
-    groups = _used_groups(groupdq, backend)
+    _check_outputs(data.shape[-1 if abs(slowaxis) == 2 else -2], noutputs)
+    if len(times) != data.shape[1]:
+        msg = f"times must have one value for each of the {data.shape[1]} groups, not {len(times)}"
+        raise ValueError(msg)
+    groups = used_groups(groupdq, backend)
     per_integration = min(len(groups) - 2, MOST_CONTRASTS)
     if per_integration < 1:
         return None
@@ -118,7 +130,13 @@ def measure_spectrum(
     return _fit_spectrum(images, masks, exponent, noutputs, backend)
 
 
-def _used_groups(groupdq, backend):
+def _check_outputs(nx, noutputs):
+    if nx % noutputs:
+        msg = f"{nx} pixels along the fast axis cannot be divided among {noutputs} outputs"
+        raise ValueError(msg)
+
+
+def used_groups(groupdq, backend):
     """List the groups that are not lost in all pixels of all integrations."""
     lost = (groupdq[0] & LOST) != 0
     for flags in groupdq[1:]:
@@ -129,10 +147,15 @@ def _used_groups(groupdq, backend):
 
 def _fit_spectrum(images, masks, exponent, noutputs, backend):
     """Fit the spectrum of images without a scene; None if there is none to fit."""
+    enough = backend.to_host(masks.sum(axis=(1, 2))) >= FEWEST_PIXELS
+    if not enough.any():
+        return None
+    chosen = [int(index) for index in np.flatnonzero(enough)[:MOST_IMAGES]]
+    images, masks = (backend.xp.stack([array[index] for index in chosen]) for array in (images, masks))
     if len(images) < FEWEST_IMAGES and exponent is None:
         exponent = usual_spectrum().common.exponent
     settings = SpectrumSettings(noutputs, exponent)
-    common, own = backend.measure_1overf(images[:MOST_IMAGES], masks[:MOST_IMAGES], settings=settings)
+    common, own = backend.measure_1overf(images, masks, settings=settings)
     laws = [PowerLaw(float(amplitude), float(alpha)) for amplitude, alpha, _ in (common, own)]
     if not common[2] > 0:
         return None
@@ -175,9 +198,10 @@ def subtract_contrasts(
     -----
     See `gpucoron.backends.backend.Backend.subtract_contrasts`.
     """
-    groups = _used_groups(groupdq, backend)
+    groups = used_groups(groupdq, backend)
     if len(groups) < 3:
         return  # there is nothing but pedestals and slopes
+    _check_outputs(data.shape[-1 if abs(slowaxis) == 2 else -2], noutputs)
     settings = ContrastSettings(tuple(map(float, times)), spectrum, noutputs, groups)
     arrays = (in_order(array, slowaxis, fastaxis) for array in (data, groupdq, gain, readnoise))
     backend.subtract_contrasts(*arrays, settings=settings)
@@ -243,8 +267,9 @@ def noise_of_slopes(
         for array in (rateints.rate, rateints.dq, rateints.var_poisson, rateints.var_rnoise)
     )
     nints, ny, nx = rate.shape
-    if nx % noutputs:
-        msg = f"{nx} pixels along the fast axis cannot be divided among {noutputs} outputs"
+    _check_outputs(nx, noutputs)
+    if noutputs > 1 and spectrum is not None and spectrum.own is None:
+        msg = "spectrum.own, the noise of each output, is needed for several outputs"
         raise ValueError(msg)
     x, y = ((rateints.rate.shape[-1] - 1) / 2, (rateints.rate.shape[-2] - 1) / 2) if center is None else center
     if abs(slowaxis) == 1:
@@ -296,20 +321,30 @@ def spectrum_of_integrations(rateints, exponent, slowaxis, fastaxis, noutputs, b
     Spectrum or None
         (DN/s)^2; None with one integration.
     """
-    xp, nints = backend.xp, len(rateints.rate)
-    if nints < 2:
-        return None
-    n = min(nints - 1, MOST_IMAGES)
+    xp = backend.xp
     rate = in_order(rateints.rate, slowaxis, fastaxis)
     dq, read = in_order(rateints.dq, slowaxis, fastaxis), in_order(rateints.var_rnoise, slowaxis, fastaxis)
     photon = in_order(rateints.var_poisson, slowaxis, fastaxis)
-    faint = (xp.isfinite(rate) & ((dq & DO_NOT_USE) == 0) & (photon < read / 2)).all(axis=0)
+    known = xp.isfinite(rate) & ((dq & DO_NOT_USE) == 0) & xp.isfinite(read) & (read > 0)
+    counts = backend.to_host(known.sum(axis=(1, 2)))
+    # without integrations that have lost most pixels
+    used = [int(index) for index in np.flatnonzero(2 * counts >= counts.max())]
+    n = min(len(used) - 1, MOST_IMAGES)
+    if n < 1 or not counts.max():
+        return None
+    whole, share = True, 0
+    for index in used:
+        whole = whole & known[index]
+        share = xp.maximum(share, xp.where(known[index], photon[index] / xp.where(known[index], read[index], 1), 0))
+    faint = whole & (share < BRIGHT)
+    if int(faint.sum()) < FEWEST_PIXELS and bool(whole.any()):
+        faint = whole & (share <= xp.median(share[whole]))
     images, masks = xp.empty((n, *rate.shape[1:]), xp.float32), xp.empty((n, *rate.shape[1:]), bool)
     sums = xp.zeros(rate.shape[1:])
     for index in range(n):
         # Helmert's contrasts: each integration less the mean of those before it
-        sums += xp.where(faint, rate[index], 0)
-        value = (xp.where(faint, rate[index + 1], 0) - sums / (index + 1)) * np.sqrt((index + 1) / (index + 2))
+        sums += xp.where(faint, rate[used[index]], 0)
+        value = (xp.where(faint, rate[used[index + 1]], 0) - sums / (index + 1)) * np.sqrt((index + 1) / (index + 2))
         images[index], masks[index] = _centered(value, faint, xp)
     return _fit_spectrum(images, masks, exponent, noutputs, backend)
 

@@ -1,5 +1,6 @@
 """The models of subtract_1overf that estimate the noise linearly, 'rows' and 'kriging', on whole exposures."""
 
+import logging
 from dataclasses import replace
 from functools import partial
 
@@ -17,8 +18,11 @@ from gpucoron.steps.kriging_1overf import (
     noise_of_slopes,
     spectrum_of_integrations,
     subtract_contrasts,
+    used_groups,
 )
 from gpucoron.steps.noise_error import add_noise_error
+
+log = logging.getLogger(__name__)
 
 
 def run_linear(exposure, references, parameters, backend, stage, fit):
@@ -27,32 +31,35 @@ def run_linear(exposure, references, parameters, backend, stage, fit):
         if exposure.rateints is None:
             return skipped("there are no rateints")
         fitted = exposure.rateints
-        exposure.rateints, exposure.removed_1overf, error, spectrum = clean_rateints(exposure, parameters, backend)
+        exposure.rateints, exposure.removed_1overf, error, found = clean_rateints(exposure, parameters, backend)
         if exposure.rate is not None:
             options = {"combination": parameters.rate_combination, "backend": backend}
             exposure.rate = combine_rateints(exposure.rate, exposure.rateints, fitted=fitted, **options)
         exposure.noise_error = error
         add_noise_error(exposure, xp=backend.xp)
-        return Outcome(keywords=_keywords(spectrum, error))
+        return Outcome(keywords=_keywords(found, error, stage))
     for name in ("gain", "readnoise"):
         if references[name] is None:
             return skipped(f"there is no {name} reference")
     gain, readnoise = (references[name].data for name in ("gain", "readnoise"))
     fit_again = partial(fit, references=references)
-    spectrum = clean_groups(exposure, gain, readnoise, parameters, backend, fit_again)
-    return Outcome(keywords=_keywords(spectrum, exposure.noise_error))
+    found = clean_groups(exposure, gain, readnoise, parameters, backend, fit_again)
+    return Outcome(keywords=_keywords(found, exposure.noise_error, stage))
 
 
-def _keywords(spectrum, error):
+def _keywords(found, error, stage):
     """Describe the noise for the header."""
+    spectrum, is_measured = found
     if spectrum is None or error is None:
         return {}
     laws = {"": spectrum.common} | ({"O": spectrum.own} if spectrum.own else {})
     keywords = {}
     for end, law in laws.items():
-        keywords["FNAMP" + end] = round(law.amplitude, 5), "[DN^2] 1/f power of a group at 1 cycle/pix"
+        keywords["FNAMP" + end] = float(f"{law.amplitude:.4g}"), "[DN^2] 1/f power of a group at 1 cycle/pix"
         keywords["FNEXP" + end] = round(law.exponent, 3), "exponent of this power"
-    keywords["FNLEFT"] = float(f"{np.sqrt(error.rate):.4g}"), "[DN/s] 1/f noise left in the rate, rms"
+    keywords["FNMEAS"] = is_measured, "this power was measured in the exposure"
+    keywords["FNLEFT"] = float(f"{np.sqrt(error.rate):.4g}"), "[DN/s] added to ERR of the rate for 1/f noise"
+    keywords["FNSTAGE"] = stage, "where 1/f noise was removed"
     return keywords
 
 
@@ -72,8 +79,9 @@ def clean_groups(exposure, gain, readnoise, parameters, backend, fit):
 
     Returns
     -------
-    Spectrum or None
+    spectrum : Spectrum or None
         That was used, DN^2.
+    is_measured : bool
     """
     facts = exposure.facts
     readout = _readout(facts)
@@ -83,19 +91,21 @@ def clean_groups(exposure, gain, readnoise, parameters, backend, fit):
     # no photons
     gain = backend.xp.where(is_reference, backend.xp.float32(np.inf), gain)
     arrays = (exposure.data, exposure.groupdq, gain, readnoise, times)
-    spectrum = _given(parameters, readout["noutputs"])
-    if spectrum is None and parameters.model_type == "kriging":
-        spectrum = measure_spectrum(*arrays, exponent=parameters.exponent, backend=backend, **readout)
-        spectrum = spectrum or usual_spectrum(readout["noutputs"])
-    used = spectrum if parameters.model_type == "kriging" else None
+    used, is_measured = None, False
+    if parameters.model_type == "kriging":
+        measured = None
+        if parameters.amplitude is None:
+            measured = measure_spectrum(*arrays, exponent=parameters.exponent, backend=backend, **readout)
+        used, is_measured = _choose(measured, parameters, facts)
+    groups = list(used_groups(exposure.groupdq, backend)) or slice(None)
     subtract_contrasts(*arrays, spectrum=used, backend=backend, **readout)
     trial = replace(exposure, groupdq=backend.copy(exposure.groupdq), pixeldq=backend.copy(exposure.pixeldq))
     fit(trial)
     if trial.rateints is None:
-        return used
+        return used, is_measured
     noise, exposure.noise_error = noise_of_slopes(
-        _with_reference_pixels(trial.rateints, exposure.data, is_reference, readnoise, times, backend),
-        spectrum=used and used.scaled(slope_factor(times)),
+        _with_reference_pixels(trial.rateints, exposure.data, is_reference, readnoise, times, groups, backend),
+        spectrum=used and used.scaled(slope_factor(times[groups])),
         relaxation=parameters.relaxation,
         center=star(facts, exposure.data.shape[-2:]),
         is_reference=is_reference,
@@ -107,10 +117,10 @@ def clean_groups(exposure, gain, readnoise, parameters, backend, fit):
         for group, time in enumerate(times):
             exposure.data[integration, group] -= of_slope * np.float32(time)
     exposure.removed_1overf = noise.mean(axis=0) * np.float32(np.mean(times))
-    return used
+    return used, is_measured
 
 
-def _with_reference_pixels(rateints, data, is_reference, readnoise, times, backend):
+def _with_reference_pixels(rateints, data, is_reference, readnoise, times, groups, backend):
     """Return slopes also of reference pixels, which the fit may leave out: those of unweighted fits."""
     if not bool(is_reference.any()):
         return rateints
@@ -118,10 +128,11 @@ def _with_reference_pixels(rateints, data, is_reference, readnoise, times, backe
     rate, dq, var_poisson, var_rnoise = (
         array.copy() for array in (rateints.rate, rateints.dq, rateints.var_poisson, rateints.var_rnoise)
     )
-    _, weights = contrasts_of(times)
+    weights = np.zeros(len(times))
+    _, weights[groups] = contrasts_of(times[groups])
     variance = readnoise[is_reference] ** 2 / 2 * np.float32((weights**2).sum())
     for integration in range(len(rate)):
-        slope = sum(np.float32(weight) * data[integration, group] for group, weight in enumerate(weights))
+        slope = sum(np.float32(weight) * data[integration, group] for group, weight in enumerate(weights) if weight)
         rate[integration][is_reference] = slope[is_reference]
         dq[integration][is_reference] &= dq.dtype.type(~np.uint32(DO_NOT_USE))
         var_poisson[integration][is_reference] = 0
@@ -144,18 +155,21 @@ def clean_rateints(exposure, parameters, backend):
     rateints : Slopes
     noise : (ny, nx) float32, DN/s
     error : NoiseError
-    spectrum : Spectrum or None
-        DN^2.
+    found : (Spectrum or None, bool)
+        DN^2, and whether it was measured.
     """
     facts, rateints = exposure.facts, exposure.rateints
     readout = _readout(facts)
-    factor = slope_factor(group_times(facts, facts.ngroups or exposure.data.shape[1]))
-    spectrum = None
+    times = group_times(facts, facts.ngroups or exposure.data.shape[1])
+    if exposure.groupdq is not None and exposure.groupdq.shape[1] == len(times):
+        times = times[list(used_groups(exposure.groupdq, backend)) or slice(None)]
+    factor = slope_factor(times)
+    spectrum, is_measured = None, False
     if parameters.model_type == "kriging":
-        spectrum = _given(parameters, readout["noutputs"])
-        if spectrum is None:
-            found = spectrum_of_integrations(rateints, parameters.exponent, backend=backend, **readout)
-            spectrum = found.scaled(1 / factor) if found else usual_spectrum(readout["noutputs"])
+        measured = None
+        if parameters.amplitude is None:
+            measured = spectrum_of_integrations(rateints, parameters.exponent, backend=backend, **readout)
+        spectrum, is_measured = _choose(measured and measured.scaled(1 / factor), parameters, facts)
     noise, error = noise_of_slopes(
         rateints,
         spectrum=spectrum and spectrum.scaled(factor),
@@ -166,7 +180,7 @@ def clean_rateints(exposure, parameters, backend):
         backend=backend,
         **readout,
     )
-    return replace(rateints, rate=rateints.rate - noise), noise.mean(axis=0), error, spectrum
+    return replace(rateints, rate=rateints.rate - noise), noise.mean(axis=0), error, (spectrum, is_measured)
 
 
 def group_times(facts, ngroups):
@@ -205,11 +219,18 @@ def _protected(exposure, parameters, backend):
     return protect_sources(shape, companions, parameters.companion_radius, parameters.user_mask, backend=backend)
 
 
-def _given(parameters, noutputs):
-    """Return the spectrum of the parameters, or None if its amplitude is to be measured."""
-    if parameters.amplitude is None:
-        return None
+def _choose(measured, parameters, facts):
+    """Return the spectrum of a group, and whether it was measured: measured, of the parameters, or the usual one."""
+    if measured is not None:
+        return measured, True
+    noutputs = facts.noutputs or 1
     usual = usual_spectrum(noutputs)
     exponent = usual.common.exponent if parameters.exponent is None else parameters.exponent
-    factor = parameters.amplitude / usual_spectrum().common.amplitude
-    return Spectrum(*(law and PowerLaw(law.amplitude * factor, exponent) for law in (usual.common, usual.own)))
+    # the usual noise is that of one frame
+    factor = 1 / (facts.nframes or 1)
+    if parameters.amplitude is None:
+        log.warning("the power of the 1/f noise cannot be measured; the usual one is assumed")
+    else:
+        factor = parameters.amplitude / usual_spectrum().common.amplitude
+    laws = (usual.common, usual.own)
+    return Spectrum(*(law and PowerLaw(law.amplitude * factor, exponent) for law in laws)), False

@@ -59,9 +59,10 @@ def remaining_error(spectrum, of_mean, of_differences, relaxation, noutputs, *, 
 
 def _excess(spectrum, noise, relaxation, shape, noutputs):
     """Return the variance of the error beyond that of white noise; a relaxation of None is that of differences."""
-    if not noise > 0:
-        return 0.0
     fine, coarse = Readout(shape, noutputs, bin_width=1), Readout(shape, noutputs)
+    if not noise > 0:
+        # no pixel tells of the noise: all of it is left
+        return sum(variance_of(power, fine) for power in spectrum.powers(fine))
     total = 0.0
     # all outputs show the common noise
     for power, white in zip(spectrum.powers(fine), (noise / noutputs, noise), strict=False):

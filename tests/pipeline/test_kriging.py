@@ -89,7 +89,8 @@ def test_a_given_spectrum_is_used(reduce):
 
     def used(exposure, **parameters):
         settings = subtract_1overf.STEP.settings(model_type="kriging", **parameters)
-        rateints, _, _, spectrum = clean_rateints(exposure, settings, backend)
+        rateints, _, _, (spectrum, is_measured) = clean_rateints(exposure, settings, backend)
+        assert is_measured == (exposure is several and not parameters.get("amplitude"))
         return rateints.rate, spectrum
 
     usual, spectrum = used(exposure)
@@ -116,6 +117,7 @@ def test_the_spectrum_is_in_the_header(reduce, stage):
     assert amplitude == pytest.approx(9 * 0.14, rel=0.6)
     assert exponent == pytest.approx(1, abs=0.2)
     assert left == pytest.approx(np.sqrt(run.exposure.noise_error.rate), rel=1e-3)
+    assert (run.keywords["FNMEAS"][0], run.keywords["FNSTAGE"][0]) == (True, stage)
 
 
 @pytest.mark.parametrize("stage", ["groups", "ints"])

@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 
 from gpucoron.backends import get_backend
-from gpucoron.backends.operations.subtract_1overf.readout import from_order
+from gpucoron.backends.operations.subtract_1overf.readout import Readout, from_order, variance_of
 from gpucoron.backends.operations.subtract_1overf.spectrum import PowerLaw, Spectrum, usual_spectrum
 from gpucoron.backends.results import Slopes
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
-from gpucoron.steps.kriging_1overf import measure_spectrum, noise_of_slopes, subtract_contrasts
+from gpucoron.steps.kriging_1overf import (
+    measure_spectrum,
+    noise_of_slopes,
+    spectrum_of_integrations,
+    subtract_contrasts,
+)
 from gpucoron.steps.linear_1overf import group_times, slope_factor
 from tests.cases.kriging import make_1overf, make_psf, make_ramps, make_scene
 
@@ -281,8 +286,11 @@ def test_images_without_anything_do_no_harm(rng, spectrum, nints):
     assert not estimate(lost, spectrum).any()
     assert not estimate(zero, spectrum).any()
     _, error = noise_of_slopes(lost, spectrum=spectrum, backend=NUMPY)
-    assert error.rate == 0
-    assert set(error.rateints) == {0.0}
+    # all of the noise is left
+    full = Readout(SHAPE, bin_width=1)
+    variance = 0.0 if spectrum is None else variance_of(spectrum.common.power(full), full)
+    assert error.rate == pytest.approx(variance / nints)
+    assert error.rateints == pytest.approx([variance] * nints)
 
 
 @pytest.mark.filterwarnings("error")
@@ -463,3 +471,30 @@ def test_a_group_that_is_lost_everywhere_may_be_nan(rng):
     assert np.isnan(lost[:, 3]).all()
     np.testing.assert_allclose(lost[:, kept], small, atol=1e-3)
     assert np.diff(small, 2, axis=1).std() < 0.7 * np.diff(data[:, kept], 2, axis=1).std()
+
+
+def test_too_few_pixels_tell_nothing_of_the_spectrum(rng):
+    """One or two pixels, or none that varies."""
+    ramps, _ = observe(rng, nints=2)
+    data, groupdq, *others = arrays_of(ramps)
+    few = np.ones_like(groupdq)
+    few[..., 10, 10:12] = 0
+    assert measure_spectrum(data, few, *others, backend=NUMPY) is None
+    assert measure_spectrum(np.ones_like(data), groupdq, *others, backend=NUMPY) is None
+    with pytest.raises(ValueError, match="8 groups, not 7"):
+        measure_spectrum(ramps.data, 0, 2.0, 9.0, TIMES[:7], backend=NUMPY)
+    with pytest.raises(ValueError, match="64 pixels.*cannot be divided among 3 outputs"):
+        measure_spectrum(*arrays_of(ramps), noutputs=3, backend=NUMPY)
+    slopes, _ = make_slopes(rng)
+    with pytest.raises(ValueError, match="spectrum.own"):
+        noise_of_slopes(slopes, spectrum=STRONG, noutputs=4, backend=NUMPY)
+
+
+def test_one_lost_integration_does_not_hide_the_spectrum(rng):
+    slopes, _ = make_slopes(rng, nints=6)
+    lost = copy_of(slopes)
+    lost.rate[2], lost.dq[2] = np.nan, DO_NOT_USE
+    found = [spectrum_of_integrations(each, 1.0, 2, 1, 1, NUMPY).common.amplitude for each in (slopes, lost)]
+    assert found[1] == pytest.approx(found[0], rel=0.4)
+    lost.dq[:, 1:] = DO_NOT_USE
+    assert spectrum_of_integrations(lost, 1.0, 2, 1, 1, NUMPY) is None

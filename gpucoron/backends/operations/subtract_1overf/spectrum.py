@@ -178,6 +178,8 @@ def _fit(power, of_masks, length, readout, n, exponent):
         return np.bincount(bins[inside], values[inside], N_BINS)[filled] / counts[filled]
 
     observed, white = average(power), np.full(filled.sum(), overlap[0])
+    if not (observed > 0).all():
+        return 0.0, USUAL.exponent, 0.0
     # Half of the frequencies of a series that is padded to twice its length are independent.
     weights = counts[filled] / 2 * n
 
