@@ -250,13 +250,18 @@ def _write_companion_noise(found):
     if not parts:
         return
     yield say(
-        "**Which model of the rows?** `benchmarks/validation/companion_noise.py` measures the noise of the matched",
-        "filter relative to the same exposures without 1/f noise (1 is perfect), averaged over the rings.",
+        "**Which model?** `benchmarks/validation/companion_noise.py` measures the noise of the matched filter per flux",
+        "kept, relative to the same exposures without 1/f noise (1 is perfect); averaged over the rings:",
     )
     methods = list(dict.fromkeys(name for part in parts for name in part["methods"]))
-    header = [f"{part['nints']} x {part['ngroups']}, {part['strength']:g}, {part['scene']}" for part in parts]
-    rows = [(name, *(_mean_of_method(part["methods"], name) for part in parts)) for name in methods]
-    yield from table(("model", *header), rows)
+    rows = [
+        (
+            f"{part['nints']} x {part['ngroups']}, {part['scene']}, {part['strength']:g}",
+            *(_mean_of_method(part["methods"], name) for name in methods),
+        )
+        for part in parts
+    ]
+    yield from table(("integrations x groups, scene, 1/f noise", *methods), rows)
 
 
 def _mean_of_method(methods, name):

@@ -120,7 +120,7 @@ def measure_spectrum(
         return None
     n_ints = min(len(data), max(1, MOST_IMAGES // per_integration))
     chosen = np.linspace(0, len(data) - 1, n_ints).astype(int)
-    settings = ContrastSettings(tuple(map(float, times)), groups=groups)
+    settings = ContrastSettings(tuple(map(float, times)), used=groups)
     found = []
     for integration in chosen:
         part = slice(integration, integration + 1)

@@ -55,7 +55,7 @@ def test_models_of_1overf_are_compared_if_they_were_measured(recommended_page):
     method = {"ratio": {"mean": [1.1, 1.3], "error": [0.01, 0.02]}}
     part = {"nints": 6, "ngroups": 6, "strength": 3.0, "scene": "star", "methods": {"median": method}}
     lines = list(recommended_page._write_companion_noise({"companion_noise": {"cases": [part]}}))
-    assert "| median | 1.200 |" in lines
+    assert "| 6 x 6, star, 3 | 1.200 |" in lines
     assert list(recommended_page._write_companion_noise({})) == []
 
 

@@ -36,14 +36,14 @@ class ContrastSettings:
         Power of the 1/f noise of a group, DN^2. None: rows are corrected by their weighted means.
     noutputs : int
         Outputs side by side along the rows.
-    groups : tuple of int or None
+    used : tuple of int or None
         Groups to use, if others are lost in all pixels; these are not changed.
     """
 
     times: tuple
     spectrum: Spectrum | None = None
     noutputs: int = 1
-    groups: tuple | None = None
+    used: tuple | None = None
 
 
 def contrasts_of(times):
@@ -78,7 +78,7 @@ class _Ramps:
 
     def __init__(self, data, groupdq, gain, readnoise, settings, xp):
         n, ngroups, ny, nx = data.shape
-        used = list(range(ngroups)) if settings.groups is None else list(settings.groups)
+        used = list(range(ngroups)) if settings.used is None else list(settings.used)
         times = np.asarray(settings.times, float)[used]
         contrasts, slope = contrasts_of(times)
         self.weights = np.zeros((ngroups, contrasts.shape[1]), np.float32)
@@ -131,7 +131,7 @@ def gather_contrasts(device, data, groupdq, gain, readnoise, *, settings):
     readnoise : (ny, nx) float32, DN
         Of the difference of two groups.
     settings : ContrastSettings
-        Only ``times`` and ``groups`` are used.
+        Only ``times`` and ``used`` are read.
 
     Returns
     -------
