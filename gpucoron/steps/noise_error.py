@@ -93,7 +93,8 @@ def add_noise_error(exposure, *, xp):
         return
     for integration, variance in enumerate(error.rateints):
         _add(exposure.rateints.var_rnoise[integration], exposure.rateints.err[integration], variance, xp)
-    _add(exposure.rate.var_rnoise, exposure.rate.err, error.rate, xp)
+    if exposure.rate is not None:
+        _add(exposure.rate.var_rnoise, exposure.rate.err, error.rate, xp)
 
 
 def _add(var_rnoise, err, variance, xp):
