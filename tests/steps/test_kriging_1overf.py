@@ -10,7 +10,6 @@ from gpucoron.backends.operations.subtract_1overf.readout import Readout, from_o
 from gpucoron.backends.operations.subtract_1overf.spectrum import PowerLaw, Spectrum, usual_spectrum
 from gpucoron.backends.results import Slopes
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
-from gpucoron.io.exposure import Exposure
 from gpucoron.steps.kriging_1overf import (
     measure_spectrum,
     noise_of_slopes,
@@ -18,7 +17,6 @@ from gpucoron.steps.kriging_1overf import (
     subtract_contrasts,
 )
 from gpucoron.steps.linear_1overf import group_times, slope_factor
-from gpucoron.steps.noise_error import NoiseError, add_noise_error
 from tests.cases.kriging import make_1overf, make_psf, make_ramps, make_scene
 
 SHAPE = 48, 64
@@ -500,21 +498,3 @@ def test_one_lost_integration_does_not_hide_the_spectrum(rng):
     assert found[1] == pytest.approx(found[0], rel=0.4)
     lost.dq[:, 1:] = DO_NOT_USE
     assert spectrum_of_integrations(lost, 1.0, 2, 1, 1, NUMPY) is None
-
-
-def test_the_error_of_rateints_alone(rng):
-    """A step on rateints has no rate."""
-    slopes, _ = make_slopes(rng, nints=2)
-    slopes.err[0, 3, 4] = np.nan
-    before = copy_of(slopes)
-    exposure = Exposure(rateints=slopes, noise_error=NoiseError((4.0, 9.0), 3.0))
-    add_noise_error(exposure, xp=np)
-    known = np.isfinite(before.err)
-    for integration, variance in enumerate((4.0, 9.0)):
-        good = known[integration]
-        expected = np.hypot(before.err[integration][good], np.sqrt(variance))
-        np.testing.assert_allclose(slopes.err[integration][good], expected, rtol=1e-6)
-        change = (slopes.var_rnoise - before.var_rnoise)[integration][good]
-        np.testing.assert_allclose(change, variance, rtol=1e-5)
-    assert np.isnan(slopes.err[0, 3, 4])
-    assert slopes.var_rnoise[0, 3, 4] == before.var_rnoise[0, 3, 4]
