@@ -130,7 +130,10 @@ def _lines():
     for instrument in ("NIRCam", "MIRI"):
         order = order_of(Facts(instrument.upper()))
         yield f"{instrument} order: {', '.join(order)}.\n"
-    yield "With `stage_1overf` at `groups`, subtract_1overf runs directly after subtract_ktc.\n"
+    yield (
+        "With `stage_1overf` at `groups`, as in the profile `recommended`, subtract_1overf runs directly after "
+        "subtract_ktc.\n"
+    )
     yield "## The run as a whole\n"
     yield from _table(PIPELINE, {})
     yield "## Every step\n"

@@ -4,7 +4,7 @@ import inspect
 import re
 from dataclasses import asdict, dataclass
 
-from gpucoron.parameters import PIPELINE, PROFILES, quote
+from gpucoron.parameters import PIPELINE, PROFILES, RUN_PRESETS, quote
 
 #: how instruments are written
 INSTRUMENTS = {"NIRCAM": "NIRCam", "MIRI": "MIRI"}
@@ -148,7 +148,12 @@ def describe_parameter(parameter, defaults=None):
 
 def describe_run_parameters():
     """Describe the parameters of the run as a whole: a tuple of ParameterDescription."""
-    return tuple(describe_parameter(parameter) for parameter in PIPELINE)
+
+    def defaults(parameter):
+        presets = {profile: RUN_PRESETS.get(profile, {}) for profile in PROFILES}
+        return {profile: {ALL: preset.get(parameter.name, parameter.default)} for profile, preset in presets.items()}
+
+    return tuple(describe_parameter(parameter, defaults(parameter)) for parameter in PIPELINE)
 
 
 def accepted_values(parameter):

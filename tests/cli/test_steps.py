@@ -82,7 +82,8 @@ def test_values_differ_between_instruments_and_frames(capsys):
 
 
 def test_the_run_as_a_whole(capsys):
-    assert "stage_1overf = ints  (option: groups, ints)" in printed(capsys, "run")
+    stages = "stage_1overf = ints in jwst; ints in spaceklip; groups in recommended  (option: groups, ints)"
+    assert stages in printed(capsys, "run")
     assert "save_calibrated_ramp" not in printed(capsys, "run.stage_1overf")
 
 

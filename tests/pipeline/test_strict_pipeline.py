@@ -346,6 +346,22 @@ def test_noise_of_faint_slopes(cupy, rng, known):
     assert_functions_agree(cupy, find, rate, dq, read / 4, read)
 
 
+def test_contrasts_without_a_group_that_is_lost_everywhere(cupy, rng):
+    from gpucoron.backends.operations.subtract_1overf.spectrum import PowerLaw, Spectrum
+    from gpucoron.steps.kriging_1overf import subtract_contrasts
+
+    def correct(backend, data, groupdq, gain, readnoise):
+        times = 10.0 * np.arange(1, 7)
+        options = {"spectrum": Spectrum(PowerLaw(1.0, 1.0)), "backend": backend}
+        subtract_contrasts(data, groupdq, gain, readnoise, times, **options)
+        return [data]
+
+    data = rng.normal(100, 5, (2, 6, 16, 24)).astype(np.float32)
+    groupdq = np.zeros(data.shape, np.uint8)
+    groupdq[:, 2] = 1
+    assert_functions_agree(cupy, correct, data, groupdq, *np.full((2, 16, 24), 3.0, np.float32))
+
+
 def test_a_quiet_scene_and_quiet_integrations(cupy, rng):
     """More than half of the values are equal: the mean deviation replaces the median one."""
     from gpucoron.steps.apply_rateints_outliers import find_outliers
