@@ -4,7 +4,7 @@ The settings come from the declarations of the steps. A setting without a reason
 """
 
 from validation_page import read_results
-from validation_text import exact, number, pick, point, say, table, with_error
+from validation_text import exact, number, pick, point, say, table, with_error, write_page
 
 from gpucoron.parameters import PIPELINE, RUN_PRESETS, differs, resolve
 from gpucoron.steps import STEPS
@@ -47,9 +47,7 @@ def write_recommended_page(results, path):
     for name in _INSTRUMENTS:
         lines += _write_instrument(name, found)
     lines += _write_method(found)
-    text = "\n".join(lines).rstrip() + "\n"
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
+    write_page(lines, path)
 
 
 def list_settings(instrument, subarray):

@@ -5,7 +5,7 @@ import json
 from validation_companion_noise import summarize_companion_noise, write_companion_noise
 from validation_contrast import summarize_contrast, write_contrast
 from validation_few_groups import write_few_groups
-from validation_text import exact, mean_of, number, pick, point, say, table, with_error
+from validation_text import exact, mean_of, number, pick, point, say, table, with_error, write_page
 
 _HEAD = """# Validation
 
@@ -37,9 +37,7 @@ def write_validation_page(results, path):
     for name, section in _SECTIONS.items():
         if name in found:
             lines += section(found[name])
-    text = "\n".join(lines).rstrip() + "\n"
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
+    write_page(lines, path)
 
 
 #: results are named after their script; these were measured when it had another name

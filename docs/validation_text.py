@@ -3,6 +3,13 @@
 import textwrap
 
 
+def write_page(lines, path):
+    """Write a Markdown page; do not rewrite an unchanged one."""
+    text = "\n".join(lines).rstrip() + "\n"
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
 def say(*parts):
     """Fill a paragraph to the line width of the page's source; line breaks in the text are ignored."""
     return textwrap.fill(" ".join(" ".join(parts).split()), 120, break_long_words=False, break_on_hyphens=False) + "\n"

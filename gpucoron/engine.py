@@ -392,9 +392,7 @@ def _make_fit(run, step):
 _HELPERS = {
     **BORROWED_HELPERS,
     "stage": lambda run, step: run.run_parameters.stage_1overf,
-    # apply_rateints_outliers repeats the fit of the run; subtract_1overf fits before it, also alone
     "fit": _make_fit,
-    "trial_fit": _make_fit,
     "replaced": lambda run, step: {name: run.parameters[name] for name in step.replaces},
 }
 

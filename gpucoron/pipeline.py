@@ -380,10 +380,10 @@ def _open_for(step, step_input, backend):
         return Exposure.read(step_input, backend) if is_path else Exposure.from_model(step_input)
     with datamodels.open(step_input) as model:
         n_axes = np.ndim(model.data)
-        if (n_axes == 3 or (n_axes == 2 and on_rates)) and "fit" not in step.helpers:
+        if (n_axes == 3 or (n_axes == 2 and on_rates)) and not step.follows_fit:
             return exposure_of_slopes(model)
     needs = ""
-    if "fit" in step.helpers:
+    if step.follows_fit:
         needs = "ramps and their fit, so run it in a pipeline"
     elif not on_ramps:
         needs = "a rate or rateints model"

@@ -35,6 +35,7 @@ STEP = Step(
     skipped=True,
     saves={"rateints": "{}"},
     helpers=("fit",),
+    follows_fit=True,
     run_switch="rate_int_outliers",
     reach=whole_frame,  # the number of outliers decides which pixels are fitted again
 )

@@ -154,6 +154,8 @@ class Step:
         ``extras(exposure, settings)`` lists the `Extra` products that the settings request.
     fits : bool
         Whether it fits the ramps.
+    follows_fit : bool
+        Whether it needs ramps and their fit, so that it cannot run alone.
     switch : str
         Its parameter that switches it on, and switches off the steps that it ``replaces``.
     replaces : tuple of str
@@ -196,6 +198,7 @@ class Step:
     saves: Mapping = field(default_factory=dict)
     extras: Callable | None = None
     fits: bool = False
+    follows_fit: bool = False
     switch: str = ""
     replaces: tuple = ()
     takes_over: tuple = ()

@@ -138,10 +138,11 @@ def _check_outputs(nx, noutputs):
 
 def used_groups(groupdq, backend):
     """List the groups that are not lost in all pixels of all integrations."""
-    lost = (groupdq[0] & LOST) != 0
-    for flags in groupdq[1:]:
-        lost &= (flags & LOST) != 0
-    everywhere = backend.to_host(lost.all(axis=(1, 2)))
+    everywhere = np.ones(groupdq.shape[1], bool)
+    for flags in groupdq:
+        everywhere &= backend.to_host(((flags & LOST) != 0).all(axis=(1, 2)))
+        if not everywhere.any():
+            break
     return tuple(int(group) for group in np.flatnonzero(~everywhere))
 
 

@@ -95,7 +95,7 @@ STEP = Step(
     ),
     skipped=True,
     saves={"rateints": "{}"},
-    helpers=("stage", "trial_fit"),
+    helpers=("stage", "fit"),
     profiles={
         **dict.fromkeys(("spaceklip", SPACEKLIP_CLASS), Preset({"skip": False}, instruments=("NIRCAM",))),
         "recommended": Preset({"skip": False, "model_type": "kriging"}, instruments=("NIRCAM",), subarrays_only=True),
@@ -415,7 +415,7 @@ def _clean_scene(scene, mask, slowaxis, noutputs, protected, backend):
     return scene - fit_noise(scene, mask, flatten_model=True, slowaxis=slowaxis, noutputs=noutputs, backend=backend)
 
 
-def run(exposure, references, parameters, backend, stage, trial_fit=None):
+def run(exposure, references, parameters, backend, stage, fit=None):
     """Run the step; see `gpucoron.steps`.
 
     Parameters
@@ -425,8 +425,8 @@ def run(exposure, references, parameters, backend, stage, trial_fit=None):
     stage : {'groups', 'ints'}
         'groups': correct the ramps, before ramp_fit. 'ints': correct the rateints after ramp_fit and before gain_scale,
         and compute the rate from them. ``exposure.removed_1overf`` is the mean of the subtracted noise.
-    trial_fit : callable
-        ``trial_fit(exposure, references)`` fits the ramps of an exposure as later in the run; 'rows' and 'kriging' need
+    fit : callable
+        ``fit(exposure, references)`` fits the ramps of an exposure as later in the run; 'rows' and 'kriging' need
         it at stage 'groups'.
 
     Notes
@@ -437,7 +437,7 @@ def run(exposure, references, parameters, backend, stage, trial_fit=None):
     if facts.is_miri:
         return skipped("not for MIRI: only near-infrared detectors have this kind of 1/f noise")
     if parameters.model_type in LINEAR_MODELS:
-        return run_linear(exposure, references, parameters, backend, stage, trial_fit)
+        return run_linear(exposure, references, parameters, backend, stage, fit)
     options = {
         "model_type": parameters.model_type,
         "vertical_corr": parameters.vertical_corr,

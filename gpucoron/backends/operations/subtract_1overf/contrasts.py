@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpucoron.backends.blas import one_blas_thread
-from gpucoron.backends.operations.subtract_1overf.frames import for_each_frame
-from gpucoron.backends.operations.subtract_1overf.kriging import krige, row_means
+from gpucoron.backends.operations.subtract_1overf.frames import for_each_block
+from gpucoron.backends.operations.subtract_1overf.kriging import krige, means_of_rows
 from gpucoron.backends.operations.subtract_1overf.readout import Readout, variance_of
 from gpucoron.backends.operations.subtract_1overf.spectrum import Spectrum
 from gpucoron.backends.statistics import MAD_TO_SIGMA
@@ -20,8 +19,6 @@ MOST_CONTRASTS = 11
 OUTLYING = 5
 #: photon noise relative to the read noise, above which a pixel tells little of the spectrum, if others are fainter
 BRIGHT = 0.5
-#: integrations that a GPU corrects at the same time
-AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -169,36 +166,35 @@ def subtract_contrasts(device, data, groupdq, gain, readnoise, *, settings):
 
     # In chunks, arrays that are not divided are still on the host.
     gain, readnoise = device.to_device(gain), device.to_device(readnoise)
-    # On the host an integration stays in the cache; a GPU is faster with several at the same time.
-    at_once = 1 if device.on_host else AT_ONCE
+    readout = Readout(data.shape[2:], settings.noutputs)
+    powers = None
+    of_pixel = np.float32(0)
+    if settings.spectrum is not None:
+        full = Readout(data.shape[2:], settings.noutputs, bin_width=1)
+        powers = settings.spectrum.powers(readout)
+        of_pixel = np.float32(sum(variance_of(power, full) for power in settings.spectrum.powers(full)))
 
-    def correct(index):
-        part = slice(index * at_once, (index + 1) * at_once)
-        _correct(device, data[part], groupdq[part], gain, readnoise, settings)
+    def correct(part):
+        _correct(device, data[part], groupdq[part], gain, readnoise, settings, readout, powers, of_pixel)
 
-    with one_blas_thread():
-        for_each_frame(correct, -(-len(data) // at_once), device.n_threads if device.on_host else 1)
+    for_each_block(correct, len(data), device)
 
 
-def _correct(device, data, groupdq, gain, readnoise, settings):
+def _correct(device, data, groupdq, gain, readnoise, settings, readout, powers, of_pixel):
+    """Correct some integrations; ``of_pixel`` is the variance of the 1/f noise of a pixel."""
     xp = device.xp
     ramps = _Ramps(data, groupdq, gain, readnoise, settings, xp)
     if not ramps.weights.shape[1]:
         return
     values, middle = ramps.center(ramps.whole, xp)
     variance = ramps.read + ramps.photon
-    known, shape = ramps.whole, data.shape[2:]
-    if settings.spectrum is not None:
-        full = Readout(shape, settings.noutputs, bin_width=1)
-        of_pixel = sum(variance_of(power, full) for power in settings.spectrum.powers(full))
-        known = known & (values**2 <= OUTLYING**2 * (variance + np.float32(of_pixel)))
+    known = ramps.whole
+    if powers is not None:
+        known = known & (values**2 <= OUTLYING**2 * (variance + of_pixel))
     weights = xp.where(known, 1 / variance, np.float32(0)).astype(np.float32)
-    if settings.spectrum is None:
-        parts = (*values.shape[:-1], settings.noutputs, shape[1] // settings.noutputs)
-        noise = row_means(values.reshape(parts), weights.reshape(parts), xp)
-        noise = xp.broadcast_to(noise, parts).reshape(values.shape)
+    if powers is None:
+        noise = means_of_rows(values, weights, settings.noutputs, xp)
     else:
-        readout = Readout(shape, settings.noutputs)
-        noise = krige(values, weights, settings.spectrum.powers(readout), readout, device)
+        noise = krige(values, weights, powers, readout, device)
     noise = (noise + middle).reshape(*noise.shape[:2], -1)
     data -= (xp.asarray(ramps.weights) @ noise).reshape(data.shape)

@@ -4,14 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpucoron.backends.blas import one_blas_thread
-from gpucoron.backends.operations.subtract_1overf.frames import for_each_frame
-from gpucoron.backends.operations.subtract_1overf.kriging import krige, row_means
+from gpucoron.backends.operations.subtract_1overf.frames import for_each_block
+from gpucoron.backends.operations.subtract_1overf.kriging import krige, means_of_rows
 from gpucoron.backends.operations.subtract_1overf.readout import Readout, variance_of
 from gpucoron.backends.operations.subtract_1overf.spectrum import Spectrum
 
-#: images that a GPU corrects at the same time
-AT_ONCE = 16
 #: differences beyond so many sigma, also of 1/f noise, are left out
 OUTLYING = 5
 
@@ -53,14 +50,10 @@ def krige_differences(device, images, variances, *, settings):
     readout = Readout(images.shape[1:], settings.noutputs)
     powers = None if settings.spectrum is None else settings.spectrum.powers(readout)
 
-    at_once = 1 if device.on_host else AT_ONCE
-
-    def estimate(index):
-        part = slice(index * at_once, (index + 1) * at_once)
+    def estimate(part):
         noise[part] = _estimate(images[part], variances[part], powers, readout, device)
 
-    with one_blas_thread():
-        for_each_frame(estimate, -(-len(images) // at_once), device.n_threads if device.on_host else 1)
+    for_each_block(estimate, len(images), device)
     return noise
 
 
@@ -73,9 +66,7 @@ def _estimate(images, variances, powers, readout, device):
     offsets = (weights * images).sum(axis=(1, 2), keepdims=True) / xp.maximum(total, np.float32(1e-30))
     images = images - offsets
     if powers is None:
-        outputs = (len(images), readout.ny, readout.noutputs, readout.width)
-        means = row_means(images.reshape(outputs), weights.reshape(outputs), xp)
-        return offsets + xp.broadcast_to(means, outputs).reshape(images.shape)
+        return offsets + means_of_rows(images, weights, readout.noutputs, xp)
     of_noise = sum(variance_of(power, readout) for power in powers)
     usual = images**2 <= OUTLYING**2 * (variances + np.float32(of_noise))
     return offsets + krige(images, weights * usual, powers, readout, device)

@@ -2,6 +2,11 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+from gpucoron.backends.blas import one_blas_thread
+
+#: images or integrations that a GPU processes at the same time
+AT_ONCE = 16
+
 
 def for_each_frame(function, n_frames, n_threads):
     """Call ``function(index)`` for each frame, in any order."""
@@ -11,3 +16,14 @@ def for_each_frame(function, n_frames, n_threads):
         return
     with ThreadPoolExecutor(min(n_threads, n_frames)) as pool:
         list(pool.map(function, range(n_frames)))
+
+
+def for_each_block(function, n, device):
+    """Call ``function(slice)`` for all of ``n`` images or integrations: one at a time on the host, several on a GPU."""
+    at_once = 1 if device.on_host else AT_ONCE
+    with one_blas_thread():
+        for_each_frame(
+            lambda index: function(slice(index * at_once, (index + 1) * at_once)),
+            -(-n // at_once),
+            device.n_threads if device.on_host else 1,
+        )

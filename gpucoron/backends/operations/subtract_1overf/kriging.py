@@ -179,5 +179,12 @@ def row_means(values, weights, xp):
     return (weights * values).sum(axis=-1, keepdims=True) / xp.where(total > 0, total, 1)
 
 
+def means_of_rows(values, weights, noutputs, xp):
+    """Return images (..., ny, nx) of `row_means`, those of each output by itself."""
+    parts = (*values.shape[:-1], noutputs, values.shape[-1] // noutputs)
+    means = row_means(values.reshape(parts), weights.reshape(parts), xp)
+    return xp.ascontiguousarray(xp.broadcast_to(means, parts).reshape(values.shape))
+
+
 #: fraction of the pixels of a row that is left out at each end
 CLIPPED = 0.02

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpucoron.backends.blas import one_blas_thread
-from gpucoron.backends.operations.subtract_1overf.kriging import TOLERANCE, Sources, conjugate_gradients, row_means
+from gpucoron.backends.operations.subtract_1overf.kriging import TOLERANCE, Sources, conjugate_gradients, means_of_rows
 from gpucoron.backends.operations.subtract_1overf.readout import Readout
 from gpucoron.backends.operations.subtract_1overf.scene import Rings, Scene, smooth
 from gpucoron.backends.operations.subtract_1overf.spectrum import Spectrum
@@ -119,7 +119,8 @@ def _krige(device, image, variance, is_reference, settings):
         sees[is_reference] = 0
     rings = Rings(image.shape, settings.center, device)
     profile = rings.medians(image, known & (sees > 0)) * sees
-    noise = _row_means(image - profile, known / (variance + (profile / 2) ** 2), settings.noutputs, xp)
+    weights = (known / (variance + (profile / 2) ** 2)).astype(np.float32)
+    noise = means_of_rows(image - profile, weights, settings.noutputs, xp)
     if settings.spectrum is None:
         return noise
     readout = Readout(image.shape, settings.noutputs)
@@ -142,14 +143,6 @@ def _krige(device, image, variance, is_reference, settings):
         noise = readout.scatter(series, xp)
         known = known & (abs(image - model) <= OUTLYING * xp.sqrt(total))
     return readout.interpolate(series, xp)
-
-
-def _row_means(residual, weights, noutputs, xp):
-    """Return the weighted means of the rows of each output, without their extremes."""
-    ny, nx = residual.shape
-    outputs = (ny, noutputs, nx // noutputs)
-    means = row_means(residual.reshape(outputs), weights.reshape(outputs).astype(np.float32), xp)
-    return xp.ascontiguousarray(xp.broadcast_to(means, outputs).reshape(ny, nx))
 
 
 def _local_mean(residual, known, device):
