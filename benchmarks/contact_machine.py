@@ -14,7 +14,7 @@ import numpy as np
 from gpucoron.backends import get_backend
 from gpucoron.backends.devices import build, cuda_loader
 from gpucoron.backends.devices.cuda_loader import KernelLoader
-from gpucoron.backends.kernel_files import SOURCES, cache_folder, instantiations
+from gpucoron.backends.kernel_files import CUDA_SOURCES, cache_folder, instantiations
 from tests.tools.sanitize_gpu import find_sanitizer
 
 #: packages that the tests and comparisons can run without
@@ -62,8 +62,8 @@ def compile_everything(part):
         return source, time.perf_counter() - start, error
 
     start = time.perf_counter()
-    with ThreadPoolExecutor(len(SOURCES)) as pool:
-        for future in as_completed([pool.submit(timed, source) for source in SOURCES]):
+    with ThreadPoolExecutor(len(CUDA_SOURCES)) as pool:
+        for future in as_completed([pool.submit(timed, source) for source in CUDA_SOURCES]):
             source, seconds, error = future.result()
             n_functions = len(instantiations(source))
             message = f"{n_functions} functions, {'compiled' if source in compiled else 'from the cache'}"

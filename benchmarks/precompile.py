@@ -18,11 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from gpucoron.backends.devices.cuda_loader import KernelLoader  # noqa: E402
-from gpucoron.backends.kernel_files import SOURCES  # noqa: E402
+from gpucoron.backends.kernel_files import CUDA_SOURCES  # noqa: E402
 from tests.tools.nvrtc_wheel import Nvrtc  # noqa: E402
 
 
-def precompile(nvrtc, cache, arch="sm_90", sources=SOURCES):
+def precompile(nvrtc, cache, arch="sm_90", sources=CUDA_SOURCES):
     """Compile kernel files in parallel.
 
     Parameters

@@ -17,25 +17,6 @@ __global__ void correct_polynomial(float* data, const uint8* groupdq, const floa
   }
 }
 
-// The same for a CPU: a thread processes a strip of pixels frame by frame, while their coefficients stay in its cache, and
-// loops over pixels become vector instructions. grid: strips, along y.
-template <int N>
-__global__ void correct_strips(float* __restrict__ data, const uint8* __restrict__ groupdq, const float* __restrict__ coeffs,
-                               int n_coeffs, int64 n_frames, int64 n_pixels, int64 strip) {
-  for (int64 first = blockIdx.y * strip; first < n_pixels; first += gridDim.y * strip) {
-    const int64 n = smaller(strip, n_pixels - first);
-    for (int64 frame = 0; frame < n_frames; ++frame) {
-      float* const values = data + frame * n_pixels + first;
-      const uint8* const flags = groupdq + frame * n_pixels + first;
-      for (int64 pixel = threadIdx.x; pixel < n; pixel += blockDim.x) {
-        const float value = values[pixel];
-        const float corrected = Polynomial<N>(coeffs + first, n_coeffs, n_pixels, pixel)(value);
-        values[pixel] = (flags[pixel] & SATURATED) ? value : corrected;
-      }
-    }
-  }
-}
-
 // grid: pixels x integrations. Both polynomials have N coefficients, or N is 0.
 template <int N>
 __global__ void correct_reads(float* data, const uint8* groupdq, const float* coeffs, const float* inverse_coeffs,

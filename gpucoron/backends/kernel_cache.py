@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpucoron.backends.devices import build, cuda_loader
-from gpucoron.backends.kernel_files import SOURCES, cache_folder
+from gpucoron.backends.kernel_files import CUDA_SOURCES, SOURCES, cache_folder
 from gpucoron.backends.operations import OPERATIONS
 from gpucoron.files import first_line
 
 _LIBRARY = re.compile(r"(native|host)-(\w+?)(?:-pixels|-plain)?-[0-9a-f]{20}\.(so|lock)")
 _CODE = re.compile(r"(\w+)-(?:sm|compute)_\w+-[0-9a-f]{20}\.bin")
+#: file name without the ending -> kernel file
+_SOURCE_OF = {Path(source).stem: source for source in SOURCES}
 #: folder of a compilation that has not ended
 _DRAFT = re.compile(r"\.gpucoron-\w+")
 #: a compilation takes minutes; an older draft is that of a process that was killed
@@ -63,7 +65,11 @@ def list_kernels():
     for path in _files():
         library, code = _LIBRARY.fullmatch(path.name), _CODE.fullmatch(path.name)
         if library is not None and library[3] == "so":
-            found.append(CachedKernel(path, library[1], f"{library[2]}.cu", _size(path), path in used))
+            found.append(
+                CachedKernel(
+                    path, library[1], _SOURCE_OF.get(library[2], f"{library[2]}.cu"), _size(path), path in used
+                )
+            )
         elif code is not None:
             is_used = path in used if is_cuda_known else None
             found.append(CachedKernel(path, "cuda", f"{code[1]}.cu", _size(path), is_used))
@@ -82,7 +88,7 @@ def _used_paths():
         used |= {build.native_path(*library) for library in libraries()}
     targets = _cuda_targets()
     for loader, target in targets:
-        used |= {loader.path(source, target) for source in SOURCES}
+        used |= {loader.path(source, target) for source in CUDA_SOURCES}
     return used, bool(targets)
 
 
@@ -163,7 +169,7 @@ def compile_all(tell=lambda what: None):
     if not usable:
         notes.append(f"cuda: {reason}")
     for loader, target in _cuda_targets():
-        for source in SOURCES:
+        for source in CUDA_SOURCES:
             if not loader.path(source, target).exists():
                 tell(f"{source} for {target}")
             loader.code(source, target)

@@ -1,7 +1,8 @@
-"""The table of CUDA kernels: their source files, arguments and template instantiations.
+"""The table of kernels: their source files, arguments and template instantiations.
 
-`KERNELS` maps names to kernels. Names, types and template parameters are read from the ``.cu`` files; `TABLE` adds what
-is not in the C++ code. Launches check their arguments against the table, and the compilers read the instantiations.
+`KERNELS` maps names to kernels. Names, types and template parameters are read from the files: CUDA in ``.cu``, and in
+``cpu/*.cpp`` what is faster on a CPU. `TABLE` adds what is not in the C++ code. Launches check their
+arguments against the table, and the compilers read the instantiations.
 """
 
 import hashlib
@@ -63,7 +64,6 @@ TABLE = {
     "raw_counts.cu": {"convert_counts": Row(_EITHER)},
     "linearity.cu": {
         "correct_polynomial": Row(_LENGTHS, by_pixel=True),
-        "correct_strips": Row(_LENGTHS),
         "correct_reads": Row(_LENGTHS, by_pixel=True),
     },
     "ipc.cu": {"deconvolve_ipc": Row(tuple((side, f) for side in SIDES for f in _FLAGS), waits=True)},
@@ -87,8 +87,6 @@ TABLE = {
         ),
         "combine_integrations": Row(nulls="restored_weights", by_pixel=True),
     },
-    # It has shared memory, but threads do not wait.
-    "whole_ramps.cu": {"fit_whole_ramps": Row(waits=True)},
     "subtract_ktc.cu": {
         "fit_ktc": Row(by_pixel=True),
         "count_usable_groups": Row(by_pixel=True),
@@ -104,9 +102,15 @@ TABLE = {
         "smooth_lines": Row(nulls="active"),
         "leave_out_strays": Row(waits=True),
     },
+    "cpu/linearity_strips.cpp": {"correct_strips": Row(_LENGTHS)},
+    # It has shared memory, but threads do not wait.
+    "cpu/ramp_strips.cpp": {"fit_whole_ramps": Row(waits=True)},
 }
 
 SOURCES = tuple(TABLE)
+
+#: those for a GPU; the others are for a CPU only
+CUDA_SOURCES = tuple(source for source in SOURCES if source.endswith(".cu"))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from gpucoron.backends import get_backend
 from gpucoron.backends.devices import cuda_device
 from gpucoron.backends.devices.cuda_device import CudaDevice
 from gpucoron.backends.devices.host_device import HostDevice
-from gpucoron.backends.operations import fit_whole_ramps
 from gpucoron.backends.results import Slopes
 from gpucoron.io import references
 from gpucoron.io.exposure import Exposure
@@ -305,14 +304,6 @@ def test_likelihood_of_differences(cupy, rng, reject_jumps, used):
     diffs[2, ::3] += 200
     usable = rng.random(diffs.shape) < 0.8
     assert_functions_agree(cupy, fit, diffs, np.full((12, 16), 5.0, np.float32), usable)
-
-
-def test_ramps_without_flags(cupy, rng):
-    def fit(backend, samples, gain, read_noise):
-        return fit_whole_ramps(backend, samples, 1, gain, read_noise, 10.0, None)
-
-    samples = rng.normal(0, 5, (6, 2 * 70)).cumsum(axis=0)
-    assert_functions_agree(cupy, fit, samples, *np.full((2, 70), 2.0))
 
 
 @pytest.mark.parametrize("options", [{}, {"combine_ints": False, "noutputs": 2}, {"slowaxis": 1, "model_type": "mean"}])

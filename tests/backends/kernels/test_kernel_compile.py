@@ -29,6 +29,7 @@ from gpucoron.backends.devices.cuda_loader import (
     compile_kernels,
 )
 from gpucoron.backends.kernel_files import (
+    CUDA_SOURCES,
     DEVICE_OPTIONS,
     KERNELS,
     SOURCES,
@@ -48,7 +49,7 @@ from tests.tools.nvrtc_wheel import Nvrtc, NvrtcError, find_library
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 #: NVRTC versions in addition to the newest
 OTHERS = [name.removeprefix("nvrtc-") for name in peers.REQUIREMENTS if name.startswith("nvrtc-")]
-RESOURCES = re.compile(
+RECUDA_SOURCES = re.compile(
     r"Compiling entry function '(?P<name>\w+)'.*?"
     r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
     r"Used (?P<registers>\d+) registers",
@@ -80,7 +81,7 @@ def compile_and_look(nvrtc, source, architecture):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", CUDA_SOURCES)
 def test_every_instantiation_compiles_cleanly(nvrtc, source, architecture):
     if architecture not in nvrtc.getSupportedArchs():
         pytest.skip(f"NVRTC {nvrtc.getVersion()} does not know sm_{architecture}")
@@ -89,7 +90,7 @@ def test_every_instantiation_compiles_cleanly(nvrtc, source, architecture):
 
     # Functions that a kernel calls have separate lines.
     assert set(re.findall(r"(\d+) bytes (?:stack frame|spill)", log)) == {"0"}
-    used = {match["name"]: match for match in RESOURCES.finditer(log)}
+    used = {match["name"]: match for match in RECUDA_SOURCES.finditer(log)}
     print(f"\n{'registers':>9} {'stack':>6} {'spills':>7}  sm_{architecture}")
     for expression in expected:
         resources = used[names[expression]]
@@ -98,7 +99,7 @@ def test_every_instantiation_compiles_cleanly(nvrtc, source, architecture):
 
 
 @pytest.mark.parametrize("version", OTHERS)
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", CUDA_SOURCES)
 def test_other_compilers_take_the_kernels(source, version):
     """The architectures common to compiler and package: the lowest, that of the H100, and the highest."""
     nvrtc = Nvrtc(find_library(peers.find(f"nvrtc-{version}")))
@@ -233,8 +234,9 @@ def test_a_template_without_instantiation_is_not_compiled(nvrtc):
 
 def test_every_kernel_of_the_files_is_read():
     folder = kernel_files.kernel_folder()
-    assert {path.name for path in folder.glob("*.cu")} == set(SOURCES)
-    texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.cu")]
+    files = [*folder.glob("*.cu"), *folder.glob("cpu/*.cpp")]
+    assert {path.relative_to(folder).as_posix() for path in files} == set(SOURCES)
+    texts = [path.read_text(encoding="utf-8") for path in files]
     assert sum(text.count("__global__ ") for text in texts) == len(KERNELS)
     for source in SOURCES:
         defined = set(re.findall(r"__global__ void (\w+)\(", (folder / source).read_text()))

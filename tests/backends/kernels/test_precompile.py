@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from gpucoron.backends.kernel_files import SOURCES
+from gpucoron.backends.kernel_files import CUDA_SOURCES
 from tests.cases.paths import BENCHMARKS, ROOT
 from tests.stand_ins.bare_machine import make_environment, run_script
 from tests.tools import peers
@@ -78,6 +78,6 @@ for version in ({version}, (99, 0)):
 def test_all_kernels_are_compiled_ahead_by_the_script(library, tmp_path):
     status, printed = run_script({"PATH": "/usr/bin:/bin"}, BENCHMARKS / "precompile.py", library, tmp_path, "sm_90")
     assert status == 0, printed
-    assert {path.name.partition("-sm_90-")[0] + ".cu" for path in tmp_path.iterdir()} == set(SOURCES)
-    assert f"{len(SOURCES)} files" in printed
+    assert {path.name.partition("-sm_90-")[0] + ".cu" for path in tmp_path.iterdir()} == set(CUDA_SOURCES)
+    assert f"{len(CUDA_SOURCES)} files" in printed
     assert "NVRTC " + ".".join(map(str, Nvrtc(library).getVersion())) in printed

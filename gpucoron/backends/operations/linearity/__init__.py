@@ -23,7 +23,8 @@ def _native(settings, data, groupdq, coeffs, inverse_coeffs):
     """Return the native library if the ramps are contiguous: by pixel for averaged reads, otherwise in strips."""
     averaged = inverse_coeffs is not None and data.shape[1] > 1
     is_whole = data.flags.c_contiguous and groupdq.flags.c_contiguous
-    return [("linearity.cu", averaged)] if is_whole else []
+    library = ("linearity.cu", True) if averaged else ("cpu/linearity_strips.cpp", False)
+    return [library] if is_whole else []
 
 
 linearity = Operation(
@@ -32,5 +33,5 @@ linearity = Operation(
     settings=LinearitySettings,
     written=("data",),
     native=_native,
-    libraries=(("linearity.cu", True), ("linearity.cu", False)),
+    libraries=(("linearity.cu", True), ("cpu/linearity_strips.cpp", False)),
 )

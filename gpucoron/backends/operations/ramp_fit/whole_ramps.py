@@ -62,9 +62,9 @@ def _launch(device, samples, first, gain, readnoise, group_time, scratch):
 
 def _native(settings, samples, *others):
     """Return the native library if the kernel has a sorting network for this number of differences."""
-    return [("whole_ramps.cu", False)] if len(samples) - 1 <= MOST_PLANES else []
+    return [("cpu/ramp_strips.cpp", False)] if len(samples) - 1 <= MOST_PLANES else []
 
 
 fit_whole_ramps = Operation(  # type: ignore[assignment]
-    fit_whole_ramps, _launch, cut=None, native=_native, libraries=(("whole_ramps.cu", False),)
+    fit_whole_ramps, _launch, cut=None, native=_native, libraries=(("cpu/ramp_strips.cpp", False),)
 )

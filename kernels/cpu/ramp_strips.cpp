@@ -1,5 +1,5 @@
-// Ramps of one segment: the slowest part of NumPy's ramp fit, for a CPU. One launch: fit_whole_ramps. Loops are over
-// neighbouring ramps, so that they become vector instructions; GPUs use ramp_fit.cu.
+// Ramps of one segment: the slowest part of NumPy's ramp fit. One launch: fit_whole_ramps. Loops are over
+// neighbouring ramps, so that they become vector instructions.
 #include "ramp_fit.cuh"
 
 namespace gpucoron {
