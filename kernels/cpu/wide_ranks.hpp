@@ -1,0 +1,198 @@
+// Exact order statistics of neighbouring pixels at the same time. Each pixel has a column of float32 values, and a row
+// holds one value of each pixel.
+//
+// Values are stored as integers of the same order, NaN as the largest one. A search counts the values below two pivots in
+// each column, which narrows the bracket about the wanted rank; the last few values are sorted in registers. Pivots are
+// placed by interpolation of the counts, at first between values of a sample, and now and then in the middle of the
+// integers, so that the search ends for any values. All columns are scanned until the last one is finished.
+#pragma once
+
+#include <climits>
+#include <cstring>
+
+#include "wide.hpp"
+
+namespace gpucoron {
+
+constexpr int COLUMNS = 16;
+using Orders = Wide<int, COLUMNS>;
+using Reals = Wide<float, COLUMNS>;
+
+// The integer of NaN, above all others, and that of infinity.
+constexpr int NOTHING = INT_MAX;
+constexpr int INFINITE = 0x7f800000;
+
+template <class To, class From>
+inline To same_bits(const From& values) {
+  To bits;
+  static_assert(sizeof(bits) == sizeof(values));
+  std::memcpy(&bits, &values, sizeof(bits));
+  return bits;
+}
+
+inline Orders orders_of(const Reals& values) {
+  const Orders bits = same_bits<Orders>(values);
+  return values == values ? bits ^ ((bits >> 31) & NOTHING) : all_of<Orders>(NOTHING);
+}
+
+inline Reals reals_of(const Orders& orders) { return same_bits<Reals>(orders ^ ((orders >> 31) & NOTHING)); }
+
+inline float real_of(int order) { return __uint_as_float(order < 0 ? order ^ NOTHING : order); }
+
+// Rows of values, and the same rows as magnitudes.
+struct Rows {
+  const int* first;
+  int number;
+
+  Orders operator[](int row) const { return load<Orders>(first + std::size_t(row) * COLUMNS); }
+};
+
+struct Magnitudes {
+  Rows rows;
+  int number;
+
+  Orders operator[](int row) const {
+    const Orders orders = rows[row];
+    return orders ^ (orders >> 31);
+  }
+};
+
+// Columns without any number have a count of zero.
+struct Columns {
+  Orders count;  // of numbers
+  Orders low;    // the smallest
+  Orders high;   // the largest
+};
+
+template <class Values>
+inline Columns survey_columns(const Values& values) {
+  Columns found{all_of<Orders>(0), all_of<Orders>(NOTHING), all_of<Orders>(INT_MIN)};
+  for (int row = 0; row < values.number; ++row) {
+    const Orders value = values[row];
+    const auto is_number = value != NOTHING;
+    found.count -= is_number;
+    found.low = smaller_of(found.low, value);
+    found.high = larger_of(found.high, is_number ? value : all_of<Orders>(INT_MIN));
+  }
+  const auto is_empty = found.count == 0;
+  found.low = is_empty ? all_of<Orders>(0) : found.low;
+  found.high = is_empty ? all_of<Orders>(0) : found.high;
+  return found;
+}
+
+template <int N, class Values>
+inline void count_below(const Values& values, const Orders (&pivots)[N], Orders (&counts)[N]) {
+  for (int j = 0; j < N; ++j) counts[j] = all_of<Orders>(0);
+  for (int row = 0; row < values.number; ++row) {
+    const Orders value = values[row];
+    for (int j = 0; j < N; ++j) counts[j] -= value < pivots[j];
+  }
+}
+
+// The value of the wanted rank is between `low` and `high`, both included.
+struct Bracket {
+  Orders low;
+  Orders high;
+  Orders below;  // number of values below `low`
+  Orders up_to;  // number of values up to `high`
+
+  void narrow(const Orders& pivot, const Orders& count, const Orders& rank) {
+    const auto raises = (count <= rank) & (pivot > low);
+    low = raises ? pivot : low;
+    below = raises ? count : below;
+    const auto lowers = (count > rank) & (pivot <= high);
+    high = lowers ? pivot - 1 : high;
+    up_to = lowers ? count : up_to;
+  }
+};
+
+constexpr int SAMPLE = 16;
+constexpr int MANY_ROWS = 48;
+
+// Sort by Batcher's odd-even merges.
+inline void sort_sample(Orders (&sample)[SAMPLE]) {
+  for (int p = 1; p < SAMPLE; p *= 2)
+    for (int k = p; k >= 1; k /= 2)
+      for (int start = k % p; start + k < SAMPLE; start += 2 * k)
+        for (int i = start; i < start + k && i + k < SAMPLE; ++i)
+          if (i / (2 * p) == (i + k) / (2 * p)) {
+            const Orders a = sample[i], b = sample[i + k];
+            sample[i] = smaller_of(a, b);
+            sample[i + k] = larger_of(a, b);
+          }
+}
+
+// Pivots about the median of a sample of the rows.
+template <class Values>
+inline void narrow_by_sample(const Values& values, const Orders& rank, Bracket& bracket) {
+  Orders sample[SAMPLE];
+  for (int i = 0; i < SAMPLE; ++i) sample[i] = values[int((2 * i + 1) * (long long)values.number / (2 * SAMPLE))];
+  sort_sample(sample);
+  const Orders pivots[4] = {sample[1], sample[6], sample[9], sample[14]};
+  Orders counts[4];
+  count_below(values, pivots, counts);
+  for (int j = 0; j < 4; ++j) bracket.narrow(pivots[j], counts[j], rank);
+}
+
+// Two pivots, between which the wanted rank probably is.
+inline void place_pivots(const Bracket& bracket, const Orders& rank, bool in_the_middle, Orders (&pivots)[2]) {
+  const Orders middle = (bracket.low & bracket.high) + ((bracket.low ^ bracket.high) >> 1);
+  pivots[0] = middle;
+  pivots[1] = (middle & bracket.high) + ((middle ^ bracket.high) >> 1);
+  if (!in_the_middle) {
+    const Reals start = reals_of(bracket.low), span = reals_of(bracket.high) - start;
+    const Reals inside = convert<Reals>(bracket.up_to - bracket.below);
+    const Reals step = span / inside, place = convert<Reals>(rank - bracket.below) - 0.5f;
+    // Of values at random places, the rank of a place is uncertain by up to half of this root.
+    const Reals margin = 0.5f * square_roots(inside);
+    const auto is_finite = span - span == 0.0f;
+    pivots[0] = is_finite ? orders_of(start + step * (place - margin)) : pivots[0];
+    pivots[1] = is_finite ? orders_of(start + step * (place + margin)) : pivots[1];
+  }
+  for (Orders& pivot : pivots) pivot = smaller_of(larger_of(pivot, bracket.low + 1), bracket.high);
+}
+
+struct RankedColumns {
+  Orders at;    // the value of the rank
+  Orders next;  // the value of the next rank, where there is one
+};
+
+// Find the values of `rank` (from 0) and of the next rank in each column; of empty columns, anything.
+template <class Values>
+inline RankedColumns select_ranks(const Values& values, const Orders& rank, const Columns& columns) {
+  constexpr int NEAREST = 4;
+  Bracket bracket{columns.low, columns.high, all_of<Orders>(0), columns.count};
+  // Unless the bracket has one value, the rank and the next one must be among the values that are sorted.
+  const auto is_wide = [&] { return is_any((bracket.low < bracket.high) & (rank - bracket.below > NEAREST - 2)); };
+  if (values.number >= MANY_ROWS && is_wide()) narrow_by_sample(values, rank, bracket);
+  for (int pass = 0; is_wide(); ++pass) {
+    Orders pivots[2], counts[2];
+    place_pivots(bracket, rank, pass % 4 == 3, pivots);
+    count_below(values, pivots, counts);
+    for (int j = 0; j < 2; ++j) bracket.narrow(pivots[j], counts[j], rank);
+  }
+  const auto is_single = bracket.low >= bracket.high;
+  const Orders least = is_single ? bracket.low + 1 : bracket.low;
+  Orders nearest[NEAREST];
+  for (Orders& each : nearest) each = all_of<Orders>(NOTHING);
+  for (int row = 0; row < values.number; ++row) {
+    Orders value = values[row];
+    value = value >= least ? value : all_of<Orders>(NOTHING);
+    for (Orders& each : nearest) {
+      const Orders smaller = smaller_of(each, value);
+      value = larger_of(each, value);
+      each = smaller;
+    }
+  }
+  const Orders place = rank - bracket.below;
+  RankedColumns found{nearest[0], nearest[1]};
+  for (int i = 1; i < NEAREST - 1; ++i) {
+    found.at = place == i ? nearest[i] : found.at;
+    found.next = place == i ? nearest[i + 1] : found.next;
+  }
+  found.next = is_single ? (bracket.up_to > rank + 1 ? bracket.low : nearest[0]) : found.next;
+  found.at = is_single ? bracket.low : found.at;
+  return found;
+}
+
+}  // namespace gpucoron
