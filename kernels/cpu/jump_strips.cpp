@@ -5,6 +5,7 @@
 // use vector instructions; code for single pixels follows only where there may be a jump.
 #include <algorithm>
 #include <atomic>
+#include <memory>
 #include <vector>
 
 #include "jump.cuh"
@@ -19,8 +20,6 @@ constexpr std::size_t STRIP_BYTES = 1 << 19;
 constexpr int FRAMES_AHEAD = 8;
 // Jumps of the list that a thread processes at a time.
 constexpr int64 JUMPS_AT_ONCE = 4096;
-
-using Flags = Wide<uint8, COLUMNS>;
 
 // The later group of difference number `row` is flagged.
 struct Jump {
@@ -38,36 +37,43 @@ struct Strip {
   int n_differences() const { return n_ints * (n_groups - 1); }
   int64 frame_of(int row) const { return int64(row / (n_groups - 1)) * n_groups + row % (n_groups - 1) + 1; }
 
+  // Request a frame; a strip may begin and end inside a line of the cache.
   void fetch(int64 frame) const {
-    for (int at = 0; at < n; at += COLUMNS) __builtin_prefetch(data + frame * n_pixels + at);
+    for (int at = 0; at < n; at += ROW) __builtin_prefetch(data + frame * n_pixels + at);
+    __builtin_prefetch(data + frame * n_pixels + n - 1);
     __builtin_prefetch(groupdq + frame * n_pixels);
+    __builtin_prefetch(groupdq + frame * n_pixels + n - 1);
   }
 };
 
-// Store the differences of all columns of a strip, and return whether a group is JUMP_DET.
+// Store the differences of a strip, and return whether a group is JUMP_DET.
 inline bool store_differences(const Strip& strip, const float* gain, int* differences) {
-  const std::size_t apart = std::size_t(strip.n_differences()) * COLUMNS;
+  using Flags = Wide<uint8, ROW>;
+  using Bits = Wide<int, ROW>;
+  using Values = Wide<float, ROW>;
+  const std::size_t apart = std::size_t(strip.n_differences()) * ROW;
   const int64 n_frames = int64(strip.n_ints) * strip.n_groups;
-  Reals gains[MOST_IN_STRIP / COLUMNS], previous[MOST_IN_STRIP / COLUMNS]{};
-  for (int at = 0; at < strip.n; at += COLUMNS) gains[at / COLUMNS] = load<Reals>(gain + at, std::min(COLUMNS, strip.n - at));
+  Values gains[MOST_IN_STRIP / ROW], previous[MOST_IN_STRIP / ROW]{};
+  for (int at = 0; at < strip.n; at += ROW) gains[at / ROW] = load<Values>(gain + at, std::min(ROW, strip.n - at));
   Flags all_flags{};
   for (int64 frame = 0, row = -1; frame < n_frames; ++frame) {
     if (frame + FRAMES_AHEAD < n_frames) strip.fetch(frame + FRAMES_AHEAD);
     const bool is_first = frame % strip.n_groups == 0;
     row += !is_first;
-    for (int at = 0; at < strip.n; at += COLUMNS) {
-      const int n = std::min(COLUMNS, strip.n - at), column = at / COLUMNS;
+    for (int at = 0; at < strip.n; at += ROW) {
+      const int n = std::min(ROW, strip.n - at), part = at / ROW;
       const Flags flags = load<Flags>(strip.groupdq + frame * strip.n_pixels + at, n);
       all_flags |= flags;
-      const Reals counts = load<Reals>(strip.data + frame * strip.n_pixels + at, n);
-      const auto is_usable = (convert<Orders>(flags) & int(UNUSABLE)) == 0;
-      const Reals electrons = is_usable ? counts * gains[column] : all_of<Reals>(float_nan());
+      const Values counts = load<Values>(strip.data + frame * strip.n_pixels + at, n);
+      const auto is_usable = (convert<Bits>(flags) & int(UNUSABLE)) == 0;
+      const Values electrons = is_usable ? counts * gains[part] : all_of<Values>(float_nan());
       if (!is_first)
-        store(orders_of(electrons - previous[column]), differences + column * apart + std::size_t(row) * COLUMNS);
-      previous[column] = electrons;
+        store(orders_of<ROW>(electrons - previous[part]), differences + part * apart + std::size_t(row) * ROW);
+      previous[part] = electrons;
     }
   }
-  return is_any(convert<Orders>(all_flags) & int(JUMP_DET));
+  const auto halves = same_bits<Wide<long long, ROW / 8>>(all_flags & uint8(JUMP_DET));
+  return (halves[0] | halves[1]) != 0;
 }
 
 // List the groups that are JUMP_DET already, and clear JUMP_DET where the group is unusable.
@@ -168,7 +174,7 @@ struct Search {
               std::vector<Jump>& jumps) const {
     auto streamed = [&](auto visit) {
       for (int row = 0; row < rows.number; ++row) {
-        const int order = rows.first[std::size_t(row) * COLUMNS + column];
+        const int order = rows.first[std::size_t(row) * ROW + column];
         visit(order == NOTHING ? float_nan() : real_of(order ^ (order >> 31)));
       }
     };
@@ -204,13 +210,18 @@ __global__ void search_strips(const float* data, uint8* groupdq, const float* ga
                               int64* n_reaching, double* medians, int* n_flagged, int64 capacity, int n_ints, int n_groups,
                               int64 n_pixels, int n_frames, double threshold, double three_groups, double four_groups,
                               double smallest, double largest) {
-  static thread_local std::vector<int> differences;
+  static thread_local std::vector<int> storage;
   static thread_local std::vector<Jump> jumps;
   const int n_rows = n_ints * (n_groups - 1);
   int width = MOST_IN_STRIP;
-  while (width > COLUMNS && std::size_t(n_rows) * width * sizeof(int) > STRIP_BYTES) width /= 2;
-  const std::size_t apart = std::size_t(n_rows) * COLUMNS;
-  if (differences.size() < apart * (width / COLUMNS)) differences.resize(apart * (width / COLUMNS));
+  while (width > ROW && std::size_t(n_rows) * width * sizeof(int) > STRIP_BYTES) width /= 2;
+  const std::size_t apart = std::size_t(n_rows) * ROW;
+  // Rows must not cross lines of the cache.
+  constexpr std::size_t LINE = 64;
+  if (storage.size() < n_rows * std::size_t(width) + LINE) storage.resize(n_rows * std::size_t(width) + LINE);
+  void* place = storage.data();
+  std::size_t space = storage.size() * sizeof(int);
+  int* const differences = static_cast<int*>(std::align(LINE, n_rows * std::size_t(width) * sizeof(int), place, space));
   const Search search{threshold, three_groups, four_groups};
   for (int64 start = blockIdx.y * int64(width); start < n_pixels; start += gridDim.y * int64(width)) {
     const int n = int(std::min(int64(width), n_pixels - start));
@@ -222,11 +233,11 @@ __global__ void search_strips(const float* data, uint8* groupdq, const float* ga
       read_variances[at] = double(noise * noise) / n_frames;
     }
     jumps.clear();
-    const bool is_flagged = store_differences(strip, gain + start, differences.data());
+    const bool is_flagged = store_differences(strip, gain + start, differences);
     if (is_flagged) list_earlier_jumps(strip, counts, jumps);
     std::size_t n_earlier = jumps.size();
     for (int first = 0; first < n; first += COLUMNS) {
-      const Rows rows{differences.data() + first / COLUMNS * apart, n_rows};
+      const Rows rows{differences + first / ROW * apart + first % ROW, n_rows};
       const std::size_t n_before = jumps.size();
       if (MODE == ITERATIVE) search.by_iteration(strip, rows, first, read_variances + first, jumps);
       bool needs_median = MODE == ONE_PASS || medians || (reaching && jumps.size() > n_before);
@@ -238,9 +249,9 @@ __global__ void search_strips(const float* data, uint8* groupdq, const float* ga
     for (std::size_t i = n_earlier; i < jumps.size(); ++i) ++counts[jumps[i].column];
     for (const Jump& jump : jumps) {
       if (!reaching) break;
-      const std::size_t place = jump.column / COLUMNS * apart + std::size_t(jump.row) * COLUMNS + jump.column % COLUMNS;
-      if (differences[place] == NOTHING) continue;
-      const double excess = magnitude(double(real_of(differences[place])) - strip_medians[jump.column]);
+      const std::size_t at = jump.column / ROW * apart + std::size_t(jump.row) * ROW + jump.column % ROW;
+      if (differences[at] == NOTHING) continue;
+      const double excess = magnitude(double(real_of(differences[at])) - strip_medians[jump.column]);
       const double ratio = excess / sigmas[jump.column];
       if (!(ratio > smallest && ratio < largest)) continue;
       const int64 listed = std::atomic_ref<int64>(*n_reaching).fetch_add(1, std::memory_order_relaxed);

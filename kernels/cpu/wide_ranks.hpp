@@ -14,7 +14,9 @@
 
 namespace gpucoron {
 
-constexpr int COLUMNS = 16;
+// Columns that are searched together, and from row to row in memory: a line of the cache.
+constexpr int COLUMNS = 8;
+constexpr int ROW = 16;
 using Orders = Wide<int, COLUMNS>;
 using Reals = Wide<float, COLUMNS>;
 
@@ -30,21 +32,27 @@ inline To same_bits(const From& values) {
   return bits;
 }
 
-inline Orders orders_of(const Reals& values) {
-  const Orders bits = same_bits<Orders>(values);
-  return values == values ? bits ^ ((bits >> 31) & NOTHING) : all_of<Orders>(NOTHING);
+template <int N>
+inline Wide<int, N> orders_of(const Wide<float, N>& values) {
+  const auto bits = same_bits<Wide<int, N>>(values);
+  return values == values ? bits ^ ((bits >> 31) & NOTHING) : all_of<Wide<int, N>>(NOTHING);
 }
 
 inline Reals reals_of(const Orders& orders) { return same_bits<Reals>(orders ^ ((orders >> 31) & NOTHING)); }
 
 inline float real_of(int order) { return __uint_as_float(order < 0 ? order ^ NOTHING : order); }
 
+// Whether an element of a mask is set.
+inline bool is_any(const Orders& mask) {
+  return same_bits<long long>(convert<Wide<signed char, COLUMNS>>(mask)) != 0;
+}
+
 // Rows of values, and the same rows as magnitudes.
 struct Rows {
   const int* first;
   int number;
 
-  Orders operator[](int row) const { return load<Orders>(first + std::size_t(row) * COLUMNS); }
+  Orders operator[](int row) const { return load<Orders>(first + std::size_t(row) * ROW); }
 };
 
 struct Magnitudes {
@@ -106,6 +114,19 @@ struct Bracket {
   }
 };
 
+// Move the ends of a bracket to values of the column.
+template <class Values>
+inline void tighten(const Values& values, Bracket& bracket) {
+  Orders low = all_of<Orders>(NOTHING), high = all_of<Orders>(INT_MIN);
+  for (int row = 0; row < values.number; ++row) {
+    const Orders value = values[row];
+    low = smaller_of(low, value >= bracket.low ? value : bracket.high);
+    high = larger_of(high, value <= bracket.high ? value : bracket.low);
+  }
+  bracket.low = low;
+  bracket.high = high;
+}
+
 constexpr int SAMPLE = 16;
 constexpr int MANY_ROWS = 48;
 
@@ -146,8 +167,8 @@ inline void place_pivots(const Bracket& bracket, const Orders& rank, bool in_the
     // Of values at random places, the rank of a place is uncertain by up to half of this root.
     const Reals margin = 0.5f * square_roots(inside);
     const auto is_finite = span - span == 0.0f;
-    pivots[0] = is_finite ? orders_of(start + step * (place - margin)) : pivots[0];
-    pivots[1] = is_finite ? orders_of(start + step * (place + margin)) : pivots[1];
+    pivots[0] = is_finite ? orders_of<COLUMNS>(start + step * (place - margin)) : pivots[0];
+    pivots[1] = is_finite ? orders_of<COLUMNS>(start + step * (place + margin)) : pivots[1];
   }
   for (Orders& pivot : pivots) pivot = smaller_of(larger_of(pivot, bracket.low + 1), bracket.high);
 }
@@ -166,8 +187,9 @@ inline RankedColumns select_ranks(const Values& values, const Orders& rank, cons
   const auto is_wide = [&] { return is_any((bracket.low < bracket.high) & (rank - bracket.below > NEAREST - 2)); };
   if (values.number >= MANY_ROWS && is_wide()) narrow_by_sample(values, rank, bracket);
   for (int pass = 0; is_wide(); ++pass) {
+    if (pass % 4 == 2) tighten(values, bracket);
     Orders pivots[2], counts[2];
-    place_pivots(bracket, rank, pass % 4 == 3, pivots);
+    place_pivots(bracket, rank, pass % 8 == 7, pivots);
     count_below(values, pivots, counts);
     for (int j = 0; j < 2; ++j) bracket.narrow(pivots[j], counts[j], rank);
   }
