@@ -37,41 +37,45 @@ struct Strip {
   int n_differences() const { return n_ints * (n_groups - 1); }
   int64 frame_of(int row) const { return int64(row / (n_groups - 1)) * n_groups + row % (n_groups - 1) + 1; }
 
-  // Request a frame; a strip may begin and end inside a line of the cache.
-  void fetch(int64 frame) const {
+  // Request a frame; a strip may begin and end inside a line of the cache. (GCC drops calls of functions that have no other
+  // effect, unless they are inlined early.)
+  __attribute__((always_inline)) void fetch(int64 frame) const {
     for (int at = 0; at < n; at += ROW) __builtin_prefetch(data + frame * n_pixels + at);
     __builtin_prefetch(data + frame * n_pixels + n - 1);
-    __builtin_prefetch(groupdq + frame * n_pixels);
+    for (int at = 0; at < n; at += 4 * ROW) __builtin_prefetch(groupdq + frame * n_pixels + at);
     __builtin_prefetch(groupdq + frame * n_pixels + n - 1);
   }
 };
 
-// Store the differences of a strip, and return whether a group is JUMP_DET.
+// Store the differences of a strip, which consists of whole rows or not, and return whether a group is JUMP_DET.
+template <bool IS_WHOLE>
 inline bool store_differences(const Strip& strip, const float* gain, int* differences) {
   using Flags = Wide<uint8, ROW>;
   using Bits = Wide<int, ROW>;
   using Values = Wide<float, ROW>;
   const std::size_t apart = std::size_t(strip.n_differences()) * ROW;
   const int64 n_frames = int64(strip.n_ints) * strip.n_groups;
-  Values gains[MOST_IN_STRIP / ROW], previous[MOST_IN_STRIP / ROW]{};
-  for (int at = 0; at < strip.n; at += ROW) gains[at / ROW] = load<Values>(gain + at, std::min(ROW, strip.n - at));
+  const auto width = [&](int at) { return IS_WHOLE ? ROW : std::min(ROW, strip.n - at); };
+  Values gains[MOST_IN_STRIP / ROW], previous[MOST_IN_STRIP / ROW];
+  for (int at = 0; at < strip.n; at += ROW) gains[at / ROW] = load<Values>(gain + at, width(at));
   Flags all_flags{};
-  for (int64 frame = 0, row = -1; frame < n_frames; ++frame) {
-    if (frame + FRAMES_AHEAD < n_frames) strip.fetch(frame + FRAMES_AHEAD);
-    const bool is_first = frame % strip.n_groups == 0;
-    row += !is_first;
-    for (int at = 0; at < strip.n; at += ROW) {
-      const int n = std::min(ROW, strip.n - at), part = at / ROW;
-      const Flags flags = load<Flags>(strip.groupdq + frame * strip.n_pixels + at, n);
-      all_flags |= flags;
-      const Values counts = load<Values>(strip.data + frame * strip.n_pixels + at, n);
-      const auto is_usable = (convert<Bits>(flags) & int(UNUSABLE)) == 0;
-      const Values electrons = is_usable ? counts * gains[part] : all_of<Values>(float_nan());
-      if (!is_first)
-        store(orders_of<ROW>(electrons - previous[part]), differences + part * apart + std::size_t(row) * ROW);
-      previous[part] = electrons;
+  int64 frame = 0;
+  for (int integration = 0; integration < strip.n_ints; ++integration)
+    for (int group = 0; group < strip.n_groups; ++group, ++frame) {
+      if (frame + FRAMES_AHEAD < n_frames) strip.fetch(frame + FRAMES_AHEAD);
+      const float* const data = strip.data + frame * strip.n_pixels;
+      const uint8* const groupdq = strip.groupdq + frame * strip.n_pixels;
+      int* const row = differences + (frame - integration - 1) * ROW;
+      for (int at = 0; at < strip.n; at += ROW) {
+        const Flags flags = IS_WHOLE ? load_row<Flags>(groupdq + at) : load<Flags>(groupdq + at, width(at));
+        all_flags |= flags;
+        const auto is_usable = (convert<Bits>(flags) & int(UNUSABLE)) == 0;
+        const Values electrons = load<Values>(data + at, width(at)) * gains[at / ROW];
+        const Values usable = is_usable ? electrons : all_of<Values>(float_nan());
+        if (group > 0) store(orders_of<ROW>(usable - previous[at / ROW]), row + at / ROW * apart);
+        previous[at / ROW] = usable;
+      }
     }
-  }
   const auto halves = same_bits<Wide<long long, ROW / 8>>(all_flags & uint8(JUMP_DET));
   return (halves[0] | halves[1]) != 0;
 }
@@ -233,7 +237,8 @@ __global__ void search_strips(const float* data, uint8* groupdq, const float* ga
       read_variances[at] = double(noise * noise) / n_frames;
     }
     jumps.clear();
-    const bool is_flagged = store_differences(strip, gain + start, differences);
+    const auto store_all = n % ROW == 0 ? store_differences<true> : store_differences<false>;
+    const bool is_flagged = store_all(strip, gain + start, differences);
     if (is_flagged) list_earlier_jumps(strip, counts, jumps);
     std::size_t n_earlier = jumps.size();
     for (int first = 0; first < n; first += COLUMNS) {

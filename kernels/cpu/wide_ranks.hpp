@@ -32,6 +32,13 @@ inline To same_bits(const From& values) {
   return bits;
 }
 
+// Load from any address. (GCC 12 converts the elements of a vector of bytes one by one if it was copied.)
+template <class Vector>
+inline Vector load_row(const ElementOf<Vector>* from) {
+  typedef Vector Anywhere __attribute__((aligned(1), may_alias));
+  return *reinterpret_cast<const Anywhere*>(from);
+}
+
 template <int N>
 inline Wide<int, N> orders_of(const Wide<float, N>& values) {
   const auto bits = same_bits<Wide<int, N>>(values);
