@@ -6,7 +6,6 @@ from gpucoron.backends.devices.launch import geometry, words_of
 from gpucoron.backends.operations.jump.definition import AFTER_CLIPPING
 from gpucoron.dq import DO_NOT_USE, JUMP_DET
 
-
 #: Pixels of a strip, and jumps of the list that a thread processes at a time, as in jump_strips.cpp.
 STRIP_PIXELS, JUMPS_AT_ONCE = 64, 4096
 
@@ -56,8 +55,10 @@ def _search_in_strips(device, data, groupdq, gain, readnoise, mode, settings):
     nints, ngroups, ny, nx = data.shape
     xp, n_strips = device.xp, -(-ny * nx // STRIP_PIXELS)
     ramp = {"data": data, "groupdq": groupdq, "gain": gain, "n_ints": nints, "n_groups": ngroups, "n_pixels": ny * nx}
-    # As many bytes as the marks of the other kernel.
-    reaching = xp.empty(max(1, nints * words_of(ngroups) * ny * nx // 2), np.int64) if settings.flag_4_neighbors else None
+    reaching = None
+    if settings.flag_4_neighbors:
+        # As many bytes as the marks of the other kernel.
+        reaching = xp.empty(max(1, nints * words_of(ngroups) * ny * nx // 2), np.int64)
     medians = xp.empty((ny, nx), np.float64) if settings.flags_later_groups else None
 
     def search(reaching):
