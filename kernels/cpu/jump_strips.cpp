@@ -40,9 +40,9 @@ struct Strip {
   // Request a frame; a strip may begin and end inside a line of the cache. (GCC drops calls of functions that have no other
   // effect, unless they are inlined early.)
   __attribute__((always_inline)) void fetch(int64 frame) const {
-    for (int at = 0; at < n; at += ROW) __builtin_prefetch(data + frame * n_pixels + at);
+    for (int at = 0; at < n; at += COLUMNS) __builtin_prefetch(data + frame * n_pixels + at);
     __builtin_prefetch(data + frame * n_pixels + n - 1);
-    for (int at = 0; at < n; at += 4 * ROW) __builtin_prefetch(groupdq + frame * n_pixels + at);
+    for (int at = 0; at < n; at += 4 * COLUMNS) __builtin_prefetch(groupdq + frame * n_pixels + at);
     __builtin_prefetch(groupdq + frame * n_pixels + n - 1);
   }
 };
@@ -50,14 +50,12 @@ struct Strip {
 // Store the differences of a strip, which consists of whole rows or not, and return whether a group is JUMP_DET.
 template <bool IS_WHOLE>
 inline bool store_differences(const Strip& strip, const float* gain, int* differences) {
-  using Flags = Wide<uint8, ROW>;
-  using Bits = Wide<int, ROW>;
-  using Values = Wide<float, ROW>;
-  const std::size_t apart = std::size_t(strip.n_differences()) * ROW;
+  using Flags = Wide<uint8, COLUMNS>;
+  const std::size_t apart = std::size_t(strip.n_differences()) * COLUMNS;
   const int64 n_frames = int64(strip.n_ints) * strip.n_groups;
-  const auto width = [&](int at) { return IS_WHOLE ? ROW : std::min(ROW, strip.n - at); };
-  Values gains[MOST_IN_STRIP / ROW], previous[MOST_IN_STRIP / ROW];
-  for (int at = 0; at < strip.n; at += ROW) gains[at / ROW] = load<Values>(gain + at, width(at));
+  const auto width = [&](int at) { return IS_WHOLE ? COLUMNS : std::min(COLUMNS, strip.n - at); };
+  Reals gains[MOST_IN_STRIP / COLUMNS], previous[MOST_IN_STRIP / COLUMNS];
+  for (int at = 0; at < strip.n; at += COLUMNS) gains[at / COLUMNS] = load<Reals>(gain + at, width(at));
   Flags all_flags{};
   int64 frame = 0;
   for (int integration = 0; integration < strip.n_ints; ++integration)
@@ -65,18 +63,18 @@ inline bool store_differences(const Strip& strip, const float* gain, int* differ
       if (frame + FRAMES_AHEAD < n_frames) strip.fetch(frame + FRAMES_AHEAD);
       const float* const data = strip.data + frame * strip.n_pixels;
       const uint8* const groupdq = strip.groupdq + frame * strip.n_pixels;
-      int* const row = differences + (frame - integration - 1) * ROW;
-      for (int at = 0; at < strip.n; at += ROW) {
+      int* const row = differences + (frame - integration - 1) * COLUMNS;
+      for (int at = 0; at < strip.n; at += COLUMNS) {
         const Flags flags = IS_WHOLE ? load_row<Flags>(groupdq + at) : load<Flags>(groupdq + at, width(at));
         all_flags |= flags;
-        const auto is_usable = (convert<Bits>(flags) & int(UNUSABLE)) == 0;
-        const Values electrons = load<Values>(data + at, width(at)) * gains[at / ROW];
-        const Values usable = is_usable ? electrons : all_of<Values>(float_nan());
-        if (group > 0) store(orders_of<ROW>(usable - previous[at / ROW]), row + at / ROW * apart);
-        previous[at / ROW] = usable;
+        const auto is_usable = (convert<Orders>(flags) & int(UNUSABLE)) == 0;
+        const Reals electrons = load<Reals>(data + at, width(at)) * gains[at / COLUMNS];
+        const Reals usable = is_usable ? electrons : all_of<Reals>(float_nan());
+        if (group > 0) store(orders_of(usable - previous[at / COLUMNS]), row + at / COLUMNS * apart);
+        previous[at / COLUMNS] = usable;
       }
     }
-  const auto halves = same_bits<Wide<long long, ROW / 8>>(all_flags & uint8(JUMP_DET));
+  const auto halves = same_bits<Wide<long long, COLUMNS / 8>>(all_flags & uint8(JUMP_DET));
   return (halves[0] | halves[1]) != 0;
 }
 
@@ -125,12 +123,12 @@ struct Search {
     for (int start = 0; start < rows.number; start += AT_ONCE) {
       const int stop = std::min(start + AT_ONCE, rows.number);
       auto is_far = all_of<Orders>(0);
-      for (int row = start; row < stop; ++row) is_far |= far(rows[row], low, high);
+      for (int row = start; row < stop; ++row) is_far |= far(rows.get(row), low, high);
       if (!is_any(is_far)) continue;
       for (int row = start; row < stop; ++row) {
-        is_far = far(rows[row], low, high);
+        is_far = far(rows.get(row), low, high);
         if (!is_any(is_far)) continue;
-        const Reals differences = reals_of(rows[row]);
+        const Reals differences = reals_of(rows.get(row));
         for (int column = 0; column < COLUMNS; ++column) {
           const float difference = differences[column];
           if (is_far[column] && magnitude(double(difference) - medians[column]) / sigmas[column] > threshold &&
@@ -178,7 +176,7 @@ struct Search {
               std::vector<Jump>& jumps) const {
     auto streamed = [&](auto visit) {
       for (int row = 0; row < rows.number; ++row) {
-        const int order = rows.first[std::size_t(row) * ROW + column];
+        const int order = rows.first[std::size_t(row) * COLUMNS + column];
         visit(order == NOTHING ? float_nan() : real_of(order ^ (order >> 31)));
       }
     };
@@ -218,8 +216,8 @@ __global__ void search_strips(const float* data, uint8* groupdq, const float* ga
   static thread_local std::vector<Jump> jumps;
   const int n_rows = n_ints * (n_groups - 1);
   int width = MOST_IN_STRIP;
-  while (width > ROW && std::size_t(n_rows) * width * sizeof(int) > STRIP_BYTES) width /= 2;
-  const std::size_t apart = std::size_t(n_rows) * ROW;
+  while (width > COLUMNS && std::size_t(n_rows) * width * sizeof(int) > STRIP_BYTES) width /= 2;
+  const std::size_t apart = std::size_t(n_rows) * COLUMNS;
   // Rows must not cross lines of the cache.
   constexpr std::size_t LINE = 64;
   if (storage.size() < n_rows * std::size_t(width) + LINE) storage.resize(n_rows * std::size_t(width) + LINE);
@@ -237,12 +235,12 @@ __global__ void search_strips(const float* data, uint8* groupdq, const float* ga
       read_variances[at] = double(noise * noise) / n_frames;
     }
     jumps.clear();
-    const auto store_all = n % ROW == 0 ? store_differences<true> : store_differences<false>;
+    const auto store_all = n % COLUMNS == 0 ? store_differences<true> : store_differences<false>;
     const bool is_flagged = store_all(strip, gain + start, differences);
     if (is_flagged) list_earlier_jumps(strip, counts, jumps);
     std::size_t n_earlier = jumps.size();
     for (int first = 0; first < n; first += COLUMNS) {
-      const Rows rows{differences + first / ROW * apart + first % ROW, n_rows};
+      const Rows rows{differences + first / COLUMNS * apart, n_rows};
       const std::size_t n_before = jumps.size();
       if (MODE == ITERATIVE) search.by_iteration(strip, rows, first, read_variances + first, jumps);
       bool needs_median = MODE == ONE_PASS || medians || (reaching && jumps.size() > n_before);
@@ -254,7 +252,7 @@ __global__ void search_strips(const float* data, uint8* groupdq, const float* ga
     for (std::size_t i = n_earlier; i < jumps.size(); ++i) ++counts[jumps[i].column];
     for (const Jump& jump : jumps) {
       if (!reaching) break;
-      const std::size_t at = jump.column / ROW * apart + std::size_t(jump.row) * ROW + jump.column % ROW;
+      const std::size_t at = jump.column / COLUMNS * apart + std::size_t(jump.row) * COLUMNS + jump.column % COLUMNS;
       if (differences[at] == NOTHING) continue;
       const double excess = magnitude(double(real_of(differences[at])) - strip_medians[jump.column]);
       const double ratio = excess / sigmas[jump.column];

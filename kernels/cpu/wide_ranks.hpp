@@ -9,16 +9,17 @@
 
 #include <climits>
 #include <cstring>
+#include <utility>
 
 #include "wide.hpp"
 
 namespace gpucoron {
 
-// Columns that are searched together, and from row to row in memory: a line of the cache.
-constexpr int COLUMNS = 8;
-constexpr int ROW = 16;
+// A row fills a line of the cache. Vectors of half the size compare faster: with masks in vectors, not in mask registers.
+constexpr int COLUMNS = 16;
 using Orders = Wide<int, COLUMNS>;
 using Reals = Wide<float, COLUMNS>;
+using HalfOrders = Wide<int, COLUMNS / 2>;
 
 // The integer of NaN, above all others, and that of infinity.
 constexpr int NOTHING = INT_MAX;
@@ -39,10 +40,9 @@ inline Vector load_row(const ElementOf<Vector>* from) {
   return *reinterpret_cast<const Anywhere*>(from);
 }
 
-template <int N>
-inline Wide<int, N> orders_of(const Wide<float, N>& values) {
-  const auto bits = same_bits<Wide<int, N>>(values);
-  return values == values ? bits ^ ((bits >> 31) & NOTHING) : all_of<Wide<int, N>>(NOTHING);
+inline Orders orders_of(const Reals& values) {
+  const Orders bits = same_bits<Orders>(values);
+  return values == values ? bits ^ ((bits >> 31) & NOTHING) : all_of<Orders>(NOTHING);
 }
 
 inline Reals reals_of(const Orders& orders) { return same_bits<Reals>(orders ^ ((orders >> 31) & NOTHING)); }
@@ -51,23 +51,28 @@ inline float real_of(int order) { return __uint_as_float(order < 0 ? order ^ NOT
 
 // Whether an element of a mask is set.
 inline bool is_any(const Orders& mask) {
-  return same_bits<long long>(convert<Wide<signed char, COLUMNS>>(mask)) != 0;
+  const auto halves = same_bits<Wide<long long, 2>>(convert<Wide<signed char, COLUMNS>>(mask));
+  return (halves[0] | halves[1]) != 0;
 }
 
-// Rows of values, and the same rows as magnitudes.
+// Rows of values, and the same rows as magnitudes. A vector may start at any column.
 struct Rows {
   const int* first;
   int number;
 
-  Orders operator[](int row) const { return load<Orders>(first + std::size_t(row) * ROW); }
+  template <class Vector = Orders>
+  Vector get(int row, int column = 0) const {
+    return load_row<Vector>(first + std::size_t(row) * COLUMNS + column);
+  }
 };
 
 struct Magnitudes {
   Rows rows;
   int number;
 
-  Orders operator[](int row) const {
-    const Orders orders = rows[row];
+  template <class Vector = Orders>
+  Vector get(int row, int column = 0) const {
+    const auto orders = rows.get<Vector>(row, column);
     return orders ^ (orders >> 31);
   }
 };
@@ -83,7 +88,7 @@ template <class Values>
 inline Columns survey_columns(const Values& values) {
   Columns found{all_of<Orders>(0), all_of<Orders>(NOTHING), all_of<Orders>(INT_MIN)};
   for (int row = 0; row < values.number; ++row) {
-    const Orders value = values[row];
+    const Orders value = values.get(row);
     const auto is_number = value != NOTHING;
     found.count -= is_number;
     found.low = smaller_of(found.low, value);
@@ -97,11 +102,23 @@ inline Columns survey_columns(const Values& values) {
 
 template <int N, class Values>
 inline void count_below(const Values& values, const Orders (&pivots)[N], Orders (&counts)[N]) {
-  for (int j = 0; j < N; ++j) counts[j] = all_of<Orders>(0);
-  for (int row = 0; row < values.number; ++row) {
-    const Orders value = values[row];
-    for (int j = 0; j < N; ++j) counts[j] -= value < pivots[j];
+  constexpr int HALF = COLUMNS / 2;
+  struct Halves {
+    HalfOrders low, high;
+  };
+  Halves of_pivots[N], found[N];
+  for (int j = 0; j < N; ++j) {
+    of_pivots[j] = same_bits<Halves>(pivots[j]);
+    found[j] = {HalfOrders{}, HalfOrders{}};
   }
+  for (int row = 0; row < values.number; ++row) {
+    const auto low = values.template get<HalfOrders>(row), high = values.template get<HalfOrders>(row, HALF);
+    for (int j = 0; j < N; ++j) {
+      found[j].low -= low < of_pivots[j].low;
+      found[j].high -= high < of_pivots[j].high;
+    }
+  }
+  for (int j = 0; j < N; ++j) counts[j] = same_bits<Orders>(found[j]);
 }
 
 // The value of the wanted rank is between `low` and `high`, both included.
@@ -126,7 +143,7 @@ template <class Values>
 inline void tighten(const Values& values, Bracket& bracket) {
   Orders low = all_of<Orders>(NOTHING), high = all_of<Orders>(INT_MIN);
   for (int row = 0; row < values.number; ++row) {
-    const Orders value = values[row];
+    const Orders value = values.get(row);
     low = smaller_of(low, value >= bracket.low ? value : bracket.high);
     high = larger_of(high, value <= bracket.high ? value : bracket.low);
   }
@@ -137,25 +154,42 @@ inline void tighten(const Values& values, Bracket& bracket) {
 constexpr int SAMPLE = 16;
 constexpr int MANY_ROWS = 48;
 
-// Sort by Batcher's odd-even merges.
-inline void sort_sample(Orders (&sample)[SAMPLE]) {
+// Batcher's odd-even merges: pairs of places to compare in turn.
+constexpr int COMPARISONS = 63;
+struct Network {
+  int low[COMPARISONS], high[COMPARISONS];
+};
+constexpr Network odd_even_merges() {
+  Network network{};
+  int number = 0;
   for (int p = 1; p < SAMPLE; p *= 2)
     for (int k = p; k >= 1; k /= 2)
       for (int start = k % p; start + k < SAMPLE; start += 2 * k)
         for (int i = start; i < start + k && i + k < SAMPLE; ++i)
           if (i / (2 * p) == (i + k) / (2 * p)) {
-            const Orders a = sample[i], b = sample[i + k];
-            sample[i] = smaller_of(a, b);
-            sample[i + k] = larger_of(a, b);
+            network.low[number] = i;
+            network.high[number++] = i + k;
           }
+  return network;
+}
+
+template <std::size_t... I>
+inline void sort_sample(Orders (&sample)[SAMPLE], std::index_sequence<I...>) {
+  constexpr Network NETWORK = odd_even_merges();
+  const auto compare = [&](Orders& a, Orders& b) {
+    const Orders smaller = smaller_of(a, b);
+    b = larger_of(a, b);
+    a = smaller;
+  };
+  (compare(sample[NETWORK.low[I]], sample[NETWORK.high[I]]), ...);
 }
 
 // Pivots about the median of a sample of the rows.
 template <class Values>
 inline void narrow_by_sample(const Values& values, const Orders& rank, Bracket& bracket) {
   Orders sample[SAMPLE];
-  for (int i = 0; i < SAMPLE; ++i) sample[i] = values[int((2 * i + 1) * (long long)values.number / (2 * SAMPLE))];
-  sort_sample(sample);
+  for (int i = 0; i < SAMPLE; ++i) sample[i] = values.get(int((2 * i + 1) * int64(values.number) / (2 * SAMPLE)));
+  sort_sample(sample, std::make_index_sequence<COMPARISONS>());
   const Orders pivots[4] = {sample[1], sample[6], sample[9], sample[14]};
   Orders counts[4];
   count_below(values, pivots, counts);
@@ -174,8 +208,8 @@ inline void place_pivots(const Bracket& bracket, const Orders& rank, bool in_the
     // Of values at random places, the rank of a place is uncertain by up to half of this root.
     const Reals margin = 0.5f * square_roots(inside);
     const auto is_finite = span - span == 0.0f;
-    pivots[0] = is_finite ? orders_of<COLUMNS>(start + step * (place - margin)) : pivots[0];
-    pivots[1] = is_finite ? orders_of<COLUMNS>(start + step * (place + margin)) : pivots[1];
+    pivots[0] = is_finite ? orders_of(start + step * (place - margin)) : pivots[0];
+    pivots[1] = is_finite ? orders_of(start + step * (place + margin)) : pivots[1];
   }
   for (Orders& pivot : pivots) pivot = smaller_of(larger_of(pivot, bracket.low + 1), bracket.high);
 }
@@ -205,7 +239,7 @@ inline RankedColumns select_ranks(const Values& values, const Orders& rank, cons
   Orders nearest[NEAREST];
   for (Orders& each : nearest) each = all_of<Orders>(NOTHING);
   for (int row = 0; row < values.number; ++row) {
-    Orders value = values[row];
+    Orders value = values.get(row);
     value = value >= least ? value : all_of<Orders>(NOTHING);
     for (Orders& each : nearest) {
       const Orders smaller = smaller_of(each, value);
