@@ -5,7 +5,9 @@
 // use vector instructions; code for single pixels follows only where there may be a jump.
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "jump.cuh"
@@ -168,24 +170,101 @@ struct Search {
       const double noise = difference_noise(median, read_variances[column]);
       const double at_high = magnitude(double(float(real_of(columns.high[column]) - median))) / noise;
       const double at_low = magnitude(double(float(real_of(columns.low[column]) - median))) / noise;
-      if (at_low > limit || at_high > limit) finish(strip, rows, first, column, read_variances[column], jumps);
+      if (!(at_low > limit || at_high > limit)) continue;
+      const Pixel pixel{rows.first + column, rows.number, count, columns.low[column], middle.next[column], read_variances[column]};
+      if (!remove_largest(pixel, strip, first + column, median, noise, jumps)) finish(pixel, strip, first + column, jumps);
     }
   }
 
-  void finish(const Strip& strip, const Rows& rows, int first, int column, double read_variance,
-              std::vector<Jump>& jumps) const {
+  // One pixel's differences, and what the first round has found of their magnitudes.
+  struct Pixel {
+    const int* first;
+    int number;
+    int count;  // of numbers
+    int low;    // the smallest
+    int next;   // the next one after the median
+    double read_variance;
+
+    int magnitude_at(int row) const {
+      const int order = first[std::size_t(row) * COLUMNS];
+      return order ^ (order >> 31);
+    }
+  };
+
+  // Remove the largest magnitudes as find_quiet_range, by short sorted lists of the largest ones and of those about the
+  // median. Return whether this was enough: if not, nothing is flagged.
+  bool remove_largest(const Pixel& pixel, const Strip& strip, int at, double median, double noise,
+                      std::vector<Jump>& jumps) const {
+    constexpr int FEW = 8;
+    static thread_local std::vector<std::pair<int, int>> top;  // with their rows
+    static thread_local std::vector<int> middle;
+    top.clear();
+    middle.clear();
+    const int top_from = order_of(float(median + 0.5 * threshold * noise));
+    const int middle_from = order_of(float(median - noise * (10.0 / pixel.count + 0.08)));
+    int up_to_next = 0, largest_below = 0, n_largest = 0;
+    for (int row = 0; row < pixel.number; ++row) {
+      const int value = pixel.magnitude_at(row);
+      up_to_next += value <= pixel.next;
+      if (value >= middle_from && value <= pixel.next) middle.push_back(value);
+      if (value < largest_below || value == NOTHING) continue;
+      if (value >= top_from) {
+        top.push_back({value, row});
+      } else {
+        n_largest = value == largest_below ? n_largest + 1 : 1;
+        largest_below = value;
+      }
+    }
+    // The largest one of those that are probably no jumps is needed, too.
+    const std::size_t n_removable = top.size();
+    top.insert(top.end(), n_largest, {largest_below, -1});
+    std::sort(top.begin(), top.end(), std::greater<>());
+    std::sort(middle.begin(), middle.end(), std::greater<>());
+
+    std::size_t removed = 0;
+    int count = pixel.count;
+    const auto count_ties = [&] {
+      int ties = 0;
+      while (removed + ties < top.size() && top[removed + ties].first == top[removed].first) ++ties;
+      return ties;
+    };
+    for (bool is_first_round = true;; is_first_round = false) {
+      if (count < FEW) return false;
+      const int kept = count - count_ties();
+      const int place = up_to_next - 1 - (kept - 1) / 2;
+      if (kept < 1 || place < 1 || place >= int(middle.size())) return false;
+      median = real_of(middle[place]);
+      if (kept % 2 == 0) median = (median + real_of(middle[place - 1])) / 2.0;
+      if (!is_first_round) median = double(float(median));
+      noise = difference_noise(median, pixel.read_variance);
+      const auto ratio = [&](int order) { return magnitude(double(float(real_of(order) - median))) / noise; };
+      const double at_low = ratio(pixel.low), at_high = ratio(top[removed].first);
+      if (!(at_low > threshold || at_high > threshold)) break;
+      if (at_low >= at_high) return false;
+      do {
+        const int ties = count_ties();
+        count -= ties;
+        removed += ties;
+        if (removed > n_removable || removed == top.size()) return false;
+      } while (ratio(top[removed].first) == at_high);
+    }
+    for (std::size_t i = 0; i < removed; ++i) flag(strip, top[i].second, at, jumps);
+    return true;
+  }
+
+  void finish(const Pixel& pixel, const Strip& strip, int at, std::vector<Jump>& jumps) const {
     auto streamed = [&](auto visit) {
-      for (int row = 0; row < rows.number; ++row) {
-        const int order = rows.first[std::size_t(row) * COLUMNS + column];
-        visit(order == NOTHING ? float_nan() : real_of(order ^ (order >> 31)));
+      for (int row = 0; row < pixel.number; ++row) {
+        const int order = pixel.magnitude_at(row);
+        visit(order == NOTHING ? float_nan() : real_of(order));
       }
     };
-    const auto& magnitudes = keep<float>(streamed, rows.number);
+    const auto& magnitudes = keep<float>(streamed, pixel.number);
     const QuietRange quiet =
-        find_quiet_range<Lanes<1>>(magnitudes, read_variance, threshold, three_groups, four_groups);
+        find_quiet_range<Lanes<1>>(magnitudes, pixel.read_variance, threshold, three_groups, four_groups);
     int row = 0;
     magnitudes([&](float value) {
-      if (!is_nan(value) && (key_of(value) < quiet.low || key_of(value) > quiet.high)) flag(strip, row, first + column, jumps);
+      if (!is_nan(value) && (key_of(value) < quiet.low || key_of(value) > quiet.high)) flag(strip, row, at, jumps);
       ++row;
     });
   }
