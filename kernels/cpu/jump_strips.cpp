@@ -1,8 +1,8 @@
 // Jump detection on a CPU: the decisions of jump.cu for neighbouring pixels at the same time. Launches: search_strips;
 // flag_listed_neighbors; flag_groups_after_jumps.
 //
-// The differences of a strip of pixels are stored in the cache, in columns of `COLUMNS` pixels. Loops over all differences
-// use vector instructions; code for single pixels follows only where there may be a jump.
+// The differences of a strip of pixels are stored in the cache, in rows of `COLUMNS` pixels, a row for each difference.
+// Loops over all differences use vector instructions; code for single pixels follows only where there may be a jump.
 #include <algorithm>
 #include <atomic>
 #include <functional>
@@ -98,7 +98,7 @@ inline void list_earlier_jumps(const Strip& strip, int* n_flagged, std::vector<J
   }
 }
 
-// Find one pixel's jumps, count its jump flags, and list those with neighbours to flag.
+// Find the jumps of the pixels of a row, whose first one is number `first` of the strip; flag and list them.
 struct Search {
   double threshold, three_groups, four_groups;
 
@@ -171,7 +171,8 @@ struct Search {
       const double at_high = magnitude(double(float(real_of(columns.high[column]) - median))) / noise;
       const double at_low = magnitude(double(float(real_of(columns.low[column]) - median))) / noise;
       if (!(at_low > limit || at_high > limit)) continue;
-      const Pixel pixel{rows.first + column, rows.number, count, columns.low[column], middle.next[column], read_variances[column]};
+      const int low = columns.low[column], next = middle.next[column];
+      const Pixel pixel{rows.first + column, rows.number, count, low, next, read_variances[column]};
       if (!remove_largest(pixel, strip, first + column, median, noise, jumps)) finish(pixel, strip, first + column, jumps);
     }
   }

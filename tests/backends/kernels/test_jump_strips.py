@@ -17,7 +17,7 @@ from tests.cases.jump import OPTIONS, SHAPES, simulate
 DEFINITION = get_backend("numpy", n_threads=1)
 
 #: strips with an incomplete last one, one pixel, and so many differences that strips are narrower
-WIDTHS = [(4, 10, 1, 1), (3, 12, 1, 64), (3, 12, 3, 43), (2, 40, 5, 127), (30, 160, 2, 37)]
+WIDTHS = [(4, 10, 1, 1), (3, 12, 1, 64), (3, 12, 3, 43), (2, 40, 5, 127), (14, 160, 1, 37)]
 
 
 @pytest.fixture(scope="module", params=backend_params(["host", "native"]))
