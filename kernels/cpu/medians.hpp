@@ -57,68 +57,80 @@ inline Vector sorted_median(Vector* values, int n, MedianNetwork& network) {
   return (values[(n - 1) / 2] + values[n / 2]) / 2.0;
 }
 
-// Search for the median by counting the values below pivots; the values are not moved.
-//
-// `least` and `largest` are the extremes and `guess` is near the median. The result is undefined in lanes that are not
-// `used`, and in those with NaN or infinite values.
-template <class Vector, class Choice>
-inline Vector counted_median(const Vector* values, int n, Vector least, Vector largest, Vector guess, Choice used) {
+// The number of values below a pivot, the largest of them, and the smallest of the others.
+template <class Vector>
+struct Split {
   using Real = ElementOf<Vector>;
+  using Choice = decltype(Vector{} < Vector{});
+
+  Choice count{};
+  Vector below = all_of<Vector>(-std::numeric_limits<Real>::infinity());
+  Vector above = all_of<Vector>(std::numeric_limits<Real>::infinity());
+
+  void add(const Vector& value, const Vector& pivot) {
+    const Choice is_below = value < pivot;
+    count = is_below ? count + 1 : count;
+    below = is_below ? larger_of(below, value) : below;
+    above = is_below ? above : smaller_of(above, value);
+  }
+};
+
+// Search for the median with pivots; the values are not moved.
+//
+// `split` is that by the first pivot, near the median, and `apart` about the distance of values there. The result is undefined
+// in lanes that are not `used`, and in those with NaN or infinite values.
+template <class Vector>
+inline Vector searched_median(const Vector* values, int n, Split<Vector> split, Vector apart, typename Split<Vector>::Choice used) {
+  using Real = ElementOf<Vector>;
+  using Choice = typename Split<Vector>::Choice;
   constexpr Real INFINITE = std::numeric_limits<Real>::infinity();
-  constexpr int MOST_PASSES = 12;
-  // Wanted is a limit with this number of values below it. Below `low` there are fewer, and below `high` this many or more.
-  const Vector wanted = all_of<Vector>(Real((n - 1) / 2 + 1));
-  Vector low = least, high = all_of<Vector>(INFINITE), top = largest;
-  Vector below_low{}, below_high = used ? all_of<Vector>(Real(n)) : wanted;
-  Vector pivot = guess, apart = (largest - least) * Real(0.02);
-  for (int pass = 0; pass < MOST_PASSES; ++pass) {
-    const Vector pivots[] = {pivot - apart, pivot, pivot + apart};
-    Choice counts[3]{};
-    for (int i = 0; i < n; ++i)
-      for (int j = 0; j < 3; ++j) counts[j] -= values[i] < pivots[j];
-    for (int j = 0; j < 3; ++j) {
-      const Vector count = convert<Vector>(counts[j]);
-      const Choice is_low = (count < wanted) & (pivots[j] > low);
-      low = is_low ? pivots[j] : low;
-      below_low = is_low ? count : below_low;
+  constexpr int MOST_PASSES = 16;
+  const int rank = (n - 1) / 2;
+  // The value of the rank is from `low` to `high`, which are values; `below_low` are smaller, `up_to_high` up to `high`.
+  Vector low = all_of<Vector>(-INFINITE), high = all_of<Vector>(INFINITE), median{};
+  Vector below_low{}, up_to_high = all_of<Vector>(Real(n));
+  Choice open = used;
+  for (int pass = 0;; ++pass) {
+    const Vector count = convert<Vector>(split.count);
+    const Choice at_rank = open & (count == Real(rank + 1));
+    median = at_rank ? (n % 2 ? split.below : (split.below + split.above) / Real(2)) : median;
+    open &= ~at_rank;
+    const Choice is_low = count <= Real(rank);
+    low = is_low ? split.above : low;
+    below_low = is_low ? count : below_low;
+    high = is_low ? high : split.below;
+    up_to_high = is_low ? up_to_high : count;
+    // All values in between are the same, or there is one only.
+    const Choice is_one = open & (low == high);
+    median = is_one ? low : median;
+    open &= ~is_one;
+    if (n % 2) {
+      const Choice is_next = open & (below_low == Real(rank));
+      median = is_next ? low : median;
+      open &= ~is_next;
     }
-    for (int j = 2; j >= 0; --j) {
-      const Vector count = convert<Vector>(counts[j]);
-      const Choice is_high = used & (count >= wanted) & (pivots[j] < high);
-      high = is_high ? pivots[j] : high;
-      top = is_high ? pivots[j] : top;
-      below_high = is_high ? count : below_high;
-    }
-    if (!is_any(below_high > wanted)) break;
-    // As if the values between the limits had equal distances.
-    const Vector inside = below_high - below_low;
-    pivot = low + (top - low) * ((wanted - below_low) / inside);
-    apart = (top - low) * Real(0.5) / square_roots(inside);
+    if (!is_any(open)) return median;
+    if (pass == MOST_PASSES) break;
+    // As if the values had equal distances: between the limits or, without one of them, those given.
+    const Choice no_low = low == -INFINITE, no_high = high == INFINITE;
+    const Vector share = (Real(rank) + Real(0.5) - below_low) / (up_to_high - below_low - Real(1));
+    const Vector step = (Real(rank) + Real(0.5) - count) * apart;
+    apart *= Real(2);
+    Vector pivot = no_high ? low + step : no_low ? high + step : low + (high - low) * share;
+    pivot = pivot > low ? pivot : high;
+    pivot = smaller_of(high, pivot);
+    split = {};
+    for (int i = 0; i < n; ++i) split.add(values[i], pivot);
   }
-  Choice is_tied{};
-  Vector tied{};
-  for (;;) {
-    Vector at = all_of<Vector>(-INFINITE), next = all_of<Vector>(INFINITE);
-    for (int i = 0; i < n; ++i) {
-      const Choice is_below = values[i] < high;
-      at = larger_of(at, is_below ? values[i] : at);
-      next = smaller_of(next, is_below ? next : values[i]);
-    }
-    Choice is_open = (below_high > wanted) & ~is_tied;
-    if (is_any(is_open)) {
-      // The largest value below the limit is the wanted one and the next, or it becomes the limit.
-      Choice counts{};
-      for (int i = 0; i < n; ++i) counts -= values[i] < at;
-      const Vector count = convert<Vector>(counts);
-      const Choice is_wanted = is_open & (count < wanted);
-      tied = is_wanted ? at : tied;
-      is_tied |= is_wanted;
-      is_open &= ~is_wanted;
-      high = is_open ? at : high;
-      below_high = is_open ? count : below_high;
-    }
-    if (!is_any(is_open)) return is_tied ? tied : n % 2 ? at : (at + next) / Real(2);
+  static thread_local std::vector<Real> series;
+  for (int lane = 0; lane < WIDTH_OF<Vector>; ++lane) {
+    if (!open[lane]) continue;
+    series.resize(n);
+    for (int i = 0; i < n; ++i) series[i] = values[i][lane];
+    std::sort(series.begin(), series.end());
+    median[lane] = (series[rank] + series[n / 2]) / Real(2);
   }
+  return median;
 }
 
 }  // namespace gpucoron

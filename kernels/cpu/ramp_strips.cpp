@@ -216,9 +216,12 @@ class Strip {
       const Choice classes = (ratio < 5.0) + (ratio < 10.0) + (ratio < 20.0) + (ratio < 50.0) + (ratio < 100.0) + int64(TENTH);
       const Reals inverse_variance = 1.0 / noise_variance;
       const Reals guess = (by_time(end) - rate) / double(n_groups - 1);
+      // The distance of differences about their median: 2.5 standard deviations divided by their number.
+      const Reals of_difference = larger_of(guess, Reals{}) * group_time / gain_of + 2.0 * noise_variance / (gain_of * gain_of);
+      const Reals apart = square_roots(of_difference) * (2.5 / group_time / (n_groups - 1));
       // With -0.0 as the start, a first summand of -0.0 keeps its sign.
       Reals w = all_of<Reals>(-0.0), x = w, y = w, xy = w, xx = w;
-      Reals least = all_of<Reals>(std::numeric_limits<double>::infinity()), largest = -least;
+      Split<Reals> split;
       const Reals* const weights = weights_of(n_groups);
       double number = start;
       for (int group = 0; group < n_groups; ++group, number += 1.0) {
@@ -237,12 +240,11 @@ class Strip {
         rate = next;
         if (group == 0) continue;
         differences[group - 1] = difference;
-        least = smaller_of(least, difference);
-        largest = larger_of(largest, difference);
+        split.add(difference, guess);
       }
       slope = (w * xy - x * y) * (1.0 / (w * xx - x * x)) / group_time;
       used = chosen(which) & (slope - slope == 0.0);
-      median = n_groups - 1 > MOST_SORTED ? counted_median(differences.data(), n_groups - 1, least, largest, guess, used)
+      median = n_groups - 1 > MOST_SORTED ? searched_median(differences.data(), n_groups - 1, split, apart, used)
                                           : sorted_median(differences.data(), n_groups - 1, network);
     }
     medians = used ? median : medians;
