@@ -68,6 +68,17 @@ struct Split {
   Vector above = all_of<Vector>(std::numeric_limits<Real>::infinity());
 
   void add(const Vector& value, const Vector& pivot) {
+#ifdef __AVX512F__
+    // Instructions that change the chosen elements only, which g++ does not use here.
+    if constexpr (std::is_same_v<Vector, Wide<double, 8>>) {
+      const __m512d v(value);
+      const __mmask8 is_below = _mm512_cmp_pd_mask(v, __m512d(pivot), _CMP_LT_OQ);
+      count = Choice(_mm512_mask_add_epi64(__m512i(count), is_below, __m512i(count), _mm512_set1_epi64(1)));
+      below = Vector(_mm512_mask_max_pd(__m512d(below), is_below, __m512d(below), v));
+      above = Vector(_mm512_mask_min_pd(__m512d(above), __mmask8(~is_below), __m512d(above), v));
+      return;
+    }
+#endif
     const Choice is_below = value < pivot;
     count = is_below ? count + 1 : count;
     below = is_below ? larger_of(below, value) : below;

@@ -12,7 +12,7 @@ namespace gpucoron {
 namespace {
 
 // Pixels that are fitted together, those whose flags are read together, and those of a strip.
-constexpr int LANES = 8, PART = 64, STRIP = 128;
+constexpr int LANES = 8, PART = 64, STRIP = 256;
 // Medians of more differences are searched for by counting.
 constexpr int MOST_SORTED = 32;
 // Lanes from which a fit together is faster than one by one.
@@ -327,7 +327,8 @@ class Strip {
         read = invalid | (read >= LARGE_VARIANCE) ? Reals{} : read;
         restored = read > 0.0 ? 1.0 / read : Reals{};
       }
-      Reals slope_sum = load<Reals>(&slopes[place]) / var_read;
+      // A sum that starts with 0, so it is never -0.
+      Reals slope_sum = load<Reals>(&slopes[place]) / var_read + 0.0;
       const Reals slope = invalid ? nan : slope_sum * read;
       const int64 out = integration * e.n_pixels + first + at;
       rateints.put(out, width, slope, pixel_dq, poisson, read, error);

@@ -291,6 +291,8 @@ def _sum_whole_ramps(sums, slopes, ngroups, signal, pixels, times):
     var_poisson = signal / (times.group * pixels.gain * (ngroups - 1.0))
     var_read = read_noise_variance(ngroups, pixels.gain, pixels.read_noise, times.group)
     np.divide(slopes, var_read, out=sums.slope)
+    # As a sum that starts with 0, it is never -0.
+    sums.slope += 0.0
     sums.inverse_read[...] = 1 / var_read
     sums.inverse_poisson[...] = np.where(var_poisson > 0, 1 / var_poisson, 0)
     sums.inverse_total[...] = 1 / (var_poisson + var_read)

@@ -8,7 +8,7 @@ from gpucoron.backends.operations.ramp_fit.segments import weight_tables
 from gpucoron.backends.results import Slopes
 
 #: pixels that a thread processes together, as in ramp_strips.cpp
-STRIP = 128
+STRIP = 256
 
 
 def fit_ramps(
