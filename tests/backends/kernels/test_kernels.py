@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from gpucoron.backends import BACKENDS, get_backend
 from gpucoron.backends.backend import Backend
 from gpucoron.backends.devices.launch import geometry
-from gpucoron.backends.devices.numpy_device import NumpyDevice
 from gpucoron.backends.kernel_files import MOST_COLUMNS, POLYNOMIAL_LENGTHS, kernel_folder
 from gpucoron.backends.operations.jump.definition import ONE_PASS
 from gpucoron.backends.operations.ramp_fit.segments import weight_table, weight_tables

@@ -184,9 +184,7 @@ def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppres
     slopes = medians = None
     first, needs_segments = _find_whole_ramps(groupdq, flags)
     if ngroups - first > 2 and not needs_segments.all():
-        slopes, medians = fit_whole_ramps(
-            samples[first:], first, pixels.gain, pixels.read_noise, times.group, scratch
-        )
+        slopes, medians = fit_whole_ramps(samples[first:], first, pixels.gain, pixels.read_noise, times.group, scratch)
         needs_segments |= np.isnan(slopes)
     else:
         needs_segments[...] = True
