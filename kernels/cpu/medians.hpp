@@ -10,51 +10,64 @@
 
 namespace gpucoron {
 
-// Comparisons that sort the median of a number of values to the middle, made once for each number.
+// Comparisons that sort the median of N values to the middle.
 //
 // Batcher's odd-even merge sort (1968, AFIPS 32, 307), without comparisons that do not affect the middle.
-class MedianNetwork {
- public:
-  using Pair = std::pair<int, int>;
-
-  const std::vector<Pair>& of(int n) {
-    if (n != size) make(n);
-    return pairs;
-  }
-
- private:
-  void make(int n) {
-    std::vector<Pair> all;
-    for (int part = 1; part < n; part *= 2)
-      for (int stride = part; stride > 0; stride /= 2)
-        for (int first = stride % part; first < n - stride; first += 2 * stride)
-          for (int low = first; low < smaller(first + stride, n - stride); ++low)
-            if (low / (2 * part) == (low + stride) / (2 * part)) all.emplace_back(low, low + stride);
-    std::vector<bool> needed(n);
-    needed[(n - 1) / 2] = needed[n / 2] = true;
-    pairs.clear();
-    for (auto pair = all.rbegin(); pair != all.rend(); ++pair)
-      if (needed[pair->first] || needed[pair->second]) {
-        pairs.push_back(*pair);
-        needed[pair->first] = needed[pair->second] = true;
-      }
-    std::reverse(pairs.begin(), pairs.end());
-    size = n;
-  }
-
+template <int N>
+struct MedianNetwork {
+  int low[N * N]{}, high[N * N]{};
   int size = 0;
-  std::vector<Pair> pairs;
+
+  constexpr MedianNetwork() {
+    for (int part = 1; part < N; part *= 2)
+      for (int stride = part; stride > 0; stride /= 2)
+        for (int first = stride % part; first < N - stride; first += 2 * stride)
+          for (int at = first; at < first + stride && at < N - stride; ++at)
+            if (at / (2 * part) == (at + stride) / (2 * part)) {
+              low[size] = at;
+              high[size++] = at + stride;
+            }
+    bool needed[N]{};
+    needed[(N - 1) / 2] = needed[N / 2] = true;
+    int kept = size;
+    for (int i = size - 1; i >= 0; --i)
+      if (needed[low[i]] || needed[high[i]]) {
+        needed[low[i]] = needed[high[i]] = true;
+        --kept;
+        low[kept] = low[i];
+        high[kept] = high[i];
+      }
+    size -= kept;
+    for (int i = 0; i < size; ++i) {
+      low[i] = low[kept + i];
+      high[i] = high[kept + i];
+    }
+  }
 };
 
-// Sort the two middle values to their places; values must not be NaN. Returns their mean.
-template <class Vector>
-inline Vector sorted_median(Vector* values, int n, MedianNetwork& network) {
-  for (const auto& [low, high] : network.of(n)) {
-    const Vector a = values[low], b = values[high];
-    values[low] = smaller_of(a, b);
-    values[high] = larger_of(a, b);
-  }
-  return (values[(n - 1) / 2] + values[n / 2]) / 2.0;
+template <int N, class Vector>
+inline Vector median_of_exactly(const Vector* values) {
+  static constexpr MedianNetwork<N> NETWORK;
+  Vector sorted[N];
+  for (int i = 0; i < N; ++i) sorted[i] = values[i];
+  // Unrolled, so that all values are in registers.
+  [&]<std::size_t... I>(std::index_sequence<I...>) {
+    auto exchange = [](Vector& low, Vector& high) {
+      const Vector a = low, b = high;
+      low = smaller_of(a, b);
+      high = larger_of(a, b);
+    };
+    (exchange(sorted[NETWORK.low[I]], sorted[NETWORK.high[I]]), ...);
+  }(std::make_index_sequence<NETWORK.size>());
+  return (sorted[(N - 1) / 2] + sorted[N / 2]) / ElementOf<Vector>(2);
+}
+
+// The median of 1 to MOST values without NaN.
+template <int MOST, class Vector>
+inline Vector sorted_median(const Vector* values, int n) {
+  if constexpr (MOST > 1)
+    if (n < MOST) return sorted_median<MOST - 1>(values, n);
+  return median_of_exactly<MOST>(values);
 }
 
 // The number of values below a pivot, the largest of them, and the smallest of the others.

@@ -13,8 +13,8 @@ namespace {
 
 // Pixels that are fitted together, those whose flags are read together, and those of a strip.
 constexpr int LANES = 8, PART = 64, STRIP = 256;
-// Medians of more differences are searched for by counting.
-constexpr int MOST_SORTED = 32;
+// Medians of more differences are searched for with pivots.
+constexpr int MOST_SORTED = 14;
 // Lanes from which a fit together is faster than one by one.
 constexpr int FEWEST = 2;
 // Bytes of a cache line are 16 samples.
@@ -24,16 +24,33 @@ using Reals = Wide<double, LANES>;
 using Choice = decltype(Reals{} < Reals{});
 using Floats = Wide<float, LANES>;
 using Words = Wide<uint32, LANES>;
+using Lengths = Wide<int, LANES>;
 using Bytes = Wide<uint8, PART>;
 // The flags of LANES pixels as one number.
 using Flags = uint64;
 constexpr Flags ONES = 0x0101010101010101ull;
 
-// Quotients by one number, correctly rounded.
+// Quotients of samples and a time, both rounded to float32, in float64.
+//
+// A product with the inverse is wrong by at most two units of the last place. The fused remainder is exact, and corrects it to
+// within 2^-105 of the quotient, while no quotient of numbers with 24 bits is nearer than 2^-78 to the middle of two float64
+// numbers. So it is rounded as by a division (Markstein 1990, IBM J. Res. Dev. 34, 111), except that -0 becomes 0. Infinite
+// samples become NaN.
 class Divisor {
  public:
   explicit Divisor(double value) : number(value), inverse(1.0 / value) {}
-  Reals operator()(Reals values) const { return values / number; }
+
+  // Whether quotients are right: for a positive, finite time.
+  bool is_usable() const { return number > 0.0 && is_finite(number) && is_finite(inverse); }
+
+  Reals operator()(const Reals& values) const {
+#ifdef __FMA__
+    const Reals quotients = values * inverse;
+    return fused(fused(quotients, all_of<Reals>(-number), values), all_of<Reals>(inverse), quotients);
+#else
+    return values / number;
+#endif
+  }
 
  private:
   double number, inverse;
@@ -107,7 +124,8 @@ struct FlagScan {
 
 class Strip {
  public:
-  void run(const Exposure& given, const uint32* pixeldq, const float* gains, const float* readnoise, const float* dark_current,
+  // Not inlined, because the address of a thread's own object takes a call.
+  [[gnu::noinline]] void run(const Exposure& given, const uint32* pixeldq, const float* gains, const float* readnoise, const float* dark_current,
            double noise_divisor, const Products& rateints, const Products& image, int64 first_pixel, int width) {
     exposure = &given;
     first = first_pixel;
@@ -155,14 +173,16 @@ class Strip {
     const uint8* const groupdq = e.groupdq + e.start(integration, first + at);
     const Flags within = width == LANES ? ~Flags(0) : (Flags(1) << 8 * width) - 1;
     int* const length = &lengths[std::size_t(integration) * STRIP + at];
-    for (int lane = 0; lane < LANES; ++lane) length[lane] = 0;
+    store(Lengths{}, length);
     Reals medians{};
-    Flags left = e.n_groups > 1 ? regular & within : 0;
+    Flags left = e.n_groups > 1 && Divisor(e.times.group).is_usable() ? regular & within : 0;
     while (left) {
       const int lane = __builtin_ctzll(left) / 8;
       int start = 0, stop = e.n_groups;
       Flags same = left;
-      if (any & (Flags(0xff) << 8 * lane)) {
+      if (any == 0) {
+        // All are whole ramps.
+      } else if (any & (Flags(0xff) << 8 * lane)) {
         while (groupdq[start * e.n_pixels + lane]) ++start;
         while (groupdq[(stop - 1) * e.n_pixels + lane]) --stop;
         same &= good(groupdq, start, width) & good(groupdq, stop - 1, width);
@@ -176,8 +196,9 @@ class Strip {
       if (stop - start > 1 && __builtin_popcountll(same) >= 8 * FEWEST)
         fit_together(integration, at, width, start, stop, same, medians);
     }
-    for (int lane = 0; lane < width; ++lane)
-      if (length[lane] == 0) medians[lane] = fit_alone(integration, at + lane);
+    if (is_any(load<Lengths>(length) == 0))
+      for (int lane = 0; lane < width; ++lane)
+        if (length[lane] == 0) medians[lane] = fit_alone(integration, at + lane);
     store(load<Reals>(median_sums + at) + medians, median_sums + at);
   }
 
@@ -216,15 +237,13 @@ class Strip {
       const Choice classes = (ratio < 5.0) + (ratio < 10.0) + (ratio < 20.0) + (ratio < 50.0) + (ratio < 100.0) + int64(TENTH);
       const Reals inverse_variance = 1.0 / noise_variance;
       const Reals guess = (by_time(end) - rate) / double(n_groups - 1);
-      // The distance of differences about their median: 2.5 standard deviations divided by their number.
-      const Reals of_difference = larger_of(guess, Reals{}) * group_time / gain_of + 2.0 * noise_variance / (gain_of * gain_of);
-      const Reals apart = square_roots(of_difference) * (2.5 / group_time / (n_groups - 1));
       // With -0.0 as the start, a first summand of -0.0 keeps its sign.
       Reals w = all_of<Reals>(-0.0), x = w, y = w, xy = w, xx = w;
       Split<Reals> split;
       const Reals* const weights = weights_of(n_groups);
-      double number = start;
-      for (int group = 0; group < n_groups; ++group, number += 1.0) {
+      const bool is_long = n_groups - 1 > MOST_SORTED;
+      for (int group = 0; group < n_groups; ++group) {
+        const double number = start + group;
         const float* const row = from + group * e.n_pixels;
         __builtin_prefetch(row + ahead);
         const Reals value = reals(row, width);
@@ -240,24 +259,29 @@ class Strip {
         rate = next;
         if (group == 0) continue;
         differences[group - 1] = difference;
-        split.add(difference, guess);
+        if (is_long) split.add(difference, guess);
       }
       slope = (w * xy - x * y) * (1.0 / (w * xx - x * x)) / group_time;
       used = chosen(which) & (slope - slope == 0.0);
-      median = n_groups - 1 > MOST_SORTED ? searched_median(differences.data(), n_groups - 1, split, apart, used)
-                                          : sorted_median(differences.data(), n_groups - 1, network);
+      if (is_long) {
+        // The distance of differences about their median: 2.5 standard deviations divided by their number.
+        const Reals of_difference = larger_of(guess, Reals{}) * group_time / gain_of + 2.0 * noise_variance / (gain_of * gain_of);
+        const Reals apart = square_roots(of_difference) * (2.5 / group_time / (n_groups - 1));
+        median = searched_median(differences.data(), n_groups - 1, split, apart, used);
+      } else {
+        median = sorted_median<MOST_SORTED>(differences.data(), n_groups - 1);
+      }
     }
     medians = used ? median : medians;
     const std::size_t place = std::size_t(integration) * STRIP + at;
     store(used ? slope : load<Reals>(&slopes[place]), &slopes[place]);
-    for (int lane = 0; lane < LANES; ++lane)
-      if (used[lane]) lengths[place + lane] = n_groups;
+    const Lengths length = load<Lengths>(&lengths[place]);
+    store(convert<Lengths>(used) ? Lengths{} + n_groups : length, &lengths[place]);
   }
 
   static Choice chosen(Flags which) {
-    Wide<signed char, LANES> bytes;
-    std::memcpy(&bytes, &which, sizeof(which));
-    return convert<Choice>(bytes);
+    const Choice bits{0, 8, 16, 24, 32, 40, 48, 56};
+    return (((Choice{} + std::int64_t(which)) >> bits) & 1) != 0;
   }
 
   // The weights of each group, by class.
@@ -306,11 +330,11 @@ class Strip {
     Reals slope_total{}, read_total{}, poisson_total{}, restored_total{};
     Words every_dq = ~Words{}, states{};
     // They only depend on the number of groups, and are used again.
-    Wide<int, LANES> last_lengths{};
+    Lengths last_lengths{};
     Reals var_read{}, read_weight{}, poisson_weight{}, poisson{}, read{}, error{}, restored{};
     for (int integration = 0; integration < e.n_ints; ++integration) {
       const std::size_t place = std::size_t(integration) * STRIP + at;
-      const auto length = load<Wide<int, LANES>>(&lengths[place]);
+      const auto length = load<Lengths>(&lengths[place]);
       if (is_any(length != last_lengths)) {
         last_lengths = length;
         const Reals groups = convert<Reals>(length);
@@ -400,7 +424,6 @@ class Strip {
   int length_of_rows = 0;
   std::vector<float> samples;
   std::vector<uint8> flags_alone;
-  MedianNetwork network;
 };
 
 }  // namespace

@@ -91,4 +91,12 @@ inline bool is_any(Mask mask) {
   return found != 0;
 }
 
+// a * b + c, rounded once.
+template <class Vector>
+inline Vector fused(const Vector& a, const Vector& b, const Vector& c) {
+  Vector sums{};
+  for (int i = 0; i < WIDTH_OF<Vector>; ++i) sums[i] = fma(a[i], b[i], c[i]);
+  return sums;
+}
+
 }  // namespace gpucoron
