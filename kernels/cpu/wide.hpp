@@ -7,7 +7,14 @@
 
 #include <cstring>
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 #include "types.cuh"
+
+// All functions are compiled in one piece, so it does not matter how vectors are passed without the instructions for them.
+#pragma GCC diagnostic ignored "-Wpsabi"
 
 namespace gpucoron {
 
@@ -52,6 +59,11 @@ inline void store(const Vector& values, ElementOf<Vector>* to, int n = WIDTH_OF<
 // Convert each element, as a cast of C++.
 template <class To, class From>
 inline To convert(const From& values) {
+#ifdef __AVX512F__
+  // One instruction, where g++ makes four.
+  if constexpr (std::is_same_v<From, Wide<float, 8>> && std::is_same_v<To, Wide<double, 8>>)
+    return To(_mm512_cvtps_pd(__m256(values)));
+#endif
   return __builtin_convertvector(values, To);
 }
 
@@ -77,6 +89,14 @@ inline bool is_any(Mask mask) {
   ElementOf<Mask> found = 0;
   for (int i = 0; i < WIDTH_OF<Mask>; ++i) found |= mask[i];
   return found != 0;
+}
+
+// a * b + c, rounded once.
+template <class Vector>
+inline Vector fused(const Vector& a, const Vector& b, const Vector& c) {
+  Vector sums{};
+  for (int i = 0; i < WIDTH_OF<Vector>; ++i) sums[i] = fma(a[i], b[i], c[i]);
+  return sums;
 }
 
 }  // namespace gpucoron
