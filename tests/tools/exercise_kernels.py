@@ -11,6 +11,7 @@ import numpy as np
 from gpucoron.backends import get_backend
 from gpucoron.backends.devices.launch import geometry
 from gpucoron.backends.kernel_files import CUDA_SOURCES, KERNELS, LANES, SOURCES
+from gpucoron.backends.operations.jump.definition import AFTER_CLIPPING
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps.ipc import ReferenceEdges
 
@@ -103,9 +104,13 @@ class Exercise:
         after = {"after_jump_flag_n1": 2, "after_jump_flag_e1": 100.0}
         for options in ({}, {"min_diffs_single_pass": 1, **after}, {"min_diffs_single_pass": 500, **after}):
             backend.detect_jumps(*self.send(*ramps), **options)
+            with self.in_strips(64):
+                backend.detect_jumps(*self.send(*ramps), **options)
         # Clipping reads flag bytes next to those that it sets: harmless, but formally a race.
         for options in ({"only_use_ints": False}, {}):
             self.alone.detect_jumps(*self.send(*ramps), minimum_sigclip_groups=1, **options)
+        with self.in_strips(64):
+            backend.search_jumps(*self.send(*ramps), AFTER_CLIPPING, ramps[1][:, :, 0, 0] > 255)
         backend.detect_jumps(*self.send(ramps[0][:, :2], ramps[1][:, :2], *ramps[2:]))
 
     def fit(self, ramps):
