@@ -103,6 +103,7 @@ TABLE = {
         "leave_out_strays": Row(waits=True),
     },
     "cpu/linearity_strips.cpp": {"correct_strips": Row(_LENGTHS)},
+    "cpu/emicorr_strips.cpp": {},
     # It has shared memory, but threads do not wait.
     "cpu/ramp_strips.cpp": {"fit_whole_ramps": Row(waits=True)},
 }

@@ -148,11 +148,13 @@ class Exercise:
         data, wave = rng.normal(900, 9, (5, ngroups, 3, 8)).astype(np.float32), rng.normal(size=(4, n_bins + 1))
         bins, phases = rng.integers(-1, n_bins - 1, (3, 2)).astype(np.int32), rng.random((3, 2))
         (data,) = self.send(data)
-        good = backend.measure_scatter(data) > 0
-        sums, counts = backend.sum_by_phase(data, good, bins, n_bins)
         groups = 0.3 * np.arange(ngroups)
+        for strip in (0, 7):
+            with self.in_strips(strip):
+                good = backend.measure_scatter(data) > 0
+                sums, counts = backend.sum_by_phase(data, good, bins, n_bins)
+                backend.subtract_emicorr(data, wave, phases, groups, rng.random(5), rng.random(5))
         backend.match_emicorr(sums, counts, wave, groups, 10)
-        backend.subtract_emicorr(data, wave, phases, groups, rng.random(5), rng.random(5))
 
 
 def exercise(name):
