@@ -1,5 +1,5 @@
 // EMI correction on a CPU: neighbouring pixels, or neighbouring quads of four pixels, are processed together. Launches:
-// measure_scatter_strips; sum_quads_strips; subtract_wave_strips.
+// measure_scatter_strips; sum_quads_strips; subtract_emicorr_strips.
 #include "emicorr.cuh"
 #include "cpu/wide.hpp"
 
@@ -95,7 +95,7 @@ __global__ void sum_quads_strips(const float* __restrict__ data, const uint8* __
 
 // Subtract the wave from every sample. pieces : (n_bins + 1, 4), a row for each cubic piece; pixel_phases : (ny, nx / 4).
 // grid: frames, along y.
-__global__ void subtract_wave_strips(float* __restrict__ data, const double* __restrict__ pieces,
+__global__ void subtract_emicorr_strips(float* __restrict__ data, const double* __restrict__ pieces,
                                      const double* __restrict__ pixel_phases, const double* __restrict__ group_phases,
                                      const double* __restrict__ integration_phases, const double* __restrict__ amplitudes,
                                      int n_ints, int n_groups, int64 n_quads, int n_bins) {

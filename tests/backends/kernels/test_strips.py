@@ -70,7 +70,7 @@ def test_sums_by_phase(in_strips, shape, n_bins, share):
 
 @pytest.mark.parametrize("shape", EMICORR_SHAPES)
 @pytest.mark.parametrize("n_bins", [3, 64])
-def test_subtracted_wave(in_strips, shape, n_bins):
+def test_emicorr_subtracted(in_strips, shape, n_bins):
     rng = np.random.default_rng(7)
     data = (rng.normal(0, 1, shape) * 10.0 ** rng.integers(-3, 6, shape)).astype(np.float32)
     data[rng.random(shape) < 0.05] = np.nan
@@ -94,7 +94,7 @@ def test_subtracted_wave(in_strips, shape, n_bins):
     assert np.nanmax(np.abs(found - data)) > 1e-3
 
 
-def test_wave_at_no_phase(in_strips):
+def test_emicorr_at_no_phase(in_strips):
     """A phase of NaN gives NaN, and does not read beyond the table."""
     data, wave = np.ones((1, 2, 1, 36), np.float32), cubic_pieces(np.arange(6.0))
     found = data.copy()

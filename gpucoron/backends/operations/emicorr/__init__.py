@@ -11,7 +11,6 @@ from gpucoron import get_by_old_name
 from gpucoron.backends.operation import Operation
 from gpucoron.backends.operations.emicorr import definition, kernels
 
-
 _LIBRARIES = (("cpu/emicorr_strips.cpp", False),)
 
 

@@ -90,7 +90,7 @@ def subtract_emicorr(device, data, wave, pixel_phases, group_phases, integration
     if device.strip_pixels:
         pieces = np.ascontiguousarray(values.pop("wave").T)
         values |= {"pieces": pieces, "n_bins": wave.shape[1] - 1}
-        device.launch("subtract_wave_strips", *geometry(1, 1, nints * ngroups), values)
+        device.launch("subtract_emicorr_strips", *geometry(1, 1, nints * ngroups), values)
         return
     grid, block = geometry(pixel_phases.size, device.block_threads, nints * ngroups)
     device.launch("subtract_emicorr", grid, block, {**values, "n_bins": wave.shape[1] - 1})
