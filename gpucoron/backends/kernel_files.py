@@ -104,6 +104,7 @@ TABLE = {
     },
     "cpu/linearity_strips.cpp": {"correct_strips": Row(_LENGTHS)},
     "cpu/emicorr_strips.cpp": {},
+    "cpu/saturation_strips.cpp": {"grow_saturation": Row(_EITHER)},
     # It has shared memory, but threads do not wait.
     "cpu/ramp_strips.cpp": {"fit_whole_ramps": Row(waits=True)},
 }

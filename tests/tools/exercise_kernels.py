@@ -89,12 +89,11 @@ class Exercise:
             backend.linearity(data, groupdq, coeffs, inverse_coeffs=coeffs, nframes=4)
         for nframes in (None, 1, 4):
             limits = np.full(image, 150, np.float32), rng.random(image) < 0.9
-            for diagonal in (True, False):
+            for diagonal, strip in ((True, 0), (False, 0), (True, 7), (False, 7)):
                 data, groupdq, threshold, checked, bias = self.send(*ramps[:2], *limits, ramps[2])
-                backend.flag_saturation(
-                    data, groupdq, threshold, checked, n_pix_grow_sat=2, nframes=nframes, bias=bias,
-                    grow_diagonal=diagonal,
-                )  # fmt: skip
+                options = {"n_pix_grow_sat": 2, "nframes": nframes, "grow_diagonal": diagonal}
+                with self.in_strips(strip):
+                    backend.flag_saturation(data, groupdq, threshold, checked, bias, **options)
         self.run_jumps(ramps)
         self.fit(ramps)
 

@@ -100,3 +100,42 @@ def test_emicorr_at_no_phase(in_strips):
     found = data.copy()
     in_strips(64).subtract_emicorr(found, wave, np.zeros((1, 9)), np.zeros(2), np.array([np.nan]), np.ones(1))
     assert np.isnan(found).all()
+
+
+#: more and fewer pixels than a part of a strip and than a strip, one pixel, rows and columns of one pixel
+SATURATION_SHAPES = [(1, 1, 1, 1), (2, 3, 1, 700), (1, 9, 600, 1), (2, 4, 24, 20), (1, 5, 37, 29), (2, 3, 93, 101)]
+
+
+def flag_saturation(backend, arrays, **settings):
+    data, groupdq, *others = arrays
+    groupdq = groupdq.copy()
+    backend.flag_saturation(data, groupdq, *others, **settings)
+    return groupdq
+
+
+@pytest.mark.parametrize("shape", SATURATION_SHAPES)
+@pytest.mark.parametrize("nframes", [None, 1, 4])
+@pytest.mark.parametrize("grow_diagonal", [True, False])
+def test_saturation(in_strips, shape, nframes, grow_diagonal):
+    rng = np.random.default_rng(8)
+    backend, image = in_strips(64), shape[2:]
+    slope = rng.choice([10.0, 4000.0, 15000.0], p=[0.97, 0.02, 0.01], size=(shape[0], 1, *image))
+    data = (30000 + slope * np.arange(shape[1])[:, None, None]).astype(np.float32)
+    threshold = rng.choice([40000, 50000, np.nan], size=image).astype(np.float32)
+    threshold[0, 0] = data[0, -1, 0, 0] = 45000
+    for value in (0, -0.0, -1, np.nan, np.inf, -np.inf):
+        data[rng.random(shape) < 0.01] = value
+    groupdq = np.where(rng.random(shape) < 0.1, rng.integers(0, 256, shape), 0).astype(np.uint8)
+    bias = rng.normal(10000, 3000, image).astype(np.float32)
+    for flags in (groupdq, groupdq & 0xFD, np.zeros_like(groupdq), np.full_like(groupdq, 255)):
+        arrays = data, flags, threshold, rng.random(image) < 0.9, bias
+        for growth in (0, 1, 2, 7, max(image)):
+            settings = {"n_pix_grow_sat": growth, "nframes": nframes, "grow_diagonal": grow_diagonal}
+            expected = flag_saturation(DEFINITION, arrays, **settings)
+            assert_same_bits(flag_saturation(backend, arrays, **settings), expected)
+
+
+def test_nothing_is_saturated(in_strips):
+    data = np.full((2, 3, 70, 80), 100, np.float32)
+    arrays = data, np.full(data.shape, 4, np.uint8), np.full((70, 80), 1e5, np.float32), np.ones((70, 80), bool)
+    np.testing.assert_array_equal(flag_saturation(in_strips(64), arrays, n_pix_grow_sat=3, nframes=1), 4)
