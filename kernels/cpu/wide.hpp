@@ -88,9 +88,10 @@ inline Vector floors(Vector values) {
   return values;
 }
 
-// Fetch neighbours into the cache, before they are needed.
+// Fetch neighbours into the cache, before they are needed: the processor does not foresee a step to another frame. The address
+// may be beyond the array.
 template <class Value>
-inline void prefetch(const Value* from, int n) {
+inline void prefetch(const Value* from, int n = 1) {
   constexpr int LINE = 64 / sizeof(Value);
   for (int i = 0; i < n; i += LINE) __builtin_prefetch(from + i);
 }
