@@ -1,15 +1,15 @@
 // Flags of saturation on a CPU. Launches: mark_saturation_strips, grow_saturation.
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
-#include "cpu/wide.hpp"
+#include "types.cuh"
 
 namespace gpucoron {
 
 // Neighbouring pixels for which one byte tells whether any is saturated; such parts of a strip. Long strips are read faster.
 constexpr int PART_PIXELS = 512;
 constexpr int PARTS_OF_STRIP = 16;
-constexpr int FRAMES_AHEAD = 2;
 
 __device__ inline int64 parts_of(int64 n_pixels) { return (n_pixels + PART_PIXELS - 1) / PART_PIXELS; }
 
