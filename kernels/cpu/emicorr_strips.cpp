@@ -12,7 +12,19 @@ constexpr int STRIP_QUADS = 64;
 constexpr int GROUPS_AT_ONCE = 8;
 
 using Doubles = Wide<double, 8>;
+using Floats = Wide<float, 8>;
 constexpr int QUADS = WIDTH_OF<Doubles>;
+
+// Call act(quad, n_some) for each vector of quads; the number is a constant except for the last, shorter one.
+template <class Act>
+inline void over_vectors(int n, const Act& act) {
+  int quad = 0;
+  for (; quad + QUADS <= n; quad += QUADS) act(quad, std::integral_constant<int, QUADS>{});
+  if (quad < n) act(quad, n - quad);
+}
+
+// The pixels of `n_some` quads are four vectors; return how many are in vector k.
+inline int pixels_of_part(int k, int n_some) { return smaller(larger(4 * n_some - QUADS * k, 0), QUADS); }
 
 // Compute the standard deviation over the groups of each ramp. scatter : (nints, ny, nx). A strip is read twice; the second
 // time it is in the cache. grid: strips of all integrations, along y.
@@ -96,11 +108,11 @@ __global__ void sum_quads_strips(const float* __restrict__ data, const uint8* __
 // Subtract the wave from every sample. pieces : (n_bins + 1, 4), a row for each cubic piece; pixel_phases : (ny, nx / 4).
 // grid: frames, along y.
 __global__ void subtract_emicorr_strips(float* __restrict__ data, const double* __restrict__ pieces,
-                                     const double* __restrict__ pixel_phases, const double* __restrict__ group_phases,
-                                     const double* __restrict__ integration_phases, const double* __restrict__ amplitudes,
-                                     int n_ints, int n_groups, int64 n_quads, int n_bins) {
+                                        const double* __restrict__ pixel_phases, const double* __restrict__ group_phases,
+                                        const double* __restrict__ integration_phases, const double* __restrict__ amplitudes,
+                                        int n_ints, int n_groups, int64 n_quads, int n_bins) {
   alignas(64) int starts[STRIP_QUADS];
-  alignas(64) double fractions[STRIP_QUADS], of_pixels[4 * STRIP_QUADS];
+  alignas(64) double fractions[STRIP_QUADS];
   for (int64 frame = blockIdx.y; frame < int64(n_ints) * n_groups; frame += gridDim.y) {
     const int64 integration = frame / n_groups;
     const double group_phase = group_phases[frame % n_groups], integration_phase = integration_phases[integration];
@@ -119,20 +131,23 @@ __global__ void subtract_emicorr_strips(float* __restrict__ data, const double* 
         starts[quad] = int(4.0 * (piece < n_bins ? piece : n_bins));
       }
       for (int quad = n; quad < STRIP_QUADS && quad % QUADS > 0; ++quad) starts[quad] = 0;
-      for (int quad = 0; quad < n; quad += QUADS) {
+      over_vectors(n, [&](int quad, auto n_some) {
         Doubles coefficients[4];
         load_columns(pieces, starts + quad, coefficients);
         const Doubles f = load<Doubles>(fractions + quad);
         Doubles wave = coefficients[3];
         for (int power = 2; power >= 0; --power) wave = wave * f + coefficients[power];
         wave *= amplitude;
-        double* const to = of_pixels + 4 * quad;
-        store(__builtin_shufflevector(wave, wave, 0, 0, 0, 0, 1, 1, 1, 1), to);
-        store(__builtin_shufflevector(wave, wave, 2, 2, 2, 2, 3, 3, 3, 3), to + QUADS);
-        store(__builtin_shufflevector(wave, wave, 4, 4, 4, 4, 5, 5, 5, 5), to + 2 * QUADS);
-        store(__builtin_shufflevector(wave, wave, 6, 6, 6, 6, 7, 7, 7, 7), to + 3 * QUADS);
-      }
-      for (int at = threadIdx.x; at < 4 * n; at += blockDim.x) samples[at] = float(double(samples[at]) - of_pixels[at]);
+        const auto subtract = [&](int k, Doubles of_pixels) {
+          float* const at = samples + 4 * quad + QUADS * k;
+          const int n_pixels = pixels_of_part(k, n_some);
+          store(convert<Floats>(convert<Doubles>(load<Floats>(at, n_pixels)) - of_pixels), at, n_pixels);
+        };
+        subtract(0, __builtin_shufflevector(wave, wave, 0, 0, 0, 0, 1, 1, 1, 1));
+        subtract(1, __builtin_shufflevector(wave, wave, 2, 2, 2, 2, 3, 3, 3, 3));
+        subtract(2, __builtin_shufflevector(wave, wave, 4, 4, 4, 4, 5, 5, 5, 5));
+        subtract(3, __builtin_shufflevector(wave, wave, 6, 6, 6, 6, 7, 7, 7, 7));
+      });
     }
   }
 }
