@@ -107,6 +107,8 @@ TABLE = {
     "cpu/ramp_strips.cpp": {
         "fit_strips": Row(nulls="original_groupdq dark_current zeroframe", apart="data groupdq original_groupdq")
     },
+    "cpu/emicorr_strips.cpp": {},
+    "cpu/saturation_strips.cpp": {"grow_saturation": Row(_EITHER)},
 }
 
 SOURCES = tuple(TABLE)

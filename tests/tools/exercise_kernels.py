@@ -89,12 +89,11 @@ class Exercise:
             backend.linearity(data, groupdq, coeffs, inverse_coeffs=coeffs, nframes=4)
         for nframes in (None, 1, 4):
             limits = np.full(image, 150, np.float32), rng.random(image) < 0.9
-            for diagonal in (True, False):
+            for diagonal, strip in ((True, 0), (False, 0), (True, 7), (False, 7)):
                 data, groupdq, threshold, checked, bias = self.send(*ramps[:2], *limits, ramps[2])
-                backend.flag_saturation(
-                    data, groupdq, threshold, checked, n_pix_grow_sat=2, nframes=nframes, bias=bias,
-                    grow_diagonal=diagonal,
-                )  # fmt: skip
+                options = {"n_pix_grow_sat": 2, "nframes": nframes, "grow_diagonal": diagonal}
+                with self.in_strips(strip):
+                    backend.flag_saturation(data, groupdq, threshold, checked, bias, **options)
         self.run_jumps(ramps)
         self.fit(ramps)
 
@@ -155,11 +154,13 @@ class Exercise:
         data, wave = rng.normal(900, 9, (5, ngroups, 3, 8)).astype(np.float32), rng.normal(size=(4, n_bins + 1))
         bins, phases = rng.integers(-1, n_bins - 1, (3, 2)).astype(np.int32), rng.random((3, 2))
         (data,) = self.send(data)
-        good = backend.measure_scatter(data) > 0
-        sums, counts = backend.sum_by_phase(data, good, bins, n_bins)
         groups = 0.3 * np.arange(ngroups)
+        for strip in (0, 7):
+            with self.in_strips(strip):
+                good = backend.measure_scatter(data) > 0
+                sums, counts = backend.sum_by_phase(data, good, bins, n_bins)
+                backend.subtract_emicorr(data, wave, phases, groups, rng.random(5), rng.random(5))
         backend.match_emicorr(sums, counts, wave, groups, 10)
-        backend.subtract_emicorr(data, wave, phases, groups, rng.random(5), rng.random(5))
 
 
 def exercise(name):

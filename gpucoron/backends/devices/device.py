@@ -80,6 +80,14 @@ class Device(ABC):
     def release_memory(self):
         """Release memory that is cached for later arrays."""
 
+    def in_parts(self, function, n):
+        """Call ``function(part)`` for slices that together cover ``n`` items, and return a list of the results.
+
+        For light work on integrations or groups that does not depend on the parts: a CPU calls it on threads, other
+        devices once.
+        """
+        return [function(slice(0, n))]
+
     def zeros(self, shape, dtype):
         """Return an array of zeros on the device."""
         return self.xp.zeros(shape, dtype)
