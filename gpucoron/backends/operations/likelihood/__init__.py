@@ -53,8 +53,17 @@ def _scratch_bytes(nints, ngroups):
     return nints * (8 * kernels.SCRATCH_ROWS * (ngroups + 1) + 4 * words_of(ngroups))
 
 
+#: libraries of the native kernels
+_NATIVE = (("cpu/likelihood_strips.cpp", False),)
+
 fit_likelihood = Operation(
-    definition.fit_likelihood, kernels.fit_likelihood, settings=LikelihoodSettings, cut=None, whole=("read_times",)
+    definition.fit_likelihood,
+    kernels.fit_likelihood,
+    settings=LikelihoodSettings,
+    cut=None,
+    whole=("read_times",),
+    native=lambda *arguments: _NATIVE,
+    libraries=_NATIVE,
 )
 fit_likelihood_ramps = Operation(
     definition.fit_likelihood_ramps,
@@ -64,4 +73,6 @@ fit_likelihood_ramps = Operation(
     whole=("read_times",),
     working_bytes=lambda nints, ngroups: 20 * nints,
     scratch_bytes=_scratch_bytes,
+    native=lambda *arguments: _NATIVE,
+    libraries=_NATIVE,
 )
