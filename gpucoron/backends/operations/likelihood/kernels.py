@@ -92,7 +92,7 @@ def _over_strips(device, what, n_pixels, n_ints, read_times, settings, /, **valu
     """Launch a fit of differences or groups by the kernels of a CPU, which fit neighbouring ramps together."""
     coefficients = _describe(device, read_times, settings)
     n_diffs = coefficients["coefficients"].shape[1]
-    networks = [np.array(median_network(n), np.int32)[:, :2] for n in (n_diffs, n_diffs + n_diffs % 2)]
+    networks = [np.array(median_network(n), np.int32).reshape(-1, 4)[:, :2] for n in (n_diffs, n_diffs + n_diffs % 2)]
     values |= coefficients | {
         "comparisons": np.concatenate(networks),
         "n_comparisons": len(networks[0]),
