@@ -11,13 +11,13 @@ namespace gpucoron {
 // Fit the ramps whose differences and masks are in the planes. Return whether any difference was rejected; the ones that
 // remain are then marked in `used`.
 template <bool MASKED, class Result>
-bool fit_together(const WideRamps<MASKED>& ramps, bool has_steps, int n, const Result& results) {
+bool fit_together(const WideRamps<MASKED>& ramps, int n, const Result& results) {
   const LikelihoodTask& task = ramps.task;
   RampPlanes& planes = ramps.planes;
   Masks is_searched{};
   Reals rate;
   if (task.rules & REJECT_JUMPS) {
-    const Reals photons = ramps.guess(has_steps) / ramps.gain;
+    const Reals photons = ramps.guess() / ramps.gain;
     // Most long ramps are swept down, too, because chi-square grows with their length.
     const bool is_long = ramps.n() > task.threshold_one;
     WideChiSquare sums = is_long ? ramps.template eliminate<2>(photons) : ramps.template eliminate<0>(photons);
@@ -76,10 +76,10 @@ struct ResultPlaces {
 
 // Fill `kept` from the flags of used differences; return whether any is not used.
 inline bool mask_planes(RampPlanes& planes) {
-  Wide<uint8, TOGETHER> all_used = all_of<Wide<uint8, TOGETHER>>(1);
-  for (int i = 0; i < planes.n; ++i) all_used &= load<Wide<uint8, TOGETHER>>(planes.used.data() + i * TOGETHER);
-  if (!is_any(all_used == 0)) return false;
-  for (int i = 0; i < planes.n; ++i) planes.plane(1)[i] = load_reals(planes.used.data() + i * TOGETHER, TOGETHER);
+  Flags used = all_of<Flags>(1);
+  for (int i = 0; i < planes.n; ++i) used &= planes.marks(i);
+  if (!is_any(used == 0)) return false;
+  for (int i = 0; i < planes.n; ++i) planes.plane(1)[i] = reals_of(planes.marks(i));
   return true;
 }
 
@@ -100,20 +100,23 @@ __global__ void fit_difference_strips(const double* diffs, const uint8* diffs2us
       const int n = int(smaller(int64(TOGETHER), smaller(start + strip, n_ramps) - at));
       for (int i = 0; i < n_diffs; ++i) {
         planes.plane(0)[i] = load_reals(diffs + i * n_ramps + at, n);
-        Wide<uint8, TOGETHER> marks = all_of<Wide<uint8, TOGETHER>>(1);
-        if (diffs2use) marks = load<Wide<uint8, TOGETHER>>(diffs2use + i * n_ramps + at, n);
-        store(marks, planes.used.data() + i * TOGETHER);
+        const Flags marks = diffs2use ? load<Flags>(diffs2use + i * n_ramps + at, n) : all_of<Flags>(1);
+        planes.mark(i, marks);
         store(marks, used + i * n_ramps + at, n);
+      }
+      for (int i = 0; i < n_diffs && at + TOGETHER < smaller(start + strip, n_ramps); ++i) {
+        __builtin_prefetch(diffs + i * n_ramps + at + TOGETHER);
+        __builtin_prefetch(diffs + i * n_ramps + at + TOGETHER + 8);
       }
       const Reals noise = load_reals(sig + at, n);
       const ResultPlaces<double> results{countrate + at, uncert + at, chisq + at, var_poisson + at, var_rdnoise + at};
-      const auto fit = [&](auto ramps) { return fit_together(ramps, false, n, results); };
+      const auto fit = [&](auto ramps) { return fit_together(ramps, n, results); };
       const bool is_hit = mask_planes(planes)
                               ? fit(WideRamps<true>{task, planes, all(1.0), noise * noise, all(0.0)})
                               : fit(WideRamps<false>{task, planes, all(1.0), noise * noise, all(0.0)});
       if (!is_hit) continue;
       for (int i = 0; i < n_diffs; ++i)
-        store(load<Wide<uint8, TOGETHER>>(planes.used.data() + i * TOGETHER), used + i * n_ramps + at, n);
+        store(planes.marks(i), used + i * n_ramps + at, n);
     }
 }
 
@@ -128,31 +131,33 @@ struct GroupPlanes {
   uint32 unusable;
   int n;  // ramps
 
-  Wide<float, TOGETHER> group(int k) const {
-    using Values = Wide<float, TOGETHER>;
-    if (!zeroframe) return load<Values>(data + k * n_pixels, n);
-    if (k > 1) return load<Values>(data + (k - 1) * n_pixels, n);
+  using Values = Wide<float, TOGETHER>;
+
+  void read(int k, Values& group) const {
+    const int64 row = zeroframe ? larger(k - 1, 0) : k;
+    group = load<Values>(data + row * n_pixels, n);
+    if (!zeroframe || k > 1) return;
     const Values first = load<Values>(zeroframe, n);
-    return k == 0 ? first : (load<Values>(data, n) * float(n_reads) - first) / float(n_reads - 1);
+    group = k == 0 ? first : (group * float(n_reads) - first) / float(n_reads - 1);
   }
 
-  Wide<uint8, TOGETHER> good(int k) const {
+  Flags good(int k) const {
     const int64 row = zeroframe ? larger(k - 1, 0) : k;
-    const auto flags = load<Wide<uint8, TOGETHER>>(groupdq + row * n_pixels, n) & uint8(unusable);
-    return Wide<uint8, TOGETHER>(flags == 0) & uint8(1);
+    const auto flags = load<Flags>(groupdq + row * n_pixels, n) & uint8(unusable);
+    return Flags(flags == 0) & uint8(1);
   }
 
   // Fill the planes with the differences of neighbouring groups, counts per second.
   void difference(const Covariance& covariance, RampPlanes& planes) const {
-    auto before = group(0);
-    auto good_before = good(0);
+    Values before, here;
+    read(0, before);
+    Flags good_before = good(0);
     for (int i = 0; i < planes.n; ++i) {
-      const auto here = group(i + 1);
-      const auto good_here = good(i + 1);
-      planes.steps[i] = here - before;
-      const auto* const steps = reinterpret_cast<const float*>(planes.steps.data() + i);
-      planes.plane(0)[i] = load_reals(steps, TOGETHER) / all(covariance.delta_t(i));
-      store(good_here & good_before, planes.used.data() + i * TOGETHER);
+      read(i + 1, here);
+      const Values step = here - before;
+      planes.plane(0)[i] = load_reals(reinterpret_cast<const float*>(&step)) / all(covariance.delta_t(i));
+      const Flags good_here = good(i + 1);
+      planes.mark(i, good_here & good_before);
       before = here;
       good_before = good_here;
     }
@@ -176,9 +181,6 @@ __global__ void fit_group_strips(const float* data, uint8* groupdq, const float*
                             {comparisons, n_comparisons},
                             {comparisons + 2 * n_comparisons, n_even_comparisons},
                             threshold_one, threshold_two, max_one_sided, rules};
-  // Differences of equal times have the same order before the division.
-  bool has_steps = task.covariance.delta_t(0) > 0.0;
-  for (int i = 1; i < n_diffs; ++i) has_steps = has_steps && task.covariance.delta_t(i) == task.covariance.delta_t(0);
   const int64 n_strips = (n_pixels + strip - 1) / strip;
   for (int64 number = blockIdx.y; number < n_strips * n_ints; number += gridDim.y) {
     const int64 integration = number / n_strips, start = number % n_strips * strip;
@@ -195,7 +197,7 @@ __global__ void fit_group_strips(const float* data, uint8* groupdq, const float*
       const Reals gains = load_reals(gain + pixel, n);
       const Reals dark = dark_current ? load_reals(dark_current + pixel, n) : all(0.0);
       const ResultPlaces<float> results{countrate + at, uncert + at, chisq + at, var_poisson + at, var_rdnoise + at};
-      const auto fit = [&](auto ramps) { return fit_together(ramps, has_steps, n, results); };
+      const auto fit = [&](auto ramps) { return fit_together(ramps, n, results); };
       const bool is_hit = mask_planes(planes) ? fit(WideRamps<true>{task, planes, gains, sig * sig, dark})
                                               : fit(WideRamps<false>{task, planes, gains, sig * sig, dark});
       if (!is_hit) continue;
@@ -203,8 +205,8 @@ __global__ void fit_group_strips(const float* data, uint8* groupdq, const float*
       for (int i = n_diffs - 1; i >= 0; --i) {
         const int64 later = i + first_later_group;
         const auto before = groups.good(i) & groups.good(i + 1);
-        const auto left = load<Wide<uint8, TOGETHER>>(planes.used.data() + i * TOGETHER);
-        const auto flags = load<Wide<uint8, TOGETHER>>(groupdq + first + later * n_pixels, n);
+        const auto left = planes.marks(i);
+        const auto flags = load<Flags>(groupdq + first + later * n_pixels, n);
         store(flags | (before & ~left) * uint8(JUMP_DET), groupdq + first + later * n_pixels, n);
       }
     }

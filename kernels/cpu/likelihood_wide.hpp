@@ -19,6 +19,7 @@ using Half = Wide<double, 8>;
 using Reals = Two<Half>;
 using Masks = Two<decltype(Half{} < Half{})>;
 constexpr int TOGETHER = 16;
+using Flags = Wide<uint8, TOGETHER>;
 
 template <class Vector>
 inline Two<Vector> operator+(const Two<Vector>& x, const Two<Vector>& y) { return {x.a + y.a, x.b + y.b}; }
@@ -49,9 +50,15 @@ inline bool is_any(const Masks& mask) { return is_any(mask.a | mask.b); }
 
 // Load the numbers of neighbours as float64; those beyond `n` are zero.
 template <class Value>
-inline Reals load_reals(const Value* from, int n) {
+inline Reals load_reals(const Value* from, int n = TOGETHER) {
   using Part = Wide<Value, 8>;
   return {convert<Half>(load<Part>(from, smaller(n, 8))), convert<Half>(load<Part>(from + 8, larger(0, n - 8)))};
+}
+
+// Flags become integers first, which a CPU converts together.
+inline Reals reals_of(const Flags& marks) {
+  const auto numbers = convert<Wide<int, TOGETHER>>(marks);
+  return load_reals(reinterpret_cast<const int*>(&numbers));
 }
 
 template <class Value>
@@ -91,8 +98,8 @@ struct LikelihoodTask {
 struct RampPlanes {
   int n;
   std::vector<Reals> numbers;
-  std::vector<Wide<float, TOGETHER>> steps;
-  std::vector<uint8> used;
+  std::vector<uint8> used;  // 1 or 0
+  // of one ramp, see Scratch
   std::vector<double> of_one;
   std::vector<uint32> words;
 
@@ -100,12 +107,13 @@ struct RampPlanes {
     if (n == n_diffs && !numbers.empty()) return;
     n = n_diffs;
     numbers.resize(9 * (n + 1));
-    steps.resize(n + 1);
     used.resize(n * TOGETHER);
     of_one.resize(5 * (n + 1));
     words.resize(words_of(n));
   }
   Reals* plane(int number) { return numbers.data() + number * (n + 1); }
+  Flags marks(int i) const { return load<Flags>(used.data() + i * TOGETHER); }
+  void mark(int i, const Flags& marks) { store(marks, used.data() + i * TOGETHER); }
 };
 
 // Sums by kind of coefficient, as SumsByKind; the current one stays in registers.
@@ -162,19 +170,16 @@ struct WideRamps {
   Reals* signals() const { return planes.plane(5); }
   Reals* sorted() const { return planes.plane(6); }
 
-  // The median of all or of the used differences, at least 0; NaN for any NaN. With `steps`, the planes of `steps` have the
-  // differences before the division by this time.
-  Reals guess(bool has_steps) const {
-    Reals median;
-    if (MASKED && (task.rules & GUESS_FROM_USED))
-      median = middle_of_used();
-    else if (has_steps)
-      median = middle_of_steps();
-    else {
-      std::copy(diffs(), diffs() + n(), sorted());
-      task.network.sort(sorted());
-      median = (sorted()[(n() - 1) / 2] + sorted()[n() / 2]) / all(2.0);
-    }
+  // The median of all or of the used differences, at least 0; NaN for any NaN.
+  Reals guess() const {
+    const bool of_used = MASKED && (task.rules & GUESS_FROM_USED);
+    const int n_planes = of_used ? n() + n() % 2 : n();
+    std::copy(diffs(), diffs() + n(), sorted());
+    // An odd number of used differences among an even number of planes has one in the middle.
+    const Masks has_two = of_used ? pad_unused(n_planes) : ~Masks{};
+    (of_used ? task.even_network : task.network).sort(sorted());
+    const Reals low = sorted()[(n_planes - 1) / 2];
+    const Reals median = (low + choose(has_two, sorted()[n_planes / 2], low)) / all(2.0);
     Masks is_bad = median != median;
     for (int i = 0; i < n(); ++i) is_bad = is_bad | (diffs()[i] != diffs()[i]);
     return choose(is_bad, all(double_nan()), median * choose(all(0.0) < median, all(1.0), all(0.0)));
@@ -233,14 +238,15 @@ struct WideRamps {
     return sums;
   }
 
-  // Whether rejecting one difference, or two neighbours, decreases chi-square enough; see _may_lose() in the definition.
-  // After eliminate<2>().
+  // Whether rejecting one difference, or two neighbours, may decrease chi-square enough; see _may_lose() in the definition.
+  // Products instead of quotients also find all ramps in which a variance is 0 within rounding. After eliminate<2>().
   Masks may_lose(const Reals& rate, const Reals& C) const {
     const Reals one = all(task.threshold_one * (1.0 - MARGIN)), two = all(task.threshold_two * (1.0 - MARGIN));
+    const Reals variance = all(1.0) / C;
     const int last = n() - 1;
     Reals x = signals()[last], v = ones()[last], diagonal = inverses()[last];
-    Reals residual = x - rate * v, own = diagonal - v * v / C;
-    Masks found = ~(residual * residual / own <= one);
+    Reals residual = x - rate * v, own = diagonal - v * v * variance;
+    Masks found = ~(residual * residual < one * own);
     for (int i = last - 1; i >= 0; --i) {
       const Reals above = v, residual_above = residual, own_above = own, lower_above = lower()[i + 1];
       x = signals()[i] - lower_above * x;
@@ -248,13 +254,13 @@ struct WideRamps {
       Reals beside = all(0.0) - lower_above * diagonal;
       diagonal = inverses()[i] - lower_above * beside;
       residual = x - rate * v;
-      own = diagonal - v * v / C;
-      found = found | ~(residual * residual / own <= one);
+      own = diagonal - v * v * variance;
+      found = found | ~(residual * residual < one * own);
       if (task.covariance.pair_is_spoiled(i) == 0.0) continue;
-      beside = beside - v * above / C;
+      beside = beside - v * above * variance;
       const Reals drop = residual * residual * own_above + residual_above * residual_above * own -
                          all(2.0) * residual * residual_above * beside;
-      found = found | ~(drop / (own * own_above - beside * beside) <= two);
+      found = found | ~(drop < two * (own * own_above - beside * beside));
     }
     return found;
   }
@@ -293,35 +299,20 @@ struct WideRamps {
   Reals kept_of(int i) const { return MASKED ? kept()[i] : all(1.0); }
   Reals value(int i) const { return MASKED ? diffs()[i] * kept()[i] : diffs()[i]; }
 
-  Reals middle_of_steps() const {
-    auto* steps = planes.steps.data();
-    task.network.sort(steps);
-    const Reals time = all(task.covariance.delta_t(0));
-    const Reals low = load_reals(reinterpret_cast<const float*>(steps + (n() - 1) / 2), TOGETHER) / time;
-    const Reals high = load_reals(reinterpret_cast<const float*>(steps + n() / 2), TOGETHER) / time;
-    return (low + high) / all(2.0);
-  }
-
-  // Unused differences become minus infinity, half of them, and infinity, so that the middle is that of the used ones.
-  Reals middle_of_used() const {
-    const Reals infinity = all(std::numeric_limits<double>::infinity());
-    const int n_planes = n() + n() % 2;
+  // Replace half of the unused differences by minus infinity, and the others by infinity, so that the middle of an even number
+  // of planes is that of the used ones. Return where their number is even.
+  Masks pad_unused(int n_planes) const {
     Reals number = all(0.0);
     for (int i = 0; i < n(); ++i) number = number + kept()[i];
-    const Reals n_padded = all(n_planes) - number;
+    const Reals n_unused = all(n_planes) - number, infinity = all(std::numeric_limits<double>::infinity());
     Reals padded = all(0.0);
     for (int i = 0; i < n_planes; ++i) {
       const Reals used = i < n() ? kept()[i] : all(0.0);
-      const Reals next = padded + (all(1.0) - used);
-      const Reals padding = choose(next + next <= n_padded, all(0.0) - infinity, infinity);
-      sorted()[i] = i < n() ? choose(used != all(0.0), diffs()[i], padding) : padding;
-      padded = next;
+      padded = padded + (all(1.0) - used);
+      const Reals padding = choose(padded + padded <= n_unused, all(0.0) - infinity, infinity);
+      sorted()[i] = choose(all(0.0) < used, sorted()[i], padding);
     }
-    task.even_network.sort(sorted());
-    const Reals low = sorted()[n_planes / 2 - 1], high = sorted()[n_planes / 2];
-    // An odd number of used differences has one in the middle.
-    const Masks is_even = whole(n_padded / all(2.0));
-    return (low + choose(is_even, high, low)) / all(2.0);
+    return whole(number / all(2.0));
   }
 
   static Masks whole(const Reals& numbers) {

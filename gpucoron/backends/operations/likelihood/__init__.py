@@ -54,7 +54,18 @@ def _scratch_bytes(nints, ngroups):
 
 
 #: libraries of the native kernels
-_NATIVE = (("cpu/likelihood_strips.cpp", False),)
+_LIBRARIES = (("cpu/likelihood_strips.cpp", False),)
+
+
+def _native(settings, diffs, *others):
+    """Return the native library if there are differences."""
+    return _LIBRARIES if len(diffs) > 0 else ()
+
+
+def _native_ramps(settings, data, groupdq, gain, readnoise, read_times, *others):
+    """Return the native library if ramps have differences."""
+    return _LIBRARIES if len(read_times) > 1 else ()
+
 
 fit_likelihood = Operation(
     definition.fit_likelihood,
@@ -62,8 +73,8 @@ fit_likelihood = Operation(
     settings=LikelihoodSettings,
     cut=None,
     whole=("read_times",),
-    native=lambda *arguments: _NATIVE,
-    libraries=_NATIVE,
+    native=_native,
+    libraries=_LIBRARIES,
 )
 fit_likelihood_ramps = Operation(
     definition.fit_likelihood_ramps,
@@ -73,6 +84,6 @@ fit_likelihood_ramps = Operation(
     whole=("read_times",),
     working_bytes=lambda nints, ngroups: 20 * nints,
     scratch_bytes=_scratch_bytes,
-    native=lambda *arguments: _NATIVE,
-    libraries=_NATIVE,
+    native=_native_ramps,
+    libraries=_LIBRARIES,
 )
