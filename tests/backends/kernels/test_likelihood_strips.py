@@ -14,7 +14,7 @@ from gpucoron.backends.operations.likelihood.jumps import RULES
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps.likelihood import list_read_times, split_first_read
 from tests.backends.operations.drawn import likelihood_cases
-from tests.cases.backends import usable_backend
+from tests.cases.backends import backend_params, usable_backend
 from tests.cases.likelihood import PATTERNS, draw_diffs, make_arrays
 
 DEFINITION = get_backend("numpy", n_threads=1)
@@ -23,15 +23,15 @@ RAMPS = ("data", "groupdq", "gain", "readnoise")
 many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@pytest.fixture(scope="module", params=["native", "host"])
+@pytest.fixture(scope="module", params=backend_params(["native", "host"]))
 def in_strips(request):
-    """Kernels for a CPU: with its instructions, and without those that not every CPU has; strips of different widths."""
+    """The kernels for a CPU, with the vector instructions of this one, and without them in narrow strips."""
     device = usable_backend(request.param, request.config).device
-    if request.param == "host":
-        device = HostDevice(n_threads=1)
-        device.strip_pixels = 37
-        return Backend(device)
-    return Backend(device.kernels)
+    if request.param == "native":
+        return Backend(device.kernels)
+    device = HostDevice(n_threads=1)
+    device.strip_pixels = 37
+    return Backend(device)
 
 
 def assert_same_bits(found, expected, flags, expected_flags):
