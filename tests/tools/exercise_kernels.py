@@ -141,7 +141,12 @@ class Exercise:
             backend.fit_likelihood(steps, times, readnoise, rules=rules, max_diffs_one_sided=ngroups)
             backend.fit_likelihood_ramps(data, groupdq.copy(), gain, readnoise, times, rules=rules, dark_current=gain)
         apart = [times[0][0], times[0][1:], *times[1:]]
-        backend.fit_likelihood_ramps(data, groupdq.copy(), gain, readnoise, apart, zeroframe=data[:, 0] / 2)
+        for width in (0, 7, 64):
+            with self.in_strips(width):
+                backend.fit_likelihood_ramps(data, groupdq.copy(), gain, readnoise, apart, zeroframe=data[:, 0] / 2)
+                backend.fit_likelihood_ramps(data, groupdq.copy(), gain, readnoise, times, rules="sound")
+                backend.fit_likelihood(steps, times, readnoise, diffs2use=groupdq[0, 1:] == 0)
+                backend.fit_likelihood(steps, times, readnoise, reject_jumps=False)
         self.run_emicorr(ngroups)
         masks = groupdq[0, :3] == 0
         for model_type in ("savgol", "median", "mean"):
