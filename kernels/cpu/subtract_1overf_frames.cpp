@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "subtract_1overf.cuh"
+#include "wide.hpp"
 
 namespace gpucoron {
 
@@ -30,41 +31,69 @@ Value* room(std::vector<Value>& storage, std::size_t n) {
 }
 
 // -- order statistics --
+//
+// Keys are integers in the order of the numbers. Arrays of them are padded to whole vectors with NOTHING, the key of a NaN.
 
-// Integers in the order of the numbers.
-inline int key_of_float(float value) {
-  const int bits = int(__float_as_uint(value));
-  return bits < 0 ? bits ^ 0x7fffffff : bits;
+using KeyVector = Wide<int, 16>;
+constexpr int N_KEYS = WIDTH_OF<KeyVector>;
+constexpr int NOTHING = std::numeric_limits<int>::max();
+constexpr int LEAST = std::numeric_limits<int>::min();
+
+// For one integer or a vector: the bits of a float to its key, and back.
+template <class Bits>
+inline Bits key_of_bits(Bits bits) {
+  return bits ^ ((bits >> 31) & NOTHING);
 }
 
-inline float float_of_key(int key) { return __uint_as_float(unsigned(key < 0 ? key ^ 0x7fffffff : key)); }
+inline int key_of_float(float value) { return key_of_bits(int(__float_as_uint(value))); }
+inline float float_of_key(int key) { return __uint_as_float(unsigned(key_of_bits(key))); }
+
+// Call visit(keys) with all vectors of n keys.
+template <class Visit>
+inline void each_vector(const int* keys, int n, const Visit& visit) {
+  for (int i = 0; i < n; i += N_KEYS) visit(load<KeyVector>(keys + i));
+}
+
+template <class Join>
+inline int join_elements(KeyVector vector, const Join& join) {
+  int joined = vector[0];
+  for (int i = 1; i < N_KEYS; ++i) joined = join(joined, vector[i]);
+  return joined;
+}
+
+inline int least_of(KeyVector keys) {
+  return join_elements(keys, [](int a, int b) { return std::min(a, b); });
+}
+
+inline int largest_of(KeyVector keys) {
+  return join_elements(keys, [](int a, int b) { return std::max(a, b); });
+}
 
 inline int count_below(const int* keys, int n, int bound) {
-  int found = 0;
-  for (int i = 0; i < n; ++i) found += keys[i] < bound;
-  return found;
+  KeyVector found{};
+  const KeyVector bounds = all_of<KeyVector>(bound);
+  each_vector(keys, n, [&](KeyVector each) { found -= each < bounds; });
+  return join_elements(found, [](int a, int b) { return a + b; });
 }
 
 inline int least_from(const int* keys, int n, int bound) {
-  int found = std::numeric_limits<int>::max();
-  for (int i = 0; i < n; ++i) found = std::min(found, keys[i] >= bound ? keys[i] : std::numeric_limits<int>::max());
-  return found;
+  KeyVector found = all_of<KeyVector>(NOTHING);
+  const KeyVector bounds = all_of<KeyVector>(bound);
+  each_vector(keys, n, [&](KeyVector each) { found = smaller_of(found, each >= bounds ? each : all_of<KeyVector>(NOTHING)); });
+  return least_of(found);
 }
 
 inline int largest_below(const int* keys, int n, int bound) {
-  int found = std::numeric_limits<int>::min();
-  for (int i = 0; i < n; ++i) found = std::max(found, keys[i] < bound ? keys[i] : std::numeric_limits<int>::min());
-  return found;
+  KeyVector found = all_of<KeyVector>(LEAST);
+  const KeyVector bounds = all_of<KeyVector>(bound);
+  each_vector(keys, n, [&](KeyVector each) { found = larger_of(found, each < bounds ? each : all_of<KeyVector>(LEAST)); });
+  return largest_of(found);
 }
 
 // Return the key of `rank` among n > rank keys. Pivots are placed by interpolation of the counts, every third one in the
 // middle, finally by bisection of the keys, which ends for any values.
 inline int key_of_rank(const int* keys, int n, int rank) {
-  int low = std::numeric_limits<int>::max(), high = std::numeric_limits<int>::min();
-  for (int i = 0; i < n; ++i) {
-    low = std::min(low, keys[i]);
-    high = std::max(high, keys[i]);
-  }
+  int low = least_from(keys, n, LEAST), high = largest_below(keys, n, NOTHING);
   int below_low = 0, up_to_high = n;
   for (int pass = 0; low < high; ++pass) {
     int pivot = (low & high) + ((low ^ high) >> 1);
@@ -106,15 +135,49 @@ inline float median_of(const int* keys, int n) {
   return (n % 2 ? high : (low + high) / 2.0f) + 0.0f;
 }
 
-// Store the keys of those values that are used, and return their number. used(i) is 0 or 1.
-template <class ValueOf, class Used>
-int gather_keys(int n, const ValueOf& value_of, const Used& used, int* keys) {
-  int stored = 0;
-  for (int i = 0; i < n; ++i) {
-    keys[stored] = key_of_float(value_of(i));
-    stored += used(i);
+// Whether the flags, 0 or 1, of as many neighbours as a vector has are all set.
+inline bool all_set(const uint8* flags) {
+  uint64 words[2];
+  static_assert(sizeof(words) == N_KEYS);
+  std::memcpy(words, flags, N_KEYS);
+  return (words[0] & words[1]) == 0x0101010101010101ull;
+}
+
+// Store the keys of the values whose flag is 1, with padding, and return their number. keys : room for n + N_KEYS.
+inline int gather_keys(const float* values, const uint8* flags, int n, int* keys) {
+  int stored = 0, i = 0;
+  for (; i + N_KEYS <= n; i += N_KEYS) {
+    KeyVector bits;
+    std::memcpy(&bits, values + i, sizeof(bits));
+    bits = key_of_bits(bits);
+    if (all_set(flags + i)) {
+      store(bits, keys + stored);
+      stored += N_KEYS;
+      continue;
+    }
+    int some[N_KEYS];
+    store(bits, some);
+    for (int j = 0; j < N_KEYS; ++j) {
+      keys[stored] = some[j];
+      stored += flags[i + j];
+    }
   }
+  for (; i < n; ++i) {
+    keys[stored] = key_of_float(values[i]);
+    stored += flags[i];
+  }
+  store(all_of<KeyVector>(NOTHING), keys + stored);
   return stored;
+}
+
+// Flag finite values, and return their number.
+inline int flag_finite(const float* values, int n, uint8* flags) {
+  int found = 0;
+  for (int i = 0; i < n; ++i) {
+    flags[i] = uint8(is_finite(values[i]));
+    found += flags[i];
+  }
+  return found;
 }
 
 // -- background --
@@ -180,7 +243,7 @@ __global__ void find_backgrounds(const float* images, const uint8* bad, const fl
                                  float source_sigma, int source_pixels) {
   static thread_local FrameScratch scratch;
   const int n = ny * nx;
-  int* const keys = room(scratch.keys, n + 1);
+  int* const keys = room(scratch.keys, n + N_KEYS);
   float* const smooth = room(scratch.smooth, n);
   float* const offset = room(scratch.offset, n);
   float* const row = room(scratch.rows, nx + 4);
@@ -191,12 +254,9 @@ __global__ void find_backgrounds(const float* images, const uint8* bad, const fl
     const uint8* const excluded = bad ? bad + frame * n : nullptr;
     uint8* const good = masks + frame * n;
 
-    int n_valid = 0, n_excluded = 0;
-    for (int i = 0; i < n; ++i) n_valid += is_finite(image[i]);
-    if (excluded)
-      for (int i = 0; i < n; ++i) n_excluded += excluded[i];
-    const bool excludes = excluded && n_excluded < n;
-    for (int i = 0; i < n; ++i) good[i] = uint8(is_finite(image[i]) & !(excludes && excluded[i]));
+    const int n_valid = flag_finite(image, n, good);
+    if (excluded && std::memchr(excluded, 0, n))
+      for (int i = 0; i < n; ++i) good[i] &= uint8(!excluded[i]);
 
     if (n_valid == n) {
       convolve([&](int y, int x) { return image[y * nx + x]; }, ny, nx, gaussian, row, smooth);
@@ -214,8 +274,7 @@ __global__ void find_backgrounds(const float* images, const uint8* bad, const fl
     }
     const float* const offsets = n_valid == n ? inside : offset;
 
-    auto value = [&](int i) { return image[i]; };
-    int n_good = gather_keys(n, value, [&](int i) { return good[i]; }, keys);
+    int n_good = gather_keys(image, good, n, keys);
     for (int round = 0; round < n_rounds; ++round) {
       if (round && !n_good) break;
       const float centre = n_good ? median_of(keys, n_good) : float_nan();
@@ -235,12 +294,8 @@ __global__ void find_backgrounds(const float* images, const uint8* bad, const fl
       float reach = (round ? CUT : first_cut) * sigma;
       if (is_nan(reach)) reach = std::numeric_limits<float>::infinity();
       const float lowest = centre - reach, highest = centre + reach;
-      int n_next = 0;
-      for (int i = 0; i < n; ++i) {
-        next[i] = uint8((image[i] >= lowest) & (image[i] <= highest) & good[i]);
-        n_next += next[i];
-      }
-      gather_keys(n, value, [&](int i) { return next[i]; }, keys);
+      for (int i = 0; i < n; ++i) next[i] = uint8((image[i] >= lowest) & (image[i] <= highest) & good[i]);
+      int n_next = gather_keys(image, next, n, keys);
       if (n_next) {
         const float middle = median_of(keys, n_next), above = source_sigma * sigma;
         int n_bright = 0;
@@ -249,9 +304,9 @@ __global__ void find_backgrounds(const float* images, const uint8* bad, const fl
           n_bright += bright[i];
         }
         if (n_bright >= source_pixels && leave_out_areas(bright, ny, nx, source_pixels, scratch.stack, next))
-          n_next = gather_keys(n, value, [&](int i) { return next[i]; }, keys);
+          n_next = gather_keys(image, next, n, keys);
       }
-      const bool unchanged = round > 0 && n_next == std::count(good, good + n, uint8(1));
+      const bool unchanged = round > 0 && n_next == n_good;
       std::memcpy(good, next, n);
       n_good = n_next;
       if (unchanged) break;
@@ -310,10 +365,10 @@ class SmoothLine {
     integers = room(scratch.integers, length);
     n_steps = (length - 2 * half + STEP - 1) / STEP;
     changed = room(scratch.changed, n_steps);
-    float largest = 0.0f;
-    for (int i = 0; i < length; ++i) largest = larger(largest, good[i] ? absolute(samples[i]) : 0.0f);
-    int exponent;
-    std::frexp(double(largest), &exponent);
+    // positive numbers have the order of their bits
+    int largest = 0, exponent;
+    for (int i = 0; i < length; ++i) largest = std::max(largest, int(__float_as_uint(samples[i])) & (good[i] ? NOTHING : 0));
+    std::frexp(double(float_of_key(largest)), &exponent);
     unit = std::ldexp(1.0, exponent - tables.bits);
     std::memcpy(filled, samples, length * sizeof(float));
     const double scale = 1 / unit;
@@ -473,20 +528,22 @@ class SmoothLine {
 inline void centre_frame(const float* image, const uint8* mask, int ny, int nx, float mad_to_sigma, FrameScratch& scratch,
                          float* values, uint8* good) {
   const int n = ny * nx;
-  int* const keys = room(scratch.keys, n + 1);
+  int* const keys = room(scratch.keys, n + N_KEYS);
   uint8* const outlying = room(scratch.outlying, n);
-  const int n_finite = gather_keys(
-      n, [&](int i) { return image[i]; }, [&](int i) { return is_finite(image[i]); }, keys);
+  uint8* const finite = good;
+  float* const deviations = values;
+  const int n_finite = flag_finite(image, n, finite);
   float median = 0.0f, reach = -1.0f;
   if (n_finite) {
+    gather_keys(image, finite, n, keys);
     median = median_of(keys, n_finite);
-    gather_keys(
-        n, [&](int i) { return absolute(image[i] - median); }, [&](int i) { return is_finite(image[i]); }, keys);
+    for (int i = 0; i < n; ++i) deviations[i] = absolute(image[i] - median);
+    gather_keys(deviations, finite, n, keys);
     float spread = median_of(keys, n_finite) * mad_to_sigma;
     if (spread < NO_DEVIATION) {
       double sum = 0.0;
       for (int i = 0; i < n; ++i)
-        if (is_finite(image[i])) sum += double(absolute(image[i] - median));
+        if (finite[i]) sum += double(deviations[i]);
       spread = float(sum / n_finite) / MEAN_DEVIATION_OF_NORMAL;
     }
     reach = CUT * spread;
@@ -501,8 +558,7 @@ inline void centre_frame(const float* image, const uint8* mask, int ny, int nx, 
       good[int64(y) * nx + x] = uint8(mask[int64(y) * nx + x] & !(row[x] | above[x] | below[x] | beside));
     }
   }
-  const int n_good = gather_keys(
-      n, [&](int i) { return image[i]; }, [&](int i) { return good[i]; }, keys);
+  const int n_good = gather_keys(image, good, n, keys);
   // without good pixels, nothing is subtracted
   const float middle = n_good ? median_of(keys, n_good) : 0.0f;
   for (int i = 0; i < n; ++i) values[i] = n_good ? image[i] - middle : image[i];
@@ -512,16 +568,13 @@ inline void centre_frame(const float* image, const uint8* mask, int ny, int nx, 
 inline void smooth_rows(const float* values, uint8* good, int ny, int nx, const LineTables& tables, int n_rounds,
                         FrameScratch& scratch, float* model) {
   const int n = ny * nx;
-  int* const keys = room(scratch.keys, n + 1);
+  int* const keys = room(scratch.keys, n + N_KEYS);
   double* const sums = room(scratch.sums, nx);
   double* const squares = room(scratch.squares, nx);
   float* const medians = room(scratch.rows, ny + nx + 4);
   std::vector<int>& strays = scratch.stack;
   auto take_median = [&](int y) {
-    const float* const row = values + int64(y) * nx;
-    const uint8* const used = good + int64(y) * nx;
-    const int n_used = gather_keys(
-        nx, [&](int x) { return row[x]; }, [&](int x) { return used[x]; }, keys);
+    const int n_used = gather_keys(values + int64(y) * nx, good + int64(y) * nx, nx, keys);
     medians[y] = n_used ? median_of(keys, n_used) : 0.0f;
   };
   for (int y = 0; y < ny; ++y) take_median(y);
