@@ -9,6 +9,9 @@
 
 #include "types.cuh"
 
+// All functions are compiled in one piece, so it does not matter how vectors are passed without the instructions for them.
+#pragma GCC diagnostic ignored "-Wpsabi"
+
 namespace gpucoron {
 
 template <class Value, int N>

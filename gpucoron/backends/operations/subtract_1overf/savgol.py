@@ -1,8 +1,8 @@
 """Savitzky-Golay smoothing of a line with holes; leaving out more samples later is fast.
 
 The value at each sample is that of a cubic fit to a window around it: a product of the window with a vector. A block of
-neighbouring outputs is a small matrix product, with the same matrix for all blocks. The samples are rounded to integers of a
-small unit, and the weights are integers over a common number, so that all sums are exact: the kernel in
+neighbouring outputs is a small matrix product, with the same matrix for all blocks. The samples are rounded to integers
+of a small unit, and the weights are integers over a common number, so that all sums are exact: the kernel in
 `kernels/cpu/subtract_1overf_frames.cpp` computes them in another way, with the same bits.
 """
 
@@ -20,7 +20,7 @@ _PIECE = 80
 _BLOCK = 32
 #: Multiplications of one product: the block stays in the cache, and BLAS uses one thread even where nothing limits it.
 _FEW = 2**18
-#: Bits of the largest good sample as an integer, at most, and bits of a sum: bridges may be larger than all good samples.
+#: Most bits of the largest good sample as an integer, and of a sum: bridges may be larger than all good samples.
 _SAMPLE_BITS, _SUM_BITS = 26, 50
 
 
