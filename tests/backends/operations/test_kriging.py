@@ -107,10 +107,23 @@ def test_a_power_law_has_the_variance_of_its_noise(rng):
     for bin_width in (1, 4):
         readout = Readout((40, 60), bin_width=bin_width)
         power = power_law(readout.frequencies, 0.1, 1.0, bin_width)
-        z = rng.normal(size=(400, 1, readout.n)).astype(np.float32)
-        noise = Sources([power], readout, DEVICE).noise(z)
+        sources = Sources([power], readout, DEVICE)
+        noise = sources.noise(rng.normal(size=(400, 1, sources.length)).astype(np.float32))
         # 1/f noise of 400 series: the slowest of about ten octaves varies by 10 %
         assert noise.var(axis=-1).mean() == pytest.approx(variance_of(power, readout), rel=0.05)
+
+
+@pytest.mark.parametrize(("shape", "noutputs", "bin_width"), READOUTS)
+def test_white_noise_is_the_transpose_of_1overf(rng, shape, noutputs, bin_width):
+    readout = Readout(shape, noutputs, bin_width)
+    sources = Sources([law.power(readout) for law in spectra(noutputs)], readout, DEVICE)
+    series = rng.normal(size=(3, noutputs, readout.n)).astype(np.float32)
+    white = sources.white(series)
+    z = rng.normal(size=white.shape).astype(np.float32)
+    assert white.shape == (3, sources.n, sources.length)
+    noise = sources.noise(z)
+    assert noise.dtype == white.dtype == np.float32
+    assert np.vdot(white, z) == pytest.approx(np.vdot(series, noise), rel=1e-4, abs=1e-4)
 
 
 # ------------------------------------------------------------------------------------------------- conjugate gradients

@@ -154,14 +154,14 @@ def _local_mean(residual, known, device):
 class _System:
     """The linear system (1 + B^T W B) z = B^T W y: z is white noise of the 1/f noise and the fields, and the profile.
 
-    The parts of z are, one after the other, the series of 1/f noise, the heights of the blobs of each field, and the
+    The parts of z are, one after the other, the amplitudes of 1/f noise, the heights of the blobs of each field, and the
     profile at its knots, which has no prior variance.
     """
 
     def __init__(self, sources, rings, scene, sees):
         self.sources, self.rings, self.blobs, self.sees = sources, rings, scene.blobs, sees
         self.readout, self.xp = sources.readout, sources.xp
-        sizes = [sources.n * self.readout.n, *(blobs.size for blobs in self.blobs), rings.n]
+        sizes = [sources.n * sources.length, *(blobs.size for blobs in self.blobs), rings.n]
         ends = np.cumsum(sizes)
         self._parts = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
         self._size, self._with_prior = ends[-1], ends[-2]
@@ -181,7 +181,7 @@ class _System:
 
     def model(self, z):
         """Return the model (ny, nx) of an image and the series (noutputs, n) of its 1/f noise."""
-        series = self.sources.noise(z[self._parts[0]].reshape(self.sources.n, self.readout.n))
+        series = self.sources.noise(z[self._parts[0]].reshape(self.sources.n, self.sources.length))
         image = self.readout.scatter(series, self.xp)
         image = image + self.rings.profile(z[self._parts[-1]]) * self.sees
         for blobs, sigma, part in zip(self.blobs, self.sigmas, self._parts[1:-1], strict=True):
@@ -204,7 +204,7 @@ class _System:
 
     def _precondition(self, r):
         z = self.xp.empty_like(r)
-        first = r[self._parts[0]].reshape(self.sources.n, self.readout.n)
+        first = r[self._parts[0]].reshape(self.sources.n, self.sources.length)
         z[self._parts[0]] = self._of_sources(first).reshape(-1)
         for diagonal, part in zip(self._of_blobs, self._parts[1:-1], strict=True):
             z[part] = diagonal * r[part]
