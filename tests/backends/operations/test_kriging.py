@@ -302,6 +302,21 @@ def test_slopes_are_the_dense_solution_for_given_variances(rng, noutputs):
     np.testing.assert_allclose(model.reshape(-1)[there], rest, atol=0.02 * values.std())
 
 
+@pytest.mark.parametrize("noutputs", [1, 4])
+def test_bits_of_slopes_do_not_depend_on_the_threads(rng, noutputs):
+    shape = (64, 80)
+    law = PowerLaw(0.4, 1.1)
+    settings = KrigingSettings(Spectrum(law, law if noutputs > 1 else None), (38.0, 30.0), noutputs)
+    image = make_1overf(rng, (1, *shape), 0.4, 1.1, noutputs, 0.2 if noutputs > 1 else 0.0)[0]
+    image += rng.normal(size=shape).astype(np.float32)
+    image[20:40, 30:50] += 50
+    variance = np.where(rng.random(shape) < 0.95, 1, np.inf).astype(np.float32)
+    found = [get_backend("numpy", n_threads=n).krige_slopes(image, variance, settings=settings) for n in (1, 2, 5)]
+    assert found[0].any()
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
 def test_relaxation_removes_less():
     """Without a scene the part that is removed is max(0, 1 - a V / (C + V)); slow variations stay."""
     readout = Readout((400, 64), bin_width=1)

@@ -68,8 +68,8 @@ def conjugate_gradients(apply, right, precondition, limit, xp, *, start=None):
 class Sources:
     """White noise z and the 1/f noise B z that is made of it: one for all outputs, and one for each of several.
 
-    z are the amplitudes of the frequencies of a series, real and imaginary parts in turn, in a basis of norm 1. There, C
-    is diagonal, so that one transform makes the noise of z.
+    z are the amplitudes of the frequencies of a series, real and imaginary parts in turn, in a basis of norm 1. There,
+    C is diagonal, so that one transform makes the noise of z.
 
     Parameters
     ----------
