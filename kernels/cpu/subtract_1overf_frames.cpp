@@ -22,6 +22,7 @@ struct FrameScratch {
   std::vector<int> keys, integers, stack;
   std::vector<uint8> good, outlying, turned_good, changed;
   std::vector<double> sums, squares;
+  std::vector<int64> moments;
 };
 
 template <class Value>
@@ -355,6 +356,22 @@ inline unsigned bits_of(const uint8* flags) {
   return unsigned(bytes * 0x0102040810204080ull >> 56);
 }
 
+// The largest size of values that are used.
+template <class Used>
+float largest_size(const float* values, int n, const Used& used) {
+  // positive numbers have the order of their bits
+  int largest = 0;
+  for (int i = 0; i < n; ++i) largest = std::max(largest, int(__float_as_uint(values[i])) & (used(i) ? NOTHING : 0));
+  return float_of_key(largest);
+}
+
+// The unit in which samples of up to a size are integers.
+inline double unit_of(float largest, int bits) {
+  int exponent;
+  std::frexp(double(largest), &exponent);
+  return std::ldexp(1.0, exponent - bits);
+}
+
 // A line with bridged holes, smoothed by cubic fits; samples may be left out later.
 class SmoothLine {
  public:
@@ -365,11 +382,7 @@ class SmoothLine {
     integers = room(scratch.integers, length);
     n_steps = (length - 2 * half + STEP - 1) / STEP;
     changed = room(scratch.changed, n_steps);
-    // positive numbers have the order of their bits
-    int largest = 0, exponent;
-    for (int i = 0; i < length; ++i) largest = std::max(largest, int(__float_as_uint(samples[i])) & (good[i] ? NOTHING : 0));
-    std::frexp(double(float_of_key(largest)), &exponent);
-    unit = std::ldexp(1.0, exponent - tables.bits);
+    unit = unit_of(largest_size(samples, length, [&](int i) { return good[i]; }), tables.bits);
     std::memcpy(filled, samples, length * sizeof(float));
     const double scale = 1 / unit;
     for (int i = 0; i < length; ++i) integers[i] = int(std::rint((good[i] ? double(samples[i]) : 0.0) * scale));
@@ -631,12 +644,78 @@ void transpose(const Value* from, int ny, int nx, Value* to) {
         for (int row = y; row < smaller(y + SIDE, ny); ++row) to[int64(column) * ny + row] = from[int64(row) * nx + column];
 }
 
-// Fit the noise of each frame along rows and, with window_of_columns > 0, of the residual along columns; see definition.py.
+// Subtract from an image its columns smoothed by cubics.
+inline void flatten(float* image, int ny, int nx, const LineTables& tables, FrameScratch& scratch) {
+  const int64 n = int64(ny) * nx, m = tables.window / 2;
+  const double unit = unit_of(largest_size(image, int(n), [](int) { return true; }), tables.bits);
+  const double scale = 1 / unit, factor = 3.0 / double((2 * m - 1) * (2 * m + 1) * (2 * m + 3)) * unit;
+  int* const integers = room(scratch.integers, n);
+  for (int64 i = 0; i < n; ++i) integers[i] = int(std::rint(double(image[i]) * scale));
+
+  // both ends, before the image changes
+  double* const amplitudes = room(scratch.sums, 2 * N_TERMS * nx);
+  std::fill(amplitudes, amplitudes + 2 * N_TERMS * nx, 0.0);
+  const int64 last_window = ny - tables.window;
+  for (int end = 0; end < 2; ++end)
+    for (int y = 0; y < tables.window; ++y) {
+      const float* const row = image + (end * last_window + y) * nx;
+      for (int term = 0; term < N_TERMS; ++term) {
+        double* const sums = amplitudes + (end * N_TERMS + term) * nx;
+        const double weight = tables.cubics[y * N_TERMS + term];
+        for (int x = 0; x < nx; ++x) sums[x] += double(row[x]) * weight;
+      }
+    }
+  for (int end = 0; end < 2; ++end)
+    for (int64 i = 0; i < m; ++i) {
+      float* const row = image + (end ? ny - m + i : i) * nx;
+      const double* const terms = tables.cubics + (end ? m + 1 + i : i) * N_TERMS;
+      const double* const sums = amplitudes + end * N_TERMS * nx;
+      for (int x = 0; x < nx; ++x) {
+        double value = terms[0] * sums[x];
+        for (int term = 1; term < N_TERMS; ++term) value += terms[term] * sums[term * nx + x];
+        row[x] -= float(value);
+      }
+    }
+
+  // sums of x, k x and k^2 x at distances k, which slide along the columns, as in SmoothLine
+  int64* const sum = room(scratch.moments, 3 * nx);
+  int64 *const first = sum + nx, *const second = first + nx;
+  std::fill(sum, sum + 3 * nx, int64(0));
+  for (int64 k = -m; k <= m; ++k) {
+    const int* const row = integers + (m + k) * nx;
+    for (int x = 0; x < nx; ++x) {
+      const int64 sample = row[x];
+      sum[x] += sample;
+      first[x] += k * sample;
+      second[x] += k * k * sample;
+    }
+  }
+  const int64 centre = 3 * m * m + 3 * m - 1;
+  for (int64 y = m;; ++y) {
+    float* const row = image + y * nx;
+    for (int x = 0; x < nx; ++x) row[x] -= float(double(centre * sum[x] - 5 * second[x]) * factor);
+    if (y + 1 == ny - m) break;
+    const int* const leaving = integers + (y - m) * nx;
+    const int* const coming = integers + (y + 1 + m) * nx;
+    for (int x = 0; x < nx; ++x) {
+      const int64 old = leaving[x], added = coming[x];
+      const int64 kept = sum[x] - old, shifted = first[x] + m * old;
+      second[x] += kept - 2 * shifted - m * m * old + m * m * added;
+      first[x] = shifted + m * added - kept;
+      sum[x] = kept + added;
+    }
+  }
+}
+
+// Fit the noise of each frame along rows, flattened along columns, and of the residual along columns, the last two if their
+// window is not 0; see definition.py.
 //
 // images, models : (n_frames, ny, nx); masks : of that shape, 0 or 1. bridges, cubics : see LineTables. grid: frames, along y.
 __global__ void smooth_frames(const float* images, const uint8* masks, const float* bridges, const double* cubics,
-                              const double* cubics_of_columns, float* models, int64 n_frames, int ny, int nx, int window,
-                              int bits, int window_of_columns, int bits_of_columns, int n_rounds, float mad_to_sigma) {
+                              const double* cubics_of_columns, const double* cubics_of_flattening, float* models,
+                              int64 n_frames, int ny, int nx, int window, int bits, int window_of_columns,
+                              int bits_of_columns, int window_of_flattening, int bits_of_flattening, int n_rounds,
+                              float mad_to_sigma) {
   static thread_local FrameScratch scratch;
   const int64 n = int64(ny) * nx;
   float* const values = room(scratch.values, n);
@@ -645,6 +724,8 @@ __global__ void smooth_frames(const float* images, const uint8* masks, const flo
     float* const model = models + frame * n;
     centre_frame(images + frame * n, masks + frame * n, ny, nx, mad_to_sigma, scratch, values, good);
     smooth_rows(values, good, ny, nx, {bridges, cubics, window, bits}, n_rounds, scratch, model);
+    if (window_of_flattening > 0)
+      flatten(model, ny, nx, {nullptr, cubics_of_flattening, window_of_flattening, bits_of_flattening}, scratch);
     if (window_of_columns == 0) continue;
     float* const turned = room(scratch.turned, n);
     uint8* const turned_good = room(scratch.turned_good, n);

@@ -155,7 +155,7 @@ class Exercise:
             device = self.backend.device
             for excluded in (None, bad):
                 masks = background_mask.kernels(device, frames, excluded, settings=BackgroundSettings())
-                self.backend.fit_1overf(frames, masks, vertical_corr=excluded is None)
+                self.backend.fit_1overf(frames, masks, vertical_corr=excluded is None, flatten_model=True)
 
     def run_emicorr(self, ngroups):
         """Launch the kernels of emicorr, on ramps with complete quads of columns, and with an empty bin."""

@@ -106,18 +106,18 @@ def test_background_masks(native, change, shape, bad, options, seed):
     change=st.sampled_from(FRAMES),
     shape=st.tuples(st.integers(1, 3), st.integers(16, 80), st.integers(16, 80)),
     good=st.sampled_from([None, 0.0, 0.002, 0.05, 0.5, 1.0]),
-    vertical=st.booleans(),
+    options=st.fixed_dictionaries({"vertical_corr": st.booleans(), "flatten_model": st.booleans()}),
     seed=st.integers(0, 2**32 - 1),
 )
 @quick
-def test_smoothed_frames(native, change, shape, good, vertical, seed):
+def test_smoothed_frames(native, change, shape, good, options, seed):
     """Down to so few good samples that the windows of the bridges shrink, and with outliers of the model."""
     rng = np.random.default_rng(seed)
     frames = make_noise(rng, shape)
     change(rng, frames)
     masks = DEFINITION.background_mask(frames, None) if good is None else rng.random(shape) < good
-    expected = DEFINITION.fit_1overf(frames, masks, vertical_corr=vertical)
-    assert_same_bits(native.fit_1overf(frames, masks, vertical_corr=vertical), expected)
+    expected = DEFINITION.fit_1overf(frames, masks, **options)
+    assert_same_bits(native.fit_1overf(frames, masks, **options), expected)
 
 
 def test_large_frames_with_outliers_of_the_model(native, launched, monkeypatch):
@@ -156,7 +156,6 @@ def test_views_and_threads(native):
         ((1, 15, 40), {}),
         ((1, 40, 15), {}),
         ((1, 40, 40), {"noutputs": 4}),
-        ((1, 40, 40), {"flatten_model": True}),
         ((1, 40, 40), {"model_type": "median"}),
     ],
 )

@@ -74,8 +74,8 @@ def _native_mask(settings, images, bad):
 
 def _native_fit(settings, images, masks):
     """Return the native library for smoothed lines of one output."""
-    is_plain = settings.model_type == "savgol" and settings.noutputs == 1 and not settings.flatten_model
-    return [_FRAMES] if is_plain and min(images.shape[1:]) >= _LEAST_SIDE else []
+    is_one_line = settings.model_type == "savgol" and settings.noutputs == 1
+    return [_FRAMES] if is_one_line and min(images.shape[1:]) >= _LEAST_SIDE else []
 
 
 background_mask = Operation(

@@ -11,7 +11,7 @@ from gpucoron.backends.masks import grow_cross
 from gpucoron.backends.operations.subtract_1overf.background import mean_in_order
 from gpucoron.backends.operations.subtract_1overf.cosines import fit_cosines
 from gpucoron.backends.operations.subtract_1overf.frames import for_each_frame
-from gpucoron.backends.operations.subtract_1overf.savgol import ORDER, MaskedLine, odd_window
+from gpucoron.backends.operations.subtract_1overf.savgol import MaskedLine, odd_window, smooth_columns
 from gpucoron.backends.statistics import CUT, median, median_of_rows, resistant_mean, sigma_from_mad
 
 #: Window along the fast axis, and the largest window of the flattening across it.
@@ -135,10 +135,8 @@ def _fit_along(values, good, settings):
     model = _fit_rows(values, good, settings.model_type, WINDOW)
     if not settings.flatten_model:
         return model
-    from scipy.signal import savgol_filter  # takes 0.4 s to import
-
     ny = model.shape[0]
-    return model - savgol_filter(model, odd_window(min(ny - 1, FLATTENING_WINDOW), ny), ORDER, axis=0)
+    return model - smooth_columns(model, odd_window(min(ny - 1, FLATTENING_WINDOW), ny))
 
 
 def _fit_rows(values, good, model_type, window):

@@ -60,12 +60,15 @@ def _smooth_frames(device, images, masks, settings):
     n, ny, nx = images.shape
     models = np.empty(images.shape, np.float32)
     window, of_columns = (odd_window(size, ny * nx) for size in (WINDOW, ny // 3 - 1))
+    flattening = odd_window(min(ny - 1, FLATTENING_WINDOW), ny)
     values = {
-        "images": images, "masks": masks.view(np.uint8), "bridges": _all_bridge_weights(), "cubics": _cubics(window),
-        "cubics_of_columns": _cubics(of_columns), "models": models, "n_frames": n, "ny": ny, "nx": nx,
-        "window": window, "bits": bits_of_samples(window), "bits_of_columns": bits_of_samples(of_columns),
-        "window_of_columns": of_columns if settings.vertical_corr else 0, "n_rounds": ROUNDS,
-        "mad_to_sigma": MAD_TO_SIGMA,
+        "images": images, "masks": masks.view(np.uint8), "models": models, "n_frames": n, "ny": ny, "nx": nx,
+        "bridges": _all_bridge_weights(), "cubics": _cubics(window), "cubics_of_columns": _cubics(of_columns),
+        "cubics_of_flattening": _cubics(flattening), "window": window, "bits": bits_of_samples(window),
+        "window_of_columns": of_columns if settings.vertical_corr else 0,
+        "bits_of_columns": bits_of_samples(of_columns),
+        "window_of_flattening": flattening if settings.flatten_model else 0,
+        "bits_of_flattening": bits_of_samples(flattening), "n_rounds": ROUNDS, "mad_to_sigma": MAD_TO_SIGMA,
     }  # fmt: skip
     device.launch("smooth_frames", *geometry(1, 1, n), values)
     return models

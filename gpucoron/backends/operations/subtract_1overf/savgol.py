@@ -160,6 +160,55 @@ def _smooth_sides(samples, left, right):
     return (pairs[0] + products[-1]).astype(np.float64).reshape(2, -1)
 
 
+def unit_of(largest, window):
+    """Return the unit of samples of up to this size: a power of two."""
+    return math.ldexp(1.0, math.frexp(largest)[1] - bits_of_samples(window))
+
+
+def round_to(unit, samples):
+    """Return samples in a unit, rounded to integers, float64."""
+    return np.rint(np.multiply(samples, 1 / unit, dtype=np.float64))
+
+
+def smooth_end(samples, window, rows):
+    """Return the values of the cubics in an end window, (rows, ...) float64, where windows cannot be centred.
+
+    Parameters
+    ----------
+    samples : (window, ...) float32
+    window : int
+    rows : slice
+        The samples to which the values belong.
+    """
+    # running sums, because those of NumPy's other functions have no fixed order
+    terms = cubics(window)
+    if samples.ndim == 1:
+        amplitudes = np.cumsum(samples[:, None] * terms, axis=0)[-1]
+        return np.cumsum(terms[rows] * amplitudes, axis=1)[:, -1]
+    values = 0
+    for term in terms.T:
+        amplitude = np.cumsum(samples * term[:, None], axis=0)[-1]
+        values = values + term[rows, None] * amplitude
+    return values
+
+
+def smooth_columns(image, window):
+    """Smooth the columns of an image (ny, nx) without holes by cubics in a window."""
+    ny, half = len(image), window // 2
+    unit = unit_of(float(np.abs(image).max()), window)
+    integers, (_, factor) = round_to(unit, image), centre_weights(window)
+    smooth = np.empty(image.shape, np.float32)
+    matrix = _block_matrix(window).T
+    for start in range(0, ny - 2 * half, _BLOCK):
+        n = min(_BLOCK, ny - 2 * half - start)
+        sums = matrix[:n, : n + 2 * half] @ integers[start : start + n + 2 * half]
+        sums *= factor * unit
+        smooth[half + start : half + start + n] = sums
+    smooth[:half] = smooth_end(image[:window], window, slice(0, half))
+    smooth[ny - half :] = smooth_end(image[ny - window :], window, slice(half + 1, window))
+    return smooth
+
+
 class MaskedLine:
     """A smoothed line with bridged holes (`bridge_holes`); its ends have the values of the cubics in the end windows.
 
@@ -184,9 +233,7 @@ class MaskedLine:
     def __init__(self, samples, good, window):
         n, half = len(samples), window // 2
         self._n, self._window = n, window
-        largest = float(np.abs(samples).max(initial=0, where=good))
-        # a power of two
-        self._unit = math.ldexp(1.0, math.frexp(largest)[1] - bits_of_samples(window))
+        self._unit = unit_of(float(np.abs(samples).max(initial=0, where=good)), window)
         # Padded to complete the last piece and the last block.
         self._n_blocks = -(-(n - 2 * half) // _BLOCK)
         room = max(-(-n // _PIECE) * _PIECE, self._n_blocks * _BLOCK + window - 1)
@@ -197,13 +244,10 @@ class MaskedLine:
         self._good[:n] = good
         self._filled = np.zeros(room, np.float32)
         self._filled[:n] = bridge_holes(samples, good)
-        self._integers = self._round(self._filled)
+        self._integers = round_to(self._unit, self._filled)
         self.model = np.empty(n, np.float32)
         self.model[half : n - half] = self._smooth(np.arange(self._n_blocks)).reshape(-1)[: n - 2 * half]
         self._smooth_ends()
-
-    def _round(self, samples):
-        return np.rint(np.multiply(samples, 1 / self._unit, dtype=np.float64))
 
     def leave_out(self, samples):
         """Leave out more samples, given by their indices, and update the model.
@@ -251,7 +295,7 @@ class MaskedLine:
         inside = where < self._n
         where = where[inside]
         self._filled[where] = filled[at[inside]]
-        self._integers[where] = self._round(self._filled[where])
+        self._integers[where] = round_to(self._unit, self._filled[where])
         return where
 
     def _smooth(self, blocks):
@@ -264,15 +308,9 @@ class MaskedLine:
 
     def _smooth_ends(self):
         """Compute the ends, where windows cannot be centred; return the indices of their samples."""
-        n, window = self._n, self._window
-        half, terms = window // 2, cubics(window)
-        for samples, rows, ends in (
-            (self._filled[:window], slice(0, half), slice(0, half)),
-            (self._filled[n - window : n], slice(half + 1, window), slice(n - half, n)),
-        ):
-            # a running sum, because those of NumPy's other functions have no fixed order
-            amplitudes = np.cumsum(samples[:, None] * terms, axis=0)[-1]
-            self.model[ends] = np.cumsum(terms[rows] * amplitudes, axis=1)[:, -1]
+        n, window, half = self._n, self._window, self._window // 2
+        self.model[:half] = smooth_end(self._filled[:window], window, slice(0, half))
+        self.model[n - half :] = smooth_end(self._filled[n - window : n], window, slice(half + 1, window))
         return np.concatenate([np.arange(half), np.arange(n - half, n)])
 
 
