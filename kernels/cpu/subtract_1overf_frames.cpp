@@ -517,8 +517,8 @@ class SmoothLine {
         amplitudes[term] += double(filled[start + i]) * tables.cubics[i * N_TERMS + term];
     for (int i = 0; i < half; ++i) {
       const double* const terms = tables.cubics + (row + i) * N_TERMS;
-      double value = terms[0] * amplitudes[0];
-      for (int term = 1; term < N_TERMS; ++term) value += terms[term] * amplitudes[term];
+      double value = 0.0;
+      for (int term = 0; term < N_TERMS; ++term) value += terms[term] * amplitudes[term];
       model[output + i] = float(value);
     }
   }
@@ -671,8 +671,8 @@ inline void flatten(float* image, int ny, int nx, const LineTables& tables, Fram
       const double* const terms = tables.cubics + (end ? m + 1 + i : i) * N_TERMS;
       const double* const sums = amplitudes + end * N_TERMS * nx;
       for (int x = 0; x < nx; ++x) {
-        double value = terms[0] * sums[x];
-        for (int term = 1; term < N_TERMS; ++term) value += terms[term] * sums[term * nx + x];
+        double value = 0.0;
+        for (int term = 0; term < N_TERMS; ++term) value += terms[term] * sums[term * nx + x];
         row[x] -= float(value);
       }
     }

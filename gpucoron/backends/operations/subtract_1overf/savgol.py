@@ -180,14 +180,14 @@ def smooth_end(samples, window, rows):
     rows : slice
         The samples to which the values belong.
     """
-    # running sums, because those of NumPy's other functions have no fixed order
+    # Running sums, because those of NumPy's other functions have no fixed order. They start with a positive zero.
     terms = cubics(window)
     if samples.ndim == 1:
-        amplitudes = np.cumsum(samples[:, None] * terms, axis=0)[-1]
-        return np.cumsum(terms[rows] * amplitudes, axis=1)[:, -1]
-    values = 0
+        amplitudes = np.cumsum(samples[:, None] * terms, axis=0)[-1] + 0.0
+        return np.cumsum(terms[rows] * amplitudes, axis=1)[:, -1] + 0.0
+    values = 0.0
     for term in terms.T:
-        amplitude = np.cumsum(samples * term[:, None], axis=0)[-1]
+        amplitude = np.cumsum(samples * term[:, None], axis=0)[-1] + 0.0
         values = values + term[rows, None] * amplitude
     return values
 
