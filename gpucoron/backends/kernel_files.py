@@ -112,6 +112,8 @@ TABLE = {
     "cpu/likelihood_strips.cpp": {
         "fit_difference_strips": Row(nulls="diffs2use"),
         "fit_group_strips": Row(nulls="dark_current zeroframe"),
+    },
+    "cpu/subtract_1overf_frames.cpp": {"find_backgrounds": Row(nulls="bad")},
 }
 
 SOURCES = tuple(TABLE)

@@ -11,7 +11,9 @@ import numpy as np
 from gpucoron.backends import get_backend
 from gpucoron.backends.devices.launch import geometry
 from gpucoron.backends.kernel_files import CUDA_SOURCES, KERNELS, LANES, SOURCES
+from gpucoron.backends.operations import background_mask
 from gpucoron.backends.operations.jump.definition import AFTER_CLIPPING
+from gpucoron.backends.operations.subtract_1overf import BackgroundSettings
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps.ipc import ReferenceEdges
 
@@ -151,6 +153,21 @@ class Exercise:
         masks = groupdq[0, :3] == 0
         for model_type in ("savgol", "median", "mean"):
             backend.fit_1overf(data[0, :3], masks, model_type=model_type, vertical_corr=True, flatten_model=True)
+        if backend.name == "host":
+            self.run_frames()
+
+    def run_frames(self):
+        """Launch the kernels that process a frame in a thread, also a frame without any value."""
+        rng = np.random.default_rng(4)
+        frames = rng.normal(size=(4, 17, 21)).astype(np.float32)
+        frames[:3, 3:9, 5:9] += 9
+        frames[1, 2, :], frames[2, :, 4], frames[3] = np.nan, np.inf, np.nan
+        bad = rng.random(frames.shape) < 0.1
+        with self.in_strips(7):
+            device = self.backend.device
+            for excluded in (None, bad):
+                masks = background_mask.kernels(device, frames, excluded, settings=BackgroundSettings())
+                self.backend.fit_1overf(frames, masks, vertical_corr=excluded is None, flatten_model=True)
 
     def run_emicorr(self, ngroups):
         """Launch the kernels of emicorr, on ramps with complete quads of columns, and with an empty bin."""
