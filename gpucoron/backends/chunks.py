@@ -51,10 +51,22 @@ def run(operation, backend, arguments, settings):
     if backend.budget is None or operation.at_home or not device.runs(operation, settings):
         return backend.home.execute(operation, tuple(arguments.values()), settings)
     backend.note_worker(device.name)
+    if works_in_place(operation, backend, arguments):
+        return device.execute(operation, tuple(arguments.values()), settings)
     if operation.cut is None:
         sent = [value if name in operation.whole else _send(device, value) for name, value in arguments.items()]
         return map_arrays(device.execute(operation, tuple(sent), settings), device.to_host)
     return Loop(operation, backend, arguments, settings).run()
+
+
+def works_in_place(operation, backend, arguments):
+    """Return whether the CPU can run an operation on whole ramps in scratch files: no copies, if the rest fits."""
+    if not (backend.home.on_host and backend.device.on_host):
+        return False
+    first = next(iter(arguments.values()))
+    n_pixels = int(np.prod(first.shape[-2:], dtype=np.int64))
+    needed = n_pixels * _working_bytes(operation, first) + operation.table_bytes(*first.shape[:-2])
+    return FIXED_BYTES + needed <= backend.budget
 
 
 def memory_needed(operation, arguments):
@@ -76,10 +88,15 @@ def memory_needed(operation, arguments):
     given = {name: getattr(value, "nbytes", 0) for name, value in arguments.items()}
     whole = sum(given[name] for name in operation.whole)
     pixels = int(np.prod(first.shape[-2:], dtype=np.int64)) // (first.shape[-2] if axis else 1)
-    each = operation.working_bytes(*first.shape[:-2]) + operation.scratch_bytes(*first.shape[:-2])
-    working = pixels * each // (1 if axis else first.shape[0])
+    working = pixels * _working_bytes(operation, first) // (1 if axis else first.shape[0])
     fixed = FIXED_BYTES + whole + operation.table_bytes(*first.shape[:-2])
     return Need((sum(given.values()) - whole) // first.shape[axis] + working, fixed)
+
+
+def _working_bytes(operation, first):
+    """Return the bytes per pixel that an operation needs besides its arguments."""
+    axes = first.shape[:-2]
+    return operation.working_bytes(*axes) + operation.scratch_bytes(*axes)
 
 
 def _axis(operation):

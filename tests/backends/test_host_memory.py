@@ -115,6 +115,7 @@ def test_no_rows_around_a_chunk(exposures, tmp_path, monkeypatch, rows):
     """The ramps are in a scratch file."""
     case = exposures("NIRCAM", "SUB320A335R", "SHALLOW4", 5, 2, shape=(12, 16), edit=saturating_jumps)
     monkeypatch.setattr(chunks.Loop, "fitting", lambda self, budget: rows)
+    monkeypatch.setattr(chunks, "works_in_place", lambda *_: False)
     steps, found = {step: {name: value} for step, name, value in NO_HALO.values()}, {}
     with case.cache.activate():
         for limit in (None, 1_000_000):
@@ -132,15 +133,18 @@ def test_no_rows_around_a_chunk(exposures, tmp_path, monkeypatch, rows):
 
 @pytest.mark.parametrize("name", ["numpy", "native"])
 @pytest.mark.parametrize("mode", ["one after the other", "in one pass", "by clipping"])
-def test_operations_in_chunks_of_a_file(tmp_path, name, mode):
-    """Long ramps, for which the kernels are used if there is a compiler."""
+@pytest.mark.parametrize("in_place", [True, False])
+def test_operations_on_a_file(tmp_path, monkeypatch, name, mode, in_place):
+    """In place, if the memory is enough for everything but the ramps, otherwise in chunks that are copied."""
+    loops, init = [], chunks.Loop.__init__
+    monkeypatch.setattr(chunks.Loop, "__init__", lambda self, *given: [loops.append(given), init(self, *given)][1])
     options = {"one after the other": {"min_diffs_single_pass": 99}, "by clipping": {"minimum_sigclip_groups": 3}}
     data, groupdq, gain, readnoise = simulate_jumps(np.random.default_rng(4), (3, 34, 23, 12))
     expected = groupdq.copy()
     whole = get_backend(name, n_threads=2, scratch_dir=tmp_path)
     count = whole.detect_jumps(data, expected, gain, readnoise, **options.get(mode, {}))
     backend = whole.in_chunks(10**9)
-    backend.budget = 150_000
+    backend.budget = 10**7 if in_place else 10_000
     ramps = backend.empty(data.shape, np.float32), backend.empty(data.shape, np.uint8)
     ramps[0][...], ramps[1][...] = data, groupdq
     assert backend.detect_jumps(*ramps, gain, readnoise, **options.get(mode, {})) == count > 0
@@ -148,6 +152,7 @@ def test_operations_in_chunks_of_a_file(tmp_path, name, mode):
     wanted = whole.fit_ktc(data, expected, gain * 1e4, group_time=2.0)
     for ours, theirs in zip(backend.fit_ktc(*ramps, gain * 1e4, group_time=2.0), wanted, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+    assert bool(loops) is not in_place
     assert not list(tmp_path.iterdir())
 
 

@@ -123,6 +123,7 @@ def run_ours(case, way, folder):
     with ExitStack() as stack:
         if way.rows:
             stack.enter_context(patch.object(chunks.Loop, "fitting", lambda self, budget: way.rows))
+            stack.enter_context(patch.object(chunks, "works_in_place", lambda *_: False))
         backend = get_backend(way.backend, **options)
         steps = settings_for(case, folder)
         if way.coat == "reduce_file":
