@@ -11,7 +11,6 @@ validator only if its schema asks for nothing but a simple type or one of severa
 the beginning of the block.
 """
 
-import importlib
 import inspect
 import threading
 from contextlib import contextmanager
@@ -62,9 +61,9 @@ def _begin():
 
 
 def _find_replaceable():
+    """Return (module, name, original, replacement) of everything that the installed versions have."""
     found = []
-    for module_name, name, make, arguments in _REPLACED:
-        module = importlib.import_module(module_name)
+    for module, name, make, arguments in _replaceable():
         original = getattr(module, name, None)
         if original is not None and (arguments is None or _arguments(original) == arguments):
             found.append((module, name, original, _replacement(make, original)))
@@ -194,10 +193,17 @@ class _Settings:
 for _name in _SETTINGS:
     setattr(_Settings, _name, _setting(_name))
 
-#: module, name, maker of the replacement, arguments of the function (None: not a function)
-_REPLACED: tuple[tuple, ...] = (
-    ("asdf.schema", "_make_schema_loader", _parse_once, ()),
-    ("stdatamodels.validate", "_check_value", _accept_simple_values, ("value", "schema", "ctx")),
-    ("astropy.io.fits.card", "conf", _Settings, None),
-    ("astropy.io.fits.hdu.base", "conf", _Settings, None),
-)
+
+def _replaceable():
+    """Return (module, name, maker of the replacement, arguments of the function or None if it is not one)."""
+    from asdf import schema
+    from astropy.io.fits import card
+    from astropy.io.fits.hdu import base
+    from stdatamodels import validate
+
+    return (
+        (schema, "_make_schema_loader", _parse_once, ()),
+        (validate, "_check_value", _accept_simple_values, ("value", "schema", "ctx")),
+        (card, "conf", _Settings, None),
+        (base, "conf", _Settings, None),
+    )

@@ -27,7 +27,7 @@ _DAMAGED = ("no such mask", "yesterday", "2.5")
 @pytest.fixture
 def without(monkeypatch):
     """Return a function after which nothing is replaced."""
-    return lambda: monkeypatch.setattr(module, "_REPLACED", ())
+    return lambda: monkeypatch.setattr(module, "_replaceable", tuple)
 
 
 @pytest.fixture(scope="module")
@@ -153,10 +153,7 @@ def test_other_values_need_a_validator(value, schema):
 
 def replaced():
     """Return what may be replaced, as it is now."""
-    found = {}
-    for name, attribute, _make, _arguments in module._REPLACED:
-        found[name, attribute] = getattr(__import__(name, fromlist=["_"]), attribute)
-    return found
+    return {(owner, name): getattr(owner, name) for owner, name, _make, _arguments in module._replaceable()}
 
 
 def test_everything_is_put_back():
