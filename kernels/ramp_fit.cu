@@ -6,10 +6,6 @@
 
 namespace gpucoron {
 
-__device__ inline Detector detector_of(const float* gain, const float* readnoise, int64 pixel, double noise_divisor) {
-  return {gain[pixel], float(double(readnoise[pixel]) * (double(gain[pixel]) / noise_divisor))};
-}
-
 // Fit the slopes of one ramp and find its median rate.
 //
 // median_rates, slope_sums, read_weights : (nints, ny, nx) float64, the latter two sums over the segments of
@@ -30,72 +26,13 @@ __global__ void fit_integrations(const float* data, const uint8* groupdq, const 
   for (int integration = blockIdx.y; integration < n_ints; integration += gridDim.y) {
     const int64 start = integration * frames_apart * n_pixels + pixel;
     const int64 at = int64(integration) * n_pixels + pixel;
-    Ramp ramp{data + start, groupdq + start, n_pixels, n_groups, false, false, 0.0f};
-    RampFlags flags = gather_flags(ramp);
-    ramp.is_clean = flags.any == 0;
-    uint32 state = 0;
-    if (!suppress_one_group) {
-      if (flags.n_good == 1 && ramp.dq(0) == 0) {
-        state |= FIRST_ONLY;
-      } else if (flags.n_good == 0 && zeroframe && zeroframe[at] != 0.0f) {
-        state |= FROM_ZEROFRAME;
-        ramp.starts_with_zeroframe = true;
-        ramp.zeroframe = zeroframe[at];
-        --flags.n_unusable;
-        if (flags.n_saturated == n_groups) --flags.n_saturated;
-      }
-    }
-    if (flags.any & CHARGELOSS) state |= LOST_CHARGE;
-    if (flags.any & JUMP_DET) state |= HAD_JUMP;
-    if (flags.any & PERSISTENCE) state |= HAD_PERSISTENCE;
-    if (flags.n_saturated > 0) state |= PARTLY_SATURATED;
-    uint32 pixel_flags = pixeldq[pixel] | bad_gain | (flags.any & (JUMP_DET | PERSISTENCE));
-
-    double rate;
-    if (n_groups == 1) {
-      rate = ramp.sample(0) / times.one_group;
-    } else {
-      if (state & (FIRST_ONLY | FROM_ZEROFRAME))
-        rate = ramp.sample(0) / single_group_time(state, times);
-      else
-        rate = median_rate(ramp, times.group);
-      if (is_nan(rate)) rate = 0.0;
-    }
-    median_rates[at] = rate;
-
-    double slope_sum = 0.0;
-    double read_weight = 0.0;
-    if (ramp.dq(0) & SATURATED) pixel_flags |= DO_NOT_USE | SATURATED;
-    if (flags.n_unusable == n_groups) {
-      pixel_flags |= DO_NOT_USE;
-      if (flags.n_saturated == n_groups) pixel_flags |= SATURATED;
-    } else if (!(ramp.dq(0) & SATURATED)) {
-      int length = 0;
-      auto fit = [&](const Segment& segment) {
-        length = segment.length();
-        double slope;
-        if (length == 1)
-          slope = ramp.sample(segment.start) / single_group_time(state, times);
-        else if (length == 2)
-          slope = (ramp.sample(segment.start + 1) - ramp.sample(segment.start)) / times.group;
-        else
-          slope = fit_segment(ramp, detector, Weights{weights}, segment, times.group);
-        const double variance = read_variance(detector, length, state, times);
-        read_weight += 1.0 / variance;
-        slope_sum += slope / variance;
-      };
-      int n_segments = 1;
-      if (ramp.is_clean)
-        fit(Segment{0, n_groups});
-      else
-        n_segments = each_segment([&](int group) { return ramp.dq(group); }, n_groups, fit);
-      if (n_segments > 0) state |= FITTED;
-      if (n_segments == 1 && length < LONGEST_IN_STATE) state |= ONE_SEGMENT | uint32(length) << LENGTH_SHIFT;
-    }
-    slope_sums[at] = slope_sum;
-    read_weights[at] = read_weight;
-    states[at] = state;
-    dq[at] = pixel_flags;
+    const Ramp ramp{data + start, groupdq + start, n_pixels, n_groups, false, false, 0.0f};
+    const RampFit fit = fit_ramp(ramp, detector, Weights{weights}, times, zeroframe ? zeroframe + at : nullptr, suppress_one_group);
+    median_rates[at] = fit.median_rate;
+    slope_sums[at] = fit.slope_sum;
+    read_weights[at] = fit.read_weight;
+    states[at] = fit.state;
+    dq[at] = pixeldq[pixel] | bad_gain | fit.dq;
   }
 }
 
@@ -129,64 +66,18 @@ __global__ void weigh_integrations(const uint8* groupdq, const uint8* original_g
   for (int integration = blockIdx.y; integration < n_ints; integration += gridDim.y) {
     const int64 start = integration * frames_apart * n_pixels + pixel;
     const int64 at = int64(integration) * n_pixels + pixel;
-    uint32 state = states[at];
-    const Ramp ramp{nullptr, groupdq + start, n_pixels, n_groups, false, (state & FROM_ZEROFRAME) != 0, 0.0f};
-    uint32 pixel_flags = dq[at];
-    double poisson_weight = 0.0;
-    double slope = 0.0;
-    double poisson = 0.0;
-    double read = 0.0;
-    double error = 0.0;
-    if (state & FITTED) {
-      double total_weight = 0.0;
-      auto weigh = [&](const Segment& segment) {
-        const double of_signal = poisson_variance(detector, segment.length(), state, signal[pixel], dark, times);
-        if (of_signal > 0.0) poisson_weight += 1.0 / of_signal;
-        total_weight += 1.0 / (of_signal + read_variance(detector, segment.length(), state, times));
-      };
-      if (state & ONE_SEGMENT)
-        weigh(Segment{0, int(state >> LENGTH_SHIFT)});
-      else
-        each_segment([&](int group) { return ramp.dq(group); }, n_groups, weigh);
-      if (poisson_weight > 0.0) poisson = drop_large(1.0 / poisson_weight);
-      read = drop_large(1.0 / read_weights[at]);
-      if (pixel_flags & UNUSABLE) {
-        poisson = read = 0.0;
-      } else {
-        slope = slope_sums[at] * read;
-        const double variance = 1.0 / total_weight;
-        error = variance > LARGE_VARIANCE ? 0.0 : sqrt(variance);
-      }
-    }
-    if (pixel_flags & UNUSABLE) slope = double_nan();
-    if (pixel_flags & SATURATED) state |= ALL_SATURATED;
-    if (state & PARTLY_SATURATED) pixel_flags |= SATURATED;
-
-    if (original_groupdq) {
-      double restored = 0.0;
-      if (state & LOST_CHARGE) {
-        const uint8* original = original_groupdq + start;
-        auto flags_of = [&](int group) {
-          const uint32 flags = original[group * n_pixels];
-          return flags & CHARGELOSS ? flags ^ (CHARGELOSS | DO_NOT_USE) : flags;
-        };
-        each_segment(flags_of, n_groups, [&](const Segment& segment) {
-          const double variance = read_variance(detector, segment.length(), state, times);
-          if (variance > 0.0) restored += 1.0 / variance;
-        });
-        read = drop_large(1.0 / restored);
-      } else if (read > 0.0) {
-        restored = 1.0 / read;
-      }
-      restored_weights[at] = restored;
-    }
-    poisson_weights[at] = poisson_weight;
-    states[at] = state;
-    rate[at] = float(slope);
-    dq[at] = pixel_flags;
-    var_poisson[at] = float(poisson);
-    var_rnoise[at] = float(read);
-    err[at] = float(error);
+    const RampFit fit{0.0, slope_sums[at], read_weights[at], states[at], dq[at]};
+    const Ramp ramp{nullptr, groupdq + start, n_pixels, n_groups, false, (fit.state & FROM_ZEROFRAME) != 0, 0.0f};
+    const uint8* const original = original_groupdq ? original_groupdq + start : nullptr;
+    const RampProducts products = weigh_ramp(ramp, original, fit, detector, times, signal[pixel], dark);
+    if (original) restored_weights[at] = products.restored_weight;
+    poisson_weights[at] = products.poisson_weight;
+    states[at] = products.state;
+    rate[at] = float(products.rate);
+    dq[at] = products.dq;
+    var_poisson[at] = float(products.poisson);
+    var_rnoise[at] = float(products.read);
+    err[at] = float(products.error);
   }
 }
 

@@ -104,8 +104,16 @@ TABLE = {
     },
     "cpu/jump_strips.cpp": {"search_strips": Row(tuple((mode,) for mode in range(3)), nulls="reaching medians")},
     "cpu/linearity_strips.cpp": {"correct_strips": Row(_LENGTHS)},
-    # It has shared memory, but threads do not wait.
-    "cpu/ramp_strips.cpp": {"fit_whole_ramps": Row(waits=True)},
+    "cpu/ramp_strips.cpp": {
+        "fit_strips": Row(nulls="original_groupdq dark_current zeroframe", apart="data groupdq original_groupdq")
+    },
+    "cpu/emicorr_strips.cpp": {},
+    "cpu/saturation_strips.cpp": {"grow_saturation": Row(_EITHER)},
+    "cpu/likelihood_strips.cpp": {
+        "fit_difference_strips": Row(nulls="diffs2use"),
+        "fit_group_strips": Row(nulls="dark_current zeroframe"),
+    },
+    "cpu/subtract_1overf_frames.cpp": {"find_backgrounds": Row(nulls="bad")},
 }
 
 SOURCES = tuple(TABLE)

@@ -1,94 +1,449 @@
-// Ramps of one segment: the slowest part of NumPy's ramp fit. One launch: fit_whole_ramps. Loops are over
-// neighbouring ramps, so that they become vector instructions.
+// Ramp fit on a CPU. One launch: fit_strips.
+//
+// A thread processes a strip of pixels. Ramps without flags, or with DO_NOT_USE in their first and last groups only, are
+// fitted together, a pixel in each lane of a vector; all others one by one, by the code of all kernels. The products of the
+// strip follow while its sums are in the cache.
+#include "cpu/medians.hpp"
+#include "cpu/wide.hpp"
 #include "ramp_fit.cuh"
 
 namespace gpucoron {
 
-// As in the launcher.
-constexpr int MOST_PLANES = 64;
-constexpr int N_CLASSES = 6;
-// Ramps that are processed together.
-constexpr int STRIP = 64;
+namespace {
 
-// Fit the slopes and find the median rates of ramps without flags.
+// Pixels that are fitted together, those whose flags are read together, and those of a strip.
+constexpr int LANES = 8, PART = 64, STRIP = 256;
+// Medians of more differences are searched for with pivots.
+constexpr int MOST_SORTED = 14;
+// Lanes from which a fit together is faster than one by one.
+constexpr int FEWEST = 2;
+// Bytes of a cache line are 16 samples.
+constexpr int SAMPLES_AHEAD = 32;
+
+using Reals = Wide<double, LANES>;
+using Choice = decltype(Reals{} < Reals{});
+using Floats = Wide<float, LANES>;
+using Words = Wide<uint32, LANES>;
+using Lengths = Wide<int, LANES>;
+using Bytes = Wide<uint8, PART>;
+// The flags of LANES pixels as one number.
+using Flags = uint64;
+constexpr Flags ONES = 0x0101010101010101ull;
+
+// Quotients of samples and a time, both rounded to float32, in float64.
 //
-// samples : (n_groups, n_ints, n_pixels), DN; gain, readnoise : (n_pixels); weights : (n_groups, N_CLASSES), by weight_class;
-// comparisons : pairs that sort the median of n_groups - 1 differences to the middle. slopes, medians : (n_ints, n_pixels),
-// DN/s. `first` is the number of the first group. grid: strips of all integrations, along y.
-__global__ void fit_whole_ramps(const double* __restrict__ samples, const double* __restrict__ gain,
-                                const double* __restrict__ readnoise, const double* __restrict__ weights,
-                                const int* __restrict__ comparisons, double* __restrict__ slopes,
-                                double* __restrict__ medians, int n_groups, int first, int n_comparisons, int n_ints,
-                                int64 n_pixels, double group_time) {
-  __shared__ double planes[MOST_PLANES][STRIP];
-  __shared__ double sum_w[STRIP], sum_x[STRIP], sum_y[STRIP], sum_xy[STRIP], sum_xx[STRIP];
-  __shared__ double inverse_variance[STRIP], rate[STRIP];
-  __shared__ int64 classes[STRIP];
-  const int64 n_ramps = n_ints * n_pixels;
-  const int64 n_strips = (n_pixels + STRIP - 1) / STRIP;
-  const int middle = (n_groups - 2) / 2, other_middle = (n_groups - 1) / 2;
-  for (int64 strip = blockIdx.y; strip < n_strips * n_ints; strip += gridDim.y) {
-    const int64 pixel = strip % n_strips * STRIP;
-    const int n = int(smaller(int64(STRIP), n_pixels - pixel));
-    const double* const start = samples + strip / n_strips * n_pixels + pixel;
-    const double* const last = start + (n_groups - 1) * n_ramps;
-    GPUCORON_VECTORS
-    for (int at = threadIdx.x; at < n; at += blockDim.x) {
-      const double noise_variance = readnoise[pixel + at] * readnoise[pixel + at];
-      const double signal = (last[at] - start[at]) * gain[pixel + at];
-      const double variance = noise_variance + signal;
-      const double ratio = signal / sqrt(variance);
-      const double signal_to_noise = (variance <= 0.0) | (gain[pixel + at] == 0.0) ? 0.0 : ratio;
-      // As in weight_class; NaN is in the last class.
-      classes[at] = int64(!(signal_to_noise < 5.0)) + int64(!(signal_to_noise < 10.0)) + int64(!(signal_to_noise < 20.0)) +
-                    int64(!(signal_to_noise < 50.0)) + int64(!(signal_to_noise < 100.0));
-      inverse_variance[at] = 1.0 / noise_variance;
-      // With -0.0 as the start, a first summand of -0.0 keeps its sign.
-      sum_w[at] = sum_x[at] = sum_y[at] = sum_xy[at] = sum_xx[at] = -0.0;
-      rate[at] = start[at] / group_time;
-    }
-    for (int group = 0; group < n_groups; ++group) {
-      const double* const values = start + group * n_ramps;
-      const double* const of_class = weights + group * N_CLASSES;
-      const double number = first + group;
-      GPUCORON_VECTORS
-      for (int at = threadIdx.x; at < n; at += blockDim.x) {
-        const double weight = of_class[classes[at]] * inverse_variance[at];
-        const double weighted_x = weight * number;
-        sum_w[at] += weight;
-        sum_x[at] += weighted_x;
-        sum_y[at] += weight * values[at];
-        sum_xy[at] += weighted_x * values[at];
-        sum_xx[at] += weighted_x * number;
-      }
-      if (group == 0) continue;
-      double* const differences = planes[group - 1];
-      GPUCORON_VECTORS
-      for (int at = threadIdx.x; at < n; at += blockDim.x) {
-        const double next = values[at] / group_time;
-        differences[at] = next - rate[at];
-        rate[at] = next;
-      }
-    }
-    for (int number = 0; number < n_comparisons; ++number) {
-      double* const low = planes[comparisons[2 * number]];
-      double* const high = planes[comparisons[2 * number + 1]];
-      GPUCORON_VECTORS
-      for (int at = threadIdx.x; at < n; at += blockDim.x) {
-        const double a = low[at], b = high[at];
-        low[at] = smaller(a, b);
-        high[at] = larger(a, b);
-      }
-    }
-    double* const slope = slopes + strip / n_strips * n_pixels + pixel;
-    double* const median = medians + strip / n_strips * n_pixels + pixel;
-    GPUCORON_VECTORS
-    for (int at = threadIdx.x; at < n; at += blockDim.x) {
-      const double inverse_determinant = 1.0 / (sum_w[at] * sum_xx[at] - sum_x[at] * sum_x[at]);
-      slope[at] = (sum_w[at] * sum_xy[at] - sum_x[at] * sum_y[at]) * inverse_determinant / group_time;
-      median[at] = (planes[middle][at] + planes[other_middle][at]) / 2.0;
-    }
+// A product with the inverse is wrong by at most two units of the last place. The fused remainder is exact, and corrects it to
+// within 2^-105 of the quotient, while no quotient of numbers with 24 bits is nearer than 2^-78 to the middle of two float64
+// numbers. So it is rounded as by a division (Markstein 1990, IBM J. Res. Dev. 34, 111), except that -0 becomes 0. Infinite
+// samples become NaN.
+class Divisor {
+ public:
+  explicit Divisor(double value) : number(value), inverse(1.0 / value) {}
+
+  // Whether quotients are right: for a positive, finite time.
+  bool is_usable() const { return number > 0.0 && is_finite(number) && is_finite(inverse); }
+
+  Reals operator()(const Reals& values) const {
+#ifdef __FMA__
+    const Reals quotients = values * inverse;
+    return fused(fused(quotients, all_of<Reals>(-number), values), all_of<Reals>(inverse), quotients);
+#else
+    return values / number;
+#endif
   }
+
+ private:
+  double number, inverse;
+};
+
+// The arrays of a launch.
+struct Exposure {
+  const float* data;
+  const uint8* groupdq;
+  const uint8* original_groupdq;
+  const float* zeroframe;
+  int n_ints, n_groups;
+  int64 frames_apart, n_pixels;
+  Weights weights;
+  Times times;
+  bool suppress_one_group;
+
+  int64 start(int integration, int64 pixel) const { return integration * frames_apart * n_pixels + pixel; }
+};
+
+struct Products {
+  float* rate;
+  uint32* dq;
+  float* var_poisson;
+  float* var_rnoise;
+  float* err;
+
+  void put(int64 at, int n, Reals slope, Words flags, Reals poisson, Reals read, Reals error) const {
+    store(convert<Floats>(slope), rate + at, n);
+    store(flags, dq + at, n);
+    store(convert<Floats>(poisson), var_poisson + at, n);
+    store(convert<Floats>(read), var_rnoise + at, n);
+    store(convert<Floats>(error), err + at, n);
+  }
+};
+
+// A ramp that is fitted alone.
+struct Single {
+  RampFit fit;
+};
+
+Reals reals(const float* from, int n) { return convert<Reals>(load<Floats>(from, n)); }
+
+// 0xff for each pixel whose good groups are without flags and in one run, and whose other groups have DO_NOT_USE only; `any`:
+// all flags combined.
+struct FlagScan {
+  Bytes any, is_regular;
+
+  FlagScan(const uint8* groupdq, int64 n_pixels, int n_groups, int n, int64 ahead) {
+    Bytes started{}, before{}, again{};
+    any = Bytes{};
+    for (int group = 0; group < n_groups; ++group) {
+      const uint8* const flags_of = groupdq + group * n_pixels;
+      __builtin_prefetch(flags_of + ahead);
+      const Bytes flags = load<Bytes>(flags_of, n);
+      const Bytes good = Bytes(flags == 0);
+      again |= good & ~before & started;
+      started |= good;
+      before = good;
+      any |= flags;
+    }
+    is_regular = started & ~again & Bytes((any & uint8(~DO_NOT_USE)) == 0);
+  }
+
+  static Flags eight(const Bytes& bytes, int first) {
+    Flags found;
+    std::memcpy(&found, reinterpret_cast<const uint8*>(&bytes) + first, sizeof(found));
+    return found;
+  }
+};
+
+class Strip {
+ public:
+  // Not inlined, because the address of a thread's own object takes a call.
+  [[gnu::noinline]] void run(const Exposure& given, const uint32* pixeldq, const float* gains, const float* readnoise, const float* dark_current,
+           double noise_divisor, const Products& rateints, const Products& image, int64 first_pixel, int width) {
+    exposure = &given;
+    first = first_pixel;
+    n = width;
+    const std::size_t n_ramps = std::size_t(given.n_ints) * STRIP;
+    if (slopes.size() < n_ramps) slopes.resize(n_ramps), lengths.resize(n_ramps);
+    if (differences.size() < std::size_t(given.n_groups)) {
+      differences.resize(given.n_groups);
+      rows.resize(given.n_groups);
+      samples.resize(given.n_groups);
+      flags_alone.resize(given.n_groups);
+    }
+    singles.clear();
+    for (int at = 0; at < STRIP; ++at) {
+      const int64 pixel = first + (at < n ? at : 0);
+      detectors[at] = detector_of(gains, readnoise, pixel, noise_divisor);
+      gain[at] = detectors[at].gain;
+      read_noise[at] = detectors[at].read_noise;
+      dark[at] = dark_current ? dark_current[pixel] : 0.0f;
+      dq[at] = pixeldq[pixel] | (detectors[at].gain_is_bad() ? DO_NOT_USE | NO_GAIN_VALUE : 0u);
+      median_sums[at] = 0.0;
+    }
+    fit();
+    finish(rateints, image);
+  }
+
+ private:
+  void fit() {
+    const Exposure& e = *exposure;
+    for (int integration = 0; integration < e.n_ints; ++integration)
+      for (int part = 0; part < n; part += PART) {
+        const int here = smaller(PART, n - part);
+        const int64 start = e.start(integration, first + part);
+        const int64 next = part + PART < n ? PART : e.frames_apart * e.n_pixels - part;
+        const FlagScan flags(e.groupdq + start, e.n_pixels, e.n_groups, here, next);
+        for (int lane = 0; lane < here; lane += LANES)
+          fit_lanes(integration, part + lane, smaller(LANES, here - lane), FlagScan::eight(flags.any, lane),
+                    FlagScan::eight(flags.is_regular, lane));
+      }
+  }
+
+  // Fit the ramps of neighbouring pixels from `at` on.
+  void fit_lanes(int integration, int at, int width, Flags any, Flags regular) {
+    const Exposure& e = *exposure;
+    const uint8* const groupdq = e.groupdq + e.start(integration, first + at);
+    const Flags within = width == LANES ? ~Flags(0) : (Flags(1) << 8 * width) - 1;
+    int* const length = &lengths[std::size_t(integration) * STRIP + at];
+    store(Lengths{}, length);
+    Reals medians{};
+    Flags left = e.n_groups > 1 && Divisor(e.times.group).is_usable() ? regular & within : 0;
+    while (left) {
+      const int lane = __builtin_ctzll(left) / 8;
+      int start = 0, stop = e.n_groups;
+      Flags same = left;
+      if (any == 0) {
+        // All are whole ramps.
+      } else if (any & (Flags(0xff) << 8 * lane)) {
+        while (groupdq[start * e.n_pixels + lane]) ++start;
+        while (groupdq[(stop - 1) * e.n_pixels + lane]) --stop;
+        same &= good(groupdq, start, width) & good(groupdq, stop - 1, width);
+        if (start > 0) same &= ~good(groupdq, start - 1, width);
+        if (stop < e.n_groups) same &= ~good(groupdq, stop, width);
+      } else {
+        for (int other = 0; other < LANES; ++other)
+          if (any >> 8 * other & 0xff) same &= ~(Flags(0xff) << 8 * other);
+      }
+      left &= ~same;
+      if (stop - start > 1 && __builtin_popcountll(same) >= 8 * FEWEST)
+        fit_together(integration, at, width, start, stop, same, medians);
+    }
+    if (is_any(load<Lengths>(length) == 0))
+      for (int lane = 0; lane < width; ++lane)
+        if (length[lane] == 0) medians[lane] = fit_alone(integration, at + lane);
+    store(load<Reals>(median_sums + at) + medians, median_sums + at);
+  }
+
+  // 0xff for each pixel that is good in a group.
+  Flags good(const uint8* groupdq, int group, int width) const {
+    using Eight = Wide<uint8, LANES>;
+    const Eight is_good = Eight(load<Eight>(groupdq + group * exposure->n_pixels, width) == 0);
+    Flags found;
+    std::memcpy(&found, &is_good, sizeof(found));
+    return found;
+  }
+
+  // Fit ramps that are one segment of the same groups; add their medians. `which`: 0xff for each of them.
+  void fit_together(int integration, int at, int width, int start, int stop, Flags which, Reals& medians) {
+    const Exposure& e = *exposure;
+    const int n_groups = stop - start;
+    const float* const from = e.data + e.start(integration, first + at) + start * e.n_pixels;
+    const int64 ahead = at + SAMPLES_AHEAD < n ? SAMPLES_AHEAD : e.frames_apart * e.n_pixels + SAMPLES_AHEAD - STRIP;
+    const Reals gain_of = load<Reals>(gain + at), noise = load<Reals>(read_noise + at);
+    const Reals noise_variance = noise * noise;
+    const Reals begin = reals(from, width), end = reals(from + (n_groups - 1) * e.n_pixels, width);
+    const double group_time = e.times.group;
+    const Divisor by_time(group_time);
+    Reals rate = by_time(begin), slope;
+    Choice used;
+    Reals median;
+    if (n_groups == 2) {
+      slope = (end - begin) / group_time;
+      used = chosen(which) & (slope - slope == 0.0);
+      median = by_time(end) - rate;
+    } else {
+      const Reals signal = (end - begin) * gain_of;
+      const Reals variance = noise_variance + signal;
+      const Reals ratio = (variance <= 0.0) | (gain_of == 0.0) ? Reals{} : signal / square_roots(variance);
+      // As in weight_class: the last class for NaN.
+      const Choice classes = (ratio < 5.0) + (ratio < 10.0) + (ratio < 20.0) + (ratio < 50.0) + (ratio < 100.0) + int64(TENTH);
+      const Reals inverse_variance = 1.0 / noise_variance;
+      const Reals guess = (by_time(end) - rate) / double(n_groups - 1);
+      // With -0.0 as the start, a first summand of -0.0 keeps its sign.
+      Reals w = all_of<Reals>(-0.0), x = w, y = w, xy = w, xx = w;
+      Split<Reals> split;
+      const Reals* const weights = weights_of(n_groups);
+      const bool is_long = n_groups - 1 > MOST_SORTED;
+      for (int group = 0; group < n_groups; ++group) {
+        const double number = start + group;
+        const float* const row = from + group * e.n_pixels;
+        __builtin_prefetch(row + ahead);
+        const Reals value = reals(row, width);
+        const Reals weight = __builtin_shuffle(weights[group], classes) * inverse_variance;
+        const Reals weighted_x = weight * number;
+        w += weight;
+        x += weighted_x;
+        y += weight * value;
+        xy += weighted_x * value;
+        xx += weighted_x * number;
+        const Reals next = by_time(value);
+        const Reals difference = next - rate;
+        rate = next;
+        if (group == 0) continue;
+        differences[group - 1] = difference;
+        if (is_long) split.add(difference, guess);
+      }
+      slope = (w * xy - x * y) * (1.0 / (w * xx - x * x)) / group_time;
+      used = chosen(which) & (slope - slope == 0.0);
+      if (is_long) {
+        // The distance of differences about their median: 2.5 standard deviations divided by their number.
+        const Reals of_difference = larger_of(guess, Reals{}) * group_time / gain_of + 2.0 * noise_variance / (gain_of * gain_of);
+        const Reals apart = square_roots(of_difference) * (2.5 / group_time / (n_groups - 1));
+        median = searched_median(differences.data(), n_groups - 1, split, apart, used);
+      } else {
+        median = sorted_median<MOST_SORTED>(differences.data(), n_groups - 1);
+      }
+    }
+    medians = used ? median : medians;
+    const std::size_t place = std::size_t(integration) * STRIP + at;
+    store(used ? slope : load<Reals>(&slopes[place]), &slopes[place]);
+    const Lengths length = load<Lengths>(&lengths[place]);
+    store(convert<Lengths>(used) ? Lengths{} + n_groups : length, &lengths[place]);
+  }
+
+  static Choice chosen(Flags which) {
+    const Choice bits{0, 8, 16, 24, 32, 40, 48, 56};
+    return (((Choice{} + std::int64_t(which)) >> bits) & 1) != 0;
+  }
+
+  // The weights of each group, by class.
+  const Reals* weights_of(int length) {
+    if (length != length_of_rows) {
+      for (int group = 0; group < length; ++group) {
+        rows[group] = Reals{};
+        for (int which = 0; which < Weights::N_CLASSES; ++which)
+          rows[group][which] = Weights::at(exposure->weights.of(length, WeightClass(which)), group, length);
+      }
+      length_of_rows = length;
+    }
+    return rows.data();
+  }
+
+  // Fit one ramp, and return its median rate.
+  double fit_alone(int integration, int at) {
+    const Exposure& e = *exposure;
+    const int64 start = e.start(integration, first + at);
+    for (int group = 0; group < e.n_groups; ++group) {
+      samples[group] = e.data[start + group * e.n_pixels];
+      flags_alone[group] = e.groupdq[start + group * e.n_pixels];
+    }
+    const Ramp ramp{samples.data(), flags_alone.data(), 1, e.n_groups, false, false, 0.0f};
+    const float* const zeroframe = e.zeroframe ? e.zeroframe + integration * e.n_pixels + first + at : nullptr;
+    RampFit fit = fit_ramp(ramp, detectors[at], e.weights, e.times, zeroframe, e.suppress_one_group);
+    fit.dq |= dq[at];
+    singles.push_back({fit});
+    lengths[std::size_t(integration) * STRIP + at] = -int(singles.size());
+    return fit.median_rate;
+  }
+
+  void finish(const Products& rateints, const Products& image) {
+    for (int at = 0; at < n; at += LANES) finish_lanes(rateints, image, at, smaller(LANES, n - at));
+  }
+
+  void finish_lanes(const Products& rateints, const Products& image, int at, int width) {
+    const Exposure& e = *exposure;
+    const Reals gain_of = load<Reals>(gain + at), noise = load<Reals>(read_noise + at);
+    const Reals mean = load<Reals>(median_sums + at) / double(e.n_ints);
+    const Reals signal = (mean > 0.0 ? mean : Reals{}) + load<Reals>(dark + at);
+    const Words pixel_dq = load<Words>(dq + at);
+    const Choice invalid = convert<Choice>((pixel_dq & UNUSABLE) != 0);
+    const Reals nan = all_of<Reals>(double_nan());
+
+    Reals slope_total{}, read_total{}, poisson_total{}, restored_total{};
+    Words every_dq = ~Words{}, states{};
+    // They only depend on the number of groups, and are used again.
+    Lengths last_lengths{};
+    Reals var_read{}, read_weight{}, poisson_weight{}, poisson{}, read{}, error{}, restored{};
+    for (int integration = 0; integration < e.n_ints; ++integration) {
+      const std::size_t place = std::size_t(integration) * STRIP + at;
+      const auto length = load<Lengths>(&lengths[place]);
+      if (is_any(length != last_lengths)) {
+        last_lengths = length;
+        const Reals groups = convert<Reals>(length);
+        const Reals var_poisson = signal / (e.times.group * gain_of * (groups - 1.0));
+        const Reals ratio = noise / e.times.group;
+        var_read = 12.0 * ratio * ratio / ((groups * groups * groups - groups) * gain_of * gain_of);
+        var_read = (groups > 2.0) & ~(gain_of > 0.0) ? Reals{} : var_read;
+        read_weight = 1.0 / var_read;
+        poisson_weight = var_poisson > 0.0 ? 1.0 / var_poisson : Reals{};
+        const Reals variance = 1.0 / (1.0 / (var_poisson + var_read));
+        error = invalid | (variance > LARGE_VARIANCE) ? Reals{} : square_roots(variance);
+        poisson = invalid ? Reals{} : inverse(poisson_weight);
+        read = 1.0 / read_weight;
+        read = invalid | (read >= LARGE_VARIANCE) ? Reals{} : read;
+        restored = read > 0.0 ? 1.0 / read : Reals{};
+      }
+      // A sum that starts with 0, so it is never -0.
+      Reals slope_sum = load<Reals>(&slopes[place]) / var_read + 0.0;
+      const Reals slope = invalid ? nan : slope_sum * read;
+      const int64 out = integration * e.n_pixels + first + at;
+      rateints.put(out, width, slope, pixel_dq, poisson, read, error);
+      Words flags = pixel_dq;
+      Reals read_weights = read_weight, poisson_weights = poisson_weight, restored_weights = restored;
+      if (is_any(length < 0))
+        for (int lane = 0; lane < width; ++lane) {
+          if (length[lane] >= 0) continue;
+          const RampFit& fit = singles[-length[lane] - 1].fit;
+          const int64 start = e.start(integration, first + at + lane);
+          const Ramp ramp{nullptr, e.groupdq + start, e.n_pixels, e.n_groups, false, (fit.state & FROM_ZEROFRAME) != 0, 0.0f};
+          const uint8* const original = e.original_groupdq ? e.original_groupdq + start : nullptr;
+          const RampProducts found = weigh_ramp(ramp, original, fit, detectors[at + lane], e.times, mean[lane], dark[at + lane]);
+          rateints.rate[out + lane] = float(found.rate);
+          rateints.dq[out + lane] = found.dq;
+          rateints.var_poisson[out + lane] = float(found.poisson);
+          rateints.var_rnoise[out + lane] = float(found.read);
+          rateints.err[out + lane] = float(found.error);
+          slope_sum[lane] = fit.slope_sum;
+          read_weights[lane] = fit.read_weight;
+          poisson_weights[lane] = found.poisson_weight;
+          restored_weights[lane] = found.restored_weight;
+          flags[lane] = fit.dq;
+          states[lane] |= found.state;
+        }
+      slope_total += slope_sum;
+      read_total += read_weights;
+      poisson_total += poisson_weights;
+      restored_total += restored_weights;
+      every_dq &= flags;
+    }
+
+    const auto flag_if = [&](uint32 state, uint32 flag) { return Words((states & state) != 0) & flag; };
+    Words flags = pixel_dq | flag_if(HAD_JUMP, JUMP_DET) | flag_if(HAD_PERSISTENCE, PERSISTENCE) | (every_dq & UNUSABLE);
+    const Choice lost = convert<Choice>((flags & UNUSABLE) != 0);
+    const Reals var_poisson = inverse(poisson_total);
+    Reals var_rnoise = read_total > 0.0 ? 1.0 / read_total : read_total;
+    var_rnoise = var_rnoise >= LARGE_VARIANCE ? Reals{} : var_rnoise;
+    const Reals err = lost ? Reals{} : square_roots(var_poisson + var_rnoise);
+    var_rnoise = lost ? Reals{} : var_rnoise;
+    const Reals rate = lost ? nan : slope_total * var_rnoise;
+    if (e.original_groupdq) {
+      const Choice is_lossy = convert<Choice>((states & uint32(LOST_CHARGE)) != 0);
+      Reals combined = restored_total > 0.0 ? 1.0 / restored_total : var_rnoise;
+      combined = combined >= LARGE_VARIANCE ? Reals{} : combined;
+      var_rnoise = is_lossy ? combined : var_rnoise;
+    }
+    flags |= flag_if(PARTLY_SATURATED, SATURATED);
+    image.put(first + at, width, rate, flags, lost ? Reals{} : var_poisson, var_rnoise, err);
+  }
+
+  // The variance of a weight; 0 if it is large, or if there is no weight.
+  static Reals inverse(Reals weight) {
+    const Reals variance = weight > 0.0 ? 1.0 / weight : Reals{};
+    return variance >= LARGE_VARIANCE ? Reals{} : variance;
+  }
+
+  const Exposure* exposure;
+  int64 first;
+  int n;
+  Detector detectors[STRIP];
+  double gain[STRIP], read_noise[STRIP], dark[STRIP], median_sums[STRIP];
+  uint32 dq[STRIP];
+  // Of each ramp: its slope, DN/s, and the number of its groups; for the i-th single ramp -1 - i.
+  std::vector<double> slopes;
+  std::vector<int> lengths;
+  std::vector<Single> singles;
+  std::vector<Reals> differences, rows;
+  int length_of_rows = 0;
+  std::vector<float> samples;
+  std::vector<uint8> flags_alone;
+};
+
+}  // namespace
+
+// Fit all ramps of an exposure; arguments as in ramp_fit.cu, products of the integrations end in `_ints`. grid: strips, along y.
+__global__ void fit_strips(const float* data, const uint8* groupdq, const uint8* original_groupdq, const uint32* pixeldq,
+                           const float* gain, const float* readnoise, const float* dark_current, const float* zeroframe,
+                           const float* weights, float* rate_ints, uint32* dq_ints, float* var_poisson_ints,
+                           float* var_rnoise_ints, float* err_ints, float* rate, uint32* dq, float* var_poisson,
+                           float* var_rnoise, float* err, int n_ints, int n_groups, int64 frames_apart, int64 n_pixels,
+                           double group_time, double frame_time, double one_group_time, double noise_divisor,
+                           int suppress_one_group) {
+  static thread_local Strip strip;
+  const Exposure exposure{data, groupdq, original_groupdq, zeroframe, n_ints, n_groups, frames_apart, n_pixels,
+                          Weights{weights}, Times{group_time, frame_time, one_group_time}, suppress_one_group != 0};
+  const Products rateints{rate_ints, dq_ints, var_poisson_ints, var_rnoise_ints, err_ints};
+  const Products image{rate, dq, var_poisson, var_rnoise, err};
+  for (int64 first = blockIdx.y * int64(STRIP); first < n_pixels; first += gridDim.y * int64(STRIP))
+    strip.run(exposure, pixeldq, gain, readnoise, dark_current, noise_divisor, rateints, image, first,
+              int(smaller(int64(STRIP), n_pixels - first)));
 }
 
 }  // namespace gpucoron

@@ -7,6 +7,10 @@
 
 #include <cstring>
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 #include "types.cuh"
 
 // All functions are compiled in one piece, so it does not matter how vectors are passed without the instructions for them.
@@ -55,6 +59,12 @@ inline void store(const Vector& values, ElementOf<Vector>* to, int n = WIDTH_OF<
 // Convert each element, as a cast of C++.
 template <class To, class From>
 inline To convert(const From& values) {
+  if constexpr (std::is_same_v<To, Wide<double, 8>> && std::is_same_v<From, Wide<float, 8>>) {
+    // GCC 12 needs five instructions for eight numbers alone, and one for each half of sixteen.
+    const auto twice = __builtin_shufflevector(values, values, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7);
+    const auto wide = __builtin_convertvector(twice, Wide<double, 16>);
+    return __builtin_shufflevector(wide, wide, 0, 1, 2, 3, 4, 5, 6, 7);
+  }
   return __builtin_convertvector(values, To);
 }
 
@@ -80,6 +90,50 @@ inline bool is_any(Mask mask) {
   ElementOf<Mask> found = 0;
   for (int i = 0; i < WIDTH_OF<Mask>; ++i) found |= mask[i];
   return found != 0;
+}
+
+// a * b + c, rounded once.
+template <class Vector>
+inline Vector fused(const Vector& a, const Vector& b, const Vector& c) {
+  Vector sums{};
+  for (int i = 0; i < WIDTH_OF<Vector>; ++i) sums[i] = fma(a[i], b[i], c[i]);
+  return sums;
+}
+
+template <class Vector>
+inline Vector floors(Vector values) {
+  for (int i = 0; i < WIDTH_OF<Vector>; ++i) values[i] = floor(values[i]);
+  return values;
+}
+
+// Fetch neighbours into the cache, before they are needed: the processor does not foresee a step to another frame. The address
+// may be beyond the array.
+template <class Value>
+inline void prefetch(const Value* from, int n = 1) {
+  constexpr int LINE = 64 / sizeof(Value);
+  for (int i = 0; i < n; i += LINE) __builtin_prefetch(from + i);
+}
+
+// The sums of neighbouring elements: a0 + a1, a2 + a3, ..., b0 + b1, ...
+inline Wide<double, 8> pair_sums(Wide<double, 8> a, Wide<double, 8> b) {
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14) + __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15);
+}
+
+// Load eight rows, by their starts, of a table with four columns: columns[k] has their values of column k.
+inline void load_columns(const double* table, const int* starts, Wide<double, 8>* columns) {
+  Wide<double, 8> pairs[4], mixed[4];
+  // Rows i and i + 4 side by side.
+  for (int i = 0; i < 4; ++i)
+    pairs[i] = __builtin_shufflevector(load<Wide<double, 4>>(table + starts[i]), load<Wide<double, 4>>(table + starts[i + 4]),
+                                       0, 1, 2, 3, 4, 5, 6, 7);
+  for (int i = 0; i < 4; i += 2) {
+    mixed[i] = __builtin_shufflevector(pairs[i], pairs[i + 1], 0, 8, 2, 10, 4, 12, 6, 14);
+    mixed[i + 1] = __builtin_shufflevector(pairs[i], pairs[i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+  }
+  for (int k = 0; k < 2; ++k) {
+    columns[k] = __builtin_shufflevector(mixed[k], mixed[k + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+    columns[k + 2] = __builtin_shufflevector(mixed[k], mixed[k + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+  }
 }
 
 }  // namespace gpucoron

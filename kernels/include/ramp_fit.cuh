@@ -31,6 +31,10 @@ struct Detector {
   }
 };
 
+__device__ inline Detector detector_of(const float* gain, const float* readnoise, int64 pixel, double noise_divisor) {
+  return {gain[pixel], float(double(readnoise[pixel]) * (double(gain[pixel]) / noise_divisor))};
+}
+
 // The samples and flags of one ramp; a zeroframe may replace the first group.
 struct Ramp {
   const float* data;
@@ -230,5 +234,149 @@ __device__ inline double poisson_variance(const Detector& detector, int length, 
 }
 
 __device__ inline double drop_large(double variance) { return variance >= LARGE_VARIANCE ? 0.0 : variance; }
+
+// What the samples of a ramp say: its median rate, DN/s, and the sums over its segments of slope / variance and 1 / variance
+// (read noise). `dq` has the pixel flags that it adds.
+struct RampFit {
+  double median_rate;
+  double slope_sum;
+  double read_weight;
+  uint32 state;
+  uint32 dq;
+};
+
+// Fit a ramp. `zeroframe` is the first frame of this ramp, or null.
+__device__ inline RampFit fit_ramp(Ramp ramp, const Detector& detector, const Weights& weights, const Times& times,
+                                   const float* zeroframe, bool suppress_one_group) {
+  RampFlags flags = gather_flags(ramp);
+  ramp.is_clean = flags.any == 0;
+  uint32 state = 0;
+  if (!suppress_one_group) {
+    if (flags.n_good == 1 && ramp.dq(0) == 0) {
+      state |= FIRST_ONLY;
+    } else if (flags.n_good == 0 && zeroframe && *zeroframe != 0.0f) {
+      state |= FROM_ZEROFRAME;
+      ramp.starts_with_zeroframe = true;
+      ramp.zeroframe = *zeroframe;
+      --flags.n_unusable;
+      if (flags.n_saturated == ramp.n_groups) --flags.n_saturated;
+    }
+  }
+  if (flags.any & CHARGELOSS) state |= LOST_CHARGE;
+  if (flags.any & JUMP_DET) state |= HAD_JUMP;
+  if (flags.any & PERSISTENCE) state |= HAD_PERSISTENCE;
+  if (flags.n_saturated > 0) state |= PARTLY_SATURATED;
+  uint32 dq = flags.any & (JUMP_DET | PERSISTENCE);
+
+  double rate;
+  if (ramp.n_groups == 1) {
+    rate = ramp.sample(0) / times.one_group;
+  } else {
+    if (state & (FIRST_ONLY | FROM_ZEROFRAME))
+      rate = ramp.sample(0) / single_group_time(state, times);
+    else
+      rate = median_rate(ramp, times.group);
+    if (is_nan(rate)) rate = 0.0;
+  }
+
+  double slope_sum = 0.0;
+  double read_weight = 0.0;
+  if (ramp.dq(0) & SATURATED) dq |= DO_NOT_USE | SATURATED;
+  if (flags.n_unusable == ramp.n_groups) {
+    dq |= DO_NOT_USE;
+    if (flags.n_saturated == ramp.n_groups) dq |= SATURATED;
+  } else if (!(ramp.dq(0) & SATURATED)) {
+    int length = 0;
+    auto fit = [&](const Segment& segment) {
+      length = segment.length();
+      double slope;
+      if (length == 1)
+        slope = ramp.sample(segment.start) / single_group_time(state, times);
+      else if (length == 2)
+        slope = (ramp.sample(segment.start + 1) - ramp.sample(segment.start)) / times.group;
+      else
+        slope = fit_segment(ramp, detector, weights, segment, times.group);
+      const double variance = read_variance(detector, length, state, times);
+      read_weight += 1.0 / variance;
+      slope_sum += slope / variance;
+    };
+    int n_segments = 1;
+    if (ramp.is_clean)
+      fit(Segment{0, ramp.n_groups});
+    else
+      n_segments = each_segment([&](int group) { return ramp.dq(group); }, ramp.n_groups, fit);
+    if (n_segments > 0) state |= FITTED;
+    if (n_segments == 1 && length < LONGEST_IN_STATE) state |= ONE_SEGMENT | uint32(length) << LENGTH_SHIFT;
+  }
+  return {rate, slope_sum, read_weight, state, dq};
+}
+
+// The products of one integration, and its weights in the rate: the sum of 1 / variance by the signal, and that by read
+// noise where groups flagged for charge migration count as good.
+struct RampProducts {
+  double rate;
+  double poisson;
+  double read;
+  double error;
+  double poisson_weight;
+  double restored_weight;
+  uint32 state;
+  uint32 dq;
+};
+
+// Finish the products of a ramp from its fit; `fit.dq` includes the flags of the pixel. `original`, flags before those of
+// charge migration, may be null. `signal` is the mean of the median rates of all integrations.
+__device__ inline RampProducts weigh_ramp(const Ramp& ramp, const uint8* original, const RampFit& fit,
+                                          const Detector& detector, const Times& times, double signal, double dark) {
+  uint32 state = fit.state;
+  uint32 dq = fit.dq;
+  double poisson_weight = 0.0;
+  double slope = 0.0;
+  double poisson = 0.0;
+  double read = 0.0;
+  double error = 0.0;
+  if (state & FITTED) {
+    double total_weight = 0.0;
+    auto weigh = [&](const Segment& segment) {
+      const double of_signal = poisson_variance(detector, segment.length(), state, signal, dark, times);
+      if (of_signal > 0.0) poisson_weight += 1.0 / of_signal;
+      total_weight += 1.0 / (of_signal + read_variance(detector, segment.length(), state, times));
+    };
+    if (state & ONE_SEGMENT)
+      weigh(Segment{0, int(state >> LENGTH_SHIFT)});
+    else
+      each_segment([&](int group) { return ramp.dq(group); }, ramp.n_groups, weigh);
+    if (poisson_weight > 0.0) poisson = drop_large(1.0 / poisson_weight);
+    read = drop_large(1.0 / fit.read_weight);
+    if (dq & UNUSABLE) {
+      poisson = read = 0.0;
+    } else {
+      slope = fit.slope_sum * read;
+      const double variance = 1.0 / total_weight;
+      error = variance > LARGE_VARIANCE ? 0.0 : sqrt(variance);
+    }
+  }
+  if (dq & UNUSABLE) slope = double_nan();
+  if (dq & SATURATED) state |= ALL_SATURATED;
+  if (state & PARTLY_SATURATED) dq |= SATURATED;
+
+  double restored = 0.0;
+  if (original) {
+    if (state & LOST_CHARGE) {
+      auto flags_of = [&](int group) {
+        const uint32 flags = original[group * ramp.stride];
+        return flags & CHARGELOSS ? flags ^ (CHARGELOSS | DO_NOT_USE) : flags;
+      };
+      each_segment(flags_of, ramp.n_groups, [&](const Segment& segment) {
+        const double variance = read_variance(detector, segment.length(), state, times);
+        if (variance > 0.0) restored += 1.0 / variance;
+      });
+      read = drop_large(1.0 / restored);
+    } else if (read > 0.0) {
+      restored = 1.0 / read;
+    }
+  }
+  return {slope, poisson, read, error, poisson_weight, restored, state, dq};
+}
 
 }  // namespace gpucoron

@@ -26,7 +26,7 @@ def test_every_library_that_is_loaded_is_declared(exposures, tmp_path, monkeypat
     assert loaded <= set(kernel_cache.libraries())
     # all but that of emicorr, which is a step of MIRI
     strips = {f"cpu/{name}_strips.cpp" for name in ("jump", "linearity", "ramp")}
-    heavy = {"ipc.cu", "ramp_fit.cu", *strips}
+    heavy = {"ipc.cu", *strips}
     assert {source for source, _ in loaded} >= heavy
     assert all(operation.libraries for operation in OPERATIONS if operation.native is not None)
 

@@ -14,12 +14,9 @@ from hypothesis import strategies as st
 from gpucoron.backends import BACKENDS, get_backend
 from gpucoron.backends.backend import Backend
 from gpucoron.backends.devices.launch import geometry
-from gpucoron.backends.devices.numpy_device import NumpyDevice
 from gpucoron.backends.kernel_files import MOST_COLUMNS, POLYNOMIAL_LENGTHS, kernel_folder
 from gpucoron.backends.operations.jump.definition import ONE_PASS
-from gpucoron.backends.operations.ramp_fit import fit_whole_ramps
-from gpucoron.backends.operations.ramp_fit.median_network import MOST_PLANES
-from gpucoron.backends.operations.ramp_fit.segments import Scratch, weight_table, weight_tables
+from gpucoron.backends.operations.ramp_fit.segments import weight_table, weight_tables
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps.ipc import ReferenceEdges
 from tests.cases.backends import backend_params, usable_backend
@@ -456,29 +453,3 @@ def test_read_only_references_may_be_read_but_not_changed(backend):
     data.flags.writeable = False
     with pytest.raises(ValueError, match="read-only"):
         backend.linearity(data, groupdq, coeffs)
-
-
-# ---------------------------------------------------------------------------------------------------------- whole ramps
-
-
-@pytest.mark.parametrize("ngroups", [3, 4, 5, 10, 33, MOST_PLANES + 1])
-def test_whole_ramps(backend, ngroups):
-    """The fit of many ramps without a flag: NumPy's bits, for any gain and noise."""
-    rng = np.random.default_rng(ngroups)
-    nints, n_pixels = 3, 131
-    flux = 10 ** rng.uniform(-1, 3.5, n_pixels)
-    steps = rng.normal(flux, np.sqrt(flux), (ngroups, nints, n_pixels))
-    samples = (np.cumsum(steps, axis=0) + rng.normal(0, 8, steps.shape)).reshape(ngroups, -1)
-    samples[:, 40:44] = 0, 7, -3.5, 0
-    samples[2, 5], samples[0, 9] = np.nan, np.inf
-    gain, read_noise = rng.uniform(1, 3, n_pixels), rng.uniform(5, 15, n_pixels)
-    gain[[0, 1, 60]], read_noise[[70, 80]] = (0, -1, np.nan), (0, np.nan)
-    with np.errstate(all="ignore"):
-        expected = fit_whole_ramps.definition(NumpyDevice(1), samples, 2, gain, read_noise, 1.07, Scratch(ngroups))
-    given = on_device(backend, samples), 2, on_device(backend, gain), on_device(backend, read_noise), 1.07, None
-    found = [backend.to_host(answer) for answer in fit_whole_ramps(backend, *given)]
-    np.testing.assert_array_equal(np.isnan(found[0]), np.isnan(expected[0]))
-    known = ~np.isnan(expected[0])
-    assert 0.8 < known.mean() < 1
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(one[known].view(np.uint64), other[known].view(np.uint64))

@@ -5,12 +5,8 @@ from dataclasses import dataclass
 from gpucoron.backends.operation import Operation
 from gpucoron.backends.operations.ramp_fit import definition, kernels
 from gpucoron.backends.operations.ramp_fit.segments import POWERS
-from gpucoron.backends.operations.ramp_fit.whole_ramps import fit_whole_ramps
 
-__all__ = ["MANY_SAMPLES", "RampFitSettings", "fit_ramps", "fit_whole_ramps"]
-
-#: groups per ramp above which the native kernels are faster than NumPy
-MANY_SAMPLES = 66
+__all__ = ["RampFitSettings", "fit_ramps"]
 
 
 @dataclass(frozen=True)
@@ -34,9 +30,7 @@ class RampFitSettings:
     suppress_one_group: bool = False
 
 
-def _native(settings, data, *others):
-    """Return the native library if the ramps are long."""
-    return [("ramp_fit.cu", True)] if data.shape[1] >= MANY_SAMPLES else []
+_LIBRARY = ("cpu/ramp_strips.cpp", False)
 
 
 def _working_bytes(nints, ngroups):
@@ -55,6 +49,6 @@ fit_ramps = Operation(
     settings=RampFitSettings,
     working_bytes=_working_bytes,
     table_bytes=_table_bytes,
-    native=_native,
-    libraries=(("ramp_fit.cu", True),),
+    native=lambda settings, *arguments: [_LIBRARY],
+    libraries=(_LIBRARY,),
 )

@@ -13,11 +13,11 @@ import numpy as np
 from gpucoron.backends.operations.ramp_fit.segments import (
     Scratch,
     find_segments,
+    fit_whole_ramps,
     median_rates,
     read_noise_variance,
     segment_slopes,
 )
-from gpucoron.backends.operations.ramp_fit.whole_ramps import fit_whole_ramps
 from gpucoron.backends.results import Slopes
 from gpucoron.backends.tiles import for_each_tile
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE, PERSISTENCE, SATURATED
@@ -130,8 +130,6 @@ def fit_ramps(
     with np.errstate(all="ignore"):
         noise = (readnoise * (gain.astype(np.float64) / np.sqrt(np.float64(2 * settings.nframes)))).astype(np.float32)
     rate, rateints = (Slopes.empty(shape, np) for shape in ((ny, nx), (nints, ny, nx)))
-    # The tiles already use all threads.
-    alone = device.with_threads(1)
     scratch_of = threading.local()
 
     def fit_rows(rows):
@@ -157,7 +155,6 @@ def fit_ramps(
                 times,
                 settings.suppress_one_group,
                 scratch_of.thread,
-                alone,
             )
             for product, answer in ((rate, tile_rate), (rateints, tile_rateints)):
                 for name, values in answer.items():
@@ -177,7 +174,7 @@ def _flag_bad_gain(pixeldq, gain):
     return np.where(bad, pixeldq | np.uint32(DO_NOT_USE | NO_GAIN_VALUE), pixeldq)
 
 
-def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppress_one_group, scratch, device):
+def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppress_one_group, scratch):
     """Fit the ramps of a tile, ``(nints, ngroups, npixels)``; return the fields of rate and rateints."""
     nints, ngroups, npixels = data.shape
     flags = np.bitwise_or.reduce(groupdq, axis=1)
@@ -187,8 +184,7 @@ def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppres
     slopes = medians = None
     first, needs_segments = _find_whole_ramps(groupdq, flags)
     if ngroups - first > 2 and not needs_segments.all():
-        whole = samples[first:], first, pixels.gain, pixels.read_noise, times.group, scratch
-        slopes, medians = device.execute(fit_whole_ramps, whole, None)
+        slopes, medians = fit_whole_ramps(samples[first:], first, pixels.gain, pixels.read_noise, times.group, scratch)
         needs_segments |= np.isnan(slopes)
     else:
         needs_segments[...] = True
@@ -293,6 +289,8 @@ def _sum_whole_ramps(sums, slopes, ngroups, signal, pixels, times):
     var_poisson = signal / (times.group * pixels.gain * (ngroups - 1.0))
     var_read = read_noise_variance(ngroups, pixels.gain, pixels.read_noise, times.group)
     np.divide(slopes, var_read, out=sums.slope)
+    # As a sum that starts with 0, it is never -0.
+    sums.slope += 0.0
     sums.inverse_read[...] = 1 / var_read
     sums.inverse_poisson[...] = np.where(var_poisson > 0, 1 / var_poisson, 0)
     sums.inverse_total[...] = 1 / (var_poisson + var_read)

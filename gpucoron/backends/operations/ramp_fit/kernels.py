@@ -2,10 +2,13 @@
 
 import numpy as np
 
-from gpucoron.backends.devices.launch import frames_apart
+from gpucoron.backends.devices.launch import frames_apart, geometry
 from gpucoron.backends.operations.ramp_fit.definition import Times
 from gpucoron.backends.operations.ramp_fit.segments import weight_tables
 from gpucoron.backends.results import Slopes
+
+#: pixels that a thread processes together, as in ramp_strips.cpp
+STRIP = 256
 
 
 def fit_ramps(
@@ -32,6 +35,18 @@ def fit_ramps(
         device.contiguous, (pixeldq, gain, readnoise, dark_current, zeroframe)
     )
     data, groupdq, original_groupdq, apart = _side_by_side(device, data, groupdq, original_groupdq)
+    weights = device.to_device(weight_tables(ngroups))
+    if device.strip_pixels:
+        rate, rateints = (Slopes.empty(shape, xp) for shape in (image, cube))
+        values = {
+            "data": data, "groupdq": groupdq, "original_groupdq": original_groupdq, "pixeldq": pixeldq, "gain": gain,
+            "readnoise": readnoise, "dark_current": dark_current, "zeroframe": zeroframe, "weights": weights,
+            "n_ints": nints, "n_groups": ngroups, "frames_apart": apart, "n_pixels": ny * nx,
+            "suppress_one_group": int(settings.suppress_one_group),
+            **vars(rate), **{f"{name}_ints": array for name, array in vars(rateints).items()}, **times,
+        }  # fmt: skip
+        device.launch("fit_strips", *geometry(1, 1, -(-ny * nx // STRIP)), values)
+        return rate, rateints
     pixels = {"gain": gain, "readnoise": readnoise}
     ramp = {"n_ints": nints, "n_groups": ngroups, "frames_apart": apart}
     sums = {name: xp.empty(cube, np.float64) for name in ("slope_sums", "read_weights")}
@@ -40,7 +55,7 @@ def fit_ramps(
     median_rates = xp.empty(cube, np.float64)
     device.over_pixels(
         "fit_integrations", ny * nx, nints, data=data, groupdq=groupdq, pixeldq=pixeldq, zeroframe=zeroframe,
-        median_rates=median_rates, states=states, dq=rateints.dq, weights=device.to_device(weight_tables(ngroups)),
+        median_rates=median_rates, states=states, dq=rateints.dq, weights=weights,
         suppress_one_group=int(settings.suppress_one_group), **pixels, **sums, **ramp, **times,
     )  # fmt: skip
     signal = xp.empty(image, np.float64)

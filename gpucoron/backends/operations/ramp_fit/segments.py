@@ -245,6 +245,41 @@ def _sum_groups(values):
     return np.add.reduce(values, axis=0)
 
 
+def fit_whole_ramps(samples, first, gain, readnoise, group_time, scratch):
+    """Fit all ramps of a tile as if they had no flags.
+
+    Parameters
+    ----------
+    samples : (ngroups, nints * npixels) float64, DN
+        At least three groups.
+    first : int
+        Number of the first of these groups in the ramp.
+    gain, readnoise : (npixels,) float64, e-/DN and e-
+    group_time : float, s
+    scratch : Scratch
+
+    Returns
+    -------
+    slopes, medians : (nints * npixels,) float64
+        DN/s. Slopes are NaN for values that are not finite or invalid read noise; the medians there are undefined.
+    """
+    ngroups, nramps = samples.shape
+    repeats = nramps // len(gain)
+    gain, noise = np.tile(gain, repeats), np.tile(readnoise, repeats)
+    classes = weighting_class(samples[-1] - samples[0], gain, noise)
+    inverse_variance = 1 / (noise * noise)
+    numbers = np.arange(first, first + ngroups, dtype=np.float64)[:, np.newaxis]
+    table = weight_table(ngroups)
+    slopes, medians = np.empty(nramps), np.empty(nramps)
+    for block in scratch.blocks(nramps):
+        values = samples[:, block]
+        weights = table.take(classes[block], axis=1, out=scratch.array(0, *values.shape), mode="clip")
+        slopes[block] = weighted_slopes(values, numbers, weights, inverse_variance[block], scratch)
+        medians[block] = median_rates(values, group_time, None, scratch)
+    slopes /= group_time
+    return slopes, medians
+
+
 def segment_slopes(samples, segments, gain, read_noise, group_time, single_group_time, scratch):
     """Fit the slope of each segment.
 
