@@ -18,6 +18,8 @@ namespace gpucoron {
 // Pixels of a strip, so that flags fill a line of the cache; fewer if the differences would need too much of it.
 constexpr int MOST_IN_STRIP = 64;
 constexpr std::size_t STRIP_BYTES = 1 << 19;
+// Bytes of a line of the cache.
+constexpr int LINE = 64;
 // Lines of the cache are requested this many frames in advance.
 constexpr int FRAMES_AHEAD = 8;
 // Jumps of the list that a thread processes at a time.
@@ -42,9 +44,9 @@ struct Strip {
   // Request a frame; a strip may begin and end inside a line of the cache. (GCC drops calls of functions that have no other
   // effect, unless they are inlined early.)
   __attribute__((always_inline)) void fetch(int64 frame) const {
-    for (int at = 0; at < n; at += COLUMNS) __builtin_prefetch(data + frame * n_pixels + at);
+    for (int at = 0; at < n; at += LINE / sizeof(float)) __builtin_prefetch(data + frame * n_pixels + at);
     __builtin_prefetch(data + frame * n_pixels + n - 1);
-    for (int at = 0; at < n; at += 4 * COLUMNS) __builtin_prefetch(groupdq + frame * n_pixels + at);
+    for (int at = 0; at < n; at += LINE) __builtin_prefetch(groupdq + frame * n_pixels + at);
     __builtin_prefetch(groupdq + frame * n_pixels + n - 1);
   }
 };
@@ -76,8 +78,7 @@ inline bool store_differences(const Strip& strip, const float* gain, int* differ
         previous[at / COLUMNS] = usable;
       }
     }
-  const auto halves = same_bits<Wide<long long, COLUMNS / 8>>(all_flags & uint8(JUMP_DET));
-  return (halves[0] | halves[1]) != 0;
+  return is_any(convert<Orders>(all_flags) & int(JUMP_DET));
 }
 
 // List the groups that are JUMP_DET already, and clear JUMP_DET where the group is unusable.
@@ -299,7 +300,6 @@ __global__ void search_strips(const float* data, uint8* groupdq, const float* ga
   while (width > COLUMNS && std::size_t(n_rows) * width * sizeof(int) > STRIP_BYTES) width /= 2;
   const std::size_t apart = std::size_t(n_rows) * COLUMNS;
   // Rows must not cross lines of the cache.
-  constexpr std::size_t LINE = 64;
   if (storage.size() < n_rows * std::size_t(width) + LINE) storage.resize(n_rows * std::size_t(width) + LINE);
   void* place = storage.data();
   std::size_t space = storage.size() * sizeof(int);

@@ -15,11 +15,18 @@
 
 namespace gpucoron {
 
-// A row fills a line of the cache. Vectors of half the size compare faster: with masks in vectors, not in mask registers.
+// A vector must not be wider than those of the processor, or GCC processes its elements one by one. Where that is a line of
+// the cache, halves compare faster: with masks in vectors, not in mask registers.
+#ifdef __AVX512F__
 constexpr int COLUMNS = 16;
+#else
+constexpr int COLUMNS = 8;
+#endif
+constexpr int PART = 8;
+constexpr int PARTS = COLUMNS / PART;
 using Orders = Wide<int, COLUMNS>;
 using Reals = Wide<float, COLUMNS>;
-using HalfOrders = Wide<int, COLUMNS / 2>;
+using PartOfOrders = Wide<int, PART>;
 
 // The integer of NaN, above all others, and that of infinity.
 constexpr int NOTHING = INT_MAX;
@@ -51,8 +58,10 @@ inline float real_of(int order) { return __uint_as_float(order < 0 ? order ^ NOT
 
 // Whether an element of a mask is set.
 inline bool is_any(const Orders& mask) {
-  const auto halves = same_bits<Wide<long long, 2>>(convert<Wide<signed char, COLUMNS>>(mask));
-  return (halves[0] | halves[1]) != 0;
+  const auto bytes = same_bits<Wide<int64, PARTS>>(convert<Wide<signed char, COLUMNS>>(mask));
+  int64 found = 0;
+  for (int i = 0; i < PARTS; ++i) found |= bytes[i];
+  return found != 0;
 }
 
 // Rows of values, and the same rows as magnitudes. A vector may start at any column.
@@ -102,22 +111,16 @@ inline Columns survey_columns(const Values& values) {
 
 template <int N, class Values>
 inline void count_below(const Values& values, const Orders (&pivots)[N], Orders (&counts)[N]) {
-  constexpr int HALF = COLUMNS / 2;
-  struct Halves {
-    HalfOrders low, high;
+  struct Parts {
+    PartOfOrders part[PARTS];
   };
-  Halves of_pivots[N], found[N];
-  for (int j = 0; j < N; ++j) {
-    of_pivots[j] = same_bits<Halves>(pivots[j]);
-    found[j] = {HalfOrders{}, HalfOrders{}};
-  }
-  for (int row = 0; row < values.number; ++row) {
-    const auto low = values.template get<HalfOrders>(row), high = values.template get<HalfOrders>(row, HALF);
-    for (int j = 0; j < N; ++j) {
-      found[j].low -= low < of_pivots[j].low;
-      found[j].high -= high < of_pivots[j].high;
+  Parts of_pivots[N], found[N]{};
+  for (int j = 0; j < N; ++j) of_pivots[j] = same_bits<Parts>(pivots[j]);
+  for (int row = 0; row < values.number; ++row)
+    for (int i = 0; i < PARTS; ++i) {
+      const auto value = values.template get<PartOfOrders>(row, i * PART);
+      for (int j = 0; j < N; ++j) found[j].part[i] -= value < of_pivots[j].part[i];
     }
-  }
   for (int j = 0; j < N; ++j) counts[j] = same_bits<Orders>(found[j]);
 }
 
