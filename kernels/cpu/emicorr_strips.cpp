@@ -143,10 +143,10 @@ __global__ void subtract_emicorr_strips(float* __restrict__ data, const double* 
           const int n_pixels = pixels_of_part(k, n_some);
           store(convert<Floats>(convert<Doubles>(load<Floats>(at, n_pixels)) - of_pixels), at, n_pixels);
         };
-        subtract(0, __builtin_shufflevector(wave, wave, 0, 0, 0, 0, 1, 1, 1, 1));
-        subtract(1, __builtin_shufflevector(wave, wave, 2, 2, 2, 2, 3, 3, 3, 3));
-        subtract(2, __builtin_shufflevector(wave, wave, 4, 4, 4, 4, 5, 5, 5, 5));
-        subtract(3, __builtin_shufflevector(wave, wave, 6, 6, 6, 6, 7, 7, 7, 7));
+        subtract(0, picked<0, 0, 0, 0, 1, 1, 1, 1>(wave, wave));
+        subtract(1, picked<2, 2, 2, 2, 3, 3, 3, 3>(wave, wave));
+        subtract(2, picked<4, 4, 4, 4, 5, 5, 5, 5>(wave, wave));
+        subtract(3, picked<6, 6, 6, 6, 7, 7, 7, 7>(wave, wave));
       });
     }
   }

@@ -174,7 +174,7 @@ class _Strays:
 
     def __init__(self, values, good, model):
         self.values, self.good, self.model = values, good, model
-        self.medians, self.deviations = np.zeros(len(values), np.float32), np.zeros(values.shape, np.float32)
+        self.medians, self.deviations = np.zeros(len(values), np.float32), np.zeros(values.shape)
         self.take_medians(slice(None))
         self.measure(slice(None))
 
@@ -190,9 +190,9 @@ class _Strays:
         """Return the flat indices of good pixels with deviations of more than 3 sigma."""
         n = np.count_nonzero(self.good)
         # Columns are summed from row to row: the order of these sums is fixed.
-        total = np.cumsum(self.deviations.sum(axis=0, dtype=np.float64))[-1]
-        squares = np.multiply(self.deviations, self.deviations, dtype=np.float64)
-        scatter = max(np.cumsum(squares.sum(axis=0))[-1] - total * total / max(n, 1), 0.0)
+        total = np.cumsum(self.deviations.sum(axis=0))[-1]
+        square = np.cumsum((self.deviations * self.deviations).sum(axis=0))[-1]
+        scatter = max(square - total * total / max(n, 1), 0.0)
         reach = np.float32(CUT * np.sqrt(scatter / max(n - 1, 1)))
         return (np.abs(self.deviations) > reach).reshape(-1).nonzero()[0]
 
