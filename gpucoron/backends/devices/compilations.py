@@ -10,11 +10,12 @@ import os
 import threading
 
 from gpucoron.backends.devices import build
-from gpucoron.backends.kernel_files import SOURCES
 from gpucoron.backends.tiles import available_cores
 
 log = logging.getLogger(__name__)
 
+#: kernel files that nearly every exposure needs
+COMMON = ("cpu/linearity_strips.cpp", "cpu/ramp_strips.cpp")
 #: compilations at a time, of processors that are not more; each may need 0.3 GB of memory
 _MOST_AT_A_TIME = max(1, min(4, available_cores()))
 #: seconds that the end of a process waits for a compiler that it has stopped
@@ -46,14 +47,13 @@ _refused: set[str] = set()
 _places = threading.BoundedSemaphore(_MOST_AT_A_TIME)
 
 
-def begin_those_for_a_cpu():
-    """Begin to compile the kernels that were written for a CPU, which nearly every exposure needs."""
+def begin_common():
+    """Begin to compile the kernels that nearly every exposure needs; the others begin when they are first needed."""
     if build.waits_for_compilations() or not build.native_available()[0]:
         return
-    for source in SOURCES:
-        if source.startswith("cpu/"):
-            with _lock:
-                _begin(source, False)
+    for source in COMMON:
+        with _lock:
+            _begin(source, False)
 
 
 def are_ready(libraries):
