@@ -1,7 +1,8 @@
 """Native kernels that are compiled in the background, while NumPy does their work.
 
 Results have the same bits, so an operation may begin in NumPy and end with kernels. A process that ends stops its
-compilations; libraries that were finished stay in the cache folder.
+compilations; libraries that were finished stay in the cache folder. The next process that needs a library of which the
+compilation was stopped waits for it.
 """
 
 import atexit
@@ -27,6 +28,8 @@ class _Compilation:
 
     def __init__(self, library, places):
         self.error = None
+        # an earlier process ended before it was compiled; otherwise short runs would never get it
+        self.is_awaited = build.was_stopped(*library)
         self._library, self._places = library, places
         self.thread = threading.Thread(target=self._run, name="gpucoron-compilation", daemon=True)
         self.thread.start()
@@ -92,6 +95,8 @@ def _is_compiled(source, by_pixel):
     compilation = _begin(source, by_pixel)
     if compilation is None:
         return True
+    if compilation.is_awaited:
+        compilation.thread.join()
     if compilation.thread.is_alive():
         return False
     if compilation.error is not None:

@@ -113,6 +113,15 @@ def test_kernels_of_particular_exposures_are_compiled_when_they_are_needed(folde
     assert compilations.are_ready([("linearity.cu", True), ("emicorr.cu", False)])
 
 
+def test_what_an_earlier_process_did_not_finish_is_awaited(folder, launched):
+    """Otherwise processes that end soon would never get their kernels."""
+    process = run_process(folder, "end")
+    assert process.communicate(timeout=120)[1] == ""
+    (folder / "go").touch()
+    linearized(get_backend("native", n_threads=1))
+    assert launched == ["correct_strips"]
+
+
 def test_a_failure_is_logged_once(folder, launched, caplog):
     (folder / "compiler").write_text('#!/bin/sh\ncase " $* " in *" -E "*) exec g++ "$@";; esac\necho no >&2; exit 1\n')
     native = get_backend("native", n_threads=1)
