@@ -144,6 +144,19 @@ def compile_natively(source, by_pixel, *, in_background=False):
     return _build(*_native_recipe(source, by_pixel), in_background=in_background)
 
 
+def was_stopped(source, by_pixel):
+    """Return whether a compilation of a native library began in a process that ended before it was finished."""
+    import fcntl
+
+    path = native_path(source, by_pixel)
+    try:
+        with path.with_suffix(".lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # no other process compiles it now
+            return not path.exists()
+    except OSError:
+        return False
+
+
 def _native_recipe(source, by_pixel):
     """Return the arguments of `_build` for a native library."""
     name = f"native-{Path(source).stem}-{'pixels' if by_pixel else 'plain'}"

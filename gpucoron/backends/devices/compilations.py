@@ -1,7 +1,8 @@
 """Native kernels that are compiled in the background, while NumPy does their work.
 
 Results have the same bits, so an operation may begin in NumPy and end with kernels. A process that ends stops its
-compilations; libraries that were finished stay in the cache folder.
+compilations; libraries that were finished stay in the cache folder. The next process that needs a library of which the
+compilation was stopped waits for it.
 """
 
 import atexit
@@ -10,11 +11,12 @@ import os
 import threading
 
 from gpucoron.backends.devices import build
-from gpucoron.backends.kernel_files import SOURCES
 from gpucoron.backends.tiles import available_cores
 
 log = logging.getLogger(__name__)
 
+#: kernel files that nearly every exposure needs
+COMMON = ("cpu/linearity_strips.cpp", "cpu/ramp_strips.cpp")
 #: compilations at a time, of processors that are not more; each may need 0.3 GB of memory
 _MOST_AT_A_TIME = max(1, min(4, available_cores()))
 #: seconds that the end of a process waits for a compiler that it has stopped
@@ -26,6 +28,8 @@ class _Compilation:
 
     def __init__(self, library, places):
         self.error = None
+        # an earlier process ended before it was compiled; otherwise short runs would never get it
+        self.is_awaited = build.was_stopped(*library)
         self._library, self._places = library, places
         self.thread = threading.Thread(target=self._run, name="gpucoron-compilation", daemon=True)
         self.thread.start()
@@ -46,14 +50,13 @@ _refused: set[str] = set()
 _places = threading.BoundedSemaphore(_MOST_AT_A_TIME)
 
 
-def begin_those_for_a_cpu():
-    """Begin to compile the kernels that were written for a CPU, which nearly every exposure needs."""
+def begin_common():
+    """Begin to compile the kernels that nearly every exposure needs; the others begin when they are first needed."""
     if build.waits_for_compilations() or not build.native_available()[0]:
         return
-    for source in SOURCES:
-        if source.startswith("cpu/"):
-            with _lock:
-                _begin(source, False)
+    for source in COMMON:
+        with _lock:
+            _begin(source, False)
 
 
 def are_ready(libraries):
@@ -92,6 +95,8 @@ def _is_compiled(source, by_pixel):
     compilation = _begin(source, by_pixel)
     if compilation is None:
         return True
+    if compilation.is_awaited:
+        compilation.thread.join()
     if compilation.thread.is_alive():
         return False
     if compilation.error is not None:

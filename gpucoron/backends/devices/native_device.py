@@ -10,7 +10,7 @@ import numpy as np
 
 from gpucoron.backends.devices.build import Array, argument_addresses, library, native_instantiations
 from gpucoron.backends.devices.build import native_available as available
-from gpucoron.backends.devices.compilations import are_ready, begin_those_for_a_cpu
+from gpucoron.backends.devices.compilations import are_ready, begin_common
 from gpucoron.backends.devices.host_device import HostDevice
 from gpucoron.backends.devices.launch import checked_arguments
 from gpucoron.backends.devices.numpy_device import NumpyDevice
@@ -33,7 +33,7 @@ class NativeDevice(NumpyDevice):
     def __init__(self, n_threads=None, **options):
         super().__init__(n_threads, **options)
         self.kernels = NativeKernels(self.n_threads)
-        begin_those_for_a_cpu()
+        begin_common()
 
     def execute(self, operation, arguments, settings):
         libraries = () if operation.native is None else operation.native(settings, *arguments)

@@ -10,7 +10,6 @@ import pytest
 
 from gpucoron.backends import get_backend
 from gpucoron.backends.devices import build, compilations, native_device
-from gpucoron.backends.kernel_files import SOURCES
 from tests.cases.backends import usable_backend
 from tests.cases.linearity import linearity_case
 from tests.cases.waiting import wait_for
@@ -31,7 +30,6 @@ _PROCESS = """
 import sys
 from gpucoron.backends import get_backend
 from gpucoron.backends.devices import compilations
-from gpucoron.backends.kernel_files import SOURCES
 from tests.cases.waiting import wait_for
 from pathlib import Path
 
@@ -40,7 +38,7 @@ if sys.argv[1] == "end":
     wait_for(Path(sys.argv[2]).exists)
 else:
     compilations.wait()
-    assert compilations.are_ready([(source, False) for source in SOURCES if source.startswith("cpu/")])
+    assert compilations.are_ready([(source, False) for source in compilations.COMMON])
 """
 
 
@@ -115,6 +113,15 @@ def test_kernels_of_particular_exposures_are_compiled_when_they_are_needed(folde
     assert compilations.are_ready([("linearity.cu", True), ("emicorr.cu", False)])
 
 
+def test_what_an_earlier_process_did_not_finish_is_awaited(folder, launched):
+    """Otherwise processes that end soon would never get their kernels."""
+    process = run_process(folder, "end")
+    assert process.communicate(timeout=120)[1] == ""
+    (folder / "go").touch()
+    linearized(get_backend("native", n_threads=1))
+    assert launched == ["correct_strips"]
+
+
 def test_a_failure_is_logged_once(folder, launched, caplog):
     (folder / "compiler").write_text('#!/bin/sh\ncase " $* " in *" -E "*) exec g++ "$@";; esac\necho no >&2; exit 1\n')
     native = get_backend("native", n_threads=1)
@@ -163,8 +170,7 @@ def test_processes_do_not_compile_the_same_library(folder):
     assert [process.communicate(timeout=300)[1] for process in processes] == [""] * 3
     assert [process.returncode for process in processes] == [0] * 3
     libraries = [path for path in (folder / "cache").iterdir() if path.suffix == ".so"]
-    sources = [source for source in SOURCES if source.startswith("cpu/")]
-    assert len((folder / "started").read_text().split()) == len(libraries) == len(sources)
+    assert len((folder / "started").read_text().split()) == len(libraries) == len(compilations.COMMON)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
