@@ -3,6 +3,10 @@
 from gpucoron.backends.devices.launch import geometry
 from gpucoron.backends.kernel_files import POLYNOMIAL_LENGTHS
 
+#: bytes of samples that strips pass through at once: the system writes a scratch file in its order, and again what has
+#: changed since
+BYTES_AT_ONCE = 2**26
+
 
 def linearity(device, data, groupdq, coeffs, inverse_coeffs=None, *, settings):
     nints, ngroups, ny, nx = data.shape
@@ -17,11 +21,22 @@ def linearity(device, data, groupdq, coeffs, inverse_coeffs=None, *, settings):
         return
     ramp["n_frames"] = nints * ngroups
     if device.strip_pixels:
-        grid, block = geometry(1, 1, -(-ny * nx // device.strip_pixels))
-        values = {"n_pixels": ny * nx, "strip": device.strip_pixels, **ramp}
-        device.launch("correct_strips", grid, block, values, (_length(coeffs),))
+        _correct_in_strips(device, ramp)
         return
     device.over_pixels("correct_polynomial", ny * nx, nints * ngroups, (_length(coeffs),), **ramp)
+
+
+def _correct_in_strips(device, ramp):
+    ny, nx = ramp["data"].shape[2:]
+    frames = {name: ramp[name].reshape(-1, ny, nx) for name in ("data", "groupdq")}
+    grid, block = geometry(1, 1, -(-ny * nx // device.strip_pixels))
+    values = {**ramp, "n_pixels": ny * nx, "strip": device.strip_pixels}
+    at_once = max(1, BYTES_AT_ONCE // (4 * ny * nx))
+    for start in range(0, ramp["n_frames"], at_once):
+        some = {name: array[start : start + at_once] for name, array in frames.items()}
+        device.launch(
+            "correct_strips", grid, block, {**values, **some, "n_frames": len(some["data"])}, (_length(ramp["coeffs"]),)
+        )
 
 
 def _length(coeffs):
