@@ -104,7 +104,8 @@ struct Split {
 // `split` is that by the first pivot, near the median, and `apart` about the distance of values there. The result is undefined
 // in lanes that are not `used`, and in those with NaN or infinite values.
 template <class Vector>
-inline Vector searched_median(const Vector* values, int n, Split<Vector> split, Vector apart, typename Split<Vector>::Choice used) {
+inline Vector searched_median(const Vector* values, int n, Split<Vector> split, Vector apart,
+                              typename Split<Vector>::Choice used) {
   using Real = ElementOf<Vector>;
   using Choice = typename Split<Vector>::Choice;
   constexpr Real INFINITE = std::numeric_limits<Real>::infinity();
