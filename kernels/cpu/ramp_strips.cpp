@@ -271,7 +271,7 @@ class Strip {
         const Reals apart = square_roots(of_difference) * (2.5 / group_time / (n_groups - 1));
         median = searched_median(differences.data(), n_groups - 1, split, apart, used);
       } else {
-        median = sorted_median<MOST_SORTED>(differences.data(), n_groups - 1);
+        sort_median<MOST_SORTED>(differences.data(), n_groups - 1, median);
       }
     }
     medians = used ? median : medians;

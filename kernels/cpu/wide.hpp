@@ -40,14 +40,11 @@ inline Vector all_of(ElementOf<Vector> value) {
 // Load neighbours from any address; of the last strip of an image only `n`, and the others are zero.
 template <class Vector>
 inline Vector load(const ElementOf<Vector>* from, int n = WIDTH_OF<Vector>) {
-  // Two variables, so that whole vectors are never in memory.
-  if (n == WIDTH_OF<Vector>) {
-    Vector whole;
-    std::memcpy(&whole, from, sizeof(Vector));
-    return whole;
-  }
   Vector values{};
-  std::memcpy(&values, from, n * sizeof(ElementOf<Vector>));
+  if (n == WIDTH_OF<Vector>)
+    std::memcpy(&values, from, sizeof(Vector));
+  else
+    std::memcpy(&values, from, n * sizeof(ElementOf<Vector>));
   return values;
 }
 
