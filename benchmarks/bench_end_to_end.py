@@ -1,6 +1,6 @@
 """Time jwst, gpucoron and the I/O floor on whole files, in turn in one warm process, and each in a new process.
 
-python benchmarks/bench_end_to_end.py [--cases nircam-small nircam-10x20 miri-small] [--repeat 5] [--no-cold] [--save]
+python benchmarks/bench_end_to_end.py [--cases nircam-10x20 miri-100x19 ...] [--repeat 5] [--no-cold] [--save]
 
 The floor is the time that jwst's datamodels need at least: open the file as a RampModel, save rate and rateints.
 """
@@ -22,7 +22,7 @@ PHASES = ("read", "plan", "steps", "write")
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    cases = ["nircam-small", "nircam-10x20", "miri-small"]
+    cases = ["nircam-small", "nircam-10x20", "miri-small", "miri-100x19"]
     parser.add_argument("--cases", nargs="+", default=cases, choices=sorted(common.CASES))
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--no-cold", action="store_true", help="do not measure new processes")

@@ -1,6 +1,9 @@
 """Time the steps of jwst and gpucoron without reading and writing, in turn in one warm process, and their peak memory.
 
-python benchmarks/bench_engine.py [--cases nircam-10x20 miri-100x19] [--repeat 3] [--threads N] [--save]
+python benchmarks/bench_engine.py [--cases nircam-10x20 miri-100x19] [--repeat 5] [--threads N] [--save]
+
+Also: the likelihood fit (LIKELY) beside stcal's, 1/f noise at groups, and how much faster a loop of pure arithmetic is
+on several threads, to compare the scaling of the steps with.
 """
 
 import argparse
@@ -10,7 +13,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import common
@@ -19,7 +24,7 @@ import common
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", nargs="+", default=["nircam-10x20", "miri-100x19"], choices=sorted(common.CASES))
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--threads", type=int, default=None, help="threads of the CPU backend (default: all cores)")
     parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
     parser.add_argument(
@@ -29,6 +34,7 @@ def main():
         action="store_false",
         help="do not measure the run with subtract_1overf at groups (--no-flicker is the old name)",
     )
+    parser.add_argument("--no-likely", action="store_true", help="do not measure the likelihood fit")
     parser.add_argument("--save", action="store_true", help="write the results to results/")
     parser.add_argument("--folder", default=None, help="folder for the simulated exposures")
     parser.add_argument("--peak", nargs=2, metavar=("SIDE", "CASE"), help=argparse.SUPPRESS)
@@ -40,8 +46,12 @@ def main():
         print(json.dumps(peak_of(*options.peak, folder, options.threads)))
         return
     figures = {"threads": options.threads, "repeat": options.repeat, "cases": {}}
+    figures["scaling of arithmetic"] = scaling_of_arithmetic(options.threads)
+    print(f"a loop of pure arithmetic is {figures['scaling of arithmetic']:.2f} times as fast on all threads")
     for name in options.cases:
         figures["cases"][name] = measure(name, folder, options)
+    if not options.no_likely:
+        figures["likely"] = measure_likely(folder, options)
     if options.with_1overf:
         figures["1/f at groups"] = measure_1overf_at_groups(folder, options)
     if options.save:
@@ -95,6 +105,53 @@ def measure(name, folder, options):
                 f"the float32 ramp has {peak['ramp_mb']:.0f} MB ({peak['peak_mb'] / peak['ramp_mb']:.1f}x)"
             )
     return figures
+
+
+def scaling_of_arithmetic(n_threads=None, repeat=5):
+    """Return how many times faster square roots of arrays in the cache are on threads: the median of several rounds."""
+    import numpy as np
+
+    from gpucoron.backends.tiles import available_cores
+
+    n_threads, per_round = n_threads or available_cores(), 240
+    arrays = [np.linspace(1, 2, 2**16) for _ in range(n_threads)]
+
+    def work(array, count):
+        for _ in range(count):
+            np.sqrt(array, out=array)
+
+    def seconds(n):
+        start = time.perf_counter()
+        with ThreadPoolExecutor(n) as pool:
+            list(pool.map(work, arrays[:n], [per_round * n_threads // n] * n))
+        return time.perf_counter() - start
+
+    seconds(n_threads)
+    return statistics.median(seconds(1) / seconds(n_threads) for _ in range(repeat))
+
+
+def measure_likely(folder, options, case="nircam-10x20"):
+    """Measure ramp_fit with the algorithm LIKELY: stcal's, ours on one thread and on all, in turn."""
+    from gpucoron.backends import get_backend
+
+    path, cache = common.make_case(case, folder)
+    steps = {"ramp_fit": {"algorithm": "LIKELY"}}
+    ways = {"ours": get_backend("cpu", n_threads=options.threads), "1 thread": get_backend("cpu", n_threads=1)}
+    seconds = {side: [] for side in ("stcal", *ways)}
+    with cache.activate():
+        for backend in ways.values():
+            common.our_steps(path, backend, steps)
+        for _ in range(options.repeat):
+            seconds["stcal"].append(common.jwst_steps(path, steps)["ramp_fit"])
+            for side, backend in ways.items():
+                seconds[side].append(common.our_steps(path, backend, steps)["ramp_fit"])
+    ratios = {
+        side: statistics.median(a / b for a, b in zip(seconds["stcal"], seconds[side], strict=True)) for side in ways
+    }
+    medians = {side: statistics.median(of) for side, of in seconds.items()}
+    print(f"\n{case}, ramp_fit with LIKELY: " + ", ".join(f"{side} {of:.3f} s" for side, of in medians.items()))
+    print("stcal relative to " + ", ".join(f"{side}: {ratio:.1f}x" for side, ratio in ratios.items()))
+    return {"case": case, "seconds": seconds, "ratios": ratios}
 
 
 def measure_1overf_at_groups(folder, options, case="nircam-10x20"):

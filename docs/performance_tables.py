@@ -58,7 +58,20 @@ def _engine(figures):
                 f"for a float32 ramp of {ours['ramp_mb']:.0f} MB."
             )
         yield ""
+    if "likely" in figures:
+        yield from _likely(figures["likely"])
+    if "scaling of arithmetic" in figures:
+        times = figures["scaling of arithmetic"]
+        yield f"Square roots of arrays in the cache are {times:.2f} times as fast on all threads as on one.\n"
     yield _where(figures) + "\n"
+
+
+def _likely(figures):
+    medians = {side: statistics.median(of) for side, of in figures["seconds"].items()}
+    yield f"### Likelihood fit, {figures['case']}\n"
+    yield f"ramp_fit with LIKELY takes {medians['stcal']:.2f} s with stcal, {medians['ours']:.3f} s with gpucoron and"
+    yield f"{medians['1 thread']:.3f} s with gpucoron on one thread: {figures['ratios']['ours']:.0f} and"
+    yield f"{figures['ratios']['1 thread']:.0f} times less, medians of the ratios in each round.\n"
 
 
 def _end_to_end(figures):
@@ -82,8 +95,9 @@ def _end_to_end(figures):
 def _large(figures):
     yield "### A large exposure\n"
     yield f"MIRI, 250 groups x 60 integrations with emicorr, a file of {figures['file_gb']:.2f} GB, including all I/O:"
-    yield f"{figures['seconds']:.0f} s, {figures['reads_per_second']:.0f} reads/s, peak"
-    yield f"memory {figures['peak_mb']:.0f} MB ({figures['max_memory_gb']:g} GB allowed)."
+    yield f"{figures['seconds']:.0f} s, {figures['reads_per_second']:.0f} reads/s. Reading the file alone takes"
+    yield f"{figures['floor']:.1f} s. The peak of anonymous memory is {figures['anonymous_mb']:.0f} MB"
+    yield f"({figures['max_memory_gb']:g} GB allowed)."
     parts = sorted(figures["parts"].items(), key=lambda part: -part[1])
     longest = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts[:6])
     yield f"The longest parts: {longest}.\n"

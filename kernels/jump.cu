@@ -4,8 +4,6 @@
 
 namespace gpucoron {
 
-enum SearchMode { ONE_PASS, ITERATIVE, AFTER_CLIPPING };
-
 // Drop jump flags of unusable groups.
 __device__ inline uint32 without_redundant_jump(uint32 dq) { return (dq & UNUSABLE) ? dq & ~JUMP_DET : dq; }
 

@@ -16,6 +16,8 @@ from tests.cases.backends import PEERS, backend_params, usable_backend
 
 # one BLAS thread per worker, because the tests run in parallel
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# kernels are compiled before they are needed, so that tests of them do not get NumPy's results
+os.environ.setdefault("GPUCORON_NATIVE", "wait")
 
 if find_spec("hypothesis") is None:
     from tests.stand_ins import without_hypothesis

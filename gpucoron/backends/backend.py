@@ -120,6 +120,10 @@ class Backend:
         """Copy an array, or each array of a tuple or of Slopes, to the host; return host arrays unchanged."""
         return map_arrays(array, lambda each: each if isinstance(each, np.ndarray) else self.device.to_host(each))
 
+    def in_parts(self, function, n):
+        """Do light work in parts; see `gpucoron.backends.devices.device.Device.in_parts`."""
+        return self.home.in_parts(function, n)
+
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """Return an array of zeros."""
         return self.home.zeros(shape, dtype)

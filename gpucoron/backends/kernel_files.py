@@ -56,7 +56,7 @@ class Row:
 _FLAGS = (False, True)
 _EITHER = tuple((f,) for f in _FLAGS)
 _LENGTHS = tuple((n,) for n in POLYNOMIAL_LENGTHS)
-# The first number is ONE_PASS, ITERATIVE or AFTER_CLIPPING, as jump.cu and operations/jump/definition.py number them.
+# The first number is ONE_PASS, ITERATIVE or AFTER_CLIPPING, as jump.cuh and operations/jump/definition.py number them.
 _SEARCHES = (*((mode, lanes) for mode in (0, 1) for lanes in LANES), (2, 1))
 
 #: kernel file -> kernel -> row; kernels without special properties need no row
@@ -102,10 +102,18 @@ TABLE = {
         "smooth_lines": Row(nulls="active"),
         "leave_out_strays": Row(waits=True),
     },
+    "cpu/jump_strips.cpp": {"search_strips": Row(tuple((mode,) for mode in range(3)), nulls="reaching medians")},
     "cpu/linearity_strips.cpp": {"correct_strips": Row(_LENGTHS)},
     "cpu/ramp_strips.cpp": {
         "fit_strips": Row(nulls="original_groupdq dark_current zeroframe", apart="data groupdq original_groupdq")
     },
+    "cpu/emicorr_strips.cpp": {},
+    "cpu/saturation_strips.cpp": {"grow_saturation": Row(_EITHER)},
+    "cpu/likelihood_strips.cpp": {
+        "fit_difference_strips": Row(nulls="diffs2use"),
+        "fit_group_strips": Row(nulls="dark_current zeroframe"),
+    },
+    "cpu/subtract_1overf_frames.cpp": {"find_backgrounds": Row(nulls="bad")},
 }
 
 SOURCES = tuple(TABLE)

@@ -7,13 +7,13 @@ parameters, are replaced only with ``overwrite=True``.
 import os
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 
 from gpucoron import __version__
 from gpucoron.batch.outputs import is_damaged, is_replaced
 from gpucoron.batch.request import describe_changes
 from gpucoron.files import file_digest
+from gpucoron.io.versions import installed
 from gpucoron.records.manifest import STARTED
 
 #: the reason if an exposure needs no reduction
@@ -100,7 +100,7 @@ def _needs_reduction(planned, past, output_dir, context, redo):
 
 def describe_other_version(record):
     """Say which other version of gpucoron or jwst made the products; '' if they are from the current ones."""
-    for package, current in (("gpucoron", __version__), ("jwst", version("jwst"))):
+    for package, current in (("gpucoron", __version__), ("jwst", installed("jwst"))):
         if record["versions"].get(package) != current:
             return f"was made with {package} {record['versions'].get(package)}"
     return ""

@@ -151,6 +151,8 @@ def main():
                 DIGESTS.prepare(message["next"])
             else:
                 jobs.put(message)
+        if "gpucoron.backends.devices.compilations" in sys.modules:
+            sys.modules["gpucoron.backends.devices.compilations"].stop()
         os._exit(0)
 
     def answer(**event):

@@ -69,9 +69,14 @@ def _known(record, name):
     return known if isinstance(known, list) and len(known) == 3 else None
 
 
-def _header_date(path):
+def read_date(path):
+    """Return the keyword DATE of a FITS file without looking at what follows its first header; None as below."""
+    return _header_date(path, until="PRIMARY")
+
+
+def _header_date(path, until=""):
     """Return the keyword DATE of a FITS file; None if the file is damaged or cannot be read."""
     try:
-        return str(read_layout(path, strict=False).parts[0].value("DATE", ""))
+        return str(read_layout(path, until=until, strict=False).parts[0].value("DATE", ""))
     except InputError:
         return None

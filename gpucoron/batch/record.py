@@ -7,15 +7,15 @@ import platform
 import threading
 import traceback
 from datetime import UTC, datetime
-from importlib.metadata import version
 
 from gpucoron import __version__
 from gpucoron.files import file_digest
+from gpucoron.io.versions import installed
 
 
 def process_info():
     """Return the record fields that describe this process: versions, host and process ID."""
-    versions = {name: version(name) for name in ("jwst", "numpy", "crds")}
+    versions = {name: installed(name) for name in ("jwst", "numpy", "crds")}
     return {"versions": {"gpucoron": __version__, **versions}, "host": platform.node(), "pid": os.getpid()}
 
 
@@ -53,9 +53,9 @@ def run_fields(run, paths, exposure, folder):
         Folder of the products, without which they are named.
     """
     from gpucoron.batch.decision import product_name
+    from gpucoron.batch.outputs import read_date
     from gpucoron.batch.request import changed_parameters
     from gpucoron.io.products import backends_of
-    from gpucoron.records.headers import product_date
     from gpucoron.records.observed import observed_fields
 
     phases = {name: round(seconds, 4) for name, seconds in run.phases.items()}
@@ -73,7 +73,7 @@ def run_fields(run, paths, exposure, folder):
     kinds = {_product_kind(stem, exposure): path for stem, path in paths.items()}
     return {
         "outputs": {kind: product_name(path, folder) for kind, path in kinds.items()},
-        "product_date": product_date(kinds.get("rate")),
+        "product_date": (read_date(kinds["rate"]) if "rate" in kinds else None) or "",
         "context": run.context[0],
         "parameters": changed_parameters(run),
         "backend": backends_of(run),

@@ -88,10 +88,12 @@ def run_batch(options):
     from gpucoron.batch.plan import make_plan, parse_shard, settle
     from gpucoron.batch.progress import choose_progress, describe_result
     from gpucoron.errors import ParameterError
+    from gpucoron.io.warm_up import warm_up_crds
     from gpucoron.records.manifest import manifest_name
 
     steps = parse_settings(options.settings, options.skip)
     run_parameters = run_parameters_of(options)
+    warm_up_crds()
     redo = options.redo or ("all" if options.overwrite else "needed")
     shared = {"profile": options.profile, "include_all": options.include_all, "redo": redo}
     shared |= {"overwrite": options.overwrite, "use_pars": options.use_pars, "pars": options.pars}

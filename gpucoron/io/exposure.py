@@ -23,6 +23,7 @@ from gpucoron.files import AnyPath, first_line
 from gpucoron.interactive import Shown, public
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.fits_layout import CheckSum, Layout, check_sums, read_layout
+from gpucoron.io.kept import kept, schema_of
 from gpucoron.io.keywords import check_keywords, facts_of, warn_of_contradictions
 
 log = logging.getLogger(__name__)
@@ -329,10 +330,9 @@ def _opened(path, layout):
     from stdatamodels.jwst import datamodels
 
     _check_extensions(path, layout)
-    with fits.open(path, memmap=False, lazy_load_hdus=False) as hdus:
-        meta = None
+    with kept(), fits.open(path, memmap=False, lazy_load_hdus=False) as hdus:
         try:
-            meta = datamodels.RampModel(_without_arrays(hdus))
+            meta = datamodels.RampModel(_without_arrays(hdus), schema=schema_of(datamodels.RampModel))
         except Exception as error:  # a damaged file can raise almost anything
             lost = _LOST.search(str(error))
             problem = f"its ASDF extension or a table cannot be read ({first_line(error)})"

@@ -13,6 +13,7 @@ from gpucoron import __version__
 from gpucoron.errors import OutputError, ParameterError, ProductExistsError
 from gpucoron.files import appearing, check_folder, first_line, is_disk_full
 from gpucoron.io import logs
+from gpucoron.io.kept import kept
 from gpucoron.io.names import split_name
 from gpucoron.io.slopes import model_of_slopes
 from gpucoron.io.versions import REPRODUCED_JWST, installed
@@ -48,8 +49,9 @@ def rateints_model(run):
 def _slopes_model(run, slopes, model_class):
     if slopes is None:
         return None
-    model = model_of_slopes(run.exposure, slopes, model_class, run.backend)
-    _sign(model, run)
+    with kept():
+        model = model_of_slopes(run.exposure, slopes, model_class, run.backend)
+        _sign(model, run)
     return model
 
 
@@ -323,6 +325,11 @@ def backends_of(run):
 
 def note_step(run, step, outcome):
     """Write the metadata that jwst's own step would write."""
+    with kept():
+        _note_step(run, step, outcome)
+
+
+def _note_step(run, step, outcome):
     meta, settings = run.exposure.meta.meta, run.parameters[step.name]
     if not step.custom:
         setattr(meta.cal_step, step.cal_step, outcome.status)
@@ -438,7 +445,8 @@ def save(models, *, overwrite=True):
     try:
         with appearing(*models, replace=overwrite) as drafts:
             for draft, model in zip(drafts, models.values(), strict=True):
-                model.save(str(draft))
+                with kept():
+                    model.save(str(draft))
         for path in models:
             log.info("Saved model in %s", path)
     except FileExistsError as error:

@@ -18,6 +18,7 @@ from gpucoron.files import first_line
 from gpucoron.io.asdf_trees import copy_tree
 from gpucoron.io.crds_lookup import look_up
 from gpucoron.io.fits_layout import read_layout
+from gpucoron.io.kept import kept
 from gpucoron.io.older_jwst import read_array
 
 #: reference type -> (stdatamodels class, names of its arrays, whether to cut it to the subarray)
@@ -232,7 +233,8 @@ def read_reference(reftype, path, exposure):
     try:
         if str(path).endswith(".fits"):
             read_layout(Path(path), strict=False)  # refuses damaged files before jwst allocates memory
-        return _read_reference(reftype, path, exposure)
+        with kept():
+            return _read_reference(reftype, path, exposure)
     except (ReferenceFileError, MemoryError):
         raise
     except Exception as error:  # a damaged file can raise almost anything

@@ -7,6 +7,7 @@ import numpy as np
 from gpucoron.backends.results import Slopes
 from gpucoron.errors import InputError
 from gpucoron.io.exposure import Exposure
+from gpucoron.io.kept import schema_of
 from gpucoron.io.keywords import check_keywords, facts_of
 
 #: attribute of `Slopes` -> attribute of jwst's models
@@ -55,7 +56,7 @@ def model_of_slopes(exposure, slopes, model_class, backend):
     """Make an ``ImageModel`` or ``CubeModel`` from slopes and the metadata of the exposure."""
     to_host = backend.to_host
     # The metadata were validated on reading, and the backends guarantee the types of the arrays.
-    model = model_class(validate_on_assignment=False)
+    model = model_class(validate_on_assignment=False, schema=schema_of(model_class))
     model.update(exposure.meta)
     model.data = to_host(slopes.rate)
     model.dq = to_host(slopes.dq)

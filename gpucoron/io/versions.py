@@ -8,7 +8,7 @@ import logging
 import re
 import shlex
 import sys
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import MappingProxyType
 
 from gpucoron.errors import VersionError
@@ -30,6 +30,7 @@ RANGES = MappingProxyType(
 REPRODUCED_JWST = "3.0"
 
 
+@cache
 def installed(package):
     """Return the version of an installed package; None if it is not installed."""
     from importlib.metadata import PackageNotFoundError, version  # imported late because it is slow

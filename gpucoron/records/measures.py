@@ -6,6 +6,7 @@ take much of its time or memory.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ _NEAR_STAR = 5
 #: side of a pixel, cm
 PIXEL_PITCH = {"NIRCAM": 18e-4, "MIRI": 25e-4}
 _BINS = 64
+#: values of which a sample of about so many is ordered first
+_MANY, _SAMPLE = 20_000, 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,13 +69,19 @@ class Integrations:
             # NaN are sorted to the end
             ordered = np.sort(np.ascontiguousarray(np.moveaxis(block, 0, -1)), axis=-1)
             count = nints - np.isnan(ordered).sum(axis=-1)
-            for plane, index in zip(
-                planes, (count // 2 - 1, count // 2, (count - 1) // 2, (count + 1) // 2), strict=True
-            ):
-                index = np.clip(index, 0, nints - 1)[..., None]
-                found = np.take_along_axis(ordered, index, axis=-1)[..., 0]
-                plane[part] = np.where(count > 1, found, np.nan)
+            # nearly all pixels are usable in all integrations: the places of their middle values are the same
+            rest = np.nonzero(count < nints)
+            few = ordered[rest]
+            for plane, at, at_rest in zip(planes, _middle_of(nints), _middle_of(count[rest]), strict=True):
+                plane[part] = ordered[..., at]
+                found = np.take_along_axis(few, np.clip(at_rest, 0, nints - 1)[:, None], axis=-1)[:, 0]
+                plane[part][rest] = np.where(count[rest] > 1, found, np.nan)
         return Middle(*planes)
+
+
+def _middle_of(count):
+    """Return the places of the values in the middle of ``count`` sorted ones; see `Middle`."""
+    return count // 2 - 1, count // 2, (count - 1) // 2, (count + 1) // 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +95,19 @@ class Middle:
 
     def without(self, image):
         """Return the median of the other integrations than this one, which is one of them: (ny, nx) float32."""
-        low = np.where(self.low < image, self.low, self.after_low)
-        high = np.where(self.high < image, self.high, self.after_high)
-        return (low + high) / np.float32(2)
+        low = _choose(self.low < image, self.low, self.after_low)
+        high = _choose(self.high < image, self.high, self.after_high)
+        low += high
+        low /= np.float32(2)
+        return low
+
+
+def _choose(is_first, first, second):
+    """Return np.where(is_first, first, second) of float32 arrays: by their bits, without branches that guess wrong."""
+    bits = -is_first.astype(np.int32)
+    bits &= first.view(np.int32) ^ second.view(np.int32)
+    bits ^= second.view(np.int32)
+    return bits.view(np.float32)
 
 
 def usable(rate, dq):
@@ -97,21 +116,25 @@ def usable(rate, dq):
     return np.where(bad | ~np.isfinite(rate), np.float32(np.nan), rate).astype(np.float32, copy=False)
 
 
+@lru_cache(maxsize=4)
 def find_outside(shape, star):
     """Mark the outside of an image: pixels farther from the star than 3/4 of half the shorter side.
 
     Parameters
     ----------
-    shape : (ny, nx)
-    star : (x, y)
-        0-based.
+    shape : (int, int)
+        (ny, nx)
+    star : (float, float)
+        (x, y), 0-based.
 
     Returns
     -------
-    (ny, nx) bool
+    (ny, nx) bool, read-only
     """
     y, x = np.ogrid[: shape[0], : shape[1]]
-    return np.hypot(x - star[0], y - star[1]) > OUTSIDE * min(shape)
+    outside = np.hypot(x - star[0], y - star[1]) > OUTSIDE * min(shape)
+    outside.flags.writeable = False
+    return outside
 
 
 def robust_width(values):
@@ -129,7 +152,26 @@ def robust_width(values):
     """
     values = np.asarray(values)
     values = values[np.isfinite(values)]
-    return MAD_TO_SIGMA * float(median(np.abs(values - median(values)))) if values.size else np.nan
+    return MAD_TO_SIGMA * float(quick_median(np.abs(values - quick_median(values)))) if values.size else np.nan
+
+
+def quick_median(values):
+    """Return the median of a flat array without NaN, as `gpucoron.backends.statistics.median`, but sooner for many.
+
+    A sample tells between which values the median is; only those are ordered. If it is not there, all of them are.
+    """
+    n = len(values)
+    if n < _MANY:
+        return median(values)
+    sample = np.sort(values[:: n // _SAMPLE | 1])
+    middle, reach = len(sample) // 2, int(2 * np.sqrt(len(sample)))
+    low, high = sample[middle - reach], sample[middle + reach]
+    near = values[(values >= low) & (values <= high)]
+    upper = n // 2 - np.count_nonzero(values < low)
+    if not 0 < upper < len(near):
+        return median(values)
+    ordered = np.partition(near, upper)
+    return ordered[upper] if n % 2 else (ordered[:upper].max() + ordered[upper]) / values.dtype.type(2)
 
 
 def measure_integrations(integrations, star, read_noise=None):
@@ -162,7 +204,7 @@ def measure_integrations(integrations, star, read_noise=None):
             `gpucoron.records.shifts.measure_shift`; the shift is NaN where it is less than three times its error.
     """
     nints, *shape = integrations.shape
-    outside = find_outside(shape, star)
+    outside = find_outside(tuple(shape), tuple(star))
     middle = integrations.middle() if nints > 1 else None
     rows = {name: [] for name in ("median", "background", "row_noise")}
     shifts = []
@@ -189,7 +231,7 @@ def measure_integrations(integrations, star, read_noise=None):
 
 def _median_of(image):
     values = image[np.isfinite(image)]
-    return float(median(values))
+    return float(quick_median(values))
 
 
 def read_noise_of_ramps(data, groupdq, pixeldq, star, fetch=np.asarray):
@@ -218,7 +260,7 @@ def read_noise_of_ramps(data, groupdq, pixeldq, star, fetch=np.asarray):
     nints, ngroups, *shape = data.shape
     if ngroups < 3:
         return [np.nan] * nints
-    region = find_outside(shape, star) & ((fetch(pixeldq) & np.uint32(DO_NOT_USE | REFERENCE_PIXEL)) == 0)
+    region = find_outside(tuple(shape), tuple(star)) & ((fetch(pixeldq) & np.uint32(DO_NOT_USE | REFERENCE_PIXEL)) == 0)
     region = np.flatnonzero(region)
     # an odd step, so that all channels of the readout are among the columns
     region = region[:: len(region) // _ENOUGH_PIXELS | 1]
@@ -234,7 +276,7 @@ def read_noise_of_ramps(data, groupdq, pixeldq, star, fetch=np.asarray):
             difference = ((after - here) - (here - before))[flagged == 0]
             if difference.size:
                 # a step of the whole frame between two groups is no noise of its pixels
-                differences.append(difference - median(difference))
+                differences.append(difference - quick_median(difference))
             count += difference.size
             if count >= _ENOUGH_SAMPLES:
                 break
@@ -263,7 +305,7 @@ def measure_exposure(rate, err, dq, star):
     """
     image = usable(rate, dq)
     return {
-        "background": _median_of(image[find_outside(image.shape, star)]),
+        "background": _median_of(image[find_outside(image.shape, tuple(star))]),
         "saturated_radius": saturated_radius(dq, star),
         "histogram": histogram_of(image, err),
     }
@@ -321,12 +363,22 @@ def histogram_of(image, err):
     if not good.any():
         return None
     ratio = image[good].astype(np.float64) / err[good]
-    middle, spread = float(median(ratio)), robust_width(ratio)
+    middle, spread = float(quick_median(ratio)), robust_width(ratio)
     low, high = max(ratio.min(), middle - 8 * spread), min(ratio.max(), middle + 16 * spread)
     width = float(f"{max(high - low, 1e-3 * abs(middle), 1e-3) / _BINS:.2g}")
     edges = np.floor(low / width) * width + width * np.arange(int((high - low) / width) + 3)
-    counts, _ = np.histogram(ratio, edges)
+    counts = _count_between(ratio, edges, width)
     return {"edges": [float(f"{edge:.6g}") for edge in edges], "counts": [int(count) for count in counts]}
+
+
+def _count_between(values, edges, width):
+    """Return np.histogram(values, edges)[0] for edges that are ``width`` apart, up to rounding, without sorting."""
+    values = values[(values >= edges[0]) & (values <= edges[-1])]
+    bins = np.minimum(((values - edges[0]) / width).astype(np.intp), len(edges) - 2)
+    bins -= values < edges[bins]
+    # the last bin includes its upper edge
+    bins += (values >= edges[bins + 1]) & (bins < len(edges) - 2)
+    return np.bincount(bins, minlength=len(edges) - 1)
 
 
 def jump_rate(primary_cosmic_rays, instrument):

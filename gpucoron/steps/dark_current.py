@@ -240,8 +240,12 @@ def subtract_dark(
         line = None if lines is None else lines[index]
         matched = MatchedDark(dark[index], dark_pattern, pattern, ngroups, line=line, xp=backend.xp)
         extrapolated = matched.extrapolated
-        for group in range(ngroups):
-            data[integrations, group] -= matched.group(group)
+
+        def subtract(groups, ramps=data[integrations], matched=matched):
+            for group in range(ngroups)[groups]:
+                ramps[:, group] -= matched.group(group)
+
+        backend.in_parts(subtract, ngroups)
     return extrapolated
 
 

@@ -222,7 +222,7 @@ def run(exposure, references, parameters, backend):
     reference = references["saturation"]
     if reference is None:
         return skipped("there is no saturation reference")
-    facts, xp = exposure.facts, backend.xp
+    facts = exposure.facts
     superbias = references.get("superbias")
     growth = min(parameters.n_pix_grow_sat, max(exposure.data.shape[-2:]))  # at most the whole image
     grow_diagonal = parameters.grow_diagonal or facts.is_miri
@@ -247,18 +247,25 @@ def run(exposure, references, parameters, backend):
         threshold, _, _ = prepare_threshold(reference.data, reference.dq, backend=backend)
         options = {"grow_diagonal": grow_diagonal, "rc": rc, "backend": backend}
         blank_zeroframe(exposure.zeroframe, threshold, growth, **options)
-    flagged = _count_flagged(exposure.groupdq, xp)
+    flagged = _count_flagged(exposure.groupdq, backend)
     if rc is not None:
         flagged["RC pixels"] = int(rc.sum())
     return Outcome(flagged=flagged)
 
 
-def _count_flagged(groupdq, xp):
+def _count_flagged(groupdq, backend):
     """Count the pixels that are flagged in any group."""
-    flags = xp.zeros(groupdq.shape[2:], dtype=groupdq.dtype)
-    for integration in groupdq:
-        for plane in integration:
-            flags |= plane
+
+    def combine(integrations):
+        flags = backend.xp.zeros(groupdq.shape[2:], dtype=groupdq.dtype)
+        for integration in groupdq[integrations]:
+            for plane in integration:
+                flags |= plane
+        return flags
+
+    flags, *others = backend.in_parts(combine, len(groupdq))
+    for other in others:
+        flags |= other
     return {
         "saturated pixels": int(((flags & SATURATED) != 0).sum()),
         "A/D floor pixels": int(((flags & AD_FLOOR) != 0).sum()),

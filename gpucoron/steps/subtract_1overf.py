@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpucoron import get_by_old_name
 from gpucoron.backends.operations.subtract_1overf import BackgroundSettings, Subtract1OverfSettings
+from gpucoron.backends.operations.subtract_1overf.frames import for_each_frame
 from gpucoron.backends.operations.subtract_ktc import SubtractKtcSettings
 from gpucoron.backends.statistics import resistant_mean
 from gpucoron.dq import DO_NOT_USE
@@ -383,12 +384,15 @@ def _noise_by_integration(
     residual = xp.empty(data.shape[1:], xp.float32)
     lost = xp.empty(data.shape[1:], bool)
     for integration in range(nints):
-        for group in range(ngroups):
+
+        def subtract_scene(group, integration=integration):
             signal = scene * ((group + 1) * group_time) + pedestal[integration]
             residual[group] = data[integration, group] - signal
             lost[group] = (groupdq[integration, group] & DO_NOT_USE) != 0
-            if group:
-                lost[group] |= lost[group - 1]
+
+        for_each_frame(subtract_scene, ngroups, backend.device.n_threads if backend.on_host else 1)
+        for group in range(1, ngroups):
+            lost[group] |= lost[group - 1]
         masks = _unprotected(backend.background_mask(residual, lost), protected)
         yield _fit(backend, residual, masks, slowaxis, settings)
 

@@ -40,7 +40,11 @@ def subtract_superbias(
     """
     xp = backend.xp
     bias = xp.where(xp.isnan(bias), bias.dtype.type(0), bias)
-    data -= bias
+
+    def subtract(integrations):
+        data[integrations] -= bias
+
+    backend.in_parts(subtract, len(data))
     if zeroframe is not None:
         bad = zeroframe == 0
         zeroframe -= bias

@@ -248,7 +248,7 @@ class Strip {
         const float* const row = from + group * e.n_pixels;
         __builtin_prefetch(row + ahead);
         const Reals value = reals(row, width);
-        const Reals weight = __builtin_shuffle(weights[group], classes) * inverse_variance;
+        const Reals weight = looked_up(weights[group], classes) * inverse_variance;
         const Reals weighted_x = weight * number;
         w += weight;
         x += weighted_x;

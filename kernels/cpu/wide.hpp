@@ -56,14 +56,39 @@ inline void store(const Vector& values, ElementOf<Vector>* to, int n = WIDTH_OF<
     std::memcpy(to, &values, n * sizeof(ElementOf<Vector>));
 }
 
+// The elements of `a` and `b`, one after the other, with these numbers.
+template <int... NUMBERS, class Vector>
+inline Wide<ElementOf<Vector>, sizeof...(NUMBERS)> picked(const Vector& a, const Vector& b) {
+#if __has_builtin(__builtin_shufflevector)
+  return __builtin_shufflevector(a, b, NUMBERS...);
+#else
+  // g++ 11 has no such function.
+  constexpr int WIDTH = WIDTH_OF<Vector>;
+  return Wide<ElementOf<Vector>, sizeof...(NUMBERS)>{(NUMBERS < WIDTH ? a[NUMBERS % WIDTH] : b[NUMBERS % WIDTH])...};
+#endif
+}
+
+// The element of a table of eight for each of eight numbers.
+template <class Numbers>
+inline Wide<double, 8> looked_up(const Wide<double, 8>& table, const Numbers& numbers) {
+#if __has_builtin(__builtin_shuffle)
+  return __builtin_shuffle(table, numbers);
+#else
+  Wide<double, 8> found{};
+  for (int i = 0; i < 8; ++i) found[i] = table[numbers[i]];
+  return found;
+#endif
+}
+
 // Convert each element, as a cast of C++.
 template <class To, class From>
 inline To convert(const From& values) {
-#ifdef __AVX512F__
-  // One instruction, where g++ makes four.
-  if constexpr (std::is_same_v<From, Wide<float, 8>> && std::is_same_v<To, Wide<double, 8>>)
-    return To(_mm512_cvtps_pd(__m256(values)));
-#endif
+  if constexpr (std::is_same_v<To, Wide<double, 8>> && std::is_same_v<From, Wide<float, 8>>) {
+    // GCC 12 needs five instructions for eight numbers alone, and one for each half of sixteen.
+    const auto twice = picked<0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7>(values, values);
+    const auto wide = __builtin_convertvector(twice, Wide<double, 16>);
+    return picked<0, 1, 2, 3, 4, 5, 6, 7>(wide, wide);
+  }
   return __builtin_convertvector(values, To);
 }
 
@@ -97,6 +122,41 @@ inline Vector fused(const Vector& a, const Vector& b, const Vector& c) {
   Vector sums{};
   for (int i = 0; i < WIDTH_OF<Vector>; ++i) sums[i] = fma(a[i], b[i], c[i]);
   return sums;
+}
+
+template <class Vector>
+inline Vector floors(Vector values) {
+  for (int i = 0; i < WIDTH_OF<Vector>; ++i) values[i] = floor(values[i]);
+  return values;
+}
+
+// Fetch neighbours into the cache, before they are needed: the processor does not foresee a step to another frame. The address
+// may be beyond the array.
+template <class Value>
+inline void prefetch(const Value* from, int n = 1) {
+  constexpr int LINE = 64 / sizeof(Value);
+  for (int i = 0; i < n; i += LINE) __builtin_prefetch(from + i);
+}
+
+// The sums of neighbouring elements: a0 + a1, a2 + a3, ..., b0 + b1, ...
+inline Wide<double, 8> pair_sums(Wide<double, 8> a, Wide<double, 8> b) {
+  return picked<0, 2, 4, 6, 8, 10, 12, 14>(a, b) + picked<1, 3, 5, 7, 9, 11, 13, 15>(a, b);
+}
+
+// Load eight rows, by their starts, of a table with four columns: columns[k] has their values of column k.
+inline void load_columns(const double* table, const int* starts, Wide<double, 8>* columns) {
+  Wide<double, 8> pairs[4], mixed[4];
+  // Rows i and i + 4 side by side.
+  for (int i = 0; i < 4; ++i)
+    pairs[i] = picked<0, 1, 2, 3, 4, 5, 6, 7>(load<Wide<double, 4>>(table + starts[i]), load<Wide<double, 4>>(table + starts[i + 4]));
+  for (int i = 0; i < 4; i += 2) {
+    mixed[i] = picked<0, 8, 2, 10, 4, 12, 6, 14>(pairs[i], pairs[i + 1]);
+    mixed[i + 1] = picked<1, 9, 3, 11, 5, 13, 7, 15>(pairs[i], pairs[i + 1]);
+  }
+  for (int k = 0; k < 2; ++k) {
+    columns[k] = picked<0, 1, 8, 9, 4, 5, 12, 13>(mixed[k], mixed[k + 2]);
+    columns[k + 2] = picked<2, 3, 10, 11, 6, 7, 14, 15>(mixed[k], mixed[k + 2]);
+  }
 }
 
 }  // namespace gpucoron

@@ -9,6 +9,8 @@
 
 namespace gpucoron {
 
+enum SearchMode { ONE_PASS, ITERATIVE, AFTER_CLIPPING };
+
 struct PixelRamps {
   const float* data;  // both at the pixel's first sample
   uint8* groupdq;

@@ -74,9 +74,9 @@ struct Determinants {
       phi = next;
       scratch.at(PHI, i) = phi;
     }
-    // Equations 71 and 75.
-    double crossed = 0.0, squares = 0.0;
-    B = C = 0.0;
+    // Equations 71 and 75. Sums start with -0.0, so that a sum of -0.0 keeps its sign.
+    double crossed = -0.0, squares = -0.0;
+    B = C = -0.0;
     for (int i = 0; i < n; ++i) {
       const double d = signal(i);
       const double phi_next = scratch.at(PHI, i + 1);
@@ -295,8 +295,8 @@ template <class Source>
 __device__ LikelihoodResult fit_odd(const Determinants<Source>& s) {
   const NoisyRamp<Source>& ramp = s.ramp;
   const Covariance& covariance = ramp.covariance;
-  double squares[2] = {0.0, 0.0};
-  double products[2] = {0.0, 0.0};
+  double squares[2] = {-0.0, -0.0};
+  double products[2] = {-0.0, -0.0};
   double weight_before = 0.0;
   for (int i = 0; i < ramp.n(); ++i) {
     const double weight = ramp.scratch.at(DC, i) / s.C;

@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gpucoron.backends.statistics import median
 from gpucoron.dq import DO_NOT_USE, HOT, JUMP_DET, REFERENCE_PIXEL, SATURATED
 from gpucoron.engine import plan, run_steps
 from gpucoron.io.exposure import Exposure
+from gpucoron.records import measures
 from gpucoron.records.measures import (
     Integrations,
     find_outside,
@@ -278,3 +280,64 @@ def test_raw_ramps_have_the_simulated_read_noise():
     found = read_noise_of_ramps(data, np.zeros(data.shape, np.uint8), simulation.truth.dq, star)
     true = np.median(pixels.read_noise[find_outside(shape, star)]) / pixels.kind.gain
     assert found == pytest.approx([true], rel=0.05)
+
+
+#: arrays of many values: noise, a star, ties, two heaps with nothing between, constants, few and odd numbers, huge ones
+MANY = {
+    "noise": lambda rng: rng.normal(0, 1, 100_000),
+    "odd": lambda rng: rng.normal(0, 1, 54_321),
+    "star": lambda rng: rng.pareto(0.5, 70_000),
+    "ties": lambda rng: rng.integers(0, 3, 60_000),
+    "heaps": lambda rng: np.where(
+        np.arange(50_000) < 25_000, rng.normal(-1, 0.01, 50_000), rng.normal(1, 0.01, 50_000)
+    ),
+    "sorted": lambda rng: np.arange(40_001),
+    "constant": lambda rng: np.full(30_000, 2.5),
+    # the sample meets one kind only
+    "misleading": lambda rng: np.where(np.arange(90_000) % 91 == 0, 5.0, rng.normal(0, 1, 90_000)),
+    "infinite": lambda rng: np.where(rng.random(30_000) < 0.3, np.inf, rng.normal(0, 1, 30_000)),
+    "few": lambda rng: rng.normal(0, 1, 101),
+    "one": lambda rng: np.ones(1),
+    "none": lambda rng: np.empty(0),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", MANY)
+def test_the_median_of_many_is_exact(kind, dtype):
+    values = MANY[kind](np.random.default_rng(1)).astype(dtype)
+    found = measures.quick_median(values)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, median(values))
+
+
+def test_values_near_edges_are_counted_as_by_numpy():
+    rng = np.random.default_rng(2)
+    for width in (0.1, 0.3, 7.0, 1e-3):
+        edges = np.floor(rng.normal(0, 50)) * width + width * np.arange(70)
+        around = np.concatenate([np.nextafter(edges, -np.inf), edges, np.nextafter(edges, np.inf)])
+        values = np.concatenate([around, rng.uniform(edges[0] - width, edges[-1] + width, 3000)])
+        np.testing.assert_array_equal(measures._count_between(values, edges, width), np.histogram(values, edges)[0])
+
+
+def test_values_are_chosen_by_their_bits():
+    rng = np.random.default_rng(3)
+    first, second = rng.choice(np.float32([0.0, -0.0, 1.5, np.nan, np.inf, -np.inf, 1e-42]), (2, 9, 70))
+    is_first = rng.random((9, 70)) < 0.5
+    expected = np.where(is_first, first, second)
+    np.testing.assert_array_equal(measures._choose(is_first, first, second).view(np.int32), expected.view(np.int32))
+
+
+@pytest.mark.parametrize("nints", [2, 3, 4, 7])
+def test_the_median_of_the_other_integrations(nints):
+    rng = np.random.default_rng(nints)
+    cube = np.where(rng.random((nints, 6, 40)) < 0.2, np.nan, rng.integers(0, 4, (nints, 6, 40))).astype(np.float32)
+    integrations = Integrations(cube, np.ones_like(cube), np.zeros(cube.shape, np.uint32))
+    middle = integrations.middle()
+    for number, image in enumerate(cube):
+        found, others = middle.without(image), np.delete(cube, number, axis=0)
+        for at in np.ndindex(image.shape):
+            values = others[(slice(None), *at)]
+            values = values[np.isfinite(values)]
+            if np.isfinite(image[at]):
+                np.testing.assert_array_equal(found[at], np.median(values) if values.size else np.nan)

@@ -11,6 +11,9 @@ import numpy as np
 from gpucoron.backends import get_backend
 from gpucoron.backends.devices.launch import geometry
 from gpucoron.backends.kernel_files import CUDA_SOURCES, KERNELS, LANES, SOURCES
+from gpucoron.backends.operations import background_mask
+from gpucoron.backends.operations.jump.definition import AFTER_CLIPPING
+from gpucoron.backends.operations.subtract_1overf import BackgroundSettings
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps.ipc import ReferenceEdges
 
@@ -88,12 +91,11 @@ class Exercise:
             backend.linearity(data, groupdq, coeffs, inverse_coeffs=coeffs, nframes=4)
         for nframes in (None, 1, 4):
             limits = np.full(image, 150, np.float32), rng.random(image) < 0.9
-            for diagonal in (True, False):
+            for diagonal, strip in ((True, 0), (False, 0), (True, 7), (False, 7)):
                 data, groupdq, threshold, checked, bias = self.send(*ramps[:2], *limits, ramps[2])
-                backend.flag_saturation(
-                    data, groupdq, threshold, checked, n_pix_grow_sat=2, nframes=nframes, bias=bias,
-                    grow_diagonal=diagonal,
-                )  # fmt: skip
+                options = {"n_pix_grow_sat": 2, "nframes": nframes, "grow_diagonal": diagonal}
+                with self.in_strips(strip):
+                    backend.flag_saturation(data, groupdq, threshold, checked, bias, **options)
         self.run_jumps(ramps)
         self.fit(ramps)
 
@@ -103,9 +105,13 @@ class Exercise:
         after = {"after_jump_flag_n1": 2, "after_jump_flag_e1": 100.0}
         for options in ({}, {"min_diffs_single_pass": 1, **after}, {"min_diffs_single_pass": 500, **after}):
             backend.detect_jumps(*self.send(*ramps), **options)
+            with self.in_strips(64):
+                backend.detect_jumps(*self.send(*ramps), **options)
         # Clipping reads flag bytes next to those that it sets: harmless, but formally a race.
         for options in ({"only_use_ints": False}, {}):
             self.alone.detect_jumps(*self.send(*ramps), minimum_sigclip_groups=1, **options)
+        with self.in_strips(64):
+            backend.search_jumps(*self.send(*ramps), AFTER_CLIPPING, ramps[1][:, :, 0, 0] > 255)
         backend.detect_jumps(*self.send(ramps[0][:, :2], ramps[1][:, :2], *ramps[2:]))
 
     def fit(self, ramps):
@@ -137,11 +143,31 @@ class Exercise:
             backend.fit_likelihood(steps, times, readnoise, rules=rules, max_diffs_one_sided=ngroups)
             backend.fit_likelihood_ramps(data, groupdq.copy(), gain, readnoise, times, rules=rules, dark_current=gain)
         apart = [times[0][0], times[0][1:], *times[1:]]
-        backend.fit_likelihood_ramps(data, groupdq.copy(), gain, readnoise, apart, zeroframe=data[:, 0] / 2)
+        for width in (0, 7, 64):
+            with self.in_strips(width):
+                backend.fit_likelihood_ramps(data, groupdq.copy(), gain, readnoise, apart, zeroframe=data[:, 0] / 2)
+                backend.fit_likelihood_ramps(data, groupdq.copy(), gain, readnoise, times, rules="sound")
+                backend.fit_likelihood(steps, times, readnoise, diffs2use=groupdq[0, 1:] == 0)
+                backend.fit_likelihood(steps, times, readnoise, reject_jumps=False)
         self.run_emicorr(ngroups)
         masks = groupdq[0, :3] == 0
         for model_type in ("savgol", "median", "mean"):
             backend.fit_1overf(data[0, :3], masks, model_type=model_type, vertical_corr=True, flatten_model=True)
+        if backend.name == "host":
+            self.run_frames()
+
+    def run_frames(self):
+        """Launch the kernels that process a frame in a thread, also a frame without any value."""
+        rng = np.random.default_rng(4)
+        frames = rng.normal(size=(4, 17, 21)).astype(np.float32)
+        frames[:3, 3:9, 5:9] += 9
+        frames[1, 2, :], frames[2, :, 4], frames[3] = np.nan, np.inf, np.nan
+        bad = rng.random(frames.shape) < 0.1
+        with self.in_strips(7):
+            device = self.backend.device
+            for excluded in (None, bad):
+                masks = background_mask.kernels(device, frames, excluded, settings=BackgroundSettings())
+                self.backend.fit_1overf(frames, masks, vertical_corr=excluded is None, flatten_model=True)
 
     def run_emicorr(self, ngroups):
         """Launch the kernels of emicorr, on ramps with complete quads of columns, and with an empty bin."""
@@ -150,11 +176,13 @@ class Exercise:
         data, wave = rng.normal(900, 9, (5, ngroups, 3, 8)).astype(np.float32), rng.normal(size=(4, n_bins + 1))
         bins, phases = rng.integers(-1, n_bins - 1, (3, 2)).astype(np.int32), rng.random((3, 2))
         (data,) = self.send(data)
-        good = backend.measure_scatter(data) > 0
-        sums, counts = backend.sum_by_phase(data, good, bins, n_bins)
         groups = 0.3 * np.arange(ngroups)
+        for strip in (0, 7):
+            with self.in_strips(strip):
+                good = backend.measure_scatter(data) > 0
+                sums, counts = backend.sum_by_phase(data, good, bins, n_bins)
+                backend.subtract_emicorr(data, wave, phases, groups, rng.random(5), rng.random(5))
         backend.match_emicorr(sums, counts, wave, groups, 10)
-        backend.subtract_emicorr(data, wave, phases, groups, rng.random(5), rng.random(5))
 
 
 def exercise(name):

@@ -11,8 +11,11 @@ import hashlib
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -33,8 +36,13 @@ NATIVE_OPTIONS = (
     "-shared", "-pthread", "-w",
 )  # fmt: skip
 
-#: environment variable; with the value 0 NumPy runs all operations and nothing is compiled
+#: environment variable. With the value 0 NumPy runs all operations and nothing is compiled. With the value wait,
+#: kernels are compiled before they are first needed, otherwise in the background while NumPy does their work.
 SWITCH = "GPUCORON_NATIVE"
+#: seconds between attempts to get the lock of a library that another process is compiling
+_PAUSE = 0.1
+#: compilers at a lower priority leave the processor to the run
+_NICENESS = 10
 
 
 def host_available():
@@ -68,6 +76,11 @@ def native_available():
     except (OSError, subprocess.SubprocessError) as error:
         return False, f"the kernels cannot be compiled for this CPU: {error}"
     return True, f"kernels compiled by {' '.join(compiler)}"
+
+
+def waits_for_compilations():
+    """Return whether an operation waits for its kernels to be compiled, instead of working in NumPy meanwhile."""
+    return os.environ.get(SWITCH) == "wait"
 
 
 def _native_compiler():
@@ -123,9 +136,12 @@ def native_path(source, by_pixel):
     return _path(*_native_recipe(source, by_pixel))
 
 
-def compile_natively(source, by_pixel):
-    """Compile a native library without loading it, unless it is cached; return its path. See `library`."""
-    return _build(*_native_recipe(source, by_pixel))
+def compile_natively(source, by_pixel, *, in_background=False):
+    """Compile a native library without loading it, unless it is cached; return its path. See `library`.
+
+    In the background, `stop_compilers` ends it, with a RuntimeError.
+    """
+    return _build(*_native_recipe(source, by_pixel), in_background=in_background)
 
 
 def _native_recipe(source, by_pixel):
@@ -180,33 +196,95 @@ def _path(name, source, text, compiler, options):
     return cache_folder() / f"{name}-{key}.so"
 
 
-def _build(name, source, text, compiler, options):
+def _build(name, source, text, compiler, options, *, in_background=False):
     """Compile a C++ text that includes a kernel file into the cache folder, unless the library is there."""
-    import fcntl
-
     path = _path(name, source, text, compiler, options)
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     # Written under another name and renamed: other processes wait for the lock and never load half a library.
     with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _get_lock(lock, in_background)
         if not path.exists():
             with appearing(path) as (built,):
-                _compile(compiler, options, source, text, built)
+                _compile(compiler, options, source, text, built, in_background)
     return path
 
 
-def _compile(compiler, options, source, text, built):
+def _get_lock(lock, in_background):
+    """Wait for the lock of a library; in the background only until compilers are stopped."""
+    import fcntl
+
+    if not in_background:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if _are_stopped.wait(_PAUSE):
+                raise RuntimeError(_STOPPED) from None
+        else:
+            return
+
+
+def _compile(compiler, options, source, text, built, in_background):
     folder = kernel_folder()
     with tempfile.TemporaryDirectory() as workplace:
         code = Path(workplace) / f"{Path(source).stem}.cpp"
         code.write_text(text, encoding="utf-8")
         command = [*compiler, *options, f"-I{folder / 'include'}", f"-I{folder}", str(code), "-o", str(built)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        msg = f"{compiler[0]} could not compile {source}:\n{result.stderr}"
+        if in_background:
+            status, output = _run_in_background(command)
+        else:
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            status, output = result.returncode, result.stderr
+    if status != 0:
+        msg = f"{compiler[0]} could not compile {source}:\n{output}"
         raise RuntimeError(msg)
+
+
+_STOPPED = "the process ends before the compilation"
+_are_stopped = threading.Event()
+_starting = threading.Lock()
+_compilers: set[subprocess.Popen] = set()
+
+
+def _run_in_background(command):
+    """Run a compiler until it ends, or until `stop_compilers` stops it; return its status and what it printed."""
+    with _starting:
+        if _are_stopped.is_set():
+            raise RuntimeError(_STOPPED)
+        # A session of its own: g++ starts other programs, which are stopped together with it.
+        compiler = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+        _compilers.add(compiler)
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PGRP, compiler.pid, _NICENESS)
+    try:
+        _, output = compiler.communicate()
+    finally:
+        with _starting:
+            _compilers.discard(compiler)
+    return compiler.returncode, output
+
+
+def forget_compilers():
+    """Forget the compilers that run in the background: they are of the parent of this forked process."""
+    global _are_stopped, _starting
+    _are_stopped, _starting = threading.Event(), threading.Lock()
+    _compilers.clear()
+
+
+def stop_compilers():
+    """Stop the compilers that run in the background, and start no others."""
+    _are_stopped.set()
+    with _starting:
+        for compiler in _compilers:
+            with suppress(OSError):
+                os.killpg(compiler.pid, signal.SIGKILL)
 
 
 def host_source(source):

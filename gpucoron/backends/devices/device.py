@@ -1,12 +1,14 @@
 """A device: an array namespace, copies to it and back, and a method that runs any operation."""
 
 from abc import ABC, abstractmethod
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-#: counts that are converted at a time, so that they stay in the cache
-WORDS_AT_ONCE = 2**18
+#: counts that are converted at a time, so that they stay in the cache, but threads rarely wait for each other
+WORDS_AT_ONCE = 2**20
 
 
 class Device(ABC):
@@ -78,6 +80,14 @@ class Device(ABC):
     def release_memory(self):
         """Release memory that is cached for later arrays."""
 
+    def in_parts(self, function, n):
+        """Call ``function(part)`` for slices that together cover ``n`` items, and return a list of the results.
+
+        For light work on integrations or groups that does not depend on the parts: a CPU calls it on threads, other
+        devices once.
+        """
+        return [function(slice(0, n))]
+
     def zeros(self, shape, dtype):
         """Return an array of zeros on the device."""
         return self.xp.zeros(shape, dtype)
@@ -110,15 +120,26 @@ class Device(ABC):
         """
         counts = self.empty(shape, np.float32)
         flat = counts.reshape(-1)
-        buffer = np.empty(min(flat.size, WORDS_AT_ONCE), np.uint16)
-        for start in range(0, flat.size, WORDS_AT_ONCE):
-            piece = flat[start : start + WORDS_AT_ONCE]
-            words = buffer[: piece.size]
-            read(words)
+
+        def convert(words, piece):
             if offset:
                 np.add(words.view(">i2"), np.float32(32768), out=piece)
             else:
                 piece[...] = words.view(">u2")
+
+        # This thread reads, the others convert; each buffer is read again when its words are converted.
+        buffers = [np.empty(min(flat.size, WORDS_AT_ONCE), np.uint16) for _ in range(self.n_threads + 1)]
+        converting = deque()
+        with ThreadPoolExecutor(self.n_threads) as pool:
+            for number, start in enumerate(range(0, flat.size, WORDS_AT_ONCE)):
+                if len(converting) == len(buffers):
+                    converting.popleft().result()
+                piece = flat[start : start + WORDS_AT_ONCE]
+                words = buffers[number % len(buffers)][: piece.size]
+                read(words)
+                converting.append(pool.submit(convert, words, piece))
+            for each in converting:
+                each.result()
         return counts
 
     def load_parts(self, shape, dtype, parts):

@@ -1,25 +1,22 @@
 """The fastest CPU device: NumPy, and kernels compiled for this CPU for the operations in which they are faster.
 
-Results have the same bits as NumPy's. If the kernels cannot be compiled, NumPy runs all operations;
-docs/performance.md lists which operations use kernels, and why.
+Results have the same bits as NumPy's. Until the kernels of an operation are compiled, and if they cannot be, NumPy runs
+it; docs/performance.md lists which operations use kernels, and why.
 """
 
 import ctypes
-import logging
-import threading
 
 import numpy as np
 
 from gpucoron.backends.devices.build import Array, argument_addresses, library, native_instantiations
 from gpucoron.backends.devices.build import native_available as available
+from gpucoron.backends.devices.compilations import are_ready, begin_those_for_a_cpu
 from gpucoron.backends.devices.host_device import HostDevice
 from gpucoron.backends.devices.launch import checked_arguments
 from gpucoron.backends.devices.numpy_device import NumpyDevice
 from gpucoron.backends.kernel_files import KERNELS
 
 __all__ = ["NativeDevice", "NativeKernels", "available"]
-
-log = logging.getLogger(__name__)
 
 
 class NativeDevice(NumpyDevice):
@@ -36,31 +33,13 @@ class NativeDevice(NumpyDevice):
     def __init__(self, n_threads=None, **options):
         super().__init__(n_threads, **options)
         self.kernels = NativeKernels(self.n_threads)
+        begin_those_for_a_cpu()
 
     def execute(self, operation, arguments, settings):
         libraries = () if operation.native is None else operation.native(settings, *arguments)
-        if libraries and all(_can_be_loaded(*each) for each in libraries):
+        if libraries and are_ready(libraries):
             return operation.run(self.kernels, arguments, settings, operation.kernels)
         return super().execute(operation, arguments, settings)
-
-
-_refused: set[str] = set()
-_loading = threading.Lock()
-
-
-def _can_be_loaded(source, by_pixel):
-    """Return whether the library of a kernel file can be loaded, compiling it if necessary; log a failure once."""
-    # Threads of one operation may call this at the same time.
-    with _loading:
-        if source in _refused:
-            return False
-        try:
-            library(source, by_pixel)
-        except (RuntimeError, OSError) as error:
-            _refused.add(source)
-            log.warning("NumPy replaces the native kernels of %s: %s", source, error)
-            return False
-        return True
 
 
 class NativeKernels(HostDevice):

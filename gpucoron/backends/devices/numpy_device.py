@@ -10,7 +10,7 @@ from gpucoron.backends import workers
 from gpucoron.backends.chunks import map_arrays
 from gpucoron.backends.devices.device import Device
 from gpucoron.backends.process_memory import anonymous_memory, free_memory
-from gpucoron.backends.tiles import TILE_BYTES, available_cores
+from gpucoron.backends.tiles import TILE_BYTES, available_cores, for_each_tile
 from gpucoron.errors import OutputError
 
 #: temporary arrays of the size of a tile in NumPy's operations
@@ -62,6 +62,9 @@ class NumpyDevice(Device):
 
     def execute(self, operation, arguments, settings):
         return operation.run(self, arguments, settings)
+
+    def in_parts(self, function, n):
+        return for_each_tile(function, (n, 1), self.n_threads, tile_bytes=4 * -(-n // self.n_threads))
 
     def memory_limit(self, held=0):
         free = free_memory() if self.max_memory is None else self.max_memory - anonymous_memory()

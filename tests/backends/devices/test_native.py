@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gpucoron.backends import backend_status, get_backend
-from gpucoron.backends.devices import build, native_device
+from gpucoron.backends.devices import build, compilations, native_device
 from gpucoron.backends.operations import jump
 from gpucoron.errors import ParameterError
 from gpucoron.steps.ipc import ReferenceEdges
@@ -31,12 +31,13 @@ def native(request):
 def nothing_loaded(monkeypatch, tmp_path):
     """A process that has not compiled anything, with an empty cache."""
     monkeypatch.setenv("GPUCORON_CACHE", str(tmp_path))
-    monkeypatch.setattr(native_device, "_refused", set())
-    build.library.cache_clear()
-    build._target.cache_clear()
+    forget = (compilations.forget, build.library.cache_clear, build._target.cache_clear)
+    for each in forget:
+        each()
     yield
-    build.library.cache_clear()
-    build._target.cache_clear()
+    compilations.wait()
+    for each in forget:
+        each()
 
 
 def answers(backend, n_groups):

@@ -14,7 +14,7 @@ from tests.cases.paths import DATA
 
 DEFINITION = get_backend("numpy", n_threads=1)
 
-#: fraction of the model's rms, for a smoothed model: NumPy sums its windows in float32, the kernels in float64
+#: fraction of the model's rms, for a smoothed model: NumPy rounds samples to integers, and its bridges are float32
 SUBTRACT_1OVERF_TOLERANCE = 2e-5
 
 quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -243,9 +243,11 @@ def test_every_kernel_of_the_files_is_read():
         assert defined == {kernel.name for kernel in KERNELS.values() if kernel.source == source}
 
 
-def test_the_modes_of_the_search_are_jump_cus():
-    (names,) = re.findall(r"enum SearchMode \{ (.*) \};", (kernel_files.kernel_folder() / "jump.cu").read_text())
-    modes = {variant[0] for variant in KERNELS["search_jumps"].variants}
+@pytest.mark.parametrize("kernel", ["search_jumps", "search_strips"])
+def test_the_modes_of_the_search_are_those_of_jump_cuh(kernel):
+    header = kernel_files.kernel_folder() / "include" / "jump.cuh"
+    (names,) = re.findall(r"enum SearchMode \{ (.*) \};", header.read_text())
+    modes = {variant[0] for variant in KERNELS[kernel].variants}
     assert [getattr(definition, name) for name in names.split(", ")] == sorted(modes)
 
 

@@ -107,10 +107,23 @@ def test_a_power_law_has_the_variance_of_its_noise(rng):
     for bin_width in (1, 4):
         readout = Readout((40, 60), bin_width=bin_width)
         power = power_law(readout.frequencies, 0.1, 1.0, bin_width)
-        z = rng.normal(size=(400, 1, readout.n)).astype(np.float32)
-        noise = Sources([power], readout, DEVICE).noise(z)
+        sources = Sources([power], readout, DEVICE)
+        noise = sources.noise(rng.normal(size=(400, 1, sources.length)).astype(np.float32))
         # 1/f noise of 400 series: the slowest of about ten octaves varies by 10 %
         assert noise.var(axis=-1).mean() == pytest.approx(variance_of(power, readout), rel=0.05)
+
+
+@pytest.mark.parametrize(("shape", "noutputs", "bin_width"), READOUTS)
+def test_white_noise_is_the_transpose_of_1overf(rng, shape, noutputs, bin_width):
+    readout = Readout(shape, noutputs, bin_width)
+    sources = Sources([law.power(readout) for law in spectra(noutputs)], readout, DEVICE)
+    series = rng.normal(size=(3, noutputs, readout.n)).astype(np.float32)
+    white = sources.white(series)
+    z = rng.normal(size=white.shape).astype(np.float32)
+    assert white.shape == (3, sources.n, sources.length)
+    noise = sources.noise(z)
+    assert noise.dtype == white.dtype == np.float32
+    assert np.vdot(white, z) == pytest.approx(np.vdot(series, noise), rel=1e-4, abs=1e-4)
 
 
 # ------------------------------------------------------------------------------------------------- conjugate gradients
@@ -287,6 +300,21 @@ def test_slopes_are_the_dense_solution_for_given_variances(rng, noutputs):
     np.testing.assert_allclose(series, expected, atol=0.01 * of_noise)
     rest = values - np.linalg.inv(known) @ residual / weights.reshape(-1)[there]
     np.testing.assert_allclose(model.reshape(-1)[there], rest, atol=0.02 * values.std())
+
+
+@pytest.mark.parametrize("noutputs", [1, 4])
+def test_bits_of_slopes_do_not_depend_on_the_threads(rng, noutputs):
+    shape = (64, 80)
+    law = PowerLaw(0.4, 1.1)
+    settings = KrigingSettings(Spectrum(law, law if noutputs > 1 else None), (38.0, 30.0), noutputs)
+    image = make_1overf(rng, (1, *shape), 0.4, 1.1, noutputs, 0.2 if noutputs > 1 else 0.0)[0]
+    image += rng.normal(size=shape).astype(np.float32)
+    image[20:40, 30:50] += 50
+    variance = np.where(rng.random(shape) < 0.95, 1, np.inf).astype(np.float32)
+    found = [get_backend("numpy", n_threads=n).krige_slopes(image, variance, settings=settings) for n in (1, 2, 5)]
+    assert found[0].any()
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
 
 
 def test_relaxation_removes_less():

@@ -11,10 +11,12 @@ from gpucoron import get_by_old_name
 from gpucoron.backends.operation import Operation
 from gpucoron.backends.operations.emicorr import definition, kernels
 
+_LIBRARIES = (("cpu/emicorr_strips.cpp", False),)
 
-def _native(settings, data, *tables):
+
+def _native(settings, data, *others):
     """Return the native library if the ramps are contiguous."""
-    return [("emicorr.cu", False)] if data.flags.c_contiguous else []
+    return list(_LIBRARIES) if data.flags.c_contiguous else []
 
 
 measure_scatter = Operation(
@@ -22,12 +24,16 @@ measure_scatter = Operation(
     kernels.measure_scatter,
     # the scatter itself
     working_bytes=lambda nints, ngroups: 4 * nints,
+    native=_native,
+    libraries=_LIBRARIES,
 )
 sum_by_phase = Operation(
     definition.sum_by_phase,
     kernels.sum_by_phase,
     cut="items",
     whole=("bins", "n_bins"),
+    native=_native,
+    libraries=_LIBRARIES,
 )
 match_emicorr = Operation(
     definition.match_emicorr,
@@ -41,7 +47,7 @@ subtract_emicorr = Operation(
     written=("data",),
     whole=("wave", "group_phases", "integration_phases", "amplitudes"),
     native=_native,
-    libraries=(("emicorr.cu", False),),
+    libraries=_LIBRARIES,
 )
 
 

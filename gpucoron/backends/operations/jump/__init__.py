@@ -14,7 +14,7 @@ MINIMUM_GROUPS = 3
 #: stcal's count of jumps if there are too few groups to search.
 NOT_SEARCHED = -99
 
-#: samples per pixel above which the native kernels are faster than NumPy
+#: samples per pixel above which the native kernel clips faster than NumPy
 MANY_SAMPLES = 600
 
 
@@ -72,14 +72,18 @@ class JumpSettings:
         return any(n_groups > 0 for _, n_groups in self.after)
 
 
-_LIBRARIES = (("jump.cu", True), ("jump.cu", False))
+_IN_STRIPS, _BY_PIXEL = ("cpu/jump_strips.cpp", False), ("jump.cu", True)
 
 
-def _native(settings, data, groupdq, *others):
-    """Return the native libraries if the ramps are long and contiguous."""
+def _native_search(settings, data, groupdq, *others):
+    """Return the native library if the ramps are contiguous."""
+    return [_IN_STRIPS] if data.flags.c_contiguous and groupdq.flags.c_contiguous else []
+
+
+def _native_clipping(settings, data, groupdq, *others):
+    """Return the native library if the ramps are long and contiguous."""
     is_long = data.shape[0] * data.shape[1] >= MANY_SAMPLES
-    is_whole = data.flags.c_contiguous and groupdq.flags.c_contiguous
-    return list(_LIBRARIES) if is_long and is_whole else []
+    return [_BY_PIXEL] if is_long and data.flags.c_contiguous and groupdq.flags.c_contiguous else []
 
 
 def _searching_bytes(nints, ngroups):
@@ -95,16 +99,16 @@ search_jumps = Operation(
     whole=("mode", "lost"),
     halo=lambda settings: 1 if settings.flag_4_neighbors else 0,
     working_bytes=_searching_bytes,
-    native=_native,
-    libraries=_LIBRARIES,
+    native=_native_search,
+    libraries=(_IN_STRIPS,),
 )
 clip_jumps = Operation(
     definition.clip_jumps,
     kernels.clip_jumps,
     settings=JumpSettings,
     written=("groupdq",),
-    native=_native,
-    libraries=_LIBRARIES,
+    native=_native_clipping,
+    libraries=(_BY_PIXEL,),
 )
 find_lost_groups = Operation(definition.find_lost_groups, kernels.find_lost_groups, at_home=True)
 drop_redundant_jumps = Operation(

@@ -6,10 +6,15 @@ from gpucoron.backends.devices.launch import geometry, words_of
 from gpucoron.backends.operations.jump.definition import AFTER_CLIPPING
 from gpucoron.dq import DO_NOT_USE, JUMP_DET
 
+#: Pixels of a strip, and jumps of the list that a thread processes at a time, as in jump_strips.cpp.
+STRIP_PIXELS, JUMPS_AT_ONCE = 64, 4096
+
 
 def search_jumps(device, data, groupdq, gain, readnoise, mode, lost, *, settings):
     nints, ngroups, ny, nx = data.shape
     xp, gain, readnoise = device.xp, device.contiguous(gain), device.contiguous(readnoise)
+    if device.strip_pixels:
+        return _search_in_strips(device, data, groupdq, gain, readnoise, mode, settings)
     ramp = {"n_ints": nints, "n_groups": ngroups}
     reaching = None
     if settings.flag_4_neighbors:
@@ -19,10 +24,7 @@ def search_jumps(device, data, groupdq, gain, readnoise, mode, lost, *, settings
     lanes = 1 if mode == AFTER_CLIPPING else device.choose_lanes(ny * nx, nints * words_of(ngroups))
     values = {
         "data": data, "groupdq": groupdq, "gain": gain, "readnoise": readnoise, "reaching": reaching,
-        "medians": medians, "n_flagged": n_flagged, "n_pixels": ny * nx, "n_frames": settings.nframes,
-        "threshold": settings.rejection_threshold, "three_groups": settings.three_group_rejection_threshold,
-        "four_groups": settings.four_group_rejection_threshold, "smallest": settings.min_jump_to_flag_neighbors,
-        "largest": settings.max_jump_to_flag_neighbors, **ramp,
+        "medians": medians, "n_flagged": n_flagged, "n_pixels": ny * nx, **_limits(settings), **ramp,
     }  # fmt: skip
     device.launch("search_jumps", *geometry(ny * nx * lanes, device.block_threads), values, (mode, lanes))
     if settings.flag_4_neighbors:
@@ -36,6 +38,51 @@ def search_jumps(device, data, groupdq, gain, readnoise, mode, lost, *, settings
             "flag_after_jumps", ny * nx, nints, data=data, groupdq=groupdq, gain=gain, medians=medians,
             e1=e1, n1=n1, e2=e2, n2=n2, **ramp,
         )  # fmt: skip
+    return n_flagged
+
+
+def _limits(settings):
+    return {
+        "n_frames": settings.nframes, "threshold": settings.rejection_threshold,
+        "three_groups": settings.three_group_rejection_threshold,
+        "four_groups": settings.four_group_rejection_threshold, "smallest": settings.min_jump_to_flag_neighbors,
+        "largest": settings.max_jump_to_flag_neighbors,
+    }  # fmt: skip
+
+
+def _search_in_strips(device, data, groupdq, gain, readnoise, mode, settings):
+    """Search strips of neighbouring pixels; jumps with neighbours to flag are listed instead of marked."""
+    nints, ngroups, ny, nx = data.shape
+    xp, n_strips = device.xp, -(-ny * nx // STRIP_PIXELS)
+    ramp = {"data": data, "groupdq": groupdq, "gain": gain, "n_ints": nints, "n_groups": ngroups, "n_pixels": ny * nx}
+    reaching = None
+    if settings.flag_4_neighbors:
+        # As many bytes as the marks of the other kernel.
+        reaching = xp.empty(max(1, nints * words_of(ngroups) * ny * nx // 2), np.int64)
+    medians = xp.empty((ny, nx), np.float64) if settings.flags_later_groups else None
+
+    def search(reaching):
+        n_flagged, n_reaching = xp.empty((ny, nx), np.int32), xp.zeros(1, np.int64)
+        values = {
+            "readnoise": readnoise, "reaching": reaching, "n_reaching": n_reaching, "medians": medians,
+            "n_flagged": n_flagged, "capacity": 0 if reaching is None else reaching.size, **_limits(settings), **ramp,
+        }  # fmt: skip
+        device.launch("search_strips", *geometry(1, 1, n_strips), values, (mode,))
+        return n_flagged, int(n_reaching[0])
+
+    n_flagged, n_jumps = search(reaching)
+    if reaching is not None:
+        if n_jumps > reaching.size:
+            # Another search finds the same jumps, but no longer those that it has removed from unusable groups.
+            reaching = xp.empty(n_jumps, np.int64)
+            search(reaching)
+        grid, block = geometry(1, 1, -(-n_jumps // JUMPS_AT_ONCE))
+        values = {"groupdq": groupdq, "reaching": reaching, "n_jumps": n_jumps, "ny": ny, "nx": nx}
+        device.launch("flag_listed_neighbors", grid, block, values)
+    if settings.flags_later_groups:
+        (e1, n1), (e2, n2) = settings.after
+        values = {"medians": medians, "e1": e1, "n1": n1, "e2": e2, "n2": n2, **ramp}
+        device.launch("flag_groups_after_jumps", *geometry(1, 1, n_strips), values)
     return n_flagged
 
 

@@ -53,8 +53,28 @@ def _scratch_bytes(nints, ngroups):
     return nints * (8 * kernels.SCRATCH_ROWS * (ngroups + 1) + 4 * words_of(ngroups))
 
 
+#: libraries of the native kernels
+_LIBRARIES = (("cpu/likelihood_strips.cpp", False),)
+
+
+def _native(settings, diffs, *others):
+    """Return the native library if there are differences."""
+    return _LIBRARIES if len(diffs) > 0 else ()
+
+
+def _native_ramps(settings, data, groupdq, gain, readnoise, read_times, *others):
+    """Return the native library if ramps have differences."""
+    return _LIBRARIES if len(read_times) > 1 else ()
+
+
 fit_likelihood = Operation(
-    definition.fit_likelihood, kernels.fit_likelihood, settings=LikelihoodSettings, cut=None, whole=("read_times",)
+    definition.fit_likelihood,
+    kernels.fit_likelihood,
+    settings=LikelihoodSettings,
+    cut=None,
+    whole=("read_times",),
+    native=_native,
+    libraries=_LIBRARIES,
 )
 fit_likelihood_ramps = Operation(
     definition.fit_likelihood_ramps,
@@ -64,4 +84,6 @@ fit_likelihood_ramps = Operation(
     whole=("read_times",),
     working_bytes=lambda nints, ngroups: 20 * nints,
     scratch_bytes=_scratch_bytes,
+    native=_native_ramps,
+    libraries=_LIBRARIES,
 )

@@ -31,6 +31,14 @@ class SaturationSettings:
         return self.n_pix_grow_sat if self.grow_diagonal else 0
 
 
+_LIBRARIES = (("cpu/saturation_strips.cpp", False),)
+
+
+def _native(settings, data, groupdq, *others):
+    """Return the native library if the ramps are contiguous."""
+    return list(_LIBRARIES) if data.flags.c_contiguous and groupdq.flags.c_contiguous else []
+
+
 flag_saturation = Operation(
     definition.flag_saturation,
     kernels.flag_saturation,
@@ -40,4 +48,6 @@ flag_saturation = Operation(
     halo=lambda settings: 2 * max(settings.n_pix_grow_sat, 0),
     # words with the groups to grow: saturated ones, and partially saturated ones if separate
     working_bytes=lambda nints, ngroups: 2 * 4 * nints * words_of(ngroups),
+    native=_native,
+    libraries=_LIBRARIES,
 )

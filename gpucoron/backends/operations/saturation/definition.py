@@ -46,16 +46,13 @@ def flag_saturation(device, data, groupdq, threshold, checked, bias=None, *, set
     read pattern is that of jwst 3.0: group ``g`` contains reads ``g nframes + 1`` to ``(g + 1) nframes``, for any
     GROUPGAP.
     """
-    nframes, square = settings.nframes, settings.n_pix_square
 
     def flag_integrations(some):
         with np.errstate(invalid="ignore", over="ignore"):
-            flag_forward(data[some], groupdq[some], threshold, square)
+            flag_forward(data[some], groupdq[some], threshold, settings.n_pix_square)
             for ramp, flags in zip(data[some], groupdq[some], strict=True):
-                if nframes is not None:
-                    flag_diluted(ramp, flags, threshold, checked, square, nframes)
-                    if ramp.shape[0] > 2:
-                        _flag_second_group(ramp, flags, threshold, nframes, bias)
+                if settings.nframes is not None:
+                    flag_by_read_pattern(ramp, flags, threshold, checked, bias, settings)
                 if not settings.grow_diagonal:
                     _grow_without_corners(flags, settings.n_pix_grow_sat)
 
@@ -85,16 +82,27 @@ def flag_forward(ramps, flags, threshold, n_pix_grow_sat):
                 frame_flags |= grow_square(found, n_pix_grow_sat)
 
 
+def flag_by_read_pattern(ramp, flags, threshold, checked, bias, settings):
+    """Passes 2 and 3 on one integration."""
+    flag_diluted(ramp, flags, threshold, checked, settings.n_pix_square, settings.nframes)
+    if ramp.shape[0] > 2:
+        _flag_second_group(ramp, flags, threshold, settings.nframes, bias)
+
+
 def flag_diluted(ramp, flags, threshold, checked, n_pix_grow_sat, nframes):
     """Pass 2: groups before a saturated one that reach the threshold for a mean whose last read saturated."""
     spoiled = np.uint8(SATURATED | DO_NOT_USE)
+    if nframes == 1:
+        # The mean of one read is not diluted.
+        return
     for group in range(ramp.shape[0] - 2, -1, -1):
-        reads = _reads_of_group(group, nframes)
-        dilution = np.mean(reads) / reads[-1]
-        if dilution == 1:
+        candidates = flags[group + 1] & np.uint8(SATURATED)
+        if not candidates.any():
             continue
         # Finding flat indices is eight times faster than rows and columns.
-        pixels = np.flatnonzero(((flags[group] & spoiled) == 0) & ((flags[group + 1] & np.uint8(SATURATED)) != 0))
+        pixels = np.flatnonzero(((flags[group] & spoiled) == 0) & (candidates != 0))
+        reads = _reads_of_group(group, nframes)
+        dilution = np.mean(reads) / reads[-1]
         # float64, as in stcal: the product of a float32 threshold and the dilution must not be rounded.
         limit = threshold.ravel()[pixels] * np.where(checked.ravel()[pixels], dilution, 1.0)
         partial = pixels[ramp[group].ravel()[pixels] >= limit]

@@ -62,7 +62,32 @@ def _fitting_bytes(n_images):
     return (4 + 2 + 5 + 3 + 4 * 4 + 3 * 4) * n_images
 
 
-background_mask = Operation(background.background_mask, settings=BackgroundSettings, cut="items")
+_FRAMES = ("cpu/subtract_1overf_frames.cpp", False)
+#: images with fewer rows or columns are for NumPy: nothing is gained, and its sums over short axes have another order
+_LEAST_SIDE = 16
+
+
+def _native_mask(settings, images, bad):
+    """Return the native library of background masks."""
+    return [_FRAMES] if min(images.shape[1:]) >= _LEAST_SIDE else []
+
+
+def _native_fit(settings, images, masks):
+    """Return the native library for smoothed lines of one output."""
+    is_one_line = settings.model_type == "savgol" and settings.noutputs == 1
+    return [_FRAMES] if is_one_line and min(images.shape[1:]) >= _LEAST_SIDE else []
+
+
+background_mask = Operation(
+    background.background_mask,
+    kernels.background_mask,
+    settings=BackgroundSettings,
+    cut="items",
+    # on a GPU, NumPy is used
+    has_kernels=lambda settings: False,
+    native=_native_mask,
+    libraries=(_FRAMES,),
+)
 fit_1overf = Operation(
     definition.fit_1overf,
     kernels.fit_1overf,
@@ -70,6 +95,8 @@ fit_1overf = Operation(
     cut="items",
     working_bytes=_fitting_bytes,
     has_kernels=lambda settings: settings.model_type != "fft",
+    native=_native_fit,
+    libraries=(_FRAMES,),
 )
 
 #: measured bytes per pixel of an integration: of each contrast and all others while they are kriged, and of each

@@ -10,7 +10,7 @@ from gpucoron.backends.statistics import CUT, median_of_sorted, sigma_from_mad
 #: Sigma and half size of the Gaussian for the search of sources, pixels.
 _KERNEL_SIGMA, _KERNEL_HALF = 2.0, 2
 #: A source has at least this many connected pixels (over edges) above this many sigma of the unsmoothed image.
-_SOURCE_PIXELS, _SOURCE_SIGMA = 7, 2.0
+SOURCE_PIXELS, SOURCE_SIGMA = 7, 2.0
 
 
 def background_mask(device, images, bad=None, *, settings):
@@ -68,7 +68,7 @@ def _find_background(image, bad, settings):
         new &= image <= highest
         new &= good
         ordered = ordered[ordered.searchsorted(lowest) : ordered.searchsorted(highest, "right")]
-        sources = _find_sources(smooth, median_of_sorted(ordered) * offset + np.float32(_SOURCE_SIGMA) * sigma, new)
+        sources = _find_sources(smooth, median_of_sorted(ordered) * offset + np.float32(SOURCE_SIGMA) * sigma, new)
         if len(sources):
             new.reshape(-1)[sources] = False
             ordered = _remove(ordered, image.reshape(-1)[sources])
@@ -85,7 +85,12 @@ def _describe_lower_half(ordered):
     below = ordered[: np.searchsorted(ordered, centre)]
     n = len(below)
     mad = median_of_sorted(centre - below[(n - 1) // 2 : n // 2 + 1])
-    return centre, np.float32(sigma_from_mad(mad, lambda: (centre - below).mean(), multiplies=True))
+    return centre, np.float32(sigma_from_mad(mad, lambda: mean_in_order(centre - below), multiplies=True))
+
+
+def mean_in_order(values):
+    """Return the mean of a flat float32 array, from a running sum in float64: unlike `numpy.mean`, in a fixed order."""
+    return np.float32(np.cumsum(values, dtype=np.float64)[-1] / len(values)) if len(values) else np.float32(np.nan)
 
 
 def _remove(ordered, values):
@@ -97,7 +102,7 @@ def _remove(ordered, values):
 
 
 @lru_cache(1)
-def _gaussian():
+def gaussian():
     """Return the weights of a row of the kernel, from its middle outwards."""
     weights = np.exp(-(np.arange(_KERNEL_HALF + 1) ** 2) / (2 * _KERNEL_SIGMA**2))
     return (weights / (2 * weights.sum() - weights[0])).astype(np.float32)
@@ -106,7 +111,7 @@ def _gaussian():
 def _convolve(image):
     """Return a float32 image smoothed by the Gaussian, with zeros outside."""
     ny, nx = image.shape
-    half, weights = _KERNEL_HALF, _gaussian()
+    half, weights = _KERNEL_HALF, gaussian()
     padded = np.zeros((ny + 2 * half, nx), np.float32)
     padded[half:-half] = image
     across = np.zeros((ny, nx + 2 * half), np.float32)
@@ -125,7 +130,7 @@ def _convolve(image):
 
 
 @lru_cache(4)
-def _weight_of_array(shape):
+def weight_of_array(shape):
     """Return the part of the kernel inside the array, for each pixel."""
     weight = _convolve(np.ones(shape, np.float32))
     weight.flags.writeable = False
@@ -134,7 +139,7 @@ def _weight_of_array(shape):
 
 def _smooth(image, valid):
     """Return the smoothed image (ignoring NaN, zeros outside), and a smoothed image of ones to scale backgrounds."""
-    inside = _weight_of_array(image.shape)
+    inside = weight_of_array(image.shape)
     if valid.all():
         return _convolve(image), inside
     seen = _convolve(valid.astype(np.float32))
@@ -148,11 +153,11 @@ def _find_sources(smooth, threshold, good):
     bright = smooth > threshold
     bright &= good
     where = np.flatnonzero(bright)
-    if len(where) < _SOURCE_PIXELS:
+    if len(where) < SOURCE_PIXELS:
         return where[:0]
     import scipy.ndimage  # slow to import
 
     labels, n_areas = scipy.ndimage.label(bright)
     of_pixel = labels.reshape(-1)[where]
-    large = np.bincount(of_pixel, minlength=n_areas + 1) >= _SOURCE_PIXELS
+    large = np.bincount(of_pixel, minlength=n_areas + 1) >= SOURCE_PIXELS
     return where[large[of_pixel]]

@@ -8,9 +8,10 @@ import numpy as np
 from gpucoron import get_by_old_name
 from gpucoron.backends.blas import one_blas_thread
 from gpucoron.backends.masks import grow_cross
+from gpucoron.backends.operations.subtract_1overf.background import mean_in_order
 from gpucoron.backends.operations.subtract_1overf.cosines import fit_cosines
 from gpucoron.backends.operations.subtract_1overf.frames import for_each_frame
-from gpucoron.backends.operations.subtract_1overf.savgol import ORDER, MaskedLine, odd_window
+from gpucoron.backends.operations.subtract_1overf.savgol import MaskedLine, odd_window, smooth_columns
 from gpucoron.backends.statistics import CUT, median, median_of_rows, resistant_mean, sigma_from_mad
 
 #: Window along the fast axis, and the largest window of the flattening across it.
@@ -114,14 +115,19 @@ def _centre(image, mask):
     outlying = ~finite
     samples = image.reshape(-1) if finite.all() else image[finite]
     if len(samples):
-        deviation = np.abs(image - median(samples))
-        mad = median(deviation.reshape(-1) if finite.all() else deviation[finite])
-        spread = sigma_from_mad(mad, lambda: deviation[finite].mean(), multiplies=True)
+        deviation = np.abs(image - _middle(samples))
+        distances = deviation.reshape(-1) if finite.all() else deviation[finite]
+        spread = sigma_from_mad(_middle(distances), lambda: mean_in_order(distances), multiplies=True)
         outlying = ~(deviation <= np.float32(CUT) * spread)
     good = mask & ~grow_cross(outlying)
     samples = np.compress(good.reshape(-1), image.reshape(-1))
-    values = image - median(samples) if len(samples) else image.copy()
+    values = image - _middle(samples) if len(samples) else image.copy()
     return values, good
+
+
+def _middle(samples):
+    # a zero is positive, in whatever order zeros of both signs are
+    return median(samples) + np.float32(0)
 
 
 def _fit_along(values, good, settings):
@@ -129,10 +135,8 @@ def _fit_along(values, good, settings):
     model = _fit_rows(values, good, settings.model_type, WINDOW)
     if not settings.flatten_model:
         return model
-    from scipy.signal import savgol_filter  # takes 0.4 s to import
-
     ny = model.shape[0]
-    return model - savgol_filter(model, odd_window(min(ny - 1, FLATTENING_WINDOW), ny), ORDER, axis=0)
+    return model - smooth_columns(model, odd_window(min(ny - 1, FLATTENING_WINDOW), ny))
 
 
 def _fit_rows(values, good, model_type, window):
@@ -170,33 +174,27 @@ class _Strays:
 
     def __init__(self, values, good, model):
         self.values, self.good, self.model = values, good, model
-        self.medians, self.sums, self.squares, self.largest = np.zeros((4, len(values)))
+        self.medians, self.deviations = np.zeros(len(values), np.float32), np.zeros(values.shape)
         self.take_medians(slice(None))
         self.measure(slice(None))
 
     def take_medians(self, rows):
-        self.medians[rows] = median_of_rows(self.values[rows], self.good[rows])
+        self.medians[rows] = median_of_rows(self.values[rows], self.good[rows]) + np.float32(0)
 
     def measure(self, rows):
-        deviation = self._deviate(rows)
-        self.largest[rows] = np.maximum(deviation.max(axis=1), -deviation.min(axis=1))
-        self.sums[rows] = deviation.sum(axis=1)
-        self.squares[rows] = np.einsum("ij,ij->i", deviation, deviation)
-
-    def _deviate(self, rows):
-        deviation = self.model[rows] - self.medians[rows, None].astype(np.float32)
-        deviation *= self.good[rows]
-        return deviation
+        deviations = self.model[rows] - self.medians[rows, None]
+        deviations[~self.good[rows]] = 0
+        self.deviations[rows] = deviations
 
     def find(self):
         """Return the flat indices of good pixels with deviations of more than 3 sigma."""
-        n = max(np.count_nonzero(self.good), 1)
-        scatter = max(self.squares.sum() - self.sums.sum() ** 2 / n, 0.0)
+        n = np.count_nonzero(self.good)
+        # Columns are summed from row to row: the order of these sums is fixed.
+        total = np.cumsum(self.deviations.sum(axis=0))[-1]
+        square = np.cumsum((self.deviations * self.deviations).sum(axis=0))[-1]
+        scatter = max(square - total * total / max(n, 1), 0.0)
         reach = np.float32(CUT * np.sqrt(scatter / max(n - 1, 1)))
-        rows = (self.largest > reach).nonzero()[0]
-        nx = self.values.shape[1]
-        at = (np.abs(self._deviate(rows)) > reach).reshape(-1).nonzero()[0]
-        return rows[at // nx] * nx + at % nx
+        return (np.abs(self.deviations) > reach).reshape(-1).nonzero()[0]
 
 
 def __getattr__(name):

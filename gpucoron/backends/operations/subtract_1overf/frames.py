@@ -1,6 +1,7 @@
 """Process images one by one on several threads; an image and its temporary arrays fit into the cache."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from gpucoron.backends.blas import one_blas_thread
 
@@ -16,6 +17,24 @@ def for_each_frame(function, n_frames, n_threads):
         return
     with ThreadPoolExecutor(min(n_threads, n_frames)) as pool:
         list(pool.map(function, range(n_frames)))
+
+
+def one_by_one(function, items):
+    """Return the results for all items."""
+    return [function(item) for item in items]
+
+
+@contextmanager
+def sharing(device):
+    """Yield a function like `one_by_one` that calls ``function`` on the threads of a host device.
+
+    It is for a few large pieces of work that do not depend on each other.
+    """
+    if device.n_threads <= 1 or not device.on_host:
+        yield one_by_one
+        return
+    with ThreadPoolExecutor(device.n_threads) as pool:
+        yield lambda function, items: list(pool.map(function, items))
 
 
 def for_each_block(function, n, device):

@@ -6,14 +6,45 @@ import numpy as np
 
 from gpucoron.backends.devices.launch import geometry
 from gpucoron.backends.kernel_files import ROW_LANES
+from gpucoron.backends.operations.subtract_1overf.background import (
+    SOURCE_PIXELS,
+    SOURCE_SIGMA,
+    gaussian,
+    weight_of_array,
+)
 from gpucoron.backends.operations.subtract_1overf.definition import FLATTENING_WINDOW, ROUNDS, WINDOW
-from gpucoron.backends.operations.subtract_1overf.savgol import BRIDGE, ORDER, odd_window, projection
+from gpucoron.backends.operations.subtract_1overf.savgol import (
+    BRIDGE,
+    ORDER,
+    bits_of_samples,
+    bridge_weights,
+    cubics,
+    odd_window,
+    projection,
+)
 from gpucoron.backends.statistics import CUT, MAD_TO_SIGMA, NARROWING, sigma_from_mad
+
+
+def background_mask(device, images, bad=None, *, settings):
+    """Find background pixels on a CPU."""
+    images, bad = np.ascontiguousarray(images, np.float32), device.contiguous(bad)
+    n, ny, nx = images.shape
+    masks = np.empty(images.shape, bool)
+    values = {
+        "images": images, "bad": None if bad is None else bad.view(np.uint8), "inside": weight_of_array((ny, nx)),
+        "gaussian": gaussian(), "masks": masks.view(np.uint8), "n_frames": n, "ny": ny, "nx": nx,
+        "first_cut": settings.nsigma, "n_rounds": settings.niter, "mad_to_sigma": MAD_TO_SIGMA,
+        "source_sigma": SOURCE_SIGMA, "source_pixels": SOURCE_PIXELS,
+    }  # fmt: skip
+    device.launch("find_backgrounds", *geometry(1, 1, n), values)
+    return masks
 
 
 def fit_1overf(device, images, masks, *, settings):
     images = device.xp.ascontiguousarray(images, dtype=np.float32)
     masks = device.contiguous(masks)
+    if device.strip_pixels:
+        return _smooth_frames(device, images, masks, settings)
     if settings.noutputs > 1:
         return _fit_outputs(device, images, masks, settings)
     values, good = _centre_frames(device, images, masks)
@@ -22,6 +53,25 @@ def fit_1overf(device, images, masks, *, settings):
         values, good = _turn(device, values - model), _turn(device, good)
         model += _turn(device, _fit_rows(device, values, good, settings.model_type, images.shape[1] // 3 - 1))
     return model
+
+
+def _smooth_frames(device, images, masks, settings):
+    """Smooth frames of one output on a CPU."""
+    n, ny, nx = images.shape
+    models = np.empty(images.shape, np.float32)
+    window, of_columns = (odd_window(size, ny * nx) for size in (WINDOW, ny // 3 - 1))
+    flattening = odd_window(min(ny - 1, FLATTENING_WINDOW), ny)
+    values = {
+        "images": images, "masks": masks.view(np.uint8), "models": models, "n_frames": n, "ny": ny, "nx": nx,
+        "bridges": _all_bridge_weights(), "cubics": _cubics(window), "cubics_of_columns": _cubics(of_columns),
+        "cubics_of_flattening": _cubics(flattening), "window": window, "bits": bits_of_samples(window),
+        "window_of_columns": of_columns if settings.vertical_corr else 0,
+        "bits_of_columns": bits_of_samples(of_columns),
+        "window_of_flattening": flattening if settings.flatten_model else 0,
+        "bits_of_flattening": bits_of_samples(flattening), "n_rounds": ROUNDS, "mad_to_sigma": MAD_TO_SIGMA,
+    }  # fmt: skip
+    device.launch("smooth_frames", *geometry(1, 1, n), values)
+    return models
 
 
 def _fit_outputs(device, images, masks, settings):
@@ -170,3 +220,15 @@ def _projection(window):
 def _bridge_projections():
     """Return the matrices of the fits to 5, 7, ... 33 samples in one flat array."""
     return np.concatenate([projection(window).reshape(-1) for window in range(ORDER + 2, BRIDGE + 1, 2)])
+
+
+@lru_cache(1)
+def _all_bridge_weights():
+    """Return the weights of the fits to 5, 7, ... 33 samples, (n, 33) float32."""
+    return np.concatenate([bridge_weights(window) for window in range(ORDER + 2, BRIDGE + 1, 2)])
+
+
+@lru_cache(32)
+def _cubics(window):
+    """Return the contiguous cubics of a window, (window, 4)."""
+    return np.ascontiguousarray(cubics(window))

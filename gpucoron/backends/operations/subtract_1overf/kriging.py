@@ -68,12 +68,22 @@ def conjugate_gradients(apply, right, precondition, limit, xp, *, start=None):
 class Sources:
     """White noise z and the 1/f noise B z that is made of it: one for all outputs, and one for each of several.
 
+    z are the amplitudes of the frequencies of a series, real and imaginary parts in turn, in a basis of norm 1. There,
+    C is diagonal, so that one transform makes the noise of z.
+
     Parameters
     ----------
     powers : sequence of (n // 2 + 1,) float64
         Power of the samples: of the noise common to all outputs, and, for several outputs, of that of each.
     readout : Readout
     device : Device
+
+    Attributes
+    ----------
+    n : int
+        Number of series z.
+    length : int
+        Amplitudes of a series.
     """
 
     def __init__(self, powers, readout, device):
@@ -82,24 +92,30 @@ class Sources:
         roots = [np.sqrt(powers[0])]
         if self.has_own:
             roots += [np.sqrt(powers[1])] * readout.noutputs
-        self._roots = device.to_device(np.array(roots, np.float32))
-        self._powers = device.to_device(np.array(roots, np.float32) ** 2)
-        #: number of series z
-        self.n = len(roots)
-
-    def _filter(self, z, response):
-        return self._fft.irfft(self._fft.rfft(z, axis=-1) * response, self.readout.n, axis=-1)
+        roots = np.array(roots)
+        self.n, self.length = len(roots), 2 * roots.shape[1]
+        # two real amplitudes share the variance of a frequency; the first and, for an even length, the last are real
+        norms = np.full(roots.shape[1], np.sqrt(readout.n / 2))
+        norms[0] = np.sqrt(readout.n)
+        if readout.n % 2 == 0:
+            norms[-1] = np.sqrt(readout.n)
+        self._to_series = device.to_device((roots * norms).astype(np.float32))
+        self._from_series = device.to_device((roots / norms).astype(np.float32))
+        self._powers = device.to_device((roots**2).astype(np.float32))
 
     def noise(self, z):
-        """Return B z, the series of all outputs (..., noutputs, n), from white noise (..., self.n, n)."""
-        parts = self._filter(z, self._roots)
+        """Return B z, the series of all outputs (..., noutputs, n), from white noise (..., self.n, self.length)."""
+        amplitudes = z.view(np.complex64) * self._to_series
+        parts = self._fft.irfft(amplitudes, self.readout.n, axis=-1)
         return parts[..., :1, :] + parts[..., 1:, :] if self.has_own else parts
 
     def white(self, series):
         """Return B^T of series (..., noutputs, n)."""
         if self.has_own:
             series = self.xp.concatenate([series.sum(axis=-2, keepdims=True), series], axis=-2)
-        return self._filter(series, self._roots)
+        amplitudes = self._fft.rfft(series, axis=-1)
+        amplitudes *= self._from_series
+        return amplitudes.view(np.float32)
 
     def preconditioner(self, weights):
         """Return a function that divides white noise by 1 + C w, for the mean weight of the samples.
@@ -111,8 +127,8 @@ class Sources:
         mean = weights.mean(axis=-1, keepdims=True)
         if self.has_own:
             mean = self.xp.concatenate([mean.sum(axis=-2, keepdims=True), mean], axis=-2)
-        response = 1 / (1 + self._powers * mean)
-        return lambda z: self._filter(z, response)
+        response = self.xp.repeat(1 / (1 + self._powers * mean), 2, axis=-1)
+        return lambda z: z * response
 
 
 def krige(values, weights, powers, readout, device):

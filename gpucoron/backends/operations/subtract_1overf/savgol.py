@@ -1,9 +1,12 @@
 """Savitzky-Golay smoothing of a line with holes; leaving out more samples later is fast.
 
 The value at each sample is that of a cubic fit to a window around it: a product of the window with a vector. A block of
-neighbouring outputs is a small matrix product, with the same matrix for all blocks.
+neighbouring outputs is a small matrix product, with the same matrix for all blocks. The samples are rounded to integers
+of a small unit, and the weights are integers over a common number, so that all sums are exact: the kernel in
+`kernels/cpu/subtract_1overf_frames.cpp` computes them in another way, with the same bits.
 """
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -17,31 +20,53 @@ _PIECE = 80
 _BLOCK = 32
 #: Multiplications of one product: the block stays in the cache, and BLAS uses one thread even where nothing limits it.
 _FEW = 2**18
+#: Most bits of the largest good sample as an integer, and of a sum: bridges may be larger than all good samples.
+_SAMPLE_BITS, _SUM_BITS = 26, 50
+
+
+@lru_cache(32)
+def cubics(window):
+    """Return orthonormal cubics at the samples of a window, (window, 4) float64; fewer columns for short windows."""
+    q, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, window), ORDER + 1))
+    return q
 
 
 @lru_cache(32)
 def projection(window):
     """Return the matrix (window, window) of a cubic fit to a window's samples; row i is for the value at sample i."""
-    q, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, window), ORDER + 1))
-    return q @ q.T
+    return cubics(window) @ cubics(window).T
+
+
+@lru_cache(32)
+def bridge_weights(window):
+    """Return the rows of `projection`, (window, 33) float32: after the window they are 0."""
+    weights = np.zeros((window, BRIDGE), np.float32)
+    weights[:, :window] = projection(window)
+    return weights
+
+
+def centre_weights(window):
+    """Return the middle row of `projection` as integers (window,), and the number by which to multiply them."""
+    half = window // 2
+    steps = np.arange(-half, half + 1)
+    norm = (2 * half - 1) * (2 * half + 1) * (2 * half + 3)
+    return 3 * half**2 + 3 * half - 1 - 5 * steps**2, 3 / norm
+
+
+@lru_cache(32)
+def bits_of_samples(window):
+    """Return the bits of the largest good sample as an integer, with which sums are exact."""
+    weights, _ = centre_weights(window)
+    return min(_SAMPLE_BITS, _SUM_BITS - math.frexp(np.abs(weights).sum())[1])
 
 
 @lru_cache(32)
 def _block_matrix(window):
     """Return the matrix (block + window - 1, block) that maps the samples of a block with margins to its outputs."""
-    weights = projection(window)[window // 2]
-    matrix = np.zeros((_BLOCK + window - 1, _BLOCK), np.float32)
+    weights, _ = centre_weights(window)
+    matrix = np.zeros((_BLOCK + window - 1, _BLOCK))
     for j in range(_BLOCK):
         matrix[j : j + window, j] = weights
-    return matrix
-
-
-@lru_cache(32)
-def _bridge_matrix(window):
-    """Return the matrix (window + 1, 2) that maps samples to the smooth values of the two in the middle."""
-    weights = projection(window)[window // 2]
-    matrix = np.zeros((window + 1, 2), np.float32)
-    matrix[:-1, 0] = matrix[1:, 1] = weights
     return matrix
 
 
@@ -63,7 +88,7 @@ def _multiply(rows, matrix):
     few = max(1, _FEW // matrix.size)
     stacks = n // few
     whole = stacks * few
-    products = np.empty((n, j), np.float32)
+    products = np.empty((n, j))
     np.matmul(rows[:whole].reshape(stacks, few, k), matrix, out=products[:whole].reshape(stacks, few, j))
     np.matmul(rows[whole:], matrix, out=products[whole:])
     return products
@@ -106,30 +131,82 @@ def bridge_holes(samples, good):
     last = holes[ends]
     first = last - lengths + 1
     before = before[ends]
-    levels = _smooth_sides(samples.compress(good), np.maximum(before - 1, 0), np.minimum(before, n_kept - 1))
+    low, high = _smooth_sides(samples.compress(good), np.maximum(before - 1, 0), np.minimum(before, n_kept - 1))
     left, right = np.where(before > 0, first - 1, last + 1), np.where(before < n_kept, last + 1, first - 1)
-    slope = (levels[1] - levels[0]) / np.maximum(right - left, 1)
-    filled[holes] = (levels[0] - slope * left).repeat(lengths) + slope.repeat(lengths) * holes
+    slope = (high - low) / np.maximum(right - left, 1)
+    filled[holes] = low.repeat(lengths) + slope.repeat(lengths) * (holes - left.repeat(lengths))
     return filled
 
 
 def _smooth_sides(samples, left, right):
-    """Return the smooth values of the good samples at both sides of each run of holes: (2, n_runs) float64."""
-    window = odd_window(BRIDGE, len(samples))
+    """Return the smooth values of the good samples at both sides of each run of holes: two (n_runs,) float64."""
+    n, window = len(samples), odd_window(BRIDGE, len(samples))
+    index = np.concatenate([left, right])
     if window < ORDER + 2:
-        return samples[left].astype(np.float64), samples[right].astype(np.float64)
-    half = window // 2
-    sides = np.empty((2, len(left)))
-    if len(samples) > window:
-        at = np.minimum(np.maximum(left - half, 0), len(samples) - window - 1)
-        sides[:] = _multiply(_windows(samples, window + 1)[at], _bridge_matrix(window)).T
+        return samples[index].astype(np.float64).reshape(2, -1)
+    half, weights = window // 2, bridge_weights(window)
+    if n < 2 * BRIDGE:
+        samples = np.concatenate([samples, np.zeros(BRIDGE, np.float32)])
+    start = np.minimum(np.maximum(index - half, 0), n - window)
+    products = np.ascontiguousarray(_windows(samples, BRIDGE)[start].T)
     # Near the ends the window cannot be centred.
-    ends = ((left < half) | (right >= len(samples) - half) | (right == left)).nonzero()[0]
-    for side, index in enumerate((left[ends], right[ends])):
-        start = np.minimum(np.maximum(index - half, 0), len(samples) - window)
-        windows = _windows(samples, window)[start]
-        sides[side, ends] = np.einsum("ij,ij->i", windows, projection(window)[index - start])
-    return sides
+    ends = (index - start != half).nonzero()[0]
+    of_ends = products[:, ends] * weights[(index - start)[ends]].T
+    products *= weights[half][:, None]
+    products[:, ends] = of_ends
+    pairs = products[:-1]
+    while len(pairs) > 1:
+        pairs = pairs[: len(pairs) // 2] + pairs[len(pairs) // 2 :]
+    return (pairs[0] + products[-1]).astype(np.float64).reshape(2, -1)
+
+
+def unit_of(largest, window):
+    """Return the unit of samples of up to this size: a power of two."""
+    return math.ldexp(1.0, math.frexp(largest)[1] - bits_of_samples(window))
+
+
+def round_to(unit, samples):
+    """Return samples in a unit, rounded to integers, float64."""
+    return np.rint(np.multiply(samples, 1 / unit, dtype=np.float64))
+
+
+def smooth_end(samples, window, rows):
+    """Return the values of the cubics in an end window, (rows, ...) float64, where windows cannot be centred.
+
+    Parameters
+    ----------
+    samples : (window, ...) float32
+    window : int
+    rows : slice
+        The samples to which the values belong.
+    """
+    # Running sums, because those of NumPy's other functions have no fixed order. They start with a positive zero.
+    terms = cubics(window)
+    if samples.ndim == 1:
+        amplitudes = np.cumsum(samples[:, None] * terms, axis=0)[-1] + 0.0
+        return np.cumsum(terms[rows] * amplitudes, axis=1)[:, -1] + 0.0
+    values = 0.0
+    for term in terms.T:
+        amplitude = np.cumsum(samples * term[:, None], axis=0)[-1] + 0.0
+        values = values + term[rows, None] * amplitude
+    return values
+
+
+def smooth_columns(image, window):
+    """Smooth the columns of an image (ny, nx) without holes by cubics in a window."""
+    ny, half = len(image), window // 2
+    unit = unit_of(float(np.abs(image).max()), window)
+    integers, (_, factor) = round_to(unit, image), centre_weights(window)
+    smooth = np.empty(image.shape, np.float32)
+    matrix = _block_matrix(window).T
+    for start in range(0, ny - 2 * half, _BLOCK):
+        n = min(_BLOCK, ny - 2 * half - start)
+        sums = matrix[:n, : n + 2 * half] @ integers[start : start + n + 2 * half]
+        sums *= factor * unit
+        smooth[half + start : half + start + n] = sums
+    smooth[:half] = smooth_end(image[:window], window, slice(0, half))
+    smooth[ny - half :] = smooth_end(image[ny - window :], window, slice(half + 1, window))
+    return smooth
 
 
 class MaskedLine:
@@ -156,6 +233,7 @@ class MaskedLine:
     def __init__(self, samples, good, window):
         n, half = len(samples), window // 2
         self._n, self._window = n, window
+        self._unit = unit_of(float(np.abs(samples).max(initial=0, where=good)), window)
         # Padded to complete the last piece and the last block.
         self._n_blocks = -(-(n - 2 * half) // _BLOCK)
         room = max(-(-n // _PIECE) * _PIECE, self._n_blocks * _BLOCK + window - 1)
@@ -166,6 +244,7 @@ class MaskedLine:
         self._good[:n] = good
         self._filled = np.zeros(room, np.float32)
         self._filled[:n] = bridge_holes(samples, good)
+        self._integers = round_to(self._unit, self._filled)
         self.model = np.empty(n, np.float32)
         self.model[half : n - half] = self._smooth(np.arange(self._n_blocks)).reshape(-1)[: n - 2 * half]
         self._smooth_ends()
@@ -216,19 +295,22 @@ class MaskedLine:
         inside = where < self._n
         where = where[inside]
         self._filled[where] = filled[at[inside]]
+        self._integers[where] = round_to(self._unit, self._filled[where])
         return where
 
     def _smooth(self, blocks):
-        """Return blocks of outputs, given by their numbers, (n_blocks, block)."""
-        windows = _windows(self._filled, _BLOCK + self._window - 1)[blocks * _BLOCK]
-        return _multiply(windows, _block_matrix(self._window))
+        """Return blocks of outputs, given by their numbers, (n_blocks, block) float32."""
+        windows = _windows(self._integers, _BLOCK + self._window - 1)[blocks * _BLOCK]
+        sums = _multiply(windows, _block_matrix(self._window))
+        _, factor = centre_weights(self._window)
+        sums *= factor * self._unit
+        return sums.astype(np.float32)
 
     def _smooth_ends(self):
         """Compute the ends, where windows cannot be centred; return the indices of their samples."""
-        n, window = self._n, self._window
-        half, fit = window // 2, projection(window)
-        self.model[:half] = fit[:half] @ self._filled[:window]
-        self.model[n - half :] = fit[half + 1 :] @ self._filled[n - window : n]
+        n, window, half = self._n, self._window, self._window // 2
+        self.model[:half] = smooth_end(self._filled[:window], window, slice(0, half))
+        self.model[n - half :] = smooth_end(self._filled[n - window : n], window, slice(half + 1, window))
         return np.concatenate([np.arange(half), np.arange(n - half, n)])
 
 

@@ -9,6 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
+from gpucoron.backends.operations.subtract_1overf.frames import one_by_one
+
 #: radii at which the radial profile is free, pixels
 KNOTS = (0, 3, 6, 9, 12, 16, 21, 28, 37, 50, 66, 88, 117, 156, 208, 300, 430, 600, 850, 1200, 1700, 2900)
 #: widths (sigma) of the round blobs, pixels; the first is that of the PSF of NIRCam's long-wavelength channel
@@ -243,10 +245,12 @@ class Scene:
         Power of the samples of 1/f noise.
     readout : Readout
     device : Device
+    share : callable
+        See `gpucoron.backends.operations.subtract_1overf.frames.sharing`.
     """
 
-    def __init__(self, shape, rings, power, readout, device):
-        self.shape, self.rings, self.device = shape, rings, device
+    def __init__(self, shape, rings, power, readout, device, share=one_by_one):
+        self.shape, self.rings, self.device, self._share = shape, rings, device, share
         self._widths = [(width, width) for width in WIDTHS]
         self.blobs = [Blobs(shape, widths, device) for widths in (*self._widths, LONG)]
         # smoothing that keeps a blob's height, as the noise around it is small
@@ -285,21 +289,24 @@ class Scene:
         xp, rings = self.device.xp, self.rings
         known = weights > 0
         without_rows = residual - self._along_rows(residual, noise, known)
+        bands = [(band, image) for image in (without_rows, residual) for band in self._bands]
+        bands = self._share(lambda pair: pair[0].of(pair[1], weights, self.device), [*bands, (self._long, residual)])
+        of_bases, of_bands, of_long = bands[: len(self._bands)], bands[len(self._bands) : -1], bands[-1]
         found = []
         for j, (band, widths) in enumerate(zip(self._bands, self._widths, strict=True)):
             below = (NOISE[j] * band.white) * noise
             for smaller, variance in zip(self._widths, found, strict=False):
                 below = below + variance * band.share(smaller)
-            base = rings.clipped_means(band.of(without_rows, weights, self.device) ** 2, known)
+            base = rings.clipped_means(of_bases[j] ** 2, known)
             base = xp.maximum(base - rings.means(below, known), 0)
-            squares = band.of(residual, weights, self.device) ** 2
+            squares = of_bands[j] ** 2
             usual = xp.maximum(below + base, rings.clipped_means(squares, known))
             excess = xp.maximum(self._local_excess(squares, usual, widths), self._spots(squares, usual, widths))
             found.append(((base + excess) / band.share(widths)).astype(np.float32))
         usual = (NOISE[0] * self._long.white) * noise + self._of_readout
         for widths, variance in zip(self._widths, found, strict=True):
             usual = usual + variance * self._long.share(widths)
-        squares = self._long.of(residual, weights, self.device) ** 2
+        squares = of_long**2
         found.append((self._local_excess(squares, usual, LONG) / self._long.share(LONG)).astype(np.float32))
         return found
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpucoron.backends.blas import one_blas_thread
+from gpucoron.backends.operations.subtract_1overf.frames import one_by_one, sharing
 from gpucoron.backends.operations.subtract_1overf.kriging import TOLERANCE, Sources, conjugate_gradients, means_of_rows
 from gpucoron.backends.operations.subtract_1overf.readout import Readout
 from gpucoron.backends.operations.subtract_1overf.scene import Rings, Scene, smooth
@@ -102,11 +103,12 @@ def krige_slopes(device, image, variance, is_reference=None, *, settings):
     New in gpucoron. The relaxation is that of Wiener filters with a constraint on the variance of the residual.
     """
     xp = device.xp
-    with one_blas_thread():
-        return _krige(device, xp.asarray(image, np.float32), xp.asarray(variance, np.float32), is_reference, settings)
+    image, variance = xp.asarray(image, np.float32), xp.asarray(variance, np.float32)
+    with one_blas_thread(), sharing(device) as share:
+        return _krige(device, image, variance, is_reference, settings, share)
 
 
-def _krige(device, image, variance, is_reference, settings):
+def _krige(device, image, variance, is_reference, settings, share):
     xp = device.xp
     known = xp.isfinite(variance) & xp.isfinite(image) & (variance > 0)
     if not bool(known.any()):
@@ -126,8 +128,8 @@ def _krige(device, image, variance, is_reference, settings):
     readout = Readout(image.shape, settings.noutputs)
     powers = settings.spectrum.powers(readout)
     relaxed = [relax(power, quiet, settings.relaxation, readout) for power in powers]
-    scene = Scene(image.shape, rings, sum(powers), readout, device)
-    system = _System(Sources(relaxed, readout, device), rings, scene, sees)
+    scene = Scene(image.shape, rings, sum(powers), readout, device, share)
+    system = _System(Sources(relaxed, readout, device), rings, scene, sees, share)
 
     solution = None
     for tolerance in ROUNDS:
@@ -154,14 +156,15 @@ def _local_mean(residual, known, device):
 class _System:
     """The linear system (1 + B^T W B) z = B^T W y: z is white noise of the 1/f noise and the fields, and the profile.
 
-    The parts of z are, one after the other, the series of 1/f noise, the heights of the blobs of each field, and the
-    profile at its knots, which has no prior variance.
+    The parts of z are, one after the other, the amplitudes of 1/f noise, the heights of the blobs of each field, and
+    the profile at its knots, which has no prior variance.
     """
 
-    def __init__(self, sources, rings, scene, sees):
+    def __init__(self, sources, rings, scene, sees, share=one_by_one):
+        self._share = share
         self.sources, self.rings, self.blobs, self.sees = sources, rings, scene.blobs, sees
         self.readout, self.xp = sources.readout, sources.xp
-        sizes = [sources.n * self.readout.n, *(blobs.size for blobs in self.blobs), rings.n]
+        sizes = [sources.n * sources.length, *(blobs.size for blobs in self.blobs), rings.n]
         ends = np.cumsum(sizes)
         self._parts = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
         self._size, self._with_prior = ends[-1], ends[-2]
@@ -181,20 +184,40 @@ class _System:
 
     def model(self, z):
         """Return the model (ny, nx) of an image and the series (noutputs, n) of its 1/f noise."""
-        series = self.sources.noise(z[self._parts[0]].reshape(self.sources.n, self.readout.n))
+        n_fields = len(self.blobs)
+
+        def make(part):
+            """Make the image of a field, or else of the profile, or the series."""
+            values = z[self._parts[part + 1]]
+            if part < 0:
+                return self.sources.noise(values.reshape(self.sources.n, self.sources.length))
+            if part < n_fields:
+                return self.sigmas[part] * self.blobs[part].field(values)
+            return self.rings.profile(values) * self.sees
+
+        series, *fields, profile = self._share(make, range(-1, n_fields + 1))
         image = self.readout.scatter(series, self.xp)
-        image = image + self.rings.profile(z[self._parts[-1]]) * self.sees
-        for blobs, sigma, part in zip(self.blobs, self.sigmas, self._parts[1:-1], strict=True):
-            image += sigma * blobs.field(z[part])
+        image = image + profile
+        for field in fields:
+            image += field
         return image, series
 
     def _project(self, image):
         """Return B^T of an image."""
+        n_fields = len(self.blobs)
         z = self.xp.empty(self._size, np.float32)
-        z[self._parts[0]] = self.sources.white(self.readout.gather(image, self.xp)).reshape(-1)
-        for blobs, sigma, part in zip(self.blobs, self.sigmas, self._parts[1:-1], strict=True):
-            z[part] = blobs.project(sigma * image)
-        z[self._parts[-1]] = self.rings.project(image * self.sees)
+
+        def project(part):
+            """Find the part of a field, or else of the profile or the series."""
+            if part < 0:
+                values = self.sources.white(self.readout.gather(image, self.xp)).reshape(-1)
+            elif part < n_fields:
+                values = self.blobs[part].project(self.sigmas[part] * image)
+            else:
+                values = self.rings.project(image * self.sees)
+            z[self._parts[part + 1]] = values
+
+        self._share(project, range(-1, n_fields + 1))
         return z
 
     def _apply(self, z):
@@ -204,7 +227,7 @@ class _System:
 
     def _precondition(self, r):
         z = self.xp.empty_like(r)
-        first = r[self._parts[0]].reshape(self.sources.n, self.readout.n)
+        first = r[self._parts[0]].reshape(self.sources.n, self.sources.length)
         z[self._parts[0]] = self._of_sources(first).reshape(-1)
         for diagonal, part in zip(self._of_blobs, self._parts[1:-1], strict=True):
             z[part] = diagonal * r[part]
