@@ -27,7 +27,8 @@ __global__ void fit_integrations(const float* data, const uint8* groupdq, const 
     const int64 start = integration * frames_apart * n_pixels + pixel;
     const int64 at = int64(integration) * n_pixels + pixel;
     const Ramp ramp{data + start, groupdq + start, n_pixels, n_groups, false, false, 0.0f};
-    const RampFit fit = fit_ramp(ramp, detector, Weights{weights}, times, zeroframe ? zeroframe + at : nullptr, suppress_one_group);
+    const float* const first_frame = zeroframe ? zeroframe + at : nullptr;
+    const RampFit fit = fit_ramp(ramp, detector, Weights{weights}, times, first_frame, suppress_one_group);
     median_rates[at] = fit.median_rate;
     slope_sums[at] = fit.slope_sum;
     read_weights[at] = fit.read_weight;

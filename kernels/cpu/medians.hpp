@@ -28,11 +28,13 @@ struct MedianNetwork {
               high[size++] = at + stride;
             }
     bool needed[N]{};
-    needed[(N - 1) / 2] = needed[N / 2] = true;
+    needed[(N - 1) / 2] = true;
+    needed[N / 2] = true;
     int kept = size;
     for (int i = size - 1; i >= 0; --i)
       if (needed[low[i]] || needed[high[i]]) {
-        needed[low[i]] = needed[high[i]] = true;
+        needed[low[i]] = true;
+        needed[high[i]] = true;
         --kept;
         low[kept] = low[i];
         high[kept] = high[i];
@@ -45,29 +47,31 @@ struct MedianNetwork {
   }
 };
 
+template <class Vector>
+inline void put_in_order(Vector& low, Vector& high) {
+  const Vector a = low, b = high;
+  low = smaller_of(a, b);
+  high = larger_of(a, b);
+}
+
 template <int N, class Vector>
-inline Vector median_of_exactly(const Vector* values) {
+inline void median_of_exactly(const Vector* values, Vector& median) {
   static constexpr MedianNetwork<N> NETWORK;
   Vector sorted[N];
   for (int i = 0; i < N; ++i) sorted[i] = values[i];
   // Unrolled, so that all values are in registers.
   [&]<std::size_t... I>(std::index_sequence<I...>) {
-    auto exchange = [](Vector& low, Vector& high) {
-      const Vector a = low, b = high;
-      low = smaller_of(a, b);
-      high = larger_of(a, b);
-    };
-    (exchange(sorted[NETWORK.low[I]], sorted[NETWORK.high[I]]), ...);
+    (put_in_order(sorted[NETWORK.low[I]], sorted[NETWORK.high[I]]), ...);
   }(std::make_index_sequence<NETWORK.size>());
-  return (sorted[(N - 1) / 2] + sorted[N / 2]) / ElementOf<Vector>(2);
+  median = (sorted[(N - 1) / 2] + sorted[N / 2]) / ElementOf<Vector>(2);
 }
 
-// The median of 1 to MOST values without NaN.
+// Find the median of 1 to MOST values without NaN. It is no return value, because recursive functions are not inlined.
 template <int MOST, class Vector>
-inline Vector sorted_median(const Vector* values, int n) {
+inline void sort_median(const Vector* values, int n, Vector& median) {
   if constexpr (MOST > 1)
-    if (n < MOST) return sorted_median<MOST - 1>(values, n);
-  return median_of_exactly<MOST>(values);
+    if (n < MOST) return sort_median<MOST - 1>(values, n, median);
+  median_of_exactly<MOST>(values, median);
 }
 
 // The number of values below a pivot, the largest of them, and the smallest of the others.
@@ -104,7 +108,8 @@ struct Split {
 // `split` is that by the first pivot, near the median, and `apart` about the distance of values there. The result is undefined
 // in lanes that are not `used`, and in those with NaN or infinite values.
 template <class Vector>
-inline Vector searched_median(const Vector* values, int n, Split<Vector> split, Vector apart, typename Split<Vector>::Choice used) {
+inline Vector searched_median(const Vector* values, int n, Split<Vector> split, Vector apart,
+                              typename Split<Vector>::Choice used) {
   using Real = ElementOf<Vector>;
   using Choice = typename Split<Vector>::Choice;
   constexpr Real INFINITE = std::numeric_limits<Real>::infinity();

@@ -14,10 +14,10 @@ namespace {
 // Pixels that are fitted together, those whose flags are read together, and those of a strip.
 constexpr int LANES = 8, PART = 64, STRIP = 256;
 // Medians of more differences are searched for with pivots.
-constexpr int MOST_SORTED = 14;
+constexpr int MOST_SORTED = 20;
 // Lanes from which a fit together is faster than one by one.
 constexpr int FEWEST = 2;
-// Bytes of a cache line are 16 samples.
+// Samples are fetched into the cache so far ahead.
 constexpr int SAMPLES_AHEAD = 32;
 
 using Reals = Wide<double, LANES>;
@@ -87,11 +87,6 @@ struct Products {
   }
 };
 
-// A ramp that is fitted alone.
-struct Single {
-  RampFit fit;
-};
-
 Reals reals(const float* from, int n) { return convert<Reals>(load<Floats>(from, n)); }
 
 // 0xff for each pixel whose good groups are without flags and in one run, and whose other groups have DO_NOT_USE only; `any`:
@@ -105,6 +100,7 @@ struct FlagScan {
     for (int group = 0; group < n_groups; ++group) {
       const uint8* const flags_of = groupdq + group * n_pixels;
       __builtin_prefetch(flags_of + ahead);
+      __builtin_prefetch(flags_of + ahead + PART - 1);
       const Bytes flags = load<Bytes>(flags_of, n);
       const Bytes good = Bytes(flags == 0);
       again |= good & ~before & started;
@@ -124,9 +120,10 @@ struct FlagScan {
 
 class Strip {
  public:
-  // Not inlined, because the address of a thread's own object takes a call.
-  [[gnu::noinline]] void run(const Exposure& given, const uint32* pixeldq, const float* gains, const float* readnoise, const float* dark_current,
-           double noise_divisor, const Products& rateints, const Products& image, int64 first_pixel, int width) {
+  // Not optimized with its caller, because the address of a thread's own object takes a call.
+  [[gnu::noipa]] void run(const Exposure& given, const uint32* pixeldq, const float* gains, const float* readnoise,
+                          const float* dark_current, double noise_divisor, const Products& rateints, const Products& image,
+                          int64 first_pixel, int width) {
     exposure = &given;
     first = first_pixel;
     n = width;
@@ -180,17 +177,14 @@ class Strip {
       const int lane = __builtin_ctzll(left) / 8;
       int start = 0, stop = e.n_groups;
       Flags same = left;
-      if (any == 0) {
-        // All are whole ramps.
-      } else if (any & (Flags(0xff) << 8 * lane)) {
+      if (any & (Flags(0xff) << 8 * lane)) {
         while (groupdq[start * e.n_pixels + lane]) ++start;
         while (groupdq[(stop - 1) * e.n_pixels + lane]) --stop;
         same &= good(groupdq, start, width) & good(groupdq, stop - 1, width);
         if (start > 0) same &= ~good(groupdq, start - 1, width);
         if (stop < e.n_groups) same &= ~good(groupdq, stop, width);
-      } else {
-        for (int other = 0; other < LANES; ++other)
-          if (any >> 8 * other & 0xff) same &= ~(Flags(0xff) << 8 * other);
+      } else if (any) {
+        same &= zeros(any);
       }
       left &= ~same;
       if (stop - start > 1 && __builtin_popcountll(same) >= 8 * FEWEST)
@@ -202,13 +196,20 @@ class Strip {
     store(load<Reals>(median_sums + at) + medians, median_sums + at);
   }
 
+  // 0xff for each pixel without flags.
+  static Flags zeros(Flags flags) {
+    Wide<uint8, LANES> bytes;
+    std::memcpy(&bytes, &flags, sizeof(flags));
+    bytes = Wide<uint8, LANES>(bytes == 0);
+    std::memcpy(&flags, &bytes, sizeof(flags));
+    return flags;
+  }
+
   // 0xff for each pixel that is good in a group.
   Flags good(const uint8* groupdq, int group, int width) const {
-    using Eight = Wide<uint8, LANES>;
-    const Eight is_good = Eight(load<Eight>(groupdq + group * exposure->n_pixels, width) == 0);
-    Flags found;
-    std::memcpy(&found, &is_good, sizeof(found));
-    return found;
+    Flags flags = 0;
+    std::memcpy(&flags, groupdq + group * exposure->n_pixels, width);
+    return zeros(flags);
   }
 
   // Fit ramps that are one segment of the same groups; add their medians. `which`: 0xff for each of them.
@@ -265,11 +266,12 @@ class Strip {
       used = chosen(which) & (slope - slope == 0.0);
       if (is_long) {
         // The distance of differences about their median: 2.5 standard deviations divided by their number.
-        const Reals of_difference = larger_of(guess, Reals{}) * group_time / gain_of + 2.0 * noise_variance / (gain_of * gain_of);
+        const Reals of_difference =
+            larger_of(guess, Reals{}) * group_time / gain_of + 2.0 * noise_variance / (gain_of * gain_of);
         const Reals apart = square_roots(of_difference) * (2.5 / group_time / (n_groups - 1));
         median = searched_median(differences.data(), n_groups - 1, split, apart, used);
       } else {
-        median = sorted_median<MOST_SORTED>(differences.data(), n_groups - 1);
+        sort_median<MOST_SORTED>(differences.data(), n_groups - 1, median);
       }
     }
     medians = used ? median : medians;
@@ -309,7 +311,7 @@ class Strip {
     const float* const zeroframe = e.zeroframe ? e.zeroframe + integration * e.n_pixels + first + at : nullptr;
     RampFit fit = fit_ramp(ramp, detectors[at], e.weights, e.times, zeroframe, e.suppress_one_group);
     fit.dq |= dq[at];
-    singles.push_back({fit});
+    singles.push_back(fit);
     lengths[std::size_t(integration) * STRIP + at] = -int(singles.size());
     return fit.median_rate;
   }
@@ -361,11 +363,13 @@ class Strip {
       if (is_any(length < 0))
         for (int lane = 0; lane < width; ++lane) {
           if (length[lane] >= 0) continue;
-          const RampFit& fit = singles[-length[lane] - 1].fit;
+          const RampFit& fit = singles[-length[lane] - 1];
           const int64 start = e.start(integration, first + at + lane);
-          const Ramp ramp{nullptr, e.groupdq + start, e.n_pixels, e.n_groups, false, (fit.state & FROM_ZEROFRAME) != 0, 0.0f};
+          const bool by_zeroframe = (fit.state & FROM_ZEROFRAME) != 0;
+          const Ramp ramp{nullptr, e.groupdq + start, e.n_pixels, e.n_groups, false, by_zeroframe, 0.0f};
           const uint8* const original = e.original_groupdq ? e.original_groupdq + start : nullptr;
-          const RampProducts found = weigh_ramp(ramp, original, fit, detectors[at + lane], e.times, mean[lane], dark[at + lane]);
+          const RampProducts found =
+              weigh_ramp(ramp, original, fit, detectors[at + lane], e.times, mean[lane], dark[at + lane]);
           rateints.rate[out + lane] = float(found.rate);
           rateints.dq[out + lane] = found.dq;
           rateints.var_poisson[out + lane] = float(found.poisson);
@@ -419,7 +423,7 @@ class Strip {
   // Of each ramp: its slope, DN/s, and the number of its groups; for the i-th single ramp -1 - i.
   std::vector<double> slopes;
   std::vector<int> lengths;
-  std::vector<Single> singles;
+  std::vector<RampFit> singles;
   std::vector<Reals> differences, rows;
   int length_of_rows = 0;
   std::vector<float> samples;
@@ -428,7 +432,8 @@ class Strip {
 
 }  // namespace
 
-// Fit all ramps of an exposure; arguments as in ramp_fit.cu, products of the integrations end in `_ints`. grid: strips, along y.
+// Fit all ramps of an exposure; arguments as in ramp_fit.cu, products of the integrations end in `_ints`.
+// grid: strips, along y.
 __global__ void fit_strips(const float* data, const uint8* groupdq, const uint8* original_groupdq, const uint32* pixeldq,
                            const float* gain, const float* readnoise, const float* dark_current, const float* zeroframe,
                            const float* weights, float* rate_ints, uint32* dq_ints, float* var_poisson_ints,
