@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.backends.operation import settings_from
-from gpucoron.backends.operations.jump import MINIMUM_GROUPS, JumpSettings
+from gpucoron.backends.operations.jump import MINIMUM_GROUPS, JumpSettings, find_lost_groups
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE
 from gpucoron.facts import Facts
 from gpucoron.parameters import OWN_THREADS, P
@@ -300,11 +300,17 @@ def run(exposure, references, parameters, backend, *, large_events=None):
 
     meta = {}
     # as in jwst, rates refer to the number of differences in which a jump could be found
-    lost = sum(int(((flags & DO_NOT_USE) != 0).all(axis=(1, 2)).sum()) for flags in groupdq)
+    lost = int(find_lost_groups(backend, groupdq).sum())
     differences = nints * ngroups - lost - nints
     if differences >= 1:
         exposed = facts.group_time * differences * (ny * nx)
         meta["exposure.primary_cosmic_rays"] = 1e3 * cosmic_rays / exposed
         meta["exposure.extended_emission_events"] = 1e6 * events / exposed
-    jumps = sum(int(((flags & JUMP_DET) != 0).sum()) for flags in groupdq)
-    return Outcome(flagged={"jumps": jumps}, meta=meta)
+    return Outcome(flagged={"jumps": _count_jumps(groupdq, backend)}, meta=meta)
+
+
+def _count_jumps(groupdq, backend):
+    def count(integrations):
+        return sum(int(backend.xp.count_nonzero(flags & JUMP_DET)) for flags in groupdq[integrations])
+
+    return sum(backend.in_parts(count, len(groupdq)))

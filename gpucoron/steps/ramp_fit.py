@@ -171,7 +171,7 @@ def fit(
         frame_time = group_time / (nframes + groupgap)
     ngroups = data.shape[1]
     # The read noise of ramps with CHARGELOSS depends on the flags before the changes below.
-    has_loss = any(bool((flags & CHARGELOSS).any()) for flags in groupdq)
+    has_loss = any(backend.in_parts(lambda some: _has_loss(groupdq[some]), len(groupdq)))
     original_groupdq = backend.copy(groupdq) if has_loss else None
     suppress_one_group = bool(suppress_one_group) and ngroups > 1
     if suppress_one_group:
@@ -246,10 +246,24 @@ def suppress_single_groups(groupdq: NDArray[Any], *, backend: BackendLike = None
     Source: stcal 1.20, ``suppress_one_good_group_ramps``.
     """
     without_persistence = groupdq.dtype.type(0xFF & ~PERSISTENCE)
-    for integration in range(groupdq.shape[0]):
-        flags = groupdq[integration]
-        single = ((flags & without_persistence) == 0).sum(axis=0) == 1
-        flags |= single.astype(flags.dtype) * flags.dtype.type(DO_NOT_USE)
+
+    def suppress(integrations):
+        for flags in groupdq[integrations]:
+            # sums of bytes are the fastest; 255 of them never overflow
+            n_good = 0
+            for start in range(0, len(flags), 255):
+                good = (flags[start : start + 255] & without_persistence) == 0
+                n_good = n_good + good.view("uint8").sum(axis=0, dtype="uint8").astype("uint32")
+            single = n_good == 1
+            if bool(single.any()):
+                flags |= single.astype(flags.dtype) * flags.dtype.type(DO_NOT_USE)
+
+    backend.in_parts(suppress, len(groupdq))
+
+
+def _has_loss(groupdq):
+    """Return whether a group has CHARGELOSS, the highest of its flags."""
+    return any(int(flags.max()) >= CHARGELOSS for flags in groupdq)
 
 
 @on_arrays(groupdq=Array(RAMP, "uint8", in_place=True))

@@ -53,16 +53,16 @@ def _limits(settings):
 def _search_in_strips(device, data, groupdq, gain, readnoise, mode, settings):
     """Search strips of neighbouring pixels; jumps with neighbours to flag are listed instead of marked."""
     nints, ngroups, ny, nx = data.shape
-    xp, n_strips = device.xp, -(-ny * nx // STRIP_PIXELS)
+    n_strips = -(-ny * nx // STRIP_PIXELS)
     ramp = {"data": data, "groupdq": groupdq, "gain": gain, "n_ints": nints, "n_groups": ngroups, "n_pixels": ny * nx}
     reaching = None
     if settings.flag_4_neighbors:
         # As many bytes as the marks of the other kernel.
-        reaching = xp.empty(max(1, nints * words_of(ngroups) * ny * nx // 2), np.int64)
-    medians = xp.empty((ny, nx), np.float64) if settings.flags_later_groups else None
+        reaching = np.empty(max(1, nints * words_of(ngroups) * ny * nx // 2), np.int64)
+    medians = np.empty((ny, nx), np.float64) if settings.flags_later_groups else None
 
     def search(reaching):
-        n_flagged, n_reaching = xp.empty((ny, nx), np.int32), xp.zeros(1, np.int64)
+        n_flagged, n_reaching = np.empty((ny, nx), np.int32), np.zeros(1, np.int64)
         values = {
             "readnoise": readnoise, "reaching": reaching, "n_reaching": n_reaching, "medians": medians,
             "n_flagged": n_flagged, "capacity": 0 if reaching is None else reaching.size, **_limits(settings), **ramp,
@@ -74,7 +74,7 @@ def _search_in_strips(device, data, groupdq, gain, readnoise, mode, settings):
     if reaching is not None:
         if n_jumps > reaching.size:
             # Another search finds the same jumps, but no longer those that it has removed from unusable groups.
-            reaching = xp.empty(n_jumps, np.int64)
+            reaching = np.empty(n_jumps, np.int64)
             search(reaching)
         grid, block = geometry(1, 1, -(-n_jumps // JUMPS_AT_ONCE))
         values = {"groupdq": groupdq, "reaching": reaching, "n_jumps": n_jumps, "ny": ny, "nx": nx}
