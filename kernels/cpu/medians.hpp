@@ -3,66 +3,18 @@
 
 #include <algorithm>
 #include <limits>
-#include <utility>
 #include <vector>
 
+#include "cpu/sorting_networks.hpp"
 #include "cpu/wide.hpp"
 
 namespace gpucoron {
 
-// Comparisons that sort the median of N values to the middle.
-//
-// Batcher's odd-even merge sort (1968, AFIPS 32, 307), without comparisons that do not affect the middle.
-template <int N>
-struct MedianNetwork {
-  int low[N * N]{}, high[N * N]{};
-  int size = 0;
-
-  constexpr MedianNetwork() {
-    for (int part = 1; part < N; part *= 2)
-      for (int stride = part; stride > 0; stride /= 2)
-        for (int first = stride % part; first < N - stride; first += 2 * stride)
-          for (int at = first; at < first + stride && at < N - stride; ++at)
-            if (at / (2 * part) == (at + stride) / (2 * part)) {
-              low[size] = at;
-              high[size++] = at + stride;
-            }
-    bool needed[N]{};
-    needed[(N - 1) / 2] = true;
-    needed[N / 2] = true;
-    int kept = size;
-    for (int i = size - 1; i >= 0; --i)
-      if (needed[low[i]] || needed[high[i]]) {
-        needed[low[i]] = true;
-        needed[high[i]] = true;
-        --kept;
-        low[kept] = low[i];
-        high[kept] = high[i];
-      }
-    size -= kept;
-    for (int i = 0; i < size; ++i) {
-      low[i] = low[kept + i];
-      high[i] = high[kept + i];
-    }
-  }
-};
-
-template <class Vector>
-inline void put_in_order(Vector& low, Vector& high) {
-  const Vector a = low, b = high;
-  low = smaller_of(a, b);
-  high = larger_of(a, b);
-}
-
 template <int N, class Vector>
 inline void median_of_exactly(const Vector* values, Vector& median) {
-  static constexpr MedianNetwork<N> NETWORK;
   Vector sorted[N];
   for (int i = 0; i < N; ++i) sorted[i] = values[i];
-  // Unrolled, so that all values are in registers.
-  [&]<std::size_t... I>(std::index_sequence<I...>) {
-    (put_in_order(sorted[NETWORK.low[I]], sorted[NETWORK.high[I]]), ...);
-  }(std::make_index_sequence<NETWORK.size>());
+  put_in_order<MEDIAN_NETWORK<N>>(sorted);
   median = (sorted[(N - 1) / 2] + sorted[N / 2]) / ElementOf<Vector>(2);
 }
 

@@ -9,9 +9,9 @@
 
 #include <climits>
 #include <cstring>
-#include <utility>
 
-#include "wide.hpp"
+#include "cpu/sorting_networks.hpp"
+#include "cpu/wide.hpp"
 
 namespace gpucoron {
 
@@ -157,42 +157,12 @@ inline void tighten(const Values& values, Bracket& bracket) {
 constexpr int SAMPLE = 16;
 constexpr int MANY_ROWS = 48;
 
-// Batcher's odd-even merges: pairs of places to compare in turn.
-constexpr int COMPARISONS = 63;
-struct Network {
-  int low[COMPARISONS], high[COMPARISONS];
-};
-constexpr Network odd_even_merges() {
-  Network network{};
-  int number = 0;
-  for (int p = 1; p < SAMPLE; p *= 2)
-    for (int k = p; k >= 1; k /= 2)
-      for (int start = k % p; start + k < SAMPLE; start += 2 * k)
-        for (int i = start; i < start + k && i + k < SAMPLE; ++i)
-          if (i / (2 * p) == (i + k) / (2 * p)) {
-            network.low[number] = i;
-            network.high[number++] = i + k;
-          }
-  return network;
-}
-
-template <std::size_t... I>
-inline void sort_sample(Orders (&sample)[SAMPLE], std::index_sequence<I...>) {
-  constexpr Network NETWORK = odd_even_merges();
-  const auto compare = [&](Orders& a, Orders& b) {
-    const Orders smaller = smaller_of(a, b);
-    b = larger_of(a, b);
-    a = smaller;
-  };
-  (compare(sample[NETWORK.low[I]], sample[NETWORK.high[I]]), ...);
-}
-
 // Pivots about the median of a sample of the rows.
 template <class Values>
 inline void narrow_by_sample(const Values& values, const Orders& rank, Bracket& bracket) {
   Orders sample[SAMPLE];
   for (int i = 0; i < SAMPLE; ++i) sample[i] = values.get(int((2 * i + 1) * int64(values.number) / (2 * SAMPLE)));
-  sort_sample(sample, std::make_index_sequence<COMPARISONS>());
+  put_in_order<SORTING_NETWORK<SAMPLE>>(sample);
   const Orders pivots[4] = {sample[1], sample[6], sample[9], sample[14]};
   Orders counts[4];
   count_below(values, pivots, counts);
