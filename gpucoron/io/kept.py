@@ -177,7 +177,7 @@ def _setting(name):
         settings = _here.settings
         return getattr(self.original, name) if settings is None else settings[name]
 
-    return property(read)
+    return property(read, lambda self, value: setattr(self.original, name, value))
 
 
 class _Settings:

@@ -62,7 +62,9 @@ class Integrations:
         """Find the middle values of each pixel over its usable integrations; returns a `Middle`."""
         nints, ny, nx = self.shape
         rows = max(1, _MOST_PIXELS // (nints * nx))
-        planes = np.empty((4, ny, nx), np.float32)
+        planes = np.full((4, ny, nx), np.nan, np.float32)
+        if nints < 2:
+            return Middle(*planes)
         for start in range(0, ny, rows):
             part = slice(start, start + rows)
             block = usable(self.fetch(self.rate[:, part]), self.fetch(self.dq[:, part]))

@@ -260,7 +260,9 @@ struct WideRamps {
       beside = beside - v * above * variance;
       const Reals drop = residual * residual * own_above + residual_above * residual_above * own -
                          all(2.0) * residual * residual_above * beside;
-      found = found | ~(drop < two * (own * own_above - beside * beside));
+      const Reals determinant = own * own_above - beside * beside;
+      const Masks is_pair = all(DEGENERATE) * (own * own_above) < determinant;
+      found = found | (is_pair & ~(drop < two * determinant)) | (~is_pair & ~(residual * residual < two * own));
     }
     return found;
   }

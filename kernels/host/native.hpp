@@ -173,28 +173,38 @@ class Series {
   std::size_t length;
 };
 
-// Divide the numbers below `n` among workers.
+// Divide the numbers below `n` among workers; return whether all had enough memory. Where the system has no more threads, there
+// are fewer workers.
 template <class Work>
-void share_out(std::size_t n, unsigned n_workers, const Work& work) {
+bool share_out(std::size_t n, unsigned n_workers, const Work& work) {
   std::atomic<std::size_t> next{0};
-  auto take = [&] {
-    work([&] { return next.fetch_add(1, std::memory_order_relaxed); });
+  std::atomic<bool> is_complete{true};
+  auto take = [&]() noexcept {
+    try {
+      work([&] { return next.fetch_add(1, std::memory_order_relaxed); });
+    } catch (...) {
+      is_complete = false;
+    }
   };
   std::vector<std::thread> others;
-  for (unsigned worker = 1; worker < n_workers && worker < n; ++worker) others.emplace_back(take);
+  try {
+    for (unsigned worker = 1; worker < n_workers && worker < n; ++worker) others.emplace_back(take);
+  } catch (...) {
+  }
   take();
   for (auto& other : others) other.join();
+  return is_complete;
 }
 
 #ifndef GPUCORON_PIXELS
 
 // geometry: blocks x, y, z, and threads in a block, which are blocks here.
 template <class Run>
-void launch(const unsigned* geometry, unsigned n_workers, const Run& run) {
+bool launch(const unsigned* geometry, unsigned n_workers, const Run& run) {
   const std::size_t n_x = std::size_t(geometry[0]) * geometry[3], n_y = geometry[1];
   const std::size_t at_once = std::max<std::size_t>(1, std::min<std::size_t>(4096, n_x));
   const std::size_t pieces = (n_x + at_once - 1) / at_once;
-  share_out(pieces * n_y, n_workers, [&](auto take) {
+  return share_out(pieces * n_y, n_workers, [&](auto take) {
     gridDim = {unsigned(n_x), unsigned(n_y), 1};
     for (std::size_t piece = take(); piece < pieces * n_y; piece = take()) {
       const std::size_t start = piece % pieces * at_once;
@@ -241,7 +251,7 @@ void by_item(std::size_t item, const Act& act) {
 
 // Call run(at) for each pixel: at[i] points to its part of array i.
 template <class Run>
-void launch(const Array* arrays, std::size_t n_arrays, std::size_t n_pixels, unsigned n_workers, const Run& run) {
+bool launch(const Array* arrays, std::size_t n_arrays, std::size_t n_pixels, unsigned n_workers, const Run& run) {
   // Bytes from one pixel to the next in a tile: an odd number of cache lines, so that pixels use different ones.
   std::vector<std::size_t> steps(n_arrays, 0);
   std::size_t bytes_each = 0;
@@ -253,7 +263,7 @@ void launch(const Array* arrays, std::size_t n_arrays, std::size_t n_pixels, uns
   std::size_t width = MOST_PIXELS;
   while (width > LEAST_PIXELS && width * bytes_each > CACHE) width /= 2;
   const std::size_t n_tiles = (n_pixels + width - 1) / width;
-  share_out(n_tiles, n_workers, [&](auto take) {
+  return share_out(n_tiles, n_workers, [&](auto take) {
     std::vector<char> scratch(width * bytes_each + LINE);
     char* aligned = scratch.data() + (LINE - reinterpret_cast<std::uintptr_t>(scratch.data()) % LINE) % LINE;
     std::vector<char*> at(n_arrays);

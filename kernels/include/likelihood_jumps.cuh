@@ -15,6 +15,9 @@ constexpr double ROUNDING = 1e-10;
 // Ramps within this relative distance of a threshold are also searched.
 constexpr double MARGIN = 1e-6;
 
+// Relative determinants below this are 0 but for rounding.
+constexpr double DEGENERATE = 1e-9;
+
 // Rows of the scratch memory for the determinants, n + 1 numbers each. DC contains Theta during the sweep up.
 constexpr int THETA = 0;
 constexpr int PHI = 1;

@@ -176,8 +176,9 @@ def test_other_threads_get_the_originals():
     outcome = []
 
     def elsewhere():
-        with fits.conf.set_temp("strip_header_whitespace", False):
-            outcome.append(fits.card.conf.strip_header_whitespace)
+        with fits.conf.set_temp("strip_header_whitespace", True):
+            fits.card.conf.strip_header_whitespace = False
+            outcome.append(fits.conf.strip_header_whitespace)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(validate.asdf_schema, "validate", lambda *args, **named: outcome.append("validated"))
             validate._check_value("text", schema, model)

@@ -394,9 +394,9 @@ def native_source(source, by_pixel):
         call = f"{kernel.expression(variant)}({', '.join(passed)});"
         if by_pixel:
             arrays = f"arrays, {len(kernel.arguments)}, n_pixels, n_workers"
-            call = f"gpucoron::host::launch({arrays}, [&](char* const* at) {{ {call} }});"
+            call = f"if (!gpucoron::host::launch({arrays}, [&](char* const* at) {{ {call} }})) return 2;"
         else:
-            call = f"gpucoron::host::launch(geometry, n_workers, [&] {{ {call} }});"
+            call = f"if (!gpucoron::host::launch(geometry, n_workers, [&] {{ {call} }})) return 2;"
         checked = f"[[maybe_unused]] {kernel.signature.replace('(*)', '(*checked)')} = {kernel.expression(variant)};"
         bodies.append([checked, *lines, call])
     taken = "const gpucoron::host::Array* arrays" if by_pixel else "const unsigned* geometry"
@@ -404,7 +404,10 @@ def native_source(source, by_pixel):
 
 
 def _offer(header, source, taken, bodies):
-    """Return the C++ code of a function that runs an instantiation by number, and returns 1 for unknown numbers."""
+    """Return the C++ code of a function that runs an instantiation by number.
+
+    It returns 1 for unknown numbers, 2 if there was too little memory.
+    """
     cases = ""
     for number, lines in enumerate(bodies):
         body = "\n      ".join([*lines, "return 0;"])

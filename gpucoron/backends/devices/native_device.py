@@ -63,6 +63,9 @@ class NativeKernels(HostDevice):
             number, how, ctypes.c_uint(self.n_threads), addresses
         )
         del keep
+        if status == 2:
+            msg = f"kernel {name}: too little memory for the scratch arrays of {self.n_threads} threads"
+            raise MemoryError(msg)
         if status != 0:
             msg = f"kernel {name}{tuple(variant)} is not in the compiled library"
             raise RuntimeError(msg)

@@ -1,13 +1,15 @@
-"""The native backend: kernels with NumPy's bits on long ramps, NumPy on short ones and without a compiler."""
+"""The native backend: kernels with NumPy's bits, NumPy without a compiler."""
 
 import logging
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from gpucoron.backends import backend_status, get_backend
 from gpucoron.backends.devices import build, compilations, native_device
-from gpucoron.backends.operations import jump
 from gpucoron.errors import ParameterError
 from gpucoron.steps.ipc import ReferenceEdges
 from tests.cases.backends import usable_backend
@@ -18,8 +20,8 @@ from tests.cases.ramp_fit import simulate as simulate_ramps
 
 #: more pixels than a tile, and an incomplete last tile
 IMAGE = (5, 31)
-#: groups of two integrations for which only kernels are used
-ALL_NATIVE = jump.MANY_SAMPLES // 2
+#: groups of long ramps
+LONG = 300
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def answers(backend, n_groups):
     return [data, ramps[1], np.array(count), *vars(rate).values(), *vars(rateints).values()]
 
 
-@pytest.mark.parametrize("n_groups", [4, 66, ALL_NATIVE])
+@pytest.mark.parametrize("n_groups", [4, 66, LONG])
 def test_long_ramps_have_numpys_bits(native, n_groups):
     expected = answers(get_backend("numpy", n_threads=1), n_groups)
     for backend in (native, get_backend("native", n_threads=1)):
@@ -91,6 +93,49 @@ def test_only_ramps_in_one_piece_are_the_kernels(native, launched):
         native.deconvolve_ipc(data[:, 1:], np.ones((3, 3), np.float32), ReferenceEdges(0, 0, 0, 0))
 
 
+def test_clipping_has_numpys_bits(native):
+    """Differences that are exactly at the limit depend on the last bit of the standard deviation."""
+    counts = {-7: 1, -5: 1, -4: 1, -3: 7, -2: 13, -1: 28, 0: 36, 1: 31, 2: 20, 3: 8, 4: 1, 5: 1, 7: 1, 10: 1}
+    values = np.repeat(np.float32(list(counts)), list(counts.values()))
+    rng, data = np.random.default_rng(1), np.zeros((len(values), 4, 2, 9), np.float32)
+    for at in np.ndindex(3, 2, 9):
+        data[(slice(None), at[0] + 1, *at[1:])] = rng.permutation(values)
+    data = np.cumsum(data, axis=1)
+    found = []
+    for backend in (native, get_backend("numpy", n_threads=1)):
+        groupdq = np.zeros(data.shape, np.uint8)
+        backend.clip_jumps(data, groupdq, np.ones((2, 9), np.float32), rejection_threshold=5.0)
+        found.append(groupdq)
+    np.testing.assert_array_equal(*found)
+
+
+WITHOUT_MEMORY = """
+import resource, sys
+import numpy as np
+from gpucoron.backends import get_backend
+
+backend = get_backend("native", n_threads=2)
+images = np.random.default_rng(0).normal(size=(8, 1024, 1024)).astype(np.float32)
+masks = np.ones(images.shape, bool)
+backend.fit_1overf(images[:1, :20, :20].copy(), masks[:1, :20, :20].copy())
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 80 * 2**20,) * 2)
+try:
+    backend.fit_1overf(images, masks)
+except MemoryError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process")
+def test_a_kernel_without_memory_raises_an_error(native):
+    environment = os.environ | {build.SWITCH: "wait"}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_MEMORY], capture_output=True, text=True, check=False, env=environment
+    )
+    assert (done.returncode, "memory" in done.stdout.lower()) == (0, True), done.stdout + done.stderr
+
+
 def test_emicorr_is_subtracted_as_by_numpy(native):
     from gpucoron.steps.emicorr import cubic_pieces
 
@@ -109,8 +154,8 @@ def test_a_failing_compiler_is_logged_and_numpy_is_used(nothing_loaded, monkeypa
     usable_native = get_backend("native", n_threads=1)
     monkeypatch.setattr(build, "NATIVE_OPTIONS", (*build.NATIVE_OPTIONS, "--no-such-option"))
     with caplog.at_level(logging.WARNING):
-        found = answers(usable_native, ALL_NATIVE)
-    for one, other in zip(found, answers(get_backend("numpy", n_threads=1), ALL_NATIVE), strict=True):
+        found = answers(usable_native, LONG)
+    for one, other in zip(found, answers(get_backend("numpy", n_threads=1), LONG), strict=True):
         np.testing.assert_array_equal(one, other)
     assert sum("NumPy replaces the native kernels" in message for message in caplog.messages) == 3
 

@@ -97,6 +97,20 @@ def test_ramps_with_flags_jumps_and_invalid_noise(in_strips, rules, ngroups, sha
         assert np.count_nonzero(flags != ramps[1]) > 20
 
 
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("thresholds", [(30.0, 23.8), (100.0, 20.0), (20.0, 40.0)])
+def test_pairs_that_are_the_whole_ramp(in_strips, rules, thresholds):
+    """Their determinant is rounding noise: only chi-square tells whether they are worth a search."""
+    times = [2.1 * (np.arange(1, 9) + 18 * group) for group in range(3)]
+    data = np.cumsum(np.random.default_rng(1).normal(25, 13, (1, 3, 40, 50)), axis=1).astype(np.float32)
+    image = np.ones(data.shape[2:], np.float32)
+    ramps = data, np.zeros(data.shape, np.uint8), 1.9 * image, 11 * image
+    options = {"unusable": 3, "threshold_oneomit": thresholds[0], "threshold_twoomit": thresholds[1]}
+    flags = fit_both(in_strips, ramps, times, {"rules": rules}, options)
+    if rules != "sound":
+        assert (flags == JUMP_DET).any(axis=1).sum() > 20
+
+
 def test_special_values(in_strips):
     """NaN, infinity, zeros of both signs, ties, constant ramps, and ramps without any or with a single difference."""
     rng = np.random.default_rng(3)

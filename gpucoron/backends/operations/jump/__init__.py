@@ -14,9 +14,6 @@ MINIMUM_GROUPS = 3
 #: stcal's count of jumps if there are too few groups to search.
 NOT_SEARCHED = -99
 
-#: samples per pixel above which the native kernel clips faster than NumPy
-MANY_SAMPLES = 600
-
 
 @dataclass(frozen=True)
 class JumpSettings:
@@ -72,18 +69,12 @@ class JumpSettings:
         return any(n_groups > 0 for _, n_groups in self.after)
 
 
-_IN_STRIPS, _BY_PIXEL = ("cpu/jump_strips.cpp", False), ("jump.cu", True)
+_IN_STRIPS = ("cpu/jump_strips.cpp", False)
 
 
 def _native_search(settings, data, groupdq, *others):
     """Return the native library if the ramps are contiguous."""
     return [_IN_STRIPS] if data.flags.c_contiguous and groupdq.flags.c_contiguous else []
-
-
-def _native_clipping(settings, data, groupdq, *others):
-    """Return the native library if the ramps are long and contiguous."""
-    is_long = data.shape[0] * data.shape[1] >= MANY_SAMPLES
-    return [_BY_PIXEL] if is_long and data.flags.c_contiguous and groupdq.flags.c_contiguous else []
 
 
 def _searching_bytes(nints, ngroups):
@@ -102,13 +93,12 @@ search_jumps = Operation(
     native=_native_search,
     libraries=(_IN_STRIPS,),
 )
+# A CPU uses NumPy: the last bit of a standard deviation depends on the order in which astropy sums.
 clip_jumps = Operation(
     definition.clip_jumps,
     kernels.clip_jumps,
     settings=JumpSettings,
     written=("groupdq",),
-    native=_native_clipping,
-    libraries=(_BY_PIXEL,),
 )
 find_lost_groups = Operation(definition.find_lost_groups, kernels.find_lost_groups, at_home=True)
 drop_redundant_jumps = Operation(

@@ -30,6 +30,8 @@ REGION_BYTES = 8 * 2**20
 BATCH = 2048
 #: Ramps within this relative distance of a threshold are also searched.
 MARGIN = 1e-6
+#: Relative determinants below this are 0 but for rounding.
+DEGENERATE = 1e-9
 
 #: results of a fit for each ramp
 RESULTS = ("countrate", "uncert", "chisq", "var_poisson", "var_rdnoise")
@@ -475,5 +477,8 @@ def _may_lose(ramps, rate, C, shape, common, scratch):
         if pair_is_spoiled[i]:
             beside -= v * above / C
             drop = residual**2 * own_above + residual_above**2 * own - 2 * residual * residual_above * beside
-            may_lose |= ~(drop / (own * own_above - beside * beside) <= two)
+            determinant = own * own_above - beside * beside
+            # Of a ramp with two differences the determinant is 0 but for rounding: without one the other fits as well.
+            is_pair = determinant > DEGENERATE * (own * own_above)
+            may_lose |= ~(np.where(is_pair, drop / determinant, residual * residual / own) <= two)
     return may_lose
