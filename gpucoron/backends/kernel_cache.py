@@ -22,9 +22,11 @@ _LIBRARY = re.compile(r"(native|host)-(\w+?)(?:-pixels|-plain)?-[0-9a-f]{20}\.(s
 _CODE = re.compile(r"(\w+)-(?:sm|compute)_\w+-[0-9a-f]{20}\.bin")
 #: file name without the ending -> kernel file
 _SOURCE_OF = {Path(source).stem: source for source in SOURCES}
-#: folder of a compilation that has not ended
-_DRAFT = re.compile(r"\.gpucoron-\w+")
-#: a compilation takes minutes; an older draft is that of a process that was killed
+#: folder in which a library is compiled
+_DRAFT = re.compile(rf"((?:native|host)-\w+?(?:-pixels|-plain)?-[0-9a-f]{{20}})-\w+{re.escape(build.DRAFT)}")
+#: folder in which code for a GPU is written, without a lock
+_WRITTEN = re.compile(r"\.gpucoron-\w+")
+#: code is written in seconds; an older folder is that of a process that was killed
 _ABANDONED = 24 * 3600.0
 #: runs in a process of its own, because loading a damaged library can end it
 _LOAD = "import ctypes, sys; ctypes.CDLL(sys.argv[1]).gpucoron_launch"
@@ -117,7 +119,7 @@ def find_damage(kernel):
             return "the library is truncated"
         if kernel.is_used:
             command = [sys.executable, "-I", "-S", "-c", _LOAD, str(kernel.path)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
             if done.returncode != 0:
                 lines = done.stderr.strip().splitlines()
                 return f"it cannot be loaded ({lines[-1] if lines else f'exit code {done.returncode}'})"
@@ -204,29 +206,27 @@ def remove_kernels(kernels):
             removed.append(kernel)
         except OSError as error:
             errors.append(error)
-    for path in _files():
-        if path.suffix == ".lock" and not path.with_suffix(".so").exists():
-            _remove_lock(path)
+    for path in _unfinished():
+        build.remove_unfinished(path)
     _remove_abandoned()
     if errors:
         raise errors[0]
     return removed
 
 
-def _remove_lock(path):
-    """Remove the lock of a library, unless a process is compiling it."""
-    import fcntl
-
-    with suppress(OSError), path.open("r+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
+def _unfinished():
+    """Return the paths of libraries that do not exist but have a lock, or whose compilation was begun and not ended."""
+    locked = {path.with_suffix(".so") for path in _files() if path.suffix == ".lock"}
+    folder = cache_folder()
+    drafts = [_DRAFT.fullmatch(path.name) for path in folder.iterdir()] if folder.is_dir() else []
+    return {path for path in locked if not path.exists()} | {folder / f"{draft[1]}.so" for draft in drafts if draft}
 
 
 def _remove_abandoned():
-    """Remove the drafts of compilations that were killed."""
+    """Remove the folders of processes that were killed while they wrote code for a GPU."""
     folder = cache_folder()
     for draft in folder.iterdir() if folder.is_dir() else ():
-        is_draft = _DRAFT.fullmatch(draft.name) and draft.is_dir() and not draft.is_symlink()
+        is_draft = _WRITTEN.fullmatch(draft.name) and draft.is_dir() and not draft.is_symlink()
         if is_draft and time.time() - draft.stat().st_mtime > _ABANDONED:
             with suppress(OSError):
                 for file in draft.iterdir():

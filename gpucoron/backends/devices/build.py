@@ -15,14 +15,13 @@ import signal
 import subprocess
 import tempfile
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from gpucoron.backends.kernel_files import cache_folder, instantiations, kernel_folder, source_digest
-from gpucoron.files import appearing
 
 #: no contraction, as on the device; warnings are errors
 HOST_OPTIONS = (
@@ -39,6 +38,8 @@ NATIVE_OPTIONS = (
 #: environment variable. With the value 0 NumPy runs all operations and nothing is compiled. With the value wait,
 #: kernels are compiled before they are first needed, otherwise in the background while NumPy does their work.
 SWITCH = "GPUCORON_NATIVE"
+#: end of the name of the folder in which a library is compiled; its name begins with that of the library
+DRAFT = ".draft"
 #: seconds between attempts to get the lock of a library that another process is compiling
 _PAUSE = 0.1
 #: compilers at a lower priority leave the processor to the run
@@ -67,7 +68,10 @@ def native_available():
     """Return whether the kernels can be compiled natively; the result is as in `host_available`."""
     if os.environ.get(SWITCH, "1") == "0":
         return False, f"the environment sets {SWITCH}=0"
-    compiler = _native_compiler()
+    try:
+        compiler = _native_compiler()
+    except ValueError as error:
+        return False, f"CXX={os.environ['CXX']} is not a command: {error}"
     if compiler is None:
         return False, "there is no g++ (or compiler named by CXX) to compile the kernels for this CPU"
     try:
@@ -93,8 +97,8 @@ def _native_compiler():
 def _target(compiler, *options):
     """Return a digest of the compiler's version and its options for this CPU; each CPU needs its own libraries."""
     command = [*compiler, *options, "-E", "-v", "-x", "c++", os.devnull]
-    result = subprocess.run(command, capture_output=True, check=True, text=True)
-    return hashlib.sha256(result.stderr.encode()).hexdigest()
+    result = subprocess.run(command, capture_output=True, check=True)
+    return hashlib.sha256(result.stderr).hexdigest()
 
 
 @cache
@@ -215,46 +219,97 @@ def _build(name, source, text, compiler, options, *, in_background=False):
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Written under another name and renamed: other processes wait for the lock and never load half a library.
-    with path.with_suffix(".lock").open("w") as lock:
-        _get_lock(lock, in_background)
+    # Written elsewhere and renamed: other processes wait for the lock and never load half a library.
+    with _locked(path, in_background=in_background):
         if not path.exists():
-            with appearing(path) as (built,):
-                _compile(compiler, options, source, text, built, in_background)
+            _remove_drafts(path)
+            _compile(compiler, options, source, text, path, in_background)
     return path
 
 
-def _get_lock(lock, in_background):
-    """Wait for the lock of a library; in the background only until compilers are stopped."""
+@contextmanager
+def _locked(path, *, in_background=False, waits=True):
+    """Hold the lock of a library.
+
+    In the background, wait only until compilers are stopped (RuntimeError). Where ``waits`` is False, raise
+    BlockingIOError if another process has it.
+    """
+    name = path.with_suffix(".lock")
+    while True:
+        with name.open("a") as lock:
+            _get_lock(lock, in_background, waits)
+            # `remove_unfinished` may have removed the file meanwhile: its lock would exclude no other process
+            if _is_open(name, lock):
+                yield
+                return
+
+
+def _is_open(path, file):
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _get_lock(lock, in_background, waits):
     import fcntl
 
-    if not in_background:
+    if waits and not in_background:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not waits:
+                raise
             if _are_stopped.wait(_PAUSE):
                 raise RuntimeError(_STOPPED) from None
         else:
             return
 
 
-def _compile(compiler, options, source, text, built, in_background):
+def _remove_drafts(path):
+    """Remove the folders in which processes that were killed compiled a library; its lock is held."""
+    for draft in path.parent.glob(f"{path.stem}-*{DRAFT}"):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def remove_unfinished(path):
+    """Remove what killed compilations of a library have left, unless a process is compiling it.
+
+    Parameters
+    ----------
+    path : Path
+        Of the library, whether it exists or not.
+    """
+    with suppress(OSError), _locked(path, waits=False):
+        _remove_drafts(path)
+        if not path.exists():
+            path.with_suffix(".lock").unlink()
+
+
+def _compile(compiler, options, source, text, path, in_background):
     folder = kernel_folder()
-    with tempfile.TemporaryDirectory() as workplace:
-        code = Path(workplace) / f"{Path(source).stem}.cpp"
+    with tempfile.TemporaryDirectory(
+        dir=path.parent, prefix=f"{path.stem}-", suffix=DRAFT, ignore_cleanup_errors=True
+    ) as draft:
+        code, built = Path(draft) / f"{Path(source).stem}.cpp", Path(draft) / path.name
         code.write_text(text, encoding="utf-8")
         command = [*compiler, *options, f"-I{folder / 'include'}", f"-I{folder}", str(code), "-o", str(built)]
+        # A compiler that is stopped leaves its temporary files: they are removed with the folder.
+        environment = {**os.environ, "TMPDIR": draft}
         if in_background:
-            status, output = _run_in_background(command)
+            status, output = _run_in_background(command, environment)
         else:
-            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            result = subprocess.run(
+                command, env=environment, capture_output=True, text=True, errors="replace", check=False
+            )
             status, output = result.returncode, result.stderr
-    if status != 0:
-        msg = f"{compiler[0]} could not compile {source}:\n{output}"
-        raise RuntimeError(msg)
+        if status != 0:
+            msg = f"{compiler[0]} could not compile {source}:\n{output}"
+            raise RuntimeError(msg)
+        os.replace(built, path)
 
 
 _STOPPED = "the process ends before the compilation"
@@ -263,15 +318,15 @@ _starting = threading.Lock()
 _compilers: set[subprocess.Popen] = set()
 
 
-def _run_in_background(command):
+def _run_in_background(command, environment):
     """Run a compiler until it ends, or until `stop_compilers` stops it; return its status and what it printed."""
     with _starting:
         if _are_stopped.is_set():
             raise RuntimeError(_STOPPED)
         # A session of its own: g++ starts other programs, which are stopped together with it.
         compiler = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            start_new_session=True,
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            text=True, errors="replace", start_new_session=True,
         )  # fmt: skip
         _compilers.add(compiler)
     with suppress(OSError):

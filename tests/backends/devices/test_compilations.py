@@ -2,21 +2,23 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from gpucoron.backends import get_backend
+from gpucoron.backends import get_backend, kernel_cache
 from gpucoron.backends.devices import build, compilations, native_device
 from tests.cases.backends import usable_backend
 from tests.cases.linearity import linearity_case
 from tests.cases.waiting import wait_for
 
-#: a compiler that notes that it runs, and waits for permission; it knows its version at once
+#: a compiler that makes a temporary file, notes that it runs, and waits for permission; it knows its version at once
 _COMPILER = """#!/bin/sh
 case " $* " in *" -E "*) exec g++ "$@";; esac
+mktemp > /dev/null
 echo $$ >> {folder}/started
 while [ ! -e {folder}/go ]; do
   # what it has written so far
@@ -135,6 +137,24 @@ def test_a_failure_is_logged_once(folder, launched, caplog):
     assert launched == []
 
 
+@pytest.mark.parametrize("in_background", [True, False])
+def test_a_message_in_any_encoding_is_shown(folder, monkeypatch, in_background):
+    """Temporary files that the compiler leaves are removed."""
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    # version and message are not UTF-8
+    (folder / "compiler").write_text(
+        "#!/bin/sh\nmktemp >/dev/null; printf 'caf\\351' >&2\n"
+        'case " $* " in *" -E "*) rm "$TMPDIR"/*; exit 0;; esac; exit 1\n'
+    )
+    assert build.native_available()[0]
+    with pytest.raises(RuntimeError, match="could not compile ipc.cu:\ncaf\N{REPLACEMENT CHARACTER}$"):
+        build.compile_natively("ipc.cu", False, in_background=in_background)
+    assert list(temporary.iterdir()) == []
+    assert {path.suffix for path in (folder / "cache").iterdir()} == {".lock"}
+
+
 def run_process(folder, what):
     """Start a process in the same environment."""
     command = [sys.executable, "-c", _PROCESS, what, str(folder / "started")]
@@ -150,17 +170,63 @@ def is_running(number):
         return False
 
 
+def compilers_of(folder):
+    """Return the numbers of the processes of the compilers that were started."""
+    return [int(number) for number in (folder / "started").read_text().split()]
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="this system has no /proc")
-def test_a_process_that_ends_stops_its_compilers(folder):
+def test_a_process_that_ends_stops_its_compilers(folder, monkeypatch):
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     process = run_process(folder, "end")
     _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
-    numbers = [int(number) for number in (folder / "started").read_text().split()]
+    numbers = compilers_of(folder)
     assert numbers
     wait_for(lambda: not any(is_running(number) for number in numbers))
     # neither a half-written library nor the folder in which it was written
     left = [path.suffix for path in (folder / "cache").iterdir()]
     assert set(left) <= {".lock"}
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="this system has no /proc")
+def test_what_a_killed_process_leaves_is_removed_with_the_kernels(folder):
+    process = run_process(folder, "wait")
+    n_compilers = min(len(compilations.COMMON), compilations._MOST_AT_A_TIME)
+    wait_for(lambda: (folder / "started").exists() and len(compilers_of(folder)) == n_compilers)
+    kernel_cache.remove_kernels(())
+    drafts = list((folder / "cache").glob(f"*{build.DRAFT}"))
+    assert len(drafts) == n_compilers  # they are in use
+    process.kill()
+    process.communicate()
+    for number in compilers_of(folder):
+        os.killpg(number, signal.SIGKILL)
+        wait_for(lambda number=number: not is_running(number))
+    assert all(draft.exists() for draft in drafts)
+    kernel_cache.remove_kernels(())
+    assert list((folder / "cache").iterdir()) == []
+
+
+def test_a_compilation_removes_what_an_earlier_one_has_left(folder):
+    (folder / "go").touch()
+    path = build.native_path("ipc.cu", False)
+    draft = path.parent / f"{path.stem}-killed{build.DRAFT}"
+    draft.mkdir(parents=True)
+    (draft / "temporary.s").touch()
+    assert build.compile_natively("ipc.cu", False) == path
+    assert {found.suffix for found in path.parent.iterdir()} == {".so", ".lock"}
+
+
+def test_the_lock_of_a_removed_file_is_not_held(folder):
+    """Otherwise two processes might compile one library, and remove the drafts of each other."""
+    path = folder / "library.so"
+    with build._locked(path):
+        path.with_suffix(".lock").unlink()
+        with build._locked(path, waits=False), pytest.raises(BlockingIOError), build._locked(path, waits=False):
+            pass
 
 
 def test_processes_do_not_compile_the_same_library(folder):

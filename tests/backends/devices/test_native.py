@@ -160,15 +160,18 @@ def test_a_failing_compiler_is_logged_and_numpy_is_used(nothing_loaded, monkeypa
     assert sum("NumPy replaces the native kernels" in message for message in caplog.messages) == 3
 
 
-@pytest.mark.parametrize("reason", ["switch", "compiler"])
+@pytest.mark.parametrize("reason", [build.SWITCH, "g++", "CXX=g++ 'unclosed is not a command"])
 def test_cpu_is_numpy_where_nothing_can_be_compiled(nothing_loaded, monkeypatch, reason):
-    if reason == "switch":
+    if reason == build.SWITCH:
         monkeypatch.setenv(build.SWITCH, "0")
+    elif reason.startswith("CXX"):
+        monkeypatch.setenv("CXX", "g++ 'unclosed")
     else:
         monkeypatch.setattr(build.shutil, "which", lambda name: None)
-    usable, reason = backend_status()["native"]
+    usable, told = backend_status()["native"]
     assert not usable
-    assert reason in backend_status()["cpu"][1]
+    assert reason in told
+    assert told in backend_status()["cpu"][1]
     assert get_backend("cpu").name == "numpy"
 
 
