@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpucoron.backends import get_backend
-from gpucoron.backends.kernel_files import SOURCES, instantiations
+from gpucoron.backends.kernel_files import CUDA_SOURCES, instantiations
 from tests.cases.backends import usable_backend
 from tests.cases.paths import BENCHMARKS
 from tests.stand_ins.fake_cupy import make_fake_cupy
@@ -218,10 +218,10 @@ def test_kernels_are_compiled_once_and_loaded_whole(tmp_path, monkeypatch):
         record = tmp_path / f"{number}.json"
         compile_everything(Part(record, tmp_path, 100, 0, False))
         results.append({check["name"]: check["told"] for check in read_record(record)["checks"]})
-    assert set(results[0]) == {f"{source} is loaded" for source in SOURCES}
+    assert set(results[0]) == {f"{source} is loaded" for source in CUDA_SOURCES}
     assert all(words.endswith("compiled") for words in results[0].values())
     assert all(words.endswith("from the cache") for words in results[1].values())
-    assert len(cupy.loaded) == 2 * len(SOURCES)
+    assert len(cupy.loaded) == 2 * len(CUDA_SOURCES)
     assert f"{len(instantiations('jump.cu'))} functions" in results[0]["jump.cu is loaded"]
 
 

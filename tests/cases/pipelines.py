@@ -26,8 +26,11 @@ class Snapshots:
 
 @cache
 def remember_schemas():
-    """Cache the schemas that asdf has parsed; parsing them repeatedly takes half of the time of a small case."""
-    from asdf import schema
+    """Cache the schemas that asdf has parsed; parsing them repeatedly takes half of the time of a small case.
+
+    As in `gpucoron.io.kept`, a schema with another text is parsed again.
+    """
+    from asdf import get_config, schema
 
     make_loader, kept = getattr(schema, "_make_schema_loader", None), {}
     if make_loader is None:
@@ -37,9 +40,11 @@ def remember_schemas():
         load = make_loader()
 
         def load_once(url):
-            if url not in kept:
-                kept[url] = load(url)
-            return kept[url]
+            resources = get_config().resource_manager
+            key = url, resources.get(url)
+            if key not in kept:
+                kept[key] = load(url)
+            return kept[key]
 
         return load_once
 
