@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gpucoron.backends import get_backend, kernel_cache
-from gpucoron.backends.devices import build, compilations, native_device
+from gpucoron.backends.devices import build, compilations
 from tests.cases.backends import usable_backend
 from tests.cases.linearity import linearity_case
 from tests.cases.waiting import wait_for
@@ -62,19 +62,6 @@ def folder(request, monkeypatch, tmp_path):
     compilations.wait()
     for each in forget:
         each()
-
-
-@pytest.fixture
-def launched(monkeypatch):
-    """Names of the native kernels that were launched."""
-    names, launch = [], native_device.NativeKernels.launch
-
-    def note(self, name, *arguments):
-        names.append(name)
-        launch(self, name, *arguments)
-
-    monkeypatch.setattr(native_device.NativeKernels, "launch", note)
-    return names
 
 
 def linearized(backend):

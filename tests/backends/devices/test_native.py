@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpucoron.backends import backend_status, get_backend
-from gpucoron.backends.devices import build, compilations, native_device
+from gpucoron.backends.devices import build, compilations
 from gpucoron.errors import ParameterError
 from gpucoron.steps.ipc import ReferenceEdges
 from tests.cases.backends import usable_backend
@@ -60,19 +60,6 @@ def test_long_ramps_have_numpys_bits(native, n_groups):
     for backend in (native, get_backend("native", n_threads=1)):
         for one, other in zip(answers(backend, n_groups), expected, strict=True):
             np.testing.assert_array_equal(one, other)
-
-
-@pytest.fixture
-def launched(monkeypatch):
-    """Names of the native kernels that were launched."""
-    names, launch = [], native_device.NativeKernels.launch
-
-    def note(self, name, *arguments):
-        names.append(name)
-        launch(self, name, *arguments)
-
-    monkeypatch.setattr(native_device.NativeKernels, "launch", note)
-    return names
 
 
 def test_ramps_of_any_length_are_the_kernels(native, launched):

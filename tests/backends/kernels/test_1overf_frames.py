@@ -6,7 +6,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gpucoron.backends import get_backend
-from gpucoron.backends.devices import native_device
 from gpucoron.backends.operations.subtract_1overf import definition
 from gpucoron.backends.operations.subtract_1overf.savgol import BRIDGE, bits_of_samples, centre_weights, projection
 from tests.cases.backends import usable_backend
@@ -19,19 +18,6 @@ quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCh
 @pytest.fixture
 def native(request):
     return usable_backend("native", request.config, n_threads=2)
-
-
-@pytest.fixture
-def launched(monkeypatch):
-    """Names of the native kernels that were launched."""
-    names, launch = [], native_device.NativeKernels.launch
-
-    def note(self, name, *arguments):
-        names.append(name)
-        launch(self, name, *arguments)
-
-    monkeypatch.setattr(native_device.NativeKernels, "launch", note)
-    return names
 
 
 def make_noise(rng, shape):
