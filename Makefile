@@ -46,6 +46,7 @@ bench: $(VENV)/.dev
 	mkdir -p $(VENV)/bench
 	$(BENCH)/bench_engine.py --save --folder $(VENV)/bench
 	$(BENCH)/bench_custom.py --save
+	$(BENCH)/bench_optional.py --save --folder $(VENV)/bench
 	$(BENCH)/bench_end_to_end.py --save --folder $(VENV)/bench
 	$(BENCH)/bench_large.py --save --folder $(VENV)/bench
 	$(BIN)/python -m pytest benchmarks/test_steps.py -q --benchmark-columns=min,median,rounds --benchmark-sort=name

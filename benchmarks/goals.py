@@ -18,7 +18,7 @@ def main():
     print("\n".join(lines))
 
 
-KINDS = ("engine", "custom", "end-to-end", "large")
+KINDS = ("engine", "custom", "end-to-end", "large", "optional")
 
 
 def goals(results):
@@ -29,7 +29,7 @@ def goals(results):
     results : dict
         Kind -> the newest figures as the benchmark has saved them, or None.
     """
-    engine, custom, end_to_end, large = (results[kind] or {} for kind in KINDS)
+    engine, custom, end_to_end, large, optional = (results[kind] or {} for kind in KINDS)
     cases = engine.get("cases", {})
     nircam, miri = cases.get("nircam-10x20"), cases.get("miri-100x19")
     for case, name, least in (
@@ -50,6 +50,13 @@ def goals(results):
     for name, most in (("1/f on 200 frames", 1.5), ("1/f on 20 rateints", 0.5)):
         seconds = custom.get("seconds", {}).get(name)
         yield _row(f"{name} (savgol), 1 thread", f"{most} s", seconds and [(-seconds, -most)], f"{seconds or 0:.2f} s")
+    rows = optional.get("rows", {})
+    yield _row(
+        "steps that are off by default, over jwst",
+        "10x",
+        [(row["ratio"], 10) for row in rows.values()],
+        ", ".join(f"{name} {row['ratio']:.1f}x" for name, row in rows.items()),
+    )
     arithmetic = engine.get("scaling of arithmetic")
     least = min(1.8, 0.95 * arithmetic) if arithmetic else 1.8
     yield _row(
