@@ -19,7 +19,7 @@ from tests.tools import fuzz_summary
 pytestmark = pytest.mark.parity
 
 #: number of cases in every test run
-FEW = 60
+FEW = 40
 
 
 def pytest_generate_tests(metafunc):
