@@ -10,6 +10,7 @@ import pytest
 
 from gpucoron.backends import get_backend
 from gpucoron.dq import AD_FLOOR, DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
+from gpucoron.errors import ArgumentError
 from gpucoron.facts import Facts
 from gpucoron.steps.snowballs import SnowballSettings, flag_snowballs, settle
 
@@ -264,3 +265,18 @@ def test_huge_numbers():
         assert number == expected[1] == 1
     found, _ = flag(groupdq, SnowballSettings(**huge))
     assert (found[0, 2:] == SATURATED).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"settings": 5}, "settings: expected SnowballSettings, got 5"),
+        ({"settings": SimpleNamespace(**vars(SnowballSettings()))}, "settings must be SnowballSettings"),
+        ({"settings": SnowballSettings(), "edge_size": 3}, "edge_size given besides settings"),
+        ({"edge": 3}, "unexpected keyword argument 'edge'"),
+        ({"covered": 5}, "covered: expected a list, got 5"),
+    ],
+)
+def test_odd_arguments_are_refused(options, words):
+    with pytest.raises(ArgumentError, match=f"^snowballs.flag_snowballs: .*{words}"):
+        flag_snowballs(one_snowball()[0], **options)
