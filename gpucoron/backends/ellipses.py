@@ -57,9 +57,9 @@ class Regions:
         row, first, last = runs
         starts = ends[:-1]
         length = last - first + 1
-        area = np.add.reduceat(length, starts)
-        self.x = np.add.reduceat((first + last) * length // 2, starts) / area
-        self.y = np.add.reduceat(row * length, starts) / area
+        area = np.add.reduceat(length, starts, dtype=np.int64)
+        self.x = np.add.reduceat((first + last) * length // 2, starts, dtype=np.int64) / area
+        self.y = np.add.reduceat(row * length, starts, dtype=np.int64) / area
         # the runs of a region are sorted by row
         self._bottom, self._left = row[starts], np.minimum.reduceat(first, starts)
         self._shapes = row[ends[1:] - 1] - self._bottom + 1, np.maximum.reduceat(last, starts) - self._left + 1
@@ -120,7 +120,8 @@ def find_regions(mask, min_area, *, backend):
     Source: ``label`` and ``regionprops`` of scikit-image 0.26, and stcal 1.20, ``_sk_filter_areas``. Runs of pixels in
     a row are the nodes of a graph; its components are the regions.
     """
-    where = backend.to_host(backend.xp.flatnonzero(mask != 0))
+    # 32 bits are enough for pixels of an image, but not for sums over them
+    where = backend.to_host(backend.xp.flatnonzero(mask != 0).astype(np.int32))
     runs = _find_runs(where, mask.shape[1])
     labels = _label_runs(*runs, mask.shape[1])
     row, first, last = runs
