@@ -167,7 +167,7 @@ def draw_ellipse(x, y, axis1, axis2, angle, shape):
     rows, columns : slice
         The part of the image.
     inside : bool array
-        Its pixels inside the ellipse.
+        Its pixels inside the ellipse; read-only.
 
     Notes
     -----
@@ -243,7 +243,7 @@ def _draw(height, width, y, x, ny, nx, angle):
     low, high : (2,) int array
         First row and column of a part of the image, and those after the last ones.
     inside : bool array
-        The pixels of this part inside the ellipse; not to be changed.
+        The pixels of this part inside the ellipse; read-only.
     """
     # as in scikit-image, modulo pi twice: an angle just below zero first becomes pi
     rotation = np.radians(angle) % np.pi
@@ -259,7 +259,9 @@ def _draw(height, width, y, x, ny, nx, angle):
     )
     row = row[:, np.newaxis]
     across, along = (row * cosine + column * sine) / height, (row * sine - column * cosine) / width
-    return low, high, across**2 + along**2 < 1
+    inside = across**2 + along**2 < 1
+    inside.flags.writeable = False
+    return low, high, inside
 
 
 _draw_again = lru_cache(_MOST_REMEMBERED)(_draw)
