@@ -1,19 +1,21 @@
 """Showers of MIRI: faint, extended events that last for some groups."""
 
 import logging
+from collections.abc import Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpucoron.backends.ellipses import find_ellipses, flag_ellipses
 from gpucoron.backends.operation import settings_from
 from gpucoron.backends.operations.jump import find_lost_groups
 from gpucoron.backends.operations.showers import ShowersSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, REFERENCE_PIXEL, SATURATED
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
-from gpucoron.steps.ellipses import draw_ellipse, find_ellipses
-from gpucoron.steps.values import Having, Number, Options, Switch, kinds_of
+from gpucoron.steps.values import Having, Kind, Number, Options, Switch, kinds_of
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +87,8 @@ _RULES = kinds_of(
     pixeldq=Array(IMAGE, "uint32"),
     gain=Array(IMAGE, unit="e-/DN"),
     readnoise=Array(IMAGE, unit="DN"),
-    unusable=Array(RAMP, "bool"),
     rules=Having("ShowerRules", **_RULES),
+    covered=Kind("samples covered by snowballs", iter),
     options=Options(_RULES),
 )
 def flag_showers(
@@ -95,10 +97,10 @@ def flag_showers(
     pixeldq: ArrayLike,
     gain: ArrayLike,
     readnoise: ArrayLike,
-    unusable: ArrayLike | None = None,
     *,
     backend: BackendLike = None,
     rules: ShowerRules | None = None,
+    covered: Iterable[Any] = (),
     **options: Any,
 ) -> int:
     """Flag showers: set JUMP_DET in ``groupdq``, in place, in the group of each shower and in later groups.
@@ -117,11 +119,11 @@ def flag_showers(
     gain : (ny, nx) float32, e-/DN
     readnoise : (ny, nx) float32, DN
         CDS noise, as in the reference file.
-    unusable : (nints, ngroups, ny, nx) bool, optional
-        Groups that were unusable when jumps were searched for, if flags were added since then.
     backend : str or Backend, optional
         The default is the device of the arrays.
     rules : ShowerRules, optional
+    covered : iterable of tuples
+        Samples that snowballs have saturated since the search for jumps, from `gpucoron.steps.snowballs.flag_snowballs`.
     **options
         Fields of ``rules``, if that is not given; see `gpucoron.steps.showers.ShowerRules`.
 
@@ -142,52 +144,71 @@ def flag_showers(
     nints, ngroups = data.shape[:2]
     lost = find_lost_groups(backend, groupdq)
     if nints * (ngroups - 1) - int(lost.sum()) < LEAST_DIFFERENCES:
-        log.warning("showers: fewer than %d differences of groups; not searched", LEAST_DIFFERENCES)
+        log.warning("showers are not searched for in fewer than %d differences of groups", LEAST_DIFFERENCES)
         return 0
-    search = _Search(backend, data, groupdq, pixeldq, gain, readnoise, unusable, rules)
+    search = _Search(backend, data, groupdq, pixeldq, gain, rules)
+    with _uncovered(groupdq, covered):
+        search.measure(readnoise)
     return sum(search.flag(integration) for integration in range(nints))
+
+
+@contextmanager
+def _uncovered(groupdq, covered):
+    """Hide the flags of samples that snowballs covered twice: stcal recognizes others by their flag alone."""
+    twice = []
+    for integration, group, rows, columns, usable in covered:
+        flags = groupdq[integration, group:, rows, columns]
+        hidden = (usable & (flags == SATURATED | JUMP_DET)) * np.uint8(SATURATED | JUMP_DET)
+        flags ^= hidden
+        twice.append((flags, hidden))
+    try:
+        yield
+    finally:
+        for flags, hidden in twice:
+            flags ^= hidden
 
 
 class _Search:
     """The search for showers, one integration after the other."""
 
-    def __init__(self, backend, data, groupdq, pixeldq, gain, readnoise, unusable, rules):
+    def __init__(self, backend, data, groupdq, pixeldq, gain, rules):
         self.backend, self.rules = backend, rules
-        self.data, self.groupdq, self.gain, self.unusable = data, groupdq, gain, unusable
+        self.data, self.groupdq, self.gain = data, groupdq, gain
         self.settings = settings_from(ShowersSettings, rules)
         self.is_reference = pixeldq == REFERENCE_PIXEL
         self.excluded = (pixeldq & FLAGGED != 0) | self.is_reference
-        how = data, groupdq, gain, unusable
-        if len(data) >= rules.minimum_sigclip_groups:
+        self.middle = self.noise = None
+
+    def measure(self, readnoise):
+        """Measure the usual differences of each pixel and their noise."""
+        backend, how = self.backend, (self.data, self.groupdq, self.gain)
+        if len(self.data) >= self.rules.minimum_sigclip_groups:
             self.middle, self.noise = backend.clip_differences(*how, settings=self.settings)
-        else:
-            self.middle = backend.median_differences(*how, settings=self.settings)
-            read_variance = (readnoise * gain) ** 2 / rules.nframes
-            with np.errstate(invalid="ignore"):
-                self.noise = backend.xp.sqrt(abs(self.middle) + read_variance)
+            return
+        self.middle = backend.median_differences(*how, settings=self.settings)
+        with np.errstate(all="ignore"):
+            read_variance = (readnoise * self.gain) ** 2 / self.rules.nframes
+            self.noise = backend.xp.sqrt(abs(self.middle) + read_variance)
 
     def flag(self, integration):
         """Flag the showers of an integration; return their number."""
-        flags = self.groupdq[integration]
-        unusable = None if self.unusable is None else self.unusable[integration]
-        arrays = self.data[integration], flags, self.excluded, self.gain, self.middle, self.noise, unusable
-        excess = self.backend.to_host(self.backend.find_excess(*arrays, settings=self.settings))
-        starts, number = None, 0
-        for group in range(self._first_usable(flags) + 1, len(flags)):
-            ellipses = find_ellipses(excess[group], self.rules.extend_min_area)
-            if not ellipses:
-                continue
-            if starts is None:
-                starts = np.zeros(excess.shape, bool)
-            for ellipse in ellipses:
-                place, inside = draw_ellipse(excess.shape[1:], *_grown(ellipse, self.rules))
-                starts[group][place] |= inside
-            number += len(ellipses)
-        if starts is not None:
-            # no difference of reference pixels is known afterwards, so stcal restores their flags
-            starts &= ~self.backend.to_host(self.is_reference)
-            self._flag_groups(integration, starts)
-        return number
+        backend, rules, flags = self.backend, self.rules, self.groupdq[integration]
+        first = self._first_usable(flags)
+        arrays = self.data[integration], flags, self.excluded, self.gain, self.middle, self.noise
+        excess = backend.find_excess(*arrays, settings=self.settings)
+        n_pixels = backend.to_host(excess.sum(axis=(1, 2)))
+        found = {}
+        for group in range(first + 1, len(flags)):
+            if _largest_area(n_pixels[group]) >= max(1, rules.extend_min_area):
+                found[group] = find_ellipses(excess[group], rules.extend_min_area, backend=backend)
+        n_later = rules.n_groups_after
+        if n_later >= 0 and any(found.values()):
+            before = flags.copy()
+            how = {"factor": rules.extend_ellipse_expand_ratio, "longest": 2 * rules.max_extended_radius}
+            for group, ellipses in found.items():
+                flag_ellipses(flags, group, ellipses, n_later=n_later, backend=backend, **how)
+            self._restore(integration, before)
+        return sum(map(len, found.values()))
 
     def _first_usable(self, flags):
         """Return the first group that is not DO_NOT_USE in all pixels, without reference pixels; 0 if there is none."""
@@ -196,43 +217,23 @@ class _Search:
                 return group
         return 0
 
-    def _flag_groups(self, integration, starts):
-        """Flag the groups from the start of a shower on; ``starts`` is True in its ellipse.
-
-        A pixel that is saturated keeps its flags, and so do those whose rate would change too much, or be lost.
-        """
-        xp, (ngroups, ny, nx) = self.backend.xp, starts.shape
-        pixels = np.flatnonzero(starts.any(axis=0))
-        starts = self.backend.to_device(starts.reshape(ngroups, -1)[:, pixels])
-        pixels = self.backend.to_device(pixels)
-        flags = self.groupdq[integration].reshape(ngroups, ny * nx)
-        before = flags[:, pixels]
-        after, left = before.copy(), xp.zeros(len(pixels), np.int32)
-        lasting = min(max(0, self.rules.n_groups_after + 1), ngroups)
-        for group in range(ngroups):
-            left = xp.where(starts[group], np.int32(lasting), xp.maximum(left - 1, 0))
-            left[before[group] & SATURATED != 0] = 0
-            after[group] |= (left > 0).astype(np.uint8) * np.uint8(JUMP_DET)
-        electrons = self.data[integration].reshape(ngroups, ny * nx)[:, pixels] * self.gain.reshape(-1)[pixels]
-        limit = self.rules.max_amplitude
-        if self.rules.amplitude_in_dn:
-            limit = limit * self.gain.reshape(-1)[pixels]
+    def _restore(self, integration, before):
+        """Restore the flags of pixels whose rate would change too much, or be lost, and of reference pixels."""
+        xp, rules, flags = self.backend.xp, self.rules, self.groupdq[integration]
+        pixels = xp.flatnonzero((flags != before).any(axis=0))
+        before, after, data = (array.reshape(len(array), -1)[:, pixels] for array in (before, flags, self.data[integration]))
+        gain = self.gain.reshape(-1)[pixels]
+        limit = rules.max_amplitude * gain if rules.amplitude_in_dn else rules.max_amplitude
         with np.errstate(all="ignore"):
+            electrons = data * gain
             change = abs(_mean_difference(xp, electrons, before) - _mean_difference(xp, electrons, after))
-            is_good = xp.isfinite(change) & ~(change > limit)
-        flags[:, pixels] = xp.where(is_good, after, before)
+            lost = ~xp.isfinite(change) | (change > limit) | self.is_reference.reshape(-1)[pixels]
+        flags.reshape(len(flags), -1)[:, pixels] = xp.where(lost, before, after)
 
 
-def _grown(ellipse, rules):
-    """Return the centre, semi-axes and angle of a larger ellipse; both axes grow by as much as the minor one."""
-    centre, (minor, major), angle = ellipse
-    growth = rules.extend_ellipse_expand_ratio
-    if major < minor:
-        axes = minor + (growth - 1.0) * major, major * growth
-    else:
-        axes = minor * growth, major + (growth - 1.0) * minor
-    widest = 2 * rules.max_extended_radius
-    return centre, tuple(round(min(axis, widest) / 2) for axis in axes), angle
+def _largest_area(n_pixels):
+    """Return the largest area, with its holes, of a region of at most so many pixels."""
+    return max(n_pixels, (n_pixels // 2 + 1) ** 2)
 
 
 def _mean_difference(xp, electrons, flags):

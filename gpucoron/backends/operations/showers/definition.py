@@ -19,7 +19,7 @@ MOST_PASSES, CLIPPED_BEYOND = 5, 5.0
 DEVICE_TILE_BYTES = 2**26
 
 
-def median_differences(device, data, groupdq, gain, unusable=None, *, settings):
+def median_differences(device, data, groupdq, gain, *, settings):
     """Find each pixel's median difference of neighbouring groups, over all integrations.
 
     Parameters
@@ -28,9 +28,6 @@ def median_differences(device, data, groupdq, gain, unusable=None, *, settings):
     data : (nints, ngroups, ny, nx) float32, DN
     groupdq : (nints, ngroups, ny, nx) uint8
     gain : (ny, nx) float32, e-/DN
-    unusable : (nints, ngroups, ny, nx) bool, optional
-        Samples to ignore besides those that stcal recognizes by their flags; by default those that are DO_NOT_USE or
-        SATURATED, if jumps were searched for.
     settings : ShowerSettings
 
     Returns
@@ -42,20 +39,19 @@ def median_differences(device, data, groupdq, gain, unusable=None, *, settings):
 
     def median(rows):
         with np.errstate(all="ignore"):
-            tile = _tile(rows, data, groupdq, gain, unusable)
-            found = _differences(xp, *tile, settings.searched)
+            found = _differences(xp, data[:, :, rows], groupdq[:, :, rows], gain[rows], settings.searched)
             pixels_first = xp.ascontiguousarray(found.reshape(-1, *found.shape[2:]).transpose(1, 2, 0))
             return median_of_last(pixels_first, xp=xp)
 
     return _over_rows(device, median, data.shape, axis=0)
 
 
-def clip_differences(device, data, groupdq, gain, unusable=None, *, settings):
+def clip_differences(device, data, groupdq, gain, *, settings):
     """Find the clipped median and scatter of each difference of neighbouring groups, over the integrations.
 
     Parameters
     ----------
-    device, data, groupdq, gain, unusable, settings
+    device, data, groupdq, gain, settings
         As for `median_differences`.
 
     Returns
@@ -72,14 +68,14 @@ def clip_differences(device, data, groupdq, gain, unusable=None, *, settings):
 
     def clip(rows):
         with np.errstate(all="ignore"):
-            found = _differences(xp, *_tile(rows, data, groupdq, gain, unusable), settings.searched)
+            found = _differences(xp, data[:, :, rows], groupdq[:, :, rows], gain[rows], settings.searched)
             return _clipped_statistics(xp, found)
 
     medians, scatters = zip(*_over_rows(device, clip, data.shape), strict=True)
     return xp.concatenate(medians, axis=1), xp.concatenate(scatters, axis=1)
 
 
-def find_excess(device, data, groupdq, excluded, gain, middle, noise, unusable=None, *, settings):
+def find_excess(device, data, groupdq, excluded, gain, middle, noise, *, settings):
     """Find the pixels of one integration whose surroundings differ from the usual more than a threshold.
 
     A pixel's ratio is the distance of a difference from its middle, in units of the noise. Ratios are averaged over a
@@ -95,8 +91,6 @@ def find_excess(device, data, groupdq, excluded, gain, middle, noise, unusable=N
         Pixels to leave out of all groups.
     gain : (ny, nx) float32, e-/DN
     middle, noise : (ny, nx) or (ngroups - 1, ny, nx) float32, electrons
-    unusable : (ngroups, ny, nx) bool, optional
-        As for `median_differences`.
     settings : ShowerSettings
 
     Returns
@@ -116,10 +110,8 @@ def find_excess(device, data, groupdq, excluded, gain, middle, noise, unusable=N
     def search(part):
         with np.errstate(all="ignore"):
             for group in range(part.start + 1, part.stop + 1):
-                two = slice(group - 1, group + 1)
-                of_two = None if unusable is None else unusable[np.newaxis, two]
-                two_groups = data[np.newaxis, two], groupdq[np.newaxis, two], gain, of_two
-                (difference,) = _differences(xp, *two_groups, settings.searched)[0]
+                two = np.s_[np.newaxis, group - 1 : group + 1]
+                (difference,) = _differences(xp, data[two], groupdq[two], gain, settings.searched)[0]
                 which = () if middle.ndim == 2 else group - 1
                 ratio = abs(difference - middle[which]) / noise[which]
                 found[group] = _exceeds(
@@ -131,11 +123,6 @@ def find_excess(device, data, groupdq, excluded, gain, middle, noise, unusable=N
     return found
 
 
-def _tile(rows, data, groupdq, gain, unusable):
-    of_rows = None if unusable is None else unusable[:, :, rows]
-    return data[:, :, rows], groupdq[:, :, rows], gain[rows], of_rows
-
-
 def _over_rows(device, act, shape, axis=None):
     """Call ``act(rows)`` for tiles of rows, on threads; return a list, or one array joined along ``axis``."""
     tile_bytes = getattr(device, "tile_bytes", DEVICE_TILE_BYTES)
@@ -143,19 +130,17 @@ def _over_rows(device, act, shape, axis=None):
     return found if axis is None else device.xp.concatenate(found, axis=axis)
 
 
-def _differences(xp, data, groupdq, gain, unusable, searched):
+def _differences(xp, data, groupdq, gain, searched):
     """Return the differences of neighbouring groups in electrons; NaN next to a group that is ignored.
 
-    As in stcal, flags are compared as a whole: a group with other flags besides these counts, unless jumps were searched
-    for, which left out all unusable groups.
+    As in stcal, a group with a jump is ignored if it has no other flag, and so is an unusable one if no jumps were
+    searched for; otherwise all unusable groups are.
     """
-    if searched and unusable is None:
+    if searched:
         ignored = (groupdq & UNUSABLE != 0) | (groupdq == JUMP_DET)
     else:
         # 1 to 5: DO_NOT_USE, SATURATED, both, JUMP_DET, and JUMP_DET with DO_NOT_USE
         ignored = groupdq - np.uint8(1) < JUMP_DET | DO_NOT_USE
-        if searched:
-            ignored |= unusable
     # product, then difference, both float32: the last bit depends on the order
     electrons = xp.where(ignored, np.float32(np.nan), data * gain)
     return electrons[:, 1:] - electrons[:, :-1]
