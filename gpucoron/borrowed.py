@@ -126,8 +126,8 @@ def _make_step(run, step):
     return step_class(step.name, skip=False, output_dir=run.output_dir and str(run.output_dir), **values)
 
 
-def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, backend, searched=True):
-    """Flag snowballs and showers with stcal's code, in place.
+def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, backend, searched=True, covered=()):
+    """Flag showers with stcal's code, in place.
 
     Parameters
     ----------
@@ -143,11 +143,14 @@ def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, 
         The backend of the arrays.
     searched : bool
         Whether jumps were searched for: stcal then ignores unusable groups in the search for showers.
+    covered : list of tuples
+        Samples that were saturated by the search for snowballs, but usable before: see
+        `gpucoron.steps.snowballs.flag_snowballs`.
 
     Returns
     -------
     int
-        The number of events, as stcal counts them: only showers if both kinds were searched for.
+        The number of showers, as stcal counts them.
     """
     from stcal.jump import jump as stcal_jump
     from stcal.jump.jump_class import JumpData
@@ -161,16 +164,6 @@ def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, 
     # stcal reads these attributes of a model, and no others
     model = SimpleNamespace(data=data, groupdq=groupdq, pixeldq=pixeldq, meta=meta)
     jump_data = JumpData(model, gain, readnoise, dqflags.pixel)
-    jump_data.set_snowball_info(
-        parameters.expand_large_events,
-        parameters.min_jump_area,
-        parameters.min_sat_area,
-        parameters.expand_factor,
-        parameters.sat_required_snowball,
-        parameters.min_sat_radius_extend,
-        parameters.sat_expand * 2,
-        parameters.edge_size,
-    )
     jump_data.set_shower_info(
         parameters.find_showers,
         parameters.extend_snr_threshold,
@@ -185,8 +178,6 @@ def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, 
         parameters.minimum_groups, parameters.minimum_sigclip_groups, parameters.only_use_ints
     )
     jump_data.grps_masked_after_shower = int(parameters.time_masked_after_shower // facts.group_time)
-    jump_data.mask_persist_grps_next_int = parameters.mask_snowball_core_next_int
-    jump_data.persist_grps_flagged = int(parameters.snowball_time_masked_next_int // facts.group_time)
     jump_data.minimum_sigclip_groups = parameters.minimum_sigclip_groups
     if parameters.apply_max_shower_amplitude:
         # stcal compares it with electrons per group
@@ -195,16 +186,13 @@ def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, 
         # as in jwst, which multiplies the default of the attribute and ignores the parameter
         jump_data.max_shower_amplitude = jump_data.max_shower_amplitude * facts.group_time
     unusable = (groupdq & (dqflags.group["DO_NOT_USE"] | dqflags.group["SATURATED"])) != 0
-    events = 0
-    if parameters.expand_large_events:
-        flags, events = stcal_jump.flag_large_events(groupdq, jump_data.fl_jump, jump_data.fl_sat, jump_data)
-        groupdq[...] = flags
-    if parameters.find_showers:
-        electrons = data * gain
-        if searched:
-            electrons[unusable] = np.nan
-        flags, events = stcal_jump.find_faint_extended(electrons, groupdq, pixeldq, readnoise * gain, jump_data)
-        groupdq[...] = flags
+    for integration, group, rows, columns, usable in covered:
+        unusable[integration, group:, rows, columns] &= ~backend.to_host(usable)
+    electrons = data * gain
+    if searched:
+        electrons[unusable] = np.nan
+    flags, events = stcal_jump.find_faint_extended(electrons, groupdq, pixeldq, readnoise * gain, jump_data)
+    groupdq[...] = flags
     if on_device[0] is not groupdq:
         on_device[0][...] = backend.to_device(groupdq)
         on_device[1][...] = backend.to_device(pixeldq)
@@ -306,7 +294,7 @@ def _kind_of(error, texts):
 def _way_out(step):
     """Return the settings that avoid jwst's code in a step."""
     settings = {
-        "large_events": ("expand_large_events=False", "find_showers=False"),
+        "large_events": ("find_showers=False",),
         "optional_fit": ("save_opt=False",),
     }
     way_out = next((settings[helper] for helper in step.helpers if helper in settings), ("skip=True",))

@@ -14,9 +14,9 @@ from gpucoron.dq import JUMP_DET, SATURATED
 
 #: A region with a hole has at least as many pixels, because a hole is closed at the corners too.
 _LEAST_WITH_HOLE = 8
-#: The shapes of regions whose box has at most as many pixels are remembered: small hits look alike.
-_SMALL_BOX = 256
-_MOST_REMEMBERED = 4096
+#: Regions whose box has at most as many pixels, and ellipses that reach at most as far, are remembered: small hits look
+#: alike.
+_SMALL_BOX, _SMALL_MARGIN, _MOST_REMEMBERED = 256, 16, 4096
 #: longer axes, which no image has, are drawn with this length, pixels
 _LONGEST = 2**31
 
@@ -85,11 +85,17 @@ class Regions:
         shape = _measure_bytes(image.tobytes(), image.shape) if is_small else _measure(image)
         return Ellipse(float(self.x[index]), float(self.y[index]), *shape)
 
+    def ellipses(self):
+        """Return the list of all ellipses."""
+        return [self.ellipse(index) for index in range(len(self))]
+
     def of_area(self, min_area):
         """Return which regions, with their holes filled, have an area of ``min_area`` or more: (n,) bool."""
         is_large = ~(self._area < min_area)
-        boxes = self._shapes[0] * self._shapes[1]
-        for index in np.flatnonzero(~is_large & (self._area >= _LEAST_WITH_HOLE) & (boxes >= min_area)):
+        height, width = self._shapes
+        # a hole divides a row
+        may_have_hole = (np.diff(self._ends) > height) & (height * width >= min_area)
+        for index in np.flatnonzero(~is_large & may_have_hole):
             is_large[index] = _filled_area(self.image(index)) >= min_area
         return is_large
 
@@ -107,8 +113,7 @@ def find_regions(mask, min_area, *, backend):
 
     Returns
     -------
-    Regions or None
-        None if there are none.
+    Regions
 
     Notes
     -----
@@ -116,8 +121,6 @@ def find_regions(mask, min_area, *, backend):
     a row are the nodes of a graph; its components are the regions.
     """
     where = backend.to_host(backend.xp.flatnonzero(mask != 0))
-    if not len(where):
-        return None
     runs = _find_runs(where, mask.shape[1])
     labels = _label_runs(*runs, mask.shape[1])
     row, first, last = runs
@@ -125,8 +128,6 @@ def find_regions(mask, min_area, *, backend):
     # only regions with a hole are larger than their pixels
     candidates = ~(area < min_area) | (area >= _LEAST_WITH_HOLE)
     regions = _select(runs, labels, candidates)
-    if regions is None:
-        return None
     is_large = regions.of_area(min_area)
     if is_large.all():
         return regions
@@ -136,8 +137,7 @@ def find_regions(mask, min_area, *, backend):
 
 def find_ellipses(mask, min_area, *, backend):
     """Find connected regions; return the list of their ellipses. Arguments as for `find_regions`."""
-    regions = find_regions(mask, min_area, backend=backend)
-    return [] if regions is None else [regions.ellipse(index) for index in range(len(regions))]
+    return find_regions(mask, min_area, backend=backend).ellipses()
 
 
 def draw_ellipse(x, y, axis1, axis2, angle, shape):
@@ -176,24 +176,12 @@ def draw_ellipse(x, y, axis1, axis2, angle, shape):
         return nothing
     centre = np.array([round(y), round(x)])
     corner = np.maximum(centre - margin, 0)
-    end = np.minimum(centre + margin + 1, shape)
+    size = np.minimum(centre + margin + 1, shape) - corner
     # in pixels of this part of the image, as in stcal, so that all sums are rounded equally
-    centre = centre - corner
-    # as in scikit-image, modulo pi twice: an angle just below zero first becomes pi
-    rotation = np.radians(angle) % np.pi
-    sine, cosine = np.sin(rotation), np.cos(rotation)
-    reach = np.array([abs(semi[0] * cosine) + semi[1] * sine, semi[0] * sine + abs(semi[1] * cosine)])
-    low = np.maximum(np.ceil(centre - reach).astype(int), 0)
-    high = np.minimum(np.floor(centre + reach).astype(int), end - corner - 1)
-    if (high < low).any():
-        return nothing
-    rotation %= np.pi
-    sine, cosine = np.sin(rotation), np.cos(rotation)
-    row, column = (np.arange(size, dtype=np.float64) for size in high - low + 1)
-    row, column = (row - (centre - low)[0])[:, np.newaxis], column - (centre - low)[1]
-    across, along = (row * cosine + column * sine) / semi[0], (row * sine - column * cosine) / semi[1]
-    rows, columns = map(slice, (corner + low).tolist(), (corner + high + 1).tolist())
-    return rows, columns, across**2 + along**2 < 1
+    draw = _draw_again if margin <= _SMALL_MARGIN else _draw
+    low, high, inside = draw(*semi, *(centre - corner).tolist(), *size.tolist(), angle)
+    rows, columns = map(slice, (corner + low).tolist(), (corner + high).tolist())
+    return rows, columns, inside
 
 
 def flag_ellipses(groupdq, group, ellipses, *, factor, longest, n_later=0, backend):
@@ -233,12 +221,49 @@ def flag_ellipses(groupdq, group, ellipses, *, factor, longest, n_later=0, backe
             part |= inside * part.dtype.type(JUMP_DET)
 
 
+def _draw(height, width, y, x, ny, nx, angle):
+    """Draw an ellipse in an image of (ny, nx) pixels.
+
+    Parameters
+    ----------
+    height, width : int, pixels
+        Semi-axes, before the rotation by ``angle`` in degrees.
+    y, x : int, pixels
+        Centre.
+
+    Returns
+    -------
+    low, high : (2,) int array
+        First row and column of a part of the image, and those after the last ones.
+    inside : bool array
+        The pixels of this part inside the ellipse; not to be changed.
+    """
+    # as in scikit-image, modulo pi twice: an angle just below zero first becomes pi
+    rotation = np.radians(angle) % np.pi
+    sine, cosine = np.sin(rotation), np.cos(rotation)
+    centre = np.array([y, x])
+    reach = np.array([abs(height * cosine) + width * sine, height * sine + abs(width * cosine)])
+    low = np.maximum(np.ceil(centre - reach).astype(int), 0)
+    high = np.maximum(np.minimum(np.floor(centre + reach).astype(int) + 1, (ny, nx)), low)
+    rotation %= np.pi
+    sine, cosine = np.sin(rotation), np.cos(rotation)
+    row, column = (
+        np.arange(size, dtype=np.float64) - start for size, start in zip(high - low, centre - low, strict=True)
+    )
+    row = row[:, np.newaxis]
+    across, along = (row * cosine + column * sine) / height, (row * sine - column * cosine) / width
+    return low, high, across**2 + along**2 < 1
+
+
+_draw_again = lru_cache(_MOST_REMEMBERED)(_draw)
+
+
 def _find_runs(where, nx):
     """Join neighbours in a row: return row, first and last column of each run, of sorted indices of pixels."""
     row = where // nx
-    breaks = (where[1:] != where[:-1] + 1) | (row[1:] != row[:-1])
-    starts = np.concatenate([[0], np.flatnonzero(breaks) + 1])
-    ends = np.concatenate([starts[1:], [len(where)]]) - 1
+    is_last = np.append((where[1:] != where[:-1] + 1) | (row[1:] != row[:-1]), True)[: len(where)]
+    ends = np.flatnonzero(is_last)
+    starts = np.append(0, ends[:-1] + 1)[: len(ends)]
     row = row[starts]
     return row, where[starts] - row * nx, where[ends] - row * nx
 
@@ -261,14 +286,13 @@ def _label_runs(row, first, last, nx):
 
 
 def _select(runs, labels, chosen):
-    """Make `Regions` of the chosen labels, ``chosen`` being a bool array; None if there are none."""
+    """Make `Regions` of the chosen labels, ``chosen`` being a bool array."""
     is_chosen = chosen[labels]
     labels = labels[is_chosen]
-    if not len(labels):
-        return None
     order = np.argsort(labels, kind="stable")
     labels = labels[order]
-    ends = np.concatenate([[0], np.flatnonzero(labels[1:] != labels[:-1]) + 1, [len(labels)]])
+    is_last = np.append(labels[1:] != labels[:-1], True)[: len(labels)]
+    ends = np.append(0, np.flatnonzero(is_last) + 1)
     return Regions([values[is_chosen][order] for values in runs], ends)
 
 

@@ -1,4 +1,4 @@
-"""jump: flag cosmic rays and the groups that they affect; with stcal's code also snowballs and showers."""
+"""jump: flag cosmic rays, the groups that they affect, and snowballs; with stcal's code also showers."""
 
 import warnings
 from dataclasses import replace
@@ -12,6 +12,7 @@ from gpucoron.backends.operations.jump import MINIMUM_GROUPS, JumpSettings, find
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE
 from gpucoron.facts import Facts
 from gpucoron.parameters import OWN_THREADS, P
+from gpucoron.steps import snowballs
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
 from gpucoron.steps.values import Having, Number, Options, Switch, kinds_of
@@ -267,9 +268,9 @@ def run(exposure, references, parameters, backend, *, large_events=None):
     exposure, references, parameters, backend
         See `gpucoron.steps`.
     large_events : callable, optional
-        ``large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, searched=...)`` flags snowballs and
-        showers in place and returns their number; ``searched`` is true if jumps were searched for. Required for
-        ``expand_large_events`` and ``find_showers``.
+        ``large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, searched=..., covered=...)`` flags
+        showers in place and returns their number; ``searched`` is true if jumps were searched for, ``covered`` lists
+        samples that snowballs saturated (`gpucoron.steps.snowballs.flag_snowballs`). Required for ``find_showers``.
 
     Notes
     -----
@@ -283,9 +284,8 @@ def run(exposure, references, parameters, backend, *, large_events=None):
     for name in ("gain", "readnoise"):
         if references[name] is None:
             return skipped(f"there is no {name} reference")
-    finds_events = parameters.expand_large_events or parameters.find_showers
-    if finds_events and large_events is None:
-        msg = "expand_large_events and find_showers need a function that finds large events"
+    if parameters.find_showers and large_events is None:
+        msg = "find_showers needs a function that finds large events"
         raise ValueError(msg)
 
     gain, readnoise = references["gain"].data, references["readnoise"].data
@@ -293,10 +293,17 @@ def run(exposure, references, parameters, backend, *, large_events=None):
     settings = settle(parameters, facts, gain, backend=backend)
     cosmic_rays = flag_jumps(data, groupdq, gain, readnoise, backend=backend, settings=settings)
 
-    events = 0
-    if finds_events:
+    events, covered = 0, []
+    if parameters.expand_large_events:
+        options = {
+            "settings": snowballs.settle(parameters, facts),
+            "covered": covered if parameters.find_showers else None,
+        }
+        events = snowballs.flag_snowballs(groupdq, backend=backend, **options)
+    if parameters.find_showers:
+        # as in jwst, only the number of showers is kept
         arrays = data, groupdq, exposure.pixeldq, gain, readnoise
-        events = large_events(*arrays, parameters, facts, searched=cosmic_rays >= 0)
+        events = large_events(*arrays, parameters, facts, searched=cosmic_rays >= 0, covered=covered)
 
     meta = {}
     # as in jwst, rates refer to the number of differences in which a jump could be found

@@ -296,8 +296,9 @@ def test_step_hands_large_events_over():
     ramps[0][1, 3:, 2, 2] += 200
     seen = []
 
-    def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, searched):
+    def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, searched, covered):
         assert searched
+        assert covered == []
         seen.append((data is ramps[0], int(groupdq[1, 3, 2, 2]), facts.group_time, parameters.find_showers))
         groupdq[0, 5] |= JUMP_DET
         return 3
