@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from gpucoron.backends.ellipses import find_ellipses, flag_ellipses
 from gpucoron.backends.operation import settings_from
 from gpucoron.backends.operations.jump import find_lost_groups
-from gpucoron.backends.operations.showers import ShowersSettings
+from gpucoron.backends.operations.showers import ShowerSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, REFERENCE_PIXEL, SATURATED
+from gpucoron.facts import Facts
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.values import Having, Kind, Number, Options, Switch, kinds_of
 
@@ -21,55 +21,16 @@ log = logging.getLogger(__name__)
 
 FLAGGED = DO_NOT_USE | SATURATED | JUMP_DET
 
+#: Largest change of a rate, electrons per group, that jwst multiplies by the time of a group.
+MOST_ELECTRONS = 6
+#: no image and no ramp has as many pixels or groups; larger numbers cannot be compared with floats
+_MOST = 2**31
 #: Exposures with fewer differences are not searched.
 LEAST_DIFFERENCES = 10
 
 
-@dataclass(frozen=True)
-class ShowerRules:
-    """Parameters of showers.
-
-    Attributes
-    ----------
-    extend_snr_threshold : float, sigma
-        The average of the ratios in a ring about each pixel of a shower is larger.
-    extend_min_area : int, pixels
-        Minimum area of a shower.
-    extend_inner_radius, extend_outer_radius : float, pixels
-        The inner radius of the ring, and its width.
-    extend_ellipse_expand_ratio : float
-        Growth of the fitted ellipse.
-    max_extended_radius : int, pixels
-        Largest radius of the ellipse.
-    n_groups_after : int
-        Later groups that are flagged too.
-    max_amplitude : float
-        Largest change of a pixel's rate by the flags, in electrons or DN per group.
-    amplitude_in_dn : bool
-    minimum_sigclip_groups : int
-        Integrations from which on differences are clipped over the integrations.
-    nframes : int
-        Reads averaged into a group.
-    searched : bool
-        Whether jumps were searched for: all unusable groups are then ignored.
-    """
-
-    extend_snr_threshold: float = 1.2
-    extend_min_area: int = 90
-    extend_inner_radius: float = 1.0
-    extend_outer_radius: float = 2.6
-    extend_ellipse_expand_ratio: float = 1.1
-    max_extended_radius: int = 200
-    n_groups_after: int = 5
-    max_amplitude: float = 6.0
-    amplitude_in_dn: bool = False
-    minimum_sigclip_groups: int = 100
-    nframes: int = 1
-    searched: bool = True
-
-
-_RULES = kinds_of(
-    ShowerRules,
+_SETTINGS = kinds_of(
+    ShowerSettings,
     extend_snr_threshold=Number("sigma"),
     extend_min_area=Number(whole=True),
     extend_inner_radius=Number("pixels", minimum=0, maximum=256),
@@ -87,9 +48,9 @@ _RULES = kinds_of(
     pixeldq=Array(IMAGE, "uint32"),
     gain=Array(IMAGE, unit="e-/DN"),
     readnoise=Array(IMAGE, unit="DN"),
-    rules=Having("ShowerRules", **_RULES),
+    settings=Having("ShowerSettings", **_SETTINGS),
     covered=Kind("samples covered by snowballs", iter),
-    options=Options(_RULES),
+    options=Options(_SETTINGS),
 )
 def flag_showers(
     data: ArrayLike,
@@ -99,7 +60,7 @@ def flag_showers(
     readnoise: ArrayLike,
     *,
     backend: BackendLike = None,
-    rules: ShowerRules | None = None,
+    settings: ShowerSettings | None = None,
     covered: Iterable[Any] = (),
     **options: Any,
 ) -> int:
@@ -121,11 +82,11 @@ def flag_showers(
         CDS noise, as in the reference file.
     backend : str or Backend, optional
         The default is the device of the arrays.
-    rules : ShowerRules, optional
+    settings : ShowerSettings, optional
     covered : iterable of tuples
         Samples that snowballs have saturated since the search for jumps, from `gpucoron.steps.snowballs.flag_snowballs`.
     **options
-        Fields of ``rules``, if that is not given; see `gpucoron.steps.showers.ShowerRules`.
+        Fields of ``settings``, if that is not given; see `gpucoron.backends.operations.showers.ShowerSettings`.
 
     Returns
     -------
@@ -140,16 +101,40 @@ def flag_showers(
     --------
     >>> number = flag_showers(data, groupdq, pixeldq, gain, readnoise, extend_min_area=40)  # doctest: +SKIP
     """
-    rules = ShowerRules(**options) if rules is None else rules
+    settings = settings or ShowerSettings(**options)
     nints, ngroups = data.shape[:2]
     lost = find_lost_groups(backend, groupdq)
     if nints * (ngroups - 1) - int(lost.sum()) < LEAST_DIFFERENCES:
         log.warning("showers are not searched for in fewer than %d differences of groups", LEAST_DIFFERENCES)
         return 0
-    search = _Search(backend, data, groupdq, pixeldq, gain, rules)
+    search = _Search(backend, data, groupdq, pixeldq, gain, settings)
     with _uncovered(groupdq, covered):
         search.measure(readnoise)
     return sum(search.flag(integration) for integration in range(nints))
+
+
+def settle(parameters: Any, facts: Facts, *, searched: bool) -> ShowerSettings:
+    """Make the settings from the parameters of the step, an object with their names, and the facts of the exposure.
+
+    ``searched`` is true if jumps were searched for.
+    """
+    applies = parameters.apply_max_shower_amplitude
+    return settings_from(
+        ShowerSettings,
+        parameters,
+        extend_min_area=_bounded(parameters.extend_min_area),
+        max_extended_radius=_bounded(parameters.max_extended_radius),
+        n_groups_after=_bounded(int(parameters.time_masked_after_shower // facts.group_time)),
+        # jwst ignores its parameter, and takes stcal's default for one in DN per second
+        max_amplitude=(parameters.max_shower_amplitude if applies else MOST_ELECTRONS) * facts.group_time,
+        amplitude_in_dn=applies,
+        nframes=facts.nframes,
+        searched=searched,
+    )
+
+
+def _bounded(value):
+    return max(-_MOST, min(value, _MOST))
 
 
 @contextmanager
@@ -171,10 +156,9 @@ def _uncovered(groupdq, covered):
 class _Search:
     """The search for showers, one integration after the other."""
 
-    def __init__(self, backend, data, groupdq, pixeldq, gain, rules):
-        self.backend, self.rules = backend, rules
+    def __init__(self, backend, data, groupdq, pixeldq, gain, settings):
+        self.backend, self.settings = backend, settings
         self.data, self.groupdq, self.gain = data, groupdq, gain
-        self.settings = settings_from(ShowersSettings, rules)
         self.is_reference = pixeldq == REFERENCE_PIXEL
         self.excluded = (pixeldq & FLAGGED != 0) | self.is_reference
         self.middle = self.noise = None
@@ -182,29 +166,29 @@ class _Search:
     def measure(self, readnoise):
         """Measure the usual differences of each pixel and their noise."""
         backend, how = self.backend, (self.data, self.groupdq, self.gain)
-        if len(self.data) >= self.rules.minimum_sigclip_groups:
+        if len(self.data) >= self.settings.minimum_sigclip_groups:
             self.middle, self.noise = backend.clip_differences(*how, settings=self.settings)
             return
         self.middle = backend.median_differences(*how, settings=self.settings)
         with np.errstate(all="ignore"):
-            read_variance = (readnoise * self.gain) ** 2 / self.rules.nframes
+            read_variance = (readnoise * self.gain) ** 2 / self.settings.nframes
             self.noise = backend.xp.sqrt(abs(self.middle) + read_variance)
 
     def flag(self, integration):
         """Flag the showers of an integration; return their number."""
-        backend, rules, flags = self.backend, self.rules, self.groupdq[integration]
+        backend, settings, flags = self.backend, self.settings, self.groupdq[integration]
         first = self._first_usable(flags)
         arrays = self.data[integration], flags, self.excluded, self.gain, self.middle, self.noise
-        excess = backend.find_excess(*arrays, settings=self.settings)
-        n_pixels = backend.to_host(excess.sum(axis=(1, 2)))
+        excess = backend.find_excess(*arrays, settings=settings)
+        n_pixels = backend.to_host(excess.sum(axis=(1, 2))).tolist()
         found = {}
         for group in range(first + 1, len(flags)):
-            if _largest_area(n_pixels[group]) >= max(1, rules.extend_min_area):
-                found[group] = find_ellipses(excess[group], rules.extend_min_area, backend=backend)
-        n_later = rules.n_groups_after
+            if _largest_area(n_pixels[group]) >= max(1, settings.extend_min_area):
+                found[group] = find_ellipses(excess[group], settings.extend_min_area, backend=backend)
+        n_later = settings.n_groups_after
         if n_later >= 0 and any(found.values()):
             before = flags.copy()
-            how = {"factor": rules.extend_ellipse_expand_ratio, "longest": 2 * rules.max_extended_radius}
+            how = {"factor": settings.extend_ellipse_expand_ratio, "longest": 2 * settings.max_extended_radius}
             for group, ellipses in found.items():
                 flag_ellipses(flags, group, ellipses, n_later=n_later, backend=backend, **how)
             self._restore(integration, before)
@@ -219,11 +203,12 @@ class _Search:
 
     def _restore(self, integration, before):
         """Restore the flags of pixels whose rate would change too much, or be lost, and of reference pixels."""
-        xp, rules, flags = self.backend.xp, self.rules, self.groupdq[integration]
+        xp, settings, flags = self.backend.xp, self.settings, self.groupdq[integration]
         pixels = xp.flatnonzero((flags != before).any(axis=0))
-        before, after, data = (array.reshape(len(array), -1)[:, pixels] for array in (before, flags, self.data[integration]))
+        arrays = before, flags, self.data[integration]
+        before, after, data = (array.reshape(len(array), -1)[:, pixels] for array in arrays)
         gain = self.gain.reshape(-1)[pixels]
-        limit = rules.max_amplitude * gain if rules.amplitude_in_dn else rules.max_amplitude
+        limit = settings.max_amplitude * gain if settings.amplitude_in_dn else settings.max_amplitude
         with np.errstate(all="ignore"):
             electrons = data * gain
             change = abs(_mean_difference(xp, electrons, before) - _mean_difference(xp, electrons, after))
