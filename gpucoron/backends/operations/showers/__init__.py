@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from gpucoron.backends.operation import Operation
 from gpucoron.backends.operations.showers import definition, kernels
+from gpucoron.backends.operations.showers.ring import make_ring
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,40 @@ class ShowerSettings:
     searched: bool = True
 
 
-median_differences = Operation(definition.median_differences, kernels.median_differences, settings=ShowerSettings)
-clip_differences = Operation(definition.clip_differences, kernels.clip_differences, settings=ShowerSettings)
-find_excess = Operation(definition.find_excess, kernels.find_excess, settings=ShowerSettings, at_home=True)
+_IN_STRIPS = ("cpu/showers_strips.cpp", False)
+
+
+def _native_statistics(settings, data, groupdq, *others):
+    """Return the native library if the ramps are contiguous."""
+    return [_IN_STRIPS] if data.flags.c_contiguous and groupdq.flags.c_contiguous else []
+
+
+def _native_excess(settings, data, groupdq, *others):
+    """Return the native library if the ramps are contiguous and the ring is small."""
+    ring = make_ring(settings.extend_inner_radius, settings.extend_outer_radius)
+    is_small = 0 < ring.n_pixels <= kernels.MOST_RING_PIXELS
+    return _native_statistics(settings, data, groupdq) if is_small else []
+
+
+median_differences = Operation(
+    definition.median_differences,
+    kernels.median_differences,
+    settings=ShowerSettings,
+    native=_native_statistics,
+    libraries=(_IN_STRIPS,),
+)
+clip_differences = Operation(
+    definition.clip_differences,
+    kernels.clip_differences,
+    settings=ShowerSettings,
+    native=_native_statistics,
+    libraries=(_IN_STRIPS,),
+)
+find_excess = Operation(
+    definition.find_excess,
+    kernels.find_excess,
+    settings=ShowerSettings,
+    at_home=True,
+    native=_native_excess,
+    libraries=(_IN_STRIPS,),
+)

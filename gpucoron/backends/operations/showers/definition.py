@@ -110,13 +110,8 @@ def find_excess(device, data, groupdq, excluded, gain, middle, noise, *, setting
     def search(part):
         with np.errstate(all="ignore"):
             for group in range(part.start + 1, part.stop + 1):
-                two = np.s_[np.newaxis, group - 1 : group + 1]
-                (difference,) = _differences(xp, data[two], groupdq[two], gain, settings.searched)[0]
-                which = () if middle.ndim == 2 else group - 1
-                ratio = abs(difference - middle[which]) / noise[which]
-                found[group] = _exceeds(
-                    xp, ratio, (groupdq[group] & FLAGGED != 0) | excluded, ring, settings.extend_snr_threshold
-                )
+                ratio, good = _ratios(xp, group, data, groupdq, excluded, gain, middle, noise, settings.searched)
+                found[group] = _exceeds(xp, ratio, good, ring, settings.extend_snr_threshold)
 
     if ring.n_pixels:
         device.in_parts(search, ngroups - 1)
@@ -209,17 +204,33 @@ def _middle(xp, ordered, first, number):
     return xp.where(number > 0, both[:, 0] / ordered.dtype.type(2), ordered.dtype.type(np.nan))
 
 
-def _exceeds(xp, ratio, left_out, ring, threshold):
-    """Return where the average of a frame's ratios over a ring exceeds the threshold; ``ratio`` is changed."""
-    good = xp.isfinite(ratio) & ~left_out
-    ratio[~good] = 0
+def _ratios(xp, group, data, groupdq, excluded, gain, middle, noise, searched):
+    """Return a frame's ratios, 0 where they are not good, and where they are good."""
+    two = np.s_[np.newaxis, group - 1 : group + 1]
+    (difference,) = _differences(xp, data[two], groupdq[two], gain, searched)[0]
+    which = () if middle.ndim == 2 else group - 1
+    ratio = abs(difference - middle[which]) / noise[which]
+    good = xp.isfinite(ratio) & (groupdq[group] & FLAGGED == 0) & ~excluded
+    return xp.where(good, ratio, np.float32(0)), good
+
+
+def _exceeds(xp, ratio, good, ring, threshold):
+    """Return where the average of a frame's good ratios over a ring exceeds the threshold."""
     count = ring_sums(xp, good.astype(np.int32), ring, 1)
     excess = ring_sums(xp, ratio.astype(np.float64), ring, 0) - threshold * count
-    good &= count > 0
-    found = good & (excess > 0)
+    may = good & (count > 0)
+    found = may & (excess > 0)
     if xp is np:
-        settle_doubtful(found, good & ~(abs(excess) > sums_margin(ratio, ring)), ratio, good, ring, threshold)
+        doubtful = may & ~(abs(excess) > sums_margin(ratio, ring))
+        settle_doubtful(found, doubtful, ratio, good, ring, threshold)
     return found
+
+
+def settle_frame(found, group, data, groupdq, excluded, gain, middle, noise, ring, settings):
+    """Decide the pixels of a frame of ``found`` that are neither 0 nor 1, in place; arguments as for `find_excess`."""
+    with np.errstate(all="ignore"):
+        ratio, good = _ratios(np, group, data, groupdq, excluded, gain, middle, noise, settings.searched)
+        settle_doubtful(found[group], found[group] > 1, ratio, good, ring, settings.extend_snr_threshold)
 
 
 def settle_doubtful(found, doubtful, ratio, good, ring, threshold):
