@@ -259,25 +259,38 @@ constexpr int SUMMED = 4 * COLUMNS;
 struct PaddedFrame {
   std::vector<float> ratios, good;
   std::vector<double> norms;
-  std::vector<float> margins;
+  std::vector<float> around;
 };
+
+// Decide about a pixel with a sum in float64.
+inline uint8 decide(const float* ratios, const float* good, const int* offsets, int n_offsets, double threshold, double margin) {
+  double sum = 0.0, number = 0.0;
+  for (int i = 0; i < n_offsets; ++i) {
+    sum += ratios[offsets[i]];
+    number += good[offsets[i]];
+  }
+  const double excess = sum - threshold * number;
+  return excess > margin ? FOUND : excess < -margin ? 0 : DOUBTFUL;
+}
 
 // Find the pixels whose average over a ring exceeds the threshold, of one integration.
 //
 // excluded : (ny, nx); middle, noise : (ny, nx), or (ngroups - 1, ny, nx) with `apart` pixels from frame to frame; offsets : the
 // ring's pixels in a frame of rows of `width`; found : (ngroups, ny, nx); counts : (ngroups, 2), of FOUND and DOUBTFUL.
-// Ratios are summed in blocks of `step_y` by `step_x` pixels for the bound of the rounding. grid: frames, along y.
+// Squares are summed in blocks of `step_y` by `step_x` pixels for the bounds of the rounding: `rounding` of these sums here, and
+// `transform` of stcal's. grid: frames, along y.
 __global__ void find_excess_frames(const float* data, const uint8* groupdq, const uint8* excluded, const float* gain,
                                    const float* middle, const float* noise, const int* offsets, uint8* found, int* counts,
                                    int n_groups, int ny, int nx, int64 apart, int n_offsets, int reach, int width, int step_y,
-                                   int step_x, double rounding, double threshold, int searched) {
+                                   int step_x, double rounding, double transform,
+                                   double threshold, int searched) {
   static thread_local PaddedFrame frame;
   const int64 n_pixels = int64(ny) * nx;
   const std::size_t size = std::size_t(ny + 2 * reach) * width + SUMMED;
   const int blocks_y = (ny + step_y - 1) / step_y, blocks_x = (nx + step_x - 1) / step_x;
   frame.ratios.assign(size, 0.0f);
   frame.good.assign(size, 1.0f);
-  frame.margins.resize(nx + SUMMED);
+  frame.around.resize(nx + SUMMED);
   const Reals nan = all_of<Reals>(float_nan());
   for (int group = 1 + int(blockIdx.y); group < n_groups; group += int(gridDim.y)) {
     // With a margin of blocks, so that each block has neighbours.
@@ -309,16 +322,22 @@ __global__ void find_excess_frames(const float* data, const uint8* groupdq, cons
       }
     }
     for (double& each : frame.norms) each = sqrt(each);
-    int n_found = 0, n_doubtful = 0, last_block_y = -1;
+    int n_found = 0, n_doubtful = 0, last_place = -1;
     for (int y = 0; y < ny; ++y) {
+      // A pixel depends on its block of the transforms, and where they overlap on the previous one.
       const int block_y = std::min((y + reach) / step_y, blocks_y);
-      for (int x = 0; x < nx && block_y != last_block_y; ++x) {
+      const bool overlaps_y = y + reach - block_y * step_y < 2 * reach;
+      const int place = 2 * block_y + overlaps_y;
+      for (int x = 0; x < nx && place != last_place; ++x) {
         const int block_x = std::min((x + reach) / step_x, blocks_x);
-        const double around = norm(block_y, block_x) + norm(block_y - 1, block_x) + norm(block_y, block_x - 1) +
-                              norm(block_y - 1, block_x - 1);
-        frame.margins[x] = float(rounding * around);
+        const bool overlaps_x = x + reach - block_x * step_x < 2 * reach;
+        double around = norm(block_y, block_x);
+        if (overlaps_y) around += norm(block_y - 1, block_x);
+        if (overlaps_x) around += norm(block_y, block_x - 1);
+        if (overlaps_y && overlaps_x) around += norm(block_y - 1, block_x - 1);
+        frame.around[x] = float(around);
       }
-      last_block_y = block_y;
+      last_place = place;
       const float* const good = frame.good.data() + std::size_t(y + reach) * width + reach;
       for (int first = 0; first < nx; first += SUMMED) {
         Reals sums[4]{}, numbers[4]{};
@@ -331,17 +350,21 @@ __global__ void find_excess_frames(const float* data, const uint8* groupdq, cons
           }
         for (int k = 0; k < 4 && first + k * COLUMNS < nx; ++k) {
           const int x = first + k * COLUMNS, n = std::min(COLUMNS, nx - x);
-          const Reals excess = sums[k] - float(threshold) * numbers[k], margin = load<Reals>(frame.margins.data() + x);
+          const Reals excess = sums[k] - float(threshold) * numbers[k];
+          const Reals margin = load<Reals>(frame.around.data() + x) * float(rounding);
           const Orders may = (load<Reals>(good + x, n) > 0.0f) & (numbers[k] > 0.0f);
           const Orders is_found = may & (excess > margin);
           const Orders is_doubtful = may & ~((excess > margin) | (excess < -margin));
-          const Orders decided = (is_found & int(FOUND)) | (is_doubtful & int(DOUBTFUL));
+          Orders decided = (is_found & int(FOUND)) | (is_doubtful & int(DOUBTFUL));
+          if (is_any(decided))
+            for (int j = 0; j < n; ++j) {
+              if (decided[j] == DOUBTFUL)
+                decided[j] = decide(ratio_rows + k * COLUMNS + j, good_rows + k * COLUMNS + j, offsets, n_offsets,
+                                    threshold, transform * frame.around[x + j]);
+              n_found += decided[j] == FOUND;
+              n_doubtful += decided[j] == DOUBTFUL;
+            }
           store(convert<Flags>(decided), found + after + int64(y) * nx + x, n);
-          if (!is_any(decided)) continue;
-          for (int j = 0; j < n; ++j) {
-            n_found += decided[j] == FOUND;
-            n_doubtful += decided[j] == DOUBTFUL;
-          }
         }
       }
     }

@@ -13,6 +13,8 @@ from gpucoron.backends.operations.showers.ring import TRANSFORM_ERROR, make_ring
 STRIP_PIXELS, SUMMED = 64, 64
 #: The rounding of a sum in float32, as a fraction of the number of its terms.
 SUM_ERROR = 6e-8
+#: The same for sums in float64.
+DOUBLE_ERROR = 1e-12
 #: Rings of more pixels are faster with running sums.
 MOST_RING_PIXELS = 400
 
@@ -51,6 +53,7 @@ def find_excess(device, data, groupdq, excluded, gain, middle, noise, *, setting
         "ny": ny, "nx": nx, "apart": 0 if middle.ndim == 2 else ny * nx, "n_offsets": len(row), "reach": ring.reach,
         "width": width, "step_y": ring.block(ny)[1], "step_x": ring.block(nx)[1],
         "rounding": (TRANSFORM_ERROR + SUM_ERROR * ring.n_pixels) * ring.n_pixels**0.5,
+        "transform": (TRANSFORM_ERROR + DOUBLE_ERROR) * ring.n_pixels**0.5,
         "threshold": settings.extend_snr_threshold, "searched": settings.searched,
     }  # fmt: skip
     device.launch("find_excess_frames", *geometry(1, 1, ngroups - 1), values)
