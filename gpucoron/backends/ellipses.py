@@ -270,6 +270,8 @@ def _find_runs(where, nx):
 
 def _label_runs(row, first, last, nx):
     """Number the connected regions of runs: the number of each run's region, in the order of their first runs."""
+    if not len(row):
+        return row
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 

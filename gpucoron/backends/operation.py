@@ -106,21 +106,40 @@ class Operation:
 
     def _settle(self, settings, named):
         """Return the given settings, or settings made from keywords."""
-        if settings is None and self.settings is not None:
-            return self.settings(**named)
-        kind = self.settings or type(None)
-        if not isinstance(settings, kind):
-            msg = f"settings must be {kind.__name__}, not {type(settings).__name__}"
-            raise TypeError(msg)
-        if named:
-            msg = f"{', '.join(named)} given besides settings" if settings else f"unknown arguments {', '.join(named)}"
-            raise TypeError(msg)
-        return settings
+        return choose_settings(self.settings, settings, named)
 
     def run(self, place, arguments, settings, how=None):
         """Call the definition, or another function with its signature, on a device."""
         options = {} if self.settings is None else {"settings": settings}
         return (how or self.definition)(place, *arguments, **options)
+
+
+def choose_settings(kind, settings, named):
+    """Return the given settings, or settings made from keywords.
+
+    Parameters
+    ----------
+    kind : type or None
+        The dataclass of the settings; None if there are none.
+    settings : object or None
+    named : dict
+        Keywords of the caller: fields of the settings.
+
+    Raises
+    ------
+    TypeError
+        The settings are of another type, a keyword is unknown, or both were given.
+    """
+    if settings is None and kind is not None:
+        return kind(**named)
+    kind = kind or type(None)
+    if not isinstance(settings, kind):
+        msg = f"settings must be {kind.__name__}, not {type(settings).__name__}"
+        raise TypeError(msg)
+    if named:
+        msg = f"{', '.join(named)} given besides settings" if settings else f"unknown arguments {', '.join(named)}"
+        raise TypeError(msg)
+    return settings
 
 
 def settings_from(kind, parameters, **others):

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucoron.backends.ellipses import draw_ellipse, find_ellipses, find_regions, flag_ellipses
-from gpucoron.backends.operation import settings_from
+from gpucoron.backends.operation import choose_settings, settings_from
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from gpucoron.errors import ArgumentError
 from gpucoron.facts import Facts
 from gpucoron.steps.arguments import RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.values import Having, Kind, Number, Options, kinds_of
@@ -116,7 +117,10 @@ def flag_snowballs(
     --------
     >>> number = flag_snowballs(groupdq, min_jump_area=15.0, n_groups_next_int=5)  # doctest: +SKIP
     """
-    settings = settings or SnowballSettings(**options)
+    try:
+        settings = choose_settings(SnowballSettings, settings, options)
+    except TypeError as error:
+        raise ArgumentError(str(error)) from None
     settings = replace(settings, **{name: _bounded(getattr(settings, name)) for name in _WHOLE})
 
     def flag(integrations):

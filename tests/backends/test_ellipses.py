@@ -47,13 +47,13 @@ def draw_mask(rng):
 @pytest.mark.parity
 def test_drawn_masks_have_the_ellipses_of_scikit_image(stcal_jump):
     rng, found = np.random.default_rng(1), 0
-    for number in range(1500):
+    for number in range(500):
         flags = draw_mask(rng).astype(np.uint8) * 4
         min_area = rng.choice([-np.inf, 0, 1, 2, 5, 9.5, 30, 90, np.nan])
         ours = as_tuples(find_ellipses(flags, min_area, backend=HOST))
         assert ours == stcal_jump._sk_filter_areas(flags, min_area), number
         found += len(ours)
-    assert found > 5000
+    assert found > 1500
 
 
 @pytest.mark.parity
@@ -124,7 +124,7 @@ def draw_one(rng, shape):
 @pytest.mark.parity
 def test_drawn_ellipses_have_the_pixels_of_scikit_image(stcal_jump):
     rng, drawn = np.random.default_rng(5), 0
-    for number in range(4000):
+    for number in range(2500):
         shape = tuple(rng.integers(1, 60, 2).tolist())
         x, y, axis1, axis2, angle = draw_one(rng, shape)
         (top, bottom, left, right), image = stcal_jump.ellipse_subim(x, y, axis1, axis2, angle, 1, shape)
@@ -134,7 +134,7 @@ def test_drawn_ellipses_have_the_pixels_of_scikit_image(stcal_jump):
         ours[rows, columns] = inside
         np.testing.assert_array_equal(ours, theirs, err_msg=f"{number}: {(x, y, axis1, axis2, angle, shape)}")
         drawn += theirs.any()
-    assert drawn > 2000
+    assert drawn > 1200
 
 
 @pytest.mark.parity

@@ -17,7 +17,7 @@ from gpucoron.steps.likelihood import list_read_times
 from gpucoron.steps.refpix import PseudoReference
 
 #: modules with array functions but without a step declaration
-SHARED = ("likelihood", "group_matching", "combined_rate", "known_sources")
+SHARED = ("likelihood", "group_matching", "combined_rate", "known_sources", "snowballs")
 SHAPE = NINTS, NGROUPS, NY, NX = 2, 6, 16, 20
 
 
@@ -137,6 +137,16 @@ def mask_of_sources():
     return mask
 
 
+def with_a_snowball():
+    """Make the flags of a hit with a core that saturates one group later."""
+    groupdq = np.zeros(SHAPE, np.uint8)
+    y, x = np.indices((NY, NX))
+    distance = np.hypot(y - 8, x - 9)
+    groupdq[0, 2, distance < 6] = 4
+    groupdq[0, 3:, distance < 4] = 2
+    return groupdq
+
+
 #: additional arguments of a function; None: the optional array is omitted
 OF_FUNCTIONS = {
     "apply_rateints_outliers.find_outliers": {"sigma_cut": 5.0},
@@ -147,6 +157,7 @@ OF_FUNCTIONS = {
     "clean_flicker_noise.clean_groups": {"mask": ~mask_of_sources(), "flux": None, "with_background": True},
     "ipc.correct_ipc": {"edges": (4, 0, 0, 2)},
     "jump.flag_jumps": {"rejection_threshold": 5.0, "nframes": 2},
+    "snowballs.flag_snowballs": {"groupdq": with_a_snowball(), "edge_size": 2, "n_groups_next_int": 3},
     "known_sources.protect_sources": {"companions": (5.0, 6.0), "radius": 2.0, "backend": None},
     "linearity.correct_linearity": {"nframes": 2},
     "saturation.flag_saturated": {"nframes": 2, "flag_rcsat": True},

@@ -15,6 +15,7 @@ from gpucoron.backends.operations.likelihood import LikelihoodRampSettings
 from gpucoron.errors import ArgumentError
 from gpucoron.steps import STEPS
 from gpucoron.steps.arguments import Array, Images, unnamed
+from gpucoron.steps.snowballs import SnowballSettings
 from gpucoron.steps.subtract_1overf import LINEAR_MODELS
 from gpucoron.steps.values import Choice, Having, Kind, Number, Options, Switch
 from tests.cases.arrays import FUNCTIONS, call, make_arguments
@@ -86,11 +87,19 @@ FIELDS = [
 ]
 
 
+#: functions with settings that may be omitted
+SETTINGS = {
+    "jump.flag_jumps": JumpSettings,
+    "likelihood.fit_integrations": LikelihoodRampSettings,
+    "snowballs.flag_snowballs": SnowballSettings,
+}
+
+
 @pytest.mark.parametrize(("name", "key", "field", "value"), FIELDS)
 def test_fields_that_make_no_sense_are_refused_by_name(name, key, field, value):
     given = make_arguments(name).get(key)
     if given is None:
-        given = {"jump.flag_jumps": JumpSettings, "likelihood.fit_integrations": LikelihoodRampSettings}[name]()
+        given = SETTINGS[name]()
     plain = {each: getattr(given, each) for each in dir(given) if not each.startswith("__")}
     with pytest.raises(ArgumentError, match=f"^{re.escape(name)}: {key}.{field}: expected "):
         call(name, {**make_arguments(name), key: SimpleNamespace(**{**plain, field: value})})
