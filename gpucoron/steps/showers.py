@@ -1,7 +1,6 @@
 """Showers of MIRI: faint, extended events that last for some groups."""
 
 import logging
-from collections.abc import Iterable
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,6 +41,11 @@ _SETTINGS = kinds_of(
 )
 
 
+def _check_tuples(value):
+    if not isinstance(value, list) or not all(isinstance(each, tuple) for each in value):
+        raise TypeError(value)
+
+
 @on_arrays(
     data=Array(RAMP, unit="DN"),
     groupdq=Array(RAMP, "uint8", in_place=True),
@@ -49,7 +53,7 @@ _SETTINGS = kinds_of(
     gain=Array(IMAGE, unit="e-/DN"),
     readnoise=Array(IMAGE, unit="DN"),
     settings=Having("ShowerSettings", **_SETTINGS),
-    covered=Kind("samples covered by snowballs", iter),
+    covered=Kind("a list of tuples", _check_tuples),
     options=Options(_SETTINGS),
 )
 def flag_showers(
@@ -61,7 +65,7 @@ def flag_showers(
     *,
     backend: BackendLike = None,
     settings: ShowerSettings | None = None,
-    covered: Iterable[Any] = (),
+    covered: list[Any] | None = None,
     **options: Any,
 ) -> int:
     """Flag showers: set JUMP_DET in ``groupdq``, in place, in the group of each shower and in later groups.
@@ -83,7 +87,7 @@ def flag_showers(
     backend : str or Backend, optional
         The default is the device of the arrays.
     settings : ShowerSettings, optional
-    covered : iterable of tuples
+    covered : list of tuples, optional
         Samples that snowballs have saturated since the search for jumps, from `gpucoron.steps.snowballs.flag_snowballs`.
     **options
         Fields of ``settings``, if that is not given; see `gpucoron.backends.operations.showers.ShowerSettings`.
@@ -108,7 +112,7 @@ def flag_showers(
         log.warning("showers are not searched for in fewer than %d differences of groups", LEAST_DIFFERENCES)
         return 0
     search = _Search(backend, data, groupdq, pixeldq, gain, settings)
-    with _uncovered(groupdq, covered):
+    with _uncovered(groupdq, covered or ()):
         search.measure(readnoise)
     return sum(search.flag(integration) for integration in range(nints))
 
@@ -208,8 +212,8 @@ class _Search:
         arrays = before, flags, self.data[integration]
         before, after, data = (array.reshape(len(array), -1)[:, pixels] for array in arrays)
         gain = self.gain.reshape(-1)[pixels]
-        limit = settings.max_amplitude * gain if settings.amplitude_in_dn else settings.max_amplitude
         with np.errstate(all="ignore"):
+            limit = settings.max_amplitude * gain if settings.amplitude_in_dn else settings.max_amplitude
             electrons = data * gain
             change = abs(_mean_difference(xp, electrons, before) - _mean_difference(xp, electrons, after))
             lost = ~xp.isfinite(change) | (change > limit) | self.is_reference.reshape(-1)[pixels]
