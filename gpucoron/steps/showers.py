@@ -14,7 +14,7 @@ from gpucoron.backends.operations.showers import ShowerSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, REFERENCE_PIXEL, SATURATED
 from gpucoron.facts import Facts
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
-from gpucoron.steps.values import Having, Kind, Number, Options, Switch, kinds_of
+from gpucoron.steps.values import Having, Kind, Number, Options, kinds_of
 
 log = logging.getLogger(__name__)
 

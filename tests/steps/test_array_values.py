@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from gpucoron.backends.operations.jump import JumpSettings
-from gpucoron.backends.operations.showers import ShowerSettings
 from gpucoron.backends.operations.likelihood import LikelihoodRampSettings
+from gpucoron.backends.operations.showers import ShowerSettings
 from gpucoron.errors import ArgumentError
 from gpucoron.steps import STEPS
 from gpucoron.steps.arguments import Array, Images, unnamed

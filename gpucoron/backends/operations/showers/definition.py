@@ -5,7 +5,7 @@ The NumPy definition also runs on CuPy arrays.
 
 import numpy as np
 
-from gpucoron.backends.operations.showers.ring import SUM_ERROR, make_ring, ring_sums, sums_margin
+from gpucoron.backends.operations.showers.ring import make_ring, ring_sums, sums_margin
 from gpucoron.backends.statistics import median_of_last
 from gpucoron.backends.tiles import for_each_tile
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
@@ -15,8 +15,6 @@ FLAGGED = UNUSABLE | JUMP_DET
 
 #: Most passes of the clipping, and its limit in standard deviations.
 MOST_PASSES, CLIPPED_BEYOND = 5, 5.0
-#: Bytes of the float32 samples that a device other than a CPU processes together.
-DEVICE_TILE_BYTES = 2**26
 
 
 def median_differences(device, data, groupdq, gain, *, settings):
@@ -120,8 +118,7 @@ def find_excess(device, data, groupdq, excluded, gain, middle, noise, *, setting
 
 def _over_rows(device, act, shape, axis=None):
     """Call ``act(rows)`` for tiles of rows, on threads; return a list, or one array joined along ``axis``."""
-    tile_bytes = getattr(device, "tile_bytes", DEVICE_TILE_BYTES)
-    found = for_each_tile(act, shape, device.n_threads if device.on_host else 1, tile_bytes)
+    found = for_each_tile(act, shape, device.n_threads, device.tile_bytes)
     return found if axis is None else device.xp.concatenate(found, axis=axis)
 
 
