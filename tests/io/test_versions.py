@@ -15,6 +15,7 @@ import pytest
 import gpucoron
 from gpucoron.errors import VersionError
 from gpucoron.io import products, versions
+from gpucoron.steps import jump
 from tests.cases.paths import ROOT
 from tests.tools.oldest_versions import read_pins
 
@@ -161,8 +162,16 @@ def history(case, tmp_path, **options):
     return [str(entry["description"]) for entry in models["rate"].history]
 
 
-def test_products_say_whose_code_was_borrowed(case, tmp_path):
-    borrowed = history(case, tmp_path, steps={"jump": {"expand_large_events": True}})
+def test_products_say_whose_code_was_borrowed(case, tmp_path, monkeypatch):
+    run = jump.run
+
+    def run_with_jwst(exposure, references, parameters, backend, **helpers):
+        backend.note_worker("jwst")
+        return run(exposure, references, parameters, backend, **helpers)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jump, "run", run_with_jwst)
+        borrowed = history(case, tmp_path)
     assert f"gpucoron code of jwst {version('jwst')}, stcal {version('stcal')}: jump" in borrowed
     assert not any("gpucoron code of" in line for line in history(case, tmp_path))
 

@@ -24,6 +24,7 @@ CASES = {
     "clean_flicker_noise": (*NIRCAM, {"clean_flicker_noise": {"skip": False}}),
     "persistence": (*NIRCAM, {"persistence": {"skip": False, "persistence_time": 100, "dn_threshold": 20000.0}}),
     "likely": (*NIRCAM, {"ramp_fit": {"algorithm": "LIKELY"}}),  # a step of gpucoron, here for the whole pipeline
+    # flagged by gpucoron, here for the whole pipeline
     "snowballs": (*NIRCAM, {"jump": {"expand_large_events": True, "min_jump_area": 3.0, "edge_size": 10}}),
     "showers": (*MIRI, {"jump": {"find_showers": True, "extend_min_area": 20}}),
 }
@@ -137,7 +138,7 @@ def test_errors_of_jwsts_code_name_the_exposure_and_the_step(name, exposures, tm
 @pytest.mark.parametrize(
     ("helper", "name", "target", "way"),
     [
-        ("large_events", "jump", "stcal.jump.jump.flag_large_events", "jump.expand_large_events=False"),
+        ("large_events", "jump", "stcal.jump.jump.find_faint_extended", "jump.find_showers=False"),
         ("optional_fit", "ramp_fit", "stcal.ramp_fitting.ramp_fit.ramp_fit", "ramp_fit.save_opt=False"),
         ("full_frame", "refpix", "jwst.refpix.reference_pixels.correct_model", "refpix.skip=True"),
         ("jwsts_own", "picture_frame", "jwst.picture_frame.picture_frame_step.PictureFrameStep.process", "skip=True"),
@@ -157,7 +158,7 @@ def test_every_borrowed_step_has_the_same_boundary(helper, name, target, way, ex
     monkeypatch.setattr(target, fail)
     case = exposures(*(MIRI if name == "emicorr" else NIRCAM)[0], **NIRCAM[1] if name != "emicorr" else MIRI[1])
     with case.cache.activate():
-        run = plan(Exposure.read(case.path), backend="cpu", steps={"jump": {"expand_large_events": True}})
+        run = plan(Exposure.read(case.path), backend="cpu", steps={"jump": {"find_showers": True}})
     image = np.ones(run.exposure.data.shape[2:], np.float32)
     arrays = run.exposure.data, run.exposure.groupdq, run.exposure.pixeldq, image, image
     arguments = {

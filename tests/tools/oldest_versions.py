@@ -48,7 +48,7 @@ _CUSTOM = {
     "experimental_jumpramp": {"skip": False},
 }
 #: runs stcal's code
-_BORROWED = {"jump": {"expand_large_events": True}}
+_BORROWED = {"jump": {"find_showers": True}}
 #: name of a configuration -> keyword arguments of `reduce_file`
 WAYS = {
     "numpy": {"backend": "numpy"},
