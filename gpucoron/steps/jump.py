@@ -12,9 +12,12 @@ from gpucoron.backends.operations.jump import MINIMUM_GROUPS, JumpSettings, find
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE
 from gpucoron.facts import Facts
 from gpucoron.parameters import OWN_THREADS, P
-from gpucoron.steps import showers, snowballs
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
+from gpucoron.steps.showers import flag_showers
+from gpucoron.steps.showers import settle as settle_showers
+from gpucoron.steps.snowballs import flag_snowballs
+from gpucoron.steps.snowballs import settle as settle_snowballs
 from gpucoron.steps.values import Having, Number, Options, Switch, kinds_of
 
 
@@ -283,15 +286,15 @@ def run(exposure, references, parameters, backend):
     events, covered = 0, []
     if parameters.expand_large_events:
         options = {
-            "settings": snowballs.settle(parameters, facts),
+            "settings": settle_snowballs(parameters, facts),
             "covered": covered if parameters.find_showers else None,
         }
-        events = snowballs.flag_snowballs(groupdq, backend=backend, **options)
+        events = flag_snowballs(groupdq, backend=backend, **options)
     if parameters.find_showers:
         # as in jwst, only the number of showers is kept
         arrays = data, groupdq, exposure.pixeldq, gain, readnoise
-        settings = showers.settle(parameters, facts, searched=cosmic_rays >= 0)
-        events = showers.flag_showers(*arrays, backend=backend, settings=settings, covered=covered)
+        settings = settle_showers(parameters, facts, searched=cosmic_rays >= 0)
+        events = flag_showers(*arrays, backend=backend, settings=settings, covered=covered)
 
     meta = {}
     # as in jwst, rates refer to the number of differences in which a jump could be found

@@ -88,7 +88,8 @@ def flag_showers(
         The default is the device of the arrays.
     settings : ShowerSettings, optional
     covered : list of tuples, optional
-        Samples that snowballs have saturated since the search for jumps, from `gpucoron.steps.snowballs.flag_snowballs`.
+        Samples that snowballs have saturated since the search for jumps, from
+        `gpucoron.steps.snowballs.flag_snowballs`.
     **options
         Fields of ``settings``, if that is not given; see `gpucoron.backends.operations.showers.ShowerSettings`.
 

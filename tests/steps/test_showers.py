@@ -171,7 +171,7 @@ def test_threads_chunks_and_tiles_give_the_same_flags(name, sigclip, tmp_path):
         assert count == number
 
 
-# --------------------------------------------------------------------------------------------------- the ring, the ratios
+# ------------------------------------------------------------------------------------------------- the ring, the ratios
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_statistics_are_those_of_numpy_and_astropy(name, shape):
     assert name != "native" or are_ready(clip_differences.libraries)
 
 
-# --------------------------------------------------------------------------------------------------------- what is flagged
+# ------------------------------------------------------------------------------------------------------ what is flagged
 
 
 def one_shower(shape=(2, 12, 60, 64), *, group=5, y=30, x=31, radius=9):

@@ -6,8 +6,8 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-#: Bound of the rounding of a transform in float32, as a fraction of the root of the sum of squares: ten times the largest
-#: one found for noise, single bright pixels, steps and patterns.
+#: Bound of the rounding of a transform in float32, as a fraction of the root of the sum of squares: ten times the
+#: largest one that was found for noise, single bright pixels, steps and patterns.
 TRANSFORM_ERROR = 6e-7
 #: Bound of the rounding of the difference of two running sums in float64, as a fraction of the sum of a row.
 SUM_ERROR = 1e-13
