@@ -182,13 +182,15 @@ class _Search:
     def flag(self, integration):
         """Flag the showers of an integration; return their number."""
         backend, settings, flags = self.backend, self.settings, self.groupdq[integration]
+        xp = backend.xp
         first = self._first_usable(flags)
         arrays = self.data[integration], flags, self.excluded, self.gain, self.middle, self.noise
         excess = backend.find_excess(*arrays, settings=settings)
-        n_pixels = backend.to_host(excess.sum(axis=(1, 2))).tolist()
+        is_any = backend.to_host(excess.any(axis=(1, 2)))
         found = {}
         for group in range(first + 1, len(flags)):
-            if _largest_area(n_pixels[group]) >= max(1, settings.extend_min_area):
+            n_pixels = int(xp.count_nonzero(excess[group])) if is_any[group] else 0
+            if n_pixels and _largest_area(n_pixels) >= settings.extend_min_area:
                 found[group] = find_ellipses(excess[group], settings.extend_min_area, backend=backend)
         n_later = settings.n_groups_after
         if n_later >= 0 and any(found.values()):

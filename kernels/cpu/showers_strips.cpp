@@ -316,9 +316,12 @@ __global__ void find_excess_frames(const float* data, const uint8* groupdq, cons
         store(is_good ? all_of<Reals>(1.0f) : Reals{}, good + x, n);
       }
       for (int block = 0, x = 0; block < blocks_x; ++block) {
-        double squares = 0.0;
-        for (; x < std::min(nx, (block + 1) * step_x); ++x) squares += double(ratios[x]) * ratios[x];
-        norm(y / step_y, block) += squares;
+        Doubles squares{};
+        for (const int end = std::min(nx, (block + 1) * step_x); x < end; x = std::min(x + 8, end)) {
+          const Doubles some = convert<Doubles>(load<Floats>(ratios + x, std::min(8, end - x)));
+          squares += some * some;
+        }
+        for (int j = 0; j < 8; ++j) norm(y / step_y, block) += squares[j];
       }
     }
     for (double& each : frame.norms) each = sqrt(each);

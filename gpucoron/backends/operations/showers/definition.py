@@ -13,6 +13,8 @@ from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 UNUSABLE = DO_NOT_USE | SATURATED
 FLAGGED = UNUSABLE | JUMP_DET
 
+#: Bytes per pixel of the sums over a ring.
+BYTES_OF_SUMS = 40
 #: Most passes of the clipping, and its limit in standard deviations.
 MOST_PASSES, CLIPPED_BEYOND = 5, 5.0
 
@@ -105,11 +107,15 @@ def find_excess(device, data, groupdq, excluded, gain, middle, noise, *, setting
     found = xp.zeros(data.shape, bool)
     ring = make_ring(settings.extend_inner_radius, settings.extend_outer_radius)
 
+    # on a CPU a frame fits into the cache
+    at_once = 1 if xp is np else max(1, device.tile_bytes // (BYTES_OF_SUMS * gain.size))
+
     def search(part):
         with np.errstate(all="ignore"):
-            for group in range(part.start + 1, part.stop + 1):
-                ratio, good = _ratios(xp, group, data, groupdq, excluded, gain, middle, noise, settings.searched)
-                found[group] = _exceeds(xp, ratio, good, ring, settings.extend_snr_threshold)
+            for first in range(part.start + 1, part.stop + 1, at_once):
+                groups = slice(first, min(first + at_once, part.stop + 1))
+                ratio, good = _ratios(xp, groups, data, groupdq, excluded, gain, middle, noise, settings.searched)
+                found[groups] = _exceeds(xp, ratio, good, ring, settings.extend_snr_threshold)
 
     if ring.n_pixels:
         device.in_parts(search, ngroups - 1)
@@ -201,32 +207,35 @@ def _middle(xp, ordered, first, number):
     return xp.where(number > 0, both[:, 0] / ordered.dtype.type(2), ordered.dtype.type(np.nan))
 
 
-def _ratios(xp, group, data, groupdq, excluded, gain, middle, noise, searched):
-    """Return a frame's ratios, 0 where they are not good, and where they are good."""
-    two = np.s_[np.newaxis, group - 1 : group + 1]
-    (difference,) = _differences(xp, data[two], groupdq[two], gain, searched)[0]
-    which = () if middle.ndim == 2 else group - 1
-    ratio = abs(difference - middle[which]) / noise[which]
-    good = xp.isfinite(ratio) & (groupdq[group] & FLAGGED == 0) & ~excluded
+def _ratios(xp, groups, data, groupdq, excluded, gain, middle, noise, searched):
+    """Return the ratios of some groups, 0 where they are not good, and where they are good."""
+    which = np.s_[np.newaxis, groups.start - 1 : groups.stop]
+    (differences,) = _differences(xp, data[which], groupdq[which], gain, searched)
+    if middle.ndim == 3:
+        middle, noise = (each[groups.start - 1 : groups.stop - 1] for each in (middle, noise))
+    ratio = abs(differences - middle) / noise
+    good = xp.isfinite(ratio) & (groupdq[groups] & FLAGGED == 0) & ~excluded
     return xp.where(good, ratio, np.float32(0)), good
 
 
 def _exceeds(xp, ratio, good, ring, threshold):
-    """Return where the average of a frame's good ratios over a ring exceeds the threshold."""
+    """Return where the average of the good ratios over a ring exceeds the threshold: (n, ny, nx) bool."""
     count = ring_sums(xp, good.astype(np.int32), ring, 1)
     excess = ring_sums(xp, ratio.astype(np.float64), ring, 0) - threshold * count
     may = good & (count > 0)
     found = may & (excess > 0)
     if xp is np:
-        doubtful = may & ~(abs(excess) > sums_margin(ratio, ring))
-        settle_doubtful(found, doubtful, ratio, good, ring, threshold)
+        for frame in range(len(found)):
+            doubtful = may[frame] & ~(abs(excess[frame]) > sums_margin(ratio[frame], ring))
+            settle_doubtful(found[frame], doubtful, ratio[frame], good[frame], ring, threshold)
     return found
 
 
 def settle_frame(found, group, data, groupdq, excluded, gain, middle, noise, ring, settings):
     """Decide the pixels of a frame of ``found`` that are neither 0 nor 1, in place; arguments as for `find_excess`."""
     with np.errstate(all="ignore"):
-        ratio, good = _ratios(np, group, data, groupdq, excluded, gain, middle, noise, settings.searched)
+        which = slice(group, group + 1)
+        (ratio,), (good,) = _ratios(np, which, data, groupdq, excluded, gain, middle, noise, settings.searched)
         settle_doubtful(found[group], found[group] > 1, ratio, good, ring, settings.extend_snr_threshold)
 
 
