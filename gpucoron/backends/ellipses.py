@@ -57,9 +57,9 @@ class Regions:
         row, first, last = runs
         starts = ends[:-1]
         length = last - first + 1
-        area = np.add.reduceat(length, starts)
-        self.x = np.add.reduceat((first + last) * length // 2, starts) / area
-        self.y = np.add.reduceat(row * length, starts) / area
+        area = np.add.reduceat(length, starts, dtype=np.int64)
+        self.x = np.add.reduceat((first + last) * length // 2, starts, dtype=np.int64) / area
+        self.y = np.add.reduceat(row * length, starts, dtype=np.int64) / area
         # the runs of a region are sorted by row
         self._bottom, self._left = row[starts], np.minimum.reduceat(first, starts)
         self._shapes = row[ends[1:] - 1] - self._bottom + 1, np.maximum.reduceat(last, starts) - self._left + 1
@@ -100,6 +100,10 @@ class Regions:
         return is_large
 
 
+#: what is found in an empty mask, as it is in most groups
+_NO_REGIONS = Regions(3 * [np.zeros(0, int)], np.zeros(1, int))
+
+
 def find_regions(mask, min_area, *, backend):
     """Find connected regions of a mask; neighbours at corners are connected.
 
@@ -118,9 +122,12 @@ def find_regions(mask, min_area, *, backend):
     Notes
     -----
     Source: ``label`` and ``regionprops`` of scikit-image 0.26, and stcal 1.20, ``_sk_filter_areas``. Runs of pixels in
-    a row are the nodes of a graph; its components are the regions.
+    a row are joined to regions.
     """
-    where = backend.to_host(backend.xp.flatnonzero(mask != 0))
+    # 32 bits are enough for pixels of an image, but not for sums over them
+    where = backend.to_host(backend.xp.flatnonzero(mask != 0).astype(np.int32))
+    if not len(where) or len(where) < min(min_area, _LEAST_WITH_HOLE):
+        return _NO_REGIONS
     runs = _find_runs(where, mask.shape[1])
     labels = _label_runs(*runs, mask.shape[1])
     row, first, last = runs
@@ -160,7 +167,7 @@ def draw_ellipse(x, y, axis1, axis2, angle, shape):
     rows, columns : slice
         The part of the image.
     inside : bool array
-        Its pixels inside the ellipse.
+        Its pixels inside the ellipse; read-only.
 
     Notes
     -----
@@ -236,7 +243,7 @@ def _draw(height, width, y, x, ny, nx, angle):
     low, high : (2,) int array
         First row and column of a part of the image, and those after the last ones.
     inside : bool array
-        The pixels of this part inside the ellipse; not to be changed.
+        The pixels of this part inside the ellipse; read-only.
     """
     # as in scikit-image, modulo pi twice: an angle just below zero first becomes pi
     rotation = np.radians(angle) % np.pi
@@ -252,7 +259,9 @@ def _draw(height, width, y, x, ny, nx, angle):
     )
     row = row[:, np.newaxis]
     across, along = (row * cosine + column * sine) / height, (row * sine - column * cosine) / width
-    return low, high, across**2 + along**2 < 1
+    inside = across**2 + along**2 < 1
+    inside.flags.writeable = False
+    return low, high, inside
 
 
 _draw_again = lru_cache(_MOST_REMEMBERED)(_draw)
@@ -261,30 +270,35 @@ _draw_again = lru_cache(_MOST_REMEMBERED)(_draw)
 def _find_runs(where, nx):
     """Join neighbours in a row: return row, first and last column of each run, of sorted indices of pixels."""
     row = where // nx
-    is_last = np.append((where[1:] != where[:-1] + 1) | (row[1:] != row[:-1]), True)[: len(where)]
-    ends = np.flatnonzero(is_last)
-    starts = np.append(0, ends[:-1] + 1)[: len(ends)]
+    ends = np.append(np.flatnonzero((where[1:] != where[:-1] + 1) | (row[1:] != row[:-1])), len(where) - 1)
+    starts = np.append(0, ends[:-1] + 1)
     row = row[starts]
     return row, where[starts] - row * nx, where[ends] - row * nx
 
 
 def _label_runs(row, first, last, nx):
     """Number the connected regions of runs: the number of each run's region, in the order of their first runs."""
-    if not len(row):
-        return row
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components
-
     # in wider rows, the end of a row does not touch the beginning of the next one
     width = nx + 2
     start, end = row * width + first, row * width + last
     # runs in the next row that touch this one, corners included
     lowest = np.searchsorted(end, start + width - 1)
     counts = np.searchsorted(start, end + width + 1, side="right") - lowest
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    touching = np.arange(offsets[-1]) + np.repeat(lowest - offsets[:-1], counts)
-    links = csr_array((np.ones(len(touching), np.int8), touching, offsets), shape=(len(row), len(row)))
-    return connected_components(links, directed=False)[1]
+    total = np.cumsum(counts)
+    one = np.repeat(np.arange(len(row)), counts)
+    other = np.arange(len(one)) + np.repeat(lowest - total + counts, counts)
+    # each region is a tree whose root is its first run: join the roots of runs that touch until none differ
+    root = np.arange(len(row))
+    while True:
+        roots = root[one], root[other]
+        differ = roots[0] != roots[1]
+        if not differ.any():
+            break
+        one, other = one[differ], other[differ]
+        np.minimum.at(root, np.maximum(*roots)[differ], np.minimum(*roots)[differ])
+        while ((above := root[root]) != root).any():
+            root = above
+    return (np.cumsum(root == np.arange(len(row))) - 1)[root]
 
 
 def _select(runs, labels, chosen):
