@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from functools import partial
 from inspect import signature
 from pkgutil import resolve_name
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -126,79 +126,6 @@ def _make_step(run, step):
     return step_class(step.name, skip=False, output_dir=run.output_dir and str(run.output_dir), **values)
 
 
-def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, backend, searched=True, covered=()):
-    """Flag showers with stcal's code, in place.
-
-    Parameters
-    ----------
-    data : (nints, ngroups, ny, nx) float32, DN
-    groupdq : (nints, ngroups, ny, nx) uint8
-    pixeldq : (ny, nx) uint32
-    gain : (ny, nx) float32, e-/DN
-    readnoise : (ny, nx) float32, DN
-    parameters
-        The parameters of jump.
-    facts : Facts
-    backend : Backend
-        The backend of the arrays.
-    searched : bool
-        Whether jumps were searched for: stcal then ignores unusable groups in the search for showers.
-    covered : list of tuples
-        Samples that were saturated by the search for snowballs, but usable before: see
-        `gpucoron.steps.snowballs.flag_snowballs`.
-
-    Returns
-    -------
-    int
-        The number of showers, as stcal counts them.
-    """
-    from stcal.jump import jump as stcal_jump
-    from stcal.jump.jump_class import JumpData
-    from stdatamodels.jwst.datamodels import dqflags
-
-    backend.note_worker("jwst")
-    on_device = groupdq, pixeldq
-    data, groupdq, pixeldq, gain, readnoise = map(backend.to_host, (data, groupdq, pixeldq, gain, readnoise))
-    # stcal reads the number of frames from the metadata
-    meta = SimpleNamespace(exposure=SimpleNamespace(nframes=facts.nframes))
-    # stcal reads these attributes of a model, and no others
-    model = SimpleNamespace(data=data, groupdq=groupdq, pixeldq=pixeldq, meta=meta)
-    jump_data = JumpData(model, gain, readnoise, dqflags.pixel)
-    jump_data.set_shower_info(
-        parameters.find_showers,
-        parameters.extend_snr_threshold,
-        parameters.extend_min_area,
-        parameters.extend_inner_radius,
-        parameters.extend_outer_radius,
-        parameters.extend_ellipse_expand_ratio,
-        parameters.min_diffs_single_pass,
-        parameters.max_extended_radius * 2,
-    )
-    jump_data.set_sigma_clipping_info(
-        parameters.minimum_groups, parameters.minimum_sigclip_groups, parameters.only_use_ints
-    )
-    jump_data.grps_masked_after_shower = int(parameters.time_masked_after_shower // facts.group_time)
-    jump_data.minimum_sigclip_groups = parameters.minimum_sigclip_groups
-    if parameters.apply_max_shower_amplitude:
-        # stcal compares it with electrons per group
-        jump_data.max_shower_amplitude = parameters.max_shower_amplitude * facts.group_time * gain
-    else:
-        # as in jwst, which multiplies the default of the attribute and ignores the parameter
-        jump_data.max_shower_amplitude = jump_data.max_shower_amplitude * facts.group_time
-    unusable = (groupdq & (dqflags.group["DO_NOT_USE"] | dqflags.group["SATURATED"])) != 0
-    for integration, group, rows, columns, usable in covered:
-        unusable[integration, group:, rows, columns] &= ~backend.to_host(usable)
-    electrons = data * gain
-    if searched:
-        electrons[unusable] = np.nan
-    flags, events = stcal_jump.find_faint_extended(electrons, groupdq, pixeldq, readnoise * gain, jump_data)
-    groupdq[...] = flags
-    if on_device[0] is not groupdq:
-        on_device[0][...] = backend.to_device(groupdq)
-        on_device[1][...] = backend.to_device(pixeldq)
-    return events
-
-
 def full_frame_refpix(exposure, references, parameters, *, backend):
     """Correct near-infrared full frames with jwst's ``reference_pixels``, in place.
 
@@ -294,7 +221,6 @@ def _kind_of(error, texts):
 def _way_out(step):
     """Return the settings that avoid jwst's code in a step."""
     settings = {
-        "large_events": ("find_showers=False",),
         "optional_fit": ("save_opt=False",),
     }
     way_out = next((settings[helper] for helper in step.helpers if helper in settings), ("skip=True",))
@@ -306,7 +232,6 @@ HELPERS = MappingProxyType(
     {
         "jwsts_own": lambda run, step: _named(run, step, partial(run_jwsts_own, run, step)),
         "optional_fit": lambda run, step: _named(run, step, partial(make_optional_fit, run, step)),
-        "large_events": lambda run, step: _named(run, step, partial(large_events, backend=run.backend)),
         "full_frame": lambda run, step: _named(run, step, partial(full_frame_refpix, backend=run.backend)),
     }
 )

@@ -47,6 +47,9 @@ class Backend:
     detect_jumps = operations.detect_jumps
     clip_jumps = operations.clip_jumps
     search_jumps = operations.search_jumps
+    median_differences = operations.median_differences
+    clip_differences = operations.clip_differences
+    find_excess = operations.find_excess
     linearity = operations.linearity
     deconvolve_ipc = operations.deconvolve_ipc
     flag_saturation = operations.flag_saturation

@@ -109,6 +109,7 @@ TABLE = {
     },
     "cpu/emicorr_strips.cpp": {},
     "cpu/saturation_strips.cpp": {"grow_saturation": Row(_EITHER)},
+    "cpu/showers_strips.cpp": {},
     "cpu/likelihood_strips.cpp": {
         "fit_difference_strips": Row(nulls="diffs2use"),
         "fit_group_strips": Row(nulls="dark_current zeroframe"),

@@ -1,4 +1,4 @@
-"""jump: flag cosmic rays, the groups that they affect, and snowballs; with stcal's code also showers."""
+"""jump: flag cosmic rays, the groups that they affect, snowballs and showers."""
 
 import warnings
 from dataclasses import replace
@@ -12,9 +12,12 @@ from gpucoron.backends.operations.jump import MINIMUM_GROUPS, JumpSettings, find
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE
 from gpucoron.facts import Facts
 from gpucoron.parameters import OWN_THREADS, P
-from gpucoron.steps import snowballs
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped
+from gpucoron.steps.showers import flag_showers
+from gpucoron.steps.showers import settle as settle_showers
+from gpucoron.steps.snowballs import flag_snowballs
+from gpucoron.steps.snowballs import settle as settle_snowballs
 from gpucoron.steps.values import Having, Number, Options, Switch, kinds_of
 
 
@@ -81,7 +84,6 @@ STEP = Step(
         P("minimum_sigclip_groups", "integer", 100, "number of groups above which sigma clipping is used"),
         P("only_use_ints", "boolean", True, "clip over integrations, group by group"),
     ),
-    helpers=("large_events",),
     profiles={
         "spaceklip": Preset(
             {
@@ -260,17 +262,8 @@ def settle(parameters: Any, facts: Facts, gain: ArrayLike, *, backend: BackendLi
     return replace(settings, after_jump_flag_e1=e1, after_jump_flag_e2=e2)
 
 
-def run(exposure, references, parameters, backend, *, large_events=None):
+def run(exposure, references, parameters, backend):
     """Run the step; see `gpucoron.steps`.
-
-    Parameters
-    ----------
-    exposure, references, parameters, backend
-        See `gpucoron.steps`.
-    large_events : callable, optional
-        ``large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, searched=..., covered=...)`` flags
-        showers in place and returns their number; ``searched`` is true if jumps were searched for, ``covered`` lists
-        samples that snowballs saturated (`gpucoron.steps.snowballs.flag_snowballs`). Required for ``find_showers``.
 
     Notes
     -----
@@ -284,9 +277,6 @@ def run(exposure, references, parameters, backend, *, large_events=None):
     for name in ("gain", "readnoise"):
         if references[name] is None:
             return skipped(f"there is no {name} reference")
-    if parameters.find_showers and large_events is None:
-        msg = "find_showers needs a function that finds large events"
-        raise ValueError(msg)
 
     gain, readnoise = references["gain"].data, references["readnoise"].data
     flag_missing_gain(exposure.pixeldq, gain, backend=backend)
@@ -296,14 +286,15 @@ def run(exposure, references, parameters, backend, *, large_events=None):
     events, covered = 0, []
     if parameters.expand_large_events:
         options = {
-            "settings": snowballs.settle(parameters, facts),
+            "settings": settle_snowballs(parameters, facts),
             "covered": covered if parameters.find_showers else None,
         }
-        events = snowballs.flag_snowballs(groupdq, backend=backend, **options)
+        events = flag_snowballs(groupdq, backend=backend, **options)
     if parameters.find_showers:
         # as in jwst, only the number of showers is kept
         arrays = data, groupdq, exposure.pixeldq, gain, readnoise
-        events = large_events(*arrays, parameters, facts, searched=cosmic_rays >= 0, covered=covered)
+        settings = settle_showers(parameters, facts, searched=cosmic_rays >= 0)
+        events = flag_showers(*arrays, backend=backend, settings=settings, covered=covered)
 
     meta = {}
     # as in jwst, rates refer to the number of differences in which a jump could be found

@@ -17,7 +17,7 @@ from gpucoron.steps.likelihood import list_read_times
 from gpucoron.steps.refpix import PseudoReference
 
 #: modules with array functions but without a step declaration
-SHARED = ("likelihood", "group_matching", "combined_rate", "known_sources", "snowballs")
+SHARED = ("likelihood", "group_matching", "combined_rate", "known_sources", "snowballs", "showers")
 SHAPE = NINTS, NGROUPS, NY, NX = 2, 6, 16, 20
 
 
@@ -157,6 +157,7 @@ OF_FUNCTIONS = {
     "clean_flicker_noise.clean_groups": {"mask": ~mask_of_sources(), "flux": None, "with_background": True},
     "ipc.correct_ipc": {"edges": (4, 0, 0, 2)},
     "jump.flag_jumps": {"rejection_threshold": 5.0, "nframes": 2},
+    "showers.flag_showers": {"extend_min_area": 5, "extend_snr_threshold": 1.0, "max_amplitude": 1e9},
     "snowballs.flag_snowballs": {"groupdq": with_a_snowball(), "edge_size": 2, "n_groups_next_int": 3},
     "known_sources.protect_sources": {"companions": (5.0, 6.0), "radius": 2.0, "backend": None},
     "linearity.correct_linearity": {"nframes": 2},

@@ -165,6 +165,15 @@ CASES = {
     ),
     "MIRI, early saturation": StrictCase("bright"),
     "showers": StrictCase("showers", {"jump": {"find_showers": True, "extend_min_area": 20}}),
+    "showers, clipped, of limited amplitude": StrictCase(
+        "showers", {"jump": {
+            "find_showers": True, "extend_min_area": 20, "minimum_sigclip_groups": 2,
+            "apply_max_shower_amplitude": True,
+        }},
+    ),
+    "showers after snowballs": StrictCase(
+        "snowballs", {"jump": {"expand_large_events": True, "find_showers": True, "extend_min_area": 20}}
+    ),
     # spaceKLIP's
     "spaceKLIP, rates": StrictCase(
         "many", CUSTOM, {"profile": "spaceklip", "stage_1overf": "ints"}, against="host",

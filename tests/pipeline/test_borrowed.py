@@ -138,7 +138,6 @@ def test_errors_of_jwsts_code_name_the_exposure_and_the_step(name, exposures, tm
 @pytest.mark.parametrize(
     ("helper", "name", "target", "way"),
     [
-        ("large_events", "jump", "stcal.jump.jump.find_faint_extended", "jump.find_showers=False"),
         ("optional_fit", "ramp_fit", "stcal.ramp_fitting.ramp_fit.ramp_fit", "ramp_fit.save_opt=False"),
         ("full_frame", "refpix", "jwst.refpix.reference_pixels.correct_model", "refpix.skip=True"),
         ("jwsts_own", "picture_frame", "jwst.picture_frame.picture_frame_step.PictureFrameStep.process", "skip=True"),
@@ -158,16 +157,13 @@ def test_every_borrowed_step_has_the_same_boundary(helper, name, target, way, ex
     monkeypatch.setattr(target, fail)
     case = exposures(*(MIRI if name == "emicorr" else NIRCAM)[0], **NIRCAM[1] if name != "emicorr" else MIRI[1])
     with case.cache.activate():
-        run = plan(Exposure.read(case.path), backend="cpu", steps={"jump": {"find_showers": True}})
-    image = np.ones(run.exposure.data.shape[2:], np.float32)
-    arrays = run.exposure.data, run.exposure.groupdq, run.exposure.pixeldq, image, image
+        run = plan(Exposure.read(case.path), backend="cpu")
     arguments = {
-        "large_events": (*arrays, run.parameters["jump"], run.exposure.facts),
         "full_frame": (run.exposure, {}, run.parameters["refpix"]),
     }
     with pytest.raises(InputError, match=f"{case.path.name}: {name}: .*of a kind of its own.*{way}"):
         HELPERS[helper](run, STEPS[name])(*arguments.get(helper, ()))
-    assert set(HELPERS) == {"large_events", "optional_fit", "full_frame", "jwsts_own"}
+    assert set(HELPERS) == {"optional_fit", "full_frame", "jwsts_own"}
 
 
 def test_the_other_files_of_a_command_go_on(exposures, tmp_path, capsys):

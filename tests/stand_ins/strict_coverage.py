@@ -17,6 +17,7 @@ SOURCES = (
     *(PACKAGE / "backends" / "devices" / f"{name}_device.py" for name in ("cuda", "kernel")),
     *sorted(PACKAGE.glob("backends/operations/*/kernels.py")),
     PACKAGE / "backends" / "operations" / "ipc" / "definition.py",
+    *(PACKAGE / "backends" / "operations" / "showers" / f"{name}.py" for name in ("definition", "ring")),
     *(
         PACKAGE / "backends" / "operations" / "subtract_1overf" / f"{name}.py"
         for name in ("readout", "spectrum", "kriging", "contrasts", "differences", "scene", "slopes")

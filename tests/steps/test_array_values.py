@@ -12,6 +12,7 @@ import pytest
 
 from gpucoron.backends.operations.jump import JumpSettings
 from gpucoron.backends.operations.likelihood import LikelihoodRampSettings
+from gpucoron.backends.operations.showers import ShowerSettings
 from gpucoron.errors import ArgumentError
 from gpucoron.steps import STEPS
 from gpucoron.steps.arguments import Array, Images, unnamed
@@ -91,6 +92,7 @@ FIELDS = [
 SETTINGS = {
     "jump.flag_jumps": JumpSettings,
     "likelihood.fit_integrations": LikelihoodRampSettings,
+    "showers.flag_showers": ShowerSettings,
     "snowballs.flag_snowballs": SnowballSettings,
 }
 

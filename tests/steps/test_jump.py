@@ -239,7 +239,7 @@ STEP_DEFAULTS = {name: value for name, value in DEFAULTS.items() if "after" not 
 }
 
 
-def run_step(ramps, *, nframes=1, group_time=5.3452, large_events=None, missing=(), **parameters):
+def run_step(ramps, *, nframes=1, group_time=5.3452, missing=(), **parameters):
     """Run the step on arrays; return the outcome and the exposure."""
     data, groupdq, gain, readnoise = ramps
     exposure = Exposure(
@@ -251,7 +251,7 @@ def run_step(ramps, *, nframes=1, group_time=5.3452, large_events=None, missing=
     references = {"gain": Reference(data=gain), "readnoise": Reference(data=readnoise)}
     references.update(dict.fromkeys(missing))
     parameters = STEP.settings(**STEP_DEFAULTS | parameters)
-    return run(exposure, references, parameters, get_backend("numpy", n_threads=1), large_events=large_events), exposure
+    return run(exposure, references, parameters, get_backend("numpy", n_threads=1)), exposure
 
 
 @pytest.mark.parity
@@ -288,29 +288,6 @@ def test_step_skips_short_ramps_and_missing_references():
         assert reason in outcome.reason
         assert not exposure.groupdq.any()
         assert not exposure.pixeldq.any()
-
-
-def test_step_hands_large_events_over():
-    """The function for large events gets the step's arrays after the search, and its number is in the metadata."""
-    ramps = quiet_ramps((2, 8, 5, 6))
-    ramps[0][1, 3:, 2, 2] += 200
-    seen = []
-
-    def large_events(data, groupdq, pixeldq, gain, readnoise, parameters, facts, *, searched, covered):
-        assert searched
-        assert covered == []
-        seen.append((data is ramps[0], int(groupdq[1, 3, 2, 2]), facts.group_time, parameters.find_showers))
-        groupdq[0, 5] |= JUMP_DET
-        return 3
-
-    outcome, exposure = run_step(ramps, large_events=large_events, find_showers=True, group_time=2.0)
-    assert seen == [(True, JUMP_DET, 2.0, True)]
-    assert (exposure.groupdq[0, 5] == JUMP_DET).all()
-    assert outcome.flagged["jumps"] == 5 + 30
-    assert outcome.meta["exposure.extended_emission_events"] == pytest.approx(3e6 / (2 * 14 * 30))
-    assert outcome.meta["exposure.primary_cosmic_rays"] == pytest.approx(1e3 / (2 * 14 * 30))
-    with pytest.raises(ValueError, match="large events"):
-        run_step(ramps, find_showers=True)
 
 
 def test_missing_gain_is_flagged():

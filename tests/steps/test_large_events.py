@@ -1,11 +1,8 @@
 """Simulated snowballs and showers: found, and flagged as by jwst's JumpStep, on every backend."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 
-from gpucoron.borrowed import large_events
 from gpucoron.dq import AD_FLOOR, DO_NOT_USE, JUMP_DET, PERSISTENCE, REFERENCE_PIXEL, SATURATED
 from gpucoron.facts import Facts
 from gpucoron.io.exposure import Exposure
@@ -74,8 +71,7 @@ def run_ours(ramps, backend, *, nframes=1, group_time=5.3452, pixeldq=None, **pa
     )
     references = {"gain": Reference(data=gain), "readnoise": Reference(data=readnoise)}
     settings = resolve(STEPS, "jwst", steps={"jump": parameters})["jump"]
-    helper = partial(large_events, backend=backend)
-    outcome = jump.run(exposure, references, settings, backend, large_events=helper)
+    outcome = jump.run(exposure, references, settings, backend)
     return outcome, backend.to_host(exposure.groupdq), backend.to_host(exposure.pixeldq)
 
 

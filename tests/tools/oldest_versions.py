@@ -48,7 +48,7 @@ _CUSTOM = {
     "experimental_jumpramp": {"skip": False},
 }
 #: runs stcal's code
-_BORROWED = {"jump": {"find_showers": True}}
+_BORROWED = {"ramp_fit": {"save_opt": True}}
 #: name of a configuration -> keyword arguments of `reduce_file`
 WAYS = {
     "numpy": {"backend": "numpy"},
@@ -279,7 +279,7 @@ def _compare_histories(newest, oldest, way):
     if own not in oldest or "own steps" in newest:
         yield f"history: {oldest}"
     if way == "borrowed":
-        borrowed = f"gpucoron code of jwst {old['jwst']}, stcal {old['stcal']}: jump"
+        borrowed = f"gpucoron code of jwst {old['jwst']}, stcal {old['stcal']}: ramp_fit"
         if borrowed not in oldest or "gpucoron code of jwst 3.0" not in newest:
             yield f"history: {oldest}"
     elif oldest.replace(own, "") != newest:

@@ -15,6 +15,7 @@ from gpucoron.backends.operations.likelihood import fit_likelihood, fit_likeliho
 from gpucoron.backends.operations.linearity import linearity
 from gpucoron.backends.operations.ramp_fit import fit_ramps
 from gpucoron.backends.operations.saturation import flag_saturation
+from gpucoron.backends.operations.showers import clip_differences, find_excess, median_differences
 from gpucoron.backends.operations.subtract_1overf import (
     background_mask,
     fit_1overf,
@@ -30,11 +31,13 @@ __all__ = [
     "OPERATIONS",
     "background_mask",
     "clear_groups_full_of_jumps",
+    "clip_differences",
     "clip_jumps",
     "deconvolve_frames",
     "deconvolve_ipc",
     "detect_jumps",
     "drop_redundant_jumps",
+    "find_excess",
     "find_lost_groups",
     "fit_1overf",
     "fit_ktc",
@@ -50,6 +53,7 @@ __all__ = [
     "match_emicorr",
     "measure_1overf",
     "measure_scatter",
+    "median_differences",
     "search_jumps",
     "subtract_contrasts",
     "subtract_emicorr",
@@ -60,11 +64,13 @@ __all__ = [
 OPERATIONS = (
     background_mask,
     clear_groups_full_of_jumps,
+    clip_differences,
     clip_jumps,
     deconvolve_ipc,
     deconvolve_frames,
     detect_jumps,
     drop_redundant_jumps,
+    find_excess,
     find_lost_groups,
     fit_1overf,
     fit_likelihood,
@@ -80,6 +86,7 @@ OPERATIONS = (
     match_emicorr,
     measure_1overf,
     measure_scatter,
+    median_differences,
     search_jumps,
     subtract_contrasts,
     subtract_emicorr,
