@@ -13,7 +13,7 @@ from gpucoron.backends.operations.jump import (
 )
 from gpucoron.backends.operations.likelihood import fit_likelihood, fit_likelihood_ramps
 from gpucoron.backends.operations.linearity import linearity
-from gpucoron.backends.operations.ramp_fit import fit_ramps
+from gpucoron.backends.operations.ramp_fit import fit_ramps, fit_segments
 from gpucoron.backends.operations.saturation import flag_saturation
 from gpucoron.backends.operations.subtract_1overf import (
     background_mask,
@@ -42,6 +42,7 @@ __all__ = [
     "fit_likelihood_ramps",
     "fit_mean_slope",
     "fit_ramps",
+    "fit_segments",
     "flag_saturation",
     "gather_contrasts",
     "krige_differences",
@@ -72,6 +73,7 @@ OPERATIONS = (
     fit_mean_slope,
     fit_ktc,
     fit_ramps,
+    fit_segments,
     flag_saturation,
     gather_contrasts,
     krige_differences,
