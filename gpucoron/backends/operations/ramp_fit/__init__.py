@@ -59,8 +59,11 @@ fit_ramps = Operation(
 
 fit_segments = Operation(
     definition.fit_segments,
+    kernels.fit_segments,
     settings=RampFitSettings,
     written=("segments", "pedestal", "crmag"),
     working_bytes=_working_bytes,
     table_bytes=_table_bytes,
+    native=lambda settings, *arguments: [_LIBRARY],
+    libraries=(_LIBRARY,),
 )
