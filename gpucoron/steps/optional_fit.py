@@ -11,6 +11,9 @@ from gpucoron.steps.arguments import CUBE, RAMP, Array, BackendLike, on_arrays
 
 __all__ = ["count_segments"]
 
+#: all flags but PERSISTENCE
+NOT_PERSISTENCE = 0xFF & ~PERSISTENCE
+
 #: flags that are counted at a time
 _FLAGS_AT_ONCE = 2**22
 
@@ -50,51 +53,65 @@ def _count_segments(groupdq, zeroframe, backend):
         most = xp.zeros(2, "int64")
         for integration in range(integrations.start, integrations.stop):
             flags = groupdq[integration].reshape(groupdq.shape[1], n_pixels)
-            any_flags = flags[0].copy()
-            for group in flags[1:]:
-                any_flags |= group
-            flagged = xp.flatnonzero(any_flags)
-            if len(flagged) < n_pixels:
-                # a ramp without flags is one segment
-                most[0] = xp.maximum(most[0], 1)
-            at_once = max(1, _FLAGS_AT_ONCE // len(flags))
-            for start in range(0, len(flagged), at_once):
-                some = flagged[start : start + at_once]
-                first = None if zeroframe is None else zeroframe[integration].reshape(-1)[some]
-                n_segments, n_jumps = _count_of_ramps(flags[:, some], first, xp)
-                most[0] = xp.maximum(most[0], n_segments.max())
-                most[1] = xp.maximum(most[1], n_jumps.max())
+            first_frame = None if zeroframe is None else zeroframe[integration].reshape(n_pixels)
+            for ramps in _flagged_ramps(flags, xp):
+                if ramps is None:
+                    # a ramp without flags is one segment
+                    most[0] = xp.maximum(most[0], 1)
+                    continue
+                of_ramps = None if first_frame is None else first_frame[ramps]
+                for place, numbers in enumerate(_count_of_ramps(flags[:, ramps], of_ramps, xp)):
+                    most[place] = xp.maximum(most[place], numbers.max())
         return most
 
     most = xp.stack(backend.in_parts(count, len(groupdq))).max(axis=0)
     return int(most[0]), int(most[1])
 
 
-def _count_of_ramps(flags, zeroframe, xp):
-    """Return the numbers of segments and jumps, (nramps,); flags are (ngroups, nramps), and may be changed."""
-    n_jumps = xp.zeros(flags.shape[1:], "int64")
+def _flagged_ramps(flags, xp):
+    """Yield indices or slices that together cover the ramps with flags, and None if there are others."""
+    any_flags = flags[0].copy()
     for group in flags[1:]:
-        n_jumps += group & JUMP_DET != 0
+        any_flags |= group
+    flagged = xp.flatnonzero(any_flags)
+    if len(flagged) < any_flags.size:
+        yield None
+    at_once = max(1, _FLAGS_AT_ONCE // len(flags))
+    if 2 * len(flagged) > any_flags.size:
+        # all ramps are faster than a selection of most of them
+        yield from (slice(start, start + at_once) for start in range(0, any_flags.size, at_once))
+    else:
+        yield from (flagged[start : start + at_once] for start in range(0, len(flagged), at_once))
+
+
+def _count_of_ramps(flags, zeroframe, xp):
+    """Return the numbers of segments and of jumps, (nramps,) each; flags are (ngroups, nramps)."""
+    # sums of bytes are the fastest
+    counts = "uint8" if len(flags) < 256 else "uint32"
+    n_jumps, n_long, n_all = xp.zeros((3, flags.shape[1]), counts)
+    first = flags[0]
     if zeroframe is not None:
-        n_good = xp.zeros(flags.shape[1:], "int64")
-        for group in flags:
-            n_good += group == 0
-        flags[0][(n_good == 0) & (zeroframe != 0)] = 0
-    n_long, n_all = xp.zeros((2, *flags.shape[1:]), "int64")
-    was_good, was_jump = xp.zeros((2, *flags.shape[1:]), "bool")
-    for number, group in enumerate(flags):
-        others = group & (0xFF & ~PERSISTENCE)
-        is_good = others == 0
-        begins = is_good & ~was_good
-        n_all += begins
+        has_good = first == 0
+        for group in flags[1:]:
+            has_good |= group == 0
+        first = xp.where(~has_good & (zeroframe != 0), first.dtype.type(0), first)
+    others = first & NOT_PERSISTENCE
+    was_good, was_jump = xp.zeros((2, flags.shape[1]), "bool")
+    is_good = others == 0
+    for number in range(len(flags)):
+        begins = is_good > was_good
+        n_all += begins.view("uint8")
         # with the jump before it, or with the next group
-        is_long = begins & was_jump
-        if number + 1 < len(flags):
-            is_long |= begins & (flags[number + 1] & (0xFF & ~PERSISTENCE) == 0)
-        n_long += is_long
+        is_long = was_jump
         was_good, was_jump = is_good, others == JUMP_DET
+        if number + 1 < len(flags):
+            others = flags[number + 1] & NOT_PERSISTENCE
+            is_good = others == 0
+            is_long = is_long | is_good
+            n_jumps += (others & JUMP_DET != 0).view("uint8")
+        n_long += (begins & is_long).view("uint8")
     n_segments = xp.where(n_long > 0, n_long, n_all)
-    n_segments[flags[0] & SATURATED != 0] = 0
+    n_segments[first & SATURATED != 0] = 0
     return n_segments, n_jumps
 
 
