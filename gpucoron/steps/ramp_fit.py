@@ -51,7 +51,7 @@ STEP = Step(
     references=("readnoise", "gain"),
     parameters=(
         P("algorithm", "option", "OLS_C", "algorithm of the fit", options=("OLS_C", "LIKELY")),
-        P("int_name", "string", "", "name of the rateints file", names=True),
+        P("int_name", "string", "", "accepted and not used", names=True, unused="jwst 3.0 does not read it either"),
         P("save_opt", "boolean", False, "save the optional product"),
         P("opt_name", "string", "", "name of the optional product", names=True),
         P("suppress_one_group", "boolean", True, "reject ramps with a single good group"),

@@ -242,7 +242,7 @@ class Strip {
     const Divisor by_time(group_time);
     Reals rate = by_time(begin), slope;
     Choice used;
-    Reals median, slope_sigma, intercept, intercept_sigma;
+    Reals median, slope_sigma{}, intercept{}, intercept_sigma{};
     if (n_groups == 2) {
       const double second = start + 1.0;
       slope_sigma = intercept_sigma = SQRT_2 * noise;
