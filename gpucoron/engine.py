@@ -385,7 +385,7 @@ def _make_fit(run, step):
         usual = [name for name, each in STEPS.items() if each.fits and not each.skipped]
         name = (fits or usual)[0]
         settings = run.parameters[name]
-        if getattr(settings, "save_opt", False):
+        if "save_opt" in STEPS[name].known:
             settings = replace(settings, save_opt=False)
         return run_step(name, exposure, references, settings, run.backend)
 

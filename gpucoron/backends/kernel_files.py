@@ -85,9 +85,7 @@ TABLE = {
         "weigh_integrations": Row(
             nulls="original_groupdq dark_current restored_weights", apart="groupdq original_groupdq", by_pixel=True
         ),
-        "write_optional": Row(
-            nulls="dark_current zeroframe", apart="data groupdq", shared="weights", by_pixel=True
-        ),
+        "write_optional": Row(nulls="dark_current zeroframe", apart="data groupdq", shared="weights", by_pixel=True),
         "combine_integrations": Row(nulls="restored_weights", by_pixel=True),
     },
     "subtract_ktc.cu": {

@@ -202,7 +202,7 @@ def fit_segments(
     Parameters
     ----------
     data, groupdq, pixeldq, gain, readnoise, group_time, frame_time, nframes, groupgap, dark_current, zeroframe
-        As for `fit`.
+        As for `fit`; ``groupdq`` is changed in place.
     drop_frames : int
         Number of frames dropped before the first group, for the pedestal.
     suppress_one_group, drop_flagged_groups, backend
@@ -213,7 +213,7 @@ def fit_segments(
     rate, rateints : Slopes
         As for `fit`.
     segments : SegmentFit
-        As many segments and jumps as the ramps with most of them have; see `gpucoron.steps.optional_fit.count_segments`.
+        With as many segments and jumps as `gpucoron.steps.optional_fit.count_segments` finds.
 
     Notes
     -----
@@ -226,9 +226,10 @@ def fit_segments(
 
 
 def _prepare(ramps, times, suppress_one_group, drop_flagged_groups, backend, drop_frames=0):
-    """Change the flags as `fit` says; return the arguments and settings of the operation, or None without a usable group.
+    """Change the flags as `fit` says; return the arguments and settings of the operation.
 
-    ``times`` are the group and frame times and the numbers of frames averaged and dropped.
+    None if there is nothing to fit. ``times`` are the group and frame times and the numbers of frames averaged and
+    dropped.
     """
     data, groupdq, *others = ramps
     group_time, frame_time, nframes, groupgap = times

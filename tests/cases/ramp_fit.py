@@ -6,12 +6,44 @@ import numpy as np
 
 from gpucoron.backends import get_backend
 from gpucoron.dq import AD_FLOOR, CHARGELOSS, DO_NOT_USE, HOT, JUMP_DET, PERSISTENCE, SATURATED
-from gpucoron.steps.ramp_fit import fit, fit_segments
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
+from gpucoron.steps.ramp_fit import STEP, fit, fit_segments
 
 TIMES = {"group_time": 10.73676, "frame_time": 1.07368, "nframes": 8}
 FIELDS = {"rate": "slope", "dq": "dq", "var_poisson": "var_poisson", "var_rnoise": "var_rnoise", "err": "err"}
 #: stcal is compiled without fused operations on x86-64 only; there its results are bit-identical
 SAME_BITS = platform.machine() == "x86_64"
+
+#: kinds of ramps: the flags of their groups
+RAMPS = {
+    "one jump": [0, 0, 4, 0, 0, 0, 0, 0],
+    "several jumps": [0, 0, 4, 0, 4, 4, 0, 0],
+    "jump in the first group": [4, 0, 0, 0, 0, 0, 0, 0],
+    "jump in the last group": [0, 0, 0, 0, 0, 0, 0, 4],
+    "jump before a lone group": [1, 1, 1, 1, 1, 1, 4, 0],
+    "only jumps": [4, 4, 4, 4, 4, 4, 4, 4],
+    "jump and more in one group": [0, 0, 0, 5, 0, 0, 0, 0],
+    "jump with persistence": [0, 0, 0, 36, 0, 0, 0, 0],
+    "do not use in the middle": [0, 0, 0, 1, 0, 0, 0, 0],
+    "do not use at both ends": [1, 0, 0, 0, 0, 0, 0, 1],
+    "lone groups": [0, 1, 0, 1, 0, 1, 0, 1],
+    "one good group, first": [0, 2, 2, 2, 2, 2, 2, 2],
+    "one good group, later": [1, 1, 0, 2, 2, 2, 2, 2],
+    "two good groups": [0, 0, 2, 2, 2, 2, 2, 2],
+    "one good group and persistence": [0, 32, 32, 2, 2, 2, 2, 2],
+    "only persistence": [32, 32, 32, 32, 32, 32, 32, 32],
+    "saturated from the first": [2, 2, 2, 2, 2, 2, 2, 2],
+    "saturated in the first only": [2, 0, 0, 0, 0, 0, 0, 0],
+    "saturated and do not use": [3, 3, 1, 1, 3, 3, 3, 3],
+    "all do not use": [1, 1, 1, 1, 1, 1, 1, 1],
+    "charge loss from the third": [0, 0, 129, 129, 129, 129, 129, 129],
+    "charge loss from the first": [129, 129, 129, 129, 129, 129, 129, 129],
+    "charge loss without do not use": [0, 0, 128, 128, 0, 0, 0, 0],
+    "charge loss and saturation": [0, 0, 0, 129, 129, 131, 131, 131],
+    "charge loss after a jump": [0, 0, 4, 0, 129, 129, 129, 129],
+}
 
 
 def simulate(seed, nints, ngroups, ny=9, nx=11, *, flagged=0.1, step=None):
@@ -180,3 +212,23 @@ def fit_and_compare(arrays, *, suppress_one_group=False, instrument="NIRCAM", **
     else:
         assert_same(products, expected)
     return products
+
+
+def make_step_inputs(arrays, *, instrument="NIRCAM", gain_factor=None, **parameters):
+    """Make the inputs of the step, from copies."""
+    arrays = {name: array.copy() for name, array in arrays.items()}
+    exposure = Exposure(
+        data=arrays["data"],
+        groupdq=arrays["groupdq"],
+        pixeldq=arrays["pixeldq"],
+        zeroframe=arrays.get("zeroframe"),
+        average_dark_current=arrays.get("dark_current"),
+        facts=Facts(instrument, groupgap=1, **TIMES),
+    )
+    references = {
+        "gain": Reference(data=arrays["gain"], facts={"gain_factor": gain_factor}),
+        "readnoise": Reference(data=arrays["readnoise"]),
+    }
+    for reference in references.values():
+        reference.data.setflags(write=False)
+    return exposure, references, STEP.settings(**parameters), get_backend("numpy", n_threads=1)

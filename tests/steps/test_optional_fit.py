@@ -12,14 +12,15 @@ from gpucoron.steps.optional_fit import count_segments
 from gpucoron.steps.ramp_fit import fit, fit_segments, run
 from tests.cases.backends import backend_params, usable_backend
 from tests.cases.ramp_fit import (
+    RAMPS,
     TIMES,
     assert_same_segments,
     fit_segments_and_compare,
     fit_with_stcal,
+    make_step_inputs,
     plain,
     simulate,
 )
-from tests.steps.test_ramp_fit import RAMPS, make_step_inputs
 
 NUMPY = get_backend("numpy", n_threads=1)
 

@@ -277,7 +277,7 @@ def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppres
         raw[groupdq[:, 0].reshape(-1)[ramps.which] & SATURATED != 0] = np.nan
         product.put_jumps(ramps, raw)
         samples[0, ramps.which] = ramps.samples[0]
-        product.put_pedestals(samples[0].reshape(nints, npixels), rateints["rate"], rateints["dq"])
+        product.put_starts(samples[0].reshape(nints, npixels), rateints["rate"], rateints["dq"])
     rate = _finish_rate(sums, flags, rateints, pixels)
     _flag_partial_saturation(rate, rateints, flags, ramps)
     if original_groupdq is not None:

@@ -4,7 +4,7 @@ import numpy as np
 
 from gpucoron.backends.devices.launch import frames_apart, geometry
 from gpucoron.backends.operations.ramp_fit.definition import Times
-from gpucoron.backends.operations.ramp_fit.optional import pedestal_frames
+from gpucoron.backends.operations.ramp_fit.optional import groups_before_first
 from gpucoron.backends.operations.ramp_fit.segments import weight_tables
 from gpucoron.backends.results import Slopes
 
@@ -77,7 +77,7 @@ def _fit(
     weights = device.to_device(weight_tables(ngroups))
     segments, pedestal, jumps = product
     optional = {
-        "segments": segments, "pedestal": pedestal, "jumps": jumps, "pedestal_frames": pedestal_frames(settings),
+        "segments": segments, "pedestal": pedestal, "jumps": jumps, "pedestal_frames": groups_before_first(settings),
         "most_segments": 0 if segments is None else segments.shape[1],
         "most_jumps": 0 if jumps is None else jumps.shape[1],
     }  # fmt: skip

@@ -18,8 +18,8 @@ def by_field(segments):
     return segments.reshape(len(SEGMENT_FIELDS), -1, *segments.shape[1:])
 
 
-def pedestal_frames(settings):
-    """Return the groups, in units of the group time, by which the first group is later than the start of the ramp."""
+def groups_before_first(settings):
+    """Return how much later than the start of the ramp its first group is, in groups."""
     frames = (settings.nframes + 1) / 2.0 + settings.drop_frames
     return frames / (settings.nframes + settings.groupgap)
 
@@ -38,7 +38,7 @@ class TileProduct:
     def __init__(self, segments, pedestal, crmag, rows, settings):
         self._fields = by_field(segments)[..., rows, :]
         self._pedestal, self._crmag = pedestal[:, rows], crmag[..., rows, :]
-        self._frames = pedestal_frames(settings)
+        self._frames = groups_before_first(settings)
 
     def put_whole_ramps(self, is_whole, slopes, lines, var_poisson, var_read):
         """Write the ramps that are one segment of the same groups.
@@ -68,7 +68,7 @@ class TileProduct:
         for field, value in zip(self._fields, values, strict=True):
             field[integration, rank, row, column] = value
 
-    def put_pedestals(self, first, rate, dq):
+    def put_starts(self, first, rate, dq):
         """Write the signal at the start of each ramp.
 
         Parameters
