@@ -1,5 +1,7 @@
 """The optional product of the segmented fit: the values of each segment of each ramp."""
 
+import logging
+import math
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
@@ -10,6 +12,8 @@ from gpucoron.dq import JUMP_DET, PERSISTENCE, SATURATED
 from gpucoron.steps.arguments import CUBE, RAMP, Array, BackendLike, on_arrays
 
 __all__ = ["count_segments"]
+
+log = logging.getLogger(__name__)
 
 #: all flags but PERSISTENCE
 NOT_PERSISTENCE = 0xFF & ~PERSISTENCE
@@ -115,6 +119,15 @@ def _count_of_ramps(flags, zeroframe, xp):
     return n_segments, n_jumps
 
 
+def _choose_place(n_bytes, backend):
+    """Return the backend for arrays of so many bytes: with scratch files if they exceed the memory of the host."""
+    limit = backend.memory_limit()
+    if not backend.on_host or limit is None or n_bytes <= limit:
+        return backend
+    log.warning("the optional product needs %.3g GB: it is in a scratch file", n_bytes / 1e9)
+    return backend.in_chunks(limit)
+
+
 def fit_prepared(ramps, settings, backend):
     """Fit prepared ramps, and make their optional product.
 
@@ -129,15 +142,16 @@ def fit_prepared(ramps, settings, backend):
     -------
     rate, rateints : Slopes
     segments : SegmentFit
-        In files, like ramps, if the exposure does not fit into memory.
+        In scratch files if the exposure or the product does not fit into the memory of the host.
     """
     data, groupdq, pixeldq, gain, readnoise, *others = ramps
     zeroframe = None if settings.suppress_one_group else others[1]
     n_segments, n_jumps = _count_segments(groupdq, zeroframe, backend)
     nints, _, *image = data.shape
     # arrays without a segment or jump would be empty
-    segments = backend.zeros((len(SEGMENT_FIELDS) * nints, max(1, n_segments), *image), "float32")
-    crmag = backend.zeros((nints, max(1, n_jumps), *image), "float32")
+    shapes = (len(SEGMENT_FIELDS) * nints, max(1, n_segments), *image), (nints, max(1, n_jumps), *image)
+    place = _choose_place(4 * sum(map(math.prod, shapes)), backend)
+    segments, crmag = (place.zeros(shape, "float32") for shape in shapes)
     pedestal = backend.zeros((nints, *image), "float32")
     arrays = data, groupdq, pixeldq, gain, readnoise, segments, pedestal, crmag, *others
     rate, rateints = backend.fit_segments(*arrays, settings=settings)

@@ -1,5 +1,7 @@
 """The optional product of the segmented fit: arrays with stcal's bits, for any threads; and the step."""
 
+import mmap
+
 import numpy as np
 import pytest
 
@@ -168,6 +170,21 @@ def test_counts_of_many_groups(monkeypatch):
     groupdq[0, 5] |= CHARGELOSS  # all ramps
     monkeypatch.setattr("gpucoron.steps.optional_fit._FLAGS_AT_ONCE", 4000)
     assert count_segments(groupdq, backend=NUMPY) == (325, 325)
+
+
+def test_a_product_larger_than_the_memory_is_in_a_file(monkeypatch, tmp_path, caplog):
+    arrays = simulate(5, 2, 10, flagged=0.1)
+    *_, expected = fit_segments(**{name: array.copy() for name, array in arrays.items()}, **TIMES, backend=NUMPY)
+    small = get_backend("numpy", n_threads=2, scratch_dir=tmp_path)
+    monkeypatch.setattr(small.device, "memory_limit", lambda held=0: 10_000)
+    *_, found = fit_segments(**arrays, **TIMES, backend=small)
+    assert "scratch file" in caplog.text
+    base = found.slope
+    while isinstance(base, np.ndarray):
+        base = base.base
+    assert isinstance(base, (mmap.mmap, memoryview))
+    for name, values in vars(expected).items():
+        assert getattr(found, name).tobytes() == values.tobytes(), name
 
 
 def test_nothing_can_be_fitted():
