@@ -22,6 +22,7 @@ from gpucoron.steps.apply_rateints_outliers import find_outliers
 from gpucoron.steps.emicorr import ReadTimes, apply_emicorr
 from gpucoron.steps.ipc import ReferenceEdges
 from gpucoron.steps.kriging_1overf import noise_of_slopes
+from gpucoron.steps.optional_fit import count_segments
 from gpucoron.steps.subtract_1overf import noise_of_ramp, noise_of_rateints
 from tests.tools.exercise_kernels import make_ramps
 
@@ -229,7 +230,13 @@ def fit_of_averaged_groups(shape):
         rate, rateints = backend.fit_ramps(
             *given, **TIMES, zeroframe=zeroframe, dark_current=gain, original_groupdq=before
         )
-        whole = {f"rate {name}": array for name, array in vars(rate).items()}
+        n_segments, n_jumps = count_segments(groupdq, zeroframe=zeroframe, backend=backend)
+        nints, _, *image = data.shape
+        shapes = (7 * nints, n_segments, *image), (nints, *image), (nints, n_jumps, *image)
+        product = [backend.zeros(each, np.float32) for each in shapes]
+        backend.fit_segments(*given, *product, gain, zeroframe, before, **TIMES)
+        whole = {"segments": product[0], "starts of ramps": product[1], "heights of jumps": product[2]}
+        whole |= {f"rate {name}": array for name, array in vars(rate).items()}
         return whole | {f"rateints {name}": array for name, array in vars(rateints).items()}
 
     return run

@@ -14,7 +14,15 @@ from gpucoron.steps.declaration import COMMON
 from gpucoron.steps.describe import INSTRUMENTS, accepted_values, describe_switch
 
 #: modules of functions that steps share
-SHARED_MODULES = ("likelihood", "group_matching", "combined_rate", "known_sources", "snowballs", "showers")
+SHARED_MODULES = (
+    "likelihood",
+    "optional_fit",
+    "group_matching",
+    "combined_rate",
+    "known_sources",
+    "snowballs",
+    "showers",
+)
 
 _HEAD = """# Parameters
 

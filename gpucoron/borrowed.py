@@ -96,22 +96,6 @@ def run_jwsts_own(run, step):
     return Outcome(status, reason, opened=dict(jwst_step._reference_files_used))
 
 
-def make_optional_fit(run, step):
-    """Make the optional product of the segmented fit, ``fitopt``, with jwst's RampFitStep.
-
-    Returns
-    -------
-    RampFitOutputModel or None
-        None if nothing could be fitted.
-    """
-    run.backend.note_worker("jwst")
-    models = []
-    jwst_step = _make_step(run, step)
-    jwst_step.save_model = lambda model, suffix, output_file: models.append(model)  # gpucoron signs and saves it
-    jwst_step.process(ramp_without_signature(run.exposure, run.backend))
-    return models[0] if models else None
-
-
 def _make_step(run, step):
     """Make jwst's step with the parameters and references of our step."""
     check_texts(step, run.parameters[step.name])
@@ -220,9 +204,7 @@ def _kind_of(error, texts):
 
 def _way_out(step):
     """Return the settings that avoid jwst's code in a step."""
-    settings = {
-        "optional_fit": ("save_opt=False",),
-    }
+    settings = {}
     way_out = next((settings[helper] for helper in step.helpers if helper in settings), ("skip=True",))
     return ", ".join(f"{step.name}.{setting}" for setting in way_out)
 
@@ -231,7 +213,6 @@ def _way_out(step):
 HELPERS = MappingProxyType(
     {
         "jwsts_own": lambda run, step: _named(run, step, partial(run_jwsts_own, run, step)),
-        "optional_fit": lambda run, step: _named(run, step, partial(make_optional_fit, run, step)),
         "full_frame": lambda run, step: _named(run, step, partial(full_frame_refpix, backend=run.backend)),
     }
 )

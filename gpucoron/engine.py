@@ -8,6 +8,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -383,7 +384,10 @@ def _make_fit(run, step):
         fits = [name for name in run.order if STEPS[name].fits and not run.parameters[name].skip]
         usual = [name for name, each in STEPS.items() if each.fits and not each.skipped]
         name = (fits or usual)[0]
-        return run_step(name, exposure, references, run.parameters[name], run.backend)
+        settings = run.parameters[name]
+        if "save_opt" in STEPS[name].known:
+            settings = replace(settings, save_opt=False)
+        return run_step(name, exposure, references, settings, run.backend)
 
     return fit
 

@@ -1,4 +1,4 @@
-// Ramp fitting. Launches: fit_integrations, average_median_rates, weigh_integrations, combine_integrations.
+// Ramp fitting. Launches: fit_integrations, average_median_rates, weigh_integrations, write_optional, combine_integrations.
 //
 // Slopes do not depend on the Poisson variance, so only the first kernel reads the samples. The variances need the median
 // rate of all integrations; they are computed from the flags, or from a word per ramp if it is one segment.
@@ -79,6 +79,37 @@ __global__ void weigh_integrations(const uint8* groupdq, const uint8* original_g
     var_poisson[at] = float(products.poisson);
     var_rnoise[at] = float(products.read);
     err[at] = float(products.error);
+  }
+}
+
+// Write the optional product: after weigh_integrations, whose states and flags are read.
+//
+// segments : (7 * nints, nsegments, ny, nx), pedestal : (nints, ny, nx), jumps : (nints, njumps, ny, nx), all zeros.
+// grid: pixels x integrations.
+__global__ void write_optional(const float* data, const uint8* groupdq, const float* gain, const float* readnoise,
+                               const float* dark_current, const float* zeroframe, const float* weights, const double* signal,
+                               const double* slope_sums, const double* read_weights, const uint32* states, const uint32* dq,
+                               float* segments, float* pedestal, float* jumps, int most_segments, int most_jumps, int n_ints,
+                               int n_groups, int64 frames_apart, int64 n_pixels, double group_time, double frame_time,
+                               double one_group_time, double noise_divisor, double pedestal_frames) {
+  const int64 pixel = thread_pixel();
+  if (pixel >= n_pixels) return;
+  const Times times{group_time, frame_time, one_group_time};
+  const Detector detector = detector_of(gain, readnoise, pixel, noise_divisor);
+  const double dark = dark_current ? dark_current[pixel] : 0.0f;
+
+  for (int integration = blockIdx.y; integration < n_ints; integration += gridDim.y) {
+    const int64 start = integration * frames_apart * n_pixels + pixel;
+    const int64 at = int64(integration) * n_pixels + pixel;
+    const RampFit fit{0.0, slope_sums[at], read_weights[at], states[at], dq[at]};
+    const bool by_zeroframe = (fit.state & FROM_ZEROFRAME) != 0;
+    const float first_frame = by_zeroframe ? zeroframe[at] : 0.0f;
+    const Ramp ramp{data + start, groupdq + start, n_pixels, n_groups, false, by_zeroframe, first_frame};
+    const SegmentProducts products{segments + int64(integration) * most_segments * n_pixels + pixel, pedestal + at,
+                                   jumps + int64(integration) * most_jumps * n_pixels + pixel,
+                                   int64(n_ints) * most_segments * n_pixels, n_pixels, most_segments, most_jumps,
+                                   pedestal_frames};
+    write_segments(ramp, fit, fit.state, fit.dq, detector, Weights{weights}, times, signal[pixel], dark, products);
   }
 }
 

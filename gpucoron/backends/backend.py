@@ -69,6 +69,7 @@ class Backend:
     fit_likelihood = operations.fit_likelihood
     fit_likelihood_ramps = operations.fit_likelihood_ramps
     fit_ramps = operations.fit_ramps
+    fit_segments = operations.fit_segments
 
     def __init__(self, device: Device, *, home: Device | None = None, budget: int | None = None) -> None:
         self.device = device

@@ -85,6 +85,7 @@ TABLE = {
         "weigh_integrations": Row(
             nulls="original_groupdq dark_current restored_weights", apart="groupdq original_groupdq", by_pixel=True
         ),
+        "write_optional": Row(nulls="dark_current zeroframe", apart="data groupdq", shared="weights", by_pixel=True),
         "combine_integrations": Row(nulls="restored_weights", by_pixel=True),
     },
     "subtract_ktc.cu": {
@@ -105,7 +106,10 @@ TABLE = {
     "cpu/jump_strips.cpp": {"search_strips": Row(tuple((mode,) for mode in range(3)), nulls="reaching medians")},
     "cpu/linearity_strips.cpp": {"correct_strips": Row(_LENGTHS)},
     "cpu/ramp_strips.cpp": {
-        "fit_strips": Row(nulls="original_groupdq dark_current zeroframe", apart="data groupdq original_groupdq")
+        "fit_strips": Row(
+            nulls="original_groupdq dark_current zeroframe segments pedestal jumps",
+            apart="data groupdq original_groupdq",
+        )
     },
     "cpu/emicorr_strips.cpp": {},
     "cpu/saturation_strips.cpp": {"grow_saturation": Row(_EITHER)},

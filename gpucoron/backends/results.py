@@ -41,3 +41,25 @@ class LikelihoodFit(Shown):
     var_poisson: Any
     var_rdnoise: Any
     diffs2use: Any = None
+
+
+@dataclass(frozen=True, repr=False)
+class SegmentFit(Shown):
+    """The values of the segments of each ramp, as in jwst's optional product: float32.
+
+    ``slope`` and its uncertainty ``sigslope``, from read noise alone, the variances of the slope, the intercept
+    ``yint`` and its uncertainty ``sigyint``, and ``weights``, the inverse of ``var_rnoise``, are (nints, nsegments, ny,
+    nx): 0 beyond the last segment of a ramp. ``slope`` is in DN/s, the variances in (DN/s)^2, ``yint`` in DN, but
+    ``sigslope`` in e- per group and ``sigyint`` in e-. ``pedestal`` is (nints, ny, nx), DN. ``crmag`` is (nints,
+    njumps, ny, nx), DN: the differences of groups with JUMP_DET from the groups before.
+    """
+
+    slope: Any
+    sigslope: Any
+    var_poisson: Any
+    var_rnoise: Any
+    yint: Any
+    sigyint: Any
+    pedestal: Any
+    weights: Any
+    crmag: Any

@@ -94,8 +94,8 @@ class Exposure(Shown):
         Set by ramp_fit.
     likelihood_chisq : (ny, nx) float32 or None
         Chi-square of the LIKELY fit, summed over integrations; set by ramp_fit.
-    optional_fit : RampFitOutputModel or None
-        jwst's optional product of the segmented fit; set by ramp_fit.
+    optional_fit : SegmentFit or None
+        The segments of the fit, for the optional product; set by ramp_fit.
     flicker_mask, flicker_background, flicker_noise : float32 arrays or None
         What clean_flicker_noise saves: (ny, nx) or (nints, ny, nx), and twice (nints, ngroups, ny, nx), DN.
     removed_1overf : (ny, nx) float32 or None

@@ -207,9 +207,16 @@ def _array_model(run, step, extra):
 
 
 def _optional_fit_model(run, step, extra):
-    """Add the version keywords to the model that jwst's fit made."""
-    _sign(extra.array, run)
-    return extra.array
+    """Make the optional product of the segmented fit, with the metadata of the exposure before the fit, as in jwst."""
+    from stdatamodels.jwst import datamodels
+
+    model = datamodels.RampFitOutputModel(**vars(run.backend.to_host(extra.array)))
+    model.update(run.exposure.meta)
+    setattr(model.meta.cal_step, step.cal_step, None)
+    for reftype, name in run.earlier_names.items():
+        getattr(model.meta.ref_file, reftype).name = name
+    _sign(model, run)
+    return model
 
 
 def _dark_model(run, step, extra):
@@ -340,6 +347,7 @@ def _note_step(run, step, outcome):
             node = getattr(node, parent)
         setattr(node, last, value)
     run.keywords.update(outcome.keywords)
+    run.earlier_names = {}
     if outcome.reason == "switched off":
         return
     opened = outcome.opened
@@ -349,7 +357,8 @@ def _note_step(run, step, outcome):
         path = run.reference_path(step.name, reftype)
         named = name if path is None else reference_name(path, settings, reftype)
         if named is not None and hasattr(meta.ref_file, reftype):
-            getattr(meta.ref_file, reftype).name = named
+            entry = getattr(meta.ref_file, reftype)
+            run.earlier_names[reftype], entry.name = entry.name, named
     if opened:
         # jwst's own code may save it in a later step
         meta.ref_file.crds.context_used, meta.ref_file.crds.sw_version = run.context

@@ -62,6 +62,8 @@ class Run(Shown):
         Lines for the history of the products.
     keywords : dict
         What steps have measured, for the primary header of the products: keyword -> (value, comment).
+    earlier_names : dict
+        The references of the last step: type -> the name that products had before, or None.
     log_lines : list of str
         The log for the products, see `gpucoron.io.logs.recorded`.
     """
@@ -78,6 +80,7 @@ class Run(Shown):
     output_dir: Path | None = None
     records: list[StepRecord] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
+    earlier_names: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     keywords: dict[str, tuple[Any, str]] = field(default_factory=dict)
     log_lines: list[str] = field(default_factory=list)

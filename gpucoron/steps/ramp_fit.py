@@ -6,7 +6,7 @@ from typing import Any
 from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.backends.operations.ramp_fit import RampFitSettings
-from gpucoron.backends.results import Slopes
+from gpucoron.backends.results import SegmentFit, Slopes
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
 from gpucoron.parameters import OWN_THREADS, P
 from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, BackendLike, on_arrays
@@ -15,15 +15,19 @@ from gpucoron.steps.declaration import Extra, Outcome, Preset, Step, skipped
 from gpucoron.steps.likelihood import fit_exposure as fit_exposure_by_likelihood
 from gpucoron.steps.likelihood import fit_likelihood
 from gpucoron.steps.noise_error import add_noise_error
+from gpucoron.steps.optional_fit import count_segments, fit_prepared
 from gpucoron.steps.values import Number, Switch
 
-__all__ = ["find_usable_groups", "fit", "fit_likelihood", "run", "select_groups", "suppress_single_groups"]
+__all__ = [
+    "count_segments", "find_usable_groups", "fit", "fit_likelihood", "fit_segments", "run", "select_groups",
+    "suppress_single_groups",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
 
 def _optional_products(exposure, settings):
-    """List the products of ``save_opt``: jwst's product of the segmented fit, or the chi-square of LIKELY.
+    """List the products of ``save_opt``: the segments of the fit, or the chi-square of LIKELY.
 
     As in jwst, they are named after the exposure even if the other products have another name.
     """
@@ -47,7 +51,7 @@ STEP = Step(
     references=("readnoise", "gain"),
     parameters=(
         P("algorithm", "option", "OLS_C", "algorithm of the fit", options=("OLS_C", "LIKELY")),
-        P("int_name", "string", "", "name of the rateints file", names=True),
+        P("int_name", "string", "", "accepted and not used", names=True, unused="jwst 3.0 does not read it either"),
         P("save_opt", "boolean", False, "save the optional product"),
         P("opt_name", "string", "", "name of the optional product", names=True),
         P("suppress_one_group", "boolean", True, "reject ramps with a single good group"),
@@ -74,8 +78,6 @@ STEP = Step(
             ours=True,
         ),
     ),
-    helpers=("optional_fit",),
-    borrows="jwst.ramp_fitting.ramp_fit_step",
     profiles={
         "spaceklip": Preset({"suppress_one_group": False}),
         "recommended": Preset({"algorithm": "LIKELY", "jump_rules": "sound"}, instruments=("MIRI",)),
@@ -92,21 +94,24 @@ STEP = Step(
 FEWEST_LIKELY_GROUPS = 4
 
 
-@on_arrays(
-    data=Array(RAMP, unit="DN"),
-    groupdq=Array(RAMP, "uint8", in_place=True),
-    pixeldq=Array(IMAGE, "uint32"),
-    gain=Array(IMAGE, unit="e-/DN"),
-    readnoise=Array(IMAGE, unit="DN"),
-    group_time=Number("s", positive=True),
-    frame_time=Number("s", positive=True),
-    dark_current=Array(IMAGE, unit="DN/s"),
-    zeroframe=Array(CUBE, unit="DN"),
-    nframes=Number(whole=True, minimum=1),
-    groupgap=Number(whole=True, minimum=0),
-    suppress_one_group=Switch(),
-    drop_flagged_groups=Switch(),
-)
+_RAMPS = {
+    "data": Array(RAMP, unit="DN"),
+    "groupdq": Array(RAMP, "uint8", in_place=True),
+    "pixeldq": Array(IMAGE, "uint32"),
+    "gain": Array(IMAGE, unit="e-/DN"),
+    "readnoise": Array(IMAGE, unit="DN"),
+    "group_time": Number("s", positive=True),
+    "frame_time": Number("s", positive=True),
+    "dark_current": Array(IMAGE, unit="DN/s"),
+    "zeroframe": Array(CUBE, unit="DN"),
+    "nframes": Number(whole=True, minimum=1),
+    "groupgap": Number(whole=True, minimum=0),
+    "suppress_one_group": Switch(),
+    "drop_flagged_groups": Switch(),
+}
+
+
+@on_arrays(**_RAMPS)
 def fit(
     data: ArrayLike,
     groupdq: NDArray[Any],
@@ -167,6 +172,67 @@ def fit(
     --------
     >>> rate, rateints = fit(data, groupdq, pixeldq, gain, readnoise, group_time=4.28)  # doctest: +SKIP
     """
+    times = group_time, frame_time, nframes, groupgap
+    ramps = data, groupdq, pixeldq, gain, readnoise, dark_current, zeroframe
+    prepared = _prepare(ramps, times, suppress_one_group, drop_flagged_groups, backend)
+    return (None, None) if prepared is None else backend.fit_ramps(*prepared[0], settings=prepared[1])
+
+
+@on_arrays(**_RAMPS, drop_frames=Number(whole=True, minimum=0))
+def fit_segments(
+    data: ArrayLike,
+    groupdq: NDArray[Any],
+    pixeldq: ArrayLike,
+    gain: ArrayLike,
+    readnoise: ArrayLike,
+    group_time: float,
+    *,
+    frame_time: float | None = None,
+    nframes: int = 1,
+    groupgap: int = 0,
+    drop_frames: int = 0,
+    dark_current: ArrayLike | None = None,
+    zeroframe: ArrayLike | None = None,
+    suppress_one_group: bool = True,
+    drop_flagged_groups: bool = False,
+    backend: BackendLike = None,
+) -> tuple[Slopes, Slopes, SegmentFit] | tuple[None, None, None]:
+    """Fit as `fit`, and also return the values of each segment (``save_opt``).
+
+    Parameters
+    ----------
+    data, groupdq, pixeldq, gain, readnoise, group_time, frame_time, nframes, groupgap, dark_current, zeroframe
+        As for `fit`; ``groupdq`` is changed in place.
+    drop_frames : int
+        Number of frames dropped before the first group, for the pedestal.
+    suppress_one_group, drop_flagged_groups, backend
+        As for `fit`.
+
+    Returns
+    -------
+    rate, rateints : Slopes
+        As for `fit`.
+    segments : SegmentFit
+        With as many segments and jumps as `gpucoron.steps.optional_fit.count_segments` finds.
+
+    Notes
+    -----
+    Source: stcal 1.20, ``OLS_C`` with ``save_opt``.
+    """
+    times = group_time, frame_time, nframes, groupgap
+    ramps = data, groupdq, pixeldq, gain, readnoise, dark_current, zeroframe
+    prepared = _prepare(ramps, times, suppress_one_group, drop_flagged_groups, backend, drop_frames)
+    return (None, None, None) if prepared is None else fit_prepared(*prepared, backend)
+
+
+def _prepare(ramps, times, suppress_one_group, drop_flagged_groups, backend, drop_frames=0):
+    """Change the flags as `fit` says; return the arguments and settings of the operation.
+
+    None if there is nothing to fit. ``times`` are the group and frame times and the numbers of frames averaged and
+    dropped.
+    """
+    data, groupdq, *others = ramps
+    group_time, frame_time, nframes, groupgap = times
     if frame_time is None:
         frame_time = group_time / (nframes + groupgap)
     ngroups = data.shape[1]
@@ -179,17 +245,16 @@ def fit(
     if drop_flagged_groups and ngroups > 1:
         usable = find_usable_groups(groupdq, backend=backend)
         if usable is None:
-            return None, None
+            return None
         # views: the backends accept ramps that are cut along the groups
         data, groupdq = data[:, usable], groupdq[:, usable]
         if has_loss:
             original_groupdq = original_groupdq[:, usable]
     if bool((groupdq[:, 0] & SATURATED != 0).all()):
         log.warning("every ramp is saturated from its first group on: there is nothing to fit")
-        return None, None
-    settings = RampFitSettings(group_time, frame_time, nframes, groupgap, suppress_one_group)
-    ramps = data, groupdq, pixeldq, gain, readnoise, dark_current, zeroframe, original_groupdq
-    return backend.fit_ramps(*ramps, settings=settings)
+        return None
+    settings = RampFitSettings(group_time, frame_time, nframes, groupgap, suppress_one_group, drop_frames)
+    return (data, groupdq, *others, original_groupdq), settings
 
 
 @on_arrays(
@@ -308,25 +373,17 @@ def find_usable_groups(groupdq: NDArray[Any], *, backend: BackendLike = None) ->
     return slice(first, end)
 
 
-def _leaves_chisq(exposure, parameters):
-    """Return whether the chi-square of LIKELY will be the optional product."""
-    return parameters.algorithm == "LIKELY" and exposure.data.shape[1] >= FEWEST_LIKELY_GROUPS
-
-
-def run(exposure, references, parameters, backend, *, optional_fit=None):
+def run(exposure, references, parameters, backend):
     """Run the step; see `gpucoron.steps`. Sets ``exposure.rate`` and ``exposure.rateints``.
 
     With ``algorithm`` LIKELY it also sets ``exposure.likelihood_chisq``, (ny, nx) float32, summed over integrations.
-    ``optional_fit()`` makes jwst's optional product (``save_opt``) of the segmented fit, a model, which is stored as
-    ``exposure.optional_fit``.
+    With OLS_C and ``save_opt`` it sets ``exposure.optional_fit``, a SegmentFit.
 
     Notes
     -----
     Source: jwst 3.0, ``RampFitStep``. If nothing can be fitted, both products are None and the step is skipped; jwst
     writes no status in this case.
     """
-    if optional_fit is not None and parameters.save_opt and not _leaves_chisq(exposure, parameters):
-        exposure.optional_fit = optional_fit()
     exposure.rate = exposure.rateints = None
     for name in ("gain", "readnoise"):
         if references[name] is None:
@@ -362,22 +419,17 @@ def run(exposure, references, parameters, backend, *, optional_fit=None):
             rules=parameters.jump_rules,
         )
     else:
-        products = fit(
-            exposure.data,
-            exposure.groupdq,
-            exposure.pixeldq,
-            gain,
-            readnoise,
-            facts.group_time,
-            frame_time=facts.frame_time,
-            nframes=facts.nframes or 1,
-            groupgap=facts.groupgap or 0,
-            dark_current=dark_current,
-            zeroframe=exposure.zeroframe,
-            suppress_one_group=parameters.suppress_one_group,
-            drop_flagged_groups=facts.is_miri,
-            backend=backend,
-        )
+        ramps = exposure.data, exposure.groupdq, exposure.pixeldq, gain, readnoise, facts.group_time
+        options = {
+            "frame_time": facts.frame_time, "nframes": facts.nframes or 1, "groupgap": facts.groupgap or 0,
+            "dark_current": dark_current, "zeroframe": exposure.zeroframe,
+            "suppress_one_group": parameters.suppress_one_group, "drop_flagged_groups": facts.is_miri,
+        }  # fmt: skip
+        if parameters.save_opt:
+            options["drop_frames"] = facts.drop_frames1 or 0
+            *products, exposure.optional_fit = fit_segments(*ramps, **options, backend=backend)
+        else:
+            products = fit(*ramps, **options, backend=backend)
     exposure.rate, exposure.rateints = products
     if exposure.rate is None:
         return skipped("there is nothing to fit: no usable groups, or all ramps saturated", **meta)

@@ -67,6 +67,23 @@ struct Exposure {
   Weights weights;
   Times times;
   bool suppress_one_group;
+  // The optional product, or null.
+  float* segments;
+  float* pedestal;
+  float* jumps;
+  int most_segments, most_jumps;
+  double pedestal_frames;
+
+  SegmentProducts segments_of(int integration, int64 pixel) const {
+    return {segments + int64(integration) * most_segments * n_pixels + pixel,
+            pedestal + integration * n_pixels + pixel,
+            jumps + int64(integration) * most_jumps * n_pixels + pixel,
+            int64(n_ints) * most_segments * n_pixels,
+            n_pixels,
+            most_segments,
+            most_jumps,
+            pedestal_frames};
+  }
 
   int64 start(int integration, int64 pixel) const { return integration * frames_apart * n_pixels + pixel; }
 };
@@ -225,8 +242,11 @@ class Strip {
     const Divisor by_time(group_time);
     Reals rate = by_time(begin), slope;
     Choice used;
-    Reals median;
+    Reals median, slope_sigma{}, intercept{}, intercept_sigma{};
     if (n_groups == 2) {
+      const double second = start + 1.0;
+      slope_sigma = intercept_sigma = SQRT_2 * noise;
+      intercept = end * (1.0 - second) + begin * second;
       slope = (end - begin) / group_time;
       used = chosen(which) & (slope - slope == 0.0);
       median = by_time(end) - rate;
@@ -262,7 +282,13 @@ class Strip {
         differences[group - 1] = difference;
         if (is_long) split.add(difference, guess);
       }
-      slope = (w * xy - x * y) * (1.0 / (w * xx - x * x)) / group_time;
+      const Reals inverse_determinant = 1.0 / (w * xx - x * x);
+      slope = (w * xy - x * y) * inverse_determinant / group_time;
+      if (e.segments) {
+        slope_sigma = square_roots(w * inverse_determinant);
+        intercept = (xx * y - x * xy) * inverse_determinant;
+        intercept_sigma = square_roots(xx * inverse_determinant);
+      }
       used = chosen(which) & (slope - slope == 0.0);
       if (is_long) {
         // The distance of differences about their median: 2.5 standard deviations divided by their number.
@@ -279,6 +305,19 @@ class Strip {
     store(used ? slope : load<Reals>(&slopes[place]), &slopes[place]);
     const Lengths length = load<Lengths>(&lengths[place]);
     store(convert<Lengths>(used) ? Lengths{} + n_groups : length, &lengths[place]);
+    if (e.segments) {
+      const SegmentProducts products = e.segments_of(integration, first + at);
+      put_used(products, 1, slope_sigma, used, width);
+      put_used(products, 4, intercept, used, width);
+      put_used(products, 5, intercept_sigma, used, width);
+    }
+  }
+
+  // Store a value of the first segments of the chosen ramps; the pages of arrays that are only written are mapped once.
+  static void put_used(const SegmentProducts& products, int value, Reals values, Choice used, int width) {
+    float* const to = products.segments + value * products.values_apart;
+    if (is_any(!used)) values = used ? values : reals(to, width);
+    store(convert<Floats>(values), to, width);
   }
 
   static Choice chosen(Flags which) {
@@ -324,7 +363,8 @@ class Strip {
     const Exposure& e = *exposure;
     const Reals gain_of = load<Reals>(gain + at), noise = load<Reals>(read_noise + at);
     const Reals mean = load<Reals>(median_sums + at) / double(e.n_ints);
-    const Reals signal = (mean > 0.0 ? mean : Reals{}) + load<Reals>(dark + at);
+    const Reals of_dark = load<Reals>(dark + at);
+    const Reals signal = mean > 0.0 ? mean + of_dark : of_dark;
     const Words pixel_dq = load<Words>(dq + at);
     const Choice invalid = convert<Choice>((pixel_dq & UNUSABLE) != 0);
     const Reals nan = all_of<Reals>(double_nan());
@@ -333,20 +373,20 @@ class Strip {
     Words every_dq = ~Words{}, states{};
     // They only depend on the number of groups, and are used again.
     Lengths last_lengths{};
-    Reals var_read{}, read_weight{}, poisson_weight{}, poisson{}, read{}, error{}, restored{};
+    Reals var_poisson_of{}, var_read{}, read_weight{}, poisson_weight{}, poisson{}, read{}, error{}, restored{};
     for (int integration = 0; integration < e.n_ints; ++integration) {
       const std::size_t place = std::size_t(integration) * STRIP + at;
       const auto length = load<Lengths>(&lengths[place]);
       if (is_any(length != last_lengths)) {
         last_lengths = length;
         const Reals groups = convert<Reals>(length);
-        const Reals var_poisson = signal / (e.times.group * gain_of * (groups - 1.0));
+        var_poisson_of = signal / (e.times.group * gain_of * (groups - 1.0));
         const Reals ratio = noise / e.times.group;
         var_read = 12.0 * ratio * ratio / ((groups * groups * groups - groups) * gain_of * gain_of);
         var_read = (groups > 2.0) & ~(gain_of > 0.0) ? Reals{} : var_read;
         read_weight = 1.0 / var_read;
-        poisson_weight = var_poisson > 0.0 ? 1.0 / var_poisson : Reals{};
-        const Reals variance = 1.0 / (1.0 / (var_poisson + var_read));
+        poisson_weight = var_poisson_of > 0.0 ? 1.0 / var_poisson_of : Reals{};
+        const Reals variance = 1.0 / (1.0 / (var_poisson_of + var_read));
         error = invalid | (variance > LARGE_VARIANCE) ? Reals{} : square_roots(variance);
         poisson = invalid ? Reals{} : inverse(poisson_weight);
         read = 1.0 / read_weight;
@@ -359,6 +399,20 @@ class Strip {
       const int64 out = integration * e.n_pixels + first + at;
       rateints.put(out, width, slope, pixel_dq, poisson, read, error);
       Words flags = pixel_dq;
+      if (e.segments) {
+        const SegmentProducts products = e.segments_of(integration, first + at);
+        const Choice together = convert<Choice>(length > 0);
+        const auto put = [&](int value, const Reals& values) {
+          store(convert<Floats>(together ? values : Reals{}), products.segments + value * products.values_apart, width);
+        };
+        put(0, load<Reals>(&slopes[place]));
+        put(2, var_poisson_of);
+        put(3, var_read);
+        put(6, read_weight);
+        const Reals frame = reals(e.data + e.start(integration, first + at), width);
+        const Reals pedestal = frame - slope * e.pedestal_frames;
+        store(convert<Floats>(pedestal == pedestal ? pedestal : Reals{}), products.pedestal, width);
+      }
       Reals read_weights = read_weight, poisson_weights = poisson_weight, restored_weights = restored;
       if (is_any(length < 0))
         for (int lane = 0; lane < width; ++lane) {
@@ -375,6 +429,12 @@ class Strip {
           rateints.var_poisson[out + lane] = float(found.poisson);
           rateints.var_rnoise[out + lane] = float(found.read);
           rateints.err[out + lane] = float(found.error);
+          if (e.segments) {
+            const float first_frame = by_zeroframe ? e.zeroframe[out + lane] : 0.0f;
+            const Ramp whole{e.data + start, e.groupdq + start, e.n_pixels, e.n_groups, false, by_zeroframe, first_frame};
+            write_segments(whole, fit, found.state, found.dq, detectors[at + lane], e.weights, e.times, mean[lane],
+                           dark[at + lane], e.segments_of(integration, first + at + lane));
+          }
           slope_sum[lane] = fit.slope_sum;
           read_weights[lane] = fit.read_weight;
           poisson_weights[lane] = found.poisson_weight;
@@ -440,10 +500,12 @@ __global__ void fit_strips(const float* data, const uint8* groupdq, const uint8*
                            float* var_rnoise_ints, float* err_ints, float* rate, uint32* dq, float* var_poisson,
                            float* var_rnoise, float* err, int n_ints, int n_groups, int64 frames_apart, int64 n_pixels,
                            double group_time, double frame_time, double one_group_time, double noise_divisor,
-                           int suppress_one_group) {
+                           int suppress_one_group, float* segments, float* pedestal, float* jumps, int most_segments,
+                           int most_jumps, double pedestal_frames) {
   static thread_local Strip strip;
   const Exposure exposure{data, groupdq, original_groupdq, zeroframe, n_ints, n_groups, frames_apart, n_pixels,
-                          Weights{weights}, Times{group_time, frame_time, one_group_time}, suppress_one_group != 0};
+                          Weights{weights}, Times{group_time, frame_time, one_group_time}, suppress_one_group != 0,
+                          segments, pedestal, jumps, most_segments, most_jumps, pedestal_frames};
   const Products rateints{rate_ints, dq_ints, var_poisson_ints, var_rnoise_ints, err_ints};
   const Products image{rate, dq, var_poisson, var_rnoise, err};
   for (int64 first = blockIdx.y * int64(STRIP); first < n_pixels; first += gridDim.y * int64(STRIP))

@@ -143,9 +143,18 @@ struct Weights {
   }
 };
 
-// Slope of a segment of three groups or more, DN/s.
-__device__ inline double fit_segment(const Ramp& ramp, const Detector& detector, const Weights& weights,
-                                     const Segment& segment, double group_time) {
+// A line through the groups of a segment: its slope, DN/s, and the value at the first group of the ramp, DN, with the
+// uncertainties that follow from the read noise, e-/group and e-.
+struct Line {
+  double slope;
+  double slope_sigma;
+  double intercept;
+  double intercept_sigma;
+};
+
+// The line through a segment of three groups or more.
+__device__ inline Line fit_line(const Ramp& ramp, const Detector& detector, const Weights& weights, const Segment& segment,
+                                double group_time) {
   const double noise_variance = detector.read_noise * detector.read_noise;
   const double rise = ramp.sample(segment.stop - 1) - ramp.sample(segment.start);
   const double variance = noise_variance + rise * detector.gain;
@@ -170,7 +179,8 @@ __device__ inline double fit_segment(const Ramp& ramp, const Detector& detector,
     sum_xy += y * weighted_x;
   }
   const double inverse_determinant = 1.0 / (sum_w * sum_xx - sum_x * sum_x);
-  return (sum_w * sum_xy - sum_x * sum_y) * inverse_determinant / group_time;
+  return {(sum_w * sum_xy - sum_x * sum_y) * inverse_determinant / group_time, sqrt(sum_w * inverse_determinant),
+          (sum_xx * sum_y - sum_x * sum_xy) * inverse_determinant, sqrt(sum_xx * inverse_determinant)};
 }
 
 // Median of the good differences of a ramp, DN/s; the first sample's rate if no difference is good; else NaN.
@@ -295,7 +305,7 @@ __device__ inline RampFit fit_ramp(Ramp ramp, const Detector& detector, const We
       else if (length == 2)
         slope = (ramp.sample(segment.start + 1) - ramp.sample(segment.start)) / times.group;
       else
-        slope = fit_segment(ramp, detector, weights, segment, times.group);
+        slope = fit_line(ramp, detector, weights, segment, times.group).slope;
       const double variance = read_variance(detector, length, state, times);
       read_weight += 1.0 / variance;
       slope_sum += slope / variance;
@@ -377,6 +387,73 @@ __device__ inline RampProducts weigh_ramp(const Ramp& ramp, const uint8* origina
     }
   }
   return {slope, poisson, read, error, poisson_weight, restored, state, dq};
+}
+
+constexpr double SQRT_2 = 1.41421356;  // with the digits of stcal
+
+// Where the optional product of a ramp is written: its first segment, pedestal and first jump.
+struct SegmentProducts {
+  float* segments;  // the slope; other values and segments are `values_apart` and `stride` further
+  float* pedestal;
+  float* jumps;  // the next ones are `stride` further
+  int64 values_apart;
+  int64 stride;
+  int most_segments, most_jumps;
+  double pedestal_frames;  // groups between the start of the ramp and its first group
+
+  // The values of a segment in the order of the product.
+  __device__ void put(int number, const Line& line, double poisson, double read) const {
+    const double values[] = {line.slope, line.slope_sigma, poisson, read, line.intercept, line.intercept_sigma, 1.0 / read};
+    float* to = segments + number * stride;
+    for (const double value : values) {
+      *to = float(value);
+      to += values_apart;
+    }
+  }
+};
+
+// Write the optional product of a ramp that `weigh_ramp` has finished; its state and flags are given.
+__device__ inline void write_segments(const Ramp& ramp, const RampFit& fit, uint32 state, uint32 dq, const Detector& detector,
+                                      const Weights& weights, const Times& times, double signal, double dark,
+                                      const SegmentProducts& products) {
+  if (state & HAD_JUMP) {
+    Ramp before = ramp;
+    before.starts_with_zeroframe = false;
+    int n_jumps = 0;
+    for (int group = 1; group < ramp.n_groups && n_jumps < products.most_jumps; ++group)
+      if (ramp.dq(group) & JUMP_DET)
+        products.jumps[n_jumps++ * products.stride] = float(ramp.sample(group) - before.sample(group - 1));
+  }
+  if (state & FITTED) {
+    int number = 0;
+    const auto write = [&](const Segment& segment) {
+      if (number == products.most_segments) return;
+      const int length = segment.length();
+      Line line{0.0, 0.0, 0.0, 0.0};
+      if (length == 1) {
+        line.slope = ramp.sample(segment.start) / single_group_time(state, times);
+      } else if (length == 2) {
+        const double first = ramp.sample(segment.start), last = ramp.sample(segment.start + 1);
+        const double second = segment.start + 1.0;
+        line.slope = (last - first) / times.group;
+        line.slope_sigma = line.intercept_sigma = SQRT_2 * detector.read_noise;
+        line.intercept = last * (1.0 - second) + first * second;
+      } else {
+        line = fit_line(ramp, detector, weights, segment, times.group);
+      }
+      products.put(number++, line, poisson_variance(detector, length, state, signal, dark, times),
+                   read_variance(detector, length, state, times));
+    };
+    each_segment([&](int group) { return ramp.dq(group); }, ramp.n_groups, write);
+  }
+  double pedestal = 0.0;
+  if (!(state & ALL_SATURATED) && !(dq & DO_NOT_USE)) {
+    const double slope = state & FITTED ? fit.slope_sum * drop_large(1.0 / fit.read_weight) : 0.0;
+    // stcal takes the slope per second, as if a group lasted a second
+    pedestal = ramp.sample(0) - slope * products.pedestal_frames;
+    if (is_nan(pedestal)) pedestal = 0.0;
+  }
+  *products.pedestal = float(pedestal);
 }
 
 }  // namespace gpucoron

@@ -18,6 +18,7 @@ from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.io.exposure import Exposure
 from gpucoron.steps.emicorr import ReadTimes, cubic_pieces
 from gpucoron.steps.ipc import ReferenceEdges
+from gpucoron.steps.optional_fit import count_segments
 from tests.cases.backends import backend_params, usable_backend
 from tests.cases.jump import OPTIONS as JUMP_OPTIONS
 from tests.cases.jump import simulate as simulate_jumps
@@ -175,6 +176,16 @@ def test_ramp_fit(inner, by_number, n_rows, groups):
     for options in ({}, {"suppress_one_group": True}, {"original_groupdq": original[groups]}):
         _, seen = run_both(inner, n_rows, "fit_ramps", [], **arrays, **options, **TIMES)
         assert len(seen) == -(-10 // n_rows)
+
+
+@pytest.mark.parametrize("n_rows", [1, 4])
+def test_segments(inner, by_number, n_rows):
+    arrays = simulate_ramps(4, 3, 9, 10, 7)
+    n_segments, n_jumps = count_segments(arrays["groupdq"], zeroframe=arrays["zeroframe"])
+    product = (np.zeros(shape, np.float32) for shape in ((21, n_segments, 10, 7), (3, 10, 7), (3, n_jumps, 10, 7)))
+    ramps = (arrays.pop(name) for name in ("data", "groupdq", "pixeldq", "gain", "readnoise"))
+    _, seen = run_both(inner, n_rows, "fit_segments", [5, 6, 7], *ramps, *product, **arrays, **TIMES)
+    assert len(seen) == -(-10 // n_rows)
 
 
 @pytest.mark.parametrize("n_rows", [1, 4])
@@ -347,6 +358,9 @@ def calls():
     yield "clip_jumps", ramp | {"gain": gain}, {}
     yield "search_jumps", ramp | noise | search, after
     yield "fit_ramps", ramp | {"pixeldq": pixeldq} | noise | more, TIMES
+    product = {"segments": np.zeros((21, 4, *image), np.float32), "pedestal": np.zeros((3, *image), np.float32)}
+    product |= {"crmag": np.zeros((3, 40, *image), np.float32)}
+    yield "fit_segments", ramp | {"pixeldq": pixeldq} | noise | product | more, TIMES
     yield "fit_ktc", ramp | {"limit": limit}, {"group_time": 2.0}
     yield "fit_mean_slope", ramp | {"pedestal": np.ones((3, *image)), "limit": limit}, {"group_time": 2.0}
     yield "fit_likelihood_ramps", ramp | noise | times, {}

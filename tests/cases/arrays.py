@@ -17,7 +17,7 @@ from gpucoron.steps.likelihood import list_read_times
 from gpucoron.steps.refpix import PseudoReference
 
 #: modules with array functions but without a step declaration
-SHARED = ("likelihood", "group_matching", "combined_rate", "known_sources", "snowballs", "showers")
+SHARED = ("likelihood", "optional_fit", "group_matching", "combined_rate", "known_sources", "snowballs", "showers")
 SHAPE = NINTS, NGROUPS, NY, NX = 2, 6, 16, 20
 
 

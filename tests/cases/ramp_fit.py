@@ -6,12 +6,44 @@ import numpy as np
 
 from gpucoron.backends import get_backend
 from gpucoron.dq import AD_FLOOR, CHARGELOSS, DO_NOT_USE, HOT, JUMP_DET, PERSISTENCE, SATURATED
-from gpucoron.steps.ramp_fit import fit
+from gpucoron.facts import Facts
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import Reference
+from gpucoron.steps.ramp_fit import STEP, fit, fit_segments
 
 TIMES = {"group_time": 10.73676, "frame_time": 1.07368, "nframes": 8}
 FIELDS = {"rate": "slope", "dq": "dq", "var_poisson": "var_poisson", "var_rnoise": "var_rnoise", "err": "err"}
 #: stcal is compiled without fused operations on x86-64 only; there its results are bit-identical
 SAME_BITS = platform.machine() == "x86_64"
+
+#: kinds of ramps: the flags of their groups
+RAMPS = {
+    "one jump": [0, 0, 4, 0, 0, 0, 0, 0],
+    "several jumps": [0, 0, 4, 0, 4, 4, 0, 0],
+    "jump in the first group": [4, 0, 0, 0, 0, 0, 0, 0],
+    "jump in the last group": [0, 0, 0, 0, 0, 0, 0, 4],
+    "jump before a lone group": [1, 1, 1, 1, 1, 1, 4, 0],
+    "only jumps": [4, 4, 4, 4, 4, 4, 4, 4],
+    "jump and more in one group": [0, 0, 0, 5, 0, 0, 0, 0],
+    "jump with persistence": [0, 0, 0, 36, 0, 0, 0, 0],
+    "do not use in the middle": [0, 0, 0, 1, 0, 0, 0, 0],
+    "do not use at both ends": [1, 0, 0, 0, 0, 0, 0, 1],
+    "lone groups": [0, 1, 0, 1, 0, 1, 0, 1],
+    "one good group, first": [0, 2, 2, 2, 2, 2, 2, 2],
+    "one good group, later": [1, 1, 0, 2, 2, 2, 2, 2],
+    "two good groups": [0, 0, 2, 2, 2, 2, 2, 2],
+    "one good group and persistence": [0, 32, 32, 2, 2, 2, 2, 2],
+    "only persistence": [32, 32, 32, 32, 32, 32, 32, 32],
+    "saturated from the first": [2, 2, 2, 2, 2, 2, 2, 2],
+    "saturated in the first only": [2, 0, 0, 0, 0, 0, 0, 0],
+    "saturated and do not use": [3, 3, 1, 1, 3, 3, 3, 3],
+    "all do not use": [1, 1, 1, 1, 1, 1, 1, 1],
+    "charge loss from the third": [0, 0, 129, 129, 129, 129, 129, 129],
+    "charge loss from the first": [129, 129, 129, 129, 129, 129, 129, 129],
+    "charge loss without do not use": [0, 0, 128, 128, 0, 0, 0, 0],
+    "charge loss and saturation": [0, 0, 0, 129, 129, 131, 131, 131],
+    "charge loss after a jump": [0, 0, 4, 0, 129, 129, 129, 129],
+}
 
 
 def simulate(seed, nints, ngroups, ny=9, nx=11, *, flagged=0.1, step=None):
@@ -77,8 +109,13 @@ def plain(nints=1, ngroups=6, ny=1, nx=1, rate=7.0):
     }
 
 
-def fit_with_stcal(arrays, *, instrument="NIRCAM", suppress_one_group=False, with_original=True, **times):
-    """Run stcal's ramp_fit_data on copies; return its image and cube of results, or None, and the edited groupdq."""
+def fit_with_stcal(
+    arrays, *, instrument="NIRCAM", suppress_one_group=False, with_original=True, save_opt=False, **times
+):
+    """Run stcal's ramp_fit_data on copies; return its results, or None, and the edited groupdq.
+
+    The results are those of the image and of the cube, and with ``save_opt`` those of the segments.
+    """
     from stcal.ramp_fitting.ramp_fit import ramp_fit_data
     from stcal.ramp_fitting.ramp_fit_class import RampData
     from stdatamodels.jwst.datamodels import dqflags
@@ -96,15 +133,52 @@ def fit_with_stcal(arrays, *, instrument="NIRCAM", suppress_one_group=False, wit
         zeroframe=arrays.get("zeroframe"),
     )
     ramp_data.set_meta(
-        instrument, times["frame_time"], times["group_time"], times.get("groupgap", 0), times["nframes"], 0
-    )
+        instrument, times["frame_time"], times["group_time"], times.get("groupgap", 0), times["nframes"],
+        times.get("drop_frames", 0),
+    )  # fmt: skip
     ramp_data.set_dqflags(dqflags.pixel)
     ramp_data.suppress_one_group_ramps = suppress_one_group
     with np.errstate(all="ignore"):
-        image, cube, _ = ramp_fit_data(
-            ramp_data, False, arrays["readnoise"], arrays["gain"], "OLS_C", "optimal", "none"
-        )
-    return None if image is None else (image, cube), arrays["groupdq"]
+        results = ramp_fit_data(ramp_data, save_opt, arrays["readnoise"], arrays["gain"], "OLS_C", "optimal", "none")
+    return None if results[0] is None else results[: 3 if save_opt else 2], arrays["groupdq"]
+
+
+def assert_same_segments(segments, expected, *, exact=SAME_BITS):
+    """Compare the optional product with stcal: shapes and NaN equal, values bit-identical or close."""
+    assert vars(segments).keys() == expected.keys()
+    for name, wanted in expected.items():
+        mine = getattr(segments, name)
+        assert (mine.shape, mine.dtype) == (wanted.shape, wanted.dtype), name
+        np.testing.assert_array_equal(np.isnan(mine), np.isnan(wanted), err_msg=name)
+        known = ~np.isnan(wanted)
+        if exact:
+            # zeros of different signs differ
+            bits = (values[known].view(np.uint32) for values in (mine, wanted))
+            np.testing.assert_array_equal(*bits, err_msg=name)
+        else:
+            np.testing.assert_allclose(mine[known], wanted[known], rtol=2e-6, atol=1e-8, err_msg=name)
+
+
+def fit_segments_and_compare(arrays, *, backend="numpy", suppress_one_group=False, instrument="NIRCAM", **times):
+    """Compare the products and the segments of a fit with those of stcal; return them."""
+    expected, edited = fit_with_stcal(
+        arrays, suppress_one_group=suppress_one_group, instrument=instrument, save_opt=True, **times
+    )
+    mine = {name: array.copy() for name, array in arrays.items()}
+    found = fit_segments(
+        **mine,
+        **(TIMES | times),
+        suppress_one_group=suppress_one_group,
+        drop_flagged_groups=instrument == "MIRI",
+        backend=backend,
+    )
+    np.testing.assert_array_equal(mine["groupdq"], edited)
+    if expected is None:
+        assert found == (None, None, None)
+        return found
+    assert_same(found[:2], expected[:2])
+    assert_same_segments(found[2], expected[2])
+    return found
 
 
 def assert_same(products, expected):
@@ -138,3 +212,23 @@ def fit_and_compare(arrays, *, suppress_one_group=False, instrument="NIRCAM", **
     else:
         assert_same(products, expected)
     return products
+
+
+def make_step_inputs(arrays, *, instrument="NIRCAM", gain_factor=None, **parameters):
+    """Make the inputs of the step, from copies."""
+    arrays = {name: array.copy() for name, array in arrays.items()}
+    exposure = Exposure(
+        data=arrays["data"],
+        groupdq=arrays["groupdq"],
+        pixeldq=arrays["pixeldq"],
+        zeroframe=arrays.get("zeroframe"),
+        average_dark_current=arrays.get("dark_current"),
+        facts=Facts(instrument, groupgap=1, **TIMES),
+    )
+    references = {
+        "gain": Reference(data=arrays["gain"], facts={"gain_factor": gain_factor}),
+        "readnoise": Reference(data=arrays["readnoise"]),
+    }
+    for reference in references.values():
+        reference.data.setflags(write=False)
+    return exposure, references, STEP.settings(**parameters), get_backend("numpy", n_threads=1)

@@ -83,15 +83,6 @@ def test_the_chi_square_of_likely_is_jwsts(exposures, tmp_path, monkeypatch, opt
         assert np.nanmedian(mine) > 1
 
 
-def test_the_optional_product_is_jwsts(exposures, tmp_path):
-
-    case = exposures(*NIRCAM[0], **NIRCAM[1])
-    with case.cache.activate():
-        gpucoron.reduce_file(case.path, tmp_path, backend="cpu", steps={"ramp_fit": {"save_opt": True}})
-    with fits.open(next(tmp_path.glob("*_fitopt.fits"))) as hdus:
-        assert hdus["SLOPE"].data.shape[-2:] == (40, 320)
-
-
 def _of_another_detector_size(folder):
     entry = {"filename": "x", "rows": np.array([500]), "cols": np.array([5]), "vals": np.array([1.7e9])}
     asdf.AsdfFile({"NRCALONG": {**entry, "pers_time": 100}}).write_to(folder / "large.asdf")
@@ -138,7 +129,6 @@ def test_errors_of_jwsts_code_name_the_exposure_and_the_step(name, exposures, tm
 @pytest.mark.parametrize(
     ("helper", "name", "target", "way"),
     [
-        ("optional_fit", "ramp_fit", "stcal.ramp_fitting.ramp_fit.ramp_fit", "ramp_fit.save_opt=False"),
         ("full_frame", "refpix", "jwst.refpix.reference_pixels.correct_model", "refpix.skip=True"),
         ("jwsts_own", "picture_frame", "jwst.picture_frame.picture_frame_step.PictureFrameStep.process", "skip=True"),
         ("jwsts_own", "emicorr", "jwst.emicorr.emicorr_step.EmiCorrStep.process", "emicorr.skip=True"),
@@ -163,7 +153,6 @@ def test_every_borrowed_step_has_the_same_boundary(helper, name, target, way, ex
     }
     with pytest.raises(InputError, match=f"{case.path.name}: {name}: .*of a kind of its own.*{way}"):
         HELPERS[helper](run, STEPS[name])(*arguments.get(helper, ()))
-    assert set(HELPERS) == {"optional_fit", "full_frame", "jwsts_own"}
 
 
 def test_the_other_files_of_a_command_go_on(exposures, tmp_path, capsys):

@@ -5,7 +5,6 @@ import logging
 import numpy as np
 import pytest
 
-from gpucoron.backends import get_backend
 from gpucoron.backends.devices.numpy_device import NumpyDevice
 from gpucoron.backends.operations.ramp_fit import RampFitSettings, definition
 from gpucoron.backends.operations.ramp_fit.definition import fit_ramps
@@ -20,11 +19,17 @@ from gpucoron.dq import (
     PERSISTENCE,
     SATURATED,
 )
-from gpucoron.facts import Facts
-from gpucoron.io.exposure import Exposure
-from gpucoron.io.references import Reference
-from gpucoron.steps.ramp_fit import STEP, find_usable_groups, fit, run, select_groups, suppress_single_groups
-from tests.cases.ramp_fit import FIELDS, TIMES, assert_same, fit_and_compare, plain, simulate
+from gpucoron.steps.ramp_fit import find_usable_groups, fit, run, select_groups, suppress_single_groups
+from tests.cases.ramp_fit import (
+    FIELDS,
+    RAMPS,
+    TIMES,
+    assert_same,
+    fit_and_compare,
+    make_step_inputs,
+    plain,
+    simulate,
+)
 
 SETTINGS = RampFitSettings(**TIMES)
 
@@ -77,35 +82,6 @@ def test_large_variances_become_zero():
     arrays["groupdq"][1, 2:, 1] = CHARGELOSS | DO_NOT_USE
     _, rateints = fit_and_compare(arrays)
     assert (rateints.err == 0).any()
-
-
-RAMPS = {
-    "one jump": [0, 0, 4, 0, 0, 0, 0, 0],
-    "several jumps": [0, 0, 4, 0, 4, 4, 0, 0],
-    "jump in the first group": [4, 0, 0, 0, 0, 0, 0, 0],
-    "jump in the last group": [0, 0, 0, 0, 0, 0, 0, 4],
-    "jump before a lone group": [1, 1, 1, 1, 1, 1, 4, 0],
-    "only jumps": [4, 4, 4, 4, 4, 4, 4, 4],
-    "jump and more in one group": [0, 0, 0, 5, 0, 0, 0, 0],
-    "jump with persistence": [0, 0, 0, 36, 0, 0, 0, 0],
-    "do not use in the middle": [0, 0, 0, 1, 0, 0, 0, 0],
-    "do not use at both ends": [1, 0, 0, 0, 0, 0, 0, 1],
-    "lone groups": [0, 1, 0, 1, 0, 1, 0, 1],
-    "one good group, first": [0, 2, 2, 2, 2, 2, 2, 2],
-    "one good group, later": [1, 1, 0, 2, 2, 2, 2, 2],
-    "two good groups": [0, 0, 2, 2, 2, 2, 2, 2],
-    "one good group and persistence": [0, 32, 32, 2, 2, 2, 2, 2],
-    "only persistence": [32, 32, 32, 32, 32, 32, 32, 32],
-    "saturated from the first": [2, 2, 2, 2, 2, 2, 2, 2],
-    "saturated in the first only": [2, 0, 0, 0, 0, 0, 0, 0],
-    "saturated and do not use": [3, 3, 1, 1, 3, 3, 3, 3],
-    "all do not use": [1, 1, 1, 1, 1, 1, 1, 1],
-    "charge loss from the third": [0, 0, 129, 129, 129, 129, 129, 129],
-    "charge loss from the first": [129, 129, 129, 129, 129, 129, 129, 129],
-    "charge loss without do not use": [0, 0, 128, 128, 0, 0, 0, 0],
-    "charge loss and saturation": [0, 0, 0, 129, 129, 131, 131, 131],
-    "charge loss after a jump": [0, 0, 4, 0, 129, 129, 129, 129],
-}
 
 
 @pytest.mark.parity
@@ -316,26 +292,6 @@ def test_find_usable_groups(caplog):
     groupdq[...] |= DO_NOT_USE
     assert find_usable_groups(groupdq) is None
     assert caplog.records[-1].levelname == "ERROR"
-
-
-def make_step_inputs(arrays, *, instrument="NIRCAM", gain_factor=None, **parameters):
-    """Make the inputs of the step, from copies."""
-    arrays = {name: array.copy() for name, array in arrays.items()}
-    exposure = Exposure(
-        data=arrays["data"],
-        groupdq=arrays["groupdq"],
-        pixeldq=arrays["pixeldq"],
-        zeroframe=arrays.get("zeroframe"),
-        average_dark_current=arrays.get("dark_current"),
-        facts=Facts(instrument, groupgap=1, **TIMES),
-    )
-    references = {
-        "gain": Reference(data=arrays["gain"], facts={"gain_factor": gain_factor}),
-        "readnoise": Reference(data=arrays["readnoise"]),
-    }
-    for reference in references.values():
-        reference.data.setflags(write=False)
-    return exposure, references, STEP.settings(**parameters), get_backend("numpy", n_threads=1)
 
 
 def fit_model_with_stcal(arrays, *, instrument, suppress_one_group, firstgroup, lastgroup):

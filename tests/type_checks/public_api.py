@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import gpucoron
 from gpucoron import Exposure, GpucoronError, get_backend, plot_ramp, reduce_file, run_obs, run_single_file
 from gpucoron.backends.backend import Backend
-from gpucoron.backends.results import Slopes
+from gpucoron.backends.results import SegmentFit, Slopes
 from gpucoron.batch.plan import Plan, make_plan
 from gpucoron.database import Database, create_database
 from gpucoron.engine import Run, StepRecord, plan, run_steps
@@ -136,6 +136,8 @@ def work_on_arrays(data: NDArray[np.float32], groupdq: NDArray[np.uint8], facts:
     assert_type(jump.flag_jumps(data, groupdq, 2.0, 10.0, rejection_threshold=5.0, backend="cpu"), int)
     rate, rateints = ramp_fit.fit(data, groupdq, 0, 2.0, 10.0, group_time=4.0)
     assert_type(rate, Slopes | None)
+    _, _, segments = ramp_fit.fit_segments(data, groupdq, 0, 2.0, 10.0, group_time=4.0)
+    assert_type(segments, SegmentFit | None)
     groups, pixels = saturation.flag_saturated(data, groupdq, 0, threshold=60000, n_pix_grow_sat=1)
     assert_type(groups, NDArray[np.uint8])
     assert_type(pixels, NDArray[np.uint32])

@@ -13,7 +13,7 @@ from gpucoron.backends.operations.jump import (
 )
 from gpucoron.backends.operations.likelihood import fit_likelihood, fit_likelihood_ramps
 from gpucoron.backends.operations.linearity import linearity
-from gpucoron.backends.operations.ramp_fit import fit_ramps
+from gpucoron.backends.operations.ramp_fit import fit_ramps, fit_segments
 from gpucoron.backends.operations.saturation import flag_saturation
 from gpucoron.backends.operations.showers import clip_differences, find_excess, median_differences
 from gpucoron.backends.operations.subtract_1overf import (
@@ -45,6 +45,7 @@ __all__ = [
     "fit_likelihood_ramps",
     "fit_mean_slope",
     "fit_ramps",
+    "fit_segments",
     "flag_saturation",
     "gather_contrasts",
     "krige_differences",
@@ -78,6 +79,7 @@ OPERATIONS = (
     fit_mean_slope,
     fit_ktc,
     fit_ramps,
+    fit_segments,
     flag_saturation,
     gather_contrasts,
     krige_differences,

@@ -105,7 +105,8 @@ def fit_both(exposure, references, settings, row, column):
         if algorithm == "LIKELY" and (exposure.facts.nframes or 1) == 1:
             trial.zeroframe = None  # it is the first group: LIKELY would warn that it is not used
         before = exposure.groupdq[:, :, row, column]
-        run_step("ramp_fit", trial, references, replace(settings, algorithm=algorithm, skip=False), backend)
+        of_trial = replace(settings, algorithm=algorithm, skip=False, save_opt=False)
+        run_step("ramp_fit", trial, references, of_trial, backend)
         if trial.rateints is None:
             continue
         data, after = exposure.data[:, :, row, column], trial.groupdq[:, :, row, column]

@@ -1,11 +1,14 @@
 """The ramp fit of a CPU, which fits neighbouring ramps together, has the bits of the NumPy definition."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from gpucoron.backends import get_backend
 from gpucoron.backends.backend import Backend
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
+from gpucoron.steps.optional_fit import count_segments
 from tests.cases.backends import usable_backend
 from tests.cases.ramp_fit import TIMES, plain, simulate
 
@@ -22,10 +25,25 @@ def backend(request):
     return made
 
 
+def fit_segments(backend, arrays, *, suppress_one_group=False, **options):
+    """Fit; return the rates, the rateints, and the arrays of the optional product."""
+    zeroframe = None if suppress_one_group else arrays.get("zeroframe")
+    n_segments, n_jumps = count_segments(arrays["groupdq"], zeroframe=zeroframe)
+    nints, _, *image = arrays["data"].shape
+    product = {
+        "segments": np.zeros((7 * nints, max(1, n_segments), *image), np.float32),
+        "crmag": np.zeros((nints, max(1, n_jumps), *image), np.float32),
+        "pedestal": np.zeros((nints, *image), np.float32),
+    }
+    slopes = backend.fit_segments(**arrays, **product, suppress_one_group=suppress_one_group, **options)
+    return *slopes, SimpleNamespace(**product)
+
+
 def assert_same_bits(backend, arrays, **options):
     """Compare all products with the definition; NaN equal each other, zeros of different signs do not."""
-    expected, found = (each.fit_ramps(**arrays, **options) for each in (DEFINITION, backend))
-    for ours, theirs in zip(found, expected, strict=True):
+    expected = fit_segments(DEFINITION, arrays, **options)
+    optional, found = fit_segments(backend, arrays, **options), backend.fit_ramps(**arrays, **options)
+    for ours, theirs in zip((*found, *optional), (*expected[:2], *expected), strict=True):
         for name, wanted in vars(theirs).items():
             mine = getattr(ours, name)
             assert mine.dtype == wanted.dtype

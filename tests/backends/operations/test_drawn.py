@@ -19,7 +19,7 @@ from gpucoron.io.references import Reference
 from gpucoron.io.versions import is_older
 from gpucoron.steps import firstframe, linearity, rscd, saturation
 from gpucoron.steps.charge_migration import flag_charge_migration
-from gpucoron.steps.ramp_fit import fit
+from gpucoron.steps.ramp_fit import fit_segments
 from tests.backends.operations.drawn import (
     a_fifth,
     charge_migration_cases,
@@ -31,7 +31,7 @@ from tests.backends.operations.drawn import (
     saturation_cases,
 )
 from tests.cases.jump import after_round_trip, detect_with_stcal
-from tests.cases.ramp_fit import TIMES, fit_and_compare
+from tests.cases.ramp_fit import TIMES, fit_and_compare, fit_segments_and_compare
 
 DEFINITION = get_backend("numpy", n_threads=1)
 #: all operations by the kernels compiled for this CPU, of which the native backend uses some
@@ -295,10 +295,13 @@ def test_jumps_by_kernels(kernel_backend, case):
 
 
 @pytest.mark.parity
-@given(ramp_fit_cases())
-def test_slopes_are_stcals(case):
+@given(ramp_fit_cases(), st.booleans())
+def test_slopes_are_stcals(case, has_segments):
     arrays, options = case
-    fit_and_compare(arrays, **options)
+    if has_segments:
+        fit_segments_and_compare(arrays, **options, backend=DEFINITION)
+    else:
+        fit_and_compare(arrays, **options)
 
 
 @a_fifth()
@@ -312,11 +315,11 @@ def test_slopes_by_kernels(kernel_backend, case):
         "suppress_one_group": options["suppress_one_group"],
         "drop_flagged_groups": options["instrument"] == "MIRI",
     }
-    expected = fit(**copies(arrays), **options, backend=DEFINITION)
+    expected = fit_segments(**copies(arrays), **options, backend=DEFINITION)
     arrays = {name: kernel_backend.to_device(array) for name, array in copies(arrays).items()}
-    found = fit(**arrays, **options, backend=kernel_backend)
-    if expected == (None, None):
-        assert found == (None, None)
+    found = fit_segments(**arrays, **options, backend=kernel_backend)
+    if expected[0] is None:
+        assert found == (None, None, None)
         return
     for ours, theirs in zip(found, expected, strict=True):
         for name, wanted in vars(theirs).items():

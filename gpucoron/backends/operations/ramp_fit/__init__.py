@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from gpucoron.backends.operation import Operation
 from gpucoron.backends.operations.ramp_fit import definition, kernels
+from gpucoron.backends.operations.ramp_fit.optional import SEGMENT_FIELDS, by_field
 from gpucoron.backends.operations.ramp_fit.segments import POWERS
 
-__all__ = ["RampFitSettings", "fit_ramps"]
+__all__ = ["SEGMENT_FIELDS", "RampFitSettings", "by_field", "fit_ramps", "fit_segments"]
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,11 @@ class RampFitSettings:
     group_time, frame_time : float, s
         Time from group to group, and of a frame.
     nframes, groupgap : int
-        Frames averaged into a group, and dropped between groups. The gap only affects ``group_time``.
+        Frames averaged into a group, and dropped between groups. The gap only affects ``group_time`` and pedestals.
     suppress_one_group : bool
         Ramps with a single good group are already flagged: no group gets a special time, and ZEROFRAME is not used.
+    drop_frames : int
+        Frames dropped before the first group, for pedestals.
     """
 
     group_time: float
@@ -28,6 +31,7 @@ class RampFitSettings:
     nframes: int = 1
     groupgap: int = 0
     suppress_one_group: bool = False
+    drop_frames: int = 0
 
 
 _LIBRARY = ("cpu/ramp_strips.cpp", False)
@@ -47,6 +51,17 @@ fit_ramps = Operation(
     definition.fit_ramps,
     kernels.fit_ramps,
     settings=RampFitSettings,
+    working_bytes=_working_bytes,
+    table_bytes=_table_bytes,
+    native=lambda settings, *arguments: [_LIBRARY],
+    libraries=(_LIBRARY,),
+)
+
+fit_segments = Operation(
+    definition.fit_segments,
+    kernels.fit_segments,
+    settings=RampFitSettings,
+    written=("segments", "pedestal", "crmag"),
     working_bytes=_working_bytes,
     table_bytes=_table_bytes,
     native=lambda settings, *arguments: [_LIBRARY],

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpucoron.backends.operations.ramp_fit.optional import TileProduct
 from gpucoron.backends.operations.ramp_fit.segments import (
     Scratch,
     find_segments,
@@ -124,6 +125,67 @@ def fit_ramps(
     Source: stcal 1.20, ``OLS_C`` (Robberto 2008, JWST-STScI-0001490; Fixsen et al. 2000, PASP 112, 1350). All float64
     operations have the order of stcal's C source, so the results are bit-identical on the same machine.
     """
+    ramps = data, groupdq, pixeldq, gain, readnoise, dark_current, zeroframe, original_groupdq
+    return _fit(device, *ramps, settings=settings)
+
+
+def fit_segments(
+    device,
+    data,
+    groupdq,
+    pixeldq,
+    gain,
+    readnoise,
+    segments,
+    pedestal,
+    crmag,
+    dark_current=None,
+    zeroframe=None,
+    original_groupdq=None,
+    *,
+    settings,
+):
+    """Fit every ramp as `fit_ramps`, and fill in the arrays of the optional product, which must be zeros.
+
+    Parameters
+    ----------
+    device, data, groupdq, pixeldq, gain, readnoise, dark_current, zeroframe, original_groupdq, settings
+        As for `fit_ramps`.
+    segments : (7 * nints, nsegments, ny, nx) float32
+        For each of `SEGMENT_FIELDS` and each integration, the values of the segments of a ramp, in the order of time;
+        0 beyond its last one. No ramp may have more than ``nsegments``.
+    pedestal : (nints, ny, nx) float32, DN
+        The first group, minus the rate times the frames before its middle; 0 for ramps without a rate.
+    crmag : (nints, njumps, ny, nx) float32, DN
+        The differences of groups with JUMP_DET from the groups before. No ramp may have more than ``njumps``.
+
+    Returns
+    -------
+    rate, rateints : Slopes
+
+    Notes
+    -----
+    Source: stcal 1.20, ``OLS_C`` with ``save_opt``. It multiplies the rate per second with times in groups.
+    """
+    ramps = data, groupdq, pixeldq, gain, readnoise, dark_current, zeroframe, original_groupdq
+    return _fit(device, *ramps, settings=settings, product=(segments, pedestal, crmag))
+
+
+def _fit(
+    device,
+    data,
+    groupdq,
+    pixeldq,
+    gain,
+    readnoise,
+    dark_current,
+    zeroframe,
+    original_groupdq,
+    *,
+    settings,
+    product=None,
+):
+    """Fit all ramps, in tiles of rows on threads."""
     nints, _, ny, nx = data.shape
     times = Times.of(settings)
     # Scaled to electrons per group in float64, then rounded.
@@ -155,10 +217,11 @@ def fit_ramps(
                 times,
                 settings.suppress_one_group,
                 scratch_of.thread,
+                product and TileProduct(*product, rows, settings),
             )
-            for product, answer in ((rate, tile_rate), (rateints, tile_rateints)):
+            for slopes, answer in ((rate, tile_rate), (rateints, tile_rateints)):
                 for name, values in answer.items():
-                    target = getattr(product, name)[..., rows, :]
+                    target = getattr(slopes, name)[..., rows, :]
                     target[...] = values.reshape(target.shape)
 
     for_each_tile(fit_rows, data.shape, device.n_threads, device.tile_bytes)
@@ -174,8 +237,11 @@ def _flag_bad_gain(pixeldq, gain):
     return np.where(bad, pixeldq | np.uint32(DO_NOT_USE | NO_GAIN_VALUE), pixeldq)
 
 
-def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppress_one_group, scratch):
-    """Fit the ramps of a tile, ``(nints, ngroups, npixels)``; return the fields of rate and rateints."""
+def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppress_one_group, scratch, product):
+    """Fit the ramps of a tile, ``(nints, ngroups, npixels)``; return the fields of rate and rateints.
+
+    ``product`` is a `TileProduct` that is filled in, or None.
+    """
     nints, ngroups, npixels = data.shape
     flags = np.bitwise_or.reduce(groupdq, axis=1)
     samples = np.empty((ngroups, nints, npixels))
@@ -184,7 +250,9 @@ def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppres
     slopes = medians = None
     first, needs_segments = _find_whole_ramps(groupdq, flags)
     if ngroups - first > 2 and not needs_segments.all():
-        slopes, medians = fit_whole_ramps(samples[first:], first, pixels.gain, pixels.read_noise, times.group, scratch)
+        lines = None if product is None else np.empty((3, nints * npixels))
+        of_pixels = pixels.gain, pixels.read_noise
+        slopes, medians = fit_whole_ramps(samples[first:], first, *of_pixels, times.group, scratch, lines)
         needs_segments |= np.isnan(slopes)
     else:
         needs_segments[...] = True
@@ -193,14 +261,23 @@ def _fit_tile(data, groupdq, pixels, zeroframe, original_groupdq, times, suppres
     ramps = _gather(samples, groupdq, needs_segments, zeroframe, times, suppress_one_group)
     medians[ramps.which] = _gathered_medians(ramps, times, scratch)
     median_rate = _add_up(medians.reshape(nints, npixels)) / nints
-    signal = np.where(median_rate > 0, median_rate, 0.0) + pixels.dark
+    signal = np.where(median_rate > 0, median_rate + pixels.dark, pixels.dark)
 
     sums = _RampSums((nints, npixels))
     if slopes is not None:
-        _sum_whole_ramps(sums, slopes.reshape(nints, npixels), ngroups - first, signal, pixels, times)
-    _sum_segments(sums, ramps, signal, pixels, times, scratch)
+        variances = _whole_variances(ngroups - first, signal, pixels, times)
+        _sum_whole_ramps(sums, slopes.reshape(nints, npixels), *variances)
+        if product is not None:
+            product.put_whole_ramps(~needs_segments, slopes, lines, *variances)
+    _sum_segments(sums, ramps, signal, pixels, times, scratch, product)
 
     rateints = _finish_rateints(sums, flags, ramps, pixels)
+    if product is not None:
+        raw = samples[0, ramps.which]
+        raw[groupdq[:, 0].reshape(-1)[ramps.which] & SATURATED != 0] = np.nan
+        product.put_jumps(ramps, raw)
+        samples[0, ramps.which] = ramps.samples[0]
+        product.put_starts(samples[0].reshape(nints, npixels), rateints["rate"], rateints["dq"])
     rate = _finish_rate(sums, flags, rateints, pixels)
     _flag_partial_saturation(rate, rateints, flags, ramps)
     if original_groupdq is not None:
@@ -284,10 +361,14 @@ def _add_up(values):
     return total
 
 
-def _sum_whole_ramps(sums, slopes, ngroups, signal, pixels, times):
-    """Fill in the sums of ramps that are one segment of all groups; only the slope depends on the integration."""
+def _whole_variances(ngroups, signal, pixels, times):
+    """Return the variances of ramps that are one segment of ``ngroups`` groups, from photons and read noise."""
     var_poisson = signal / (times.group * pixels.gain * (ngroups - 1.0))
-    var_read = read_noise_variance(ngroups, pixels.gain, pixels.read_noise, times.group)
+    return var_poisson, read_noise_variance(ngroups, pixels.gain, pixels.read_noise, times.group)
+
+
+def _sum_whole_ramps(sums, slopes, var_poisson, var_read):
+    """Fill in the sums of ramps that are one segment of all groups; only the slope depends on the integration."""
     np.divide(slopes, var_read, out=sums.slope)
     # As a sum that starts with 0, it is never -0.
     sums.slope += 0.0
@@ -296,14 +377,15 @@ def _sum_whole_ramps(sums, slopes, ngroups, signal, pixels, times):
     sums.inverse_total[...] = 1 / (var_poisson + var_read)
 
 
-def _sum_segments(sums, ramps, signal, pixels, times, scratch):
-    """Fit the segments of gathered ramps, and write their sums."""
+def _sum_segments(sums, ramps, signal, pixels, times, scratch, product):
+    """Fit the segments of gathered ramps, and write their sums, and the segments into the optional product."""
     # A ramp with a saturated first group has no segments.
     segments = find_segments(np.where(ramps.groupdq[0] & SATURATED, ramps.groupdq[0], ramps.groupdq))
     pixel = ramps.pixel[segments.ramp]
     gain, read_noise = pixels.gain[pixel], pixels.read_noise[pixel]
     time = ramps.single_group_time[segments.ramp]
-    slope = segment_slopes(ramps.samples, segments, gain, read_noise, times.group, time, scratch)
+    lines = None if product is None else np.empty((3, len(segments.ramp)))
+    slope = segment_slopes(ramps.samples, segments, gain, read_noise, times.group, time, scratch, lines)
 
     time = np.where(segments.length == 1, time, times.group)
     var_poisson = signal[pixel] / (time * gain * np.maximum(segments.length - 1.0, 1.0))
@@ -317,6 +399,8 @@ def _sum_segments(sums, ramps, signal, pixels, times, scratch):
     put(sums.inverse_read, 1 / var_read)
     put(sums.inverse_poisson, np.where(var_poisson > 0, 1 / var_poisson, 0))
     put(sums.inverse_total, 1 / (var_poisson + var_read))
+    if product is not None:
+        product.put_segments(ramps, segments, slope, lines, var_poisson, var_read)
 
 
 def _finish_rateints(sums, flags, ramps, pixels):

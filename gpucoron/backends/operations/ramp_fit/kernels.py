@@ -4,6 +4,7 @@ import numpy as np
 
 from gpucoron.backends.devices.launch import frames_apart, geometry
 from gpucoron.backends.operations.ramp_fit.definition import Times
+from gpucoron.backends.operations.ramp_fit.optional import groups_before_first
 from gpucoron.backends.operations.ramp_fit.segments import weight_tables
 from gpucoron.backends.results import Slopes
 
@@ -24,6 +25,44 @@ def fit_ramps(
     *,
     settings,
 ):
+    ramps = data, groupdq, pixeldq, gain, readnoise, dark_current, zeroframe, original_groupdq
+    return _fit(device, *ramps, settings=settings)
+
+
+def fit_segments(
+    device,
+    data,
+    groupdq,
+    pixeldq,
+    gain,
+    readnoise,
+    segments,
+    pedestal,
+    crmag,
+    dark_current=None,
+    zeroframe=None,
+    original_groupdq=None,
+    *,
+    settings,
+):
+    ramps = data, groupdq, pixeldq, gain, readnoise, dark_current, zeroframe, original_groupdq
+    return _fit(device, *ramps, settings=settings, product=(segments, pedestal, crmag))
+
+
+def _fit(
+    device,
+    data,
+    groupdq,
+    pixeldq,
+    gain,
+    readnoise,
+    dark_current,
+    zeroframe,
+    original_groupdq,
+    *,
+    settings,
+    product=(None, None, None),
+):
     nints, ngroups, ny, nx = data.shape
     xp, image, cube = device.xp, (ny, nx), (nints, ny, nx)
     times = Times.of(settings)
@@ -36,6 +75,12 @@ def fit_ramps(
     )
     data, groupdq, original_groupdq, apart = _side_by_side(device, data, groupdq, original_groupdq)
     weights = device.to_device(weight_tables(ngroups))
+    segments, pedestal, jumps = product
+    optional = {
+        "segments": segments, "pedestal": pedestal, "jumps": jumps, "pedestal_frames": groups_before_first(settings),
+        "most_segments": 0 if segments is None else segments.shape[1],
+        "most_jumps": 0 if jumps is None else jumps.shape[1],
+    }  # fmt: skip
     if device.strip_pixels:
         rate, rateints = (Slopes.empty(shape, xp) for shape in (image, cube))
         values = {
@@ -43,7 +88,7 @@ def fit_ramps(
             "readnoise": readnoise, "dark_current": dark_current, "zeroframe": zeroframe, "weights": weights,
             "n_ints": nints, "n_groups": ngroups, "frames_apart": apart, "n_pixels": ny * nx,
             "suppress_one_group": int(settings.suppress_one_group),
-            **vars(rate), **{f"{name}_ints": array for name, array in vars(rateints).items()}, **times,
+            **vars(rate), **{f"{name}_ints": array for name, array in vars(rateints).items()}, **times, **optional,
         }  # fmt: skip
         device.launch("fit_strips", *geometry(1, 1, -(-ny * nx // STRIP)), values)
         return rate, rateints
@@ -68,6 +113,12 @@ def fit_ramps(
         dark_current=dark_current, signal=signal, poisson_weights=poisson_weights,
         restored_weights=restored_weights, states=states, **vars(rateints), **pixels, **sums, **ramp, **times,
     )  # fmt: skip
+    if segments is not None:
+        device.over_pixels(
+            "write_optional", ny * nx, nints, data=data, groupdq=groupdq, dark_current=dark_current,
+            zeroframe=zeroframe, weights=weights, signal=signal, states=states, dq=rateints.dq, **pixels, **sums,
+            **ramp, **times, **optional,
+        )  # fmt: skip
     rate = Slopes.empty(image, xp)
     device.over_pixels(
         "combine_integrations", ny * nx, 1, pixeldq=pixeldq, gain=gain, poisson_weights=poisson_weights,

@@ -17,6 +17,9 @@ from gpucoron.dq import DO_NOT_USE, JUMP_DET, PERSISTENCE
 SNR_LIMITS = (5.0, 10.0, 20.0, 50.0, 100.0)
 POWERS = (0.0, 0.4, 1.0, 3.0, 6.0, 10.0)
 
+#: the square root of 2 with the digits of stcal
+SQRT_2 = 1.41421356
+
 #: Float64 samples in a block. Smaller blocks fit the cache better, but threads then wait for the interpreter lock.
 BLOCK_SAMPLES = 2**18
 
@@ -208,10 +211,10 @@ def _half_of_weights(length):
     return weights
 
 
-def weighted_slopes(values, numbers, weights, inverse_variance, scratch):
+def fit_lines(values, numbers, weights, inverse_variance, scratch, lines=None):
     """Fit straight lines with weights.
 
-    Float64, summed in the order of the groups and without fused operations, so that slopes are equal to stcal's.
+    Float64, summed in the order of the groups and without fused operations, so that results are equal to stcal's.
 
     Parameters
     ----------
@@ -223,10 +226,13 @@ def weighted_slopes(values, numbers, weights, inverse_variance, scratch):
     inverse_variance : (n,) float64
     scratch : Scratch
         Array 2 is overwritten.
+    lines : (3, n) float64, optional
+        Receives the standard deviation of the slope, DN per group, the intercept and its standard deviation, DN.
 
     Returns
     -------
     (n,) float64, DN per group
+        The slopes.
     """
     weights *= inverse_variance
     xweights = np.multiply(weights, numbers, out=scratch.array(2, *weights.shape))
@@ -235,7 +241,12 @@ def weighted_slopes(values, numbers, weights, inverse_variance, scratch):
     y = _sum_groups(np.multiply(weights, values, out=weights))
     xy = _sum_groups(np.multiply(xweights, values, out=weights))
     xx = _sum_groups(np.multiply(xweights, numbers, out=xweights))
-    return (w * xy - x * y) * (1 / (w * xx - x * x))
+    inverse_determinant = 1 / (w * xx - x * x)
+    if lines is not None:
+        np.sqrt(w * inverse_determinant, out=lines[0])
+        np.multiply(xx * y - x * xy, inverse_determinant, out=lines[1])
+        np.sqrt(xx * inverse_determinant, out=lines[2])
+    return (w * xy - x * y) * inverse_determinant
 
 
 def _sum_groups(values):
@@ -245,7 +256,7 @@ def _sum_groups(values):
     return np.add.reduce(values, axis=0)
 
 
-def fit_whole_ramps(samples, first, gain, readnoise, group_time, scratch):
+def fit_whole_ramps(samples, first, gain, readnoise, group_time, scratch, lines=None):
     """Fit all ramps of a tile as if they had no flags.
 
     Parameters
@@ -257,6 +268,8 @@ def fit_whole_ramps(samples, first, gain, readnoise, group_time, scratch):
     gain, readnoise : (npixels,) float64, e-/DN and e-
     group_time : float, s
     scratch : Scratch
+    lines : (3, nints * npixels) float64, optional
+        As for `fit_lines`.
 
     Returns
     -------
@@ -274,13 +287,14 @@ def fit_whole_ramps(samples, first, gain, readnoise, group_time, scratch):
     for block in scratch.blocks(nramps):
         values = samples[:, block]
         weights = table.take(classes[block], axis=1, out=scratch.array(0, *values.shape), mode="clip")
-        slopes[block] = weighted_slopes(values, numbers, weights, inverse_variance[block], scratch)
+        of_block = None if lines is None else lines[:, block]
+        slopes[block] = fit_lines(values, numbers, weights, inverse_variance[block], scratch, of_block)
         medians[block] = median_rates(values, group_time, None, scratch)
     slopes /= group_time
     return slopes, medians
 
 
-def segment_slopes(samples, segments, gain, read_noise, group_time, single_group_time, scratch):
+def segment_slopes(samples, segments, gain, read_noise, group_time, single_group_time, scratch, lines=None):
     """Fit the slope of each segment.
 
     Parameters
@@ -294,6 +308,8 @@ def segment_slopes(samples, segments, gain, read_noise, group_time, single_group
     single_group_time : (nsegments,) float64, s
         Integration time of a segment of one group.
     scratch : Scratch
+    lines : (3, nsegments) float64, optional
+        As for `fit_lines`; 0 for segments of one group.
 
     Returns
     -------
@@ -305,7 +321,12 @@ def segment_slopes(samples, segments, gain, read_noise, group_time, single_group
     begin = segments.start * nramps + segments.ramp
     length = segments.length
     first = samples[begin]
-    rise = samples[begin + (length - 1) * nramps] - first
+    last = samples[begin + (length - 1) * nramps]
+    rise = last - first
+    if lines is not None:
+        second = segments.start + 1.0
+        noise = np.where(length == 2, SQRT_2 * read_noise, 0)
+        lines[...] = noise, np.where(length == 2, last * (1 - second) + first * second, 0), noise
     slopes = np.where(length == 1, first / single_group_time, rise / group_time)
 
     # Sorted by length, so that the segments of a block have similar lengths.
@@ -330,7 +351,10 @@ def segment_slopes(samples, segments, gain, read_noise, group_time, single_group
         np.copyto(values, 0.0, where=unused)
         chosen = weights[:longest].take(rows[block], axis=1, out=scratch.array(0, *shape), mode="clip")
         numbers = np.add(start[block], step, out=scratch.array(3, *shape))
-        slopes[order[block]] = weighted_slopes(values, numbers, chosen, inverse_variance[block], scratch)
+        found = None if lines is None else np.empty((3, len(length[block])))
+        slopes[order[block]] = fit_lines(values, numbers, chosen, inverse_variance[block], scratch, found)
+        if lines is not None:
+            lines[:, order[block]] = found
     slopes[order] /= group_time
     return slopes
 
