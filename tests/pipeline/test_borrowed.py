@@ -51,15 +51,6 @@ def test_borrowed_steps_give_jwsts_answer(name, exposures):
             assert status[step] == getattr(theirs.model.meta.cal_step, step)
 
 
-def test_the_full_frame_is_jwsts(exposures):
-    case = exposures("NIRCAM", "FULL", "RAPID", 2, 1, shape=(2048, 2048), effects=Effects(one_over_f=0.0))
-    off = {name: {"skip": True} for name in ("ipc", "linearity", "dark_current", "jump", "ramp_fit", "gain_scale")}
-    with case.cache.activate():
-        theirs, ours = run_jwst(case.path, off), run_ours(case.path, off)
-    np.testing.assert_array_equal(ours.ramps["refpix"]["data"], theirs.ramps["refpix"]["data"])
-    assert not np.array_equal(ours.ramps["refpix"]["data"], ours.ramps["superbias"]["data"])
-
-
 @pytest.mark.parametrize("opt_name", ["", "mine.fits"])
 def test_the_chi_square_of_likely_is_jwsts(exposures, tmp_path, monkeypatch, opt_name):
     """Chi-square of gpucoron's fit, with jwst's file name."""
@@ -139,7 +130,6 @@ def test_errors_of_jwsts_code_name_the_exposure_and_the_step(name, exposures, tm
     [
         ("large_events", "jump", "stcal.jump.jump.flag_large_events", "jump.expand_large_events=False"),
         ("optional_fit", "ramp_fit", "stcal.ramp_fitting.ramp_fit.ramp_fit", "ramp_fit.save_opt=False"),
-        ("full_frame", "refpix", "jwst.refpix.reference_pixels.correct_model", "refpix.skip=True"),
         ("jwsts_own", "picture_frame", "jwst.picture_frame.picture_frame_step.PictureFrameStep.process", "skip=True"),
         ("jwsts_own", "emicorr", "jwst.emicorr.emicorr_step.EmiCorrStep.process", "emicorr.skip=True"),
     ],
@@ -162,11 +152,10 @@ def test_every_borrowed_step_has_the_same_boundary(helper, name, target, way, ex
     arrays = run.exposure.data, run.exposure.groupdq, run.exposure.pixeldq, image, image
     arguments = {
         "large_events": (*arrays, run.parameters["jump"], run.exposure.facts),
-        "full_frame": (run.exposure, {}, run.parameters["refpix"]),
     }
     with pytest.raises(InputError, match=f"{case.path.name}: {name}: .*of a kind of its own.*{way}"):
         HELPERS[helper](run, STEPS[name])(*arguments.get(helper, ()))
-    assert set(HELPERS) == {"large_events", "optional_fit", "full_frame", "jwsts_own"}
+    assert set(HELPERS) == {"large_events", "optional_fit", "jwsts_own"}
 
 
 def test_the_other_files_of_a_command_go_on(exposures, tmp_path, capsys):
