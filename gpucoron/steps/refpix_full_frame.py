@@ -35,7 +35,7 @@ OUTPUTS = 4
 #: frames whose reference pixels are processed together
 _FRAMES_AT_ONCE = 16
 #: bytes of the float64 copy of some rows on the host, which stays in the cache
-_BLOCK_BYTES = 2**18
+_BLOCK_BYTES = 2**19
 
 _AXIS = Choice(1, 2, -1, -2)
 _START = Number("pixels", whole=True, minimum=1, optional=True)
@@ -299,7 +299,11 @@ class _Frames:
         left, right = (
             self.backend.to_host(self._side_values(images, level, columns, rounded)) for columns in self.sides
         )
-        templates = np.array([_convolve_frame(*sides, kernels, sigreject) for sides in zip(left, right, strict=True)])
+        ones = np.ones(len(self.good))
+        weights = [[np.convolve(ones, kernel, mode="same") for kernel in side] for side in kernels]
+        templates = np.array(
+            [_convolve_frame(*sides, kernels, weights, sigreject) for sides in zip(left, right, strict=True)]
+        )
         return self.backend.to_device(templates)
 
     def subtract(self, images, level, side, rounded, *, keeps_zeros):
@@ -311,17 +315,21 @@ class _Frames:
             side = side[:, :: 1 if self.facts.slowaxis > 0 else -1, :: 1 if self.facts.fastaxis > 0 else -1]
         n_rows, n_columns = frames.shape[1:]
         step = max(1, _BLOCK_BYTES // (8 * n_columns)) if xp is np else n_rows
+        buffer = xp.empty((min(step, n_rows), n_columns))
         for index, start in product(range(len(frames)), range(0, n_rows, step)):
             rows = slice(start, start + step)
             frame = frames[index, rows]
-            corrected = frame - level[index]
+            corrected = buffer[: len(frame)]
+            # copies first: operations that also convert are slower
+            corrected[...] = frame
+            corrected -= level[index]
             if side is not None:
-                of_rows = side[index, rows]
                 if rounded[index]:
-                    corrected = corrected.astype(xp.float32)
-                if of_rows.shape[1] == OUTPUTS:
-                    of_rows = xp.repeat(of_rows, n_columns // OUTPUTS, axis=1)
-                corrected = corrected - of_rows
+                    corrected[...] = corrected.astype(xp.float32)
+                of_rows = side[index, rows]
+                width = n_columns // of_rows.shape[1]
+                for output in range(of_rows.shape[1]):
+                    corrected[:, output * width : (output + 1) * width] -= of_rows[:, output : output + 1]
             frame[...] = xp.where(frame == 0, 0, corrected) if keeps_zeros else corrected
 
 
@@ -351,8 +359,11 @@ def _levels_of_sections(edges, sections, siglimit):
         yield section, np.where(bottom_equal | top_equal, exact, 0.5 * (bottom + top))
 
 
-def _convolve_frame(left, right, kernels, sigreject):
-    """Convolve the columns (rows, 4) at both sides of a frame with a kernel for each output: (rows, outputs)."""
+def _convolve_frame(left, right, kernels, weights, sigreject):
+    """Convolve the columns (rows, 4) at both sides of a frame with a kernel for each output: (rows, outputs).
+
+    ``weights`` are the kernels convolved with ones.
+    """
     sums = []
     for values in (left, right):
         middle = np.median(values)
@@ -361,11 +372,10 @@ def _convolve_frame(left, right, kernels, sigreject):
         good = 1 * (np.abs(values - middle) <= sigreject * sigma)
         sums.append((np.sum(values * good, axis=1) / BORDER, np.sum(good, axis=1) / BORDER))
     templates = []
-    for of_output in zip(*kernels, strict=True):
+    for of_output, all_good in zip(zip(*kernels, strict=True), zip(*weights, strict=True), strict=True):
         template = 0.0
-        for (values, count), kernel in zip(sums, of_output, strict=True):
-            weight = np.convolve(np.ones(len(count)), kernel, mode="same")
-            weight /= np.convolve(count, kernel, mode="same")
+        for (values, count), kernel, weight in zip(sums, of_output, all_good, strict=True):
+            weight = weight / np.convolve(count, kernel, mode="same")
             template = template + np.convolve(values, kernel, mode="same") * weight
         templates.append(template)
     return np.stack(templates, axis=1)
