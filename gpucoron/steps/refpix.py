@@ -416,8 +416,8 @@ def run(exposure, references, parameters, backend):
     if is_subarray and (x < 0 or y < 0 or x + nx > 2048 or y + ny > 2048):
         return skipped("the subarray does not fit into the detector")
     if not is_subarray or facts.noutputs == 4:
-        kernel = None if is_subarray else references.get("sirskernel")
-        corrected = correct_four_outputs(exposure, kernel, parameters, backend)
+        kernel = references.get("sirskernel")
+        corrected = correct_four_outputs(exposure, kernel, parameters, backend, is_full=not is_subarray)
         return Outcome(reason="" if corrected else _UNCHANGED)
 
     # rows and columns at the edges of a subarray that is read along x

@@ -413,17 +413,19 @@ def sirs_kernels(coefficients, gaussmooth, halfwidth):
     return np.array([[kernel(of_output) for of_output in side] for side in coefficients])
 
 
-def correct_four_outputs(exposure, kernel, parameters, backend):
+def correct_four_outputs(exposure, reference, parameters, backend, *, is_full):
     """Correct an exposure that was read through four outputs, in place.
 
     Parameters
     ----------
     exposure : Exposure
-    kernel : Reference or None
-        The sirskernel reference of a full frame, for the algorithm 'sirs'.
+    reference : Reference or None
+        The sirskernel reference, for the algorithm 'sirs'.
     parameters
         Parameters of refpix.
     backend : Backend
+    is_full : bool
+        Whether it has full frames; only these have the algorithm 'sirs'.
 
     Returns
     -------
@@ -432,11 +434,17 @@ def correct_four_outputs(exposure, kernel, parameters, backend):
     """
     facts, kernels = exposure.facts, None
     if parameters.refpix_algorithm == "sirs" and parameters.use_side_ref_pixels:
-        coefficients = None if kernel is None else kernel.facts["coefficients"].get(facts.detector.lower())
-        if coefficients is None:
-            lack = "there is no sirskernel reference for it" if kernel is None else f"{kernel.path} lacks its detector"
+        lack = ""
+        if not is_full:
+            lack = "kernels are only for full frames"
+        elif reference is None:
+            lack = "there is no sirskernel reference for it"
+        elif facts.detector.lower() not in reference.facts["coefficients"]:
+            lack = f"{reference.path} lacks {facts.detector}"
+        if lack:
             log.warning("%s: refpix: %s: the running median is used instead of sirs", exposure.name, lack)
         else:
+            coefficients = reference.facts["coefficients"][facts.detector.lower()]
             kernels = sirs_kernels(coefficients, parameters.gaussmooth, parameters.halfwidth)
     return correct_nir_frames(
         exposure.data,
