@@ -310,12 +310,15 @@ class _Frames:
         """Subtract the levels of columns and of rows from each frame, in place."""
         xp = self.backend.xp
         frames = by_fast_axis(images, self.facts)
-        level = self.backend.to_device(level)[:, :: 1 if self.facts.fastaxis > 0 else -1]
+        # the rounded difference of two float32 numbers is the same in float32 and in float64
+        is_float32 = side is None and np.array_equal(level, level.astype(np.float32), equal_nan=True)
+        dtype = np.float32 if is_float32 else np.float64
+        level = self.backend.to_device(level.astype(dtype))[:, :: 1 if self.facts.fastaxis > 0 else -1]
         if side is not None:
             side = side[:, :: 1 if self.facts.slowaxis > 0 else -1, :: 1 if self.facts.fastaxis > 0 else -1]
         n_rows, n_columns = frames.shape[1:]
         step = max(1, _BLOCK_BYTES // (8 * n_columns)) if xp is np else n_rows
-        buffer = xp.empty((min(step, n_rows), n_columns))
+        buffer = xp.empty((min(step, n_rows), n_columns), dtype)
         for index, start in product(range(len(frames)), range(0, n_rows, step)):
             rows = slice(start, start + step)
             frame = frames[index, rows]
