@@ -63,7 +63,7 @@ STEP = Step(
         ),
         P("sigreject", "float", 4.0, "outlier rejection (sirs)", "sigma", minimum=0),
         P("gaussmooth", "float", 1.0, "width of the low-pass filter (sirs)", "pixels", minimum=0.01, maximum=1e6),
-        P("halfwidth", "integer", 30, "half width of the kernel (sirs)", "pixels", minimum=0, maximum=1024),
+        P("halfwidth", "integer", 30, "half width of the kernel (sirs)", "pixels", minimum=0, maximum=1023),
         P("siglimit", "float", 3.0, "sigma clipping of reference pixels", "sigma", minimum=0),
         P("nlower", "integer", None, _PSEUDO.format("rows at the bottom"), "rows", minimum=-1, ours=True),
         P("nupper", "integer", None, _PSEUDO.format("rows at the top"), "rows", minimum=-1, ours=True),

@@ -400,6 +400,11 @@ def sirs_kernels(coefficients, gaussmooth, halfwidth):
     -------
     (2, outputs, taps) float64
 
+    Raises
+    ------
+    ValueError
+        The coefficients are too few for this half width.
+
     Notes
     -----
     Source: jwst 3.0, ``make_kernels``.
@@ -410,6 +415,9 @@ def sirs_kernels(coefficients, gaussmooth, halfwidth):
 
     def kernel(of_output):
         middle = len(of_output) - 1
+        if halfwidth > middle:
+            msg = f"halfwidth is {halfwidth}, but the sirskernel reference has kernels of at most {middle} pixels"
+            raise ValueError(msg)
         whole = np.fft.fftshift(np.fft.irfft(of_output))
         return np.convolve(whole[middle - halfwidth : middle + halfwidth + 1], window, mode="same")
 
