@@ -255,14 +255,14 @@ def test_noise_common_to_outputs_and_rows_is_removed(rng):
     ("options", "placed", "message"),
     [
         ({"kernels": np.zeros((2, 4, 61))}, {}, "kernels: they are for full frames only"),
-        ({"kernels": np.zeros((2, 4, 2049))}, {"whole": True}, r"at most 2048 taps, got \(2, 4, 2049\)"),
-        ({"kernels": np.zeros((2, 3, 61))}, {"whole": True}, r"expected \(2, 4, taps\)"),
+        ({"kernels": np.zeros((2, 4, 2049))}, FULL, r"at most 2048 taps, got \(2, 4, 2049\)"),
+        ({"kernels": np.zeros((2, 3, 61))}, FULL, r"expected \(2, 4, taps\)"),
         ({"side_smoothing_length": 4096}, {}, "less than twice the detector's 2048 rows"),
         ({}, {"xstart": 2040}, "40 pixels from 2040 extend beyond the detector"),
     ],
 )
 def test_what_cannot_be_corrected_is_refused(options, placed, message):
-    shape = (1, 1, 2048, 2048) if placed.pop("whole", False) else (1, 1, 36, 40)
+    shape = (1, 1, 2048, 2048) if placed is FULL else (1, 1, 36, 40)
     with pytest.raises(ValueError, match=message):
         correct_nir_frames(np.zeros(shape, np.float32), 0, nircam_facts(**placed), backend=BACKEND, **options)
 
