@@ -27,12 +27,7 @@ def in_detector_frame(array, facts):
     Source: jwst 3.0, ``science_detector_frame_transform``.
     """
     rows, columns = (slice(None, None, 1 if axis > 0 else -1) for axis in (facts.slowaxis, facts.fastaxis))
-    return by_fast_axis(array, facts)[..., rows, columns]
-
-
-def by_fast_axis(array, facts):
-    """Return a view of images in which x is the direction of fast reading, forwards or backwards."""
-    return array if abs(facts.fastaxis) == 1 else array.swapaxes(-2, -1)
+    return (array if abs(facts.fastaxis) == 1 else array.swapaxes(-2, -1))[..., rows, columns]
 
 
 def means_by_clipping(values, siglimit):

@@ -7,7 +7,6 @@ right, which the first and the last output read, follow the drift from row to ro
 import logging
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, BackendLike, on_a
 from gpucoron.steps.pseudo_reference import BORDER, NIR_SIZE
 from gpucoron.steps.reference_pixels import (
     average_of_sides,
-    by_fast_axis,
     in_detector_frame,
     means_by_clipping,
     mirrored_windows,
@@ -32,10 +30,8 @@ log = logging.getLogger(__name__)
 #: outputs of a near-infrared detector; each reads a quarter of the columns
 OUTPUTS = 4
 
-#: frames whose reference pixels are processed together
-_FRAMES_AT_ONCE = 16
-#: bytes of the float64 copy of some rows on the host, which stays in the cache
-_BLOCK_BYTES = 2**19
+#: frames that are corrected together, and that a thread measures together
+_FRAMES_TOGETHER, _FRAMES_AT_ONCE = 256, 16
 
 _AXIS = Choice(1, 2, -1, -2)
 _START = Number("pixels", whole=True, minimum=1, optional=True)
@@ -121,26 +117,39 @@ def correct_nir_frames(
     if not levels and not has_sides:
         return False
 
-    def correct(images, n_rounded, *, keeps_zeros=False):
-        def correct_part(part):
-            for start in range(part.start, part.stop, _FRAMES_AT_ONCE):
-                some = images[start : min(start + _FRAMES_AT_ONCE, part.stop)]
-                rounded = np.arange(start, start + len(some)) < n_rounded
-                with np.errstate(all="ignore"):
-                    level = frames.measure_levels(some, levels, siglimit, rounded)
-                    side = None
-                    if has_sides and kernels is not None:
-                        side = frames.convolve_sides(some, level, kernels, sigreject, rounded)
-                    elif has_sides:
-                        side = side_gain * frames.smooth_sides(some, level, rounded)[..., None]
-                    frames.subtract(some, level, side, rounded, keeps_zeros=keeps_zeros)
+    n_outputs = 1 if kernels is None else OUTPUTS
 
-        backend.in_parts(correct_part, len(images))
+    def measure(images, level, side, rounded):
+        """Measure the levels of some frames."""
+        with np.errstate(all="ignore"):
+            level[...] = frames.measure_levels(images, levels, siglimit, rounded)
+            if has_sides and kernels is not None:
+                side[...] = frames.convolve_sides(images, level, kernels, sigreject, rounded)
+            elif has_sides:
+                side[..., 0] = side_gain * frames.smooth_sides(images, level, rounded)
+
+    def correct(images, rounded, *, keeps_zeros=False):
+        n, (n_rows, n_columns) = len(images), frames.good.shape
+        level = np.empty((n, n_columns))
+        side = backend.empty((n, n_rows, n_outputs), np.float64) if has_sides else None
+
+        def measure_part(part):
+            for start in range(part.start, part.stop, _FRAMES_AT_ONCE):
+                some = slice(start, min(start + _FRAMES_AT_ONCE, part.stop))
+                measure(images[some], level[some], None if side is None else side[some], rounded[some])
+
+        backend.in_parts(measure_part, n)
+        frames.subtract(images, level, side, rounded, keeps_zeros=keeps_zeros)
+
+    def correct_all(images, n_rounded, **options):
+        for start in range(0, len(images), _FRAMES_TOGETHER):
+            some = images[start : start + _FRAMES_TOGETHER]
+            correct(some, np.arange(start, start + len(some)) < n_rounded, **options)
 
     everything = data.reshape(-1, *data.shape[2:])
-    correct(everything, 1 if use_side_ref_pixels else len(everything))
+    correct_all(everything, 1 if use_side_ref_pixels else len(everything))
     if zeroframe is not None:
-        correct(zeroframe, 0 if use_side_ref_pixels else len(zeroframe), keeps_zeros=True)
+        correct_all(zeroframe, 0 if use_side_ref_pixels else len(zeroframe), keeps_zeros=True)
     return True
 
 
@@ -308,32 +317,18 @@ class _Frames:
 
     def subtract(self, images, level, side, rounded, *, keeps_zeros):
         """Subtract the levels of columns and of rows from each frame, in place."""
-        xp = self.backend.xp
-        frames = by_fast_axis(images, self.facts)
-        # the rounded difference of two float32 numbers is the same in float32 and in float64
-        is_float32 = side is None and np.array_equal(level, level.astype(np.float32), equal_nan=True)
-        dtype = np.float32 if is_float32 else np.float64
-        level = self.backend.to_device(level.astype(dtype))[:, :: 1 if self.facts.fastaxis > 0 else -1]
-        if side is not None:
-            side = side[:, :: 1 if self.facts.slowaxis > 0 else -1, :: 1 if self.facts.fastaxis > 0 else -1]
-        n_rows, n_columns = frames.shape[1:]
-        step = max(1, _BLOCK_BYTES // (8 * n_columns)) if xp is np else n_rows
-        buffer = xp.empty((min(step, n_rows), n_columns), dtype)
-        for index, start in product(range(len(frames)), range(0, n_rows, step)):
-            rows = slice(start, start + step)
-            frame = frames[index, rows]
-            corrected = buffer[: len(frame)]
-            # copies first: operations that also convert are slower
-            corrected[...] = frame
-            corrected -= level[index]
-            if side is not None:
-                if rounded[index]:
-                    corrected[...] = corrected.astype(xp.float32)
-                of_rows = side[index, rows]
-                width = n_columns // of_rows.shape[1]
-                for output in range(of_rows.shape[1]):
-                    corrected[:, output * width : (output + 1) * width] -= of_rows[:, output : output + 1]
-            frame[...] = xp.where(frame == 0, 0, corrected) if keeps_zeros else corrected
+        xp, to_device = self.backend.xp, self.backend.to_device
+        rows, columns = (
+            slice(None, None, 1 if axis > 0 else -1) for axis in (self.facts.slowaxis, self.facts.fastaxis)
+        )
+        self.backend.subtract_levels(
+            images,
+            to_device(np.ascontiguousarray(level[:, columns])),
+            None if side is None else xp.ascontiguousarray(side[:, rows, columns]),
+            to_device(rounded.astype(np.uint8)),
+            along_y=abs(self.facts.fastaxis) == 2,
+            keeps_zeros=keeps_zeros,
+        )
 
 
 def _levels_of_sections(edges, sections, siglimit):

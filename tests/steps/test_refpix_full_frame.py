@@ -232,7 +232,8 @@ def test_threads_parts_and_scratch_files_do_not_matter(rng, sides, monkeypatch, 
     found = [correct(backend), correct(get_backend("numpy", n_threads=5))]
     found.append(correct(get_backend("numpy", n_threads=2, scratch_dir=tmp_path).in_chunks(10**6)))
     monkeypatch.setattr(refpix_full_frame, "_FRAMES_AT_ONCE", 2)
-    monkeypatch.setattr(refpix_full_frame, "_BLOCK_BYTES", 3000)
+    monkeypatch.setattr(refpix_full_frame, "_FRAMES_TOGETHER", 5)
+    monkeypatch.setattr("gpucoron.backends.operations.refpix.definition._BLOCK_BYTES", 3000)
     monkeypatch.setattr("gpucoron.steps.reference_pixels._WINDOW_VALUES", 1000)
     found.append(correct(BACKEND))
     for ramp, zero in found:
