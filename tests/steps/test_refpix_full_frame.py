@@ -241,6 +241,36 @@ def test_threads_parts_and_scratch_files_do_not_matter(rng, sides, monkeypatch, 
         np.testing.assert_array_equal(zero, expected[1])
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 12), (2, 37, 28)])
+@pytest.mark.parametrize("along_y", [False, True])
+@pytest.mark.parametrize("n_outputs", [0, 1, 4])
+@pytest.mark.parametrize("keeps_zeros", [False, True])
+def test_levels_by_kernels(kernel_backend, rng, shape, along_y, n_outputs, keeps_zeros):
+    """The bits of the definition, with numbers of every size, zeros of both signs, NaN and infinity."""
+    n, n_rows, n_columns = (shape[0], *shape[1:][:: -1 if along_y else 1])
+    if n_outputs > n_columns or (n_outputs and n_columns % n_outputs):
+        n_outputs = 1
+    frames = (rng.normal(size=shape) * 10.0 ** rng.integers(-9, 9, shape)).astype(np.float32)
+    for value in (0.0, -0.0, np.nan, np.inf, -np.inf, 3e38):
+        frames[rng.random(shape) < 0.03] = value
+    levels = rng.normal(size=(n, n_columns)) * 10.0 ** rng.integers(-9, 9, (n, n_columns))
+    levels[:, ::5] = rng.choice([0.0, np.nan, np.inf, -3e38])
+    sides = rng.normal(size=(n, n_rows, n_outputs)) if n_outputs else None
+    rounded = (np.arange(n) % 2).astype(np.uint8)
+    options = {"along_y": along_y, "keeps_zeros": keeps_zeros}
+    for of_columns in (levels, levels.astype(np.float32).astype(np.float64)):
+        expected = frames.copy()
+        BACKEND.subtract_levels(expected, of_columns, sides, rounded, **options)
+        given = [
+            each if each is None else kernel_backend.to_device(each.copy()) for each in (of_columns, sides, rounded)
+        ]
+        found = kernel_backend.to_device(frames.copy())
+        kernel_backend.subtract_levels(found, *given, **options)
+        found = kernel_backend.to_host(found)
+        np.testing.assert_array_equal(found, expected)
+        assert found[~np.isnan(found)].tobytes() == expected[~np.isnan(found)].tobytes()
+
+
 def test_noise_common_to_outputs_and_rows_is_removed(rng):
     """Each output has its own level, and all rows a slow drift."""
     facts = nircam_facts(**FULL, fastaxis=1, slowaxis=2)
