@@ -22,6 +22,7 @@ SHARED_MODULES = (
     "known_sources",
     "snowballs",
     "showers",
+    "refpix_full_frame",
 )
 
 _HEAD = """# Parameters

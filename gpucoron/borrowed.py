@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from inspect import signature
 from pkgutil import resolve_name
 from types import MappingProxyType
 
@@ -30,8 +29,6 @@ log = logging.getLogger(__name__)
 
 #: parameters of all our steps that are not passed on to jwst's step
 _OURS = ("skip", "save_results", *(parameter.name for parameter in COMMON))
-#: clipping of reference pixels in versions of jwst without a parameter for it
-_CLIPPING_OF_OLDER = 3.0
 
 #: step -> parameter -> path: files that replace those that the user has named
 _stand_ins: ContextVar[Mapping] = ContextVar("stand_ins", default=MappingProxyType({}))
@@ -110,51 +107,6 @@ def _make_step(run, step):
     return step_class(step.name, skip=False, output_dir=run.output_dir and str(run.output_dir), **values)
 
 
-def full_frame_refpix(exposure, references, parameters, *, backend):
-    """Correct near-infrared full frames with jwst's ``reference_pixels``, in place.
-
-    Returns
-    -------
-    str
-        'COMPLETE' or 'SKIPPED'.
-    """
-    from jwst.refpix import reference_pixels
-    from stdatamodels.jwst import datamodels
-
-    backend.note_worker("jwst", alone=True)
-    kernel = None
-    reference = references.get("sirskernel")
-    if parameters.refpix_algorithm == "sirs" and reference is not None:
-        kernel = datamodels.SIRSKernelModel(str(reference.path))
-    model = ramp_without_signature(exposure, backend)
-    options = {}
-    if "siglimit" in signature(reference_pixels.correct_model).parameters:
-        options["siglimit"] = parameters.siglimit
-    elif parameters.siglimit != _CLIPPING_OF_OLDER:
-        log.warning("refpix.siglimit has no effect on a full frame: jwst %s lacks this parameter", installed("jwst"))
-    status = reference_pixels.correct_model(
-        model,
-        parameters.odd_even_columns,
-        parameters.use_side_ref_pixels,
-        parameters.side_smoothing_length,
-        parameters.side_gain,
-        parameters.odd_even_rows,
-        {
-            "refpix_algorithm": parameters.refpix_algorithm,
-            "sirs_kernel_model": kernel,
-            "sigreject": parameters.sigreject,
-            "gaussmooth": parameters.gaussmooth,
-            "halfwidth": parameters.halfwidth,
-        },
-        **options,
-    )
-    exposure.data = backend.to_device(model.data)
-    exposure.pixeldq = backend.to_device(model.pixeldq)
-    if exposure.zeroframe is not None:
-        exposure.zeroframe = backend.to_device(model.zeroframe)
-    return "COMPLETE" if status == reference_pixels.REFPIX_OK else "SKIPPED"
-
-
 def _named(run, step, function):
     """Wrap a function of this module: its errors name the exposure, the step, the cause and the way out.
 
@@ -213,6 +165,5 @@ def _way_out(step):
 HELPERS = MappingProxyType(
     {
         "jwsts_own": lambda run, step: _named(run, step, partial(run_jwsts_own, run, step)),
-        "full_frame": lambda run, step: _named(run, step, partial(full_frame_refpix, backend=run.backend)),
     }
 )

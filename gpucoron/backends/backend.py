@@ -57,6 +57,7 @@ class Backend:
     sum_by_phase = operations.sum_by_phase
     match_emicorr = operations.match_emicorr
     subtract_emicorr = operations.subtract_emicorr
+    subtract_levels = operations.subtract_levels
     fit_ktc = operations.fit_ktc
     fit_mean_slope = operations.fit_mean_slope
     background_mask = operations.background_mask

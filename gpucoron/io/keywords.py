@@ -75,6 +75,9 @@ def facts_of(name, model, shape):
     """
     meta = model.meta
     _check_needed(name, meta)
+    if getattr(meta.subarray, "multistripe_reads1", None) is not None:  # not in the schema of older versions
+        msg = f"{name}: multistripe readout (MSTR_RD1) is not supported; use jwst's own pipeline"
+        raise InputError(msg)
     if 0 in shape:
         msg = f"{name}: no data: SCI has the shape {tuple(shape)}"
         raise InputError(msg)

@@ -41,7 +41,7 @@ _DARK_CLASS = {"MIRI": "DarkMIRIModel", "NIRSPEC": "DarkNirspecModel"}
 _ARRAYS = ("data", "dq", "coeffs", "inv_coeffs", "average_dark_current", "table")
 
 #: types that only jwst's own code opens
-_OPENED_BY_JWST = ("refpix", "sirskernel", "pictureframe", "pastasoss")
+_OPENED_BY_JWST = ("refpix", "pictureframe", "pastasoss")
 
 #: types that jwst requires
 _INDISPENSABLE = ("gain", "readnoise")
@@ -61,7 +61,7 @@ class Reference:
         The RSCD table.
     facts : dict
         nints, ngroups, nframes, groupgap, gain_factor and average_dark_current; None where the metadata lack them.
-        For emicorr the waves and clocks.
+        For emicorr the waves and clocks, for sirskernel the coefficients of each detector.
     """
 
     reftype: str = ""
@@ -247,6 +247,8 @@ def _read_reference(reftype, path, exposure):
 
     if reftype == "emicorr":
         return _read_emicorr(path, exposure)
+    if reftype == "sirskernel":
+        return _read_sirskernel(path, exposure)
     class_name, names, is_cut = _READERS[reftype]
     if reftype == "dark":
         class_name = _DARK_CLASS.get(exposure.facts.instrument, class_name)
@@ -309,6 +311,24 @@ def _read_emicorr(path, exposure):
             raise ReferenceFileError(msg)
         wave.flags.writeable = False
     return Reference("emicorr", Path(path), facts={"frequencies": frequencies, "subarray_cases": cases})
+
+
+def _read_sirskernel(path, exposure):
+    """Read the Fourier coefficients of the kernels of all detectors into the facts of the reference."""
+    from stdatamodels.jwst import datamodels
+
+    with datamodels.SIRSKernelModel(str(path)) as model:
+        coefficients = {
+            name.lower(): (np.array(entry["gamma"]), np.array(entry["zeta"]))
+            for name, entry in model.instance.items()
+            if hasattr(entry, "keys") and {"gamma", "zeta"} <= set(entry.keys())
+        }
+    of_detector = coefficients.get((exposure.facts.detector or "").lower(), ())
+    for array in of_detector:
+        if array.ndim != 2 or array.shape[1] < 2 or array.shape != of_detector[0].shape:
+            msg = f"{path}: the sirskernel reference of {exposure.name} holds no coefficients (gamma, zeta) for outputs"
+            raise ReferenceFileError(msg)
+    return Reference("sirskernel", Path(path), facts={"coefficients": coefficients})
 
 
 def _native(array, name):

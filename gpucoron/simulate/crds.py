@@ -32,6 +32,7 @@ MATCH_KEYS = {
         "readnoise": (_D, _R, _S),
         "ipc": (_D,),
         "dark": (_E, _D, _S, "META.EXPOSURE.NOUTPUTS"),
+        "sirskernel": (),
     },
     "MIRI": {
         "mask": (_D, _S),

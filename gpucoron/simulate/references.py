@@ -43,6 +43,12 @@ from gpucoron.simulate.crds import (
 from gpucoron.simulate.detectors import DETECTORS, ROW_CLOCKS, SUBARRAYS, make_pixels
 from gpucoron.simulate.exposures import Simulation
 
+#: types whose files are for all detectors of the instrument
+_OF_ALL_DETECTORS = ("emicorr", "sirskernel")
+
+#: Fourier coefficients of a kernel for 2048 rows, and the number of the one where the kernel falls to 1/e
+_SIRS_COEFFICIENTS, _SIRS_CUTOFF = 1025, 150
+
 
 @dataclass(frozen=True)
 class ReferenceOptions:
@@ -195,13 +201,15 @@ def _add_reference(path, manifest, simulation, reftype, options):
     instrument, effects = simulation.subarray.instrument, simulation.effects
     if (reftype == "ipc" and not has_ipc(effects, instrument)) or (reftype == "emicorr" and not effects.emi):
         return
+    if reftype == "sirskernel" and simulation.subarray.noutputs == 1:
+        return
     keys = MATCH_KEYS[instrument][reftype]
     match = match_values(simulation, keys)
     entries = manifest["references"].setdefault(instrument, {}).setdefault(reftype, [])
     entry = next((e for e in entries if e["match"] == match), None)
 
     box = box_of(simulation)
-    if reftype in ("ipc", "rscd", "emicorr"):
+    if reftype in ("ipc", "rscd", *_OF_ALL_DETECTORS):
         box = [0, 0, 0, 0]  # one for the whole detector
     elif reftype in ("mask", "saturation", "superbias", "linearity", "gain", "readnoise"):
         box = _pad(box, options.margin, DETECTORS[simulation.subarray.detector])
@@ -211,7 +219,7 @@ def _add_reference(path, manifest, simulation, reftype, options):
         if entry["box"] == box and entry["planes"] == planes:
             return
         entries.remove(entry)
-    name = next_name(path, manifest, instrument, reftype, "asdf" if reftype == "emicorr" else "fits")
+    name = next_name(path, manifest, instrument, reftype, "asdf" if reftype in _OF_ALL_DETECTORS else "fits")
     with writing(name), appearing(name) as (draft,):
         _BUILDERS[reftype](simulation, box, planes, options, draft)
     entries.append({"match": match, "file": name.name, "box": box, "planes": planes})
@@ -456,6 +464,19 @@ def _build_emicorr(simulation, _box, _planes, _options, name):
     save_reference(model, simulation, "emicorr", name)
 
 
+def _build_sirskernel(simulation, _box, _planes, _options, name):
+    from stdatamodels.jwst.datamodels import SIRSKernelModel
+
+    # every output follows the mean of both sides, smoothed along the rows
+    gain = 0.5 * np.exp(-((np.arange(_SIRS_COEFFICIENTS) / _SIRS_CUTOFF) ** 2))
+    coefficients = np.tile(gain, (simulation.subarray.noutputs, 1))
+    model = SIRSKernelModel()
+    for detector, kind in DETECTORS.items():
+        if kind.columns == 2048:
+            setattr(model, detector.lower(), {"gamma": coefficients, "zeta": coefficients})
+    save_reference(model, simulation, "sirskernel", name)
+
+
 _BUILDERS = {
     "mask": _build_mask,
     "saturation": _build_saturation,
@@ -468,4 +489,5 @@ _BUILDERS = {
     "reset": _build_reset,
     "rscd": _build_rscd,
     "emicorr": _build_emicorr,
+    "sirskernel": _build_sirskernel,
 }

@@ -1,7 +1,7 @@
 """refpix: correct bias drifts with reference pixels.
 
-This module corrects NIRCam subarrays with one output and MIRI full frames. For NIRCam full frames and subarrays with
-four outputs, the step calls a function that the caller passes. Pseudo-reference pixels, as in spaceKLIP, are rows and
+This module corrects subarrays with one output and MIRI full frames; `gpucoron.steps.refpix_full_frame` corrects
+near-infrared full frames and subarrays with four outputs. Pseudo-reference pixels, as in spaceKLIP, are rows and
 columns at the edges of a subarray that receive little light.
 """
 
@@ -10,16 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpucoron.backends.statistics import median_of_last
 from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
 from gpucoron.facts import Facts
 from gpucoron.parameters import SPACEKLIP_CLASS, P
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Preset, Step, skipped, whole_frame
 from gpucoron.steps.pseudo_reference import AUTOMATIC as AUTOMATIC
+from gpucoron.steps.pseudo_reference import BORDER
 from gpucoron.steps.pseudo_reference import PseudoReference as PseudoReference
 from gpucoron.steps.pseudo_reference import choose_pseudo_reference as choose_pseudo_reference
 from gpucoron.steps.pseudo_reference import default_pseudo_reference as default_pseudo_reference
+from gpucoron.steps.reference_pixels import (
+    average_of_sides,
+    in_detector_frame,
+    means_by_clipping,
+    mirrored_windows,
+    running_median,
+)
+from gpucoron.steps.refpix_full_frame import correct_four_outputs
 from gpucoron.steps.values import Choice, Having, Number, Switch
 
 _PSEUDO = "pseudo-reference {}; -1: as many as on the border of the detector, 4 if none is"
@@ -55,7 +63,7 @@ STEP = Step(
         ),
         P("sigreject", "float", 4.0, "outlier rejection (sirs)", "sigma", minimum=0),
         P("gaussmooth", "float", 1.0, "width of the low-pass filter (sirs)", "pixels", minimum=0.01, maximum=1e6),
-        P("halfwidth", "integer", 30, "half width of the kernel (sirs)", "pixels", minimum=0, maximum=1024),
+        P("halfwidth", "integer", 30, "half width of the kernel (sirs)", "pixels", minimum=0, maximum=1023),
         P("siglimit", "float", 3.0, "sigma clipping of reference pixels", "sigma", minimum=0),
         P("nlower", "integer", None, _PSEUDO.format("rows at the bottom"), "rows", minimum=-1, ours=True),
         P("nupper", "integer", None, _PSEUDO.format("rows at the top"), "rows", minimum=-1, ours=True),
@@ -73,7 +81,6 @@ STEP = Step(
         ),
     ),
     opens=_opened,
-    helpers=("full_frame",),
     profiles={
         "spaceklip": Preset({"nlower": -1, "nupper": -1, "nrow_off": 0}, instruments=("NIRCAM",)),
         SPACEKLIP_CLASS: Preset(
@@ -87,10 +94,16 @@ STEP = Step(
     reach=whole_frame,
 )
 
+#: subarrays of NIRSpec whose first and last four columns count as reference pixels, as in jwst
+_WITHOUT_REFERENCE = ("SUB512", "SUB512S", "SUB32")
+
+_UNCHANGED = "no valid reference pixels: nothing was changed"
+
 #: MIRI reads columns, including the four reference columns on each side, with four amplifiers in turn
 MIRI_AMPLIFIERS = 4
 
 
+_AXIS = Choice(1, 2, -1, -2)
 _COUNT, _SIGLIMIT = Number(whole=True, minimum=0), Number("standard deviations", minimum=0)
 
 
@@ -121,28 +134,13 @@ def clipped_means(
     Source: jwst 3.0, ``Dataset.sigma_clip``; `scipy.stats.sigmaclip`. jwst computes the mean of equal values in
     float64: the same number, but later results in jwst are float64.
     """
-    constant = values.std(axis=1, dtype=np.float64) == 0
-    means = np.where(constant, values[:, 0], values.dtype.type(np.nan))
-    siglimit = float(siglimit)
-    varied = np.flatnonzero(~constant)
-    pending = [(varied, values[varied])]
-    while pending:
-        rows, samples = pending.pop()
-        mean, reach = samples.mean(axis=1), samples.std(axis=1) * siglimit
-        keep = (samples >= (mean - reach)[:, None]) & (samples <= (mean + reach)[:, None])
-        left = keep.sum(axis=1)
-        done = left == samples.shape[1]
-        means[rows[done]] = mean[done]
-        for count in np.unique(left[~done & (left > 0)]):
-            chosen = ~done & (left == count)
-            pending.append((rows[chosen], samples[chosen][keep[chosen]].reshape(-1, count)))
-    return means, constant
+    return means_by_clipping(values, siglimit)
 
 
 @on_arrays(
     data=Array(RAMP, unit="DN", in_place=True),
     pixeldq=Array(IMAGE, "uint32"),
-    facts=Having("facts of the exposure", fastaxis=Choice(1, -1), slowaxis=Choice(2, -2)),
+    facts=Having("facts of the exposure", fastaxis=_AXIS, slowaxis=_AXIS),
     odd_even_columns=Switch(),
     siglimit=_SIGLIMIT,
     keep_light=Switch(),
@@ -165,7 +163,7 @@ def correct_nir_subarray(
     pixeldq : (ny, nx) uint32
         Pixels with REFERENCE_PIXEL and without DO_NOT_USE are used.
     facts : Facts
-        fastaxis (+-1) and slowaxis (+-2) are used.
+        fastaxis and slowaxis are used.
     odd_even_columns : bool
         Treat odd and even columns separately. If one kind has no reference pixels, all columns are treated together
         (jwst fails).
@@ -212,11 +210,11 @@ class _Light:
 def _subtract_means(data, pixeldq, facts, odd_even_columns, siglimit, light, backend, times=None):
     """Subtract the means of `correct_nir_subarray`, without their ``light`` if it is not None."""
     good = ((pixeldq & REFERENCE_PIXEL) != 0) & ((pixeldq & DO_NOT_USE) == 0)
-    flip = (Ellipsis, slice(None, None, 1 if facts.slowaxis > 0 else -1), slice(None, None, facts.fastaxis))
-    rows, columns = backend.xp.nonzero(good[flip])
+    rows, columns = backend.xp.nonzero(in_detector_frame(good, facts))
     if rows.size == 0:
         return 0
-    signals = backend.to_host(data[flip][:, :, rows, columns]).reshape(-1, rows.size)
+    frames = in_detector_frame(data, facts)
+    signals = backend.to_host(frames[:, :, rows, columns]).reshape(-1, rows.size)
     # Both kinds are treated alike, so columns may be counted from the edge of the subarray.
     odd = backend.to_host(columns % 2 == 1)
 
@@ -229,7 +227,7 @@ def _subtract_means(data, pixeldq, facts, odd_even_columns, siglimit, light, bac
 
     if odd_even_columns and odd.any() and not odd.all():
         for kind in (0, 1):
-            subtract(signals[:, odd == bool(kind)], data[flip][..., kind::2], kind)
+            subtract(signals[:, odd == bool(kind)], frames[..., kind::2], kind)
     else:
         subtract(signals, data)
     return int(rows.size)
@@ -279,31 +277,23 @@ def correct_sides(
     xp = backend.xp
     good = ((pixeldq & DO_NOT_USE) == 0)[None]
     length = side_smoothing_length + 1 - side_smoothing_length % 2
+    ny = data.shape[2]
+    if length // 2 >= ny:
+        msg = f"side_smoothing_length must be less than twice the subarray's {ny} rows"
+        raise ValueError(msg)
+    windows = backend.to_device(mirrored_windows(ny, length))
     for integration in range(data.shape[0]):
         ramp = data[integration]
         usable = good if missing is None else good & ~missing[integration]
         sides = [
-            _smooth_side(ramp[:, :, columns], usable[:, :, columns], length, xp)
+            running_median(
+                xp.where(usable[:, :, columns], ramp[:, :, columns], ramp.dtype.type(xp.nan)), windows, xp=xp
+            ).astype(xp.float64)
             for columns in pseudo.columns(data.shape[3])
             if columns.stop > columns.start
         ]
-        left, right = sides[0], sides[-1]
-        signal = xp.where(xp.isnan(left), right, xp.where(xp.isnan(right), left, 0.5 * (left + right)))
-        signal = xp.where(xp.isnan(signal), 0.0, signal)
+        signal = average_of_sides(sides[0], sides[-1], xp=xp)
         data[integration] = ramp - (side_gain * signal)[:, :, None]
-
-
-def _smooth_side(columns, usable, length, xp):
-    """Return the running median of ``(ngroups, ny, k)`` columns: ``(ngroups, ny)`` float64, NaN without good pixels."""
-    ny = columns.shape[1]
-    if length // 2 >= ny:
-        msg = f"side_smoothing_length must be less than twice the subarray's {ny} rows"
-        raise ValueError(msg)
-    values = xp.where(usable, columns, columns.dtype.type(xp.nan))
-    rows = abs(xp.arange(-(length // 2), ny + length // 2))
-    mirrored = values[:, xp.where(rows < ny, rows, 2 * (ny - 1) - rows)]
-    window = xp.concatenate([mirrored[:, shift : shift + ny] for shift in range(length)], axis=2)
-    return median_of_last(window, xp=xp).astype(xp.float64)
 
 
 @on_arrays(
@@ -398,11 +388,8 @@ def _miri_drift(data, pixeldq, odd_even_rows, siglimit, backend):
     return drift
 
 
-def run(exposure, references, parameters, backend, *, full_frame=None):
+def run(exposure, references, parameters, backend):
     """Run the step; see `gpucoron.steps`.
-
-    ``full_frame(exposure, references, parameters)`` corrects near-infrared full frames and exposures with four outputs,
-    in place, and returns the status.
 
     Notes
     -----
@@ -428,14 +415,18 @@ def run(exposure, references, parameters, backend, *, full_frame=None):
     x, y = facts.xstart - 1, facts.ystart - 1
     if is_subarray and (x < 0 or y < 0 or x + nx > 2048 or y + ny > 2048):
         return skipped("the subarray does not fit into the detector")
-    if not is_subarray or facts.noutputs == 4 or facts.fastaxis not in (1, -1):
-        if full_frame is None:
-            msg = "refpix of near-infrared full frames and of four outputs needs the function full_frame"
-            raise ValueError(msg)
-        return Outcome(full_frame(exposure, references, parameters))
+    if not is_subarray or facts.noutputs == 4:
+        kernel = references.get("sirskernel")
+        corrected = correct_four_outputs(exposure, kernel, parameters, backend, is_full=not is_subarray)
+        return Outcome(reason="" if corrected else _UNCHANGED)
 
-    pseudo = choose_pseudo_reference(parameters, facts)
+    # rows and columns at the edges of a subarray that is read along x
+    pseudo = choose_pseudo_reference(parameters, facts) if facts.fastaxis in (1, -1) else PseudoReference()
     pixeldq = exposure.pixeldq
+    if facts.subarray in _WITHOUT_REFERENCE:
+        pixeldq = pixeldq.copy()
+        for columns in (slice(0, BORDER), slice(-BORDER, None)):
+            pixeldq[:, columns] |= pixeldq.dtype.type(REFERENCE_PIXEL)
     for rows in pseudo.rows(ny):
         if rows.stop > rows.start:
             # Copy: the flags of the exposure must not change.
@@ -470,4 +461,4 @@ def run(exposure, references, parameters, backend, *, full_frame=None):
         bad = exposure.zeroframe == 0
         correct(exposure.zeroframe[:, None], bad[:, None], times=[0.0])
         exposure.zeroframe[bad] = 0
-    return Outcome(reason="" if corrected else "no valid reference pixels: nothing was changed")
+    return Outcome(reason="" if corrected else _UNCHANGED)

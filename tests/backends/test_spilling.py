@@ -254,6 +254,16 @@ def test_emicorr(inner, by_number, n):
     run_both(inner, n, "subtract_emicorr", [0], data, wave, pixels, groups, *of_ints)
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_levels(inner, by_number, n):
+    rng = np.random.default_rng(n)
+    data = rng.normal(size=(5, 12, 24)).astype(np.float32)
+    level, side = rng.normal(size=(5, 24)), rng.normal(size=(5, 12, 4))
+    rounded = np.uint8([1, 0, 0, 1, 0])
+    _, seen = run_both(inner, n, "subtract_levels", [0], data, level, side, rounded)
+    assert len(seen) == -(-5 // n)
+
+
 # ------------------------------------------------------------------------------------------------------- out of memory
 
 
@@ -342,7 +352,7 @@ def calls():
     data, groupdq, gain, readnoise = simulate_jumps(rng, shape)
     ramp = {"data": data, "groupdq": groupdq}
     coeffs = rng.normal(1, 0.1, (5, *image)).astype(np.float32)
-    levels = {"threshold": np.full(image, 5e4, np.float32), "checked": np.ones(image, bool), "bias": gain}
+    limits = {"threshold": np.full(image, 5e4, np.float32), "checked": np.ones(image, bool), "bias": gain}
     cube, pixeldq = np.ones((3, *image), np.float32), np.zeros(image, np.uint32)
     limit, times = gain * 1e4, {"read_times": np.arange(1.0, 41.0)}
     noise = {"gain": gain, "readnoise": readnoise}
@@ -354,7 +364,7 @@ def calls():
     wave |= {"integration_phases": np.zeros(3), "amplitudes": np.ones(3)}
     grown = {"n_pix_grow_sat": 0, "nframes": 4, "grow_diagonal": False}
     yield "linearity", ramp | {"coeffs": coeffs, "inverse_coeffs": coeffs}, {"nframes": 4}
-    yield "flag_saturation", ramp | levels, grown
+    yield "flag_saturation", ramp | limits, grown
     yield "clip_jumps", ramp | {"gain": gain}, {}
     yield "search_jumps", ramp | noise | search, after
     yield "fit_ramps", ramp | {"pixeldq": pixeldq} | noise | more, TIMES
@@ -366,6 +376,10 @@ def calls():
     yield "fit_likelihood_ramps", ramp | noise | times, {}
     yield "measure_scatter", {"data": data}, {}
     yield "subtract_emicorr", {"data": data} | wave, {}
+    frames = data.reshape(-1, *image)
+    levels = {"levels": rng.normal(size=(len(frames), image[1])), "sides": rng.normal(size=(len(frames), image[0], 1))}
+    levels["rounded"] = np.zeros(len(frames), np.uint8)
+    yield "subtract_levels", {"frames": frames} | levels, {"keeps_zeros": True}
     images = rng.normal(size=(80, 64, 100)).astype(np.float32)
     # Reversed arrays: contiguous ones are not copied on the host.
     reversed_ = {"images": images[::-1], "masks": (images < 2)[::-1]}

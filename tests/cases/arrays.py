@@ -1,6 +1,7 @@
 """Arguments for every array function of the steps: small arrays on which each function has an effect."""
 
 import copy
+from dataclasses import replace
 from importlib import import_module
 from inspect import isfunction
 
@@ -17,7 +18,16 @@ from gpucoron.steps.likelihood import list_read_times
 from gpucoron.steps.refpix import PseudoReference
 
 #: modules with array functions but without a step declaration
-SHARED = ("likelihood", "optional_fit", "group_matching", "combined_rate", "known_sources", "snowballs", "showers")
+SHARED = (
+    "likelihood",
+    "optional_fit",
+    "group_matching",
+    "combined_rate",
+    "known_sources",
+    "snowballs",
+    "showers",
+    "refpix_full_frame",
+)
 SHAPE = NINTS, NGROUPS, NY, NX = 2, 6, 16, 20
 
 
@@ -89,6 +99,7 @@ def make_arrays():
         "kernel": kernel,
         "reset": rng.normal(0, 5, (2, 3, NY, NX)).astype(np.float32),
         "dark": rng.normal(0, 5, (NGROUPS, NY, NX)).astype(np.float32),
+        "kernels": rng.normal(0, 1, (2, 4, 5)),
         "values": rng.normal(0, 1, (5, 12)).astype(np.float32),
         "diffs": rng.normal(20, 2, (NGROUPS - 1, NY, NX)),
         "sig": np.full((NY, NX), 5.0),
@@ -168,6 +179,8 @@ OF_FUNCTIONS = {
     "mask_groups.apply_mask": {"mask": np.arange(NGROUPS)[None, :, None, None] > 3},
     "ramp_fit.select_groups": {"firstgroup": 1, "lastgroup": 4},
     "likelihood.fit_integrations": {"zeroframe": None},
+    # kernels are for full frames
+    "refpix_full_frame.correct_nir_frames": {"kernels": None, "facts": replace(FACTS, xstart=2029, ystart=1)},
 }
 #: arrays with other axes than in other functions
 CUBES = {"subtract_1overf.noise_of_rateints": ("data",)}

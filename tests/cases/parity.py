@@ -83,6 +83,13 @@ def _subarrays():
     for detector, channel in (("NRCALONG", "long"), ("NRCA2", "short")):
         more = {"simulated": {"detector": detector}, "about": ("refpix",)}
         yield _nircam(group, f"full-{channel}", "RAPID", 3, 1, subarray="FULL", shape=None, **more)
+        more["steps"] = {"refpix": {"refpix_algorithm": "sirs"}}
+        yield _nircam(group, f"full-{channel}-sirs", "RAPID", 2, 1, subarray="FULL", shape=None, **more)
+    # the lower left corner of a full frame, with reference pixels on two sides
+    more = {"subarray": "FULL", "about": ("refpix",)}
+    yield _nircam(group, "four-outputs", "RAPID", 3, 1, shape=(56, 72), quick=True, **more)
+    more["steps"] = {"refpix": {"odd_even_columns": False, "side_smoothing_length": 6, "siglimit": 2.0}}
+    yield _nircam(group, "four-outputs-parameters", "RAPID", 2, 1, shape=(56, 520), **more)
     for subarray in ("MASK1065", "MASK1140", "MASK1550", "MASKLYOT"):
         for readpatt in ("FASTR1", "SLOWR1"):
             name = f"{subarray.lower()}-{readpatt.lower()}"
@@ -418,7 +425,6 @@ NOT_COMPARED = (
         "the ZEROFRAME of a `*_ramp.fits` in the fit",
         "stcal 1.20 reads it in the wrong byte order; here jwst gets it in the byte order of the machine",
     ),
-    ("refpix with `refpix_algorithm = sirs`", "the simulator makes no sirskernel reference"),
     (
         "clean_flicker_noise with a flat, a user's mask, `median_image` or `autoparam`",
         "these exposures have no such references; `tests/steps/test_clean_flicker_noise.py` compares it",

@@ -69,6 +69,7 @@ BAD_EXPOSURES = {
     "NGROUPS contradicts": (_set("NGROUPS", 3), "NGROUPS is 3, but SCI holds 4"),
     "guider product": (_set("EXP_TYPE", "FGS_ACQ1"), "guider"),
     "superstripe": (_set("NSPRSTRP", 4), "superstripe"),
+    "multistripe": (_set("MSTR_RD1", 40), "multistripe"),
 }
 
 

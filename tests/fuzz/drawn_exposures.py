@@ -33,7 +33,7 @@ _FRAMES = 80
 _SUBARRAYS = (
     ("NIRCAM", "SUB320A335R"), ("MIRI", "MASK1550"), ("NIRCAM", "SUB640A210R"), ("MIRI", "MASKLYOT"),
     ("NIRCAM", "SUB320ALWB"), ("NIRCAM", "SUB320A430R"), ("MIRI", "MASK1065"), ("NIRCAM", "SUB400X256ALWB"),
-    ("NIRCAM", "SUB640ASWB"), ("MIRI", "MASK1140"),
+    ("NIRCAM", "SUB640ASWB"), ("MIRI", "MASK1140"), ("NIRCAM", "FULL"),
 )  # fmt: skip
 _GROUP_FLAGS = (
     dq.DO_NOT_USE, dq.JUMP_DET, dq.PERSISTENCE, dq.AD_FLOOR | dq.DO_NOT_USE, dq.CHARGELOSS | dq.DO_NOT_USE,
@@ -108,6 +108,9 @@ def _draw_exposure(rng, instrument, subarray):
     longest = 12 if instrument == "MIRI" else min(12, (_FRAMES + groupgap) // (nframes + groupgap))
     ngroups = int(rng.integers(1, 4) if rng.random() < 0.2 else rng.integers(1, longest + 1))
     nints = int(rng.choice([1, 2, 3, 4], p=[0.3, 0.4, 0.2, 0.1]))
+    if subarray == "FULL":
+        # refpix of jwst needs a tenth of a second for each frame
+        ngroups, nints = min(ngroups, 4), min(nints, 2)
     first = int(rng.integers(2, 7)) if rng.random() < 0.2 else 1
     found = find_subarray(instrument, subarray)
     seconds = found.frame_time * (nframes + groupgap) * ngroups * (8.6 if readpatt == "SLOWR1" else 1)
@@ -225,7 +228,10 @@ class Bases:
         options = ReferenceOptions(margin=MARGIN, inverse_linearity=True, gain_factor=None)
         cache = write_references(simulation, self.folder / f"{instrument}-{subarray}", options=options)
         found = (cache.path / "references" / "jwst" / instrument.lower()).iterdir()
-        return {path.stem.split("_")[2]: path for path in found}
+        found = {path.stem.split("_")[2]: path for path in found}
+        # with it, jwst filters columns that a part of a full frame does not have
+        found.pop("sirskernel", None)
+        return found
 
 
 #: the folder of the full references in this process; set before the first case is drawn

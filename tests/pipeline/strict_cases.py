@@ -215,7 +215,6 @@ CASES = {
     "1/f in groups, kriging of four outputs": subtract_1overf("groups", "kriging", "averaged", facts=FOUR),
     "1/f in groups, kriging and reference pixels": subtract_1overf("groups", "kriging", "with reference pixels"),
     "1/f in groups, weighted rows": subtract_1overf("groups", "rows", facts=FOUR),
-    # for four outputs and for columns, refpix runs jwst's code
     "1/f, four outputs": subtract_1overf("ints", "savgol", facts=FOUR, channel_averaging=True),
     "1/f in groups, four outputs": subtract_1overf("groups", "median", "averaged", facts=FOUR, channel_averaging=True),
 }  # fmt: skip

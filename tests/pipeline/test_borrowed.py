@@ -52,15 +52,6 @@ def test_borrowed_steps_give_jwsts_answer(name, exposures):
             assert status[step] == getattr(theirs.model.meta.cal_step, step)
 
 
-def test_the_full_frame_is_jwsts(exposures):
-    case = exposures("NIRCAM", "FULL", "RAPID", 2, 1, shape=(2048, 2048), effects=Effects(one_over_f=0.0))
-    off = {name: {"skip": True} for name in ("ipc", "linearity", "dark_current", "jump", "ramp_fit", "gain_scale")}
-    with case.cache.activate():
-        theirs, ours = run_jwst(case.path, off), run_ours(case.path, off)
-    np.testing.assert_array_equal(ours.ramps["refpix"]["data"], theirs.ramps["refpix"]["data"])
-    assert not np.array_equal(ours.ramps["refpix"]["data"], ours.ramps["superbias"]["data"])
-
-
 @pytest.mark.parametrize("opt_name", ["", "mine.fits"])
 def test_the_chi_square_of_likely_is_jwsts(exposures, tmp_path, monkeypatch, opt_name):
     """Chi-square of gpucoron's fit, with jwst's file name."""

@@ -273,6 +273,40 @@ def test_side_columns_with_missing_values(cupy, rng):
     assert_functions_agree(cupy, correct, data, pixeldq, rng.random(data.shape) < 0.2)
 
 
+@pytest.mark.parametrize(
+    "changed", [{}, {"use_side_ref_pixels": False}, {"fastaxis": 2, "slowaxis": -1, "side_smoothing_length": 6}]
+)
+def test_reference_pixels_of_four_outputs(cupy, rng, changed):
+    from gpucoron.facts import Facts
+    from gpucoron.steps.refpix_full_frame import correct_nir_frames
+
+    changed = dict(changed)
+    axes = {"fastaxis": changed.pop("fastaxis", -1), "slowaxis": changed.pop("slowaxis", 2)}
+    facts = Facts("NIRCAM", xstart=1, ystart=1, **axes)
+
+    def correct(backend, data, pixeldq, zeroframe):
+        assert correct_nir_frames(data, pixeldq, facts, zeroframe=zeroframe, backend=backend, **changed)
+        return [data, zeroframe]
+
+    data = rng.normal(1000, 100, (2, 3, 20, 32)).astype(np.float32)
+    data[1, 1, 2, 3] = np.nan
+    zeroframe = np.where(rng.random((2, 20, 32)) < 0.1, 0, data[:, 0])
+    pixeldq = rng.choice(np.array([0, 1], np.uint32), p=[0.8, 0.2], size=(20, 32))
+    assert_functions_agree(cupy, correct, data, pixeldq, zeroframe)
+
+
+def test_reference_pixels_by_sirs(cupy, rng):
+    from gpucoron.facts import Facts
+    from gpucoron.steps.refpix_full_frame import correct_nir_frames
+
+    def correct(backend, data):
+        kernels = np.linspace(0.1, 1, 2 * 4 * 5).reshape(2, 4, 5)
+        correct_nir_frames(data, 0, Facts("NIRCAM", fastaxis=-1, slowaxis=2), kernels=kernels, backend=backend)
+        return [data]
+
+    assert_functions_agree(cupy, correct, rng.normal(0, 9, (1, 2, 2048, 2048)).astype(np.float32))
+
+
 @pytest.mark.parametrize("user_dtype", [np.uint32, ">i4", np.int64])
 def test_flags_of_the_users(cupy, rng, user_dtype):
     from gpucoron.steps import dq_init

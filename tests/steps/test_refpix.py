@@ -8,43 +8,9 @@ from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
 from gpucoron.facts import Facts
 from gpucoron.io.exposure import Exposure
 from gpucoron.steps import refpix
-from tests.cases.refpix import nircam_facts
+from tests.cases.refpix import nircam_facts, run_jwst
 
 BACKEND = get_backend("numpy", n_threads=1)
-
-
-def run_jwst(data, pixeldq, zeroframe, facts, parameters):
-    """Run jwst's correction on a RampModel made of the arrays; return its data and ZEROFRAME."""
-    from jwst.refpix import reference_pixels
-    from stdatamodels.jwst.datamodels import RampModel
-
-    model = RampModel(data=data.copy(), pixeldq=pixeldq.copy())
-    model.meta.instrument.name = facts.instrument
-    model.meta.instrument.detector = facts.detector
-    for name in ("xstart", "ystart", "xsize", "ysize", "fastaxis", "slowaxis"):
-        setattr(model.meta.subarray, name, getattr(facts, name))
-    model.meta.subarray.name = facts.subarray
-    model.meta.exposure.noutputs = facts.noutputs
-    model.meta.exposure.zero_frame = facts.zero_frame
-    if zeroframe is not None:
-        model.zeroframe = zeroframe.copy()
-    status = reference_pixels.correct_model(
-        model,
-        parameters.odd_even_columns,
-        parameters.use_side_ref_pixels,
-        parameters.side_smoothing_length,
-        parameters.side_gain,
-        parameters.odd_even_rows,
-        {
-            "refpix_algorithm": "median",
-            "sirs_kernel_model": None,
-            "sigreject": 4.0,
-            "gaussmooth": 1.0,
-            "halfwidth": 30,
-        },
-        parameters.siglimit,
-    )
-    return status, model.data, model.zeroframe if zeroframe is not None else None
 
 
 def nircam_arrays(rng, facts):
@@ -169,27 +135,37 @@ def test_clipping_is_scipys(rng, size):
     assert constant[3] and (size == 1 or constant.sum() == 1)
 
 
-def test_who_corrects_what(rng):
-    """MIRI subarrays are skipped; four outputs and full frames are passed to the given function."""
+def test_what_is_skipped():
+    """MIRI subarrays, and subarrays that do not fit into the detector."""
     data = np.zeros((1, 2, 32, 32), np.float32)
     exposure = Exposure(data=data, pixeldq=np.zeros((32, 32), np.uint32), facts=nircam_facts(instrument="MIRI"))
     assert refpix.run(exposure, {}, refpix.STEP.settings(), BACKEND).status == "SKIPPED"
 
-    exposure.facts = nircam_facts(xstart=2040, xsize=32)
-    assert refpix.run(exposure, {}, refpix.STEP.settings(), BACKEND).status == "SKIPPED"
+    for noutputs in (1, 4):
+        exposure.facts = nircam_facts(xstart=2040, xsize=32, noutputs=noutputs)
+        assert refpix.run(exposure, {}, refpix.STEP.settings(), BACKEND).status == "SKIPPED"
 
-    exposure.facts = nircam_facts(noutputs=4)
-    calls = []
 
-    def full_frame(*arguments):
-        calls.append(arguments)
-        return "SKIPPED"
-
-    parameters = refpix.STEP.settings()
-    outcome = refpix.run(exposure, {"refpix": None}, parameters, BACKEND, full_frame=full_frame)
-    assert outcome.status == "SKIPPED" and calls == [(exposure, {"refpix": None}, parameters)]
-    with pytest.raises(ValueError, match="full_frame"):
-        refpix.run(exposure, {}, parameters, BACKEND)
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    "placed",
+    [
+        {"fastaxis": -2, "slowaxis": -1, "xstart": 2009, "ystart": 1, "instrument": "NIRISS", "detector": "NIS"},
+        {"fastaxis": 2, "slowaxis": 1, "xstart": 814, "ystart": 1, "instrument": "NIRISS", "detector": "NIS"},
+        # without reference pixels; jwst then uses the first and last columns
+        {"fastaxis": 2, "slowaxis": 1, "xstart": 814, "ystart": 1502, "subarray": "SUB32", "instrument": "NIRSPEC"},
+    ],
+)
+def test_subarrays_that_are_read_along_y(rng, placed):
+    facts = nircam_facts(**placed)
+    data, pixeldq, zeroframe = nircam_arrays(rng, facts)
+    _, expected, expected_zeroframe = run_jwst(data, pixeldq, zeroframe, facts, refpix.STEP.settings())
+    exposure = Exposure(data=data.copy(), pixeldq=pixeldq.copy(), zeroframe=zeroframe, facts=facts)
+    refpix.run(exposure, {}, refpix.STEP.settings(), BACKEND)
+    np.testing.assert_array_equal(exposure.data, expected)
+    np.testing.assert_array_equal(exposure.zeroframe, expected_zeroframe)
+    np.testing.assert_array_equal(exposure.pixeldq, pixeldq)
+    assert not np.array_equal(exposure.data, data)
 
 
 @pytest.fixture

@@ -82,6 +82,13 @@ class Exercise:
         for taps in ((3, 3), (5, 5)):
             for kernel in (np.ones(taps, np.float32), np.ones(taps + image, np.float32)):
                 backend.deconvolve_ipc(*self.send(ramps[0], kernel), ReferenceEdges(1, 0, 0, 0))
+        frames = ramps[0].reshape(-1, *image)
+        for along_y, n_outputs in ((False, 1), (False, 0), (True, 1), (True, 2)):
+            n, rows, columns = len(frames), *(image[::-1] if along_y else image)
+            sides = rng.random((n, rows, n_outputs))
+            levels, rounded, corrected = self.send(rng.random((n, columns)), np.arange(n, dtype=np.uint8) % 2, frames)
+            sides = self.send(sides)[0] if n_outputs and columns % n_outputs == 0 else None
+            backend.subtract_levels(corrected, levels, sides, rounded, along_y=along_y, keeps_zeros=n_outputs == 1)
         for length in (2, 5, 11):
             coeffs = rng.normal(0, 1e-6, (length, *image)).astype(np.float32)
             data, groupdq, coeffs = self.send(*ramps[:2], coeffs)

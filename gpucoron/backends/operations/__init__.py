@@ -14,6 +14,7 @@ from gpucoron.backends.operations.jump import (
 from gpucoron.backends.operations.likelihood import fit_likelihood, fit_likelihood_ramps
 from gpucoron.backends.operations.linearity import linearity
 from gpucoron.backends.operations.ramp_fit import fit_ramps, fit_segments
+from gpucoron.backends.operations.refpix import subtract_levels
 from gpucoron.backends.operations.saturation import flag_saturation
 from gpucoron.backends.operations.showers import clip_differences, find_excess, median_differences
 from gpucoron.backends.operations.subtract_1overf import (
@@ -58,6 +59,7 @@ __all__ = [
     "search_jumps",
     "subtract_contrasts",
     "subtract_emicorr",
+    "subtract_levels",
     "sum_by_phase",
 ]
 
@@ -92,6 +94,7 @@ OPERATIONS = (
     search_jumps,
     subtract_contrasts,
     subtract_emicorr,
+    subtract_levels,
     sum_by_phase,
 )
 

@@ -1,0 +1,94 @@
+"""What all corrections with reference pixels share: the detector's orientation, clipped means, running medians."""
+
+import numpy as np
+
+from gpucoron.backends.statistics import median_of_last
+
+#: values in the windows of a running median at a time
+_WINDOW_VALUES = 2**21
+
+
+def in_detector_frame(array, facts):
+    """Return a view of images (..., ny, nx) as the detector reads them: (..., rows, columns), columns fastest.
+
+    Parameters
+    ----------
+    array : (..., ny, nx)
+        In the science frame.
+    facts : Facts
+        fastaxis and slowaxis are used.
+
+    Returns
+    -------
+    (..., rows, columns) view
+
+    Notes
+    -----
+    Source: jwst 3.0, ``science_detector_frame_transform``.
+    """
+    rows, columns = (slice(None, None, 1 if axis > 0 else -1) for axis in (facts.slowaxis, facts.fastaxis))
+    return (array if abs(facts.fastaxis) == 1 else array.swapaxes(-2, -1))[..., rows, columns]
+
+
+def means_by_clipping(values, siglimit):
+    """Compute the means of `gpucoron.steps.refpix.clipped_means` of an array (n, k) on the host."""
+    constant = values.std(axis=1, dtype=np.float64) == 0
+    means = np.where(constant, values[:, 0], values.dtype.type(np.nan))
+    siglimit = float(siglimit)
+    varied = np.flatnonzero(~constant)
+    pending = [(varied, values[varied])]
+    while pending:
+        rows, samples = pending.pop()
+        mean, reach = samples.mean(axis=1), samples.std(axis=1) * siglimit
+        keep = (samples >= (mean - reach)[:, None]) & (samples <= (mean + reach)[:, None])
+        left = keep.sum(axis=1)
+        done = left == samples.shape[1]
+        means[rows[done]] = mean[done]
+        for count in np.unique(left[~done & (left > 0)]):
+            chosen = ~done & (left == count)
+            pending.append((rows[chosen], samples[chosen][keep[chosen]].reshape(-1, count)))
+    return means, constant
+
+
+def mirrored_windows(n_rows, length):
+    """Return the rows in the window of each row, (n_rows, length), mirrored at both ends.
+
+    An even window has one row more before than after its row, as in jwst.
+    """
+    rows = abs(np.arange(n_rows)[:, None] + np.arange(length) - length // 2)
+    return np.where(rows < n_rows, rows, 2 * (n_rows - 1) - rows)
+
+
+def running_median(columns, windows, spoilt=None, *, xp):
+    """Return the running median of all values of some columns, ignoring NaN.
+
+    Parameters
+    ----------
+    columns : (n, rows, k) float
+    windows : (m, length) int
+        The rows in each window.
+    spoilt : (n, rows) bool, optional
+        Rows that make the medians of all their windows NaN.
+    xp : module
+        Namespace of the arrays.
+
+    Returns
+    -------
+    (n, m) array of the same dtype
+        NaN also where all values of a window are NaN.
+    """
+    n, _, k = columns.shape
+    m, length = windows.shape
+    at_once = max(1, _WINDOW_VALUES // (n * length * k))
+    medians = []
+    for start in range(0, m, at_once):
+        rows = windows[start : start + at_once]
+        median = median_of_last(columns[:, rows].reshape(n, len(rows), length * k), xp=xp)
+        medians.append(median if spoilt is None else xp.where(spoilt[:, rows].any(axis=2), xp.nan, median))
+    return medians[0] if len(medians) == 1 else xp.concatenate(medians, axis=1)
+
+
+def average_of_sides(left, right, *, xp):
+    """Return the average of two signals; one alone where the other is NaN, and 0 where both are."""
+    signal = xp.where(xp.isnan(left), right, xp.where(xp.isnan(right), left, 0.5 * (left + right)))
+    return xp.where(xp.isnan(signal), 0.0, signal)
