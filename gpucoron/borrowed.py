@@ -7,9 +7,6 @@ Errors of that code become a GpucoronError that names the file and the step.
 import logging
 import shlex
 import sys
-from collections.abc import Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
 from inspect import signature
 from pkgutil import resolve_name
@@ -32,25 +29,6 @@ log = logging.getLogger(__name__)
 _OURS = ("skip", "save_results", *(parameter.name for parameter in COMMON))
 #: clipping of reference pixels in versions of jwst without a parameter for it
 _CLIPPING_OF_OLDER = 3.0
-
-#: step -> parameter -> path: files that replace those that the user has named
-_stand_ins: ContextVar[Mapping] = ContextVar("stand_ins", default=MappingProxyType({}))
-
-
-@contextmanager
-def standing_in(files):
-    """Let jwst's own steps use other files than those that their parameters name; products name the latter.
-
-    Parameters
-    ----------
-    files : dict of dicts
-        step -> parameter -> path.
-    """
-    token = _stand_ins.set(files)
-    try:
-        yield
-    finally:
-        _stand_ins.reset(token)
 
 
 def check_borrowed(step):
@@ -122,7 +100,6 @@ def _make_step(run, step):
         path = run.reference_path(step.name, reftype)
         if path is not None:
             values[f"override_{reftype}"] = str(path)
-    values |= _stand_ins.get().get(step.name, {})
     return step_class(step.name, skip=False, output_dir=run.output_dir and str(run.output_dir), **values)
 
 

@@ -8,6 +8,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ from gpucoron.io.crds_lookup import crds_context
 from gpucoron.io.exposure import Exposure, check_path
 from gpucoron.io.hooks import check_hooks, run_hooks
 from gpucoron.io.parameter_files import parameters_from_crds, parameters_from_files, takes_crds_pars
+from gpucoron.io.persistence_file import write_ends
 from gpucoron.io.references import STORE, check_indirect, find_references, load_references
+from gpucoron.io.start_times import start_times
 from gpucoron.io.user_files import check_files, read_files
 from gpucoron.io.versions import check_versions
 from gpucoron.parameters import (
@@ -392,6 +395,8 @@ def _make_fit(run, step):
 _HELPERS = {
     **BORROWED_HELPERS,
     "stage": lambda run, step: run.run_parameters.stage_1overf,
+    "start_times": lambda run, step: partial(start_times, run.exposure),
+    "save_persistence": lambda run, step: partial(write_ends, run.parameters[step.name], run.exposure),
     "fit": _make_fit,
     "replaced": lambda run, step: {name: run.parameters[name] for name in step.replaces},
 }

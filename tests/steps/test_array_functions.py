@@ -64,7 +64,7 @@ def test_every_step_has_one():
     have = {name.partition(".")[0] for name in FUNCTIONS}
     without = set(STEPS) - have
     assert {name.partition(".")[0] for name in functions()}.isdisjoint(without)
-    assert without == {"persistence", "picture_frame"}
+    assert without == {"picture_frame"}
     assert all(STEPS[name].helpers == ("jwsts_own",) for name in without)
 
 
