@@ -224,7 +224,7 @@ def plan(
         if settings.skip:
             continue
         check_borrowed(step)
-        reftypes += step.indirect(settings)
+        reftypes += step.indirect(settings, exposure.facts)
         for reftype in step.references_of(settings, exposure.facts):
             override = getattr(settings, f"override_{reftype}")
             if step.custom and override is None:
@@ -235,7 +235,7 @@ def plan(
             else:
                 overrides[f"{name}.{reftype}"] = latest[reftype] = override
     references = find_references(exposure, reftypes, overrides)
-    check_indirect([STEPS[name] for name in order], parameters, references, exposure.name)
+    check_indirect([STEPS[name] for name in order], parameters, references, exposure)
     return Run(
         exposure=exposure,
         backend=backend,
@@ -370,7 +370,7 @@ def _run_with_hooks(step, run, references, settings):
 def _run_one(step, run, references, settings):
     """Run a step; its errors name the file, the step and the references."""
     exposure = run.exposure
-    reftypes = (*step.references, *step.indirect(settings))
+    reftypes = (*step.references, *step.indirect(settings, exposure.facts))
     usable = {reftype: references.get(f"{step.name}.{reftype}", references.get(reftype)) for reftype in reftypes}
     helpers = {name: _HELPERS[name](run, step) for name in step.helpers}
     files = ", ".join(str(reference.path) for reference in usable.values() if reference is not None)

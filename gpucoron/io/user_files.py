@@ -181,7 +181,7 @@ def with_files_read(step, settings, exposure):
         if parameter.kind in FROM_FILES and getattr(settings, name) is not None
     }
     for name, parameter in step.known.items():
-        if parameter.holds == "persistence" and getattr(settings, name):
+        if parameter.holds == "ends" and getattr(settings, name):
             read[name] = read_ends(settings, exposure.facts, exposure.data.shape[-2:], exposure.name)
         elif parameter.holds and getattr(settings, name):
             read[name] = _read_mask(getattr(settings, name), parameter, step)

@@ -129,8 +129,8 @@ class Step:
     opens : callable, optional
         ``opens(settings, facts)`` lists the ``references`` that it opens for an exposure; by default all.
     indirect : callable
-        ``indirect(settings)`` lists further types of references that the step requires, without parameters to override
-        them; products do not name them. They are checked before any work.
+        ``indirect(settings, facts)`` lists further types of references that the step requires, without parameters to
+        override them; products do not name them. They are checked before any work.
     checks : callable, optional
         ``checks(settings, shape)`` raises a ValueError if an array among its parameters does not fit ramps of that
         shape. It is called before any work.
@@ -186,7 +186,7 @@ class Step:
     cal_step: str = ""
     skipped: bool = False
     opens: Callable | None = None
-    indirect: Callable = lambda settings: ()
+    indirect: Callable = lambda settings, facts: ()
     checks: Callable | None = None
     helpers: tuple = ()
     borrows: str = ""

@@ -1,6 +1,7 @@
 """persistence: flag groups in which the afterglow of a bright source may remain."""
 
 import logging
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ log = logging.getLogger(__name__)
 
 #: parameters that name files
 _FILES = ("save_persistence", "persistence_array_file")
-#: pixels that a CPU processes at a time, so that the ends of their persistence stay in the cache
-PIXELS_AT_ONCE = 2**15
+#: pixels that a CPU looks through at a time, so that masks stay in the cache
+PIXELS_AT_ONCE = 2**16
 
 
 def _without_time(settings):
@@ -50,7 +51,7 @@ STEP = Step(
             None,
             "ASDF file with the end of persistence of each pixel",
             reads=("ASDF",),
-            holds="persistence",
+            holds="ends",
             may_be_missing=True,
         ),
         P("persistence_dnu", "boolean", False, "set DO_NOT_USE as well"),
@@ -70,7 +71,7 @@ STEP = Step(
     ends=Array(IMAGE, "float64", unit="s", in_place=True),
     start_times=Array("nints", "float64", unit="s", on_host=True),
     group_time=Number("s", positive=True),
-    persistence_time=Number("s", above=0, finite=True),
+    persistence_time=Number("s", whole=True, minimum=1),
     dn_threshold=Number("DN"),
     do_not_use=Switch(),
 )
@@ -80,7 +81,7 @@ def flag_persistence(
     ends: NDArray[np.float64],
     start_times: ArrayLike,
     group_time: float,
-    persistence_time: float,
+    persistence_time: int,
     *,
     dn_threshold: float | None = None,
     do_not_use: bool = False,
@@ -102,7 +103,7 @@ def flag_persistence(
     start_times : (nints,) float64, s
         Start of each integration, on the same clock, that of jwst's files from 1970 on.
     group_time : float, s
-    persistence_time : float, s
+    persistence_time : int, s
         Length of the window.
     dn_threshold : float, optional, DN
         By default only saturation opens windows.
@@ -120,83 +121,58 @@ def flag_persistence(
     if dn_threshold is not None:
         with np.errstate(over="ignore"):
             threshold = data.dtype.type(dn_threshold)
-    starts = [float(start) for start in start_times]
-    columns = data.shape[3]
+    # each group's times, added up as jwst does
+    times = [list(accumulate([group_time] * data.shape[1], initial=float(start)))[1:] for start in start_times]
+    ramps = [array.reshape(*array.shape[:2], -1) for array in (data, groupdq)]
+    ends = ends.reshape(-1)
 
-    def flag_rows(rows):
-        # a GPU gets the whole frame, because it is slow with many small operations
-        step = max(1, PIXELS_AT_ONCE // columns) if backend.xp is np else rows.stop - rows.start
-        for start in range(rows.start, rows.stop, step):
-            block = slice(start, min(start + step, rows.stop))
-            _flag_block(
-                data[:, :, block], groupdq[:, :, block], ends[block], starts, group_time, persistence_time, threshold,
-                flag, backend.xp,
-            )  # fmt: skip
+    def flag_pixels(pixels):
+        # a GPU gets all at once, because it is slow with many small operations
+        step = PIXELS_AT_ONCE if backend.xp is np else pixels.stop - pixels.start
+        for start in range(pixels.start, pixels.stop, step):
+            block = slice(start, min(start + step, pixels.stop))
+            samples, flags = (array[..., block] for array in ramps)
+            for integration, ends_of_groups in enumerate(times):
+                _flag_integration(
+                    samples[integration], flags[integration], ends[block], ends_of_groups, persistence_time, threshold,
+                    flag, backend.xp,
+                )  # fmt: skip
 
-    backend.in_parts(flag_rows, data.shape[2])
-
-
-def _flag_block(data, groupdq, ends, starts, group_time, persistence_time, threshold, flag, xp):
-    """Flag some rows of a frame; ``threshold`` has the dtype of the data, or is None."""
-    windows = _Windows(ends, xp)
-    for integration, now in enumerate(starts):
-        windows.begin_integration()
-        for group in range(data.shape[1]):
-            now = now + group_time
-            flags = groupdq[integration, group]
-            bright = None if threshold is None else data[integration, group] > threshold
-            windows.update(now, now + persistence_time, (flags & SATURATED) != 0, bright)
-            windows.flag(flags, flag)
+    backend.in_parts(flag_pixels, len(ends))
 
 
-class _Windows:
-    """The ends of the windows of some pixels, changed in place group by group.
+def _flag_integration(data, groupdq, ends, times, persistence_time, threshold, flag, xp):
+    """Flag some pixels of an integration, (ngroups, npixels); ``threshold`` has the dtype of the data, or is None."""
+    where = slice(None)
+    if xp is np:
+        where = np.flatnonzero(_concerned(data, groupdq, ends, threshold))
+        if len(where) == 0:
+            return
+    now_open = ends[where]
+    count = xp.zeros(now_open.shape, np.uint8)
+    for group, now in enumerate(times):
+        flags, end = groupdq[group][where], now + persistence_time
+        now_open[now_open < now] = 0.0
+        count = xp.minimum(count + ((flags & SATURATED) != 0), np.uint8(2))
+        now_open[count == 1] = end
+        if threshold is not None:
+            now_open[(data[group][where] > threshold) & ~(now_open > 0.0)] = end
+        # from the file of an exposure that started later
+        now_open[now_open > end] = 0.0
+        groupdq[group][where] = flags | (now_open > 0.0) * flag
+    ends[where] = now_open
 
-    On the CPU, where asking is cheap, groups without windows are passed over.
-    """
 
-    def __init__(self, ends, xp):
-        self.ends, self.xp = ends, xp
-        self.are_open = self._may_be(ends != 0)
-        self.count = None
-
-    def _may_be(self, mask):
-        """Return whether a mask may be true somewhere; a GPU does not wait for the answer."""
-        return self.xp is not np or bool(mask.any())
-
-    def begin_integration(self):
-        """Forget which pixels were saturated."""
-        self.count = None
-
-    def update(self, now, end, saturated, bright):
-        """Close and open windows; ``bright`` is None without a threshold."""
-        if self.are_open:
-            self.ends[self.ends < now] = 0.0
-        changed = self.are_open
-        changed |= self._open_saturated(saturated, end)
-        if bright is not None and self._may_be(bright):
-            self.ends[bright & ~(self.ends > 0.0)] = end
-            changed = True
-        if changed:
-            # from the file of an exposure that started later
-            self.ends[self.ends > end] = 0.0
-            self.are_open = self._may_be(self.ends != 0)
-
-    def _open_saturated(self, saturated, end):
-        """Open windows where one group of the integration is saturated so far; return whether there are any."""
-        if self.count is None:
-            if not self._may_be(saturated):
-                return False
-            self.count = saturated.astype(np.uint8)
-        else:
-            self.count = self.xp.minimum(self.count + saturated, np.uint8(2))
-        self.ends[self.count == 1] = end
-        return True
-
-    def flag(self, flags, flag):
-        """Set a flag where a window is open."""
-        if self.are_open:
-            flags |= (self.ends > 0.0) * flag
+def _concerned(data, groupdq, ends, threshold):
+    """Return which pixels, (npixels,), have a window, or are saturated or bright in the integration."""
+    found = (np.bitwise_or.reduce(groupdq, axis=0) & SATURATED) != 0
+    found |= (ends != 0) | np.signbit(ends)
+    if threshold is not None:
+        bright = np.empty_like(found)
+        for group in data:
+            np.greater(group, threshold, out=bright)
+            found |= bright
+    return found
 
 
 def run(exposure, references, parameters, backend, *, start_times, save_persistence):
