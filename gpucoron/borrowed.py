@@ -5,8 +5,6 @@ Errors of that code become a GpucoronError that names the file and the step.
 """
 
 import logging
-import shlex
-import sys
 from functools import partial
 from inspect import signature
 from pkgutil import resolve_name
@@ -19,7 +17,7 @@ from gpucoron.files import first_line, is_disk_full
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.products import ramp_without_signature
 from gpucoron.io.user_files import check_texts, texts_of
-from gpucoron.io.versions import installed, is_older
+from gpucoron.io.versions import installed
 from gpucoron.steps import Outcome
 from gpucoron.steps.declaration import COMMON
 
@@ -29,22 +27,6 @@ log = logging.getLogger(__name__)
 _OURS = ("skip", "save_results", *(parameter.name for parameter in COMMON))
 #: clipping of reference pixels in versions of jwst without a parameter for it
 _CLIPPING_OF_OLDER = 3.0
-
-
-def check_borrowed(step):
-    """Refuse a step if the installed jwst does not have its code.
-
-    Raises
-    ------
-    VersionError
-    """
-    since = step.borrows_since
-    if since and is_older("jwst", since):
-        msg = (
-            f"{step.name} runs jwst's code, which is a different step in jwst {installed('jwst')} than in {since}: "
-            f"skip it, or {shlex.quote(sys.executable)} -m pip install 'jwst>={since}'"
-        )
-        raise VersionError(msg)
 
 
 def run_jwsts_own(run, step):
@@ -246,10 +228,9 @@ def _named(run, step, function):
         settings = run.parameters[step.name]
         texts = ", ".join(f"{step.name}.{name}={value}" for name, value in texts_of(step, settings).items())
         advice = f"check {texts} and the exposure" if texts else "check the exposure and its references"
-        hint = _hint(step, settings, error)
         msg = (
             f"{run.exposure.name}: {step.name}: jwst's own code failed "
-            f"({type(error).__name__}: {first_line(error)}); {hint}{advice}, or avoid that code: {_way_out(step)}"
+            f"({type(error).__name__}: {first_line(error)}); {advice}, or avoid that code: {_way_out(step)}"
         )
         return _kind_of(error, texts)(msg)
 
@@ -260,14 +241,6 @@ def _named(run, step, function):
             return function(*args, **kwargs)
 
     return call
-
-
-def _hint(step, settings, error):
-    """Return advice for an error of jwst's code, from the step's declaration; '' without one."""
-    for parameter, kind, hint in step.hints:
-        if isinstance(error, kind) and getattr(settings, parameter):
-            return f"{hint}; "
-    return ""
 
 
 def _kind_of(error, texts):

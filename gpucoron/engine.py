@@ -15,7 +15,6 @@ from typing import Any
 from gpucoron.backends import check_backend, get_backend
 from gpucoron.backends.backend import BackendLike
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
-from gpucoron.borrowed import check_borrowed
 from gpucoron.errors import ParameterError
 from gpucoron.facts import Facts
 from gpucoron.files import AnyPath, Paths
@@ -223,7 +222,6 @@ def plan(
         step, settings = STEPS[name], parameters[name]
         if settings.skip:
             continue
-        check_borrowed(step)
         reftypes += step.indirect(settings, exposure.facts)
         for reftype in step.references_of(settings, exposure.facts):
             override = getattr(settings, f"override_{reftype}")

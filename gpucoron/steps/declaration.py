@@ -138,10 +138,8 @@ class Step:
         Names of keyword arguments of ``run`` that the engine provides.
     borrows : str
         Module of jwst with ``jwst_class``, if the step runs jwst's code.
-    borrows_since : str
-        The first version of jwst with this step, if an older step has the same name; '' otherwise.
     hints : tuple of (str, type, str)
-        A parameter that names a file for jwst's code or models, the error that they raise for a wrong file, and advice.
+        A parameter that names a file for jwst's models, the error that they raise for a wrong file, and advice.
     profiles : mapping of str to Preset
         Values of profiles; the key `gpucoron.parameters.SPACEKLIP_CLASS` is for internal use.
     keywords : mapping of str to str
@@ -190,7 +188,6 @@ class Step:
     checks: Callable | None = None
     helpers: tuple = ()
     borrows: str = ""
-    borrows_since: str = ""
     hints: tuple = ()
     profiles: Mapping = field(default_factory=dict)
     keywords: Mapping = field(default_factory=dict)

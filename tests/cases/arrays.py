@@ -97,7 +97,7 @@ def make_arrays():
         "linear": rng.normal(size=(NINTS, 50)),
         "advances": rng.random(NINTS),
         "frame": image,
-        "center_pixels": mask,
+        "center_pixels": mask | (image == image[-1, -1]),
         "edge_pixels": ~mask,
         "ends": np.where(mask, 106.0, 0.0),
         "start_times": np.array([100.0, 130.0]),

@@ -93,7 +93,6 @@ def test_the_optional_product_is_jwsts(exposures, tmp_path):
         ("large_events", "jump", "stcal.jump.jump.flag_large_events", "jump.expand_large_events=False"),
         ("optional_fit", "ramp_fit", "stcal.ramp_fitting.ramp_fit.ramp_fit", "ramp_fit.save_opt=False"),
         ("full_frame", "refpix", "jwst.refpix.reference_pixels.correct_model", "refpix.skip=True"),
-        ("jwsts_own", "picture_frame", "jwst.picture_frame.picture_frame_step.PictureFrameStep.process", "skip=True"),
         ("jwsts_own", "emicorr", "jwst.emicorr.emicorr_step.EmiCorrStep.process", "emicorr.skip=True"),
     ],
 )
