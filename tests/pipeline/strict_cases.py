@@ -142,7 +142,7 @@ CASES = {
         facts={"exp_type": "MIR_IMAGE"}, ran=("clean_flicker_noise",),
     ),
     "persistence": StrictCase(
-        "many", on("persistence", persistence_time=100, dn_threshold=20000.0), ran=("persistence",)
+        "many", on("persistence", persistence_time=100, dn_threshold=2000.0), ran=("persistence",)
     ),
     "the frame of full frames": StrictCase(
         "with a frame", on("picture_frame", mask_science_regions=False, save_mask=True, save_correction=True),
