@@ -285,6 +285,13 @@ class TestFaults:
         with pytest.raises(InputError, match=r"INT_TIMES lists 0 of 2, and there is no EFFINTTM"):
             start_times(exposure)
 
+    def test_the_table_is_enough(self, case):
+        exposure = Exposure.read(case.path)
+        due = start_times(exposure)
+        assert len(due) == 2
+        exposure.meta.meta.exposure.start_time = exposure.meta.meta.exposure.integration_time = None
+        assert start_times(exposure) == due
+
 
 def test_a_batch_may_use_other_files(tmp_path):
     """The files that stand in are read, whatever the parameters name."""
