@@ -290,6 +290,8 @@ def run_steps(
     settings = read_files([STEPS[name] for name in run.order], run.parameters, exposure)
     logs.log_run(run)
     _run_each(run, references, settings, until, before_step, after_step)
+    for write in run.after_steps:
+        write()
     return run
 
 
@@ -389,12 +391,24 @@ def _make_fit(run, step):
     return fit
 
 
+def _make_save_persistence(run, step):
+    """Make ``save_persistence(ends)``, which writes the file after the last step.
+
+    If the file is also the one that the step has read, an exposure that starts again must find it unchanged.
+    """
+
+    def save_persistence(ends):
+        run.after_steps.append(partial(write_ends, run.parameters[step.name], run.exposure, ends))
+
+    return save_persistence
+
+
 #: name of a helper that a step may declare -> ``make(run, step)``, which makes it
 _HELPERS = {
     **BORROWED_HELPERS,
     "stage": lambda run, step: run.run_parameters.stage_1overf,
     "start_times": lambda run, step: partial(start_times, run.exposure),
-    "save_persistence": lambda run, step: partial(write_ends, run.parameters[step.name], run.exposure),
+    "save_persistence": _make_save_persistence,
     "fit": _make_fit,
     "replaced": lambda run, step: {name: run.parameters[name] for name in step.replaces},
 }

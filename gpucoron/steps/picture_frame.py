@@ -183,9 +183,9 @@ def _median(values, xp):
     count = len(values) - int(np.isnan(values).sum())
     if count == 0:
         return values.dtype.type(np.nan)
-    low, high = (count - 1) // 2, count // 2
-    ordered = np.partition(values, (low, high))  # NaN at the end
-    return ordered[high] if low == high else (ordered[low] + ordered[high]) / values.dtype.type(2)
+    ordered = np.partition(values, count // 2)  # NaN at the end
+    upper = ordered[count // 2]
+    return upper if count % 2 else (ordered[: count // 2].max() + upper) / values.dtype.type(2)
 
 
 def _refusal(exposure, reference, parameters):

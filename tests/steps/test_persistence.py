@@ -278,6 +278,20 @@ class TestFaults:
             gpucoron.reduce_file(case.path, tmp_path / "out", backend="cpu", steps=steps)
         assert file.read_text() == "nothing of the kind"
 
+    def test_an_exposure_that_fails_later_writes_nothing(self, case, tmp_path, monkeypatch):
+        def fail(*args, **kwargs):
+            raise ValueError("no rate")
+
+        file = tmp_path / "memory.asdf"
+        steps = {"persistence": {**HAUNTED, "save_persistence": str(file)}}
+        with case.cache.activate():
+            with monkeypatch.context() as patch, pytest.raises(InputError, match="no rate"):
+                patch.setattr("gpucoron.steps.ramp_fit.run", fail)
+                gpucoron.reduce_file(case.path, tmp_path / "out", backend="cpu", steps=steps)
+            assert not file.exists()
+            gpucoron.reduce_file(case.path, tmp_path / "out", backend="cpu", steps=steps)
+        assert file.exists()
+
     def test_without_any_time(self, case):
         exposure = Exposure.read(case.path)
         exposure.meta.int_times = None
