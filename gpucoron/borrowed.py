@@ -5,11 +5,6 @@ Errors of that code become a GpucoronError that names the file and the step.
 """
 
 import logging
-import shlex
-import sys
-from collections.abc import Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
 from pkgutil import resolve_name
 from types import MappingProxyType
@@ -21,7 +16,7 @@ from gpucoron.files import first_line, is_disk_full
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.products import ramp_without_signature
 from gpucoron.io.user_files import check_texts, texts_of
-from gpucoron.io.versions import installed, is_older
+from gpucoron.io.versions import installed
 from gpucoron.steps import Outcome
 from gpucoron.steps.declaration import COMMON
 
@@ -29,41 +24,6 @@ log = logging.getLogger(__name__)
 
 #: parameters of all our steps that are not passed on to jwst's step
 _OURS = ("skip", "save_results", *(parameter.name for parameter in COMMON))
-
-#: step -> parameter -> path: files that replace those that the user has named
-_stand_ins: ContextVar[Mapping] = ContextVar("stand_ins", default=MappingProxyType({}))
-
-
-@contextmanager
-def standing_in(files):
-    """Let jwst's own steps use other files than those that their parameters name; products name the latter.
-
-    Parameters
-    ----------
-    files : dict of dicts
-        step -> parameter -> path.
-    """
-    token = _stand_ins.set(files)
-    try:
-        yield
-    finally:
-        _stand_ins.reset(token)
-
-
-def check_borrowed(step):
-    """Refuse a step if the installed jwst does not have its code.
-
-    Raises
-    ------
-    VersionError
-    """
-    since = step.borrows_since
-    if since and is_older("jwst", since):
-        msg = (
-            f"{step.name} runs jwst's code, which is a different step in jwst {installed('jwst')} than in {since}: "
-            f"skip it, or {shlex.quote(sys.executable)} -m pip install 'jwst>={since}'"
-        )
-        raise VersionError(msg)
 
 
 def run_jwsts_own(run, step):
@@ -103,7 +63,6 @@ def _make_step(run, step):
         path = run.reference_path(step.name, reftype)
         if path is not None:
             values[f"override_{reftype}"] = str(path)
-    values |= _stand_ins.get().get(step.name, {})
     return step_class(step.name, skip=False, output_dir=run.output_dir and str(run.output_dir), **values)
 
 
@@ -120,10 +79,9 @@ def _named(run, step, function):
         settings = run.parameters[step.name]
         texts = ", ".join(f"{step.name}.{name}={value}" for name, value in texts_of(step, settings).items())
         advice = f"check {texts} and the exposure" if texts else "check the exposure and its references"
-        hint = _hint(step, settings, error)
         msg = (
             f"{run.exposure.name}: {step.name}: jwst's own code failed "
-            f"({type(error).__name__}: {first_line(error)}); {hint}{advice}, or avoid that code: {_way_out(step)}"
+            f"({type(error).__name__}: {first_line(error)}); {advice}, or avoid that code: {_way_out(step)}"
         )
         return _kind_of(error, texts)(msg)
 
@@ -134,14 +92,6 @@ def _named(run, step, function):
             return function(*args, **kwargs)
 
     return call
-
-
-def _hint(step, settings, error):
-    """Return advice for an error of jwst's code, from the step's declaration; '' without one."""
-    for parameter, kind, hint in step.hints:
-        if isinstance(error, kind) and getattr(settings, parameter):
-            return f"{hint}; "
-    return ""
 
 
 def _kind_of(error, texts):

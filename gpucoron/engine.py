@@ -9,13 +9,13 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gpucoron.backends import check_backend, get_backend
 from gpucoron.backends.backend import BackendLike
 from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
-from gpucoron.borrowed import check_borrowed
 from gpucoron.errors import ParameterError
 from gpucoron.facts import Facts
 from gpucoron.files import AnyPath, Paths
@@ -26,7 +26,9 @@ from gpucoron.io.crds_lookup import crds_context
 from gpucoron.io.exposure import Exposure, check_path
 from gpucoron.io.hooks import check_hooks, run_hooks
 from gpucoron.io.parameter_files import parameters_from_crds, parameters_from_files, takes_crds_pars
+from gpucoron.io.persistence_file import write_ends
 from gpucoron.io.references import STORE, check_indirect, find_references, load_references
+from gpucoron.io.start_times import start_times
 from gpucoron.io.user_files import check_files, read_files
 from gpucoron.io.versions import check_versions
 from gpucoron.parameters import (
@@ -221,8 +223,7 @@ def plan(
         step, settings = STEPS[name], parameters[name]
         if settings.skip:
             continue
-        check_borrowed(step)
-        reftypes += step.indirect(settings)
+        reftypes += step.indirect(settings, exposure.facts)
         for reftype in step.references_of(settings, exposure.facts):
             override = getattr(settings, f"override_{reftype}")
             if step.custom and override is None:
@@ -233,7 +234,7 @@ def plan(
             else:
                 overrides[f"{name}.{reftype}"] = latest[reftype] = override
     references = find_references(exposure, reftypes, overrides)
-    check_indirect([STEPS[name] for name in order], parameters, references, exposure.name)
+    check_indirect([STEPS[name] for name in order], parameters, references, exposure)
     return Run(
         exposure=exposure,
         backend=backend,
@@ -290,6 +291,8 @@ def run_steps(
     settings = read_files([STEPS[name] for name in run.order], run.parameters, exposure)
     logs.log_run(run)
     _run_each(run, references, settings, until, before_step, after_step)
+    for write in run.after_steps:
+        write()
     return run
 
 
@@ -368,7 +371,7 @@ def _run_with_hooks(step, run, references, settings):
 def _run_one(step, run, references, settings):
     """Run a step; its errors name the file, the step and the references."""
     exposure = run.exposure
-    reftypes = (*step.references, *step.indirect(settings))
+    reftypes = (*step.references, *step.indirect(settings, exposure.facts))
     usable = {reftype: references.get(f"{step.name}.{reftype}", references.get(reftype)) for reftype in reftypes}
     helpers = {name: _HELPERS[name](run, step) for name in step.helpers}
     files = ", ".join(str(reference.path) for reference in usable.values() if reference is not None)
@@ -392,10 +395,24 @@ def _make_fit(run, step):
     return fit
 
 
+def _make_save_persistence(run, step):
+    """Make ``save_persistence(ends)``, which writes the file after the last step.
+
+    If the file is also the one that the step has read, an exposure that starts again must find it unchanged.
+    """
+
+    def save_persistence(ends):
+        run.after_steps.append(partial(write_ends, run.parameters[step.name], run.exposure, ends))
+
+    return save_persistence
+
+
 #: name of a helper that a step may declare -> ``make(run, step)``, which makes it
 _HELPERS = {
     **BORROWED_HELPERS,
     "stage": lambda run, step: run.run_parameters.stage_1overf,
+    "start_times": lambda run, step: partial(start_times, run.exposure),
+    "save_persistence": _make_save_persistence,
     "fit": _make_fit,
     "replaced": lambda run, step: {name: run.parameters[name] for name in step.replaces},
 }

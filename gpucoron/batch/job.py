@@ -51,9 +51,9 @@ def reduce_job(job, notify=None):
 @full_tracebacks()
 def _reduce(job, notify):
     from gpucoron.backends.process_memory import peak_memory, reset_peak_memory
-    from gpucoron.borrowed import standing_in
     from gpucoron.engine import reduce_file
     from gpucoron.io.crds_cache import use_environment
+    from gpucoron.io.persistence_file import standing_in
     from gpucoron.records.previews import preview_path, save_preview
 
     start = time.perf_counter()
@@ -86,7 +86,7 @@ def _reduce(job, notify):
             backend = _backend(job["backend"], tuple(sorted(job["backend_options"].items())))
             persistence = job.get("persistence") or {}
             _make_room(persistence.get("save_persistence"))
-            with standing_in({"persistence": persistence}):
+            with standing_in(persistence):
                 run, _models, paths = reduce_file(
                     job["path"],
                     stage,

@@ -98,6 +98,8 @@ class Exposure(Shown):
         The segments of the fit, for the optional product; set by ramp_fit.
     flicker_mask, flicker_background, flicker_noise : float32 arrays or None
         What clean_flicker_noise saves: (ny, nx) or (nints, ny, nx), and twice (nints, ngroups, ny, nx), DN.
+    picture_frame_mask, picture_frame_correction : float32 arrays or None
+        What picture_frame saves: (ny, nx) and (nints, ngroups, ny, nx), DN.
     removed_1overf : (ny, nx) float32 or None
         Mean of the 1/f noise that subtract_1overf removed: DN at stage 'groups', DN/s at stage 'ints'.
     home : Backend or None
@@ -121,6 +123,8 @@ class Exposure(Shown):
     flicker_mask: Any = None
     flicker_background: Any = None
     flicker_noise: Any = None
+    picture_frame_mask: Any = None
+    picture_frame_correction: Any = None
     removed_1overf: Any = None
     noise_error: Any = None
     home: Any = None

@@ -34,6 +34,7 @@ _READERS = {
     "reset": ("ResetModel", ("data", "dq"), False),
     "rscd": ("RSCDModel", (), False),
     "flat": ("FlatModel", ("data", "dq"), True),
+    "pictureframe": ("PictureFrameModel", ("data",), False),
 }
 _DARK_CLASS = {"MIRI": "DarkMIRIModel", "NIRSPEC": "DarkNirspecModel"}
 
@@ -41,7 +42,7 @@ _DARK_CLASS = {"MIRI": "DarkMIRIModel", "NIRSPEC": "DarkNirspecModel"}
 _ARRAYS = ("data", "dq", "coeffs", "inv_coeffs", "average_dark_current", "table")
 
 #: types that only jwst's own code opens
-_OPENED_BY_JWST = ("refpix", "pictureframe", "pastasoss")
+_OPENED_BY_JWST = ("refpix", "pastasoss")
 
 #: types that jwst requires
 _INDISPENSABLE = ("gain", "readnoise")
@@ -167,7 +168,7 @@ def find_references(exposure, reftypes, overrides=None):
     return {**paths, **overrides}
 
 
-def check_indirect(steps, parameters, references, owner):
+def check_indirect(steps, parameters, references, exposure):
     """Refuse steps that need a further reference which CRDS does not have for the exposure.
 
     Parameters
@@ -177,8 +178,7 @@ def check_indirect(steps, parameters, references, owner):
         step -> its parameters, settled.
     references : dict
         From `find_references`.
-    owner : str
-        Name of the exposure, for messages.
+    exposure : Exposure
 
     Raises
     ------
@@ -186,10 +186,11 @@ def check_indirect(steps, parameters, references, owner):
     """
     for step in steps:
         settings = parameters[step.name]
-        missing = [] if settings.skip else [name for name in step.indirect(settings) if references[name] == "N/A"]
+        needed = () if settings.skip else step.indirect(settings, exposure.facts)
+        missing = [name for name in needed if references[name] == "N/A"]
         if missing:
             msg = (
-                f"{owner}: {step.name}: CRDS has no {' and no '.join(missing)} reference for this exposure; the step "
+                f"{exposure.name}: {step.name}: CRDS has no {' and no '.join(missing)} reference for it; the step "
                 f"needs it to make a draft of the rate; skip the step: {step.name}.skip=True"
             )
             raise ReferenceFileError(msg)
@@ -391,8 +392,8 @@ def _check_shapes(path, reftype, arrays, exposure):
     expected = exposure.data.shape[-2:]
     for name, array in arrays.items():
         small = name == "table" or (reftype == "ipc" and array is not None and array.ndim == 2)
-        # the step ignores an average dark current of another shape, with a warning
-        if array is None or small or name == "average_dark_current":
+        # the step ignores an average dark current of another shape, with a warning, and most exposures need no frame
+        if array is None or small or name == "average_dark_current" or reftype == "pictureframe":
             continue
         if array.shape[-2:] != expected:
             msg = (

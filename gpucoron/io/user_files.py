@@ -1,6 +1,6 @@
 """Files given by parameters: check that they can be read or written, and read arrays and flags for the steps.
 
-All files are checked before any work. Steps read no files themselves, except in jwst's own code.
+All files are checked before any work. Steps read no files themselves.
 """
 
 import logging
@@ -15,6 +15,7 @@ import numpy as np
 from gpucoron.errors import InputError, ParameterError
 from gpucoron.files import first_line
 from gpucoron.io.fits_layout import check_regular, read_layout
+from gpucoron.io.persistence_file import read_ends
 from gpucoron.parameters import FROM_FILES
 
 log = logging.getLogger(__name__)
@@ -179,11 +180,11 @@ def with_files_read(step, settings, exposure):
         for name, parameter in step.known.items()
         if parameter.kind in FROM_FILES and getattr(settings, name) is not None
     }
-    read |= {
-        name: _read_mask(getattr(settings, name), parameter, step)
-        for name, parameter in step.known.items()
-        if parameter.holds and getattr(settings, name)
-    }
+    for name, parameter in step.known.items():
+        if parameter.holds == "ends" and getattr(settings, name):
+            read[name] = read_ends(settings, exposure.facts, exposure.data.shape[-2:], exposure.name)
+        elif parameter.holds and getattr(settings, name):
+            read[name] = _read_mask(getattr(settings, name), parameter, step)
     return replace(settings, **read) if read else settings
 
 

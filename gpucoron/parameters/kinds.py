@@ -81,7 +81,8 @@ class Parameter(Bounds):
     reads : tuple of str
         Kinds of file ('FITS', 'ASDF') that a text may name. The file must exist before any work starts.
     holds : str
-        The array in that file, a model of jwst, that the step gets: a mask.
+        What the step gets from that file instead of its path: an array of a model of jwst, a mask; or 'ends',
+        see `gpucoron.io.persistence_file.read_ends`.
     may_be_missing : bool
         The file need not exist.
     names : bool

@@ -12,6 +12,8 @@ from gpucoron.records.remarks import OFF, describe_outcome
 from gpucoron.steps import STEPS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from matplotlib.figure import Figure
 
     from gpucoron.backends.backend import Backend
@@ -66,6 +68,8 @@ class Run(Shown):
         The references of the last step: type -> the name that products had before, or None.
     log_lines : list of str
         The log for the products, see `gpucoron.io.logs.recorded`.
+    after_steps : list of callable
+        Called after the last step: they write files that an exposure must not write if it fails or starts again.
     """
 
     exposure: Any
@@ -84,6 +88,7 @@ class Run(Shown):
     notes: list[str] = field(default_factory=list)
     keywords: dict[str, tuple[Any, str]] = field(default_factory=dict)
     log_lines: list[str] = field(default_factory=list)
+    after_steps: list[Callable[[], object]] = field(default_factory=list)
 
     if not TYPE_CHECKING:  # a type checker would accept every attribute
 

@@ -33,6 +33,7 @@ MATCH_KEYS = {
         "ipc": (_D,),
         "dark": (_E, _D, _S, "META.EXPOSURE.NOUTPUTS"),
         "sirskernel": (),
+        "pictureframe": (_D, _S),
     },
     "MIRI": {
         "mask": (_D, _S),
@@ -241,7 +242,7 @@ def write_mappings(path, manifest):
         for reftype, entries in references.items():
             if not entries:
                 continue
-            keys = {**MATCH_KEYS[instrument], **LATER_KEYS}.get(reftype, ())
+            keys = {**MATCH_KEYS.get(instrument, {}), **LATER_KEYS}.get(reftype, ())
             types[reftype] = f"jwst_{low}_{reftype}_{serial}.rmap"
             parkey = (keys, ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME"))
             header = _mapping_header("REFERENCE", types[reftype], parkey)

@@ -49,6 +49,9 @@ _OF_ALL_DETECTORS = ("emicorr", "sirskernel")
 #: Fourier coefficients of a kernel for 2048 rows, and the number of the one where the kernel falls to 1/e
 _SIRS_COEFFICIENTS, _SIRS_CUTOFF = 1025, 150
 
+#: picture frame: its brightness at the edges, DN/s, and its width, pixels
+GLOW, GLOW_WIDTH = 0.02, 60.0
+
 
 @dataclass(frozen=True)
 class ReferenceOptions:
@@ -74,6 +77,9 @@ class ReferenceOptions:
         which jwst 3.0.0 ignores with a warning, because its ramps have no such array.
     dark_groups : int or None
         Maximum number of groups (NIRCam: frames) of a dark; jwst extrapolates the rest. None means no limit.
+    picture_frame : bool
+        Write a pictureframe reference for NIRCam: a glow of the edges, which the exposures do not have. jwst only
+        applies it to NIRSpec.
     """
 
     margin: int = 0
@@ -86,6 +92,7 @@ class ReferenceOptions:
     gain_factor: float | None = None
     average_dark_current: str | None = None
     dark_groups: int | None = None
+    picture_frame: bool = False
 
 
 @public
@@ -153,6 +160,8 @@ def _check_agreement(manifest, simulation, options):
         "ipc": has_ipc(effects, sub.instrument),
         **asdict(options),
     }
+    if not options.picture_frame:
+        del properties["picture_frame"]  # caches of older versions do not know it
     for key, value in ((sub.detector, properties), (f"{sub.detector} {simulation.subarray_name}", box_of(simulation))):
         cached = manifest["boxes"].setdefault(key, value)
         if cached != value:
@@ -202,6 +211,8 @@ def _add_reference(path, manifest, simulation, reftype, options):
     if (reftype == "ipc" and not has_ipc(effects, instrument)) or (reftype == "emicorr" and not effects.emi):
         return
     if reftype == "sirskernel" and simulation.subarray.noutputs == 1:
+        return
+    if reftype == "pictureframe" and not options.picture_frame:
         return
     keys = MATCH_KEYS[instrument][reftype]
     match = match_values(simulation, keys)
@@ -447,6 +458,16 @@ def _build_rscd(simulation, _box, _planes, _options, name):
     save_reference(model, simulation, "rscd", name)
 
 
+def _build_pictureframe(simulation, box, _planes, _options, name):
+    from stdatamodels.jwst.datamodels import PictureFrameModel
+
+    kind = DETECTORS[simulation.subarray.detector]
+    x, y = box[0] - 1 + np.arange(box[2]), box[1] - 1 + np.arange(box[3])
+    distance = np.minimum(np.minimum(x, kind.columns - 1 - x), np.minimum(y, kind.rows - 1 - y)[:, None])
+    model = PictureFrameModel((GLOW * np.exp(-distance / GLOW_WIDTH)).astype(np.float32))
+    save_reference(model, simulation, "pictureframe", name)
+
+
 def _build_emicorr(simulation, _box, _planes, _options, name):
     from stdatamodels.jwst.datamodels import EmiModel
 
@@ -490,4 +511,5 @@ _BUILDERS = {
     "rscd": _build_rscd,
     "emicorr": _build_emicorr,
     "sirskernel": _build_sirskernel,
+    "pictureframe": _build_pictureframe,
 }

@@ -31,7 +31,7 @@ def _needs_draft(settings, has_mask):
     return not has_mask or settings.background_method == "median_image"
 
 
-def _for_the_draft(settings):
+def _for_the_draft(settings, facts):
     """List the references for the draft of the rate, in which the step looks for sources."""
     has_mask = str(settings.user_mask).lower() != "none"
     return ("gain", "readnoise") if settings.autoparam or _needs_draft(settings, has_mask) else ()

@@ -129,8 +129,8 @@ class Step:
     opens : callable, optional
         ``opens(settings, facts)`` lists the ``references`` that it opens for an exposure; by default all.
     indirect : callable
-        ``indirect(settings)`` lists further types of references that the step requires, without parameters to override
-        them; products do not name them. They are checked before any work.
+        ``indirect(settings, facts)`` lists further types of references that the step requires, without parameters to
+        override them; products do not name them. They are checked before any work.
     checks : callable, optional
         ``checks(settings, shape)`` raises a ValueError if an array among its parameters does not fit ramps of that
         shape. It is called before any work.
@@ -138,10 +138,8 @@ class Step:
         Names of keyword arguments of ``run`` that the engine provides.
     borrows : str
         Module of jwst with ``jwst_class``, if the step runs jwst's code.
-    borrows_since : str
-        The first version of jwst with this step, if an older step has the same name; '' otherwise.
     hints : tuple of (str, type, str)
-        A parameter that names a file for jwst's code or models, the error that they raise for a wrong file, and advice.
+        A parameter that names a file for jwst's models, the error that they raise for a wrong file, and advice.
     profiles : mapping of str to Preset
         Values of profiles; the key `gpucoron.parameters.SPACEKLIP_CLASS` is for internal use.
     keywords : mapping of str to str
@@ -186,11 +184,10 @@ class Step:
     cal_step: str = ""
     skipped: bool = False
     opens: Callable | None = None
-    indirect: Callable = lambda settings: ()
+    indirect: Callable = lambda settings, facts: ()
     checks: Callable | None = None
     helpers: tuple = ()
     borrows: str = ""
-    borrows_since: str = ""
     hints: tuple = ()
     profiles: Mapping = field(default_factory=dict)
     keywords: Mapping = field(default_factory=dict)

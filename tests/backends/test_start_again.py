@@ -224,10 +224,7 @@ def test_chunks_give_the_devices_own_bits(case, host, tmp_path, monkeypatch):
 @pytest.mark.parametrize("max_memory", [None, 1000])
 def test_jwsts_code_is_recorded(case, max_memory):
     native = gpucoron.get_backend("numpy", max_memory=max_memory)
-    persistence = {"skip": False, "persistence_time": 100, "dn_threshold": 2e4}
-    run = run_with(case, native, steps={"persistence": persistence, "jump": {"expand_large_events": True}})
+    run = run_with(case, native, steps={"jump": {"expand_large_events": True}})
     where = {record.name: record.workers for record in run.records if record.status == "COMPLETE"}
-    assert where["persistence"] == ("jwst",)
-    assert where["jump"] == ("numpy",)
     assert history_of(run)[0].endswith("backend numpy, profile jwst")
-    assert "persistence jwst" in history_of(run)[1]
+    assert "jump numpy+jwst" in history_of(run)[1]

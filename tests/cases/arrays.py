@@ -107,6 +107,11 @@ def make_arrays():
         "quadratic": 1 + rng.random((NINTS, 50)),
         "linear": rng.normal(size=(NINTS, 50)),
         "advances": rng.random(NINTS),
+        "frame": image,
+        "center_pixels": mask | (image == image[-1, -1]),
+        "edge_pixels": ~mask,
+        "ends": np.where(mask, 106.0, 0.0),
+        "start_times": np.array([100.0, 130.0]),
     }
 
 
@@ -137,6 +142,7 @@ OTHERS = {
     "read_times": list_read_times(NGROUPS, 2, 1.0, 2),
     "waves": [(390.625, np.sin(np.arange(20) / 20 * 2 * np.pi))],
     "times": ReadTimes(1, 70, 0),
+    "persistence_time": 5,
     "shape": (NY, NX),
 }
 
@@ -177,6 +183,9 @@ OF_FUNCTIONS = {
     "emicorr.cubic_pieces": {"values": np.sin(np.arange(12.0))},
     "experimental_jumpramp.fit_without_jumps": {"nframes": 2},
     "mask_groups.apply_mask": {"mask": np.arange(NGROUPS)[None, :, None, None] > 3},
+    "picture_frame.find_regions": {"mask": np.ones((NY, NX), bool)},
+    "picture_frame.subtract_picture_frame": {"with_correction": True},
+    "persistence.flag_persistence": {"dn_threshold": 3000.0},
     "ramp_fit.select_groups": {"firstgroup": 1, "lastgroup": 4},
     "likelihood.fit_integrations": {"zeroframe": None},
     # kernels are for full frames

@@ -362,8 +362,15 @@ def _optional_steps():
         ("time", {"persistence_time": 5, "dn_threshold": 12000.0}, {"shows": ("PERSISTENCE",)}),
         ("dnu", {"persistence_time": 5, "dn_threshold": 12000.0, "persistence_dnu": True}, {"shows": ("PERSISTENCE",)}),
     ):
-        more = {"steps": {"persistence": on | settings}, "wells": 1.0, "quick": name != "dnu"} | more
+        more = {"steps": {"persistence": on | settings}, "wells": 1.0, "quick": name == "failed"} | more
         yield _nircam(group, f"persistence-{name}", "RAPID", 8, 2, **more)
+    for window in (3, 1000):  # ends within an integration, or covers the later integrations
+        more = {"steps": {"persistence": on | {"persistence_time": window}}, "edit": edits.saturate_at_borders}
+        more |= {"shows": ("PERSISTENCE",), "quick": window == 3}
+        yield _nircam(group, f"persistence-{window}-after-saturation", "SHALLOW2", 5, 3, **more)
+    bright = {"persistence_time": 20, "dn_threshold": 20000.0}
+    more = {"steps": {"persistence": on | bright}, "wells": 1.2, "shows": ("PERSISTENCE",), "quick": True}
+    yield _miri(group, "persistence", 12, 3, **more)
     for name, settings in (
         ("median", {}),
         ("fft", {"fit_method": "fft"}),
@@ -375,6 +382,8 @@ def _optional_steps():
         more["about"] = () if name == "fft" else ("clean_flicker_noise",)
         yield _nircam(group, f"clean_flicker_noise-{name}", "SHALLOW4", 5, 2, quick=name == "median", **more)
     yield _nircam(group, "picture_frame", "RAPID", 4, 1, steps={"picture_frame": on}, quick=True)
+    more = {"options": {"picture_frame": True}, "steps": {"picture_frame": on}}
+    yield _nircam(group, "picture_frame-reference", "RAPID", 4, 1, **more)
     for bright in (True, False):
         more = {"steps": {"firstframe": on | {"bright_use_group1": bright}}, "wells": 6.0, "about": ("firstframe",)}
         yield _miri(group, f"firstframe-{'bright' if bright else 'always'}", 10, 2, quick=bright, **more)
@@ -415,7 +424,8 @@ CASES = _all_cases()
 NOT_COMPARED = (
     (
         "the correction of picture_frame",
-        "jwst 3.0 only applies it to full frames of NIRSpec; for coronagraphs it is skipped, and this is compared",
+        "jwst 3.0 only applies it to full frames of NIRSpec; for coronagraphs it is skipped, and this is compared; "
+        "`tests/steps/test_picture_frame.py` compares the correction",
     ),
     (
         "references of STScI's CRDS, and real exposures",

@@ -11,6 +11,7 @@ from astropy.io import fits
 from gpucoron import Coron1Pipeline, reduce_file
 from gpucoron.backends import chunks, get_backend
 from gpucoron.errors import GpucoronError
+from gpucoron.io.persistence_file import entry_digest, read_entries
 from tests.cases.parity import LIKELY_RTOL
 from tests.cases.parity_table import compare_arrays
 from tests.cases.pipelines import (
@@ -326,6 +327,8 @@ def _compare_files(ours, theirs, *, is_likely):
     if found.keys() != expected.keys():
         return f"files: {sorted(found)}, not {sorted(expected)}"
     for name, path in expected.items():
+        if name == "drawn_persistence.asdf" and _entries(found[name]) != _entries(path):
+            return f"{name}: other entries"
         if path.suffix != ".fits":
             continue
         with fits.open(found[name]) as mine, fits.open(path) as wanted:
@@ -340,6 +343,10 @@ def _compare_files(ours, theirs, *, is_likely):
                 if different:
                     return f"{name} {other.name}: {different}"
     return ""
+
+
+def _entries(path):
+    return {detector: entry_digest(entry) for detector, entry in read_entries(path).items()}
 
 
 _CARDS = re.compile(r"DATE|FILENAME|CAL_VER|CAL_VCS|CHECKSUM|DATASUM|HISTORY|COMMENT|DATAMODL|^$")

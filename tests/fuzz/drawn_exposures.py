@@ -15,9 +15,11 @@ from astropy.io import fits
 from gpucoron import dq
 from gpucoron.engine import order_of
 from gpucoron.facts import READ_PATTERNS, Facts
+from gpucoron.io.persistence_file import write_entries
 from gpucoron.simulate import Effects, ReferenceOptions, Scene, simulate, write_references
 from gpucoron.simulate.crds import MATCH_KEYS, CrdsCache, next_name, write_mappings, write_parameters
 from gpucoron.simulate.detectors import DETECTORS, find_subarray
+from gpucoron.simulate.keywords import start_integrations
 from gpucoron.simulate.references import match_values
 from tests.cases.parity_edits import TOP
 from tests.fuzz.drawn_settings import Drawn, draw_settings
@@ -91,7 +93,7 @@ def draw_case(number, folder):
     settings = draw_settings(rng, order, folder, custom=custom, with_pars=with_pars, writes=writes)
     case = DrawnCase(number, exposure, custom, start, settings, profile=profile, writes=writes)
     case.path = _write_exposure(rng, simulation, case, folder)
-    _write_named_files(rng, simulation.data.shape, folder)
+    _write_named_files(rng, simulation, folder)
     case.cache = _write_references(rng, simulation, case, folder)
     return case
 
@@ -200,13 +202,29 @@ def _flag(rng, shares, data, groupdq, pixeldq):
     data[rng.random(data.shape) < shares["nan"] / 5] = np.nan
 
 
-def _write_named_files(rng, shape, folder):
+def _write_named_files(rng, simulation, folder):
     """Write the files that parameters may name."""
+    shape = simulation.data.shape
     flags = (rng.random(shape[2:]) < 0.05) * rng.choice(_PIXEL_FLAGS, shape[2:])
     hdus = [fits.PrimaryHDU(), fits.ImageHDU(flags.astype(np.uint32), name="DQ")]
     fits.HDUList(hdus).writeto(folder / "user_dq.fits")
     mask = (rng.random(shape[2:]) < 0.8).astype(np.float32)
     fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(mask, name="SCI")]).writeto(folder / "user_mask.fits")
+    _write_persistence(rng.spawn(1)[0], simulation, folder / "persistence.asdf")
+
+
+def _write_persistence(rng, simulation, path):
+    """Write a persistence file: a few pixels whose persistence ends before, in or after the exposure."""
+    (y, x), number = simulation.data.shape[2:], int(rng.integers(1, 200))
+    start = start_integrations(simulation)[0].astype("datetime64[us]").astype(np.int64) / 1e6
+    entry = {
+        "filename": "earlier_uncal.fits",
+        "rows": rng.integers(0, y, number),
+        "cols": rng.integers(0, x, number),
+        "vals": start + rng.uniform(-20, 60, number),
+        "pers_time": int(rng.choice([20, 20, 20, 21])),
+    }
+    write_entries(path, {simulation.subarray.detector: entry})
 
 
 # ------------------------------------------------------------------------------------------------------ the references

@@ -16,7 +16,7 @@ _TEXTS = {
     ("dark_current", "dark_output"): (f"{OUT}/drawn_dark.fits",),
     ("clean_flicker_noise", "user_mask"): ("{}/user_mask.fits",),
     ("persistence", "save_persistence"): (f"{OUT}/drawn_persistence.asdf",),
-    ("persistence", "persistence_array_file"): (None,),
+    ("persistence", "persistence_array_file"): ("{}/persistence.asdf",),
     ("emicorr", "user_supplied_reffile"): (None,),
     # jwst's result in several processes is not always that in one
     ("jump", "maximum_cores"): ("1", "none"),
@@ -25,7 +25,11 @@ _TEXTS = {
     ("mask_groups", "mask_method"): ("basic", "custom"),
 }
 #: parameter -> what is usually set with it
-_NEEDED = {"save_persistence": {"persistence_time": 20, "skip": False}, "mask_method": {"custom_group": 2}}
+_NEEDED = {
+    "save_persistence": {"persistence_time": 20, "skip": False},
+    "persistence_array_file": {"persistence_time": 20, "skip": False},
+    "mask_method": {"custom_group": 2},
+}
 #: like the others, but never drawn: jwst takes seconds with them, or its result depends on the machine
 _LEFT_ALONE = (("emicorr", "onthefly_corr_freq"),)
 #: parameters common to all steps that also change jwst's products; file names have separate tests

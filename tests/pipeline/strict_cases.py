@@ -32,6 +32,7 @@ EXPOSURES = {
     "snowballs": ((*NIRCAM, "RAPID", 9, 3), {"edit": edits.snowballs, "shape": (96, 112)}),
     "short dark": (("MIRI", "MASK1550", "FASTR1", 16, 13), {"options": {**IMPERFECT, "dark_groups": 8}}),
     "with a flat": (("MIRI", "MASK1550", "FASTR1", 8, 2), {"later": True}),
+    "with a frame": ((*NIRCAM, "RAPID", 6, 2), {"options": {"picture_frame": True}, "shape": (96, 112)}),
     "wide": (("MIRI", "MASK1550", "FASTR1", 8, 2), {"effects": Effects(emi=True), "shape": (40, 288)}),
     "showers": (("MIRI", "MASK1550", "FASTR1", 20, 2), {"edit": edits.showers, "shape": (96, 112)}),
     "miri": (
@@ -140,7 +141,13 @@ CASES = {
         "with a flat", on("clean_flicker_noise", mask_science_regions=True, apply_flat_field=True),
         facts={"exp_type": "MIR_IMAGE"}, ran=("clean_flicker_noise",),
     ),
-    "persistence": StrictCase("many", on("persistence", persistence_time=100, dn_threshold=20000.0)),
+    "persistence": StrictCase(
+        "many", on("persistence", persistence_time=100, dn_threshold=2000.0), ran=("persistence",)
+    ),
+    "the frame of full frames": StrictCase(
+        "with a frame", on("picture_frame", mask_science_regions=False, save_mask=True, save_correction=True),
+        facts={"instrument": "NIRSPEC", "subarray": "FULL"}, ran=("picture_frame",),
+    ),
     "snowballs": StrictCase("snowballs", {"jump": {"expand_large_events": True}}),
     # and of MIRI
     "MIRI": StrictCase("miri", ran=("reset", "rscd", "lastframe", "linearity", "dark_current", "jump", "ramp_fit")),

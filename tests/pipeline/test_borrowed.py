@@ -1,14 +1,11 @@
 """The steps that still run jwst's code: in gpucoron's engine they give the results of jwst's pipeline."""
 
-import logging
-
-import asdf
 import numpy as np
 import pytest
 from astropy.io import fits
 
 import gpucoron
-from gpucoron.errors import GpucoronError, InputError
+from gpucoron.errors import InputError
 from gpucoron.simulate import Effects
 from tests.cases.pipelines import SLOPE_ARRAYS, assert_same_flags, assert_same_values, run_jwst, run_ours
 
@@ -22,7 +19,6 @@ CASES = {
     "sequential": (*MIRI, {"emicorr": {"skip": False, "algorithm": "sequential"}}),
     # a step of gpucoron, here for the whole pipeline
     "clean_flicker_noise": (*NIRCAM, {"clean_flicker_noise": {"skip": False}}),
-    "persistence": (*NIRCAM, {"persistence": {"skip": False, "persistence_time": 100, "dn_threshold": 20000.0}}),
     "likely": (*NIRCAM, {"ramp_fit": {"algorithm": "LIKELY"}}),  # a step of gpucoron, here for the whole pipeline
     # flagged by gpucoron, here for the whole pipeline
     "snowballs": (*NIRCAM, {"jump": {"expand_large_events": True, "min_jump_area": 3.0, "edge_size": 10}}),
@@ -74,54 +70,19 @@ def test_the_chi_square_of_likely_is_jwsts(exposures, tmp_path, monkeypatch, opt
         assert np.nanmedian(mine) > 1
 
 
-def _of_another_detector_size(folder):
-    entry = {"filename": "x", "rows": np.array([500]), "cols": np.array([5]), "vals": np.array([1.7e9])}
-    asdf.AsdfFile({"NRCALONG": {**entry, "pers_time": 100}}).write_to(folder / "large.asdf")
-    return str(folder / "large.asdf")
+def test_the_optional_product_is_jwsts(exposures, tmp_path):
 
-
-def _half_an_entry(folder):
-    asdf.AsdfFile({"NRCALONG": {"filename": "x", "rows": np.array([5])}}).write_to(folder / "half.asdf")
-    return str(folder / "half.asdf")
-
-
-_HAUNTED = {"skip": False, "persistence_time": 100, "dn_threshold": 2e4}
-
-#: case -> step, function that makes its parameters in a folder, part of the error message, type of the error
-FAULTS = {
-    "pixels beyond": (
-        "persistence", lambda folder: {**_HAUNTED, "persistence_array_file": _of_another_detector_size(folder)},
-        "may be those of a larger subarray", InputError,
-    ),
-    "half an entry": (
-        "persistence", lambda folder: {**_HAUNTED, "persistence_array_file": _half_an_entry(folder)},
-        "persistence_array_file", InputError,
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", FAULTS)
-def test_errors_of_jwsts_code_name_the_exposure_and_the_step(name, exposures, tmp_path, caplog):
-    step, parameters, words, kind = FAULTS[name]
     case = exposures(*NIRCAM[0], **NIRCAM[1])
-    with case.cache.activate(), caplog.at_level(logging.DEBUG, "gpucoron.borrowed"), pytest.raises(kind) as caught:
-        gpucoron.reduce_file(case.path, tmp_path / "out", backend="cpu", steps={step: parameters(tmp_path)})
-    message = str(caught.value)
-    assert case.path.name in message
-    assert f"{step}: jwst's own code" in message
-    assert f"{step}.skip=True" in message
-    assert words in message
-    assert "\n" not in message
-    assert not isinstance(caught.value.__cause__, GpucoronError)
-    assert "Traceback" in caplog.text
-    assert not list(tmp_path.glob("out/*.fits"))
+    with case.cache.activate():
+        gpucoron.reduce_file(case.path, tmp_path, backend="cpu", steps={"ramp_fit": {"save_opt": True}})
+    with fits.open(next(tmp_path.glob("*_fitopt.fits"))) as hdus:
+        assert hdus["SLOPE"].data.shape[-2:] == (40, 320)
 
 
 @pytest.mark.parametrize(
     ("helper", "name", "target", "way"),
     [
         ("full_frame", "refpix", "jwst.refpix.reference_pixels.correct_model", "refpix.skip=True"),
-        ("jwsts_own", "picture_frame", "jwst.picture_frame.picture_frame_step.PictureFrameStep.process", "skip=True"),
         ("jwsts_own", "emicorr", "jwst.emicorr.emicorr_step.EmiCorrStep.process", "emicorr.skip=True"),
     ],
 )
@@ -144,25 +105,4 @@ def test_every_borrowed_step_has_the_same_boundary(helper, name, target, way, ex
     }
     with pytest.raises(InputError, match=f"{case.path.name}: {name}: .*of a kind of its own.*{way}"):
         HELPERS[helper](run, STEPS[name])(*arguments.get(helper, ()))
-
-
-def test_the_other_files_of_a_command_go_on(exposures, tmp_path, capsys):
-    from gpucoron import cli
-
-    small = exposures("NIRCAM", "SUB320A335R", "RAPID", 6, 2, shape=(32, 32))
-    large = exposures("NIRCAM", "SUB320A335R", "RAPID", 6, 2, shape=(64, 64), observation=2)
-    memory = tmp_path / "memory.asdf"
-    entry = {"filename": "x", "rows": np.array([50]), "cols": np.array([5]), "vals": np.array([1.7e9])}
-    asdf.AsdfFile({"NRCALONG": {**entry, "pers_time": 100}}).write_to(memory)
-    settings = {"skip": False, "persistence_time": 100, "persistence_array_file": memory}
-    command = ["run", str(small.path), str(large.path), "-o", str(tmp_path / "out"), "--backend", "cpu"]
-    for name, value in settings.items():
-        command += ["--set", f"persistence.{name}={value}"]
-    with large.cache.activate():
-        assert cli.main(command) == 2
-    stderr = capsys.readouterr().err
-    assert small.path.name in stderr
-    assert "Traceback" not in stderr
-    assert [path.name for path in (tmp_path / "out").glob("*_rate.fits")] == [
-        large.path.name.replace("_uncal", "_rate")
-    ]
+    assert set(HELPERS) == {"large_events", "optional_fit", "full_frame", "jwsts_own"}
