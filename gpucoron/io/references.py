@@ -291,7 +291,7 @@ def _read_emicorr(path, exposure):
             frequencies = {
                 name: {
                     "frequency": float(entry["frequency"]),
-                    "phase_amplitudes": np.array(entry["phase_amplitudes"], dtype=np.float64),
+                    "phase_amplitudes": _wave(entry["phase_amplitudes"]),
                 }
                 for name, entry in model.frequencies.instance.items()
             }
@@ -309,6 +309,12 @@ def _read_emicorr(path, exposure):
             raise ReferenceFileError(msg)
         wave.flags.writeable = False
     return Reference("emicorr", Path(path), facts={"frequencies": frequencies, "subarray_cases": cases})
+
+
+def _wave(values):
+    """Return a wave as float64; a float32 array keeps its dtype, which decides jwst's rounding."""
+    values = np.asarray(values)
+    return np.array(values, dtype=np.float32 if values.dtype.newbyteorder("=") == np.float32 else np.float64)
 
 
 def _native(array, name):

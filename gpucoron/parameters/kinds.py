@@ -82,6 +82,8 @@ class Parameter(Bounds):
         Kinds of file ('FITS', 'ASDF') that a text may name. The file must exist before any work starts.
     holds : str
         The array in that file, a model of jwst, that the step gets: a mask.
+    reference : str
+        Type of reference in that file, which the step gets as a `gpucoron.io.references.Reference`.
     may_be_missing : bool
         The file need not exist.
     names : bool
@@ -105,6 +107,7 @@ class Parameter(Bounds):
     counts: tuple = ()
     reads: tuple = ()
     holds: str = ""
+    reference: str = ""
     may_be_missing: bool = False
     names: bool = False
     in_folder: bool = False
