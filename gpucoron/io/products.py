@@ -236,7 +236,7 @@ _MODELS = {
     "image": _image_model,
     "array": _array_model,
     "dark": _dark_model,
-    "emicorr": lambda run, step, extra: emicorr_model(extra.array),
+    "measured reference": lambda run, step, extra: emicorr_model(extra.array),
     "optional fit": _optional_fit_model,
 }
 

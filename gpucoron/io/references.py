@@ -291,7 +291,7 @@ def _read_emicorr(path, exposure):
             frequencies = {
                 name: {
                     "frequency": float(entry["frequency"]),
-                    "phase_amplitudes": _wave(entry["phase_amplitudes"]),
+                    "phase_amplitudes": _phase_amplitudes(entry["phase_amplitudes"]),
                 }
                 for name, entry in model.frequencies.instance.items()
             }
@@ -311,7 +311,7 @@ def _read_emicorr(path, exposure):
     return Reference("emicorr", Path(path), facts={"frequencies": frequencies, "subarray_cases": cases})
 
 
-def _wave(values):
+def _phase_amplitudes(values):
     """Return a wave as float64; a float32 array keeps its dtype, which decides jwst's rounding."""
     values = np.asarray(values)
     return np.array(values, dtype=np.float32 if values.dtype.newbyteorder("=") == np.float32 else np.float64)

@@ -28,7 +28,7 @@ def _measured_reference(exposure, settings):
         return []
     name = settings.output_file if settings.search_output_file and settings.output_file else ""
     place = {"stem": Path(name).name, "folder": settings.output_dir or "", "ext": ".asdf"}
-    return [Extra("emicorr", exposure.emicorr_waves, suffix="emi_ref_waves", **place)]
+    return [Extra("measured reference", exposure.emicorr_waves, suffix="emi_ref_waves", **place)]
 
 
 STEP = Step(

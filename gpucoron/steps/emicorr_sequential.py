@@ -124,11 +124,21 @@ def count_integrations(nints, ngroups, frequency, frame_clocks, *, nints_to_phas
         Pixel clocks of the reset frame.
     nints_to_phase, use_n_cycles : int or None
         The parameters of the step.
+
+    Raises
+    ------
+    ValueError
+        The reset frame has no pixel clocks.
     """
     if nints_to_phase is not None:
         return min(nints, nints_to_phase)
     if use_n_cycles is None:
         return nints
+    if not frame_clocks > 0:
+        msg = (
+            f"the reference gives the reset frame {frame_clocks} clocks (frameclocks), so that cycles cannot be counted"
+        )
+        raise ValueError(msg)
     return min(nints, ceil((use_n_cycles * period_of(frequency)) / (frame_clocks * ngroups)))
 
 

@@ -151,8 +151,9 @@ CASES = {
         "miri", {**on("emicorr", fit_ints_separately=True), **on("firstframe", bright_use_group1=False)},
         against="host", ran=("emicorr", "firstframe"),
     ),
-    "MIRI with emicorr, by jwst": StrictCase(
-        "wide", on("emicorr", algorithm="sequential"), ran=("emicorr",)
+    "MIRI with emicorr, sequential": StrictCase("wide", on("emicorr", algorithm="sequential"), ran=("emicorr",)),
+    "MIRI with emicorr, measured": StrictCase(
+        "wide", on("emicorr", onthefly_corr_freq=[390.625], nbins=12, use_n_cycles=None), ran=("emicorr",)
     ),
     "MIRI, a later segment": StrictCase(
         "miri", {"dark_current": {"dark_by_integration": True}, "ramp_fit": {"algorithm": "LIKELY"}}, against="host",

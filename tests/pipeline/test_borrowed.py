@@ -19,7 +19,6 @@ MIRI = (("MIRI", "MASK1550", "FASTR1", 20, 2), {"shape": (40, 288), "effects": E
 
 CASES = {
     "emicorr": (*MIRI, {"emicorr": {"skip": False}}),  # a step of gpucoron, here for the whole pipeline
-    "sequential": (*MIRI, {"emicorr": {"skip": False, "algorithm": "sequential"}}),
     # a step of gpucoron, here for the whole pipeline
     "clean_flicker_noise": (*NIRCAM, {"clean_flicker_noise": {"skip": False}}),
     "persistence": (*NIRCAM, {"persistence": {"skip": False, "persistence_time": 100, "dn_threshold": 20000.0}}),
@@ -141,7 +140,6 @@ def test_errors_of_jwsts_code_name_the_exposure_and_the_step(name, exposures, tm
         ("optional_fit", "ramp_fit", "stcal.ramp_fitting.ramp_fit.ramp_fit", "ramp_fit.save_opt=False"),
         ("full_frame", "refpix", "jwst.refpix.reference_pixels.correct_model", "refpix.skip=True"),
         ("jwsts_own", "picture_frame", "jwst.picture_frame.picture_frame_step.PictureFrameStep.process", "skip=True"),
-        ("jwsts_own", "emicorr", "jwst.emicorr.emicorr_step.EmiCorrStep.process", "emicorr.skip=True"),
     ],
 )
 def test_every_borrowed_step_has_the_same_boundary(helper, name, target, way, exposures, monkeypatch):
@@ -155,7 +153,7 @@ def test_every_borrowed_step_has_the_same_boundary(helper, name, target, way, ex
         raise RuntimeError("of a kind of its own")
 
     monkeypatch.setattr(target, fail)
-    case = exposures(*(MIRI if name == "emicorr" else NIRCAM)[0], **NIRCAM[1] if name != "emicorr" else MIRI[1])
+    case = exposures(*NIRCAM[0], **NIRCAM[1])
     with case.cache.activate():
         run = plan(Exposure.read(case.path), backend="cpu", steps={"jump": {"expand_large_events": True}})
     image = np.ones(run.exposure.data.shape[2:], np.float32)
