@@ -14,7 +14,7 @@ from gpucoron.steps.declaration import COMMON
 from gpucoron.steps.describe import INSTRUMENTS, accepted_values, describe_switch
 
 #: modules of functions that steps share
-SHARED_MODULES = ("likelihood", "group_matching", "combined_rate", "known_sources")
+SHARED_MODULES = ("likelihood", "group_matching", "combined_rate", "known_sources", "emicorr_sequential")
 
 _HEAD = """# Parameters
 
