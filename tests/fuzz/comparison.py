@@ -43,6 +43,9 @@ REFUSED_HERE = {
 }
 #: failures of jwst only: pattern of its message -> reason; docs/deviations.md lists them
 JWST_FAILS = {
+    r"except for the concatenation axis must match|expected x and y to have same length": (
+        "a measured wave and a reference whose lengths make a rounded step"
+    ),
     "IndexError: index 1 is out of bounds for axis 0 with size 1": "one group and inverse linearity coefficients",
     "No attribute 'err'": "GAINFACT without a ramp fit",
     "assign_wcs needs reference files": "the median image of clean_flicker_noise without a distortion reference",
