@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.backends.blas import one_blas_thread
-from gpucoron.backends.statistics import median, median_of_last
+from gpucoron.backends.statistics import median_of_last, median_of_sorted
 from gpucoron.backends.tiles import TILE_BYTES, row_tiles
 from gpucoron.steps.arguments import RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.emicorr_times import READ_TIMES, period_of
@@ -267,15 +267,18 @@ def _clipped_mean(values):
 
     Source: astropy, ``sigma_clipped_stats`` with its defaults, bit for bit.
     """
-    values = values[np.isfinite(values)].astype(np.float64)
+    values = values[np.isfinite(values)]
+    # Medians come from the sorted values, sums from the values in their order, which decides the last bits.
+    ordered, values = np.sort(values).astype(np.float64), values.astype(np.float64)
     for _ in range(_ITERATIONS):
-        n = len(values)
-        if n == 0:
+        if not len(values):
             return np.nan
-        middle, width = median(values), values.std() * _CUT
-        values = values[(values >= middle - width) & (values <= middle + width)]
-        if len(values) == n:
+        middle, width = median_of_sorted(ordered), values.std() * _CUT
+        low, high = middle - width, middle + width
+        n, ordered = len(ordered), ordered[np.searchsorted(ordered, low) : np.searchsorted(ordered, high, "right")]
+        if len(ordered) == n:
             break
+        values = values[(values >= low) & (values <= high)]
     return values.mean() if len(values) else np.nan
 
 

@@ -43,15 +43,14 @@ REFUSED_HERE = {
 }
 #: failures of jwst only: pattern of its message -> reason; docs/deviations.md lists them
 JWST_FAILS = {
-    r"except for the concatenation axis must match|expected x and y to have same length": (
-        "a measured wave and a reference whose lengths make a rounded step"
-    ),
     "IndexError: index 1 is out of bounds for axis 0 with size 1": "one group and inverse linearity coefficients",
     "No attribute 'err'": "GAINFACT without a ramp fit",
     "assign_wcs needs reference files": "the median image of clean_flicker_noise without a distortion reference",
     "arrays used as indices must be of integer": "a subarray with reference pixels only in even or only in odd columns",
     r"could not be broadcast together with shapes \(0|index \d\d+ is out of bounds for axis 0": "saturation that grows "
     "beyond the image",
+    r"except for the concatenation axis must match|expected x and y to have same length|"
+    r"index (\d+) is out of bounds for axis 0 with size \1": "a measured wave whose resampling makes a rounded step",
 }
 #: keywords that differ between runs, or name the software, a file or a folder
 _NOT_COMPARED = re.compile(
