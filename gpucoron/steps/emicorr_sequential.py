@@ -306,7 +306,7 @@ def _table(measured, reference, period, *, scale_reference):
             n = min(len(shifted), len(table))
             # full=True: no warning for a constant wave
             scale = np.polyfit(shifted[:n], table[:n], 1, full=True)[0][0] if scale_reference else 1
-        table = shifted * scale
+        table = shifted.astype(np.float64) * scale
     return np.where(np.isfinite(table), table, 0).astype(np.float64)
 
 

@@ -144,7 +144,7 @@ def test_the_bits_are_the_same_everywhere(kernel_backend, tmp_path):
         np.testing.assert_array_equal(backend.to_host(found), expected)
 
 
-def test_interference_is_removed():
+def test_nothing_but_noise_is_left():
     data, facts, waves, settings = longer_case()
     before = data.std(axis=(2, 3)).mean()
     (measured,) = run_ours(data, facts, [(390.625, None)], settings)
