@@ -62,7 +62,8 @@ def apply_sequential(
     Parameters
     ----------
     data : (nints, ngroups, ny, nx) float32, DN
-        At least three groups; nx is a multiple of four, at least 16. A frame with NaN is ignored in the measurement.
+        At least three groups; nx is a multiple of four, at least 16. Nothing is measured in an integration with NaN;
+        NaN in the first or the last group only excludes that group.
     waves : list of (float, (n,) array or None)
         Frequency in Hz, and one period of the reference wave, which is shifted to the phase of the measured one. None:
         the measured wave itself is subtracted.
