@@ -23,6 +23,7 @@ SHARED_MODULES = (
     "snowballs",
     "showers",
     "refpix_full_frame",
+    "emicorr_sequential",
 )
 
 _HEAD = """# Parameters

@@ -16,7 +16,6 @@ from gpucoron.files import first_line, is_disk_full
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.products import ramp_without_signature
 from gpucoron.io.user_files import check_texts, texts_of
-from gpucoron.io.versions import installed
 from gpucoron.steps import Outcome
 from gpucoron.steps.declaration import COMMON
 

@@ -84,6 +84,8 @@ class Exposure(Shown):
     meta : stdatamodels RampModel without arrays, or None
         All keywords and tables of the file.
     path : Path or None
+    emicorr_waves : dict or None
+        The reference with the waves that emicorr measured, kept only if it is saved.
     average_dark_current : (ny, nx) float32 or None, e-/s
         Set by dark_current, read by ramp_fit.
     matched_dark : array or None, DN
@@ -113,6 +115,7 @@ class Exposure(Shown):
     facts: Facts = None  # type: ignore[assignment]  # all readers set it
     meta: Any = None
     path: Path | None = None
+    emicorr_waves: Any = None
     average_dark_current: Any = None
     matched_dark: Any = None
     dark_error: Any = None

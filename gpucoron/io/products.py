@@ -13,6 +13,7 @@ from gpucoron import __version__
 from gpucoron.errors import OutputError, ParameterError, ProductExistsError
 from gpucoron.files import appearing, check_folder, first_line, is_disk_full
 from gpucoron.io import logs
+from gpucoron.io.emicorr_file import emicorr_model
 from gpucoron.io.kept import kept
 from gpucoron.io.names import split_name
 from gpucoron.io.slopes import model_of_slopes
@@ -242,6 +243,7 @@ _MODELS = {
     "image": _image_model,
     "array": _array_model,
     "dark": _dark_model,
+    "measured reference": lambda run, step, extra: emicorr_model(extra.array),
     "optional fit": _optional_fit_model,
 }
 

@@ -294,7 +294,7 @@ def _read_emicorr(path, exposure):
             frequencies = {
                 name: {
                     "frequency": float(entry["frequency"]),
-                    "phase_amplitudes": np.array(entry["phase_amplitudes"], dtype=np.float64),
+                    "phase_amplitudes": _phase_amplitudes(entry["phase_amplitudes"]),
                 }
                 for name, entry in model.frequencies.instance.items()
             }
@@ -330,6 +330,12 @@ def _read_sirskernel(path, exposure):
             msg = f"{path}: the sirskernel reference of {exposure.name} holds no coefficients (gamma, zeta) for outputs"
             raise ReferenceFileError(msg)
     return Reference("sirskernel", Path(path), facts={"coefficients": coefficients})
+
+
+def _phase_amplitudes(values):
+    """Return a wave as float64; a float32 array keeps its dtype, which decides jwst's rounding."""
+    values = np.asarray(values)
+    return np.array(values, dtype=np.float32 if values.dtype.newbyteorder("=") == np.float32 else np.float64)
 
 
 def _native(array, name):

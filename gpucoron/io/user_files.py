@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gpucoron.errors import InputError, ParameterError
+from gpucoron.errors import InputError, ParameterError, ReferenceFileError
 from gpucoron.files import first_line
 from gpucoron.io.fits_layout import check_regular, read_layout
 from gpucoron.io.persistence_file import read_ends
+from gpucoron.io.references import read_reference
 from gpucoron.parameters import FROM_FILES
 
 log = logging.getLogger(__name__)
@@ -153,7 +154,7 @@ def read_files(steps, parameters, exposure):
 
 
 def with_files_read(step, settings, exposure):
-    """Replace the paths in the parameters of a step by the arrays and flags in the files.
+    """Replace the paths in the parameters of a step by the arrays, flags and references in the files.
 
     Parameters
     ----------
@@ -166,7 +167,7 @@ def with_files_read(step, settings, exposure):
     Returns
     -------
     settings
-        The same with arrays instead of paths.
+        The same with the contents instead of paths.
 
     Raises
     ------
@@ -185,6 +186,11 @@ def with_files_read(step, settings, exposure):
             read[name] = read_ends(settings, exposure.facts, exposure.data.shape[-2:], exposure.name)
         elif parameter.holds and getattr(settings, name):
             read[name] = _read_mask(getattr(settings, name), parameter, step)
+    read |= {
+        name: _read_as_reference(getattr(settings, name), f"{step.name}.{name}", parameter.reference, exposure)
+        for name, parameter in step.known.items()
+        if parameter.reference and getattr(settings, name) is not None
+    }
     return replace(settings, **read) if read else settings
 
 
@@ -201,6 +207,15 @@ def _read_mask(path, parameter, step):
     except Exception as error:  # a damaged file can raise almost anything
         hint = "; ".join(hint for name, _kind, hint in step.hints if name == parameter.name)
         msg = f"{owner}: {path}: jwst cannot read it ({first_line(error)}); {hint}"
+        raise ParameterError(msg) from error
+
+
+def _read_as_reference(path, owner, reftype, exposure):
+    """Read a calibration reference that a parameter names."""
+    try:
+        return read_reference(reftype, path, exposure)
+    except ReferenceFileError as error:
+        msg = f"{owner}: {error}"
         raise ParameterError(msg) from error
 
 

@@ -83,6 +83,8 @@ class Parameter(Bounds):
     holds : str
         What the step gets from that file instead of its path: an array of a model of jwst, a mask; or 'ends',
         see `gpucoron.io.persistence_file.read_ends`.
+    reference : str
+        Type of reference in that file, which the step gets as a `gpucoron.io.references.Reference`.
     may_be_missing : bool
         The file need not exist.
     names : bool
@@ -106,6 +108,7 @@ class Parameter(Bounds):
     counts: tuple = ()
     reads: tuple = ()
     holds: str = ""
+    reference: str = ""
     may_be_missing: bool = False
     names: bool = False
     in_folder: bool = False

@@ -94,7 +94,8 @@ class Extra:
     """The description of an extra product of a step, from which a model and a file are made.
 
     ``kind`` is 'ramp', 'rate' or 'rateints' (the current data of the exposure), 'image', 'array' (an image, a cube or a
-    ramp by its axes), 'dark' (like the dark reference of the step) or 'optional fit' (``array`` is a SegmentFit).
+    ramp by its axes), 'dark' (like the dark reference of the step), 'measured reference' (``array`` is its contents) or
+    'optional fit' (``array`` is a SegmentFit).
     The name of the file is ``file_name``, or ``stem`` or the name of the products followed by ``suffix``. It is written
     to ``folder``, or to the folder of the products. ``ext`` is the type of file.
     """

@@ -1,11 +1,11 @@
 """emicorr: subtract periodic electromagnetic interference from MIRI ramps, by fitting a known wave.
 
-The default algorithm, 'joint', is implemented here; 'sequential' and ``onthefly_corr_freq`` run jwst's own code.
+The default algorithm, 'joint', is here, and 'sequential' in `gpucoron.steps.emicorr_sequential`.
 """
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,22 @@ from numpy.typing import ArrayLike, NDArray
 from gpucoron import get_by_old_name
 from gpucoron.parameters import P
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
-from gpucoron.steps.declaration import Outcome, Step, skipped, whole_frame
-from gpucoron.steps.values import Having, Kind, Number, Switch, check_numbers
+from gpucoron.steps.declaration import Extra, Outcome, Step, skipped, whole_frame
+from gpucoron.steps.emicorr_sequential import RECOMMENDED_GROUPS, apply_sequential, count_integrations
+from gpucoron.steps.emicorr_times import CLOCKS, READ_TIMES, ReadTimes, last_delay
+from gpucoron.steps.values import Kind, Number, Switch, check_numbers
 
 log = logging.getLogger(__name__)
+
+
+def _measured_reference(exposure, settings):
+    """List the reference with the waves that were measured, if the user wants it saved."""
+    if not settings.save_intermediate_results or exposure.emicorr_waves is None:
+        return []
+    name = settings.output_file if settings.search_output_file and settings.output_file else ""
+    place = {"stem": Path(name).name, "folder": settings.output_dir or "", "ext": ".asdf"}
+    return [Extra("measured reference", exposure.emicorr_waves, suffix="emi_ref_waves", **place)]
+
 
 STEP = Step(
     name="emicorr",
@@ -46,17 +58,21 @@ STEP = Step(
             minimum=1,
         ),
         P("fit_ints_separately", "boolean", False, "fit each integration separately ('joint')"),
-        P("user_supplied_reffile", "string", None, "deprecated: use override_emicorr", reads=("ASDF",)),
+        P(
+            "user_supplied_reffile",
+            "string",
+            None,
+            "deprecated: use override_emicorr",
+            reads=("ASDF",),
+            reference="emicorr",
+        ),
         P("save_intermediate_results", "boolean", False, "save a reference made on the fly"),
     ),
     skipped=True,
-    helpers=("jwsts_own",),
-    borrows="jwst.emicorr.emicorr_step",
+    extras=_measured_reference,
     reach=whole_frame,
 )
 
-#: seconds between two reads
-PIXEL_CLOCK = 10.0e-6
 #: number of phases at which chi-square is computed
 N_TRIALS = 500
 #: a wave can only be fitted beside a line with three groups or more
@@ -69,45 +85,6 @@ _WITH_RESET_FRAME = ("FASTR1", "SLOWR1")
 _LEFT_OUT = (1, 2)
 
 
-@dataclass(frozen=True)
-class ReadTimes:
-    """The times at which MIRI reads its pixels, in pixel clocks of 10 us.
-
-    ``nsamples`` is the number of samples per pixel (1 in fast mode, 9 in slow mode), ``row_clocks`` the time from one
-    row to the next, ``reset_clocks`` the time between integrations.
-    """
-
-    nsamples: int
-    row_clocks: int
-    reset_clocks: int
-
-    def phases(self, shape, frequency):
-        """Return the phases of an interference at the times of the pixels.
-
-        Parameters
-        ----------
-        shape : (nints, ngroups, ny, nx)
-        frequency : float, Hz
-
-        Returns
-        -------
-        pixels : (ny, nx / 4) float64
-            Phases in the first group, in [0, 1). Four neighbouring pixels are read at the same time.
-        groups : (ngroups,) float64
-            Phase of the start of each group.
-        per_integration : float
-            Phase between the starts of two integrations.
-        """
-        _, ngroups, ny, nx = shape
-        period = (1.0 / frequency) / PIXEL_CLOCK
-        # the detector skips rows outside the subarray in seven clocks each
-        frame_clocks = ny * self.row_clocks + (1024.0 - ny) * 7.0
-        per_group = (frame_clocks / period) % 1
-        clocks = np.arange(ny)[:, None] * self.row_clocks + np.arange(nx // 4) * float(self.nsamples)
-        groups = np.arange(ngroups) * per_group
-        return (clocks / period) % 1, groups, per_group * ngroups + self.reset_clocks / period
-
-
 def _check_waves(waves):
     for frequency, values in waves:
         Number("Hz", positive=True).take("frequency", frequency)
@@ -115,20 +92,13 @@ def _check_waves(waves):
 
 
 _WAVES = Kind("a list of (frequency in Hz, one period of the wave)", _check_waves)
-_READ_TIMES = Having(
-    "ReadTimes",
-    "phases",
-    nsamples=Number(whole=True, minimum=1),
-    row_clocks=Number(above=0, finite=True),
-    reset_clocks=Number(minimum=0, finite=True),
-)
 
 
 @on_arrays(
     data=Array(RAMP, unit="DN", in_place=True),
     pixeldq=Array(IMAGE, "uint32"),
     waves=_WAVES,
-    times=_READ_TIMES,
+    times=READ_TIMES,
     fit_ints_separately=Switch(),
 )
 def apply_emicorr(
@@ -352,34 +322,49 @@ def find_waves(reference, facts):
     )
 
 
-def run(exposure, references, parameters, backend, jwsts_own=None):
-    """Run the step; see `gpucoron.steps`. Flags of groups have no effect.
-
-    ``jwsts_own()`` runs jwst's step, for 'sequential', ``onthefly_corr_freq`` and ``user_supplied_reffile``.
-    """
+def run(exposure, references, parameters, backend):
+    """Run the step; see `gpucoron.steps`. Flags of groups have no effect."""
     facts = exposure.facts
     if not facts.is_miri:
         return skipped(f"it is for MIRI, not for {facts.instrument}", opened={})
     pattern = str(facts.readpatt).upper()
     if pattern not in _READ_PATTERNS:
         return skipped(f"it does not support the read pattern {facts.readpatt}", opened={})
-    on_the_fly = parameters.onthefly_corr_freq is not None
-    if on_the_fly or parameters.user_supplied_reffile is not None:
-        return jwsts_own()
-    reference = references["emicorr"]
-    if reference is None:
-        return skipped("there is no emicorr reference")
-    if parameters.algorithm == "sequential":
-        return jwsts_own()
-    if exposure.data.shape[1] < MINIMUM_GROUPS:
-        return skipped(f"{exposure.data.shape[1]} groups are too few: three are needed")
-    waves, row_clocks, frame_clocks = find_waves(reference, facts)
+    on_the_fly, reference, opened = parameters.onthefly_corr_freq is not None, references["emicorr"], {}
+    if not on_the_fly:
+        if parameters.user_supplied_reffile is not None:
+            log.warning("user_supplied_reffile is deprecated; use override_emicorr instead")
+            reference = parameters.user_supplied_reffile
+        else:
+            opened = None
+        if reference is None:
+            return skipped("there is no emicorr reference")
+    ngroups = exposure.data.shape[1]
+    if ngroups < MINIMUM_GROUPS:
+        return skipped(f"{ngroups} groups are too few: three are needed", opened=opened)
+    if on_the_fly:
+        waves, row_clocks, frame_clocks = list_frequencies(parameters.onthefly_corr_freq, facts)
+    else:
+        waves, row_clocks, frame_clocks = find_waves(reference, facts)
     if not waves:
-        return skipped(f"the reference has no interference for {facts.subarray}, {facts.readpatt}")
+        what = "clocks" if on_the_fly else "interference in the reference"
+        return skipped(f"there are no {what} for {facts.subarray}, {facts.readpatt}", opened=opened)
     if facts.nsamples is None:
         msg = "keyword NSAMPLES is missing, without which the times of the pixels are unknown; set it (1 fast, 9 slow)"
         raise ValueError(msg)
-    times = ReadTimes(facts.nsamples, row_clocks, frame_clocks if pattern in _WITH_RESET_FRAME else 0)
+    reset_clocks = frame_clocks if pattern in _WITH_RESET_FRAME else 0
+    if on_the_fly or parameters.algorithm == "sequential":
+        times = ReadTimes(facts.nsamples, row_clocks, reset_clocks, last_delay(facts))
+        measured = _run_sequential(exposure, waves, times, frame_clocks, parameters, backend)
+        if on_the_fly and parameters.save_intermediate_results:
+            exposure.emicorr_waves = _describe(waves, measured, row_clocks, frame_clocks, facts)
+    else:
+        times = ReadTimes(facts.nsamples, row_clocks, reset_clocks)
+        _run_joint(exposure, waves, times, parameters, backend)
+    return Outcome(opened=opened)
+
+
+def _run_joint(exposure, waves, times, parameters, backend):
     amplitudes = apply_emicorr(
         exposure.data,
         exposure.pixeldq,
@@ -390,7 +375,63 @@ def run(exposure, references, parameters, backend, jwsts_own=None):
     )
     for (frequency, _), amplitude in zip(waves, amplitudes, strict=True):
         log.info("%s: interference at %g Hz: amplitude %.4g", exposure.name, frequency, np.mean(np.abs(amplitude)))
-    return Outcome()
+
+
+def _run_sequential(exposure, waves, times, frame_clocks, parameters, backend):
+    nints, ngroups = exposure.data.shape[:2]
+    if ngroups < RECOMMENDED_GROUPS:
+        log.warning(
+            "%s: emicorr measures waves in %d groups; algorithm 'joint' is better for fewer than %d",
+            exposure.name, ngroups, RECOMMENDED_GROUPS,
+        )  # fmt: skip
+    n_measured = count_integrations(
+        nints,
+        ngroups,
+        waves[0][0],
+        frame_clocks,
+        nints_to_phase=parameters.nints_to_phase,
+        use_n_cycles=parameters.use_n_cycles,
+    )
+    measured = apply_sequential(
+        exposure.data,
+        waves,
+        times,
+        nbins=parameters.nbins,
+        nints_to_phase=n_measured,
+        scale_reference=parameters.scale_reference,
+        backend=backend,
+    )
+    for (frequency, _), values in zip(waves, measured, strict=True):
+        if np.isfinite(values).all():
+            log.info("%s: interference at %g Hz: %.4g DN rms", exposure.name, frequency, values.std())
+        else:
+            log.warning("%s: too few values to measure interference at %g Hz", exposure.name, frequency)
+    return measured
+
+
+def list_frequencies(frequencies, facts):
+    """Return what `find_waves` returns, without waves, for frequencies that the user gives."""
+    name = str(facts.subarray)
+    if name == "FULL":
+        name += "_SLOW" if "SLOW" in facts.readpatt.upper() else "_FAST"
+    if name not in CLOCKS:
+        return [], None, None
+    return [(float(frequency), None) for frequency in frequencies], *CLOCKS[name]
+
+
+def _describe(waves, measured, row_clocks, frame_clocks, facts):
+    """Return the contents of a reference with measured waves.
+
+    As in jwst, the frequencies are listed under the read pattern, where `find_waves` does not look for them.
+    """
+    names = [repr(frequency) for frequency, _ in waves]
+    of_waves = {
+        name: {"frequency": frequency, "phase_amplitudes": values}
+        for name, (frequency, _), values in zip(names, waves, measured, strict=True)
+    }
+    freqs = {facts.readpatt: names if "FAST" in facts.readpatt else {facts.detector: names}}
+    case = {"rowclocks": row_clocks, "frameclocks": frame_clocks, "freqs": freqs}
+    return {"frequencies": of_waves, "subarray_cases": {facts.subarray: case}}
 
 
 def __getattr__(name):

@@ -13,7 +13,7 @@ from gpucoron.io.exposure import Exposure
 from gpucoron.steps import STEPS
 from gpucoron.steps.arguments import Array, Images
 from gpucoron.steps.dark_current import ReadPattern
-from gpucoron.steps.emicorr import ReadTimes
+from gpucoron.steps.emicorr_times import ReadTimes
 from gpucoron.steps.likelihood import list_read_times
 from gpucoron.steps.refpix import PseudoReference
 
@@ -27,6 +27,7 @@ SHARED = (
     "snowballs",
     "showers",
     "refpix_full_frame",
+    "emicorr_sequential",
 )
 SHAPE = NINTS, NGROUPS, NY, NX = 2, 6, 16, 20
 
@@ -181,6 +182,7 @@ OF_FUNCTIONS = {
     "saturation.flag_saturated": {"nframes": 2, "flag_rcsat": True},
     "subtract_1overf.noise_of_rateints": {"dq": np.zeros((NINTS, NY, NX), np.uint32)},
     "emicorr.cubic_pieces": {"values": np.sin(np.arange(12.0))},
+    "emicorr_sequential.apply_sequential": {"nbins": 8},
     "experimental_jumpramp.fit_without_jumps": {"nframes": 2},
     "mask_groups.apply_mask": {"mask": np.arange(NGROUPS)[None, :, None, None] > 3},
     "picture_frame.find_regions": {"mask": np.ones((NY, NX), bool)},

@@ -357,6 +357,20 @@ def _optional_steps():
         yield _miri(group, f"lyot-{name}", 12, 3, **more, **emi)
     more = {"steps": {"emicorr": on}, "readpatt": "SLOWR1", "shape": (40, 288)}
     yield _miri(group, "emicorr-slowr1", 10, 2, **more, simulated={"effects": Effects(emi=True)})
+    measured = {"onthefly_corr_freq": [390.625, 218.5]}
+    for name, ngroups, settings in (
+        ("measured", 12, measured),
+        ("measured-cycles", 12, measured | {"nbins": 30, "use_n_cycles": 90}),
+        ("measured-in-one", 6, measured | {"nints_to_phase": 1, "nbins": 501}),
+        ("three-groups", 3, {"algorithm": "sequential"}),
+        ("three-groups-not-scaled", 3, {"algorithm": "sequential", "scale_reference": False}),
+    ):
+        more = {"shape": (40, 288), "steps": {"emicorr": on | settings}, "quick": name == "measured"}
+        # with three groups the slopes are 0 / 0, and only an unscaled reference is subtracted
+        about = {"about": ("emicorr",) if name != "three-groups" else ()}
+        yield _miri(group, f"emicorr-{name}", ngroups, 3, **more, **emi | about)
+    more = {"subarray": "FULL", "readpatt": "FASTR1", "shape": (1024, 1032), "steps": {"emicorr": on | measured}}
+    yield _miri(group, "emicorr-measured-full", 5, 1, **more, **emi)
     for name, settings, more in (
         ("failed", {}, {}),
         ("time", {"persistence_time": 5, "dn_threshold": 12000.0}, {"shows": ("PERSISTENCE",)}),
@@ -439,7 +453,6 @@ NOT_COMPARED = (
         "clean_flicker_noise with a flat, a user's mask, `median_image` or `autoparam`",
         "these exposures have no such references; `tests/steps/test_clean_flicker_noise.py` compares it",
     ),
-    ("emicorr with `onthefly_corr_freq`", "jwst measures the wave in the data, for which it needs a long exposure"),
     ("`maximum_cores` other than 1", "with several processes, the results of jwst are not always those of one process"),
     ("`use_ellipses` of jump", "jwst 3.0 accepts it but does not use it"),
     ("explicit read times (`read_times`), superstripes, IRS2", "coronagraphic exposures do not use them"),

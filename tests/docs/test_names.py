@@ -31,7 +31,7 @@ RETIRED = {
 #: jwst's own step, and files of measured figures, which keep the name under which they were measured
 KEPT = ("clean_flicker_noise", "/results/", "tests/data/", "_generated", "_build")
 #: functions may speak of the wave in emicorr's reference, and a simulation has an effect `one_over_f`
-ALLOWED = {"waves?": "gpucoron/steps/emicorr.py", "one_over_f": "simulat"}
+ALLOWED = {"waves?": "gpucoron/steps/emicorr", "one_over_f": "simulat"}
 
 
 def read_table():

@@ -15,12 +15,14 @@ from astropy.io import fits
 from gpucoron import dq
 from gpucoron.engine import order_of
 from gpucoron.facts import READ_PATTERNS, Facts
+from gpucoron.io.emicorr_file import emicorr_model
 from gpucoron.io.persistence_file import write_entries
 from gpucoron.simulate import Effects, ReferenceOptions, Scene, simulate, write_references
 from gpucoron.simulate.crds import MATCH_KEYS, CrdsCache, next_name, write_mappings, write_parameters
 from gpucoron.simulate.detectors import DETECTORS, find_subarray
 from gpucoron.simulate.keywords import start_integrations
 from gpucoron.simulate.references import match_values
+from gpucoron.steps.emicorr_times import CLOCKS
 from tests.cases.parity_edits import TOP
 from tests.fuzz.drawn_settings import Drawn, draw_settings
 
@@ -94,6 +96,8 @@ def draw_case(number, folder):
     case = DrawnCase(number, exposure, custom, start, settings, profile=profile, writes=writes)
     case.path = _write_exposure(rng, simulation, case, folder)
     _write_named_files(rng, simulation, folder)
+    if instrument == "MIRI":
+        _write_emicorr(rng, subarray, folder)
     case.cache = _write_references(rng, simulation, case, folder)
     return case
 
@@ -225,6 +229,17 @@ def _write_persistence(rng, simulation, path):
         "pers_time": int(rng.choice([20, 20, 20, 21])),
     }
     write_entries(path, {simulation.subarray.detector: entry})
+
+
+def _write_emicorr(rng, subarray, folder):
+    """Write a reference with one or two waves."""
+    waves, (row_clocks, frame_clocks) = {}, CLOCKS[subarray]
+    for name in ("Hz390", "Hz218")[: rng.integers(1, 3)]:
+        wave = rng.normal(0, 1, rng.integers(2, 70)).astype(rng.choice([np.float32, np.float64]))
+        waves[name] = {"frequency": float(rng.uniform(10, 5000)), "phase_amplitudes": wave}
+    freqs = {"FAST": list(waves), "SLOW": {"MIRIMAGE": list(waves)}}
+    cases = {subarray: {"rowclocks": row_clocks, "frameclocks": frame_clocks, "freqs": freqs}}
+    emicorr_model({"frequencies": waves, "subarray_cases": cases}).save(str(folder / "emicorr.asdf"))
 
 
 # ------------------------------------------------------------------------------------------------------ the references

@@ -33,6 +33,7 @@ EXPOSURES = {
     "short dark": (("MIRI", "MASK1550", "FASTR1", 16, 13), {"options": {**IMPERFECT, "dark_groups": 8}}),
     "with a flat": (("MIRI", "MASK1550", "FASTR1", 8, 2), {"later": True}),
     "with a frame": ((*NIRCAM, "RAPID", 6, 2), {"options": {"picture_frame": True}, "shape": (96, 112)}),
+    "four groups": (("MIRI", "MASK1550", "FASTR1", 4, 2), {}),
     "wide": (("MIRI", "MASK1550", "FASTR1", 8, 2), {"effects": Effects(emi=True), "shape": (40, 288)}),
     "showers": (("MIRI", "MASK1550", "FASTR1", 20, 2), {"edit": edits.showers, "shape": (96, 112)}),
     "miri": (
@@ -158,8 +159,12 @@ CASES = {
         "miri", {**on("emicorr", fit_ints_separately=True), **on("firstframe", bright_use_group1=False)},
         against="host", ran=("emicorr", "firstframe"),
     ),
-    "MIRI with emicorr, by jwst": StrictCase(
-        "wide", on("emicorr", algorithm="sequential"), ran=("emicorr",)
+    "MIRI with emicorr, sequential": StrictCase("wide", on("emicorr", algorithm="sequential"), ran=("emicorr",)),
+    "MIRI with emicorr, measured": StrictCase(
+        "wide", on("emicorr", onthefly_corr_freq=[390.625], nbins=12, use_n_cycles=None), ran=("emicorr",)
+    ),
+    "MIRI with emicorr, measured in two groups": StrictCase(
+        "four groups", on("emicorr", onthefly_corr_freq=[390.625], nbins=4), ran=("emicorr",)
     ),
     "MIRI, a later segment": StrictCase(
         "miri", {"dark_current": {"dark_by_integration": True}, "ramp_fit": {"algorithm": "LIKELY"}}, against="host",

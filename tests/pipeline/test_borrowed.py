@@ -16,7 +16,6 @@ MIRI = (("MIRI", "MASK1550", "FASTR1", 20, 2), {"shape": (40, 288), "effects": E
 
 CASES = {
     "emicorr": (*MIRI, {"emicorr": {"skip": False}}),  # a step of gpucoron, here for the whole pipeline
-    "sequential": (*MIRI, {"emicorr": {"skip": False, "algorithm": "sequential"}}),
     # a step of gpucoron, here for the whole pipeline
     "clean_flicker_noise": (*NIRCAM, {"clean_flicker_noise": {"skip": False}}),
     "likely": (*NIRCAM, {"ramp_fit": {"algorithm": "LIKELY"}}),  # a step of gpucoron, here for the whole pipeline
@@ -83,7 +82,6 @@ def test_the_optional_product_is_jwsts(exposures, tmp_path):
     ("helper", "name", "target", "way"),
     [
         ("full_frame", "refpix", "jwst.refpix.reference_pixels.correct_model", "refpix.skip=True"),
-        ("jwsts_own", "emicorr", "jwst.emicorr.emicorr_step.EmiCorrStep.process", "emicorr.skip=True"),
     ],
 )
 def test_every_borrowed_step_has_the_same_boundary(helper, name, target, way, exposures, monkeypatch):
@@ -97,7 +95,7 @@ def test_every_borrowed_step_has_the_same_boundary(helper, name, target, way, ex
         raise RuntimeError("of a kind of its own")
 
     monkeypatch.setattr(target, fail)
-    case = exposures(*(MIRI if name == "emicorr" else NIRCAM)[0], **NIRCAM[1] if name != "emicorr" else MIRI[1])
+    case = exposures(*NIRCAM[0], **NIRCAM[1])
     with case.cache.activate():
         run = plan(Exposure.read(case.path), backend="cpu")
     arguments = {
