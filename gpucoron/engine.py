@@ -15,7 +15,6 @@ from typing import Any
 
 from gpucoron.backends import check_backend, get_backend
 from gpucoron.backends.backend import BackendLike
-from gpucoron.borrowed import HELPERS as BORROWED_HELPERS
 from gpucoron.errors import ParameterError
 from gpucoron.facts import Facts
 from gpucoron.files import AnyPath, Paths
@@ -409,7 +408,6 @@ def _make_save_persistence(run, step):
 
 #: name of a helper that a step may declare -> ``make(run, step)``, which makes it
 _HELPERS = {
-    **BORROWED_HELPERS,
     "stage": lambda run, step: run.run_parameters.stage_1overf,
     "start_times": lambda run, step: partial(start_times, run.exposure),
     "save_persistence": _make_save_persistence,

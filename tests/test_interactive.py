@@ -419,7 +419,7 @@ def test_type_checkers_see_the_names_that_are_there():
     names = {alias.asname for node in block.body for alias in node.names}
     assert names | {"__version__"} == set(dir(gpucoron))
     found = {path.stem for path in PACKAGE.glob("*.py")} | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    hidden = {"__init__", "__main__", "borrowed", "cli", "files", "interactive"}
+    hidden = {"__init__", "__main__", "cli", "files", "interactive"}
     assert {name for name in dir(gpucoron) if inspect.ismodule(getattr(gpucoron, name))} == found - hidden
 
 

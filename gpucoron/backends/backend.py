@@ -165,17 +165,17 @@ class Backend:
         """Release memory that is cached for later arrays."""
         self.device.release_memory()
 
-    def note_worker(self, name, *, alone=False):
-        """Record that another backend, or 'jwst', works on this thread's step; if ``alone``, instead of this one."""
-        workers.note(name, alone=alone)
+    def note_worker(self, name):
+        """Record that another backend works on this thread's step."""
+        workers.note(name)
 
     def take_workers(self):
         """Return the names of all backends that worked on this thread's step since the last call, this one first."""
-        names, alone = workers.take()
+        names = workers.take()
         if self.is_in_chunks and not self.on_host:
             # Work that sent no chunk to the device ran on the host.
             return names or [self.home.name]
-        return names if alone else list(dict.fromkeys([self.name, *names]))
+        return list(dict.fromkeys([self.name, *names]))
 
     @property
     def is_in_chunks(self) -> bool:

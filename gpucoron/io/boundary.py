@@ -15,7 +15,7 @@ _REPORT = "please report it with the log"
 
 
 @contextmanager
-def converted_errors(exposure, step="", *, reading=False, advice="", convert=None, passed_on=None):
+def converted_errors(exposure, step="", *, reading=False, advice="", passed_on=None):
     """Convert every exception of the block into a GpucoronError that names the exposure and the step.
 
     Parameters
@@ -27,8 +27,6 @@ def converted_errors(exposure, step="", *, reading=False, advice="", convert=Non
         The block reads the file, so any failure means that the file is damaged.
     advice : str, optional
         Appended to the message if the data cannot be used.
-    convert : callable, optional
-        ``convert(error)`` returns the GpucoronError to raise; used for jwst's own code.
     passed_on : callable, optional
         ``passed_on(error)`` returns whether to pass an exception on unchanged, because the caller handles it.
 
@@ -46,8 +44,6 @@ def converted_errors(exposure, step="", *, reading=False, advice="", convert=Non
     except Exception as error:
         if passed_on is not None and passed_on(error):
             raise
-        if convert is not None:
-            raise convert(error) from error
         raise convert_error(error, exposure, step, reading=reading, advice=advice) from error
 
 

@@ -57,7 +57,7 @@ def _slopes_model(run, slopes, model_class):
 
 
 def ramp_model(run):
-    """Make a ``ramp`` product of the current state of the exposure, also the input of borrowed steps of jwst.
+    """Make a ``ramp`` product of the current state of the exposure.
 
     If the exposure is on the host, the model shares its arrays.
     """
@@ -293,7 +293,8 @@ def history_of(run):
     custom = [record.name for record in run.records if STEPS[record.name].custom and record.status == "COMPLETE"]
     if custom:
         lines.append(f"gpucoron custom steps: {', '.join(custom)}")
-    lines += _versions_of(run)
+    if not installed("jwst").startswith(f"{REPRODUCED_JWST}."):
+        lines.append(f"gpucoron steps: as jwst {REPRODUCED_JWST}, with jwst {installed('jwst')} installed")
     if run.pars_files:
         lines.append(f"gpucoron parameter files: {', '.join(run.pars_files)}")
     lines += [
@@ -314,22 +315,10 @@ def name_of_hook(hook):
     return f"{named.__module__}.{named.__qualname__}"
 
 
-def _versions_of(run):
-    """List the versions of jwst that our own steps reproduce, and that borrowed steps run."""
-    lines = []
-    if not installed("jwst").startswith(f"{REPRODUCED_JWST}."):
-        lines.append(f"gpucoron own steps: as jwst {REPRODUCED_JWST}, with jwst {installed('jwst')} installed")
-    borrowed = [record.name for record in run.records if "jwst" in record.workers]
-    if borrowed:
-        code = f"jwst {installed('jwst')}, stcal {installed('stcal')}"
-        lines.append(f"gpucoron code of {code}: {', '.join(borrowed)}")
-    return lines
-
-
 def backends_of(run):
-    """Return the backends that processed an exposure, such as 'cuda' or 'cuda+numpy', without jwst's own code."""
+    """Return the backends that processed an exposure, such as 'cuda' or 'cuda+numpy'."""
     # no step has run yet: return the backend of the run
-    return "+".join(worker for worker in run.workers if worker != "jwst") or run.backend.take_workers()[0]
+    return "+".join(run.workers) or run.backend.take_workers()[0]
 
 
 def note_step(run, step, outcome):
@@ -362,7 +351,6 @@ def _note_step(run, step, outcome):
             entry = getattr(meta.ref_file, reftype)
             run.earlier_names[reftype], entry.name = entry.name, named
     if opened:
-        # jwst's own code may save it in a later step
         meta.ref_file.crds.context_used, meta.ref_file.crds.sw_version = run.context
 
 
@@ -370,8 +358,7 @@ def reference_name(path, settings, reftype):
     """Return the name of a reference in a product, as in jwst: a URI for CRDS, a path for the user's file."""
     if path == "N/A":
         return "N/A"
-    # jwst's own code may open types that the step does not declare
-    if getattr(settings, f"override_{reftype}", None) is not None:
+    if getattr(settings, f"override_{reftype}") is not None:
         return os.path.abspath(path)
     return f"crds://{Path(path).name}"
 

@@ -41,8 +41,8 @@ _DARK_CLASS = {"MIRI": "DarkMIRIModel", "NIRSPEC": "DarkNirspecModel"}
 #: names of all arrays of references
 _ARRAYS = ("data", "dq", "coeffs", "inv_coeffs", "average_dark_current", "table")
 
-#: types that only jwst's own code opens
-_OPENED_BY_JWST = ("refpix", "pastasoss")
+#: types of which no step reads the contents: only their names are written to products
+_NAMED_ONLY = ("refpix", "pastasoss")
 
 #: types that jwst requires
 _INDISPENSABLE = ("gain", "readnoise")
@@ -216,7 +216,7 @@ def load_references(exposure, paths, backend, store=None):
                 )
                 raise ReferenceFileError(msg)
             loaded[key] = None
-        elif reftype in _OPENED_BY_JWST:
+        elif reftype in _NAMED_ONLY:
             loaded[key] = Reference(reftype, Path(path))
         else:
             loaded[key] = store.get(reftype, Path(path), exposure, backend)

@@ -57,32 +57,6 @@ def check_files(table, parameters):
                 _check_file(value, parameter, owner)
 
 
-def texts_of(step, settings):
-    """Return the text parameters of a step that differ from their defaults, mostly file names: name -> value."""
-    names = [name for name, one in step.known.items() if one.kind == "string" and not one.unused]
-    texts = {name: getattr(settings, name) for name in names}
-    return {name: value for name, value in texts.items() if value and value != step.known[name].default}
-
-
-def check_texts(step, settings):
-    """Refuse files that jwst's code cannot read to their end: pipes, devices, and FITS files with wrong headers.
-
-    Raises
-    ------
-    ParameterError
-    """
-    for name, value in texts_of(step, settings).items():
-        path = Path(value)
-        try:
-            if path.exists() and not path.is_dir():
-                check_regular(path)
-                if path.suffix == ".fits":
-                    read_layout(path, strict=False)
-        except InputError as error:
-            msg = f"{step.name}.{name}: {error}"
-            raise ParameterError(msg) from error
-
-
 def _check_file(path, parameter, owner):
     advice = f"give {' or '.join(parameter.reads)}, or do without {owner}"
     try:

@@ -26,7 +26,7 @@ RANGES = MappingProxyType(
     }
 )
 
-#: the version of jwst that our own steps reproduce, independent of the installed one
+#: the version of jwst that the steps reproduce, independent of the installed one
 REPRODUCED_JWST = "3.0"
 
 

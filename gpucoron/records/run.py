@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class StepRecord:
-    """The status and the time of one step; ``workers`` names the backends that worked on it, or 'jwst'."""
+    """The status and the time of one step; ``workers`` names the backends that worked on it."""
 
     name: str
     status: str

@@ -137,8 +137,6 @@ class Step:
         shape. It is called before any work.
     helpers : tuple of str
         Names of keyword arguments of ``run`` that the engine provides.
-    borrows : str
-        Module of jwst with ``jwst_class``, if the step runs jwst's code.
     hints : tuple of (str, type, str)
         A parameter that names a file for jwst's models, the error that they raise for a wrong file, and advice.
     profiles : mapping of str to Preset
@@ -188,7 +186,6 @@ class Step:
     indirect: Callable = lambda settings, facts: ()
     checks: Callable | None = None
     helpers: tuple = ()
-    borrows: str = ""
     hints: tuple = ()
     profiles: Mapping = field(default_factory=dict)
     keywords: Mapping = field(default_factory=dict)

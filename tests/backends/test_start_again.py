@@ -219,12 +219,3 @@ def test_chunks_give_the_devices_own_bits(case, host, tmp_path, monkeypatch):
             np.testing.assert_array_equal(found[product].dq, model.dq)
             scatter = np.nanstd(model.data) if tolerance else 1
             np.testing.assert_allclose(found[product].data, model.data, rtol=0, atol=tolerance * scatter)
-
-
-@pytest.mark.parametrize("max_memory", [None, 1000])
-def test_jwsts_code_is_recorded(case, max_memory):
-    native = gpucoron.get_backend("numpy", max_memory=max_memory)
-    run = run_with(case, native, steps={"jump": {"expand_large_events": True}})
-    where = {record.name: record.workers for record in run.records if record.status == "COMPLETE"}
-    assert history_of(run)[0].endswith("backend numpy, profile jwst")
-    assert "jump numpy+jwst" in history_of(run)[1]

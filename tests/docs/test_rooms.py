@@ -32,7 +32,6 @@ ORDER = (
     "database",
     "pipeline",
     "engine",
-    "borrowed",
     "simulate",
     "io",
     "records",
@@ -57,7 +56,7 @@ KNOWN_ONLY_TO = {
         (
             "gpucoron/io/",
             "gpucoron/simulate/",
-            *map("gpucoron/{}.py".format, ("pipeline", "coron1pipeline", "borrowed")),
+            *map("gpucoron/{}.py".format, ("pipeline", "coron1pipeline")),
         ),
         "let io/ read it, and hand arrays and plain values on",
     ),
@@ -65,7 +64,7 @@ KNOWN_ONLY_TO = {
 }
 ARRAYS_ALONE = ("gpucoron/steps/", "gpucoron/backends/")
 #: modules that use declared attributes only: settings, facts, exposures and references are dataclasses
-DECLARED = ("steps/", "backends/", "parameters/", "engine.py", "borrowed.py", "facts.py")
+DECLARED = ("steps/", "backends/", "parameters/", "engine.py", "facts.py")
 DECLARED += ("io/references.py", "io/user_files.py", "io/products.py")
 LOGGING_SETUP = ("basicConfig", "dictConfig", "fileConfig", "addHandler", "removeHandler", "handlers")
 

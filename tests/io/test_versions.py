@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import version
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +14,6 @@ import pytest
 import gpucoron
 from gpucoron.errors import VersionError
 from gpucoron.io import products, versions
-from gpucoron.steps import jump
 from tests.cases.paths import ROOT
 from tests.tools.oldest_versions import read_pins
 
@@ -162,25 +160,11 @@ def history(case, tmp_path, **options):
     return [str(entry["description"]) for entry in models["rate"].history]
 
 
-def test_products_say_whose_code_was_borrowed(case, tmp_path, monkeypatch):
-    run = jump.run
-
-    def run_with_jwst(exposure, references, parameters, backend, **helpers):
-        backend.note_worker("jwst")
-        return run(exposure, references, parameters, backend, **helpers)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(jump, "run", run_with_jwst)
-        borrowed = history(case, tmp_path)
-    assert f"gpucoron code of jwst {version('jwst')}, stcal {version('stcal')}: jump" in borrowed
-    assert not any("gpucoron code of" in line for line in history(case, tmp_path))
-
-
 def test_products_say_as_which_jwst_they_are_where_it_is_another(case, tmp_path, monkeypatch):
     monkeypatch.setattr(products, "installed", lambda package: "2.0.1")
-    assert "gpucoron own steps: as jwst 3.0, with jwst 2.0.1 installed" in history(case, tmp_path)
+    assert "gpucoron steps: as jwst 3.0, with jwst 2.0.1 installed" in history(case, tmp_path)
     monkeypatch.setattr(products, "installed", lambda package: "3.0.4")
-    assert not any("own steps" in line for line in history(case, tmp_path))
+    assert not any("gpucoron steps" in line for line in history(case, tmp_path))
 
 
 def test_inverse_coefficients_are_read_with_any_data_model(exposures):

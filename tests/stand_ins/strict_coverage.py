@@ -22,7 +22,7 @@ SOURCES = (
         PACKAGE / "backends" / "operations" / "subtract_1overf" / f"{name}.py"
         for name in ("readout", "spectrum", "kriging", "contrasts", "differences", "scene", "slopes")
     ),
-    *(PACKAGE / f"{name}.py" for name in ("borrowed", "engine")),
+    PACKAGE / "engine.py",
     *(PACKAGE / "io" / f"{name}.py" for name in ("exposure", "products")),
     PACKAGE / "batch" / "job.py",
     PACKAGE / "records" / "previews.py",

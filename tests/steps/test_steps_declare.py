@@ -29,7 +29,6 @@ ORDERS = [engine.order_of(facts, stage) for facts in FACTS.values() for stage in
 
 #: modules that treat all steps alike
 GENERIC = (
-    "borrowed",
     "parameters/__init__",
     "parameters/kinds",
     "pipeline",

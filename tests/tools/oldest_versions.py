@@ -28,7 +28,7 @@ FOLDER = Path(sys.prefix) / "oldest"
 #: but not the kernels, which use none of these
 SUITE = (
     "backends/operations/test_drawn.py", "batch/test_batch_dask.py", "cli", "database", "io/test_products.py",
-    "io/test_real_input.py", "io/test_versions.py", "pipeline/test_borrowed.py", "pipeline/test_parameters.py",
+    "io/test_real_input.py", "io/test_versions.py", "pipeline/test_optional_steps.py", "pipeline/test_parameters.py",
     "pipeline/test_pipeline.py", "pipeline/test_run_obs.py", "simulate/test_simulate.py", "steps/test_dark_current.py",
     "steps/test_light_steps.py", "steps/test_linearity.py", "steps/test_steps_declare.py",
 )  # fmt: skip
@@ -47,8 +47,13 @@ _CUSTOM = {
     "subtract_1overf": {"skip": False},
     "experimental_jumpramp": {"skip": False},
 }
-#: runs stcal's code
-_BORROWED = {"ramp_fit": {"save_opt": True}}
+#: steps and searches that are off by default
+_OPTIONAL = {
+    "jump": {"expand_large_events": True, "find_showers": True},
+    "emicorr": {"skip": False, "algorithm": "sequential"},
+    "persistence": {"skip": False, "persistence_time": 100, "dn_threshold": 2e4},
+    "ramp_fit": {"save_opt": True},
+}
 #: name of a configuration -> keyword arguments of `reduce_file`
 WAYS = {
     "numpy": {"backend": "numpy"},
@@ -57,12 +62,13 @@ WAYS = {
     "spaceklip": {"profile": "spaceklip", "backend": "numpy", "rate_int_outliers": True},
     "custom": {"profile": "spaceklip", "steps": _CUSTOM, "backend": "numpy", "stage_1overf": "groups"},
     "emicorr": {"steps": {"emicorr": {"skip": False}}, "backend": "cpu"},
+    "optional": {"steps": _OPTIONAL, "backend": "cpu"},
 }
 #: tolerance in widths of the image (16 to 84 %) after the subtraction of 1/f noise, because each BLAS sums the float32
 #: products of matrices in a different order. All other values have the same bits.
 _SUBTRACT_1OVERF = 2e-4
 _WITH_1OVERF = ("spaceklip", "custom", "run_obs")
-#: keywords with versions and times, and those of borrowed code
+#: keywords with versions and times
 _OTHERWISE = ("DATE", "CAL_VER", "CAL_VCS", "CRDS_VER", "CHECKSUM", "DATASUM", "HISTORY", "COMMENT", "")
 
 
@@ -189,7 +195,6 @@ def reduce_all(raw, output):
         command = [Path(sys.executable).parent / "strun", "calwebb_coron1", path, "--backend=cpu"]
         subprocess.run([*command, f"--output_dir={folder_of('strun')}"], check=True, capture_output=True)
         gpucoron.run_obs(_database(path, folder_of("run_obs")), subdir="", quiet=True, backend="cpu")
-        gpucoron.reduce_file(path, folder_of("borrowed"), steps=_BORROWED, backend="cpu")
         print(f"{name}: reduced in {len(list((output / name).iterdir()))} ways")
 
 
@@ -208,8 +213,8 @@ def _database(path, output_dir):
 def compare_all(newest, oldest):
     """Compare the products of two environments; list what differs."""
     problems, compared = [], 0
-    names = sorted(path.relative_to(newest) for path in newest.rglob("*_rate*.fits"))
-    if sorted(path.relative_to(oldest) for path in oldest.rglob("*_rate*.fits")) != names:
+    names = sorted(path.relative_to(newest) for path in newest.rglob("*.fits"))
+    if sorted(path.relative_to(oldest) for path in oldest.rglob("*.fits")) != names:
         problems.append("the environments have not made the same products")
     for name in names:
         if not (oldest / name).exists():
@@ -235,7 +240,7 @@ def _compare(newest, oldest, way):
                 values = [header.get(key, "absent") for header in (hdu.header, other.header)]
                 if values[0] != values[1]:
                     yield f"{hdu.name}: {key} is {values[1]!r}, not {values[0]!r}"
-            if hdu.data is None or way == "borrowed":
+            if hdu.data is None:
                 continue
             expected_data, found_data = np.array(hdu.data), np.array(other.data)
             if expected_data.tobytes() != found_data.tobytes() and not (
@@ -244,7 +249,7 @@ def _compare(newest, oldest, way):
                 what = _describe(expected_data, found_data) if hdu.is_image else "another table"
                 yield f"{hdu.name}: {what}"
         histories = ["".join(hdus[0].header["HISTORY"]) for hdus in (expected, found)]
-        yield from _compare_histories(*histories, way)
+        yield from _compare_histories(*histories)
 
 
 def _is_close(expected, found):
@@ -272,18 +277,11 @@ def _describe(expected, found):
     return f"{int((apart > 0).sum())} of {expected.size} values differ, by {largest:.2g} at most; {nans} NaN"
 
 
-def _compare_histories(newest, oldest, way):
-    """Compare HISTORY: the oldest also names the jwst version that the steps reproduce, and both name borrowed code."""
-    old = read_pins()
-    own = f"gpucoron own steps: as jwst 3.0, with jwst {old['jwst']} installed"
-    if own not in oldest or "own steps" in newest:
-        yield f"history: {oldest}"
-    if way == "borrowed":
-        borrowed = f"gpucoron code of jwst {old['jwst']}, stcal {old['stcal']}: ramp_fit"
-        if borrowed not in oldest or "gpucoron code of jwst 3.0" not in newest:
-            yield f"history: {oldest}"
-    elif oldest.replace(own, "") != newest:
-        yield f"history: {oldest}, not {newest}"
+def _compare_histories(newest, oldest):
+    """Compare HISTORY: the oldest also names the version of jwst that the steps reproduce."""
+    line = f"gpucoron steps: as jwst 3.0, with jwst {read_pins()['jwst']} installed"
+    if line not in oldest or "gpucoron steps" in newest or oldest.replace(line, "") != newest:
+        yield f"history: {oldest}, not {newest} with {line!r}"
 
 
 def read_pins():

@@ -1,11 +1,10 @@
-"""The steps that still run jwst's code: in gpucoron's engine they give the results of jwst's pipeline."""
+"""Steps and searches that are off by default: every ramp and product is that of jwst's pipeline."""
 
 import numpy as np
 import pytest
 from astropy.io import fits
 
 import gpucoron
-from gpucoron.errors import InputError
 from gpucoron.simulate import Effects
 from tests.cases.pipelines import SLOPE_ARRAYS, assert_same_flags, assert_same_values, run_jwst, run_ours
 
@@ -15,18 +14,16 @@ NIRCAM = (("NIRCAM", "SUB320A335R", "RAPID", 8, 2), {"shape": (40, 320)})
 MIRI = (("MIRI", "MASK1550", "FASTR1", 20, 2), {"shape": (40, 288), "effects": Effects(emi=True)})
 
 CASES = {
-    "emicorr": (*MIRI, {"emicorr": {"skip": False}}),  # a step of gpucoron, here for the whole pipeline
-    # a step of gpucoron, here for the whole pipeline
+    "emicorr": (*MIRI, {"emicorr": {"skip": False}}),
     "clean_flicker_noise": (*NIRCAM, {"clean_flicker_noise": {"skip": False}}),
-    "likely": (*NIRCAM, {"ramp_fit": {"algorithm": "LIKELY"}}),  # a step of gpucoron, here for the whole pipeline
-    # flagged by gpucoron, here for the whole pipeline
+    "likely": (*NIRCAM, {"ramp_fit": {"algorithm": "LIKELY"}}),
     "snowballs": (*NIRCAM, {"jump": {"expand_large_events": True, "min_jump_area": 3.0, "edge_size": 10}}),
     "showers": (*MIRI, {"jump": {"find_showers": True, "extend_min_area": 20}}),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_borrowed_steps_give_jwsts_answer(name, exposures):
+def test_every_ramp_and_product_is_jwsts(name, exposures):
     arguments, options, steps = CASES[name]
     case = exposures(*arguments, **options)
     with case.cache.activate():
@@ -76,31 +73,3 @@ def test_the_optional_product_is_jwsts(exposures, tmp_path):
         gpucoron.reduce_file(case.path, tmp_path, backend="cpu", steps={"ramp_fit": {"save_opt": True}})
     with fits.open(next(tmp_path.glob("*_fitopt.fits"))) as hdus:
         assert hdus["SLOPE"].data.shape[-2:] == (40, 320)
-
-
-@pytest.mark.parametrize(
-    ("helper", "name", "target", "way"),
-    [
-        ("full_frame", "refpix", "jwst.refpix.reference_pixels.correct_model", "refpix.skip=True"),
-    ],
-)
-def test_every_borrowed_step_has_the_same_boundary(helper, name, target, way, exposures, monkeypatch):
-    """Each call of jwst's and stcal's code, with an unexpected error."""
-    from gpucoron.borrowed import HELPERS
-    from gpucoron.engine import plan
-    from gpucoron.io.exposure import Exposure
-    from gpucoron.steps import STEPS
-
-    def fail(*args, **kwargs):
-        raise RuntimeError("of a kind of its own")
-
-    monkeypatch.setattr(target, fail)
-    case = exposures(*NIRCAM[0], **NIRCAM[1])
-    with case.cache.activate():
-        run = plan(Exposure.read(case.path), backend="cpu")
-    arguments = {
-        "full_frame": (run.exposure, {}, run.parameters["refpix"]),
-    }
-    with pytest.raises(InputError, match=f"{case.path.name}: {name}: .*of a kind of its own.*{way}"):
-        HELPERS[helper](run, STEPS[name])(*arguments.get(helper, ()))
-    assert set(HELPERS) == {"large_events", "optional_fit", "full_frame", "jwsts_own"}
