@@ -11,6 +11,7 @@ import logging
 import statistics
 import tempfile
 import warnings
+from contextlib import chdir
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,14 +72,15 @@ def measure(row, folder, options):
     """Measure one row: medians of both sides, and of the ratios of runs in turn."""
     from gpucoron.backends import get_backend
 
-    path, cache = make_exposure(row.exposure, row.events, folder)
+    path, cache = make_exposure(row.exposure, row.events, folder.resolve())
     steps = {name: {"skip": True} for name in _NOT_NEEDED}
     steps[row.step] = {"skip": False, **row.parameters}
     if row.step != "ramp_fit":
         steps["ramp_fit"] = {"skip": True}
     backend = get_backend("cpu", n_threads=options.threads)
     seconds = {"jwst": [], "ours": []}
-    with cache.activate():
+    # jwst writes its optional product into the current folder
+    with cache.activate(), tempfile.TemporaryDirectory() as elsewhere, chdir(elsewhere):
         common.our_steps(path, backend, steps)  # warm up: imports, references, compiled kernels
         for number in range(options.repeat):
             for side in ("jwst", "ours") if number % 2 else ("ours", "jwst"):
