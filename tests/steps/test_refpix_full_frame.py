@@ -271,6 +271,23 @@ def test_levels_by_kernels(kernel_backend, rng, shape, along_y, n_outputs, keeps
         assert found[~np.isnan(found)].tobytes() == expected[~np.isnan(found)].tobytes()
 
 
+@pytest.mark.parametrize("length", [2, 6, 11])
+def test_long_windows_slide(rng, monkeypatch, length):
+    """An ordered list along the rows gives the medians of sorted windows."""
+    from gpucoron.steps.reference_pixels import mirrored_windows, running_median
+
+    columns = np.round(rng.normal(0, 3, (3, 41, 4)), 1)
+    columns[rng.random(columns.shape) < 0.3] = np.nan
+    columns[0, 10:30], columns[1, 5, 0], columns[2, 6:9, 1] = np.nan, np.inf, -np.inf
+    spoilt = rng.random((3, 41)) < 0.05
+    windows = mirrored_windows(40, length)
+    for of_rows in (None, spoilt):
+        expected = running_median(columns, windows, of_rows, xp=np)
+        with monkeypatch.context() as patch:
+            patch.setattr("gpucoron.steps.reference_pixels._SORTED_VALUES", 0)
+            np.testing.assert_array_equal(running_median(columns, windows, of_rows, xp=np), expected)
+
+
 def test_noise_common_to_outputs_and_rows_is_removed(rng):
     """Each output has its own level, and all rows a slow drift."""
     facts = nircam_facts(**FULL, fastaxis=1, slowaxis=2)
