@@ -16,7 +16,7 @@ from gpucoron.simulate import Effects
 from gpucoron.steps import emicorr
 from gpucoron.steps.emicorr_sequential import apply_sequential, count_integrations
 from gpucoron.steps.emicorr_times import CLOCKS, ReadTimes, last_delay
-from tests.steps.test_emicorr import run_step
+from tests.cases.emicorr import run_step
 
 DEFINITION = get_backend("numpy", n_threads=1)
 SUBARRAYS = ("MASK1065", "MASK1140", "MASK1550", "MASKLYOT", "FULL")
