@@ -80,7 +80,8 @@ def apply_sequential(
     Returns
     -------
     list of (n_bins,) float64, DN
-        The measured wave of each frequency; all NaN, and not subtracted, if a bin holds no value.
+        The measured wave of each frequency; all NaN, and not subtracted, if a bin holds no value. A reference that is
+        not scaled is then subtracted without a shift, as in jwst.
 
     Notes
     -----
@@ -94,9 +95,9 @@ def apply_sequential(
         msg = f"rows of {nx} pixels: MIRI reads four pixels at once; give a multiple of 4, at least {_FEWEST_COLUMNS}"
         raise ValueError(msg)
     n_measured = nints if nints_to_phase is None else min(nints, nints_to_phase)
+    counts = [_count_bins(frequency, nbins) for frequency, _ in waves]
     measured = []
-    for frequency, reference in waves:
-        n_bins = _count_bins(frequency, nbins)
+    for (frequency, reference), n_bins in zip(waves, counts, strict=True):
         means = _measure(data, n_measured, frequency, times, n_bins, backend)
         measured.append(means)
         table = _table(means, reference, period_of(frequency), scale_reference=scale_reference)

@@ -91,6 +91,8 @@ class ReadTimes:
 READ_TIMES = Having(
     "ReadTimes",
     "phases",
+    "quad_clocks",
+    "group_starts",
     nsamples=Number(whole=True, minimum=1),
     row_clocks=Number(above=0, finite=True),
     reset_clocks=Number(minimum=0, finite=True),

@@ -6,6 +6,7 @@ of every test run, the others run with ``--full-parity``. `NOT_COMPARED` lists w
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import product
 
 from gpucoron.facts import READ_PATTERNS
 from gpucoron.simulate import Effects, Scene
@@ -369,6 +370,9 @@ def _optional_steps():
         # with three groups the slopes are 0 / 0, and only an unscaled reference is subtracted
         about = {"about": ("emicorr",) if name != "three-groups" else ()}
         yield _miri(group, f"emicorr-{name}", ngroups, 3, **more, **emi | about)
+    for subarray, readpatt in product(("MASK1065", "MASK1140", "MASK1550", "MASKLYOT"), ("FASTR1", "SLOWR1")):
+        more = {"subarray": subarray, "readpatt": readpatt, "shape": (24, 288), "steps": {"emicorr": on | measured}}
+        yield _miri(group, f"emicorr-measured-{subarray.lower()}-{readpatt.lower()}", 10, 2, **more, **emi)
     more = {"subarray": "FULL", "readpatt": "FASTR1", "shape": (1024, 1032), "steps": {"emicorr": on | measured}}
     yield _miri(group, "emicorr-measured-full", 5, 1, **more, **emi)
     for name, settings, more in (

@@ -9,12 +9,11 @@ import pytest
 from gpucoron.backends import chunks, get_backend
 from gpucoron.backends.backend import Backend
 from gpucoron.backends.devices.numpy_device import NumpyDevice
-from gpucoron.facts import Facts
 from gpucoron.io.exposure import Exposure
-from gpucoron.io.references import Reference
 from gpucoron.simulate import Effects, simulate
 from gpucoron.steps import emicorr
 from gpucoron.steps.emicorr import ReadTimes, apply_emicorr
+from tests.cases.emicorr import run_step
 
 DEFINITION = get_backend("numpy", n_threads=1)
 
@@ -160,28 +159,6 @@ def test_ramps_that_cannot_be_fitted_are_not_changed(caplog):
         apply_emicorr(data[:, :2], flags, [(390.625, wave)], times)
     with pytest.raises(ValueError, match="four pixels at once"):
         apply_emicorr(data[..., :15], flags[:, :15], [(390.625, wave)], times)
-
-
-FACTS = {"instrument": "MIRI", "detector": "MIRIMAGE", "subarray": "MASK1550", "readpatt": "FASTR1", "nsamples": 1}
-
-
-def run_step(reference, ngroups=5, settings=(), **facts):
-    """Run the step on flat ramps."""
-    case = {"rowclocks": 82, "frameclocks": 23968}
-    cases = {
-        "MASK1550": {**case, "freqs": {"FAST": ["Hz390"], "SLOW": {"MIRIMAGE": ["Hz390"]}}},
-        "FULL_SLOW": {**case, "freqs": {"SLOW": {"MIRIFULONG": ["Hz390"]}}},
-        "MASK1065": {**case, "freqs": {"FAST": ["Hz10"]}},
-    }
-    frequencies = {"Hz390": {"frequency": 390.625, "phase_amplitudes": np.sin(np.arange(20))}}
-    held = Reference(facts={"frequencies": frequencies, "subarray_cases": cases})
-    exposure = Exposure(
-        path=Path("x"), facts=Facts(**{**FACTS, **facts}), data=np.ones((1, ngroups, 4, 16), np.float32),
-        pixeldq=np.zeros((4, 16), np.uint32),
-    )  # fmt: skip
-    parameters = emicorr.STEP.settings(**{"algorithm": "joint", **dict(settings)})
-    references = {"emicorr": held if reference else None}
-    return emicorr.run(exposure, references, parameters, DEFINITION)
 
 
 @pytest.mark.parametrize(
