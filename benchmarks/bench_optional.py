@@ -40,7 +40,6 @@ ROWS = {
     "refpix": Row("refpix", NIRCAM_FULL, {}),
     "refpix sirs": Row("refpix", NIRCAM_FULL, {"refpix_algorithm": "sirs"}),
     "persistence": Row("persistence", NIRCAM, {"persistence_time": 20, "dn_threshold": 2e4}),
-    "picture_frame": Row("picture_frame", NIRCAM_FULL, {}),
     "emicorr sequential": Row("emicorr", MIRI, {"algorithm": "sequential"}),
     "emicorr onthefly": Row("emicorr", MIRI, {"algorithm": "sequential", "onthefly_corr_freq": [390.625]}),
     "fitopt": Row("ramp_fit", NIRCAM, {"save_opt": True}),
