@@ -338,6 +338,30 @@ def test_few_differences_are_not_searched(caplog):
 
 
 @pytest.mark.parity
+def test_where_stcal_fails(backend):
+    """A ring of one pixel does not average; an infinite growth of a line flags nothing."""
+    ramps, where = one_shower()
+    ramps[0][0, 5:, where] += 200
+    single = ShowerSettings(
+        extend_inner_radius=0.0, extend_outer_radius=0.5, extend_snr_threshold=4.0, max_amplitude=np.inf
+    )
+    with pytest.raises(ValueError, match="broadcast"):
+        flag_with_stcal(ramps, single)
+    found, number = flag(ramps, single, backend)
+    assert number == 1
+    assert (found[0, 5, where] == JUMP_DET).mean() > 0.9
+    ramps, _ = one_shower(radius=-1)
+    ramps[0][0, 5:, 30, 10:20] += 200
+    # a ring of the pixel itself, in a larger kernel
+    line = replace(single, extend_outer_radius=0.6, extend_min_area=10, extend_ellipse_expand_ratio=np.inf)
+    with pytest.raises(OverflowError):
+        flag_with_stcal(ramps, line)
+    found, number = flag(ramps, line, backend)
+    assert number == 1
+    np.testing.assert_array_equal(found, ramps[1])
+
+
+@pytest.mark.parity
 def test_showers_after_snowballs_are_stcals():
     """Samples that a snowball and the core of the one before cover are not ignored, if they were usable before."""
     rng, hidden, counted = np.random.default_rng(9), 0, 0
