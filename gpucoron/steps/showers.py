@@ -22,6 +22,8 @@ FLAGGED = DO_NOT_USE | SATURATED | JUMP_DET
 
 #: Largest change of a rate, electrons per group, that jwst multiplies by the time of a group.
 MOST_ELECTRONS = 6
+#: Samples of flagged pixels that are copied together.
+SAMPLES_AT_ONCE = 2**21
 #: no image and no ramp has as many pixels or groups; larger numbers cannot be compared with floats
 _MOST = 2**31
 #: Exposures with fewer differences are not searched.
@@ -211,16 +213,19 @@ class _Search:
     def _restore(self, integration, before):
         """Restore the flags of pixels whose rate would change too much, or be lost, and of reference pixels."""
         xp, settings, flags = self.backend.xp, self.settings, self.groupdq[integration]
-        pixels = xp.flatnonzero((flags != before).any(axis=0))
-        arrays = before, flags, self.data[integration]
-        before, after, data = (array.reshape(len(array), -1)[:, pixels] for array in arrays)
-        gain = self.gain.reshape(-1)[pixels]
-        with np.errstate(all="ignore"):
-            limit = settings.max_amplitude * gain if settings.amplitude_in_dn else settings.max_amplitude
-            electrons = data * gain
-            change = abs(_mean_difference(xp, electrons, before) - _mean_difference(xp, electrons, after))
-            lost = ~xp.isfinite(change) | (change > limit) | self.is_reference.reshape(-1)[pixels]
-        flags.reshape(len(flags), -1)[:, pixels] = xp.where(lost, before, after)
+        changed = xp.flatnonzero((flags != before).any(axis=0))
+        arrays = [array.reshape(len(array), -1) for array in (before, flags, self.data[integration])]
+        at_once = max(1, SAMPLES_AT_ONCE // len(flags))
+        for start in range(0, len(changed), at_once):
+            pixels = changed[start : start + at_once]
+            before, after, data = (array[:, pixels] for array in arrays)
+            gain = self.gain.reshape(-1)[pixels]
+            with np.errstate(all="ignore"):
+                limit = settings.max_amplitude * gain if settings.amplitude_in_dn else settings.max_amplitude
+                electrons = data * gain
+                change = abs(_mean_difference(xp, electrons, before) - _mean_difference(xp, electrons, after))
+                lost = ~xp.isfinite(change) | (change > limit) | self.is_reference.reshape(-1)[pixels]
+            arrays[1][:, pixels] = xp.where(lost, before, after)
 
 
 def _largest_area(n_pixels):

@@ -21,16 +21,12 @@ using Floats = Wide<float, 8>;
 using Doubles = Wide<double, 8>;
 constexpr int HALVES = COLUMNS / 8;
 
-// Whether a group is ignored: see the definition in Python.
-inline Orders is_ignored(const Flags& quality, int searched) {
-  const Orders flags = convert<Orders>(quality);
-  if (searched) return ((flags & int(UNUSABLE)) != 0) | (flags == int(JUMP_DET));
-  return (flags >= 1) & (flags <= int(DO_NOT_USE | JUMP_DET));
-}
-
-inline Reals usable_electrons(const float* data, const uint8* groupdq, const Reals& gain, int n, int searched) {
-  const Reals electrons = load<Reals>(data, n) * gain;
-  return is_ignored(load<Flags>(groupdq, n), searched) ? all_of<Reals>(float_nan()) : electrons;
+// NaN in groups that are ignored: see the definition in Python. (It is no return value, because it is not always inlined.)
+inline void get_electrons(const float* data, const uint8* groupdq, const Reals& gain, int n, int searched, Reals& electrons) {
+  const Orders flags = convert<Orders>(load<Flags>(groupdq, n));
+  Orders is_ignored = (flags >= 1) & (flags <= int(DO_NOT_USE | JUMP_DET));
+  if (searched) is_ignored = ((flags & int(UNUSABLE)) != 0) | (flags == int(JUMP_DET));
+  electrons = is_ignored ? all_of<Reals>(float_nan()) : load<Reals>(data, n) * gain;
 }
 
 // A column of `n` vectors of integers that start at a line of the cache; `storage` is enlarged for them.
@@ -70,7 +66,8 @@ struct StripDifferences {
         for (int at = 0; at < n; at += COLUMNS) {
           const int width = std::min(COLUMNS, n - at);
           const Reals gains = load<Reals>(gain + start + at, width);
-          const Reals electrons = usable_electrons(data + frame + at, groupdq + frame + at, gains, width, searched);
+          Reals electrons;
+          get_electrons(data + frame + at, groupdq + frame + at, gains, width, searched, electrons);
           Reals difference = electrons - previous[at / COLUMNS];
           if (needs_finite) difference = difference - difference == 0.0f ? difference : all_of<Reals>(float_nan());
           if (group > 0) store(orders_of(difference), row + at / COLUMNS * apart);
@@ -130,8 +127,8 @@ struct Clipping {
         low[j] = active[j] ? lower[j] : low[j];
         high[j] = active[j] ? upper[j] : high[j];
       }
-      Orders below{};
-      const Orders now = keep_between(pass == 0, low, high, below);
+      Orders now{}, below{};
+      keep_between(pass == 0, low, high, now, below);
       active &= (now < number) & (now > 0);
       number = now;
       first = larger_of(first, below);
@@ -173,9 +170,8 @@ struct Clipping {
     }
   }
 
-  // Leave the values between the limits; return their number, and how many of all values are below.
-  Orders keep_between(bool is_first, const double* low, const double* high, Orders& below) {
-    Orders kept{};
+  // Leave the values between the limits; count them, and how many of all values are below.
+  void keep_between(bool is_first, const double* low, const double* high, Orders& kept, Orders& below) {
     for (int half = 0; half < HALVES; ++half) {
       const Doubles lower = load<Doubles>(low + half * 8), upper = load<Doubles>(high + half * 8);
       decltype(Doubles{} < Doubles{}) count{}, count_below{};
@@ -191,14 +187,13 @@ struct Clipping {
         below[half * 8 + j] = int(count_below[j]);
       }
     }
-    return kept;
   }
 
   // The median and scatter of all values between the limits, in float32. `ranked` are the values of `rank`.
   void summarize(const double* low, const double* high, const Orders& rank, RankedColumns ranked, const Rows& rows,
                  const Columns& columns, Reals& median, Reals& scatter) {
-    Orders below{};
-    const Orders number = keep_between(true, low, high, below);
+    Orders number{}, below{};
+    keep_between(true, low, high, number, below);
     const Orders wanted = number > 0 ? below + (number - 1) / 2 : all_of<Orders>(0);
     if (is_any(wanted != rank)) ranked = select_ranks(rows, wanted, columns);
     median = (reals_of(ranked.at) + reals_of((number & 1) == 1 ? ranked.at : ranked.next)) / 2.0f;
@@ -304,8 +299,9 @@ __global__ void find_excess_frames(const float* data, const uint8* groupdq, cons
         const int n = std::min(COLUMNS, nx - x);
         const int64 pixel = int64(y) * nx + x;
         const Reals gains = load<Reals>(gain + pixel, n);
-        const Reals later = usable_electrons(data + after + pixel, groupdq + after + pixel, gains, n, searched);
-        const Reals earlier = usable_electrons(data + before + pixel, groupdq + before + pixel, gains, n, searched);
+        Reals later, earlier;
+        get_electrons(data + after + pixel, groupdq + after + pixel, gains, n, searched, later);
+        get_electrons(data + before + pixel, groupdq + before + pixel, gains, n, searched, earlier);
         const Reals distance = (later - earlier) - load<Reals>(middle + usual + pixel, n);
         Reals ratio = (distance < 0.0f ? -distance : distance) / load<Reals>(noise + usual + pixel, n);
         const Orders flags = convert<Orders>(load<Flags>(groupdq + after + pixel, n)) & int(UNUSABLE | JUMP_DET);

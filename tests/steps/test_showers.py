@@ -260,6 +260,39 @@ def test_averages_at_the_threshold_are_decided_as_in_stcal(name, monkeypatch):
     assert sum(settled) >= 30
 
 
+def test_only_averages_at_the_threshold_may_differ_on_a_gpu():
+    """A namespace other than NumPy, and several frames at once: no transforms in float32."""
+    namespace = SimpleNamespace(**{name: getattr(np, name) for name in dir(np)})
+    gpu = SimpleNamespace(xp=namespace, tile_bytes=2**20, in_parts=HOST.device.in_parts)
+    rng = np.random.default_rng(10)
+    data, groupdq, _, gain, _ = make_ramps(rng, (1, 9, 60, 70), n_showers=4)
+    image = np.ones(gain.shape, np.float32)
+    arrays = data[0], groupdq[0], rng.random(gain.shape) < 0.03, gain, 20 * image, 14 * image
+    n_doubtful = n_different = 0
+    for threshold in (0.8, 1.0):
+        settings = ShowerSettings(extend_snr_threshold=threshold)
+        expected = HOST.device.execute(find_excess, arrays, settings)
+        assert expected.any()
+        np.testing.assert_array_equal(definition.find_excess(gpu, *arrays, settings=settings), expected)
+        for group in range(1, 9):
+            which = slice(group, group + 1)
+            (ratio,), (good,) = definition._ratios(np, which, *arrays, True)
+            ring = make_ring(1, 2.6)
+            count = ring_sums(np, good.astype(np.int32), ring, 1)
+            average = ring_sums(np, ratio.astype(np.float64), ring, 0) / count
+            exact = float(rng.choice(average[good]))
+            settings = ShowerSettings(extend_snr_threshold=exact)
+            found, expected = (
+                definition.find_excess(device, *arrays, settings=settings)[group] for device in (gpu, HOST.device)
+            )
+            different = found != expected
+            n_doubtful += np.count_nonzero(abs(average - exact)[good] < 1e-6)
+            n_different += np.count_nonzero(different)
+            assert (abs(average - exact)[different] < 1e-6).all()
+    assert n_doubtful >= 16
+    assert n_different <= n_doubtful
+
+
 @pytest.mark.parametrize("name", ["numpy", "native", "host"])
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (7, 4, 3, 21), (40, 3, 5, 70), (1, 3, 1, 1)])
 def test_statistics_are_those_of_numpy_and_astropy(name, shape):
@@ -335,6 +368,30 @@ def test_few_differences_are_not_searched(caplog):
         assert count == number
         assert found.any() == bool(number)
     assert "fewer than 10 differences" in caplog.text
+
+
+@pytest.mark.parity
+def test_where_stcal_fails(backend):
+    """A ring of one pixel does not average; an infinite growth of a line flags nothing."""
+    ramps, where = one_shower()
+    ramps[0][0, 5:, where] += 200
+    single = ShowerSettings(
+        extend_inner_radius=0.0, extend_outer_radius=0.5, extend_snr_threshold=4.0, max_amplitude=np.inf
+    )
+    with pytest.raises(ValueError, match="broadcast"):
+        flag_with_stcal(ramps, single)
+    found, number = flag(ramps, single, backend)
+    assert number == 1
+    assert (found[0, 5, where] == JUMP_DET).mean() > 0.9
+    ramps, _ = one_shower(radius=-1)
+    ramps[0][0, 5:, 30, 10:20] += 200
+    # a ring of the pixel itself, in a larger kernel
+    line = replace(single, extend_outer_radius=0.6, extend_min_area=10, extend_ellipse_expand_ratio=np.inf)
+    with pytest.raises(OverflowError):
+        flag_with_stcal(ramps, line)
+    found, number = flag(ramps, line, backend)
+    assert number == 1
+    np.testing.assert_array_equal(found, ramps[1])
 
 
 @pytest.mark.parity

@@ -104,7 +104,21 @@ class Exercise:
                 with self.in_strips(strip):
                     backend.flag_saturation(data, groupdq, threshold, checked, bias, **options)
         self.run_jumps(ramps)
+        self.find_showers(ramps)
         self.fit(ramps)
+
+    def find_showers(self, ramps):
+        """Launch the kernels of a CPU that search for showers; a GPU has none."""
+        backend = self.backend
+        data, groupdq, gain, readnoise = self.send(*ramps)
+        excluded = backend.to_device(ramps[2] > 2.9)
+        with self.in_strips(64):
+            for searched in (True, False):
+                middle = backend.median_differences(data, groupdq, gain, searched=searched)
+                for statistics in ((middle, readnoise), backend.clip_differences(data, groupdq, gain)):
+                    for radii in ((1.0, 2.6), (0.0, 5.0)):
+                        options = dict(zip(("extend_inner_radius", "extend_outer_radius"), radii, strict=True))
+                        backend.find_excess(data[0], groupdq[0], excluded, gain, *statistics, **options)
 
     def run_jumps(self, ramps):
         """Launch the kernels that depend on the threads per pixel, and the other jump kernels."""

@@ -23,7 +23,7 @@ class Device(ABC):
     #: threads of the operations in NumPy
     n_threads = 1
     #: bytes of the float32 samples in a tile of rows, for operations on arrays
-    tile_bytes = 2**26
+    tile_bytes = 2**24
     #: the user's limit in bytes; None means the free memory
     max_memory = None
     #: folder of scratch files; None means that for temporary files
