@@ -25,7 +25,7 @@ from gpucoron.io.crds_lookup import crds_context
 from gpucoron.io.exposure import Exposure, check_path
 from gpucoron.io.hooks import check_hooks, run_hooks
 from gpucoron.io.parameter_files import parameters_from_crds, parameters_from_files, takes_crds_pars
-from gpucoron.io.persistence_file import write_ends
+from gpucoron.io.persistence_file import write_later
 from gpucoron.io.references import STORE, check_indirect, find_references, load_references
 from gpucoron.io.start_times import start_times
 from gpucoron.io.user_files import check_files, read_files
@@ -394,23 +394,11 @@ def _make_fit(run, step):
     return fit
 
 
-def _make_save_persistence(run, step):
-    """Make ``save_persistence(ends)``, which writes the file after the last step.
-
-    If the file is also the one that the step has read, an exposure that starts again must find it unchanged.
-    """
-
-    def save_persistence(ends):
-        run.after_steps.append(partial(write_ends, run.parameters[step.name], run.exposure, ends))
-
-    return save_persistence
-
-
 #: name of a helper that a step may declare -> ``make(run, step)``, which makes it
 _HELPERS = {
     "stage": lambda run, step: run.run_parameters.stage_1overf,
     "start_times": lambda run, step: partial(start_times, run.exposure),
-    "save_persistence": _make_save_persistence,
+    "save_persistence": lambda run, step: partial(write_later, run, run.parameters[step.name]),
     "fit": _make_fit,
     "replaced": lambda run, step: {name: run.parameters[name] for name in step.replaces},
 }

@@ -98,10 +98,8 @@ class Exposure(Shown):
         Chi-square of the LIKELY fit, summed over integrations; set by ramp_fit.
     optional_fit : SegmentFit or None
         The segments of the fit, for the optional product; set by ramp_fit.
-    flicker_mask, flicker_background, flicker_noise : float32 arrays or None
-        What clean_flicker_noise saves: (ny, nx) or (nints, ny, nx), and twice (nints, ngroups, ny, nx), DN.
-    picture_frame_mask, picture_frame_correction : float32 arrays or None
-        What picture_frame saves: (ny, nx) and (nints, ngroups, ny, nx), DN.
+    flicker_mask, flicker_background, flicker_noise, picture_frame_mask, picture_frame_correction : float32 or None
+        What clean_flicker_noise and picture_frame save: masks (ny, nx) or (nints, ny, nx), the others as data, DN.
     removed_1overf : (ny, nx) float32 or None
         Mean of the 1/f noise that subtract_1overf removed: DN at stage 'groups', DN/s at stage 'ints'.
     home : Backend or None

@@ -5,6 +5,7 @@ import logging
 import os
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,14 @@ def read_ends(settings, facts, shape, name):
         msg = f"{owner}: the entry of {facts.detector} is incomplete or damaged ({error!r}); give another, or remove it"
         raise ParameterError(msg) from error
     return ends
+
+
+def write_later(run, settings, ends):
+    """Call `write_ends` after the last step of a run.
+
+    If the file is also the one that the step has read, an exposure that starts again must find it unchanged.
+    """
+    run.after_steps.append(partial(write_ends, settings, run.exposure, ends))
 
 
 def write_ends(settings, exposure, ends):

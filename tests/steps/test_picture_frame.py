@@ -17,6 +17,7 @@ from gpucoron.io.exposure import Exposure
 from gpucoron.simulate import simulate
 from gpucoron.simulate.crds import MANIFEST, CrdsCache, write_mappings
 from gpucoron.simulate.references import ReferenceOptions, write_references
+from gpucoron.steps.clean_flicker_noise import find_background
 from gpucoron.steps.picture_frame import find_regions, subtract_picture_frame
 
 pytestmark = pytest.mark.parity
@@ -288,3 +289,39 @@ def test_an_empty_region_is_an_error():
     data, frame = np.zeros((1, 2, 4, 4), np.float32), np.ones((4, 4))
     with pytest.raises(ValueError, match="edge_pixels: there is no background"):
         subtract_picture_frame(data, frame, np.ones((4, 4), bool), np.zeros((4, 4), bool))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_drawn_frames_are_corrected_as_by_jwst(seed, monkeypatch):
+    from jwst.picture_frame import picture_frame as theirs
+    from stdatamodels.jwst import datamodels
+
+    rng = np.random.default_rng(seed)
+    shape = int(rng.integers(1, 4)), int(rng.integers(2, 5)), int(rng.integers(77, 110)), int(rng.integers(77, 110))
+    data = rng.normal(0, 10 ** rng.uniform(-2, 4), shape).astype(np.float32).round(int(rng.integers(0, 3)))
+    for value in (np.nan, np.inf, -np.inf, -0.0):
+        data[rng.random(shape) < 0.004 * rng.integers(0, 3)] = value
+    if seed % 4 == 0:
+        data[0, 1] = np.nan
+    rate = rng.normal(1, 0.2, shape[2:]).astype(np.float32)
+    rate[rng.random(shape[2:]) < 0.1] = np.nan
+    frame = rng.normal(size=shape[2:]).astype(np.float32) * np.float32(seed != 5)  # without contrast, all becomes NaN
+    n_sigma = float(rng.choice([2.0, 0.0, 1.0]))
+
+    model = datamodels.RampModel(data.copy())
+    model.meta.instrument.name, model.meta.subarray.name = "NIRSPEC", "FULL"
+    image = datamodels.ImageModel(rate.copy())
+    image.dq = np.zeros(rate.shape, np.uint32)
+    model.meta.exposure.type = image.meta.exposure.type = "NRS_FIXEDSLIT"
+    monkeypatch.setattr(theirs.cfn, "make_rate", lambda model: image)
+    reference = datamodels.PictureFrameModel(frame)
+    with warnings.catch_warnings(action="ignore"):
+        due, mask, correction, status = theirs.correct_picture_frame(
+            model, reference, mask_science_regions=False, n_sigma=n_sigma, save_mask=True, save_correction=True
+        )
+    assert status == "COMPLETE"
+    found_mask = find_background(rate, n_sigma=n_sigma, backend="numpy")
+    np.testing.assert_array_equal(found_mask, mask.data.astype(bool))
+    found = subtract_picture_frame(data, frame, *find_regions(found_mask), with_correction=True, backend="cpu")
+    np.testing.assert_array_equal(data, due.data)
+    np.testing.assert_array_equal(found, correction.data)

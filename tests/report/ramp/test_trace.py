@@ -31,6 +31,14 @@ REQUESTS = {
     ),
     "nircam-all-on-the-cut": (NIRCAM, {"steps": {name: {"skip": True} for name in ("ipc", "refpix")}}),
     "nircam-loss": (NIRCAM, {"steps": {"charge_migration": {"skip": False, "signal_threshold": 9000.0}}}),
+    "nircam-persistence": (
+        NIRCAM,
+        {
+            "steps": {
+                "persistence": {"skip": False, "persistence_time": 5, "dn_threshold": 9e3, "persistence_dnu": True}
+            }
+        },
+    ),
     "nircam-growth": (
         NIRCAM,
         {"profile": "spaceklip", "steps": {"saturation": {"n_pix_grow_sat": 3}, "subtract_1overf": {"skip": True}}},
@@ -90,7 +98,7 @@ def choose_pixels(states, facts):
     pixels = {(first_column, 0), (nx - 1, ny - 1), (nx // 2, 0), (nx // 2, ny // 2)}
     final = list(states.values())[-1][1]
     first = next(iter(states.values()))[1]
-    for name in ("SATURATED", "JUMP_DET", "AD_FLOOR", "CHARGELOSS", "DO_NOT_USE"):
+    for name in ("SATURATED", "JUMP_DET", "AD_FLOOR", "CHARGELOSS", "DO_NOT_USE", "PERSISTENCE"):
         flagged = ((final & ~first & FLAGS[name]) != 0).any(axis=(0, 1))
         partly = flagged & ~((final & FLAGS[name]) != 0).all(axis=(0, 1))
         rows, columns = np.nonzero(partly if partly.any() else flagged)
