@@ -98,7 +98,8 @@ def _count_of_ramps(flags, zeroframe, xp):
         has_good = first == 0
         for group in flags[1:]:
             has_good |= group == 0
-        first = xp.where(~has_good & (zeroframe != 0), first.dtype.type(0), first)
+        first = first.copy()
+        first[~has_good & (zeroframe != 0)] = 0
     others = first & NOT_PERSISTENCE
     was_good, was_jump = xp.zeros((2, flags.shape[1]), "bool")
     is_good = others == 0

@@ -3,6 +3,7 @@
 // A thread processes a strip of pixels. Ramps without flags, or with DO_NOT_USE in their first and last groups only, are
 // fitted together, a pixel in each lane of a vector; all others one by one, by the code of all kernels. The products of the
 // strip follow while its sums are in the cache.
+#include "cpu/divisor.hpp"
 #include "cpu/medians.hpp"
 #include "cpu/wide.hpp"
 #include "ramp_fit.cuh"
@@ -26,35 +27,10 @@ using Floats = Wide<float, LANES>;
 using Words = Wide<uint32, LANES>;
 using Lengths = Wide<int, LANES>;
 using Bytes = Wide<uint8, PART>;
+using Divisor = DivisorOf<Reals>;
 // The flags of LANES pixels as one number.
 using Flags = uint64;
 constexpr Flags ONES = 0x0101010101010101ull;
-
-// Quotients of samples and a time, both rounded to float32, in float64.
-//
-// A product with the inverse is wrong by at most two units of the last place. The fused remainder is exact, and corrects it to
-// within 2^-105 of the quotient, while no quotient of numbers with 24 bits is nearer than 2^-78 to the middle of two float64
-// numbers. So it is rounded as by a division (Markstein 1990, IBM J. Res. Dev. 34, 111), except that -0 becomes 0. Infinite
-// samples become NaN.
-class Divisor {
- public:
-  explicit Divisor(double value) : number(value), inverse(1.0 / value) {}
-
-  // Whether quotients are right: for a positive, finite time.
-  bool is_usable() const { return number > 0.0 && is_finite(number) && is_finite(inverse); }
-
-  Reals operator()(const Reals& values) const {
-#ifdef __FMA__
-    const Reals quotients = values * inverse;
-    return fused(fused(quotients, all_of<Reals>(-number), values), all_of<Reals>(inverse), quotients);
-#else
-    return values / number;
-#endif
-  }
-
- private:
-  double number, inverse;
-};
 
 // The arrays of a launch.
 struct Exposure {

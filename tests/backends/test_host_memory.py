@@ -29,7 +29,7 @@ PEAKS = {
     "MIRI": (
         ("MIRI", "MASK1550", "FASTR1", 30, 12),
         {"effects": Effects(emi=True)},
-        {"steps": {"emicorr": {"skip": False}}},
+        {"steps": {"emicorr": {"skip": False}, "ramp_fit": {"save_opt": True}}},
     ),
     "NIRCam": (
         ("NIRCAM", "SUB320A335R", "RAPID", 20, 12),

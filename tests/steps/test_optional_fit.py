@@ -1,6 +1,7 @@
 """The optional product of the segmented fit: arrays with stcal's bits, for any threads; and the step."""
 
 import mmap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -204,10 +205,22 @@ def test_no_ramp_has_a_segment():
 
 
 def test_the_step_keeps_the_segments():
-    inputs = make_step_inputs(simulate(2, 2, 8), save_opt=True)
-    run(*inputs)
-    assert inputs[0].optional_fit.slope.shape[0] == 2
+    for ngroups, parameters in ((8, {}), (3, {"algorithm": "LIKELY"})):  # which needs four groups
+        inputs = make_step_inputs(simulate(2, 2, ngroups), save_opt=True, **parameters)
+        run(*inputs)
+        assert inputs[0].optional_fit.slope.shape[0] == 2
+        assert inputs[0].likelihood_chisq is None
     for parameters in ({}, {"algorithm": "LIKELY", "save_opt": True}):
         inputs = make_step_inputs(simulate(2, 2, 8), **parameters)
         run(*inputs)
         assert inputs[0].optional_fit is None
+
+
+def test_fits_within_other_steps_have_no_product():
+    from gpucoron.engine import _make_fit
+
+    exposure, references, settings, backend = make_step_inputs(simulate(2, 2, 8), save_opt=True)
+    run_of_fit = SimpleNamespace(order=("ramp_fit",), parameters={"ramp_fit": settings}, backend=backend)
+    assert _make_fit(run_of_fit, None)(exposure, references).status == "COMPLETE"
+    assert exposure.rate is not None
+    assert exposure.optional_fit is None
