@@ -280,13 +280,9 @@ def run_steps(
         log.warning("%s: %s", exposure.name, backend.remark)
         run.backend = backend
     references = load_references(exposure, run.references, backend, store)
-    cleans_groups = any(
-        STEPS[name].cleans_groups is not None
-        and not run.parameters[name].skip
-        and STEPS[name].cleans_groups(run.run_parameters)
-        for name in run.order
-    )
-    backend.settle(exposure.data.shape, cleans_groups=cleans_groups)
+    active = [name for name in run.order if not run.parameters[name].skip]
+    scratch = [STEPS[name].scratch_bytes(run.parameters[name], run.run_parameters) for name in active]
+    backend.settle(exposure.data.shape, scratch_bytes=max(scratch, default=0))
     settings = read_files([STEPS[name] for name in run.order], run.parameters, exposure)
     logs.log_run(run)
     _run_each(run, references, settings, until, before_step, after_step)

@@ -224,19 +224,19 @@ class Backend:
             home = ScratchFiles(scratch_dir=self.device.scratch_dir)
         return Backend(self.device, home=home, budget=int(limit))
 
-    def settle(self, shape, *, cleans_groups=False):
+    def settle(self, shape, *, scratch_bytes=0):
         """Set the memory budget of operations, once the references of the exposure are loaded.
 
         Parameters
         ----------
         shape : (nints, ngroups, ny, nx)
-        cleans_groups : bool
-            Whether 1/f noise is removed from groups.
+        scratch_bytes : int
+            Bytes per sample of one integration that light work needs, if more than for flags and masks.
         """
         if not (self.on_host and self.is_in_chunks):
             return
         limit, there = self.home.max_memory, anonymous_memory()
-        images, light, chunk, per_thread = scratch_memory(shape, cleans_groups=cleans_groups)
+        images, light, chunk, per_thread = scratch_memory(shape, scratch_bytes=scratch_bytes)
         left = limit - there - images
         n_threads = max(1, min(self.device.n_threads, (left - chunk) // per_thread))
         if n_threads < self.device.n_threads:

@@ -46,14 +46,14 @@ def exposure_memory(shape, *, has_zeroframe=False):
     return ny * nx * (held + references + max(working, SCRATCH_BYTES * ngroups)) + tables + FIXED_BYTES
 
 
-def scratch_memory(shape, *, cleans_groups=False):
+def scratch_memory(shape, *, scratch_bytes=0):
     """Estimate the memory that an exposure needs when its ramps are in files, without its references.
 
     Parameters
     ----------
     shape : (nints, ngroups, ny, nx)
-    cleans_groups : bool
-        Whether 1/f noise is removed from groups.
+    scratch_bytes : int
+        Bytes per sample of one integration that light work needs, if more than for flags and masks.
 
     Returns
     -------
@@ -64,6 +64,6 @@ def scratch_memory(shape, *, cleans_groups=False):
     nints, ngroups, ny, nx = shape
     images = (PRODUCT_BYTES * (nints + 1) + 8 * nints) * ny * nx
     of_row = nx * (2 * SAMPLE_BYTES * nints * ngroups + fit_ramps.working_bytes(nints, ngroups))
-    light = (SCRATCH_BYTES if cleans_groups else FLAG_BYTES) * ngroups * ny * nx
+    light = max(scratch_bytes, FLAG_BYTES) * ngroups * ny * nx
     per_thread = max(THREAD_BYTES, TILE_ARRAYS * 4 * nints * ngroups * nx)
     return images, light, FIXED_BYTES + fit_ramps.table_bytes(nints, ngroups) + LEAST_ROWS * of_row, per_thread

@@ -170,9 +170,9 @@ class Step:
         Parameter of the run as a whole that switches it on.
     for_run : tuple of str
         Its parameters that, if true, set the parameter of the run with the same name.
-    cleans_groups : callable, optional
-        ``cleans_groups(run_parameters)`` returns whether it works on all groups of an integration at once; used to plan
-        memory.
+    scratch_bytes : callable
+        ``scratch_bytes(settings, run_parameters)`` returns the bytes per sample of one integration that its light work
+        needs, beyond those of flags and masks that every step may need; used to plan memory.
     """
 
     name: str
@@ -202,7 +202,7 @@ class Step:
     reach: Callable = lambda settings, facts: 0
     run_switch: str = ""
     for_run: tuple = ()
-    cleans_groups: Callable | None = None
+    scratch_bytes: Callable = lambda settings, run_parameters: 0
 
     def __post_init__(self):
         object.__setattr__(self, "cal_step", self.cal_step or self.name)

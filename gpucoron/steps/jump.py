@@ -99,6 +99,8 @@ STEP = Step(
         "three_group_rejection_threshold": "three_group_rejection_threshold",
         "four_group_rejection_threshold": "four_group_rejection_threshold",
     },
+    # showers: the median and the scatter of the differences of each group, and flags
+    scratch_bytes=lambda settings, run_parameters: 12 if settings.find_showers else 0,
     reach=_reach,
 )
 

@@ -102,7 +102,8 @@ STEP = Step(
         "recommended": Preset({"skip": False, "model_type": "kriging"}, instruments=("NIRCAM",), subarrays_only=True),
     },
     keywords={"skip_fnoise": "skip", "skip_fnoise_vert": "not vertical_corr"},
-    cleans_groups=lambda run_parameters: run_parameters.stage_1overf == "groups",
+    # all groups of an integration at once: masks, contrasts, a corrected copy
+    scratch_bytes=lambda settings, run_parameters: 16 if run_parameters.stage_1overf == "groups" else 0,
     refuses=_half_pairs,
     checks=lambda settings, shape: check_sources(shape[-2:], settings.companions or (), settings.user_mask),
     reach=whole_frame,
