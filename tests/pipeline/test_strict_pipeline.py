@@ -307,6 +307,29 @@ def test_reference_pixels_by_sirs(cupy, rng):
     assert_functions_agree(cupy, correct, rng.normal(0, 9, (1, 2, 2048, 2048)).astype(np.float32))
 
 
+def test_running_medians_in_parts(cupy, rng, monkeypatch):
+    from gpucoron.steps import reference_pixels
+
+    def smooth(backend, columns, windows, spoilt):
+        return [reference_pixels.running_median(columns, windows, spoilt, xp=backend.xp)]
+
+    monkeypatch.setattr(reference_pixels, "_WINDOW_VALUES", 100)
+    windows = np.arange(10)[:, None] + np.arange(3)
+    assert_functions_agree(cupy, smooth, rng.normal(size=(2, 12, 4)), windows, rng.random((2, 12)) < 0.1)
+
+
+def test_showers_among_clipped_differences(cupy, rng):
+    from gpucoron.steps.showers import flag_showers
+
+    def flag(backend, data, groupdq, pixeldq):
+        flag_showers(data, groupdq, pixeldq, 2.0, 7.0, minimum_sigclip_groups=20, backend=backend)
+        return [groupdq]
+
+    data = rng.normal(0, 5, (40, 3, 12, 16)).astype(np.float32)
+    data[7, 1:, 3] += 1000
+    assert_functions_agree(cupy, flag, data, np.zeros(data.shape, np.uint8), np.zeros((12, 16), np.uint32))
+
+
 @pytest.mark.parametrize("user_dtype", [np.uint32, ">i4", np.int64])
 def test_flags_of_the_users(cupy, rng, user_dtype):
     from gpucoron.steps import dq_init
