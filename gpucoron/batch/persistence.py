@@ -259,6 +259,7 @@ def _settle_chain(chain, plan, records):
     except GpucoronError as error:
         for planned in chain:
             planned.error = planned.error or error
+            planned.todo = not planned.refused  # so that it is told
     if outdated:
         log.warning(
             "persistence: %s started after exposures of this batch and were reduced without their persistence: the "
@@ -381,9 +382,10 @@ class PersistenceChains:
         return planned.previous_digests == (stored["beginning"], stored["found"])
 
     def finish(self, planned):
-        """Note that the persistence file of an exposure is complete."""
+        """Note that the persistence file of an exposure is complete; that of a refused one is of another request."""
         if planned.persistence_file is not None:
-            self._finished.add(planned.input.name)
+            if not planned.refused:
+                self._finished.add(planned.input.name)
             self._left[_key(planned)] = state_path(self._output_dir, planned.input.name)
 
     def files(self, planned, stage):
@@ -415,6 +417,16 @@ class PersistenceChains:
                 # write the digests first: if the batch is killed in between, the next one recognizes the file
                 self._note(planned, [entry_digest(entry)])
                 write_entries(file, {**existing, detector: entry})
+
+
+def restore_files(plan):
+    """Write the users' files of a batch with nothing to do, if they do not hold the state after the last exposure."""
+    if any(planned.persistence_file is not None for planned in plan.exposures):
+        chains = PersistenceChains(plan)
+        for planned in plan.exposures:
+            if chains.is_up_to_date(planned):
+                chains.finish(planned)
+        chains.close()
 
 
 def _key(planned):

@@ -19,7 +19,7 @@ from gpucoron.batch.decision import DONE, HOW_TO_OVERWRITE, find_conflict, produ
 from gpucoron.batch.inputs import find_files
 from gpucoron.batch.job import is_caused_by_full_disk
 from gpucoron.batch.outputs import describe_outputs
-from gpucoron.batch.persistence import PersistenceChains
+from gpucoron.batch.persistence import PersistenceChains, restore_files
 from gpucoron.batch.plan import REDO, make_plan, parse_shard, settle
 from gpucoron.batch.record import date_of, describe_error, process_info, utc_now
 from gpucoron.errors import GpucoronError, OutputError, ParameterError
@@ -205,6 +205,7 @@ def _run(files, output_dir, plan_options, pool, progress):
             plan = make_plan(files, output_dir, **plan_options, on_found=start_early)
             progress.planned(plan)
             if not (plan.todo or plan.refused):
+                restore_files(plan)
                 return
             stage.mkdir(exist_ok=True)
             (output_dir / "logs").mkdir(exist_ok=True)

@@ -79,6 +79,10 @@ def read_ends(settings, facts, shape, name):
                 settings.persistence_time,
             )  # fmt: skip
             return ends
+        for axis in ("rows", "cols"):
+            if np.asarray(entry[axis]).dtype.kind not in "biu":
+                msg = f"{axis} are not integers"
+                raise TypeError(msg)
         ends[entry["rows"], entry["cols"]] = entry["vals"]
     except IndexError as error:
         msg = (
@@ -170,7 +174,8 @@ def write_entries(path, entries):
     """Write a persistence file completely or not at all; raise OutputError if that fails."""
     import asdf
 
-    with writing(path), appearing(path) as (draft,):
+    target = os.path.realpath(path)  # a link stays one
+    with writing(path), appearing(target) as (draft,):
         asdf.AsdfFile(entries).write_to(draft)
 
 

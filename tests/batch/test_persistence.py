@@ -292,6 +292,41 @@ def test_a_file_that_others_have_changed_is_a_new_beginning(haunted, copied):
     assert reasons(haunted, output, file) == {}
 
 
+def test_a_batch_with_nothing_to_do_restores_its_file(haunted, copied):
+    output, file = copied
+    after = remembered(file)
+    file.unlink()  # as before the first batch
+    assert reduce_all(haunted, output, file) == {}
+    assert remembered(file) == after
+
+
+def test_a_damaged_file_of_a_finished_batch_is_told(haunted, copied):
+    output, file = copied
+    before = products(output)
+    damaged(file)
+    assert set(reduce_all(haunted, output, file).values()) == {"failed"}
+    assert products(output) == before
+
+
+def test_refused_exposures_leave_the_file_of_another_request(haunted, copied, tmp_path):
+    output, file = copied
+    entries = read_entries(file)
+    other = tmp_path / "other.asdf"
+    write_entries(other, {"NRCALONG": {**entries["NRCALONG"], "rows": np.array([20]), "cols": np.array([20])}})
+    before = other.read_bytes()
+    assert set(reduce_all(haunted, output, other).values()) == {"refused"}
+    assert other.read_bytes() == before
+
+
+def test_a_link_to_the_file_stays_a_link(tmp_path):
+    target, link = tmp_path / "target.asdf", tmp_path / "link.asdf"
+    write_entries(target, {"NRCA1": {"rows": np.array([1])}})
+    link.symlink_to(target)
+    write_entries(link, {"NRCA2": {"rows": np.array([2])}})
+    assert link.is_symlink()
+    assert set(read_entries(target)) == {"NRCA2"}
+
+
 def test_a_later_batch_of_other_exposures_continues_the_chain(haunted, clean, here, tmp_path, caplog):
     """One batch per night into one folder gives the same as one batch; reducing again reads the same persistence."""
     output, file = tmp_path / "out", tmp_path / "memory.asdf"

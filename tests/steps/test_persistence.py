@@ -241,6 +241,7 @@ class TestFaults:
             ({"filename": "x", "rows": np.array([5])}, ParameterError, "incomplete or damaged .*pers_time"),
             (entry_of([5], [5], ["word"]), ParameterError, "incomplete or damaged"),
             (entry_of([5, 6], [5, 6], [1.0, 2.0, 3.0]), ParameterError, "incomplete or damaged"),
+            (entry_of(np.array([5.0]), [5], [1.7e9]), ParameterError, "incomplete or damaged .*not integers"),
             ("no entry", ParameterError, "incomplete or damaged"),
         ],
     )
