@@ -484,6 +484,8 @@ def _reduce(path, output_dir, request, backend, save_results, overwrite, before_
         run.phases = {"read": read_time - start_time, "plan": time.perf_counter() - read_time}
         run.output_dir = Path(output_dir)
         logs.log_parameters(run)
+        if save_results and not paths:  # nothing was written yet: a run that starts again replaces its own products
+            products.check_products(run, extra_at, overwrite=overwrite)
         return run
 
     def extra_at(extra):

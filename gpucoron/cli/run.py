@@ -6,7 +6,7 @@ import time
 from gpucoron.backends import BACKENDS, get_backend
 from gpucoron.cli.options import add_common, memory_size, parse_settings, run_parameters_of
 from gpucoron.cli.output import complain, report_error, say
-from gpucoron.errors import GpucoronError
+from gpucoron.errors import GpucoronError, ParameterError
 from gpucoron.files import check_folder
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,7 @@ def _run(options):
     from gpucoron.io.warm_up import warm_up
 
     steps, parameters = check_request(profile=options.profile, steps=steps, pipeline=run_parameters, pars=options.pars)
+    _refuse_common_names(options.files, parameters)
     if options.backend in BACKENDS:  # the others choose one that can run
         get_backend(options.backend)
     crds_context()
@@ -56,6 +57,20 @@ def _run(options):
     if failed and len(options.files) > 1:
         complain(f"{failed} of {len(options.files)} files failed")
     return 2 if failed else 0
+
+
+def _refuse_common_names(files, parameters):
+    """Refuse names of products that all files would share."""
+    if len(files) < 2:
+        return
+    names = [
+        f"{step}.output_file" for step, one in parameters.items() if one.output_file is not None and not one.skip
+    ]
+    fit = parameters["ramp_fit"]
+    names += ["ramp_fit.opt_name"] if fit.opt_name and fit.save_opt and not fit.skip else []
+    if names:
+        msg = f"{', '.join(names)}: the product of each file would replace that of the file before; reduce one file"
+        raise ParameterError(msg)
 
 
 def _reduce(path, options, request):

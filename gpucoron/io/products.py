@@ -138,6 +138,30 @@ def expected_products(run):
     return expected
 
 
+def check_products(run, path_of, *, overwrite):
+    """Check before any step that the products of a run replace neither each other nor existing files.
+
+    Parameters
+    ----------
+    run : Run
+    path_of : callable
+        ``path_of(extra)`` returns the path of a product.
+    overwrite : bool
+        Whether existing files may be replaced.
+
+    Raises
+    ------
+    OutputError, ParameterError
+    """
+    paths = [path_of(extra) for extra in expected_products(run)]
+    if not overwrite and (existing := [str(path) for path in dict.fromkeys(paths) if path.exists()]):
+        raise _exists_already(existing)
+    twice = [path.name for path in dict.fromkeys(paths) if paths.count(path) > 1]
+    if twice:
+        msg = f"{run.exposure.name}: two results would be named {', '.join(twice)}; give one of them another suffix"
+        raise ParameterError(msg)
+
+
 def check_files_of_results(parameters, run_parameters):
     """Refuse invalid file names for the results of steps, and names of the exposure or its main products.
 

@@ -40,7 +40,7 @@ def _optional_products(exposure, settings):
     return [
         Extra(kind, what, suffix=suffix, stem=settings.opt_name or exposure.name)
         for suffix, (kind, what) in kinds.items()
-        if what is not None
+        if what is not None and (suffix == "fitopt" or settings.algorithm == "LIKELY")
     ]
 
 

@@ -1,5 +1,7 @@
 """Bad input: a specific error in one line, exit code 2, and no files written."""
 
+import shutil
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -211,6 +213,53 @@ def test_existing_products_are_kept_without_overwrite(case, tmp_path, capsys):
         assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
         assert main([*arguments, "--overwrite"]) == 0
     assert before != {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.*")}
+
+
+@pytest.mark.parametrize(
+    ("settings", "ending"),
+    [
+        (["ramp_fit.save_opt=True"], "_fitopt.fits"),
+        (["jump.save_results=True"], "_jump.fits"),
+        (["ramp_fit.save_opt=True", "ramp_fit.opt_name=my.fits"], "my_fitopt.fits"),
+    ],
+)
+def test_other_results_are_kept_without_overwrite(case, tmp_path, capsys, settings, ending):
+    name = ending if ending.startswith("my") else case.path.name.replace("_uncal.fits", ending)
+    (tmp_path / name).write_text("precious")
+    arguments = ["run", str(case.path), "-o", str(tmp_path), "--backend", "cpu", "-q"]
+    for setting in settings:
+        arguments += ["--set", setting]
+    with case.cache.activate():
+        assert main(arguments) == 2
+        assert f"{name}: exists already; use --overwrite" in capsys.readouterr().err
+        assert (tmp_path / name).read_text() == "precious"
+        assert not list(tmp_path.glob("*_rate.fits"))
+        assert main([*arguments, "--overwrite"]) == 0
+    assert (tmp_path / name).read_bytes().startswith(b"SIMPLE")
+
+
+def test_two_results_of_one_name_are_refused(case, tmp_path, capsys):
+    settings = ("ramp_fit.save_opt=True", "jump.save_results=True", "jump.suffix=fitopt")
+    arguments = ["run", str(case.path), "-o", str(tmp_path), "--backend", "cpu", "-q"]
+    with case.cache.activate():
+        assert main([*arguments, *(f"--set={setting}" for setting in settings)]) == 2
+    assert "two results would be named" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.fits"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        (("ramp_fit.save_opt=True", "ramp_fit.opt_name=my.fits"), "ramp_fit.opt_name"),
+        (("jump.output_file=my.fits",), "jump.output_file"),
+    ],
+)
+def test_names_that_all_files_would_share_are_refused(case, tmp_path, capsys, settings, name):
+    files = [str(case.path), str(tmp_path / "other_uncal.fits")]
+    shutil.copy(*files)
+    assert main(["run", *files, "-o", str(tmp_path / "out"), "-q", *(f"--set={setting}" for setting in settings)]) == 2
+    assert f"{name}: the product of each file would replace" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/*.fits"))
 
 
 def test_unknown_names_are_refused_with_the_nearest(case, tmp_path, capsys):
