@@ -53,7 +53,9 @@ def _halo(instrument, subarray, readpatt, ngroups, wells=2.0):
     found = find_subarray(instrument, subarray)
     nframes, groupgap = READ_PATTERNS[instrument][readpatt]
     seconds = found.frame_time * (nframes + groupgap) * ngroups * (8.6 if readpatt == "SLOWR1" else 1)
-    return Scene(halo=wells * DETECTORS[found.detector].well / seconds / 1e7)
+    halo = wells * DETECTORS[found.detector].well / seconds / 1e7
+    # a halo is at most as bright as its star
+    return Scene(star=1e7 * max(1, halo), halo=min(1, halo))
 
 
 def _case(group, name, instrument, *exposure, shape=(40, 48), wells=None, hits=None, **more):
