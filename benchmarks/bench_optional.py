@@ -22,7 +22,7 @@ NIRCAM = ("NIRCAM", "SUB320A335R", "RAPID", 10, 20)
 NIRCAM_FULL = ("NIRCAM", "FULL", "RAPID", 10, 2)
 MIRI = ("MIRI", "MASK1550", "FASTR1", 50, 6)
 #: steps that none of the rows needs
-_NOT_NEEDED = ("ipc", "linearity", "dark_current", "charge_migration", "gain_scale", "clean_flicker_noise")
+_NOT_NEEDED = ("ipc", "charge_migration", "gain_scale", "clean_flicker_noise")
 
 
 class Row(NamedTuple):

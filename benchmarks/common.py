@@ -161,6 +161,15 @@ def latest(kind):
     return max(kept, key=lambda one: one["machine"]["date"], default=None)
 
 
+def latest_rows(kind):
+    """Read the newest result of each row of a benchmark that may be run in parts; None if there are none."""
+    kept = [json.loads(path.read_text()) for path in RESULTS.glob(f"*-{kind}-*.json")]
+    rows = {}
+    for one in sorted(kept, key=lambda one: one["machine"]["date"]):
+        rows |= one["rows"]
+    return {"rows": rows} if rows else None
+
+
 def save(name, figures):
     """Write results with the description of the machine to ``results/``; return the path."""
     RESULTS.mkdir(exist_ok=True)

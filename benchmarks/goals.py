@@ -9,7 +9,10 @@ NOT_MEASURED = "not measured"
 
 
 def main():
-    rows = [("what", "goal", "measured", ""), *goals({kind: common.latest(kind) for kind in KINDS})]
+    rows = [
+        ("what", "goal", "measured", ""),
+        *goals({kind: common.latest(kind) for kind in KINDS} | {"optional": common.latest_rows("optional")}),
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows

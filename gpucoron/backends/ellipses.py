@@ -17,6 +17,8 @@ _LEAST_WITH_HOLE = 8
 #: Regions whose box has at most as many pixels, and ellipses that reach at most as far, are remembered: small hits look
 #: alike.
 _SMALL_BOX, _SMALL_MARGIN, _MOST_REMEMBERED = 256, 16, 4096
+#: More runs of pixels than these are drawn together.
+_MANY_RUNS = 50
 #: longer axes, which no image has, are drawn with this length, pixels
 _LONGEST = 2**31
 
@@ -72,10 +74,15 @@ class Regions:
     def image(self, index):
         """Return the pixels of a region in its box: a (height, width) bool array."""
         image = np.zeros([sizes[index] for sizes in self._shapes], bool)
-        runs = (values[self._ends[index] : self._ends[index + 1]] for values in self._runs)
-        for row, first, last in zip(*(values.tolist() for values in runs), strict=True):
-            left = self._left[index]
-            image[row - self._bottom[index], first - left : last + 1 - left] = True
+        row, first, last = (values[self._ends[index] : self._ends[index + 1]] for values in self._runs)
+        row, first, end = row - self._bottom[index], first - self._left[index], last + 1 - self._left[index]
+        if len(row) > _MANY_RUNS:
+            changes = np.zeros((image.shape[0], image.shape[1] + 1), np.int8)
+            changes[row, first], changes[row, end] = 1, -1
+            np.cumsum(changes[:, :-1], axis=1, dtype=np.int8, out=image.view(np.int8))
+            return image
+        for number, start, stop in zip(row.tolist(), first.tolist(), end.tolist(), strict=True):
+            image[number, start:stop] = True
         return image
 
     def ellipse(self, index):
