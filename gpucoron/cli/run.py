@@ -63,9 +63,9 @@ def _refuse_common_names(files, parameters):
     """Refuse names of products that all files would share."""
     if len(files) < 2:
         return
-    names = [f"{step}.output_file" for step, one in parameters.items() if one.output_file is not None and not one.skip]
-    fit = parameters["ramp_fit"]
-    names += ["ramp_fit.opt_name"] if fit.opt_name and fit.save_opt and not fit.skip else []
+    active = {step: one for step, one in parameters.items() if not one.skip}
+    names = [f"{step}.output_file" for step, one in active.items() if one.output_file is not None]
+    names += [f"{step}.opt_name" for step, one in active.items() if getattr(one, "opt_name", "") and one.save_opt]
     if names:
         msg = f"{', '.join(names)}: the product of each file would replace that of the file before; reduce one file"
         raise ParameterError(msg)

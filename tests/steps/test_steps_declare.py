@@ -163,9 +163,9 @@ def test_the_dark_is_left_where_it_was_asked_for():
 def test_the_chi_square_is_left_where_it_was_asked_for():
     step = STEPS["ramp_fit"]
     exposure = Exposure(likelihood_chisq=np.ones((2, 3)), path=Path("x_uncal.fits"))
-    (extra,) = step.extras(exposure, step.settings(save_opt=True))
+    (extra,) = step.extras(exposure, step.settings(save_opt=True, algorithm="LIKELY"))
     assert products.extra_path(extra, "raw/x_uncal.fits", "out") == Path("out/x_likely_chisq.fits")
-    (extra,) = step.extras(exposure, step.settings(save_opt=True, opt_name="mine.fits"))
+    (extra,) = step.extras(exposure, step.settings(save_opt=True, algorithm="LIKELY", opt_name="mine.fits"))
     assert products.extra_path(extra, "raw/x_uncal.fits", "out") == Path("out/mine_likely_chisq.fits")
     assert step.extras(exposure, step.settings(save_opt=False)) == []
     assert step.extras(Exposure(), step.settings(save_opt=True)) == []
