@@ -68,6 +68,11 @@ WAYS = {
 #: products of matrices in a different order. All other values have the same bits.
 _SUBTRACT_1OVERF = 2e-4
 _WITH_1OVERF = ("spaceklip", "custom", "run_obs")
+#: share of the values that may differ after the search for snowballs and showers: the axes and angles of their ellipses
+#: are sums of products by BLAS (as in scikit-image), which differ in the last bits, so that a pixel at the edge of an
+#: ellipse may lie inside of one and outside of the other
+_AT_EDGES = 2e-3
+_WITH_EVENTS = ("optional",)
 #: keywords with versions and times
 _OTHERWISE = ("DATE", "CAL_VER", "CAL_VCS", "CRDS_VER", "CHECKSUM", "DATASUM", "HISTORY", "COMMENT", "")
 
@@ -244,7 +249,8 @@ def _compare(newest, oldest, way):
                 continue
             expected_data, found_data = np.array(hdu.data), np.array(other.data)
             if expected_data.tobytes() != found_data.tobytes() and not (
-                way in _WITH_1OVERF and _is_close(expected_data, found_data)
+                (way in _WITH_1OVERF and _is_close(expected_data, found_data))
+                or (way in _WITH_EVENTS and _share_of_differences(expected_data, found_data) <= _AT_EDGES)
             ):
                 what = _describe(expected_data, found_data) if hdu.is_image else "another table"
                 yield f"{hdu.name}: {what}"
@@ -260,6 +266,15 @@ def _is_close(expected, found):
         return False
     low, high = np.nanpercentile(expected, (16, 84))
     return np.allclose(found, expected, rtol=_SUBTRACT_1OVERF, atol=_SUBTRACT_1OVERF * (high - low), equal_nan=True)
+
+
+def _share_of_differences(expected, found):
+    """Return the share of the values of two images that differ."""
+    import numpy as np
+
+    if expected.shape != found.shape or expected.dtype != found.dtype or expected.dtype.names:
+        return 1.0
+    return np.mean((expected != found) & ~((expected != expected) & (found != found)))
 
 
 def _describe(expected, found):
