@@ -11,20 +11,7 @@ from gpucoron.facts import Facts
 from gpucoron.parameters import PIPELINE, PROFILES
 from gpucoron.steps import STEPS
 from gpucoron.steps.declaration import COMMON
-from gpucoron.steps.describe import INSTRUMENTS, accepted_values, describe_switch
-
-#: modules of functions that steps share
-SHARED_MODULES = (
-    "likelihood",
-    "optional_fit",
-    "group_matching",
-    "combined_rate",
-    "known_sources",
-    "snowballs",
-    "showers",
-    "refpix_full_frame",
-    "emicorr_sequential",
-)
+from gpucoron.steps.describe import INSTRUMENTS, WITHOUT_STEP, accepted_values, describe_switch
 
 _HEAD = """# Parameters
 
@@ -108,7 +95,7 @@ def write_functions_of_steps(path):
 
 
 def _rows_of_functions():
-    for name in (*STEPS, *SHARED_MODULES):
+    for name in (*STEPS, *WITHOUT_STEP):
         for key, function in _functions_of(name).items():
             if hasattr(function, "declared"):
                 text = getdoc(function).partition("\n\n")[0].replace("\n", " ").replace("``", "`")

@@ -6,6 +6,18 @@ from dataclasses import asdict, dataclass
 
 from gpucoron.parameters import PIPELINE, PROFILES, RUN_PRESETS, quote
 
+#: modules of array functions without a declaration: parts of steps, and functions that steps share
+WITHOUT_STEP = (
+    "likelihood",
+    "optional_fit",
+    "group_matching",
+    "combined_rate",
+    "known_sources",
+    "snowballs",
+    "showers",
+    "refpix_full_frame",
+    "emicorr_sequential",
+)
 #: how instruments are written
 INSTRUMENTS = {"NIRCAM": "NIRCam", "MIRI": "MIRI"}
 #: a full frame, and any other subarray: profiles treat them differently

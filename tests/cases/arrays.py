@@ -13,29 +13,18 @@ from gpucoron.io.exposure import Exposure
 from gpucoron.steps import STEPS
 from gpucoron.steps.arguments import Array, Images
 from gpucoron.steps.dark_current import ReadPattern
+from gpucoron.steps.describe import WITHOUT_STEP
 from gpucoron.steps.emicorr_times import ReadTimes
 from gpucoron.steps.likelihood import list_read_times
 from gpucoron.steps.refpix import PseudoReference
 
-#: modules with array functions but without a step declaration
-SHARED = (
-    "likelihood",
-    "optional_fit",
-    "group_matching",
-    "combined_rate",
-    "known_sources",
-    "snowballs",
-    "showers",
-    "refpix_full_frame",
-    "emicorr_sequential",
-)
 SHAPE = NINTS, NGROUPS, NY, NX = 2, 6, 16, 20
 
 
 def functions():
     """Find all public functions of the modules: 'module.function' -> function."""
     found = {}
-    for name in (*STEPS, *SHARED):
+    for name in (*STEPS, *WITHOUT_STEP):
         module = import_module(f"gpucoron.steps.{name}")
         for key, value in vars(module).items():
             own = isfunction(value) and value.__module__ == module.__name__
