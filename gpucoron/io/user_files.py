@@ -179,7 +179,7 @@ def _read_mask(path, parameter, step):
         with warnings.catch_warnings(action="ignore"), datamodels.open(path) as model:
             return np.array(getattr(model, parameter.holds)).astype(bool)
     except Exception as error:  # a damaged file can raise almost anything
-        hint = "; ".join(hint for name, _kind, hint in step.hints if name == parameter.name)
+        hint = step.hints.get(parameter.name, "")
         msg = f"{owner}: {path}: jwst cannot read it ({first_line(error)}); {hint}"
         raise ParameterError(msg) from error
 

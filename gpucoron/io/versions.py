@@ -64,11 +64,6 @@ def describe(package):
     return True, ""
 
 
-def is_older(package, than):
-    """Return whether the installed version of a package is older than another one."""
-    return _numbers(installed(package) or "0") < _numbers(than)
-
-
 @lru_cache(maxsize=1)
 def check_versions():
     """Refuse packages that are too old, and warn of those that are too new; only the first call has an effect.

@@ -98,14 +98,10 @@ STEP = Step(
     skipped=True,
     indirect=_for_the_draft,
     opens=_opens,
-    hints=(
-        (
-            "user_mask",
-            AttributeError,
-            "user_mask must be a FITS file with the mask in its SCI extension, or an ASDF file of an image model: 1 is "
-            "background; its shape is that of the exposure, (ny, nx) or (nints, ny, nx)",
-        ),
-    ),
+    hints={
+        "user_mask": "user_mask must be a FITS file with the mask in its SCI extension, or an ASDF file of an image "
+        "model: 1 is background; its shape is that of the exposure, (ny, nx) or (nints, ny, nx)",
+    },
     extras=_saved,
     reach=whole_frame,
 )

@@ -137,8 +137,8 @@ class Step:
         shape. It is called before any work.
     helpers : tuple of str
         Names of keyword arguments of ``run`` that the engine provides.
-    hints : tuple of (str, type, str)
-        A parameter that names a file for jwst's models, the error that they raise for a wrong file, and advice.
+    hints : mapping of str to str
+        Parameter that names a file for jwst's models -> advice if they cannot read it.
     profiles : mapping of str to Preset
         Values of profiles; the key `gpucoron.parameters.SPACEKLIP_CLASS` is for internal use.
     keywords : mapping of str to str
@@ -186,7 +186,7 @@ class Step:
     indirect: Callable = lambda settings, facts: ()
     checks: Callable | None = None
     helpers: tuple = ()
-    hints: tuple = ()
+    hints: Mapping = field(default_factory=dict)
     profiles: Mapping = field(default_factory=dict)
     keywords: Mapping = field(default_factory=dict)
     leaves: str = "ramp"
