@@ -152,13 +152,13 @@ def _flag_integration(data, groupdq, ends, times, persistence_time, threshold, f
     count = xp.zeros(now_open.shape, np.uint8)
     for group, now in enumerate(times):
         flags, end = groupdq[group][where], now + persistence_time
-        now_open[now_open < now] = 0.0
         count = xp.minimum(count + ((flags & SATURATED) != 0), np.uint8(2))
-        now_open[count == 1] = end
+        # not by assignments to masked pixels, before which CuPy waits
+        now_open = xp.where(count == 1, end, xp.where(now_open < now, 0.0, now_open))
         if threshold is not None:
-            now_open[(data[group][where] > threshold) & ~(now_open > 0.0)] = end
+            now_open = xp.where((data[group][where] > threshold) & ~(now_open > 0.0), end, now_open)
         # from the file of an exposure that started later
-        now_open[now_open > end] = 0.0
+        now_open = xp.where(now_open > end, 0.0, now_open)
         groupdq[group][where] = flags | (now_open > 0.0) * flag
     ends[where] = now_open
 

@@ -200,15 +200,18 @@ def blank_zeroframe(
     -----
     Source: stcal 1.20, ``flag_saturated_pixels``; without ``grow_diagonal`` spaceKLIP 2.2, ``do_saturation``.
     """
-    for plane in zeroframe:
-        saturated, at_floor = plane >= threshold, plane <= 0
+    xp = backend.xp
+    # on a CPU a plane fits into the cache; a GPU is slow with many small operations
+    for planes in zeroframe if xp is np else [zeroframe]:
+        saturated, at_floor = planes >= threshold, planes <= 0
         if rc is not None:
             saturated |= rc
         if grow_diagonal:
             bad = grow_square(saturated, n_pix_grow_sat) | at_floor
         else:
             bad = grow_cross(saturated | at_floor, n_pix_grow_sat)
-        plane[bad] = 0
+        # CuPy would wait before it assigns to masked pixels
+        planes[...] = xp.where(bad, zeroframe.dtype.type(0), planes)
 
 
 def run(exposure, references, parameters, backend):
