@@ -58,11 +58,14 @@ class FakeCupy:
     Attributes
     ----------
     counts : Counter
-        Kernel launches ('launches'), CuPy operations on the device ('operations'), synchronizations ('syncs'), and
-        'bytes up', 'bytes down'.
+        Kernel launches ('launches'), CuPy operations on the device ('operations'), synchronizations ('syncs'),
+        'bytes up', 'bytes down', and the 'bytes' that launches and operations read and write, if they touch each
+        value once.
     asked : set of (str, int, str)
         File and line where a name of the module was used; 'ndimage.<name>' for those of ``cupyx.scipy.ndimage``,
         'fft.<name>' for those of ``cupyx.scipy.fft``.
+    live, peak : int
+        Bytes of the arrays on all devices, now and at most.
     whole_copies : list of int
         Bytes of each array that CuPy itself copied up or down.
     pinned : list of int
@@ -81,6 +84,7 @@ class FakeCupy:
         #: number of allocations that fail before others succeed
         self.failures = 0
         self.releases = self.pinned_releases = 0
+        self.live = self.peak = 0
         self._pinned_memory = weakref.WeakSet()
         self._thread = threading.local()
         self._working = threading.RLock()
@@ -177,6 +181,7 @@ class FakeCupy:
                 msg = f"{name}: an array of device {value.device.id} for a kernel on device {self.current}"
                 raise ValueError(msg)
         self.counts["launches"] += 1
+        self.counts["bytes"] += _traffic(KERNELS[name.partition("(")[0]], arguments)
         self.launches.append(SimpleNamespace(name=name, grid=grid, block=block, arguments=arguments))
         if runner is not None:
             self.queue.append(lambda: run_on_host(runner, name, grid, block, arguments))
@@ -188,7 +193,13 @@ class FakeCupy:
         if self.failures:
             self.failures -= 1
             raise OutOfMemoryError("Out of memory allocating 1 bytes")
+        self.live += values.nbytes
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(values, self._free, values.nbytes)
         return FakeArray(values, self.current, self)
+
+    def _free(self, n_bytes):
+        self.live -= n_bytes
 
     def get_default_memory_pool(self):
         def release():
@@ -316,6 +327,15 @@ def on_device(array, device=0, cupy=None):
 def lowered_name(kernel, variant):
     """Return the name of an instantiation in the fake compiler."""
     return f"{kernel.name}{variant}"
+
+
+def _traffic(kernel, arguments):
+    """Return the bytes of a launch's arrays; those that it changes are read and written."""
+    total = 0
+    for argument, value in zip(kernel.arguments, arguments, strict=True):
+        if isinstance(value, FakeArray):
+            total += value.nbytes if argument.is_read_only else 2 * value.nbytes
+    return total
 
 
 def run_on_host(runner, name, grid, block, arguments):

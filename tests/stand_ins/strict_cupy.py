@@ -242,6 +242,7 @@ class FakeUfunc:
         cupy.counts["operations"] += 1
         with quiet():
             result = ufunc(*as_values(arguments), **as_values(options))
+        cupy.counts["bytes"] += bytes_of([*arguments[: ufunc.nin], result])
         outputs = arguments[ufunc.nin :] if options.get("out") is None else options["out"]
         if not (isinstance(outputs, tuple) and len(outputs) == 0):
             return outputs[0] if isinstance(outputs, tuple) and len(outputs) == 1 else outputs
@@ -301,9 +302,34 @@ def operate(cupy, name, compute, arguments, options, real):
         cupy.counts["syncs"] += 1 if has_mask else _WAIT.get(name, 0)
     with quiet():
         result = compute(*as_values(arguments), **as_values(options))
+    if seen is TOUCHED or seen is None:
+        cupy.counts["bytes"] += _traffic(name, arguments, given, result)
     if dtype is not None:
         _compare_dtypes(name, (result,), (dtype,))
     return cupy.wrap(name, result, seen, given)
+
+
+def _traffic(name, arguments, given, result):
+    """Return the bytes that an operation reads and writes, if it touches each value once."""
+    if name not in ("getitem", "setitem"):
+        return bytes_of([*given, result])
+    array, key, *value = arguments
+    if name == "setitem" and _is_view(key):
+        return bytes_of([array[key], *value])
+    entries = [entry for entry in _entries(key) if isinstance(entry, FakeArray)]
+    moved = 2 * result.nbytes if name == "getitem" else 2 * bytes_of(value)
+    return bytes_of(entries) + moved
+
+
+def bytes_of(values):
+    """Return the bytes of the arrays among values, also in lists."""
+    total = 0
+    for value in values:
+        if isinstance(value, (tuple, list)):
+            total += bytes_of(value)
+        elif isinstance(value, (FakeArray, np.ndarray)):
+            total += value.nbytes
+    return total
 
 
 def wrap(cupy, name, result, seen, given):

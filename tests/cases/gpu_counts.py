@@ -1,0 +1,216 @@
+"""Count what the steps ask of a GPU, over the stand-in for CuPy: launches, waits, and bytes.
+
+``python -m tests.cases.gpu_counts`` prints a table of the cases, with the times that the counts predict.
+"""
+
+import sys
+import tempfile
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gpucoron.backends import get_backend
+from gpucoron.backends.devices.cuda_device import CudaDevice
+from gpucoron.backends.devices.host_device import HostDevice
+from gpucoron.engine import order_of, plan, run_steps
+from gpucoron.io.exposure import Exposure
+from gpucoron.io.references import STORE
+from gpucoron.parameters import resolve
+from gpucoron.steps import STEPS, run_step
+from tests.cases.paths import BENCHMARKS
+from tests.stand_ins.fake_cupy import make_fake_cupy
+from tests.stand_ins.real_cupy import find_judge
+
+sys.path.append(str(BENCHMARKS))
+
+import array_exposures as arrays
+import bench_gpu
+
+#: bytes per second of an H100, and seconds of the CPU for a launch, for an operation of CuPy, and for a wait
+BANDWIDTH = 3.35e12
+LAUNCH, OPERATION, WAIT = 5e-6, 8e-6, 15e-6
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One exposure: its size, the image that stands for it here, and the parameters of its steps."""
+
+    size: arrays.Case
+    ny: int = 16
+    nx: int = 32
+    steps: dict | None = None
+
+    @property
+    def case(self):
+        return arrays.Case(self.size.instrument, self.size.nints, self.size.ngroups, self.ny, self.nx)
+
+
+MIRI = arrays.CASES["miri-250x60"]
+NIRCAM = arrays.CASES["nircam-10x20"]
+CASES = {
+    "miri-250x60": Counted(MIRI),
+    "miri-20x250": Counted(arrays.Case("MIRI", 250, 20, MIRI.ny, MIRI.nx)),
+    "nircam-10x20": Counted(NIRCAM),
+}
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a step asks of the device.
+
+    Attributes
+    ----------
+    kernels, operations : int
+        Launches of kernels, and operations of CuPy, which are launches too.
+    waits : int
+        How often the CPU waits for the device.
+    moved : int
+        Bytes that launches and operations read and write, if each touches a value once.
+    peak : int
+        Most bytes of the arrays on the device.
+    """
+
+    kernels: int = 0
+    operations: int = 0
+    waits: int = 0
+    moved: int = 0
+    peak: int = 0
+
+    @classmethod
+    def of(cls, cupy):
+        """Return the costs since the last `reset`."""
+        counts = cupy.counts
+        return cls(counts["launches"], counts["operations"], counts["syncs"], counts["bytes"], cupy.peak)
+
+    @property
+    def launches(self):
+        return self.kernels + self.operations
+
+    def __add__(self, other):
+        sums = {name: value + getattr(other, name) for name, value in vars(self).items()}
+        return Costs(**sums | {"peak": max(self.peak, other.peak)})
+
+    def predicted(self, scale):
+        """Predict the seconds on an H100, of an image that is ``scale`` times as large."""
+        asking = LAUNCH * self.kernels + OPERATION * self.operations
+        return max(scale * self.moved / BANDWIDTH, asking) + WAIT * self.waits
+
+
+def reset(cupy):
+    """Start to count from zero."""
+    cupy.counts.clear()
+    cupy.peak = cupy.live
+
+
+def make_counter(patch, folder):
+    """Make a stand-in for CuPy whose launches run on the host."""
+    # On the host, threads that wait for each other are real threads: use few.
+    patch.setattr(CudaDevice, "choose_lanes", lambda self, n_pixels, n_units: 1)
+    patch.setattr(CudaDevice, "block_threads", HostDevice.block_threads)
+    patch.setattr(CudaDevice, "frame_threads", HostDevice.frame_threads)
+    cupy = make_fake_cupy(patch, folder, runner=HostDevice(), judge=find_judge()[0])
+    # a list of launches would keep their arrays in memory
+    cupy.launches = deque(maxlen=0)
+    return cupy
+
+
+def count(counted, patch, folder):
+    """Run the default steps of a case over the stand-in; return step -> Costs, in order, with 'load' and 'products'.
+
+    Parameters
+    ----------
+    counted : Counted
+    patch : pytest.MonkeyPatch
+    folder : Path
+        Empty.
+    """
+    cupy = make_counter(patch, folder)
+    backend, case = get_backend("cuda", cupy=cupy), counted.case
+    references = arrays.make_references(case, backend)
+    path = folder / "counts"
+    arrays.write_counts(case, path)
+    costs = {}
+
+    reset(cupy)
+    exposure = arrays.make_exposure(case, arrays.read_counts(case, path, backend), backend)
+    costs["load"] = Costs.of(cupy)
+    facts = exposure.facts
+    settings = resolve(STEPS, "jwst", steps=counted.steps, instrument=facts.instrument, subarray=facts.subarray)
+    for step in order_of(facts):
+        if settings[step].skip:
+            continue
+        usable = {reftype: references.get(reftype) for reftype in STEPS[step].references}
+        reset(cupy)
+        outcome = run_step(step, exposure, usable, settings[step], backend)
+        if outcome.status == "COMPLETE":
+            costs[step] = Costs.of(cupy)
+    reset(cupy)
+    bench_gpu.to_host(backend, exposure)
+    costs["products"] = Costs.of(cupy)
+    return costs
+
+
+def count_run(made, strict_case, patch, folder):
+    """Run a case of `strict_cases` on a simulated exposure over the stand-in; return step -> Costs.
+
+    Parameters
+    ----------
+    made : tests.cases.exposures.Case
+    strict_case : tests.pipeline.strict_cases.StrictCase
+    patch : pytest.MonkeyPatch
+    folder : Path
+        Empty.
+    """
+    cupy = make_counter(patch, folder)
+    backend, costs = get_backend("cuda", cupy=cupy), {}
+    options = {name: value for name, value in strict_case.run.items() if name != "profile"}
+    profile = {"profile": strict_case.run["profile"]} if "profile" in strict_case.run else {}
+
+    def before(run, name):
+        reset(cupy)
+
+    def after(run, record):
+        if record.status == "COMPLETE":
+            costs[record.name] = Costs.of(cupy)
+
+    # References stay on the device between exposures, but this device is new.
+    STORE.clear()
+    with made.cache.activate():
+        exposure = Exposure.read(made.path, backend)
+        run = plan(exposure, steps=strict_case.steps, backend=backend, pipeline=options, **profile)
+        run_steps(run, before_step=before, after_step=after)
+    STORE.clear()
+    return costs
+
+
+def table(name, costs):
+    """Return the lines of a table of one case."""
+    counted = CASES[name]
+    size, samples = counted.size, counted.case.n_samples
+    scale = size.n_samples / samples
+    lines = [f"{name}: {size.ngroups} groups, {size.nints} integrations of {size.ny} x {size.nx} pixels"]
+    lines.append(f"{'':<22} {'launches':>8} {'waits':>6} {'bytes/sample':>13} {'peak/ramp':>10} {'ms predicted':>13}")
+    total, seconds = Costs(), 0.0
+    for step, found in costs.items():
+        lines.append(_line(step, found, samples, found.predicted(scale)))
+        if step not in ("load", "products"):
+            total += found
+            seconds += found.predicted(scale)
+    return [*lines, _line("all steps", total, samples, seconds)]
+
+
+def _line(name, costs, samples, seconds):
+    counts = f"{costs.launches:>8} {costs.waits:>6} {costs.moved / samples:>13.2f} {costs.peak / 4 / samples:>10.2f}"
+    return f"{name:<22} {counts} {1e3 * seconds:>13.2f}"
+
+
+def main():
+    for name in CASES:
+        with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+            print(*table(name, count(CASES[name], patch, Path(folder))), "", sep="\n")
+
+
+if __name__ == "__main__":
+    main()
