@@ -59,6 +59,7 @@ class Backend:
     subtract_emicorr = operations.subtract_emicorr
     subtract_levels = operations.subtract_levels
     fit_ktc = operations.fit_ktc
+    open_windows = operations.open_windows
     fit_mean_slope = operations.fit_mean_slope
     background_mask = operations.background_mask
     fit_1overf = operations.fit_1overf

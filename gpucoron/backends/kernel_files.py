@@ -68,6 +68,7 @@ TABLE = {
     },
     "ipc.cu": {"deconvolve_ipc": Row(tuple((side, f) for side in SIDES for f in _FLAGS), waits=True)},
     "refpix.cu": {"subtract_levels": Row(tuple((y, zeros) for y in _FLAGS for zeros in _FLAGS), nulls="sides")},
+    "persistence.cu": {"open_windows": Row(shared="times", by_pixel=True)},
     "emicorr.cu": {"match_bins": Row(((MATCHED_TOGETHER,),))},
     "saturation.cu": {
         "mark_saturation": Row(by_pixel=True),

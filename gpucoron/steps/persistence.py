@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpucoron.dq import DO_NOT_USE, PERSISTENCE, SATURATED
+from gpucoron.backends.operations.persistence import PersistenceSettings
 from gpucoron.parameters import P
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Step
@@ -17,8 +17,6 @@ log = logging.getLogger(__name__)
 
 #: parameters that name files
 _FILES = ("save_persistence", "persistence_array_file")
-#: pixels that a CPU looks through at a time, so that masks stay in the cache
-PIXELS_AT_ONCE = 2**16
 
 
 def _without_time(settings):
@@ -116,63 +114,10 @@ def flag_persistence(
     -----
     Source: jwst 3.0, ``process_persistence_flagging``. It uses no trap references.
     """
-    flag = groupdq.dtype.type(PERSISTENCE | (DO_NOT_USE if do_not_use else 0))
-    threshold = None
-    if dn_threshold is not None:
-        with np.errstate(over="ignore"):
-            threshold = data.dtype.type(dn_threshold)
     # each group's times, added up as jwst does
     times = [list(accumulate([group_time] * data.shape[1], initial=float(start)))[1:] for start in start_times]
-    ramps = [array.reshape(*array.shape[:2], -1) for array in (data, groupdq)]
-    ends = ends.reshape(-1)
-
-    def flag_pixels(pixels):
-        # a GPU gets all at once, because it is slow with many small operations
-        step = PIXELS_AT_ONCE if backend.xp is np else pixels.stop - pixels.start
-        for start in range(pixels.start, pixels.stop, step):
-            block = slice(start, min(start + step, pixels.stop))
-            samples, flags = (array[..., block] for array in ramps)
-            for integration, ends_of_groups in enumerate(times):
-                _flag_integration(
-                    samples[integration], flags[integration], ends[block], ends_of_groups, persistence_time, threshold,
-                    flag, backend.xp,
-                )  # fmt: skip
-
-    backend.in_parts(flag_pixels, len(ends))
-
-
-def _flag_integration(data, groupdq, ends, times, persistence_time, threshold, flag, xp):
-    """Flag some pixels of an integration, (ngroups, npixels); ``threshold`` has the dtype of the data, or is None."""
-    where = slice(None)
-    if xp is np:
-        where = np.flatnonzero(_concerned(data, groupdq, ends, threshold))
-        if len(where) == 0:
-            return
-    now_open = ends[where]
-    count = xp.zeros(now_open.shape, np.uint8)
-    for group, now in enumerate(times):
-        flags, end = groupdq[group][where], now + persistence_time
-        count = xp.minimum(count + ((flags & SATURATED) != 0), np.uint8(2))
-        # not by assignments to masked pixels, before which CuPy waits
-        now_open = xp.where(count == 1, end, xp.where(now_open < now, 0.0, now_open))
-        if threshold is not None:
-            now_open = xp.where((data[group][where] > threshold) & ~(now_open > 0.0), end, now_open)
-        # from the file of an exposure that started later
-        now_open = xp.where(now_open > end, 0.0, now_open)
-        groupdq[group][where] = flags | (now_open > 0.0) * flag
-    ends[where] = now_open
-
-
-def _concerned(data, groupdq, ends, threshold):
-    """Return which pixels, (npixels,), have a window, or are saturated or bright in the integration."""
-    found = (np.bitwise_or.reduce(groupdq, axis=0) & SATURATED) != 0
-    found |= (ends != 0) | np.signbit(ends)
-    if threshold is not None:
-        bright = np.empty_like(found)
-        for group in data:
-            np.greater(group, threshold, out=bright)
-            found |= bright
-    return found
+    settings = PersistenceSettings(persistence_time, dn_threshold, do_not_use)
+    backend.open_windows(data, groupdq, ends, np.array(times).reshape(data.shape[:2]), settings=settings)
 
 
 def run(exposure, references, parameters, backend, *, start_times, save_persistence):

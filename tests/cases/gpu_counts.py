@@ -1,6 +1,6 @@
 """Count what the steps ask of a GPU, over the stand-in for CuPy: launches, waits, and bytes.
 
-``python -m tests.cases.gpu_counts`` prints a table of the cases, with the times that the counts predict.
+``python -m tests.cases.gpu_counts docs/gpu.md`` writes the tables of the page, with the times that the counts predict.
 """
 
 import sys
@@ -185,31 +185,53 @@ def count_run(made, strict_case, patch, folder):
     return costs
 
 
+#: what surrounds the tables on the page
+BEGIN, END = "<!-- counted: begin -->", "<!-- counted: end -->"
+
+
 def table(name, costs):
-    """Return the lines of a table of one case."""
+    """Return the lines of a table in Markdown: launches, waits, bytes per sample, memory over the ramp, seconds."""
     counted = CASES[name]
     size, samples = counted.size, counted.case.n_samples
     scale = size.n_samples / samples
-    lines = [f"{name}: {size.ngroups} groups, {size.nints} integrations of {size.ny} x {size.nx} pixels"]
-    lines.append(f"{'':<22} {'launches':>8} {'waits':>6} {'bytes/sample':>13} {'peak/ramp':>10} {'ms predicted':>13}")
+    heads = "step", "launches", "waits", "bytes per sample", "peak / ramp", "ms predicted"
+    lines = [
+        f"{size.instrument}, {size.ngroups} groups x {size.nints} integrations x {size.ny} x {size.nx}:",
+        "",
+        f"| {' | '.join(heads)} |",
+        "|---" * len(heads) + "|",
+    ]
     total, seconds = Costs(), 0.0
     for step, found in costs.items():
-        lines.append(_line(step, found, samples, found.predicted(scale)))
+        lines.append(_row(step, found, samples, found.predicted(scale)))
         if step not in ("load", "products"):
-            total += found
-            seconds += found.predicted(scale)
-    return [*lines, _line("all steps", total, samples, seconds)]
+            total, seconds = total + found, seconds + found.predicted(scale)
+    return [*lines, _row("all steps", total, samples, seconds)]
 
 
-def _line(name, costs, samples, seconds):
-    counts = f"{costs.launches:>8} {costs.waits:>6} {costs.moved / samples:>13.2f} {costs.peak / 4 / samples:>10.2f}"
-    return f"{name:<22} {counts} {1e3 * seconds:>13.2f}"
+def _row(name, costs, samples, seconds):
+    figures = costs.launches, costs.waits, f"{costs.moved / samples:.1f}", f"{costs.peak / 4 / samples:.2f}"
+    return f"| {name} | {' | '.join(map(str, figures))} | {1e3 * seconds:.2f} |"
+
+
+def counted_lines(page):
+    """Return the lines of the tables on a page."""
+    return page[page.index(BEGIN) + len(BEGIN) : page.index(END)].splitlines()
 
 
 def main():
-    for name in CASES:
+    """Print the tables, or replace them on the page that is named."""
+    lines = []
+    for name, counted in CASES.items():
         with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-            print(*table(name, count(CASES[name], patch, Path(folder))), "", sep="\n")
+            lines += ["", *table(name, count(counted, patch, Path(folder)))]
+    if len(sys.argv) == 1:
+        print(*lines, sep="\n")
+        return
+    path = Path(sys.argv[1])
+    page = path.read_text(encoding="utf-8")
+    counted = "\n".join(["", *lines, "", ""])
+    path.write_text(page[: page.index(BEGIN) + len(BEGIN)] + counted + page[page.index(END) :], encoding="utf-8")
 
 
 if __name__ == "__main__":

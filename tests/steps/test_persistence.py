@@ -9,14 +9,14 @@ from astropy.io import fits
 
 import gpucoron
 from gpucoron.backends import get_backend
+from gpucoron.backends.operations.persistence import definition
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
 from gpucoron.engine import plan, run_steps
 from gpucoron.errors import InputError, ParameterError
 from gpucoron.io.exposure import Exposure
 from gpucoron.io.persistence_file import read_ends, read_entries, standing_in, write_entries
 from gpucoron.io.start_times import start_times
-from gpucoron.steps import persistence
-from gpucoron.steps.persistence import flag_persistence
+from gpucoron.steps.persistence import STEP, flag_persistence
 
 #: MJD of the first integration, and the same in seconds since 1970
 MJD = 59821.25
@@ -72,11 +72,11 @@ def test_flags_and_ends_are_jwsts(shape, threshold, window):
         if odd:
             starts = rng.choice([MJD, MJD - 1, MJD + 1, 0.0, np.nan], shape[0])
         due_flags, due_ends = jwsts_own(data, groupdq, ends, starts, settings)
-        for threads in (1, 3):
+        for name, threads in (("numpy", 1), ("numpy", 3), ("host", 2)):
             flags, found = groupdq.copy(), ends.copy()
             flag_persistence(
                 data, flags, found, (starts - 40587.0) * 86400.0, GROUP_TIME, window, dn_threshold=threshold,
-                do_not_use=window == 6, backend=get_backend("numpy", n_threads=threads),
+                do_not_use=window == 6, backend=get_backend(name, n_threads=threads),
             )  # fmt: skip
             np.testing.assert_array_equal(flags, due_flags)
             np.testing.assert_array_equal(found, due_ends)
@@ -90,7 +90,7 @@ def test_blocks_do_not_matter(at_once, monkeypatch):
     expected = groupdq.copy(), ends.copy()
     flag_persistence(data, *expected, *arguments, dn_threshold=4000.0, backend="numpy")
     assert ((expected[0] ^ groupdq) & PERSISTENCE).any()
-    monkeypatch.setattr(persistence, "PIXELS_AT_ONCE", at_once)
+    monkeypatch.setattr(definition, "PIXELS_AT_ONCE", at_once)
     flag_persistence(data, groupdq, ends, *arguments, dn_threshold=4000.0, backend=get_backend("cpu", n_threads=2))
     np.testing.assert_array_equal(groupdq, expected[0])
     np.testing.assert_array_equal(ends, expected[1])
@@ -311,7 +311,7 @@ class TestFaults:
 def test_a_batch_may_use_other_files(tmp_path):
     """The files that stand in are read, whatever the parameters name."""
     write_entries(tmp_path / "other.asdf", {"NRCALONG": entry_of([1], [2], [7.0])})
-    settings = persistence.STEP.settings(persistence_time=100, persistence_array_file="of the user.asdf")
+    settings = STEP.settings(persistence_time=100, persistence_array_file="of the user.asdf")
     facts = SimpleNamespace(detector="NRCALONG")
     assert not read_ends(settings, facts, (3, 4), "x").any()
     with standing_in({"persistence_array_file": str(tmp_path / "other.asdf")}):

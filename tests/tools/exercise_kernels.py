@@ -103,6 +103,9 @@ class Exercise:
                 options = {"n_pix_grow_sat": 2, "nframes": nframes, "grow_diagonal": diagonal}
                 with self.in_strips(strip):
                     backend.flag_saturation(data, groupdq, threshold, checked, bias, **options)
+        data, groupdq, ends = self.send(*ramps[:2], np.zeros(image))
+        times = 2.0 * np.arange(shape[0] * shape[1]).reshape(shape[:2])
+        backend.open_windows(data, groupdq, ends, times, window=5, threshold=100.0)
         self.run_jumps(ramps)
         self.find_showers(ramps)
         self.fit(ramps)

@@ -13,6 +13,7 @@ from gpucoron.backends.operations.jump import (
 )
 from gpucoron.backends.operations.likelihood import fit_likelihood, fit_likelihood_ramps
 from gpucoron.backends.operations.linearity import linearity
+from gpucoron.backends.operations.persistence import open_windows
 from gpucoron.backends.operations.ramp_fit import fit_ramps, fit_segments
 from gpucoron.backends.operations.refpix import subtract_levels
 from gpucoron.backends.operations.saturation import flag_saturation
@@ -56,6 +57,7 @@ __all__ = [
     "measure_1overf",
     "measure_scatter",
     "median_differences",
+    "open_windows",
     "search_jumps",
     "subtract_contrasts",
     "subtract_emicorr",
@@ -91,6 +93,7 @@ OPERATIONS = (
     measure_1overf,
     measure_scatter,
     median_differences,
+    open_windows,
     search_jumps,
     subtract_contrasts,
     subtract_emicorr,
