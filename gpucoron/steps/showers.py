@@ -22,6 +22,8 @@ FLAGGED = DO_NOT_USE | SATURATED | JUMP_DET
 
 #: Largest change of a rate, electrons per group, that jwst multiplies by the time of a group.
 MOST_ELECTRONS = 6
+#: Groups that are searched together for a usable one, which is usually among the first.
+GROUPS_AT_ONCE = 16
 #: Samples of flagged pixels that are copied together.
 SAMPLES_AT_ONCE = 2**21
 #: no image and no ramp has as many pixels or groups; larger numbers cannot be compared with floats
@@ -184,15 +186,17 @@ class _Search:
     def flag(self, integration):
         """Flag the showers of an integration; return their number."""
         backend, settings, flags = self.backend, self.settings, self.groupdq[integration]
-        xp = backend.xp
         first = self._first_usable(flags)
         arrays = self.data[integration], flags, self.excluded, self.gain, self.middle, self.noise
         excess = backend.find_excess(*arrays, settings=settings)
-        is_any = backend.to_host(excess.any(axis=(1, 2)))
+        if backend.xp is np:
+            n_pixels = [np.count_nonzero(frame) for frame in excess]
+        else:
+            # once for all groups: each time, the CPU waits for the GPU
+            n_pixels = backend.to_host(excess.sum(axis=(1, 2))).tolist()
         found = {}
         for group in range(first + 1, len(flags)):
-            n_pixels = int(xp.count_nonzero(excess[group])) if is_any[group] else 0
-            if n_pixels and _largest_area(n_pixels) >= settings.extend_min_area:
+            if n_pixels[group] and _largest_area(n_pixels[group]) >= settings.extend_min_area:
                 found[group] = find_ellipses(excess[group], settings.extend_min_area, backend=backend)
         n_later = settings.n_groups_after
         if n_later >= 0 and any(found.values()):
@@ -205,9 +209,11 @@ class _Search:
 
     def _first_usable(self, flags):
         """Return the first group that is not DO_NOT_USE in all pixels, without reference pixels; 0 if there is none."""
-        for group, quality in enumerate(flags):
-            if not bool(((quality & DO_NOT_USE != 0) | self.is_reference).all()):
-                return group
+        for start in range(0, len(flags), GROUPS_AT_ONCE):
+            is_lost = (flags[start : start + GROUPS_AT_ONCE] & DO_NOT_USE != 0) | self.is_reference
+            usable = np.flatnonzero(~self.backend.to_host(is_lost.all(axis=(1, 2))))
+            if len(usable):
+                return start + int(usable[0])
         return 0
 
     def _restore(self, integration, before):

@@ -78,6 +78,8 @@ class CudaDevice(KernelDevice):
     """
 
     name = "cuda"
+    #: larger than on a CPU, where tiles fit into the cache
+    tile_bytes = 2**26
 
     def __init__(self, device=0, *, max_memory=None, scratch_dir=None, defines=(), cupy=None):
         usable, reason = available(device, cupy)
