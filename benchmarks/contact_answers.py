@@ -160,12 +160,33 @@ def plain_operations(shape):
             reads = "without read pattern" if nframes is None else f"{nframes} reads to a group"
             operations[f"saturation, {reads}, grown by a {'square' if diagonal else 'cross'}"] = flag_saturation
 
+    def open_windows(backend):
+        given = send(backend, data, groupdq, gain * 0)
+        times = 10.0 * (1 + np.arange(shape[0] * shape[1]).reshape(shape[:2]))
+        ends = given[2].astype(np.float64)
+        backend.open_windows(*given[:2], ends, times, window=25, threshold=150.0)
+        return {"groupdq": given[1], "ends": ends}
+
+    operations["persistence"] = open_windows
+
+    for along_y in (False, True):
+        rows, columns = image[::-1] if along_y else image
+        levels, sides = rng.normal(9, 2, (len(cube), columns)), rng.normal(0, 1, (len(cube), rows, 1))
+
+        def subtract_levels(backend, along_y=along_y, levels=levels, sides=sides):
+            given = send(backend, cube, levels, sides, np.arange(len(cube), dtype=np.uint8) % 2)
+            backend.subtract_levels(*given, along_y=along_y)
+            return {"frames": given[0]}
+
+        operations[f"levels of reference pixels, along {'y' if along_y else 'x'}"] = subtract_levels
+
     for name, options in {
         "jumps, one pass": {"min_diffs_single_pass": 1},
         "jumps, one after the other": {"min_diffs_single_pass": 500},
         "jumps, groups after them": {"min_diffs_single_pass": 1, **after},
         "jumps, one after the other, groups after them": {"min_diffs_single_pass": 500, **after, "nframes": 4},
         "jumps, no neighbours": {"min_diffs_single_pass": 1, "flag_4_neighbors": False},
+        "jumps, too few groups": {"minimum_groups": 100},
     }.items():
         operations[name] = jumps(ramps, options)
 

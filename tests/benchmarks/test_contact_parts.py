@@ -299,3 +299,17 @@ def test_differences_are_counted():
     assert compare(found, expected, 1e9)["beyond"] == 1
     found = {"rate": expected["rate"].astype(np.float64)}
     assert compare(found, expected)["unlike"] == ["dq on one side only", "rate: float64(4,) for float32(4,)"]
+
+
+def test_the_operations_launch_every_kernel_of_a_gpu(monkeypatch):
+    """A kernel without a check of its own would run on a GPU for the first time in a user's reduction."""
+    contact_answers, launched = import_module("contact_answers"), set()
+    backend = get_backend("host", n_threads=1)
+    launch = backend.device.launch
+    monkeypatch.setattr(
+        backend.device, "launch", lambda name, *arguments: (launched.add(name), launch(name, *arguments))
+    )
+    part = SimpleNamespace(rehearse=True, compare=lambda name, run, *options: run(backend))
+    contact_answers.check_operations(part)
+    of_gpu = {kernel.name for source in CUDA_SOURCES for kernel, _ in instantiations(source)}
+    assert of_gpu <= launched, of_gpu - launched
