@@ -15,7 +15,7 @@ import numpy as np
 from gpucoron import get_by_old_name
 from gpucoron.backends import operations, workers
 from gpucoron.backends.budget import exposure_memory, scratch_memory
-from gpucoron.backends.chunks import map_arrays
+from gpucoron.backends.chunks import fetch
 from gpucoron.backends.devices.device import Device
 from gpucoron.backends.devices.numpy_device import NumpyDevice, ScratchFiles
 from gpucoron.backends.process_memory import anonymous_memory
@@ -122,8 +122,8 @@ class Backend:
         return self.home.to_device(array)
 
     def to_host(self, array: Any) -> Any:
-        """Copy an array, or each array of a tuple or of Slopes, to the host; return host arrays unchanged."""
-        return map_arrays(array, lambda each: each if isinstance(each, np.ndarray) else self.device.to_host(each))
+        """Copy an array, or the arrays of a tuple or of Slopes together, to the host; return host arrays unchanged."""
+        return fetch(array, self.device)
 
     def in_parts(self, function, n):
         """Do light work in parts; see `gpucoron.backends.devices.device.Device.in_parts`."""

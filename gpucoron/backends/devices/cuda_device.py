@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import suppress
+from itertools import cycle
 
 import numpy as np
 
@@ -133,10 +134,10 @@ class CudaDevice(KernelDevice):
     def to_host(self, array):
         if not isinstance(array, self.xp.ndarray) or array.nbytes < LARGE:
             return self.xp.asnumpy(array)
-        self._device.use()
-        on_host = np.empty(array.shape, array.dtype)
-        self._fetch(self.xp.ascontiguousarray(array), on_host)
-        return on_host
+        return self._fetch([array])[0]
+
+    def to_hosts(self, arrays):
+        return self._fetch(arrays) if len(arrays) > 1 else [self.to_host(array) for array in arrays]
 
     def zeros(self, shape, dtype):
         self._device.use()
@@ -199,24 +200,49 @@ class CudaDevice(KernelDevice):
                 part[...] = values[piece]
                 buffer.send(part, target[piece])
 
-    def _fetch(self, array, on_host):
-        """Copy a device array to a host array of the same shape, through pinned memory."""
-        source, target = array.reshape(-1), on_host.reshape(-1)
+    def _fetch(self, arrays):
+        """Copy device arrays to the host through pinned memory: small ones together, large ones in pieces."""
+        self._device.use()
+        on_host = [np.empty(array.shape, array.dtype) for array in arrays]
 
-        def finish(buffer, part, piece):
+        def finish(buffer, places, targets):
             buffer.wait()
-            target[piece] = part
+            for place, target in zip(places, targets, strict=True):
+                target[...] = place
 
         before = None
         with self._transfer:
-            for buffer, piece in self._pieces(source):
-                part = buffer.take(source.dtype, piece.stop - piece.start)
-                buffer.fetch(source[piece], part)
+            buffers = cycle(self._pinned_buffers())
+            for sources, targets in self._loads(arrays, on_host):
+                buffer = next(buffers)
+                places = buffer.fetch(sources)
                 if before is not None:
                     finish(*before)
-                before = buffer, part, piece
+                before = buffer, places, targets
             if before is not None:
                 finish(*before)
+        return on_host
+
+    def _loads(self, arrays, on_host):
+        """Yield pieces of device arrays that fit into a pinned buffer together, and the places of these on the host."""
+        n_bytes = 2 * self.words_at_once
+        sources, targets, left = [], [], n_bytes
+        for array, target in zip(arrays, on_host, strict=True):
+            source, target = self.xp.ascontiguousarray(array).reshape(-1), target.reshape(-1)
+            start = 0
+            while start < source.size:
+                n = min(source.size - start, left // source.itemsize)
+                if n > 0:
+                    piece = slice(start, start + n)
+                    sources.append(source[piece])
+                    targets.append(target[piece])
+                    left -= _whole_words(n * source.itemsize)
+                    start += n
+                else:
+                    yield sources, targets
+                    sources, targets, left = [], [], n_bytes
+        if sources:
+            yield sources, targets
 
     def _pieces(self, flat):
         """Yield (buffer, slice) for the pieces of a flat array that fit into a pinned buffer; the buffers alternate."""
@@ -260,11 +286,17 @@ class _PinnedBuffer:
         target.data.copy_from_host_async(values.ctypes.data, values.nbytes, stream)
         self._done = stream.record()
 
-    def fetch(self, source, values):
-        """Start to copy a device array to values in the buffer."""
-        stream = self._current_stream()
-        source.data.copy_to_host_async(values.ctypes.data, values.nbytes, stream)
+    def fetch(self, sources):
+        """Wait for the last copy; start to copy flat device arrays to the buffer, and return where they will be."""
+        self.wait()
+        stream, start, places = self._current_stream(), 0, []
+        for source in sources:
+            place = self._bytes[start : start + source.nbytes].view(source.dtype)
+            source.data.copy_to_host_async(place.ctypes.data, place.nbytes, stream)
+            places.append(place)
+            start += _whole_words(source.nbytes)
         self._done = stream.record()
+        return places
 
     def wait(self):
         """Wait until the last copy is complete."""
@@ -276,6 +308,11 @@ class _PinnedBuffer:
         # Otherwise CuPy's pool could reuse the memory while the device still reads it.
         with suppress(Exception):
             self.wait()
+
+
+def _whole_words(n_bytes):
+    """Round up to a multiple of 16 bytes, so that the next array in a buffer is aligned."""
+    return -(-n_bytes // 16) * 16
 
 
 class _UploadBuffer:

@@ -62,6 +62,10 @@ class Device(ABC):
         """Copy a device array to the host; return the same array if the device is the host."""
         return array
 
+    def to_hosts(self, arrays):
+        """Copy a list of device arrays to the host together, which costs less than one after the other."""
+        return [self.to_host(array) for array in arrays]
+
     def synchronize(self):
         """Wait until the device has finished; no effect on the host."""
 
