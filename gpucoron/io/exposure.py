@@ -171,7 +171,8 @@ class Exposure(Shown):
             The file is missing, damaged or not an exposure that stage 1 can process; the message says what to do.
         """
         path, backend = check_path(path), backend or get_backend("cpu")
-        with converted_errors(path, reading=True, passed_on=backend.is_out_of_memory):
+        late = {"passed_on": backend.is_out_of_memory, "late": backend.is_late_error}
+        with converted_errors(path, reading=True, **late):
             # checksums of raw counts are computed while they are read
             layout = read_layout(path, summed=lambda part: _has_sums(part) and not part.holds_counts)
             for part in layout.parts:

@@ -1,7 +1,7 @@
 """The CUDA device: CuPy arrays and raw kernels."""
 
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import cycle
 
 import numpy as np
@@ -65,7 +65,8 @@ def device_memory(device):
 class CudaDevice(KernelDevice):
     """A GPU: heavy operations by CUDA kernels, light ones by CuPy.
 
-    Each call makes the GPU the current device of the calling thread.
+    Each call makes the GPU the current device of the calling thread, and works in the thread's current stream. Several
+    threads may reduce an exposure each, in streams of their own (`own_stream`); they share the pinned buffers.
 
     Parameters
     ----------
@@ -83,6 +84,7 @@ class CudaDevice(KernelDevice):
     """
 
     name = "cuda"
+    works_later = True
 
     def __init__(self, device=0, *, max_memory=None, scratch_dir=None, defines=(), cupy=None):
         usable, reason = available(device, cupy)
@@ -95,6 +97,7 @@ class CudaDevice(KernelDevice):
         self._device.use()
         self.max_memory, self.scratch_dir = max_memory, scratch_dir
         self._pinned, self._transfer = [], threading.RLock()
+        self._streams = []
         self.reading_threads = min(MOST_READERS, available_cores())
         self._loader = KernelLoader(self.xp, defines)
         attributes = self._device.attributes
@@ -144,7 +147,43 @@ class CudaDevice(KernelDevice):
         return self.xp.zeros(shape, dtype)
 
     def synchronize(self):
-        self._device.synchronize()
+        # Not the whole device: other threads may work in other streams.
+        self._device.use()
+        self.xp.cuda.get_current_stream().synchronize()
+
+    @contextmanager
+    def own_stream(self):
+        self._device.use()
+        cuda = self.xp.cuda
+        before = cuda.get_current_stream()
+        # Streams are used again, because CuPy's memory pool keeps the memory of each stream for itself.
+        try:
+            stream = self._streams.pop()
+        except IndexError:
+            stream = cuda.Stream(non_blocking=True)
+        # Arrays that exist already, and memory that comes back, may still be in use.
+        stream.wait_event(before.record())
+        stream.use()
+        try:
+            yield
+            # The caller may use the arrays that were made here.
+            self._device.use()
+            before.wait_event(stream.record())
+        finally:
+            self._device.use()
+            before.use()
+            self._streams.append(stream)
+
+    def mark(self):
+        self._device.use()
+        return self.xp.cuda.get_current_stream().record(self.xp.cuda.Event())
+
+    def seconds_between(self, start, stop):
+        return self.xp.cuda.get_elapsed_time(start, stop) / 1e3
+
+    def is_late_error(self, error):
+        cuda = self.xp.cuda
+        return isinstance(error, (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError))
 
     def is_out_of_memory(self, error):
         # A plain MemoryError may come from the host. CUDA's allocations raise an error of CUDA.

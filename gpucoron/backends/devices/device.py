@@ -1,7 +1,9 @@
 """A device: an array namespace, copies to it and back, and a method that runs any operation."""
 
+import time
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ class Device(ABC):
     name: str
     #: whether arrays stay in the host's memory, which must not be requested twice
     on_host = False
+    #: whether calls return before their work is done, so that its duration and its errors are known later
+    works_later = False
     #: array namespace: numpy or cupy
     xp: Any
     #: threads of the operations in NumPy
@@ -67,7 +71,23 @@ class Device(ABC):
         return [self.to_host(array) for array in arrays]
 
     def synchronize(self):
-        """Wait until the device has finished; no effect on the host."""
+        """Wait until the device has finished the work of this thread; no effect on the host."""
+
+    def own_stream(self):
+        """Return a context in which the work of this thread need not wait for that of others; no effect on the host."""
+        return nullcontext()
+
+    def mark(self):
+        """Mark the present moment in the work of the device, without waiting for it."""
+        return time.perf_counter()
+
+    def seconds_between(self, start, stop):
+        """Return the seconds between two marks that the device has reached: call `synchronize` before."""
+        return stop - start
+
+    def is_late_error(self, error):
+        """Return whether an exception may have been caused by earlier work than that which raised it."""
+        return False
 
     @abstractmethod
     def runs(self, operation, settings):
