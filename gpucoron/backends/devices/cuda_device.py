@@ -154,13 +154,12 @@ class CudaDevice(KernelDevice):
     @contextmanager
     def own_stream(self):
         self._device.use()
-        cuda = self.xp.cuda
-        before = cuda.get_current_stream()
+        before = self.xp.cuda.get_current_stream()
         # Streams are used again, because CuPy's memory pool keeps the memory of each stream for itself.
         try:
             stream = self._streams.pop()
         except IndexError:
-            stream = cuda.Stream(non_blocking=True)
+            stream = self.xp.cuda.Stream(non_blocking=True)
         # Arrays that exist already, and memory that comes back, may still be in use.
         stream.wait_event(before.record())
         stream.use()
@@ -182,8 +181,7 @@ class CudaDevice(KernelDevice):
         return self.xp.cuda.get_elapsed_time(start, stop) / 1e3
 
     def is_late_error(self, error):
-        cuda = self.xp.cuda
-        return isinstance(error, (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError))
+        return isinstance(error, (self.xp.cuda.runtime.CUDARuntimeError, self.xp.cuda.driver.CUDADriverError))
 
     def is_out_of_memory(self, error):
         # A plain MemoryError may come from the host. CUDA's allocations raise an error of CUDA.
