@@ -483,7 +483,7 @@ def reduce_file(
         expected = [products.product_path(path, output_dir, suffix) for suffix in ("rate", "rateints")]
         products.prepare_output(output_dir, expected, overwrite, path)
     request = {"profile": profile, "steps": steps, "pipeline": run_parameters, "use_pars": use_pars, "pars": pars}
-    with converted_errors(path), backend.own_stream():
+    with converted_errors(path, late=backend.is_late_error), backend.own_stream():
         return _reduce(path, output_dir, request, backend, save_results, overwrite, before_step, after_step)
 
 

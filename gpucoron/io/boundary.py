@@ -48,7 +48,8 @@ def converted_errors(exposure, step="", *, reading=False, advice="", passed_on=N
             raise
         if late is not None and late(error):
             reports = "because a GPU reports errors late (CUDA_LAUNCH_BLOCKING=1 tells which)"
-            step, reading = f"{step or 'reading'} or a step before it, {reports}", False
+            noticed = step or ("reading" if reading else "a product")
+            step, reading = f"{noticed} or a step before it, {reports}", False
         raise convert_error(error, exposure, step, reading=reading, advice=advice) from error
 
 

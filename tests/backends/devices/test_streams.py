@@ -307,6 +307,21 @@ def test_late_errors_say_so(exposures, cupy, failing, told):
     assert "cudaErrorIllegalAddress" in text
 
 
+def test_a_late_error_in_a_product(exposures, cupy, tmp_path):
+    made, backend = case(exposures), get_backend("cuda", cupy=cupy)
+
+    def fail():
+        raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+    def after_step(run, record):
+        if record.name == "linearity":
+            cupy.cuda.get_current_stream()._add(fail)
+            run.backend.to_host(run.exposure.pixeldq)
+
+    with made.cache.activate(), pytest.raises(InternalError, match="uncal.fits: a product or a step before it"):
+        gpucoron.reduce_file(made.path, tmp_path, backend=backend, after_step=after_step)
+
+
 def test_an_error_of_the_device_is_not_one_of_the_file(exposures, cupy, monkeypatch):
     from tests.stand_ins import fake_cupy
 
