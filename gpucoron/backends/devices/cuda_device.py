@@ -1,6 +1,5 @@
 """The CUDA device: CuPy arrays and raw kernels."""
 
-import threading
 from contextlib import contextmanager, suppress
 from itertools import cycle
 
@@ -66,7 +65,7 @@ class CudaDevice(KernelDevice):
     """A GPU: heavy operations by CUDA kernels, light ones by CuPy.
 
     Each call makes the GPU the current device of the calling thread, and works in the thread's current stream. Several
-    threads may reduce an exposure each, in streams of their own (`own_stream`); they share the pinned buffers.
+    threads may reduce an exposure each, in streams of their own (`own_stream`), with buffers of their own.
 
     Parameters
     ----------
@@ -96,8 +95,8 @@ class CudaDevice(KernelDevice):
         self._device = self.xp.cuda.Device(self.device)
         self._device.use()
         self.max_memory, self.scratch_dir = max_memory, scratch_dir
-        self._pinned, self._transfer = [], threading.RLock()
-        self._streams = []
+        # Pairs of pinned buffers, and streams, that no thread uses.
+        self._pinned, self._streams = [], []
         self.reading_threads = min(MOST_READERS, available_cores())
         self._loader = KernelLoader(self.xp, defines)
         attributes = self._device.attributes
@@ -197,15 +196,14 @@ class CudaDevice(KernelDevice):
         return held + int(USABLE * (free + kept))
 
     def release_memory(self):
-        with self._device, self._transfer:
+        with self._device:
             self.xp.get_default_memory_pool().free_all_blocks()
-            self._pinned = []
+            self._pinned.clear()
             self.xp.get_default_pinned_memory_pool().free_all_blocks()
 
     def load_counts(self, shape, read, *, offset=True):
         self._device.use()
-        with self._transfer:
-            return super().load_counts(shape, read, offset=offset)
+        return super().load_counts(shape, read, offset=offset)
 
     def load_parts(self, shape, dtype, parts):
         self._device.use()
@@ -214,14 +212,22 @@ class CudaDevice(KernelDevice):
             self._send(np.broadcast_to(part, place.shape), place)
         return on_device
 
+    @contextmanager
     def _pinned_buffers(self):
-        """Return two buffers in pinned memory: the CPU uses one while the other is copied."""
-        if not self._pinned:
-            self._pinned = [_PinnedBuffer(self.xp, 2 * self.words_at_once) for _ in range(2)]
-        return self._pinned
+        """Lend two buffers in pinned memory: the CPU uses one while the other is copied."""
+        try:
+            buffers = self._pinned.pop()
+        except IndexError:
+            buffers = [_PinnedBuffer(self.xp, 2 * self.words_at_once) for _ in range(2)]
+        try:
+            yield buffers
+        finally:
+            self._pinned.append(buffers)
 
+    @contextmanager
     def _upload_buffers(self, n_words):
-        return [_UploadBuffer(buffer, self.xp.empty(n_words, np.uint16)) for buffer in self._pinned_buffers()]
+        with self._pinned_buffers() as buffers:
+            yield [_UploadBuffer(buffer, self.xp.empty(n_words, np.uint16)) for buffer in buffers]
 
     def _send(self, array, on_device):
         """Copy a host array to a device array of the same shape, through pinned memory."""
@@ -231,8 +237,10 @@ class CudaDevice(KernelDevice):
                 self._send(part, place)
             return
         values, target = np.ascontiguousarray(array).reshape(-1), on_device.reshape(-1)
-        with self._transfer:
-            for buffer, piece in self._pieces(target):
+        at_once = max(1, 2 * self.words_at_once // target.itemsize)
+        with self._pinned_buffers() as buffers:
+            for buffer, start in zip(cycle(buffers), range(0, target.size, at_once), strict=False):
+                piece = slice(start, min(target.size, start + at_once))
                 part = buffer.take(target.dtype, piece.stop - piece.start)
                 part[...] = values[piece]
                 buffer.send(part, target[piece])
@@ -248,10 +256,8 @@ class CudaDevice(KernelDevice):
                 target[...] = place
 
         before = None
-        with self._transfer:
-            buffers = cycle(self._pinned_buffers())
-            for sources, targets in self._loads(arrays, on_host):
-                buffer = next(buffers)
+        with self._pinned_buffers() as buffers:
+            for buffer, (sources, targets) in zip(cycle(buffers), self._loads(arrays, on_host), strict=False):
                 places = buffer.fetch(sources)
                 if before is not None:
                     finish(*before)
@@ -280,13 +286,6 @@ class CudaDevice(KernelDevice):
                     sources, targets, left = [], [], n_bytes
         if sources:
             yield sources, targets
-
-    def _pieces(self, flat):
-        """Yield (buffer, slice) for the pieces of a flat array that fit into a pinned buffer; the buffers alternate."""
-        buffers = self._pinned_buffers()
-        at_once = max(1, 2 * self.words_at_once // flat.dtype.itemsize)
-        for number, start in enumerate(range(0, flat.size, at_once)):
-            yield buffers[number % len(buffers)], slice(start, min(flat.size, start + at_once))
 
     def choose_lanes(self, n_pixels, n_units):
         # With one thread per pixel, small subarrays do not fill a large device.

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -67,7 +68,6 @@ class KernelDevice(Device):
         flat = counts.reshape(-1)
         at_once = max(1, min(flat.size, self.words_at_once))
         pieces = [slice(start, min(flat.size, start + at_once)) for start in range(0, flat.size, at_once)]
-        buffers = self._upload_buffers(at_once)
         pool = ThreadPoolExecutor(self.reading_threads)
 
         def begin(number):
@@ -80,16 +80,17 @@ class KernelDevice(Device):
             ]
             return buffer, piece, parts
 
-        try:
-            # The threads read the next piece while this one is sent.
-            for buffer, piece, parts in _one_ahead(begin, len(pieces)):
-                for part in parts:
-                    part.result()
-                self.convert_counts(buffer.send(), flat[piece], offset=offset)
-        finally:
-            # The buffers must not be freed while a thread or a copy uses them.
-            pool.shutdown(cancel_futures=True)
-            self.synchronize()
+        with self._upload_buffers(at_once) as buffers:
+            try:
+                # The threads read the next piece while this one is sent.
+                for buffer, piece, parts in _one_ahead(begin, len(pieces)):
+                    for part in parts:
+                        part.result()
+                    self.convert_counts(buffer.send(), flat[piece], offset=offset)
+            finally:
+                # The buffers must not be freed while a thread or a copy uses them.
+                pool.shutdown(cancel_futures=True)
+                self.synchronize()
         return counts
 
     def convert_counts(self, raw, counts, *, offset):
@@ -107,12 +108,13 @@ class KernelDevice(Device):
         grid, block = geometry(raw.size, self.block_threads)
         self.launch("convert_counts", grid, block, {"raw": raw, "counts": counts, "n_words": raw.size}, (bool(offset),))
 
+    @contextmanager
     def _upload_buffers(self, n_words):
-        """Return the buffers that `load_counts` uses in turn.
+        """Lend the buffers that `load_counts` uses in turn.
 
         ``take(n)`` returns words to fill, as soon as the last ones were sent; ``send()`` returns them on the device.
         """
-        return [_HostBuffer(n_words) for _ in range(2)]
+        yield [_HostBuffer(n_words) for _ in range(2)]
 
 
 class _HostBuffer:
