@@ -184,7 +184,7 @@ def plain_operations(shape):
 
         flags = backend.to_device(groupdq.copy())
         counts = count_flags(SimpleNamespace(backend=backend, exposure=Exposure(groupdq=flags)))
-        fractions = group_fractions(flags, dq.DO_NOT_USE, backend.to_host)
+        fractions = group_fractions(flags, dq.DO_NOT_USE, backend.xp)
         return {name: backend.xp.asarray(share) for name, share in {**counts, "by group": fractions}.items()}
 
     operations["subtract_ktc"] = fit_ktc

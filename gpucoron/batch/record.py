@@ -97,10 +97,13 @@ def _product_kind(stem, exposure):
 def count_flags(run):
     """Count DQ flags: name -> fraction of the samples (group flags) or of the pixels (all other flags)."""
     from gpucoron import dq
-    from gpucoron.records.measures import count_samples
 
     names = {value: name for name, value in dq.flags_by_name().items()}
-    counts = count_samples(run.exposure.groupdq, run.backend)
+    counts = {}
+    for plane in run.exposure.groupdq:
+        # bits above the highest flag need no count
+        for value in (2**bit for bit in range(int(plane.max()).bit_length())):
+            counts[value] = counts.get(value, 0) + int(run.backend.xp.count_nonzero(plane & value))
     flags = {names[value]: count / run.exposure.groupdq.size for value, count in sorted(counts.items()) if count}
     if run.exposure.rate is not None:
         pixels = run.backend.to_host(run.exposure.rate.dq)

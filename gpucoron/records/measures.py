@@ -24,40 +24,11 @@ _GOLDEN = (np.sqrt(5) - 1) / 2
 _MOST_PIXELS = 1_000_000
 #: a saturated region belongs to the star if it comes so near, pixels
 _NEAR_STAR = 5
-#: samples of a ramp that a GPU processes at a time
-_PART = 2**26
 #: side of a pixel, cm
 PIXEL_PITCH = {"NIRCAM": 18e-4, "MIRI": 25e-4}
 _BINS = 64
 #: values of which a sample of about so many is ordered first
 _MANY, _SAMPLE = 20_000, 1000
-
-
-def in_large_parts(groupdq):
-    """Yield some integrations of flags at a time: a GPU runs few operations, and needs little memory for each."""
-    at_once = max(1, _PART // max(1, groupdq[0].size))
-    return (groupdq[start : start + at_once] for start in range(0, len(groupdq), at_once))
-
-
-def count_samples(groupdq, backend):
-    """Count the samples with each flag of a ramp: value -> count."""
-    counts = {}
-    if isinstance(groupdq, np.ndarray):
-        for plane in groupdq:
-            # bits above the highest flag need no count
-            for value in _values_to(plane.max()):
-                counts[value] = counts.get(value, 0) + int(np.count_nonzero(plane & value))
-        return counts
-    # all counts are copied to the host together
-    values, xp = _values_to(groupdq.max()), backend.xp
-    found = backend.to_host(
-        tuple(sum(xp.count_nonzero(part & value) for part in in_large_parts(groupdq)) for value in values)
-    )
-    return dict(zip(values, map(int, found), strict=True))
-
-
-def _values_to(highest):
-    return [2**bit for bit in range(int(highest).bit_length())]
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,7 +236,7 @@ def _median_of(image):
     return float(quick_median(values))
 
 
-def read_noise_of_ramps(data, groupdq, pixeldq, star, fetch=tuple):
+def read_noise_of_ramps(data, groupdq, pixeldq, star, fetch=np.asarray):
     """Measure the read noise of each integration in the outside of the image.
 
     It is the robust width of the second differences ``data[g+1] - 2 data[g] + data[g-1]`` of three successive groups
@@ -281,7 +252,7 @@ def read_noise_of_ramps(data, groupdq, pixeldq, star, fetch=tuple):
     pixeldq : (ny, nx) uint32
     star : (x, y)
     fetch : callable
-        Makes a tuple of NumPy arrays of a tuple of arrays.
+        Makes a NumPy array of one group.
 
     Returns
     -------
@@ -291,8 +262,7 @@ def read_noise_of_ramps(data, groupdq, pixeldq, star, fetch=tuple):
     nints, ngroups, *shape = data.shape
     if ngroups < 3:
         return [np.nan] * nints
-    (pixeldq,) = fetch((pixeldq,))
-    region = find_outside(tuple(shape), tuple(star)) & ((pixeldq & np.uint32(DO_NOT_USE | REFERENCE_PIXEL)) == 0)
+    region = find_outside(tuple(shape), tuple(star)) & ((fetch(pixeldq) & np.uint32(DO_NOT_USE | REFERENCE_PIXEL)) == 0)
     region = np.flatnonzero(region)
     # an odd step, so that all channels of the readout are among the columns
     region = region[:: len(region) // _ENOUGH_PIXELS | 1]
@@ -302,10 +272,9 @@ def read_noise_of_ramps(data, groupdq, pixeldq, star, fetch=tuple):
     for ramp, flags in zip(data, groupdq, strict=True):
         differences, count = [np.empty(0, np.float32)], 0
         for group in middles:
-            around = slice(int(group) - 1, int(group) + 2)
-            flags_around, ramp_around = fetch((flags[around], ramp[around]))
-            flagged = np.bitwise_or.reduce([plane.reshape(-1)[region] for plane in flags_around])
-            before, here, after = (plane.reshape(-1)[region] for plane in ramp_around)
+            around = (group - 1, group, group + 1)
+            flagged = np.bitwise_or.reduce([fetch(flags[at]).reshape(-1)[region] for at in around])
+            before, here, after = (fetch(ramp[at]).reshape(-1)[region] for at in around)
             difference = ((after - here) - (here - before))[flagged == 0]
             if difference.size:
                 # a step of the whole frame between two groups is no noise of its pixels

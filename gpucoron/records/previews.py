@@ -19,7 +19,6 @@ from gpucoron.files import AnyPath, write_whole
 from gpucoron.interactive import Shown, public
 from gpucoron.records.measures import (
     Integrations,
-    in_large_parts,
     jump_rate,
     measure_exposure,
     measure_integrations,
@@ -211,13 +210,13 @@ def preview_of_run(run):
     star = find_star(science, exposure.data.shape[-2:])
     preview = Preview()
     if exposure.rate is not None:
-        rate, err, dq = to_host((exposure.rate.rate, exposure.rate.err, exposure.rate.dq))
+        rate, err, dq = (to_host(array) for array in (exposure.rate.rate, exposure.rate.err, exposure.rate.dq))
         preview = preview_of_rate(rate, dq)
         preview.exposure = measure_exposure(rate, err, dq, star)
         preview.exposure["jump_rate"] = jump_rate(primary.get("PRIMECRS"), primary.get("INSTRUME"))
     if exposure.rateints is not None:
         slopes = exposure.rateints
-        integrations = Integrations(*to_host((slopes.rate, slopes.err, slopes.dq)))
+        integrations = Integrations(slopes.rate, slopes.err, slopes.dq, to_host)
         noise = read_noise_of_ramps(exposure.data, exposure.groupdq, exposure.pixeldq, star, to_host)
         add_integrations(preview, measure_integrations(integrations, star, noise))
     if exposure.removed_1overf is not None:
@@ -228,8 +227,8 @@ def preview_of_run(run):
         unit, factor = ("DN", 1) if in_groups else ("DN/s", _gain_factor(run))
         preview.removed = QuantisedImage.of(removed * factor, unit, noise=noise, repeats=True)
         preview.noise_thumb = _noise_levels(block_average(removed, _binning(removed.shape)))
-    preview.jump_fraction = group_fractions(exposure.groupdq, JUMP_DET, to_host)
-    preview.saturated_fraction = group_fractions(exposure.groupdq, SATURATED, to_host)
+    preview.jump_fraction = group_fractions(exposure.groupdq, JUMP_DET, run.backend.xp)
+    preview.saturated_fraction = group_fractions(exposure.groupdq, SATURATED, run.backend.xp)
     return preview
 
 
@@ -353,15 +352,15 @@ def block_average(image, binning):
     return np.where(count > 0, add(np.where(is_finite, image, 0)) / np.maximum(count, 1), np.nan)
 
 
-def group_fractions(groupdq, flag, to_host=np.asarray):
+def group_fractions(groupdq, flag, xp=np):
     """Compute the fraction of flagged pixels in each group.
 
     Parameters
     ----------
     groupdq : (nints, ngroups, ny, nx) uint8
     flag : int
-    to_host : callable
-        Copies an array from the device of groupdq.
+    xp : module
+        Array namespace of groupdq.
 
     Returns
     -------
@@ -370,12 +369,9 @@ def group_fractions(groupdq, flag, to_host=np.asarray):
     """
     nints, ngroups, ny, nx = groupdq.shape
     counts = np.zeros(ngroups)
-    if isinstance(groupdq, np.ndarray):
-        for integration in groupdq:
-            # a single plane fits into the CPU cache
-            counts += [np.count_nonzero((plane & flag) != 0) for plane in integration]
-    else:
-        counts += to_host(sum(((part & flag) != 0).sum(axis=(0, 2, 3)) for part in in_large_parts(groupdq)))
+    for integration in groupdq:
+        # a single plane fits into the CPU cache
+        counts += [int(xp.count_nonzero((plane & flag) != 0)) for plane in integration]
     return (counts / (nints * ny * nx)).astype(np.float32)
 
 

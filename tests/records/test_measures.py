@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpucoron.backends import get_backend
 from gpucoron.backends.statistics import median
 from gpucoron.dq import DO_NOT_USE, HOT, JUMP_DET, REFERENCE_PIXEL, SATURATED
 from gpucoron.engine import plan, run_steps
@@ -13,7 +12,6 @@ from gpucoron.io.exposure import Exposure
 from gpucoron.records import measures
 from gpucoron.records.measures import (
     Integrations,
-    count_samples,
     find_outside,
     histogram_of,
     jump_rate,
@@ -23,10 +21,9 @@ from gpucoron.records.measures import (
     robust_width,
     saturated_radius,
 )
-from gpucoron.records.previews import group_fractions, preview_of_run
+from gpucoron.records.previews import preview_of_run
 from gpucoron.records.shifts import gradients, measure_shift
 from gpucoron.simulate import SCENES, Effects, simulate
-from tests.stand_ins.fake_cupy import on_device
 
 SHAPE = (80, 96)
 STAR = (47.5, 39.5)
@@ -202,27 +199,6 @@ def test_read_noise_is_that_of_unflagged_groups():
     pixeldq[:, 90:] = DO_NOT_USE
     data[..., 90:] = rng.normal(0, 1e4, data[..., 90:].shape)
     assert read_noise_of_ramps(data, groupdq, pixeldq, STAR) == pytest.approx([7.0] * 2, rel=0.05)
-
-
-def test_ramps_on_a_device(late_cupy, monkeypatch):
-    """The same numbers, with few waits."""
-    monkeypatch.setattr("gpucoron.records.measures._PART", 3 * 6 * SHAPE[0] * SHAPE[1])
-    backend, numpy = get_backend("cuda", cupy=late_cupy), get_backend("numpy")
-    data, _, pixeldq = ramps(7)
-    groupdq = np.random.default_rng(2).choice(np.array([0, 1, 2, 6, 32], np.uint8), size=data.shape)
-    there = [on_device(array, 0, late_cupy) for array in (data, groupdq, pixeldq)]
-    late_cupy.counts.clear()
-    counts = count_samples(there[1], backend)
-    assert counts == {1: (groupdq == 1).sum(), **{bit: (groupdq & bit != 0).sum() for bit in (2, 4, 8, 16, 32)}}
-    assert counts == {**dict.fromkeys(counts, 0), **count_samples(groupdq, numpy)}
-    assert late_cupy.counts["syncs"] == 2
-    for flag in (JUMP_DET, SATURATED):
-        np.testing.assert_array_equal(
-            group_fractions(there[1], flag, backend.to_host), group_fractions(groupdq, flag, numpy.to_host)
-        )
-    assert late_cupy.counts["syncs"] == 4
-    assert count_samples(late_cupy.zeros((2, 3, 4, 5), np.uint8), backend) == {}
-    assert read_noise_of_ramps(*there, STAR, backend.to_host) == read_noise_of_ramps(data, groupdq, pixeldq, STAR)
 
 
 def test_read_noise_by_its_definition(monkeypatch):
