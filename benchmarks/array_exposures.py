@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
+from gpucoron.files import read_at
 from gpucoron.io.exposure import Exposure, Facts
 from gpucoron.io.references import Reference
 from gpucoron.parameters import resolve
@@ -81,7 +82,7 @@ def write_counts(case, path):
 def read_counts(case, path, backend):
     """Load the counts of a case from a file to a backend, like `Exposure.read`."""
     with Path(path).open("rb") as file:
-        return backend.load_counts(case.shape, lambda words: file.readinto(words.view(np.uint8)))
+        return backend.load_counts(case.shape, lambda words, first: read_at(file, words, 2 * first))
 
 
 def make_exposure(case, data, backend):

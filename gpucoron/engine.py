@@ -334,24 +334,37 @@ def run_or_start_again(start, backend, *, before_step=None, after_step=None):
 
 
 def _run_each(run, references, settings, until, before_step, after_step):
-    backend = run.backend
+    backend, marks = run.backend, []
     for name in run.order:
         if name == until:
             break
         if before_step is not None:
             before_step(run, name)
         backend.take_workers()
-        start = time.perf_counter()
+        start, start_time = backend.mark(), time.perf_counter()
         logs.log_start(run, STEPS[name])
         outcome = _run_with_hooks(STEPS[name], run, references, settings.get(name))
-        backend.synchronize()
-        seconds, workers = time.perf_counter() - start, backend.take_workers()
+        seconds, workers = time.perf_counter() - start_time, backend.take_workers()
         workers = tuple(workers) if outcome.status == "COMPLETE" else ()
         record = StepRecord(name, outcome.status, seconds, outcome.reason, dict(outcome.flagged), workers)
         run.records.append(record)
-        logs.log_end(record)
+        marks.append((record, start, backend.mark()))
+        logs.log_end(record, is_timed=not backend.works_later)
         if after_step is not None:
             after_step(run, record)
+    if backend.works_later and marks:
+        _wait_for_times(run, marks)
+
+
+def _wait_for_times(run, marks):
+    """Wait for the device once, after all steps, and enter how long it worked on each."""
+    last = marks[-1][0].name
+    late = {"passed_on": run.backend.is_out_of_memory, "late": run.backend.is_late_error}
+    with converted_errors(run.exposure.name, last, **late):
+        run.backend.synchronize()
+        for record, start, stop in marks:
+            record.seconds = run.backend.seconds_between(start, stop)
+    logs.log_times([record for record, _, _ in marks])
 
 
 def _run_with_hooks(step, run, references, settings):
@@ -371,7 +384,8 @@ def _run_one(step, run, references, settings):
     helpers = {name: _HELPERS[name](run, step) for name in step.helpers}
     files = ", ".join(str(reference.path) for reference in usable.values() if reference is not None)
     advice = f" (references: {files})" if files else ""
-    with converted_errors(exposure.name, step.name, advice=advice, passed_on=run.backend.is_out_of_memory):
+    late = {"passed_on": run.backend.is_out_of_memory, "late": run.backend.is_late_error}
+    with converted_errors(exposure.name, step.name, advice=advice, **late):
         return run_step(step.name, exposure, usable, settings, run.backend, **helpers)
 
 
@@ -469,7 +483,7 @@ def reduce_file(
         expected = [products.product_path(path, output_dir, suffix) for suffix in ("rate", "rateints")]
         products.prepare_output(output_dir, expected, overwrite, path)
     request = {"profile": profile, "steps": steps, "pipeline": run_parameters, "use_pars": use_pars, "pars": pars}
-    with converted_errors(path):
+    with converted_errors(path, late=backend.is_late_error), backend.own_stream():
         return _reduce(path, output_dir, request, backend, save_results, overwrite, before_step, after_step)
 
 

@@ -187,3 +187,20 @@ def first_line(error):
 def on_one_line(text):
     """Escape control characters and line breaks of a text, for example in file names, so that it prints as one line."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
+
+
+def read_at(file, into, start):
+    """Fill an array with the bytes of an open file from ``start`` on; threads may share the file.
+
+    Returns
+    -------
+    int
+        Bytes that were read: fewer than those of the array only if the file ends.
+    """
+    view, done = memoryview(into).cast("B"), 0
+    while done < len(view):
+        n_bytes = os.preadv(file.fileno(), [view[done:]], start + done)
+        if n_bytes == 0:
+            break
+        done += n_bytes
+    return done

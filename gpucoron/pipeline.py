@@ -231,15 +231,13 @@ class Coron1Pipeline(StepMixin, Pipeline):
             run.pars_files = list(self._pars_files)
             return run
 
-        run = run_or_start_again(
-            start,
-            get_backend(self.backend, max_memory=self.max_memory),
-            after_step=products.saving_extras(self._path_of),
-        )
-        if not run.fits:
-            self.suffix = "ramp"
-            return products.ramp_model(run)
-        rate, rateints = products.rate_model(run), products.rateints_model(run)
+        backend = get_backend(self.backend, max_memory=self.max_memory)
+        with backend.own_stream():
+            run = run_or_start_again(start, backend, after_step=products.saving_extras(self._path_of))
+            if not run.fits:
+                self.suffix = "ramp"
+                return products.ramp_model(run)
+            rate, rateints = products.rate_model(run), products.rateints_model(run)
         if self.return_rateints:
             self.suffix = "rateints"
             rate, rateints = rateints, rate
@@ -364,11 +362,12 @@ def _run_alone(owner, step_input):
 
     run_name = step_input if isinstance(step_input, (str, Path)) else step_input.meta.filename or owner.name
     backend = get_backend(getattr(owner.parent, "backend", "auto"))
-    run = run_or_start_again(start, backend, after_step=products.saving_extras(path_of))
-    rate, rateints = products.rate_model(run), products.rateints_model(run)
-    if step.fits:
-        return rate, rateints
-    return products.ramp_model(run) if rate is None and rateints is None else rate or rateints
+    with backend.own_stream():
+        run = run_or_start_again(start, backend, after_step=products.saving_extras(path_of))
+        rate, rateints = products.rate_model(run), products.rateints_model(run)
+        if step.fits:
+            return rate, rateints
+        return products.ramp_model(run) if rate is None and rateints is None else rate or rateints
 
 
 def _open_for(step, step_input, backend):

@@ -15,7 +15,7 @@ import numpy as np
 from gpucoron import get_by_old_name
 from gpucoron.backends import operations, workers
 from gpucoron.backends.budget import exposure_memory, scratch_memory
-from gpucoron.backends.chunks import map_arrays
+from gpucoron.backends.chunks import fetch
 from gpucoron.backends.devices.device import Device
 from gpucoron.backends.devices.numpy_device import NumpyDevice, ScratchFiles
 from gpucoron.backends.process_memory import anonymous_memory
@@ -123,8 +123,8 @@ class Backend:
         return self.home.to_device(array)
 
     def to_host(self, array: Any) -> Any:
-        """Copy an array, or each array of a tuple or of Slopes, to the host; return host arrays unchanged."""
-        return map_arrays(array, lambda each: each if isinstance(each, np.ndarray) else self.device.to_host(each))
+        """Copy an array, or the arrays of a tuple or of Slopes together, to the host; return host arrays unchanged."""
+        return fetch(array, self.device)
 
     def in_parts(self, function, n):
         """Do light work in parts; see `gpucoron.backends.devices.device.Device.in_parts`."""
@@ -151,8 +151,29 @@ class Backend:
         return self.home.load_parts(shape, dtype, parts)
 
     def synchronize(self) -> None:
-        """Wait until the device has finished."""
+        """Wait until the device has finished the work of this thread."""
         self.device.synchronize()
+
+    def own_stream(self):
+        """Return a context for the work of one exposure; see `gpucoron.backends.devices.device.Device.own_stream`."""
+        return self.device.own_stream()
+
+    @property
+    def works_later(self) -> bool:
+        """Whether steps end before the device has done their work: not if each operation returns to the host."""
+        return self.home.works_later
+
+    def mark(self):
+        """Mark the present moment in the work on an exposure, without waiting for it."""
+        return self.home.mark()
+
+    def seconds_between(self, start, stop) -> float:
+        """Return the seconds between two marks that the device has reached: call `synchronize` before."""
+        return self.home.seconds_between(start, stop)
+
+    def is_late_error(self, error: BaseException) -> bool:
+        """Return whether an exception may have been caused by an earlier step than that which raised it."""
+        return self.works_later and self.device.is_late_error(error)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Return whether an exception means that the memory of the device is full."""

@@ -55,7 +55,7 @@ def run(operation, backend, arguments, settings):
         return device.execute(operation, tuple(arguments.values()), settings)
     if operation.cut is None:
         sent = [value if name in operation.whole else _send(device, value) for name, value in arguments.items()]
-        return map_arrays(device.execute(operation, tuple(sent), settings), device.to_host)
+        return fetch(device.execute(operation, tuple(sent), settings), device)
     return Loop(operation, backend, arguments, settings).run()
 
 
@@ -165,8 +165,9 @@ class Loop:
         """Run the operation on a chunk; return its part of the result, and the changed arrays, on the host."""
         sent = {name: self._take(name, value, part) for name, value in self.arguments.items()}
         found = self.device.execute(self.operation, tuple(sent.values()), self.settings)
-        found = map_arrays(found, lambda array: self.device.to_host(array)[_along(self.axis, own)])
-        return found, {name: self.device.to_host(sent[name]) for name in self.written}
+        found, changed = fetch((found, tuple(sent[name] for name in self.written)), self.device)
+        found = map_arrays(found, lambda array: array[_along(self.axis, own)])
+        return found, dict(zip(self.written, changed, strict=True))
 
     def _take(self, name, value, part):
         if name in self.operation.whole or value is None:
@@ -228,6 +229,19 @@ def map_arrays(result, function):
     if isinstance(result, tuple):
         return tuple(map_arrays(each, function) for each in result)
     return function(result)
+
+
+def fetch(result, device):
+    """Copy every array of a result from a device to the host, all together; host arrays stay as they are."""
+    there = []
+
+    def collect(array):
+        if not isinstance(array, np.ndarray):
+            there.append(array)
+
+    map_arrays(result, collect)
+    here = iter(device.to_hosts(there))
+    return map_arrays(result, lambda each: each if isinstance(each, np.ndarray) else next(here))
 
 
 def _put(whole, found, where):

@@ -15,7 +15,7 @@ _REPORT = "please report it with the log"
 
 
 @contextmanager
-def converted_errors(exposure, step="", *, reading=False, advice="", passed_on=None):
+def converted_errors(exposure, step="", *, reading=False, advice="", passed_on=None, late=None):
     """Convert every exception of the block into a GpucoronError that names the exposure and the step.
 
     Parameters
@@ -29,6 +29,8 @@ def converted_errors(exposure, step="", *, reading=False, advice="", passed_on=N
         Appended to the message if the data cannot be used.
     passed_on : callable, optional
         ``passed_on(error)`` returns whether to pass an exception on unchanged, because the caller handles it.
+    late : callable, optional
+        ``late(error)`` returns whether an earlier step may have caused an exception.
 
     Raises
     ------
@@ -44,6 +46,10 @@ def converted_errors(exposure, step="", *, reading=False, advice="", passed_on=N
     except Exception as error:
         if passed_on is not None and passed_on(error):
             raise
+        if late is not None and late(error):
+            reports = "because a GPU reports errors late (CUDA_LAUNCH_BLOCKING=1 tells which)"
+            noticed = step or ("reading" if reading else "a product")
+            step, reading = f"{noticed} or a step before it, {reports}", False
         raise convert_error(error, exposure, step, reading=reading, advice=advice) from error
 
 

@@ -19,7 +19,7 @@ from gpucoron.backends import get_backend
 from gpucoron.backends.backend import Backend
 from gpucoron.errors import InputError
 from gpucoron.facts import Facts
-from gpucoron.files import AnyPath, first_line
+from gpucoron.files import AnyPath, first_line, read_at
 from gpucoron.interactive import Shown, public
 from gpucoron.io.boundary import converted_errors
 from gpucoron.io.fits_layout import CheckSum, Layout, check_sums, read_layout
@@ -171,7 +171,8 @@ class Exposure(Shown):
             The file is missing, damaged or not an exposure that stage 1 can process; the message says what to do.
         """
         path, backend = check_path(path), backend or get_backend("cpu")
-        with converted_errors(path, reading=True, passed_on=backend.is_out_of_memory):
+        late = {"passed_on": backend.is_out_of_memory, "late": backend.is_late_error}
+        with converted_errors(path, reading=True, **late):
             # checksums of raw counts are computed while they are read
             layout = read_layout(path, summed=lambda part: _has_sums(part) and not part.holds_counts)
             for part in layout.parts:
@@ -469,14 +470,13 @@ class _File:
             return _read_planes(self.hdus[part.number], np.float32, self.backend)
         is_summed, total = _has_sums(part), CheckSum()
         with self.path.open("rb") as file:
-            file.seek(part.start)
 
-            def read(words):
-                if file.readinto(words.view(np.uint8)) != words.nbytes:
+            def read(words, first):
+                if read_at(file, words, part.start + 2 * first) != words.nbytes:
                     msg = f"{self.path}: truncated within {name}; download it again"
                     raise InputError(msg)
                 if is_summed:
-                    total.add(words)
+                    total.add(words, 2 * first)
 
             samples = self.backend.load_counts(part.shape, read)
         if is_summed:

@@ -269,14 +269,21 @@ def log_start(run, step):
             log.info("Using %s reference file %s", reftype.upper(), path)
 
 
-def log_end(record):
-    """Log the outcome of a step: what it flagged, or why it did not run."""
+def log_end(record, is_timed=True):
+    """Log the outcome of a step: what it flagged, or why it did not run; and its time, if it is known already."""
     log = logging.getLogger(f"gpucoron.steps.{record.name}")
     for what, count in record.flagged.items():
         log.info("Flagged %d %s", count, what)
     if record.status == "COMPLETE":
         where = f" on {'+'.join(record.workers)}" if record.workers else ""
         remark = f" ({record.reason})" if record.reason else ""
-        log.info("Step %s done in %.3f s%s%s", record.name, record.seconds, where, remark)
+        log.info("Step %s done%s%s%s", record.name, f" in {record.seconds:.3f} s" if is_timed else "", where, remark)
     else:
         log.info("Step %s %s: %s", record.name, record.status.lower(), record.reason)
+
+
+def log_times(records):
+    """Log the seconds of all steps that ran."""
+    ran = [f"{record.name} {record.seconds:.4f}" for record in records if record.status == "COMPLETE"]
+    if ran:
+        logging.getLogger("gpucoron.engine").info("Seconds on the GPU: %s", ", ".join(ran))

@@ -279,13 +279,10 @@ def ramp_without_signature(exposure, backend):
     meta = exposure.meta
     model = datamodels.RampModel()
     model.update(meta)
-    model.data = backend.to_host(exposure.data)
-    model.groupdq = backend.to_host(exposure.groupdq)
-    model.pixeldq = backend.to_host(exposure.pixeldq)
-    if exposure.zeroframe is not None:
-        model.zeroframe = backend.to_host(exposure.zeroframe)
-    if exposure.average_dark_current is not None:
-        model.average_dark_current = backend.to_host(exposure.average_dark_current)
+    names = ("data", "groupdq", "pixeldq", "zeroframe", "average_dark_current")
+    for name, array in zip(names, backend.to_host(tuple(getattr(exposure, name) for name in names)), strict=True):
+        if array is not None:
+            setattr(model, name, array)
     model.int_times = meta.int_times
     model.group = meta.group
     return model

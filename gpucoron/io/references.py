@@ -116,6 +116,7 @@ class ReferenceStore:
             reference = self._kept.get(key)
         if reference is None:
             reference = read_reference(reftype, path, exposure).on(backend)
+            backend.synchronize()  # exposures in other threads may use it at once
         with self._lock:
             self._kept[key] = reference
             self._kept.move_to_end(key)

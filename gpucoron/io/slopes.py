@@ -54,15 +54,12 @@ def exposure_of_slopes(model):
 
 def model_of_slopes(exposure, slopes, model_class, backend):
     """Make an ``ImageModel`` or ``CubeModel`` from slopes and the metadata of the exposure."""
-    to_host = backend.to_host
+    on_host = backend.to_host(slopes)
     # The metadata were validated on reading, and the backends guarantee the types of the arrays.
     model = model_class(validate_on_assignment=False, schema=schema_of(model_class))
     model.update(exposure.meta)
-    model.data = to_host(slopes.rate)
-    model.dq = to_host(slopes.dq)
-    model.var_poisson = to_host(slopes.var_poisson)
-    model.var_rnoise = to_host(slopes.var_rnoise)
-    model.err = to_host(slopes.err)
+    for ours, theirs in _ARRAYS.items():
+        setattr(model, theirs, getattr(on_host, ours))
     model.meta.bunit_data = "DN/s"
     model.meta.bunit_err = "DN/s"
     return model

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class StepRecord:
-    """The status and the time of one step; ``workers`` names the backends that worked on it."""
+    """The status and the time of one step; ``workers`` names the backends that worked on it.
+
+    A GPU does the work of a step after the step has returned. Until the last step is done, ``seconds`` is the time of
+    the calls, then that on the GPU.
+    """
 
     name: str
     status: str

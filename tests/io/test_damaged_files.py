@@ -4,6 +4,7 @@ import gzip
 import logging
 import os
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -309,6 +310,16 @@ def test_the_sum_is_astropys():
         total.add(np.ascontiguousarray(piece))
     padded = np.frombuffer(content.ljust(100_004, b"\0"), np.uint8)
     assert total.value == fits.PrimaryHDU()._compute_checksum(padded)
+
+
+def test_the_sum_of_pieces_in_any_order():
+    content = np.frombuffer(np.random.default_rng(3).bytes(4001), np.uint8)
+    whole, total = CheckSum(), CheckSum()
+    whole.add(content)
+    edges = [0, 1, 2, 3, 6, 11, 100, 102, 1003, 2000, 4000, 4001]
+    for start, stop in reversed(list(pairwise(edges))):
+        total.add(content[start:stop], start)
+    assert total.value == whole.value
 
 
 # ------------------------------------------------------------------------------------------------------- the boundary

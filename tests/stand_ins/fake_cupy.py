@@ -1,9 +1,9 @@
 """A stand-in for CuPy with two devices: it records launches, and runs them with the host build if it has one.
 
-Like a device it delays its work: copies and launches wait in a queue until they are waited for, so that a buffer that
-is reused too early changes the results. An operation on arrays follows all queued work. The arrays are not NumPy
-arrays, and refuse what CuPy refuses: see `strict_cupy`. If the real CuPy is not installed, names, arguments and dtypes
-are not checked.
+Like a device it delays its work: copies and launches wait in the queue of their stream until they are waited for, so
+that a buffer that is reused too early changes the results. An operation on arrays follows all queued work of its
+stream; work of other streams needs an event: see `fake_streams`. The arrays are not NumPy arrays, and refuse what CuPy
+refuses: see `strict_cupy`. If the real CuPy is not installed, names, arguments and dtypes are not checked.
 """
 
 import ctypes
@@ -19,6 +19,7 @@ import scipy.fft
 import scipy.ndimage
 
 from gpucoron.backends.kernel_files import KERNELS
+from tests.stand_ins.fake_streams import make_streams
 from tests.stand_ins.real_cupy import find_judge
 from tests.stand_ins.strict_cupy import FakeArray, FakeModule, FakeUfunc, operate, wrap
 
@@ -29,6 +30,14 @@ GARBAGE = 123
 
 
 class OutOfMemoryError(MemoryError):
+    """Same name as in CuPy."""
+
+
+class CUDARuntimeError(RuntimeError):
+    """Same name as in CuPy."""
+
+
+class CUDADriverError(RuntimeError):
     """Same name as in CuPy."""
 
 
@@ -78,7 +87,7 @@ class FakeCupy:
     def __init__(self, compute_capability="90", runner=None, memory=2**40, judge="found"):
         self.judge = find_judge()[0] if judge == "found" else judge
         self.memory = memory
-        self.launches, self.loaded, self.compiled, self.queue = [], [], [], []
+        self.launches, self.loaded, self.compiled = [], [], []
         self.pinned, self.whole_copies = [], []
         self.counts, self.asked = Counter(), set()
         #: number of allocations that fail before others succeed
@@ -87,7 +96,7 @@ class FakeCupy:
         self.live = self.peak = 0
         self._pinned_memory = weakref.WeakSet()
         self._thread = threading.local()
-        self._working = threading.RLock()
+        self._streams = make_streams(self)
         self.cuda = self._make_cuda(compute_capability, getattr(runner, "device", runner))
         self.ndimage = self._make_module("ndimage", scipy.ndimage)
         self.fft = self._make_module("fft", scipy.fft)
@@ -108,7 +117,7 @@ class FakeCupy:
 
             def synchronize(self):
                 fake.counts["syncs"] += 1
-                fake.finish()
+                fake._streams.finish(self.id)
 
             def __enter__(self):
                 self.before, fake.current = fake.current, self.id
@@ -116,21 +125,6 @@ class FakeCupy:
 
             def __exit__(self, *error):
                 fake.current = self.before
-
-        class Stream:
-            def record(self):
-                return Event(fake.queue[-1] if fake.queue else None)
-
-        class Event:
-            def __init__(self, marker=None):
-                self._marker = marker
-
-            def synchronize(self):
-                fake.counts["syncs"] += 1
-                # Another thread may still work on what it has removed from the queue.
-                with fake._working:
-                    if self._marker in fake.queue:
-                        fake.finish(self._marker)
 
         class Module:
             def load(self, code):
@@ -141,13 +135,16 @@ class FakeCupy:
 
         return SimpleNamespace(
             Device=Device,
-            Stream=Stream,
-            Event=Event,
-            get_current_stream=lambda: Stream(),
+            Stream=fake._streams.Stream,
+            Event=fake._streams.Event,
+            get_current_stream=fake._streams.current,
+            get_elapsed_time=fake._streams.get_elapsed_time,
             alloc_pinned_memory=fake._alloc_pinned_memory,
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             function=SimpleNamespace(Module=Module),
+            driver=SimpleNamespace(CUDADriverError=CUDADriverError),
             runtime=SimpleNamespace(
+                CUDARuntimeError=CUDARuntimeError,
                 getDeviceCount=lambda: 2,
                 getDeviceProperties=lambda device: {"name": b"Fake", "totalGlobalMem": fake.memory},
                 memGetInfo=lambda: (fake.memory, fake.memory),
@@ -166,14 +163,26 @@ class FakeCupy:
     def current(self, device):
         self._thread.device = device
 
-    def finish(self, until=None):
-        """Execute the queued work in order."""
-        with self._working:
-            while self.queue:
-                work = self.queue.pop(0)
-                work()
-                if work is until:
-                    break
+    @property
+    def streams_of_thread(self):
+        """Device -> current stream of the thread."""
+        if not hasattr(self._thread, "streams"):
+            self._thread.streams = {}
+        return self._thread.streams
+
+    @property
+    def queue(self):
+        """All work that waits, stream by stream."""
+        return [work for stream in self._streams.all() for work in stream._queue]
+
+    def finish(self):
+        """Wait for the work of all streams."""
+        self._streams.finish()
+
+    def operate_on(self, reads, writes=()):
+        """Finish the work of the current stream, and order an operation on arrays after it."""
+        stream = self._streams.current()
+        stream._run(stream._order(reads, writes))
 
     def _launch(self, runner, name, grid, block, arguments):
         for value in arguments:
@@ -184,7 +193,17 @@ class FakeCupy:
         self.counts["bytes"] += _traffic(KERNELS[name.partition("(")[0]], arguments)
         self.launches.append(SimpleNamespace(name=name, grid=grid, block=block, arguments=arguments))
         if runner is not None:
-            self.queue.append(lambda: run_on_host(runner, name, grid, block, arguments))
+            declared = KERNELS[name.partition("(")[0]].arguments
+            arrays = [
+                (value, kind.is_read_only)
+                for value, kind in zip(arguments, declared, strict=False)
+                if isinstance(value, FakeArray)
+            ]
+            self._streams.current()._add(
+                lambda: run_on_host(runner, name, grid, block, arguments),
+                [array for array, is_read_only in arrays if is_read_only],
+                [array for array, is_read_only in arrays if not is_read_only],
+            )
 
     # -------------------------------------------------------------------------------------------------------- memory
 
@@ -196,7 +215,9 @@ class FakeCupy:
         self.live += values.nbytes
         self.peak = max(self.peak, self.live)
         weakref.finalize(values, self._free, values.nbytes)
-        return FakeArray(values, self.current, self)
+        array = FakeArray(values, self.current, self)
+        self._streams.current()._order((), [array])
+        return array
 
     def _free(self, n_bytes):
         self.live -= n_bytes
@@ -226,7 +247,7 @@ class FakeCupy:
     def pointer(self, array):
         """Return the equivalent of ``array.data`` in CuPy."""
 
-        def start(address, n_bytes, copy):
+        def start(address, n_bytes, stream, is_up):
             assert n_bytes == array.nbytes, f"{n_bytes} bytes for an array of {array.nbytes}"
             assert array.raw.flags.c_contiguous, "a plain copy of memory to or from an array with gaps"
             owners = [memory for memory in self._pinned_memory if memory.holds(address, n_bytes)]
@@ -236,17 +257,19 @@ class FakeCupy:
             def work():
                 assert owner() is not None, "pinned memory was given back before the copy was done"
                 on_host = np.frombuffer((ctypes.c_char * n_bytes).from_address(address), array.dtype)
-                copy(array.raw, on_host.reshape(array.shape))
+                on_host = on_host.reshape(array.shape)
+                np.copyto(*((array.raw, on_host) if is_up else (on_host, array.raw)))
 
-            self.queue.append(work)
+            stream = stream or self._streams.current()
+            stream._add(work, *(((), [array]) if is_up else ([array], ())))
 
         def copy_from_host_async(address, n_bytes, stream=None):
             self.counts["bytes up"] += n_bytes
-            start(address, n_bytes, lambda on_device, on_host: np.copyto(on_device, on_host))
+            start(address, n_bytes, stream, True)
 
         def copy_to_host_async(address, n_bytes, stream=None):
             self.counts["bytes down"] += n_bytes
-            start(address, n_bytes, lambda on_device, on_host: np.copyto(on_host, on_device))
+            start(address, n_bytes, stream, False)
 
         return SimpleNamespace(
             ptr=array.raw.ctypes.data, copy_from_host_async=copy_from_host_async, copy_to_host_async=copy_to_host_async

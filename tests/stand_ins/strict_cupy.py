@@ -23,6 +23,9 @@ _HOST_ANSWERS = ("ndim", "shape", "size", "result_type", "can_cast", "isscalar",
 #: functions that transfer values to the host, and how many
 _WAIT = {"nonzero": 1, "unique": 1, "argwhere": 1, "flatnonzero": 1, "bincount": 2}
 
+#: functions and methods that change their first argument
+_IN_PLACE = ("setitem", "copyto", "fill", "sort", "partition", "put", "place", "putmask", "fill_diagonal", "at")
+
 _SCALARS = (bool, int, float, complex, np.generic)
 
 
@@ -53,8 +56,8 @@ class FakeArray:
 
     @property
     def values(self):
-        """The values, after all queued work."""
-        self.cupy.finish()
+        """The values, after all queued work of the current stream."""
+        self.cupy.operate_on([self])
         return self.raw
 
     shape = property(lambda self: self.raw.shape)
@@ -238,7 +241,7 @@ class FakeUfunc:
             ghosts, options_of_ghosts = as_ghosts(arguments, cupy.judge), as_ghosts(options, cupy.judge)
             dtypes = cupy.judge.output_dtypes(self._real, ghosts, options_of_ghosts)
         refuse_host_arrays(ufunc.__name__, arrays)
-        cupy.finish()
+        cupy.operate_on(*_reads_and_writes(ufunc.__name__, arguments[: ufunc.nin], arrays[ufunc.nin :]))
         cupy.counts["operations"] += 1
         with quiet():
             result = ufunc(*as_values(arguments), **as_values(options))
@@ -295,7 +298,7 @@ def operate(cupy, name, compute, arguments, options, real):
         seen = cupy.judge.ask(real, *ghosts, **options_of_ghosts)
         if seen is TOUCHED:
             dtype = cupy.judge.result_dtype(name, ghosts, options_of_ghosts)
-    cupy.finish()
+    cupy.operate_on(*_reads_and_writes(name, given, [options.get("out")]))
     if seen is TOUCHED or seen is None:
         cupy.counts["operations"] += 1
         has_mask = name in ("getitem", "setitem") and _has_mask(arguments[1])
@@ -330,6 +333,14 @@ def bytes_of(values):
         elif isinstance(value, (FakeArray, np.ndarray)):
             total += value.nbytes
     return total
+
+
+def _reads_and_writes(name, given, outputs):
+    """List the device arrays that an operation reads, and those that it changes."""
+    if name in _IN_PLACE:
+        outputs = [given[0], *outputs]
+    writes = list(device_arrays(outputs))
+    return [array for array in device_arrays(given) if not any(array is each for each in writes)], writes
 
 
 def wrap(cupy, name, result, seen, given):

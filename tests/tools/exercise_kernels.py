@@ -67,8 +67,8 @@ class Exercise:
         rng = np.random.default_rng(1)
         words = np.arange(300, dtype=np.uint16)
 
-        def read(into):
-            into[...] = words[: into.size]
+        def read(into, first):
+            into[...] = words[first : first + into.size]
 
         for offset in (True, False):
             self.backend.load_counts((3, 100), read, offset=offset)

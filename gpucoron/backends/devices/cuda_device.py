@@ -1,7 +1,7 @@
 """The CUDA device: CuPy arrays and raw kernels."""
 
-import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from itertools import cycle
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from gpucoron.backends.devices.cuda_loader import KernelLoader, find_device, imp
 from gpucoron.backends.devices.kernel_device import KernelDevice
 from gpucoron.backends.devices.launch import checked_arguments
 from gpucoron.backends.kernel_files import KERNELS, kernel_folder
+from gpucoron.backends.tiles import available_cores
 from gpucoron.errors import BackendUnavailableError
 
 #: several threads per pixel are faster while the pixels use less than this fraction of the device's threads
@@ -19,6 +20,9 @@ USABLE = 0.9
 
 #: bytes above which an array is copied in pieces: CuPy would copy it into pinned memory as a whole, and keep the copy
 LARGE = 2**20
+
+#: most threads that read a file: one copies 6 to 8 GB/s from the page cache, PCI Express takes up to 50 GB/s
+MOST_READERS = 8
 
 #: messages of CUDA's runtime and driver when the memory is full
 CUDA_IS_FULL = ("cudaErrorMemoryAllocation", "CUDA_ERROR_OUT_OF_MEMORY")
@@ -60,7 +64,8 @@ def device_memory(device):
 class CudaDevice(KernelDevice):
     """A GPU: heavy operations by CUDA kernels, light ones by CuPy.
 
-    Each call makes the GPU the current device of the calling thread.
+    Each call makes the GPU the current device of the calling thread, and works in the thread's current stream. Several
+    threads may reduce an exposure each, in streams of their own (`own_stream`), with buffers of their own.
 
     Parameters
     ----------
@@ -78,6 +83,7 @@ class CudaDevice(KernelDevice):
     """
 
     name = "cuda"
+    works_later = True
     #: larger than on a CPU, where tiles fit into the cache
     tile_bytes = 2**26
 
@@ -91,7 +97,9 @@ class CudaDevice(KernelDevice):
         self._device = self.xp.cuda.Device(self.device)
         self._device.use()
         self.max_memory, self.scratch_dir = max_memory, scratch_dir
-        self._pinned, self._transfer = [], threading.RLock()
+        # Pairs of pinned buffers, and streams, that no thread uses.
+        self._pinned, self._streams = [], []
+        self.reading_threads = min(MOST_READERS, available_cores())
         self._loader = KernelLoader(self.xp, defines)
         attributes = self._device.attributes
         self._n_threads = attributes["MultiProcessorCount"] * attributes["MaxThreadsPerMultiProcessor"]
@@ -130,17 +138,52 @@ class CudaDevice(KernelDevice):
     def to_host(self, array):
         if not isinstance(array, self.xp.ndarray) or array.nbytes < LARGE:
             return self.xp.asnumpy(array)
-        self._device.use()
-        on_host = np.empty(array.shape, array.dtype)
-        self._fetch(self.xp.ascontiguousarray(array), on_host)
-        return on_host
+        return self._fetch([array])[0]
+
+    def to_hosts(self, arrays):
+        return self._fetch(arrays) if len(arrays) > 1 else [self.to_host(array) for array in arrays]
 
     def zeros(self, shape, dtype):
         self._device.use()
         return self.xp.zeros(shape, dtype)
 
     def synchronize(self):
-        self._device.synchronize()
+        # Not the whole device: other threads may work in other streams.
+        self._device.use()
+        self.xp.cuda.get_current_stream().synchronize()
+
+    @contextmanager
+    def own_stream(self):
+        # Copies and kernels share it: while counts are copied, their conversion takes a twentieth of the time.
+        self._device.use()
+        before = self.xp.cuda.get_current_stream()
+        # Streams are used again, because CuPy's memory pool keeps the memory of each stream for itself.
+        try:
+            stream = self._streams.pop()
+        except IndexError:
+            stream = self.xp.cuda.Stream(non_blocking=True)
+        # Arrays that exist already, and memory that comes back, may still be in use.
+        stream.wait_event(before.record())
+        stream.use()
+        try:
+            yield
+            # The caller may use the arrays that were made here.
+            self._device.use()
+            before.wait_event(stream.record())
+        finally:
+            self._device.use()
+            before.use()
+            self._streams.append(stream)
+
+    def mark(self):
+        self._device.use()
+        return self.xp.cuda.get_current_stream().record(self.xp.cuda.Event())
+
+    def seconds_between(self, start, stop):
+        return self.xp.cuda.get_elapsed_time(start, stop) / 1e3
+
+    def is_late_error(self, error):
+        return isinstance(error, (self.xp.cuda.runtime.CUDARuntimeError, self.xp.cuda.driver.CUDADriverError))
 
     def is_out_of_memory(self, error):
         # A plain MemoryError may come from the host. CUDA's allocations raise an error of CUDA.
@@ -156,15 +199,14 @@ class CudaDevice(KernelDevice):
         return held + int(USABLE * (free + kept))
 
     def release_memory(self):
-        with self._device, self._transfer:
+        with self._device:
             self.xp.get_default_memory_pool().free_all_blocks()
-            self._pinned = []
+            self._pinned.clear()
             self.xp.get_default_pinned_memory_pool().free_all_blocks()
 
     def load_counts(self, shape, read, *, offset=True):
         self._device.use()
-        with self._transfer:
-            return super().load_counts(shape, read, offset=offset)
+        return super().load_counts(shape, read, offset=offset)
 
     def load_parts(self, shape, dtype, parts):
         self._device.use()
@@ -173,14 +215,22 @@ class CudaDevice(KernelDevice):
             self._send(np.broadcast_to(part, place.shape), place)
         return on_device
 
+    @contextmanager
     def _pinned_buffers(self):
-        """Return two buffers in pinned memory: the CPU uses one while the other is copied."""
-        if not self._pinned:
-            self._pinned = [_PinnedBuffer(self.xp, 2 * self.words_at_once) for _ in range(2)]
-        return self._pinned
+        """Lend two buffers in pinned memory: the CPU uses one while the other is copied."""
+        try:
+            buffers = self._pinned.pop()
+        except IndexError:
+            buffers = [_PinnedBuffer(self.xp, 2 * self.words_at_once) for _ in range(2)]
+        try:
+            yield buffers
+        finally:
+            self._pinned.append(buffers)
 
+    @contextmanager
     def _upload_buffers(self, n_words):
-        return [_UploadBuffer(buffer, self.xp.empty(n_words, np.uint16)) for buffer in self._pinned_buffers()]
+        with self._pinned_buffers() as buffers:
+            yield [_UploadBuffer(buffer, self.xp.empty(n_words, np.uint16)) for buffer in buffers]
 
     def _send(self, array, on_device):
         """Copy a host array to a device array of the same shape, through pinned memory."""
@@ -190,37 +240,55 @@ class CudaDevice(KernelDevice):
                 self._send(part, place)
             return
         values, target = np.ascontiguousarray(array).reshape(-1), on_device.reshape(-1)
-        with self._transfer:
-            for buffer, piece in self._pieces(target):
+        at_once = max(1, 2 * self.words_at_once // target.itemsize)
+        with self._pinned_buffers() as buffers:
+            for buffer, start in zip(cycle(buffers), range(0, target.size, at_once), strict=False):
+                piece = slice(start, min(target.size, start + at_once))
                 part = buffer.take(target.dtype, piece.stop - piece.start)
                 part[...] = values[piece]
                 buffer.send(part, target[piece])
 
-    def _fetch(self, array, on_host):
-        """Copy a device array to a host array of the same shape, through pinned memory."""
-        source, target = array.reshape(-1), on_host.reshape(-1)
+    def _fetch(self, arrays):
+        """Copy device arrays to the host through pinned memory: small ones together, large ones in pieces."""
+        self._device.use()
+        on_host = [np.empty(array.shape, array.dtype) for array in arrays]
 
-        def finish(buffer, part, piece):
+        def finish(buffer, places, targets):
             buffer.wait()
-            target[piece] = part
+            for place, target in zip(places, targets, strict=True):
+                target[...] = place
 
         before = None
-        with self._transfer:
-            for buffer, piece in self._pieces(source):
-                part = buffer.take(source.dtype, piece.stop - piece.start)
-                buffer.fetch(source[piece], part)
+        with self._pinned_buffers() as buffers:
+            for buffer, (sources, targets) in zip(cycle(buffers), self._loads(arrays, on_host), strict=False):
+                places = buffer.fetch(sources)
                 if before is not None:
                     finish(*before)
-                before = buffer, part, piece
+                before = buffer, places, targets
             if before is not None:
                 finish(*before)
+        return on_host
 
-    def _pieces(self, flat):
-        """Yield (buffer, slice) for the pieces of a flat array that fit into a pinned buffer; the buffers alternate."""
-        buffers = self._pinned_buffers()
-        at_once = max(1, 2 * self.words_at_once // flat.dtype.itemsize)
-        for number, start in enumerate(range(0, flat.size, at_once)):
-            yield buffers[number % len(buffers)], slice(start, min(flat.size, start + at_once))
+    def _loads(self, arrays, on_host):
+        """Yield pieces of device arrays that fit into a pinned buffer together, and the places of these on the host."""
+        n_bytes = 2 * self.words_at_once
+        sources, targets, left = [], [], n_bytes
+        for array, target in zip(arrays, on_host, strict=True):
+            source, target = self.xp.ascontiguousarray(array).reshape(-1), target.reshape(-1)
+            start = 0
+            while start < source.size:
+                n = min(source.size - start, left // source.itemsize)
+                if n > 0:
+                    piece = slice(start, start + n)
+                    sources.append(source[piece])
+                    targets.append(target[piece])
+                    left -= _whole_words(n * source.itemsize)
+                    start += n
+                else:
+                    yield sources, targets
+                    sources, targets, left = [], [], n_bytes
+        if sources:
+            yield sources, targets
 
     def choose_lanes(self, n_pixels, n_units):
         # With one thread per pixel, small subarrays do not fill a large device.
@@ -257,11 +325,17 @@ class _PinnedBuffer:
         target.data.copy_from_host_async(values.ctypes.data, values.nbytes, stream)
         self._done = stream.record()
 
-    def fetch(self, source, values):
-        """Start to copy a device array to values in the buffer."""
-        stream = self._current_stream()
-        source.data.copy_to_host_async(values.ctypes.data, values.nbytes, stream)
+    def fetch(self, sources):
+        """Wait for the last copy; start to copy flat device arrays to the buffer, and return where they will be."""
+        self.wait()
+        stream, start, places = self._current_stream(), 0, []
+        for source in sources:
+            place = self._bytes[start : start + source.nbytes].view(source.dtype)
+            source.data.copy_to_host_async(place.ctypes.data, place.nbytes, stream)
+            places.append(place)
+            start += _whole_words(source.nbytes)
         self._done = stream.record()
+        return places
 
     def wait(self):
         """Wait until the last copy is complete."""
@@ -275,15 +349,23 @@ class _PinnedBuffer:
             self.wait()
 
 
+def _whole_words(n_bytes):
+    """Round up to a multiple of 16 bytes, so that the next array in a buffer is aligned."""
+    return -(-n_bytes // 16) * 16
+
+
 class _UploadBuffer:
     """A pinned buffer for raw counts, and the array on the device to which they are copied."""
 
     def __init__(self, pinned, on_device):
         self._pinned, self._on_device = pinned, on_device
+        self._words = None
 
-    def fill(self, read, n_words):
-        words = self._pinned.take(self._on_device.dtype, n_words)
-        read(words)
-        target = self._on_device[:n_words]
-        self._pinned.send(words, target)
+    def take(self, n_words):
+        self._words = self._pinned.take(self._on_device.dtype, n_words)
+        return self._words
+
+    def send(self):
+        target = self._on_device[: self._words.size]
+        self._pinned.send(self._words, target)
         return target

@@ -1,14 +1,17 @@
 """A device: an array namespace, copies to it and back, and a method that runs any operation."""
 
+import time
 from abc import ABC, abstractmethod
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
-#: counts that are converted at a time, so that they stay in the cache, but threads rarely wait for each other
+#: counts that a thread reads and converts at a time: they stay in the cache, but threads rarely wait for each other
 WORDS_AT_ONCE = 2**20
+#: 32768 as a big-endian word: added to a signed word without carry, it makes the unsigned one
+_SIGN = np.array(32768, ">u2").view(np.uint16)[()]
 
 
 class Device(ABC):
@@ -18,6 +21,8 @@ class Device(ABC):
     name: str
     #: whether arrays stay in the host's memory, which must not be requested twice
     on_host = False
+    #: whether calls return before their work is done, so that its duration and its errors are known later
+    works_later = False
     #: array namespace: numpy or cupy
     xp: Any
     #: threads of the operations in NumPy
@@ -61,8 +66,28 @@ class Device(ABC):
         """Copy a device array to the host; return the same array if the device is the host."""
         return array
 
+    def to_hosts(self, arrays):
+        """Copy a list of device arrays to the host together, which costs less than one after the other."""
+        return [self.to_host(array) for array in arrays]
+
     def synchronize(self):
-        """Wait until the device has finished; no effect on the host."""
+        """Wait until the device has finished the work of this thread; no effect on the host."""
+
+    def own_stream(self):
+        """Return a context in which the work of this thread need not wait for that of others; no effect on the host."""
+        return nullcontext()
+
+    def mark(self):
+        """Mark the present moment in the work of the device, without waiting for it."""
+        return time.perf_counter()
+
+    def seconds_between(self, start, stop):
+        """Return the seconds between two marks that the device has reached: call `synchronize` before."""
+        return stop - start
+
+    def is_late_error(self, error):
+        """Return whether an exception may have been caused by earlier work than that which raised it."""
+        return False
 
     @abstractmethod
     def runs(self, operation, settings):
@@ -112,7 +137,8 @@ class Device(ABC):
         shape : tuple of int
             Shape of the counts.
         read : callable
-            ``read(words)`` fills a flat uint16 array with the next words of the file, unchanged.
+            ``read(words, first)`` fills a flat uint16 array with the words of the file from number ``first`` on,
+            unchanged. Several threads call it at the same time.
         offset : bool
             Whether the words are signed with BZERO = 32768, as FITS stores unsigned numbers; otherwise unsigned.
 
@@ -123,25 +149,22 @@ class Device(ABC):
         counts = self.empty(shape, np.float32)
         flat = counts.reshape(-1)
 
-        def convert(words, piece):
-            if offset:
-                np.add(words.view(">i2"), np.float32(32768), out=piece)
-            else:
-                piece[...] = words.view(">u2")
+        at_once = min(max(1, flat.size), WORDS_AT_ONCE)
+        spare = []
 
-        # This thread reads, the others convert; each buffer is read again when its words are converted.
-        buffers = [np.empty(min(flat.size, WORDS_AT_ONCE), np.uint16) for _ in range(self.n_threads + 1)]
-        converting = deque()
-        with ThreadPoolExecutor(self.n_threads) as pool:
-            for number, start in enumerate(range(0, flat.size, WORDS_AT_ONCE)):
-                if len(converting) == len(buffers):
-                    converting.popleft().result()
-                piece = flat[start : start + WORDS_AT_ONCE]
-                words = buffers[number % len(buffers)][: piece.size]
-                read(words)
-                converting.append(pool.submit(convert, words, piece))
-            for each in converting:
-                each.result()
+        def load(start):
+            buffer = spare.pop() if spare else np.empty(at_once, np.uint16)
+            piece = flat[start : start + at_once]
+            words = buffer[: piece.size]
+            read(words, start)
+            if offset:
+                words ^= _SIGN
+            piece[...] = words.view(">u2")
+            spare.append(buffer)
+
+        # At least two threads: one may wait for the disk while the other converts.
+        with ThreadPoolExecutor(max(2, self.n_threads)) as pool:
+            list(pool.map(load, range(0, flat.size, at_once)))
         return counts
 
     def load_parts(self, shape, dtype, parts):

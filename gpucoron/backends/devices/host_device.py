@@ -53,6 +53,7 @@ class HostDevice(KernelDevice):
 
     def __init__(self, n_threads=None, *, sanitize=None, lanes=1, max_memory=None, scratch_dir=None, defines=()):
         self.n_threads = available_cores() if n_threads is None else int(n_threads)
+        self.reading_threads = self.n_threads
         self._sanitize = os.environ.get("GPUCORON_HOST_SANITIZE", "") if sanitize is None else sanitize
         self._lanes = lanes
         self.max_memory, self.scratch_dir = max_memory, scratch_dir

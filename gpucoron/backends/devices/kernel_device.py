@@ -1,12 +1,17 @@
 """The base class of devices that run the CUDA kernels: a GPU, and the host and native builds on the CPU."""
 
 from abc import abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 
 from gpucoron.backends.devices.device import Device
 from gpucoron.backends.devices.launch import geometry
 from gpucoron.backends.devices.numpy_device import run_in_numpy
+
+#: fewest words that are worth a thread
+LEAST_WORDS = 2**16
 
 
 class KernelDevice(Device):
@@ -19,7 +24,9 @@ class KernelDevice(Device):
     #: pixels that a thread processes together, frame by frame, where that is faster (on a CPU); else 0
     strip_pixels = 0
     #: counts that are read at a time, while the previous ones are sent
-    words_at_once = 2**24
+    words_at_once = 2**23
+    #: threads that share the reading of a piece of a file
+    reading_threads = 1
     #: bytes of scratch memory for likelihood fits; more allow more fits at the same time
     scratch_bytes = 2**29
 
@@ -59,16 +66,31 @@ class KernelDevice(Device):
     def load_counts(self, shape, read, *, offset=True):
         counts = self.xp.empty(shape, np.float32)
         flat = counts.reshape(-1)
-        at_once = min(flat.size, self.words_at_once)
-        buffers = self._upload_buffers(at_once)
-        try:
-            for number, start in enumerate(range(0, flat.size, at_once)):
-                piece = flat[start : start + at_once]
-                raw = buffers[number % len(buffers)].fill(read, piece.size)
-                self.convert_counts(raw, piece, offset=offset)
-        finally:
-            # The buffers must not be freed while a copy uses them.
-            self.synchronize()
+        at_once = max(1, min(flat.size, self.words_at_once))
+        pieces = [slice(start, min(flat.size, start + at_once)) for start in range(0, flat.size, at_once)]
+        pool = ThreadPoolExecutor(self.reading_threads)
+
+        def begin(number):
+            """Start to read a piece; return its buffer, its place, and the work of the threads."""
+            buffer, piece = buffers[number % len(buffers)], pieces[number]
+            words = buffer.take(piece.stop - piece.start)
+            parts = [
+                pool.submit(read, words[part], piece.start + part.start)
+                for part in _even_slices(words.size, self.reading_threads)
+            ]
+            return buffer, piece, parts
+
+        with self._upload_buffers(at_once) as buffers:
+            try:
+                # The threads read the next piece while this one is sent.
+                for buffer, piece, parts in _one_ahead(begin, len(pieces)):
+                    for part in parts:
+                        part.result()
+                    self.convert_counts(buffer.send(), flat[piece], offset=offset)
+            finally:
+                # The buffers must not be freed while a thread or a copy uses them.
+                pool.shutdown(cancel_futures=True)
+                self.synchronize()
         return counts
 
     def convert_counts(self, raw, counts, *, offset):
@@ -86,9 +108,13 @@ class KernelDevice(Device):
         grid, block = geometry(raw.size, self.block_threads)
         self.launch("convert_counts", grid, block, {"raw": raw, "counts": counts, "n_words": raw.size}, (bool(offset),))
 
+    @contextmanager
     def _upload_buffers(self, n_words):
-        """Return the buffers that `load_counts` uses in turn; ``fill(read, n)`` returns the words on the device."""
-        return [_HostBuffer(n_words)]
+        """Lend the buffers that `load_counts` uses in turn.
+
+        ``take(n)`` returns words to fill, as soon as the last ones were sent; ``send()`` returns them on the device.
+        """
+        yield [_HostBuffer(n_words) for _ in range(2)]
 
 
 class _HostBuffer:
@@ -96,8 +122,25 @@ class _HostBuffer:
 
     def __init__(self, n_words):
         self._words = np.empty(n_words, np.uint16)
+        self._taken = None
 
-    def fill(self, read, n_words):
-        words = self._words[:n_words]
-        read(words)
-        return words
+    def take(self, n_words):
+        self._taken = self._words[:n_words]
+        return self._taken
+
+    def send(self):
+        return self._taken
+
+
+def _one_ahead(begin, n):
+    """Yield ``begin(0)`` to ``begin(n - 1)``, each after the next one has begun."""
+    following = begin(0) if n else None
+    for number in range(1, n + 1):
+        begun, following = following, begin(number) if number < n else None
+        yield begun
+
+
+def _even_slices(n_words, n_threads):
+    """Cut words into a slice for each thread; a slice starts at a page of memory, and is not very small."""
+    each = -(-n_words // (n_threads * LEAST_WORDS)) * LEAST_WORDS
+    return [slice(start, min(n_words, start + each)) for start in range(0, n_words, each)]

@@ -434,7 +434,7 @@ OBJECTS = {
     "cuda.MemoryPool": ("free_all_blocks", "free_bytes", "total_bytes", "used_bytes", "set_limit"),
     "cuda.PinnedMemoryPool": ("free_all_blocks",),
     "cuda.Device": ("use", "synchronize", "attributes", "compute_capability", "__enter__"),
-    "cuda.Stream": ("record", "synchronize"),
+    "cuda.Stream": ("record", "synchronize", "use", "wait_event"),
     "cuda.Event": ("record", "synchronize"),
     "cuda.function.Module": ("load", "get_function"),
 }

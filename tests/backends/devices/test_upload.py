@@ -4,16 +4,19 @@ Large arrays are copied to and from a device in chunks of bounded size, through 
 """
 
 import gzip
-import io
+import os
+import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 from gpucoron.backends import get_backend
-from gpucoron.backends.devices import cuda_device
+from gpucoron.backends.devices import cuda_device, kernel_device
 from gpucoron.backends.devices.cuda_device import LARGE, CudaDevice
+from gpucoron.files import read_at
 
 SHAPE = (3, 4, 5, 37)
 
@@ -24,22 +27,25 @@ def as_in_file(counts, offset):
 
 
 def reader(content):
-    """Make a ``read`` function for `load_counts`; each word must be read exactly once."""
-    stream = io.BytesIO(content)
+    """Make a ``read`` function for `load_counts`, and a list of the slices that it was asked for."""
+    words_of_file, asked = np.frombuffer(content, np.uint16), []
 
-    def read(words):
+    def read(words, first):
         assert words.dtype == np.uint16
         assert words.ndim == 1
-        assert stream.readinto(words.view(np.uint8)) == words.nbytes
+        words[...] = words_of_file[first : first + words.size]
+        asked.append((first, words.size))
 
-    return read, stream
+    return read, asked
 
 
 def load(backend, counts, offset):
-    content = as_in_file(counts, offset)
-    read, stream = reader(content)
+    read, asked = reader(as_in_file(counts, offset))
     loaded = backend.load_counts(counts.shape, read, offset=offset)
-    assert stream.tell() == len(content)
+    # Each word is read exactly once.
+    ends = [0, *(first + size for first, size in sorted(asked))]
+    assert [first for first, _ in sorted(asked)] == ends[:-1]
+    assert ends[-1] == counts.size
     return loaded
 
 
@@ -72,29 +78,77 @@ def test_two_pinned_buffers_take_turns(late_cupy, monkeypatch, words_at_once):
     assert late_cupy.pinned == 2 * [2 * words_at_once]
 
 
-def test_the_next_piece_is_read_before_the_last_one_is_converted(late_cupy, monkeypatch):
+@pytest.mark.parametrize("n_threads", [1, 2, 8])
+def test_threads_share_the_reading_of_a_piece(backend, monkeypatch, n_threads):
+    monkeypatch.setattr(kernel_device, "LEAST_WORDS", 64)
+    monkeypatch.setattr("gpucoron.backends.devices.device.WORDS_AT_ONCE", 100)
+    if backend.name != "numpy":
+        monkeypatch.setattr(backend.device, "words_at_once", 1111)
+        monkeypatch.setattr(backend.device, "reading_threads", n_threads, raising=False)
+    counts = np.random.default_rng(4).integers(0, 65536, SHAPE).astype(np.uint16)
+    np.testing.assert_array_equal(backend.to_host(load(backend, counts, True)), counts)
+
+
+def test_pieces_and_slices_on_a_device(late_cupy, monkeypatch):
+    monkeypatch.setattr(kernel_device, "LEAST_WORDS", 64)
+    monkeypatch.setattr(CudaDevice, "words_at_once", 640)
+    backend = CudaDevice(cupy=late_cupy)
+    backend.reading_threads = 3
+    counts = np.random.default_rng(4).integers(0, 65536, (1500,)).astype(np.uint16)
+    read, asked = reader(as_in_file(counts, True))
+    np.testing.assert_array_equal(backend.to_host(backend.load_counts(counts.shape, read)), counts)
+    expected = [(0, 256), (256, 256), (512, 128), (640, 256), (896, 256), (1152, 128), (1280, 128), (1408, 92)]
+    assert sorted(asked) == expected
+
+
+def test_the_next_piece_is_read_while_one_is_sent(late_cupy, monkeypatch):
+    """A piece is sent only when a thread has already begun to read the next one."""
     monkeypatch.setattr(CudaDevice, "words_at_once", 500)
-    counts = np.zeros(SHAPE, np.uint16)
-    read, _ = reader(as_in_file(counts, True))
-    waiting = []
+    n_pieces = -(-np.prod(SHAPE) // 500)
+    read, _ = reader(as_in_file(np.zeros(SHAPE, np.uint16), True))
+    begun, sent = [threading.Event() for _ in range(n_pieces + 1)], []
+    begun[n_pieces].set()  # after the last piece
 
-    def observed(words):
-        waiting.append(len(late_cupy.queue))
-        read(words)
+    def observed(words, first):
+        begun[first // 500].set()
+        read(words, first)
 
+    def convert(self, raw, counts, *, offset):
+        assert begun[len(sent) + 1].wait(60)
+        sent.append(raw.size)
+
+    monkeypatch.setattr(CudaDevice, "convert_counts", convert)
     CudaDevice(cupy=late_cupy).load_counts(SHAPE, observed)
-    # While a chunk is read, only a copy and a launch of the chunk before may wait.
-    assert waiting[0] == 0
-    assert set(waiting[1:]) == {2, 3}
+    assert sum(sent) == np.prod(SHAPE)
+
+
+def test_a_failing_read_ends_the_others(backend, monkeypatch):
+    """No thread writes into a buffer afterwards."""
+    monkeypatch.setattr("gpucoron.backends.devices.device.WORDS_AT_ONCE", 100)
+    if backend.name != "numpy":
+        monkeypatch.setattr(backend.device, "words_at_once", 100)
+    running, slow = [], threading.Event()
+
+    def read(words, first):
+        running.append(first)
+        if first == 500:
+            slow.set()
+            raise OSError("gone")
+        if first == 600:
+            assert slow.wait(60)
+        words[...] = 0
+        running.remove(first)
+
+    with pytest.raises(OSError, match="gone"):
+        backend.load_counts(SHAPE, read)
+    assert running == [500]
 
 
 def test_a_failing_read_leaves_nothing_under_way(late_cupy, monkeypatch):
     monkeypatch.setattr(CudaDevice, "words_at_once", 500)
-    calls = []
 
-    def read(words):
-        calls.append(words.size)
-        if len(calls) == 3:
+    def read(words, first):
+        if first == 1000:
             raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
@@ -190,7 +244,7 @@ def test_gaps_need_no_copy_of_the_whole(late_cupy):
     assert peak < 9.5 * LARGE
 
 
-def test_threads_share_the_buffers(late_cupy, monkeypatch):
+def test_threads_have_buffers_of_their_own(late_cupy, monkeypatch):
     monkeypatch.setattr(CudaDevice, "words_at_once", 2**17)
     backend = CudaDevice(cupy=late_cupy)
     counts = np.random.default_rng(2).integers(0, 65536, SHAPE).astype(np.uint16)
@@ -203,6 +257,26 @@ def test_threads_share_the_buffers(late_cupy, monkeypatch):
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(travel, range(4)))
+    # They are used again.
+    assert 2 <= len(late_cupy.pinned) <= 8
+
+
+def test_a_transfer_does_not_wait_for_a_file(late_cupy):
+    """While one thread waits for the disk, another one copies arrays."""
+    backend, reading, copied = CudaDevice(cupy=late_cupy), threading.Event(), threading.Event()
+
+    def read(words, first):
+        reading.set()
+        assert copied.wait(60)
+        words[...] = 0
+
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(backend.load_counts, SHAPE, read)
+        assert reading.wait(60)
+        there = backend.to_device(np.ones(LARGE, np.uint8))
+        assert backend.to_host(there).all()
+        copied.set()
+        assert (backend.to_host(loading.result()) == 32768).all()
 
 
 def test_a_backend_may_go_while_its_copies_are_under_way(late_cupy):
@@ -348,3 +422,45 @@ def test_files_of_another_kind_take_the_other_way(case, tmp_path, monkeypatch):
         np.testing.assert_array_equal(exposure.data, as_astropy_reads(path)["SCI"], err_msg=path.name)
     # the ZEROFRAMEs of all except the compressed file
     assert asked == 4 * [(2, 24, 32)]
+
+
+def test_a_file_that_shrinks_while_it_is_read(case, tmp_path, monkeypatch):
+    from gpucoron.errors import InputError
+    from gpucoron.io import exposure
+    from gpucoron.io.fits_layout import read_layout
+
+    copy = tmp_path / case.path.name
+    copy.write_bytes(case.path.read_bytes())
+    layout = read_layout(copy)
+
+    def shrink(*arguments, **options):
+        os.truncate(copy, layout.find("SCI").start + 1001)
+        return layout
+
+    opened = exposure._opened
+
+    @contextmanager
+    def opened_before(path, layout):
+        with opened(case.path, layout) as found:
+            yield found
+
+    monkeypatch.setattr(exposure, "read_layout", shrink)
+    monkeypatch.setattr(exposure, "_opened", opened_before)
+    for backend in (get_backend("numpy"), get_backend("host", n_threads=2)):
+        with pytest.raises(InputError, match=r"truncated within SCI; download it again"):
+            exposure.Exposure.read(copy, backend)
+
+
+@pytest.mark.parametrize("most", [1, 700, 10**6])
+def test_bytes_at_a_place(tmp_path, monkeypatch, most):
+    """The system may return fewer bytes than it was asked for."""
+    content = np.random.default_rng(6).bytes(3000)
+    (tmp_path / "x").write_bytes(content)
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda number, views, at: preadv(number, [views[0][:most]], at))
+    with (tmp_path / "x").open("rb") as file:
+        into = np.zeros(1000, np.uint16)
+        assert read_at(file, into, 100) == 2000
+        assert into.tobytes() == content[100:2100]
+        assert read_at(file, into, 2500) == 500
+        assert read_at(file, into, 3000) == 0
