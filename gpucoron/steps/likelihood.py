@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpucoron.backends.operations.likelihood import LikelihoodRampSettings, LikelihoodSettings
 from gpucoron.backends.results import LikelihoodFit, Slopes
 from gpucoron.backends.statistics import median_of_last
-from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
+from gpucoron.dq import DO_NOT_USE
 from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, BackendLike, Images, on_arrays
 from gpucoron.steps.values import Choice, Having, Kind, Number, Switch, check_numbers, kinds_of
 
@@ -204,16 +204,7 @@ def summarise_flags(groupdq: ArrayLike, pixeldq: ArrayLike, backend: BackendLike
     -----
     Source: stcal 1.20, ``dq_compress_sect``.
     """
-    xp = backend.xp
-    dq = xp.empty((groupdq.shape[0], *pixeldq.shape), dtype=pixeldq.dtype)
-    for integration, groups in enumerate(groupdq):
-        some = xp.zeros_like(groups[0])
-        bad = xp.ones(pixeldq.shape, dtype=bool)
-        for flags in groups:
-            some |= flags
-            bad &= flags & (SATURATED | DO_NOT_USE) != 0
-        dq[integration] = pixeldq | (some & (SATURATED | JUMP_DET)) | bad.astype(pixeldq.dtype)
-    return dq
+    return backend.join_group_flags(groupdq, pixeldq)
 
 
 @on_arrays(rateints=Images(CUBE))

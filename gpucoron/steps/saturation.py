@@ -247,26 +247,11 @@ def run(exposure, references, parameters, backend):
         threshold, _, _ = prepare_threshold(reference.data, reference.dq, backend=backend)
         options = {"grow_diagonal": grow_diagonal, "rc": rc, "backend": backend}
         blank_zeroframe(exposure.zeroframe, threshold, growth, **options)
-    flagged = _count_flagged(exposure.groupdq, backend)
+    counts = backend.count_flags(exposure.groupdq, pixels=SATURATED | AD_FLOOR)
+    flagged = {
+        "saturated pixels": counts.pixels_with(SATURATED),
+        "A/D floor pixels": counts.pixels_with(AD_FLOOR),
+    }
     if rc is not None:
         flagged["RC pixels"] = int(rc.sum())
     return Outcome(flagged=flagged)
-
-
-def _count_flagged(groupdq, backend):
-    """Count the pixels that are flagged in any group."""
-
-    def combine(integrations):
-        flags = backend.xp.zeros(groupdq.shape[2:], dtype=groupdq.dtype)
-        for integration in groupdq[integrations]:
-            for plane in integration:
-                flags |= plane
-        return flags
-
-    flags, *others = backend.in_parts(combine, len(groupdq))
-    for other in others:
-        flags |= other
-    return {
-        "saturated pixels": int(((flags & SATURATED) != 0).sum()),
-        "A/D floor pixels": int(((flags & AD_FLOOR) != 0).sum()),
-    }

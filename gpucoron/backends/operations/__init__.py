@@ -2,13 +2,13 @@
 
 from gpucoron import get_by_old_name
 from gpucoron.backends.operations.emicorr import match_emicorr, measure_scatter, subtract_emicorr, sum_by_phase
+from gpucoron.backends.operations.flags import count_flags, find_lost_groups, join_group_flags
 from gpucoron.backends.operations.ipc import deconvolve_frames, deconvolve_ipc
 from gpucoron.backends.operations.jump import (
     clear_groups_full_of_jumps,
     clip_jumps,
     detect_jumps,
     drop_redundant_jumps,
-    find_lost_groups,
     search_jumps,
 )
 from gpucoron.backends.operations.likelihood import fit_likelihood, fit_likelihood_ramps
@@ -34,6 +34,7 @@ __all__ = [
     "clear_groups_full_of_jumps",
     "clip_differences",
     "clip_jumps",
+    "count_flags",
     "deconvolve_frames",
     "deconvolve_ipc",
     "detect_jumps",
@@ -49,6 +50,7 @@ __all__ = [
     "fit_segments",
     "flag_saturation",
     "gather_contrasts",
+    "join_group_flags",
     "krige_differences",
     "krige_slopes",
     "linearity",
@@ -69,6 +71,7 @@ OPERATIONS = (
     clear_groups_full_of_jumps,
     clip_differences,
     clip_jumps,
+    count_flags,
     deconvolve_ipc,
     deconvolve_frames,
     detect_jumps,
@@ -84,6 +87,7 @@ OPERATIONS = (
     fit_segments,
     flag_saturation,
     gather_contrasts,
+    join_group_flags,
     krige_differences,
     krige_slopes,
     linearity,
