@@ -216,8 +216,8 @@ def preview_of_run(run):
         preview.exposure["jump_rate"] = jump_rate(primary.get("PRIMECRS"), primary.get("INSTRUME"))
     if exposure.rateints is not None:
         slopes = exposure.rateints
-        integrations = Integrations(slopes.rate, slopes.err, slopes.dq, to_host)
-        noise = read_noise_of_ramps(exposure.data, exposure.groupdq, exposure.pixeldq, star, to_host)
+        integrations = Integrations(*(to_host(array) for array in (slopes.rate, slopes.err, slopes.dq)))
+        noise = read_noise_of_ramps(exposure.data, exposure.groupdq, exposure.pixeldq, star, run.backend)
         add_integrations(preview, measure_integrations(integrations, star, noise))
     if exposure.removed_1overf is not None:
         in_groups = run.run_parameters.stage_1overf == "groups"
