@@ -1,5 +1,5 @@
 // Flags of a ramp, counted in one pass. Launches: count_flags, and once more for the flags of pixels that it collects;
-// find_full_frames, which stops early; join_group_flags.
+// find_full_frames, which stops early; join_group_flags; join_integration_flags.
 #include "flags.cuh"
 #include "lanes.cuh"
 
@@ -85,6 +85,20 @@ __global__ void join_group_flags(const uint8* groupdq, const uint32* pixeldq, ui
       if (pixel < n_pixels) joined[integration * n_pixels + pixel] = pixeldq[pixel] | (bits >> 8 * byte & 0xffu);
     }
   }
+}
+
+// The flags of all integrations, `joined` (ny, nx), but DO_NOT_USE only if all have it. grid: pixels.
+__global__ void join_integration_flags(const uint32* dq, uint32* joined, int n_ints, int64 n_pixels) {
+  const int64 pixel = thread_pixel();
+  if (pixel >= n_pixels) return;
+  uint32 any = 0;
+  uint32 all = DO_NOT_USE;
+  for (int integration = 0; integration < n_ints; ++integration) {
+    const uint32 flags = dq[integration * n_pixels + pixel];
+    any |= flags;
+    all &= flags;
+  }
+  joined[pixel] = (any & ~DO_NOT_USE) | all;
 }
 
 }  // namespace gpucoron

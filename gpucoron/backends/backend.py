@@ -55,6 +55,7 @@ class Backend:
     deconvolve_ipc = operations.deconvolve_ipc
     flag_saturation = operations.flag_saturation
     join_group_flags = operations.join_group_flags
+    join_integration_flags = operations.join_integration_flags
     measure_scatter = operations.measure_scatter
     sum_by_phase = operations.sum_by_phase
     match_emicorr = operations.match_emicorr

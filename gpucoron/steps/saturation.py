@@ -200,15 +200,16 @@ def blank_zeroframe(
     -----
     Source: stcal 1.20, ``flag_saturated_pixels``; without ``grow_diagonal`` spaceKLIP 2.2, ``do_saturation``.
     """
-    for plane in zeroframe:
-        saturated, at_floor = plane >= threshold, plane <= 0
+    # A CPU processes one integration after the other, so that masks stay in the cache.
+    for planes in zeroframe if backend.xp is np else (zeroframe,):
+        saturated, at_floor = planes >= threshold, planes <= 0
         if rc is not None:
             saturated |= rc
         if grow_diagonal:
             bad = grow_square(saturated, n_pix_grow_sat) | at_floor
         else:
             bad = grow_cross(saturated | at_floor, n_pix_grow_sat)
-        plane[bad] = 0
+        backend.xp.copyto(planes, 0, where=bad)
 
 
 def run(exposure, references, parameters, backend):

@@ -2,7 +2,12 @@
 
 from gpucoron import get_by_old_name
 from gpucoron.backends.operations.emicorr import match_emicorr, measure_scatter, subtract_emicorr, sum_by_phase
-from gpucoron.backends.operations.flags import count_flags, find_lost_groups, join_group_flags
+from gpucoron.backends.operations.flags import (
+    count_flags,
+    find_lost_groups,
+    join_group_flags,
+    join_integration_flags,
+)
 from gpucoron.backends.operations.ipc import deconvolve_frames, deconvolve_ipc
 from gpucoron.backends.operations.jump import (
     clear_groups_full_of_jumps,
@@ -51,6 +56,7 @@ __all__ = [
     "flag_saturation",
     "gather_contrasts",
     "join_group_flags",
+    "join_integration_flags",
     "krige_differences",
     "krige_slopes",
     "linearity",
@@ -88,6 +94,7 @@ OPERATIONS = (
     flag_saturation,
     gather_contrasts,
     join_group_flags,
+    join_integration_flags,
     krige_differences,
     krige_slopes,
     linearity,

@@ -171,3 +171,15 @@ def test_fractions():
     np.testing.assert_array_equal(counts.fractions(SATURATED), np.float32([0, 0.5, 0.25]))
     assert counts.samples_with(SATURATED) == 30
     assert counts.samples_with(JUMP_DET) == 0  # not asked for
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 4, 7), (70, 3, 5)])
+@pytest.mark.parametrize("share", [0.3, 0.99])
+def test_flags_of_all_integrations(backend, shape, share):
+    rng = np.random.default_rng(shape[0])
+    dq = rng.integers(0, 2**32, shape).astype(np.uint32) & ~np.uint32(DO_NOT_USE)
+    dq |= (rng.random(shape) < share).astype(np.uint32)
+    expected = np.bitwise_or.reduce(dq | 1, axis=0) - (dq & 1 == 0).any(axis=0)
+    joined = backend.join_integration_flags(backend.to_device(dq.copy()))
+    assert joined.dtype == np.uint32
+    np.testing.assert_array_equal(backend.to_host(joined), expected)

@@ -32,3 +32,4 @@ class FlagsSettings:
 count_flags = Operation(definition.count_flags, kernels.count_flags, settings=FlagsSettings, at_home=True)
 find_lost_groups = Operation(definition.find_lost_groups, kernels.find_lost_groups, at_home=True)
 join_group_flags = Operation(definition.join_group_flags, kernels.join_group_flags, at_home=True)
+join_integration_flags = Operation(definition.join_integration_flags, kernels.join_integration_flags, at_home=True)

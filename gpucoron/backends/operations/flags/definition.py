@@ -101,6 +101,23 @@ def join_group_flags(device, groupdq, pixeldq):
     return dq
 
 
+def join_integration_flags(device, dq):
+    """Return the flags of all integrations, but DO_NOT_USE only if all integrations have it.
+
+    Parameters
+    ----------
+    device : Device
+    dq : (nints, ny, nx) uint32
+
+    Returns
+    -------
+    (ny, nx) uint32
+    """
+    some = np.bitwise_or.reduce(dq, axis=0)
+    bad = np.bitwise_and.reduce(dq, axis=0)
+    return some & np.uint32(0xFFFFFFFF & ~DO_NOT_USE) | bad & np.uint32(DO_NOT_USE)
+
+
 def _bits_of(flags):
     """List the numbers of the bits of a sum of flags."""
     return [bit for bit in range(N_BITS) if flags >> bit & 1]

@@ -61,6 +61,14 @@ def join_group_flags(device, groupdq, pixeldq):
     return joined
 
 
+def join_integration_flags(device, dq):
+    nints, ny, nx = dq.shape
+    joined = device.xp.empty((ny, nx), np.uint32)
+    values = {"dq": _contiguous(device, dq), "joined": joined, "n_ints": nints}
+    device.over_pixels("join_integration_flags", ny * nx, 1, **values)
+    return joined
+
+
 def _launch(device, groupdq, counts, collected, n_frames, n_pixels):
     lanes = ROW_LANES[-1] if device.choose_lanes(1, ROW_LANES[-1]) > 1 else 1
     n_threads = -(-n_pixels // _THREAD_SAMPLES)
