@@ -5,13 +5,13 @@
 
 namespace gpucoron {
 
-// Count the samples of each frame with each flag: (n_frames, 8), zero on entry, or null. Collect the flags of each pixel
-// in any frame: (n_pixels / 4, rounded up), zero on entry, or null.
+// Count the samples of each frame with each flag: (n_frames, 8), zero on entry, or null. Collect those of the flags
+// `wanted` that each pixel has in any frame: (n_pixels / 4, rounded up), zero on entry, or null.
 //
 // grid: pieces of a frame x lanes, frames. The lanes share a piece; a sum of two counts has 16 bits for each.
 template <int LANES>
-__global__ void count_flags(const uint8* groupdq, int* counts, uint32* collected, int64 n_frames, int64 n_pixels,
-                            int in_words) {
+__global__ void count_flags(const uint8* groupdq, int* counts, uint32* collected, int wanted, int64 n_frames,
+                            int64 n_pixels, int in_words) {
   constexpr int WORDS = 16;
   using Group = Lanes<LANES>;
   const int64 n_words = (n_pixels + 3) / 4;
@@ -46,9 +46,8 @@ __global__ void count_flags(const uint8* groupdq, int* counts, uint32* collected
   if (!collected) return;
 #pragma unroll
   for (int i = 0; i < WORDS; ++i) {
-    const int64 word = first + i * LANES;
-    // In most words another block has collected the same flags.
-    if (word < n_words && (any[i] & ~collected[word])) atomicOr(&collected[word], any[i]);
+    const uint32 found = any[i] & (0x01010101u * uint32(wanted));  // zero in most words, and after the end of the frame
+    if (found) atomicOr(&collected[first + i * LANES], found);
   }
 }
 

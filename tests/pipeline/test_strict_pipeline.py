@@ -346,6 +346,22 @@ def test_flags_of_the_users(cupy, rng, user_dtype):
     assert_functions_agree(cupy, start, *flags, rng.integers(0, 2, (20, 32)).astype(np.uint32))
 
 
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("width", [32, 13])
+def test_counts_of_flags(cupy, rng, width, first):
+    """Also of ramps that are cut along the groups, and of frames that do not start on whole words."""
+
+    def count(backend, groupdq, pixeldq):
+        cut = groupdq[:, first:]
+        counts = backend.count_flags(cut, total=0xFF, groups=0xFF, pixels=0xFF, everywhere=0xFF)
+        joined = backend.join_group_flags(cut, pixeldq)
+        return [counts.total, counts.groups, counts.pixels, counts.everywhere, joined]
+
+    groupdq = rng.choice(np.array([0, 1, 2, 4, 0x85], np.uint8), size=(3, 4, 5, width))
+    groupdq[1, 2] |= 2
+    assert_functions_agree(cupy, count, groupdq, rng.integers(0, 2**32, (5, width)).astype(np.uint32))
+
+
 @pytest.mark.parametrize("reject_jumps", [True, False])
 @pytest.mark.parametrize("used", [True, False])
 def test_likelihood_of_differences(cupy, rng, reject_jumps, used):

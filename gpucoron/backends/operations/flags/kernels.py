@@ -21,9 +21,9 @@ def count_flags(device, groupdq, *, settings):
     # The last row is for the flags of pixels, so that there is one download.
     counts = xp.zeros((n_frames + 1 if of_frames else 1, N_BITS), np.int32)
     collected = xp.zeros(-(-ny * nx // 4), np.uint32) if settings.pixels else None
-    _launch(device, groupdq, counts[:-1] if of_frames else None, collected, n_frames, ny * nx)
+    _launch(device, groupdq, counts[:-1] if of_frames else None, collected, n_frames, ny * nx, settings)
     if settings.pixels:
-        _launch(device, collected.view(np.uint8), counts[-1:], None, 1, ny * nx)
+        _launch(device, collected.view(np.uint8), counts[-1:], None, 1, ny * nx, settings)
     counts = device.to_host(counts)
     frames = counts[:-1] if of_frames else np.zeros((n_frames, N_BITS), np.int32)
     frames, pixels = frames.reshape(nints, ngroups, N_BITS), counts[-1].astype(np.int64)
@@ -69,7 +69,7 @@ def join_integration_flags(device, dq):
     return joined
 
 
-def _launch(device, groupdq, counts, collected, n_frames, n_pixels):
+def _launch(device, groupdq, counts, collected, n_frames, n_pixels, settings):
     lanes = ROW_LANES[-1] if device.choose_lanes(1, ROW_LANES[-1]) > 1 else 1
     n_threads = -(-n_pixels // _THREAD_SAMPLES)
     n_threads = -(-n_threads // lanes) * lanes
@@ -77,8 +77,8 @@ def _launch(device, groupdq, counts, collected, n_frames, n_pixels):
     n_rows = min(n_frames, max(1, 32 * _WARPS // n_threads), MAX_BLOCKS_Y)
     grid, block = geometry(n_threads, device.block_threads, n_rows)
     values = {
-        "groupdq": groupdq, "counts": counts, "collected": collected, "n_frames": n_frames, "n_pixels": n_pixels,
-        "in_words": is_in_words(groupdq, n_pixels),
+        "groupdq": groupdq, "counts": counts, "collected": collected, "wanted": settings.pixels,
+        "n_frames": n_frames, "n_pixels": n_pixels, "in_words": is_in_words(groupdq, n_pixels),
     }  # fmt: skip
     device.launch("count_flags", grid, block, values, (lanes,))
 
