@@ -23,7 +23,7 @@ def count_flags(device, groupdq, *, settings):
     FlagCounts
         Arrays on the host; zero for flags that are not asked for.
     """
-    ngroups, *image = groupdq.shape[1:]
+    ngroups, image = groupdq.shape[1], groupdq.shape[2:] if settings.pixels else 0
     in_groups = _bits_of(settings.groups)
     others = settings.total & ~settings.groups
 
@@ -134,11 +134,11 @@ def _bits_to_count(flags, asked):
 def _flags_everywhere(groupdq, flags):
     """Return those of some flags that all pixels of a group have: (nints, ngroups) uint8."""
     found = groupdq[:, :, 0, 0] & np.uint8(flags)
-    # Groups without them in the first pixel need no search, nor most of the others beyond the first row.
+    # A group without them in one of three pixels needs no search.
+    ny, nx = groupdq.shape[2:]
+    for y, x in ((ny // 2, nx // 2), (ny - 1, nx // 3)):
+        left = np.nonzero(found)
+        found[left] &= groupdq[(*left, y, x)]
     for integration, group in np.argwhere(found):
-        frame = groupdq[integration, group]
-        for pixels in (frame[0], frame):
-            found[integration, group] &= np.bitwise_and.reduce(pixels, axis=None)
-            if not found[integration, group]:
-                break
+        found[integration, group] &= np.bitwise_and.reduce(groupdq[integration, group], axis=None)
     return found
