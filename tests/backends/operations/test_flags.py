@@ -9,6 +9,7 @@ from gpucoron.backends import BACKENDS, get_backend
 from gpucoron.backends.backend import Backend
 from gpucoron.backends.devices.host_device import HostDevice
 from gpucoron.backends.devices.launch import is_in_words
+from gpucoron.backends.devices.numpy_device import ScratchFiles
 from gpucoron.backends.operations import clear_groups_full_of_jumps, find_lost_groups
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 from tests.backends.operations.drawn import a_fifth
@@ -183,3 +184,14 @@ def test_flags_of_all_integrations(backend, shape, share):
     joined = backend.join_integration_flags(backend.to_device(dq.copy()))
     assert joined.dtype == np.uint32
     np.testing.assert_array_equal(backend.to_host(joined), expected)
+
+
+@pytest.mark.parametrize("name", ["numpy", "host"])
+def test_ramps_in_scratch_files_are_counted_where_they_are(name, tmp_path):
+    backend = get_backend(name, n_threads=2, scratch_dir=tmp_path).in_chunks(10_000, 2**62)
+    assert isinstance(backend.home, ScratchFiles)
+    given = draw_flags(np.random.default_rng(4), (3, 5, 7, 9), [0.2] * 8)
+    groupdq = backend.empty(given.shape, np.uint8)
+    groupdq[...] = given
+    assert_counts(backend, groupdq, total=ALL, groups=ALL, pixels=ALL, everywhere=ALL)
+    assert backend.take_workers() == [backend.home.name if name == "host" else name]
