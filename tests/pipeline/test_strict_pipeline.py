@@ -197,6 +197,7 @@ def reduce(made, case, backend, folder, monkeypatch):
 def test_products_previews_and_records(name, exposures, cupy, monkeypatch, tmp_path):
     case = PRODUCTS[name]
     made = make(exposures, case, monkeypatch)
+    monkeypatch.setattr("gpucoron.records.measures._INTEGRATIONS_AT_ONCE", 5)
     with made.cache.activate():
         expected = reduce(made, case, of_cpu(case), tmp_path / "cpu", monkeypatch)
         found = reduce(made, case, get_backend("cuda", cupy=cupy), tmp_path / "cuda", monkeypatch)
