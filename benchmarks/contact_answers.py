@@ -201,12 +201,13 @@ def plain_operations(shape):
 
     def count_flags(backend):
         from gpucoron.batch.record import count_flags
-        from gpucoron.records.previews import group_fractions
 
         flags = backend.to_device(groupdq.copy())
-        counts = count_flags(SimpleNamespace(backend=backend, exposure=Exposure(groupdq=flags)))
-        fractions = group_fractions(flags, dq.DO_NOT_USE, backend.xp)
-        return {name: backend.xp.asarray(share) for name, share in {**counts, "by group": fractions}.items()}
+        counts = backend.count_flags(flags, total=0xFF, groups=dq.DO_NOT_USE, pixels=0xFF, everywhere=0xFF)
+        run = SimpleNamespace(backend=backend, exposure=Exposure(groupdq=flags), flag_counts=counts)
+        shares = {**count_flags(run), "by group": counts.fractions(dq.DO_NOT_USE)}
+        shares |= {"pixels": counts.pixels, "everywhere": counts.everywhere}
+        return {name: backend.xp.asarray(share) for name, share in shares.items()}
 
     operations["subtract_ktc"] = fit_ktc
     operations["outliers among integrations"] = lambda backend: {

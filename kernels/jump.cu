@@ -1,5 +1,6 @@
-// Jump detection. Launches: planes_all_flagged; (clip_jumps, planes_all_flagged, clear_lone_jumps); search_jumps;
-// flag_neighbors; flag_after_jumps. With too few groups, as in stcal: only drop_redundant_jumps.
+// Jump detection. Launches: find_full_frames (flags.cu); (clip_jumps, clear_lone_jumps); search_jumps; flag_neighbors;
+// flag_after_jumps. With too few groups, as in stcal: only drop_redundant_jumps.
+#include "flags.cuh"
 #include "jump.cuh"
 
 namespace gpucoron {
@@ -132,30 +133,16 @@ __global__ void clip_jumps(const float* data, uint8* groupdq, const float* gain,
   }
 }
 
-// Clear all_flagged[frame], 1 on entry, if a pixel has none of the bits of `mask`. grid: pieces of a frame x frames.
-__global__ void planes_all_flagged(const uint8* groupdq, int mask, int* all_flagged, int64 n_frames, int64 n_pixels) {
+// Clear the flags of pixels with only JUMP_DET, in frames in which all pixels have a bit of `mask`.
+// grid: a block for each frame.
+__global__ void clear_lone_jumps(uint8* groupdq, int mask, int64 n_frames, int64 n_pixels, int in_words) {
   __shared__ int n_missing;
   for (int64 frame = blockIdx.y; frame < n_frames; frame += gridDim.y) {
-    if (threadIdx.x == 0) n_missing = 0;
-    __syncthreads();
-    // In most frames, one of the first pixels clears the flag.
-    for (int64 pixel = thread_pixel(); pixel < n_pixels; pixel += int64(gridDim.x) * blockDim.x)
-      if (!(groupdq[frame * n_pixels + pixel] & uint32(mask))) {
-        atomicOr(&n_missing, 1);
-        break;
-      }
-    __syncthreads();
-    if (threadIdx.x == 0 && n_missing) atomicAnd(&all_flagged[frame], 0);
-    __syncthreads();
+    uint8* flags = groupdq + frame * n_pixels;
+    if (!is_full(flags, n_pixels, in_words, uint32(mask), n_missing)) continue;
+    for (int64 pixel = threadIdx.x; pixel < n_pixels; pixel += blockDim.x)
+      if (flags[pixel] == JUMP_DET) flags[pixel] = 0;
   }
-}
-
-// Clear the flags of pixels with only JUMP_DET, in frames in which all pixels are flagged. grid: pixels x frames.
-__global__ void clear_lone_jumps(uint8* groupdq, const int* all_flagged, int64 n_frames, int64 n_pixels) {
-  const int64 pixel = thread_pixel();
-  if (pixel >= n_pixels) return;
-  for (int64 frame = blockIdx.y; frame < n_frames; frame += gridDim.y)
-    if (all_flagged[frame] && groupdq[frame * n_pixels + pixel] == JUMP_DET) groupdq[frame * n_pixels + pixel] = 0;
 }
 
 // Flag the usable groups of the four neighbours of marked jumps. grid: pixels x words of all integrations.

@@ -19,10 +19,10 @@ from gpucoron.backends.chunks import fetch
 from gpucoron.backends.devices.device import Device
 from gpucoron.backends.devices.numpy_device import NumpyDevice, ScratchFiles
 from gpucoron.backends.process_memory import anonymous_memory
-from gpucoron.backends.results import LikelihoodFit, Slopes
+from gpucoron.backends.results import FlagCounts, LikelihoodFit, Slopes
 from gpucoron.interactive import table
 
-__all__ = ["Backend", "LikelihoodFit", "Slopes"]
+__all__ = ["Backend", "FlagCounts", "LikelihoodFit", "Slopes"]
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ class Backend:
         Bytes that an operation may use in that case; it limits the rows that are processed at a time.
     """
 
+    count_flags = operations.count_flags
     detect_jumps = operations.detect_jumps
     clip_jumps = operations.clip_jumps
     search_jumps = operations.search_jumps
@@ -53,6 +54,8 @@ class Backend:
     linearity = operations.linearity
     deconvolve_ipc = operations.deconvolve_ipc
     flag_saturation = operations.flag_saturation
+    join_group_flags = operations.join_group_flags
+    join_integration_flags = operations.join_integration_flags
     measure_scatter = operations.measure_scatter
     sum_by_phase = operations.sum_by_phase
     match_emicorr = operations.match_emicorr

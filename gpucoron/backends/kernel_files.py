@@ -36,7 +36,7 @@ LANES = (1, 4)
 #: integrations that one thread of ``match_bins`` processes
 MATCHED_TOGETHER = 4
 
-#: threads that may share a row of a frame
+#: threads that may share a row of a frame, or a piece of its flags
 ROW_LANES = (1, 32)
 
 
@@ -70,6 +70,10 @@ TABLE = {
     "refpix.cu": {"subtract_levels": Row(tuple((y, zeros) for y in _FLAGS for zeros in _FLAGS), nulls="sides")},
     "persistence.cu": {"open_windows": Row(shared="times", by_pixel=True)},
     "emicorr.cu": {"match_bins": Row(((MATCHED_TOGETHER,),))},
+    "flags.cu": {
+        "count_flags": Row(tuple((lanes,) for lanes in ROW_LANES), nulls="counts collected", lanes=0),
+        "find_full_frames": Row(waits=True),
+    },
     "saturation.cu": {
         "mark_saturation": Row(by_pixel=True),
         "mark_dilution": Row(((True, True), (True, False), (False, True)), nulls="bias words", by_pixel=True),
@@ -78,7 +82,7 @@ TABLE = {
     "jump.cu": {
         "search_jumps": Row(_SEARCHES, nulls="reaching medians", by_pixel=True, lanes=1),
         "clip_jumps": Row(_EITHER, by_pixel=True),
-        "planes_all_flagged": Row(waits=True),
+        "clear_lone_jumps": Row(waits=True),
         "flag_after_jumps": Row(by_pixel=True),
     },
     "ramp_fit.cu": {

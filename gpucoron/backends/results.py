@@ -1,7 +1,9 @@
-"""Results of the fits: named arrays, on any device."""
+"""Results of operations: named arrays, on any device."""
 
 from dataclasses import dataclass
 from typing import Any, Self
+
+import numpy as np
 
 from gpucoron.interactive import Shown
 
@@ -63,3 +65,32 @@ class SegmentFit(Shown):
     pedestal: Any
     weights: Any
     crmag: Any
+
+
+@dataclass(frozen=True, repr=False)
+class FlagCounts(Shown):
+    """Counts of group flags, on the host. The last axis of the counts has the eight flags, int64.
+
+    ``total`` are the samples with a flag, ``groups`` (ngroups, 8) those of each group, over all integrations, and
+    ``pixels`` the pixels that have a flag in any group. ``everywhere`` (nints, ngroups) uint8 are the flags that all
+    pixels of a group have.
+    """
+
+    total: Any
+    groups: Any
+    pixels: Any
+    everywhere: Any
+    n_samples: int
+
+    def samples_with(self, flag: int) -> int:
+        """Return the number of samples with a flag."""
+        return int(self.total[flag.bit_length() - 1])
+
+    def pixels_with(self, flag: int) -> int:
+        """Return the number of pixels that have a flag in any group."""
+        return int(self.pixels[flag.bit_length() - 1])
+
+    def fractions(self, flag: int) -> Any:
+        """Return the fraction of the samples of each group with a flag: (ngroups,) float32."""
+        of_group = self.n_samples // len(self.groups)
+        return (self.groups[:, flag.bit_length() - 1] / of_group).astype(np.float32)

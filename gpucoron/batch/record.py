@@ -99,12 +99,12 @@ def count_flags(run):
     from gpucoron import dq
 
     names = {value: name for name, value in dq.flags_by_name().items()}
-    counts = {}
-    for plane in run.exposure.groupdq:
-        # bits above the highest flag need no count
-        for value in (2**bit for bit in range(int(plane.max()).bit_length())):
-            counts[value] = counts.get(value, 0) + int(run.backend.xp.count_nonzero(plane & value))
-    flags = {names[value]: count / run.exposure.groupdq.size for value, count in sorted(counts.items()) if count}
+    counts = run.flag_counts
+    flags = {
+        names[value]: counts.samples_with(value) / counts.n_samples
+        for value in (2**bit for bit in range(8))
+        if counts.samples_with(value)
+    }
     if run.exposure.rate is not None:
         pixels = run.backend.to_host(run.exposure.rate.dq)
         for value in (2**bit for bit in range(8, 32)):

@@ -4,7 +4,6 @@ All of them are robust statistics of few pixels, taken one integration at a time
 take much of its time or memory.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -19,6 +18,8 @@ from gpucoron.records.shifts import Shift, measure_shift
 OUTSIDE = 0.375
 #: second differences of an integration that are enough for its read noise, to 0.7 %; and pixels of a group
 _ENOUGH_SAMPLES, _ENOUGH_PIXELS = 30_000, 10_000
+#: integrations whose samples are copied from a device together
+_INTEGRATIONS_AT_ONCE = 64
 _GOLDEN = (np.sqrt(5) - 1) / 2
 #: pixels of all integrations whose median is taken at a time
 _MOST_PIXELS = 1_000_000
@@ -33,21 +34,18 @@ _MANY, _SAMPLE = 20_000, 1000
 
 @dataclass(frozen=True, eq=False)
 class Integrations:
-    """The slopes of all integrations, on any device or in a file.
+    """The slopes of all integrations, on the host or in a file.
 
     Attributes
     ----------
     rate, err : (nints, ny, nx) float32, DN/s
         Anything that slices can be taken of.
     dq : (nints, ny, nx) uint32
-    fetch : callable
-        Makes a NumPy array of a slice.
     """
 
     rate: Any
     err: Any
     dq: Any
-    fetch: Callable = np.asarray
 
     @property
     def shape(self):
@@ -56,7 +54,7 @@ class Integrations:
 
     def image(self, number):
         """Return the rate of an integration, NaN where it is unusable: (ny, nx) float32."""
-        return usable(self.fetch(self.rate[number]), self.fetch(self.dq[number]))
+        return usable(np.asarray(self.rate[number]), np.asarray(self.dq[number]))
 
     def middle(self):
         """Find the middle values of each pixel over its usable integrations; returns a `Middle`."""
@@ -67,7 +65,7 @@ class Integrations:
             return Middle(*planes)
         for start in range(0, ny, rows):
             part = slice(start, start + rows)
-            block = usable(self.fetch(self.rate[:, part]), self.fetch(self.dq[:, part]))
+            block = usable(np.asarray(self.rate[:, part]), np.asarray(self.dq[:, part]))
             # NaN are sorted to the end
             ordered = np.sort(np.ascontiguousarray(np.moveaxis(block, 0, -1)), axis=-1)
             count = nints - np.isnan(ordered).sum(axis=-1)
@@ -222,7 +220,7 @@ def measure_integrations(integrations, star, read_noise=None):
         reference = middle.without(image)
         noise = robust_width(median_of_last(image - reference, xp=np)) * np.sqrt(1 - 1 / nints)
         rows["row_noise"].append(float(noise))
-        shifts.append(measure_shift(image, integrations.fetch(integrations.err[number]), reference, star))
+        shifts.append(measure_shift(image, np.asarray(integrations.err[number]), reference, star))
     rows["read_noise"] = list(read_noise) if read_noise is not None else [np.nan] * nints
     rows["shift_x"] = [shift.x if shift.is_significant_x else np.nan for shift in shifts]
     rows["shift_y"] = [shift.y if shift.is_significant_y else np.nan for shift in shifts]
@@ -236,7 +234,7 @@ def _median_of(image):
     return float(quick_median(values))
 
 
-def read_noise_of_ramps(data, groupdq, pixeldq, star, fetch=np.asarray):
+def read_noise_of_ramps(data, groupdq, pixeldq, star, backend=None):
     """Measure the read noise of each integration in the outside of the image.
 
     It is the robust width of the second differences ``data[g+1] - 2 data[g] + data[g-1]`` of three successive groups
@@ -251,8 +249,8 @@ def read_noise_of_ramps(data, groupdq, pixeldq, star, fetch=np.asarray):
     groupdq : (nints, ngroups, ny, nx) uint8
     pixeldq : (ny, nx) uint32
     star : (x, y)
-    fetch : callable
-        Makes a NumPy array of one group.
+    backend : Backend, optional
+        That of the arrays, if they are not on the host.
 
     Returns
     -------
@@ -262,28 +260,48 @@ def read_noise_of_ramps(data, groupdq, pixeldq, star, fetch=np.asarray):
     nints, ngroups, *shape = data.shape
     if ngroups < 3:
         return [np.nan] * nints
-    region = find_outside(tuple(shape), tuple(star)) & ((fetch(pixeldq) & np.uint32(DO_NOT_USE | REFERENCE_PIXEL)) == 0)
+    excluded = pixeldq if backend is None else backend.to_host(pixeldq)
+    region = find_outside(tuple(shape), tuple(star)) & ((excluded & np.uint32(DO_NOT_USE | REFERENCE_PIXEL)) == 0)
     region = np.flatnonzero(region)
     # an odd step, so that all channels of the readout are among the columns
     region = region[:: len(region) // _ENOUGH_PIXELS | 1]
     # multiples of the golden ratio are spread evenly, however many of them are needed
     middles = 1 + np.argsort(np.arange(1, ngroups - 1) * _GOLDEN % 1)
-    widths = []
-    for ramp, flags in zip(data, groupdq, strict=True):
-        differences, count = [np.empty(0, np.float32)], 0
-        for group in middles:
-            around = (group - 1, group, group + 1)
-            flagged = np.bitwise_or.reduce([fetch(flags[at]).reshape(-1)[region] for at in around])
-            before, here, after = (fetch(ramp[at]).reshape(-1)[region] for at in around)
-            difference = ((after - here) - (here - before))[flagged == 0]
+    # arrays on a device are copied in few large pieces
+    at_once = 1 if isinstance(data, np.ndarray) else _INTEGRATIONS_AT_ONCE
+    return [
+        float(robust_width(np.concatenate(differences)) / np.sqrt(6))
+        for start in range(0, nints, at_once)
+        for differences in _second_differences(data, groupdq, slice(start, start + at_once), middles, region, backend)
+    ]
+
+
+def _second_differences(data, groupdq, integrations, middles, region, backend):
+    """Return for each of some integrations a list of arrays with enough second differences."""
+    data, groupdq = data[integrations], groupdq[integrations]
+    found = [[np.empty(0, np.float32)] for _ in range(len(data))]
+    left = np.arange(len(data))
+    for group in middles:
+        if not left.size:
+            break
+        samples = (_take_around(array, group, left, region, backend) for array in (data, groupdq))
+        for number, (before, here, after), flags in zip(left, *samples, strict=True):
+            difference = ((after - here) - (here - before))[np.bitwise_or.reduce(flags) == 0]
             if difference.size:
                 # a step of the whole frame between two groups is no noise of its pixels
-                differences.append(difference - quick_median(difference))
-            count += difference.size
-            if count >= _ENOUGH_SAMPLES:
-                break
-        widths.append(robust_width(np.concatenate(differences)) / np.sqrt(6))
-    return [float(width) for width in widths]
+                found[number].append(difference - quick_median(difference))
+        left = left[[sum(map(len, found[number])) < _ENOUGH_SAMPLES for number in left]]
+    return found
+
+
+def _take_around(ramps, group, integrations, region, backend):
+    """Return the pixels of a region, in a group and its neighbours, of some integrations: (n, 3, npix)."""
+    groups = np.arange(group - 1, group + 2)
+    if isinstance(ramps, np.ndarray):
+        return np.array([[ramps[each, at].reshape(-1)[region] for at in groups] for each in integrations])
+    places = integrations[:, None, None], groups[:, None], region
+    frames = ramps.reshape(*ramps.shape[:2], -1)
+    return backend.to_host(frames[tuple(backend.to_device(place) for place in places)])
 
 
 def measure_exposure(rate, err, dq, star):

@@ -216,8 +216,8 @@ def preview_of_run(run):
         preview.exposure["jump_rate"] = jump_rate(primary.get("PRIMECRS"), primary.get("INSTRUME"))
     if exposure.rateints is not None:
         slopes = exposure.rateints
-        integrations = Integrations(slopes.rate, slopes.err, slopes.dq, to_host)
-        noise = read_noise_of_ramps(exposure.data, exposure.groupdq, exposure.pixeldq, star, to_host)
+        integrations = Integrations(*(to_host(array) for array in (slopes.rate, slopes.err, slopes.dq)))
+        noise = read_noise_of_ramps(exposure.data, exposure.groupdq, exposure.pixeldq, star, run.backend)
         add_integrations(preview, measure_integrations(integrations, star, noise))
     if exposure.removed_1overf is not None:
         in_groups = run.run_parameters.stage_1overf == "groups"
@@ -227,8 +227,8 @@ def preview_of_run(run):
         unit, factor = ("DN", 1) if in_groups else ("DN/s", _gain_factor(run))
         preview.removed = QuantisedImage.of(removed * factor, unit, noise=noise, repeats=True)
         preview.noise_thumb = _noise_levels(block_average(removed, _binning(removed.shape)))
-    preview.jump_fraction = group_fractions(exposure.groupdq, JUMP_DET, run.backend.xp)
-    preview.saturated_fraction = group_fractions(exposure.groupdq, SATURATED, run.backend.xp)
+    preview.jump_fraction = run.flag_counts.fractions(JUMP_DET)
+    preview.saturated_fraction = run.flag_counts.fractions(SATURATED)
     return preview
 
 
@@ -350,29 +350,6 @@ def block_average(image, binning):
 
     count = add(is_finite)
     return np.where(count > 0, add(np.where(is_finite, image, 0)) / np.maximum(count, 1), np.nan)
-
-
-def group_fractions(groupdq, flag, xp=np):
-    """Compute the fraction of flagged pixels in each group.
-
-    Parameters
-    ----------
-    groupdq : (nints, ngroups, ny, nx) uint8
-    flag : int
-    xp : module
-        Array namespace of groupdq.
-
-    Returns
-    -------
-    (ngroups,) float32
-        Fraction of pixels with the flag, over all integrations.
-    """
-    nints, ngroups, ny, nx = groupdq.shape
-    counts = np.zeros(ngroups)
-    for integration in groupdq:
-        # a single plane fits into the CPU cache
-        counts += [int(xp.count_nonzero((plane & flag) != 0)) for plane in integration]
-    return (counts / (nints * ny * nx)).astype(np.float32)
 
 
 def _binning(shape):

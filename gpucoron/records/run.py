@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpucoron import get_by_old_name
+from gpucoron.dq import JUMP_DET, SATURATED
 from gpucoron.interactive import Shown, public, table
 from gpucoron.records.remarks import OFF, describe_outcome
 from gpucoron.steps import STEPS
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from gpucoron.backends.backend import Backend
+    from gpucoron.backends.results import FlagCounts
 
 
 @dataclass
@@ -112,6 +115,11 @@ class Run(Shown):
     def reference_path(self, step: str, reftype: str) -> str | None:
         """Return the path of a step's reference: the override or that of CRDS; None if it was not looked up."""
         return self.references.get(f"{step}.{reftype}", self.references.get(reftype))
+
+    @cached_property
+    def flag_counts(self) -> FlagCounts:
+        """Counts of the group flags, for the record and the preview. Ask only after the last step."""
+        return self.backend.count_flags(self.exposure.groupdq, total=0xFF, groups=JUMP_DET | SATURATED)
 
     @property
     def fits(self) -> bool:

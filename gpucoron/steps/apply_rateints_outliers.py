@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpucoron.backends.operations.flags import find_lost_groups
 from gpucoron.backends.statistics import median_of_last, sigma_from_mad
 from gpucoron.backends.tiles import row_tiles
 from gpucoron.dq import DO_NOT_USE, GOOD, JUMP_DET
@@ -146,7 +147,7 @@ def gather_pixels(exposure, references, rows, columns, *, backend):
         small[..., 0, -1] = last_value
         return small
 
-    lost = [DO_NOT_USE if is_lost else GOOD for is_lost in _groups_lost(exposure.groupdq)]
+    lost = [DO_NOT_USE if is_lost else GOOD for is_lost in _groups_lost(exposure.groupdq, backend)]
     dark_error = exposure.dark_error
     small = replace(
         exposure,
@@ -166,12 +167,9 @@ def gather_pixels(exposure, references, rows, columns, *, backend):
     return small, small_references
 
 
-def _groups_lost(groupdq):
+def _groups_lost(groupdq, backend):
     """List for each group whether it is DO_NOT_USE in all pixels and integrations."""
-    return [
-        all(bool(((integration[group] & DO_NOT_USE) != 0).all()) for integration in groupdq)
-        for group in range(groupdq.shape[1])
-    ]
+    return find_lost_groups(backend, groupdq).all(axis=0).tolist()
 
 
 def scatter_pixels(exposure, small, rows, columns):
@@ -214,13 +212,13 @@ def run(exposure, references, parameters, backend, *, fit):
     options = {"sigma_cut": parameters.sigma_cut, "nint_min": parameters.nint_min, "backend": backend}
     outliers[skip:] = find_outliers(rates[skip:], **options)
 
-    lost = _groups_lost(exposure.groupdq)
+    lost = _groups_lost(exposure.groupdq, backend)
     integrations, rows, columns = xp.nonzero(outliers)
     exposure.groupdq[integrations, :, rows, columns] |= exposure.groupdq.dtype.type(JUMP_DET | DO_NOT_USE)
     has_outlier = outliers.any(axis=0)
     n_pixels = int(has_outlier.sum())
     # The fit of MIRI ignores groups that are bad in all pixels; if these change, so may the fit of every pixel.
-    same_groups = lost == _groups_lost(exposure.groupdq)
+    same_groups = lost == _groups_lost(exposure.groupdq, backend)
     if n_pixels > MANY_PIXELS * has_outlier.size or not same_groups:
         fit(exposure, references)
     elif n_pixels:

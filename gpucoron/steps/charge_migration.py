@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.backends.masks import grow_cross
@@ -48,12 +49,13 @@ def flag_charge_migration(
     Source: jwst 3.0, ``charge_migration`` (Goudfrooij et al. 2024, PASP 136, 014503). jwst tests all groups before it
     sets any flag. One pass is equivalent, because the flags of a group are set only after it was tested.
     """
-    flags = groupdq.dtype.type(CHARGELOSS | DO_NOT_USE)
-    for integration in range(data.shape[0]):
-        reached = backend.xp.zeros(data.shape[2:], dtype=bool)
-        for group in range(data.shape[1]):
-            plane_flags = groupdq[integration, group]
-            reached |= (data[integration, group] > signal_threshold) & (plane_flags != DO_NOT_USE)
+    xp, flags = backend.xp, groupdq.dtype.type(CHARGELOSS | DO_NOT_USE)
+    # A CPU processes one integration after the other, other devices all integrations of a group together.
+    together = [(data.swapaxes(0, 1), groupdq.swapaxes(0, 1))]
+    for ramps, ramp_flags in zip(data, groupdq, strict=True) if xp is np else together:
+        reached = xp.zeros(ramps.shape[1:], dtype=bool)
+        for planes, plane_flags in zip(ramps, ramp_flags, strict=True):
+            reached |= (planes > signal_threshold) & (plane_flags != DO_NOT_USE)
             plane_flags |= grow_cross(reached) * flags
 
 

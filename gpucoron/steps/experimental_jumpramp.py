@@ -181,5 +181,5 @@ def run(exposure, references, parameters, backend, *, replaced=None):
     )
     add_dark_error(exposure, xp=backend.xp)
     add_noise_error(exposure, xp=backend.xp)
-    jumps = sum(int(((flags & JUMP_DET) != 0).sum()) for flags in exposure.groupdq)
+    jumps = backend.count_flags(exposure.groupdq, total=JUMP_DET).samples_with(JUMP_DET)
     return Outcome(flagged={"jumps": jumps}, meta=meta)

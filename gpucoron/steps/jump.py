@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.backends.operation import settings_from
-from gpucoron.backends.operations.jump import MINIMUM_GROUPS, JumpSettings, find_lost_groups
+from gpucoron.backends.operations.jump import MINIMUM_GROUPS, JumpSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, NO_GAIN_VALUE
 from gpucoron.facts import Facts
 from gpucoron.parameters import OWN_THREADS, P
@@ -299,18 +299,12 @@ def run(exposure, references, parameters, backend):
         events = flag_showers(*arrays, backend=backend, settings=settings, covered=covered)
 
     meta = {}
+    counts = backend.count_flags(groupdq, total=JUMP_DET, everywhere=DO_NOT_USE)
     # as in jwst, rates refer to the number of differences in which a jump could be found
-    lost = int(find_lost_groups(backend, groupdq).sum())
+    lost = np.count_nonzero(counts.everywhere)
     differences = nints * ngroups - lost - nints
     if differences >= 1:
         exposed = facts.group_time * differences * (ny * nx)
         meta["exposure.primary_cosmic_rays"] = 1e3 * cosmic_rays / exposed
         meta["exposure.extended_emission_events"] = 1e6 * events / exposed
-    return Outcome(flagged={"jumps": _count_jumps(groupdq, backend)}, meta=meta)
-
-
-def _count_jumps(groupdq, backend):
-    def count(integrations):
-        return sum(int(backend.xp.count_nonzero(flags & JUMP_DET)) for flags in groupdq[integrations])
-
-    return sum(backend.in_parts(count, len(groupdq)))
+    return Outcome(flagged={"jumps": counts.samples_with(JUMP_DET)}, meta=meta)

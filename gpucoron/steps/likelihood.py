@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike, NDArray
 from gpucoron.backends.operations.likelihood import LikelihoodRampSettings, LikelihoodSettings
 from gpucoron.backends.results import LikelihoodFit, Slopes
 from gpucoron.backends.statistics import median_of_last
-from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, BackendLike, Images, on_arrays
 from gpucoron.steps.values import Choice, Having, Kind, Number, Switch, check_numbers, kinds_of
 
@@ -204,16 +203,7 @@ def summarise_flags(groupdq: ArrayLike, pixeldq: ArrayLike, backend: BackendLike
     -----
     Source: stcal 1.20, ``dq_compress_sect``.
     """
-    xp = backend.xp
-    dq = xp.empty((groupdq.shape[0], *pixeldq.shape), dtype=pixeldq.dtype)
-    for integration, groups in enumerate(groupdq):
-        some = xp.zeros_like(groups[0])
-        bad = xp.ones(pixeldq.shape, dtype=bool)
-        for flags in groups:
-            some |= flags
-            bad &= flags & (SATURATED | DO_NOT_USE) != 0
-        dq[integration] = pixeldq | (some & (SATURATED | JUMP_DET)) | bad.astype(pixeldq.dtype)
-    return dq
+    return backend.join_group_flags(groupdq, pixeldq)
 
 
 @on_arrays(rateints=Images(CUBE))
@@ -242,18 +232,12 @@ def combine_integrations(rateints: Slopes, backend: BackendLike = None) -> Slope
     if rateints.rate.shape[0] == 1:
         return Slopes(**{name: values[0].copy() for name, values in vars(rateints).items()})
     xp = backend.xp
-    dq = rateints.dq[0]
-    all_bad = rateints.dq[0] & DO_NOT_USE
-    for flags in rateints.dq[1:]:
-        dq = dq | flags
-        all_bad = all_bad & flags
-    dq = dq & dq.dtype.type(0xFFFFFFFF & ~DO_NOT_USE) | all_bad
-
+    dq = backend.join_integration_flags(rateints.dq)
     with np.errstate(all="ignore"):
         rate = median_of_last(xp.moveaxis(rateints.rate, 0, -1), xp=xp)
         for _ in range(2):
             ratio = rate / rateints.rate
-            ratio[~(xp.isfinite(ratio) & (ratio >= 0))] = 0
+            xp.copyto(ratio, 0, where=~(xp.isfinite(ratio) & (ratio >= 0)))
             var_poisson = rateints.var_poisson * ratio
             weight = 1 / (var_poisson + rateints.var_rnoise)
             weight /= xp.nansum(weight, axis=0)
@@ -266,7 +250,7 @@ def combine_integrations(rateints: Slopes, backend: BackendLike = None) -> Slope
 def _sum_known(values, xp):
     """Sum over integrations without NaN; the sum is NaN if all are NaN."""
     total = xp.nansum(values, axis=0)
-    total[xp.isnan(values).all(axis=0)] = np.nan
+    xp.copyto(total, np.nan, where=xp.isnan(values).all(axis=0))
     return total
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
+from gpucoron.backends.operations.flags import find_lost_groups
 from gpucoron.backends.operations.ramp_fit import RampFitSettings
 from gpucoron.backends.results import SegmentFit, Slopes
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
@@ -237,8 +238,10 @@ def _prepare(ramps, times, suppress_one_group, drop_flagged_groups, backend, dro
         frame_time = group_time / (nframes + groupgap)
     ngroups = data.shape[1]
     # The read noise of ramps with CHARGELOSS depends on the flags before the changes below.
-    has_loss = any(backend.in_parts(lambda some: _has_loss(groupdq[some]), len(groupdq)))
+    counts = backend.count_flags(groupdq, total=CHARGELOSS, everywhere=SATURATED)
+    has_loss = counts.samples_with(CHARGELOSS) > 0
     original_groupdq = backend.copy(groupdq) if has_loss else None
+    first = 0
     suppress_one_group = bool(suppress_one_group) and ngroups > 1
     if suppress_one_group:
         suppress_single_groups(groupdq, backend=backend)
@@ -247,10 +250,10 @@ def _prepare(ramps, times, suppress_one_group, drop_flagged_groups, backend, dro
         if usable is None:
             return None
         # views: the backends accept ramps that are cut along the groups
-        data, groupdq = data[:, usable], groupdq[:, usable]
+        data, groupdq, first = data[:, usable], groupdq[:, usable], usable.start
         if has_loss:
             original_groupdq = original_groupdq[:, usable]
-    if bool((groupdq[:, 0] & SATURATED != 0).all()):
+    if counts.everywhere[:, first].all():
         log.warning("every ramp is saturated from its first group on: there is nothing to fit")
         return None
     settings = RampFitSettings(group_time, frame_time, nframes, groupgap, suppress_one_group, drop_frames)
@@ -326,11 +329,6 @@ def suppress_single_groups(groupdq: NDArray[Any], *, backend: BackendLike = None
     backend.in_parts(suppress, len(groupdq))
 
 
-def _has_loss(groupdq):
-    """Return whether a group has CHARGELOSS, the highest of its flags."""
-    return any(int(flags.max()) >= CHARGELOSS for flags in groupdq)
-
-
 @on_arrays(groupdq=Array(RAMP, "uint8", in_place=True))
 def find_usable_groups(groupdq: NDArray[Any], *, backend: BackendLike = None) -> slice | None:
     """Find the usable groups of MIRI ramps, without those that the first and last frames affect.
@@ -353,19 +351,16 @@ def find_usable_groups(groupdq: NDArray[Any], *, backend: BackendLike = None) ->
     -----
     Source: stcal 1.20, ``discard_miri_groups``.
     """
-
-    def is_lost(group):
-        return bool((groupdq[:, group] & DO_NOT_USE != 0).all())
-
+    is_lost = find_lost_groups(backend, groupdq).all(axis=0)
     first, end = 0, groupdq.shape[1]
-    while first < end and is_lost(first):
+    while first < end and is_lost[first]:
         first += 1
         if first < end:
             groupdq[:, first] &= groupdq.dtype.type(0xFF & ~JUMP_DET)
     if first == end:
         log.error("all groups are DO_NOT_USE in all pixels: there is nothing to fit")
         return None
-    if is_lost(end - 1):
+    if is_lost[end - 1]:
         end -= 1
     if end - first < 2:
         log.warning("MIRI needs at least 2 usable groups per integration: there is nothing to fit")

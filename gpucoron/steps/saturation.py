@@ -200,9 +200,8 @@ def blank_zeroframe(
     -----
     Source: stcal 1.20, ``flag_saturated_pixels``; without ``grow_diagonal`` spaceKLIP 2.2, ``do_saturation``.
     """
-    xp = backend.xp
-    # on a CPU a plane fits into the cache; a GPU is slow with many small operations
-    for planes in zeroframe if xp is np else [zeroframe]:
+    # A CPU processes one integration after the other, so that masks stay in the cache.
+    for planes in zeroframe if backend.xp is np else (zeroframe,):
         saturated, at_floor = planes >= threshold, planes <= 0
         if rc is not None:
             saturated |= rc
@@ -210,8 +209,7 @@ def blank_zeroframe(
             bad = grow_square(saturated, n_pix_grow_sat) | at_floor
         else:
             bad = grow_cross(saturated | at_floor, n_pix_grow_sat)
-        # CuPy would wait before it assigns to masked pixels
-        planes[...] = xp.where(bad, zeroframe.dtype.type(0), planes)
+        backend.xp.copyto(planes, 0, where=bad)
 
 
 def run(exposure, references, parameters, backend):
@@ -250,26 +248,11 @@ def run(exposure, references, parameters, backend):
         threshold, _, _ = prepare_threshold(reference.data, reference.dq, backend=backend)
         options = {"grow_diagonal": grow_diagonal, "rc": rc, "backend": backend}
         blank_zeroframe(exposure.zeroframe, threshold, growth, **options)
-    flagged = _count_flagged(exposure.groupdq, backend)
+    counts = backend.count_flags(exposure.groupdq, pixels=SATURATED | AD_FLOOR)
+    flagged = {
+        "saturated pixels": counts.pixels_with(SATURATED),
+        "A/D floor pixels": counts.pixels_with(AD_FLOOR),
+    }
     if rc is not None:
         flagged["RC pixels"] = int(rc.sum())
     return Outcome(flagged=flagged)
-
-
-def _count_flagged(groupdq, backend):
-    """Count the pixels that are flagged in any group."""
-
-    def combine(integrations):
-        flags = backend.xp.zeros(groupdq.shape[2:], dtype=groupdq.dtype)
-        for integration in groupdq[integrations]:
-            for plane in integration:
-                flags |= plane
-        return flags
-
-    flags, *others = backend.in_parts(combine, len(groupdq))
-    for other in others:
-        flags |= other
-    return {
-        "saturated pixels": int(((flags & SATURATED) != 0).sum()),
-        "A/D floor pixels": int(((flags & AD_FLOOR) != 0).sum()),
-    }

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.backends.ellipses import find_ellipses, flag_ellipses
 from gpucoron.backends.operation import settings_from
-from gpucoron.backends.operations.jump import find_lost_groups
+from gpucoron.backends.operations.flags import find_lost_groups
 from gpucoron.backends.operations.showers import ShowerSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, REFERENCE_PIXEL, SATURATED
 from gpucoron.facts import Facts

@@ -38,8 +38,11 @@ inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits);
 inline long long __double_as_longlong(double value) { return std::bit_cast<long long>(value); }
 inline double __longlong_as_double(long long bits) { return std::bit_cast<double>(bits); }
 
+inline int __popc(unsigned bits) { return std::popcount(bits); }
+
+inline int atomicAdd(int* target, int value) { return std::atomic_ref<int>(*target).fetch_add(value); }
 inline int atomicOr(int* target, int value) { return std::atomic_ref<int>(*target).fetch_or(value); }
-inline int atomicAnd(int* target, int value) { return std::atomic_ref<int>(*target).fetch_and(value); }
+inline unsigned atomicOr(unsigned* target, unsigned value) { return std::atomic_ref<unsigned>(*target).fetch_or(value); }
 
 namespace gpucoron::host {
 

@@ -197,6 +197,7 @@ def reduce(made, case, backend, folder, monkeypatch):
 def test_products_previews_and_records(name, exposures, cupy, monkeypatch, tmp_path):
     case = PRODUCTS[name]
     made = make(exposures, case, monkeypatch)
+    monkeypatch.setattr("gpucoron.records.measures._INTEGRATIONS_AT_ONCE", 5)
     with made.cache.activate():
         expected = reduce(made, case, of_cpu(case), tmp_path / "cpu", monkeypatch)
         found = reduce(made, case, get_backend("cuda", cupy=cupy), tmp_path / "cuda", monkeypatch)
@@ -344,6 +345,22 @@ def test_flags_of_the_users(cupy, rng, user_dtype):
 
     flags = np.zeros((2, 3, 20, 32), np.uint8), np.zeros((20, 32), np.uint32)
     assert_functions_agree(cupy, start, *flags, rng.integers(0, 2, (20, 32)).astype(np.uint32))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("width", [32, 13])
+def test_counts_of_flags(cupy, rng, width, first):
+    """Also of ramps that are cut along the groups, and of frames that do not start on whole words."""
+
+    def count(backend, groupdq, pixeldq):
+        cut = groupdq[:, first:]
+        counts = backend.count_flags(cut, total=0xFF, groups=0xFF, pixels=0xFF, everywhere=0xFF)
+        joined = backend.join_group_flags(cut, pixeldq)
+        return [counts.total, counts.groups, counts.pixels, counts.everywhere, joined]
+
+    groupdq = rng.choice(np.array([0, 1, 2, 4, 0x85], np.uint8), size=(3, 4, 5, width))
+    groupdq[1, 2] |= 2
+    assert_functions_agree(cupy, count, groupdq, rng.integers(0, 2**32, (5, width)).astype(np.uint32))
 
 
 @pytest.mark.parametrize("reject_jumps", [True, False])

@@ -18,7 +18,6 @@ from gpucoron.records.manifest import read_manifests
 from gpucoron.records.previews import (
     Preview,
     block_average,
-    group_fractions,
     load_preview,
     preview_of_rate,
     preview_path,
@@ -337,14 +336,6 @@ def test_a_pixel_is_counted_as_the_gravest_that_it_is():
     np.testing.assert_array_equal(flags[:, 0] // 255, [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]])
     colours = colour_flags(flags)[0]
     np.testing.assert_array_equal(colours, [*CATEGORY_COLOURS.values(), GOOD_COLOUR])
-
-
-def test_group_fractions():
-    groupdq = np.zeros((2, 3, 4, 5), np.uint8)
-    groupdq[1, 2, :2] = JUMP_DET | SATURATED
-    groupdq[0, 1] = SATURATED
-    np.testing.assert_allclose(group_fractions(groupdq, JUMP_DET), [0, 0, 0.25])
-    np.testing.assert_allclose(group_fractions(groupdq, SATURATED), [0, 0.5, 0.25])
 
 
 def test_png_decodes_to_the_image():

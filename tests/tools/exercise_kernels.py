@@ -11,7 +11,7 @@ import numpy as np
 from gpucoron.backends import get_backend
 from gpucoron.backends.devices.launch import geometry
 from gpucoron.backends.kernel_files import CUDA_SOURCES, KERNELS, LANES, SOURCES
-from gpucoron.backends.operations import background_mask
+from gpucoron.backends.operations import background_mask, find_lost_groups
 from gpucoron.backends.operations.jump.definition import AFTER_CLIPPING
 from gpucoron.backends.operations.subtract_1overf import BackgroundSettings
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
@@ -106,6 +106,7 @@ class Exercise:
         data, groupdq, ends = self.send(*ramps[:2], np.zeros(image))
         times = 2.0 * np.arange(shape[0] * shape[1]).reshape(shape[:2])
         backend.open_windows(data, groupdq, ends, times, window=5, threshold=100.0)
+        self.count_flags(ramps[1])
         self.run_jumps(ramps)
         self.find_showers(ramps)
         self.fit(ramps)
@@ -122,6 +123,17 @@ class Exercise:
                     for radii in ((1.0, 2.6), (0.0, 5.0)):
                         options = dict(zip(("extend_inner_radius", "extend_outer_radius"), radii, strict=True))
                         backend.find_excess(data[0], groupdq[0], excluded, gain, *statistics, **options)
+
+    def count_flags(self, groupdq):
+        """Launch the kernels that count and join flags, also between words."""
+        backend, shape = self.backend, groupdq.shape
+        pixeldq = backend.zeros(shape[2:], np.uint32)
+        apart = backend.to_device(np.append(groupdq.reshape(-1), np.uint8(0)))
+        for flags in (*self.send(groupdq), apart[:-1].reshape(shape), apart[1:].reshape(shape)):
+            for asked in ({"total": 0xFF}, {"pixels": 0xFF}, {"groups": 4, "pixels": 2, "everywhere": 1}):
+                backend.count_flags(flags, **asked)
+            find_lost_groups(backend, flags)
+            backend.join_integration_flags(backend.join_group_flags(flags, pixeldq))
 
     def run_jumps(self, ramps):
         """Launch the kernels that depend on the threads per pixel, and the other jump kernels."""

@@ -106,3 +106,10 @@ def geometry(n_threads, block_threads, n_rows=1):
 def words_of(ngroups):
     """Return the number of words that hold one flag of ``ngroups`` groups."""
     return -(-ngroups // WORD_GROUPS)
+
+
+def is_in_words(flags, n_pixels):
+    """Return 1 if all frames of ``n_pixels`` C-contiguous bytes start on words of four bytes, else 0."""
+    # CuPy has the address in another attribute
+    address = flags.ctypes.data if isinstance(flags, np.ndarray) else flags.data.ptr
+    return int(address % 4 == 0 and n_pixels % 4 == 0)

@@ -2,13 +2,18 @@
 
 from gpucoron import get_by_old_name
 from gpucoron.backends.operations.emicorr import match_emicorr, measure_scatter, subtract_emicorr, sum_by_phase
+from gpucoron.backends.operations.flags import (
+    count_flags,
+    find_lost_groups,
+    join_group_flags,
+    join_integration_flags,
+)
 from gpucoron.backends.operations.ipc import deconvolve_frames, deconvolve_ipc
 from gpucoron.backends.operations.jump import (
     clear_groups_full_of_jumps,
     clip_jumps,
     detect_jumps,
     drop_redundant_jumps,
-    find_lost_groups,
     search_jumps,
 )
 from gpucoron.backends.operations.likelihood import fit_likelihood, fit_likelihood_ramps
@@ -35,6 +40,7 @@ __all__ = [
     "clear_groups_full_of_jumps",
     "clip_differences",
     "clip_jumps",
+    "count_flags",
     "deconvolve_frames",
     "deconvolve_ipc",
     "detect_jumps",
@@ -50,6 +56,8 @@ __all__ = [
     "fit_segments",
     "flag_saturation",
     "gather_contrasts",
+    "join_group_flags",
+    "join_integration_flags",
     "krige_differences",
     "krige_slopes",
     "linearity",
@@ -71,6 +79,7 @@ OPERATIONS = (
     clear_groups_full_of_jumps,
     clip_differences,
     clip_jumps,
+    count_flags,
     deconvolve_ipc,
     deconvolve_frames,
     detect_jumps,
@@ -86,6 +95,8 @@ OPERATIONS = (
     fit_segments,
     flag_saturation,
     gather_contrasts,
+    join_group_flags,
+    join_integration_flags,
     krige_differences,
     krige_slopes,
     linearity,

@@ -6,6 +6,7 @@ import numpy as np
 
 from gpucoron.backends.devices.launch import words_of
 from gpucoron.backends.operation import Operation
+from gpucoron.backends.operations.flags import find_lost_groups
 from gpucoron.backends.operations.jump import definition, kernels
 
 #: With fewer groups there is no second difference to compare with.
@@ -100,7 +101,6 @@ clip_jumps = Operation(
     settings=JumpSettings,
     written=("groupdq",),
 )
-find_lost_groups = Operation(definition.find_lost_groups, kernels.find_lost_groups, at_home=True)
 drop_redundant_jumps = Operation(
     definition.drop_redundant_jumps, kernels.drop_redundant_jumps, written=("groupdq",), at_home=True
 )

@@ -109,25 +109,6 @@ def clip_jumps(device, data, groupdq, gain, *, settings):
         _over_strips(device, ramps, clip)
 
 
-def find_lost_groups(device, groupdq):
-    """Find the groups that are DO_NOT_USE in every pixel.
-
-    Parameters
-    ----------
-    device : Device
-    groupdq : (nints, ngroups, ny, nx) uint8
-
-    Returns
-    -------
-    (nints, ngroups) bool
-        On the host.
-    """
-    lost = (groupdq[:, :, 0, 0] & DO_NOT_USE) != 0
-    for integration, group in np.argwhere(lost):
-        lost[integration, group] = ((groupdq[integration, group] & DO_NOT_USE) != 0).all()
-    return lost
-
-
 def drop_redundant_jumps(device, groupdq):
     """Clear JUMP_DET, in place, in groups that are DO_NOT_USE or SATURATED: (nints, ngroups, ny, nx) uint8."""
     for flags in groupdq.reshape(-1, *groupdq.shape[2:]):

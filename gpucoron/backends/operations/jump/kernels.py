@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gpucoron.backends.devices.launch import geometry, words_of
+from gpucoron.backends.devices.launch import geometry, is_in_words, words_of
 from gpucoron.backends.operations.jump.definition import AFTER_CLIPPING
 from gpucoron.dq import DO_NOT_USE, JUMP_DET
 
@@ -95,10 +95,6 @@ def clip_jumps(device, data, groupdq, gain, *, settings):
     )  # fmt: skip
 
 
-def find_lost_groups(device, groupdq):
-    return device.to_host(_mark_full_groups(device, groupdq, DO_NOT_USE)).astype(bool)
-
-
 def drop_redundant_jumps(device, groupdq):
     grid, block = geometry(groupdq.size, device.block_threads)
     device.launch("drop_redundant_jumps", grid, block, {"groupdq": groupdq, "n_samples": groupdq.size})
@@ -106,17 +102,7 @@ def drop_redundant_jumps(device, groupdq):
 
 def clear_groups_full_of_jumps(device, groupdq):
     nints, ngroups, ny, nx = groupdq.shape
-    n_frames = nints * ngroups
-    full = _mark_full_groups(device, groupdq, JUMP_DET | DO_NOT_USE)
-    device.over_pixels("clear_lone_jumps", ny * nx, n_frames, groupdq=groupdq, all_flagged=full, n_frames=n_frames)
-
-
-def _mark_full_groups(device, groupdq, mask):
-    """Return 1 for groups in which all pixels have a bit of ``mask``: (nints, ngroups) int32."""
-    nints, ngroups, ny, nx = groupdq.shape
-    full = device.xp.ones((nints, ngroups), np.int32)
-    # One block per frame, which stops at the first pixel without the flag.
     device.over_frames(
-        "planes_all_flagged", nints * ngroups, groupdq=groupdq, mask=mask, all_flagged=full, n_pixels=ny * nx
-    )
-    return full
+        "clear_lone_jumps", nints * ngroups, groupdq=groupdq, mask=JUMP_DET | DO_NOT_USE, n_pixels=ny * nx,
+        in_words=is_in_words(groupdq, ny * nx),
+    )  # fmt: skip

@@ -1,0 +1,35 @@
+"""Counts of group flags, and flags that follow from all groups or all pixels."""
+
+from dataclasses import dataclass
+
+from gpucoron.backends.operation import Operation
+from gpucoron.backends.operations.flags import definition, kernels
+
+
+@dataclass(frozen=True)
+class FlagsSettings:
+    """What is counted: each field is the sum of some of the eight flags.
+
+    Attributes
+    ----------
+    total : int
+        Count the samples with these flags.
+    groups : int
+        Count the samples of each group.
+    pixels : int
+        Count the pixels that have these flags in any group.
+    everywhere : int
+        Find the groups in which all pixels have these flags.
+    """
+
+    total: int = 0
+    groups: int = 0
+    pixels: int = 0
+    everywhere: int = 0
+
+
+# They compare whole frames, or reduce them to a few numbers, so they run in the memory of the exposure.
+count_flags = Operation(definition.count_flags, kernels.count_flags, settings=FlagsSettings, at_home=True)
+find_lost_groups = Operation(definition.find_lost_groups, kernels.find_lost_groups, at_home=True)
+join_group_flags = Operation(definition.join_group_flags, kernels.join_group_flags, at_home=True)
+join_integration_flags = Operation(definition.join_integration_flags, kernels.join_integration_flags, at_home=True)
