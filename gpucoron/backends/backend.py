@@ -53,6 +53,7 @@ class Backend:
     linearity = operations.linearity
     deconvolve_ipc = operations.deconvolve_ipc
     flag_saturation = operations.flag_saturation
+    subtract_frames = operations.subtract_frames
     measure_scatter = operations.measure_scatter
     sum_by_phase = operations.sum_by_phase
     match_emicorr = operations.match_emicorr

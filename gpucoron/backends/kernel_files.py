@@ -66,6 +66,7 @@ TABLE = {
         "correct_polynomial": Row(_LENGTHS, by_pixel=True),
         "correct_reads": Row(_LENGTHS, by_pixel=True),
     },
+    "dark_current.cu": {"subtract_frames": Row(_EITHER, nulls="mean slope center", apart="data")},
     "ipc.cu": {"deconvolve_ipc": Row(tuple((side, f) for side in SIDES for f in _FLAGS), waits=True)},
     "refpix.cu": {"subtract_levels": Row(tuple((y, zeros) for y in _FLAGS for zeros in _FLAGS), nulls="sides")},
     "emicorr.cu": {"match_bins": Row(((MATCHED_TOGETHER,),))},

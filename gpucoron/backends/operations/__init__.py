@@ -1,6 +1,7 @@
 """The heavy operations, one package for each subject: definition in NumPy, kernels, and how the work may be divided."""
 
 from gpucoron import get_by_old_name
+from gpucoron.backends.operations.dark_current import subtract_frames
 from gpucoron.backends.operations.emicorr import match_emicorr, measure_scatter, subtract_emicorr, sum_by_phase
 from gpucoron.backends.operations.ipc import deconvolve_frames, deconvolve_ipc
 from gpucoron.backends.operations.jump import (
@@ -59,6 +60,7 @@ __all__ = [
     "search_jumps",
     "subtract_contrasts",
     "subtract_emicorr",
+    "subtract_frames",
     "subtract_levels",
     "sum_by_phase",
 ]
@@ -94,6 +96,7 @@ OPERATIONS = (
     search_jumps,
     subtract_contrasts,
     subtract_emicorr,
+    subtract_frames,
     subtract_levels,
     sum_by_phase,
 )

@@ -1,0 +1,107 @@
+"""Kernels of light steps return the bits of NumPy: on the CPU with the host build, and on a GPU."""
+
+import numpy as np
+import pytest
+
+from gpucoron.backends import BACKENDS, get_backend
+from gpucoron.backends.backend import Backend
+from gpucoron.backends.operations.dark_current import kernels as dark_kernels
+from gpucoron.steps import dark_current, reset, superbias
+from gpucoron.steps.dark_line import fit_line
+from tests.cases.backends import backend_params, usable_backend
+
+DEFINITION = get_backend("numpy", n_threads=1)
+SHAPES = ((3, 7, 5, 13), (19, 2, 3, 5), (1, 1, 1, 1), (2, 40, 1, 33))
+ODD = (np.nan, np.inf, -np.inf, -0.0, 0.0, 3e38)
+
+
+@pytest.fixture(scope="module", params=backend_params([name for name in BACKENDS if name != "numpy"]))
+def backend(request):
+    """All backends that run kernels; native also where it would choose NumPy as faster."""
+    made = usable_backend(request.param, request.config)
+    return Backend(made.device.kernels) if request.param == "native" else made
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+def draw(rng, shape):
+    """Draw values, every sixth of them an odd one."""
+    return np.where(rng.random(shape) < 0.16, rng.choice(ODD, shape), rng.normal(100, 30, shape)).astype(np.float32)
+
+
+def assert_same_bits(found, expected):
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+    known = ~np.isnan(expected)
+    kind = np.dtype(f"u{expected.itemsize}")
+    np.testing.assert_array_equal(found[known].view(kind), expected[known].view(kind))
+
+
+def run_both(backend, function, data, *arrays, **options):
+    """Run a function that changes its first array on copies, on a backend and in NumPy; return both results."""
+    results = []
+    for each in (backend, DEFINITION):
+        changed, *others = (each.to_device(array.copy()) for array in (data, *arrays))
+        with np.errstate(all="ignore"):
+            function(changed, *others, backend=each, **options)
+        results.append(each.to_host(changed))
+    return results
+
+
+# ------------------------------------------------------------------------------------------------- frames of references
+
+
+@pytest.mark.parametrize("first", [1, 2, 9])
+@pytest.mark.parametrize("threads", [1, 2**20])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_dark(backend, rng, monkeypatch, shape, threads, first):
+    """Darks of the same length, too short, averaged, and averaged beyond the last frame."""
+    monkeypatch.setattr(dark_kernels, "THREADS", threads)
+    patterns = [((1, 0), (1, 0), shape[1]), ((1, 0), (1, 0), 2), ((1, 0), (3, 2), 5 * shape[1]), ((1, 0), (4, 1), 6)]
+    for dark_pattern, pattern, n_frames in [*patterns, ((1, 0), (1, 2), 9)]:
+        data, dark = draw(rng, shape), draw(rng, (3, n_frames, *shape[2:]))
+        options = {
+            "dark_pattern": dark_current.ReadPattern(*dark_pattern), "pattern": dark_current.ReadPattern(*pattern),
+            "first_integration": first, "by_integration": True,
+        }  # fmt: skip
+        found, expected = run_both(backend, dark_current.subtract_dark, data, dark, **options)
+        assert_same_bits(found, expected)
+        assert not np.array_equal(expected, data, equal_nan=True)
+
+
+def test_dark_along_lines(backend, rng):
+    shape, n_frames = (4, 9, 5, 7), 6
+    data, dark = draw(rng, shape), np.cumsum(draw(rng, (n_frames, *shape[2:])), axis=0)
+    for pattern in ((1, 0), (2, 1)):
+        results = []
+        for each in (backend, DEFINITION):
+            changed, on_device = each.to_device(data.copy()), each.to_device(dark)
+            with np.errstate(all="ignore"):
+                lines = [fit_line(on_device, xp=each.xp)]
+                patterns = dark_current.ReadPattern(1, 0), dark_current.ReadPattern(*pattern)
+                n_beyond = dark_current.subtract_dark(changed, on_device, *patterns, lines=lines, backend=each)
+            results.append(each.to_host(changed))
+        assert n_beyond > 0
+        assert_same_bits(*results)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_reset_and_superbias(backend, rng, shape):
+    data = draw(rng, shape)
+    for reset_ngroups, first in ((1, 1), (5, 2), (99, 1)):
+        anomaly = draw(rng, (3, reset_ngroups, *shape[2:]))
+        found, expected = run_both(backend, reset.subtract_reset, data, anomaly, first_integration=first)
+        assert_same_bits(found, expected)
+        assert_same_bits(found[:, reset_ngroups:], data[:, reset_ngroups:])
+    bias, zeroframe = draw(rng, shape[2:]), draw(rng, (shape[0], *shape[2:]))
+    found, expected = run_both(backend, superbias.subtract_superbias, data, bias, zeroframe)
+    assert_same_bits(found, expected)
+
+    def swapped(zeroframe, data, bias, **options):
+        superbias.subtract_superbias(data, bias, zeroframe, **options)
+
+    found, expected = run_both(backend, swapped, zeroframe, data, bias)
+    assert_same_bits(found, expected)
+    assert (found[zeroframe == 0] == 0).all()
