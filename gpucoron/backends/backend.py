@@ -70,6 +70,8 @@ class Backend:
     krige_differences = operations.krige_differences
     fit_likelihood = operations.fit_likelihood
     fit_likelihood_ramps = operations.fit_likelihood_ramps
+    suppress_single_groups = operations.suppress_single_groups
+    find_usable_groups = operations.find_usable_groups
     fit_ramps = operations.fit_ramps
     fit_segments = operations.fit_segments
 

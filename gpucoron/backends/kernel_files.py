@@ -90,6 +90,7 @@ TABLE = {
         "write_optional": Row(nulls="dark_current zeroframe", apart="data groupdq", shared="weights", by_pixel=True),
         "combine_integrations": Row(nulls="restored_weights", by_pixel=True),
     },
+    "ramp_flags.cu": {"find_usable_groups": Row(apart="groupdq")},
     "subtract_ktc.cu": {
         "fit_ktc": Row(by_pixel=True),
         "count_usable_groups": Row(by_pixel=True),

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.backends.operations.ramp_fit import RampFitSettings
 from gpucoron.backends.results import SegmentFit, Slopes
-from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
+from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET
 from gpucoron.parameters import OWN_THREADS, P
 from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.dark_line import add_dark_error
@@ -237,20 +237,23 @@ def _prepare(ramps, times, suppress_one_group, drop_flagged_groups, backend, dro
         frame_time = group_time / (nframes + groupgap)
     ngroups = data.shape[1]
     # The read noise of ramps with CHARGELOSS depends on the flags before the changes below.
-    has_loss = any(backend.in_parts(lambda some: _has_loss(groupdq[some]), len(groupdq)))
+    # CHARGELOSS is the highest of the flags
+    has_loss = any(backend.in_parts(lambda some: int(groupdq[some].max()) >= CHARGELOSS, len(groupdq)))
     original_groupdq = backend.copy(groupdq) if has_loss else None
     suppress_one_group = bool(suppress_one_group) and ngroups > 1
     if suppress_one_group:
         suppress_single_groups(groupdq, backend=backend)
-    if drop_flagged_groups and ngroups > 1:
-        usable = find_usable_groups(groupdq, backend=backend)
+    drop_flagged_groups = bool(drop_flagged_groups) and ngroups > 1
+    first, end, is_saturated = backend.find_usable_groups(groupdq, drop_flagged_groups)
+    if drop_flagged_groups:
+        usable = _usable_groups(groupdq, first, end)
         if usable is None:
             return None
         # views: the backends accept ramps that are cut along the groups
         data, groupdq = data[:, usable], groupdq[:, usable]
         if has_loss:
             original_groupdq = original_groupdq[:, usable]
-    if bool((groupdq[:, 0] & SATURATED != 0).all()):
+    if is_saturated:
         log.warning("every ramp is saturated from its first group on: there is nothing to fit")
         return None
     settings = RampFitSettings(group_time, frame_time, nframes, groupgap, suppress_one_group, drop_frames)
@@ -310,25 +313,7 @@ def suppress_single_groups(groupdq: NDArray[Any], *, backend: BackendLike = None
     -----
     Source: stcal 1.20, ``suppress_one_good_group_ramps``.
     """
-    without_persistence = groupdq.dtype.type(0xFF & ~PERSISTENCE)
-
-    def suppress(integrations):
-        for flags in groupdq[integrations]:
-            # sums of bytes are the fastest; 255 of them never overflow
-            n_good = 0
-            for start in range(0, len(flags), 255):
-                good = (flags[start : start + 255] & without_persistence) == 0
-                n_good = n_good + good.view("uint8").sum(axis=0, dtype="uint8").astype("uint32")
-            single = n_good == 1
-            if bool(single.any()):
-                flags |= single.astype(flags.dtype) * flags.dtype.type(DO_NOT_USE)
-
-    backend.in_parts(suppress, len(groupdq))
-
-
-def _has_loss(groupdq):
-    """Return whether a group has CHARGELOSS, the highest of its flags."""
-    return any(int(flags.max()) >= CHARGELOSS for flags in groupdq)
+    backend.suppress_single_groups(groupdq)
 
 
 @on_arrays(groupdq=Array(RAMP, "uint8", in_place=True))
@@ -354,19 +339,16 @@ def find_usable_groups(groupdq: NDArray[Any], *, backend: BackendLike = None) ->
     Source: stcal 1.20, ``discard_miri_groups``.
     """
 
-    def is_lost(group):
-        return bool((groupdq[:, group] & DO_NOT_USE != 0).all())
+    return _usable_groups(groupdq, *backend.find_usable_groups(groupdq, True)[:2])
 
-    first, end = 0, groupdq.shape[1]
-    while first < end and is_lost(first):
-        first += 1
-        if first < end:
-            groupdq[:, first] &= groupdq.dtype.type(0xFF & ~JUMP_DET)
+
+def _usable_groups(groupdq, first, end):
+    """Clear JUMP_DET as `find_usable_groups` says; return the slice from ``first`` to ``end``, or None."""
+    if first:
+        groupdq[:, 1 : first + 1] &= groupdq.dtype.type(0xFF & ~JUMP_DET)
     if first == end:
         log.error("all groups are DO_NOT_USE in all pixels: there is nothing to fit")
         return None
-    if is_lost(end - 1):
-        end -= 1
     if end - first < 2:
         log.warning("MIRI needs at least 2 usable groups per integration: there is nothing to fit")
         return None

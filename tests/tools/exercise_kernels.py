@@ -159,6 +159,10 @@ class Exercise:
                 product = (backend.zeros(each, np.float32) for each in shapes)
                 backend.fit_segments(data, groupdq, pixeldq, gain, readnoise, *product, gain, zeroframe, **TIMES)
         self.run_custom(data, groupdq, gain, readnoise)
+        # Threads read what others set: harmless, but formally a race.
+        for drops in (True, False):
+            self.alone.find_usable_groups(groupdq, drops)
+        backend.suppress_single_groups(groupdq)
 
     def run_custom(self, data, groupdq, gain, readnoise):
         """Launch the kernels of spaceKLIP's steps."""

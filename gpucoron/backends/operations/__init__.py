@@ -14,7 +14,12 @@ from gpucoron.backends.operations.jump import (
 )
 from gpucoron.backends.operations.likelihood import fit_likelihood, fit_likelihood_ramps
 from gpucoron.backends.operations.linearity import linearity
-from gpucoron.backends.operations.ramp_fit import fit_ramps, fit_segments
+from gpucoron.backends.operations.ramp_fit import (
+    find_usable_groups,
+    fit_ramps,
+    fit_segments,
+    suppress_single_groups,
+)
 from gpucoron.backends.operations.refpix import subtract_levels
 from gpucoron.backends.operations.saturation import flag_saturation
 from gpucoron.backends.operations.showers import clip_differences, find_excess, median_differences
@@ -41,6 +46,7 @@ __all__ = [
     "drop_redundant_jumps",
     "find_excess",
     "find_lost_groups",
+    "find_usable_groups",
     "fit_1overf",
     "fit_ktc",
     "fit_likelihood",
@@ -63,6 +69,7 @@ __all__ = [
     "subtract_frames",
     "subtract_levels",
     "sum_by_phase",
+    "suppress_single_groups",
 ]
 
 #: all operations
@@ -77,6 +84,7 @@ OPERATIONS = (
     drop_redundant_jumps,
     find_excess,
     find_lost_groups,
+    find_usable_groups,
     fit_1overf,
     fit_likelihood,
     fit_likelihood_ramps,
@@ -99,6 +107,7 @@ OPERATIONS = (
     subtract_frames,
     subtract_levels,
     sum_by_phase,
+    suppress_single_groups,
 )
 
 

@@ -6,7 +6,8 @@ import pytest
 from gpucoron.backends import BACKENDS, get_backend
 from gpucoron.backends.backend import Backend
 from gpucoron.backends.operations.dark_current import kernels as dark_kernels
-from gpucoron.steps import dark_current, reset, superbias
+from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
+from gpucoron.steps import dark_current, ramp_fit, reset, superbias
 from gpucoron.steps.dark_line import fit_line
 from tests.cases.backends import backend_params, usable_backend
 
@@ -105,3 +106,35 @@ def test_reset_and_superbias(backend, rng, shape):
     found, expected = run_both(backend, swapped, zeroframe, data, bias)
     assert_same_bits(found, expected)
     assert (found[zeroframe == 0] == 0).all()
+
+
+# ---------------------------------------------------------------------------------------- flags of ramps and of groups
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 300, 2, 3), (9, 5, 1, 70)])
+def test_suppressed_ramps(backend, rng, shape):
+    for share in (0.0, 0.3, 1 / shape[1], 1.0):
+        flags = rng.choice([DO_NOT_USE, SATURATED, JUMP_DET, CHARGELOSS, 255], shape)
+        groupdq = np.where(rng.random(shape) < share, rng.choice([0, PERSISTENCE], shape), flags).astype(np.uint8)
+        found, expected = run_both(backend, ramp_fit.suppress_single_groups, groupdq)
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (9, 5, 1, 70)])
+def test_usable_groups(backend, rng, shape):
+    """Groups of which all samples, all but one, or a few are flagged."""
+    nints, ngroups, ny, nx = shape
+    for n_first, n_last in ((0, 0), (1, 0), (2, 1), (3, 2), (ngroups, 0)):
+        groupdq = rng.choice([0, JUMP_DET, DO_NOT_USE], shape, p=[0.1, 0.1, 0.8]).astype(np.uint8)
+        groupdq[:, :n_first] |= DO_NOT_USE
+        groupdq[:, ngroups - n_last :] |= DO_NOT_USE
+        groupdq[:, n_first : n_first + 1] |= SATURATED
+        spoilt = groupdq.copy()
+        spoilt[rng.integers(nints), rng.integers(ngroups), rng.integers(ny), rng.integers(nx)] = 0
+        for flags in (groupdq, spoilt):
+            for drops in (False, True):
+                expected = DEFINITION.find_usable_groups(flags, drops)
+                assert backend.find_usable_groups(backend.to_device(flags.copy()), drops) == expected
+            found, expected = run_both(backend, ramp_fit.find_usable_groups, flags)
+            np.testing.assert_array_equal(found, expected)
+    assert DEFINITION.find_usable_groups(groupdq, True) == (ngroups, ngroups, False)

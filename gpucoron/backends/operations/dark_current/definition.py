@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+#: bytes of the frames that are subtracted from one integration after the other, while they stay in the cache
+_BLOCK_BYTES = 2**20
+
 
 @dataclass(frozen=True)
 class ReadPattern:
@@ -73,6 +76,12 @@ class MatchedDark:
             total /= nframes
         return total.astype(self.dark.dtype)
 
+    def groups(self, some):
+        """Return the dark of a slice of groups, (n, ny, nx)."""
+        if self.same_pattern and not self.extrapolated:
+            return self._without_nan(self.dark[some])
+        return self.xp.stack([self.group(index) for index in range(some.start, some.stop)])
+
     def continued(self, index):
         """Return the fraction of a group beyond the reference, and the mean index of that part times the fraction."""
         start, nframes = (index, 1) if self.same_pattern else (self._start(index), self.pattern.nframes)
@@ -93,7 +102,10 @@ class MatchedDark:
         else:
             rate = self.dark[last] - self.dark[last - 1]
             frame = (index - last) * rate.astype("float64") + self.dark[last]
-        return self.xp.where(self.xp.isnan(frame), frame.dtype.type(0), frame)
+        return self._without_nan(frame)
+
+    def _without_nan(self, frames):
+        return self.xp.where(self.xp.isnan(frames), frames.dtype.type(0), frames)
 
 
 def subtract_frames(device, data, frames, line=None, *, settings):
@@ -116,10 +128,14 @@ def subtract_frames(device, data, frames, line=None, *, settings):
     """
     nints, ngroups = data.shape[:2]
     matched = settings.match(frames, ngroups, line=line, xp=np)
+    at_once = max(1, _BLOCK_BYTES // frames[0].nbytes)
 
     def subtract(groups):
-        for group in range(ngroups)[groups]:
-            data[:, group] -= matched.group(group)
+        for start in range(groups.start, groups.stop, at_once):
+            block = slice(start, min(start + at_once, groups.stop))
+            values = matched.groups(block)
+            for ramp in data:
+                ramp[block] -= values
 
     if ngroups > 1:
         device.in_parts(subtract, ngroups)
