@@ -5,7 +5,7 @@ import pytest
 
 from gpucoron.backends import BACKENDS, get_backend
 from gpucoron.backends.backend import Backend
-from gpucoron.backends.operations.dark_current import kernels as dark_kernels
+from gpucoron.backends.devices import launch
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
 from gpucoron.steps import dark_current, ramp_fit, reset, superbias
 from gpucoron.steps.dark_line import fit_line
@@ -59,7 +59,7 @@ def run_both(backend, function, data, *arrays, **options):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_dark(backend, rng, monkeypatch, shape, threads, first):
     """Darks of the same length, too short, averaged, and averaged beyond the last frame."""
-    monkeypatch.setattr(dark_kernels, "THREADS", threads)
+    monkeypatch.setattr(launch, "MANY_THREADS", threads)
     patterns = [((1, 0), (1, 0), shape[1]), ((1, 0), (1, 0), 2), ((1, 0), (3, 2), 5 * shape[1]), ((1, 0), (4, 1), 6)]
     for dark_pattern, pattern, n_frames in [*patterns, ((1, 0), (1, 2), 9)]:
         data, dark = draw(rng, shape), draw(rng, (3, n_frames, *shape[2:]))

@@ -1,9 +1,7 @@
 """Subtraction of the frames of a reference by a kernel; see the definition in this folder."""
 
-from gpucoron.backends.devices.launch import frames_apart
+from gpucoron.backends.devices.launch import count_parts, frames_apart
 
-#: threads that fill any device; with fewer pixels and groups, several threads share the integrations
-THREADS = 2**20
 #: least number of integrations of a thread, which loads their frames once
 FEWEST_INTEGRATIONS = 8
 
@@ -11,8 +9,7 @@ FEWEST_INTEGRATIONS = 8
 def subtract_frames(device, data, frames, line=None, *, settings):
     nints, ngroups, ny, nx = data.shape
     matched = settings.match(frames, ngroups, line=line, xp=device.xp)
-    parts = -(-THREADS // (ny * nx * ngroups))
-    parts = max(1, min(parts, nints // FEWEST_INTEGRATIONS))
+    parts = count_parts(ny * nx * ngroups, nints, FEWEST_INTEGRATIONS)
     lines = {
         name: None if line is None else device.float64(getattr(line, name)) for name in ("mean", "slope", "center")
     }
