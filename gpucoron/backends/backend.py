@@ -58,6 +58,7 @@ class Backend:
     sum_by_phase = operations.sum_by_phase
     match_emicorr = operations.match_emicorr
     subtract_emicorr = operations.subtract_emicorr
+    clip_levels = operations.clip_levels
     subtract_levels = operations.subtract_levels
     fit_ktc = operations.fit_ktc
     fit_mean_slope = operations.fit_mean_slope

@@ -93,6 +93,9 @@ class Exercise:
         for n_frames, pattern in ((shape[1], (1, 0)), (2, (1, 0)), (3 * shape[1], (2, 1))):
             data, dark = self.send(ramps[0], rng.normal(9, 1, (n_frames, *image)).astype(np.float32))
             backend.subtract_frames(data, dark, settings=DarkCurrentSettings(pattern=ReadPattern(*pattern)))
+        pixels = rng.permutation(image[0] * image[1]).astype(np.int32)
+        for n_first in (len(pixels), 1):
+            backend.clip_levels(self.send(frames)[0], pixels, n_first, 1.5)
         for length in (2, 5, 11):
             coeffs = rng.normal(0, 1e-6, (length, *image)).astype(np.float32)
             data, groupdq, coeffs = self.send(*ramps[:2], coeffs)

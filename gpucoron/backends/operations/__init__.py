@@ -20,7 +20,7 @@ from gpucoron.backends.operations.ramp_fit import (
     fit_segments,
     suppress_single_groups,
 )
-from gpucoron.backends.operations.refpix import subtract_levels
+from gpucoron.backends.operations.refpix import clip_levels, subtract_levels
 from gpucoron.backends.operations.saturation import flag_saturation
 from gpucoron.backends.operations.showers import clip_differences, find_excess, median_differences
 from gpucoron.backends.operations.subtract_1overf import (
@@ -40,6 +40,7 @@ __all__ = [
     "clear_groups_full_of_jumps",
     "clip_differences",
     "clip_jumps",
+    "clip_levels",
     "deconvolve_frames",
     "deconvolve_ipc",
     "detect_jumps",
@@ -78,6 +79,7 @@ OPERATIONS = (
     clear_groups_full_of_jumps,
     clip_differences,
     clip_jumps,
+    clip_levels,
     deconvolve_ipc,
     deconvolve_frames,
     detect_jumps,

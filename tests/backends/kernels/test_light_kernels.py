@@ -138,3 +138,25 @@ def test_usable_groups(backend, rng, shape):
             found, expected = run_both(backend, ramp_fit.find_usable_groups, flags)
             np.testing.assert_array_equal(found, expected)
     assert DEFINITION.find_usable_groups(groupdq, True) == (ngroups, ngroups, False)
+
+
+# ----------------------------------------------------------------------------------------------------- reference pixels
+
+
+@pytest.mark.parametrize("siglimit", [3.0, 1.1, 0.4, 0.0, np.inf])
+@pytest.mark.parametrize("n_pixels", [1, 2, 7, 8, 9, 130, 260, 1100, 1282])
+def test_clipped_means(backend, rng, n_pixels, siglimit):
+    """Numbers of pixels below and above those that NumPy sums in one piece, in two kinds and in one."""
+    frames = np.round(rng.normal(100, 30, (12, 3, n_pixels)), 3).astype(np.float32)
+    frames[1:8][rng.random((7, 3, n_pixels)) < 0.1] *= 40
+    frames[3, 0, 0], frames[4, 1, -1], frames[5] = np.nan, np.inf, -0.0
+    frames[6] = np.inf
+    frames[7] = rng.choice([0.0, -0.0, 1e-30], frames[7].shape)
+    frames[8] = rng.integers(0, 3, frames[8].shape)
+    frames[9] = 3e38
+    pixels = rng.permutation(3 * n_pixels)[: 2 * n_pixels].astype(np.int32)
+    with np.errstate(all="ignore"):
+        for n_first in (n_pixels, 1, 2 * n_pixels):
+            expected = DEFINITION.clip_levels(frames, pixels, n_first, siglimit)
+            found = backend.to_host(backend.clip_levels(backend.to_device(frames.copy()), pixels, n_first, siglimit))
+            assert_same_bits(found, expected)
