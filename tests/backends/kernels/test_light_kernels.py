@@ -6,9 +6,12 @@ import pytest
 from gpucoron.backends import BACKENDS, get_backend
 from gpucoron.backends.backend import Backend
 from gpucoron.backends.devices import launch
+from gpucoron.backends.kernel_files import MOST_COLUMNS
+from gpucoron.backends.operations.ipc import kernels as ipc_kernels
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
-from gpucoron.steps import dark_current, ramp_fit, reset, superbias
+from gpucoron.steps import dark_current, ipc, ramp_fit, reset, superbias
 from gpucoron.steps.dark_line import fit_line
+from gpucoron.steps.ipc import ReferenceEdges
 from tests.cases.backends import backend_params, usable_backend
 
 DEFINITION = get_backend("numpy", n_threads=1)
@@ -160,3 +163,21 @@ def test_clipped_means(backend, rng, n_pixels, siglimit):
             expected = DEFINITION.clip_levels(frames, pixels, n_first, siglimit)
             found = backend.to_host(backend.clip_levels(backend.to_device(frames.copy()), pixels, n_first, siglimit))
             assert_same_bits(found, expected)
+
+
+# ------------------------------------------------------------------------------------------------------------------ ipc
+
+
+@pytest.mark.parametrize("side", [3, 5])
+@pytest.mark.parametrize("per_pixel", [False, True])
+@pytest.mark.parametrize("nx", [700, MOST_COLUMNS])
+def test_ipc_of_frames_that_are_loaded_in_pieces(backend, rng, monkeypatch, nx, per_pixel, side):
+    """Frames of which a block keeps one, some, or a whole number of rows at a time, of one frame or of two."""
+    monkeypatch.setattr(ipc_kernels, "_MANY_FRAMES", 3)
+    for n_frames in (1, 3):
+        shape = (n_frames, 1, 17, nx)
+        data = np.where(rng.random(shape) < 0.01, rng.choice(ODD, shape), rng.normal(100, 30, shape)).astype(np.float32)
+        kernel = rng.normal(0, 0.01, (side, side, *(shape[2:] if per_pixel else ()))).astype(np.float32)
+        edges = ReferenceEdges(1, 2, 4, 0)
+        found, expected = run_both(backend, ipc.deconvolve_ipc, data, kernel, edges=edges)
+        assert_same_bits(found, expected)
