@@ -52,6 +52,8 @@ class Backend:
     find_excess = operations.find_excess
     linearity = operations.linearity
     deconvolve_ipc = operations.deconvolve_ipc
+    add_flags = operations.add_flags
+    flag_first_groups = operations.flag_first_groups
     flag_saturation = operations.flag_saturation
     subtract_frames = operations.subtract_frames
     measure_scatter = operations.measure_scatter
@@ -72,7 +74,6 @@ class Backend:
     fit_likelihood = operations.fit_likelihood
     fit_likelihood_ramps = operations.fit_likelihood_ramps
     suppress_single_groups = operations.suppress_single_groups
-    find_usable_groups = operations.find_usable_groups
     fit_ramps = operations.fit_ramps
     fit_segments = operations.fit_segments
 

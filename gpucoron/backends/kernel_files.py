@@ -67,6 +67,7 @@ TABLE = {
         "correct_reads": Row(_LENGTHS, by_pixel=True),
     },
     "dark_current.cu": {"subtract_frames": Row(_EITHER, nulls="mean slope center", apart="data")},
+    "group_flags.cu": {},
     "ipc.cu": {"deconvolve_ipc": Row(tuple((side, f) for side in SIDES for f in _FLAGS), waits=True)},
     "refpix.cu": {"subtract_levels": Row(tuple((y, zeros) for y in _FLAGS for zeros in _FLAGS), nulls="sides")},
     "emicorr.cu": {"match_bins": Row(((MATCHED_TOGETHER,),))},
@@ -90,7 +91,6 @@ TABLE = {
         "write_optional": Row(nulls="dark_current zeroframe", apart="data groupdq", shared="weights", by_pixel=True),
         "combine_integrations": Row(nulls="restored_weights", by_pixel=True),
     },
-    "ramp_flags.cu": {"find_usable_groups": Row(apart="groupdq")},
     "subtract_ktc.cu": {
         "fit_ktc": Row(by_pixel=True),
         "count_usable_groups": Row(by_pixel=True),

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.backends.operations.ramp_fit import RampFitSettings
 from gpucoron.backends.results import SegmentFit, Slopes
-from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET
+from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.parameters import OWN_THREADS, P
 from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.dark_line import add_dark_error
@@ -237,23 +237,20 @@ def _prepare(ramps, times, suppress_one_group, drop_flagged_groups, backend, dro
         frame_time = group_time / (nframes + groupgap)
     ngroups = data.shape[1]
     # The read noise of ramps with CHARGELOSS depends on the flags before the changes below.
-    # CHARGELOSS is the highest of the flags
-    has_loss = any(backend.in_parts(lambda some: int(groupdq[some].max()) >= CHARGELOSS, len(groupdq)))
+    has_loss = any(backend.in_parts(lambda some: _has_loss(groupdq[some]), len(groupdq)))
     original_groupdq = backend.copy(groupdq) if has_loss else None
     suppress_one_group = bool(suppress_one_group) and ngroups > 1
     if suppress_one_group:
         suppress_single_groups(groupdq, backend=backend)
-    drop_flagged_groups = bool(drop_flagged_groups) and ngroups > 1
-    first, end, is_saturated = backend.find_usable_groups(groupdq, drop_flagged_groups)
-    if drop_flagged_groups:
-        usable = _usable_groups(groupdq, first, end)
+    if drop_flagged_groups and ngroups > 1:
+        usable = find_usable_groups(groupdq, backend=backend)
         if usable is None:
             return None
         # views: the backends accept ramps that are cut along the groups
         data, groupdq = data[:, usable], groupdq[:, usable]
         if has_loss:
             original_groupdq = original_groupdq[:, usable]
-    if is_saturated:
+    if bool((groupdq[:, 0] & SATURATED != 0).all()):
         log.warning("every ramp is saturated from its first group on: there is nothing to fit")
         return None
     settings = RampFitSettings(group_time, frame_time, nframes, groupgap, suppress_one_group, drop_frames)
@@ -316,6 +313,11 @@ def suppress_single_groups(groupdq: NDArray[Any], *, backend: BackendLike = None
     backend.suppress_single_groups(groupdq)
 
 
+def _has_loss(groupdq):
+    """Return whether a group has CHARGELOSS, the highest of its flags."""
+    return any(int(flags.max()) >= CHARGELOSS for flags in groupdq)
+
+
 @on_arrays(groupdq=Array(RAMP, "uint8", in_place=True))
 def find_usable_groups(groupdq: NDArray[Any], *, backend: BackendLike = None) -> slice | None:
     """Find the usable groups of MIRI ramps, without those that the first and last frames affect.
@@ -339,16 +341,19 @@ def find_usable_groups(groupdq: NDArray[Any], *, backend: BackendLike = None) ->
     Source: stcal 1.20, ``discard_miri_groups``.
     """
 
-    return _usable_groups(groupdq, *backend.find_usable_groups(groupdq, True)[:2])
+    def is_lost(group):
+        return bool((groupdq[:, group] & DO_NOT_USE != 0).all())
 
-
-def _usable_groups(groupdq, first, end):
-    """Clear JUMP_DET as `find_usable_groups` says; return the slice from ``first`` to ``end``, or None."""
-    if first:
-        groupdq[:, 1 : first + 1] &= groupdq.dtype.type(0xFF & ~JUMP_DET)
+    first, end = 0, groupdq.shape[1]
+    while first < end and is_lost(first):
+        first += 1
+        if first < end:
+            groupdq[:, first] &= groupdq.dtype.type(0xFF & ~JUMP_DET)
     if first == end:
         log.error("all groups are DO_NOT_USE in all pixels: there is nothing to fit")
         return None
+    if is_lost(end - 1):
+        end -= 1
     if end - first < 2:
         log.warning("MIRI needs at least 2 usable groups per integration: there is nothing to fit")
         return None

@@ -162,10 +162,11 @@ class Exercise:
                 product = (backend.zeros(each, np.float32) for each in shapes)
                 backend.fit_segments(data, groupdq, pixeldq, gain, readnoise, *product, gain, zeroframe, **TIMES)
         self.run_custom(data, groupdq, gain, readnoise)
-        # Threads read what others set: harmless, but formally a race.
-        for drops in (True, False):
-            self.alone.find_usable_groups(groupdq, drops)
+        backend.add_flags(groupdq, groupdq[0, 0])
         backend.suppress_single_groups(groupdq)
+        # Threads read what others set: harmless, but formally a race.
+        skip = shape[1] - 2
+        self.alone.flag_first_groups(groupdq, pixeldq, [(slice(0, 1), skip), (slice(1, None), skip)])
 
     def run_custom(self, data, groupdq, gain, readnoise):
         """Launch the kernels of spaceKLIP's steps."""

@@ -3,6 +3,7 @@
 from gpucoron import get_by_old_name
 from gpucoron.backends.operations.dark_current import subtract_frames
 from gpucoron.backends.operations.emicorr import match_emicorr, measure_scatter, subtract_emicorr, sum_by_phase
+from gpucoron.backends.operations.group_flags import add_flags, flag_first_groups, suppress_single_groups
 from gpucoron.backends.operations.ipc import deconvolve_frames, deconvolve_ipc
 from gpucoron.backends.operations.jump import (
     clear_groups_full_of_jumps,
@@ -14,12 +15,7 @@ from gpucoron.backends.operations.jump import (
 )
 from gpucoron.backends.operations.likelihood import fit_likelihood, fit_likelihood_ramps
 from gpucoron.backends.operations.linearity import linearity
-from gpucoron.backends.operations.ramp_fit import (
-    find_usable_groups,
-    fit_ramps,
-    fit_segments,
-    suppress_single_groups,
-)
+from gpucoron.backends.operations.ramp_fit import fit_ramps, fit_segments
 from gpucoron.backends.operations.refpix import clip_levels, subtract_levels
 from gpucoron.backends.operations.saturation import flag_saturation
 from gpucoron.backends.operations.showers import clip_differences, find_excess, median_differences
@@ -36,6 +32,7 @@ from gpucoron.backends.operations.subtract_ktc import fit_ktc, fit_mean_slope
 
 __all__ = [
     "OPERATIONS",
+    "add_flags",
     "background_mask",
     "clear_groups_full_of_jumps",
     "clip_differences",
@@ -47,7 +44,6 @@ __all__ = [
     "drop_redundant_jumps",
     "find_excess",
     "find_lost_groups",
-    "find_usable_groups",
     "fit_1overf",
     "fit_ktc",
     "fit_likelihood",
@@ -55,6 +51,7 @@ __all__ = [
     "fit_mean_slope",
     "fit_ramps",
     "fit_segments",
+    "flag_first_groups",
     "flag_saturation",
     "gather_contrasts",
     "krige_differences",
@@ -75,6 +72,7 @@ __all__ = [
 
 #: all operations
 OPERATIONS = (
+    add_flags,
     background_mask,
     clear_groups_full_of_jumps,
     clip_differences,
@@ -86,7 +84,6 @@ OPERATIONS = (
     drop_redundant_jumps,
     find_excess,
     find_lost_groups,
-    find_usable_groups,
     fit_1overf,
     fit_likelihood,
     fit_likelihood_ramps,
@@ -94,6 +91,7 @@ OPERATIONS = (
     fit_ktc,
     fit_ramps,
     fit_segments,
+    flag_first_groups,
     flag_saturation,
     gather_contrasts,
     krige_differences,

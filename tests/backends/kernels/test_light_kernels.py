@@ -9,7 +9,7 @@ from gpucoron.backends.devices import launch
 from gpucoron.backends.kernel_files import MOST_COLUMNS
 from gpucoron.backends.operations.ipc import kernels as ipc_kernels
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
-from gpucoron.steps import dark_current, ipc, ramp_fit, reset, superbias
+from gpucoron.steps import dark_current, dq_init, ipc, ramp_fit, reset, superbias
 from gpucoron.steps.dark_line import fit_line
 from gpucoron.steps.ipc import ReferenceEdges
 from tests.cases.backends import backend_params, usable_backend
@@ -111,7 +111,7 @@ def test_reset_and_superbias(backend, rng, shape):
     assert (found[zeroframe == 0] == 0).all()
 
 
-# ---------------------------------------------------------------------------------------- flags of ramps and of groups
+# --------------------------------------------------------------------------------------------------- flags of groups
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (2, 300, 2, 3), (9, 5, 1, 70)])
@@ -123,24 +123,36 @@ def test_suppressed_ramps(backend, rng, shape):
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("shape", [*SHAPES, (9, 5, 1, 70)])
-def test_usable_groups(backend, rng, shape):
-    """Groups of which all samples, all but one, or a few are flagged."""
-    nints, ngroups, ny, nx = shape
-    for n_first, n_last in ((0, 0), (1, 0), (2, 1), (3, 2), (ngroups, 0)):
-        groupdq = rng.choice([0, JUMP_DET, DO_NOT_USE], shape, p=[0.1, 0.1, 0.8]).astype(np.uint8)
-        groupdq[:, :n_first] |= DO_NOT_USE
-        groupdq[:, ngroups - n_last :] |= DO_NOT_USE
-        groupdq[:, n_first : n_first + 1] |= SATURATED
-        spoilt = groupdq.copy()
-        spoilt[rng.integers(nints), rng.integers(ngroups), rng.integers(ny), rng.integers(nx)] = 0
-        for flags in (groupdq, spoilt):
-            for drops in (False, True):
-                expected = DEFINITION.find_usable_groups(flags, drops)
-                assert backend.find_usable_groups(backend.to_device(flags.copy()), drops) == expected
-            found, expected = run_both(backend, ramp_fit.find_usable_groups, flags)
-            np.testing.assert_array_equal(found, expected)
-    assert DEFINITION.find_usable_groups(groupdq, True) == (ngroups, ngroups, False)
+@pytest.mark.parametrize("shape", [*SHAPES, (9, 40, 1, 33)])
+def test_flags_of_pixels(backend, rng, shape):
+    for share in (0.0, 0.2, 1.0):
+        groupdq, mask = rng.integers(0, 256, shape).astype(np.uint8), np.zeros(shape[2:], np.uint32)
+        mask[rng.random(mask.shape) < share] = DO_NOT_USE | 1 << 20
+        pixeldq = rng.integers(0, 2**32, mask.shape).astype(np.uint32)
+        found, expected = run_both(backend, dq_init.initialize_flags, groupdq, pixeldq, mask)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(found, groupdq | (mask & DO_NOT_USE))
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 5, 13), (4, 8, 3, 5), (1, 3, 1, 1), (11, 40, 1, 33)])
+def test_first_groups(backend, rng, shape):
+    """Ramps that saturate early, not in all later groups either, and none that do."""
+    most = shape[1] - 2
+    for share in (0.0, 0.02, 0.3, 0.9):
+        for skips in ((0, most), (1, 1), (most, most // 2), (min(3, most), min(4, most))):
+            flags = rng.choice([SATURATED, SATURATED | DO_NOT_USE, JUMP_DET], shape)
+            groupdq = np.where(rng.random(shape) < share, flags, 0).astype(np.uint8)
+            pixeldq = rng.integers(0, 8, shape[2:]).astype(np.uint32)
+            results = []
+            for each in (backend, DEFINITION):
+                changed, of_pixels = each.to_device(groupdq.copy()), each.to_device(pixeldq.copy())
+                parts = [(slice(0, 1), skips[0]), (slice(1, None), skips[1])][: 1 + (shape[0] > 1)]
+                counts = each.flag_first_groups(changed, of_pixels, parts)
+                results.append((counts, each.to_host(changed), each.to_host(of_pixels)))
+            (counts, *found), (expected_counts, *expected) = results
+            assert counts == expected_counts
+            for ours, theirs in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
 
 
 # ----------------------------------------------------------------------------------------------------- reference pixels

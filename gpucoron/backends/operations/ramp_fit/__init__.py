@@ -3,14 +3,11 @@
 from dataclasses import dataclass
 
 from gpucoron.backends.operation import Operation
-from gpucoron.backends.operations.ramp_fit import definition, group_flags, kernels
+from gpucoron.backends.operations.ramp_fit import definition, kernels
 from gpucoron.backends.operations.ramp_fit.optional import SEGMENT_FIELDS, by_field
 from gpucoron.backends.operations.ramp_fit.segments import POWERS
 
-__all__ = [
-    "SEGMENT_FIELDS", "RampFitSettings", "by_field", "find_usable_groups", "fit_ramps", "fit_segments",
-    "suppress_single_groups",
-]  # fmt: skip
+__all__ = ["SEGMENT_FIELDS", "RampFitSettings", "by_field", "fit_ramps", "fit_segments"]
 
 
 @dataclass(frozen=True)
@@ -70,9 +67,3 @@ fit_segments = Operation(
     native=lambda settings, *arguments: [_LIBRARY],
     libraries=(_LIBRARY,),
 )
-
-# light work, so it runs in the memory of the exposure
-suppress_single_groups = Operation(
-    group_flags.suppress_single_groups, group_flags.suppress_by_kernel, written=("groupdq",), at_home=True
-)
-find_usable_groups = Operation(group_flags.find_usable_groups, group_flags.find_usable_by_kernel, at_home=True)
