@@ -3,9 +3,11 @@
 
 namespace gpucoron {
 
+// Groups of a thread that are loaded together.
+constexpr int AT_ONCE = 8;
+
 // Set the flags of a pixel in all groups. grid: pixels x parts of the frames.
 __global__ void add_flags(uint8* groupdq, const uint8* flags, int64 n_frames, int64 n_pixels) {
-  constexpr int AT_ONCE = 8;
   const int64 pixel = thread_pixel();
   // Most pixels have no flags, and their groups are not read.
   if (pixel >= n_pixels || !flags[pixel]) return;
@@ -29,7 +31,13 @@ __global__ void suppress_single_groups(uint8* groupdq, int n_ints, int n_groups,
     uint8* const ramp = groupdq + int64(integration) * n_groups * n_pixels + pixel;
     int n_good = 0;
     // Most ramps have two good groups among their first ones, and the others need not be read.
-    for (int group = 0; group < n_groups && n_good < 2; ++group) n_good += !(ramp[group * n_pixels] & ~PERSISTENCE);
+    for (int first = 0; first < n_groups && n_good < 2; first += AT_ONCE) {
+      uint8 dq[AT_ONCE];
+#pragma unroll
+      for (int i = 0; i < AT_ONCE; ++i) dq[i] = first + i < n_groups ? ramp[(first + i) * n_pixels] : uint8(DO_NOT_USE);
+#pragma unroll
+      for (int i = 0; i < AT_ONCE; ++i) n_good += !(dq[i] & ~PERSISTENCE);
+    }
     if (n_good == 1)
       for (int group = 0; group < n_groups; ++group) ramp[group * n_pixels] |= uint8(DO_NOT_USE);
   }

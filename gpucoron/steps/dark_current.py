@@ -18,6 +18,9 @@ from gpucoron.steps.values import Having, Kind, Number, Switch
 
 log = logging.getLogger(__name__)
 
+#: bytes of the groups of a dark that are computed together for the product
+_BYTES_AT_ONCE = 2**25
+
 
 def _matched_dark(exposure, settings):
     """List the dark as it was subtracted, if the user wants it saved."""
@@ -291,9 +294,11 @@ def _collect_dark(dark, dark_pattern, pattern, ngroups, lines, xp):
     """Return all groups of a dark in the read pattern of an exposure."""
     integrations = dark if dark.ndim == 4 else dark[None]
     lines = lines or [None] * len(integrations)
-    matched = [
-        MatchedDark(one, dark_pattern, pattern, ngroups, line=line, xp=xp)
-        for one, line in zip(integrations, lines, strict=True)
-    ]
-    collected = xp.stack([xp.stack([one.group(g).astype(dark.dtype) for g in range(ngroups)]) for one in matched])
+    collected = xp.empty((len(integrations), ngroups, *dark.shape[-2:]), dark.dtype)
+    for one, line, whole in zip(integrations, lines, collected, strict=True):
+        matched = MatchedDark(one, dark_pattern, pattern, ngroups, line=line, xp=xp)
+        at_once = max(1, _BYTES_AT_ONCE // one[0].nbytes)
+        for start in range(0, ngroups, at_once):
+            block = slice(start, min(start + at_once, ngroups))
+            whole[block] = matched.groups(block)
     return collected if dark.ndim == 4 else collected[0]
