@@ -97,6 +97,9 @@ STEP = Step(
 #: subarrays of NIRSpec whose first and last four columns count as reference pixels, as in jwst
 _WITHOUT_REFERENCE = ("SUB512", "SUB512S", "SUB32")
 
+#: values in the windows of the frames whose sides a device corrects together
+_WINDOW_VALUES = 2**24
+
 _UNCHANGED = "no valid reference pixels: nothing was changed"
 
 #: MIRI reads columns, including the four reference columns on each side, with four amplifiers in turn
@@ -296,18 +299,25 @@ def correct_sides(
         msg = f"side_smoothing_length must be less than twice the subarray's {ny} rows"
         raise ValueError(msg)
     windows = backend.to_device(mirrored_windows(ny, length))
-    for integration in range(data.shape[0]):
-        ramp = data[integration]
-        usable = good if missing is None else good & ~missing[integration]
+    frames = data.reshape(-1, ny, data.shape[3])
+    missing = None if missing is None else missing.reshape(frames.shape)
+    # a device is faster with few, large operations; a CPU keeps an integration in its caches
+    at_once = data.shape[1] if xp is np else max(1, _WINDOW_VALUES // (ny * length * max(pseudo.nleft, pseudo.nright)))
+    levels = backend.zeros((min(at_once, len(frames)), frames.shape[2]), np.float64)
+    rounded = backend.zeros(levels.shape[:1], np.uint8)
+    for start in range(0, len(frames), at_once):
+        some = frames[start : start + at_once]
+        usable = good if missing is None else good & ~missing[start : start + at_once]
         sides = [
             running_median(
-                xp.where(usable[:, :, columns], ramp[:, :, columns], ramp.dtype.type(xp.nan)), windows, xp=xp
+                xp.where(usable[:, :, columns], some[:, :, columns], some.dtype.type(xp.nan)), windows, xp=xp
             ).astype(xp.float64)
-            for columns in pseudo.columns(data.shape[3])
+            for columns in pseudo.columns(frames.shape[2])
             if columns.stop > columns.start
         ]
-        signal = average_of_sides(sides[0], sides[-1], xp=xp)
-        data[integration] = ramp - (side_gain * signal)[:, :, None]
+        signal = side_gain * average_of_sides(sides[0], sides[-1], xp=xp)
+        n = len(some)
+        backend.subtract_levels(some, levels[:n], signal[:, :, None], rounded[:n])
 
 
 @on_arrays(

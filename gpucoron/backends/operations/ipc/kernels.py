@@ -19,12 +19,14 @@ def deconvolve_frames(device, data, kernel, edges):
         at_once = max(1, min(n_frames, _BYTES_AT_ONCE // data[0].nbytes))
         deconvolve_ipc(data, kernel, edges, planes_at_once=at_once, xp=device.xp)
         return
-    together = _TOGETHER if kernel.ndim == 4 and n_frames >= _MANY_FRAMES else 1
     if device.strip_pixels:
-        together = _TOGETHER_ON_CPU
+        together, n_threads = _TOGETHER_ON_CPU, 1
+    else:
+        together = _TOGETHER if kernel.ndim == 4 and n_frames >= _MANY_FRAMES else 1
+        n_threads = _threads(nx, 2 * device.frame_threads)
     values = {"data": data, "kernel": kernel, "n_frames": n_frames, "ny": ny, "nx": nx, **edges._asdict()}
     values["n_together"] = together
-    grid, block = geometry(1, _threads(nx, device.frame_threads), -(-n_frames // together))
+    grid, block = geometry(1, n_threads, -(-n_frames // together))
     device.launch("deconvolve_ipc", grid, block, values, (width, kernel.ndim == 4))
 
 
