@@ -3,17 +3,31 @@
 
 namespace gpucoron {
 
-// grid: pixels x frames (any number of blocks along y). Saturated groups are not changed.
+// Frames of a thread that are loaded together; one would wait for the next.
+constexpr int AT_ONCE = 4;
+
+// A thread keeps the coefficients of its pixel for many frames. Saturated groups are not changed.
+// grid: pixels x parts of the frames.
 template <int N>
 __global__ void correct_polynomial(float* data, const uint8* groupdq, const float* coeffs, int n_coeffs, int64 n_frames,
                                    int64 n_pixels) {
   const int64 pixel = thread_pixel();
   if (pixel >= n_pixels) return;
   const Polynomial<N> polynomial(coeffs, n_coeffs, n_pixels, pixel);
-  for (int64 frame = blockIdx.y; frame < n_frames; frame += gridDim.y) {
-    const int64 at = frame * n_pixels + pixel;
-    const float corrected = polynomial(data[at]);
-    if (!(groupdq[at] & SATURATED)) data[at] = corrected;
+  for (int64 first = int64(blockIdx.y) * AT_ONCE; first < n_frames; first += int64(gridDim.y) * AT_ONCE) {
+    float* const samples = data + first * n_pixels + pixel;
+    const uint8* const flags = groupdq + first * n_pixels + pixel;
+    const int n = int(smaller(int64(AT_ONCE), n_frames - first));
+    float values[AT_ONCE];
+    uint8 dq[AT_ONCE];
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; ++i) {
+      values[i] = i < n ? samples[i * n_pixels] : 0.0f;
+      dq[i] = i < n ? flags[i * n_pixels] : uint8(SATURATED);
+    }
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; ++i)
+      if (!(dq[i] & SATURATED)) samples[i * n_pixels] = polynomial(values[i]);
   }
 }
 

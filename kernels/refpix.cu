@@ -1,7 +1,26 @@
-// Levels of reference pixels. One launch: subtract_levels.
-#include "types.cuh"
+// Levels of reference pixels. Launches: clip_levels, subtract_levels.
+#include "clipped_mean.cuh"
 
 namespace gpucoron {
+
+// Compute the clipped means of the reference pixels of each frame: the first `n_first` of them, and the others if any.
+//
+// pixels : (n_reference) indices within a frame; samples : (n_reference, n_frames), for their values; means : (n_frames,
+// kinds). grid: frames x kinds, along y.
+__global__ void clip_levels(const float* frames, const int* pixels, float* samples, float* means, int n_first,
+                            int n_reference, int n_frames, int64 n_pixels, float siglimit) {
+  const int64 frame = thread_pixel();
+  if (frame >= n_frames) return;
+  const int n_kinds = n_first < n_reference ? 2 : 1;
+  for (int kind = blockIdx.y; kind < n_kinds; kind += gridDim.y) {
+    const int first = kind ? n_first : 0, n = kind ? n_reference - n_first : n_first;
+    float* const own = samples + int64(first) * n_frames + frame;
+    for_batches(
+        n, [&](int i) { return frames[frame * n_pixels + pixels[first + i]]; },
+        [&](int i, float value) { own[int64(i) * n_frames] = value; });
+    means[frame * n_kinds + kind] = clipped_mean(own, n, n_frames, siglimit);
+  }
+}
 
 // Subtract the levels of columns, then those of rows, which are the same for the columns of an output; in the detector's
 // directions, so that its rows are along y, or along x with ALONG_Y.

@@ -53,13 +53,17 @@ class Backend:
     find_excess = operations.find_excess
     linearity = operations.linearity
     deconvolve_ipc = operations.deconvolve_ipc
+    add_flags = operations.add_flags
+    flag_first_groups = operations.flag_first_groups
     flag_saturation = operations.flag_saturation
     join_group_flags = operations.join_group_flags
     join_integration_flags = operations.join_integration_flags
+    subtract_frames = operations.subtract_frames
     measure_scatter = operations.measure_scatter
     sum_by_phase = operations.sum_by_phase
     match_emicorr = operations.match_emicorr
     subtract_emicorr = operations.subtract_emicorr
+    clip_levels = operations.clip_levels
     subtract_levels = operations.subtract_levels
     fit_ktc = operations.fit_ktc
     open_windows = operations.open_windows
@@ -73,6 +77,7 @@ class Backend:
     krige_differences = operations.krige_differences
     fit_likelihood = operations.fit_likelihood
     fit_likelihood_ramps = operations.fit_likelihood_ramps
+    suppress_single_groups = operations.suppress_single_groups
     fit_ramps = operations.fit_ramps
     fit_segments = operations.fit_segments
 

@@ -1,7 +1,6 @@
 """dark_current: subtract the dark, matched to the exposure's read pattern and integrations."""
 
 import logging
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpucoron.backends.operations.dark_current import DarkCurrentSettings, MatchedDark
+from gpucoron.backends.operations.dark_current import ReadPattern as ReadPattern
 from gpucoron.parameters import P
 from gpucoron.steps.arguments import RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.dark_line import FEWEST_VALUES, DarkError, count_without_line, fit_line, groups_of_line
@@ -16,6 +17,9 @@ from gpucoron.steps.declaration import Extra, Outcome, Preset, Step, skipped
 from gpucoron.steps.values import Having, Kind, Number, Switch
 
 log = logging.getLogger(__name__)
+
+#: bytes of the groups of a dark that are computed together for the product
+_BYTES_AT_ONCE = 2**25
 
 
 def _matched_dark(exposure, settings):
@@ -63,98 +67,6 @@ STEP = Step(
 )
 
 
-@dataclass(frozen=True)
-class ReadPattern:
-    """How frames form a group: ``nframes`` are averaged, then ``groupgap`` are dropped."""
-
-    nframes: int
-    groupgap: int
-
-    def total_frames(self, ngroups):
-        """Return the number of frames in an integration of ``ngroups`` groups."""
-        return ngroups * self.nframes + (ngroups - 1) * self.groupgap
-
-
-class MatchedDark:
-    """One integration of a dark, group by group, in the read pattern of an exposure.
-
-    A dark that is too short is extended along its last two groups, or along a given line. NaN counts as zero. Each
-    group is computed when it is needed.
-
-    Parameters
-    ----------
-    dark : (dark_ngroups, ny, nx) float32, DN
-    dark_pattern, pattern : ReadPattern
-        Read patterns of the dark and of the exposure.
-    ngroups : int
-        Number of groups of the exposure.
-    line : Line, optional
-        See `gpucoron.steps.dark_line`.
-    xp : module
-        Namespace of the arrays.
-
-    Notes
-    -----
-    Source: stcal 1.20, ``dark_sub``. As there, an extended dark is float64 throughout.
-    """
-
-    def __init__(self, dark, dark_pattern, pattern, ngroups, *, line=None, xp):
-        self.line = line
-        self.dark, self.pattern, self.ngroups, self.xp = dark, pattern, ngroups, xp
-        self.same_pattern = dark_pattern == pattern
-        dark_ngroups = dark.shape[0]
-        missing = pattern.total_frames(ngroups) - dark_pattern.total_frames(dark_ngroups)
-        self.extrapolated = 0
-        if missing > 0:
-            spacing = dark_pattern.nframes + dark_pattern.groupgap
-            self.extrapolated = -(-(missing + dark_pattern.groupgap) // spacing)
-        if self.extrapolated and dark_ngroups < 2:
-            msg = f"the dark has {dark_ngroups} group; at least 2 are needed to continue it to {ngroups} groups"
-            raise ValueError(msg)
-
-    def group(self, index):
-        """Return the dark of one group of the exposure: (ny, nx) float32, or float64 beyond the reference."""
-        if self.same_pattern:
-            return self._frame(index)
-        # The groups of the dark count as frames; the near-infrared darks of CRDS have one frame per group and no gap.
-        nframes = self.pattern.nframes
-        start = self._start(index)
-        if start + nframes > self.dark.shape[0] + self.extrapolated:
-            msg = (
-                f"the dark cannot be averaged to NFRAMES={nframes}, GROUPGAP={self.pattern.groupgap}: "
-                "its own groups must be single frames without gaps"
-            )
-            raise ValueError(msg)
-        total = self._frame(start)
-        for frame in range(start + 1, start + nframes):
-            total += self._frame(frame)
-        if nframes > 1:
-            total /= nframes
-        return total.astype(self.dark.dtype)
-
-    def continued(self, index):
-        """Return the fraction of a group beyond the reference, and the mean index of that part times the fraction."""
-        start, nframes = (index, 1) if self.same_pattern else (self._start(index), self.pattern.nframes)
-        beyond = [frame for frame in range(start, start + nframes) if frame >= self.dark.shape[0]]
-        return len(beyond) / nframes, sum(beyond) / nframes
-
-    def _start(self, index):
-        return index * (self.pattern.nframes + self.pattern.groupgap)
-
-    def _frame(self, index):
-        last = self.dark.shape[0] - 1
-        if index <= last:
-            frame = self.dark[index]
-            if self.extrapolated:
-                frame = frame.astype("float64")
-        elif self.line is not None:
-            frame = self.line.at(index)
-        else:
-            rate = self.dark[last] - self.dark[last - 1]
-            frame = (index - last) * rate.astype("float64") + self.dark[last]
-        return self.xp.where(self.xp.isnan(frame), frame.dtype.type(0), frame)
-
-
 def share_dark(nints, dark_nints, first_integration=1, *, by_integration=False):
     """List the integration of the dark for each integration of an exposure; see `subtract_dark`.
 
@@ -168,9 +80,18 @@ def share_dark(nints, dark_nints, first_integration=1, *, by_integration=False):
     return [min(first_integration - 1 + index, dark_nints - 1) for index in range(nints)]
 
 
+def integrations_alike(shares):
+    """Yield (index, slice of integrations) for each run of equal indices in a list."""
+    start = 0
+    for index, alike in groupby(shares):
+        stop = start + len(list(alike))
+        yield index, slice(start, stop)
+        start = stop
+
+
 def _check_lines(lines):
     for line in lines:
-        Having("a Line", "at").take("line", line)
+        Having("a Line", "at", "mean", "slope", "center").take("line", line)
 
 
 _LINES = Kind("a Line for each integration of the dark", _check_lines)
@@ -233,20 +154,11 @@ def subtract_dark(
     if dark.ndim == 3:
         dark = dark[None]
     shares = share_dark(nints, dark.shape[0], first_integration, by_integration=by_integration)
-    extrapolated, start = 0, 0
-    for index, alike in groupby(shares):
-        integrations = slice(start, start + len(list(alike)))
-        start = integrations.stop
+    settings = DarkCurrentSettings(dark_pattern, pattern)
+    for index, integrations in integrations_alike(shares):
         line = None if lines is None else lines[index]
-        matched = MatchedDark(dark[index], dark_pattern, pattern, ngroups, line=line, xp=backend.xp)
-        extrapolated = matched.extrapolated
-
-        def subtract(groups, ramps=data[integrations], matched=matched):
-            for group in range(ngroups)[groups]:
-                ramps[:, group] -= matched.group(group)
-
-        backend.in_parts(subtract, ngroups)
-    return extrapolated
+        backend.subtract_frames(data[integrations], dark[index], line, settings=settings)
+    return settings.match(dark[0], ngroups, xp=backend.xp).extrapolated
 
 
 @on_arrays(dq=Array("ny nx | dark_nints one ny nx", "uint32"))
@@ -382,9 +294,11 @@ def _collect_dark(dark, dark_pattern, pattern, ngroups, lines, xp):
     """Return all groups of a dark in the read pattern of an exposure."""
     integrations = dark if dark.ndim == 4 else dark[None]
     lines = lines or [None] * len(integrations)
-    matched = [
-        MatchedDark(one, dark_pattern, pattern, ngroups, line=line, xp=xp)
-        for one, line in zip(integrations, lines, strict=True)
-    ]
-    collected = xp.stack([xp.stack([one.group(g).astype(dark.dtype) for g in range(ngroups)]) for one in matched])
+    collected = xp.empty((len(integrations), ngroups, *dark.shape[-2:]), dark.dtype)
+    for one, line, whole in zip(integrations, lines, collected, strict=True):
+        matched = MatchedDark(one, dark_pattern, pattern, ngroups, line=line, xp=xp)
+        at_once = max(1, _BYTES_AT_ONCE // one[0].nbytes)
+        for start in range(0, ngroups, at_once):
+            block = slice(start, min(start + at_once, ngroups))
+            whole[block] = matched.groups(block)
     return collected if dark.ndim == 4 else collected[0]

@@ -41,13 +41,7 @@ def initialize_flags(
     Source: jwst 3.0, ``do_dqinit``.
     """
     pixeldq |= mask
-    lost = (mask & DO_NOT_USE).astype(groupdq.dtype)
-
-    def flag(integrations):
-        groupdq[integrations] |= lost
-
-    # This is the first use of the flags: where the system provides their memory slowly, threads halve the time.
-    backend.in_parts(flag, len(groupdq))
+    backend.add_flags(groupdq, (mask & DO_NOT_USE).astype(groupdq.dtype))
 
 
 def run(exposure, references, parameters, backend):

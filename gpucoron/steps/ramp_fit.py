@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from gpucoron.backends.operations.flags import find_lost_groups
 from gpucoron.backends.operations.ramp_fit import RampFitSettings
 from gpucoron.backends.results import SegmentFit, Slopes
-from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, PERSISTENCE, SATURATED
+from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.parameters import OWN_THREADS, P
 from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.dark_line import add_dark_error
@@ -313,20 +313,7 @@ def suppress_single_groups(groupdq: NDArray[Any], *, backend: BackendLike = None
     -----
     Source: stcal 1.20, ``suppress_one_good_group_ramps``.
     """
-    without_persistence = groupdq.dtype.type(0xFF & ~PERSISTENCE)
-
-    def suppress(integrations):
-        for flags in groupdq[integrations]:
-            # sums of bytes are the fastest; 255 of them never overflow
-            n_good = 0
-            for start in range(0, len(flags), 255):
-                good = (flags[start : start + 255] & without_persistence) == 0
-                n_good = n_good + good.view("uint8").sum(axis=0, dtype="uint8").astype("uint32")
-            single = n_good == 1
-            if bool(single.any()):
-                flags |= single.astype(flags.dtype) * flags.dtype.type(DO_NOT_USE)
-
-    backend.in_parts(suppress, len(groupdq))
+    backend.suppress_single_groups(groupdq)
 
 
 @on_arrays(groupdq=Array(RAMP, "uint8", in_place=True))

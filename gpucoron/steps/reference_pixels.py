@@ -34,26 +34,6 @@ def in_detector_frame(array, facts):
     return (array if abs(facts.fastaxis) == 1 else array.swapaxes(-2, -1))[..., rows, columns]
 
 
-def means_by_clipping(values, siglimit):
-    """Compute the means of `gpucoron.steps.refpix.clipped_means` of an array (n, k) on the host."""
-    constant = values.std(axis=1, dtype=np.float64) == 0
-    means = np.where(constant, values[:, 0], values.dtype.type(np.nan))
-    siglimit = float(siglimit)
-    varied = np.flatnonzero(~constant)
-    pending = [(varied, values[varied])]
-    while pending:
-        rows, samples = pending.pop()
-        mean, reach = samples.mean(axis=1), samples.std(axis=1) * siglimit
-        keep = (samples >= (mean - reach)[:, None]) & (samples <= (mean + reach)[:, None])
-        left = keep.sum(axis=1)
-        done = left == samples.shape[1]
-        means[rows[done]] = mean[done]
-        for count in np.unique(left[~done & (left > 0)]):
-            chosen = ~done & (left == count)
-            pending.append((rows[chosen], samples[chosen][keep[chosen]].reshape(-1, count)))
-    return means, constant
-
-
 def mirrored_windows(n_rows, length):
     """Return the rows in the window of each row, (n_rows, length), mirrored at both ends.
 

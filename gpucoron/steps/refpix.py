@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpucoron.backends.operations.refpix.clipping import means_by_clipping
 from gpucoron.dq import DO_NOT_USE, REFERENCE_PIXEL
 from gpucoron.facts import Facts
 from gpucoron.parameters import SPACEKLIP_CLASS, P
@@ -23,7 +24,6 @@ from gpucoron.steps.pseudo_reference import default_pseudo_reference as default_
 from gpucoron.steps.reference_pixels import (
     average_of_sides,
     in_detector_frame,
-    means_by_clipping,
     mirrored_windows,
     running_median,
 )
@@ -96,6 +96,9 @@ STEP = Step(
 
 #: subarrays of NIRSpec whose first and last four columns count as reference pixels, as in jwst
 _WITHOUT_REFERENCE = ("SUB512", "SUB512S", "SUB32")
+
+#: values in the windows of the frames whose sides a device corrects together
+_WINDOW_VALUES = 2**24
 
 _UNCHANGED = "no valid reference pixels: nothing was changed"
 
@@ -185,7 +188,9 @@ def correct_nir_subarray(
     because float32 sums depend on the order.
     """
     light = _Light(np.arange(data.shape[1])) if keep_light else None
-    return _subtract_means(data, pixeldq, facts, odd_even_columns, siglimit, light, backend)
+    chosen = _choose_pixels(pixeldq, facts, odd_even_columns, backend)
+    _subtract_means(data, chosen, facts, siglimit, light, backend)
+    return len(chosen[0])
 
 
 class _Light:
@@ -207,30 +212,42 @@ class _Light:
         return (means - (constant + slope * at)).astype(means.dtype)
 
 
-def _subtract_means(data, pixeldq, facts, odd_even_columns, siglimit, light, backend, times=None):
-    """Subtract the means of `correct_nir_subarray`, without their ``light`` if it is not None."""
+def _choose_pixels(pixeldq, facts, odd_even_columns, backend):
+    """Return the indices of the reference pixels in a flat image, on the host, and the number of the first kind.
+
+    The kinds are even and odd columns, if there are both; within a kind, the pixels are in the order of the detector.
+    """
+    # one copy to the host: it would have to wait for the number of pixels anyway
+    pixeldq = backend.to_host(pixeldq)
     good = ((pixeldq & REFERENCE_PIXEL) != 0) & ((pixeldq & DO_NOT_USE) == 0)
-    rows, columns = backend.xp.nonzero(in_detector_frame(good, facts))
-    if rows.size == 0:
-        return 0
-    frames = in_detector_frame(data, facts)
-    signals = backend.to_host(frames[:, :, rows, columns]).reshape(-1, rows.size)
+    rows, columns = np.nonzero(in_detector_frame(good, facts))
+    indices = np.arange(pixeldq.size, dtype=np.int32).reshape(pixeldq.shape)
+    pixels = in_detector_frame(indices, facts)[rows, columns]
     # Both kinds are treated alike, so columns may be counted from the edge of the subarray.
-    odd = backend.to_host(columns % 2 == 1)
-
-    def subtract(signal, target, kind=None):
-        means, _ = clipped_means(signal, siglimit, backend=backend)
-        means = means.reshape(data.shape[:2])
-        if light is not None:
-            means = light.without(kind, means, times)
-        target -= backend.to_device(means[:, :, None, None])
-
+    odd = columns % 2 == 1
     if odd_even_columns and odd.any() and not odd.all():
-        for kind in (0, 1):
-            subtract(signals[:, odd == bool(kind)], frames[..., kind::2], kind)
-    else:
-        subtract(signals, data)
-    return int(rows.size)
+        return np.concatenate([pixels[~odd], pixels[odd]]), int((~odd).sum())
+    return pixels, len(pixels)
+
+
+def _subtract_means(data, chosen, facts, siglimit, light, backend, times=None):
+    """Subtract the means of `correct_nir_subarray`, without their ``light`` if it is not None."""
+    pixels, n_first = chosen
+    if not len(pixels):
+        return
+    nints, ngroups, ny, nx = data.shape
+    frames = data.reshape(-1, ny, nx)
+    means = backend.clip_levels(frames, pixels, n_first, siglimit)
+    if light is not None:
+        kinds = np.moveaxis(backend.to_host(means).reshape(nints, ngroups, -1), -1, 0)
+        kinds = [light.without(kind, means, times) for kind, means in enumerate(kinds)]
+        means = backend.to_device(np.stack(kinds, axis=-1).reshape(len(frames), -1))
+    along_y = abs(facts.fastaxis) == 2
+    levels = backend.empty((len(frames), ny if along_y else nx), np.float64)
+    of_columns = levels[:, :: 1 if facts.fastaxis > 0 else -1]
+    of_columns[:, ::2], of_columns[:, 1::2] = means[:, :1], means[:, -1:]
+    rounded = backend.zeros((len(frames),), np.uint8)
+    backend.subtract_levels(frames, levels, None, rounded, along_y=along_y)
 
 
 @on_arrays(
@@ -282,18 +299,25 @@ def correct_sides(
         msg = f"side_smoothing_length must be less than twice the subarray's {ny} rows"
         raise ValueError(msg)
     windows = backend.to_device(mirrored_windows(ny, length))
-    for integration in range(data.shape[0]):
-        ramp = data[integration]
-        usable = good if missing is None else good & ~missing[integration]
+    frames = data.reshape(-1, ny, data.shape[3])
+    missing = None if missing is None else missing.reshape(frames.shape)
+    # a device is faster with few, large operations; a CPU keeps an integration in its caches
+    at_once = data.shape[1] if xp is np else max(1, _WINDOW_VALUES // (ny * length * max(pseudo.nleft, pseudo.nright)))
+    levels = backend.zeros((min(at_once, len(frames)), frames.shape[2]), np.float64)
+    rounded = backend.zeros(levels.shape[:1], np.uint8)
+    for start in range(0, len(frames), at_once):
+        some = frames[start : start + at_once]
+        usable = good if missing is None else good & ~missing[start : start + at_once]
         sides = [
             running_median(
-                xp.where(usable[:, :, columns], ramp[:, :, columns], ramp.dtype.type(xp.nan)), windows, xp=xp
+                xp.where(usable[:, :, columns], some[:, :, columns], some.dtype.type(xp.nan)), windows, xp=xp
             ).astype(xp.float64)
-            for columns in pseudo.columns(data.shape[3])
+            for columns in pseudo.columns(frames.shape[2])
             if columns.stop > columns.start
         ]
-        signal = average_of_sides(sides[0], sides[-1], xp=xp)
-        data[integration] = ramp - (side_gain * signal)[:, :, None]
+        signal = side_gain * average_of_sides(sides[0], sides[-1], xp=xp)
+        n = len(some)
+        backend.subtract_levels(some, levels[:n], signal[:, :, None], rounded[:n])
 
 
 @on_arrays(
@@ -439,10 +463,10 @@ def run(exposure, references, parameters, backend):
         nframes, groupgap = facts.nframes or 1, facts.groupgap or 0
         light = _Light(np.arange(exposure.data.shape[1]) * (nframes + groupgap) + (nframes - 1) / 2)
 
+    chosen = _choose_pixels(pixeldq, facts, parameters.odd_even_columns, backend)
+
     def correct(data, missing=None, times=None):
-        n_used = _subtract_means(
-            data, pixeldq, facts, parameters.odd_even_columns, parameters.siglimit, light, backend, times
-        )
+        _subtract_means(data, chosen, facts, parameters.siglimit, light, backend, times)
         if has_sides:
             correct_sides(
                 data,
@@ -453,9 +477,9 @@ def run(exposure, references, parameters, backend):
                 missing=missing,
                 backend=backend,
             )
-        return n_used > 0 or has_sides
 
-    corrected = correct(exposure.data)
+    corrected = len(chosen[0]) > 0 or has_sides
+    correct(exposure.data)
     if corrected and exposure.zeroframe is not None and facts.zero_frame:
         # Zeros of the ZEROFRAME mark bad data and stay zero.
         bad = exposure.zeroframe == 0

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpucoron.backends.operations.refpix.clipping import means_by_clipping
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.facts import Facts
 from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, BackendLike, on_arrays
@@ -19,7 +20,6 @@ from gpucoron.steps.pseudo_reference import BORDER, NIR_SIZE
 from gpucoron.steps.reference_pixels import (
     average_of_sides,
     in_detector_frame,
-    means_by_clipping,
     mirrored_windows,
     running_median,
 )

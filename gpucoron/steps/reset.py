@@ -5,6 +5,7 @@ from typing import Any
 from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.steps.arguments import RAMP, Array, BackendLike, on_arrays
+from gpucoron.steps.dark_current import integrations_alike, share_dark
 from gpucoron.steps.declaration import Outcome, Step, skipped
 from gpucoron.steps.values import Number
 
@@ -51,7 +52,6 @@ def subtract_reset(
     -----
     Source: jwst 3.0, ``reset_sub``.
     """
-    xp = backend.xp
     nints = reset.shape[0] if nints is None else nints
     ngroups = reset.shape[1] if ngroups is None else ngroups
     for name, value, most in (("nints", nints, reset.shape[0]), ("ngroups", ngroups, reset.shape[1])):
@@ -59,13 +59,9 @@ def subtract_reset(
             msg = f"{name}: the reset reference has {most}, fewer than {value}"
             raise ValueError(msg)
     ngroups = min(data.shape[1], ngroups)
-    current, frames = None, None
-    for index in range(data.shape[0]):
-        reset_integration = min(first_integration - 1 + index, nints - 1)
-        if reset_integration != current:
-            current, frames = reset_integration, reset[reset_integration, :ngroups]
-            frames = xp.where(xp.isnan(frames), frames.dtype.type(0), frames)
-        data[index, :ngroups] -= frames
+    shares = share_dark(len(data), nints, first_integration, by_integration=True)
+    for index, integrations in integrations_alike(shares):
+        backend.subtract_frames(data[integrations, :ngroups], reset[index, :ngroups])
 
 
 def run(exposure, references, parameters, backend):

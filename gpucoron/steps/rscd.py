@@ -4,11 +4,11 @@ Ramps that saturate early keep some of these groups, so that a slope can still b
 """
 
 import logging
+from itertools import zip_longest
 from typing import Any
 
 from numpy.typing import NDArray
 
-from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED, SATURATED
 from gpucoron.steps.arguments import IMAGE, RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.declaration import Outcome, Step, skipped, whole_frame
 from gpucoron.steps.values import Number
@@ -86,30 +86,10 @@ def flag_first_groups(
     -----
     Source: jwst 3.0, ``rscd_sub``.
     """
-    xp = backend.xp
     if skip + 2 > groupdq.shape[1]:
         msg = f"skip: skipping {skip} groups needs at least {skip + 2} groups, not {groupdq.shape[1]}"
         raise ValueError(msg)
-    saturated_first = (groupdq[:, 0] & SATURATED) != 0
-
-    def saturated_at(group):
-        return ((groupdq[:, group] & SATURATED) != 0) & ~saturated_first
-
-    group = skip + 1
-    early = saturated_at(group)
-    if not bool(early.any()):
-        groupdq[:, : max(skip, 0)] |= DO_NOT_USE
-        return 0, 0
-    skips = xp.full(early.shape, skip, dtype="int16")
-    while group > 0 and bool(early.any()):
-        skips = xp.maximum(skips - early, 0)
-        group -= 1
-        early = saturated_at(group)
-    lowered = (skips < skip).any(axis=0)
-    pixeldq |= lowered.astype(pixeldq.dtype) * pixeldq.dtype.type(FLUX_ESTIMATED)
-    for group in range(skip):
-        groupdq[:, group] |= (group < skips).astype(groupdq.dtype) * groupdq.dtype.type(DO_NOT_USE)
-    return int(lowered.sum()), int((skips == 0).any(axis=0).sum())
+    return backend.flag_first_groups(groupdq, pixeldq, [(slice(None), skip)])[0]
 
 
 def run(exposure, references, parameters, backend):
@@ -132,18 +112,15 @@ def run(exposure, references, parameters, backend):
         return skipped("it needs at least 3 groups")
     skip_first, skip_later = limit_skips(*skips, ngroups)
 
-    meta = {}
     starts = (facts.integration_start or 1) == 1
-    if starts:
-        n_lowered, n_kept = flag_first_groups(groupdq[:1], pixeldq, skip_first, backend=backend)
-        meta |= _meta("int1", skip_first, n_lowered, n_kept)
+    parts = {"int1": (slice(0, 1), skip_first)} if starts else {}
     # NINTS counts the integrations of the whole exposure, also in a segment
     if (facts.nints or nints) > 1 or nints > 1 or not starts:
-        later = groupdq[1 if starts else 0 :]
-        n_lowered, n_kept = 0, 0
-        if len(later):
-            n_lowered, n_kept = flag_first_groups(later, pixeldq, skip_later, backend=backend)
-        meta |= _meta("int2p", skip_later, n_lowered, n_kept)
+        parts["int2p"] = slice(1 if starts else 0, nints), skip_later
+    counts = backend.flag_first_groups(groupdq, pixeldq, [part for part in parts.values() if part[0].start < nints])
+    meta = {}
+    for (which, (_, skip)), (n_lowered, n_kept) in zip_longest(parts.items(), counts, fillvalue=(0, 0)):
+        meta |= _meta(which, skip, n_lowered, n_kept)
     return Outcome(meta=meta)
 
 

@@ -38,17 +38,12 @@ def subtract_superbias(
     -----
     Source: jwst 3.0, ``bias_sub``.
     """
-    xp = backend.xp
-    bias = xp.where(xp.isnan(bias), bias.dtype.type(0), bias)
-
-    def subtract(integrations):
-        data[integrations] -= bias
-
-    backend.in_parts(subtract, len(data))
+    ny, nx = bias.shape
+    backend.subtract_frames(data.reshape(-1, 1, ny, nx), bias[None])
     if zeroframe is not None:
         bad = zeroframe == 0
-        zeroframe -= bias
-        zeroframe[bad] = 0
+        backend.subtract_frames(zeroframe[:, None], bias[None])
+        backend.xp.copyto(zeroframe, zeroframe.dtype.type(0), where=bad)
 
 
 def run(exposure, references, parameters, backend):

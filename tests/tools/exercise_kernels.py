@@ -12,6 +12,7 @@ from gpucoron.backends import get_backend
 from gpucoron.backends.devices.launch import geometry
 from gpucoron.backends.kernel_files import CUDA_SOURCES, KERNELS, LANES, SOURCES
 from gpucoron.backends.operations import background_mask, find_lost_groups
+from gpucoron.backends.operations.dark_current import DarkCurrentSettings, ReadPattern
 from gpucoron.backends.operations.jump.definition import AFTER_CLIPPING
 from gpucoron.backends.operations.subtract_1overf import BackgroundSettings
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
@@ -89,6 +90,12 @@ class Exercise:
             levels, rounded, corrected = self.send(rng.random((n, columns)), np.arange(n, dtype=np.uint8) % 2, frames)
             sides = self.send(sides)[0] if n_outputs and columns % n_outputs == 0 else None
             backend.subtract_levels(corrected, levels, sides, rounded, along_y=along_y, keeps_zeros=n_outputs == 1)
+        for n_frames, pattern in ((shape[1], (1, 0)), (2, (1, 0)), (3 * shape[1], (2, 1))):
+            data, dark = self.send(ramps[0], rng.normal(9, 1, (n_frames, *image)).astype(np.float32))
+            backend.subtract_frames(data, dark, settings=DarkCurrentSettings(pattern=ReadPattern(*pattern)))
+        pixels = rng.permutation(image[0] * image[1]).astype(np.int32)
+        for n_first in (len(pixels), 1):
+            backend.clip_levels(self.send(frames)[0], pixels, n_first, 1.5)
         for length in (2, 5, 11):
             coeffs = rng.normal(0, 1e-6, (length, *image)).astype(np.float32)
             data, groupdq, coeffs = self.send(*ramps[:2], coeffs)
@@ -170,6 +177,11 @@ class Exercise:
                 product = (backend.zeros(each, np.float32) for each in shapes)
                 backend.fit_segments(data, groupdq, pixeldq, gain, readnoise, *product, gain, zeroframe, **TIMES)
         self.run_custom(data, groupdq, gain, readnoise)
+        backend.add_flags(groupdq, groupdq[0, 0])
+        backend.suppress_single_groups(groupdq)
+        # Threads read what others set: harmless, but formally a race.
+        skip = shape[1] - 2
+        self.alone.flag_first_groups(groupdq, pixeldq, [(slice(0, 1), skip), (slice(1, None), skip)])
 
     def run_custom(self, data, groupdq, gain, readnoise):
         """Launch the kernels of spaceKLIP's steps."""

@@ -8,6 +8,9 @@ import numpy as np
 #: CUDA's limit on blocks along y; kernels loop over the rest
 MAX_BLOCKS_Y = 65535
 
+#: threads that fill any device several times
+MANY_THREADS = 2**20
+
 #: groups whose flags share one word, as in types.cuh
 WORD_GROUPS = 32
 
@@ -101,6 +104,14 @@ def geometry(n_threads, block_threads, n_rows=1):
         msg = f"a launch of {n_threads} threads is beyond CUDA's limits"
         raise ValueError(msg)
     return (blocks, min(max(1, int(n_rows)), MAX_BLOCKS_Y), 1), (block_threads, 1, 1)
+
+
+def count_parts(n_pixels, n_items, fewest):
+    """Return into how many parts the items of each pixel are divided, one for each thread.
+
+    As few as still fill a device, because a thread loads what its items share once; but with ``fewest`` items or more.
+    """
+    return max(1, min(-(-MANY_THREADS // n_pixels), n_items // fewest))
 
 
 def words_of(ngroups):

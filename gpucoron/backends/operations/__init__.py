@@ -1,6 +1,7 @@
 """The heavy operations, one package for each subject: definition in NumPy, kernels, and how the work may be divided."""
 
 from gpucoron import get_by_old_name
+from gpucoron.backends.operations.dark_current import subtract_frames
 from gpucoron.backends.operations.emicorr import match_emicorr, measure_scatter, subtract_emicorr, sum_by_phase
 from gpucoron.backends.operations.flags import (
     count_flags,
@@ -8,6 +9,7 @@ from gpucoron.backends.operations.flags import (
     join_group_flags,
     join_integration_flags,
 )
+from gpucoron.backends.operations.group_flags import add_flags, flag_first_groups, suppress_single_groups
 from gpucoron.backends.operations.ipc import deconvolve_frames, deconvolve_ipc
 from gpucoron.backends.operations.jump import (
     clear_groups_full_of_jumps,
@@ -20,7 +22,7 @@ from gpucoron.backends.operations.likelihood import fit_likelihood, fit_likeliho
 from gpucoron.backends.operations.linearity import linearity
 from gpucoron.backends.operations.persistence import open_windows
 from gpucoron.backends.operations.ramp_fit import fit_ramps, fit_segments
-from gpucoron.backends.operations.refpix import subtract_levels
+from gpucoron.backends.operations.refpix import clip_levels, subtract_levels
 from gpucoron.backends.operations.saturation import flag_saturation
 from gpucoron.backends.operations.showers import clip_differences, find_excess, median_differences
 from gpucoron.backends.operations.subtract_1overf import (
@@ -36,11 +38,13 @@ from gpucoron.backends.operations.subtract_ktc import fit_ktc, fit_mean_slope
 
 __all__ = [
     "OPERATIONS",
+    "add_flags",
     "background_mask",
     "clear_groups_full_of_jumps",
     "clip_differences",
     "clip_jumps",
     "count_flags",
+    "clip_levels",
     "deconvolve_frames",
     "deconvolve_ipc",
     "detect_jumps",
@@ -54,6 +58,7 @@ __all__ = [
     "fit_mean_slope",
     "fit_ramps",
     "fit_segments",
+    "flag_first_groups",
     "flag_saturation",
     "gather_contrasts",
     "join_group_flags",
@@ -69,17 +74,21 @@ __all__ = [
     "search_jumps",
     "subtract_contrasts",
     "subtract_emicorr",
+    "subtract_frames",
     "subtract_levels",
     "sum_by_phase",
+    "suppress_single_groups",
 ]
 
 #: all operations
 OPERATIONS = (
+    add_flags,
     background_mask,
     clear_groups_full_of_jumps,
     clip_differences,
     clip_jumps,
     count_flags,
+    clip_levels,
     deconvolve_ipc,
     deconvolve_frames,
     detect_jumps,
@@ -93,6 +102,7 @@ OPERATIONS = (
     fit_ktc,
     fit_ramps,
     fit_segments,
+    flag_first_groups,
     flag_saturation,
     gather_contrasts,
     join_group_flags,
@@ -108,8 +118,10 @@ OPERATIONS = (
     search_jumps,
     subtract_contrasts,
     subtract_emicorr,
+    subtract_frames,
     subtract_levels,
     sum_by_phase,
+    suppress_single_groups,
 )
 
 

@@ -1,11 +1,14 @@
 """Linearity correction by kernels; see `gpucoron.backends.operations.linearity.definition`."""
 
-from gpucoron.backends.devices.launch import geometry
+from gpucoron.backends.devices.launch import count_parts, geometry
 from gpucoron.backends.kernel_files import POLYNOMIAL_LENGTHS
 
 #: bytes of samples that strips pass through at once: the system writes a scratch file in its order, and again what has
 #: changed since
 BYTES_AT_ONCE = 2**26
+
+#: least number of frames of a thread, which loads the coefficients of its pixel once
+FEWEST_FRAMES = 16
 
 
 def linearity(device, data, groupdq, coeffs, inverse_coeffs=None, *, settings):
@@ -23,7 +26,8 @@ def linearity(device, data, groupdq, coeffs, inverse_coeffs=None, *, settings):
     if device.strip_pixels:
         _correct_in_strips(device, ramp)
         return
-    device.over_pixels("correct_polynomial", ny * nx, nints * ngroups, (_length(coeffs),), **ramp)
+    parts = count_parts(ny * nx, nints * ngroups, FEWEST_FRAMES)
+    device.over_pixels("correct_polynomial", ny * nx, parts, (_length(coeffs),), **ramp)
 
 
 def _correct_in_strips(device, ramp):

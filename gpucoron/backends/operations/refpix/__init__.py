@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gpucoron.backends.operation import Operation
-from gpucoron.backends.operations.refpix import definition, kernels
+from gpucoron.backends.operations.refpix import clipping, definition, kernels
 
 
 @dataclass(frozen=True)
@@ -35,4 +35,9 @@ subtract_levels = Operation(
     cut="items",
     native=_native,
     libraries=(("refpix.cu", False),),
+)
+
+# light work, so it runs in the memory of the exposure
+clip_levels = Operation(
+    clipping.clip_levels, kernels.clip_levels, whole=("pixels", "n_first", "siglimit"), at_home=True
 )
