@@ -21,7 +21,7 @@ import scipy.ndimage
 from gpucoron.backends.kernel_files import KERNELS
 from tests.stand_ins.fake_streams import make_streams
 from tests.stand_ins.real_cupy import find_judge
-from tests.stand_ins.strict_cupy import FakeArray, FakeModule, FakeUfunc, operate, wrap
+from tests.stand_ins.strict_cupy import FakeArray, FakeModule, FakeUfunc, check_devices, operate, wrap
 
 __all__ = ["FakeArray", "FakeCupy", "OutOfMemoryError", "make_fake_cupy", "on_device"]
 
@@ -324,6 +324,10 @@ class FakeCupy:
     def asarray(self, array, dtype=None, **options):
         self.note_asked("asarray")
         if isinstance(array, FakeArray):
+            if dtype in (None, array.dtype) and not options:
+                # CuPy returns it unchanged, but not without a device
+                check_devices(self, [array])
+                return array
             real = None if self.judge is None else self.judge.cupy.asarray
             return operate(self, "asarray", np.asarray, (array,), {"dtype": dtype, **options}, real)
         self._check("asarray", array, dtype, **options)
