@@ -39,7 +39,13 @@ inline long long __double_as_longlong(double value) { return std::bit_cast<long 
 inline double __longlong_as_double(long long bits) { return std::bit_cast<double>(bits); }
 
 inline int atomicOr(int* target, int value) { return std::atomic_ref<int>(*target).fetch_or(value); }
+inline unsigned atomicAdd(unsigned* target, unsigned value) { return std::atomic_ref<unsigned>(*target).fetch_add(value); }
 inline int atomicAnd(int* target, int value) { return std::atomic_ref<int>(*target).fetch_and(value); }
+
+#ifdef GPUCORON_COUNT_READS
+// Samples that kernels read; for one worker.
+extern "C" inline long long gpucoron_reads = 0;
+#endif
 
 namespace gpucoron::host {
 
