@@ -12,7 +12,7 @@ namespace gpucoron {
 // median_rates, slope_sums, read_weights : (nints, ny, nx) float64, the latter two sums over the segments of
 // slope / variance and 1 / variance (read noise). states : (nints, ny, nx). dq : (nints, ny, nx), see pixel flags.
 // listed : indices into (nints, ny, nx), of which the first n_listed are filled in. frames_apart: frames between the first
-// groups of two integrations, in data and flags. weights: see Weights. SHORT: at most Slice::CAPACITY + 1 groups.
+// groups of two integrations, in data and flags. weights: see Weights. SHORT: at most MOST_SORTED + 1 groups.
 // grid: pixels x integrations.
 template <bool SHORT>
 __global__ void fit_integrations(const float* data, const uint8* groupdq, const uint32* pixeldq, const float* gain,
@@ -20,7 +20,7 @@ __global__ void fit_integrations(const float* data, const uint8* groupdq, const 
                                  double* read_weights, uint32* states, uint32* dq, uint32* listed, uint32* n_listed,
                                  int n_ints, int n_groups, int64 frames_apart, int64 n_pixels, double group_time,
                                  double frame_time, double one_group_time, double noise_divisor) {
-  GPUCORON_SLICES uint64 shared[Slice::CAPACITY * SLICE_THREADS];
+  GPUCORON_SLICES uint64 shared[(SHORT ? MOST_SORTED : Slice::CAPACITY) * SLICE_THREADS];
   const int64 pixel = thread_pixel();
   if (pixel >= n_pixels) return;
   const Slice slice(shared);
@@ -30,7 +30,7 @@ __global__ void fit_integrations(const float* data, const uint8* groupdq, const 
   for (int integration = blockIdx.y; integration < n_ints; integration += gridDim.y) {
     const int64 start = integration * frames_apart * n_pixels + pixel;
     const int64 at = int64(integration) * n_pixels + pixel;
-    const WholeRamp ramp = WholeRamp::find(data + start, groupdq + start, n_pixels, n_groups);
+    const auto ramp = WholeRamp<SHORT ? 4 : 8>::find(data + start, groupdq + start, n_pixels, n_groups);
     RampFit fit;
     if (!fit_whole_ramp<SHORT>(ramp, slice, detector, Weights{weights}, times, fit)) {
       listed[atomicAdd(n_listed, 1u)] = uint32(at);

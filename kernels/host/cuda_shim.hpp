@@ -44,7 +44,7 @@ inline int atomicAnd(int* target, int value) { return std::atomic_ref<int>(*targ
 
 #ifdef GPUCORON_COUNT_READS
 // Samples that kernels read; for one worker.
-extern "C" inline long long gpucoron_reads = 0;
+extern "C" { inline long long gpucoron_reads = 0; }
 #endif
 
 namespace gpucoron::host {

@@ -16,8 +16,8 @@
 
 namespace gpucoron {
 
-// The largest number of threads in a block.
-constexpr int SLICE_THREADS = 128;
+// The largest number of threads in a block, and of values that are sorted at once, in a larger slice.
+constexpr int SLICE_THREADS = 128, MOST_SORTED = 24;
 
 // A thread's own part of the shared memory of its block: either numbers, or counts in bins.
 class Slice {
@@ -25,7 +25,7 @@ class Slice {
   static constexpr int CAPACITY = 16;
   static constexpr int BINS = 2 * CAPACITY;
 
-  // shared: CAPACITY * SLICE_THREADS words, the same for all threads of the block.
+  // shared: CAPACITY (or MOST_SORTED) * SLICE_THREADS words, the same for all threads of the block.
   __device__ explicit Slice(uint64* shared) : words(shared + threadIdx.x) {}
 
   __device__ double value(int place) const { return __longlong_as_double(int64(words[place * SLICE_THREADS])); }

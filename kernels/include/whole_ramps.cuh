@@ -28,10 +28,11 @@ struct SampleDivisor {
   }
 };
 
-// The good groups of a ramp, unless its flags turn out to be others.
+// The good groups of a ramp, unless its flags turn out to be others. AT_ONCE: groups whose reads do not wait for each other.
+template <int AT_ONCE>
 struct WholeRamp {
-  // Samples that are read at a time, and differences in the middle of the ramp that are a sample of the noise.
-  static constexpr int AT_ONCE = 4, PROBES = 16;
+  // Differences in the middle of the ramp that show its noise.
+  static constexpr int PROBES = 16;
 
   const float* data;
   const uint8* groupdq;
@@ -49,7 +50,7 @@ struct WholeRamp {
   __device__ int length() const { return stop - start; }
   __device__ float sample(int group) const { return sample_at(data + group * stride); }
 
-  // Visit (group, sample) until visit() is false for the flags of some groups. The reads do not wait for each other.
+  // Visit (group, sample) of all groups; stop and return false if check(group, n) is false for some groups.
   template <class Check, class Visit>
   __device__ bool each_sample(const Check& check, const Visit& visit) const {
     int group = start;
@@ -96,16 +97,16 @@ struct WholeRamp {
   }
 };
 
-// Fit a ramp if it is whole, and return whether it is. SHORT: for at most Slice::CAPACITY + 1 groups.
-template <bool SHORT>
-__device__ bool fit_whole_ramp(const WholeRamp& ramp, const Slice& slice, const Detector& detector, const Weights& weights,
+// Fit a ramp if it is whole, and return whether it is. SHORT: for at most MOST_SORTED + 1 groups.
+template <bool SHORT, class Ramp>
+__device__ bool fit_whole_ramp(const Ramp& ramp, const Slice& slice, const Detector& detector, const Weights& weights,
                                const Times& times, RampFit& fit) {
   const SampleDivisor rate_of{times.group, 1.0 / times.group};
   const int length = ramp.length();
   if (length < 3 || length >= LONGEST_IN_STATE || !rate_of.is_usable()) return false;
   EqualBins<float> bins{};
   if (!SHORT) {
-    if (length - 1 < WholeRamp::PROBES) return false;
+    if (length - 1 < Ramp::PROBES) return false;
     bins = ramp.guess(rate_of);
     if (!bins.is_usable()) return false;
     slice.clear();

@@ -11,8 +11,8 @@ from gpucoron.backends.results import Slopes
 #: pixels that a thread processes together, as in ramp_strips.cpp
 STRIP = 256
 
-#: threads of a block, and differences that one of them can store, as in slice_median.cuh
-SLICE_THREADS, SLICE_CAPACITY = 128, 16
+#: threads of a block, and differences that one of them sorts, as in slice_median.cuh
+SLICE_THREADS, MOST_SORTED = 128, 24
 
 #: threads that fit the listed ramps, as many as a large device runs at the same time
 MOST_THREADS = 2**17
@@ -111,7 +111,7 @@ def _fit(
         "n_listed": device.zeros(1, np.uint32), **ramps, **fits,
     }  # fmt: skip
     threads = min(device.block_threads, SLICE_THREADS)
-    is_short = ngroups <= SLICE_CAPACITY + 1
+    is_short = ngroups <= MOST_SORTED + 1
     device.launch("fit_integrations", *geometry(ny * nx, threads, nints), {"n_ints": nints, **fitting}, (is_short,))
     fitting |= {"zeroframe": zeroframe, "suppress_one_group": int(settings.suppress_one_group)}
     device.launch("fit_listed", *geometry(min(nints * ny * nx, MOST_THREADS), threads), fitting)
