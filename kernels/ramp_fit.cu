@@ -13,35 +13,32 @@ namespace gpucoron {
 // slope / variance and 1 / variance (read noise). states : (nints, ny, nx). dq : (nints, ny, nx), see pixel flags.
 // listed : indices into (nints, ny, nx), of which the first n_listed are filled in. frames_apart: frames between the first
 // groups of two integrations, in data and flags. weights: see Weights. SHORT: at most MOST_SORTED + 1 groups.
-// grid: pixels x integrations.
+// groups_per_second: 1 / group_time. grid: ramps.
 template <bool SHORT>
 __global__ void fit_integrations(const float* data, const uint8* groupdq, const uint32* pixeldq, const float* gain,
                                  const float* readnoise, const float* weights, double* median_rates, double* slope_sums,
                                  double* read_weights, uint32* states, uint32* dq, uint32* listed, uint32* n_listed,
                                  int n_ints, int n_groups, int64 frames_apart, int64 n_pixels, double group_time,
-                                 double frame_time, double one_group_time, double noise_divisor) {
-  GPUCORON_SLICES uint64 shared[(SHORT ? MOST_SORTED : Slice::CAPACITY) * SLICE_THREADS];
-  const int64 pixel = thread_pixel();
-  if (pixel >= n_pixels) return;
-  const Slice slice(shared);
-  const Times times{group_time, frame_time, one_group_time};
+                                 double frame_time, double one_group_time, double noise_divisor, double groups_per_second) {
+  GPUCORON_SLICES uint32 shared[Slice::words_of(SHORT ? MOST_SORTED : Slice::CAPACITY)];
+  const int64 at = thread_pixel();
+  if (at >= n_ints * n_pixels) return;
+  const uint32 integration = uint32(at) / uint32(n_pixels);
+  const int64 pixel = at - integration * n_pixels;
+  const int64 start = integration * frames_apart * n_pixels + pixel;
   const Detector detector = detector_of(gain, readnoise, pixel, noise_divisor);
-
-  for (int integration = blockIdx.y; integration < n_ints; integration += gridDim.y) {
-    const int64 start = integration * frames_apart * n_pixels + pixel;
-    const int64 at = int64(integration) * n_pixels + pixel;
-    const auto ramp = WholeRamp<SHORT ? 4 : 8>::find(data + start, groupdq + start, n_pixels, n_groups);
-    RampFit fit;
-    if (!fit_whole_ramp<SHORT>(ramp, slice, detector, Weights{weights}, times, fit)) {
-      listed[atomicAdd(n_listed, 1u)] = uint32(at);
-      continue;
-    }
-    median_rates[at] = fit.median_rate;
-    slope_sums[at] = fit.slope_sum;
-    read_weights[at] = fit.read_weight;
-    states[at] = fit.state;
-    dq[at] = pixeldq[pixel] | flags_of_gain(detector);
+  const WholeRamp ramp = WholeRamp::find(data + start, groupdq + start, n_pixels, n_groups);
+  RampFit fit;
+  if (!fit_whole_ramp<SHORT>(ramp, Slice(shared), detector, Weights{weights}, Times{group_time, frame_time, one_group_time},
+                             SampleDivisor{group_time, groups_per_second}, fit)) {
+    listed[atomicAdd(n_listed, 1u)] = uint32(at);
+    return;
   }
+  median_rates[at] = fit.median_rate;
+  slope_sums[at] = fit.slope_sum;
+  read_weights[at] = fit.read_weight;
+  states[at] = fit.state;
+  dq[at] = pixeldq[pixel] | flags_of_gain(detector);
 }
 
 // Fit the listed ramps. grid: any.
@@ -50,7 +47,7 @@ __global__ void fit_listed(const float* data, const uint8* groupdq, const uint32
                            const uint32* n_listed, double* median_rates, double* slope_sums, double* read_weights,
                            uint32* states, uint32* dq, int n_groups, int64 frames_apart, int64 n_pixels, double group_time,
                            double frame_time, double one_group_time, double noise_divisor, int suppress_one_group) {
-  GPUCORON_SLICES uint64 shared[Slice::CAPACITY * SLICE_THREADS];
+  GPUCORON_SLICES uint32 shared[Slice::words_of(Slice::CAPACITY)];
   const Slice slice(shared);
   const auto median = [&](const auto& values, int, int& count) { return median_in_slice(values, slice, count); };
   const Times times{group_time, frame_time, one_group_time};

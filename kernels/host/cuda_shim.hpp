@@ -21,6 +21,8 @@
 #define __host__
 // Blocks with shared memory run one after the other, so one copy is enough.
 #define __shared__ static
+// Of memory in which each thread uses only its own part, every worker has a copy.
+#define GPUCORON_SLICES static thread_local
 
 using std::floor;
 using std::fma;
@@ -41,11 +43,6 @@ inline double __longlong_as_double(long long bits) { return std::bit_cast<double
 inline int atomicOr(int* target, int value) { return std::atomic_ref<int>(*target).fetch_or(value); }
 inline unsigned atomicAdd(unsigned* target, unsigned value) { return std::atomic_ref<unsigned>(*target).fetch_add(value); }
 inline int atomicAnd(int* target, int value) { return std::atomic_ref<int>(*target).fetch_and(value); }
-
-#ifdef GPUCORON_COUNT_READS
-// Samples that kernels read; for one worker.
-extern "C" { inline long long gpucoron_reads = 0; }
-#endif
 
 namespace gpucoron::host {
 

@@ -36,11 +36,8 @@ __device__ inline uint32 flags_of_gain(const Detector& detector) {
   return detector.gain_is_bad() ? DO_NOT_USE | NO_GAIN_VALUE : 0u;
 }
 
-// Read a sample, DN. A test counts these reads.
 __device__ inline float sample_at(const float* place) {
-#ifdef GPUCORON_COUNT_READS
-  ++gpucoron_reads;
-#endif
+  count_reads(1);
   return *place;
 }
 

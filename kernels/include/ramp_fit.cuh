@@ -61,12 +61,11 @@ __device__ inline const float* weights_of_rise(const Weights& weights, const Det
   return weights.of(length, weight_class(signal_to_noise));
 }
 
-// The weighted sums of a line; samples are added in the order of time, and NaN counts as 0.
+// The weighted sums of a line; samples are added in the order of time.
 struct LineSums {
   double w = 0.0, x = 0.0, xx = 0.0, y = 0.0, xy = 0.0;
 
   __device__ void add(int group, double sample, double weight) {
-    if (is_nan(sample)) sample = 0.0;
     const double at = group;
     const double weighted_x = at * weight;
     w += weight;
@@ -90,9 +89,11 @@ __device__ inline Line fit_line(const Ramp& ramp, const Detector& detector, cons
   const float* const first = weights_of_rise(weights, detector, segment.length(), rise);
   const double inverse_variance = 1.0 / (detector.read_noise * detector.read_noise);
   LineSums sums;
-  for (int group = segment.start; group < segment.stop; ++group)
-    sums.add(group, ramp.sample(group),
-             Weights::at(first, group - segment.start, segment.length()) * inverse_variance);
+  for (int group = segment.start; group < segment.stop; ++group) {
+    const double sample = ramp.sample(group);
+    const double weight = Weights::at(first, group - segment.start, segment.length()) * inverse_variance;
+    sums.add(group, is_nan(sample) ? 0.0 : sample, weight);
+  }
   return sums.line(group_time);
 }
 

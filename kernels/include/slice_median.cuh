@@ -8,10 +8,8 @@
 
 #include "order_statistics.cuh"
 
-#ifdef __CUDACC__
+#ifndef GPUCORON_SLICES
 #define GPUCORON_SLICES __shared__
-#else
-#define GPUCORON_SLICES static thread_local
 #endif
 
 namespace gpucoron {
@@ -19,28 +17,32 @@ namespace gpucoron {
 // The largest number of threads in a block, and of values that are sorted at once, in a larger slice.
 constexpr int SLICE_THREADS = 128, MOST_SORTED = 24;
 
-// A thread's own part of the shared memory of its block: either numbers, or counts in bins.
+// A thread's own part of the shared memory of its block: either numbers, of which each has two words, or counts in bins.
 class Slice {
  public:
   static constexpr int CAPACITY = 16;
   static constexpr int BINS = 2 * CAPACITY;
 
-  // shared: CAPACITY (or MOST_SORTED) * SLICE_THREADS words, the same for all threads of the block.
-  __device__ explicit Slice(uint64* shared) : words(shared + threadIdx.x) {}
+  // shared: words for CAPACITY or MOST_SORTED numbers of each thread, the same for all threads of the block.
+  __device__ explicit Slice(uint32* shared) : words(shared + threadIdx.x) {}
+  __host__ __device__ static constexpr int words_of(int n_numbers) { return 2 * n_numbers * SLICE_THREADS; }
 
-  __device__ double value(int place) const { return __longlong_as_double(int64(words[place * SLICE_THREADS])); }
+  __device__ double value(int place) const {
+    const uint32* const low = words + 2 * place * SLICE_THREADS;
+    return __longlong_as_double(int64(uint64(low[SLICE_THREADS]) << 32 | *low));
+  }
   __device__ void put(int place, double value) const {
-    words[place * SLICE_THREADS] = uint64(__double_as_longlong(value));
+    uint32* const low = words + 2 * place * SLICE_THREADS;
+    const auto bits = uint64(__double_as_longlong(value));
+    low[0] = uint32(bits);
+    low[SLICE_THREADS] = uint32(bits >> 32);
   }
 
-  // The counts of two bins share a word.
   __device__ void clear() const {
-    for (int place = 0; place < CAPACITY; ++place) words[place * SLICE_THREADS] = 0;
+    for (int bin = 0; bin < BINS; ++bin) words[bin * SLICE_THREADS] = 0;
   }
-  __device__ void count(int bin) const {
-    words[bin / 2 * SLICE_THREADS] += bin % 2 ? 1ull << 32 : 1ull;
-  }
-  __device__ int counted(int bin) const { return int(uint32(words[bin / 2 * SLICE_THREADS] >> bin % 2 * 32)); }
+  __device__ void count(int bin) const { ++words[bin * SLICE_THREADS]; }
+  __device__ int counted(int bin) const { return int(words[bin * SLICE_THREADS]); }
 
   // The bin with `rank`, which becomes its rank in the bin.
   __device__ int bin_of(int& rank) const {
@@ -69,14 +71,12 @@ class Slice {
   }
 
  private:
-  uint64* words;
+  uint32* words;
 };
 
-template <class Real>
-__device__ inline int limited_bin(Real place) {
-  constexpr int LAST = Slice::BINS - 1;
-  return place < Real(0) ? 0 : place > Real(LAST) ? LAST : int(place);
-}
+// Whole numbers of bins; `place` is not NaN.
+__device__ inline int bin_at(float place) { return int(fminf(fmaxf(place, 0.0f), float(Slice::BINS - 1))); }
+__device__ inline int bin_at(double place) { return int(fmin(fmax(place, 0.0), double(Slice::BINS - 1))); }
 
 // Bins of equal width about the probable median; the first and last ones have no end.
 template <class Real>
@@ -91,7 +91,7 @@ struct EqualBins {
     return {mean - reach, Real(Slice::BINS / 2) / reach};
   }
   __device__ bool is_usable() const { return is_finite(start) && is_finite(scale) && scale > Real(0); }
-  __device__ int of(double value) const { return limited_bin((Real(value) - start) * scale); }
+  __device__ int of(double value) const { return bin_at((Real(value) - start) * scale); }
 };
 
 // Bins between two numbers that differ: of equal width or, for any distribution, by their keys.

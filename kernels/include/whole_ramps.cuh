@@ -10,7 +10,7 @@
 
 namespace gpucoron {
 
-// Quotients of samples and a time, in float64.
+// Quotients of finite samples and a time, in float64; -0 becomes 0.
 //
 // A product with the inverse is wrong by at most two units of the last place. The fused remainder is exact, and corrects it to
 // within 2^-105 of the quotient, while no quotient of numbers with 24 bits is nearer than 2^-78 to the middle of two float64
@@ -22,15 +22,14 @@ struct SampleDivisor {
   __device__ bool is_usable() const { return number > 0.0 && is_finite(number) && is_finite(inverse); }
   __device__ double operator()(float sample) const {
     const double quotient = sample * inverse;
-    const double corrected = fma(fma(-quotient, number, double(sample)), inverse, quotient);
-    // zeros keep their sign, and infinite samples stay infinite
-    return sample != 0.0f && is_finite(sample) ? corrected : quotient;
+    return fma(fma(-quotient, number, double(sample)), inverse, quotient);
   }
 };
 
-// The good groups of a ramp, unless its flags turn out to be others. AT_ONCE: groups whose reads do not wait for each other.
-template <int AT_ONCE>
+// The good groups of a ramp, unless its flags turn out to be others.
 struct WholeRamp {
+  // Groups whose reads do not wait for each other: more need more registers.
+  static constexpr int AT_ONCE = 4;
   // Differences in the middle of the ramp that show its noise.
   static constexpr int PROBES = 16;
 
@@ -50,31 +49,31 @@ struct WholeRamp {
   __device__ int length() const { return stop - start; }
   __device__ float sample(int group) const { return sample_at(data + group * stride); }
 
-  // Visit (group, sample) of all groups; stop and return false if check(group, n) is false for some groups.
-  template <class Check, class Visit>
-  __device__ bool each_sample(const Check& check, const Visit& visit) const {
-    int group = start;
+  // Visit (group, sample) of all groups but the first. With CHECKS, stop at groups with flags; return whether there are none.
+  template <bool CHECKS, class Visit>
+  __device__ bool each_later_sample(const Visit& visit) const {
+    int group = start + 1;
+    const float* place = data + group * stride;
+    const uint8* flags = groupdq + group * stride;
+    uint32 any = 0;
     for (; group + AT_ONCE <= stop; group += AT_ONCE) {
       float samples[AT_ONCE];
 #pragma unroll
-      for (int j = 0; j < AT_ONCE; ++j) samples[j] = sample(group + j);
-      if (!check(group, AT_ONCE)) return false;
+      for (int j = 0; j < AT_ONCE; ++j) {
+        samples[j] = sample_at(place);
+        place += stride;
+        if (CHECKS) any |= *flags;
+        flags += stride;
+      }
+      if (CHECKS && any != 0) return false;
 #pragma unroll
       for (int j = 0; j < AT_ONCE; ++j) visit(group + j, samples[j]);
     }
-    if (!check(group, stop - group)) return false;
-    for (; group < stop; ++group) visit(group, sample(group));
-    return true;
-  }
-
-  // Whether groups have no flags.
-  __device__ bool is_good(int group, int n) const {
-    uint32 any = 0;
-    if (n == AT_ONCE) {
-#pragma unroll
-      for (int j = 0; j < AT_ONCE; ++j) any |= groupdq[(group + j) * stride];
-    } else {
-      for (int j = 0; j < n; ++j) any |= groupdq[(group + j) * stride];
+    for (; group < stop; ++group) {
+      visit(group, sample_at(place));
+      place += stride;
+      if (CHECKS) any |= *flags;
+      flags += stride;
     }
     return any == 0;
   }
@@ -97,70 +96,65 @@ struct WholeRamp {
   }
 };
 
-// Fit a ramp if it is whole, and return whether it is. SHORT: for at most MOST_SORTED + 1 groups.
-template <bool SHORT, class Ramp>
-__device__ bool fit_whole_ramp(const Ramp& ramp, const Slice& slice, const Detector& detector, const Weights& weights,
-                               const Times& times, RampFit& fit) {
-  const SampleDivisor rate_of{times.group, 1.0 / times.group};
-  const int length = ramp.length();
+// Fit a ramp if it is whole and finite, and return whether it is. SHORT: for at most MOST_SORTED + 1 groups.
+template <bool SHORT>
+__device__ bool fit_whole_ramp(const WholeRamp& ramp, const Slice& slice, const Detector& detector, const Weights& weights,
+                               const Times& times, const SampleDivisor& rate_of, RampFit& fit) {
+  const int length = ramp.length(), n_differences = length - 1;
   if (length < 3 || length >= LONGEST_IN_STATE || !rate_of.is_usable()) return false;
+  if (ramp.groupdq[ramp.start * ramp.stride] != 0) return false;
   EqualBins<float> bins{};
   if (!SHORT) {
-    if (length - 1 < Ramp::PROBES) return false;
+    if (n_differences < WholeRamp::PROBES) return false;
     bins = ramp.guess(rate_of);
     if (!bins.is_usable()) return false;
     slice.clear();
   }
 
-  const double rise = double(ramp.sample(ramp.stop - 1)) - double(ramp.sample(ramp.start));
-  const float* const first = weights_of_rise(weights, detector, length, rise);
+  const float first_sample = ramp.sample(ramp.start);
+  const double rise = double(ramp.sample(ramp.stop - 1)) - double(first_sample);
+  const float* const first_weight = weights_of_rise(weights, detector, length, rise);
   const double inverse_variance = 1.0 / (detector.read_noise * detector.read_noise);
+  const double variance = read_variance(detector, length, FITTED, times);
   LineSums sums;
-  Portion found = Portion::none();
-  int count = 0;
-  double previous = double_nan();
-  const auto is_good = [&](int group, int n) { return ramp.is_good(group, n); };
+  sums.add(ramp.start, first_sample, Weights::at(first_weight, 0, length) * inverse_variance);
+  double previous = rate_of(first_sample);
   const auto add = [&](int group, float sample) {
     const double current = rate_of(sample);
-    const double difference = current - previous;
-    previous = current;
-    if (!is_nan(difference)) {
-      if (SHORT) {
-        slice.put(count, difference);
-      } else {
-        slice.count(bins.of(difference));
-      }
-      ++count;
+    if (SHORT) {
+      slice.put(group - ramp.start - 1, current - previous);
+    } else {
+      slice.count(bins.of(current - previous));
     }
-    sums.add(group, sample, Weights::at(first, group - ramp.start, length) * inverse_variance);
+    previous = current;
+    sums.add(group, sample, Weights::at(first_weight, group - ramp.start, length) * inverse_variance);
   };
-  if (!ramp.each_sample(is_good, add) || count == 0) return false;
+  // A sample that is not finite makes a sum that is not.
+  if (!ramp.each_later_sample<true>(add) || !is_finite(sums.y)) return false;
 
-  int rank = (count - 1) / 2;
-  const bool even = count % 2 == 0;
+  int rank = (n_differences - 1) / 2;
+  const bool even = n_differences % 2 == 0;
   double rate;
   if (SHORT) {
-    slice.sort(rank + even, count);
+    slice.sort(rank + even, n_differences);
     rate = even ? (slice.value(rank) + slice.value(rank + 1)) / 2.0 : slice.value(rank);
   } else {
     const int bin = slice.bin_of(rank);
-    previous = double_nan();
+    Portion found = Portion::none();
+    previous = rate_of(first_sample);
     const auto collect = [&](int, float sample) {
       const double current = rate_of(sample);
       const double difference = current - previous;
       previous = current;
-      if (is_nan(difference)) return;
       const int its = bins.of(difference);
       if (its == bin) found.add(difference, slice);
       if (its > bin) found.pass_over(difference);
     };
-    ramp.each_sample([](int, int) { return true; }, collect);
+    ramp.each_later_sample<false>(collect);
     if (!found.has(rank)) return false;
     rate = found.median(rank, even, slice);
   }
-  if (is_nan(rate)) rate = 0.0;
 
-  const double variance = read_variance(detector, length, FITTED, times);
   const double slope = sums.line(times.group).slope;
   fit = {rate, 0.0 + slope / variance, 1.0 / variance, state_of_segments(1, 0, length), 0u};
   return true;

@@ -112,7 +112,10 @@ def _fit(
     }  # fmt: skip
     threads = min(device.block_threads, SLICE_THREADS)
     is_short = ngroups <= MOST_SORTED + 1
-    device.launch("fit_integrations", *geometry(ny * nx, threads, nints), {"n_ints": nints, **fitting}, (is_short,))
+    # The kernel divides by it where it is usable: without a time, it lists all ramps.
+    per_second = 1 / times["group_time"] if times["group_time"] > 0 else 0.0
+    of_whole = {"n_ints": nints, "groups_per_second": per_second, **fitting}
+    device.launch("fit_integrations", *geometry(nints * ny * nx, threads), of_whole, (is_short,))
     fitting |= {"zeroframe": zeroframe, "suppress_one_group": int(settings.suppress_one_group)}
     device.launch("fit_listed", *geometry(min(nints * ny * nx, MOST_THREADS), threads), fitting)
     ramps |= {
