@@ -57,7 +57,7 @@ __global__ void fit_listed(const float* data, const uint8* groupdq, const uint32
     const int64 integration = at / n_pixels, pixel = at % n_pixels;
     const int64 start = integration * frames_apart * n_pixels + pixel;
     const Detector detector = detector_of(gain, readnoise, pixel, noise_divisor);
-    const Ramp ramp{data + start, groupdq + start, n_pixels, n_groups, false, false, 0.0f};
+    const DistantRamp ramp{{data + start, groupdq + start, n_pixels, n_groups, false, false, 0.0f}};
     const float* const first_frame = zeroframe ? zeroframe + at : nullptr;
     const RampFit fit = fit_ramp(ramp, detector, Weights{weights}, times, first_frame, suppress_one_group, median);
     median_rates[at] = fit.median_rate;
@@ -95,7 +95,8 @@ __global__ void finish_products(const uint8* groupdq, const uint8* original_grou
     const int64 start = integration * frames_apart * n_pixels + pixel;
     const int64 at = int64(integration) * n_pixels + pixel;
     const RampFit fit{0.0, slope_sums[at], read_weights[at], states[at], dq_ints[at]};
-    const Ramp ramp{nullptr, groupdq + start, n_pixels, n_groups, false, (fit.state & FROM_ZEROFRAME) != 0, 0.0f};
+    const bool by_zeroframe = (fit.state & FROM_ZEROFRAME) != 0;
+    const DistantRamp ramp{{nullptr, groupdq + start, n_pixels, n_groups, false, by_zeroframe, 0.0f}};
     const uint8* const original = original_groupdq ? original_groupdq + start : nullptr;
     const RampProducts products = weigh_ramp(ramp, original, fit, detector, times, mean, dark);
     sums.add(fit, products);
@@ -136,7 +137,7 @@ __global__ void write_optional(const float* data, const uint8* groupdq, const fl
     const RampFit fit{0.0, slope_sums[at], read_weights[at], states[at], dq[at]};
     const bool by_zeroframe = (fit.state & FROM_ZEROFRAME) != 0;
     const float first_frame = by_zeroframe ? zeroframe[at] : 0.0f;
-    const Ramp ramp{data + start, groupdq + start, n_pixels, n_groups, false, by_zeroframe, first_frame};
+    const DistantRamp ramp{{data + start, groupdq + start, n_pixels, n_groups, false, by_zeroframe, first_frame}};
     const SegmentProducts products{segments + int64(integration) * most_segments * n_pixels + pixel, pedestal + at,
                                    jumps + int64(integration) * most_jumps * n_pixels + pixel,
                                    int64(n_ints) * most_segments * n_pixels, n_pixels, most_segments, most_jumps,
