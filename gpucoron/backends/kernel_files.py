@@ -88,13 +88,12 @@ TABLE = {
         "flag_after_jumps": Row(by_pixel=True),
     },
     "ramp_fit.cu": {
-        "fit_integrations": Row(nulls="zeroframe", apart="data groupdq", shared="weights", by_pixel=True),
-        "average_median_rates": Row(by_pixel=True),
-        "weigh_integrations": Row(
-            nulls="original_groupdq dark_current restored_weights", apart="groupdq original_groupdq", by_pixel=True
+        "fit_integrations": Row(_EITHER, apart="data groupdq", shared="weights"),
+        "fit_listed": Row(nulls="zeroframe", apart="data groupdq", shared="weights"),
+        "finish_products": Row(
+            nulls="original_groupdq dark_current signal", apart="groupdq original_groupdq", by_pixel=True
         ),
         "write_optional": Row(nulls="dark_current zeroframe", apart="data groupdq", shared="weights", by_pixel=True),
-        "combine_integrations": Row(nulls="restored_weights", by_pixel=True),
     },
     "subtract_ktc.cu": {
         "fit_ktc": Row(by_pixel=True),

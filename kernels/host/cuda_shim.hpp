@@ -21,6 +21,8 @@
 #define __host__
 // Blocks with shared memory run one after the other, so one copy is enough.
 #define __shared__ static
+// Of memory in which each thread uses only its own part, every worker has a copy.
+#define GPUCORON_SLICES static thread_local
 
 using std::floor;
 using std::fma;
@@ -43,6 +45,8 @@ inline int __popc(unsigned bits) { return std::popcount(bits); }
 inline int atomicAdd(int* target, int value) { return std::atomic_ref<int>(*target).fetch_add(value); }
 inline int atomicOr(int* target, int value) { return std::atomic_ref<int>(*target).fetch_or(value); }
 inline unsigned atomicOr(unsigned* target, unsigned value) { return std::atomic_ref<unsigned>(*target).fetch_or(value); }
+inline unsigned atomicAdd(unsigned* target, unsigned value) { return std::atomic_ref<unsigned>(*target).fetch_add(value); }
+inline int atomicAnd(int* target, int value) { return std::atomic_ref<int>(*target).fetch_and(value); }
 
 namespace gpucoron::host {
 

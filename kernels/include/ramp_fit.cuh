@@ -6,114 +6,11 @@
 
 #include "lanes.cuh"
 #include "order_statistics.cuh"
+#include "ramp.cuh"
 
 namespace gpucoron {
 
 constexpr double LARGE_VARIANCE = 1e6;  // (DN/s)^2; larger variances are written as 0
-
-struct Times {
-  double group;
-  double frame;
-  double one_group;  // the effective time of a single first group
-};
-
-struct Detector {
-  double gain;        // e-/DN
-  double read_noise;  // electrons per group, rounded to float32 as stcal's caller does
-
-  __device__ bool gain_is_bad() const { return gain <= 0.0 || is_nan(gain); }
-
-  // Variance of the slope of a segment of `length` groups, from read noise.
-  __device__ double slope_variance(double length, double time) const {
-    const double ratio = read_noise / time;
-    const double spread = length * length * length - length;
-    return 12.0 * ratio * ratio / (spread * gain * gain);
-  }
-};
-
-__device__ inline Detector detector_of(const float* gain, const float* readnoise, int64 pixel, double noise_divisor) {
-  return {gain[pixel], float(double(readnoise[pixel]) * (double(gain[pixel]) / noise_divisor))};
-}
-
-// The samples and flags of one ramp; a zeroframe may replace the first group.
-struct Ramp {
-  const float* data;
-  const uint8* groupdq;
-  int64 stride;
-  int n_groups;
-  bool is_clean;  // no flags at all
-  bool starts_with_zeroframe;
-  float zeroframe;
-
-  __device__ uint32 dq(int group) const {
-    return is_clean || (starts_with_zeroframe && group == 0) ? 0u : groupdq[group * stride];
-  }
-
-  __device__ double sample(int group) const {
-    const double value = data[group * stride];
-    if (is_clean) return value;
-    if (starts_with_zeroframe && group == 0) return zeroframe;
-    return (groupdq[group * stride] & SATURATED) ? double_nan() : value;
-  }
-};
-
-// A summary of the flags of a ramp.
-struct RampFlags {
-  int n_good;
-  int n_unusable;
-  int n_saturated;
-  uint32 any;
-};
-
-__device__ inline RampFlags gather_flags(const Ramp& ramp) {
-  RampFlags found{0, 0, 0, 0u};
-  for (int group = 0; group < ramp.n_groups; ++group) {
-    const uint32 dq = ramp.groupdq[group * ramp.stride];
-    found.n_good += dq == 0;
-    found.n_unusable += (dq & UNUSABLE) != 0;
-    found.n_saturated += (dq & SATURATED) != 0;
-    found.any |= dq;
-  }
-  return found;
-}
-
-struct Segment {
-  int start;
-  int stop;  // the group after the last one
-  __device__ int length() const { return stop - start; }
-};
-
-// The next run of good groups from `cursor` on, starting with a jump group before it. Persistence does not end a run.
-template <class Flags>
-__device__ bool next_segment(const Flags& dq, int n_groups, int& cursor, Segment& segment) {
-  while (cursor < n_groups && (dq(cursor) & ~PERSISTENCE)) ++cursor;
-  if (cursor == n_groups) return false;
-  segment.start = cursor > 0 && (dq(cursor - 1) & ~PERSISTENCE) == JUMP_DET ? cursor - 1 : cursor;
-  while (cursor < n_groups && !(dq(cursor) & ~PERSISTENCE)) ++cursor;
-  segment.stop = cursor;
-  return true;
-}
-
-// Visit the segments to fit: all with more than one group or, if there are none, the first one.
-template <class Flags, class Visit>
-__device__ int each_segment(const Flags& dq, int n_groups, Visit visit) {
-  Segment segment{0, 0};
-  Segment single{0, 0};
-  int n_visited = 0;
-  for (int cursor = 0; next_segment(dq, n_groups, cursor, segment);) {
-    if (segment.length() > 1) {
-      visit(segment);
-      ++n_visited;
-    } else if (single.stop == 0) {
-      single = segment;
-    }
-  }
-  if (n_visited == 0 && single.stop > 0) {
-    visit(single);
-    n_visited = 1;
-  }
-  return n_visited;
-}
 
 // Weight classes of Fixsen et al. (2000): the power of the weights, larger if the ends of a ramp count more.
 enum WeightClass { FLAT, FOUR_TENTHS, LINEAR, CUBIC, SIXTH, TENTH };
@@ -152,54 +49,80 @@ struct Line {
   double intercept_sigma;
 };
 
-// The line through a segment of three groups or more.
-__device__ inline Line fit_line(const Ramp& ramp, const Detector& detector, const Weights& weights, const Segment& segment,
-                                double group_time) {
+// The weights for a segment that rises by `rise` DN, before division by the squared read noise.
+__device__ inline const float* weights_of_rise(const Weights& weights, const Detector& detector, int length, double rise) {
   const double noise_variance = detector.read_noise * detector.read_noise;
-  const double rise = ramp.sample(segment.stop - 1) - ramp.sample(segment.start);
   const double variance = noise_variance + rise * detector.gain;
   double signal_to_noise = 0.0;
   if (!(variance <= 0.0 || detector.gain == 0.0)) {
     signal_to_noise = rise * detector.gain / sqrt(variance);
     if (signal_to_noise < 0.0) signal_to_noise = 0.0;
   }
-  const float* const first = weights.of(segment.length(), weight_class(signal_to_noise));
-  const double inverse_variance = 1.0 / noise_variance;
-  double sum_w = 0.0, sum_x = 0.0, sum_xx = 0.0, sum_y = 0.0, sum_xy = 0.0;
-  for (int group = segment.start; group < segment.stop; ++group) {
-    const double weight = Weights::at(first, group - segment.start, segment.length()) * inverse_variance;
-    double y = ramp.sample(group);
-    if (is_nan(y)) y = 0.0;
-    const double x = group;
-    const double weighted_x = x * weight;
-    sum_w += weight;
-    sum_x += weighted_x;
-    sum_xx += x * weighted_x;
-    sum_y += y * weight;
-    sum_xy += y * weighted_x;
-  }
-  const double inverse_determinant = 1.0 / (sum_w * sum_xx - sum_x * sum_x);
-  return {(sum_w * sum_xy - sum_x * sum_y) * inverse_determinant / group_time, sqrt(sum_w * inverse_determinant),
-          (sum_xx * sum_y - sum_x * sum_xy) * inverse_determinant, sqrt(sum_xx * inverse_determinant)};
+  return weights.of(length, weight_class(signal_to_noise));
 }
 
+// The weighted sums of a line; samples are added in the order of time.
+struct LineSums {
+  double w = 0.0, x = 0.0, xx = 0.0, y = 0.0, xy = 0.0;
+
+  __device__ void add(int group, double sample, double weight) {
+    const double at = group;
+    const double weighted_x = at * weight;
+    w += weight;
+    x += weighted_x;
+    xx += at * weighted_x;
+    y += sample * weight;
+    xy += sample * weighted_x;
+  }
+
+  __device__ Line line(double group_time) const {
+    const double inverse_determinant = 1.0 / (w * xx - x * x);
+    return {(w * xy - x * y) * inverse_determinant / group_time, sqrt(w * inverse_determinant),
+            (xx * y - x * xy) * inverse_determinant, sqrt(xx * inverse_determinant)};
+  }
+};
+
+// The line through a segment of three groups or more.
+template <class AnyRamp>
+__device__ Line fit_line(const AnyRamp& ramp, const Detector& detector, const Weights& weights, const Segment& segment,
+                         double group_time) {
+  const double rise = ramp.sample(segment.stop - 1) - ramp.sample(segment.start);
+  const float* const first = weights_of_rise(weights, detector, segment.length(), rise);
+  const double inverse_variance = 1.0 / (detector.read_noise * detector.read_noise);
+  LineSums sums;
+  ramp.each_group(segment.start, segment.stop, [&](int group, uint32, double sample) {
+    const double weight = Weights::at(first, group - segment.start, segment.length()) * inverse_variance;
+    sums.add(group, is_nan(sample) ? 0.0 : sample, weight);
+  });
+  return sums.line(group_time);
+}
+
+// The median of a series of at most `capacity` values, by streaming it; `count` is the number of them without NaN.
+struct StreamedMedian {
+  template <class Scan>
+  __device__ double operator()(const Scan& streamed, int capacity, int& count) const {
+    const auto& values = keep<double>(streamed, capacity);
+    const Survey<double> all = survey<double, Lanes<1>>(values);
+    count = all.count;
+    return median_of_ranks<double, Lanes<1>>(values, 0, all.count, all.low, all.high);
+  }
+};
+
 // Median of the good differences of a ramp, DN/s; the first sample's rate if no difference is good; else NaN.
-__device__ inline double median_rate(const Ramp& ramp, double group_time) {
-  auto rate_of = [&](int group) {
-    return (ramp.dq(group) & DO_NOT_USE) ? double_nan() : ramp.sample(group) / group_time;
-  };
+template <class AnyRamp, class Median>
+__device__ double median_rate(const AnyRamp& ramp, double group_time, const Median& median) {
+  const double first = (ramp.dq(0) & DO_NOT_USE) ? double_nan() : ramp.sample(0) / group_time;
   auto streamed = [&](auto visit) {
-    double previous = rate_of(0);
-    for (int group = 1; group < ramp.n_groups; ++group) {
-      const double current = rate_of(group);
-      if (!(ramp.dq(group) & JUMP_DET)) visit(current - previous);
+    double previous = first;
+    ramp.each_group(1, ramp.n_groups, [&](int, uint32 dq, double sample) {
+      const double current = (dq & DO_NOT_USE) ? double_nan() : sample / group_time;
+      if (!(dq & JUMP_DET)) visit(current - previous);
       previous = current;
-    }
+    });
   };
-  const auto& differences = keep<double>(streamed, ramp.n_groups - 1);
-  const Survey<double> all = survey<double, Lanes<1>>(differences);
-  if (all.count == 0) return rate_of(0);
-  return median_of_ranks<double, Lanes<1>>(differences, 0, all.count, all.low, all.high);
+  int count = 0;
+  const double found = median(streamed, ramp.n_groups - 1, count);
+  return count == 0 ? first : found;
 }
 
 // Properties of a ramp that the first kernel stores for the later ones, in one word.
@@ -213,9 +136,18 @@ enum RampState : uint32 {
   ALL_SATURATED = 1u << 6,   // SATURATED, not counting partial saturation
   HAD_JUMP = 1u << 7,
   HAD_PERSISTENCE = 1u << 8,
+  TWO_SEGMENTS = 1u << 9,    // exactly two, with their lengths in the halves of the upper bits
 };
-constexpr int LENGTH_SHIFT = 12;
-constexpr int LONGEST_IN_STATE = 1 << (32 - LENGTH_SHIFT);
+constexpr int LENGTH_SHIFT = 12, HALF_OF_LENGTHS = (32 - LENGTH_SHIFT) / 2;
+constexpr int LONGEST_IN_STATE = 1 << (32 - LENGTH_SHIFT), LONGEST_IN_HALF = 1 << HALF_OF_LENGTHS;
+
+// The state of a fitted ramp, with the lengths of its last two segments if there are no others.
+__device__ inline uint32 state_of_segments(int n_segments, int before, int last) {
+  if (n_segments == 1 && last < LONGEST_IN_STATE) return FITTED | ONE_SEGMENT | uint32(last) << LENGTH_SHIFT;
+  if (n_segments == 2 && before < LONGEST_IN_HALF && last < LONGEST_IN_HALF)
+    return FITTED | TWO_SEGMENTS | (uint32(before) << HALF_OF_LENGTHS | uint32(last)) << LENGTH_SHIFT;
+  return n_segments > 0 ? FITTED : 0u;
+}
 
 // Integration time of a segment of one group.
 __device__ inline double single_group_time(uint32 state, const Times& times) {
@@ -256,8 +188,9 @@ struct RampFit {
 };
 
 // Fit a ramp. `zeroframe` is the first frame of this ramp, or null.
-__device__ inline RampFit fit_ramp(Ramp ramp, const Detector& detector, const Weights& weights, const Times& times,
-                                   const float* zeroframe, bool suppress_one_group) {
+template <class AnyRamp, class Median = StreamedMedian>
+__device__ RampFit fit_ramp(AnyRamp ramp, const Detector& detector, const Weights& weights, const Times& times,
+                            const float* zeroframe, bool suppress_one_group, const Median& median = Median()) {
   RampFlags flags = gather_flags(ramp);
   ramp.is_clean = flags.any == 0;
   uint32 state = 0;
@@ -285,7 +218,7 @@ __device__ inline RampFit fit_ramp(Ramp ramp, const Detector& detector, const We
     if (state & (FIRST_ONLY | FROM_ZEROFRAME))
       rate = ramp.sample(0) / single_group_time(state, times);
     else
-      rate = median_rate(ramp, times.group);
+      rate = median_rate(ramp, times.group, median);
     if (is_nan(rate)) rate = 0.0;
   }
 
@@ -296,8 +229,9 @@ __device__ inline RampFit fit_ramp(Ramp ramp, const Detector& detector, const We
     dq |= DO_NOT_USE;
     if (flags.n_saturated == ramp.n_groups) dq |= SATURATED;
   } else if (!(ramp.dq(0) & SATURATED)) {
-    int length = 0;
+    int before = 0, length = 0;
     auto fit = [&](const Segment& segment) {
+      before = length;
       length = segment.length();
       double slope;
       if (length == 1)
@@ -314,9 +248,8 @@ __device__ inline RampFit fit_ramp(Ramp ramp, const Detector& detector, const We
     if (ramp.is_clean)
       fit(Segment{0, ramp.n_groups});
     else
-      n_segments = each_segment([&](int group) { return ramp.dq(group); }, ramp.n_groups, fit);
-    if (n_segments > 0) state |= FITTED;
-    if (n_segments == 1 && length < LONGEST_IN_STATE) state |= ONE_SEGMENT | uint32(length) << LENGTH_SHIFT;
+      n_segments = each_segment(ramp.flags(), ramp.n_groups, fit);
+    state |= state_of_segments(n_segments, before, length);
   }
   return {rate, slope_sum, read_weight, state, dq};
 }
@@ -336,8 +269,9 @@ struct RampProducts {
 
 // Finish the products of a ramp from its fit; `fit.dq` includes the flags of the pixel. `original`, flags before those of
 // charge migration, may be null. `signal` is the mean of the median rates of all integrations.
-__device__ inline RampProducts weigh_ramp(const Ramp& ramp, const uint8* original, const RampFit& fit,
-                                          const Detector& detector, const Times& times, double signal, double dark) {
+template <class AnyRamp>
+__device__ RampProducts weigh_ramp(const AnyRamp& ramp, const uint8* original, const RampFit& fit, const Detector& detector,
+                                   const Times& times, double signal, double dark) {
   uint32 state = fit.state;
   uint32 dq = fit.dq;
   double poisson_weight = 0.0;
@@ -352,10 +286,13 @@ __device__ inline RampProducts weigh_ramp(const Ramp& ramp, const uint8* origina
       if (of_signal > 0.0) poisson_weight += 1.0 / of_signal;
       total_weight += 1.0 / (of_signal + read_variance(detector, segment.length(), state, times));
     };
-    if (state & ONE_SEGMENT)
-      weigh(Segment{0, int(state >> LENGTH_SHIFT)});
-    else
-      each_segment([&](int group) { return ramp.dq(group); }, ramp.n_groups, weigh);
+    const uint32 lengths = state >> LENGTH_SHIFT;
+    if (state & (ONE_SEGMENT | TWO_SEGMENTS)) {
+      if (state & TWO_SEGMENTS) weigh(Segment{0, int(lengths >> HALF_OF_LENGTHS)});
+      weigh(Segment{0, int(lengths % (state & TWO_SEGMENTS ? LONGEST_IN_HALF : LONGEST_IN_STATE))});
+    } else {
+      each_segment(ramp.flags(), ramp.n_groups, weigh);
+    }
     if (poisson_weight > 0.0) poisson = drop_large(1.0 / poisson_weight);
     read = drop_large(1.0 / fit.read_weight);
     if (dq & UNUSABLE) {
@@ -389,6 +326,58 @@ __device__ inline RampProducts weigh_ramp(const Ramp& ramp, const uint8* origina
   return {slope, poisson, read, error, poisson_weight, restored, state, dq};
 }
 
+// The rate of a pixel from all integrations.
+struct PixelRate {
+  double rate;
+  double poisson;
+  double read;
+  double error;
+  uint32 dq;
+};
+
+// Sums over a pixel's integrations, in their order.
+struct RateSums {
+  double slope = 0.0, poisson = 0.0, read = 0.0, restored = 0.0;
+  int n_unused = 0, n_saturated = 0;
+  uint32 any = 0;
+
+  __device__ void add(const RampFit& fit, const RampProducts& products) {
+    any |= products.state;
+    n_unused += (products.dq & DO_NOT_USE) != 0;
+    n_saturated += (products.state & ALL_SATURATED) != 0;
+    if (products.poisson_weight > 0.0) poisson += products.poisson_weight;
+    read += fit.read_weight;
+    slope += fit.slope_sum;
+    restored += products.restored_weight;
+  }
+
+  // dq: flags of the pixel. restores: whether `restored` counts where charge was lost.
+  __device__ PixelRate rate(uint32 dq, int n_ints, bool restores) const {
+    if (any & HAD_JUMP) dq |= JUMP_DET;
+    if (any & HAD_PERSISTENCE) dq |= PERSISTENCE;
+    if (n_unused == n_ints) dq |= DO_NOT_USE;
+    if (n_saturated == n_ints) dq |= SATURATED;
+
+    PixelRate found{slope, poisson, read, 0.0, dq};
+    if (found.poisson > 0.0) found.poisson = 1.0 / found.poisson;
+    if (found.poisson >= LARGE_VARIANCE || found.poisson < 0.0) found.poisson = 0.0;
+    if (found.read > 0.0) found.read = 1.0 / found.read;
+    found.read = drop_large(found.read);
+    found.error = sqrt(found.poisson + found.read);
+    if (dq & UNUSABLE) {
+      found.rate = double_nan();
+      found.poisson = found.read = found.error = 0.0;
+    }
+    if (!is_nan(found.rate)) found.rate *= found.read;
+    if (restores && (any & LOST_CHARGE)) {
+      if (restored > 0.0) found.read = 1.0 / restored;
+      found.read = drop_large(found.read);
+    }
+    if (any & PARTLY_SATURATED) found.dq |= SATURATED;
+    return found;
+  }
+};
+
 constexpr double SQRT_2 = 1.41421356;  // with the digits of stcal
 
 // Where the optional product of a ramp is written: its first segment, pedestal and first jump.
@@ -413,11 +402,12 @@ struct SegmentProducts {
 };
 
 // Write the optional product of a ramp that `weigh_ramp` has finished; its state and flags are given.
-__device__ inline void write_segments(const Ramp& ramp, const RampFit& fit, uint32 state, uint32 dq, const Detector& detector,
-                                      const Weights& weights, const Times& times, double signal, double dark,
-                                      const SegmentProducts& products) {
+template <class AnyRamp>
+__device__ void write_segments(const AnyRamp& ramp, const RampFit& fit, uint32 state, uint32 dq, const Detector& detector,
+                               const Weights& weights, const Times& times, double signal, double dark,
+                               const SegmentProducts& products) {
   if (state & HAD_JUMP) {
-    Ramp before = ramp;
+    AnyRamp before = ramp;
     before.starts_with_zeroframe = false;
     int n_jumps = 0;
     for (int group = 1; group < ramp.n_groups && n_jumps < products.most_jumps; ++group)
@@ -444,7 +434,7 @@ __device__ inline void write_segments(const Ramp& ramp, const RampFit& fit, uint
       products.put(number++, line, poisson_variance(detector, length, state, signal, dark, times),
                    read_variance(detector, length, state, times));
     };
-    each_segment([&](int group) { return ramp.dq(group); }, ramp.n_groups, write);
+    each_segment(ramp.flags(), ramp.n_groups, write);
   }
   double pedestal = 0.0;
   if (!(state & ALL_SATURATED) && !(dq & DO_NOT_USE)) {

@@ -51,6 +51,16 @@ __device__ inline int64 thread_pixel() { return int64(blockIdx.x) * blockDim.x +
 
 __host__ __device__ constexpr int words_of(int n_groups) { return (n_groups + WORD_GROUPS - 1) / WORD_GROUPS; }
 
+// Tests count how many samples a kernel reads, in the host build.
+#ifdef GPUCORON_COUNT_READS
+extern "C" {
+inline unsigned long long gpucoron_reads = 0;
+}
+inline void count_reads(int n) { std::atomic_ref<unsigned long long>(gpucoron_reads) += n; }
+#else
+__device__ inline void count_reads(int) {}
+#endif
+
 template <class Value>
 __device__ inline Value smaller(Value a, Value b) {
   return b < a ? b : a;

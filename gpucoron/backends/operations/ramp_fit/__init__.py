@@ -38,8 +38,8 @@ _LIBRARY = ("cpu/ramp_strips.cpp", False)
 
 
 def _working_bytes(nints, ngroups):
-    # slope sums and up to three kinds of weights, float64; states; products of the integrations and of the image
-    return (4 * 8 + 4 + 20) * nints + 8 + 20
+    # median rates, slope sums and weights, float64; states; products of the integrations and of the image, and its signal
+    return (3 * 8 + 4 + 20) * nints + 20 + 8
 
 
 def _table_bytes(nints, ngroups):

@@ -11,6 +11,12 @@ from gpucoron.backends.results import Slopes
 #: pixels that a thread processes together, as in ramp_strips.cpp
 STRIP = 256
 
+#: threads of a block, and differences that one of them sorts, as in slice_median.cuh
+SLICE_THREADS, MOST_SORTED = 128, 24
+
+#: threads that fit the listed ramps, as many as a large device runs at the same time
+MOST_THREADS = 2**17
+
 
 def fit_ramps(
     device,
@@ -92,38 +98,39 @@ def _fit(
         }  # fmt: skip
         device.launch("fit_strips", *geometry(1, 1, -(-ny * nx // STRIP)), values)
         return rate, rateints
-    pixels = {"gain": gain, "readnoise": readnoise}
-    ramp = {"n_ints": nints, "n_groups": ngroups, "frames_apart": apart}
-    sums = {name: xp.empty(cube, np.float64) for name in ("slope_sums", "read_weights")}
-    states = xp.empty(cube, np.uint32)
-    rateints = Slopes.empty(cube, xp)
-    median_rates = xp.empty(cube, np.float64)
-    device.over_pixels(
-        "fit_integrations", ny * nx, nints, data=data, groupdq=groupdq, pixeldq=pixeldq, zeroframe=zeroframe,
-        median_rates=median_rates, states=states, dq=rateints.dq, weights=weights,
-        suppress_one_group=int(settings.suppress_one_group), **pixels, **sums, **ramp, **times,
-    )  # fmt: skip
-    signal = xp.empty(image, np.float64)
-    device.over_pixels("average_median_rates", ny * nx, 1, median_rates=median_rates, signal=signal, n_ints=nints)
-    # The array of median rates is free now.
-    poisson_weights = median_rates
-    restored_weights = None if original_groupdq is None else xp.empty(cube, np.float64)
-    device.over_pixels(
-        "weigh_integrations", ny * nx, nints, groupdq=groupdq, original_groupdq=original_groupdq,
-        dark_current=dark_current, signal=signal, poisson_weights=poisson_weights,
-        restored_weights=restored_weights, states=states, **vars(rateints), **pixels, **sums, **ramp, **times,
-    )  # fmt: skip
+    rate, rateints = (Slopes.empty(shape, xp) for shape in (image, cube))
+    fits = {name: xp.empty(cube, np.float64) for name in ("median_rates", "slope_sums", "read_weights")}
+    fits["states"] = xp.empty(cube, np.uint32)
+    ramps = {
+        "groupdq": groupdq, "gain": gain, "readnoise": readnoise, "n_groups": ngroups, "frames_apart": apart,
+        "n_pixels": ny * nx, **times,
+    }  # fmt: skip
+    # The errors are written last: until then, their memory holds the list of ramps.
+    fitting = {
+        "data": data, "pixeldq": pixeldq, "weights": weights, "dq": rateints.dq, "listed": rateints.err.view(np.uint32),
+        "n_listed": device.zeros(1, np.uint32), **ramps, **fits,
+    }  # fmt: skip
+    threads = min(device.block_threads, SLICE_THREADS)
+    is_short = ngroups <= MOST_SORTED + 1
+    # The kernel divides by it where it is usable: without a time, it lists all ramps.
+    per_second = 1 / times["group_time"] if times["group_time"] > 0 else 0.0
+    of_whole = {"n_ints": nints, "groups_per_second": per_second, **fitting}
+    device.launch("fit_integrations", *geometry(nints * ny * nx, threads), of_whole, (is_short,))
+    fitting |= {"zeroframe": zeroframe, "suppress_one_group": int(settings.suppress_one_group)}
+    device.launch("fit_listed", *geometry(min(nints * ny * nx, MOST_THREADS), threads), fitting)
+    ramps |= {
+        "n_ints": nints, "dark_current": dark_current, "slope_sums": fits["slope_sums"],
+        "read_weights": fits["read_weights"], "states": fits["states"],
+        "signal": None if segments is None else xp.empty(image, np.float64),
+    }  # fmt: skip
+    finishing = {
+        "pixeldq": pixeldq, "original_groupdq": original_groupdq, "median_rates": fits["median_rates"], **ramps,
+        **vars(rate), **{f"{name}_ints": array for name, array in vars(rateints).items()},
+    }  # fmt: skip
+    device.launch("finish_products", *geometry(ny * nx, device.block_threads), finishing)
     if segments is not None:
-        device.over_pixels(
-            "write_optional", ny * nx, nints, data=data, groupdq=groupdq, dark_current=dark_current,
-            zeroframe=zeroframe, weights=weights, signal=signal, states=states, dq=rateints.dq, **pixels, **sums,
-            **ramp, **times, **optional,
-        )  # fmt: skip
-    rate = Slopes.empty(image, xp)
-    device.over_pixels(
-        "combine_integrations", ny * nx, 1, pixeldq=pixeldq, gain=gain, poisson_weights=poisson_weights,
-        restored_weights=restored_weights, states=states, dq_ints=rateints.dq, n_ints=nints, **sums, **vars(rate),
-    )  # fmt: skip
+        values = {"data": data, "weights": weights, "zeroframe": zeroframe, "dq": rateints.dq, **ramps, **optional}
+        device.launch("write_optional", *geometry(ny * nx, device.block_threads, nints), values)
     return rate, rateints
 
 
