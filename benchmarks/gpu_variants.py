@@ -64,7 +64,7 @@ def make_backend(like, variant):
     if variant.block_threads is not None and device.name == "cuda":
         device.block_threads = variant.block_threads
     if variant.lanes is not None:
-        device.choose_lanes = lambda n_pixels, n_units: variant.lanes
+        device.choose_lanes = lambda *work: variant.lanes
     return Backend(device)
 
 

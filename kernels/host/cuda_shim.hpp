@@ -21,6 +21,8 @@
 #define __host__
 // Blocks with shared memory run one after the other, so one copy is enough.
 #define __shared__ static
+// Of memory in which each thread uses only its own part, every worker has a copy.
+#define GPUCORON_SLICES static thread_local
 
 using std::floor;
 using std::fma;
@@ -37,6 +39,8 @@ inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(va
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 inline long long __double_as_longlong(double value) { return std::bit_cast<long long>(value); }
 inline double __longlong_as_double(long long bits) { return std::bit_cast<double>(bits); }
+
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 inline int atomicOr(int* target, int value) { return std::atomic_ref<int>(*target).fetch_or(value); }
 inline int atomicAnd(int* target, int value) { return std::atomic_ref<int>(*target).fetch_and(value); }

@@ -45,11 +45,22 @@ __device__ inline bool is_finite(Real value) {
 }
 
 __device__ inline float float_nan() { return __uint_as_float(0x7fc00000u); }
+__device__ inline float float_infinity() { return __uint_as_float(0x7f800000u); }
 __device__ inline double double_nan() { return __longlong_as_double(0x7ff8000000000000ll); }
 
 __device__ inline int64 thread_pixel() { return int64(blockIdx.x) * blockDim.x + threadIdx.x; }
 
 __host__ __device__ constexpr int words_of(int n_groups) { return (n_groups + WORD_GROUPS - 1) / WORD_GROUPS; }
+
+// Tests count how many samples a kernel reads, in the host build.
+#ifdef GPUCORON_COUNT_READS
+extern "C" {
+inline unsigned long long gpucoron_reads = 0;
+}
+inline void count_reads(int n) { gpucoron_reads += n; }
+#else
+__device__ inline void count_reads(int) {}
+#endif
 
 template <class Value>
 __device__ inline Value smaller(Value a, Value b) {
