@@ -39,7 +39,8 @@ __global__ void search_jumps(const float* data, uint8* groupdq, const float* gai
   };
   auto mark_all = [&]() {
     ramps.template scan<Group>(
-        [&](int64, int bit, uint32 dq, float difference) { mark(bit, (dq & JUMP_DET) || is_loud(difference)); }, finish);
+        [&](int64, int bit, uint32 dq, float difference, bool) { mark(bit, (dq & JUMP_DET) || is_loud(difference)); },
+        finish);
   };
 
   SliceSeries kept{slice, 0};
@@ -47,8 +48,8 @@ __global__ void search_jumps(const float* data, uint8* groupdq, const float* gai
   const bool is_kept = (n_units + LANES - 1) / LANES * smaller(n_groups, WORD_GROUPS) <= slice.length;
   if (is_kept) {
     ramps.template scan<Group>(
-        [&](int64, int bit, uint32 dq, float difference) {
-          slice.store(kept.count++, difference);
+        [&](int64, int bit, uint32 dq, float difference, bool exists) {
+          if (exists) slice.store(kept.count++, difference);
           mark(bit, dq & JUMP_DET);
         },
         finish);
@@ -78,7 +79,7 @@ __global__ void search_jumps(const float* data, uint8* groupdq, const float* gai
       if (middle.count > 0) set_quiet(middle.low(), middle.high());
       SliceSeries gathered{slice, 0};
       ramps.template scan<Group>(
-          [&](int64, int bit, uint32 dq, float difference) {
+          [&](int64, int bit, uint32 dq, float difference, bool) {
             if (middle.count > 0 && middle.contain(difference)) slice.store(gathered.count++, difference);
             mark(bit, (dq & JUMP_DET) || is_loud(difference));
           },
@@ -187,7 +188,10 @@ __global__ void clip_jumps(const float* data, uint8* groupdq, const float* gain,
     if constexpr (EXPOSURE) {
       clip([&](auto visit) {
         ramps.template scan<Lanes<1>>(
-            [&](int64 frame, int, uint32, float difference) { visit(frame, difference); }, [](int) {});
+            [&](int64 frame, int, uint32, float difference, bool exists) {
+              if (exists) visit(frame, difference);
+            },
+            [](int) {});
       });
     } else {
       const int group = int(block % n_series) + 1;

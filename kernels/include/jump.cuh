@@ -16,6 +16,14 @@ enum SearchMode { ONE_PASS, ITERATIVE, AFTER_CLIPPING };
 // Samples that a thread loads before it uses the first of them.
 constexpr int IN_FLIGHT = 8;
 
+// Return the value. The compiler cannot compute anything with the result earlier, while more loads could begin.
+__device__ inline float not_before_here(float value) {
+#ifdef __CUDACC__
+  asm volatile("" : "+f"(value));
+#endif
+  return value;
+}
+
 struct PixelRamps {
   const float* data;  // both at the pixel's first sample
   uint8* groupdq;
@@ -34,8 +42,9 @@ struct PixelRamps {
     return electrons(counts, groupdq[frame * n_pixels]);
   }
 
-  // Call visit(frame, bit, dq, difference) for the groups of each unit of this lane, and then finish(unit). The difference is
-  // sample(frame) - sample(frame - 1), and NaN for the first group of an integration; `bit` is the group's number in the unit.
+  // Call visit(frame, bit, dq, difference, exists) for the groups of each unit of this lane, and then finish(unit). The difference
+  // is sample(frame) - sample(frame - 1), and NaN for the first group of an integration; `bit` is the group's number in the unit.
+  // `exists` is false for groups after the last one, up to a multiple of IN_FLIGHT; they have no flag but DO_NOT_USE.
   template <class Lanes, class Visit, class Finish>
   __device__ void scan(Visit visit, Finish finish) const {
     const int n_words = words_of(n_groups);
@@ -43,26 +52,44 @@ struct PixelRamps {
       const int start = unit % n_words * WORD_GROUPS;
       const int n_here = smaller(WORD_GROUPS, n_groups - start);
       const int64 first = int64(unit / n_words) * n_groups + start;
-      float previous = start == 0 ? float_nan() : sample(first - 1);
+      int64 place = first * n_pixels;
+      const int64 before = start == 0 ? place : place - n_pixels;
+      float carried = data[before];
+      uint32 carried_flags = start == 0 ? DO_NOT_USE : groupdq[before];
+      count_reads(start > 0);
       for (int at = 0; at < n_here; at += IN_FLIGHT) {
         float counts[IN_FLIGHT];
         uint32 flags[IN_FLIGHT];
         count_reads(smaller(IN_FLIGHT, n_here - at));
 #pragma unroll
         for (int i = 0; i < IN_FLIGHT; ++i) {
-          // After the last group, load it again: no branch separates the loads.
-          const int64 place = (first + smaller(at + i, n_here - 1)) * n_pixels;
           counts[i] = data[place];
           flags[i] = groupdq[place];
+          // After the last group, load it again: with branches, the compiler would load each sample just before its use.
+          place += at + i < n_here - 1 ? n_pixels : 0;
         }
+        uint32 all_flags = carried_flags;
 #pragma unroll
         for (int i = 0; i < IN_FLIGHT; ++i) {
-          if (at + i < n_here) {
-            const float current = electrons(counts[i], flags[i]);
-            visit(first + at + i, at + i, flags[i], current - previous);
-            previous = current;
-          }
+          if (at + i >= n_here) flags[i] = DO_NOT_USE;
+          all_flags |= flags[i];
         }
+        // A branch that needs all flags, so that all loads begin before it.
+        if (all_flags & UNUSABLE) {
+          if (carried_flags & UNUSABLE) carried = float_nan();
+#pragma unroll
+          for (int i = 0; i < IN_FLIGHT; ++i)
+            if (flags[i] & UNUSABLE) counts[i] = float_nan();
+        }
+        carried_flags = 0;
+        float previous = not_before_here(carried) * gain;
+#pragma unroll
+        for (int i = 0; i < IN_FLIGHT; ++i) {
+          const float current = counts[i] * gain;
+          visit(first + at + i, at + i, flags[i], current - previous, at + i < n_here);
+          previous = current;
+        }
+        carried = counts[IN_FLIGHT - 1];
       }
       finish(unit);
     }
@@ -70,28 +97,36 @@ struct PixelRamps {
 
   template <class Lanes, class Visit>
   __device__ void each_difference(Visit visit) const {
-    scan<Lanes>([&](int64, int, uint32, float difference) { visit(difference); }, [](int) {});
+    scan<Lanes>([&](int64, int, uint32, float difference, bool) { visit(difference); }, [](int) {});
   }
 
   // Call visit(frame, difference) for one group of all integrations.
   template <class Visit>
   __device__ void each_difference_of_group(int group, Visit visit) const {
+    int64 place = (group - 1) * n_pixels;
     for (int at = 0; at < n_ints; at += IN_FLIGHT) {
       float counts[2 * IN_FLIGHT];
-      uint32 flags[2 * IN_FLIGHT];
+      uint32 flags[2 * IN_FLIGHT], all_flags = 0;
       count_reads(2 * smaller(IN_FLIGHT, n_ints - at));
 #pragma unroll
-      for (int i = 0; i < 2 * IN_FLIGHT; ++i) {
-        const int integration = smaller(at + i / 2, n_ints - 1);
-        const int64 place = (int64(integration) * n_groups + group - 1 + i % 2) * n_pixels;
-        counts[i] = data[place];
-        flags[i] = groupdq[place];
+      for (int i = 0; i < IN_FLIGHT; ++i) {
+        counts[2 * i] = data[place];
+        flags[2 * i] = groupdq[place];
+        counts[2 * i + 1] = data[place + n_pixels];
+        flags[2 * i + 1] = groupdq[place + n_pixels];
+        place += at + i < n_ints - 1 ? n_groups * n_pixels : 0;
+      }
+#pragma unroll
+      for (int i = 0; i < 2 * IN_FLIGHT; ++i) all_flags |= flags[i];
+      if (all_flags & UNUSABLE) {
+#pragma unroll
+        for (int i = 0; i < 2 * IN_FLIGHT; ++i)
+          if (flags[i] & UNUSABLE) counts[i] = float_nan();
       }
 #pragma unroll
       for (int i = 0; i < IN_FLIGHT; ++i) {
-        if (at + i < n_ints)
-          visit(int64(at + i) * n_groups + group,
-                electrons(counts[2 * i + 1], flags[2 * i + 1]) - electrons(counts[2 * i], flags[2 * i]));
+        const float difference = counts[2 * i + 1] * gain - counts[2 * i] * gain;
+        if (at + i < n_ints) visit(int64(at + i) * n_groups + group, difference);
       }
     }
   }
@@ -102,6 +137,7 @@ struct PixelRamps {
     constexpr int LANES = WARP_THREADS / Lanes::PIXELS;
     const SliceSeries sampled{slice, smaller(slice.length, LANES == 1 ? 64 : 32)};
     const int n_each = n_groups - 1;
+    if (n_each < 1) return false;
     // The steps must not always meet the same group.
     int step = larger(1, int(int64(n_ints) * n_each / (sampled.count * LANES)));
     if (step > 1 && step % n_each == 0) --step;

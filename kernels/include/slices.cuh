@@ -13,10 +13,10 @@
 #define GPUCORON_SLICES __shared__
 #endif
 
-// Words that the threads of a block share out; a macro, so that tests can change it. More than 48 KB must be allocated at the
-// launch.
+// Words that the threads of a block share out: 32 KB, so that registers, not memory, limit the resident blocks. A macro, so that
+// tests can change it.
 #ifndef GPUCORON_SLICE_WORDS
-#define GPUCORON_SLICE_WORDS 12288
+#define GPUCORON_SLICE_WORDS 8192
 #endif
 
 namespace gpucoron {

@@ -57,7 +57,7 @@ __host__ __device__ constexpr int words_of(int n_groups) { return (n_groups + WO
 extern "C" {
 inline unsigned long long gpucoron_reads = 0;
 }
-inline void count_reads(int n) { gpucoron_reads += n; }
+inline void count_reads(int n) { std::atomic_ref<unsigned long long>(gpucoron_reads) += n; }
 #else
 __device__ inline void count_reads(int) {}
 #endif

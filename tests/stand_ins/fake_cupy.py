@@ -142,7 +142,7 @@ class FakeCupy:
                 return Function(name)
 
         def count_resident_blocks(function, block_threads, shared_bytes):
-            # as with 48 KB of shared memory
+            # as limited by about 100 registers per thread
             assert isinstance(function, int)
             assert shared_bytes == 0
             return min(4, 2048 // block_threads)

@@ -13,6 +13,7 @@ from gpucoron.backends.devices import cuda_loader
 from gpucoron.backends.devices.cuda_device import available
 from gpucoron.backends.devices.launch import MAX_BLOCKS_Y, checked_arguments, frames_apart, geometry
 from gpucoron.backends.kernel_files import KERNELS, SOURCES
+from gpucoron.backends.operations.jump.definition import ONE_PASS
 from gpucoron.errors import BackendUnavailableError
 from tests.stand_ins.fake_cupy import FakeArray, make_fake_cupy, on_device
 
@@ -196,7 +197,7 @@ def test_lanes_fill_a_large_device(cupy):
     assert device.choose_lanes(2048 * 2048, 10, *search) == 1
     # One task is not shared among threads.
     assert device.choose_lanes(320 * 320, 1, *search) == 1
-    # 132 multiprocessors hold 512 threads of the search each, as its shared memory allows, or 2048 of other kernels.
+    # 132 multiprocessors hold 512 threads of the search each, limited by its registers, or 2048 of a small kernel.
     assert device.choose_lanes(500_000, 9, *search) == 1
     assert device.choose_lanes(500_000, 9) == 4
 

@@ -9,7 +9,7 @@ from gpucoron.dq import DO_NOT_USE, JUMP_DET
 
 #: Words of shared memory that the threads of a block share out to keep differences, as in slices.cuh, and the fewest
 #: threads of a block for this, by mode: repeated rounds gain more from it than they lose by fewer threads.
-SLICE_WORDS = 12288
+SLICE_WORDS = 8192
 LEAST_THREADS = {ONE_PASS: 64, AFTER_CLIPPING: 64, ITERATIVE: 32}
 
 #: The fewest threads of a block for sigma clipping with the differences in shared memory.
@@ -60,20 +60,21 @@ def _choose_threads(device, mode, nints, ngroups, n_pixels):
         n_values = -(-n_units // lanes) * min(ngroups, WORD_GROUPS)
         return _block_for(device, SLICE_WORDS, n_values, LEAST_THREADS[mode])
 
-    lanes = device.choose_lanes(n_pixels, n_units, "search_jumps", (mode, 1))
-    if lanes == 1 and fitting_block(1) is None:
-        # Several threads are faster also if one per pixel would fill the device.
-        shared = device.choose_lanes(1, n_units, "search_jumps", (mode, 1))
-        lanes = lanes if fitting_block(shared) is None else shared
+    kernel = "search_jumps", (mode, 1)
+    lanes = device.choose_lanes(n_pixels, n_units, *kernel)
+    if lanes == 1 and fitting_block(1) < device.block_threads:
+        # Sharing is faster also if one thread per pixel fills the device.
+        shared = device.choose_lanes(1, n_units, *kernel)
+        lanes = shared if fitting_block(shared) > fitting_block(1) else 1
     return lanes, fitting_block(lanes) or device.block_threads
 
 
 def _block_for(device, n_words, n_values, least):
-    """Return the largest block whose threads have room for ``n_values`` each; None if it has fewer than ``least``."""
+    """Return the threads of the largest block with room for ``n_values`` of each; 0 if these are fewer than ``least``."""
     for n_threads in (device.block_threads, device.block_threads // 2, device.block_threads // 4):
         if n_threads >= least and n_values * n_threads <= n_words:
             return n_threads
-    return None
+    return 0
 
 
 def _limits(settings):
@@ -126,7 +127,7 @@ def clip_jumps(device, data, groupdq, gain, *, settings):
     n_series, n_values = (ngroups - 1, nints) if settings.only_use_ints else (1, nints * ngroups)
     fitting = ((words, _block_for(device, words, n_values, LEAST_CLIPPING_THREADS)) for words in CLIPPED_WORDS)
     # The most threads; among equals, those with the fewest words, because more blocks are resident.
-    words, n_threads = max(fitting, key=lambda choice: (choice[1] or 0, -choice[0]))
+    words, n_threads = max(fitting, key=lambda choice: (choice[1], -choice[0]))
     n_threads = n_threads or device.block_threads
     n_blocks = -(-ny * nx // n_threads) * n_series
     values = {
