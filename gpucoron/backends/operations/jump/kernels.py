@@ -70,7 +70,7 @@ def _choose_threads(device, mode, nints, ngroups, n_pixels):
 
 
 def _block_for(device, n_words, n_values, least):
-    """Return the threads of the largest block with room for ``n_values`` of each; 0 if these are fewer than ``least``."""
+    """Return the threads of the largest block with room for ``n_values`` each; 0 if they are fewer than ``least``."""
     for n_threads in (device.block_threads, device.block_threads // 2, device.block_threads // 4):
         if n_threads >= least and n_values * n_threads <= n_words:
             return n_threads
