@@ -68,30 +68,31 @@ __global__ void search_jumps(const float* data, uint8* groupdq, const float* gai
   auto set_quiet = [&](double low, double high) {
     if (MODE == ONE_PASS) quiet = quiet_about(low, high, read_variance, threshold);
   };
-  // Find the median, and mark groups in the last scan for it.
+  // Find the median and mark groups, in the same scans where possible.
   auto measure = [&]() {
     MiddleBins middle;
     float low, high;
     if (is_kept) {
       median = median_of<float, Group>(kept);
-    } else if (ramps.template find_quartiles<Group>(slice, low, high) &&
-               find_middle_bins<Group>(streamed, slice, low, high, middle)) {
-      if (middle.count > 0) set_quiet(middle.low(), middle.high());
-      SliceSeries gathered{slice, 0};
+      set_quiet(median, median);
+      if (MODE == ONE_PASS) mark_kept();
+      return;
+    }
+    if (ramps.template find_quartiles<Group>(slice, low, high) &&
+        find_middle_bins<Group>(streamed, slice, low, high, middle)) {
+      set_quiet(middle.low(), middle.high());
+      MiddleValues values{{slice, 0}};
       ramps.template scan<Group>(
           [&](int64, int bit, uint32 dq, float difference, bool) {
-            if (middle.count > 0 && middle.contain(difference)) slice.store(gathered.count++, difference);
+            values.take(middle, difference);
             mark(bit, (dq & JUMP_DET) || is_loud(difference));
           },
           finish);
-      median = median_of_bins<Group>(middle, gathered);
-      return;
-    } else {
-      median = median_of<float, Group>(streamed);
+      if (values.template find_median<Group>(middle, median)) return;
     }
+    median = median_of<float, Group>(streamed);
     set_quiet(median, median);
-    if (MODE == ONE_PASS && is_kept) mark_kept();
-    if (MODE != ITERATIVE && !is_kept) mark_all();
+    if (MODE != ITERATIVE) mark_all();
   };
 
   if (MODE == ITERATIVE) {
@@ -151,8 +152,8 @@ __global__ void search_jumps(const float* data, uint8* groupdq, const float* gai
 
 // Clip outliers over the integrations (separately for each group), or over all differences of a pixel with EXPOSURE.
 // WORDS: of shared memory, which hold the differences if they fit.
-// grid: blocks of pixels x differences of an integration (only blocks of pixels if EXPOSURE). Neighbouring blocks have neighbouring
-// groups, which share a frame in the cache.
+// grid: blocks of pixels x differences of an integration (only blocks of pixels if EXPOSURE). Neighbouring blocks have
+// neighbouring groups, which share a frame in the cache.
 template <bool EXPOSURE, int WORDS>
 __global__ void clip_jumps(const float* data, uint8* groupdq, const float* gain, int n_ints, int n_groups, int64 n_pixels,
                            double threshold) {

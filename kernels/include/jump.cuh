@@ -42,9 +42,9 @@ struct PixelRamps {
     return electrons(counts, groupdq[frame * n_pixels]);
   }
 
-  // Call visit(frame, bit, dq, difference, exists) for the groups of each unit of this lane, and then finish(unit). The difference
-  // is sample(frame) - sample(frame - 1), and NaN for the first group of an integration; `bit` is the group's number in the unit.
-  // `exists` is false for groups after the last one, up to a multiple of IN_FLIGHT; they have no flag but DO_NOT_USE.
+  // Call visit(frame, bit, dq, difference, exists) for the groups of each unit of this lane, and then finish(unit). The
+  // difference is sample(frame) - sample(frame - 1), and NaN for the first group of an integration; `bit` is its number.
+  // After the last group, `exists` is false up to a multiple of IN_FLIGHT, and the only flag is DO_NOT_USE.
   template <class Lanes, class Visit, class Finish>
   __device__ void scan(Visit visit, Finish finish) const {
     const int n_words = words_of(n_groups);
@@ -131,7 +131,7 @@ struct PixelRamps {
     }
   }
 
-  // Find the quartiles of some differences, spread over the ramp; false if there are too few or they have no width.
+  // Find the quartiles of some differences, spread over the ramp; false if there are too few.
   template <class Lanes>
   __device__ bool find_quartiles(const Slice& slice, float& low, float& high) const {
     constexpr int LANES = WARP_THREADS / Lanes::PIXELS;
@@ -154,7 +154,12 @@ struct PixelRamps {
     const int rank = all.count < 32 ? 0 : all.count / 4;
     low = select_rank<float, Lanes>(sampled, rank, all.low, all.high, false).at;
     high = select_rank<float, Lanes>(sampled, all.count - 1 - rank, key_of(low), all.high, false).at;
-    return low < high;
+    if (low == high) {
+      const float margin = larger(1e-5f * (low < 0.0f ? -low : low), 1e-30f);
+      low -= margin;
+      high += margin;
+    }
+    return true;
   }
 
  private:

@@ -1,7 +1,7 @@
 // Slices of shared memory, one for each thread, and medians of long series with their help.
 //
 // A series that fits into the slices of the threads that share it is read from memory once. The median of a longer one needs
-// two scans: one counts the values in bins about the median, as fine as a slice has words, and one gathers the values of the
+// two scans: one counts the values in bins about the median, as many as a slice has words, and one gathers the values of the
 // bins of the two middle ones. Threads only use their own slices and never wait for each other.
 #pragma once
 
@@ -13,8 +13,8 @@
 #define GPUCORON_SLICES __shared__
 #endif
 
-// Words that the threads of a block share out: 32 KB, so that registers, not memory, limit the resident blocks. A macro, so that
-// tests can change it.
+// Words that the threads of a block share out: 32 KB, so that registers, not memory, limit the resident blocks. A macro, so
+// that tests can change it.
 #ifndef GPUCORON_SLICE_WORDS
 #define GPUCORON_SLICE_WORDS 8192
 #endif
@@ -67,32 +67,29 @@ struct Bins {
   }
 
   // An edge of the bins; without rounding errors it would be exact.
-  __device__ double edge(int bin) const { return double(start) + double(bin) / double(scale); }
+  __device__ double edge(double bin) const { return double(start) + bin / double(scale); }
 };
 
-// The bins that contain the two middle values of a series, which are the same if its length is odd.
+// The bins of the two middle values of a series. If its length is odd, both are the same value.
 struct MiddleBins {
   Bins bins;
   int count;    // numbers in the series
   int n_below;  // numbers in bins before `first`
   int first;
   int last;
+  bool are_crowded;  // the slices cannot hold the numbers, perhaps because they are equal
 
   // Bounds of the median. `place` is wrong by much less than a bin.
   __device__ double low() const { return bins.edge(first - 1); }
   __device__ double high() const { return bins.edge(last + 2); }
-
-  __device__ bool contain(float value) const {
-    const float place = bins.place(value);
-    return place >= float(first) && place < float(last + 1);
-  }
 };
 
-// Find the bins of the middle values, such that the slices can hold all values in them; return false if this needs more than
-// three scans. [low, high] should contain the median and many other values.
+// Find the bins of the middle values, if possible such that the slices can hold the values in them. Return false if this needs
+// more than four scans. [low, high] should contain the median and many other values.
 template <class Lanes, class Scan>
 __device__ bool find_middle_bins(const Scan& scan, const Slice& slice, float low, float high, MiddleBins& middle) {
-  constexpr int ATTEMPTS = 3;
+  constexpr int ATTEMPTS = 4;
+  int n_closer = 0;
   for (int attempt = 0; attempt < ATTEMPTS; ++attempt) {
     const Bins bins = Bins::between(low, high, slice.length);
     if (!bins.are_usable()) return false;
@@ -102,7 +99,7 @@ __device__ bool find_middle_bins(const Scan& scan, const Slice& slice, float low
       count += !is_nan(value);
       ++slice[int(bins.place(value))];
     });
-    middle = {bins, Lanes::sum(count), 0, -1, 0};
+    middle = {bins, Lanes::sum(count), 0, -1, 0, false};
     if (middle.count == 0) return true;
 
     const int lower = (middle.count - 1) / 2, upper = middle.count / 2;
@@ -115,27 +112,64 @@ __device__ bool find_middle_bins(const Scan& scan, const Slice& slice, float low
       }
       middle.last = bin;
     }
-    const int held = int(slice[middle.first]) + (middle.last > middle.first ? int(slice[middle.last]) : 0);
-    const bool is_inside = middle.first > 0 && middle.last < slice.length - 1;
-    if (is_inside && Lanes::maximum(held) <= slice.length) return true;
+    if (middle.first > 0 && middle.last < slice.length - 1) {
+      const int held = int(slice[middle.first]) + (middle.last > middle.first ? int(slice[middle.last]) : 0);
+      middle.are_crowded = Lanes::maximum(held) > slice.length;
+      // Multiples of a step, as whole counts are, differ by their rounding errors: look closer twice.
+      if (!middle.are_crowded || n_closer++ == 2) return true;
+    }
 
     // Look closer, or farther away.
     constexpr float FARTHER = 32.0f;
+    constexpr double MARGIN = 0.01;
     const float width = high - low, start = low;
-    if (middle.first > 0) low = float(middle.first < slice.length - 1 ? middle.low() : double(high));
-    if (middle.last < slice.length - 1) high = float(middle.last > 0 ? middle.high() : double(start));
+    if (middle.first > 0) low = middle.first < slice.length - 1 ? float(bins.edge(middle.first - MARGIN)) : high;
+    if (middle.last < slice.length - 1) high = middle.last > 0 ? float(bins.edge(middle.last + 1 + MARGIN)) : start;
     if (middle.first == 0) low = start - FARTHER * width;
     if (middle.last == slice.length - 1) high = start + FARTHER * width;
   }
   return false;
 }
 
-// The median of numbers of which those in the middle bins are in the slices.
-template <class Lanes>
-__device__ double median_of_bins(const MiddleBins& middle, const SliceSeries& gathered) {
-  const Survey<float> all = survey<float, Lanes>(gathered);
-  return median_of_ranks<float, Lanes>(gathered, -middle.n_below, middle.count, all.low, all.high);
-}
+// The values in the middle bins: all of them in the slices or, of crowded bins, the extremes.
+struct MiddleValues {
+  SliceSeries kept;
+  Survey<float> first{~0u, 0u, 0};
+  Survey<float> last{~0u, 0u, 0};
+
+  __device__ void take(const MiddleBins& middle, float value) {
+    const float place = middle.bins.place(value);
+    if (!(place >= float(middle.first) && place < float(middle.last + 1))) return;
+    if (!middle.are_crowded)
+      kept.slice.store(kept.count++, value);
+    else if (place < float(middle.first + 1))
+      widen(first, key_of(value));
+    else
+      widen(last, key_of(value));
+  }
+
+  // Find the median; false if a crowded bin contains different values.
+  template <class Lanes>
+  __device__ bool find_median(const MiddleBins& middle, double& median) const {
+    if (middle.are_crowded) {
+      const uint32 lower = Lanes::minimum(first.low), upper = Lanes::minimum(last.low);
+      const bool is_one = middle.first == middle.last;
+      if (Lanes::maximum(first.high) != lower || (!is_one && Lanes::maximum(last.high) != upper)) return false;
+      const double at = value_of<float>(lower);
+      median = is_one ? at : (at + double(value_of<float>(upper))) / 2.0;
+    } else {
+      const Survey<float> all = survey<float, Lanes>(kept);
+      median = median_of_ranks<float, Lanes>(kept, -middle.n_below, middle.count, all.low, all.high);
+    }
+    return true;
+  }
+
+ private:
+  __device__ static void widen(Survey<float>& values, uint32 key) {
+    values.low = smaller(values.low, key);
+    values.high = larger(values.high, key);
+  }
+};
 
 // Narrow the bracket about a rank with pivots at equal steps in [start, stop], where the value probably is. The keys `low` and
 // `high` enclose it.
