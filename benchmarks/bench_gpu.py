@@ -48,8 +48,9 @@ AIMS = {
 RATE_TOLERANCE = 2e-6
 RATE_FLOORS = {"rate rate": 0.1, "rateints rate": 0.1}
 
-#: how often the jump search reads the ramp: for the extremes, to narrow and finish the median's bracket, for the flags
-JUMP_PASSES = 10
+#: how often the jump search reads a long ramp: once to count differences in bins, once to gather the middle ones and to
+#: mark jumps, and some samples; a short ramp is read once
+JUMP_PASSES = 2.1
 
 
 def traffic(case):

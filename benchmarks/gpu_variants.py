@@ -1,7 +1,7 @@
 """Variants of the jump search, the step that reads the ramp most often, each with its predicted speed.
 
-A variant is measured on the search alone, on counts that are linear enough. Its flags must be the same as those of the
-default. The default is marked.
+A variant is measured on the search alone, on counts that are linear enough. They are whole numbers, for whose median up
+to four scans of a long ramp are needed instead of two. The flags must be those of the default.
 """
 
 import statistics
@@ -22,28 +22,28 @@ class Variant:
     prediction: str
     lanes: int | None = None
     pivots: int | None = None
+    words: int | None = None
     block_threads: int | None = None
 
 
 VARIANTS = (
-    Variant("default", "reference: 4 lanes up to half of the device's threads, 15 pivots, blocks of 128"),
+    Variant("default", "reference: 4 lanes up to four waves of resident threads, 64 words for each of a block's 128"),
     Variant(
         "lanes-1",
-        "MIRI 2 to 3 times slower (64512 pixels fill a quarter of 270336 threads), SUB640 the same or faster",
+        "MIRI half as fast: one more scan, and 64512 pixels do not fill 101376 resident threads; SUB640 the same",
         lanes=1,
     ),
-    Variant("lanes-4", "as the default on MIRI and 320 x 320; SUB640 up to 1.3 times slower", lanes=4),
+    Variant("lanes-4", "the same on all cases: each is small, or too long for the slices of one thread", lanes=4),
     Variant(
         "lanes-8",
-        "within 10 % of 4 lanes on MIRI: all threads resident, but a warp's 4 pixels use half of a 32-byte sector",
+        "within 10 % of 4 lanes on MIRI: the same scans, but a warp's 4 pixels use half of a 32-byte sector",
         lanes=8,
     ),
-    Variant("pivots-7", "within 15 %: a third more passes, half the comparisons, fewer registers", pivots=7),
-    Variant(
-        "pivots-7-lanes-8", "best of all where registers limit the threads on MIRI: 10 % faster", lanes=8, pivots=7
-    ),
-    Variant("blocks-64", "the same within 3 %", block_threads=64),
-    Variant("blocks-256", "the same within 3 %", block_threads=256),
+    Variant("pivots-7", "within 5 % on MIRI: pivots only serve for the few values in the slices", pivots=7),
+    Variant("words-4096", "MIRI up to half as fast: half of the bins, so that the slices often overflow", words=4096),
+    Variant("words-12288", "within 10 %: more bins, but 4 instead of 6 resident blocks", words=12288),
+    Variant("blocks-64", "the same within 5 %: 128 words each, 7 resident blocks", block_threads=64),
+    Variant("blocks-256", "MIRI up to half as fast: 32 words for each thread", block_threads=256),
 )
 
 
@@ -59,12 +59,12 @@ def allow_variants():
 
 def make_backend(like, variant):
     """Make a backend of the same class that runs a variant."""
-    defines = () if variant.pivots is None else (f"GPUCORON_FLOAT_PIVOTS={variant.pivots}",)
-    device = type(like.device)(defines=defines)
+    macros = {"GPUCORON_FLOAT_PIVOTS": variant.pivots, "GPUCORON_SLICE_WORDS": variant.words}
+    device = type(like.device)(defines=[f"{name}={value}" for name, value in macros.items() if value is not None])
     if variant.block_threads is not None and device.name == "cuda":
         device.block_threads = variant.block_threads
     if variant.lanes is not None:
-        device.choose_lanes = lambda n_pixels, n_units: variant.lanes
+        device.choose_lanes = lambda *work: variant.lanes
     return Backend(device)
 
 

@@ -10,83 +10,141 @@ __device__ inline uint32 without_redundant_jump(uint32 dq) { return (dq & UNUSAB
 
 // Find one pixel's jumps, count its jump flags, and mark those with neighbours to flag.
 //
-// reaching : (nints, nwords, ny, nx), zero on entry, or null; medians : (ny, nx), or null; n_flagged : (ny, nx).
+// reaching : (nints, nwords, ny, nx); medians : (ny, nx), or null; n_flagged : (ny, nx).
 // grid: pixels x lanes.
 template <int MODE, int LANES>
 __global__ void search_jumps(const float* data, uint8* groupdq, const float* gain, const float* readnoise, uint32* reaching,
                              double* medians, int* n_flagged, int n_ints, int n_groups, int64 n_pixels, int n_frames,
                              double threshold, double three_groups, double four_groups, double smallest, double largest) {
   using Group = Lanes<LANES>;
+  GPUCORON_SLICES uint32 pool[GPUCORON_SLICE_WORDS];
+  const Slice slice = Slice::of_thread(pool, GPUCORON_SLICE_WORDS);
   const int64 pixel = Group::pixel();
   if (pixel >= n_pixels) return;
   const PixelRamps ramps{data + pixel, groupdq + pixel, gain[pixel], n_ints, n_groups, n_pixels};
   const float noise = readnoise[pixel] * gain[pixel];
   const double read_variance = double(noise * noise) / n_frames;
+  const int n_units = ramps.n_units();
+  auto word_of = [&](int unit) -> uint32& { return reaching[int64(unit) * n_pixels + pixel]; };
 
-  auto streamed = [&](auto visit) {
-    ramps.template each_difference<Group>([&](int, int, int64, float difference) { visit(difference); });
+  // First mark in `reaching` the groups that are or may be jumps; only these are examined below.
+  QuietValues quiet = all_quiet();
+  uint32 word = 0;
+  uint32 any = 0;
+  auto is_loud = [&](float difference) { return quiet.exclude(MODE == ITERATIVE ? magnitude(difference) : difference); };
+  auto mark = [&](int bit, bool is_marked) { word |= uint32(is_marked) << bit; };
+  auto finish = [&](int unit) {
+    any |= word;
+    word_of(unit) = word;
+    word = 0;
   };
-  const auto& differences = keep<float>(streamed, n_ints * (n_groups - 1));
-  double median = 0.0;
-  double sigma = 0.0;
-  auto measure = [&]() {
-    median = median_of<float, Group>(differences);
-    sigma = difference_noise(median, read_variance);
+  auto mark_all = [&]() {
+    ramps.template scan<Group>(
+        [&](int64, int bit, uint32 dq, float difference, bool) { mark(bit, (dq & JUMP_DET) || is_loud(difference)); },
+        finish);
   };
-  QuietRange quiet{0u, ~0u};
-  if (MODE == ONE_PASS) measure();
-  if (MODE == ITERATIVE) {
-    auto magnitudes = [&](auto visit) {
-      differences([&](float difference) { visit(__uint_as_float(__float_as_uint(difference) & 0x7fffffffu)); });
-    };
-    quiet = find_quiet_range<Group>(magnitudes, read_variance, threshold, three_groups, four_groups);
+
+  SliceSeries kept{slice, 0};
+  auto streamed = [&](auto visit) { ramps.template each_difference<Group>(visit); };
+  const bool is_kept = (n_units + LANES - 1) / LANES * smaller(n_groups, WORD_GROUPS) <= slice.length;
+  if (is_kept) {
+    ramps.template scan<Group>(
+        [&](int64, int bit, uint32 dq, float difference, bool exists) {
+          if (exists) slice.store(kept.count++, difference);
+          mark(bit, dq & JUMP_DET);
+        },
+        finish);
   }
-  // Smaller values need no division.
-  const double surely_quiet = threshold * sigma * (1.0 - 1e-9);
+  auto mark_kept = [&]() {
+    int at = 0;
+    for (int unit = Group::index(); unit < n_units; unit += LANES) {
+      word = word_of(unit);
+      const int n_here = smaller(WORD_GROUPS, n_groups - unit % words_of(n_groups) * WORD_GROUPS);
+      for (int bit = 0; bit < n_here; ++bit) mark(bit, is_loud(slice.value(at++)));
+      finish(unit);
+    }
+  };
+
+  double median = 0.0;
+  auto set_quiet = [&](double low, double high) {
+    if (MODE == ONE_PASS) quiet = quiet_about(low, high, read_variance, threshold);
+  };
+  // Find the median and mark groups, in the same scans where possible.
+  auto measure = [&]() {
+    MiddleBins middle;
+    float low, high;
+    if (is_kept) {
+      median = median_of<float, Group>(kept);
+      set_quiet(median, median);
+      if (MODE == ONE_PASS) mark_kept();
+      return;
+    }
+    if (ramps.template find_quartiles<Group>(slice, low, high) &&
+        find_middle_bins<Group>(streamed, slice, low, high, middle)) {
+      set_quiet(middle.low(), middle.high());
+      MiddleValues values{{slice, 0}};
+      ramps.template scan<Group>(
+          [&](int64, int bit, uint32 dq, float difference, bool) {
+            values.take(middle, difference);
+            mark(bit, (dq & JUMP_DET) || is_loud(difference));
+          },
+          finish);
+      if (values.template find_median<Group>(middle, median)) return;
+    }
+    median = median_of<float, Group>(streamed);
+    set_quiet(median, median);
+    if (MODE != ITERATIVE) mark_all();
+  };
+
+  if (MODE == ITERATIVE) {
+    auto find_range = [&](const auto& differences) {
+      auto magnitudes = [&](auto visit) { differences([&](float difference) { visit(magnitude(difference)); }); };
+      quiet = values_of(find_quiet_range<Group>(magnitudes, read_variance, threshold, three_groups, four_groups));
+    };
+    if (is_kept) {
+      find_range(kept);
+      mark_kept();
+    } else {
+      find_range(streamed);
+      mark_all();
+    }
+    // The size of the jump for neighbours is relative to the signed median in all modes.
+    if (medians || Group::maximum(any)) measure();
+  } else {
+    measure();
+  }
+  const double sigma = difference_noise(median, read_variance);
 
   int count = 0;
-  auto note = [&](int64 frame, uint32 before, uint32 after) {
-    count += (after & JUMP_DET) != 0;
-    after = without_redundant_jump(after);
-    if (after != before) ramps.groupdq[frame * n_pixels] = uint8(after);
-  };
-  auto reaches = [&](float difference) {
-    const double ratio = magnitude(double(difference) - median) / sigma;
-    return ratio < largest && ratio > smallest;
-  };
-  auto mark_reaching = [&](int unit, int group) {
-    reaching[int64(unit) * n_pixels + pixel] |= 1u << (group % WORD_GROUPS);
-  };
-
-  for (int integration = Group::index(); integration < n_ints; integration += LANES) {
-    const int64 frame = int64(integration) * n_groups;
-    const uint32 before = ramps.groupdq[frame * n_pixels];
-    note(frame, before, before);
+  uint32 reach = 0;
+  uint32 marked = 0;
+  uint32 rest = 0;
+  // In each round, a thread examines one group or goes on to its next unit.
+  for (int unit = Group::index(); unit < n_units;) {
+    if (!rest) rest = marked = word_of(unit);
+    if (rest) {
+      const int bit = __ffs(int(rest)) - 1;
+      const int group = unit % words_of(n_groups) * WORD_GROUPS + bit;
+      const int64 frame = int64(unit / words_of(n_groups)) * n_groups + group;
+      const float difference = group > 0 ? ramps.sample(frame) - ramps.sample(frame - 1) : float_nan();
+      const double excess = magnitude(double(difference) - median) / sigma;
+      const uint32 before = ramps.groupdq[frame * n_pixels];
+      uint32 after = before;
+      if (MODE == ONE_PASS && excess > threshold && is_finite(difference)) after |= JUMP_DET;
+      if (MODE == ITERATIVE && is_loud(difference)) after |= JUMP_DET;
+      if ((after & JUMP_DET) && excess < largest && excess > smallest) reach |= 1u << bit;
+      count += (after & JUMP_DET) != 0;
+      after = without_redundant_jump(after);
+      if (after != before) ramps.groupdq[frame * n_pixels] = uint8(after);
+      rest &= rest - 1;
+    }
+    if (!rest) {
+      if (reach != marked) word_of(unit) = reach;
+      reach = 0;
+      unit += LANES;
+    }
   }
-  ramps.template each_difference<Group>([&](int unit, int group, int64 frame, float difference) {
-    const uint32 before = ramps.groupdq[frame * n_pixels];
-    uint32 after = before;
-    if (MODE == ONE_PASS) {
-      const double excess = magnitude(double(difference) - median);
-      if (!(excess < surely_quiet) && excess / sigma > threshold && is_finite(difference)) after |= JUMP_DET;
-      if (reaching && (after & JUMP_DET) && reaches(difference)) mark_reaching(unit, group);
-    }
-    if (MODE == ITERATIVE && !is_nan(difference)) {
-      const uint32 key = key_of(__uint_as_float(__float_as_uint(difference) & 0x7fffffffu));
-      if (key < quiet.low || key > quiet.high) after |= JUMP_DET;
-    }
-    note(frame, before, after);
-  });
   count = Group::sum(count);
-
-  if (MODE != ONE_PASS && (medians || (reaching && count > 0))) {
-    // The size of the jump for neighbours is relative to the signed median in all modes.
-    measure();
-    if (reaching && count > 0)
-      ramps.template each_difference<Group>([&](int unit, int group, int64 frame, float difference) {
-        if ((ramps.groupdq[frame * n_pixels] & JUMP_DET) && reaches(difference)) mark_reaching(unit, group);
-      });
-  }
   if (Group::index() == 0) {
     n_flagged[pixel] = count;
     if (medians) medians[pixel] = median;
@@ -94,41 +152,52 @@ __global__ void search_jumps(const float* data, uint8* groupdq, const float* gai
 }
 
 // Clip outliers over the integrations (separately for each group), or over all differences of a pixel with EXPOSURE.
-// grid: pixels x differences of an integration (one block along y if EXPOSURE).
-template <bool EXPOSURE>
+// WORDS: of shared memory, which hold the differences if they fit.
+// grid: blocks of pixels x differences of an integration (only blocks of pixels if EXPOSURE). Neighbouring blocks have
+// neighbouring groups, which share a frame in the cache.
+template <bool EXPOSURE, int WORDS>
 __global__ void clip_jumps(const float* data, uint8* groupdq, const float* gain, int n_ints, int n_groups, int64 n_pixels,
                            double threshold) {
-  const int64 pixel = thread_pixel();
-  if (pixel >= n_pixels) return;
-  const PixelRamps ramps{data + pixel, groupdq + pixel, gain[pixel], n_ints, n_groups, n_pixels};
-  auto flag = [&](int64 frame, float difference, const Bounds& bounds) {
-    if (is_finite(difference) && (difference < bounds.low || difference > bounds.high))
-      ramps.groupdq[frame * n_pixels] |= uint8(JUMP_DET);
-  };
-  if constexpr (EXPOSURE) {
-    auto finite = [&](auto visit) {
-      ramps.template each_difference<Lanes<1>>([&](int, int, int64, float difference) {
-        if (is_finite(difference)) visit(difference);
-      });
+  GPUCORON_SLICES uint32 pool[WORDS];
+  const Slice slice = Slice::of_thread(pool, WORDS);
+  const int n_series = EXPOSURE ? 1 : n_groups - 1;
+  const int64 n_blocks = (n_pixels + blockDim.x - 1) / blockDim.x * n_series;
+  for (int64 block = blockIdx.x; block < n_blocks; block += gridDim.x) {
+    const int64 pixel = block / n_series * blockDim.x + threadIdx.x;
+    if (pixel >= n_pixels) continue;
+    const PixelRamps ramps{data + pixel, groupdq + pixel, gain[pixel], n_ints, n_groups, n_pixels};
+    auto clip = [&](auto each) {
+      SliceSeries kept{slice, 0};
+      Bounds bounds;
+      const bool is_kept = n_ints * (EXPOSURE ? n_groups : 1) <= slice.length;
+      if (is_kept) {
+        each([&](int64, float difference) { slice.store(kept.count++, difference); });
+        bounds = clip_about_median(kept, threshold);
+      } else {
+        bounds = clip_about_median(
+            [&](auto visit) { each([&](int64, float difference) { visit(difference); }); }, threshold);
+      }
+      auto flag = [&](int64 frame, float difference) {
+        if (is_finite(difference) && (difference < bounds.low || difference > bounds.high))
+          ramps.groupdq[frame * n_pixels] |= uint8(JUMP_DET);
+      };
+      if (is_kept && !EXPOSURE) {
+        for (int i = 0; i < n_ints; ++i) flag(int64(i) * n_groups + block % n_series + 1, slice.value(i));
+      } else {
+        each(flag);
+      }
     };
-    const Bounds bounds = clip_about_median(finite, threshold);
-    ramps.template each_difference<Lanes<1>>(
-        [&](int, int, int64 frame, float difference) { flag(frame, difference, bounds); });
-  } else {
-    for (int group = blockIdx.y + 1; group < n_groups; group += gridDim.y) {
-      auto of_group = [&](auto visit) {
-        for (int integration = 0; integration < n_ints; ++integration) {
-          const int64 frame = int64(integration) * n_groups + group;
-          visit(frame, ramps.sample(frame) - ramps.sample(frame - 1));
-        }
-      };
-      auto finite = [&](auto visit) {
-        of_group([&](int64, float difference) {
-          if (is_finite(difference)) visit(difference);
-        });
-      };
-      const Bounds bounds = clip_about_median(finite, threshold);
-      of_group([&](int64 frame, float difference) { flag(frame, difference, bounds); });
+    if constexpr (EXPOSURE) {
+      clip([&](auto visit) {
+        ramps.template scan<Lanes<1>>(
+            [&](int64 frame, int, uint32, float difference, bool exists) {
+              if (exists) visit(frame, difference);
+            },
+            [](int) {});
+      });
+    } else {
+      const int group = int(block % n_series) + 1;
+      clip([&](auto visit) { ramps.each_difference_of_group(group, visit); });
     }
   }
 }

@@ -33,6 +33,9 @@ MOST_COLUMNS, SIDES = 2048, (3, 5)
 #: threads of a warp that may share a pixel
 LANES = (1, 4)
 
+#: words of shared memory for the differences that ``clip_jumps`` keeps
+CLIPPED_WORDS = (8192, 12288)
+
 #: integrations that one thread of ``match_bins`` processes
 MATCHED_TOGETHER = 4
 
@@ -57,7 +60,7 @@ _FLAGS = (False, True)
 _EITHER = tuple((f,) for f in _FLAGS)
 _LENGTHS = tuple((n,) for n in POLYNOMIAL_LENGTHS)
 # The first number is ONE_PASS, ITERATIVE or AFTER_CLIPPING, as jump.cuh and operations/jump/definition.py number them.
-_SEARCHES = (*((mode, lanes) for mode in (0, 1) for lanes in LANES), (2, 1))
+_SEARCHES = tuple((mode, lanes) for mode in (0, 1, 2) for lanes in LANES)
 
 #: kernel file -> kernel -> row; kernels without special properties need no row
 TABLE = {
@@ -82,8 +85,8 @@ TABLE = {
         "grow_flags": Row(_EITHER),
     },
     "jump.cu": {
-        "search_jumps": Row(_SEARCHES, nulls="reaching medians", by_pixel=True, lanes=1),
-        "clip_jumps": Row(_EITHER, by_pixel=True),
+        "search_jumps": Row(_SEARCHES, nulls="medians", by_pixel=True, lanes=1),
+        "clip_jumps": Row(tuple((f, words) for f in _FLAGS for words in CLIPPED_WORDS), by_pixel=True),
         "clear_lone_jumps": Row(waits=True),
         "flag_after_jumps": Row(by_pixel=True),
     },

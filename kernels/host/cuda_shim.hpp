@@ -41,6 +41,7 @@ inline long long __double_as_longlong(double value) { return std::bit_cast<long 
 inline double __longlong_as_double(long long bits) { return std::bit_cast<double>(bits); }
 
 inline int __popc(unsigned bits) { return std::popcount(bits); }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 inline int atomicAdd(int* target, int value) { return std::atomic_ref<int>(*target).fetch_add(value); }
 inline int atomicOr(int* target, int value) { return std::atomic_ref<int>(*target).fetch_or(value); }

@@ -46,6 +46,7 @@ inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(va
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 inline long long __double_as_longlong(double value) { return std::bit_cast<long long>(value); }
 inline double __longlong_as_double(long long bits) { return std::bit_cast<double>(bits); }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 inline int __popc(unsigned bits) { return std::popcount(bits); }
 

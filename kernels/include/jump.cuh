@@ -1,15 +1,28 @@
 // Jumps of one pixel by two-point differences (Anderson & Gordon 2011, PASP 123, 1237), as stcal 1.20 finds them.
 //
 // Samples are electrons, float32, NaN in unusable groups; differences are float32, decisions float64. A pixel's differences
-// are streamed from memory in units of 32 groups of one integration; lanes process units in turn.
+// are read in units of 32 groups of one integration; lanes process units in turn. They stay in the slices of shared memory if
+// these can hold them, otherwise they are streamed from memory again for each use.
 #pragma once
 
 #include "lanes.cuh"
 #include "order_statistics.cuh"
+#include "slices.cuh"
 
 namespace gpucoron {
 
 enum SearchMode { ONE_PASS, ITERATIVE, AFTER_CLIPPING };
+
+// Samples that a thread loads before it uses the first of them.
+constexpr int IN_FLIGHT = 8;
+
+// Return the value. The compiler cannot compute anything with the result earlier, while more loads could begin.
+__device__ inline float not_before_here(float value) {
+#ifdef __CUDACC__
+  asm volatile("" : "+f"(value));
+#endif
+  return value;
+}
 
 struct PixelRamps {
   const float* data;  // both at the pixel's first sample
@@ -19,30 +32,140 @@ struct PixelRamps {
   int n_groups;
   int64 n_pixels;
 
+  __device__ int n_units() const { return n_ints * words_of(n_groups); }
+
   __device__ float sample(int64 frame) const {
+    count_reads(1);
     // Load both before using either. (Another thread may be setting JUMP_DET in the byte; the bits that are read here do not
     // change.)
-    const float electrons = data[frame * n_pixels] * gain;
-    return (groupdq[frame * n_pixels] & UNUSABLE) ? float_nan() : electrons;
+    const float counts = data[frame * n_pixels];
+    return electrons(counts, groupdq[frame * n_pixels]);
   }
 
-  // Call visit(unit, group, frame, difference) for the differences of this lane: sample(frame) - sample(frame - 1).
+  // Call visit(frame, bit, dq, difference, exists) for the groups of each unit of this lane, and then finish(unit). The
+  // difference is sample(frame) - sample(frame - 1), and NaN for the first group of an integration; `bit` is its number.
+  // After the last group, `exists` is false up to a multiple of IN_FLIGHT, and the only flag is DO_NOT_USE.
+  template <class Lanes, class Visit, class Finish>
+  __device__ void scan(Visit visit, Finish finish) const {
+    const int n_words = words_of(n_groups);
+    for (int unit = Lanes::index(); unit < n_units(); unit += WARP_THREADS / Lanes::PIXELS) {
+      const int start = unit % n_words * WORD_GROUPS;
+      const int n_here = smaller(WORD_GROUPS, n_groups - start);
+      const int64 first = int64(unit / n_words) * n_groups + start;
+      int64 place = first * n_pixels;
+      const int64 before = start == 0 ? place : place - n_pixels;
+      float carried = data[before];
+      uint32 carried_flags = start == 0 ? DO_NOT_USE : groupdq[before];
+      count_reads(start > 0);
+      for (int at = 0; at < n_here; at += IN_FLIGHT) {
+        float counts[IN_FLIGHT];
+        uint32 flags[IN_FLIGHT];
+        count_reads(smaller(IN_FLIGHT, n_here - at));
+#pragma unroll
+        for (int i = 0; i < IN_FLIGHT; ++i) {
+          counts[i] = data[place];
+          flags[i] = groupdq[place];
+          // After the last group, load it again: with branches, the compiler would load each sample just before its use.
+          place += at + i < n_here - 1 ? n_pixels : 0;
+        }
+        uint32 all_flags = carried_flags;
+#pragma unroll
+        for (int i = 0; i < IN_FLIGHT; ++i) {
+          if (at + i >= n_here) flags[i] = DO_NOT_USE;
+          all_flags |= flags[i];
+        }
+        // A branch that needs all flags, so that all loads begin before it.
+        if (all_flags & UNUSABLE) {
+          if (carried_flags & UNUSABLE) carried = float_nan();
+#pragma unroll
+          for (int i = 0; i < IN_FLIGHT; ++i)
+            if (flags[i] & UNUSABLE) counts[i] = float_nan();
+        }
+        carried_flags = 0;
+        float previous = not_before_here(carried) * gain;
+#pragma unroll
+        for (int i = 0; i < IN_FLIGHT; ++i) {
+          const float current = counts[i] * gain;
+          visit(first + at + i, at + i, flags[i], current - previous, at + i < n_here);
+          previous = current;
+        }
+        carried = counts[IN_FLIGHT - 1];
+      }
+      finish(unit);
+    }
+  }
+
   template <class Lanes, class Visit>
   __device__ void each_difference(Visit visit) const {
-    const int n_words = words_of(n_groups);
-    for (int unit = Lanes::index(); unit < n_ints * n_words; unit += WARP_THREADS / Lanes::PIXELS) {
-      const int integration = unit / n_words;
-      const int start = unit % n_words * WORD_GROUPS;
-      const int first = larger(start, 1);
-      const int stop = smaller(start + WORD_GROUPS, n_groups);
-      int64 frame = int64(integration) * n_groups + first;
-      float previous = sample(frame - 1);
-      for (int group = first; group < stop; ++group, ++frame) {
-        const float current = sample(frame);
-        visit(unit, group, frame, current - previous);
-        previous = current;
+    scan<Lanes>([&](int64, int, uint32, float difference, bool) { visit(difference); }, [](int) {});
+  }
+
+  // Call visit(frame, difference) for one group of all integrations.
+  template <class Visit>
+  __device__ void each_difference_of_group(int group, Visit visit) const {
+    int64 place = (group - 1) * n_pixels;
+    for (int at = 0; at < n_ints; at += IN_FLIGHT) {
+      float counts[2 * IN_FLIGHT];
+      uint32 flags[2 * IN_FLIGHT], all_flags = 0;
+      count_reads(2 * smaller(IN_FLIGHT, n_ints - at));
+#pragma unroll
+      for (int i = 0; i < IN_FLIGHT; ++i) {
+        counts[2 * i] = data[place];
+        flags[2 * i] = groupdq[place];
+        counts[2 * i + 1] = data[place + n_pixels];
+        flags[2 * i + 1] = groupdq[place + n_pixels];
+        place += at + i < n_ints - 1 ? n_groups * n_pixels : 0;
+      }
+#pragma unroll
+      for (int i = 0; i < 2 * IN_FLIGHT; ++i) all_flags |= flags[i];
+      if (all_flags & UNUSABLE) {
+#pragma unroll
+        for (int i = 0; i < 2 * IN_FLIGHT; ++i)
+          if (flags[i] & UNUSABLE) counts[i] = float_nan();
+      }
+#pragma unroll
+      for (int i = 0; i < IN_FLIGHT; ++i) {
+        const float difference = counts[2 * i + 1] * gain - counts[2 * i] * gain;
+        if (at + i < n_ints) visit(int64(at + i) * n_groups + group, difference);
       }
     }
+  }
+
+  // Find the quartiles of some differences, spread over the ramp; false if there are too few.
+  template <class Lanes>
+  __device__ bool find_quartiles(const Slice& slice, float& low, float& high) const {
+    constexpr int LANES = WARP_THREADS / Lanes::PIXELS;
+    const SliceSeries sampled{slice, smaller(slice.length, LANES == 1 ? 64 : 32)};
+    const int n_each = n_groups - 1;
+    if (n_each < 1) return false;
+    // The steps must not always meet the same group.
+    int step = larger(1, int(int64(n_ints) * n_each / (sampled.count * LANES)));
+    if (step > 1 && step % n_each == 0) --step;
+#pragma unroll 4
+    for (int i = 0; i < sampled.count; ++i) {
+      const int number = smaller(step * (i * LANES + Lanes::index()), n_ints * n_each - 1);
+      const int64 frame = int64(number / n_each) * n_groups + number % n_each + 1;
+      const float previous = sample(frame - 1);
+      slice.store(i, sample(frame) - previous);
+    }
+    const Survey<float> all = survey<float, Lanes>(sampled);
+    if (all.count < 2) return false;
+    // So few values that the median of all may be outside of their quartiles: take the extremes.
+    const int rank = all.count < 32 ? 0 : all.count / 4;
+    low = select_rank<float, Lanes>(sampled, rank, all.low, all.high, false).at;
+    high = select_rank<float, Lanes>(sampled, all.count - 1 - rank, key_of(low), all.high, false).at;
+    if (low == high) {
+      const float margin = larger(1e-5f * (low < 0.0f ? -low : low), 1e-30f);
+      low -= margin;
+      high += margin;
+    }
+    return true;
+  }
+
+ private:
+  __device__ float electrons(float counts, uint32 dq) const {
+    const float electrons = counts * gain;
+    return (dq & UNUSABLE) ? float_nan() : electrons;
   }
 };
 
@@ -60,6 +183,36 @@ struct QuietRange {
   uint32 low;
   uint32 high;
 };
+
+// Values outside [low, high] may be jumps; NaN never are.
+struct QuietValues {
+  float low;
+  float high;
+
+  __device__ bool exclude(float value) const { return value < low || value > high; }
+};
+
+__device__ inline QuietValues all_quiet() { return {-float_infinity(), float_infinity()}; }
+
+__device__ inline QuietValues values_of(const QuietRange& range) {
+  if (range.low > range.high) return {0.0f, -1.0f};
+  return {value_of<float>(range.low), value_of<float>(range.high)};
+}
+
+// The next larger or smaller float.
+__device__ inline float stepped(float value, int step) {
+  return is_finite(value) ? value_of<float>(key_of(value) + uint32(step)) : value;
+}
+
+// The range in which the excess of a difference surely is below the threshold, whatever the median in [low, high] is. A
+// difference outside of it needs a division by the noise.
+__device__ inline QuietValues quiet_about(double low, double high, double read_variance, double threshold) {
+  const double smallest = low > 0.0 ? low : high < 0.0 ? -high : 0.0;
+  const double excess = threshold * sqrt(smallest + read_variance) * (1.0 - 1e-9);
+  return {stepped(float(high - excess), 1), stepped(float(low + excess), -1)};
+}
+
+__device__ inline float magnitude(float value) { return __uint_as_float(__float_as_uint(value) & 0x7fffffffu); }
 
 // Remove the largest excess repeatedly, until none exceeds the threshold, as stcal does for few differences.
 //
@@ -132,12 +285,22 @@ __device__ QuietRange find_quiet_range(const Scan& scan, double read_variance, d
   return {left.low, left.high};
 }
 
-// Bounds of a series after sigma clipping about the median, as astropy's sigma_clip with its default five rounds.
-// `scan` streams finite numbers only.
+// Bounds of a series after sigma clipping about the median, as astropy's sigma_clip with its default five rounds. Infinite
+// numbers and NaN are ignored.
 struct Bounds {
   double low;
   double high;
 };
+
+constexpr float LEAST_FLOAT = -3.402823466e+38f;
+
+// The least float that is at least, or the largest that is at most, a float64.
+__device__ inline float float_from(double value) {
+  const float nearest = float(value);
+  return double(nearest) < value ? value_of<float>(key_of(nearest) + 1u) : nearest;
+}
+
+__device__ inline float float_up_to(double value) { return -float_from(-value); }
 
 template <class Scan>
 __device__ Bounds clip_about_median(const Scan& scan, double n_sigma) {
@@ -145,27 +308,36 @@ __device__ Bounds clip_about_median(const Scan& scan, double n_sigma) {
   using Alone = Lanes<1>;
   Bounds bounds{double_nan(), double_nan()};
   Bounds narrowest = bounds;  // clipped values stay clipped, even if later bounds are wider
+  float low = LEAST_FLOAT, high = -LEAST_FLOAT;
   int count = -1;
   for (int round = 0; round <= ROUNDS; ++round) {
     auto kept = [&](auto visit) {
       scan([&](float value) {
-        if (round == 0 || (value >= narrowest.low && value <= narrowest.high)) visit(value);
+        if (value >= low && value <= high) visit(value);
       });
     };
-    const Survey<float> left = survey<float, Alone>(kept);
-    if (left.count == count || left.count == 0 || round == ROUNDS) break;
-    count = left.count;
+    int left = 0;
     double mean = 0.0;
-    kept([&](float value) { mean += double(value); });
+    kept([&](float value) {
+      ++left;
+      mean += double(value);
+    });
+    if (left == count || left == 0 || round == ROUNDS) break;
+    count = left;
     mean /= count;
     double variance = 0.0;
     kept([&](float value) { variance += (mean - value) * (mean - value); });
     const double deviation = sqrt(variance / count);
-    const double median = median_of_ranks<float, Alone>(kept, 0, count, left.low, left.high);
+    // The median differs from the mean by less than the deviation, and most often by much less.
+    uint32 least = key_of(low == 0.0f ? -0.0f : low), most = key_of(high == 0.0f ? 0.0f : high);
+    narrow_bracket<Alone>(kept, (count - 1) / 2, float(mean - deviation / 2), float(mean + deviation / 2), least, most);
+    const double median = median_of_ranks<float, Alone>(kept, 0, count, least, most);
     bounds.low = median - n_sigma * deviation;
     bounds.high = median + n_sigma * deviation;
     narrowest.low = round == 0 ? bounds.low : larger(narrowest.low, bounds.low);
     narrowest.high = round == 0 ? bounds.high : smaller(narrowest.high, bounds.high);
+    low = float_from(narrowest.low);
+    high = float_up_to(narrowest.high);
   }
   return bounds;
 }

@@ -45,6 +45,7 @@ __device__ inline bool is_finite(Real value) {
 }
 
 __device__ inline float float_nan() { return __uint_as_float(0x7fc00000u); }
+__device__ inline float float_infinity() { return __uint_as_float(0x7f800000u); }
 __device__ inline double double_nan() { return __longlong_as_double(0x7ff8000000000000ll); }
 
 __device__ inline int64 thread_pixel() { return int64(blockIdx.x) * blockDim.x + threadIdx.x; }

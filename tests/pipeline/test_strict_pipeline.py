@@ -50,7 +50,7 @@ def cupy(request, monkeypatch, tmp_path, tmp_path_factory):
     monkeypatch.setattr(cuda_device, "LARGE", 1000)
     monkeypatch.setattr(CudaDevice, "words_at_once", 5000)
     # On the host, threads that wait for each other are real threads: use few.
-    monkeypatch.setattr(CudaDevice, "choose_lanes", lambda self, n_pixels, n_units: 1)
+    monkeypatch.setattr(CudaDevice, "choose_lanes", lambda self, *work: 1)
     monkeypatch.setattr(CudaDevice, "block_threads", HostDevice.block_threads)
     monkeypatch.setattr(CudaDevice, "frame_threads", HostDevice.frame_threads)
     fake = make_fake_cupy(monkeypatch, tmp_path, runner=HostDevice(1), judge=judge_or_skip())

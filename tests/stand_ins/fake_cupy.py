@@ -11,7 +11,6 @@ import sys
 import threading
 import weakref
 from collections import Counter
-from functools import partial
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -126,12 +125,25 @@ class FakeCupy:
             def __exit__(self, *error):
                 fake.current = self.before
 
+        class Function:
+            def __init__(self, name):
+                self.name, self.ptr = name, id(self)
+
+            def __call__(self, grid, block, arguments):
+                fake._launch(runner, self.name, grid, block, arguments)
+
         class Module:
             def load(self, code):
                 fake.loaded.append((fake.current, code))
 
             def get_function(self, name):
-                return partial(fake._launch, runner, name)
+                return Function(name)
+
+        def count_resident_blocks(function, block_threads, shared_bytes):
+            # as limited by about 100 registers per thread
+            assert isinstance(function, int)
+            assert shared_bytes == 0
+            return min(4, 2048 // block_threads)
 
         return SimpleNamespace(
             Device=Device,
@@ -142,7 +154,9 @@ class FakeCupy:
             alloc_pinned_memory=fake._alloc_pinned_memory,
             memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
             function=SimpleNamespace(Module=Module),
-            driver=SimpleNamespace(CUDADriverError=CUDADriverError),
+            driver=SimpleNamespace(
+                CUDADriverError=CUDADriverError, occupancyMaxActiveBlocksPerMultiprocessor=count_resident_blocks
+            ),
             runtime=SimpleNamespace(
                 CUDARuntimeError=CUDARuntimeError,
                 getDeviceCount=lambda: 2,

@@ -13,12 +13,14 @@ from gpucoron.backends.devices.launch import geometry
 from gpucoron.backends.kernel_files import CUDA_SOURCES, KERNELS, LANES, SOURCES
 from gpucoron.backends.operations import background_mask, find_lost_groups
 from gpucoron.backends.operations.dark_current import DarkCurrentSettings, ReadPattern
-from gpucoron.backends.operations.jump.definition import AFTER_CLIPPING
+from gpucoron.backends.operations.jump.definition import AFTER_CLIPPING, ITERATIVE, ONE_PASS
 from gpucoron.backends.operations.subtract_1overf import BackgroundSettings
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps.ipc import ReferenceEdges
 
 SHAPES = ((2, 7, 5, 13), (1, 3, 1, 1), (3, 32, 3, 9))
+#: ramps whose differences do not fit into shared memory, for the search and for sigma clipping
+LONG, MANY = (3, 300, 1, 2), (390, 3, 1, 2)
 TIMES = {"group_time": 2.0, "frame_time": 0.5, "nframes": 4}
 
 
@@ -41,7 +43,7 @@ class Exercise:
         self.alone = get_backend("host", n_threads=1) if name == "host" else self.backend
         self.launched = set()
         for device in {self.backend.device, self.alone.device}:
-            device.choose_lanes = lambda n_pixels, n_units: lanes
+            device.choose_lanes = lambda *work: lanes
             device.launch = self._noting(device.launch)
 
     def _noting(self, launch):
@@ -157,6 +159,16 @@ class Exercise:
             backend.search_jumps(*self.send(*ramps), AFTER_CLIPPING, ramps[1][:, :, 0, 0] > 255)
         backend.detect_jumps(*self.send(ramps[0][:, :2], ramps[1][:, :2], *ramps[2:]))
 
+    def stream_jumps(self):
+        """Launch the jump kernels on ramps that they read again and again."""
+        rng = np.random.default_rng(5)
+        ramps, many = make_ramps(rng, LONG), make_ramps(rng, MANY)
+        lost = np.zeros(LONG[:2], bool)
+        for mode in (ONE_PASS, ITERATIVE, AFTER_CLIPPING):
+            self.backend.search_jumps(*self.send(*ramps), mode, lost)
+        for only_use_ints in (True, False):
+            self.alone.clip_jumps(*self.send(*many[:3]), only_use_ints=only_use_ints)
+
     def fit(self, ramps):
         backend, shape = self.backend, ramps[0].shape
         image, cube = shape[2:], (shape[0], *shape[2:])
@@ -241,9 +253,12 @@ def exercise(name):
     first, *others = LANES
     alone = Exercise(name, first)
     alone.run()
+    alone.stream_jumps()
     for lanes in others:
+        shared = Exercise(name, lanes)
+        shared.stream_jumps()
         for shape in SHAPES:
-            Exercise(name, lanes).run_jumps(make_ramps(np.random.default_rng(2), shape))
+            shared.run_jumps(make_ramps(np.random.default_rng(2), shape))
     sources = CUDA_SOURCES if name == "cuda" else SOURCES
     missing = {each for each, kernel in KERNELS.items() if kernel.source in sources} - alone.launched
     if missing:

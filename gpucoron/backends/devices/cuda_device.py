@@ -12,8 +12,9 @@ from gpucoron.backends.kernel_files import KERNELS, kernel_folder
 from gpucoron.backends.tiles import available_cores
 from gpucoron.errors import BackendUnavailableError
 
-#: several threads per pixel are faster while the pixels use less than this fraction of the device's threads
-BUSY = 0.5
+#: several threads share a pixel while one thread per pixel would fill the device less often than this, one wave of
+#: resident threads after another: with few waves, the last one leaves much of the device idle
+BUSY_WAVES = 4
 
 #: fraction of the free memory that an exposure may use: allocations leave gaps
 USABLE = 0.9
@@ -101,8 +102,6 @@ class CudaDevice(KernelDevice):
         self._pinned, self._streams = [], []
         self.reading_threads = min(MOST_READERS, available_cores())
         self._loader = KernelLoader(self.xp, defines)
-        attributes = self._device.attributes
-        self._n_threads = attributes["MultiProcessorCount"] * attributes["MaxThreadsPerMultiProcessor"]
 
     @property
     def summary(self):
@@ -290,9 +289,21 @@ class CudaDevice(KernelDevice):
         if sources:
             yield sources, targets
 
-    def choose_lanes(self, n_pixels, n_units):
-        # With one thread per pixel, small subarrays do not fill a large device.
-        return 4 if n_units >= 4 and n_pixels < BUSY * self._n_threads else 1
+    def choose_lanes(self, n_pixels, n_units, name=None, variant=()):
+        return 4 if n_units >= 4 and n_pixels < BUSY_WAVES * self._resident_threads(name, variant) else 1
+
+    def _resident_threads(self, name, variant):
+        """Return how many threads of a kernel are resident at a time: its registers and shared memory limit them."""
+        attributes = self._device.attributes
+        each = attributes["MaxThreadsPerMultiProcessor"]
+        if name is not None:
+            function = self._loader.function(self.device, name, variant)
+            self._device.use()
+            n_blocks = self.xp.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
+                function.ptr, self.block_threads, 0
+            )
+            each = n_blocks * self.block_threads
+        return attributes["MultiProcessorCount"] * each
 
     def launch(self, name, grid, block, values, variant=()):
         arguments = checked_arguments(KERNELS[name], values, self._is_here)

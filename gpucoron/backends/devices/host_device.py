@@ -62,7 +62,7 @@ class HostDevice(KernelDevice):
     def memory_limit(self, held=0):
         return self.max_memory
 
-    def choose_lanes(self, n_pixels, n_units):
+    def choose_lanes(self, n_pixels, n_units, name=None, variant=()):
         return self._lanes
 
     def launch(self, name, grid, block, values, variant=()):

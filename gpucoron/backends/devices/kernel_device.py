@@ -35,8 +35,11 @@ class KernelDevice(Device):
         """Check the arguments, given by name, and run a kernel of the table."""
 
     @abstractmethod
-    def choose_lanes(self, n_pixels, n_units):
-        """Return how many threads share a pixel that has ``n_units`` pieces of work."""
+    def choose_lanes(self, n_pixels, n_units, name=None, variant=()):
+        """Return how many threads share a pixel that has ``n_units`` pieces of work.
+
+        ``name`` and ``variant`` name the kernel with one thread per pixel.
+        """
 
     def runs(self, operation, settings):
         return operation.kernels is not None and operation.has_kernels(settings)

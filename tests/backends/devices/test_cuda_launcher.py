@@ -13,6 +13,7 @@ from gpucoron.backends.devices import cuda_loader
 from gpucoron.backends.devices.cuda_device import available
 from gpucoron.backends.devices.launch import MAX_BLOCKS_Y, checked_arguments, frames_apart, geometry
 from gpucoron.backends.kernel_files import KERNELS, SOURCES
+from gpucoron.backends.operations.jump.definition import ONE_PASS
 from gpucoron.errors import BackendUnavailableError
 from tests.stand_ins.fake_cupy import FakeArray, make_fake_cupy, on_device
 
@@ -190,11 +191,15 @@ def test_a_cache_folder_that_cannot_be_written_is_no_error(cupy, tmp_path, monke
 
 
 def test_lanes_fill_a_large_device(cupy):
-    backend = get_backend("cuda", cupy=cupy)
-    assert backend.device.choose_lanes(224 * 288, 60 * 8) == 4
-    assert backend.device.choose_lanes(2048 * 2048, 10) == 1
+    device = get_backend("cuda", cupy=cupy).device
+    search = "search_jumps", (ONE_PASS, 1)
+    assert device.choose_lanes(224 * 288, 60 * 8, *search) == 4
+    assert device.choose_lanes(2048 * 2048, 10, *search) == 1
     # One task is not shared among threads.
-    assert backend.device.choose_lanes(320 * 320, 1) == 1
+    assert device.choose_lanes(320 * 320, 1, *search) == 1
+    # 132 multiprocessors hold 512 threads of the search each, limited by its registers, or 2048 of a small kernel.
+    assert device.choose_lanes(500_000, 9, *search) == 1
+    assert device.choose_lanes(500_000, 9) == 4
 
 
 def test_to_device_takes_fits_byte_order(cupy):

@@ -267,7 +267,7 @@ def medians_of(backend, differences):
         "groupdq": on_device(backend, np.zeros(data.shape, np.uint8)),
         "gain": on_device(backend, ones),
         "readnoise": on_device(backend, ones),
-        "reaching": None,
+        "reaching": on_device(backend, np.zeros((n, 1, 1, n_pixels), np.uint32)),
         "medians": medians,
         "n_flagged": on_device(backend, np.zeros((1, n_pixels), np.int32)),
         "n_ints": n,

@@ -2,9 +2,18 @@
 
 import numpy as np
 
-from gpucoron.backends.devices.launch import geometry, is_in_words, words_of
-from gpucoron.backends.operations.jump.definition import AFTER_CLIPPING
+from gpucoron.backends.devices.launch import WORD_GROUPS, geometry, is_in_words, words_of
+from gpucoron.backends.kernel_files import CLIPPED_WORDS
+from gpucoron.backends.operations.jump.definition import AFTER_CLIPPING, ITERATIVE, ONE_PASS
 from gpucoron.dq import DO_NOT_USE, JUMP_DET
+
+#: Words of shared memory that the threads of a block share out to keep differences, as in slices.cuh, and the fewest
+#: threads of a block for this, by mode: repeated rounds gain more from it than they lose by fewer threads.
+SLICE_WORDS = 8192
+LEAST_THREADS = {ONE_PASS: 64, AFTER_CLIPPING: 64, ITERATIVE: 32}
+
+#: The fewest threads of a block for sigma clipping with the differences in shared memory.
+LEAST_CLIPPING_THREADS = 32
 
 #: Pixels of a strip, and jumps of the list that a thread processes at a time, as in jump_strips.cpp.
 STRIP_PIXELS, JUMPS_AT_ONCE = 64, 4096
@@ -16,17 +25,16 @@ def search_jumps(device, data, groupdq, gain, readnoise, mode, lost, *, settings
     if device.strip_pixels:
         return _search_in_strips(device, data, groupdq, gain, readnoise, mode, settings)
     ramp = {"n_ints": nints, "n_groups": ngroups}
-    reaching = None
-    if settings.flag_4_neighbors:
-        reaching = xp.zeros((nints, words_of(ngroups), ny, nx), np.uint32)
+    # Also the kernel's list of groups to examine.
+    reaching = xp.empty((nints, words_of(ngroups), ny, nx), np.uint32)
     medians = xp.empty((ny, nx), np.float64) if settings.flags_later_groups else None
     n_flagged = xp.empty((ny, nx), np.int32)
-    lanes = 1 if mode == AFTER_CLIPPING else device.choose_lanes(ny * nx, nints * words_of(ngroups))
+    lanes, block_threads = _choose_threads(device, mode, nints, ngroups, ny * nx)
     values = {
         "data": data, "groupdq": groupdq, "gain": gain, "readnoise": readnoise, "reaching": reaching,
         "medians": medians, "n_flagged": n_flagged, "n_pixels": ny * nx, **_limits(settings), **ramp,
     }  # fmt: skip
-    device.launch("search_jumps", *geometry(ny * nx * lanes, device.block_threads), values, (mode, lanes))
+    device.launch("search_jumps", *geometry(ny * nx * lanes, block_threads), values, (mode, lanes))
     if settings.flag_4_neighbors:
         grid, block = geometry(ny * nx, device.block_threads, nints * words_of(ngroups))
         device.launch(
@@ -39,6 +47,34 @@ def search_jumps(device, data, groupdq, gain, readnoise, mode, lost, *, settings
             e1=e1, n1=n1, e2=e2, n2=n2, **ramp,
         )  # fmt: skip
     return n_flagged
+
+
+def _choose_threads(device, mode, nints, ngroups, n_pixels):
+    """Choose the threads that share a pixel, and those of a block.
+
+    Where possible, the slices of shared memory hold all differences. Otherwise blocks are as large as usual.
+    """
+    n_units = nints * words_of(ngroups)
+
+    def fitting_block(lanes):
+        n_values = -(-n_units // lanes) * min(ngroups, WORD_GROUPS)
+        return _block_for(device, SLICE_WORDS, n_values, LEAST_THREADS[mode])
+
+    kernel = "search_jumps", (mode, 1)
+    lanes = device.choose_lanes(n_pixels, n_units, *kernel)
+    if lanes == 1 and fitting_block(1) < device.block_threads:
+        # Sharing is faster also if one thread per pixel fills the device.
+        shared = device.choose_lanes(1, n_units, *kernel)
+        lanes = shared if fitting_block(shared) > fitting_block(1) else 1
+    return lanes, fitting_block(lanes) or device.block_threads
+
+
+def _block_for(device, n_words, n_values, least):
+    """Return the threads of the largest block with room for ``n_values`` each; 0 if they are fewer than ``least``."""
+    for n_threads in (device.block_threads, device.block_threads // 2, device.block_threads // 4):
+        if n_threads >= least and n_values * n_threads <= n_words:
+            return n_threads
+    return 0
 
 
 def _limits(settings):
@@ -88,11 +124,17 @@ def _search_in_strips(device, data, groupdq, gain, readnoise, mode, settings):
 
 def clip_jumps(device, data, groupdq, gain, *, settings):
     nints, ngroups, ny, nx = data.shape
-    device.over_pixels(
-        "clip_jumps", ny * nx, ngroups - 1 if settings.only_use_ints else 1, (not settings.only_use_ints,), data=data,
-        groupdq=groupdq, gain=device.contiguous(gain), n_ints=nints, n_groups=ngroups,
-        threshold=settings.rejection_threshold,
-    )  # fmt: skip
+    n_series, n_values = (ngroups - 1, nints) if settings.only_use_ints else (1, nints * ngroups)
+    fitting = ((words, _block_for(device, words, n_values, LEAST_CLIPPING_THREADS)) for words in CLIPPED_WORDS)
+    # The most threads; among equals, those with the fewest words, because more blocks are resident.
+    words, n_threads = max(fitting, key=lambda choice: (choice[1], -choice[0]))
+    n_threads = n_threads or device.block_threads
+    n_blocks = -(-ny * nx // n_threads) * n_series
+    values = {
+        "data": data, "groupdq": groupdq, "gain": device.contiguous(gain), "n_ints": nints, "n_groups": ngroups,
+        "n_pixels": ny * nx, "threshold": settings.rejection_threshold,
+    }  # fmt: skip
+    device.launch("clip_jumps", *geometry(n_blocks * n_threads, n_threads), values, (not settings.only_use_ints, words))
 
 
 def drop_redundant_jumps(device, groupdq):
