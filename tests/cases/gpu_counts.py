@@ -107,7 +107,7 @@ def reset(cupy):
 def make_counter(patch, folder):
     """Make a stand-in for CuPy whose launches run on the host."""
     # On the host, threads that wait for each other are real threads: use few.
-    patch.setattr(CudaDevice, "choose_lanes", lambda self, n_pixels, n_units: 1)
+    patch.setattr(CudaDevice, "choose_lanes", lambda self, *work: 1)
     patch.setattr(CudaDevice, "block_threads", HostDevice.block_threads)
     patch.setattr(CudaDevice, "frame_threads", HostDevice.frame_threads)
     cupy = make_fake_cupy(patch, folder, runner=HostDevice(), judge=find_judge()[0])

@@ -154,7 +154,7 @@ def test_only_the_work_of_the_thread_is_waited_for(late_cupy):
 @pytest.fixture
 def cupy(late_cupy, monkeypatch):
     # On the host, threads that wait for each other are real threads: use few.
-    monkeypatch.setattr(CudaDevice, "choose_lanes", lambda self, n_pixels, n_units: 1)
+    monkeypatch.setattr(CudaDevice, "choose_lanes", lambda self, *work: 1)
     monkeypatch.setattr(CudaDevice, "block_threads", HostDevice.block_threads)
     monkeypatch.setattr(CudaDevice, "frame_threads", HostDevice.frame_threads)
     STORE.clear()
