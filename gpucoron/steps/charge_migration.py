@@ -1,10 +1,11 @@
 """charge_migration: flag groups that are bright enough to lose charge to their neighbours."""
 
+import math
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from gpucoron.backends.masks import grow_cross
+from gpucoron.backends.masks import carry_on, grow_cross
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE
 from gpucoron.parameters import P
 from gpucoron.steps.arguments import RAMP, Array, BackendLike, on_arrays
@@ -46,15 +47,15 @@ def flag_charge_migration(
     Notes
     -----
     Source: jwst 3.0, ``charge_migration`` (Goudfrooij et al. 2024, PASP 136, 014503). jwst tests all groups before it
-    sets any flag. One pass is equivalent, because the flags of a group are set only after it was tested.
+    sets any flag, and so does this, integration by integration.
     """
     flags = groupdq.dtype.type(CHARGELOSS | DO_NOT_USE)
-    for integration in range(data.shape[0]):
-        reached = backend.xp.zeros(data.shape[2:], dtype=bool)
-        for group in range(data.shape[1]):
-            plane_flags = groupdq[integration, group]
-            reached |= (data[integration, group] > signal_threshold) & (plane_flags != DO_NOT_USE)
-            plane_flags |= grow_cross(reached) * flags
+    # four masks, and flags
+    for part in backend.batches(data.shape[0], 6 * math.prod(data.shape[1:])):
+        some = groupdq[part]
+        reached = (data[part] > signal_threshold) & (some != DO_NOT_USE)
+        carry_on(reached)
+        some |= grow_cross(reached) * flags
 
 
 def run(exposure, references, parameters, backend):

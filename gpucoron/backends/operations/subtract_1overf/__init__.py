@@ -99,16 +99,6 @@ fit_1overf = Operation(
     libraries=(_FRAMES,),
 )
 
-#: measured bytes per pixel of an integration: of each contrast and all others while they are kriged, and of each
-#: contrast when the noise of the groups is computed
-_KRIGED, _OTHERS, _SUBTRACTED = 45, 16, 25
-
-
-def _contrast_bytes(nints, ngroups):
-    n = min(max(ngroups - 2, 0), contrasts.MOST_CONTRASTS)
-    return nints * max(_KRIGED * n + _OTHERS, _SUBTRACTED * n + 4 * ngroups + _OTHERS)
-
-
 # These work on whole frames, by transforms and matrix products of the array namespace: one definition for all devices.
 gather_contrasts = Operation(
     contrasts.gather_contrasts,
@@ -126,7 +116,7 @@ subtract_contrasts = Operation(
     written=("data",),
     cut="items",
     whole=("gain", "readnoise"),
-    working_bytes=_contrast_bytes,
+    working_bytes=contrasts.contrast_bytes,
 )
 krige_differences = Operation(
     differences.krige_differences,

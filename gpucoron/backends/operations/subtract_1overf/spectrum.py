@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpucoron.backends.operations.subtract_1overf.readout import Readout, fast_length, power_law
+from gpucoron.backends.statistics import add_in_order
 
 #: exponents of the power law that are tried, and the steps to the better ones on both sides
 EXPONENTS, FINER = np.arange(0.5, 1.61, 0.1), (0.05, 0.025)
@@ -133,8 +134,8 @@ def measure_1overf(device, images, masks, *, settings):
 
 
 def _mean_of_outputs(values, known, xp):
-    count = known.sum(axis=0, keepdims=True)
-    return values.sum(axis=0, keepdims=True) / xp.maximum(count, 1), count == len(known)
+    count = known.sum(axis=1, keepdims=True)
+    return values.sum(axis=1, keepdims=True) / xp.maximum(count, 1), count == known.shape[1]
 
 
 def _differences(values, known, xp):
@@ -145,17 +146,20 @@ def _differences(values, known, xp):
 def _measure(device, images, masks, readout, length, exponent, combine):
     """Fit the spectrum of the series that ``combine`` makes of the outputs."""
     xp, fft = device.xp, device.fft
-    power, of_masks, n = 0, 0, 0
-    for image, mask in zip(images, masks, strict=True):
-        values, known = readout.gather(xp.where(mask, image, 0), xp), readout.gather(mask.astype(np.float32), xp) > 0
+    power, of_masks = xp.zeros((2, length // 2 + 1))
+    n = 0
+    for part in device.batches(len(images), 40 * readout.noutputs * length):
+        values = readout.gather(xp.where(masks[part], images[part], 0), xp)
+        known = readout.gather(masks[part].astype(np.float32), xp) > 0
         values, known = combine(values, known, xp)
         known = known.astype(np.float32)
-        center = (values * known).sum() / xp.maximum(known.sum(), 1)
-        values = (values - center) * known
+        count = xp.maximum(known.sum(axis=(1, 2), keepdims=True), 1)
+        values = (values - (values * known).sum(axis=(1, 2), keepdims=True) / count) * known
         # In double precision: the mask has far more power than the noise.
-        power = power + (abs(fft.rfft(values, length, axis=-1)) ** 2).astype(np.float64).sum(axis=0)
-        of_masks = of_masks + (abs(fft.rfft(known.astype(np.float64), length, axis=-1)) ** 2).sum(axis=0)
-        n += len(values)
+        of_values = abs(fft.rfft(values, length, axis=-1)) ** 2
+        add_in_order(power, of_values.astype(np.float64).sum(axis=1), xp=xp)
+        add_in_order(of_masks, (abs(fft.rfft(known.astype(np.float64), length, axis=-1)) ** 2).sum(axis=1), xp=xp)
+        n += values.shape[0] * values.shape[1]
     power, of_masks = (device.to_host(each) / max(n, 1) for each in (power, of_masks))
     return _fit(power, of_masks, length, readout, n, exponent)
 
