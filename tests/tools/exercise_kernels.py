@@ -176,7 +176,8 @@ class Exercise:
                 backend.fit_likelihood(steps, times, readnoise, reject_jumps=False)
         self.run_emicorr(ngroups)
         masks = groupdq[0, :3] == 0
-        for model_type in ("savgol", "median", "mean"):
+        backend.background_mask(data[0, :3], ~masks, niter=5)
+        for model_type in ("savgol", "median", "mean", "fft"):
             backend.fit_1overf(data[0, :3], masks, model_type=model_type, vertical_corr=True, flatten_model=True)
         if backend.name == "host":
             self.run_frames()

@@ -83,8 +83,8 @@ background_mask = Operation(
     kernels.background_mask,
     settings=BackgroundSettings,
     cut="items",
-    # on a GPU, NumPy is used
-    has_kernels=lambda settings: False,
+    # the smooth frame and that of ones, four masks
+    working_bytes=lambda n_images: 12 * n_images,
     native=_native_mask,
     libraries=(_FRAMES,),
 )
@@ -94,7 +94,6 @@ fit_1overf = Operation(
     settings=Subtract1OverfSettings,
     cut="items",
     working_bytes=_fitting_bytes,
-    has_kernels=lambda settings: settings.model_type != "fft",
     native=_native_fit,
     libraries=(_FRAMES,),
 )
