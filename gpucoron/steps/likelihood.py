@@ -1,6 +1,7 @@
 """Fits by likelihood, for the algorithm LIKELY of ramp_fit and for experimental_jumpramp."""
 
 import logging
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -206,6 +207,14 @@ def summarise_flags(groupdq: ArrayLike, pixeldq: ArrayLike, backend: BackendLike
     """
     xp = backend.xp
     dq = xp.empty((groupdq.shape[0], *pixeldq.shape), dtype=pixeldq.dtype)
+    if xp is not np:
+        # few operations on all groups
+        for part in backend.batches(len(groupdq), 3 * math.prod(groupdq.shape[1:])):
+            flags = groupdq[part]
+            bad = ((flags & (SATURATED | DO_NOT_USE)) != 0).all(axis=1)
+            kept = [((flags & each) != 0).any(axis=1) * dq.dtype.type(each) for each in (SATURATED, JUMP_DET)]
+            dq[part] = pixeldq | kept[0] | kept[1] | bad
+        return dq
     for integration, groups in enumerate(groupdq):
         some = xp.zeros_like(groups[0])
         bad = xp.ones(pixeldq.shape, dtype=bool)
