@@ -173,7 +173,7 @@ class _System:
         """Set the inverse variances (ny, nx) and the standard deviations of the fields, a list of (ny, nx)."""
         xp = self.xp
         self.weights, self.sigmas = weights, sigmas
-        self._of_sources = self.sources.preconditioner(self.readout.gather(weights, xp))
+        self._of_sources = self.sources.response(self.readout.gather(weights, xp))
         # neighbouring blobs overlap: the largest factor for smooth heights is about twice the diagonal
         self._of_blobs = [
             1 / (1 + 2 * blobs.norms(sigma**2 * weights)) for blobs, sigma in zip(self.blobs, sigmas, strict=True)
@@ -228,7 +228,7 @@ class _System:
     def _precondition(self, r):
         z = self.xp.empty_like(r)
         first = r[self._parts[0]].reshape(self.sources.n, self.sources.length)
-        z[self._parts[0]] = self._of_sources(first).reshape(-1)
+        z[self._parts[0]] = (first * self._of_sources).reshape(-1)
         for diagonal, part in zip(self._of_blobs, self._parts[1:-1], strict=True):
             z[part] = diagonal * r[part]
         z[self._parts[-1]] = self._of_profile @ r[self._parts[-1]]
