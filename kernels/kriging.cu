@@ -106,6 +106,33 @@ __global__ void sum_rings(const float* images, const int* ring, double* sums, in
   }
 }
 
+// Interpolate values of rings linearly at the radius of each pixel, from the rings with enough pixels, as numpy.interp.
+// values, middles, counts : (n_rings), at their mean radii. grid: pixels.
+__global__ void spread_rings(const float* radius, const double* middles, const double* values, const int64* counts,
+                             float* spread, int64 n_pixels, int n_rings, int64 fewest) {
+  const int64 pixel = thread_pixel();
+  if (pixel >= n_pixels) return;
+  const double at = radius[pixel];
+  int left = -1, right = -1;
+  for (int ring = 0; ring < n_rings && right < 0; ++ring) {
+    if (counts[ring] < fewest) continue;
+    if (middles[ring] <= at)
+      left = ring;
+    else
+      right = ring;
+  }
+  double value = 0.0;
+  if (left >= 0 && (right < 0 || middles[left] == at)) {
+    value = values[left];
+  } else if (left >= 0) {
+    const double slope = (values[right] - values[left]) / (middles[right] - middles[left]);
+    value = slope * (at - middles[left]) + values[left];
+  } else if (right >= 0) {
+    value = values[right];
+  }
+  spread[pixel] = float(value);
+}
+
 // Complete products q of the matrix with p, and multiply both. `white` are the transforms of series; heights are in `product`
 // already; sums : (2, ny, n_knots) of the shares, or null without a profile. grid: values of a vector x systems.
 __global__ void finish_product(const float* white, const float* from_series, const double* sums, const float* direction,

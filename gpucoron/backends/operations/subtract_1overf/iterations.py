@@ -6,6 +6,8 @@ from gpucoron.backends.devices.launch import geometry
 
 #: iterations between two looks at the remainder, and largest number of iterations
 BETWEEN, MOST = 4, 400
+#: threads of a block that sum rows: few, so that they work on many multiprocessors
+_ROWS_OF_BLOCK = 32
 
 
 def has_kernels(device):
@@ -68,6 +70,50 @@ def solve_by_kernels(system, right, z, limit, *, start=None, rest=None):
     return solution
 
 
+def sum_rings(device, images, ring, n_rings):
+    """Return the sums of images over the pixels of each ring in each row.
+
+    Parameters
+    ----------
+    device : Device
+    images : (n, ny, nx) float32
+    ring : (ny, nx) int32
+    n_rings : int
+
+    Returns
+    -------
+    (n, ny, n_rings) float64
+    """
+    n, ny, nx = images.shape
+    sums = device.xp.empty((n, ny, n_rings), np.float64)
+    values = {"images": images, "ring": ring, "sums": sums, "n_images": n, "ny": ny, "nx": nx, "n_rings": n_rings}
+    device.launch("sum_rings", *geometry(ny, _ROWS_OF_BLOCK, n), values)
+    return sums
+
+
+def spread_rings(device, radius, middles, values, counts, fewest):
+    """Interpolate values of rings to the radii of pixels, as `gpucoron.backends.operations.subtract_1overf.scene.Rings`.
+
+    Parameters
+    ----------
+    device : Device
+    radius : (ny, nx) float32
+    middles : (n_rings,) float64
+    values, counts : (n_rings,)
+    fewest : int
+        Pixels that a ring must have.
+
+    Returns
+    -------
+    (ny, nx) float32
+    """
+    spread = device.xp.empty(radius.shape, np.float32)
+    arguments = {"radius": radius, "middles": middles, "values": values.astype(np.float64), "counts": counts}
+    arguments |= {"spread": spread, "n_pixels": radius.size, "n_rings": len(middles), "fewest": fewest}
+    device.launch("spread_rings", *geometry(radius.size, device.block_threads), arguments)
+    return spread
+
+
 class NoiseSystem:
     """The linear systems of `kriging.krige`: (1 + B^T W B) z.
 
@@ -97,3 +143,41 @@ class NoiseSystem:
 
     def finish(self, rest, z, products):
         """Do nothing: all values have factors."""
+
+
+class SlopeSystem:
+    """The linear system of `slopes.krige_slopes`, of `slopes._System`."""
+
+    def __init__(self, system, device):
+        xp = device.xp
+        self.sources, self.device, self._system = system.sources, device, system
+        self.n_knots = system.rings.n
+        self.factors = xp.concatenate([system.of_sources.reshape(-1), *system.of_blobs])
+        image, readout = system.weights.shape, self.sources.readout
+        self._sigmas = xp.stack(system.sigmas)
+        self._fields, self._weighted = (xp.empty(self._sigmas.shape, np.float32) for _ in range(2))
+        self._shares = xp.empty((2, *image), np.float32)
+        self._series = xp.zeros((self.sources.n, readout.n), np.float32)
+        self._values = {
+            "fields": self._fields, "sigmas": self._sigmas, "ring": system.rings.ring, "share": system.rings.share,
+            "sees": system.sees, "weights": system.weights, "weighted": self._weighted, "shares": self._shares,
+            "series": self._series, "n_fields": len(system.blobs), "n_parts": self.sources.n, "n_samples": readout.n,
+            "ny": image[0], "nx": image[1], "n_bins": readout.n_bins, "period": readout.period,
+        }  # fmt: skip
+
+    def multiply(self, amplitudes, direction, product):
+        device, system = self.device, self._system
+        of_blobs = list(zip(system.blobs, system.parts[1:-1], strict=True))
+        for (blobs, part), field in zip(of_blobs, self._fields, strict=True):
+            blobs.field(direction[part], out=field)
+        values = {**self._values, "parts": self.sources.make(amplitudes), "profile": direction[system.parts[-1]]}
+        device.launch("weigh_model", *geometry(values["ny"] * values["n_bins"], device.block_threads), values)
+        for (blobs, part), image in zip(of_blobs, self._weighted, strict=True):
+            blobs.project(image, out=product[part])
+        sums = sum_rings(device, self._shares, system.rings.ring, self.n_knots)
+        return self.sources.transform(self._series), sums
+
+    def finish(self, rest, z, products):
+        last = self._system.parts[-1]
+        self.device.xp.matmul(self._system.of_profile, rest[last], out=z[last])
+        self.device.xp.multiply(rest[last], z[last], out=products[last])
