@@ -106,6 +106,18 @@ __global__ void sum_rings(const float* images, const int* ring, double* sums, in
   }
 }
 
+// Sum values over bands of neighbouring frequencies, in their order. values : (n_series, n_values); starts : (n_bands + 1);
+// sums : (n_series, n_bands). grid: bands x series.
+__global__ void sum_bands(const double* values, const int64* starts, double* sums, int64 n_series, int64 n_values, int n_bands) {
+  const int64 band = thread_pixel();
+  if (band >= n_bands) return;
+  for (int64 series = blockIdx.y; series < n_series; series += gridDim.y) {
+    double sum = 0.0;
+    for (int64 at = starts[band]; at < starts[band + 1]; ++at) sum += values[series * n_values + at];
+    sums[series * n_bands + band] = sum;
+  }
+}
+
 // Interpolate values of rings linearly at the radius of each pixel, from the rings with enough pixels, as numpy.interp.
 // values, middles, counts : (n_rings), at their mean radii. grid: pixels.
 __global__ void spread_rings(const float* radius, const double* middles, const double* values, const int64* counts,

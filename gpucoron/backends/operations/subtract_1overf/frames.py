@@ -35,7 +35,7 @@ def sharing(device):
 
 
 def for_each_block(function, n, device, n_bytes):
-    """Call ``function(slice)`` for all of ``n`` images or integrations, in batches of the device; on the host, on threads.
+    """Call ``function(slice)`` for batches of ``n`` images or integrations; on the host, on threads.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Conjugate gradients by kernels, with the bits of `gpucoron.backends.operations.subtract_1overf.kriging`."""
+"""Kriging by kernels: conjugate gradients, and sums over rings and bands. The bits are those of NumPy."""
 
 import numpy as np
 
@@ -22,8 +22,8 @@ def solve_by_kernels(system, right, z, limit, *, start=None, rest=None):
     ----------
     system
         With ``device``, ``sources`` (`Sources`), ``factors``, flat, of all values that are preconditioned alone, and
-        ``n_knots``, the number of the others; ``multiply(amplitudes, direction, product)`` returns the transformed series
-        and the sums over rings, or None, of a product of the matrix with a direction, and sets its values in
+        ``n_knots``, the number of the others; ``multiply(amplitudes, direction, product)`` returns the transformed
+        series and the sums over rings, or None, of a product of the matrix with a direction, and sets its values in
         between; ``finish(rest, z, products)`` preconditions the last ones.
     right : (..., n) float32
     z : (..., n) float32
@@ -91,8 +91,17 @@ def sum_rings(device, images, ring, n_rings):
     return sums
 
 
+def sum_bands(device, values, starts):
+    """Return the sums of values (n, n_values) float64 over bands between ``starts``, (n, n_bands) float64."""
+    sums = device.xp.empty((len(values), len(starts) - 1), np.float64)
+    arguments = {"values": device.xp.ascontiguousarray(values), "starts": starts, "sums": sums}
+    arguments |= {"n_series": len(values), "n_values": values.shape[1], "n_bands": sums.shape[1]}
+    device.launch("sum_bands", *geometry(sums.shape[1], device.block_threads, len(values)), arguments)
+    return sums
+
+
 def spread_rings(device, radius, middles, values, counts, fewest):
-    """Interpolate values of rings to the radii of pixels, as `gpucoron.backends.operations.subtract_1overf.scene.Rings`.
+    """Interpolate values of rings to the radii of pixels.
 
     Parameters
     ----------

@@ -256,7 +256,7 @@ def _smooth_lines(device, lines, window, active=None, smooth=None):
 
 @lru_cache(16)
 def _on_device(device, make, *arguments):
-    """Return a table, or a tuple of tables, that a function makes of numbers, on the device; it is copied there once."""
+    """Return a table, or a tuple of tables, that a function makes of numbers; it is copied to the device once."""
     made = make(*arguments)
     return tuple(map(device.to_device, made)) if isinstance(made, tuple) else device.to_device(made)
 
