@@ -146,7 +146,7 @@ def gather_pixels(exposure, references, rows, columns, *, backend):
         small[..., 0, -1] = last_value
         return small
 
-    lost = [DO_NOT_USE if is_lost else GOOD for is_lost in _groups_lost(exposure.groupdq)]
+    lost = [DO_NOT_USE if is_lost else GOOD for is_lost in _groups_lost(exposure.groupdq, backend)]
     dark_error = exposure.dark_error
     small = replace(
         exposure,
@@ -166,8 +166,13 @@ def gather_pixels(exposure, references, rows, columns, *, backend):
     return small, small_references
 
 
-def _groups_lost(groupdq):
+def _groups_lost(groupdq, backend):
     """List for each group whether it is DO_NOT_USE in all pixels and integrations."""
+    if not isinstance(groupdq, np.ndarray):
+        parts = backend.batches(len(groupdq), 2 * groupdq[0].size)
+        lost = [backend.to_host(((groupdq[part] & DO_NOT_USE) != 0).all(axis=(0, 2, 3))) for part in parts]
+        return np.all(lost, axis=0).tolist()
+    # one group of one integration tells, most of the time
     return [
         all(bool(((integration[group] & DO_NOT_USE) != 0).all()) for integration in groupdq)
         for group in range(groupdq.shape[1])
@@ -214,13 +219,13 @@ def run(exposure, references, parameters, backend, *, fit):
     options = {"sigma_cut": parameters.sigma_cut, "nint_min": parameters.nint_min, "backend": backend}
     outliers[skip:] = find_outliers(rates[skip:], **options)
 
-    lost = _groups_lost(exposure.groupdq)
+    lost = _groups_lost(exposure.groupdq, backend)
     integrations, rows, columns = xp.nonzero(outliers)
     exposure.groupdq[integrations, :, rows, columns] |= exposure.groupdq.dtype.type(JUMP_DET | DO_NOT_USE)
     has_outlier = outliers.any(axis=0)
     n_pixels = int(has_outlier.sum())
     # The fit of MIRI ignores groups that are bad in all pixels; if these change, so may the fit of every pixel.
-    same_groups = lost == _groups_lost(exposure.groupdq)
+    same_groups = lost == _groups_lost(exposure.groupdq, backend)
     if n_pixels > MANY_PIXELS * has_outlier.size or not same_groups:
         fit(exposure, references)
     elif n_pixels:

@@ -262,7 +262,7 @@ def combine_integrations(rateints: Slopes, backend: BackendLike = None) -> Slope
         rate = median_of_last(xp.moveaxis(rateints.rate, 0, -1), xp=xp)
         for _ in range(2):
             ratio = rate / rateints.rate
-            ratio[~(xp.isfinite(ratio) & (ratio >= 0))] = 0
+            ratio = xp.where(xp.isfinite(ratio) & (ratio >= 0), ratio, ratio.dtype.type(0))
             var_poisson = rateints.var_poisson * ratio
             weight = 1 / (var_poisson + rateints.var_rnoise)
             weight /= xp.nansum(weight, axis=0)
@@ -274,9 +274,7 @@ def combine_integrations(rateints: Slopes, backend: BackendLike = None) -> Slope
 
 def _sum_known(values, xp):
     """Sum over integrations without NaN; the sum is NaN if all are NaN."""
-    total = xp.nansum(values, axis=0)
-    total[xp.isnan(values).all(axis=0)] = np.nan
-    return total
+    return xp.where(xp.isnan(values).all(axis=0), values.dtype.type(np.nan), xp.nansum(values, axis=0))
 
 
 _EXPOSURE = Having(
