@@ -1,4 +1,6 @@
-// 1/f noise of many frames. Launches: find_frame_medians (twice), mark_good, find_frame_medians; then summarize_rows, or
+// 1/f noise of many frames. Launches for background masks: smooth_background; then, in rounds, find_frame_medians (twice),
+// narrow_background, find_frame_medians, mark_bright, drop_sources. Launches for models of the noise: find_frame_medians
+// (twice), mark_good, find_frame_medians; then summarize_rows, or
 // pack_good, bridge_holes, smooth_lines and, in rounds, summarize_rows, leave_out_strays and these three again for frames
 // that lost samples.
 //
@@ -33,6 +35,79 @@ __global__ void find_frame_medians(const float* frames, const uint8* good, const
     if (threadIdx.x > 0) continue;
     medians[frame] = median;
     means[frame] = float(sum / count);
+  }
+}
+
+// Smooth frames by a Gaussian, with its weights from the middle outwards, ignoring values that are not finite; `offsets` is
+// a smoothed frame of ones. complete : (n_frames), 1 for frames without such values. grid: pixels x frames.
+__global__ void smooth_background(const float* frames, const uint8* complete, float* smooth, float* offsets, int64 n_frames,
+                                  int ny, int nx, float middle, float next, float last) {
+  const int64 n_pixels = int64(ny) * nx;
+  const int64 pixel = thread_pixel();
+  if (pixel >= n_pixels) return;
+  const int y = int(pixel / nx);
+  const int x = int(pixel % nx);
+  const float inside = convolve([](int, int) { return 1.0f; }, y, x, ny, nx, middle, next, last);
+  for (int64 frame = blockIdx.y; frame < n_frames; frame += gridDim.y) {
+    const float* image = frames + frame * n_pixels;
+    auto value = [&](int row, int column) {
+      const float there = image[int64(row) * nx + column];
+      return is_finite(there) ? there : 0.0f;
+    };
+    auto known = [&](int row, int column) { return is_finite(image[int64(row) * nx + column]) ? 1.0f : 0.0f; };
+    const int64 at = frame * n_pixels + pixel;
+    const float blurred = convolve(value, y, x, ny, nx, middle, next, last);
+    if (complete[frame]) {
+      smooth[at] = blurred;
+      offsets[at] = inside;
+      continue;
+    }
+    const float seen = convolve(known, y, x, ny, nx, middle, next, last);
+    float weight = 1.0f - inside + seen;
+    if (weight < 1e-6f) weight = float_nan();
+    smooth[at] = blurred / weight;
+    offsets[at] = seen / weight;
+  }
+}
+
+// Keep good pixels within `cut` standard deviations of their frame's median; all, if no value is below it.
+// medians, mads, mean_deviations : (n_frames), the deviations from the median of the values below it. grid: pixels x frames.
+__global__ void narrow_background(const float* frames, const float* medians, const float* mads, const float* mean_deviations,
+                                  const uint8* good, uint8* narrowed, int64 n_frames, int64 n_pixels, float cut,
+                                  float mad_to_sigma) {
+  const int64 pixel = thread_pixel();
+  if (pixel >= n_pixels) return;
+  for (int64 frame = blockIdx.y; frame < n_frames; frame += gridDim.y) {
+    float reach = cut * sigma_of(mads[frame], mean_deviations[frame], mad_to_sigma);
+    if (is_nan(reach)) reach = __uint_as_float(0x7f800000u);  // infinity
+    const int64 at = frame * n_pixels + pixel;
+    const float value = frames[at];
+    narrowed[at] = uint8(good[at] && value >= medians[frame] - reach && value <= medians[frame] + reach);
+  }
+}
+
+// Mark good pixels at which the smooth frame is `cut` standard deviations above the background. medians : (n_frames), of the
+// good pixels; mads, mean_deviations : as before. grid: pixels x frames.
+__global__ void mark_bright(const float* smooth, const float* offsets, const float* medians, const float* mads,
+                            const float* mean_deviations, const uint8* good, uint8* bright, int64 n_frames, int64 n_pixels,
+                            float cut, float mad_to_sigma) {
+  const int64 pixel = thread_pixel();
+  if (pixel >= n_pixels) return;
+  for (int64 frame = blockIdx.y; frame < n_frames; frame += gridDim.y) {
+    const float sigma = sigma_of(mads[frame], mean_deviations[frame], mad_to_sigma);
+    const int64 at = frame * n_pixels + pixel;
+    bright[at] = uint8(good[at] && smooth[at] > medians[frame] * offsets[at] + cut * sigma);
+  }
+}
+
+// Drop the bright pixels of sources, large connected areas, from the good pixels. grid: pixels x frames.
+__global__ void drop_sources(const uint8* bright, uint8* good, int64 n_frames, int ny, int nx) {
+  const int64 n_pixels = int64(ny) * nx;
+  const int64 pixel = thread_pixel();
+  if (pixel >= n_pixels) return;
+  for (int64 frame = blockIdx.y; frame < n_frames; frame += gridDim.y) {
+    const uint8* marked = bright + frame * n_pixels;
+    if (marked[pixel] && is_source(marked, int(pixel / nx), int(pixel % nx), ny, nx)) good[frame * n_pixels + pixel] = 0;
   }
 }
 

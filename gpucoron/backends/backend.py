@@ -138,6 +138,10 @@ class Backend:
         """Do light work in parts; see `gpucoron.backends.devices.device.Device.in_parts`."""
         return self.home.in_parts(function, n)
 
+    def batches(self, n, n_bytes):
+        """Yield slices for light work; see `gpucoron.backends.devices.device.Device.batches`."""
+        return self.home.batches(n, n_bytes)
+
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """Return an array of zeros."""
         return self.home.zeros(shape, dtype)

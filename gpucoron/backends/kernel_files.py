@@ -113,6 +113,7 @@ TABLE = {
         "smooth_lines": Row(nulls="active"),
         "leave_out_strays": Row(waits=True),
     },
+    "kriging.cu": {"finish_product": Row(nulls="sums")},
     "cpu/jump_strips.cpp": {"search_strips": Row(tuple((mode,) for mode in range(3)), nulls="reaching medians")},
     "cpu/linearity_strips.cpp": {"correct_strips": Row(_LENGTHS)},
     "cpu/ramp_strips.cpp": {

@@ -34,6 +34,17 @@ def grow_square(mask, n_pixels):
     return grown
 
 
+def carry_on(mask):
+    """Mark also everything after the first marked item along the second axis, in place.
+
+    Parameters
+    ----------
+    mask : (n, m, ...) bool
+    """
+    for item in range(1, mask.shape[1]):
+        mask[:, item] |= mask[:, item - 1]
+
+
 def grow_cross(mask, n_pixels=1):
     """Grow a mask to its four neighbours, ``n_pixels`` times; arguments and result as in `grow_square`.
 

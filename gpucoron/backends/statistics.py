@@ -54,6 +54,30 @@ def median(values):
     return upper if n % 2 else (ordered[: n // 2].max() + upper) / values.dtype.type(2)
 
 
+def medians_where(images, masks, *, xp):
+    """Return the median of each image (n, ...) over its pixels in a mask, (n,) in the same dtype; NaN without any.
+
+    Parameters
+    ----------
+    images : (n, ...) float
+        Without NaN in the masks.
+    masks : (n, ...) bool
+    xp : module
+        Namespace of the arrays.
+    """
+    if xp is np:
+        return np.array([median(image[mask]) for image, mask in zip(images, masks, strict=True)], images.dtype)
+    return median_of_last(xp.where(masks, images, images.dtype.type(np.nan)).reshape(len(images), -1), xp=xp)
+
+
+def add_in_order(total, terms, *, xp):
+    """Add terms (n, ...) to a total, in place, one after the other: the result does not depend on the batches."""
+    if len(terms) == 1:
+        total += terms[0]
+    else:
+        total[...] = xp.concatenate([total[None], terms]).sum(axis=0)
+
+
 def median_of_sorted(ordered):
     """Return the median of a sorted flat array without NaN, in its own precision; NaN if it is empty."""
     n = len(ordered)

@@ -1,11 +1,11 @@
 """charge_migration: flag groups that are bright enough to lose charge to their neighbours."""
 
+import math
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpucoron.backends.masks import grow_cross
+from gpucoron.backends.masks import carry_on, grow_cross
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE
 from gpucoron.parameters import P
 from gpucoron.steps.arguments import RAMP, Array, BackendLike, on_arrays
@@ -47,16 +47,15 @@ def flag_charge_migration(
     Notes
     -----
     Source: jwst 3.0, ``charge_migration`` (Goudfrooij et al. 2024, PASP 136, 014503). jwst tests all groups before it
-    sets any flag. One pass is equivalent, because the flags of a group are set only after it was tested.
+    sets any flag, and so does this, integration by integration.
     """
-    xp, flags = backend.xp, groupdq.dtype.type(CHARGELOSS | DO_NOT_USE)
-    # A CPU processes one integration after the other, other devices all integrations of a group together.
-    together = [(data.swapaxes(0, 1), groupdq.swapaxes(0, 1))]
-    for ramps, ramp_flags in zip(data, groupdq, strict=True) if xp is np else together:
-        reached = xp.zeros(ramps.shape[1:], dtype=bool)
-        for planes, plane_flags in zip(ramps, ramp_flags, strict=True):
-            reached |= (planes > signal_threshold) & (plane_flags != DO_NOT_USE)
-            plane_flags |= grow_cross(reached) * flags
+    flags = groupdq.dtype.type(CHARGELOSS | DO_NOT_USE)
+    # four masks, and flags
+    for part in backend.batches(data.shape[0], 6 * math.prod(data.shape[1:])):
+        some = groupdq[part]
+        reached = (data[part] > signal_threshold) & (some != DO_NOT_USE)
+        carry_on(reached)
+        some |= grow_cross(reached) * flags
 
 
 def run(exposure, references, parameters, backend):

@@ -19,8 +19,8 @@ __all__ = ["clean_groups", "find_background", "run"]
 
 log = logging.getLogger(__name__)
 
-#: pixels that a GPU processes at a time
-PIXELS_AT_ONCE = 2**22
+#: bytes per pixel of an image while it is cleaned on a GPU
+_CLEANED = 64
 #: size of a near-infrared detector along its slow axis, and its number of amplifiers
 FULL_FRAME, AMPLIFIERS = 2048, 4
 #: exposure types of time series, in which jwst scales the median image by the light curve of the target
@@ -145,8 +145,8 @@ def find_background(
     if n_sigma > 0:
         masks = xp.concatenate(
             [
-                clip_masks(image[None], mask[None], 3.0, n_sigma, histogram=fit_histogram, backend=backend)
-                for image, mask in zip(images, masks, strict=True)
+                clip_masks(images[part], masks[part], 3.0, n_sigma, histogram=fit_histogram, backend=backend)
+                for part in backend.batches(len(images), _CLEANED * images[0].size)
             ]
         )
     return masks.reshape(rates.shape)
@@ -247,70 +247,88 @@ def clean_groups(
 def _clean_differences(data, groupdq, mask, cleaner, backgrounds):
     """Clean the differences of successive groups, and add them up again."""
     xp = cleaner.backend.xp
-    nints, ngroups = data.shape[:2]
-    for integration in range(nints):
-        before = data[integration, 0].copy()
-        scene = mask if mask.ndim == 2 else mask[integration]
-        for start, stop in cleaner.blocks(1, ngroups, data.shape[2:]):
-            groups = data[integration, start:stop]
-            differences = groups - xp.concatenate([before[None], groups[:-1]])
-            before = groups[-1].copy()
-            masks = scene & ((groupdq[integration, start:stop] & (DO_NOT_USE | JUMP_DET)) == 0)
+    for part, blocks in cleaner.blocks(data.shape, 1):
+        before = data[part, 0].copy()
+        scene = mask if mask.ndim == 2 else mask[part, None]
+        for groups in blocks:
+            some = data[part, groups]
+            differences = some - xp.concatenate([before[:, None], some[:, :-1]], axis=1)
+            before = some[:, -1].copy()
+            masks = scene & ((groupdq[part, groups] & (DO_NOT_USE | JUMP_DET)) == 0)
             cleaned, background, usable = cleaner.clean(differences, masks)
-            for number, group in enumerate(range(start, stop)):
-                if not _tell(usable[number], integration, group):
-                    continue
-                data[integration, group] = data[integration, group - 1] + cleaned[number]
+            for number, group in enumerate(range(groups.start, groups.stop)):
+                rows = _usable(usable, part, groups, number)
+                sums = data[part, group - 1] + cleaned[:, number]
+                _replace(data[part, group], sums, rows, cleaner.backend)
                 if backgrounds is not None:
-                    backgrounds[integration, group] = background[number]
+                    _replace(backgrounds[part, group], background[:, number], rows, cleaner.backend)
 
 
 def _clean_median_residuals(data, mask, flux, cleaner, backgrounds):
     """Clean the residuals of groups from the median of the integrations."""
-    xp = cleaner.backend.xp
-    nints, ngroups = data.shape[:2]
-    median = xp.stack([median_of_last(xp.moveaxis(data[:, group], 0, -1), xp=xp) for group in range(ngroups)])
-    for integration in range(nints):
-        scene = mask if mask.ndim == 2 else mask[integration]
-        for start, stop in cleaner.blocks(0, ngroups, data.shape[2:]):
-            expected = flux[integration] * median[start:stop]
+    backend, xp = cleaner.backend, cleaner.backend.xp
+    median = xp.empty(data.shape[1:], data.dtype)
+    for groups in backend.batches(data.shape[1], 16 * data[:, 0].size):
+        median[groups] = median_of_last(xp.moveaxis(data[:, groups], 0, -1), xp=xp)
+    for part, blocks in cleaner.blocks(data.shape, 0):
+        scene = mask if mask.ndim == 2 else mask[part, None]
+        for groups in blocks:
+            expected = flux[part, None, None, None] * median[groups]
             masks = xp.broadcast_to(scene, expected.shape)
-            cleaned, _background, usable = cleaner.clean(data[integration, start:stop] - expected, masks)
-            for number, group in enumerate(range(start, stop)):
-                if not _tell(usable[number], integration, group):
-                    continue
-                data[integration, group] = expected[number] + cleaned[number]
+            cleaned, _background, usable = cleaner.clean(data[part, groups] - expected, masks)
+            for number, group in enumerate(range(groups.start, groups.stop)):
+                rows = _usable(usable, part, groups, number)
+                _replace(data[part, group], expected[:, number] + cleaned[:, number], rows, backend)
                 if backgrounds is not None:
-                    backgrounds[integration, group] = expected[number]
+                    _replace(backgrounds[part, group], expected[:, number], rows, backend)
 
 
-def _tell(is_usable, integration, group):
-    """Warn of an image that cannot be cleaned; return whether it can."""
-    if not is_usable:
-        log.warning("no usable pixel in integration %d, group %d: not corrected", integration + 1, group + 1)
-    return is_usable
+def _usable(usable, part, groups, number):
+    """Warn of images that cannot be cleaned; return whether each integration can, (n,) bool, or None if all can."""
+    rows = usable[:, number]
+    for integration in part.start + np.flatnonzero(~rows):
+        log.warning(
+            "no usable pixel in integration %d, group %d: not corrected", integration + 1, groups.start + number + 1
+        )
+    return None if rows.all() else rows
+
+
+def _replace(images, new, rows, backend):
+    """Replace images (n, ny, nx) by new ones; of some rows only, if they are given."""
+    images[...] = new if rows is None else backend.xp.where(backend.to_device(rows)[:, None, None], new, images)
 
 
 class _Cleaner:
-    """Cleans stacks of images, one image at a time on the CPU, several on a GPU."""
+    """Cleans stacks of images."""
 
     def __init__(self, flat, background_method, box, n_sigma, slowaxis, by_channel, backend):
         self.flat, self.method, self.box, self.n_sigma = flat, background_method, box, n_sigma
         self.axis, self.by_channel, self.backend = abs(slowaxis) - 1, by_channel, backend
 
-    def blocks(self, first, end, shape):
-        """Yield ranges of groups to clean at a time: one that fits in the cache, or enough to occupy a GPU."""
-        size = 1 if self.backend.xp is np else max(1, PIXELS_AT_ONCE // (shape[0] * shape[1]))
-        for start in range(first, end, size):
-            yield start, min(start + size, end)
+    def blocks(self, shape, first):
+        """Yield slices of integrations, each with slices of groups from the first one, to clean together.
+
+        They are single images on a CPU, which fit in its cache, and enough to occupy a GPU.
+        """
+        nints, ngroups, ny, nx = shape
+        n, bytes_each = ngroups - first, _CLEANED * ny * nx
+        for part in self.backend.batches(nints, n * bytes_each):
+            blocks = self.backend.batches(n, (part.stop - part.start) * bytes_each)
+            yield part, [slice(block.start + first, block.stop + first) for block in blocks]
 
     def clean(self, images, masks):
-        """Return cleaned images (n, ny, nx), their backgrounds, and a list that tells which images are usable."""
+        """Return cleaned images (nints, n, ny, nx), their backgrounds, and which are usable, (nints, n) on the host."""
+        axes = images.shape[:2]
+        images, masks = (array.reshape(-1, *images.shape[2:]) for array in (images, masks))
+        found = self._clean(images, masks)
+        return tuple(array.reshape(*axes, *array.shape[1:]) for array in found)
+
+    def _clean(self, images, masks):
         xp = self.backend.xp
         images = images if self.flat is None else images / self.flat
         lost = xp.isnan(images)
         images, masks = xp.where(lost, images.dtype.type(0), images), masks & ~lost
-        usable = self.backend.to_host(masks.any(axis=(1, 2))).tolist()
+        usable = self.backend.to_host(masks.any(axis=(1, 2)))
         if self.method in ("median", "model"):
             residuals, backgrounds, masks = subtract_background(
                 images, masks, self.method, box=self.box, n_sigma=self.n_sigma, backend=self.backend

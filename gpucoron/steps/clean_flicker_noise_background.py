@@ -220,10 +220,8 @@ def subtract_background(images, masks, method, *, box=None, n_sigma=0.0, backend
 
 
 def _model_backgrounds(images, masks, box, backend):
-    models = [
-        model_background(backend.to_host(image), backend.to_host(mask), box)
-        for image, mask in zip(images, masks, strict=True)
-    ]
+    on_host = zip(backend.to_host(images), backend.to_host(masks), strict=True)
+    models = [model_background(image, mask, box) for image, mask in on_host]
     return backend.to_device(np.stack(models))
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from gpucoron.backends.results import Slopes
+from gpucoron.backends.statistics import add_in_order
 from gpucoron.steps.arguments import CUBE, IMAGE, BackendLike, Images, on_arrays
 from gpucoron.steps.values import Choice
 
@@ -49,11 +50,14 @@ def combine_rateints(
     xp = backend.xp
     is_weighted = combination == "weighted"
     keeps_fit = is_weighted and fitted is not None
-    weights = 0.0
-    total, poisson, rnoise = xp.zeros((3, *rate.rate.shape))
-    values = rateints.rate - fitted.rate if keeps_fit else rateints.rate
-    for value, *variances in zip(values, rateints.var_poisson, rateints.var_rnoise, strict=True):
-        var_poisson, var_rnoise = (xp.nan_to_num(variance.astype(xp.float64)) for variance in variances)
+    weights, total, poisson, rnoise = xp.zeros((4, *rate.rate.shape))
+    for part in backend.batches(len(rateints.rate), 80 * rate.rate.size):
+        value = rateints.rate[part]
+        if keeps_fit:
+            value = value - fitted.rate[part]
+        var_poisson, var_rnoise = (
+            xp.nan_to_num(variance[part].astype(xp.float64)) for variance in (rateints.var_poisson, rateints.var_rnoise)
+        )
         variance = var_poisson + var_rnoise
         usable = xp.isfinite(value)
         if is_weighted:
@@ -61,10 +65,10 @@ def combine_rateints(
             weight = xp.where(usable, 1 / xp.where(usable, variance, 1), 0)
         else:
             weight = usable.astype(xp.float64)
-        weights = weights + weight
-        total += weight * xp.where(usable, value, 0)
-        poisson += weight**2 * var_poisson
-        rnoise += weight**2 * var_rnoise
+        add_in_order(weights, weight, xp=xp)
+        add_in_order(total, weight * xp.where(usable, value, 0), xp=xp)
+        add_in_order(poisson, weight**2 * var_poisson, xp=xp)
+        add_in_order(rnoise, weight**2 * var_rnoise, xp=xp)
     some = weights > 0
     weights = xp.where(some, weights, 1)
 

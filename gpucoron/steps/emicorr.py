@@ -136,7 +136,7 @@ def apply_emicorr(
     -----
     Source: jwst 3.0, ``emicorr_refwave``.
     """
-    nints, ngroups, _, nx = data.shape
+    xp, (nints, ngroups, _, nx) = backend.xp, data.shape
     if ngroups < MINIMUM_GROUPS:
         msg = f"{ngroups} groups are too few to fit interference: three are needed"
         raise ValueError(msg)
@@ -151,7 +151,9 @@ def apply_emicorr(
         amplitudes = np.zeros(nints)
         subtracted.append(amplitudes)
         scatter = backend.measure_scatter(data)
-        limit = 2 * np.median(backend.to_host(scatter))
+        # CuPy's median may ignore NaN
+        median = xp.where(xp.isnan(scatter).any(), np.float32(np.nan), xp.median(scatter))
+        limit = 2 * np.float32(float(median))
         if not np.isfinite(limit):
             log.warning("the data contain NaN: no interference at %g Hz can be fitted", frequency)
             continue

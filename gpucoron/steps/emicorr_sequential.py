@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.backends.blas import one_blas_thread
-from gpucoron.backends.statistics import median_of_last, median_of_sorted
+from gpucoron.backends.statistics import add_in_order, median_of_last, median_of_sorted
 from gpucoron.backends.tiles import TILE_BYTES, row_tiles
 from gpucoron.steps.arguments import RAMP, Array, BackendLike, on_arrays
 from gpucoron.steps.emicorr_times import READ_TIMES, period_of
@@ -244,20 +244,27 @@ def _residual(ramp, xp):
     times = np.arange(n_inner, dtype=np.float64)
     s_t, s_tt = float(times.sum()), float((times**2).sum())
     s_y, s_ty = (xp.zeros(ramp.shape[1:], np.float64) for _ in range(2))
-    for number, group in enumerate(ramp[1:-1]):
-        group = group.astype(np.float64)
-        s_y += group
-        group *= float(number)
-        s_ty += group
+    at_once = 1 if xp is np else len(ramp)
+    for first in range(0, n_inner, at_once):
+        groups = ramp[1:-1][first : first + at_once].astype(np.float64)
+        add_in_order(s_y, groups, xp=xp)
+        groups *= _numbers(first, len(groups), xp)
+        add_in_order(s_ty, groups, xp=xp)
     residual = xp.empty(ramp.shape, np.float32)
     with np.errstate(divide="ignore", invalid="ignore"):
         slope = (n_inner * s_ty - s_t * s_y) / (n_inner * s_tt - s_t * s_t)
-        for number, group in enumerate(ramp):
-            residual[number] = group - slope * float(number)
+        for first in range(0, len(ramp), at_once):
+            groups = ramp[first : first + at_once]
+            residual[first : first + at_once] = groups - slope * _numbers(first, len(groups), xp)
         inner = residual[1:-1]
         bias = xp.fmin(inner[0], inner[-1]) if n_inner <= 2 else _median_of_groups(inner, xp)
         residual -= bias
     return residual
+
+
+def _numbers(first, n, xp):
+    """Return the numbers of groups, (n, 1, 1) float64."""
+    return xp.arange(first, first + n, dtype=np.float64)[:, None, None]
 
 
 def _median_of_groups(groups, xp):

@@ -5,6 +5,7 @@ corrected first. What is left is the 1/f noise of the slopes, which is separated
 integrations, and then estimated for their differences, which show no scene.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from gpucoron.backends.operations.subtract_1overf.spectrum import (
     usual_spectrum,
 )
 from gpucoron.backends.results import Slopes
-from gpucoron.backends.statistics import MAD_TO_SIGMA
+from gpucoron.backends.statistics import MAD_TO_SIGMA, add_in_order, medians_where
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, BackendLike, Images, on_arrays
 from gpucoron.steps.noise_error import NoiseError, remaining_error
@@ -139,8 +140,8 @@ def _check_outputs(nx, noutputs):
 def used_groups(groupdq, backend):
     """List the groups that are not lost in all pixels of all integrations."""
     everywhere = np.ones(groupdq.shape[1], bool)
-    for flags in groupdq:
-        everywhere &= backend.to_host(((flags & LOST) != 0).all(axis=(1, 2)))
+    for part in backend.batches(len(groupdq), 2 * math.prod(groupdq.shape[1:])):
+        everywhere &= backend.to_host(((groupdq[part] & LOST) != 0).all(axis=(0, 2, 3)))
         if not everywhere.any():
             break
     return tuple(int(group) for group in np.flatnonzero(~everywhere))
@@ -279,16 +280,16 @@ def noise_of_slopes(
     usable = True if protected is None else ~in_order(protected, slowaxis, fastaxis)
     variance = xp.empty(rate.shape, xp.float32)
     weight, mean, count = xp.zeros((3, ny, nx))
-    for integration in range(nints):
-        known = xp.isfinite(rate[integration]) & ((dq[integration] & DO_NOT_USE) == 0) & usable
-        photon = xp.where(known & xp.isfinite(poisson[integration]), poisson[integration], xp.float32(0))
-        of_one = backend.ndimage.gaussian_filter(photon, SMOOTHING, mode="nearest") + read[integration]
+    for part in backend.batches(nints, 40 * ny * nx):
+        known = xp.isfinite(rate[part]) & ((dq[part] & DO_NOT_USE) == 0) & usable
+        photon = xp.where(known & xp.isfinite(poisson[part]), poisson[part], xp.float32(0))
+        of_one = backend.ndimage.gaussian_filter(photon, (0, SMOOTHING, SMOOTHING), mode="nearest") + read[part]
         known &= xp.isfinite(of_one) & (of_one > 0)
-        variance[integration] = xp.where(known, of_one, xp.float32(xp.inf))
+        variance[part] = xp.where(known, of_one, xp.float32(xp.inf))
         share = xp.where(known, 1 / xp.where(known, of_one, 1), 0)
-        weight += share
-        count += known
-        mean += share * xp.where(known, rate[integration], 0)
+        add_in_order(weight, share, xp=xp)
+        add_in_order(count, known, xp=xp)
+        add_in_order(mean, share * xp.where(known, rate[part], 0), xp=xp)
     some = weight > 0
     mean = xp.where(some, mean / xp.where(some, weight, 1), 0).astype(xp.float32)
     of_mean = xp.where(some, 1 / xp.where(some, weight, 1), xp.inf).astype(xp.float32)
@@ -333,28 +334,35 @@ def spectrum_of_integrations(rateints, exponent, slowaxis, fastaxis, noutputs, b
     n = min(len(used) - 1, MOST_IMAGES)
     if n < 1 or not counts.max():
         return None
-    whole, share = True, 0
-    for index in used:
-        whole = whole & known[index]
-        share = xp.maximum(share, xp.where(known[index], photon[index] / xp.where(known[index], read[index], 1), 0))
+    first, end = used[0], used[-1] + 1
+    of_used = slice(first, end) if len(used) == end - first else xp.asarray(np.array(used))
+    rate, photon, read, known = (array[of_used] for array in (rate, photon, read, known))
+    whole, share = xp.ones(rate.shape[1:], bool), xp.zeros(rate.shape[1:], xp.float32)
+    for part in backend.batches(len(used), 16 * rate[0].size):
+        whole &= known[part].all(axis=0)
+        shares = xp.where(known[part], photon[part] / xp.where(known[part], read[part], 1), 0)
+        share = xp.maximum(share, shares.max(axis=0))
     faint = whole & (share < BRIGHT)
     if int(faint.sum()) < FEWEST_PIXELS and bool(whole.any()):
         faint = whole & (share <= xp.median(share[whole]))
     images, masks = xp.empty((n, *rate.shape[1:]), xp.float32), xp.empty((n, *rate.shape[1:]), bool)
     sums = xp.zeros(rate.shape[1:])
-    for index in range(n):
+    for part in backend.batches(n, 64 * rate[0].size):
         # Helmert's contrasts: each integration less the mean of those before it
-        sums += xp.where(faint, rate[used[index]], 0)
-        value = (xp.where(faint, rate[used[index + 1]], 0) - sums / (index + 1)) * np.sqrt((index + 1) / (index + 2))
-        images[index], masks[index] = _centered(value, faint, xp)
+        number = xp.arange(part.start + 1, part.stop + 1, dtype=xp.float64)[:, None, None]
+        before = xp.where(faint, rate[part], xp.float32(0)).astype(xp.float64)
+        before[0] += sums
+        before = xp.cumsum(before, axis=0)
+        sums = before[-1]
+        after = xp.where(faint, rate[part.start + 1 : part.stop + 1], 0)
+        values = (after - before / number) * xp.sqrt(number / (number + 1))
+        images[part], masks[part] = _centered(values, faint, xp)
     return _fit_spectrum(images, masks, exponent, noutputs, backend)
 
 
-def _centered(image, known, xp):
-    """Subtract the median; return the image and the pixels within five median deviations (in sigma)."""
-    values = image[known]
-    if not values.size:
-        return image, known
-    image = image - xp.median(values)
-    width = xp.median(abs(image[known])) * MAD_TO_SIGMA
-    return image, known & (abs(image) <= OUTLYING * width)
+def _centered(images, known, xp):
+    """Subtract the medians; return the images and their pixels within five median deviations (in sigma)."""
+    masks = xp.broadcast_to(known, images.shape)
+    images = images - medians_where(images, masks, xp=xp)[:, None, None]
+    width = medians_where(abs(images), masks, xp=xp)[:, None, None] * MAD_TO_SIGMA
+    return images, known & (abs(images) <= OUTLYING * width)

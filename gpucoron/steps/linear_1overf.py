@@ -113,9 +113,11 @@ def clean_groups(exposure, gain, readnoise, parameters, backend, fit):
         backend=backend,
         **readout,
     )
-    for integration, of_slope in enumerate(noise):
-        for group, time in enumerate(times):
-            exposure.data[integration, group] -= of_slope * np.float32(time)
+    data, steps = exposure.data, backend.xp.asarray(times.astype(np.float32))[:, None, None]
+    for part in backend.batches(len(noise), 4 * data[0].size):
+        # a CPU subtracts one group at a time
+        for some in backend.batches(len(times), 0):
+            data[part, some] -= noise[part, None] * steps[some]
     exposure.removed_1overf = noise.mean(axis=0) * np.float32(np.mean(times))
     return used, is_measured
 
@@ -125,18 +127,14 @@ def _with_reference_pixels(rateints, data, is_reference, readnoise, times, group
     if not bool(is_reference.any()):
         return rateints
     xp = backend.xp
-    rate, dq, var_poisson, var_rnoise = (
-        array.copy() for array in (rateints.rate, rateints.dq, rateints.var_poisson, rateints.var_rnoise)
-    )
     weights = np.zeros(len(times))
     _, weights[groups] = contrasts_of(times[groups])
-    variance = readnoise[is_reference] ** 2 / 2 * np.float32((weights**2).sum())
-    for integration in range(len(rate)):
-        slope = sum(np.float32(weight) * data[integration, group] for group, weight in enumerate(weights) if weight)
-        rate[integration][is_reference] = slope[is_reference]
-        dq[integration][is_reference] &= dq.dtype.type(~np.uint32(DO_NOT_USE))
-        var_poisson[integration][is_reference] = 0
-        var_rnoise[integration][is_reference] = variance
+    variance = readnoise**2 / 2 * np.float32((weights**2).sum())
+    slope = sum(np.float32(weight) * data[:, group] for group, weight in enumerate(weights) if weight)
+    rate = xp.where(is_reference, slope, rateints.rate)
+    dq = rateints.dq & xp.where(is_reference, np.uint32(~np.uint32(DO_NOT_USE)), np.uint32(0xFFFFFFFF))
+    var_poisson = xp.where(is_reference, np.float32(0), rateints.var_poisson)
+    var_rnoise = xp.where(is_reference, variance, rateints.var_rnoise)
     return Slopes(rate, dq, var_poisson, var_rnoise, xp.sqrt(var_poisson + var_rnoise))
 
 

@@ -116,12 +116,12 @@ def apply_mask(groupdq: NDArray[Any], mask: Any, *, backend: BackendLike = None)
     if isinstance(mask, list):
         mask = np.array(mask)
     _check_mask(mask, groupdq.shape)
-    if isinstance(mask, np.ndarray):
-        mask = backend.to_device(mask)
-    elif backend.xp is np:
+    if backend.xp is np and not isinstance(mask, np.ndarray):
         mask = as_backend(None, mask).to_host(mask)
-    groupdq |= mask.astype(groupdq.dtype) * groupdq.dtype.type(DO_NOT_USE)
-    return int(mask.sum()) * (groupdq.size // mask.size)
+    n_groups = int(mask.sum()) * (groupdq.size // mask.size)
+    flags = mask.astype(groupdq.dtype) * groupdq.dtype.type(DO_NOT_USE)
+    groupdq |= backend.to_device(flags) if isinstance(flags, np.ndarray) else flags
+    return n_groups
 
 
 def _check_mask(mask, shape):

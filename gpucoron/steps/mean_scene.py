@@ -1,6 +1,6 @@
 """The scene of several integrations, which subtract_1overf removes before it smooths the residuals."""
 
-from gpucoron.backends.statistics import CUT, sigma_from_mad
+from gpucoron.backends.statistics import CUT, medians_where, sigma_from_mad
 
 
 def reads_columns(slowaxis):
@@ -17,15 +17,15 @@ def grow(mask, backend):
 
 def subtract_backgrounds(data, slowaxis, noutputs, backend):
     """Return a copy without the median of the background of each integration and output."""
-    data = data.astype(backend.xp.float32)
+    xp = backend.xp
+    data = data.astype(xp.float32)
     turned = data.swapaxes(1, 2) if reads_columns(slowaxis) else data
     width = turned.shape[2] // noutputs
     for output in range(noutputs):
         images = turned[:, :, output * width : (output + 1) * width]
         masks = backend.background_mask(images, None)
-        for image, mask in zip(images, masks, strict=True):
-            if bool(mask.any()):
-                image -= backend.xp.median(image[mask])
+        medians = medians_where(images, masks, xp=xp)
+        images -= xp.where(xp.isnan(medians), xp.float32(0), medians)[:, None, None]
     return data
 
 

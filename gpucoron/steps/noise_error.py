@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from gpucoron.backends.operations.subtract_1overf.readout import Readout, variance_of
 from gpucoron.backends.operations.subtract_1overf.slopes import QUIET, relax
 
@@ -48,12 +50,13 @@ def remaining_error(spectrum, of_mean, of_differences, relaxation, noutputs, *, 
     if spectrum is None:
         return NoiseError((0.0,) * nints, 0.0)
     shape = of_mean.shape
-    rate = _excess(spectrum.scaled(1 / nints), _quiet(of_mean, xp), relaxation, shape, noutputs)
+    rate = _excess(spectrum.scaled(1 / nints), float(_quiet(of_mean[None], xp)[0]), relaxation, shape, noutputs)
     share = 1 - 1 / nints
     others = [0.0] * nints
     if nints > 1:
         differences = spectrum.scaled(share)
-        others = [_excess(differences, _quiet(each, xp), None, shape, noutputs) for each in of_differences]
+        quiet = _quiet(of_differences, xp)
+        others = [_excess(differences, float(each), None, shape, noutputs) for each in quiet]
     return NoiseError(tuple(max(rate + each, 0.0) for each in others), max(rate, 0.0))
 
 
@@ -72,9 +75,22 @@ def _excess(spectrum, noise, relaxation, shape, noutputs):
     return total
 
 
-def _quiet(variance, xp):
-    known = variance[xp.isfinite(variance)]
-    return float(xp.percentile(known, QUIET)) if known.size else 0.0
+def _quiet(variances, xp):
+    """Return the percentile `QUIET` of the finite values of each image, (n,) float64 on the host; 0 without any."""
+    if xp is np:
+        known = (variance[np.isfinite(variance)] for variance in variances)
+        return np.array([np.percentile(each, QUIET) if each.size else 0.0 for each in known], float)
+    known = xp.isfinite(variances).reshape(len(variances), -1)
+    ordered = xp.sort(xp.where(known, variances.reshape(known.shape), xp.float32(xp.inf)), axis=1)
+    count = known.sum(axis=1, keepdims=True)
+    last = xp.maximum(count - 1, 0)
+    place = last * (QUIET / 100)
+    low = xp.floor(place).astype(xp.int64)
+    below, above = (xp.take_along_axis(ordered, each, axis=1) for each in (low, xp.minimum(low + 1, last)))
+    # interpolated from the nearer value, as in numpy.percentile
+    share, step = (place - low).astype(xp.float32), above - below
+    levels = xp.where(share < 0.5, below + step * share, above - step * (1 - share))
+    return xp.asnumpy(xp.where(count > 0, levels, 0)[:, 0]).astype(float)
 
 
 def add_noise_error(exposure, *, xp):
@@ -91,8 +107,11 @@ def add_noise_error(exposure, *, xp):
     error = exposure.noise_error
     if error is None or exposure.rateints is None:
         return
-    for integration, variance in enumerate(error.rateints):
-        _add(exposure.rateints.var_rnoise[integration], exposure.rateints.err[integration], variance, xp)
+    of_integrations, variances = exposure.rateints, xp.asarray(np.array(error.rateints, float))[:, None, None]
+    at_once = 1 if xp is np else max(1, len(variances))
+    for start in range(0, len(variances), at_once):
+        part = slice(start, start + at_once)
+        _add(of_integrations.var_rnoise[part], of_integrations.err[part], variances[part], xp)
     if exposure.rate is not None:
         _add(exposure.rate.var_rnoise, exposure.rate.err, error.rate, xp)
 
@@ -100,4 +119,4 @@ def add_noise_error(exposure, *, xp):
 def _add(var_rnoise, err, variance, xp):
     known = xp.isfinite(err) & (err > 0)
     err[...] = xp.where(known, xp.sqrt(err.astype(xp.float64) ** 2 + variance), err)
-    var_rnoise[...] = xp.where(known, var_rnoise + xp.float32(variance), var_rnoise)
+    var_rnoise[...] = xp.where(known, var_rnoise + xp.asarray(variance, xp.float32), var_rnoise)

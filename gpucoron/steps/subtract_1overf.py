@@ -4,16 +4,18 @@ The scene is removed first: the mean of several integrations is subtracted; for 
 The residual is smoothed along the readout (`Backend.fit_1overf`) and subtracted from the data.
 """
 
+import math
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpucoron import get_by_old_name
+from gpucoron.backends.masks import carry_on
 from gpucoron.backends.operations.subtract_1overf import BackgroundSettings, Subtract1OverfSettings
-from gpucoron.backends.operations.subtract_1overf.frames import for_each_frame
+from gpucoron.backends.operations.subtract_1overf.frames import for_each_block
 from gpucoron.backends.operations.subtract_ktc import SubtractKtcSettings
-from gpucoron.backends.statistics import resistant_mean
+from gpucoron.backends.statistics import add_in_order, resistant_mean
 from gpucoron.dq import DO_NOT_USE
 from gpucoron.parameters import OWN_THREADS, SPACEKLIP_CLASS, P
 from gpucoron.steps.arguments import CUBE, IMAGE, RAMP, Array, BackendLike, on_arrays
@@ -34,6 +36,10 @@ __all__ = [
     "protect_sources",
     "run",
 ]
+
+
+#: bytes per sample of a batch of integrations: the signal in double precision, the residual, and its fit
+_BATCHED = 100
 
 
 def _half_pairs(settings):
@@ -346,13 +352,12 @@ def noise_of_ramp(
         "channel_averaging": channel_averaging,
         "protected": protected,
     }
-    noises = _noise_by_integration(data, groupdq, saturation, group_time, backend, **options)
-    for integration, frames in enumerate(noises):
-        noise[integration] = frames
+    for part, frames in _noise_in_batches(data, groupdq, saturation, group_time, backend, **options):
+        noise[part] = frames
     return noise
 
 
-def _noise_by_integration(
+def _noise_in_batches(
     data,
     groupdq,
     saturation,
@@ -368,12 +373,12 @@ def _noise_by_integration(
     channel_averaging,
     protected,
 ):
-    """Yield the noise of one integration after the other, (ngroups, ny, nx), without a second ramp in memory."""
+    """Yield slices of integrations and their noise, (n, ngroups, ny, nx), without a second ramp in memory."""
     xp = backend.xp
-    nints, ngroups = data.shape[:2]
+    nints, ngroups, *image = data.shape
     settings = Subtract1OverfSettings(model_type, vertical_corr, nints == 1, noutputs, channel_averaging)
     pedestal, slope = fit_ktc(data, groupdq, saturation, group_time, sat_frac=sat_frac, backend=backend)
-    scene = xp.zeros(data.shape[2:])
+    scene = xp.zeros(image)
     if nints > 1:
         if combine_ints:
             limit = (saturation - pedestal.mean(axis=0)) * sat_frac
@@ -382,20 +387,21 @@ def _noise_by_integration(
             slope = resistant_mean(slope, axis=0, xp=xp)
         mask = ~grow(~near_median(slope, xp), backend)
         scene = _clean_scene(slope, mask, slowaxis, noutputs, protected, backend)
-    residual = xp.empty(data.shape[1:], xp.float32)
-    lost = xp.empty(data.shape[1:], bool)
-    for integration in range(nints):
+    times = (xp.arange(1, ngroups + 1) * group_time)[:, None, None]
+    for part in backend.batches(nints, _BATCHED * ngroups * math.prod(image)):
+        residual = xp.empty(data[part].shape, xp.float32)
+        lost = xp.empty(residual.shape, bool)
 
-        def subtract_scene(group, integration=integration):
-            signal = scene * ((group + 1) * group_time) + pedestal[integration]
-            residual[group] = data[integration, group] - signal
-            lost[group] = (groupdq[integration, group] & DO_NOT_USE) != 0
+        def subtract_scene(groups, part=part, residual=residual, lost=lost):
+            signal = scene * times[groups] + pedestal[part, None]
+            residual[:, groups] = data[part, groups] - signal
+            lost[:, groups] = (groupdq[part, groups] & DO_NOT_USE) != 0
 
-        for_each_frame(subtract_scene, ngroups, backend.device.n_threads if backend.on_host else 1)
-        for group in range(1, ngroups):
-            lost[group] |= lost[group - 1]
-        masks = _unprotected(backend.background_mask(residual, lost), protected)
-        yield _fit(backend, residual, masks, slowaxis, settings)
+        for_each_block(subtract_scene, ngroups, backend.home, 0)
+        carry_on(lost)
+        frames = residual.reshape(-1, *image)
+        masks = _unprotected(backend.background_mask(frames, lost.reshape(frames.shape)), protected)
+        yield part, _fit(backend, frames, masks, slowaxis, settings).reshape(residual.shape)
 
 
 def _fit(backend, images, masks, slowaxis, settings):
@@ -472,11 +478,11 @@ def run(exposure, references, parameters, backend, stage, fit=None):
         return skipped("there is no saturation reference")
     options |= {"sat_frac": parameters.sat_frac, "combine_ints": parameters.combine_ints}
     saturation = references["saturation"].data
-    noises = _noise_by_integration(exposure.data, exposure.groupdq, saturation, facts.group_time, backend, **options)
+    noises = _noise_in_batches(exposure.data, exposure.groupdq, saturation, facts.group_time, backend, **options)
     removed = backend.xp.zeros(exposure.data.shape[-2:], backend.xp.float32)
-    for integration, noise in enumerate(noises):
-        exposure.data[integration] -= noise
-        removed += noise.mean(axis=0)
+    for part, noise in noises:
+        exposure.data[part] -= noise
+        add_in_order(removed, noise.mean(axis=1), xp=backend.xp)
     exposure.removed_1overf = removed / exposure.data.shape[0]
     return Outcome()
 

@@ -113,8 +113,7 @@ def run(exposure, references, parameters, backend):
         sat_frac=parameters.sat_frac,
         backend=backend,
     )
-    for integration in range(exposure.data.shape[0]):
-        exposure.data[integration] -= pedestal[integration]
+    exposure.data -= pedestal[:, None]
     return Outcome()
 
 

@@ -14,7 +14,6 @@
 namespace gpucoron {
 
 constexpr float NO_DEVIATION = 2.220446049250313e-16f;
-constexpr float MEAN_DEVIATION_OF_NORMAL = 0.8f;
 
 // Arrays of a frame, which a thread keeps for its next frame.
 struct FrameScratch {

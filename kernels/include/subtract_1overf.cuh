@@ -13,6 +13,9 @@ constexpr int LEAST_WINDOW = 5;
 // As in backends/statistics.py.
 constexpr float CUT = 3.0f;
 constexpr double TINY = 2.220446049250313e-16;
+constexpr float MEAN_DEVIATION_OF_NORMAL = 0.8f;
+// As in operations/subtract_1overf/background.py: connected pixels of a source.
+constexpr int SOURCE_PIXELS = 7;
 
 // The median of a series in float32; NaN without values.
 template <class Group, class Scan>
@@ -25,6 +28,65 @@ __device__ float float_median(const Scan& scan) {
 }
 
 __device__ inline float absolute(float value) { return value < 0.0f ? -value : value; }
+
+// The standard deviation of a normal distribution with this median deviation, or, where that is zero, this mean deviation.
+__device__ inline float sigma_of(float mad, float mean_deviation, float mad_to_sigma) {
+  const float sigma = mad * mad_to_sigma;
+  return sigma < float(TINY) ? mean_deviation / MEAN_DEVIATION_OF_NORMAL : sigma;
+}
+
+// An image smoothed by a Gaussian of five pixels at (y, x), in the order of background.py: along columns, then along the
+// row. value(y, x) is only called inside the image; outside are zeros.
+template <class Value>
+__device__ float convolve(const Value& value, int y, int x, int ny, int nx, float middle, float next, float last) {
+  auto at = [&](int row, int column) { return row < 0 || row >= ny ? 0.0f : value(row, column); };
+  auto along = [&](int column) {
+    if (column < 0 || column >= nx) return 0.0f;
+    float sum = at(y, column) * middle;
+    sum += (at(y - 1, column) + at(y + 1, column)) * next;
+    sum += (at(y - 2, column) + at(y + 2, column)) * last;
+    return sum;
+  };
+  float sum = along(x) * middle;
+  sum += (along(x - 1) + along(x + 1)) * next;
+  sum += (along(x - 2) + along(x + 2)) * last;
+  return sum;
+}
+
+// Whether the marked pixel (y, x) belongs to at least SOURCE_PIXELS marked pixels that are connected over edges. In so many
+// steps less one, a search reaches as many pixels, or all.
+__device__ inline bool is_source(const uint8* marked, int y, int x, int ny, int nx) {
+  constexpr int reach = SOURCE_PIXELS - 1;
+  constexpr int side = 2 * reach + 1;
+  unsigned there[side], found[side];
+#pragma unroll
+  for (int i = 0; i < side; ++i) {
+    there[i] = found[i] = 0;
+    const int row = y + i - reach;
+    if (row < 0 || row >= ny) continue;
+    const int width = reach - (i < reach ? reach - i : i - reach);
+    for (int column = larger(x - width, 0); column <= smaller(x + width, nx - 1); ++column)
+      if (marked[int64(row) * nx + column]) there[i] |= 1u << (column - x + reach);
+  }
+  found[reach] = 1u << reach;
+  int count = 1;
+  for (int step = 0; step < reach; ++step) {
+    int n = 0;
+    unsigned above = 0;
+#pragma unroll
+    for (int i = 0; i < side; ++i) {
+      const unsigned here = found[i];
+      const unsigned below = i + 1 < side ? found[i + 1] : 0u;
+      found[i] = (here | here << 1 | here >> 1 | above | below) & there[i];
+      above = here;
+      n += __popc(found[i]);
+    }
+    if (n >= SOURCE_PIXELS) return true;
+    if (n == count) return false;
+    count = n;
+  }
+  return false;
+}
 
 // The resistant mean of a row (IDL Astronomy User's Library), see backends/statistics.py; 0 without values. `row(visit)`
 // visits this lane's good values. narrowing: width of a Gaussian after the cut.

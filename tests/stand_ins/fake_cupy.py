@@ -405,6 +405,8 @@ def make_fake_cupy(monkeypatch, folder, **options):
         fake.judge.install(monkeypatch)
     cupyx = ModuleType("cupyx")
     cupyx.scipy = ModuleType("cupyx.scipy")
+    # cupy.linalg imports it, for single matrices
+    cupyx.lapack = ModuleType("cupyx.lapack")
     modules = {"cupyx": cupyx, "cupyx.scipy": cupyx.scipy}
     for name in ("ndimage", "fft"):
         modules[f"cupyx.scipy.{name}"] = getattr(fake, name)

@@ -131,7 +131,8 @@ class Judge:
         names = {"CUFFT_FORWARD": -1, "CUFFT_INVERSE": 1, "CUFFT_R2C": 0x2A, "CUFFT_C2R": 0x2C, "CUFFT_C2C": 0x29}
         names |= {"CUFFT_D2Z": 0x6A, "CUFFT_Z2D": 0x6C, "CUFFT_Z2Z": 0x69}
         self.cupy.cuda.cufft = SimpleNamespace(**names, get_current_plan=needs_device)
-        self._module("cupy_backends.cuda.libs").cublas = SimpleNamespace()
+        batched = dict.fromkeys(("dgetrfBatched", "dgetrsBatched"), needs_device)
+        self._module("cupy_backends.cuda.libs").cublas = SimpleNamespace(**batched)
 
     def install(self, monkeypatch):
         """Let CuPy's own imports find CuPy, until the end of the test."""

@@ -445,8 +445,11 @@ def test_the_background_does_not_depend_on_the_stack():
 
 
 def _blocks_of(size):
-    def blocks(self, first, end, shape):
-        return [(start, min(start + size, end)) for start in range(first, end, size)]
+    def blocks(self, shape, first):
+        nints, ngroups = shape[:2]
+        at_once = max(1, size // ngroups)
+        blocks = [slice(start, min(start + size, ngroups)) for start in range(first, ngroups, size)]
+        return [(slice(start, start + at_once), blocks) for start in range(0, nints, at_once)]
 
     return blocks
 

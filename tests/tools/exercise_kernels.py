@@ -15,6 +15,7 @@ from gpucoron.backends.operations import background_mask, find_lost_groups
 from gpucoron.backends.operations.dark_current import DarkCurrentSettings, ReadPattern
 from gpucoron.backends.operations.jump.definition import AFTER_CLIPPING, ITERATIVE, ONE_PASS
 from gpucoron.backends.operations.subtract_1overf import BackgroundSettings
+from gpucoron.backends.operations.subtract_1overf.spectrum import PowerLaw, Spectrum
 from gpucoron.dq import CHARGELOSS, DO_NOT_USE, JUMP_DET, SATURATED
 from gpucoron.steps.ipc import ReferenceEdges
 
@@ -215,10 +216,22 @@ class Exercise:
                 backend.fit_likelihood(steps, times, readnoise, reject_jumps=False)
         self.run_emicorr(ngroups)
         masks = groupdq[0, :3] == 0
-        for model_type in ("savgol", "median", "mean"):
+        backend.background_mask(data[0, :3], ~masks, niter=5)
+        for model_type in ("savgol", "median", "mean", "fft"):
             backend.fit_1overf(data[0, :3], masks, model_type=model_type, vertical_corr=True, flatten_model=True)
+        self.run_kriging()
         if backend.name == "host":
             self.run_frames()
+
+    def run_kriging(self):
+        """Launch the kernels of kriging, with one output and with two."""
+        rng = np.random.default_rng(5)
+        for noutputs, own in ((1, None), (2, PowerLaw(0.1, 1.0))):
+            options = {"spectrum": Spectrum(PowerLaw(1.0, 1.0), own), "noutputs": noutputs}
+            images, variances = self.send(*rng.random((2, 3, 18, 26), np.float32))
+            self.backend.krige_slopes(images[0], variances[0], center=(9.0, 12.0), **options)
+            self.backend.krige_differences(images, variances, **options)
+            self.backend.measure_1overf(images, variances > 0.1, noutputs=noutputs)
 
     def run_frames(self):
         """Launch the kernels that process a frame in a thread, also a frame without any value."""

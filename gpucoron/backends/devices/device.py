@@ -13,6 +13,9 @@ WORDS_AT_ONCE = 2**20
 #: 32768 as a big-endian word: added to a signed word without carry, it makes the unsigned one
 _SIGN = np.array(32768, ">u2").view(np.uint16)[()]
 
+#: bytes of temporary arrays of a batch of images on a GPU
+BATCH_BYTES = 2**29
+
 
 class Device(ABC):
     """Holds arrays and runs operations."""
@@ -114,6 +117,17 @@ class Device(ABC):
         devices once.
         """
         return [function(slice(0, n))]
+
+    def batches(self, n, n_bytes):
+        """Yield slices of ``n`` images or integrations for light work that needs ``n_bytes`` for each.
+
+        A CPU gets one at a time, which fits into a cache; a GPU gets many, because each operation costs time.
+        """
+        at_once = 1 if self.on_host else max(1, BATCH_BYTES // max(1, n_bytes))
+        n_batches = -(-n // at_once)
+        at_once = -(-n // max(1, n_batches))
+        for start in range(0, n, max(1, at_once)):
+            yield slice(start, min(n, start + at_once))
 
     def zeros(self, shape, dtype):
         """Return an array of zeros on the device."""

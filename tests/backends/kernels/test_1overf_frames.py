@@ -88,6 +88,25 @@ def test_background_masks(native, change, shape, bad, options, seed):
     assert_same_bits(native.background_mask(frames, excluded, **options), expected)
 
 
+@pytest.mark.parametrize("bad", [None, 0.1, 1.0])
+@pytest.mark.parametrize("shape", [(2, 30, 44), (1, 1, 9), (3, 13, 1)])
+@pytest.mark.parametrize("change", FRAMES)
+def test_background_masks_of_a_gpu(change, shape, bad):
+    """Also areas of six and seven bright pixels, at the edges, and more rounds than usual."""
+    rng = np.random.default_rng(8)
+    frames = make_noise(rng, shape)
+    if min(shape[1:]) > 13:
+        change(rng, frames)
+        frames[:, :2, 5:9] += 40
+        frames[:, 20, -7:] += 40
+        frames[:, 12:14, 20:23] += 40
+    excluded = None if bad is None else rng.random(shape) < bad
+    host = get_backend("host", n_threads=1)
+    for niter in (1, 3, 6):
+        expected = DEFINITION.background_mask(frames, excluded, niter=niter)
+        assert_same_bits(host.background_mask(frames, excluded, niter=niter), expected)
+
+
 @given(
     change=st.sampled_from(FRAMES),
     shape=st.tuples(st.integers(1, 3), st.integers(16, 80), st.integers(16, 80)),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gpucoron.backends import get_backend
+from gpucoron.backends.kernel_files import read_kernels
 from gpucoron.backends.operations import subtract_contrasts
 from gpucoron.backends.operations.subtract_1overf.kriging import (
     CLIPPED,
@@ -315,6 +316,36 @@ def test_bits_of_slopes_do_not_depend_on_the_threads(rng, noutputs):
     assert found[0].any()
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])
+
+
+@pytest.mark.parametrize(("shape", "noutputs"), [((33, 43), 1), ((40, 64), 4), ((1, 24), 1), ((30, 1), 1)])
+def test_kernels_give_the_bits_of_numpy(rng, shape, noutputs):
+    """Slopes with reference pixels and unknown ones, differences, and the spectrum; also without known pixels."""
+    own = PowerLaw(0.2, 1.1) if noutputs > 1 else None
+    spectrum = Spectrum(PowerLaw(1.0, 0.9), own)
+    images = (make_1overf(rng, (3, *shape), 1.0, 1.0) + rng.normal(size=(3, *shape))).astype(np.float32)
+    images[0] += 40 * np.exp(-np.hypot(*(np.indices(shape) - np.array([[[9.0]], [[12.0]]]))) / 9).astype(np.float32)
+    variances = rng.uniform(0.5, 2, images.shape).astype(np.float32)
+    variances[rng.random(images.shape) < 0.1] = np.inf
+    images[rng.random(images.shape) < 0.01] = np.nan
+    images[0, 0, 0], variances[2] = -np.inf, np.nan
+    masks = np.isfinite(variances) & np.isfinite(images)
+    is_reference = np.zeros(shape, bool)
+    is_reference[:2] = True
+    host, launched = get_backend("host", n_threads=2), set()
+    launch = host.device.launch
+    host.device.launch = lambda name, *arguments: (launched.add(name), launch(name, *arguments))
+
+    def estimate(backend):
+        slopes = {"spectrum": spectrum, "center": (12.0, 9.0), "noutputs": noutputs}
+        for image, variance in zip(images, variances, strict=True):
+            yield backend.krige_slopes(image, variance, is_reference, **slopes)
+        yield backend.krige_differences(images, variances, spectrum=spectrum, noutputs=noutputs)
+        yield backend.measure_1overf(images, masks, noutputs=noutputs)
+
+    for found, expected in zip(estimate(host), estimate(NUMPY), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert launched == {kernel.name for kernel in read_kernels("kriging.cu")}
 
 
 def test_relaxation_removes_less():

@@ -62,7 +62,8 @@ def match_emicorr(device, sums, counts, wave, group_phases, n_trials):
     s_t, s_tt, delta = time_sums(ngroups)
     at_once = min(nints, MATCHED_TOGETHER)
     squared, mixed = (device.xp.empty((at_once, n_trials, n_bins), np.float64) for _ in range(2))
-    quadratic, linear = (device.xp.empty((nints, n_trials), np.float64) for _ in range(2))
+    terms = device.xp.empty((2, nints, n_trials), np.float64)
+    quadratic, linear = terms
     values = {
         "wave": device.float64(wave), "n_groups": ngroups, "n_trials": n_trials, "s_t": s_t, "s_tt": s_tt,
         "bin_phases": device.float64(bin_phases(n_bins, group_phases)), "delta": delta,
@@ -76,7 +77,7 @@ def match_emicorr(device, sums, counts, wave, group_phases, n_trials):
         device.launch("match_bins", grid, block, {**values, **parts, **of_some}, (MATCHED_TOGETHER,))
         of_some = {"quadratic": quadratic[some], "linear": linear[some], "n_rows": n_ints * n_trials}
         device.launch("sum_bins", *geometry(n_ints * n_trials, device.block_threads), {**parts, **of_some})
-    return device.to_host(quadratic), device.to_host(linear)
+    return tuple(device.to_host(terms))
 
 
 def subtract_emicorr(device, data, wave, pixel_phases, group_phases, integration_phases, amplitudes):

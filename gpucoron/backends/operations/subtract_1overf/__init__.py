@@ -83,8 +83,8 @@ background_mask = Operation(
     kernels.background_mask,
     settings=BackgroundSettings,
     cut="items",
-    # on a GPU, NumPy is used
-    has_kernels=lambda settings: False,
+    # the smooth frame and that of ones, four masks
+    working_bytes=lambda n_images: 12 * n_images,
     native=_native_mask,
     libraries=(_FRAMES,),
 )
@@ -94,20 +94,9 @@ fit_1overf = Operation(
     settings=Subtract1OverfSettings,
     cut="items",
     working_bytes=_fitting_bytes,
-    has_kernels=lambda settings: settings.model_type != "fft",
     native=_native_fit,
     libraries=(_FRAMES,),
 )
-
-#: measured bytes per pixel of an integration: of each contrast and all others while they are kriged, and of each
-#: contrast when the noise of the groups is computed
-_KRIGED, _OTHERS, _SUBTRACTED = 45, 16, 25
-
-
-def _contrast_bytes(nints, ngroups):
-    n = min(max(ngroups - 2, 0), contrasts.MOST_CONTRASTS)
-    return nints * max(_KRIGED * n + _OTHERS, _SUBTRACTED * n + 4 * ngroups + _OTHERS)
-
 
 # These work on whole frames, by transforms and matrix products of the array namespace: one definition for all devices.
 gather_contrasts = Operation(
@@ -126,7 +115,7 @@ subtract_contrasts = Operation(
     written=("data",),
     cut="items",
     whole=("gain", "readnoise"),
-    working_bytes=_contrast_bytes,
+    working_bytes=contrasts.contrast_bytes,
 )
 krige_differences = Operation(
     differences.krige_differences,

@@ -17,6 +17,9 @@ LOST = np.uint8(DO_NOT_USE | SATURATED | JUMP_DET)
 MOST_CONTRASTS = 11
 #: samples of a contrast beyond so many sigma are left out
 OUTLYING = 5
+#: measured bytes per pixel of an integration: of each contrast and all others while they are kriged, and of each
+#: contrast when the noise of the groups is computed
+_KRIGED, _OTHERS, _SUBTRACTED = 45, 16, 25
 #: photon noise relative to the read noise, above which a pixel tells little of the spectrum, if others are fainter
 BRIGHT = 0.5
 
@@ -65,6 +68,12 @@ def contrasts_of(times):
     return polynomials[:, 2:], centered / max((centered**2).sum(), np.finfo(float).tiny)
 
 
+def contrast_bytes(nints, ngroups):
+    """Return the bytes per pixel that `subtract_contrasts` needs for some integrations."""
+    n = min(max(ngroups - 2, 0), MOST_CONTRASTS)
+    return nints * max(_KRIGED * n + _OTHERS, _SUBTRACTED * n + 4 * ngroups + _OTHERS)
+
+
 def photon_variance(contrasts, times):
     """Return the variance of each contrast for a photon noise of 1 DN^2/s: Q^T L Q with L_ij = min(t_i, t_j)."""
     return np.einsum("gq,gh,hq->q", contrasts, np.minimum.outer(times, times), contrasts)
@@ -86,7 +95,7 @@ class _Ramps:
         flags = np.zeros((ngroups, 1, 1), np.uint8)
         flags[used] = LOST
         flags = xp.asarray(flags)
-        self.whole = xp.stack([whole & ((each & flags) == 0).all(axis=0) for each in groupdq])[:, None]
+        self.whole = (whole & ((groupdq & flags) == 0).all(axis=1))[:, None]
         weights = xp.asarray(np.concatenate([self.weights, of_slope[:, None]], axis=1).T)
         if len(used) < ngroups:
             # they may be NaN
@@ -110,7 +119,10 @@ def _medians(values, known, xp):
     counts = known.sum(axis=(1, 2, 3))
     middle = xp.maximum(counts - 1, 0) // 2
     values = values.reshape(*values.shape[:2], -1)
-    ordered = xp.partition(values, sorted({int(each) for each in middle}), axis=2)
+    if xp is np:
+        ordered = np.partition(values, sorted({int(each) for each in middle}), axis=2)
+    else:
+        ordered = xp.sort(values, axis=2)
     where = xp.broadcast_to(middle[:, None, None], (*values.shape[:2], 1))
     return xp.take_along_axis(ordered, where, axis=2)[..., None]
 
@@ -177,7 +189,8 @@ def subtract_contrasts(device, data, groupdq, gain, readnoise, *, settings):
     def correct(part):
         _correct(device, data[part], groupdq[part], gain, readnoise, settings, readout, powers, of_pixel)
 
-    for_each_block(correct, len(data), device)
+    bytes_each = contrast_bytes(1, data.shape[1]) * data[0, 0].size
+    for_each_block(correct, len(data), device, bytes_each)
 
 
 def _correct(device, data, groupdq, gain, readnoise, settings, readout, powers, of_pixel):

@@ -11,6 +11,8 @@ from gpucoron.backends.operations.subtract_1overf.spectrum import Spectrum
 
 #: differences beyond so many sigma, also of 1/f noise, are left out
 OUTLYING = 5
+#: bytes per pixel of an image while it is kriged
+_KRIGED = 60
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def krige_differences(device, images, variances, *, settings):
     def estimate(part):
         noise[part] = _estimate(images[part], variances[part], powers, readout, device)
 
-    for_each_block(estimate, len(images), device)
+    for_each_block(estimate, len(images), device, _KRIGED * images[0].size)
     return noise
 
 

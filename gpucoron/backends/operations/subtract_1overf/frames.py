@@ -5,9 +5,6 @@ from contextlib import contextmanager
 
 from gpucoron.backends.blas import one_blas_thread
 
-#: images or integrations that a GPU processes at the same time
-AT_ONCE = 16
-
 
 def for_each_frame(function, n_frames, n_threads):
     """Call ``function(index)`` for each frame, in any order."""
@@ -37,12 +34,18 @@ def sharing(device):
         yield lambda function, items: list(pool.map(function, items))
 
 
-def for_each_block(function, n, device):
-    """Call ``function(slice)`` for all of ``n`` images or integrations: one at a time on the host, several on a GPU."""
-    at_once = 1 if device.on_host else AT_ONCE
+def for_each_block(function, n, device, n_bytes):
+    """Call ``function(slice)`` for batches of ``n`` images or integrations; on the host, on threads.
+
+    Parameters
+    ----------
+    function : callable
+    n : int
+    device : Device
+    n_bytes : int
+        Bytes of temporary arrays for each.
+    """
+    batches = list(device.batches(n, n_bytes))
     with one_blas_thread():
-        for_each_frame(
-            lambda index: function(slice(index * at_once, (index + 1) * at_once)),
-            -(-n // at_once),
-            device.n_threads if device.on_host else 1,
-        )
+        n_threads = device.n_threads if device.on_host else 1
+        for_each_frame(lambda index: function(batches[index]), len(batches), n_threads)

@@ -4,6 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from gpucoron.backends.blas import one_blas_thread
 from gpucoron.backends.devices.launch import geometry
 from gpucoron.backends.kernel_files import ROW_LANES
 from gpucoron.backends.operations.subtract_1overf.background import (
@@ -12,6 +13,7 @@ from gpucoron.backends.operations.subtract_1overf.background import (
     gaussian,
     weight_of_array,
 )
+from gpucoron.backends.operations.subtract_1overf.cosines import cosine_tables, fit_cosines
 from gpucoron.backends.operations.subtract_1overf.definition import FLATTENING_WINDOW, ROUNDS, WINDOW
 from gpucoron.backends.operations.subtract_1overf.savgol import (
     BRIDGE,
@@ -26,6 +28,44 @@ from gpucoron.backends.statistics import CUT, MAD_TO_SIGMA, NARROWING, sigma_fro
 
 
 def background_mask(device, images, bad=None, *, settings):
+    if device.strip_pixels:
+        return _find_backgrounds(device, images, bad, settings)
+    xp = device.xp
+    images, bad = xp.ascontiguousarray(images, dtype=np.float32), device.contiguous(bad)
+    n, ny, nx = images.shape
+    valid = xp.isfinite(images)
+    smooth, offsets = (xp.empty(images.shape, np.float32) for _ in range(2))
+    over_pixels = geometry(ny * nx, device.block_threads, n)
+    frames, pixels = {"n_frames": n, "ny": ny, "nx": nx}, {"n_frames": n, "n_pixels": ny * nx}
+    values = {"frames": images, "complete": valid.all(axis=(1, 2)).view(np.uint8), "smooth": smooth, "offsets": offsets}
+    weights = dict(zip(("middle", "next", "last"), gaussian(), strict=True))
+    device.launch("smooth_background", *over_pixels, {**values, **frames, **weights})
+    good = valid
+    if bad is not None:
+        good = valid & ~(bad & ~bad.all(axis=(1, 2), keepdims=True))
+    bright = xp.empty(images.shape, np.uint8)
+    for round_ in range(settings.niter):
+        before = good
+        medians, _ = _find_medians(device, images, good)
+        below = (images < medians[:, None, None]) & good
+        mads, mean_deviations = _find_medians(device, images, below, medians)
+        spread = {"mads": mads, "mean_deviations": mean_deviations, "mad_to_sigma": MAD_TO_SIGMA, **pixels}
+        good = xp.empty(images.shape, bool)
+        # Later rounds always use three sigma.
+        values = {"frames": images, "medians": medians, "cut": settings.nsigma if round_ == 0 else CUT}
+        masks = {"good": before.view(np.uint8), "narrowed": good.view(np.uint8)}
+        device.launch("narrow_background", *over_pixels, {**values, **masks, **spread})
+        medians, _ = _find_medians(device, images, good)
+        values = {"smooth": smooth, "offsets": offsets, "medians": medians, "cut": SOURCE_SIGMA, "bright": bright}
+        device.launch("mark_bright", *over_pixels, {**values, "good": good.view(np.uint8), **spread})
+        device.launch("drop_sources", *over_pixels, {"bright": bright, "good": good.view(np.uint8), **frames})
+        # the usual three rounds are made without a look at the masks
+        if round_ >= 2 and round_ + 1 < settings.niter and bool((good == before).all()):
+            break
+    return good
+
+
+def _find_backgrounds(device, images, bad, settings):
     """Find background pixels on a CPU."""
     images, bad = np.ascontiguousarray(images, np.float32), device.contiguous(bad)
     n, ny, nx = images.shape
@@ -156,6 +196,10 @@ def _fit_rows(device, values, good, model_type, window):
     """Fit the noise along rows; for smoothed models, exclude outliers of the model from ``good``."""
     if model_type == "savgol":
         return _smooth_rows(device, values, good, window)
+    if model_type == "fft":
+        tables = _on_device(device, cosine_tables, values.shape[2])
+        with one_blas_thread():
+            return fit_cosines(values, good.view(bool), tables, xp=device.xp)
     rows = _summarize_rows(device, values, good, is_mean=model_type == "mean")
     return device.contiguous(device.xp.broadcast_to(rows[:, :, None], values.shape))
 
@@ -193,7 +237,7 @@ def _smooth_rows(device, values, good, window):
             )
         n_before = xp.cumsum(good.reshape(n, length), axis=1, dtype=np.int32)
         device.launch("pack_good", grid, block, {**lines, "n_before": n_before})
-        holes = {"n_before": n_before, "projections": device.to_device(_bridge_projections()), "filled": filled}
+        holes = {"n_before": n_before, "projections": _on_device(device, _bridge_projections), "filled": filled}
         device.launch("bridge_holes", grid, block, {**lines, **holes})
         _smooth_lines(device, filled, window, active, model)
     return model.reshape(n, ny, nx)
@@ -203,11 +247,18 @@ def _smooth_lines(device, lines, window, active=None, smooth=None):
     n, length = lines.shape
     smooth = device.xp.empty(lines.shape, np.float32) if smooth is None else smooth
     arguments = {
-        "lines": lines, "active": active, "projection": device.to_device(_projection(window)), "smooth": smooth,
+        "lines": lines, "active": active, "projection": _on_device(device, _projection, window), "smooth": smooth,
         "n_lines": n, "length": length, "window": window,
     }  # fmt: skip
     device.launch("smooth_lines", *geometry(length, device.block_threads, n), arguments)
     return smooth
+
+
+@lru_cache(16)
+def _on_device(device, make, *arguments):
+    """Return a table, or a tuple of tables, that a function makes of numbers; it is copied to the device once."""
+    made = make(*arguments)
+    return tuple(map(device.to_device, made)) if isinstance(made, tuple) else device.to_device(made)
 
 
 @lru_cache(32)

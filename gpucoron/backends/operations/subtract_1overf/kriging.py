@@ -7,10 +7,16 @@ diagonal in the frequencies of a series, and V of all other noise, which is diag
 
 import numpy as np
 
+from gpucoron.backends.operations.subtract_1overf.iterations import (
+    BETWEEN,
+    MOST,
+    NoiseSystem,
+    has_kernels,
+    solve_by_kernels,
+)
+
 #: stop at r^T M^-1 r of this fraction of the number of pixels; it bounds the error of N relative to its uncertainty
 TOLERANCE = 1e-4
-#: iterations between two looks at the remainder, and largest number of iterations
-BETWEEN, MOST = 4, 400
 
 
 def conjugate_gradients(apply, right, precondition, limit, xp, *, start=None):
@@ -99,14 +105,13 @@ class Sources:
         norms[0] = np.sqrt(readout.n)
         if readout.n % 2 == 0:
             norms[-1] = np.sqrt(readout.n)
-        self._to_series = device.to_device((roots * norms).astype(np.float32))
-        self._from_series = device.to_device((roots / norms).astype(np.float32))
+        self.to_series = device.to_device((roots * norms).astype(np.float32))
+        self.from_series = device.to_device((roots / norms).astype(np.float32))
         self._powers = device.to_device((roots**2).astype(np.float32))
 
     def noise(self, z):
         """Return B z, the series of all outputs (..., noutputs, n), from white noise (..., self.n, self.length)."""
-        amplitudes = z.view(np.complex64) * self._to_series
-        parts = self._fft.irfft(amplitudes, self.readout.n, axis=-1)
+        parts = self.make(self.scale(z))
         return parts[..., :1, :] + parts[..., 1:, :] if self.has_own else parts
 
     def white(self, series):
@@ -114,11 +119,23 @@ class Sources:
         if self.has_own:
             series = self.xp.concatenate([series.sum(axis=-2, keepdims=True), series], axis=-2)
         amplitudes = self._fft.rfft(series, axis=-1)
-        amplitudes *= self._from_series
+        amplitudes *= self.from_series
         return amplitudes.view(np.float32)
 
-    def preconditioner(self, weights):
-        """Return a function that divides white noise by 1 + C w, for the mean weight of the samples.
+    def scale(self, z):
+        """Return the amplitudes of series (..., self.n, self.length) from white noise."""
+        return (z.view(np.complex64) * self.to_series).view(np.float32)
+
+    def make(self, amplitudes):
+        """Return the series of amplitudes, (..., self.n, n)."""
+        return self._fft.irfft(amplitudes.view(np.complex64), self.readout.n, axis=-1)
+
+    def transform(self, series):
+        """Return the amplitudes of series (..., self.n, n)."""
+        return self._fft.rfft(series, axis=-1).view(np.float32)
+
+    def response(self, weights):
+        """Return 1 / (1 + C w), for the mean weight of the samples, (..., self.n, self.length): a preconditioner.
 
         Parameters
         ----------
@@ -127,8 +144,7 @@ class Sources:
         mean = weights.mean(axis=-1, keepdims=True)
         if self.has_own:
             mean = self.xp.concatenate([mean.sum(axis=-2, keepdims=True), mean], axis=-2)
-        response = self.xp.repeat(1 / (1 + self._powers * mean), 2, axis=-1)
-        return lambda z: z * response
+        return self.xp.repeat(1 / (1 + self._powers * mean), 2, axis=-1)
 
 
 def krige(values, weights, powers, readout, device):
@@ -155,7 +171,13 @@ def krige(values, weights, powers, readout, device):
     right = sources.white(readout.gather(weights * values, xp))
     shape = right.shape
     flat = (*shape[:-2], shape[-2] * shape[-1])
-    precondition = sources.preconditioner(weight)
+    response = sources.response(weight)
+    limit = TOLERANCE * values.shape[-1] * values.shape[-2]
+
+    if has_kernels(device):
+        system = NoiseSystem(sources, weight, response, device)
+        z = solve_by_kernels(system, right.reshape(flat), (right * response).reshape(flat), limit)
+        return readout.interpolate(sources.noise(z.reshape(shape)), xp)
 
     def apply(z):
         white = z.reshape(shape)
@@ -164,8 +186,8 @@ def krige(values, weights, powers, readout, device):
     z = conjugate_gradients(
         apply,
         right.reshape(flat),
-        lambda r: precondition(r.reshape(shape)).reshape(flat),
-        TOLERANCE * values.shape[-1] * values.shape[-2],
+        lambda r: (r.reshape(shape) * response).reshape(flat),
+        limit,
         xp,
     )
     return readout.interpolate(sources.noise(z.reshape(shape)), xp)

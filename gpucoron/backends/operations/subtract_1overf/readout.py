@@ -55,13 +55,15 @@ class Readout:
         Samples from one row to the next, with the time between them.
     n : int
         Samples of a series, with padding.
+    n_bins : int
+        Samples of a row.
     """
 
     def __init__(self, shape, noutputs=1, bin_width=BIN):
         self.ny, self.nx = shape
         self.noutputs, self.bin_width = noutputs, bin_width
         self.width = self.nx // noutputs
-        self._bins = -(-self.width // bin_width)
+        self.n_bins = -(-self.width // bin_width)
         self.period = -(-(self.width + OVERHEAD) // bin_width)
         self.n = fast_length(int(self.ny * self.period * (1 + PADDING)))
 
@@ -79,14 +81,14 @@ class Readout:
         """Return the sums of the pixels of each sample, (..., noutputs, n), from images (..., ny, nx)."""
         outputs = images.reshape(*images.shape[:-1], self.noutputs, self.width).swapaxes(-3, -2)
         series = xp.zeros((*outputs.shape[:-2], self.n), images.dtype)
-        rows = self._rows(series)[..., : self._bins]
-        missing = self._bins * self.bin_width - self.width
+        rows = self._rows(series)[..., : self.n_bins]
+        missing = self.n_bins * self.bin_width - self.width
         for output in range(self.noutputs):
             pixels = outputs[..., output, :, :: -1 if output % 2 else 1]
             if missing:
                 edge = xp.zeros((*pixels.shape[:-1], missing), pixels.dtype)
                 pixels = xp.concatenate([pixels, edge], axis=-1)
-            samples = pixels.reshape(*pixels.shape[:-1], self._bins, self.bin_width)
+            samples = pixels.reshape(*pixels.shape[:-1], self.n_bins, self.bin_width)
             if self.bin_width == BIN:
                 # much faster than a sum over a short axis
                 rows[..., output, :, :] = (samples[..., 0] + samples[..., 1]) + (samples[..., 2] + samples[..., 3])
@@ -96,7 +98,7 @@ class Readout:
 
     def scatter(self, series, xp):
         """Return images (..., ny, nx) in which each pixel has the value of its sample, from (..., noutputs, n)."""
-        rows = self._rows(series)[..., : self._bins]
+        rows = self._rows(series)[..., : self.n_bins]
         return self._join(xp.repeat(rows, self.bin_width, axis=-1)[..., : self.width], xp)
 
     def interpolate(self, series, xp):
@@ -106,7 +108,7 @@ class Readout:
         share = xp.asarray((place - left).astype(np.float32))
         rows = self._rows(series)
         low = rows[..., xp.asarray(np.maximum(left, 0))]
-        high = rows[..., xp.asarray(np.minimum(left + 1, self._bins - 1))]
+        high = rows[..., xp.asarray(np.minimum(left + 1, self.n_bins - 1))]
         return self._join(low + (high - low) * share, xp)
 
     def _join(self, outputs, xp):

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from gpucoron.backends.operations.subtract_1overf.frames import one_by_one
+from gpucoron.backends.operations.subtract_1overf.iterations import has_kernels, spread_rings, sum_rings
 
 #: radii at which the radial profile is free, pixels
 KNOTS = (0, 3, 6, 9, 12, 16, 21, 28, 37, 50, 66, 88, 117, 156, 208, 300, 430, 600, 850, 1200, 1700, 2900)
@@ -67,33 +68,41 @@ class Rings:
         places = np.where(is_there, first[:, None] + place * steps[:, None], 0)
         self._members, self._is_there = to_device(order[places].astype(np.int32)), to_device(is_there)
         self._radius = radius.astype(np.float32)
-        self._ring = to_device(ring.reshape(-1))
-        self._share = to_device(((radius - knots[ring]) / (knots[ring + 1] - knots[ring])).astype(np.float32))
-        self._index = to_device(ring)
+        self.share = to_device(((radius - knots[ring]) / (knots[ring + 1] - knots[ring])).astype(np.float32))
+        self.ring = to_device(ring.astype(np.int32))
+        # the sums of each row are numbered
+        self._of_rows = None if has_kernels(device) else (ring + self.n * np.arange(shape[0])[:, None]).reshape(-1)
         self._on_device_radius = to_device(self._radius)
+        self._on_device_middles = to_device(self._middles)
         self._device = device
 
     def profile(self, values):
         """Return the image (ny, nx) of a profile with given values at the knots, (n,) float32."""
-        return values[self._index] * (1 - self._share) + values[self._index + 1] * self._share
+        return values[self.ring] * (1 - self.share) + values[self.ring + 1] * self.share
 
     def project(self, image):
         """Return the transpose of `profile`: (n,) float32."""
-        low = self._sum(image * (1 - self._share))
-        high = self._sum(image * self._share)
+        low, high = self._sum(image * (1 - self.share), image * self.share)
         low[1:] += high[:-1]
         return low.astype(np.float32)
 
     def gram(self, weights):
         """Return the products of all pairs of profiles, (n, n) float64 on the host, with weights (ny, nx)."""
-        to_host, share = self._device.to_host, self._share
-        both = to_host(self._sum(weights * share * (1 - share)))[:-1]
-        same = to_host(self._sum(weights * (1 - share) ** 2))
-        same[1:] += to_host(self._sum(weights * share**2))[:-1]
-        return np.diag(same) + np.diag(both, 1) + np.diag(both, -1)
+        share = self.share
+        sums = self._sum(weights * share * (1 - share), weights * (1 - share) ** 2, weights * share**2)
+        both, same, next_ = self._device.to_host(sums)
+        same[1:] += next_[:-1]
+        return np.diag(same) + np.diag(both[:-1], 1) + np.diag(both[:-1], -1)
 
-    def _sum(self, image):
-        return self.xp.bincount(self._ring, weights=image.reshape(-1), minlength=self.n)
+    def _sum(self, *images):
+        """Return the sums of images over each ring, (n_images, n) float64: those of its rows, added row by row."""
+        ny, nx = self.share.shape
+        if self._of_rows is None:
+            sums = sum_rings(self._device, self.xp.stack(images), self.ring, self.n)
+        else:
+            options = {"minlength": ny * self.n}
+            sums = np.stack([np.bincount(self._of_rows, image.reshape(-1), **options) for image in images])
+        return sums.reshape(len(images), ny, self.n).sum(axis=1)
 
     def medians(self, image, known):
         """Return the median of each ring at its mean radius, interpolated to all pixels: (ny, nx) float32."""
@@ -129,12 +138,12 @@ class Rings:
 
     def _spread(self, values, count):
         """Interpolate values of rings to all pixels, from the rings with enough pixels."""
-        values, count = self._device.to_host(values), self._device.to_host(count)
+        if has_kernels(self._device):
+            return spread_rings(self._device, self._on_device_radius, self._on_device_middles, values, count, FEWEST)
         enough = count >= FEWEST
         if not enough.any():
-            return self.xp.zeros(self._radius.shape, np.float32)
-        middles = self.xp.asarray(self._middles[enough]), self.xp.asarray(values[enough].astype(np.float64))
-        return self.xp.interp(self._on_device_radius, *middles).astype(np.float32)
+            return np.zeros(self._radius.shape, np.float32)
+        return np.interp(self._radius, self._middles[enough], values[enough].astype(np.float64)).astype(np.float32)
 
 
 class Blobs:
@@ -150,18 +159,19 @@ class Blobs:
 
     def __init__(self, shape, widths, device):
         rows, columns = (_gaussians(n, width, SPACING * width) for n, width in zip(shape, widths, strict=True))
-        self._rows, self._columns = device.to_device(rows), device.to_device(columns)
+        self._rows, self._columns, self._matmul = device.to_device(rows), device.to_device(columns), device.xp.matmul
         self._rows_squared, self._columns_squared = self._rows**2, self._columns**2
         self.shape = rows.shape[1], columns.shape[1]
         self.size = self.shape[0] * self.shape[1]
 
-    def field(self, heights):
+    def field(self, heights, out=None):
         """Return the image (ny, nx) of blobs with given heights, (size,)."""
-        return self._rows @ heights.reshape(self.shape) @ self._columns.T
+        return self._matmul(self._rows @ heights.reshape(self.shape), self._columns.T, out=out)
 
-    def project(self, image):
+    def project(self, image, out=None):
         """Return the transpose of `field`: (size,)."""
-        return (self._rows.T @ image @ self._columns).reshape(-1)
+        out = None if out is None else out.reshape(self.shape)
+        return self._matmul(self._rows.T @ image, self._columns, out=out).reshape(-1)
 
     def norms(self, weights):
         """Return the squared norm of each blob with weights (ny, nx): (size,)."""

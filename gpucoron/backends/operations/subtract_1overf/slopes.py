@@ -1,11 +1,13 @@
 """The 1/f noise of an image of count rates, which also shows the scene: kriging with a random field for the scene."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from gpucoron.backends.blas import one_blas_thread
 from gpucoron.backends.operations.subtract_1overf.frames import one_by_one, sharing
+from gpucoron.backends.operations.subtract_1overf.iterations import SlopeSystem, has_kernels, solve_by_kernels
 from gpucoron.backends.operations.subtract_1overf.kriging import TOLERANCE, Sources, conjugate_gradients, means_of_rows
 from gpucoron.backends.operations.subtract_1overf.readout import Readout
 from gpucoron.backends.operations.subtract_1overf.scene import Rings, Scene, smooth
@@ -119,7 +121,7 @@ def _krige(device, image, variance, is_reference, settings, share):
     sees = xp.ones(image.shape, np.float32)
     if is_reference is not None:
         sees[is_reference] = 0
-    rings = Rings(image.shape, settings.center, device)
+    rings = _rings(image.shape, tuple(settings.center), device)
     profile = rings.medians(image, known & (sees > 0)) * sees
     weights = (known / (variance + (profile / 2) ** 2)).astype(np.float32)
     noise = means_of_rows(image - profile, weights, settings.noutputs, xp)
@@ -147,6 +149,14 @@ def _krige(device, image, variance, is_reference, settings, share):
     return readout.interpolate(series, xp)
 
 
+def _rings(shape, center, device):
+    """Return the rings; those of the last image on a GPU are used again."""
+    return _last_rings(shape, center, device) if has_kernels(device) else Rings(shape, center, device)
+
+
+_last_rings = lru_cache(1)(Rings)
+
+
 def _local_mean(residual, known, device):
     """Smooth the residual over about the size of the PSF."""
     there = known.astype(np.float32)
@@ -161,26 +171,26 @@ class _System:
     """
 
     def __init__(self, sources, rings, scene, sees, share=one_by_one):
-        self._share = share
+        self._share, self._device = share, scene.device
         self.sources, self.rings, self.blobs, self.sees = sources, rings, scene.blobs, sees
         self.readout, self.xp = sources.readout, sources.xp
         sizes = [sources.n * sources.length, *(blobs.size for blobs in self.blobs), rings.n]
         ends = np.cumsum(sizes)
-        self._parts = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+        self.parts = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
         self._size, self._with_prior = ends[-1], ends[-2]
 
     def set_weights(self, weights, sigmas):
         """Set the inverse variances (ny, nx) and the standard deviations of the fields, a list of (ny, nx)."""
         xp = self.xp
         self.weights, self.sigmas = weights, sigmas
-        self._of_sources = self.sources.preconditioner(self.readout.gather(weights, xp))
+        self.of_sources = self.sources.response(self.readout.gather(weights, xp))
         # neighbouring blobs overlap: the largest factor for smooth heights is about twice the diagonal
-        self._of_blobs = [
+        self.of_blobs = [
             1 / (1 + 2 * blobs.norms(sigma**2 * weights)) for blobs, sigma in zip(self.blobs, sigmas, strict=True)
         ]
         gram = self.rings.gram(weights * self.sees)
         gram[np.diag_indices(len(gram))] += RIDGE * np.trace(gram) + np.finfo(np.float32).tiny
-        self._of_profile = xp.asarray(np.linalg.inv(gram).astype(np.float32))
+        self.of_profile = xp.asarray(np.linalg.inv(gram).astype(np.float32))
 
     def model(self, z):
         """Return the model (ny, nx) of an image and the series (noutputs, n) of its 1/f noise."""
@@ -188,7 +198,7 @@ class _System:
 
         def make(part):
             """Make the image of a field, or else of the profile, or the series."""
-            values = z[self._parts[part + 1]]
+            values = z[self.parts[part + 1]]
             if part < 0:
                 return self.sources.noise(values.reshape(self.sources.n, self.sources.length))
             if part < n_fields:
@@ -215,7 +225,7 @@ class _System:
                 values = self.blobs[part].project(self.sigmas[part] * image)
             else:
                 values = self.rings.project(image * self.sees)
-            z[self._parts[part + 1]] = values
+            z[self.parts[part + 1]] = values
 
         self._share(project, range(-1, n_fields + 1))
         return z
@@ -227,14 +237,19 @@ class _System:
 
     def _precondition(self, r):
         z = self.xp.empty_like(r)
-        first = r[self._parts[0]].reshape(self.sources.n, self.sources.length)
-        z[self._parts[0]] = self._of_sources(first).reshape(-1)
-        for diagonal, part in zip(self._of_blobs, self._parts[1:-1], strict=True):
+        first = r[self.parts[0]].reshape(self.sources.n, self.sources.length)
+        z[self.parts[0]] = (first * self.of_sources).reshape(-1)
+        for diagonal, part in zip(self.of_blobs, self.parts[1:-1], strict=True):
             z[part] = diagonal * r[part]
-        z[self._parts[-1]] = self._of_profile @ r[self._parts[-1]]
+        z[self.parts[-1]] = self.of_profile @ r[self.parts[-1]]
         return z
 
     def solve(self, image, limit, start=None):
         """Return z for an image (ny, nx), from a first guess."""
         right = self._project(self.weights * image)
-        return conjugate_gradients(self._apply, right, self._precondition, limit, self.xp, start=start)
+        if not has_kernels(self._device):
+            return conjugate_gradients(self._apply, right, self._precondition, limit, self.xp, start=start)
+        rest = None if start is None else right - self._apply(start)
+        z = self._precondition(right if rest is None else rest)
+        system = SlopeSystem(self, self._device)
+        return solve_by_kernels(system, right, z, limit, start=start if start is None else start.copy(), rest=rest)

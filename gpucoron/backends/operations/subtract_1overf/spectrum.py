@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpucoron.backends.operations.subtract_1overf.iterations import has_kernels, sum_bands
 from gpucoron.backends.operations.subtract_1overf.readout import Readout, fast_length, power_law
+from gpucoron.backends.statistics import add_in_order
 
 #: exponents of the power law that are tried, and the steps to the better ones on both sides
 EXPONENTS, FINER = np.arange(0.5, 1.61, 0.1), (0.05, 0.025)
@@ -133,8 +135,8 @@ def measure_1overf(device, images, masks, *, settings):
 
 
 def _mean_of_outputs(values, known, xp):
-    count = known.sum(axis=0, keepdims=True)
-    return values.sum(axis=0, keepdims=True) / xp.maximum(count, 1), count == len(known)
+    count = known.sum(axis=1, keepdims=True)
+    return values.sum(axis=1, keepdims=True) / xp.maximum(count, 1), count == known.shape[1]
 
 
 def _differences(values, known, xp):
@@ -145,58 +147,88 @@ def _differences(values, known, xp):
 def _measure(device, images, masks, readout, length, exponent, combine):
     """Fit the spectrum of the series that ``combine`` makes of the outputs."""
     xp, fft = device.xp, device.fft
-    power, of_masks, n = 0, 0, 0
-    for image, mask in zip(images, masks, strict=True):
-        values, known = readout.gather(xp.where(mask, image, 0), xp), readout.gather(mask.astype(np.float32), xp) > 0
+    power, of_masks = xp.zeros((2, length // 2 + 1))
+    n = 0
+    for part in device.batches(len(images), 40 * readout.noutputs * length):
+        values = readout.gather(xp.where(masks[part], images[part], 0), xp)
+        known = readout.gather(masks[part].astype(np.float32), xp) > 0
         values, known = combine(values, known, xp)
         known = known.astype(np.float32)
-        center = (values * known).sum() / xp.maximum(known.sum(), 1)
-        values = (values - center) * known
+        count = xp.maximum(known.sum(axis=(1, 2), keepdims=True), 1)
+        values = (values - (values * known).sum(axis=(1, 2), keepdims=True) / count) * known
         # In double precision: the mask has far more power than the noise.
-        power = power + (abs(fft.rfft(values, length, axis=-1)) ** 2).astype(np.float64).sum(axis=0)
-        of_masks = of_masks + (abs(fft.rfft(known.astype(np.float64), length, axis=-1)) ** 2).sum(axis=0)
-        n += len(values)
-    power, of_masks = (device.to_host(each) / max(n, 1) for each in (power, of_masks))
-    return _fit(power, of_masks, length, readout, n, exponent)
+        of_values = abs(fft.rfft(values, length, axis=-1)) ** 2
+        add_in_order(power, of_values.astype(np.float64).sum(axis=1), xp=xp)
+        add_in_order(of_masks, (abs(fft.rfft(known.astype(np.float64), length, axis=-1)) ** 2).sum(axis=1), xp=xp)
+        n += values.shape[0] * values.shape[1]
+    return _fit(device, power / max(n, 1), of_masks / max(n, 1), length, readout, n, exponent)
 
 
-def _fit(power, of_masks, length, readout, n, exponent):
+def _fit(device, power, of_masks, length, readout, n, exponent):
     """Fit a power law and white noise to a mean periodogram, by the periodogram of the masks."""
-    import scipy.fft
-
-    overlap = scipy.fft.irfft(of_masks, length)
-    if overlap[0] < 1:
+    xp, fft = device.xp, device.fft
+    overlap = fft.irfft(of_masks, length)
+    n_pairs = float(overlap[0])
+    if n_pairs < 1:
         return 0.0, USUAL.exponent, 0.0
-    frequencies = np.fft.rfftfreq(length)
-    edges = np.geomspace(1 / (readout.ny * readout.width), 0.5, N_BINS + 1)
-    bins = np.digitize(frequencies, edges) - 1
-    inside = (bins >= 0) & (bins < N_BINS)
-    counts = np.bincount(bins[inside], minlength=N_BINS)
-    filled = counts > 0
-
-    def average(values):
-        return np.bincount(bins[inside], values[inside], N_BINS)[filled] / counts[filled]
-
-    observed, white = average(power), np.full(filled.sum(), overlap[0])
+    bands = _Bands(length, readout, device)
+    observed, white = bands.average(power[None])[0], np.full(len(bands.counts), n_pairs)
     if not (observed > 0).all():
         return 0.0, USUAL.exponent, 0.0
     # Half of the frequencies of a series that is padded to twice its length are independent.
-    weights = counts[filled] / 2 * n
+    weights = bands.counts / 2 * n
+    frequencies = xp.arange(length // 2 + 1) * (1 / length)
 
-    def fit(alpha):
-        covariance = scipy.fft.irfft(power_law(frequencies, 1.0, alpha), length)
-        expected = average(np.maximum(scipy.fft.rfft(covariance * overlap).real, 0))
-        return _score(np.stack([expected, white], axis=1), observed, weights)
+    def fit(alphas):
+        fits = {}
+        for part in device.batches(len(alphas), 48 * length):
+            laws = xp.stack([_law(frequencies, alpha, xp) for alpha in alphas[part]])
+            covariances = fft.irfft(laws, length, axis=-1)
+            expected = bands.average(xp.maximum(xp.real(fft.rfft(covariances * overlap, axis=-1)), 0))
+            designs = (np.stack([each, white], axis=1) for each in expected)
+            fits |= {
+                alpha: _score(design, observed, weights) for alpha, design in zip(alphas[part], designs, strict=True)
+            }
+        return fits
 
     if exponent is not None:
-        _, amplitude, noise = fit(exponent)
+        ((_, amplitude, noise),) = fit([exponent]).values()
         return amplitude, exponent, noise
-    fits = {alpha: fit(alpha) for alpha in EXPONENTS}
+    fits = fit(list(EXPONENTS))
     for step in FINER:
         best = min(fits, key=lambda alpha: fits[alpha][0])
-        fits |= {alpha: fit(alpha) for alpha in (best - step, best + step)}
+        fits |= fit([best - step, best + step])
     best = min(fits, key=lambda alpha: fits[alpha][0])
     return fits[best][1], round(float(best), 3), fits[best][2]
+
+
+def _law(frequencies, alpha, xp):
+    """Return f^-alpha, 0 at frequency 0."""
+    law = xp.zeros_like(frequencies)
+    law[1:] = 1 / frequencies[1:] if alpha == 1 else frequencies[1:] ** -float(alpha)
+    return law
+
+
+class _Bands:
+    """Bands of frequencies, equal in their logarithm; ``counts`` are the frequencies of each that has any."""
+
+    def __init__(self, length, readout, device):
+        frequencies = np.fft.rfftfreq(length)
+        edges = np.geomspace(1 / (readout.ny * readout.width), 0.5, N_BINS + 1)
+        starts = frequencies.searchsorted(edges)
+        counts = np.diff(starts)
+        self._filled, self._device = counts > 0, device
+        self.counts = counts[self._filled]
+        self._inside, self._bands = slice(starts[0], starts[-1]), np.repeat(np.arange(N_BINS), counts)
+        self._starts = device.to_device(starts.astype(np.int64))
+
+    def average(self, values):
+        """Return the means of values (m, n // 2 + 1) in the bands, on the host."""
+        if has_kernels(self._device):
+            sums = self._device.to_host(sum_bands(self._device, values, self._starts))
+        else:
+            sums = np.stack([np.bincount(self._bands, each[self._inside], N_BINS) for each in values])
+        return sums[:, self._filled] / self.counts
 
 
 def _score(design, observed, weights):
