@@ -1,10 +1,11 @@
-"""Tests of device memory that need a real device: it runs out, is freed, and does not grow.
+"""Tests of memory and streams that need a real device: memory runs out, is freed, and does not grow.
 
 Other processes may use the same device, so these tests measure the pool of this process or, for the free memory of the
 device, the median of several tries.
 """
 
 import gc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -100,3 +101,27 @@ def test_the_limit_follows_the_free_memory(gpu, pool):
         del held
         pool.free_all_blocks()
     assert 0.5 * USABLE * size < np.median(drops) < 1.5 * USABLE * size
+
+
+def test_threads_work_in_streams_of_their_own(gpu, pool):
+    """Times are those of the device, and the memory of a stream is used again."""
+    current = gpu.xp.cuda.get_current_stream
+    shape, before, default = (8, 2**20), pool.total_bytes(), current()
+
+    def work(number):
+        with gpu.own_stream():
+            assert current() != default
+            start = gpu.mark()
+            data = gpu.to_device(np.full(shape, number, np.float32))
+            for _ in range(20):
+                data += 1
+            stop = gpu.mark()
+            gpu.synchronize()
+            assert gpu.seconds_between(start, stop) > 0
+            return gpu.to_host(data)
+
+    with ThreadPoolExecutor(2) as threads:
+        for number, found in enumerate(threads.map(work, range(8))):
+            assert (found == number + 20).all()
+    assert current() == default
+    assert pool.total_bytes() - before < 2.5 * 4 * 8 * 2**20
