@@ -3,6 +3,7 @@
 // Slopes do not depend on the Poisson variance, so only the first kernels read the samples: one fits the ramps that are a
 // single segment, which are most, and lists the others for the next one. The variances need the median rate of all
 // integrations; they are computed from the flags, or from a word per ramp if it has one or two segments.
+#include "distant_ramp.cuh"
 #include "whole_ramps.cuh"
 
 namespace gpucoron {

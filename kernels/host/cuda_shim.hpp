@@ -36,7 +36,6 @@ inline thread_local dim3 threadIdx, blockIdx;
 inline dim3 blockDim, gridDim;
 
 inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
-inline int __popc(unsigned bits) { return std::popcount(bits); }
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 inline long long __double_as_longlong(double value) { return std::bit_cast<long long>(value); }
 inline double __longlong_as_double(long long bits) { return std::bit_cast<double>(bits); }
@@ -48,7 +47,6 @@ inline int atomicAdd(int* target, int value) { return std::atomic_ref<int>(*targ
 inline int atomicOr(int* target, int value) { return std::atomic_ref<int>(*target).fetch_or(value); }
 inline unsigned atomicOr(unsigned* target, unsigned value) { return std::atomic_ref<unsigned>(*target).fetch_or(value); }
 inline unsigned atomicAdd(unsigned* target, unsigned value) { return std::atomic_ref<unsigned>(*target).fetch_add(value); }
-inline int atomicAnd(int* target, int value) { return std::atomic_ref<int>(*target).fetch_and(value); }
 
 namespace gpucoron::host {
 

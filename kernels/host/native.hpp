@@ -43,13 +43,12 @@ static thread_local dim3 blockIdx, gridDim;
 #endif
 
 inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
-inline int __popc(unsigned bits) { return std::popcount(bits); }
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 inline long long __double_as_longlong(double value) { return std::bit_cast<long long>(value); }
 inline double __longlong_as_double(long long bits) { return std::bit_cast<double>(bits); }
-inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 inline int __popc(unsigned bits) { return std::popcount(bits); }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 
 // Kernels use these on a block's own memory, or for sums of integers and flags; the order does not matter.
 inline int atomicOr(int* target, int value) { return std::atomic_ref<int>(*target).fetch_or(value); }

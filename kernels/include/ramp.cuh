@@ -43,6 +43,9 @@ __device__ inline float sample_at(const float* place) {
 
 // The samples and flags of one ramp; a zeroframe may replace the first group.
 struct Ramp {
+  // What has dq(group) to search for segments.
+  using Flags = const Ramp&;
+
   const float* data;
   const uint8* groupdq;
   int64 stride;
@@ -61,71 +64,6 @@ struct Ramp {
     if (starts_with_zeroframe && group == 0) return zeroframe;
     return (groupdq[group * stride] & SATURATED) ? double_nan() : value;
   }
-
-  // Visit (group, flags, sample) of groups in the order of time.
-  template <class Visit>
-  __device__ void each_group(int start, int stop, const Visit& visit) const {
-    for (int group = start; group < stop; ++group) visit(group, dq(group), sample(group));
-  }
-
-  // A function of the group.
-  __device__ auto flags() const {
-    return [this](int group) { return dq(group); };
-  }
-};
-
-// The flags of a ramp in the memory of a device: several are read at a time.
-class FlagsAhead {
- public:
-  __device__ explicit FlagsAhead(const Ramp& of) : ramp(of) {}
-
-  __device__ uint32 operator()(int group) const {
-    if (ramp.is_clean || (ramp.starts_with_zeroframe && group == 0)) return 0;
-    if (group < first || group >= first + AT_ONCE) {
-      first = group / AT_ONCE * AT_ONCE;
-      flags = 0;
-#pragma unroll
-      for (int j = 0; j < AT_ONCE; ++j)
-        if (first + j < ramp.n_groups) flags |= uint64(ramp.groupdq[(first + j) * ramp.stride]) << 8 * j;
-    }
-    return uint32(flags >> 8 * (group - first)) & 255u;
-  }
-
- private:
-  static constexpr int AT_ONCE = 8;
-  const Ramp& ramp;
-  mutable uint64 flags = 0;
-  mutable int first = -AT_ONCE;
-};
-
-// A ramp in the memory of a device: the reads of several groups do not wait for each other.
-struct DistantRamp : Ramp {
-  static constexpr int AT_ONCE = 4;
-
-  template <class Visit>
-  __device__ void each_group(int start, int stop, const Visit& visit) const {
-    const auto visit_one = [&](int group, uint32 dq, float sample) {
-      const bool is_replaced = starts_with_zeroframe && group == 0;
-      const double value = is_replaced ? zeroframe : sample;
-      if (is_replaced) dq = 0;
-      visit(group, dq, dq & SATURATED ? double_nan() : value);
-    };
-    int group = start;
-    for (; group + AT_ONCE <= stop; group += AT_ONCE) {
-      float samples[AT_ONCE];
-      uint32 dq[AT_ONCE];
-#pragma unroll
-      for (int j = 0; j < AT_ONCE; ++j) {
-        samples[j] = sample_at(data + (group + j) * stride);
-        dq[j] = groupdq[(group + j) * stride];
-      }
-#pragma unroll
-      for (int j = 0; j < AT_ONCE; ++j) visit_one(group + j, dq[j], samples[j]);
-    }
-    for (; group < stop; ++group) visit_one(group, groupdq[group * stride], sample_at(data + group * stride));
-  }
-
-  __device__ FlagsAhead flags() const { return FlagsAhead(*this); }
 };
 
 // A summary of the flags of a ramp.
@@ -136,13 +74,11 @@ struct RampFlags {
   uint32 any;
 };
 
-// Of a ramp without a zeroframe.
-template <class AnyRamp>
-__device__ RampFlags gather_flags(const AnyRamp& ramp) {
+__device__ inline RampFlags gather_flags(const Ramp& ramp) {
   RampFlags found{0, 0, 0, 0u};
-  const auto dq_of = ramp.flags();
+#pragma unroll 8
   for (int group = 0; group < ramp.n_groups; ++group) {
-    const uint32 dq = dq_of(group);
+    const uint32 dq = ramp.groupdq[group * ramp.stride];
     found.n_good += dq == 0;
     found.n_unusable += (dq & UNUSABLE) != 0;
     found.n_saturated += (dq & SATURATED) != 0;

@@ -83,17 +83,17 @@ struct LineSums {
 };
 
 // The line through a segment of three groups or more.
-template <class AnyRamp>
-__device__ Line fit_line(const AnyRamp& ramp, const Detector& detector, const Weights& weights, const Segment& segment,
-                         double group_time) {
+__device__ inline Line fit_line(const Ramp& ramp, const Detector& detector, const Weights& weights, const Segment& segment,
+                                double group_time) {
   const double rise = ramp.sample(segment.stop - 1) - ramp.sample(segment.start);
   const float* const first = weights_of_rise(weights, detector, segment.length(), rise);
   const double inverse_variance = 1.0 / (detector.read_noise * detector.read_noise);
   LineSums sums;
-  ramp.each_group(segment.start, segment.stop, [&](int group, uint32, double sample) {
+  for (int group = segment.start; group < segment.stop; ++group) {
+    const double sample = ramp.sample(group);
     const double weight = Weights::at(first, group - segment.start, segment.length()) * inverse_variance;
     sums.add(group, is_nan(sample) ? 0.0 : sample, weight);
-  });
+  }
   return sums.line(group_time);
 }
 
@@ -109,20 +109,22 @@ struct StreamedMedian {
 };
 
 // Median of the good differences of a ramp, DN/s; the first sample's rate if no difference is good; else NaN.
-template <class AnyRamp, class Median>
-__device__ double median_rate(const AnyRamp& ramp, double group_time, const Median& median) {
-  const double first = (ramp.dq(0) & DO_NOT_USE) ? double_nan() : ramp.sample(0) / group_time;
+template <class Median>
+__device__ inline double median_rate(const Ramp& ramp, double group_time, const Median& median) {
+  auto rate_of = [&](int group) {
+    return (ramp.dq(group) & DO_NOT_USE) ? double_nan() : ramp.sample(group) / group_time;
+  };
   auto streamed = [&](auto visit) {
-    double previous = first;
-    ramp.each_group(1, ramp.n_groups, [&](int, uint32 dq, double sample) {
-      const double current = (dq & DO_NOT_USE) ? double_nan() : sample / group_time;
-      if (!(dq & JUMP_DET)) visit(current - previous);
+    double previous = rate_of(0);
+    for (int group = 1; group < ramp.n_groups; ++group) {
+      const double current = rate_of(group);
+      if (!(ramp.dq(group) & JUMP_DET)) visit(current - previous);
       previous = current;
-    });
+    }
   };
   int count = 0;
   const double found = median(streamed, ramp.n_groups - 1, count);
-  return count == 0 ? first : found;
+  return count == 0 ? rate_of(0) : found;
 }
 
 // Properties of a ramp that the first kernel stores for the later ones, in one word.
@@ -189,8 +191,8 @@ struct RampFit {
 
 // Fit a ramp. `zeroframe` is the first frame of this ramp, or null.
 template <class AnyRamp, class Median = StreamedMedian>
-__device__ RampFit fit_ramp(AnyRamp ramp, const Detector& detector, const Weights& weights, const Times& times,
-                            const float* zeroframe, bool suppress_one_group, const Median& median = Median()) {
+__device__ inline RampFit fit_ramp(AnyRamp ramp, const Detector& detector, const Weights& weights, const Times& times,
+                                   const float* zeroframe, bool suppress_one_group, const Median& median = Median()) {
   RampFlags flags = gather_flags(ramp);
   ramp.is_clean = flags.any == 0;
   uint32 state = 0;
@@ -230,6 +232,7 @@ __device__ RampFit fit_ramp(AnyRamp ramp, const Detector& detector, const Weight
     if (flags.n_saturated == ramp.n_groups) dq |= SATURATED;
   } else if (!(ramp.dq(0) & SATURATED)) {
     int before = 0, length = 0;
+    typename AnyRamp::Flags found(ramp);
     auto fit = [&](const Segment& segment) {
       before = length;
       length = segment.length();
@@ -248,7 +251,7 @@ __device__ RampFit fit_ramp(AnyRamp ramp, const Detector& detector, const Weight
     if (ramp.is_clean)
       fit(Segment{0, ramp.n_groups});
     else
-      n_segments = each_segment(ramp.flags(), ramp.n_groups, fit);
+      n_segments = each_segment([&](int group) { return found.dq(group); }, ramp.n_groups, fit);
     state |= state_of_segments(n_segments, before, length);
   }
   return {rate, slope_sum, read_weight, state, dq};
@@ -270,8 +273,8 @@ struct RampProducts {
 // Finish the products of a ramp from its fit; `fit.dq` includes the flags of the pixel. `original`, flags before those of
 // charge migration, may be null. `signal` is the mean of the median rates of all integrations.
 template <class AnyRamp>
-__device__ RampProducts weigh_ramp(const AnyRamp& ramp, const uint8* original, const RampFit& fit, const Detector& detector,
-                                   const Times& times, double signal, double dark) {
+__device__ inline RampProducts weigh_ramp(const AnyRamp& ramp, const uint8* original, const RampFit& fit,
+                                          const Detector& detector, const Times& times, double signal, double dark) {
   uint32 state = fit.state;
   uint32 dq = fit.dq;
   double poisson_weight = 0.0;
@@ -291,7 +294,8 @@ __device__ RampProducts weigh_ramp(const AnyRamp& ramp, const uint8* original, c
       if (state & TWO_SEGMENTS) weigh(Segment{0, int(lengths >> HALF_OF_LENGTHS)});
       weigh(Segment{0, int(lengths % (state & TWO_SEGMENTS ? LONGEST_IN_HALF : LONGEST_IN_STATE))});
     } else {
-      each_segment(ramp.flags(), ramp.n_groups, weigh);
+      typename AnyRamp::Flags flags(ramp);
+      each_segment([&](int group) { return flags.dq(group); }, ramp.n_groups, weigh);
     }
     if (poisson_weight > 0.0) poisson = drop_large(1.0 / poisson_weight);
     read = drop_large(1.0 / fit.read_weight);
@@ -403,9 +407,9 @@ struct SegmentProducts {
 
 // Write the optional product of a ramp that `weigh_ramp` has finished; its state and flags are given.
 template <class AnyRamp>
-__device__ void write_segments(const AnyRamp& ramp, const RampFit& fit, uint32 state, uint32 dq, const Detector& detector,
-                               const Weights& weights, const Times& times, double signal, double dark,
-                               const SegmentProducts& products) {
+__device__ inline void write_segments(const AnyRamp& ramp, const RampFit& fit, uint32 state, uint32 dq,
+                                      const Detector& detector, const Weights& weights, const Times& times, double signal,
+                                      double dark, const SegmentProducts& products) {
   if (state & HAD_JUMP) {
     AnyRamp before = ramp;
     before.starts_with_zeroframe = false;
@@ -434,7 +438,8 @@ __device__ void write_segments(const AnyRamp& ramp, const RampFit& fit, uint32 s
       products.put(number++, line, poisson_variance(detector, length, state, signal, dark, times),
                    read_variance(detector, length, state, times));
     };
-    each_segment(ramp.flags(), ramp.n_groups, write);
+    typename AnyRamp::Flags flags(ramp);
+    each_segment([&](int group) { return flags.dq(group); }, ramp.n_groups, write);
   }
   double pedestal = 0.0;
   if (!(state & ALL_SATURATED) && !(dq & DO_NOT_USE)) {
