@@ -42,7 +42,7 @@ class Operation:
     table_bytes : callable
         Bytes that do not depend on the size of the image, from the same axes.
     at_home : bool
-        The operation needs whole frames, so it always runs in the memory of the exposure.
+        The operation needs whole frames, or is light work: it always runs in the memory of the exposure.
     has_kernels : callable
         Returns whether the kernels support the settings.
     native : callable, optional
