@@ -239,11 +239,14 @@ def time_reading(path):
 
 def to_host(backend, exposure):
     """Copy the products to the host: name -> array."""
-    found = {}
-    for product in ("rate", "rateints"):
-        for key, array in vars(getattr(exposure, product)).items():
-            found[f"{product} {key}"] = np.array(backend.to_host(array))
-    return found
+    products = {
+        f"{product} {key}": array
+        for product in ("rate", "rateints")
+        for key, array in vars(getattr(exposure, product)).items()
+    }
+    # together, as in a reduction
+    arrays = backend.to_host(tuple(products.values()))
+    return {name: np.array(array) for name, array in zip(products, arrays, strict=True)}
 
 
 def figures_of_steps(case, rounds, bandwidth):

@@ -1,6 +1,6 @@
 """The CUDA device: CuPy arrays and raw kernels."""
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import cycle
 
 import numpy as np
@@ -356,8 +356,11 @@ class _PinnedBuffer:
 
     def __del__(self):
         # Otherwise CuPy's pool could reuse the memory while the device still reads it.
-        with suppress(Exception):
+        # Without a function of a module: modules are gone when the interpreter ends.
+        try:
             self.wait()
+        except Exception:
+            return
 
 
 def _whole_words(n_bytes):

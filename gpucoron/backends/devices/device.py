@@ -14,7 +14,7 @@ WORDS_AT_ONCE = 2**20
 _SIGN = np.array(32768, ">u2").view(np.uint16)[()]
 
 #: bytes of temporary arrays of a batch of images on a GPU
-BATCH_BYTES = 2**29
+BATCH_BYTES = 2**27
 
 
 class Device(ABC):

@@ -5,6 +5,9 @@ Large arrays are copied to and from a device in chunks of bounded size, through 
 
 import gzip
 import os
+import subprocess
+import sys
+import textwrap
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +20,7 @@ from gpucoron.backends import get_backend
 from gpucoron.backends.devices import cuda_device, kernel_device
 from gpucoron.backends.devices.cuda_device import LARGE, CudaDevice
 from gpucoron.files import read_at
+from tests.cases.paths import ROOT
 
 SHAPE = (3, 4, 5, 37)
 
@@ -283,6 +287,18 @@ def test_a_backend_may_go_while_its_copies_are_under_way(late_cupy):
     there = CudaDevice(cupy=late_cupy).to_device(np.ones(LARGE, np.uint8))
     assert not late_cupy.queue
     assert (CudaDevice(cupy=late_cupy).to_host(there) == 1).all()
+
+
+def test_buffers_may_outlive_the_modules():
+    """Nothing is printed when the interpreter ends, although the buffers of a backend still exist."""
+    code = """
+        from gpucoron.backends.devices import cuda_device
+        from tests.stand_ins.fake_cupy import FakeCupy
+        cuda_device.kept = cuda_device._PinnedBuffer(FakeCupy(judge=None), 100)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not done.stderr
 
 
 def test_small_arrays_travel_whole(late_cupy):

@@ -107,13 +107,10 @@ def find_excess(device, data, groupdq, excluded, gain, middle, noise, *, setting
     found = xp.zeros(data.shape, bool)
     ring = make_ring(settings.extend_inner_radius, settings.extend_outer_radius)
 
-    # on a CPU a frame fits into the cache
-    at_once = 1 if xp is np else max(1, device.tile_bytes // (BYTES_OF_SUMS * gain.size))
-
     def search(part):
         with np.errstate(all="ignore"):
-            for first in range(part.start + 1, part.stop + 1, at_once):
-                groups = slice(first, min(first + at_once, part.stop + 1))
+            for batch in device.batches(part.stop - part.start, BYTES_OF_SUMS * gain.size):
+                groups = slice(part.start + 1 + batch.start, part.start + 1 + batch.stop)
                 ratio, good = _ratios(xp, groups, data, groupdq, excluded, gain, middle, noise, settings.searched)
                 found[groups] = _exceeds(xp, ratio, good, ring, settings.extend_snr_threshold)
 
