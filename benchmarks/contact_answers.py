@@ -21,7 +21,7 @@ from gpucoron.io.exposure import Exposure
 from gpucoron.steps.apply_rateints_outliers import find_outliers
 from gpucoron.steps.emicorr import ReadTimes, apply_emicorr
 from gpucoron.steps.ipc import ReferenceEdges
-from gpucoron.steps.kriging_1overf import noise_of_slopes
+from gpucoron.steps.kriging_1overf import noise_of_slopes, spectrum_of_integrations
 from gpucoron.steps.optional_fit import count_segments
 from gpucoron.steps.subtract_1overf import noise_of_ramp, noise_of_rateints
 from tests.tools.exercise_kernels import make_ramps
@@ -88,7 +88,7 @@ def check_operations(part):
         for name, run in likelihood_fits(shape, rules).items():
             part.compare(f"{name}, {rules}", run, reference)
     for name, run in subtract_1overf_models(shape).items():
-        tolerance = KRIGING_TOLERANCE if name == "kriging" else SUBTRACT_1OVERF_TOLERANCE
+        tolerance = KRIGING_TOLERANCE if name in ("spectrum", "kriging") else SUBTRACT_1OVERF_TOLERANCE
         part.compare(f"subtract_1overf: {name}", run, reference, tolerance, {"noise": 1.0})
 
 
@@ -209,6 +209,14 @@ def plain_operations(shape):
         shares |= {"pixels": counts.pixels, "everywhere": counts.everywhere}
         return {name: backend.xp.asarray(share) for name, share in shares.items()}
 
+    pixeldq = rng.integers(0, 2**20, image).astype(np.uint32)
+
+    def join_flags(backend):
+        of_groups, of_pixels = send(backend, groupdq, pixeldq)
+        of_integrations = backend.join_group_flags(of_groups, of_pixels)
+        return {"of integrations": of_integrations, "of all": backend.join_integration_flags(of_integrations)}
+
+    operations["flags of integrations"] = join_flags
     operations["subtract_ktc"] = fit_ktc
     operations["outliers among integrations"] = lambda backend: {
         "outliers": find_outliers(backend.to_device(cube.copy()), sigma_cut=3, backend=backend)
@@ -348,15 +356,25 @@ def subtract_1overf_models(shape):
         ramp, dead, limit = send(backend, data, groupdq, np.full((ny, nx), 60000, np.float32))
         return {"noise": noise_of_ramp(ramp, dead, limit, 2.0, backend=backend) / np.float32(10)}
 
-    def by_kriging(backend):
+    # the spectrum of very small images cannot be measured
+    large = (rng.normal(0, 1, (5, 45, 52)) + rng.normal(0, 3, (5, 45, 1))).astype(np.float32)
+
+    def slopes_of(backend, cube, flags):
         rates, dq = send(backend, cube, flags)
         variances = backend.xp.full(rates.shape, np.float32(1))
-        slopes = Slopes(rates, dq, variances * np.float32(0.1), variances, variances)
+        return Slopes(rates, dq, variances * np.float32(0.1), variances, variances)
+
+    def spectrum(backend):
+        law = spectrum_of_integrations(slopes_of(backend, large, np.uint32(large > 9)), None, -2, 1, 1, backend).common
+        return {"noise": backend.xp.asarray([law.amplitude, law.exponent])}
+
+    def by_kriging(backend):
+        slopes = slopes_of(backend, cube, flags)
         noise, _ = noise_of_slopes(slopes, spectrum=Spectrum(PowerLaw(0.5, 1.0)), backend=backend)
         return {"noise": noise / np.float32(3)}
 
     models = {name: of_rateints(name) for name in ("savgol", "median", "mean", "fft")}
-    return models | {"of each group": of_groups, "kriging": by_kriging}
+    return models | {"of each group": of_groups, "spectrum": spectrum, "kriging": by_kriging}
 
 
 def check_chunks(part):

@@ -286,7 +286,7 @@ def test_differences_are_counted():
     assert compare(found, expected)["unlike"] == ["dq on one side only", "rate: float64(4,) for float32(4,)"]
 
 
-def test_the_operations_launch_every_kernel_of_a_gpu(monkeypatch):
+def test_every_kernel_of_a_gpu_is_checked(monkeypatch, tmp_path):
     """A kernel without a check of its own would run on a GPU for the first time in a user's reduction."""
     contact_answers, launched = import_module("contact_answers"), set()
     backend = get_backend("host", n_threads=1)
@@ -294,7 +294,8 @@ def test_the_operations_launch_every_kernel_of_a_gpu(monkeypatch):
     monkeypatch.setattr(
         backend.device, "launch", lambda name, *arguments: (launched.add(name), launch(name, *arguments))
     )
-    part = SimpleNamespace(rehearse=True, compare=lambda name, run, *options: run(backend))
+    part = SimpleNamespace(rehearse=True, scratch=tmp_path, compare=lambda name, run, *options: run(backend))
+    contact_answers.check_steps(part)
     contact_answers.check_operations(part)
     of_gpu = {kernel.name for source in CUDA_SOURCES for kernel, _ in instantiations(source)}
     assert of_gpu <= launched, of_gpu - launched
