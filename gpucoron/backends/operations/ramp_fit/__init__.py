@@ -38,7 +38,7 @@ _LIBRARY = ("cpu/ramp_strips.cpp", False)
 
 
 def _working_bytes(nints, ngroups):
-    # median rates, slope sums and weights, float64; states; products of the integrations and of the image, and its signal
+    # median rates, slope sums and weights, float64; states; products of the integrations and of the image; its signal
     return (3 * 8 + 4 + 20) * nints + 20 + 8
 
 
