@@ -35,12 +35,16 @@ LAUNCH, OPERATION, WAIT = 5e-6, 8e-6, 15e-6
 
 @dataclass(frozen=True)
 class Counted:
-    """One exposure: its size, the image that stands for it here, and the parameters of its steps."""
+    """One exposure: its size, and the image that stands for it here.
+
+    ``again``: step -> how often its kernels read a sample and its flags again, at most, as test_jump_search.py and
+    test_ramp_kernels.py count and hold.
+    """
 
     size: arrays.Case
+    again: dict
     ny: int = 16
     nx: int = 32
-    steps: dict | None = None
 
     @property
     def case(self):
@@ -48,12 +52,13 @@ class Counted:
 
 
 MIRI = arrays.CASES["miri-250x60"]
-NIRCAM = arrays.CASES["nircam-10x20"]
 CASES = {
-    "miri-250x60": Counted(MIRI),
-    "miri-20x250": Counted(arrays.Case("MIRI", 250, 20, MIRI.ny, MIRI.nx)),
-    "nircam-10x20": Counted(NIRCAM),
+    "miri-250x60": Counted(MIRI, {"jump": 1.2, "ramp_fit": 1.2}),
+    "miri-20x250": Counted(arrays.Case("MIRI", 250, 20, MIRI.ny, MIRI.nx), {"jump": 2.2, "ramp_fit": 0.2}),
+    "nircam-10x20": Counted(arrays.CASES["nircam-10x20"], {"jump": 0.1, "ramp_fit": 0.2}),
 }
+#: bytes of a sample and its flags
+SAMPLE = 5
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,8 @@ class Costs:
     waits : int
         How often the CPU waits for the device.
     moved : int
-        Bytes that launches and operations read and write, if each touches a value once.
+        Bytes that launches and operations read and write: each value once, those of arrays that a kernel changes
+        twice, and what `Counted` adds.
     peak : int
         Most bytes of the arrays on the device.
     """
@@ -137,7 +143,7 @@ def count(counted, patch, folder):
     exposure = arrays.make_exposure(case, arrays.read_counts(case, path, backend), backend)
     costs["load"] = Costs.of(cupy)
     facts = exposure.facts
-    settings = resolve(STEPS, "jwst", steps=counted.steps, instrument=facts.instrument, subarray=facts.subarray)
+    settings = resolve(STEPS, "jwst", instrument=facts.instrument, subarray=facts.subarray)
     for step in order_of(facts):
         if settings[step].skip:
             continue
@@ -149,6 +155,8 @@ def count(counted, patch, folder):
     reset(cupy)
     bench_gpu.to_host(backend, exposure)
     costs["products"] = Costs.of(cupy)
+    for step, times in counted.again.items():
+        costs[step] += Costs(moved=round(times * SAMPLE * case.n_samples))
     return costs
 
 
