@@ -41,7 +41,6 @@ inline long long __double_as_longlong(double value) { return std::bit_cast<long 
 inline double __longlong_as_double(long long bits) { return std::bit_cast<double>(bits); }
 
 inline int atomicOr(int* target, int value) { return std::atomic_ref<int>(*target).fetch_or(value); }
-inline unsigned atomicAdd(unsigned* target, unsigned value) { return std::atomic_ref<unsigned>(*target).fetch_add(value); }
 inline int atomicAnd(int* target, int value) { return std::atomic_ref<int>(*target).fetch_and(value); }
 
 namespace gpucoron::host {
@@ -138,4 +137,5 @@ void launch(void (*kernel)(Arguments...), const unsigned* geometry, unsigned n_w
 
 }  // namespace gpucoron::host
 
+inline unsigned atomicAdd(unsigned* target, unsigned value) { return std::atomic_ref<unsigned>(*target).fetch_add(value); }
 inline void __syncthreads() { gpucoron::host::block_barrier->arrive_and_wait(); }
