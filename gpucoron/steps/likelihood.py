@@ -216,8 +216,8 @@ def summarise_flags(groupdq: ArrayLike, pixeldq: ArrayLike, backend: BackendLike
             dq[part] = pixeldq | kept[0] | kept[1] | bad
         return dq
     for integration, groups in enumerate(groupdq):
-        some = xp.zeros_like(groups[0])
-        bad = xp.ones(pixeldq.shape, dtype=bool)
+        some = np.zeros_like(groups[0])
+        bad = np.ones(pixeldq.shape, dtype=bool)
         for flags in groups:
             some |= flags
             bad &= flags & (SATURATED | DO_NOT_USE) != 0
