@@ -392,7 +392,7 @@ def test_noise_of_ramps(cupy, rng, options):
     assert_functions_agree(cupy, find, data, groupdq, np.full((24, 32), 6e4, np.float32))
 
 
-@pytest.mark.parametrize("known", ["all", "some", "none"])
+@pytest.mark.parametrize("known", ["all", "some", "none", "other integrations"])
 def test_noise_of_faint_slopes(cupy, rng, known):
     """Integrations in which the noise can be measured, and images with four pixels or none."""
     from gpucoron.steps.kriging_1overf import noise_of_slopes, spectrum_of_integrations
@@ -403,9 +403,10 @@ def test_noise_of_faint_slopes(cupy, rng, known):
         noise, error = noise_of_slopes(rateints, spectrum=spectrum, backend=backend)
         return [noise, *map(np.array, (error.rateints, error.rate))]
 
-    shape = (2, 16, 24)
+    shape = (4 if known == "other integrations" else 2, 16, 24)
     rate, read = rng.normal(size=shape).astype(np.float32), np.ones(shape, np.float32)
     dq = np.full(shape, 0 if known == "all" else 1, np.uint32)
+    dq[::2] = 0 if known == "other integrations" else dq[::2]
     if known == "some":
         dq[:, 3:5, 3:5] = 0
     assert_functions_agree(cupy, find, rate, dq, read / 4, read)

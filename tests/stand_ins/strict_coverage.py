@@ -20,7 +20,17 @@ SOURCES = (
     *(PACKAGE / "backends" / "operations" / "showers" / f"{name}.py" for name in ("definition", "ring")),
     *(
         PACKAGE / "backends" / "operations" / "subtract_1overf" / f"{name}.py"
-        for name in ("readout", "spectrum", "kriging", "contrasts", "differences", "scene", "slopes")
+        for name in (
+            "readout",
+            "spectrum",
+            "kriging",
+            "contrasts",
+            "differences",
+            "scene",
+            "slopes",
+            "iterations",
+            "cosines",
+        )
     ),
     PACKAGE / "engine.py",
     *(PACKAGE / "io" / f"{name}.py" for name in ("exposure", "products")),

@@ -19,8 +19,8 @@ from gpucoron.backends.operations.subtract_1overf.iterations import (
 TOLERANCE = 1e-4
 
 
-def conjugate_gradients(apply, right, precondition, limit, xp, *, start=None):
-    """Solve symmetric positive definite systems at the same time, each with its own steps.
+def conjugate_gradients(apply, right, precondition, limit, *, start=None):
+    """Solve symmetric positive definite systems at the same time on the host, each with its own steps.
 
     Parameters
     ----------
@@ -32,7 +32,6 @@ def conjugate_gradients(apply, right, precondition, limit, xp, *, start=None):
         ``precondition(r)`` returns the products of approximate inverses M^-1.
     limit : float
         Stop when r^T M^-1 r of the remainders r is below; an absolute limit.
-    xp : module
     start : (..., n) float32, optional
         The first guess of the solutions.
 
@@ -48,7 +47,7 @@ def conjugate_gradients(apply, right, precondition, limit, xp, *, start=None):
     def dot(a, b):
         return (a * b).sum(axis=-1, dtype=np.float64)
 
-    x = xp.zeros_like(right) if start is None else start.copy()
+    x = np.zeros_like(right) if start is None else start.copy()
     r = right.copy() if start is None else right - apply(start)
     z = precondition(r)
     p, remainder = z.copy(), dot(r, z)
@@ -59,12 +58,12 @@ def conjugate_gradients(apply, right, precondition, limit, xp, *, start=None):
         curvature = dot(p, q)
         # a system that is solved takes no more steps
         going = (remainder > limit) & (curvature > 0)
-        step = xp.where(going, remainder / xp.where(going, curvature, 1), 0).astype(np.float32)[..., None]
+        step = np.where(going, remainder / np.where(going, curvature, 1), 0).astype(np.float32)[..., None]
         x += step * p
         r -= step * q
         z = precondition(r)
         new = dot(r, z)
-        ratio = xp.where(going, new / xp.where(going, remainder, 1), 0).astype(np.float32)[..., None]
+        ratio = np.where(going, new / np.where(going, remainder, 1), 0).astype(np.float32)[..., None]
         p *= ratio
         p += z
         remainder = new
@@ -188,7 +187,6 @@ def krige(values, weights, powers, readout, device):
         right.reshape(flat),
         lambda r: (r.reshape(shape) * response).reshape(flat),
         limit,
-        xp,
     )
     return readout.interpolate(sources.noise(z.reshape(shape)), xp)
 

@@ -159,19 +159,19 @@ class Blobs:
 
     def __init__(self, shape, widths, device):
         rows, columns = (_gaussians(n, width, SPACING * width) for n, width in zip(shape, widths, strict=True))
-        self._rows, self._columns, self._matmul = device.to_device(rows), device.to_device(columns), device.xp.matmul
+        self._xp, self._rows, self._columns = device.xp, device.to_device(rows), device.to_device(columns)
         self._rows_squared, self._columns_squared = self._rows**2, self._columns**2
         self.shape = rows.shape[1], columns.shape[1]
         self.size = self.shape[0] * self.shape[1]
 
     def field(self, heights, out=None):
         """Return the image (ny, nx) of blobs with given heights, (size,)."""
-        return self._matmul(self._rows @ heights.reshape(self.shape), self._columns.T, out=out)
+        return self._xp.matmul(self._rows @ heights.reshape(self.shape), self._columns.T, out=out)
 
     def project(self, image, out=None):
         """Return the transpose of `field`: (size,)."""
         out = None if out is None else out.reshape(self.shape)
-        return self._matmul(self._rows.T @ image, self._columns, out=out).reshape(-1)
+        return self._xp.matmul(self._rows.T @ image, self._columns, out=out).reshape(-1)
 
     def norms(self, weights):
         """Return the squared norm of each blob with weights (ny, nx): (size,)."""

@@ -248,7 +248,7 @@ class _System:
         """Return z for an image (ny, nx), from a first guess."""
         right = self._project(self.weights * image)
         if not has_kernels(self._device):
-            return conjugate_gradients(self._apply, right, self._precondition, limit, self.xp, start=start)
+            return conjugate_gradients(self._apply, right, self._precondition, limit, start=start)
         rest = None if start is None else right - self._apply(start)
         z = self._precondition(right if rest is None else rest)
         system = SlopeSystem(self, self._device)
