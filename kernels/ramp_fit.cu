@@ -21,7 +21,7 @@ __global__ void fit_integrations(const float* data, const uint8* groupdq, const 
                                  double* read_weights, uint32* states, uint32* dq, uint32* listed, uint32* n_listed,
                                  int n_ints, int n_groups, int64 frames_apart, int64 n_pixels, double group_time,
                                  double frame_time, double one_group_time, double noise_divisor, double groups_per_second) {
-  GPUCORON_SLICES uint32 shared[Slice::words_of(SHORT ? MOST_SORTED : Slice::CAPACITY)];
+  GPUCORON_SLICES uint32 shared[NumberSlice::words_of(SHORT ? MOST_SORTED : NumberSlice::CAPACITY)];
   const int64 at = thread_pixel();
   if (at >= n_ints * n_pixels) return;
   const uint32 integration = uint32(at) / uint32(n_pixels);
@@ -30,7 +30,7 @@ __global__ void fit_integrations(const float* data, const uint8* groupdq, const 
   const Detector detector = detector_of(gain, readnoise, pixel, noise_divisor);
   const WholeRamp ramp = WholeRamp::find(data + start, groupdq + start, n_pixels, n_groups);
   RampFit fit;
-  if (!fit_whole_ramp<SHORT>(ramp, Slice(shared), detector, Weights{weights}, Times{group_time, frame_time, one_group_time},
+  if (!fit_whole_ramp<SHORT>(ramp, NumberSlice(shared), detector, Weights{weights}, Times{group_time, frame_time, one_group_time},
                              SampleDivisor{group_time, groups_per_second}, fit)) {
     listed[atomicAdd(n_listed, 1u)] = uint32(at);
     return;
@@ -48,8 +48,8 @@ __global__ void fit_listed(const float* data, const uint8* groupdq, const uint32
                            const uint32* n_listed, double* median_rates, double* slope_sums, double* read_weights,
                            uint32* states, uint32* dq, int n_groups, int64 frames_apart, int64 n_pixels, double group_time,
                            double frame_time, double one_group_time, double noise_divisor, int suppress_one_group) {
-  GPUCORON_SLICES uint32 shared[Slice::words_of(Slice::CAPACITY)];
-  const Slice slice(shared);
+  GPUCORON_SLICES uint32 shared[NumberSlice::words_of(NumberSlice::CAPACITY)];
+  const NumberSlice slice(shared);
   const auto median = [&](const auto& values, int, int& count) { return median_in_slice(values, slice, count); };
   const Times times{group_time, frame_time, one_group_time};
 

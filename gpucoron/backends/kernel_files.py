@@ -70,7 +70,6 @@ TABLE = {
         "correct_reads": Row(_LENGTHS, by_pixel=True),
     },
     "dark_current.cu": {"subtract_frames": Row(_EITHER, nulls="mean slope center", apart="data")},
-    "group_flags.cu": {},
     "ipc.cu": {"deconvolve_ipc": Row(tuple((side, f) for side in SIDES for f in _FLAGS), waits=True)},
     "refpix.cu": {"subtract_levels": Row(tuple((y, zeros) for y in _FLAGS for zeros in _FLAGS), nulls="sides")},
     "persistence.cu": {"open_windows": Row(shared="times", by_pixel=True)},

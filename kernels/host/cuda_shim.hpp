@@ -142,5 +142,4 @@ void launch(void (*kernel)(Arguments...), const unsigned* geometry, unsigned n_w
 
 }  // namespace gpucoron::host
 
-inline unsigned atomicAdd(unsigned* target, unsigned value) { return std::atomic_ref<unsigned>(*target).fetch_add(value); }
 inline void __syncthreads() { gpucoron::host::block_barrier->arrive_and_wait(); }

@@ -8,23 +8,19 @@
 
 #include "order_statistics.cuh"
 
-#ifndef GPUCORON_SLICES
-#define GPUCORON_SLICES __shared__
-#endif
-
 namespace gpucoron {
 
 // The largest number of threads in a block, and of values that are sorted at once, in a larger slice.
 constexpr int SLICE_THREADS = 128, MOST_SORTED = 24;
 
 // A thread's own part of the shared memory of its block: either numbers, of which each has two words, or counts in bins.
-class Slice {
+class NumberSlice {
  public:
   static constexpr int CAPACITY = 16;
   static constexpr int BINS = 2 * CAPACITY;
 
   // shared: words for CAPACITY or MOST_SORTED numbers of each thread, the same for all threads of the block.
-  __device__ explicit Slice(uint32* shared) : words(shared + threadIdx.x) {}
+  __device__ explicit NumberSlice(uint32* shared) : words(shared + threadIdx.x) {}
   __host__ __device__ static constexpr int words_of(int n_numbers) { return 2 * n_numbers * SLICE_THREADS; }
 
   __device__ double value(int place) const {
@@ -75,8 +71,8 @@ class Slice {
 };
 
 // Whole numbers of bins; `place` is not NaN.
-__device__ inline int bin_at(float place) { return int(fminf(fmaxf(place, 0.0f), float(Slice::BINS - 1))); }
-__device__ inline int bin_at(double place) { return int(fmin(fmax(place, 0.0), double(Slice::BINS - 1))); }
+__device__ inline int bin_at(float place) { return int(fminf(fmaxf(place, 0.0f), float(NumberSlice::BINS - 1))); }
+__device__ inline int bin_at(double place) { return int(fmin(fmax(place, 0.0), double(NumberSlice::BINS - 1))); }
 
 // Bins of equal width about the probable median; the first and last ones have no end.
 template <class Real>
@@ -88,7 +84,7 @@ struct EqualBins {
   // the mean, 0.6 for differences of noisy samples; the bins extend to ten times that.
   __device__ static EqualBins about(Real mean, Real deviation, int n) {
     const Real reach = Real(10) * deviation / sqrt(Real(n));
-    return {mean - reach, Real(Slice::BINS / 2) / reach};
+    return {mean - reach, Real(NumberSlice::BINS / 2) / reach};
   }
   __device__ bool is_usable() const { return is_finite(start) && is_finite(scale) && scale > Real(0); }
   __device__ int of(double value) const { return bin_at((Real(value) - start) * scale); }
@@ -101,10 +97,10 @@ struct BinsBetween {
   int shift;  // negative for bins of equal width
 
   __device__ static BinsBetween make(double low, double high, bool linear) {
-    BinsBetween bins{{low, Slice::BINS / (high - low)}, key_of(low), -1};
+    BinsBetween bins{{low, NumberSlice::BINS / (high - low)}, key_of(low), -1};
     if (linear && bins.equal.is_usable()) return bins;
     bins.shift = 0;
-    while ((key_of(high) - bins.low) >> bins.shift >= uint64(Slice::BINS)) ++bins.shift;
+    while ((key_of(high) - bins.low) >> bins.shift >= uint64(NumberSlice::BINS)) ++bins.shift;
     return bins;
   }
   __device__ int of(double value) const {
@@ -122,8 +118,8 @@ struct Portion {
     const double infinity = __longlong_as_double(0x7ff0000000000000ll);
     return {0, 0.0, infinity, -infinity, infinity};
   }
-  __device__ void add(double value, const Slice& slice) {
-    if (count < Slice::CAPACITY) slice.put(count, value);
+  __device__ void add(double value, const NumberSlice& slice) {
+    if (count < NumberSlice::CAPACITY) slice.put(count, value);
     ++count;
     sum += value;
     low = smaller(low, value);
@@ -132,10 +128,10 @@ struct Portion {
   __device__ void pass_over(double value) { next = smaller(next, value); }
 
   // Whether the value of a rank, and the next one, are known.
-  __device__ bool has(int rank) const { return count <= Slice::CAPACITY || low == high || rank == count - 1; }
+  __device__ bool has(int rank) const { return count <= NumberSlice::CAPACITY || low == high || rank == count - 1; }
 
   // The median: the value of `rank`, or the mean of it and the next one.
-  __device__ double median(int rank, bool even, const Slice& slice) const {
+  __device__ double median(int rank, bool even, const NumberSlice& slice) const {
     double at = high, after = next;
     if (rank < count - 1) {
       at = after = low;
@@ -152,7 +148,7 @@ struct Portion {
 // Count the values between `low` and `high` in bins, find the bin with `rank`, and collect its values. `rank` becomes the rank
 // in the bin.
 template <class Scan, class Bins>
-__device__ Portion narrow(const Scan& scan, const Slice& slice, const Bins& bins, double low, double high, int& rank) {
+__device__ Portion narrow(const Scan& scan, const NumberSlice& slice, const Bins& bins, double low, double high, int& rank) {
   slice.clear();
   scan([&](double value) {
     if (value >= low && value <= high) slice.count(bins.of(value));
@@ -161,7 +157,7 @@ __device__ Portion narrow(const Scan& scan, const Slice& slice, const Bins& bins
   Portion found = Portion::none();
   scan([&](double value) {
     if (!(value >= low)) return;
-    const int its = value > high ? Slice::BINS : bins.of(value);
+    const int its = value > high ? NumberSlice::BINS : bins.of(value);
     if (its == bin) found.add(value, slice);
     if (its > bin) found.pass_over(value);
   });
@@ -170,7 +166,7 @@ __device__ Portion narrow(const Scan& scan, const Slice& slice, const Bins& bins
 
 // The median of the numbers of a series; `count` is how many there are. -0 counts as 0.
 template <class Scan>
-__device__ double median_in_slice(const Scan& series, const Slice& slice, int& count) {
+__device__ double median_in_slice(const Scan& series, const NumberSlice& slice, int& count) {
   // Both zeros are equal, but have different keys.
   const auto scan = [&](auto visit) { series([&](double value) { visit(value + 0.0); }); };
   Portion found = Portion::none();
@@ -184,11 +180,11 @@ __device__ double median_in_slice(const Scan& series, const Slice& slice, int& c
   if (!found.has(rank)) {
     const double mean = found.sum / count;
     double deviation = 0.0;
-    for (int place = 0; place < Slice::CAPACITY; ++place) {
+    for (int place = 0; place < NumberSlice::CAPACITY; ++place) {
       const double difference = slice.value(place) - mean;
       deviation += difference < 0.0 ? -difference : difference;
     }
-    const auto guess = EqualBins<double>::about(mean, deviation / Slice::CAPACITY, count);
+    const auto guess = EqualBins<double>::about(mean, deviation / NumberSlice::CAPACITY, count);
     if (guess.is_usable()) found = narrow(scan, slice, guess, found.low, found.high, rank);
   }
   for (int pass = 0; !found.has(rank); ++pass) {

@@ -8,11 +8,6 @@
 #include "lanes.cuh"
 #include "order_statistics.cuh"
 
-// In the builds for a CPU, a worker runs the threads of a block in turn.
-#ifndef GPUCORON_SLICES
-#define GPUCORON_SLICES __shared__
-#endif
-
 // Words that the threads of a block share out: 32 KB, so that registers, not memory, limit the resident blocks. A macro, so
 // that tests can change it.
 #ifndef GPUCORON_SLICE_WORDS

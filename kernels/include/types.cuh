@@ -11,6 +11,12 @@
 #define GPUCORON_VECTORS
 #endif
 
+// Shared memory of which each thread uses a part of its own. In the builds for a CPU, a worker runs the threads of a block in
+// turn.
+#ifndef GPUCORON_SLICES
+#define GPUCORON_SLICES __shared__
+#endif
+
 namespace gpucoron {
 
 using uint8 = unsigned char;

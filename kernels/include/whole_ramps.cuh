@@ -98,7 +98,7 @@ struct WholeRamp {
 
 // Fit a ramp if it is whole and finite, and return whether it is. SHORT: for at most MOST_SORTED + 1 groups.
 template <bool SHORT>
-__device__ bool fit_whole_ramp(const WholeRamp& ramp, const Slice& slice, const Detector& detector, const Weights& weights,
+__device__ bool fit_whole_ramp(const WholeRamp& ramp, const NumberSlice& slice, const Detector& detector, const Weights& weights,
                                const Times& times, const SampleDivisor& rate_of, RampFit& fit) {
   const int length = ramp.length(), n_differences = length - 1;
   if (length < 3 || length >= LONGEST_IN_STATE || !rate_of.is_usable()) return false;

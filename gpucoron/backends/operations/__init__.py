@@ -4,12 +4,14 @@ from gpucoron import get_by_old_name
 from gpucoron.backends.operations.dark_current import subtract_frames
 from gpucoron.backends.operations.emicorr import match_emicorr, measure_scatter, subtract_emicorr, sum_by_phase
 from gpucoron.backends.operations.flags import (
+    add_flags,
     count_flags,
     find_lost_groups,
+    flag_first_groups,
     join_group_flags,
     join_integration_flags,
+    suppress_single_groups,
 )
-from gpucoron.backends.operations.group_flags import add_flags, flag_first_groups, suppress_single_groups
 from gpucoron.backends.operations.ipc import deconvolve_frames, deconvolve_ipc
 from gpucoron.backends.operations.jump import (
     clear_groups_full_of_jumps,

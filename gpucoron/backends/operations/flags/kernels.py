@@ -1,4 +1,4 @@
-"""Counts of group flags by kernels; see `gpucoron.backends.operations.flags.definition`."""
+"""Group flags by kernels; see `gpucoron.backends.operations.flags.definition`."""
 
 import numpy as np
 
@@ -6,8 +6,10 @@ from gpucoron.backends.devices.launch import MAX_BLOCKS_Y, geometry, is_in_words
 from gpucoron.backends.kernel_files import ROW_LANES
 from gpucoron.backends.operations.flags.definition import N_BITS
 from gpucoron.backends.results import FlagCounts
-from gpucoron.dq import DO_NOT_USE
+from gpucoron.dq import DO_NOT_USE, FLUX_ESTIMATED
 
+#: frames of a thread that sets flags in all of them
+FRAMES = 64
 #: as in flags.cu: samples of a frame that a thread counts together
 _THREAD_SAMPLES = 64
 #: warps that keep a large device busy; more would only collect more words of the same pixels
@@ -67,6 +69,39 @@ def join_integration_flags(device, dq):
     values = {"dq": _contiguous(device, dq), "joined": joined, "n_ints": nints}
     device.over_pixels("join_integration_flags", ny * nx, 1, **values)
     return joined
+
+
+def add_flags(device, groupdq, flags):
+    nints, ngroups, ny, nx = groupdq.shape
+    n_frames = nints * ngroups
+    device.over_pixels(
+        "add_flags", ny * nx, -(-n_frames // FRAMES), groupdq=groupdq, flags=device.contiguous(flags), n_frames=n_frames
+    )
+
+
+def suppress_single_groups(device, groupdq):
+    nints, ngroups, ny, nx = groupdq.shape
+    device.over_pixels("suppress_single_groups", ny * nx, nints, groupdq=groupdq, n_ints=nints, n_groups=ngroups)
+
+
+def flag_first_groups(device, groupdq, pixeldq, parts):
+    _, ngroups, ny, nx = groupdq.shape
+    found = device.zeros((ny, nx), np.int32)
+    early = device.zeros((len(parts), ngroups), np.int32)
+    for number, (integrations, skip) in enumerate(parts):
+        ramps = groupdq[integrations]
+        common = {
+            "groupdq": ramps, "is_early": early[number], "skip": skip, "n_ints": len(ramps), "n_groups": ngroups,
+        }  # fmt: skip
+        device.over_pixels("find_early_saturation", ny * nx, len(ramps), **common)
+        device.over_pixels(
+            "flag_first_groups", ny * nx, len(ramps), pixeldq=pixeldq, found=found, lowered=1 << 2 * number,
+            kept_all=2 << 2 * number, flag_of_lowered=FLUX_ESTIMATED, **common,
+        )  # fmt: skip
+    # one wait for all parts
+    found = device.to_host(found)
+    counts = [int(np.count_nonzero(found & 1 << bit)) for bit in range(2 * len(parts))]
+    return list(zip(counts[::2], counts[1::2], strict=True))
 
 
 def _launch(device, groupdq, counts, collected, n_frames, n_pixels, settings):
