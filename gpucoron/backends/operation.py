@@ -43,8 +43,6 @@ class Operation:
         Bytes that do not depend on the size of the image, from the same axes.
     at_home : bool
         The operation needs whole frames, or is light work: it always runs in the memory of the exposure.
-    has_kernels : callable
-        Returns whether the kernels support the settings.
     native : callable, optional
         ``native(settings, *arguments)`` returns the libraries of native kernels, as (file, by pixel), if they are
         faster than NumPy for these arguments, else an empty list.
@@ -65,7 +63,6 @@ class Operation:
     scratch_bytes: Callable = lambda *axes: 0
     table_bytes: Callable = lambda *axes: 0
     at_home: bool = False
-    has_kernels: Callable = lambda settings: True
     native: Callable | None = None
     libraries: tuple[tuple[str, bool], ...] = ()
     of_others: bool = False
