@@ -35,7 +35,7 @@ LAUNCH, OPERATION, WAIT = 5e-6, 8e-6, 15e-6
 
 @dataclass(frozen=True)
 class Counted:
-    """One exposure: its size, and the image that stands for it here.
+    """One exposure: its size, and the image that stands for it here, with as many groups and integrations.
 
     ``again``: step -> how often its kernels read a sample and its flags again, at most, as test_jump_search.py and
     test_ramp_kernels.py count and hold.
@@ -51,11 +51,11 @@ class Counted:
         return arrays.Case(self.size.instrument, self.size.nints, self.size.ngroups, self.ny, self.nx)
 
 
-MIRI = arrays.CASES["miri-250x60"]
+MIRI, NIRCAM = arrays.CASES["miri-250x60"], arrays.CASES["nircam-10x20"]
 CASES = {
     "miri-250x60": Counted(MIRI, {"jump": 1.2, "ramp_fit": 1.2}),
     "miri-20x250": Counted(arrays.Case("MIRI", 250, 20, MIRI.ny, MIRI.nx), {"jump": 2.2, "ramp_fit": 0.2}),
-    "nircam-10x20": Counted(arrays.CASES["nircam-10x20"], {"jump": 0.1, "ramp_fit": 0.2}),
+    "nircam-10x20": Counted(NIRCAM, {"jump": 0.1, "ramp_fit": 0.2}, NIRCAM.ny, NIRCAM.nx),
 }
 #: bytes of a sample and its flags
 SAMPLE = 5
