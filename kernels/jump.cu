@@ -46,6 +46,7 @@ __global__ void search_jumps(const float* data, uint8* groupdq, const float* gai
 
   SliceSeries kept{slice, 0};
   auto streamed = [&](auto visit) { ramps.template each_difference<Group>(visit); };
+  auto in_turn = [&](auto visit) { ramps.template each_difference_in_turn<Group>(visit); };
   const bool is_kept = (n_units + LANES - 1) / LANES * smaller(n_groups, WORD_GROUPS) <= slice.length;
   if (is_kept) {
     ramps.template scan<Group>(
@@ -71,27 +72,29 @@ __global__ void search_jumps(const float* data, uint8* groupdq, const float* gai
   };
   // Find the median and mark groups, in the same scans where possible.
   auto measure = [&]() {
-    MiddleBins middle;
-    float low, high;
     if (is_kept) {
       median = median_of<float, Group>(kept);
       set_quiet(median, median);
       if (MODE == ONE_PASS) mark_kept();
       return;
     }
-    if (ramps.template find_quartiles<Group>(slice, low, high) &&
-        find_middle_bins<Group>(streamed, slice, low, high, middle)) {
-      set_quiet(middle.low(), middle.high());
-      MiddleValues values{{slice, 0}};
-      ramps.template scan<Group>(
-          [&](int64, int bit, uint32 dq, float difference, bool) {
-            values.take(middle, difference);
-            mark(bit, (dq & JUMP_DET) || is_loud(difference));
-          },
-          finish);
-      if (values.template find_median<Group>(middle, median)) return;
+    if constexpr (MODE != ITERATIVE) {
+      MiddleBins middle;
+      float low, high;
+      if (ramps.template find_quartiles<Group>(slice, low, high) &&
+          find_middle_bins<Group>(streamed, slice, low, high, middle)) {
+        set_quiet(middle.low(), middle.high());
+        MiddleValues values{{slice, 0}};
+        ramps.template scan<Group>(
+            [&](int64, int bit, uint32 dq, float difference, bool) {
+              values.take(middle, difference);
+              mark(bit, (dq & JUMP_DET) || is_loud(difference));
+            },
+            finish);
+        if (values.template find_median<Group>(middle, median)) return;
+      }
     }
-    median = median_of<float, Group>(streamed);
+    median = median_of<float, Group>(in_turn);
     set_quiet(median, median);
     if (MODE != ITERATIVE) mark_all();
   };
@@ -105,7 +108,7 @@ __global__ void search_jumps(const float* data, uint8* groupdq, const float* gai
       find_range(kept);
       mark_kept();
     } else {
-      find_range(streamed);
+      find_range(in_turn);
       mark_all();
     }
     // The size of the jump for neighbours is relative to the signed median in all modes.

@@ -85,7 +85,7 @@ TABLE = {
     },
     "jump.cu": {
         "search_jumps": Row(_SEARCHES, nulls="medians", by_pixel=True, lanes=1),
-        "clip_jumps": Row(tuple((f, words) for f in _FLAGS for words in CLIPPED_WORDS), by_pixel=True),
+        "clip_jumps": Row((*((False, words) for words in CLIPPED_WORDS), (True, CLIPPED_WORDS[0])), by_pixel=True),
         "clear_lone_jumps": Row(waits=True),
         "flag_after_jumps": Row(by_pixel=True),
     },

@@ -100,6 +100,25 @@ struct PixelRamps {
     scan<Lanes>([&](int64, int, uint32, float difference, bool) { visit(difference); }, [](int) {});
   }
 
+  // The same, sample by sample: shorter code for what is rare.
+  template <class Lanes, class Visit>
+  __device__ void each_difference_in_turn(Visit visit) const {
+    const int n_words = words_of(n_groups);
+    for (int unit = Lanes::index(); unit < n_units(); unit += WARP_THREADS / Lanes::PIXELS) {
+      const int start = unit % n_words * WORD_GROUPS;
+      const int stop = smaller(start + WORD_GROUPS, n_groups);
+      const int64 first_frame = int64(unit / n_words) * n_groups;
+      int group = larger(start, 1);
+      float previous = sample(first_frame + group - 1);
+#pragma unroll 1
+      for (; group < stop; ++group) {
+        const float current = sample(first_frame + group);
+        visit(current - previous);
+        previous = current;
+      }
+    }
+  }
+
   // Call visit(frame, difference) for one group of all integrations.
   template <class Visit>
   __device__ void each_difference_of_group(int group, Visit visit) const {

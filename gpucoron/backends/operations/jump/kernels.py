@@ -125,7 +125,9 @@ def _search_in_strips(device, data, groupdq, gain, readnoise, mode, settings):
 def clip_jumps(device, data, groupdq, gain, *, settings):
     nints, ngroups, ny, nx = data.shape
     n_series, n_values = (ngroups - 1, nints) if settings.only_use_ints else (1, nints * ngroups)
-    fitting = ((words, _block_for(device, words, n_values, LEAST_CLIPPING_THREADS)) for words in CLIPPED_WORDS)
+    # All differences of a pixel rarely fit.
+    choices = CLIPPED_WORDS if settings.only_use_ints else CLIPPED_WORDS[:1]
+    fitting = ((words, _block_for(device, words, n_values, LEAST_CLIPPING_THREADS)) for words in choices)
     # The most threads; among equals, those with the fewest words, because more blocks are resident.
     words, n_threads = max(fitting, key=lambda choice: (choice[1], -choice[0]))
     n_threads = n_threads or device.block_threads
