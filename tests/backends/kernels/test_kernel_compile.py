@@ -45,7 +45,7 @@ from tests.cases.paths import ROOT
 from tests.tools import peers
 from tests.tools.nvrtc_wheel import Nvrtc, NvrtcError, find_library
 
-#: supported architectures; skipped if NVRTC does not support them
+#: supported architectures, without some that are like others; skipped if NVRTC does not support them
 ARCHITECTURES = (75, 80, 89, 90, 100, 120)
 #: NVRTC versions in addition to the newest
 OTHERS = [name.removeprefix("nvrtc-") for name in peers.REQUIREMENTS if name.startswith("nvrtc-")]
