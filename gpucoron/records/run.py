@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +95,7 @@ class Run(Shown):
     keywords: dict[str, tuple[Any, str]] = field(default_factory=dict)
     log_lines: list[str] = field(default_factory=list)
     after_steps: list[Callable[[], object]] = field(default_factory=list)
+    _counted: tuple[int, FlagCounts] | None = field(default=None, init=False, repr=False)
 
     if not TYPE_CHECKING:  # a type checker would accept every attribute
 
@@ -116,10 +116,13 @@ class Run(Shown):
         """Return the path of a step's reference: the override or that of CRDS; None if it was not looked up."""
         return self.references.get(f"{step}.{reftype}", self.references.get(reftype))
 
-    @cached_property
+    @property
     def flag_counts(self) -> FlagCounts:
-        """Counts of the group flags, for the record and the preview. Ask only after the last step."""
-        return self.backend.count_flags(self.exposure.groupdq, total=0xFF, groups=JUMP_DET | SATURATED)
+        """Counts of the group flags, for the record and the preview; they are kept until another step has run."""
+        if self._counted is None or self._counted[0] != len(self.records):
+            counts = self.backend.count_flags(self.exposure.groupdq, total=0xFF, groups=JUMP_DET | SATURATED)
+            self._counted = len(self.records), counts
+        return self._counted[1]
 
     @property
     def fits(self) -> bool:

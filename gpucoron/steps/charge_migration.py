@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpucoron.backends.masks import carry_on, grow_cross
@@ -47,9 +48,17 @@ def flag_charge_migration(
     Notes
     -----
     Source: jwst 3.0, ``charge_migration`` (Goudfrooij et al. 2024, PASP 136, 014503). jwst tests all groups before it
-    sets any flag, and so does this, integration by integration.
+    sets any flag. Group by group the result is the same, because a group is flagged only after it was tested.
     """
     flags = groupdq.dtype.type(CHARGELOSS | DO_NOT_USE)
+    if backend.xp is np:
+        # masks of a single group stay in the cache
+        for ramp, ramp_flags in zip(data, groupdq, strict=True):
+            reached = np.zeros(ramp.shape[1:], bool)
+            for plane, plane_flags in zip(ramp, ramp_flags, strict=True):
+                reached |= (plane > signal_threshold) & (plane_flags != DO_NOT_USE)
+                plane_flags |= grow_cross(reached) * flags
+        return
     # four masks, and flags
     for part in backend.batches(data.shape[0], 6 * math.prod(data.shape[1:])):
         some = groupdq[part]

@@ -181,6 +181,11 @@ class CudaDevice(KernelDevice):
     def seconds_between(self, start, stop):
         return self.xp.cuda.get_elapsed_time(start, stop) / 1e3
 
+    def forget(self):
+        # Memory goes back to the stream in which it was allocated, while others may still read it.
+        self._device.synchronize()
+        super().forget()
+
     def is_late_error(self, error):
         return isinstance(error, (self.xp.cuda.runtime.CUDARuntimeError, self.xp.cuda.driver.CUDADriverError))
 
@@ -199,6 +204,7 @@ class CudaDevice(KernelDevice):
 
     def release_memory(self):
         with self._device:
+            self.forget()
             self.xp.get_default_memory_pool().free_all_blocks()
             self._pinned.clear()
             self.xp.get_default_pinned_memory_pool().free_all_blocks()

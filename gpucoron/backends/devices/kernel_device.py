@@ -1,5 +1,6 @@
 """The base class of devices that run the CUDA kernels: a GPU, and the host and native builds on the CPU."""
 
+import threading
 from abc import abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from gpucoron.backends.devices.numpy_device import run_in_numpy
 
 #: fewest words that are worth a thread
 LEAST_WORDS = 2**16
+#: most things that are kept, see `KernelDevice.keep`
+MOST_KEPT = 16
 
 
 class KernelDevice(Device):
@@ -29,6 +32,8 @@ class KernelDevice(Device):
     reading_threads = 1
     #: bytes of scratch memory for likelihood fits; more allow more fits at the same time
     scratch_bytes = 2**29
+
+    _keeping = threading.RLock()
 
     @abstractmethod
     def launch(self, name, grid, block, values, variant=()):
@@ -48,6 +53,22 @@ class KernelDevice(Device):
         if self.runs(operation, settings):
             return operation.run(self, arguments, settings, operation.kernels)
         return run_in_numpy(self, operation, arguments, settings)
+
+    def keep(self, make, *arguments):
+        """Return ``make(self, *arguments)``, for example tables on the device; it is made once and then kept."""
+        with self._keeping:
+            kept = vars(self).setdefault("_kept", {})
+            if (make, arguments) not in kept:
+                if len(kept) == MOST_KEPT:
+                    self.forget()
+                kept[make, arguments] = make(self, *arguments)
+                # Other threads work in other streams, which do not wait for this one.
+                self.synchronize()
+            return kept[make, arguments]
+
+    def forget(self):
+        """Drop what was kept."""
+        vars(self).get("_kept", {}).clear()
 
     def over_pixels(self, name, n_pixels, n_rows, variant=(), **values):
         """Launch a kernel with a thread for each pixel, ``n_rows`` times."""

@@ -170,14 +170,25 @@ def arrays_of(models):
     return [getattr(models[kind], name) for kind in ("rate", "rateints") for name in ("data", "dq", "err")]
 
 
-def reduce(path, backend):
-    _run, models, _paths = gpucoron.reduce_file(path, ".", backend=backend, save_results=False)
+def reduce(path, backend, **options):
+    _run, models, _paths = gpucoron.reduce_file(path, ".", backend=backend, save_results=False, **options)
     return arrays_of(models)
 
 
-@pytest.mark.parametrize("devices", [(0, 0), (0, 1)], ids=["one GPU", "two GPUs"])
-def test_exposures_in_two_threads(exposures, cupy, monkeypatch, devices):
-    """They share the references of a GPU, which one of them has read, and its pinned buffers."""
+#: those that use tables which stay on the device
+REQUESTS = {
+    "one GPU": {},
+    "two GPUs": {},
+    "savgol": {"profile": "spaceklip", "stage_1overf": "groups"},
+    "fft": {"steps": {"subtract_1overf": {"skip": False, "model_type": "fft"}}},
+    "kriging": {"profile": "recommended"},
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_exposures_in_two_threads(exposures, cupy, monkeypatch, name):
+    """They share the references and tables of a GPU, which one of them has copied there, and its pinned buffers."""
+    request, devices = REQUESTS[name], (0, 1) if name == "two GPUs" else (0, 0)
     made = [case(exposures), case(exposures, 1)]
     backends = {device: get_backend("cuda", device=device, cupy=cupy) for device in devices}
     streams, together = set(), threading.Barrier(2)
@@ -189,11 +200,12 @@ def test_exposures_in_two_threads(exposures, cupy, monkeypatch, devices):
         return run_steps(run, **options)
 
     with made[0].cache.activate(), made[1].cache.activate():
-        expected = [reduce(each.path, get_backend("host", n_threads=1)) for each in made]
+        expected = [reduce(each.path, get_backend("host", n_threads=1), **request) for each in made]
         monkeypatch.setattr(engine, "run_steps", observed)
         with ThreadPoolExecutor(2) as pool:
             tasks = [
-                pool.submit(reduce, each.path, backends[device]) for each, device in zip(made, devices, strict=True)
+                pool.submit(reduce, each.path, backends[device], **request)
+                for each, device in zip(made, devices, strict=True)
             ]
             found = [task.result() for task in tasks]
     assert len(streams) == 2

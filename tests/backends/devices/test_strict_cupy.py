@@ -297,7 +297,8 @@ def test_transfers_are_counted(cupy, a):
     bool(a.mask.any())
     a.x[a.mask]
     cupy.nonzero(a.mask)
-    assert cupy.counts == {"bytes up": 80, "bytes down": 240 + 1, "syncs": 4, "operations": 3}
+    # a mask is read and reduced, twice it is an index; the values that it selects are read and written
+    assert cupy.counts == {"bytes up": 80, "bytes down": 240 + 1, "syncs": 4, "operations": 3, "bytes": 1140}
     cupy.bincount(a.signed)
     assert cupy.counts["syncs"] == 6
 
@@ -387,7 +388,7 @@ def test_the_real_cupy_is_not_seen_by_others():
     judge_or_skip()
     assert find_judge()[0] is judge_or_skip()
     if find_spec("cupy") is None:
-        assert not {name.split(".")[0] for name in sys.modules} & {"cupy", "cupyx", "cupy_backends"}
+        assert not {name for name in sys.modules if name.split(".")[0] in ("cupy", "cupyx", "cupy_backends")}
         assert str(FOLDER) not in sys.path
 
 

@@ -254,9 +254,12 @@ def _smooth_lines(device, lines, window, active=None, smooth=None):
     return smooth
 
 
-@lru_cache(16)
 def _on_device(device, make, *arguments):
     """Return a table, or a tuple of tables, that a function makes of numbers; it is copied to the device once."""
+    return device.keep(_send, make, *arguments)
+
+
+def _send(device, make, *arguments):
     made = make(*arguments)
     return tuple(map(device.to_device, made)) if isinstance(made, tuple) else device.to_device(made)
 

@@ -1,7 +1,6 @@
 """The 1/f noise of an image of count rates, which also shows the scene: kriging with a random field for the scene."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
@@ -150,11 +149,12 @@ def _krige(device, image, variance, is_reference, settings, share):
 
 
 def _rings(shape, center, device):
-    """Return the rings; those of the last image on a GPU are used again."""
-    return _last_rings(shape, center, device) if has_kernels(device) else Rings(shape, center, device)
+    """Return the rings; on a GPU they are kept for the next image."""
+    return device.keep(_make_rings, shape, center) if has_kernels(device) else Rings(shape, center, device)
 
 
-_last_rings = lru_cache(1)(Rings)
+def _make_rings(device, shape, center):
+    return Rings(shape, center, device)
 
 
 def _local_mean(residual, known, device):
