@@ -203,7 +203,7 @@ def plain_operations(shape):
         from gpucoron.batch.record import count_flags
 
         flags = backend.to_device(groupdq.copy())
-        counts = backend.count_flags(flags, total=0xFF, groups=dq.DO_NOT_USE, pixels=0xFF, everywhere=0xFF)
+        counts = backend.count_flags(flags, in_samples=0xFF, in_groups=dq.DO_NOT_USE, in_pixels=0xFF, everywhere=0xFF)
         run = SimpleNamespace(backend=backend, exposure=Exposure(groupdq=flags), flag_counts=counts)
         shares = {**count_flags(run), "by group": counts.fractions(dq.DO_NOT_USE)}
         shares |= {"pixels": counts.pixels, "everywhere": counts.everywhere}

@@ -120,7 +120,7 @@ class Run(Shown):
     def flag_counts(self) -> FlagCounts:
         """Counts of the group flags, for the record and the preview; they are kept until another step has run."""
         if self._counted is None or self._counted[0] != len(self.records):
-            counts = self.backend.count_flags(self.exposure.groupdq, total=0xFF, groups=JUMP_DET | SATURATED)
+            counts = self.backend.count_flags(self.exposure.groupdq, in_samples=0xFF, in_groups=JUMP_DET | SATURATED)
             self._counted = len(self.records), counts
         return self._counted[1]
 

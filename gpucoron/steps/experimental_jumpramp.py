@@ -181,5 +181,5 @@ def run(exposure, references, parameters, backend, *, replaced=None):
     )
     add_dark_error(exposure, xp=backend.xp)
     add_noise_error(exposure, xp=backend.xp)
-    jumps = backend.count_flags(exposure.groupdq, total=JUMP_DET).samples_with(JUMP_DET)
+    jumps = backend.count_flags(exposure.groupdq, in_samples=JUMP_DET).samples_with(JUMP_DET)
     return Outcome(flagged={"jumps": jumps}, meta=meta)

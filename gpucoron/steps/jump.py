@@ -299,7 +299,7 @@ def run(exposure, references, parameters, backend):
         events = flag_showers(*arrays, backend=backend, settings=settings, covered=covered)
 
     meta = {}
-    counts = backend.count_flags(groupdq, total=JUMP_DET, everywhere=DO_NOT_USE)
+    counts = backend.count_flags(groupdq, in_samples=JUMP_DET, everywhere=DO_NOT_USE)
     # as in jwst, rates refer to the number of differences in which a jump could be found
     lost = np.count_nonzero(counts.everywhere)
     differences = nints * ngroups - lost - nints

@@ -238,7 +238,7 @@ def _prepare(ramps, times, suppress_one_group, drop_flagged_groups, backend, dro
         frame_time = group_time / (nframes + groupgap)
     ngroups = data.shape[1]
     # The read noise of ramps with CHARGELOSS depends on the flags before the changes below.
-    counts = backend.count_flags(groupdq, total=CHARGELOSS, everywhere=SATURATED)
+    counts = backend.count_flags(groupdq, in_samples=CHARGELOSS, everywhere=SATURATED)
     has_loss = counts.samples_with(CHARGELOSS) > 0
     original_groupdq = backend.copy(groupdq) if has_loss else None
     first = 0

@@ -248,7 +248,7 @@ def run(exposure, references, parameters, backend):
         threshold, _, _ = prepare_threshold(reference.data, reference.dq, backend=backend)
         options = {"grow_diagonal": grow_diagonal, "rc": rc, "backend": backend}
         blank_zeroframe(exposure.zeroframe, threshold, growth, **options)
-    counts = backend.count_flags(exposure.groupdq, pixels=SATURATED | AD_FLOOR)
+    counts = backend.count_flags(exposure.groupdq, in_pixels=SATURATED | AD_FLOOR)
     flagged = {
         "saturated pixels": counts.pixels_with(SATURATED),
         "A/D floor pixels": counts.pixels_with(AD_FLOOR),

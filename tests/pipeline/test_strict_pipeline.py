@@ -354,7 +354,7 @@ def test_counts_of_flags(cupy, rng, width, first):
 
     def count(backend, groupdq, pixeldq):
         cut = groupdq[:, first:]
-        counts = backend.count_flags(cut, total=0xFF, groups=0xFF, pixels=0xFF, everywhere=0xFF)
+        counts = backend.count_flags(cut, in_samples=0xFF, in_groups=0xFF, in_pixels=0xFF, everywhere=0xFF)
         joined = backend.join_group_flags(cut, pixeldq)
         return [counts.total, counts.groups, counts.pixels, counts.everywhere, joined]
 

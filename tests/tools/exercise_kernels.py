@@ -140,7 +140,7 @@ class Exercise:
         pixeldq = backend.zeros(shape[2:], np.uint32)
         apart = backend.to_device(np.append(groupdq.reshape(-1), np.uint8(0)))
         for flags in (*self.send(groupdq), apart[:-1].reshape(shape), apart[1:].reshape(shape)):
-            for asked in ({"total": 0xFF}, {"pixels": 0xFF}, {"groups": 4, "pixels": 2, "everywhere": 1}):
+            for asked in ({"in_samples": 0xFF}, {"in_pixels": 0xFF}, {"in_groups": 4, "in_pixels": 2, "everywhere": 1}):
                 backend.count_flags(flags, **asked)
             find_lost_groups(backend, flags)
             backend.join_integration_flags(backend.join_group_flags(flags, pixeldq))

@@ -39,7 +39,8 @@ def assert_counts(backend, groupdq, **asked):
     before = groupdq.copy()
     counts = backend.count_flags(backend.to_device(groupdq), **asked)
     total, groups, pixels, everywhere = count_plainly(before)
-    wanted = {name: asked.get(name, 0) >> np.arange(8) & 1 for name in ("total", "groups", "pixels")}
+    names = {"total": "in_samples", "groups": "in_groups", "pixels": "in_pixels"}
+    wanted = {name: asked.get(field, 0) >> np.arange(8) & 1 for name, field in names.items()}
     for name, values in (("total", total), ("groups", groups), ("pixels", pixels)):
         found = getattr(counts, name)
         assert found.dtype == np.int64
@@ -66,17 +67,17 @@ def draw_flags(rng, shape, shares):
 def test_everything_is_counted(backend, shape):
     rng = np.random.default_rng(sum(shape))
     groupdq = draw_flags(rng, shape, (0.3, 0.1, 0.02, 0, 0, 0.9, 0.01, 0.05))
-    assert_counts(backend, groupdq, total=ALL, groups=ALL, pixels=ALL, everywhere=ALL)
+    assert_counts(backend, groupdq, in_samples=ALL, in_groups=ALL, in_pixels=ALL, everywhere=ALL)
 
 
 @pytest.mark.parametrize(
     "asked",
     [
-        {"pixels": SATURATED},
-        {"total": JUMP_DET, "everywhere": DO_NOT_USE},
-        {"total": CHARGELOSS, "everywhere": SATURATED},
-        {"total": ALL, "groups": JUMP_DET | SATURATED},
-        {"groups": CHARGELOSS, "pixels": DO_NOT_USE},
+        {"in_pixels": SATURATED},
+        {"in_samples": JUMP_DET, "everywhere": DO_NOT_USE},
+        {"in_samples": CHARGELOSS, "everywhere": SATURATED},
+        {"in_samples": ALL, "in_groups": JUMP_DET | SATURATED},
+        {"in_groups": CHARGELOSS, "in_pixels": DO_NOT_USE},
         {},
     ],
     ids=str,
@@ -93,7 +94,7 @@ def test_drawn_flags(backend, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     shape = tuple(data.draw(st.sampled_from(range(1, most + 1))) for most in (4, 5, 9, 40))
     shares = [data.draw(st.sampled_from([0, 0, 0.01, 0.5, 1])) for _ in range(8)]
-    asked = {name: data.draw(st.integers(0, ALL)) for name in ("total", "groups", "pixels", "everywhere")}
+    asked = {name: data.draw(st.integers(0, ALL)) for name in ("in_samples", "in_groups", "in_pixels", "everywhere")}
     groupdq = draw_flags(rng, shape, shares)
     assert_counts(backend, groupdq, **asked)
     on_device = backend.to_device(groupdq.copy())
@@ -109,7 +110,7 @@ def test_flags_between_words(backend, shift):
     flat = np.random.default_rng(shift).integers(0, 256, 4 + np.prod(shape)).astype(np.uint8)
     view = backend.to_device(flat)[shift : shift + np.prod(shape)].reshape(shape)
     expected = count_plainly(flat[shift : shift + np.prod(shape)].reshape(shape))
-    counts = backend.count_flags(view, total=ALL, groups=ALL, pixels=ALL, everywhere=ALL)
+    counts = backend.count_flags(view, in_samples=ALL, in_groups=ALL, in_pixels=ALL, everywhere=ALL)
     for found, values in zip((counts.total, counts.groups, counts.pixels, counts.everywhere), expected, strict=True):
         np.testing.assert_array_equal(found, values)
     if backend.name == "host":
@@ -120,7 +121,7 @@ def test_ramps_that_are_cut_along_the_groups(backend):
     groupdq = draw_flags(np.random.default_rng(3), (3, 5, 4, 6), [0.2] * 8)
     pixeldq = np.arange(24, dtype=np.uint32).reshape(4, 6)
     cut = backend.to_device(groupdq)[:, 1:-1]
-    counts = backend.count_flags(cut, total=ALL)
+    counts = backend.count_flags(cut, in_samples=ALL)
     np.testing.assert_array_equal(counts.total, count_plainly(groupdq[:, 1:-1])[0])
     np.testing.assert_array_equal(find_lost_groups(backend, cut), (groupdq[:, 1:-1] & 1 != 0).all(axis=(2, 3)))
     joined = backend.to_host(backend.join_group_flags(cut, backend.to_device(pixeldq)))
@@ -160,14 +161,14 @@ def test_groups_full_of_jumps(backend, shape):
 def test_threads_of_a_warp_that_share_a_piece(shape):
     backend = Backend(HostDevice(1, lanes=4))
     groupdq = draw_flags(np.random.default_rng(1), shape, [0.2] * 8)
-    assert_counts(backend, groupdq, total=ALL, groups=ALL, pixels=ALL, everywhere=ALL)
+    assert_counts(backend, groupdq, in_samples=ALL, in_groups=ALL, in_pixels=ALL, everywhere=ALL)
 
 
 def test_fractions():
     groupdq = np.zeros((2, 3, 4, 5), np.uint8)
     groupdq[1, 2, :2] = JUMP_DET | SATURATED
     groupdq[0, 1] = SATURATED
-    counts = get_backend("numpy").count_flags(groupdq, total=SATURATED, groups=JUMP_DET | SATURATED)
+    counts = get_backend("numpy").count_flags(groupdq, in_samples=SATURATED, in_groups=JUMP_DET | SATURATED)
     np.testing.assert_array_equal(counts.fractions(JUMP_DET), np.float32([0, 0, 0.25]))
     np.testing.assert_array_equal(counts.fractions(SATURATED), np.float32([0, 0.5, 0.25]))
     assert counts.samples_with(SATURATED) == 30
@@ -193,5 +194,5 @@ def test_ramps_in_scratch_files_are_counted_where_they_are(name, tmp_path):
     given = draw_flags(np.random.default_rng(4), (3, 5, 7, 9), [0.2] * 8)
     groupdq = backend.empty(given.shape, np.uint8)
     groupdq[...] = given
-    assert_counts(backend, groupdq, total=ALL, groups=ALL, pixels=ALL, everywhere=ALL)
+    assert_counts(backend, groupdq, in_samples=ALL, in_groups=ALL, in_pixels=ALL, everywhere=ALL)
     assert backend.take_workers() == [backend.home.name if name == "host" else name]

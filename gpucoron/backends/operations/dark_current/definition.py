@@ -116,7 +116,7 @@ def subtract_frames(device, data, frames, line=None, *, settings):
     device : Device
     data : (nints, ngroups, ny, nx) float32, DN
         May be cut along the groups.
-    frames : (nframes, ny, nx) float32, DN
+    frames : (n, ny, nx) float32, DN
         NaN counts as zero.
     line : Line, optional
         Beyond the last frame; see `MatchedDark`.

@@ -12,19 +12,19 @@ class FlagsSettings:
 
     Attributes
     ----------
-    total : int
+    in_samples : int
         Count the samples with these flags.
-    groups : int
+    in_groups : int
         Count the samples of each group.
-    pixels : int
+    in_pixels : int
         Count the pixels that have these flags in any group.
     everywhere : int
         Find the groups in which all pixels have these flags.
     """
 
-    total: int = 0
-    groups: int = 0
-    pixels: int = 0
+    in_samples: int = 0
+    in_groups: int = 0
+    in_pixels: int = 0
     everywhere: int = 0
 
 

@@ -23,9 +23,9 @@ def count_flags(device, groupdq, *, settings):
     FlagCounts
         Arrays on the host; zero for flags that are not asked for.
     """
-    ngroups, image = groupdq.shape[1], groupdq.shape[2:] if settings.pixels else 0
-    in_groups = _bits_of(settings.groups)
-    others = settings.total & ~settings.groups
+    ngroups, image = groupdq.shape[1], groupdq.shape[2:] if settings.in_pixels else 0
+    in_groups = _bits_of(settings.in_groups)
+    others = settings.in_samples & ~settings.in_groups
 
     def count(integrations):
         total, groups = np.zeros(N_BITS, np.int64), np.zeros((ngroups, N_BITS), np.int64)
@@ -37,7 +37,7 @@ def count_flags(device, groupdq, *, settings):
             for frame, counts in zip(flags, groups, strict=True) if in_groups else ():
                 for bit in in_groups:
                     counts[bit] += np.count_nonzero(frame & np.uint8(1 << bit))
-            for frame in flags if settings.pixels else ():
+            for frame in flags if settings.in_pixels else ():
                 collected |= frame
         return total, groups, collected
 
@@ -47,9 +47,9 @@ def count_flags(device, groupdq, *, settings):
         groups += part[1]
         collected |= part[2]
     pixels = np.zeros(N_BITS, np.int64)
-    for bit in _bits_of(settings.pixels):
+    for bit in _bits_of(settings.in_pixels):
         pixels[bit] = np.count_nonzero(collected & np.uint8(1 << bit))
-    for bit in _bits_of(settings.total & settings.groups):
+    for bit in _bits_of(settings.in_samples & settings.in_groups):
         total[bit] = groups[:, bit].sum()
     everywhere = _flags_everywhere(groupdq, settings.everywhere)
     return FlagCounts(total, groups, pixels, everywhere, n_samples=groupdq.size)

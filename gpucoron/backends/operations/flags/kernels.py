@@ -19,12 +19,12 @@ _WARPS = 2**15
 def count_flags(device, groupdq, *, settings):
     nints, ngroups, ny, nx = groupdq.shape
     groupdq, xp, n_frames = _contiguous(device, groupdq), device.xp, nints * ngroups
-    of_frames = settings.total | settings.groups | settings.everywhere
+    of_frames = settings.in_samples | settings.in_groups | settings.everywhere
     # The last row is for the flags of pixels, so that there is one download.
     counts = xp.zeros((n_frames + 1 if of_frames else 1, N_BITS), np.int32)
-    collected = xp.zeros(-(-ny * nx // 4), np.uint32) if settings.pixels else None
+    collected = xp.zeros(-(-ny * nx // 4), np.uint32) if settings.in_pixels else None
     _launch(device, groupdq, counts[:-1] if of_frames else None, collected, n_frames, ny * nx, settings)
-    if settings.pixels:
+    if settings.in_pixels:
         _launch(device, collected.view(np.uint8), counts[-1:], None, 1, ny * nx, settings)
     counts = device.to_host(counts)
     frames = counts[:-1] if of_frames else np.zeros((n_frames, N_BITS), np.int32)
@@ -32,9 +32,9 @@ def count_flags(device, groupdq, *, settings):
     groups = frames.sum(axis=0, dtype=np.int64)
     everywhere = np.packbits(frames == ny * nx, axis=2, bitorder="little")[..., 0]
     return FlagCounts(
-        groups.sum(axis=0) * _asked(settings.total),
-        groups * _asked(settings.groups),
-        pixels * _asked(settings.pixels),
+        groups.sum(axis=0) * _asked(settings.in_samples),
+        groups * _asked(settings.in_groups),
+        pixels * _asked(settings.in_pixels),
         everywhere & np.uint8(settings.everywhere),
         n_samples=groupdq.size,
     )
@@ -112,7 +112,7 @@ def _launch(device, groupdq, counts, collected, n_frames, n_pixels, settings):
     n_rows = min(n_frames, max(1, 32 * _WARPS // n_threads), MAX_BLOCKS_Y)
     grid, block = geometry(n_threads, device.block_threads, n_rows)
     values = {
-        "groupdq": groupdq, "counts": counts, "collected": collected, "wanted": settings.pixels,
+        "groupdq": groupdq, "counts": counts, "collected": collected, "wanted": settings.in_pixels,
         "n_frames": n_frames, "n_pixels": n_pixels, "in_words": is_in_words(groupdq, n_pixels),
     }  # fmt: skip
     device.launch("count_flags", grid, block, values, (lanes,))
