@@ -8,7 +8,8 @@ from gpucoron.backends.devices.launch import geometry
 def subtract_levels(device, frames, levels, sides, rounded, *, settings):
     n, ny, nx = frames.shape
     values = {
-        "frames": frames, "levels": levels, "sides": sides, "rounded": rounded, "n_frames": n, "ny": ny, "nx": nx,
+        "frames": frames, "levels": device.contiguous(levels), "sides": device.contiguous(sides),
+        "rounded": device.contiguous(rounded), "n_frames": n, "ny": ny, "nx": nx,
         "n_outputs": 1 if sides is None else sides.shape[2],
     }  # fmt: skip
     grid, block = geometry(1, device.frame_threads, n * ny)
