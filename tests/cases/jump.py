@@ -5,9 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from gpucoron.backends import get_backend
 from gpucoron.backends.operations.jump import JumpSettings
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 
+DEFINITION = get_backend("numpy", n_threads=1)
 DEFAULTS = asdict(JumpSettings())
 SHAPES = [
     (1, 3, 19, 21),
@@ -68,6 +70,22 @@ def simulate(rng, shape, *, hits=0.02, bad=True, step=None, gain_scatter=0.05):
     if step:
         data = np.round(data / step) * step
     return data.astype(np.float32), groupdq, gain, readnoise
+
+
+def search(backend, ramps, mode, **options):
+    """Search copies of ramps in a given mode; return the flags, and the number of flagged groups of each row."""
+    data, groupdq, *images = (array.copy() for array in ramps)
+    lost = ((groupdq & DO_NOT_USE) != 0).all(axis=(2, 3))
+    rows = backend.search_jumps(data, groupdq, *images, mode, lost, settings=JumpSettings(**options))
+    return groupdq, rows.sum(axis=1)
+
+
+def assert_same_search(backend, ramps, mode, **options):
+    """Compare a search with that of the definition; return the flags."""
+    (expected, expected_rows), (found, rows) = (search(each, ramps, mode, **options) for each in (DEFINITION, backend))
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(rows, expected_rows)
+    return found
 
 
 def after_round_trip(options, gain):

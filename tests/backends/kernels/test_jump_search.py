@@ -6,16 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gpucoron.backends import get_backend
 from gpucoron.backends.devices.build import host_library
 from gpucoron.backends.kernel_files import CLIPPED_WORDS, kernel_folder
 from gpucoron.backends.operations.jump import JumpSettings, kernels
 from gpucoron.backends.operations.jump.definition import AFTER_CLIPPING, ITERATIVE, ONE_PASS
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from tests.cases.backends import usable_backend
-from tests.cases.jump import OPTIONS, simulate
-
-DEFINITION = get_backend("numpy", n_threads=1)
+from tests.cases.jump import OPTIONS, assert_same_search, search, simulate
 
 #: twelve words for each of the 32 threads of a block
 FEW_WORDS = ("GPUCORON_SLICE_WORDS=384",)
@@ -25,19 +22,6 @@ ODD = np.float32([np.inf, -np.inf, np.nan, 0.0, -0.0, 3e38, -3e38, 1e-40, 1e30])
 
 def make(request, **options):
     return usable_backend("host", request.config, n_threads=1, **options)
-
-
-def search(backend, ramps, mode, **options):
-    data, groupdq, *images = (array.copy() for array in ramps)
-    lost = ((groupdq & DO_NOT_USE) != 0).all(axis=(2, 3))
-    rows = backend.search_jumps(data, groupdq, *images, mode, lost, settings=JumpSettings(**options))
-    return groupdq, rows.sum(axis=1)
-
-
-def assert_same_search(backend, ramps, mode, **options):
-    (expected, expected_rows), (found, rows) = (search(each, ramps, mode, **options) for each in (DEFINITION, backend))
-    np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(rows, expected_rows)
 
 
 def draw_ramps(rng, shape):

@@ -8,13 +8,11 @@ from hypothesis import strategies as st
 from gpucoron.backends import get_backend
 from gpucoron.backends.backend import Backend
 from gpucoron.backends.devices.launch import geometry
-from gpucoron.backends.operations.jump import JumpSettings, kernels
+from gpucoron.backends.operations.jump import kernels
 from gpucoron.backends.operations.jump.definition import AFTER_CLIPPING, ITERATIVE, ONE_PASS
 from gpucoron.dq import DO_NOT_USE, JUMP_DET, SATURATED
 from tests.cases.backends import backend_params, usable_backend
-from tests.cases.jump import OPTIONS, SHAPES, simulate
-
-DEFINITION = get_backend("numpy", n_threads=1)
+from tests.cases.jump import OPTIONS, SHAPES, assert_same_search, search, simulate
 
 #: strips with an incomplete last one, one pixel, and so many differences that strips are narrower
 WIDTHS = [(4, 10, 1, 1), (3, 12, 1, 64), (3, 12, 3, 43), (2, 40, 5, 127), (14, 160, 1, 37)]
@@ -41,21 +39,6 @@ def launched(backend, monkeypatch):
 
     monkeypatch.setattr(backend.device, "launch", note)
     return names
-
-
-def search(backend, ramps, mode, **options):
-    """Search copies of ramps in a given mode; return the flags, and the number of flagged groups of each row."""
-    data, groupdq, *images = (array.copy() for array in ramps)
-    lost = ((groupdq & DO_NOT_USE) != 0).all(axis=(2, 3))
-    rows = backend.search_jumps(data, groupdq, *images, mode, lost, settings=JumpSettings(**options))
-    return groupdq, rows.sum(axis=1)
-
-
-def assert_same_search(backend, ramps, mode, **options):
-    (expected, expected_rows), (found, rows) = (search(each, ramps, mode, **options) for each in (DEFINITION, backend))
-    np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(rows, expected_rows)
-    return found
 
 
 @pytest.mark.parametrize("mode", [ONE_PASS, ITERATIVE, AFTER_CLIPPING])
