@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from gpucoron.dq import JUMP_DET
 from gpucoron.engine import StepRecord, reduce_file
 from gpucoron.errors import InputError
 from gpucoron.records.previews import (
@@ -86,6 +87,21 @@ def test_noise_before_gain_scale_is_scaled_too(reduced):
     # half a level
     close = 0.501 * stored.step * (np.abs(expected - stored.centre) + stored.soft)
     assert np.all(np.abs(stored.values() - expected) < close)
+
+
+def test_flags_are_counted_again_after_another_step(reduced):
+    run, _, _ = reduced["NIRCAM"]
+    groupdq = run.exposure.groupdq.copy()
+    before = run.flag_counts
+    assert run.flag_counts is before
+    run.records.append(StepRecord("jump", "COMPLETE", 0.0))
+    try:
+        run.exposure.groupdq |= JUMP_DET
+        assert run.flag_counts.samples_with(JUMP_DET) == groupdq.size > before.samples_with(JUMP_DET)
+    finally:
+        run.records.pop()
+        run.exposure.groupdq[...] = groupdq
+    assert run.flag_counts.samples_with(JUMP_DET) == before.samples_with(JUMP_DET)
 
 
 def test_a_preview_of_version_1_is_completed_by_the_products(tmp_path):

@@ -1,5 +1,6 @@
 """The light steps compared with jwst's, on small arrays: data to the bit, flags, and skips."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -260,6 +261,20 @@ def test_charge_migration(rng, ngroups, threshold):
     outcome = charge_migration.run(exposure, {}, charge_migration.STEP.settings(signal_threshold=threshold), BACKEND)
     assert outcome.status == expected.meta.cal_step.charge_migration
     assert_same(exposure, expected)
+
+
+def test_charge_migration_needs_little_memory_on_a_cpu():
+    """The masks of a few groups, not those of an integration."""
+    data = np.full((1, 100, 64, 64), 2e4, np.float32)
+    groupdq = np.zeros(data.shape, np.uint8)
+    tracemalloc.start()
+    try:
+        charge_migration.flag_charge_migration(data, groupdq, 1e4, backend="numpy")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert groupdq.all()
+    assert peak < 0.3 * groupdq.nbytes
 
 
 # gain_scale
