@@ -5,7 +5,7 @@ import sys
 
 
 def write_unreleased(root, path):
-    """Write the text that towncrier would add to ``CHANGELOG.md``; do not rewrite an unchanged file.
+    """Write the text that towncrier would add to ``CHANGELOG.md``, if any; do not rewrite an unchanged file.
 
     Raises
     ------
@@ -18,7 +18,7 @@ def write_unreleased(root, path):
         msg = f"docs/changes: name fragments <topic>.<feature|fix|deviation>.md\n{done.stderr}"
         raise RuntimeError(msg)
     _title, _, changes = done.stdout.partition("\n")
-    text = "## Unreleased\n" + changes.replace("](docs/", "](")
+    text = "## Unreleased\n" + changes.replace("](docs/", "](") if changes.strip() else ""
     path.parent.mkdir(exist_ok=True)
     if not path.exists() or path.read_text() != text:
         path.write_text(text)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from gpucoron.report.ramp import plot_ramp as plot_ramp
     from gpucoron.steps import stpipe_steps as stpipe_steps
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 _HOME = {
     "Coron1Pipeline": "gpucoron.pipeline",
